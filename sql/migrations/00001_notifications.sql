@@ -1,0 +1,152 @@
+-- +goose Up
+
+-- A row is the message; its commit is the send.
+CREATE TABLE rowcast.notifications (
+    id          bigint      GENERATED ALWAYS AS IDENTITY,
+    recipient   text,
+    event       text        NOT NULL DEFAULT 'message',
+    data        jsonb       NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    PRIMARY KEY (xid, id),
+    -- What could not be sent as a Server-Sent Event is refused here, where the one who can mend it sees the error.
+    CONSTRAINT id_is_positive CHECK (id > 0),
+    CONSTRAINT recipient_is_1_to_256_bytes CHECK (octet_length(recipient) BETWEEN 1 AND 256),
+    CONSTRAINT event_is_1_to_128_bytes CHECK (octet_length(event) BETWEEN 1 AND 128),
+    CONSTRAINT event_has_no_line_break CHECK (event !~ '[\r\n]'),
+    CONSTRAINT event_is_not_reserved CHECK (event NOT IN ('error', 'open') AND NOT starts_with(event, 'rowcast.')),
+    CONSTRAINT created_at_is_finite CHECK (isfinite(created_at))
+);
+CREATE INDEX notifications_recipient_idx ON rowcast.notifications (recipient, xid, id);
+
+COMMENT ON TABLE rowcast.notifications IS 'INSERT a row and the browsers of its recipient hear of it at COMMIT';
+COMMENT ON COLUMN rowcast.notifications.recipient IS 'a user, or any group key such as team:7; NULL is everyone';
+COMMENT ON COLUMN rowcast.notifications.event IS 'the event name that browsers listen for';
+COMMENT ON COLUMN rowcast.notifications.data IS 'what they receive, as one line of JSON';
+COMMENT ON COLUMN rowcast.notifications.xid IS 'the inserting transaction: what makes resuming exact';
+
+-- The doorbell. The trigger below rings it only while some hub is parked, that is, holds the park lock.
+-- +goose StatementBegin
+CREATE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- Two-phase commit refuses NOTIFY: SET rowcast.ring = off, and the hubs find the row within a second.
+    IF pg_catalog.current_setting('rowcast.ring', true) IS DISTINCT FROM 'off' THEN
+        PERFORM pg_catalog.pg_notify('rowcast', '');
+    END IF;
+    RETURN NULL;
+END $$;
+-- +goose StatementEnd
+
+-- Getting the lock means that nobody is parked: the hubs are polling and find the row by themselves. The lock is kept until
+-- the transaction has ended, so no hub can park between this look and the commit. In WHEN, skipping costs no function call.
+CREATE TRIGGER ring AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT
+    WHEN (NOT pg_try_advisory_xact_lock_shared(1919907683, 1634956288)) EXECUTE FUNCTION rowcast.ring();
+ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;
+
+-- PostgreSQL empties an unlogged table whenever it has recovered from a crash, and a standby has none of it: a new token
+-- marks that transactions may have been taken back and their numbers drawn again.
+CREATE UNLOGGED TABLE rowcast.epoch (
+    one   boolean PRIMARY KEY DEFAULT true CHECK (one),
+    token uuid    NOT NULL DEFAULT gen_random_uuid()
+);
+
+-- Which server's transaction numbers the rows carry, and the number below which retention has deleted.
+CREATE TABLE rowcast.history (
+    one               boolean PRIMARY KEY DEFAULT true CHECK (one),
+    horizon           xid8    NOT NULL DEFAULT '3',
+    system_identifier bigint  NOT NULL,
+    database          oid     NOT NULL
+);
+INSERT INTO rowcast.history (system_identifier, database)
+    SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system();
+
+-- A tag is the first 32 bits of a SHA-256.
+CREATE FUNCTION rowcast.tag(content text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
+    $$ SELECT left(encode(sha256(convert_to(content, 'UTF8')), 'hex'), 8) $$;
+
+-- Which database of which server this is.
+CREATE FUNCTION rowcast.database_tag() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT rowcast.tag(concat_ws(' ', system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database())))
+    FROM pg_control_system()
+$$;
+
+-- Which unbroken stretch of its history. The postmaster's start is for services whose unlogged tables survive a crash.
+CREATE FUNCTION rowcast.epoch_tag() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT rowcast.tag(concat_ws(' ', rowcast.database_tag(), (SELECT token FROM rowcast.epoch),
+        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint))
+$$;
+
+-- The row that proves a transaction's survival, by its id and its created_at in microseconds since 2000 (exact in every
+-- version: extract(epoch) is a double before PostgreSQL 14).
+CREATE FUNCTION rowcast.anchor_tag(id bigint, created_at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT rowcast.tag(concat_ws(' ', id,
+        (extract(epoch FROM date_trunc('second', created_at AT TIME ZONE 'UTC'))::bigint - 946684800) * 1000000
+        + extract(microseconds FROM created_at AT TIME ZONE 'UTC')::bigint % 1000000))
+$$;
+
+-- Transactions in flight as a cursor's text has them: the gaps between them, from xmax downwards, in a Rice code of six bits
+-- a letter; the first letter says how many low bits of a gap stand as they are.
+-- +goose StatementBegin
+CREATE FUNCTION rowcast.encode_xip(xmax bigint, xip bigint[]) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+    alphabet CONSTANT text := 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._';
+    low  int;
+    bits text;
+BEGIN
+    IF cardinality(xip) = 0 THEN
+        RETURN '';
+    END IF;
+    low := floor(log(2, ((xmax - (SELECT min(x) FROM unnest(xip) x)) / cardinality(xip))::numeric));
+    SELECT string_agg(repeat('1', (gap >> low)::int) || '0' || right(gap::bit(64)::text, low), '' ORDER BY x DESC)
+        INTO bits
+        FROM (SELECT x, lag(x, 1, xmax) OVER (ORDER BY x DESC) - x - 1 AS gap FROM unnest(xip) x) gaps;
+    bits := rpad(bits, (length(bits) + 5) / 6 * 6, '1');
+    RETURN substr(alphabet, low + 1, 1) || (
+        SELECT string_agg(substr(alphabet, substr(bits, i, 6)::bit(6)::int + 1, 1), '' ORDER BY i)
+        FROM generate_series(1, length(bits), 6) i);
+END $$;
+-- +goose StatementEnd
+
+-- The cursor of the statement that calls it, for a page that renders its state from the database: a stream opened from here
+-- has neither a gap nor a repetition. STABLE, because only so it reads with its caller's snapshot.
+-- +goose StatementBegin
+CREATE FUNCTION rowcast.cursor() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    seen     CONSTANT pg_snapshot := pg_current_snapshot();
+    own      CONSTANT xid8 := pg_current_xact_id_if_assigned();
+    last     record;
+    told     record;
+    xmax     bigint := 3;
+    xip      bigint[];
+    anchor   text := rowcast.database_tag();
+    id       bigint := 0;
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RAISE EXCEPTION 'rowcast.cursor() cannot be used on a standby'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'The snapshot of a standby leaves out the transactions that are running on the primary.',
+                  HINT = 'Render the page from the primary.';
+    END IF;
+    SELECT n.xid, n.id, n.created_at INTO last FROM rowcast.notifications n
+        WHERE n.xid >= '3' AND n.xid < pg_snapshot_xmax(seen) AND n.xid IS DISTINCT FROM own AND pg_visible_in_snapshot(n.xid, seen)
+        ORDER BY n.xid DESC, n.id DESC LIMIT 1;
+    IF last.id IS NOT NULL THEN
+        xmax := last.xid::text::bigint + 1;
+        id := last.id;
+        anchor := rowcast.anchor_tag(last.id, last.created_at);
+    END IF;
+    -- What this transaction has inserted so far is part of the page; what it inserts from now on is not.
+    SELECT n.xid::text::bigint AS xid, n.id, n.created_at INTO told FROM rowcast.notifications n
+        WHERE n.xid = own ORDER BY n.xid DESC, n.id DESC LIMIT 1;
+    IF told.id IS NOT NULL AND told.xid >= xmax THEN
+        xmax := told.xid;
+        anchor := rowcast.anchor_tag(told.id, told.created_at);
+    ELSIF told.id IS NOT NULL THEN
+        anchor := anchor || '.' || id;
+    END IF;
+    xip := ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(seen) x WHERE x IS DISTINCT FROM own AND x::text::bigint < xmax
+        UNION SELECT own::text::bigint WHERE told.id IS NULL AND own::text::bigint < xmax);
+    RETURN concat_ws('-', coalesce(told.id, id), coalesce(told.xid, 0), xmax, rowcast.encode_xip(xmax, xip),
+        rowcast.epoch_tag(), anchor);
+END $$;
+-- +goose StatementEnd
