@@ -1,0 +1,219 @@
+package listener
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener/cursor"
+	"rowcast/sql"
+)
+
+// settings are what our statements need. None is optional: a default_transaction_isolation of serializable would make the
+// fetch conflict with its writers, row_security could make it silently empty, and without the plan settings the planner
+// reads the whole table whenever its statistics are wrong.
+var settings = map[string]string{
+	"DateStyle":                           "ISO",
+	"default_transaction_isolation":       "read committed",
+	"default_transaction_read_only":       "off",
+	"idle_in_transaction_session_timeout": "0",
+	"lock_timeout":                        "0",
+	"row_security":                        "off",
+	"search_path":                         "pg_catalog",
+	"statement_timeout":                   "0",
+
+	"enable_bitmapscan":               "off",
+	"enable_indexscan":                "on",
+	"enable_seqscan":                  "off",
+	"jit":                             "off",
+	"max_parallel_workers_per_gather": "0",
+	"plan_cache_mode":                 "force_generic_plan",
+}
+
+// newerSettings are those that older servers do not know, with the major version that brought them.
+var newerSettings = map[string]int{
+	"idle_session_timeout": 14,
+	"transaction_timeout":  17,
+}
+
+// settingsFor are the settings for a server of a major version, as arguments of set_config.
+func settingsFor(version int) map[string]string {
+	all := maps.Clone(settings)
+	for name, since := range newerSettings {
+		if version >= since {
+			all[name] = "0"
+		}
+	}
+	return all
+}
+
+// connConfig is for a connection of ours: named, and noticing a dead peer by itself.
+func (l *Listener) connConfig(purpose string) *pgx.ConnConfig {
+	config := l.Config.Copy()
+	config.RuntimeParams["application_name"] = "rowcast " + purpose
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = l.Timeout
+	}
+	dialer := net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3},
+		Control:         userTimeout(l.Timeout),
+	}
+	config.DialFunc = dialer.DialContext
+	if l.PollOnly {
+		// A pooler may give every statement another connection, so none is prepared.
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	return config
+}
+
+// connect opens a session with our settings that is ours alone; with PollOnly a mere connection.
+func (l *Listener) connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if !l.PollOnly {
+		err = prepare(ctx, conn)
+	}
+	if err == nil {
+		err = checkPrimary(ctx, conn)
+	}
+	if err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// prepare checks that the session is ours alone and makes our settings.
+func prepare(ctx context.Context, conn *pgx.Conn) error {
+	if err := checkPooler(ctx, conn); err != nil {
+		return err
+	}
+	var set strings.Builder
+	for name, value := range settingsFor(majorVersion(conn)) {
+		fmt.Fprintf(&set, "SET %s = '%s';", name, value)
+	}
+	if _, err := conn.PgConn().Exec(ctx, set.String()).ReadAll(); err != nil {
+		return fmt.Errorf("make session settings: %w", err)
+	}
+	return nil
+}
+
+func checkPrimary(ctx context.Context, conn *pgx.Conn) error {
+	var standby bool
+	if err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby); err != nil {
+		return err
+	}
+	if standby {
+		return ErrStandby
+	}
+	return nil
+}
+
+// inTransaction runs read with our settings on a connection that is ours for one transaction only.
+func inTransaction(ctx context.Context, conn *pgx.Conn, read func(querier) error) error {
+	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
+		var names, values []string
+		for name, value := range settingsFor(majorVersion(conn)) {
+			names, values = append(names, name), append(values, value)
+		}
+		const set = "SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) setting (name, value)"
+		if _, err := tx.Exec(ctx, set, names, values); err != nil {
+			return fmt.Errorf("make settings: %w", err)
+		}
+		return read(tx)
+	})
+}
+
+// majorVersion is what the server said when the connection was made, 15 for example.
+func majorVersion(conn *pgx.Conn) int {
+	var major int
+	_, _ = fmt.Sscanf(conn.PgConn().ParameterStatus("server_version"), "%d", &major)
+	return major
+}
+
+// checkPooler returns ErrPooled if what is listened for on this connection is not heard. A pooler gives process ids of its
+// own; one that pools by session does no harm, so where they differ it is tried.
+func checkPooler(ctx context.Context, conn *pgx.Conn) error {
+	var pid uint32
+	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
+		return err
+	}
+	if pid == conn.PgConn().PID() {
+		return nil
+	}
+	channel := fmt.Sprintf("rowcast_probe_%d", rand.Int64())
+	if _, err := conn.PgConn().Exec(ctx, "LISTEN "+channel).ReadAll(); err != nil {
+		return fmt.Errorf("%w (LISTEN: %w)", ErrPooled, err)
+	}
+	ring, err := pgx.ConnectConfig(ctx, conn.Config())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ring.Close(ctx) }()
+	if _, err := ring.PgConn().Exec(ctx, "NOTIFY "+channel).ReadAll(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := conn.PgConn().WaitForNotification(ctx); err != nil {
+		return ErrPooled
+	}
+	_, err = conn.PgConn().Exec(ctx, "UNLISTEN "+channel).ReadAll()
+	return err
+}
+
+// readEpoch is the tag of the present epoch; it begins one if PostgreSQL has recovered since the last.
+func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
+	const begin = `INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING`
+	if _, err := db.Exec(ctx, begin); err != nil {
+		return 0, fmt.Errorf("begin epoch: %w", err)
+	}
+	var tag string
+	if err := db.QueryRow(ctx, "SELECT rowcast.epoch_tag()").Scan(&tag); err != nil {
+		return 0, fmt.Errorf("read epoch: %w", err)
+	}
+	return cursor.ParseTag(tag)
+}
+
+// anchorStands tells whether the row by which the cursor is checked is still there, and thus all that the cursor claims.
+func anchorStands(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
+	const find = `SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2
+		UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3`
+	rows, err := db.Query(ctx, find, fmt.Sprint(c.AnchorXid()), c.Anchor.ID, int64(cursor.First))
+	if err != nil {
+		return false, fmt.Errorf("look for the anchor: %w", err)
+	}
+	tags, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return false, fmt.Errorf("look for the anchor: %w", err)
+	}
+	return len(tags) == 1 && tags[0] == c.Anchor.Tag.String(), nil
+}
+
+// Preflight connects once, as Run would, and says what is wrong: [ErrPooled], [ErrStandby], [sql.ErrNoSchema], or whatever
+// kept it from connecting.
+func (l *Listener) Preflight(ctx context.Context) error {
+	defaults(l)
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+	defer cancel()
+	conn, err := l.connect(ctx, l.connConfig("preflight"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if err := sql.Check(ctx, conn); err != nil {
+		return err
+	}
+	_, err = readEpoch(ctx, conn)
+	return err
+}

@@ -1,0 +1,36 @@
+package listener
+
+import (
+	"context"
+	"fmt"
+
+	"rowcast/listener/cursor"
+)
+
+// fetchQuery reads the rows that the cursor ($1 half-told transaction, $2 last row told of it, $3 xip, $4 xmax) has not seen
+// and the snapshot $5 shows, or if that is NULL the present one, in the order in which they are told. Each arm is one ordered
+// index scan: as a single condition with OR the planner would read the whole table. The last arm is bounded above, too, as rows
+// of transactions that this server has not given (restored, forged) would be walked by every fetch.
+const fetchQuery = snapshotRow + `
+UNION ALL (SELECT ` + rowColumns + `, 1 FROM rowcast.notifications
+	WHERE xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `)
+	ORDER BY xid, id LIMIT $6)
+UNION ALL (SELECT ` + rowColumns + `, 2 FROM rowcast.notifications
+	WHERE xid = ANY (ARRAY(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)))
+	ORDER BY xid, id LIMIT $6)
+UNION ALL (SELECT ` + rowColumns + `, 3 FROM rowcast.notifications
+	WHERE xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `) AND xid <> $1::text::xid8
+	AND pg_visible_in_snapshot(xid, ` + shown + `)
+	ORDER BY xid, id LIMIT $6)`
+
+// shown is computed once an arm, not once a row.
+const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
+
+// fetch reads a page of what came after the cursor. With the snapshot of an earlier page it goes on with that page's batch.
+func (m limits) fetch(ctx context.Context, db querier, from cursor.Cursor, epoch cursor.Tag, snapshot *cursor.Cursor) (page, error) {
+	p, err := m.page(ctx, db, from, epoch, fetchQuery, m.args(from, snapshot)...)
+	if err != nil {
+		return page{}, fmt.Errorf("fetch: %w", err)
+	}
+	return p, nil
+}

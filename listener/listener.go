@@ -1,0 +1,184 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener/cursor"
+)
+
+// A Listener reads rowcast.notifications. Config, Deliver and Logger are required; the zero value of every other field is
+// its default. The fields must not be changed once Run has begun.
+type Listener struct {
+	// Config says how to connect. The listener makes its own settings on its connections and inherits none.
+	Config *pgx.ConnConfig
+
+	// Deliver is given what was read, batch after batch, also when there was nothing: that PostgreSQL answered is news, too.
+	// It is called from Run's goroutine and must not block: nothing is read meanwhile.
+	Deliver func(Batch)
+
+	// Message is given what was sent by hand with NOTIFY, under the same rules. Nil: such messages are ignored.
+	Message func(Message)
+
+	Logger *slog.Logger
+
+	// PollOnly polls all the time, every PollInterval, and uses neither LISTEN nor the park lock: for connections through a
+	// transaction pooler. The default PollInterval is then 100 ms.
+	PollOnly bool
+
+	// PollInterval is the time between two fetches while polling. Default 2 ms.
+	PollInterval time.Duration
+
+	// Look is the longest time without a fetch, for rows that come without the trigger (logical replication, disabled
+	// triggers), and to prove the session alive. Default 1 s; negative: never, which only a test should want.
+	Look time.Duration
+
+	// Busy is the rate, in commits with rows a second, above which polling is cheaper than being rung; Quiet the one below
+	// which it parks again. Defaults 2,000 and 1,000.
+	Busy, Quiet float64
+
+	// MaxData is the largest data, in bytes, that is read; of a larger row only the size is. Default 16 MiB.
+	MaxData int64
+
+	// PageRows and PageBytes bound what is read in one go. A single larger row still goes through. Defaults 512 and 1 MiB.
+	PageRows  int
+	PageBytes int
+
+	// Timeout bounds each statement, beyond which the session is given up as dead. Default 10 s.
+	Timeout time.Duration
+
+	Stats Stats
+
+	cursor cursor.Cursor
+	begun  bool // the cursor has been read
+
+	mu        sync.Mutex
+	asked     []chan struct{}    // closed by the next fetch that begins from now
+	woken     bool               // the next wait ends at once
+	interrupt context.CancelFunc // ends the present wait
+}
+
+// Stats count what a Listener has done.
+type Stats struct {
+	Connected  atomic.Bool  // a session is up
+	Sessions   atomic.Int64 // that were begun
+	Fetches    atomic.Int64
+	Rows       atomic.Int64
+	Bells      atomic.Int64 // NOTIFYs from the trigger
+	Parks      atomic.Int64 // times the park lock was taken
+	Unrung     atomic.Int64 // rows that came without a bell while parked, found by looking
+	ForeignXid atomic.Int64 // rows at present whose transaction this server has not given: they are never sent
+}
+
+// Run reads until the context ends, and then returns nil.
+func (l *Listener) Run(ctx context.Context) error {
+	defaults(l)
+	for pause := minPause; ; {
+		began := time.Now()
+		err := l.session(ctx)
+		l.Stats.Connected.Store(false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > maxPause {
+			pause = minPause
+		}
+		wait := pause/2 + rand.N(pause)
+		l.Logger.Warn("database session ended", "error", err, "retry_in", wait.Round(time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// The pauses between two attempts to connect.
+const (
+	minPause = 100 * time.Millisecond
+	maxPause = 5 * time.Second
+)
+
+func defaults(l *Listener) {
+	setDefault(&l.Look, time.Second)
+	setDefault(&l.Busy, 2000)
+	setDefault(&l.Quiet, 1000)
+	setDefault(&l.MaxData, 16<<20)
+	setDefault(&l.PageRows, 512)
+	setDefault(&l.PageBytes, 1<<20)
+	setDefault(&l.Timeout, 10*time.Second)
+	if l.PollOnly {
+		setDefault(&l.PollInterval, 100*time.Millisecond)
+	}
+	setDefault(&l.PollInterval, 2*time.Millisecond)
+	if l.Look < 0 {
+		l.Look = 1000 * time.Hour
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// CatchUp returns once everything that was committed before the call has been delivered.
+func (l *Listener) CatchUp(ctx context.Context) error {
+	done := make(chan struct{})
+	l.mu.Lock()
+	l.asked = append(l.asked, done)
+	l.mu.Unlock()
+	l.wake()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// interruptible is a context for waiting that ends when somebody asks for a fetch, or at once if somebody has.
+func (l *Listener) interruptible(ctx context.Context, until time.Time) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.interrupt = cancel
+	if l.woken || len(l.asked) > 0 {
+		l.woken = false
+		cancel()
+	}
+	return ctx, cancel
+}
+
+// isAsked tells whether somebody waits for a fetch.
+func (l *Listener) isAsked() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.asked) > 0
+}
+
+// wake ends the present wait, or the next.
+func (l *Listener) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.woken = true
+	if l.interrupt != nil {
+		l.interrupt()
+	}
+}
+
+// ErrPooled says that the connection leads through a transaction pooler, where LISTEN hears nothing and a session's lock
+// would stick to somebody else's connection.
+var ErrPooled = errors.New("the database connection goes through a transaction pooler (PgBouncer): connect directly, or poll (--poll)")
+
+// ErrStandby says that the server is a standby, whose snapshots leave out the transactions that are running.
+var ErrStandby = errors.New("the database is a standby: connect to the primary (target_session_attrs=read-write)")

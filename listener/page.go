@@ -1,0 +1,254 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/listener/cursor"
+)
+
+// querier is what a connection, a pool and a transaction have in common.
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// A page is a bounded part of the rows that one cursor has not seen and a snapshot shows, from the first on.
+type page struct {
+	to      cursor.Cursor // what the snapshot shows, with its own xmax
+	horizon uint64
+	rows    []Row // in the order of cursor.Compare
+	more    bool  // what follows was left out
+}
+
+// inlineBytes is the stored (compressed) size up to which data comes with its page. Larger rows are read one by one, so that
+// neither we nor PostgreSQL ever hold more than one of them.
+const inlineBytes = 8192
+
+// snapshotRow begins the result of both queries, and rowColumns are the other rows'. It comes even if nothing else does.
+const (
+	snapshotRow = `SELECT snapshot::text, (SELECT horizon::text FROM rowcast.history WHERE one),
+	NULL::text, NULL::bigint, NULL::text, NULL::text, NULL::text, NULL::timestamptz, 0
+	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
+
+	rowColumns = `NULL::text, NULL::text, xid::text, id, recipient, event,
+	CASE WHEN pg_column_size(data) <= 8192 THEN data::text END, created_at`
+)
+
+// limits bound what is read at a time.
+type limits struct {
+	maxData   int64
+	pageRows  int
+	pageBytes int
+}
+
+func (l *Listener) limits() limits { return limits{l.MaxData, l.PageRows, l.PageBytes} }
+
+// page runs a query made of the columns above and computes the cursor of each row. All rows of an arm are told before those of
+// the next.
+func (m limits) page(ctx context.Context, db querier, from cursor.Cursor, epoch cursor.Tag, query string, args ...any) (page, error) {
+	result, err := db.Query(ctx, query, args...)
+	if err != nil {
+		return page{}, err
+	}
+	p, missing, err := m.collect(result, epoch)
+	if err != nil {
+		return page{}, err
+	}
+	if err := m.fill(ctx, db, &p, missing); err != nil {
+		return page{}, err
+	}
+	steps := cursor.Steps{From: from, To: p.to}
+	for i := range p.rows {
+		p.rows[i].Cursor = steps.After(p.rows[i].Row)
+	}
+	return p, nil
+}
+
+// args are the first six parameters of both queries: the cursor, the snapshot (nil: the present one) and the limit of an arm.
+func (m limits) args(c cursor.Cursor, snapshot *cursor.Cursor) []any {
+	var shows *string
+	if snapshot != nil {
+		text := formatSnapshot(*snapshot)
+		shows = &text
+	}
+	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(c.Xmax, 10), shows, m.pageRows}
+}
+
+// collect reads the result; missing are the indexes of rows whose data is still to be read.
+func (m limits) collect(result pgx.Rows, epoch cursor.Tag) (p page, missing []int, err error) {
+	defer result.Close()
+	var bytes, arm, inArm int
+	for result.Next() {
+		var scanned scannedRow
+		if err := scanned.scan(result); err != nil {
+			return page{}, nil, err
+		}
+		if scanned.snapshot != nil {
+			if err := p.setSnapshot(*scanned.snapshot, *scanned.horizon, epoch); err != nil {
+				return page{}, nil, err
+			}
+			continue
+		}
+		if scanned.arm != arm && !p.more {
+			arm, inArm = scanned.arm, 0
+		}
+		// Behind an arm that its limit cut short, others may be missing. And compressed data can be larger than it looked.
+		if p.more = p.more || bytes > m.pageBytes; p.more {
+			continue
+		}
+		row, err := scanned.row()
+		if err != nil {
+			return page{}, nil, err
+		}
+		if scanned.data == nil {
+			missing = append(missing, len(p.rows))
+		}
+		row.setData(scanned.data, int64(len(scanned.data)), m.maxData)
+		bytes += len(scanned.data)
+		p.rows = append(p.rows, row)
+		inArm++
+		p.more = inArm == m.pageRows
+	}
+	return p, missing, result.Err()
+}
+
+func (p *page) setSnapshot(snapshot, horizon string, epoch cursor.Tag) (err error) {
+	if p.to, err = parseSnapshot(snapshot, epoch); err != nil {
+		return err
+	}
+	p.horizon, err = strconv.ParseUint(horizon, 10, 64)
+	return err
+}
+
+// A scannedRow is a row of the result as it comes.
+type scannedRow struct {
+	snapshot, horizon     *string
+	xid, recipient, event *string
+	id                    *int64
+	data                  []byte
+	createdAt             *time.Time
+	arm                   int
+}
+
+func (s *scannedRow) scan(result pgx.Rows) error {
+	return result.Scan(&s.snapshot, &s.horizon, &s.xid, &s.id, &s.recipient, &s.event, &s.data, &s.createdAt, &s.arm)
+}
+
+func (s *scannedRow) row() (Row, error) {
+	xid, err := strconv.ParseUint(*s.xid, 10, 64)
+	if err != nil {
+		return Row{}, err
+	}
+	row := Row{Event: *s.event, Row: cursor.Row{Xid: xid, ID: *s.id, Tag: cursor.AnchorTag(*s.id, s.createdAt.UnixMicro()-y2000)}}
+	if s.recipient != nil {
+		row.Recipient = *s.recipient
+	}
+	return row, nil
+}
+
+// y2000 is where PostgreSQL begins to count, in microseconds since 1970.
+const y2000 = 946684800_000000
+
+func (r *Row) setData(data []byte, size, limit int64) {
+	r.Size = size
+	if size <= limit {
+		r.Data = data
+	}
+}
+
+// fill reads the data of large rows, and cuts the page where it has enough. A row that is gone by now was withdrawn.
+func (m limits) fill(ctx context.Context, db querier, p *page, missing []int) error {
+	const read = `SELECT CASE WHEN octet_length(text) <= $3 THEN text END, octet_length(text) FROM
+		(SELECT data::text FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) large (text)`
+	var bytes, gone int
+	for _, i := range missing {
+		if bytes > m.pageBytes {
+			p.rows, p.more = p.rows[:i], true
+			break
+		}
+		row := &p.rows[i]
+		var data []byte
+		var size int64
+		err := db.QueryRow(ctx, read, strconv.FormatUint(row.Xid, 10), row.ID, m.maxData).Scan(&data, &size)
+		if errors.Is(err, pgx.ErrNoRows) {
+			row.ID, gone = 0, gone+1
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read row %d: %w", row.ID, err)
+		}
+		row.setData(data, size, m.maxData)
+		bytes += len(data)
+	}
+	if gone > 0 {
+		kept := p.rows[:0]
+		for _, row := range p.rows {
+			if row.ID != 0 {
+				kept = append(kept, row)
+			}
+		}
+		p.rows = kept
+	}
+	return nil
+}
+
+// parseSnapshot reads the text of a pg_snapshot, xmin:xmax:xip,xip…
+func parseSnapshot(text string, epoch cursor.Tag) (cursor.Cursor, error) {
+	c := cursor.Cursor{Epoch: epoch}
+	fields := strings.Split(text, ":")
+	if len(fields) != 3 {
+		return c, fmt.Errorf("malformed snapshot %q", text)
+	}
+	var err error
+	if c.Xmax, err = strconv.ParseUint(fields[1], 10, 64); err != nil {
+		return c, err
+	}
+	if fields[2] == "" {
+		return c, nil
+	}
+	for xip := range strings.SplitSeq(fields[2], ",") {
+		xid, err := strconv.ParseUint(xip, 10, 64)
+		if err != nil {
+			return c, err
+		}
+		c.Xip = append(c.Xip, xid)
+	}
+	return c, nil
+}
+
+// formatSnapshot writes what a whole cursor has seen as a pg_snapshot.
+func formatSnapshot(c cursor.Cursor) string {
+	xmin := c.Xmax
+	if len(c.Xip) > 0 {
+		xmin = c.Xip[0]
+	}
+	b := strconv.AppendUint(nil, xmin, 10)
+	b = append(b, ':')
+	b = strconv.AppendUint(b, c.Xmax, 10)
+	b = append(b, ':')
+	return string(appendXids(b, c.Xip))
+}
+
+// formatXids writes an array of xid8.
+func formatXids(xids []uint64) string {
+	return string(append(appendXids([]byte{'{'}, xids), '}'))
+}
+
+func appendXids(b []byte, xids []uint64) []byte {
+	for i, xid := range xids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendUint(b, xid, 10)
+	}
+	return b
+}

@@ -1,0 +1,187 @@
+package listener
+
+import (
+	"context"
+	"time"
+)
+
+// A transaction with a pending NOTIFY takes a lock of the whole cluster from before its commit until after it, so such commits
+// run one at a time. So nobody rings while hubs are polling anyway, and the whole protocol is one advisory lock, the park lock:
+//
+//   - The trigger tries to get it shared, for its transaction. If it fails, somebody is parked, and the trigger rings.
+//   - A hub with nothing to do takes it exclusively, THEN fetches once more, and then sleeps until it is rung.
+//
+// No bell is missed: whoever did not ring holds the lock shared until its rows are visible, so the hub gets it only when there
+// is no such transaction left, and the fetch after that sees all their rows. Whoever comes later fails to get it, and rings.
+//
+// Only one hub can hold the lock, but while one does, NOTIFY wakes all. So another may sleep, too, once it has looked that the
+// lock is held and then fetched; the holder tells the others when it has given it up.
+
+const (
+	// patience is how often the lock is tried, between two polls, before something slower is assumed to be in the way.
+	patience = 5
+	// slowPoll is for those transactions that did not ring and are still open, while everybody else rings.
+	slowPoll = 25 * time.Millisecond
+	// gapPoll is for the times between two waits for the lock, in which nobody rings.
+	gapPoll = 10 * time.Millisecond
+	// A gap is doubled every time that the lock was waited for in vain.
+	minGap, maxGap = 250 * time.Millisecond, 8 * time.Second
+)
+
+// run polls while there are many commits and rests while there are few.
+func (s *session) run(ctx context.Context) error {
+	for {
+		if err := s.poll(ctx, s.busy); err != nil {
+			return err
+		}
+		if err := s.rest(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) busy() bool { return s.pace.isBusy(time.Now(), s.Busy, s.Quiet) }
+
+// poll fetches every PollInterval as long as that is right.
+func (s *session) poll(ctx context.Context, right func() bool) error {
+	for right() {
+		if err := s.pollOnce(ctx, s.PollInterval); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pollOnce sleeps, deaf to bells, and fetches.
+func (s *session) pollOnce(ctx context.Context, interval time.Duration) error {
+	for until := time.Now().Add(interval); time.Now().Before(until) && !s.isAsked(); {
+		s.bell, s.unparked = false, false
+		s.tellMessages()
+		if err := s.wait(ctx, until); err != nil {
+			return err
+		}
+	}
+	return s.fetch(ctx)
+}
+
+// rest parks, or relies on another hub that has, and sleeps between the bells until they come too often.
+func (s *session) rest(ctx context.Context) error {
+	parked, relying, err := s.settle(ctx)
+	if err != nil || !parked && !relying {
+		return err
+	}
+	if parked {
+		s.Stats.Parks.Add(1)
+	}
+	s.unparked = false
+	// Not before the lock was taken or looked at: in between, a row may have come whose transaction did not ring.
+	if err := s.fetch(ctx); err != nil {
+		return err
+	}
+	for !s.busy() {
+		look := time.Now().Add(s.Look)
+		if err := s.wait(ctx, look); err != nil {
+			return err
+		}
+		if parked {
+			if err := s.lock.lost(); err != nil {
+				return err
+			}
+		} else if s.unparked {
+			return nil
+		}
+		s.unparked = false
+		if s.bell || len(s.messages) > 0 || s.isAsked() {
+			if err := s.fetch(ctx); err != nil {
+				return err
+			}
+		} else if !time.Now().Before(look) {
+			if still, err := s.look(ctx, parked); err != nil || !still {
+				return err
+			}
+		}
+	}
+	if parked {
+		return s.lock.release(ctx)
+	}
+	return nil
+}
+
+// settle tries to get the park lock until it is got, or another hub has it, or there is too much to do.
+func (s *session) settle(ctx context.Context) (parked, relying bool, err error) {
+	gap := minGap
+	for tries := 1; !s.busy(); tries++ {
+		if parked, err = s.lock.try(ctx); err != nil || parked {
+			return parked, false, err
+		}
+		if relying, err = s.lock.heldElsewhere(ctx); err != nil || relying {
+			return false, relying, err
+		}
+		if tries < patience {
+			if err := s.pollOnce(ctx, s.PollInterval); err != nil {
+				return false, false, err
+			}
+			continue
+		}
+		if parked, err = s.queue(ctx); err != nil || parked {
+			return parked, false, err
+		}
+		for end := time.Now().Add(gap); time.Now().Before(end) && !s.busy(); {
+			if err := s.pollOnce(ctx, gapPoll); err != nil {
+				return false, false, err
+			}
+			if parked, err = s.lock.try(ctx); err != nil || parked {
+				return parked, false, err
+			}
+		}
+		gap = min(2*gap, maxGap)
+	}
+	return false, false, nil
+}
+
+// queue waits for the lock behind a transaction that did not ring and stays open. While it waits, the trigger's try fails as
+// well, so that everybody else rings.
+func (s *session) queue(ctx context.Context) (parked bool, err error) {
+	s.lock.enqueue()
+	for {
+		if parked, done, err := s.lock.dequeued(); done || err != nil {
+			return parked, err
+		}
+		if err := s.wait(ctx, time.Now().Add(slowPoll)); err != nil {
+			return false, err
+		}
+		s.unparked = false
+		if err := s.fetch(ctx); err != nil {
+			return false, err
+		}
+	}
+}
+
+// look is what a sleeping hub does when nothing was heard for long: it makes sure that it would have been rung, and fetches.
+// Rows that it finds came without a bell, unless the bell is just on its way.
+func (s *session) look(ctx context.Context, parked bool) (still bool, err error) {
+	if parked {
+		still, err = true, s.lock.prove(ctx)
+	} else {
+		still, err = s.lock.heldElsewhere(ctx)
+	}
+	if err != nil || !still {
+		return still, err
+	}
+	before := s.Stats.Rows.Load()
+	if err := s.fetch(ctx); err != nil {
+		return false, err
+	}
+	found := s.Stats.Rows.Load() - before
+	if found == 0 {
+		return true, nil
+	}
+	if err := s.wait(ctx, time.Now().Add(100*time.Millisecond)); err != nil {
+		return false, err
+	}
+	if !s.bell && !s.isAsked() {
+		s.Stats.Unrung.Add(found)
+		s.Logger.Warn("rows came without a bell: is the trigger disabled, or do they come by replication?", "rows", found)
+	}
+	return true, nil
+}

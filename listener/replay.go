@@ -1,0 +1,152 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"rowcast/listener/cursor"
+)
+
+// replayQuery reads the rows of some recipients ($7) and of everyone that the cursor ($1 to $4, as in fetchQuery) has not seen
+// and the snapshot $5 shows, merged in the order in which they are told. An arm a recipient, and for the transactions that were
+// in flight one a transaction, so that each is a short ordered index scan, whatever the statistics say.
+const replayQuery = snapshotRow + `
+UNION ALL (SELECT ` + rowColumns + `, 1 FROM (
+	(SELECT 1 AS part, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + restOf + `) n)
+	UNION ALL
+	(SELECT 1, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + restOf + `) n)
+	UNION ALL
+	(SELECT 2, n.* FROM unnest($7::text[]) r, ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + ofX + `) n)
+	UNION ALL
+	(SELECT 2, n.* FROM ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + ofX + `) n)
+	UNION ALL
+	(SELECT 2, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + later + `) n)
+	UNION ALL
+	(SELECT 2, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + later + `) n)
+	ORDER BY part, xid, id LIMIT $6) merged)`
+
+// The pieces of replayQuery.
+const (
+	replayed = `xid, id, recipient, event, data, created_at FROM rowcast.notifications`
+	restOf   = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) ORDER BY recipient, xid, id LIMIT $6`
+	ofX      = `xid = x ORDER BY recipient, xid, id LIMIT $6`
+	finished = `(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)) finished`
+	later    = `xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `) AND xid <> $1::text::xid8
+		AND pg_visible_in_snapshot(xid, ` + shown + `) ORDER BY recipient, xid, id LIMIT $6`
+)
+
+// A Replayer reads for one subscriber at a time what its cursor has not seen. It holds nothing between two pages: an open query
+// for a slow client would hold back vacuum and block DDL, and behind that every INSERT.
+type Replayer struct {
+	pool    *pgxpool.Pool
+	limits  limits
+	timeout time.Duration
+	// pooled says that settings must be made in every transaction, since the connection is somebody else's in the next.
+	pooled bool
+}
+
+// NewReplayer makes a Replayer that uses at most conns connections at a time, with the listener's configuration.
+func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error) {
+	defaults(l)
+	config, err := pgxpool.ParseConfig(l.Config.ConnString())
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig = l.connConfig("replay")
+	config.MaxConns = int32(conns)
+	config.MaxConnIdleTime = time.Minute
+	if !l.PollOnly {
+		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			if err := prepare(ctx, conn); err != nil {
+				return err
+			}
+			epoch, err := readEpoch(ctx, conn)
+			conn.PgConn().CustomData()[epochKey] = epoch
+			return err
+		}
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	return &Replayer{pool: pool, limits: l.limits(), timeout: l.Timeout, pooled: l.PollOnly}, nil
+}
+
+// epochKey is where a connection remembers its epoch, which cannot change while it lives: recovery ends every connection.
+const epochKey = "rowcast.epoch"
+
+// Close ends the connections.
+func (r *Replayer) Close() { r.pool.Close() }
+
+// ErrEpoch says that PostgreSQL has recovered since the cursor to which one wants to read: ask again with a newer one.
+var ErrEpoch = errors.New("the server has recovered in the meantime")
+
+// Page reads what from has not seen and to has, of the recipients and of everyone, up to the limits of the listener. The
+// cursor that it returns is that of a subscriber who has been told the rows: to itself once there is nothing more.
+// horizon is as in [Batch].
+func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []Row, next cursor.Cursor, horizon uint64, err error) {
+	err = r.with(ctx, to.Epoch, func(ctx context.Context, db querier) error {
+		p, err := r.limits.page(ctx, db, from, to.Epoch, replayQuery, append(r.limits.args(from, &to), recipients)...)
+		if err != nil {
+			return err
+		}
+		rows, horizon, next = p.rows, p.horizon, to
+		if p.more {
+			next = from
+			if len(rows) > 0 {
+				next = rows[len(rows)-1].Cursor
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, cursor.Cursor{}, 0, fmt.Errorf("replay: %w", err)
+	}
+	return rows, next, horizon, nil
+}
+
+// Stands tells whether a cursor of another epoch still holds in that of now: whether what it claims has survived.
+func (r *Replayer) Stands(ctx context.Context, c, now cursor.Cursor) (stands bool, err error) {
+	err = r.with(ctx, now.Epoch, func(ctx context.Context, db querier) error {
+		stands, err = anchorStands(ctx, db, c)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("check cursor: %w", err)
+	}
+	return stands, nil
+}
+
+// with runs read on a connection of an epoch.
+func (r *Replayer) with(ctx context.Context, epoch cursor.Tag, read func(context.Context, querier) error) error {
+	// Waiting for a connection is waiting for one's turn, and takes as long as it takes.
+	conn, err := r.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	if r.pooled {
+		return inTransaction(ctx, conn.Conn(), func(tx querier) error {
+			now, err := readEpoch(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if now != epoch {
+				return ErrEpoch
+			}
+			return read(ctx, tx)
+		})
+	}
+	if conn.Conn().PgConn().CustomData()[epochKey] != epoch {
+		_ = conn.Conn().Close(ctx) // else the pool would keep it
+		return ErrEpoch
+	}
+	return read(ctx, conn)
+}

@@ -1,0 +1,37 @@
+package listener
+
+import (
+	"rowcast/listener/cursor"
+)
+
+// A Row is one committed row of rowcast.notifications.
+type Row struct {
+	cursor.Row // its transaction, id and anchor tag
+
+	Recipient string // "" is everyone: the table refuses an empty recipient
+	Event     string
+	Data      []byte // one line of JSON; nil if it is larger than MaxData
+	Size      int64  // of the data in bytes
+
+	// Cursor is that of a reader who has been told everything up to and with this row.
+	Cursor cursor.Cursor
+}
+
+// A Batch is what became visible since the batch before it.
+type Batch struct {
+	Rows []Row // in the order in which they are to be told; none if there was nothing new
+
+	// Cursor is that of a reader who has been told this batch. While it is not whole, more of the same transaction follows.
+	Cursor cursor.Cursor
+	// Horizon is the transaction number below which retention has deleted.
+	Horizon uint64
+	// Reset says, if not empty, why this batch does not continue the one before: told rows may be gone, and others missed.
+	Reset string
+}
+
+// A Message was sent by hand, with NOTIFY. Nothing of it is stored.
+type Message struct {
+	Recipient string // "" is everyone
+	Event     string
+	Data      []byte // one line of JSON
+}

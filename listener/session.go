@@ -1,0 +1,241 @@
+package listener
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/listener/cursor"
+	"rowcast/sql"
+)
+
+// A session is one life of the listener's connections. It ends with its first error.
+type session struct {
+	*Listener
+	feed  *pgx.Conn // listens and fetches
+	lock  *parkLock // nil with PollOnly
+	epoch cursor.Tag
+	pace  pace
+
+	// What has arrived on feed since it was last looked at.
+	bell     bool
+	unparked bool // another hub has given up the park lock
+	messages []string
+
+	serving []chan struct{} // of CatchUp: closed by a fetch that begins from now on
+}
+
+// unparkedChannel is where a hub that gives up the park lock says so to those that relied on it.
+const unparkedChannel = sql.Channel + ".unparked"
+
+func (l *Listener) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &session{Listener: l}
+	config := l.connConfig("listener")
+	config.OnNotification = s.heard
+	var err error
+	if s.feed, err = l.connect(ctx, config); err != nil {
+		return err
+	}
+	defer closeNow(s.feed)
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	l.Stats.Sessions.Add(1)
+	l.Stats.Connected.Store(true)
+	l.Logger.Info("database session began", "database", l.Config.Database, "host", s.feed.PgConn().Conn().RemoteAddr().String())
+	if l.PollOnly {
+		return s.poll(ctx, func() bool { return true })
+	}
+	if s.lock, err = l.newParkLock(ctx); err != nil {
+		return err
+	}
+	defer s.lock.close()
+	return s.run(ctx)
+}
+
+// closeNow closes a connection even if the context has ended, and waits for nobody.
+func closeNow(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// heard sorts what NOTIFY brings. It is called in the middle of statements, so it only takes notes.
+func (s *session) heard(_ *pgconn.PgConn, n *pgconn.Notification) {
+	switch {
+	case n.Channel == unparkedChannel:
+		s.unparked = true
+	case n.Payload == "":
+		s.bell = true
+		s.Stats.Bells.Add(1)
+	default:
+		s.messages = append(s.messages, n.Payload)
+	}
+}
+
+// begin listens before it catches up: a row committed in between would otherwise neither be read nor ring.
+func (s *session) begin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	if !s.PollOnly {
+		listen := fmt.Sprintf("LISTEN %s; LISTEN %s", pgx.Identifier{sql.Channel}.Sanitize(), pgx.Identifier{unparkedChannel}.Sanitize())
+		if _, err := s.feed.PgConn().Exec(ctx, listen).ReadAll(); err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+	}
+	if err := s.with(ctx, func(db querier) error { return s.resume(ctx, db) }); err != nil {
+		return err
+	}
+	return s.fetch(ctx)
+}
+
+// resume finds out where to go on from: the listener's cursor if its history is still this server's.
+func (s *session) resume(ctx context.Context, db querier) (err error) {
+	if s.epoch, err = readEpoch(ctx, db); err != nil {
+		return err
+	}
+	if s.begun && s.cursor.Epoch == s.epoch {
+		return nil
+	}
+	if s.begun {
+		stands, err := anchorStands(ctx, db, s.cursor)
+		if err != nil {
+			return err
+		}
+		if stands {
+			s.cursor.Epoch = s.epoch
+			return nil
+		}
+		s.Logger.Warn("the server has taken back rows that were told: every stream is reset")
+	}
+	return s.startAnew(ctx, db)
+}
+
+// startAnew begins with what is visible now as seen.
+func (s *session) startAnew(ctx context.Context, db querier) error {
+	var text string
+	if err := db.QueryRow(ctx, "SELECT rowcast.cursor()").Scan(&text); err != nil {
+		return fmt.Errorf("read cursor: %w", err)
+	}
+	now, err := cursor.Parse(text)
+	if err != nil {
+		return fmt.Errorf("read cursor: %w", err)
+	}
+	now.Epoch = s.epoch
+	reset := ""
+	if s.begun {
+		reset = ResetHistory
+	}
+	s.cursor, s.begun = now, true
+	s.Deliver(Batch{Cursor: now, Reset: reset})
+	return nil
+}
+
+// ResetHistory is a Batch's reason for not continuing: the server's history no longer holds what was told of it.
+const ResetHistory = "history"
+
+// with runs read with our settings on the feed.
+func (s *session) with(ctx context.Context, read func(querier) error) error {
+	if s.PollOnly {
+		return inTransaction(ctx, s.feed, read)
+	}
+	return read(s.feed)
+}
+
+// fetch reads and delivers all that is visible now and has not been, page after page, and then the messages that came by hand.
+func (s *session) fetch(ctx context.Context) error {
+	s.mu.Lock()
+	s.serving = append(s.serving, s.asked...)
+	s.asked = nil
+	s.mu.Unlock()
+	s.bell = false
+
+	var snapshot *cursor.Cursor
+	for more := true; more; {
+		p, err := s.page(ctx, snapshot)
+		if err != nil {
+			return err
+		}
+		s.deliver(p)
+		snapshot, more = &p.to, p.more
+	}
+	for _, done := range s.serving {
+		close(done)
+	}
+	s.serving = nil
+	s.tellMessages()
+	return nil
+}
+
+func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	err = s.with(ctx, func(db querier) error {
+		p, err = s.limits().fetch(ctx, db, s.cursor, s.epoch, snapshot)
+		return err
+	})
+	return p, err
+}
+
+// deliver hands a page on and moves the cursor behind it.
+func (s *session) deliver(p page) {
+	if len(p.rows) > 0 {
+		s.cursor = p.rows[len(p.rows)-1].Cursor
+	}
+	if !p.more {
+		s.cursor = s.cursor.Reached(p.to)
+	}
+	s.Stats.Fetches.Add(1)
+	s.Stats.Rows.Add(int64(len(p.rows)))
+	s.pace.add(time.Now(), commits(p.rows))
+	s.Deliver(Batch{Rows: p.rows, Cursor: s.cursor, Horizon: p.horizon})
+}
+
+// commits counts the transactions of rows in telling order.
+func commits(rows []Row) (n int) {
+	var last uint64
+	for _, row := range rows {
+		if row.Xid != last {
+			n, last = n+1, row.Xid
+		}
+	}
+	return n
+}
+
+func (s *session) tellMessages() {
+	for _, payload := range s.messages {
+		if s.Message == nil {
+			continue
+		}
+		message, err := parseMessage(payload)
+		if err != nil {
+			s.Logger.Warn("message by hand goes to nobody", "error", err)
+			continue
+		}
+		s.Message(message)
+	}
+	s.messages = s.messages[:0]
+}
+
+// wait sleeps until something is heard, somebody asks for a fetch, or the time has come.
+func (s *session) wait(ctx context.Context, until time.Time) error {
+	if s.bell || s.unparked || len(s.messages) > 0 {
+		return ctx.Err()
+	}
+	waiting, cancel := s.interruptible(ctx, until)
+	defer cancel()
+	err := s.feed.PgConn().WaitForNotification(waiting)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	// A wait that times out leaves the connection as it was; every other error has closed it.
+	if s.feed.IsClosed() {
+		return fmt.Errorf("wait for notification: %w", err)
+	}
+	return nil
+}
