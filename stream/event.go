@@ -1,0 +1,122 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+
+	"rowcast/listener/cursor"
+	"rowcast/stream/sse"
+)
+
+// An Event is a stored notification.
+type Event struct {
+	cursor.Row // its transaction, id and anchor tag
+
+	Recipient string // "" is everyone
+	Name      string
+	Data      []byte // nil if it is too large to be sent; a rowcast.toolarge event takes its place
+	Size      int64  // of the data in bytes
+
+	// Cursor is that of a reader who has been told everything up to and with this event.
+	Cursor cursor.Cursor
+}
+
+// A Batch is what became visible since the batch before it.
+type Batch struct {
+	Events []Event // in the order in which they are to be told
+
+	// Cursor is that of a reader who has been told this batch. While it is not whole, more of the same transaction follows.
+	Cursor cursor.Cursor
+	// Horizon is the transaction number below which old notifications have been deleted.
+	Horizon uint64
+	// Reset says, if not empty, why this batch does not continue the one before. Every stream is told.
+	Reset string
+}
+
+// A Message is not stored: it reaches those who are there, and leaves their cursors alone.
+type Message struct {
+	Recipient string // "" is everyone
+	Name      string
+	Data      []byte
+}
+
+// A Source is where a Hub reads what it no longer has in memory. Its errors are taken to pass: the Hub tries again for as long as
+// the client waits.
+type Source interface {
+	// CatchUp returns once everything that was committed before the call has been published.
+	CatchUp(ctx context.Context) error
+
+	// Page reads some of what from has not seen and to has, of the recipients and of everyone, in the order in which it is told
+	// to a client that comes from there. next is the client's cursor after it: to itself if there is nothing more.
+	Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (events []Event, next cursor.Cursor, horizon uint64, err error)
+
+	// Stands tells whether c, of an earlier epoch than now, still holds: whether all that it claims to have seen has survived.
+	Stands(ctx context.Context, c, now cursor.Cursor) (bool, error)
+}
+
+// The events that are ours.
+var (
+	void     = sse.MustName("rowcast.void")
+	hello    = sse.MustName("rowcast.hello")
+	beat     = sse.MustName("rowcast.beat")
+	reset    = sse.MustName("rowcast.reset")
+	tooLarge = sse.MustName("rowcast.toolarge")
+)
+
+// Why a client's cursor is not honoured, as the data of rowcast.reset says it.
+const (
+	resetMalformed = "malformed" // no cursor of ours
+	resetExpired   = "expired"   // older than what is kept
+	resetHistory   = "history"   // of another database, or of a history that the server has taken back
+	resetAhead     = "ahead"     // has seen what this database has not
+)
+
+// A frame is an event encoded, once for all its subscribers.
+type frame struct {
+	row       cursor.Row
+	recipient string
+	cursor    cursor.Cursor
+	live      []byte // as it is sent to those who are live
+	body      int    // where live's id ends and what is the same for everybody begins
+}
+
+// overhead is about what a frame costs in memory besides its bytes.
+const overhead = 256
+
+func (f *frame) size() int { return len(f.live) + overhead }
+
+// replayed appends the frame with the id that it has for one client.
+func (f *frame) replayed(b []byte, c cursor.Cursor) []byte {
+	return append(appendID(b, c), f.live[f.body:]...)
+}
+
+// appendID appends a cursor as an id: its text has nothing that could end the line.
+func appendID(b []byte, c cursor.Cursor) []byte {
+	b = append(b, "id: "...)
+	b = c.Append(b)
+	return append(b, '\n')
+}
+
+func encode(e *Event) *frame {
+	f := &frame{row: e.Row, recipient: e.Recipient, cursor: e.Cursor}
+	// The table has refused names that cannot be sent; should one have come all the same, it is that of a message.
+	name, _ := sse.NewName(e.Name)
+	data := e.Data
+	if data == nil {
+		name, data = tooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, e.ID, e.Size)
+	}
+	f.live = appendID(make([]byte, 0, 160+len(data)), e.Cursor)
+	f.body = len(f.live)
+	f.live = sse.Block{Name: name, Data: data}.Append(f.live)
+	return f
+}
+
+// note is a frame without a row: of ours, or by hand.
+func note(name sse.Name, id *cursor.Cursor, data []byte) *frame {
+	f := &frame{}
+	if id != nil {
+		f.live = appendID(f.live, *id)
+	}
+	f.live = sse.Block{Name: name, Data: data}.Append(f.live)
+	return f
+}

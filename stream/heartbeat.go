@@ -1,0 +1,93 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"rowcast/stream/sse"
+)
+
+// slots are the parts into which a heartbeat is spread: each subscriber has its own.
+const slots = 32
+
+// Run sends heartbeats until the context ends. Then the Hub answers newcomers "come back later", and Run returns once it has ended
+// its streams, spread over Drain.
+func (h *Hub) Run(ctx context.Context) error {
+	h.init()
+	ticker := time.NewTicker(max(h.Heartbeat/slots, time.Millisecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			h.stop()
+			return nil
+		case <-ticker.C:
+			h.beat()
+		}
+	}
+}
+
+// beat sends a heartbeat to those whose turn it is, who are owed nothing and have long been sent nothing. Its id is the hub's
+// cursor, so that who heard nothing for days still resumes from seconds ago; an id that overtook an event would lose it.
+func (h *Hub) beat() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tick++
+	if !h.begun {
+		return
+	}
+	var f *frame
+	for s := range h.slots[h.tick%slots] {
+		if h.tick-s.active < slots/2 || !s.idle() {
+			continue
+		}
+		if f == nil { // encoded once for all
+			f = h.heartbeat()
+		}
+		s.active = h.tick
+		s.send(f)
+	}
+}
+
+// stop ends the streams, spread over time so that their clients do not all come to another hub at once.
+func (h *Hub) stop() {
+	h.mu.Lock()
+	h.stopping = true
+	streams := make([]*subscriber, 0, len(h.streams))
+	for s := range h.streams {
+		streams = append(streams, s)
+	}
+	h.mu.Unlock()
+
+	const steps = 100
+	ticker := time.NewTicker(max(h.Drain/steps, time.Millisecond))
+	defer ticker.Stop()
+	for step := range steps {
+		for _, s := range streams[len(streams)*step/steps : len(streams)*(step+1)/steps] {
+			s.end(h.lastWords(s))
+		}
+		if h.Stats.Streams.Load() > 0 {
+			<-ticker.C
+		}
+	}
+	for _, s := range streams {
+		s.close() // who still did not take what it is owed
+	}
+}
+
+// lastWords are a cursor to resume from and when to come back.
+func (h *Hub) lastWords(s *subscriber) *frame {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	words := &frame{live: sse.AppendRetry(nil, h.jitter(h.Retry))}
+	if _, live := h.slots[s.slot][s]; live {
+		words.live = append(words.live, h.heartbeat().live...)
+	}
+	return words
+}
+
+// heartbeat tells where the hub is and how many seconds ago it last heard from the database.
+func (h *Hub) heartbeat() *frame {
+	return note(beat, &h.cursor, fmt.Appendf(nil, `{"behind": %d}`, int(h.behind().Seconds())))
+}

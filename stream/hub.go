@@ -1,0 +1,223 @@
+package stream
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rowcast/listener/cursor"
+	"rowcast/stream/sse"
+)
+
+// A Hub sends what it is given to its subscribers. Source and Logger are required; the zero value of every other field is its
+// default. The fields must not be changed once the Hub is in use.
+type Hub struct {
+	Source Source
+	Logger *slog.Logger
+
+	// Heartbeat is the time after which a silent stream is sent something. A client whose socket takes no byte for two of them
+	// is closed. Default 15 s.
+	Heartbeat time.Duration
+
+	// Retry is the mean time that a client is told to wait before it comes back; each is told another. Default 3 s.
+	Retry time.Duration
+
+	// Drain is the time over which the streams are ended when the Hub stops. Default 3 s.
+	Drain time.Duration
+
+	// Backlog bounds, in bytes, what a subscriber may be owed, not counting the event that is being written. Default 1 MiB.
+	Backlog int
+
+	// Memory bounds, in bytes, the recent events that are kept so that resuming needs no query. Default 64 MiB.
+	Memory int
+
+	Stats Stats
+
+	once sync.Once
+
+	mu          sync.Mutex
+	begun       bool          // the first batch has come
+	stopping    bool          // Run has been told to end
+	cursor      cursor.Cursor // what has been published
+	horizon     uint64
+	heard       time.Time     // when the last batch came
+	moved       chan struct{} // closed by the next batch
+	memory      memory
+	streams     map[*subscriber]struct{}            // all of them
+	subscribers map[string]map[*subscriber]struct{} // those who are live, by recipient; all under ""
+	slots       [slots]map[*subscriber]struct{}     // those who are live, by the time of their heartbeat
+	tick        uint64
+}
+
+// Stats count what a Hub has done.
+type Stats struct {
+	Streams   atomic.Int64 // open now
+	Opened    atomic.Int64
+	Refused   atomic.Int64 // answered "come back later"
+	Sent      atomic.Int64 // events to live subscribers
+	SentBytes atomic.Int64
+	Replayed  atomic.Int64 // events to subscribers that resumed
+	Pages     atomic.Int64 // read from the Source to bring subscribers forward
+	Overflows atomic.Int64 // streams closed because their backlog was full
+	Resets    atomic.Int64 // cursors that could not be honoured
+}
+
+func (h *Hub) init() {
+	h.once.Do(func() {
+		setDefault(&h.Heartbeat, 15*time.Second)
+		setDefault(&h.Retry, 3*time.Second)
+		setDefault(&h.Drain, 3*time.Second)
+		setDefault(&h.Backlog, 1<<20)
+		setDefault(&h.Memory, 64<<20)
+		h.memory.limit = h.Memory
+		h.moved = make(chan struct{})
+		h.streams = make(map[*subscriber]struct{})
+		h.subscribers = make(map[string]map[*subscriber]struct{})
+		for i := range h.slots {
+			h.slots[i] = make(map[*subscriber]struct{})
+		}
+	})
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Publish sends a batch to the subscribers concerned. Batches come one after another; the first says where the Hub begins.
+func (h *Hub) Publish(b Batch) {
+	h.init()
+	frames := make([]*frame, len(b.Events))
+	for i := range b.Events {
+		frames[i] = encode(&b.Events[i])
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.begun || b.Reset != "" {
+		h.memory.begin(b.Cursor)
+		h.begun = true
+	}
+	if b.Reset != "" {
+		h.sendTo("", resetNote(b.Reset, b.Cursor))
+	}
+	for _, f := range frames {
+		h.memory.remember(f)
+		h.sendTo(f.recipient, f)
+	}
+	h.cursor, h.heard = b.Cursor, time.Now()
+	if b.Horizon != 0 {
+		h.horizon = b.Horizon
+	}
+	close(h.moved)
+	h.moved = make(chan struct{})
+}
+
+// Send sends a message to those who are there.
+func (h *Hub) Send(m Message) {
+	h.init()
+	name, _ := sse.NewName(m.Name)
+	f := note(name, nil, m.Data)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sendTo(m.Recipient, f)
+}
+
+// sendTo gives a frame to the live subscribers of a recipient. No subscriber can make it wait.
+func (h *Hub) sendTo(recipient string, f *frame) {
+	to := h.subscribers[recipient]
+	for s := range to {
+		s.active = h.tick
+		if !s.send(f) {
+			h.Stats.Overflows.Add(1)
+		}
+	}
+	h.Stats.Sent.Add(int64(len(to)))
+	h.Stats.SentBytes.Add(int64(len(to) * len(f.live)))
+}
+
+func resetNote(reason string, now cursor.Cursor) *frame {
+	return note(reset, &now, fmt.Appendf(nil, `{"reason": %q}`, reason))
+}
+
+// register makes a subscriber live. It must be given the rest of what it is owed under the same lock.
+func (h *Hub) register(s *subscriber) {
+	s.slot, s.active = rand.IntN(slots), h.tick
+	h.slots[s.slot][s] = struct{}{}
+	h.subscribe(s, "")
+	for _, r := range s.recipients {
+		h.subscribe(s, r)
+	}
+}
+
+func (h *Hub) subscribe(s *subscriber, recipient string) {
+	set := h.subscribers[recipient]
+	if set == nil {
+		set = make(map[*subscriber]struct{})
+		h.subscribers[recipient] = set
+	}
+	set[s] = struct{}{}
+}
+
+// remove forgets a subscriber, live or not.
+func (h *Hub) remove(s *subscriber) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.streams, s)
+	delete(h.slots[s.slot], s)
+	delete(h.subscribers[""], s)
+	for _, r := range s.recipients {
+		delete(h.subscribers[r], s)
+		if len(h.subscribers[r]) == 0 {
+			delete(h.subscribers, r)
+		}
+	}
+	h.Stats.Streams.Add(-1)
+}
+
+// Ready tells whether the Hub has begun and is not stopping. It stays ready while the database is away: then its streams are
+// what it is for.
+func (h *Hub) Ready() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.begun && !h.stopping
+}
+
+// Behind is the time since the last batch came, empty ones included.
+func (h *Hub) Behind() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.behind()
+}
+
+func (h *Hub) behind() time.Duration {
+	if !h.begun {
+		return 0
+	}
+	return time.Since(h.heard)
+}
+
+// hello is what a stream begins with once its cursor is known.
+func (h *Hub) hello(c cursor.Cursor, recipients []string) []byte {
+	data, err := json.Marshal(struct {
+		Recipients []string `json:"recipients"`
+		Heartbeat  float64  `json:"heartbeat"`
+	}{recipients, h.Heartbeat.Seconds()})
+	if err != nil {
+		panic(err) // strings and a number
+	}
+	// A block without data tells no event. It ends what WebKit keeps of an event that was cut off in the stream before.
+	b := note(void, &c, nil).live
+	b = sse.AppendRetry(b, h.jitter(h.Retry))
+	return append(b, note(hello, &c, data).live...)
+}
+
+// jitter is a time around d, another for each client, so that those who lost their hub together do not come back together.
+func (h *Hub) jitter(d time.Duration) time.Duration {
+	return d/2 + rand.N(d)
+}

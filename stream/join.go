@@ -1,0 +1,237 @@
+package stream
+
+import (
+	"context"
+	"time"
+
+	"rowcast/listener/cursor"
+)
+
+// join brings a subscriber from its client's cursor to the present and makes it live. It alone writes to the stream until then.
+// It returns early when the stream has ended.
+func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
+	j := joining{Hub: h, s: s, ctx: ctx}
+	defer func() {
+		if !j.live {
+			s.giveUp()
+		}
+	}()
+	if j.write([]byte(":\n")) != nil {
+		return
+	}
+	c, reason := j.judge(claim)
+	if ctx.Err() != nil || j.write(h.hello(c, s.recipients)) != nil {
+		return
+	}
+	if reason != "" && j.reset(reason, c) != nil {
+		return
+	}
+	for !j.live && ctx.Err() == nil {
+		var err error
+		if c, err = j.advance(c); err != nil {
+			return
+		}
+	}
+}
+
+// A claim is the cursor that a client came with.
+type claim struct {
+	cursor    cursor.Cursor
+	given     bool
+	malformed bool
+}
+
+// joining is the state of join.
+type joining struct {
+	*Hub
+	s    *subscriber
+	ctx  context.Context
+	live bool
+}
+
+func (j *joining) write(b []byte) error {
+	if err := j.ctx.Err(); err != nil {
+		return err
+	}
+	return j.s.out.write(b)
+}
+
+func (j *joining) reset(reason string, now cursor.Cursor) error {
+	j.Stats.Resets.Add(1)
+	return j.write(resetNote(reason, now).live)
+}
+
+// present waits for a moment between two transactions: in the middle of one, a newcomer would have two half told.
+func (j *joining) present() (now cursor.Cursor, horizon uint64) {
+	for {
+		j.mu.Lock()
+		now, horizon = j.cursor, j.horizon
+		moved := j.moved
+		j.mu.Unlock()
+		if now.Whole() || !j.until(moved) {
+			return now, horizon
+		}
+	}
+}
+
+// until waits, with comments for a heartbeat so that no proxy takes the stream for dead.
+func (j *joining) until(done <-chan struct{}) bool {
+	ticker := time.NewTicker(j.Heartbeat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return true
+		case <-j.ctx.Done():
+			return false
+		case <-ticker.C:
+			if j.write([]byte(":\n")) != nil {
+				return false
+			}
+		}
+	}
+}
+
+// ask does something that needs the Source, again and again until it succeeds or the stream ends.
+func (j *joining) ask(question string, do func(ctx context.Context) error) bool {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		ctx, cancel := context.WithCancel(j.ctx)
+		done := make(chan struct{})
+		var err error
+		go func() {
+			defer close(done)
+			err = do(ctx)
+		}()
+		answered := j.until(done)
+		cancel()
+		<-done
+		if !answered || err == nil {
+			return answered
+		}
+		j.Logger.Debug("a subscriber waits for the database", "question", question, "error", err)
+		wait, stop := context.WithTimeout(j.ctx, j.jitter(pause))
+		alive := j.until(wait.Done())
+		stop()
+		if !alive {
+			return false
+		}
+	}
+}
+
+// judge decides from which cursor the stream goes on: the client's if it can be honoured. Otherwise from the present, and says why.
+func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
+	now, horizon := j.present()
+	if !claim.given {
+		return now, ""
+	}
+	if claim.malformed {
+		return now, resetMalformed
+	}
+	c = claim.cursor
+	for caughtUp := false; j.ctx.Err() == nil; now, horizon = j.present() {
+		if c.Epoch != now.Epoch {
+			var stands bool
+			if j.ask("stands", func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) && !stands {
+				return now, resetHistory
+			}
+			c.Epoch = now.Epoch
+			continue
+		}
+		if !c.SeenBelow(horizon) {
+			return now, resetExpired
+		}
+		if now.Covers(c) {
+			return c, ""
+		}
+		// The client comes from a faster hub.
+		if caughtUp {
+			return now, resetAhead
+		}
+		caughtUp = j.ask("catch up", j.Source.CatchUp)
+	}
+	return c, ""
+}
+
+// advance takes a step towards the present: it makes the subscriber live if memory holds all that it has not seen and that is
+// no more than a backlog, else it writes a part of that.
+func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
+	now, _ := j.present()
+	if now.Epoch != c.Epoch || !now.Covers(c) {
+		next, reason := j.judge(claim{cursor: c, given: true})
+		if reason != "" {
+			return next, j.reset(reason, next)
+		}
+		return next, j.ctx.Err()
+	}
+	frames, steps, remembered := j.remembered(c)
+	if j.live {
+		return c, nil
+	}
+	if remembered {
+		return j.tell(frames, steps)
+	}
+	return j.page(c, now)
+}
+
+// remembered is what the client has not seen, if memory goes back far enough. If it is not too much, the client becomes live in
+// the same step, and is told it from there.
+func (j *joining) remembered(c cursor.Cursor) (frames []*frame, steps cursor.Steps, all bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.stopping || !j.cursor.Whole() || j.cursor.Epoch != c.Epoch || !c.Covers(j.memory.from) {
+		return nil, cursor.Steps{}, false
+	}
+	frames = j.memory.unseen(c, j.s.recipients)
+	steps = cursor.Steps{From: c, To: j.cursor}
+	if size := lengthOf(frames); len(frames) <= 1 || size <= j.Backlog {
+		j.register(j.s)
+		j.s.resume(frames, steps)
+		j.live = true
+		j.Stats.Replayed.Add(int64(len(frames)))
+	}
+	return frames, steps, true
+}
+
+func lengthOf(frames []*frame) (n int) {
+	for _, f := range frames {
+		n += len(f.live)
+	}
+	return n
+}
+
+// tell writes the first part of what memory holds.
+func (j *joining) tell(frames []*frame, steps cursor.Steps) (c cursor.Cursor, err error) {
+	var b []byte
+	for i, f := range frames {
+		if i > 0 && len(b)+len(f.live) > j.Backlog {
+			break
+		}
+		c = steps.After(f.row)
+		b = f.replayed(b, c)
+		j.Stats.Replayed.Add(1)
+	}
+	return c, j.write(b)
+}
+
+// page reads a part of it from the table.
+func (j *joining) page(c, to cursor.Cursor) (next cursor.Cursor, err error) {
+	var events []Event
+	var horizon uint64
+	j.Stats.Pages.Add(1)
+	if !j.ask("page", func(ctx context.Context) (err error) {
+		events, next, horizon, err = j.Source.Page(ctx, c, to, j.s.recipients)
+		return err
+	}) {
+		return c, context.Canceled
+	}
+	if !c.SeenBelow(horizon) {
+		now, _ := j.present()
+		return now, j.reset(resetExpired, now)
+	}
+	var b []byte
+	for i := range events {
+		b = append(b, encode(&events[i]).live...)
+	}
+	j.Stats.Replayed.Add(int64(len(events)))
+	return next, j.write(b)
+}

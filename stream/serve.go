@@ -1,0 +1,90 @@
+package stream
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+
+	"rowcast/listener/cursor"
+	"rowcast/stream/sse"
+)
+
+// Serve answers a request with a stream for some recipients, and for everyone. That the request may listen to them is the
+// caller's to know. It sets the response's headers but leaves those that are there, as for CORS.
+//
+// The client's cursor is the Last-Event-ID header or, without one, the last_event_id query parameter. One that cannot be
+// honoured is answered with a rowcast.reset event that says why, never with an error: an EventSource that meets any status
+// but 200 does not come back.
+func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, recipients []string) {
+	h.init()
+	recipients = slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == "" })
+	slices.Sort(recipients)
+	s := &subscriber{hub: h, recipients: slices.Compact(recipients), joining: true, busy: true}
+	s.quiet.L = &s.mu
+	if !h.admit(s) {
+		h.comeBackLater(w)
+		return
+	}
+	claim := claimOf(r)
+	out, direct := h.open(w, r)
+	if out == nil {
+		h.remove(s)
+		return
+	}
+	s.mu.Lock()
+	s.out = out
+	s.mu.Unlock()
+	if direct { // net/http's goroutine has grown large and its buffers, too: they are given back
+		go h.stream(s, claim)
+		return
+	}
+	h.stream(s, claim)
+}
+
+// admit counts a stream in, unless there can be none now.
+func (h *Hub) admit(s *subscriber) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.begun || h.stopping {
+		return false
+	}
+	h.streams[s] = struct{}{}
+	h.Stats.Streams.Add(1)
+	h.Stats.Opened.Add(1)
+	return true
+}
+
+// comeBackLater answers with an empty stream, which an EventSource comes back from.
+func (h *Hub) comeBackLater(w http.ResponseWriter) {
+	h.Stats.Refused.Add(1)
+	setHeaders(w.Header())
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(append(sse.AppendRetry(nil, 2*h.jitter(h.Retry)), '\n'))
+}
+
+// setHeaders says what this is, and each of the others keeps some proxy from holding it back.
+func setHeaders(header http.Header) {
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-store, no-transform")
+	header.Set("X-Accel-Buffering", "no")
+}
+
+func claimOf(r *http.Request) claim {
+	text := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("last_event_id"))
+	if text == "" {
+		return claim{}
+	}
+	c, err := cursor.Parse(text)
+	return claim{cursor: c, given: true, malformed: err != nil}
+}
+
+// stream is the life of a stream: it waits until the client goes or the stream is closed.
+func (h *Hub) stream(s *subscriber, claim claim) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go h.join(ctx, s, claim)
+	s.out.wait()
+	cancel()
+	s.finish()
+	h.remove(s)
+}

@@ -1,0 +1,210 @@
+package stream
+
+import (
+	"sync"
+
+	"rowcast/listener/cursor"
+)
+
+// A subscriber is one stream.
+type subscriber struct {
+	hub        *Hub
+	out        sink
+	recipients []string
+
+	// Of the hub, under its lock.
+	slot   int    // of the heartbeats
+	active uint64 // the tick at which it was last sent something
+
+	mu      sync.Mutex
+	backlog []item
+	owed    int  // bytes in the backlog
+	joining bool // join is writing, and the subscriber is not live yet
+	busy    bool // somebody is writing: the backlog must wait
+	ending  bool // closes when the backlog is empty
+	closed  bool
+	quiet   sync.Cond // on mu: no longer busy
+
+	// replay computes the ids of what was remembered: they are this client's own.
+	replay cursor.Steps
+}
+
+// An item is what a subscriber is owed: a frame, with the id that it has live, or as replayed to this client.
+type item struct {
+	frame    *frame
+	replayed bool
+}
+
+// A sink is the way to a client.
+type sink interface {
+	// try writes what the connection takes at once.
+	try(b []byte) (n int, err error)
+	// write writes all of b, for as long as the client takes some of it now and then.
+	write(b []byte) error
+	// wait returns when the client has gone or the sink has been closed.
+	wait()
+	// close ends the stream; it may be called at any time.
+	close()
+}
+
+// send gives the subscriber a frame and never waits. It returns false if the stream had to be closed.
+func (s *subscriber) send(f *frame) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.ending {
+		return true
+	}
+	if s.busy {
+		return s.owe(f)
+	}
+	n, err := s.out.try(f.live)
+	if err != nil {
+		s.closeLocked()
+		return true
+	}
+	if n < len(f.live) {
+		s.busy = true
+		go s.drain(f.live[n:])
+	}
+	return true
+}
+
+// owe adds to the backlog, which does not count the event that is being written: so one event of any size goes through.
+func (s *subscriber) owe(f *frame) bool {
+	if s.owed+len(f.live) > s.hub.Backlog {
+		s.closeLocked()
+		return false
+	}
+	s.owed += len(f.live)
+	s.backlog = append(s.backlog, item{frame: f})
+	return true
+}
+
+// drain writes first and then the backlog, until there is none.
+func (s *subscriber) drain(first []byte) {
+	var buffer []byte
+	for next := first; ; next = buffer {
+		var err error
+		if len(next) > 0 {
+			err = s.out.write(next)
+		}
+		if buffer = s.next(buffer[:0], err); len(buffer) == 0 {
+			return
+		}
+	}
+}
+
+// writeAtOnce is about how much of a backlog is written in one go.
+const writeAtOnce = 32 << 10
+
+// next takes what is to be written next out of the backlog; nothing means that the drain has ended.
+func (s *subscriber) next(buffer []byte, err error) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil || s.ending && len(s.backlog) == 0 {
+		s.closeLocked()
+	}
+	if len(s.backlog) == 0 {
+		s.stopWriting()
+		return nil
+	}
+	taken := 0
+	for _, i := range s.backlog {
+		if taken > 0 && len(buffer)+len(i.frame.live) > writeAtOnce {
+			break
+		}
+		if i.replayed {
+			buffer = i.frame.replayed(buffer, s.replay.After(i.frame.row))
+		} else {
+			buffer = append(buffer, i.frame.live...)
+		}
+		s.owed -= len(i.frame.live)
+		s.backlog[taken] = item{}
+		taken++
+	}
+	if s.backlog = s.backlog[taken:]; len(s.backlog) == 0 {
+		s.backlog = nil
+	}
+	return buffer
+}
+
+// idle tells whether the subscriber is owed nothing.
+func (s *subscriber) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.busy
+}
+
+// resume ends the joining of a subscriber that has become live, with what it is still owed from memory.
+func (s *subscriber) resume(frames []*frame, steps cursor.Steps) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.joining = false
+	if len(frames) == 0 || s.closed {
+		s.stopWriting()
+		return
+	}
+	s.replay = steps
+	s.backlog = make([]item, len(frames))
+	for i, f := range frames {
+		s.backlog[i] = item{f, true}
+		s.owed += len(f.live)
+	}
+	go s.drain(nil)
+}
+
+// giveUp ends the joining of a subscriber that has not become live.
+func (s *subscriber) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.joining = false
+	s.closeLocked()
+	s.stopWriting()
+}
+
+func (s *subscriber) stopWriting() {
+	s.busy = false
+	s.quiet.Broadcast()
+}
+
+// end closes the stream once it is owed nothing, after some last words.
+func (s *subscriber) end(words *frame) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.ending {
+		return
+	}
+	s.ending = true
+	if !s.busy {
+		_, _ = s.out.try(words.live)
+	}
+	if !s.busy || s.joining {
+		s.closeLocked()
+	}
+}
+
+func (s *subscriber) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closeLocked()
+}
+
+func (s *subscriber) closeLocked() {
+	if s.closed {
+		return
+	}
+	s.closed = true
+	s.backlog = nil
+	s.out.close()
+}
+
+// finish closes the stream and waits until nobody writes to it.
+func (s *subscriber) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closeLocked()
+	for s.busy {
+		s.quiet.Wait()
+	}
+}
+
