@@ -20,6 +20,8 @@ type session struct {
 	epoch cursor.Tag
 	pace  pace
 
+	inspected time.Time
+
 	// What has arrived on feed since it was last looked at.
 	bell     bool
 	unparked bool // another hub has given up the park lock
@@ -164,11 +166,36 @@ func (s *session) fetch(ctx context.Context) error {
 		s.deliver(p)
 		snapshot, more = &p.to, p.more
 	}
+	if err := s.inspect(ctx); err != nil {
+		return err
+	}
 	for _, done := range s.serving {
 		close(done)
 	}
 	s.serving = nil
 	s.tellMessages()
+	return nil
+}
+
+// inspect counts, once a minute, the rows that are kept out because this server has not given their transaction's number:
+// restored, replicated or forged ones.
+func (s *session) inspect(ctx context.Context) error {
+	if time.Since(s.inspected) < time.Minute {
+		return nil
+	}
+	s.inspected = time.Now()
+	const most = 1000
+	const query = `SELECT count(*) FROM (SELECT FROM rowcast.notifications
+		WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) ORDER BY xid LIMIT $1) foreign_rows`
+	var found int64
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	if err := s.with(ctx, func(db querier) error { return db.QueryRow(ctx, query, most).Scan(&found) }); err != nil {
+		return fmt.Errorf("count foreign rows: %w", err)
+	}
+	if was := s.Stats.ForeignXid.Swap(found); found > was {
+		s.Logger.Warn("rows carry transaction numbers that this server has not given; they are never sent", "rows", found, "at_most", most)
+	}
 	return nil
 }
 

@@ -91,13 +91,17 @@ func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
 	if _, err = provider.Up(ctx); err != nil {
 		return from, from, fmt.Errorf("migrate: %w", err)
 	}
+	if err = adopt(ctx, db); err != nil {
+		return from, Version(), fmt.Errorf("adopt restored rows: %w", err)
+	}
 	return from, Version(), nil
 }
 
 // ErrNoSchema says that the database has no schema of ours, or an older one than this program needs.
 var ErrNoSchema = errors.New("schema rowcast is missing or too old")
 
-// Check returns [ErrNoSchema] unless the database is at [Version] or above.
+// Check returns [ErrNoSchema] unless the database is at [Version] or above, and [ErrRestored] if it must be put right first.
+// Both are mended by [Migrate].
 func Check(ctx context.Context, conn *pgx.Conn) error {
 	var installed *string
 	if err := conn.QueryRow(ctx, "SELECT to_regclass($1)::text", versionTable).Scan(&installed); err != nil {
@@ -113,7 +117,7 @@ func Check(ctx context.Context, conn *pgx.Conn) error {
 	if version < Version() {
 		return fmt.Errorf("%w: version %d, needed is %d", ErrNoSchema, version, Version())
 	}
-	return nil
+	return checkRestored(ctx, conn)
 }
 
 // Print writes the SQL that [Migrate] would run on an empty database, to be run by psql; it leaves the same version behind.

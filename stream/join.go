@@ -61,17 +61,29 @@ func (j *joining) reset(reason string, now cursor.Cursor) error {
 	return j.write(resetNote(reason, now).live)
 }
 
-// present waits for a moment between two transactions: in the middle of one, a newcomer would have two half told.
-func (j *joining) present() (now cursor.Cursor, horizon uint64) {
+// lockPresent locks the hub at a moment between two transactions: in the middle of one, a newcomer would have two half told.
+// It returns false, without the lock, if the stream ended before that.
+func (j *joining) lockPresent() bool {
 	for {
 		j.mu.Lock()
-		now, horizon = j.cursor, j.horizon
+		if j.cursor.Whole() {
+			return true
+		}
 		moved := j.moved
 		j.mu.Unlock()
-		if now.Whole() || !j.until(moved) {
-			return now, horizon
+		if !j.until(moved) {
+			return false
 		}
 	}
+}
+
+// present is where the hub is, and where its table begins.
+func (j *joining) present() (now cursor.Cursor, horizon uint64) {
+	if j.lockPresent() {
+		defer j.mu.Unlock()
+		return j.cursor, j.horizon
+	}
+	return cursor.Cursor{}, 0
 }
 
 // until waits, with comments for a heartbeat so that no proxy takes the stream for dead.
@@ -152,44 +164,36 @@ func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
 	return c, ""
 }
 
-// advance takes a step towards the present: it makes the subscriber live if memory holds all that it has not seen and that is
-// no more than a backlog, else it writes a part of that.
+// advance takes a step towards the present. If memory holds all that the client has not seen, and that is no more than a
+// backlog, the client becomes live in the same step, and is told it from there. Else a part of it is written.
 func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
-	now, _ := j.present()
+	if !j.lockPresent() {
+		return c, j.ctx.Err()
+	}
+	now := j.cursor
 	if now.Epoch != c.Epoch || !now.Covers(c) {
+		j.mu.Unlock()
 		next, reason := j.judge(claim{cursor: c, given: true})
 		if reason != "" {
 			return next, j.reset(reason, next)
 		}
 		return next, j.ctx.Err()
 	}
-	frames, steps, remembered := j.remembered(c)
-	if j.live {
-		return c, nil
+	if !c.Covers(j.memory.from) {
+		j.mu.Unlock()
+		return j.page(c, now)
 	}
-	if remembered {
+	frames, steps := j.memory.unseen(c, j.s.recipients), cursor.Steps{From: c, To: now}
+	if len(frames) > 1 && lengthOf(frames) > j.Backlog {
+		j.mu.Unlock()
 		return j.tell(frames, steps)
 	}
-	return j.page(c, now)
-}
-
-// remembered is what the client has not seen, if memory goes back far enough. If it is not too much, the client becomes live in
-// the same step, and is told it from there.
-func (j *joining) remembered(c cursor.Cursor) (frames []*frame, steps cursor.Steps, all bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.stopping || !j.cursor.Whole() || j.cursor.Epoch != c.Epoch || !c.Covers(j.memory.from) {
-		return nil, cursor.Steps{}, false
-	}
-	frames = j.memory.unseen(c, j.s.recipients)
-	steps = cursor.Steps{From: c, To: j.cursor}
-	if size := lengthOf(frames); len(frames) <= 1 || size <= j.Backlog {
-		j.register(j.s)
-		j.s.resume(frames, steps)
-		j.live = true
-		j.Stats.Replayed.Add(int64(len(frames)))
-	}
-	return frames, steps, true
+	j.register(j.s)
+	j.s.resume(frames, steps)
+	j.mu.Unlock()
+	j.live = true
+	j.Stats.Replayed.Add(int64(len(frames)))
+	return c, nil
 }
 
 func lengthOf(frames []*frame) (n int) {

@@ -32,9 +32,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, recipients []string)
 		h.remove(s)
 		return
 	}
-	s.mu.Lock()
-	s.out = out
-	s.mu.Unlock()
+	s.attach(out)
 	if direct { // net/http's goroutine has grown large and its buffers, too: they are given back
 		go h.stream(s, claim)
 		return

@@ -48,7 +48,9 @@ func serve(t *testing.T, dsn string, configure ...func(*stream.Hub, *listener.Li
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	hub := &stream.Hub{Logger: log, Drain: time.Millisecond}
 	l := &listener.Listener{Config: config, Logger: log, Look: -1}
-	l.Message = func(m listener.Message) { hub.Send(stream.Message{Recipient: m.Recipient, Name: m.Event, Data: m.Data}) }
+	l.Message = func(m listener.Message) {
+		hub.Send(stream.Message{Recipient: m.Recipient, Name: m.Event, Data: m.Data})
+	}
 	began := make(chan struct{})
 	once := false
 	l.Deliver = func(b listener.Batch) {

@@ -153,6 +153,16 @@ func (s *subscriber) resume(frames []*frame, steps cursor.Steps) {
 	go s.drain(nil)
 }
 
+// attach gives the subscriber its way to the client; it may have been closed before that.
+func (s *subscriber) attach(out sink) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out = out
+	if s.closed {
+		out.close()
+	}
+}
+
 // giveUp ends the joining of a subscriber that has not become live.
 func (s *subscriber) giveUp() {
 	s.mu.Lock()
@@ -195,7 +205,9 @@ func (s *subscriber) closeLocked() {
 	}
 	s.closed = true
 	s.backlog = nil
-	s.out.close()
+	if s.out != nil {
+		s.out.close()
+	}
 }
 
 // finish closes the stream and waits until nobody writes to it.
@@ -207,4 +219,3 @@ func (s *subscriber) finish() {
 		s.quiet.Wait()
 	}
 }
-

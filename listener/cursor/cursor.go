@@ -183,14 +183,11 @@ func inFlight(xid uint64, old, new []uint64) []uint64 {
 	return slices.Concat(new[:below], old[above:])
 }
 
-// Read is the cursor of a reader that came from c and has read all that a snapshot shows: xmax and xip are the snapshot's,
-// last is the highest row of what was read (the zero Row if nothing was).
-func (c Cursor) Read(last Row, xip []uint64, epoch Tag) Cursor {
+// Reached is the cursor of a reader that stopped at c after the last row of the batch that ends at to, and so has seen what to
+// has. Its xmax stays where the highest row put it: a snapshot's own xmax would claim transactions that left no row.
+func (c Cursor) Reached(to Cursor) Cursor {
 	c = c.finished()
-	if last.Xid >= c.Xmax {
-		c.Xmax, c.Anchor = last.Xid+1, Anchor{last.ID, last.Tag}
-	}
-	below, _ := slices.BinarySearch(xip, c.Xmax)
-	c.Xip, c.Epoch = xip[:below:below], epoch
+	below, _ := slices.BinarySearch(to.Xip, c.Xmax)
+	c.Xip, c.Epoch = to.Xip[:below:below], to.Epoch
 	return c
 }
