@@ -47,6 +47,9 @@ func (l *Listener) session(ctx context.Context) error {
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
+	if err := s.fetch(ctx); err != nil {
+		return err
+	}
 	l.Stats.Sessions.Add(1)
 	l.Stats.Connected.Store(true)
 	l.Logger.Info("database session began", "database", l.Config.Database, "host", s.feed.PgConn().Conn().RemoteAddr().String())
@@ -80,7 +83,7 @@ func (s *session) heard(_ *pgconn.PgConn, n *pgconn.Notification) {
 	}
 }
 
-// begin listens before it catches up: a row committed in between would otherwise neither be read nor ring.
+// begin listens before anything is read: a row committed in between would otherwise neither be read nor ring.
 func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
@@ -90,10 +93,7 @@ func (s *session) begin(ctx context.Context) error {
 			return fmt.Errorf("listen: %w", err)
 		}
 	}
-	if err := s.with(ctx, func(db querier) error { return s.resume(ctx, db) }); err != nil {
-		return err
-	}
-	return s.fetch(ctx)
+	return s.with(ctx, func(db querier) error { return s.resume(ctx, db) })
 }
 
 // resume finds out where to go on from: the listener's cursor if its history is still this server's.

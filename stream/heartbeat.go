@@ -65,7 +65,7 @@ func (h *Hub) stop() {
 	defer ticker.Stop()
 	for step := range steps {
 		for _, s := range streams[len(streams)*step/steps : len(streams)*(step+1)/steps] {
-			s.end(h.lastWords(s))
+			h.end(s)
 		}
 		if h.Stats.Streams.Load() > 0 {
 			<-ticker.C
@@ -76,15 +76,16 @@ func (h *Hub) stop() {
 	}
 }
 
-// lastWords are a cursor to resume from and when to come back.
-func (h *Hub) lastWords(s *subscriber) *frame {
+// end tells a subscriber from where and when to come back, and closes its stream. No event may come between: the cursor would
+// be older than it.
+func (h *Hub) end(s *subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	words := &frame{live: sse.AppendRetry(nil, h.jitter(h.Retry))}
 	if _, live := h.slots[s.slot][s]; live {
 		words.live = append(words.live, h.heartbeat().live...)
 	}
-	return words
+	s.end(words)
 }
 
 // heartbeat tells where the hub is and how many seconds ago it last heard from the database.
