@@ -1,0 +1,215 @@
+package sse_test
+
+import (
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"rowcast/stream/sse"
+)
+
+func id(t testing.TB, text string) sse.ID {
+	t.Helper()
+	id, err := sse.NewID(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestAppend(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, got, want string
+	}{
+		{"message", string(sse.Block{Data: []byte("hi")}.Append(nil)), "data: hi\n\n"},
+		{"message by name", string(sse.Block{Name: sse.MustName("message"), Data: []byte("hi")}.Append(nil)), "data: hi\n\n"},
+		{
+			"all fields",
+			string(sse.Block{ID: id(t, "7-1"), Name: sse.MustName("notify"), Data: []byte(`{"a": 1}`)}.Append(nil)),
+			"id: 7-1\nevent: notify\ndata: {\"a\": 1}\n\n",
+		},
+		{"id alone", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x")}.Append(nil)), "id: 7\nevent: x\n\n"},
+		{"forgetting the id", string(id(t, "").Append(nil)), "id: \n"},
+		{"no id", string(sse.ID{}.Append(nil)), ""},
+		{"empty data", string(sse.Block{Data: []byte{}}.Append(nil)), "data: \n\n"},
+		{"leading space", string(sse.Block{Data: []byte(" x")}.Append(nil)), "data:  x\n\n"},
+		{
+			"data that would be fields",
+			string(sse.Block{Data: []byte("a\nevent: b\r\rid: 1\r\n\nretry: 0\n")}.Append(nil)),
+			"data: a\ndata: event: b\ndata: \ndata: id: 1\ndata: \ndata: retry: 0\ndata: \n\n",
+		},
+		{"comment", string(sse.AppendComment(nil, "")), ":\n"},
+		{"comment that would be data", string(sse.AppendComment(nil, "a\r\n\rdata: b")), ":a\n:\n:data: b\n"},
+		{"retry", string(sse.AppendRetry(nil, 3*time.Second)), "retry: 3000\n"},
+		{"negative retry", string(sse.AppendRetry(nil, -time.Second)), "retry: 0\n"},
+		{"appended", string(sse.Block{Data: []byte("y")}.Append([]byte("x"))), "xdata: y\n\n"},
+	}
+	for _, tt := range tests {
+		if tt.got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, tt.got, tt.want)
+		}
+	}
+}
+
+func TestValuesThatCannotBeSentAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"a\nb", "a\r", "\n", "a\x00b"} {
+		if _, err := sse.NewID(text); err == nil {
+			t.Errorf("NewID(%q): no error", text)
+		}
+	}
+	for _, text := range []string{"a\nb", "\r"} {
+		if _, err := sse.NewName(text); err == nil {
+			t.Errorf("NewName(%q): no error", text)
+		}
+	}
+}
+
+func TestDecode(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, stream string
+		want         []sse.Event
+	}{
+		// The standard's own examples.
+		{"data of two lines", "data: YHOO\ndata: +2\ndata: 10\n\n", []sse.Event{{"", "message", "YHOO\n+2\n10"}}},
+		{
+			"four blocks", ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+			[]sse.Event{{"1", "message", "first event"}, {"", "message", "second event"}, {"", "message", " third event"}},
+		},
+		{"empty data", "data\n\ndata\ndata\n\ndata:", []sse.Event{{"", "message", ""}, {"", "message", "\n"}}},
+		{"one space only is no part of the value", "data:test\n\ndata: test\n\n", []sse.Event{{"", "message", "test"}, {"", "message", "test"}}},
+
+		{"byte order mark", "\ufeffdata: x\n\n", []sse.Event{{"", "message", "x"}}},
+		{"only one byte order mark", "\ufeff\ufeffdata: x\n\ndata: y\n\n", []sse.Event{{"", "message", "y"}}},
+		{"byte order mark later on", "\n\ufeffdata: x\n\n", nil},
+		{"CR", "data: x\rid: 1\r\rdata: y\r\r", []sse.Event{{"1", "message", "x"}, {"1", "message", "y"}}},
+		{"CRLF", "data: x\r\nid: 1\r\n\r\ndata: y\r\n\r\n", []sse.Event{{"1", "message", "x"}, {"1", "message", "y"}}},
+		{"mixed line ends", "data: x\rdata: y\r\ndata: z\n\r", []sse.Event{{"", "message", "x\ny\nz"}}},
+		{"LF CR are two line ends", "data: x\n\rdata: y\n\n", []sse.Event{{"", "message", "x"}, {"", "message", "y"}}},
+		{"event", "event: a\ndata: x\n\ndata: y\n\n", []sse.Event{{"", "a", "x"}, {"", "message", "y"}}},
+		{"last event field", "event: a\nevent: b\ndata: x\n\nevent: a\nevent\ndata: y\n\n", []sse.Event{{"", "b", "x"}, {"", "message", "y"}}},
+		{"id is kept", "id: 1\ndata: x\n\ndata: y\n\n", []sse.Event{{"1", "message", "x"}, {"1", "message", "y"}}},
+		{"id of a block without data", "id: 1\n\ndata: y\n\n", []sse.Event{{"1", "message", "y"}}},
+		{"event of a block without data", "event: a\n\ndata: y\n\n", []sse.Event{{"", "message", "y"}}},
+		{"id with NUL", "id: 1\ndata: x\n\nid: 2\x003\ndata: y\n\n", []sse.Event{{"1", "message", "x"}, {"1", "message", "y"}}},
+		{"unknown fields", "foo: 1\nData: 2\n data: 3\ndata : 4\nfoo\ndata: x\n\n", []sse.Event{{"", "message", "x"}}},
+		{"colon in the value", "data: a: b:c\n\n", []sse.Event{{"", "message", "a: b:c"}}},
+		{"comments", ":\n: data: x\n:data: x\ndata: y\n:\n\n", []sse.Event{{"", "message", "y"}}},
+		{"cut off", "data: x\n\ndata: y\n", []sse.Event{{"", "message", "x"}}},
+		{"cut off in a line", "data: x\n\ndata: y", []sse.Event{{"", "message", "x"}}},
+		{"nothing", "", nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, r := range []io.Reader{strings.NewReader(tt.stream), iotest.OneByteReader(strings.NewReader(tt.stream))} {
+				got, err := collect(sse.Events(r))
+				if err != nil || !slices.Equal(got, tt.want) {
+					t.Errorf("got %q, %v, want %q", got, err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func collect(events func(func(sse.Event, error) bool)) (all []sse.Event, err error) {
+	for event, err := range events {
+		if err != nil {
+			return all, err
+		}
+		all = append(all, event)
+	}
+	return all, nil
+}
+
+func TestDecoderRemembers(t *testing.T) {
+	t.Parallel()
+	d := sse.Decoder{LastID: "0"}
+	read := func(stream string) {
+		t.Helper()
+		if _, err := collect(d.Events(strings.NewReader(stream))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(lastID string, retry time.Duration) {
+		t.Helper()
+		if d.LastID != lastID || d.Retry != retry {
+			t.Errorf("got %q, %v, want %q, %v", d.LastID, d.Retry, lastID, retry)
+		}
+	}
+	read("data: x\n\nretry: 10\n")
+	expect("0", 10*time.Millisecond)
+	read("id: 1\n\nid: 2\ndata: x\n")
+	expect("1", 10*time.Millisecond) // the block of 2 was cut off
+	read("data: y\n\nretry: 5s\nretry: -1\nretry\nretry: 1 \n")
+	expect("1", 10*time.Millisecond)
+	read("retry: 99999999999999999999\n")
+	expect("1", 1<<63-1)
+	read("retry: 20\nid\n\n")
+	expect("", 20*time.Millisecond)
+}
+
+func TestReadErrorEndsTheStream(t *testing.T) {
+	t.Parallel()
+	r := io.MultiReader(strings.NewReader("data: x\n\ndata: y\n"), iotest.ErrReader(io.ErrUnexpectedEOF))
+	got, err := collect(sse.Events(r))
+	if len(got) != 1 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestLongLines(t *testing.T) {
+	t.Parallel()
+	const limit = 10_000
+	line := func(n int) string { return "data:" + strings.Repeat("x", n-len("data:")) }
+	tests := []struct {
+		name, stream string
+		fails        bool
+	}{
+		{"at the limit", line(limit) + "\r\n\r\n", false},
+		{"above", line(limit+1) + "\n\n", true},
+		{"far above", line(10 * limit), true},
+		{"without an end", line(limit + 1), true},
+		{"many lines", strings.Repeat(line(limit/10)+"\n", 11) + "\n", true},
+		{"comments may go on", strings.Repeat(":"+line(limit/10)+"\n", 11) + "data:\n\n", false},
+	}
+	for _, tt := range tests {
+		for _, r := range []io.Reader{strings.NewReader(tt.stream), iotest.OneByteReader(strings.NewReader(tt.stream))} {
+			d := sse.Decoder{MaxLine: limit}
+			got, err := collect(d.Events(r))
+			if tt.fails {
+				if want := "line is too long: more than 10000 bytes"; len(got) != 0 || !errors.Is(err, sse.ErrTooLong) || err.Error() != want {
+					t.Errorf("%s: got %d events, %v, want %q", tt.name, len(got), err, want)
+				}
+			} else if len(got) != 1 || err != nil {
+				t.Errorf("%s: got %d events, %v, want one", tt.name, len(got), err)
+			}
+		}
+	}
+}
+
+// An event must be there as soon as its last byte is, even if that is a CR which an LF may follow.
+func TestEventsAreNotHeldBack(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"\n\n", "\r\r", "\r\n\r"} {
+		r, w := io.Pipe()
+		held := time.AfterFunc(10*time.Second, func() { _ = w.CloseWithError(errors.New("held back")) })
+		defer held.Stop()
+		go func() {
+			_, _ = io.WriteString(w, "data: x"+end) // and nothing more
+		}()
+		for event, err := range sse.Events(r) {
+			if err != nil || event.Data != "x" {
+				t.Errorf("after %q: got %q, %v", end, event, err)
+			}
+			break
+		}
+		_ = r.Close()
+	}
+}
