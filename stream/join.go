@@ -44,9 +44,10 @@ type claim struct {
 // joining is the state of join.
 type joining struct {
 	*Hub
-	s    *subscriber
-	ctx  context.Context
-	live bool
+	s     *subscriber
+	ctx   context.Context
+	live  bool
+	pause time.Duration // after the last failure of the Source
 }
 
 func (j *joining) write(b []byte) error {
@@ -104,30 +105,32 @@ func (j *joining) until(done <-chan struct{}) bool {
 	}
 }
 
-// ask does something that needs the Source, again and again until it succeeds or the stream ends.
+// ask asks the Source something. When that fails it waits a while, longer each time, before it says so: the caller asks again, of
+// what may by then be another present.
 func (j *joining) ask(question string, do func(ctx context.Context) error) bool {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		ctx, cancel := context.WithCancel(j.ctx)
-		done := make(chan struct{})
-		var err error
-		go func() {
-			defer close(done)
-			err = do(ctx)
-		}()
-		answered := j.until(done)
-		cancel()
-		<-done
-		if !answered || err == nil {
-			return answered
-		}
-		j.Logger.Debug("a subscriber waits for the database", "question", question, "error", err)
-		wait, stop := context.WithTimeout(j.ctx, j.jitter(pause))
-		alive := j.until(wait.Done())
-		stop()
-		if !alive {
-			return false
-		}
+	ctx, cancel := context.WithCancel(j.ctx)
+	done := make(chan struct{})
+	var err error
+	go func() {
+		defer close(done)
+		err = do(ctx)
+	}()
+	answered := j.until(done)
+	cancel()
+	<-done
+	if !answered {
+		return false
 	}
+	if err == nil {
+		j.pause = 0
+		return true
+	}
+	j.Logger.Debug("a subscriber waits for the database", "question", question, "error", err)
+	j.pause = min(max(2*j.pause, 100*time.Millisecond), 5*time.Second)
+	wait, stop := context.WithTimeout(j.ctx, j.jitter(j.pause))
+	defer stop()
+	j.until(wait.Done())
+	return false
 }
 
 // judge decides from which cursor the stream goes on: the client's if it can be honoured. Otherwise from the present, and says why.
@@ -143,7 +146,10 @@ func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
 	for caughtUp := false; j.ctx.Err() == nil; now, horizon = j.present() {
 		if c.Epoch != now.Epoch {
 			var stands bool
-			if j.ask("stands", func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) && !stands {
+			if !j.ask("stands", func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) {
+				continue
+			}
+			if !stands {
 				return now, resetHistory
 			}
 			c.Epoch = now.Epoch
@@ -226,7 +232,7 @@ func (j *joining) page(c, to cursor.Cursor) (next cursor.Cursor, err error) {
 		events, next, horizon, err = j.Source.Page(ctx, c, to, j.s.recipients)
 		return err
 	}) {
-		return c, context.Canceled
+		return c, j.ctx.Err()
 	}
 	if !c.SeenBelow(horizon) {
 		now, _ := j.present()
