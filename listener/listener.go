@@ -58,6 +58,8 @@ type Listener struct {
 
 	cursor cursor.Cursor
 	begun  bool // the cursor has been read
+	// Of CatchUp: closed by the end of the present fetch, or if that fails by the next session's.
+	serving []chan struct{}
 
 	mu        sync.Mutex
 	asked     []chan struct{}    // closed by the next fetch that begins from now
@@ -85,7 +87,7 @@ func (l *Listener) Run(ctx context.Context) error {
 		err := l.session(ctx)
 		l.Stats.Connected.Store(false)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end that was asked for
 		}
 		if time.Since(began) > maxPause {
 			pause = minPause

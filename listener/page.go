@@ -31,7 +31,7 @@ type page struct {
 
 // inlineBytes is the stored (compressed) size up to which data comes with its page. Larger rows are read one by one, so that
 // neither we nor PostgreSQL ever hold more than one of them.
-const inlineBytes = 8192
+const inlineBytes = "8192"
 
 // snapshotRow begins the result of both queries, and rowColumns are the other rows'. It comes even if nothing else does.
 const (
@@ -40,7 +40,7 @@ const (
 	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
 
 	rowColumns = `NULL::text, NULL::text, xid::text, id, recipient, event,
-	CASE WHEN pg_column_size(data) <= 8192 THEN data::text END, created_at`
+	CASE WHEN pg_column_size(data) <= ` + inlineBytes + ` THEN data::text END, created_at`
 )
 
 // limits bound what is read at a time.

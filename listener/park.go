@@ -117,7 +117,8 @@ func (s *session) settle(ctx context.Context) (parked, relying bool, err error) 
 		if relying, err = s.lock.heldElsewhere(ctx); err != nil || relying {
 			return false, relying, err
 		}
-		if tries < patience {
+		// While the lock's connection still rings for the last release it can do nothing else.
+		if tries < patience || s.lock.isWorking() {
 			if err := s.pollOnce(ctx, s.PollInterval); err != nil {
 				return false, false, err
 			}

@@ -69,6 +69,9 @@ func (p *parkLock) finished() (bool, error) {
 	}
 }
 
+// isWorking tells whether something slow is being done, as far as finished has told.
+func (p *parkLock) isWorking() bool { return p.job != nil }
+
 // stop ends it.
 func (p *parkLock) stop() error {
 	if p.job == nil {
@@ -151,7 +154,7 @@ func (p *parkLock) watch(ctx context.Context) error {
 			return fmt.Errorf("park lock: %w", err)
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end that was asked for
 		}
 	}
 }

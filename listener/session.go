@@ -26,8 +26,6 @@ type session struct {
 	bell     bool
 	unparked bool // another hub has given up the park lock
 	messages []string
-
-	serving []chan struct{} // of CatchUp: closed by a fetch that begins from now on
 }
 
 // unparkedChannel is where a hub that gives up the park lock says so to those that relied on it.

@@ -24,8 +24,9 @@ const (
 	// Channel is where the trigger rings and where people send notifications by hand.
 	Channel = "rowcast"
 
-	// ParkLock1 and ParkLock2 are the key of the advisory lock that a parked hub holds: "rowc", "ast" in ASCII.
+	// ParkLock1 and [ParkLock2] are the key of the advisory lock that a parked hub holds: "rowc" in ASCII,
 	ParkLock1 = 0x726f7763
+	// ParkLock2 is the key's second half: "ast".
 	ParkLock2 = 0x61737400
 
 	// FirstXid is the first transaction number that PostgreSQL gives (FirstNormalTransactionId). Rows below it are history

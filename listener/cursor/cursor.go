@@ -67,10 +67,8 @@ func (c Cursor) Covers(other Cursor) bool {
 	if c.Xmax < other.Xmax {
 		return false
 	}
-	for _, xid := range c.Xip {
-		if other.seenAll(xid) {
-			return false
-		}
+	if slices.ContainsFunc(c.Xip, other.seenAll) {
+		return false
 	}
 	if c.Xid != 0 && other.seenAll(c.Xid) {
 		return false
@@ -171,16 +169,16 @@ func (s *Steps) After(row Row) Cursor {
 
 // inFlight is what a reader still misses in the middle of transaction xid: below it what the new snapshot misses, as all
 // else there has been told; above it what the old one missed, as nothing there has been.
-func inFlight(xid uint64, old, new []uint64) []uint64 {
-	below, _ := slices.BinarySearch(new, xid)
-	above, found := slices.BinarySearch(old, xid)
+func inFlight(xid uint64, before, after []uint64) []uint64 {
+	below, _ := slices.BinarySearch(after, xid)
+	above, found := slices.BinarySearch(before, xid)
 	if found {
 		above++
 	}
-	if above == len(old) {
-		return new[:below:below]
+	if above == len(before) {
+		return after[:below:below]
 	}
-	return slices.Concat(new[:below], old[above:])
+	return slices.Concat(after[:below], before[above:])
 }
 
 // Reached is the cursor of a reader that stopped at c after the last row of the batch that ends at to, and so has seen what to

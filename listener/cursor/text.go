@@ -15,7 +15,7 @@ import (
 
 // A cursor's text is six fields joined by '-', and needs no escaping in a URL:
 //
-//	77-1042-1043-AAC-5be3b1f2-0c9a8e11
+//	77-1042-1042-AAC-5be3b1f2-0c9a8e11
 //	|  |    |    |   |        anchor tag, then '.' and the anchor's id where it is not the first field
 //	|  |    |    |   epoch tag
 //	|  |    |    transactions in flight, see appendXip
@@ -136,12 +136,7 @@ func (c Cursor) possible(first int64) bool {
 	if len(c.Xip) > 0 && c.Xip[0] < First {
 		return false
 	}
-	for _, xid := range c.Xip {
-		if xid == c.Xid {
-			return false
-		}
-	}
-	return true
+	return !slices.Contains(c.Xip, c.Xid)
 }
 
 // parseNumber reads a decimal without sign or leading zeros, below 2^63.
@@ -175,8 +170,8 @@ func appendXip(b []byte, xmax uint64, xip []uint64) []byte {
 		}
 	}
 	above := xmax
-	for i := len(xip) - 1; i >= 0; i-- {
-		gap := above - xip[i] - 1
+	for _, xid := range slices.Backward(xip) {
+		gap := above - xid - 1
 		for range gap >> low {
 			push(1)
 		}
@@ -184,7 +179,7 @@ func appendXip(b []byte, xmax uint64, xip []uint64) []byte {
 		for bit := low - 1; bit >= 0; bit-- {
 			push(gap >> bit & 1)
 		}
-		above = xip[i]
+		above = xid
 	}
 	for filled != 0 {
 		push(1)
