@@ -144,8 +144,13 @@ BEGIN
     ELSIF told.id IS NOT NULL THEN
         anchor := anchor || '.' || id;
     END IF;
-    xip := ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(seen) x WHERE x IS DISTINCT FROM own AND x::text::bigint < xmax
-        UNION SELECT own::text::bigint WHERE told.id IS NULL AND own::text::bigint < xmax);
+    -- Not seen are the snapshot's running transactions and all from its xmax on. This transaction's own number can be above
+    -- that, with others in between.
+    xip := ARRAY(SELECT x FROM (
+            SELECT x::text::bigint AS x FROM pg_snapshot_xip(seen) x
+            UNION SELECT generate_series(pg_snapshot_xmax(seen)::text::bigint, xmax - 1)
+            UNION SELECT own::text::bigint) unseen
+        WHERE x < xmax AND x IS DISTINCT FROM told.xid);
     RETURN concat_ws('-', coalesce(told.id, id), coalesce(told.xid, 0), xmax, rowcast.encode_xip(xmax, xip),
         rowcast.epoch_tag(), anchor);
 END $$;

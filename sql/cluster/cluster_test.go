@@ -1,0 +1,318 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/sql/cluster"
+)
+
+func TestStartFromNothing(t *testing.T) {
+	t.Parallel()
+	var steps []string
+	c := &cluster.Cluster{Dir: directory(t), Progress: func(step string) { steps = append(steps, step) }}
+	start(t, c)
+
+	got := query(t, c.DSN("postgres"), `SELECT concat_ws(' ', current_user, pg_encoding_to_char(encoding), datcollate,
+		current_setting('fsync')) FROM pg_database WHERE datname = 'postgres'`)
+	if want := "postgres UTF8 C on"; got != want {
+		t.Errorf("server is %q, want %q", got, want)
+	}
+	if len(steps) != 1 || !strings.Contains(steps[0], "making a new database cluster in "+c.Dir) {
+		t.Errorf("progress %q, want one step, the making of the files", steps)
+	}
+	if err := c.Start(t.Context()); err == nil {
+		t.Error("a second Start succeeded")
+	}
+}
+
+func TestOthersAreKeptOut(t *testing.T) {
+	t.Parallel()
+	c := started(t)
+	if got := query(t, c.TCP("postgres"), "SELECT inet_client_addr() IS NOT NULL"); got != "t" {
+		t.Errorf("connected over TCP: %s, want t", got)
+	}
+	u, err := url.Parse(c.TCP("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range []*url.Userinfo{url.User("postgres"), url.UserPassword("postgres", "guess")} {
+		u.User = user
+		conn, err := pgx.Connect(t.Context(), u.String())
+		if err == nil {
+			conn.Close(t.Context())
+			t.Errorf("%s got in over TCP", user)
+		}
+	}
+	for name, want := range map[string]os.FileMode{"run": 0o700, "data": 0o700, "password": 0o600, "log": 0o600} {
+		info, err := os.Stat(filepath.Join(c.Dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != want {
+			t.Errorf("mode of %s is %04o, want %04o", name, got, want)
+		}
+	}
+}
+
+func TestServerHasItsOwnUserAndSession(t *testing.T) {
+	t.Parallel()
+	c := started(t)
+	if group, err := syscall.Getpgid(c.PID()); err != nil || group != c.PID() {
+		t.Errorf("process group %d (%v), want its own, %d: Ctrl-C would stop it", group, err, c.PID())
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	// The server makes this file itself.
+	info, err := os.Stat(filepath.Join(c.Dir, "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Sys().(*syscall.Stat_t).Uid == 0 {
+		t.Error("server runs as root")
+	}
+}
+
+func TestDataAreKept(t *testing.T) {
+	t.Parallel()
+	dir := directory(t)
+	c := quick(t, dir)
+	start(t, c)
+	query(t, c.DSN("postgres"), "CREATE TABLE kept (n int)")
+	dsn := c.DSN("postgres")
+	stop(t, c)
+
+	again := &cluster.Cluster{Dir: dir, Settings: c.Settings}
+	start(t, again)
+	if got := query(t, again.DSN("postgres"), "SELECT count(*) FROM kept"); got != "0" {
+		t.Errorf("kept table has %s rows, want 0", got)
+	}
+	if got := again.DSN("postgres"); got != dsn {
+		t.Errorf("connection string of the next run is %s, want as before %s", got, dsn)
+	}
+	query(t, again.TCP("postgres"), "SELECT 1")
+	stop(t, again)
+
+	fresh := quick(t, dir)
+	fresh.Fresh = true
+	start(t, fresh)
+	query(t, fresh.DSN("postgres"), "CREATE TABLE kept (n int)") // fails if it is there
+	stop(t, fresh)
+	start(t, fresh)
+	query(t, fresh.DSN("postgres"), "SELECT FROM kept") // Fresh is for the first Start
+}
+
+func TestOtherVersion(t *testing.T) {
+	t.Parallel()
+	dir := directory(t)
+	c := quick(t, dir)
+	if err := c.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "data", "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := c.Start(t.Context())
+	if !errors.Is(err, cluster.ErrOtherVersion) {
+		t.Fatalf("start with the files of another version: %v, want ErrOtherVersion", err)
+	}
+	for _, part := range []string{dir, "PostgreSQL 9", "--fresh"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q does not name %s", err, part)
+		}
+	}
+	c.Fresh = true
+	start(t, c)
+}
+
+func TestStartFailsWithTheServersWords(t *testing.T) {
+	t.Parallel()
+	c := quick(t, directory(t))
+	c.Settings["max_connections"] = "many"
+	err := c.Start(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `invalid value for parameter "max_connections": "many"`) {
+		t.Fatalf("start with a bad setting: %v, want the server's complaint", err)
+	}
+	delete(c.Settings, "max_connections")
+	start(t, c)
+}
+
+func TestStartGivesUpWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	c := &cluster.Cluster{Dir: directory(t), Progress: func(string) { cancel() }} // in the middle of initdb
+	if err := c.Start(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("start with a cancelled context: %v, want context.Canceled", err)
+	}
+	start(t, c)
+}
+
+func TestStartThatGivesUpLeavesNothingRunning(t *testing.T) {
+	t.Parallel()
+	c := quick(t, directory(t))
+	if err := c.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// A standby that takes no connections is never ready.
+	c.Settings["hot_standby"] = "off"
+	if err := os.WriteFile(filepath.Join(c.Dir, "data", "standby.signal"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Start(ctx) }()
+	var pid int
+	until(t, func() bool {
+		text, _ := os.ReadFile(filepath.Join(c.Dir, "data", "postmaster.pid"))
+		lines := strings.Split(string(text), "\n")
+		pid, _ = strconv.Atoi(lines[0])
+		return len(lines) > 7 && strings.HasPrefix(lines[7], "standby")
+	})
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("start: %v, want context.Canceled", err)
+	}
+	if running(pid) {
+		t.Errorf("server %d still runs", pid)
+	}
+	if err := c.Remove(t.Context()); err != nil {
+		t.Errorf("the directory was not given up: %v", err)
+	}
+}
+
+func TestPort(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	taken := listener.Addr().(*net.TCPAddr).Port
+
+	c := quick(t, directory(t))
+	c.Port = taken
+	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "the TCP port is taken") {
+		t.Fatalf("start on a taken port: %v, want an error that says so", err)
+	}
+	// The port of the last run, but somebody has it now.
+	if err := os.WriteFile(filepath.Join(c.Dir, "port"), []byte(strconv.Itoa(taken)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Port = 0
+	start(t, c)
+	if got := query(t, c.TCP("postgres"), "SHOW port"); got == strconv.Itoa(taken) {
+		t.Errorf("server has port %s, which is taken", got)
+	}
+}
+
+func TestLongDir(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(directory(t), strings.Repeat("long name & ", 12), "pg")
+	c := quick(t, dir)
+	start(t, c)
+	dsn := c.DSN("postgres")
+	query(t, dsn, "SELECT 1")
+	config, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(config.Host); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("socket directory %s: %v, %v, want mode 0700", config.Host, info, err)
+	}
+	stop(t, c)
+	if _, err := os.Stat(config.Host); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("socket directory %s is still there after Stop (%v)", config.Host, err)
+	}
+	start(t, c)
+	if got := c.DSN("postgres"); got != dsn {
+		t.Errorf("connection string after a stop is %s, want as before %s", got, dsn)
+	}
+	stop(t, c)
+	// The name can be foreseen, so another user may have put something there.
+	if err := os.Mkdir(config.Host, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(config.Host) })
+	if err := os.Chmod(config.Host, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	start(t, c)
+	query(t, c.DSN("postgres"), "SELECT 1")
+	if strings.Contains(c.DSN("postgres"), config.Host+"&") {
+		t.Errorf("socket is in %s, which others can write", config.Host)
+	}
+}
+
+func TestStandby(t *testing.T) {
+	t.Parallel()
+	primary := started(t)
+	standby := quick(t, directory(t))
+	standby.Primary = primary
+	start(t, standby)
+	query(t, primary.DSN("postgres"), "CREATE TABLE r AS SELECT 1")
+	until(t, func() bool { return query(t, standby.DSN("postgres"), "SELECT to_regclass('r') IS NOT NULL") == "t" })
+	if got := query(t, standby.DSN("postgres"), "SELECT pg_is_in_recovery()", "SELECT pg_promote()", "SELECT pg_is_in_recovery()"); got != "f" {
+		t.Errorf("in recovery after promotion: %s, want f", got)
+	}
+	query(t, standby.TCP("postgres"), "SELECT 1")
+}
+
+func TestRemove(t *testing.T) {
+	t.Parallel()
+	c := started(t)
+	other := &cluster.Cluster{Dir: c.Dir}
+	if err := other.Remove(t.Context()); !errors.Is(err, cluster.ErrInUse) {
+		t.Errorf("remove a started cluster: %v, want ErrInUse", err)
+	}
+	stop(t, c)
+	foreign := filepath.Join(c.Dir, "foreign")
+	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Remove(t.Context()); err == nil {
+		t.Error("removed a directory with a file of others")
+	}
+	if err := os.Remove(foreign); err != nil {
+		t.Fatalf("the file of others: %v", err)
+	}
+	for range 2 { // the second time there is nothing
+		if err := c.Remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(c.Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("directory is still there (%v)", err)
+	}
+	if err := (&cluster.Cluster{}).Remove(t.Context()); err == nil {
+		t.Error("removed a cluster without a directory")
+	}
+}
+
+func ExampleCluster() {
+	ctx := context.Background()
+	dir, err := cluster.DefaultDir("example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	c := &cluster.Cluster{Dir: dir}
+	if err := c.Start(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Stop(ctx)
+	fmt.Println(strings.HasPrefix(c.DSN("postgres"), "postgres://postgres@/postgres?host="))
+}

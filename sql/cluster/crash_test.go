@@ -1,0 +1,92 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+
+	"rowcast/sql/cluster"
+)
+
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	c := started(t)
+	dsn, tcp := c.DSN("postgres"), c.TCP("postgres")
+	query(t, dsn, "CREATE UNLOGGED TABLE u AS SELECT 1")
+	for _, test := range []struct {
+		name string
+		mode cluster.Mode
+		want string // of the unlogged rows: recovery empties the table
+	}{{"fast", cluster.Fast, "1"}, {"immediate", cluster.Immediate, "0"}} {
+		before := c.PID()
+		if err := c.Restart(t.Context(), test.mode); err != nil {
+			t.Fatal(err)
+		}
+		if c.PID() == before || c.DSN("postgres") != dsn || c.TCP("postgres") != tcp {
+			t.Errorf("after a %s restart: pid %d (before %d), %s, want a new server at the old address", test.name, c.PID(), before, c.DSN("postgres"))
+		}
+		if got := query(t, dsn, "SELECT count(*) FROM u"); got != test.want {
+			t.Errorf("after a %s restart the unlogged table has %s rows, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+func TestKill(t *testing.T) {
+	t.Parallel()
+	c := started(t)
+	query(t, c.DSN("postgres"), "CREATE UNLOGGED TABLE u AS SELECT 1", "CREATE TABLE l AS SELECT 1")
+	busy := connect(t, c.DSN("postgres"))
+	backend := int(busy.PgConn().PID())
+	ended := make(chan error, 1)
+	go func() { // a session that works does not notice that the postmaster is gone
+		_, err := busy.Exec(context.Background(), "SELECT count(*) FROM generate_series(1, 1e12)")
+		ended <- err
+	}()
+	until(t, func() bool {
+		return query(t, c.DSN("postgres"), "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()") == "1"
+	})
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the query of the killed server succeeded")
+	}
+	if running(backend) {
+		t.Errorf("session %d outlived the server", backend)
+	}
+	if c.PID() != 0 {
+		t.Errorf("pid of the killed server is %d, want 0", c.PID())
+	}
+	start(t, c)
+	if got := query(t, c.DSN("postgres"), "SELECT (SELECT count(*) FROM l) - (SELECT count(*) FROM u)"); got != "1" {
+		t.Errorf("after the crash: %s logged minus unlogged rows, want 1", got)
+	}
+}
+
+func TestWait(t *testing.T) {
+	t.Parallel()
+	c := started(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("wait with a cancelled context: %v, want context.Canceled", err)
+	}
+	ended := make(chan error, 1)
+	wait := func() { ended <- c.Wait(context.Background()) }
+
+	go wait()
+	if err := syscall.Kill(c.PID(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "database system is shut down") {
+		t.Errorf("wait for a server that ends by itself: %v, want its last words", err)
+	}
+	start(t, c)
+	go wait()
+	stop(t, c)
+	if err := <-ended; err != nil {
+		t.Errorf("wait for a server that is stopped: %v, want nil", err)
+	}
+}

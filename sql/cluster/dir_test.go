@@ -1,0 +1,137 @@
+package cluster_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"rowcast/sql/cluster"
+)
+
+func TestDefaultDirIsInTheCacheThatTheServerReaches(t *testing.T) {
+	home := filepath.Dir(directory(t))
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
+	dir, err := cluster.DefaultDir("demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(dir, home) || !strings.HasSuffix(dir, "/rowcast/demo") {
+		t.Errorf("directory is %s, want …/rowcast/demo in the cache of %s", dir, home)
+	}
+	if again, err := cluster.DefaultDir("demo"); err != nil || again != dir {
+		t.Errorf("the second time: %s, %v, want %s", again, err, dir)
+	}
+	start(t, quick(t, dir))
+}
+
+func TestDefaultDirFallsBack(t *testing.T) {
+	closed := directory(t)
+	if err := os.WriteFile(closed, nil, 0o600); err != nil { // nothing can be made below a file
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 { // or what is made there is of no use
+		if err := os.Remove(closed); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(closed, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("HOME", closed)
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(closed, "cache"))
+	name := filepath.Base(base) // of this run alone
+	dir, err := cluster.DefaultDir(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if !strings.HasPrefix(dir, "/var/") && !strings.HasPrefix(dir, "/private/var/") {
+		t.Errorf("directory is %s, want one below /var", dir)
+	}
+	start(t, quick(t, dir))
+}
+
+func TestBadNamesAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", ".", "..", "../x", "a/b", "/"} {
+		if dir, err := cluster.DefaultDir(name); err == nil {
+			t.Errorf("name %q gives %s, want an error", name, dir)
+		}
+	}
+}
+
+// Each of these would let another user choose what we overwrite.
+func TestForeignDirectoriesAreRefused(t *testing.T) {
+	t.Parallel()
+	mkdir := func(t *testing.T, dir string) {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, test := range map[string]struct {
+		prepare  func(t *testing.T, dir string)
+		below    string // the directory asked for is this, below the prepared one
+		rootOnly bool
+		want     string
+	}{
+		"link": {prepare: func(t *testing.T, dir string) {
+			if err := os.Symlink(t.TempDir(), dir); err != nil {
+				t.Fatal(err)
+			}
+		}, want: "is not a directory"},
+		"file": {prepare: func(t *testing.T, dir string) {
+			if err := os.WriteFile(dir, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, want: "is not a directory"},
+		"writable": {prepare: func(t *testing.T, dir string) {
+			mkdir(t, dir)
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}, want: "can be written by others (mode 0777)"},
+		"owned": {prepare: func(t *testing.T, dir string) {
+			mkdir(t, dir)
+			if err := os.Chown(dir, 12345, 12345); err != nil {
+				t.Fatal(err)
+			}
+		}, rootOnly: true, want: "belongs to another user (id 12345)"},
+		"below owned": {prepare: func(t *testing.T, dir string) {
+			mkdir(t, dir)
+			if err := os.Chown(dir, 12345, 12345); err != nil {
+				t.Fatal(err)
+			}
+		}, below: "pg", rootOnly: true, want: "belongs to another user (id 12345)"},
+		"below writable": {prepare: func(t *testing.T, dir string) {
+			mkdir(t, dir)
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}, below: "pg", rootOnly: true, want: "can be written by others (mode 0777)"},
+		"closed": {prepare: func(t *testing.T, dir string) {
+			mkdir(t, dir)
+			if err := os.Chmod(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, below: "pg", rootOnly: true, want: "cannot enter"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if test.rootOnly && os.Geteuid() != 0 {
+				t.Skip("of concern to root only")
+			}
+			dir := directory(t)
+			test.prepare(t, dir)
+			c := quick(t, filepath.Join(dir, test.below))
+			err := c.Start(t.Context())
+			if err == nil {
+				stop(t, c)
+			}
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("start in it: %v, want an error that says %q", err, test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,213 @@
+package cluster_test
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"rowcast/sql/cluster"
+)
+
+// repository is a Maven repository that has what handlers give by extension.
+func repository(t *testing.T, handlers map[string]http.HandlerFunc) (url string, requests *atomic.Int64) {
+	t.Helper()
+	requests = new(atomic.Int64)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		handler, ok := handlers[filepath.Ext(r.URL.Path)]
+		if !ok || !strings.HasPrefix(r.URL.Path, "/maven/io/zonky/test/postgres/embedded-postgres-binaries-") {
+			http.NotFound(w, r)
+			return
+		}
+		handler(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL + "/maven", requests
+}
+
+func serve(body []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		w.Write(body)
+	}
+}
+
+func checksum(body []byte) http.HandlerFunc {
+	sum := sha256.Sum256(body)
+	return serve([]byte(hex.EncodeToString(sum[:])))
+}
+
+func TestDownload(t *testing.T) {
+	t.Parallel()
+	installed, err := cluster.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs := jar(t, installed.Dir)
+	url, requests := repository(t, map[string]http.HandlerFunc{".jar": serve(programs), ".sha256": checksum(programs)})
+	dir := directory(t)
+	var done, total int64
+	got, err := cluster.DownloadFrom(t.Context(), url, dir, func(d, all int64) { done, total = d, all })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Version != installed.Version || got.Dir != filepath.Join(dir, "postgresql-"+string(cluster.DownloadVersion), "bin") {
+		t.Errorf("downloaded %+v, want version %s below %s", got, installed.Version, dir)
+	}
+	if size := int64(len(programs)); done != size || total != size {
+		t.Errorf("progress ended at %d of %d, want %d of the same", done, total, size)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 2 { // the programs and the lock
+		t.Errorf("left behind: %v, %v, want the programs and the lock", left, err)
+	}
+
+	before := requests.Load()
+	if again, err := cluster.DownloadFrom(t.Context(), url, dir, nil); err != nil || again != got {
+		t.Errorf("the second time: %+v, %v, want %+v", again, err, got)
+	}
+	if n := requests.Load() - before; n != 0 {
+		t.Errorf("the second time made %d requests, want 0", n)
+	}
+
+	c := quick(t, directory(t))
+	c.BinDir = got.Dir // as root: the server's user can run them
+	start(t, c)
+}
+
+func TestDownloadFails(t *testing.T) {
+	t.Parallel()
+	installed, err := cluster.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs := jar(t, installed.Dir)
+	for name, test := range map[string]struct {
+		handlers map[string]http.HandlerFunc
+		want     string
+	}{
+		"not there":         {nil, "404 Not Found"},
+		"wrong checksum":    {map[string]http.HandlerFunc{".jar": serve(programs), ".sha256": checksum(nil)}, "checksums do not match"},
+		"no checksum":       {map[string]http.HandlerFunc{".jar": serve(programs)}, ".sha256: 404 Not Found"},
+		"nothing in it":     {map[string]http.HandlerFunc{".jar": serve(nil), ".sha256": checksum(nil)}, "error fetching postgres"},
+		"cut off":           {map[string]http.HandlerFunc{".jar": cutOff(programs), ".sha256": checksum(programs)}, ".jar: unexpected EOF"},
+		"programs that die": {serveBoth(jar(t, t.TempDir())), "not found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url, _ := repository(t, test.handlers)
+			dir := directory(t)
+			_, err := cluster.DownloadFrom(t.Context(), url, dir, nil)
+			if !errors.Is(err, cluster.ErrNotFound) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want ErrNotFound and %q", err, test.want)
+			}
+		})
+	}
+}
+
+func serveBoth(body []byte) map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{".jar": serve(body), ".sha256": checksum(body)}
+}
+
+func cutOff(body []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		w.Write(body[:len(body)/2])
+	}
+}
+
+func TestDownloadWithoutNetwork(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(nil)
+	server.Close()
+	_, err := cluster.DownloadFrom(t.Context(), server.URL, directory(t), nil)
+	if !errors.Is(err, cluster.ErrNotFound) || !strings.Contains(err.Error(), "; downloading them failed too: ") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v, want one line that says what to install and why the download failed", err)
+	}
+}
+
+func TestDownloadEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	url, _ := repository(t, map[string]http.HandlerFunc{".jar": func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte("PK"))
+		w.(http.Flusher).Flush()
+		cancel()
+		<-r.Context().Done()
+	}})
+	if _, err := cluster.DownloadFrom(ctx, url, directory(t), nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+}
+
+// jar makes an archive as the repository has them, of programs that run those
+// in dir.
+func jar(t *testing.T, dir string) []byte {
+	t.Helper()
+	var files bytes.Buffer
+	tape := tar.NewWriter(&files)
+	for _, name := range []string{"bin/postgres", "bin/initdb", "bin/pg_ctl"} {
+		script := fmt.Sprintf("#!/bin/sh\nexec '%s' \"$@\"\n", filepath.Join(dir, filepath.Base(name)))
+		if err := tape.WriteHeader(&tar.Header{Name: name, Mode: 0o700, Size: int64(len(script)), Typeflag: tar.TypeReg}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tape.Write([]byte(script)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tape.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	z := zip.NewWriter(&archive)
+	entry, err := z.Create("postgres.txz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := entry.Write(xz(files.Bytes())); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return archive.Bytes()
+}
+
+// xz puts data into the .xz format uncompressed, in one chunk: there is no
+// writer in Go's library (https://tukaani.org/xz/xz-file-format.txt).
+func xz(data []byte) []byte {
+	crc := func(b []byte) []byte { return binary.LittleEndian.AppendUint32(nil, crc32.ChecksumIEEE(b)) }
+	pad := func(b []byte) []byte { return append(b, make([]byte, (4-len(b)%4)%4)...) }
+	flags := []byte{0, 0} // no check of the content
+	out := append([]byte{0xfd, '7', 'z', 'X', 'Z', 0}, append(flags, crc(flags)...)...)
+
+	header := []byte{2, 0, 0x21, 1, 16, 0, 0, 0} // (2+1)*4 bytes; one filter: LZMA2, 1 MiB
+	header = append(header, crc(header)...)
+	n := len(data) - 1 // at most 64 KiB
+	block := append([]byte{1, byte(n >> 8), byte(n)}, data...)
+	block = append(block, 0)
+	out = append(append(out, header...), pad(bytes.Clone(block))...)
+
+	index := []byte{0, 1}
+	index = binary.AppendUvarint(index, uint64(len(header)+len(block)))
+	index = pad(binary.AppendUvarint(index, uint64(len(data))))
+	index = append(index, crc(index)...)
+	out = append(out, index...)
+
+	footer := append(binary.LittleEndian.AppendUint32(nil, uint32(len(index)/4-1)), flags...)
+	return append(append(append(out, crc(footer)...), footer...), 'Y', 'Z')
+}

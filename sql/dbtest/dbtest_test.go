@@ -1,0 +1,168 @@
+package dbtest_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/sql"
+	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
+)
+
+func connect(t *testing.T, dsn string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// ask runs a query for one value, as text.
+func ask(t *testing.T, conn *pgx.Conn, query string) string {
+	t.Helper()
+	results, err := conn.PgConn().Exec(t.Context(), query).ReadAll()
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	last := results[len(results)-1]
+	if len(last.Rows) == 0 {
+		return ""
+	}
+	return string(last.Rows[0][0])
+}
+
+func TestDatabaseIsMigratedAndItsOwn(t *testing.T) {
+	t.Parallel()
+	for range 3 {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			conn := connect(t, dbtest.Database(t))
+			if err := sql.Check(t.Context(), conn); err != nil {
+				t.Fatal(err)
+			}
+			if got := ask(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ('{}'); SELECT count(*) FROM rowcast.notifications"); got != "1" {
+				t.Errorf("%s rows after the first INSERT, want 1", got)
+			}
+		})
+	}
+}
+
+func TestEmptyHasNoSchema(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Empty(t))
+	if err := sql.Check(t.Context(), conn); !errors.Is(err, sql.ErrNoSchema) {
+		t.Errorf("schema of an empty database: %v, want ErrNoSchema", err)
+	}
+	if got := ask(t, conn, "SHOW application_name"); got != os.Getenv("PGAPPNAME") {
+		t.Errorf("application_name is %q, want what the test itself sets", got)
+	}
+}
+
+func TestServerIsFastButHonest(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Empty(t))
+	for name, want := range map[string]string{
+		"fsync": "off", "full_page_writes": "off", "max_connections": "300", "max_prepared_transactions": "20",
+		"synchronous_commit": "on", "autovacuum": "on", "server_encoding": "UTF8",
+	} {
+		if got := ask(t, conn, "SHOW "+name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
+
+func TestDatabaseIsDroppedWithItsSessions(t *testing.T) {
+	t.Parallel()
+	var left *pgx.Conn
+	t.Run("uses it", func(t *testing.T) {
+		conn, err := pgx.Connect(t.Context(), dbtest.Database(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask(t, conn, "CREATE TABLE p (n int); BEGIN; INSERT INTO p VALUES (1); PREPARE TRANSACTION '"+t.Name()+"'")
+		left = conn
+	})
+	defer left.Close(t.Context())
+	if err := left.Ping(t.Context()); err == nil {
+		t.Error("the session lives on after the test")
+	}
+	conn, err := pgx.Connect(t.Context(), left.Config().ConnString())
+	if err == nil {
+		conn.Close(t.Context())
+	}
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != "3D000" {
+		t.Errorf("connect to the test's database after it: %v, want that it does not exist", err)
+	}
+}
+
+func TestTemplateIsNamedForTheMigrations(t *testing.T) {
+	t.Parallel()
+	names := map[string]bool{}
+	for _, files := range []fstest.MapFS{
+		{"m/1.sql": {Data: []byte("a")}, "m/2.sql": {Data: []byte("b")}},
+		{"m/1.sql": {Data: []byte("a")}, "m/2.sql": {Data: []byte("c")}},
+		{"m/1.sql": {Data: []byte("a")}, "m/3.sql": {Data: []byte("b")}},
+		{"m/1.sql": {Data: []byte("a")}},
+	} {
+		name, err := dbtest.TemplateName(files)
+		if again, _ := dbtest.TemplateName(files); err != nil || again != name {
+			t.Errorf("name %s, %v, and again %s", name, err, again)
+		}
+		names[name] = true
+	}
+	if len(names) != 4 {
+		t.Errorf("4 sets of migrations have %d names: %v", len(names), names)
+	}
+}
+
+func TestClusterCrashesAlone(t *testing.T) {
+	t.Parallel()
+	shared := connect(t, dbtest.Empty(t))
+	var dir string
+	t.Run("crashes", func(t *testing.T) {
+		c := dbtest.Cluster(t)
+		dir = c.Dir
+		kept := connect(t, c.DSN("postgres"))
+		ask(t, kept, "CREATE TABLE kept AS SELECT 1")
+		if err := c.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Restart(t.Context(), cluster.Immediate); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, connect(t, c.DSN("postgres")), "SELECT count(*) FROM kept"); got != "1" {
+			t.Errorf("%s rows after two crashes, want 1", got)
+		}
+	})
+	if err := shared.Ping(t.Context()); err != nil {
+		t.Errorf("the shared server: %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("files of the private server are still there (%v)", err)
+	}
+}
+
+func TestClustersAreApart(t *testing.T) {
+	t.Parallel()
+	one, other := dbtest.Cluster(t), dbtest.Cluster(t)
+	if one.DSN("postgres") == other.DSN("postgres") || one.PID() == other.PID() {
+		t.Errorf("two private servers: pid %d at %s, pid %d at %s", one.PID(), one.DSN("postgres"), other.PID(), other.DSN("postgres"))
+	}
+	if !strings.HasPrefix(filepath.Base(one.Dir), "private-") {
+		t.Errorf("directory is %s, which no later run would sweep", one.Dir)
+	}
+}
