@@ -1,0 +1,161 @@
+package listener_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
+	"rowcast/listener/cursor"
+	"rowcast/sql/dbtest"
+)
+
+// A node is one of a query's plan, as EXPLAIN (FORMAT JSON) tells it.
+type node struct {
+	Type     string  `json:"Node Type"`
+	Relation string  `json:"Relation Name"`
+	Rows     float64 `json:"Actual Rows"`
+	Loops    float64 `json:"Actual Loops"`
+	Filtered float64 `json:"Rows Removed by Filter"`
+	Hit      int     `json:"Shared Hit Blocks"`
+	Read     int     `json:"Shared Read Blocks"`
+	Plans    []node
+}
+
+// of are the nodes that read a relation.
+func (n node) of(relation string) (found []node) {
+	if n.Relation == relation {
+		found = append(found, n)
+	}
+	for _, child := range n.Plans {
+		found = append(found, child.of(relation)...)
+	}
+	return found
+}
+
+// The queries read what is new and no more, whatever the table's size, and without statistics, which a table that grows fast
+// does not have.
+func TestPlansDoNotDependOnTheTable(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	exec(t, conn, "ALTER TABLE rowcast.notifications SET (autovacuum_enabled = off)")
+	session, err := newListener(t, dsn).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = session.Close(context.Background()) })
+	for _, size := range []int{0, 1_000_000} {
+		if size > 0 {
+			fillHistory(t, conn, size)
+		}
+		for _, inFlight := range []int{0, 300} {
+			t.Run(fmt.Sprintf("%d rows, %d in flight", size, inFlight), func(t *testing.T) {
+				now := present(t, conn)
+				checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(recent(now, inFlight), nil, 512), inFlight)
+				args := append(listener.QueryArgs(recent(now, inFlight), &now, 512), []string{"user1", "user2", "team:7"})
+				checkPlan(t, session, listener.ReplayQuery, args, 4*inFlight)
+				// Also from the very beginning, only as much is read as a page holds.
+				args = append(listener.QueryArgs(cursor.Cursor{Xmax: cursor.First}, &now, 10), []string{"user1"})
+				checkPlan(t, session, listener.ReplayQuery, args, 0)
+			})
+		}
+	}
+}
+
+// fillHistory inserts rows of transactions that the server has given, a hundred rows each, of a thousand users and everyone.
+func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
+	t.Helper()
+	for range rows / 100 / 5000 { // numbers to insert under: each subtransaction would need none, a procedure draws them
+		exec(t, conn, "DO $$ BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+	}
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, xid)
+		SELECT CASE WHEN i % 10 > 0 THEN 'user' || i % 1000 END, '{"msg": "Bob liked your post"}',
+			((SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint) - 1 - i / 100)::text::xid8
+		FROM generate_series(1, $1::int) i`, rows)
+}
+
+// present is the cursor of a reader that has seen everything.
+func present(t *testing.T, conn *pgx.Conn) cursor.Cursor {
+	t.Helper()
+	c, err := cursor.Parse(one[string](t, conn, "SELECT rowcast.cursor()"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// recent is a cursor of not long ago: a few transactions before now, with others in flight before that.
+func recent(now cursor.Cursor, inFlight int) cursor.Cursor {
+	c := cursor.Cursor{Xmax: max(now.Xmax-2, cursor.First)}
+	for i := inFlight; i > 0; i-- {
+		if xid := int(c.Xmax) - 2*i; xid >= cursor.First {
+			c.Xip = append(c.Xip, uint64(xid))
+		}
+	}
+	return c
+}
+
+// literals are arguments as SQL has them.
+func literals(args []any) string {
+	var texts []string
+	for _, arg := range args {
+		switch arg := arg.(type) {
+		case *string:
+			if arg == nil {
+				texts = append(texts, "NULL")
+				continue
+			}
+			texts = append(texts, "'"+*arg+"'")
+		case []string:
+			texts = append(texts, "'{"+strings.Join(arg, ",")+"}'")
+		default:
+			texts = append(texts, fmt.Sprintf("'%v'", arg))
+		}
+	}
+	return strings.Join(texts, ", ")
+}
+
+// checkPlan runs a query and fails if it has read the table in any other way than by short scans of an index.
+func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlight int) {
+	t.Helper()
+	// As the listener runs it: prepared, with a generic plan.
+	exec(t, session, "DEALLOCATE ALL")
+	if _, err := session.PgConn().Exec(t.Context(), "PREPARE query AS "+query).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	var explained string
+	explain := "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE query(" + literals(args) + ")"
+	if err := session.QueryRow(t.Context(), explain, pgx.QueryExecModeSimpleProtocol).Scan(&explained); err != nil {
+		t.Fatal(err)
+	}
+	var plans []struct{ Plan node }
+	if err := json.Unmarshal([]byte(explained), &plans); err != nil {
+		t.Fatal(err)
+	}
+	scans := plans[0].Plan.of("notifications")
+	if len(scans) < 3 {
+		t.Fatalf("the plan has %d scans of the table, want at least one an arm", len(scans))
+	}
+	for _, scan := range scans {
+		if scan.Type != "Index Scan" && scan.Type != "Index Only Scan" {
+			t.Errorf("the table is read by a %s", scan.Type)
+		}
+		if scan.Filtered > 0 {
+			t.Errorf("a scan has thrown away %v rows", scan.Filtered)
+		}
+	}
+	root := plans[0].Plan
+	// A few pages of an index for every scan, and those of the rows that were found.
+	limit := 4*(len(scans)+inFlight) + 2*int(root.Rows) + 400
+	if blocks := root.Hit + root.Read; blocks > limit {
+		t.Errorf("read %d blocks for %v rows, want at most %d:\n%s", blocks, root.Rows, limit, explained)
+	}
+	if strings.Contains(explained, `"Seq Scan"`) || strings.Contains(explained, "Bitmap") || strings.Contains(explained, "Parallel Aware\": true") {
+		t.Errorf("the plan is not made of index scans:\n%s", explained)
+	}
+}

@@ -1,0 +1,139 @@
+package listener_test
+
+import (
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+func TestMessagesByHand(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 257)
+	for _, test := range []struct {
+		name, payload, recipient, event, data, err string
+	}{
+		{name: "text is a JSON string", payload: "hello from psql", event: "message", data: `"hello from psql"`},
+		{name: "what looks like JSON but is not", payload: `{"a": }`, event: "message", data: `"{\"a\": }"`},
+		{name: "a text of lines is one line", payload: "a\r\nb", event: "message", data: `"a\r\nb"`},
+		{name: "a JSON string is text, too", payload: `"a"`, event: "message", data: `"\"a\""`},
+		{name: "so is a number", payload: `42`, event: "message", data: `"42"`},
+		{name: "and an array", payload: `[1, 2]`, event: "message", data: `"[1, 2]"`},
+		{name: "and null", payload: `null`, event: "message", data: `"null"`},
+		{name: "an object is the data", payload: `{"msg": "hi"}`, event: "message", data: `{"msg":"hi"}`},
+		{name: "and is made one line", payload: "{\"a\":\n [1,\r\n 2]}", event: "message", data: `{"a":[1,2]}`},
+		{name: "an empty one, too", payload: `{}`, event: "message", data: `{}`},
+		{name: "numbers stay as they are", payload: `{"n": 12345678901234567890.10}`, event: "message", data: `{"n":12345678901234567890.10}`},
+		{name: "keys mean something only as they are spelled", payload: `{"Data": 1}`, event: "message", data: `{"Data":1}`},
+
+		{
+			name: "an envelope", payload: `{"recipient": "alice", "event": "notify", "data": {"msg": "hi"}}`,
+			recipient: "alice", event: "notify", data: `{"msg":"hi"}`,
+		},
+		{name: "with only the data", payload: `{"data": [1]}`, event: "message", data: `[1]`},
+		{name: "whose data is null", payload: `{"data": null}`, event: "message", data: `null`},
+		{name: "null is as good as left out", payload: `{"data": 1, "recipient": null, "event": null}`, event: "message", data: `1`},
+
+		{name: "without data", payload: `{"recipient": "alice"}`, err: `envelope has no "data"`},
+		{name: "only an event", payload: `{"event": "notify"}`, err: `envelope has no "data"`},
+		{name: "a typing error", payload: `{"data": 1, "recipent": "alice"}`, err: `envelope's "recipent" is not one of data, recipient, event`},
+		{name: "a recipient that is a number", payload: `{"data": 1, "recipient": 7}`, err: `envelope's "recipient" is not a string`},
+		{
+			name: "an empty recipient", payload: `{"data": 1, "recipient": ""}`,
+			err: `envelope's "recipient" is not 1 to 256 bytes long; leave it out for everyone`,
+		},
+		{
+			name: "a long recipient", payload: `{"data": 1, "recipient": "` + long + `"}`,
+			err: `envelope's "recipient" is not 1 to 256 bytes long; leave it out for everyone`,
+		},
+		{name: "an event that is an object", payload: `{"data": 1, "event": {}}`, err: `envelope's "event" is not a string`},
+		{name: "an empty event", payload: `{"data": 1, "event": ""}`, err: `envelope's "event" is not 1 to 128 bytes long`},
+		{name: "an event of two lines", payload: `{"data": 1, "event": "a\nid: 7"}`, err: `envelope's "event" has a line break or NUL`},
+		{name: "an event with CR", payload: `{"data": 1, "event": "a\rb"}`, err: `envelope's "event" has a line break or NUL`},
+		{name: "an event with NUL", payload: `{"data": 1, "event": "a\u0000b"}`, err: `envelope's "event" has a line break or NUL`},
+		{name: "an event that EventSource fires itself", payload: `{"data": 1, "event": "error"}`, err: `envelope's "event" is reserved`},
+		{name: "an event of ours", payload: `{"data": 1, "event": "rowcast.reset"}`, err: `envelope's "event" is reserved`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := listener.ParseMessage(test.payload)
+			if test.err != "" {
+				if err == nil || err.Error() != test.err {
+					t.Errorf("got error %v, want %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Recipient != test.recipient || got.Event != test.event || string(got.Data) != test.data {
+				t.Errorf("got %q %q %s, want %q %q %s", got.Recipient, got.Event, got.Data, test.recipient, test.event, test.data)
+			}
+		})
+	}
+}
+
+// Whatever somebody sends, it is one line of JSON or nothing.
+func FuzzMessage(f *testing.F) {
+	for _, payload := range []string{"", "a\nb", `{}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"event":`} {
+		f.Add(payload)
+	}
+	f.Fuzz(func(t *testing.T, payload string) {
+		m, err := listener.ParseMessage(payload)
+		if err != nil {
+			return
+		}
+		if !json.Valid(m.Data) || strings.ContainsAny(string(m.Data), "\r\n") || strings.ContainsAny(m.Event, "\r\n\x00") || m.Event == "" {
+			t.Errorf("%q became %q %q", payload, m.Event, m.Data)
+		}
+	})
+}
+
+func TestMessagesArriveByNotify(t *testing.T) {
+	t.Parallel()
+	dsn, other := dbtest.Database(t), dbtest.Database(t)
+	var log strings.Builder
+	r := listen(t, dsn, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	conn := connect(t, dsn)
+
+	exec(t, connect(t, other), "NOTIFY rowcast, 'of another database'")
+	exec(t, conn, `SELECT pg_notify('rowcast', '{"data": "secret", "recipient": 7}')`)
+	exec(t, conn, "BEGIN; NOTIFY rowcast, 'never'; ROLLBACK")
+	most := strings.Repeat("x", 7999)
+	exec(t, conn, "SELECT pg_notify('rowcast', $1)", most)
+	exec(t, conn, `NOTIFY rowcast, '{"recipient": "alice", "event": "notify", "data": {"msg": "hi"}}'`)
+
+	want := []listener.Message{
+		{Event: "message", Data: []byte(`"` + most + `"`)},
+		{Recipient: "alice", Event: "notify", Data: []byte(`{"msg":"hi"}`)},
+	}
+	for i, want := range want {
+		select {
+		case got := <-r.messages:
+			if got.Recipient != want.Recipient || got.Event != want.Event || string(got.Data) != string(want.Data) {
+				t.Errorf("message %d: got %.100q %q %q", i, got.Data, got.Event, got.Recipient)
+			}
+		case <-time.After(patience):
+			t.Fatalf("message %d did not come", i)
+		}
+	}
+	r.stop()
+	if said := log.String(); !strings.Contains(said, `envelope's \"recipient\" is not a string`) || strings.Contains(said, "secret") {
+		t.Errorf("the log must name the wrong key and not the content; got %s", said)
+	}
+}
+
+// Messages by hand can be switched off; the doorbell still rings.
+func TestMessagesOff(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	r := listen(t, dsn, func(l *listener.Listener) { l.Message = nil })
+	conn := connect(t, dsn)
+	exec(t, conn, "NOTIFY rowcast, 'hello'")
+	insert(t, conn, "1")
+	wantData(t, r.rows(t, 1), `"1"`)
+}

@@ -1,0 +1,250 @@
+package sql_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/sql"
+	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+func connect(t *testing.T, dsn string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+func run(t *testing.T, conn *pgx.Conn, statement string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), statement, args...); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	conn := connect(t, dsn)
+	if err := sql.Check(t.Context(), conn); !errors.Is(err, sql.ErrNoSchema) {
+		t.Errorf("before: got %v, want ErrNoSchema", err)
+	}
+	migrate := func(wantFrom int64) {
+		t.Helper()
+		from, to, err := sql.Migrate(t.Context(), dsn)
+		if err != nil || from != wantFrom || to != sql.Version() {
+			t.Errorf("got %d to %d, %v; want %d to %d", from, to, err, wantFrom, sql.Version())
+		}
+	}
+	migrate(0)
+	migrate(sql.Version())
+	if err := sql.Check(t.Context(), conn); err != nil {
+		t.Errorf("after: %v", err)
+	}
+	run(t, conn, "INSERT INTO rowcast.migrations (version_id, is_applied) VALUES ($1, true)", sql.Version()+1)
+	if _, _, err := sql.Migrate(t.Context(), dsn); err == nil || !strings.Contains(err.Error(), "upgrade rowcast") {
+		t.Errorf("of a newer schema: got %v", err)
+	}
+}
+
+func TestMigrateTwoAtOnce(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	errs := make(chan error)
+	for range 2 {
+		go func() {
+			_, _, err := sql.Migrate(t.Context(), dsn)
+			errs <- err
+		}()
+	}
+	for range 2 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Whoever may not let rowcast migrate runs the same by hand, and is then where Migrate would have brought him.
+func TestPrintIsWhatMigrateDoes(t *testing.T) {
+	t.Parallel()
+	programs, err := cluster.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed, migrated := dbtest.Empty(t), dbtest.Empty(t)
+	var text strings.Builder
+	if err := sql.Print(&text); err != nil {
+		t.Fatal(err)
+	}
+	psql := exec.Command(filepath.Join(programs.Dir, "psql"), "-qX", "-v", "ON_ERROR_STOP=1", printed)
+	psql.Stdin = strings.NewReader(text.String())
+	if out, err := psql.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Fatalf("psql: %v\n%s", err, out)
+	}
+	if from, _, err := sql.Migrate(t.Context(), printed); err != nil || from != sql.Version() {
+		t.Errorf("after Print, Migrate found version %d, %v; want %d", from, err, sql.Version())
+	}
+	if _, _, err := sql.Migrate(t.Context(), migrated); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := dump(t, programs, printed), dump(t, programs, migrated); got != want {
+		t.Errorf("the two differ; printed:\n%s\nmigrated:\n%s", got, want)
+	}
+}
+
+func dump(t *testing.T, programs cluster.Programs, dsn string) string {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(programs.Dir, "pg_dump"), "--schema-only", dsn).CombinedOutput()
+	if err != nil {
+		t.Fatalf("pg_dump: %v\n%s", err, out)
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		if !strings.HasPrefix(line, `\`) { // \restrict has a random key
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+func TestConstraints(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	const length, reserved = "event_is_1_to_128_bytes", "event_is_not_reserved"
+	for _, test := range []struct {
+		recipient  any
+		event      string
+		constraint string
+	}{
+		{recipient: "alice", event: "notify"},
+		{recipient: nil, event: "message"},
+		{recipient: strings.Repeat("é", 128), event: strings.Repeat("é", 64)},
+		{recipient: "team:7", event: "errors"},
+		{recipient: "a\nb", event: "rowcast"},
+
+		{"", "notify", "recipient_is_1_to_256_bytes"},
+		{strings.Repeat("é", 128) + "x", "notify", "recipient_is_1_to_256_bytes"},
+		{"alice", "", length},
+		{"alice", strings.Repeat("é", 64) + "x", length},
+		{"alice", "a\nid: 7", "event_has_no_line_break"},
+		{"alice", "a\r", "event_has_no_line_break"},
+		{"alice", "error", reserved},
+		{"alice", "open", reserved},
+		{"alice", "rowcast.", reserved},
+		{"alice", "rowcast.hello", reserved},
+	} {
+		_, err := conn.Exec(t.Context(), "INSERT INTO rowcast.notifications (recipient, event, data) VALUES ($1, $2, '{}')", test.recipient, test.event)
+		if got := constraintOf(err); got != test.constraint {
+			t.Errorf("%.20q %.20q: got constraint %q, want %q (%v)", test.recipient, test.event, got, test.constraint, err)
+		}
+	}
+	for _, statement := range []string{
+		"INSERT INTO rowcast.notifications (data, created_at) VALUES ('{}', 'infinity')",
+		"INSERT INTO rowcast.notifications (id, data) OVERRIDING SYSTEM VALUE VALUES (0, '{}')",
+		"INSERT INTO rowcast.notifications (data) VALUES (NULL)",
+		"INSERT INTO rowcast.notifications (data) VALUES ('{\"msg\": ')",
+		"INSERT INTO rowcast.notifications (event, data) VALUES (NULL, '{}')",
+		"INSERT INTO rowcast.notifications (event, data) VALUES (E'a\\u0000', '{}')",
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err == nil {
+			t.Errorf("accepted: %s", statement)
+		}
+	}
+}
+
+func constraintOf(err error) string {
+	if said, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return said.ConstraintName
+	}
+	return ""
+}
+
+// An app's role can send, with the id returned, and neither read what others were sent nor forge what resuming relies on.
+func TestAppRole(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	role := fmt.Sprintf("app_%d", conn.PgConn().PID())
+	run(t, conn, "CREATE ROLE "+role)
+	t.Cleanup(func() {
+		cleanup, err := pgx.Connect(context.Background(), dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = cleanup.Close(context.Background()) }()
+		_, _ = cleanup.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role)
+	})
+	run(t, conn, "GRANT USAGE ON SCHEMA rowcast TO "+role)
+	run(t, conn, "GRANT INSERT (recipient, event, data, created_at), SELECT (id) ON rowcast.notifications TO "+role)
+	run(t, conn, "SET ROLE "+role)
+	var id int64
+	if err := conn.QueryRow(t.Context(), "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '{}') RETURNING id").Scan(&id); err != nil || id != 1 {
+		t.Errorf("got id %d, %v", id, err)
+	}
+	var cursor string
+	if err := conn.QueryRow(t.Context(), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
+		t.Error(err)
+	}
+	for _, statement := range []string{
+		"SELECT data FROM rowcast.notifications",
+		"SELECT recipient FROM rowcast.notifications",
+		"INSERT INTO rowcast.notifications (data, xid) VALUES ('{}', '3')",
+		"INSERT INTO rowcast.notifications (id, data) OVERRIDING SYSTEM VALUE VALUES (7, '{}')",
+		"UPDATE rowcast.notifications SET data = '{}'",
+		"DELETE FROM rowcast.notifications",
+		"TRUNCATE rowcast.notifications",
+		"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring",
+		"DROP TRIGGER ring ON rowcast.notifications",
+		"SELECT token FROM rowcast.epoch",
+		"UPDATE rowcast.history SET horizon = '9'",
+	} {
+		_, err := conn.Exec(t.Context(), statement)
+		if said, ok := errors.AsType[*pgconn.PgError](err); !ok || said.Code != "42501" {
+			t.Errorf("%s: got %v, want insufficient_privilege", statement, err)
+		}
+	}
+}
+
+// A table that was restored from another server is put right before anything is read from it: what it holds is history.
+func TestRestored(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8), ('2', '1000')")
+	// A row that only seems to be of another server, as it came by replication, is kept out but keeps nobody out.
+	run(t, conn, "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())")
+	if err := sql.Check(t.Context(), conn); err != nil {
+		t.Errorf("on the same server: %v", err)
+	}
+	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'")
+	if err := sql.Check(t.Context(), conn); !errors.Is(err, sql.ErrRestored) {
+		t.Errorf("got %v, want ErrRestored", err)
+	}
+	if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+		t.Fatal(err)
+	}
+	if err := sql.Check(t.Context(), conn); err != nil {
+		t.Errorf("after Migrate: %v", err)
+	}
+	var xids, horizon string
+	if err := conn.QueryRow(t.Context(), "SELECT string_agg(xid::text, ' ' ORDER BY id), (SELECT horizon::text FROM rowcast.history) FROM rowcast.notifications").Scan(&xids, &horizon); err != nil {
+		t.Fatal(err)
+	}
+	if xids != "1 1000" && xids != "1 1" || horizon != "3" {
+		t.Errorf("got xids %s and horizon %s", xids, horizon)
+	}
+}
