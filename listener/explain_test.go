@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,13 +17,14 @@ import (
 
 // A node is one of a query's plan, as EXPLAIN (FORMAT JSON) tells it.
 type node struct {
-	Type     string  `json:"Node Type"`
-	Relation string  `json:"Relation Name"`
-	Rows     float64 `json:"Actual Rows"`
-	Loops    float64 `json:"Actual Loops"`
-	Filtered float64 `json:"Rows Removed by Filter"`
-	Hit      int     `json:"Shared Hit Blocks"`
-	Read     int     `json:"Shared Read Blocks"`
+	Type     string   `json:"Node Type"`
+	SortedBy []string `json:"Sort Key"`
+	Relation string   `json:"Relation Name"`
+	Rows     float64  `json:"Actual Rows"`
+	Loops    float64  `json:"Actual Loops"`
+	Filtered float64  `json:"Rows Removed by Filter"`
+	Hit      int      `json:"Shared Hit Blocks"`
+	Read     int      `json:"Shared Read Blocks"`
 	Plans    []node
 }
 
@@ -33,6 +35,17 @@ func (n node) of(relation string) (found []node) {
 	}
 	for _, child := range n.Plans {
 		found = append(found, child.of(relation)...)
+	}
+	return found
+}
+
+// sorts are those nodes that do not find their rows in order.
+func (n node) sorts() (found []node) {
+	if n.Type == "Sort" {
+		found = append(found, n)
+	}
+	for _, child := range n.Plans {
+		found = append(found, child.sorts()...)
 	}
 	return found
 }
@@ -65,6 +78,24 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 			})
 		}
 	}
+}
+
+// In the middle of a large transaction, its rest is read and nothing twice.
+func TestPlansInALargeTransaction(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	before := present(t, conn)
+	exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', to_jsonb(i) FROM generate_series(1, 100000) i")
+	session, err := newListener(t, dsn).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = session.Close(context.Background()) })
+	now := present(t, conn)
+	half := before.After(cursor.Row{Xid: now.AnchorXid(), ID: 1000}, now)
+	checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(half, nil, 512), 0)
+	checkPlan(t, session, listener.ReplayQuery, append(listener.QueryArgs(half, &now, 512), []string{"alice"}), 0)
 }
 
 // fillHistory inserts rows of transactions that the server has given, a hundred rows each, of a thousand users and everyone.
@@ -137,6 +168,11 @@ func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlig
 	if err := json.Unmarshal([]byte(explained), &plans); err != nil {
 		t.Fatal(err)
 	}
+	for _, sort := range plans[0].Plan.sorts() { // a replay merges its arms, which are short
+		if query == listener.FetchQuery || sort.Plans[0].Rows > float64(4*512+4*inFlight) {
+			t.Errorf("%v rows are sorted by %s", sort.Plans[0].Rows, sort.SortedBy)
+		}
+	}
 	scans := plans[0].Plan.of("notifications")
 	if len(scans) < 3 {
 		t.Fatalf("the plan has %d scans of the table, want at least one an arm", len(scans))
@@ -157,5 +193,45 @@ func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlig
 	}
 	if strings.Contains(explained, `"Seq Scan"`) || strings.Contains(explained, "Bitmap") || strings.Contains(explained, "Parallel Aware\": true") {
 		t.Errorf("the plan is not made of index scans:\n%s", explained)
+	}
+}
+
+// Transaction numbers are told in the order of numbers, also where they become longer.
+func TestOrderOfTransactions(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	for _, xid := range []string{"100", "9", "10", "99"} {
+		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('alice', '1', $1::text::xid8)", xid)
+	}
+	session, err := newListener(t, dsn).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = session.Close(context.Background()) })
+	now := present(t, conn)
+	for _, from := range []cursor.Cursor{{Xmax: cursor.First}, {Xmax: 200, Xip: []uint64{9, 10, 99, 100}}, {Xmax: 99, Xip: []uint64{9, 10}}} {
+		for query, args := range map[string][]any{
+			listener.FetchQuery:  listener.QueryArgs(from, nil, 512),
+			listener.ReplayQuery: append(listener.QueryArgs(from, &now, 512), []string{"alice"}),
+		} {
+			rows, err := session.Query(t.Context(), query, args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			xids, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (xid *string, err error) {
+				return xid, row.Scan(nil, nil, &xid, nil, nil, nil, nil, nil, nil)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, xid := range xids[1:] {
+				got = append(got, *xid)
+			}
+			if want := []string{"9", "10", "99", "100"}; !slices.Equal(got, want) {
+				t.Errorf("from %v: got %s, want %s", from, got, want)
+			}
+		}
 	}
 }

@@ -7,21 +7,21 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// fetchQuery reads the rows that the cursor ($1 half-told transaction, $2 last row told of it, $3 xip, $4 xmax) has not seen
+// fetchQuery reads the rows that the cursor ($1 half-told transaction, $2 last row told of it, $3 xip, $4 where what is wholly unseen begins) has not seen
 // and the snapshot $5 shows, or if that is NULL the present one, in the order in which they are told. Each arm is one ordered
-// index scan: as a single condition with OR the planner would read the whole table. The last arm is bounded above, too, as rows
+// index scan (ordered by n.xid: xid alone would be the output column, a text): as a single condition with OR the planner would read the whole table. The last arm is bounded above, too, as rows
 // of transactions that this server has not given (restored, forged) would be walked by every fetch.
 const fetchQuery = snapshotRow + `
-UNION ALL (SELECT ` + rowColumns + `, 1 FROM rowcast.notifications
+UNION ALL (SELECT ` + rowColumns + `, 1 FROM rowcast.notifications n
 	WHERE xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `)
-	ORDER BY xid, id LIMIT $6)
-UNION ALL (SELECT ` + rowColumns + `, 2 FROM rowcast.notifications
+	ORDER BY n.xid, n.id LIMIT $6)
+UNION ALL (SELECT ` + rowColumns + `, 2 FROM rowcast.notifications n
 	WHERE xid = ANY (ARRAY(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)))
-	ORDER BY xid, id LIMIT $6)
-UNION ALL (SELECT ` + rowColumns + `, 3 FROM rowcast.notifications
-	WHERE xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `) AND xid <> $1::text::xid8
+	ORDER BY n.xid, n.id LIMIT $6)
+UNION ALL (SELECT ` + rowColumns + `, 3 FROM rowcast.notifications n
+	WHERE xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `)
 	AND pg_visible_in_snapshot(xid, ` + shown + `)
-	ORDER BY xid, id LIMIT $6)`
+	ORDER BY n.xid, n.id LIMIT $6)`
 
 // shown is computed once an arm, not once a row.
 const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`

@@ -80,7 +80,11 @@ func (m limits) args(c cursor.Cursor, snapshot *cursor.Cursor) []any {
 		text := formatSnapshot(*snapshot)
 		shows = &text
 	}
-	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(c.Xmax, 10), shows, m.pageRows}
+	later := c.Xmax
+	if c.Xid == later { // has an arm of its own: the others would walk its rows again for every page
+		later++
+	}
+	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, m.pageRows}
 }
 
 // collect reads the result; missing are the indexes of rows whose data is still to be read.

@@ -36,7 +36,7 @@ const (
 	restOf   = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) ORDER BY recipient, xid, id LIMIT $6`
 	ofX      = `xid = x ORDER BY recipient, xid, id LIMIT $6`
 	finished = `(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)) finished`
-	later    = `xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `) AND xid <> $1::text::xid8
+	later    = `xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `)
 		AND pg_visible_in_snapshot(xid, ` + shown + `) ORDER BY recipient, xid, id LIMIT $6`
 )
 
