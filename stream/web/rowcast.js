@@ -12,14 +12,10 @@
  * Every reopened stream goes on from the last event heard, so nothing is lost and nothing is heard twice.
  */
 
-/** The heartbeat in milliseconds until the hub has told its own. */
-const HEARTBEAT = 15_000;
-/** How many heartbeats of silence mean that the connection is dead. */
-const SILENCE = 2.5;
-/** The same while the EventSource waits by itself: a hub that is full may have asked (retry:) for a long wait. */
-const RETRYING = 10;
-/** The first and the longest wait, in milliseconds, before a stream that was refused is opened again. */
-const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000];
+const HEARTBEAT = 15_000; // milliseconds, until the hub has told its own
+const SILENCE = 2.5; // heartbeats without a word mean that the connection is dead
+const RETRYING = 10; // likewise while the EventSource waits by itself, perhaps as long as a full hub has asked it to (retry:)
+const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds, before a stream that was refused is opened again
 
 /**
  * @typedef {"connecting" | "open" | "closed"} State connecting: at first, and whenever there is no connection;
@@ -46,25 +42,20 @@ const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000];
  * @property {string} lastEventId where another stream would resume; "" before the first hello
  */
 
-/**
- * Opens a stream and keeps it open until close().
+/** Opens a stream and keeps it open until close().
  * @param {string | URL} url such as "/events"; relative to the page
  * @param {Options} [options]
- * @returns {Stream}
- */
+ * @returns {Stream} */
 export function subscribe(url, options = {}) {
   const { withCredentials = false, events = ["message"], onEvent, onReset, onState } = options;
-  /** @type {Map<string, Set<Listener>>} */
-  const listeners = new Map();
-  /** @type {EventSource} */
-  let source;
-  /** @type {State} */
-  let state = "closed";
+  const listeners = /** @type {Map<string, Set<Listener>>} */ (new Map());
+  let source = /** @type {EventSource} */ (null);
+  let state = /** @type {State} */ ("closed");
   let cursor = options.lastEventId ?? "";
   let heartbeat = HEARTBEAT;
   let patience = 1; // times SILENCE
   let refused = 0; // times in a row
-  let timer; // the one thing that is going to happen to this stream unless it is heard of first
+  let timer; // what is going to be done to this stream unless it is heard of first
 
   function open() {
     const address = new URL(url, globalThis.document?.baseURI ?? globalThis.location.href);
@@ -74,18 +65,21 @@ export function subscribe(url, options = {}) {
     source = new EventSource(address, { withCredentials });
     source.onerror = failed;
     for (const name of listeners.keys()) source.addEventListener(name, receive);
-    change("connecting");
     schedule(starve, SILENCE * patience * heartbeat);
+    change("connecting");
   }
 
-  /** @param {MessageEvent} event */
   function receive(event) {
     if (event.currentTarget !== source) return;
     if (event.lastEventId) cursor = event.lastEventId;
     const data = JSON.parse(event.data);
-    if (event.type === "rowcast.hello") greet(data);
+    const hello = event.type === "rowcast.hello";
+    if (hello && data.heartbeat > 0) heartbeat = data.heartbeat * 1000;
+    if (hello) refused = 0;
     else patience = 1;
     schedule(starve, SILENCE * patience * heartbeat);
+    // Not at the EventSource's "open": a proxy that answers for an absent hub opens streams, too.
+    if (hello) change("open");
     for (const listener of [...listeners.get(event.type)]) {
       try {
         listener(data, event);
@@ -95,23 +89,16 @@ export function subscribe(url, options = {}) {
     }
   }
 
-  function greet(hello) {
-    // Not at the EventSource's "open": a proxy that answers for an absent hub opens streams, too.
-    if (hello.heartbeat > 0) heartbeat = hello.heartbeat * 1000;
-    refused = 0;
-    change("open");
-  }
-
   function failed() {
-    change("connecting");
     if (source.readyState !== EventSource.CLOSED) {
       schedule(starve, RETRYING * heartbeat);
-      return;
+    } else {
+      // The status cannot be seen from here: it may be for ever (401), so it is asked less and less often. The jitter is for
+      // the hub, to which all its clients come back.
+      const wait = Math.min(FIRST_WAIT * 2 ** refused++, LONGEST_WAIT);
+      schedule(open, wait * (0.5 + Math.random() / 2));
     }
-    // The status cannot be seen from here: it may be for ever (401), so it is asked less and less often. The jitter is for
-    // the hub, to which all its clients come back.
-    const wait = Math.min(FIRST_WAIT * 2 ** refused++, LONGEST_WAIT);
-    schedule(open, wait * (0.5 + Math.random() / 2));
+    change("connecting");
   }
 
   function starve() {
@@ -125,13 +112,13 @@ export function subscribe(url, options = {}) {
     timer = setTimeout(what, wait);
   }
 
+  // After what is scheduled, as the page may close the stream when it is told.
   function change(next) {
     if (state === next) return;
     state = next;
     onState?.(state);
   }
 
-  /** @param {string} name @param {Listener} listener */
   function on(name, listener) {
     if (!listeners.has(name)) {
       listeners.set(name, new Set());

@@ -1,0 +1,144 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+// TestBrowser are the tests that need a real browser. They share one.
+func TestBrowser(t *testing.T) {
+	t.Parallel()
+	chromium := startBrowser(t)
+	t.Run("rowcast.js", func(t *testing.T) { testScript(t, chromium) })
+	t.Run("demo", func(t *testing.T) { testDemoPage(t, chromium) })
+}
+
+// browserPatience bounds what a page is waited for, far above what it takes.
+const browserPatience = 20 * time.Second
+
+// findChromium returns the program, or "".
+func findChromium() string {
+	names := []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"}
+	if runtime.GOOS == "darwin" {
+		names = append(names, "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium")
+	}
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// A browser is a running Chromium, or a part of one with a storage of its own.
+type browser struct{ ctx context.Context }
+
+// startBrowser starts a headless Chromium, to end with the test. Where there is none the test is skipped, but in CI it fails: there a
+// missing browser would hide that nothing was tested.
+func startBrowser(t *testing.T) browser {
+	t.Helper()
+	program := findChromium()
+	if program == "" {
+		const missing = "no Chromium found; install it: apt install chromium (Debian), or Google Chrome"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(program),
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.NoSandbox, // which root and most containers cannot have; it sees pages of ours only
+		chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true),
+	)...)
+	ctx, _ := chromedp.NewContext(allocator)
+	t.Cleanup(func() {
+		limited, cancel := context.WithTimeout(ctx, browserPatience)
+		defer cancel()
+		_ = chromedp.Cancel(limited) // gracefully: then nothing of it is left that writes to the directory
+		stop()
+	})
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start %s: %v", program, err)
+	}
+	return browser{ctx}
+}
+
+// profile makes a part with a storage of its own: what a test opens in it no other test sees.
+func (b browser) profile(t *testing.T) browser {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return browser{ctx}
+}
+
+// open opens a page in a tab of its own.
+func (b browser) open(t *testing.T, url string) page {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p := page{t: t, ctx: ctx}
+	p.do(chromedp.Navigate(url))
+	return p
+}
+
+// A page is a tab of the browser.
+type page struct {
+	t   *testing.T
+	ctx context.Context
+}
+
+func (p page) do(steps ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, browserPatience)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// await waits until a JavaScript expression is true.
+func (p page) await(expression string) {
+	p.t.Helper()
+	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
+		`new Promise((resolve, reject) => {
+			const look = () => { try { (%s) ? resolve() : setTimeout(look, 10) } catch (error) { reject(error) } };
+			look();
+		})`, expression), chromedp.EvalAwaitPromise))
+}
+
+// enter is the key, at the end of what is typed.
+const enter = "\r"
+
+// fill types into a field in place of what is there.
+func (p page) fill(selector, text string) {
+	p.t.Helper()
+	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.querySelector(%q).value = ''", selector)), chromedp.SendKeys(selector, text))
+}
+
+// value is that of a JavaScript expression.
+func value[T any](p page, expression string) T {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, browserPatience)
+	defer cancel()
+	got, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	if err != nil {
+		p.t.Fatalf("%s: %v", expression, err)
+	}
+	return got
+}

@@ -1,0 +1,95 @@
+package main_test
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	code, help, stderr := run(t, nil)
+	if code != 0 || stderr != "" {
+		t.Errorf("rowcast alone: exit code %d, %q", code, stderr)
+	}
+	for _, command := range []string{"demo", "migrate", "serve", "tail", "doctor"} {
+		if !strings.Contains(help, "\n  "+command+" ") {
+			t.Errorf("the help does not name %s:\n%s", command, help)
+		}
+		code, text, stderr := run(t, nil, command, "--help")
+		if code != 0 || stderr != "" || !strings.HasPrefix(text, "Usage: rowcast "+command+" [flags]\n") {
+			t.Errorf("%s --help: exit code %d, %q, %s", command, code, stderr, text)
+		}
+	}
+	if code, again, _ := run(t, nil, "--help"); code != 0 || again != help {
+		t.Errorf("--help: exit code %d, %s", code, again)
+	}
+}
+
+// The help is where people look for names, defaults and units.
+func TestHelpNamesVariablesAndDefaults(t *testing.T) {
+	t.Parallel()
+	_, help, _ := run(t, nil, "serve", "--help")
+	help = strings.Join(strings.Fields(help), " ")
+	for _, want := range []string{
+		"--listen=HOST:PORT Where to listen (default 127.0.0.1:8080)", "($ROWCAST_LISTEN)",
+		"($ROWCAST_DATABASE_URL, $DATABASE_URL)", "($ROWCAST_INSECURE_UID)",
+		"(default 15s) ($ROWCAST_HEARTBEAT)", "(default 16MiB) ($ROWCAST_MAX_EVENT)", "(default 4) ($ROWCAST_REPLAYS)",
+	} {
+		if !strings.Contains(help, want) {
+			t.Errorf("the help does not say %q:\n%s", want, help)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	code, out, stderr := run(t, nil, "--version")
+	if code != 0 || stderr != "" || !strings.HasPrefix(out, "rowcast ") || strings.Count(out, "\n") != 1 {
+		t.Errorf("got %d, %q, %q", code, out, stderr)
+	}
+}
+
+func TestWrongCommandLines(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		args []string
+		env  environment
+		want string
+	}{
+		{[]string{"serv"}, nil, `unexpected argument serv, did you mean "serve"?`},
+		{[]string{"serve", "--lisen=:80"}, nil, `unknown flag --lisen, did you mean "--listen"?`},
+		{[]string{"serve", "now"}, nil, `unexpected argument now`},
+		{[]string{"serve", "--heartbeat", "15"}, nil, `--heartbeat: expected duration but got "15": time: missing unit in duration "15"`},
+		{[]string{"serve", "--heartbeat", "0s"}, nil, `serve: --heartbeat: 0s is not a time such as 500ms, 15s or 1m`},
+		{[]string{"serve", "--drain=-1s"}, nil, `serve: --drain: -1s is not a time such as 500ms, 15s or 1m`},
+		{[]string{"serve", "--replays", "0"}, nil, `serve: --replays: at least one connection is needed`},
+		{[]string{"serve", "--memory", "64 MB/s"}, nil, `--memory: "64 MB/s" is not a size such as 64KiB, 16MiB or 1GiB`},
+		{[]string{"serve", "--memory=-1"}, nil, `--memory: "-1" is not a size such as 64KiB, 16MiB or 1GiB`},
+		{[]string{"serve", "--memory", "0"}, nil, `--memory: "0" is not a size such as 64KiB, 16MiB or 1GiB`},
+		{[]string{"serve", "--memory", "nan"}, nil, `--memory: "nan" is not a size such as 64KiB, 16MiB or 1GiB`},
+		{[]string{"serve", "--memory", "1e300GiB"}, nil, `--memory: "1e300GiB" is not a size such as 64KiB, 16MiB or 1GiB`},
+		{[]string{"serve", "--log-format", "xml"}, nil, `--log-format must be one of "text","json" but got "xml"`},
+		{[]string{"serve", "--insecure-uid=everywhere"}, nil, `--insecure-uid: "everywhere": it takes no value, or "anywhere"`},
+		{[]string{"serve", "--cors-origin=*"}, nil, `--cors-origin: streams are sent with credentials, so every origin must be named: "*" is refused`},
+		{[]string{"serve", "--cors-origin=https://*.example.com"}, nil, `--cors-origin: streams are sent with credentials, so every origin must be named: "*" is refused`},
+		{[]string{"serve", "--cors-origin=null"}, nil, `--cors-origin: any page can have the origin "null": it is refused`},
+		{[]string{"serve", "--cors-origin=https://a.example/"}, nil, `--cors-origin: "https://a.example/" is not an origin such as https://app.example.com: scheme and host, with the port if it is not the usual one, and nothing else`},
+		{[]string{"serve", "--cors-origin=a.example"}, nil, `--cors-origin: "a.example" is not an origin such as https://app.example.com: scheme and host, with the port if it is not the usual one, and nothing else`},
+		{[]string{"serve", "--cors-origin=https://a.example:443"}, nil, `--cors-origin: "https://a.example:443": browsers leave out the usual port, and so must you`},
+		{[]string{"serve", "--cors-origin=https://bücher.example"}, nil, `--cors-origin: "https://bücher.example": browsers send a name like this in ASCII (xn--…), and so must you`},
+		{[]string{"tail", "--uid=a", "--token=b"}, nil, `--uid and --token can't be used together`},
+		{[]string{"tail", "--url=ws://a"}, nil, `tail: --url: "ws://a" is not a URL such as https://app.example.com/events`},
+		{[]string{"tail", "--last-event-id=a\nb"}, nil, `tail: --last-event-id: it has control characters, which no id has`},
+
+		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: expected duration but got "soon": time: invalid duration "soon"`},
+		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: streams are sent with credentials, so every origin must be named: "*" is refused`},
+		{[]string{"serve"}, environment{"ROWCAST_INSECURE_UID": "maybe"}, `--insecure-uid: from $ROWCAST_INSECURE_UID: "maybe": it takes no value, or "anywhere"`},
+		{[]string{"serve"}, environment{"ROWCAST_REPLAYS": "0"}, `serve: --replays: at least one connection is needed`},
+	}
+	for _, tt := range tests {
+		code, stdout, stderr := run(t, tt.env, tt.args...)
+		if want := "rowcast: " + tt.want + "\n"; code != 2 || stdout != "" || stderr != want {
+			t.Errorf("rowcast %q %v: got %d, %q, %q, want 2, %q", tt.args, tt.env, code, stdout, stderr, want)
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package main_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/sql/dbtest"
+)
+
+// Where no URL is given, libpq's variables say which database.
+func TestDatabaseOfLibpqsVariables(t *testing.T) {
+	t.Parallel()
+	config, err := pgconn.ParseConfig(dbtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	migrate := command(t, t.TempDir(), "migrate")
+	_, address := pgconn.NetworkAddress(config.Host, config.Port)
+	port := address[strings.LastIndexAny(address, ".:")+1:]
+	migrate.Env = append(migrate.Env, "PGHOST="+config.Host, "PGPORT="+port, "PGUSER="+config.User, "PGDATABASE="+config.Database)
+	out, err := migrate.CombinedOutput()
+	if want := "The schema rowcast is up to date: version 1.\n"; err != nil || string(out) != want {
+		t.Errorf("got %v, %q, want %q", err, out, want)
+	}
+}
+
+func TestNoDatabaseIsGiven(t *testing.T) {
+	t.Parallel()
+	migrate := command(t, t.TempDir(), "migrate")
+	migrate.Env = append(migrate.Env, "PGPORT=1", "PGUSER=me")
+	out, err := migrate.CombinedOutput()
+	const begin, end = "rowcast: no connection to PostgreSQL at ", " (neither --database-url nor DATABASE_URL is given)\n"
+	if got := string(out); exitCode(err) != 1 || !strings.HasPrefix(got, begin) || !strings.HasSuffix(got, end) || strings.Count(got, "\n") != 1 {
+		t.Errorf("got %v, %q", err, got)
+	}
+}
+
+// What PostgreSQL itself says against a connection is passed on.
+func TestDatabaseRefuses(t *testing.T) {
+	t.Parallel()
+	dsn, err := url.Parse(dbtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing, prisma := *dsn, *dsn
+	missing.Path = "/nowhere"
+	prisma.RawQuery += "&schema=public"
+	config, err := pgconn.ParseConfig(dsn.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, where := pgconn.NetworkAddress(config.Host, config.Port)
+	for _, tt := range []struct{ dsn, want string }{
+		{missing.String(), `, database "nowhere", user "postgres": FATAL: database "nowhere" does not exist (SQLSTATE 3D000)`},
+		{
+			prisma.String(), `, database "` + config.Database + `", user "postgres": FATAL: unrecognized configuration parameter "schema" (SQLSTATE 42704)` +
+				" (leave out of the database URL what is meant for another program)",
+		},
+	} {
+		code, _, stderr := run(t, nil, "migrate", "--database-url", tt.dsn)
+		if want := "rowcast: no connection to PostgreSQL at " + where + tt.want + "\n"; code != 1 || stderr != want {
+			t.Errorf("got %d, %q, want 1, %q", code, stderr, want)
+		}
+	}
+}

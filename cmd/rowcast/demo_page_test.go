@@ -1,0 +1,255 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// testDemoPage looks at the demo's page, each time on a database of its own.
+func testDemoPage(t *testing.T, chromium browser) {
+	t.Parallel()
+	for name, test := range map[string]func(*testing.T, *demoUser){
+		"it shows what concerns its user, in every tab":  testDemoTabs,
+		"toasts, bell and title tell what is new":        testDemoBell,
+		"the form inserts, and says what is wrong":       testDemoForm,
+		"what is in the table is there after a reload":   testDemoReload,
+		"what comes while it is opened is not lost":      testDemoGap,
+		"it resumes at the next hub":                     testDemoRestart,
+		"data is never HTML":                             testDemoHTML,
+		"a name that one tab listens for all listen for": testDemoNames,
+		"it fits a small screen":                         testDemoSmall,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			test(t, &demoUser{t: t, dsn: dsn, demo: startDemo(t, dsn), profile: chromium.profile(t)})
+		})
+	}
+}
+
+// A demoUser has a browser, and psql.
+type demoUser struct {
+	t       *testing.T
+	dsn     string
+	demo    demo
+	profile browser
+}
+
+// open opens the page of alice or bob and waits until it is live.
+func (u *demoUser) open(uid string) page {
+	u.t.Helper()
+	p := u.profile.open(u.t, u.demo.url+"/?uid="+uid)
+	p.await(live)
+	return p
+}
+
+func (u *demoUser) execute(statements ...string) {
+	u.t.Helper()
+	runSQL(u.t, u.dsn, statements...)
+}
+
+// What the page shows, as JavaScript.
+const (
+	live   = `document.querySelector("#state").dataset.state === "open"`
+	titles = `[...document.querySelectorAll("#list .title")].map((title) => title.textContent)`
+	toasts = `[...document.querySelectorAll(".toast p")].map((text) => text.textContent)`
+	count  = `document.querySelector("#count").hidden ? "" : document.querySelector("#count").textContent`
+	result = `document.querySelector("#result").textContent`
+)
+
+func insertFor(recipient, msg string) string {
+	return fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES (%s, 'notify', jsonb_build_object('msg', '%s'))`, recipient, msg)
+}
+
+// awaitTitles waits until the list has as many entries as wanted, and compares.
+func awaitTitles(p page, want ...string) {
+	p.t.Helper()
+	p.await(fmt.Sprintf("(%s).length >= %d", titles, len(want)))
+	if got := value[[]string](p, titles); !reflect.DeepEqual(got, want) {
+		p.t.Errorf("the list shows %q, want %q", got, want)
+	}
+}
+
+func testDemoTabs(_ *testing.T, u *demoUser) {
+	alice, again, bob := u.open("alice"), u.open("alice"), u.open("bob")
+	u.execute(
+		insertFor("'alice'", "for Alice"),
+		insertFor("'bob'", "for Bob"),
+		insertFor("NULL", "for everyone"),
+		`BEGIN; `+insertFor("NULL", "never was")+`; ROLLBACK`,
+	)
+	awaitTitles(alice, "for everyone", "for Alice")
+	u.execute(`NOTIFY rowcast, 'by hand'`) // in no order with rows, but for waiting
+	awaitTitles(alice, "by hand", "for everyone", "for Alice")
+	u.execute(insertFor("NULL", "the last"))
+	awaitTitles(alice, "the last", "by hand", "for everyone", "for Alice")
+	awaitTitles(again, "the last", "by hand", "for everyone", "for Alice")
+	awaitTitles(bob, "the last", "by hand", "for everyone", "for Bob")
+	const ids = `[...document.querySelectorAll("#list .id")].map((id) => id.textContent.slice(0, 3))`
+	if got, want := value[[]string](alice, ids), []string{"row", "by ", "row", "row"}; !reflect.DeepEqual(got, want) {
+		u.t.Errorf("the rows' ids: %q, want %q", got, want)
+	}
+}
+
+func testDemoBell(t *testing.T, u *demoUser) {
+	p := u.open("alice")
+	if got := value[string](p, count); got != "" {
+		t.Errorf("the bell begins with %q", got)
+	}
+	u.execute(insertFor("'alice'", "one"), insertFor("'alice'", "two"))
+	awaitTitles(p, "two", "one")
+	if got, want := value[[]string](p, toasts), []string{"one", "two"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("toasts: %q, want %q", got, want)
+	}
+	if got, want := value[string](p, count), "2"; got != want {
+		t.Errorf("count: %q, want %q", got, want)
+	}
+	if got := value[string](p, "document.title"); !strings.HasPrefix(got, "(2) Alice") {
+		t.Errorf("title: %q", got)
+	}
+	p.do(chromedp.Click("#bell"))
+	if got := value[string](p, count); got != "" {
+		t.Errorf("after a click on it, the bell says %q", got)
+	}
+}
+
+func testDemoForm(_ *testing.T, u *demoUser) {
+	bob := u.open("bob")
+	alice := u.open("alice")
+	alice.do(chromedp.Click(`[name=recipient][value=bob]`))
+	alice.fill(`[name=data]`, `It's "done" \o/`)
+	statement := value[string](alice, `document.querySelector("#sql").textContent`)
+	alice.do(chromedp.Click(`#write [type=submit]`))
+	alice.await(result + ` === "INSERT 0 1, row 1"`)
+	awaitTitles(bob, `It's "done" \o/`)
+	u.execute(statement) // what it says that it runs, psql can run
+	awaitTitles(bob, `It's "done" \o/`, `It's "done" \o/`)
+	for event, want := range map[string]string{"rowcast.x": `"event_is_not_reserved"`, "": `"event_is_1_to_128_bytes"`} {
+		alice.fill(`[name=event]`, event+enter)
+		alice.await(fmt.Sprintf(`%s.includes('%s') && document.querySelector("#result.wrong")`, result, want))
+	}
+	alice.fill(`[name=event]`, "x")
+	alice.fill(`[name=data]`, `{"msg": `+enter)
+	alice.await(result + `.includes("invalid input syntax for type json")`)
+}
+
+func testDemoReload(_ *testing.T, u *demoUser) {
+	u.execute(insertFor("'alice'", "one"), insertFor("'bob'", "another"), insertFor("NULL", "two"))
+	p := u.open("alice")
+	awaitTitles(p, "two", "one")
+	u.execute(insertFor("'alice'", "three"))
+	awaitTitles(p, "three", "two", "one")
+	p.do(chromedp.Reload())
+	p.await(live)
+	u.execute(insertFor("'alice'", "four"))
+	awaitTitles(p, "four", "three", "two", "one")
+}
+
+// testDemoGap inserts between the page's look at the table and its stream.
+func testDemoGap(t *testing.T, u *demoUser) {
+	u.execute(insertFor("'alice'", "before"))
+	p := u.profile.open(t, "about:blank")
+	const hold = `const real = fetch;
+		window.fetch = async (...request) => {
+			const answer = await real(...request);
+			await new Promise((release) => (window.release = release));
+			return answer;
+		}`
+	if _, err := chromedp.Call(p.ctx, cdppage.AddScriptToEvaluateOnNewDocument, cdppage.AddScriptToEvaluateOnNewDocumentParams{Source: hold}); err != nil {
+		t.Fatal(err)
+	}
+	p.do(chromedp.Navigate(u.demo.url + "/?uid=alice"))
+	p.await(`"release" in window`)
+	u.execute(insertFor("'alice'", "between"), insertFor("'bob'", "not hers"))
+	value[bool](p, "release(), true")
+	p.await(live)
+	u.execute(insertFor("'alice'", "after"))
+	awaitTitles(p, "after", "between", "before")
+}
+
+func testDemoRestart(t *testing.T, u *demoUser) {
+	begin := func(address string) *demoProcess {
+		return spawn(t, command(t, t.TempDir(), "demo", "--listen", address, "--database-url", u.dsn))
+	}
+	first := begin("127.0.0.1:0")
+	u.demo = first.demo
+	p := u.open("alice")
+	u.execute(insertFor("'alice'", "before"))
+	awaitTitles(p, "before")
+	first.stop(syscall.SIGTERM)
+	p.await("!(" + live + ")")
+	u.execute(insertFor("'alice'", "meanwhile"), insertFor("NULL", "meanwhile, too"))
+	address := strings.TrimPrefix(u.demo.url, "http://")
+	second := begin(address)
+	p.await(live)
+	awaitTitles(p, "meanwhile, too", "meanwhile", "before")
+	second.kill()
+	u.execute(insertFor("'alice'", "and again"))
+	begin(address)
+	awaitTitles(p, "and again", "meanwhile, too", "meanwhile", "before")
+	u.execute(insertFor("'alice'", "after"))
+	awaitTitles(p, "after", "and again", "meanwhile, too", "meanwhile", "before")
+}
+
+func testDemoHTML(t *testing.T, u *demoUser) {
+	const attack = `<img src=x onerror="pwned=1"><script>pwned=1</script><b>bold</b>`
+	p := u.open("alice")
+	insert := func(event string, data map[string]any) {
+		conn, err := pgx.Connect(t.Context(), u.dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		if _, err := conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (event, data) VALUES ($1, $2)`, event, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.fill("#name", attack+enter)
+	insert("notify", map[string]any{"msg": attack})
+	insert("notify", map[string]any{"msg": []string{attack}, attack: attack})
+	insert(attack, map[string]any{"msg": attack, "__proto__": map[string]any{"msg": attack}})
+	for _, when := range []string{"live", "from the table"} {
+		p.await(live + " && (" + titles + ").length >= 3")
+		if got := value[[]string](p, titles); len(got) != 3 || got[0] != attack || got[2] != attack {
+			t.Errorf("%s: the list shows %q", when, got)
+		}
+		if value[bool](p, `"pwned" in window || document.querySelector("#list img, #list b, #list script, #toasts img, #names img, #toasts b, #names b") !== null`) {
+			t.Errorf("%s: data was taken for HTML", when)
+		}
+		p.do(chromedp.Reload())
+	}
+	// Were it ever, the page's policy would still not let it run.
+	p.await(live)
+	const refused = `(() => { try { document.body.innerHTML = "<b>"; return false } catch (error) { return error instanceof TypeError } })()`
+	if !value[bool](p, refused) {
+		t.Error("the page's policy lets a string become HTML")
+	}
+}
+
+func testDemoNames(_ *testing.T, u *demoUser) {
+	alice, bob := u.open("alice"), u.open("bob")
+	bob.fill("#name", "order.shipped"+enter)
+	alice.await(`document.querySelector("#names").textContent.includes("order.shipped")`)
+	u.execute(`INSERT INTO rowcast.notifications (event, data) VALUES ('order.shipped', '{"msg": "on its way"}')`)
+	awaitTitles(alice, "on its way")
+	awaitTitles(bob, "on its way")
+}
+
+func testDemoSmall(t *testing.T, u *demoUser) {
+	u.execute(insertFor("'alice'", strings.Repeat("long", 50)))
+	p := u.open("alice")
+	p.do(chromedp.EmulateViewport(360, 740))
+	if got := value[int](p, "document.documentElement.scrollWidth"); got > 360 {
+		t.Errorf("the page is %d pixels wide, want at most 360", got)
+	}
+}

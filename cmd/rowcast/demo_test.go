@@ -1,0 +1,284 @@
+package main_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"html"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// TestDemo is the life of a demo with a PostgreSQL of its own: from nothing, next to a second one, killed, recovered, anew.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	home := newHome(t)
+	begin := func(args ...string) *demoProcess {
+		cmd := command(t, home, append([]string{"demo", "--listen", "127.0.0.1:0"}, args...)...)
+		cmd.Env = append(cmd.Env, "PGSERVICE=theirs", "PGHOST=theirs", "PGOPTIONS=-c default_transaction_read_only=on") // not for this one
+		return spawn(t, cmd)
+	}
+	d := begin()
+	if !strings.Contains(d.out.String(), home) {
+		t.Fatalf("the demo is not in its home %s:\n%s", home, d.out)
+	}
+	if got := ask(t, http.MethodGet, d.url+"/"); got.status != http.StatusOK || !strings.Contains(html.UnescapeString(got.body), d.psql) {
+		t.Errorf("page: %d, %s\nwant one that has %s", got.status, got.body, d.psql)
+	}
+	tellAlice(t, d.demo)
+	second, err := command(t, home, "demo").CombinedOutput()
+	if exitCode(err) != 1 || !strings.Contains(string(second), "only one demo runs at a time") {
+		t.Errorf("a second demo ends with %v and says:\n%s", err, second)
+	}
+
+	d.kill()
+	d = begin()
+	if got, want := d.rows("alice"), []string{`{"n":1}`, `{"n":2}`}; !slices.Equal(got, want) {
+		t.Errorf("after a kill, there are %v, want %v", got, want)
+	}
+	postmaster := postmasterOf(t, home)
+	d.stop(syscall.SIGTERM)
+	if err := syscall.Kill(postmaster, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the demo has ended, but its PostgreSQL (pid %d) has not: %v", postmaster, err)
+	}
+
+	d = begin("--fresh")
+	if got := d.rows("alice"); len(got) != 0 {
+		t.Errorf("a fresh demo begins with %v", got)
+	}
+	// Without its PostgreSQL the demo has no reason to go on.
+	if err := syscall.Kill(postmasterOf(t, home), syscall.SIGQUIT); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.wait(); exitCode(err) != 1 || !strings.Contains(d.err.String(), "PostgreSQL in "+filepath.Join(home, "cache")) {
+		t.Errorf("with its PostgreSQL killed, the demo ends with %v and says:\n%s", err, d.err)
+	}
+}
+
+// tellAlice inserts what reaches Alice, by the page and by psql.
+func tellAlice(t *testing.T, d demo) {
+	t.Helper()
+	hears := listenToDemo(t, d, "alice")
+	if got := d.post(`{"recipient": "alice", "event": "notify", "data": "{\"n\": 1}"}`); got.status != http.StatusCreated {
+		t.Errorf("insert: %d %s", got.status, got.body)
+	}
+	hears(`{"n": 1}`)
+	d.runPsql(`INSERT INTO rowcast.notifications (data) VALUES ('{"n": 2}')`)
+	hears(`{"n": 2}`)
+	d.runPsql(`NOTIFY rowcast, 'by hand'`)
+	hears(`"by hand"`)
+}
+
+// TestDemoAsNobody shows that a user without any rights can run it. That root can is shown by TestDemo, when root runs it.
+func TestDemoAsNobody(t *testing.T) {
+	t.Parallel()
+	nobody, err := user.Lookup("nobody")
+	if err != nil || os.Geteuid() != 0 {
+		t.Skip("only root can start a program as the user nobody")
+	}
+	uid, _ := strconv.ParseUint(nobody.Uid, 10, 32)
+	gid, _ := strconv.ParseUint(nobody.Gid, 10, 32)
+	home := newHome(t)
+	cmd := command(t, home, "demo", "--listen", "127.0.0.1:0")
+	program := filepath.Join(home, "rowcast") // go test keeps its own from other users
+	if out, err := exec.Command("cp", cmd.Path, program).CombinedOutput(); err != nil {
+		t.Fatalf("copy the program: %v: %s", err, out)
+	}
+	if err := os.Chown(home, int(uid), int(gid)); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Path, cmd.Dir = program, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	d := spawn(t, cmd)
+	hears := listenToDemo(t, d.demo, "bob")
+	if got := d.post(`{"event": "message", "data": "1"}`); got.status != http.StatusCreated {
+		t.Errorf("insert: %d %s", got.status, got.body)
+	}
+	hears("1")
+	postmaster := postmasterOf(t, home)
+	d.stop(syscall.SIGINT)
+	if err := syscall.Kill(postmaster, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("PostgreSQL (pid %d) is left: %v", postmaster, err)
+	}
+}
+
+func TestDemoOnOwnDatabase(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	d := startDemo(t, dsn)
+	if !strings.Contains(d.out.String(), "not a private database") {
+		t.Errorf("the demo does not say whose database it is:\n%s", d.out)
+	}
+	if want := "installed the schema"; !strings.Contains(d.err.String(), want) {
+		t.Errorf("the demo does not say that it %s:\n%s", want, d.err)
+	}
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`)
+	if got, want := d.rows("alice"), []string{"1"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	d.runPsql(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '2')`)
+	if got, want := d.rows("bob"), []string{"2"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestDemoHidesPassword(t *testing.T) {
+	t.Parallel()
+	dsn, err := url.Parse(dbtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn.User = url.UserPassword(dsn.User.Username(), "secret")
+	for _, dsn := range []string{dsn.String(), fmt.Sprintf("host=%s port=%s user=%s dbname=%s password=secret",
+		dsn.Query().Get("host"), dsn.Query().Get("port"), dsn.User.Username(), dsn.Path[1:])} {
+		d := startDemo(t, dsn)
+		page := ask(t, http.MethodGet, d.url+"/")
+		if shown := d.out.String() + d.err.String() + page.body; strings.Contains(shown, "secret") {
+			t.Errorf("the password is shown:\n%s", shown)
+		}
+		d.runPsql("SELECT 1")
+	}
+}
+
+func TestDemoTakesAnotherPort(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	d := startDemo(t, dbtest.Database(t), "--listen", taken.Addr().String())
+	if got, want := d.err.String(), taken.Addr().String()+" is taken"; !strings.Contains(got, want) {
+		t.Errorf("the demo says %q, want %q", got, want)
+	}
+	if got := ask(t, http.MethodGet, d.url+"/"); got.status != http.StatusOK {
+		t.Errorf("page: %d", got.status)
+	}
+}
+
+func TestDemoListensHereOnly(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{":8080", "0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "example.com:8080"} {
+		code, _, errs := run(t, nil, "demo", "--listen", address)
+		if code != 2 || !strings.Contains(errs, "this machine only") {
+			t.Errorf("--listen %s ends with %d and says %s", address, code, errs)
+		}
+	}
+}
+
+func TestDemoWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	code, _, errs := run(t, environment{"DATABASE_URL": "postgres://u:secret@127.0.0.1:1/d?sslmode=disable"}, "demo", "--listen", "127.0.0.1:0")
+	if code != 1 || !strings.Contains(errs, "no connection to PostgreSQL at 127.0.0.1:1") || strings.Contains(errs, "secret") {
+		t.Errorf("it ends with %d and says %s", code, errs)
+	}
+}
+
+func TestDemoRefuses(t *testing.T) {
+	t.Parallel()
+	d := startDemo(t, dbtest.Database(t))
+	const row = `{"recipient": "alice", "event": "notify", "data": "{}"}`
+	for name, test := range map[string]struct {
+		body    string
+		headers []string
+		status  int
+		text    string
+	}{
+		"a page that lets its name resolve to this machine": {row, []string{"Host", "evil.example"}, http.StatusForbidden, "localhost"},
+		"a page of another site":                            {row, []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, ""},
+		"a page of another port":                            {row, []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden, ""},
+		"a page of another origin, in an old browser":       {row, []string{"Origin", "http://evil.example"}, http.StatusForbidden, ""},
+		"a reserved event":                                  {`{"event": "rowcast.x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_is_not_reserved"},
+		"an empty recipient":                                {`{"recipient": "", "event": "x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "recipient_is_1_to_256_bytes"},
+		"an event with a line break":                        {`{"event": "a\nb", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_has_no_line_break"},
+		"an event with NUL":                                 {`{"event": "a\u0000b", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "0x00"},
+		"data that is not JSON":                             {`{"event": "x", "data": "{"}`, nil, http.StatusUnprocessableEntity, "invalid input syntax for type json"},
+		"a request that is not JSON":                        {`recipient=alice`, nil, http.StatusBadRequest, "read the request"},
+		"an unknown field":                                  {`{"event": "x", "data": "{}", "id": 1}`, nil, http.StatusBadRequest, "unknown field"},
+		"a body without end":                                {`{"data": "` + strings.Repeat("x", 17<<20), nil, http.StatusBadRequest, "too large"},
+	} {
+		got := d.post(test.body, test.headers...)
+		if got.status != test.status || !strings.Contains(got.body, test.text) {
+			t.Errorf("%s: got %d %s, want %d %s", name, got.status, got.body, test.status, test.text)
+		}
+	}
+	if got := d.rows("alice"); got != nil {
+		t.Errorf("inserted all the same: %v", got)
+	}
+	if got := d.post(row, "Sec-Fetch-Site", "same-origin", "Origin", d.url); got.status != http.StatusCreated {
+		t.Errorf("the page's own request: %d %s", got.status, got.body)
+	}
+}
+
+// listenToDemo opens a stream. What it returns waits for data, and fails if other data comes.
+func listenToDemo(t *testing.T, d demo, uid string) func(want string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/events?uid="+uid, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { response.Body.Close() })
+	text, event := bufio.NewScanner(response.Body), ""
+	next := func() string {
+		for text.Scan() {
+			field, value, _ := strings.Cut(text.Text(), ": ")
+			switch {
+			case field == "data" && event != "rowcast.beat":
+				return value
+			case field == "event":
+				event = value
+			case text.Text() == "":
+				event = ""
+			}
+		}
+		return fmt.Sprintf("the end of the stream (%v)", text.Err())
+	}
+	next() // hello: from now on nothing is missed
+	return func(want string) {
+		t.Helper()
+		if got := next(); got != want {
+			t.Errorf("the stream tells %s, want %s", got, want)
+		}
+	}
+}
+
+func postmasterOf(t *testing.T, home string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(home, "cache", "rowcast", "demo", "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	pid, err := strconv.Atoi(string(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func exitCode(err error) int {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	return -1
+}

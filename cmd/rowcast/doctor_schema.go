@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql"
+)
+
+func (e *examination) schema(ctx context.Context) (finding, error) {
+	var there bool
+	if err := e.ask(ctx, "SELECT to_regnamespace('rowcast') IS NOT NULL", &there); err != nil {
+		return finding{}, err
+	}
+	if !there {
+		return finding{failure, "there is no schema rowcast in this database", "rowcast migrate"}, nil
+	}
+	return fine("the schema rowcast is there"), nil
+}
+
+// rights are asked for by the catalog's numbers: names in a schema that may not be used cannot be asked about.
+func (e *examination) rights(ctx context.Context) (finding, error) {
+	const query = `SELECT privilege || ' ON ' || kind || 'rowcast' || coalesce('.' || name, '') FROM (
+		SELECT 'USAGE' AS privilege, 'SCHEMA ' AS kind, NULL AS name, has_schema_privilege(oid, 'USAGE') AS has
+			FROM pg_namespace WHERE nspname = 'rowcast'
+		UNION ALL SELECT privilege, '', relname, has_table_privilege(c.oid, privilege)
+			FROM (VALUES ('notifications', 'SELECT'), ('history', 'SELECT'), ('migrations', 'SELECT'), ('epoch', 'SELECT'), ('epoch', 'INSERT'))
+				needed (name, privilege) JOIN pg_class c ON relname = name
+			WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast')
+		UNION ALL SELECT 'EXECUTE', 'FUNCTION ', p.oid::regprocedure::text, has_function_privilege(p.oid, 'EXECUTE')
+			FROM pg_proc p WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast')
+	) needed WHERE NOT has`
+	missing, err := e.list(ctx, query)
+	if err != nil {
+		return finding{}, err
+	}
+	if len(missing) > 0 {
+		var role, mend string
+		if err := e.ask(ctx, "SELECT quote_ident(current_user)", &role); err != nil {
+			return finding{}, err
+		}
+		for _, right := range missing {
+			mend += fmt.Sprintf("GRANT %s TO %s;\n", strings.Replace(right, "rowcast.rowcast.", "rowcast.", 1), role)
+		}
+		return finding{failure, fmt.Sprintf("the role %s has not all the rights of a hub", role), mend}, nil
+	}
+	var filtered bool
+	const policies = `SELECT coalesce(bool_or(row_security_active(c.oid)), false) FROM pg_class c
+		WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r'`
+	if err := e.ask(ctx, policies, &filtered); err != nil {
+		return finding{}, err
+	}
+	if filtered {
+		return finding{
+			failure, "row-level security hides rows from this role, and the hub refuses to read so",
+			"give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY",
+		}, nil
+	}
+	return fine("the role has all that a hub needs"), nil
+}
+
+func (e *examination) list(ctx context.Context, query string) ([]string, error) {
+	rows, err := e.conn.Query(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+func (e *examination) migrations(ctx context.Context) (finding, error) {
+	err := sql.Check(ctx, e.conn)
+	if errors.Is(err, sql.ErrNoSchema) {
+		return finding{failure, err.Error(), "rowcast migrate"}, nil
+	}
+	if errors.Is(err, sql.ErrRestored) {
+		err = nil // the version is right; rows tells of the other thing
+	}
+	return fine("the schema is as this rowcast needs it: version %d", sql.Version()), err
+}
+
+func (e *examination) trigger(ctx context.Context) (finding, error) {
+	const mend = "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;"
+	var enabled string
+	err := e.ask(ctx, "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = 'rowcast.notifications'::regclass AND tgname = 'ring'", &enabled)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return finding{failure, "there is no trigger ring on rowcast.notifications: nothing wakes a hub but its look of every second", "drop the schema and run rowcast migrate, or make the trigger as rowcast migrate --print says"}, nil
+	case err != nil:
+		return finding{}, err
+	case enabled == "D":
+		return finding{failure, "the trigger is disabled: nothing wakes a hub but its look of every second", mend}, nil
+	case enabled != "A":
+		return finding{warning, "the trigger does not fire in sessions with session_replication_role = replica", mend}, nil
+	}
+	return fine("it rings, in every session"), nil
+}
+
+// tables are logged, but for the one whose being emptied by a crash is the point of it.
+func (e *examination) tables(ctx context.Context) (finding, error) {
+	var epoch, others bool
+	const query = `SELECT bool_or(relname = 'epoch' AND relpersistence <> 'u'), bool_or(relname <> 'epoch' AND relpersistence = 'u')
+		FROM pg_class WHERE relnamespace = 'rowcast'::regnamespace AND relkind = 'r'`
+	if err := e.ask(ctx, query, &epoch, &others); err != nil {
+		return finding{}, err
+	}
+	switch {
+	case epoch:
+		return finding{failure, "rowcast.epoch is not UNLOGGED, so a crash is not noticed", "ALTER TABLE rowcast.epoch SET UNLOGGED;"}, nil
+	case others:
+		return finding{failure, "a table besides rowcast.epoch is UNLOGGED: a crash empties it", "ALTER TABLE rowcast.notifications SET LOGGED; ALTER TABLE rowcast.history SET LOGGED;"}, nil
+	}
+	return fine("rowcast.epoch is unlogged, the others are not"), nil
+}
+
+// rows that are visible, and yet of no transaction that this server has ended, were given their numbers by another one, or by
+// hand.
+func (e *examination) rows(ctx context.Context) (finding, error) {
+	err := sql.Check(ctx, e.conn)
+	if errors.Is(err, sql.ErrRestored) {
+		return finding{failure, "the table was restored from another server; its rows carry transaction numbers that this one is still to give", "rowcast migrate"}, nil
+	}
+	if err != nil {
+		return finding{}, err
+	}
+	const foreign = "xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot())"
+	var forged bool
+	if err := e.ask(ctx, "SELECT EXISTS (SELECT FROM rowcast.notifications WHERE "+foreign+")", &forged); err != nil {
+		return finding{}, err
+	}
+	if forged {
+		return finding{
+			failure, "some rows carry transaction numbers that this server has not given: they are not sent before it does",
+			"leave the column xid to its default; UPDATE rowcast.notifications SET xid = '1' WHERE " + foreign + ";",
+		}, nil
+	}
+	return fine("all are of this server's transactions"), nil
+}
+
+func (e *examination) hubs(ctx context.Context) (finding, error) {
+	var hubs int
+	const query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'rowcast listener'"
+	if err := e.ask(ctx, query, &hubs); err != nil {
+		return finding{}, err
+	}
+	if hubs == 0 {
+		return finding{warning, "none is connected", "rowcast serve"}, nil
+	}
+	return fine("connected: %d", hubs), nil
+}
+
+// parkLock looks at who has the lock by which hubs and the trigger agree on who rings.
+func (e *examination) parkLock(ctx context.Context) (finding, error) {
+	query := fmt.Sprintf(`SELECT
+			count(*) FILTER (WHERE mode = 'ShareLock'),
+			coalesce(max(pid) FILTER (WHERE mode = 'ExclusiveLock'), 0),
+			coalesce(max(application_name) FILTER (WHERE mode = 'ExclusiveLock'), '')
+		FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
+		WHERE locktype = 'advisory' AND granted AND classid = %d AND objid = %d AND objsubid = 2
+			AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())`, sql.ParkLock1, sql.ParkLock2)
+	var shared, holder int
+	var name string
+	if err := e.ask(ctx, query, &shared, &holder, &name); err != nil {
+		return finding{}, err
+	}
+	switch {
+	case holder != 0 && name == "rowcast park lock":
+		return fine("a hub is parked: INSERTs ring it"), nil
+	case holder != 0:
+		return finding{
+			warning, fmt.Sprintf("a session that is no hub holds it (pid %d, application %q): every INSERT rings, as if all hubs slept", holder, name),
+			fmt.Sprintf("SELECT pg_terminate_backend(%d);", holder),
+		}, nil
+	case shared > 0:
+		return fine("no hub is parked; transactions that did not ring and are still open: %d", shared), nil
+	}
+	return fine("no hub is parked: INSERTs do not ring"), nil
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+func (e *examination) connection(ctx context.Context) (finding, error) {
+	var err error
+	if e.conn, err = pgx.ConnectConfig(ctx, e.config); err != nil {
+		return finding{}, err
+	}
+	var database, role string
+	err = e.ask(ctx, "SELECT current_database(), current_user, pg_has_role('pg_read_all_stats', 'USAGE')", &database, &role, &e.allSeen)
+	return fine("%s, database %q, as role %q", e.conn.PgConn().Conn().RemoteAddr(), database, role), err
+}
+
+func (e *examination) version(ctx context.Context) (finding, error) {
+	const oldest = 13
+	var version string
+	var number int
+	if err := e.ask(ctx, "SELECT current_setting('server_version'), current_setting('server_version_num')::int", &version, &number); err != nil {
+		return finding{}, err
+	}
+	if number/10000 < oldest {
+		return finding{failure, "PostgreSQL " + version, fmt.Sprintf("upgrade PostgreSQL to %d or later", oldest)}, nil
+	}
+	return fine("PostgreSQL %s", version), nil
+}
+
+func (e *examination) primary(ctx context.Context) (finding, error) {
+	var standby bool
+	if err := e.ask(ctx, "SELECT pg_is_in_recovery()", &standby); err != nil {
+		return finding{}, err
+	}
+	if standby {
+		return finding{
+			failure, "this is a standby, whose snapshots leave out the transactions that are running on the primary",
+			"connect to the primary: name all hosts and add target_session_attrs=read-write",
+		}, nil
+	}
+	return fine("this is no standby"), nil
+}
+
+// listen tries whether a NOTIFY from another connection arrives, as it does not through a transaction pooler.
+func (e *examination) listen(ctx context.Context) (finding, error) {
+	pooled := finding{
+		failure, "a NOTIFY does not arrive: the connection goes through a transaction pooler such as PgBouncer",
+		"connect the hub directly to PostgreSQL, or start it with --poll",
+	}
+	channel := fmt.Sprintf("rowcast_doctor_%d", rand.Int64())
+	if _, err := e.conn.PgConn().Exec(ctx, "LISTEN "+channel).ReadAll(); err != nil {
+		pooled.text += fmt.Sprintf(" (%s)", oneLine(err))
+		return pooled, nil
+	}
+	other, err := pgx.ConnectConfig(ctx, e.config)
+	if err != nil {
+		return finding{}, err
+	}
+	defer func() { _ = other.Close(context.Background()) }()
+	began := time.Now()
+	if _, err := other.PgConn().Exec(ctx, "NOTIFY "+channel).ReadAll(); err != nil {
+		return finding{}, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err := e.conn.PgConn().WaitForNotification(waiting); err != nil {
+		if e.conn.IsClosed() {
+			return finding{}, err
+		}
+		return pooled, nil
+	}
+	took := time.Since(began)
+	if _, err := e.conn.PgConn().Exec(ctx, "UNLISTEN "+channel).ReadAll(); err != nil {
+		return finding{}, err
+	}
+	var pid uint32
+	if err := e.ask(ctx, "SELECT pg_backend_pid()", &pid); err != nil {
+		return finding{}, err
+	}
+	if pid != e.conn.PgConn().PID() {
+		return fine("a NOTIFY arrives, through a pooler that keeps sessions apart, after %v", took.Round(100*time.Microsecond)), nil
+	}
+	return fine("a NOTIFY arrives, after %v", took.Round(100*time.Microsecond)), nil
+}
+
+// connections are counted as PostgreSQL does: those of the server, the database and the role, as far as they have limits.
+func (e *examination) connections(ctx context.Context) (finding, error) {
+	const enough = 10 // a hub has two, up to four more by default for replays, and an old one may not have ended yet
+	const query = `SELECT
+		current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+			- coalesce(current_setting('reserved_connections', true), '0')::int - (SELECT sum(numbackends) FROM pg_stat_database)::int,
+		(SELECT CASE WHEN datconnlimit >= 0 THEN datconnlimit - numbackends END
+			FROM pg_database JOIN pg_stat_database USING (datname) WHERE datname = current_database()),
+		(SELECT CASE WHEN rolconnlimit >= 0 THEN rolconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE usename = rolname) END::int
+			FROM pg_roles WHERE rolname = current_user)`
+	var server int
+	var database, role *int
+	if err := e.ask(ctx, query, &server, &database, &role); err != nil {
+		return finding{}, err
+	}
+	free, whose, setting := server, "the server", "raise max_connections"
+	if database != nil && *database < free {
+		free, whose, setting = *database, "this database", "raise the database's CONNECTION LIMIT"
+	}
+	if role != nil && *role < free {
+		free, whose, setting = *role, "this role", "raise the role's CONNECTION LIMIT"
+	}
+	if free < enough {
+		return finding{warning, fmt.Sprintf("%s has %d free connections; a hub needs six", whose, free), setting + ", or put the applications behind a pooler"}, nil
+	}
+	return fine("%s has %d free connections; a hub needs six", whose, free), nil
+}
+
+func (e *examination) timeouts(ctx context.Context) (finding, error) {
+	const query = `SELECT coalesce(string_agg(name || ' = ' || current_setting(name), ', ' ORDER BY name), '') FROM pg_settings
+		WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout',
+		'idle_in_transaction_session_timeout') AND setting <> '0'`
+	var set string
+	if err := e.ask(ctx, query, &set); err != nil {
+		return finding{}, err
+	}
+	if set == "" {
+		return fine("none are set"), nil
+	}
+	return fine("%s; the hub's sessions have their own", set), nil
+}
+
+func (e *examination) standbys(ctx context.Context) (finding, error) {
+	var names, commit string
+	var synchronous int
+	const query = `SELECT current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
+		(SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))`
+	if err := e.ask(ctx, query, &names, &commit, &synchronous); err != nil {
+		return finding{}, err
+	}
+	switch {
+	case names == "" || commit == "local" || commit == "off":
+		return fine("commits wait for none"), nil
+	case !e.allSeen:
+		return fine("commits wait for %s; whether it is there, only pg_monitor may see", names), nil
+	case synchronous == 0:
+		return finding{
+			warning, fmt.Sprintf("commits wait for %s, which is not connected: rows are told when it is back", names),
+			"start the standby, or take it out of synchronous_standby_names",
+		}, nil
+	}
+	return fine("commits wait for %s, and rows are told after that", names), nil
+}
+
+// queue matters because a full one makes every NOTIFY fail, and with it the INSERT that rings.
+func (e *examination) queue(ctx context.Context) (finding, error) {
+	var usage float64
+	if err := e.ask(ctx, "SELECT pg_notification_queue_usage()", &usage); err != nil {
+		return finding{}, err
+	}
+	f := fine("%.0f %% full", 100*usage)
+	if usage < 0.1 {
+		return f, nil
+	}
+	f.verdict, f.mend = warning, "some session has called LISTEN and then begun a transaction that it does not end: end it"
+	if usage > 0.5 {
+		f.verdict = failure
+		f.text += ": when it is full, INSERTs fail"
+	}
+	return f, nil
+}
+
+// transactions that did not ring and stay open keep the hubs from parking, and later ones from being rung for.
+func (e *examination) transactions(ctx context.Context) (finding, error) {
+	const query = `SELECT count(*), coalesce(extract(epoch FROM max(age)), 0)::float8, coalesce(string_agg(what, ', ' ORDER BY age DESC), '') FROM (
+		SELECT now() - xact_start AS age, 'pid ' || pid AS what FROM pg_stat_activity
+			WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+		UNION ALL SELECT now() - prepared, 'prepared ' || quote_literal(gid) FROM pg_prepared_xacts WHERE database = current_database()
+		ORDER BY age DESC LIMIT 5) old WHERE age > interval '1 minute'`
+	var count int
+	var seconds float64
+	var which string
+	if err := e.ask(ctx, query, &count, &seconds, &which); err != nil {
+		return finding{}, err
+	}
+	if count > 0 {
+		return finding{
+			warning, fmt.Sprintf("writing transactions are open for up to %v: %s; if they have inserted notifications, the hubs must poll",
+				time.Duration(seconds*float64(time.Second)).Round(time.Second), which),
+			"end them (pg_terminate_backend, ROLLBACK PREPARED), and consider idle_in_transaction_session_timeout",
+		}, nil
+	}
+	if !e.allSeen {
+		return fine("none of this role's has been writing for more than a minute; others' only pg_monitor may see"), nil
+	}
+	return fine("none has been writing for more than a minute"), nil
+}

@@ -1,0 +1,213 @@
+package main_test
+
+import (
+	"context"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// examine runs the doctor and returns what it finds, by check: verdict, text, and what mends it.
+func examine(t *testing.T, dsn string) (code int, found map[string]string, out string) {
+	t.Helper()
+	code, out, stderr := run(t, nil, "doctor", "--database-url", dsn)
+	if stderr != "" {
+		t.Errorf("on stderr: %s", stderr)
+	}
+	found = make(map[string]string)
+	last := ""
+	for _, m := range regexp.MustCompile(`(?m)^(?:(ok|warn|fail) +(.{12})  | +(→ ))(.*)$`).FindAllStringSubmatch(out, -1) {
+		if m[3] != "" {
+			found[last] += " " + m[3] + m[4]
+			continue
+		}
+		last = strings.TrimSpace(m[2])
+		found[last] = m[1] + " " + m[4]
+	}
+	return code, found, out
+}
+
+func TestDoctorFindsNothing(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn)
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_parks_total 1$`)
+	code, found, out := examine(t, dsn)
+	for check, want := range map[string]string{
+		"connection":   `ok .*, database "test_.*", as role "postgres"`,
+		"version":      `ok PostgreSQL \d+.*`,
+		"primary":      `ok this is no standby`,
+		"LISTEN":       `ok a NOTIFY arrives, after .*s`,
+		"connections":  `ok the server has \d+ free connections; a hub needs six`,
+		"timeouts":     `ok none are set`,
+		"standbys":     `ok commits wait for none`,
+		"NOTIFY queue": `ok 0 % full`,
+		"transactions": `ok none has been writing for more than a minute`,
+		"schema":       `ok the schema rowcast is there`,
+		"rights":       `ok the role has all that a hub needs`,
+		"migrations":   `ok the schema is as this rowcast needs it: version 1`,
+		"trigger":      `ok it rings, in every session`,
+		"tables":       `ok rowcast.epoch is unlogged, the others are not`,
+		"rows":         `ok all are of this server's transactions`,
+		"hubs":         `ok connected: 1`,
+		"park lock":    `ok a hub is parked: INSERTs ring it`,
+	} {
+		if !regexp.MustCompile("^" + want + "$").MatchString(found[check]) {
+			t.Errorf("%s: got %q, want %q", check, found[check], want)
+		}
+	}
+	if code != 0 || len(found) != 17 || !strings.HasSuffix(out, "\n\nAll is well.\n") {
+		t.Errorf("got %d, %s", code, out)
+	}
+}
+
+func TestDoctorFinds(t *testing.T) {
+	t.Parallel()
+	const ring = " → ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;"
+	tests := []struct {
+		name, check string
+		harm        []string
+		want        string
+	}{
+		{"no trigger", "trigger", []string{"DROP TRIGGER ring ON rowcast.notifications"}, "fail there is no trigger ring on rowcast.notifications: nothing wakes a hub but its look of every second → drop the schema and run rowcast migrate, or make the trigger as rowcast migrate --print says"},
+		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail the trigger is disabled: nothing wakes a hub but its look of every second" + ring},
+		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn the trigger does not fire in sessions with session_replication_role = replica" + ring},
+		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail rowcast.epoch is not UNLOGGED, so a crash is not noticed → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
+		{"unlogged rows", "tables", []string{"ALTER TABLE rowcast.notifications SET UNLOGGED"}, "fail a table besides rowcast.epoch is UNLOGGED: a crash empties it → ALTER TABLE rowcast.notifications SET LOGGED; ALTER TABLE rowcast.history SET LOGGED;"},
+		{"a restored dump", "rows", []string{"INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '9999999999')"}, "fail the table was restored from another server; its rows carry transaction numbers that this one is still to give → rowcast migrate"},
+		{
+			"forged rows", "rows",
+			[]string{"INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '9999999999')", "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())"},
+			"fail some rows carry transaction numbers that this server has not given: they are not sent before it does → leave the column xid to its default; UPDATE rowcast.notifications SET xid = '1' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot());",
+		},
+		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing or too old: version 0, needed is 1 → rowcast migrate"},
+		{"no schema", "schema", []string{"DROP SCHEMA rowcast CASCADE"}, "fail there is no schema rowcast in this database → rowcast migrate"},
+		{"no hub", "hubs", nil, "warn none is connected → rowcast serve"},
+		{"nobody parked", "park lock", nil, "ok no hub is parked: INSERTs do not ring"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			runSQL(t, dsn, tt.harm...)
+			code, found, out := examine(t, dsn)
+			if found[tt.check] != tt.want {
+				t.Errorf("got  %s\nwant %s\n%s", found[tt.check], tt.want, out)
+			}
+			if failed := strings.HasPrefix(tt.want, "fail"); (code == 1) != failed {
+				t.Errorf("exit code %d\n%s", code, out)
+			}
+		})
+	}
+}
+
+func TestDoctorWithoutAPatient(t *testing.T) {
+	t.Parallel()
+	code, found, out := examine(t, nobodyThere)
+	if code != 1 || found["connection"] != "fail "+noConnection || len(found) != 1 || strings.Contains(out, "secret") {
+		t.Errorf("got %d, %s", code, out)
+	}
+}
+
+func TestDoctorFindsAPooler(t *testing.T) {
+	t.Parallel()
+	_, found, _ := examine(t, pooler(t, dbtest.Database(t)))
+	want := "fail a NOTIFY does not arrive: the connection goes through a transaction pooler such as PgBouncer → connect the hub directly to PostgreSQL, or start it with --poll"
+	if found["LISTEN"] != want {
+		t.Errorf("got  %s\nwant %s", found["LISTEN"], want)
+	}
+}
+
+// A role without rights is told which it needs; with these and no others, a hub works.
+func TestDoctorGrantsTheRights(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := "Hub of " + strings.TrimPrefix(u.Path, "/")
+	runSQL(t, dsn, `CREATE ROLE "`+role+`" LOGIN PASSWORD 'x' CONNECTION LIMIT 5`)
+	t.Cleanup(func() { dropRole(t, dsn, role) })
+	u.User = url.UserPassword(role, "x")
+
+	code, found, _ := examine(t, u.String())
+	verdict, mend, _ := strings.Cut(found["rights"], " → ")
+	if code != 1 || verdict != `fail the role "`+role+`" has not all the rights of a hub` {
+		t.Fatalf("got %d, %s", code, found["rights"])
+	}
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", u.String())
+	if want := "rowcast: look for the schema: ERROR: permission denied for schema rowcast (SQLSTATE 42501): rowcast doctor says which rights the hub needs\n"; code != 1 || stderr != want {
+		t.Errorf("serve: got %d, %q, want 1, %q", code, stderr, want)
+	}
+
+	runSQL(t, dsn, strings.Split(mend, " → ")...)
+	code, found, out := examine(t, u.String())
+	if code != 0 || found["rights"] != "ok the role has all that a hub needs" {
+		t.Errorf("got %d, %s", code, out)
+	}
+	if want := "free connections; a hub needs six → raise the role's CONNECTION LIMIT, or put the applications behind a pooler"; !strings.HasSuffix(found["connections"], want) {
+		t.Errorf("got  %s\nwant %s", found["connections"], want)
+	}
+	tail := serve(t, u.String()).tail(t, "alice")
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
+	tail.out.await(t, `"data":1}`)
+
+	runSQL(t, dsn, `ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY`)
+	_, found, _ = examine(t, u.String())
+	if want := "fail row-level security hides rows from this role, and the hub refuses to read so → give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY"; found["rights"] != want {
+		t.Errorf("got  %s\nwant %s", found["rights"], want)
+	}
+}
+
+func dropRole(t *testing.T, dsn, role string) {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), dsn)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close(context.Background())
+	for _, statement := range []string{`DROP OWNED BY "` + role + `"`, `DROP ROLE "` + role + `"`} {
+		if _, err := conn.Exec(context.Background(), statement); err != nil {
+			t.Errorf("%s: %v", statement, err)
+		}
+	}
+}
+
+func TestDoctorLooksAtTheParkLock(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn, err := pgx.Connect(t.Context(), dsn+"&application_name=other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `INSERT INTO rowcast.notifications (data) VALUES ('1')`); err != nil {
+		t.Fatal(err)
+	}
+	_, found, _ := examine(t, dsn)
+	if want := "ok no hub is parked; transactions that did not ring and are still open: 1"; found["park lock"] != want {
+		t.Errorf("got  %s\nwant %s", found["park lock"], want)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_lock(1919907683, 1634956288)"); err != nil {
+		t.Fatal(err)
+	}
+	_, found, _ = examine(t, dsn)
+	want := regexp.MustCompile(`^warn a session that is no hub holds it \(pid \d+, application "other"\): every INSERT rings, as if all hubs slept → SELECT pg_terminate_backend\(\d+\);$`)
+	if !want.MatchString(found["park lock"]) {
+		t.Errorf("got %s\nwant %s", found["park lock"], want)
+	}
+}

@@ -1,0 +1,18 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+)
+
+// logFlags are those of commands that run on.
+type logFlags struct {
+	LogFormat string `enum:"text,json" default:"text" group:"log" help:"How to log, to stderr: text or json."`
+}
+
+func (f logFlags) logger(w io.Writer) *slog.Logger {
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, nil))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
+}

@@ -1,0 +1,98 @@
+// Command rowcast tells browsers of the rows that are inserted into PostgreSQL.
+//
+// It ties the packages together and is the only one that knows flags, environment variables, signals and exit codes. Each
+// command is a type of its own, with its flags for fields and Run for the rest. Exit codes: 0 done, or ended as told;
+// 1 it did not work, with one line that says why; 2 the command line is wrong.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// commandLine is what can be typed.
+type commandLine struct {
+	Demo    demoCmd    `cmd:"" help:"Try everything on this machine: a private PostgreSQL, the hub and a page. Needs nothing prepared."`
+	Migrate migrateCmd `cmd:"" help:"Install or upgrade the schema in a database."`
+	Serve   serveCmd   `cmd:"" help:"Run the hub: read what is inserted and stream it to the browsers."`
+	Tail    tailCmd    `cmd:"" help:"Print a user's events, one a line, as a browser would receive them."`
+	Doctor  doctorCmd  `cmd:"" help:"Say what in this database or around it will not work, and how to mend it."`
+
+	Version kong.VersionFlag `help:"Print the version."`
+}
+
+// console is where a command writes: what it was asked for, and what it has to say besides.
+type console struct{ out, err io.Writer }
+
+// run is the whole program: it returns the exit code when the command is done or ctx has ended.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parse(args, getenv, stdout, stderr)
+	switch {
+	case err != nil:
+		fmt.Fprintf(stderr, "rowcast: %v\n", err)
+		return 2
+	case parsed == nil: // --help or --version
+		return 0
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	err = parsed.Run(console{stdout, stderr})
+	switch {
+	case err == nil:
+		return 0
+	case !errors.Is(err, errSaid):
+		fmt.Fprintf(stderr, "rowcast: %s\n", oneLine(err))
+	}
+	return 1
+}
+
+// errSaid ends a command that has itself said what is wrong.
+var errSaid = errors.New("failed")
+
+// parse returns nil if the command line asked for nothing but help or the version, which are then written.
+func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (*kong.Context, error) {
+	done := false
+	parser, err := kong.New(new(commandLine),
+		kong.Name("rowcast"),
+		kong.Description("A row goes in; the people it concerns hear of it."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { done = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
+		kong.Vars{"version": version()},
+		kong.ExplicitGroups(flagGroups),
+		environment(getenv),
+	)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parser.Parse(args)
+	if done {
+		return nil, nil
+	}
+	return parsed, err
+}
+
+func version() string {
+	number := "(unknown version)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		number = info.Main.Version
+	}
+	return fmt.Sprintf("rowcast %s %s %s/%s", number, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}

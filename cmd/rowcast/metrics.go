@@ -1,0 +1,52 @@
+package main
+
+import (
+	"net/http"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics shows what the hub and the listener count, in a registry of its own: nothing else gets in by an import.
+func (s *service) metrics() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	counter := func(name, help string, value *atomic.Int64) {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "rowcast", Name: name, Help: help},
+			func() float64 { return float64(value.Load()) }))
+	}
+	gauge := func(name, help string, value func() float64) {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "rowcast", Name: name, Help: help}, value))
+	}
+
+	hub := &s.hub.Stats
+	gauge("connections", "Streams that are open.", func() float64 { return float64(hub.Streams.Load()) })
+	counter("connections_total", "Streams that were opened.", &hub.Opened)
+	counter("refused_total", "Requests for a stream that were told to come back later.", &hub.Refused)
+	counter("sent_events_total", "Events sent to live streams, once for each.", &hub.Sent)
+	counter("sent_bytes_total", "Their bytes.", &hub.SentBytes)
+	counter("replayed_events_total", "Events sent to streams that resumed.", &hub.Replayed)
+	counter("replay_pages_total", "Pages read from the table to bring streams forward.", &hub.Pages)
+	counter("overflows_total", "Streams closed because their backlog was full; their clients resume.", &hub.Overflows)
+	counter("resets_total", "Cursors that could not be honoured.", &hub.Resets)
+	gauge("behind_seconds", "Time since PostgreSQL was last heard from.", func() float64 { return s.hub.Behind().Seconds() })
+
+	feed := &s.listener.Stats
+	gauge("database_connected", "1 while the listener has a session.", func() float64 {
+		if feed.Connected.Load() {
+			return 1
+		}
+		return 0
+	})
+	counter("database_sessions_total", "Sessions that the listener began: one, and one for each time that it had to reconnect.", &feed.Sessions)
+	counter("rows_total", "Rows read.", &feed.Rows)
+	counter("fetches_total", "Queries for new rows.", &feed.Fetches)
+	counter("bells_total", "NOTIFYs from the trigger.", &feed.Bells)
+	counter("parks_total", "Times that this hub took the park lock, to sleep until it is rung.", &feed.Parks)
+	counter("unrung_rows_total", "Rows that came without a bell: by replication, or with the trigger disabled.", &feed.Unrung)
+	gauge("foreign_rows", "Rows of transactions that this server has not given, which are never sent.",
+		func() float64 { return float64(feed.ForeignXid.Load()) })
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}

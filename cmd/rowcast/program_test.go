@@ -1,0 +1,207 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	main "rowcast/cmd/rowcast"
+	"rowcast/sql/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// patience bounds every wait, far above what it takes.
+const patience = 30 * time.Second
+
+// environment are the variables that a program finds.
+type environment map[string]string
+
+// run runs the program to its end.
+func run(t *testing.T, env environment, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	p := start(t, env, args...)
+	code = p.wait()
+	return code, p.out.String(), p.err.String()
+}
+
+// A process is the program, running inside of the test.
+type process struct {
+	t        *testing.T
+	out, err *output
+	cancel   context.CancelFunc
+	ended    chan int
+}
+
+// start starts the program. It is stopped with the test.
+func start(t *testing.T, env environment, args ...string) *process {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &process{t: t, out: newOutput(), err: newOutput(), cancel: cancel, ended: make(chan int, 1)}
+	go func() {
+		code := main.Run(ctx, args, func(name string) string { return env[name] }, p.out, p.err)
+		p.out.close()
+		p.err.close()
+		p.ended <- code
+	}()
+	t.Cleanup(func() { p.stop() })
+	return p
+}
+
+// wait returns the exit code.
+func (p *process) wait() int {
+	p.t.Helper()
+	select {
+	case code := <-p.ended:
+		p.ended <- code // for whoever asks again
+		return code
+	case <-time.After(patience):
+		p.t.Fatalf("it does not end; it said: %s", p.err)
+		return -1
+	}
+}
+
+// stop ends it as a signal does.
+func (p *process) stop() int {
+	p.t.Helper()
+	p.cancel()
+	return p.wait()
+}
+
+// output is what a program has written so far.
+type output struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	ended bool
+	grown chan struct{} // closed by the next write
+}
+
+func newOutput() *output { return &output{grown: make(chan struct{})} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.notify()
+	return o.text.Write(p)
+}
+
+func (o *output) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+	o.notify()
+}
+
+func (o *output) notify() {
+	close(o.grown)
+	o.grown = make(chan struct{})
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// await waits until the output matches, and returns the groups.
+func (o *output) await(t testing.TB, pattern string) []string {
+	t.Helper()
+	expression := regexp.MustCompile(pattern)
+	timeout := time.After(patience)
+	for {
+		o.mu.Lock()
+		found, ended, grown := expression.FindStringSubmatch(o.text.String()), o.ended, o.grown
+		o.mu.Unlock()
+		if found != nil {
+			return found
+		}
+		if ended {
+			t.Fatalf("it ended; got %q, want a match of %q", o, pattern)
+		}
+		select {
+		case <-grown:
+		case <-timeout:
+			t.Fatalf("got %q, want a match of %q", o, pattern)
+		}
+	}
+}
+
+// A hub is a running rowcast serve.
+type hub struct {
+	*process
+	url string
+}
+
+// serve starts a hub that trusts ?uid=, and waits until it listens.
+func serve(t *testing.T, dsn string, args ...string) *hub {
+	t.Helper()
+	args = append([]string{"serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--database-url", dsn}, args...)
+	h := &hub{process: start(t, nil, args...)}
+	h.url = "http://" + h.err.await(t, `msg"?[=:]"?listening"? ?,?"?addr"?[=:]"?([0-9.:]+)`)[1]
+	return h
+}
+
+// client keeps no connections: a test must not leave any behind.
+var client = http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}, Timeout: patience}
+
+// An answer is a response whose body has been read.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// ask makes a request with headers: name, value, name, value.
+func ask(t *testing.T, method, url string, headers ...string) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{response.StatusCode, response.Header, string(body)}
+}
+
+// askUntil asks again and again until the body matches.
+func askUntil(t *testing.T, url, pattern string) answer {
+	t.Helper()
+	expression := regexp.MustCompile(pattern)
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		got := ask(t, http.MethodGet, url)
+		if expression.MatchString(got.body) {
+			return got
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("got %d, %s, want a match of %q", got.status, got.body, pattern)
+		}
+	}
+}
+
+// tail starts a rowcast tail at the hub and waits until its stream has begun.
+func (h *hub) tail(t *testing.T, uid string, args ...string) *process {
+	t.Helper()
+	args = append([]string{"tail", "--verbose", "--json", "--url", h.url + "/events", "--uid", uid}, args...)
+	p := start(t, nil, args...)
+	p.out.await(t, "rowcast.hello")
+	return p
+}
+
+// lines are those of a text without its end.
+func lines(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/cors"
+
+	"rowcast/stream"
+)
+
+// routers are those of the public address and of the administrators'; the first does the second's work if there is no second.
+func (s *service) routers() (public, admin http.Handler) {
+	p := s.newRouter()
+	if s.guard != nil {
+		p.Use(s.guard)
+	}
+	if len(s.origins) > 0 {
+		p.Use(cors.Handler(cors.Options{
+			AllowedOrigins:   s.origins,
+			AllowedMethods:   []string{http.MethodGet},
+			AllowedHeaders:   []string{"Authorization", "Cache-Control", "Last-Event-ID"},
+			AllowCredentials: true,
+			MaxAge:           600,
+		}))
+	}
+	// Nothing here may wrap the writer: the hub takes the connection over.
+	p.Get("/events", s.events)
+	getOrHead(p, "/rowcast.js", serveScript)
+	if s.routes != nil {
+		s.routes(p)
+	}
+	if s.adminListen == "" {
+		s.adminRoutes(p)
+		return p, nil
+	}
+	a := s.newRouter()
+	s.adminRoutes(a)
+	return p, a
+}
+
+func (s *service) adminRoutes(r chi.Router) {
+	getOrHead(r, "/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	getOrHead(r, "/readyz", s.readiness)
+	getOrHead(r, "/metrics", s.metrics().ServeHTTP)
+}
+
+func (s *service) newRouter() *chi.Mux {
+	r := chi.NewRouter()
+	r.Use(s.recoverer)
+	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "there is nothing here; the stream is at /events", http.StatusNotFound)
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, request *http.Request) {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+			if r.Match(chi.NewRouteContext(), method, request.URL.Path) {
+				allowed = append(allowed, method)
+			}
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		http.Error(w, "the method is not allowed here; allowed is "+strings.Join(allowed, ", "), http.StatusMethodNotAllowed)
+	})
+	return r
+}
+
+func getOrHead(r chi.Router, path string, handler http.HandlerFunc) {
+	r.Get(path, handler)
+	r.Head(path, handler)
+}
+
+// recoverer lets a handler's panic end nothing but its own request.
+func (s *service) recoverer(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch panicked := recover(); panicked {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(panicked)
+			default:
+				s.logger.Error("a request handler panicked", "path", r.URL.Path, "panic", panicked, "stack", string(debug.Stack()))
+				panic(http.ErrAbortHandler) // closes the connection; something may have been written already
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// events opens a stream for the user whom the URL names: there is no other way to know him yet.
+func (s *service) events(w http.ResponseWriter, r *http.Request) {
+	uid, status, text := uidOf(r.URL)
+	if text != "" {
+		http.Error(w, text, status)
+		return
+	}
+	s.hub.Serve(w, r, []string{uid})
+}
+
+// uidOf reads ?uid=. What cannot be a recipient in the table is refused here: it would only fail later, again and again.
+func uidOf(u *url.URL) (uid string, status int, text string) {
+	query, err := url.ParseQuery(u.RawQuery)
+	uids := query["uid"]
+	switch {
+	case err != nil:
+		return "", http.StatusBadRequest, "the query cannot be read: " + err.Error()
+	case len(uids) > 1:
+		return "", http.StatusBadRequest, "a stream is for one user: give uid once"
+	case len(uids) == 0 || uids[0] == "":
+		return "", http.StatusUnauthorized, "say who you are: /events?uid=alice"
+	case len(uids[0]) > maxRecipient:
+		return "", http.StatusBadRequest, "the uid is longer than 256 bytes"
+	case !utf8.ValidString(uids[0]) || strings.Contains(uids[0], "\x00"):
+		return "", http.StatusBadRequest, "the uid is not text: it has bytes that are not UTF-8, or a NUL"
+	}
+	return uids[0], 0, ""
+}
+
+// maxRecipient is that of the table's constraint, in bytes.
+const maxRecipient = 256
+
+// serveScript serves the browser client. Browsers may keep it but must ask whether it is still the same.
+func serveScript(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("ETag", scriptTag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(stream.Script))
+}
+
+var scriptTag = func() string {
+	sum := sha256.Sum256(stream.Script)
+	return `"` + hex.EncodeToString(sum[:8]) + `"`
+}()

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/jackc/pgx/v5"
+)
+
+// A handler that panics takes down its own request and no more, and the log says where.
+func TestPanicEndsOneRequest(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
+	s.routes = func(r chi.Router) {
+		r.Get("/panic", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "half")
+			panic("oops")
+		})
+	}
+	public, _ := s.routers()
+	server := httptest.NewServer(public)
+	get := func(path string) (string, error) {
+		response, err := http.Get(server.URL + path)
+		if err != nil {
+			return "", err
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		return string(body), err
+	}
+	if body, err := get("/panic"); err == nil {
+		t.Errorf("got %q without an error: the client must not take it for an answer", body)
+	}
+	if body, err := get("/healthz"); err != nil || body != "ok\n" {
+		t.Errorf("afterwards: got %q, %v", body, err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	server.Close()
+	if got := log.String(); !strings.Contains(got, `msg="a request handler panicked" path=/panic panic=oops stack=`) || !strings.Contains(got, "routes_test.go") {
+		t.Errorf("got log %s", got)
+	}
+}

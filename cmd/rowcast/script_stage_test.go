@@ -1,0 +1,164 @@
+package main_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/stream"
+)
+
+// A stage is a page that has rowcast.js, and the server behind it. Each request for a stream waits for the test to answer it.
+type stage struct {
+	*httptest.Server
+	page
+	visits chan *visit
+}
+
+// A visit is a request for a stream, which goes on until the test ends it.
+type visit struct {
+	t       *testing.T
+	request *http.Request
+	answer  http.ResponseWriter
+	arrived time.Time
+	end     chan struct{}
+}
+
+const stageHTML = `<!doctype html><script type="module">
+	import { subscribe } from "/rowcast.js";
+	window.subscribe = subscribe;
+	window.heard = [];
+	window.states = [];
+	window.resets = [];
+	window.listen = (url, options = {}) => window.stream = subscribe(url, {
+		events: ["message", "notify"],
+		onEvent: (name, data) => heard.push([name, data]),
+		onState: (state) => states.push(state),
+		onReset: (reason) => resets.push(reason),
+		...options,
+	});
+</script>`
+
+func newStage(t *testing.T) *stage {
+	s := &stage{visits: make(chan *visit)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, stageHTML)
+	})
+	mux.HandleFunc("/rowcast.js", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/javascript")
+		_, _ = w.Write(stream.Script)
+	})
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		v := &visit{t: t, request: r, answer: w, arrived: time.Now(), end: make(chan struct{})}
+		select {
+		case s.visits <- v:
+			<-v.end
+		case <-r.Context().Done():
+		}
+	})
+	s.Server = httptest.NewServer(mux)
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return s
+}
+
+// listen has the page subscribe, with options as JavaScript.
+func (s *stage) listen(options string) {
+	s.t.Helper()
+	s.await("window.listen")
+	value[bool](s.page, fmt.Sprintf("listen('/events', %s), true", options))
+}
+
+// next is the next request for a stream.
+func (s *stage) next() *visit {
+	s.t.Helper()
+	select {
+	case v := <-s.visits:
+		s.t.Cleanup(v.leave)
+		return v
+	case <-time.After(browserPatience):
+		s.t.Fatal("the browser opened no stream")
+		return nil
+	}
+}
+
+// quiet fails if the browser asks for a stream within the time.
+func (s *stage) quiet(d time.Duration) {
+	s.t.Helper()
+	select {
+	case v := <-s.visits:
+		close(v.end)
+		s.t.Errorf("the browser opened a stream: %s", v.request.URL)
+	case <-time.After(d):
+	}
+}
+
+// refuse answers with an error, which ends an EventSource for good.
+func (v *visit) refuse() {
+	v.answer.WriteHeader(http.StatusBadGateway)
+	v.leave()
+}
+
+// greet begins a stream, with more at once.
+func (v *visit) greet(cursor string, heartbeat time.Duration, more ...string) {
+	v.answer.Header().Set("Content-Type", "text/event-stream")
+	v.send(fmt.Sprintf("retry: 10\nevent: rowcast.hello\nid: %s\ndata: {\"recipients\": [], \"heartbeat\": %g}\n\n", cursor, heartbeat.Seconds()) + strings.Join(more, ""))
+}
+
+func (v *visit) send(text string) {
+	v.t.Helper()
+	_, err := io.WriteString(v.answer, text)
+	if err == nil {
+		err = http.NewResponseController(v.answer).Flush()
+	}
+	if err != nil {
+		v.t.Error(err)
+	}
+}
+
+// leave ends the stream as a hub does that stops.
+func (v *visit) leave() {
+	select {
+	case <-v.end:
+	default:
+		close(v.end)
+	}
+}
+
+// gone waits until the browser has given the stream up.
+func (v *visit) gone() {
+	v.t.Helper()
+	select {
+	case <-v.request.Context().Done():
+	case <-time.After(browserPatience):
+		v.t.Error("the browser has not closed the stream")
+	}
+}
+
+func (v *visit) wantCursor(want string) {
+	v.t.Helper()
+	// A browser that reconnects by itself keeps the URL, and the hub lets the header win.
+	got := v.request.Header.Get("Last-Event-ID")
+	if got == "" {
+		got = v.request.URL.Query().Get("last_event_id")
+	}
+	if got != want {
+		v.t.Errorf("the stream resumes from %q, want %q", got, want)
+	}
+}
+
+func (s *stage) want(variable string, want any) {
+	s.t.Helper()
+	if got := value[any](s.page, variable); !reflect.DeepEqual(got, want) {
+		s.t.Errorf("%s: got %v, want %v", variable, got, want)
+	}
+}

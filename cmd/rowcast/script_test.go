@@ -1,0 +1,182 @@
+package main_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testScript shows what rowcast.js does, opposite a hub that the test plays.
+func testScript(t *testing.T, chromium browser) {
+	t.Parallel()
+	for name, test := range map[string]func(*testing.T, *stage){
+		"a refused stream is opened again, later and later, and resumes": testRefused,
+		"a silent stream is opened again and resumes":                    testSilence,
+		"a stream with heartbeats is left alone":                         testBeats,
+		"a message by hand does not move the cursor":                     testByHand,
+		"a reset is told":                                       testReset,
+		"a given cursor is where it begins":                     testGivenCursor,
+		"listeners come and go, and do not disturb each other":  testListeners,
+		"after close nothing is opened":                         testClose,
+		"it can be closed when it is told to be open":           testCloseAtOnce,
+		"credentials are sent to another origin when asked for": testCredentials,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			s.page = chromium.profile(t).open(t, s.URL)
+			test(t, s)
+		})
+	}
+}
+
+const long = time.Hour // a heartbeat that does not matter
+
+func testRefused(t *testing.T, s *stage) {
+	s.listen("{}")
+	v := s.next()
+	v.wantCursor("")
+	v.greet("c-1", long)
+	v.send("event: notify\nid: c-2\ndata: {\"n\": 1}\n\n")
+	s.await("heard.length === 1")
+	v.leave()
+	v = s.next() // by itself
+	v.wantCursor("c-2")
+	v.refuse()
+	before := v.arrived
+	for _, least := range []time.Duration{500 * time.Millisecond, time.Second} {
+		v = s.next()
+		v.wantCursor("c-2")
+		if waited := v.arrived.Sub(before); waited < least {
+			t.Errorf("opened again after %v, want at least %v", waited, least)
+		}
+		before = v.arrived
+		if least < time.Second {
+			v.refuse()
+		}
+	}
+	v.greet("c-2", long)
+	v.send("id: c-3\ndata: {\"n\": 2}\n\n")
+	s.await("heard.length === 2")
+	s.want("heard", []any{[]any{"notify", map[string]any{"n": 1.}}, []any{"message", map[string]any{"n": 2.}}})
+	s.want("states", []any{"connecting", "open", "connecting", "open"})
+	s.want("stream.lastEventId", "c-3")
+}
+
+func testSilence(t *testing.T, s *stage) {
+	const heartbeat = 100 * time.Millisecond
+	s.listen("{}")
+	v := s.next()
+	v.greet("c-1", heartbeat, "event: notify\nid: c-2\ndata: 1\n\n")
+	first := s.next()
+	first.wantCursor("c-2")
+	v.gone()
+	// Nothing but a greeting: perhaps a large event is on its way, so the next one has more time.
+	first.greet("c-2", heartbeat)
+	greeted := time.Now()
+	second := s.next()
+	if waited := second.arrived.Sub(greeted); waited < 5*heartbeat {
+		t.Errorf("given up after %v, want at least %v", waited, 5*heartbeat)
+	}
+	second.wantCursor("c-2")
+	s.want("heard", []any{[]any{"notify", 1.}})
+}
+
+func testBeats(_ *testing.T, s *stage) {
+	const heartbeat = 400 * time.Millisecond
+	s.listen("{}")
+	v := s.next()
+	v.greet("c-1", heartbeat)
+	for i := range 8 {
+		v.send(fmt.Sprintf("event: rowcast.beat\nid: c-%d\ndata: {\"behind\": 0}\n\n", i+2))
+		s.quiet(heartbeat / 2)
+	}
+	s.await("stream.lastEventId === 'c-9'")
+	s.want("states", []any{"connecting", "open"})
+	s.want("heard", []any{})
+}
+
+func testByHand(_ *testing.T, s *stage) {
+	s.listen("{}")
+	v := s.next()
+	v.greet("c-1", long)
+	v.send("id: c-2\ndata: 1\n\n" + "data: \"by hand\"\n\n")
+	s.await("heard.length === 2")
+	s.want("stream.lastEventId", "c-2")
+	v.leave()
+	v = s.next()
+	v.refuse()
+	s.next().wantCursor("c-2")
+}
+
+func testReset(_ *testing.T, s *stage) {
+	s.listen("{}")
+	v := s.next()
+	v.greet("c-1", long)
+	v.send("event: rowcast.reset\nid: c-1\ndata: {\"reason\": \"expired\"}\n\n")
+	s.await("resets.length === 1")
+	s.want("resets", []any{"expired"})
+	s.want("states", []any{"connecting", "open"})
+}
+
+func testGivenCursor(_ *testing.T, s *stage) {
+	s.listen(`{ lastEventId: "77-1042-1043--aa-bb" }`)
+	s.next().wantCursor("77-1042-1043--aa-bb")
+}
+
+func testListeners(_ *testing.T, s *stage) {
+	s.listen("{ events: [] }")
+	value[bool](s.page, `
+		stream.on("extra", () => { heard.push("first"); throw new Error("on purpose"); }),
+		stream.on("extra", (data, event) => heard.push([data, event.type, event.lastEventId])),
+		window.off = stream.on("extra", () => heard.push("never")),
+		off(), true`)
+	v := s.next()
+	v.greet("c-1", long)
+	v.send("event: extra\nid: c-2\ndata: {\"a\": [1]}\n\n")
+	s.await("heard.length >= 2")
+	s.want("heard", []any{"first", []any{map[string]any{"a": []any{1.}}, "extra", "c-2"}})
+}
+
+func testClose(_ *testing.T, s *stage) {
+	const heartbeat = 400 * time.Millisecond
+	s.listen("{}")
+	v := s.next()
+	v.greet("c-1", heartbeat)
+	s.await("stream.state === 'open'")
+	value[bool](s.page, "stream.close(), true")
+	v.gone()
+	s.quiet(3 * heartbeat)
+	s.want("states", []any{"connecting", "open", "closed"})
+}
+
+func testCloseAtOnce(_ *testing.T, s *stage) {
+	const heartbeat = 50 * time.Millisecond
+	s.listen("{ onState: (state) => { states.push(state); if (state === 'open') stream.close(); } }")
+	v := s.next()
+	v.greet("c-1", heartbeat)
+	v.gone()
+	s.quiet(5 * heartbeat)
+	s.want("states", []any{"connecting", "open", "closed"})
+}
+
+func testCredentials(t *testing.T, s *stage) {
+	other := newStage(t)
+	other.page = s.page
+	// Cookies know hosts and no ports.
+	value[string](s.page, `document.cookie = "session=1"`)
+	for options, want := range map[string]string{"{}": "", "{ withCredentials: true }": "session=1"} {
+		s.await("window.listen")
+		value[bool](s.page, fmt.Sprintf("listen('%s/events', %s), true", other.URL, options))
+		v := other.next()
+		if got := v.request.Header.Get("Cookie"); got != want {
+			t.Errorf("%s: cookie %q, want %q", options, got, want)
+		}
+		v.answer.Header().Set("Access-Control-Allow-Origin", strings.TrimSuffix(s.URL, "/"))
+		v.answer.Header().Set("Access-Control-Allow-Credentials", "true")
+		v.greet("c-1", long)
+		s.await("stream.state === 'open'")
+		value[bool](s.page, "stream.close(), true")
+	}
+}

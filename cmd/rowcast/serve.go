@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/listener"
+	"rowcast/sql"
+)
+
+type serveCmd struct {
+	databaseFlags
+	Poll             bool `group:"database" help:"Poll the database ten times a second, instead of LISTEN: for connections through a transaction pooler such as PgBouncer."`
+	NoNotifyMessages bool `group:"database" help:"Ignore messages that are sent by hand with NOTIFY, as every role of the database can."`
+	Replays          int  `group:"database" default:"4" help:"The most connections used at a time to read what clients missed (default ${default})."`
+
+	Listen      string      `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
+	AdminListen string      `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead (default: there, too)."`
+	CORSOrigin  []origin    `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
+	InsecureUID insecureUID `group:"http" name:"insecure-uid" help:"Take every client for whom it says it is, by ?uid=, for trying things out. Only on a loopback address, unless --insecure-uid=anywhere."`
+
+	Heartbeat time.Duration `group:"streams" default:"15s" help:"After how long a silent stream is sent something (default ${default})."`
+	Retry     time.Duration `group:"streams" default:"3s" help:"How long clients shall wait on average before they come back (default ${default})."`
+	Drain     time.Duration `group:"streams" default:"3s" help:"Over how long the streams are ended when the hub stops (default ${default})."`
+	MaxEvent  byteSize      `group:"streams" default:"16MiB" placeholder:"SIZE" help:"The largest data that is sent; of a larger row only its id and size (default ${default})."`
+	Backlog   byteSize      `group:"streams" default:"1MiB" placeholder:"SIZE" help:"How much a slow client may be owed before it is disconnected, and resumes later (default ${default})."`
+	Memory    byteSize      `group:"streams" default:"64MiB" placeholder:"SIZE" help:"How much of the newest events to remember, so that resuming needs no query (default ${default})."`
+
+	logFlags
+}
+
+// Help is shown by rowcast serve --help.
+func (serveCmd) Help() string {
+	return `GET /events is the stream, /rowcast.js the browser client, /healthz, /readyz and /metrics are for whoever watches over it. ` +
+		`SIGTERM and SIGINT end the streams so that their clients come back to another hub, or to the next one here.`
+}
+
+// Validate refuses what the packages would take for "the default".
+func (c *serveCmd) Validate() error {
+	for name, value := range map[string]time.Duration{"heartbeat": c.Heartbeat, "retry": c.Retry, "drain": c.Drain} {
+		if value < time.Millisecond {
+			return fmt.Errorf("--%s: %v is not a time such as 500ms, 15s or 1m", name, value)
+		}
+	}
+	if c.Replays < 1 {
+		return errors.New("--replays: at least one connection is needed")
+	}
+	return nil
+}
+
+// Run is the hub, until ctx ends.
+func (c *serveCmd) Run(ctx context.Context, console console) error {
+	if err := c.checkAuthentication(); err != nil {
+		return err
+	}
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	s := newService(config, c.logger(console.err))
+	c.configure(s)
+	if c.InsecureUID == insecureAnywhere {
+		s.logger.Warn("whoever reaches this hub can read everybody's notifications", "flag", "--insecure-uid=anywhere")
+	}
+	err = s.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // told to end before it had begun
+	}
+	if err == nil {
+		s.logger.Info("stopped")
+		return nil
+	}
+	err = c.advise(c.explain(err))
+	if c.LogFormat == "json" { // for a machine, which expects nothing else
+		s.logger.Error("cannot serve", "error", oneLine(err))
+		return errSaid
+	}
+	return err
+}
+
+func (c *serveCmd) configure(s *service) {
+	s.listen, s.adminListen, s.replays = c.Listen, c.AdminListen, c.Replays
+	for _, o := range c.CORSOrigin {
+		s.origins = append(s.origins, string(o))
+	}
+	s.hub.Heartbeat, s.hub.Retry, s.hub.Drain = c.Heartbeat, c.Retry, c.Drain
+	s.hub.Backlog, s.hub.Memory = int(c.Backlog), int(c.Memory)
+	s.listener.MaxData, s.listener.PollOnly = int64(c.MaxEvent), c.Poll
+	if c.NoNotifyMessages {
+		s.listener.Message = func(listener.Message) {}
+	}
+}
+
+// checkAuthentication refuses to serve anybody's notifications to everybody.
+func (c *serveCmd) checkAuthentication() error {
+	switch {
+	case c.InsecureUID == insecureOff:
+		return errors.New("no authentication is configured, and without it anybody could read everything; to try things out, --insecure-uid trusts ?uid=… on this machine")
+	case c.InsecureUID == insecureLoopback && !isLoopback(c.Listen):
+		return fmt.Errorf("--insecure-uid lets anybody who reaches %s read everything; if that is meant, give --insecure-uid=anywhere", c.Listen)
+	}
+	return nil
+}
+
+// advise adds what to do about an error, where that is known.
+func (c *serveCmd) advise(err error) error {
+	if errors.Is(err, sql.ErrNoSchema) || errors.Is(err, sql.ErrRestored) {
+		return fmt.Errorf("%w: run rowcast migrate", err)
+	}
+	if said, ok := errors.AsType[*pgconn.PgError](err); ok && said.Code == "42501" { // insufficient_privilege
+		return fmt.Errorf("%w: rowcast doctor says which rights the hub needs", err)
+	}
+	return err
+}

@@ -1,0 +1,195 @@
+package main_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+func TestEndpoints(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t))
+	t.Run("health", func(t *testing.T) {
+		if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 || got.body != "ok\n" {
+			t.Errorf("got %+v", got)
+		}
+		if got := ask(t, "HEAD", h.url+"/healthz"); got.status != 200 {
+			t.Errorf("HEAD: got %+v", got)
+		}
+	})
+	t.Run("readiness", func(t *testing.T) {
+		got := askUntil(t, h.url+"/readyz", `^{"ready":true,"postgres":"connected","behind_seconds":\d\.\d+}\n$`)
+		if got.status != 200 || got.header.Get("Content-Type") != "application/json" {
+			t.Errorf("got %+v", got)
+		}
+	})
+	t.Run("script", func(t *testing.T) {
+		got := ask(t, "GET", h.url+"/rowcast.js")
+		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "EventSource") {
+			t.Errorf("got %+v", got)
+		}
+		if again := ask(t, "GET", h.url+"/rowcast.js", "If-None-Match", got.header.Get("ETag")); again.status != 304 {
+			t.Errorf("asked again: got %d, want 304", again.status)
+		}
+	})
+	t.Run("not found", func(t *testing.T) {
+		for _, path := range []string{"/", "/event", "/events/", "/debug/pprof/", "/../events/x"} {
+			got := ask(t, "GET", h.url+path)
+			if want := "there is nothing here; the stream is at /events\n"; got.status != 404 || got.body != want {
+				t.Errorf("%s: got %d, %q, want 404, %q", path, got.status, got.body, want)
+			}
+		}
+	})
+	t.Run("methods", func(t *testing.T) {
+		for path, allow := range map[string]string{"/events": "GET", "/rowcast.js": "GET, HEAD", "/readyz": "GET, HEAD", "/metrics": "GET, HEAD"} {
+			got := ask(t, "POST", h.url+path)
+			want := "the method is not allowed here; allowed is " + allow + "\n"
+			if got.status != 405 || got.header.Get("Allow") != allow || got.body != want {
+				t.Errorf("POST %s: got %d, Allow %q, %q, want %q", path, got.status, got.header.Get("Allow"), got.body, allow)
+			}
+		}
+		if got := ask(t, "HEAD", h.url+"/events?uid=a"); got.status != 405 {
+			t.Errorf("HEAD /events: got %d, want 405", got.status)
+		}
+	})
+	t.Run("large head", func(t *testing.T) {
+		if got := ask(t, "GET", h.url+"/healthz", "Cookie", strings.Repeat("x", 14<<10)); got.status != 200 {
+			t.Errorf("14 KiB: got %d, want 200", got.status)
+		}
+		if got := ask(t, "GET", h.url+"/healthz", "Cookie", strings.Repeat("x", 32<<10)); got.status != 431 {
+			t.Errorf("32 KiB: got %d, want 431", got.status)
+		}
+	})
+}
+
+func TestStreamIsForOneUser(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t))
+	const who = "say who you are: /events?uid=alice"
+	tests := []struct {
+		query  string
+		status int
+		want   string
+	}{
+		{"", 401, who},
+		{"?uid=", 401, who},
+		{"?UID=alice", 401, who},
+		{"?uid=alice&uid=bob", 400, "a stream is for one user: give uid once"},
+		{"?uid=alice&uid=alice", 400, "a stream is for one user: give uid once"},
+		{"?uid=" + strings.Repeat("x", 257), 400, "the uid is longer than 256 bytes"},
+		{"?uid=" + strings.Repeat("%C3%A9", 129), 400, "the uid is longer than 256 bytes"},
+		{"?uid=a%00", 400, "the uid is not text: it has bytes that are not UTF-8, or a NUL"},
+		{"?uid=%ff", 400, "the uid is not text: it has bytes that are not UTF-8, or a NUL"},
+		{"?uid=%zz", 400, `the query cannot be read: invalid URL escape "%zz"`},
+		{"?uid=alice;uid=bob", 400, "the query cannot be read: invalid semicolon separator in query"},
+	}
+	for _, tt := range tests {
+		got := ask(t, "GET", h.url+"/events"+tt.query)
+		if got.status != tt.status || got.body != tt.want+"\n" {
+			t.Errorf("/events%s: got %d, %q, want %d, %q", tt.query, got.status, got.body, tt.status, tt.want)
+		}
+	}
+	// What the table takes for a recipient, a stream takes for a user.
+	h.tail(t, strings.Repeat("é", 128))
+}
+
+func TestCORS(t *testing.T) {
+	t.Parallel()
+	const ours, foreign = "https://app.example.com", "https://evil.example.com"
+	h := serve(t, dbtest.Database(t), "--cors-origin", ours, "--cors-origin", "http://localhost:3000")
+	for _, path := range []string{"/rowcast.js", "/events", "/nothing"} {
+		for _, origin := range []string{ours, "http://localhost:3000"} {
+			got := ask(t, "GET", h.url+path, "Origin", origin).header
+			if got.Get("Access-Control-Allow-Origin") != origin || got.Get("Access-Control-Allow-Credentials") != "true" || got.Get("Vary") != "Origin" {
+				t.Errorf("%s from %s: got %v", path, origin, got)
+			}
+		}
+		for _, origin := range []string{foreign, "null", ours + ".evil.example", "http://localhost:3001", "http://app.example.com"} {
+			if got := ask(t, "GET", h.url+path, "Origin", origin).header; got.Get("Access-Control-Allow-Origin") != "" || got.Get("Vary") != "Origin" {
+				t.Errorf("%s from %s: got %v", path, origin, got)
+			}
+		}
+	}
+	preflight := func(origin, headers string) http.Header {
+		return ask(t, "OPTIONS", h.url+"/events?uid=a", "Origin", origin, "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", headers).header
+	}
+	if got := preflight(ours, "authorization,last-event-id"); got.Get("Access-Control-Allow-Headers") != "Authorization, Last-Event-Id" ||
+		got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Methods") != "GET" {
+		t.Errorf("preflight: got %v", got)
+	}
+	if got := preflight(ours, "x-other"); got.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("preflight with another header: got %v", got)
+	}
+	if got := preflight(foreign, ""); got.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("preflight from elsewhere: got %v", got)
+	}
+}
+
+func TestCORSIsOffByDefault(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t))
+	if got := ask(t, "GET", h.url+"/rowcast.js", "Origin", "https://app.example.com").header; got.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("got %v", got)
+	}
+}
+
+// An open stream has the headers that the browser and the proxies between need, CORS included.
+func TestStreamHeaders(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t), "--cors-origin", "https://app.example.com")
+	request, err := http.NewRequestWithContext(t.Context(), "GET", h.url+"/events?uid=alice", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Origin", "https://app.example.com")
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	for name, want := range map[string]string{
+		"Content-Type":                     "text/event-stream",
+		"Cache-Control":                    "no-store, no-transform",
+		"X-Accel-Buffering":                "no",
+		"Access-Control-Allow-Origin":      "https://app.example.com",
+		"Access-Control-Allow-Credentials": "true",
+	} {
+		if got := response.Header.Get(name); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn)
+	tails := []*process{h.tail(t, "alice"), h.tail(t, "alice")}
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1'), ('bob', '2')`)
+	for _, tail := range tails {
+		tail.out.await(t, `"data":1`)
+	}
+	for _, want := range []string{
+		"rowcast_connections 2", "rowcast_connections_total 2", "rowcast_sent_events_total 2", "rowcast_rows_total 2",
+		"rowcast_database_connected 1", "rowcast_database_sessions_total 1", "rowcast_resets_total 0", "rowcast_overflows_total 0",
+		"rowcast_replayed_events_total 0", "rowcast_parks_total 1", `rowcast_bells_total \d+`, `rowcast_behind_seconds 0\..*`,
+		`rowcast_fetches_total [1-9]\d*`, `rowcast_sent_bytes_total [1-9]\d+`, `go_goroutines \d+`,
+		"# HELP rowcast_connections Streams that are open.",
+	} {
+		askUntil(t, h.url+"/metrics", "(?m)^"+want+"$")
+	}
+}
+
+func TestAdminListen(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t), "--admin-listen", "127.0.0.1:0")
+	admin := "http://" + h.err.await(t, `admin_addr=([0-9.:]+)`)[1]
+	for path, public := range map[string]bool{"/healthz": false, "/readyz": false, "/metrics": false, "/rowcast.js": true, "/events": true} {
+		here, there := ask(t, "GET", h.url+path).status, ask(t, "GET", admin+path).status
+		if (here != 404) != public || (there != 404) == public {
+			t.Errorf("%s: got %d at the public address and %d at the other", path, here, there)
+		}
+	}
+}

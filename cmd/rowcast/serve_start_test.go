@@ -1,0 +1,147 @@
+package main_test
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
+)
+
+func TestServeDoesNotStart(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = taken.Close() })
+	dsn, empty := dbtest.Database(t), dbtest.Empty(t)
+	old := dbtest.Database(t)
+	runSQL(t, old, `UPDATE rowcast.migrations SET version_id = 0`)
+	restored := dbtest.Database(t) // which is a copy: to the server it looks like another's
+	runSQL(t, restored, `INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '9999999999')`)
+	pooled := pooler(t, dsn)
+	tests := []struct {
+		name string
+		args []string
+		want string
+	}{
+		{
+			"without authentication", []string{"--database-url", dsn},
+			"no authentication is configured, and without it anybody could read everything; to try things out, --insecure-uid trusts ?uid=… on this machine",
+		},
+		{
+			"trusting everybody on every address", []string{"--database-url", dsn, "--insecure-uid", "--listen", ":0"},
+			"--insecure-uid lets anybody who reaches :0 read everything; if that is meant, give --insecure-uid=anywhere",
+		},
+		{
+			"trusting everybody in the network", []string{"--database-url", dsn, "--insecure-uid", "--listen", "192.0.2.1:80"},
+			"--insecure-uid lets anybody who reaches 192.0.2.1:80 read everything; if that is meant, give --insecure-uid=anywhere",
+		},
+		{"without PostgreSQL", []string{"--database-url", nobodyThere, "--insecure-uid"}, noConnection},
+		{"with a malformed URL", []string{"--database-url", "postgres://me:secret%zz@db/app", "--insecure-uid"}, unreadable},
+		{
+			"without the schema", []string{"--database-url", empty, "--insecure-uid"},
+			"schema rowcast is missing or too old: there is none: run rowcast migrate",
+		},
+		{
+			"with an old schema", []string{"--database-url", old, "--insecure-uid"},
+			"schema rowcast is missing or too old: version 0, needed is 1: run rowcast migrate",
+		},
+		{
+			"on a restored dump", []string{"--database-url", restored, "--insecure-uid"},
+			"rowcast.notifications was restored from another server: run rowcast migrate",
+		},
+		{
+			"through a pooler", []string{"--database-url", pooled, "--insecure-uid"},
+			"the database connection goes through a transaction pooler (PgBouncer): connect directly, or poll (--poll)",
+		},
+		{
+			"on a taken port", []string{"--database-url", dsn, "--insecure-uid", "--listen", taken.Addr().String()},
+			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use",
+		},
+		{
+			"with a taken port for health", []string{"--database-url", dsn, "--insecure-uid", "--listen", "127.0.0.1:0", "--admin-listen", taken.Addr().String()},
+			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := run(t, nil, append([]string{"serve"}, tt.args...)...)
+			if want := "rowcast: " + tt.want + "\n"; code != 1 || stdout != "" || stderr != want {
+				t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
+			}
+		})
+	}
+}
+
+func TestServeDoesNotStartOnAStandby(t *testing.T) {
+	t.Parallel()
+	dsn := standby(t)
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", dsn)
+	want := "rowcast: the database is a standby: connect to the primary (target_session_attrs=read-write)\n"
+	if code != 1 || stderr != want {
+		t.Errorf("got %d, %q, want 1, %q", code, stderr, want)
+	}
+	code, out, _ := run(t, nil, "doctor", "--database-url", dsn)
+	if want := "fail  primary       this is a standby, "; code != 1 || !strings.Contains(out, want) {
+		t.Errorf("doctor: got %d, %s, want 1, %q", code, out, want)
+	}
+}
+
+// standby is the connection string of a hot standby.
+func standby(t *testing.T) string {
+	t.Helper()
+	primary := dbtest.Cluster(t)
+	follower := &cluster.Cluster{Dir: filepath.Join(newHome(t), "standby"), Primary: primary, Settings: primary.Settings}
+	if err := follower.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := follower.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return follower.DSN("postgres")
+}
+
+func TestServeSaysInJSONWhyItDoesNotStart(t *testing.T) {
+	t.Parallel()
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--log-format=json", "--database-url", nobodyThere)
+	var line struct{ Level, Msg, Error string }
+	if err := json.Unmarshal([]byte(stderr), &line); err != nil {
+		t.Fatalf("%v: %s", err, stderr)
+	}
+	if code != 1 || line.Level != "ERROR" || line.Msg != "cannot serve" || line.Error != noConnection {
+		t.Errorf("got %d, %+v", code, line)
+	}
+}
+
+// Each flag can be given as a variable instead; the flag wins.
+func TestServeIsConfiguredByTheEnvironment(t *testing.T) {
+	t.Parallel()
+	env := environment{
+		"DATABASE_URL":         nobodyThere,
+		"ROWCAST_DATABASE_URL": dbtest.Database(t),
+		"ROWCAST_INSECURE_UID": "anywhere",
+		"ROWCAST_LISTEN":       "0.0.0.0:0",
+		"ROWCAST_ADMIN_LISTEN": "127.0.0.1:0",
+		"ROWCAST_CORS_ORIGIN":  "https://a.example,https://b.example",
+		"ROWCAST_HEARTBEAT":    "1h",
+		"ROWCAST_LOG_FORMAT":   "json",
+		"ROWCAST_POLL":         "",
+	}
+	p := start(t, env, "serve", "--heartbeat", "7s", "--drain", "10ms")
+	port := p.err.await(t, `"msg":"listening","addr":"[^"]*:([0-9]+)","admin_addr":"127.0.0.1:[0-9]+"`)[1]
+	h := &hub{p, "http://127.0.0.1:" + port}
+	got := ask(t, "GET", h.url+"/rowcast.js", "Origin", "https://b.example").header.Get("Access-Control-Allow-Origin")
+	if want := "https://b.example"; got != want {
+		t.Errorf("got origin %q, want %q", got, want)
+	}
+	h.tail(t, "alice").out.await(t, `"event":"rowcast.hello","data":{"recipients":\["alice"\],"heartbeat":7}`)
+}

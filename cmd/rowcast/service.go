@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"rowcast/listener"
+	"rowcast/stream"
+)
+
+// A service is a hub with all that it takes to run one: the listener that feeds it, connections for replays, and HTTP. The
+// fields are set before run, and not changed after.
+type service struct {
+	listener listener.Listener // its tuning; what connects it with the hub is set by run
+	hub      stream.Hub        // likewise
+	replays  int               // connections at most for replays; default 4
+	logger   *slog.Logger
+
+	listen      string   // host:port of the streams
+	adminListen string   // host:port of health and metrics; empty: with the streams
+	origins     []string // whose pages may open streams, besides the hub's own
+
+	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
+	routes    func(chi.Router)                // more to serve there; nil: nothing
+	listening func(net.Addr)                  // told once where, when streams can be opened; nil: nobody
+}
+
+func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
+	s := &service{logger: logger, replays: 4}
+	s.listener.Config, s.listener.Logger, s.hub.Logger = database, logger, logger
+	return s
+}
+
+// run serves until ctx ends, or until something fails. The end goes against the stream: the hub ends its streams while it still
+// accepts requests, and tells the newcomers to come back later; then HTTP ends; the listener last.
+func (s *service) run(ctx context.Context) error {
+	if err := s.listener.Preflight(ctx); err != nil {
+		return err
+	}
+	replayer, err := s.listener.NewReplayer(ctx, s.replays)
+	if err != nil {
+		return err
+	}
+	defer replayer.Close()
+	began := s.connect(replayer)
+	servers, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+
+	group, running := errgroup.WithContext(ctx)
+	feeding, stopFeeding := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error { return s.listener.Run(feeding) })
+	for _, server := range servers {
+		group.Go(server.run)
+	}
+	group.Go(func() error {
+		s.announce(running, began, servers)
+		return nil
+	})
+	group.Go(func() error {
+		defer stopFeeding()
+		return errors.Join(s.hub.Run(running), shutdown(servers))
+	})
+	return group.Wait()
+}
+
+// connect puts the hub behind the listener. What it returns is closed when the first batch has come.
+func (s *service) connect(replayer *listener.Replayer) <-chan struct{} {
+	s.hub.Source = bridge{&s.listener, replayer}
+	if s.listener.Message == nil {
+		s.listener.Message = func(m listener.Message) { s.hub.Send(message(m)) }
+	}
+	began := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(began) })
+	s.listener.Deliver = func(b listener.Batch) {
+		s.hub.Publish(batch(b))
+		begin()
+	}
+	return began
+}
+
+// announce says where the service is once a client that comes at once gets a stream, and later that it is about to end.
+func (s *service) announce(running context.Context, began <-chan struct{}, servers []*server) {
+	select {
+	case <-began:
+		attributes := []any{"addr", servers[0].address().String()}
+		if len(servers) > 1 {
+			attributes = append(attributes, "admin_addr", servers[1].address().String())
+		}
+		s.logger.Info("listening", attributes...)
+		if s.listening != nil {
+			s.listening(servers[0].address())
+		}
+		<-running.Done()
+	case <-running.Done():
+	}
+	s.logger.Info("stopping", "streams", s.hub.Stats.Streams.Load())
+}
+
+// A server is an HTTP server and its open socket.
+type server struct {
+	http   http.Server
+	socket net.Listener
+}
+
+// open opens the sockets: the one of the streams first.
+func (s *service) open(ctx context.Context) ([]*server, error) {
+	public, admin := s.routers()
+	first, err := s.newServer(ctx, s.listen, public)
+	if err != nil {
+		return nil, err
+	}
+	if s.adminListen == "" {
+		return []*server{first}, nil
+	}
+	second, err := s.newServer(ctx, s.adminListen, admin)
+	if err != nil {
+		_ = first.socket.Close()
+		return nil, err
+	}
+	return []*server{first, second}, nil
+}
+
+func (s *service) newServer(ctx context.Context, address string, handler http.Handler) (*server, error) {
+	var config net.ListenConfig
+	socket, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	return &server{socket: socket, http: http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		// A cursor is up to 4,000 bytes, and cookies come on top. No WriteTimeout: it would end every stream.
+		MaxHeaderBytes: 16 << 10,
+		ErrorLog:       slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
+	}}, nil
+}
+
+func (s *server) address() net.Addr { return s.socket.Addr() }
+
+func (s *server) run() error {
+	if err := s.http.Serve(s.socket); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.address(), err)
+	}
+	return nil
+}
+
+// shutdown lets requests that are no streams finish, for a while.
+func shutdown(servers []*server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	var errs error
+	for _, server := range servers {
+		err := server.http.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = server.http.Close()
+		}
+		errs = errors.Join(errs, err)
+	}
+	return errs
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"rowcast/stream/sse"
+)
+
+type tailCmd struct {
+	URL         *url.URL `name:"url" default:"http://127.0.0.1:8080/events" placeholder:"URL" help:"The hub's stream (default ${default})."`
+	UID         string   `name:"uid" xor:"who" placeholder:"USER" help:"Whose events to print, from a hub with --insecure-uid."`
+	Token       string   `xor:"who" placeholder:"JWT" help:"The token that says whose events to print."`
+	LastEventID string   `name:"last-event-id" placeholder:"ID" help:"Where to resume: the id of an event that --json printed. Default: only what comes from now on."`
+	Count       int      `placeholder:"N" help:"End after so many events. Default: never."`
+	JSON        bool     `name:"json" help:"Print each event as a JSON object with time, id, event and data."`
+	Verbose     bool     `short:"v" help:"Print the hub's own events, too: greetings and heartbeats."`
+}
+
+// Help is shown by rowcast tail --help.
+func (tailCmd) Help() string {
+	return "A line is the time of arrival, the row's id (- for what is sent by hand and not stored), the event's name and its data. " +
+		"When the connection is lost it comes back by itself and misses nothing; it says so on stderr. It ends at SIGINT, " +
+		"or when the hub refuses it."
+}
+
+// Validate refuses what no hub could be asked for.
+func (c *tailCmd) Validate() error {
+	if c.URL.Scheme != "http" && c.URL.Scheme != "https" || c.URL.Host == "" {
+		return fmt.Errorf("--url: %q is not a URL such as https://app.example.com/events", c.URL.Redacted())
+	}
+	if strings.ContainsFunc(c.LastEventID, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return errors.New("--last-event-id: it has control characters, which no id has")
+	}
+	return nil
+}
+
+// Run prints events until ctx ends, or as many as were asked for.
+func (c *tailCmd) Run(ctx context.Context, console console) error {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	transport.ResponseHeaderTimeout = 30 * time.Second
+	transport.DisableCompression = true
+	defer transport.CloseIdleConnections()
+	t := tail{
+		tailCmd: c,
+		console: console,
+		client:  http.Client{Transport: transport},
+		decoder: sse.Decoder{LastID: c.LastEventID, Retry: 3 * time.Second},
+	}
+	return t.run(ctx)
+}
+
+// tail is a running tailCmd: a client that comes back.
+type tail struct {
+	*tailCmd
+	console console
+	client  http.Client
+	decoder sse.Decoder
+
+	connected bool   // has been, at least once
+	lost      int    // how often in a row no stream was got
+	id        string // of the last event
+	printed   int
+}
+
+var (
+	errEnough = errors.New("as many events as were asked for")
+	errSilent = errors.New("nothing was heard from the hub for too long")
+)
+
+// A refusal is an answer that will be the same the next time.
+type refusal struct{ text string }
+
+func (r refusal) Error() string { return r.text }
+
+func (t *tail) run(ctx context.Context) error {
+	for {
+		err := t.follow(ctx)
+		if ctx.Err() != nil || errors.Is(err, errEnough) {
+			return nil
+		}
+		if _, refused := errors.AsType[refusal](err); refused {
+			return err
+		}
+		wait := t.pause()
+		t.say("%s; trying again in %v", oneLine(cmp.Or(err, errors.New("the stream has ended"))), wait.Round(100*time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// pause is what the hub asks for, longer while there is none, and never the same for all who wait.
+func (t *tail) pause() time.Duration {
+	const longest = 10 * time.Second
+	wait := max(t.decoder.Retry, 100*time.Millisecond)
+	for range t.lost - 1 {
+		wait = max(wait, min(2*wait, longest))
+	}
+	return wait + rand.N(wait/2)
+}
+
+func (t *tail) say(format string, args ...any) {
+	fmt.Fprintf(t.console.err, "rowcast: "+format+"\n", args...)
+}
+
+// follow opens a stream and prints it to its end.
+func (t *tail) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	t.lost++
+	response, err := t.open(ctx)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return failed.Err // without the URL, which has been said
+	}
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	t.lost = 0
+	t.sayConnected()
+
+	watch := newWatch(response.Body, func() { cancel(errSilent) })
+	defer watch.timer.Stop()
+	for event, err := range t.decoder.Events(watch) {
+		if err != nil {
+			return cmp.Or(context.Cause(ctx), err)
+		}
+		if err := t.take(event, watch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tail) sayConnected() {
+	switch id := rowID(t.decoder.LastID); {
+	case id != "":
+		t.say("connected to %s, resuming after row %s", t.URL.Redacted(), id)
+	case t.connected:
+		t.say("connected again to %s", t.URL.Redacted())
+	default:
+		t.say("connected to %s", t.URL.Redacted())
+	}
+	t.connected = true
+}
+
+// take interprets the hub's own events and prints the others.
+func (t *tail) take(event sse.Event, watch *watch) error {
+	stored := event.LastID != t.id
+	t.id = event.LastID
+	switch event.Name {
+	case "rowcast.hello":
+		watch.learn(event.Data)
+	case "rowcast.reset":
+		t.say("the hub cannot resume from there, and events may have been missed: %s", printable(event.Data))
+	}
+	ours := strings.HasPrefix(event.Name, "rowcast.") && event.Name != "rowcast.toolarge" // which stands for a row
+	if ours && !t.Verbose {
+		return nil
+	}
+	if err := t.print(event, stored); err != nil {
+		return err
+	}
+	t.printed++
+	if t.printed == t.Count {
+		return errEnough
+	}
+	return nil
+}

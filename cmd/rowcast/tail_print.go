@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"rowcast/stream/sse"
+)
+
+// print prints an event, as one line by one write.
+func (t *tail) print(event sse.Event, stored bool) error {
+	now := time.Now()
+	if t.JSON {
+		line, err := json.Marshal(jsonEvent(event, stored, now))
+		if err != nil {
+			return err
+		}
+		_, err = t.console.out.Write(append(line, '\n'))
+		return err
+	}
+	id := "-"
+	if stored {
+		id = rowID(event.LastID)
+	}
+	_, err := fmt.Fprintf(t.console.out, "%s  %s  %s  %s\n", now.Format("2006-01-02 15:04:05.000"), id, printable(event.Name), printable(event.Data))
+	return err
+}
+
+// A jsonLine is what --json prints.
+type jsonLine struct {
+	Time  time.Time       `json:"time"`
+	ID    string          `json:"id,omitempty"`
+	Event string          `json:"event"`
+	Data  json.RawMessage `json:"data"`
+}
+
+// jsonEvent passes JSON on as it is, and any other data as a string.
+func jsonEvent(event sse.Event, stored bool, now time.Time) jsonLine {
+	line := jsonLine{Time: now, Event: event.Name, Data: json.RawMessage(event.Data)}
+	if stored {
+		line.ID = event.LastID
+	}
+	if !json.Valid(line.Data) {
+		line.Data, _ = json.Marshal(event.Data)
+	}
+	return line
+}
+
+// rowID is the number with which an id of ours begins, or the whole of another.
+func rowID(id string) string {
+	digits, _, _ := strings.Cut(id, "-")
+	return printable(digits)
+}
+
+// printable keeps a text on its line, and what is in it from steering the terminal.
+func printable(text string) string {
+	text = strings.TrimRight(text, "\r\n")
+	if !strings.ContainsFunc(text, isControl) {
+		return text
+	}
+	var safe strings.Builder
+	for _, r := range text {
+		if isControl(r) {
+			fmt.Fprintf(&safe, `\u%04x`, r)
+		} else {
+			safe.WriteRune(r)
+		}
+	}
+	return safe.String()
+}
+
+// isControl includes the marks that turn the direction of what follows.
+func isControl(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
+}

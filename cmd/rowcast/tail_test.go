@@ -1,0 +1,273 @@
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/sql/dbtest"
+)
+
+// An event is a line of tail --json.
+type event struct {
+	Time  time.Time
+	ID    string
+	Event string
+	Data  json.RawMessage
+}
+
+// eventsOf are the printed events, without the hub's own.
+func eventsOf(t *testing.T, out *output) (events []event) {
+	t.Helper()
+	for _, line := range lines(out.String()) {
+		var e event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if !strings.HasPrefix(e.Event, "rowcast.") {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+func dataOf(t *testing.T, out *output) (data []string) {
+	t.Helper()
+	for _, e := range eventsOf(t, out) {
+		data = append(data, string(e.Data))
+	}
+	return data
+}
+
+func TestTailPrintsLines(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn)
+	tail := start(t, nil, "tail", "--url", h.url+"/events", "--uid", "alice", "--count", "4")
+	tail.err.await(t, "connected to "+h.url+"/events\n")
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_connections 1$`)
+	runSQL(t, dsn, `NOTIFY rowcast, 'by hand'`)
+	tail.out.await(t, "by hand")
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES
+		('bob', 'notify', '0'), ('alice', 'notify', '{"msg": "hi"}'), (NULL, DEFAULT, '"\u2028 ü 👩‍👩‍👧"'), ('alice', E'\x1b[2J\t\u202e', '1'), ('alice', 'notify', '2')`)
+	if code := tail.wait(); code != 0 {
+		t.Errorf("exit code %d: %s", code, tail.err)
+	}
+	want := []string{
+		"-  message  \"by hand\"",
+		"2  notify  {\"msg\": \"hi\"}",
+		"3  message  \"\\u2028 ü 👩‍👩‍👧\"",
+		"4  \\u001b[2J\\u0009\\u202e  1",
+	}
+	got := lines(tail.out.String())
+	stamp := regexp.MustCompile(`^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  `)
+	for i, line := range got {
+		if !stamp.MatchString(line) {
+			t.Errorf("%q does not begin with a time", line)
+		}
+		got[i] = stamp.ReplaceAllString(line, "")
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestTailPrintsJSON(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	tail := serve(t, dsn).tail(t, "alice")
+	runSQL(t, dsn, `NOTIFY rowcast, 'by hand'`)
+	tail.out.await(t, "by hand")
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('notify', '{"msg": "<hi>"}')`)
+	tail.out.await(t, `"event":"notify"`)
+	events := eventsOf(t, tail.out)
+	if len(events) != 2 {
+		t.Fatalf("got %v", events)
+	}
+	if e := events[0]; e.ID != "" || e.Event != "message" || string(e.Data) != `"by hand"` || time.Since(e.Time) > time.Minute {
+		t.Errorf("got %+v", e)
+	}
+	var data struct{ Msg string }
+	if e := events[1]; !strings.HasPrefix(e.ID, "1-") || json.Unmarshal(e.Data, &data) != nil || data.Msg != "<hi>" {
+		t.Errorf("got %+v", e)
+	}
+}
+
+// A hub is stopped and another one started in its place: what was committed meanwhile arrives, and nothing twice.
+func TestTailResumes(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn, "--retry", "100ms")
+	tail := h.tail(t, "alice")
+	insert := func(n int) {
+		runSQL(t, dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '%d'), ('bob', '0')`, n))
+	}
+	insert(1)
+	tail.out.await(t, `"data":1}`)
+	for n := 2; n < 8; n += 2 {
+		h.stop()
+		insert(n)
+		h = serve(t, dsn, "--retry", "100ms", "--listen", strings.TrimPrefix(h.url, "http://"))
+		tail.out.await(t, fmt.Sprintf(`"data":%d}`, n))
+		insert(n + 1)
+		tail.out.await(t, fmt.Sprintf(`"data":%d}`, n+1))
+	}
+	if got, want := fmt.Sprint(dataOf(t, tail.out)), "[1 2 3 4 5 6 7]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if code := tail.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	tail.err.await(t, `the stream has ended; trying again in \d`)
+	tail.err.await(t, `connected to `+h.url+`/events, resuming after row \d+\n`)
+
+	last := eventsOf(t, tail.out)[4].ID // a later day
+	again := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", last, "--count", "2")
+	if code := again.wait(); code != 0 || fmt.Sprint(dataOf(t, again.out)) != "[6 7]" {
+		t.Errorf("from %s: got %d, %s", last, code, again.out)
+	}
+}
+
+func TestTailTellsOfResets(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t))
+	tail := h.tail(t, "alice", "--last-event-id", "yesterday")
+	tail.err.await(t, `connected to .*, resuming after row yesterday\n`)
+	tail.err.await(t, `the hub cannot resume from there, and events may have been missed: {"reason": "malformed"}\n`)
+	tail.out.await(t, `"event":"rowcast.reset"`)
+}
+
+func TestTailIsRefused(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t))
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/403":
+			http.Error(w, "not\nyou", http.StatusForbidden)
+		case "/204":
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}))
+	t.Cleanup(other.Close)
+	tests := []struct {
+		url, want string
+	}{
+		{h.url + "/events", h.url + "/events answered 401 Unauthorized: say who you are: /events?uid=alice"},
+		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: there is nothing here; the stream is at /events"},
+		{h.url + "/healthz", h.url + `/healthz is no event stream: its content type is "text/plain; charset=utf-8"`},
+		{other.URL + "/403", other.URL + `/403 answered 403 Forbidden: not\u000ayou`},
+		{other.URL + "/204", other.URL + "/204 answered 204 No Content"},
+	}
+	for _, tt := range tests {
+		code, stdout, stderr := run(t, nil, "tail", "--url", tt.url)
+		if want := "rowcast: " + tt.want + "\n"; code != 1 || stdout != "" || stderr != want {
+			t.Errorf("%s: got %d, %q, %q, want 1, %q", tt.url, code, stdout, stderr, want)
+		}
+	}
+}
+
+// A script is a server that answers each request by the next of its parts.
+func script(t *testing.T, parts ...func(w http.ResponseWriter, r *http.Request)) string {
+	t.Helper()
+	next := make(chan func(http.ResponseWriter, *http.Request), len(parts))
+	for _, part := range parts {
+		next <- part
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case part := <-next:
+			part(w, r)
+		default:
+			w.WriteHeader(http.StatusNotFound) // the end
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// streamOf answers with a stream of these bytes.
+func streamOf(text string) func(http.ResponseWriter, *http.Request) {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, text)
+	}
+}
+
+// Whatever befalls it, it comes back with the id of the last whole event, and with its credentials.
+func TestTailComesBack(t *testing.T) {
+	t.Parallel()
+	var ids []string
+	visit := func(answer func(http.ResponseWriter, *http.Request)) func(http.ResponseWriter, *http.Request) {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if got := r.Header.Get("Authorization"); got != "Bearer abc" {
+				t.Errorf("got Authorization %q", got)
+			}
+			ids = append(ids, r.Header.Get("Last-Event-ID"))
+			answer(w, r)
+		}
+	}
+	url := script(t,
+		visit(streamOf("retry: 1\n\nid: 1\ndata: 1\n\nid: 2\ndata: 2\n")), // cut off
+		visit(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "later", http.StatusServiceUnavailable) }),
+		visit(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }),
+		visit(streamOf("id: 2\ndata: 2\n\nid: 3\n\n")),
+		visit(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "", http.StatusTooManyRequests) }),
+		visit(streamOf("data: by hand\n\n")),
+	)
+	code, stdout, stderr := run(t, environment{"ROWCAST_TOKEN": "abc"}, "tail", "--json", "--url", url)
+	if got, want := fmt.Sprintf("%q", ids), `["" "1" "1" "1" "3" "3"]`; code != 1 || got != want {
+		t.Errorf("got %d, ids %s, want 1, %s", code, got, want)
+	}
+	for i, want := range []string{`"id":"1","event":"message","data":1}`, `"id":"2","event":"message","data":2}`, `"event":"message","data":"by hand"}`} {
+		if line := lines(stdout)[i]; !strings.HasSuffix(line, want) {
+			t.Errorf("got %s, want %s", line, want)
+		}
+	}
+	for _, want := range []string{
+		"rowcast: " + url + " answered 503 Service Unavailable: later; trying again in ",
+		"rowcast: " + url + " answered 429 Too Many Requests; trying again in ",
+		"rowcast: connected to " + url + ", resuming after row 3\n",
+	} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("got %s, want %q in it", stderr, want)
+		}
+	}
+}
+
+// A connection that is dead without having ended is given up after three heartbeats.
+func TestTailNoticesSilence(t *testing.T) {
+	t.Parallel()
+	gone := make(chan struct{})
+	url := script(t, func(w http.ResponseWriter, r *http.Request) {
+		streamOf("event: rowcast.hello\ndata: {\"heartbeat\": 0.01}\n\n")(w, r)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		close(gone)
+	})
+	tail := start(t, nil, "tail", "--url", url)
+	tail.err.await(t, "nothing was heard from the hub for too long; trying again in ")
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Error("the connection is still open")
+	}
+	if code := tail.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// Without a hub it goes on trying, and says where.
+func TestTailWaitsForAHub(t *testing.T) {
+	t.Parallel()
+	tail := start(t, nil, "tail", "--url", "http://127.0.0.1:1/events", "--uid", "alice")
+	tail.err.await(t, `^rowcast: dial tcp 127.0.0.1:1: connect: connection refused; trying again in \d(\.\d)?s\n`)
+	if code := tail.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
