@@ -144,6 +144,11 @@ BEGIN
     ELSIF told.id IS NOT NULL THEN
         anchor := anchor || '.' || id;
     END IF;
+    IF xmax - pg_snapshot_xmax(seen)::text::bigint > 10000 THEN
+        RAISE EXCEPTION 'the snapshot of this transaction is too old for rowcast.cursor()'
+            USING ERRCODE = 'snapshot_too_old',
+                  HINT = 'Call it in READ COMMITTED, or before more than ten thousand other transactions have begun.';
+    END IF;
     -- Not seen are the snapshot's running transactions and all from its xmax on. This transaction's own number can be above
     -- that, with others in between.
     xip := ARRAY(SELECT x FROM (

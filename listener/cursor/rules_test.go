@@ -1,0 +1,212 @@
+package cursor_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"rowcast/listener/cursor"
+)
+
+// A reader had seen snapshot P, in which 103 and 105 were in flight. In the next one, N, 105 has committed, and so has 108,
+// which began later; 103 and 107 are in flight.
+func ExampleCursor_After() {
+	p := cursor.Cursor{Xmax: 107, Xip: []uint64{103, 105}, Anchor: cursor.Anchor{ID: 6}}
+	n := cursor.Cursor{Xmax: 110, Xip: []uint64{103, 107}}
+	for _, row := range []cursor.Row{{Xid: 105, ID: 4}, {Xid: 105, ID: 9}, {Xid: 108, ID: 8}} {
+		c := p.After(row, n)
+		fmt.Printf("row %d: xmax %d, in flight %d, rows of %d up to %d, anchor %d\n", row.ID, c.Xmax, c.Xip, c.Xid, c.ID, c.Anchor.ID)
+	}
+	end := p.After(cursor.Row{Xid: 108, ID: 8}, n).Reached(n)
+	fmt.Printf("end: xmax %d, in flight %d, anchor %d\n", end.Xmax, end.Xip, end.Anchor.ID)
+	// Output:
+	// row 4: xmax 107, in flight [103], rows of 105 up to 4, anchor 6
+	// row 9: xmax 107, in flight [103], rows of 105 up to 9, anchor 6
+	// row 8: xmax 108, in flight [103 107], rows of 108 up to 8, anchor 8
+	// end: xmax 109, in flight [103 107], anchor 8
+}
+
+// universe is some transactions with some rows each, and two cursors: from, and to, which covers it.
+type universe struct {
+	from, to cursor.Cursor
+	rows     []cursor.Row // in the order of xid and id
+}
+
+const (
+	xids = 9 // from cursor.First on
+	ids  = 3 // from 1 on, in each transaction
+)
+
+// draw makes a universe in which anything is possible that can be.
+func draw(rng *rand.Rand) (u universe) {
+	u.from = drawWhole(rng, cursor.First+rng.Uint64N(xids), func(uint64) bool { return true })
+	if unseen := slices.Concat(u.from.Xip, []uint64{u.from.Xmax}); rng.IntN(2) == 0 {
+		u.from.Xid, u.from.ID = unseen[rng.IntN(len(unseen))], 1+rng.Int64N(ids)
+		u.from.Xip = keep(u.from.Xip, func(xid uint64) bool { return xid != u.from.Xid })
+		if u.from.Xid == u.from.Xmax {
+			u.from.Anchor = cursor.Anchor{ID: u.from.ID, Tag: tag(u.from.Xid, u.from.ID)}
+		}
+	}
+	xmax := max(u.from.Xmax, u.from.Xid+1) + rng.Uint64N(4)
+	u.to = drawWhole(rng, xmax, func(xid uint64) bool { return !u.from.Seen(xid, 1) })
+	u.from.Epoch, u.to.Epoch = 1, 2
+	for xid := range uint64(xids + 4) {
+		for id := range int64(ids) {
+			row := cursor.Row{Xid: cursor.First + xid, ID: id + 1, Tag: tag(cursor.First+xid, id+1)}
+			if rng.IntN(3) != 0 || row.Tag == u.from.Anchor.Tag || row.Xid == u.from.Xid && row.ID == u.from.ID {
+				u.rows = append(u.rows, row)
+			}
+		}
+	}
+	return u
+}
+
+// drawWhole makes a whole cursor that misses about half of what it may miss; the transaction below its xmax it has seen.
+func drawWhole(rng *rand.Rand, xmax uint64, mayMiss func(xid uint64) bool) cursor.Cursor {
+	c := cursor.Cursor{Xmax: xmax}
+	for xid := uint64(cursor.First); xid+1 < xmax; xid++ {
+		if mayMiss(xid) && rng.IntN(2) == 0 {
+			c.Xip = append(c.Xip, xid)
+		}
+	}
+	if xmax > cursor.First {
+		c.Anchor = cursor.Anchor{ID: 1 + rng.Int64N(ids)}
+		c.Anchor.Tag = tag(xmax-1, c.Anchor.ID)
+	}
+	return c
+}
+
+func tag(xid uint64, id int64) cursor.Tag { return cursor.Tag(xid*100 + uint64(id)) }
+
+// batch is what to has seen and from has not, as it is told.
+func (u universe) batch() []cursor.Row {
+	batch := slices.DeleteFunc(slices.Clone(u.rows), func(r cursor.Row) bool {
+		return u.from.Seen(r.Xid, r.ID) || !u.to.Seen(r.Xid, r.ID)
+	})
+	slices.SortFunc(batch, u.from.Compare)
+	return batch
+}
+
+// everywhere runs a test in many universes.
+func everywhere(t *testing.T, test func(t *testing.T, u universe)) {
+	t.Helper()
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 5_000 {
+		u := draw(rng)
+		if test(t, u); t.Failed() {
+			t.Fatalf("from %+v\nto %+v\nrows %v", fields(u.from), fields(u.to), u.rows)
+		}
+	}
+}
+
+// TestSeen: after a row, what was seen before and the batch up to that row has been seen, and nothing else; and at the batch's
+// end, what to has seen.
+func TestSeen(t *testing.T) {
+	everywhere(t, func(t *testing.T, u universe) {
+		batch := u.batch()
+		steps := cursor.Steps{From: u.from, To: u.to}
+		at, told := u.from, map[cursor.Row]bool{}
+		for _, row := range batch {
+			at, told[row] = steps.After(row), true
+			if one := u.from.After(row, u.to); !equal(one, at) {
+				t.Errorf("after %v: %+v in a batch, %+v alone", row, fields(at), fields(one))
+			}
+			u.sees(t, at, func(r cursor.Row) bool { return u.from.Seen(r.Xid, r.ID) || told[r] })
+		}
+		u.sees(t, at.Reached(u.to), func(r cursor.Row) bool { return u.from.Seen(r.Xid, r.ID) || u.to.Seen(r.Xid, r.ID) })
+	})
+}
+
+// sees checks a cursor against the rows that it should have seen. Of a transaction that to has not seen, it has seen nothing,
+// not even a row that is yet to come.
+func (u universe) sees(t *testing.T, c cursor.Cursor, want func(cursor.Row) bool) {
+	t.Helper()
+	for _, r := range u.rows {
+		if got := c.Seen(r.Xid, r.ID); got != want(r) {
+			t.Errorf("%+v: row %v seen: %v", fields(c), r, got)
+		}
+	}
+	for xid := range uint64(xids + 8) {
+		if xid += cursor.First; !u.to.Seen(xid, 1) && c.Seen(xid, 1) {
+			t.Errorf("%+v: has seen %d", fields(c), xid)
+		}
+	}
+}
+
+// TestShape: whatever comes out is in the form that cursors have, is of the new epoch, and is anchored in the last row of the
+// highest transaction of which one was seen.
+func TestShape(t *testing.T) {
+	everywhere(t, func(t *testing.T, u universe) {
+		at := u.from
+		for _, row := range u.batch() {
+			at = u.from.After(row, u.to)
+			sound(t, at)
+			if at.Whole() || at.Xid != row.Xid || at.ID != row.ID {
+				t.Errorf("after %v: %+v", row, fields(at))
+			}
+			if row.Xid >= u.from.Xmax && (at.Xmax != row.Xid || at.Anchor.ID != row.ID) {
+				t.Errorf("not anchored in %v: %+v", row, fields(at))
+			}
+			if row.Xid < u.from.Xmax && at.Anchor != u.from.Anchor {
+				t.Errorf("after %v: no longer anchored where it was: %+v", row, fields(at))
+			}
+		}
+		end := at.Reached(u.to)
+		sound(t, end)
+		if !end.Whole() || end.ID != 0 || end.Anchor != at.Anchor || end.AnchorXid() != at.AnchorXid() {
+			t.Errorf("from %+v reached %+v", fields(at), fields(end))
+		}
+		if want := keep(u.to.Xip, func(xid uint64) bool { return xid < end.Xmax }); !slices.Equal(end.Xip, want) {
+			t.Errorf("in flight at the end: %v, want %v", end.Xip, want)
+		}
+	})
+}
+
+// TestSharing: cursors share what is in flight, and appending to one's leaves the others alone.
+func TestSharing(t *testing.T) {
+	everywhere(t, func(t *testing.T, u universe) {
+		from, to := slices.Clone(u.from.Xip), slices.Clone(u.to.Xip)
+		for _, c := range u.stops()[1:] {
+			_ = append(c.Xip, 1)
+		}
+		if !slices.Equal(u.from.Xip, from) || !slices.Equal(u.to.Xip, to) {
+			t.Errorf("from misses %v now, to %v", u.from.Xip, u.to.Xip)
+		}
+	})
+}
+
+// sound checks what holds for every cursor that was computed.
+func sound(t *testing.T, c cursor.Cursor) {
+	t.Helper()
+	if !wellFormed(c) {
+		t.Errorf("malformed: %+v", fields(c))
+	} else if parsed, err := cursor.Parse(c.String()); err != nil || !equal(parsed, c) {
+		t.Errorf("%+v: parsed as %+v, %v", fields(c), fields(parsed), err)
+	}
+	if c.Anchor.ID != 0 && c.Anchor.Tag != tag(c.AnchorXid(), c.Anchor.ID) {
+		t.Errorf("anchored elsewhere than in %d: %+v", c.AnchorXid(), fields(c))
+	}
+	if c.Epoch != 2 {
+		t.Errorf("of epoch %d", c.Epoch)
+	}
+}
+
+// wellFormed tells whether a cursor is as its fields' comments say.
+func wellFormed(c cursor.Cursor) bool {
+	for i, xid := range c.Xip {
+		if xid < cursor.First || xid >= c.Xmax || xid == c.Xid || i > 0 && xid <= c.Xip[i-1] {
+			return false
+		}
+	}
+	return c.Xmax >= cursor.First && c.Xid <= c.Xmax && (c.Xid == 0) == (c.ID == 0)
+}
+
+func equal(a, b cursor.Cursor) bool {
+	return a.Xmax == b.Xmax && slices.Equal(a.Xip, b.Xip) && a.Xid == b.Xid && a.ID == b.ID &&
+		a.Epoch == b.Epoch && a.Anchor == b.Anchor
+}
+
+// fields is a cursor that prints as its fields and not as its text.
+type fields cursor.Cursor

@@ -1,0 +1,146 @@
+package cursor_test
+
+import (
+	"math"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"rowcast/listener/cursor"
+)
+
+// TestLongest: with a thousand transactions in flight the id fits any proxy, however they lie: nginx takes a header line of
+// 8 KB, others half of that.
+func TestLongest(t *testing.T) {
+	t.Parallel()
+	const limit = 4000
+	longest := 0
+	for low := range bits.Len64(widest / most) {
+		c := largest(reckoned(low))
+		text := c.String()
+		if got, err := cursor.Parse(text); err != nil || !equal(got, c) {
+			t.Errorf("with %d low bits: parsed as something else: %v", low, err)
+		}
+		longest = max(longest, len(text))
+	}
+	t.Logf("the longest has %d bytes", longest)
+	if longest >= limit {
+		t.Errorf("%d bytes, want less than %d", longest, limit)
+	}
+	rng := rand.New(rand.NewPCG(9, 10))
+	for name, shape := range shapes {
+		for range 40 {
+			c := largest(spread(rng, shape))
+			if span := c.Xmax - c.Xip[0]; len(c.Xip) > most || span > widest {
+				t.Fatalf("%s: %d in flight over %d", name, len(c.Xip), span)
+			}
+			if found := len(c.String()); found > longest {
+				t.Errorf("%s: %d bytes, more than what was reckoned to be the longest", name, found)
+			}
+		}
+	}
+}
+
+const (
+	most   = 1000    // transactions in flight
+	widest = 1 << 31 // how far they can be apart: PostgreSQL stops before their 32-bit numbers would repeat
+)
+
+// reckoned is the worst for so many low bits. Each distance takes one bit more than that, and all together another for each
+// 2^low that they sum up to: most if that is as far as it can be before the mean calls for one more low bit, and if they are
+// multiples, so that nothing is rounded off.
+func reckoned(low int) []uint64 {
+	span := min(widest, most<<(low+1)-1)
+	high := (span - most) >> low
+	distances := make([]uint64, most)
+	for i := range distances {
+		distances[i] = 1 + uint64(high*(i+1)/most-high*i/most)<<low
+	}
+	distances[most-1] += uint64(span-most) & (1<<low - 1)
+	return distances
+}
+
+// spread lays up to the most transactions over up to the widest span, in a shape.
+func spread(rng *rand.Rand, shape func(rng *rand.Rand, i, n int) float64) []uint64 {
+	n, span := most, uint64(widest)
+	if rng.IntN(2) == 0 {
+		n = 1 + rng.IntN(most)
+	}
+	if rng.IntN(2) == 0 {
+		span = uint64(n) + rng.Uint64N(widest-uint64(n))
+	}
+	parts, sum := make([]float64, n), 0.0
+	for i := range parts {
+		parts[i] = shape(rng, i, n)
+		sum += parts[i]
+	}
+	distances := make([]uint64, n)
+	for i, part := range parts {
+		distances[i] = 1 + uint64(part/sum*float64(span-uint64(n)))
+	}
+	return distances
+}
+
+// shapes are distances between transactions, in proportion to each other.
+var shapes = map[string]func(rng *rand.Rand, i, n int) float64{
+	"equal":       func(*rand.Rand, int, int) float64 { return 1 },
+	"random":      func(rng *rand.Rand, _, _ int) float64 { return rng.Float64() },
+	"exponential": func(rng *rand.Rand, _, _ int) float64 { return rng.ExpFloat64() },
+	"heavy tails": func(rng *rand.Rand, _, _ int) float64 { return math.Exp(rng.Float64() * 30) },
+	"growing":     func(_ *rand.Rand, i, n int) float64 { return math.Exp(float64(i) / float64(n) * 20) },
+	"two lumps":   func(_ *rand.Rand, i, n int) float64 { return oneIf(i == n/2) },
+	"one far off": func(_ *rand.Rand, i, n int) float64 { return oneIf(i == n-1) },
+	"lumps":       func(rng *rand.Rand, i, _ int) float64 { return oneIf(i == 0 || rng.IntN(30) == 0) },
+}
+
+func oneIf(condition bool) float64 {
+	if condition {
+		return 1
+	}
+	return 0
+}
+
+// largest is a cursor all of whose numbers have 19 digits, with what is in flight at these distances, from the xmax down.
+func largest(distances []uint64) cursor.Cursor {
+	c := cursor.Cursor{
+		Xmax: math.MaxInt64, Xid: math.MaxInt64, ID: math.MaxInt64, Epoch: math.MaxUint32,
+		Anchor: cursor.Anchor{ID: math.MaxInt64 - 1, Tag: math.MaxUint32},
+	}
+	at := c.Xmax
+	for _, distance := range distances {
+		at -= distance
+		c.Xip = append(c.Xip, at)
+	}
+	slices.Reverse(c.Xip)
+	return c
+}
+
+// TestCompact: what is usual is short. Three hundred that began one after the other cost a bit each.
+func TestCompact(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(11, 12))
+	for _, test := range []struct {
+		name     string
+		inFlight int
+		distance func() uint64
+		want     int // bytes at most
+	}{
+		{"none", 0, nil, 40},
+		{"one", 1, func() uint64 { return 1 }, 42},
+		{"one that is a million transactions old", 1, func() uint64 { return 1_000_000 }, 45},
+		{"300 neighbours", 300, func() uint64 { return 1 }, 40 + 1 + 300/6},
+		{"300 among as many that are over", 300, func() uint64 { return 1 + rng.Uint64N(3) }, 40 + 1 + 300*2/6 + 15},
+		{"300 among ten times as many", 300, func() uint64 { return 1 + rng.Uint64N(20) }, 40 + 1 + 300*5/6},
+	} {
+		c := cursor.Cursor{Xmax: 123_456_789, Anchor: cursor.Anchor{ID: 12345678}}
+		for at := c.Xmax; len(c.Xip) < test.inFlight; {
+			at -= test.distance()
+			c.Xip = append(c.Xip, at)
+		}
+		slices.Reverse(c.Xip)
+		if text := c.String(); len(text) > test.want {
+			t.Errorf("%s: %d bytes, want at most %d: %s", test.name, len(text), test.want, text)
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package cursor_test
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"rowcast/listener/cursor"
+)
+
+// texts are cursors and their texts, letter by letter: rowcast.cursor() in the database writes the same.
+var texts = map[string]struct {
+	c    cursor.Cursor
+	text string
+}{
+	"nothing seen": {
+		cursor.Cursor{Xmax: 3, Epoch: 0x5be3b1f2, Anchor: cursor.Anchor{Tag: 0x0c9a8e11}},
+		"0-0-3--5be3b1f2-0c9a8e11",
+	},
+	"whole, begins with the anchor's id": {
+		cursor.Cursor{Xmax: 1043, Anchor: cursor.Anchor{ID: 77, Tag: 1}},
+		"77-0-1043--00000000-00000001",
+	},
+	"in the middle of the highest transaction, its row is the anchor": {
+		cursor.Cursor{Xmax: 1042, Xid: 1042, ID: 77, Anchor: cursor.Anchor{ID: 77, Tag: 1}},
+		"77-1042-1042--00000000-00000001",
+	},
+	"in the middle of a lower one, the anchor has its own id": {
+		cursor.Cursor{Xmax: 1043, Xid: 1030, ID: 77, Anchor: cursor.Anchor{ID: 80, Tag: 1}},
+		"77-1030-1043--00000000-00000001.80",
+	},
+	"neighbours: ten gaps of 0, then one of 1": {
+		cursor.Cursor{
+			Xmax: 1042, Xip: []uint64{1030, 1032, 1033, 1034, 1035, 1036, 1037, 1038, 1039, 1040, 1041}, Xid: 1042, ID: 77,
+			Epoch: 0x5be3b1f2, Anchor: cursor.Anchor{ID: 77, Tag: 0x0c9a8e11},
+		},
+		"77-1042-1042-AAC-5be3b1f2-0c9a8e11",
+	},
+	"gaps 0 0 1, all in the high part: 0 0 10, filled with ones": {
+		cursor.Cursor{Xmax: 1042, Xip: []uint64{1038, 1040, 1041}},
+		"0-0-1042-AL-00000000-00000000",
+	},
+	"mean distance 8, three low bits: gaps 1 and 13 are 0 001 and 10 101": {
+		cursor.Cursor{Xmax: 1042, Xip: []uint64{1026, 1040}},
+		"0-0-1042-DGv-00000000-00000000",
+	},
+	"the largest numbers": {
+		cursor.Cursor{
+			Xmax: math.MaxInt64, Xid: math.MaxInt64, ID: math.MaxInt64, Epoch: math.MaxUint32,
+			Anchor: cursor.Anchor{ID: math.MaxInt64 - 1, Tag: math.MaxUint32},
+		},
+		"9223372036854775807-9223372036854775807-9223372036854775807--ffffffff-ffffffff.9223372036854775806",
+	},
+	"the widest gap, 62 low bits": {
+		cursor.Cursor{Xmax: math.MaxInt64, Xip: []uint64{3}},
+		"0-0-9223372036854775807-.v_________v-00000000-00000000",
+	},
+}
+
+func TestTexts(t *testing.T) {
+	t.Parallel()
+	for name, test := range texts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := test.c.String(); got != test.text {
+				t.Errorf("got %s, want %s", got, test.text)
+			}
+			if got, err := cursor.Parse(test.text); err != nil || !equal(got, test.c) {
+				t.Errorf("got %+v, %v, want %+v", fields(got), err, fields(test.c))
+			}
+			if got := string(test.c.Append([]byte("id: "))); got != "id: "+test.text {
+				t.Errorf("appended: %s", got)
+			}
+		})
+	}
+}
+
+// malformed are texts that no cursor has, by what is wrong with them.
+var malformed = map[string]string{
+	"empty":                              "",
+	"an id alone":                        "77",
+	"a snapshot":                         "1042:1043:",
+	"a field too few":                    "77-0-1043--5be3b1f2",
+	"a field too many":                   "77-0-1043--5be3b1f2-0c9a8e11-",
+	"no id":                              "-0-1043--5be3b1f2-0c9a8e11",
+	"no xid":                             "77--1043--5be3b1f2-0c9a8e11",
+	"no xmax":                            "77-0---5be3b1f2-0c9a8e11",
+	"an id that is no number":            "7a-0-1043--5be3b1f2-0c9a8e11",
+	"an id with a sign":                  "+77-0-1043--5be3b1f2-0c9a8e11",
+	"an id with a leading zero":          "077-0-1043--5be3b1f2-0c9a8e11",
+	"an id of zeros":                     "00-0-3--5be3b1f2-0c9a8e11",
+	"an id beyond bigint":                "9223372036854775808-0-1043--5be3b1f2-0c9a8e11",
+	"an xid with a leading zero":         "77-01042-1043--5be3b1f2-0c9a8e11",
+	"an xmax beyond bigint":              "77-0-9223372036854775808--5be3b1f2-0c9a8e11",
+	"an xmax in hexadecimal":             "77-0-0x413--5be3b1f2-0c9a8e11",
+	"an xmax with an underscore":         "77-0-1_043--5be3b1f2-0c9a8e11",
+	"a blank":                            " 77-0-1043--5be3b1f2-0c9a8e11",
+	"a line feed":                        "77-0-1043--5be3b1f2-0c9a8e11\n",
+	"an xmax below the first":            "77-0-2--5be3b1f2-0c9a8e11",
+	"a half-told xid above xmax":         "77-1044-1043--5be3b1f2-0c9a8e11",
+	"a half-told xid below the first":    "77-2-1043--5be3b1f2-0c9a8e11",
+	"a half-told xid without a row":      "0-1042-1042--5be3b1f2-0c9a8e11",
+	"the half-told xid in flight":        "77-1042-1043-Af-5be3b1f2-0c9a8e11",
+	"an anchor besides, not half told":   "77-0-1043--5be3b1f2-0c9a8e11.78",
+	"no epoch":                           "77-0-1043---0c9a8e11",
+	"a short epoch":                      "77-0-1043--5be3b1f-0c9a8e11",
+	"a long epoch":                       "77-0-1043--5be3b1f21-0c9a8e11",
+	"an epoch in capitals":               "77-0-1043--5BE3B1F2-0c9a8e11",
+	"an epoch that is no number":         "77-0-1043--5be3b1fg-0c9a8e11",
+	"no tag":                             "77-0-1043--5be3b1f2-",
+	"a short tag":                        "77-0-1043--5be3b1f2-c9a8e11",
+	"a tag in capitals":                  "77-0-1043--5be3b1f2-0C9A8E11",
+	"a dot without an id":                "77-1042-1043--5be3b1f2-0c9a8e11.",
+	"an anchor's id with a sign":         "77-1042-1043--5be3b1f2-0c9a8e11.+80",
+	"an anchor's id with a leading zero": "77-1042-1043--5be3b1f2-0c9a8e11.080",
+	"two anchors":                        "77-1042-1043--5be3b1f2-0c9a8e11.80.80",
+	"low bits but no gap":                "77-0-1043-A-5be3b1f2-0c9a8e11",
+	"low bits and only filling":          "77-0-1043-A_-5be3b1f2-0c9a8e11",
+	"63 low bits":                        "77-0-1043-_AAAAAAAAAAD-5be3b1f2-0c9a8e11",
+	"an unknown first letter":            "77-0-1043-~A-5be3b1f2-0c9a8e11",
+	"an unknown letter":                  "77-0-1043-Af~-5be3b1f2-0c9a8e11",
+	"an unknown letter in the low bits":  "77-0-1043-DGr~-5be3b1f2-0c9a8e11",
+	"a letter of two bytes":              "77-0-1043-Aé-5be3b1f2-0c9a8e11",
+	"low bits cut off":                   "77-0-1043-HA-5be3b1f2-0c9a8e11",
+	"a gap below zero":                   "77-0-1043-Kv_-5be3b1f2-0c9a8e11",
+	"a gap that ends just below zero":    "77-0-1043-KgT-5be3b1f2-0c9a8e11",
+	"in flight below the first":          "77-0-4-Av-5be3b1f2-0c9a8e11",
+	"a high part that would overflow":    "77-0-1043-.8AAAAAAAAAAf-5be3b1f2-0c9a8e11",
+}
+
+func TestMalformed(t *testing.T) {
+	t.Parallel()
+	for name, text := range malformed {
+		if got, err := cursor.Parse(text); !errors.Is(err, cursor.ErrMalformed) || !equal(got, cursor.Cursor{}) {
+			t.Errorf("%s: %q parsed as %+v, %v", name, text, fields(got), err)
+		}
+	}
+}
+
+// checkText is what must hold for any text: Parse refuses it, or what it is read as is a cursor that is written and read again
+// as itself, in letters that need no escaping in a header or a URL, beginning with a number, and not larger than the text
+// warrants.
+func checkText(t *testing.T, text string) (accepted bool) {
+	t.Helper()
+	c, err := cursor.Parse(text)
+	if err != nil {
+		if !errors.Is(err, cursor.ErrMalformed) {
+			t.Errorf("%q: %v", text, err)
+		}
+		return false
+	}
+	again := c.String()
+	if parsed, err := cursor.Parse(again); err != nil || !equal(parsed, c) {
+		t.Errorf("%q: printed as %s, parsed as %+v, %v", text, again, fields(parsed), err)
+	}
+	if !safe.MatchString(again) {
+		t.Errorf("%q: printed as %q", text, again)
+	}
+	if len(c.Xip) > 6*len(text) || cap(c.Xip) > 16*len(text) {
+		t.Errorf("%q: %d in flight", text, len(c.Xip))
+	}
+	if !wellFormed(c) {
+		t.Errorf("%q: parsed as %+v", text, fields(c))
+	}
+	if !c.Covers(c) {
+		t.Errorf("%q: does not cover itself", text)
+	}
+	return true
+}
+
+var safe = regexp.MustCompile(`^[0-9]+-[0-9]+-[0-9]+-[A-Za-z0-9._]*-[0-9a-f]{8}-[0-9a-f]{8}(\.[0-9]+)?$`)
+
+// TestAnyText mutilates texts. Most are refused then; what is accepted is as good a cursor as any.
+func TestAnyText(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(5, 6))
+	letters := []byte("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-+ ")
+	accepted := 0
+	for range 8_000 {
+		text := []byte(drawCursor(rng, rng.IntN(20), 1<<rng.IntN(40)).String())
+		for range rng.IntN(3) {
+			text[rng.IntN(len(text))] = letters[rng.IntN(len(letters))]
+		}
+		if checkText(t, string(text)) {
+			accepted++
+		}
+	}
+	if accepted < 2_000 || accepted > 6_000 {
+		t.Errorf("%d accepted", accepted)
+	}
+}
+
+// drawCursor makes a cursor that may be anywhere, with so many in flight spread over so many transactions.
+func drawCursor(rng *rand.Rand, inFlight int, spread uint64) cursor.Cursor {
+	c := cursor.Cursor{
+		Xmax: cursor.First + spread + uint64(inFlight) + rng.Uint64N(1<<rng.IntN(62)), Epoch: cursor.Tag(rng.Uint32()),
+		Anchor: cursor.Anchor{ID: rng.Int64N(1 << rng.IntN(62)), Tag: cursor.Tag(rng.Uint32())},
+	}
+	if rng.IntN(2) == 0 {
+		c.Xid, c.ID = c.Xmax-rng.Uint64N(min(spread, 1000)), 1+rng.Int64N(1<<rng.IntN(62))
+	}
+	for range inFlight {
+		c.Xip = append(c.Xip, c.Xmax-1-rng.Uint64N(spread))
+	}
+	slices.Sort(c.Xip)
+	c.Xip = keep(slices.Compact(c.Xip), func(xid uint64) bool { return xid != c.Xid })
+	return c
+}
+
+// TestRoundTrip: what is written is read as the same, and parseInt of it is the id of the last row.
+func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(7, 8))
+	for range 4_000 {
+		c := drawCursor(rng, rng.IntN(50), 1<<rng.IntN(40))
+		text := c.String()
+		if got, err := cursor.Parse(text); err != nil || !equal(got, c) {
+			t.Fatalf("%+v: written as %s, read as %+v, %v", fields(c), text, fields(got), err)
+		}
+		checkText(t, text)
+		want := c.ID
+		if c.Whole() {
+			want = c.Anchor.ID
+		}
+		first, _, _ := strings.Cut(text, "-")
+		if got, err := strconv.ParseInt(first, 10, 64); err != nil || got != want {
+			t.Errorf("%s begins with %d, want %d", text, got, want)
+		}
+	}
+}
+
+// FuzzParse: no text makes Parse panic or take more memory than the text warrants, and what it accepts it accepts again.
+func FuzzParse(f *testing.F) {
+	for _, test := range texts {
+		f.Add(test.text)
+	}
+	for _, text := range malformed {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) { checkText(t, text) })
+}
