@@ -79,6 +79,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--cors-origin=https://bücher.example"}, nil, `--cors-origin: "https://bücher.example": browsers send a name like this in ASCII (xn--…), and so must you`},
 		{[]string{"tail", "--uid=a", "--token=b"}, nil, `--uid and --token can't be used together`},
 		{[]string{"tail", "--url=ws://a"}, nil, `tail: --url: "ws://a" is not a URL such as https://app.example.com/events`},
+		{[]string{"tail", "--count=-1"}, nil, `tail: --count: -1 is less than none`},
 		{[]string{"tail", "--last-event-id=a\nb"}, nil, `tail: --last-event-id: it has control characters, which no id has`},
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: expected duration but got "soon": time: invalid duration "soon"`},
@@ -91,5 +92,15 @@ func TestWrongCommandLines(t *testing.T) {
 		if want := "rowcast: " + tt.want + "\n"; code != 2 || stdout != "" || stderr != want {
 			t.Errorf("rowcast %q %v: got %d, %q, %q, want 2, %q", tt.args, tt.env, code, stdout, stderr, want)
 		}
+	}
+}
+
+// The program sees no other environment than the one that it is given.
+func TestEnvironmentIsGiven(t *testing.T) {
+	t.Setenv("ROWCAST_HEARTBEAT", "soon")
+	t.Setenv("ROWCAST_INSECURE_UID", "anywhere")
+	code, _, stderr := run(t, nil, "serve")
+	if code != 1 || !strings.HasPrefix(stderr, "rowcast: no authentication is configured") {
+		t.Errorf("got %d, %q", code, stderr)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -56,12 +57,9 @@ func addresses(config *pgconn.Config) string {
 		if strings.HasPrefix(host, "/") {
 			address = fmt.Sprintf("%s/.s.PGSQL.%d", host, port)
 		}
-		for _, a := range all {
-			if a == address { // once with TLS and once without
-				return
-			}
+		if !slices.Contains(all, address) { // once with TLS and once without
+			all = append(all, address)
 		}
-		all = append(all, address)
 	}
 	add(config.Host, config.Port)
 	for _, fallback := range config.Fallbacks {

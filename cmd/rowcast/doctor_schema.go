@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,45 +21,50 @@ func (e *examination) schema(ctx context.Context) (finding, error) {
 	return fine("the schema rowcast is there"), nil
 }
 
-// rights are asked for by the catalog's numbers: names in a schema that may not be used cannot be asked about.
+// missingRights asks by the catalog's numbers: in a schema that may not be used, names cannot be asked about.
+const missingRights = `SELECT privilege || ' ON ' || kind || name FROM (
+	SELECT 'USAGE' AS privilege, 'SCHEMA ' AS kind, 'rowcast' AS name, has_schema_privilege(oid, 'USAGE') AS has
+		FROM pg_namespace WHERE nspname = 'rowcast'
+	UNION ALL SELECT privilege, '', 'rowcast.' || relname, has_table_privilege(c.oid, privilege)
+		FROM pg_class c JOIN (VALUES ('notifications', 'SELECT'), ('history', 'SELECT'), ('migrations', 'SELECT'),
+			('epoch', 'SELECT'), ('epoch', 'INSERT')) needed (name, privilege) ON relname = name
+		WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast')
+	UNION ALL SELECT 'EXECUTE', 'FUNCTION ', p.oid::regprocedure::text, has_function_privilege(p.oid, 'EXECUTE')
+		FROM pg_proc p WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast')
+) needed WHERE NOT has`
+
 func (e *examination) rights(ctx context.Context) (finding, error) {
-	const query = `SELECT privilege || ' ON ' || kind || 'rowcast' || coalesce('.' || name, '') FROM (
-		SELECT 'USAGE' AS privilege, 'SCHEMA ' AS kind, NULL AS name, has_schema_privilege(oid, 'USAGE') AS has
-			FROM pg_namespace WHERE nspname = 'rowcast'
-		UNION ALL SELECT privilege, '', relname, has_table_privilege(c.oid, privilege)
-			FROM (VALUES ('notifications', 'SELECT'), ('history', 'SELECT'), ('migrations', 'SELECT'), ('epoch', 'SELECT'), ('epoch', 'INSERT'))
-				needed (name, privilege) JOIN pg_class c ON relname = name
-			WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast')
-		UNION ALL SELECT 'EXECUTE', 'FUNCTION ', p.oid::regprocedure::text, has_function_privilege(p.oid, 'EXECUTE')
-			FROM pg_proc p WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast')
-	) needed WHERE NOT has`
-	missing, err := e.list(ctx, query)
+	missing, err := e.list(ctx, missingRights)
 	if err != nil {
 		return finding{}, err
 	}
-	if len(missing) > 0 {
-		var role, mend string
-		if err := e.ask(ctx, "SELECT quote_ident(current_user)", &role); err != nil {
-			return finding{}, err
-		}
-		for _, right := range missing {
-			mend += fmt.Sprintf("GRANT %s TO %s;\n", strings.Replace(right, "rowcast.rowcast.", "rowcast.", 1), role)
-		}
-		return finding{failure, fmt.Sprintf("the role %s has not all the rights of a hub", role), mend}, nil
+	if len(missing) == 0 {
+		return fine("the role has all that a hub needs"), nil
 	}
+	var role, mend string
+	if err := e.ask(ctx, "SELECT quote_ident(current_user)", &role); err != nil {
+		return finding{}, err
+	}
+	for _, right := range missing {
+		mend += fmt.Sprintf("GRANT %s TO %s;\n", right, role)
+	}
+	return finding{failure, fmt.Sprintf("the role %s has not all the rights of a hub", role), mend}, nil
+}
+
+func (e *examination) rowSecurity(ctx context.Context) (finding, error) {
 	var filtered bool
-	const policies = `SELECT coalesce(bool_or(row_security_active(c.oid)), false) FROM pg_class c
-		WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r'`
-	if err := e.ask(ctx, policies, &filtered); err != nil {
+	const query = `SELECT coalesce(bool_or(row_security_active(oid)), false) FROM pg_class
+		WHERE relnamespace = 'rowcast'::regnamespace AND relkind = 'r'`
+	if err := e.ask(ctx, query, &filtered); err != nil {
 		return finding{}, err
 	}
 	if filtered {
 		return finding{
-			failure, "row-level security hides rows from this role, and the hub refuses to read so",
+			failure, "policies hide rows from this role, and the hub refuses to read so",
 			"give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY",
 		}, nil
 	}
-	return fine("the role has all that a hub needs"), nil
+	return fine("no policy hides rows from this role"), nil
 }
 
 func (e *examination) list(ctx context.Context, query string) ([]string, error) {

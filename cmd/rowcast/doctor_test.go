@@ -50,6 +50,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"transactions": `ok none has been writing for more than a minute`,
 		"schema":       `ok the schema rowcast is there`,
 		"rights":       `ok the role has all that a hub needs`,
+		"row security": `ok no policy hides rows from this role`,
 		"migrations":   `ok the schema is as this rowcast needs it: version 1`,
 		"trigger":      `ok it rings, in every session`,
 		"tables":       `ok rowcast.epoch is unlogged, the others are not`,
@@ -61,7 +62,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", check, found[check], want)
 		}
 	}
-	if code != 0 || len(found) != 17 || !strings.HasSuffix(out, "\n\nAll is well.\n") {
+	if code != 0 || len(found) != 18 || !strings.HasSuffix(out, "\n\nAll is well.\n") {
 		t.Errorf("got %d, %s", code, out)
 	}
 }
@@ -160,8 +161,8 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, `ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY`)
 	_, found, _ = examine(t, u.String())
-	if want := "fail row-level security hides rows from this role, and the hub refuses to read so → give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY"; found["rights"] != want {
-		t.Errorf("got  %s\nwant %s", found["rights"], want)
+	if want := "fail policies hide rows from this role, and the hub refuses to read so → give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY"; found["row security"] != want {
+		t.Errorf("got  %s\nwant %s", found["row security"], want)
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 
 // logFlags are those of commands that run on.
 type logFlags struct {
-	LogFormat string `enum:"text,json" default:"text" group:"log" help:"How to log, to stderr: text or json."`
+	LogFormat string `enum:"text,json" default:"text" group:"log" placeholder:"FORMAT" help:"How to log, to stderr: text or json (default ${default})."`
 }
 
 func (f logFlags) logger(w io.Writer) *slog.Logger {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,16 +17,16 @@ type serveCmd struct {
 	databaseFlags
 	Poll             bool `group:"database" help:"Poll the database ten times a second, instead of LISTEN: for connections through a transaction pooler such as PgBouncer."`
 	NoNotifyMessages bool `group:"database" help:"Ignore messages that are sent by hand with NOTIFY, as every role of the database can."`
-	Replays          int  `group:"database" default:"4" help:"The most connections used at a time to read what clients missed (default ${default})."`
+	Replays          int  `group:"database" default:"4" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
 
 	Listen      string      `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
-	AdminListen string      `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead (default: there, too)."`
+	AdminListen string      `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen."`
 	CORSOrigin  []origin    `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
 	InsecureUID insecureUID `group:"http" name:"insecure-uid" help:"Take every client for whom it says it is, by ?uid=, for trying things out. Only on a loopback address, unless --insecure-uid=anywhere."`
 
-	Heartbeat time.Duration `group:"streams" default:"15s" help:"After how long a silent stream is sent something (default ${default})."`
-	Retry     time.Duration `group:"streams" default:"3s" help:"How long clients shall wait on average before they come back (default ${default})."`
-	Drain     time.Duration `group:"streams" default:"3s" help:"Over how long the streams are ended when the hub stops (default ${default})."`
+	Heartbeat time.Duration `group:"streams" default:"15s" placeholder:"DURATION" help:"After how long a silent stream is sent something (default ${default})."`
+	Retry     time.Duration `group:"streams" default:"3s" placeholder:"DURATION" help:"How long clients shall wait on average before they come back (default ${default})."`
+	Drain     time.Duration `group:"streams" default:"3s" placeholder:"DURATION" help:"Over how long the streams are ended when the hub stops (default ${default})."`
 	MaxEvent  byteSize      `group:"streams" default:"16MiB" placeholder:"SIZE" help:"The largest data that is sent; of a larger row only its id and size (default ${default})."`
 	Backlog   byteSize      `group:"streams" default:"1MiB" placeholder:"SIZE" help:"How much a slow client may be owed before it is disconnected, and resumes later (default ${default})."`
 	Memory    byteSize      `group:"streams" default:"64MiB" placeholder:"SIZE" help:"How much of the newest events to remember, so that resuming needs no query (default ${default})."`
@@ -54,6 +55,16 @@ func (c *serveCmd) Validate() error {
 
 // Run is the hub, until ctx ends.
 func (c *serveCmd) Run(ctx context.Context, console console) error {
+	logger := c.logger(console.err)
+	err := c.run(ctx, logger)
+	if err != nil && c.LogFormat == "json" { // for a machine, which expects nothing else
+		logger.Error("cannot serve", "error", oneLine(err))
+		return errSaid
+	}
+	return err
+}
+
+func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	if err := c.checkAuthentication(); err != nil {
 		return err
 	}
@@ -61,25 +72,19 @@ func (c *serveCmd) Run(ctx context.Context, console console) error {
 	if err != nil {
 		return err
 	}
-	s := newService(config, c.logger(console.err))
+	s := newService(config, logger)
 	c.configure(s)
 	if c.InsecureUID == insecureAnywhere {
-		s.logger.Warn("whoever reaches this hub can read everybody's notifications", "flag", "--insecure-uid=anywhere")
+		logger.Warn("whoever reaches this hub can read everybody's notifications", "flag", "--insecure-uid=anywhere")
 	}
 	err = s.run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // told to end before it had begun
 	}
 	if err == nil {
-		s.logger.Info("stopped")
-		return nil
+		logger.Info("stopped")
 	}
-	err = c.advise(c.explain(err))
-	if c.LogFormat == "json" { // for a machine, which expects nothing else
-		s.logger.Error("cannot serve", "error", oneLine(err))
-		return errSaid
-	}
-	return err
+	return c.advise(c.explain(err))
 }
 
 func (c *serveCmd) configure(s *service) {

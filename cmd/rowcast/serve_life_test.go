@@ -15,10 +15,11 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While it stops, a hub is not ready, sends newcomers away with a stream that they come back from, and still answers.
+// While it stops, a hub is not ready, sends newcomers away with a stream that they come back from, and still does its work.
 func TestServeStops(t *testing.T) {
 	t.Parallel()
-	h := serve(t, dbtest.Database(t), "--drain", "1m") // or until the last stream is gone
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn, "--drain", "1m") // or until the last stream is gone
 	first, second := h.tail(t, "alice"), h.tail(t, "alice")
 	h.cancel()
 	got := askUntil(t, h.url+"/readyz", `"ready":false`)
@@ -32,6 +33,9 @@ func TestServeStops(t *testing.T) {
 	if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" || !strings.HasPrefix(got.body, "retry: ") || strings.Contains(got.body, "data") {
 		t.Errorf("a newcomer: got %+v", got)
 	}
+	// Those who are still there are still told.
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
+	first.out.await(t, `"data":1}`)
 	first.stop()
 	second.stop()
 	if code := h.wait(); code != 0 {

@@ -31,41 +31,50 @@ func TestServeDoesNotStart(t *testing.T) {
 		want string
 	}{
 		{
-			"without authentication", []string{"--database-url", dsn},
+			"without authentication",
+			[]string{"--database-url", dsn},
 			"no authentication is configured, and without it anybody could read everything; to try things out, --insecure-uid trusts ?uid=… on this machine",
 		},
 		{
-			"trusting everybody on every address", []string{"--database-url", dsn, "--insecure-uid", "--listen", ":0"},
+			"trusting everybody on every address",
+			[]string{"--database-url", dsn, "--insecure-uid", "--listen", ":0"},
 			"--insecure-uid lets anybody who reaches :0 read everything; if that is meant, give --insecure-uid=anywhere",
 		},
 		{
-			"trusting everybody in the network", []string{"--database-url", dsn, "--insecure-uid", "--listen", "192.0.2.1:80"},
+			"trusting everybody in the network",
+			[]string{"--database-url", dsn, "--insecure-uid", "--listen", "192.0.2.1:80"},
 			"--insecure-uid lets anybody who reaches 192.0.2.1:80 read everything; if that is meant, give --insecure-uid=anywhere",
 		},
 		{"without PostgreSQL", []string{"--database-url", nobodyThere, "--insecure-uid"}, noConnection},
 		{"with a malformed URL", []string{"--database-url", "postgres://me:secret%zz@db/app", "--insecure-uid"}, unreadable},
 		{
-			"without the schema", []string{"--database-url", empty, "--insecure-uid"},
+			"without the schema",
+			[]string{"--database-url", empty, "--insecure-uid"},
 			"schema rowcast is missing or too old: there is none: run rowcast migrate",
 		},
 		{
-			"with an old schema", []string{"--database-url", old, "--insecure-uid"},
+			"with an old schema",
+			[]string{"--database-url", old, "--insecure-uid"},
 			"schema rowcast is missing or too old: version 0, needed is 1: run rowcast migrate",
 		},
 		{
-			"on a restored dump", []string{"--database-url", restored, "--insecure-uid"},
+			"on a restored dump",
+			[]string{"--database-url", restored, "--insecure-uid"},
 			"rowcast.notifications was restored from another server: run rowcast migrate",
 		},
 		{
-			"through a pooler", []string{"--database-url", pooled, "--insecure-uid"},
+			"through a pooler",
+			[]string{"--database-url", pooled, "--insecure-uid"},
 			"the database connection goes through a transaction pooler (PgBouncer): connect directly, or poll (--poll)",
 		},
 		{
-			"on a taken port", []string{"--database-url", dsn, "--insecure-uid", "--listen", taken.Addr().String()},
+			"on a taken port",
+			[]string{"--database-url", dsn, "--insecure-uid", "--listen", taken.Addr().String()},
 			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use",
 		},
 		{
-			"with a taken port for health", []string{"--database-url", dsn, "--insecure-uid", "--listen", "127.0.0.1:0", "--admin-listen", taken.Addr().String()},
+			"with a taken port for health",
+			[]string{"--database-url", dsn, "--insecure-uid", "--listen", "127.0.0.1:0", "--admin-listen", taken.Addr().String()},
 			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use",
 		},
 	}

@@ -37,6 +37,9 @@ func (c *tailCmd) Validate() error {
 	if c.URL.Scheme != "http" && c.URL.Scheme != "https" || c.URL.Host == "" {
 		return fmt.Errorf("--url: %q is not a URL such as https://app.example.com/events", c.URL.Redacted())
 	}
+	if c.Count < 0 {
+		return fmt.Errorf("--count: %d is less than none", c.Count)
+	}
 	if strings.ContainsFunc(c.LastEventID, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return errors.New("--last-event-id: it has control characters, which no id has")
 	}
@@ -85,7 +88,7 @@ func (r refusal) Error() string { return r.text }
 func (t *tail) run(ctx context.Context) error {
 	for {
 		err := t.follow(ctx)
-		if ctx.Err() != nil || errors.Is(err, errEnough) {
+		if isOver(ctx, err) {
 			return nil
 		}
 		if _, refused := errors.AsType[refusal](err); refused {
@@ -99,6 +102,11 @@ func (t *tail) run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// isOver tells whether an error is the wanted end.
+func isOver(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, errEnough)
 }
 
 // pause is what the hub asks for, longer while there is none, and never the same for all who wait.

@@ -217,7 +217,7 @@ func TestTailComesBack(t *testing.T) {
 		visit(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "later", http.StatusServiceUnavailable) }),
 		visit(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }),
 		visit(streamOf("id: 2\ndata: 2\n\nid: 3\n\n")),
-		visit(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "", http.StatusTooManyRequests) }),
+		visit(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusTooManyRequests) }),
 		visit(streamOf("data: by hand\n\n")),
 	)
 	code, stdout, stderr := run(t, environment{"ROWCAST_TOKEN": "abc"}, "tail", "--json", "--url", url)
@@ -259,6 +259,26 @@ func TestTailNoticesSilence(t *testing.T) {
 	}
 	if code := tail.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// Whatever comes is a sign of life, if it is only a comment.
+func TestTailHearsComments(t *testing.T) {
+	t.Parallel()
+	url := script(t, func(w http.ResponseWriter, r *http.Request) {
+		streamOf("event: rowcast.hello\ndata: {\"heartbeat\": 0.01}\n\n")(w, r)
+		ticker := time.NewTicker(300 * time.Millisecond) // longer together than it would wait, and each far shorter
+		defer ticker.Stop()
+		for range 5 {
+			_, _ = io.WriteString(w, ":\n")
+			w.(http.Flusher).Flush()
+			<-ticker.C
+		}
+		streamOf("data: 1\n\n")(w, r)
+	})
+	code, stdout, stderr := run(t, nil, "tail", "--url", url, "--count", "1")
+	if want := "rowcast: connected to " + url + "\n"; code != 0 || !strings.HasSuffix(stdout, "  message  1\n") || stderr != want {
+		t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
 	}
 }
 
