@@ -32,13 +32,8 @@ func reference(stream string) (events []sse.Event) {
 			data, eventType = "", ""
 			continue
 		}
-		field, value := line, ""
-		if colon := strings.Index(line, ":"); colon >= 0 {
-			field, value = line[:colon], line[colon+1:]
-			if strings.HasPrefix(value, " ") {
-				value = value[1:]
-			}
-		}
+		field, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
 		if field == "data" {
 			data += value + "\n"
 		}
