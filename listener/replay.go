@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -91,7 +92,7 @@ var ErrEpoch = errors.New("the server has recovered in the meantime")
 // horizon is as in [Batch].
 func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []Row, next cursor.Cursor, horizon uint64, err error) {
 	err = r.with(ctx, to.Epoch, func(ctx context.Context, db querier) error {
-		p, err := r.limits.page(ctx, db, from, to.Epoch, replayQuery, append(r.limits.args(from, &to), recipients)...)
+		p, err := r.limits.page(ctx, db, from, to.Epoch, replayQuery, append(r.limits.args(from, &to), distinct(recipients))...)
 		if err != nil {
 			return err
 		}
@@ -108,6 +109,11 @@ func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients 
 		return nil, cursor.Cursor{}, 0, fmt.Errorf("replay: %w", err)
 	}
 	return rows, next, horizon, nil
+}
+
+// distinct are the recipients, each once: each is read by itself.
+func distinct(recipients []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(recipients)))
 }
 
 // Stands tells whether a cursor of another epoch still holds in that of now: whether what it claims has survived.

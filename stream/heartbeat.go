@@ -39,6 +39,10 @@ func (h *Hub) beat() {
 	}
 	var f *frame
 	for s := range h.slots[h.tick%slots] {
+		if s.out.stuck() {
+			s.close()
+			continue
+		}
 		if h.tick-s.active < slots/2 || !s.idle() {
 			continue
 		}
@@ -60,12 +64,15 @@ func (h *Hub) stop() {
 	}
 	h.mu.Unlock()
 
-	const steps = 100
+	// The last quarter of the time is for what they are owed.
+	const steps, ends = 100, 75
 	ticker := time.NewTicker(max(h.Drain/steps, time.Millisecond))
 	defer ticker.Stop()
 	for step := range steps {
-		for _, s := range streams[len(streams)*step/steps : len(streams)*(step+1)/steps] {
-			h.end(s)
+		if step < ends {
+			for _, s := range streams[len(streams)*step/ends : len(streams)*(step+1)/ends] {
+				h.end(s)
+			}
 		}
 		if h.Stats.Streams.Load() > 0 {
 			<-ticker.C

@@ -10,7 +10,8 @@ import (
 // join brings a subscriber from its client's cursor to the present and makes it live. It alone writes to the stream until then.
 // It returns early when the stream has ended.
 func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
-	j := joining{Hub: h, s: s, ctx: ctx}
+	j := joining{Hub: h, s: s, ctx: ctx, comments: time.NewTicker(h.Heartbeat)}
+	defer j.comments.Stop()
 	defer func() {
 		if !j.live {
 			s.giveUp()
@@ -48,6 +49,9 @@ type joining struct {
 	ctx   context.Context
 	live  bool
 	pause time.Duration // after the last failure of the Source
+
+	// comments are sent however many short waits its waiting is made of, so that no proxy takes the stream for dead.
+	comments *time.Ticker
 }
 
 func (j *joining) write(b []byte) error {
@@ -87,17 +91,15 @@ func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	return cursor.Cursor{}, 0
 }
 
-// until waits, with comments for a heartbeat so that no proxy takes the stream for dead.
+// until waits, with comments for a heartbeat.
 func (j *joining) until(done <-chan struct{}) bool {
-	ticker := time.NewTicker(j.Heartbeat)
-	defer ticker.Stop()
 	for {
 		select {
 		case <-done:
 			return true
 		case <-j.ctx.Done():
 			return false
-		case <-ticker.C:
+		case <-j.comments.C:
 			if j.write([]byte(":\n")) != nil {
 				return false
 			}

@@ -18,7 +18,11 @@ import (
 // but 200 does not come back.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, recipients []string) {
 	h.init()
-	recipients = slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == "" })
+	if r.Method == http.MethodHead { // has no body that could be streamed
+		setHeaders(w.Header())
+		return
+	}
+	recipients = slices.DeleteFunc(append([]string{}, recipients...), func(r string) bool { return r == "" })
 	slices.Sort(recipients)
 	s := &subscriber{hub: h, recipients: slices.Compact(recipients), joining: true, busy: true}
 	s.quiet.L = &s.mu
@@ -68,10 +72,17 @@ func setHeaders(header http.Header) {
 	header.Set("X-Accel-Buffering", "no")
 }
 
+// maxCursor is the longest text in bytes that is looked at as a cursor: ours with four thousand transactions in flight. A longer
+// one could only be made up to cost us and the Source, as each of its letters can be six transactions to look for.
+const maxCursor = 16 << 10
+
 func claimOf(r *http.Request) claim {
 	text := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("last_event_id"))
 	if text == "" {
 		return claim{}
+	}
+	if len(text) > maxCursor {
+		return claim{given: true, malformed: true}
 	}
 	c, err := cursor.Parse(text)
 	return claim{cursor: c, given: true, malformed: err != nil}

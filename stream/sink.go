@@ -39,6 +39,16 @@ type socket struct {
 	conn    net.Conn
 	raw     syscall.RawConn // nil where there is no writing without waiting
 	timeout time.Duration   // for taking no byte
+
+	// Of try, which is called for every event and must not allocate.
+	attempt func(fd uintptr) bool
+	bytes   []byte
+	wrote   int
+	err     error
+
+	// Of stuck.
+	acknowledged uint64
+	silent       int // heartbeats
 }
 
 func newSocket(conn net.Conn, timeout time.Duration) *socket {
@@ -48,29 +58,32 @@ func newSocket(conn net.Conn, timeout time.Duration) *socket {
 		// Heartbeats do its work, and Go's default closes idle connections of a busy machine.
 		_ = tcp.SetKeepAlive(false)
 		if raw, err := tcp.SyscallConn(); err == nil && canTry {
-			s.raw = raw
-			setUserTimeout(raw, timeout)
+			s.raw, s.attempt = raw, s.tryOnce
 		}
 	}
 	return s
 }
 
-func (s *socket) try(b []byte) (n int, err error) {
+func (s *socket) try(b []byte) (int, error) {
 	if s.raw == nil {
 		return 0, nil
 	}
-	if waitErr := s.raw.Write(func(fd uintptr) bool {
-		n, err = tryWrite(fd, b)
-		return true
-	}); waitErr != nil {
-		return 0, waitErr
+	s.bytes = b
+	if err := s.raw.Write(s.attempt); err != nil {
+		return 0, err
 	}
-	return n, err
+	return s.wrote, s.err
+}
+
+func (s *socket) tryOnce(fd uintptr) (done bool) {
+	s.wrote, s.err = tryWrite(fd, s.bytes)
+	s.bytes = nil
+	return true
 }
 
 // write is bounded by progress, not by completion: a slow client gets a large event, however long it takes.
 func (s *socket) write(b []byte) error {
-	for {
+	for before := s.taken(); ; {
 		if err := s.conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
 			return err
 		}
@@ -79,10 +92,39 @@ func (s *socket) write(b []byte) error {
 		if err == nil {
 			return s.conn.SetWriteDeadline(time.Time{})
 		}
-		if n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
+		// The kernel may take nothing more until a third of its buffer is free, which is long after the client took some.
+		now := s.taken()
+		if n == 0 && now == before {
+			return err
+		}
+		before = now
 	}
+}
+
+// stuck notices clients that have vanished or do not read, while what they are sent still fits in the kernel.
+func (s *socket) stuck() bool {
+	if s.raw == nil {
+		return false
+	}
+	taken, all := acknowledged(s.raw)
+	if all || taken != s.acknowledged {
+		s.acknowledged, s.silent = taken, 0
+		return false
+	}
+	s.silent++
+	return s.silent >= 2
+}
+
+// taken is how many bytes the client has taken so far, where the kernel tells.
+func (s *socket) taken() uint64 {
+	if s.raw == nil {
+		return 0
+	}
+	n, _ := acknowledged(s.raw)
+	return n
 }
 
 // wait reads, to notice the end. What a client sends on a stream means nothing.
@@ -105,7 +147,10 @@ type response struct {
 	timeout time.Duration
 	gone    <-chan struct{}
 	ended   chan struct{}
-	once    sync.Once
+
+	mu      sync.Mutex
+	writing bool
+	closed  bool
 }
 
 func newResponse(ctx context.Context, w http.ResponseWriter, control *http.ResponseController, timeout time.Duration) *response {
@@ -113,13 +158,14 @@ func newResponse(ctx context.Context, w http.ResponseWriter, control *http.Respo
 }
 
 func (r *response) try([]byte) (int, error) { return 0, nil }
+func (r *response) stuck() bool             { return false }
 
 // progress is how much must be taken within the timeout: net/http does not tell of less.
 const progress = 16 << 10
 
 func (r *response) write(b []byte) error {
 	for len(b) > 0 {
-		if err := r.control.SetWriteDeadline(time.Now().Add(r.timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		if err := r.allow(true); err != nil {
 			return err
 		}
 		n, err := r.w.Write(b[:min(len(b), progress)])
@@ -128,7 +174,32 @@ func (r *response) write(b []byte) error {
 		}
 		b = b[n:]
 	}
-	return r.control.Flush()
+	if err := r.control.Flush(); err != nil {
+		return err
+	}
+	return r.allow(false)
+}
+
+// allow begins or ends the time that the client has to take something. HTTP/2 resets a stream whose deadline passes, even if
+// nothing is being written.
+func (r *response) allow(writing bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return net.ErrClosed
+	}
+	r.writing = writing
+	if !writing {
+		return r.setDeadline(time.Time{})
+	}
+	return r.setDeadline(time.Now().Add(r.timeout))
+}
+
+func (r *response) setDeadline(t time.Time) error {
+	if err := r.control.SetWriteDeadline(t); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
 func (r *response) wait() {
@@ -138,11 +209,19 @@ func (r *response) wait() {
 	}
 }
 
-// close lets wait return; net/http ends the stream when the handler has.
+// close lets wait return; net/http ends the stream when the handler has, and needs a moment for it. A write that waits for the
+// client ends at once.
 func (r *response) close() {
-	r.once.Do(func() {
-		close(r.ended)
-		// A write that waits for the client must end, too.
-		_ = r.control.SetWriteDeadline(time.Now())
-	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.closed = true
+	close(r.ended)
+	if r.writing {
+		_ = r.setDeadline(time.Now())
+	} else {
+		_ = r.setDeadline(time.Now().Add(r.timeout))
+	}
 }

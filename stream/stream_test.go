@@ -1,9 +1,9 @@
 package stream_test
 
 import (
-	"bufio"
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -18,6 +18,55 @@ import (
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+// A site is a hub and where it is served.
+type site struct {
+	hub      *stream.Hub
+	listener *listener.Listener // nil for a hub without a database
+	url      string
+	buffer   int // the size of the send buffers, 0 for the system's own
+}
+
+// serve runs a listener and a hub on a database and serves streams until the test ends. The recipients are the query's. The
+// listener never looks for rows that came without a bell: a row that is not rung for is missed.
+func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
+	t.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	s := &site{
+		hub:      &stream.Hub{Logger: log, Drain: time.Millisecond},
+		listener: &listener.Listener{Config: config, Logger: log, Look: -1},
+	}
+	for _, c := range configure {
+		c(s)
+	}
+	s.listener.Message = func(m listener.Message) {
+		s.hub.Send(stream.Message{Recipient: m.Recipient, Name: m.Event, Data: m.Data})
+	}
+	deliver := s.listener.Deliver
+	s.listener.Deliver = func(b listener.Batch) {
+		s.hub.Publish(stream.Batch{Events: events(b.Rows), Cursor: b.Cursor, Horizon: b.Horizon, Reset: b.Reset})
+		if deliver != nil {
+			deliver(b)
+		}
+	}
+	replayer, err := s.listener.NewReplayer(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.hub.Source = &table{s.listener, replayer}
+	t.Cleanup(replayer.Close)
+	run(t, s.listener.Run)
+	s.open(t)
+	eventually(t, "the hub begins", s.hub.Ready)
+	return s
+}
 
 // A table is rowcast.notifications as a hub reads it.
 type table struct {
@@ -38,76 +87,94 @@ func events(rows []listener.Row) []stream.Event {
 	return events
 }
 
-// serve runs a listener and a hub on a database and serves streams at the address that it returns, until the test ends.
-func serve(t *testing.T, dsn string, configure ...func(*stream.Hub, *listener.Listener)) (*stream.Hub, string) {
-	t.Helper()
-	config, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
+// open runs the hub and serves its streams, until the test ends or what it returns is called.
+func (s *site) open(t testing.TB) (stop func()) {
+	server := httptest.NewUnstartedServer(s)
+	if s.buffer > 0 {
+		server.Listener = smallBuffers{server.Listener, s.buffer}
 	}
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	hub := &stream.Hub{Logger: log, Drain: time.Millisecond}
-	l := &listener.Listener{Config: config, Logger: log, Look: -1}
-	l.Message = func(m listener.Message) {
-		hub.Send(stream.Message{Recipient: m.Recipient, Name: m.Event, Data: m.Data})
-	}
-	began := make(chan struct{})
-	once := false
-	l.Deliver = func(b listener.Batch) {
-		hub.Publish(stream.Batch{Events: events(b.Rows), Cursor: b.Cursor, Horizon: b.Horizon, Reset: b.Reset})
-		if !once {
-			once = true
-			close(began)
-		}
-	}
-	for _, c := range configure {
-		c(hub, l)
-	}
-	replayer, err := l.NewReplayer(t.Context(), 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	hub.Source = &table{l, replayer}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2)
-	go func() { done <- l.Run(ctx) }()
-	go func() { done <- hub.Run(ctx) }()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		hub.Serve(w, r, r.URL.Query()["recipient"])
-	}))
-	t.Cleanup(func() {
-		cancel()
-		<-done
-		<-done
-		server.Close()
-		replayer.Close()
-	})
-	<-began
-	return hub, server.URL
+	server.Config.MaxHeaderBytes = 8 << 20
+	server.Start()
+	s.url = server.URL
+	t.Cleanup(server.Close)
+	return run(t, s.hub.Run)
 }
 
-func TestSmoke(t *testing.T) {
-	t.Parallel()
-	dsn := dbtest.Database(t)
-	_, url := serve(t, dsn)
-	response, err := http.Get(url + "?recipient=alice")
+// smallBuffers is a listener whose connections hold back little in the kernel.
+type smallBuffers struct {
+	net.Listener
+	size int
+}
+
+func (l smallBuffers) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	defer response.Body.Close()
+	return conn, conn.(*net.TCPConn).SetWriteBuffer(l.size)
+}
+
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.hub.Serve(w, r, r.URL.Query()["recipient"])
+}
+
+// caughtUp returns when everything that was committed before has been published.
+func (s *site) caughtUp(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := s.listener.CatchUp(ctx); err != nil {
+		t.Fatalf("CatchUp: %v", err)
+	}
+}
+
+// run runs something until the test ends, or what it returns is called.
+func run(t testing.TB, something func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := something(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	stop = func() {
+		cancel()
+		<-done
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// eventually waits for what nobody tells of.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func connect(t testing.TB, dsn string) *pgx.Conn {
+	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '{"a": 1}'), ('bob', '2'), (NULL, '3'); NOTIFY rowcast, 'hi'`); err != nil {
-		t.Fatal(err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
 	}
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		t.Log(lines.Text())
-		if lines.Text() == `data: "hi"` {
-			break
-		}
-	}
+}
+
+// insert inserts a row with a string for data; no recipient is everyone.
+func insert(t testing.TB, conn *pgx.Conn, recipient, data string) {
+	t.Helper()
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES (nullif($1, ''), to_jsonb($2::text))`, recipient, data)
 }

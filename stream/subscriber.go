@@ -41,6 +41,8 @@ type sink interface {
 	try(b []byte) (n int, err error)
 	// write writes all of b, for as long as the client takes some of it now and then.
 	write(b []byte) error
+	// stuck is asked once a heartbeat: has the client taken nothing for two of them, though there was something to take?
+	stuck() bool
 	// wait returns when the client has gone or the sink has been closed.
 	wait()
 	// close ends the stream; it may be called at any time.
@@ -145,12 +147,13 @@ func (s *subscriber) resume(frames []*frame, steps cursor.Steps) {
 		return
 	}
 	s.replay = steps
-	s.backlog = make([]item, len(frames))
-	for i, f := range frames {
+	first, id := frames[0], s.replay.After(frames[0].row)
+	s.backlog = make([]item, len(frames)-1)
+	for i, f := range frames[1:] {
 		s.backlog[i] = item{f, true}
 		s.owed += len(f.live)
 	}
-	go s.drain(nil)
+	go func() { s.drain(first.replayed(nil, id)) }()
 }
 
 // attach gives the subscriber its way to the client; it may have been closed before that.
@@ -177,7 +180,7 @@ func (s *subscriber) stopWriting() {
 	s.quiet.Broadcast()
 }
 
-// end closes the stream once it is owed nothing, after some last words.
+// end closes the stream after some last words, once it is owed nothing. Who is still joining is cut off.
 func (s *subscriber) end(words *frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,11 +188,15 @@ func (s *subscriber) end(words *frame) {
 		return
 	}
 	s.ending = true
-	if !s.busy {
-		_, _ = s.out.try(words.live)
-	}
-	if !s.busy || s.joining {
+	if s.joining {
 		s.closeLocked()
+		return
+	}
+	s.owed += len(words.live)
+	s.backlog = append(s.backlog, item{frame: words})
+	if !s.busy {
+		s.busy = true
+		go s.drain(nil)
 	}
 }
 

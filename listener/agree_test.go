@@ -1,0 +1,113 @@
+package listener_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/listener"
+	"rowcast/listener/cursor"
+	"rowcast/sql/dbtest"
+)
+
+// The database writes cursors, too: what it writes must be what Go would.
+
+func TestEncodeXipAgrees(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	inFlight := func(c cursor.Cursor) string { return strings.Split(c.String(), "-")[3] }
+	check := func(c cursor.Cursor) {
+		t.Helper()
+		got := one[string](t, conn, "SELECT rowcast.encode_xip($1, $2)", int64(c.Xmax), append([]uint64{}, c.Xip...))
+		if want := inFlight(c); got != want {
+			t.Errorf("xmax %d, in flight %v: got %s, want %s", c.Xmax, c.Xip, got, want)
+		}
+		if parsed, err := cursor.Parse(c.String()); err != nil || !slices.Equal(parsed.Xip, c.Xip) {
+			t.Errorf("%s: got %v, %v", c, parsed.Xip, err)
+		}
+	}
+	check(cursor.Cursor{Xmax: 3})
+	for shift := range 32 { // where the mean distance is at and about a power of two
+		for off := -1; off <= 1; off++ {
+			if distance := 1<<shift + off; distance > 0 {
+				check(cursor.Cursor{Xmax: 1<<40 + uint64(distance), Xip: []uint64{1 << 40}})
+			}
+		}
+	}
+	for range 200 {
+		c := cursor.Cursor{Xmax: 3 + rand.Uint64N(1<<rand.N(62))}
+		spread := min(c.Xmax-3, 1<<rand.N(31)) // no two in flight are further apart than 2^31
+		for range rand.N(1 << rand.N(11)) {
+			if spread > 0 {
+				c.Xip = append(c.Xip, c.Xmax-1-rand.Uint64N(spread))
+			}
+		}
+		slices.Sort(c.Xip)
+		c.Xip = slices.Compact(c.Xip)
+		check(c)
+	}
+}
+
+// The anchor's tag is computed by the database from a row and by the listener from what it reads, whatever the session's time
+// zone, and however the values travel.
+func TestAnchorTagsAgree(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	direct := listen(t, dsn)
+	pooled := listen(t, dsn, func(l *listener.Listener) { l.PollOnly, l.PollInterval = true, 5*time.Millisecond })
+	zoned := listen(t, dsn, func(l *listener.Listener) {
+		l.PollOnly, l.PollInterval = true, 5*time.Millisecond
+		l.Config.RuntimeParams["timezone"] = "Europe/Amsterdam" // was off by seconds before 1937
+	})
+	exec(t, conn, "SET timezone = 'America/St_Johns'")
+	dates := []string{
+		"4714-11-24 00:00:00+00 BC", "4713-01-01 00:00:00+00 BC", "0001-12-31 23:59:59.999999+00 BC", "0001-01-01 00:00:00+00",
+		"1677-09-21 00:12:43.145224+00", "1883-11-18 12:03:58+00", "1936-12-31 23:59:59.5+00", "1969-12-31 23:59:59.999999+00",
+		"1970-01-01 00:00:00+00", "1999-12-31 23:59:59.999999+00", "2000-01-01 00:00:00+00", "2000-01-01 00:00:00.000001+00",
+		"2026-02-28 12:34:56.789012+00", "2262-04-11 23:47:16.854775+00", "9999-12-31 23:59:59.999999+00",
+		"10000-01-01 00:00:00+00", "294246-12-31 23:59:59.999999+00", "294276-12-31 23:59:59.999999+00",
+	}
+	for _, date := range dates {
+		exec(t, conn, `INSERT INTO rowcast.notifications (data, created_at) VALUES (to_jsonb($1::text), $1::text::timestamptz)`, date)
+	}
+	want := query[string](t, conn, "SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications ORDER BY id")
+	for name, r := range map[string]*reader{"direct": direct, "pooled": pooled, "pooled, another time zone": zoned} {
+		for i, row := range r.rows(t, len(dates)) {
+			if got := row.Tag.String(); got != want[i] {
+				t.Errorf("%s: %s: got tag %s, the database says %s", name, dates[i], got, want[i])
+			}
+		}
+	}
+}
+
+// The hub's cursor and that of a page rendered at the same time are the same text.
+func TestCursorsAgree(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	r := listen(t, dsn)
+	conn, open := connect(t, dsn), connect(t, dsn)
+	same := func(what string) {
+		t.Helper()
+		r.caughtUp(t)
+		if got, want := one[string](t, conn, "SELECT rowcast.cursor()"), r.last.Cursor.String(); got != want {
+			t.Errorf("%s: a page has %s, the hub %s", what, got, want)
+		}
+	}
+	same("nothing yet")
+	insert(t, conn, "1")
+	same("one row")
+	exec(t, open, "BEGIN")
+	insert(t, open, "in flight")
+	insert(t, conn, "2")
+	same("one in flight below the last")
+	exec(t, open, "COMMIT")
+	same("out of order")
+	exec(t, conn, "SELECT pg_current_xact_id()")
+	same("an empty transaction")
+	exec(t, conn, "DELETE FROM rowcast.notifications")
+	insert(t, conn, "3")
+	same("another after all were deleted")
+}

@@ -1,0 +1,194 @@
+package listener_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
+)
+
+// A chronicle is what writers really did, by clocks of their own, to judge by it what was told.
+type chronicle struct {
+	clock atomic.Int64
+
+	mu    sync.Mutex
+	of    map[int64]*transaction // by row
+	pages []renderedPage
+}
+
+// A transaction is of one writer. Another one that began after it had ended must not be told before it.
+type transaction struct {
+	began, ended int64
+	committed    bool
+}
+
+// A renderedPage is what one statement saw, and the cursor that it had from rowcast.cursor().
+type renderedPage struct {
+	cursor string
+	shows  []int64
+}
+
+// write lets writers make random transactions all at once until each has made so many.
+func (c *chronicle) write(t *testing.T, dsn string, writers, transactions int) {
+	c.of = map[int64]*transaction{}
+	var all sync.WaitGroup
+	for range writers {
+		conn := connect(t, dsn)
+		all.Go(func() {
+			for range transactions {
+				if err := c.transact(t.Context(), conn); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// transact makes a transaction that takes a while, so that others begin and end meanwhile.
+func (c *chronicle) transact(ctx context.Context, conn *pgx.Conn) error {
+	tx := &transaction{began: c.clock.Add(1)}
+	isolation := []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.ReadCommitted, pgx.RepeatableRead}
+	running, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: isolation[rand.N(len(isolation))]})
+	if err != nil {
+		return err
+	}
+	for range rand.N(6) {
+		time.Sleep(rand.N(3 * time.Millisecond))
+		if rand.N(4) == 0 {
+			err = c.render(ctx, running)
+		} else {
+			err = c.savepoint(ctx, running, tx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	time.Sleep(rand.N(8 * time.Millisecond))
+	if rand.N(6) == 0 {
+		return running.Rollback(ctx)
+	}
+	if err := running.Commit(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	tx.ended, tx.committed = c.clock.Add(1), true
+	return nil
+}
+
+// savepoint inserts rows, sometimes in a savepoint, which is sometimes rolled back.
+func (c *chronicle) savepoint(ctx context.Context, running pgx.Tx, tx *transaction) error {
+	if rand.N(3) > 0 {
+		return c.insert(ctx, running, tx)
+	}
+	inner, err := running.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if rand.N(2) == 0 {
+		if err := c.insert(ctx, inner, &transaction{}); err != nil {
+			return err
+		}
+		return inner.Rollback(ctx)
+	}
+	if err := c.insert(ctx, inner, tx); err != nil {
+		return err
+	}
+	return inner.Commit(ctx)
+}
+
+func (c *chronicle) insert(ctx context.Context, running pgx.Tx, tx *transaction) error {
+	const insert = `INSERT INTO rowcast.notifications (recipient, data)
+		SELECT nullif(recipient, ''), to_jsonb(recipient) FROM unnest($1::text[]) recipient RETURNING id`
+	recipients := make([]string, 1+rand.N(3))
+	for i := range recipients {
+		recipients[i] = []string{"a", "b", "c", ""}[rand.N(4)]
+	}
+	rows, err := running.Query(ctx, insert, recipients)
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		c.of[id] = tx
+	}
+	return err
+}
+
+// render reads what a page shows, with its cursor, in one statement.
+func (c *chronicle) render(ctx context.Context, running pgx.Tx) error {
+	var page renderedPage
+	const query = `SELECT rowcast.cursor(), ARRAY(SELECT id FROM rowcast.notifications)`
+	if err := running.QueryRow(ctx, query).Scan(&page.cursor, &page.shows); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pages = append(c.pages, page)
+	return nil
+}
+
+// committed are the ids of the rows that were, in their order.
+func (c *chronicle) committed() (ids []int64) {
+	for id, tx := range c.of {
+		if tx.committed {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// ids are those of rows, sorted.
+func ids(rows []listener.Row) (ids []int64) {
+	for _, row := range rows {
+		ids = append(ids, row.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// check fails if rows are not just the wanted ones, each once, in an order in which they may be told after those before.
+func (c *chronicle) check(before, rows []listener.Row, want []int64) error {
+	if got := ids(rows); !slices.Equal(got, want) {
+		return fmt.Errorf("got rows %v, want %v", got, want)
+	}
+	var latest *transaction // that began, of those told so far
+	last := map[uint64]int64{}
+	for _, row := range slices.Concat(before, rows) {
+		tx := c.of[row.ID]
+		if latest != nil && tx.ended < latest.began {
+			return fmt.Errorf("row %d was told after one of a transaction that began when it had been committed", row.ID)
+		}
+		if row.ID < last[row.Xid] {
+			return fmt.Errorf("row %d was told after row %d of its transaction", row.ID, last[row.Xid])
+		}
+		last[row.Xid] = row.ID
+		if latest == nil || tx.began > latest.began {
+			latest = tx
+		}
+	}
+	return nil
+}
+
+// concern are those of rows that are for some recipients.
+func concern(rows []listener.Row, recipients []string) (found []listener.Row) {
+	for _, row := range rows {
+		if row.Recipient == "" || slices.Contains(recipients, row.Recipient) {
+			found = append(found, row)
+		}
+	}
+	return found
+}

@@ -1,0 +1,159 @@
+package listener_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+)
+
+// The sessions say what they need and inherit nothing of what an administrator has set for others.
+func TestInheritsNoSettings(t *testing.T) {
+	t.Parallel()
+	for _, pollOnly := range []bool{false, true} {
+		t.Run(fmt.Sprintf("PollOnly=%t", pollOnly), func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn) // before the settings
+			exec(t, conn, "CREATE SCHEMA evil; CREATE TABLE evil.notifications (); CREATE FUNCTION evil.pg_current_snapshot() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+			database := pgx.Identifier{one[string](t, conn, "SELECT current_database()")}.Sanitize()
+			for _, set := range []string{
+				"default_transaction_isolation = serializable", "default_transaction_read_only = on",
+				"search_path = evil, pg_catalog, rowcast", "DateStyle = German", "TimeZone = 'Asia/Kolkata'", "bytea_output = escape",
+				"statement_timeout = 100", "lock_timeout = 100", "idle_in_transaction_session_timeout = 100",
+				"enable_indexscan = off", "plan_cache_mode = force_custom_plan",
+			} {
+				exec(t, conn, "ALTER DATABASE "+database+" SET "+set)
+			}
+			begin := one[string](t, conn, "SELECT rowcast.cursor()")
+			r := listen(t, dsn, func(l *listener.Listener) { l.PollOnly = pollOnly })
+			if !pollOnly {
+				r.parked(t, 1)
+			}
+			exec(t, conn, "BEGIN")
+			insert(t, conn, "1")
+			exec(t, conn, "LOCK rowcast.notifications") // longer than the timeouts that were set
+			exec(t, conn, "SELECT pg_sleep(0.2)")
+			exec(t, conn, "COMMIT")
+			wantData(t, r.rows(t, 1), `"1"`)
+			r.caughtUp(t)
+			replayer, err := r.NewReplayer(t.Context(), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(replayer.Close)
+			wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
+			if sessions := r.Stats.Sessions.Load(); sessions != 1 {
+				t.Errorf("got %d sessions, want 1", sessions)
+			}
+		})
+	}
+}
+
+// createRole makes a role that the test's databases know, and grants it what is listed.
+func createRole(t *testing.T, dsn, name string, grants ...string) string {
+	t.Helper()
+	conn := connect(t, dsn)
+	role := fmt.Sprintf("%s_%d", name, conn.PgConn().PID())
+	exec(t, conn, "CREATE ROLE "+role)
+	t.Cleanup(func() {
+		conn, err := pgx.Connect(context.Background(), dsn)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close(context.Background()) }()
+		if _, err := conn.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, grant := range grants {
+		exec(t, conn, "GRANT "+grant+" TO "+role)
+	}
+	return role
+}
+
+var hubGrants = []string{"USAGE ON SCHEMA rowcast", "SELECT ON ALL TABLES IN SCHEMA rowcast", "INSERT ON rowcast.epoch"}
+
+func TestHubNeedsFewRights(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	role := createRole(t, dsn, "hub", hubGrants...)
+	as := func(l *listener.Listener) { l.Config.RuntimeParams["role"] = role }
+	hub := newListener(t, dsn)
+	as(hub)
+	if err := hub.Preflight(t.Context()); err != nil {
+		t.Fatalf("Preflight: %v", err)
+	}
+	begin := one[string](t, conn, "SELECT rowcast.cursor()")
+	r := listen(t, dsn, as)
+	r.parked(t, 1)
+	insert(t, conn, "1")
+	wantData(t, r.rows(t, 1), `"1"`)
+	r.caughtUp(t)
+	replayer, err := r.NewReplayer(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
+}
+
+// A policy that hides rows from the hub must be an error: a feed that is silently empty is not noticed.
+func TestRowSecurityIsAnError(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	exec(t, connect(t, dsn), "ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY")
+	role := createRole(t, dsn, "hub", hubGrants...)
+	log := &logged{said: make(chan string, 1)}
+	l := newListener(t, dsn)
+	l.Config.RuntimeParams["role"] = role
+	l.Logger = slog.New(slog.NewTextHandler(log, nil))
+	run(t, l)
+	select {
+	case said := <-log.said:
+		if !strings.Contains(said, "row-level security") {
+			t.Errorf("got %s", said)
+		}
+	case <-time.After(patience):
+		t.Error("nothing was said")
+	}
+}
+
+// logged passes on the first warning.
+type logged struct {
+	once sync.Once
+	said chan string
+}
+
+func (l *logged) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), "WARN") {
+		l.once.Do(func() { l.said <- string(line) })
+	}
+	return len(line), nil
+}
+
+func TestPreflight(t *testing.T) {
+	t.Parallel()
+	if err := newListener(t, dbtest.Database(t)).Preflight(t.Context()); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if err := newListener(t, dbtest.Empty(t)).Preflight(t.Context()); !errors.Is(err, sql.ErrNoSchema) {
+		t.Errorf("without the schema: got %v, want %v", err, sql.ErrNoSchema)
+	}
+	nowhere := newListener(t, "postgres://nobody@127.0.0.1:1/nothing?sslmode=disable")
+	if err := nowhere.Preflight(t.Context()); err == nil {
+		t.Error("without a server: got no error")
+	}
+}

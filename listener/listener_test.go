@@ -1,0 +1,238 @@
+package listener_test
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// patience is how long a test waits for what must come. A row that is waited for so long has been missed.
+const patience = 10 * time.Second
+
+// A reader is a running listener and all that it has delivered.
+type reader struct {
+	*listener.Listener
+	batches  chan listener.Batch
+	messages chan listener.Message
+	stop     func()
+
+	// What was taken from batches so far.
+	told []listener.Row
+	last listener.Batch
+}
+
+// newListener is a listener with no one to deliver to. It never looks for rows that came without a bell: a row that is not
+// rung for is missed.
+func newListener(t testing.TB, dsn string) *listener.Listener {
+	t.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &listener.Listener{
+		Config:  config,
+		Look:    -1,
+		Deliver: func(listener.Batch) {},
+		Logger:  slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+}
+
+// listen runs a listener on a database until the test ends.
+func listen(t *testing.T, dsn string, configure ...func(*listener.Listener)) *reader {
+	t.Helper()
+	r := &reader{
+		Listener: newListener(t, dsn),
+		batches:  make(chan listener.Batch, 1<<16),
+		messages: make(chan listener.Message, 1<<10),
+	}
+	r.Deliver = func(b listener.Batch) { r.batches <- b }
+	r.Message = func(m listener.Message) { r.messages <- m }
+	for _, c := range configure {
+		c(r.Listener)
+	}
+	r.stop = run(t, r.Listener)
+	return r
+}
+
+// run runs a listener until the test ends, or what it returns is called. What is committed from now on is delivered.
+func run(t *testing.T, l *listener.Listener) (stop func()) {
+	t.Helper()
+	begun := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
+	deliver := l.Deliver
+	l.Deliver = func(b listener.Batch) {
+		deliver(b)
+		begin()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := l.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	stop = func() {
+		cancel()
+		<-done
+	}
+	t.Cleanup(stop)
+	select {
+	case <-begun:
+	case <-time.After(patience):
+		t.Fatal("the listener did not begin")
+	}
+	return stop
+}
+
+func (r *reader) take(b listener.Batch) {
+	r.told, r.last = append(r.told, b.Rows...), b
+}
+
+// next waits for a batch.
+func (r *reader) next(t *testing.T) listener.Batch {
+	t.Helper()
+	select {
+	case b := <-r.batches:
+		r.take(b)
+		return b
+	case <-time.After(patience):
+		t.Fatal("no batch came")
+		panic("unreachable")
+	}
+}
+
+// rows waits for so many more rows.
+func (r *reader) rows(t *testing.T, n int) []listener.Row {
+	t.Helper()
+	before := len(r.told)
+	deadline := time.After(patience)
+	for len(r.told) < before+n {
+		select {
+		case b := <-r.batches:
+			r.take(b)
+		case <-deadline:
+			t.Fatalf("got %d rows, want %d", len(r.told)-before, n)
+		}
+	}
+	return r.told[before:]
+}
+
+// until waits for what comes true with some batch.
+func (r *reader) until(t *testing.T, holds func() bool) {
+	t.Helper()
+	deadline := time.After(patience)
+	for !holds() {
+		select {
+		case b := <-r.batches:
+			r.take(b)
+		case <-deadline:
+			t.Fatal("it never came true")
+		}
+	}
+}
+
+// parked waits until the listener has taken the park lock so many times.
+func (r *reader) parked(t *testing.T, times int64) {
+	t.Helper()
+	r.until(t, func() bool { return r.Stats.Parks.Load() >= times }) // a fetch follows each
+}
+
+// caughtUp are the rows that were delivered since the last call, of everything that has been committed.
+func (r *reader) caughtUp(t *testing.T) []listener.Row {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := r.CatchUp(ctx); err != nil {
+		t.Fatalf("CatchUp: %v", err)
+	}
+	before := len(r.told)
+	for {
+		select {
+		case b := <-r.batches:
+			r.take(b)
+		default:
+			return r.told[before:]
+		}
+	}
+}
+
+// wantData compares the data of rows, in their order.
+func wantData(t *testing.T, rows []listener.Row, want ...string) {
+	t.Helper()
+	var got []string
+	for _, row := range rows {
+		got = append(got, string(row.Data))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got rows %s, want %s", strings.Join(got, " "), strings.Join(want, " "))
+	}
+}
+
+func connect(t testing.TB, dsn string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// insert inserts a row for everyone whose data is a string.
+func insert(t testing.TB, conn *pgx.Conn, data string) {
+	t.Helper()
+	exec(t, conn, `INSERT INTO rowcast.notifications (data) VALUES (to_jsonb($1::text))`, data)
+}
+
+// query returns the first column of what a query finds.
+func query[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) []T {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), sql, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[T])
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return found
+}
+
+// one returns the only value of a query.
+func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
+	t.Helper()
+	found := query[T](t, conn, sql, args...)
+	if len(found) != 1 {
+		t.Fatalf("%s: got %d rows, want 1", sql, len(found))
+	}
+	return found[0]
+}
+
+// eventually waits until a query says true.
+func eventually(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !one[bool](t, conn, sql, args...); {
+		if time.Now().After(deadline) {
+			t.Fatalf("it never came true: %s", sql)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package listener
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+// commitAt tells a pace of commits at a rate, for a while.
+func commitAt(p *pace, now time.Time, rate float64, while time.Duration) time.Time {
+	every := time.Duration(float64(time.Second) / rate)
+	for end := now.Add(while); now.Before(end); now = now.Add(every) {
+		p.add(now, 1)
+	}
+	return now
+}
+
+func TestPaceMeasuresTheRate(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []float64{100, 1000, 10_000} {
+		var p pace
+		now := commitAt(&p, time.Now(), rate, time.Second)
+		p.decay(now)
+		if math.Abs(p.rate-rate) > 0.15*rate {
+			t.Errorf("got %.0f commits a second, want about %.0f", p.rate, rate)
+		}
+	}
+}
+
+func TestPaceIsBusyFromBusyToQuiet(t *testing.T) {
+	t.Parallel()
+	const busy, quiet = 2000, 1000
+	var p pace
+	now := time.Now()
+	for _, step := range []struct {
+		rate  float64
+		while time.Duration
+		want  bool
+	}{
+		{500, time.Second, false},
+		{1500, time.Second, false}, // not yet
+		{3000, time.Second, true},
+		{1500, time.Second, true}, // still
+		{500, time.Second, false},
+		{100_000, 5 * time.Millisecond, true}, // a burst is enough
+	} {
+		now = commitAt(&p, now, step.rate, step.while)
+		if got := p.isBusy(now, busy, quiet); got != step.want {
+			t.Errorf("at %.0f commits a second: got busy %t, want %t", step.rate, got, step.want)
+		}
+	}
+	if now = now.Add(time.Second); p.isBusy(now, busy, quiet) {
+		t.Error("busy a second after the last commit")
+	}
+}
+
+func TestPaceCountsTransactions(t *testing.T) {
+	t.Parallel()
+	rows := make([]Row, 6)
+	for i, xid := range []uint64{7, 7, 7, 8, 9, 9} {
+		rows[i].Xid = xid
+	}
+	if got := commits(rows); got != 3 {
+		t.Errorf("got %d commits, want 3", got)
+	}
+	if got := commits(nil); got != 0 {
+		t.Errorf("got %d commits of no rows, want 0", got)
+	}
+}

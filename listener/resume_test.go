@@ -1,0 +1,191 @@
+package listener_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"rowcast/listener"
+	"rowcast/listener/cursor"
+	"rowcast/sql/dbtest"
+)
+
+// A stop is where a client's connection ended: after so many of the rows that were told.
+type stop struct {
+	told   int
+	cursor string
+}
+
+// stops are all places at which a client that was there from the beginning can have stopped.
+func (r *reader) stops(batches []listener.Batch) (stops []stop, whole []stop) {
+	told := 0
+	for _, b := range batches {
+		for _, row := range b.Rows {
+			told++
+			stops = append(stops, stop{told, row.Cursor.String()})
+		}
+		if at := (stop{told, b.Cursor.String()}); b.Cursor.Whole() && (len(whole) == 0 || whole[len(whole)-1] != at) {
+			stops, whole = append(stops, at), append(whole, at)
+		}
+	}
+	return stops, whole
+}
+
+// Transactions are held open and commit out of order, clients are stopped at every event, and again at every event of what
+// they then get: whatever they are told, it is each missing row once, and no effect before its cause.
+func TestResumingIsExact(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	var batches []listener.Batch
+	var truth chronicle
+	hub := listen(t, dsn, func(l *listener.Listener) {
+		l.PageRows = 3 // pages end in the middle of transactions, and of all three parts of a fetch
+		deliver := l.Deliver
+		l.Deliver = func(b listener.Batch) {
+			batches = append(batches, b)
+			deliver(b)
+		}
+	})
+	truth.write(t, dsn, 6, 6)
+	hub.caughtUp(t)
+	hub.stop()
+	if err := truth.check(nil, hub.told, truth.committed()); err != nil {
+		t.Fatal(err)
+	}
+	stops, whole := hub.stops(batches)
+	t.Logf("%d rows of %d transactions, %d places to stop at", len(hub.told), 6*6, len(stops))
+	for _, recipients := range [][]string{nil, {"a"}, {"c", "b", "nobody"}, {"a", "b", "c"}} {
+		t.Run(fmt.Sprint(recipients), func(t *testing.T) {
+			t.Parallel()
+			s := subscriber{chronicle: &truth, told: hub.told, recipients: recipients}
+			s.small, s.large = newReplayer(t, dsn, 1+rand.N(3)), newReplayer(t, dsn, 512)
+			for _, stop := range stops {
+				end := whole[len(whole)-1]
+				if rand.N(3) == 0 { // or to a hub that is behind
+					end = whole[rand.N(len(whole))]
+				}
+				if end.told >= stop.told {
+					s.resume(t, stop, end)
+				}
+			}
+			t.Logf("%d replays of %d rows", s.replays, s.rows)
+		})
+	}
+}
+
+func newReplayer(t *testing.T, dsn string, pageRows int) *listener.Replayer {
+	t.Helper()
+	l := newListener(t, dsn)
+	l.PageRows = pageRows
+	replayer, err := l.NewReplayer(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	return replayer
+}
+
+// replay reads all that one cursor has not seen and another has.
+func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []string) (told []listener.Row) {
+	t.Helper()
+	c, err := cursor.Parse(from)
+	if err != nil {
+		t.Fatalf("%s: %v", from, err)
+	}
+	end, err := cursor.Parse(to)
+	if err != nil {
+		t.Fatalf("%s: %v", to, err)
+	}
+	for c.String() != end.String() {
+		rows, next, _, err := r.Page(t.Context(), c, end, recipients)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.String() == c.String() && len(rows) == 0 {
+			t.Fatalf("no progress from %s to %s", c, end)
+		}
+		told, c = append(told, rows...), next
+	}
+	return told
+}
+
+// A subscriber is a set of recipients that resumes.
+type subscriber struct {
+	*chronicle
+	told       []listener.Row // by the hub
+	recipients []string
+
+	small, large  *listener.Replayer // by the size of their pages
+	replays, rows int
+}
+
+func (s *subscriber) resume(t *testing.T, from, to stop) {
+	t.Helper()
+	before, want := concern(s.told[:from.told], s.recipients), ids(concern(s.told[from.told:to.told], s.recipients))
+	replayer := s.small
+	if rand.N(2) == 0 {
+		replayer = s.large
+	}
+	rows := s.replay(t, replayer, from.cursor, to.cursor, before, want)
+	for i := range rows { // resumed twice in a row
+		s.replay(t, s.large, rows[i].Cursor.String(), to.cursor, slices.Concat(before, rows[:i+1]), ids(rows[i+1:]))
+	}
+}
+
+func (s *subscriber) replay(t *testing.T, replayer *listener.Replayer, from, to string, before []listener.Row, want []int64) []listener.Row {
+	t.Helper()
+	rows := replay(t, replayer, from, to, s.recipients)
+	if err := s.check(before, rows, want); err != nil {
+		t.Fatalf("from %s to %s: %v", from, to, err)
+	}
+	s.replays++
+	s.rows += len(rows)
+	return rows
+}
+
+// A page that was rendered by a statement goes on with just what that statement did not see.
+func TestResumingFromAPage(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	listen(t, dsn) // a cursor to read to must be of the present epoch, which a hub begins
+	var truth chronicle
+	truth.write(t, dsn, 6, 20)
+	committed := truth.committed()
+	conn := connect(t, dsn)
+	end := one[string](t, conn, "SELECT rowcast.cursor()")
+	replayer := newReplayer(t, dsn, 7)
+	halfTold := 0
+	for _, page := range truth.pages {
+		c, err := cursor.Parse(page.cursor)
+		if err != nil {
+			t.Fatalf("%s: %v", page.cursor, err)
+		}
+		if c.String() != page.cursor {
+			t.Errorf("the database writes %s, Go %s", page.cursor, c)
+		}
+		if !c.Whole() {
+			halfTold++
+		}
+		want := slices.DeleteFunc(slices.Clone(committed), func(id int64) bool { return slices.Contains(page.shows, id) })
+		rows := replay(t, replayer, page.cursor, end, []string{"a", "b", "c"})
+		if err := truth.check(nil, rows, want); err != nil {
+			t.Errorf("from %s: %v", page.cursor, err)
+		}
+	}
+	t.Logf("%d pages, %d of transactions that had written", len(truth.pages), halfTold)
+	if halfTold == 0 || halfTold == len(truth.pages) {
+		t.Error("the pages are all of one kind")
+	}
+}
+
+func TestReplayIgnoresRepeatedRecipients(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	listen(t, dsn)
+	begin := one[string](t, conn, "SELECT rowcast.cursor()")
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('a', '1'), (NULL, '2'), ('b', '3')`)
+	end := one[string](t, conn, "SELECT rowcast.cursor()")
+	wantData(t, replay(t, newReplayer(t, dsn, 512), begin, end, []string{"a", "a", "", "a"}), "1", "2")
+}

@@ -1,0 +1,133 @@
+package listener_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A sparseWriter makes random transactions, one after the other: single statements and long ones, with savepoints kept and
+// rolled back, several inserts in one statement, and two-phase commits.
+type sparseWriter struct {
+	conn  *pgx.Conn
+	post  *post
+	pause time.Duration // at most, between two steps
+	count int           // of rows
+
+	sent       []string // in this transaction
+	kept       []string // of these, by savepoints
+	savepoints []int    // how many were kept before each that is open
+}
+
+// transact makes one transaction and returns the recipients of the rows that it has committed. The instants at which it
+// inserts and commits are strewn over the time that a hub takes from one parking to the next.
+func (w *sparseWriter) transact(ctx context.Context) (committed []string, err error) {
+	w.sent, w.kept, w.savepoints = nil, nil, nil
+	w.linger()
+	if rand.N(4) == 0 {
+		if err := w.do(ctx, w.insert()); err != nil {
+			return nil, err
+		}
+		return w.sent, nil
+	}
+	if err := w.do(ctx, "BEGIN"); err != nil {
+		return nil, err
+	}
+	for range 1 + rand.N(4) {
+		if err := w.step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	w.linger()
+	kept, err := w.end(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !kept {
+		w.kept = nil
+	}
+	w.post.recall(slices.DeleteFunc(w.sent, func(sent string) bool { return slices.Contains(w.kept, sent) }))
+	return w.kept, nil
+}
+
+// linger does not wait for anything: it makes instants random.
+func (w *sparseWriter) linger() {
+	if rand.N(3) > 0 {
+		time.Sleep(rand.N(w.pause))
+	}
+}
+
+// adapt keeps the writer from being so fast that the hub does not park in between, and from being slower than needed.
+func (w *sparseWriter) adapt(parked bool) {
+	if parked {
+		w.pause -= w.pause / 16
+	} else {
+		w.pause += w.pause / 16
+	}
+}
+
+func (w *sparseWriter) do(ctx context.Context, sql string) error {
+	_, err := w.conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol)
+	return err
+}
+
+// insert is a statement that inserts a row for a recipient of its own.
+func (w *sparseWriter) insert() string {
+	w.count++
+	recipient := fmt.Sprint("row ", w.count)
+	w.post.send(recipient)
+	w.sent, w.kept = append(w.sent, recipient), append(w.kept, recipient)
+	return fmt.Sprintf("INSERT INTO rowcast.notifications (recipient, data) VALUES ('%s', '1') RETURNING id", recipient)
+}
+
+func (w *sparseWriter) step(ctx context.Context) error {
+	switch choice, open := rand.N(8), len(w.savepoints); {
+	case choice == 0:
+		w.linger()
+		return nil
+	case choice == 1:
+		w.savepoints = append(w.savepoints, len(w.kept))
+		return w.do(ctx, "SAVEPOINT s")
+	case choice == 2 && open > 0:
+		w.savepoints = w.savepoints[:open-1]
+		return w.do(ctx, "RELEASE SAVEPOINT s")
+	case choice == 3 && open > 0:
+		w.kept = w.kept[:w.savepoints[open-1]:w.savepoints[open-1]]
+		return w.do(ctx, "ROLLBACK TO SAVEPOINT s")
+	case choice == 4:
+		return w.do(ctx, fmt.Sprintf("WITH one AS (%s), two AS (%s) SELECT FROM one, two", w.insert(), w.insert()))
+	}
+	return w.do(ctx, w.insert())
+}
+
+// end commits, in one phase or in two, or rolls back.
+func (w *sparseWriter) end(ctx context.Context) (kept bool, err error) {
+	switch rand.N(8) {
+	case 0:
+		return false, w.do(ctx, "ROLLBACK")
+	case 1:
+		return w.prepare(context.WithoutCancel(ctx)) // what is left prepared would outlive the test
+	}
+	return true, w.do(ctx, "COMMIT")
+}
+
+// prepare commits in two phases if it can: not if the transaction has rung, which is an error that ends it.
+func (w *sparseWriter) prepare(ctx context.Context) (kept bool, err error) {
+	name := fmt.Sprintf("%d %d", w.conn.PgConn().PID(), w.count)
+	err = w.do(ctx, fmt.Sprintf("PREPARE TRANSACTION '%s'", name))
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "0A000" { // feature_not_supported
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	w.linger()
+	return true, w.do(ctx, fmt.Sprintf("COMMIT PREPARED '%s'", name))
+}

@@ -1,0 +1,252 @@
+package listener_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/listener"
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+)
+
+// A transaction that did not ring, and stays open, keeps every hub from parking.
+func TestStraggler(t *testing.T) {
+	t.Parallel()
+	for _, hubs := range []int{1, 2} {
+		t.Run(fmt.Sprintf("hubs=%d", hubs), func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			straggler, writer := connect(t, dsn), connect(t, dsn)
+			exec(t, straggler, "BEGIN")
+			insert(t, straggler, "straggler")
+			var readers []*reader
+			for range hubs {
+				readers = append(readers, listen(t, dsn))
+			}
+
+			// Long enough for some waits in the lock's queue, and the gaps between them.
+			var took []time.Duration
+			began, fetches := time.Now(), readers[0].Stats.Fetches.Load()
+			for time.Since(began) < 2500*time.Millisecond {
+				time.Sleep(rand.N(30 * time.Millisecond)) // at any instant of all that
+				start := time.Now()
+				insert(t, writer, "other")
+				for _, r := range readers {
+					wantData(t, r.rows(t, 1), `"other"`)
+				}
+				took = append(took, time.Since(start))
+			}
+			elapsed := time.Since(began)
+			fetches = readers[0].Stats.Fetches.Load() - fetches - int64(len(took))
+			slices.Sort(took)
+			median := took[len(took)/2]
+			t.Logf("%d rows of others took %v at the median, %v at most; %.0f fetches a second besides",
+				len(took), median, took[len(took)-1], float64(fetches)/elapsed.Seconds())
+			if median > 250*time.Millisecond {
+				t.Errorf("others' rows took %v at the median", median)
+			}
+			if most := elapsed.Milliseconds() / 6; fetches > most {
+				t.Errorf("%d fetches in %v, want at most %d: it polls at full speed", fetches, elapsed, most)
+			}
+
+			exec(t, straggler, "COMMIT")
+			for _, r := range readers {
+				wantData(t, r.rows(t, 1), `"straggler"`)
+			}
+			readers[0].until(t, func() bool {
+				var parks int64
+				for _, r := range readers {
+					parks += r.Stats.Parks.Load()
+				}
+				return parks > 0
+			})
+		})
+	}
+}
+
+func TestLostSessions(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"rowcast listener", "rowcast park lock"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn)
+			hub := listen(t, dsn)
+			var want []string
+			const rounds = 3
+			for round := range rounds {
+				hub.parked(t, int64(round+1))
+				const terminate = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+					WHERE datname = current_database() AND application_name = $1`
+				for i := range 10 {
+					if i == 3 && !one[bool](t, conn, terminate, name) {
+						t.Fatal("the session is not there")
+					}
+					insert(t, conn, fmt.Sprint(round, i))
+					want = append(want, fmt.Sprintf(`"%d %d"`, round, i))
+				}
+				hub.until(t, func() bool { return len(hub.told) >= len(want) })
+				hub.until(t, func() bool { return hub.Stats.Sessions.Load() == int64(round+2) })
+			}
+			hub.caughtUp(t)
+			wantData(t, hub.told, want...)
+		})
+	}
+}
+
+func TestAnotherHubTakesOver(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	holder := listen(t, dsn)
+	holder.parked(t, 1)
+	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 50 * time.Millisecond })
+	holder.stop()
+	insert(t, conn, "rung for or not")
+	relying.rows(t, 1)
+	relying.parked(t, 1)
+	if unrung := relying.Stats.Unrung.Load(); unrung != 0 {
+		t.Errorf("%d rows count as unrung, want 0: only a parked hub's do", unrung)
+	}
+}
+
+func TestPollsAtHighRates(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	hub := listen(t, dsn, func(l *listener.Listener) { l.Busy, l.Quiet = 200, 100 })
+	hub.parked(t, 1)
+	const writers, each = 4, 500
+	var all sync.WaitGroup
+	for range writers {
+		conn := connect(t, dsn)
+		all.Go(func() {
+			for range each {
+				if _, err := conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (data) VALUES ('1')`); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	bells, parks := hub.Stats.Bells.Load(), hub.Stats.Parks.Load()
+	hub.rows(t, writers*each)
+	t.Logf("%d commits, %d bells, %d parkings", writers*each, bells, parks)
+	if bells > writers*each/4 {
+		t.Errorf("%d bells for %d commits, want few", bells, writers*each)
+	}
+
+	hub.parked(t, 2)
+	hub.caughtUp(t)
+	bells = hub.Stats.Bells.Load()
+	insert(t, connect(t, dsn), "rings again")
+	hub.rows(t, 1)
+	if got := hub.Stats.Bells.Load(); got != bells+1 {
+		t.Errorf("got %d bells for a row while parked, want 1", got-bells)
+	}
+}
+
+// heldExclusively tells whether a hub is parked in this database.
+var heldExclusively = fmt.Sprintf(`SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = %d
+	AND mode = 'ExclusiveLock' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, sql.ParkLock1)
+
+func TestTwoPhaseCommit(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	t.Cleanup(func() { _, _ = conn.Exec(context.Background(), "ROLLBACK PREPARED 'two'") })
+	hub := listen(t, dsn, pollsFromTheFirstRow)
+	hub.parked(t, 1)
+
+	exec(t, conn, "BEGIN")
+	insert(t, conn, "rings")
+	_, err := conn.Exec(t.Context(), "PREPARE TRANSACTION 'one'")
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || refused.Code != "0A000" {
+		t.Fatalf("got %v, want it refused for the NOTIFY", err)
+	}
+
+	exec(t, conn, "SET rowcast.ring = off")
+	exec(t, conn, "BEGIN")
+	insert(t, conn, "does not ring")
+	exec(t, conn, "PREPARE TRANSACTION 'two'")
+	exec(t, conn, "COMMIT PREPARED 'two'")
+	wantData(t, hub.caughtUp(t), `"does not ring"`)
+
+	exec(t, conn, "RESET rowcast.ring")
+	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
+	exec(t, conn, "BEGIN")
+	insert(t, conn, "need not ring")
+	exec(t, conn, "PREPARE TRANSACTION 'two'")
+	hub.caughtUp(t)
+	exec(t, conn, "COMMIT PREPARED 'two'")
+	wantData(t, hub.rows(t, 1), `"need not ring"`)
+}
+
+func TestLookFindsRowsWithoutABell(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	hub := listen(t, dsn, func(l *listener.Listener) { l.Look = 20 * time.Millisecond })
+	hub.parked(t, 1)
+	for range 50 {
+		insert(t, conn, "rung for")
+		time.Sleep(rand.N(5 * time.Millisecond)) // around the looks
+	}
+	hub.rows(t, 50)
+	if got := hub.Stats.Unrung.Load(); got != 0 {
+		t.Errorf("%d of 50 rows count as unrung", got)
+	}
+	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
+	insert(t, conn, "by replication, say")
+	wantData(t, hub.rows(t, 1), `"by replication, say"`)
+	hub.until(t, func() bool { return hub.Stats.Unrung.Load() == 1 })
+}
+
+func TestCatchUp(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	hub := listen(t, dsn)
+	hub.parked(t, 1)
+	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
+	for i := range 20 {
+		insert(t, conn, fmt.Sprint(i))
+		wantData(t, hub.caughtUp(t), fmt.Sprintf(`"%d"`, i))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	hub.stop()
+	if err := hub.CatchUp(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+}
+
+func TestCatchUpOutlivesTheSession(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	locker, conn := connect(t, dsn), connect(t, dsn)
+	hub := listen(t, dsn)
+	hub.parked(t, 1)
+	exec(t, locker, "BEGIN")
+	insert(t, locker, "row")
+	exec(t, locker, "LOCK rowcast.notifications")
+	done := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	go func() { done <- hub.CatchUp(ctx) }()
+	const waiting = `FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'rowcast listener' AND wait_event_type = 'Lock'`
+	eventually(t, conn, "SELECT EXISTS (SELECT "+waiting+")")
+	query[bool](t, conn, "SELECT pg_terminate_backend(pid) "+waiting)
+	exec(t, locker, "COMMIT")
+	if err := <-done; err != nil {
+		t.Errorf("CatchUp: %v", err)
+	}
+}

@@ -1,0 +1,173 @@
+package stream_test
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rowcast/sql/dbtest"
+)
+
+// little makes connections hold so little in the kernel that who does not read is soon noticed.
+func little(s *site) { s.buffer = 4 << 10 }
+
+// deaf opens a stream that is not read.
+func deaf(t *testing.T, s *site, recipients ...string) *client {
+	t.Helper()
+	return open(t, s, request{recipients: recipients, buffer: 8 << 10})
+}
+
+// text is data of so many bytes.
+func text(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
+
+// Others are told at once, as if those who do not read were not there, and these are told everything when they do.
+func TestWhoDoesNotReadHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t, little)
+	var readers, stalled []*client
+	for range 10 {
+		c := listen(t, f.site, "alice")
+		c.hello()
+		readers = append(readers, c)
+	}
+	rounds := 0
+	median := func() time.Duration {
+		var took []time.Duration
+		for range 100 {
+			rounds++
+			began := time.Now()
+			f.tell("alice", "message", fmt.Sprint(rounds))
+			for _, c := range readers {
+				c.wantTold(fmt.Sprint(rounds))
+			}
+			took = append(took, time.Since(began))
+		}
+		slices.Sort(took)
+		return took[len(took)/2]
+	}
+	alone := median()
+	for range 5 {
+		stalled = append(stalled, deaf(t, f.site, "alice", "bob"))
+	}
+	eventually(t, "they are live", func() bool { return f.hub.Stats.Streams.Load() == 15 })
+	for _, c := range stalled {
+		c.hello()
+	}
+	f.tell("bob", "message", text(900<<10)) // now each is owed something
+	beside := median()
+	t.Logf("median of telling 10 clients: %v alone, %v beside 5 that do not read", alone, beside)
+	if beside > 5*alone+10*time.Millisecond {
+		t.Error("they are held up")
+	}
+	for _, c := range stalled {
+		c.wantTold(text(900 << 10))
+		for n := range 100 {
+			c.wantTold(fmt.Sprint(101 + n))
+		}
+	}
+	if got := f.hub.Stats.Overflows.Load(); got != 0 {
+		t.Errorf("%d overflows", got)
+	}
+}
+
+// What a client is owed is bounded; beyond that its stream is closed, and no other's. It resumes with nothing lost.
+func TestOverflow(t *testing.T) {
+	t.Parallel()
+	const backlog, size = 64 << 10, 1000
+	f := serveFeed(t, little, func(s *site) { s.hub.Backlog = backlog })
+	reading, stalled := listen(t, f.site, "alice"), deaf(t, f.site, "alice")
+	reading.hello()
+	stalled.hello()
+	told := 0
+	more := func() {
+		f.tell("alice", "message", text(size+told))
+		reading.wantTold(text(size + told))
+		told++
+	}
+	for f.hub.Stats.Overflows.Load() == 0 {
+		more()
+	}
+	owed := told * (size + told/2)
+	t.Logf("overflows after %d events of %d bytes", told, owed)
+	if owed < backlog || owed > backlog+128<<10 {
+		t.Errorf("want somewhat more than %d", backlog)
+	}
+	eventually(t, "it is closed", func() bool { return f.hub.Stats.Streams.Load() == 1 })
+	more()
+
+	got := 0
+	for e, err, ok := stalled.next(); ok && err == nil; e, err, ok = stalled.next() {
+		if want := size + got; len(e.Data) != want {
+			t.Fatalf("event %d has %d bytes, want %d", got, len(e.Data), want)
+		}
+		got++
+	}
+	if got == 0 || got == told {
+		t.Errorf("was told %d of %d before it was closed", got, told)
+	}
+	again := resume(t, f.site, stalled.decoder.LastID, "alice")
+	again.hello()
+	for ; got < told; got++ {
+		again.wantTold(text(size + got))
+	}
+	more()
+	again.wantTold(text(size + told - 1))
+	if got := f.hub.Stats.Overflows.Load(); got != 1 {
+		t.Errorf("%d overflows, want 1", got)
+	}
+}
+
+// The event that is being written is not counted: one of any size goes through, live and replayed, from memory and from the table.
+func TestAnEventLargerThanTheBacklog(t *testing.T) {
+	t.Parallel()
+	const size = 10_000_000
+	dsn := dbtest.Database(t)
+	small := func(s *site) { s.hub.Backlog = 4 << 10 }
+	remembers, forgets := serve(t, dsn, small), serve(t, dsn, small, func(s *site) { s.hub.Memory = 1 })
+	slow, fast := deaf(t, remembers, "alice"), listen(t, remembers, "alice")
+	id := slow.hello()
+	fast.hello()
+	db := connect(t, dsn)
+	exec(t, db, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', to_jsonb(repeat('x', $1))), ('alice', '1')`, size-2)
+	fast.wantTold(text(size), "1")
+	remembers.caughtUp(t)
+	forgets.caughtUp(t)
+	for _, c := range []*client{slow, resume(t, remembers, id, "alice"), resume(t, forgets, id, "alice")} {
+		if c != slow {
+			c.hello()
+		}
+		c.wantTold(text(size), "1")
+	}
+	if got := remembers.hub.Stats.Overflows.Load() + forgets.hub.Stats.Overflows.Load(); got != 0 {
+		t.Errorf("%d overflows", got)
+	}
+}
+
+// The same for what comes the moment that a client has become live and is still owed a large event.
+func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t, func(s *site) { s.hub.Backlog = 128 << 10 })
+	for range 100 {
+		before, replayed := f.now.String(), f.hub.Stats.Replayed.Load()
+		f.tell("alice", "message", text(200<<10))
+		var next sync.WaitGroup
+		next.Go(func() {
+			for f.hub.Stats.Replayed.Load() == replayed && !t.Failed() {
+				runtime.Gosched()
+			}
+			f.tell("alice", "message", "1")
+		})
+		c := resume(t, f.site, before, "alice")
+		c.hello()
+		c.wantTold(text(200<<10), "1")
+		c.close()
+		next.Wait()
+	}
+	if got := f.hub.Stats.Overflows.Load(); got != 0 {
+		t.Errorf("%d overflows", got)
+	}
+}

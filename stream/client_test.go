@@ -1,0 +1,218 @@
+package stream_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"rowcast/listener/cursor"
+	"rowcast/stream/sse"
+)
+
+// A client is an EventSource whose reading the test controls.
+type client struct {
+	testing.TB
+	conn     net.Conn // nil if it is not ours
+	response *http.Response
+	body     *bufio.Reader
+	decoder  sse.Decoder
+	next     func() (sse.Event, error, bool)
+}
+
+// A request is what a client asks for.
+type request struct {
+	recipients []string
+	header     string // Last-Event-ID
+	query      string // last_event_id
+	head       http.Header
+	buffer     int // the size of the client's receive buffer, 0 for the system's own
+}
+
+// listen opens a stream for some recipients without a cursor.
+func listen(t testing.TB, s *site, recipients ...string) *client {
+	t.Helper()
+	return open(t, s, request{recipients: recipients})
+}
+
+// resume opens a stream from a cursor.
+func resume(t testing.TB, s *site, id string, recipients ...string) *client {
+	t.Helper()
+	return open(t, s, request{recipients: recipients, header: id})
+}
+
+// open opens a stream over a connection of its own, which ends with the test.
+func open(t testing.TB, s *site, r request) *client {
+	t.Helper()
+	conn, err := dial(s.url, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, response)
+	c.conn = conn
+	t.Cleanup(func() { _ = conn.Close() })
+	return c
+}
+
+func newClient(t testing.TB, response *http.Response) *client {
+	c := &client{TB: t, response: response, body: bufio.NewReader(response.Body)}
+	next, stop := iter.Pull2(c.decoder.Events(c.body))
+	c.next = next
+	t.Cleanup(stop)
+	t.Cleanup(func() { _ = response.Body.Close() })
+	return c
+}
+
+// dial opens a connection and sends the request. Whoever reads from it has to within patience.
+func dial(address string, r request) (net.Conn, error) {
+	query := url.Values{"recipient": r.recipients}
+	if r.query != "" {
+		query.Set("last_event_id", r.query)
+	}
+	request, err := http.NewRequest(http.MethodGet, address+"?"+query.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if r.head != nil {
+		request.Header = r.head
+	}
+	if r.header != "" {
+		request.Header.Set("Last-Event-ID", r.header)
+	}
+	dialer := net.Dialer{Control: r.control}
+	conn, err := dialer.Dial("tcp", request.URL.Host)
+	if err != nil {
+		return nil, err
+	}
+	if err = conn.SetDeadline(time.Now().Add(patience)); err == nil {
+		err = request.Write(conn)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// control makes a connection hold back little, if asked for. Its packets are then of the size that they have on a network: with
+// the loopback's of 64 KB, a client that takes a little seems to take nothing.
+func (r request) control(_, _ string, conn syscall.RawConn) (err error) {
+	if r.buffer == 0 {
+		return nil
+	}
+	const packet = 1400
+	controlErr := conn.Control(func(fd uintptr) {
+		err = errors.Join(
+			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, packet),
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, r.buffer))
+	})
+	return errors.Join(controlErr, err)
+}
+
+// line reads one line as it comes.
+func (c *client) line() string {
+	c.Helper()
+	line, err := c.body.ReadString('\n')
+	if err != nil {
+		c.Fatalf("read a line: got %q, %v", line, err)
+	}
+	return line
+}
+
+// expect compares the next bytes.
+func (c *client) expect(want string) {
+	c.Helper()
+	got := make([]byte, len(want))
+	n, err := io.ReadFull(c.body, got)
+	if err != nil || string(got) != want {
+		c.Fatalf("got %q, %v, want %q", got[:n], err, want)
+	}
+}
+
+// event returns the next event.
+func (c *client) event() sse.Event {
+	c.Helper()
+	e, err, ok := c.next()
+	if err != nil || !ok {
+		c.Fatalf("the stream ended (%v) after %s", err, c.decoder.LastID)
+	}
+	return e
+}
+
+// want returns the next event, which must have that name.
+func (c *client) want(name string) sse.Event {
+	c.Helper()
+	e := c.event()
+	if e.Name != name {
+		c.Fatalf("got %s %s (%s), want a %s", e.Name, e.Data, e.LastID, name)
+	}
+	return e
+}
+
+// hello reads the beginning of a stream and returns the cursor that it brings.
+func (c *client) hello() string {
+	c.Helper()
+	return c.want("rowcast.hello").LastID
+}
+
+// told returns the next notification; heartbeats may come in between.
+func (c *client) told() sse.Event {
+	c.Helper()
+	for {
+		if e := c.event(); e.Name != "rowcast.beat" {
+			return e
+		}
+	}
+}
+
+// wantTold compares the data of the next notifications.
+func (c *client) wantTold(want ...string) {
+	c.Helper()
+	var got []string
+	for range want {
+		got = append(got, c.told().Data)
+	}
+	if !slices.Equal(got, want) {
+		c.Errorf("told %s, want %s", strings.Join(got, " "), strings.Join(want, " "))
+	}
+}
+
+// wantEnd reads the rest of the stream, in which there must be no event but heartbeats.
+func (c *client) wantEnd() {
+	c.Helper()
+	for {
+		e, err, ok := c.next()
+		switch {
+		case err != nil:
+			c.Fatalf("the stream did not end: %v", err)
+		case !ok:
+			return
+		case e.Name != "rowcast.beat":
+			c.Errorf("got %s %s, want the end", e.Name, e.Data)
+		}
+	}
+}
+
+// close goes away.
+func (c *client) close() { _ = c.conn.Close() }
+
+func parse(t testing.TB, id string) cursor.Cursor {
+	t.Helper()
+	c, err := cursor.Parse(id)
+	if err != nil {
+		t.Fatalf("%q: %v", id, err)
+	}
+	return c
+}

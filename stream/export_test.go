@@ -1,0 +1,31 @@
+package stream
+
+import "rowcast/listener/cursor"
+
+// A Memory is what a hub remembers, by itself.
+type Memory struct{ m memory }
+
+// NewMemory makes a memory of so many bytes that begins at a cursor.
+func NewMemory(limit int, from cursor.Cursor) *Memory {
+	m := &Memory{memory{limit: limit}}
+	m.m.begin(from)
+	return m
+}
+
+// Remember encodes an event and remembers it. It returns how many bytes that takes.
+func (m *Memory) Remember(e Event) int {
+	f := encode(&e)
+	m.m.remember(f)
+	return f.size()
+}
+
+// Unseen counts what a client has not seen.
+func (m *Memory) Unseen(c cursor.Cursor, recipients ...string) int {
+	return len(m.m.unseen(c, recipients))
+}
+
+// Remembered counts what is remembered, and tells the bytes that it takes.
+func (m *Memory) Remembered() (frames, bytes int) { return len(m.m.all.frames), m.m.bytes }
+
+// From is the cursor from which memory is complete.
+func (m *Memory) From() cursor.Cursor { return m.m.from }

@@ -1,0 +1,186 @@
+package stream_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/stream/sse"
+)
+
+// A history is what really happened in a database: which transactions there were and when, by a clock of the test's own, and
+// which rows there are in the end. Every row's data says of which transaction it is and which of its rows: [12, 3].
+type history struct {
+	mu    sync.Mutex
+	clock int
+	began []int // by transaction: before its first statement was sent
+	ended []int // after its commit was answered; 0 if it was not
+
+	rows []committed
+	at   map[[2]int]int // index in rows, by data
+}
+
+// A committed row is one that the table holds in the end.
+type committed struct {
+	data      [2]int
+	id        int64
+	recipient string
+}
+
+// begin counts a transaction in, before anything of it is sent, and returns its number.
+func (h *history) begin() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clock++
+	h.began, h.ended = append(h.began, h.clock), append(h.ended, 0)
+	return len(h.began) - 1
+}
+
+// end is called when a transaction has been committed.
+func (h *history) end(transaction int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clock++
+	h.ended[transaction] = h.clock
+}
+
+// read reads the rows that there are in the end.
+func (h *history) read(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	found, err := conn.Query(t.Context(), `SELECT data, id, coalesce(recipient, '') FROM rowcast.notifications`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.rows, err = pgx.CollectRows(found, func(r pgx.CollectableRow) (c committed, err error) {
+		var data []byte
+		if err := r.Scan(&data, &c.id, &c.recipient); err != nil {
+			return c, err
+		}
+		return c, json.Unmarshal(data, &c.data)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.at = make(map[[2]int]int)
+	for i, r := range h.rows {
+		h.at[r.data] = i
+	}
+}
+
+// judge says what is wrong with what a client was told, which has listened from the first row on: each row committed for its
+// recipients and for everyone is told once and nothing else is, a transaction's in the order of their ids, and never one of a
+// transaction after one of another that began when the first had been committed.
+func (h *history) judge(recipients []string, told []sse.Event) (wrong []string) {
+	count := make([]int, len(h.rows))
+	last, youngest := map[int]int64{}, 0
+	for _, e := range told {
+		var data [2]int
+		at, ok := -1, json.Unmarshal([]byte(e.Data), &data) == nil
+		if ok {
+			at, ok = h.at[data]
+		}
+		if !ok {
+			wrong = append(wrong, fmt.Sprintf("was never committed: %s %s", e.Name, e.Data))
+			continue
+		}
+		r := h.rows[at]
+		if count[at]++; count[at] > 1 {
+			wrong = append(wrong, "repeated: "+e.Data)
+		}
+		if r.recipient != "" && !slices.Contains(recipients, r.recipient) {
+			wrong = append(wrong, "for another: "+e.Data)
+		}
+		if id := fmt.Sprint(r.id); len(e.LastID) <= len(id) || e.LastID[:len(id)+1] != id+"-" {
+			wrong = append(wrong, fmt.Sprintf("id is %s, of row %d", e.LastID, r.id))
+		}
+		if r.id < last[data[0]] {
+			wrong = append(wrong, "out of order in its transaction: "+e.Data)
+		}
+		if h.ended[data[0]] < youngest {
+			wrong = append(wrong, "after a transaction that began later: "+e.Data)
+		}
+		last[data[0]], youngest = r.id, max(youngest, h.began[data[0]])
+	}
+	for i, r := range h.rows {
+		if count[i] == 0 && (r.recipient == "" || slices.Contains(recipients, r.recipient)) {
+			wrong = append(wrong, fmt.Sprintf("lost: %v", r.data))
+		}
+	}
+	return wrong
+}
+
+// A session is a connection on which transactions are made.
+type session struct {
+	*history
+	conn        *pgx.Conn
+	transaction int // -1: none is open
+	rows        int // of it, the rolled back ones included
+	saved       bool
+}
+
+func (h *history) session(conn *pgx.Conn) *session {
+	return &session{history: h, conn: conn, transaction: -1}
+}
+
+func (s *session) exec(ctx context.Context, sql string, args ...any) error {
+	if _, err := s.conn.Exec(ctx, sql, args...); err != nil {
+		return fmt.Errorf("%s: %w", sql, err)
+	}
+	return nil
+}
+
+// open begins a transaction.
+func (s *session) open(ctx context.Context) error {
+	s.transaction, s.rows, s.saved = s.begin(), 0, false
+	return s.exec(ctx, "BEGIN")
+}
+
+// insert inserts a row for each recipient in one statement; without a transaction it is one.
+func (s *session) insert(ctx context.Context, recipients ...string) error {
+	alone := s.transaction < 0
+	if alone {
+		s.transaction, s.rows = s.begin(), 0
+	}
+	err := s.exec(ctx, `INSERT INTO rowcast.notifications (recipient, event, data)
+		SELECT nullif(r, ''), 'notify', jsonb_build_array($2::int, $3::int + n) FROM unnest($1::text[]) WITH ORDINALITY u (r, n) ORDER BY n`,
+		recipients, s.transaction, s.rows)
+	s.rows += len(recipients)
+	if alone && err == nil {
+		s.end(s.transaction)
+		s.transaction = -1
+	}
+	return err
+}
+
+// copy inserts the same with COPY.
+func (s *session) copy(ctx context.Context, recipients ...string) error {
+	_, err := s.conn.CopyFrom(ctx, pgx.Identifier{"rowcast", "notifications"}, []string{"recipient", "data"},
+		pgx.CopyFromSlice(len(recipients), func(i int) ([]any, error) {
+			s.rows++
+			var recipient *string
+			if recipients[i] != "" {
+				recipient = &recipients[i]
+			}
+			return []any{recipient, []int{s.transaction, s.rows}}, nil
+		}))
+	return err
+}
+
+func (s *session) commit(ctx context.Context) error {
+	err := s.exec(ctx, "COMMIT")
+	if err == nil {
+		s.end(s.transaction)
+		s.transaction = -1
+	}
+	return err
+}
+
+func (s *session) rollback(ctx context.Context) error {
+	s.transaction = -1
+	return s.exec(ctx, "ROLLBACK")
+}

@@ -1,0 +1,122 @@
+package stream_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rowcast/stream/sse"
+)
+
+// A recorder is a stream without a socket, so that its time can be that of a synctest bubble: it notes what is written when.
+type recorder struct {
+	done  chan struct{} // the stream has ended
+	leave context.CancelFunc
+
+	mu     sync.Mutex
+	header http.Header
+	writes []written
+	gate   chan struct{} // if not nil, who writes or flushes waits for it to be closed
+}
+
+type written struct {
+	at   time.Duration // since the stream was opened
+	text string
+}
+
+// record opens a stream for the recipients from a cursor, "" for none. It ends with the test at the latest.
+func record(t *testing.T, s *site, id string, recipients ...string) *recorder {
+	ctx, leave := context.WithCancel(t.Context())
+	r := &recorder{done: make(chan struct{}), leave: leave, header: make(http.Header)}
+	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+	request.ProtoMajor = 2 // not to be hijacked
+	if id != "" {
+		request.Header.Set("Last-Event-ID", id)
+	}
+	began := time.Now()
+	go func() {
+		defer close(r.done)
+		s.hub.Serve(&recording{r, began}, request, recipients)
+	}()
+	return r
+}
+
+// recording is a recorder's side towards the hub.
+type recording struct {
+	*recorder
+	began time.Time
+}
+
+func (r *recording) Header() http.Header { return r.header }
+func (r *recording) WriteHeader(int)     {}
+
+func (r *recording) Flush() {
+	r.mu.Lock()
+	gate := r.gate
+	r.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+}
+
+func (r *recording) Write(b []byte) (int, error) {
+	r.Flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writes = append(r.writes, written{time.Since(r.began), string(b)})
+	return len(b), nil
+}
+
+// stall makes writing wait until what it returns is called.
+func (r *recorder) stall() (goOn func()) {
+	gate := make(chan struct{})
+	r.mu.Lock()
+	r.gate = gate
+	r.mu.Unlock()
+	return func() {
+		r.mu.Lock()
+		r.gate = nil
+		r.mu.Unlock()
+		close(gate)
+	}
+}
+
+// times are when something was written that contains text.
+func (r *recorder) times(text string) (at []time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.writes {
+		if strings.Contains(w.text, text) {
+			at = append(at, w.at)
+		}
+	}
+	return at
+}
+
+// text is everything that was written.
+func (r *recorder) text() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all strings.Builder
+	for _, w := range r.writes {
+		all.WriteString(w.text)
+	}
+	return all.String()
+}
+
+// events are those that were written after the hello.
+func (r *recorder) events() (events []sse.Event) {
+	for e, err := range sse.Events(strings.NewReader(r.text())) {
+		if err != nil {
+			panic(err) // a string does not fail
+		}
+		if e.Name != "rowcast.hello" {
+			events = append(events, e)
+		}
+	}
+	return events
+}

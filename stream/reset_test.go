@@ -1,0 +1,137 @@
+package stream_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"rowcast/listener/cursor"
+	"rowcast/sql/dbtest"
+	"rowcast/stream"
+	"rowcast/stream/sse"
+)
+
+// A cursor that cannot be honoured is told so and goes on live: it is never guessed and never refused.
+func TestReset(t *testing.T) {
+	t.Parallel()
+	dsn, otherDSN := dbtest.Database(t), dbtest.Database(t)
+	s, other := serve(t, dsn), serve(t, otherDSN)
+	db, otherDB := connect(t, dsn), connect(t, otherDSN)
+	insert(t, db, "alice", "0")
+	empty := listen(t, other, "alice").hello()
+	insert(t, otherDB, "alice", "of another database")
+	s.caughtUp(t)
+	other.caughtUp(t)
+	mine := listen(t, s, "alice").hello()
+	forged := func(change func(*cursor.Cursor)) string {
+		c := parse(t, mine)
+		change(&c)
+		return c.String()
+	}
+	long := strings.Repeat("A", 1<<20)
+	tests := []struct{ name, id, reason string }{
+		{"no cursor", "x", "malformed"},
+		{"a bare id", "77", "malformed"},
+		{"an escape", "%00%0a", "malformed"},
+		{"another encoding", "\xff\xfe", "malformed"},
+		{"cut off", mine[:len(mine)-1], "malformed"},
+		{"a million bytes", long, "malformed"},
+		{"six million transactions in flight", "1-0-9999999999-A" + long + "-00000000-00000000", "malformed"},
+		{"another database's", listen(t, other, "alice").hello(), "history"},
+		{"another database's, of no row", empty, "history"},
+		{"another epoch, with an anchor that is not there", forged(func(c *cursor.Cursor) { c.Epoch++; c.Anchor.Tag++ }), "history"},
+		{"ahead", forged(func(c *cursor.Cursor) { c.Xmax += 1 << 30 }), "ahead"},
+		{"ahead by half a transaction", forged(func(c *cursor.Cursor) { c.Xmax += 1 << 30; c.Xid, c.ID = c.Xmax, 1 }), "ahead"},
+	}
+	for _, tt := range tests {
+		c := resume(t, s, tt.id, "alice")
+		wantReset(c, tt.name, tt.reason, mine)
+		insert(t, db, "alice", tt.name)
+		c.wantTold(fmt.Sprintf("%q", tt.name))
+		mine = c.decoder.LastID
+		s.caughtUp(t)
+		mine = listen(t, s, "alice").hello()
+	}
+	if got := s.hub.Stats.Resets.Load(); got != int64(len(tests)) {
+		t.Errorf("counted %d resets, want %d", got, len(tests))
+	}
+}
+
+// wantReset reads the beginning of a stream whose cursor was not honoured; now is about the hub's.
+func wantReset(c *client, name, reason, now string) {
+	c.Helper()
+	if c.response.StatusCode != http.StatusOK {
+		c.Errorf("%s: status %d", name, c.response.StatusCode)
+	}
+	hello := c.hello()
+	if !parse(c, hello).Covers(parse(c, now)) {
+		c.Errorf("%s: hello with %s, want %s", name, hello, now)
+	}
+	want := sse.Event{LastID: hello, Name: "rowcast.reset", Data: fmt.Sprintf(`{"reason": %q}`, reason)}
+	if got := c.event(); got != want {
+		c.Errorf("%s: got %v, want %v", name, got, want)
+	}
+}
+
+// Retention has deleted what the client has not seen.
+func TestResetOfWhatIsOlderThanTheHorizon(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	s := serve(t, dsn)
+	late := serve(t, dsn, seldom, func(s *site) { s.hub.Memory = 1 })
+	db := connect(t, dsn)
+	hello := listen(t, s, "alice").hello()
+	insert(t, db, "alice", "1")
+	insert(t, db, "alice", "2")
+	s.caughtUp(t)
+	late.caughtUp(t)
+	c := resume(t, s, hello, "alice")
+	c.hello()
+	half, whole := c.told().LastID, c.told().LastID
+
+	// As far as it may be for the last cursor: up to the first transaction that it has not seen.
+	last := parse(t, whole)
+	exec(t, db, `UPDATE rowcast.history SET horizon = $1::text::xid8`, fmt.Sprint(slices.Min(append(last.Xip, last.Xid))))
+	s.caughtUp(t)
+	c = resume(t, s, whole, "alice")
+	if got := c.hello(); got != whole {
+		t.Errorf("hello with %s, want %s", got, whole)
+	}
+	wantReset(resume(t, s, hello, "alice"), "before the horizon", "expired", whole)
+
+	exec(t, db, `UPDATE rowcast.history SET horizon = (SELECT max(xid) FROM rowcast.notifications)`)
+	exec(t, db, `DELETE FROM rowcast.notifications WHERE xid < (SELECT horizon FROM rowcast.history)`)
+	s.caughtUp(t)
+	wantReset(resume(t, s, half, "alice"), "in the middle of a transaction below it", "expired", whole)
+	// A hub that has not heard of it yet reads the horizon with the page: then hello has come.
+	c = resume(t, late, hello, "alice")
+	if got := c.hello(); got != hello {
+		t.Errorf("hello with %s, want %s", got, hello)
+	}
+	if e := c.want("rowcast.reset"); e.Data != `{"reason": "expired"}` || !parse(t, e.LastID).Covers(parse(t, whole)) {
+		t.Errorf("got %v, want expired and %s", e, whole)
+	}
+	insert(t, db, "alice", "3")
+	late.caughtUp(t)
+	c.wantTold(`"3"`)
+}
+
+// When the server has taken back what was told, every stream that is live is told.
+func TestResetOfTheHub(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	c := listen(t, f.site)
+	c.hello()
+	f.tell("", "message", "1")
+	c.wantTold("1")
+	anew := cursor.Cursor{Xmax: 500, Epoch: 7}
+	f.hub.Publish(stream.Batch{Cursor: anew, Reset: "history"})
+	if e := c.want("rowcast.reset"); e.Data != `{"reason": "history"}` || e.LastID != anew.String() {
+		t.Errorf("got %v", e)
+	}
+	if got := listen(t, f.site).hello(); got != anew.String() {
+		t.Errorf("got %s, want %s", got, anew)
+	}
+}

@@ -1,0 +1,244 @@
+package stream_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"rowcast/sql/dbtest"
+	"rowcast/stream/sse"
+)
+
+// Writers hold transactions open, commit them out of order and roll back; clients are cut off at any byte and go on with any
+// hub; database sessions are terminated. Each client is told what concerns it exactly once, in causal order.
+func TestResumingIsExact(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	sites := []*site{
+		serve(t, dsn, func(s *site) { s.hub.Heartbeat = 60 * time.Millisecond }),
+		// Polls seldom, tells large transactions in pages, and remembers nothing.
+		serve(t, dsn, func(s *site) {
+			s.listener.PollOnly, s.listener.PollInterval, s.listener.PageRows = true, 100*time.Millisecond, 2
+			s.hub.Memory, s.hub.Heartbeat = 1, 60*time.Millisecond
+		}),
+		// Remembers some, and no client may be owed more than a few events.
+		serve(t, dsn, func(s *site) {
+			s.listener.PageRows = 5
+			s.hub.Memory, s.hub.Backlog = 8<<10, 600
+		}),
+	}
+	h := &history{}
+	var readers []*reader
+	for i, recipients := range [][]string{{"alice"}, {"bob", "team:7"}, {"team:7", "alice", "bob"}, {}, {"alice"}, {"alice", "team:7"}} {
+		r := &reader{TB: t, sites: sites, recipients: recipients, rng: rand.New(rand.NewPCG(uint64(i), rand.Uint64()))}
+		readers = append(readers, r)
+		first := listen(t, sites[i%len(sites)], recipients...)
+		r.decoder.LastID = first.hello()
+		first.close()
+	}
+	var everyone sync.WaitGroup
+	for _, r := range readers {
+		everyone.Go(r.read)
+	}
+	write(t, h, dsn)
+	everyone.Wait()
+	if t.Failed() {
+		return
+	}
+	h.read(t, connect(t, dsn))
+	connections, told, kinds := 0, 0, map[string]int{}
+	for _, r := range readers {
+		for _, wrong := range h.judge(r.recipients, r.told) {
+			t.Errorf("%q: %s", r.recipients, wrong)
+		}
+		connections, told = connections+r.connections, told+len(r.told)
+		for kind, n := range r.resumed {
+			kinds[kind] += n
+		}
+	}
+	t.Logf("%d transactions, %d rows, %d told, %d connections, resumed from %v", len(h.began), len(h.rows), told, connections, kinds)
+	for _, s := range sites {
+		t.Logf("replayed %d events, read %d pages, %d sessions", s.hub.Stats.Replayed.Load(), s.hub.Stats.Pages.Load(), s.listener.Stats.Sessions.Load())
+	}
+	if len(h.rows) < 500 || connections < 300 || kinds["in a transaction"] < 20 || sites[1].hub.Stats.Pages.Load() < 20 {
+		t.Error("that is too little to show anything")
+	}
+}
+
+// A reader is a client that is cut off again and again, until it has been told the last row.
+type reader struct {
+	testing.TB
+	sites      []*site
+	recipients []string
+	rng        *rand.Rand
+
+	decoder     sse.Decoder
+	told        []sse.Event
+	connections int
+	resumed     map[string]int // how often, by what the cursor was
+}
+
+func (r *reader) read() {
+	r.resumed = make(map[string]int)
+	oldest := r.decoder.LastID
+	for ended := false; !ended; r.connections++ {
+		to := r.sites[r.rng.IntN(len(r.sites))]
+		ask := request{recipients: r.recipients}
+		switch r.rng.IntN(3) {
+		case 0:
+			ask.header = r.decoder.LastID
+		case 1:
+			ask.query = r.decoder.LastID
+		default: // the header wins
+			ask.header, ask.query = r.decoder.LastID, oldest
+		}
+		kind := "between transactions"
+		if !parse(r, r.decoder.LastID).Whole() {
+			kind = "in a transaction"
+		}
+		r.resumed[kind]++
+		var err error
+		if ended, err = r.once(to, ask); err != nil {
+			r.Errorf("%q: %v", r.recipients, err)
+			return
+		}
+	}
+}
+
+// once connects and reads up to some byte. It returns whether the last row has come.
+func (r *reader) once(to *site, ask request) (ended bool, err error) {
+	conn, err := dial(to.url, ask)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, r.bytes())), nil)
+	if err != nil { // cut off in the head
+		return false, onlyTimeout(err)
+	}
+	for e, err := range r.decoder.Events(response.Body) {
+		switch {
+		case err != nil:
+			return false, onlyTimeout(err)
+		case e.Name == "rowcast.hello" || e.Name == "rowcast.beat":
+		case strings.HasPrefix(e.Name, "rowcast."):
+			return false, fmt.Errorf("got %s: %s", e.Name, e.Data)
+		default:
+			r.told = append(r.told, e)
+			if e.Name == "end" {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// bytes is after how many the connection is cut.
+func (r *reader) bytes() int64 {
+	if r.rng.IntN(4) == 0 {
+		return r.rng.Int64N(700) // in the head, the hello, or the first event
+	}
+	return 400 + int64(r.rng.ExpFloat64()*1000)
+}
+
+// onlyTimeout drops the errors of a connection that was closed.
+func onlyTimeout(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// write lets two writers work at the same time, each with several sessions, and then inserts the last row.
+func write(t *testing.T, h *history, dsn string) {
+	t.Helper()
+	var steps atomic.Int64
+	var writers sync.WaitGroup
+	for range 2 {
+		w := &writer{rng: rand.New(rand.NewPCG(rand.Uint64(), 0))}
+		for range 4 {
+			w.sessions = append(w.sessions, h.session(connect(t, dsn)))
+		}
+		writers.Go(func() {
+			for steps.Add(1) < 1600 && !t.Failed() {
+				if err := w.step(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := w.finish(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	admin := connect(t, dsn)
+	for _, at := range []int64{400, 900, 1300} {
+		eventually(t, "the writers get on", func() bool { return steps.Load() > at || t.Failed() })
+		exec(t, admin, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE datname = current_database() AND starts_with(application_name, 'rowcast')`)
+	}
+	writers.Wait()
+	last := h.begin()
+	exec(t, admin, `INSERT INTO rowcast.notifications (event, data) VALUES ('end', jsonb_build_array($1::int, 1))`, last)
+	h.end(last)
+}
+
+// A writer has several transactions open at once.
+type writer struct {
+	rng      *rand.Rand
+	sessions []*session
+}
+
+// step does the next thing on one of the sessions.
+func (w *writer) step(ctx context.Context) error {
+	s := w.sessions[w.rng.IntN(len(w.sessions))]
+	if s.transaction < 0 {
+		if w.rng.IntN(3) == 0 {
+			return s.insert(ctx, w.recipients(3)...)
+		}
+		return s.open(ctx)
+	}
+	switch n := w.rng.IntN(20); {
+	case n < 9:
+		return s.insert(ctx, w.recipients(4)...)
+	case n < 10:
+		return s.copy(ctx, w.recipients(12)...)
+	case n < 12:
+		s.saved = true
+		return s.exec(ctx, "SAVEPOINT s")
+	case n < 14 && s.saved:
+		return s.exec(ctx, "ROLLBACK TO s")
+	case n < 16:
+		return s.rollback(ctx)
+	}
+	return s.commit(ctx)
+}
+
+func (w *writer) recipients(most int) []string {
+	var some []string
+	for range 1 + w.rng.IntN(most) {
+		some = append(some, []string{"alice", "bob", "team:7", ""}[w.rng.IntN(4)])
+	}
+	return some
+}
+
+// finish ends what is open.
+func (w *writer) finish(ctx context.Context) error {
+	for _, s := range w.sessions {
+		if s.transaction >= 0 {
+			if err := s.commit(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package stream_test
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A client whose socket takes no byte for two heartbeats is closed, over every protocol; over plain HTTP also if all that it is
+// sent fits in the kernel, as with a client that has vanished.
+func TestASocketThatTakesNothingIsClosed(t *testing.T) {
+	t.Parallel()
+	const heartbeat = 250 * time.Millisecond
+	large := 24 << 20 // more than any kernel and HTTP/2's window hold
+	tests := map[string]struct {
+		size int
+		open func(t *testing.T, f *feed) *client
+	}{
+		"plain":             {large, func(t *testing.T, f *feed) *client { return deaf(t, f.site, "alice") }},
+		"plain, little":     {150 << 10, func(t *testing.T, f *feed) *client { return deaf(t, f.site, "alice") }},
+		"HTTP/1.1 over TLS": {large, func(t *testing.T, f *feed) *client { return listenTLS(t, f, false, "alice") }},
+		"HTTP/2":            {large, func(t *testing.T, f *feed) *client { return listenTLS(t, f, true, "alice") }},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if tt.size < large && runtime.GOOS != "linux" {
+				t.Skip("only Linux tells what a client has acknowledged")
+			}
+			f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.buffer = heartbeat, 200<<10 })
+			tt.open(t, f).hello()
+			began := time.Now()
+			f.tell("alice", "message", text(tt.size))
+			eventually(t, "it is closed", func() bool { return f.hub.Stats.Streams.Load() == 0 })
+			if took := time.Since(began); took < 2*heartbeat {
+				t.Errorf("closed after %v, want %v or more", took, 2*heartbeat)
+			}
+		})
+	}
+}
+
+// One that takes some now and then is not, however long that takes: with small buffers in the kernel, and with large ones, of
+// which it takes long until the kernel says that there is room again.
+func TestASocketThatTakesSomeIsNotClosed(t *testing.T) {
+	t.Parallel()
+	const heartbeat = 300 * time.Millisecond // the kernel's timers go by 200 ms
+	for name, buffer := range map[string]int{"small": 4 << 10, "large": 1 << 20} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.buffer = heartbeat, buffer })
+			c := open(t, f.site, request{recipients: []string{"alice"}, buffer: 16 << 10})
+			c.hello()
+			const size = 4 << 20
+			e := f.tell("alice", "message", text(size))
+			c.expect("id: " + e.Cursor.String() + "\ndata: \"")
+			const some, times = 24 << 10, 7
+			ticker := time.NewTicker(heartbeat)
+			defer ticker.Stop()
+			for range times {
+				<-ticker.C
+				c.expect(strings.Repeat("x", some))
+				if f.hub.Stats.Streams.Load() != 1 {
+					t.Fatal("it was closed")
+				}
+			}
+			c.expect(strings.Repeat("x", size-2-times*some) + "\"\n\n")
+			f.tell("alice", "message", "1")
+			c.wantTold("1")
+		})
+	}
+}
+
+// A stream over TLS that is silent for long, as when the hub is held up in its heartbeats, stays open.
+func TestASilentStreamStaysOpen(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP/2: %v", http2), func(t *testing.T) {
+			t.Parallel()
+			const heartbeat = 50 * time.Millisecond
+			f := newFeed(t, func(s *site) { s.hub.Heartbeat = heartbeat }) // it does not run, so that it has none
+			c := listenTLS(t, f, http2, "alice")
+			c.hello()
+			<-time.After(6 * heartbeat)
+			f.tell("alice", "message", "1")
+			c.wantTold("1")
+		})
+	}
+}
+
+// What a client sends on a stream means nothing, unless it goes on and on.
+func TestGarbageAfterTheRequest(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	c, other := listen(t, f.site, "alice"), listen(t, f.site, "alice")
+	c.hello()
+	other.hello()
+	for _, garbage := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "\x00\xff", strings.Repeat("x", 10000)} {
+		if _, err := io.WriteString(c.conn, garbage); err != nil {
+			t.Fatal(err)
+		}
+		f.tell("alice", "message", "1")
+		c.wantTold("1")
+		other.wantTold("1")
+	}
+	for f.hub.Stats.Streams.Load() == 2 {
+		if _, err := io.WriteString(c.conn, strings.Repeat("x", 1<<10)); err != nil {
+			break
+		}
+	}
+	eventually(t, "it is closed", func() bool { return f.hub.Stats.Streams.Load() == 1 })
+	f.tell("alice", "message", "2")
+	other.wantTold("2")
+}
+
+// Clients that are killed at any time leave nothing behind. Not parallel: it counts goroutines.
+func TestConnectAndKill(t *testing.T) {
+	f := serveFeed(t, func(s *site) { s.hub.Memory = 4 << 10 })
+	for range 20 {
+		f.tell("alice", "message", text(1000)) // what some of them miss, more than is remembered
+	}
+	request := "GET /?recipient=alice HTTP/1.1\r\nHost: x\r\nLast-Event-ID: "
+	before := runtime.NumGoroutine()
+	for i := range 200 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := request + []string{"x", start.String(), f.now.String()}[i%3] + "\r\n\r\n"
+		_, err = io.WriteString(conn, whole[:len(whole)-rand.IntN(2)*rand.IntN(len(whole))])
+		if err == nil && rand.IntN(2) == 0 && strings.HasSuffix(whole, "\n") {
+			_ = conn.SetReadDeadline(time.Now().Add(time.Duration(rand.IntN(2000)) * time.Microsecond))
+			_, _ = io.CopyN(io.Discard, conn, rand.Int64N(2000))
+		}
+		if rand.IntN(2) == 0 {
+			_ = conn.(*net.TCPConn).SetLinger(0) // a reset
+		}
+		f.tell("alice", "message", "1")
+		_ = conn.Close()
+	}
+	eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
+	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
+	if f.hub.Stats.Opened.Load() < 50 {
+		t.Errorf("%d streams were opened", f.hub.Stats.Opened.Load())
+	}
+	c := listen(t, f.site, "alice")
+	c.hello()
+	f.tell("alice", "message", "2")
+	c.wantTold("2")
+}

@@ -1,0 +1,293 @@
+package stream_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/textproto"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/listener/cursor"
+	"rowcast/stream"
+)
+
+func TestTheHead(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	conn, err := dial(f.url, request{recipients: []string{"alice"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	head := textproto.NewReader(bufio.NewReader(conn))
+	if status, err := head.ReadLine(); status != "HTTP/1.1 200 OK" {
+		t.Errorf("got %q, %v", status, err)
+	}
+	got, err := head.ReadMIMEHeader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(got, "Date")
+	// No length and no chunks, which proxies hold back: the body ends with the connection.
+	want := textproto.MIMEHeader{
+		"Content-Type":      {"text/event-stream"},
+		"Cache-Control":     {"no-store, no-transform"},
+		"X-Accel-Buffering": {"no"},
+		"Connection":        {"close"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestTheFirstBytes(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	c := listen(t, f.site, "team:7", "alice", "", "alice")
+	c.expect(":\n")
+	c.expect("id: " + start.String() + "\nevent: rowcast.void\n\n")
+	wantRetry(t, c.line(), 3*time.Second)
+	c.expect("id: " + start.String() + "\nevent: rowcast.hello\n")
+	c.expect(`data: {"recipients":["alice","team:7"],"heartbeat":15}` + "\n\n")
+
+	e := f.tell("alice", "notify", `{"msg": "Bob liked your post"}`)
+	c.expect("id: " + e.Cursor.String() + "\nevent: notify\ndata: {\"msg\": \"Bob liked your post\"}\n\n")
+	f.tell("bob", "notify", "0")
+	e = f.tell("", "message", "1") // no event line
+	c.expect("id: " + e.Cursor.String() + "\ndata: 1\n\n")
+	if got, want := e.Cursor.String(), "80-1045-1045--5be3b1f2-0000004f"; got != want {
+		t.Errorf("the id is %s, want %s", got, want)
+	}
+	f.hub.Send(stream.Message{Recipient: "team:7", Name: "notify", Data: []byte(`"by hand"`)})
+	c.expect("event: notify\ndata: \"by hand\"\n\n") // no id
+	large := f.event(1046, "alice", "notify", "")
+	large.Data, large.Size = nil, 123456789
+	f.hub.Publish(stream.Batch{Events: []stream.Event{large}, Cursor: large.Cursor})
+	c.expect("id: " + large.Cursor.String() + "\nevent: rowcast.toolarge\ndata: {\"id\": 81, \"size\": 123456789}\n\n")
+}
+
+func TestWhoResumesIsToldItsOwnCursor(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	e := f.tell("alice", "message", "1")
+	f.tell("bob", "message", "2")
+	c := resume(t, f.site, e.Cursor.String())
+	c.expect(":\nid: " + e.Cursor.String() + "\nevent: rowcast.void\n\n")
+	wantRetry(t, c.line(), 3*time.Second)
+	c.expect("id: " + e.Cursor.String() + "\nevent: rowcast.hello\ndata: {\"recipients\":[],\"heartbeat\":15}\n\n")
+}
+
+func TestDataNeverBecomesFields(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	c := listen(t, f.site, "alice")
+	c.hello()
+	f.hub.Send(stream.Message{Name: "x", Data: []byte("a\nid: 1\r\rdata: b\n\n")})
+	if e := c.want("x"); e.Data != "a\nid: 1\n\ndata: b\n\n" || e.LastID != start.String() {
+		t.Errorf("got %q with id %s", e.Data, e.LastID)
+	}
+	f.hub.Send(stream.Message{Name: "x\nid: 1", Data: []byte("1")})
+	if e := c.want("message"); e.Data != "1" || e.LastID != start.String() {
+		t.Errorf("got %q with id %s", e.Data, e.LastID)
+	}
+}
+
+// Those who lost their hub together must not come back together.
+func TestRetryIsAnotherForEach(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t, func(s *site) { s.hub.Retry = time.Minute })
+	seen := map[time.Duration]bool{}
+	for range 20 {
+		c := listen(t, f.site)
+		c.hello()
+		seen[c.decoder.Retry] = true
+		if c.decoder.Retry < 30*time.Second || c.decoder.Retry >= 90*time.Second {
+			t.Errorf("retry: %v", c.decoder.Retry)
+		}
+	}
+	if len(seen) < 15 {
+		t.Errorf("%d different of 20", len(seen))
+	}
+}
+
+func wantRetry(t *testing.T, line string, mean time.Duration) {
+	t.Helper()
+	digits := regexp.MustCompile(`^retry: ([0-9]+)\n$`).FindStringSubmatch(line)
+	if digits == nil {
+		t.Fatalf("got %q, want retry", line)
+	}
+	ms, err := strconv.Atoi(digits[1])
+	if got := time.Duration(ms) * time.Millisecond; err != nil || got < mean/2 || got > mean*3/2 {
+		t.Errorf("retry: %v, want %v give or take a half", got, mean)
+	}
+}
+
+// The cheap road is taken by plain HTTP/1.1 only; the others are the same stream.
+func TestOtherProtocols(t *testing.T) {
+	t.Parallel()
+	for name, proto := range map[string]string{"h2": "HTTP/2.0", "http/1.1": "HTTP/1.1"} {
+		t.Run(name+" over TLS", func(t *testing.T) {
+			t.Parallel()
+			f := newFeed(t)
+			run(t, f.hub.Run)
+			c := listenTLS(t, f, proto == "HTTP/2.0", "alice")
+			if c.response.Proto != proto || c.response.StatusCode != http.StatusOK {
+				t.Errorf("got %s %s", c.response.Proto, c.response.Status)
+			}
+			c.expect(":\nid: " + start.String() + "\nevent: rowcast.void\n\n")
+			c.line()
+			c.expect("id: " + start.String() + "\nevent: rowcast.hello\ndata: {\"recipients\":[\"alice\"],\"heartbeat\":15}\n\n")
+			for i := range 50 {
+				e := f.tell("alice", "message", fmt.Sprint(i))
+				c.expect("id: " + e.Cursor.String() + "\ndata: " + fmt.Sprint(i) + "\n\n")
+			}
+			large := f.tell("alice", "message", `"`+strings.Repeat("x", 3<<20)+`"`)
+			c.expect("id: " + large.Cursor.String() + "\ndata: " + string(large.Data) + "\n\n")
+			_ = c.response.Body.Close()
+			eventually(t, "the stream ends with its client", func() bool { return f.hub.Stats.Streams.Load() == 0 })
+		})
+	}
+}
+
+// listenTLS opens a stream over TLS, with HTTP/2 or 1.1.
+func listenTLS(t *testing.T, f *feed, http2 bool, recipient string) *client {
+	t.Helper()
+	server := httptest.NewUnstartedServer(f.site)
+	server.EnableHTTP2 = http2
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	response, err := server.Client().Get(server.URL + "?recipient=" + recipient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newClient(t, response)
+}
+
+func TestPlainHTTP2(t *testing.T) {
+	t.Parallel()
+	f := newFeed(t)
+	run(t, f.hub.Run)
+	var both http.Protocols
+	both.SetUnencryptedHTTP2(true)
+	server := httptest.NewUnstartedServer(f.site)
+	server.Config.Protocols = &both
+	server.Start()
+	t.Cleanup(server.Close)
+	transport := &http.Transport{Protocols: &both, TLSClientConfig: &tls.Config{}}
+	t.Cleanup(transport.CloseIdleConnections)
+	response, err := transport.RoundTrip(httptest.NewRequest(http.MethodGet, server.URL, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, response)
+	c.hello()
+	f.tell("", "message", "1")
+	c.wantTold("1")
+}
+
+func TestHTTP10(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	c := speak(t, f.site, "GET /?recipient=alice HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+	if len(c.response.TransferEncoding) > 0 || c.response.ContentLength != -1 {
+		t.Errorf("got %v", c.response)
+	}
+	c.hello()
+	f.tell("alice", "message", "1")
+	c.wantTold("1")
+}
+
+// HEAD is answered with the head alone, at once: a body would be taken for the next response.
+func TestHEAD(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	for _, proto := range []string{"1.0", "1.1"} {
+		c := speak(t, f.site, "HEAD / HTTP/"+proto+"\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if got := c.response.Header.Get("Content-Type"); got != "text/event-stream" {
+			t.Errorf("Content-Type: got %q", got)
+		}
+		if rest, err := io.ReadAll(c.body); len(rest) > 0 || err != nil {
+			t.Errorf("got %q, %v, want no body", rest, err)
+		}
+	}
+	eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
+}
+
+// speak sends a request as it is written.
+func speak(t *testing.T, s *site, request string) *client {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, response)
+	c.conn = conn
+	return c
+}
+
+// What a middleware has set is sent, with every answer of ours.
+func TestCORSHeadersSurvive(t *testing.T) {
+	t.Parallel()
+	f, stopped := newFeed(t), newFeed(t)
+	run(t, f.hub.Run)
+	run(t, stopped.hub.Run)()
+	for _, hub := range []*stream.Hub{f.hub, stopped.hub} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Access-Control-Allow-Origin", "https://app.example")
+			w.Header().Add("Vary", "Origin")
+			hub.Serve(w, r, nil)
+		}))
+		t.Cleanup(server.Close)
+		header := listen(t, &site{url: server.URL}).response.Header
+		if header.Get("Access-Control-Allow-Origin") != "https://app.example" || header.Get("Vary") != "Origin" {
+			t.Errorf("got %v", header)
+		}
+	}
+}
+
+// A middleware that hides Flush could only be served late and in lumps: that is told in the log, and the client comes back.
+func TestAWriterThatCannotFlush(t *testing.T) {
+	t.Parallel()
+	f := newFeed(t)
+	w := httptest.NewRecorder()
+	f.hub.Serve(struct{ http.ResponseWriter }{w}, httptest.NewRequest(http.MethodGet, "/", nil), nil)
+	if w.Code != http.StatusOK || w.Body.Len() != 0 || f.hub.Stats.Streams.Load() != 0 {
+		t.Errorf("got %d, %q, %d streams left", w.Code, w.Body, f.hub.Stats.Streams.Load())
+	}
+}
+
+// The longest id that can be: a thousand transactions in flight. Every proxy must take it back as a header.
+func TestTheLongestIDComesBack(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	long := cursor.Cursor{Xmax: 1 << 40, Epoch: start.Epoch, Anchor: start.Anchor}
+	for i := range uint64(1000) {
+		long.Xip = append(long.Xip, long.Xmax-(1000-i)*2147483)
+	}
+	f.hub.Publish(stream.Batch{Cursor: long})
+	id := listen(t, f.site).hello()
+	if len(id) > 4000 || parse(t, id).Xmax != long.Xmax || len(parse(t, id).Xip) != 1000 {
+		t.Errorf("%d bytes: %s", len(id), id)
+	}
+	if got := resume(t, f.site, id).hello(); got != id {
+		t.Errorf("got %s, want %s", got, id)
+	}
+}
