@@ -164,8 +164,9 @@ func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 		c := resume(t, f.site, before, "alice")
 		c.hello()
 		c.wantTold(text(200<<10), "1")
-		c.close()
 		next.Wait()
+		c.close()
+		eventually(t, "its stream ends", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 	}
 	if got := f.hub.Stats.Overflows.Load(); got != 0 {
 		t.Errorf("%d overflows", got)

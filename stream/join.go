@@ -21,17 +21,19 @@ func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
 		return
 	}
 	c, reason := j.judge(claim)
-	if ctx.Err() != nil || j.write(h.hello(c, s.recipients)) != nil {
-		return
-	}
-	if reason != "" && j.reset(reason, c) != nil {
-		return
+	j.greeting = h.hello(c, s.recipients)
+	if reason != "" {
+		j.Stats.Resets.Add(1)
+		j.greeting = append(j.greeting, resetNote(reason, c).live...)
 	}
 	for !j.live && ctx.Err() == nil {
 		var err error
 		if c, err = j.advance(c); err != nil {
 			return
 		}
+	}
+	if j.live {
+		s.drain(j.greeting)
 	}
 }
 
@@ -50,6 +52,10 @@ type joining struct {
 	live  bool
 	pause time.Duration // after the last failure of the Source
 
+	// greeting is the hello that is still to be written. Who can be live at once is so before it: after the hello nothing is missed,
+	// not even what is not stored.
+	greeting []byte
+
 	// comments are sent however many short waits its waiting is made of, so that no proxy takes the stream for dead.
 	comments *time.Ticker
 }
@@ -59,6 +65,13 @@ func (j *joining) write(b []byte) error {
 		return err
 	}
 	return j.s.out.write(b)
+}
+
+// greet writes the hello, if that has not been done.
+func (j *joining) greet() error {
+	hello := j.greeting
+	j.greeting = nil
+	return j.write(hello)
 }
 
 func (j *joining) reset(reason string, now cursor.Cursor) error {
@@ -181,6 +194,9 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	now := j.cursor
 	if now.Epoch != c.Epoch || !now.Covers(c) {
 		j.mu.Unlock()
+		if err := j.greet(); err != nil {
+			return c, err
+		}
 		next, reason := j.judge(claim{cursor: c, given: true})
 		if reason != "" {
 			return next, j.reset(reason, next)
@@ -200,6 +216,9 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	j.s.resume(frames, steps)
 	j.mu.Unlock()
 	j.live = true
+	if len(frames) > 0 {
+		j.greeting = frames[0].replayed(j.greeting, steps.After(frames[0].row))
+	}
 	j.Stats.Replayed.Add(int64(len(frames)))
 	return c, nil
 }
@@ -213,6 +232,9 @@ func lengthOf(frames []*frame) (n int) {
 
 // tell writes the first part of what memory holds.
 func (j *joining) tell(frames []*frame, steps cursor.Steps) (c cursor.Cursor, err error) {
+	if err := j.greet(); err != nil {
+		return c, err
+	}
 	var b []byte
 	for i, f := range frames {
 		if i > 0 && len(b)+len(f.live) > j.Backlog {
@@ -227,6 +249,9 @@ func (j *joining) tell(frames []*frame, steps cursor.Steps) (c cursor.Cursor, er
 
 // page reads a part of it from the table.
 func (j *joining) page(c, to cursor.Cursor) (next cursor.Cursor, err error) {
+	if err := j.greet(); err != nil {
+		return c, err
+	}
 	var events []Event
 	var horizon uint64
 	j.Stats.Pages.Add(1)

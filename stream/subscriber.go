@@ -137,23 +137,20 @@ func (s *subscriber) idle() bool {
 	return !s.busy
 }
 
-// resume ends the joining of a subscriber that has become live, with what it is still owed from memory.
+// resume makes the subscriber live, with what it is still owed from memory behind the first event, which join writes.
 func (s *subscriber) resume(frames []*frame, steps cursor.Steps) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.joining = false
-	if len(frames) == 0 || s.closed {
-		s.stopWriting()
+	if len(frames) < 2 || s.closed {
 		return
 	}
 	s.replay = steps
-	first, id := frames[0], s.replay.After(frames[0].row)
 	s.backlog = make([]item, len(frames)-1)
 	for i, f := range frames[1:] {
 		s.backlog[i] = item{f, true}
 		s.owed += len(f.live)
 	}
-	go func() { s.drain(first.replayed(nil, id)) }()
 }
 
 // attach gives the subscriber its way to the client; it may have been closed before that.

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,13 +203,16 @@ func streamOf(text string) func(http.ResponseWriter, *http.Request) {
 // Whatever befalls it, it comes back with the id of the last whole event, and with its credentials.
 func TestTailComesBack(t *testing.T) {
 	t.Parallel()
+	var mu sync.Mutex
 	var ids []string
 	visit := func(answer func(http.ResponseWriter, *http.Request)) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if got := r.Header.Get("Authorization"); got != "Bearer abc" {
 				t.Errorf("got Authorization %q", got)
 			}
+			mu.Lock()
 			ids = append(ids, r.Header.Get("Last-Event-ID"))
+			mu.Unlock()
 			answer(w, r)
 		}
 	}
