@@ -101,16 +101,23 @@ func closeGate(ctx context.Context, dir string) (*os.File, error) {
 
 func (l *lock) openGate() {
 	if l.gate != nil {
-		l.gate.Close()
+		unlock(l.gate)
 		l.gate = nil
 	}
 }
 
 func (l *lock) release() {
 	if l.owner != nil {
-		l.owner.Close()
+		unlock(l.owner)
 	}
 	l.openGate()
+}
+
+// unlock gives a lock back at once: closing the file would leave it to a process that is just being started, which shares all
+// open files until it executes its program.
+func unlock(f *os.File) {
+	_ = flock(f, syscall.LOCK_UN)
+	f.Close()
 }
 
 func openLock(path string) (*os.File, error) {
