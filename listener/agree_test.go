@@ -83,7 +83,8 @@ func TestAnchorTagsAgree(t *testing.T) {
 	}
 }
 
-// The hub's cursor and that of a page rendered at the same time are the same text.
+// The hub's cursor and that of a page rendered at the same time claim the same. (Not the same in flight: other databases of the
+// server have transactions, too.)
 func TestCursorsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -92,8 +93,10 @@ func TestCursorsAgree(t *testing.T) {
 	same := func(what string) {
 		t.Helper()
 		r.caughtUp(t)
-		if got, want := one[string](t, conn, "SELECT rowcast.cursor()"), r.last.Cursor.String(); got != want {
-			t.Errorf("%s: a page has %s, the hub %s", what, got, want)
+		hub, page := r.last.Cursor, present(t, conn)
+		hub.Xip, page.Xip = nil, nil
+		if hub.String() != page.String() {
+			t.Errorf("%s: a page has %s, the hub %s", what, page, hub)
 		}
 	}
 	same("nothing yet")

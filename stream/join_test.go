@@ -47,11 +47,12 @@ func TestAClientAheadOfItsHubWhenTheDatabaseGoes(t *testing.T) {
 
 	exec(t, lock, "BEGIN; LOCK rowcast.notifications")
 	c = resume(t, slow, c.decoder.LastID, "alice")
-	const fetching = `SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'rowcast.notifications'::regclass`
+	const waiting = `FROM pg_locks WHERE NOT granted AND locktype = 'relation' AND relation = 'rowcast.notifications'::regclass
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 	eventually(t, "the slow hub fetches", func() (yes bool) {
-		return lock.QueryRow(t.Context(), fetching).Scan(&yes) == nil && yes
+		return lock.QueryRow(t.Context(), "SELECT count(*) > 0 "+waiting).Scan(&yes) == nil && yes
 	})
-	exec(t, lock, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND relation = 'rowcast.notifications'::regclass`)
+	exec(t, lock, "SELECT pg_terminate_backend(pid) "+waiting)
 	exec(t, lock, "ROLLBACK")
 	c.hello()
 	insert(t, db, "alice", "2")

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"rowcast/sql/dbtest"
-	"rowcast/stream"
 )
 
 // A row goes in, however that is done, and each connection that it concerns hears of it, and no other. Each kind of statement
@@ -81,9 +80,13 @@ func TestByHand(t *testing.T) {
 	dsn := dbtest.Database(t)
 	s := serve(t, dsn)
 	alice, bob := listen(t, s, "alice"), listen(t, s, "bob")
-	id := alice.hello()
+	alice.hello()
 	bob.hello()
 	db := connect(t, dsn)
+	insert(t, db, "", "a row")
+	alice.wantTold(`"a row"`) // so they are live
+	bob.wantTold(`"a row"`)
+	id := alice.decoder.LastID
 	exec(t, db, `NOTIFY rowcast, 'to everyone'`)
 	exec(t, db, `NOTIFY rowcast, '{"recipient": "alice", "event": "notify", "data": {"msg": "hi"}}'`)
 	exec(t, db, `NOTIFY rowcast, '{"recipient": "alice", "dta": "a typing error"}'`)
@@ -93,5 +96,4 @@ func TestByHand(t *testing.T) {
 	if got := alice.decoder.LastID; got != id {
 		t.Errorf("the id is %s, was %s", got, id)
 	}
-	s.hub.Send(stream.Message{Recipient: "nobody", Name: "x", Data: []byte("1")})
 }
