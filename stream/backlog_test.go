@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rowcast/sql/dbtest"
@@ -145,6 +146,44 @@ func TestAnEventLargerThanTheBacklog(t *testing.T) {
 	if got := remembers.hub.Stats.Overflows.Load() + forgets.hub.Stats.Overflows.Load(); got != 0 {
 		t.Errorf("%d overflows", got)
 	}
+}
+
+// What is being written and the first event after it do not count; what has been written no longer does.
+func TestWhatCountsAsOwed(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *feed) {
+		r := record(t, f.site, "", "alice")
+		synctest.Wait()
+		told := 0
+		tell := func(size int) {
+			f.tell("alice", "message", text(size))
+			told++
+		}
+		for range 10 {
+			goOn := r.stall()
+			tell(5000) // is being written
+			synctest.Wait()
+			tell(5000)
+			for range 3 {
+				tell(200)
+			}
+			goOn()
+			synctest.Wait()
+		}
+		if got := len(r.events()); got != told || f.hub.Stats.Overflows.Load() != 0 {
+			t.Fatalf("told %d of %d, %d overflows", got, told, f.hub.Stats.Overflows.Load())
+		}
+		goOn := r.stall()
+		tell(100)
+		synctest.Wait()
+		tell(100)
+		tell(1000)
+		if got := f.hub.Stats.Overflows.Load(); got != 1 {
+			t.Errorf("%d overflows, want 1", got)
+		}
+		goOn()
+		<-r.done
+	}, func(s *site) { s.hub.Backlog = 1000 })
 }
 
 // The same for what comes the moment that a client has become live and is still owed a large event.

@@ -29,7 +29,8 @@ type Hub struct {
 	// Drain is the time over which the streams are ended when the Hub stops. Default 3 s.
 	Drain time.Duration
 
-	// Backlog bounds, in bytes, what a subscriber may be owed, not counting the event that is being written. Default 1 MiB.
+	// Backlog bounds, in bytes, what a subscriber may be owed besides what is being written and one event of any size. Default
+	// 1 MiB.
 	Backlog int
 
 	// Memory bounds, in bytes, the recent events that are kept so that resuming needs no query. Default 64 MiB.

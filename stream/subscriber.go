@@ -71,9 +71,9 @@ func (s *subscriber) send(f *frame) bool {
 	return true
 }
 
-// owe adds to the backlog, which does not count the event that is being written: so one event of any size goes through.
+// owe adds to the backlog, whose first event does not count: so one of any size goes through.
 func (s *subscriber) owe(f *frame) bool {
-	if s.owed+len(f.live) > s.hub.Backlog {
+	if len(s.backlog) > 0 && s.owed-len(s.backlog[0].frame.live)+len(f.live) > s.hub.Backlog {
 		s.closeLocked()
 		return false
 	}
