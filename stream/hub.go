@@ -47,6 +47,7 @@ type Hub struct {
 	heard       time.Time     // when the last batch came
 	moved       chan struct{} // closed by the next batch
 	memory      memory
+	lost        *lost                               // the last time that the database took something back
 	streams     map[*subscriber]struct{}            // all of them
 	subscribers map[string]map[*subscriber]struct{} // those who are live, by recipient; all under ""
 	slots       [slots]map[*subscriber]struct{}     // those who are live, by the time of their heartbeat
@@ -99,9 +100,11 @@ func (h *Hub) Publish(b Batch) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.begun || b.Reset != "" {
+	if h.memory.of == nil || b.Reset != "" || b.Clamp != nil {
 		h.memory.begin(b.Cursor)
-		h.begun = true
+	}
+	if b.Clamp != nil {
+		h.lost = &lost{h.cursor, *b.Clamp}
 	}
 	if b.Reset != "" {
 		h.sendTo("", resetNote(b.Reset, b.Cursor))
@@ -111,11 +114,29 @@ func (h *Hub) Publish(b Batch) {
 		h.sendTo(f.recipient, f)
 	}
 	h.cursor, h.heard = b.Cursor, time.Now()
+	h.begun = h.begun || !b.Warming
 	if b.Horizon != 0 {
 		h.horizon = b.Horizon
 	}
+	if b.Clamp != nil { // so that nobody resumes from what is gone
+		h.sendTo("", h.heartbeat())
+	}
 	close(h.moved)
 	h.moved = make(chan struct{})
+}
+
+// lost is what the database took back: of what had been told by then, all of higher transactions than that of row.
+type lost struct {
+	by  cursor.Cursor
+	row cursor.Row
+}
+
+// clamp is what is left of a cursor from before that, if all that it had seen had been told here: what other hubs told may stand.
+func (l *lost) clamp(c, now cursor.Cursor) (cursor.Cursor, bool) {
+	if l == nil || c.Epoch != l.by.Epoch || !l.by.Covers(c) {
+		return c, false
+	}
+	return c.Clamp(l.row, now.Epoch), true
 }
 
 // Send sends a message to those who are there.

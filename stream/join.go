@@ -87,6 +87,13 @@ func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	return cursor.Cursor{}, 0
 }
 
+// taken is what the database has last taken back.
+func (j *joining) taken() *lost {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.lost
+}
+
 // until waits, with comments for a heartbeat so that no proxy takes the stream for dead.
 func (j *joining) until(done <-chan struct{}) bool {
 	ticker := time.NewTicker(j.Heartbeat)
@@ -149,10 +156,11 @@ func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
 			if !j.ask("stands", func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) {
 				continue
 			}
-			if !stands {
+			if stands {
+				c.Epoch = now.Epoch
+			} else if c, stands = j.taken().clamp(c, now); !stands {
 				return now, resetHistory
 			}
-			c.Epoch = now.Epoch
 			continue
 		}
 		if !c.SeenBelow(horizon) {
