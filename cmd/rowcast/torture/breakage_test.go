@@ -74,7 +74,7 @@ var breakages = []struct {
 		defer w.crash(ctx)()
 		return w.cluster.Restart(ctx, cluster.Immediate)
 	}},
-	{"backend crashed", crashBackend},
+	{"backend crashed", (*wrecker).crashBackend},
 }
 
 // run breaks things until the time is over.
@@ -141,7 +141,7 @@ func (w *wrecker) admin(ctx context.Context, do func(*pgx.Conn) error) error {
 
 // crashBackend kills one session, after which the server starts anew from its log, but with the same postmaster: it ends all other
 // sessions first. It is over when a later session of the same name has an answer.
-func crashBackend(w *wrecker, ctx context.Context) error {
+func (w *wrecker) crashBackend(ctx context.Context) error {
 	defer w.crash(ctx)()
 	return w.admin(ctx, func(conn *pgx.Conn) error {
 		var pid int

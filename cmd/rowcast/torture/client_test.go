@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"rowcast/listener/cursor"
@@ -51,7 +53,8 @@ type manner struct {
 	bytes int           // after which the connection is cut, anywhere
 	stay  time.Duration // after which it is, too
 	slow  time.Duration // between two small reads
-	stall time.Duration // once, in the beginning
+	stall time.Duration // once
+	after int           // so many bytes
 	query bool          // gives its cursor as a query parameter
 }
 
@@ -71,7 +74,7 @@ func (c *client) choose() manner {
 	case 0, 1:
 		m.slow = c.upTo(40 * time.Millisecond)
 	case 2:
-		m.stall = c.upTo(3 * time.Second)
+		m.stall, m.after = c.upTo(3*time.Second), c.random.IntN(20_000)
 	}
 	return m
 }
@@ -124,7 +127,7 @@ func (c *client) visit(ctx context.Context, hub int, m manner, toTheEnd bool) (c
 	}()
 	ctx, cancel := context.WithTimeout(ctx, m.stay)
 	defer cancel()
-	conn, err := c.open(ctx, hub, m.query)
+	conn, err := c.open(ctx, hub, m)
 	if err != nil {
 		v.how = err.Error()
 		return false
@@ -155,8 +158,11 @@ func (c *client) visit(ctx context.Context, hub int, m manner, toTheEnd bool) (c
 }
 
 // open connects and asks for the stream. Now and then the connection is closed by a reset instead of in order.
-func (c *client) open(ctx context.Context, hub int, inQuery bool) (net.Conn, error) {
+func (c *client) open(ctx context.Context, hub int, m manner) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: time.Second}
+	if m.slow > 0 || m.stall > 0 {
+		dialer.Control = narrow
+	}
 	conn, err := dialer.DialContext(ctx, "tcp", c.hubs[hub].address)
 	if err != nil {
 		return nil, err
@@ -165,7 +171,7 @@ func (c *client) open(ctx context.Context, hub int, inQuery bool) (net.Conn, err
 		_ = conn.(*net.TCPConn).SetLinger(0)
 	}
 	query, header := url.Values{"uid": {c.record.uid}}, ""
-	if c.decoder.LastID != "" && inQuery {
+	if c.decoder.LastID != "" && m.query {
 		query.Set("last_event_id", c.decoder.LastID)
 	} else if c.decoder.LastID != "" {
 		header = "Last-Event-ID: " + c.decoder.LastID + "\r\n"
@@ -174,6 +180,16 @@ func (c *client) open(ctx context.Context, hub int, inQuery bool) (net.Conn, err
 		conn.Close()
 	}
 	return conn, err
+}
+
+// narrow leaves the kernels little room on the way to a slow client: else they would take what the hub shall keep for it.
+func narrow(_, _ string, raw syscall.RawConn) (err error) {
+	controlErr := raw.Control(func(fd uintptr) {
+		err = errors.Join(
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048),
+			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 500))
+	})
+	return errors.Join(controlErr, err)
 }
 
 // A reader reads from a connection in some manner.
@@ -195,7 +211,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		time.Sleep(r.manner.slow)
 		p = p[:min(len(p), 512)]
 	}
-	if r.read > 0 && r.manner.stall > 0 {
+	if r.read > r.manner.after && r.manner.stall > 0 {
 		time.Sleep(r.manner.stall)
 		r.manner.stall = 0
 	}

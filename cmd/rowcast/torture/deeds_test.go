@@ -12,22 +12,22 @@ import (
 
 // deeds are the ways to insert in a transaction.
 var deeds = []deed{
-	{weight: 6, do: few},
-	{weight: 3, do: many},
-	{weight: 3, do: bulk},
-	{weight: 4, do: savepoints},
-	{weight: 3, do: changeMind},
-	{weight: 3, do: dawdle},
-	{weight: 3, do: lookAndInsert, isolation: pgx.RepeatableRead},
-	{weight: 3, do: lookAndInsert, isolation: pgx.Serializable},
-	{weight: 3, do: few, async: true},
-	{weight: 1, do: dawdle, async: true},
+	{weight: 6, do: (*writer).few},
+	{weight: 3, do: (*writer).many},
+	{weight: 3, do: (*writer).bulk},
+	{weight: 4, do: (*writer).savepoints},
+	{weight: 3, do: (*writer).changeMind},
+	{weight: 3, do: (*writer).dawdle},
+	{weight: 3, do: (*writer).lookAndInsert, isolation: pgx.RepeatableRead},
+	{weight: 3, do: (*writer).lookAndInsert, isolation: pgx.Serializable},
+	{weight: 3, do: (*writer).few, async: true},
+	{weight: 1, do: (*writer).dawdle, async: true},
 }
 
 // laxDeeds are those for when it is about to crash.
-var laxDeeds = []deed{{weight: 1, do: few, async: true}, {weight: 1, do: many, async: true}, {weight: 1, do: changeMind, async: true}}
+var laxDeeds = []deed{{weight: 1, do: (*writer).few, async: true}, {weight: 1, do: (*writer).many, async: true}, {weight: 1, do: (*writer).changeMind, async: true}}
 
-func few(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
+func (w *writer) few(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	for range 1 + w.random.IntN(4) {
 		if err := w.insert(ctx, tx, t); err != nil {
 			return err
@@ -37,7 +37,7 @@ func few(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
 }
 
 // many inserts with one statement, once in a while more than the listener reads in one go.
-func many(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
+func (w *writer) many(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	n := 2 + w.random.IntN(30)
 	if w.random.IntN(20) == 0 {
 		n = 700
@@ -51,7 +51,7 @@ func many(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
 	return err
 }
 
-func bulk(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
+func (w *writer) bulk(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	rows := make([][]any, 1+w.random.IntN(40))
 	for i := range rows {
 		recipient, event, data := w.row(t)
@@ -62,9 +62,9 @@ func bulk(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
 }
 
 // savepoints keeps some and rolls back others.
-func savepoints(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
+func (w *writer) savepoints(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	if w.random.IntN(2) == 0 {
-		if err := few(w, ctx, tx, t); err != nil {
+		if err := w.few(ctx, tx, t); err != nil {
 			return err
 		}
 	}
@@ -74,7 +74,7 @@ func savepoints(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error
 			return err
 		}
 		before := len(t.rows)
-		if err := few(w, ctx, inner, t); err != nil {
+		if err := w.few(ctx, inner, t); err != nil {
 			return err
 		}
 		if w.random.IntN(2) == 0 {
@@ -92,16 +92,16 @@ func savepoints(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error
 	return nil
 }
 
-func changeMind(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
-	if err := few(w, ctx, tx, t); err != nil {
+func (w *writer) changeMind(ctx context.Context, tx pgx.Tx, t *transaction) error {
+	if err := w.few(ctx, tx, t); err != nil {
 		return err
 	}
 	return errChangedMind
 }
 
 // dawdle holds its transaction open for up to three seconds.
-func dawdle(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
-	if err := few(w, ctx, tx, t); err != nil {
+func (w *writer) dawdle(ctx context.Context, tx pgx.Tx, t *transaction) error {
+	if err := w.few(ctx, tx, t); err != nil {
 		return err
 	}
 	longest := []time.Duration{30 * time.Millisecond, 300 * time.Millisecond, 3 * time.Second}[w.random.IntN(3)]
@@ -109,18 +109,18 @@ func dawdle(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
 	if w.random.IntN(2) == 0 {
 		return nil
 	}
-	return few(w, ctx, tx, t)
+	return w.few(ctx, tx, t)
 }
 
 // lookAndInsert reads with its snapshot, and may fail for it.
-func lookAndInsert(w *writer, ctx context.Context, tx pgx.Tx, t *transaction) error {
+func (w *writer) lookAndInsert(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	var n int
 	err := tx.QueryRow(ctx, `SELECT count(*) FROM (SELECT FROM rowcast.notifications WHERE recipient = $1 ORDER BY xid DESC LIMIT 50) newest`,
 		user(w.random.IntN(users))).Scan(&n)
 	if err != nil {
 		return err
 	}
-	return few(w, ctx, tx, t)
+	return w.few(ctx, tx, t)
 }
 
 // A mood is how busy all writers are, for a time: only when they are idle do hubs park, and only when they hurry do hubs poll.

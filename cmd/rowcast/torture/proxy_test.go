@@ -1,6 +1,7 @@
 package torture_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/url"
@@ -88,7 +89,7 @@ func (p *proxy) pass(to, from net.Conn) {
 		if err == nil {
 			continue
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_ = to.(*net.TCPConn).CloseWrite()
 			return
 		}
