@@ -234,6 +234,7 @@ func (c *client) event(e sse.Event) {
 		_ = json.Unmarshal([]byte(e.Data), &says)
 		c.record.resets = append(c.record.resets, discontinuity{
 			at: c.journal.now(), after: len(c.record.deliveries), reason: says.Reason, cursor: c.claimed,
+			hub: c.visits[len(c.visits)-1].hub,
 		})
 	default:
 		c.row(e)

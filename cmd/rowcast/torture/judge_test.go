@@ -39,6 +39,7 @@ type delivery struct {
 type discontinuity struct {
 	at     time.Duration
 	after  int    // how many deliveries it had got
+	hub    int
 	reason string // as the hub gave it
 	cursor string // with which the client had come, or which it had got last
 }

@@ -218,6 +218,9 @@ func (t *torture) judge() {
 			figures[f.kind]++
 		}
 		t.report(truth, c, faults)
+		for _, reset := range c.record.resets {
+			t.Logf("%s was reset at %v by %s: %q, came from %s", c.name, reset.at.Round(time.Millisecond), c.hubs[reset.hub].name, reset.reason, reset.cursor)
+		}
 		deliveries += len(c.record.deliveries)
 		connections += len(c.visits)
 		excused += len(c.record.resets)
