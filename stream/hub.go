@@ -223,8 +223,9 @@ func (h *Hub) behind() time.Duration {
 	return time.Since(h.heard)
 }
 
-// hello is what a stream begins with once its cursor is known.
-func (h *Hub) hello(c cursor.Cursor, recipients []string) []byte {
+// hello is what a stream begins with once its cursor is known. Before a reset there is none: a client that was cut off between
+// the two would take it for its own, and never hear that it has missed something.
+func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
 		Heartbeat  float64  `json:"heartbeat"`
@@ -233,9 +234,9 @@ func (h *Hub) hello(c cursor.Cursor, recipients []string) []byte {
 		panic(err) // strings and a number
 	}
 	// A block without data tells no event. It ends what WebKit keeps of an event that was cut off in the stream before.
-	b := note(void, &c, nil).live
+	b := note(void, c, nil).live
 	b = sse.AppendRetry(b, h.jitter(h.Retry))
-	return append(b, note(hello, &c, data).live...)
+	return append(b, note(hello, c, data).live...)
 }
 
 // jitter is a time around d, another for each client, so that those who lost their hub together do not come back together.

@@ -20,7 +20,11 @@ func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
 		return
 	}
 	c, reason := j.judge(claim)
-	if ctx.Err() != nil || j.write(h.hello(c, s.recipients)) != nil {
+	begin := &c
+	if reason != "" {
+		begin = nil
+	}
+	if ctx.Err() != nil || j.write(h.hello(begin, s.recipients)) != nil {
 		return
 	}
 	if reason != "" && j.reset(reason, c) != nil {

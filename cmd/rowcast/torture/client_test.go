@@ -31,6 +31,7 @@ type client struct {
 	decoder sse.Decoder
 	visits  []visit
 	claimed string // the cursor by which a hub last knew what had been told
+	quiet   bool   // nothing more is written
 	marker  bool   // the last row has come
 	wrong   []string
 }
@@ -96,6 +97,7 @@ func (c *client) roam(quiet context.Context) {
 // finish visits each hub until there is nothing more to come from it. The first must bring the client up to the last row; what
 // the others bring is too much.
 func (c *client) finish(ctx context.Context) {
+	c.quiet = true
 	first := c.random.IntN(len(c.hubs))
 	for i := range c.hubs {
 		for !c.visit(ctx, (first+i)%len(c.hubs), manner{bytes: forever, stay: forever}, true) {
@@ -230,6 +232,7 @@ func (c *client) event(e sse.Event) {
 		c.hello(e)
 	case "rowcast.beat":
 	case "rowcast.reset":
+		c.marker = c.marker || c.quiet // it is not told what the hub has read by now
 		var says struct{ Reason string }
 		_ = json.Unmarshal([]byte(e.Data), &says)
 		c.record.resets = append(c.record.resets, discontinuity{

@@ -25,7 +25,7 @@ var deeds = []deed{
 }
 
 // laxDeeds are those for when it is about to crash.
-var laxDeeds = []deed{{weight: 1, do: (*writer).few, async: true}, {weight: 1, do: (*writer).many, async: true}, {weight: 1, do: (*writer).changeMind, async: true}}
+var laxDeeds = []deed{{weight: 1, do: (*writer).few, async: true}, {weight: 1, do: (*writer).savepoints, async: true}, {weight: 1, do: (*writer).changeMind, async: true}}
 
 func (w *writer) few(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	for range 1 + w.random.IntN(4) {
@@ -134,6 +134,9 @@ type mood struct {
 }
 
 func (m *mood) pause(random *rand.Rand) time.Duration {
+	if m.lax.Load() {
+		return 5 * time.Millisecond
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if time.Now().After(m.until) {

@@ -28,6 +28,7 @@ type outcome int
 const (
 	rolledBack outcome = iota // or still open, or never asked to commit
 	committed                 // COMMIT has returned, or the table has told afterwards
+	missing                   // COMMIT has failed, and the table did not have it afterwards
 )
 
 // A transaction is what its writer knows about it. The times are those of the journal's clock.
@@ -112,7 +113,8 @@ func readTruth(ctx context.Context, conn *pgx.Conn, j *journal) (*truth, []strin
 func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
 	want := 0
 	for _, tx := range t.transactions {
-		if tx.outcome == committed && tx.async && len(tx.rows) > len(tx.undone) && !t.holds(tx) && crashedAfter(crashes, tx.ended) {
+		// A commit can have been seen, and told, before the server crashed and its writer heard of it.
+		if tx.outcome != rolledBack && tx.async && len(tx.rows) > len(tx.undone) && !t.holds(tx) && crashedAfter(crashes, tx.began) {
 			t.takenBack[tx.number] = true
 			continue
 		}

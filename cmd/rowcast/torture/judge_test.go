@@ -1,7 +1,10 @@
 package torture_test
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"rowcast/listener/cursor"
@@ -38,7 +41,7 @@ type delivery struct {
 // A discontinuity is a rowcast.reset that a client got.
 type discontinuity struct {
 	at     time.Duration
-	after  int    // how many deliveries it had got
+	after  int // how many deliveries it had got
 	hub    int
 	reason string // as the hub gave it
 	cursor string // with which the client had come, or which it had got last
@@ -128,8 +131,9 @@ func (j *judgment) resetAfter(at time.Duration) bool {
 
 // losses finds what should have come.
 func (j *judgment) losses() {
-	for k, row := range j.rows {
-		tx := j.transactions[k.tx]
+	inOrder := func(a, b key) int { return cmp.Or(cmp.Compare(a.tx, b.tx), cmp.Compare(a.row, b.row)) }
+	for _, k := range slices.SortedFunc(maps.Keys(j.rows), inOrder) {
+		row, tx := j.rows[k], j.transactions[k.tx]
 		if j.got[k] || row.recipient != "" && row.recipient != j.uid || !j.owed(row, tx) {
 			continue
 		}

@@ -117,8 +117,18 @@ func TestJournalAgainstTable(t *testing.T) {
 	}{
 		{"nothing wrong", func(*truth) {}, 0, 0},
 		{"a committed row is missing", func(t *truth) { delete(t.rows, key{0, 0}) }, 1, 0},
-		{"an asynchronous commit from before a crash", func(t *truth) { t.transactions[0].async = true; delete(t.rows, key{0, 0}) }, 0, 1},
-		{"an asynchronous commit from after the crash", func(t *truth) { t.transactions[4].async = true; delete(t.rows, key{4, 0}) }, 1, 0},
+		{"an asynchronous commit from before a crash", func(t *truth) {
+			t.transactions[0].async = true
+			delete(t.rows, key{0, 0})
+		}, 0, 1},
+		{"one whose writer did not hear of it", func(t *truth) {
+			t.transactions[0].async, t.transactions[0].outcome = true, missing
+			delete(t.rows, key{0, 0})
+		}, 0, 1},
+		{"an asynchronous commit from after the crash", func(t *truth) {
+			t.transactions[4].async = true
+			delete(t.rows, key{4, 0})
+		}, 1, 0},
 		{"a row that was rolled back", func(t *truth) { t.rows[key{5, 0}] = stored{recipient: "alice"} }, 1, 0},
 		{"a row that nobody wrote", func(t *truth) { t.rows[key{6, 0}] = stored{} }, 1, 0},
 		{"another recipient", func(t *truth) { t.rows[key{0, 0}] = stored{} }, 1, 0},

@@ -8,13 +8,17 @@ import (
 
 // report says of a client's faults what it takes to find their cause.
 func (t *torture) report(truth *truth, c *client, faults []fault) {
-	const most = 5
-	for i, f := range faults {
-		if i == most {
-			t.Errorf("%s (%s): and %d more", c.name, c.record.uid, len(faults)-most)
-			return
+	const most = 3 // of a kind
+	count := map[string]int{}
+	for _, f := range faults {
+		if count[f.kind]++; count[f.kind] <= most {
+			t.Errorf("%s (%s), seed %d: %s: %s\n%s", c.name, c.record.uid, t.seed, f.kind, f.text, c.around(truth, f))
 		}
-		t.Errorf("%s (%s), seed %d: %s: %s\n%s", c.name, c.record.uid, t.seed, f.kind, f.text, c.around(truth, f))
+	}
+	for kind, n := range count {
+		if n > most {
+			t.Errorf("%s (%s): and %d more of %s", c.name, c.record.uid, n-most, kind)
+		}
 	}
 }
 
@@ -29,7 +33,7 @@ func (c *client) around(truth *truth, f fault) string {
 	for i := max(0, at-6); i < min(len(c.record.deliveries), at+7); i++ {
 		d := c.record.deliveries[i]
 		if first < 0 || d.visit > first {
-			for v := max(first+1, d.visit-3); v <= d.visit; v++ {
+			for v := max(first+1, d.visit-8); v <= d.visit; v++ {
 				c.describe(&b, v)
 			}
 			first = d.visit

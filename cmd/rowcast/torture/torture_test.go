@@ -105,9 +105,13 @@ func (t *torture) startServer() {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	for _, name := range []string{"torture", "elsewhere"} {
-		if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+name); err != nil {
-			t.Fatal(err)
+	for _, statement := range []string{
+		"CREATE DATABASE torture", "CREATE DATABASE elsewhere",
+		// So long asynchronous commits wait for being written, and a crash loses them.
+		"ALTER SYSTEM SET wal_writer_delay = '2s'", "SELECT pg_reload_conf()",
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
 		}
 	}
 	t.dsn = t.cluster.DSN("torture")

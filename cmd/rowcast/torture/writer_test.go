@@ -134,6 +134,7 @@ func (w *writer) settle(ctx context.Context, t *transaction, err error) {
 		var found bool
 		err = w.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM rowcast.notifications WHERE data->>'k' LIKE $1)`, fmt.Sprintf("%d.%%", t.number)).Scan(&found)
 		if err == nil && !found {
+			w.note(t, missing)
 			return
 		}
 	}
@@ -144,9 +145,13 @@ func (w *writer) settle(ctx context.Context, t *transaction, err error) {
 		}
 		return
 	}
+	w.note(t, committed)
+}
+
+func (w *writer) note(t *transaction, how outcome) {
 	w.journal.mu.Lock()
 	defer w.journal.mu.Unlock()
-	t.outcome, t.ended = committed, w.journal.now()
+	t.outcome, t.ended = how, w.journal.now()
 }
 
 type executor interface {
