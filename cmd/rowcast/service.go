@@ -90,7 +90,9 @@ func (s *service) connect(replayer *listener.Replayer) <-chan struct{} {
 	begin := sync.OnceFunc(func() { close(began) })
 	s.listener.Deliver = func(b listener.Batch) {
 		s.hub.Publish(batch(b))
-		begin()
+		if !b.Warming { // before that, clients are told to come back later
+			begin()
+		}
 	}
 	return began
 }
