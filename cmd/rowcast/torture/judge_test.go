@@ -103,7 +103,7 @@ func (j *judgment) delivery(i int, d delivery) {
 	forgiven := j.resetAfter(tx.ended)
 	if j.got[d.key] && !forgiven {
 		j.fault(repetition, i, "row %v, xid %d, id %d", d.key, row.Xid, row.ID)
-	} else if !j.got[d.key] && !j.owed(row, tx) && !forgiven {
+	} else if !j.got[d.key] && !j.owed(row, tx) && j.stands(j.hello) && !forgiven {
 		j.fault(repetition, i, "row %v, xid %d, id %d: the first hello had seen it", d.key, row.Xid, row.ID)
 	} else if last := j.ids[d.key.tx]; d.id < last && !forgiven {
 		j.fault(idOrder, i, "row %v, id %d came after id %d of its transaction", d.key, d.id, last)
@@ -156,10 +156,22 @@ func (t *truth) excuse(reset discontinuity) string {
 	if err != nil {
 		return "for a cursor that a hub had given"
 	}
-	for _, row := range t.rows {
-		if row.Xid == c.AnchorXid() && row.ID == c.Anchor.ID && row.Tag == c.Anchor.Tag {
-			return fmt.Sprintf("though all stands that the cursor claims (up to xid %d)", row.Xid)
-		}
+	if t.stands(c) {
+		return fmt.Sprintf("though all stands that the cursor claims (up to xid %d)", c.AnchorXid())
 	}
 	return ""
+}
+
+// stands tells whether the server has taken back nothing that a cursor claims. Of what it has taken back, others have drawn the
+// numbers again, which the cursor then seems to claim.
+func (t *truth) stands(c cursor.Cursor) bool {
+	if len(t.takenBack) == 0 || c.Anchor.ID == 0 {
+		return true
+	}
+	for _, row := range t.rows {
+		if row.Xid == c.AnchorXid() && row.ID == c.Anchor.ID && row.Tag == c.Anchor.Tag {
+			return true
+		}
+	}
+	return false
 }

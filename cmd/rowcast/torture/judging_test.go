@@ -54,6 +54,11 @@ func TestJudge(t *testing.T) {
 		{"what the hello had seen", func(_ *truth, r *record) {
 			r.deliveries = slices.Insert(r.deliveries, 0, delivery{key: key{0, 0}, id: 1})
 		}, []string{repetition}},
+		{"what seems to be the same, of which the server took back the first", func(t *truth, r *record) {
+			t.takenBack[5] = true
+			r.hello.Anchor = cursor.Anchor{ID: 99, Tag: cursor.AnchorTag(99, 0)}
+			r.deliveries = slices.Insert(r.deliveries, 0, delivery{key: key{0, 0}, id: 1})
+		}, nil},
 		{"a swap in a transaction", func(_ *truth, r *record) { swap(r, 3, 4) }, []string{idOrder}},
 		{"a swap of transactions that overlap", func(_ *truth, r *record) {
 			swap(r, 2, 3)
