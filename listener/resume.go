@@ -83,6 +83,7 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	}
 	s.told = told{}
 	if found {
+		s.told.rows = []cursor.Row{left} // should it crash again before more has been told
 		s.cursor = s.cursor.Clamp(left, s.epoch)
 		s.Logger.Warn("the server has taken back rows that were told", "last_that_stands", left.ID)
 		s.Deliver(Batch{Cursor: s.cursor, Clamp: &left})
