@@ -51,6 +51,9 @@ type Listener struct {
 	PageRows  int
 	PageBytes int
 
+	// Warm is about how many bytes of recent rows are read before the listener begins, for those who resume. Default none.
+	Warm int64
+
 	// Timeout bounds each statement, beyond which the session is given up as dead. Default 10 s.
 	Timeout time.Duration
 
@@ -58,6 +61,7 @@ type Listener struct {
 
 	cursor cursor.Cursor
 	begun  bool // the cursor has been read
+	told   told
 	// Of CatchUp: closed by the end of the present fetch, or if that fails by the next session's.
 	serving []chan struct{}
 

@@ -25,6 +25,11 @@ type Batch struct {
 	Cursor cursor.Cursor
 	// Horizon is the transaction number below which retention has deleted.
 	Horizon uint64
+	// Warming says that the rows are from before the listener began: to be remembered for those who resume, and told to nobody.
+	Warming bool
+	// Clamp is set when the server has taken back some of what was told, and this batch goes on from what is left: all told
+	// rows of higher transactions than this one's are gone, and those of the same epoch that resume must forget them, too.
+	Clamp *cursor.Row
 	// Reset says, if not empty, why this batch does not continue the one before: told rows may be gone, and others missed.
 	Reset string
 }

@@ -21,6 +21,7 @@ type session struct {
 	pace  pace
 
 	inspected time.Time
+	warming   bool // what is read is from before the listener began
 
 	// What has arrived on feed since it was last looked at.
 	bell     bool
@@ -93,51 +94,6 @@ func (s *session) begin(ctx context.Context) error {
 	}
 	return s.with(ctx, func(db querier) error { return s.resume(ctx, db) })
 }
-
-// resume finds out where to go on from: the listener's cursor if its history is still this server's.
-func (s *session) resume(ctx context.Context, db querier) (err error) {
-	if s.epoch, err = readEpoch(ctx, db); err != nil {
-		return err
-	}
-	if s.begun && s.cursor.Epoch == s.epoch {
-		return nil
-	}
-	if s.begun {
-		stands, err := anchorStands(ctx, db, s.cursor)
-		if err != nil {
-			return err
-		}
-		if stands {
-			s.cursor.Epoch = s.epoch
-			return nil
-		}
-		s.Logger.Warn("the server has taken back rows that were told: every stream is reset")
-	}
-	return s.startAnew(ctx, db)
-}
-
-// startAnew begins with what is visible now as seen.
-func (s *session) startAnew(ctx context.Context, db querier) error {
-	var text string
-	if err := db.QueryRow(ctx, "SELECT rowcast.cursor()").Scan(&text); err != nil {
-		return fmt.Errorf("read cursor: %w", err)
-	}
-	now, err := cursor.Parse(text)
-	if err != nil {
-		return fmt.Errorf("read cursor: %w", err)
-	}
-	now.Epoch = s.epoch
-	reset := ""
-	if s.begun {
-		reset = ResetHistory
-	}
-	s.cursor, s.begun = now, true
-	s.Deliver(Batch{Cursor: now, Reset: reset})
-	return nil
-}
-
-// ResetHistory is a Batch's reason for not continuing: the server's history no longer holds what was told of it.
-const ResetHistory = "history"
 
 // with runs read with our settings on the feed.
 func (s *session) with(ctx context.Context, read func(querier) error) error {
@@ -215,10 +171,12 @@ func (s *session) deliver(p page) {
 	if !p.more {
 		s.cursor = s.cursor.Reached(p.to)
 	}
+	s.told.add(p.rows)
+	s.warming = s.warming && p.more
 	s.Stats.Fetches.Add(1)
 	s.Stats.Rows.Add(int64(len(p.rows)))
 	s.pace.add(time.Now(), commits(p.rows))
-	s.Deliver(Batch{Rows: p.rows, Cursor: s.cursor, Horizon: p.horizon})
+	s.Deliver(Batch{Rows: p.rows, Cursor: s.cursor, Horizon: p.horizon, Warming: s.warming})
 }
 
 // commits counts the transactions of rows in telling order.

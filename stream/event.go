@@ -29,6 +29,11 @@ type Batch struct {
 	Cursor cursor.Cursor
 	// Horizon is the transaction number below which old notifications have been deleted.
 	Horizon uint64
+	// Warming says that the events are from before the Hub began: they are remembered for those who resume, and sent to nobody.
+	Warming bool
+	// Clamp is set when the database has taken back all that was told of higher transactions than this row's, and the batch goes
+	// on from what is left. Those who resume from that time forget it, too.
+	Clamp *cursor.Row
 	// Reset says, if not empty, why this batch does not continue the one before. Every stream is told.
 	Reset string
 }

@@ -48,6 +48,7 @@ type Hub struct {
 	heard       time.Time     // when the last batch came
 	moved       chan struct{} // closed by the next batch
 	memory      memory
+	lost        *lost                               // the last time that the database took something back
 	streams     map[*subscriber]struct{}            // all of them
 	subscribers map[string]map[*subscriber]struct{} // those who are live, by recipient; all under ""
 	slots       [slots]map[*subscriber]struct{}     // those who are live, by the time of their heartbeat
@@ -100,9 +101,11 @@ func (h *Hub) Publish(b Batch) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.begun || b.Reset != "" {
+	if h.memory.of == nil || b.Reset != "" || b.Clamp != nil {
 		h.memory.begin(b.Cursor)
-		h.begun = true
+	}
+	if b.Clamp != nil {
+		h.lost = &lost{h.cursor, *b.Clamp}
 	}
 	if b.Reset != "" {
 		h.sendTo("", resetNote(b.Reset, b.Cursor))
@@ -112,11 +115,29 @@ func (h *Hub) Publish(b Batch) {
 		h.sendTo(f.recipient, f)
 	}
 	h.cursor, h.heard = b.Cursor, time.Now()
+	h.begun = h.begun || !b.Warming
 	if b.Horizon != 0 {
 		h.horizon = b.Horizon
 	}
+	if b.Clamp != nil { // so that nobody resumes from what is gone
+		h.sendTo("", h.heartbeat())
+	}
 	close(h.moved)
 	h.moved = make(chan struct{})
+}
+
+// lost is what the database took back: of what had been told by then, all of higher transactions than that of row.
+type lost struct {
+	by  cursor.Cursor
+	row cursor.Row
+}
+
+// clamp is what is left of a cursor from before that, if all that it had seen had been told here: what other hubs told may stand.
+func (l *lost) clamp(c, now cursor.Cursor) (cursor.Cursor, bool) {
+	if l == nil || c.Epoch != l.by.Epoch || !l.by.Covers(c) {
+		return c, false
+	}
+	return c.Clamp(l.row, now.Epoch), true
 }
 
 // Send sends a message to those who are there.
@@ -203,8 +224,9 @@ func (h *Hub) behind() time.Duration {
 	return time.Since(h.heard)
 }
 
-// hello is what a stream begins with once its cursor is known.
-func (h *Hub) hello(c cursor.Cursor, recipients []string) []byte {
+// hello is what a stream begins with once its cursor is known. Before a reset there is none: a client that was cut off between
+// the two would take it for its own, and never hear that it has missed something.
+func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
 		Heartbeat  float64  `json:"heartbeat"`
@@ -213,9 +235,9 @@ func (h *Hub) hello(c cursor.Cursor, recipients []string) []byte {
 		panic(err) // strings and a number
 	}
 	// A block without data tells no event. It ends what WebKit keeps of an event that was cut off in the stream before.
-	b := note(void, &c, nil).live
+	b := note(void, c, nil).live
 	b = sse.AppendRetry(b, h.jitter(h.Retry))
-	return append(b, note(hello, &c, data).live...)
+	return append(b, note(hello, c, data).live...)
 }
 
 // jitter is a time around d, another for each client, so that those who lost their hub together do not come back together.

@@ -21,7 +21,11 @@ func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
 		return
 	}
 	c, reason := j.judge(claim)
-	j.greeting = h.hello(c, s.recipients)
+	begin := &c
+	if reason != "" {
+		begin = nil
+	}
+	j.greeting = h.hello(begin, s.recipients)
 	if reason != "" {
 		j.Stats.Resets.Add(1)
 		j.greeting = append(j.greeting, resetNote(reason, c).live...)
@@ -104,6 +108,13 @@ func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	return cursor.Cursor{}, 0
 }
 
+// taken is what the database has last taken back.
+func (j *joining) taken() *lost {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.lost
+}
+
 // until waits, with comments for a heartbeat.
 func (j *joining) until(done <-chan struct{}) bool {
 	for {
@@ -164,10 +175,11 @@ func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
 			if !j.ask("stands", func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) {
 				continue
 			}
-			if !stands {
+			if stands {
+				c.Epoch = now.Epoch
+			} else if c, stands = j.taken().clamp(c, now); !stands {
 				return now, resetHistory
 			}
-			c.Epoch = now.Epoch
 			continue
 		}
 		if !c.SeenBelow(horizon) {

@@ -23,7 +23,9 @@ func (h *Hub) open(w http.ResponseWriter, r *http.Request) (out sink, direct boo
 	}
 	w.WriteHeader(http.StatusOK)
 	if err := control.Flush(); err != nil {
-		h.Logger.Error("the response cannot be streamed: is it wrapped in a middleware?", "error", err)
+		if errors.Is(err, http.ErrNotSupported) { // else the client has gone already
+			h.Logger.Error("the response cannot be streamed: is it wrapped in a middleware?", "error", err)
+		}
 		return nil, false
 	}
 	if direct {

@@ -32,7 +32,10 @@ func events(rows []listener.Row) []stream.Event {
 }
 
 func batch(b listener.Batch) stream.Batch {
-	return stream.Batch{Events: events(b.Rows), Cursor: b.Cursor, Horizon: b.Horizon, Reset: b.Reset}
+	return stream.Batch{
+		Events: events(b.Rows), Cursor: b.Cursor, Horizon: b.Horizon,
+		Warming: b.Warming, Clamp: b.Clamp, Reset: b.Reset,
+	}
 }
 
 func message(m listener.Message) stream.Message {

@@ -15,9 +15,10 @@ import (
 
 type serveCmd struct {
 	databaseFlags
-	Poll             bool `group:"database" help:"Poll the database ten times a second, instead of LISTEN: for connections through a transaction pooler such as PgBouncer."`
-	NoNotifyMessages bool `group:"database" help:"Ignore messages that are sent by hand with NOTIFY, as every role of the database can."`
-	Replays          int  `group:"database" default:"4" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
+	Poll             bool          `group:"database" help:"Poll the database ten times a second, instead of LISTEN: for connections through a transaction pooler such as PgBouncer."`
+	NoNotifyMessages bool          `group:"database" help:"Ignore messages that are sent by hand with NOTIFY, as every role of the database can."`
+	Retain           time.Duration `group:"database" default:"168h" placeholder:"TIME" help:"How long rows are kept, by their created_at (default ${default}, a week). 0 keeps all."`
+	Replays          int           `group:"database" default:"4" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
 
 	Listen      string      `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
 	AdminListen string      `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen."`
@@ -46,6 +47,9 @@ func (c *serveCmd) Validate() error {
 		if value < time.Millisecond {
 			return fmt.Errorf("--%s: %v is not a time such as 500ms, 15s or 1m", name, value)
 		}
+	}
+	if c.Retain < 0 {
+		return fmt.Errorf("--retain: %v is in the future", c.Retain)
 	}
 	if c.Replays < 1 {
 		return errors.New("--replays: at least one connection is needed")
@@ -94,6 +98,7 @@ func (c *serveCmd) configure(s *service) {
 	}
 	s.hub.Heartbeat, s.hub.Retry, s.hub.Drain = c.Heartbeat, c.Retry, c.Drain
 	s.hub.Backlog, s.hub.Memory = int(c.Backlog), int(c.Memory)
+	s.listener.Warm, s.retention.Keep = int64(c.Memory), c.Retain
 	s.listener.MaxData, s.listener.PollOnly = int64(c.MaxEvent), c.Poll
 	if c.NoNotifyMessages {
 		s.listener.Message = func(listener.Message) {}

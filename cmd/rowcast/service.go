@@ -21,10 +21,11 @@ import (
 // A service is a hub with all that it takes to run one: the listener that feeds it, connections for replays, and HTTP. The
 // fields are set before run, and not changed after.
 type service struct {
-	listener listener.Listener // its tuning; what connects it with the hub is set by run
-	hub      stream.Hub        // likewise
-	replays  int               // connections at most for replays; default 4
-	logger   *slog.Logger
+	listener  listener.Listener  // its tuning; what connects it with the hub is set by run
+	hub       stream.Hub         // likewise
+	retention listener.Retention // likewise; without Keep, nothing is deleted
+	replays   int                // connections at most for replays; default 4
+	logger    *slog.Logger
 
 	listen      string   // host:port of the streams
 	adminListen string   // host:port of health and metrics; empty: with the streams
@@ -37,7 +38,7 @@ type service struct {
 
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
 	s := &service{logger: logger, replays: 4}
-	s.listener.Config, s.listener.Logger, s.hub.Logger = database, logger, logger
+	s.listener.Config, s.listener.Logger, s.hub.Logger, s.retention.Logger = database, logger, logger, logger
 	return s
 }
 
@@ -61,6 +62,10 @@ func (s *service) run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
 	feeding, stopFeeding := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error { return s.listener.Run(feeding) })
+	if s.retention.Keep > 0 {
+		s.retention.Replayer = replayer
+		group.Go(func() error { return s.retention.Run(running) })
+	}
 	for _, server := range servers {
 		group.Go(server.run)
 	}
@@ -85,7 +90,9 @@ func (s *service) connect(replayer *listener.Replayer) <-chan struct{} {
 	begin := sync.OnceFunc(func() { close(began) })
 	s.listener.Deliver = func(b listener.Batch) {
 		s.hub.Publish(batch(b))
-		begin()
+		if !b.Warming { // before that, clients are told to come back later
+			begin()
+		}
 	}
 	return began
 }

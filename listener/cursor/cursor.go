@@ -189,3 +189,27 @@ func (c Cursor) Reached(to Cursor) Cursor {
 	c.Xip, c.Epoch = to.Xip[:below:below], to.Epoch
 	return c
 }
+
+// Before is what a reader had seen that has not seen transaction xid nor any above it, and apart from that what c has seen.
+func (c Cursor) Before(xid uint64) Cursor {
+	below, _ := slices.BinarySearch(c.Xip, xid)
+	c.Xmax, c.Xip = min(c.Xmax, xid), c.Xip[:below:below]
+	c.Xid, c.ID, c.Anchor = 0, 0, Anchor{}
+	return c
+}
+
+// Clamp is what is left of a cursor when the server has taken back every transaction above row that it had seen, but not row's
+// own: their numbers will be drawn again, and are no longer claimed. Those below were drawn before row's, and will not be.
+func (c Cursor) Clamp(row Row, epoch Tag) Cursor {
+	c.Epoch = epoch
+	if c.Xmax <= row.Xid || c.Xid == row.Xid && c.Xid == c.Xmax {
+		return c
+	}
+	if c.Xid > row.Xid {
+		c.Xid, c.ID = 0, 0
+	}
+	c.Xmax, c.Anchor = row.Xid+1, Anchor{row.ID, row.Tag}
+	below, _ := slices.BinarySearch(c.Xip, c.Xmax)
+	c.Xip = c.Xip[:below:below]
+	return c
+}

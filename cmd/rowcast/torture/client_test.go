@@ -1,0 +1,277 @@
+package torture_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"rowcast/listener/cursor"
+	"rowcast/stream/sse"
+)
+
+// A client follows one user's stream, from one connection to the next.
+type client struct {
+	name    string
+	record  record
+	hubs    []*hub
+	journal *journal
+	random  *rand.Rand
+	decoder sse.Decoder
+	visits  []visit
+	claimed string // the cursor by which a hub last knew what had been told
+	quiet   bool   // nothing more is written
+	marker  bool   // the last row has come
+	wrong   []string
+}
+
+// lastEvent is the name of the row after which there is nothing more.
+const lastEvent = "last"
+
+// A visit is one connection.
+type visit struct {
+	hub       int
+	from, to  string // cursors: that which was asked with, and the last
+	began     time.Duration
+	ended     time.Duration
+	how       string
+	delivered int
+}
+
+// A manner is how a client behaves in a visit.
+type manner struct {
+	bytes int           // after which the connection is cut, anywhere
+	stay  time.Duration // after which it is, too
+	slow  time.Duration // between two small reads
+	stall time.Duration // once
+	after int           // so many bytes
+	query bool          // gives its cursor as a query parameter
+}
+
+const forever = 1 << 60
+
+// choose makes up a manner.
+func (c *client) choose() manner {
+	m := manner{bytes: forever, stay: forever, query: c.random.IntN(3) == 0}
+	switch c.random.IntN(10) {
+	case 0, 1, 2:
+		m.bytes = c.random.IntN(3000)
+	case 3, 4, 5, 6:
+		m.bytes = c.random.IntN(100_000)
+	}
+	m.stay = c.upTo(6 * time.Second)
+	switch c.random.IntN(10) {
+	case 0, 1:
+		m.slow = c.upTo(40 * time.Millisecond)
+	case 2:
+		m.stall, m.after = c.upTo(3*time.Second), c.random.IntN(20_000)
+	}
+	return m
+}
+
+func (c *client) upTo(d time.Duration) time.Duration { return time.Duration(c.random.Int64N(int64(d))) }
+
+// roam goes from hub to hub, until quiet ends, and in between stays away: at times for so long that only the table remembers.
+func (c *client) roam(quiet context.Context) {
+	for quiet.Err() == nil {
+		c.visit(quiet, c.random.IntN(len(c.hubs)), c.choose(), false)
+		away := c.upTo(300 * time.Millisecond)
+		if c.random.IntN(12) == 0 {
+			away = c.upTo(6 * time.Second)
+		}
+		wait(quiet, away)
+	}
+}
+
+// finish visits each hub until there is nothing more to come from it. The first must bring the client up to the last row; what
+// the others bring is too much.
+func (c *client) finish(ctx context.Context) {
+	c.quiet = true
+	first := c.random.IntN(len(c.hubs))
+	for i := range c.hubs {
+		for !c.visit(ctx, (first+i)%len(c.hubs), manner{bytes: forever, stay: forever}, true) {
+			if ctx.Err() != nil {
+				c.wrong = append(c.wrong, fmt.Sprintf("does not catch up on %s: last row %t", c.hubs[(first+i)%len(c.hubs)].name, c.marker))
+				return
+			}
+			wait(ctx, 50*time.Millisecond)
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// visit opens a stream and reads it. To the end means: until the last row has come, and after it a heartbeat, which only those get
+// who are owed nothing. It returns whether that was so.
+func (c *client) visit(ctx context.Context, hub int, m manner, toTheEnd bool) (caughtUp bool) {
+	c.visits = append(c.visits, visit{hub: hub, from: c.decoder.LastID, began: c.journal.now()})
+	v := &c.visits[len(c.visits)-1]
+	c.claimed = c.decoder.LastID
+	before := len(c.record.deliveries)
+	defer func() {
+		v.to, v.ended, v.delivered = c.decoder.LastID, c.journal.now(), len(c.record.deliveries)-before
+	}()
+	ctx, cancel := context.WithTimeout(ctx, m.stay)
+	defer cancel()
+	conn, err := c.open(ctx, hub, m)
+	if err != nil {
+		v.how = err.Error()
+		return false
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	response, err := http.ReadResponse(bufio.NewReader(&reader{conn: conn, manner: m}), nil)
+	if err != nil {
+		v.how = err.Error()
+		return false
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" {
+		c.wrong = append(c.wrong, fmt.Sprintf("%s answered %s, %q", c.hubs[hub].name, response.Status, response.Header))
+	}
+	v.how = "end of stream"
+	for event, err := range c.decoder.Events(response.Body) {
+		if err != nil {
+			v.how = err.Error()
+			break
+		}
+		c.event(event)
+		if toTheEnd && c.marker && event.Name == "rowcast.beat" {
+			return true
+		}
+	}
+	return false
+}
+
+// open connects and asks for the stream. Now and then the connection is closed by a reset instead of in order.
+func (c *client) open(ctx context.Context, hub int, m manner) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: time.Second}
+	if m.slow > 0 || m.stall > 0 {
+		dialer.Control = narrow
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", c.hubs[hub].address)
+	if err != nil {
+		return nil, err
+	}
+	if c.random.IntN(3) == 0 {
+		_ = conn.(*net.TCPConn).SetLinger(0)
+	}
+	query, header := url.Values{"uid": {c.record.uid}}, ""
+	if c.decoder.LastID != "" && m.query {
+		query.Set("last_event_id", c.decoder.LastID)
+	} else if c.decoder.LastID != "" {
+		header = "Last-Event-ID: " + c.decoder.LastID + "\r\n"
+	}
+	if _, err = fmt.Fprintf(conn, "GET /events?%s HTTP/1.1\r\nHost: hub\r\n%s\r\n", query.Encode(), header); err != nil {
+		conn.Close()
+	}
+	return conn, err
+}
+
+// narrow leaves the kernels little room on the way to a slow client: else they would take what the hub shall keep for it.
+func narrow(_, _ string, raw syscall.RawConn) (err error) {
+	controlErr := raw.Control(func(fd uintptr) {
+		err = errors.Join(
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048),
+			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 500))
+	})
+	return errors.Join(controlErr, err)
+}
+
+// A reader reads from a connection in some manner.
+type reader struct {
+	conn   net.Conn
+	manner manner
+	read   int
+}
+
+// silence is how long a client waits for a sign of life: longer than hubs are frozen.
+const silence = 5 * time.Second
+
+func (r *reader) Read(p []byte) (int, error) {
+	if r.read >= r.manner.bytes {
+		return 0, io.EOF
+	}
+	p = p[:min(len(p), r.manner.bytes-r.read)]
+	if r.manner.slow > 0 {
+		time.Sleep(r.manner.slow)
+		p = p[:min(len(p), 512)]
+	}
+	if r.read > r.manner.after && r.manner.stall > 0 {
+		time.Sleep(r.manner.stall)
+		r.manner.stall = 0
+	}
+	if err := r.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		return 0, err
+	}
+	n, err := r.conn.Read(p)
+	r.read += n
+	return n, err
+}
+
+// event notes what was told.
+func (c *client) event(e sse.Event) {
+	switch e.Name {
+	case "rowcast.hello":
+		c.hello(e)
+	case "rowcast.beat":
+	case "rowcast.reset":
+		c.marker = c.marker || c.quiet // it is not told what the hub has read by now
+		var says struct{ Reason string }
+		_ = json.Unmarshal([]byte(e.Data), &says)
+		c.record.resets = append(c.record.resets, discontinuity{
+			at: c.journal.now(), after: len(c.record.deliveries), reason: says.Reason, cursor: c.claimed,
+			hub: c.visits[len(c.visits)-1].hub,
+		})
+	default:
+		c.row(e)
+	}
+	// After a reset the hello has the hub's own cursor.
+	if e.Name != "rowcast.hello" || c.claimed == "" {
+		c.claimed = e.LastID
+	}
+}
+
+func (c *client) hello(e sse.Event) {
+	parsed, err := cursor.Parse(e.LastID)
+	if err != nil {
+		c.wrong = append(c.wrong, fmt.Sprintf("hello with id %q: %v", e.LastID, err))
+	}
+	if c.record.helloAt == 0 {
+		c.record.hello, c.record.helloAt = parsed, c.journal.now()
+	}
+}
+
+func (c *client) row(e sse.Event) {
+	var data struct {
+		K   string
+		Sum uint32
+		Pad string
+	}
+	err := json.Unmarshal([]byte(e.Data), &data)
+	k, keyErr := parseKey(data.K)
+	if err != nil || keyErr != nil || crc32.ChecksumIEEE([]byte(data.Pad)) != data.Sum || e.Name != eventOf(k) && e.Name != lastEvent {
+		c.wrong = append(c.wrong, fmt.Sprintf("event %q, id %s, with data %.100q", e.Name, e.LastID, e.Data))
+		return
+	}
+	text, _, _ := strings.Cut(e.LastID, "-")
+	id, _ := strconv.ParseInt(text, 10, 64)
+	c.record.deliveries = append(c.record.deliveries, delivery{key: k, id: id, at: c.journal.now(), visit: len(c.visits) - 1, cursor: e.LastID})
+	c.marker = c.marker || e.Name == lastEvent
+}

@@ -1,0 +1,179 @@
+package torture_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// deeds are the ways to insert in a transaction.
+var deeds = []deed{
+	{weight: 6, do: (*writer).few},
+	{weight: 3, do: (*writer).many},
+	{weight: 3, do: (*writer).bulk},
+	{weight: 4, do: (*writer).savepoints},
+	{weight: 3, do: (*writer).changeMind},
+	{weight: 3, do: (*writer).dawdle},
+	{weight: 3, do: (*writer).lookAndInsert, isolation: pgx.RepeatableRead},
+	{weight: 3, do: (*writer).lookAndInsert, isolation: pgx.Serializable},
+	{weight: 3, do: (*writer).few, async: true},
+	{weight: 1, do: (*writer).dawdle, async: true},
+}
+
+// laxDeeds are those for when it is about to crash.
+var laxDeeds = []deed{{weight: 1, do: (*writer).few, async: true}, {weight: 1, do: (*writer).savepoints, async: true}, {weight: 1, do: (*writer).changeMind, async: true}}
+
+func (w *writer) few(ctx context.Context, tx pgx.Tx, t *transaction) error {
+	for range 1 + w.random.IntN(4) {
+		if err := w.insert(ctx, tx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// many inserts with one statement, once in a while more than the listener reads in one go.
+func (w *writer) many(ctx context.Context, tx pgx.Tx, t *transaction) error {
+	n := 2 + w.random.IntN(30)
+	if w.random.IntN(20) == 0 {
+		n = 700
+	}
+	recipients, events, data := make([]*string, n), make([]string, n), make([]string, n)
+	for i := range n {
+		recipients[i], events[i], data[i] = w.row(t)
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO rowcast.notifications (recipient, event, data)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[])`, recipients, events, data)
+	return err
+}
+
+func (w *writer) bulk(ctx context.Context, tx pgx.Tx, t *transaction) error {
+	rows := make([][]any, 1+w.random.IntN(40))
+	for i := range rows {
+		recipient, event, data := w.row(t)
+		rows[i] = []any{recipient, event, data}
+	}
+	_, err := tx.CopyFrom(ctx, pgx.Identifier{"rowcast", "notifications"}, []string{"recipient", "event", "data"}, pgx.CopyFromRows(rows))
+	return err
+}
+
+// savepoints keeps some and rolls back others.
+func (w *writer) savepoints(ctx context.Context, tx pgx.Tx, t *transaction) error {
+	if w.random.IntN(2) == 0 {
+		if err := w.few(ctx, tx, t); err != nil {
+			return err
+		}
+	}
+	for range 1 + w.random.IntN(4) {
+		inner, err := tx.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		before := len(t.rows)
+		if err := w.few(ctx, inner, t); err != nil {
+			return err
+		}
+		if w.random.IntN(2) == 0 {
+			err = inner.Commit(ctx)
+		} else {
+			err = inner.Rollback(ctx)
+			for i := before; i < len(t.rows); i++ {
+				t.undone[i] = true
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) changeMind(ctx context.Context, tx pgx.Tx, t *transaction) error {
+	if err := w.few(ctx, tx, t); err != nil {
+		return err
+	}
+	return errChangedMind
+}
+
+// dawdle holds its transaction open for up to three seconds.
+func (w *writer) dawdle(ctx context.Context, tx pgx.Tx, t *transaction) error {
+	if err := w.few(ctx, tx, t); err != nil {
+		return err
+	}
+	longest := []time.Duration{30 * time.Millisecond, 300 * time.Millisecond, 3 * time.Second}[w.random.IntN(3)]
+	time.Sleep(time.Duration(w.random.Int64N(int64(longest))))
+	if w.random.IntN(2) == 0 {
+		return nil
+	}
+	return w.few(ctx, tx, t)
+}
+
+// lookAndInsert reads with its snapshot, and may fail for it.
+func (w *writer) lookAndInsert(ctx context.Context, tx pgx.Tx, t *transaction) error {
+	var n int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM (SELECT FROM rowcast.notifications WHERE recipient = $1 ORDER BY xid DESC LIMIT 50) newest`,
+		user(w.random.IntN(users))).Scan(&n)
+	if err != nil {
+		return err
+	}
+	return w.few(ctx, tx, t)
+}
+
+// A mood is how busy all writers are, for a time: only when they are idle do hubs park, and only when they hurry do hubs poll.
+type mood struct {
+	mu    sync.Mutex
+	until time.Time
+	pace  time.Duration
+
+	// lax makes all commits asynchronous, so that there is something that the server loses when it crashes.
+	lax atomic.Bool
+}
+
+func (m *mood) pause(random *rand.Rand) time.Duration {
+	if m.lax.Load() {
+		return 5 * time.Millisecond
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Now().After(m.until) {
+		m.until = time.Now().Add(200*time.Millisecond + time.Duration(random.Int64N(int64(3*time.Second))))
+		m.pace = []time.Duration{2 * time.Millisecond, 40 * time.Millisecond, 100 * time.Millisecond, 600 * time.Millisecond}[random.IntN(4)]
+	}
+	return time.Duration(random.Int64N(int64(2 * m.pace)))
+}
+
+// idler keeps a transaction with a number open all along, in a database.
+func idler(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() time.Duration) {
+	for {
+		conn, err := connect(ctx, dsn)
+		if err != nil {
+			return
+		}
+		_, err = conn.Exec(ctx, "BEGIN; SELECT pg_current_xact_id()")
+		waiting, cancel := context.WithTimeout(ctx, hold())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			if err == nil {
+				_ = conn.PgConn().WaitForNotification(waiting) // which never comes: it notices when the server goes
+			}
+		}()
+		select {
+		case <-ended:
+		case <-quiet:
+			cancel()
+			<-ended
+		}
+		cancel()
+		_ = conn.Close(context.Background())
+		select {
+		case <-quiet:
+			return
+		default:
+		}
+	}
+}

@@ -1,0 +1,135 @@
+package torture_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+)
+
+// A proxy stands between a hub and the database, and can stop passing anything on, as a network does that has gone silent:
+// connections stay open, new ones can be made, and nobody is told.
+type proxy struct {
+	listener net.Listener
+	target   string
+	running  sync.WaitGroup
+
+	mu     sync.Mutex
+	passes sync.Cond // on mu
+	silent bool
+	closed bool
+	conns  map[net.Conn]struct{}
+}
+
+// startProxy returns the proxy of a database and the connection string that leads through it.
+func startProxy(t *testing.T, dsn string) (*proxy, string) {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{target: u.Host, conns: map[net.Conn]struct{}{}}
+	p.passes.L = &p.mu
+	if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	p.running.Go(p.accept)
+	t.Cleanup(p.close)
+	u.Host = p.listener.Addr().String()
+	return p, u.String()
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.running.Go(func() { p.serve(client) })
+	}
+}
+
+func (p *proxy) serve(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	p.mu.Lock()
+	closed := p.closed
+	p.conns[client], p.conns[server] = struct{}{}, struct{}{}
+	p.mu.Unlock()
+	if closed {
+		return
+	}
+	var both sync.WaitGroup
+	both.Go(func() { p.pass(server, client) })
+	both.Go(func() { p.pass(client, server) })
+	both.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, client)
+	delete(p.conns, server)
+}
+
+// pass copies until one side ends, and then ends the other; that too is news that a silent network does not pass on.
+func (p *proxy) pass(to, from net.Conn) {
+	buffer := make([]byte, 16<<10)
+	for {
+		n, err := from.Read(buffer)
+		p.await()
+		if n > 0 {
+			if _, writeErr := to.Write(buffer[:n]); writeErr != nil {
+				err = writeErr
+			}
+		}
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, io.EOF) {
+			_ = to.(*net.TCPConn).CloseWrite()
+			return
+		}
+		to.Close()
+		from.Close()
+		return
+	}
+}
+
+// await returns when the network is not silent.
+func (p *proxy) await() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.silent && !p.closed {
+		p.passes.Wait()
+	}
+}
+
+func (p *proxy) silence(silent bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silent = silent
+	p.passes.Broadcast()
+}
+
+// cut ends every connection by force.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for conn := range p.conns {
+		conn.Close()
+	}
+}
+
+func (p *proxy) close() {
+	p.listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	p.passes.Broadcast()
+	p.mu.Unlock()
+	p.cut()
+	p.running.Wait()
+}

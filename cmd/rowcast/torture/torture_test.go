@@ -1,0 +1,244 @@
+package torture_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rowcast/sql"
+	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+const (
+	writers = 6
+	clients = 40
+	// short is how long things are broken by default.
+	short = 20 * time.Second
+)
+
+// A torture is one run.
+type torture struct {
+	*testing.T
+	seed    uint64
+	length  time.Duration
+	cluster *cluster.Cluster
+	dsn     string
+	journal *journal
+	mood    mood
+	hubs    []*hub
+	proxy   *proxy
+	clients []*client
+	wrecker *wrecker
+}
+
+func TestTorture(t *testing.T) {
+	tt := prepare(t)
+	writing := tt.write()
+	stopRoaming := tt.roam()
+	tt.wrecker.run(t.Context(), tt.length)
+	writing()
+	last := tt.writeLast()
+	stopRoaming()
+	tt.finish(last)
+	for _, h := range tt.hubs {
+		if err := h.stop(); err != nil {
+			t.Error(err)
+		}
+		if n := h.alarms.Load(); n > 0 {
+			t.Errorf("%s reports %d data races or panics", h.name, n)
+		}
+	}
+	tt.judge()
+}
+
+// prepare reads the environment and starts everything.
+func prepare(t *testing.T) *torture {
+	t.Helper()
+	tt := &torture{T: t, seed: rand.Uint64(), length: short, journal: newJournal()}
+	if text := os.Getenv("ROWCAST_TORTURE"); text != "" {
+		length, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatalf("ROWCAST_TORTURE: %v", err)
+		}
+		tt.length = length
+	}
+	if text := os.Getenv("ROWCAST_TORTURE_SEED"); text != "" {
+		seed, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatalf("ROWCAST_TORTURE_SEED: %v", err)
+		}
+		tt.seed = seed
+	}
+	t.Logf("ROWCAST_TORTURE=%v ROWCAST_TORTURE_SEED=%d", tt.length, tt.seed)
+	tt.startServer()
+	var proxied string
+	tt.proxy, proxied = startProxy(t, tt.cluster.TCP("torture"))
+	tt.hubs = newHubs(t, tt.dsn, proxied)
+	for _, h := range tt.hubs {
+		if err := h.start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(h.kill)
+	}
+	tt.wrecker = &wrecker{
+		t: t, cluster: tt.cluster, hubs: tt.hubs, proxy: tt.proxy, journal: tt.journal, mood: &tt.mood,
+		random: tt.random(0), long: tt.length > time.Minute, counts: map[string]int{},
+	}
+	return tt
+}
+
+func (t *torture) startServer() {
+	t.cluster = dbtest.Cluster(t)
+	conn, err := connect(t.Context(), t.cluster.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	for _, statement := range []string{
+		"CREATE DATABASE torture", "CREATE DATABASE elsewhere",
+		// So long asynchronous commits wait for being written, and a crash loses them.
+		"ALTER SYSTEM SET wal_writer_delay = '2s'", "SELECT pg_reload_conf()",
+	} {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	t.dsn = t.cluster.DSN("torture")
+	if _, _, err := sql.Migrate(t.Context(), t.dsn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// random is the source of one of the participants: what one does must not depend on what another has drawn.
+func (t *torture) random(participant uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(t.seed, participant))
+}
+
+// write starts those who write; what it returns waits until they have ended. One transaction stays open all along.
+func (t *torture) write() (end func()) {
+	quiet, allQuiet := make(chan struct{}), make(chan struct{})
+	var writing, idling sync.WaitGroup
+	for i := range writers {
+		w := &writer{
+			journal: t.journal, dsn: t.dsn, random: t.random(100 + uint64(i)), mood: &t.mood,
+			errs: func(err error) { t.Errorf("writer %d: %v", i, err) },
+		}
+		writing.Go(func() { w.run(t.Context(), quiet) })
+	}
+	elsewhere := t.random(200)
+	idling.Go(func() { idler(t.Context(), t.dsn, allQuiet, func() time.Duration { return 1000 * time.Hour }) })
+	idling.Go(func() {
+		idler(t.Context(), t.cluster.DSN("elsewhere"), quiet, func() time.Duration { return time.Duration(elsewhere.Int64N(int64(4 * time.Second))) })
+	})
+	t.Cleanup(func() { close(allQuiet); idling.Wait() })
+	return func() {
+		close(quiet)
+		writing.Wait()
+	}
+}
+
+// writeLast writes the row after which there is nothing more.
+func (t *torture) writeLast() *transaction {
+	w := &writer{journal: t.journal, dsn: t.dsn, random: t.random(300), errs: func(err error) { t.Error(err) }}
+	if !w.connect(t.Context()) {
+		t.FailNow()
+	}
+	defer w.conn.Close(t.Context())
+	tx := t.journal.begin(false)
+	tx.rows = []string{""}
+	_, err := w.conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (event, data) VALUES ($1, $2)`, lastEvent,
+		fmt.Sprintf(`{"k": "%d.0", "sum": 0, "pad": ""}`, tx.number))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.settle(t.Context(), tx, nil)
+	return tx
+}
+
+// roam starts the clients; what it returns ends their roaming.
+func (t *torture) roam() (end func()) {
+	quiet, cancel := context.WithCancel(t.Context())
+	var roaming sync.WaitGroup
+	for i := range clients {
+		c := &client{name: fmt.Sprintf("client %d", i), hubs: t.hubs, journal: t.journal, random: t.random(1000 + uint64(i))}
+		c.record.uid = user(c.random.IntN(users))
+		t.clients = append(t.clients, c)
+		roaming.Go(func() {
+			wait(quiet, c.upTo(t.length/3))
+			c.roam(quiet)
+		})
+	}
+	return func() {
+		cancel()
+		roaming.Wait()
+	}
+}
+
+// finish lets every client catch up, except those that came too late to be told anything.
+func (t *torture) finish(last *transaction) {
+	t.clients = slices.DeleteFunc(t.clients, func(c *client) bool { return c.record.helloAt == 0 || c.record.helloAt > last.began })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var finishing sync.WaitGroup
+	for _, c := range t.clients {
+		finishing.Go(func() { c.finish(ctx) })
+	}
+	finishing.Wait()
+}
+
+// judge compares what the clients were told with the truth, and prints the figures.
+func (t *torture) judge() {
+	conn, err := connect(t.Context(), t.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	truth, disagreements, err := readTruth(t.Context(), conn, t.journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range disagreements {
+		t.Errorf("the journal disagrees with the table: %s", d)
+	}
+	figures := map[string]int{loss: 0, repetition: 0}
+	var deliveries, connections, excused int
+	for _, c := range t.clients {
+		for _, wrong := range c.wrong {
+			t.Errorf("%s: %s", c.name, wrong)
+		}
+		faults := truth.judge(&c.record)
+		for _, f := range faults {
+			figures[f.kind]++
+		}
+		t.report(truth, c, faults)
+		for _, reset := range c.record.resets {
+			t.Logf("%s was reset at %v by %s: %q, came from %s", c.name, reset.at.Round(time.Millisecond), c.hubs[reset.hub].name, reset.reason, reset.cursor)
+		}
+		deliveries += len(c.record.deliveries)
+		connections += len(c.visits)
+		excused += len(c.record.resets)
+	}
+	t.Logf("%d transactions, %d rows, %d transactions taken back by the server; %d deliveries to %d clients in %d connections; excused resets: %d",
+		len(truth.transactions), len(truth.rows), len(truth.takenBack), deliveries, len(t.clients), connections, excused-figures[unexcused])
+	t.Logf("broken: %s", counted(t.wrecker.counts))
+	t.Logf("faults: %s", counted(figures))
+}
+
+func counted(counts map[string]int) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%s %d", name, counts[name]))
+	}
+	return strings.Join(parts, ", ")
+}

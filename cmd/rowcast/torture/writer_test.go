@@ -1,0 +1,215 @@
+package torture_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A writer runs one transaction after another, on a connection of its own.
+type writer struct {
+	journal *journal
+	dsn     string
+	random  *rand.Rand
+	mood    *mood
+	conn    *pgx.Conn
+	errs    func(error) // is told of what should not have failed
+}
+
+// A deed is one way in which transactions insert. An error of its own rolls back.
+type deed struct {
+	weight    int
+	isolation pgx.TxIsoLevel
+	async     bool
+	do        func(*writer, context.Context, pgx.Tx, *transaction) error
+}
+
+var errChangedMind = errors.New("roll back")
+
+// run writes until quiet is closed.
+func (w *writer) run(ctx context.Context, quiet <-chan struct{}) {
+	defer func() {
+		if w.conn != nil {
+			_ = w.conn.Close(context.Background())
+		}
+	}()
+	for {
+		select {
+		case <-quiet:
+			return
+		case <-time.After(w.mood.pause(w.random)):
+		}
+		if !w.connect(ctx) {
+			return
+		}
+		switch {
+		case w.mood.lax.Load():
+			w.transaction(ctx, choose(w.random, laxDeeds))
+		case w.random.IntN(3) == 0:
+			w.single(ctx)
+		default:
+			w.transaction(ctx, choose(w.random, deeds))
+		}
+	}
+}
+
+// connect makes sure that there is a connection.
+func (w *writer) connect(ctx context.Context) bool {
+	var err error
+	if w.conn != nil && !w.conn.IsClosed() {
+		return true
+	}
+	w.conn, err = connect(ctx, w.dsn)
+	if err != nil && ctx.Err() == nil {
+		w.errs(err)
+	}
+	return err == nil
+}
+
+// connect waits for the database to come back.
+func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		conn, err := pgx.Connect(ctx, dsn)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connect a writer: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// single inserts a row without BEGIN.
+func (w *writer) single(ctx context.Context) {
+	t := w.journal.begin(false)
+	w.settle(ctx, t, w.insert(ctx, w.conn, t))
+}
+
+func (w *writer) transaction(ctx context.Context, d deed) {
+	t := w.journal.begin(d.async)
+	tx, err := w.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: d.isolation})
+	if err == nil && d.async {
+		_, err = tx.Exec(ctx, "SET LOCAL synchronous_commit = off")
+	}
+	if err == nil {
+		err = d.do(w, ctx, tx, t)
+	}
+	if err == nil {
+		w.settle(ctx, t, tx.Commit(ctx))
+		return
+	}
+	w.check(err)
+	if tx != nil {
+		_ = tx.Rollback(ctx)
+	}
+}
+
+// check passes on what is neither meant nor a sign that the server went away.
+func (w *writer) check(err error) {
+	var said *pgconn.PgError
+	if errors.As(err, &said) && said.Code != "40001" && said.Severity != "FATAL" {
+		w.errs(err)
+	}
+}
+
+// settle notes how a transaction has ended. When its COMMIT failed, nobody knows before the table has been asked, and that only
+// once the old sessions are gone: here the server was restarted.
+func (w *writer) settle(ctx context.Context, t *transaction, err error) {
+	var said *pgconn.PgError
+	if err != nil && (!errors.As(err, &said) || said.Severity == "FATAL") {
+		_ = w.conn.Close(ctx)
+		if !w.connect(ctx) {
+			return
+		}
+		var found bool
+		err = w.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM rowcast.notifications WHERE data->>'k' LIKE $1)`, fmt.Sprintf("%d.%%", t.number)).Scan(&found)
+		if err == nil && !found {
+			w.note(t, missing)
+			return
+		}
+	}
+	if err != nil {
+		w.check(err)
+		if w.conn.IsClosed() { // again, while asking
+			w.settle(ctx, t, err)
+		}
+		return
+	}
+	w.note(t, committed)
+}
+
+func (w *writer) note(t *transaction, how outcome) {
+	w.journal.mu.Lock()
+	defer w.journal.mu.Unlock()
+	t.outcome, t.ended = how, w.journal.now()
+}
+
+type executor interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+func (w *writer) insert(ctx context.Context, on executor, t *transaction) error {
+	recipient, event, data := w.row(t)
+	_, err := on.Exec(ctx, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ($1, $2, $3)`, recipient, event, data)
+	return err
+}
+
+// row makes up the next row of a transaction.
+func (w *writer) row(t *transaction) (recipient *string, event, data string) {
+	k := key{t.number, len(t.rows)}
+	name := ""
+	if w.random.IntN(6) > 0 {
+		name = user(w.random.IntN(users + strangers))
+		recipient = &name
+	}
+	t.rows = append(t.rows, name)
+	size := w.random.IntN(200)
+	switch w.random.IntN(100) {
+	case 0:
+		size = w.random.IntN(40_000)
+	case 1:
+		size = 0
+	}
+	pad := make([]byte, size)
+	for i := range pad {
+		pad[i] = byte('0' + w.random.IntN(75))
+		if pad[i] == '\\' {
+			pad[i] = '!'
+		}
+	}
+	return recipient, eventOf(k), fmt.Sprintf(`{"k": %q, "sum": %d, "pad": %q}`, k, crc32.ChecksumIEEE(pad), pad)
+}
+
+// eventOf is the event's name, by which the client can tell whether it got the right one.
+func eventOf(k key) string { return []string{"message", "notify", "naïve: é"}[(k.tx+k.row)%3] }
+
+const (
+	users     = 10
+	strangers = 4 // to whom nobody listens
+)
+
+func user(n int) string { return fmt.Sprintf("user %d", n) }
+
+func choose(random *rand.Rand, among []deed) deed {
+	sum := 0
+	for _, d := range among {
+		sum += d.weight
+	}
+	at := random.IntN(sum)
+	for _, d := range among {
+		if at -= d.weight; at < 0 {
+			return d
+		}
+	}
+	panic("unreachable")
+}

@@ -1,0 +1,120 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A Retention deletes rows that are older than Keep, from the oldest transaction on, and moves the horizon behind them in the same
+// transaction: a cursor that has not seen everything below the horizon is too old. Of several hubs one does it at a time.
+type Retention struct {
+	Replayer *Replayer // whose connections it uses
+	Logger   *slog.Logger
+
+	// Keep is how long a row is kept, by its created_at.
+	Keep time.Duration
+	// Every is the time between two rounds. Default 1 min.
+	Every time.Duration
+	// Rows is about how many are deleted in a transaction; a transaction's rows go together. Default 5,000.
+	Rows int
+
+	Deleted atomic.Int64
+}
+
+// Run deletes until the context ends, and then returns nil.
+func (r *Retention) Run(ctx context.Context) error {
+	setDefault(&r.Every, time.Minute)
+	setDefault(&r.Rows, 5000)
+	for {
+		pause := r.Every
+		began := time.Now()
+		deleted, err := r.round(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			r.Logger.Warn("old rows could not be deleted", "error", err)
+		case deleted > 0: // there may be more; half of the time is the writers'
+			r.Deleted.Add(deleted)
+			pause = time.Since(began)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// round deletes one portion.
+func (r *Retention) round(ctx context.Context) (deleted int64, err error) {
+	conn, err := r.Replayer.pool.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err = inTransaction(ctx, conn.Conn(), func(tx querier) error {
+		deleted, err = r.delete(ctx, tx)
+		return err
+	})
+	return deleted, err
+}
+
+// delete removes whole transactions, up to the first with a row that is young enough, and never the newest one: its rows prove
+// to cursors of an earlier epoch that their history is still this one.
+func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
+	// Two hubs that delete would only wait for each other.
+	var horizon string
+	err := tx.QueryRow(ctx, "SELECT horizon::text FROM rowcast.history WHERE one FOR UPDATE SKIP LOCKED").Scan(&horizon)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("lock the horizon: %w", err)
+	}
+	end, err := r.end(ctx, tx, horizon)
+	if err != nil || end == nil {
+		return 0, err
+	}
+	const remove = `WITH gone AS (DELETE FROM rowcast.notifications WHERE xid >= $1::text::xid8 AND xid <= $2::text::xid8 RETURNING id)
+		SELECT count(*) FROM gone`
+	var deleted int64
+	if err := tx.QueryRow(ctx, remove, horizon, *end).Scan(&deleted); err != nil {
+		return 0, fmt.Errorf("delete: %w", err)
+	}
+	const move = "UPDATE rowcast.history SET horizon = ($1::text::bigint + 1)::text::xid8 WHERE one"
+	if _, err := tx.Exec(ctx, move, *end); err != nil {
+		return 0, fmt.Errorf("move the horizon: %w", err)
+	}
+	// The horizon must not be lost where the deletion is not, nor be told before it is safe.
+	_, err = tx.Exec(ctx, "SET LOCAL synchronous_commit = on")
+	return deleted, err
+}
+
+// end is the last transaction to go, nil if there is none.
+func (r *Retention) end(ctx context.Context, tx querier, horizon string) (end *string, err error) {
+	const query = `WITH oldest AS MATERIALIZED (
+			SELECT xid, created_at < now() - $3::text::interval AS old FROM rowcast.notifications
+			WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, id LIMIT $2),
+		young AS (SELECT xid FROM oldest WHERE NOT old ORDER BY xid LIMIT 1),
+		newest AS (SELECT xid FROM rowcast.notifications WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC LIMIT 1)
+		SELECT xid::text FROM oldest WHERE xid < (SELECT xid FROM newest)
+		AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY xid DESC LIMIT 1`
+	keep := fmt.Sprintf("%d microseconds", r.Keep.Microseconds())
+	err = tx.QueryRow(ctx, query, horizon, r.Rows, keep).Scan(&end)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for old rows: %w", err)
+	}
+	return end, nil
+}
