@@ -26,6 +26,7 @@ var settings = map[string]string{
 	"lock_timeout":                        "0",
 	"row_security":                        "off",
 	"search_path":                         "pg_catalog",
+	"standard_conforming_strings":         "on",
 	"statement_timeout":                   "0",
 
 	"enable_bitmapscan":               "off",
@@ -57,6 +58,8 @@ func settingsFor(version int) map[string]string {
 func (l *Listener) connConfig(purpose string) *pgx.ConnConfig {
 	config := l.Config.Copy()
 	config.RuntimeParams["application_name"] = "rowcast " + purpose
+	// Server-Sent Events are UTF-8 whatever the database is, and whatever the role has set.
+	config.RuntimeParams["client_encoding"] = "UTF8"
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = l.Timeout
 	}
@@ -145,7 +148,7 @@ func majorVersion(conn *pgx.Conn) int {
 // own; one that pools by session does no harm, so where they differ it is tried.
 func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	var pid uint32
-	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
 		return err
 	}
 	if pid == conn.PgConn().PID() {

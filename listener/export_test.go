@@ -27,3 +27,9 @@ func (l *Listener) Connect(ctx context.Context) (*pgx.Conn, error) {
 
 // ParseMessage reads what was sent by hand.
 var ParseMessage = parseMessage
+
+// Round deletes one portion.
+func (r *Retention) Round(ctx context.Context) (int64, error) {
+	setDefault(&r.Rows, 5000)
+	return r.round(ctx)
+}

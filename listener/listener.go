@@ -87,13 +87,13 @@ type Stats struct {
 func (l *Listener) Run(ctx context.Context) error {
 	defaults(l)
 	for pause := minPause; ; {
-		began := time.Now()
+		before := l.Stats.Sessions.Load()
 		err := l.session(ctx)
 		l.Stats.Connected.Store(false)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end that was asked for
 		}
-		if time.Since(began) > maxPause {
+		if l.Stats.Sessions.Load() > before { // it was there
 			pause = minPause
 		}
 		wait := pause/2 + rand.N(pause)

@@ -182,7 +182,7 @@ func (s *session) look(ctx context.Context, parked bool) (still bool, err error)
 	}
 	if !s.bell && !s.isAsked() {
 		s.Stats.Unrung.Add(found)
-		s.Logger.Warn("rows came without a bell: is the trigger disabled, or do they come by replication?", "rows", found)
+		s.Logger.Warn("rows came without a bell: by replication, with rowcast.ring off, or is the trigger disabled?", "rows", found)
 	}
 	return true, nil
 }

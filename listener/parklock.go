@@ -170,6 +170,9 @@ func (p *parkLock) prove(ctx context.Context) error {
 	if err := p.stop(); err != nil {
 		return err
 	}
+	// Nothing is fetched meanwhile, so a session that hangs is soon given up.
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	if _, err := p.ask(ctx, "SELECT true"); err != nil {
 		return err
 	}
