@@ -37,7 +37,7 @@ func (r *Retention) Run(ctx context.Context) error {
 		deleted, err := r.round(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end that was asked for
 		case err != nil:
 			r.Logger.Warn("old rows could not be deleted", "error", err)
 		case deleted > 0: // there may be more; half of the time is the writers'

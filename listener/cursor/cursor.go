@@ -202,7 +202,7 @@ func (c Cursor) Before(xid uint64) Cursor {
 // own: their numbers will be drawn again, and are no longer claimed. Those below were drawn before row's, and will not be.
 func (c Cursor) Clamp(row Row, epoch Tag) Cursor {
 	c.Epoch = epoch
-	if c.Xmax <= row.Xid || c.Xid == row.Xid && c.Xid == c.Xmax {
+	if c.Xmax <= row.Xid {
 		return c
 	}
 	if c.Xid > row.Xid {
