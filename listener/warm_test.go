@@ -1,0 +1,41 @@
+package listener_test
+
+import (
+	"testing"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// A listener that is to be warm first delivers the newest rows of before it began, and what was in flight then
+// is still delivered once when it commits.
+func TestWarmStart(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn, open := connect(t, dsn), connect(t, dsn)
+	exec(t, open, "BEGIN")
+	insert(t, open, "in flight")
+	for _, data := range []string{"1", "2", "3"} {
+		insert(t, conn, data)
+	}
+	var first listener.Batch
+	r := listen(t, dsn, func(l *listener.Listener) {
+		l.Warm = 700 // two rows
+		deliver := l.Deliver
+		l.Deliver = func(b listener.Batch) {
+			if first.Cursor.Xmax == 0 {
+				first = b
+			}
+			deliver(b)
+		}
+	})
+	r.caughtUp(t)
+	exec(t, open, "COMMIT")
+	insert(t, conn, "4")
+	r.caughtUp(t)
+	r.stop()
+	if !first.Warming || len(first.Rows) > 0 {
+		t.Errorf("it began with %+v, want a place from which it warms up", first)
+	}
+	wantData(t, r.told, `"2"`, `"3"`, `"in flight"`, `"4"`)
+}
