@@ -9,6 +9,7 @@ import (
 
 	"rowcast/listener"
 	"rowcast/listener/cursor"
+	"rowcast/sql"
 	"rowcast/sql/dbtest"
 )
 
@@ -16,7 +17,7 @@ import (
 // and a later one is not. The newest transaction stays, whatever its age: cursors are checked by it.
 func TestRetention(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Database(t)
+	dsn := alone(t)
 	conn, open := connect(t, dsn), connect(t, dsn)
 	const old = `INSERT INTO rowcast.notifications (recipient, data, created_at) SELECT 'alice', to_jsonb(i), now() - interval '1 hour' FROM generate_series(1, 7) i`
 	before := present(t, conn)
@@ -69,6 +70,16 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// alone is a database on a server of its own: transactions of any database of a server hold deletion back.
+func alone(t *testing.T) string {
+	t.Helper()
+	dsn := dbtest.Cluster(t).DSN("postgres")
+	if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+		t.Fatal(err)
+	}
+	return dsn
+}
+
 // epochOf is the tag of the present epoch, which begins when the first of ours connects.
 func epochOf(t *testing.T, dsn string) cursor.Tag {
 	t.Helper()
@@ -82,7 +93,7 @@ func epochOf(t *testing.T, dsn string) cursor.Tag {
 // What a long transaction holds back is not deleted: nobody can say yet that it has been seen.
 func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Database(t)
+	dsn := alone(t)
 	conn, open := connect(t, dsn), connect(t, dsn)
 	exec(t, open, "BEGIN")
 	exec(t, open, "SELECT pg_current_xact_id()")
