@@ -20,10 +20,10 @@ import (
 )
 
 // benchDatabase is a server of the benchmark's own that, unlike the tests', waits for the disk, with a hub process attached.
-func benchDatabase(b *testing.B) (dsn, url string, c *cluster.Cluster) {
+func benchDatabase(b *testing.B) (dsn, url string) {
 	b.Helper()
 	home := newHome(b)
-	c = &cluster.Cluster{Dir: filepath.Join(home, "postgres"), Settings: map[string]string{"max_connections": "200", "shared_buffers": "512MB", "max_wal_size": "4GB"}}
+	c := &cluster.Cluster{Dir: filepath.Join(home, "postgres"), Settings: map[string]string{"max_connections": "200", "shared_buffers": "512MB", "max_wal_size": "4GB"}}
 	if err := c.Start(b.Context()); err != nil {
 		b.Fatal(err)
 	}
@@ -39,13 +39,13 @@ func benchDatabase(b *testing.B) (dsn, url string, c *cluster.Cluster) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = serve.Process.Kill(); _ = serve.Wait() })
-	return dsn, "http://" + said.await(b, `msg=listening addr=([0-9.:]+)`)[1], c
+	return dsn, "http://" + said.await(b, `msg=listening addr=([0-9.:]+)`)[1]
 }
 
 // BenchmarkLatency is the time from a single INSERT to the line that rowcast tail prints: 1,000 at 100 a second. Beside it stands
 // what a bare LISTEN connection takes that gets the same row as the payload of a NOTIFY.
 func BenchmarkLatency(b *testing.B) {
-	dsn, url, _ := benchDatabase(b)
+	dsn, url := benchDatabase(b)
 	tail := command(b, newHome(b), "tail", "--json", "--url", url+"/events", "--uid", "alice")
 	lines, err := tail.StdoutPipe()
 	if err != nil {
@@ -120,13 +120,14 @@ func latencies(b *testing.B, send func(at string), receive func() string) []floa
 // BenchmarkInsert is the rate of single-row transactions by 64 writers while a hub is attached, as a ratio to that of the same
 // table without the trigger. The two take turns; the ratio is the median of the pairs.
 func BenchmarkInsert(b *testing.B) {
-	dsn, _, c := benchDatabase(b)
+	dsn, _ := benchDatabase(b)
 	exec1(b, benchConnect(b, dsn), "CREATE SCHEMA plain")
 	exec1(b, benchConnect(b, dsn), "CREATE TABLE plain.notifications (LIKE rowcast.notifications INCLUDING ALL)")
-	pgbench := filepath.Join(c.BinDir, "pgbench")
-	if _, err := os.Stat(pgbench); err != nil {
-		b.Skipf("pgbench is not installed: %v", err)
+	programs, err := cluster.Find(b.Context())
+	if err != nil {
+		b.Fatal(err)
 	}
+	pgbench := filepath.Join(programs.Dir, "pgbench")
 	for b.Loop() {
 		var ratios, plain, trigger []float64
 		for range 5 {
