@@ -132,7 +132,7 @@ func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 			recipient = ""
 		}
 		e := f.event(f.now.Xmax, recipient, "notify", `{"msg": "Bob liked your post"}`)
-		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: start.Epoch})
+		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
 		m.Remember(e)
 		cursors = append(cursors, f.now)
 	}
@@ -167,7 +167,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	var told []cursor.Cursor
 	for i := range 1000 {
 		e := f.event(f.now.Xmax, "alice", "notify", fmt.Sprint(i))
-		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: start.Epoch})
+		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
 		size := m.Remember(e)
 		told = append(told, e.Cursor)
 		frames, bytes := m.Remembered()

@@ -49,7 +49,7 @@ func serveFeed(t testing.TB, configure ...func(*site)) *feed {
 // tell publishes a transaction of one event.
 func (f *feed) tell(recipient, name, data string) stream.Event {
 	e := f.event(f.now.Xmax, recipient, name, data)
-	f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: start.Epoch})
+	f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
 	f.hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: f.now})
 	return e
 }
@@ -63,7 +63,7 @@ func (f *feed) event(xid uint64, recipient, name, data string) stream.Event {
 		Name:      name,
 		Data:      []byte(data),
 		Size:      int64(len(data)),
-		Cursor:    f.now.After(f.last, cursor.Cursor{Xmax: xid + 1, Epoch: start.Epoch}),
+		Cursor:    f.now.After(f.last, cursor.Cursor{Xmax: xid + 1, Epoch: f.now.Epoch}),
 	}
 }
 

@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -113,7 +114,7 @@ func TestResetOfWhatIsOlderThanTheHorizon(t *testing.T) {
 	if got := c.hello(); got != hello {
 		t.Errorf("hello with %s, want %s", got, hello)
 	}
-	if e := c.want("rowcast.reset"); e.Data != `{"reason": "expired"}` || !parse(t, e.LastID).Covers(parse(t, whole)) {
+	if e := c.want("rowcast.reset"); e.Data != `{"reason": "expired"}` || parse(t, e.LastID).Xmax <= last.Xid {
 		t.Errorf("got %v, want expired and %s", e, whole)
 	}
 	insert(t, db, "alice", "3")
@@ -136,5 +137,54 @@ func TestResetOfTheHub(t *testing.T) {
 	}
 	if got := listen(t, f.site).hello(); got != anew.String() {
 		t.Errorf("got %s, want %s", got, anew)
+	}
+}
+
+// When a crash has taken back the last of what was told, what is left is gone on from: by those who are there, and by those who
+// come with a cursor from before. One that another hub gave may have seen more than this hub knows the fate of.
+func TestClampingAfterACrash(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	f.hub.Source.(*source).stands = func(context.Context) (bool, error) { return false, nil }
+	c := listen(t, f.site, "alice")
+	c.hello()
+	first := f.tell("alice", "message", "1")
+	f.tell("alice", "message", "taken back")
+	c.wantTold("1", "taken back")
+	before, further := c.decoder.LastID, f.event(f.now.Xmax, "alice", "message", "of another hub").Cursor.String()
+
+	f.now = f.now.Clamp(first.Row, start.Epoch+1)
+	f.hub.Publish(stream.Batch{Cursor: f.now, Clamp: &first.Row})
+	if e := c.want("rowcast.beat"); e.LastID != f.now.String() {
+		t.Errorf("got %v, want the cursor %s", e, f.now)
+	}
+	f.tell("alice", "message", "of the same number")
+	c.wantTold("of the same number")
+	again := resume(t, f.site, before, "alice")
+	again.hello()
+	again.wantTold("of the same number")
+	wantReset(resume(t, f.site, further, "alice"), "of another hub", "history", f.now.String())
+	wantReset(resume(t, f.site, "1-0-1043--00000000-00000000", "alice"), "of another epoch", "history", f.now.String())
+}
+
+// A hub that begins with what was told before it serves nobody until it has all of that, and then who resumes from there.
+func TestWarmStart(t *testing.T) {
+	t.Parallel()
+	f := &feed{site: &site{hub: &stream.Hub{Source: &source{}}}, now: start}
+	f.open(t)
+	f.hub.Publish(stream.Batch{Cursor: start, Warming: true})
+	first, second := f.event(start.Xmax, "alice", "message", "1"), f.event(start.Xmax, "alice", "message", "2")
+	f.hub.Publish(stream.Batch{Events: []stream.Event{first}, Cursor: first.Cursor, Warming: true})
+	if f.hub.Ready() {
+		t.Error("it is ready")
+	}
+	wantComeBackLater(t, listen(t, f.site, "alice"))
+	f.now = second.Cursor.Reached(cursor.Cursor{Xmax: start.Xmax + 1, Epoch: start.Epoch})
+	f.hub.Publish(stream.Batch{Events: []stream.Event{second}, Cursor: f.now})
+	c := resume(t, f.site, first.Cursor.String(), "alice")
+	c.hello()
+	c.wantTold("2")
+	if got := f.hub.Stats.Pages.Load(); got != 0 {
+		t.Errorf("%d pages were read", got)
 	}
 }

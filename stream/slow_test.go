@@ -55,11 +55,6 @@ func TestASocketThatTakesSomeIsNotClosed(t *testing.T) {
 			f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.buffer = heartbeat, buffer })
 			c := open(t, f.site, request{recipients: []string{"alice"}, buffer: 16 << 10})
 			c.hello()
-			defer func() {
-				if t.Failed() {
-					println("DBG OVERFLOWS", f.hub.Stats.Overflows.Load(), f.hub.Stats.Replayed.Load(), f.hub.Stats.Sent.Load())
-				}
-			}()
 			const size = 4 << 20
 			e := f.tell("alice", "message", text(size))
 			c.expect("id: " + e.Cursor.String() + "\ndata: \"")

@@ -51,7 +51,9 @@ func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	}
 	deliver := s.listener.Deliver
 	s.listener.Deliver = func(b listener.Batch) {
-		s.hub.Publish(stream.Batch{Events: events(b.Rows), Cursor: b.Cursor, Horizon: b.Horizon, Reset: b.Reset})
+		s.hub.Publish(stream.Batch{
+			Events: events(b.Rows), Cursor: b.Cursor, Horizon: b.Horizon, Warming: b.Warming, Clamp: b.Clamp, Reset: b.Reset,
+		})
 		if deliver != nil {
 			deliver(b)
 		}
