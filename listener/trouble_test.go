@@ -205,9 +205,11 @@ func TestLookFindsRowsWithoutABell(t *testing.T) {
 		t.Errorf("%d of 50 rows count as unrung", got)
 	}
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
-	insert(t, conn, "by replication, say")
-	wantData(t, hub.rows(t, 1), `"by replication, say"`)
-	hub.until(t, func() bool { return hub.Stats.Unrung.Load() == 1 })
+	for range 2 { // the first may still be found by the fetch for a bell that came just before
+		insert(t, conn, "by replication, say")
+		wantData(t, hub.rows(t, 1), `"by replication, say"`)
+	}
+	hub.until(t, func() bool { return hub.Stats.Unrung.Load() > 0 })
 }
 
 func TestCatchUp(t *testing.T) {
