@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"rowcast/listener/cursor"
 	"rowcast/sql/dbtest"
@@ -144,7 +145,7 @@ func TestResetOfTheHub(t *testing.T) {
 // come with a cursor from before. One that another hub gave may have seen more than this hub knows the fate of.
 func TestClampingAfterACrash(t *testing.T) {
 	t.Parallel()
-	f := serveFeed(t)
+	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })
 	f.hub.Source.(*source).stands = func(context.Context) (bool, error) { return false, nil }
 	c := listen(t, f.site, "alice")
 	c.hello()
