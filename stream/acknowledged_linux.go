@@ -1,21 +1,15 @@
 package stream
 
-import (
-	"syscall"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // acknowledged is how many bytes the client has acknowledged so far, and whether that is all there were.
 //
 // TCP_USER_TIMEOUT would give up a client by itself. But it reckons from the first time that the client's window was closed, until
 // one opens in which the next whole segment of up to 64 KB fits: it ends clients that take a little all the time.
-func acknowledged(conn syscall.RawConn) (n uint64, all bool) {
-	all = true
-	_ = conn.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			n, all = info.Bytes_acked, info.Unacked == 0 && info.Notsent_bytes == 0
-		}
-	})
-	return n, all
+func (d descriptor) acknowledged() (n uint64, all bool) {
+	info, err := unix.GetsockoptTCPInfo(int(d), unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, true
+	}
+	return info.Bytes_acked, info.Unacked == 0 && info.Notsent_bytes == 0
 }

@@ -99,13 +99,7 @@ func gather(t testing.TB, f *feed, n int) *crowd {
 			c.bytes += read
 		})
 	}
-	// Who has come last may still be joining: what is told twice with the same number told was told to all.
-	eventually(t, "all are live", func() bool {
-		before := f.hub.Stats.Sent.Load()
-		f.hub.Send(stream.Message{Data: []byte("1")})
-		return f.hub.Stats.Sent.Load()-before == int64(n)
-	})
-	f.hub.Stats.Sent.Store(0)
+	f.allLive(t, n)
 	return c
 }
 

@@ -8,9 +8,6 @@ import (
 	"rowcast/stream/sse"
 )
 
-// slots are the parts into which a heartbeat is spread: each subscriber has its own.
-const slots = 32
-
 // Run sends heartbeats until the context ends. Then the Hub answers newcomers "come back later", and Run returns once it has ended
 // its streams, spread over Drain.
 func (h *Hub) Run(ctx context.Context) error {
@@ -37,8 +34,8 @@ func (h *Hub) beat() {
 	if !h.begun {
 		return
 	}
-	var f *frame
-	for s := range h.slots[h.tick%slots] {
+	var r *run
+	for _, s := range h.roster.live[h.tick%slots] {
 		if s.out.stuck() {
 			s.close()
 			continue
@@ -46,11 +43,11 @@ func (h *Hub) beat() {
 		if h.tick-s.active < slots/2 || !s.idle() {
 			continue
 		}
-		if f == nil { // encoded once for all
-			f = h.heartbeat()
+		if r == nil { // encoded once for all
+			r = runOf(h.heartbeat())
 		}
 		s.active = h.tick
-		s.send(f)
+		s.send(r)
 	}
 }
 
@@ -58,10 +55,7 @@ func (h *Hub) beat() {
 func (h *Hub) stop() {
 	h.mu.Lock()
 	h.stopping = true
-	streams := make([]*subscriber, 0, len(h.streams))
-	for s := range h.streams {
-		streams = append(streams, s)
-	}
+	streams := h.roster.all()
 	h.mu.Unlock()
 
 	// The last quarter of the time is for what they are owed.
@@ -89,7 +83,7 @@ func (h *Hub) end(s *subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	words := &frame{live: sse.AppendRetry(nil, h.jitter(h.Retry))}
-	if _, live := h.slots[s.slot][s]; live {
+	if h.roster.isLive(s) {
 		words.live = append(words.live, h.heartbeat().live...)
 	}
 	s.end(words)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,19 +42,19 @@ type Hub struct {
 
 	once sync.Once
 
-	mu          sync.Mutex
-	begun       bool          // the first batch has come
-	stopping    bool          // Run has been told to end
-	cursor      cursor.Cursor // what has been published
-	horizon     uint64
-	heard       time.Time     // when the last batch came
-	moved       chan struct{} // closed by the next batch
-	memory      memory
-	lost        *lost                               // the last time that the database took something back
-	streams     map[*subscriber]struct{}            // all of them
-	subscribers map[string]map[*subscriber]struct{} // those who are live, by recipient; all under ""
-	slots       [slots]map[*subscriber]struct{}     // those who are live, by the time of their heartbeat
-	tick        uint64
+	mu       sync.Mutex
+	begun    bool          // the first batch has come
+	stopping bool          // Run has been told to end
+	cursor   cursor.Cursor // what has been published
+	horizon  uint64
+	heard    time.Time     // when the last batch came
+	moved    chan struct{} // closed by the next batch
+	memory   memory
+	lost     *lost // the last time that the database took something back
+	roster   roster
+	tick     uint64
+
+	watcher watcher
 }
 
 // Stats count what a Hub has done.
@@ -77,11 +79,8 @@ func (h *Hub) init() {
 		setDefault(&h.Memory, 64<<20)
 		h.memory.limit = h.Memory
 		h.moved = make(chan struct{})
-		h.streams = make(map[*subscriber]struct{})
-		h.subscribers = make(map[string]map[*subscriber]struct{})
-		for i := range h.slots {
-			h.slots[i] = make(map[*subscriber]struct{})
-		}
+		h.roster.init()
+		h.watcher.gone = h.gone
 	})
 }
 
@@ -108,11 +107,13 @@ func (h *Hub) Publish(b Batch) {
 		h.lost = &lost{h.cursor, *b.Clamp}
 	}
 	if b.Reset != "" {
-		h.sendTo("", resetNote(b.Reset, b.Cursor))
+		h.sendTo("", runOf(resetNote(b.Reset, b.Cursor)))
+	}
+	for r := range runs(frames) {
+		h.sendTo(r.frames[0].recipient, r)
 	}
 	for _, f := range frames {
 		h.memory.remember(f)
-		h.sendTo(f.recipient, f)
 	}
 	h.cursor, h.heard = b.Cursor, time.Now()
 	h.begun = h.begun || !b.Warming
@@ -120,7 +121,7 @@ func (h *Hub) Publish(b Batch) {
 		h.horizon = b.Horizon
 	}
 	if b.Clamp != nil { // so that nobody resumes from what is gone
-		h.sendTo("", h.heartbeat())
+		h.sendTo("", runOf(h.heartbeat()))
 	}
 	close(h.moved)
 	h.moved = make(chan struct{})
@@ -147,59 +148,60 @@ func (h *Hub) Send(m Message) {
 	f := note(name, nil, m.Data)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.sendTo(m.Recipient, f)
+	h.sendTo(m.Recipient, runOf(f))
 }
 
-// sendTo gives a frame to the live subscribers of a recipient. No subscriber can make it wait.
-func (h *Hub) sendTo(recipient string, f *frame) {
-	to := h.subscribers[recipient]
-	for s := range to {
+// sendTo gives a run to the live subscribers of a recipient. No subscriber can make it wait, and all have been given it when it
+// returns: so what is told next comes after it.
+func (h *Hub) sendTo(recipient string, r *run) {
+	n := 0
+	if recipient == "" {
+		n = h.fanOut(r, h.roster.live[:])
+	} else if to := h.roster.of[recipient]; len(to) <= fanOutFrom {
+		n = h.sendEach(r, to)
+	} else {
+		n = h.fanOut(r, slices.Collect(slices.Chunk(to, fanOutFrom/4)))
+	}
+	h.Stats.Sent.Add(int64(n * len(r.frames)))
+	h.Stats.SentBytes.Add(int64(n * len(r.bytes)))
+}
+
+// fanOutFrom is the number of subscribers from which on it pays to have another processor help.
+const fanOutFrom = 512
+
+// fanOut gives a run to many, by as many goroutines as there are processors. It returns their number.
+func (h *Hub) fanOut(r *run, parts [][]*subscriber) int {
+	total := 0
+	for _, part := range parts {
+		total += len(part)
+	}
+	var next atomic.Int32
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < len(parts); i = int(next.Add(1)) - 1 {
+			h.sendEach(r, parts[i])
+		}
+	}
+	var helpers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), total/fanOutFrom) - 1 {
+		helpers.Go(work)
+	}
+	work()
+	helpers.Wait()
+	return total
+}
+
+func (h *Hub) sendEach(r *run, to []*subscriber) int {
+	for _, s := range to {
 		s.active = h.tick
-		if !s.send(f) {
+		if !s.send(r) {
 			h.Stats.Overflows.Add(1)
 		}
 	}
-	h.Stats.Sent.Add(int64(len(to)))
-	h.Stats.SentBytes.Add(int64(len(to) * len(f.live)))
+	return len(to)
 }
 
 func resetNote(reason string, now cursor.Cursor) *frame {
 	return note(reset, &now, fmt.Appendf(nil, `{"reason": %q}`, reason))
-}
-
-// register makes a subscriber live. It must be given the rest of what it is owed under the same lock.
-func (h *Hub) register(s *subscriber) {
-	s.slot, s.active = rand.IntN(slots), h.tick
-	h.slots[s.slot][s] = struct{}{}
-	h.subscribe(s, "")
-	for _, r := range s.recipients {
-		h.subscribe(s, r)
-	}
-}
-
-func (h *Hub) subscribe(s *subscriber, recipient string) {
-	set := h.subscribers[recipient]
-	if set == nil {
-		set = make(map[*subscriber]struct{})
-		h.subscribers[recipient] = set
-	}
-	set[s] = struct{}{}
-}
-
-// remove forgets a subscriber, live or not.
-func (h *Hub) remove(s *subscriber) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.streams, s)
-	delete(h.slots[s.slot], s)
-	delete(h.subscribers[""], s)
-	for _, r := range s.recipients {
-		delete(h.subscribers[r], s)
-		if len(h.subscribers[r]) == 0 {
-			delete(h.subscribers, r)
-		}
-	}
-	h.Stats.Streams.Add(-1)
 }
 
 // Ready tells whether the Hub has begun and is not stopping. It stays ready while the database is away: then its streams are

@@ -219,12 +219,12 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 		j.mu.Unlock()
 		return j.page(c, now)
 	}
-	frames, steps := j.memory.unseen(c, j.s.recipients), cursor.Steps{From: c, To: now}
+	frames, steps := j.memory.unseen(c, j.s.recipients), &cursor.Steps{From: c, To: now}
 	if len(frames) > 1 && lengthOf(frames) > j.Backlog {
 		j.mu.Unlock()
 		return j.tell(frames, steps)
 	}
-	j.register(j.s)
+	j.roster.register(j.s)
 	j.s.resume(frames, steps)
 	j.mu.Unlock()
 	j.live = true
@@ -243,7 +243,7 @@ func lengthOf(frames []*frame) (n int) {
 }
 
 // tell writes the first part of what memory holds.
-func (j *joining) tell(frames []*frame, steps cursor.Steps) (c cursor.Cursor, err error) {
+func (j *joining) tell(frames []*frame, steps *cursor.Steps) (c cursor.Cursor, err error) {
 	if err := j.greet(); err != nil {
 		return c, err
 	}

@@ -24,24 +24,51 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, recipients []string)
 	}
 	recipients = slices.DeleteFunc(append([]string{}, recipients...), func(r string) bool { return r == "" })
 	slices.Sort(recipients)
-	s := &subscriber{hub: h, recipients: slices.Compact(recipients), joining: true, busy: true}
+	s := &subscriber{hub: h, recipients: slices.Clip(slices.Compact(recipients)), joining: true, busy: true}
 	s.quiet.L = &s.mu
+	ctx, leave := context.WithCancel(context.Background())
+	s.leave = leave
 	if !h.admit(s) {
+		leave()
 		h.comeBackLater(w)
 		return
 	}
 	claim := claimOf(r)
-	out, direct := h.open(w, r)
+	out, socket, direct := h.open(w, r)
 	if out == nil {
+		leave()
 		h.remove(s)
 		return
 	}
-	s.attach(out)
-	if direct { // net/http's goroutine has grown large and its buffers, too: they are given back
-		go h.stream(s, claim)
-		return
+	s.attach(out, socket)
+	go func() {
+		defer leave()
+		h.join(ctx, s, claim)
+	}()
+	wait := func() {
+		out.wait()
+		h.gone(s)
 	}
-	h.stream(s, claim)
+	if !direct {
+		wait()
+	} else if !h.watcher.watch(socket, s) {
+		go wait() // net/http's goroutine has grown large and its buffers, too: they are given back
+	}
+}
+
+// gone ends a stream whose client has gone or that has been closed.
+func (h *Hub) gone(s *subscriber) {
+	s.finish()
+	h.remove(s)
+	s.out.close()
+}
+
+// remove forgets a subscriber.
+func (h *Hub) remove(s *subscriber) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.roster.remove(s)
+	h.Stats.Streams.Add(-1)
 }
 
 // admit counts a stream in, unless there can be none now.
@@ -51,7 +78,7 @@ func (h *Hub) admit(s *subscriber) bool {
 	if !h.begun || h.stopping {
 		return false
 	}
-	h.streams[s] = struct{}{}
+	h.roster.joining[s] = struct{}{}
 	h.Stats.Streams.Add(1)
 	h.Stats.Opened.Add(1)
 	return true
@@ -86,14 +113,4 @@ func claimOf(r *http.Request) claim {
 	}
 	c, err := cursor.Parse(text)
 	return claim{cursor: c, given: true, malformed: err != nil}
-}
-
-// stream is the life of a stream: it waits until the client goes or the stream is closed.
-func (h *Hub) stream(s *subscriber, claim claim) {
-	ctx, cancel := context.WithCancel(context.Background())
-	go h.join(ctx, s, claim)
-	s.out.wait()
-	cancel()
-	s.finish()
-	h.remove(s)
 }

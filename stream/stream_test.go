@@ -2,10 +2,12 @@ package stream_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
 	"time"
 
@@ -17,7 +19,16 @@ import (
 	"rowcast/stream"
 )
 
-func TestMain(m *testing.M) { dbtest.Main(m) }
+func TestMain(m *testing.M) {
+	if told := os.Getenv(crowdVariable); told != "" {
+		if err := beCrowd(told); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
+	dbtest.Main(m)
+}
 
 // patience is how long a test waits for what must come.
 const patience = 20 * time.Second
@@ -27,7 +38,8 @@ type site struct {
 	hub      *stream.Hub
 	listener *listener.Listener // nil for a hub without a database
 	url      string
-	buffer   int // the size of the send buffers, 0 for the system's own
+	buffer   int                             // the size of the send buffers, 0 for the system's own
+	listen   func(net.Listener) net.Listener // what stands before the socket; nil: nothing
 }
 
 // serve runs a listener and a hub on a database and serves streams until the test ends. The recipients are the query's. The
@@ -94,6 +106,9 @@ func (s *site) open(t testing.TB) (stop func()) {
 	server := httptest.NewUnstartedServer(s)
 	if s.buffer > 0 {
 		server.Listener = smallBuffers{server.Listener, s.buffer}
+	}
+	if s.listen != nil {
+		server.Listener = s.listen(server.Listener)
 	}
 	server.Config.MaxHeaderBytes = 8 << 20
 	server.Start()

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"sync"
 
 	"rowcast/listener/cursor"
@@ -8,25 +9,29 @@ import (
 
 // A subscriber is one stream.
 type subscriber struct {
+	// All that telling an event to an idle subscriber looks at comes first, so that it lies together: there are thousands, and
+	// finding each in memory costs more than the work itself.
+
+	mu      sync.Mutex
+	socket  descriptor // to try without waiting; none where the sink cannot
+	joining bool       // join is writing, and the subscriber is not live yet
+	busy    bool       // somebody is writing: the backlog must wait
+	ending  bool       // closes when the backlog is empty
+	closed  bool
+	slot    uint32 // of the heartbeats; the hub's, under its lock
+	active  uint64 // the tick at which it was last sent something; likewise
+
+	backlog []item
+	owed    int // bytes in the backlog
+
 	hub        *Hub
 	out        sink
 	recipients []string
+	quiet      sync.Cond          // on mu: no longer busy
+	leave      context.CancelFunc // ends the joining; nil once that is over
 
-	// Of the hub, under its lock.
-	slot   int    // of the heartbeats
-	active uint64 // the tick at which it was last sent something
-
-	mu      sync.Mutex
-	backlog []item
-	owed    int  // bytes in the backlog
-	joining bool // join is writing, and the subscriber is not live yet
-	busy    bool // somebody is writing: the backlog must wait
-	ending  bool // closes when the backlog is empty
-	closed  bool
-	quiet   sync.Cond // on mu: no longer busy
-
-	// replay computes the ids of what was remembered: they are this client's own.
-	replay cursor.Steps
+	// replay computes the ids of what was remembered, as they are this client's own; nil if it was told nothing of that.
+	replay *cursor.Steps
 }
 
 // An item is what a subscriber is owed: a frame, with the id that it has live, or as replayed to this client.
@@ -37,48 +42,50 @@ type item struct {
 
 // A sink is the way to a client.
 type sink interface {
-	// try writes what the connection takes at once.
-	try(b []byte) (n int, err error)
 	// write writes all of b, for as long as the client takes some of it now and then.
 	write(b []byte) error
 	// stuck is asked once a heartbeat: has the client taken nothing for two of them, though there was something to take?
 	stuck() bool
-	// wait returns when the client has gone or the sink has been closed.
+	// shut ends the stream; it may be called at any time.
+	shut()
+	// wait returns when the client has gone or the stream has been shut.
 	wait()
-	// close ends the stream; it may be called at any time.
+	// close gives back what the sink has, once nobody uses it any more.
 	close()
 }
 
-// send gives the subscriber a frame and never waits. It returns false if the stream had to be closed.
-func (s *subscriber) send(f *frame) bool {
+// send gives the subscriber frames and never waits. It returns false if the stream had to be closed.
+func (s *subscriber) send(r *run) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.ending {
 		return true
 	}
 	if s.busy {
-		return s.owe(f)
+		return s.owe(r.frames)
 	}
-	n, err := s.out.try(f.live)
+	n, err := s.socket.try(r.bytes)
 	if err != nil {
 		s.closeLocked()
 		return true
 	}
-	if n < len(f.live) {
+	if n < len(r.bytes) {
 		s.busy = true
-		go s.drain(f.live[n:])
+		go s.drain(r.bytes[n:])
 	}
 	return true
 }
 
 // owe adds to the backlog, whose first event does not count: so one of any size goes through.
-func (s *subscriber) owe(f *frame) bool {
-	if len(s.backlog) > 0 && s.owed-len(s.backlog[0].frame.live)+len(f.live) > s.hub.Backlog {
-		s.closeLocked()
-		return false
+func (s *subscriber) owe(frames []*frame) bool {
+	for _, f := range frames {
+		if len(s.backlog) > 0 && s.owed-len(s.backlog[0].frame.live)+len(f.live) > s.hub.Backlog {
+			s.closeLocked()
+			return false
+		}
+		s.owed += len(f.live)
+		s.backlog = append(s.backlog, item{frame: f})
 	}
-	s.owed += len(f.live)
-	s.backlog = append(s.backlog, item{frame: f})
 	return true
 }
 
@@ -96,7 +103,7 @@ func (s *subscriber) drain(first []byte) {
 	}
 }
 
-// writeAtOnce is about how much of a backlog is written in one go.
+// writeAtOnce is about how much is written in one go, in bytes.
 const writeAtOnce = 32 << 10
 
 // next takes what is to be written next out of the backlog; nothing means that the drain has ended.
@@ -107,6 +114,7 @@ func (s *subscriber) next(buffer []byte, err error) []byte {
 		s.closeLocked()
 	}
 	if len(s.backlog) == 0 {
+		s.replay = nil
 		s.stopWriting()
 		return nil
 	}
@@ -138,10 +146,10 @@ func (s *subscriber) idle() bool {
 }
 
 // resume makes the subscriber live, with what it is still owed from memory behind the first event, which join writes.
-func (s *subscriber) resume(frames []*frame, steps cursor.Steps) {
+func (s *subscriber) resume(frames []*frame, steps *cursor.Steps) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.joining = false
+	s.joining, s.leave = false, nil
 	if len(frames) < 2 || s.closed {
 		return
 	}
@@ -154,12 +162,12 @@ func (s *subscriber) resume(frames []*frame, steps cursor.Steps) {
 }
 
 // attach gives the subscriber its way to the client; it may have been closed before that.
-func (s *subscriber) attach(out sink) {
+func (s *subscriber) attach(out sink, socket descriptor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.out = out
+	s.out, s.socket = out, socket
 	if s.closed {
-		out.close()
+		out.shut()
 	}
 }
 
@@ -167,7 +175,7 @@ func (s *subscriber) attach(out sink) {
 func (s *subscriber) giveUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.joining = false
+	s.joining, s.leave = false, nil
 	s.closeLocked()
 	s.stopWriting()
 }
@@ -197,6 +205,7 @@ func (s *subscriber) end(words *frame) {
 	}
 }
 
+// close ends the stream. What holds it is given back by [Hub.gone], which hears of it as of a client that goes.
 func (s *subscriber) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,8 +218,11 @@ func (s *subscriber) closeLocked() {
 	}
 	s.closed = true
 	s.backlog = nil
+	if s.leave != nil {
+		s.leave()
+	}
 	if s.out != nil {
-		s.out.close()
+		s.out.shut()
 	}
 }
 

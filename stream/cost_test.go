@@ -1,0 +1,125 @@
+package stream_test
+
+import (
+	"net"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rowcast/stream"
+)
+
+// An idle stream costs little memory. Not parallel: it reads what the whole process has.
+func TestAnIdleStreamIsSmall(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only on Linux does an idle stream have no goroutine of its own")
+	}
+	const streams, most = 1000, 2 << 10
+	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })
+	before := inUse()
+	startCrowd(t, f, streams)
+	each := (inUse() - before) / streams
+	t.Logf("%d bytes a stream", each)
+	if each > most {
+		t.Errorf("an idle stream has %d bytes of heap and stack, want at most %d", each, most)
+	}
+}
+
+// inUse is what the heap and the stacks have once everything is freed that can be.
+func inUse() int64 {
+	debug.FreeOSMemory()
+	debug.FreeOSMemory() // pools are emptied by the second
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc + stats.StackInuse)
+}
+
+// kept remembers the connections that it accepts.
+type kept struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []syscall.RawConn
+}
+
+func (k *kept) Accept() (net.Conn, error) {
+	conn, err := k.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.conns = append(k.conns, raw)
+	return conn, err
+}
+
+// BenchmarkDelivery is the CPU time of a broadcast to 5,000 as a ratio to that of a plain loop of writes of the same bytes to the
+// same sockets. The two take turns, and the ratio is the median of the pairs.
+func BenchmarkDelivery(b *testing.B) {
+	const clients, broadcasts, turns = 5000, 20, 5
+	k := &kept{}
+	f := serveFeed(b, func(s *site) {
+		s.hub.Heartbeat = time.Hour
+		s.listen = func(l net.Listener) net.Listener { k.Listener = l; return k }
+	})
+	startCrowd(b, f, clients)
+	e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
+	batch := stream.Batch{Events: []stream.Event{e}, Cursor: e.Cursor}
+	frame := []byte("id: " + e.Cursor.String() + "\nevent: notify\ndata: {\"msg\": \"maintenance at 22:00\"}\n\n")
+	var descriptors []int
+	for _, raw := range k.conns {
+		_ = raw.Control(func(fd uintptr) { descriptors = append(descriptors, int(fd)) })
+	}
+	floor := func() {
+		for _, fd := range descriptors {
+			if n, err := unix.Write(fd, frame); n != len(frame) || err != nil {
+				b.Fatalf("wrote %d bytes, %v", n, err)
+			}
+		}
+	}
+	cost := func(tell func()) (user, all float64) {
+		userBefore, allBefore := cpu()
+		for range broadcasts {
+			tell()
+			<-time.After(20 * time.Millisecond) // for the clients to read
+		}
+		userAfter, allAfter := cpu()
+		const each = clients * broadcasts * float64(time.Microsecond)
+		return float64(userAfter-userBefore) / each, float64(allAfter-allBefore) / each
+	}
+	var ratios, users, alls []float64
+	for b.Loop() {
+		for range turns {
+			user, all := cost(func() { f.hub.Publish(batch) })
+			floorUser, floorAll := cost(floor)
+			b.Logf("%.2f µs a delivery, of it %.2f in user mode; the plain loop %.2f and %.2f", all, user, floorAll, floorUser)
+			ratios, users, alls = append(ratios, all/floorAll), append(users, user), append(alls, all)
+		}
+	}
+	if want := int64(b.N * clients * broadcasts * turns); f.hub.Stats.Sent.Load() != want {
+		b.Errorf("told %d, want %d", f.hub.Stats.Sent.Load(), want)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(ratios), "ratio")
+	b.ReportMetric(median(users), "user-µs/delivery")
+	b.ReportMetric(median(alls), "µs/delivery")
+}
+
+func median(of []float64) float64 {
+	slices.Sort(of)
+	return of[len(of)/2]
+}
+
+// cpu is the time that this process has used, in user mode and in all.
+func cpu() (user, all time.Duration) {
+	var used unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &used)
+	user = time.Duration(used.Utime.Nano())
+	return user, user + time.Duration(used.Stime.Nano())
+}
