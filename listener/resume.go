@@ -2,8 +2,12 @@ package listener
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+
+	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/cursor"
 )
@@ -81,14 +85,14 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	if err != nil {
 		return err
 	}
-	s.told = told{}
 	if found {
-		s.told.rows = []cursor.Row{left} // should it crash again before more has been told
+		s.told.forgetAbove(left.Xid)
 		s.cursor = s.cursor.Clamp(left, s.epoch)
 		s.Logger.Warn("the server has taken back rows that were told", "last_that_stands", left.ID)
-		s.Deliver(Batch{Cursor: s.cursor, Clamp: &left})
+		s.Deliver(Batch{Cursor: s.cursor, Clamp: &left, Warming: s.warming})
 		return nil
 	}
+	s.told = told{}
 	now, err := s.now(ctx, db)
 	if err != nil {
 		return err
@@ -125,37 +129,35 @@ func (t *told) add(rows []Row) {
 	}
 }
 
+// forgetAbove keeps of them, as the next crash may take back more, those of transactions up to xid.
+func (t *told) forgetAbove(xid uint64) {
+	oldestFirst := slices.Concat(t.rows[t.next:], t.rows[:t.next])
+	t.rows = slices.DeleteFunc(oldestFirst, func(row cursor.Row) bool { return row.Xid > xid })
+	t.next = 0
+}
+
 // standing is the highest of them that is still there.
 func (t *told) standing(ctx context.Context, db querier) (row cursor.Row, found bool, err error) {
 	xids, ids, tags := make([]uint64, len(t.rows)), make([]int64, len(t.rows)), make([]string, len(t.rows))
 	for i, row := range t.rows {
 		xids[i], ids[i], tags[i] = row.Xid, row.ID, row.Tag.String()
 	}
-	const query = `SELECT n.xid::text, n.id FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) told (xid, id, tag),
+	const query = `SELECT n.xid::text, n.id, told.tag FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) told (xid, id, tag),
 		LATERAL (SELECT xid, id, created_at FROM rowcast.notifications n WHERE n.xid = told.xid AND n.id = told.id OFFSET 0) n
-		WHERE rowcast.anchor_tag(n.id, n.created_at) = told.tag ORDER BY n.xid DESC LIMIT 1`
-	result, err := db.Query(ctx, query, formatXids(xids), ids, tags)
+		WHERE rowcast.anchor_tag(n.id, n.created_at) = told.tag ORDER BY n.xid DESC, n.id DESC LIMIT 1`
+	var xid, tag string
+	err = db.QueryRow(ctx, query, formatXids(xids), ids, tags).Scan(&xid, &row.ID, &tag)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return row, false, nil
+	}
+	if err == nil {
+		row.Xid, err = strconv.ParseUint(xid, 10, 64)
+	}
+	if err == nil {
+		row.Tag, err = cursor.ParseTag(tag)
+	}
 	if err != nil {
 		return row, false, fmt.Errorf("look for what is left: %w", err)
 	}
-	defer result.Close()
-	for result.Next() {
-		var xid string
-		if err := result.Scan(&xid, &row.ID); err != nil {
-			return row, false, err
-		}
-		if row.Xid, err = strconv.ParseUint(xid, 10, 64); err != nil {
-			return row, false, err
-		}
-		found = true
-	}
-	if err := result.Err(); err != nil || !found {
-		return row, false, err
-	}
-	for _, r := range t.rows {
-		if r.Xid == row.Xid && r.ID == row.ID {
-			return r, true, nil
-		}
-	}
-	return row, false, nil
+	return row, true, nil
 }

@@ -48,7 +48,7 @@ type Hub struct {
 	heard       time.Time     // when the last batch came
 	moved       chan struct{} // closed by the next batch
 	memory      memory
-	lost        *lost                               // the last time that the database took something back
+	epochs      epochs
 	streams     map[*subscriber]struct{}            // all of them
 	subscribers map[string]map[*subscriber]struct{} // those who are live, by recipient; all under ""
 	slots       [slots]map[*subscriber]struct{}     // those who are live, by the time of their heartbeat
@@ -101,15 +101,7 @@ func (h *Hub) Publish(b Batch) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.memory.of == nil || b.Reset != "" || b.Clamp != nil {
-		h.memory.begin(b.Cursor)
-	}
-	if b.Clamp != nil {
-		h.lost = &lost{h.cursor, *b.Clamp}
-	}
-	if b.Reset != "" {
-		h.sendTo("", resetNote(b.Reset, b.Cursor))
-	}
+	h.continueFrom(b)
 	for _, f := range frames {
 		h.memory.remember(f)
 		h.sendTo(f.recipient, f)
@@ -126,18 +118,19 @@ func (h *Hub) Publish(b Batch) {
 	h.moved = make(chan struct{})
 }
 
-// lost is what the database took back: of what had been told by then, all of higher transactions than that of row.
-type lost struct {
-	by  cursor.Cursor
-	row cursor.Row
-}
-
-// clamp is what is left of a cursor from before that, if all that it had seen had been told here: what other hubs told may stand.
-func (l *lost) clamp(c, now cursor.Cursor) (cursor.Cursor, bool) {
-	if l == nil || c.Epoch != l.by.Epoch || !l.by.Covers(c) {
-		return c, false
+// continueFrom prepares for a batch that may not simply continue the one before.
+func (h *Hub) continueFrom(b Batch) {
+	begins := h.memory.of == nil
+	if begins || b.Reset != "" || b.Clamp != nil {
+		h.memory.begin(b.Cursor)
 	}
-	return c.Clamp(l.row, now.Epoch), true
+	switch {
+	case b.Reset != "":
+		h.epochs = nil
+		h.sendTo("", resetNote(b.Reset, b.Cursor))
+	case !begins && b.Cursor.Epoch != h.cursor.Epoch:
+		h.epochs.end(ending{h.cursor, b.Clamp, b.Cursor.Epoch})
+	}
 }
 
 // Send sends a message to those who are there.
