@@ -189,7 +189,7 @@ func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	return cursor.ParseTag(tag)
 }
 
-// anchorStands tells whether the row by which the cursor is checked is still there, and thus all that the cursor claims.
+// anchorStands tells whether the row by which the cursor is checked is still there.
 func anchorStands(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
 	const find = `SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2
 		UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3`

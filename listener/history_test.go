@@ -18,15 +18,31 @@ func takeBack(t *testing.T, conn *pgx.Conn, data ...string) {
 		WHERE datname = current_database() AND application_name LIKE 'rowcast%'`)
 }
 
-// recovered waits for a batch that says what is left, and returns the id of the last row that stands.
-func (r *reader) recovered(t *testing.T) int64 {
+// wantLeft waits for the batch that says what is left, which must be up to the row of that id.
+func (r *reader) wantLeft(t *testing.T, want int64) {
+	t.Helper()
+	switch b := r.recovered(t); {
+	case b.Reset != "":
+		t.Error("reset, though told rows are left")
+	case b.Clamp.ID != want:
+		t.Errorf("row %d is left, want %d", b.Clamp.ID, want)
+	}
+}
+
+// wantNothingLeft waits for the batch that says that there is nothing to go on from.
+func (r *reader) wantNothingLeft(t *testing.T) {
+	t.Helper()
+	if b := r.recovered(t); b.Reset != listener.ResetHistory {
+		t.Errorf("got reset %q and clamp %v, want reset %q", b.Reset, b.Clamp, listener.ResetHistory)
+	}
+}
+
+// recovered waits for a batch that does not continue the one before.
+func (r *reader) recovered(t *testing.T) listener.Batch {
 	t.Helper()
 	for {
-		switch b := r.next(t); {
-		case b.Reset != "":
-			t.Fatal("reset, though told rows are left")
-		case b.Clamp != nil:
-			return b.Clamp.ID
+		if b := r.next(t); b.Reset != "" || b.Clamp != nil {
+			return b
 		}
 	}
 }
@@ -42,24 +58,37 @@ func TestSeveralCrashes(t *testing.T) {
 	}
 	rows := r.rows(t, 4)
 	takeBack(t, conn, "3", "4")
-	if got := r.recovered(t); got != rows[1].ID {
-		t.Errorf("row %d is left, want %d", got, rows[1].ID)
-	}
+	r.wantLeft(t, rows[1].ID)
 	takeBack(t, conn, "2")
-	if got := r.recovered(t); got != rows[0].ID {
-		t.Errorf("row %d is left, want %d", got, rows[0].ID)
-	}
+	r.wantLeft(t, rows[0].ID)
 	insert(t, conn, "5")
 	wantData(t, r.rows(t, 1), `"5"`)
-	takeBack(t, conn, "1", "5")
-	for {
-		if b := r.next(t); b.Clamp != nil {
-			t.Fatalf("goes on from row %d, though none is left", b.Clamp.ID)
-		} else if b.Reset != "" {
-			if b.Reset != listener.ResetHistory {
-				t.Errorf("got %s", b.Reset)
-			}
-			break
-		}
-	}
+	takeBack(t, conn, "1", "5") // all that there ever was
+	r.wantLeft(t, 0)
+	insert(t, conn, "6")
+	wantData(t, r.rows(t, 1), `"6"`)
+}
+
+// Of what was there before the listener began it knows only the last row. It does not go back behind that, or would tell again
+// what may stand.
+func TestGoesNotBackBehindItsBeginning(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	open, conn := connect(t, dsn), connect(t, dsn)
+	exec(t, open, "BEGIN")
+	insert(t, open, "in flight")
+	insert(t, conn, "before")
+	before := one[int64](t, conn, "SELECT id FROM rowcast.notifications")
+	r := listen(t, dsn)
+	exec(t, open, "COMMIT")
+	insert(t, conn, "1")
+	r.rows(t, 2)
+	takeBack(t, conn, "1")
+	r.wantLeft(t, before)
+	insert(t, conn, "2")
+	wantData(t, r.rows(t, 1), `"2"`)
+	takeBack(t, conn, "before", "2")
+	r.wantNothingLeft(t)
+	insert(t, conn, "3")
+	wantData(t, r.rows(t, 1), `"3"`)
 }

@@ -70,3 +70,20 @@ func TestResetEndsTheChainOfEpochs(t *testing.T) {
 	f.hub.Publish(stream.Batch{Cursor: f.now, Reset: "history"})
 	wantReset(resume(t, f.site, before, "alice"), "before the reset", "history", f.now.String())
 }
+
+// In a new epoch rows may be gone that the hub still remembers, even where no cursor has to be clamped: they are not told again.
+func TestMemoryIsForgottenWithItsEpoch(t *testing.T) {
+	t.Parallel()
+	f := afterCrashes(t)
+	before := f.now.String()
+	f.tell("alice", "message", "gone, perhaps")
+	f.recover(nil)
+	between := f.now.String()
+	f.tell("alice", "message", "2")
+	wantRest(t, f.site, between, "2")
+	if got := f.hub.Stats.Pages.Load(); got != 0 {
+		t.Errorf("%d pages were read for what came in this epoch", got)
+	}
+	resume(t, f.site, before, "alice").hello()
+	eventually(t, "the table is read", func() bool { return f.hub.Stats.Pages.Load() > 0 })
+}

@@ -120,16 +120,21 @@ func (h *Hub) Publish(b Batch) {
 
 // continueFrom prepares for a batch that may not simply continue the one before.
 func (h *Hub) continueFrom(b Batch) {
-	begins := h.memory.of == nil
-	if begins || b.Reset != "" || b.Clamp != nil {
-		h.memory.begin(b.Cursor)
-	}
+	before := h.cursor
 	switch {
+	case h.memory.of == nil:
+		h.memory.begin(b.Cursor)
 	case b.Reset != "":
+		h.memory.begin(b.Cursor)
 		h.epochs = nil
 		h.sendTo("", resetNote(b.Reset, b.Cursor))
-	case !begins && b.Cursor.Epoch != h.cursor.Epoch:
-		h.epochs.end(ending{h.cursor, b.Clamp, b.Cursor.Epoch})
+	case b.Cursor.Epoch != before.Epoch:
+		// Even where nothing that a cursor claims will be drawn again, rows may be gone that are remembered.
+		h.epochs.end(ending{before, b.Clamp, b.Cursor.Epoch})
+		if b.Clamp != nil {
+			before = b.Cursor
+		}
+		h.memory.begin(before)
 	}
 }
 
