@@ -30,15 +30,15 @@ func silentHost(t *testing.T) (port string) {
 func TestSilentHostIsPassedOver(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	real, err := pgx.ParseConfig(dsn)
+	primary, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	query := url.Values{
-		"host": {"127.0.0.1," + real.Host}, "port": {fmt.Sprintf("%s,%d", silentHost(t), real.Port)},
+		"host": {"127.0.0.1," + primary.Host}, "port": {fmt.Sprintf("%s,%d", silentHost(t), primary.Port)},
 		"target_session_attrs": {"read-write"}, "sslmode": {"disable"},
 	}
-	either := "postgres://" + real.User + "@/" + real.Database + "?" + query.Encode()
+	either := "postgres://" + primary.User + "@/" + primary.Database + "?" + query.Encode()
 	l := newListener(t, either)
 	l.Timeout = time.Second
 	if err := l.Preflight(t.Context()); err != nil {

@@ -104,6 +104,21 @@ func killAll(t *testing.T, server *cluster.Cluster, _ int) {
 	}
 }
 
+// cleanRestart takes nothing back, and the epoch goes on.
+func cleanRestart(t *testing.T) *disaster {
+	t.Helper()
+	server := migrated(t)
+	return &disaster{dsn: server.DSN("postgres"), strike: func(t *testing.T) {
+		before := epochToken(t, server.DSN("postgres"))
+		if err := server.Restart(t.Context(), cluster.Fast); err != nil {
+			t.Fatal(err)
+		}
+		if now := epochToken(t, server.DSN("postgres")); now != before {
+			t.Errorf("the epoch's token is %s, was %s", now, before)
+		}
+	}}
+}
+
 // away is in the place of a server's epoch when there is no answer.
 const away = "away"
 
