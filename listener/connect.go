@@ -75,14 +75,15 @@ func (l *Listener) connConfig(purpose string) *pgx.ConnConfig {
 	return config
 }
 
-// connect opens a session with our settings that is ours alone; with PollOnly a mere connection.
+// connect opens a session with our settings that is ours alone; with PollOnly a mere connection. Of several hosts each has its own
+// time to answer: the first may be a primary that died without a word.
 func (l *Listener) connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
-	defer cancel()
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(ctx, config) // config.ConnectTimeout is a host's
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+	defer cancel()
 	if !l.PollOnly {
 		err = prepare(ctx, conn)
 	}
@@ -188,7 +189,7 @@ func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	return cursor.ParseTag(tag)
 }
 
-// anchorStands tells whether the row by which the cursor is checked is still there, and thus all that the cursor claims.
+// anchorStands tells whether the row by which the cursor is checked is still there.
 func anchorStands(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
 	const find = `SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2
 		UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3`
@@ -207,13 +208,13 @@ func anchorStands(ctx context.Context, db querier, c cursor.Cursor) (bool, error
 // kept it from connecting.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
-	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
-	defer cancel()
 	conn, err := l.connect(ctx, l.connConfig("preflight"))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close(ctx) }()
+	defer closeNow(conn)
+	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+	defer cancel()
 	if err := sql.Check(ctx, conn); err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ func distinct(recipients []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(recipients)))
 }
 
-// Stands tells whether a cursor of another epoch still holds in that of now: whether what it claims has survived.
+// Stands tells whether a cursor of another epoch still holds in that of now: whether the row in which it is anchored has survived.
 func (r *Replayer) Stands(ctx context.Context, c, now cursor.Cursor) (stands bool, err error) {
 	err = r.with(ctx, now.Epoch, func(ctx context.Context, db querier) error {
 		stands, err = anchorStands(ctx, db, c)

@@ -2,8 +2,12 @@ package listener
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+
+	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/cursor"
 )
@@ -43,6 +47,7 @@ func (s *session) start(ctx context.Context, db querier) error {
 		s.warming = true
 	}
 	s.cursor, s.begun = now, true
+	s.told.begin(now)
 	s.Deliver(Batch{Cursor: now, Warming: s.warming})
 	return nil
 }
@@ -81,18 +86,18 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	if err != nil {
 		return err
 	}
-	s.told = told{}
 	if found {
-		s.told.rows = []cursor.Row{left} // should it crash again before more has been told
+		s.told.forgetAbove(left.Xid)
 		s.cursor = s.cursor.Clamp(left, s.epoch)
 		s.Logger.Warn("the server has taken back rows that were told", "last_that_stands", left.ID)
-		s.Deliver(Batch{Cursor: s.cursor, Clamp: &left})
+		s.Deliver(Batch{Cursor: s.cursor, Clamp: &left, Warming: s.warming})
 		return nil
 	}
 	now, err := s.now(ctx, db)
 	if err != nil {
 		return err
 	}
+	s.told.begin(now)
 	s.Logger.Warn("the server has taken back rows that were told, and none is left that is remembered: every stream is reset")
 	s.cursor = now
 	s.Deliver(Batch{Cursor: now, Reset: ResetHistory})
@@ -106,10 +111,18 @@ const ResetHistory = "history"
 type told struct {
 	rows []cursor.Row
 	next int // when it is full, the oldest
+
+	// Above floor the cursor claims nothing that is not in rows.
+	floor uint64
 }
 
 // remembered is how many: more than can be lost with asynchronous commits, and as much as a standby may lag in a second.
 const remembered = 1 << 14
+
+// begin forgets all but what the cursor is anchored in: of what was before that, nothing is known.
+func (t *told) begin(c cursor.Cursor) {
+	*t = told{rows: []cursor.Row{{Xid: c.AnchorXid(), ID: c.Anchor.ID, Tag: c.Anchor.Tag}}, floor: c.AnchorXid()}
+}
 
 func (t *told) add(rows []Row) {
 	for i, row := range rows {
@@ -120,42 +133,44 @@ func (t *told) add(rows []Row) {
 			t.rows = append(t.rows, row.Row)
 			continue
 		}
+		t.floor = max(t.floor, t.rows[t.next].Xid)
 		t.rows[t.next] = row.Row
 		t.next = (t.next + 1) % remembered
 	}
 }
 
-// standing is the highest of them that is still there.
+// forgetAbove keeps of them, as the next crash may take back more, those of transactions up to xid.
+func (t *told) forgetAbove(xid uint64) {
+	oldestFirst := slices.Concat(t.rows[t.next:], t.rows[:t.next])
+	t.rows = slices.DeleteFunc(oldestFirst, func(row cursor.Row) bool { return row.Xid > xid })
+	t.next = 0
+}
+
+// standing is the highest of them that is still there, if there is none above it that might be, too: the anchor of a cursor that
+// has seen no row is the database.
 func (t *told) standing(ctx context.Context, db querier) (row cursor.Row, found bool, err error) {
 	xids, ids, tags := make([]uint64, len(t.rows)), make([]int64, len(t.rows)), make([]string, len(t.rows))
 	for i, row := range t.rows {
 		xids[i], ids[i], tags[i] = row.Xid, row.ID, row.Tag.String()
 	}
-	const query = `SELECT n.xid::text, n.id FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) told (xid, id, tag),
-		LATERAL (SELECT xid, id, created_at FROM rowcast.notifications n WHERE n.xid = told.xid AND n.id = told.id OFFSET 0) n
-		WHERE rowcast.anchor_tag(n.id, n.created_at) = told.tag ORDER BY n.xid DESC LIMIT 1`
-	result, err := db.Query(ctx, query, formatXids(xids), ids, tags)
+	const query = `SELECT told.xid::text, told.id, told.tag FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) told (xid, id, tag)
+		LEFT JOIN LATERAL (SELECT id, created_at FROM rowcast.notifications n WHERE n.xid = told.xid AND n.id = told.id OFFSET 0) n ON true
+		WHERE told.xid >= $4::text::xid8 AND told.tag =
+			CASE WHEN told.xid >= $5::text::xid8 THEN rowcast.anchor_tag(n.id, n.created_at) ELSE rowcast.database_tag() END
+		ORDER BY told.xid DESC, told.id DESC LIMIT 1`
+	var xid, tag string
+	err = db.QueryRow(ctx, query, formatXids(xids), ids, tags, strconv.FormatUint(t.floor, 10), strconv.Itoa(cursor.First)).Scan(&xid, &row.ID, &tag)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return row, false, nil
+	}
+	if err == nil {
+		row.Xid, err = strconv.ParseUint(xid, 10, 64)
+	}
+	if err == nil {
+		row.Tag, err = cursor.ParseTag(tag)
+	}
 	if err != nil {
 		return row, false, fmt.Errorf("look for what is left: %w", err)
 	}
-	defer result.Close()
-	for result.Next() {
-		var xid string
-		if err := result.Scan(&xid, &row.ID); err != nil {
-			return row, false, err
-		}
-		if row.Xid, err = strconv.ParseUint(xid, 10, 64); err != nil {
-			return row, false, err
-		}
-		found = true
-	}
-	if err := result.Err(); err != nil || !found {
-		return row, false, err
-	}
-	for _, r := range t.rows {
-		if r.Xid == row.Xid && r.ID == row.ID {
-			return r, true, nil
-		}
-	}
-	return row, false, nil
+	return row, true, nil
 }

@@ -55,7 +55,7 @@ type Source interface {
 	// to a client that comes from there. next is the client's cursor after it: to itself if there is nothing more.
 	Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (events []Event, next cursor.Cursor, horizon uint64, err error)
 
-	// Stands tells whether c, of an earlier epoch than now, still holds: whether all that it claims to have seen has survived.
+	// Stands tells whether c, of an earlier epoch than now, still holds: whether none of the numbers that it claims is drawn again.
 	Stands(ctx context.Context, c, now cursor.Cursor) (bool, error)
 }
 

@@ -29,3 +29,6 @@ func (m *Memory) Remembered() (frames, bytes int) { return len(m.m.all.frames), 
 
 // From is the cursor from which memory is complete.
 func (m *Memory) From() cursor.Cursor { return m.m.from }
+
+// RememberedEpochs is how many endings of epochs a hub remembers.
+const RememberedEpochs = rememberedEpochs

@@ -50,7 +50,7 @@ type Hub struct {
 	heard    time.Time     // when the last batch came
 	moved    chan struct{} // closed by the next batch
 	memory   memory
-	lost     *lost // the last time that the database took something back
+	epochs   epochs
 	roster   roster
 	tick     uint64
 
@@ -100,15 +100,7 @@ func (h *Hub) Publish(b Batch) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.memory.of == nil || b.Reset != "" || b.Clamp != nil {
-		h.memory.begin(b.Cursor)
-	}
-	if b.Clamp != nil {
-		h.lost = &lost{h.cursor, *b.Clamp}
-	}
-	if b.Reset != "" {
-		h.sendTo("", runOf(resetNote(b.Reset, b.Cursor)))
-	}
+	h.continueFrom(b)
 	for r := range runs(frames) {
 		h.sendTo(r.frames[0].recipient, r)
 	}
@@ -127,18 +119,24 @@ func (h *Hub) Publish(b Batch) {
 	h.moved = make(chan struct{})
 }
 
-// lost is what the database took back: of what had been told by then, all of higher transactions than that of row.
-type lost struct {
-	by  cursor.Cursor
-	row cursor.Row
-}
-
-// clamp is what is left of a cursor from before that, if all that it had seen had been told here: what other hubs told may stand.
-func (l *lost) clamp(c, now cursor.Cursor) (cursor.Cursor, bool) {
-	if l == nil || c.Epoch != l.by.Epoch || !l.by.Covers(c) {
-		return c, false
+// continueFrom prepares for a batch that may not simply continue the one before.
+func (h *Hub) continueFrom(b Batch) {
+	before := h.cursor
+	switch {
+	case h.memory.of == nil:
+		h.memory.begin(b.Cursor)
+	case b.Reset != "":
+		h.memory.begin(b.Cursor)
+		h.epochs = nil
+		h.sendTo("", runOf(resetNote(b.Reset, b.Cursor)))
+	case b.Cursor.Epoch != before.Epoch:
+		// Even where nothing that a cursor claims will be drawn again, rows may be gone that are remembered.
+		h.epochs.end(ending{before, b.Clamp, b.Cursor.Epoch})
+		if b.Clamp != nil {
+			before = b.Cursor
+		}
+		h.memory.begin(before)
 	}
-	return c.Clamp(l.row, now.Epoch), true
 }
 
 // Send sends a message to those who are there.

@@ -108,11 +108,11 @@ func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	return cursor.Cursor{}, 0
 }
 
-// taken is what the database has last taken back.
-func (j *joining) taken() *lost {
+// forward is what is left of a cursor of an earlier epoch, if that is remembered.
+func (j *joining) forward(c cursor.Cursor) (cursor.Cursor, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.lost
+	return j.epochs.forward(c)
 }
 
 // until waits, with comments for a heartbeat.
@@ -177,7 +177,7 @@ func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
 			}
 			if stands {
 				c.Epoch = now.Epoch
-			} else if c, stands = j.taken().clamp(c, now); !stands {
+			} else if c, stands = j.forward(c); !stands {
 				return now, resetHistory
 			}
 			continue

@@ -1,14 +1,11 @@
 package main_test
 
 import (
-	"context"
 	"encoding/json"
 	"net"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"rowcast/sql/cluster"
 	"rowcast/sql/dbtest"
 )
 
@@ -91,7 +88,7 @@ func TestServeDoesNotStart(t *testing.T) {
 
 func TestServeDoesNotStartOnAStandby(t *testing.T) {
 	t.Parallel()
-	dsn := standby(t)
+	dsn := dbtest.Standby(t, dbtest.Cluster(t)).DSN("postgres")
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", dsn)
 	want := "rowcast: the database is a standby: connect to the primary (target_session_attrs=read-write)\n"
 	if code != 1 || stderr != want {
@@ -101,22 +98,6 @@ func TestServeDoesNotStartOnAStandby(t *testing.T) {
 	if want := "fail  primary       this is a standby, "; code != 1 || !strings.Contains(out, want) {
 		t.Errorf("doctor: got %d, %s, want 1, %q", code, out, want)
 	}
-}
-
-// standby is the connection string of a hot standby.
-func standby(t *testing.T) string {
-	t.Helper()
-	primary := dbtest.Cluster(t)
-	follower := &cluster.Cluster{Dir: filepath.Join(newHome(t), "standby"), Primary: primary, Settings: primary.Settings}
-	if err := follower.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := follower.Stop(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	return follower.DSN("postgres")
 }
 
 func TestServeSaysInJSONWhyItDoesNotStart(t *testing.T) {

@@ -31,7 +31,8 @@ type Cursor struct {
 }
 
 // An Anchor is a row of the highest transaction that a cursor claims ([Cursor.AnchorXid]). As long as it stands, that
-// transaction's commit has survived, and as recovery goes by prefix, so has everything else that the cursor claims.
+// transaction's commit has survived, and no server that knows of it draws a number again that the cursor claims. Lower ones that
+// were committed later may be gone all the same.
 type Anchor struct {
 	ID  int64 // 0 if the cursor has seen no row; the tag is then that of the database
 	Tag Tag

@@ -14,6 +14,7 @@ type client struct {
 	last       string // the id
 	stream     *stream
 
+	asleep   int          // turns that it still lets pass
 	baseline map[int]bool // what had been seen before its first id, by serial; nil before that
 	told     []*row       // since then
 }
@@ -44,6 +45,13 @@ func (w *world) newClient() *client {
 	}
 	w.clients = append(w.clients, c)
 	return c
+}
+
+// carry takes a client's cursor along as another client's, to come back with it at any time.
+func (w *world) carry(c *client) {
+	w.clients = append(w.clients, &client{
+		world: w, recipients: c.recipients, last: c.last, asleep: w.IntN(80), baseline: c.baseline, told: slices.Clone(c.told),
+	})
 }
 
 func (c *client) concerns(r *row) bool { return slices.Contains(c.recipients, r.recipient) }
@@ -83,12 +91,11 @@ func (c *client) connect(h *hub) {
 	s := &stream{hub: h, client: c}
 	c.stream, h.streams = s, append(h.streams, s)
 	at, err := cursor.Parse(c.last)
-	if err != nil || at.Epoch != c.db.epoch && !c.db.stands(at) {
+	if err != nil {
 		s.hello()
-		return
+	} else if s.judge(at) {
+		s.owe(s.at, nil)
 	}
-	s.at = at
-	s.owe(at, nil)
 }
 
 func (s *stream) close() {
@@ -121,6 +128,9 @@ func (s *stream) hello() {
 // join does one step towards being registered: this hub catches up with a client that comes from a faster one; then what is
 // not in memory is read from the table, page by page; from memory follows the rest, at a moment at which nothing is half told.
 func (s *stream) join() {
+	if s.at.Epoch != s.db.epoch && !s.judge(s.at) { // a crash has come since the last step
+		return
+	}
 	if s.omit != clientAhead && !s.hub.at.Covers(s.at) {
 		if s.catchUp(); !s.hub.at.Covers(s.at) {
 			s.hello()

@@ -37,6 +37,12 @@ const (
 	pageGap           corner = "a page's cursor misses what began between its snapshot and its own transaction"
 	claimsWhatWasRead corner = "a hub's cursor claims no transaction beyond the last one read"
 	anchorChecked     corner = "a cursor of another epoch holds only if its anchor stands"
+	epochBegins       corner = "a crash begins another epoch"
+	clamped           corner = "what is left of a cursor claims nothing that was taken back"
+	everyCrash        corner = "what a client has seen is clamped for every crash since"
+	floor             corner = "nothing is clamped to below what may have been told and is not remembered"
+	memoryEnds        corner = "what is remembered of rows is forgotten at a new epoch"
+	onlyWhatItTold    corner = "a hub clamps no cursor of a client that has seen more than it told"
 )
 
 // TestCorners leaves out one rule at a time and expects that rows are lost or repeated: where that goes unnoticed, the other
@@ -51,7 +57,9 @@ func TestCorners(t *testing.T) {
 		t.Run(string(omit), func(t *testing.T) { t.Parallel(); leaveOut(t, plan{omit: omit}) })
 	}
 	t.Run(string(claimsWhatWasRead), func(t *testing.T) { t.Parallel(); leaveOut(t, plan{omit: claimsWhatWasRead, crashes: 2}) })
-	t.Run(string(anchorChecked), func(t *testing.T) { t.Parallel(); leaveOut(t, plan{omit: anchorChecked, crashes: 2, lost: 3}) })
+	for _, omit := range []corner{anchorChecked, epochBegins, clamped, everyCrash, floor, memoryEnds, onlyWhatItTold} {
+		t.Run(string(omit), func(t *testing.T) { t.Parallel(); leaveOut(t, plan{omit: omit, crashes: 4, lost: 3}) })
+	}
 }
 
 // leaveOut plays the same histories whenever it is run.

@@ -25,7 +25,7 @@ type database struct {
 	table    []*row         // what is committed, by xid and id
 	epoch    cursor.Tag
 	inserted int                 // rows, committed or not
-	ever     map[cursor.Row]bool // what has once been committed
+	ever     map[cursor.Row]*row // what has once been committed
 	peak     uint64              // the highest xid drawn
 	again    int                 // how many were drawn for a second time, after a crash
 }
@@ -72,7 +72,7 @@ func newDatabase(rng *rand.Rand, omit corner) *database {
 	first := uint64(cursor.First + rng.IntN(3)*rng.IntN(1000))
 	return &database{
 		Rand: rng, omit: omit, nextXid: first, highest: first - 1, nextID: 1 + rng.Int64N(100),
-		epoch: cursor.Tag(rng.Uint32()), ever: map[cursor.Row]bool{},
+		epoch: cursor.Tag(rng.Uint32()), ever: map[cursor.Row]*row{},
 	}
 }
 
@@ -150,7 +150,7 @@ func (d *database) end(t *transaction, commit bool) {
 		d.table = append(d.table, t.rows...)
 		slices.SortFunc(d.table, func(a, b *row) int { return a.Compare(b.Row) })
 		for _, r := range t.rows {
-			d.ever[r.Row] = true
+			d.ever[r.Row] = r
 		}
 	}
 }
@@ -249,7 +249,9 @@ func (d *database) crash(lost int) {
 	}
 	d.nextXid -= d.Uint64N(d.nextXid - next + 1)
 	d.nextID -= d.Int64N(d.nextID - nextID + 1)
-	d.highest, d.epoch = d.nextXid-1, cursor.Tag(d.Uint32())
+	if d.highest = d.nextXid - 1; d.omit != epochBegins {
+		d.epoch = cursor.Tag(d.Uint32())
+	}
 }
 
 // anchor is the row that a cursor says it is anchored in.
@@ -259,7 +261,12 @@ func anchor(c cursor.Cursor) cursor.Row {
 
 // anchored tells whether the cursor's anchor is, or was, a row of exactly the transaction that it should be of.
 func (d *database) anchored(c cursor.Cursor) bool {
-	return d.ever[anchor(c)] || c.Xmax == cursor.First && c.Anchor == beginning.Anchor
+	return d.ever[anchor(c)] != nil || c.Xmax == cursor.First && c.Anchor == beginning.Anchor
+}
+
+// holds tells whether the table has a row; that of the beginning it has always.
+func (d *database) holds(told cursor.Row) bool {
+	return told.ID == 0 || slices.ContainsFunc(d.table, func(r *row) bool { return r.Row == told })
 }
 
 // stands tells whether it still is, which a cursor of another epoch must show.
@@ -270,4 +277,10 @@ func (d *database) stands(c cursor.Cursor) bool {
 	return slices.ContainsFunc(d.table, func(r *row) bool {
 		return r.Row == anchor(c) || d.omit == claimsWhatWasRead && r.ID == c.Anchor.ID && r.Tag == c.Anchor.Tag
 	})
+}
+
+// tookBack tells whether the row in which a cursor is anchored was committed, and lost in a crash.
+func (d *database) tookBack(c cursor.Cursor) bool {
+	r := d.ever[anchor(c)]
+	return r != nil && r.of.takenBack
 }

@@ -26,6 +26,18 @@ type hub struct {
 	memory  int           // how many they may be
 	start   cursor.Cursor // what the window's first row came after
 	streams []*stream
+
+	tellings []cursor.Row // the last rows told since it began, and the one from which it did
+	tellable int          // how many they may be
+	floor    uint64       // above it the cursor claims no transaction that is not in tellings
+	epochs   []ending
+}
+
+// An ending of an epoch is what became then of what a hub had told.
+type ending struct {
+	by   cursor.Cursor
+	left *cursor.Row // all told of higher transactions was taken back; nil: nothing that a cursor claims was
+	next cursor.Tag
 }
 
 // event is a row as all live streams get it, and as memory keeps it.
@@ -35,18 +47,28 @@ type event struct {
 }
 
 func (w *world) newHub(lag, page int) *hub {
-	h := &hub{world: w, page: page, memory: w.IntN(25), lag: lag}
+	h := &hub{world: w, page: page, memory: w.IntN(25), lag: lag, tellable: 1000}
+	if !w.alone {
+		h.tellable = 2 + w.IntN(30)
+	}
 	h.boot()
 	return h
 }
 
-// boot starts with an empty memory at the present snapshot.
+// boot is being killed and started again.
 func (h *hub) boot() {
 	for len(h.streams) > 0 {
 		h.streams[0].close()
 	}
+	h.begin()
+}
+
+// begin starts with an empty memory at the present snapshot.
+func (h *hub) begin() {
 	h.at, h.told = h.db.start(h.db.snapshot())
 	h.live, h.start, h.window, h.more, h.half = h.at, h.at, nil, false, false
+	h.tellings, h.floor, h.epochs = []cursor.Row{anchor(h.at)}, h.at.AnchorXid(), nil
+	h.begun++
 }
 
 // work reads a page: the next one of a batch, or the first of a new one.
@@ -131,6 +153,7 @@ func (h *hub) reached() cursor.Cursor {
 // deliver sends an event to the live streams that it concerns, and remembers it.
 func (h *hub) deliver(e event) {
 	h.told[e.serial] = true
+	h.note(e.Row)
 	h.remember(e)
 	for _, s := range h.streams {
 		if s.registered && s.client.concerns(e.row) {
@@ -155,12 +178,5 @@ func (h *hub) beat(s *stream) {
 	}
 	if s.registered && len(s.owed) == 0 || h.omit == beatOwesNothing {
 		s.owed = slices.Insert(s.owed, 0, frame{id: text(id)})
-	}
-}
-
-// reopen is what a hub does at a new epoch, before it fetches again: go on if its anchor stands, else begin anew.
-func (h *hub) reopen() {
-	if h.more || !h.db.stands(h.at) {
-		h.boot()
 	}
 }

@@ -19,6 +19,7 @@ type world struct {
 	clients  []*client
 	findings []finding
 	resets   int
+	begun    int // times that hubs began, and remembered nothing
 }
 
 // formula is how the cursors along a batch are computed.
@@ -38,7 +39,8 @@ func (w *world) report(what string, c *client) {
 type plan struct {
 	omit    corner
 	crashes int
-	lost    int // how many of the last commits each crash may take back
+	lost    int  // how many of the last commits each crash may take back
+	alone   bool // there is one hub that never ends, and no page
 }
 
 // play lets a history happen, and judges it.
@@ -48,7 +50,10 @@ func play(seed uint64, p plan) *world {
 	for range 15 {
 		w.db.step() // what was before the hubs came
 	}
-	w.hubs = []*hub{w.newHub(85, 1+rng.IntN(2)), w.newHub(rng.IntN(85), 1+rng.IntN(5)), w.newHub(0, 1+rng.IntN(3))}
+	w.hubs = []*hub{w.newHub(0, 1+rng.IntN(3))}
+	if !p.alone {
+		w.hubs = append(w.hubs, w.newHub(85, 1+rng.IntN(2)), w.newHub(rng.IntN(85), 1+rng.IntN(5)))
+	}
 	for range 4 {
 		w.newClient()
 	}
@@ -71,19 +76,22 @@ func play(seed uint64, p plan) *world {
 func (w *world) step() {
 	switch w.IntN(6) {
 	case 0, 1:
-		if t := w.db.step(); t != nil && t.page != nil && t.committed {
+		if t := w.db.step(); t != nil && t.page != nil && t.committed && !w.alone {
 			w.openPage(t.page)
 		}
 	case 2:
 		h := w.hubs[w.IntN(len(w.hubs))]
-		if w.IntN(100) == 0 {
-			h.boot() // killed and started again
+		if w.IntN(100) == 0 && !w.alone {
+			h.boot()
 		}
 		if w.IntN(100) >= h.lag {
 			h.work()
 		}
 	default:
-		w.clients[w.IntN(len(w.clients))].act()
+		c := w.clients[w.IntN(len(w.clients))]
+		if c.act(); w.IntN(100) == 0 && len(w.clients) < 15 {
+			w.carry(c)
+		}
 	}
 }
 
@@ -96,6 +104,10 @@ func (w *world) openPage(p *page) {
 
 // act does something to a client's stream.
 func (c *client) act() {
+	if c.asleep > 0 {
+		c.asleep--
+		return
+	}
 	switch n := c.IntN(12); {
 	case c.stream == nil:
 		if n < 4 {
@@ -116,11 +128,6 @@ func (c *client) act() {
 func (w *world) crash(lost int) {
 	w.db.crash(min(lost, len(w.db.log)))
 	for _, h := range w.hubs {
-		for _, s := range append([]*stream(nil), h.streams...) {
-			if !s.registered {
-				s.close()
-			}
-		}
 		h.reopen()
 	}
 }

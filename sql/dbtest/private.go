@@ -49,6 +49,22 @@ func Cluster(t testing.TB) *cluster.Cluster {
 	if err != nil {
 		t.Fatalf("dbtest: no private PostgreSQL for the test: %v", err)
 	}
+	return startPrivate(t, c)
+}
+
+// Standby starts a hot standby of a private server that streams from it, for this test alone.
+func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
+	t.Helper()
+	c, err := private(t.Context())
+	if err != nil {
+		t.Fatalf("dbtest: no standby for the test: %v", err)
+	}
+	c.Primary = primary
+	return startPrivate(t, c)
+}
+
+func startPrivate(t testing.TB, c *cluster.Cluster) *cluster.Cluster {
+	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

@@ -1,0 +1,94 @@
+package listener_test
+
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// takeBack does to the table what a crash does: rows are gone, the epoch is over, and so are the hub's sessions.
+func takeBack(t *testing.T, conn *pgx.Conn, data ...string) {
+	t.Helper()
+	exec(t, conn, "DELETE FROM rowcast.notifications WHERE data #>> '{}' = ANY ($1)", data)
+	exec(t, conn, "TRUNCATE rowcast.epoch")
+	exec(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name LIKE 'rowcast%'`)
+}
+
+// wantLeft waits for the batch that says what is left, which must be up to the row of that id.
+func (r *reader) wantLeft(t *testing.T, want int64) {
+	t.Helper()
+	switch b := r.recovered(t); {
+	case b.Reset != "":
+		t.Error("reset, though told rows are left")
+	case b.Clamp.ID != want:
+		t.Errorf("row %d is left, want %d", b.Clamp.ID, want)
+	}
+}
+
+// wantNothingLeft waits for the batch that says that there is nothing to go on from.
+func (r *reader) wantNothingLeft(t *testing.T) {
+	t.Helper()
+	if b := r.recovered(t); b.Reset != listener.ResetHistory {
+		t.Errorf("got reset %q and clamp %v, want reset %q", b.Reset, b.Clamp, listener.ResetHistory)
+	}
+}
+
+// recovered waits for a batch that does not continue the one before.
+func (r *reader) recovered(t *testing.T) listener.Batch {
+	t.Helper()
+	for {
+		if b := r.next(t); b.Reset != "" || b.Clamp != nil {
+			return b
+		}
+	}
+}
+
+// Each crash may take back more than the one before, also when nothing has been told in between.
+func TestSeveralCrashes(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	r := listen(t, dsn)
+	for _, data := range []string{"1", "2", "3", "4"} {
+		insert(t, conn, data)
+	}
+	rows := r.rows(t, 4)
+	takeBack(t, conn, "3", "4")
+	r.wantLeft(t, rows[1].ID)
+	takeBack(t, conn, "2")
+	r.wantLeft(t, rows[0].ID)
+	insert(t, conn, "5")
+	wantData(t, r.rows(t, 1), `"5"`)
+	takeBack(t, conn, "1", "5") // all that there ever was
+	r.wantLeft(t, 0)
+	insert(t, conn, "6")
+	wantData(t, r.rows(t, 1), `"6"`)
+}
+
+// Of what was there before the listener began it knows only the last row. It does not go back behind that, or would tell again
+// what may stand.
+func TestGoesNotBackBehindItsBeginning(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	open, conn := connect(t, dsn), connect(t, dsn)
+	exec(t, open, "BEGIN")
+	insert(t, open, "in flight")
+	insert(t, conn, "before")
+	before := one[int64](t, conn, "SELECT id FROM rowcast.notifications")
+	r := listen(t, dsn)
+	exec(t, open, "COMMIT")
+	insert(t, conn, "1")
+	r.rows(t, 2)
+	takeBack(t, conn, "1")
+	r.wantLeft(t, before)
+	insert(t, conn, "2")
+	wantData(t, r.rows(t, 1), `"2"`)
+	takeBack(t, conn, "before", "2")
+	r.wantNothingLeft(t)
+	insert(t, conn, "3")
+	wantData(t, r.rows(t, 1), `"3"`)
+}

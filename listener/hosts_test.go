@@ -1,0 +1,60 @@
+package listener_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// silentHost is a server that takes connections and says nothing, like one whose machine is frozen.
+func silentHost(t *testing.T) (port string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	_, port, _ = net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// Of several hosts each has its own time to answer: a silent one does not use up that of the primary behind it.
+func TestSilentHostIsPassedOver(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	primary, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := url.Values{
+		"host": {"127.0.0.1," + primary.Host}, "port": {fmt.Sprintf("%s,%d", silentHost(t), primary.Port)},
+		"target_session_attrs": {"read-write"}, "sslmode": {"disable"},
+	}
+	either := "postgres://" + primary.User + "@/" + primary.Database + "?" + query.Encode()
+	l := newListener(t, either)
+	l.Timeout = time.Second
+	if err := l.Preflight(t.Context()); err != nil {
+		t.Errorf("Preflight: %v", err)
+	}
+	r := listen(t, either, func(l *listener.Listener) { l.Timeout = time.Second })
+	insert(t, connect(t, dsn), "1")
+	wantData(t, r.rows(t, 1), `"1"`)
+	replayer, err := r.NewReplayer(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if stands, err := replayer.Stands(ctx, r.last.Cursor, r.last.Cursor); err != nil || !stands {
+		t.Errorf("a replay's connection: %t, %v", stands, err)
+	}
+}

@@ -1,0 +1,204 @@
+package stream_test
+
+import (
+	"context"
+	"net/url"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql"
+	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
+)
+
+// A disaster is what happens to a database, on servers of the test's own.
+type disaster struct {
+	dsn string
+	// hold makes what is committed from then on, without waiting for the disk, be taken back when it strikes.
+	hold func(t *testing.T)
+	// strike makes it happen, and returns when rows can be inserted again.
+	strike func(t *testing.T)
+}
+
+// disasters are those that can take something back.
+var disasters = map[string]func(*testing.T) *disaster{
+	"kill -9 of a backend":      func(t *testing.T) *disaster { return crash(t, killBackend) },
+	"kill -9 of the postmaster": func(t *testing.T) *disaster { return crash(t, killAll) },
+	"failover":                  failover,
+}
+
+// crash is that of a server: what has not left the buffers of its log is lost.
+func crash(t *testing.T, kill func(t *testing.T, server *cluster.Cluster, logWriter int)) *disaster {
+	t.Helper()
+	server := migrated(t)
+	db := connect(t, server.DSN("postgres"))
+	// These would write the log at any moment.
+	exec(t, db, "ALTER SYSTEM SET autovacuum = off")
+	exec(t, db, "ALTER SYSTEM SET bgwriter_lru_maxpages = 0")
+	exec(t, db, "SELECT pg_reload_conf()")
+	logWriter := 0
+	return &disaster{
+		dsn:  server.DSN("postgres"),
+		hold: func(t *testing.T) { logWriter = stopLogWriter(t, server.DSN("postgres")) },
+		strike: func(t *testing.T) {
+			kill(t, server, logWriter)
+			logWriter = 0
+		},
+	}
+}
+
+func migrated(t *testing.T) *cluster.Cluster {
+	t.Helper()
+	server := dbtest.Cluster(t)
+	if _, _, err := sql.Migrate(t.Context(), server.DSN("postgres")); err != nil {
+		t.Fatal(err)
+	}
+	return server
+}
+
+// stopLogWriter stops the process that writes to the disk what no commit waits for.
+func stopLogWriter(t *testing.T, dsn string) (pid int) {
+	t.Helper()
+	db := connect(t, dsn)
+	eventually(t, "the log writer runs", func() bool {
+		return db.QueryRow(t.Context(), "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'").Scan(&pid) == nil
+	})
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// killBackend kills one session's process. The postmaster ends all others and recovers; it is not started anew.
+func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
+	t.Helper()
+	db := connect(t, server.DSN("postgres"))
+	const started = "SELECT pg_postmaster_start_time()::text"
+	epoch, since := epochToken(t, server.DSN("postgres")), one[string](t, db, started)
+	if err := syscall.Kill(int(db.PgConn().PID()), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if logWriter != 0 { // stopped, it does not end when it is told to
+		if err := syscall.Kill(logWriter, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the server has recovered", func() bool {
+		now := epochToken(t, server.DSN("postgres"))
+		return now != away && now != epoch
+	})
+	if got := one[string](t, connect(t, server.DSN("postgres")), started); got != since {
+		t.Errorf("the postmaster was started at %s, want as before %s", got, since)
+	}
+}
+
+func killAll(t *testing.T, server *cluster.Cluster, _ int) {
+	t.Helper()
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cleanRestart takes nothing back, and the epoch goes on.
+func cleanRestart(t *testing.T) *disaster {
+	t.Helper()
+	server := migrated(t)
+	return &disaster{dsn: server.DSN("postgres"), strike: func(t *testing.T) {
+		before := epochToken(t, server.DSN("postgres"))
+		if err := server.Restart(t.Context(), cluster.Fast); err != nil {
+			t.Fatal(err)
+		}
+		if now := epochToken(t, server.DSN("postgres")); now != before {
+			t.Errorf("the epoch's token is %s, was %s", now, before)
+		}
+	}}
+}
+
+// away is in the place of a server's epoch when there is no answer.
+const away = "away"
+
+// epochToken is that of the epoch, empty if none has begun since the server recovered.
+func epochToken(t *testing.T, dsn string) (token string) {
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		return away
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if conn.QueryRow(t.Context(), "SELECT coalesce(max(token::text), '') FROM rowcast.epoch").Scan(&token) != nil {
+		return away
+	}
+	return token
+}
+
+// failover ends a primary, and its standby is promoted. What was not held back has reached it.
+func failover(t *testing.T) *disaster {
+	t.Helper()
+	primary := migrated(t)
+	standby := dbtest.Standby(t, primary)
+	held := false
+	return &disaster{
+		dsn: eitherOf(t, primary, standby),
+		hold: func(t *testing.T) {
+			awaitReplay(t, primary, standby)
+			db := connect(t, standby.DSN("postgres"))
+			exec(t, db, "ALTER SYSTEM SET primary_conninfo = ''")
+			exec(t, db, "SELECT pg_reload_conf()")
+			eventually(t, "the standby is cut off", func() bool { return one[int](t, db, "SELECT count(*) FROM pg_stat_wal_receiver") == 0 })
+			held = true
+		},
+		strike: func(t *testing.T) {
+			if !held {
+				awaitReplay(t, primary, standby)
+			}
+			if err := primary.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if !one[bool](t, connect(t, standby.DSN("postgres")), "SELECT pg_promote()") {
+				t.Fatal("the standby is not promoted")
+			}
+		},
+	}
+}
+
+// eitherOf is the connection string for whichever of them is the primary.
+func eitherOf(t *testing.T, servers ...*cluster.Cluster) string {
+	t.Helper()
+	var either *url.URL
+	for _, server := range servers {
+		dsn, err := url.Parse(server.TCP("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if either == nil {
+			either = dsn
+			either.RawQuery += "&target_session_attrs=read-write"
+		} else {
+			either.Host += "," + dsn.Host
+		}
+	}
+	return either.String()
+}
+
+// awaitReplay returns when a standby has all that its primary has.
+func awaitReplay(t *testing.T, primary, standby *cluster.Cluster) {
+	t.Helper()
+	written := one[string](t, connect(t, primary.DSN("postgres")), "SELECT pg_current_wal_insert_lsn()::text")
+	db := connect(t, standby.DSN("postgres"))
+	eventually(t, "the standby has everything", func() bool {
+		return one[bool](t, db, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written)
+	})
+}
+
+// one returns the only value of a query.
+func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (value T) {
+	t.Helper()
+	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&value); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return value
+}
