@@ -184,7 +184,7 @@ func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	const clients = 60
 	c := newCast(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // for those who miss the last row
 	var all [clients]*roller
 	var greeted, heard, running sync.WaitGroup
 	greeted.Add(clients)
