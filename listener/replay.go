@@ -81,8 +81,18 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 // epochKey is where a connection remembers its epoch, which cannot change while it lives: recovery ends every connection.
 const epochKey = "rowcast.epoch"
 
-// Close ends the connections.
-func (r *Replayer) Close() { r.pool.Close() }
+// Close ends the connections. For a server that does not answer, whom the pool would wait for, it waits no longer than a second.
+func (r *Replayer) Close() {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		r.pool.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(time.Second):
+	}
+}
 
 // ErrEpoch says that PostgreSQL has recovered since the cursor to which one wants to read: ask again with a newer one.
 var ErrEpoch = errors.New("the server has recovered in the meantime")

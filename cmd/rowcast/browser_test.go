@@ -18,6 +18,7 @@ func TestBrowser(t *testing.T) {
 	chromium := startBrowser(t)
 	t.Run("rowcast.js", func(t *testing.T) { testScript(t, chromium) })
 	t.Run("demo", func(t *testing.T) { testDemoPage(t, chromium) })
+	t.Run("rolling restart", func(t *testing.T) { testRollingRestart(t, chromium) })
 }
 
 // browserPatience bounds what a page is waited for, far above what it takes.

@@ -62,6 +62,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--heartbeat", "15"}, nil, `--heartbeat: expected duration but got "15": time: missing unit in duration "15"`},
 		{[]string{"serve", "--heartbeat", "0s"}, nil, `serve: --heartbeat: 0s is not a time such as 500ms, 15s or 1m`},
 		{[]string{"serve", "--drain=-1s"}, nil, `serve: --drain: -1s is not a time such as 500ms, 15s or 1m`},
+		{[]string{"serve", "--drain=6001ms"}, nil, `serve: --drain: 6.001s is longer than 6s, and a hub ends within 10s of being told to`},
 		{[]string{"serve", "--replays", "0"}, nil, `serve: --replays: at least one connection is needed`},
 		{[]string{"serve", "--memory", "64 MB/s"}, nil, `--memory: "64 MB/s" is not a size such as 64KiB, 16MiB or 1GiB`},
 		{[]string{"serve", "--memory=-1"}, nil, `--memory: "-1" is not a size such as 64KiB, 16MiB or 1GiB`},

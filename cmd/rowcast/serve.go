@@ -27,7 +27,7 @@ type serveCmd struct {
 
 	Heartbeat time.Duration `group:"streams" default:"15s" placeholder:"DURATION" help:"After how long a silent stream is sent something (default ${default})."`
 	Retry     time.Duration `group:"streams" default:"3s" placeholder:"DURATION" help:"How long clients shall wait on average before they come back (default ${default})."`
-	Drain     time.Duration `group:"streams" default:"3s" placeholder:"DURATION" help:"Over how long the streams are ended when the hub stops (default ${default})."`
+	Drain     time.Duration `group:"streams" default:"3s" placeholder:"DURATION" help:"Over how long the streams are ended when the hub stops (default ${default}, at most 6s)."`
 	MaxEvent  byteSize      `group:"streams" default:"16MiB" placeholder:"SIZE" help:"The largest data that is sent; of a larger row only its id and size (default ${default})."`
 	Backlog   byteSize      `group:"streams" default:"1MiB" placeholder:"SIZE" help:"How much a slow client may be owed before it is disconnected, and resumes later (default ${default})."`
 	Memory    byteSize      `group:"streams" default:"64MiB" placeholder:"SIZE" help:"How much of the newest events to remember, so that resuming needs no query (default ${default})."`
@@ -48,6 +48,9 @@ func (c *serveCmd) Validate() error {
 			return fmt.Errorf("--%s: %v is not a time such as 500ms, 15s or 1m", name, value)
 		}
 	}
+	if c.Drain > maxDrain {
+		return fmt.Errorf("--drain: %v is longer than %v, and a hub ends within 10s of being told to", c.Drain, maxDrain)
+	}
 	if c.Retain < 0 {
 		return fmt.Errorf("--retain: %v is in the future", c.Retain)
 	}
@@ -56,6 +59,9 @@ func (c *serveCmd) Validate() error {
 	}
 	return nil
 }
+
+// maxDrain leaves of the ten seconds in which a hub ends three to requests that are no streams, and one to the database.
+const maxDrain = 6 * time.Second
 
 // Run is the hub, until ctx ends.
 func (c *serveCmd) Run(ctx context.Context, console console) error {

@@ -146,14 +146,14 @@ func (m *mood) pause(random *rand.Rand) time.Duration {
 	return time.Duration(random.Int64N(int64(2 * m.pace)))
 }
 
-// idler keeps a transaction with a number open all along, in a database.
+// idler keeps a transaction that has written open all along, in a database; each for a while, and then it commits.
 func idler(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() time.Duration) {
 	for {
 		conn, err := connect(ctx, dsn)
 		if err != nil {
 			return
 		}
-		_, err = conn.Exec(ctx, "BEGIN; SELECT pg_current_xact_id()")
+		_, err = conn.Exec(ctx, "BEGIN; CREATE TEMPORARY TABLE written (n) ON COMMIT DROP AS SELECT 1")
 		waiting, cancel := context.WithTimeout(ctx, hold())
 		ended := make(chan struct{})
 		go func() {
@@ -169,6 +169,9 @@ func idler(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() t
 			<-ended
 		}
 		cancel()
+		if !conn.IsClosed() {
+			_, _ = conn.Exec(ctx, "COMMIT")
+		}
 		_ = conn.Close(context.Background())
 		select {
 		case <-quiet:

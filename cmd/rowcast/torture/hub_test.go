@@ -1,10 +1,12 @@
 package torture_test
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -52,9 +55,10 @@ type hub struct {
 	out     io.Writer // of the test
 
 	process *exec.Cmd
-	ended   chan struct{} // closed when it has
-	how     error         // it has ended; nil for exit 0
-	alarms  atomic.Int64  // data races and panics that its processes have reported
+	ended   chan struct{}  // closed when it has
+	how     error          // it has ended; nil for exit 0
+	alarms  atomic.Int64   // data races and panics that its processes have reported
+	did     map[string]int // what its processes have counted
 }
 
 // start starts a process and returns when it listens.
@@ -94,8 +98,30 @@ func (h *hub) run() error {
 	return <-started
 }
 
+// kinds are what a run must have made hubs do, for it to show anything about that.
+var kinds = []string{"parks", "bells", "replayed_events", "replay_pages", "overflows"}
+
+// count adds what the process has counted to what those before it have.
+func (h *hub) count() {
+	once := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := once.Get("http://" + h.address + "/metrics")
+	if err != nil {
+		return // it is gone already
+	}
+	defer response.Body.Close()
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		name = strings.TrimSuffix(strings.TrimPrefix(name, "rowcast_"), "_total")
+		if slices.Contains(kinds, name) {
+			n, _ := strconv.ParseFloat(value, 64)
+			h.did[name] += int(n)
+		}
+	}
+}
+
 // kill ends the process by force.
 func (h *hub) kill() {
+	h.count()
 	_ = h.process.Process.Kill()
 	<-h.ended
 }
@@ -107,6 +133,7 @@ func (h *hub) stop() error {
 		return fmt.Errorf("%s has ended by itself: %w", h.name, h.how)
 	default:
 	}
+	h.count()
 	if err := h.process.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
@@ -182,7 +209,7 @@ func newHubs(t *testing.T, dsn, proxied string) []*hub {
 		{"--database-url", dsn, "--memory", "16KiB"},
 		{"--database-url", dsn, "--backlog", "2KiB"},
 	} {
-		hubs[i] = &hub{name: fmt.Sprintf("hub %d", i), program: program, out: t.Output(), address: addresses[i]}
+		hubs[i] = &hub{name: fmt.Sprintf("hub %d", i), program: program, out: t.Output(), address: addresses[i], did: map[string]int{}}
 		hubs[i].args = append([]string{
 			"serve", "--insecure-uid", "--listen", addresses[i], "--heartbeat", heartbeat.String(),
 			"--retry", "50ms", "--drain", "200ms",

@@ -232,7 +232,25 @@ func (t *torture) judge() {
 	t.Logf("%d transactions, %d rows, %d transactions taken back by the server; %d deliveries to %d clients in %d connections; excused resets: %d",
 		len(truth.transactions), len(truth.rows), len(truth.takenBack), deliveries, len(t.clients), connections, excused-figures[unexcused])
 	t.Logf("broken: %s", counted(t.wrecker.counts))
+	t.judgeRun()
 	t.Logf("faults: %s", counted(figures))
+}
+
+// judgeRun makes sure that hubs slept and were rung, that clients resumed from memory and, past it, from the table, and that slow
+// ones were cut off.
+func (t *torture) judgeRun() {
+	did := map[string]int{}
+	for _, h := range t.hubs {
+		for name, n := range h.did {
+			did[name] += n
+		}
+	}
+	t.Logf("hubs: %s", counted(did))
+	for _, kind := range kinds {
+		if did[kind] == 0 {
+			t.Errorf("no %s in all the run", kind)
+		}
+	}
 }
 
 func counted(counts map[string]int) string {

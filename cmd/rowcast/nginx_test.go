@@ -1,0 +1,132 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// An nginx is a running one, with the README's configuration.
+type nginx struct {
+	url   string
+	pages string // the directory of what it serves besides
+	log   string // a file with a line for each request: its status, what was asked for, and the hubs that were tried
+	stop  func() // may be called twice
+}
+
+// findNginx returns the program. Where there is none the test is skipped, but in CI it fails.
+func findNginx(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	const missing = "no nginx found; install it: apt install nginx (Debian)"
+	if os.Getenv("CI") == "true" {
+		t.Fatal(missing)
+	}
+	t.Skip(missing)
+	return ""
+}
+
+// startNginx puts nginx before two hubs. It ends with the test.
+func startNginx(t *testing.T, hubs ...string) *nginx {
+	t.Helper()
+	program, dir, address := findNginx(t), t.TempDir(), freeAddress(t)
+	n := &nginx{url: "http://" + address, pages: filepath.Join(dir, "pages"), log: filepath.Join(dir, "access.log")}
+	if err := os.Mkdir(n.pages, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(file, []byte(n.configuration(t, dir, address, hubs)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	words := newOutput()
+	cmd := exec.Command(program, "-p", dir, "-c", file)
+	cmd.Stderr = words
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	ctx, stopped := context.WithCancel(context.Background())
+	n.stop = func() {
+		if ctx.Err() == nil {
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+			<-ended
+			stopped()
+		}
+	}
+	t.Cleanup(n.stop)
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+			return n
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nginx does not listen: %s", words)
+		}
+	}
+}
+
+// configuration is the README's with other addresses, and a place for pages; around it stands what every nginx.conf has.
+func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) string {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile("(?s)```nginx\n(.*?)}\n```").FindSubmatch(readme)
+	if found == nil {
+		t.Fatal("the README has no configuration for nginx")
+	}
+	site := string(found[1])
+	for old, now := range map[string]string{"listen 80;": "listen " + address + ";", "10.0.0.1:8080": hubs[0], "10.0.0.2:8080": hubs[1]} {
+		if strings.Count(site, old) != 1 {
+			t.Fatalf("the README's configuration for nginx does not say %q once:\n%s", old, site)
+		}
+		site = strings.Replace(site, old, now, 1)
+	}
+	user := ""
+	if os.Geteuid() == 0 {
+		user = "user root;" // who made the directories
+	}
+	temporary := ""
+	for _, name := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		temporary += fmt.Sprintf("%s_temp_path %s/%s;\n", name, dir, name)
+	}
+	return fmt.Sprintf(`daemon off; pid %s/pid; error_log stderr; %s
+		events { worker_connections 1024; }
+		http {
+			types { text/html html; text/javascript js; }
+			log_format events '$status $request_uri $upstream_addr';
+			access_log %s events;
+			%s
+			%s
+			location / { root %s; }
+			}
+		}`, dir, user, n.log, temporary, site, n.pages)
+}
+
+// freeAddress finds a port on an address that no outgoing connection has, so that none takes the port before it is used.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", farLoopback+":0")
+	if err != nil {
+		t.Skipf("no other loopback addresses here: %v", err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+const farLoopback = "127.0.0.2"

@@ -1,0 +1,58 @@
+package main_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"rowcast/stream"
+)
+
+// rollingHTML is a page that notes what it hears, by a plain EventSource or by rowcast.js, and what becomes of its EventSources.
+const rollingHTML = `<!doctype html><script type="module">
+	import { subscribe } from "/rowcast.js";
+	Object.assign(window, { heard: [], opened: 0, finals: 0, resets: [] });
+	const Native = EventSource;
+	window.EventSource = class extends Native {
+		constructor(...args) {
+			super(...args);
+			this.addEventListener("rowcast.hello", () => opened++);
+			this.addEventListener("rowcast.reset", (e) => resets.push(e.data));
+			this.addEventListener("error", () => { if (this.readyState === Native.CLOSED) finals++; });
+		}
+	};
+	const url = "/events?uid=alice";
+	if (location.search === "?plain") new EventSource(url).onmessage = (e) => heard.push(JSON.parse(e.data));
+	else subscribe(url, { onEvent: (name, data) => heard.push(data) });
+</script>`
+
+// testRollingRestart is TestRollingRestart with a browser's own clients, in several tabs.
+func testRollingRestart(t *testing.T, chromium browser) {
+	t.Parallel()
+	c := newCast(t)
+	for name, text := range map[string]string{"index.html": rollingHTML, "rowcast.js": string(stream.Script)} {
+		if err := os.WriteFile(filepath.Join(c.nginx.pages, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	profile := chromium.profile(t)
+	kinds := []string{"?plain", "?plain", "?rowcast.js", "?rowcast.js"}
+	var pages []page
+	for _, kind := range kinds {
+		p := profile.open(t, c.nginx.url+"/"+kind)
+		p.await("window.opened > 0")
+		pages = append(pages, p)
+	}
+	rows := c.roll()
+	for i, p := range pages {
+		p.await("heard.at(-1) === 0")
+		c.check(kinds[i], value[[]int](p, "heard"), rows)
+		if finals, resets := value[int](p, "finals"), value[[]string](p, "resets"); finals != 0 || len(resets) > 0 {
+			t.Errorf("%s: closed for good %d times, reset by %v", kinds[i], finals, resets)
+		}
+		if opened := value[int](p, "opened"); opened < 3 {
+			t.Errorf("%s opened %d streams", kinds[i], opened)
+		}
+	}
+	c.checkLog()
+}

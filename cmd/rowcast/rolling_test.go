@@ -1,0 +1,243 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+	"rowcast/stream/sse"
+)
+
+// A cast is what stands behind a URL in these tests: nginx, two hubs and a database into which rows are inserted all along, with the
+// data 1, 2, 3 and so on, and 0 in the end.
+type cast struct {
+	t     *testing.T
+	dsn   string
+	hubs  [2]*rollingHub
+	nginx *nginx
+}
+
+// A rollingHub is one process after another, all at the same address.
+type rollingHub struct {
+	t       *testing.T
+	dsn     string
+	address string
+	process *spawned
+}
+
+func (h *rollingHub) start() {
+	h.t.Helper()
+	var url string
+	h.process, url = spawnServe(h.t, h.dsn, "--listen", h.address, "--drain", "300ms", "--retry", "200ms")
+	h.address = strings.TrimPrefix(url, "http://")
+}
+
+// stop ends the process by a signal, and in order if the signal leaves it the choice.
+func (h *rollingHub) stop(signal syscall.Signal) {
+	h.t.Helper()
+	if err := h.process.cmd.Process.Signal(signal); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.process.wait(h.t); signal == syscall.SIGTERM && err != nil {
+		h.t.Errorf("a hub ended by %v: %s", err, h.process.err)
+	}
+}
+
+func newCast(t *testing.T) *cast {
+	t.Helper()
+	findNginx(t)
+	freeAddress(t)
+	c := &cast{t: t, dsn: dbtest.Database(t)}
+	for i := range c.hubs {
+		c.hubs[i] = &rollingHub{t: t, dsn: c.dsn, address: farLoopback + ":0"}
+		c.hubs[i].start()
+	}
+	c.nginx = startNginx(t, c.hubs[0].address, c.hubs[1].address)
+	return c
+}
+
+// roll restarts the hubs in every way while rows are inserted, and returns how many there were.
+func (c *cast) roll() (rows int) {
+	c.t.Helper()
+	ctx, stop := context.WithCancel(c.t.Context())
+	defer stop()
+	var writing sync.WaitGroup
+	writing.Go(func() { rows = c.write(ctx) })
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		for _, hub := range c.hubs {
+			hub.stop(signal)
+			hub.start()
+		}
+	}
+	for _, hub := range c.hubs {
+		hub.stop(syscall.SIGKILL)
+	}
+	if got := ask(c.t, "GET", c.nginx.url+"/events?uid=nobody"); got.status != 200 || got.body != "retry: 3000\n\n" {
+		c.t.Errorf("while both hubs are down, nginx answers %+v", got)
+	}
+	for _, hub := range c.hubs {
+		hub.start()
+	}
+	c.wantHello()
+	for _, hub := range c.hubs { // clients that have come back hear what is inserted as it is
+		askUntil(c.t, "http://"+hub.address+"/metrics", `(?m)^rowcast_connections [1-9]`)
+	}
+	stop()
+	writing.Wait()
+	return rows
+}
+
+// wantHello wants a hub that is back to be used at once.
+func (c *cast) wantHello() {
+	c.t.Helper()
+	ctx, cancel := context.WithCancel(c.t.Context())
+	defer cancel()
+	var got []sse.Event
+	visitor := eventSource{url: c.nginx.url + "/events?uid=nobody", hears: func(e sse.Event) {
+		got = append(got, e)
+		cancel()
+	}}
+	if err := visitor.stream(ctx); len(got) == 0 || got[0].Name != "rowcast.hello" {
+		c.t.Errorf("when the hubs are back, nginx answers with %v, %v", got, err)
+	}
+}
+
+// write inserts rows until ctx ends.
+func (c *cast) write(ctx context.Context) (rows int) {
+	conn, err := pgx.Connect(c.t.Context(), c.dsn)
+	if err != nil {
+		c.t.Error(err)
+		return 0
+	}
+	defer conn.Close(context.Background())
+	for last := false; !last; {
+		number := rows + 1
+		select {
+		case <-ctx.Done():
+			last, number = true, 0
+		case <-time.After(10 * time.Millisecond):
+			rows++
+		}
+		if _, err := conn.Exec(c.t.Context(), `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', to_jsonb($1::int))`, number); err != nil {
+			c.t.Error(err)
+			return rows
+		}
+	}
+	return rows
+}
+
+// check wants what a client has heard to be every row, once and in order.
+func (c *cast) check(client string, heard []int, rows int) {
+	c.t.Helper()
+	for i, number := range heard {
+		if number != (i+1)%(rows+1) {
+			c.t.Errorf("%s heard %d after %v", client, number, heard[max(0, i-3):i])
+			return
+		}
+	}
+	if len(heard) != rows+1 {
+		c.t.Errorf("%s heard %d rows, want %d", client, len(heard), rows+1)
+	}
+}
+
+// checkLog wants nginx to have answered every request for a stream with 200, though it had to try the other hub and, while both
+// were away, to answer itself.
+func (c *cast) checkLog() {
+	c.t.Helper()
+	c.nginx.stop()
+	log, err := os.ReadFile(c.nginx.log)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var streams, second int
+	for _, line := range lines(string(log)) {
+		status, rest, _ := strings.Cut(line, " ")
+		if !strings.HasPrefix(rest, "/events") {
+			continue
+		}
+		streams++
+		if strings.Contains(rest, ", ") {
+			second++
+		}
+		if status != "200" {
+			c.t.Errorf("nginx answered %s", line)
+		}
+	}
+	c.t.Logf("%d requests for a stream, of which %d were passed on to the other hub", streams, second)
+	if second == 0 {
+		c.t.Error("no request found a hub away")
+	}
+}
+
+// A rolling restart behind nginx, hubs that are killed, and the absence of all hubs lose nothing, repeat nothing and end no
+// EventSource.
+func TestRollingRestart(t *testing.T) {
+	t.Parallel()
+	const clients = 60
+	c := newCast(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // for those who miss the last row
+	var all [clients]*roller
+	var greeted, heard, running sync.WaitGroup
+	greeted.Add(clients)
+	heard.Add(clients)
+	for i := range all {
+		r := &roller{t: t, greeted: sync.OnceFunc(greeted.Done), done: sync.OnceFunc(heard.Done)}
+		r.url, r.hears = c.nginx.url+"/events?uid=alice", r.hear
+		all[i] = r
+		running.Go(func() {
+			defer r.done()
+			defer r.greeted()
+			if err := r.run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	greeted.Wait()
+	rows := c.roll()
+	heard.Wait()
+	cancel()
+	running.Wait()
+	streams := 0
+	for i, r := range all {
+		c.check(fmt.Sprintf("client %d", i), r.heard, rows)
+		streams += r.streams
+	}
+	t.Logf("%d rows, to each of %d clients in %d streams", rows, clients, streams)
+	c.checkLog()
+}
+
+// A roller notes what it hears.
+type roller struct {
+	eventSource
+	t       *testing.T
+	greeted func()
+	heard   []int
+	done    func()
+}
+
+func (r *roller) hear(e sse.Event) {
+	switch e.Name {
+	case "rowcast.hello":
+		r.greeted()
+	case "rowcast.reset":
+		r.t.Errorf("a reset: %s", e.Data)
+	case "message":
+		number, err := strconv.Atoi(e.Data)
+		if err != nil {
+			r.t.Error(err)
+		}
+		r.heard = append(r.heard, number)
+		if number == 0 {
+			r.done()
+		}
+	}
+}

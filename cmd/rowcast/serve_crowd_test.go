@@ -1,0 +1,130 @@
+package main_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"rowcast/sql/dbtest"
+	"rowcast/stream/sse"
+)
+
+// A leaver is a client of a hub that stops.
+type leaver struct {
+	eventSource
+	greeted func()
+	last    sse.Event
+	ended   time.Time
+	err     error
+}
+
+func (l *leaver) hear(e sse.Event) {
+	l.last = e
+	if e.Name == "rowcast.hello" {
+		l.decoder.Retry = 0 // it is told again at the end
+		l.greeted()
+	}
+}
+
+// Thousands of streams are each told from where and when to come back, and end one after another; some whose clients have stopped
+// to read keep nobody waiting.
+func TestThousandsOfStreamsEnd(t *testing.T) {
+	t.Parallel()
+	const crowd, drain = 2000, 2 * time.Second
+	dsn := dbtest.Database(t)
+	p, url := spawnServe(t, dsn, "--drain", drain.String())
+	stick(t, dsn, url)
+
+	leavers := make([]*leaver, crowd)
+	var greeted, ended sync.WaitGroup
+	greeted.Add(crowd)
+	for i := range leavers {
+		l := &leaver{greeted: greeted.Done}
+		l.url, l.hears = url+"/events?uid=alice", l.hear
+		leavers[i] = l
+		ended.Go(func() {
+			l.err = l.stream(t.Context())
+			l.ended = time.Now()
+		})
+	}
+	greeted.Wait()
+	began := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	askUntil(t, url+"/readyz", `"ready":false`)
+	if got := ask(t, "GET", url+"/events?uid=alice"); got.status != 200 || !strings.HasPrefix(got.body, "retry: ") || strings.Contains(got.body, "event") {
+		t.Errorf("a newcomer: got %+v", got)
+	}
+	ended.Wait()
+	if err := p.wait(t); err != nil {
+		t.Errorf("got %v, want exit code 0", err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	wantLastWords(t, leavers)
+	wantSpread(t, leavers, began, drain)
+}
+
+// wantLastWords wants each to have been told, as the last thing, from where and when to come back.
+func wantLastWords(t *testing.T, leavers []*leaver) {
+	t.Helper()
+	waits := map[time.Duration]bool{}
+	for i, l := range leavers {
+		retry := l.decoder.Retry
+		waits[retry] = true
+		if l.err != nil || l.last.Name != "rowcast.beat" || l.last.LastID != leavers[0].last.LastID || retry < 1500*time.Millisecond || retry > 4500*time.Millisecond {
+			t.Fatalf("stream %d ended by %v after %v, retry %v", i, l.err, l.last, retry)
+		}
+	}
+	if len(waits) < len(leavers)/4 {
+		t.Errorf("%d clients come back at %d times", len(leavers), len(waits))
+	}
+}
+
+// wantSpread wants the streams to have ended at their leisure, but in time.
+func wantSpread(t *testing.T, leavers []*leaver, began time.Time, drain time.Duration) {
+	t.Helper()
+	var ends []time.Duration
+	for _, l := range leavers {
+		ends = append(ends, l.ended.Sub(began))
+	}
+	slices.Sort(ends)
+	first, quarter, half, threeQuarters, last := ends[0], ends[len(ends)/4], ends[len(ends)/2], ends[3*len(ends)/4], ends[len(ends)-1]
+	t.Logf("streams ended after %v, %v, %v, %v, %v", first, quarter, half, threeQuarters, last)
+	if threeQuarters-quarter < drain/5 {
+		t.Errorf("half of the streams ended within %v", threeQuarters-quarter)
+	}
+	if last > drain+time.Second {
+		t.Errorf("the last stream ended after %v", last)
+	}
+}
+
+// stick opens streams of a user who reads nothing, and is owed far more than anything on the way takes.
+func stick(t *testing.T, dsn, url string) {
+	t.Helper()
+	const stuck, rows = 20, 3
+	for range stuck {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if _, err := io.WriteString(conn, "GET /events?uid=stuck HTTP/1.1\r\nHost: hub\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	askUntil(t, url+"/metrics", `(?m)^rowcast_connections `+strconv.Itoa(stuck)+`$`)
+	for range rows {
+		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('stuck', to_jsonb(repeat('x', 12000000)))`)
+	}
+	askUntil(t, url+"/metrics", fmt.Sprintf(`(?m)^rowcast_rows_total %d$`, rows))
+}

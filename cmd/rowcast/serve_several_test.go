@@ -1,0 +1,41 @@
+package main_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// Several hubs on one database need nothing of each other: each tells its own clients everything, and costs two sessions, with
+// another while retention works or a client is behind.
+func TestSeveralHubs(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	hubs := []*hub{serve(t, dsn), serve(t, dsn), serve(t, dsn)}
+	var tails []*process
+	for _, h := range hubs {
+		tails = append(tails, h.tail(t, "alice"))
+	}
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`)
+	for _, tail := range tails {
+		tail.out.await(t, `"data":1}`)
+	}
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	const count = `SELECT count(*) FILTER (WHERE application_name = 'rowcast listener'), count(*) FILTER (WHERE application_name = 'rowcast park lock'),
+		count(*) FILTER (WHERE application_name = 'rowcast replay'), count(*) FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name <> ''`
+	var listeners, locks, replays, all int
+	if err := conn.QueryRow(t.Context(), count).Scan(&listeners, &locks, &replays, &all); err != nil {
+		t.Fatal(err)
+	}
+	if listeners != len(hubs) || locks != len(hubs) || replays > len(hubs) || all != listeners+locks+replays {
+		t.Errorf("%d hubs have %d listeners, %d connections for the park lock and %d for replays, of %d", len(hubs), listeners, locks, replays, all)
+	}
+}

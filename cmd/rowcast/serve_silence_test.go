@@ -1,0 +1,75 @@
+package main_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// A hub ends in time though its database has fallen silent: what it asks is not answered, and neither is a goodbye.
+func TestServeEndsWithASilentDatabase(t *testing.T) {
+	t.Parallel()
+	server := dbtest.Cluster(t)
+	dsn := server.DSN("postgres")
+	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn); code != 0 {
+		t.Fatal(stderr)
+	}
+	p, url := spawnServe(t, dsn, "--drain", "100ms")
+	openStreams(t, url, 2)
+	silence(t, dsn)
+	// A cursor of another epoch is asked about, and there is no answer.
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /events?uid=bob&last_event_id=77-1042-1042--5be3b1f2-0c9a8e11 HTTP/1.1\r\nHost: hub\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	askUntil(t, url+"/metrics", `(?m)^rowcast_connections 3$`)
+	began := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.wait(t); err != nil {
+		t.Errorf("got %v, want exit code 0", err)
+	}
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// silence stops a server, and its half of a hub's sessions, until the test ends: they stay open, and nothing comes from them.
+func silence(t *testing.T, dsn string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	const find = `SELECT array_agg(pid) || split_part(pg_read_file('postmaster.pid'), E'\n', 1)::int FROM pg_stat_activity
+		WHERE application_name IN ('rowcast listener', 'rowcast park lock', 'rowcast replay') AND state = 'idle'`
+	var pids []int
+	for deadline := time.Now().Add(patience); len(pids) < 4; time.Sleep(10 * time.Millisecond) {
+		if err := conn.QueryRow(t.Context(), find).Scan(&pids); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the hub has only sessions %v", pids)
+		}
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+	}
+}

@@ -1,0 +1,147 @@
+package main_test
+
+import (
+	"bufio"
+	"net/http"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"rowcast/sql/dbtest"
+)
+
+// While it stops, a hub is not ready, sends newcomers away with a stream that they come back from, and still does its work.
+func TestServeStops(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn, "--drain", "6s") // or until the last stream is gone; the first is ended after two seconds
+	first, second := h.tail(t, "alice"), h.tail(t, "alice")
+	h.cancel()
+	got := askUntil(t, h.url+"/readyz", `"ready":false`)
+	if got.status != 503 {
+		t.Errorf("readiness: got %d, want 503", got.status)
+	}
+	// Those who are still there are still told.
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
+	first.out.await(t, `"data":1}`)
+	if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 {
+		t.Errorf("health: got %d, want 200", got.status)
+	}
+	got = ask(t, "GET", h.url+"/events?uid=alice")
+	if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" || !strings.HasPrefix(got.body, "retry: ") || strings.Contains(got.body, "data") {
+		t.Errorf("a newcomer: got %+v", got)
+	}
+	first.stop()
+	second.stop()
+	if code := h.wait(); code != 0 {
+		t.Errorf("exit code %d: %s", code, h.err)
+	}
+	h.err.await(t, `msg=stopping streams=2\n(.*\n)*.*msg=stopped\n$`)
+}
+
+func TestServeEndsBySignal(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			p, url := spawnServe(t, dbtest.Database(t), "--drain", "100ms")
+			streams := openStreams(t, url, 20)
+			began := time.Now()
+			if err := p.cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			for _, stream := range streams {
+				for stream.Scan() { // to its end
+				}
+				if err := stream.Err(); err != nil {
+					t.Errorf("a stream ends by %v, want an orderly end", err)
+				}
+			}
+			if err := p.wait(t); err != nil {
+				t.Errorf("got %v, want exit code 0", err)
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	p, url := spawnServe(t, dbtest.Database(t), "--drain", "6s")
+	openStreams(t, url, 2)
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.err.await(t, "msg=stopping")
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	err := p.wait(t)
+	if state := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !state.Signaled() || state.Signal() != syscall.SIGTERM {
+		t.Errorf("got %v, want an end by the signal", err)
+	}
+}
+
+// A spawned program is one in a process of its own.
+type spawned struct {
+	cmd   *exec.Cmd
+	err   *output
+	ended chan error
+}
+
+func spawnServe(t *testing.T, dsn string, args ...string) (p *spawned, url string) {
+	t.Helper()
+	args = append([]string{"serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dsn}, args...)
+	p = &spawned{command(t, t.TempDir(), args...), newOutput(), make(chan error, 1)}
+	p.cmd.Stderr = p.err
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		err := p.cmd.Wait()
+		p.err.close()
+		p.ended <- err
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		_ = p.wait(t)
+	})
+	return p, "http://" + p.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
+}
+
+func (p *spawned) wait(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-p.ended:
+		p.ended <- err // for whoever asks again
+		return err
+	case <-time.After(patience):
+		t.Fatalf("it does not end: %s", p.err)
+		return nil
+	}
+}
+
+// openStreams opens streams and reads their greetings.
+func openStreams(t *testing.T, url string, n int) (streams []*bufio.Scanner) {
+	t.Helper()
+	for range n {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/events?uid=alice", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = response.Body.Close() })
+		lines := bufio.NewScanner(response.Body)
+		for lines.Scan() && lines.Text() != "event: rowcast.hello" {
+		}
+		streams = append(streams, lines)
+	}
+	return streams
+}
