@@ -1,20 +1,37 @@
 package listener
 
 import (
+	"context"
+	"fmt"
 	"math"
 	"time"
 )
 
-// pace tells by the rate of commits whether polling or being rung is the cheaper way. Empty fetches would be the wrong sign:
-// at rates where most fetches find something, a NOTIFY a commit can still cost its writer less than it saves.
+// pace tells whether polling or being rung is the cheaper way. Being rung is, unless there are many commits: their rate says so, or,
+// where a commit takes long, that writers wait for each other with their NOTIFYs and so never reach that rate. Empty fetches would
+// be the wrong sign: at rates where most fetches find something, being rung can still cost less than polling.
 type pace struct {
 	rate float64 // commits a second, at the time of at
 	at   time.Time
 	busy bool
+
+	queue   float64 // of writers that wait to commit with their NOTIFY, about
+	counted time.Time
+	hold    time.Duration // how long to poll before it is tried again whether they would wait
+	until   time.Time
 }
 
-// memory is the time in which an old commit's weight falls to 1/e.
-const memory = 50 * time.Millisecond
+const (
+	// memory is the time in which an old commit's weight falls to 1/e.
+	memory = 50 * time.Millisecond
+	// A queue is counted so often, from this rate on: slower commits hardly meet.
+	countEvery = 50 * time.Millisecond
+	countFrom  = 30
+	// longQueue is how many writers are too many to wait, on average.
+	longQueue = 0.75
+	// A hold is doubled each time that they wait again soon after it.
+	minHold, maxHold = time.Second, time.Minute
+)
 
 func (p *pace) add(now time.Time, commits int) {
 	p.decay(now)
@@ -26,14 +43,53 @@ func (p *pace) decay(now time.Time) {
 	p.at = now
 }
 
-// isBusy says to poll from a rate of busy on, until it has fallen below quiet.
+// isBusy says to poll from a rate of busy on, until it has fallen below quiet, and for a while if there was a queue.
 func (p *pace) isBusy(now time.Time, busy, quiet float64) bool {
 	p.decay(now)
 	switch {
-	case p.rate >= busy:
+	case p.rate >= busy || now.Before(p.until):
 		p.busy = true
 	case p.rate < quiet:
 		p.busy = false
 	}
 	return p.busy
+}
+
+// wantsCount tells whether the queue should be counted.
+func (p *pace) wantsCount(now time.Time) bool {
+	p.decay(now)
+	return p.rate >= countFrom && now.Sub(p.counted) >= countEvery
+}
+
+// count takes note of how many writers wait.
+func (p *pace) count(now time.Time, waiting int) {
+	p.counted = now
+	if p.queue += 0.4 * (min(float64(waiting), 8) - p.queue); p.queue < longQueue {
+		return
+	}
+	p.queue = 0
+	if now.Sub(p.until) < p.hold {
+		p.hold = min(2*p.hold, maxHold)
+	} else {
+		p.hold = minHold
+	}
+	p.until = now.Add(p.hold)
+}
+
+// countQueue counts, now and then while it is rung often, the writers that wait for the lock under which commits with a NOTIFY run
+// one at a time (async.c, PreCommit_Notify).
+func (s *session) countQueue(ctx context.Context) error {
+	if !s.pace.wantsCount(time.Now()) {
+		return nil
+	}
+	const query = `SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'object' AND database = 0
+		AND classid = 'pg_database'::regclass AND objid = 0`
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	var waiting int
+	if err := s.feed.QueryRow(ctx, query).Scan(&waiting); err != nil {
+		return fmt.Errorf("count the writers that wait: %w", err)
+	}
+	s.pace.count(time.Now(), waiting)
+	return nil
 }

@@ -67,3 +67,34 @@ func TestPaceCountsTransactions(t *testing.T) {
 		t.Errorf("got %d commits of no rows, want 0", got)
 	}
 }
+
+// Writers that wait for each other make it busy for a while, and for longer if they do so again soon after.
+func TestPaceIsBusyWhileWritersWait(t *testing.T) {
+	t.Parallel()
+	var p pace
+	now := time.Now()
+	busy := func() bool { return p.isBusy(now, 2000, 1000) }
+	for range 100 { // one in two finds another there: that is no queue
+		p.count(now, 1)
+		p.count(now, 0)
+	}
+	if busy() {
+		t.Error("busy without a queue")
+	}
+	for hold := minHold; hold <= 4*minHold; hold *= 2 {
+		for range 3 {
+			p.count(now, 1)
+		}
+		if now = now.Add(hold - 1); !busy() {
+			t.Errorf("not busy for %v", hold)
+		}
+		if now = now.Add(1); busy() {
+			t.Errorf("busy for longer than %v", hold)
+		}
+	}
+	now = now.Add(maxHold)
+	p.count(now, 100)
+	if now = now.Add(minHold); busy() {
+		t.Error("busy for long, though there was no queue for a minute")
+	}
+}

@@ -42,26 +42,31 @@ func (s *session) run(ctx context.Context) error {
 
 func (s *session) busy() bool { return s.pace.isBusy(time.Now(), s.Busy, s.Quiet) }
 
-// poll fetches every PollInterval as long as that is right.
+// poll fetches every PollInterval as long as that is right, and less often where a fetch takes long: on a machine that has no time to
+// spare, it is the writers'.
 func (s *session) poll(ctx context.Context, right func() bool) error {
-	for right() {
-		if err := s.pollOnce(ctx, s.PollInterval); err != nil {
+	for interval := s.PollInterval; right(); {
+		took, err := s.pollOnce(ctx, interval)
+		if err != nil {
 			return err
 		}
+		interval = max(s.PollInterval, min(4*took, 5*s.PollInterval))
 	}
 	return nil
 }
 
-// pollOnce sleeps, deaf to bells, and fetches.
-func (s *session) pollOnce(ctx context.Context, interval time.Duration) error {
+// pollOnce sleeps, deaf to bells, and fetches. It returns how long the fetch took.
+func (s *session) pollOnce(ctx context.Context, interval time.Duration) (took time.Duration, err error) {
 	for until := time.Now().Add(interval); time.Now().Before(until) && !s.isAsked(); {
 		s.bell, s.unparked = false, false
 		s.tellMessages()
 		if err := s.wait(ctx, until); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return s.fetch(ctx)
+	began := time.Now()
+	err = s.fetch(ctx)
+	return time.Since(began), err
 }
 
 // rest parks, or relies on another hub that has, and sleeps between the bells until they come too often.
@@ -95,6 +100,9 @@ func (s *session) rest(ctx context.Context) error {
 			if err := s.fetch(ctx); err != nil {
 				return err
 			}
+			if err := s.countQueue(ctx); err != nil {
+				return err
+			}
 		} else if !time.Now().Before(look) {
 			if still, err := s.look(ctx, parked); err != nil || !still {
 				return err
@@ -119,7 +127,7 @@ func (s *session) settle(ctx context.Context) (parked, relying bool, err error) 
 		}
 		// While the lock's connection still rings for the last release it can do nothing else.
 		if tries < patience || s.lock.isWorking() {
-			if err := s.pollOnce(ctx, s.PollInterval); err != nil {
+			if _, err := s.pollOnce(ctx, s.PollInterval); err != nil {
 				return false, false, err
 			}
 			continue
@@ -128,7 +136,7 @@ func (s *session) settle(ctx context.Context) (parked, relying bool, err error) 
 			return parked, false, err
 		}
 		for end := time.Now().Add(gap); time.Now().Before(end) && !s.busy(); {
-			if err := s.pollOnce(ctx, gapPoll); err != nil {
+			if _, err := s.pollOnce(ctx, gapPoll); err != nil {
 				return false, false, err
 			}
 			if parked, err = s.lock.try(ctx); err != nil || parked {

@@ -1,0 +1,67 @@
+package listener_test
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"rowcast/sql"
+	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
+)
+
+// Where a commit takes long, as it waits for the disk, those that ring run one at a time, and their rate alone would never tell that
+// there are many writers. Hubs notice that they wait for each other, and poll.
+func TestWritersDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	server := dbtest.Cluster(t)
+	// A commit, or a group of them, takes 20 ms.
+	maps.Copy(server.Settings, map[string]string{"fsync": "on", "commit_delay": "20000", "commit_siblings": "0"})
+	if err := server.Restart(t.Context(), cluster.Fast); err != nil {
+		t.Fatal(err)
+	}
+	dsn := server.DSN("postgres")
+	if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+		t.Fatal(err)
+	}
+	const writers, length, oneAtATime = 16, 2 * time.Second, 50
+	alone := commitsBy(t, dsn, writers, length)
+	if alone < 4*oneAtATime {
+		t.Fatalf("%.0f commits a second without a hub: they do not commit together", alone)
+	}
+	var hubs []*reader
+	for range 2 {
+		hubs = append(hubs, listen(t, dsn))
+	}
+	with := commitsBy(t, dsn, writers, length)
+	t.Logf("%.0f commits a second without a hub, %.0f with two; %d and %d bells", alone, with, hubs[0].Stats.Bells.Load(), hubs[1].Stats.Bells.Load())
+	if with < alone/2 {
+		t.Error("the writers wait for each other")
+	}
+}
+
+// commitsBy is how many rows a second so many writers insert, each as soon as it can.
+func commitsBy(t *testing.T, dsn string, writers int, length time.Duration) float64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	var rows atomic.Int64
+	var all sync.WaitGroup
+	for range writers {
+		conn := connect(t, dsn)
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := conn.Exec(t.Context(), "INSERT INTO rowcast.notifications (data) VALUES ('1')"); err != nil {
+					t.Error(err)
+					return
+				}
+				rows.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return float64(rows.Load()) / length.Seconds()
+}
