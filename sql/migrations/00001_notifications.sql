@@ -55,7 +55,10 @@ CREATE TABLE rowcast.history (
     one               boolean PRIMARY KEY DEFAULT true CHECK (one),
     horizon           xid8    NOT NULL DEFAULT '3',
     system_identifier bigint  NOT NULL,
-    database          oid     NOT NULL
+    database          oid     NOT NULL,
+    -- The transaction that wrote this row: its xmin, until retention moves the horizon. Copies of the files (pg_upgrade, CREATE
+    -- DATABASE ... TEMPLATE) keep it so; what a dump restores is written anew.
+    xid               xid8    NOT NULL DEFAULT pg_current_xact_id()
 );
 INSERT INTO rowcast.history (system_identifier, database)
     SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system();
