@@ -150,7 +150,7 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 					t.Fatal("the server has not given the rows' numbers")
 				}
 			}
-			code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", dsn)
+			code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)
 			if want := "rowcast: rowcast.notifications was restored from another server: run rowcast migrate\n"; code != 1 || stderr != want {
 				t.Fatalf("got %d, %q, want 1, %q", code, stderr, want)
 			}
@@ -247,7 +247,7 @@ func TestRestoredWithoutTheRows(t *testing.T) {
 	runSQL(t, o.dsn, "UPDATE rowcast.history SET horizon = (SELECT max(xid) FROM rowcast.notifications)", "DELETE FROM rowcast.notifications")
 	dsn := dbtest.Stranger(t).DSN("postgres")
 	restore(t, o.dsn, dsn)
-	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", dsn)
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)
 	if !regexp.MustCompile("run rowcast migrate\n$").MatchString(stderr) || code != 1 {
 		t.Fatalf("got %d, %q", code, stderr)
 	}
