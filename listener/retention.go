@@ -100,21 +100,23 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	return deleted, err
 }
 
-// end is the last transaction to go, nil if there is none. Rows from the future are of somebody whose clock is wrong: they go with
-// the next row that is old, or one of them would hold back all that come after it. A large transaction may have younger rows
-// than those looked at.
+// endQuery finds the last transaction to go, above the horizon ($1). Rows from the future are of somebody whose clock is wrong: they
+// go with the next row that is old, or one of them would hold back all that come after it. And a large transaction may have
+// younger rows than those looked at ($2).
+const endQuery = `WITH oldest AS MATERIALIZED (
+		SELECT xid, created_at < now() - $3::text::interval AS old FROM rowcast.notifications
+		WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot()) AND created_at <= now() ORDER BY xid, id LIMIT $2),
+	young AS ((SELECT xid FROM oldest WHERE NOT old ORDER BY xid LIMIT 1)
+		UNION ALL (SELECT xid FROM rowcast.notifications WHERE xid = (SELECT xid FROM oldest ORDER BY xid DESC LIMIT 1)
+		AND created_at BETWEEN now() - $3::text::interval AND now() LIMIT 1)),
+	newest AS (SELECT xid FROM rowcast.notifications WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC LIMIT 1)
+	SELECT xid::text FROM oldest WHERE xid < (SELECT xid FROM newest)
+	AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY xid DESC LIMIT 1`
+
+// end is the last transaction to go, nil if there is none.
 func (r *Retention) end(ctx context.Context, tx querier, horizon string) (end *string, err error) {
-	const query = `WITH oldest AS MATERIALIZED (
-			SELECT xid, created_at < now() - $3::text::interval AS old FROM rowcast.notifications
-			WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot()) AND created_at <= now() ORDER BY xid, id LIMIT $2),
-		young AS ((SELECT xid FROM oldest WHERE NOT old ORDER BY xid LIMIT 1)
-			UNION ALL (SELECT xid FROM rowcast.notifications WHERE xid = (SELECT xid FROM oldest ORDER BY xid DESC LIMIT 1)
-			AND created_at BETWEEN now() - $3::text::interval AND now() LIMIT 1)),
-		newest AS (SELECT xid FROM rowcast.notifications WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC LIMIT 1)
-		SELECT xid::text FROM oldest WHERE xid < (SELECT xid FROM newest)
-		AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY xid DESC LIMIT 1`
 	keep := fmt.Sprintf("%d microseconds", r.Keep.Microseconds())
-	err = tx.QueryRow(ctx, query, horizon, r.Rows, keep).Scan(&end)
+	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, keep).Scan(&end)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
