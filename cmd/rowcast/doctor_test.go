@@ -80,7 +80,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn the trigger does not fire in sessions with session_replication_role = replica" + ring},
 		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail rowcast.epoch is not UNLOGGED, so a crash is not noticed → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
 		{"unlogged rows", "tables", []string{"ALTER TABLE rowcast.notifications SET UNLOGGED"}, "fail a table besides rowcast.epoch is UNLOGGED: a crash empties it → ALTER TABLE rowcast.notifications SET LOGGED; ALTER TABLE rowcast.history SET LOGGED;"},
-		{"a restored dump", "rows", looksRestored, "fail the table was restored from another server; its rows carry transaction numbers that this one is still to give → rowcast migrate"},
+		{"a restored dump", "rows", looksRestored, "fail the table was restored from another server; its rows carry transaction numbers that this one gives, or has given, to others → rowcast migrate"},
 		{
 			"forged rows", "rows",
 			[]string{"INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '9999999999')", "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())"},
