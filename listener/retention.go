@@ -41,9 +41,9 @@ func (r *Retention) Run(ctx context.Context) error {
 			return nil //nolint:nilerr // the end that was asked for
 		case err != nil:
 			r.Logger.Warn("old rows could not be deleted", "error", err)
-		case deleted > 0: // there may be more; half of the time is the writers'
+		case deleted > 0: // there may be more; three quarters of the time are the writers'
 			r.Deleted.Add(deleted)
-			pause = time.Since(began)
+			pause = 3 * time.Since(began)
 		}
 		select {
 		case <-ctx.Done():

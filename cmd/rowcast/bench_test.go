@@ -32,7 +32,7 @@ func benchDatabase(b *testing.B) (dsn, url string) {
 	if _, _, err := sql.Migrate(b.Context(), dsn); err != nil {
 		b.Fatal(err)
 	}
-	serve := command(b, home, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)
+	serve := command(b, home, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn, "--retain", "0")
 	said := newOutput()
 	serve.Stderr = said
 	if err := serve.Start(); err != nil {
