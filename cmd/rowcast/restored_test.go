@@ -253,9 +253,8 @@ func TestRestoredWithoutTheRows(t *testing.T) {
 	}
 	migrate(t, dsn)
 	h := serve(t, dsn)
-	tail := h.tail(t, "alice")
-	here := tell(t, dsn, tail, "1")
-	tell(t, dsn, tail, "2")
+	here := tell(t, dsn, h.tail(t, "alice"), "1")
+	tell(t, dsn, h.resume(t, here), "2")
 	wantData(t, h.resume(t, here), 0, "2")
 }
 
