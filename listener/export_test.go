@@ -8,13 +8,15 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// FetchQuery and ReplayQuery are what is read from the table, for tests of their plans.
+// What is read from the table, for tests of the plans.
 const (
 	FetchQuery  = fetchQuery
 	ReplayQuery = replayQuery
+	EndQuery    = endQuery
+	WarmQuery   = warmQuery
 )
 
-// QueryArgs are the first six arguments of both.
+// QueryArgs are the first six arguments of FetchQuery and ReplayQuery.
 func QueryArgs(c cursor.Cursor, snapshot *cursor.Cursor, rows int) []any {
 	return limits{pageRows: rows}.args(c, snapshot)
 }

@@ -65,13 +65,17 @@ func (s *session) now(ctx context.Context, db querier) (now cursor.Cursor, err e
 	return now, nil
 }
 
+// warmQuery finds where about so many bytes ($2) of the newest rows begin. Below the horizon there may be millions that are deleted
+// and not vacuumed yet.
+const warmQuery = `SELECT min(xid)::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
+	FROM (SELECT xid, id, data FROM rowcast.notifications
+		WHERE xid >= (SELECT horizon FROM rowcast.history WHERE one) AND xid < $1::text::xid8
+		ORDER BY xid DESC, id DESC LIMIT $2 / 300) newest) sized WHERE bytes <= $2`
+
 // warmer is a cursor that has not seen about so many bytes of the newest rows.
 func warmer(ctx context.Context, db querier, now cursor.Cursor, bytes int64) (cursor.Cursor, error) {
-	const query = `SELECT min(xid)::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
-		FROM (SELECT xid, id, data FROM rowcast.notifications WHERE xid >= $1::text::xid8 AND xid < $2::text::xid8
-			ORDER BY xid DESC, id DESC LIMIT $3 / 300) newest) sized WHERE bytes <= $3`
 	var oldest *string
-	err := db.QueryRow(ctx, query, strconv.Itoa(cursor.First), strconv.FormatUint(now.Xmax, 10), bytes).Scan(&oldest)
+	err := db.QueryRow(ctx, warmQuery, strconv.FormatUint(now.Xmax, 10), bytes).Scan(&oldest)
 	if err != nil || oldest == nil {
 		return now, err
 	}

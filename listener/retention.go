@@ -24,6 +24,7 @@ type Retention struct {
 	// Rows is about how many are deleted in a transaction; a transaction's rows go together. Default 5,000.
 	Rows int
 
+	// Deleted counts the rows that were.
 	Deleted atomic.Int64
 }
 
@@ -40,9 +41,9 @@ func (r *Retention) Run(ctx context.Context) error {
 			return nil //nolint:nilerr // the end that was asked for
 		case err != nil:
 			r.Logger.Warn("old rows could not be deleted", "error", err)
-		case deleted > 0: // there may be more; half of the time is the writers'
+		case deleted > 0: // there may be more; three quarters of the time are the writers'
 			r.Deleted.Add(deleted)
-			pause = time.Since(began)
+			pause = 3 * time.Since(began)
 		}
 		select {
 		case <-ctx.Done():
@@ -59,7 +60,7 @@ func (r *Retention) round(ctx context.Context) (deleted int64, err error) {
 		return 0, err
 	}
 	defer conn.Release()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // a transaction's rows go together, however many
 	defer cancel()
 	err = inTransaction(ctx, conn.Conn(), func(tx querier) error {
 		deleted, err = r.delete(ctx, tx)
@@ -99,17 +100,23 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	return deleted, err
 }
 
+// endQuery finds the last transaction to go, above the horizon ($1). Rows from the future are of somebody whose clock is wrong: they
+// go with the next row that is old, or one of them would hold back all that come after it. And a large transaction may have
+// younger rows than those looked at ($2).
+const endQuery = `WITH oldest AS MATERIALIZED (
+		SELECT xid, created_at < now() - $3::text::interval AS old FROM rowcast.notifications
+		WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot()) AND created_at <= now() ORDER BY xid, id LIMIT $2),
+	young AS ((SELECT xid FROM oldest WHERE NOT old ORDER BY xid LIMIT 1)
+		UNION ALL (SELECT xid FROM rowcast.notifications WHERE xid = (SELECT xid FROM oldest ORDER BY xid DESC LIMIT 1)
+		AND created_at BETWEEN now() - $3::text::interval AND now() LIMIT 1)),
+	newest AS (SELECT xid FROM rowcast.notifications WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC LIMIT 1)
+	SELECT xid::text FROM oldest WHERE xid < (SELECT xid FROM newest)
+	AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY xid DESC LIMIT 1`
+
 // end is the last transaction to go, nil if there is none.
 func (r *Retention) end(ctx context.Context, tx querier, horizon string) (end *string, err error) {
-	const query = `WITH oldest AS MATERIALIZED (
-			SELECT xid, created_at < now() - $3::text::interval AS old FROM rowcast.notifications
-			WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid, id LIMIT $2),
-		young AS (SELECT xid FROM oldest WHERE NOT old ORDER BY xid LIMIT 1),
-		newest AS (SELECT xid FROM rowcast.notifications WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC LIMIT 1)
-		SELECT xid::text FROM oldest WHERE xid < (SELECT xid FROM newest)
-		AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY xid DESC LIMIT 1`
 	keep := fmt.Sprintf("%d microseconds", r.Keep.Microseconds())
-	err = tx.QueryRow(ctx, query, horizon, r.Rows, keep).Scan(&end)
+	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, keep).Scan(&end)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

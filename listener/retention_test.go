@@ -4,8 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
 	"rowcast/listener/cursor"
@@ -28,16 +32,7 @@ func TestRetention(t *testing.T) {
 	insert(t, conn, "young")
 	exec(t, conn, old) // behind a young one, so it stays
 
-	l := newListener(t, dsn)
-	replayer, err := l.NewReplayer(t.Context(), 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(replayer.Close)
-	r := &listener.Retention{
-		Replayer: replayer, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Keep: 30 * time.Minute, Every: time.Millisecond, Rows: 10,
-	}
+	r := newRetention(t, dsn, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -64,7 +59,7 @@ func TestRetention(t *testing.T) {
 		t.Errorf("with horizon %d, %v must be too old and %v must not", horizon, before, kept)
 	}
 	// A page tells the horizon, so that a replay that deletion has overtaken is not taken for complete.
-	_, _, told, err := replayer.Page(t.Context(), before, present(t, conn).Reached(cursor.Cursor{Epoch: epochOf(t, dsn)}), []string{"alice"})
+	_, _, told, err := r.Replayer.Page(t.Context(), before, present(t, conn).Reached(cursor.Cursor{Epoch: epochOf(t, dsn)}), []string{"alice"})
 	if err != nil || told != horizon {
 		t.Errorf("the page says horizon %d, %v, want %d", told, err, horizon)
 	}
@@ -90,27 +85,158 @@ func epochOf(t *testing.T, dsn string) cursor.Tag {
 	return tag
 }
 
+// newRetention deletes what is older than half an hour, about so many rows at a time.
+func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
+	t.Helper()
+	replayer, err := newListener(t, dsn).NewReplayer(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	return &listener.Retention{
+		Replayer: replayer, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Keep: 30 * time.Minute, Every: time.Millisecond, Rows: rows,
+	}
+}
+
+// wantDeleted runs one round.
+func wantDeleted(t *testing.T, r *listener.Retention, why string, want int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if deleted, err := r.Round(ctx); err != nil || deleted != want {
+		t.Errorf("%s: deleted %d, %v, want %d", why, deleted, err, want)
+	}
+}
+
+// aged inserts rows in one transaction, each so many minutes old.
+func aged(t *testing.T, conn *pgx.Conn, minutes ...int) {
+	t.Helper()
+	exec(t, conn, `INSERT INTO rowcast.notifications (data, created_at)
+		SELECT to_jsonb(m), now() - m * interval '1 minute' FROM unnest($1::int[]) m`, minutes)
+}
+
 // What a long transaction holds back is not deleted: nobody can say yet that it has been seen.
 func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
 	conn, open := connect(t, dsn), connect(t, dsn)
-	exec(t, open, "BEGIN")
-	exec(t, open, "SELECT pg_current_xact_id()")
-	for range 2 {
-		exec(t, conn, "INSERT INTO rowcast.notifications (data, created_at) VALUES ('1', now() - interval '1 hour')")
+	for _, statement := range []string{"BEGIN", "SELECT pg_current_xact_id()"} {
+		aged(t, conn, 60)
+		exec(t, open, statement)
+		aged(t, conn, 60)
 	}
-	replayer, err := newListener(t, dsn).NewReplayer(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(replayer.Close)
-	r := &listener.Retention{Replayer: replayer, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Keep: time.Minute}
-	if deleted, err := r.Round(t.Context()); err != nil || deleted != 0 {
-		t.Errorf("deleted %d, %v, want 0", deleted, err)
-	}
+	r := newRetention(t, dsn, 10)
+	wantDeleted(t, r, "below the open transaction", 2) // and there, too, the newest stays
 	exec(t, open, "COMMIT")
-	if deleted, err := r.Round(t.Context()); err != nil || deleted != 1 {
-		t.Errorf("after the end of the transaction deleted %d, %v, want all but the newest", deleted, err)
+	wantDeleted(t, r, "after its end", 1)
+}
+
+// A transaction goes as a whole, so it stays as long as one row of it is young, be it behind those that are looked at.
+func TestRetentionDeletesWholeTransactions(t *testing.T) {
+	t.Parallel()
+	dsn := alone(t)
+	conn := connect(t, dsn)
+	r := newRetention(t, dsn, 3)
+	aged(t, conn, 60, 60)
+	aged(t, conn, 60, 60, 60, 60, 60, 1)
+	aged(t, conn, 60)
+	aged(t, conn, 60)
+	wantDeleted(t, r, "before the mixed one", 2)
+	wantDeleted(t, r, "the mixed one", 0)
+	exec(t, conn, "UPDATE rowcast.notifications SET created_at = now() - interval '1 hour'")
+	wantDeleted(t, r, "once all its rows are old", 6)
+	wantDeleted(t, r, "all but the newest", 1)
+}
+
+// A row from the future, of somebody whose clock is wrong, goes with those around it: neither before them nor never.
+func TestRetentionPassesRowsFromTheFuture(t *testing.T) {
+	t.Parallel()
+	dsn := alone(t)
+	conn := connect(t, dsn)
+	r := newRetention(t, dsn, 3)
+	const year = -365 * 24 * 60
+	aged(t, conn, 60)
+	aged(t, conn, year, year, year, year, year) // more than are looked at
+	aged(t, conn, 60)
+	aged(t, conn, year)
+	aged(t, conn, 1)
+	wantDeleted(t, r, "up to the last old one", 7)
+	wantDeleted(t, r, "before a young one", 0)
+}
+
+// The horizon is moved in the transaction of the deletion, so that there is never the one without the other.
+func TestRetentionMovesTheHorizonWithTheRows(t *testing.T) {
+	t.Parallel()
+	dsn := alone(t)
+	conn := connect(t, dsn)
+	aged(t, conn, 60)
+	aged(t, conn, 60)
+	exec(t, conn, "ALTER TABLE rowcast.history ADD CONSTRAINT stays CHECK (horizon = '3')")
+	r := newRetention(t, dsn, 10)
+	if _, err := r.Round(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "move the horizon: ") {
+		t.Errorf("got %v", err)
+	}
+	if got := one[int](t, conn, "SELECT count(*)::int FROM rowcast.notifications"); got != 2 {
+		t.Errorf("%d rows are left, want 2", got)
+	}
+}
+
+// One hub deletes at a time, and the others do not wait for it.
+func TestRetentionIsForOneHubAtATime(t *testing.T) {
+	t.Parallel()
+	dsn := alone(t)
+	conn, other := connect(t, dsn), connect(t, dsn)
+	const transactions = 200
+	for range transactions {
+		aged(t, conn, 60, 60)
+	}
+	exec(t, other, "BEGIN; SELECT FROM rowcast.history FOR UPDATE")
+	hubs := []*listener.Retention{newRetention(t, dsn, 2), newRetention(t, dsn, 2)}
+	wantDeleted(t, hubs[0], "while another deletes", 0)
+	exec(t, other, "COMMIT")
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for _, r := range hubs {
+		all.Go(func() { _ = r.Run(ctx) })
+	}
+	eventually(t, conn, "SELECT count(*) = 2 FROM rowcast.notifications")
+	cancel()
+	all.Wait()
+	// What is deleted when the context ends is not counted.
+	if got := hubs[0].Deleted.Load() + hubs[1].Deleted.Load(); got < 2*transactions-4 || got > 2*transactions-2 {
+		t.Errorf("counted %d rows, want %d", got, 2*transactions-2)
+	}
+}
+
+// The horizon must not be lost by a crash that keeps the deletion, nor be told before it is safe: whatever is the default, the
+// commit waits, here for a standby that never comes.
+func TestRetentionCommitsSynchronously(t *testing.T) {
+	t.Parallel()
+	dsn := alone(t)
+	conn := connect(t, dsn)
+	aged(t, conn, 60)
+	aged(t, conn, 60)
+	exec(t, conn, "SET synchronous_commit = off")
+	for _, statement := range []string{
+		"ALTER ROLE postgres SET synchronous_commit = off",
+		"ALTER DATABASE postgres SET synchronous_commit = off",
+		"ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
+		"SELECT pg_reload_conf()",
+	} {
+		exec(t, conn, statement)
+	}
+	eventually(t, conn, "SELECT current_setting('synchronous_standby_names') = 'nobody'")
+	r := newRetention(t, dsn, 10)
+	deleted := make(chan int64)
+	go func() {
+		n, _ := r.Round(t.Context())
+		deleted <- n
+	}()
+	eventually(t, conn, "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'rowcast replay' AND wait_event = 'SyncRep'")
+	exec(t, conn, "ALTER SYSTEM RESET synchronous_standby_names")
+	exec(t, conn, "SELECT pg_reload_conf()")
+	if got := <-deleted; got != 1 {
+		t.Errorf("deleted %d rows, want 1", got)
 	}
 }

@@ -32,7 +32,7 @@ func benchDatabase(b *testing.B) (dsn, url string) {
 	if _, _, err := sql.Migrate(b.Context(), dsn); err != nil {
 		b.Fatal(err)
 	}
-	serve := command(b, home, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)
+	serve := command(b, home, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn, "--retain", "0")
 	said := newOutput()
 	serve.Stderr = said
 	if err := serve.Start(); err != nil {
@@ -146,12 +146,19 @@ func BenchmarkInsert(b *testing.B) {
 
 func pgbenchRate(b *testing.B, pgbench, dsn, schema string) float64 {
 	b.Helper()
+	return runPgbench(b, pgbench, dsn, schema, 5)
+}
+
+// runPgbench inserts single rows by 64 clients for some seconds and returns the rate.
+func runPgbench(b *testing.B, pgbench, dsn, schema string, seconds int, more ...string) float64 {
+	b.Helper()
 	script := filepath.Join(b.TempDir(), schema+".sql")
 	insert := fmt.Sprintf(`INSERT INTO %s.notifications (recipient, event, data) VALUES ('user' || (random() * 1000)::int, 'notify', '{"msg": "Bob liked your post"}');`, schema)
 	if err := os.WriteFile(script, []byte(insert), 0o644); err != nil {
 		b.Fatal(err)
 	}
-	out, err := exec.Command(pgbench, "-n", "-c", "64", "-j", "2", "-T", "5", "-f", script, dsn).CombinedOutput()
+	args := append([]string{"-n", "-c", "64", "-j", "2", "-T", strconv.Itoa(seconds), "-f", script}, more...)
+	out, err := exec.Command(pgbench, append(args, dsn)...).CombinedOutput()
 	found := regexp.MustCompile(`tps = ([0-9.]+)`).FindSubmatch(out)
 	if err != nil || found == nil {
 		b.Fatalf("pgbench: %v\n%s", err, out)

@@ -64,6 +64,8 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--drain=-1s"}, nil, `serve: --drain: -1s is not a time such as 500ms, 15s or 1m`},
 		{[]string{"serve", "--drain=6001ms"}, nil, `serve: --drain: 6.001s is longer than 6s, and a hub ends within 10s of being told to`},
 		{[]string{"serve", "--replays", "0"}, nil, `serve: --replays: at least one connection is needed`},
+		{[]string{"serve", "--retain=-1h"}, nil, `serve: --retain: -1h0m0s is in the future`},
+		{[]string{"serve", "--retain", "7d"}, nil, `--retain: expected duration but got "7d": time: unknown unit "d" in duration "7d"`},
 		{[]string{"serve", "--memory", "64 MB/s"}, nil, `--memory: "64 MB/s" is not a size such as 64KiB, 16MiB or 1GiB`},
 		{[]string{"serve", "--memory=-1"}, nil, `--memory: "-1" is not a size such as 64KiB, 16MiB or 1GiB`},
 		{[]string{"serve", "--memory", "0"}, nil, `--memory: "0" is not a size such as 64KiB, 16MiB or 1GiB`},

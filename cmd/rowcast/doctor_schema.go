@@ -125,7 +125,7 @@ func (e *examination) tables(ctx context.Context) (finding, error) {
 func (e *examination) rows(ctx context.Context) (finding, error) {
 	err := sql.Check(ctx, e.conn)
 	if errors.Is(err, sql.ErrRestored) {
-		return finding{failure, "the table was restored from another server; its rows carry transaction numbers that this one is still to give", "rowcast migrate"}, nil
+		return finding{failure, "the table was restored from another server; its rows carry transaction numbers that this one gives, or has given, to others", "rowcast migrate"}, nil
 	}
 	if err != nil {
 		return finding{}, err

@@ -48,5 +48,6 @@ func (s *service) metrics() http.Handler {
 	counter("unrung_rows_total", "Rows that came without a bell: by replication, or with the trigger disabled.", &feed.Unrung)
 	gauge("foreign_rows", "Rows of transactions that this server has not given, which are never sent.",
 		func() float64 { return float64(feed.ForeignXid.Load()) })
+	counter("deleted_rows_total", "Rows that this hub deleted because they were older than --retain.", &s.retention.Deleted)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }

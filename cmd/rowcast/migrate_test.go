@@ -12,13 +12,26 @@ func TestMigrate(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
 	// The same variable as every other program's.
-	for _, want := range []string{"The schema rowcast is installed: version 1.\n", "The schema rowcast is up to date: version 1.\n"} {
+	for _, want := range []string{"The schema rowcast is installed: version 2.\n", "The schema rowcast is up to date: version 2.\n"} {
 		code, stdout, stderr := run(t, environment{"DATABASE_URL": dsn}, "migrate")
 		if code != 0 || stdout != want || stderr != "" {
 			t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
 		}
 	}
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
+}
+
+// A database of the version before is upgraded, and serves as one that was new.
+func TestMigrateUpgrades(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	runSQL(t, dsn, "ALTER TABLE rowcast.history DROP COLUMN xid; DELETE FROM rowcast.migrations WHERE version_id = 2")
+	code, stdout, stderr := run(t, nil, "migrate", "--database-url", dsn)
+	if want := "The schema rowcast is upgraded from version 1 to 2.\n"; code != 0 || stdout != want {
+		t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
+	}
+	serve := start(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)
+	serve.err.await(t, "msg=listening")
 }
 
 // What --print prints, psql makes the same schema of as migrate does.
@@ -39,7 +52,7 @@ func TestMigratePrint(t *testing.T) {
 		t.Fatalf("psql: %v: %s", err, out)
 	}
 	code, stdout, stderr := run(t, nil, "migrate", "--database-url", dsn)
-	if want := "The schema rowcast is up to date: version 1.\n"; code != 0 || stdout != want {
+	if want := "The schema rowcast is up to date: version 2.\n"; code != 0 || stdout != want {
 		t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
 	}
 }
@@ -49,7 +62,7 @@ func TestMigrateFails(t *testing.T) {
 	newer := dbtest.Database(t)
 	runSQL(t, newer, `INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (9999, true)`)
 	tests := []struct{ dsn, want string }{
-		{newer, "schema is at version 9999, this rowcast knows only up to 1: upgrade rowcast"},
+		{newer, "schema is at version 9999, this rowcast knows only up to 2: upgrade rowcast"},
 		{nobodyThere, noConnection},
 		{"postgres://me:secret%zz@db/app", unreadable},
 		{"host=db password=secret sslmode=whatever", unreadable},

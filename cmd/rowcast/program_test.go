@@ -158,7 +158,7 @@ type answer struct {
 }
 
 // ask makes a request with headers: name, value, name, value.
-func ask(t *testing.T, method, url string, headers ...string) answer {
+func ask(t testing.TB, method, url string, headers ...string) answer {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 	if err != nil {
@@ -180,7 +180,7 @@ func ask(t *testing.T, method, url string, headers ...string) answer {
 }
 
 // askUntil asks again and again until the body matches.
-func askUntil(t *testing.T, url, pattern string) answer {
+func askUntil(t testing.TB, url, pattern string) answer {
 	t.Helper()
 	expression := regexp.MustCompile(pattern)
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {

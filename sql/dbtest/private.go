@@ -63,6 +63,18 @@ func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
 	return startPrivate(t, c)
 }
 
+// Stranger is Cluster with a system identifier of its own, which takes longer
+// to make.
+func Stranger(t testing.TB) *cluster.Cluster {
+	t.Helper()
+	c, err := private(t.Context())
+	if err != nil {
+		t.Fatalf("dbtest: no private PostgreSQL for the test: %v", err)
+	}
+	c.Template, c.InitArgs = "", initArgs
+	return startPrivate(t, c)
+}
+
 func startPrivate(t testing.TB, c *cluster.Cluster) *cluster.Cluster {
 	t.Helper()
 	t.Cleanup(func() {
@@ -90,8 +102,8 @@ func private(ctx context.Context) (*cluster.Cluster, error) {
 	template := &cluster.Cluster{
 		Dir:      filepath.Join(dir, "template-"+programs.Version),
 		BinDir:   programs.Dir,
-		InitArgs: []string{"--wal-segsize=1"}, // half of what is to be copied
-		Shared:   true,                        // processes that come meanwhile wait
+		InitArgs: initArgs,
+		Shared:   true, // processes that come meanwhile wait
 	}
 	if err := template.Init(ctx); err != nil {
 		return nil, err
@@ -103,6 +115,9 @@ func private(ctx context.Context) (*cluster.Cluster, error) {
 		Settings: settings(),
 	}, nil
 }
+
+// initArgs halve what is to be copied.
+var initArgs = []string{"--wal-segsize=1"}
 
 func nextPrivate(ctx context.Context, dir string) (int, error) {
 	privates.mu.Lock()

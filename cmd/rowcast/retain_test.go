@@ -1,0 +1,29 @@
+package main_test
+
+import (
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// A hub deletes what is older than --retain and counts it; with 0 it keeps all.
+func TestRetain(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Cluster(t).DSN("postgres") // transactions of other tests would hold deletion back
+	migrate(t, dsn)
+	for range 3 {
+		runSQL(t, dsn, `INSERT INTO rowcast.notifications (data, created_at) VALUES ('0', now() - interval '1 hour')`)
+	}
+	keeps := serve(t, dsn, "--retain", "0")
+	tell(t, dsn, keeps.tail(t, "alice"), "1")
+	askUntil(t, keeps.url+"/metrics", "(?m)^rowcast_deleted_rows_total 0$")
+	keeps.stop() // which waits for a round that may have begun
+	if got := valueOf(t, dsn, "SELECT count(*)::text FROM rowcast.notifications"); got != "4" {
+		t.Errorf("with 0, %s rows are left, want 4", got)
+	}
+	deletes := serve(t, dsn, "--retain", "30m")
+	askUntil(t, deletes.url+"/metrics", "(?m)^rowcast_deleted_rows_total 3$")
+	if got := valueOf(t, dsn, "SELECT string_agg(data::text, ' ') FROM rowcast.notifications"); got != "1" {
+		t.Errorf("rows %s are left, want 1", got)
+	}
+}

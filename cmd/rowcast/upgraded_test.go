@@ -1,0 +1,91 @@
+package main_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
+)
+
+// pg_upgrade gives a new system identifier to files that are the old ones, and goes on with their transaction numbers: nothing is to
+// be put right, and every cursor that has an anchor is honoured.
+func TestUpgraded(t *testing.T) {
+	t.Parallel()
+	before, after := dbtest.Cluster(t), dbtest.Stranger(t)
+	dsn := before.DSN("postgres")
+	migrate(t, dsn)
+	burn(t, dsn, 2000) // so that the new server's own numbers would be lower
+	runSQL(t, dsn, "INSERT INTO rowcast.notifications (data) VALUES ('0')", "UPDATE rowcast.history SET horizon = (SELECT xid FROM rowcast.notifications)")
+	h := serve(t, dsn)
+	tail := h.tail(t, "alice")
+	greeted := tail.out.await(t, `"id":"([^"]+)","event":"rowcast.hello"`)[1]
+	first := tell(t, dsn, tail, "1")
+	second := tell(t, dsn, tail, "2")
+	h.stop()
+	identifier := "SELECT system_identifier::text FROM pg_control_system()"
+	was := valueOf(t, dsn, identifier)
+
+	upgrade(t, before, after)
+	dsn = after.DSN("postgres")
+	if valueOf(t, dsn, identifier) == was {
+		t.Fatal("the system identifier is the old one")
+	}
+	h = serve(t, dsn)
+	resumed := map[string]*process{greeted: nil, first: nil, second: nil}
+	for cursor := range resumed {
+		resumed[cursor] = h.resume(t, cursor)
+	}
+	here := tell(t, dsn, resumed[second], "3")
+	wantData(t, resumed[greeted], 0, "1", "2", "3")
+	wantData(t, resumed[first], 0, "2", "3")
+	wantData(t, resumed[second], 0, "3")
+	h.stop()
+	migrate(t, dsn)
+	h = serve(t, dsn)
+	wantData(t, h.resume(t, first), 0, "2", "3")
+	tell(t, dsn, h.resume(t, here), "4")
+	wantData(t, h.resume(t, here), 0, "4")
+}
+
+// upgrade stops two servers, runs pg_upgrade, and starts the new one.
+func upgrade(t *testing.T, before, after *cluster.Cluster) {
+	t.Helper()
+	for _, c := range []*cluster.Cluster{before, after} {
+		if err := c.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := postgres(t, "pg_upgrade", "--username=postgres", "--link",
+		"--old-datadir="+filepath.Join(before.Dir, "data"), "--new-datadir="+filepath.Join(after.Dir, "data"),
+		"--old-options=-c fsync=off", "--new-options=-c fsync=off")
+	bin := filepath.Dir(cmd.Path)
+	cmd.Args = append(cmd.Args, "--old-bindir="+bin, "--new-bindir="+bin)
+	ownedBy(t, cmd, filepath.Join(after.Dir, "data"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pg_upgrade: %v: %s", err, out)
+	}
+	if err := after.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ownedBy makes a program run as the owner of some files, in a directory of his.
+func ownedBy(t *testing.T, cmd *exec.Cmd, files string) {
+	t.Helper()
+	info, err := os.Stat(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	cmd.Dir = newHome(t)
+	if err := os.Chown(cmd.Dir, int(owner.Uid), int(owner.Gid)); err != nil {
+		t.Fatal(err)
+	}
+	if int(owner.Uid) != os.Geteuid() {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+	}
+}

@@ -1,0 +1,90 @@
+package stream_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"rowcast/listener"
+	"rowcast/listener/cursor"
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+	"rowcast/stream"
+)
+
+// A bookmark is a Source that does something between a replay's first page and its second.
+type bookmark struct {
+	stream.Source
+	between func()
+	pages   int
+}
+
+func (b *bookmark) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) ([]stream.Event, cursor.Cursor, uint64, error) {
+	if b.pages++; b.pages == 2 {
+		b.between()
+	}
+	return b.Source.Page(ctx, from, to, recipients)
+}
+
+// Rows are deleted in the middle of a replay. As long as the client has seen them all, it notices nothing; if not, it is told. Its
+// cursor after an event cannot say that this was the last of its transaction, so it counts as not seen.
+func TestRetentionInTheMiddleOfAReplay(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		old   int // rows that go, of seven
+		want  []string
+		reset bool
+	}{
+		{old: 1, want: []string{"3", "4", "5", "6", "7"}},
+		{old: 2, reset: true},
+		{old: 3, reset: true},
+		{old: 6, reset: true},
+	} {
+		t.Run(fmt.Sprintf("%d rows", tt.old), func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Cluster(t).DSN("postgres") // transactions of other tests would hold deletion back
+			if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+				t.Fatal(err)
+			}
+			db := connect(t, dsn)
+			insert(t, db, "alice", "0")
+			s := serve(t, dsn, seldom, func(s *site) { s.hub.Memory, s.listener.PageRows = 1, 2 })
+			hello := listen(t, s, "alice").hello()
+			for n := range 7 {
+				exec(t, db, `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('alice', to_jsonb($1::int),
+					now() - interval '1 hour' * ($1::int <= $2)::int)`, n+1, tt.old)
+			}
+			exec(t, db, "UPDATE rowcast.notifications SET created_at = now() - interval '1 hour' WHERE data = '\"0\"'")
+			s.caughtUp(t)
+			s.hub.Source = &bookmark{Source: s.hub.Source, between: func() { retain(t, s, int64(tt.old)+1) }}
+
+			c := resume(t, s, hello, "alice")
+			c.hello()
+			c.wantTold("1", "2")
+			if tt.reset {
+				if e := c.event(); e.Name != "rowcast.reset" || e.Data != `{"reason": "expired"}` {
+					t.Errorf("got %v, want expired", e)
+				}
+			}
+			insert(t, db, "alice", "8")
+			s.caughtUp(t)
+			c.wantTold(append(tt.want, `"8"`)...)
+		})
+	}
+}
+
+// retain deletes what is older than half an hour: so many rows.
+func retain(t *testing.T, s *site, rows int64) {
+	replayer, err := s.listener.NewReplayer(t.Context(), 1)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer replayer.Close()
+	r := listener.Retention{Replayer: replayer, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Keep: 30 * time.Minute}
+	stop := run(t, r.Run)
+	eventually(t, "the old rows are deleted", func() bool { return r.Deleted.Load() == rows })
+	stop()
+}
