@@ -1,0 +1,232 @@
+package main_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/stream/sse"
+)
+
+// A crowd is many clients of one hub that come and go together, each a user of its own, and resume from where they were.
+type crowd struct {
+	testing.TB
+	address string
+	members []*member
+	reading sync.WaitGroup
+}
+
+// newCrowd makes clients that are not connected yet, and have no cursor.
+func newCrowd(t testing.TB, url string, size int) *crowd {
+	c := &crowd{TB: t, address: strings.TrimPrefix(url, "http://")}
+	for i := range size {
+		c.members = append(c.members, &member{uid: uid(i)})
+	}
+	return c
+}
+
+func uid(i int) string { return "user" + strconv.Itoa(i) }
+
+// A member is a client. It notes what it is told.
+type member struct {
+	uid  string
+	conn net.Conn
+
+	mu      sync.Mutex
+	decoder sse.Decoder
+	first   int // row that is to be told
+	told    []int
+	failed  error
+	greeted bool
+	want    int           // rows are to be told until it has come back
+	back    chan struct{} // closed when it has
+}
+
+// connect connects everybody, and returns how long that takes: from the first connection until the last has had its hello and all
+// that the log has for it by now.
+func (c *crowd) connect(log *rowLog) time.Duration {
+	c.Helper()
+	for _, m := range c.members {
+		m.want = 0
+		if m.decoder.LastID != "" {
+			m.want = len(log.of(m.uid, m.first))
+		}
+	}
+	began := time.Now()
+	turns := make(chan struct{}, 256) // the system's queue for new connections is finite, and who does not fit waits a second
+	var coming sync.WaitGroup
+	for _, m := range c.members {
+		turns <- struct{}{}
+		coming.Go(func() {
+			defer func() { <-turns }()
+			if err := m.connect(c); err != nil {
+				c.Errorf("%s: %v", m.uid, err)
+			}
+		})
+	}
+	coming.Wait()
+	return time.Since(began)
+}
+
+// connect returns when the client is back.
+func (m *member) connect(c *crowd) error {
+	conn, err := net.Dial("tcp", c.address)
+	if err != nil {
+		return err
+	}
+	fresh, back := m.decoder.LastID == "", make(chan struct{})
+	m.conn, m.greeted, m.back = conn, false, back
+	_, err = fmt.Fprintf(conn, "GET /events?uid=%s HTTP/1.1\r\nHost: %s\r\nLast-Event-ID: %s\r\n\r\n", m.uid, c.address, m.decoder.LastID)
+	if err != nil {
+		return err
+	}
+	c.reading.Go(func() { m.read(fresh) })
+	select {
+	case <-back:
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("was not told what it missed: %d of %d", m.count(), m.want)
+	}
+}
+
+// read notes what comes until the connection ends.
+func (m *member) read(fresh bool) {
+	response, err := http.ReadResponse(bufio.NewReaderSize(m.conn, 512), nil)
+	if err != nil {
+		return
+	}
+	for e, err := range m.decoder.Events(response.Body) {
+		if err != nil {
+			return // it was cut off
+		}
+		if fresh {
+			// An id begins with that of the last row before it, and the first row has 1.
+			id, _, _ := strings.Cut(e.LastID, "-")
+			m.first, m.failed = strconv.Atoi(id)
+			fresh = false
+		}
+		m.note(e)
+	}
+}
+
+func (m *member) note(e sse.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch e.Name {
+	case "rowcast.hello":
+		m.greeted = true
+	case "rowcast.beat":
+	default:
+		n, err := strconv.Atoi(e.Data)
+		if err != nil {
+			m.failed = fmt.Errorf("was told %s %s", e.Name, e.Data)
+		}
+		m.told = append(m.told, n)
+	}
+	if m.back != nil && m.greeted && len(m.told) >= m.want {
+		close(m.back)
+		m.back = nil
+	}
+}
+
+func (m *member) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.told)
+}
+
+// cut ends all connections at once, and returns when nobody reads any more.
+func (c *crowd) cut() {
+	for _, m := range c.members {
+		_ = m.conn.Close()
+	}
+	c.reading.Wait()
+}
+
+// wantAll waits until everybody has been told as much as there is in the log, and compares: each row once, in order.
+func (c *crowd) wantAll(log *rowLog) {
+	c.Helper()
+	deadline := time.Now().Add(patience)
+	wrong := 0
+	for _, m := range c.members {
+		want := log.of(m.uid, m.first)
+		for m.count() < len(want) && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+		m.mu.Lock()
+		if m.failed != nil || !slices.Equal(m.told, want) {
+			if wrong++; wrong < 5 {
+				c.Errorf("%s was told %v (%v), want %v", m.uid, m.told, m.failed, want)
+			}
+		}
+		m.mu.Unlock()
+	}
+	if wrong > 0 {
+		c.Fatalf("%d of %d were not told exactly their rows", wrong, len(c.members))
+	}
+}
+
+// A rowLog is the rows that have been committed: for whom, in the order of their commits. A row's data is its index.
+type rowLog struct {
+	mu         sync.Mutex
+	recipients []string
+}
+
+// add inserts the next row.
+func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error {
+	_, err := db.Exec(ctx, "INSERT INTO rowcast.notifications (recipient, data) VALUES (nullif($1, ''), to_jsonb($2::int))", recipient, len(l.recipients))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recipients = append(l.recipients, recipient)
+	return err
+}
+
+// write inserts rows at a rate, one in some for everyone and the others for one user each, until what it returns is called.
+func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(time.Second / time.Duration(rate))
+		defer ticker.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			recipient := ""
+			if n%everyone != 0 {
+				recipient = uid(rand.IntN(users))
+			}
+			if err := l.add(t.Context(), db, recipient); err != nil {
+				t.Errorf("insert: %v", err)
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// of are the rows for a user, from one on.
+func (l *rowLog) of(uid string, first int) (rows []int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n, r := range l.recipients {
+		if n >= first && (r == "" || r == uid) {
+			rows = append(rows, n)
+		}
+	}
+	return rows
+}
