@@ -219,8 +219,12 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 		j.mu.Unlock()
 		return j.page(c, now)
 	}
-	frames, steps := j.memory.unseen(c, j.s.recipients), cursor.Steps{From: c, To: now}
-	if len(frames) > 1 && lengthOf(frames) > j.Backlog {
+	frames, steps := j.memory.since(c, j.s.recipients), cursor.Steps{From: c, To: now}
+	if len(frames) > atOnce {
+		j.mu.Unlock()
+		return j.tell(unseen(c, frames), steps)
+	}
+	if frames = unseen(c, frames); len(frames) > 1 && lengthOf(frames) > j.Backlog {
 		j.mu.Unlock()
 		return j.tell(frames, steps)
 	}
@@ -235,6 +239,10 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	return c, nil
 }
 
+// atOnce is of how many events those that a client missed are sought out while the hub stands still. Among more it is done before,
+// and they are told before the client becomes live.
+const atOnce = 1000
+
 func lengthOf(frames []*frame) (n int) {
 	for _, f := range frames {
 		n += len(f.live)
@@ -242,7 +250,7 @@ func lengthOf(frames []*frame) (n int) {
 	return n
 }
 
-// tell writes the first part of what memory holds.
+// tell writes the first part of what memory holds. After all of it the client has seen what the hub had.
 func (j *joining) tell(frames []*frame, steps cursor.Steps) (c cursor.Cursor, err error) {
 	if err := j.greet(); err != nil {
 		return c, err
@@ -250,13 +258,13 @@ func (j *joining) tell(frames []*frame, steps cursor.Steps) (c cursor.Cursor, er
 	var b []byte
 	for i, f := range frames {
 		if i > 0 && len(b)+len(f.live) > j.Backlog {
-			break
+			return c, j.write(b)
 		}
 		c = steps.After(f.row)
 		b = f.replayed(b, c)
 		j.Stats.Replayed.Add(1)
 	}
-	return c, j.write(b)
+	return steps.To, j.write(b)
 }
 
 // page reads a part of it from the table.

@@ -149,3 +149,32 @@ func TestJoiningMissesNothing(t *testing.T) {
 		t.Logf("client %d joined %d times", i, clients[i].joined)
 	}
 }
+
+// Many events can look as if a client had missed them, which it has heard on another hub: there another transaction came before them
+// that it still misses. It is told just that, and becomes live.
+func TestAClientThatHasSeenNearlyAll(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	late := f.tell("alice", "message", `"late"`)
+	for range 3000 {
+		f.tell("alice", "message", `"seen"`)
+	}
+	c := f.now
+	c.Xip = []uint64{late.Xid}
+	all, other := resume(t, f.site, c.String(), "alice"), resume(t, f.site, c.String(), "bob")
+	all.hello()
+	other.hello()
+	all.wantTold(`"late"`)
+	f.tell("", "message", `"live"`)
+	all.wantTold(`"live"`)
+	other.wantTold(`"live"`)
+	again := resume(t, f.site, all.decoder.LastID, "alice")
+	again.hello()
+	f.tell("alice", "message", `"after"`)
+	for _, c := range []*client{all, again} {
+		c.wantTold(`"after"`)
+	}
+	if replayed := f.hub.Stats.Replayed.Load(); replayed != 1 {
+		t.Errorf("%d events were replayed, want 1", replayed)
+	}
+}
