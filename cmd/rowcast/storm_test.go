@@ -80,11 +80,10 @@ func BenchmarkStorm(b *testing.B) {
 	exec1(b, db, "CREATE EXTENSION pg_stat_statements")
 	const clients, rate, everyone = 5000, 200, 20
 	var log rowLog
-	stop := log.write(b, benchConnect(b, dsn), clients, rate, everyone)
-	defer stop()
 	for b.Loop() {
 		var ratios, fresh, back []float64
 		for range 5 {
+			stop := log.write(b, db, clients, rate, everyone)
 			c := newCrowd(b, url, clients)
 			first := c.connect(&log).Seconds()
 			<-time.After(time.Second)
@@ -92,6 +91,7 @@ func BenchmarkStorm(b *testing.B) {
 			<-time.After(500 * time.Millisecond)
 			again := c.connect(&log).Seconds()
 			<-time.After(time.Second)
+			stop()
 			c.wantAll(&log)
 			c.cut()
 			fresh, back, ratios = append(fresh, first), append(back, again), append(ratios, again/first)
