@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -48,7 +49,7 @@ type member struct {
 	first   int // row that is to be told
 	told    []int
 	failed  error
-	greeted bool
+	greeted chan struct{} // closed by the hello
 	want    int           // rows are to be told until it has come back
 	back    chan struct{} // closed when it has
 }
@@ -69,9 +70,13 @@ func (c *crowd) connect(log *rowLog) time.Duration {
 	for _, m := range c.members {
 		turns <- struct{}{}
 		coming.Go(func() {
-			defer func() { <-turns }()
-			if err := m.connect(c); err != nil {
-				c.Errorf("%s: %v", m.uid, err)
+			err := m.connect(c)
+			<-turns
+			if err == nil {
+				err = await(m.back, "what it missed")
+			}
+			if err != nil {
+				c.Errorf("%s: %v; it was told %d of %d", m.uid, err, m.count(), m.want)
 			}
 		})
 	}
@@ -79,24 +84,29 @@ func (c *crowd) connect(log *rowLog) time.Duration {
 	return time.Since(began)
 }
 
-// connect returns when the client is back.
+// connect returns when the client has had its hello.
 func (m *member) connect(c *crowd) error {
 	conn, err := net.Dial("tcp", c.address)
 	if err != nil {
 		return err
 	}
-	fresh, back := m.decoder.LastID == "", make(chan struct{})
-	m.conn, m.greeted, m.back = conn, false, back
+	fresh := m.decoder.LastID == ""
+	m.conn, m.greeted, m.back = conn, make(chan struct{}), make(chan struct{})
 	_, err = fmt.Fprintf(conn, "GET /events?uid=%s HTTP/1.1\r\nHost: %s\r\nLast-Event-ID: %s\r\n\r\n", m.uid, c.address, m.decoder.LastID)
 	if err != nil {
 		return err
 	}
 	c.reading.Go(func() { m.read(fresh) })
+	return await(m.greeted, "a hello")
+}
+
+// await waits for what a client is to get.
+func await(it <-chan struct{}, what string) error {
 	select {
-	case <-back:
+	case <-it:
 		return nil
-	case <-time.After(patience):
-		return fmt.Errorf("was not told what it missed: %d of %d", m.count(), m.want)
+	case <-time.After(4 * patience):
+		return errors.New("does not get " + what)
 	}
 }
 
@@ -106,6 +116,7 @@ func (m *member) read(fresh bool) {
 	if err != nil {
 		return
 	}
+	back := sync.OnceFunc(func() { close(m.back) })
 	for e, err := range m.decoder.Events(response.Body) {
 		if err != nil {
 			return // it was cut off
@@ -116,16 +127,19 @@ func (m *member) read(fresh bool) {
 			m.first, m.failed = strconv.Atoi(id)
 			fresh = false
 		}
-		m.note(e)
+		if m.note(e) >= m.want {
+			back()
+		}
 	}
 }
 
-func (m *member) note(e sse.Event) {
+// note returns how many rows have been told.
+func (m *member) note(e sse.Event) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch e.Name {
 	case "rowcast.hello":
-		m.greeted = true
+		close(m.greeted)
 	case "rowcast.beat":
 	default:
 		n, err := strconv.Atoi(e.Data)
@@ -134,10 +148,7 @@ func (m *member) note(e sse.Event) {
 		}
 		m.told = append(m.told, n)
 	}
-	if m.back != nil && m.greeted && len(m.told) >= m.want {
-		close(m.back)
-		m.back = nil
-	}
+	return len(m.told)
 }
 
 func (m *member) count() int {
@@ -177,18 +188,30 @@ func (c *crowd) wantAll(log *rowLog) {
 	}
 }
 
-// A rowLog is the rows that have been committed: for whom, in the order of their commits. A row's data is its index.
+// A rowLog is the rows that have been committed, in the order of their commits. A row's data is its index.
 type rowLog struct {
-	mu         sync.Mutex
-	recipients []string
+	mu   sync.Mutex
+	rows int
+	by   map[string][]int // recipient
 }
 
-// add inserts the next row.
-func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error {
-	_, err := db.Exec(ctx, "INSERT INTO rowcast.notifications (recipient, data) VALUES (nullif($1, ''), to_jsonb($2::int))", recipient, len(l.recipients))
+// note notes rows, each for one recipient.
+func (l *rowLog) note(recipients ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.recipients = append(l.recipients, recipient)
+	if l.by == nil {
+		l.by = make(map[string][]int)
+	}
+	for _, r := range recipients {
+		l.by[r] = append(l.by[r], l.rows)
+		l.rows++
+	}
+}
+
+// add inserts the next row. Only one may write at a time.
+func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error {
+	_, err := db.Exec(ctx, "INSERT INTO rowcast.notifications (recipient, data) VALUES (nullif($1, ''), to_jsonb($2::int))", recipient, l.rows)
+	l.note(recipient)
 	return err
 }
 
@@ -220,13 +243,10 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 }
 
 // of are the rows for a user, from one on.
-func (l *rowLog) of(uid string, first int) (rows []int) {
+func (l *rowLog) of(uid string, first int) []int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for n, r := range l.recipients {
-		if n >= first && (r == "" || r == uid) {
-			rows = append(rows, n)
-		}
-	}
-	return rows
+	rows := slices.Sorted(slices.Values(slices.Concat(l.by[uid], l.by[""])))
+	from, _ := slices.BinarySearch(rows, first)
+	return rows[from:]
 }
