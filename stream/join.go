@@ -37,7 +37,7 @@ func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
 		}
 	}
 	if j.live {
-		s.drain(j.greeting)
+		s.drain(j.greeting, j.rest)
 	}
 }
 
@@ -59,23 +59,23 @@ type joining struct {
 	// greeting is the hello that is still to be written. Who can be live at once is so before it: after the hello nothing is missed,
 	// not even what is not stored.
 	greeting []byte
+	rest     []byte // of a large event that the greeting ends with
 
 	// comments are sent however many short waits its waiting is made of, so that no proxy takes the stream for dead.
 	comments *time.Ticker
 }
 
-func (j *joining) write(b []byte) error {
+func (j *joining) write(parts ...[]byte) error {
 	if err := j.ctx.Err(); err != nil {
 		return err
 	}
-	return j.s.out.write(b)
+	return j.s.write(parts...)
 }
 
 // greet writes the hello, if that has not been done.
 func (j *joining) greet() error {
-	hello := j.greeting
-	j.greeting = nil
-	return j.write(hello)
+	defer func() { j.greeting = nil }()
+	return j.write(j.greeting)
 }
 
 func (j *joining) reset(reason string, now cursor.Cursor) error {
@@ -233,7 +233,7 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	j.mu.Unlock()
 	j.live = true
 	if len(frames) > 0 {
-		j.greeting = frames[0].replayed(j.greeting, steps.After(frames[0].row))
+		j.greeting, j.rest = frames[0].replayed(j.greeting, steps.After(frames[0].row))
 	}
 	j.Stats.Replayed.Add(int64(len(frames)))
 	return c, nil
@@ -255,14 +255,21 @@ func (j *joining) tell(frames []*frame, steps cursor.Steps) (c cursor.Cursor, er
 	if err := j.greet(); err != nil {
 		return c, err
 	}
-	var b []byte
+	var b, then []byte
+	told := 0
 	for i, f := range frames {
-		if i > 0 && len(b)+len(f.live) > j.Backlog {
+		if told += len(f.live); i > 0 && told > j.Backlog {
 			return c, j.write(b)
 		}
 		c = steps.After(f.row)
-		b = f.replayed(b, c)
+		b, then = f.replayed(b, c)
 		j.Stats.Replayed.Add(1)
+		if then != nil {
+			if err := j.write(b, then); err != nil {
+				return c, err
+			}
+			b = nil
+		}
 	}
 	return steps.To, j.write(b)
 }
