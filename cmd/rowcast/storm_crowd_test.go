@@ -58,30 +58,44 @@ type member struct {
 // that the log has for it by now.
 func (c *crowd) connect(log *rowLog) time.Duration {
 	c.Helper()
+	began := c.come(log)
+	c.catchUp()
+	return time.Since(began)
+}
+
+// come connects everybody, and returns when that began. All have had their hello.
+func (c *crowd) come(log *rowLog) (began time.Time) {
+	c.Helper()
 	for _, m := range c.members {
 		m.want = 0
 		if m.decoder.LastID != "" {
 			m.want = len(log.of(m.uid, m.first))
 		}
 	}
-	began := time.Now()
+	began = time.Now()
 	turns := make(chan struct{}, 256) // the system's queue for new connections is finite, and who does not fit waits a second
 	var coming sync.WaitGroup
 	for _, m := range c.members {
 		turns <- struct{}{}
 		coming.Go(func() {
-			err := m.connect(c)
-			<-turns
-			if err == nil {
-				err = await(m.back, "what it missed")
-			}
-			if err != nil {
-				c.Errorf("%s: %v; it was told %d of %d", m.uid, err, m.count(), m.want)
+			defer func() { <-turns }()
+			if err := m.connect(c); err != nil {
+				c.Errorf("%s: %v", m.uid, err)
 			}
 		})
 	}
 	coming.Wait()
-	return time.Since(began)
+	return began
+}
+
+// catchUp returns when everybody has been told what the log had for them.
+func (c *crowd) catchUp() {
+	c.Helper()
+	for _, m := range c.members {
+		if err := await(m.back, "what it missed"); err != nil {
+			c.Fatalf("%s: %v; it was told %d of %d", m.uid, err, m.count(), m.want)
+		}
+	}
 }
 
 // connect returns when the client has had its hello.
