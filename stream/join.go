@@ -243,13 +243,6 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 // and they are told before the client becomes live.
 const atOnce = 1000
 
-func lengthOf(frames []*frame) (n int) {
-	for _, f := range frames {
-		n += len(f.live)
-	}
-	return n
-}
-
 // tell writes the first part of what memory holds. After all of it the client has seen what the hub had.
 func (j *joining) tell(frames []*frame, steps cursor.Steps) (c cursor.Cursor, err error) {
 	if err := j.greet(); err != nil {

@@ -99,3 +99,10 @@ func unseen(c cursor.Cursor, frames []*frame) []*frame {
 	}
 	return frames
 }
+
+func lengthOf(frames []*frame) (n int) {
+	for _, f := range frames {
+		n += len(f.live)
+	}
+	return n
+}
