@@ -40,7 +40,7 @@ func TestConnectAndKill(t *testing.T) {
 	eventually(t, "no descriptor is left", func() bool { return descriptors(t) <= files })
 	grown := heap() - bytes
 	t.Logf("%d streams were opened; the heap has grown by %d bytes", f.hub.Stats.Opened.Load(), grown)
-	if grown > 512<<10 { // 50 bytes a client
+	if grown > 1<<20 { // 100 bytes a client
 		t.Errorf("%d bytes are left", grown)
 	}
 	if f.hub.Stats.Opened.Load() < clients/4 {
