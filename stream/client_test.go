@@ -56,6 +56,12 @@ func open(t testing.TB, s *site, r request) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return begin(t, conn)
+}
+
+// begin reads the head of the response on a connection, which ends with the test.
+func begin(t testing.TB, conn net.Conn) *client {
+	t.Helper()
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
