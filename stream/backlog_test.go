@@ -28,6 +28,7 @@ func text(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
 // Others are told at once, as if those who do not read were not there, and these are told everything when they do.
 func TestWhoDoesNotReadHoldsUpNobody(t *testing.T) {
 	t.Parallel()
+	const stuck, large = 50, 300 << 10
 	f := serveFeed(t, little)
 	var readers, stalled []*client
 	for range 10 {
@@ -51,21 +52,21 @@ func TestWhoDoesNotReadHoldsUpNobody(t *testing.T) {
 		return took[len(took)/2]
 	}
 	alone := median()
-	for range 5 {
+	for range stuck {
 		stalled = append(stalled, deaf(t, f.site, "alice", "bob"))
 	}
-	eventually(t, "they are live", func() bool { return f.hub.Stats.Streams.Load() == 15 })
+	eventually(t, "they are live", func() bool { return f.hub.Stats.Streams.Load() == 10+stuck })
 	for _, c := range stalled {
 		c.hello()
 	}
-	f.tell("bob", "message", text(900<<10)) // now each is owed something
+	f.tell("bob", "message", text(large)) // now each is owed something
 	beside := median()
-	t.Logf("median of telling 10 clients: %v alone, %v beside 5 that do not read", alone, beside)
+	t.Logf("median of telling 10 clients: %v alone, %v beside %d that do not read", alone, beside, stuck)
 	if beside > 5*alone+10*time.Millisecond {
 		t.Error("they are held up")
 	}
 	for _, c := range stalled {
-		c.wantTold(text(900 << 10))
+		c.wantTold(text(large))
 		for n := range 100 {
 			c.wantTold(fmt.Sprint(101 + n))
 		}

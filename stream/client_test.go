@@ -56,6 +56,12 @@ func open(t testing.TB, s *site, r request) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return begin(t, conn)
+}
+
+// begin reads the head of the response on a connection, which ends with the test.
+func begin(t testing.TB, conn net.Conn) *client {
+	t.Helper()
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +143,8 @@ func (c *client) expect(want string) {
 	got := make([]byte, len(want))
 	n, err := io.ReadFull(c.body, got)
 	if err != nil || string(got) != want {
-		c.Fatalf("got %q, %v, want %q", got[:n], err, want)
+		const shown = 1000
+		c.Fatalf("got %.*q, %v, want %.*q", shown, got[:n], err, shown, want)
 	}
 }
 

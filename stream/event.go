@@ -90,9 +90,18 @@ const overhead = 256
 
 func (f *frame) size() int { return len(f.live) + overhead }
 
-// replayed appends the frame with the id that it has for one client.
-func (f *frame) replayed(b []byte, c cursor.Cursor) []byte {
-	return append(appendID(b, c), f.live[f.body:]...)
+// replayed is the frame with the id that it has for one client: what is to be written, appended to b, and after that.
+func (f *frame) replayed(b []byte, c cursor.Cursor) (first, then []byte) {
+	return share(appendID(b, c), f.live[f.body:])
+}
+
+// share appends what is the same for everybody, unless it is large: then that is to be written itself, since a copy for each of many
+// slow clients would take what memory there is.
+func share(b, same []byte) (first, then []byte) {
+	if len(same) > writeAtOnce {
+		return b, same
+	}
+	return append(b, same...), nil
 }
 
 // appendID appends a cursor as an id: its text has nothing that could end the line.

@@ -21,7 +21,12 @@ func (m *Memory) Remember(e Event) int {
 
 // Unseen counts what a client has not seen.
 func (m *Memory) Unseen(c cursor.Cursor, recipients ...string) int {
-	return len(m.m.unseen(c, recipients))
+	return len(unseen(c, m.m.since(c, recipients)))
+}
+
+// Since counts what a client can have missed.
+func (m *Memory) Since(c cursor.Cursor, recipients ...string) int {
+	return len(m.m.since(c, recipients))
 }
 
 // Remembered counts what is remembered, and tells the bytes that it takes.

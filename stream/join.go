@@ -37,7 +37,7 @@ func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
 		}
 	}
 	if j.live {
-		s.drain(j.greeting)
+		s.drain(j.greeting, j.rest)
 	}
 }
 
@@ -59,23 +59,23 @@ type joining struct {
 	// greeting is the hello that is still to be written. Who can be live at once is so before it: after the hello nothing is missed,
 	// not even what is not stored.
 	greeting []byte
+	rest     []byte // of a large event that the greeting ends with
 
 	// comments are sent however many short waits its waiting is made of, so that no proxy takes the stream for dead.
 	comments *time.Ticker
 }
 
-func (j *joining) write(b []byte) error {
+func (j *joining) write(parts ...[]byte) error {
 	if err := j.ctx.Err(); err != nil {
 		return err
 	}
-	return j.s.out.write(b)
+	return j.s.write(parts...)
 }
 
 // greet writes the hello, if that has not been done.
 func (j *joining) greet() error {
-	hello := j.greeting
-	j.greeting = nil
-	return j.write(hello)
+	defer func() { j.greeting = nil }()
+	return j.write(j.greeting)
 }
 
 func (j *joining) reset(reason string, now cursor.Cursor) error {
@@ -219,8 +219,12 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 		j.mu.Unlock()
 		return j.page(c, now)
 	}
-	frames, steps := j.memory.unseen(c, j.s.recipients), &cursor.Steps{From: c, To: now}
-	if len(frames) > 1 && lengthOf(frames) > j.Backlog {
+	frames, steps := j.memory.since(c, j.s.recipients), &cursor.Steps{From: c, To: now}
+	if len(frames) > atOnce {
+		j.mu.Unlock()
+		return j.tell(unseen(c, frames), steps)
+	}
+	if frames = unseen(c, frames); len(frames) > 1 && lengthOf(frames) > j.Backlog {
 		j.mu.Unlock()
 		return j.tell(frames, steps)
 	}
@@ -229,34 +233,38 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	j.mu.Unlock()
 	j.live = true
 	if len(frames) > 0 {
-		j.greeting = frames[0].replayed(j.greeting, steps.After(frames[0].row))
+		j.greeting, j.rest = frames[0].replayed(j.greeting, steps.After(frames[0].row))
 	}
 	j.Stats.Replayed.Add(int64(len(frames)))
 	return c, nil
 }
 
-func lengthOf(frames []*frame) (n int) {
-	for _, f := range frames {
-		n += len(f.live)
-	}
-	return n
-}
+// atOnce is of how many events those that a client missed are sought out while the hub stands still. Among more it is done before,
+// and they are told before the client becomes live.
+const atOnce = 1000
 
-// tell writes the first part of what memory holds.
+// tell writes the first part of what memory holds. After all of it the client has seen what the hub had.
 func (j *joining) tell(frames []*frame, steps *cursor.Steps) (c cursor.Cursor, err error) {
 	if err := j.greet(); err != nil {
 		return c, err
 	}
-	var b []byte
+	var b, then []byte
+	told := 0
 	for i, f := range frames {
-		if i > 0 && len(b)+len(f.live) > j.Backlog {
-			break
+		if told += len(f.live); i > 0 && told > j.Backlog {
+			return c, j.write(b)
 		}
 		c = steps.After(f.row)
-		b = f.replayed(b, c)
+		b, then = f.replayed(b, c)
 		j.Stats.Replayed.Add(1)
+		if then != nil {
+			if err := j.write(b, then); err != nil {
+				return c, err
+			}
+			b = nil
+		}
 	}
-	return c, j.write(b)
+	return steps.To, j.write(b)
 }
 
 // page reads a part of it from the table.

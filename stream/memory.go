@@ -2,6 +2,7 @@ package stream
 
 import (
 	"slices"
+	"sort"
 
 	"rowcast/listener/cursor"
 )
@@ -61,28 +62,47 @@ func (m *memory) forget() {
 	}
 }
 
-// unseen is what a client has not seen of the events for its recipients and for everyone, in the order in which it is told.
-// That is all there is only if the client's cursor covers from.
-func (m *memory) unseen(c cursor.Cursor, recipients []string) (frames []*frame) {
-	frames = m.unseenOf(frames, c, "")
+// since is all of the events for some recipients and for everyone that a client can have missed, and some that it has seen: unseen
+// sorts that out. It is made to be quick, as the hub stands still meanwhile. It is all there is only if the client's cursor covers from.
+func (m *memory) since(c cursor.Cursor, recipients []string) []*frame {
+	frames := m.of[""].since(nil, c)
 	for _, r := range recipients {
-		frames = m.unseenOf(frames, c, r)
+		frames = m.of[r].since(frames, c)
 	}
-	slices.SortFunc(frames, func(a, b *frame) int { return c.Compare(a.row, b.row) })
 	return frames
 }
 
-func (m *memory) unseenOf(frames []*frame, c cursor.Cursor, recipient string) []*frame {
-	q := m.of[recipient]
+// since appends the frames that came after the last one that the cursor covers: as it covers all before that, too, that is found
+// by looking back in growing steps, and then between the last two.
+func (q *queue) since(frames []*frame, c cursor.Cursor) []*frame {
 	if q == nil {
 		return frames
 	}
-	for _, f := range slices.Backward(q.frames) {
-		if !c.Seen(f.row.Xid, f.row.ID) {
-			frames = append(frames, f)
-		} else if c.Covers(f.cursor) {
-			break // and so everything before it
-		}
+	missed := func(f *frame) bool { return !c.Covers(f.cursor) }
+	begin, end := len(q.frames), len(q.frames)
+	for step := 1; begin > 0 && missed(q.frames[begin-1]); step *= 2 {
+		begin, end = max(begin-step, 0), begin
+	}
+	begin += sort.Search(end-begin, func(i int) bool { return missed(q.frames[begin+i]) })
+	return append(frames, q.frames[begin:]...)
+}
+
+// unseen is what a client has not seen of some frames, in the order in which it is told. It uses their slice.
+func unseen(c cursor.Cursor, frames []*frame) []*frame {
+	frames = slices.DeleteFunc(frames, func(f *frame) bool { return c.Seen(f.row.Xid, f.row.ID) })
+	compare := func(a, b *frame) int { return a.row.Compare(b.row) }
+	if !c.Whole() {
+		compare = func(a, b *frame) int { return c.Compare(a.row, b.row) }
+	}
+	if !slices.IsSortedFunc(frames, compare) {
+		slices.SortFunc(frames, compare)
 	}
 	return frames
+}
+
+func lengthOf(frames []*frame) (n int) {
+	for _, f := range frames {
+		n += len(f.live)
+	}
+	return n
 }

@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -38,8 +39,10 @@ type site struct {
 	hub      *stream.Hub
 	listener *listener.Listener // nil for a hub without a database
 	url      string
-	buffer   int                             // the size of the send buffers, 0 for the system's own
 	listen   func(net.Listener) net.Listener // what stands before the socket; nil: nothing
+	socket   net.Listener                    // nil for one on the loopback
+	buffer   int                             // the size of the send buffers, 0 for the system's own
+	replays  int                             // at a time; 0 is two
 }
 
 // serve runs a listener and a hub on a database and serves streams until the test ends. The recipients are the query's. The
@@ -70,7 +73,7 @@ func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 			deliver(b)
 		}
 	}
-	replayer, err := s.listener.NewReplayer(t.Context(), 2)
+	replayer, err := s.listener.NewReplayer(t.Context(), cmp.Or(s.replays, 2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +107,10 @@ func events(rows []listener.Row) []stream.Event {
 // open runs the hub and serves its streams, until the test ends or what it returns is called.
 func (s *site) open(t testing.TB) (stop func()) {
 	server := httptest.NewUnstartedServer(s)
+	if s.socket != nil {
+		_ = server.Listener.Close()
+		server.Listener = s.socket
+	}
 	if s.buffer > 0 {
 		server.Listener = smallBuffers{server.Listener, s.buffer}
 	}

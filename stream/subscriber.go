@@ -71,7 +71,7 @@ func (s *subscriber) send(r *run) bool {
 	}
 	if n < len(r.bytes) {
 		s.busy = true
-		go s.drain(r.bytes[n:])
+		go s.drain(r.bytes[n:], nil)
 	}
 	return true
 }
@@ -89,25 +89,35 @@ func (s *subscriber) owe(frames []*frame) bool {
 	return true
 }
 
-// drain writes first and then the backlog, until there is none.
-func (s *subscriber) drain(first []byte) {
+// drain writes first, then what is after it, and then the backlog, until there is none.
+func (s *subscriber) drain(first, then []byte) {
 	var buffer []byte
-	for next := first; ; next = buffer {
-		var err error
-		if len(next) > 0 {
-			err = s.out.write(next)
-		}
-		if buffer = s.next(buffer[:0], err); len(buffer) == 0 {
+	for {
+		err := s.write(first, then)
+		if first, then = s.next(buffer[:0], err); len(first)+len(then) == 0 {
 			return
 		}
+		buffer = first
 	}
+}
+
+func (s *subscriber) write(parts ...[]byte) error {
+	for _, b := range parts {
+		if len(b) == 0 {
+			continue
+		}
+		if err := s.out.write(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeAtOnce is about how much is written in one go, in bytes.
 const writeAtOnce = 32 << 10
 
 // next takes what is to be written next out of the backlog; nothing means that the drain has ended.
-func (s *subscriber) next(buffer []byte, err error) []byte {
+func (s *subscriber) next(buffer []byte, err error) (first, then []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil || s.ending && len(s.backlog) == 0 {
@@ -116,7 +126,7 @@ func (s *subscriber) next(buffer []byte, err error) []byte {
 	if len(s.backlog) == 0 {
 		s.replay = nil
 		s.stopWriting()
-		return nil
+		return nil, nil
 	}
 	taken := 0
 	for _, i := range s.backlog {
@@ -124,18 +134,21 @@ func (s *subscriber) next(buffer []byte, err error) []byte {
 			break
 		}
 		if i.replayed {
-			buffer = i.frame.replayed(buffer, s.replay.After(i.frame.row))
+			buffer, then = i.frame.replayed(buffer, s.replay.After(i.frame.row))
 		} else {
-			buffer = append(buffer, i.frame.live...)
+			buffer, then = share(buffer, i.frame.live)
 		}
 		s.owed -= len(i.frame.live)
 		s.backlog[taken] = item{}
 		taken++
+		if then != nil {
+			break
+		}
 	}
 	if s.backlog = s.backlog[taken:]; len(s.backlog) == 0 {
 		s.backlog = nil
 	}
-	return buffer
+	return buffer, then
 }
 
 // idle tells whether the subscriber is owed nothing.
@@ -201,7 +214,7 @@ func (s *subscriber) end(words *frame) {
 	s.backlog = append(s.backlog, item{frame: words})
 	if !s.busy {
 		s.busy = true
-		go s.drain(nil)
+		go s.drain(nil, nil)
 	}
 }
 

@@ -2,8 +2,10 @@ package main_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,10 +22,12 @@ import (
 )
 
 // benchDatabase is a server of the benchmark's own that, unlike the tests', waits for the disk, with a hub process attached.
-func benchDatabase(b *testing.B) (dsn, url string) {
+// Settings are more of the server's, args more of the hub's.
+func benchDatabase(b *testing.B, settings map[string]string, args ...string) (dsn, url string) {
 	b.Helper()
 	home := newHome(b)
 	c := &cluster.Cluster{Dir: filepath.Join(home, "postgres"), Settings: map[string]string{"max_connections": "200", "shared_buffers": "512MB", "max_wal_size": "4GB"}}
+	maps.Copy(c.Settings, settings)
 	if err := c.Start(b.Context()); err != nil {
 		b.Fatal(err)
 	}
@@ -32,7 +36,7 @@ func benchDatabase(b *testing.B) (dsn, url string) {
 	if _, _, err := sql.Migrate(b.Context(), dsn); err != nil {
 		b.Fatal(err)
 	}
-	serve := command(b, home, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn, "--retain", "0")
+	serve := command(b, home, append([]string{"serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn, "--retain", "0"}, args...)...)
 	said := newOutput()
 	serve.Stderr = said
 	if err := serve.Start(); err != nil {
@@ -45,7 +49,7 @@ func benchDatabase(b *testing.B) (dsn, url string) {
 // BenchmarkLatency is the time from a single INSERT to the line that rowcast tail prints: 1,000 at 100 a second. Beside it stands
 // what a bare LISTEN connection takes that gets the same row as the payload of a NOTIFY.
 func BenchmarkLatency(b *testing.B) {
-	dsn, url := benchDatabase(b)
+	dsn, url := benchDatabase(b, nil)
 	tail := command(b, newHome(b), "tail", "--json", "--url", url+"/events", "--uid", "alice")
 	lines, err := tail.StdoutPipe()
 	if err != nil {
@@ -120,7 +124,7 @@ func latencies(b *testing.B, send func(at string), receive func() string) []floa
 // BenchmarkInsert is the rate of single-row transactions by 64 writers while a hub is attached, as a ratio to that of the same
 // table without the trigger. The two take turns; the ratio is the median of the pairs.
 func BenchmarkInsert(b *testing.B) {
-	dsn, _ := benchDatabase(b)
+	dsn, _ := benchDatabase(b, nil)
 	exec1(b, benchConnect(b, dsn), "CREATE SCHEMA plain")
 	exec1(b, benchConnect(b, dsn), "CREATE TABLE plain.notifications (LIKE rowcast.notifications INCLUDING ALL)")
 	programs, err := cluster.Find(b.Context())
@@ -167,13 +171,13 @@ func runPgbench(b *testing.B, pgbench, dsn, schema string, seconds int, more ...
 	return rate
 }
 
-func benchConnect(b *testing.B, dsn string) *pgx.Conn {
+func benchConnect(b testing.TB, dsn string) *pgx.Conn {
 	b.Helper()
 	conn, err := pgx.Connect(b.Context(), dsn)
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { conn.Close(b.Context()) })
+	b.Cleanup(func() { conn.Close(context.Background()) })
 	return conn
 }
 

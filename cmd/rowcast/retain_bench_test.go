@@ -18,7 +18,7 @@ import (
 // BenchmarkInsertWhileDeleting is BenchmarkInsert's load while a hub deletes a million rows that are too old, as a ratio to the same
 // with a hub that keeps them: rate and 99th percentile of the latency. The two take turns; the ratios are medians of the pairs.
 func BenchmarkInsertWhileDeleting(b *testing.B) {
-	dsn, _ := benchDatabase(b)
+	dsn, _ := benchDatabase(b, nil)
 	programs, err := cluster.Find(b.Context())
 	if err != nil {
 		b.Fatal(err)

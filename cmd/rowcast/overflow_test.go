@@ -1,0 +1,65 @@
+package main_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"syscall"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// A client that stands still is owed more and more until its stream is closed. When it goes on, it resumes by itself and is told every
+// row once, in order.
+func TestAClientThatOverflowedResumesByItself(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn, "--backlog", "64KiB", "--retry", "10ms")
+	tail := command(t, newHome(t), "tail", "--json", "--url", h.url+"/events", "--uid", "alice")
+	out, err := tail.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := newOutput()
+	tail.Stderr = said
+	if err := tail.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tail.Process.Kill(); _ = tail.Wait() }()
+	said.await(t, "connected")
+
+	db, rows := benchConnect(t, dsn), 0
+	more := func() {
+		const insert = `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', jsonb_build_object('n', $1::int, 'x', repeat('x', 200000)))`
+		if _, err := db.Exec(t.Context(), insert, rows); err != nil {
+			t.Fatal(err)
+		}
+		rows++
+	}
+	more()
+	if err := tail.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for metric(t, h.url, "rowcast_overflows_total") == 0 {
+		if more(); rows > 500 {
+			t.Fatalf("%d rows did not overflow", rows)
+		}
+	}
+	if err := tail.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	more()
+	lines := bufio.NewReaderSize(out, 1<<20)
+	for want := range rows {
+		var event struct{ Data struct{ N int } }
+		line, err := lines.ReadSlice('\n')
+		if err == nil {
+			err = json.Unmarshal(line, &event)
+		}
+		if err != nil || event.Data.N != want {
+			t.Fatalf("got row %d of %d, %v, want %d", event.Data.N, rows, err, want)
+		}
+	}
+	said.await(t, "(?s)connected.*connected")
+	t.Logf("%d rows of 200 KB; overflows: %v", rows, metric(t, h.url, "rowcast_overflows_total"))
+}

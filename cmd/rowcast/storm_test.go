@@ -1,0 +1,123 @@
+package main_test
+
+import (
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// Clients that are all cut off at once, and come back at once while rows are being inserted, are told exactly what they missed and
+// what comes, without a single query.
+func TestStormFromMemory(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn, "--retain", "0") // which uses the same connections
+	const users, rate, everyone = 300, 200, 5
+	var log rowLog
+	stop := log.write(t, benchConnect(t, dsn), users, rate, everyone)
+	defer stop()
+	c := newCrowd(t, h.url, users)
+	t.Logf("fresh: %v", c.connect(&log))
+	for range 3 {
+		<-time.After(200 * time.Millisecond) // so that rows are told
+		c.cut()
+		<-time.After(200 * time.Millisecond) // and missed
+		t.Logf("back: %v", c.connect(&log))
+	}
+	stop()
+	c.wantAll(&log)
+	c.cut()
+	missed, pages := metric(t, h.url, "rowcast_replayed_events_total"), metric(t, h.url, "rowcast_replay_pages_total")
+	t.Logf("%v rows were told from memory", missed)
+	if missed < users || pages != 0 {
+		t.Errorf("%v rows were told from memory, and %v pages read", missed, pages)
+	}
+	if got := replaySessions(t, benchConnect(t, dsn)); got != 0 {
+		t.Errorf("%d sessions for replays", got)
+	}
+}
+
+// replaySessions counts the connections that read what clients missed. They stay for a minute after that.
+func replaySessions(t testing.TB, db *pgx.Conn) (sessions int) {
+	t.Helper()
+	const count = `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'rowcast replay' AND datname = current_database()`
+	if err := db.QueryRow(t.Context(), count).Scan(&sessions); err != nil {
+		t.Fatal(err)
+	}
+	return sessions
+}
+
+// metric reads one of a hub's numbers.
+func metric(t testing.TB, url, name string) float64 {
+	t.Helper()
+	response, err := client.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindSubmatch(body)
+	if err != nil || found == nil {
+		t.Fatalf("no %s in %s (%v)", name, body, err)
+	}
+	value, _ := strconv.ParseFloat(string(found[1]), 64)
+	return value
+}
+
+// BenchmarkStorm is the time in which 5,000 clients that were cut off at once, and have missed half a second of 200 rows a second, are
+// back with their cursors and have been told what they missed, as a ratio to that of as many fresh connections, which miss nothing.
+// The two take turns; the ratio is the median of the pairs. For what is in memory there is no query.
+func BenchmarkStorm(b *testing.B) {
+	dsn, url := benchDatabase(b, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
+	db := benchConnect(b, dsn)
+	exec1(b, db, "CREATE EXTENSION pg_stat_statements")
+	const clients, rate, everyone = 5000, 200, 20
+	var log rowLog
+	for b.Loop() {
+		var ratios, fresh, back []float64
+		for range 5 {
+			stop := log.write(b, db, clients, rate, everyone)
+			c := newCrowd(b, url, clients)
+			first := c.connect(&log).Seconds()
+			<-time.After(time.Second)
+			c.cut()
+			<-time.After(500 * time.Millisecond)
+			again := c.connect(&log).Seconds()
+			<-time.After(time.Second)
+			stop()
+			c.wantAll(&log)
+			c.cut()
+			fresh, back, ratios = append(fresh, first), append(back, again), append(ratios, again/first)
+		}
+		b.Logf("fresh %.2f s, back %.2f s, ratios %.2f", fresh, back, ratios)
+		for _, of := range [][]float64{ratios, fresh, back} {
+			slices.Sort(of)
+		}
+		b.ReportMetric(ratios[2], "ratio")
+		b.ReportMetric(fresh[2], "fresh-s")
+		b.ReportMetric(back[2], "back-s")
+	}
+	b.ReportMetric(0, "ns/op")
+	pages, replayed, queries := metric(b, url, "rowcast_replay_pages_total"), metric(b, url, "rowcast_replayed_events_total"), replayQueries(b, db)
+	b.Logf("%v rows replayed, %v pages, %d queries of %d sessions", replayed, pages, queries, replaySessions(b, db))
+	if pages != 0 || queries != 0 || replayed < clients {
+		b.Error("want all rows from memory, without a query")
+	}
+}
+
+// replayQueries counts those that read what clients missed: only they have an arm for each recipient.
+func replayQueries(t testing.TB, db *pgx.Conn) (calls int) {
+	t.Helper()
+	const count = `SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE '%rowcast.notifications%LATERAL%' AND query NOT LIKE '%pg_stat_statements%'`
+	if err := db.QueryRow(t.Context(), count).Scan(&calls); err != nil {
+		t.Fatal(err)
+	}
+	return calls
+}
