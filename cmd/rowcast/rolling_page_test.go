@@ -50,7 +50,7 @@ func testRollingRestart(t *testing.T, chromium browser) {
 		if finals, resets := value[int](p, "finals"), value[[]string](p, "resets"); finals != 0 || len(resets) > 0 {
 			t.Errorf("%s: closed for good %d times, reset by %v", kinds[i], finals, resets)
 		}
-		if opened := value[int](p, "opened"); opened < 3 {
+		if opened := value[int](p, "opened"); opened < 2 { // who waits long to come back may sleep through a hub's end, but not through both hubs'
 			t.Errorf("%s opened %d streams", kinds[i], opened)
 		}
 	}
