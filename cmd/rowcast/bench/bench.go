@@ -1,0 +1,114 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A Bench is a run of some or all scenarios. DSN, Program and Progress are required.
+type Bench struct {
+	DSN      string   // of any database on the server: where it makes its own
+	Program  string   // this one
+	Only     []string // names of [Names]; empty: all
+	Quick    bool     // small figures in a few seconds, to see that it works
+	Progress io.Writer
+
+	dsn    string    // of the scratch database
+	admin  *pgx.Conn // to the database that DSN names
+	watch  *pgx.Conn // to the scratch database
+	made   []string  // scratch databases
+	next   int64     // number of the next row
+	steps  *progress
+	report *Report
+}
+
+// A scenario measures one thing and adds its figures to the report.
+type scenario struct {
+	name  string
+	title string
+	run   func(*Bench, context.Context) error
+}
+
+var scenarios = []scenario{
+	{"memory", "Memory of an idle stream", (*Bench).memory},
+	{"broadcast", "CPU of a broadcast", (*Bench).broadcast},
+	{"latency", "Latency and CPU at a steady rate", (*Bench).latency},
+	{"curve", "Latency and CPU by rate", (*Bench).curve},
+	{"flood", "As fast as it goes", (*Bench).flood},
+	{"writers", "What writers notice", (*Bench).insertion},
+	{"size", "A large table", (*Bench).size},
+	{"transaction", "A transaction that stays open", (*Bench).transaction},
+	{"hubs", "Several hubs", (*Bench).hubs},
+	{"bulk", "Many rows in one transaction", (*Bench).bulk},
+	{"large", "Rows of 50 MB", (*Bench).large},
+	{"connections", "Many streams", (*Bench).connections},
+}
+
+// Names are those of the scenarios, in their order.
+func Names() (names []string) {
+	for _, s := range scenarios {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// Run runs the scenarios. What one of them fails with is in the report and joined to the error, and the others are run all the same.
+func (b *Bench) Run(ctx context.Context) (report *Report, err error) {
+	if err := b.open(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if b.report, err = b.describe(ctx); err != nil {
+		return nil, err
+	}
+	for _, s := range scenarios {
+		if len(b.Only) > 0 && !slices.Contains(b.Only, s.name) {
+			continue
+		}
+		b.report.begin(s.title)
+		b.steps = newProgress(b.Progress, s.name)
+		failed := s.run(b, ctx)
+		b.steps.end(failed)
+		if ctx.Err() != nil {
+			return b.report, errors.Join(err, context.Cause(ctx))
+		}
+		if failed != nil {
+			failed = fmt.Errorf("%s: %w", s.name, failed)
+			b.report.fail(failed)
+			err = errors.Join(err, failed)
+		}
+	}
+	return b.report, err
+}
+
+// describe begins a report with what was measured on.
+func (b *Bench) describe(ctx context.Context) (*Report, error) {
+	r := &Report{Quick: b.Quick}
+	err := b.watch.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&r.Server)
+	r.Server, _, _ = strings.Cut(r.Server, " ")
+	return r, err
+}
+
+// pick is the first, or for a quick run the second.
+func pick[T any](b *Bench, full, quick T) T {
+	if b.Quick {
+		return quick
+	}
+	return full
+}
+
+// rows takes the numbers of the next rows.
+func (b *Bench) rows(n int64) (first int64) {
+	if b.next == 0 {
+		b.next = 1
+	}
+	first = b.next
+	b.next += n
+	return first
+}

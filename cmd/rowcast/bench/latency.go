@@ -1,0 +1,108 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+)
+
+// crowdSize is to how many users the rows of the scenarios go in turn.
+func (b *Bench) crowdSize() int { return pick(b, 1000, 50) }
+
+// latency is that from INSERT to client, and what it costs, with each row for one user.
+func (b *Bench) latency(ctx context.Context) error {
+	pairs := pick(b, 5, 1)
+	b.steps.plan(pairs * 2)
+	var us, them [2][]turn
+	rates := [2]float64{1000, 3000}
+	for range pairs {
+		for _, side := range []struct {
+			design
+			turns *[2][]turn
+		}{{ours, &us}, {theNaive, &them}} {
+			if err := b.steady(ctx, side.design, rates[:], func(i int, t turn) {
+				side.turns[i] = append(side.turns[i], t)
+			}); err != nil {
+				return err
+			}
+			b.steps.step()
+		}
+	}
+	for i, rate := range rates {
+		at := fmt.Sprintf("at %s rows/s: ", amount(rate))
+		limits := pick(b, [][3]limit{{atMost(1.5), atMost(1), atMost(1.5)}, {{}, {}, atMost(1)}}[i], [3]limit{})
+		b.report.add(
+			compared(at+"INSERT to client, p50", "ms", us[i], them[i], "naive", p50, limits[0]),
+			compared(at+"p99", "ms", us[i], them[i], "naive", p99, limits[1]),
+			compared(at+"CPU of the hub a row", "µs", us[i], them[i], "naive", hubCPU, limits[2]),
+			compared(at+"CPU of PostgreSQL's sessions a row", "µs", us[i], them[i], "naive", serverCPU, limit{}),
+		)
+	}
+	return nil
+}
+
+func p50(t turn) float64       { return t.P50 }
+func p99(t turn) float64       { return t.P99 }
+func hubCPU(t turn) float64    { return t.Hub }
+func serverCPU(t turn) float64 { return t.Server }
+func readCPU(t turn) float64   { return t.Reading }
+func rowRate(t turn) float64   { return t.Rate }
+
+// steadyWriters are enough to keep any rate that the server can.
+const steadyWriters = 16
+
+// steady writes at each of some rates for a while.
+func (b *Bench) steady(ctx context.Context, d design, rates []float64, done func(i int, t turn)) error {
+	s, err := b.set(ctx, set{design: d, streams: b.crowdSize(), writers: steadyWriters})
+	if err != nil {
+		return err
+	}
+	defer s.strike()
+	users := int64(s.streams)
+	if _, err := s.play(ctx, load{Rows: 300, Rate: 1000, Users: users}); err != nil { // to warm up
+		return err
+	}
+	for i, rate := range rates {
+		rows := max(int64(rate*pick(b, 4, 0.3)), pick(b, int64(60), 5))
+		t, err := s.play(ctx, load{Rows: rows, Rate: rate, Users: users})
+		if err != nil {
+			return err
+		}
+		done(i, t)
+	}
+	return nil
+}
+
+// A Curve is what a design does at the rates.
+type Curve struct {
+	Name   string
+	Points []Point
+}
+
+// A Point is one rate, in rows a second. Times are in milliseconds, CPU in microseconds a row.
+type Point struct {
+	Rate, Reached  float64
+	P50, P99       float64
+	CPU, ServerCPU float64
+}
+
+// held tells whether the rate was reached; if not, rows waited longer and longer, and how long says nothing.
+func (p Point) held() bool { return p.Reached > 0.9*p.Rate }
+
+// curve is latency and CPU from few rows to more than any can do.
+func (b *Bench) curve(ctx context.Context) error {
+	rates := pick(b, []float64{10, 30, 100, 300, 1000, 3000, 10_000, 20_000}, []float64{30, 300})
+	designs := []design{ours, parked, polling, theNaive}
+	b.steps.plan(len(rates) * len(designs))
+	for _, d := range designs {
+		c := Curve{Name: d.name}
+		if err := b.steady(ctx, d, rates, func(i int, t turn) {
+			c.Points = append(c.Points, Point{rates[i], t.Rate, t.P50, t.P99, t.Hub, t.Server})
+			b.steps.step()
+		}); err != nil {
+			return fmt.Errorf("%s: %w", d.name, err)
+		}
+		b.report.Curve = append(b.report.Curve, c)
+	}
+	b.report.last().curves = b.report.Curve
+	return nil
+}
