@@ -161,8 +161,10 @@ func (f *fanout) descriptors() (all []int, err error) {
 // spent is CPU time in microseconds.
 type spent struct{ User, System int64 }
 
-func (s spent) since(before spent) spent { return spent{s.User - before.User, s.System - before.System} }
-func (s spent) total() float64           { return float64(s.User + s.System) }
+func (s spent) since(before spent) spent {
+	return spent{s.User - before.User, s.System - before.System}
+}
+func (s spent) total() float64 { return float64(s.User + s.System) }
 
 // usage is what this process has used.
 func usage(context.Context, nothing) (spent, error) {

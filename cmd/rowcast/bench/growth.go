@@ -13,7 +13,7 @@ import (
 type growing struct{ steady, flat turn }
 
 // grown compares a thousand rows a second, and as fast as eight writers can, on two kinds of stages that take turns.
-func (b *Bench) grown(ctx context.Context, what string, base, other set, readers float64) error {
+func (b *Bench) grown(ctx context.Context, what, with string, base, other set, readers float64) error {
 	pairs := pick(b, 5, 1)
 	b.steps.plan(2 * pairs)
 	var before, after []growing
@@ -34,11 +34,11 @@ func (b *Bench) grown(ctx context.Context, what string, base, other set, readers
 		return func(g growing) float64 { return of(g.steady) }
 	}
 	b.report.add(
-		compared(what+": p50 at 1,000 rows/s", "ms", after, before, "without", steady(p50), atMost(1.1)),
-		compared(what+": p99", "ms", after, before, "without", steady(p99), atMost(1.1)),
-		compared(what+": CPU of the hub a row", "µs", after, before, "without", steady(hubCPU), atMost(1.1)),
-		compared(what+": CPU of the hubs' sessions a row", "µs", after, before, "without", steady(readCPU), atMost(1.1*readers)),
-		compared(what+": rows by 8 writers", "a second", after, before, "without", func(g growing) float64 { return g.flat.Rate }, atLeast(0.9)),
+		compared(what+": p50 at 1,000 rows/s", "ms", after, before, with, steady(p50), atMost(1.1)),
+		compared(what+": p99", "ms", after, before, with, steady(p99), atMost(1.1)),
+		compared(what+": CPU of the hub a row", "µs", after, before, with, steady(hubCPU), atMost(1.1)),
+		compared(what+": CPU of the hubs' sessions a row", "µs", after, before, with, steady(readCPU), atMost(1.1*readers)),
+		compared(what+": rows by 8 writers", "a second", after, before, with, func(g growing) float64 { return g.flat.Rate }, atLeast(0.9)),
 	)
 	return nil
 }
@@ -82,7 +82,7 @@ func (b *Bench) size(ctx context.Context) error {
 	if err := errors.Join(fill(ctx, big, rows), fill(ctx, small, 1000)); err != nil {
 		return err
 	}
-	return b.grown(ctx, amount(float64(rows))+" rows in the table", set{dsn: small}, set{dsn: big}, 1)
+	return b.grown(ctx, amount(float64(rows))+" rows in the table", "1,000", set{dsn: small}, set{dsn: big}, 1)
 }
 
 // fill puts rows into a table, in transactions of many, two at a time, and lets the server tidy up.
@@ -110,7 +110,7 @@ func execOnce(ctx context.Context, dsn, statement string, args ...any) error {
 
 // transaction compares with and without a transaction that has a number and a snapshot and stays open.
 func (b *Bench) transaction(ctx context.Context) error {
-	return b.grown(ctx, "an open transaction", set{}, set{open: true}, 1)
+	return b.grown(ctx, "an open transaction", "without", set{}, set{open: true}, 1)
 }
 
 // openTransaction begins one on a connection of its own, which ends it.
@@ -126,7 +126,7 @@ func (b *Bench) openTransaction(ctx context.Context) (end func(), err error) {
 // hubs compares two and four hubs with one.
 func (b *Bench) hubs(ctx context.Context) error {
 	for _, n := range []int{2, 4} {
-		if err := b.grown(ctx, fmt.Sprintf("%d hubs", n), set{}, set{hubs: n}, float64(n)); err != nil {
+		if err := b.grown(ctx, fmt.Sprintf("%d hubs", n), "one", set{}, set{hubs: n}, float64(n)); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ func (b *Bench) latency(ctx context.Context) error {
 			design
 			turns *[2][]turn
 		}{{ours, &us}, {theNaive, &them}} {
-			if err := b.steady(ctx, side.design, rates[:], func(i int, t turn) {
+			if err := b.steady(ctx, side.design, rates[:], 4, func(i int, t turn) {
 				side.turns[i] = append(side.turns[i], t)
 			}); err != nil {
 				return err
@@ -50,8 +50,8 @@ func rowRate(t turn) float64   { return t.Rate }
 // steadyWriters are enough to keep any rate that the server can.
 const steadyWriters = 16
 
-// steady writes at each of some rates for a while.
-func (b *Bench) steady(ctx context.Context, d design, rates []float64, done func(i int, t turn)) error {
+// steady writes at each of some rates for so long.
+func (b *Bench) steady(ctx context.Context, d design, rates []float64, seconds float64, done func(i int, t turn)) error {
 	s, err := b.set(ctx, set{design: d, streams: b.crowdSize(), writers: steadyWriters})
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (b *Bench) steady(ctx context.Context, d design, rates []float64, done func
 		return err
 	}
 	for i, rate := range rates {
-		rows := max(int64(rate*pick(b, 4, 0.3)), pick(b, int64(60), 5))
+		rows := max(int64(rate*pick(b, seconds, 0.3)), pick(b, int64(60), 5))
 		t, err := s.play(ctx, load{Rows: rows, Rate: rate, Users: users})
 		if err != nil {
 			return err
@@ -95,7 +95,7 @@ func (b *Bench) curve(ctx context.Context) error {
 	b.steps.plan(len(rates) * len(designs))
 	for _, d := range designs {
 		c := Curve{Name: d.name}
-		if err := b.steady(ctx, d, rates, func(i int, t turn) {
+		if err := b.steady(ctx, d, rates, 3, func(i int, t turn) {
 			c.Points = append(c.Points, Point{rates[i], t.Rate, t.P50, t.P99, t.Hub, t.Server})
 			b.steps.step()
 		}); err != nil {

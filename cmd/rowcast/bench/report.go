@@ -72,19 +72,19 @@ func (r *Report) Table(w io.Writer) error {
 		out.WriteString("\nA quick run, to see that it works: its figures say nothing.\n")
 	}
 	for _, s := range r.sections {
-		s.write(&out)
+		s.write(&out, !r.Quick)
 	}
 	_, err := w.Write(out.Bytes())
 	return err
 }
 
-func (s *section) write(out *bytes.Buffer) {
+func (s *section) write(out *bytes.Buffer, judge bool) {
 	fmt.Fprintf(out, "\n### %s\n\n", s.title)
 	if len(s.figures) > 0 {
 		columns := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
 		fmt.Fprint(columns, "| \t| rowcast \t| compared with \t| ratio \t| to reach \t| \t|\n| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t|\n")
 		for _, f := range s.figures {
-			fmt.Fprintf(columns, "| %s \t| %s \t| %s \t| %s \t| %s \t| %s \t|\n", f.cells()...)
+			fmt.Fprintf(columns, "| %s \t| %s \t| %s \t| %s \t| %s \t| %s \t|\n", f.cells(judge)...)
 		}
 		_ = columns.Flush()
 	}
@@ -96,7 +96,7 @@ func (s *section) write(out *bytes.Buffer) {
 	}
 }
 
-func (f figure) cells() []any {
+func (f figure) cells(judge bool) []any {
 	theirs, ratio, wanted, verdict := "", "", "", ""
 	if f.with != "" {
 		theirs = f.with + ": " + amount(f.theirs)
@@ -111,7 +111,9 @@ func (f figure) cells() []any {
 		if f.limit.absolute {
 			wanted += " " + f.unit
 		}
-		verdict = f.verdict()
+		if judge {
+			verdict = f.verdict()
+		}
 	}
 	return []any{f.what + ", " + f.unit, amount(f.ours), theirs, ratio, wanted, verdict}
 }
