@@ -18,8 +18,8 @@ import (
 type benchCmd struct {
 	Only  []string `placeholder:"NAME,…" help:"Run only these: ${scenarios}."`
 	Quick bool     `help:"Small loads in a few seconds, to see that it works: the figures say nothing."`
-	Table string   `type:"path" placeholder:"FILE.md" help:"Write the table to a file, too."`
-	Plot  string   `type:"path" placeholder:"FILE.svg" help:"Plot latency and CPU by rate, which needs the scenario curve: as .svg or .png."`
+	Table string   `placeholder:"FILE.md" help:"Write the table to a file, too."`
+	Plot  string   `placeholder:"FILE.svg" help:"Plot latency and CPU by rate, which needs the scenario curve: as .svg or .png."`
 	databaseFlags
 }
 
@@ -52,20 +52,18 @@ func (c *benchCmd) Run(ctx context.Context, console console) (err error) {
 	b := &bench.Bench{DSN: c.DatabaseURL, Program: program, Only: c.Only, Quick: c.Quick, Progress: console.err}
 	if c.DatabaseURL == "" {
 		dsn, remove, err := benchServer(ctx, newProgress(console.err))
+		if ctx.Err() != nil {
+			return bench.ErrInterrupted
+		}
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, remove()) }()
 		b.DSN = dsn
-	} else if _, err := c.config(); err != nil {
-		return err
 	}
 	report, failed := b.Run(ctx)
-	if c.DatabaseURL != "" {
-		failed = c.explain(failed)
-	}
-	if report == nil || ctx.Err() != nil {
-		return failed
+	if report == nil {
+		return c.explain(failed)
 	}
 	return errors.Join(failed, c.write(report, console.out))
 }

@@ -58,12 +58,23 @@ func Names() (names []string) {
 	return names
 }
 
-// Run runs the scenarios. What one of them fails with is in the report and joined to the error, and the others are run all the same.
+// ErrInterrupted is that of a run whose context has ended.
+var ErrInterrupted = errors.New("interrupted")
+
+// Run runs the scenarios. What one of them fails with is in the report and joined to the error, and the others are run all the
+// same. There is no report if it could not begin, or was interrupted.
 func (b *Bench) Run(ctx context.Context) (report *Report, err error) {
-	if err := b.open(ctx); err != nil {
-		return nil, err
+	err = b.open(ctx)
+	if err == nil {
+		report, err = b.runAll(ctx)
 	}
-	defer func() { err = errors.Join(err, b.close()) }()
+	if ctx.Err() != nil { // which is why everything else has failed
+		report, err = nil, ErrInterrupted
+	}
+	return report, errors.Join(err, b.close())
+}
+
+func (b *Bench) runAll(ctx context.Context) (_ *Report, err error) {
 	if b.report, err = b.describe(ctx); err != nil {
 		return nil, err
 	}
@@ -74,10 +85,11 @@ func (b *Bench) Run(ctx context.Context) (report *Report, err error) {
 		b.report.begin(s.title)
 		b.steps = newProgress(b.Progress, s.name)
 		failed := s.run(b, ctx)
-		b.steps.end(failed)
 		if ctx.Err() != nil {
-			return b.report, errors.Join(err, context.Cause(ctx))
+			b.steps.clear()
+			return nil, ctx.Err()
 		}
+		b.steps.end(failed)
 		if failed != nil {
 			failed = fmt.Errorf("%s: %w", s.name, failed)
 			b.report.fail(failed)

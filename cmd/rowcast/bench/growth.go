@@ -61,7 +61,7 @@ func (b *Bench) growingOnce(ctx context.Context, want set) (g growing, err error
 	if _, err := s.play(ctx, load{Rows: 300, Rate: 1000, Users: users}); err != nil { // to warm up
 		return g, err
 	}
-	if g.steady, err = s.play(ctx, load{Rows: pick(b, int64(4000), 300), Rate: 1000, Users: users}); err != nil {
+	if g.steady, err = s.play(ctx, load{Rows: pick(b, int64(4000), 200), Rate: 1000, Users: users}); err != nil {
 		return g, err
 	}
 	g.flat, err = s.play(ctx, load{Rows: pick(b, int64(10_000), 500), Users: users})
@@ -125,7 +125,7 @@ func (b *Bench) openTransaction(ctx context.Context) (end func(), err error) {
 
 // hubs compares two and four hubs with one.
 func (b *Bench) hubs(ctx context.Context) error {
-	for _, n := range []int{2, 4} {
+	for _, n := range pick(b, []int{2, 4}, []int{2}) {
 		if err := b.grown(ctx, fmt.Sprintf("%d hubs", n), "one", set{}, set{hubs: n}, float64(n)); err != nil {
 			return err
 		}

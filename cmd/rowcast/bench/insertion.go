@@ -7,14 +7,15 @@ import (
 
 // insertion is what the trigger and an attached hub leave of the rate of INSERTs into the same table without.
 func (b *Bench) insertion(ctx context.Context) error {
+	many := pick(b, 64, 16)
 	mixes := []struct {
 		what    string
 		writers int
 		app     bool
 	}{
-		{"64 writers, one row a transaction", pick(b, 64, 8), false},
+		{fmt.Sprintf("%d writers, one row a transaction", many), many, false},
 		{"8 writers, one row a transaction", 8, false},
-		{"64 writers, three other statements and a row a transaction", pick(b, 64, 8), true},
+		{fmt.Sprintf("%d writers, three other statements and a row a transaction", many), many, true},
 	}
 	sides := []struct {
 		design
@@ -55,10 +56,10 @@ func (b *Bench) insertRates(ctx context.Context, d design, o openWriters, pairs 
 			return 0, err
 		}
 		defer s.writers.end()
-		if _, err := call[written](s.writers, "write", load{Seconds: 0.2, Users: 1000}); err != nil { // to warm up
+		if _, err := call[written](s.writers, "write", load{Seconds: pick(b, 0.2, 0.05), Users: 1000}); err != nil { // to warm up
 			return 0, err
 		}
-		w, err := call[written](s.writers, "write", load{Seconds: pick(b, 2.5, 0.2), Users: 1000})
+		w, err := call[written](s.writers, "write", load{Seconds: pick(b, 2.5, 0.1), Users: 1000})
 		return float64(w.Rows) / w.Seconds, err
 	}
 	for range pairs {

@@ -71,7 +71,7 @@ func (b *Bench) idle(ctx context.Context, streams int) (both pair, err error) {
 }
 
 // settling is how long memory is watched: the runtime collects garbage two minutes after the last time at the latest.
-func settling(b *Bench) time.Duration { return pick(b, 140*time.Second, 2*time.Second) }
+func settling(b *Bench) time.Duration { return pick(b, 140*time.Second, time.Second) }
 
 // watched is a process's memory over time.
 type watched struct {

@@ -16,7 +16,8 @@ import (
 
 // writeCurves is the plot's figures as a table.
 func writeCurves(out *bytes.Buffer, curves []Curve) {
-	columns := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
+	out.WriteString("\n")
+	columns := tabwriter.NewWriter(out, 0, 0, 0, ' ', 0)
 	fmt.Fprint(columns, "| rows/s \t")
 	for _, c := range curves {
 		fmt.Fprintf(columns, "| %s \t", c.Name)

@@ -42,11 +42,16 @@ func (p *progress) step() {
 	}
 }
 
+// clear takes the bar away.
+func (p *progress) clear() {
+	if p.bar != nil {
+		_ = p.bar.Clear()
+	}
+}
+
 // end says how it went.
 func (p *progress) end(err error) {
-	if p.bar != nil {
-		_ = p.bar.Finish()
-	}
+	p.clear()
 	if err != nil {
 		fmt.Fprintf(p.w, "%-12s failed after %.0f s: %v\n", p.name, time.Since(p.began).Seconds(), err)
 		return

@@ -79,9 +79,10 @@ func (r *Report) Table(w io.Writer) error {
 }
 
 func (s *section) write(out *bytes.Buffer, judge bool) {
-	fmt.Fprintf(out, "\n### %s\n\n", s.title)
+	fmt.Fprintf(out, "\n### %s\n", s.title)
 	if len(s.figures) > 0 {
-		columns := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
+		out.WriteString("\n")
+		columns := tabwriter.NewWriter(out, 0, 0, 0, ' ', 0)
 		fmt.Fprint(columns, "| \t| rowcast \t| compared with \t| ratio \t| to reach \t| \t|\n| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t|\n")
 		for _, f := range s.figures {
 			fmt.Fprintf(columns, "| %s \t| %s \t| %s \t| %s \t| %s \t| %s \t|\n", f.cells(judge)...)
@@ -121,6 +122,9 @@ func (f figure) cells(judge bool) []any {
 func (f figure) quotient() float64 {
 	if f.ratio != 0 {
 		return f.ratio
+	}
+	if f.theirs == 0 { // too little to be measured
+		return math.NaN()
 	}
 	return f.ours / f.theirs
 }
@@ -164,7 +168,7 @@ func median[T cmp.Ordered](values []T) T {
 	return sorted[len(sorted)/2]
 }
 
-// medians is the median of one figure of some turns.
+// medianOf is the median of one figure of some turns.
 func medianOf[T any](turns []T, figure func(T) float64) float64 {
 	var values []float64
 	for _, t := range turns {
