@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -19,13 +18,15 @@ type Bench struct {
 	Quick    bool     // small figures in a few seconds, to see that it works
 	Progress io.Writer
 
-	dsn    string    // of the scratch database
 	admin  *pgx.Conn // to the database that DSN names
-	watch  *pgx.Conn // to the scratch database
-	made   []string  // scratch databases
-	next   int64     // number of the next row
-	steps  *progress
 	report *Report
+
+	// Of a scenario.
+	steps *progress
+	dsn   string    // of its database
+	watch *pgx.Conn // to that
+	made  []string  // it, and what it has made besides
+	next  int64     // number of the last row
 }
 
 // A scenario measures one thing and adds its figures to the report.
@@ -63,31 +64,28 @@ var ErrInterrupted = errors.New("interrupted")
 
 // Run runs the scenarios. What one of them fails with is in the report and joined to the error, and the others are run all the
 // same. There is no report if it could not begin, or was interrupted.
-func (b *Bench) Run(ctx context.Context) (report *Report, err error) {
-	err = b.open(ctx)
+func (b *Bench) Run(ctx context.Context) (*Report, error) {
+	err := b.connect(ctx)
 	if err == nil {
-		report, err = b.runAll(ctx)
+		err = b.runAll(ctx)
 	}
 	if ctx.Err() != nil { // which is why everything else has failed
-		report, err = nil, ErrInterrupted
+		b.report, err = nil, ErrInterrupted
 	}
-	return report, errors.Join(err, b.close())
+	return b.report, errors.Join(err, b.disconnect())
 }
 
-func (b *Bench) runAll(ctx context.Context) (_ *Report, err error) {
-	if b.report, err = b.describe(ctx); err != nil {
-		return nil, err
-	}
+func (b *Bench) runAll(ctx context.Context) (err error) {
 	for _, s := range scenarios {
 		if len(b.Only) > 0 && !slices.Contains(b.Only, s.name) {
 			continue
 		}
 		b.report.begin(s.title)
 		b.steps = newProgress(b.Progress, s.name)
-		failed := s.run(b, ctx)
+		failed := b.runOne(ctx, s)
 		if ctx.Err() != nil {
 			b.steps.clear()
-			return nil, ctx.Err()
+			return failed
 		}
 		b.steps.end(failed)
 		if failed != nil {
@@ -96,15 +94,16 @@ func (b *Bench) runAll(ctx context.Context) (_ *Report, err error) {
 			err = errors.Join(err, failed)
 		}
 	}
-	return b.report, err
+	return err
 }
 
-// describe begins a report with what was measured on.
-func (b *Bench) describe(ctx context.Context) (*Report, error) {
-	r := &Report{Quick: b.Quick}
-	err := b.watch.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&r.Server)
-	r.Server, _, _ = strings.Cut(r.Server, " ")
-	return r, err
+// runOne runs a scenario in a database of its own, which it finds empty.
+func (b *Bench) runOne(ctx context.Context, s scenario) (err error) {
+	defer func() { err = errors.Join(err, b.clear()) }()
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	return s.run(b, ctx)
 }
 
 // pick is the first, or for a quick run the second.
@@ -117,10 +116,7 @@ func pick[T any](b *Bench, full, quick T) T {
 
 // rows takes the numbers of the next rows.
 func (b *Bench) rows(n int64) (first int64) {
-	if b.next == 0 {
-		b.next = 1
-	}
-	first = b.next
+	first = b.next + 1
 	b.next += n
 	return first
 }

@@ -9,7 +9,7 @@ import (
 // process, from the NOTIFY on, against the naive design's.
 func (b *Bench) broadcast(ctx context.Context) error {
 	streams, rounds := pick(b, 5000, 100), pick(b, 10, 2)
-	b.steps.plan(2*rounds + 2)
+	b.steps.plan(2*(rounds+1) + 2)
 	if err := b.againstWrites(ctx, streams, rounds); err != nil {
 		return err
 	}
@@ -39,42 +39,19 @@ func (b *Bench) broadcastRows(ctx context.Context, d design, streams int) (turn,
 
 // againstWrites lets the hub and the loop take turns.
 func (b *Bench) againstWrites(ctx context.Context, streams, rounds int) error {
-	f, err := b.child(ctx, "fanout", b.dsn)
+	d, err := b.newDuel(ctx, streams)
+	defer d.end()
 	if err != nil {
 		return err
-	}
-	defer f.end()
-	address, err := call[string](f, "address", nothing{})
-	if err != nil {
-		return err
-	}
-	size, err := call[int](f, "learn", nothing{})
-	if err != nil {
-		return err
-	}
-	clients, err := b.child(ctx, "clients", b.dsn)
-	if err != nil {
-		return err
-	}
-	defer clients.end()
-	if _, err := call[float64](clients, "connect", connectTo{address, streams}); err != nil {
-		return err
-	}
-	const rows = 20
-	next := int64(firstNumber + 1)
-	round := func(way string) (spent, error) {
-		e := expectation{First: next, Rows: rows, Everyone: true}
-		next += rows
-		return fanoutRound(f, clients, way, e)
 	}
 	var hub, loop []spent
 	for i := range rounds + 1 {
-		us, err := round("publish")
+		us, err := d.round("publish")
 		if err != nil {
 			return err
 		}
 		b.steps.step()
-		it, err := round("write")
+		it, err := d.round("write")
 		if err != nil {
 			return err
 		}
@@ -83,25 +60,62 @@ func (b *Bench) againstWrites(ctx context.Context, streams, rounds int) error {
 			hub, loop = append(hub, us), append(loop, it)
 		}
 	}
-	b.reportFanout(hub, loop, float64(rows*streams), streams, size)
+	b.reportFanout(hub, loop, float64(duelRows*streams), streams, d.size)
 	return nil
 }
 
-func fanoutRound(f, clients *process, way string, e expectation) (spent, error) {
-	if _, err := call[nothing](clients, "expect", e); err != nil {
+// A duel is between a hub and a loop of write(2).
+type duel struct {
+	fanout, clients *process
+	size            int   // of an event in bytes
+	next            int64 // number of the next row
+}
+
+// duelRows are those of a round.
+const duelRows = 20
+
+func (b *Bench) newDuel(ctx context.Context, streams int) (d *duel, err error) {
+	d = &duel{next: firstNumber + 1}
+	if d.fanout, err = b.child(ctx, "fanout", b.dsn); err != nil {
+		return d, err
+	}
+	address, err := call[string](d.fanout, "address", nothing{})
+	if err != nil {
+		return d, err
+	}
+	if d.size, err = call[int](d.fanout, "learn", nothing{}); err != nil {
+		return d, err
+	}
+	if d.clients, err = b.child(ctx, "clients", b.dsn); err != nil {
+		return d, err
+	}
+	_, err = call[float64](d.clients, "connect", connectTo{address, streams})
+	return d, err
+}
+
+func (d *duel) end() {
+	d.clients.end()
+	d.fanout.end()
+}
+
+// round is what it costs to tell everyone some rows.
+func (d *duel) round(way string) (spent, error) {
+	e := expectation{First: d.next, Rows: duelRows, Everyone: true}
+	d.next += duelRows
+	if _, err := call[nothing](d.clients, "expect", e); err != nil {
 		return spent{}, err
 	}
-	before, err := call[spent](f, "usage", nothing{})
+	before, err := call[spent](d.fanout, "usage", nothing{})
 	if err != nil {
 		return spent{}, err
 	}
-	if _, err := call[nothing](f, way, e); err != nil {
+	if _, err := call[nothing](d.fanout, way, e); err != nil {
 		return spent{}, err
 	}
-	if _, err := call[arrivals](clients, "await", nothing{}); err != nil {
+	if _, err := call[arrivals](d.clients, "await", nothing{}); err != nil {
 		return spent{}, err
 	}
-	after, err := call[spent](f, "usage", nothing{})
+	after, err := call[spent](d.fanout, "usage", nothing{})
 	return after.since(before), err
 }
 

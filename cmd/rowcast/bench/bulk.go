@@ -67,11 +67,7 @@ func (b *Bench) heavy(ctx context.Context, h heavy) error {
 	if _, err := call[nothing](s.clients, "expect", expectation{First: first, Rows: h.rows}); err != nil {
 		return err
 	}
-	pid := s.hubs[0].pid()
-	before, _, unmeasured := processMemory(pid)
-	if unmeasured == nil {
-		unmeasured = forgetPeak(pid)
-	}
+	growth := growthOf(s.hubs[0])
 	if _, err := b.watch.Exec(ctx, h.insert, first, first+h.rows); err != nil {
 		return err
 	}
@@ -81,18 +77,27 @@ func (b *Bench) heavy(ctx context.Context, h heavy) error {
 		return err
 	}
 	b.steps.step()
-	growth := math.NaN()
-	if unmeasured == nil {
-		if _, peak, err := processMemory(pid); err == nil {
-			growth = float64(peak - before)
-		}
-	}
 	const mega = 1 << 20
 	b.report.add(
-		figure{what: h.what + ": the hub's memory grows by at most", unit: "MB", ours: growth / mega, with: "its bounds", theirs: h.bound / mega, limit: atMost(1)},
+		figure{what: h.what + ": the hub's memory grows by at most", unit: "MB", ours: growth() / mega, with: "its bounds", theirs: h.bound / mega, limit: atMost(1)},
 		figure{what: h.what + ": from first to last delivery", unit: "s", ours: float64(arrived.Last-arrived.First) / 1e9},
 	)
 	return nil
+}
+
+// growthOf returns how many bytes more a process will have had than now, at its peak.
+func growthOf(p *process) func() float64 {
+	before, _, err := processMemory(p.pid())
+	if err == nil {
+		err = forgetPeak(p.pid())
+	}
+	return func() float64 {
+		_, peak, failed := processMemory(p.pid())
+		if err != nil || failed != nil {
+			return math.NaN()
+		}
+		return float64(peak - before)
+	}
 }
 
 func (h heavy) await(s *stage) (arrivals, error) {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -23,8 +24,9 @@ func saveRow(row []*plot.Plot, file string) error {
 		Rows: 1, Cols: len(row), PadX: vg.Points(18),
 		PadTop: vg.Points(8), PadBottom: vg.Points(8), PadLeft: vg.Points(8), PadRight: vg.Points(12),
 	}
-	for i, c := range plot.Align([][]*plot.Plot{row}, tiles, draw.New(canvas))[0] {
-		row[i].Draw(c)
+	page := draw.New(canvas)
+	for i, p := range row {
+		p.Draw(tiles.At(page, i, 0))
 	}
 	out, err := os.Create(file)
 	if err != nil {
@@ -37,15 +39,24 @@ func saveRow(row []*plot.Plot, file string) error {
 	return out.Close()
 }
 
-// plainTicks are at 1, 2 and 5 of each power of ten, of which the first have labels without exponents.
-type plainTicks struct{}
+// plainTicks are at 1, 2 and 5 of each power of ten, with labels without exponents: at all of them, or at the powers alone.
+type plainTicks struct{ all bool }
 
-func (plainTicks) Ticks(low, high float64) (ticks []plot.Tick) {
+func (t plainTicks) Ticks(low, high float64) (ticks []plot.Tick) {
 	for power := math.Pow(10, math.Floor(math.Log10(low))); power <= high; power *= 10 {
 		for _, step := range []float64{1, 2, 5} {
-			if at := power * step; at >= low && at <= high {
-				ticks = append(ticks, plot.Tick{Value: at, Label: amount(at)})
+			at := power * step
+			if at < low*0.999 || at > high*1.001 {
+				continue
 			}
+			label := ""
+			if t.all || step == 1 {
+				label = strconv.FormatFloat(at, 'g', 6, 64)
+				if at >= 1000 {
+					label = amount(at)
+				}
+			}
+			ticks = append(ticks, plot.Tick{Value: at, Label: label})
 		}
 	}
 	return ticks

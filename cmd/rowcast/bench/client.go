@@ -100,11 +100,11 @@ func (c *crowd) await(context.Context, nothing) (arrivals, error) {
 			return t.arrivals()
 		case <-time.After(patience):
 		}
-		if now := t.arrived.Load(); now == before {
+		now := t.arrived.Load()
+		if now == before {
 			return t.arrivals()
-		} else {
-			before = now
 		}
+		before = now
 	}
 }
 

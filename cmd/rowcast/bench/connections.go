@@ -5,9 +5,10 @@ import "context"
 // connections is as many streams as a process with 20,000 descriptors can have.
 func (b *Bench) connections(ctx context.Context) error {
 	rows := pick(b, int64(5), 2)
-	b.steps.plan(4 + 2*int(rows))
-	both, err := b.idle(ctx, pick(b, 15_000, 300))
-	defer both.strike()
+	b.steps.plan(idleSteps + 2*int(rows))
+	ours, naive, err := b.idle(ctx, pick(b, 15_000, 300))
+	defer ours.strike()
+	defer naive.strike()
 	if err != nil {
 		return err
 	}
@@ -25,11 +26,11 @@ func (b *Bench) connections(ctx context.Context) error {
 		}
 		return turns, nil
 	}
-	us, err := spread(both.ours)
+	us, err := spread(ours.stage)
 	if err != nil {
 		return err
 	}
-	them, err := spread(both.theirs)
+	them, err := spread(naive.stage)
 	if err != nil {
 		return err
 	}

@@ -10,28 +10,58 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/sql"
 )
 
-// ErrForbidden says that the role may not make a database.
-var ErrForbidden = errors.New("the benchmark makes a database of its own, and the role may not: grant it with ALTER ROLE … CREATEDB")
-
-// open makes the scratch database.
-func (b *Bench) open(ctx context.Context) (err error) {
-	config, err := pgx.ParseConfig(b.DSN)
-	if err != nil {
+// connect begins the report, if the role may make databases.
+func (b *Bench) connect(ctx context.Context) (err error) {
+	if b.admin, err = connect(ctx, b.DSN); err != nil {
 		return err
+	}
+	r := &Report{Quick: b.Quick}
+	var role string
+	var may bool
+	const query = `SELECT current_setting('server_version'), rolname::text, rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user`
+	if err := b.admin.QueryRow(ctx, query).Scan(&r.Server, &role, &may); err != nil {
+		return err
+	}
+	if !may {
+		return fmt.Errorf("the benchmark makes databases of its own, and the role %q may not: ALTER ROLE %s CREATEDB", role, pgx.Identifier{role}.Sanitize())
+	}
+	r.Server, _, _ = strings.Cut(r.Server, " ")
+	b.report = r
+	return nil
+}
+
+func (b *Bench) disconnect() error {
+	if b.admin == nil {
+		return nil
+	}
+	return b.admin.Close(context.Background())
+}
+
+// connect connects under a name by which our own sessions are known.
+func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, err
 	}
 	config.RuntimeParams["application_name"] = "rowcast bench"
-	if b.admin, err = pgx.ConnectConfig(ctx, config); err != nil {
-		return err
-	}
+	return pgx.ConnectConfig(ctx, config)
+}
+
+// prepare makes a scenario's database, with what the comparisons are with.
+func (b *Bench) prepare(ctx context.Context) (err error) {
 	if b.dsn, err = b.scratch(ctx); err != nil {
 		return err
 	}
-	return b.install(ctx)
+	if b.watch, err = connect(ctx, b.dsn); err != nil {
+		return err
+	}
+	const plain = `CREATE SCHEMA plain; CREATE TABLE plain.notifications (LIKE rowcast.notifications INCLUDING ALL);`
+	_, err = b.watch.Exec(ctx, naiveSchema+plain+appSchema)
+	return err
 }
 
 // scratch makes a database with the schema.
@@ -41,9 +71,6 @@ func (b *Bench) scratch(ctx context.Context) (dsn string, err error) {
 	making, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	_, err = b.admin.Exec(making, "CREATE DATABASE "+name+" TEMPLATE template0")
-	if said, ok := errors.AsType[*pgconn.PgError](err); ok && said.Code == "42501" { // insufficient_privilege
-		return "", fmt.Errorf("%w (%s)", ErrForbidden, said.Message)
-	}
 	if err != nil {
 		return "", fmt.Errorf("make a database: %w", err)
 	}
@@ -51,21 +78,6 @@ func (b *Bench) scratch(ctx context.Context) (dsn string, err error) {
 	dsn = withDatabase(b.DSN, name)
 	_, _, err = sql.Migrate(ctx, dsn)
 	return dsn, err
-}
-
-// install makes what the comparisons are with.
-func (b *Bench) install(ctx context.Context) (err error) {
-	config, err := pgx.ParseConfig(b.dsn)
-	if err != nil {
-		return err
-	}
-	config.RuntimeParams["application_name"] = "rowcast bench"
-	if b.watch, err = pgx.ConnectConfig(ctx, config); err != nil {
-		return err
-	}
-	const plain = `CREATE SCHEMA plain; CREATE TABLE plain.notifications (LIKE rowcast.notifications INCLUDING ALL);`
-	_, err = b.watch.Exec(ctx, naiveSchema+plain+appSchema)
-	return err
 }
 
 // withDatabase is a connection string with another database.
@@ -80,22 +92,20 @@ func withDatabase(dsn, name string) string {
 	return u.String()
 }
 
-// close removes the databases, also when the context has ended.
-func (b *Bench) close() (err error) {
+// clear removes the databases of a scenario, also when the context has ended.
+func (b *Bench) clear() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if b.watch != nil {
 		_ = b.watch.Close(ctx)
-	}
-	if b.admin == nil {
-		return nil
 	}
 	for _, name := range b.made {
 		if _, failed := b.admin.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)"); failed != nil {
 			err = errors.Join(err, fmt.Errorf("remove the database %s: %w", name, failed))
 		}
 	}
-	return errors.Join(err, b.admin.Close(ctx))
+	b.dsn, b.watch, b.made = "", nil, nil
+	return err
 }
 
 // backends is the CPU that a database's sessions have used whose names begin so, where the server is on this machine.

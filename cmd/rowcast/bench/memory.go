@@ -9,78 +9,70 @@ import (
 
 // memory is what a stream costs on which nothing happens.
 func (b *Bench) memory(ctx context.Context) error {
-	b.steps.plan(4)
-	streams := pick(b, 10_000, 200)
-	both, err := b.idle(ctx, streams)
-	both.strike()
+	b.steps.plan(idleSteps)
+	us, it, err := b.idle(ctx, pick(b, 10_000, 200))
+	us.strike()
+	it.strike()
 	return err
 }
 
-// pair is rowcast and the naive design under the same load.
-type pair struct{ ours, theirs *stage }
-
-func (p pair) strike() {
-	for _, s := range []*stage{p.ours, p.theirs} {
-		if s != nil {
-			s.strike()
-		}
-	}
+// idling is a hub with streams on which nothing happens.
+type idling struct {
+	*stage
+	before    int64   // bytes of memory without the streams; negative: not measured
+	rate      float64 // streams opened a second
+	connected time.Time
+	at        []time.Duration // since then
+	bytes     []int64         // of memory at these times
 }
 
-// idle opens streams at both, in turn, and reports how fast, and what they come to in the end.
-func (b *Bench) idle(ctx context.Context, streams int) (both pair, err error) {
-	if both.ours, err = b.set(ctx, set{design: ours}); err != nil {
-		return both, err
+const idleSteps = 4
+
+// idle opens streams at rowcast and at the naive design and reports how fast, and what they come to in the end.
+func (b *Bench) idle(ctx context.Context, streams int) (us, it *idling, err error) {
+	us, it = new(idling), new(idling)
+	if us.stage, err = b.set(ctx, set{design: ours}); err != nil {
+		return us, it, err
 	}
-	if both.theirs, err = b.set(ctx, set{design: theNaive}); err != nil {
-		return both, err
+	if it.stage, err = b.set(ctx, set{design: theNaive}); err != nil {
+		return us, it, err
 	}
 	b.steps.step()
-	var rates [2]float64
-	var before [2]int64
-	var watched [2]watched
-	for i, s := range []*stage{both.ours, both.theirs} {
-		if before[i], _, err = processMemory(s.hubs[0].pid()); err != nil {
-			before[i] = -1
+	both := []*idling{us, it}
+	for _, i := range both {
+		if err := i.connectAll(ctx, streams); err != nil {
+			return us, it, err
 		}
-		seconds, err := s.connect(ctx, streams)
-		if err != nil {
-			return both, err
-		}
-		rates[i] = float64(streams) / seconds
-		watched[i].connected = time.Now()
 		b.steps.step()
 	}
-	if err := b.watchMemory(ctx, both, &watched); err != nil {
-		return both, err
+	if err := b.watchMemory(ctx, both); err != nil {
+		return us, it, err
 	}
 	b.steps.step()
-	kilobytes := func(i int) float64 {
-		if before[i] < 0 {
-			return math.NaN()
-		}
-		return float64(watched[i].last()-before[i]) / 1024 / float64(streams)
-	}
+	many := amount(float64(streams))
 	b.report.add(
-		figure{what: fmt.Sprintf("resident memory of each of %s idle streams", amount(float64(streams))), unit: "KB", ours: kilobytes(0), with: "naive", theirs: kilobytes(1), limit: atMostItself(5)},
-		figure{what: fmt.Sprintf("%s streams opened", amount(float64(streams))), unit: "a second", ours: rates[0], with: "naive", theirs: rates[1], limit: atLeast(1)},
+		figure{what: "resident memory of each of " + many + " idle streams", unit: "KB", ours: us.kilobytes(), with: "naive", theirs: it.kilobytes(), limit: atMostItself(5)},
+		figure{what: many + " streams opened", unit: "a second", ours: us.rate, with: "naive", theirs: it.rate, limit: atLeast(1)},
 	)
 	b.report.note("Memory is the hub process's, less what it had before the streams; it was watched for %.0f s. Rowcast's settled %s, the naive design's %s.",
-		settling(b).Seconds(), watched[0].settled(), watched[1].settled())
-	return both, nil
+		settling(b).Seconds(), us.settled(), it.settled())
+	return us, it, nil
+}
+
+func (i *idling) connectAll(ctx context.Context, streams int) (err error) {
+	if i.before, _, err = processMemory(i.hubs[0].pid()); err != nil {
+		i.before = -1
+	}
+	seconds, err := i.connect(ctx, streams)
+	i.rate, i.connected = float64(streams)/seconds, time.Now()
+	return err
 }
 
 // settling is how long memory is watched: the runtime collects garbage two minutes after the last time at the latest.
 func settling(b *Bench) time.Duration { return pick(b, 140*time.Second, time.Second) }
 
-// watched is a process's memory over time.
-type watched struct {
-	connected time.Time
-	at        []time.Duration // since then
-	bytes     []int64
-}
-
-func (b *Bench) watchMemory(ctx context.Context, both pair, w *[2]watched) error {
+// watchMemory writes down what they have, twice a second.
+func (b *Bench) watchMemory(ctx context.Context, all []*idling) error {
 	ticker := time.NewTicker(500 * time.Millisecond)
 	defer ticker.Stop()
 	for end := time.Now().Add(settling(b)); time.Now().Before(end); {
@@ -89,31 +81,39 @@ func (b *Bench) watchMemory(ctx context.Context, both pair, w *[2]watched) error
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		for i, s := range []*stage{both.ours, both.theirs} {
-			if now, _, err := processMemory(s.hubs[0].pid()); err == nil {
-				w[i].at, w[i].bytes = append(w[i].at, time.Since(w[i].connected)), append(w[i].bytes, now)
+		for _, i := range all {
+			if now, _, err := processMemory(i.hubs[0].pid()); err == nil {
+				i.at, i.bytes = append(i.at, time.Since(i.connected)), append(i.bytes, now)
 			}
 		}
 	}
 	return nil
 }
 
-func (w *watched) last() int64 {
-	if len(w.bytes) == 0 {
+// kilobytes are those of a stream in the end.
+func (i *idling) kilobytes() float64 {
+	if i.before < 0 {
+		return math.NaN()
+	}
+	return float64(i.last()-i.before) / 1024 / float64(i.streams)
+}
+
+func (i *idling) last() int64 {
+	if len(i.bytes) == 0 {
 		return 0
 	}
-	return w.bytes[len(w.bytes)-1]
+	return i.bytes[len(i.bytes)-1]
 }
 
 // settled says from when on it stayed within a fiftieth of what it was in the end.
-func (w *watched) settled() string {
-	from := len(w.bytes)
-	for from > 0 && math.Abs(float64(w.bytes[from-1]-w.last())) <= 0.02*float64(w.last()) {
+func (i *idling) settled() string {
+	from := len(i.bytes)
+	for from > 0 && math.Abs(float64(i.bytes[from-1]-i.last())) <= 0.02*float64(i.last()) {
 		from--
 	}
-	if from == len(w.bytes) {
+	if from == len(i.bytes) {
 		return "is not measured"
 	}
 	return fmt.Sprintf("%.0f s after the last had connected (at first %.0f MB in all, in the end %.0f MB)",
-		w.at[from].Seconds(), float64(w.bytes[0])/(1<<20), float64(w.last())/(1<<20))
+		i.at[from].Seconds(), float64(i.bytes[0])/(1<<20), float64(i.last())/(1<<20))
 }

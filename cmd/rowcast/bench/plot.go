@@ -68,7 +68,7 @@ func (r *Report) Plot(file string) error {
 	}
 	row := make([]*plot.Plot, len(panels))
 	for i, p := range panels {
-		drawn, err := p.draw(r.Curve, i == 0)
+		drawn, err := p.draw(r.Curve, i == len(panels)-1)
 		if err != nil {
 			return err
 		}
@@ -82,7 +82,7 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 	drawn.Title.Text, drawn.Title.Padding = p.title, vg.Points(8)
 	drawn.X.Label.Text, drawn.Y.Label.Text = "rows a second", p.label
 	drawn.X.Scale, drawn.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	drawn.X.Tick.Marker, drawn.Y.Tick.Marker = plainTicks{}, plainTicks{}
+	drawn.X.Tick.Marker, drawn.Y.Tick.Marker = plainTicks{}, plainTicks{all: true}
 	for _, text := range []*font.Font{&drawn.Title.TextStyle.Font, &drawn.X.Label.TextStyle.Font, &drawn.Y.Label.TextStyle.Font, &drawn.X.Tick.Label.Font, &drawn.Y.Tick.Label.Font, &drawn.Legend.TextStyle.Font} {
 		text.Variant = "Sans"
 	}
@@ -98,8 +98,9 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 		if err != nil {
 			return nil, err
 		}
-		line.Color, line.Width = colours[i%len(colours)], vg.Points(1.8)
-		if i > 0 {
+		line.Color, line.Width = colours[i%len(colours)], vg.Points(3)
+		if i > 0 { // drawn over the first, which so can be seen to follow one of them
+			line.Width = vg.Points(1.5)
 			line.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
 		}
 		marks.Color, marks.Shape, marks.Radius = line.Color, draw.CircleGlyph{}, vg.Points(2.5)
@@ -108,8 +109,9 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 			drawn.Legend.Add(c.Name, line, marks)
 		}
 	}
-	drawn.Legend.Top, drawn.Legend.Left = true, true
-	drawn.Legend.Padding, drawn.Legend.XOffs, drawn.Legend.YOffs = vg.Points(3), vg.Points(8), vg.Points(-6)
+	drawn.Y.Min, drawn.Y.Max = drawn.Y.Min/1.2, drawn.Y.Max*1.2
+	drawn.Legend.Top, drawn.Legend.Left, drawn.Legend.Padding = true, true, vg.Points(3)
+	drawn.Legend.XOffs = 1.6 * vg.Inch
 	return drawn, nil
 }
 

@@ -15,6 +15,7 @@ type progress struct {
 	w     io.Writer
 	name  string
 	began time.Time
+	steps int
 	bar   *progressbar.ProgressBar // nil where there is no terminal
 }
 
@@ -28,10 +29,11 @@ func newProgress(w io.Writer, name string) *progress {
 	return p
 }
 
-// plan says how many steps there will be.
+// plan says how many steps more there will be.
 func (p *progress) plan(steps int) {
+	p.steps += steps
 	if p.bar != nil {
-		p.bar.ChangeMax(steps)
+		p.bar.ChangeMax(p.steps)
 	}
 }
 

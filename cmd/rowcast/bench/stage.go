@@ -124,6 +124,9 @@ func (s *stage) addWriters(ctx context.Context, o openWriters) (err error) {
 
 // strike ends all that is on the stage.
 func (s *stage) strike() {
+	if s == nil {
+		return
+	}
 	s.writers.end()
 	s.clients.end()
 	for _, hub := range s.hubs {
