@@ -104,13 +104,14 @@ func TestBenchEndsWithItsChildren(t *testing.T) {
 		t.Run(tt.signal.String(), func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Cluster(t).DSN("postgres")
-			cmd := command(t, newHome(t), "bench", "--only", "bulk", "--database-url", dsn)
+			cmd := command(t, newHome(t), "bench", "--only", "transaction", "--database-url", dsn)
 			said := newOutput()
 			cmd.Stderr = said
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			awaitSessions(t, dsn, func(n int) bool { return n > 1 }) // a hub has come
+			// All are there when the writers write.
+			awaitSessions(t, dsn, "query LIKE 'INSERT INTO rowcast.%'", func(n int) bool { return n > 0 })
 			if err := cmd.Process.Signal(tt.signal); err != nil {
 				t.Fatal(err)
 			}
@@ -118,7 +119,7 @@ func TestBenchEndsWithItsChildren(t *testing.T) {
 			if code := cmd.ProcessState.ExitCode(); tt.signal == syscall.SIGINT && (code != 1 || said.String() != "rowcast: interrupted\n") {
 				t.Errorf("got %d, %q, want 1 and that it was interrupted", code, said)
 			}
-			awaitSessions(t, dsn, func(n int) bool { return n == 0 })
+			awaitSessions(t, dsn, "true", func(n int) bool { return n == 0 })
 			if left := databases(t, dsn); len(left) != tt.left {
 				t.Errorf("it leaves %q behind, want %d", left, tt.left)
 			}
@@ -165,11 +166,11 @@ func databases(t *testing.T, dsn string) []string {
 	return names
 }
 
-// awaitSessions waits until there is a number of hub's sessions that is right.
-func awaitSessions(t *testing.T, dsn string, right func(int) bool) {
+// awaitSessions waits until the number of sessions of the benchmark that are so is right.
+func awaitSessions(t *testing.T, dsn, so string, right func(int) bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		sessions, err := query(t, dsn, "SELECT application_name FROM pg_stat_activity WHERE datname LIKE 'rowcast_bench_%'")
+		sessions, err := query(t, dsn, "SELECT application_name FROM pg_stat_activity WHERE datname LIKE 'rowcast_bench_%' AND "+so)
 		if err == nil && right(len(sessions)) {
 			return
 		}
