@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // crowdSize is to how many users the rows of the scenarios go in turn.
@@ -62,7 +63,8 @@ func (b *Bench) steady(ctx context.Context, d design, rates []float64, seconds f
 		return err
 	}
 	for i, rate := range rates {
-		rows := max(int64(rate*pick(b, seconds, 0.3)), pick(b, int64(60), 5))
+		// Enough to say something, and no more than the slowest can do in a while.
+		rows := min(max(int64(rate*pick(b, seconds, 0.2)), pick(b, int64(40), 5)), 12_000)
 		t, err := s.play(ctx, load{Rows: rows, Rate: rate, Users: users})
 		if err != nil {
 			return err
@@ -88,21 +90,40 @@ type Point struct {
 // held tells whether the rate was reached; if not, rows waited longer and longer, and how long says nothing.
 func (p Point) held() bool { return p.Reached > 0.9*p.Rate }
 
-// curve is latency and CPU from few rows to more than any can do.
+// curve is latency and CPU from few rows to more than any can do. The designs take turns, there and back.
 func (b *Bench) curve(ctx context.Context) error {
 	rates := pick(b, []float64{10, 30, 100, 300, 1000, 3000, 10_000, 20_000}, []float64{30, 300})
-	designs := []design{ours, parked, polling, theNaive}
-	b.steps.plan(len(rates) * len(designs))
-	for _, d := range designs {
-		c := Curve{Name: d.name}
-		if err := b.steady(ctx, d, rates, 3, func(i int, t turn) {
-			c.Points = append(c.Points, Point{rates[i], t.Rate, t.P50, t.P99, t.Hub, t.Server})
-			b.steps.step()
-		}); err != nil {
-			return fmt.Errorf("%s: %w", d.name, err)
+	order := []design{ours, parked, polling, theNaive}
+	passes := pick(b, 2, 1)
+	b.steps.plan(passes * len(rates) * len(order))
+	turns := make(map[string][][]turn) // by the design's name, of each rate
+	for _, d := range order {
+		turns[d.name] = make([][]turn, len(rates))
+	}
+	there := slices.Clone(order)
+	for range passes {
+		for _, d := range there {
+			if err := b.steady(ctx, d, rates, 1.5, func(i int, t turn) {
+				turns[d.name][i] = append(turns[d.name][i], t)
+				b.steps.step()
+			}); err != nil {
+				return fmt.Errorf("%s: %w", d.name, err)
+			}
 		}
-		b.report.Curve = append(b.report.Curve, c)
+		slices.Reverse(there)
+	}
+	for _, d := range order {
+		b.report.Curve = append(b.report.Curve, newCurve(d.name, rates, turns[d.name]))
 	}
 	b.report.last().curves = b.report.Curve
 	return nil
+}
+
+func newCurve(name string, rates []float64, turns [][]turn) Curve {
+	c := Curve{Name: name}
+	for i, rate := range rates {
+		of := func(figure func(turn) float64) float64 { return medianOf(turns[i], figure) }
+		c.Points = append(c.Points, Point{rate, of(rowRate), of(p50), of(p99), of(hubCPU), of(serverCPU)})
+	}
+	return c
 }

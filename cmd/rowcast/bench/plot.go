@@ -87,7 +87,7 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 		text.Variant = "Sans"
 	}
 	grid := plotter.NewGrid()
-	grid.Horizontal.Color, grid.Vertical.Color = color.Gray{0xe4}, color.Gray{0xe4}
+	grid.Horizontal.Color, grid.Vertical.Color = color.Gray{0xdc}, color.Gray{0xdc}
 	drawn.Add(grid)
 	for i, c := range curves {
 		points := p.points(c)
@@ -109,6 +109,8 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 			drawn.Legend.Add(c.Name, line, marks)
 		}
 	}
+	rates := curves[0].Points // all of them in each panel, also where a rate was not held
+	drawn.X.Min, drawn.X.Max = rates[0].Rate, rates[len(rates)-1].Rate
 	drawn.Y.Min, drawn.Y.Max = drawn.Y.Min/1.2, drawn.Y.Max*1.2
 	drawn.Legend.Top, drawn.Legend.Left, drawn.Legend.Padding = true, true, vg.Points(3)
 	drawn.Legend.XOffs = 1.6 * vg.Inch

@@ -157,6 +157,8 @@ func amount(x float64) string {
 		return strconv.FormatFloat(x, 'f', 0, 64)
 	case math.Abs(x) >= 10:
 		return strconv.FormatFloat(x, 'f', 1, 64)
+	case x != 0 && math.Abs(x) < 0.01:
+		return strconv.FormatFloat(x, 'g', 2, 64)
 	}
 	return strings.TrimSuffix(strconv.FormatFloat(x, 'f', 2, 64), ".00")
 }
