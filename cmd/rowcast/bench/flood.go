@@ -36,8 +36,8 @@ func (b *Bench) floodOnce(ctx context.Context, d design) (turn, error) {
 		return turn{}, err
 	}
 	defer s.strike()
-	if _, err := s.play(ctx, load{Rows: 300, Rate: 1000, Users: int64(s.streams)}); err != nil { // to warm up
+	if err := s.warmUp(ctx); err != nil {
 		return turn{}, err
 	}
-	return s.play(ctx, load{Rows: pick(b, int64(20_000), 1000), Users: int64(s.streams)})
+	return s.play(ctx, load{Rows: pick(b, int64(20_000), 300), Users: int64(s.streams)})
 }

@@ -57,14 +57,14 @@ func (b *Bench) growingOnce(ctx context.Context, want set) (g growing, err error
 		return g, err
 	}
 	defer s.strike()
+	if err := s.warmUp(ctx); err != nil {
+		return g, err
+	}
 	users := int64(s.streams)
-	if _, err := s.play(ctx, load{Rows: 300, Rate: 1000, Users: users}); err != nil { // to warm up
+	if g.steady, err = s.play(ctx, load{Rows: pick(b, int64(4000), 100), Rate: 1000, Users: users}); err != nil {
 		return g, err
 	}
-	if g.steady, err = s.play(ctx, load{Rows: pick(b, int64(4000), 200), Rate: 1000, Users: users}); err != nil {
-		return g, err
-	}
-	g.flat, err = s.play(ctx, load{Rows: pick(b, int64(10_000), 500), Users: users})
+	g.flat, err = s.play(ctx, load{Rows: pick(b, int64(10_000), 200), Users: users})
 	return g, err
 }
 

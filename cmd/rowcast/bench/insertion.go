@@ -7,14 +7,14 @@ import (
 
 // insertion is what the trigger and an attached hub leave of the rate of INSERTs into the same table without.
 func (b *Bench) insertion(ctx context.Context) error {
-	many := pick(b, 64, 16)
+	many, few := pick(b, 64, 6), pick(b, 8, 2)
 	mixes := []struct {
 		what    string
 		writers int
 		app     bool
 	}{
 		{fmt.Sprintf("%d writers, one row a transaction", many), many, false},
-		{"8 writers, one row a transaction", 8, false},
+		{fmt.Sprintf("%d writers, one row a transaction", few), few, false},
 		{fmt.Sprintf("%d writers, three other statements and a row a transaction", many), many, true},
 	}
 	sides := []struct {

@@ -58,10 +58,10 @@ func (b *Bench) steady(ctx context.Context, d design, rates []float64, seconds f
 		return err
 	}
 	defer s.strike()
-	users := int64(s.streams)
-	if _, err := s.play(ctx, load{Rows: 300, Rate: 1000, Users: users}); err != nil { // to warm up
+	if err := s.warmUp(ctx); err != nil {
 		return err
 	}
+	users := int64(s.streams)
 	for i, rate := range rates {
 		// Enough to say something, and no more than the slowest can do in a while.
 		rows := min(max(int64(rate*pick(b, seconds, 0.2)), pick(b, int64(40), 5)), 12_000)

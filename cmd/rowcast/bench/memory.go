@@ -69,7 +69,7 @@ func (i *idling) connectAll(ctx context.Context, streams int) (err error) {
 }
 
 // settling is how long memory is watched: the runtime collects garbage two minutes after the last time at the latest.
-func settling(b *Bench) time.Duration { return pick(b, 140*time.Second, time.Second) }
+func settling(b *Bench) time.Duration { return pick(b, 140*time.Second, 600*time.Millisecond) }
 
 // watchMemory writes down what they have, twice a second.
 func (b *Bench) watchMemory(ctx context.Context, all []*idling) error {

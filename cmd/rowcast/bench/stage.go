@@ -167,6 +167,12 @@ func (s *stage) play(ctx context.Context, l load) (t turn, err error) {
 	return t, nil
 }
 
+// warmUp writes some rows that are not looked at.
+func (s *stage) warmUp(ctx context.Context) error {
+	_, err := s.play(ctx, load{Rows: pick(s.Bench, int64(300), 20), Rate: 1000, Users: int64(s.streams)})
+	return err
+}
+
 // reading is a clock's, if there is one.
 type reading struct {
 	spent time.Duration
