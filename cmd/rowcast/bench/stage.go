@@ -25,7 +25,7 @@ var (
 
 // hubCommand is rowcast serve with an eye on the parent.
 func hubCommand(more ...string) []string {
-	return append([]string{"bench-hub", "--listen=127.0.0.1:0", "--insecure-uid", "--log-format=json", "--max-event=64MiB", "--drain=100ms"}, more...)
+	return append([]string{"bench-hub", "--listen=127.0.0.1:0", "--insecure-uid", "--log-format=json", "--drain=100ms"}, more...)
 }
 
 // A stage is what a load is put on: a database, hubs, of which the first has all the streams, and writers.
