@@ -1,189 +1,198 @@
 package main_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"fmt"
-	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
-	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"rowcast/sql"
-	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
-// benchDatabase is a server of the benchmark's own that, unlike the tests', waits for the disk, with a hub process attached.
-// Settings are more of the server's, args more of the hub's.
-func benchDatabase(b *testing.B, settings map[string]string, args ...string) (dsn, url string) {
-	b.Helper()
-	home := newHome(b)
-	c := &cluster.Cluster{Dir: filepath.Join(home, "postgres"), Settings: map[string]string{"max_connections": "200", "shared_buffers": "512MB", "max_wal_size": "4GB"}}
-	maps.Copy(c.Settings, settings)
-	if err := c.Start(b.Context()); err != nil {
-		b.Fatal(err)
+// Each scenario gives the figures that it is for. What they say is not looked at: that is for a machine that does nothing else.
+func TestBenchMeasures(t *testing.T) {
+	t.Parallel()
+	const number = `(\d[\d,.]*|not measured)`
+	compared := func(what, with string) string {
+		return `\| ` + what + ` +\| ` + number + ` +\| ` + with + `: ` + number + ` +\| ` + number + ` `
 	}
-	b.Cleanup(func() { _ = c.Kill() })
-	dsn = c.DSN("postgres")
-	if _, _, err := sql.Migrate(b.Context(), dsn); err != nil {
-		b.Fatal(err)
+	tests := []struct {
+		scenarios string
+		want      []string
+	}{
+		{"memory,connections", []string{
+			compared("resident memory of each of 200 idle streams, KB", "naive"), compared("200 streams opened, a second", "naive"),
+			compared("resident memory of each of 300 idle streams, KB", "naive"), compared("300 streams opened, a second", "naive"),
+			compared("a broadcast, from the first client to the last, ms", "naive"), `Rowcast's settled \d+ s after the last had connected`,
+		}},
+		{"broadcast,latency", []string{
+			compared("CPU a delivery to 100, µs", `loop of write\(2\)`), compared("of it in user mode, µs", `loop of write\(2\)`),
+			compared("the hub process, CPU a delivery, µs", "naive"),
+			compared("at 1,000 rows/s: INSERT to client, p50, ms", "naive"), compared("at 3,000 rows/s: CPU of the hub a row, µs", "naive"),
+		}},
+		{"flood,writers", []string{
+			compared("rows until the last was delivered, a second", "naive"), compared("p99, ms", "naive"),
+			compared("6 writers, one row a transaction, a second", "no trigger"), compared("2 writers, one row a transaction, a second", "no trigger"),
+			compared("… the naive design's trigger instead, a second", "no trigger"),
+		}},
+		{"size", []string{
+			compared("20,000 rows in the table: p50 at 1,000 rows/s, ms", "1,000"),
+			compared("20,000 rows in the table: CPU of the hubs' sessions a row, µs", "1,000"),
+		}},
+		{"hubs,transaction", []string{
+			compared("2 hubs: p99, ms", "one"), compared("2 hubs: rows by 8 writers, a second", "one"),
+			compared("an open transaction: p99, ms", "without"),
+		}},
+		{"bulk,large", []string{
+			compared("20,000 rows in one transaction: the hub's memory grows by at most, MB", "its bounds"),
+			compared("4 rows of 5 MB: the hub's memory grows by at most, MB", "its bounds"),
+		}},
 	}
-	serve := command(b, home, append([]string{"serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn, "--retain", "0"}, args...)...)
-	said := newOutput()
-	serve.Stderr = said
-	if err := serve.Start(); err != nil {
-		b.Fatal(err)
+	server := dbtest.Cluster(t)
+	t.Run("all", func(t *testing.T) {
+		for _, tt := range tests {
+			t.Run(tt.scenarios, func(t *testing.T) {
+				t.Parallel()
+				table := filepath.Join(t.TempDir(), "table.md")
+				out, _ := runBench(t, "--only", tt.scenarios, "--table", table, "--database-url", server.DSN("postgres"))
+				for _, want := range tt.want {
+					if !regexp.MustCompile(want).MatchString(out) {
+						t.Errorf("there is no match of %q in\n%s", want, out)
+					}
+				}
+				if text, err := os.ReadFile(table); string(text) != out {
+					t.Errorf("the file has %q (%v), want what was printed", text, err)
+				}
+			})
+		}
+	})
+	if left := databases(t, server.DSN("postgres")); len(left) != 0 {
+		t.Errorf("it leaves %q behind", left)
 	}
-	b.Cleanup(func() { _ = serve.Process.Kill(); _ = serve.Wait() })
-	return dsn, "http://" + said.await(b, `msg=listening addr=([0-9.:]+)`)[1]
 }
 
-// BenchmarkLatency is the time from a single INSERT to the line that rowcast tail prints: 1,000 at 100 a second. Beside it stands
-// what a bare LISTEN connection takes that gets the same row as the payload of a NOTIFY.
-func BenchmarkLatency(b *testing.B) {
-	dsn, url := benchDatabase(b, nil)
-	tail := command(b, newHome(b), "tail", "--json", "--url", url+"/events", "--uid", "alice")
-	lines, err := tail.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
+// Without a database it starts a server, of which nothing is left. The curve is also drawn.
+func TestBenchNeedsNoDatabase(t *testing.T) {
+	t.Parallel()
+	home, plot := newHome(t), filepath.Join(t.TempDir(), "curve.svg")
+	out, said := runBenchAt(t, home, "--only", "curve", "--plot", plot)
+	const rate = `([\d.]+ / [\d.]+|only [\d,.]+ a second); [\d,.]+ \+ [\d,.]+`
+	if !regexp.MustCompile(`\| 300 +(\| ` + rate + ` +){4}\|`).MatchString(out) {
+		t.Errorf("there are no figures at 300 rows a second for four designs:\n%s", out)
 	}
-	said := newOutput()
-	tail.Stderr = said
-	if err := tail.Start(); err != nil {
-		b.Fatal(err)
+	if drawn, err := os.ReadFile(plot); err != nil || !strings.Contains(string(drawn), ">always parked</text>") {
+		t.Errorf("the plot (%v) has no legend:\n%s", err, drawn)
 	}
-	defer func() { _ = tail.Process.Kill(); _ = tail.Wait() }()
-	said.await(b, "connected")
-	writer, listener := benchConnect(b, dsn), benchConnect(b, dsn)
-	if _, err := listener.Exec(b.Context(), "LISTEN naive"); err != nil {
-		b.Fatal(err)
+	if !regexp.MustCompile(`(?m)^curve +\d+ s$`).MatchString(said) {
+		t.Errorf("where there is no terminal it says %q, want a line for the scenario", said)
 	}
-	printed := bufio.NewScanner(lines)
-	for b.Loop() {
-		ours := latencies(b, func(at string) {
-			exec1(b, writer, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', jsonb_build_object('at', $1::text))", at)
-		}, func() string {
-			var event struct {
-				Data struct{ At string }
+	if left, _ := filepath.Glob(filepath.Join(home, "cache", "rowcast", "bench", "data")); len(left) != 0 {
+		t.Errorf("it leaves %q behind", left)
+	}
+}
+
+// However it ends, no process outlives it, and only when it is killed does it leave its database behind.
+func TestBenchEndsWithItsChildren(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		signal syscall.Signal
+		left   int
+	}{{syscall.SIGINT, 0}, {syscall.SIGKILL, 1}} {
+		t.Run(tt.signal.String(), func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Cluster(t).DSN("postgres")
+			cmd := command(t, newHome(t), "bench", "--only", "transaction", "--database-url", dsn)
+			said := newOutput()
+			cmd.Stderr = said
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
 			}
-			if !printed.Scan() || json.Unmarshal(printed.Bytes(), &event) != nil {
-				b.Fatalf("tail printed %q", printed.Text())
+			// All are there when the writers write.
+			awaitSessions(t, dsn, "query LIKE 'INSERT INTO rowcast.%'", func(n int) bool { return n > 0 })
+			if err := cmd.Process.Signal(tt.signal); err != nil {
+				t.Fatal(err)
 			}
-			return event.Data.At
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); tt.signal == syscall.SIGINT && (code != 1 || said.String() != "rowcast: interrupted\n") {
+				t.Errorf("got %d, %q, want 1 and that it was interrupted", code, said)
+			}
+			awaitSessions(t, dsn, "true", func(n int) bool { return n == 0 })
+			if left := databases(t, dsn); len(left) != tt.left {
+				t.Errorf("it leaves %q behind, want %d", left, tt.left)
+			}
 		})
-		naive := latencies(b, func(at string) { exec1(b, writer, "SELECT pg_notify('naive', $1)", at) }, func() string {
-			n, err := listener.WaitForNotification(b.Context())
-			if err != nil {
-				b.Fatal(err)
-			}
-			return n.Payload
-		})
-		b.ReportMetric(ours[500], "p50-ms")
-		b.ReportMetric(ours[990], "p99-ms")
-		b.ReportMetric(naive[500], "notify-p50-ms")
-		b.ReportMetric(naive[990], "notify-p99-ms")
 	}
-	b.ReportMetric(0, "ns/op")
 }
 
-// latencies are 1,000 times in milliseconds, sorted: from before send until receive returns what was sent.
-func latencies(b *testing.B, send func(at string), receive func() string) []float64 {
-	const count = 1000
-	took := make([]float64, count)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for i := range took {
-			at, _ := strconv.ParseInt(receive(), 10, 64)
-			took[i] = float64(time.Now().UnixNano()-at) / 1e6
-		}
-	}()
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for range count {
-		<-ticker.C
-		send(strconv.FormatInt(time.Now().UnixNano(), 10))
+func TestBenchNeedsTheRightToMakeADatabase(t *testing.T) {
+	t.Parallel()
+	server := dbtest.Cluster(t)
+	runSQL(t, server.DSN("postgres"), "CREATE ROLE nobody LOGIN")
+	dsn := strings.Replace(server.DSN("postgres"), "postgres@", "nobody@", 1)
+	code, out, said := run(t, nil, "bench", "--quick", "--database-url", dsn)
+	const want = "rowcast: the benchmark makes databases of its own, and the role \"nobody\" may not: ALTER ROLE \"nobody\" CREATEDB\n"
+	if code != 1 || out != "" || said != want {
+		t.Errorf("got %d, %q, %q, want 1, %q", code, out, said, want)
 	}
-	select {
-	case <-done:
-	case <-time.After(patience):
-		b.Fatal("not all arrived")
-	}
-	slices.Sort(took)
-	return took
 }
 
-// BenchmarkInsert is the rate of single-row transactions by 64 writers while a hub is attached, as a ratio to that of the same
-// table without the trigger. The two take turns; the ratio is the median of the pairs.
-func BenchmarkInsert(b *testing.B) {
-	dsn, _ := benchDatabase(b, nil)
-	exec1(b, benchConnect(b, dsn), "CREATE SCHEMA plain")
-	exec1(b, benchConnect(b, dsn), "CREATE TABLE plain.notifications (LIKE rowcast.notifications INCLUDING ALL)")
-	programs, err := cluster.Find(b.Context())
+// runBench runs a quick benchmark to its end.
+func runBench(t *testing.T, args ...string) (out, said string) {
+	t.Helper()
+	return runBenchAt(t, newHome(t), args...)
+}
+
+func runBenchAt(t *testing.T, home string, args ...string) (out, said string) {
+	t.Helper()
+	cmd := command(t, home, append([]string{"bench", "--quick"}, args...)...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s\n%s", err, &stderr, &stdout)
+	}
+	return stdout.String(), stderr.String()
+}
+
+// databases are those that a benchmark has made and not removed.
+func databases(t *testing.T, dsn string) []string {
+	t.Helper()
+	names, err := query(t, dsn, "SELECT datname FROM pg_database WHERE datname LIKE 'rowcast_bench_%'")
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	pgbench := filepath.Join(programs.Dir, "pgbench")
-	for b.Loop() {
-		var ratios, plain, trigger []float64
-		for range 5 {
-			p, r := pgbenchRate(b, pgbench, dsn, "plain"), pgbenchRate(b, pgbench, dsn, "rowcast")
-			plain, trigger, ratios = append(plain, p), append(trigger, r), append(ratios, r/p)
+	return names
+}
+
+// awaitSessions waits until the number of sessions of the benchmark that are so is right.
+func awaitSessions(t *testing.T, dsn, so string, right func(int) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		sessions, err := query(t, dsn, "SELECT application_name FROM pg_stat_activity WHERE datname LIKE 'rowcast_bench_%' AND "+so)
+		if err == nil && right(len(sessions)) {
+			return
 		}
-		for _, of := range [][]float64{ratios, plain, trigger} {
-			slices.Sort(of)
+		if time.Now().After(deadline) {
+			t.Fatalf("the sessions are %q (%v)", sessions, err)
 		}
-		b.ReportMetric(ratios[2], "ratio")
-		b.ReportMetric(plain[2], "plain-rows/s")
-		b.ReportMetric(trigger[2], "trigger-rows/s")
 	}
-	b.ReportMetric(0, "ns/op")
 }
 
-func pgbenchRate(b *testing.B, pgbench, dsn, schema string) float64 {
-	b.Helper()
-	return runPgbench(b, pgbench, dsn, schema, 5)
-}
-
-// runPgbench inserts single rows by 64 clients for some seconds and returns the rate.
-func runPgbench(b *testing.B, pgbench, dsn, schema string, seconds int, more ...string) float64 {
-	b.Helper()
-	script := filepath.Join(b.TempDir(), schema+".sql")
-	insert := fmt.Sprintf(`INSERT INTO %s.notifications (recipient, event, data) VALUES ('user' || (random() * 1000)::int, 'notify', '{"msg": "Bob liked your post"}');`, schema)
-	if err := os.WriteFile(script, []byte(insert), 0o644); err != nil {
-		b.Fatal(err)
-	}
-	args := append([]string{"-n", "-c", "64", "-j", "2", "-T", strconv.Itoa(seconds), "-f", script}, more...)
-	out, err := exec.Command(pgbench, append(args, dsn)...).CombinedOutput()
-	found := regexp.MustCompile(`tps = ([0-9.]+)`).FindSubmatch(out)
-	if err != nil || found == nil {
-		b.Fatalf("pgbench: %v\n%s", err, out)
-	}
-	rate, _ := strconv.ParseFloat(string(found[1]), 64)
-	return rate
-}
-
-func benchConnect(b testing.TB, dsn string) *pgx.Conn {
-	b.Helper()
-	conn, err := pgx.Connect(b.Context(), dsn)
+func query(t *testing.T, dsn, statement string) ([]string, error) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
-		b.Fatal(err)
+		return nil, err
 	}
-	b.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
-func exec1(b *testing.B, conn *pgx.Conn, statement string, args ...any) {
-	b.Helper()
-	if _, err := conn.Exec(b.Context(), statement, args...); err != nil {
-		b.Fatal(err)
+	defer conn.Close(context.Background())
+	rows, err := conn.Query(t.Context(), statement)
+	if err != nil {
+		return nil, err
 	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }

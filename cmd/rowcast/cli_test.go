@@ -11,7 +11,7 @@ func TestHelp(t *testing.T) {
 	if code != 0 || stderr != "" {
 		t.Errorf("rowcast alone: exit code %d, %q", code, stderr)
 	}
-	for _, command := range []string{"demo", "migrate", "serve", "tail", "doctor"} {
+	for _, command := range []string{"demo", "migrate", "serve", "tail", "doctor", "bench"} {
 		if !strings.Contains(help, "\n  "+command+" ") {
 			t.Errorf("the help does not name %s:\n%s", command, help)
 		}
@@ -19,6 +19,9 @@ func TestHelp(t *testing.T) {
 		if code != 0 || stderr != "" || !strings.HasPrefix(text, "Usage: rowcast "+command+" [flags]\n") {
 			t.Errorf("%s --help: exit code %d, %q, %s", command, code, stderr, text)
 		}
+	}
+	if strings.Contains(help, "bench-") {
+		t.Errorf("the help names what is for the benchmark alone:\n%s", help)
 	}
 	if code, again, _ := run(t, nil, "--help"); code != 0 || again != help {
 		t.Errorf("--help: exit code %d, %s", code, again)
@@ -84,6 +87,8 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"tail", "--url=ws://a"}, nil, `tail: --url: "ws://a" is not a URL such as https://app.example.com/events`},
 		{[]string{"tail", "--count=-1"}, nil, `tail: --count: -1 is less than none`},
 		{[]string{"tail", "--last-event-id=a\nb"}, nil, `tail: --last-event-id: it has control characters, which no id has`},
+		{[]string{"bench", "--only=memory,speed"}, nil, `bench: --only: there is no "speed", only memory, broadcast, latency, curve, flood, writers, size, transaction, hubs, bulk, large, connections`},
+		{[]string{"bench", "--plot=curve.gif"}, nil, `bench: --plot: "curve.gif" is neither .svg nor .png`},
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: expected duration but got "soon": time: invalid duration "soon"`},
 		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: streams are sent with credentials, so every origin must be named: "*" is refused`},

@@ -67,18 +67,7 @@ func conninfo(host, port, user, database string) string {
 
 // privateDatabase starts a PostgreSQL of the demo's own, with the files of earlier runs unless fresh.
 func privateDatabase(ctx context.Context, fresh bool, progress *progress) (*demoDatabase, error) {
-	dir, err := cluster.DefaultDir("demo")
-	if err != nil {
-		return nil, err
-	}
-	programs, err := cluster.Obtain(ctx, filepath.Join(filepath.Dir(dir), "postgresql"), progress.download)
-	if err != nil {
-		return nil, err
-	}
-	ignoreLibpq()
-	server := &cluster.Cluster{Dir: dir, BinDir: programs.Dir, Fresh: fresh, Progress: progress.step}
-	progress.step("starting PostgreSQL " + programs.Version)
-	err = server.Start(ctx)
+	server, programs, err := privateServer(ctx, "demo", progress, func(c *cluster.Cluster) { c.Fresh = fresh })
 	if errors.Is(err, cluster.ErrInUse) {
 		return nil, fmt.Errorf("%w: only one demo runs at a time; use its page, or stop it first", err)
 	}
@@ -89,9 +78,26 @@ func privateDatabase(ctx context.Context, fresh bool, progress *progress) (*demo
 	return &demoDatabase{
 		dsn:     dsn,
 		psql:    psqlCommand(programs, dsn),
-		about:   fmt.Sprintf("A private PostgreSQL %s, which ends with the demo. Its rows stay in %s until rowcast demo --fresh.", programs.Version, dir),
+		about:   fmt.Sprintf("A private PostgreSQL %s, which ends with the demo. Its rows stay in %s until rowcast demo --fresh.", programs.Version, server.Dir),
 		cluster: server,
 	}, nil
+}
+
+// privateServer starts a PostgreSQL of our own, with the programs that are installed, or with downloaded ones.
+func privateServer(ctx context.Context, name string, progress *progress, configure func(*cluster.Cluster)) (*cluster.Cluster, cluster.Programs, error) {
+	dir, err := cluster.DefaultDir(name)
+	if err != nil {
+		return nil, cluster.Programs{}, err
+	}
+	programs, err := cluster.Obtain(ctx, filepath.Join(filepath.Dir(dir), "postgresql"), progress.download)
+	if err != nil {
+		return nil, programs, err
+	}
+	ignoreLibpq()
+	server := &cluster.Cluster{Dir: dir, BinDir: programs.Dir, Progress: progress.step}
+	configure(server)
+	progress.step("starting PostgreSQL " + programs.Version)
+	return server, programs, server.Start(ctx)
 }
 
 // ignoreLibpq keeps what the environment says of other servers (PGSERVICE, PGOPTIONS, PGSSLMODE) away from the private one.

@@ -47,8 +47,9 @@ func startDemo(t *testing.T, dsn string, args ...string) demo {
 	return awaitDemo(t, p.out, p.err)
 }
 
-// programVariable makes this test binary the program itself, for tests that need a process of their own to signal and to kill.
-const programVariable = "ROWCAST_TEST_PROGRAM"
+// programVariable makes this test binary the program itself, for tests that need a process of their own to signal and to kill. Its
+// name is none of a flag, which the benchmark keeps from its children.
+const programVariable = "TEST_ROWCAST_PROGRAM"
 
 func init() {
 	if os.Getenv(programVariable) != "" {

@@ -14,9 +14,12 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"rowcast/cmd/rowcast/bench"
 )
 
 func main() {
@@ -38,6 +41,10 @@ type commandLine struct {
 	Serve   serveCmd   `cmd:"" help:"Run the hub: read what is inserted and stream it to the browsers."`
 	Tail    tailCmd    `cmd:"" help:"Print a user's events, one a line, as a browser would receive them."`
 	Doctor  doctorCmd  `cmd:"" help:"Say what in this database or around it will not work, and how to mend it."`
+	Bench   benchCmd   `cmd:"" help:"Measure on this machine what it costs, against the design that one writes in an afternoon."`
+
+	BenchHub   benchHubCmd   `cmd:"" hidden:""`
+	BenchChild benchChildCmd `cmd:"" hidden:""`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }
@@ -81,7 +88,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { done = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
-		kong.Vars{"version": version()},
+		kong.Vars{"version": version(), "scenarios": strings.Join(bench.Names(), ", ")},
 		kong.ExplicitGroups(flagGroups),
 		environment(getenv),
 	)

@@ -33,6 +33,8 @@ type serveCmd struct {
 	Memory    byteSize      `group:"streams" default:"64MiB" placeholder:"SIZE" help:"How much of the newest events to remember, so that resuming needs no query (default ${default})."`
 
 	logFlags
+
+	busy, quiet float64 // of the listener; set by the benchmark only
 }
 
 // Help is shown by rowcast serve --help.
@@ -106,6 +108,7 @@ func (c *serveCmd) configure(s *service) {
 	s.hub.Backlog, s.hub.Memory = int(c.Backlog), int(c.Memory)
 	s.listener.Warm, s.retention.Keep = int64(c.Memory), c.Retain
 	s.listener.MaxData, s.listener.PollOnly = int64(c.MaxEvent), c.Poll
+	s.listener.Busy, s.listener.Quiet = c.busy, c.quiet
 	if c.NoNotifyMessages {
 		s.listener.Message = func(listener.Message) {}
 	}

@@ -1,0 +1,219 @@
+package bench_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image/png"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rowcast/cmd/rowcast/bench"
+)
+
+// Whatever is not told exactly once is an error, not a figure.
+func TestTallyIsExact(t *testing.T) {
+	t.Parallel()
+	type arrival struct {
+		stream int
+		number int64
+	}
+	one := bench.Expectation{First: 11, Rows: 3}
+	all := bench.Expectation{First: 11, Rows: 2, Everyone: true}
+	tests := []struct {
+		name     string
+		wanted   bench.Expectation
+		arrivals []arrival
+		want     string
+	}{
+		{"all", one, []arrival{{1, 11}, {0, 12}, {1, 13}}, ""},
+		{"in another order", one, []arrival{{1, 13}, {0, 12}, {1, 11}}, ""},
+		{"lost", one, []arrival{{1, 11}, {1, 13}}, "of 3, 1 are lost; 0 came twice, 0 to somebody else"},
+		{"twice", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 12}}, "of 3, 0 are lost; 1 came twice, 0 to somebody else"},
+		{"to somebody else", one, []arrival{{1, 11}, {1, 12}, {1, 13}}, "of 3, 1 are lost; 0 came twice, 1 to somebody else"},
+		{"one too many", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 14}}, "of 3, 0 are lost; 0 came twice, 1 to somebody else"},
+		{"of before", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 10}}, "of 3, 0 are lost; 0 came twice, 1 to somebody else"},
+		{"everyone", all, []arrival{{0, 11}, {1, 11}, {0, 12}, {1, 12}}, ""},
+		{"not everyone", all, []arrival{{0, 11}, {1, 11}, {1, 12}}, "of 4, 1 are lost; 0 came twice, 0 to somebody else"},
+		{"one of them twice", all, []arrival{{0, 11}, {1, 11}, {0, 12}, {1, 12}, {1, 12}}, "of 4, 0 are lost; 1 came twice, 0 to somebody else"},
+	}
+	for _, tt := range tests {
+		tally := bench.NewTally(tt.wanted, 2)
+		for _, a := range tt.arrivals {
+			tally.Count(a.stream, a.number, time.Now().UnixNano())
+		}
+		want := ""
+		if tt.want != "" {
+			want = "not everything arrived exactly once: " + tt.want
+		}
+		_, _, err := tally.Arrivals()
+		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && got != want {
+			t.Errorf("%s: got %v, want %q", tt.name, err, want)
+		}
+	}
+}
+
+func TestTallyTimesFromTheInsert(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tally := bench.NewTally(bench.Expectation{First: 1, Rows: 100}, 1)
+		now := time.Now()
+		for i := range 100 {
+			tally.Count(0, int64(i+1), now.Add(-time.Duration(i+1)*time.Millisecond).UnixNano())
+		}
+		if p50, p99, err := tally.Arrivals(); p50 != 50 || p99 != 99 || err != nil {
+			t.Errorf("got %v and %v ms (%v), want 50 and 99", p50, p99, err)
+		}
+	})
+}
+
+// A row that had to wait for its writer counts from when it was due, lest a stall be felt by one row only.
+func TestLateRowsCountFromWhenTheyWereDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		if got := bench.AwaitTurn(now.Add(-time.Second)); !got.Equal(now.Add(-time.Second)) || !time.Now().Equal(now) {
+			t.Errorf("late: got %v, want %v at once", got, now.Add(-time.Second))
+		}
+		if got := bench.AwaitTurn(now.Add(time.Second)); !got.Equal(now.Add(time.Second)) || !time.Now().Equal(got) {
+			t.Errorf("early: got %v, want %v when it comes", got, now.Add(time.Second))
+		}
+	})
+}
+
+func TestReport(t *testing.T) {
+	t.Parallel()
+	r := &bench.Report{Server: "15.8"}
+	r.Add("Speed",
+		bench.NewFigure("rows", "a second", 15_000, "naive", 5000, bench.AtLeast(3)),
+		bench.NewFigure("fewer", "a second", 14_999, "naive", 5000, bench.AtLeast(3)),
+		bench.NewFigure("time", "ms", 1.5, "naive", 1, bench.AtMost(1.5)),
+		bench.NewFigure("longer", "ms", 151, "naive", 100, bench.AtMost(1.5)),
+		bench.NewFigure("memory", "KB", 4.5, "naive", 30, bench.AtMostItself(5)),
+		bench.NewFigure("more", "KB", 5.25, "naive", 30, bench.AtMostItself(5)),
+		bench.NewFigure("unknown", "KB", math.NaN(), "naive", 30, bench.AtMostItself(5)),
+		bench.NewFigure("alone", "s", 12, "", 0, bench.Limit{}),
+	)
+	r.Add("Loss")
+	r.Fail(errors.New("loss: 1 lost"))
+	got := table(t, r)
+	_, got, _ = strings.Cut(got, "\n\n")
+	const want = `### Speed
+
+|                 | rowcast      | compared with | ratio        | to reach |                 |
+| ---             | ---          | ---           | ---          | ---      | ---             |
+| rows, a second  | 15,000       | naive: 5,000  | 3            | ≥ 3      | reached         |
+| fewer, a second | 14,999       | naive: 5,000  | 3            | ≥ 3      | **not reached** |
+| time, ms        | 1.50         | naive: 1      | 1.50         | ≤ 1.5    | reached         |
+| longer, ms      | 151          | naive: 100    | 1.51         | ≤ 1.5    | **not reached** |
+| memory, KB      | 4.50         | naive: 30.0   | 0.15         | ≤ 5 KB   | reached         |
+| more, KB        | 5.25         | naive: 30.0   | 0.17         | ≤ 5 KB   | **not reached** |
+| unknown, KB     | not measured | naive: 30.0   | not measured | ≤ 5 KB   |                 |
+| alone, s        | 12.0         |               |              |          |                 |
+
+### Loss
+
+**Failed**: loss: 1 lost
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	r.Quick = true
+	if got := table(t, r); strings.Contains(got, "reached") || !strings.Contains(got, "its figures say nothing") {
+		t.Errorf("a quick run judges:\n%s", got)
+	}
+}
+
+func table(t *testing.T, r *bench.Report) string {
+	t.Helper()
+	var out strings.Builder
+	if err := r.Table(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+func TestPlotIsAPicture(t *testing.T) {
+	t.Parallel()
+	r := &bench.Report{}
+	for _, name := range []string{"rowcast", "naive"} {
+		r.Curve = append(r.Curve, bench.Curve{Name: name, Points: []bench.Point{
+			{Rate: 10, Reached: 10, P50: 0.5, P99: 1, CPU: 100, ServerCPU: math.NaN()},
+			{Rate: 1000, Reached: 1000, P50: 1, P99: 3, CPU: math.NaN(), ServerCPU: math.NaN()},
+			{Rate: 20_000, Reached: 5000, P50: 1000, P99: 3000, CPU: 20, ServerCPU: 300},
+		}})
+	}
+	file := filepath.Join(t.TempDir(), "curve.png")
+	if err := r.Plot(file); err != nil {
+		t.Fatal(err)
+	}
+	drawn, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer drawn.Close()
+	picture, err := png.Decode(drawn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	colours := map[any]bool{}
+	for x := range picture.Bounds().Dx() {
+		for y := range picture.Bounds().Dy() {
+			colours[picture.At(x, y)] = true
+		}
+	}
+	if len(colours) < 4 {
+		t.Errorf("it has %d colours", len(colours))
+	}
+}
+
+func TestChildrenDoOnlyWhatTheyCan(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	err := bench.Child(t.Context(), "writers", strings.NewReader(`{"Do": "sing", "With": {}} {"Do": "open", "With": 7}`), &out)
+	const want = `{"Error":"no such command: \"sing\"","Result":null}
+{"Error":"json: cannot unmarshal number into Go value of type bench.openWriters","Result":null}
+`
+	if err != nil || out.String() != want {
+		t.Errorf("got %q, %v, want %q", &out, err, want)
+	}
+	if err := bench.Child(context.Background(), "singer", nil, nil); err == nil || !strings.HasPrefix(err.Error(), `no such role: "singer" is none of`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestChildrenGetTheDatabaseAndNoFlags(t *testing.T) {
+	t.Parallel()
+	got := bench.ChildEnvironment([]string{"PATH=/bin", "ROWCAST_LISTEN=:80", "DATABASE_URL=a", "PGPASSWORD=b"}, "c")
+	if want := []string{"DATABASE_URL=c", "PATH=/bin", "PGPASSWORD=b"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWithDatabase(t *testing.T) {
+	t.Parallel()
+	for dsn, want := range map[string]string{
+		"postgres://u:p@h:1/app?sslmode=disable":     "postgres://u:p@h:1/x?sslmode=disable",
+		"postgresql:///app?host=/tmp&dbname=another": "postgresql:///x?host=%2Ftmp",
+		"host=/tmp dbname=app":                       "host=/tmp dbname=app dbname=x",
+		"":                                           " dbname=x",
+	} {
+		if got := bench.WithDatabase(dsn, "x"); got != want {
+			t.Errorf("%q: got %q, want %q", dsn, got, want)
+		}
+	}
+}
+
+func TestTooManyStreamsAreRefused(t *testing.T) {
+	t.Parallel()
+	err := bench.CheckDescriptors(1 << 40)
+	if err == nil || !strings.HasPrefix(err.Error(), "1099511627776 streams need as many file descriptors and 50 more, and a process may have ") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,42 @@
+package bench
+
+// For the tests.
+type (
+	Expectation = expectation
+	Tally       = tally
+	Figure      = figure
+	Limit       = limit
+)
+
+var (
+	NewTally         = newTally
+	AwaitTurn        = awaitTurn
+	WithDatabase     = withDatabase
+	ChildEnvironment = childEnvironment
+	CheckDescriptors = checkDescriptors
+	AtMost, AtLeast  = atMost, atLeast
+	AtMostItself     = atMostItself
+)
+
+// Count counts a row's arrival at a stream.
+func (t *Tally) Count(stream int, number, sent int64) { t.count(stream, row{number, sent}) }
+
+// Arrivals is what is said in the end.
+func (t *Tally) Arrivals() (p50, p99 float64, err error) {
+	a, err := t.arrivals()
+	return a.P50, a.P99, err
+}
+
+// NewFigure makes one.
+func NewFigure(what, unit string, ours float64, with string, theirs float64, l Limit) Figure {
+	return figure{what: what, unit: unit, ours: ours, with: with, theirs: theirs, limit: l}
+}
+
+// Add begins a section with figures.
+func (r *Report) Add(title string, f ...Figure) {
+	r.begin(title)
+	r.add(f...)
+}
+
+// Fail is what a scenario fails with.
+func (r *Report) Fail(err error) { r.fail(err) }

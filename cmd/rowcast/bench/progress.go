@@ -1,0 +1,62 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// progress shows how far a scenario is: by a bar on a terminal, elsewhere by a line when it is over.
+type progress struct {
+	w     io.Writer
+	name  string
+	began time.Time
+	steps int
+	bar   *progressbar.ProgressBar // nil where there is no terminal
+}
+
+func newProgress(w io.Writer, name string) *progress {
+	p := &progress{w: w, name: name, began: time.Now()}
+	if file, ok := w.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		p.bar = progressbar.NewOptions(1, progressbar.OptionSetWriter(w), progressbar.OptionSetDescription(fmt.Sprintf("%-12s", name)),
+			progressbar.OptionSetWidth(30), progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
+		_ = p.bar.RenderBlank()
+	}
+	return p
+}
+
+// plan says how many steps more there will be.
+func (p *progress) plan(steps int) {
+	p.steps += steps
+	if p.bar != nil {
+		p.bar.ChangeMax(p.steps)
+	}
+}
+
+// step says that one is done.
+func (p *progress) step() {
+	if p.bar != nil {
+		_ = p.bar.Add(1)
+	}
+}
+
+// clear takes the bar away.
+func (p *progress) clear() {
+	if p.bar != nil {
+		_ = p.bar.Clear()
+	}
+}
+
+// end says how it went.
+func (p *progress) end(err error) {
+	p.clear()
+	if err != nil {
+		fmt.Fprintf(p.w, "%-12s failed after %.0f s: %v\n", p.name, time.Since(p.began).Seconds(), err)
+		return
+	}
+	fmt.Fprintf(p.w, "%-12s %.0f s\n", p.name, time.Since(p.began).Seconds())
+}
