@@ -180,7 +180,7 @@ func (m limits) fill(ctx context.Context, db querier, p *page, missing []int) er
 			break
 		}
 		row := &p.rows[i]
-		var data []byte
+		var data spacious
 		var size int64
 		err := db.QueryRow(ctx, read, strconv.FormatUint(row.Xid, 10), row.ID, m.maxData).Scan(&data, &size)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -201,6 +201,18 @@ func (m limits) fill(ctx context.Context, db querier, p *page, missing []int) er
 			}
 		}
 		p.rows = kept
+	}
+	return nil
+}
+
+// spacious is data with room for the end of a frame: who sends it need not copy it for that.
+type spacious []byte
+
+// ScanBytes copies what pgx has read.
+func (s *spacious) ScanBytes(read []byte) error {
+	*s = nil
+	if read != nil {
+		*s = append(make([]byte, 0, len(read)+2), read...)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package listener
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -177,7 +179,14 @@ func (s *session) deliver(p page) {
 	s.Stats.Rows.Add(int64(len(p.rows)))
 	s.pace.add(time.Now(), commits(p.rows))
 	s.Deliver(Batch{Rows: p.rows, Cursor: s.cursor, Horizon: p.horizon, Warming: s.warming})
+	if slices.ContainsFunc(p.rows, func(r Row) bool { return len(r.Data) > largeData }) {
+		runtime.GC()
+	}
 }
+
+// largeData is the size from which on what was needed to read a row is given back before the next is read: it comes to several times
+// the row, and otherwise the next one's would come on top of it.
+const largeData = 4 << 20
 
 // commits counts the transactions of rows in telling order.
 func commits(rows []Row) (n int) {

@@ -14,7 +14,7 @@ type Event struct {
 
 	Recipient string // "" is everyone
 	Name      string
-	Data      []byte // nil if it is too large to be sent; a rowcast.toolarge event takes its place
+	Data      []byte // the Hub takes it over, to append to; nil if it is too large to be sent; a rowcast.toolarge event takes its place
 	Size      int64  // of the data in bytes
 
 	// Cursor is that of a reader who has been told everything up to and with this event.
@@ -82,26 +82,21 @@ type frame struct {
 	recipient string
 	cursor    cursor.Cursor
 	live      []byte // as it is sent to those who are live
+	rest      []byte // of a large event: its data and what comes after, so that there is one copy of it in all
 	body      int    // where live's id ends and what is the same for everybody begins
 }
 
 // overhead is about what a frame costs in memory besides its bytes.
 const overhead = 256
 
-func (f *frame) size() int { return len(f.live) + overhead }
+func (f *frame) size() int { return f.length() + overhead }
+
+// length is what it is on the way, in bytes.
+func (f *frame) length() int { return len(f.live) + len(f.rest) }
 
 // replayed is the frame with the id that it has for one client: what is to be written, appended to b, and after that.
 func (f *frame) replayed(b []byte, c cursor.Cursor) (first, then []byte) {
-	return share(appendID(b, c), f.live[f.body:])
-}
-
-// share appends what is the same for everybody, unless it is large: then that is to be written itself, since a copy for each of many
-// slow clients would take what memory there is.
-func share(b, same []byte) (first, then []byte) {
-	if len(same) > writeAtOnce {
-		return b, same
-	}
-	return append(b, same...), nil
+	return append(appendID(b, c), f.live[f.body:]...), f.rest
 }
 
 // appendID appends a cursor as an id: its text has nothing that could end the line.
@@ -119,9 +114,16 @@ func encode(e *Event) *frame {
 	if data == nil {
 		name, data = tooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, e.ID, e.Size)
 	}
-	f.live = appendID(make([]byte, 0, 160+len(data)), e.Cursor)
+	block := sse.Block{Name: name, Data: data}
+	if len(data) > writeAtOnce {
+		f.live = appendID(nil, e.Cursor)
+		f.body = len(f.live)
+		f.live, f.rest = block.Split(f.live)
+		return f
+	}
+	f.live = appendID(make([]byte, 0, 96+len(name.String())+len(data)), e.Cursor)
 	f.body = len(f.live)
-	f.live = sse.Block{Name: name, Data: data}.Append(f.live)
+	f.live = block.Append(f.live)
 	return f
 }
 

@@ -161,7 +161,7 @@ func (h *Hub) sendTo(recipient string, r *run) {
 		n = h.fanOut(r, slices.Collect(slices.Chunk(to, fanOutFrom/4)))
 	}
 	h.Stats.Sent.Add(int64(n * len(r.frames)))
-	h.Stats.SentBytes.Add(int64(n * len(r.bytes)))
+	h.Stats.SentBytes.Add(int64(n * (len(r.bytes) + len(r.rest))))
 }
 
 // fanOutFrom is the number of subscribers from which on it pays to have another processor help.

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"rowcast/listener/cursor"
@@ -10,16 +11,15 @@ import (
 // join brings a subscriber from its client's cursor to the present and makes it live. It alone writes to the stream until then.
 // It returns early when the stream has ended.
 func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
-	j := joining{Hub: h, s: s, ctx: ctx, comments: time.NewTicker(h.Heartbeat)}
-	defer j.comments.Stop()
+	j := joining{Hub: h, s: s, ctx: ctx, opening: []byte(":\n")}
 	defer func() {
+		if j.comments != nil {
+			j.comments.Stop()
+		}
 		if !j.live {
 			s.giveUp()
 		}
 	}()
-	if j.write([]byte(":\n")) != nil {
-		return
-	}
 	c, reason := j.judge(claim)
 	begin := &c
 	if reason != "" {
@@ -37,15 +37,8 @@ func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
 		}
 	}
 	if j.live {
-		s.drain(j.greeting, j.rest)
+		s.drain(append(j.opening, j.greeting...), j.rest)
 	}
-}
-
-// A claim is the cursor that a client came with.
-type claim struct {
-	cursor    cursor.Cursor
-	given     bool
-	malformed bool
 }
 
 // joining is the state of join.
@@ -61,13 +54,21 @@ type joining struct {
 	greeting []byte
 	rest     []byte // of a large event that the greeting ends with
 
-	// comments are sent however many short waits its waiting is made of, so that no proxy takes the stream for dead.
+	// opening is what a stream begins with. It is written by itself only where something has to be waited for: mostly it goes with the
+	// greeting.
+	opening []byte
+
+	// comments are sent however many short waits its waiting is made of, so that no proxy takes the stream for dead. Nil as long as
+	// it has not waited.
 	comments *time.Ticker
 }
 
 func (j *joining) write(parts ...[]byte) error {
 	if err := j.ctx.Err(); err != nil {
 		return err
+	}
+	if j.opening != nil {
+		parts, j.opening = slices.Insert(parts, 0, j.opening), nil
 	}
 	return j.s.write(parts...)
 }
@@ -108,15 +109,14 @@ func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	return cursor.Cursor{}, 0
 }
 
-// forward is what is left of a cursor of an earlier epoch, if that is remembered.
-func (j *joining) forward(c cursor.Cursor) (cursor.Cursor, bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.epochs.forward(c)
-}
-
 // until waits, with comments for a heartbeat.
 func (j *joining) until(done <-chan struct{}) bool {
+	if j.comments == nil {
+		j.comments = time.NewTicker(j.Heartbeat)
+	}
+	if j.opening != nil && j.write() != nil {
+		return false
+	}
 	for {
 		select {
 		case <-done:
@@ -157,44 +157,6 @@ func (j *joining) ask(question string, do func(ctx context.Context) error) bool 
 	defer stop()
 	j.until(wait.Done())
 	return false
-}
-
-// judge decides from which cursor the stream goes on: the client's if it can be honoured. Otherwise from the present, and says why.
-func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
-	now, horizon := j.present()
-	if !claim.given {
-		return now, ""
-	}
-	if claim.malformed {
-		return now, resetMalformed
-	}
-	c = claim.cursor
-	for caughtUp := false; j.ctx.Err() == nil; now, horizon = j.present() {
-		if c.Epoch != now.Epoch {
-			var stands bool
-			if !j.ask("stands", func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) {
-				continue
-			}
-			if stands {
-				c.Epoch = now.Epoch
-			} else if c, stands = j.forward(c); !stands {
-				return now, resetHistory
-			}
-			continue
-		}
-		if !c.SeenBelow(horizon) {
-			return now, resetExpired
-		}
-		if now.Covers(c) {
-			return c, ""
-		}
-		// The client comes from a faster hub.
-		if caughtUp {
-			return now, resetAhead
-		}
-		caughtUp = j.ask("catch up", j.Source.CatchUp)
-	}
-	return c, ""
 }
 
 // advance takes a step towards the present. If memory holds all that the client has not seen, and that is no more than a
@@ -251,7 +213,7 @@ func (j *joining) tell(frames []*frame, steps *cursor.Steps) (c cursor.Cursor, e
 	var b, then []byte
 	told := 0
 	for i, f := range frames {
-		if told += len(f.live); i > 0 && told > j.Backlog {
+		if told += f.length(); i > 0 && told > j.Backlog {
 			return c, j.write(b)
 		}
 		c = steps.After(f.row)
@@ -287,7 +249,14 @@ func (j *joining) page(c, to cursor.Cursor) (next cursor.Cursor, err error) {
 	}
 	var b []byte
 	for i := range events {
-		b = append(b, encode(&events[i]).live...)
+		f := encode(&events[i])
+		if b = append(b, f.live...); f.rest == nil {
+			continue
+		}
+		if err := j.write(b, f.rest); err != nil {
+			return c, err
+		}
+		b = nil
 	}
 	j.Stats.Replayed.Add(int64(len(events)))
 	return next, j.write(b)

@@ -102,7 +102,7 @@ func unseen(c cursor.Cursor, frames []*frame) []*frame {
 
 func lengthOf(frames []*frame) (n int) {
 	for _, f := range frames {
-		n += len(f.live)
+		n += f.length()
 	}
 	return n
 }

@@ -38,6 +38,10 @@ func newSocket(conn net.Conn, timeout time.Duration) *socket {
 
 // write is bounded by progress, not by completion: a slow client gets a large event, however long it takes.
 func (s *socket) write(b []byte) error {
+	n, err := s.fd.try(b)
+	if b = b[n:]; err != nil || len(b) == 0 { // mostly: it takes no timer
+		return err
+	}
 	for before := s.taken(); ; {
 		if err := s.conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
 			return err

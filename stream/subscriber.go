@@ -69,9 +69,9 @@ func (s *subscriber) send(r *run) bool {
 		s.closeLocked()
 		return true
 	}
-	if n < len(r.bytes) {
+	if n < len(r.bytes) || r.rest != nil {
 		s.busy = true
-		go s.drain(r.bytes[n:], nil)
+		go s.drain(r.bytes[n:], r.rest)
 	}
 	return true
 }
@@ -79,11 +79,11 @@ func (s *subscriber) send(r *run) bool {
 // owe adds to the backlog, whose first event does not count: so one of any size goes through.
 func (s *subscriber) owe(frames []*frame) bool {
 	for _, f := range frames {
-		if len(s.backlog) > 0 && s.owed-len(s.backlog[0].frame.live)+len(f.live) > s.hub.Backlog {
+		if len(s.backlog) > 0 && s.owed-s.backlog[0].frame.length()+f.length() > s.hub.Backlog {
 			s.closeLocked()
 			return false
 		}
-		s.owed += len(f.live)
+		s.owed += f.length()
 		s.backlog = append(s.backlog, item{frame: f})
 	}
 	return true
@@ -130,15 +130,15 @@ func (s *subscriber) next(buffer []byte, err error) (first, then []byte) {
 	}
 	taken := 0
 	for _, i := range s.backlog {
-		if taken > 0 && len(buffer)+len(i.frame.live) > writeAtOnce {
+		if taken > 0 && len(buffer)+i.frame.length() > writeAtOnce {
 			break
 		}
 		if i.replayed {
 			buffer, then = i.frame.replayed(buffer, s.replay.After(i.frame.row))
 		} else {
-			buffer, then = share(buffer, i.frame.live)
+			buffer, then = append(buffer, i.frame.live...), i.frame.rest
 		}
-		s.owed -= len(i.frame.live)
+		s.owed -= i.frame.length()
 		s.backlog[taken] = item{}
 		taken++
 		if then != nil {
@@ -170,7 +170,7 @@ func (s *subscriber) resume(frames []*frame, steps *cursor.Steps) {
 	s.backlog = make([]item, len(frames)-1)
 	for i, f := range frames[1:] {
 		s.backlog[i] = item{f, true}
-		s.owed += len(f.live)
+		s.owed += f.length()
 	}
 }
 
@@ -210,7 +210,7 @@ func (s *subscriber) end(words *frame) {
 		s.closeLocked()
 		return
 	}
-	s.owed += len(words.live)
+	s.owed += words.length()
 	s.backlog = append(s.backlog, item{frame: words})
 	if !s.busy {
 		s.busy = true

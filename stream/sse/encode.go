@@ -66,16 +66,33 @@ type Block struct {
 
 // Append appends the block to b.
 func (e Block) Append(b []byte) []byte {
+	b = e.appendHead(b)
+	if e.Data != nil {
+		b = appendLines(b, "data: ", e.Data)
+	}
+	return append(b, '\n')
+}
+
+// Split is Append without a copy of large data: what is appended to b comes first, and then the rest, which is Data itself with the
+// block's end. It takes Data over. It is copied after all if it has no room for two bytes more, or has line breaks; then the rest
+// may be nil.
+func (e Block) Split(b []byte) (first, rest []byte) {
+	if e.Data == nil || lineEnd(e.Data) >= 0 {
+		return e.Append(b), nil
+	}
+	first = e.appendHead(b)
+	first = append(first, "data: "...)
+	return first, append(e.Data, "\n\n"...)
+}
+
+func (e Block) appendHead(b []byte) []byte {
 	b = e.ID.Append(b)
 	if e.Name.text != "" {
 		b = append(b, "event: "...)
 		b = append(b, e.Name.text...)
 		b = append(b, '\n')
 	}
-	if e.Data != nil {
-		b = appendLines(b, "data: ", e.Data)
-	}
-	return append(b, '\n')
+	return b
 }
 
 // AppendComment appends what the client reads and forgets: all of text, as many lines as it has.

@@ -80,6 +80,11 @@ func FuzzEncode(f *testing.F) {
 		stream = id.Append(stream)
 		stream = sse.Block{Name: name, Data: data}.Append(stream)
 
+		block := sse.Block{ID: id, Name: name, Data: slices.Clone(data)}
+		if first, rest := block.Split([]byte("x")); string(first)+string(rest) != "x"+string(block.Append(nil)) {
+			t.Errorf("Split: got %q and %q, want x%q", first, rest, block.Append(nil))
+		}
+
 		var want []sse.Event
 		if data != nil {
 			event := sse.Event{Name: name.String(), Data: lineBreak.ReplaceAllString(string(data), "\n")}

@@ -56,6 +56,36 @@ func TestAppend(t *testing.T) {
 	}
 }
 
+// Large data is not copied if it has room for the block's end.
+func TestSplitCopiesNoData(t *testing.T) {
+	t.Parallel()
+	data := append(make([]byte, 0, 100), `"hi"`...)
+	first, rest := sse.Block{Name: sse.MustName("notify"), Data: data}.Split(nil)
+	if string(first) != "event: notify\ndata: " || string(rest) != "\"hi\"\n\n" || &rest[0] != &data[0] {
+		t.Errorf("got %q and %q, the same data: %t", first, rest, &rest[0] == &data[0])
+	}
+}
+
+// BenchmarkDecode is reading a stream of events as a browser would.
+func BenchmarkDecode(b *testing.B) {
+	const events = 1000
+	stream := strings.Repeat("id: 77-1042-1042--5be3b1f2-0c9a8e11\nevent: notify\ndata: {\"msg\": \"Bob liked your post\"}\n\n", events)
+	b.SetBytes(int64(len(stream)))
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		for _, err := range sse.Events(strings.NewReader(stream)) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			n++
+		}
+		if n != events {
+			b.Fatalf("%d events, want %d", n, events)
+		}
+	}
+}
+
 func TestValuesThatCannotBeSentAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"a\nb", "a\r", "\n", "a\x00b"} {
