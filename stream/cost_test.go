@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"net"
+	"net/http/httptest"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -109,6 +110,41 @@ func BenchmarkDelivery(b *testing.B) {
 	b.ReportMetric(median(ratios), "ratio")
 	b.ReportMetric(median(users), "user-µs/delivery")
 	b.ReportMetric(median(alls), "µs/delivery")
+}
+
+// BenchmarkProtocol is what streams cost that cannot be written to directly, beside those that can.
+func BenchmarkProtocol(b *testing.B) {
+	const clients, broadcasts = 1000, 20
+	for _, protocol := range []string{"HTTP", "HTTPS", "HTTP/2"} {
+		b.Run(protocol, func(b *testing.B) {
+			f := serveFeed(b, func(s *site) { s.hub.Heartbeat = time.Hour })
+			if protocol != "HTTP" {
+				server := httptest.NewUnstartedServer(f.site)
+				server.EnableHTTP2 = protocol == "HTTP/2"
+				server.StartTLS()
+				b.Cleanup(server.Close)
+				f.url = server.URL
+			}
+			before := inUse()
+			startCrowd(b, f, clients)
+			memory := float64(inUse()-before) / clients
+			e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
+			_, began := cpu()
+			for b.Loop() {
+				for range broadcasts {
+					f.hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: e.Cursor})
+					<-time.After(50 * time.Millisecond) // for the clients to read
+				}
+			}
+			_, ended := cpu()
+			if want := int64(b.N * clients * broadcasts); f.hub.Stats.Sent.Load() != want {
+				b.Errorf("told %d, want %d", f.hub.Stats.Sent.Load(), want)
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(memory, "B/stream")
+			b.ReportMetric(float64(ended-began)/float64(b.N*clients*broadcasts)/1e3, "µs/delivery")
+		})
+	}
 }
 
 func median(of []float64) float64 {
