@@ -66,9 +66,9 @@ type Listener struct {
 	serving []chan struct{}
 
 	mu        sync.Mutex
-	asked     []chan struct{}    // closed by the next fetch that begins from now
-	woken     bool               // the next wait ends at once
-	interrupt context.CancelFunc // ends the present wait
+	asked     []chan struct{} // closed by the next fetch that begins from now
+	woken     bool            // the next wait ends at once
+	interrupt func()          // ends the present wait; nil if there is none
 }
 
 // Stats count what a Listener has done.
@@ -152,17 +152,22 @@ func (l *Listener) CatchUp(ctx context.Context) error {
 	}
 }
 
-// interruptible is a context for waiting that ends when somebody asks for a fetch, or at once if somebody has.
-func (l *Listener) interruptible(ctx context.Context, until time.Time) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithDeadline(ctx, until)
+// interruptible begins a wait that interrupt ends when somebody asks for a fetch, or at once if somebody has.
+func (l *Listener) interruptible(interrupt func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.interrupt = cancel
+	l.interrupt = interrupt
 	if l.woken || len(l.asked) > 0 {
 		l.woken = false
-		cancel()
+		interrupt()
 	}
-	return ctx, cancel
+}
+
+// uninterruptible ends the wait: an interruption that comes later is for the next.
+func (l *Listener) uninterruptible() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.interrupt = nil
 }
 
 // isAsked tells whether somebody waits for a fetch.

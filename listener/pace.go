@@ -27,8 +27,8 @@ const (
 	// A queue is counted so often, from this rate on: slower commits hardly meet.
 	countEvery = 50 * time.Millisecond
 	countFrom  = 30
-	// longQueue is how many writers are too many to wait, on average.
-	longQueue = 0.75
+	// longQueue is how many writers are too many to wait, on the average of about ten counts.
+	longQueue = 0.7
 	// A hold is doubled each time that they wait again soon after it.
 	minHold, maxHold = time.Second, time.Minute
 )
@@ -64,7 +64,7 @@ func (p *pace) wantsCount(now time.Time) bool {
 // count takes note of how many writers wait.
 func (p *pace) count(now time.Time, waiting int) {
 	p.counted = now
-	if p.queue += 0.4 * (min(float64(waiting), 8) - p.queue); p.queue < longQueue {
+	if p.queue += (min(float64(waiting), 8) - p.queue) / 10; p.queue < longQueue {
 		return
 	}
 	p.queue = 0
@@ -84,10 +84,8 @@ func (s *session) countQueue(ctx context.Context) error {
 	}
 	const query = `SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'object' AND database = 0
 		AND classid = 'pg_database'::regclass AND objid = 0`
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
-	defer cancel()
 	var waiting int
-	if err := s.feed.QueryRow(ctx, query).Scan(&waiting); err != nil {
+	if err := s.bounded(ctx, func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query).Scan(&waiting) }); err != nil {
 		return fmt.Errorf("count the writers that wait: %w", err)
 	}
 	s.pace.count(time.Now(), waiting)

@@ -50,7 +50,7 @@ func (s *session) poll(ctx context.Context, right func() bool) error {
 		if err != nil {
 			return err
 		}
-		interval = max(s.PollInterval, min(4*took, 5*s.PollInterval))
+		interval = max(s.PollInterval, min(2*took, 2*s.PollInterval))
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ func (l *Listener) session(ctx context.Context) error {
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, s.interrupted)()
 	if err := s.fetch(ctx); err != nil {
 		return err
 	}
@@ -144,9 +145,7 @@ func (s *session) inspect(ctx context.Context) error {
 	const query = `SELECT count(*) FROM (SELECT FROM rowcast.notifications
 		WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) ORDER BY xid LIMIT $1) foreign_rows`
 	var found int64
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
-	defer cancel()
-	if err := s.with(ctx, func(db querier) error { return db.QueryRow(ctx, query, most).Scan(&found) }); err != nil {
+	if err := s.bounded(ctx, func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query, most).Scan(&found) }); err != nil {
 		return fmt.Errorf("count foreign rows: %w", err)
 	}
 	if was := s.Stats.ForeignXid.Swap(found); found > was {
@@ -156,14 +155,26 @@ func (s *session) inspect(ctx context.Context) error {
 }
 
 func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
-	defer cancel()
-	err = s.with(ctx, func(db querier) error {
+	err = s.bounded(ctx, func(ctx context.Context, db querier) error {
 		p, err = s.limits().fetch(ctx, db, s.cursor, s.epoch, snapshot)
 		return err
 	})
 	return p, err
 }
+
+// bounded runs read on the feed for as long as the listener's Timeout, or until the session ends. Like wait it does so by the
+// connection's own deadline: for a context that can end, pgx would start a goroutine each time, and this is done for every bell.
+func (s *session) bounded(ctx context.Context, read func(context.Context, querier) error) error {
+	_ = s.feed.PgConn().Conn().SetDeadline(time.Now().Add(s.Timeout))
+	if ctx.Err() != nil { // when it ended, interrupted may have come before
+		return ctx.Err()
+	}
+	never := context.Background()
+	return s.with(never, func(db querier) error { return read(never, db) })
+}
+
+// interrupted ends what is being done on the feed.
+func (s *session) interrupted() { _ = s.feed.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
 
 // deliver hands a page on and moves the cursor behind it.
 func (s *session) deliver(p page) {
@@ -219,9 +230,13 @@ func (s *session) wait(ctx context.Context, until time.Time) error {
 	if s.bell || s.unparked || len(s.messages) > 0 {
 		return ctx.Err()
 	}
-	waiting, cancel := s.interruptible(ctx, until)
-	defer cancel()
-	err := s.feed.PgConn().WaitForNotification(waiting)
+	_ = s.feed.PgConn().Conn().SetDeadline(until)
+	s.interruptible(s.interrupted)
+	var err error
+	if ctx.Err() == nil {
+		err = s.feed.PgConn().WaitForNotification(context.Background())
+	}
+	s.uninterruptible()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
