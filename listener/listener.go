@@ -27,6 +27,10 @@ type Listener struct {
 	// Message is given what was sent by hand with NOTIFY, under the same rules. Nil: such messages are ignored.
 	Message func(Message)
 
+	// Disconnect is given a recipient whose streams are to end, as somebody told every hub with NOTIFY, under the same rules. Nil:
+	// nobody is. With PollOnly it is never called, as there is no LISTEN.
+	Disconnect func(recipient string)
+
 	Logger *slog.Logger
 
 	// PollOnly polls all the time, every PollInterval, and uses neither LISTEN nor the park lock: for connections through a

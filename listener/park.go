@@ -59,7 +59,7 @@ func (s *session) poll(ctx context.Context, right func() bool) error {
 func (s *session) pollOnce(ctx context.Context, interval time.Duration) (took time.Duration, err error) {
 	for until := time.Now().Add(interval); time.Now().Before(until) && !s.isAsked(); {
 		s.bell, s.unparked = false, false
-		s.tellMessages()
+		s.answerCalls()
 		if err := s.wait(ctx, until); err != nil {
 			return 0, err
 		}
@@ -96,7 +96,7 @@ func (s *session) rest(ctx context.Context) error {
 			return nil
 		}
 		s.unparked = false
-		if s.bell || len(s.messages) > 0 || s.isAsked() {
+		if s.bell || len(s.calls) > 0 || s.isAsked() {
 			if err := s.fetch(ctx); err != nil {
 				return err
 			}

@@ -28,7 +28,7 @@ type session struct {
 	// What has arrived on feed since it was last looked at.
 	bell     bool
 	unparked bool // another hub has given up the park lock
-	messages []string
+	calls    []call
 }
 
 // unparkedChannel is where a hub that gives up the park lock says so to those that relied on it.
@@ -77,11 +77,11 @@ func (s *session) heard(_ *pgconn.PgConn, n *pgconn.Notification) {
 	switch {
 	case n.Channel == unparkedChannel:
 		s.unparked = true
-	case n.Payload == "":
+	case n.Channel == sql.Channel && n.Payload == "":
 		s.bell = true
 		s.Stats.Bells.Add(1)
 	default:
-		s.messages = append(s.messages, n.Payload)
+		s.calls = append(s.calls, call{n.Channel, n.Payload})
 	}
 }
 
@@ -90,7 +90,10 @@ func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	if !s.PollOnly {
-		listen := fmt.Sprintf("LISTEN %s; LISTEN %s", pgx.Identifier{sql.Channel}.Sanitize(), pgx.Identifier{unparkedChannel}.Sanitize())
+		listen := ""
+		for _, channel := range []string{sql.Channel, unparkedChannel, disconnectChannel} {
+			listen += "LISTEN " + pgx.Identifier{channel}.Sanitize() + ";"
+		}
 		if _, err := s.feed.PgConn().Exec(ctx, listen).ReadAll(); err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
@@ -106,7 +109,7 @@ func (s *session) with(ctx context.Context, read func(querier) error) error {
 	return read(s.feed)
 }
 
-// fetch reads and delivers all that is visible now and has not been, page after page, and then the messages that came by hand.
+// fetch reads and delivers all that is visible now and has not been, page after page, and then answers the calls that came by NOTIFY.
 func (s *session) fetch(ctx context.Context) error {
 	s.mu.Lock()
 	s.serving = append(s.serving, s.asked...)
@@ -130,7 +133,7 @@ func (s *session) fetch(ctx context.Context) error {
 		close(done)
 	}
 	s.serving = nil
-	s.tellMessages()
+	s.answerCalls()
 	return nil
 }
 
@@ -210,24 +213,16 @@ func commits(rows []Row) (n int) {
 	return n
 }
 
-func (s *session) tellMessages() {
-	for _, payload := range s.messages {
-		if s.Message == nil {
-			continue
-		}
-		message, err := parseMessage(payload)
-		if err != nil {
-			s.Logger.Warn("message by hand goes to nobody", "error", err)
-			continue
-		}
-		s.Message(message)
+func (s *session) answerCalls() {
+	for _, c := range s.calls {
+		s.answer(c)
 	}
-	s.messages = s.messages[:0]
+	s.calls = s.calls[:0]
 }
 
 // wait sleeps until something is heard, somebody asks for a fetch, or the time has come.
 func (s *session) wait(ctx context.Context, until time.Time) error {
-	if s.bell || s.unparked || len(s.messages) > 0 {
+	if s.bell || s.unparked || len(s.calls) > 0 {
 		return ctx.Err()
 	}
 	_ = s.feed.PgConn().Conn().SetDeadline(until)

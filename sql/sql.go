@@ -121,8 +121,8 @@ func Check(ctx context.Context, conn *pgx.Conn) error {
 	return checkRestored(ctx, conn)
 }
 
-// Print writes the SQL that [Migrate] would run on an empty database, to be run by psql; it leaves the same version behind.
-func Print(w io.Writer) error {
+// Print writes the SQL that [Migrate] and [Grant] would run on an empty database, to be run by psql; it leaves the same version behind.
+func Print(w io.Writer, roles Roles) error {
 	names, err := fs.Glob(Migrations, "migrations/*.sql")
 	if err != nil {
 		return err
@@ -145,6 +145,9 @@ func Print(w io.Writer) error {
 			}
 		}
 		fmt.Fprintf(&out, "INSERT INTO %s (version_id, is_applied) VALUES (%d, true);\n", versionTable, version)
+	}
+	for _, g := range roles.grants() {
+		fmt.Fprintf(&out, "%s;\n", g)
 	}
 	out.WriteString("COMMIT;\n")
 	_, err = io.WriteString(w, out.String())

@@ -3,7 +3,6 @@ package sql_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -87,7 +86,7 @@ func TestPrintIsWhatMigrateDoes(t *testing.T) {
 	}
 	printed, migrated := dbtest.Empty(t), dbtest.Empty(t)
 	var text strings.Builder
-	if err := sql.Print(&text); err != nil {
+	if err := sql.Print(&text, sql.Roles{}); err != nil {
 		t.Fatal(err)
 	}
 	psql := exec.Command(filepath.Join(programs.Dir, "psql"), "-qX", "-v", "ON_ERROR_STOP=1", printed)
@@ -171,52 +170,6 @@ func constraintOf(err error) string {
 		return said.ConstraintName
 	}
 	return ""
-}
-
-// An app's role can send, with the id returned, and neither read what others were sent nor forge what resuming relies on.
-func TestAppRole(t *testing.T) {
-	t.Parallel()
-	dsn := dbtest.Database(t)
-	conn := connect(t, dsn)
-	role := fmt.Sprintf("app_%d", conn.PgConn().PID())
-	run(t, conn, "CREATE ROLE "+role)
-	t.Cleanup(func() {
-		cleanup, err := pgx.Connect(context.Background(), dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = cleanup.Close(context.Background()) }()
-		_, _ = cleanup.Exec(context.Background(), "DROP OWNED BY "+role+"; DROP ROLE "+role)
-	})
-	run(t, conn, "GRANT USAGE ON SCHEMA rowcast TO "+role)
-	run(t, conn, "GRANT INSERT (recipient, event, data, created_at), SELECT (id) ON rowcast.notifications TO "+role)
-	run(t, conn, "SET ROLE "+role)
-	var id int64
-	if err := conn.QueryRow(t.Context(), "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '{}') RETURNING id").Scan(&id); err != nil || id != 1 {
-		t.Errorf("got id %d, %v", id, err)
-	}
-	var cursor string
-	if err := conn.QueryRow(t.Context(), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
-		t.Error(err)
-	}
-	for _, statement := range []string{
-		"SELECT data FROM rowcast.notifications",
-		"SELECT recipient FROM rowcast.notifications",
-		"INSERT INTO rowcast.notifications (data, xid) VALUES ('{}', '3')",
-		"INSERT INTO rowcast.notifications (id, data) OVERRIDING SYSTEM VALUE VALUES (7, '{}')",
-		"UPDATE rowcast.notifications SET data = '{}'",
-		"DELETE FROM rowcast.notifications",
-		"TRUNCATE rowcast.notifications",
-		"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring",
-		"DROP TRIGGER ring ON rowcast.notifications",
-		"SELECT token FROM rowcast.epoch",
-		"UPDATE rowcast.history SET horizon = '9'",
-	} {
-		_, err := conn.Exec(t.Context(), statement)
-		if said, ok := errors.AsType[*pgconn.PgError](err); !ok || said.Code != "42501" {
-			t.Errorf("%s: got %v, want insufficient_privilege", statement, err)
-		}
-	}
 }
 
 // A table that was restored from another server is put right before anything is read from it: what it holds is history.

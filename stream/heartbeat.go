@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"rowcast/stream/sse"
 )
 
 // Run sends heartbeats until the context ends. Then the Hub answers newcomers "come back later", and Run returns once it has ended
@@ -77,16 +75,11 @@ func (h *Hub) stop() {
 	}
 }
 
-// end tells a subscriber from where and when to come back, and closes its stream. No event may come between: the cursor would
-// be older than it.
+// end tells a subscriber from where and when to come back, and closes its stream.
 func (h *Hub) end(s *subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	words := &frame{live: sse.AppendRetry(nil, h.jitter(h.Retry))}
-	if h.roster.isLive(s) {
-		words.live = append(words.live, h.heartbeat().live...)
-	}
-	s.end(words)
+	s.end(h.goodbye(s, h.heartbeat()))
 }
 
 // heartbeat tells where the hub is and how many seconds ago it last heard from the database.

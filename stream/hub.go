@@ -38,6 +38,9 @@ type Hub struct {
 	// Memory bounds, in bytes, the recent events that are kept so that resuming needs no query. Default 64 MiB.
 	Memory int
 
+	// Limits bound the number of streams. Default none.
+	Limits Limits
+
 	Stats Stats
 
 	once sync.Once
@@ -52,6 +55,7 @@ type Hub struct {
 	memory   memory
 	epochs   epochs
 	roster   roster
+	census   census
 	tick     uint64
 
 	watcher watcher
@@ -59,15 +63,16 @@ type Hub struct {
 
 // Stats count what a Hub has done.
 type Stats struct {
-	Streams   atomic.Int64 // open now
-	Opened    atomic.Int64
-	Refused   atomic.Int64 // answered "come back later"
-	Sent      atomic.Int64 // events to live subscribers
-	SentBytes atomic.Int64
-	Replayed  atomic.Int64 // events to subscribers that resumed
-	Pages     atomic.Int64 // read from the Source to bring subscribers forward
-	Overflows atomic.Int64 // streams closed because their backlog was full
-	Resets    atomic.Int64 // cursors that could not be honoured
+	Streams      atomic.Int64 // open now
+	Opened       atomic.Int64
+	Refused      Refusals
+	Sent         atomic.Int64 // events to live subscribers
+	SentBytes    atomic.Int64
+	Replayed     atomic.Int64 // events to subscribers that resumed
+	Pages        atomic.Int64 // read from the Source to bring subscribers forward
+	Overflows    atomic.Int64 // streams closed because their backlog was full
+	Resets       atomic.Int64 // cursors that could not be honoured
+	Disconnected atomic.Int64 // streams that Disconnect ended
 }
 
 func (h *Hub) init() {

@@ -60,6 +60,17 @@ func without(of []*subscriber, s *subscriber) []*subscriber {
 	return of
 }
 
+// streamsOf are the streams of a recipient, live or not.
+func (r *roster) streamsOf(recipient string) []*subscriber {
+	streams := slices.Clone(r.of[recipient])
+	for s := range r.joining {
+		if slices.Contains(s.recipients, recipient) {
+			streams = append(streams, s)
+		}
+	}
+	return streams
+}
+
 // all are the streams, live or not.
 func (r *roster) all() []*subscriber {
 	var all []*subscriber

@@ -5,6 +5,8 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"rowcast/listener/cursor"
 	"rowcast/stream/sse"
@@ -12,6 +14,9 @@ import (
 
 // Serve answers a request with a stream for some recipients, and for everyone. That the request may listen to them is the
 // caller's to know. It sets the response's headers but leaves those that are there, as for CORS.
+//
+// To [Limits], the first recipient is the user, and the address is the request's RemoteAddr: what stands behind proxies must have
+// put the client's own there, with a port or without.
 //
 // The client's cursor is the Last-Event-ID header or, without one, the last_event_id query parameter. One that cannot be
 // honoured is answered with a rowcast.reset event that says why, never with an error: an EventSource that meets any status
@@ -22,15 +27,20 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, recipients []string)
 		setHeaders(w.Header())
 		return
 	}
+	user := ""
+	if len(recipients) > 0 {
+		user = recipients[0]
+	}
 	recipients = slices.DeleteFunc(append([]string{}, recipients...), func(r string) bool { return r == "" })
 	slices.Sort(recipients)
 	s := &subscriber{hub: h, recipients: slices.Clip(slices.Compact(recipients)), joining: true, busy: true}
 	s.quiet.L = &s.mu
 	ctx, leave := context.WithCancel(context.Background())
 	s.leave = leave
-	if !h.admit(s) {
+	s.holder = h.Limits.holderOf(user, r)
+	if refused, wait := h.admit(s); refused != nil {
 		leave()
-		h.comeBackLater(w)
+		h.comeBackLater(w, refused, wait)
 		return
 	}
 	claim := claimOf(r)
@@ -68,28 +78,33 @@ func (h *Hub) remove(s *subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.roster.remove(s)
+	h.census.count(s.holder, -1)
 	h.Stats.Streams.Add(-1)
 }
 
-// admit counts a stream in, unless there can be none now.
-func (h *Hub) admit(s *subscriber) bool {
+// admit counts a stream in, unless there can be none now. Then it says where that is counted, and after which time to come back.
+func (h *Hub) admit(s *subscriber) (refused *atomic.Int64, wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.begun || h.stopping {
-		return false
+		return &h.Stats.Refused.Away, 2 * h.Retry
+	}
+	if refused := h.exceeded(s.holder); refused != nil {
+		return refused, 10 * h.Retry // what others must leave is not soon there
 	}
 	h.roster.joining[s] = struct{}{}
+	h.census.count(s.holder, 1)
 	h.Stats.Streams.Add(1)
 	h.Stats.Opened.Add(1)
-	return true
+	return nil, 0
 }
 
 // comeBackLater answers with an empty stream, which an EventSource comes back from.
-func (h *Hub) comeBackLater(w http.ResponseWriter) {
-	h.Stats.Refused.Add(1)
+func (h *Hub) comeBackLater(w http.ResponseWriter, refused *atomic.Int64, wait time.Duration) {
+	refused.Add(1)
 	setHeaders(w.Header())
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(append(sse.AppendRetry(nil, 2*h.jitter(h.Retry)), '\n'))
+	_, _ = w.Write(append(sse.AppendRetry(nil, h.jitter(wait)), '\n'))
 }
 
 // setHeaders says what this is, and each of the others keeps some proxy from holding it back.

@@ -27,6 +27,7 @@ type subscriber struct {
 	hub        *Hub
 	out        sink
 	recipients []string
+	holder     *holder            // nil if nobody counts
 	quiet      sync.Cond          // on mu: no longer busy
 	leave      context.CancelFunc // ends the joining; nil once that is over
 
@@ -198,17 +199,18 @@ func (s *subscriber) stopWriting() {
 	s.quiet.Broadcast()
 }
 
-// end closes the stream after some last words, once it is owed nothing. Who is still joining is cut off.
-func (s *subscriber) end(words *frame) {
+// end closes the stream after some last words, once it is owed nothing. Who is still joining is cut off. It returns false if the
+// stream was ending anyhow.
+func (s *subscriber) end(words *frame) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.ending {
-		return
+		return false
 	}
 	s.ending = true
 	if s.joining {
 		s.closeLocked()
-		return
+		return true
 	}
 	s.owed += words.length()
 	s.backlog = append(s.backlog, item{frame: words})
@@ -216,6 +218,7 @@ func (s *subscriber) end(words *frame) {
 		s.busy = true
 		go s.drain(nil, nil)
 	}
+	return true
 }
 
 // close ends the stream. What holds it is given back by [Hub.gone], which hears of it as of a client that goes.

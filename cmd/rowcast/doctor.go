@@ -68,6 +68,7 @@ var checks = []check{
 	{"transactions", (*examination).transactions, false},
 	{"schema", (*examination).schema, true},
 	{"rights", (*examination).rights, true},
+	{"retention", (*examination).retention, false},
 	{"row security", (*examination).rowSecurity, true},
 	{"migrations", (*examination).migrations, true},
 	{"trigger", (*examination).trigger, false},

@@ -21,34 +21,34 @@ func (e *examination) schema(ctx context.Context) (finding, error) {
 	return fine("the schema rowcast is there"), nil
 }
 
-// missingRights asks by the catalog's numbers: in a schema that may not be used, names cannot be asked about.
-const missingRights = `SELECT privilege || ' ON ' || kind || name FROM (
-	SELECT 'USAGE' AS privilege, 'SCHEMA ' AS kind, 'rowcast' AS name, has_schema_privilege(oid, 'USAGE') AS has
-		FROM pg_namespace WHERE nspname = 'rowcast'
-	UNION ALL SELECT privilege, '', 'rowcast.' || relname, has_table_privilege(c.oid, privilege)
-		FROM pg_class c JOIN (VALUES ('notifications', 'SELECT'), ('history', 'SELECT'), ('migrations', 'SELECT'),
-			('epoch', 'SELECT'), ('epoch', 'INSERT')) needed (name, privilege) ON relname = name
-		WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast')
-	UNION ALL SELECT 'EXECUTE', 'FUNCTION ', p.oid::regprocedure::text, has_function_privilege(p.oid, 'EXECUTE')
-		FROM pg_proc p WHERE pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast')
-) needed WHERE NOT has`
-
 func (e *examination) rights(ctx context.Context) (finding, error) {
-	missing, err := e.list(ctx, missingRights)
-	if err != nil {
-		return finding{}, err
+	role, mend, err := e.missing(ctx, sql.HubRights())
+	if err != nil || mend == "" {
+		return fine("the role has all that a hub needs to read"), err
 	}
-	if len(missing) == 0 {
-		return fine("the role has all that a hub needs"), nil
+	return finding{failure, fmt.Sprintf("the role %s has not all the rights of a hub", role), mend}, nil
+}
+
+// retention needs rights of its own.
+func (e *examination) retention(ctx context.Context) (finding, error) {
+	role, mend, err := e.missing(ctx, sql.RetentionRights())
+	if err != nil || mend == "" {
+		return fine("the role can delete old rows"), err
 	}
-	var role, mend string
-	if err := e.ask(ctx, "SELECT quote_ident(current_user)", &role); err != nil {
-		return finding{}, err
+	return finding{warning, fmt.Sprintf("the role %s cannot delete old rows, which is right only with --retain=0", role), mend}, nil
+}
+
+// missing says how to grant what this session's role has not.
+func (e *examination) missing(ctx context.Context, rights []sql.Right) (role, mend string, err error) {
+	var name string
+	if err := e.ask(ctx, "SELECT current_user, quote_ident(current_user)", &name, &role); err != nil {
+		return "", "", err
 	}
+	missing, err := sql.Missing(ctx, e.conn, name, rights...)
 	for _, right := range missing {
 		mend += fmt.Sprintf("GRANT %s TO %s;\n", right, role)
 	}
-	return finding{failure, fmt.Sprintf("the role %s has not all the rights of a hub", role), mend}, nil
+	return role, mend, err
 }
 
 func (e *examination) rowSecurity(ctx context.Context) (finding, error) {
@@ -65,14 +65,6 @@ func (e *examination) rowSecurity(ctx context.Context) (finding, error) {
 		}, nil
 	}
 	return fine("no policy hides rows from this role"), nil
-}
-
-func (e *examination) list(ctx context.Context, query string) ([]string, error) {
-	rows, err := e.conn.Query(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 func (e *examination) migrations(ctx context.Context) (finding, error) {

@@ -49,7 +49,8 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"NOTIFY queue": `ok 0 % full`,
 		"transactions": `ok none has been writing for more than a minute`,
 		"schema":       `ok the schema rowcast is there`,
-		"rights":       `ok the role has all that a hub needs`,
+		"rights":       `ok the role has all that a hub needs to read`,
+		"retention":    `ok the role can delete old rows`,
 		"row security": `ok no policy hides rows from this role`,
 		"migrations":   `ok the schema is as this rowcast needs it: version 2`,
 		"trigger":      `ok it rings, in every session`,
@@ -62,7 +63,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", check, found[check], want)
 		}
 	}
-	if code != 0 || len(found) != 18 || !strings.HasSuffix(out, "\n\nAll is well.\n") {
+	if code != 0 || len(found) != 19 || !strings.HasSuffix(out, "\n\nAll is well.\n") {
 		t.Errorf("got %d, %s", code, out)
 	}
 }
@@ -149,8 +150,16 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, strings.Split(mend, " → ")...)
 	code, found, out := examine(t, u.String())
-	if code != 0 || found["rights"] != "ok the role has all that a hub needs" {
+	if code != 0 || found["rights"] != "ok the role has all that a hub needs to read" {
 		t.Errorf("got %d, %s", code, out)
+	}
+	verdict, mend, _ = strings.Cut(found["retention"], " → ")
+	if want := `warn the role "` + role + `" cannot delete old rows, which is right only with --retain=0`; verdict != want {
+		t.Errorf("got %s, want %s", verdict, want)
+	}
+	runSQL(t, dsn, strings.Split(mend, " → ")...)
+	if _, found, _ := examine(t, u.String()); found["retention"] != "ok the role can delete old rows" {
+		t.Errorf("got %s", found["retention"])
 	}
 	if want := "free connections; a hub needs six → raise the role's CONNECTION LIMIT, or put the applications behind a pooler"; !strings.HasSuffix(found["connections"], want) {
 		t.Errorf("got  %s\nwant %s", found["connections"], want)

@@ -24,7 +24,18 @@ func (s *service) metrics() http.Handler {
 	hub := &s.hub.Stats
 	gauge("connections", "Streams that are open.", func() float64 { return float64(hub.Streams.Load()) })
 	counter("connections_total", "Streams that were opened.", &hub.Opened)
-	counter("refused_total", "Requests for a stream that were told to come back later.", &hub.Refused)
+	refused := func(reason string, value *atomic.Int64) {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "rowcast", Name: "refused_total", Help: "Requests for a stream that were told to come back later, by the reason.",
+			ConstLabels: prometheus.Labels{"reason": reason},
+		}, func() float64 { return float64(value.Load()) }))
+	}
+	refused("away", &hub.Refused.Away)
+	refused("connections", &hub.Refused.Streams)
+	refused("user", &hub.Refused.User)
+	refused("address", &hub.Refused.Address)
+	counter("disconnected_total", "Streams that were ended by /disconnect, here or at another hub.", &hub.Disconnected)
+	counter("lobby_closed_total", "Connections without a stream that were closed because there were too many.", &s.lobby.Closed)
 	counter("sent_events_total", "Events sent to live streams, once for each.", &hub.Sent)
 	counter("sent_bytes_total", "Their bytes.", &hub.SentBytes)
 	counter("replayed_events_total", "Events sent to streams that resumed.", &hub.Replayed)

@@ -20,6 +20,9 @@ import (
 // routers are those of the public address and of the administrators'; the first does the second's work if there is no second.
 func (s *service) routers() (public, admin http.Handler) {
 	p := s.newRouter()
+	if len(s.trusted) > 0 {
+		p.Use(s.trusted.seeThrough)
+	}
 	if s.guard != nil {
 		p.Use(s.guard)
 	}
@@ -44,6 +47,8 @@ func (s *service) routers() (public, admin http.Handler) {
 	}
 	a := s.newRouter()
 	s.adminRoutes(a)
+	// Whoever reaches this address may; not so a page that one of them looks at.
+	a.With(http.NewCrossOriginProtection().Handler).Post("/disconnect", s.disconnect)
 	return p, a
 }
 
@@ -55,7 +60,7 @@ func (s *service) adminRoutes(r chi.Router) {
 
 func (s *service) newRouter() *chi.Mux {
 	r := chi.NewRouter()
-	r.Use(s.recoverer)
+	r.Use(s.recoverer, bounded)
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "there is nothing here; the stream is at /events", http.StatusNotFound)
 	})
@@ -75,6 +80,21 @@ func (s *service) newRouter() *chi.Mux {
 func getOrHead(r chi.Router, path string, handler http.HandlerFunc) {
 	r.Get(path, handler)
 	r.Head(path, handler)
+}
+
+// answerTime is how long a client may take over an answer that is no stream.
+const answerTime = 15 * time.Second
+
+// bounded gives an answer its time; a stream's connection is freed of that when it is taken over. A request with a body is the last
+// on its connection: where a proxy and we should disagree on where it ends, what follows is not taken for another's request.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+		if r.ContentLength != 0 {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // recoverer lets a handler's panic end nothing but its own request.
@@ -117,11 +137,14 @@ func uidOf(u *url.URL) (uid string, status int, text string) {
 		return "", http.StatusUnauthorized, "say who you are: /events?uid=alice"
 	case len(uids[0]) > maxRecipient:
 		return "", http.StatusBadRequest, "the uid is longer than 256 bytes"
-	case !utf8.ValidString(uids[0]) || strings.Contains(uids[0], "\x00"):
+	case !isText(uids[0]):
 		return "", http.StatusBadRequest, "the uid is not text: it has bytes that are not UTF-8, or a NUL"
 	}
 	return uids[0], 0, ""
 }
+
+// isText tells whether PostgreSQL can have it in a text.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 // maxRecipient is that of the table's constraint, in bytes.
 const maxRecipient = 256

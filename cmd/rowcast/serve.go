@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"rowcast/listener"
 	"rowcast/sql"
+	"rowcast/stream"
 )
 
 type serveCmd struct {
@@ -22,10 +24,14 @@ type serveCmd struct {
 	Retain           time.Duration `group:"database" default:"168h" placeholder:"TIME" help:"How long rows are kept, by their created_at (default ${default}, a week). 0 keeps all."`
 	Replays          int           `group:"database" default:"4" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
 
-	Listen      string      `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
-	AdminListen string      `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen."`
-	CORSOrigin  []origin    `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
-	InsecureUID insecureUID `group:"http" name:"insecure-uid" help:"Take every client for whom it says it is, by ?uid=, for trying things out. Only on a loopback address, unless --insecure-uid=anywhere."`
+	Listen                   string      `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
+	AdminListen              string      `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen, and /disconnect."`
+	CORSOrigin               []origin    `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
+	TrustedProxy             []network   `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Believe the X-Forwarded-For of the proxies in this network, 10.0.0.0/8 for example: who their client is. Give it once for each."`
+	MaxConnections           int         `group:"http" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (default: what the limit of open files leaves room for)."`
+	MaxConnectionsPerUser    int         `group:"http" placeholder:"N" help:"The most streams of a user at a time (default: no limit)."`
+	MaxConnectionsPerAddress int         `group:"http" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (default: no limit). Behind a proxy it needs --trusted-proxy."`
+	InsecureUID              insecureUID `group:"http" name:"insecure-uid" help:"Take every client for whom it says it is, by ?uid=, for trying things out. Only on a loopback address, unless --insecure-uid=anywhere."`
 
 	Heartbeat time.Duration `group:"streams" default:"15s" placeholder:"DURATION" help:"After how long a silent stream is sent something (default ${default})."`
 	Retry     time.Duration `group:"streams" default:"3s" placeholder:"DURATION" help:"How long clients shall wait on average before they come back (default ${default})."`
@@ -57,6 +63,11 @@ func (c *serveCmd) Validate() error {
 	}
 	if c.Retain < 0 {
 		return fmt.Errorf("--retain: %v is in the future", c.Retain)
+	}
+	for name, value := range map[string]int{"": c.MaxConnections, "-per-user": c.MaxConnectionsPerUser, "-per-address": c.MaxConnectionsPerAddress} {
+		if value < 0 {
+			return fmt.Errorf("--max-connections%s: %d is less than none", name, value)
+		}
 	}
 	if c.Replays < 1 {
 		return errors.New("--replays: at least one connection is needed")
@@ -91,7 +102,9 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 		debug.SetGCPercent(50)
 	}
 	s := newService(config, logger)
-	c.configure(s)
+	if err := c.configure(s); err != nil {
+		return err
+	}
 	if c.InsecureUID == insecureAnywhere {
 		logger.Warn("whoever reaches this hub can read everybody's notifications", "flag", "--insecure-uid=anywhere")
 	}
@@ -105,7 +118,16 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	return c.advise(c.explain(err))
 }
 
-func (c *serveCmd) configure(s *service) {
+func (c *serveCmd) configure(s *service) error {
+	shares, err := shareOut(descriptors(), c.MaxConnections, c.Replays)
+	if err != nil {
+		return err
+	}
+	s.lobby = newLobby(shares.lobby)
+	s.hub.Limits = stream.Limits{Streams: shares.streams, User: c.MaxConnectionsPerUser, Address: c.MaxConnectionsPerAddress}
+	for _, n := range c.TrustedProxy {
+		s.trusted = append(s.trusted, netip.Prefix(n))
+	}
 	s.listen, s.adminListen, s.replays = c.Listen, c.AdminListen, c.Replays
 	for _, o := range c.CORSOrigin {
 		s.origins = append(s.origins, string(o))
@@ -118,6 +140,7 @@ func (c *serveCmd) configure(s *service) {
 	if c.NoNotifyMessages {
 		s.listener.Message = func(listener.Message) {}
 	}
+	return nil
 }
 
 // checkAuthentication refuses to serve anybody's notifications to everybody.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net/http"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,8 +96,18 @@ type spawned struct {
 
 func spawnServe(t *testing.T, dsn string, args ...string) (p *spawned, url string) {
 	t.Helper()
+	return spawnServeWith(t, 0, dsn, args...)
+}
+
+// spawnServeWith starts a hub that may have only so many files open; 0 is as many as this process.
+func spawnServeWith(t *testing.T, files int, dsn string, args ...string) (p *spawned, url string) {
+	t.Helper()
 	args = append([]string{"serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dsn}, args...)
 	p = &spawned{command(t, t.TempDir(), args...), newOutput(), make(chan error, 1)}
+	if files > 0 {
+		p.cmd.Args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(files), p.cmd.Path}, args...)
+		p.cmd.Path = "/bin/sh"
+	}
 	p.cmd.Stderr = p.err
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -30,14 +30,20 @@ type service struct {
 	listen      string   // host:port of the streams
 	adminListen string   // host:port of health and metrics; empty: with the streams
 	origins     []string // whose pages may open streams, besides the hub's own
+	trusted     proxies  // that say who their client is
+	lobby       *lobby   // of listen
 
 	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
 	routes    func(chi.Router)                // more to serve there; nil: nothing
 	listening func(net.Addr)                  // told once where, when streams can be opened; nil: nobody
+
+	everywhere func(ctx context.Context, recipient string) error // tells all hubs to disconnect; set by run
 }
 
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
 	s := &service{logger: logger, replays: 4}
+	shares, _ := shareOut(descriptors(), 0, s.replays)
+	s.hub.Limits.Streams, s.lobby = shares.streams, newLobby(shares.lobby)
 	s.listener.Config, s.listener.Logger, s.hub.Logger, s.retention.Logger = database, logger, logger, logger
 	return s
 }
@@ -86,6 +92,8 @@ func (s *service) connect(replayer *listener.Replayer) <-chan struct{} {
 	if s.listener.Message == nil {
 		s.listener.Message = func(m listener.Message) { s.hub.Send(message(m)) }
 	}
+	s.listener.Disconnect = func(recipient string) { s.hub.Disconnect(recipient) }
+	s.everywhere = replayer.Disconnect
 	began := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(began) })
 	s.listener.Deliver = func(b listener.Batch) {
@@ -124,14 +132,14 @@ type server struct {
 // open opens the sockets: the one of the streams first.
 func (s *service) open(ctx context.Context) ([]*server, error) {
 	public, admin := s.routers()
-	first, err := s.newServer(ctx, s.listen, public)
+	first, err := s.newServer(ctx, s.listen, public, s.lobby)
 	if err != nil {
 		return nil, err
 	}
 	if s.adminListen == "" {
 		return []*server{first}, nil
 	}
-	second, err := s.newServer(ctx, s.adminListen, admin)
+	second, err := s.newServer(ctx, s.adminListen, admin, newLobby(adminLobby))
 	if err != nil {
 		_ = first.socket.Close()
 		return nil, err
@@ -139,7 +147,10 @@ func (s *service) open(ctx context.Context) ([]*server, error) {
 	return []*server{first, second}, nil
 }
 
-func (s *service) newServer(ctx context.Context, address string, handler http.Handler) (*server, error) {
+// adminLobby is enough for those who watch over a hub.
+const adminLobby = 24
+
+func (s *service) newServer(ctx context.Context, address string, handler http.Handler, lobby *lobby) (*server, error) {
 	var config net.ListenConfig
 	socket, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
@@ -148,9 +159,11 @@ func (s *service) newServer(ctx context.Context, address string, handler http.Ha
 	return &server{socket: socket, http: http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       15 * time.Second, // with the body; a stream's connection is freed of it when it is taken over
 		IdleTimeout:       2 * time.Minute,
 		// A cursor is up to 4,000 bytes, and cookies come on top. No WriteTimeout: it would end every stream.
 		MaxHeaderBytes: 16 << 10,
+		ConnState:      lobby.follow,
 		ErrorLog:       slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 	}}, nil
 }

@@ -3,6 +3,8 @@ package sse_test
 import (
 	"bytes"
 	"io"
+	"math"
+	"math/big"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,10 +15,16 @@ import (
 	"rowcast/stream/sse"
 )
 
-var lineBreak = regexp.MustCompile("\r\n|\n|\r")
+var (
+	lineBreak  = regexp.MustCompile("\r\n|\n|\r")
+	onlyDigits = regexp.MustCompile("^[0-9]+$")
+)
 
-// reference decodes a whole stream as the standard's words go, sentence by sentence, with no regard for anything else.
-func reference(stream string) (events []sse.Event) {
+// reference decodes a whole stream as the standard's words go, sentence by sentence, with no regard for anything else: the event
+// stream's interpretation of https://html.spec.whatwg.org/multipage/server-sent-events.html. It is no code of the package's. The
+// reconnection time is in milliseconds, -1 if the stream says nothing.
+func reference(stream string) (events []sse.Event, reconnection *big.Int) {
+	reconnection = big.NewInt(-1)
 	stream, _ = strings.CutPrefix(stream, "\ufeff")
 	lines := lineBreak.Split(stream, -1)
 	lines = lines[:len(lines)-1] // what comes after the last line break is no line
@@ -43,19 +51,30 @@ func reference(stream string) (events []sse.Event) {
 		if field == "id" && !strings.Contains(value, "\x00") {
 			lastEventID = value
 		}
+		if field == "retry" && onlyDigits.MatchString(value) {
+			reconnection, _ = new(big.Int).SetString(value, 10)
+		}
 	}
-	return events
+	return events, reconnection
 }
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\ufeffid: 1\r\nevent: a\rdata: b\ndata\n\r\n"))
 	f.Add([]byte("data: a\r\n\r\n\r\r\n\n:x\nid: \x00\nretry: 5\nid\n\ndata:  b\n\n"))
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		want := reference(string(stream))
+		want, reconnection := reference(string(stream))
 		readers := []io.Reader{bytes.NewReader(stream), iotest.OneByteReader(bytes.NewReader(stream)), iotest.DataErrReader(bytes.NewReader(stream))}
 		for i, r := range readers {
-			if got, err := collect(sse.Events(r)); err != nil || !slices.Equal(got, want) {
+			d := sse.Decoder{Retry: -time.Millisecond}
+			if got, err := collect(d.Events(r)); err != nil || !slices.Equal(got, want) {
 				t.Errorf("reader %d: got %q, %v, want %q", i, got, err, want)
+			}
+			if longest := big.NewInt(math.MaxInt64 / int64(time.Millisecond)); reconnection.Cmp(longest) > 0 {
+				if d.Retry != math.MaxInt64 {
+					t.Errorf("reader %d: got retry %v, want the longest time there is", i, d.Retry)
+				}
+			} else if d.Retry.Milliseconds() != reconnection.Int64() {
+				t.Errorf("reader %d: got retry %v, want %v ms", i, d.Retry, reconnection)
 			}
 		}
 	})
@@ -93,8 +112,9 @@ func FuzzEncode(f *testing.F) {
 			}
 			want = []sse.Event{event, event}
 		}
-		if got := reference(string(stream)); !slices.Equal(got, want) {
-			t.Errorf("%q: the standard reads %q, want %q", stream, got, want)
+		got, reconnection := reference(string(stream))
+		if !slices.Equal(got, want) || reconnection.Int64() != max(0, time.Duration(retry).Milliseconds()) {
+			t.Errorf("%q: the standard reads %q and retry %v, want %q and %v", stream, got, reconnection, want, time.Duration(retry))
 		}
 		d := sse.Decoder{}
 		got, err := collect(d.Events(bytes.NewReader(stream)))

@@ -1,0 +1,209 @@
+package main_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/sql/dbtest"
+)
+
+// Attacks that are not about tokens. Others stand with what they are about: slow senders, unread answers and the lobby in
+// lobby_test.go, half-open connections in limits_test.go, forged addresses in proxies_test.go; subscribers that never read, and
+// garbage on a stream, in package stream.
+
+// raw sends bytes as they are, on a connection of its own.
+func raw(t *testing.T, url, sent string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	go func() { _, _ = io.WriteString(conn, sent) }() // which the hub need not read
+	return conn
+}
+
+// statuses are those of all the answers to what was sent, until the hub closes the connection or a stream begins.
+func statuses(t *testing.T, url, sent string) (all string) {
+	t.Helper()
+	reader := bufio.NewReader(raw(t, url, sent))
+	for {
+		response, err := http.ReadResponse(reader, nil)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("%.100q: after %q nothing comes, and no end", sent, all)
+		}
+		if err != nil {
+			return strings.TrimSpace(all)
+		}
+		all += fmt.Sprint(response.StatusCode, " ")
+		if response.Header.Get("Content-Type") == "text/event-stream" {
+			return strings.TrimSpace(all)
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+	}
+}
+
+// Requests that a proxy and a hub could understand in different ways, or that no browser sends: none gets a second answer, nor a
+// stream that it should not.
+func TestAttackOddRequests(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t))
+	const smuggled = "GET /readyz HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n"
+	long := strings.Repeat("x", 1<<20)
+	for name, tt := range map[string]struct{ sent, want string }{
+		// Smuggling: what follows a body is not taken for a request, so nobody else's connection gets its answer.
+		"length and chunks":            {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
+		"length and chunks, POST":      {"POST /events HTTP/1.1\r\nHost: hub\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "405"},
+		"a length, hiding a request":   {fmt.Sprintf("GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: %d\r\n\r\n", len(smuggled)) + smuggled + smuggled, "200"},
+		"two lengths":                  {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n" + smuggled, "400"},
+		"a list of lengths":            {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: 0, 5\r\n\r\n" + smuggled, "400"},
+		"a signed length":              {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: +5\r\n\r\n" + smuggled, "400"},
+		"a negative length":            {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: -1\r\n\r\n" + smuggled, "400"},
+		"obscured chunks":              {"GET /healthz HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: xchunked\r\n\r\n" + smuggled, "501"},
+		"two encodings":                {"GET /healthz HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: gzip, chunked\r\n\r\n" + smuggled, "501"},
+		"a blank before the colon":     {"GET /healthz HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding : chunked\r\n\r\n" + smuggled, "400"},
+		"a folded header":              {"GET /healthz HTTP/1.1\r\nHost: hub\r\nX-A: b\r\n Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n", "200"},
+		"a NUL in a header":            {"GET /healthz HTTP/1.1\r\nHost: hub\r\nX-A: b\x00c\r\n\r\n" + smuggled, "400"},
+		"pipelined requests are fine":  {"GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\n" + smuggled, "200 200"},
+		"HTTP/1.0 with chunks":         {"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
+		"HTTP/0.9":                     {"GET /events?uid=a\r\n\r\n", "400"},
+		"HTTP/2 that nobody asked for": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "405"},
+		"HTTP/9.9":                     {"GET /healthz HTTP/9.9\r\nHost: hub\r\n\r\n", "505"},
+		"an upgrade":                   {"GET /healthz HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n", "200"},
+
+		// Where it goes is the path's to say, and the path is taken as it is written.
+		"an absolute form":  {"GET http://evil.example/events?uid=a HTTP/1.1\r\nHost: hub\r\n\r\n", "200"},
+		"no host":           {"GET /healthz HTTP/1.1\r\n\r\n", "400"},
+		"two hosts":         {"GET /healthz HTTP/1.1\r\nHost: hub\r\nHost: evil.example\r\n\r\n", "400"},
+		"a host of nothing": {"GET /healthz HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n", "200"},
+		"a host with a tab": {"GET /healthz HTTP/1.1\r\nHost: h\tub\r\n\r\n", "400"},
+		"a double slash":    {"GET //events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "404"},
+		"dots":              {"GET /x/../events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "404"},
+		"an escaped path":   {"GET /%65vents?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "404"},
+		"an asterisk":       {"GET * HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "404"},
+		"a path of control": {"GET /events\x01?uid=a HTTP/1.1\r\nHost: hub\r\n\r\n", "400"},
+
+		// Methods.
+		"OPTIONS": {"OPTIONS /events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "405"},
+		"PUT":     {"PUT /events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "405"},
+		"TRACE":   {"TRACE /events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "405"},
+		"CONNECT": {"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\nConnection: close\r\n\r\n", "404"},
+		"unknown": {"EVENTS /events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "405"},
+		"none":    {" /events?uid=a HTTP/1.1\r\nHost: hub\r\n\r\n", "400"},
+
+		// Too much. What is ours has room: an id of up to 4,000 bytes.
+		"a long id, not ours":     {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
+		"a long query":            {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: hub\r\n\r\n", "200"},
+		"a query of many keys":    {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: hub\r\n\r\n", "200"},
+		"a million bytes of id":   {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\nLast-Event-ID: " + long + "\r\n\r\n", "431"},
+		"a million bytes of URL":  {"GET /events?uid=a&last_event_id=" + long + " HTTP/1.1\r\nHost: hub\r\n\r\n", "431"},
+		"a million bytes of name": {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\n" + long + ": x\r\n\r\n", "431"},
+		"ten thousand headers":    {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\n" + strings.Repeat("X-A: b\r\n", 10000) + "\r\n", "431"},
+		"a line without an end":   {long, "431"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := statuses(t, h.url, tt.sent)
+			if got == "" && tt.want == "431" {
+				return // the connection was reset, as there was more to read
+			}
+			if got != tt.want {
+				t.Errorf("%.200q: got %q, want %q", tt.sent, got, tt.want)
+			}
+		})
+	}
+}
+
+// What stands behind the request for a stream is garbage, and no request, whether it comes at once or later.
+func TestAttackRequestsBehindAStream(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn)
+	const another = "GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\n"
+	for name, first := range map[string]string{
+		"pipelined":     "GET /events?uid=a HTTP/1.1\r\nHost: hub\r\n\r\n",
+		"as its body":   "GET /events?uid=a HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\n\r\nhello",
+		"in its chunks": "GET /events?uid=a HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"HTTP/1.0":      "GET /events?uid=a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+	} {
+		conn := raw(t, h.url, first+another+another)
+		askUntil(t, h.url+"/metrics", "(?m)^rowcast_connections 1$")
+		if _, err := io.WriteString(conn, another); err != nil {
+			t.Fatal(err)
+		}
+		h.disconnect(t, dsn, "a")
+		text, err := io.ReadAll(conn)
+		if err != nil || strings.Count(string(text), "HTTP/1.") != 1 || !strings.Contains(string(text), "rowcast.bye") {
+			t.Errorf("%s: got %q, %v, want one answer, to its end", name, text, err)
+		}
+		askUntil(t, h.url+"/metrics", "(?m)^rowcast_connections 0$")
+	}
+}
+
+// Line breaks in all that a row, a message or a request can carry become no fields of the stream and no headers.
+func TestAttackLineBreaks(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn, "--cors-origin", "https://app.example.com")
+	const forged = "\r\nevent: forged\r\nid: 1-1-1\rdata: forged\n\n"
+	user := "alice" + forged
+	head := func(lines ...string) string {
+		return "GET /events?uid=" + url.QueryEscape(user) + "&last_event_id=" + url.QueryEscape(forged) + " HTTP/1.1\r\nHost: hub\r\n" + strings.Join(lines, "") + "\r\n"
+	}
+	// What a header cannot carry ends it: then it is another header, of the client's own.
+	conn := raw(t, h.url, head("Origin: https://app.example.com\r\nX-Forged: 1\r\n", "Last-Event-ID: 1\r\nX-Forged: 2\r\n"))
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.Header.Get("X-Forged") != "" || response.StatusCode != 200 {
+		t.Errorf("got %s, %v", response.Status, response.Header)
+	}
+	names := make(chan string, 100)
+	go func() {
+		defer close(names)
+		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+			if line := lines.Text(); strings.ContainsRune(line, '\r') || strings.Contains(line, "forged") && !strings.HasPrefix(line, "data: ") {
+				t.Errorf("got the line %q", line)
+			} else if name, ok := strings.CutPrefix(line, "event: "); ok {
+				names <- name
+			}
+		}
+	}()
+	want := func(name string) {
+		t.Helper()
+		if got := <-names; got != name {
+			t.Fatalf("got %q, want %q", got, name)
+		}
+	}
+	want("rowcast.void")
+	want("rowcast.hello")
+	want("rowcast.reset") // for an id that is none of ours
+
+	const quoted = `E'alice\r\nevent: forged\r\nid: 1-1-1\rdata: forged\n\n'`
+	runSQL(t, dsn,
+		`INSERT INTO rowcast.notifications (recipient, event, data) VALUES (`+quoted+`, 'row', to_jsonb(`+quoted+`::text))`,
+		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', `+quoted+`, 'event', 'message by hand', 'data', `+quoted+`)::text)`,
+		`SELECT pg_notify('rowcast', jsonb_build_object('event', `+quoted+`, 'data', 1)::text)`)
+	// One may be told at a look of its own, before or after the other.
+	if got := map[string]bool{<-names: true, <-names: true}; !got["row"] || !got["message by hand"] {
+		t.Errorf("got %v", got)
+	}
+	h.err.await(t, "has a line break or NUL")
+	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', `+quoted+`)`)
+	want("rowcast.bye")
+	if _, more := <-names; more {
+		t.Error("the stream goes on")
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package main
+
+func descriptors() uint64 { return manyDescriptors }

@@ -1,0 +1,160 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/sql/dbtest"
+	"rowcast/stream/sse"
+)
+
+// Each limit sends the one too many away, to come back much later; it is told by the metrics why. Behind a trusted proxy, addresses
+// are those of its clients.
+func TestConnectionLimits(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	later := regexp.MustCompile(`^retry: (1[5-9]|[2-4][0-9])[0-9]{3}\n\n$`) // 15 to 45 s
+	for _, tt := range []struct {
+		name, reason string
+		args         []string
+		one          [2]string // user, X-Forwarded-For
+		others       [][2]string
+		refused      [2]string
+	}{
+		{"in all", "connections", []string{"--max-connections=2"}, [2]string{"a", ""}, [][2]string{{"b", ""}}, [2]string{"c", ""}},
+		{"of a user", "user", []string{"--max-connections-per-user=1"}, [2]string{"a", ""}, [][2]string{{"b", ""}}, [2]string{"a", ""}},
+		{"from an address", "address", []string{"--max-connections-per-address=1"}, [2]string{"a", "192.0.2.1"}, nil, [2]string{"b", "192.0.2.2"}},
+		{
+			"behind a proxy", "address", []string{"--max-connections-per-address=1", "--trusted-proxy=127.0.0.0/8", "--trusted-proxy=::1"},
+			[2]string{"a", "192.0.2.1"}, [][2]string{{"a", "192.0.2.2"}, {"a", ""}}, [2]string{"b", "198.51.100.1, 192.0.2.1"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := serve(t, dsn, tt.args...)
+			one := h.streamOf(t, tt.one)
+			for _, other := range tt.others {
+				h.streamOf(t, other)
+			}
+			got := ask(t, "GET", h.url+"/events?uid="+tt.refused[0], "X-Forwarded-For", tt.refused[1])
+			if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" || !later.MatchString(got.body) {
+				t.Errorf("got %+v, want 200 and to come back in 15 to 45 s", got)
+			}
+			askUntil(t, h.url+"/metrics", `(?m)^rowcast_refused_total\{reason="`+tt.reason+`"\} 1$`)
+			h.disconnect(t, dsn, tt.one[0])
+			for e := range one {
+				if e == "rowcast.bye" {
+					break
+				}
+			}
+			askUntil(t, h.url+"/metrics", fmt.Sprintf(`(?m)^rowcast_connections %d$`, h.left(tt.one, tt.others)))
+			h.streamOf(t, tt.refused)
+		})
+	}
+}
+
+// left is how many streams are still there once one user has been disconnected.
+func (h *hub) left(one [2]string, others [][2]string) (n int) {
+	for _, other := range others {
+		if other[0] != one[0] {
+			n++
+		}
+	}
+	return n
+}
+
+// disconnect ends a user's streams, by hand.
+func (h *hub) disconnect(t *testing.T, dsn, user string) {
+	t.Helper()
+	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', '`+user+`')`)
+}
+
+// streamOf opens a stream, for a user behind a proxy that names its client, and waits until it has begun. It tells the names of the
+// events.
+func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url+"/events?uid="+who[0], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if who[1] != "" {
+		request.Header.Set("X-Forwarded-For", who[1])
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, done := make(chan string, 100), make(chan struct{})
+	go func() {
+		defer close(done)
+		defer close(names)
+		for e, err := range sse.Events(response.Body) {
+			if err != nil {
+				return
+			}
+			names <- e.Name
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		_ = response.Body.Close()
+		<-done
+	})
+	if first := <-names; first != "rowcast.hello" {
+		t.Fatalf("%v: got %q first, want a hello", who, first)
+	}
+	return names
+}
+
+// A thousand half-open connections to a hub that may open only half as many files: whoever comes then gets a stream at once, and who
+// was there stays. So it is with connections that send a part of a request, and with those that have asked something before.
+func TestAttackThousandHalfOpenConnections(t *testing.T) {
+	t.Parallel()
+	const files, attackers = 500, 1000
+	dsn := dbtest.Database(t)
+	p, url := spawnServeWith(t, files, dsn)
+	h := &hub{url: url}
+	before := h.streamOf(t, [2]string{"alice", ""})
+	for i := range attackers {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatalf("attacker %d: %v", i, err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		_, _ = io.WriteString(conn, []string{"", "G", "GET /events?uid=x HTTP/1.1\r\nHost: hub\r\nX-A: ", "GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\nGET"}[i%4])
+	}
+	began := time.Now()
+	during := h.streamOf(t, [2]string{"alice", ""})
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("a newcomer waited %v", took)
+	}
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'told', '1')`)
+	for name, stream := range map[string]<-chan string{"who was there": before, "who came": during} {
+		if got := <-stream; got != "told" {
+			t.Errorf("%s: got %q, want to be told", name, got)
+		}
+	}
+	if closed := metric(t, url, "rowcast_lobby_closed_total"); closed < attackers-files {
+		t.Errorf("%v were closed for others, want at least %d", closed, attackers-files)
+	}
+	if strings.Contains(p.err.String(), "too many open files") {
+		t.Errorf("it ran out of files: %s", p.err)
+	}
+}
+
+// A hub does not begin with a promise that it cannot keep.
+func TestMoreConnectionsThanFiles(t *testing.T) {
+	t.Parallel()
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", nobodyThere, "--max-connections", "10000000")
+	if code != 1 || !regexp.MustCompile(`^rowcast: --max-connections: for 10000000 streams this process may have too few files open, \d+: raise the limit by \d+ `).MatchString(stderr) {
+		t.Errorf("got %d, %q", code, stderr)
+	}
+}

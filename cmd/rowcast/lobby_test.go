@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// pipes is a network inside of the test, whose time can be that of a synctest bubble. What is written waits for being read.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	conn, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+func (p pipes) Close() error   { close(p); return nil } // once, says net/http
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// dial connects and sends something.
+func (p pipes) dial(t *testing.T, sent string) net.Conn {
+	t.Helper()
+	client, server := net.Pipe()
+	p <- server
+	if _, err := io.WriteString(client, sent); err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// withinBubble serves, in a bubble, what a hub without a database does.
+func withinBubble(t *testing.T, room int, test func(t *testing.T, p pipes, s *service)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(&pgx.ConnConfig{}, slog.New(slog.DiscardHandler))
+		s.listen, s.lobby = "127.0.0.1:0", newLobby(room)
+		servers, err := s.open(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = servers[0].socket.Close()
+		p := make(pipes)
+		servers[0].socket = p
+		ended := make(chan error, 1)
+		go func() { ended <- servers[0].run() }()
+		synctest.Wait()
+		test(t, p, s)
+		if err := servers[0].http.Close(); err != nil {
+			t.Error(err)
+		}
+		<-ended
+	})
+}
+
+// closedAfter is when the server closes a connection whose client does something every second.
+func closedAfter(conn net.Conn, do func() error) time.Duration {
+	began := time.Now()
+	for time.Since(began) < time.Hour {
+		time.Sleep(time.Second)
+		if do() != nil {
+			break
+		}
+	}
+	return time.Since(began)
+}
+
+// A request that comes a byte a second has its time, for the head and for the body, and is then cut off.
+func TestAttackSlowSenders(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]string{
+		"nothing":        "",
+		"in the request": "GET /healthz HT",
+		"in the header":  "GET /healthz HTTP/1.1\r\nHost: hub\r\nX-Slow: ",
+		"in the body":    "POST /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: 100000\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			withinBubble(t, 10, func(t *testing.T, p pipes, s *service) {
+				conn := p.dial(t, begin)
+				go func() { _, _ = io.Copy(io.Discard, conn) }()
+				took := closedAfter(conn, func() error {
+					if begin == "" {
+						_, err := io.WriteString(conn, "")
+						if s.lobby.waiting.Len() == 0 {
+							return io.EOF
+						}
+						return err
+					}
+					_, err := io.WriteString(conn, "x")
+					return err
+				})
+				if took > 17*time.Second {
+					t.Errorf("it was cut off after %v", took)
+				}
+			})
+		})
+	}
+}
+
+// Who asks and asks and never reads an answer is cut off, too.
+func TestAttackAnswersThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	withinBubble(t, 10, func(t *testing.T, p pipes, _ *service) {
+		conn := p.dial(t, "GET /rowcast.js HTTP/1.1\r\nHost: hub\r\n\r\n")
+		took := closedAfter(conn, func() error {
+			_, err := io.WriteString(conn, "GET /rowcast.js HTTP/1.1\r\nHost: hub\r\n\r\n")
+			return err
+		})
+		if took > 17*time.Second {
+			t.Errorf("it was cut off after %v", took)
+		}
+	})
+}
+
+// When there is no more room, the connection is closed that has been waiting the longest, and not one that has just asked something.
+func TestLobbyMakesRoom(t *testing.T) {
+	t.Parallel()
+	withinBubble(t, 3, func(t *testing.T, p pipes, s *service) {
+		const request = "GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\n"
+		ask := func(conn net.Conn, request string) (n int) {
+			go func() { _, _ = io.WriteString(conn, request) }()
+			n, _ = conn.Read(make([]byte, 1000))
+			synctest.Wait()
+			return n
+		}
+		kept := p.dial(t, "")
+		silent := p.dial(t, "")
+		synctest.Wait()
+		half := p.dial(t, "GET /healthz HTTP/1.1\r\n")
+		synctest.Wait()
+		if ask(kept, request) == 0 {
+			t.Error("there is room for three, and yet the first was closed")
+		}
+		_ = p.dial(t, "GET")
+		synctest.Wait()
+		if ask(silent, "") != 0 {
+			t.Error("who had been silent the longest got an answer")
+		}
+		if n := s.lobby.Closed.Load(); n != 1 {
+			t.Errorf("%d were closed for others, want 1", n)
+		}
+		if ask(half, "Host: hub\r\n\r\n") == 0 {
+			t.Error("a request that had begun later was cut off")
+		}
+		if ask(kept, request) == 0 {
+			t.Error("who had asked since was closed")
+		}
+	})
+}
+
+func TestDescriptorsAreSharedOut(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		descriptors   uint64
+		streams       int
+		want          room
+		whatIsMissing string
+	}{
+		{1 << 20, 0, room{1<<20 - 64 - 4 - 4096, 4096}, ""},
+		{1 << 63, 0, room{1<<20 - 64 - 4 - 4096, 4096}, ""},
+		{1024, 0, room{1024 - 64 - 4 - 128, 128}, ""},
+		{1024, 100, room{100, 128}, ""},
+		{1024, 828, room{828, 128}, ""},
+		{1024, 829, room{}, "--max-connections: for 829 streams this process may have too few files open, 1024: raise the limit by 1 (ulimit -n, or LimitNOFILE= of systemd)"},
+		{256, 0, room{256 - 64 - 4 - 32, 32}, ""},
+		{64, 0, room{64 - 16 - 4 - 16, 16}, ""},
+	} {
+		got, err := shareOut(tt.descriptors, tt.streams, 4)
+		if text := ""; err != nil {
+			text = err.Error()
+			if text != tt.whatIsMissing {
+				t.Errorf("%d: got %s, want %q", tt.descriptors, text, tt.whatIsMissing)
+			}
+		} else if got != tt.want || tt.whatIsMissing != "" {
+			t.Errorf("%d, %d streams: got %+v, want %+v", tt.descriptors, tt.streams, got, tt.want)
+		}
+	}
+}

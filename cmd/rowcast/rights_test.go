@@ -1,0 +1,95 @@
+package main_test
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// login makes a role that can log in and is told what migrate grants it. It returns the database's URL for it.
+func login(t *testing.T, dsn, name string) (role, roleDSN string) {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role = name + " of " + strings.TrimPrefix(u.Path, "/")
+	runSQL(t, dsn, `CREATE ROLE "`+role+`" LOGIN PASSWORD 'x'`)
+	t.Cleanup(func() { dropRole(t, dsn, role) })
+	u.User = url.UserPassword(role, "x")
+	return role, u.String()
+}
+
+// With the rights that migrate grants, all works: a page is rendered and its stream begins there, rows arrive, are replayed, and are
+// deleted when they are old. The doctor finds nothing missing.
+func TestLeastPrivilege(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Cluster(t).DSN("postgres") // transactions of other tests would hold deletion back
+	migrate(t, dsn)
+	appRole, app := login(t, dsn, "App")
+	hubRole, hub := login(t, dsn, "Hub")
+	want := "The schema rowcast is up to date: version 2.\nThe role \"" + appRole + "\" has what an application needs.\nThe role \"" + hubRole + "\" has what a hub needs.\n"
+	for range 2 {
+		code, stdout, stderr := run(t, nil, "migrate", "--app-role", appRole, "--hub-role", hubRole, "--database-url", dsn)
+		if code != 0 || stdout != want || stderr != "" {
+			t.Fatalf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
+		}
+	}
+	conn, err := pgx.Connect(t.Context(), app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	const insert = `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('alice', $1, now() - $2::interval) RETURNING id`
+	var id, cursor string
+	send := func(data, age string) {
+		t.Helper()
+		if err := conn.QueryRow(t.Context(), insert, data, age).Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runSQL(t, dsn, "DELETE FROM rowcast.epoch") // as after a crash: the hub begins one
+	send(`"old"`, "2 hours")
+	send(`"newest"`, "0") // which is never deleted
+	h := serve(t, hub, "--retain", "1h", "--memory", "1B", "--no-notify-messages")
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_parks_total 1$`)
+	if err := conn.QueryRow(t.Context(), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
+		t.Fatal(err)
+	}
+	send(`"missed"`, "0")
+	fresh := h.tail(t, "alice")
+	missed := h.tail(t, "alice", "--last-event-id", cursor)
+	send(`"live"`, "0")
+	fresh.out.await(t, `"data":"live"`)
+	missed.out.await(t, `(?s)"data":"missed".*"data":"live"`)
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_deleted_rows_total 1$`)
+	code, found, out := examine(t, hub)
+	if code != 0 || !strings.HasPrefix(found["rights"], "ok ") || !strings.HasPrefix(found["retention"], "ok ") {
+		t.Errorf("the doctor: %d, %s", code, out)
+	}
+	if got := h.err.String(); strings.Contains(got, "WARN") || strings.Contains(got, "ERROR") {
+		t.Errorf("the hub complains: %s", got)
+	}
+	if id != "4" {
+		t.Errorf("the last id is %s, want 4", id)
+	}
+}
+
+func TestMigrateGrants(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	code, stdout, stderr := run(t, nil, "migrate", "--hub-role", "no such role", "--database-url", dsn)
+	if want := "rowcast: there is no role \"no such role\": CREATE ROLE \"no such role\" LOGIN\n"; code != 1 || stderr != want {
+		t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
+	}
+	code, printed, _ := run(t, nil, "migrate", "--print", "--app-role", `a "quoted" one`, "--app-role", "b")
+	want := "GRANT INSERT (recipient, event, data, created_at) ON rowcast.notifications TO \"a \"\"quoted\"\" one\";\n"
+	if code != 0 || !strings.Contains(printed, want) || !strings.Contains(printed, "GRANT USAGE ON SCHEMA rowcast TO \"b\";\n") || !strings.HasSuffix(printed, ";\nCOMMIT;\n") {
+		t.Errorf("got %d, %s, want %s", code, printed, want)
+	}
+}

@@ -1,0 +1,66 @@
+package listener_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// Every listener is told whom to disconnect, by another hub or by hand, once what was committed before has been delivered. One that
+// polls hears nothing of it, and can tell the others.
+func TestDisconnectReachesEveryListener(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	type told struct {
+		who  string
+		rows int // that had been delivered by then
+	}
+	var log strings.Builder
+	calls := make(chan told, 10)
+	count := func(l *listener.Listener) {
+		rows, deliver := 0, l.Deliver
+		l.Deliver = func(b listener.Batch) { rows += len(b.Rows); deliver(b) }
+		l.Disconnect = func(recipient string) { calls <- told{recipient, rows} }
+	}
+	first := listen(t, dsn, count, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	listen(t, dsn, count)
+	polling := listen(t, dsn, count, func(l *listener.Listener) { l.PollOnly = true })
+	listen(t, dbtest.Database(t), count)
+	replayer, err := polling.NewReplayer(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	insert(t, conn, "1")
+	if err := replayer.Disconnect(t.Context(), "alice; DROP 'é"); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, conn, "SELECT pg_notify('rowcast.disconnect', ''), pg_notify('rowcast.disconnect', $1)", strings.Repeat("x", 257))
+	exec(t, conn, `NOTIFY "rowcast.disconnect", '{"recipient": "bob"}'`)
+	for _, want := range []string{"alice; DROP 'é", `{"recipient": "bob"}`} {
+		for range 2 {
+			select {
+			case got := <-calls:
+				if got != (told{want, 1}) {
+					t.Errorf("got %q after %d rows, want %q after 1", got.who, got.rows, want)
+				}
+			case <-time.After(patience):
+				t.Fatalf("%s: not every listener is told", want)
+			}
+		}
+	}
+	polling.caughtUp(t)
+	first.stop()
+	if len(calls) > 0 {
+		t.Errorf("another is told, too: %v", <-calls)
+	}
+	const want = `msg="nobody is disconnected" error="the payload is not a recipient, 1 to 256 bytes long"`
+	if got := strings.Count(log.String(), want); got != 2 || len(first.messages) > 0 {
+		t.Errorf("%d warnings and %d messages, want 2 and none; the log is %s", got, len(first.messages), log.String())
+	}
+}

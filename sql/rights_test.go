@@ -1,0 +1,204 @@
+package sql_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/sql"
+	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
+)
+
+// createRole makes a role with a name that needs quoting, for this test.
+func createRole(t *testing.T, conn *pgx.Conn, name string) string {
+	t.Helper()
+	role := fmt.Sprintf(`The "%s"'s %d`, name, conn.PgConn().PID())
+	run(t, conn, "CREATE ROLE "+pgx.Identifier{role}.Sanitize())
+	dsn := conn.Config().ConnString()
+	t.Cleanup(func() {
+		cleanup, err := pgx.Connect(context.Background(), dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = cleanup.Close(context.Background()) }()
+		quoted := pgx.Identifier{role}.Sanitize()
+		if _, err := cleanup.Exec(context.Background(), "DROP OWNED BY "+quoted+"; DROP ROLE "+quoted); err != nil {
+			t.Error(err)
+		}
+	})
+	return role
+}
+
+// become makes the session the role's.
+func become(t *testing.T, conn *pgx.Conn, role string) {
+	t.Helper()
+	run(t, conn, "RESET ROLE; SET ROLE "+pgx.Identifier{role}.Sanitize())
+}
+
+// wantForbidden wants each statement to fail for want of a right.
+func wantForbidden(t *testing.T, conn *pgx.Conn, statements ...string) {
+	t.Helper()
+	for _, statement := range statements {
+		_, err := conn.Exec(t.Context(), statement)
+		if said, ok := errors.AsType[*pgconn.PgError](err); !ok || said.Code != "42501" {
+			t.Errorf("%s: got %v, want insufficient_privilege", statement, err)
+		}
+	}
+}
+
+func granted(t *testing.T) (conn *pgx.Conn, app, hub string) {
+	t.Helper()
+	dsn := dbtest.Database(t)
+	conn = connect(t, dsn)
+	app, hub = createRole(t, conn, "app"), createRole(t, conn, "hub")
+	run(t, conn, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+	run(t, conn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast FROM PUBLIC") // as where functions are nobody's by default
+	for range 2 {                                                                 // once more does no harm
+		if err := sql.Grant(t.Context(), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return conn, app, hub
+}
+
+// never are what neither role may do.
+var never = []string{
+	"UPDATE rowcast.notifications SET data = '{}'",
+	"INSERT INTO rowcast.notifications (data, xid) VALUES ('{}', '3')",
+	"INSERT INTO rowcast.notifications (id, data) OVERRIDING SYSTEM VALUE VALUES (7, '{}')",
+	"SELECT setval('rowcast.notifications_id_seq', 1000)",
+	"TRUNCATE rowcast.notifications",
+	"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring",
+	"DROP TRIGGER ring ON rowcast.notifications",
+	"CREATE TRIGGER mine AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT EXECUTE FUNCTION rowcast.ring()",
+	"CREATE OR REPLACE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+	"CREATE TABLE rowcast.mine ()",
+	"SET session_replication_role = replica",
+	"DELETE FROM rowcast.epoch",
+	"UPDATE rowcast.epoch SET token = gen_random_uuid()",
+	"UPDATE rowcast.history SET system_identifier = 7",
+	"DELETE FROM rowcast.history",
+	"INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (9, true)",
+	"SELECT rowcast.encode_xip(7, '{5}')",
+}
+
+// An app's role can send, with the id returned, and render pages with a cursor; it can neither read what others were sent nor forge
+// what resuming relies on.
+func TestAppRole(t *testing.T) {
+	t.Parallel()
+	conn, app, _ := granted(t)
+	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '\"secret\"')")
+	become(t, conn, app)
+	var id int64
+	if err := conn.QueryRow(t.Context(), "INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'x', '{}', now()) RETURNING id").Scan(&id); err != nil || id != 2 {
+		t.Errorf("got id %d, %v", id, err)
+	}
+	var cursor string
+	if err := conn.QueryRow(t.Context(), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
+		t.Error(err)
+	}
+	wantForbidden(t, conn, never...)
+	wantForbidden(t, conn,
+		"SELECT data FROM rowcast.notifications",
+		"SELECT recipient FROM rowcast.notifications",
+		"SELECT xid FROM rowcast.notifications",
+		"INSERT INTO rowcast.notifications (data) VALUES ('1') RETURNING data",
+		"INSERT INTO rowcast.notifications (data) VALUES ('1') ON CONFLICT (xid, id) DO UPDATE SET data = '2'",
+		"COPY rowcast.notifications TO STDOUT",
+		"DELETE FROM rowcast.notifications",
+		"DO $$ BEGIN LOCK rowcast.notifications IN SHARE MODE; END $$",
+		"SELECT token FROM rowcast.epoch",
+		"INSERT INTO rowcast.epoch DEFAULT VALUES",
+		"SELECT horizon FROM rowcast.history",
+		"UPDATE rowcast.history SET horizon = '9'",
+		"SELECT FROM rowcast.migrations",
+		"SELECT rowcast.epoch_tag()",
+	)
+}
+
+// A hub's role can read, begin an epoch and delete what is old, and neither send nor change anything.
+func TestHubRole(t *testing.T) {
+	t.Parallel()
+	conn, _, hub := granted(t)
+	run(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ('1')")
+	become(t, conn, hub)
+	for _, statement := range []string{
+		"SELECT * FROM rowcast.notifications",
+		"INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING",
+		"SELECT rowcast.epoch_tag(), rowcast.database_tag(), rowcast.anchor_tag(1, now())",
+		"SELECT horizon FROM rowcast.history WHERE one FOR UPDATE SKIP LOCKED",
+		"DELETE FROM rowcast.notifications",
+		"UPDATE rowcast.history SET horizon = '9' WHERE one",
+	} {
+		run(t, conn, statement)
+	}
+	wantForbidden(t, conn, never...)
+	wantForbidden(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ('1')", "UPDATE rowcast.history SET database = 7", "SELECT rowcast.cursor()")
+}
+
+// A role that does not exist is named, and nobody has got anything then; PUBLIC, which GRANT takes for a role however it is quoted,
+// is none.
+func TestGrantToNobody(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	app := createRole(t, conn, "app")
+	for _, name := range []string{"public", "no such role", `x" ; DROP SCHEMA rowcast CASCADE; --`, app + strings.Repeat("x", 63)} {
+		err := sql.Grant(t.Context(), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{name}})
+		if want := fmt.Sprintf("there is no role %q: CREATE ROLE %s LOGIN", name, pgx.Identifier{name}.Sanitize()); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	missing, err := sql.Missing(t.Context(), conn, app, sql.AppRights()...)
+	if err != nil || len(missing) != 3 { // functions are everybody's by default
+		t.Errorf("got %v, %v, want nothing granted", missing, err)
+	}
+}
+
+// Who may grant only some of it hears that it had no effect; GRANT itself only warns.
+func TestGrantByTheWrongRole(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	app, other := createRole(t, conn, "app"), createRole(t, conn, "other")
+	quoted := pgx.Identifier{other}.Sanitize()
+	run(t, conn, "GRANT USAGE ON SCHEMA rowcast TO "+quoted+" WITH GRANT OPTION; GRANT SELECT ON rowcast.notifications TO "+quoted)
+	err := sql.Grant(t.Context(), dsn+"&role="+strings.NewReplacer(" ", "%20", `"`, "%22").Replace(other), sql.Roles{Apps: []string{app}})
+	if err == nil || !strings.Contains(err.Error(), "GRANT INSERT (recipient, event, data, created_at) ON rowcast.notifications TO ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What is printed grants the same.
+func TestPrintGrants(t *testing.T) {
+	t.Parallel()
+	programs, err := cluster.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn := dbtest.Empty(t)
+	conn := connect(t, dsn)
+	app, hub := createRole(t, conn, "app"), createRole(t, conn, "hub")
+	var text strings.Builder
+	if err := sql.Print(&text, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
+		t.Fatal(err)
+	}
+	psql := exec.Command(filepath.Join(programs.Dir, "psql"), "-qX", "-v", "ON_ERROR_STOP=1", dsn)
+	psql.Stdin = strings.NewReader(text.String())
+	if out, err := psql.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Fatalf("psql: %v\n%s", err, out)
+	}
+	for role, rights := range map[string][]sql.Right{app: sql.AppRights(), hub: append(sql.HubRights(), sql.RetentionRights()...)} {
+		if missing, err := sql.Missing(t.Context(), conn, role, rights...); err != nil || len(missing) > 0 {
+			t.Errorf("%s: %v is missing, %v", role, missing, err)
+		}
+	}
+}
