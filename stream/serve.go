@@ -4,33 +4,30 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"slices"
 
 	"rowcast/listener/cursor"
 	"rowcast/stream/sse"
 )
 
-// Serve answers a request with a stream for some recipients, and for everyone. That the request may listen to them is the
-// caller's to know. It sets the response's headers but leaves those that are there, as for CORS.
+// Serve answers a request with a stream of what is for the grant's recipients, and for everyone. That the request has a right to it
+// is the caller's to know. It sets the response's headers but leaves those that are there, as for CORS.
 //
 // The client's cursor is the Last-Event-ID header or, without one, the last_event_id query parameter. One that cannot be
 // honoured is answered with a rowcast.reset event that says why, never with an error: an EventSource that meets any status
 // but 200 does not come back.
-func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, recipients []string) {
+func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	if r.Method == http.MethodHead { // has no body that could be streamed
 		setHeaders(w.Header())
 		return
 	}
-	recipients = slices.DeleteFunc(append([]string{}, recipients...), func(r string) bool { return r == "" })
-	slices.Sort(recipients)
-	s := &subscriber{hub: h, recipients: slices.Clip(slices.Compact(recipients)), joining: true, busy: true}
+	s := &subscriber{hub: h, recipients: grant.Recipients(), joining: true, busy: true}
 	s.quiet.L = &s.mu
 	ctx, leave := context.WithCancel(context.Background())
 	s.leave = leave
 	if !h.admit(s) {
 		leave()
-		h.comeBackLater(w)
+		h.ComeBackLater(w)
 		return
 	}
 	claim := claimOf(r)
@@ -84,8 +81,10 @@ func (h *Hub) admit(s *subscriber) bool {
 	return true
 }
 
-// comeBackLater answers with an empty stream, which an EventSource comes back from.
-func (h *Hub) comeBackLater(w http.ResponseWriter) {
+// ComeBackLater answers with an empty stream, which an EventSource comes back from, unlike from any status but 200: for what will
+// pass, such as too many streams, or when nobody can say who this is.
+func (h *Hub) ComeBackLater(w http.ResponseWriter) {
+	h.init()
 	h.Stats.Refused.Add(1)
 	setHeaders(w.Header())
 	w.WriteHeader(http.StatusOK)

@@ -139,7 +139,7 @@ func (l smallBuffers) Accept() (net.Conn, error) {
 }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.hub.Serve(w, r, r.URL.Query()["recipient"])
+	s.hub.Serve(w, r, stream.Grant{Groups: r.URL.Query()["recipient"]})
 }
 
 // caughtUp returns when everything that was committed before has been published.

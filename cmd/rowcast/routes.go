@@ -101,7 +101,7 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, text, status)
 		return
 	}
-	s.hub.Serve(w, r, []string{uid})
+	s.hub.Serve(w, r, stream.Grant{User: uid})
 }
 
 // uidOf reads ?uid=. What cannot be a recipient in the table is refused here: it would only fail later, again and again.
