@@ -65,6 +65,7 @@ var (
 	hello    = sse.MustName("rowcast.hello")
 	beat     = sse.MustName("rowcast.beat")
 	reset    = sse.MustName("rowcast.reset")
+	bye      = sse.MustName("rowcast.bye")
 	tooLarge = sse.MustName("rowcast.toolarge")
 )
 

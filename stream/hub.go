@@ -52,9 +52,11 @@ type Hub struct {
 	memory   memory
 	epochs   epochs
 	roster   roster
+	leases   leases
 	tick     uint64
 
-	watcher watcher
+	watcher  watcher
+	renewals sync.WaitGroup
 }
 
 // Stats count what a Hub has done.

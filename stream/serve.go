@@ -25,7 +25,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	s.quiet.L = &s.mu
 	ctx, leave := context.WithCancel(context.Background())
 	s.leave = leave
-	if !h.admit(s) {
+	if !h.admit(s, grant) {
 		leave()
 		h.ComeBackLater(w)
 		return
@@ -65,17 +65,19 @@ func (h *Hub) remove(s *subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.roster.remove(s)
+	h.endLease(s)
 	h.Stats.Streams.Add(-1)
 }
 
 // admit counts a stream in, unless there can be none now.
-func (h *Hub) admit(s *subscriber) bool {
+func (h *Hub) admit(s *subscriber, grant Grant) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.begun || h.stopping {
 		return false
 	}
 	h.roster.joining[s] = struct{}{}
+	h.lease(s, grant)
 	h.Stats.Streams.Add(1)
 	h.Stats.Opened.Add(1)
 	return true

@@ -27,6 +27,7 @@ type subscriber struct {
 	hub        *Hub
 	out        sink
 	recipients []string
+	lease      *lease             // the hub's, under its lock
 	quiet      sync.Cond          // on mu: no longer busy
 	leave      context.CancelFunc // ends the joining; nil once that is over
 
