@@ -62,7 +62,9 @@ func wantEnd(t *testing.T, f *feed, r *recorder, at time.Duration) {
 }
 
 // until sleeps until just before a time since the test's beginning.
-func until(began time.Time, at time.Duration) { time.Sleep(time.Until(began.Add(at - time.Millisecond))) }
+func until(began time.Time, at time.Duration) {
+	time.Sleep(time.Until(began.Add(at - time.Millisecond)))
+}
 
 func TestAGrantEndsAfterABye(t *testing.T) {
 	t.Parallel()

@@ -25,6 +25,8 @@ func (s *service) metrics() http.Handler {
 	gauge("connections", "Streams that are open.", func() float64 { return float64(hub.Streams.Load()) })
 	counter("connections_total", "Streams that were opened.", &hub.Opened)
 	counter("refused_total", "Requests for a stream that were told to come back later.", &hub.Refused)
+	counter("denied_total", "Requests for a stream from somebody who may have none.", &s.denied)
+	counter("unknown_total", "Requests for a stream that were told to come back later because who it is could not be found out.", &s.unknown)
 	counter("sent_events_total", "Events sent to live streams, once for each.", &hub.Sent)
 	counter("sent_bytes_total", "Their bytes.", &hub.SentBytes)
 	counter("replayed_events_total", "Events sent to streams that resumed.", &hub.Replayed)
