@@ -55,6 +55,10 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	if data := events[len(events)-2].Data; data != `{"reason": "expired", "expires_in": 0}` {
 		wantByeAndEnd(t, events, `{"reason": "expired", "expires_in": 1}`)
 	}
+	tail := start(t, nil, "tail", "--url", h.url+"/events", "--token", token)
+	if code := tail.wait(); code != 1 || !strings.HasSuffix(tail.err.String(), "/events answered 401 Unauthorized: the token has expired\n") {
+		t.Errorf("tail: got %d, %s", code, tail.err)
+	}
 	status, says := listenTo(t, h, "", bearer(token)...)
 	if status != 401 || !strings.HasSuffix(says, "the token has expired\n") {
 		t.Errorf("again: got %d, %s, want 401", status, says)
