@@ -77,7 +77,7 @@ func (p *publicKeys) KeyReplaceAll(ctx context.Context, given []jwkset.JWK) erro
 	return p.MemoryJWKSet.KeyReplaceAll(ctx, given)
 }
 
-// finder finds the key that a token names, or all for one that names none; of them only those that the token's algorithm is one of.
+// finder finds the key that a token names, or all for one that names none. None verifies what is not of its own kind.
 func (p *publicKeys) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
 	return func(ctx context.Context) jwt.Keyfunc {
 		return func(token *jwt.Token) (any, error) {
@@ -88,17 +88,10 @@ func (p *publicKeys) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyf
 				}
 				return nil, err
 			}
-			set, several := found.(jwt.VerificationKeySet)
-			if !several {
-				set.Keys = []jwt.VerificationKey{found}
+			if set, all := found.(jwt.VerificationKeySet); all && len(set.Keys) == 0 {
+				return nil, errKeysAway // none has been read yet
 			}
-			set.Keys = slices.DeleteFunc(set.Keys, func(k jwt.VerificationKey) bool {
-				return !slices.Contains(algorithmsOf(k), token.Method.Alg())
-			})
-			if len(set.Keys) == 0 && p.away.Load() {
-				return nil, errKeysAway
-			}
-			return set, nil
+			return found, nil
 		}
 	}
 }

@@ -105,12 +105,15 @@ func signed(t testing.TB, changed jwt.MapClaims) string {
 	return sign(t, jwt.SigningMethodHS256, []byte(secret), claims(changed))
 }
 
-// pairs are keys of each kind; making them takes its time.
-var pairs = sync.OnceValue(func() (k struct {
+// keyPairs are keys of each kind.
+type keyPairs struct {
 	rsa, otherRSA, smallRSA *rsa.PrivateKey
 	ec, ec384               *ecdsa.PrivateKey
 	ed                      ed25519.PrivateKey
-}) {
+}
+
+// pairs makes them once: it takes its time.
+var pairs = sync.OnceValue(func() (k keyPairs) {
 	k.rsa, _ = rsa.GenerateKey(rand.Reader, 2048)
 	k.otherRSA, _ = rsa.GenerateKey(rand.Reader, 2048)
 	k.smallRSA, _ = rsa.GenerateKey(rand.Reader, 1024)
