@@ -9,7 +9,7 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, s := range h.roster.streamsOf(recipient) {
-		if s.end(h.goodbye(s, note(bye, &h.cursor, []byte(`{"reason": "disconnected"}`)))) {
+		if s.end(h.goodbye(s, note(bye, &h.cursor, []byte(`{"reason": "disconnected", "expires_in": 0}`)))) {
 			ended++
 		}
 	}

@@ -23,7 +23,7 @@ func TestDisconnect(t *testing.T) {
 	waits := tabs[0].decoder.Retry
 	for _, c := range tabs {
 		c.wantTold("1")
-		if bye := c.want("rowcast.bye"); bye.Data != `{"reason": "disconnected"}` || bye.LastID != f.now.String() {
+		if bye := c.want("rowcast.bye"); bye.Data != `{"reason": "disconnected", "expires_in": 0}` || bye.LastID != f.now.String() {
 			t.Errorf("got %s with %s, want it with %s", bye.Data, bye.LastID, f.now)
 		}
 		c.wantEnd()

@@ -37,3 +37,10 @@ func (m *Memory) From() cursor.Cursor { return m.m.from }
 
 // RememberedEpochs is how many endings of epochs a hub remembers.
 const RememberedEpochs = rememberedEpochs
+
+// Leases is how many grants of open streams end.
+func (h *Hub) Leases() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.leases)
+}

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"rowcast/listener/cursor"
+	"rowcast/stream"
 	"rowcast/stream/sse"
 )
 
@@ -55,7 +56,7 @@ func FuzzServe(f *testing.F) {
 		request.URL.RawQuery = query
 		request.Header["Last-Event-Id"] = []string{header}
 		w := &greeted{header: http.Header{}, leave: leave}
-		hub.Serve(w, request, []string{one, other})
+		hub.Serve(w, request, stream.Grant{User: one, Groups: []string{other}})
 
 		var names []string
 		var hello sse.Event

@@ -6,12 +6,15 @@ import (
 	"time"
 )
 
-// Run sends heartbeats until the context ends. Then the Hub answers newcomers "come back later", and Run returns once it has ended
-// its streams, spread over Drain.
+// Run sends heartbeats, and ends the streams whose grant has expired, until the context ends. Then the Hub answers newcomers "come back
+// later", and Run returns once it has ended its streams, spread over Drain.
 func (h *Hub) Run(ctx context.Context) error {
 	h.init()
 	ticker := time.NewTicker(max(h.Heartbeat/slots, time.Millisecond))
 	defer ticker.Stop()
+	expiry := time.NewTicker(expiryTick)
+	defer expiry.Stop()
+	defer h.renewals.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -19,6 +22,8 @@ func (h *Hub) Run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			h.beat()
+		case <-expiry.C:
+			h.expire(ctx)
 		}
 	}
 }
@@ -79,6 +84,10 @@ func (h *Hub) stop() {
 func (h *Hub) end(s *subscriber) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.endLocked(s)
+}
+
+func (h *Hub) endLocked(s *subscriber) {
 	s.end(h.goodbye(s, h.heartbeat()))
 }
 

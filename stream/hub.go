@@ -56,9 +56,11 @@ type Hub struct {
 	epochs   epochs
 	roster   roster
 	census   census
+	leases   leases
 	tick     uint64
 
-	watcher watcher
+	watcher  watcher
+	renewals sync.WaitGroup
 }
 
 // Stats count what a Hub has done.

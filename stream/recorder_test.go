@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"rowcast/stream"
 	"rowcast/stream/sse"
 )
 
@@ -30,6 +31,10 @@ type written struct {
 
 // record opens a stream for the recipients from a cursor, "" for none. It ends with the test at the latest.
 func record(t *testing.T, s *site, id string, recipients ...string) *recorder {
+	return recordGrant(t, s, id, stream.Grant{Groups: recipients})
+}
+
+func recordGrant(t *testing.T, s *site, id string, grant stream.Grant) *recorder {
 	ctx, leave := context.WithCancel(t.Context())
 	r := &recorder{done: make(chan struct{}), leave: leave, header: make(http.Header)}
 	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
@@ -40,7 +45,7 @@ func record(t *testing.T, s *site, id string, recipients ...string) *recorder {
 	began := time.Now()
 	go func() {
 		defer close(r.done)
-		s.hub.Serve(&recording{r, began}, request, recipients)
+		s.hub.Serve(&recording{r, began}, request, grant)
 	}()
 	return r
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -12,35 +11,30 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Serve answers a request with a stream for some recipients, and for everyone. That the request may listen to them is the
-// caller's to know. It sets the response's headers but leaves those that are there, as for CORS.
+// Serve answers a request with a stream of what is for the grant's recipients, and for everyone. That the request has a right to it
+// is the caller's to know. It sets the response's headers but leaves those that are there, as for CORS.
 //
-// To [Limits], the first recipient is the user, and the address is the request's RemoteAddr: what stands behind proxies must have
+// To [Limits], the address is the request's RemoteAddr: what stands behind proxies must have
 // put the client's own there, with a port or without.
 //
 // The client's cursor is the Last-Event-ID header or, without one, the last_event_id query parameter. One that cannot be
 // honoured is answered with a rowcast.reset event that says why, never with an error: an EventSource that meets any status
 // but 200 does not come back.
-func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, recipients []string) {
+func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	if r.Method == http.MethodHead { // has no body that could be streamed
 		setHeaders(w.Header())
 		return
 	}
-	user := ""
-	if len(recipients) > 0 {
-		user = recipients[0]
-	}
-	recipients = slices.DeleteFunc(append([]string{}, recipients...), func(r string) bool { return r == "" })
-	slices.Sort(recipients)
-	s := &subscriber{hub: h, recipients: slices.Clip(slices.Compact(recipients)), joining: true, busy: true}
+	s := &subscriber{hub: h, recipients: grant.Recipients(), joining: true, busy: true}
 	s.quiet.L = &s.mu
 	ctx, leave := context.WithCancel(context.Background())
 	s.leave = leave
-	s.holder = h.Limits.holderOf(user, r)
-	if refused, wait := h.admit(s); refused != nil {
+	s.holder = h.Limits.holderOf(grant.User, r)
+	if refused, wait := h.admit(s, grant); refused != nil {
 		leave()
-		h.comeBackLater(w, refused, wait)
+		refused.Add(1)
+		h.comeBackLater(w, wait)
 		return
 	}
 	claim := claimOf(r)
@@ -79,11 +73,12 @@ func (h *Hub) remove(s *subscriber) {
 	defer h.mu.Unlock()
 	h.roster.remove(s)
 	h.census.count(s.holder, -1)
+	h.endLease(s)
 	h.Stats.Streams.Add(-1)
 }
 
 // admit counts a stream in, unless there can be none now. Then it says where that is counted, and after which time to come back.
-func (h *Hub) admit(s *subscriber) (refused *atomic.Int64, wait time.Duration) {
+func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.begun || h.stopping {
@@ -94,14 +89,20 @@ func (h *Hub) admit(s *subscriber) (refused *atomic.Int64, wait time.Duration) {
 	}
 	h.roster.joining[s] = struct{}{}
 	h.census.count(s.holder, 1)
+	h.lease(s, grant)
 	h.Stats.Streams.Add(1)
 	h.Stats.Opened.Add(1)
 	return nil, 0
 }
 
-// comeBackLater answers with an empty stream, which an EventSource comes back from.
-func (h *Hub) comeBackLater(w http.ResponseWriter, refused *atomic.Int64, wait time.Duration) {
-	refused.Add(1)
+// ComeBackLater answers with an empty stream, which an EventSource comes back from, unlike from any status but 200: for what will
+// pass, such as when nobody can say who this is.
+func (h *Hub) ComeBackLater(w http.ResponseWriter) {
+	h.init()
+	h.comeBackLater(w, 2*h.Retry)
+}
+
+func (h *Hub) comeBackLater(w http.ResponseWriter, wait time.Duration) {
 	setHeaders(w.Header())
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(append(sse.AppendRetry(nil, h.jitter(wait)), '\n'))

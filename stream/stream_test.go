@@ -139,7 +139,11 @@ func (l smallBuffers) Accept() (net.Conn, error) {
 }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.hub.Serve(w, r, r.URL.Query()["recipient"])
+	var grant stream.Grant
+	if recipients := r.URL.Query()["recipient"]; len(recipients) > 0 {
+		grant.User, grant.Groups = recipients[0], recipients[1:]
+	}
+	s.hub.Serve(w, r, grant)
 }
 
 // caughtUp returns when everything that was committed before has been published.

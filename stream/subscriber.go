@@ -28,6 +28,7 @@ type subscriber struct {
 	out        sink
 	recipients []string
 	holder     *holder            // nil if nobody counts
+	lease      *lease             // the hub's, under its lock
 	quiet      sync.Cond          // on mu: no longer busy
 	leave      context.CancelFunc // ends the joining; nil once that is over
 

@@ -253,7 +253,7 @@ func TestCORSHeadersSurvive(t *testing.T) {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Access-Control-Allow-Origin", "https://app.example")
 			w.Header().Add("Vary", "Origin")
-			hub.Serve(w, r, nil)
+			hub.Serve(w, r, stream.Grant{})
 		}))
 		t.Cleanup(server.Close)
 		header := listen(t, &site{url: server.URL}).response.Header
@@ -268,7 +268,7 @@ func TestAWriterThatCannotFlush(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t)
 	w := httptest.NewRecorder()
-	f.hub.Serve(struct{ http.ResponseWriter }{w}, httptest.NewRequest(http.MethodGet, "/", nil), nil)
+	f.hub.Serve(struct{ http.ResponseWriter }{w}, httptest.NewRequest(http.MethodGet, "/", nil), stream.Grant{})
 	if w.Code != http.StatusOK || w.Body.Len() != 0 || f.hub.Stats.Streams.Load() != 0 {
 		t.Errorf("got %d, %q, %d streams left", w.Code, w.Body, f.hub.Stats.Streams.Load())
 	}

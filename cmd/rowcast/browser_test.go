@@ -17,6 +17,7 @@ func TestBrowser(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t)
 	t.Run("rowcast.js", func(t *testing.T) { testScript(t, chromium) })
+	t.Run("cookies", func(t *testing.T) { testCookies(t, chromium) })
 	t.Run("demo", func(t *testing.T) { testDemoPage(t, chromium) })
 	t.Run("rolling restart", func(t *testing.T) { testRollingRestart(t, chromium) })
 }

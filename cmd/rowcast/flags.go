@@ -15,6 +15,7 @@ import (
 var flagGroups = []kong.Group{
 	{Key: "database", Title: "Database:"},
 	{Key: "http", Title: "HTTP:"},
+	{Key: "auth", Title: "Who may listen (one of: tokens, --auth-url, --insecure-uid):"},
 	{Key: "streams", Title: "Streams:"},
 	{Key: "log", Title: "Log:"},
 }

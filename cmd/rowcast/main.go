@@ -40,6 +40,7 @@ type commandLine struct {
 	Migrate migrateCmd `cmd:"" help:"Install or upgrade the schema in a database."`
 	Serve   serveCmd   `cmd:"" help:"Run the hub: read what is inserted and stream it to the browsers."`
 	Tail    tailCmd    `cmd:"" help:"Print a user's events, one a line, as a browser would receive them."`
+	Token   tokenCmd   `cmd:"" help:"Make a token for trying things out."`
 	Doctor  doctorCmd  `cmd:"" help:"Say what in this database or around it will not work, and how to mend it."`
 	Bench   benchCmd   `cmd:"" help:"Measure on this machine what it costs, against the design that one writes in an afternoon."`
 

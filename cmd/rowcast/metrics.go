@@ -36,6 +36,8 @@ func (s *service) metrics() http.Handler {
 	refused("address", &hub.Refused.Address)
 	counter("disconnected_total", "Streams that were ended by /disconnect, here or at another hub.", &hub.Disconnected)
 	counter("lobby_closed_total", "Connections without a stream that were closed because there were too many.", &s.lobby.Closed)
+	counter("denied_total", "Requests for a stream from somebody who may have none.", &s.denied)
+	counter("unknown_total", "Requests for a stream that were told to come back later because who it is could not be found out.", &s.unknown)
 	counter("sent_events_total", "Events sent to live streams, once for each.", &hub.Sent)
 	counter("sent_bytes_total", "Their bytes.", &hub.SentBytes)
 	counter("replayed_events_total", "Events sent to streams that resumed.", &hub.Replayed)

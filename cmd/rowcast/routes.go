@@ -114,14 +114,13 @@ func (s *service) recoverer(next http.Handler) http.Handler {
 	})
 }
 
-// events opens a stream for the user whom the URL names: there is no other way to know him yet.
-func (s *service) events(w http.ResponseWriter, r *http.Request) {
+// byUID takes every client for the user whom the URL names.
+func byUID(r *http.Request) (stream.Grant, error) {
 	uid, status, text := uidOf(r.URL)
 	if text != "" {
-		http.Error(w, text, status)
-		return
+		return stream.Grant{}, denial{status, text}
 	}
-	s.hub.Serve(w, r, []string{uid})
+	return stream.Grant{User: uid}, nil
 }
 
 // uidOf reads ?uid=. What cannot be a recipient in the table is refused here: it would only fail later, again and again.

@@ -15,12 +15,15 @@ func testScript(t *testing.T, chromium browser) {
 		"a silent stream is opened again and resumes":                    testSilence,
 		"a stream with heartbeats is left alone":                         testBeats,
 		"a message by hand does not move the cursor":                     testByHand,
-		"a reset is told":                                       testReset,
-		"a given cursor is where it begins":                     testGivenCursor,
-		"listeners come and go, and do not disturb each other":  testListeners,
-		"after close nothing is opened":                         testClose,
-		"it can be closed when it is told to be open":           testCloseAtOnce,
-		"credentials are sent to another origin when asked for": testCredentials,
+		"at a bye it renews, and is opened anew":                         testBye,
+		"a bye that renews nothing changes nothing":                      testByeWithoutRenewal,
+		"what is refused is renewed first":                               testRenewalOfRefused,
+		"a reset is told":                                                testReset,
+		"a given cursor is where it begins":                              testGivenCursor,
+		"listeners come and go, and do not disturb each other":           testListeners,
+		"after close nothing is opened":                                  testClose,
+		"it can be closed when it is told to be open":                    testCloseAtOnce,
+		"credentials are sent to another origin when asked for":          testCredentials,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -179,4 +182,41 @@ func testCredentials(t *testing.T, s *stage) {
 		s.await("stream.state === 'open'")
 		value[bool](s.page, "stream.close(), true")
 	}
+}
+
+const byeText = "event: rowcast.bye\ndata: {\"reason\": \"expired\", \"expires_in\": 30}\n\n"
+
+func testBye(_ *testing.T, s *stage) {
+	s.listen("{ onBye: (...told) => { heard.push(told); return new Promise(done => window.renewed = done); } }")
+	v := s.next()
+	v.greet("c-1", long, "id: c-2\ndata: 1\n\n"+byeText)
+	s.await("heard.length === 2")
+	s.want("heard", []any{[]any{"message", 1.}, []any{"expired", 30.}})
+	s.quiet(100 * time.Millisecond) // the old stream goes on until the page has renewed
+	value[bool](s.page, "renewed(), true")
+	s.next().wantCursor("c-2")
+	v.gone()
+}
+
+func testByeWithoutRenewal(_ *testing.T, s *stage) {
+	for _, does := range []string{"{}", "{ onBye: () => { heard.push(0); } }", "{ onBye: async () => { heard.push(0); throw new Error('on purpose'); } }"} {
+		s.listen(does)
+		v := s.next()
+		v.greet("c-1", long, byeText+"data: 1\n\n")
+		s.await("heard.at(-1)?.[1] === 1 && stream.state === 'open'")
+		s.quiet(100 * time.Millisecond)
+		value[bool](s.page, "stream.close(), heard.length = 0, true")
+	}
+}
+
+func testRenewalOfRefused(_ *testing.T, s *stage) {
+	s.listen("{ onBye: (...told) => { heard.push(told); return new Promise(done => window.renewed = done); } }")
+	s.next().refuse()
+	s.await("heard.length === 1")
+	s.want("heard", []any{[]any{"closed", 0.}})
+	s.quiet(100 * time.Millisecond)
+	value[bool](s.page, "renewed(), true")
+	v := s.next()
+	v.greet("c-1", long)
+	s.await("stream.state === 'open'")
 }

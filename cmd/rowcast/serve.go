@@ -24,14 +24,15 @@ type serveCmd struct {
 	Retain           time.Duration `group:"database" default:"168h" placeholder:"TIME" help:"How long rows are kept, by their created_at (default ${default}, a week). 0 keeps all."`
 	Replays          int           `group:"database" default:"4" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
 
-	Listen                   string      `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
-	AdminListen              string      `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen, and /disconnect."`
-	CORSOrigin               []origin    `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
-	TrustedProxy             []network   `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Believe the X-Forwarded-For of the proxies in this network, 10.0.0.0/8 for example: who their client is. Give it once for each."`
-	MaxConnections           int         `group:"http" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (default: what the limit of open files leaves room for)."`
-	MaxConnectionsPerUser    int         `group:"http" placeholder:"N" help:"The most streams of a user at a time (default: no limit)."`
-	MaxConnectionsPerAddress int         `group:"http" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (default: no limit). Behind a proxy it needs --trusted-proxy."`
-	InsecureUID              insecureUID `group:"http" name:"insecure-uid" help:"Take every client for whom it says it is, by ?uid=, for trying things out. Only on a loopback address, unless --insecure-uid=anywhere."`
+	Listen                   string    `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
+	AdminListen              string    `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen, and /disconnect."`
+	CORSOrigin               []origin  `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
+	TrustedProxy             []network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Believe the X-Forwarded-For of the proxies in this network, 10.0.0.0/8 for example: who their client is. Give it once for each."`
+	MaxConnections           int       `group:"http" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (default: what the limit of open files leaves room for)."`
+	MaxConnectionsPerUser    int       `group:"http" placeholder:"N" help:"The most streams of a user at a time (default: no limit)."`
+	MaxConnectionsPerAddress int       `group:"http" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (default: no limit). Behind a proxy it needs --trusted-proxy."`
+
+	authFlags
 
 	Heartbeat time.Duration `group:"streams" default:"15s" placeholder:"DURATION" help:"After how long a silent stream is sent something (default ${default})."`
 	Retry     time.Duration `group:"streams" default:"3s" placeholder:"DURATION" help:"How long clients shall wait on average before they come back (default ${default})."`
@@ -90,7 +91,7 @@ func (c *serveCmd) Run(ctx context.Context, console console) error {
 }
 
 func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
-	if err := c.checkAuthentication(); err != nil {
+	if err := c.check(c.Listen); err != nil {
 		return err
 	}
 	config, err := c.config()
@@ -105,8 +106,8 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	if err := c.configure(s); err != nil {
 		return err
 	}
-	if c.InsecureUID == insecureAnywhere {
-		logger.Warn("whoever reaches this hub can read everybody's notifications", "flag", "--insecure-uid=anywhere")
+	if s.authenticate, err = c.authenticator(ctx, s.origins, logger); err != nil {
+		return err
 	}
 	err = s.run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -139,17 +140,6 @@ func (c *serveCmd) configure(s *service) error {
 	s.listener.Busy, s.listener.Quiet = c.busy, c.quiet
 	if c.NoNotifyMessages {
 		s.listener.Message = func(listener.Message) {}
-	}
-	return nil
-}
-
-// checkAuthentication refuses to serve anybody's notifications to everybody.
-func (c *serveCmd) checkAuthentication() error {
-	switch {
-	case c.InsecureUID == insecureOff:
-		return errors.New("no authentication is configured, and without it anybody could read everything; to try things out, --insecure-uid trusts ?uid=… on this machine")
-	case c.InsecureUID == insecureLoopback && !isLoopback(c.Listen):
-		return fmt.Errorf("--insecure-uid lets anybody who reaches %s read everything; if that is meant, give --insecure-uid=anywhere", c.Listen)
 	}
 	return nil
 }

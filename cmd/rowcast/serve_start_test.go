@@ -30,7 +30,7 @@ func TestServeDoesNotStart(t *testing.T) {
 		{
 			"without authentication",
 			[]string{"--database-url", dsn},
-			"no authentication is configured, and without it anybody could read everything; to try things out, --insecure-uid trusts ?uid=… on this machine",
+			"no authentication is configured, and without it anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; to try things out, --insecure-uid trusts ?uid=… on this machine",
 		},
 		{
 			"trusting everybody on every address",

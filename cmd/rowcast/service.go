@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"rowcast/listener"
 	"rowcast/stream"
@@ -33,6 +35,11 @@ type service struct {
 	trusted     proxies  // that say who their client is
 	lobby       *lobby   // of listen
 
+	authenticate authenticator // says who a request for a stream is from; byUID unless set
+	denied       atomic.Int64  // requests for a stream that it denied
+	unknown      atomic.Int64  // that it could not tell
+	denials      *rate.Limiter // log lines about them
+
 	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
 	routes    func(chi.Router)                // more to serve there; nil: nothing
 	listening func(net.Addr)                  // told once where, when streams can be opened; nil: nobody
@@ -41,7 +48,7 @@ type service struct {
 }
 
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
-	s := &service{logger: logger, replays: 4}
+	s := &service{logger: logger, replays: 4, authenticate: byUID, denials: rate.NewLimiter(5, 50)}
 	shares, _ := shareOut(descriptors(), 0, s.replays)
 	s.hub.Limits.Streams, s.lobby = shares.streams, newLobby(shares.lobby)
 	s.listener.Config, s.listener.Logger, s.hub.Logger, s.retention.Logger = database, logger, logger, logger

@@ -171,6 +171,8 @@ func (t *tail) take(event sse.Event, watch *watch) error {
 	switch event.Name {
 	case "rowcast.hello":
 		watch.learn(event.Data)
+	case "rowcast.bye":
+		t.say("the stream is about to end: %s", printable(event.Data))
 	case "rowcast.reset":
 		t.say("the hub cannot resume from there, and events may have been missed: %s", printable(event.Data))
 	}

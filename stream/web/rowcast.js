@@ -8,6 +8,7 @@
  * A plain EventSource works too, and reconnects and resumes by itself. What it does not do, and this does:
  *   - any answer but 200, such as a proxy's 502 while the hub restarts, ends an EventSource for good: a new one is opened;
  *   - a connection that died without a word (a laptop that slept) looks like a quiet one: the heartbeat is watched;
+ *   - a stream whose token is about to expire is opened anew with the next one (onBye);
  *   - data is parsed; what became of the stream is told.
  * Every reopened stream goes on from the last event heard, so nothing is lost and nothing is heard twice.
  */
@@ -32,6 +33,9 @@ const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds, before a st
  * @property {string[]} [events] the event names that onEvent hears; default ["message"]. An EventSource hears no name that it
  *   is not told.
  * @property {(name: string, data: any, event: MessageEvent) => void} [onEvent]
+ * @property {(reason: string, expiresIn: number) => any} [onBye] what lets this page listen ends in expiresIn seconds, because it has
+ *   "expired"; or the stream was answered with an error, "closed", perhaps because it expired while the laptop slept. Renew it
+ *   here, such as by a fetch that sets a new cookie: once the promise that this returns is fulfilled, the stream is opened anew.
  * @property {(reason: string) => void} [onReset] the stream could not resume and goes on from now: reload the page's state
  * @property {(state: State) => void} [onState] told after each change
  *
@@ -47,7 +51,7 @@ const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds, before a st
  * @param {Options} [options]
  * @returns {Stream} */
 export function subscribe(url, options = {}) {
-  const { withCredentials = false, events = ["message"], onEvent, onReset, onState } = options;
+  const { withCredentials = false, events = ["message"], onEvent, onBye, onReset, onState } = options;
   const listeners = /** @type {Map<string, Set<Listener>>} */ (new Map());
   let source = /** @type {EventSource} */ (null);
   let state = /** @type {State} */ ("closed");
@@ -96,9 +100,34 @@ export function subscribe(url, options = {}) {
       // The status cannot be seen from here: it may be for ever (401), so it is asked less and less often. The jitter is for
       // the hub, to which all its clients come back.
       const wait = Math.min(FIRST_WAIT * 2 ** refused++, LONGEST_WAIT);
-      schedule(open, wait * (0.5 + Math.random() / 2));
+      schedule(onBye ? reopen : open, wait * (0.5 + Math.random() / 2));
     }
     change("connecting");
+  }
+
+  // A page that cannot renew what it has just now is refused, and asked again.
+  async function reopen() {
+    const ended = source;
+    await said("closed", 0);
+    if (source === ended && state !== "closed") open();
+  }
+
+  async function bye(reason, expiresIn) {
+    const ending = source;
+    if (await said(reason, expiresIn) && source === ending && state !== "closed") open();
+  }
+
+  /** Tells the page, and whether it has renewed what it has. */
+  async function said(reason, expiresIn) {
+    try {
+      const renewed = onBye(reason, expiresIn);
+      if (typeof renewed?.then !== "function") return false;
+      await renewed;
+      return true;
+    } catch (error) {
+      reportError(error);
+      return false;
+    }
   }
 
   function starve() {
@@ -136,6 +165,7 @@ export function subscribe(url, options = {}) {
 
   // Heard whether or not the page wants them: they move the cursor and show that the connection lives.
   for (const name of ["rowcast.hello", "rowcast.beat", "rowcast.toolarge"]) on(name, () => {});
+  on("rowcast.bye", (data) => onBye && bye(data.reason, data.expires_in));
   on("rowcast.reset", (data) => onReset?.(data.reason));
   if (onEvent) for (const name of events) on(name, (data, event) => onEvent(name, data, event));
   open();

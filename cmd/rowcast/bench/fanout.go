@@ -44,7 +44,7 @@ func newFanout(context.Context) (deeds, error) {
 	f.hub.Publish(hub.Batch{Cursor: f.now})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
-		f.hub.Serve(w, r, []string{r.URL.Query().Get("uid")})
+		f.hub.Serve(w, r, hub.Grant{User: r.URL.Query().Get("uid")})
 	})
 	go func() { _ = http.Serve(keeper{socket, f}, mux) }()
 	return deeds{

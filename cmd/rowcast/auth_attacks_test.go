@@ -1,0 +1,171 @@
+package main_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Each attack is told from what it imitates, and nothing that was sent comes back: in no answer, no log line, no metric.
+func TestAttacksWithTokens(t *testing.T) {
+	t.Parallel()
+	public := pemOf(t, pairs().rsa.Public())
+	h := secure(t, "--jwt-secret", secret, "--jwt-key", fileOf(t, public, pemOf(t, pairs().ec.Public()), pemOf(t, pairs().ed.Public())),
+		"--jwt-issuer", "https://issuer.example", "--jwt-audience", "rowcast", "--jwt-audience", "other", "--jwt-cookie", "session")
+	const unsigned = "the token is not signed by a key that counts here"
+	hs, none := jwt.SigningMethodHS256, jwt.SigningMethodNone
+	by := func(key []byte) string { return sign(t, hs, key, claims(nil)) }
+	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	raw := func(payload string) string { // signed, whatever is in it
+		text := part(`{"alg":"HS256"}`) + "." + part(payload)
+		signature, err := hs.Sign(text, []byte(secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text + "." + base64.RawURLEncoding.EncodeToString(signature)
+	}
+	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
+	good := `,"exp":9999999999,"iss":"https://issuer.example","aud":"rowcast"}`
+	many := make([]string, 101)
+	for i := range many {
+		many[i] = fmt.Sprintf("team:%d", i)
+	}
+	const notGroups = "the token's groups are not an array of strings"
+	tests := []struct {
+		name, token string
+		status      int
+		want        string
+	}{
+		{"alg none", sign(t, none, jwt.UnsafeAllowNoneSignatureType, claims(nil)), 401, unsigned},
+		{"alg none with the signature of a good one", part(`{"alg":"none"}`) + "." + strings.SplitAfterN(signed(t, nil), ".", 2)[1], 401, unsigned},
+		{"alg unknown", part(`{"alg":"HS1"}`) + "." + part(`{"sub":"alice"`+good) + ".", 401, unsigned},
+		{"HS256 with the public key as secret", by(public), 401, unsigned},
+		{"HS256 with no secret", by([]byte{}), 401, unsigned},
+		{"HS256 with another secret", by([]byte(otherSecret)), 401, unsigned},
+		{"HS512 with the secret", sign(t, jwt.SigningMethodHS512, []byte(secret), claims(nil)), 401, unsigned},
+		{"RS256 with another key", sign(t, jwt.SigningMethodRS256, pairs().otherRSA, claims(nil)), 401, unsigned},
+		{"ES384 with another curve", sign(t, jwt.SigningMethodES384, pairs().ec384, claims(nil)), 401, unsigned},
+		{"RS256 said to be HS256", part(`{"alg":"HS256"}`) + "." + strings.SplitAfterN(sign(t, jwt.SigningMethodRS256, pairs().rsa, claims(nil)), ".", 2)[1], 401, unsigned},
+		{"changed after signing", strings.Replace(signed(t, nil), ".", "."+part(`{"a":"`)[:4], 1), 401, "the token is malformed"},
+		{"expired", signed(t, jwt.MapClaims{"exp": in(-time.Minute)}), 401, "the token has expired"},
+		{"without exp", signed(t, jwt.MapClaims{"exp": nil}), 401, "the token lacks a claim that is required: exp, or an issuer or audience"},
+		{"exp is text", signed(t, jwt.MapClaims{"exp": "tomorrow"}), 401, "a claim of the token has the wrong type"},
+		{"not yet valid", signed(t, jwt.MapClaims{"nbf": in(time.Minute)}), 401, "the token is not valid yet"},
+		{"another audience", signed(t, jwt.MapClaims{"aud": []string{"bank"}}), 401, "the token is for another audience"},
+		{"no audience", signed(t, jwt.MapClaims{"aud": nil}), 401, "the token lacks a claim that is required: exp, or an issuer or audience"},
+		{"another issuer", signed(t, jwt.MapClaims{"iss": "https://issuer.example.evil"}), 401, "the token is from another issuer"},
+		{"kid leads to a file", sign(t, hs, []byte("root:x:0:0:root:/root:/bin/bash and so on"), claims(nil), "kid", "../../etc/passwd"), 401, unsigned},
+		{"kid is SQL", sign(t, hs, []byte(otherSecret), claims(nil), "kid", "' UNION SELECT 'x"), 401, unsigned},
+		{"its own key in jwk", sign(t, hs, []byte(otherSecret), claims(nil), "jwk", map[string]string{"kty": "oct", "k": part(otherSecret)}), 401, unsigned},
+		{"its own key at jku", sign(t, jwt.SigningMethodRS256, pairs().otherRSA, claims(nil), "jku", "http://127.0.0.1:1/keys"), 401, unsigned},
+		{"oversized", signed(t, jwt.MapClaims{"x": strings.Repeat("x", 8<<10)}), 401, "the token is longer than 8 KiB"},
+		{"four parts", signed(t, nil) + ".x", 401, "the token is malformed"},
+		{"empty", "", 401, "the token is malformed"},
+		{"sub missing", signed(t, jwt.MapClaims{"sub": nil}), 403, "the user's id is empty"},
+		{"sub empty", signed(t, jwt.MapClaims{"sub": ""}), 403, "the user's id is empty"},
+		{"sub too long", signed(t, jwt.MapClaims{"sub": strings.Repeat("x", 257)}), 403, "the user's id is longer than 256 bytes"},
+		{"sub is a number", signed(t, jwt.MapClaims{"sub": 7}), 403, "the token's sub is not a string"},
+		{"sub with NUL", signed(t, jwt.MapClaims{"sub": "a\x00"}), 403, "the user's id has control characters in it"},
+		{"sub with CR and LF", signed(t, jwt.MapClaims{"sub": "a\r\ndata: x\n\n"}), 403, "the user's id has control characters in it"},
+		{"sub is not UTF-8", raw(`{"sub":"a` + "\xff" + `"` + good), 403, "the user's id is not UTF-8"},
+		{"sub is half a surrogate", raw(`{"sub":"\ud800"` + good), 403, "the user's id is not UTF-8"},
+		{"sub is a group's key", signed(t, jwt.MapClaims{"sub": "team:7"}), 403, `the user's id has a ":" in it, as only a group's key may`},
+		{"a group is a user's id", signed(t, jwt.MapClaims{"groups": []string{"team:7", "bob"}}), 403, `a group's key has no ":" in it, so it could be a user's id`},
+		{"a group with LF", signed(t, jwt.MapClaims{"groups": []string{"team:\n"}}), 403, "the group's key has control characters in it"},
+		{"groups is text", signed(t, jwt.MapClaims{"groups": "team:7"}), 403, notGroups},
+		{"groups has a number", signed(t, jwt.MapClaims{"groups": []any{"team:7", 7}}), 403, notGroups},
+		{"too many groups", signed(t, jwt.MapClaims{"groups": many}), 403, "more than 100 groups"},
+	}
+	said := ""
+	for _, tt := range tests {
+		for where, headers := range map[string][]string{"header": bearer(tt.token), "cookie": {"Cookie", "session=" + tt.token}} {
+			status, says := listenTo(t, h, "", headers...)
+			if status != tt.status || !strings.HasSuffix(says, "\r\n\r\n"+tt.want+"\n") {
+				t.Errorf("%s, in the %s: got %d, %s, want %d, %q", tt.name, where, status, says, tt.status, tt.want)
+			}
+			said += says
+		}
+	}
+	said += h.err.String() + ask(t, "GET", h.url+"/metrics").body
+	for _, want := range []string{`level=INFO msg="a stream was denied" status=401 reason="the token has expired" from=127.0.0.1:`, fmt.Sprintf("rowcast_denied_total %d\n", 2*len(tests))} {
+		if !strings.Contains(said, want) {
+			t.Errorf("got %s, want %q in it", said, want)
+		}
+	}
+	for _, tt := range tests {
+		if i := slices.IndexFunc(strings.Split(tt.token, "."), func(part string) bool { return len(part) > 4 && strings.Contains(said, part) }); i >= 0 {
+			t.Errorf("%s: part %d of the token was written", tt.name, i)
+		}
+	}
+}
+
+// What a good token says, and no more, is what the stream is for, whoever signed it.
+func TestGoodTokens(t *testing.T) {
+	t.Parallel()
+	k := pairs()
+	h := secure(t, "--jwt-secret", secret, "--jwt-secret-file", fileOf(t, []byte(otherSecret+"\n")), "--jwt-cookie", "session", "--jwt-groups-claim", "https://app.example/teams",
+		"--jwt-key", fileOf(t, pemOf(t, k.rsa.Public()), pemOf(t, k.ec384.Public())), "--jwt-key", fileOf(t, pemOf(t, k.ed.Public())))
+	bob, carol := signed(t, jwt.MapClaims{"sub": "bob"}), signed(t, jwt.MapClaims{"sub": "carol"})
+	const alice = `{"recipients":["alice"],"heartbeat":15}`
+	tests := []struct {
+		name    string
+		headers []string
+		status  int
+		want    string
+	}{
+		{"a secret", bearer(signed(t, nil)), 200, alice},
+		{"another secret", bearer(sign(t, jwt.SigningMethodHS256, []byte(otherSecret), claims(nil))), 200, alice},
+		{"RS256", bearer(sign(t, jwt.SigningMethodRS256, k.rsa, claims(nil))), 200, alice},
+		{"PS384", bearer(sign(t, jwt.SigningMethodPS384, k.rsa, claims(nil))), 200, alice},
+		{"ES384", bearer(sign(t, jwt.SigningMethodES384, k.ec384, claims(nil))), 200, alice},
+		{"EdDSA", bearer(sign(t, jwt.SigningMethodEdDSA, k.ed, claims(nil))), 200, alice},
+		{"clocks that differ a little", bearer(signed(t, jwt.MapClaims{"exp": time.Now().Add(-2 * time.Second).Unix(), "nbf": time.Now().Add(2 * time.Second).Unix()})), 200, alice},
+		{"groups", bearer(signed(t, jwt.MapClaims{"https://app.example/teams": []string{"team:7", "team:8", "team:7"}})), 200, `{"recipients":["alice","team:7","team:8"],"heartbeat":15}`},
+		{"another claim", bearer(signed(t, jwt.MapClaims{"groups": []string{"team:7"}})), 200, alice},
+		{"the cookie", []string{"Cookie", "a=b; session=" + bob + "; c=d"}, 200, `{"recipients":["bob"],"heartbeat":15}`},
+		{"the header wins", []string{"Authorization", "bearer " + bob, "Cookie", "session=" + carol}, 200, `{"recipients":["bob"],"heartbeat":15}`},
+		{"a wrong header wins, too", []string{"Authorization", "Bearer x", "Cookie", "session=" + carol}, 401, "the token is malformed\n"},
+		{"the proxy's password is somebody else's", []string{"Authorization", "Basic YTpi", "Cookie", "session=" + carol}, 200, `{"recipients":["carol"],"heartbeat":15}`},
+		{"two cookies", []string{"Cookie", "session=" + bob + "; session=" + carol}, 401, "more than one cookie session\n"},
+		{"two headers", append(bearer(bob), bearer(carol)...), 401, "more than one Authorization header\n"},
+		{"nothing", nil, 401, "send a token: in the Authorization header, as Bearer, or in the cookie session\n"},
+	}
+	for _, tt := range tests {
+		if status, says := listenTo(t, h, "", tt.headers...); status != tt.status || !strings.HasSuffix(says, tt.want) {
+			t.Errorf("%s: got %d, %s, want %d, %s", tt.name, status, says, tt.status, tt.want)
+		}
+	}
+	for _, name := range []string{"uid", "token", "access_token", "jwt"} {
+		status, says := listenTo(t, h, "?"+name+"=alice", bearer(bob)...)
+		if want := "the URL does not say who you are here: leave " + name + " out of it, "; status != 400 || !strings.Contains(says, want) {
+			t.Errorf("?%s=: got %d, %s, want 400, %q", name, status, says, want)
+		}
+	}
+}
+
+// A hub does not start with keys that protect nothing, or that are not what they seem.
+func TestWeakKeysAreRefused(t *testing.T) {
+	t.Parallel()
+	k := pairs()
+	for want, args := range map[string][]string{
+		"it has 31 bytes, and needs 32 at least":     {"--jwt-secret", secret[:31]},
+		"it has 5 bytes":                             {"--jwt-secret-file", fileOf(t, []byte("short\r\n"))},
+		"no such file":                               {"--jwt-secret-file", "/nowhere"},
+		"no public key in PEM":                       {"--jwt-key", fileOf(t, []byte("ssh-rsa AAAA"))},
+		"this is a private key, which only the app ": {"--jwt-key", fileOf(t, pemOf(t, k.rsa))},
+		"it is none of RSA with 2048 bits or more":   {"--jwt-key", fileOf(t, pemOf(t, k.smallRSA.Public()))},
+		"is not the name of a cookie":                {"--jwt-secret", secret, "--jwt-cookie", "a=b"},
+		"give only one of tokens ":                   {"--jwt-secret", secret, "--insecure-uid"},
+		"is not a URL such as":                       {"--auth-url", "app.example/auth"},
+	} {
+		code, _, stderr := run(t, nil, append([]string{"serve", "--database-url", nobodyThere}, args...)...)
+		if code != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, secret[:31]) {
+			t.Errorf("%v: got %d, %s, want 1, %q", args, code, stderr, want)
+		}
+	}
+}

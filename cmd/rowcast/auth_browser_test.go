@@ -1,0 +1,52 @@
+package main_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// testCookies shows, in a real browser, whose pages get a stream by the user's cookie.
+func testCookies(t *testing.T, chromium browser) {
+	t.Parallel()
+	s := newStage(t)
+	dsn := dbtest.Database(t)
+	begin := func(args ...string) *hub {
+		args = append([]string{"serve", "--jwt-secret", secret, "--jwt-cookie", "session", "--listen", "127.0.0.1:0", "--drain", "10ms", "--database-url", dsn}, args...)
+		h := &hub{process: start(t, nil, args...)}
+		h.url = "http://" + h.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
+		return h
+	}
+	allowing, other := begin("--cors-origin", s.URL), begin()
+	s.page = chromium.profile(t).open(t, s.URL)
+	s.await("window.listen")
+	// Cookies know hosts and no ports: the browser sends it to both hubs.
+	value[string](s.page, fmt.Sprintf("document.cookie = 'session=%s'", signed(t, nil)))
+
+	value[bool](s.page, fmt.Sprintf("listen('%s/events', { withCredentials: true }), true", allowing.url))
+	s.await("stream.state === 'open'")
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '7')`)
+	s.await("heard.length === 1")
+	s.want("heard", []any{[]any{"notify", 7.}})
+
+	for what, ask := range map[string]string{
+		"an EventSource": `new Promise(done => { const source = new EventSource('%s/events', { withCredentials: true }); source.onopen = () => done("open"); source.onerror = () => done(source.readyState === 2 ? "closed" : "again") })`,
+		"a fetch":        `fetch('%s/events', { credentials: "include" }).then(() => "open", () => "closed")`,
+		"a blind fetch":  `fetch('%s/events', { credentials: "include", mode: "no-cors" }).then(answer => answer.body === null ? "closed" : "open")`,
+	} {
+		value[bool](s.page, fmt.Sprintf("window.result = null, "+ask+".then(result => window.result = result), true", other.url))
+		s.await("result !== null")
+		if got := value[string](s.page, "result"); got != "closed" {
+			t.Errorf("%s from a foreign page: %s, want closed", what, got)
+		}
+	}
+	if got, want := ask(t, "GET", other.url+"/metrics").body, "rowcast_denied_total 3\n"; !strings.Contains(got, want) || !strings.Contains(got, "rowcast_connections_total 0\n") {
+		t.Errorf("got %s, want three requests with the cookie, each denied", got)
+	}
+	if got, want := other.err.String(), "reason=\"pages of this origin may not open streams here"; !strings.Contains(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	value[bool](s.page, "stream.close(), true")
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// tokenFlags say what a token looks like, to the hub and to rowcast token.
+type tokenFlags struct {
+	JWTSecret      []string  `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Take tokens signed with this secret of 32 bytes or more (HS256). Give it twice to change it. On a command line others see it: use the variable, or --jwt-secret-file."`
+	JWTSecretFile  []string  `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"The same, read from a file."`
+	JWTGroupsClaim string    `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"The claim with the groups' keys, an array of strings (default ${default})."`
+	GroupMark      groupMark `group:"auth" default:":" placeholder:"TEXT" help:"What every group's key has in it and no user's id (default ${default}), so that neither is taken for the other."`
+}
+
+// authFlags say how the hub finds out who a request is from.
+type authFlags struct {
+	tokenFlags
+	JWTKey        []string      `group:"auth" name:"jwt-key" placeholder:"FILE" help:"Take tokens signed with the private half of the public keys in this PEM file (RS256, ES256, EdDSA)."`
+	JWKSURL       []*url.URL    `group:"auth" name:"jwks-url" sep:"none" placeholder:"URL" help:"Take tokens signed with the keys at this URL, a JSON Web Key Set."`
+	JWTIssuer     string        `group:"auth" name:"jwt-issuer" placeholder:"ISS" help:"Take only tokens with this iss."`
+	JWTAudience   []string      `group:"auth" name:"jwt-audience" placeholder:"AUD" help:"Take only tokens with this aud, or one of these."`
+	JWTCookie     string        `group:"auth" name:"jwt-cookie" placeholder:"NAME" help:"Take the token from this cookie, too, if there is none in the Authorization header."`
+	JWTLeeway     time.Duration `group:"auth" name:"jwt-leeway" default:"5s" placeholder:"TIME" help:"How much clocks may differ (default ${default}): so much longer a token counts."`
+	JWTWithoutExp bool          `group:"auth" name:"jwt-without-exp" help:"Take tokens that have no exp, too. Their streams never end."`
+	AuthURL       *url.URL      `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app who a request is from, at this endpoint, with the request's Cookie, Authorization and X-Forwarded-For."`
+	AuthTimeout   time.Duration `group:"auth" name:"auth-timeout" default:"5s" placeholder:"TIME" help:"How long the app may take to answer (default ${default})."`
+	AuthGrace     time.Duration `group:"auth" name:"auth-grace" default:"1m" placeholder:"TIME" help:"How long open streams go on after expires_in while the app is away (default ${default})."`
+	InsecureUID   insecureUID   `group:"auth" name:"insecure-uid" help:"Take every client for whom it says it is, by ?uid=, for trying things out. Only on a loopback address, unless --insecure-uid=anywhere."`
+}
+
+func (f *authFlags) hasTokens() bool {
+	return len(f.JWTSecret)+len(f.JWTSecretFile)+len(f.JWTKey)+len(f.JWKSURL) > 0
+}
+
+// check refuses to serve anybody's notifications to everybody, and more than one way: a client must not choose the weaker.
+func (f *authFlags) check(listen string) error {
+	ways := 0
+	for _, way := range []bool{f.hasTokens(), f.AuthURL != nil, f.InsecureUID != insecureOff} {
+		if way {
+			ways++
+		}
+	}
+	switch {
+	case ways == 0:
+		return errors.New("no authentication is configured, and without it anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; to try things out, --insecure-uid trusts ?uid=… on this machine")
+	case ways > 1:
+		return errors.New("give only one of tokens (--jwt-secret, --jwt-key, --jwks-url), --auth-url and --insecure-uid: a client could choose the weakest")
+	case f.InsecureUID == insecureLoopback && !isLoopback(listen):
+		return fmt.Errorf("--insecure-uid lets anybody who reaches %s read everything; if that is meant, give --insecure-uid=anywhere", listen)
+	case f.GroupMark == "":
+		return errors.New("--group-mark: nothing would keep groups from users")
+	case f.AuthTimeout <= 0 || f.AuthGrace < 0 || f.JWTLeeway < 0 || f.JWTLeeway > time.Minute:
+		return errors.New("--auth-timeout, --auth-grace and --jwt-leeway are times, and the last at most a minute")
+	}
+	for _, u := range append(f.JWKSURL, f.AuthURL) {
+		if u != nil && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			return fmt.Errorf("%q is not a URL such as https://app.example.com/auth", u.Redacted())
+		}
+	}
+	return nil
+}
+
+// authenticator is the way that the flags choose. What it reads of keys at a URL it reads until ctx ends.
+func (f *authFlags) authenticator(ctx context.Context, origins []string, logger *slog.Logger) (authenticator, error) {
+	f.warn(logger)
+	switch {
+	case f.InsecureUID != insecureOff:
+		return byUID, nil
+	case f.AuthURL != nil:
+		return nothingInURL(sameSite(origins, newApp(f.AuthURL, f.AuthTimeout, f.AuthGrace, f.GroupMark).authenticate)), nil
+	}
+	keys, err := f.keys(ctx, logger)
+	if err != nil {
+		return nil, err
+	}
+	t := &tokens{keys: keys, groups: f.JWTGroupsClaim, leeway: f.JWTLeeway, cookie: f.JWTCookie, mark: f.GroupMark}
+	if !f.JWTWithoutExp {
+		t.claims = append(t.claims, jwt.WithExpirationRequired())
+	}
+	if f.JWTIssuer != "" {
+		t.claims = append(t.claims, jwt.WithIssuer(f.JWTIssuer))
+	}
+	if len(f.JWTAudience) > 0 {
+		t.claims = append(t.claims, jwt.WithAudience(f.JWTAudience...))
+	}
+	if t.cookie == "" {
+		return nothingInURL(t.authenticate), nil
+	}
+	if !isCookieName(t.cookie) {
+		return nil, fmt.Errorf("--jwt-cookie: %q is not the name of a cookie", t.cookie)
+	}
+	return nothingInURL(sameSite(origins, t.authenticate)), nil
+}
+
+func isCookieName(name string) bool { return (&http.Cookie{Name: name, Value: "x"}).Valid() == nil }
+
+func (f *authFlags) keys(ctx context.Context, logger *slog.Logger) ([]key, error) {
+	secrets, err := f.secrets()
+	if err != nil {
+		return nil, err
+	}
+	var keys []key
+	for _, secret := range secrets {
+		k, err := secretKey(secret)
+		if err != nil {
+			return nil, fmt.Errorf("the secret is too short: %w", err)
+		}
+		keys = append(keys, k)
+	}
+	for _, path := range f.JWTKey {
+		public, err := readPublicKeys(path)
+		if err != nil {
+			return nil, fmt.Errorf("--jwt-key: %w", err)
+		}
+		keys = append(keys, public...)
+	}
+	for _, u := range f.JWKSURL {
+		remote, err := jwksKey(ctx, u.String(), logger)
+		if err != nil {
+			return nil, fmt.Errorf("--jwks-url: %w", err)
+		}
+		keys = append(keys, remote)
+	}
+	return keys, nil
+}
+
+func (f *tokenFlags) secrets() (secrets [][]byte, err error) {
+	for _, secret := range f.JWTSecret {
+		secrets = append(secrets, []byte(secret))
+	}
+	for _, path := range f.JWTSecretFile {
+		secret, err := readSecret(path)
+		if err != nil {
+			return nil, fmt.Errorf("--jwt-secret-file: %w", err)
+		}
+		secrets = append(secrets, secret)
+	}
+	return secrets, nil
+}
+
+// warn says which choices are weak.
+func (f *authFlags) warn(logger *slog.Logger) {
+	if f.InsecureUID == insecureAnywhere {
+		logger.Warn("whoever reaches this hub can read everybody's notifications", "flag", "--insecure-uid=anywhere")
+	}
+	if f.JWTWithoutExp {
+		logger.Warn("a token without exp that gets into other hands counts for ever", "flag", "--jwt-without-exp")
+	}
+	for _, u := range append(f.JWKSURL, f.AuthURL) {
+		if u != nil && u.Scheme == "http" && !isLoopback(u.Host) {
+			logger.Warn("unencrypted HTTP to another machine: whoever is between can let anybody in, as anybody", "host", u.Host)
+		}
+	}
+}

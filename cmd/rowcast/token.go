@@ -1,0 +1,116 @@
+package main
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+type tokenCmd struct {
+	tokenFlags
+	Sub         string        `required:"" placeholder:"USER" help:"Who listens: the user's id."`
+	Group       []string      `sep:"none" placeholder:"GROUP" help:"The key of a group that he listens to as well, such as team:7. Give it once for each."`
+	Expires     time.Duration `default:"1h" placeholder:"TIME" help:"After how long the token no longer counts (default ${default})."`
+	Key         string        `name:"jwt-private-key" placeholder:"FILE" help:"Sign with this private key, in PEM, instead of a secret."`
+	JWTIssuer   string        `name:"jwt-issuer" placeholder:"ISS" help:"The token's iss, if the hub wants one."`
+	JWTAudience []string      `name:"jwt-audience" placeholder:"AUD" help:"Its aud, likewise."`
+}
+
+// Help is shown by rowcast token --help.
+func (tokenCmd) Help() string {
+	return "The token is the only thing on stdout: rowcast tail --token \"$(rowcast token --sub alice)\". " +
+		"With the variables that the hub has, it makes what that hub takes. In earnest your app makes the tokens, where it knows who is logged in."
+}
+
+// Run prints the token.
+func (c *tokenCmd) Run(console console) error {
+	claims, err := c.claims()
+	if err != nil {
+		return err
+	}
+	method, key, err := c.signer()
+	if err != nil {
+		return err
+	}
+	text, err := jwt.NewWithClaims(method, claims).SignedString(key)
+	if err != nil {
+		return fmt.Errorf("sign: %w", err)
+	}
+	_, err = fmt.Fprintln(console.out, text)
+	return err
+}
+
+// claims refuses what no hub would take.
+func (c *tokenCmd) claims() (jwt.MapClaims, error) {
+	if c.Expires < time.Second {
+		return nil, fmt.Errorf("--expires: %v is not a time such as 10m or 1h", c.Expires)
+	}
+	if _, err := c.GroupMark.grant(c.Sub, c.Group); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	claims := jwt.MapClaims{"sub": c.Sub, "iat": now.Unix(), "exp": now.Add(c.Expires).Unix()}
+	if len(c.Group) > 0 {
+		claims[c.JWTGroupsClaim] = c.Group
+	}
+	if c.JWTIssuer != "" {
+		claims["iss"] = c.JWTIssuer
+	}
+	if len(c.JWTAudience) > 0 {
+		claims["aud"] = c.JWTAudience
+	}
+	return claims, nil
+}
+
+// signer is the private key or the first secret.
+func (c *tokenCmd) signer() (jwt.SigningMethod, any, error) {
+	if c.Key != "" {
+		return readPrivateKey(c.Key)
+	}
+	secrets, err := c.secrets()
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(secrets) == 0 {
+		return nil, nil, errors.New("nothing to sign with: give --jwt-secret, --jwt-secret-file or --jwt-private-key")
+	}
+	if _, err := secretKey(secrets[0]); err != nil {
+		return nil, nil, fmt.Errorf("the secret is too short: %w", err)
+	}
+	return jwt.SigningMethodHS256, secrets[0], nil
+}
+
+// readPrivateKey reads a key, and finds the algorithm that goes with it.
+func readPrivateKey(path string) (jwt.SigningMethod, any, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--jwt-private-key: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, nil, fmt.Errorf("--jwt-private-key: %s is not PEM, such as openssl genpkey writes", path)
+	}
+	var private any
+	switch block.Type {
+	case "RSA PRIVATE KEY":
+		private, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		private, err = x509.ParseECPrivateKey(block.Bytes)
+	default:
+		private, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("--jwt-private-key: %s: %w", path, err)
+	}
+	signer, ok := private.(crypto.Signer)
+	if !ok || len(algorithmsOf(signer.Public())) == 0 {
+		return nil, nil, fmt.Errorf("--jwt-private-key: %s is of a kind that no hub takes", path)
+	}
+	return jwt.GetSigningMethod(algorithmsOf(signer.Public())[0]), private, nil
+}

@@ -1,0 +1,28 @@
+package stream
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// A Grant says who listens to a stream, and until when. The zero Grant hears what is for everyone, for ever.
+type Grant struct {
+	// User is a recipient: the one person whose stream this is. Empty: nobody in particular.
+	User string
+	// Groups are the other recipients that the stream is for.
+	Groups []string
+
+	// Expires is when the stream ends, and is told shortly before; zero: never.
+	Expires time.Time
+	// Renew, if not nil, is asked then instead, in a goroutine of its own: until when the stream goes on, or whether it ends. Its
+	// context ends with Run.
+	Renew func(context.Context) (expires time.Time, ok bool)
+}
+
+// Recipients are the user and the groups, each once and in order.
+func (g Grant) Recipients() []string {
+	all := slices.DeleteFunc(append([]string{g.User}, g.Groups...), func(r string) bool { return r == "" })
+	slices.Sort(all)
+	return slices.Clip(slices.Compact(all))
+}
