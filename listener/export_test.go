@@ -32,6 +32,6 @@ var ParseMessage = parseMessage
 
 // Round deletes one portion.
 func (r *Retention) Round(ctx context.Context) (int64, error) {
-	setDefault(&r.Rows, 5000)
+	setDefault(&r.Rows, 1000)
 	return r.round(ctx)
 }

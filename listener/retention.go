@@ -21,7 +21,8 @@ type Retention struct {
 	Keep time.Duration
 	// Every is the time between two rounds. Default 1 min.
 	Every time.Duration
-	// Rows is about how many are deleted in a transaction; a transaction's rows go together. Default 5,000.
+	// Rows is about how many are deleted in a transaction; a transaction's rows go together. Default 1,000: the
+	// others' commits wait while those of a portion are written out.
 	Rows int
 
 	// Deleted counts the rows that were.
@@ -31,7 +32,7 @@ type Retention struct {
 // Run deletes until the context ends, and then returns nil.
 func (r *Retention) Run(ctx context.Context) error {
 	setDefault(&r.Every, time.Minute)
-	setDefault(&r.Rows, 5000)
+	setDefault(&r.Rows, 1000)
 	for {
 		pause := r.Every
 		began := time.Now()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -90,11 +91,11 @@ func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	if !s.PollOnly {
-		listen := ""
+		var listen strings.Builder
 		for _, channel := range []string{sql.Channel, unparkedChannel, disconnectChannel} {
-			listen += "LISTEN " + pgx.Identifier{channel}.Sanitize() + ";"
+			fmt.Fprintf(&listen, "LISTEN %s;", pgx.Identifier{channel}.Sanitize())
 		}
-		if _, err := s.feed.PgConn().Exec(ctx, listen).ReadAll(); err != nil {
+		if _, err := s.feed.PgConn().Exec(ctx, listen.String()).ReadAll(); err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
 	}

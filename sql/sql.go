@@ -66,7 +66,8 @@ func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
 	defer db.Close()
 	// Not CREATE SCHEMA IF NOT EXISTS alone: that asks for the right to create schemas even where there is nothing to create.
 	const ensure = `DO $$ BEGIN
-		IF to_regnamespace('rowcast') IS NULL THEN CREATE SCHEMA IF NOT EXISTS rowcast; END IF;
+		IF to_regnamespace('rowcast') IS NULL THEN CREATE SCHEMA rowcast; END IF;
+	EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; -- somebody else has just made it
 	END $$`
 	if _, err := db.ExecContext(ctx, ensure); err != nil {
 		return 0, 0, fmt.Errorf("create schema %s: %w", schema, err)

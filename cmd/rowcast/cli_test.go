@@ -36,10 +36,23 @@ func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 	for _, want := range []string{
 		"--listen=HOST:PORT Where to listen (default 127.0.0.1:8080)", "($ROWCAST_LISTEN)",
 		"($ROWCAST_DATABASE_URL, $DATABASE_URL)", "($ROWCAST_INSECURE_UID)",
-		"(default 15s) ($ROWCAST_HEARTBEAT)", "(default 16MiB) ($ROWCAST_MAX_EVENT)", "(default 4) ($ROWCAST_REPLAYS)",
+		"(default 15s) ($ROWCAST_HEARTBEAT)", "(default 16MiB) ($ROWCAST_MAX_EVENT)",
 	} {
 		if !strings.Contains(help, want) {
 			t.Errorf("the help does not say %q:\n%s", want, help)
+		}
+	}
+}
+
+// As many replays run at a time as there are processors, within limits.
+func TestReplaysGoByTheProcessors(t *testing.T) {
+	t.Parallel()
+	for processors, want := range map[string]string{"1": "2", "3": "3", "64": "4"} {
+		cmd := command(t, newHome(t), "serve", "--help")
+		cmd.Env = append(cmd.Env, "GOMAXPROCS="+processors)
+		help, err := cmd.Output()
+		if want := "(default " + want + ") ($ROWCAST_REPLAYS)"; err != nil || !strings.Contains(strings.Join(strings.Fields(string(help)), " "), want) {
+			t.Errorf("with %s processors the help (%v) does not say %q:\n%s", processors, err, want, help)
 		}
 	}
 }

@@ -32,7 +32,8 @@ func TestConnectionLimits(t *testing.T) {
 		{"of a user", "user", []string{"--max-connections-per-user=1"}, [2]string{"a", ""}, [][2]string{{"b", ""}}, [2]string{"a", ""}},
 		{"from an address", "address", []string{"--max-connections-per-address=1"}, [2]string{"a", "192.0.2.1"}, nil, [2]string{"b", "192.0.2.2"}},
 		{
-			"behind a proxy", "address", []string{"--max-connections-per-address=1", "--trusted-proxy=127.0.0.0/8", "--trusted-proxy=::1"},
+			"behind a proxy", "address",
+			[]string{"--max-connections-per-address=1", "--trusted-proxy=127.0.0.0/8", "--trusted-proxy=::1"},
 			[2]string{"a", "192.0.2.1"}, [][2]string{{"a", "192.0.2.2"}, {"a", ""}}, [2]string{"b", "198.51.100.1, 192.0.2.1"},
 		},
 	} {

@@ -60,7 +60,7 @@ func withinBubble(t *testing.T, room int, test func(t *testing.T, p pipes, s *se
 }
 
 // closedAfter is when the server closes a connection whose client does something every second.
-func closedAfter(conn net.Conn, do func() error) time.Duration {
+func closedAfter(do func() error) time.Duration {
 	began := time.Now()
 	for time.Since(began) < time.Hour {
 		time.Sleep(time.Second)
@@ -85,7 +85,7 @@ func TestAttackSlowSenders(t *testing.T) {
 			withinBubble(t, 10, func(t *testing.T, p pipes, s *service) {
 				conn := p.dial(t, begin)
 				go func() { _, _ = io.Copy(io.Discard, conn) }()
-				took := closedAfter(conn, func() error {
+				took := closedAfter(func() error {
 					if begin == "" {
 						_, err := io.WriteString(conn, "")
 						if s.lobby.waiting.Len() == 0 {
@@ -109,7 +109,7 @@ func TestAttackAnswersThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	withinBubble(t, 10, func(t *testing.T, p pipes, _ *service) {
 		conn := p.dial(t, "GET /rowcast.js HTTP/1.1\r\nHost: hub\r\n\r\n")
-		took := closedAfter(conn, func() error {
+		took := closedAfter(func() error {
 			_, err := io.WriteString(conn, "GET /rowcast.js HTTP/1.1\r\nHost: hub\r\n\r\n")
 			return err
 		})

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -89,7 +90,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { done = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
-		kong.Vars{"version": version(), "scenarios": strings.Join(bench.Names(), ", ")},
+		kong.Vars{"version": version(), "scenarios": strings.Join(bench.Names(), ", "), "replays": strconv.Itoa(defaultReplays())},
 		kong.ExplicitGroups(flagGroups),
 		environment(getenv),
 	)

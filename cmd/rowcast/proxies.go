@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -46,8 +47,8 @@ func (p proxies) trust(address netip.Addr) bool {
 // was connected with; what stands left of that, anybody can have made up. What cannot be read is as good as the end.
 func (p proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	nearest := peer.Unmap().WithZone("")
-	for i := len(forwarded) - 1; i >= 0; i-- {
-		for rest, more := forwarded[i], true; more; {
+	for _, line := range slices.Backward(forwarded) {
+		for rest, more := line, true; more; {
 			if !p.trust(nearest) {
 				return nearest
 			}

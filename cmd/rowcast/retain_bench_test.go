@@ -2,21 +2,26 @@ package main_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
 	"rowcast/sql/cluster"
 )
 
-// BenchmarkInsertWhileDeleting is BenchmarkInsert's load while a hub deletes a million rows that are too old, as a ratio to the same
-// with a hub that keeps them: rate and 99th percentile of the latency. The two take turns; the ratios are medians of the pairs.
+// BenchmarkInsertWhileDeleting is what writers notice while retention deletes a million rows that are too old, as a ratio to the same load
+// without: rate and 99th percentile of the latency, with as many rows as 64 writers can insert, and with 2,000 a second. The two take
+// turns; the ratios are medians of the pairs.
 func BenchmarkInsertWhileDeleting(b *testing.B) {
 	dsn, _ := benchDatabase(b, nil)
 	programs, err := cluster.Find(b.Context())
@@ -25,22 +30,25 @@ func BenchmarkInsertWhileDeleting(b *testing.B) {
 	}
 	pgbench := filepath.Join(programs.Dir, "pgbench")
 	for b.Loop() {
+		fillOld(b, dsn)
+		deletes := retention(b, dsn)
 		results := make(map[string][]float64)
 		for range 3 {
-			keeping, deleting := whileRetaining(b, pgbench, dsn, "0"), whileRetaining(b, pgbench, dsn, "1h")
-			if keeping.deleted != 0 || deleting.deleted < oldRows/10 {
-				b.Fatalf("meanwhile %v and %v rows were deleted", keeping.deleted, deleting.deleted)
-			}
-			for unit, value := range map[string]float64{
-				"ratio": deleting.rate / keeping.rate, "p99-ratio": deleting.p99 / keeping.p99,
-				"keeping-rows/s": keeping.rate, "deleting-rows/s": deleting.rate,
-				"keeping-p99-ms": keeping.p99, "deleting-p99-ms": deleting.p99,
-				"deleted-rows/s": deleting.deleted / benchSeconds, "to-delete-all-s": deleting.took,
-			} {
-				results[unit] = append(results[unit], value)
+			for load, args := range map[string][]string{"full": nil, "2000/s": {"--rate", "2000"}} {
+				alone, with := whileDeleting(b, pgbench, dsn, nobody, args), whileDeleting(b, pgbench, dsn, deletes, args)
+				if slowest := min(with.rate, 2000) * benchSeconds; with.deleted < slowest {
+					b.Errorf("%s: meanwhile %v rows were deleted, want %.0f at least, or there will be more and more", load, with.deleted, slowest)
+				}
+				for unit, value := range map[string]float64{
+					"ratio": with.rate / alone.rate, "p99-ratio": with.p99 / alone.p99, "alone-rows/s": alone.rate,
+					"alone-p99-ms": alone.p99, "p99-ms": with.p99, "deleted-rows/s": with.deleted / benchSeconds,
+				} {
+					results[load+"-"+unit] = append(results[load+"-"+unit], value)
+				}
 			}
 		}
 		for unit, values := range results {
+			b.Logf("%s %.2f", unit, values)
 			slices.Sort(values)
 			b.ReportMetric(values[1], unit)
 		}
@@ -50,39 +58,52 @@ func BenchmarkInsertWhileDeleting(b *testing.B) {
 
 const (
 	oldRows      = 1_000_000
-	benchSeconds = 10
+	benchSeconds = 4
 )
 
-// A retaining is what was measured in one turn.
-type retaining struct {
-	rate, p99 float64 // of the inserts: rows/s, milliseconds
-	deleted   float64 // rows by the end of pgbench
-	took      float64 // seconds until all were, if any
+// An inserting is what was measured in one turn.
+type inserting struct {
+	rate, p99 float64 // rows/s, milliseconds
+	deleted   float64 // rows meanwhile
 }
 
-// whileRetaining fills the table with old rows and runs pgbench beside a hub that has just begun to delete them, or keeps them.
-func whileRetaining(b *testing.B, pgbench, dsn, retain string) (r retaining) {
+// whileDeleting runs pgbench while somebody deletes, and counts what he has.
+func whileDeleting(b *testing.B, pgbench, dsn string, deletes func(context.Context) int64, load []string) (i inserting) {
 	b.Helper()
-	fillOld(b, dsn)
-	serve := command(b, newHome(b), "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn, "--retain", retain)
-	said := newOutput()
-	serve.Stderr = said
-	began := time.Now()
-	if err := serve.Start(); err != nil {
+	ctx, cancel := context.WithCancel(b.Context())
+	deleted := make(chan int64)
+	go func() { deleted <- deletes(ctx) }()
+	logs := filepath.Join(b.TempDir(), "log")
+	i.rate = runPgbench(b, pgbench, dsn, "rowcast", benchSeconds, append(load, "--log", "--log-prefix", logs)...)
+	cancel()
+	i.deleted = float64(<-deleted)
+	i.p99 = percentile(b, logs, 0.99)
+	return i
+}
+
+// nobody deletes nothing.
+func nobody(context.Context) int64 { return 0 }
+
+// retention deletes as a hub does.
+func retention(b *testing.B, dsn string) func(context.Context) int64 {
+	b.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() { _ = serve.Process.Kill(); _ = serve.Wait() }()
-	metrics := "http://" + said.await(b, `msg=listening addr=([0-9.:]+)`)[1] + "/metrics"
-	logs := filepath.Join(b.TempDir(), "log")
-	r.rate = runPgbench(b, pgbench, dsn, "rowcast", benchSeconds, "--log", "--log-prefix", logs)
-	r.p99 = percentile(b, logs, 0.99)
-	deleted := regexp.MustCompile(`(?m)^rowcast_deleted_rows_total (\S+)$`).FindStringSubmatch(ask(b, "GET", metrics).body)
-	r.deleted, _ = strconv.ParseFloat(deleted[1], 64)
-	if r.deleted > 0 {
-		askUntil(b, metrics, `(?m)^rowcast_deleted_rows_total 1e\+06$`)
-		r.took = time.Since(began).Seconds()
+	logger := slog.New(slog.NewTextHandler(b.Output(), nil))
+	replayer, err := (&listener.Listener{Config: config, Logger: logger}).NewReplayer(b.Context(), 1)
+	if err != nil {
+		b.Fatal(err)
 	}
-	return r
+	b.Cleanup(replayer.Close)
+	return func(ctx context.Context) int64 {
+		r := listener.Retention{Replayer: replayer, Logger: logger, Keep: time.Hour}
+		if err := r.Run(ctx); err != nil {
+			b.Error(err)
+		}
+		return r.Deleted.Load()
+	}
 }
 
 // fillOld leaves a million old rows in the table, below a young one up to which the first hub has read: it is not to read them.

@@ -22,7 +22,7 @@ type serveCmd struct {
 	Poll             bool          `group:"database" help:"Poll the database ten times a second, instead of LISTEN: for connections through a transaction pooler such as PgBouncer."`
 	NoNotifyMessages bool          `group:"database" help:"Ignore messages that are sent by hand with NOTIFY, as every role of the database can."`
 	Retain           time.Duration `group:"database" default:"168h" placeholder:"TIME" help:"How long rows are kept, by their created_at (default ${default}, a week). 0 keeps all."`
-	Replays          int           `group:"database" default:"4" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
+	Replays          int           `group:"database" default:"${replays}" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
 
 	Listen                   string    `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
 	AdminListen              string    `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen, and /disconnect."`

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,7 @@ type service struct {
 	listener  listener.Listener  // its tuning; what connects it with the hub is set by run
 	hub       stream.Hub         // likewise
 	retention listener.Retention // likewise; without Keep, nothing is deleted
-	replays   int                // connections at most for replays; default 4
+	replays   int                // connections at most for replays; default defaultReplays
 	logger    *slog.Logger
 
 	listen      string   // host:port of the streams
@@ -48,12 +49,16 @@ type service struct {
 }
 
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
-	s := &service{logger: logger, replays: 4, authenticate: byUID, denials: rate.NewLimiter(5, 50)}
+	s := &service{logger: logger, replays: defaultReplays(), authenticate: byUID, denials: rate.NewLimiter(5, 50)}
 	shares, _ := shareOut(descriptors(), 0, s.replays)
 	s.hub.Limits.Streams, s.lobby = shares.streams, newLobby(shares.lobby)
 	s.listener.Config, s.listener.Logger, s.hub.Logger, s.retention.Logger = database, logger, logger, logger
 	return s
 }
+
+// defaultReplays is as many as there are processors: more serve a crowd of old cursors little sooner, and take the processors from
+// those who are live. It is two at least, as one may be retention's, and four at most, as many hubs may share a server.
+func defaultReplays() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
 // run serves until ctx ends, or until something fails. The end goes against the stream: the hub ends its streams while it still
 // accepts requests, and tells the newcomers to come back later; then HTTP ends; the listener last.
