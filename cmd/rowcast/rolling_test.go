@@ -88,12 +88,21 @@ func (c *cast) roll() (rows int) {
 		hub.start()
 	}
 	c.wantHello()
-	for _, hub := range c.hubs { // clients that have come back hear what is inserted as it is
-		askUntil(c.t, "http://"+hub.address+"/metrics", `(?m)^rowcast_connections [1-9]`)
-	}
+	c.wantClients() // who has come back hears what is inserted as it is
 	stop()
 	writing.Wait()
 	return rows
+}
+
+// wantClients waits until a client has come back: to which of the hubs is the balancer's to say.
+func (c *cast) wantClients() {
+	c.t.Helper()
+	connections := func(hub *rollingHub) float64 { return metric(c.t, "http://"+hub.address, "rowcast_connections") }
+	for deadline := time.Now().Add(patience); connections(c.hubs[0])+connections(c.hubs[1]) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Fatal("no client comes back")
+		}
+	}
 }
 
 // wantHello wants a hub that is back to be used at once.
