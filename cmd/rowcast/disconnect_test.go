@@ -54,7 +54,7 @@ func TestDisconnectOnEveryHub(t *testing.T) {
 	second := serve(t, dsn, "--retry", "100ms")
 	alices := []*process{first.tail(t, "alice"), first.tail(t, "alice"), second.tail(t, "alice")}
 	bobs := []*process{first.tail(t, "bob"), second.tail(t, "bob")}
-	const bye = `"event":"rowcast.bye","data":{"reason": ?"disconnected"}`
+	const bye = `"event":"rowcast.bye","data":{"reason": ?"disconnected", ?"expires_in": ?0}`
 	got := ask(t, "POST", first.admin+"/disconnect?recipient=alice")
 	if want := "{\"recipient\":\"alice\",\"disconnected\":2}\n"; got.status != 200 || got.body != want || got.header.Get("Content-Type") != "application/json" {
 		t.Errorf("got %+v, want %s", got, want)

@@ -88,6 +88,8 @@ func TestAttackSlowSenders(t *testing.T) {
 				took := closedAfter(func() error {
 					if begin == "" {
 						_, err := io.WriteString(conn, "")
+						s.lobby.mu.Lock()
+						defer s.lobby.mu.Unlock()
 						if s.lobby.waiting.Len() == 0 {
 							return io.EOF
 						}
