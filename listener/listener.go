@@ -45,7 +45,8 @@ type Listener struct {
 	Look time.Duration
 
 	// Busy is the rate, in commits with rows a second, above which polling is cheaper than being rung; Quiet the one below
-	// which it parks again. Defaults 2,000 and 1,000.
+	// which it parks again. It also polls for a while where writers wait for each other with their NOTIFYs. Defaults 2,000 and
+	// 1,000; with an infinite Busy it never polls.
 	Busy, Quiet float64
 
 	// MaxData is the largest data, in bytes, that is read; of a larger row only the size is. Default 16 MiB.

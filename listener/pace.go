@@ -79,7 +79,7 @@ func (p *pace) count(now time.Time, waiting int) {
 // countQueue counts, now and then while it is rung often, the writers that wait for the lock under which commits with a NOTIFY run
 // one at a time (async.c, PreCommit_Notify).
 func (s *session) countQueue(ctx context.Context) error {
-	if !s.pace.wantsCount(time.Now()) {
+	if math.IsInf(s.Busy, 1) || !s.pace.wantsCount(time.Now()) {
 		return nil
 	}
 	const query = `SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'object' AND database = 0

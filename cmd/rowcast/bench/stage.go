@@ -18,7 +18,7 @@ type design struct {
 
 var (
 	ours     = design{"rowcast", "rowcast", hubCommand()}
-	parked   = design{"always parked", "rowcast", hubCommand("--busy=1e300", "--quiet=1e300")}
+	parked   = design{"always parked", "rowcast", hubCommand("--busy=Inf", "--quiet=Inf")}
 	polling  = design{"always polling", "rowcast", hubCommand("--busy=-1", "--quiet=-1")}
 	theNaive = design{"naive", "naive", []string{"bench-child", "naive"}}
 )
