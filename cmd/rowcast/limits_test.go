@@ -34,7 +34,9 @@ func TestConnectionLimits(t *testing.T) {
 		{
 			"behind a proxy", "address",
 			[]string{"--max-connections-per-address=1", "--trusted-proxy=127.0.0.0/8", "--trusted-proxy=::1"},
-			[2]string{"a", "192.0.2.1"}, [][2]string{{"a", "192.0.2.2"}, {"a", ""}}, [2]string{"b", "198.51.100.1, 192.0.2.1"},
+			[2]string{"a", "192.0.2.1"},
+			[][2]string{{"a", "192.0.2.2"}, {"a", ""}},
+			[2]string{"b", "198.51.100.1, 192.0.2.1"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
