@@ -1,0 +1,100 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const fuzzSecret = "correct horse battery staple 0001"
+
+func fuzzTokens(f *testing.F) *tokens {
+	k, err := secretKey([]byte(fuzzSecret))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return &tokens{keys: []key{k}, claims: []jwt.ParserOption{jwt.WithExpirationRequired()}, groups: "groups", cookie: "session", mark: ":"}
+}
+
+// FuzzCredentials: whatever stands in the headers, nobody gets a stream without a token that is signed, and the denial has nothing of
+// what was sent.
+func FuzzCredentials(f *testing.F) {
+	expired, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "exp": 1}).SignedString([]byte(fuzzSecret))
+	if err != nil {
+		f.Fatal(err)
+	}
+	unsigned := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + strings.Split(expired, ".")[1] + "."
+	for _, token := range []string{expired, unsigned, "", "a.b.c", strings.Repeat("x", maxToken+1)} {
+		f.Add("Bearer "+token, "session="+token)
+		f.Add("bearer  "+token, "session="+token+"; session=x")
+		f.Add("Basic "+token, `session="`+token+`"`)
+	}
+	t := fuzzTokens(f)
+	f.Fuzz(func(test *testing.T, authorization, cookie string) {
+		r := httptest.NewRequest(http.MethodGet, "/events", nil)
+		if authorization != "" {
+			r.Header["Authorization"] = []string{authorization}
+		}
+		r.Header["Cookie"] = []string{cookie}
+		grant, err := t.authenticate(r)
+		denied, isDenied := errors.AsType[denial](err)
+		if !isDenied || denied.status != http.StatusUnauthorized || grant.User != "" || len(grant.Groups) > 0 {
+			test.Fatalf("got %+v, %v, want a denial with 401", grant, err)
+		}
+		for _, sent := range []string{authorization, cookie} {
+			if len(sent) > 40 && strings.Contains(denied.text, sent) {
+				test.Errorf("the denial quotes what was sent: %s", denied.text)
+			}
+		}
+	})
+}
+
+// FuzzClaims: whatever a signed token claims, its stream is for the user and the groups that it names and for nobody else; the user
+// has no mark and the groups all have one; and it has an end.
+func FuzzClaims(f *testing.F) {
+	f.Add(`{"sub": "alice", "exp": 99999999999, "groups": ["team:7"]}`)
+	f.Add(`{"sub": "team:7", "exp": 99999999999}`)
+	f.Add(`{"sub": "alice", "exp": 1e300, "groups": {"team:7": true}}`)
+	f.Add(`{"sub": ["alice"], "exp": "99999999999", "groups": ["alice", null, 7]}`)
+	f.Add(`{"sub": "a\u0000\r\n", "exp": -1, "nbf": 1e19, "iat": null}`)
+	t := fuzzTokens(f)
+	f.Fuzz(func(test *testing.T, text string) {
+		var claims jwt.MapClaims
+		if json.Unmarshal([]byte(text), &claims) != nil || claims == nil {
+			return
+		}
+		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(fuzzSecret))
+		if err != nil {
+			return
+		}
+		r := httptest.NewRequest(http.MethodGet, "/events", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		grant, err := t.authenticate(r)
+		if err != nil {
+			if _, isDenied := errors.AsType[denial](err); !isDenied {
+				test.Errorf("%v is no denial", err)
+			}
+			return
+		}
+		if grant.User != claims["sub"] || strings.Contains(grant.User, ":") || grant.User == "" {
+			test.Errorf("the user is %q", grant.User)
+		}
+		named, _ := claims["groups"].([]any)
+		for _, group := range grant.Groups {
+			if !slices.Contains(named, any(group)) || !strings.Contains(group, ":") {
+				test.Errorf("%q is a group", group)
+			}
+		}
+		if !grant.Expires.After(time.Now()) {
+			test.Errorf("it ends at %v", grant.Expires)
+		}
+	})
+}
