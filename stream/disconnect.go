@@ -1,6 +1,12 @@
 package stream
 
-import "rowcast/stream/sse"
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"rowcast/stream/sse"
+)
 
 // Disconnect ends the streams of a recipient: of a user, or of all who are in a group. Their clients are told so, and come back, if
 // whoever answers them then lets them in. It returns how many there were that had not been ended before.
@@ -8,6 +14,7 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.init()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.disconnects.note(recipient)
 	for _, s := range h.roster.streamsOf(recipient) {
 		if s.end(h.goodbye(s, note(bye, &h.cursor, []byte(`{"reason": "disconnected", "expires_in": 0}`)))) {
 			ended++
@@ -15,6 +22,26 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	}
 	h.Stats.Disconnected.Add(int64(ended))
 	return ended
+}
+
+// disconnects are the last ones, by recipient: what was found out before, and is only now told to the hub, no longer counts.
+type disconnects map[string]time.Time
+
+// rememberDisconnects is for how long: far more than it takes to find out whose a stream is.
+const rememberDisconnects = time.Minute
+
+func (d *disconnects) note(recipient string) {
+	now := time.Now()
+	if *d == nil {
+		*d = make(disconnects)
+	}
+	maps.DeleteFunc(*d, func(_ string, at time.Time) bool { return now.Sub(at) > rememberDisconnects })
+	(*d)[recipient] = now
+}
+
+// since tells whether one of a grant's recipients has been disconnected since the grant was known.
+func (d disconnects) since(grant Grant) bool {
+	return !grant.Known.IsZero() && slices.ContainsFunc(grant.Recipients(), func(r string) bool { return !d[r].Before(grant.Known) })
 }
 
 // goodbye tells a subscriber from where and when to come back. No event may come after it: the cursor would be older than that.

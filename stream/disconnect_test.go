@@ -1,8 +1,13 @@
 package stream_test
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"rowcast/stream"
 )
@@ -50,6 +55,33 @@ func TestDisconnect(t *testing.T) {
 	c.wantTold("2")
 	if got := f.hub.Stats.Disconnected.Load(); got != 3 {
 		t.Errorf("counted %d, want 3", got)
+	}
+}
+
+// What was found out before somebody was disconnected opens no stream after: it may come from a cache, or have been long on its way.
+func TestDisconnectOutlastsWhatWasKnownBefore(t *testing.T) {
+	t.Parallel()
+	f := newFeed(t)
+	before := time.Now()
+	f.hub.Disconnect("alice")
+	open := func(grant stream.Grant) string {
+		ctx, leave := context.WithCancel(t.Context())
+		defer leave()
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+		r.ProtoMajor = 2 // not to be hijacked
+		w := &greeted{header: http.Header{}, leave: leave}
+		f.hub.Serve(w, r, grant)
+		return w.body.String()
+	}
+	for _, grant := range []stream.Grant{{User: "alice", Known: before}, {User: "bob", Groups: []string{"alice"}, Known: before}} {
+		if got := open(grant); !strings.HasPrefix(got, "retry: ") || strings.Contains(got, "hello") {
+			t.Errorf("%+v: got %q, want only to come back", grant, got)
+		}
+	}
+	for _, grant := range []stream.Grant{{User: "alice", Known: time.Now().Add(1)}, {User: "alice"}, {User: "bob", Known: before}} {
+		if got := open(grant); !strings.Contains(got, "rowcast.hello") {
+			t.Errorf("%+v: got %q, want a stream", grant, got)
+		}
 	}
 }
 

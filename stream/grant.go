@@ -13,6 +13,9 @@ type Grant struct {
 	// Groups are the other recipients that the stream is for.
 	Groups []string
 
+	// Known is when this was found out, if it may have ceased to be so: a stream of somebody who has been disconnected since is not
+	// opened, and its client told to come back. Zero: it was not long ago.
+	Known time.Time
 	// Expires is when the stream ends, and is told shortly before; zero: never.
 	Expires time.Time
 	// Renew, if not nil, is asked then instead, in a goroutine of its own: until when the stream goes on, or whether it ends. Its

@@ -45,19 +45,20 @@ type Hub struct {
 
 	once sync.Once
 
-	mu       sync.Mutex
-	begun    bool          // the first batch has come
-	stopping bool          // Run has been told to end
-	cursor   cursor.Cursor // what has been published
-	horizon  uint64
-	heard    time.Time     // when the last batch came
-	moved    chan struct{} // closed by the next batch
-	memory   memory
-	epochs   epochs
-	roster   roster
-	census   census
-	leases   leases
-	tick     uint64
+	mu          sync.Mutex
+	begun       bool          // the first batch has come
+	stopping    bool          // Run has been told to end
+	cursor      cursor.Cursor // what has been published
+	horizon     uint64
+	heard       time.Time     // when the last batch came
+	moved       chan struct{} // closed by the next batch
+	memory      memory
+	epochs      epochs
+	roster      roster
+	census      census
+	leases      leases
+	disconnects disconnects
+	tick        uint64
 
 	watcher  watcher
 	renewals sync.WaitGroup

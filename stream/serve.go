@@ -81,7 +81,7 @@ func (h *Hub) remove(s *subscriber) {
 func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.begun || h.stopping {
+	if !h.begun || h.stopping || h.disconnects.since(grant) {
 		return &h.Stats.Refused.Away, 2 * h.Retry
 	}
 	if refused := h.exceeded(s.holder); refused != nil {

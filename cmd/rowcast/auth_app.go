@@ -205,6 +205,7 @@ func (a *app) judge(response *http.Response, asked time.Time) (appAnswer, error)
 		return appAnswer{}, fmt.Errorf("%w: it says no recipient, or expires_in is less than a second", errAppAway)
 	}
 	grant, err := a.mark.grant(says.Recipient, says.Groups)
+	grant.Known = asked
 	lifetime := time.Duration(min(says.ExpiresIn, maxLifetime.Seconds()) * float64(time.Second))
 	return appAnswer{grant, lifetime, asked.Add(lifetime)}, err
 }

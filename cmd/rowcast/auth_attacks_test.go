@@ -59,6 +59,7 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"another audience", signed(t, jwt.MapClaims{"aud": []string{"bank"}}), 401, "the token is for another audience"},
 		{"no audience", signed(t, jwt.MapClaims{"aud": nil}), 401, "the token lacks a claim that is required: exp, or an issuer or audience"},
 		{"another issuer", signed(t, jwt.MapClaims{"iss": "https://issuer.example.evil"}), 401, "the token is from another issuer"},
+		{"crit", sign(t, hs, []byte(secret), claims(nil), "crit", "exp"), 401, "the token has a crit header, which names what is not understood here"},
 		{"kid leads to a file", sign(t, hs, []byte("root:x:0:0:root:/root:/bin/bash and so on"), claims(nil), "kid", "../../etc/passwd"), 401, unsigned},
 		{"kid is SQL", sign(t, hs, []byte(otherSecret), claims(nil), "kid", "' UNION SELECT 'x"), 401, unsigned},
 		{"its own key in jwk", sign(t, hs, []byte(otherSecret), claims(nil), "jwk", map[string]string{"kty": "oct", "k": part(otherSecret)}), 401, unsigned},
@@ -162,6 +163,7 @@ func TestWeakKeysAreRefused(t *testing.T) {
 		"is not the name of a cookie":                {"--jwt-secret", secret, "--jwt-cookie", "a=b"},
 		"give only one of tokens ":                   {"--jwt-secret", secret, "--insecure-uid"},
 		"is not a URL such as":                       {"--auth-url", "app.example/auth"},
+		"leave user and password out":                {"--auth-url", "http://user:word@app.example/auth"},
 	} {
 		code, _, stderr := run(t, nil, append([]string{"serve", "--database-url", nobodyThere}, args...)...)
 		if code != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, secret[:31]) {

@@ -65,6 +65,9 @@ func (f *authFlags) check(listen string) error {
 			return fmt.Errorf("%q is not a URL such as https://app.example.com/auth", u.Redacted())
 		}
 	}
+	if f.AuthURL != nil && f.AuthURL.User != nil {
+		return errors.New("--auth-url: leave user and password out: they would be sent as if they were the client's")
+	}
 	return nil
 }
 

@@ -71,7 +71,10 @@ func (t *tokens) verify(r *http.Request, text string) (jwt.MapClaims, error) {
 	var worst error
 	for _, key := range t.keys {
 		claims := jwt.MapClaims{}
-		_, err := jwt.NewParser(t.options(key.algorithms)...).ParseWithClaims(text, claims, key.find(r.Context()))
+		token, err := jwt.NewParser(t.options(key.algorithms)...).ParseWithClaims(text, claims, key.find(r.Context()))
+		if err == nil && token.Header["crit"] != nil { // RFC 7515, section 4.1.11; the library does not look
+			return nil, unauthorized("the token has a crit header, which names what is not understood here")
+		}
 		if err == nil {
 			return claims, nil
 		}

@@ -14,12 +14,12 @@ func (s *service) disconnect(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `say whose streams to end, as recipient=alice or {"recipient": "alice"}: a user, or a group key`, http.StatusBadRequest)
 		return
 	}
-	err = s.everywhere(r.Context(), recipient)
 	answer := struct {
 		Recipient    string `json:"recipient"`
 		Disconnected int    `json:"disconnected"` // streams here
 		Error        string `json:"error,omitempty"`
-	}{Recipient: recipient, Disconnected: s.hub.Disconnect(recipient)}
+	}{Recipient: recipient, Disconnected: s.hub.Disconnect(recipient)} // before this hub hears of it, too
+	err = s.everywhere(r.Context(), recipient)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	if err != nil {

@@ -74,7 +74,9 @@ func hop(text string) (netip.Addr, bool) {
 		return with.Addr().Unmap().WithZone(""), true
 	}
 	if inner, ok := strings.CutPrefix(text, "["); ok {
-		text = strings.TrimSuffix(inner, "]")
+		if text, ok = strings.CutSuffix(inner, "]"); !ok {
+			return netip.Addr{}, false
+		}
 	}
 	address, err := netip.ParseAddr(text)
 	return address.Unmap().WithZone(""), err == nil

@@ -71,6 +71,7 @@ func FuzzXForwardedFor(f *testing.F) {
 	f.Add("10.1.2.3", "203.0.113.1, 10.0.0.1", "198.51.100.9")
 	f.Add("203.0.113.1", "10.0.0.1:80,,", "[fd00::1]:80")
 	f.Add("fd00::1", "[2001:db8::1]:80 ,\t[fd00::2]", "unknown")
+	f.Add("fd00::", "[2001:db8::1,[fd00::2", "::2]") // half a bracket is no address
 	f.Add("10.0.0.1", "::ffff:10.0.0.1,10.0.0.2, fe80::1%eth0", "")
 	ours := believe(f, "10.0.0.0/8", "fd00::/8")
 	f.Fuzz(func(t *testing.T, peerText, header, before string) {
@@ -104,17 +105,11 @@ func FuzzXForwardedFor(f *testing.F) {
 func rightmost(ours proxies, peer netip.Addr, header string) netip.Addr {
 	entries := strings.Split(header, ",")
 	for len(entries) > 0 && ours.trust(peer) {
-		last := strings.Trim(entries[len(entries)-1], " \t")
-		entries = entries[:len(entries)-1]
-		address, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(last, "["), "]"))
-		if err != nil {
-			with, err := netip.ParseAddrPort(last)
-			if err != nil {
-				break
-			}
-			address = with.Addr()
+		address, ok := hop(strings.Trim(entries[len(entries)-1], " \t"))
+		if !ok {
+			break
 		}
-		peer = address.Unmap().WithZone("")
+		entries, peer = entries[:len(entries)-1], address
 	}
 	return peer
 }
