@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"rowcast/stream"
 )
 
 // metrics shows what the hub and the listener count, in a registry of its own: nothing else gets in by an import.
@@ -24,16 +26,7 @@ func (s *service) metrics() http.Handler {
 	hub := &s.hub.Stats
 	gauge("connections", "Streams that are open.", func() float64 { return float64(hub.Streams.Load()) })
 	counter("connections_total", "Streams that were opened.", &hub.Opened)
-	refused := func(reason string, value *atomic.Int64) {
-		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Namespace: "rowcast", Name: "refused_total", Help: "Requests for a stream that were told to come back later, by the reason.",
-			ConstLabels: prometheus.Labels{"reason": reason},
-		}, func() float64 { return float64(value.Load()) }))
-	}
-	refused("away", &hub.Refused.Away)
-	refused("connections", &hub.Refused.Streams)
-	refused("user", &hub.Refused.User)
-	refused("address", &hub.Refused.Address)
+	countRefusals(registry, &hub.Refused)
 	counter("disconnected_total", "Streams that were ended by /disconnect, here or at another hub.", &hub.Disconnected)
 	counter("lobby_closed_total", "Connections without a stream that were closed because there were too many.", &s.lobby.Closed)
 	counter("denied_total", "Requests for a stream from somebody who may have none.", &s.denied)
@@ -63,4 +56,16 @@ func (s *service) metrics() http.Handler {
 		func() float64 { return float64(feed.ForeignXid.Load()) })
 	counter("deleted_rows_total", "Rows that this hub deleted because they were older than --retain.", &s.retention.Deleted)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// countRefusals shows them by their reason.
+func countRefusals(registry *prometheus.Registry, refused *stream.Refusals) {
+	for reason, value := range map[string]*atomic.Int64{
+		"away": &refused.Away, "connections": &refused.Streams, "user": &refused.User, "address": &refused.Address,
+	} {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "rowcast", Name: "refused_total", Help: "Requests for a stream that were told to come back later, by the reason.",
+			ConstLabels: prometheus.Labels{"reason": reason},
+		}, func() float64 { return float64(value.Load()) }))
+	}
 }
