@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,8 +108,8 @@ func (h *Hub) Publish(b Batch) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.continueFrom(b)
-	for r := range runs(frames) {
-		h.sendTo(r.frames[0].recipient, r)
+	for part := range runs(frames) {
+		h.sendTo(part[0].recipient, part...)
 	}
 	for _, f := range frames {
 		h.memory.remember(f)
@@ -121,7 +120,7 @@ func (h *Hub) Publish(b Batch) {
 		h.horizon = b.Horizon
 	}
 	if b.Clamp != nil { // so that nobody resumes from what is gone
-		h.sendTo("", runOf(h.heartbeat()))
+		h.sendTo("", h.heartbeat())
 	}
 	close(h.moved)
 	h.moved = make(chan struct{})
@@ -136,7 +135,7 @@ func (h *Hub) continueFrom(b Batch) {
 	case b.Reset != "":
 		h.memory.begin(b.Cursor)
 		h.epochs = nil
-		h.sendTo("", runOf(resetNote(b.Reset, b.Cursor)))
+		h.sendTo("", resetNote(b.Reset, b.Cursor))
 	case b.Cursor.Epoch != before.Epoch:
 		// Even where nothing that a cursor claims will be drawn again, rows may be gone that are remembered.
 		h.epochs.end(ending{before, b.Clamp, b.Cursor.Epoch})
@@ -154,33 +153,27 @@ func (h *Hub) Send(m Message) {
 	f := note(name, nil, m.Data)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.sendTo(m.Recipient, runOf(f))
+	h.sendTo(m.Recipient, f)
 }
 
-// sendTo gives a run to the live subscribers of a recipient. No subscriber can make it wait, and all have been given it when it
-// returns: so what is told next comes after it.
-func (h *Hub) sendTo(recipient string, r *run) {
-	n := 0
-	if recipient == "" {
-		n = h.fanOut(r, h.roster.live[:])
-	} else if to := h.roster.of[recipient]; len(to) <= fanOutFrom {
-		n = h.sendEach(r, to)
-	} else {
-		n = h.fanOut(r, slices.Collect(slices.Chunk(to, fanOutFrom/4)))
+// sendTo gives frames to the live subscribers of a recipient. No subscriber can make it wait, and all have been given them when it
+// returns: so what is told next comes after them.
+func (h *Hub) sendTo(recipient string, frames ...*frame) {
+	parts, n := h.roster.audience(recipient)
+	if n == 0 { // nothing is laid together for nobody
+		return
 	}
-	h.Stats.Sent.Add(int64(n * len(r.frames)))
+	r := runOf(frames...)
+	h.fanOut(r, parts, n)
+	h.Stats.Sent.Add(int64(n * len(frames)))
 	h.Stats.SentBytes.Add(int64(n * (len(r.bytes) + len(r.rest))))
 }
 
 // fanOutFrom is the number of subscribers from which on it pays to have another processor help.
 const fanOutFrom = 512
 
-// fanOut gives a run to many, by as many goroutines as there are processors. It returns their number.
-func (h *Hub) fanOut(r *run, parts [][]*subscriber) int {
-	total := 0
-	for _, part := range parts {
-		total += len(part)
-	}
+// fanOut gives a run to all, by as many goroutines as there are processors where they are many.
+func (h *Hub) fanOut(r *run, parts [][]*subscriber, total int) {
 	var next atomic.Int32
 	work := func() {
 		for i := int(next.Add(1)) - 1; i < len(parts); i = int(next.Add(1)) - 1 {
@@ -193,17 +186,15 @@ func (h *Hub) fanOut(r *run, parts [][]*subscriber) int {
 	}
 	work()
 	helpers.Wait()
-	return total
 }
 
-func (h *Hub) sendEach(r *run, to []*subscriber) int {
+func (h *Hub) sendEach(r *run, to []*subscriber) {
 	for _, s := range to {
 		s.active = h.tick
 		if !s.send(r) {
 			h.Stats.Overflows.Add(1)
 		}
 	}
-	return len(to)
 }
 
 func resetNote(reason string, now cursor.Cursor) *frame {

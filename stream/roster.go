@@ -33,6 +33,21 @@ func (r *roster) register(s *subscriber) {
 	}
 }
 
+// audience are those who are live and to be told what is for a recipient ("" is everyone), in parts, and their number.
+func (r *roster) audience(recipient string) (parts [][]*subscriber, n int) {
+	if recipient != "" {
+		of := r.of[recipient]
+		return slices.Collect(slices.Chunk(of, audiencePart)), len(of)
+	}
+	for _, part := range r.live {
+		n += len(part)
+	}
+	return r.live[:], n
+}
+
+// audiencePart is what one goroutine takes at a time.
+const audiencePart = 128
+
 // remove forgets a subscriber, live or not.
 func (r *roster) remove(s *subscriber) {
 	if _, joining := r.joining[s]; joining {

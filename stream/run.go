@@ -9,26 +9,33 @@ type run struct {
 	rest   []byte // comes after bytes: of a large event, which is a run of its own
 }
 
-// runOf is a run of one frame.
-func runOf(f *frame) *run { return &run{[]*frame{f}, f.live, f.rest} }
+// runOf lays frames together.
+func runOf(frames ...*frame) *run {
+	r := &run{frames, frames[0].live, frames[0].rest}
+	if len(frames) == 1 {
+		return r
+	}
+	size := 0
+	for _, f := range frames {
+		size += len(f.live)
+	}
+	r.bytes = make([]byte, 0, size)
+	for _, f := range frames {
+		r.bytes = append(r.bytes, f.live...)
+	}
+	return r
+}
 
-// runs divides frames into runs of about as much as is written in one go.
-func runs(frames []*frame) iter.Seq[*run] {
-	return func(yield func(*run) bool) {
+// runs divides frames where the recipient changes, and into about as much as is written in one go.
+func runs(frames []*frame) iter.Seq[[]*frame] {
+	return func(yield func([]*frame) bool) {
 		for len(frames) > 0 {
 			n, size := 1, frames[0].length()
 			for n < len(frames) && frames[n].recipient == frames[0].recipient && size+frames[n].length() <= writeAtOnce {
 				size += frames[n].length()
 				n++
 			}
-			r := run{frames[:n], frames[0].live, frames[0].rest}
-			if n > 1 {
-				r.bytes = make([]byte, 0, size)
-				for _, f := range r.frames {
-					r.bytes = append(r.bytes, f.live...)
-				}
-			}
-			if !yield(&r) {
+			if !yield(frames[:n]) {
 				return
 			}
 			frames = frames[n:]
