@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -23,7 +24,7 @@ func (s *service) disconnect(w http.ResponseWriter, r *http.Request) {
 		Error        string `json:"error,omitempty"`
 	}{Recipient: recipient, Disconnected: s.hub.Disconnect(recipient)} // the others are told after that: the order is from now
 	status = http.StatusOK
-	if err := s.others(r.Context(), recipient); err != nil {
+	if err := s.others(context.WithoutCancel(r.Context()), recipient); err != nil { // whether or not the client waits for it
 		s.logger.Error("other hubs were not told to disconnect", "error", err)
 		says.Error = "the other hubs could not be told: PostgreSQL does not answer; try again"
 		status = http.StatusServiceUnavailable
