@@ -3,20 +3,26 @@ package listener
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"rowcast/sql"
 )
 
-// disconnectChannel is where hubs are told, with a recipient for the payload, to end its streams.
-const disconnectChannel = sql.Channel + ".disconnect"
+// Where hubs are told to end a recipient's streams: by hand, with the recipient for the payload; and by a hub that has ended its own,
+// with its listener's name before the recipient.
+const (
+	disconnectChannel   = sql.Channel + ".disconnect"
+	disconnectedChannel = sql.Channel + ".disconnected"
+)
 
-// Disconnect tells every listener that LISTENs to this database, with [Listener.Disconnect], to end a recipient's streams. It
-// returns once that is committed.
+// Disconnect tells all other listeners that LISTEN to this database, with [Listener.Disconnect], to end a recipient's streams. The
+// Replayer's own is not told: where it comes from they have been ended, and by the time it heard of it some may be back, rightly.
+// Disconnect returns once that is committed.
 func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	if _, err := r.pool.Exec(ctx, "SELECT pg_notify($1, $2)", disconnectChannel, recipient); err != nil {
-		return fmt.Errorf("notify %s: %w", disconnectChannel, err)
+	if _, err := r.pool.Exec(ctx, "SELECT pg_notify($1, $2)", disconnectedChannel, r.listener+" "+recipient); err != nil {
+		return fmt.Errorf("notify %s: %w", disconnectedChannel, err)
 	}
 	return nil
 }
@@ -26,14 +32,20 @@ type call struct{ channel, payload string }
 
 // answer does what somebody asked for with NOTIFY.
 func (s *session) answer(c call) {
-	switch {
-	case c.channel != disconnectChannel:
+	if c.channel == sql.Channel {
 		s.tell(c.payload)
-	case s.Disconnect == nil:
-	case checkRecipient(c.payload) != nil:
+		return
+	}
+	by, recipient := "", c.payload
+	if c.channel == disconnectedChannel {
+		by, recipient, _ = strings.Cut(c.payload, " ")
+	}
+	switch {
+	case s.Disconnect == nil || by == s.name:
+	case checkRecipient(recipient) != nil:
 		s.Logger.Warn("nobody is disconnected", "error", "the payload is not a recipient, 1 to 256 bytes long")
 	default:
-		s.Disconnect(c.payload)
+		s.Disconnect(recipient)
 	}
 }
 

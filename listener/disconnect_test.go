@@ -1,6 +1,7 @@
 package listener_test
 
 import (
+	"cmp"
 	"log/slog"
 	"maps"
 	"strings"
@@ -63,5 +64,41 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	const warning = `msg="nobody is disconnected" error="the payload is not a recipient, 1 to 256 bytes long"`
 	if got := strings.Count(log.String(), warning); got != 2 || len(first.messages) > 0 {
 		t.Errorf("%d warnings and %d messages, want 2 and none; the log is %s", got, len(first.messages), log.String())
+	}
+}
+
+// Whoever has ended the streams of somebody at one hub is not told to again: some may be back by then, rightly. All others are told.
+func TestDisconnectIsNotEchoed(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	var heard [2]chan string
+	var here *reader
+	for i := range heard {
+		heard[i] = make(chan string, 10)
+		r := listen(t, dsn, func(l *listener.Listener) { l.Disconnect = func(recipient string) { heard[i] <- recipient } })
+		here = cmp.Or(here, r)
+	}
+	replayer, err := here.NewReplayer(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	for _, recipient := range []string{"alice", "team:7 and its guests"} {
+		if err := replayer.Disconnect(t.Context(), recipient); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, connect(t, dsn), "SELECT pg_notify('rowcast.disconnected', 'alice'), pg_notify('rowcast.disconnect', 'bob')")
+	for i, want := range [][]string{{"bob"}, {"alice", "team:7 and its guests", "bob"}} {
+		for _, want := range want {
+			select {
+			case got := <-heard[i]:
+				if got != want {
+					t.Errorf("listener %d is told of %s, want %s", i, got, want)
+				}
+			case <-time.After(patience):
+				t.Fatalf("listener %d is not told of %s", i, want)
+			}
+		}
 	}
 }

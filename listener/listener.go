@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -27,8 +28,8 @@ type Listener struct {
 	// Message is given what was sent by hand with NOTIFY, under the same rules. Nil: such messages are ignored.
 	Message func(Message)
 
-	// Disconnect is given a recipient whose streams are to end, as somebody told every hub with NOTIFY, under the same rules. Nil:
-	// nobody is. With PollOnly it is never called, as there is no LISTEN.
+	// Disconnect is given a recipient whose streams are to end, as somebody told every hub with NOTIFY, or another hub the others
+	// ([Replayer.Disconnect]), under the same rules. Nil: nobody is. With PollOnly it is never called, as there is no LISTEN.
 	Disconnect func(recipient string)
 
 	Logger *slog.Logger
@@ -64,6 +65,7 @@ type Listener struct {
 
 	Stats Stats
 
+	name   string // by which it knows what comes from its own Replayers; nobody else's
 	cursor cursor.Cursor
 	begun  bool // the cursor has been read
 	told   told
@@ -119,6 +121,7 @@ const (
 )
 
 func defaults(l *Listener) {
+	setDefault(&l.name, crand.Text())
 	setDefault(&l.Look, time.Second)
 	setDefault(&l.Busy, 2000)
 	setDefault(&l.Quiet, 1000)

@@ -44,9 +44,10 @@ const (
 // A Replayer reads for one subscriber at a time what its cursor has not seen. It holds nothing between two pages: an open query
 // for a slow client would hold back vacuum and block DDL, and behind that every INSERT.
 type Replayer struct {
-	pool    *pgxpool.Pool
-	limits  limits
-	timeout time.Duration
+	listener string // its name
+	pool     *pgxpool.Pool
+	limits   limits
+	timeout  time.Duration
 	// pooled says that settings must be made in every transaction, since the connection is somebody else's in the next.
 	pooled bool
 }
@@ -75,7 +76,7 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 	if err != nil {
 		return nil, err
 	}
-	return &Replayer{pool: pool, limits: l.limits(), timeout: l.Timeout, pooled: l.PollOnly}, nil
+	return &Replayer{listener: l.name, pool: pool, limits: l.limits(), timeout: l.Timeout, pooled: l.PollOnly}, nil
 }
 
 // epochKey is where a connection remembers its epoch, which cannot change while it lives: recovery ends every connection.

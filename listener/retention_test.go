@@ -99,6 +99,13 @@ func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
 	}
 }
 
+// aging is a database whose rows the test ages, and what deletes them, about so many at a time.
+func aging(t *testing.T, rows int) (*pgx.Conn, *listener.Retention) {
+	t.Helper()
+	dsn := alone(t)
+	return connect(t, dsn), newRetention(t, dsn, rows)
+}
+
 // wantDeleted runs one round.
 func wantDeleted(t *testing.T, r *listener.Retention, why string, want int64) {
 	t.Helper()
@@ -135,9 +142,7 @@ func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 // A transaction goes as a whole, so it stays as long as one row of it is young, be it behind those that are looked at.
 func TestRetentionDeletesWholeTransactions(t *testing.T) {
 	t.Parallel()
-	dsn := alone(t)
-	conn := connect(t, dsn)
-	r := newRetention(t, dsn, 3)
+	conn, r := aging(t, 3)
 	aged(t, conn, 60, 60)
 	aged(t, conn, 60, 60, 60, 60, 60, 1)
 	aged(t, conn, 60)
@@ -152,9 +157,7 @@ func TestRetentionDeletesWholeTransactions(t *testing.T) {
 // A row from the future, of somebody whose clock is wrong, goes with those around it: neither before them nor never.
 func TestRetentionPassesRowsFromTheFuture(t *testing.T) {
 	t.Parallel()
-	dsn := alone(t)
-	conn := connect(t, dsn)
-	r := newRetention(t, dsn, 3)
+	conn, r := aging(t, 3)
 	const year = -365 * 24 * 60
 	aged(t, conn, 60)
 	aged(t, conn, year, year, year, year, year) // more than are looked at
@@ -168,12 +171,10 @@ func TestRetentionPassesRowsFromTheFuture(t *testing.T) {
 // The horizon is moved in the transaction of the deletion, so that there is never the one without the other.
 func TestRetentionMovesTheHorizonWithTheRows(t *testing.T) {
 	t.Parallel()
-	dsn := alone(t)
-	conn := connect(t, dsn)
+	conn, r := aging(t, 10)
 	aged(t, conn, 60)
 	aged(t, conn, 60)
 	exec(t, conn, "ALTER TABLE rowcast.history ADD CONSTRAINT stays CHECK (horizon = '3')")
-	r := newRetention(t, dsn, 10)
 	if _, err := r.Round(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "move the horizon: ") {
 		t.Errorf("got %v", err)
 	}

@@ -92,7 +92,7 @@ func (s *session) begin(ctx context.Context) error {
 	defer cancel()
 	if !s.PollOnly {
 		var listen strings.Builder
-		for _, channel := range []string{sql.Channel, unparkedChannel, disconnectChannel} {
+		for _, channel := range []string{sql.Channel, unparkedChannel, disconnectChannel, disconnectedChannel} {
 			fmt.Fprintf(&listen, "LISTEN %s;", pgx.Identifier{channel}.Sanitize())
 		}
 		if _, err := s.feed.PgConn().Exec(ctx, listen.String()).ReadAll(); err != nil {

@@ -59,14 +59,20 @@ func granted(t *testing.T) (conn *pgx.Conn, app, hub string) {
 	dsn := dbtest.Database(t)
 	conn = connect(t, dsn)
 	app, hub = createRole(t, conn, "app"), createRole(t, conn, "hub")
-	run(t, conn, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
-	run(t, conn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast FROM PUBLIC") // as where functions are nobody's by default
-	for range 2 {                                                                 // once more does no harm
+	keepFunctions(t, conn)
+	for range 2 { // once more does no harm
 		if err := sql.Grant(t.Context(), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return conn, app, hub
+}
+
+// keepFunctions makes the schema one of those where functions are nobody's by default.
+func keepFunctions(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	run(t, conn, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+	run(t, conn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast FROM PUBLIC")
 }
 
 // never are what neither role may do.
@@ -75,7 +81,15 @@ var never = []string{
 	"INSERT INTO rowcast.notifications (data, xid) VALUES ('{}', '3')",
 	"INSERT INTO rowcast.notifications (id, data) OVERRIDING SYSTEM VALUE VALUES (7, '{}')",
 	"SELECT setval('rowcast.notifications_id_seq', 1000)",
+	"SELECT nextval('rowcast.notifications_id_seq')",
 	"TRUNCATE rowcast.notifications",
+	"DROP TABLE rowcast.notifications",
+	"DROP SCHEMA rowcast CASCADE",
+	"DROP FUNCTION rowcast.cursor()",
+	"ALTER TABLE rowcast.notifications ALTER COLUMN xid SET DEFAULT '3'",
+	"ALTER TABLE rowcast.notifications DROP CONSTRAINT event_is_not_reserved",
+	"CREATE INDEX ON rowcast.notifications (id)",
+	"CREATE RULE lost AS ON INSERT TO rowcast.notifications DO INSTEAD NOTHING",
 	"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring",
 	"DROP TRIGGER ring ON rowcast.notifications",
 	"CREATE TRIGGER mine AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT EXECUTE FUNCTION rowcast.ring()",
@@ -84,7 +98,9 @@ var never = []string{
 	"SET session_replication_role = replica",
 	"DELETE FROM rowcast.epoch",
 	"UPDATE rowcast.epoch SET token = gen_random_uuid()",
+	"TRUNCATE rowcast.epoch",
 	"UPDATE rowcast.history SET system_identifier = 7",
+	"INSERT INTO rowcast.history (system_identifier, database) VALUES (7, 7)",
 	"DELETE FROM rowcast.history",
 	"INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (9, true)",
 	"SELECT rowcast.encode_xip(7, '{5}')",
@@ -110,6 +126,10 @@ func TestAppRole(t *testing.T) {
 		"SELECT data FROM rowcast.notifications",
 		"SELECT recipient FROM rowcast.notifications",
 		"SELECT xid FROM rowcast.notifications",
+		"SELECT ctid, xmin FROM rowcast.notifications",
+		"SELECT n FROM rowcast.notifications n",
+		"SELECT id FROM rowcast.notifications WHERE recipient = 'bob'",
+		"SELECT id FROM rowcast.notifications ORDER BY xid",
 		"INSERT INTO rowcast.notifications (data) VALUES ('1') RETURNING data",
 		"INSERT INTO rowcast.notifications (data) VALUES ('1') ON CONFLICT (xid, id) DO UPDATE SET data = '2'",
 		"COPY rowcast.notifications TO STDOUT",
@@ -141,7 +161,29 @@ func TestHubRole(t *testing.T) {
 		run(t, conn, statement)
 	}
 	wantForbidden(t, conn, never...)
-	wantForbidden(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ('1')", "UPDATE rowcast.history SET database = 7", "SELECT rowcast.cursor()")
+	wantForbidden(t, conn,
+		"INSERT INTO rowcast.notifications (data) VALUES ('1')",
+		"INSERT INTO rowcast.notifications DEFAULT VALUES",
+		"UPDATE rowcast.history SET database = 7",
+		"SELECT rowcast.cursor()",
+	)
+}
+
+// One role may be an app's and a hub's: it can do what both can, and still nothing more.
+func TestOneRoleForBoth(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	role := createRole(t, conn, `weird Role\$1; --é`)
+	keepFunctions(t, conn)
+	if err := sql.Grant(t.Context(), dsn, sql.Roles{Apps: []string{role, role}, Hubs: []string{role}}); err != nil {
+		t.Fatal(err)
+	}
+	become(t, conn, role)
+	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1') RETURNING *")
+	run(t, conn, "SELECT rowcast.cursor(), rowcast.epoch_tag()")
+	run(t, conn, "DELETE FROM rowcast.notifications")
+	wantForbidden(t, conn, never...)
 }
 
 // A role that does not exist is named, and nobody has got anything then; PUBLIC, which GRANT takes for a role however it is quoted,

@@ -24,24 +24,30 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	return ended
 }
 
-// disconnects are the last ones, by recipient: what was found out before, and is only now told to the hub, no longer counts.
-type disconnects map[string]time.Time
+// disconnects are the last ones: what was found out before, and is only now told to the hub, no longer counts.
+type disconnects struct {
+	of    map[string]time.Time // by recipient
+	swept time.Time
+}
 
-// rememberDisconnects is for how long: far more than it takes to find out whose a stream is.
+// rememberDisconnects is for how long at least: far more than it takes to find out whose a stream is.
 const rememberDisconnects = time.Minute
 
 func (d *disconnects) note(recipient string) {
 	now := time.Now()
-	if *d == nil {
-		*d = make(disconnects)
+	if d.of == nil {
+		d.of = make(map[string]time.Time)
 	}
-	maps.DeleteFunc(*d, func(_ string, at time.Time) bool { return now.Sub(at) > rememberDisconnects })
-	(*d)[recipient] = now
+	if now.Sub(d.swept) > rememberDisconnects { // not each time: any role of the database can disconnect thousands
+		maps.DeleteFunc(d.of, func(_ string, at time.Time) bool { return now.Sub(at) > rememberDisconnects })
+		d.swept = now
+	}
+	d.of[recipient] = now
 }
 
 // since tells whether one of a grant's recipients has been disconnected since the grant was known.
 func (d disconnects) since(grant Grant) bool {
-	return !grant.Known.IsZero() && slices.ContainsFunc(grant.Recipients(), func(r string) bool { return !d[r].Before(grant.Known) })
+	return !grant.Known.IsZero() && slices.ContainsFunc(grant.Recipients(), func(r string) bool { return !d.of[r].Before(grant.Known) })
 }
 
 // goodbye tells a subscriber from where and when to come back. No event may come after it: the cursor would be older than that.

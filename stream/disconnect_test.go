@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -101,4 +102,17 @@ func TestDisconnectWhileJoining(t *testing.T) {
 			t.Errorf("%d streams are left; it was told %q", got, r.text())
 		}
 	})
+}
+
+// Whoever disconnects thousands, who need not exist, does not hold up the hub more and more.
+func TestAttackManyDisconnects(t *testing.T) {
+	t.Parallel()
+	f := newFeed(t)
+	began := time.Now()
+	for i := range 100_000 {
+		f.hub.Disconnect(strconv.Itoa(i))
+		if took := time.Since(began); took > 10*time.Second {
+			t.Fatalf("%d took %v", i+1, took)
+		}
+	}
 }

@@ -54,13 +54,15 @@ func statuses(t *testing.T, url, sent string) (all string) {
 }
 
 // Requests that a proxy and a hub could understand in different ways, or that no browser sends: none gets a second answer, nor a
-// stream that it should not.
+// stream that it should not, and whoever is connected notices nothing.
 func TestAttackOddRequests(t *testing.T) {
 	t.Parallel()
-	h := serve(t, dbtest.Database(t))
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn)
+	bystander := h.streamOf(t, [2]string{"bystander", ""})
 	const smuggled = "GET /readyz HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n"
 	long := strings.Repeat("x", 1<<20)
-	for name, tt := range map[string]struct{ sent, want string }{
+	requests := map[string]struct{ sent, want string }{
 		// Smuggling: what follows a body is not taken for a request, so nobody else's connection gets its answer.
 		"length and chunks":            {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
 		"length and chunks, POST":      {"POST /events HTTP/1.1\r\nHost: hub\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "405"},
@@ -110,17 +112,24 @@ func TestAttackOddRequests(t *testing.T) {
 		"a million bytes of name": {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\n" + long + ": x\r\n\r\n", "431"},
 		"ten thousand headers":    {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\n" + strings.Repeat("X-A: b\r\n", 10000) + "\r\n", "431"},
 		"a line without an end":   {long, "431"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got := statuses(t, h.url, tt.sent)
-			if got == "" && tt.want == "431" {
-				return // the connection was reset, as there was more to read
-			}
-			if got != tt.want {
-				t.Errorf("%.200q: got %q, want %q", tt.sent, got, tt.want)
-			}
-		})
+	}
+	t.Run("all at once", func(t *testing.T) {
+		for name, tt := range requests {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				got := statuses(t, h.url, tt.sent)
+				if got == "" && tt.want == "431" {
+					return // the connection was reset, as there was more to read
+				}
+				if got != tt.want {
+					t.Errorf("%.200q: got %q, want %q", tt.sent, got, tt.want)
+				}
+			})
+		}
+	})
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('told', '1')`)
+	if got := <-bystander; got != "told" {
+		t.Errorf("who was connected before is sent %q, want to be told", got)
 	}
 }
 

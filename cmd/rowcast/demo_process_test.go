@@ -3,7 +3,6 @@ package main_test
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -142,24 +141,7 @@ func (p *demoProcess) stop(signal syscall.Signal) {
 // post inserts a row as the page does, with headers: name, value, name, value.
 func (d demo) post(body string, headers ...string) answer {
 	d.t.Helper()
-	request, err := http.NewRequestWithContext(d.t.Context(), http.MethodPost, d.url+"/demo/notifications", strings.NewReader(body))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	for i := 0; i < len(headers); i += 2 {
-		request.Header.Set(headers[i], headers[i+1])
-	}
-	request.Host = request.Header.Get("Host")
-	response, err := client.Do(request)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return answer{response.StatusCode, response.Header, string(text)}
+	return send(d.t, http.MethodPost, d.url+"/demo/notifications", body, headers...)
 }
 
 // rows are the data of what is in the table for a user, as the page gets them.

@@ -1,45 +1,123 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"mime"
 	"net/http"
+	"net/url"
 )
 
-// disconnect ends a recipient's streams: here, and through PostgreSQL on every other hub. It is at the administrators' address
-// alone, and not for pages that their browsers may show.
+// disconnect ends a recipient's streams: here, and through PostgreSQL on every other hub.
 func (s *service) disconnect(w http.ResponseWriter, r *http.Request) {
-	recipient, err := recipientOf(w, r)
-	if err != nil || recipient == "" || len(recipient) > maxRecipient || !isText(recipient) {
-		http.Error(w, `say whose streams to end, as recipient=alice or {"recipient": "alice"}: a user, or a group key`, http.StatusBadRequest)
+	recipient, status, text := recipientOf(w, r)
+	if text != "" {
+		http.Error(w, text, status)
 		return
 	}
-	answer := struct {
+	says := struct {
 		Recipient    string `json:"recipient"`
 		Disconnected int    `json:"disconnected"` // streams here
 		Error        string `json:"error,omitempty"`
-	}{Recipient: recipient, Disconnected: s.hub.Disconnect(recipient)} // before this hub hears of it, too
-	err = s.everywhere(r.Context(), recipient)
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	if err != nil {
+	}{Recipient: recipient, Disconnected: s.hub.Disconnect(recipient)} // the others are told after that: the order is from now
+	status = http.StatusOK
+	if err := s.others(context.WithoutCancel(r.Context()), recipient); err != nil { // whether or not the client waits for it
 		s.logger.Error("other hubs were not told to disconnect", "error", err)
-		answer.Error = "the other hubs could not be told: PostgreSQL does not answer; try again"
-		w.WriteHeader(http.StatusServiceUnavailable)
+		says.Error = "the other hubs could not be told: PostgreSQL does not answer; try again"
+		status = http.StatusServiceUnavailable
 	}
-	_ = json.NewEncoder(w).Encode(answer)
+	answer(w, status, says)
 }
 
-func recipientOf(w http.ResponseWriter, r *http.Request) (string, error) {
+// notForPages refuses browsers. Whoever reaches the administrators' address may disconnect; not so a page that one of them looks at,
+// under whatever name. Browsers say at every POST where it comes from.
+func notForPages(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.Header["Origin"])+len(r.Header["Sec-Fetch-Site"]) > 0 {
+			http.Error(w, "no page may ask for this: it is for your app's server", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// recipientOf reads whose streams to end. It guesses nothing: who seems to have been logged out must have been.
+func recipientOf(w http.ResponseWriter, r *http.Request) (recipient string, status int, text string) {
 	const longest = 4 << 10
-	r.Body = http.MaxBytesReader(w, r.Body, longest)
-	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/json" {
-		var body struct{ Recipient string }
-		err := json.NewDecoder(r.Body).Decode(&body)
-		return body.Recipient, err
+	said, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return "", http.StatusBadRequest, "the query cannot be read: it should be recipient=alice, percent-encoded"
 	}
-	if err := r.ParseForm(); err != nil {
-		return "", err
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longest))
+	if _, long := errors.AsType[*http.MaxBytesError](err); long {
+		return "", http.StatusRequestEntityTooLarge, "the body is longer than 4 KiB: it should say recipient=alice, and nothing else"
+	} else if err != nil {
+		return "", http.StatusBadRequest, "the body did not come to its end"
 	}
-	return r.Form.Get("recipient"), nil
+	if status, text = addBody(said, r.Header.Get("Content-Type"), body); text == "" {
+		recipient, text = theRecipient(said)
+		status = http.StatusBadRequest
+	}
+	return recipient, status, text
+}
+
+// addBody adds what a body says to what the query says.
+func addBody(said url.Values, kind string, body []byte) (status int, text string) {
+	if len(body) == 0 {
+		return 0, ""
+	}
+	switch kind, _, _ = mime.ParseMediaType(kind); kind {
+	case "application/x-www-form-urlencoded":
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			return http.StatusBadRequest, "the form cannot be read: it should be recipient=alice, percent-encoded"
+		}
+		for key, values := range form {
+			said[key] = append(said[key], values...)
+		}
+	case "application/json":
+		recipient, ok := recipientInJSON(body)
+		if !ok {
+			return http.StatusBadRequest, `the body should be {"recipient": "alice"}, and nothing else`
+		}
+		said.Add("recipient", recipient)
+	default:
+		return http.StatusUnsupportedMediaType, `the body should be a form, recipient=alice, or application/json, {"recipient": "alice"}`
+	}
+	return 0, ""
+}
+
+// recipientInJSON takes one key once: json.Unmarshal would take any number of them, in any case, and the last.
+func recipientInJSON(body []byte) (recipient string, ok bool) {
+	var tokens []json.Token
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	token, err := decoder.Token()
+	for ; err == nil; token, err = decoder.Token() {
+		tokens = append(tokens, token)
+	}
+	if !errors.Is(err, io.EOF) || len(tokens) != 4 || tokens[0] != json.Delim('{') || tokens[1] != "recipient" || tokens[3] != json.Delim('}') {
+		return "", false
+	}
+	recipient, ok = tokens[2].(string)
+	return recipient, ok
+}
+
+// theRecipient is the only thing said, once.
+func theRecipient(said url.Values) (recipient, wrong string) {
+	given := said["recipient"]
+	switch {
+	case len(said) == 0:
+		return "", "say whose streams to end: recipient=alice, a user or a group's key"
+	case len(given) == 0 || len(said) > 1:
+		return "", "recipient is all that can be said: leave the rest out"
+	case len(given) > 1:
+		return "", "give recipient once, in the query or in the body"
+	}
+	if err := checkRecipient("recipient", given[0]); err != nil {
+		return "", err.Error()
+	}
+	return given[0], ""
 }

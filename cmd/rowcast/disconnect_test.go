@@ -1,8 +1,6 @@
 package main_test
 
 import (
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -20,31 +18,6 @@ func serveWithAdmin(t *testing.T, dsn string, args ...string) hubWithAdmin {
 	h := serve(t, dsn, append([]string{"--admin-listen", "127.0.0.1:0"}, args...)...)
 	return hubWithAdmin{h, "http://" + h.err.await(t, `admin_addr=([0-9.:]+)`)[1]}
 }
-
-// post sends a body, of some type, with headers: name, value.
-func post(t *testing.T, url, kind, body string, headers ...string) answer {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", kind)
-	for i := 0; i < len(headers); i += 2 {
-		request.Header.Set(headers[i], headers[i+1])
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{response.StatusCode, response.Header, string(text)}
-}
-
-const form = "application/x-www-form-urlencoded"
 
 // Ending a user's streams at one hub ends them at all, and nobody else's. Whoever is still let in comes back.
 func TestDisconnectOnEveryHub(t *testing.T) {
@@ -77,46 +50,161 @@ func TestDisconnectOnEveryHub(t *testing.T) {
 	}
 }
 
-// It takes a user or a group key, in any usual form, and says what is wrong with all else. Pages cannot ask for it, and without an
-// address for administrators nobody can.
+// It takes a user or a group's key, said in one way, and says what is wrong with all else; then nobody's stream has ended.
 func TestDisconnectRequests(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Database(t)
-	h := serveWithAdmin(t, dsn)
-	const wrong = "say whose streams to end, as recipient=alice or {\"recipient\": \"alice\"}: a user, or a group key\n"
-	tests := []struct {
+	h := serveWithAdmin(t, dbtest.Database(t))
+	alice := h.tail(t, "alice")
+	const (
+		form, inJSON = "application/x-www-form-urlencoded", "application/json"
+		noForm       = "the form cannot be read: it should be recipient=alice, percent-encoded\n"
+		noJSON       = `the body should be {"recipient": "alice"}, and nothing else` + "\n"
+		noKind       = `the body should be a form, recipient=alice, or application/json, {"recipient": "alice"}` + "\n"
+		nobody       = "say whose streams to end: recipient=alice, a user or a group's key\n"
+		once         = "give recipient once, in the query or in the body\n"
+		onlyThat     = "recipient is all that can be said: leave the rest out\n"
+		tooLong      = "the body is longer than 4 KiB: it should say recipient=alice, and nothing else\n"
+	)
+	many := strings.Repeat("x", 1<<20)
+	for _, tt := range []struct {
 		name, query, kind, body string
-		headers                 []string
 		status                  int
 		want                    string
 	}{
-		{name: "in the query", query: "?recipient=alice", status: 200, want: `{"recipient":"alice","disconnected":0}` + "\n"},
-		{name: "in a form", kind: form, body: "recipient=team%3A7", status: 200, want: `{"recipient":"team:7","disconnected":0}` + "\n"},
-		{name: "in JSON", kind: "application/json; charset=utf-8", body: `{"recipient": "é\r\n"}`, status: 200, want: `{"recipient":"é\r\n","disconnected":0}` + "\n"},
-		{name: "none", status: 400, want: wrong},
-		{name: "empty", query: "?recipient=", status: 400, want: wrong},
-		{name: "too long", query: "?recipient=" + strings.Repeat("x", 257), status: 400, want: wrong},
-		{name: "with NUL", query: "?recipient=a%00", status: 400, want: wrong},
-		{name: "not UTF-8", query: "?recipient=%ff", status: 400, want: wrong},
-		{name: "not JSON", kind: "application/json", body: `recipient=alice`, status: 400, want: wrong},
-		{name: "a million bytes", kind: form, body: "recipient=" + strings.Repeat("x", 1<<20), status: 400, want: wrong},
-		{name: "a million bytes of JSON", kind: "application/json", body: `{"recipient": "` + strings.Repeat("x", 1<<20) + `"}`, status: 400, want: wrong},
-		{name: "from a page", kind: form, body: "recipient=alice", headers: []string{"Sec-Fetch-Site", "cross-site"}, status: 403},
-		{name: "from a page in an old browser", kind: form, body: "recipient=alice", headers: []string{"Origin", "https://evil.example"}, status: 403},
-	}
-	for _, tt := range tests {
-		got := post(t, h.admin+"/disconnect"+tt.query, tt.kind, tt.body, tt.headers...)
-		if got.status != tt.status || tt.want != "" && got.body != tt.want {
+		{"in the query", "?recipient=bob", "", "", 200, `{"recipient":"bob","disconnected":0}` + "\n"},
+		{"in the query, with an empty form", "?recipient=bob", form, "", 200, `{"recipient":"bob","disconnected":0}` + "\n"},
+		{"in a form", "", form + ";charset=UTF-8", "recipient=team%3A7", 200, `{"recipient":"team:7","disconnected":0}` + "\n"},
+		{"in JSON", "", inJSON + "; charset=utf-8", ` { "recipient" : "\u00e9 \"\ud83d\ude00" } `, 200, `{"recipient":"é \"😀","disconnected":0}` + "\n"},
+
+		{"nobody", "", "", "", 400, nobody},
+		{"another key", "?uid=alice", "", "", 400, onlyThat},
+		{"another key besides", "?recipient=alice&dry_run=1", "", "", 400, onlyThat},
+		{"in other letters", "?Recipient=alice", "", "", 400, onlyThat},
+		{"twice", "?recipient=alice&recipient=bob", "", "", 400, once},
+		{"twice the same", "?recipient=alice&recipient=alice", "", "", 400, once},
+		{"in the query and a form", "?recipient=alice", form, "recipient=alice", 400, once},
+		{"in the query and JSON", "?recipient=alice", inJSON, `{"recipient": "bob"}`, 400, once},
+		{"empty", "?recipient=", "", "", 400, "the recipient is empty\n"},
+		{"too long", "?recipient=" + many[:257], "", "", 400, "the recipient is longer than 256 bytes\n"},
+		{"with NUL", "?recipient=alice%00", "", "", 400, "the recipient has control characters in it\n"},
+		{"with a line's end, as echo makes it", "", form, "recipient=alice%0A", 400, "the recipient has control characters in it\n"},
+		{"not UTF-8", "?recipient=alice%ff", "", "", 400, "the recipient is not UTF-8\n"},
+		{"not percent-encoded", "?recipient=alice%zz", "", "", 400, "the query cannot be read: it should be recipient=alice, percent-encoded\n"},
+		{"with a semicolon", "?recipient=alice;a=b", "", "", 400, "the query cannot be read: it should be recipient=alice, percent-encoded\n"},
+
+		{"a form twice", "", form, "recipient=alice&recipient=bob", 400, once},
+		{"a form of JSON", "", form, `{"recipient": "alice"}`, 400, onlyThat},
+		{"a form that cannot be read", "", form, "recipient=alice&%", 400, noForm},
+		{"a form of a million bytes", "", form, "recipient=" + many, 413, tooLong},
+		{"JSON of a million bytes", "", inJSON, `{"recipient": "` + many + `"}`, 413, tooLong},
+		{"JSON with a million blanks", "", inJSON, `{"recipient": "alice"}` + strings.Repeat(" ", 1<<20), 413, tooLong},
+		{"no JSON", "", inJSON, "recipient=alice", 400, noJSON},
+		{"JSON without an end", "", inJSON, `{"recipient": "alice"`, 400, noJSON},
+		{"JSON without an end, and more", "", inJSON, `{"recipient": "alice", "recipient"`, 400, noJSON},
+		{"JSON and more", "", inJSON, `{"recipient": "alice"} {"recipient": "bob"}`, 400, noJSON},
+		{"JSON and garbage", "", inJSON, `{"recipient": "alice"}]`, 400, noJSON},
+		{"JSON twice", "", inJSON, `{"recipient": "alice", "recipient": "alice"}`, 400, noJSON},
+		{"JSON with another key", "", inJSON, `{"recipient": "alice", "dry_run": true}`, 400, noJSON},
+		{"JSON in other letters", "", inJSON, `{"RECIPIENT": "alice"}`, 400, noJSON},
+		{"JSON of several", "", inJSON, `{"recipient": ["alice"]}`, 400, noJSON},
+		{"JSON of nobody", "", inJSON, `{"recipient": null}`, 400, noJSON},
+		{"JSON in a list", "", inJSON, `["recipient", "alice"]`, 400, noJSON},
+		{"JSON with half a letter", "", inJSON, `{"recipient": "alice\ud800"}`, 400, "the recipient is not UTF-8\n"},
+		{"without a type", "", "", "recipient=alice", 415, noKind},
+		{"as text", "", "text/plain", "recipient=alice", 415, noKind},
+		{"as parts", "", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"recipient\"\r\n\r\nalice\r\n--x--\r\n", 415, noKind},
+		{"of two types", "", "application/json, text/plain", `{"recipient": "alice"}`, 415, noKind},
+	} {
+		got := send(t, "POST", h.admin+"/disconnect"+tt.query, tt.body, "Content-Type", tt.kind)
+		if got.status != tt.status || got.body != tt.want {
 			t.Errorf("%s: got %d, %q, want %d, %q", tt.name, got.status, got.body, tt.status, tt.want)
 		}
 	}
 	if got := ask(t, "GET", h.admin+"/disconnect?recipient=alice"); got.status != 405 || got.header.Get("Allow") != "POST" {
 		t.Errorf("GET: got %+v", got)
 	}
-	alone := serve(t, dsn)
-	for _, public := range []string{h.url, alone.url} {
+	h.wantUndisturbed(t, alice)
+}
+
+// wantUndisturbed wants nobody to have been disconnected, and a stream of alice's to be the same as at first.
+func (h hubWithAdmin) wantUndisturbed(t *testing.T, alice *process) {
+	t.Helper()
+	if got := metric(t, h.admin, "rowcast_disconnected_total"); got != 0 {
+		t.Errorf("%v streams were ended, want none", got)
+	}
+	if got := send(t, "POST", h.admin+"/disconnect?recipient=alice", ""); got.body != `{"recipient":"alice","disconnected":1}`+"\n" {
+		t.Errorf("got %+v, want alice's stream to have been there", got)
+	}
+	alice.out.await(t, "rowcast.bye")
+}
+
+// No page can make the browser of somebody who reaches the administrators' address ask for that: neither from its own origin, nor
+// under a name that it lets resolve to this machine. Programs can, as Node's fetch, which sends a part of what browsers do.
+func TestAttackDisconnectFromAPage(t *testing.T) {
+	t.Parallel()
+	h := serveWithAdmin(t, dbtest.Database(t))
+	alice := h.tail(t, "alice")
+	const page = "no page may ask for this: it is for your app's server\n"
+	const rebound = "this address answers only as localhost or 127.0.0.1\n"
+	for _, tt := range []struct {
+		name    string
+		headers []string
+		want    string
+	}{
+		{"a form of another site", []string{"Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"}, page},
+		{"a form of another site, in an old browser", []string{"Origin", "https://evil.example"}, page},
+		{"a form from a frame without an origin", []string{"Origin", "null"}, page},
+		{"a page of another port", []string{"Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"}, page},
+		{"a page that claims to be from here", []string{"Origin", h.admin, "Sec-Fetch-Site", "same-origin"}, page},
+		{"an extension", []string{"Sec-Fetch-Site", "none"}, page},
+		{"DNS rebinding", []string{"Host", "evil.example", "Origin", "http://evil.example"}, rebound},
+		{"DNS rebinding, without an origin", []string{"Host", "evil.example:9090"}, rebound},
+		{"DNS rebinding, with a name like ours", []string{"Host", "127.0.0.1.evil.example"}, rebound},
+	} {
+		if got := ask(t, "POST", h.admin+"/disconnect?recipient=alice", tt.headers...); got.status != 403 || got.body != tt.want {
+			t.Errorf("%s: got %d, %q, want 403, %q", tt.name, got.status, got.body, tt.want)
+		}
+	}
+	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/nothing"} {
+		if got := ask(t, "GET", h.admin+path, "Host", "evil.example"); got.status != 403 || got.body != rebound {
+			t.Errorf("%s by DNS rebinding: got %d, %q", path, got.status, got.body)
+		}
+	}
+	for _, host := range []string{"localhost", "LOCALHOST:9090", "[::1]:9090", "127.0.0.1"} {
+		if got := ask(t, "POST", h.admin+"/disconnect?recipient=bob", "Host", host, "Sec-Fetch-Mode", "cors"); got.status != 200 {
+			t.Errorf("as %s: got %+v, want 200", host, got)
+		}
+	}
+	if got := statuses(t, h.admin, "GET /healthz HTTP/1.0\r\n\r\n"); got != "200" {
+		t.Errorf("a health check of HTTP/1.0, which names no host: got %s, want 200", got)
+	}
+	h.wantUndisturbed(t, alice)
+}
+
+// Where it is meant to be reached from other machines, they call it by any name: a service's, in a cluster. No page can even then.
+func TestAdminAddressByName(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn, "--admin-listen", "0.0.0.0:0")
+	_, port, _ := strings.Cut(h.err.await(t, `admin_addr="?([0-9.\[\]:]+)`)[1], "]:")
+	admin := "http://127.0.0.1:" + port
+	for method, path := range map[string]string{"GET": "/metrics", "POST": "/disconnect?recipient=alice"} {
+		if got := ask(t, method, admin+path, "Host", "rowcast-admin.prod.svc:9090"); got.status != 200 {
+			t.Errorf("%s: got %+v, want 200", path, got)
+		}
+	}
+	if got := ask(t, "POST", admin+"/disconnect?recipient=alice", "Host", "evil.example", "Origin", "http://evil.example"); got.status != 403 {
+		t.Errorf("by DNS rebinding: got %+v, want 403", got)
+	}
+}
+
+// Without an address for administrators nobody can, and at the public one never.
+func TestDisconnectIsNotPublic(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	for _, public := range []string{serveWithAdmin(t, dsn).url, serve(t, dsn).url} {
 		if got := ask(t, "POST", public+"/disconnect?recipient=alice"); got.status != 404 {
-			t.Errorf("at the public address: got %d, want 404", got.status)
+			t.Errorf("got %d, want 404", got.status)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 // time that it was told, and from any status but 200 never.
 type eventSource struct {
 	url     string
+	from    string // for X-Forwarded-For
 	hears   func(sse.Event)
 	decoder sse.Decoder
 	streams int // that it has had
@@ -44,6 +45,9 @@ func (c *eventSource) stream(ctx context.Context) error {
 	}
 	if c.decoder.LastID != "" {
 		request.Header.Set("Last-Event-ID", c.decoder.LastID)
+	}
+	if c.from != "" {
+		request.Header.Set("X-Forwarded-For", c.from)
 	}
 	response, err := client.Do(request)
 	if err != nil {

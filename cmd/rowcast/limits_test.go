@@ -2,12 +2,12 @@ package main_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,12 +15,11 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Each limit sends the one too many away, to come back much later; it is told by the metrics why. Behind a trusted proxy, addresses
-// are those of its clients.
+// Each limit sends the one too many away, to come back later, and tells the metrics why. Who is connected notices nothing; an
+// EventSource that was sent away comes back by itself until there is room. Behind a trusted proxy, addresses are those of its clients.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Database(t)
-	later := regexp.MustCompile(`^retry: (1[5-9]|[2-4][0-9])[0-9]{3}\n\n$`) // 15 to 45 s
+	later := regexp.MustCompile(`^retry: (1[5-9]|[2-4][0-9])[0-9]\n\n$`) // ten times --retry, from half to one and a half
 	for _, tt := range []struct {
 		name, reason string
 		args         []string
@@ -41,36 +40,58 @@ func TestConnectionLimits(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := serve(t, dsn, tt.args...)
-			one := h.streamOf(t, tt.one)
-			for _, other := range tt.others {
-				h.streamOf(t, other)
+			dsn := dbtest.Database(t)
+			h := serve(t, dsn, append(tt.args, "--retry=30ms")...)
+			var connected []<-chan string
+			for _, who := range append(tt.others, tt.one) {
+				connected = append(connected, h.streamOf(t, who))
 			}
 			got := ask(t, "GET", h.url+"/events?uid="+tt.refused[0], "X-Forwarded-For", tt.refused[1])
 			if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" || !later.MatchString(got.body) {
-				t.Errorf("got %+v, want 200 and to come back in 15 to 45 s", got)
+				t.Errorf("got %+v, want 200 and to come back in 150 to 450 ms", got)
 			}
-			askUntil(t, h.url+"/metrics", `(?m)^rowcast_refused_total\{reason="`+tt.reason+`"\} 1$`)
-			h.disconnect(t, dsn, tt.one[0])
-			for e := range one {
-				if e == "rowcast.bye" {
-					break
+			refused := `(?m)^rowcast_refused_total\{reason="` + tt.reason + `"\} `
+			askUntil(t, h.url+"/metrics", refused+"1$")
+			gotIn := h.comesBack(t, tt.refused)
+			askUntil(t, h.url+"/metrics", refused+"[3-9]$")
+			runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('told', '1')`)
+			for i, names := range connected {
+				if got := <-names; got != "told" {
+					t.Errorf("stream %d was sent %q, want to be told", i, got)
 				}
 			}
-			askUntil(t, h.url+"/metrics", fmt.Sprintf(`(?m)^rowcast_connections %d$`, h.left(tt.one, tt.others)))
-			h.streamOf(t, tt.refused)
+			h.disconnect(t, dsn, tt.one[0]) // which makes room
+			select {
+			case <-gotIn:
+			case <-time.After(patience):
+				t.Error("it was never let in")
+			}
 		})
 	}
 }
 
-// left is how many streams are still there once one user has been disconnected.
-func (h *hub) left(one [2]string, others [][2]string) (n int) {
-	for _, other := range others {
-		if other[0] != one[0] {
-			n++
+// comesBack lets an EventSource try until the channel is closed by its hello, and then stay for as long as the test.
+func (h *hub) comesBack(t *testing.T, who [2]string) <-chan struct{} {
+	t.Helper()
+	gotIn, ended := make(chan struct{}), make(chan struct{})
+	hello := sync.OnceFunc(func() { close(gotIn) })
+	c := eventSource{url: h.url + "/events?uid=" + who[0], from: who[1], hears: func(e sse.Event) {
+		if e.Name == "rowcast.hello" {
+			hello()
 		}
-	}
-	return n
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(ended)
+		if err := c.run(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	return gotIn
 }
 
 // disconnect ends a user's streams, by hand.

@@ -46,9 +46,11 @@ func (s *service) routers() (public, admin http.Handler) {
 		return p, nil
 	}
 	a := s.newRouter()
+	if isLoopback(s.adminListen) {
+		a.Use(asLocalhost)
+	}
 	s.adminRoutes(a)
-	// Whoever reaches this address may; not so a page that one of them looks at.
-	a.With(http.NewCrossOriginProtection().Handler).Post("/disconnect", s.disconnect)
+	a.With(notForPages).Post("/disconnect", s.disconnect)
 	return p, a
 }
 
@@ -92,6 +94,18 @@ func bounded(next http.Handler) http.Handler {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 		if r.ContentLength != 0 {
 			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// asLocalhost refuses what a page makes a browser send under a name of its own that it lets resolve to this machine (DNS rebinding):
+// to the browser that is the page's own origin. HTTP/1.0, which no browser speaks, may name no host.
+func asLocalhost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "" && !isLoopback(r.Host) {
+			http.Error(w, "this address answers only as localhost or 127.0.0.1", http.StatusForbidden)
+			return
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -45,7 +45,7 @@ type service struct {
 	routes    func(chi.Router)                // more to serve there; nil: nothing
 	listening func(net.Addr)                  // told once where, when streams can be opened; nil: nobody
 
-	everywhere func(ctx context.Context, recipient string) error // tells all hubs to disconnect; set by run
+	others func(ctx context.Context, recipient string) error // tells all other hubs to disconnect; set by run
 }
 
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
@@ -105,7 +105,7 @@ func (s *service) connect(replayer *listener.Replayer) <-chan struct{} {
 		s.listener.Message = func(m listener.Message) { s.hub.Send(message(m)) }
 	}
 	s.listener.Disconnect = func(recipient string) { s.hub.Disconnect(recipient) }
-	s.everywhere = replayer.Disconnect
+	s.others = replayer.Disconnect
 	began := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(began) })
 	s.listener.Deliver = func(b listener.Batch) {
