@@ -131,7 +131,7 @@ func (t *tokens) grant(claims jwt.MapClaims) (stream.Grant, error) {
 		return stream.Grant{}, err
 	}
 	if expires, err := claims.GetExpirationTime(); err == nil && expires != nil {
-		grant.Expires = expires.Add(t.leeway) // before that, the same token would open the next stream
+		grant.Expires, grant.Leeway = expires.Time, t.leeway // until when the same token would open the next stream
 	}
 	return grant, nil
 }
