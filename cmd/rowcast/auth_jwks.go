@@ -98,20 +98,23 @@ func (j *jwks) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
 	}
 }
 
-// KeyRead finds a key by its kid. For one that is not known, and may be new, the keys are read again.
+// KeyRead finds a key by its kid. For one that is not known the keys are read again. If that cannot be now, one that was withdrawn is
+// out, and all others may be new.
 func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	found, err := j.MemoryJWKSet.KeyRead(ctx, kid)
 	if err == nil {
 		return found, nil
 	}
-	if _, withdrawn := j.former.KeyRead(ctx, kid); withdrawn == nil {
-		return found, err
-	}
+	_, noFormer := j.former.KeyRead(ctx, kid)
+	mayBeNew := noFormer != nil
 	waiting, cancel := context.WithTimeout(ctx, jwksTimeout)
 	defer cancel()
-	switch rested := j.again.Wait(waiting) == nil; {
+	rested := mayBeNew && j.again.Wait(waiting) == nil || !mayBeNew && j.again.Allow()
+	switch {
 	case rested && j.read(context.WithoutCancel(ctx)): // for all, whether or not this client waits
 		return j.MemoryJWKSet.KeyRead(ctx, kid)
+	case !mayBeNew:
+		return found, err
 	case j.away.Load():
 		return found, keysAway
 	default:
@@ -199,7 +202,6 @@ func parseJWK(text json.RawMessage) (jwkset.JWK, bool) {
 	if json.Unmarshal(text, &m) != nil {
 		return jwkset.JWK{}, false
 	}
-	m.X5U = "" // would be asked
 	k, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
 	verifies := (m.USE == "" || m.USE == jwkset.UseSig) && (len(m.KEYOPS) == 0 || slices.Contains(m.KEYOPS, jwkset.KeyOpsVerify))
 	return k, err == nil && verifies && len(algorithmsOf(k.Key())) > 0

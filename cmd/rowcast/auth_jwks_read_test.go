@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 )
@@ -30,5 +33,30 @@ func TestKeysAreReadThoughTheClientLeaves(t *testing.T) {
 	j.read(t.Context())
 	if _, err := j.KeyRead(ctx, "key 2"); err != nil {
 		t.Errorf("got %v, want the new key", err)
+	}
+}
+
+// That all keys are withdrawn is said once, and again if it happens again. If it was a mistake, the next token that names one brings
+// them back.
+func TestAWithdrawalIsToldOnce(t *testing.T) {
+	t.Parallel()
+	const key = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
+	answer, log := "", &bytes.Buffer{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }))
+	t.Cleanup(server.Close)
+	j := newJWKS(server.URL, slog.New(slog.NewTextHandler(log, nil)))
+	for i, step := range []struct {
+		answer string
+		told   int
+	}{{key, 0}, {`{"keys":[]}`, 1}, {`{"keys":[]}`, 1}, {key, 1}, {`{"keys":[{"kty":"oct"}]}`, 2}} {
+		answer = step.answer
+		j.read(t.Context())
+		if got := strings.Count(log.String(), "no token counts"); got != step.told {
+			t.Errorf("after %d answers: told %d times, want %d", i+1, got, step.told)
+		}
+	}
+	answer = key
+	if _, err := j.KeyRead(t.Context(), "a"); err != nil {
+		t.Errorf("got %v, want the key that is there again", err)
 	}
 }

@@ -30,6 +30,7 @@ func newKeyServer(t *testing.T, answer string) *keyServer {
 		answer := s.answer.Load().(string)
 		if answer == "" {
 			w.WriteHeader(http.StatusInternalServerError)
+			answer = jwks(nil)
 		}
 		_, _ = fmt.Fprint(w, answer)
 	}))
@@ -138,7 +139,16 @@ func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 func TestKeysAtAURLThatIsAway(t *testing.T) {
 	t.Parallel()
 	known, unknown := newNamedKey(t, "a"), newNamedKey(t, "b")
-	for name, answer := range map[string]string{"an error": "", "something else": "{}", "no JSON": "<html>", "no array": `{"keys":null}`, "an array": "[]", "endless": jwks(nil, strings.Repeat(" ", 1<<20)+"7")} {
+	const noSet = "it is no JSON Web Key Set"
+	for answer, reason := range map[string]string{
+		"":              "it answers 500",
+		"{}":            noSet,
+		"<html>":        noSet,
+		`{"keys":null}`: noSet,
+		"[]":            noSet,
+		jwks(nil, strings.Repeat(" ", 1<<20)+"7"): "it is longer than 1 MiB",
+	} {
+		name := answer[:min(len(answer), 20)]
 		keys := newKeyServer(t, jwks([]namedKey{known}))
 		h := secure(t, "--jwks-url", keys.URL)
 		keys.answer.Store(answer)
@@ -148,7 +158,7 @@ func TestKeysAtAURLThatIsAway(t *testing.T) {
 		if _, says := listenTo(t, h, "", known.bearer(t)...); says != aliceOnly || keys.asked.Load() != 2 {
 			t.Errorf("%s, known: got %s; asked %d times, want 2", name, says, keys.asked.Load())
 		}
-		h.err.await(t, `level=WARN msg="the keys of --jwks-url cannot be read, and those read before still count" host=127.0.0.1:`)
+		h.err.await(t, `level=WARN msg="the keys of --jwks-url cannot be read, and those read before still count" host=127.0.0.1:.* error="`+reason)
 		h.err.await(t, `level=WARN msg=".*" reason="the key of the token is not known, and --jwks-url could not be read the last time"`)
 	}
 }
