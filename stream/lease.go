@@ -35,7 +35,7 @@ func (h *Hub) lease(s *subscriber, grant Grant) {
 	l := &lease{of: s, due: grant.Expires, expires: grant.Expires, leeway: grant.Leeway, renew: grant.Renew}
 	if grant.Renew == nil {
 		now := time.Now()
-		if !now.Before(l.expires) { // only by our clock: a bye at once, to every client that renews, would never end
+		if !now.Before(l.expires) { // by our clock, perhaps not by theirs: who renews at each bye must not get one at once each time
 			l.expires, l.leeway = l.end(), 0
 		}
 		l.due = l.expires.Add(-min(byeBefore, max(0, l.expires.Sub(now)/2)))
