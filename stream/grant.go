@@ -18,8 +18,10 @@ type Grant struct {
 	Known time.Time
 	// Expires is when the stream ends, and is told shortly before; zero: never.
 	Expires time.Time
-	// Renew, if not nil, is asked then instead, in a goroutine of its own: until when the stream goes on, or whether it ends. Its
-	// context ends with Run.
+	// Leeway is for how long it goes on nevertheless, as the clock by which Expires was set may be slow.
+	Leeway time.Duration
+	// Renew, if not nil, is asked at Expires instead, in a goroutine of its own: until when the stream goes on, or whether it ends,
+	// which is told then. Its context ends with Run.
 	Renew func(context.Context) (expires time.Time, ok bool)
 }
 

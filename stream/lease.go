@@ -12,7 +12,8 @@ import (
 type lease struct {
 	of      *subscriber
 	due     time.Time // when something is to be done about it
-	expires time.Time
+	expires time.Time // as the bye says it
+	leeway  time.Duration
 	renew   func(context.Context) (time.Time, bool)
 	at      int // its place among the leases; nowhere while it is being renewed
 }
@@ -20,7 +21,7 @@ type lease struct {
 // nowhere is the place of a lease that is not among the leases.
 const nowhere = -1
 
-// A bye is sent so long before the end, or for the last quarter of a shorter time.
+// A bye is sent so long before a grant expires; of one that lasts less than twice that, when half of it is over.
 const byeBefore = 30 * time.Second
 
 // expiryTick is how often the leases are looked at: a stream ends at most so long after its grant.
@@ -31,12 +32,20 @@ func (h *Hub) lease(s *subscriber, grant Grant) {
 	if grant.Expires.IsZero() {
 		return
 	}
-	s.lease = &lease{of: s, due: grant.Expires, expires: grant.Expires, renew: grant.Renew}
-	if left := time.Until(grant.Expires); grant.Renew == nil && left > 0 {
-		s.lease.due = grant.Expires.Add(-min(byeBefore, left/4))
+	l := &lease{of: s, due: grant.Expires, expires: grant.Expires, leeway: grant.Leeway, renew: grant.Renew}
+	if grant.Renew == nil {
+		now := time.Now()
+		if !now.Before(l.expires) { // by our clock, perhaps not by theirs: who renews at each bye must not get one at once each time
+			l.expires, l.leeway = l.end(), 0
+		}
+		l.due = l.expires.Add(-min(byeBefore, max(0, l.expires.Sub(now)/2)))
 	}
-	heap.Push(&h.leases, s.lease)
+	s.lease = l
+	heap.Push(&h.leases, l)
 }
+
+// end is until when the stream may go on.
+func (l *lease) end() time.Time { return l.expires.Add(l.leeway) }
 
 // endLease forgets a stream's lease. The hub must be locked.
 func (h *Hub) endLease(s *subscriber) {
@@ -57,13 +66,13 @@ func (h *Hub) expire(ctx context.Context) {
 			heap.Pop(&h.leases)
 			h.renewals.Go(func() { h.renew(ctx, l) })
 			continue
-		case !now.Before(l.expires):
+		case !now.Before(l.end()):
 			h.endLocked(l.of)
 			h.endLease(l.of)
 			continue
 		case h.roster.isLive(l.of):
-			h.bye(l.of, byeExpired, l.expires.Sub(now))
-			l.due = l.expires
+			h.bye(l.of, byeExpired, max(0, l.expires.Sub(now)))
+			l.due = l.end()
 		default: // is told as soon as it is live
 			l.due = now.Add(expiryTick)
 		}
@@ -83,7 +92,7 @@ func (h *Hub) renew(ctx context.Context, l *lease) {
 		heap.Push(&h.leases, l)
 	default:
 		if h.roster.isLive(l.of) {
-			h.bye(l.of, byeExpired, 0)
+			h.bye(l.of, byeRevoked, 0)
 		}
 		h.endLocked(l.of)
 		l.of.lease = nil
@@ -91,7 +100,10 @@ func (h *Hub) renew(ctx context.Context, l *lease) {
 }
 
 // Why a stream is about to end, as the data of rowcast.bye says it.
-const byeExpired = "expired" // its grant ends
+const (
+	byeExpired = "expired" // its grant ends
+	byeRevoked = "revoked" // it was not renewed
+)
 
 // bye tells a live stream that it is about to end. It has no id: the stream may be owed events, which no id may overtake.
 func (h *Hub) bye(s *subscriber, reason string, in time.Duration) {

@@ -29,13 +29,13 @@ func (r *recorder) ended() bool {
 }
 
 // wantBye checks that a stream was told of its end once, in time, and without an id: of those that are nobody's to claim there is none.
-func wantBye(t *testing.T, r *recorder, at time.Duration, in int) {
+func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int) {
 	t.Helper()
 	times := r.times("rowcast.bye")
 	if len(times) != 1 || times[0] < at || times[0] > at+tick {
 		t.Fatalf("byes at %v, want one at %v", times, at)
 	}
-	want := fmt.Sprintf("event: rowcast.bye\ndata: {\"reason\": \"expired\", \"expires_in\": %d}\n\n", in)
+	want := fmt.Sprintf("event: rowcast.bye\ndata: {\"reason\": %q, \"expires_in\": %d}\n\n", reason, in)
 	if text := r.text(); !strings.Contains(text, want) {
 		t.Errorf("got %q, want %q in it", text, want)
 	}
@@ -68,18 +68,25 @@ func until(began time.Time, at time.Duration) {
 
 func TestAGrantEndsAfterABye(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ lasts, bye time.Duration }{
-		{10 * time.Minute, 10*time.Minute - 30*time.Second},
-		{time.Minute, time.Minute - 15*time.Second}, // a quarter
-		{8 * time.Second, 6 * time.Second},
+	for _, tt := range []struct{ expires, leeway, bye time.Duration }{
+		{10 * time.Minute, 0, 10*time.Minute - 30*time.Second},
+		{40 * time.Second, 0, 20 * time.Second}, // half of it
+		{8 * time.Second, 0, 4 * time.Second},
+		{10 * time.Minute, 20 * time.Second, 10*time.Minute - 30*time.Second}, // the leeway delays the end and not the bye
+		{2 * time.Second, time.Minute, time.Second},
+		{-4 * time.Second, 20 * time.Second, 8 * time.Second}, // half of what is left of the leeway
 	} {
 		inBubble(t, func(t *testing.T, f *feed) {
 			began := time.Now()
-			r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: began.Add(tt.lasts)})
-			until(began, tt.lasts)
+			r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: began.Add(tt.expires), Leeway: tt.leeway})
+			said, end := tt.expires, tt.expires+tt.leeway
+			if said < 0 {
+				said = end
+			}
+			until(began, end)
 			f.tell("alice", "message", `"the last"`)
-			wantBye(t, r, tt.bye, int((tt.lasts - tt.bye).Seconds()))
-			wantEnd(t, f, r, tt.lasts)
+			wantBye(t, r, "expired", tt.bye, int((said - tt.bye).Seconds()))
+			wantEnd(t, f, r, end)
 			if !strings.Contains(r.text(), "the last") {
 				t.Errorf("an event that came before the end was lost: %q", r.text())
 			}
@@ -95,7 +102,7 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 func TestAnEndedGrant(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *feed) {
-		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: time.Now().Add(-time.Hour)})
+		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: time.Now().Add(-time.Hour), Leeway: time.Minute})
 		time.Sleep(tick)
 		if !r.ended() || len(r.times("rowcast.bye")) != 0 {
 			t.Errorf("got %q", r.text())
@@ -117,8 +124,8 @@ func TestNoByeOvertakesAnEvent(t *testing.T) {
 			want = append(want, sse.Event{LastID: e.Cursor.String(), Name: "message", Data: fmt.Sprint(i)})
 			f.tell("bob", "message", "for another")
 		}
-		bye := sse.Event{LastID: want[2].LastID, Name: "rowcast.bye", Data: `{"reason": "expired", "expires_in": 5}`}
-		until(began, 15*time.Second+2*tick)
+		bye := sse.Event{LastID: want[2].LastID, Name: "rowcast.bye", Data: `{"reason": "expired", "expires_in": 10}`}
+		until(began, 10*time.Second+2*tick)
 		goOn()
 		synctest.Wait()
 		if got := r.events(); fmt.Sprint(got) != fmt.Sprint(append(want, bye)) {
@@ -132,7 +139,8 @@ func TestAGrantEndsWhileJoining(t *testing.T) {
 	t.Parallel()
 	before := start
 	before.Xmax -= 100
-	for _, back := range []time.Duration{50 * time.Second, time.Hour} {
+	const end = 80 * time.Second
+	for back, in := range map[time.Duration]int{50 * time.Second: 10, 70 * time.Second: 0, time.Hour: 0} {
 		isBack := make(chan struct{})
 		s := &source{}
 		s.page = func(ctx context.Context, _, to cursor.Cursor) ([]stream.Event, cursor.Cursor, uint64, error) {
@@ -147,14 +155,14 @@ func TestAGrantEndsWhileJoining(t *testing.T) {
 			f := newFeed(t, slowly, func(site *site) { site.hub.Source = s })
 			stop := run(t, f.hub.Run)
 			began := time.Now()
-			r := recordGrant(t, f.site, before.String(), stream.Grant{User: "alice", Expires: began.Add(time.Minute)})
-			if back < time.Minute {
+			r := recordGrant(t, f.site, before.String(), stream.Grant{User: "alice", Expires: began.Add(time.Minute), Leeway: end - time.Minute})
+			if back < end {
 				until(began, back)
 				close(isBack)
 				time.Sleep(2 * tick)
-				wantBye(t, r, back-time.Millisecond, 10)
+				wantBye(t, r, "expired", back-time.Millisecond, in)
 			}
-			until(began, time.Minute)
+			until(began, end)
 			if r.ended() {
 				t.Error("it ended too early")
 			}
@@ -190,7 +198,7 @@ func TestRenewal(t *testing.T) {
 		if !r.ended() || asked != 3 {
 			t.Errorf("asked %d times, want 3; got %q", asked, r.text())
 		}
-		wantBye(t, r, end, 0)
+		wantBye(t, r, "revoked", end, 0)
 	})
 }
 

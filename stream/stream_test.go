@@ -43,6 +43,7 @@ type site struct {
 	socket   net.Listener                    // nil for one on the loopback
 	buffer   int                             // the size of the send buffers, 0 for the system's own
 	replays  int                             // at a time; 0 is two
+	lasts    time.Duration                   // for how long streams are granted; 0 is for ever
 }
 
 // serve runs a listener and a hub on a database and serves streams until the test ends. The recipients are the query's. The
@@ -142,6 +143,9 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var grant stream.Grant
 	if recipients := r.URL.Query()["recipient"]; len(recipients) > 0 {
 		grant.User, grant.Groups = recipients[0], recipients[1:]
+	}
+	if s.lasts > 0 {
+		grant.Expires = time.Now().Add(s.lasts)
 	}
 	s.hub.Serve(w, r, grant)
 }

@@ -17,6 +17,7 @@ func TestAttacksWithTokens(t *testing.T) {
 	public := pemOf(t, pairs().rsa.Public())
 	h := secure(t, "--jwt-secret", secret, "--jwt-key", fileOf(t, public, pemOf(t, pairs().ec.Public()), pemOf(t, pairs().ed.Public())),
 		"--jwt-issuer", "https://issuer.example", "--jwt-audience", "rowcast", "--jwt-audience", "other", "--jwt-cookie", "session")
+	file := fileOf(t, []byte(otherSecret))
 	const unsigned = "the token is not signed by a key that counts here"
 	hs, none := jwt.SigningMethodHS256, jwt.SigningMethodNone
 	by := func(key []byte) string { return sign(t, hs, key, claims(nil)) }
@@ -47,26 +48,39 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"HS256 with the public key as secret", by(public), 401, unsigned},
 		{"HS256 with no secret", by([]byte{}), 401, unsigned},
 		{"HS256 with another secret", by([]byte(otherSecret)), 401, unsigned},
+		{"HS256 with 32 bytes of the secret", by([]byte(secret[:32])), 401, unsigned},
+		{"HS256 with 31 bytes of the secret", by([]byte(secret[:31])), 401, unsigned},
 		{"HS512 with the secret", sign(t, jwt.SigningMethodHS512, []byte(secret), claims(nil)), 401, unsigned},
 		{"RS256 with another key", sign(t, jwt.SigningMethodRS256, pairs().otherRSA, claims(nil)), 401, unsigned},
 		{"ES384 with another curve", sign(t, jwt.SigningMethodES384, pairs().ec384, claims(nil)), 401, unsigned},
 		{"RS256 said to be HS256", part(`{"alg":"HS256"}`) + "." + strings.SplitAfterN(sign(t, jwt.SigningMethodRS256, pairs().rsa, claims(nil)), ".", 2)[1], 401, unsigned},
 		{"changed after signing", strings.Replace(signed(t, nil), ".", "."+part(`{"a":"`)[:4], 1), 401, "the token is malformed"},
 		{"expired", signed(t, jwt.MapClaims{"exp": in(-time.Minute)}), 401, "the token has expired"},
-		{"without exp", signed(t, jwt.MapClaims{"exp": nil}), 401, "the token lacks a claim that is required: exp, or an issuer or audience"},
-		{"exp is text", signed(t, jwt.MapClaims{"exp": "tomorrow"}), 401, "a claim of the token has the wrong type"},
+		{"without exp", signed(t, jwt.MapClaims{"exp": nil}), 401, "the token has no exp"},
+		{"exp is text", signed(t, jwt.MapClaims{"exp": "tomorrow"}), 401, "the token's exp is not a time in seconds since 1970"},
+		{"exp is null", raw(`{"sub":"alice","exp":null,"iss":"https://issuer.example","aud":"rowcast"}`), 401, "the token's exp is not a time in seconds since 1970"},
+		{"exp is never", signed(t, jwt.MapClaims{"exp": 1e30}), 401, "the token's exp is not a time in seconds since 1970"},
+		{"exp in milliseconds", signed(t, jwt.MapClaims{"exp": time.Now().UnixMilli()}), 401, "the token's exp is not a time in seconds since 1970"},
+		{"exp is zero", signed(t, jwt.MapClaims{"exp": 0}), 401, "the token has expired"},
+		{"nbf is text", signed(t, jwt.MapClaims{"nbf": "yesterday"}), 401, "the token's nbf is not a time in seconds since 1970"},
 		{"not yet valid", signed(t, jwt.MapClaims{"nbf": in(time.Minute)}), 401, "the token is not valid yet"},
 		{"another audience", signed(t, jwt.MapClaims{"aud": []string{"bank"}}), 401, "the token is for another audience"},
-		{"no audience", signed(t, jwt.MapClaims{"aud": nil}), 401, "the token lacks a claim that is required: exp, or an issuer or audience"},
+		{"no audience", signed(t, jwt.MapClaims{"aud": nil}), 401, "the token has no aud"},
+		{"the audience is a number", signed(t, jwt.MapClaims{"aud": 7}), 401, "the token's iss or aud is empty, or of a wrong type"},
+		{"an empty audience", signed(t, jwt.MapClaims{"aud": []string{}}), 401, "the token's iss or aud is empty, or of a wrong type"},
+		{"no issuer", signed(t, jwt.MapClaims{"iss": nil}), 401, "the token has no iss"},
+		{"the issuer is one of several", signed(t, jwt.MapClaims{"iss": []string{"https://issuer.example"}}), 401, "the token's iss or aud is empty, or of a wrong type"},
 		{"another issuer", signed(t, jwt.MapClaims{"iss": "https://issuer.example.evil"}), 401, "the token is from another issuer"},
 		{"crit", sign(t, hs, []byte(secret), claims(nil), "crit", "exp"), 401, "the token has a crit header, which names what is not understood here"},
-		{"kid leads to a file", sign(t, hs, []byte("root:x:0:0:root:/root:/bin/bash and so on"), claims(nil), "kid", "../../etc/passwd"), 401, unsigned},
+		{"kid leads to a file", sign(t, hs, []byte(otherSecret), claims(nil), "kid", file), 401, unsigned},
+		{"kid leads to a file, from below", sign(t, hs, []byte(otherSecret), claims(nil), "kid", "../../../../../../../.."+file), 401, unsigned},
+		{"kid leads to an empty file", sign(t, hs, []byte{}, claims(nil), "kid", "/dev/null"), 401, unsigned},
 		{"kid is SQL", sign(t, hs, []byte(otherSecret), claims(nil), "kid", "' UNION SELECT 'x"), 401, unsigned},
 		{"its own key in jwk", sign(t, hs, []byte(otherSecret), claims(nil), "jwk", map[string]string{"kty": "oct", "k": part(otherSecret)}), 401, unsigned},
 		{"its own key at jku", sign(t, jwt.SigningMethodRS256, pairs().otherRSA, claims(nil), "jku", "http://127.0.0.1:1/keys"), 401, unsigned},
 		{"oversized", signed(t, jwt.MapClaims{"x": strings.Repeat("x", 8<<10)}), 401, "the token is longer than 8 KiB"},
 		{"four parts", signed(t, nil) + ".x", 401, "the token is malformed"},
-		{"empty", "", 401, "the token is malformed"},
+		{"empty", "", 401, "the token is empty"},
 		{"sub missing", signed(t, jwt.MapClaims{"sub": nil}), 403, "the user's id is empty"},
 		{"sub empty", signed(t, jwt.MapClaims{"sub": ""}), 403, "the user's id is empty"},
 		{"sub too long", signed(t, jwt.MapClaims{"sub": strings.Repeat("x", 257)}), 403, "the user's id is longer than 256 bytes"},
@@ -109,7 +123,7 @@ func TestAttacksWithTokens(t *testing.T) {
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()
-	h := secure(t, "--jwt-secret", secret, "--jwt-secret-file", fileOf(t, []byte(otherSecret+"\n")), "--jwt-cookie", "session", "--jwt-groups-claim", "https://app.example/teams",
+	h := secure(t, "--jwt-secret", secret, "--jwt-secret-file", fileOf(t, []byte(otherSecret+"\n")), "--jwt-secret", secret[:32], "--jwt-cookie", "session", "--jwt-groups-claim", "https://app.example/teams",
 		"--jwt-key", fileOf(t, pemOf(t, k.rsa.Public()), pemOf(t, k.ec384.Public())), "--jwt-key", fileOf(t, pemOf(t, k.ed.Public())))
 	bob, carol := signed(t, jwt.MapClaims{"sub": "bob"}), signed(t, jwt.MapClaims{"sub": "carol"})
 	const alice = `{"recipients":["alice"],"heartbeat":15}`
@@ -121,6 +135,8 @@ func TestGoodTokens(t *testing.T) {
 	}{
 		{"a secret", bearer(signed(t, nil)), 200, alice},
 		{"another secret", bearer(sign(t, jwt.SigningMethodHS256, []byte(otherSecret), claims(nil))), 200, alice},
+		{"a secret of 32 bytes", bearer(sign(t, jwt.SigningMethodHS256, []byte(secret[:32]), claims(nil))), 200, alice},
+		{"a secret of 31 bytes", bearer(sign(t, jwt.SigningMethodHS256, []byte(secret[:31]), claims(nil))), 401, "the token is not signed by a key that counts here\n"},
 		{"RS256", bearer(sign(t, jwt.SigningMethodRS256, k.rsa, claims(nil))), 200, alice},
 		{"PS384", bearer(sign(t, jwt.SigningMethodPS384, k.rsa, claims(nil))), 200, alice},
 		{"ES384", bearer(sign(t, jwt.SigningMethodES384, k.ec384, claims(nil))), 200, alice},
@@ -132,6 +148,14 @@ func TestGoodTokens(t *testing.T) {
 		{"the header wins", []string{"Authorization", "bearer " + bob, "Cookie", "session=" + carol}, 200, `{"recipients":["bob"],"heartbeat":15}`},
 		{"a wrong header wins, too", []string{"Authorization", "Bearer x", "Cookie", "session=" + carol}, 401, "the token is malformed\n"},
 		{"the proxy's password is somebody else's", []string{"Authorization", "Basic YTpi", "Cookie", "session=" + carol}, 200, `{"recipients":["carol"],"heartbeat":15}`},
+		{"bearer in lower case", []string{"Authorization", "bearer " + bob}, 200, `{"recipients":["bob"],"heartbeat":15}`},
+		{"BEARER and two spaces", []string{"Authorization", "BEARER  " + bob}, 200, `{"recipients":["bob"],"heartbeat":15}`},
+		{"an empty cookie", []string{"Cookie", "session="}, 401, "the token is empty\n"},
+		{"an empty cookie in quotes", []string{"Cookie", `session=""`}, 401, "the token is empty\n"},
+		{"an empty header and a cookie", []string{"Authorization", "Bearer ", "Cookie", "session=" + carol}, 401, "the token is empty\n"},
+		{"an empty cookie and a good one", []string{"Cookie", "session=; session=" + carol}, 401, "more than one cookie session\n"},
+		{"two headers with a cookie each", []string{"Cookie", "session=" + bob, "Cookie", "session=" + carol}, 401, "more than one cookie session\n"},
+		{"the same cookie twice", []string{"Cookie", "session=" + bob + "; session=" + bob}, 401, "more than one cookie session\n"},
 		{"two cookies", []string{"Cookie", "session=" + bob + "; session=" + carol}, 401, "more than one cookie session\n"},
 		{"two headers", append(bearer(bob), bearer(carol)...), 401, "more than one Authorization header\n"},
 		{"nothing", nil, 401, "send a token: in the Authorization header, as Bearer, or in the cookie session\n"},
@@ -145,6 +169,21 @@ func TestGoodTokens(t *testing.T) {
 		status, says := listenTo(t, h, "?"+name+"=alice", bearer(bob)...)
 		if want := "the URL does not say who you are here: leave " + name + " out of it, "; status != 400 || !strings.Contains(says, want) {
 			t.Errorf("?%s=: got %d, %s, want 400, %q", name, status, says, want)
+		}
+	}
+}
+
+// A hub that takes tokens without exp takes no other that has ended, even one that the library takes for one without.
+func TestTokensWithoutExp(t *testing.T) {
+	t.Parallel()
+	h := secure(t, "--jwt-secret", secret, "--jwt-without-exp")
+	for want, exp := range map[string]any{
+		aliceOnly:                 nil,
+		"the token has expired\n": 0,
+		"the token's exp is not a time in seconds since 1970\n": "never",
+	} {
+		if _, says := listenTo(t, h, "", bearer(signed(t, jwt.MapClaims{"exp": exp}))...); !strings.HasSuffix(says, want) {
+			t.Errorf("exp %v: got %s, want %s", exp, says, want)
 		}
 	}
 }

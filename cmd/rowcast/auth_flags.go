@@ -8,15 +8,13 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 // tokenFlags say what a token looks like, to the hub and to rowcast token.
 type tokenFlags struct {
 	JWTSecret      []string  `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Take tokens signed with this secret of 32 bytes or more (HS256). Give it twice to change it. On a command line others see it: use the variable, or --jwt-secret-file."`
 	JWTSecretFile  []string  `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"The same, read from a file."`
-	JWTGroupsClaim string    `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"The claim with the groups' keys, an array of strings (default ${default})."`
+	JWTGroupsClaim claimName `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"The claim with the groups' keys, an array of strings (default ${default})."`
 	GroupMark      groupMark `group:"auth" default:":" placeholder:"TEXT" help:"What every group's key has in it and no user's id (default ${default}), so that neither is taken for the other."`
 }
 
@@ -84,15 +82,9 @@ func (f *authFlags) authenticator(ctx context.Context, origins []string, logger 
 	if err != nil {
 		return nil, err
 	}
-	t := &tokens{keys: keys, groups: f.JWTGroupsClaim, leeway: f.JWTLeeway, cookie: f.JWTCookie, mark: f.GroupMark}
-	if !f.JWTWithoutExp {
-		t.claims = append(t.claims, jwt.WithExpirationRequired())
-	}
-	if f.JWTIssuer != "" {
-		t.claims = append(t.claims, jwt.WithIssuer(f.JWTIssuer))
-	}
-	if len(f.JWTAudience) > 0 {
-		t.claims = append(t.claims, jwt.WithAudience(f.JWTAudience...))
+	t := &tokens{
+		keys: keys, issuer: f.JWTIssuer, audience: f.JWTAudience, withoutExp: f.JWTWithoutExp,
+		groups: string(f.JWTGroupsClaim), leeway: f.JWTLeeway, cookie: f.JWTCookie, mark: f.GroupMark,
 	}
 	if t.cookie == "" {
 		return nothingInURL(t.authenticate), nil

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,105 +25,184 @@ const (
 	jwksUnknown  = 10 * time.Second // at most so often because of a kid that is not known
 	jwksTimeout  = 5 * time.Second
 	jwksMaxBytes = 1 << 20
+	jwksFormer   = 100 // withdrawn keys that are remembered
 )
 
-// errKeysAway says that a token may be valid: its key is unknown, and the keys could not be read just now.
-var errKeysAway = errors.New("the key of the token is not known, and --jwks-url cannot be asked now")
+// An unknownKey says why a token may yet be valid, though the key that it names is not known.
+type unknownKey string
 
-// jwksKey verifies by the keys at a URL (RFC 7517), which are read now, every now and then, and when a token names one that is
-// unknown. While they cannot be read, those of the last time count.
-func jwksKey(ctx context.Context, url string, logger *slog.Logger) (key, error) {
-	known := &publicKeys{MemoryJWKSet: jwkset.NewMemoryStorage()}
-	client := &http.Client{Timeout: jwksTimeout, Transport: limitedBody{http.DefaultTransport}}
-	remote, err := jwkset.NewStorageFromHTTP(url, jwkset.HTTPClientStorageOptions{
-		Client:                    client,
-		Ctx:                       ctx,
-		HTTPTimeout:               jwksTimeout,
-		NoErrorReturnFirstHTTPReq: true, // streams wait until it is there
-		RefreshInterval:           jwksInterval,
-		Storage:                   known,
-		RefreshErrorHandler: func(_ context.Context, err error) {
-			known.away.Store(true)
-			logger.Warn("the keys of --jwks-url cannot be read", "error", oneLine(err))
-		},
-	})
-	if err != nil {
-		return key{}, err
-	}
-	storage, err := jwkset.NewHTTPClient(jwkset.HTTPClientOptions{
-		HTTPURLs:          map[string]jwkset.Storage{url: remote},
-		RateLimitWaitMax:  jwksTimeout, // for the limit and the answer together
-		RefreshUnknownKID: rate.NewLimiter(rate.Every(jwksUnknown), 1),
-	})
-	if err != nil {
-		return key{}, err
-	}
-	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: storage})
-	return key{publicAlgorithms, known.finder(keys)}, err
-}
+func (u unknownKey) Error() string { return "the key of the token is not known, and " + string(u) }
 
-// publicKeys are the keys that may be used, of those that were read.
-type publicKeys struct {
+const (
+	keysAway    unknownKey = "--jwks-url could not be read the last time"
+	keysWereNew unknownKey = "--jwks-url was read because of another less than 10 s ago"
+)
+
+// jwks are the keys at a URL (RFC 7517), which are read at the start, every now and then, and when a token names one that is
+// unknown. The embedded ones are those that count.
+type jwks struct {
 	*jwkset.MemoryJWKSet
-	away atomic.Bool // they could not be read the last time
+	former jwkset.MemoryJWKSet // counted once, and can be no new ones
+	url    string
+	logger *slog.Logger
+	again  *rate.Limiter // for unknown ones
+
+	reading sync.Mutex
+	away    atomic.Bool // they could not be read the last time
+	empty   bool        // the last time there was none that counts; under reading
 }
 
-// KeyReplaceAll keeps the old keys if there is none to be used among the new: that is rather some other answer than a withdrawal.
-func (p *publicKeys) KeyReplaceAll(ctx context.Context, given []jwkset.JWK) error {
-	given = slices.DeleteFunc(given, func(k jwkset.JWK) bool {
-		use := k.Marshal().USE
-		return use != "" && use != jwkset.UseSig || len(algorithmsOf(k.Key())) == 0
-	})
-	if len(given) == 0 {
-		return errors.New("it has no public key that can be used")
+// jwksKey verifies by the keys at a URL, until ctx ends.
+func jwksKey(ctx context.Context, at string, logger *slog.Logger) (key, error) {
+	u, err := url.Parse(at)
+	if err != nil {
+		return key{}, errors.New("it is not a URL")
 	}
-	p.away.Store(false)
-	return p.MemoryJWKSet.KeyReplaceAll(ctx, given)
+	j := newJWKS(at, logger.With("host", u.Host))
+	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j})
+	if err != nil {
+		return key{}, err
+	}
+	j.read(ctx) // streams wait until they are there
+	go j.keepUp(ctx)
+	return key{publicAlgorithms, j.finder(keys)}, nil
 }
 
-// finder finds the key that a token names, or all for one that names none. None verifies what is not of its own kind.
-func (p *publicKeys) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
-	return func(ctx context.Context) jwt.Keyfunc {
-		return func(token *jwt.Token) (any, error) {
-			found, err := keys.KeyfuncCtx(ctx)(token)
-			if err != nil {
-				if p.mayBeNew(ctx, token, err) {
-					return nil, errKeysAway
-				}
-				return nil, err
-			}
-			if set, all := found.(jwt.VerificationKeySet); all && len(set.Keys) == 0 {
-				return nil, errKeysAway // none has been read yet
-			}
-			return found, nil
+func newJWKS(at string, logger *slog.Logger) *jwks {
+	return &jwks{MemoryJWKSet: jwkset.NewMemoryStorage(), url: at, logger: logger, again: rate.NewLimiter(rate.Every(jwksUnknown), 1)}
+}
+
+func (j *jwks) keepUp(ctx context.Context) {
+	ticker := time.NewTicker(jwksInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			j.read(ctx)
+		case <-ctx.Done():
+			return
 		}
 	}
 }
 
-// mayBeNew tells whether a key that was not found may be one that could not be read yet: the URL is away, or was asked just before.
-func (p *publicKeys) mayBeNew(ctx context.Context, token *jwt.Token, err error) bool {
-	kid, ok := token.Header[jwkset.HeaderKID].(string)
-	if !ok || !errors.Is(err, jwkset.ErrKeyNotFound) && p.knows(ctx, kid) {
+// finder finds the key that a token names, or all for one that names none. None verifies what is not of its own kind.
+func (j *jwks) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
+	return func(ctx context.Context) jwt.Keyfunc {
+		return func(token *jwt.Token) (any, error) {
+			found, err := keys.KeyfuncCtx(ctx)(token)
+			if set, all := found.(jwt.VerificationKeySet); all && len(set.Keys) == 0 && j.away.Load() {
+				return nil, keysAway
+			}
+			return found, err
+		}
+	}
+}
+
+// KeyRead finds a key by its kid. For one that is not known the keys are read again. If that cannot be now, one that was withdrawn is
+// out, and all others may be new.
+func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
+	found, err := j.MemoryJWKSet.KeyRead(ctx, kid)
+	if err == nil {
+		return found, nil
+	}
+	_, noFormer := j.former.KeyRead(ctx, kid)
+	mayBeNew := noFormer != nil
+	waiting, cancel := context.WithTimeout(ctx, jwksTimeout)
+	defer cancel()
+	rested := mayBeNew && j.again.Wait(waiting) == nil || !mayBeNew && j.again.Allow()
+	switch {
+	case rested && j.read(context.WithoutCancel(ctx)): // for all, whether or not this client waits
+		return j.MemoryJWKSet.KeyRead(ctx, kid)
+	case !mayBeNew:
+		return found, err
+	case j.away.Load():
+		return found, keysAway
+	default:
+		return found, keysWereNew
+	}
+}
+
+// read reads the keys. A set is the issuer's word, even one without a key that counts: then none does. All else leaves things as
+// they are, and is not ok.
+func (j *jwks) read(ctx context.Context) (ok bool) {
+	j.reading.Lock() // or an old answer could come after a new one
+	defer j.reading.Unlock()
+	published, err := j.fetch(ctx)
+	j.away.Store(err != nil)
+	if err != nil {
+		j.logger.Warn("the keys of --jwks-url cannot be read, and those read before still count", "error", oneLine(err))
 		return false
 	}
-	return p.away.Load() || !errors.Is(err, jwkset.ErrKeyNotFound)
-}
-
-func (p *publicKeys) knows(ctx context.Context, kid string) bool {
-	_, err := p.KeyRead(ctx, kid)
-	return err == nil
-}
-
-// limitedBody ends answers that are far too long.
-type limitedBody struct{ http.RoundTripper }
-
-func (l limitedBody) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := l.RoundTripper.RoundTrip(r)
-	if err == nil {
-		response.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(response.Body, jwksMaxBytes), response.Body}
+	var keys []jwkset.JWK
+	for _, text := range published {
+		if k, ok := parseJWK(text); ok {
+			keys = append(keys, k)
+		}
 	}
-	return response, err
+	if empty := len(keys) == 0; empty != j.empty {
+		j.empty = empty
+		if empty {
+			j.logger.Warn("no token counts: --jwks-url has no key that can verify one, which withdraws those read before", "keys", len(published))
+		}
+	}
+	j.replace(ctx, keys)
+	return true
+}
+
+// replace makes keys those that count, and what no longer does a former one.
+func (j *jwks) replace(ctx context.Context, keys []jwkset.JWK) {
+	former, _ := j.former.KeyReadAll(ctx) // in memory there are no errors
+	before, _ := j.KeyReadAll(ctx)
+	former = slices.DeleteFunc(append(former, before...), func(f jwkset.JWK) bool {
+		return slices.ContainsFunc(keys, func(k jwkset.JWK) bool { return k.Marshal().KID == f.Marshal().KID })
+	})
+	_ = j.former.KeyReplaceAll(ctx, former[max(0, len(former)-jwksFormer):])
+	_ = j.KeyReplaceAll(ctx, keys)
+}
+
+// fetch gets the keys as they are published. Its error does not have the URL, in which there may be a secret.
+func (j *jwks) fetch(ctx context.Context) ([]json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, jwksTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, j.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return nil, failed.Err
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("it answers %d", response.StatusCode)
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, jwksMaxBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > jwksMaxBytes {
+		return nil, errors.New("it is longer than 1 MiB")
+	}
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(text, &set); err != nil || set.Keys == nil {
+		return nil, errors.New(`it is no JSON Web Key Set: {"keys": […]}`)
+	}
+	return set.Keys, nil
+}
+
+// parseJWK returns a key if it can verify tokens. One that is malformed, or for something else, counts for nothing (RFC 7517,
+// section 5).
+func parseJWK(text json.RawMessage) (jwkset.JWK, bool) {
+	var m jwkset.JWKMarshal
+	if json.Unmarshal(text, &m) != nil {
+		return jwkset.JWK{}, false
+	}
+	k, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
+	verifies := (m.USE == "" || m.USE == jwkset.UseSig) && (len(m.KEYOPS) == 0 || slices.Contains(m.KEYOPS, jwkset.KeyOpsVerify))
+	return k, err == nil && verifies && len(algorithmsOf(k.Key())) > 0
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -29,6 +30,7 @@ func newKeyServer(t *testing.T, answer string) *keyServer {
 		answer := s.answer.Load().(string)
 		if answer == "" {
 			w.WriteHeader(http.StatusInternalServerError)
+			answer = jwks(nil)
 		}
 		_, _ = fmt.Fprint(w, answer)
 	}))
@@ -57,14 +59,26 @@ func (k namedKey) bearer(t *testing.T) []string {
 	return bearer(sign(t, jwt.SigningMethodEdDSA, k.private, claims(nil), "kid", k.kid))
 }
 
+// jwk is the key as it is published, with something that says what it is for.
+func (k namedKey) jwk(purpose string) string {
+	x := base64.RawURLEncoding.EncodeToString(k.private.Public().(ed25519.PublicKey))
+	return fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":%q,"x":%q,%s}`, k.kid, x, purpose)
+}
+
 // jwks are keys as they are published. more are others, as JSON.
 func jwks(keys []namedKey, more ...string) string {
 	for _, k := range keys {
-		x := base64.RawURLEncoding.EncodeToString(k.private.Public().(ed25519.PublicKey))
-		more = append(more, fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","use":"sig","alg":"EdDSA","kid":%q,"x":%q}`, k.kid, x))
+		more = append(more, k.jwk(`"use":"sig"`))
 	}
 	return `{"keys":[` + strings.Join(more, ",") + `]}`
 }
+
+// octet is the secret, as nobody should publish it.
+func octet(kid string) string {
+	return fmt.Sprintf(`{"kty":"oct","kid":%q,"k":%q}`, kid, base64.RawURLEncoding.EncodeToString([]byte(secret)))
+}
+
+const notSigned = "the token is not signed by a key that counts here\n"
 
 const aliceOnly = `{"recipients":["alice"],"heartbeat":15}`
 
@@ -81,8 +95,42 @@ func TestKeysAtAURLChange(t *testing.T) {
 	if _, says := listenTo(t, h, "", after.bearer(t)...); says != aliceOnly {
 		t.Errorf("the new key: got %s", says)
 	}
-	if _, says := listenTo(t, h, "", before.bearer(t)...); says == aliceOnly {
-		t.Error("the withdrawn key still counts")
+	for range 2 { // it is too early to read the keys again, but this one cannot be new
+		if status, says := listenTo(t, h, "", before.bearer(t)...); status != 401 {
+			t.Errorf("the withdrawn key: got %d, %s, want 401", status, says)
+		}
+	}
+	if got := keys.asked.Load(); got != 2 {
+		t.Errorf("asked %d times, want 2", got)
+	}
+}
+
+// Whatever set the issuer publishes is his word: where none of it counts no token does, which is said once.
+func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]string{
+		"none":           `{"keys":[]}`,
+		"for encryption": jwks(nil, newNamedKey(t, "a").jwk(`"use":"enc"`)),
+		"a secret":       jwks(nil, octet("a")),
+		"malformed":      jwks(nil, `7`, `{"kty":"RSA","kid":"a","n":"","e":"AQAB"}`),
+		"of other kinds": jwks(nil, `{"kty":"EC","crv":"secp256k1","kid":"a"}`, `{"kty":"new","kid":"a"}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			known := newNamedKey(t, "a")
+			keys := newKeyServer(t, jwks([]namedKey{known}))
+			h := secure(t, "--jwks-url", keys.URL)
+			keys.answer.Store(answer)
+			unnamed := bearer(sign(t, jwt.SigningMethodEdDSA, known.private, claims(nil)))
+			for _, headers := range [][]string{newNamedKey(t, "unknown").bearer(t), known.bearer(t), unnamed} {
+				if status, says := listenTo(t, h, "", headers...); status != 401 || !strings.HasSuffix(says, notSigned) {
+					t.Errorf("got %d, %s, want 401", status, says)
+				}
+			}
+			if said := h.err.String(); strings.Count(said, `level=WARN msg="no token counts: `) != 1 || strings.Contains(said, "cannot be read") {
+				t.Errorf("the log says %s", said)
+			}
+		})
 	}
 }
 
@@ -91,7 +139,16 @@ func TestKeysAtAURLChange(t *testing.T) {
 func TestKeysAtAURLThatIsAway(t *testing.T) {
 	t.Parallel()
 	known, unknown := newNamedKey(t, "a"), newNamedKey(t, "b")
-	for name, answer := range map[string]string{"an error": "", "something else": "{}", "no JSON": "<html>", "no key": `{"keys":[]}`, "endless": strings.Repeat(" ", 2<<20)} {
+	const noSet = "it is no JSON Web Key Set"
+	for answer, reason := range map[string]string{
+		"":              "it answers 500",
+		"{}":            noSet,
+		"<html>":        noSet,
+		`{"keys":null}`: noSet,
+		"[]":            noSet,
+		jwks(nil, strings.Repeat(" ", 1<<20)+"7"): "it is longer than 1 MiB",
+	} {
+		name := answer[:min(len(answer), 20)]
 		keys := newKeyServer(t, jwks([]namedKey{known}))
 		h := secure(t, "--jwks-url", keys.URL)
 		keys.answer.Store(answer)
@@ -101,7 +158,20 @@ func TestKeysAtAURLThatIsAway(t *testing.T) {
 		if _, says := listenTo(t, h, "", known.bearer(t)...); says != aliceOnly || keys.asked.Load() != 2 {
 			t.Errorf("%s, known: got %s; asked %d times, want 2", name, says, keys.asked.Load())
 		}
-		h.err.await(t, `level=WARN msg="the keys of --jwks-url cannot be read"`)
+		h.err.await(t, `level=WARN msg="the keys of --jwks-url cannot be read, and those read before still count" host=127.0.0.1:.* error="`+reason)
+		h.err.await(t, `level=WARN msg=".*" reason="the key of the token is not known, and --jwks-url could not be read the last time"`)
+	}
+}
+
+// A secret in the URL stays out of the log.
+func TestSecretsInAURLOfKeys(t *testing.T) {
+	t.Parallel()
+	keys := newKeyServer(t, "")
+	keys.Close()
+	h := secure(t, "--jwks-url", strings.Replace(keys.URL, "//", "//user:topsecret@", 1)+"/topsecret?key=topsecret")
+	h.err.await(t, `level=WARN msg="the keys of --jwks-url cannot be read.*host=127.0.0.1:.* error="dial tcp .*refused`)
+	if strings.Contains(h.err.String(), "topsecret") {
+		t.Errorf("the log says %s", h.err)
 	}
 }
 
@@ -123,7 +193,8 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	known := newNamedKey(t, "a")
 	keys := newKeyServer(t, jwks([]namedKey{known}))
 	h := secure(t, "--jwks-url", keys.URL)
-	for i := range 100 {
+	began := time.Now()
+	for i := range 200 {
 		status, says := listenTo(t, h, "", newNamedKey(t, fmt.Sprint("../", i)).bearer(t)...)
 		if i == 0 && status != 401 || i > 0 && says != later {
 			t.Fatalf("%d: got %d, %s", i, status, says)
@@ -131,6 +202,10 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	}
 	if got := keys.asked.Load(); got != 2 {
 		t.Errorf("asked %d times, want 2: at the start and for the first", got)
+	}
+	const line = `reason="the key of the token is not known, and --jwks-url was read because of another less than 10 s ago"`
+	if lines, most := strings.Count(h.err.String(), line), 50+5*int(1+time.Since(began).Seconds()); lines < 10 || lines > most {
+		t.Errorf("%d lines in the log, want at most %d", lines, most)
 	}
 	if _, says := listenTo(t, h, "", known.bearer(t)...); says != aliceOnly {
 		t.Errorf("the known key: got %s", says)
@@ -141,15 +216,17 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 func TestOtherKeysAtAURL(t *testing.T) {
 	t.Parallel()
 	good, encrypting := newNamedKey(t, "a"), newNamedKey(t, "enc")
-	oct := fmt.Sprintf(`{"kty":"oct","kid":"oct","k":%q}`, base64.RawURLEncoding.EncodeToString([]byte(secret)))
-	enc := strings.Replace(strings.TrimSuffix(strings.TrimPrefix(jwks([]namedKey{encrypting}), `{"keys":[`), "]}"), `"sig"`, `"enc"`, 1)
-	h := secure(t, "--jwks-url", newKeyServer(t, jwks([]namedKey{good}, oct, enc)).URL)
+	enc := encrypting.jwk(`"use":"enc"`)
+	wrapping := newNamedKey(t, "wrap")
+	wrap := wrapping.jwk(`"key_ops":["wrapKey"]`)
+	h := secure(t, "--jwks-url", newKeyServer(t, jwks([]namedKey{good}, octet("oct"), enc, wrap, `{"kty":"RSA"}`)).URL)
 	for name, headers := range map[string][]string{
 		"a published secret":                   bearer(sign(t, jwt.SigningMethodHS256, []byte(secret), claims(nil), "kid", "oct")),
 		"a published secret, without kid":      bearer(sign(t, jwt.SigningMethodHS256, []byte(secret), claims(nil))),
 		"the public key as secret":             bearer(sign(t, jwt.SigningMethodHS256, []byte(good.private.Public().(ed25519.PublicKey)), claims(nil), "kid", "a")),
 		"a key for encryption":                 encrypting.bearer(t),
 		"a key for encryption, without kid":    bearer(sign(t, jwt.SigningMethodEdDSA, encrypting.private, claims(nil))),
+		"a key for wrapping, without kid":      bearer(sign(t, jwt.SigningMethodEdDSA, wrapping.private, claims(nil))),
 		"another algorithm than the key's":     bearer(sign(t, jwt.SigningMethodRS256, pairs().rsa, claims(nil), "kid", "a")),
 		"kid is a number":                      bearer(sign(t, jwt.SigningMethodEdDSA, good.private, claims(nil), "kid", 7)),
 		"kid of a good key, signed by another": bearer(sign(t, jwt.SigningMethodEdDSA, encrypting.private, claims(nil), "kid", "a")),
@@ -157,6 +234,9 @@ func TestOtherKeysAtAURL(t *testing.T) {
 		if status, says := listenTo(t, h, "", headers...); status != 401 && says != later {
 			t.Errorf("%s: got %d, %s", name, status, says)
 		}
+	}
+	if strings.Contains(h.err.String(), "cannot be read") {
+		t.Error("a key that is malformed keeps the others from being read")
 	}
 	if _, says := listenTo(t, h, "", bearer(sign(t, jwt.SigningMethodEdDSA, good.private, claims(nil)))...); says != aliceOnly {
 		t.Errorf("without kid: got %s", says)

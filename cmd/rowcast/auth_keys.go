@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -71,12 +72,12 @@ func readPublicKeys(path string) (keys []key, err error) {
 }
 
 func parsePublicKey(block *pem.Block) (public crypto.PublicKey, err error) {
-	switch block.Type {
-	case "PUBLIC KEY":
+	switch {
+	case block.Type == "PUBLIC KEY":
 		public, err = x509.ParsePKIXPublicKey(block.Bytes)
-	case "RSA PUBLIC KEY":
+	case block.Type == "RSA PUBLIC KEY":
 		public, err = x509.ParsePKCS1PublicKey(block.Bytes)
-	case "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY":
+	case strings.HasSuffix(block.Type, "PRIVATE KEY"):
 		return nil, errors.New("this is a private key, which only the app that signs may have: give the public one (openssl pkey -pubout)")
 	default:
 		return nil, fmt.Errorf("%q is not a public key", block.Type)
@@ -85,10 +86,12 @@ func parsePublicKey(block *pem.Block) (public crypto.PublicKey, err error) {
 		return nil, err
 	}
 	if len(algorithmsOf(public)) == 0 {
-		return nil, errors.New("it is none of RSA with 2048 bits or more, ECDSA on P-256, P-384 or P-521, and Ed25519")
+		return nil, errKind
 	}
 	return public, nil
 }
+
+var errKind = errors.New("it is none of RSA with 2048 bits or more, ECDSA on P-256, P-384 or P-521, and Ed25519")
 
 // publicAlgorithms are those of all public keys.
 var publicAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}

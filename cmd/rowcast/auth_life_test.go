@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,8 +13,14 @@ import (
 	"rowcast/stream/sse"
 )
 
+// heard is an event and when it came.
+type heard struct {
+	sse.Event
+	at time.Time
+}
+
 // hear opens a stream and returns its events when it has ended.
-func hear(t *testing.T, h *hub, headers ...string) (events []sse.Event) {
+func hear(t *testing.T, h *hub, headers ...string) (events []heard) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/events", nil)
 	if err != nil {
@@ -28,32 +36,39 @@ func hear(t *testing.T, h *hub, headers ...string) (events []sse.Event) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		events = append(events, event)
+		events = append(events, heard{event, time.Now()})
 	}
 	return events
 }
 
 // wantByeAndEnd checks that a stream was told of its end, and then from where to come back.
-func wantByeAndEnd(t *testing.T, events []sse.Event, bye string) {
+func wantByeAndEnd(t *testing.T, events []heard, reason string) (bye heard, in int) {
 	t.Helper()
 	n := len(events)
-	if n < 3 || events[n-2].Name != "rowcast.bye" || events[n-2].Data != bye || events[n-1].Name != "rowcast.beat" || events[n-1].LastID == "" {
-		t.Errorf("got %v, want %s and a last beat", events, bye)
+	if n < 3 || events[n-2].Name != "rowcast.bye" || events[n-1].Name != "rowcast.beat" || events[n-1].LastID == "" {
+		t.Fatalf("got %v, want a bye and a last beat", events)
 	}
+	bye = events[n-2]
+	if _, err := fmt.Sscanf(bye.Data, `{"reason": "`+reason+`", "expires_in": %d}`, &in); err != nil {
+		t.Errorf("got %s, want the reason %s", bye.Data, reason)
+	}
+	return bye, in
 }
 
-// A stream ends with its token, which it is told, and the token then opens no other.
+// A stream is told of its token's end in time to renew it, ends when the token counts no more, and the token then opens no other.
 func TestAStreamEndsWithItsToken(t *testing.T) {
 	t.Parallel()
-	h := secure(t, "--jwt-secret", secret, "--jwt-leeway", "0s")
-	exp := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	const leeway = 3 * time.Second
+	h := secure(t, "--jwt-secret", secret, "--jwt-leeway", leeway.String())
+	exp := time.Now().Add(4 * time.Second).Truncate(time.Second)
 	token := signed(t, jwt.MapClaims{"exp": exp.Unix()})
 	events := hear(t, h, bearer(token)...)
-	if late := time.Since(exp); late < 0 || late > 5*time.Second {
+	if late := time.Since(exp.Add(leeway)); late < 0 || late > 5*time.Second {
 		t.Errorf("it ended %v after the token", late)
 	}
-	if data := events[len(events)-2].Data; data != `{"reason": "expired", "expires_in": 0}` {
-		wantByeAndEnd(t, events, `{"reason": "expired", "expires_in": 1}`)
+	bye, in := wantByeAndEnd(t, events, "expired")
+	if said := bye.at.Add(time.Duration(in) * time.Second); !bye.at.Before(exp) || in < 1 || said.Sub(exp).Abs() >= leeway-time.Second {
+		t.Errorf("the bye came %v before exp, and said %d s", exp.Sub(bye.at), in)
 	}
 	tail := start(t, nil, "tail", "--url", h.url+"/events", "--token", token)
 	if code := tail.wait(); code != 1 || !strings.HasSuffix(tail.err.String(), "/events answered 401 Unauthorized: the token has expired\n") {
@@ -65,18 +80,18 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	}
 }
 
+// inTurn answers each question as the next of these does, and all further ones as the last.
+func inTurn(answers ...http.HandlerFunc) http.HandlerFunc {
+	var asked atomic.Int32
+	return func(w http.ResponseWriter, r *http.Request) { answers[min(int(asked.Add(1)), len(answers))-1](w, r) }
+}
+
 // The app is asked again while the stream goes on. It ends when the app says no.
 func TestAStreamIsRenewedByTheApp(t *testing.T) {
 	t.Parallel()
-	app := newAuthApp(t, isAlice(1))
+	app := newAuthApp(t, inTurn(isAlice(1), isAlice(1), isAlice(1), saying(401, "")))
 	h := secure(t, "--auth-url", app.URL)
-	go func() {
-		for len(app.questions()) < 3 {
-			time.Sleep(time.Millisecond)
-		}
-		app.answers(saying(401, ""))
-	}()
-	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), `{"reason": "expired", "expires_in": 0}`)
+	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), "revoked")
 	if got := len(app.questions()); got != 4 {
 		t.Errorf("%d questions, want 4", got)
 	}
@@ -85,16 +100,10 @@ func TestAStreamIsRenewedByTheApp(t *testing.T) {
 // Other groups are another stream: it ends, and the next one has them.
 func TestAStreamEndsWhenTheGroupsChange(t *testing.T) {
 	t.Parallel()
-	app := newAuthApp(t, isAlice(1))
+	app := newAuthApp(t, inTurn(isAlice(1), saying(200, `{"recipient": "alice", "groups": ["team:8"], "expires_in": 300}`)))
 	h := secure(t, "--auth-url", app.URL)
-	go func() {
-		for len(app.questions()) < 1 {
-			time.Sleep(time.Millisecond)
-		}
-		app.answers(saying(200, `{"recipient": "alice", "expires_in": 300}`))
-	}()
-	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), `{"reason": "expired", "expires_in": 0}`)
-	if _, says := listenTo(t, h, "", "Cookie", "session=1"); says != aliceOnly {
+	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), "revoked")
+	if _, says := listenTo(t, h, "", "Cookie", "session=1"); says != `{"recipients":["alice","team:8"],"heartbeat":15}` {
 		t.Errorf("then: got %s", says)
 	}
 }
@@ -102,46 +111,12 @@ func TestAStreamEndsWhenTheGroupsChange(t *testing.T) {
 // While the app is away open streams go on, but not for long.
 func TestAStreamOutlivesTheAppByTheGrace(t *testing.T) {
 	t.Parallel()
-	app := newAuthApp(t, isAlice(1))
+	app := newAuthApp(t, inTurn(isAlice(1), saying(503, "")))
 	h := secure(t, "--auth-url", app.URL, "--auth-grace", "2s")
-	go func() {
-		for len(app.questions()) < 1 {
-			time.Sleep(time.Millisecond)
-		}
-		app.answers(saying(503, ""))
-	}()
 	opened := time.Now()
-	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), `{"reason": "expired", "expires_in": 0}`)
+	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), "revoked")
 	if lasted := time.Since(opened); lasted < 3*time.Second {
 		t.Errorf("it ended after %v, want the second and the grace", lasted)
-	}
-}
-
-// The token of rowcast token is one that the hub with the same variables takes, and nothing else is on stdout.
-func TestTokenForTryingOut(t *testing.T) {
-	t.Parallel()
-	h := secure(t, "--jwt-secret", secret, "--jwt-key", fileOf(t, pemOf(t, pairs().rsa.Public()), pemOf(t, pairs().ed.Public())), "--jwt-issuer", "me", "--jwt-audience", "a,b")
-	for name, args := range map[string][]string{
-		"secret": nil, "RSA": {"--jwt-private-key", fileOf(t, pemOf(t, pairs().rsa))}, "Ed25519": {"--jwt-private-key", fileOf(t, pemOf(t, pairs().ed))},
-	} {
-		env := environment{"ROWCAST_JWT_SECRET": secret, "ROWCAST_JWT_ISSUER": "me", "ROWCAST_JWT_AUDIENCE": "b"}
-		code, stdout, stderr := run(t, env, append([]string{"token", "--sub", "alice", "--group", "team:7", "--expires", "1m"}, args...)...)
-		token := strings.TrimSuffix(stdout, "\n")
-		if code != 0 || stderr != "" || strings.ContainsAny(token, " \n") {
-			t.Fatalf("%s: got %d, %q, %q", name, code, stdout, stderr)
-		}
-		tail := start(t, environment{"ROWCAST_TOKEN": token}, "tail", "--verbose", "--json", "--url", h.url+"/events")
-		tail.out.await(t, `"recipients":\["alice","team:7"\]`)
-	}
-	for want, args := range map[string][]string{
-		"nothing to sign with: give --jwt-secret, --jwt-secret-file or --jwt-private-key": {"--sub", "alice"},
-		`the user's id has a ":" in it, as only a group's key may`:                        {"--sub", "team:7", "--jwt-secret", secret},
-		`a group's key has no ":" in it, so it could be a user's id`:                      {"--sub", "alice", "--group", "bob", "--jwt-secret", secret},
-		"--expires: 0s is not a time such as 10m or 1h":                                   {"--sub", "alice", "--expires", "0s", "--jwt-secret", secret},
-	} {
-		if code, stdout, stderr := run(t, nil, append([]string{"token"}, args...)...); code != 1 || stdout != "" || stderr != "rowcast: "+want+"\n" {
-			t.Errorf("%v: got %d, %q, %q, want %q", args, code, stdout, stderr, want)
-		}
 	}
 }
 

@@ -2,7 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,12 +16,26 @@ import (
 
 // tokens authenticate by JSON Web Token (RFC 7519).
 type tokens struct {
-	keys   []key
-	claims []jwt.ParserOption // what they must say
-	groups string             // the claim with the groups' keys
-	leeway time.Duration      // for clocks that differ
-	cookie string             // where a token may come besides the header; empty: nowhere
-	mark   groupMark
+	keys       []key
+	issuer     string        // the iss that they must have; empty: any
+	audience   []string      // one of which must be in their aud; empty: any
+	withoutExp bool          // they need no exp
+	groups     string        // the claim with the groups' keys
+	leeway     time.Duration // for clocks that differ
+	cookie     string        // where a token may come besides the header; empty: nowhere
+	mark       groupMark
+}
+
+// claimName is the name of a claim for the groups.
+type claimName string
+
+// UnmarshalText refuses the claims that have a meaning of their own (RFC 7519, section 4.1).
+func (c *claimName) UnmarshalText(text []byte) error {
+	*c = claimName(text)
+	if slices.Contains([]claimName{"", "iss", "sub", "aud", "exp", "nbf", "iat", "jti"}, *c) {
+		return fmt.Errorf("%q is not a claim that can have groups in it", text)
+	}
+	return nil
 }
 
 // maxToken is far more than a token needs, in bytes.
@@ -29,7 +46,10 @@ func (t *tokens) authenticate(r *http.Request) (stream.Grant, error) {
 	if err != nil {
 		return stream.Grant{}, err
 	}
-	if len(text) > maxToken {
+	switch {
+	case text == "":
+		return stream.Grant{}, unauthorized("the token is empty")
+	case len(text) > maxToken:
 		return stream.Grant{}, unauthorized("the token is longer than 8 KiB")
 	}
 	claims, err := t.verify(r, text)
@@ -66,54 +86,67 @@ func (t *tokens) find(r *http.Request) (string, error) {
 	return "", unauthorized("more than one cookie " + t.cookie)
 }
 
-// verify tries the keys. Of their errors, one about the claims comes from the right key.
+// verify tries the keys. What a token says is looked at only once it is known who says it.
 func (t *tokens) verify(r *http.Request, text string) (jwt.MapClaims, error) {
 	var worst error
 	for _, key := range t.keys {
 		claims := jwt.MapClaims{}
-		token, err := jwt.NewParser(t.options(key.algorithms)...).ParseWithClaims(text, claims, key.find(r.Context()))
-		if err == nil && token.Header["crit"] != nil { // RFC 7515, section 4.1.11; the library does not look
-			return nil, unauthorized("the token has a crit header, which names what is not understood here")
-		}
+		parser := jwt.NewParser(jwt.WithValidMethods(key.algorithms), jwt.WithoutClaimsValidation())
+		token, err := parser.ParseWithClaims(text, claims, key.find(r.Context()))
 		if err == nil {
-			return claims, nil
+			return claims, t.judge(token.Header, claims)
 		}
-		if worst == nil || errors.Is(err, jwt.ErrTokenInvalidClaims) || errors.Is(err, errKeysAway) {
+		if _, mayBeNew := errors.AsType[unknownKey](err); worst == nil || mayBeNew {
 			worst = err
 		}
-		if errors.Is(err, jwt.ErrTokenInvalidClaims) {
-			break
-		}
 	}
-	return nil, judgeToken(worst)
+	if unknown, ok := errors.AsType[unknownKey](worst); ok {
+		return nil, unknown
+	}
+	if errors.Is(worst, jwt.ErrTokenMalformed) {
+		return nil, unauthorized("the token is malformed")
+	}
+	return nil, unauthorized("the token is not signed by a key that counts here")
 }
 
-func (t *tokens) options(algorithms []string) []jwt.ParserOption {
-	return append([]jwt.ParserOption{jwt.WithValidMethods(algorithms), jwt.WithLeeway(t.leeway)}, t.claims...)
-}
-
-// judgeToken says in our words what is wrong: the library's would quote the token.
-func judgeToken(err error) error {
-	for _, known := range []struct {
-		err  error
-		text string
-	}{
-		{jwt.ErrTokenExpired, "the token has expired"},
-		{jwt.ErrTokenNotValidYet, "the token is not valid yet"},
-		{jwt.ErrTokenInvalidAudience, "the token is for another audience"},
-		{jwt.ErrTokenInvalidIssuer, "the token is from another issuer"},
-		{jwt.ErrTokenRequiredClaimMissing, "the token lacks a claim that is required: exp, or an issuer or audience"},
-		{jwt.ErrTokenInvalidClaims, "a claim of the token has the wrong type"},
-		{jwt.ErrTokenMalformed, "the token is malformed"},
-	} {
-		if errors.Is(err, known.err) {
-			return unauthorized(known.text)
+// judge says what is wrong with a token that is rightly signed, in our words: the library's would quote it.
+func (t *tokens) judge(header map[string]any, claims jwt.MapClaims) error {
+	if header["crit"] != nil { // RFC 7515, section 4.1.11; the library does not look
+		return unauthorized("the token has a crit header, which names what is not understood here")
+	}
+	for _, claim := range []struct {
+		name     string
+		required bool
+	}{{"exp", !t.withoutExp}, {"nbf", false}, {"iss", t.issuer != ""}, {"aud", len(t.audience) > 0}} {
+		switch value, has := claims[claim.name]; {
+		case claim.required && !has:
+			return unauthorized("the token has no " + claim.name)
+		case has && (claim.name == "exp" || claim.name == "nbf") && !isTime(value):
+			return unauthorized("the token's " + claim.name + " is not a time in seconds since 1970")
 		}
 	}
-	if errors.Is(err, errKeysAway) {
-		return errKeysAway
+	err := jwt.NewValidator(jwt.WithLeeway(t.leeway), jwt.WithIssuer(t.issuer), jwt.WithAudience(t.audience...)).Validate(claims)
+	switch {
+	case errors.Is(err, jwt.ErrTokenExpired), claims["exp"] == 0.0: // which the library takes for none
+		return unauthorized("the token has expired")
+	case errors.Is(err, jwt.ErrTokenNotValidYet):
+		return unauthorized("the token is not valid yet")
+	case errors.Is(err, jwt.ErrTokenInvalidIssuer):
+		return unauthorized("the token is from another issuer")
+	case errors.Is(err, jwt.ErrTokenInvalidAudience):
+		return unauthorized("the token is for another audience")
+	case err != nil:
+		return unauthorized("the token's iss or aud is empty, or of a wrong type")
 	}
-	return unauthorized("the token is not signed by a key that counts here")
+	return nil
+}
+
+// lastTime is the end of the year 9999, in seconds since 1970. Whoever means milliseconds is beyond.
+const lastTime = 253402300799
+
+func isTime(value any) bool {
+	seconds, ok := value.(float64)
+	return ok && math.Abs(seconds) <= lastTime
 }
 
 // grant is what the claims of a valid token say.
@@ -131,7 +164,7 @@ func (t *tokens) grant(claims jwt.MapClaims) (stream.Grant, error) {
 		return stream.Grant{}, err
 	}
 	if expires, err := claims.GetExpirationTime(); err == nil && expires != nil {
-		grant.Expires = expires.Add(t.leeway) // before that, the same token would open the next stream
+		grant.Expires, grant.Leeway = expires.Time, t.leeway // until when the same token would open the next stream
 	}
 	return grant, nil
 }

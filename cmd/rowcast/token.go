@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -17,7 +18,7 @@ type tokenCmd struct {
 	Sub         string        `required:"" placeholder:"USER" help:"Who listens: the user's id."`
 	Group       []string      `sep:"none" placeholder:"GROUP" help:"The key of a group that he listens to as well, such as team:7. Give it once for each."`
 	Expires     time.Duration `default:"1h" placeholder:"TIME" help:"After how long the token no longer counts (default ${default})."`
-	Key         string        `name:"jwt-private-key" placeholder:"FILE" help:"Sign with this private key, in PEM, instead of a secret."`
+	Key         string        `name:"jwt-private-key" placeholder:"FILE" help:"Sign with this private key, in PEM, and not with a secret, even if one is set; of several secrets, the first signs."`
 	JWTIssuer   string        `name:"jwt-issuer" placeholder:"ISS" help:"The token's iss, if the hub wants one."`
 	JWTAudience []string      `name:"jwt-audience" placeholder:"AUD" help:"Its aud, likewise."`
 }
@@ -57,7 +58,7 @@ func (c *tokenCmd) claims() (jwt.MapClaims, error) {
 	now := time.Now()
 	claims := jwt.MapClaims{"sub": c.Sub, "iat": now.Unix(), "exp": now.Add(c.Expires).Unix()}
 	if len(c.Group) > 0 {
-		claims[c.JWTGroupsClaim] = c.Group
+		claims[string(c.JWTGroupsClaim)] = c.Group
 	}
 	if c.JWTIssuer != "" {
 		claims["iss"] = c.JWTIssuer
@@ -88,29 +89,45 @@ func (c *tokenCmd) signer() (jwt.SigningMethod, any, error) {
 
 // readPrivateKey reads a key, and finds the algorithm that goes with it.
 func readPrivateKey(path string) (jwt.SigningMethod, any, error) {
-	text, err := os.ReadFile(path)
+	private, err := parsePrivateKey(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--jwt-private-key: %w", err)
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, nil, fmt.Errorf("--jwt-private-key: %s is not PEM, such as openssl genpkey writes", path)
-	}
-	var private any
-	switch block.Type {
-	case "RSA PRIVATE KEY":
-		private, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		private, err = x509.ParseECPrivateKey(block.Bytes)
-	default:
-		private, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("--jwt-private-key: %s: %w", path, err)
-	}
 	signer, ok := private.(crypto.Signer)
 	if !ok || len(algorithmsOf(signer.Public())) == 0 {
-		return nil, nil, fmt.Errorf("--jwt-private-key: %s is of a kind that no hub takes", path)
+		return nil, nil, fmt.Errorf("--jwt-private-key: %s: %w", path, errKind)
 	}
 	return jwt.GetSigningMethod(algorithmsOf(signer.Public())[0]), private, nil
+}
+
+// parsePrivateKey takes the first key of a file in PEM; openssl ecparam writes the name of the curve before it.
+func parsePrivateKey(path string) (private any, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, text := pem.Decode(text)
+	if block != nil && block.Type == "EC PARAMETERS" {
+		block, _ = pem.Decode(text)
+	}
+	switch {
+	case block == nil:
+		err = errors.New("this is not PEM, such as openssl genpkey writes")
+	case strings.HasSuffix(block.Type, "PUBLIC KEY"):
+		err = errors.New("this is a public key, which is the hub's: give the private one that belongs to it")
+	case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
+		err = errors.New("the key is encrypted: give it without a passphrase (openssl pkey)")
+	case block.Type == "PRIVATE KEY":
+		private, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case block.Type == "RSA PRIVATE KEY":
+		private, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case block.Type == "EC PRIVATE KEY":
+		private, err = x509.ParseECPrivateKey(block.Bytes)
+	default:
+		err = fmt.Errorf("%q is not a private key such as openssl genpkey writes", block.Type)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return private, nil
 }

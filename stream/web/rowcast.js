@@ -33,9 +33,10 @@ const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds, before a st
  * @property {string[]} [events] the event names that onEvent hears; default ["message"]. An EventSource hears no name that it
  *   is not told.
  * @property {(name: string, data: any, event: MessageEvent) => void} [onEvent]
- * @property {(reason: string, expiresIn: number) => any} [onBye] what lets this page listen ends in expiresIn seconds, because it has
- *   "expired"; or the stream was answered with an error, "closed", perhaps because it expired while the laptop slept. Renew it
- *   here, such as by a fetch that sets a new cookie: once the promise that this returns is fulfilled, the stream is opened anew.
+ * @property {(reason: string, expiresIn: number) => any} [onBye] what lets this page listen ends in expiresIn seconds ("expired"), or
+ *   has ended: the app no longer says so ("revoked"), the user was "disconnected", or the stream was answered with an error
+ *   ("closed"), perhaps because it expired while the laptop slept. Renew it here, such as by a fetch that sets a new cookie: once
+ *   the promise that this returns is fulfilled, the stream is opened anew.
  * @property {(reason: string) => void} [onReset] the stream could not resume and goes on from now: reload the page's state
  * @property {(state: State) => void} [onState] told after each change
  *

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// Who names an unknown key and leaves at once keeps nobody from getting the keys, for which others may be waiting.
+func TestKeysAreReadThoughTheClientLeaves(t *testing.T) {
+	t.Parallel()
+	ctx, leave := context.WithCancel(t.Context())
+	publish := func(kid string) string {
+		return fmt.Sprintf(`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":%q,"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`, kid)
+	}
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		n := asked.Add(1)
+		if n == 2 {
+			leave()
+		}
+		_, _ = fmt.Fprint(w, publish(fmt.Sprint("key ", n)))
+	}))
+	t.Cleanup(server.Close)
+	j := newJWKS(server.URL, slog.New(slog.DiscardHandler))
+	j.read(t.Context())
+	if _, err := j.KeyRead(ctx, "key 2"); err != nil {
+		t.Errorf("got %v, want the new key", err)
+	}
+}
+
+// That all keys are withdrawn is said once, and again if it happens again. If it was a mistake, the next token that names one brings
+// them back.
+func TestAWithdrawalIsToldOnce(t *testing.T) {
+	t.Parallel()
+	const key = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
+	answer, log := "", &bytes.Buffer{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }))
+	t.Cleanup(server.Close)
+	j := newJWKS(server.URL, slog.New(slog.NewTextHandler(log, nil)))
+	for i, step := range []struct {
+		answer string
+		told   int
+	}{{key, 0}, {`{"keys":[]}`, 1}, {`{"keys":[]}`, 1}, {key, 1}, {`{"keys":[{"kty":"oct"}]}`, 2}} {
+		answer = step.answer
+		j.read(t.Context())
+		if got := strings.Count(log.String(), "no token counts"); got != step.told {
+			t.Errorf("after %d answers: told %d times, want %d", i+1, got, step.told)
+		}
+	}
+	answer = key
+	if _, err := j.KeyRead(t.Context(), "a"); err != nil {
+		t.Errorf("got %v, want the key that is there again", err)
+	}
+}

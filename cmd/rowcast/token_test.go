@@ -1,0 +1,51 @@
+package main_test
+
+import (
+	"encoding/pem"
+	"strings"
+	"testing"
+)
+
+// The token of rowcast token is one that the hub with the same variables takes, and nothing else is on stdout.
+func TestTokenForTryingOut(t *testing.T) {
+	t.Parallel()
+	h := secure(t, "--jwt-secret", secret, "--jwt-key", fileOf(t, pemOf(t, pairs().rsa.Public()), pemOf(t, pairs().ed.Public()), pemOf(t, pairs().ec.Public())), "--jwt-issuer", "me", "--jwt-audience", "a,b")
+	for name, args := range map[string][]string{
+		"secret": nil, "RSA": {"--jwt-private-key", fileOf(t, pemOf(t, pairs().rsa))}, "Ed25519": {"--jwt-private-key", fileOf(t, pemOf(t, pairs().ed))},
+		"EC, as openssl ecparam writes it": {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS"}), pemOf(t, pairs().ec))},
+	} {
+		env := environment{"ROWCAST_JWT_SECRET": secret, "ROWCAST_JWT_ISSUER": "me", "ROWCAST_JWT_AUDIENCE": "b"}
+		code, stdout, stderr := run(t, env, append([]string{"token", "--sub", "alice", "--group", "team:7", "--expires", "1m"}, args...)...)
+		token := strings.TrimSuffix(stdout, "\n")
+		if code != 0 || stderr != "" || strings.ContainsAny(token, " \n") {
+			t.Fatalf("%s: got %d, %q, %q", name, code, stdout, stderr)
+		}
+		tail := start(t, environment{"ROWCAST_TOKEN": token}, "tail", "--verbose", "--json", "--url", h.url+"/events")
+		tail.out.await(t, `"recipients":\["alice","team:7"\]`)
+	}
+}
+
+// What no hub would take is not made, and the error says what to give instead.
+func TestTokenThatIsRefused(t *testing.T) {
+	t.Parallel()
+	k := pairs()
+	encrypted := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}, Bytes: []byte("x")})
+	for want, args := range map[string][]string{
+		"nothing to sign with: give --jwt-secret, --jwt-secret-file or --jwt-private-key": nil,
+		"the secret is too short: it has 31 bytes, and needs 32 at least":                 {"--jwt-secret", secret[:31]},
+		`the user's id has a ":" in it, as only a group's key may`:                        {"--sub", "team:7", "--jwt-secret", secret},
+		`a group's key has no ":" in it, so it could be a user's id`:                      {"--group", "bob", "--jwt-secret", secret},
+		"--expires: 0s is not a time such as 10m or 1h":                                   {"--expires", "0s", "--jwt-secret", secret},
+		`--jwt-groups-claim: "sub" is not a claim that can have groups in it`:             {"--jwt-groups-claim", "sub", "--jwt-secret", secret},
+		"this is a public key, which is the hub's: give the private one ":                 {"--jwt-private-key", fileOf(t, pemOf(t, k.rsa.Public()))},
+		"it is none of RSA with 2048 bits or more, ":                                      {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
+		"this is not PEM, such as openssl genpkey writes":                                 {"--jwt-private-key", fileOf(t, []byte(secret))},
+		`"CERTIFICATE" is not a private key`:                                              {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}))},
+		"the key is encrypted: give it without a passphrase":                              {"--jwt-private-key", fileOf(t, encrypted)},
+	} {
+		code, stdout, stderr := run(t, nil, append([]string{"token", "--sub", "alice"}, args...)...)
+		if code == 0 || stdout != "" || !strings.HasPrefix(stderr, "rowcast: ") || !strings.Contains(stderr, want) {
+			t.Errorf("%v: got %d, %q, %q, want %q", args, code, stdout, stderr, want)
+		}
+	}
+}
