@@ -62,9 +62,8 @@ func withinBubble(t *testing.T, room int, test func(t *testing.T, p pipes, s *se
 // closedAfter is when the server closes a connection whose client does something every second.
 func closedAfter(do func() error) time.Duration {
 	began := time.Now()
-	for time.Since(began) < time.Hour {
-		time.Sleep(time.Second)
-		if do() != nil {
+	for now := range time.Tick(time.Second) {
+		if do() != nil || now.Sub(began) > time.Hour {
 			break
 		}
 	}
