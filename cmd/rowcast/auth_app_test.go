@@ -114,6 +114,9 @@ func TestTheAppIsAsked(t *testing.T) {
 	if status, says := listenTo(t, h, ""); status != 401 || len(app.questions()) != 1 {
 		t.Errorf("without credentials: got %d, %s, and %d questions, want 401 and no other", status, says, len(app.questions()))
 	}
+	if status, says := listenTo(t, h, "", append(headers, "Authorization", "Token y")...); status != 401 || len(app.questions()) != 1 {
+		t.Errorf("with two Authorization headers: got %d, %s", status, says)
+	}
 	if status, _ := listenTo(t, h, "?uid=bob", headers...); status != 400 {
 		t.Errorf("with a uid in the URL: got %d, want 400", status)
 	}

@@ -148,13 +148,20 @@ func TestTheCacheIsBounded(t *testing.T) {
 	})
 }
 
-// Who come together cost one question, and all get the answer.
+// Who come together cost one question, and all get the answer, even when the one who came first has left.
 func TestThoseWhoComeTogetherAskOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a := newAskedApp(theCookie)
 		a.may = make(chan struct{})
 		var tabs sync.WaitGroup
+		ctx, leave := context.WithCancel(t.Context())
+		tabs.Go(func() {
+			if _, err := a.authenticate(requestBy(ctx, "Cookie", "alice")); !errors.Is(err, context.Canceled) {
+				t.Errorf("who left got %v", err)
+			}
+		})
+		synctest.Wait()
 		for range 5 {
 			tabs.Go(func() {
 				if grant, err := a.by(t, "alice"); err != nil || grant.User != "alice" {
@@ -164,8 +171,10 @@ func TestThoseWhoComeTogetherAskOnce(t *testing.T) {
 		}
 		synctest.Wait()
 		if got := a.asked.Load(); got != 1 {
-			t.Errorf("%d questions for five streams at once, want 1", got)
+			t.Errorf("%d questions for six streams at once, want 1", got)
 		}
+		leave()
+		synctest.Wait()
 		close(a.may)
 		tabs.Wait()
 	})
@@ -230,9 +239,13 @@ func TestAClientThatLeavesIsNotLogged(t *testing.T) {
 			{4 * time.Second, "", 0},
 			{6 * time.Second, "it takes longer than --auth-timeout (5s), with 1 questions on their way", 1},
 		} {
+			began := time.Now()
 			ctx, leave := context.WithTimeout(t.Context(), tt.patience)
 			s.events(httptest.NewRecorder(), requestBy(ctx, "Cookie", fmt.Sprint(tt.patience)))
 			leave()
+			if took := time.Since(began); took != min(tt.patience, 5*time.Second) {
+				t.Errorf("left after %v: it took %v", tt.patience, took)
+			}
 			if got := log.String(); !strings.Contains(got, tt.log) || tt.log == "" && got != "" || s.unknown.Load() != tt.unknown {
 				t.Errorf("left after %v: got %d, log %q, want %d, %q", tt.patience, s.unknown.Load(), got, tt.unknown, tt.log)
 			}
