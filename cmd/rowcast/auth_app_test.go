@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // An authApp is an app that is asked who is who.
@@ -17,16 +16,13 @@ type authApp struct {
 	mu     sync.Mutex
 	answer http.HandlerFunc
 	asked  []*http.Request
-	grown  chan struct{} // closed by the next question
 }
 
 func newAuthApp(t *testing.T, answer http.HandlerFunc) *authApp {
-	a := &authApp{answer: answer, grown: make(chan struct{})}
+	a := &authApp{answer: answer}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
 		a.asked = append(a.asked, r)
-		close(a.grown)
-		a.grown = make(chan struct{})
 		answer := a.answer
 		a.mu.Unlock()
 		answer(w, r)
@@ -45,26 +41,6 @@ func (a *authApp) questions() []*http.Request {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.asked
-}
-
-// await waits until so many questions have come, and answers otherwise from then on.
-func (a *authApp) await(t *testing.T, n int, answer http.HandlerFunc) {
-	t.Helper()
-	for timeout := time.After(patience); ; {
-		a.mu.Lock()
-		asked, grown := len(a.asked), a.grown
-		a.mu.Unlock()
-		if asked >= n {
-			a.answers(answer)
-			return
-		}
-		select {
-		case <-grown:
-		case <-timeout:
-			t.Errorf("%d questions, want %d", asked, n)
-			return
-		}
-	}
 }
 
 // saying answers with a text.

@@ -70,7 +70,12 @@ func TestAStreamIsRenewedByTheApp(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(1))
 	h := secure(t, "--auth-url", app.URL)
-	go app.await(t, 3, saying(401, ""))
+	go func() {
+		for len(app.questions()) < 3 {
+			time.Sleep(time.Millisecond)
+		}
+		app.answers(saying(401, ""))
+	}()
 	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), `{"reason": "expired", "expires_in": 0}`)
 	if got := len(app.questions()); got != 4 {
 		t.Errorf("%d questions, want 4", got)
@@ -82,7 +87,12 @@ func TestAStreamEndsWhenTheGroupsChange(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(1))
 	h := secure(t, "--auth-url", app.URL)
-	go app.await(t, 1, saying(200, `{"recipient": "alice", "expires_in": 300}`))
+	go func() {
+		for len(app.questions()) < 1 {
+			time.Sleep(time.Millisecond)
+		}
+		app.answers(saying(200, `{"recipient": "alice", "expires_in": 300}`))
+	}()
 	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), `{"reason": "expired", "expires_in": 0}`)
 	if _, says := listenTo(t, h, "", "Cookie", "session=1"); says != aliceOnly {
 		t.Errorf("then: got %s", says)
@@ -94,7 +104,12 @@ func TestAStreamOutlivesTheAppByTheGrace(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(1))
 	h := secure(t, "--auth-url", app.URL, "--auth-grace", "2s")
-	go app.await(t, 1, saying(503, ""))
+	go func() {
+		for len(app.questions()) < 1 {
+			time.Sleep(time.Millisecond)
+		}
+		app.answers(saying(503, ""))
+	}()
 	opened := time.Now()
 	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), `{"reason": "expired", "expires_in": 0}`)
 	if lasted := time.Since(opened); lasted < 3*time.Second {
