@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +21,7 @@ import (
 
 // app authenticates by asking the app itself, at an endpoint that knows its sessions.
 type app struct {
-	url       string
+	url       *url.URL
 	transport http.RoundTripper // which follows no redirect: credentials are for this endpoint alone
 	timeout   time.Duration     // of a question, with the waiting for a slot
 	grace     time.Duration     // for open streams beyond the end of their grants, while the app is away
@@ -36,10 +37,10 @@ const (
 	appRetry = 10 * time.Second // after which an app that is away is asked about an open stream again
 )
 
-func newApp(url string, timeout, grace time.Duration, mark groupMark) *app {
+func newApp(u *url.URL, timeout, grace time.Duration, mark groupMark) *app {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = appSlots
-	return &app{url: url, transport: transport, timeout: timeout, grace: grace, mark: mark, slots: make(chan struct{}, appSlots)}
+	return &app{url: u, transport: transport, timeout: timeout, grace: grace, mark: mark, slots: make(chan struct{}, appSlots)}
 }
 
 // credentials are what a request says of who it is from, as the app gets it.
@@ -144,10 +145,7 @@ func (a *app) question(ctx context.Context, c credentials) (v appAnswer, err err
 }
 
 func (a *app) exchange(ctx context.Context, c credentials) (appAnswer, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url, nil)
-	if err != nil {
-		return appAnswer{}, errors.New("--auth-url cannot be asked") // which cannot be, and would be told with it
-	}
+	request := (&http.Request{Method: http.MethodGet, URL: a.url, Header: make(http.Header)}).WithContext(ctx)
 	for name, value := range map[string]string{"Cookie": c.cookie, "Authorization": c.authorization, "X-Forwarded-For": c.forwarded} {
 		if value != "" {
 			request.Header.Set(name, value)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,7 @@ type askedApp struct {
 }
 
 func newAskedApp(answer func(cookie string) string) *askedApp {
-	a := &askedApp{app: newApp("http://app.example/auth", 5*time.Second, time.Minute, ":"), answer: answer}
+	a := &askedApp{app: newApp(&url.URL{Scheme: "http", Host: "app.example", Path: "/auth"}, 5*time.Second, time.Minute, ":"), answer: answer}
 	a.transport = a
 	return a
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -63,7 +64,7 @@ func (f *authFlags) ways() (ways []string) {
 	return ways
 }
 
-// goesWith are the ways that a flag is for, which its name begins with; none, if it is for all.
+// goesWith are the ways that a flag is for, as its name says; none, if it is for all.
 func goesWith(flag string) []string {
 	switch {
 	case strings.HasPrefix(flag, "jwt-"):
@@ -129,7 +130,7 @@ func (f *authFlags) authenticator(ctx context.Context, origins []string, logger 
 	case f.InsecureUID != insecureOff:
 		return byUID, nil
 	case f.AuthURL != nil:
-		return nothingInURL(sameSite(origins, newApp(f.AuthURL.text(), f.AuthTimeout, f.AuthGrace, f.GroupMark).authenticate)), nil
+		return nothingInURL(sameSite(origins, newApp((*url.URL)(f.AuthURL), f.AuthTimeout, f.AuthGrace, f.GroupMark).authenticate)), nil
 	}
 	keys, err := f.keys(ctx, logger)
 	if err != nil {
