@@ -137,6 +137,7 @@ func TestWhatTheAppAnswers(t *testing.T) {
 		{"an answer with a text far behind it", saying(200, `{"recipient": "alice", "expires_in": 60}`+strings.Repeat(" ", 64<<10)+"top secret"), 200, later},
 		{"half an answer", saying(200, `{"recipient": "alice", "expires_in": 60`), 200, later},
 		{"a list", saying(200, `[{"recipient": "alice", "expires_in": 60}]`), 200, later},
+		{"a list with keys in it", saying(200, `["recipient", "alice", "expires_in", 60]`), 200, later},
 		{"null", saying(200, "null"), 200, later},
 		{"endless time", saying(200, `{"recipient": "alice", "expires_in": 1e999}`), 200, later},
 		{"no time", saying(200, `{"recipient": "alice"}`), 200, later},
