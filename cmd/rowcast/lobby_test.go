@@ -153,6 +153,13 @@ func TestLobbyMakesRoom(t *testing.T) {
 		if ask(kept, request) == 0 {
 			t.Error("who had asked since was closed")
 		}
+		_ = half.Close()
+		synctest.Wait()
+		_ = p.dial(t, "")
+		synctest.Wait()
+		if n := s.lobby.Closed.Load(); n != 1 {
+			t.Errorf("where one had left, another was closed: %d, want 1", n)
+		}
 	})
 }
 
