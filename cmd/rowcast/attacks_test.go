@@ -216,3 +216,33 @@ func TestAttackLineBreaks(t *testing.T) {
 		t.Error("the stream goes on")
 	}
 }
+
+// Origin is the only header of a request that an answer repeats: only as it was configured, and with nothing behind it.
+func TestAttackLineBreaksInOrigin(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t), "--cors-origin", "https://app.example.com")
+	const allows = "Access-Control-Allow-Origin: https://app.example.com\r\n"
+	for sent, want := range map[string]struct {
+		status string
+		allows bool
+	}{
+		"":                    {"200 OK", true},
+		"\r\nX-Forged: 1":     {"200 OK", true}, // another header, of the client's own
+		"\nX-Forged: 1":       {"200 OK", true}, // likewise
+		"\r\n X-Forged: 1":    {"200 OK", false},
+		"\rX-Forged: 1":       {"400 Bad Request", false},
+		"\r\rX-Forged: 1":     {"400 Bad Request", false},
+		"\x00X-Forged: 1":     {"400 Bad Request", false},
+		"\u0085X-Forged: 1":   {"200 OK", false},
+		"%0d%0aX-Forged: 1":   {"200 OK", false},
+		"\r\nOrigin: forged":  {"200 OK", true}, // the first counts
+		"\r\n\r\nX-Forged: 1": {"200 OK", true}, // no request of its own: see the smuggled ones
+	} {
+		conn := raw(t, h.url, "GET /healthz HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nOrigin: https://app.example.com"+sent+"\r\n\r\n")
+		got, err := io.ReadAll(conn)
+		text := string(got)
+		if err != nil || !strings.HasPrefix(text, "HTTP/1.1 "+want.status+"\r\n") || strings.Contains(text, allows) != want.allows || strings.Contains(strings.ToLower(text), "forged") {
+			t.Errorf("%q: got %q, %v, want %s, allowed: %v", sent, text, err, want.status, want.allows)
+		}
+	}
+}

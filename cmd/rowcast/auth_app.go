@@ -3,10 +3,9 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -22,10 +21,11 @@ import (
 
 // app authenticates by asking the app itself, at an endpoint that knows its sessions.
 type app struct {
-	url    string
-	client http.Client
-	mark   groupMark
-	grace  time.Duration // for open streams beyond the end of their grants, while the app is away
+	url       *url.URL
+	transport http.RoundTripper // which follows no redirect: credentials are for this endpoint alone
+	timeout   time.Duration     // of a question, with the waiting for a slot
+	grace     time.Duration     // for open streams beyond the end of their grants, while the app is away
+	mark      groupMark
 
 	slots  chan struct{} // one for each question on its way
 	asking singleflight.Group
@@ -33,24 +33,14 @@ type app struct {
 }
 
 const (
-	appSlots   = 32               // questions on their way at a time
-	appRetry   = 10 * time.Second // after which an app that is away is asked about an open stream again
-	appMaxBody = 64 << 10
+	appSlots = 32               // questions on their way at a time
+	appRetry = 10 * time.Second // after which an app that is away is asked about an open stream again
 )
 
 func newApp(u *url.URL, timeout, grace time.Duration, mark groupMark) *app {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = appSlots
-	return &app{
-		url: u.String(), mark: mark, grace: grace,
-		slots: make(chan struct{}, appSlots),
-		client: http.Client{
-			Transport: transport,
-			Timeout:   timeout,
-			// Credentials are for this endpoint alone.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}
+	return &app{url: u, transport: transport, timeout: timeout, grace: grace, mark: mark, slots: make(chan struct{}, appSlots)}
 }
 
 // credentials are what a request says of who it is from, as the app gets it.
@@ -72,16 +62,6 @@ func credentialsOf(r *http.Request) credentials {
 func (c credentials) hash() [sha256.Size]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "%q%q%q", c.cookie, c.authorization, c.forwarded))
 }
-
-// appAnswer is what the app says of credentials.
-type appAnswer struct {
-	grant    stream.Grant
-	lifetime time.Duration
-	until    time.Time
-}
-
-// errAppAway says that the app does not answer as it should.
-var errAppAway = errors.New("--auth-url does not answer as it should")
 
 func (a *app) authenticate(r *http.Request) (stream.Grant, error) {
 	c := credentialsOf(r)
@@ -147,20 +127,25 @@ func (a *app) ask(ctx context.Context, c credentials) (appAnswer, error) {
 	}
 }
 
-// question puts a question when there is a slot for it.
-func (a *app) question(ctx context.Context, c credentials) (appAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.client.Timeout)
+// question puts a question when there is a slot for it, and waits for the answer.
+func (a *app) question(ctx context.Context, c credentials) (v appAnswer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	select {
 	case a.slots <- struct{}{}:
 		defer func() { <-a.slots }()
+		v, err = a.exchange(ctx, c)
 	case <-ctx.Done():
-		return appAnswer{}, fmt.Errorf("%w: it is slow, and %d questions are on their way", errAppAway, appSlots)
+		err = errAppAway
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url, nil)
-	if err != nil {
-		return appAnswer{}, err
+	if errors.Is(err, errAppAway) && ctx.Err() != nil {
+		err = fmt.Errorf("%w: it takes longer than --auth-timeout (%v), with %d questions on their way", errAppAway, a.timeout, len(a.slots))
 	}
+	return v, err
+}
+
+func (a *app) exchange(ctx context.Context, c credentials) (appAnswer, error) {
+	request := (&http.Request{Method: http.MethodGet, URL: a.url, Header: make(http.Header)}).WithContext(ctx)
 	for name, value := range map[string]string{"Cookie": c.cookie, "Authorization": c.authorization, "X-Forwarded-For": c.forwarded} {
 		if value != "" {
 			request.Header.Set(name, value)
@@ -168,47 +153,21 @@ func (a *app) question(ctx context.Context, c credentials) (appAnswer, error) {
 	}
 	request.Header.Set("Accept", "application/json")
 	asked := time.Now()
-	response, err := a.client.Do(request)
-	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return appAnswer{}, fmt.Errorf("%w: %w", errAppAway, failed.Err) // without the URL, which may have a password
-	}
+	response, err := a.transport.RoundTrip(request)
 	if err != nil {
-		return appAnswer{}, fmt.Errorf("%w: %w", errAppAway, err)
+		return appAnswer{}, fmt.Errorf("%w: %w", errAppAway, unanswered(err))
 	}
 	defer response.Body.Close()
 	return a.judge(response, asked)
 }
 
-// judge reads the app's answer. Only a clear no is a denial.
-func (a *app) judge(response *http.Response, asked time.Time) (appAnswer, error) {
-	switch status := response.StatusCode; {
-	case status == http.StatusOK:
-	case status == http.StatusUnauthorized:
-		return appAnswer{}, unauthorized("the app does not know who you are")
-	case status == http.StatusForbidden:
-		return appAnswer{}, forbidden("the app does not let you listen")
-	case status/100 == 3:
-		return appAnswer{}, fmt.Errorf("%w: it redirects (%d), where it shall answer 401 itself", errAppAway, status)
-	default:
-		return appAnswer{}, fmt.Errorf("%w: it says %d", errAppAway, status)
+// unanswered says why no answer came. Other errors than these may quote one.
+func unanswered(err error) error {
+	if broken, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return broken
 	}
-	var says struct {
-		Recipient string   `json:"recipient"`
-		Groups    []string `json:"groups"`
-		ExpiresIn float64  `json:"expires_in"` // seconds
+	if failed := networkError(err); failed != nil {
+		return failed
 	}
-	// Its errors may quote the answer.
-	if err := json.NewDecoder(io.LimitReader(response.Body, appMaxBody)).Decode(&says); err != nil {
-		return appAnswer{}, fmt.Errorf(`%w: no JSON as {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`, errAppAway)
-	}
-	if says.Recipient == "" || !(says.ExpiresIn >= 1) {
-		return appAnswer{}, fmt.Errorf("%w: it says no recipient, or expires_in is less than a second", errAppAway)
-	}
-	grant, err := a.mark.grant(says.Recipient, says.Groups)
-	grant.Known = asked
-	lifetime := time.Duration(min(says.ExpiresIn, maxLifetime.Seconds()) * float64(time.Second))
-	return appAnswer{grant, lifetime, asked.Add(lifetime)}, err
+	return errors.New("no answer, or none in HTTP")
 }
-
-// maxLifetime is how long the app's word counts at most.
-const maxLifetime = 24 * time.Hour

@@ -13,13 +13,8 @@ func testCookies(t *testing.T, chromium browser) {
 	t.Parallel()
 	s := newStage(t)
 	dsn := dbtest.Database(t)
-	begin := func(args ...string) *hub {
-		args = append([]string{"serve", "--jwt-secret", secret, "--jwt-cookie", "session", "--listen", "127.0.0.1:0", "--drain", "10ms", "--database-url", dsn}, args...)
-		h := &hub{process: start(t, nil, args...)}
-		h.url = "http://" + h.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
-		return h
-	}
-	allowing, other := begin("--cors-origin", s.URL), begin()
+	tokens := []string{"--jwt-secret", secret, "--jwt-cookie", "session"}
+	other, allowing := startHub(t, dsn, tokens...), startHub(t, dsn, append(tokens, "--cors-origin", s.URL)...)
 	s.page = chromium.profile(t).open(t, s.URL)
 	s.await("window.listen")
 	// Cookies know hosts and no ports: the browser sends it to both hubs.

@@ -7,7 +7,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 )
 
 // tokenFlags say what a token looks like, to the hub and to rowcast token.
@@ -22,13 +26,13 @@ type tokenFlags struct {
 type authFlags struct {
 	tokenFlags
 	JWTKey        []string      `group:"auth" name:"jwt-key" placeholder:"FILE" help:"Take tokens signed with the private half of the public keys in this PEM file (RS256, ES256, EdDSA)."`
-	JWKSURL       []*url.URL    `group:"auth" name:"jwks-url" sep:"none" placeholder:"URL" help:"Take tokens signed with the keys at this URL, a JSON Web Key Set."`
+	JWKSURL       []webURL      `group:"auth" name:"jwks-url" sep:"none" placeholder:"URL" help:"Take tokens signed with the keys at this URL, a JSON Web Key Set."`
 	JWTIssuer     string        `group:"auth" name:"jwt-issuer" placeholder:"ISS" help:"Take only tokens with this iss."`
 	JWTAudience   []string      `group:"auth" name:"jwt-audience" placeholder:"AUD" help:"Take only tokens with this aud, or one of these."`
 	JWTCookie     string        `group:"auth" name:"jwt-cookie" placeholder:"NAME" help:"Take the token from this cookie, too, if there is none in the Authorization header."`
 	JWTLeeway     time.Duration `group:"auth" name:"jwt-leeway" default:"5s" placeholder:"TIME" help:"How much clocks may differ (default ${default}): so much longer a token counts."`
 	JWTWithoutExp bool          `group:"auth" name:"jwt-without-exp" help:"Take tokens that have no exp, too. Their streams never end."`
-	AuthURL       *url.URL      `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app who a request is from, at this endpoint, with the request's Cookie, Authorization and X-Forwarded-For."`
+	AuthURL       *webURL       `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app who a request is from, at this endpoint, with the request's Cookie, Authorization and X-Forwarded-For."`
 	AuthTimeout   time.Duration `group:"auth" name:"auth-timeout" default:"5s" placeholder:"TIME" help:"How long the app may take to answer (default ${default})."`
 	AuthGrace     time.Duration `group:"auth" name:"auth-grace" default:"1m" placeholder:"TIME" help:"How long open streams go on after expires_in while the app is away (default ${default})."`
 	InsecureUID   insecureUID   `group:"auth" name:"insecure-uid" help:"Take every client for whom it says it is, by ?uid=, for trying things out. Only on a loopback address, unless --insecure-uid=anywhere."`
@@ -38,33 +42,82 @@ func (f *authFlags) hasTokens() bool {
 	return len(f.JWTSecret)+len(f.JWTSecretFile)+len(f.JWTKey)+len(f.JWKSURL) > 0
 }
 
-// check refuses to serve anybody's notifications to everybody, and more than one way: a client must not choose the weaker.
-func (f *authFlags) check(listen string) error {
-	ways := 0
-	for _, way := range []bool{f.hasTokens(), f.AuthURL != nil, f.InsecureUID != insecureOff} {
-		if way {
-			ways++
+// The ways of authentication, as errors name them.
+const (
+	byToken    = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)"
+	byApp      = "--auth-url"
+	byInsecure = "--insecure-uid"
+)
+
+// ways are those that are chosen.
+func (f *authFlags) ways() (ways []string) {
+	if f.hasTokens() {
+		ways = append(ways, byToken)
+	}
+	if f.AuthURL != nil {
+		ways = append(ways, byApp)
+	}
+	if f.InsecureUID != insecureOff {
+		ways = append(ways, byInsecure)
+	}
+	return ways
+}
+
+// goesWith are the ways that a flag is for, as its name says; none, if it is for all.
+func goesWith(flag string) []string {
+	switch {
+	case strings.HasPrefix(flag, "jwt-"):
+		return []string{byToken}
+	case strings.HasPrefix(flag, "auth-"):
+		return []string{byApp}
+	case flag == "group-mark":
+		return []string{byToken, byApp}
+	}
+	return nil
+}
+
+// validate refuses what makes no sense, and what would be ignored, on the command line or in a variable: who gives --jwt-audience
+// believes that it protects him.
+func (f *authFlags) validate(ctx *kong.Context) error {
+	switch ways := f.ways(); {
+	case f.AuthGrace < 0:
+		return fmt.Errorf("--auth-grace: %v is less than none", f.AuthGrace)
+	case f.JWTLeeway < 0 || f.JWTLeeway > time.Minute:
+		return fmt.Errorf("--jwt-leeway: %v is not a time such as 5s, and at most 1m", f.JWTLeeway)
+	case f.AuthURL != nil && f.AuthURL.User != nil:
+		return errors.New("--auth-url: leave user and password out: they would be sent as if they were the client's")
+	case len(ways) == 1: // else check refuses
+		return misfit(ctx, ways[0])
+	}
+	return nil
+}
+
+// misfit finds a flag, or its variable, that does not go with the way that is chosen.
+func misfit(ctx *kong.Context, way string) error {
+	for _, path := range ctx.Path {
+		if path.Flag == nil || path.Flag.IsBool() && path.Flag.Target.IsZero() {
+			continue
+		}
+		if with := goesWith(path.Flag.Name); len(with) > 0 && !slices.Contains(with, way) {
+			name := "--" + path.Flag.Name
+			if path.Resolved {
+				name += " (its variable is set)"
+			}
+			return fmt.Errorf("%s goes with %s, and not with %s, which would ignore it", name, strings.Join(with, " or "), way)
 		}
 	}
-	switch {
+	return nil
+}
+
+// check refuses to serve anybody's notifications to everybody, and more than one way: a client must not choose the weaker.
+func (f *authFlags) check(listen string) error {
+	switch ways := len(f.ways()); {
 	case ways == 0:
 		return errors.New("no authentication is configured, and without it anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; to try things out, --insecure-uid trusts ?uid=… on this machine")
 	case ways > 1:
 		return errors.New("give only one of tokens (--jwt-secret, --jwt-key, --jwks-url), --auth-url and --insecure-uid: a client could choose the weakest")
 	case f.InsecureUID == insecureLoopback && !isLoopback(listen):
 		return fmt.Errorf("--insecure-uid lets anybody who reaches %s read everything; if that is meant, give --insecure-uid=anywhere", listen)
-	case f.GroupMark == "":
-		return errors.New("--group-mark: nothing would keep groups from users")
-	case f.AuthTimeout <= 0 || f.AuthGrace < 0 || f.JWTLeeway < 0 || f.JWTLeeway > time.Minute:
-		return errors.New("--auth-timeout, --auth-grace and --jwt-leeway are times, and the last at most a minute")
-	}
-	for _, u := range append(f.JWKSURL, f.AuthURL) {
-		if u != nil && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-			return fmt.Errorf("%q is not a URL such as https://app.example.com/auth", u.Redacted())
-		}
-	}
-	if f.AuthURL != nil && f.AuthURL.User != nil {
-		return errors.New("--auth-url: leave user and password out: they would be sent as if they were the client's")
 	}
 	return nil
 }
@@ -76,7 +129,7 @@ func (f *authFlags) authenticator(ctx context.Context, origins []string, logger 
 	case f.InsecureUID != insecureOff:
 		return byUID, nil
 	case f.AuthURL != nil:
-		return nothingInURL(sameSite(origins, newApp(f.AuthURL, f.AuthTimeout, f.AuthGrace, f.GroupMark).authenticate)), nil
+		return nothingInURL(sameSite(origins, newApp((*url.URL)(f.AuthURL), f.AuthTimeout, f.AuthGrace, f.GroupMark).authenticate)), nil
 	}
 	keys, err := f.keys(ctx, logger)
 	if err != nil {
@@ -118,7 +171,7 @@ func (f *authFlags) keys(ctx context.Context, logger *slog.Logger) ([]key, error
 		keys = append(keys, public...)
 	}
 	for _, u := range f.JWKSURL {
-		remote, err := jwksKey(ctx, u.String(), logger)
+		remote, err := jwksKey(ctx, u.text(), logger)
 		if err != nil {
 			return nil, fmt.Errorf("--jwks-url: %w", err)
 		}
@@ -149,8 +202,12 @@ func (f *authFlags) warn(logger *slog.Logger) {
 	if f.JWTWithoutExp {
 		logger.Warn("a token without exp that gets into other hands counts for ever", "flag", "--jwt-without-exp")
 	}
-	for _, u := range append(f.JWKSURL, f.AuthURL) {
-		if u != nil && u.Scheme == "http" && !isLoopback(u.Host) {
+	asked := f.JWKSURL
+	if f.AuthURL != nil {
+		asked = append(asked, *f.AuthURL)
+	}
+	for _, u := range asked {
+		if u.Scheme == "http" && !isLoopback(u.Host) {
 			logger.Warn("unencrypted HTTP to another machine: whoever is between can let anybody in, as anybody", "host", u.Host)
 		}
 	}

@@ -29,13 +29,10 @@ const (
 	otherSecret = "correct horse battery staple 0002"
 )
 
-// secure starts a hub that wants to know who is there, and waits until it listens.
+// secure starts a hub with a database of its own that wants to know who is there, and waits until it listens.
 func secure(t *testing.T, args ...string) *hub {
 	t.Helper()
-	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--drain", "10ms", "--database-url", dbtest.Database(t)}, args...)
-	h := &hub{process: start(t, nil, args...)}
-	h.url = "http://" + h.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
-	return h
+	return startHub(t, dbtest.Database(t), args...)
 }
 
 // later is what listenTo returns of a stream that says "come back later".

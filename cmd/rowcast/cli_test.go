@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -80,11 +81,13 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--drain=-1s"}, nil, `serve: --drain: -1s is not a time such as 500ms, 15s or 1m`},
 		{[]string{"serve", "--drain=6001ms"}, nil, `serve: --drain: 6.001s is longer than 6s, and a hub ends within 10s of being told to`},
 		{[]string{"serve", "--replays", "0"}, nil, `serve: --replays: at least one connection is needed`},
+		{[]string{"serve", "--max-connections", "-1"}, nil, `serve: --max-connections: -1 is less than none`},
 		{[]string{"serve", "--max-connections=-1"}, nil, `serve: --max-connections: -1 is less than none`},
 		{[]string{"serve", "--max-connections-per-user=-1"}, nil, `serve: --max-connections-per-user: -1 is less than none`},
 		{[]string{"serve", "--trusted-proxy=0.0.0.0/0"}, nil, `--trusted-proxy: "0.0.0.0/0" is everybody: whoever connects could say that he is somebody else`},
 		{[]string{"serve", "--trusted-proxy=::ffff:10.0.0.0/104"}, nil, `--trusted-proxy: "::ffff:10.0.0.0/104" is an IPv4 network: write it as one`},
 		{[]string{"serve", "--trusted-proxy=nginx"}, nil, `--trusted-proxy: "nginx" is not a network such as 10.0.0.0/8 or fd00::/8, nor an address`},
+		{[]string{"migrate", "--app-role", ""}, nil, `migrate: --app-role: it is given, but nothing with it`},
 		{[]string{"migrate", "--app-role=public"}, nil, `--app-role: "public" is no role, but what SQL calls all of them, or nobody`},
 		{[]string{"migrate", "--hub-role=" + strings.Repeat("x", 64)}, nil, `--hub-role: "` + strings.Repeat("x", 64) + `" is not the name of a role`},
 		{[]string{"serve", "--retain=-1h"}, nil, `serve: --retain: -1h0m0s is in the future`},
@@ -98,17 +101,37 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--insecure-uid=everywhere"}, nil, `--insecure-uid: "everywhere": it takes no value, or "anywhere"`},
 		{[]string{"serve", "--cors-origin=*"}, nil, `--cors-origin: streams are sent with credentials, so every origin must be named: "*" is refused`},
 		{[]string{"serve", "--cors-origin=https://*.example.com"}, nil, `--cors-origin: streams are sent with credentials, so every origin must be named: "*" is refused`},
+		{[]string{"serve", "--cors-origin=NULL"}, nil, `--cors-origin: any page can have the origin "null": it is refused`},
 		{[]string{"serve", "--cors-origin=null"}, nil, `--cors-origin: any page can have the origin "null": it is refused`},
-		{[]string{"serve", "--cors-origin=https://a.example/"}, nil, `--cors-origin: "https://a.example/" is not an origin such as https://app.example.com: scheme and host, with the port if it is not the usual one, and nothing else`},
-		{[]string{"serve", "--cors-origin=a.example"}, nil, `--cors-origin: "a.example" is not an origin such as https://app.example.com: scheme and host, with the port if it is not the usual one, and nothing else`},
-		{[]string{"serve", "--cors-origin=https://a.example:443"}, nil, `--cors-origin: "https://a.example:443": browsers leave out the usual port, and so must you`},
-		{[]string{"serve", "--cors-origin=https://bücher.example"}, nil, `--cors-origin: "https://bücher.example": browsers send a name like this in ASCII (xn--…), and so must you`},
+		{[]string{"serve", "--cors-origin=https://a.example/"}, nil, sentAs("https://a.example")},
+		{[]string{"serve", "--cors-origin=http://a.example:8080/path?x=1#y"}, nil, sentAs("http://a.example:8080")},
+		{[]string{"serve", "--cors-origin=HTTPS://A.example"}, nil, sentAs("https://a.example")},
+		{[]string{"serve", "--cors-origin=https://me:secret@a.example"}, nil, sentAs("https://a.example")},
+		{[]string{"serve", "--cors-origin=https://a.example:443"}, nil, sentAs("https://a.example")},
+		{[]string{"serve", "--cors-origin=https://a.example:"}, nil, sentAs("https://a.example")},
+		{[]string{"serve", "--cors-origin=http://[::1]:0080"}, nil, sentAs("http://[::1]")},
+		{[]string{"serve", "--cors-origin=a.example:80"}, nil, noOrigin},
+		{[]string{"serve", "--cors-origin=//a.example"}, nil, noOrigin},
+		{[]string{"serve", "--cors-origin=https:///"}, nil, noOrigin},
+		{[]string{"serve", "--cors-origin=https://a.example, https://b.example"}, nil, noOrigin},
+		{[]string{"serve", "--cors-origin="}, nil, `serve: --cors-origin: it is given, but nothing with it`},
+		{[]string{"serve", "--cors-origin=a.example"}, nil, noOrigin},
+		{[]string{"serve", "--cors-origin=https://bücher.example"}, nil, `--cors-origin: "bücher.example": browsers send a name like this in ASCII (xn--…), and so must you`},
 		{[]string{"tail", "--uid=a", "--token=b"}, nil, `--uid and --token can't be used together`},
-		{[]string{"tail", "--url=ws://a"}, nil, `tail: --url: "ws://a" is not a URL such as https://app.example.com/events`},
+		{[]string{"tail", "--url=ws://a"}, nil, "--url: " + noURL},
 		{[]string{"tail", "--count=-1"}, nil, `tail: --count: -1 is less than none`},
 		{[]string{"tail", "--last-event-id=a\nb"}, nil, `tail: --last-event-id: it has control characters, which no id has`},
 		{[]string{"bench", "--only=memory,speed"}, nil, `bench: --only: there is no "speed", only memory, broadcast, latency, curve, flood, writers, size, transaction, hubs, bulk, large, connections`},
 		{[]string{"bench", "--plot=curve.gif"}, nil, `bench: --plot: "curve.gif" is neither .svg nor .png`},
+
+		{[]string{"serve", "--auth-timeout", "0s"}, nil, `serve: --auth-timeout: 0s is not a time such as 500ms, 15s or 1m`},
+		{[]string{"serve", "--auth-timeout", "-1s"}, nil, `serve: --auth-timeout: -1s is not a time such as 500ms, 15s or 1m`},
+		{[]string{"serve", "--auth-grace", "-1s"}, nil, `serve: --auth-grace: -1s is less than none`},
+		{[]string{"serve", "--jwt-leeway", "61s"}, nil, `serve: --jwt-leeway: 1m1s is not a time such as 5s, and at most 1m`},
+		{[]string{"serve", "--jwt-leeway", "-1s"}, nil, `serve: --jwt-leeway: -1s is not a time such as 5s, and at most 1m`},
+		{[]string{"serve", "--jwt-audience", ""}, nil, `serve: --jwt-audience: it is given, but nothing with it`},
+		{[]string{"serve", "--group-mark="}, nil, `serve: --group-mark: it is given, but nothing with it`},
+		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: leave user and password out: they would be sent as if they were the client's`},
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: expected duration but got "soon": time: invalid duration "soon"`},
 		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: streams are sent with credentials, so every origin must be named: "*" is refused`},
@@ -119,6 +142,98 @@ func TestWrongCommandLines(t *testing.T) {
 		code, stdout, stderr := run(t, tt.env, tt.args...)
 		if want := "rowcast: " + tt.want + "\n"; code != 2 || stdout != "" || stderr != want {
 			t.Errorf("rowcast %q %v: got %d, %q, %q, want 2, %q", tt.args, tt.env, code, stdout, stderr, want)
+		}
+	}
+}
+
+const (
+	noOrigin = "--cors-origin: an origin is scheme and host, such as https://app.example.com, with the port if it is not the usual one"
+	noURL    = "this is not a URL such as https://app.example.com/auth; special characters in it must be percent-encoded"
+	noScheme = "a URL begins with http:// or https://, such as http://127.0.0.1:3000/auth or https://app.example.com/auth"
+)
+
+func sentAs(origin string) string {
+	return `--cors-origin: browsers send this origin as "` + origin + `", and so must you`
+}
+
+// What is wrong with a URL is said without it: it may have a password, or a key in its query.
+func TestURLsAreNotShown(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"serve --auth-url", "serve --jwks-url", "tail --url"} {
+		for url, want := range map[string]string{
+			"http://me:secret%zz@app.example/auth":     noURL,
+			"http://me:secret@app.example:port/auth":   noURL,
+			"http://app.example:port/auth?key=secret":  noURL,
+			"ftp://me:secret@app.example/?key=secret":  noURL,
+			"https:///auth?key=secret":                 noURL,
+			"127.0.0.1:3000/x?key=secret":              noScheme,
+			"localhost:3000/x":                         noScheme,
+			"me:secret@app.example/auth":               noScheme,
+			"http:/me:secret@app.example/?key=secret1": noScheme,
+		} {
+			command, name, _ := strings.Cut(flag, " ")
+			variable := "ROWCAST_" + strings.ToUpper(strings.ReplaceAll(strings.Trim(name, "-"), "-", "_"))
+			code, _, stderr := run(t, nil, command, name, url)
+			if want := "rowcast: " + name + ": " + want + "\n"; code != 2 || stderr != want {
+				t.Errorf("%s %s: got %d, %q, want 2, %q", flag, url, code, stderr, want)
+			}
+			code, _, stderr = run(t, environment{variable: url}, command)
+			if want := "rowcast: " + name + ": from $" + variable + ": " + want + "\n"; code != 2 || stderr != want {
+				t.Errorf("%s=%s: got %d, %q, want 2, %q", variable, url, code, stderr, want)
+			}
+		}
+	}
+}
+
+// A flag that would be ignored is refused, and its variable is the same flag: who sets it believes that it protects him.
+func TestFlagsOfAnotherWayAreRefused(t *testing.T) {
+	t.Parallel()
+	const tokens, app, uid = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)", "--auth-url", "--insecure-uid"
+	ways := map[string][]string{tokens: {"--jwt-secret", secret}, app: {"--auth-url", "http://127.0.0.1:1/auth"}, uid: {"--insecure-uid"}}
+	for _, tt := range []struct {
+		flag, value, with string
+		ways              []string // that it goes with
+	}{
+		{"jwt-issuer", "me", tokens, []string{tokens}},
+		{"jwt-audience", "me", tokens, []string{tokens}},
+		{"jwt-groups-claim", "groups", tokens, []string{tokens}}, // the default, but given
+		{"jwt-cookie", "session", tokens, []string{tokens}},
+		{"jwt-leeway", "0s", tokens, []string{tokens}},
+		{"jwt-without-exp", "true", tokens, []string{tokens}},
+		{"jwt-without-exp", "false", "", []string{tokens, app, uid}},
+		{"auth-timeout", "5s", app, []string{app}},
+		{"auth-grace", "0s", app, []string{app}},
+		{"group-mark", "/", tokens + " or " + app, []string{tokens, app}},
+		{"cors-origin", "https://app.example", "", []string{tokens, app, uid}},
+	} {
+		variable := "ROWCAST_" + strings.ToUpper(strings.ReplaceAll(tt.flag, "-", "_"))
+		for way, chosen := range ways {
+			args := append([]string{"serve", "--database-url", nobodyThere}, chosen...)
+			given := map[string]func() (int, string, string){
+				"--" + tt.flag: func() (int, string, string) { return run(t, nil, append(args, "--"+tt.flag+"="+tt.value)...) },
+				"--" + tt.flag + " (its variable is set)": func() (int, string, string) { return run(t, environment{variable: tt.value}, args...) },
+			}
+			for name, run := range given {
+				want, exit := "rowcast: serve: "+name+" goes with "+tt.with+", and not with "+way+", which would ignore it\n", 2
+				if slices.Contains(tt.ways, way) {
+					want, exit = "rowcast: "+noConnection+"\n", 1
+				}
+				if code, _, stderr := run(); code != exit || !strings.HasSuffix(stderr, want) {
+					t.Errorf("%s=%s with %s: got %d, %q, want %d, %q", name, tt.value, way, code, stderr, exit, want)
+				}
+			}
+		}
+	}
+}
+
+// What is open to more than was perhaps meant is said at start.
+func TestAdminListenForAllIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	for address, warns := range map[string]bool{"0.0.0.0:9090": true, ":9090": true, "192.0.2.1:9090": true, "[::]:9090": true, "127.0.0.1:9090": false, "[::1]:9090": false, "localhost:9090": false} {
+		_, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", nobodyThere, "--admin-listen", address)
+		want := `level=WARN msg="whoever reaches the administrators' address can end anybody's streams and read the metrics" flag=--admin-listen addr=` + address + "\n"
+		if strings.Contains(stderr, want) != warns {
+			t.Errorf("%s: got %s, want a warning: %v", address, stderr, warns)
 		}
 	}
 }

@@ -73,13 +73,21 @@ func reason(err error) error {
 	if said, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return said
 	}
+	if failed := networkError(err); failed != nil {
+		return failed
+	}
+	return errors.Unwrap(err)
+}
+
+// networkError is what the network says in an error, if anything.
+func networkError(err error) error {
 	if failed, ok := errors.AsType[*net.OpError](err); ok {
 		return failed.Err
 	}
 	if unknown, ok := errors.AsType[*net.DNSError](err); ok {
 		return unknown
 	}
-	return errors.Unwrap(err)
+	return nil
 }
 
 // oneLine makes an error one line.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -90,6 +92,28 @@ func (i *insecureUID) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
+// webURL is a URL of HTTP. No error shows it: it may have a password in it, or a key in its query.
+type webURL url.URL
+
+// UnmarshalText refuses what nothing could be asked at.
+func (u *webURL) UnmarshalText(text []byte) error {
+	parsed, err := url.Parse(string(text))
+	switch {
+	case !strings.Contains(string(text), "://"):
+		return errors.New("a URL begins with http:// or https://, such as http://127.0.0.1:3000/auth or https://app.example.com/auth")
+	case err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Hostname() == "":
+		return errors.New("this is not a URL such as https://app.example.com/auth; special characters in it must be percent-encoded")
+	}
+	*u = webURL(*parsed)
+	return nil
+}
+
+// place is what can be shown of it.
+func (u *webURL) place() string { return u.Scheme + "://" + u.Host + u.Path }
+
+// text is the URL whole, with its secrets.
+func (u *webURL) text() string { return (*url.URL)(u).String() }
+
 // origin is a browser's name for where a page comes from, exactly as it sends it.
 type origin string
 
@@ -98,19 +122,63 @@ func (o *origin) UnmarshalText(text []byte) error {
 	name := string(text)
 	u, err := url.Parse(name)
 	switch {
-	case name == "*" || strings.Contains(name, "*"):
+	case strings.Contains(name, "*"):
 		return errors.New(`streams are sent with credentials, so every origin must be named: "*" is refused`)
-	case name == "null":
+	case strings.EqualFold(name, "null"):
 		return errors.New(`any page can have the origin "null": it is refused`)
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != strings.ToLower(name):
-		return fmt.Errorf("%q is not an origin such as https://app.example.com: scheme and host, with the port if it is not the usual one, and nothing else", name)
-	case u.Scheme == "http" && u.Port() == "80" || u.Scheme == "https" && u.Port() == "443":
-		return fmt.Errorf("%q: browsers leave out the usual port, and so must you", name)
-	case strings.Trim(u.Hostname(), asciiHost) != "":
-		return fmt.Errorf("%q: browsers send a name like this in ASCII (xn--…), and so must you", name)
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return errors.New("an origin is scheme and host, such as https://app.example.com, with the port if it is not the usual one")
+	case strings.Trim(strings.ToLower(u.Hostname()), asciiHost) != "":
+		return fmt.Errorf("%q: browsers send a name like this in ASCII (xn--…), and so must you", u.Hostname())
+	case name != asSent(u):
+		return fmt.Errorf("browsers send this origin as %q, and so must you", asSent(u))
 	}
-	*o = origin(strings.ToLower(name))
+	*o = origin(name)
 	return nil
 }
 
 const asciiHost = "abcdefghijklmnopqrstuvwxyz0123456789-_.:"
+
+// asSent is how a browser writes the origin of a URL: in lower case, without the usual port, and nothing behind that (RFC 6454, 6.2).
+func asSent(u *url.URL) string {
+	host := strings.ToLower(u.Hostname())
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port := strings.TrimLeft(u.Port(), "0"); port != "" && u.Scheme+port != "http80" && u.Scheme+port != "https443" {
+		host += ":" + port
+	}
+	return u.Scheme + "://" + host
+}
+
+// joined writes "--flag -1" as "--flag=-1": kong takes what begins with a hyphen for a flag, and none of ours is a number.
+func joined(args []string) (all []string) {
+	for _, arg := range args {
+		last := len(all) - 1
+		if last >= 0 && strings.HasPrefix(all[last], "--") && !strings.Contains(all[last], "=") && negative.MatchString(arg) {
+			all[last] += "=" + arg
+		} else {
+			all = append(all, arg)
+		}
+	}
+	return all
+}
+
+var negative = regexp.MustCompile(`^-[0-9.]`)
+
+// noneEmpty refuses a flag that is given nothing, as by a shell whose variable is not set: --jwt-audience "$AUD" must not take any.
+// An empty variable of ours is the way to say that there is none.
+func noneEmpty(ctx *kong.Context) error {
+	for _, path := range ctx.Path {
+		if path.Flag == nil || path.Flag.IsBool() {
+			continue
+		}
+		switch target := path.Flag.Target; target.Kind() {
+		case reflect.String, reflect.Slice:
+			if target.Len() == 0 {
+				return fmt.Errorf("--%s: it is given, but nothing with it", path.Flag.Name)
+			}
+		}
+	}
+	return nil
+}

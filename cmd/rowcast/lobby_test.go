@@ -62,9 +62,8 @@ func withinBubble(t *testing.T, room int, test func(t *testing.T, p pipes, s *se
 // closedAfter is when the server closes a connection whose client does something every second.
 func closedAfter(do func() error) time.Duration {
 	began := time.Now()
-	for time.Since(began) < time.Hour {
-		time.Sleep(time.Second)
-		if do() != nil {
+	for now := range time.Tick(time.Second) {
+		if do() != nil || now.Sub(began) > time.Hour {
 			break
 		}
 	}
@@ -153,6 +152,13 @@ func TestLobbyMakesRoom(t *testing.T) {
 		}
 		if ask(kept, request) == 0 {
 			t.Error("who had asked since was closed")
+		}
+		_ = half.Close()
+		synctest.Wait()
+		_ = p.dial(t, "")
+		synctest.Wait()
+		if n := s.lobby.Closed.Load(); n != 1 {
+			t.Errorf("where one had left, another was closed: %d, want 1", n)
 		}
 	})
 }

@@ -99,7 +99,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := parser.Parse(args)
+	parsed, err := parser.Parse(joined(args))
 	if done {
 		return nil, nil
 	}

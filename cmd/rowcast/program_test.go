@@ -141,7 +141,13 @@ type hub struct {
 // serve starts a hub that trusts ?uid=, and waits until it listens.
 func serve(t *testing.T, dsn string, args ...string) *hub {
 	t.Helper()
-	args = append([]string{"serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--database-url", dsn}, args...)
+	return startHub(t, dsn, append([]string{"--insecure-uid"}, args...)...)
+}
+
+// startHub starts a hub that finds out who is there as the arguments say, and waits until it listens.
+func startHub(t *testing.T, dsn string, args ...string) *hub {
+	t.Helper()
+	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--drain", "10ms", "--database-url", dsn}, args...)
 	h := &hub{process: start(t, nil, args...)}
 	h.url = "http://" + h.err.await(t, `msg"?[=:]"?listening"? ?,?"?addr"?[=:]"?([0-9.:]+)`)[1]
 	return h

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener"
@@ -53,8 +54,11 @@ func (serveCmd) Help() string {
 }
 
 // Validate refuses what the packages would take for "the default".
-func (c *serveCmd) Validate() error {
-	for name, value := range map[string]time.Duration{"heartbeat": c.Heartbeat, "retry": c.Retry, "drain": c.Drain} {
+func (c *serveCmd) Validate(ctx *kong.Context) error {
+	if err := noneEmpty(ctx); err != nil {
+		return err
+	}
+	for name, value := range map[string]time.Duration{"heartbeat": c.Heartbeat, "retry": c.Retry, "drain": c.Drain, "auth-timeout": c.AuthTimeout} {
 		if value < time.Millisecond {
 			return fmt.Errorf("--%s: %v is not a time such as 500ms, 15s or 1m", name, value)
 		}
@@ -73,7 +77,7 @@ func (c *serveCmd) Validate() error {
 	if c.Replays < 1 {
 		return errors.New("--replays: at least one connection is needed")
 	}
-	return nil
+	return c.validate(ctx)
 }
 
 // maxDrain leaves of the ten seconds in which a hub ends three to requests that are no streams, and one to the database.
@@ -130,6 +134,9 @@ func (c *serveCmd) configure(s *service) error {
 		s.trusted = append(s.trusted, netip.Prefix(n))
 	}
 	s.listen, s.adminListen, s.replays = c.Listen, c.AdminListen, c.Replays
+	if c.AdminListen != "" && !isLoopback(c.AdminListen) {
+		s.logger.Warn("whoever reaches the administrators' address can end anybody's streams and read the metrics", "flag", "--admin-listen", "addr", c.AdminListen)
+	}
 	for _, o := range c.CORSOrigin {
 		s.origins = append(s.origins, string(o))
 	}

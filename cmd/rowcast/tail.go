@@ -16,13 +16,13 @@ import (
 )
 
 type tailCmd struct {
-	URL         *url.URL `name:"url" default:"http://127.0.0.1:8080/events" placeholder:"URL" help:"The hub's stream (default ${default})."`
-	UID         string   `name:"uid" xor:"who" placeholder:"USER" help:"Whose events to print, from a hub with --insecure-uid."`
-	Token       string   `xor:"who" placeholder:"JWT" help:"The token that says whose events to print."`
-	LastEventID string   `name:"last-event-id" placeholder:"ID" help:"Where to resume: the id of an event that --json printed. Default: only what comes from now on."`
-	Count       int      `placeholder:"N" help:"End after so many events. Default: never."`
-	JSON        bool     `name:"json" help:"Print each event as a JSON object with time, id, event and data."`
-	Verbose     bool     `short:"v" help:"Print the hub's own events, too: greetings and heartbeats."`
+	URL         *webURL `name:"url" default:"http://127.0.0.1:8080/events" placeholder:"URL" help:"The hub's stream (default ${default})."`
+	UID         string  `name:"uid" xor:"who" placeholder:"USER" help:"Whose events to print, from a hub with --insecure-uid."`
+	Token       string  `xor:"who" placeholder:"JWT" help:"The token that says whose events to print."`
+	LastEventID string  `name:"last-event-id" placeholder:"ID" help:"Where to resume: the id of an event that --json printed. Default: only what comes from now on."`
+	Count       int     `placeholder:"N" help:"End after so many events. Default: never."`
+	JSON        bool    `name:"json" help:"Print each event as a JSON object with time, id, event and data."`
+	Verbose     bool    `short:"v" help:"Print the hub's own events, too: greetings and heartbeats."`
 }
 
 // Help is shown by rowcast tail --help.
@@ -34,9 +34,6 @@ func (tailCmd) Help() string {
 
 // Validate refuses what no hub could be asked for.
 func (c *tailCmd) Validate() error {
-	if c.URL.Scheme != "http" && c.URL.Scheme != "https" || c.URL.Host == "" {
-		return fmt.Errorf("--url: %q is not a URL such as https://app.example.com/events", c.URL.Redacted())
-	}
 	if c.Count < 0 {
 		return fmt.Errorf("--count: %d is less than none", c.Count)
 	}
@@ -155,11 +152,11 @@ func (t *tail) follow(ctx context.Context) error {
 func (t *tail) sayConnected() {
 	switch id := rowID(t.decoder.LastID); {
 	case id != "":
-		t.say("connected to %s, resuming after row %s", t.URL.Redacted(), id)
+		t.say("connected to %s, resuming after row %s", t.URL.place(), id)
 	case t.connected:
-		t.say("connected again to %s", t.URL.Redacted())
+		t.say("connected again to %s", t.URL.place())
 	default:
-		t.say("connected to %s", t.URL.Redacted())
+		t.say("connected to %s", t.URL.place())
 	}
 	t.connected = true
 }

@@ -14,7 +14,7 @@ import (
 
 // open asks for the stream, from where the last one ended.
 func (t *tail) open(ctx context.Context) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL.String(), nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL.text(), nil)
 	if err != nil {
 		return nil, refusal{err.Error()}
 	}
@@ -44,7 +44,7 @@ func (t *tail) open(ctx context.Context) (*http.Response, error) {
 
 // judge tells streams from refusals, and those from what may pass.
 func judge(response *http.Response) error {
-	where := response.Request.URL.Scheme + "://" + response.Request.URL.Host + response.Request.URL.Path
+	where := (*webURL)(response.Request.URL).place()
 	status := response.StatusCode
 	if status == http.StatusOK {
 		kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
