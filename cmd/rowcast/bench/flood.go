@@ -24,6 +24,7 @@ func (b *Bench) flood(ctx context.Context) error {
 		compared("rows until the last was delivered", "a second", us, them, "naive", rowRate, atLeast(3)),
 		compared("INSERT to client, p50", "ms", us, them, "naive", p50, limit{}),
 		compared("p99", "ms", us, them, "naive", p99, atMost(1)),
+		compared("INSERT itself, p99", "ms", us, them, "naive", commitP99, limit{}),
 		compared("CPU of the hub a row", "µs", us, them, "naive", hubCPU, limit{}),
 		compared("CPU of PostgreSQL's sessions a row", "µs", us, them, "naive", serverCPU, limit{}),
 	)

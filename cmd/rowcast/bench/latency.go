@@ -46,6 +46,7 @@ func p99(t turn) float64       { return t.P99 }
 func hubCPU(t turn) float64    { return t.Hub }
 func serverCPU(t turn) float64 { return t.Server }
 func readCPU(t turn) float64   { return t.Reading }
+func commitP99(t turn) float64 { return t.Commit }
 func rowRate(t turn) float64   { return t.Rate }
 
 // steadyWriters are enough to keep any rate that the server can.

@@ -142,6 +142,7 @@ type turn struct {
 	Server  float64 // of PostgreSQL's sessions
 	Reading float64 // of those of the hubs alone
 	Spread  float64 // from the first arrival to the last
+	Commit  float64 // 99 of a hundred rows were committed within this time
 }
 
 // play writes a load and waits for it at the clients.
@@ -164,6 +165,7 @@ func (s *stage) play(ctx context.Context, l load) (t turn, err error) {
 	t.Reading = reading.until(s.sessions(ctx, "rowcast "), each)
 	t.Rate = float64(l.Rows) / (float64(t.Last-wrote.Began) / 1e9)
 	t.Spread = float64(t.Last-t.First) / 1e6
+	t.Commit = wrote.P99
 	return t, nil
 }
 

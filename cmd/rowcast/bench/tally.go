@@ -77,7 +77,12 @@ func (t *tally) arrivals() (arrivals, error) {
 		return arrivals{}, fmt.Errorf("not everything arrived exactly once: of %d, %d are lost; %d came twice, %d to somebody else",
 			t.wanted, t.wanted-arrived, twice, strange)
 	}
-	sorted := slices.Sorted(slices.Values(t.took))
-	ms := func(share float64) float64 { return float64(sorted[int(share*float64(len(sorted)-1))]) / 1e6 }
+	ms := shares(t.took)
 	return arrivals{P50: ms(0.5), P99: ms(0.99), Max: ms(1), First: t.first.Load(), Last: t.last.Load(), Count: arrived}, nil
+}
+
+// shares returns a function that says within how many milliseconds a share of some nanoseconds lie.
+func shares(took []int64) func(share float64) float64 {
+	sorted := slices.Sorted(slices.Values(took))
+	return func(share float64) float64 { return float64(sorted[int(share*float64(len(sorted)-1))]) / 1e6 }
 }

@@ -83,6 +83,7 @@ type written struct {
 	Began   int64 // when the first row was, in nanoseconds since 1970
 	Rows    int64
 	Seconds float64 // until the last commit had returned
+	P99     float64 // from when a row counts to its commit, in milliseconds; 0 if it was not asked for so many rows
 }
 
 // write writes a load. At a given rate the rows have a timetable, and a row that is late because the server kept its writer
@@ -91,6 +92,7 @@ func (w *writers) write(_ context.Context, l load) (written, error) {
 	var next atomic.Int64
 	began := time.Now()
 	end := began.Add(time.Duration(l.Seconds * float64(time.Second)))
+	took := make([]int64, l.Rows)
 	var group errgroup.Group
 	for _, conn := range w.conns {
 		group.Go(func() error {
@@ -109,15 +111,18 @@ func (w *writers) write(_ context.Context, l load) (written, error) {
 				if err := w.insert(conn, l, l.First+i, at); err != nil {
 					return err
 				}
+				if l.Rows > 0 {
+					took[i] = int64(time.Since(at))
+				}
 			}
 		})
 	}
 	err := group.Wait()
-	rows := next.Load()
+	done := written{Began: began.UnixNano(), Rows: next.Load(), Seconds: time.Since(began).Seconds()}
 	if l.Rows > 0 {
-		rows = l.Rows
+		done.Rows, done.P99 = l.Rows, shares(took)(0.99)
 	}
-	return written{began.UnixNano(), rows, time.Since(began).Seconds()}, err
+	return done, err
 }
 
 // awaitTurn returns from when on a row counts. That a sleeper wakes late is not the server's fault.
