@@ -80,6 +80,8 @@ func goesWith(flag string) []string {
 // believes that it protects him.
 func (f *authFlags) validate(ctx *kong.Context) error {
 	switch ways := f.ways(); {
+	case f.AuthTimeout > maxAuthTimeout:
+		return fmt.Errorf("--auth-timeout: %v is longer than %v, for which no client should wait", f.AuthTimeout, maxAuthTimeout)
 	case f.AuthGrace < 0:
 		return fmt.Errorf("--auth-grace: %v is less than none", f.AuthGrace)
 	case f.JWTLeeway < 0 || f.JWTLeeway > time.Minute:
@@ -91,6 +93,9 @@ func (f *authFlags) validate(ctx *kong.Context) error {
 	}
 	return nil
 }
+
+// maxAuthTimeout is less than the time for which a hub remembers whom it has disconnected: what the app said before that opens nothing.
+const maxAuthTimeout = 30 * time.Second
 
 // misfit finds a flag, or its variable, that does not go with the way that is chosen.
 func misfit(ctx *kong.Context, way string) error {

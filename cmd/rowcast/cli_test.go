@@ -126,6 +126,7 @@ func TestWrongCommandLines(t *testing.T) {
 
 		{[]string{"serve", "--auth-timeout", "0s"}, nil, `serve: --auth-timeout: 0s is not a time such as 500ms, 15s or 1m`},
 		{[]string{"serve", "--auth-timeout", "-1s"}, nil, `serve: --auth-timeout: -1s is not a time such as 500ms, 15s or 1m`},
+		{[]string{"serve", "--auth-timeout", "31s"}, nil, `serve: --auth-timeout: 31s is longer than 30s, for which no client should wait`},
 		{[]string{"serve", "--auth-grace", "-1s"}, nil, `serve: --auth-grace: -1s is less than none`},
 		{[]string{"serve", "--jwt-leeway", "61s"}, nil, `serve: --jwt-leeway: 1m1s is not a time such as 5s, and at most 1m`},
 		{[]string{"serve", "--jwt-leeway", "-1s"}, nil, `serve: --jwt-leeway: -1s is not a time such as 5s, and at most 1m`},

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/stream"
 )
 
 // pipes is a network inside of the test, whose time can be that of a synctest bubble. What is written waits for being read.
@@ -117,6 +121,26 @@ func TestAttackAnswersThatNobodyReads(t *testing.T) {
 		})
 		if took > 17*time.Second {
 			t.Errorf("it was cut off after %v", took)
+		}
+	})
+}
+
+// However long it takes to find out who asks, the answer has its time: a client that got none would come back for nothing, for ever.
+func TestAnAnswerAfterLongThought(t *testing.T) {
+	t.Parallel()
+	withinBubble(t, 10, func(t *testing.T, p pipes, s *service) {
+		s.authenticate = func(*http.Request) (stream.Grant, error) {
+			time.Sleep(2 * answerTime)
+			return stream.Grant{}, errAppAway
+		}
+		conn := p.dial(t, "GET /events HTTP/1.1\r\nHost: hub\r\n\r\n")
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if got, err := io.ReadAll(response.Body); err != nil || !strings.HasPrefix(string(got), "retry: ") {
+			t.Errorf("got %q, %v, want to come back later", got, err)
 		}
 	})
 }
