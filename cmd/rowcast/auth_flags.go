@@ -176,7 +176,7 @@ func (f *authFlags) keys(ctx context.Context, logger *slog.Logger) ([]key, error
 		keys = append(keys, public...)
 	}
 	for _, u := range f.JWKSURL {
-		remote, err := jwksKey(ctx, u.text(), logger)
+		remote, err := jwksKey(ctx, &u, logger)
 		if err != nil {
 			return nil, fmt.Errorf("--jwks-url: %w", err)
 		}
