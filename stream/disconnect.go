@@ -15,8 +15,9 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.disconnects.note(recipient)
+	last := note(bye, &h.cursor, []byte(`{"reason": "disconnected", "expires_in": 0}`))
 	for _, s := range h.roster.streamsOf(recipient) {
-		if s.end(h.goodbye(s, note(bye, &h.cursor, []byte(`{"reason": "disconnected", "expires_in": 0}`)))) {
+		if s.end(h.goodbye(s, last)) {
 			ended++
 		}
 	}

@@ -16,7 +16,7 @@ import (
 // Who is disconnected is first told what it is owed, then that, from where and when to come back; nobody else notices.
 func TestDisconnect(t *testing.T) {
 	t.Parallel()
-	f := serveFeed(t)
+	f := serveFeed(t, func(s *site) { s.hub.Retry = time.Hour }) // of so many milliseconds no two are the same
 	tabs := []*client{listen(t, f.site, "alice", "team:7"), listen(t, f.site, "alice")}
 	bob, carol := listen(t, f.site, "bob", "team:7"), listen(t, f.site, "carol")
 	for _, c := range append(tabs, bob, carol) {

@@ -29,6 +29,7 @@ func forbidden(text string) error    { return denial{http.StatusForbidden, text}
 // events opens a stream for whom the request is from.
 func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	grant, err := s.authenticate(r)
+	giveTime(w) // however long that took
 	denied, isDenied := errors.AsType[denial](err)
 	switch {
 	case isDenied:

@@ -103,7 +103,7 @@ func TestWhatTheAppAnswers(t *testing.T) {
 	t.Parallel()
 	elsewhere := newAuthApp(t, isAlice(300))
 	app := newAuthApp(t, nil)
-	h := secure(t, "--auth-url", app.URL, "--auth-timeout", "500ms", "--log-format", "text")
+	h := secure(t, "--auth-url", app.URL, "--auth-timeout", "2s", "--log-format", "text")
 	redirect := func(status int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL+"/login", status) }
 	}
@@ -181,7 +181,7 @@ func TestWhatTheAppAnswers(t *testing.T) {
 	}
 	for _, want := range []string{
 		"it redirects (302), where it shall answer 401 itself", "it says 500", "connection refused",
-		"it takes longer than --auth-timeout (500ms), with 1 questions on their way", fmt.Sprintf("rowcast_unknown_total %d\n", unknown+1),
+		"it takes longer than --auth-timeout (2s), with 1 questions on their way", fmt.Sprintf("rowcast_unknown_total %d\n", unknown+1),
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("got %s, want %q in it", said, want)

@@ -80,6 +80,8 @@ func goesWith(flag string) []string {
 // believes that it protects him.
 func (f *authFlags) validate(ctx *kong.Context) error {
 	switch ways := f.ways(); {
+	case f.AuthTimeout > maxAuthTimeout:
+		return fmt.Errorf("--auth-timeout: %v is longer than %v, for which no client should wait", f.AuthTimeout, maxAuthTimeout)
 	case f.AuthGrace < 0:
 		return fmt.Errorf("--auth-grace: %v is less than none", f.AuthGrace)
 	case f.JWTLeeway < 0 || f.JWTLeeway > time.Minute:
@@ -91,6 +93,9 @@ func (f *authFlags) validate(ctx *kong.Context) error {
 	}
 	return nil
 }
+
+// maxAuthTimeout is less than the time for which a hub remembers whom it has disconnected: what the app said before that opens nothing.
+const maxAuthTimeout = 30 * time.Second
 
 // misfit finds a flag, or its variable, that does not go with the way that is chosen.
 func misfit(ctx *kong.Context, way string) error {
@@ -171,7 +176,7 @@ func (f *authFlags) keys(ctx context.Context, logger *slog.Logger) ([]key, error
 		keys = append(keys, public...)
 	}
 	for _, u := range f.JWKSURL {
-		remote, err := jwksKey(ctx, u.text(), logger)
+		remote, err := jwksKey(ctx, &u, logger)
 		if err != nil {
 			return nil, fmt.Errorf("--jwks-url: %w", err)
 		}

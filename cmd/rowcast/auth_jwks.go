@@ -53,12 +53,8 @@ type jwks struct {
 }
 
 // jwksKey verifies by the keys at a URL, until ctx ends.
-func jwksKey(ctx context.Context, at string, logger *slog.Logger) (key, error) {
-	u, err := url.Parse(at)
-	if err != nil {
-		return key{}, errors.New("it is not a URL")
-	}
-	j := newJWKS(at, logger.With("host", u.Host))
+func jwksKey(ctx context.Context, at *webURL, logger *slog.Logger) (key, error) {
+	j := newJWKS(at.text(), logger.With("host", at.Host))
 	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j})
 	if err != nil {
 		return key{}, err

@@ -60,7 +60,7 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	t.Parallel()
 	const leeway = 3 * time.Second
 	h := secure(t, "--jwt-secret", secret, "--jwt-leeway", leeway.String())
-	exp := time.Now().Add(4 * time.Second).Truncate(time.Second)
+	exp := time.Now().Add(6 * time.Second).Truncate(time.Second)
 	token := signed(t, jwt.MapClaims{"exp": exp.Unix()})
 	events := hear(t, h, bearer(token)...)
 	if late := time.Since(exp.Add(leeway)); late < 0 || late > 5*time.Second {

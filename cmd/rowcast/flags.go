@@ -166,9 +166,9 @@ func joined(args []string) (all []string) {
 
 var negative = regexp.MustCompile(`^-[0-9.]`)
 
-// noneEmpty refuses a flag that is given nothing, as by a shell whose variable is not set: --jwt-audience "$AUD" must not take any.
-// An empty variable of ours is the way to say that there is none.
-func noneEmpty(ctx *kong.Context) error {
+// Validate refuses a flag of any command that is given nothing, as by a shell whose variable is not set: --jwt-audience "$AUD" must
+// not take any. An empty variable of ours is the way to say that there is none.
+func (*commandLine) Validate(ctx *kong.Context) error {
 	for _, path := range ctx.Path {
 		if path.Flag == nil || path.Flag.IsBool() {
 			continue

@@ -26,31 +26,29 @@ func newLobby(room int) *lobby { return &lobby{room: room, at: make(map[net.Conn
 func (l *lobby) follow(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew, http.StateActive, http.StateIdle:
-		if longest := l.enter(conn); longest != nil {
-			l.Closed.Add(1)
-			_ = longest.Close()
-		}
+		l.enter(conn)
 	case http.StateHijacked, http.StateClosed:
 		l.leave(conn)
 	}
 }
 
-// enter puts a connection at the end, and returns the one that must make room.
-func (l *lobby) enter(conn net.Conn) (longest net.Conn) {
+// enter puts a connection at the end, and closes the one that must make room. That is under the lock, so that none is closed once it has
+// left: a stream writes to its descriptor, which would be another connection's by then.
+func (l *lobby) enter(conn net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if at := l.at[conn]; at != nil {
 		l.waiting.MoveToBack(at)
-		return nil
+		return
 	}
 	l.at[conn] = l.waiting.PushBack(conn)
 	if l.waiting.Len() <= l.room {
-		return nil
+		return
 	}
-	first := l.waiting.Front()
-	longest = l.waiting.Remove(first).(net.Conn)
+	longest := l.waiting.Remove(l.waiting.Front()).(net.Conn)
 	delete(l.at, longest)
-	return longest
+	l.Closed.Add(1)
+	_ = longest.Close()
 }
 
 func (l *lobby) leave(conn net.Conn) {

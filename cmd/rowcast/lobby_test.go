@@ -1,15 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/stream"
 )
 
 // pipes is a network inside of the test, whose time can be that of a synctest bubble. What is written waits for being read.
@@ -120,6 +125,26 @@ func TestAttackAnswersThatNobodyReads(t *testing.T) {
 	})
 }
 
+// However long it takes to find out who asks, the answer has its time: a client that got none would come back for nothing, for ever.
+func TestAnAnswerAfterLongThought(t *testing.T) {
+	t.Parallel()
+	withinBubble(t, 10, func(t *testing.T, p pipes, s *service) {
+		s.authenticate = func(*http.Request) (stream.Grant, error) {
+			time.Sleep(2 * answerTime)
+			return stream.Grant{}, errAppAway
+		}
+		conn := p.dial(t, "GET /events HTTP/1.1\r\nHost: hub\r\n\r\n")
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if got, err := io.ReadAll(response.Body); err != nil || !strings.HasPrefix(string(got), "retry: ") {
+			t.Errorf("got %q, %v, want to come back later", got, err)
+		}
+	})
+}
+
 // When there is no more room, the connection is closed that has been waiting the longest, and not one that has just asked something.
 func TestLobbyMakesRoom(t *testing.T) {
 	t.Parallel()
@@ -161,6 +186,31 @@ func TestLobbyMakesRoom(t *testing.T) {
 			t.Errorf("where one had left, another was closed: %d, want 1", n)
 		}
 	})
+}
+
+// closing is a connection that does something when it is closed.
+type closing struct {
+	net.Conn
+	do func()
+}
+
+func (c *closing) Close() error { c.do(); return nil }
+
+// Who must make room can become no stream while it is being closed: the stream would write to whoever gets its descriptor next.
+func TestLobbyClosesNoStream(t *testing.T) {
+	t.Parallel()
+	l := newLobby(1)
+	longest := &closing{do: func() {
+		if l.mu.TryLock() {
+			l.mu.Unlock()
+			t.Error("a connection can be taken over while it is being closed")
+		}
+	}}
+	l.follow(longest, http.StateActive)
+	l.follow(&closing{}, http.StateNew)
+	if n := l.Closed.Load(); n != 1 {
+		t.Errorf("%d were closed, want 1", n)
+	}
 }
 
 func TestDescriptorsAreSharedOut(t *testing.T) {

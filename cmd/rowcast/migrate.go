@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/alecthomas/kong"
-
 	"rowcast/sql"
 )
 
@@ -21,9 +19,6 @@ func (migrateCmd) Help() string {
 	return "Everything is made in the schema rowcast. The role needs the right to create that, and nothing more. " +
 		"Rights can be granted at any time, as often as you like; what a role has besides, it keeps."
 }
-
-// Validate refuses roles of no name.
-func (*migrateCmd) Validate(ctx *kong.Context) error { return noneEmpty(ctx) }
 
 // Run installs or upgrades the schema.
 func (c *migrateCmd) Run(ctx context.Context, console console) error {

@@ -91,12 +91,17 @@ const answerTime = 15 * time.Second
 // on its connection: where a proxy and we should disagree on where it ends, what follows is not taken for another's request.
 func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+		giveTime(w)
 		if r.ContentLength != 0 {
 			w.Header().Set("Connection", "close")
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// giveTime gives an answer its time, from now on.
+func giveTime(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 }
 
 // asLocalhost refuses what a page makes a browser send under a name of its own that it lets resolve to this machine (DNS rebinding):

@@ -55,9 +55,6 @@ func (serveCmd) Help() string {
 
 // Validate refuses what the packages would take for "the default".
 func (c *serveCmd) Validate(ctx *kong.Context) error {
-	if err := noneEmpty(ctx); err != nil {
-		return err
-	}
 	for name, value := range map[string]time.Duration{"heartbeat": c.Heartbeat, "retry": c.Retry, "drain": c.Drain, "auth-timeout": c.AuthTimeout} {
 		if value < time.Millisecond {
 			return fmt.Errorf("--%s: %v is not a time such as 500ms, 15s or 1m", name, value)
