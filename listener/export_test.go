@@ -35,3 +35,9 @@ func (r *Retention) Round(ctx context.Context) (int64, error) {
 	setDefault(&r.Rows, 1000)
 	return r.round(ctx)
 }
+
+// Page reads a page of what a cursor has not seen, and returns its rows.
+func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor) ([]Row, error) {
+	p, err := l.limits().fetch(ctx, conn, from, 0, nil)
+	return p.rows, err
+}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -33,15 +33,33 @@ type page struct {
 // neither we nor PostgreSQL ever hold more than one of them.
 const inlineBytes = "8192"
 
-// snapshotRow begins the result of both queries, and rowColumns are the other rows'. It comes even if nothing else does.
+// snapshotRow begins the result of both queries, and rowColumns are the other rows'. It comes even if nothing else does. The time is
+// what timestamptz is made of: microseconds from 2000 on, in hexadecimal digits.
 const (
 	snapshotRow = `SELECT snapshot::text, (SELECT horizon::text FROM rowcast.history WHERE one),
-	NULL::text, NULL::bigint, NULL::text, NULL::text, NULL::text, NULL::timestamptz, 0
+	NULL::text, NULL::bigint, NULL::text, NULL::text, NULL::text, NULL::text, 0
 	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
 
 	rowColumns = `NULL::text, NULL::text, xid::text, id, recipient, event,
-	CASE WHEN pg_column_size(data) <= ` + inlineBytes + ` THEN data::text END, created_at`
+	CASE WHEN pg_column_size(data) <= ` + inlineBytes + ` THEN data::text END, encode(timestamptz_send(created_at), 'hex')`
 )
+
+// The columns of a result.
+const (
+	colSnapshot = iota
+	colHorizon
+	colXid
+	colID
+	colRecipient
+	colEvent
+	colData
+	colCreatedAt
+	colArm
+	columns
+)
+
+// asText asks for all columns as text. So they come anyhow where statements are not prepared.
+var asText = make(pgx.QueryResultFormats, columns)
 
 // limits bound what is read at a time.
 type limits struct {
@@ -55,7 +73,7 @@ func (l *Listener) limits() limits { return limits{l.MaxData, l.PageRows, l.Page
 // page runs a query made of the columns above and computes the cursor of each row. All rows of an arm are told before those of
 // the next.
 func (m limits) page(ctx context.Context, db querier, from cursor.Cursor, epoch cursor.Tag, query string, args ...any) (page, error) {
-	result, err := db.Query(ctx, query, args...)
+	result, err := db.Query(ctx, query, append([]any{asText}, args...)...)
 	if err != nil {
 		return page{}, err
 	}
@@ -87,37 +105,36 @@ func (m limits) args(c cursor.Cursor, snapshot *cursor.Cursor) []any {
 	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, m.pageRows}
 }
 
-// collect reads the result; missing are the indexes of rows whose data is still to be read.
+// collect reads the result; missing are the indexes of rows whose data is still to be read. Values are read as they come: scanning
+// them by pgx's rules costs more than all the rest.
 func (m limits) collect(result pgx.Rows, epoch cursor.Tag) (p page, missing []int, err error) {
 	defer result.Close()
 	var bytes, arm, inArm int
 	for result.Next() {
-		var scanned scannedRow
-		if err := scanned.scan(result); err != nil {
-			return page{}, nil, err
-		}
-		if scanned.snapshot != nil {
-			if err := p.setSnapshot(*scanned.snapshot, *scanned.horizon, epoch); err != nil {
+		values := result.RawValues()
+		if values[colSnapshot] != nil {
+			if err := p.setSnapshot(string(values[colSnapshot]), string(values[colHorizon]), epoch); err != nil {
 				return page{}, nil, err
 			}
 			continue
 		}
-		if scanned.arm != arm && !p.more {
-			arm, inArm = scanned.arm, 0
+		if its := int(values[colArm][0] - '0'); its != arm && !p.more {
+			arm, inArm = its, 0
 		}
 		// Behind an arm that its limit cut short, others may be missing. And compressed data can be larger than it looked.
 		if p.more = p.more || bytes > m.pageBytes; p.more {
 			continue
 		}
-		row, err := scanned.row()
+		row, err := readRow(values)
 		if err != nil {
 			return page{}, nil, err
 		}
-		if scanned.data == nil {
+		if data := values[colData]; data == nil {
 			missing = append(missing, len(p.rows))
+		} else {
+			row.setData(kept(data), int64(len(data)), m.maxData)
+			bytes += len(data)
 		}
-		row.setData(scanned.data, int64(len(scanned.data)), m.maxData)
-		bytes += len(scanned.data)
 		p.rows = append(p.rows, row)
 		inArm++
 		p.more = inArm == m.pageRows
@@ -133,34 +150,26 @@ func (p *page) setSnapshot(snapshot, horizon string, epoch cursor.Tag) (err erro
 	return err
 }
 
-// A scannedRow is a row of the result as it comes.
-type scannedRow struct {
-	snapshot, horizon     *string
-	xid, recipient, event *string
-	id                    *int64
-	data                  []byte
-	createdAt             *time.Time
-	arm                   int
-}
-
-func (s *scannedRow) scan(result pgx.Rows) error {
-	return result.Scan(&s.snapshot, &s.horizon, &s.xid, &s.id, &s.recipient, &s.event, &s.data, &s.createdAt, &s.arm)
-}
-
-func (s *scannedRow) row() (Row, error) {
-	xid, err := strconv.ParseUint(*s.xid, 10, 64)
+// readRow reads all of a row but its data. The values are only lent.
+func readRow(values [][]byte) (Row, error) {
+	xid, err := strconv.ParseUint(string(values[colXid]), 10, 64)
 	if err != nil {
 		return Row{}, err
 	}
-	row := Row{Event: *s.event, Row: cursor.Row{Xid: xid, ID: *s.id, Tag: cursor.AnchorTag(*s.id, s.createdAt.UnixMicro()-y2000)}}
-	if s.recipient != nil {
-		row.Recipient = *s.recipient
+	id, err := strconv.ParseInt(string(values[colID]), 10, 64)
+	if err != nil {
+		return Row{}, err
 	}
-	return row, nil
+	createdAt, err := strconv.ParseUint(string(values[colCreatedAt]), 16, 64)
+	if err != nil {
+		return Row{}, err
+	}
+	return Row{
+		Row:       cursor.Row{Xid: xid, ID: id, Tag: cursor.AnchorTag(id, int64(createdAt))},
+		Recipient: string(values[colRecipient]), // NULL is everyone
+		Event:     string(values[colEvent]),
+	}, nil
 }
-
-// y2000 is where PostgreSQL begins to count, in microseconds since 1970.
-const y2000 = 946684800_000000
 
 func (r *Row) setData(data []byte, size, limit int64) {
 	r.Size = size
@@ -194,13 +203,7 @@ func (m limits) fill(ctx context.Context, db querier, p *page, missing []int) er
 		bytes += len(data)
 	}
 	if gone > 0 {
-		kept := p.rows[:0]
-		for _, row := range p.rows {
-			if row.ID != 0 {
-				kept = append(kept, row)
-			}
-		}
-		p.rows = kept
+		p.rows = slices.DeleteFunc(p.rows, func(r Row) bool { return r.ID == 0 })
 	}
 	return nil
 }
@@ -212,10 +215,13 @@ type spacious []byte
 func (s *spacious) ScanBytes(read []byte) error {
 	*s = nil
 	if read != nil {
-		*s = append(make([]byte, 0, len(read)+2), read...)
+		*s = kept(read)
 	}
 	return nil
 }
+
+// kept copies what pgx only lends.
+func kept(read []byte) spacious { return append(make([]byte, 0, len(read)+2), read...) }
 
 // parseSnapshot reads the text of a pg_snapshot, xmin:xmax:xip,xip…
 func parseSnapshot(text string, epoch cursor.Tag) (cursor.Cursor, error) {

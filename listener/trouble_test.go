@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/jackc/pgx/v5"
+
 	"rowcast/listener"
 	"rowcast/sql"
 	"rowcast/sql/dbtest"
@@ -118,15 +120,11 @@ func TestAnotherHubTakesOver(t *testing.T) {
 	}
 }
 
-func TestPollsAtHighRates(t *testing.T) {
-	t.Parallel()
-	dsn := dbtest.Database(t)
-	hub := listen(t, dsn, func(l *listener.Listener) { l.Busy, l.Quiet = 200, 100 })
-	hub.parked(t, 1)
-	const writers, each = 4, 500
+// insertByAll inserts rows one by one, on all connections at the same time.
+func insertByAll(t *testing.T, conns []*pgx.Conn, each int) {
+	t.Helper()
 	var all sync.WaitGroup
-	for range writers {
-		conn := connect(t, dsn)
+	for _, conn := range conns {
 		all.Go(func() {
 			for range each {
 				if _, err := conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (data) VALUES ('1')`); err != nil {
@@ -136,16 +134,35 @@ func TestPollsAtHighRates(t *testing.T) {
 		})
 	}
 	all.Wait()
-	bells, parks := hub.Stats.Bells.Load(), hub.Stats.Parks.Load()
-	hub.rows(t, writers*each)
-	t.Logf("%d commits, %d bells, %d parkings", writers*each, bells, parks)
-	if bells > writers*each/4 {
-		t.Errorf("%d bells for %d commits, want few", bells, writers*each)
+}
+
+func TestPollsAtHighRates(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	hub := listen(t, dsn, func(l *listener.Listener) { l.Busy, l.Quiet = 200, 100 })
+	hub.parked(t, 1)
+	// Where other tests have the processors, it may take the hub a while to see what goes on.
+	const writers, each, rounds = 4, 250, 20
+	var conns []*pgx.Conn
+	for range writers {
+		conns = append(conns, connect(t, dsn))
+	}
+	for round, before := 1, int64(0); ; round++ {
+		insertByAll(t, conns, each)
+		hub.rows(t, writers*each)
+		bells := hub.Stats.Bells.Load()
+		if bells-before < writers*each/10 {
+			break
+		}
+		if round == rounds {
+			t.Fatalf("%d bells for the last %d commits, want few", bells-before, writers*each)
+		}
+		before = bells
 	}
 
 	hub.parked(t, 2)
 	hub.caughtUp(t)
-	bells = hub.Stats.Bells.Load()
+	bells := hub.Stats.Bells.Load()
 	insert(t, connect(t, dsn), "rings again")
 	hub.rows(t, 1)
 	if got := hub.Stats.Bells.Load(); got != bells+1 {
