@@ -39,7 +39,7 @@ func (h *Hub) beat() {
 	}
 	var r *run
 	for _, s := range h.roster.live[h.tick%slots] {
-		if s.out.stuck() {
+		if s.stuck() {
 			s.close()
 			continue
 		}

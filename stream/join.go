@@ -8,10 +8,34 @@ import (
 	"rowcast/listener/cursor"
 )
 
+// opening is what a stream begins with.
+const opening = ":\n"
+
+// welcome makes a subscriber live whose client comes without a cursor, and so has missed nothing. It returns what its stream begins
+// with, which then goes with the response's head; nil if there is more to do, which join does.
+func (h *Hub) welcome(s *subscriber, claim claim) []byte {
+	if claim.given {
+		return nil
+	}
+	h.mu.Lock()
+	now := h.cursor
+	if !now.Whole() {
+		h.mu.Unlock()
+		return nil
+	}
+	h.roster.register(s)
+	s.resume(nil, nil)
+	h.mu.Unlock()
+	return append([]byte(opening), h.hello(&now, s.recipients)...)
+}
+
 // join brings a subscriber from its client's cursor to the present and makes it live. It alone writes to the stream until then.
 // It returns early when the stream has ended.
-func (h *Hub) join(ctx context.Context, s *subscriber, claim claim) {
-	j := joining{Hub: h, s: s, ctx: ctx, opening: []byte(":\n")}
+func (h *Hub) join(s *subscriber, claim claim) {
+	ctx, leave := context.WithCancel(context.Background())
+	defer leave()
+	s.leaveBy(leave)
+	j := joining{Hub: h, s: s, ctx: ctx, opening: []byte(opening)}
 	defer func() {
 		if j.comments != nil {
 			j.comments.Stop()

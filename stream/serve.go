@@ -2,7 +2,6 @@ package stream
 
 import (
 	"cmp"
-	"context"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -28,27 +27,29 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	}
 	s := &subscriber{hub: h, recipients: grant.Recipients(), joining: true, busy: true}
 	s.quiet.L = &s.mu
-	ctx, leave := context.WithCancel(context.Background())
-	s.leave = leave
 	s.holder = h.Limits.holderOf(grant.User, r)
 	if refused, wait := h.admit(s, grant); refused != nil {
-		leave()
 		refused.Add(1)
 		h.comeBackLater(w, wait)
 		return
 	}
-	claim := claimOf(r)
-	out, socket, direct := h.open(w, r)
+	claim, direct := claimOf(r), isDirect(r)
+	var first []byte
+	if direct { // else writing could have to wait
+		first = h.welcome(s, claim)
+	}
+	out, socket, direct := h.open(w, r, direct, first)
 	if out == nil {
-		leave()
+		s.giveUp()
 		h.remove(s)
 		return
 	}
 	s.attach(out, socket)
-	go func() {
-		defer leave()
-		h.join(ctx, s, claim)
-	}()
+	if first != nil {
+		s.goOn()
+	} else {
+		go h.join(s, claim)
+	}
 	wait := func() {
 		out.wait()
 		h.gone(s)

@@ -186,6 +186,34 @@ func (s *subscriber) attach(out sink, socket descriptor) {
 	}
 }
 
+// leaveBy says how the joining is ended early, as it may have been already.
+func (s *subscriber) leaveBy(leave context.CancelFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leave = leave; s.closed {
+		leave()
+	}
+}
+
+// goOn ends the writing of what a stream begins with. What has come meanwhile is written by a goroutine.
+func (s *subscriber) goOn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.backlog) == 0 {
+		s.stopWriting()
+	} else {
+		go s.drain(nil, nil)
+	}
+}
+
+// stuck tells whether the client has taken nothing for long.
+func (s *subscriber) stuck() bool {
+	s.mu.Lock()
+	out := s.out
+	s.mu.Unlock()
+	return out != nil && out.stuck() // it may be live before it has its way to the client
+}
+
 // giveUp ends the joining of a subscriber that has not become live.
 func (s *subscriber) giveUp() {
 	s.mu.Lock()

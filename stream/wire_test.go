@@ -269,8 +269,8 @@ func TestAWriterThatCannotFlush(t *testing.T) {
 	f := newFeed(t)
 	w := httptest.NewRecorder()
 	f.hub.Serve(struct{ http.ResponseWriter }{w}, httptest.NewRequest(http.MethodGet, "/", nil), stream.Grant{})
-	if w.Code != http.StatusOK || w.Body.Len() != 0 || f.hub.Stats.Streams.Load() != 0 {
-		t.Errorf("got %d, %q, %d streams left", w.Code, w.Body, f.hub.Stats.Streams.Load())
+	if w.Code != http.StatusOK || f.hub.Stats.Streams.Load() != 0 {
+		t.Errorf("got %d, %d streams left", w.Code, f.hub.Stats.Streams.Load())
 	}
 }
 

@@ -1,12 +1,18 @@
 package bench
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // connections is as many streams as a process with 20,000 descriptors can have.
 func (b *Bench) connections(ctx context.Context) error {
-	rows := pick(b, int64(5), 2)
-	b.steps.plan(idleSteps + 2*int(rows))
-	ours, naive, err := b.idle(ctx, pick(b, 15_000, 300))
+	streams, pairs, rows := pick(b, 15_000, 300), pick(b, 5, 1), pick(b, 5, 2)
+	b.steps.plan(2*pairs + idleSteps + 2*rows)
+	if err := b.openings(ctx, streams, pairs); err != nil {
+		return err
+	}
+	ours, naive, err := b.idle(ctx, streams)
 	defer ours.strike()
 	defer naive.strike()
 	if err != nil {
@@ -39,4 +45,43 @@ func (b *Bench) connections(ctx context.Context) error {
 		compared("from its INSERT to the last client", "ms", us, them, "naive", func(t turn) float64 { return t.Max }, limit{}),
 	)
 	return nil
+}
+
+// An opening is what it takes to open streams.
+type opening struct{ rate, cpu float64 } // a second; microseconds of the hub's a stream
+
+// openings opens so many streams at once, at new hubs in turns.
+func (b *Bench) openings(ctx context.Context, streams, pairs int) error {
+	var us, them []opening
+	for range pairs {
+		for _, side := range []struct {
+			design
+			turns *[]opening
+		}{{ours, &us}, {theNaive, &them}} {
+			o, err := b.openingOnce(ctx, side.design, streams)
+			if err != nil {
+				return err
+			}
+			*side.turns = append(*side.turns, o)
+			b.steps.step()
+		}
+	}
+	b.report.add(
+		compared(amount(float64(streams))+" streams opened", "a second", us, them, "naive", func(o opening) float64 { return o.rate }, atLeast(1)),
+		compared("CPU of the hub a stream opened", "µs", us, them, "naive", func(o opening) float64 { return o.cpu }, limit{}),
+	)
+	return nil
+}
+
+func (b *Bench) openingOnce(ctx context.Context, d design, streams int) (o opening, err error) {
+	s, err := b.set(ctx, set{design: d})
+	if err != nil {
+		return o, err
+	}
+	defer s.strike()
+	before := s.cpu()
+	seconds, err := s.connect(ctx, streams)
+	o.rate = float64(streams) / seconds
+	o.cpu = before.until(s.cpu(), func(spent time.Duration) float64 { return float64(spent.Microseconds()) / float64(streams) })
+	return o, err
 }
