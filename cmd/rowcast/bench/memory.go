@@ -19,7 +19,7 @@ func (b *Bench) memory(ctx context.Context) error {
 // idling is a hub with streams on which nothing happens.
 type idling struct {
 	*stage
-	before    int64   // bytes of memory without the streams; negative: not measured
+	before    int64 // bytes of memory without the streams; negative: not measured
 	connected time.Time
 	at        []time.Duration // since then
 	bytes     []int64         // of memory at these times
