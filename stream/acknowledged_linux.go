@@ -1,6 +1,10 @@
 package stream
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // acknowledged is how many bytes the client has acknowledged so far, and whether that is all there were.
 //
@@ -12,4 +16,10 @@ func (d descriptor) acknowledged() (n uint64, all bool) {
 		return 0, true
 	}
 	return info.Bytes_acked, info.Unacked == 0 && info.Notsent_bytes == 0
+}
+
+// expire has the kernel give up the client if it takes nothing for so long, also once the socket is closed and nobody can ask any
+// more: else it tries for minutes.
+func (d descriptor) expire(after time.Duration) {
+	_ = unix.SetsockoptInt(int(d), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds()))
 }

@@ -39,11 +39,12 @@ func (l Limits) holderOf(user string, r *http.Request) *holder {
 	if l.User == 0 && l.Address == 0 {
 		return nil
 	}
-	return &holder{user, addressOf(r.RemoteAddr)}
+	return &holder{user, AddressOf(r.RemoteAddr)}
 }
 
-// addressOf is what counts as one address.
-func addressOf(remote string) netip.Addr {
+// AddressOf is what counts as one address, of a RemoteAddr with a port or without: an IPv4 address, or the first of an IPv6 network of
+// 64 bits. It is not valid if there is none.
+func AddressOf(remote string) netip.Addr {
 	address, err := netip.ParseAddr(remote)
 	if err != nil {
 		with, _ := netip.ParseAddrPort(remote)

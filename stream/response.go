@@ -123,4 +123,7 @@ func (r *response) shut() {
 	}
 }
 
+// cut can do no more: net/http closes a connection as soon as a write fails, and tells nobody before that.
+func (r *response) cut() { r.shut() }
+
 func (r *response) close() {}

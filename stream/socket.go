@@ -92,8 +92,22 @@ func (s *socket) wait() {
 	}
 }
 
-// shut lets wait return, or the watcher notice, and a write that waits for the client end at once.
+// shut lets the client have what it is still sent, but the kernel not keep it for longer than a stream would.
 func (s *socket) shut() {
+	s.fd.expire(s.timeout)
+	s.end()
+}
+
+// cut has the kernel drop, when the socket is closed, what the client has not taken, and reset the connection.
+func (s *socket) cut() {
+	if tcp, ok := s.conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	s.end()
+}
+
+// end lets wait return, or the watcher notice, and a write that waits for the client end at once.
+func (s *socket) end() {
 	if s.fd == none {
 		_ = s.conn.Close()
 		return

@@ -48,9 +48,12 @@ type sink interface {
 	write(b []byte) error
 	// stuck is asked once a heartbeat: has the client taken nothing for two of them, though there was something to take?
 	stuck() bool
-	// shut ends the stream; it may be called at any time.
+	// shut ends the stream in order: the client still gets what was written, if it takes it within two heartbeats. It may be called
+	// at any time.
 	shut()
-	// wait returns when the client has gone or the stream has been shut.
+	// cut ends the stream at once, and what was written and has not been taken is dropped. It may be called at any time.
+	cut()
+	// wait returns when the client has gone or the stream has been ended.
 	wait()
 	// close gives back what the sink has, once nobody uses it any more.
 	close()
@@ -122,8 +125,11 @@ const writeAtOnce = 32 << 10
 func (s *subscriber) next(buffer []byte, err error) (first, then []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil || s.ending && len(s.backlog) == 0 {
+	switch {
+	case err != nil:
 		s.closeLocked()
+	case s.ending && len(s.backlog) == 0:
+		s.endLocked(sink.shut)
 	}
 	if len(s.backlog) == 0 {
 		s.replay = nil
@@ -228,7 +234,7 @@ func (s *subscriber) stopWriting() {
 	s.quiet.Broadcast()
 }
 
-// end closes the stream after some last words, once it is owed nothing. Who is still joining is cut off. It returns false if the
+// end closes the stream after some last words, once it is owed nothing. Who is still joining hears none. It returns false if the
 // stream was ending anyhow.
 func (s *subscriber) end(words *frame) bool {
 	s.mu.Lock()
@@ -238,7 +244,7 @@ func (s *subscriber) end(words *frame) bool {
 	}
 	s.ending = true
 	if s.joining {
-		s.closeLocked()
+		s.endLocked(sink.shut)
 		return true
 	}
 	s.owed += words.length()
@@ -257,7 +263,13 @@ func (s *subscriber) close() {
 	s.closeLocked()
 }
 
-func (s *subscriber) closeLocked() {
+// closeLocked ends the stream of a client that does not take what it is sent, or has gone. What the kernel still holds for it is
+// dropped: it would stay there for minutes, counted by no limit, and whoever comes back again and again without reading would fill
+// the machine's memory. A client that comes back resumes from its cursor.
+func (s *subscriber) closeLocked() { s.endLocked(sink.cut) }
+
+// endLocked ends the stream in one of the ways that its sink has.
+func (s *subscriber) endLocked(by func(sink)) {
 	if s.closed {
 		return
 	}
@@ -267,7 +279,7 @@ func (s *subscriber) closeLocked() {
 		s.leave()
 	}
 	if s.out != nil {
-		s.out.shut()
+		by(s.out)
 	}
 }
 

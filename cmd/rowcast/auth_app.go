@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -27,24 +28,37 @@ type app struct {
 	grace     time.Duration     // for open streams beyond the end of their grants, while the app is away
 	mark      groupMark
 
-	slots  chan struct{} // one for each question on its way
-	asking singleflight.Group
-	cache  appCache
+	slots *appSlots
+	cache appCache
+
+	newcomers, renewals asking
 }
 
-const (
-	appSlots = 32               // questions on their way at a time
-	appRetry = 10 * time.Second // after which an app that is away is asked about an open stream again
-)
+// asking is what is asked for the same reason: whoever asks the same as another then waits for the same answer. A renewal never waits
+// for a newcomer's turn.
+type asking struct {
+	singleflight.Group
+	turn turn
+}
+
+const appRetry = 10 * time.Second // after which an app that is away is asked about an open stream again
 
 func newApp(u *url.URL, timeout, grace time.Duration, mark groupMark) *app {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = appSlots
-	return &app{url: u, transport: transport, timeout: timeout, grace: grace, mark: mark, slots: make(chan struct{}, appSlots)}
+	transport.MaxIdleConnsPerHost = slotsInAll
+	slots := newAppSlots()
+	return &app{
+		url: u, transport: transport, timeout: timeout, grace: grace, mark: mark,
+		slots: slots, newcomers: asking{turn: slots.newcomer}, renewals: asking{turn: slots.renewal},
+	}
 }
 
 // credentials are what a request says of who it is from, as the app gets it.
-type credentials struct{ cookie, authorization, forwarded string }
+type credentials struct {
+	cookie, authorization, forwarded string
+
+	address netip.Addr // that they come from, as it is counted; forwarded ends with it
+}
 
 func credentialsOf(r *http.Request) credentials {
 	from, _, err := net.SplitHostPort(r.RemoteAddr)
@@ -55,6 +69,7 @@ func credentialsOf(r *http.Request) credentials {
 		cookie:        strings.Join(r.Header.Values("Cookie"), "; "),
 		authorization: r.Header.Get("Authorization"),
 		forwarded:     strings.Join(append(r.Header.Values("X-Forwarded-For"), from), ", "),
+		address:       stream.AddressOf(r.RemoteAddr),
 	}
 }
 
@@ -74,7 +89,7 @@ func (a *app) authenticate(r *http.Request) (stream.Grant, error) {
 	v, known := a.cache.get(c.hash())
 	if !known {
 		var err error
-		if v, err = a.ask(r.Context(), c); err != nil {
+		if v, err = a.ask(r.Context(), c, &a.newcomers); err != nil {
 			return stream.Grant{}, err
 		}
 	}
@@ -90,7 +105,7 @@ func (v appAnswer) renewal() time.Time { return v.until.Add(-rand.N(v.lifetime/1
 // recipient it would be another stream: this one ends, and the client comes back for that.
 func (a *app) renew(c credentials, v appAnswer) func(context.Context) (time.Time, bool) {
 	return func(ctx context.Context) (time.Time, bool) {
-		again, err := a.ask(ctx, c)
+		again, err := a.ask(ctx, c, &a.renewals)
 		_, denied := errors.AsType[denial](err)
 		switch now, last := time.Now(), v.until.Add(a.grace); {
 		case denied:
@@ -110,10 +125,10 @@ func (a *app) renew(c credentials, v appAnswer) func(context.Context) (time.Time
 }
 
 // ask asks the app, once for all who ask the same at the same time.
-func (a *app) ask(ctx context.Context, c credentials) (appAnswer, error) {
+func (a *app) ask(ctx context.Context, c credentials, why *asking) (appAnswer, error) {
 	hash := c.hash()
-	asked := a.asking.DoChan(string(hash[:]), func() (any, error) {
-		v, err := a.question(context.WithoutCancel(ctx), c)
+	asked := why.DoChan(string(hash[:]), func() (any, error) {
+		v, err := a.question(context.WithoutCancel(ctx), c, why.turn)
 		if err == nil {
 			a.cache.put(hash, v)
 		}
@@ -127,19 +142,18 @@ func (a *app) ask(ctx context.Context, c credentials) (appAnswer, error) {
 	}
 }
 
-// question puts a question when there is a slot for it, and waits for the answer.
-func (a *app) question(ctx context.Context, c credentials) (v appAnswer, err error) {
+// question puts a question when it is its turn, and waits for the answer.
+func (a *app) question(ctx context.Context, c credentials, wait turn) (v appAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
+	if done, ok := wait(ctx, c.address); ok {
+		defer done()
 		v, err = a.exchange(ctx, c)
-	case <-ctx.Done():
+	} else {
 		err = errAppAway
 	}
 	if errors.Is(err, errAppAway) && ctx.Err() != nil {
-		err = fmt.Errorf("%w: it takes longer than --auth-timeout (%v), with %d questions on their way", errAppAway, a.timeout, len(a.slots))
+		err = fmt.Errorf("%w: it takes longer than --auth-timeout (%v), with %d questions on their way", errAppAway, a.timeout, len(a.slots.all))
 	}
 	return v, err
 }
