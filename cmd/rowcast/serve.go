@@ -131,6 +131,9 @@ func (c *serveCmd) configure(s *service) error {
 		s.trusted = append(s.trusted, netip.Prefix(n))
 	}
 	s.listen, s.adminListen, s.replays = c.Listen, c.AdminListen, c.Replays
+	if c.InsecureUID == insecureLoopback {
+		s.guard = asLocalhost("; behind a proxy that sends another Host, --insecure-uid=anywhere lifts that")
+	}
 	if c.AdminListen != "" && !isLoopback(c.AdminListen) {
 		s.logger.Warn("whoever reaches the administrators' address can end anybody's streams and read the metrics", "flag", "--admin-listen", "addr", c.AdminListen)
 	}
