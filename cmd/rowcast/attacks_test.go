@@ -53,6 +53,9 @@ func statuses(t *testing.T, url, sent string) (all string) {
 	}
 }
 
+// maxHead is what the README says of a request's head, in bytes.
+const maxHead = 16 << 10
+
 // Requests that a proxy and a hub could understand in different ways, or that no browser sends: none gets a second answer, nor a
 // stream that it should not, and whoever is connected notices nothing.
 func TestAttackOddRequests(t *testing.T) {
@@ -112,6 +115,10 @@ func TestAttackOddRequests(t *testing.T) {
 		"a million bytes of name": {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + long + ": x\r\n\r\n", "431"},
 		"ten thousand headers":    {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-A: b\r\n", 10000) + "\r\n", "431"},
 		"a line without an end":   {long, "431"},
+	}
+	for size, want := range map[int]string{maxHead: "200", maxHead + 1: "431"} {
+		const begin, end = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-A: ", "\r\n\r\n"
+		requests[fmt.Sprint("a head of ", size, " bytes")] = struct{ sent, want string }{begin + long[:size-len(begin+end)] + end, want}
 	}
 	t.Run("all at once", func(t *testing.T) {
 		for name, tt := range requests {
