@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -54,13 +56,19 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// nothingInURL denies what comes in the URL: it could neither widen a stream, nor may it be taken for having done so. And a URL
-// ends in logs. The names are all by which a client is named, or its token, anywhere in rowcast and by those who write tokens.
+// namesOfClients are all by which a client is named, or its token, anywhere in rowcast and by those who write tokens.
+var namesOfClients = []string{
+	"uid", "user", "recipient", "sub", "group", "groups",
+	"token", "access_token", "id_token", "jwt", "ticket", "auth", "bearer", "authorization",
+}
+
+// nothingInURL denies what comes in the URL, in whatever letters: it could neither widen a stream, nor may it be taken for having
+// done so. And a URL ends in logs.
 func nothingInURL(next authenticator) authenticator {
 	return func(r *http.Request) (stream.Grant, error) {
-		query := r.URL.Query()
-		for _, name := range []string{"uid", "user", "recipient", "sub", "group", "groups", "token", "access_token", "jwt"} {
-			if query.Has(name) {
+		given := slices.Collect(maps.Keys(r.URL.Query()))
+		for _, name := range namesOfClients {
+			if slices.ContainsFunc(given, func(key string) bool { return strings.EqualFold(key, name) }) {
 				return stream.Grant{}, denial{http.StatusBadRequest, "the URL does not say who you are here: leave " + name + " out of it, and send a token in the Authorization header or a cookie"}
 			}
 		}

@@ -165,10 +165,15 @@ func TestGoodTokens(t *testing.T) {
 			t.Errorf("%s: got %d, %s, want %d, %s", tt.name, status, says, tt.status, tt.want)
 		}
 	}
-	for _, name := range []string{"uid", "user", "recipient", "sub", "group", "groups", "token", "access_token", "jwt"} {
-		status, says := listenTo(t, h, "?"+name+"=alice", bearer(bob)...)
-		if want := "the URL does not say who you are here: leave " + name + " out of it, "; status != 400 || !strings.Contains(says, want) {
-			t.Errorf("?%s=: got %d, %s, want 400, %q", name, status, says, want)
+	for _, name := range []string{
+		"uid", "user", "recipient", "sub", "group", "groups",
+		"token", "access_token", "id_token", "jwt", "ticket", "auth", "bearer", "authorization",
+	} {
+		for _, written := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], "%" + fmt.Sprintf("%x", name[0]) + name[1:]} {
+			status, says := listenTo(t, h, "?x=y&"+written+"=alice", bearer(bob)...)
+			if want := "the URL does not say who you are here: leave " + name + " out of it, "; status != 400 || !strings.Contains(says, want) {
+				t.Errorf("?%s=: got %d, %s, want 400, %q", written, status, says, want)
+			}
 		}
 	}
 }
