@@ -79,6 +79,18 @@ func nothingInURL(next authenticator) authenticator {
 // groupMark keeps users and groups apart, who share the column recipient: a group's key has it in it, a user's id has not.
 type groupMark string
 
+// UnmarshalText refuses what no group's key can have in it beside something else. Nothing at all is refused where it is of every flag.
+func (m *groupMark) UnmarshalText(text []byte) error {
+	*m = groupMark(text)
+	switch {
+	case len(text) == 0:
+		return nil
+	case len(text) >= maxRecipient:
+		return fmt.Errorf("a group's key has %d bytes at most, and more in it than its mark", maxRecipient)
+	}
+	return checkRecipient("mark", string(text))
+}
+
 // maxGroups bounds what one stream costs.
 const maxGroups = 100
 
