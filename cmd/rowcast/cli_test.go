@@ -205,6 +205,20 @@ func TestURLsAreNotShown(t *testing.T) {
 	}
 }
 
+// A URL in a variable is as good as on the command line.
+func TestURLsInVariables(t *testing.T) {
+	t.Parallel()
+	const url = "https://app.example/path?key=secret"
+	code, _, stderr := run(t, environment{"ROWCAST_AUTH_URL": url, "ROWCAST_DATABASE_URL": nobodyThere}, "serve")
+	if want := "rowcast: " + noConnection + "\n"; code != 1 || stderr != want {
+		t.Errorf("serve: got %d, %q, want 1, %q", code, stderr, want)
+	}
+	code, _, stderr = run(t, environment{"ROWCAST_URL": url}, "tail", "--count=-1")
+	if want := "rowcast: tail: --count: -1 is less than none\n"; code != 2 || stderr != want {
+		t.Errorf("tail: got %d, %q, want 2, %q", code, stderr, want)
+	}
+}
+
 // A flag that would be ignored is refused, and its variable is the same flag: who sets it believes that it protects him.
 func TestFlagsOfAnotherWayAreRefused(t *testing.T) {
 	t.Parallel()
