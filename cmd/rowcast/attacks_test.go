@@ -82,7 +82,7 @@ func TestAttackOddRequests(t *testing.T) {
 		"pipelined requests are fine":  {"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + smuggled, "200 200"},
 		"HTTP/1.0 with chunks":         {"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
 		"HTTP/0.9":                     {"GET /events?uid=a\r\n\r\n", "400"},
-		"HTTP/2 that nobody asked for": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "405"},
+		"HTTP/2 that nobody asked for": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "404"},
 		"HTTP/9.9":                     {"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n", "505"},
 		"an upgrade":                   {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n", "200"},
 

@@ -125,7 +125,11 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 	published, err := j.fetch(ctx)
 	j.away.Store(err != nil)
 	if err != nil {
-		j.logger.Warn("the keys of --jwks-url cannot be read, and those read before still count", "error", oneLine(err))
+		if before, _ := j.KeyReadAll(ctx); len(before) > 0 {
+			j.logger.Warn("the keys of --jwks-url cannot be read, and those read before still count", "error", oneLine(err))
+		} else {
+			j.logger.Warn("no token counts yet: the keys of --jwks-url cannot be read", "error", oneLine(err))
+		}
 		return false
 	}
 	var keys []jwkset.JWK

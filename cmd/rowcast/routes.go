@@ -73,6 +73,10 @@ func (s *service) newRouter() *chi.Mux {
 				allowed = append(allowed, method)
 			}
 		}
+		if allowed == nil { // a method that the router does not know, and no such path
+			r.NotFoundHandler()(w, request)
+			return
+		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		http.Error(w, "the method is not allowed here; allowed is "+strings.Join(allowed, ", "), http.StatusMethodNotAllowed)
 	})

@@ -50,8 +50,13 @@ func TestEndpoints(t *testing.T) {
 				t.Errorf("POST %s: got %d, Allow %q, %q, want %q", path, got.status, got.header.Get("Allow"), got.body, allow)
 			}
 		}
-		if got := ask(t, "HEAD", h.url+"/events?uid=a"); got.status != 405 {
-			t.Errorf("HEAD /events: got %d, want 405", got.status)
+		for _, method := range []string{"HEAD", "BREW"} {
+			if got := ask(t, method, h.url+"/events?uid=a"); got.status != 405 || got.header.Get("Allow") != "GET" {
+				t.Errorf("%s /events: got %d, Allow %q, want 405, GET", method, got.status, got.header.Get("Allow"))
+			}
+			if got := ask(t, method, h.url+"/nothing"); got.status != 404 || got.header.Values("Allow") != nil {
+				t.Errorf("%s /nothing: got %d, Allow %q, want 404 and none", method, got.status, got.header.Values("Allow"))
+			}
 		}
 	})
 	t.Run("large head", func(t *testing.T) {

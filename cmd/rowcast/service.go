@@ -40,6 +40,7 @@ type service struct {
 	denied       atomic.Int64  // requests for a stream that it denied
 	unknown      atomic.Int64  // that it could not tell
 	denials      *rate.Limiter // log lines about them
+	leftOut      atomic.Int64  // that were too many, since the last
 
 	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
 	routes    func(chi.Router)                // more to serve there; nil: nothing
