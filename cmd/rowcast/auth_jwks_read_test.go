@@ -67,7 +67,7 @@ func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 	for _, to := range []string{"/topsecret", "http://elsewhere.invalid/topsecret", "http://[topsecret", ""} {
 		for _, status := range []int{301, 302, 303, 307, 308} {
 			asked, log := 0, &bytes.Buffer{}
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				asked++
 				w.Header().Set("Location", to)
 				w.WriteHeader(status)
