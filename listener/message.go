@@ -5,47 +5,90 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
 // parseMessage reads what somebody sent with NOTIFY. An object with data, recipient or event is an envelope and must be a
-// right one, because a typing error must not reach everyone. Any other JSON object is itself the data, and any other text is
-// sent as a JSON string, both to everyone.
+// right one, because a typing error must not reach everyone; nor must what begins as an object and is none, such as an envelope
+// put together without escaping. Any other JSON object is itself the data, and any other text is sent as a JSON string, both to
+// everyone.
 func parseMessage(payload string) (Message, error) {
 	message := Message{Event: "message"}
-	var keys map[string]json.RawMessage
-	if json.Unmarshal([]byte(payload), &keys) != nil || keys == nil {
+	if !strings.HasPrefix(strings.TrimSpace(payload), "{") {
 		text, err := json.Marshal(payload)
 		message.Data = text
 		return message, err
 	}
-	if keys["data"] == nil && keys["recipient"] == nil && keys["event"] == nil {
+	if !json.Valid([]byte(payload)) {
+		return message, errors.New(`it begins with "{" and is no JSON object`)
+	}
+	members, err := membersOf(payload)
+	if err != nil {
+		return message, err
+	}
+	if !slices.ContainsFunc(members, member.isEnvelopes) {
 		return message, compact(&message, []byte(payload))
 	}
-	return message, message.open(keys)
+	return message, message.open(members)
+}
+
+// A member of a JSON object. One key may have several.
+type member struct {
+	key   string
+	value json.RawMessage
+}
+
+// isEnvelopes tells whether an object with it is an envelope, meant so at least: "Recipient" is a typing error.
+func (m member) isEnvelopes() bool {
+	return strings.EqualFold(m.key, "data") || strings.EqualFold(m.key, "recipient") || strings.EqualFold(m.key, "event")
+}
+
+// membersOf are those of a JSON object, in their order: a map would keep the last of a key and hide the others.
+func membersOf(object string) (members []member, err error) {
+	decoder := json.NewDecoder(strings.NewReader(object))
+	if _, err := decoder.Token(); err != nil { // its beginning
+		return nil, err
+	}
+	for decoder.More() {
+		key, err := decoder.Token()
+		if err != nil {
+			return nil, err
+		}
+		m := member{key: key.(string)}
+		if err := decoder.Decode(&m.value); err != nil {
+			return nil, err
+		}
+		members = append(members, m)
+	}
+	return members, nil
 }
 
 // open takes an envelope apart.
-func (m *Message) open(envelope map[string]json.RawMessage) error {
-	if envelope["data"] == nil {
-		return errors.New(`envelope has no "data"`)
-	}
-	for key, value := range envelope {
+func (m *Message) open(envelope []member) error {
+	seen := make(map[string]bool)
+	for _, member := range envelope {
 		var err error
-		switch key {
-		case "data":
-			err = compact(m, value)
-		case "recipient":
-			err = takeText(&m.Recipient, value, checkRecipient)
-		case "event":
-			err = takeText(&m.Event, value, checkEvent)
+		switch {
+		case seen[member.key]:
+			err = errors.New("is there twice")
+		case member.key == "data":
+			err = compact(m, member.value)
+		case member.key == "recipient":
+			err = takeText(&m.Recipient, member.value, checkRecipient)
+		case member.key == "event":
+			err = takeText(&m.Event, member.value, checkEvent)
 		default:
 			err = errors.New("is not one of data, recipient, event")
 		}
 		if err != nil {
-			return fmt.Errorf("envelope's %q %w", key, err)
+			return fmt.Errorf("envelope's %q %w", member.key, err)
 		}
+		seen[member.key] = true
+	}
+	if !seen["data"] {
+		return errors.New(`envelope has no "data"`)
 	}
 	return nil
 }

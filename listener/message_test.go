@@ -14,11 +14,12 @@ import (
 func TestMessagesByHand(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 257)
+	const noObject = `it begins with "{" and is no JSON object`
 	for _, test := range []struct {
 		name, payload, recipient, event, data, err string
 	}{
 		{name: "text is a JSON string", payload: "hello from psql", event: "message", data: `"hello from psql"`},
-		{name: "what looks like JSON but is not", payload: `{"a": }`, event: "message", data: `"{\"a\": }"`},
+		{name: "a brace further on is text", payload: "hello {name}", event: "message", data: `"hello {name}"`},
 		{name: "a text of lines is one line", payload: "a\r\nb", event: "message", data: `"a\r\nb"`},
 		{name: "a JSON string is text, too", payload: `"a"`, event: "message", data: `"\"a\""`},
 		{name: "so is a number", payload: `42`, event: "message", data: `"42"`},
@@ -28,7 +29,8 @@ func TestMessagesByHand(t *testing.T) {
 		{name: "and is made one line", payload: "{\"a\":\n [1,\r\n 2]}", event: "message", data: `{"a":[1,2]}`},
 		{name: "an empty one, too", payload: `{}`, event: "message", data: `{}`},
 		{name: "numbers stay as they are", payload: `{"n": 12345678901234567890.10}`, event: "message", data: `{"n":12345678901234567890.10}`},
-		{name: "keys mean something only as they are spelled", payload: `{"Data": 1}`, event: "message", data: `{"Data":1}`},
+		{name: "keys further in mean nothing", payload: `{"a": {"data": 1, "Recipient": 2}}`, event: "message", data: `{"a":{"data":1,"Recipient":2}}`},
+		{name: "nor does a key of the data's own that is there twice", payload: `{"a": 1, "a": 2}`, event: "message", data: `{"a":1,"a":2}`},
 
 		{
 			name: "an envelope", payload: `{"recipient": "alice", "event": "notify", "data": {"msg": "hi"}}`,
@@ -38,6 +40,20 @@ func TestMessagesByHand(t *testing.T) {
 		{name: "whose data is null", payload: `{"data": null}`, event: "message", data: `null`},
 		{name: "null is as good as left out", payload: `{"data": 1, "recipient": null, "event": null}`, event: "message", data: `1`},
 
+		{name: "what looks like JSON but is not", payload: `{"a": }`, err: noObject},
+		{name: "a brace that begins a text", payload: "{name} is here", err: noObject},
+		{name: "a quote that is not escaped", payload: `{"recipient": "alice", "data": {"msg": "the "bank" writes"}}`, err: noObject},
+		{name: "a line break that is not escaped", payload: "{\"recipient\": \"alice\", \"data\": {\"msg\": \"a\nb\"}}", err: noObject},
+		{name: "an envelope without its end", payload: `{"recipient": "alice", "data": 1`, err: noObject},
+		{name: "two in one", payload: `{"recipient": "alice", "data": 1} {"recipient": "bob", "data": 2}`, err: noObject},
+		{name: "white space before it", payload: "\n\t\u00a0{\"recipient\": \"alice\", \"data\": }", err: noObject},
+		{name: "data twice", payload: `{"data": 1, "data": 2}`, err: `envelope's "data" is there twice`},
+		{name: "two recipients", payload: `{"recipient": "alice", "data": 1, "recipient": "bob"}`, err: `envelope's "recipient" is there twice`},
+		{name: "nobody after a recipient", payload: `{"recipient": "alice", "data": 1, "recipient": null}`, err: `envelope's "recipient" is there twice`},
+		{name: "two events, one escaped", payload: `{"data": 1, "event": "a", "\u0065vent": "b"}`, err: `envelope's "event" is there twice`},
+		{name: "data in another case", payload: `{"Data": 1}`, err: `envelope's "Data" is not one of data, recipient, event`},
+		{name: "a recipient in another case", payload: `{"Recipient": "alice", "msg": "hi"}`, err: `envelope's "Recipient" is not one of data, recipient, event`},
+		{name: "an event in another case", payload: `{"data": 1, "EVENT": "notify"}`, err: `envelope's "EVENT" is not one of data, recipient, event`},
 		{name: "without data", payload: `{"recipient": "alice"}`, err: `envelope has no "data"`},
 		{name: "only an event", payload: `{"event": "notify"}`, err: `envelope has no "data"`},
 		{name: "a typing error", payload: `{"data": 1, "recipent": "alice"}`, err: `envelope's "recipent" is not one of data, recipient, event`},
@@ -77,9 +93,9 @@ func TestMessagesByHand(t *testing.T) {
 	}
 }
 
-// Whatever somebody sends, it is one line of JSON or nothing.
+// Whatever somebody sends, it is one line of JSON or nothing; and nothing, if it begins as an object and is none.
 func FuzzMessage(f *testing.F) {
-	for _, payload := range []string{"", "a\nb", `{}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"event":`} {
+	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"event":`} {
 		f.Add(payload)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
@@ -89,6 +105,9 @@ func FuzzMessage(f *testing.F) {
 		}
 		if !json.Valid(m.Data) || strings.ContainsAny(string(m.Data), "\r\n") || strings.ContainsAny(m.Event, "\r\n\x00") || m.Event == "" {
 			t.Errorf("%q became %q %q", payload, m.Event, m.Data)
+		}
+		if strings.HasPrefix(strings.TrimSpace(payload), "{") && !json.Valid([]byte(payload)) {
+			t.Errorf("%q goes to %q", payload, m.Recipient)
 		}
 	})
 }

@@ -53,6 +53,9 @@ func statuses(t *testing.T, url, sent string) (all string) {
 	}
 }
 
+// maxHead is what the README says of a request's head, in bytes.
+const maxHead = 16 << 10
+
 // Requests that a proxy and a hub could understand in different ways, or that no browser sends: none gets a second answer, nor a
 // stream that it should not, and whoever is connected notices nothing.
 func TestAttackOddRequests(t *testing.T) {
@@ -60,58 +63,62 @@ func TestAttackOddRequests(t *testing.T) {
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn)
 	bystander := h.streamOf(t, [2]string{"bystander", ""})
-	const smuggled = "GET /readyz HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n"
+	const smuggled = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 	long := strings.Repeat("x", 1<<20)
 	requests := map[string]struct{ sent, want string }{
 		// Smuggling: what follows a body is not taken for a request, so nobody else's connection gets its answer.
-		"length and chunks":            {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
-		"length and chunks, POST":      {"POST /events HTTP/1.1\r\nHost: hub\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "405"},
-		"a length, hiding a request":   {fmt.Sprintf("GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: %d\r\n\r\n", len(smuggled)) + smuggled + smuggled, "200"},
-		"two lengths":                  {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n" + smuggled, "400"},
-		"a list of lengths":            {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: 0, 5\r\n\r\n" + smuggled, "400"},
-		"a signed length":              {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: +5\r\n\r\n" + smuggled, "400"},
-		"a negative length":            {"GET /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: -1\r\n\r\n" + smuggled, "400"},
-		"obscured chunks":              {"GET /healthz HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: xchunked\r\n\r\n" + smuggled, "501"},
-		"two encodings":                {"GET /healthz HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: gzip, chunked\r\n\r\n" + smuggled, "501"},
-		"a blank before the colon":     {"GET /healthz HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding : chunked\r\n\r\n" + smuggled, "400"},
-		"a folded header":              {"GET /healthz HTTP/1.1\r\nHost: hub\r\nX-A: b\r\n Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n", "200"},
-		"a NUL in a header":            {"GET /healthz HTTP/1.1\r\nHost: hub\r\nX-A: b\x00c\r\n\r\n" + smuggled, "400"},
-		"pipelined requests are fine":  {"GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\n" + smuggled, "200 200"},
+		"length and chunks":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
+		"length and chunks, POST":      {"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "405"},
+		"a length, hiding a request":   {fmt.Sprintf("GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", len(smuggled)) + smuggled + smuggled, "200"},
+		"two lengths":                  {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n" + smuggled, "400"},
+		"a list of lengths":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0, 5\r\n\r\n" + smuggled, "400"},
+		"a signed length":              {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: +5\r\n\r\n" + smuggled, "400"},
+		"a negative length":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n" + smuggled, "400"},
+		"obscured chunks":              {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n" + smuggled, "501"},
+		"two encodings":                {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n" + smuggled, "501"},
+		"a blank before the colon":     {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n" + smuggled, "400"},
+		"a folded header":              {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: b\r\n Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n", "200"},
+		"a NUL in a header":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: b\x00c\r\n\r\n" + smuggled, "400"},
+		"pipelined requests are fine":  {"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + smuggled, "200 200"},
 		"HTTP/1.0 with chunks":         {"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
 		"HTTP/0.9":                     {"GET /events?uid=a\r\n\r\n", "400"},
-		"HTTP/2 that nobody asked for": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "405"},
-		"HTTP/9.9":                     {"GET /healthz HTTP/9.9\r\nHost: hub\r\n\r\n", "505"},
-		"an upgrade":                   {"GET /healthz HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n", "200"},
+		"HTTP/2 that nobody asked for": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "404"},
+		"HTTP/9.9":                     {"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n", "505"},
+		"an upgrade":                   {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n", "200"},
 
 		// Where it goes is the path's to say, and the path is taken as it is written.
-		"an absolute form":  {"GET http://evil.example/events?uid=a HTTP/1.1\r\nHost: hub\r\n\r\n", "200"},
+		"an absolute form":  {"GET http://evil.example/events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "403"},
 		"no host":           {"GET /healthz HTTP/1.1\r\n\r\n", "400"},
-		"two hosts":         {"GET /healthz HTTP/1.1\r\nHost: hub\r\nHost: evil.example\r\n\r\n", "400"},
+		"two hosts":         {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", "400"},
 		"a host of nothing": {"GET /healthz HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n", "200"},
 		"a host with a tab": {"GET /healthz HTTP/1.1\r\nHost: h\tub\r\n\r\n", "400"},
-		"a double slash":    {"GET //events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "404"},
-		"dots":              {"GET /x/../events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "404"},
-		"an escaped path":   {"GET /%65vents?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "404"},
-		"an asterisk":       {"GET * HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "404"},
-		"a path of control": {"GET /events\x01?uid=a HTTP/1.1\r\nHost: hub\r\n\r\n", "400"},
+		"a double slash":    {"GET //events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "404"},
+		"dots":              {"GET /x/../events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "404"},
+		"an escaped path":   {"GET /%65vents?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "404"},
+		"an asterisk":       {"GET * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "404"},
+		"a path of control": {"GET /events\x01?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
 
 		// Methods.
-		"OPTIONS": {"OPTIONS /events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "405"},
-		"PUT":     {"PUT /events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "405"},
-		"TRACE":   {"TRACE /events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "405"},
-		"CONNECT": {"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\nConnection: close\r\n\r\n", "404"},
-		"unknown": {"EVENTS /events?uid=a HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n", "405"},
-		"none":    {" /events?uid=a HTTP/1.1\r\nHost: hub\r\n\r\n", "400"},
+		"OPTIONS": {"OPTIONS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
+		"PUT":     {"PUT /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
+		"TRACE":   {"TRACE /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
+		"CONNECT": {"CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\nConnection: close\r\n\r\n", "403"},
+		"unknown": {"EVENTS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
+		"none":    {" /events?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
 
 		// Too much. What is ours has room: an id of up to 4,000 bytes.
-		"a long id, not ours":     {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
-		"a long query":            {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: hub\r\n\r\n", "200"},
-		"a query of many keys":    {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: hub\r\n\r\n", "200"},
-		"a million bytes of id":   {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\nLast-Event-ID: " + long + "\r\n\r\n", "431"},
-		"a million bytes of URL":  {"GET /events?uid=a&last_event_id=" + long + " HTTP/1.1\r\nHost: hub\r\n\r\n", "431"},
-		"a million bytes of name": {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\n" + long + ": x\r\n\r\n", "431"},
-		"ten thousand headers":    {"GET /events?uid=a HTTP/1.1\r\nHost: hub\r\n" + strings.Repeat("X-A: b\r\n", 10000) + "\r\n", "431"},
+		"a long id, not ours":     {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
+		"a long query":            {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
+		"a query of many keys":    {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
+		"a million bytes of id":   {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long + "\r\n\r\n", "431"},
+		"a million bytes of URL":  {"GET /events?uid=a&last_event_id=" + long + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "431"},
+		"a million bytes of name": {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + long + ": x\r\n\r\n", "431"},
+		"ten thousand headers":    {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-A: b\r\n", 10000) + "\r\n", "431"},
 		"a line without an end":   {long, "431"},
+	}
+	for size, want := range map[int]string{maxHead: "200", maxHead + 1: "431"} {
+		const begin, end = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-A: ", "\r\n\r\n"
+		requests[fmt.Sprint("a head of ", size, " bytes")] = struct{ sent, want string }{begin + long[:size-len(begin+end)] + end, want}
 	}
 	t.Run("all at once", func(t *testing.T) {
 		for name, tt := range requests {
@@ -138,11 +145,11 @@ func TestAttackRequestsBehindAStream(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn)
-	const another = "GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\n"
+	const another = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	for name, first := range map[string]string{
-		"pipelined":     "GET /events?uid=a HTTP/1.1\r\nHost: hub\r\n\r\n",
-		"as its body":   "GET /events?uid=a HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\n\r\nhello",
-		"in its chunks": "GET /events?uid=a HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"pipelined":     "GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"as its body":   "GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+		"in its chunks": "GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"HTTP/1.0":      "GET /events?uid=a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
 	} {
 		conn := raw(t, h.url, first+another+another)
@@ -167,7 +174,7 @@ func TestAttackLineBreaks(t *testing.T) {
 	const forged = "\r\nevent: forged\r\nid: 1-1-1\rdata: forged\n\n"
 	user := "alice" + forged
 	head := func(lines ...string) string {
-		return "GET /events?uid=" + url.QueryEscape(user) + "&last_event_id=" + url.QueryEscape(forged) + " HTTP/1.1\r\nHost: hub\r\n" + strings.Join(lines, "") + "\r\n"
+		return "GET /events?uid=" + url.QueryEscape(user) + "&last_event_id=" + url.QueryEscape(forged) + " HTTP/1.1\r\nHost: localhost\r\n" + strings.Join(lines, "") + "\r\n"
 	}
 	// What a header cannot carry ends it: then it is another header, of the client's own.
 	conn := raw(t, h.url, head("Origin: https://app.example.com\r\nX-Forged: 1\r\n", "Last-Event-ID: 1\r\nX-Forged: 2\r\n"))
@@ -238,7 +245,7 @@ func TestAttackLineBreaksInOrigin(t *testing.T) {
 		"\r\nOrigin: forged":  {"200 OK", true}, // the first counts
 		"\r\n\r\nX-Forged: 1": {"200 OK", true}, // no request of its own: see the smuggled ones
 	} {
-		conn := raw(t, h.url, "GET /healthz HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nOrigin: https://app.example.com"+sent+"\r\n\r\n")
+		conn := raw(t, h.url, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: https://app.example.com"+sent+"\r\n\r\n")
 		got, err := io.ReadAll(conn)
 		text := string(got)
 		if err != nil || !strings.HasPrefix(text, "HTTP/1.1 "+want.status+"\r\n") || strings.Contains(text, allows) != want.allows || strings.Contains(strings.ToLower(text), "forged") {

@@ -3,7 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -34,8 +37,8 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case isDenied:
 		s.denied.Add(1)
-		if s.denials.Allow() { // whoever is denied again and again must not fill the disk
-			s.logger.Info("a stream was denied", "status", denied.status, "reason", denied.text, "from", r.RemoteAddr)
+		if logger, ok := s.denialLog(); ok {
+			logger.Info("a stream was denied", "status", denied.status, "reason", denied.text, "from", r.RemoteAddr)
 		}
 		if denied.status == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", "Bearer")
@@ -45,8 +48,8 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	case err != nil && r.Context().Err() != nil: // the client has gone meanwhile, and that is all
 	case err != nil:
 		s.unknown.Add(1)
-		if s.denials.Allow() {
-			s.logger.Warn("who asks for a stream cannot be found out now", "reason", err.Error(), "from", r.RemoteAddr)
+		if logger, ok := s.denialLog(); ok {
+			logger.Warn("who asks for a stream cannot be found out now", "reason", err.Error(), "from", r.RemoteAddr)
 		}
 		s.hub.ComeBackLater(w)
 	default:
@@ -54,13 +57,32 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// nothingInURL denies what comes in the URL: it could neither widen a stream, nor may it be taken for having done so. And a URL
-// ends in logs. The names are all by which a client is named, or its token, anywhere in rowcast and by those who write tokens.
+// denialLog is where to say why there is no stream, and how many others nothing was said of since the last. It is not ok where there
+// have been too many: whoever is denied again and again must not fill the disk.
+func (s *service) denialLog() (logger *slog.Logger, ok bool) {
+	if !s.denials.Allow() {
+		s.leftOut.Add(1)
+		return nil, false
+	}
+	if n := s.leftOut.Swap(0); n > 0 {
+		return s.logger.With("left_out", n), true
+	}
+	return s.logger, true
+}
+
+// namesOfClients are all by which a client is named, or its token, anywhere in rowcast and by those who write tokens.
+var namesOfClients = []string{
+	"uid", "user", "recipient", "sub", "group", "groups",
+	"token", "access_token", "id_token", "jwt", "ticket", "auth", "bearer", "authorization",
+}
+
+// nothingInURL denies what comes in the URL, in whatever letters: it could neither widen a stream, nor may it be taken for having
+// done so. And a URL ends in logs.
 func nothingInURL(next authenticator) authenticator {
 	return func(r *http.Request) (stream.Grant, error) {
-		query := r.URL.Query()
-		for _, name := range []string{"uid", "user", "recipient", "sub", "group", "groups", "token", "access_token", "jwt"} {
-			if query.Has(name) {
+		given := slices.Collect(maps.Keys(r.URL.Query()))
+		for _, name := range namesOfClients {
+			if slices.ContainsFunc(given, func(key string) bool { return strings.EqualFold(key, name) }) {
 				return stream.Grant{}, denial{http.StatusBadRequest, "the URL does not say who you are here: leave " + name + " out of it, and send a token in the Authorization header or a cookie"}
 			}
 		}
@@ -70,6 +92,18 @@ func nothingInURL(next authenticator) authenticator {
 
 // groupMark keeps users and groups apart, who share the column recipient: a group's key has it in it, a user's id has not.
 type groupMark string
+
+// UnmarshalText refuses what no group's key can have in it beside something else. Nothing at all is refused where it is of every flag.
+func (m *groupMark) UnmarshalText(text []byte) error {
+	*m = groupMark(text)
+	switch {
+	case len(text) == 0:
+		return nil
+	case len(text) >= maxRecipient:
+		return fmt.Errorf("a group's key has %d bytes at most, and more in it than its mark", maxRecipient)
+	}
+	return checkRecipient("mark", string(text))
+}
 
 // maxGroups bounds what one stream costs.
 const maxGroups = 100

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"rowcast/sql/dbtest"
 )
 
 // Each attack is told from what it imitates, and nothing that was sent comes back: in no answer, no log line, no metric.
@@ -165,10 +167,42 @@ func TestGoodTokens(t *testing.T) {
 			t.Errorf("%s: got %d, %s, want %d, %s", tt.name, status, says, tt.status, tt.want)
 		}
 	}
-	for _, name := range []string{"uid", "user", "recipient", "sub", "group", "groups", "token", "access_token", "jwt"} {
-		status, says := listenTo(t, h, "?"+name+"=alice", bearer(bob)...)
-		if want := "the URL does not say who you are here: leave " + name + " out of it, "; status != 400 || !strings.Contains(says, want) {
-			t.Errorf("?%s=: got %d, %s, want 400, %q", name, status, says, want)
+	for _, name := range []string{
+		"uid", "user", "recipient", "sub", "group", "groups",
+		"token", "access_token", "id_token", "jwt", "ticket", "auth", "bearer", "authorization",
+	} {
+		for _, written := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], "%" + fmt.Sprintf("%x", name[0]) + name[1:]} {
+			status, says := listenTo(t, h, "?x=y&"+written+"=alice", bearer(bob)...)
+			if want := "the URL does not say who you are here: leave " + name + " out of it, "; status != 400 || !strings.Contains(says, want) {
+				t.Errorf("?%s=: got %d, %s, want 400, %q", written, status, says, want)
+			}
+		}
+	}
+}
+
+// For a change, two secrets count: those of two files, or of the variable and a file. A flag replaces its own variable.
+func TestSecretsAreChanged(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	first, second := fileOf(t, []byte(secret)), fileOf(t, []byte(otherSecret+"\n"))
+	variable := environment{"ROWCAST_JWT_SECRET": secret}
+	for _, tt := range []struct {
+		name   string
+		env    environment
+		args   []string
+		status [2]int // with a token by secret, by otherSecret
+	}{
+		{"two files", nil, []string{"--jwt-secret-file", first, "--jwt-secret-file", second}, [2]int{200, 200}},
+		{"the variable and a file", variable, []string{"--jwt-secret-file", second}, [2]int{200, 200}},
+		{"the variable and its flag", variable, []string{"--jwt-secret", otherSecret}, [2]int{401, 200}},
+	} {
+		p := start(t, tt.env, append([]string{"serve", "--listen=127.0.0.1:0", "--drain=10ms", "--database-url", dsn}, tt.args...)...)
+		h := &hub{p, "http://" + p.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]}
+		for i, by := range []string{secret, otherSecret} {
+			token := sign(t, jwt.SigningMethodHS256, []byte(by), claims(nil))
+			if got, says := listenTo(t, h, "", bearer(token)...); got != tt.status[i] {
+				t.Errorf("%s, token %d: got %d, %s, want %d", tt.name, i, got, says, tt.status[i])
+			}
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -126,7 +125,11 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 	published, err := j.fetch(ctx)
 	j.away.Store(err != nil)
 	if err != nil {
-		j.logger.Warn("the keys of --jwks-url cannot be read, and those read before still count", "error", oneLine(err))
+		if before, _ := j.KeyReadAll(ctx); len(before) > 0 {
+			j.logger.Warn("the keys of --jwks-url cannot be read, and those read before still count", "error", oneLine(err))
+		} else {
+			j.logger.Warn("no token counts yet: the keys of --jwks-url cannot be read", "error", oneLine(err))
+		}
 		return false
 	}
 	var keys []jwkset.JWK
@@ -164,16 +167,20 @@ func (j *jwks) fetch(ctx context.Context) ([]json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return nil, failed.Err
+	if user := request.URL.User; user != nil {
+		password, _ := user.Password()
+		request.SetBasicAuth(user.Username(), password)
 	}
+	response, err := http.DefaultTransport.RoundTrip(request) // no client, which would follow redirects to where anybody could answer
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answers %d", response.StatusCode)
+	switch status := response.StatusCode; {
+	case status/100 == 3:
+		return nil, fmt.Errorf("it redirects (%d), which is not followed: give the URL to which it leads", status)
+	case status != http.StatusOK:
+		return nil, fmt.Errorf("it answers %d", status)
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, jwksMaxBytes+1))
 	if err != nil {

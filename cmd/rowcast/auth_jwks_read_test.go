@@ -60,3 +60,39 @@ func TestAWithdrawalIsToldOnce(t *testing.T) {
 		t.Errorf("got %v, want the key that is there again", err)
 	}
 }
+
+// A redirect could lead to where anybody can answer: it is not followed, and where to is not said.
+func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	for _, to := range []string{"/topsecret", "http://elsewhere.invalid/topsecret", "http://[topsecret", ""} {
+		for _, status := range []int{301, 302, 303, 307, 308} {
+			asked, log := 0, &bytes.Buffer{}
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				asked++
+				w.Header().Set("Location", to)
+				w.WriteHeader(status)
+			}))
+			t.Cleanup(server.Close)
+			ok := newJWKS(server.URL, slog.New(slog.NewTextHandler(log, nil))).read(t.Context())
+			want := fmt.Sprintf(`error="it redirects (%d), which is not followed: give the URL to which it leads"`, status)
+			if ok || asked != 1 || !strings.Contains(log.String(), want) || strings.Contains(log.String(), "topsecret") {
+				t.Errorf("%d to %q: read %v, asked %d times, log %s, want %s", status, to, ok, asked, log, want)
+			}
+		}
+	}
+}
+
+// The user and password of a URL are sent.
+func TestKeysAtAURLWithAPassword(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret%" {
+			t.Errorf("got %q, %q", user, password)
+		}
+		_, _ = io.WriteString(w, `{"keys":[]}`)
+	}))
+	t.Cleanup(server.Close)
+	if j := newJWKS(strings.Replace(server.URL, "//", "//me:secret%25@", 1), slog.New(slog.DiscardHandler)); !j.read(t.Context()) {
+		t.Error("the keys are not read")
+	}
+}

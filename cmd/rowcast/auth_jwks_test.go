@@ -169,7 +169,7 @@ func TestSecretsInAURLOfKeys(t *testing.T) {
 	keys := newKeyServer(t, "")
 	keys.Close()
 	h := secure(t, "--jwks-url", strings.Replace(keys.URL, "//", "//user:topsecret@", 1)+"/topsecret?key=topsecret")
-	h.err.await(t, `level=WARN msg="the keys of --jwks-url cannot be read.*host=127.0.0.1:.* error="dial tcp .*refused`)
+	h.err.await(t, `level=WARN msg=".*the keys of --jwks-url cannot be read" host=127.0.0.1:.* error="dial tcp .*refused`)
 	if strings.Contains(h.err.String(), "topsecret") {
 		t.Errorf("the log says %s", h.err)
 	}
@@ -181,9 +181,13 @@ func TestKeysAtAURLThatComesLater(t *testing.T) {
 	key := newNamedKey(t, "a")
 	keys := newKeyServer(t, "")
 	h := secure(t, "--jwks-url", keys.URL)
+	h.err.await(t, `level=WARN msg="no token counts yet: the keys of --jwks-url cannot be read" host=127.0.0.1:.* error="it answers 500"`)
 	keys.answer.Store(jwks([]namedKey{key}))
 	if _, says := listenTo(t, h, "", key.bearer(t)...); says != aliceOnly {
 		t.Errorf("got %s", says)
+	}
+	if strings.Contains(h.err.String(), "those read before") {
+		t.Errorf("the log says %s", h.err)
 	}
 }
 

@@ -37,6 +37,8 @@ func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 	for _, want := range []string{
 		"--listen=HOST:PORT Where to listen (default 127.0.0.1:8080)", "($ROWCAST_LISTEN)",
 		"($ROWCAST_DATABASE_URL, $DATABASE_URL)", "($ROWCAST_INSECURE_UID)",
+		"(0, the default: as many as the limit of open files leaves room for) ($ROWCAST_MAX_CONNECTIONS)",
+		"(0, the default: no limit) ($ROWCAST_MAX_CONNECTIONS_PER_USER)",
 		"(default 15s) ($ROWCAST_HEARTBEAT)", "(default 16MiB) ($ROWCAST_MAX_EVENT)",
 	} {
 		if !strings.Contains(help, want) {
@@ -88,7 +90,12 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--trusted-proxy=::ffff:10.0.0.0/104"}, nil, `--trusted-proxy: "::ffff:10.0.0.0/104" is an IPv4 network: write it as one`},
 		{[]string{"serve", "--trusted-proxy=nginx"}, nil, `--trusted-proxy: "nginx" is not a network such as 10.0.0.0/8 or fd00::/8, nor an address`},
 		{[]string{"migrate", "--app-role", ""}, nil, `--app-role: it is given, but nothing with it`},
-		{[]string{"migrate", "--app-role=public"}, nil, `--app-role: "public" is no role, but what SQL calls all of them, or nobody`},
+		{[]string{"migrate", "--app-role=public"}, nil, `--app-role: "public" ` + noRole},
+		{[]string{"migrate", "--app-role=PUBLIC"}, nil, `--app-role: "PUBLIC" ` + noRole},
+		{[]string{"migrate", "--hub-role=None"}, nil, `--hub-role: "None" ` + noRole},
+		{[]string{"migrate", "--hub-role=current_user"}, nil, `--hub-role: "current_user" ` + noRole},
+		{[]string{"migrate", "--hub-role=CURRENT_ROLE"}, nil, `--hub-role: "CURRENT_ROLE" ` + noRole},
+		{[]string{"migrate", "--hub-role=session_user"}, nil, `--hub-role: "session_user" ` + noRole},
 		{[]string{"migrate", "--hub-role=" + strings.Repeat("x", 64)}, nil, `--hub-role: "` + strings.Repeat("x", 64) + `" is not the name of a role`},
 		{[]string{"serve", "--retain=-1h"}, nil, `serve: --retain: -1h0m0s is in the future`},
 		{[]string{"serve", "--retain", "7d"}, nil, `--retain: expected duration but got "7d": time: unknown unit "d" in duration "7d"`},
@@ -118,7 +125,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--cors-origin=a.example"}, nil, noOrigin},
 		{[]string{"serve", "--cors-origin=https://bücher.example"}, nil, `--cors-origin: "bücher.example": browsers send a name like this in ASCII (xn--…), and so must you`},
 		{[]string{"tail", "--uid=a", "--token=b"}, nil, `--uid and --token can't be used together`},
-		{[]string{"tail", "--url=ws://a"}, nil, "--url: " + noURL},
+		{[]string{"tail", "--url=ws://a"}, nil, "--url: " + noScheme},
 		{[]string{"tail", "--token", ""}, nil, `--token: it is given, but nothing with it`},
 		{[]string{"token", "--sub", "alice", "--jwt-audience="}, nil, `--jwt-audience: it is given, but nothing with it`},
 		{[]string{"tail", "--count=-1"}, nil, `tail: --count: -1 is less than none`},
@@ -134,6 +141,11 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--jwt-leeway", "-1s"}, nil, `serve: --jwt-leeway: -1s is not a time such as 5s, and at most 1m`},
 		{[]string{"serve", "--jwt-audience", ""}, nil, `--jwt-audience: it is given, but nothing with it`},
 		{[]string{"serve", "--group-mark="}, nil, `--group-mark: it is given, but nothing with it`},
+		{[]string{"serve", "--group-mark=:\n"}, nil, `--group-mark: the mark has control characters in it`},
+		{[]string{"serve", "--group-mark=\u0085"}, nil, `--group-mark: the mark has control characters in it`},
+		{[]string{"serve", "--group-mark=:\xff"}, nil, `--group-mark: the mark is not UTF-8`},
+		{[]string{"serve", "--group-mark=" + strings.Repeat("x", 256)}, nil, `--group-mark: a group's key has 256 bytes at most, and more in it than its mark`},
+		{[]string{"token", "--sub=alice", "--group-mark=" + strings.Repeat("x", 1000)}, nil, `--group-mark: a group's key has 256 bytes at most, and more in it than its mark`},
 		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: leave user and password out: they would be sent as if they were the client's`},
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: expected duration but got "soon": time: invalid duration "soon"`},
@@ -151,8 +163,10 @@ func TestWrongCommandLines(t *testing.T) {
 
 const (
 	noOrigin = "--cors-origin: an origin is scheme and host, such as https://app.example.com, with the port if it is not the usual one"
-	noURL    = "this is not a URL such as https://app.example.com/auth; special characters in it must be percent-encoded"
-	noScheme = "a URL begins with http:// or https://, such as http://127.0.0.1:3000/auth or https://app.example.com/auth"
+	noURL    = "this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded"
+	noScheme = "this does not begin with http:// or https://, as http://127.0.0.1:3000/path and https://app.example.com/path do"
+	fragment = "leave out what begins with #, which is never sent; where # is part of a name, write %23"
+	noRole   = "is no role, but what SQL calls all of them, or nobody, or whoever is connected: give a role's own name"
 )
 
 func sentAs(origin string) string {
@@ -167,7 +181,10 @@ func TestURLsAreNotShown(t *testing.T) {
 			"http://me:secret%zz@app.example/auth":     noURL,
 			"http://me:secret@app.example:port/auth":   noURL,
 			"http://app.example:port/auth?key=secret":  noURL,
-			"ftp://me:secret@app.example/?key=secret":  noURL,
+			"ftp://me:secret@app.example/?key=secret":  noScheme,
+			"file:///etc/secret":                       noScheme,
+			"http://app.example/b#secret":              fragment,
+			"https://app.example/b?key=secret#":        fragment,
 			"https:///auth?key=secret":                 noURL,
 			"127.0.0.1:3000/x?key=secret":              noScheme,
 			"localhost:3000/x":                         noScheme,
@@ -185,6 +202,20 @@ func TestURLsAreNotShown(t *testing.T) {
 				t.Errorf("%s=%s: got %d, %q, want 2, %q", variable, url, code, stderr, want)
 			}
 		}
+	}
+}
+
+// A URL in a variable is as good as on the command line.
+func TestURLsInVariables(t *testing.T) {
+	t.Parallel()
+	const url = "https://app.example/path?key=secret"
+	code, _, stderr := run(t, environment{"ROWCAST_AUTH_URL": url, "ROWCAST_DATABASE_URL": nobodyThere}, "serve")
+	if want := "rowcast: " + noConnection + "\n"; code != 1 || stderr != want {
+		t.Errorf("serve: got %d, %q, want 1, %q", code, stderr, want)
+	}
+	code, _, stderr = run(t, environment{"ROWCAST_URL": url}, "tail", "--count=-1")
+	if want := "rowcast: tail: --count: -1 is less than none\n"; code != 2 || stderr != want {
+		t.Errorf("tail: got %d, %q, want 2, %q", code, stderr, want)
 	}
 }
 

@@ -142,7 +142,7 @@ func answer(w http.ResponseWriter, status int, value any) {
 
 // onlyHere refuses what a foreign page can make a browser send: the demo asks nobody who he is.
 func onlyHere(next http.Handler) http.Handler {
-	checked := asLocalhost(http.NewCrossOriginProtection().Handler(next))
+	checked := asLocalhost("")(http.NewCrossOriginProtection().Handler(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		checked.ServeHTTP(w, r)

@@ -56,6 +56,9 @@ func lookUp(flag *kong.Flag, names []string, getenv func(string) string) (any, e
 		}
 		scan := kong.Scan().PushTyped(value, kong.FlagValueToken)
 		target := reflect.New(flag.Target.Type()).Elem()
+		if target.Kind() == reflect.Pointer {
+			target.Set(reflect.New(target.Type().Elem()))
+		}
 		if err := flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: scan}, target); err != nil {
 			return nil, fmt.Errorf("from $%s: %w", name, err)
 		}

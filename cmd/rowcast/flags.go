@@ -99,10 +99,12 @@ type webURL url.URL
 func (u *webURL) UnmarshalText(text []byte) error {
 	parsed, err := url.Parse(string(text))
 	switch {
-	case !strings.Contains(string(text), "://"):
-		return errors.New("a URL begins with http:// or https://, such as http://127.0.0.1:3000/auth or https://app.example.com/auth")
-	case err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Hostname() == "":
-		return errors.New("this is not a URL such as https://app.example.com/auth; special characters in it must be percent-encoded")
+	case !strings.Contains(string(text), "://") || err == nil && parsed.Scheme != "http" && parsed.Scheme != "https":
+		return errors.New("this does not begin with http:// or https://, as http://127.0.0.1:3000/path and https://app.example.com/path do")
+	case err != nil || parsed.Hostname() == "":
+		return errors.New("this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded")
+	case strings.Contains(string(text), "#"):
+		return errors.New("leave out what begins with #, which is never sent; where # is part of a name, write %23")
 	}
 	*u = webURL(*parsed)
 	return nil

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"rowcast/sql"
 )
@@ -22,6 +24,7 @@ func (migrateCmd) Help() string {
 
 // Run installs or upgrades the schema.
 func (c *migrateCmd) Run(ctx context.Context, console console) error {
+	c.warn(console)
 	if c.Print {
 		return sql.Print(console.out, c.roles())
 	}
@@ -50,6 +53,15 @@ func (c *migrateCmd) roles() (roles sql.Roles) {
 	return roles
 }
 
+// warn says what makes it useless to keep the two kinds of roles apart.
+func (c *migrateCmd) warn(console console) {
+	for _, name := range c.AppRole {
+		if slices.Contains(c.HubRole, name) {
+			fmt.Fprintf(console.err, "rowcast: the role %q is an app's and a hub's: whoever sends by it can also read and delete all that was sent\n", string(name))
+		}
+	}
+}
+
 func (c *migrateCmd) grant(ctx context.Context, console console) error {
 	roles := c.roles()
 	if len(roles.Apps)+len(roles.Hubs) == 0 {
@@ -76,8 +88,8 @@ func (r *roleName) UnmarshalText(text []byte) error {
 	switch name := string(text); {
 	case name == "" || len(name) > longest || !isText(name):
 		return fmt.Errorf("%q is not the name of a role", name)
-	case name == "public" || name == "none":
-		return fmt.Errorf("%q is no role, but what SQL calls all of them, or nobody", name)
+	case slices.Contains([]string{"public", "none", "current_user", "current_role", "session_user"}, strings.ToLower(name)):
+		return fmt.Errorf("%q is no role, but what SQL calls all of them, or nobody, or whoever is connected: give a role's own name", name)
 	}
 	*r = roleName(text)
 	return nil

@@ -87,6 +87,15 @@ func TestMigrateGrants(t *testing.T) {
 	if want := "rowcast: there is no role \"no such role\": CREATE ROLE \"no such role\" LOGIN\n"; code != 1 || stderr != want {
 		t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
 	}
+	role, _ := login(t, dsn, "Both")
+	const both = ` is an app's and a hub's: whoever sends by it can also read and delete all that was sent` + "\n"
+	code, stdout, stderr = run(t, nil, "migrate", "--app-role", role, "--hub-role", role, "--database-url", dsn)
+	if want := `rowcast: the role "` + role + `"` + both; code != 0 || stderr != want {
+		t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
+	}
+	if _, _, stderr := run(t, nil, "migrate", "--print", "--app-role", "a", "--app-role", "b", "--hub-role", "b"); stderr != `rowcast: the role "b"`+both {
+		t.Errorf("printed: got %q", stderr)
+	}
 	code, printed, _ := run(t, nil, "migrate", "--print", "--app-role", `a "quoted" one`, "--app-role", "b")
 	want := "GRANT INSERT (recipient, event, data, created_at) ON rowcast.notifications TO \"a \"\"quoted\"\" one\";\n"
 	if code != 0 || !strings.Contains(printed, want) || !strings.Contains(printed, "GRANT USAGE ON SCHEMA rowcast TO \"b\";\n") || !strings.HasSuffix(printed, ";\nCOMMIT;\n") {

@@ -47,7 +47,7 @@ func (s *service) routers() (public, admin http.Handler) {
 	}
 	a := s.newRouter()
 	if isLoopback(s.adminListen) {
-		a.Use(asLocalhost)
+		a.Use(asLocalhost(""))
 	}
 	s.adminRoutes(a)
 	a.With(notForPages).Post("/disconnect", s.disconnect)
@@ -72,6 +72,10 @@ func (s *service) newRouter() *chi.Mux {
 			if r.Match(chi.NewRouteContext(), method, request.URL.Path) {
 				allowed = append(allowed, method)
 			}
+		}
+		if allowed == nil { // a method that the router does not know, and no such path
+			r.NotFoundHandler()(w, request)
+			return
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		http.Error(w, "the method is not allowed here; allowed is "+strings.Join(allowed, ", "), http.StatusMethodNotAllowed)
@@ -105,15 +109,18 @@ func giveTime(w http.ResponseWriter) {
 }
 
 // asLocalhost refuses what a page makes a browser send under a name of its own that it lets resolve to this machine (DNS rebinding):
-// to the browser that is the page's own origin. HTTP/1.0, which no browser speaks, may name no host.
-func asLocalhost(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Host != "" && !isLoopback(r.Host) {
-			http.Error(w, "this address answers only as localhost or 127.0.0.1", http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+// to the browser that is the page's own origin. HTTP/1.0, which no browser speaks, may name no host. What else could be done about a
+// refusal is said behind it.
+func asLocalhost(otherwise string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Host != "" && !isLoopback(r.Host) {
+				http.Error(w, "this address answers only as localhost or 127.0.0.1"+otherwise, http.StatusForbidden)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
 }
 
 // recoverer lets a handler's panic end nothing but its own request.

@@ -8,9 +8,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/time/rate"
+
+	"rowcast/stream"
 )
 
 // A handler that panics takes down its own request and no more, and the log says where.
@@ -45,5 +49,44 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	server.Close()
 	if got := log.String(); !strings.Contains(got, `msg="a request handler panicked" path=/panic panic=oops stack=`) || !strings.Contains(got, "routes_test.go") {
 		t.Errorf("got log %s", got)
+	}
+}
+
+// Whoever is denied again and again does not fill the log, and the next line says how many were left out, of either kind.
+func TestDenialsThatAreLeftOutAreCounted(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
+	answers := []error{unauthorized("no"), errAppAway}
+	asked := 0
+	s.authenticate = func(*http.Request) (stream.Grant, error) {
+		asked++
+		return stream.Grant{}, answers[asked%2]
+	}
+	for _, step := range []struct {
+		requests, lines int
+		leftOut         []string
+	}{{5, 2, nil}, {3, 1, []string{"left_out=3 "}}, {1, 1, []string{"left_out=2 "}}, {2, 2, nil}} {
+		log.Reset()
+		s.denials = rate.NewLimiter(0, step.lines)
+		for range step.requests {
+			s.events(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/events", nil))
+		}
+		got := log.String()
+		if strings.Count(got, "\n") != step.lines || strings.Count(got, "left_out=") != len(step.leftOut) || !strings.Contains(got, strings.Join(step.leftOut, "")) {
+			t.Errorf("%+v: got log %s", step, got)
+		}
+	}
+}
+
+// A duration has its unit in either format.
+func TestDurationsInTheLogHaveUnits(t *testing.T) {
+	t.Parallel()
+	for format, want := range map[string]string{"text": "retry_in=140ms\n", "json": `"retry_in":"140ms"}` + "\n"} {
+		var log bytes.Buffer
+		logFlags{LogFormat: format}.logger(&log).Info("x", "retry_in", 140*time.Millisecond)
+		if !strings.HasSuffix(log.String(), want) {
+			t.Errorf("got %s, want %s", log.String(), want)
+		}
 	}
 }

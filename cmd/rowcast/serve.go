@@ -29,9 +29,9 @@ type serveCmd struct {
 	AdminListen              string    `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen, and /disconnect."`
 	CORSOrigin               []origin  `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
 	TrustedProxy             []network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Believe the X-Forwarded-For of the proxies in this network, 10.0.0.0/8 for example: who their client is. Give it once for each."`
-	MaxConnections           int       `group:"http" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (default: what the limit of open files leaves room for)."`
-	MaxConnectionsPerUser    int       `group:"http" placeholder:"N" help:"The most streams of a user at a time (default: no limit)."`
-	MaxConnectionsPerAddress int       `group:"http" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (default: no limit). Behind a proxy it needs --trusted-proxy."`
+	MaxConnections           int       `group:"http" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (0, the default: as many as the limit of open files leaves room for)."`
+	MaxConnectionsPerUser    int       `group:"http" placeholder:"N" help:"The most streams of a user at a time (0, the default: no limit)."`
+	MaxConnectionsPerAddress int       `group:"http" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (0, the default: no limit). Behind a proxy it needs --trusted-proxy."`
 
 	authFlags
 
@@ -131,6 +131,9 @@ func (c *serveCmd) configure(s *service) error {
 		s.trusted = append(s.trusted, netip.Prefix(n))
 	}
 	s.listen, s.adminListen, s.replays = c.Listen, c.AdminListen, c.Replays
+	if c.InsecureUID == insecureLoopback {
+		s.guard = asLocalhost("; behind a proxy that sends another Host, --insecure-uid=anywhere lifts that")
+	}
 	if c.AdminListen != "" && !isLoopback(c.AdminListen) {
 		s.logger.Warn("whoever reaches the administrators' address can end anybody's streams and read the metrics", "flag", "--admin-listen", "addr", c.AdminListen)
 	}

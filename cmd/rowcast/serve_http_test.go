@@ -50,8 +50,13 @@ func TestEndpoints(t *testing.T) {
 				t.Errorf("POST %s: got %d, Allow %q, %q, want %q", path, got.status, got.header.Get("Allow"), got.body, allow)
 			}
 		}
-		if got := ask(t, "HEAD", h.url+"/events?uid=a"); got.status != 405 {
-			t.Errorf("HEAD /events: got %d, want 405", got.status)
+		for _, method := range []string{"HEAD", "BREW"} {
+			if got := ask(t, method, h.url+"/events?uid=a"); got.status != 405 || got.header.Get("Allow") != "GET" {
+				t.Errorf("%s /events: got %d, Allow %q, want 405, GET", method, got.status, got.header.Get("Allow"))
+			}
+			if got := ask(t, method, h.url+"/nothing"); got.status != 404 || got.header.Values("Allow") != nil {
+				t.Errorf("%s /nothing: got %d, Allow %q, want 404 and none", method, got.status, got.header.Values("Allow"))
+			}
 		}
 	})
 	t.Run("large head", func(t *testing.T) {
@@ -93,6 +98,35 @@ func TestStreamIsForOneUser(t *testing.T) {
 	}
 	// What the table takes for a recipient, a stream takes for a user.
 	h.tail(t, strings.Repeat("é", 128))
+}
+
+// A page whose name resolves to this machine is of the same origin as the hub, to the browser (DNS rebinding): where ?uid= is all that
+// it takes, no such name gets an answer. Whoever knows a token, or told the hub so, may call it by any.
+func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	local, anywhere, tokens := serve(t, dsn), serve(t, dsn, "--insecure-uid=anywhere"), startHub(t, dsn, "--jwt-secret", secret)
+	for host, want := range map[string]string{
+		"localhost": "200", "localhost:8080": "200", "127.0.0.1": "200", "127.0.0.1:8080": "200", "[::1]": "200", "[::1]:8080": "200", "": "200",
+		"evil.example": "403", "evil.example:8080": "403", "127.0.0.1.evil.example": "403", "192.0.2.1:8080": "403", "0.0.0.0:8080": "403",
+	} {
+		request := "GET /events?uid=alice HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n"
+		if got := statuses(t, local.url, request); got != want {
+			t.Errorf("as %q: got %s, want %s", host, got, want)
+		}
+		if got := statuses(t, anywhere.url, request); got != "200" {
+			t.Errorf("as %q, anywhere: got %s", host, got)
+		}
+		if got := statuses(t, tokens.url, request); got != "400" { // uid in the URL
+			t.Errorf("as %q, with tokens: got %s", host, got)
+		}
+	}
+	const text = "this address answers only as localhost or 127.0.0.1; behind a proxy that sends another Host, --insecure-uid=anywhere lifts that\n"
+	for _, path := range []string{"/events?uid=alice", "/rowcast.js", "/metrics", "/nothing"} {
+		if got := ask(t, "GET", local.url+path, "Host", "evil.example", "Origin", "http://evil.example"); got.status != 403 || got.body != text {
+			t.Errorf("%s: got %d, %q, want 403, %q", path, got.status, got.body, text)
+		}
+	}
 }
 
 func TestCORS(t *testing.T) {

@@ -111,7 +111,7 @@ func TestClientsThatVanish(t *testing.T) {
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn)
 	tail := h.tail(t, "alice")
-	for _, request := range []string{"", "GET", "GET /events?uid=alice HTTP/1.1\r\n", "GET /events?uid=alice HTTP/1.1\r\nHost: x\r\n\r\n", "\x16\x03\x01\x00\x00", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"} {
+	for _, request := range []string{"", "GET", "GET /events?uid=alice HTTP/1.1\r\n", "GET /events?uid=alice HTTP/1.1\r\nHost: localhost\r\n\r\n", "\x16\x03\x01\x00\x00", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"} {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
 		if err != nil {
 			t.Fatal(err)

@@ -40,6 +40,7 @@ type service struct {
 	denied       atomic.Int64  // requests for a stream that it denied
 	unknown      atomic.Int64  // that it could not tell
 	denials      *rate.Limiter // log lines about them
+	leftOut      atomic.Int64  // that were too many, since the last
 
 	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
 	routes    func(chi.Router)                // more to serve there; nil: nothing
@@ -173,8 +174,9 @@ func (s *service) newServer(ctx context.Context, address string, handler http.Ha
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       15 * time.Second, // with the body; a stream's connection is freed of it when it is taken over
 		IdleTimeout:       2 * time.Minute,
-		// A cursor is up to 4,000 bytes, and cookies come on top. No WriteTimeout: it would end every stream.
-		MaxHeaderBytes: 16 << 10,
+		// 16 KiB: net/http reads 4 KiB more than it is told. A cursor is up to 4,000 bytes, and cookies come on top. No WriteTimeout: it
+		// would end every stream.
+		MaxHeaderBytes: 12 << 10,
 		ConnState:      lobby.follow,
 		ErrorLog:       slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 	}}, nil

@@ -53,7 +53,7 @@ func (c *tailCmd) Run(ctx context.Context, console console) error {
 	t := tail{
 		tailCmd: c,
 		console: console,
-		client:  http.Client{Transport: transport},
+		client:  http.Client{Transport: transport, CheckRedirect: followNone},
 		decoder: sse.Decoder{LastID: c.LastEventID, Retry: 3 * time.Second},
 	}
 	return t.run(ctx)

@@ -42,6 +42,9 @@ func (t *tail) open(ctx context.Context) (*http.Response, error) {
 	return response, nil
 }
 
+// followNone keeps a token from going wherever an answer says.
+func followNone(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
 // judge tells streams from refusals, and those from what may pass.
 func judge(response *http.Response) error {
 	where := (*webURL)(response.Request.URL).place()
@@ -53,8 +56,11 @@ func judge(response *http.Response) error {
 		}
 		return nil
 	}
-	words, _ := io.ReadAll(io.LimitReader(response.Body, 300))
 	text := fmt.Sprintf("%s answered %s", where, response.Status)
+	if status/100 == 3 {
+		return refusal{text + ": it redirects, and a token is for one place alone: give the URL to which it leads"}
+	}
+	words, _ := io.ReadAll(io.LimitReader(response.Body, 300))
 	if words := printable(string(words)); strings.TrimSpace(words) != "" {
 		text += ": " + words
 	}

@@ -144,35 +144,6 @@ func TestTailTellsOfResets(t *testing.T) {
 	tail.out.await(t, `"event":"rowcast.reset"`)
 }
 
-func TestTailIsRefused(t *testing.T) {
-	t.Parallel()
-	h := serve(t, dbtest.Database(t))
-	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/403":
-			http.Error(w, "not\nyou", http.StatusForbidden)
-		case "/204":
-			w.WriteHeader(http.StatusNoContent)
-		}
-	}))
-	t.Cleanup(other.Close)
-	tests := []struct {
-		url, want string
-	}{
-		{h.url + "/events", h.url + "/events answered 401 Unauthorized: say who you are: /events?uid=alice"},
-		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: there is nothing here; the stream is at /events"},
-		{h.url + "/healthz", h.url + `/healthz is no event stream: its content type is "text/plain; charset=utf-8"`},
-		{other.URL + "/403", other.URL + `/403 answered 403 Forbidden: not\u000ayou`},
-		{other.URL + "/204", other.URL + "/204 answered 204 No Content"},
-	}
-	for _, tt := range tests {
-		code, stdout, stderr := run(t, nil, "tail", "--url", tt.url)
-		if want := "rowcast: " + tt.want + "\n"; code != 1 || stdout != "" || stderr != want {
-			t.Errorf("%s: got %d, %q, %q, want 1, %q", tt.url, code, stdout, stderr, want)
-		}
-	}
-}
-
 // A script is a server that answers each request by the next of its parts.
 func script(t *testing.T, parts ...func(w http.ResponseWriter, r *http.Request)) string {
 	t.Helper()

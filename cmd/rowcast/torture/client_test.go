@@ -178,7 +178,7 @@ func (c *client) open(ctx context.Context, hub int, m manner) (net.Conn, error) 
 	} else if c.decoder.LastID != "" {
 		header = "Last-Event-ID: " + c.decoder.LastID + "\r\n"
 	}
-	if _, err = fmt.Fprintf(conn, "GET /events?%s HTTP/1.1\r\nHost: hub\r\n%s\r\n", query.Encode(), header); err != nil {
+	if _, err = fmt.Fprintf(conn, "GET /events?%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", query.Encode(), header); err != nil {
 		conn.Close()
 	}
 	return conn, err

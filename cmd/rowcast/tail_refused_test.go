@@ -1,0 +1,47 @@
+package main_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// An answer that will be the same the next time ends it, with what the answer says. A token is sent nowhere else.
+func TestTailIsRefused(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t))
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/403":
+			http.Error(w, "not\nyou", http.StatusForbidden)
+		case "/204":
+			w.WriteHeader(http.StatusNoContent)
+		case "/302":
+			http.Redirect(w, r, "/elsewhere?secret", http.StatusFound)
+		case "/308":
+			http.Redirect(w, r, "http://elsewhere.invalid/secret", http.StatusPermanentRedirect)
+		case "/elsewhere":
+			t.Errorf("a redirect is followed, with %q", r.Header.Get("Authorization"))
+		}
+	}))
+	t.Cleanup(other.Close)
+	tests := []struct {
+		url, want string
+	}{
+		{h.url + "/events", h.url + "/events answered 401 Unauthorized: say who you are: /events?uid=alice"},
+		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: there is nothing here; the stream is at /events"},
+		{h.url + "/healthz", h.url + `/healthz is no event stream: its content type is "text/plain; charset=utf-8"`},
+		{other.URL + "/403", other.URL + `/403 answered 403 Forbidden: not\u000ayou`},
+		{other.URL + "/204", other.URL + "/204 answered 204 No Content"},
+		{other.URL + "/302", other.URL + "/302 answered 302 Found: it redirects, and a token is for one place alone: give the URL to which it leads"},
+		{other.URL + "/308", other.URL + "/308 answered 308 Permanent Redirect: it redirects, and a token is for one place alone: give the URL to which it leads"},
+	}
+	for _, tt := range tests {
+		code, stdout, stderr := run(t, nil, "tail", "--url", tt.url, "--token", "secret")
+		if want := "rowcast: " + tt.want + "\n"; code != 1 || stdout != "" || stderr != want {
+			t.Errorf("%s: got %d, %q, %q, want 1, %q", tt.url, code, stdout, stderr, want)
+		}
+	}
+}
