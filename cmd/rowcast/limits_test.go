@@ -155,7 +155,7 @@ func TestAttackThousandHalfOpenConnections(t *testing.T) {
 			t.Fatalf("attacker %d: %v", i, err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		_, _ = io.WriteString(conn, []string{"", "G", "GET /events?uid=x HTTP/1.1\r\nHost: hub\r\nX-A: ", "GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\nGET"}[i%4])
+		_, _ = io.WriteString(conn, []string{"", "G", "GET /events?uid=x HTTP/1.1\r\nHost: localhost\r\nX-A: ", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET"}[i%4])
 	}
 	began := time.Now()
 	during := h.streamOf(t, [2]string{"alice", ""})

@@ -81,8 +81,8 @@ func TestAttackSlowSenders(t *testing.T) {
 	for name, begin := range map[string]string{
 		"nothing":        "",
 		"in the request": "GET /healthz HT",
-		"in the header":  "GET /healthz HTTP/1.1\r\nHost: hub\r\nX-Slow: ",
-		"in the body":    "POST /healthz HTTP/1.1\r\nHost: hub\r\nContent-Length: 100000\r\n\r\n",
+		"in the header":  "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+		"in the body":    "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -114,9 +114,9 @@ func TestAttackSlowSenders(t *testing.T) {
 func TestAttackAnswersThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	withinBubble(t, 10, func(t *testing.T, p pipes, _ *service) {
-		conn := p.dial(t, "GET /rowcast.js HTTP/1.1\r\nHost: hub\r\n\r\n")
+		conn := p.dial(t, "GET /rowcast.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		took := closedAfter(func() error {
-			_, err := io.WriteString(conn, "GET /rowcast.js HTTP/1.1\r\nHost: hub\r\n\r\n")
+			_, err := io.WriteString(conn, "GET /rowcast.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
 			return err
 		})
 		if took > 17*time.Second {
@@ -133,7 +133,7 @@ func TestAnAnswerAfterLongThought(t *testing.T) {
 			time.Sleep(2 * answerTime)
 			return stream.Grant{}, errAppAway
 		}
-		conn := p.dial(t, "GET /events HTTP/1.1\r\nHost: hub\r\n\r\n")
+		conn := p.dial(t, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -149,7 +149,7 @@ func TestAnAnswerAfterLongThought(t *testing.T) {
 func TestLobbyMakesRoom(t *testing.T) {
 	t.Parallel()
 	withinBubble(t, 3, func(t *testing.T, p pipes, s *service) {
-		const request = "GET /healthz HTTP/1.1\r\nHost: hub\r\n\r\n"
+		const request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 		ask := func(conn net.Conn, request string) (n int) {
 			go func() { _, _ = io.WriteString(conn, request) }()
 			n, _ = conn.Read(make([]byte, 1000))
@@ -172,7 +172,7 @@ func TestLobbyMakesRoom(t *testing.T) {
 		if n := s.lobby.Closed.Load(); n != 1 {
 			t.Errorf("%d were closed for others, want 1", n)
 		}
-		if ask(half, "Host: hub\r\n\r\n") == 0 {
+		if ask(half, "Host: localhost\r\n\r\n") == 0 {
 			t.Error("a request that had begun later was cut off")
 		}
 		if ask(kept, request) == 0 {

@@ -118,7 +118,7 @@ func stick(t *testing.T, dsn, url string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		if _, err := io.WriteString(conn, "GET /events?uid=stuck HTTP/1.1\r\nHost: hub\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(conn, "GET /events?uid=stuck HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 	}

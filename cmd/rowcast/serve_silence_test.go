@@ -31,7 +31,7 @@ func TestServeEndsWithASilentDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, "GET /events?uid=bob&last_event_id=77-1042-1042--5be3b1f2-0c9a8e11 HTTP/1.1\r\nHost: hub\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(conn, "GET /events?uid=bob&last_event_id=77-1042-1042--5be3b1f2-0c9a8e11 HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	askUntil(t, url+"/metrics", `(?m)^rowcast_connections 3$`)
