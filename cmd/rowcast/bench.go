@@ -27,7 +27,7 @@ type benchCmd struct {
 func (benchCmd) Help() string {
 	return `Compares rowcast with the design that one writes in an afternoon (the row in the payload of a NOTIFY, a goroutine and a channel a stream), ` +
 		`on this machine, in turns. Without a database URL it starts a PostgreSQL of its own, which waits for the disk as a real one does. ` +
-		`Everything happens in databases that it makes and removes. All of it takes about half an hour, in which the machine should have nothing else to do, and some gigabytes of disk.`
+		`Everything happens in databases that it makes and removes. All of it takes about forty minutes, in which the machine should have nothing else to do, and some gigabytes of disk.`
 }
 
 // Validate knows the scenarios.

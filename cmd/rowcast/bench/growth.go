@@ -61,7 +61,7 @@ func (b *Bench) growingOnce(ctx context.Context, want set) (g growing, err error
 		return g, err
 	}
 	users := int64(s.streams)
-	if g.steady, err = s.play(ctx, load{Rows: pick(b, int64(4000), 100), Rate: 1000, Users: users}); err != nil {
+	if g.steady, err = s.play(ctx, load{Rows: pick(b, int64(10_000), 100), Rate: 1000, Users: users}); err != nil {
 		return g, err
 	}
 	g.flat, err = s.play(ctx, load{Rows: pick(b, int64(10_000), 200), Users: users})

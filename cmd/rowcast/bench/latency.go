@@ -20,7 +20,7 @@ func (b *Bench) latency(ctx context.Context) error {
 			design
 			turns *[2][]turn
 		}{{ours, &us}, {theNaive, &them}} {
-			if err := b.steady(ctx, side.design, rates[:], 4, func(i int, t turn) {
+			if err := b.steady(ctx, side.design, rates[:], 8, func(i int, t turn) {
 				side.turns[i] = append(side.turns[i], t)
 			}); err != nil {
 				return err
