@@ -169,11 +169,17 @@ func (h *Hub) sendTo(recipient string, frames ...*frame) {
 	h.Stats.SentBytes.Add(int64(n * (len(r.bytes) + len(r.rest))))
 }
 
-// fanOutFrom is the number of subscribers from which on it pays to have another processor help.
+// fanOutFrom is the number of subscribers for whom it pays to have a processor of their own.
 const fanOutFrom = 512
 
 // fanOut gives a run to all, by as many goroutines as there are processors where they are many.
 func (h *Hub) fanOut(r *run, parts [][]*subscriber, total int) {
+	if total < 2*fanOutFrom { // mostly: what is said of one user
+		for _, part := range parts {
+			h.sendEach(r, part)
+		}
+		return
+	}
 	var next atomic.Int32
 	work := func() {
 		for i := int(next.Add(1)) - 1; i < len(parts); i = int(next.Add(1)) - 1 {

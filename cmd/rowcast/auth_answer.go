@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -59,35 +58,8 @@ type said struct {
 	expiresIn float64 // seconds
 }
 
-// readAnswer takes keys only as they are written here, and each once: encoding/json would take RECIPIENT for recipient, and the last
-// of two, which whoever can write into the app's answer could have put there. After the object nothing may follow.
+// readAnswer takes what an answer says, and leaves other keys: they are the app's own.
 func readAnswer(body io.Reader) (s said, ok bool) {
-	decoder := json.NewDecoder(body)
-	if begin, err := decoder.Token(); err != nil || begin != json.Delim('{') {
-		return s, false
-	}
-	for seen := make(map[any]bool); decoder.More(); {
-		key, err := decoder.Token()
-		if err != nil || seen[key] {
-			return s, false
-		}
-		seen[key] = true
-		var into any = new(json.RawMessage) // another key is the app's own
-		switch key {
-		case "recipient":
-			into = &s.recipient
-		case "groups":
-			into = &s.groups
-		case "expires_in":
-			into = &s.expiresIn
-		}
-		if decoder.Decode(into) != nil {
-			return s, false
-		}
-	}
-	if _, err := decoder.Token(); err != nil { // its end
-		return s, false
-	}
-	_, err := decoder.Token()
-	return s, errors.Is(err, io.EOF)
+	ok = readObject(body, map[string]any{"recipient": &s.recipient, "groups": &s.groups, "expires_in": &s.expiresIn}, true)
+	return s, ok
 }

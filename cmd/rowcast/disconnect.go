@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -79,30 +78,15 @@ func addBody(said url.Values, kind string, body []byte) (status int, text string
 			said[key] = append(said[key], values...)
 		}
 	case "application/json":
-		recipient, ok := recipientInJSON(body)
-		if !ok {
+		var recipient *string
+		if !readObject(bytes.NewReader(body), map[string]any{"recipient": &recipient}, false) || recipient == nil {
 			return http.StatusBadRequest, `the body should be {"recipient": "alice"}, and nothing else`
 		}
-		said.Add("recipient", recipient)
+		said.Add("recipient", *recipient)
 	default:
 		return http.StatusUnsupportedMediaType, `the body should be a form, recipient=alice, or application/json, {"recipient": "alice"}`
 	}
 	return 0, ""
-}
-
-// recipientInJSON takes one key once: json.Unmarshal would take any number of them, in any case, and the last.
-func recipientInJSON(body []byte) (recipient string, ok bool) {
-	var tokens []json.Token
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	token, err := decoder.Token()
-	for ; err == nil; token, err = decoder.Token() {
-		tokens = append(tokens, token)
-	}
-	if !errors.Is(err, io.EOF) || len(tokens) != 4 || tokens[0] != json.Delim('{') || tokens[1] != "recipient" || tokens[3] != json.Delim('}') {
-		return "", false
-	}
-	recipient, ok = tokens[2].(string)
-	return recipient, ok
 }
 
 // theRecipient is the only thing said, once.
