@@ -15,22 +15,23 @@ type pace struct {
 	at   time.Time
 	busy bool
 
-	queue   float64 // of writers that wait to commit with their NOTIFY, about
-	counted time.Time
-	hold    time.Duration // how long to poll before it is tried again whether they would wait
-	until   time.Time
+	queued int // how many looks in a row found writers that waited to commit with their NOTIFY
+	looked time.Time
+	hold   time.Duration // how long to poll before it is tried again whether they would wait
+	until  time.Time
 }
 
 const (
 	// memory is the time in which an old commit's weight falls to 1/e.
 	memory = 50 * time.Millisecond
-	// A queue is counted so often, from this rate on: slower commits hardly meet.
-	countEvery = 50 * time.Millisecond
-	countFrom  = 30
-	// longQueue is how many writers are too many to wait, on the average of about ten counts.
-	longQueue = 0.7
+	// A queue is looked for so often, from this rate on: slower commits hardly meet.
+	lookEvery = 50 * time.Millisecond
+	lookFrom  = 30
+	// lasting is how many looks in a row find writers that wait, if it is for each other. When the disk stalls, one or two do (at a
+	// thousand rows a second 7 of 100 looks, seen), and polling would only make the next rows wait.
+	lasting = 4
 	// A hold is doubled each time that they wait again soon after it.
-	minHold, maxHold = time.Second, time.Minute
+	minHold, maxHold = 2 * time.Second, time.Minute
 )
 
 func (p *pace) add(now time.Time, commits int) {
@@ -55,19 +56,23 @@ func (p *pace) isBusy(now time.Time, busy, quiet float64) bool {
 	return p.busy
 }
 
-// wantsCount tells whether the queue should be counted.
-func (p *pace) wantsCount(now time.Time) bool {
+// wantsLook tells whether a queue should be looked for.
+func (p *pace) wantsLook(now time.Time) bool {
 	p.decay(now)
-	return p.rate >= countFrom && now.Sub(p.counted) >= countEvery
+	return p.rate >= lookFrom && now.Sub(p.looked) >= lookEvery
 }
 
-// count takes note of how many writers wait.
-func (p *pace) count(now time.Time, waiting int) {
-	p.counted = now
-	if p.queue += (min(float64(waiting), 8) - p.queue) / 10; p.queue < longQueue {
+// see takes note of whether writers wait.
+func (p *pace) see(now time.Time, waiting bool) {
+	p.looked = now
+	if !waiting {
+		p.queued = 0
 		return
 	}
-	p.queue = 0
+	if p.queued++; p.queued < lasting {
+		return
+	}
+	p.queued = 0
 	if now.Sub(p.until) < p.hold {
 		p.hold = min(2*p.hold, maxHold)
 	} else {
@@ -76,18 +81,18 @@ func (p *pace) count(now time.Time, waiting int) {
 	p.until = now.Add(p.hold)
 }
 
-// countQueue counts, now and then while it is rung often, the writers that wait for the lock under which commits with a NOTIFY run
+// lookForQueue looks, now and then while it is rung often, for writers that wait for the lock under which commits with a NOTIFY run
 // one at a time (async.c, PreCommit_Notify).
-func (s *session) countQueue(ctx context.Context) error {
-	if math.IsInf(s.Busy, 1) || !s.pace.wantsCount(time.Now()) {
+func (s *session) lookForQueue(ctx context.Context) error {
+	if math.IsInf(s.Busy, 1) || !s.pace.wantsLook(time.Now()) {
 		return nil
 	}
-	const query = `SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'object' AND database = 0
-		AND classid = 'pg_database'::regclass AND objid = 0`
-	var waiting int
+	const query = `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'object' AND database = 0
+		AND classid = 'pg_database'::regclass AND objid = 0)`
+	var waiting bool
 	if err := s.bounded(ctx, func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query).Scan(&waiting) }); err != nil {
-		return fmt.Errorf("count the writers that wait: %w", err)
+		return fmt.Errorf("look for writers that wait: %w", err)
 	}
-	s.pace.count(time.Now(), waiting)
+	s.pace.see(time.Now(), waiting)
 	return nil
 }

@@ -74,17 +74,22 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	var p pace
 	now := time.Now()
 	busy := func() bool { return p.isBusy(now, 2000, 1000) }
-	for range 100 { // one in two finds another there: that is no queue
-		p.count(now, 1)
-		p.count(now, 0)
+	for range 100 { // now and then one meets another, or the disk stalls
+		for range lasting - 1 {
+			p.see(now, true)
+		}
+		p.see(now, false)
 	}
 	if busy() {
-		t.Error("busy without a queue")
+		t.Error("busy without a queue that lasts")
+	}
+	queue := func() {
+		for range lasting {
+			p.see(now, true)
+		}
 	}
 	for hold := minHold; hold <= 4*minHold; hold *= 2 {
-		for counts := 0; !busy() && counts < 20; counts++ {
-			p.count(now, 1)
-		}
+		queue()
 		if now = now.Add(hold - 1); !busy() {
 			t.Errorf("not busy for %v", hold)
 		}
@@ -93,7 +98,7 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 		}
 	}
 	now = now.Add(maxHold)
-	p.count(now, 100) // many are a queue at once
+	queue()
 	if now = now.Add(minHold); busy() {
 		t.Error("busy for long, though there was no queue for a minute")
 	}

@@ -100,7 +100,7 @@ func (s *session) rest(ctx context.Context) error {
 			if err := s.fetch(ctx); err != nil {
 				return err
 			}
-			if err := s.countQueue(ctx); err != nil {
+			if err := s.lookForQueue(ctx); err != nil {
 				return err
 			}
 		} else if !time.Now().Before(look) {
