@@ -24,11 +24,12 @@ type pace struct {
 const (
 	// memory is the time in which an old commit's weight falls to 1/e.
 	memory = 50 * time.Millisecond
-	// A queue is looked for so often, from this rate on: slower commits hardly meet.
+	// A queue is looked for so often, from this rate on: slower commits hardly meet. Once there is one, it is looked at again soon.
 	lookEvery = 50 * time.Millisecond
+	lookAgain = 15 * time.Millisecond
 	lookFrom  = 30
-	// lasting is how many looks in a row find writers that wait, if it is for each other. When the disk stalls, one or two do (at a
-	// thousand rows a second 7 of 100 looks, seen), and polling would only make the next rows wait.
+	// lasting is how many looks in a row find writers that wait, if it is for each other. When the disk has stalled, one or two do (at
+	// a thousand rows a second 7 of 100 looks, seen), and polling would only make the next rows wait.
 	lasting = 4
 	// A hold is doubled each time that they wait again soon after it.
 	minHold, maxHold = 2 * time.Second, time.Minute
@@ -59,7 +60,11 @@ func (p *pace) isBusy(now time.Time, busy, quiet float64) bool {
 // wantsLook tells whether a queue should be looked for.
 func (p *pace) wantsLook(now time.Time) bool {
 	p.decay(now)
-	return p.rate >= lookFrom && now.Sub(p.looked) >= lookEvery
+	every := lookEvery
+	if p.queued > 0 {
+		every = lookAgain
+	}
+	return p.rate >= lookFrom && now.Sub(p.looked) >= every
 }
 
 // see takes note of whether writers wait.
