@@ -38,7 +38,8 @@ type Listener struct {
 	// transaction pooler. The default PollInterval is then 100 ms.
 	PollOnly bool
 
-	// PollInterval is the time between two fetches while polling. Default 2 ms.
+	// PollInterval is the time between two fetches while polling, up to twice that where a fetch takes long, and half of it while there
+	// are fewer commits than Busy. Default 2 ms.
 	PollInterval time.Duration
 
 	// Look is the longest time without a fetch, for rows that come without the trigger (logical replication, disabled

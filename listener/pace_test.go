@@ -103,3 +103,26 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 		t.Error("busy for long, though there was no queue for a minute")
 	}
 }
+
+func TestPollInterval(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	for name, test := range map[string]struct {
+		rate       float64
+		pollOnly   bool
+		took, want time.Duration
+	}{
+		"many commits":              {2000, false, ms / 2, 2 * ms},
+		"many, and little time":     {2000, false, 3 * ms / 2, 3 * ms},
+		"many, and no time":         {2000, false, time.Second, 4 * ms},
+		"few, which wait":           {1000, false, ms / 4, ms},
+		"few, and no time":          {1000, false, time.Second, 2 * ms},
+		"few, through a pooler":     {1000, true, ms / 4, 2 * ms},
+		"no time, through a pooler": {0, true, time.Second, 4 * ms},
+	} {
+		s := session{Listener: &Listener{PollInterval: 2 * ms, Busy: 2000, PollOnly: test.pollOnly}, pace: pace{rate: test.rate}}
+		if got := s.interval(test.took); got != test.want {
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}

@@ -42,17 +42,26 @@ func (s *session) run(ctx context.Context) error {
 
 func (s *session) busy() bool { return s.pace.isBusy(time.Now(), s.Busy, s.Quiet) }
 
-// poll fetches every PollInterval as long as that is right, and less often where a fetch takes long: on a machine that has no time to
-// spare, it is the writers'.
+// poll fetches again and again as long as that is right.
 func (s *session) poll(ctx context.Context, right func() bool) error {
 	for interval := s.PollInterval; right(); {
 		took, err := s.pollOnce(ctx, interval)
 		if err != nil {
 			return err
 		}
-		interval = max(s.PollInterval, min(2*took, 2*s.PollInterval))
+		interval = s.interval(took)
 	}
 	return nil
+}
+
+// interval is PollInterval, and longer where a fetch takes long: on a machine that has no time to spare, it is the writers'. Where
+// there are fewer commits than make it busy, those who write wait for each other or the disk and leave time, and it is half of that.
+func (s *session) interval(took time.Duration) time.Duration {
+	least := s.PollInterval
+	if !s.PollOnly && s.pace.rate < s.Busy {
+		least /= 2
+	}
+	return max(least, min(2*took, 2*least))
 }
 
 // pollOnce sleeps, deaf to bells, and fetches. It returns how long the fetch took.
