@@ -104,6 +104,33 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	}
 }
 
+func TestPaceLooksForAQueue(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		rate    float64
+		waiting bool // at the last look
+		want    time.Duration
+	}{
+		"many commits":      {1000, false, lookEvery},
+		"many in a queue":   {1000, true, lookAgain},
+		"too few to meet":   {lookFrom - 1, false, 0},
+		"few after a queue": {lookFrom - 1, true, 0},
+	} {
+		now := time.Now()
+		p := pace{rate: test.rate, at: now}
+		p.see(now, test.waiting)
+		var got time.Duration
+		for ms := time.Millisecond; ms <= time.Second && got == 0; ms += time.Millisecond {
+			if p.rate, p.at = test.rate, now.Add(ms); p.wantsLook(p.at) {
+				got = ms
+			}
+		}
+		if got != test.want {
+			t.Errorf("%s: looks again after %v, want %v", name, got, test.want)
+		}
+	}
+}
+
 func TestPollInterval(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond

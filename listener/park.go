@@ -93,35 +93,40 @@ func (s *session) rest(ctx context.Context) error {
 		return err
 	}
 	for !s.busy() {
-		look := time.Now().Add(s.Look)
-		if err := s.wait(ctx, look); err != nil {
+		if still, err := s.sleep(ctx, parked); err != nil || !still {
 			return err
-		}
-		if parked {
-			if err := s.lock.lost(); err != nil {
-				return err
-			}
-		} else if s.unparked {
-			return nil
-		}
-		s.unparked = false
-		if s.bell || len(s.calls) > 0 || s.isAsked() {
-			if err := s.fetch(ctx); err != nil {
-				return err
-			}
-			if err := s.lookForQueue(ctx); err != nil {
-				return err
-			}
-		} else if !time.Now().Before(look) {
-			if still, err := s.look(ctx, parked); err != nil || !still {
-				return err
-			}
 		}
 	}
 	if parked {
 		return s.lock.release(ctx)
 	}
 	return nil
+}
+
+// sleep waits for a bell and answers it, or looks when none has come for long. It tells whether the hub would still be rung.
+func (s *session) sleep(ctx context.Context, parked bool) (still bool, err error) {
+	look := time.Now().Add(s.Look)
+	if err := s.wait(ctx, look); err != nil {
+		return false, err
+	}
+	if parked {
+		if err := s.lock.lost(); err != nil {
+			return false, err
+		}
+	} else if s.unparked {
+		return false, nil
+	}
+	s.unparked = false
+	if s.bell || len(s.calls) > 0 || s.isAsked() {
+		if err := s.fetch(ctx); err != nil {
+			return false, err
+		}
+		return true, s.lookForQueue(ctx)
+	}
+	if time.Now().Before(look) {
+		return true, nil
+	}
+	return s.look(ctx, parked)
 }
 
 // settle tries to get the park lock until it is got, or another hub has it, or there is too much to do.
