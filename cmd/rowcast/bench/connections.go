@@ -52,19 +52,9 @@ type opening struct{ rate, cpu float64 } // a second; microseconds of the hub's 
 
 // openings opens so many streams at once, at new hubs in turns.
 func (b *Bench) openings(ctx context.Context, streams, pairs int) error {
-	var us, them []opening
-	for range pairs {
-		for _, side := range []struct {
-			design
-			turns *[]opening
-		}{{ours, &us}, {theNaive, &them}} {
-			o, err := b.openingOnce(ctx, side.design, streams)
-			if err != nil {
-				return err
-			}
-			*side.turns = append(*side.turns, o)
-			b.steps.step()
-		}
+	us, them, err := inTurns(b, pairs, ours, theNaive, func(d design) (opening, error) { return b.openingOnce(ctx, d, streams) })
+	if err != nil {
+		return err
 	}
 	b.report.add(
 		compared(amount(float64(streams))+" streams opened", "a second", us, them, "naive", func(o opening) float64 { return o.rate }, atLeast(1)),

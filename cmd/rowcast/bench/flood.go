@@ -6,25 +6,15 @@ import "context"
 func (b *Bench) flood(ctx context.Context) error {
 	pairs := pick(b, 3, 1)
 	b.steps.plan(2 * pairs)
-	var us, them []turn
-	for range pairs {
-		for _, side := range []struct {
-			design
-			turns *[]turn
-		}{{ours, &us}, {theNaive, &them}} {
-			t, err := b.floodOnce(ctx, side.design)
-			if err != nil {
-				return err
-			}
-			*side.turns = append(*side.turns, t)
-			b.steps.step()
-		}
+	us, them, err := inTurns(b, pairs, ours, theNaive, func(d design) (turn, error) { return b.floodOnce(ctx, d) })
+	if err != nil {
+		return err
 	}
 	b.report.add(
 		compared("rows until the last was delivered", "a second", us, them, "naive", rowRate, atLeast(3)),
 		compared("INSERT to client, p50", "ms", us, them, "naive", p50, limit{}),
 		compared("p99", "ms", us, them, "naive", p99, atMost(1)),
-		compared("INSERT itself, p99", "ms", us, them, "naive", commitP99, limit{}),
+		compared("p99 of the INSERT itself", "ms", us, them, "naive", commitP99, limit{}),
 		compared("CPU of the hub a row", "µs", us, them, "naive", hubCPU, limit{}),
 		compared("CPU of PostgreSQL's sessions a row", "µs", us, them, "naive", serverCPU, limit{}),
 	)

@@ -16,19 +16,9 @@ type growing struct{ steady, flat turn }
 func (b *Bench) grown(ctx context.Context, what, with string, base, other set, readers float64) error {
 	pairs := pick(b, 5, 1)
 	b.steps.plan(2 * pairs)
-	var before, after []growing
-	for range pairs {
-		for _, side := range []struct {
-			set
-			turns *[]growing
-		}{{base, &before}, {other, &after}} {
-			g, err := b.growingOnce(ctx, side.set)
-			if err != nil {
-				return err
-			}
-			*side.turns = append(*side.turns, g)
-			b.steps.step()
-		}
+	before, after, err := inTurns(b, pairs, base, other, func(s set) (growing, error) { return b.growingOnce(ctx, s) })
+	if err != nil {
+		return err
 	}
 	steady := func(of func(turn) float64) func(growing) float64 {
 		return func(g growing) float64 { return of(g.steady) }

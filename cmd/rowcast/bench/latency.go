@@ -13,31 +13,25 @@ func (b *Bench) crowdSize() int { return pick(b, 1000, 50) }
 func (b *Bench) latency(ctx context.Context) error {
 	pairs := pick(b, 10, 1) // short and many, as a disk has its moods
 	b.steps.plan(pairs * 2)
-	var us, them [2][]turn
-	rates := [2]float64{1000, 3000}
-	for range pairs {
-		for _, side := range []struct {
-			design
-			turns *[2][]turn
-		}{{ours, &us}, {theNaive, &them}} {
-			if err := b.steady(ctx, side.design, rates[:], 4, func(i int, t turn) {
-				side.turns[i] = append(side.turns[i], t)
-			}); err != nil {
-				return err
-			}
-			b.steps.step()
-		}
+	rates := []float64{1000, 3000}
+	us, them, err := inTurns(b, pairs, ours, theNaive, func(d design) (at []turn, err error) {
+		err = b.steady(ctx, d, rates, 4, func(_ int, t turn) { at = append(at, t) })
+		return at, err
+	})
+	if err != nil {
+		return err
 	}
 	for i, rate := range rates {
 		at := fmt.Sprintf("at %s rows/s: ", amount(rate))
 		limits := pick(b, [][3]limit{{atMost(1.5), atMost(1), atMost(1.5)}, {{}, {}, atMost(1)}}[i], [3]limit{})
-		b.report.add(
-			compared(at+"INSERT to client, p50", "ms", us[i], them[i], "naive", p50, limits[0]),
-			compared(at+"p99", "ms", us[i], them[i], "naive", p99, limits[1]),
-			compared(at+"p99 of the INSERT itself", "ms", us[i], them[i], "naive", commitP99, limit{}),
-			compared(at+"CPU of the hub a row", "µs", us[i], them[i], "naive", hubCPU, limits[2]),
-			compared(at+"CPU of PostgreSQL's sessions a row", "µs", us[i], them[i], "naive", serverCPU, limit{}),
-		)
+		add := func(what, unit string, of func(turn) float64, l limit) {
+			b.report.add(compared(at+what, unit, us, them, "naive", func(t []turn) float64 { return of(t[i]) }, l))
+		}
+		add("INSERT to client, p50", "ms", p50, limits[0])
+		add("p99", "ms", p99, limits[1])
+		add("p99 of the INSERT itself", "ms", commitP99, limit{})
+		add("CPU of the hub a row", "µs", hubCPU, limits[2])
+		add("CPU of PostgreSQL's sessions a row", "µs", serverCPU, limit{})
 	}
 	return nil
 }

@@ -122,6 +122,22 @@ func (s *stage) addWriters(ctx context.Context, o openWriters) (err error) {
 	return err
 }
 
+// inTurns plays two sides so often, one after the other, so that whatever else the machine does meets both.
+func inTurns[S, T any](b *Bench, pairs int, one, other S, play func(S) (T, error)) (ofOne, ofOther []T, err error) {
+	var turns [2][]T
+	for range pairs {
+		for i, side := range [2]S{one, other} {
+			t, err := play(side)
+			if err != nil {
+				return nil, nil, err
+			}
+			turns[i] = append(turns[i], t)
+			b.steps.step()
+		}
+	}
+	return turns[0], turns[1], nil
+}
+
 // strike ends all that is on the stage.
 func (s *stage) strike() {
 	if s == nil {
