@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -37,7 +36,7 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case isDenied:
 		s.denied.Add(1)
-		if logger, ok := s.denialLog(); ok {
+		if logger, ok := s.denials.Allow(s.logger); ok {
 			logger.Info("a stream was denied", "status", denied.status, "reason", denied.text, "from", r.RemoteAddr)
 		}
 		if denied.status == http.StatusUnauthorized {
@@ -48,26 +47,13 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	case err != nil && r.Context().Err() != nil: // the client has gone meanwhile, and that is all
 	case err != nil:
 		s.unknown.Add(1)
-		if logger, ok := s.denialLog(); ok {
+		if logger, ok := s.denials.Allow(s.logger); ok {
 			logger.Warn("who asks for a stream cannot be found out now", "reason", err.Error(), "from", r.RemoteAddr)
 		}
 		s.hub.ComeBackLater(w)
 	default:
 		s.hub.Serve(w, r, grant)
 	}
-}
-
-// denialLog is where to say why there is no stream, and how many others nothing was said of since the last. It is not ok where there
-// have been too many: whoever is denied again and again must not fill the disk.
-func (s *service) denialLog() (logger *slog.Logger, ok bool) {
-	if !s.denials.Allow() {
-		s.leftOut.Add(1)
-		return nil, false
-	}
-	if n := s.leftOut.Swap(0); n > 0 {
-		return s.logger.With("left_out", n), true
-	}
-	return s.logger, true
 }
 
 // namesOfClients are all by which a client is named, or its token, anywhere in rowcast and by those who write tokens.

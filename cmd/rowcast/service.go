@@ -15,9 +15,9 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"rowcast/listener"
+	"rowcast/listener/loglimit"
 	"rowcast/stream"
 )
 
@@ -36,11 +36,10 @@ type service struct {
 	trusted     proxies  // that say who their client is
 	lobby       *lobby   // of listen
 
-	authenticate authenticator // says who a request for a stream is from; byUID unless set
-	denied       atomic.Int64  // requests for a stream that it denied
-	unknown      atomic.Int64  // that it could not tell
-	denials      *rate.Limiter // log lines about them
-	leftOut      atomic.Int64  // that were too many, since the last
+	authenticate authenticator  // says who a request for a stream is from; byUID unless set
+	denied       atomic.Int64   // requests for a stream that it denied
+	unknown      atomic.Int64   // that it could not tell
+	denials      loglimit.Limit // of the log lines about both
 
 	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
 	routes    func(chi.Router)                // more to serve there; nil: nothing
@@ -50,7 +49,8 @@ type service struct {
 }
 
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
-	s := &service{logger: logger, replays: defaultReplays(), authenticate: byUID, denials: rate.NewLimiter(5, 50)}
+	s := &service{logger: logger, replays: defaultReplays(), authenticate: byUID}
+	s.denials.Every, s.denials.Burst = 200*time.Millisecond, 50
 	shares, _ := shareOut(descriptors(), 0, s.replays)
 	s.hub.Limits.Streams, s.lobby = shares.streams, newLobby(shares.lobby)
 	s.listener.Config, s.listener.Logger, s.hub.Logger, s.retention.Logger = database, logger, logger, logger
