@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/sql"
-	"rowcast/sql/cluster"
 	"rowcast/sql/dbtest"
 )
 
@@ -222,10 +220,7 @@ func TestGrantByTheWrongRole(t *testing.T) {
 // What is printed grants the same.
 func TestPrintGrants(t *testing.T) {
 	t.Parallel()
-	programs, err := cluster.Find(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	psql := dbtest.Client(t, "psql")
 	dsn := dbtest.Empty(t)
 	conn := connect(t, dsn)
 	app, hub := createRole(t, conn, "app"), createRole(t, conn, "hub")
@@ -233,9 +228,9 @@ func TestPrintGrants(t *testing.T) {
 	if err := sql.Print(&text, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
 		t.Fatal(err)
 	}
-	psql := exec.Command(filepath.Join(programs.Dir, "psql"), "-qX", "-v", "ON_ERROR_STOP=1", dsn)
-	psql.Stdin = strings.NewReader(text.String())
-	if out, err := psql.CombinedOutput(); err != nil || len(out) > 0 {
+	apply := exec.CommandContext(t.Context(), psql, "-qX", "-v", "ON_ERROR_STOP=1", dsn)
+	apply.Stdin = strings.NewReader(text.String())
+	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Fatalf("psql: %v\n%s", err, out)
 	}
 	for role, rights := range map[string][]sql.Right{app: sql.AppRights(), hub: append(sql.HubRights(), sql.RetentionRights()...)} {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/sql"
-	"rowcast/sql/cluster"
 	"rowcast/sql/dbtest"
 )
 
@@ -80,18 +78,15 @@ func TestMigrateTwoAtOnce(t *testing.T) {
 // Whoever may not let rowcast migrate runs the same by hand, and is then where Migrate would have brought him.
 func TestPrintIsWhatMigrateDoes(t *testing.T) {
 	t.Parallel()
-	programs, err := cluster.Find(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	psql, pgDump := dbtest.Client(t, "psql"), dbtest.Client(t, "pg_dump")
 	printed, migrated := dbtest.Empty(t), dbtest.Empty(t)
 	var text strings.Builder
 	if err := sql.Print(&text, sql.Roles{}); err != nil {
 		t.Fatal(err)
 	}
-	psql := exec.Command(filepath.Join(programs.Dir, "psql"), "-qX", "-v", "ON_ERROR_STOP=1", printed)
-	psql.Stdin = strings.NewReader(text.String())
-	if out, err := psql.CombinedOutput(); err != nil || len(out) > 0 {
+	apply := exec.CommandContext(t.Context(), psql, "-qX", "-v", "ON_ERROR_STOP=1", printed)
+	apply.Stdin = strings.NewReader(text.String())
+	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Fatalf("psql: %v\n%s", err, out)
 	}
 	if from, _, err := sql.Migrate(t.Context(), printed); err != nil || from != sql.Version() {
@@ -100,14 +95,14 @@ func TestPrintIsWhatMigrateDoes(t *testing.T) {
 	if _, _, err := sql.Migrate(t.Context(), migrated); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := dump(t, programs, printed), dump(t, programs, migrated); got != want {
+	if got, want := dump(t, pgDump, printed), dump(t, pgDump, migrated); got != want {
 		t.Errorf("the two differ; printed:\n%s\nmigrated:\n%s", got, want)
 	}
 }
 
-func dump(t *testing.T, programs cluster.Programs, dsn string) string {
+func dump(t *testing.T, pgDump, dsn string) string {
 	t.Helper()
-	out, err := exec.Command(filepath.Join(programs.Dir, "pg_dump"), "--schema-only", dsn).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), pgDump, "--schema-only", dsn).CombinedOutput()
 	if err != nil {
 		t.Fatalf("pg_dump: %v\n%s", err, out)
 	}

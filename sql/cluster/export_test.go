@@ -1,7 +1,9 @@
 package cluster
 
+import "context"
+
 var (
-	Newest       = newest
+	Choose       = choose
 	OnPath       = onPath
 	Inspect      = inspect
 	DownloadFrom = download
@@ -10,3 +12,8 @@ var (
 )
 
 const DownloadVersion = downloadVersion
+
+// ClientIn is Client with given directories instead of those of this machine.
+func (p Programs) ClientIn(ctx context.Context, name string, dirs ...string) (string, error) {
+	return p.client(ctx, name, dirs)
+}

@@ -116,14 +116,6 @@ func (c *Cluster) copyTemplate(ctx context.Context, data string) error {
 	return run(ctx, c.account.command("cp", "-R", filepath.Join(c.Template, "data")+"/.", data))
 }
 
-func (c *Cluster) backup(ctx context.Context, data string) error {
-	if err := c.savePassword(c.Primary.password()); err != nil {
-		return err
-	}
-	return c.tool(ctx, "pg_basebackup", "--pgdata="+data, "--dbname="+c.Primary.DSN(""),
-		"--wal-method=stream", "--checkpoint=fast", "--write-recovery-conf", "--no-sync")
-}
-
 func (c *Cluster) savePassword(password string) error {
 	if err := os.Remove(c.passwordFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -25,30 +25,36 @@ func install(t *testing.T, version string) string {
 	return dir
 }
 
-func TestNewestVersionIsChosen(t *testing.T) {
+func TestFirstOnPathIsChosenElseTheNewest(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		versions []string
-		want     int // its index, -1: none
+		path, usual []string // their versions
+		want        string   // "path 1" is the second on PATH, "usual 0" the first of the usual places
 	}{
-		{[]string{"13.1", "9.6.24", "15.4 (Debian 15.4-1)"}, 2},
-		{[]string{"15.4", "15.18", "15.5"}, 1},
-		{[]string{"17.2", "18beta1"}, 1},
-		{[]string{"18rc1", "18.0"}, 1},
-		{[]string{"16.1", "16.1"}, 0},
-		{[]string{"12.22", "nonsense"}, -1},
-		{nil, -1},
+		{path: []string{"13.1", "15.4"}, usual: []string{"17.2"}, want: "path 0"},
+		{path: []string{"9.6.24", "nonsense", "14.1", "15.4"}, usual: []string{"17.2"}, want: "path 2"},
+		{path: []string{"12.22"}, usual: []string{"17.2"}, want: "usual 0"},
+		{usual: []string{"13.1", "9.6.24", "15.4 (Debian 15.4-1)"}, want: "usual 2"},
+		{usual: []string{"15.4", "15.18", "15.5"}, want: "usual 1"},
+		{usual: []string{"17.2", "18beta1"}, want: "usual 1"},
+		{usual: []string{"18rc1", "18.0"}, want: "usual 1"},
+		{usual: []string{"16.1", "16.1"}, want: "usual 0"},
+		{path: []string{"12.22"}, usual: []string{"nonsense"}},
+		{},
 	} {
-		dirs := []string{filepath.Join(t.TempDir(), "nothing")}
-		for _, version := range test.versions {
-			dirs = append(dirs, install(t, version))
+		names := map[string]string{"": ""}
+		install := func(kind string, versions []string) []string {
+			dirs := []string{filepath.Join(t.TempDir(), "nothing")}
+			for i, version := range versions {
+				dir := install(t, version)
+				names[dir] = fmt.Sprint(kind, " ", i)
+				dirs = append(dirs, dir)
+			}
+			return dirs
 		}
-		got, err := cluster.Newest(t.Context(), dirs)
-		switch {
-		case test.want < 0 && !errors.Is(err, cluster.ErrNotFound):
-			t.Errorf("of %q: got %+v, %v, want ErrNotFound", test.versions, got, err)
-		case test.want >= 0 && (err != nil || got.Dir != dirs[test.want+1]):
-			t.Errorf("of %q: got %+v, %v, want number %d", test.versions, got, err, test.want)
+		got, err := cluster.Choose(t.Context(), install("path", test.path), install("usual", test.usual))
+		if names[got.Dir] != test.want || (err == nil) != (test.want != "") || err != nil && !errors.Is(err, cluster.ErrNotFound) {
+			t.Errorf("%q on PATH and %q elsewhere: got %q, %v, want %q", test.path, test.usual, names[got.Dir], err, test.want)
 		}
 	}
 }
@@ -101,7 +107,7 @@ func TestFindEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := cluster.Newest(ctx, []string{install(t, "15.1")}); !errors.Is(err, context.Canceled) {
+	if _, err := cluster.Choose(ctx, []string{install(t, "15.1")}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 }

@@ -1,0 +1,65 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// ErrNoClient is returned by Client if the program is not installed at all,
+// ErrOldClient if every installed one is too old for the server.
+var (
+	ErrNoClient  = errors.New("not installed")
+	ErrOldClient = errors.New("only older versions are installed")
+)
+
+// lenient programs work with servers that are newer than they are. All others,
+// such as pg_dump, refuse such a server.
+var lenient = []string{"psql", "pgbench"}
+
+// Client returns the path of a client program, such as pg_dump, that works with
+// the server programs p: the one in their directory, or the first on PATH, or
+// the newest in the usual places. It fails with ErrNoClient or ErrOldClient.
+func (p Programs) Client(ctx context.Context, name string) (string, error) {
+	usual := expand(places)
+	slices.Reverse(usual)
+	return p.client(ctx, name, slices.Concat([]string{p.Dir}, filepath.SplitList(os.Getenv("PATH")), usual))
+}
+
+func (p Programs) client(ctx context.Context, name string, dirs []string) (string, error) {
+	err := ErrNoClient
+	for _, dir := range dirs {
+		program := filepath.Join(dir, name)
+		major, versionErr := clientMajor(ctx, program)
+		switch {
+		case ctx.Err() != nil:
+			return "", ctx.Err()
+		case versionErr != nil:
+		case major >= p.Major || slices.Contains(lenient, name):
+			return program, nil
+		default:
+			err = ErrOldClient
+		}
+	}
+	return "", fmt.Errorf("find %s for PostgreSQL %d: %w", name, p.Major, err)
+}
+
+var clientVersion = regexp.MustCompile(`^\S+ \(PostgreSQL\) (\d+)`)
+
+func clientMajor(ctx context.Context, program string) (int, error) {
+	output, err := exec.CommandContext(ctx, program, "--version").Output()
+	if err != nil {
+		return 0, err
+	}
+	match := clientVersion.FindSubmatch(output)
+	if match == nil {
+		return 0, fmt.Errorf("read the version of %s%s", program, quote(string(output)))
+	}
+	return strconv.Atoi(string(match[1]))
+}

@@ -1,0 +1,29 @@
+package dbtest
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"rowcast/sql/cluster"
+)
+
+// Client returns the path of a client program, such as pg_dump, that works with
+// the tests' server. It skips the test if there is none. In CI, where the
+// programs of one version are installed, only their age is a reason to skip.
+func Client(t testing.TB, name string) string {
+	t.Helper()
+	programs, _, err := place(t.Context())
+	if err != nil {
+		t.Fatalf("dbtest: no PostgreSQL for the test: %v", err)
+	}
+	program, err := programs.Client(t.Context(), name)
+	if err == nil {
+		return program
+	}
+	if os.Getenv("CI") == "true" && !errors.Is(err, cluster.ErrOldClient) {
+		t.Fatalf("dbtest: %v", err)
+	}
+	t.Skipf("dbtest: %v", err)
+	return ""
+}
