@@ -44,14 +44,14 @@ func (c *chronicle) write(t *testing.T, dsn string, writers, transactions int) {
 		conn := connect(t, dsn)
 		all.Go(func() {
 			for range transactions {
-				if err := c.transact(t.Context(), conn); err != nil {
+				if err := c.transact(limited(t), conn); err != nil {
 					t.Error(err)
 					return
 				}
 			}
 		})
 	}
-	all.Wait()
+	await(t, "the writers", &all)
 }
 
 // transact makes a transaction that takes a while, so that others begin and end meanwhile.

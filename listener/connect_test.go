@@ -93,7 +93,7 @@ func TestHubNeedsFewRights(t *testing.T) {
 	as := func(l *listener.Listener) { l.Config.RuntimeParams["role"] = role }
 	hub := newListener(t, dsn)
 	as(hub)
-	if err := hub.Preflight(t.Context()); err != nil {
+	if err := hub.Preflight(limited(t)); err != nil {
 		t.Fatalf("Preflight: %v", err)
 	}
 	begin := one[string](t, conn, "SELECT rowcast.cursor()")
@@ -146,14 +146,14 @@ func (l *logged) Write(line []byte) (int, error) {
 
 func TestPreflight(t *testing.T) {
 	t.Parallel()
-	if err := newListener(t, dbtest.Database(t)).Preflight(t.Context()); err != nil {
+	if err := newListener(t, dbtest.Database(t)).Preflight(limited(t)); err != nil {
 		t.Errorf("got %v", err)
 	}
-	if err := newListener(t, dbtest.Empty(t)).Preflight(t.Context()); !errors.Is(err, sql.ErrNoSchema) {
+	if err := newListener(t, dbtest.Empty(t)).Preflight(limited(t)); !errors.Is(err, sql.ErrNoSchema) {
 		t.Errorf("without the schema: got %v, want %v", err, sql.ErrNoSchema)
 	}
 	nowhere := newListener(t, "postgres://nobody@127.0.0.1:1/nothing?sslmode=disable")
-	if err := nowhere.Preflight(t.Context()); err == nil {
+	if err := nowhere.Preflight(limited(t)); err == nil {
 		t.Error("without a server: got no error")
 	}
 }

@@ -20,11 +20,11 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 	server := dbtest.Cluster(t)
 	// A commit, or a group of them, takes 20 ms.
 	maps.Copy(server.Settings, map[string]string{"fsync": "on", "commit_delay": "20000", "commit_siblings": "0"})
-	if err := server.Restart(t.Context(), cluster.Fast); err != nil {
+	if err := server.Restart(limited(t), cluster.Fast); err != nil {
 		t.Fatal(err)
 	}
 	dsn := server.DSN("postgres")
-	if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+	if _, _, err := sql.Migrate(limited(t), dsn); err != nil {
 		t.Fatal(err)
 	}
 	const writers, length, oneAtATime = 16, 2 * time.Second, 50
@@ -54,7 +54,7 @@ func commitsBy(t *testing.T, dsn string, writers int, length time.Duration) floa
 		conn := connect(t, dsn)
 		all.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := conn.Exec(t.Context(), "INSERT INTO rowcast.notifications (data) VALUES ('1')"); err != nil {
+				if _, err := conn.Exec(limited(t), "INSERT INTO rowcast.notifications (data) VALUES ('1')"); err != nil {
 					t.Error(err)
 					return
 				}
@@ -62,6 +62,6 @@ func commitsBy(t *testing.T, dsn string, writers int, length time.Duration) floa
 			}
 		})
 	}
-	all.Wait()
+	await(t, "the writers", &all)
 	return float64(rows.Load()) / length.Seconds()
 }

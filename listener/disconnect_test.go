@@ -39,7 +39,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	}
 	t.Cleanup(replayer.Close)
 	insert(t, conn, "1")
-	if err := replayer.Disconnect(t.Context(), "alice; DROP 'é"); err != nil {
+	if err := replayer.Disconnect(limited(t), "alice; DROP 'é"); err != nil {
 		t.Fatal(err)
 	}
 	exec(t, conn, "SELECT pg_notify('rowcast.disconnect', ''), pg_notify('rowcast.disconnect', $1)", strings.Repeat("x", 257))
@@ -84,7 +84,7 @@ func TestDisconnectIsNotEchoed(t *testing.T) {
 	}
 	t.Cleanup(replayer.Close)
 	for _, recipient := range []string{"alice", "team:7 and its guests"} {
-		if err := replayer.Disconnect(t.Context(), recipient); err != nil {
+		if err := replayer.Disconnect(limited(t), recipient); err != nil {
 			t.Fatal(err)
 		}
 	}

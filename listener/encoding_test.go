@@ -38,7 +38,7 @@ func TestOtherEncodings(t *testing.T) {
 				t.Fatal(err)
 			}
 			dsn := fmt.Sprintf("host=%s port=%d user=%s dbname=%s", config.Host, config.Port, config.User, name)
-			if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+			if _, _, err := sql.Migrate(limited(t), dsn); err != nil {
 				t.Fatal(err)
 			}
 			r := listen(t, dsn, func(l *listener.Listener) { l.PollOnly = poll })

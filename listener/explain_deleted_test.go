@@ -25,7 +25,7 @@ func TestPlansAfterRetention(t *testing.T) {
 	began := time.Now()
 	for deleted := int64(1); deleted > 0; {
 		var err error
-		if deleted, err = r.Round(t.Context()); err != nil {
+		if deleted, err = r.Round(limited(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -34,7 +34,7 @@ func TestPlansAfterRetention(t *testing.T) {
 		t.Fatalf("%d rows are left", left)
 	}
 
-	session, err := newListener(t, dsn).Connect(t.Context())
+	session, err := newListener(t, dsn).Connect(limited(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	exec(t, conn, "ALTER TABLE rowcast.notifications SET UNLOGGED, SET (autovacuum_enabled = off)") // fills faster
-	session, err := newListener(t, dsn).Connect(t.Context())
+	session, err := newListener(t, dsn).Connect(limited(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	conn := connect(t, dsn)
 	before := present(t, conn)
 	exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', to_jsonb(i) FROM generate_series(1, 100000) i")
-	session, err := newListener(t, dsn).Connect(t.Context())
+	session, err := newListener(t, dsn).Connect(limited(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,14 +187,14 @@ func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlig
 func explain(t *testing.T, session *pgx.Conn, query string, args []any) (plan node, explained string) {
 	t.Helper()
 	exec(t, session, "DEALLOCATE ALL")
-	if _, err := session.PgConn().Exec(t.Context(), "PREPARE query AS "+query).ReadAll(); err != nil {
+	if _, err := session.PgConn().Exec(limited(t), "PREPARE query AS "+query).ReadAll(); err != nil {
 		t.Fatal(err)
 	}
 	explain := "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE query"
 	if len(args) > 0 {
 		explain += "(" + literals(args) + ")"
 	}
-	if err := session.QueryRow(t.Context(), explain, pgx.QueryExecModeSimpleProtocol).Scan(&explained); err != nil {
+	if err := session.QueryRow(limited(t), explain, pgx.QueryExecModeSimpleProtocol).Scan(&explained); err != nil {
 		t.Fatal(err)
 	}
 	var plans []struct{ Plan node }
@@ -212,7 +212,7 @@ func TestOrderOfTransactions(t *testing.T) {
 	for _, xid := range []string{"100", "9", "10", "99"} {
 		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('alice', '1', $1::text::xid8)", xid)
 	}
-	session, err := newListener(t, dsn).Connect(t.Context())
+	session, err := newListener(t, dsn).Connect(limited(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestOrderOfTransactions(t *testing.T) {
 			listener.FetchQuery:  listener.QueryArgs(from, nil, 512),
 			listener.ReplayQuery: append(listener.QueryArgs(from, &now, 512), []string{"alice"}),
 		} {
-			rows, err := session.Query(t.Context(), query, args...)
+			rows, err := session.Query(limited(t), query, args...)
 			if err != nil {
 				t.Fatal(err)
 			}

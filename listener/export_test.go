@@ -33,6 +33,8 @@ var ParseMessage = parseMessage
 // Round deletes one portion.
 func (r *Retention) Round(ctx context.Context) (int64, error) {
 	setDefault(&r.Rows, 1000)
+	defaults(r.Listener)
+	defer r.disconnect()
 	return r.round(ctx)
 }
 

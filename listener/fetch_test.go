@@ -64,7 +64,7 @@ func TestCopy(t *testing.T) {
 	r := listen(t, dsn)
 	table, columns := pgx.Identifier{"rowcast", "notifications"}, []string{"recipient", "data"}
 	rows := [][]any{{"alice", "1"}, {nil, "2"}, {"bob", "3"}}
-	if _, err := connect(t, dsn).CopyFrom(t.Context(), table, columns, pgx.CopyFromRows(rows)); err != nil {
+	if _, err := connect(t, dsn).CopyFrom(limited(t), table, columns, pgx.CopyFromRows(rows)); err != nil {
 		t.Fatal(err)
 	}
 	wantData(t, r.rows(t, 3), "1", "2", "3")
@@ -196,7 +196,7 @@ func TestForeignTransactions(t *testing.T) {
 	wantData(t, replay(t, newReplayer(t, dsn, 512), before, now.String(), []string{"alice"}), `"real"`)
 
 	// Nor are they walked to find out that they are foreign.
-	session, err := r.Connect(t.Context())
+	session, err := r.Connect(limited(t))
 	if err != nil {
 		t.Fatal(err)
 	}

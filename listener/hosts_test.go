@@ -41,7 +41,7 @@ func TestSilentHostIsPassedOver(t *testing.T) {
 	either := "postgres://" + primary.User + "@/" + primary.Database + "?" + query.Encode()
 	l := newListener(t, either)
 	l.Timeout = time.Second
-	if err := l.Preflight(t.Context()); err != nil {
+	if err := l.Preflight(limited(t)); err != nil {
 		t.Errorf("Preflight: %v", err)
 	}
 	r := listen(t, either, func(l *listener.Listener) { l.Timeout = time.Second })

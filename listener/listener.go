@@ -66,6 +66,7 @@ type Listener struct {
 
 	Stats Stats
 
+	once   sync.Once
 	name   string // by which it knows what comes from its own Replayers; nobody else's
 	cursor cursor.Cursor
 	begun  bool // the cursor has been read
@@ -121,7 +122,9 @@ const (
 	maxPause = 5 * time.Second
 )
 
-func defaults(l *Listener) {
+func defaults(l *Listener) { l.once.Do(l.setDefaults) }
+
+func (l *Listener) setDefaults() {
 	setDefault(&l.name, crand.Text())
 	setDefault(&l.Look, time.Second)
 	setDefault(&l.Busy, 2000)

@@ -2,6 +2,7 @@ package listener_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -19,6 +20,40 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 
 // patience is how long a test waits for what must come. A row that is waited for so long has been missed.
 const patience = 10 * time.Second
+
+// limit bounds one step of a test that takes no time by itself: a statement, or the end of something that was told to end.
+const limit = time.Minute
+
+// limited returns a context that ends with the test, and after limit.
+func limited(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, errors.New("the test waited for a minute"))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// receive waits for a value. what says what it is.
+func receive[T any](t testing.TB, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case value := <-from:
+		return value
+	case <-time.After(limit):
+		t.Fatalf("waited %v for %s", limit, what)
+		panic("unreachable")
+	}
+}
+
+// await waits for all of a group. what says what that is.
+func await(t testing.TB, what string, all *sync.WaitGroup) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		all.Wait()
+	}()
+	receive(t, what, done)
+}
 
 // A reader is a running listener and all that it has delivered.
 type reader struct {
@@ -85,7 +120,7 @@ func run(t *testing.T, l *listener.Listener) (stop func()) {
 	}()
 	stop = func() {
 		cancel()
-		<-done
+		receive(t, "the end of Run", done)
 	}
 	t.Cleanup(stop)
 	select {
@@ -182,7 +217,7 @@ func wantData(t *testing.T, rows []listener.Row, want ...string) {
 
 func connect(t testing.TB, dsn string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
+	conn, err := pgx.Connect(limited(t), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +227,9 @@ func connect(t testing.TB, dsn string) *pgx.Conn {
 
 func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
-	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if _, err := conn.Exec(ctx, sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
@@ -206,7 +243,9 @@ func insert(t testing.TB, conn *pgx.Conn, data string) {
 // query returns the first column of what a query finds.
 func query[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) []T {
 	t.Helper()
-	rows, err := conn.Query(t.Context(), sql, args...)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}

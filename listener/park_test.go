@@ -26,7 +26,7 @@ func TestNoRowWaitsForTheLook(t *testing.T) {
 		databases[i] = &parkDatabase{}
 		made.Go(func() { databases[i].dsn = dbtest.Database(t) })
 	}
-	made.Wait()
+	await(t, "the databases", &made)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var all sync.WaitGroup
@@ -35,7 +35,7 @@ func TestNoRowWaitsForTheLook(t *testing.T) {
 		proof.begin(t, db)
 		all.Go(func() { proof.run(ctx, t, db) })
 	}
-	all.Wait()
+	await(t, "the writers", &all)
 	for _, proof := range proofs {
 		t.Logf("%d hubs: %d parkings, %d bells, %d rows told, %d missed",
 			proof.hubs, proof.parks.Load(), proof.bells.Load(), proof.told.Load(), proof.missed.Load())

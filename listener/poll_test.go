@@ -35,16 +35,16 @@ func TestPgBouncer(t *testing.T) {
 	direct := dbtest.Database(t)
 	pooled := pgbouncer(t, direct)
 
-	err := newListener(t, pooled).Preflight(t.Context())
+	err := newListener(t, pooled).Preflight(limited(t))
 	if !errors.Is(err, listener.ErrPooled) {
 		t.Errorf("got %v, want %v", err, listener.ErrPooled)
 	}
-	if err := newListener(t, direct).Preflight(t.Context()); err != nil {
+	if err := newListener(t, direct).Preflight(limited(t)); err != nil {
 		t.Errorf("without the pooler: %v", err)
 	}
 	poller := newListener(t, pooled)
 	pollOnly(poller)
-	if err := poller.Preflight(t.Context()); err != nil {
+	if err := poller.Preflight(limited(t)); err != nil {
 		t.Errorf("polling through the pooler: %v", err)
 	}
 	testPollOnly(t, direct, pooled)
@@ -80,7 +80,7 @@ func testPollOnly(t *testing.T, write, read string) {
 		t.Errorf("replayed %d rows, want %d", len(rows), len(r.told))
 	}
 	for name, c := range map[string]cursor.Cursor{"its own": end, "the first": begin} {
-		if stands, err := replayer.Stands(t.Context(), c, end); err != nil || !stands {
+		if stands, err := replayer.Stands(limited(t), c, end); err != nil || !stands {
 			t.Errorf("%s cursor stands: got %t, %v", name, stands, err)
 		}
 	}
@@ -125,7 +125,7 @@ default_pool_size = 5
 	})
 	pooled = fmt.Sprintf("postgres://anybody@127.0.0.1:%d/%s?sslmode=disable", port, config.Database)
 	for deadline := time.Now().Add(patience); ; {
-		conn, err := pgx.Connect(t.Context(), pooled)
+		conn, err := pgx.Connect(limited(t), pooled)
 		if err == nil {
 			_ = conn.Close(context.Background())
 			return pooled

@@ -98,7 +98,7 @@ func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []st
 		t.Fatalf("%s: %v", to, err)
 	}
 	for c.String() != end.String() {
-		rows, next, _, err := r.Page(t.Context(), c, end, recipients)
+		rows, next, _, err := r.Page(limited(t), c, end, recipients)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,8 +13,11 @@ import (
 
 // A Retention deletes rows that are older than Keep, from the oldest transaction on, and moves the horizon behind them in the same
 // transaction: a cursor that has not seen everything below the horizon is too old. Of several hubs one does it at a time.
+//
+// It has a connection of its own: a portion may take minutes, and no replay may wait for it. The connection is closed
+// while there is nothing to delete.
 type Retention struct {
-	Replayer *Replayer // whose connections it uses
+	Listener *Listener // says how to connect
 	Logger   *slog.Logger
 
 	// Keep is how long a row is kept, by its created_at.
@@ -25,26 +28,36 @@ type Retention struct {
 	// others' commits wait while those of a portion are written out.
 	Rows int
 
-	// Deleted counts the rows that were.
+	// Deleted counts the rows that were deleted.
 	Deleted atomic.Int64
+
+	conn *pgx.Conn // nil while it is closed
 }
+
+// keepOpen is the longest pause over which the connection stays open.
+const keepOpen = 10 * time.Second
 
 // Run deletes until the context ends, and then returns nil.
 func (r *Retention) Run(ctx context.Context) error {
 	setDefault(&r.Every, time.Minute)
 	setDefault(&r.Rows, 1000)
+	defaults(r.Listener)
+	defer r.disconnect()
 	for {
 		pause := r.Every
 		began := time.Now()
 		deleted, err := r.round(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the end that was asked for
-		case err != nil:
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			r.Logger.Warn("old rows could not be deleted", "error", err)
-		case deleted > 0: // there may be more; three quarters of the time are the writers'
+		} else if deleted > 0 { // there may be more; three quarters of the time are the writers'
 			r.Deleted.Add(deleted)
 			pause = 3 * time.Since(began)
+		}
+		if pause > keepOpen {
+			r.disconnect()
 		}
 		select {
 		case <-ctx.Done():
@@ -56,18 +69,29 @@ func (r *Retention) Run(ctx context.Context) error {
 
 // round deletes one portion.
 func (r *Retention) round(ctx context.Context) (deleted int64, err error) {
-	conn, err := r.Replayer.pool.Acquire(ctx)
-	if err != nil {
-		return 0, err
+	if r.conn == nil {
+		if r.conn, err = r.Listener.connect(ctx, r.Listener.connConfig("retention")); err != nil {
+			return 0, err
+		}
 	}
-	defer conn.Release()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // a transaction's rows go together, however many
 	defer cancel()
-	err = inTransaction(ctx, conn.Conn(), func(tx querier) error {
+	err = inTransaction(ctx, r.conn, func(tx querier) error {
 		deleted, err = r.delete(ctx, tx)
 		return err
 	})
+	if err != nil {
+		r.disconnect()
+	}
 	return deleted, err
+}
+
+// disconnect closes the connection, if there is one.
+func (r *Retention) disconnect() {
+	if r.conn != nil {
+		closeNow(r.conn)
+		r.conn = nil
+	}
 }
 
 // delete removes whole transactions, up to the first with a row that is young enough, and never the newest one: its rows prove

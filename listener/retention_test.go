@@ -45,7 +45,7 @@ func TestRetention(t *testing.T) {
 		}
 	}
 	cancel()
-	if err := <-done; err != nil {
+	if err := receive(t, "the end of Run", done); err != nil {
 		t.Error(err)
 	}
 	if got := one[int64](t, open, "SELECT count(*) FROM rowcast.notifications"); got != 8 {
@@ -58,8 +58,11 @@ func TestRetention(t *testing.T) {
 	if before.SeenBelow(horizon) || !kept.SeenBelow(horizon) {
 		t.Errorf("with horizon %d, %v must be too old and %v must not", horizon, before, kept)
 	}
+	if err := newListener(t, dsn).Preflight(limited(t)); err != nil { // begins the epoch
+		t.Fatal(err)
+	}
 	// A page tells the horizon, so that a replay that deletion has overtaken is not taken for complete.
-	_, _, told, err := r.Replayer.Page(t.Context(), before, present(t, conn).Reached(cursor.Cursor{Epoch: epochOf(t, dsn)}), []string{"alice"})
+	_, _, told, err := newReplayer(t, dsn, 512).Page(limited(t), before, present(t, conn).Reached(cursor.Cursor{Epoch: epochOf(t, dsn)}), []string{"alice"})
 	if err != nil || told != horizon {
 		t.Errorf("the page says horizon %d, %v, want %d", told, err, horizon)
 	}
@@ -69,7 +72,7 @@ func TestRetention(t *testing.T) {
 func alone(t *testing.T) string {
 	t.Helper()
 	dsn := dbtest.Cluster(t).DSN("postgres")
-	if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+	if _, _, err := sql.Migrate(limited(t), dsn); err != nil {
 		t.Fatal(err)
 	}
 	return dsn
@@ -88,13 +91,8 @@ func epochOf(t *testing.T, dsn string) cursor.Tag {
 // newRetention deletes what is older than half an hour, about so many rows at a time.
 func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
 	t.Helper()
-	replayer, err := newListener(t, dsn).NewReplayer(t.Context(), 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(replayer.Close)
 	return &listener.Retention{
-		Replayer: replayer, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Listener: newListener(t, dsn), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Keep: 30 * time.Minute, Every: time.Millisecond, Rows: rows,
 	}
 }
@@ -175,7 +173,7 @@ func TestRetentionMovesTheHorizonWithTheRows(t *testing.T) {
 	aged(t, conn, 60)
 	aged(t, conn, 60)
 	exec(t, conn, "ALTER TABLE rowcast.history ADD CONSTRAINT stays CHECK (horizon = '3')")
-	if _, err := r.Round(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "move the horizon: ") {
+	if _, err := r.Round(limited(t)); err == nil || !strings.HasPrefix(err.Error(), "move the horizon: ") {
 		t.Errorf("got %v", err)
 	}
 	if got := one[int](t, conn, "SELECT count(*)::int FROM rowcast.notifications"); got != 2 {
@@ -203,7 +201,7 @@ func TestRetentionIsForOneHubAtATime(t *testing.T) {
 	}
 	eventually(t, conn, "SELECT count(*) = 2 FROM rowcast.notifications")
 	cancel()
-	all.Wait()
+	await(t, "the end of both", &all)
 	// What is deleted when the context ends is not counted.
 	if got := hubs[0].Deleted.Load() + hubs[1].Deleted.Load(); got < 2*transactions-4 || got > 2*transactions-2 {
 		t.Errorf("counted %d rows, want %d", got, 2*transactions-2)
@@ -219,6 +217,7 @@ func TestRetentionCommitsSynchronously(t *testing.T) {
 	aged(t, conn, 60)
 	aged(t, conn, 60)
 	exec(t, conn, "SET synchronous_commit = off")
+	beginsSynchronousReplication(t, conn)
 	for _, statement := range []string{
 		"ALTER ROLE postgres SET synchronous_commit = off",
 		"ALTER DATABASE postgres SET synchronous_commit = off",
@@ -227,17 +226,49 @@ func TestRetentionCommitsSynchronously(t *testing.T) {
 	} {
 		exec(t, conn, statement)
 	}
-	eventually(t, conn, "SELECT current_setting('synchronous_standby_names') = 'nobody'")
+	commitsWait(t, conn, dsn)
 	r := newRetention(t, dsn, 10)
-	deleted := make(chan int64)
+	deleted := make(chan int64, 1)
 	go func() {
-		n, _ := r.Round(t.Context())
+		n, _ := r.Round(limited(t))
 		deleted <- n
 	}()
-	eventually(t, conn, "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'rowcast replay' AND wait_event = 'SyncRep'")
+	eventually(t, conn, "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'rowcast retention' AND wait_event = 'SyncRep'")
 	exec(t, conn, "ALTER SYSTEM RESET synchronous_standby_names")
 	exec(t, conn, "SELECT pg_reload_conf()")
-	if got := <-deleted; got != 1 {
+	if got := receive(t, "the deletion, once commits wait for no standby", deleted); got != 1 {
 		t.Errorf("deleted %d rows, want 1", got)
 	}
+}
+
+// beginsSynchronousReplication waits until the server's checkpointer has read synchronous_standby_names for the first time. Before
+// that a commit of PostgreSQL 13.21, 14.18, 15.13 and newer can wait for a standby by the session's own setting, and the checkpointer,
+// when it then reads that there is none, wakes nobody (syncrep.c, SyncRepUpdateSyncStandbysDefined): the commit waits for ever.
+// A checkpointer that makes a checkpoint has read it.
+func beginsSynchronousReplication(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	exec(t, conn, "CHECKPOINT")
+}
+
+// commitsWait waits until commits wait for a standby. Each session and the checkpointer read the settings anew when they get to it.
+func commitsWait(t *testing.T, conn *pgx.Conn, dsn string) {
+	t.Helper()
+	eventually(t, conn, "SELECT current_setting('synchronous_standby_names') = 'nobody'")
+	probe := connect(t, dsn)
+	exec(t, conn, "CREATE TABLE probe (n int)")
+	exec(t, probe, "SET application_name = 'probe'; SET synchronous_commit = on")
+	ended := make(chan struct{})
+	go func() { // until one waits; it ends with the test's last setting
+		defer close(ended)
+		for ctx := limited(t); ; {
+			if _, err := probe.Exec(ctx, "INSERT INTO probe VALUES (1)"); err != nil || ctx.Err() != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = probe.PgConn().Conn().Close()
+		receive(t, "the end of the probe", ended)
+	})
+	eventually(t, conn, "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'probe' AND wait_event = 'SyncRep'")
 }

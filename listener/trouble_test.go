@@ -127,13 +127,13 @@ func insertByAll(t *testing.T, conns []*pgx.Conn, each int) {
 	for _, conn := range conns {
 		all.Go(func() {
 			for range each {
-				if _, err := conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (data) VALUES ('1')`); err != nil {
+				if _, err := conn.Exec(limited(t), `INSERT INTO rowcast.notifications (data) VALUES ('1')`); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
-	all.Wait()
+	await(t, "the writers", &all)
 }
 
 func TestPollsAtHighRates(t *testing.T) {
@@ -193,7 +193,7 @@ func TestTwoPhaseCommit(t *testing.T) {
 
 	exec(t, conn, "BEGIN")
 	insert(t, conn, "rings")
-	_, err := conn.Exec(t.Context(), "PREPARE TRANSACTION 'one'")
+	_, err := conn.Exec(limited(t), "PREPARE TRANSACTION 'one'")
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "0A000" {
 		t.Fatalf("got %v, want it refused for the NOTIFY", err)
@@ -274,7 +274,7 @@ func TestCatchUpOutlivesTheSession(t *testing.T) {
 	eventually(t, conn, "SELECT EXISTS (SELECT "+waiting+")")
 	query[bool](t, conn, "SELECT pg_terminate_backend(pid) "+waiting)
 	exec(t, locker, "COMMIT")
-	if err := <-done; err != nil {
+	if err := receive(t, "CatchUp", done); err != nil {
 		t.Errorf("CatchUp: %v", err)
 	}
 }

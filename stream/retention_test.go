@@ -77,13 +77,7 @@ func TestRetentionInTheMiddleOfAReplay(t *testing.T) {
 
 // retain deletes what is older than half an hour: so many rows.
 func retain(t *testing.T, s *site, rows int64) {
-	replayer, err := s.listener.NewReplayer(t.Context(), 1)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer replayer.Close()
-	r := listener.Retention{Replayer: replayer, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Keep: 30 * time.Minute}
+	r := listener.Retention{Listener: s.listener, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Keep: 30 * time.Minute}
 	stop := run(t, r.Run)
 	eventually(t, "the old rows are deleted", func() bool { return r.Deleted.Load() == rows })
 	stop()

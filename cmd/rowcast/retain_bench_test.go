@@ -92,13 +92,9 @@ func retention(b *testing.B, dsn string) func(context.Context) int64 {
 		b.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(b.Output(), nil))
-	replayer, err := (&listener.Listener{Config: config, Logger: logger}).NewReplayer(b.Context(), 1)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(replayer.Close)
+	from := &listener.Listener{Config: config, Logger: logger}
 	return func(ctx context.Context) int64 {
-		r := listener.Retention{Replayer: replayer, Logger: logger, Keep: time.Hour}
+		r := listener.Retention{Listener: from, Logger: logger, Keep: time.Hour}
 		if err := r.Run(ctx); err != nil {
 			b.Error(err)
 		}

@@ -82,7 +82,7 @@ func (s *service) run(ctx context.Context) error {
 	feeding, stopFeeding := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error { return s.listener.Run(feeding) })
 	if s.retention.Keep > 0 {
-		s.retention.Replayer = replayer
+		s.retention.Listener = &s.listener
 		group.Go(func() error { return s.retention.Run(running) })
 	}
 	for _, server := range servers {
