@@ -1,6 +1,12 @@
 package stream
 
-import "rowcast/listener/cursor"
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"rowcast/listener/cursor"
+)
 
 // A Memory is what a hub remembers, by itself.
 type Memory struct{ m memory }
@@ -44,3 +50,37 @@ func (h *Hub) Leases() int {
 	defer h.mu.Unlock()
 	return len(h.leases)
 }
+
+// Connect makes a stream without a socket, whose client takes everything at once. If it is not live, it stays joining.
+func (h *Hub) Connect(live bool, recipients ...string) (leave func()) {
+	grant := Grant{Groups: recipients}
+	s := h.newSubscriber(grant)
+	if refused, _ := h.admit(s, grant); refused != nil {
+		panic("refused")
+	}
+	if live {
+		h.welcome(s, claim{})
+	}
+	s.attach(nothing{}, nowhereToWrite())
+	s.goOn()
+	return func() { h.gone(s) }
+}
+
+// nowhereToWrite is a descriptor that takes everything.
+var nowhereToWrite = sync.OnceValue(func() descriptor {
+	fd, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		panic(err)
+	}
+	return descriptor(fd)
+})
+
+// nothing is a sink that takes everything.
+type nothing struct{}
+
+func (nothing) write([]byte) error { return nil }
+func (nothing) stuck() bool        { return false }
+func (nothing) shut()              {}
+func (nothing) cut()               {}
+func (nothing) wait()              {}
+func (nothing) close()             {}

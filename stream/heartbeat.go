@@ -38,7 +38,7 @@ func (h *Hub) beat() {
 		return
 	}
 	var r *run
-	for _, s := range h.roster.live[h.tick%slots] {
+	for _, s := range h.roster.beatOf(h.tick) {
 		if s.stuck() {
 			s.close()
 			continue

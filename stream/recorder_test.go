@@ -35,8 +35,26 @@ func record(t *testing.T, s *site, id string, recipients ...string) *recorder {
 }
 
 func recordGrant(t *testing.T, s *site, id string, grant stream.Grant) *recorder {
+	r := newRecorder()
+	r.begin(t, s, id, grant)
+	return r
+}
+
+// recordStalled is record, but even the first write waits until goOn is called.
+func recordStalled(t *testing.T, s *site, id string, recipients ...string) (r *recorder, goOn func()) {
+	r = newRecorder()
+	goOn = r.stall()
+	r.begin(t, s, id, stream.Grant{Groups: recipients})
+	return r, goOn
+}
+
+func newRecorder() *recorder {
+	return &recorder{done: make(chan struct{}), header: make(http.Header)}
+}
+
+func (r *recorder) begin(t *testing.T, s *site, id string, grant stream.Grant) {
 	ctx, leave := context.WithCancel(t.Context())
-	r := &recorder{done: make(chan struct{}), leave: leave, header: make(http.Header)}
+	r.leave = leave
 	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
 	request.ProtoMajor = 2 // not to be hijacked
 	if id != "" {
@@ -47,7 +65,6 @@ func recordGrant(t *testing.T, s *site, id string, grant stream.Grant) *recorder
 		defer close(r.done)
 		s.hub.Serve(&recording{r, began}, request, grant)
 	}()
-	return r
 }
 
 // recording is a recorder's side towards the hub.

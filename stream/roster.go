@@ -5,100 +5,147 @@ import (
 	"slices"
 )
 
-// A roster is who is to be told what. It is guarded by the hub's lock.
+// A roster says which streams an event is for. It is guarded by the hub's lock. Adding and removing a stream costs the same however
+// many streams there are: each one knows its places.
 type roster struct {
-	// joining are the streams that are not live yet.
-	joining map[*subscriber]struct{}
-	// live are all others, by the time of their heartbeat: who is for everyone is for all of them.
-	live [slots][]*subscriber
-	// of are those who are live, by recipient.
-	of map[string][]*subscriber
+	// parts are all streams, by the time of their heartbeat. An event for everyone is for all that are live.
+	parts [slots]group
+	// of are the streams of each recipient.
+	of map[string]*group
 }
 
-// slots are the parts into which a heartbeat is spread: each subscriber has its own.
+// slots are the parts into which a heartbeat is spread. Each subscriber belongs to one.
 const slots = 32
 
+// A group is streams that something concerns together: first those that are live, then those that are joining.
+type group struct {
+	streams   []*subscriber
+	live      int    // the number of streams that are live
+	recipient string // that the streams have in common; "" in a part of the roster
+}
+
 func (r *roster) init() {
-	r.joining = make(map[*subscriber]struct{})
-	r.of = make(map[string][]*subscriber)
+	r.of = make(map[string]*group)
+}
+
+// admit adds a subscriber that is not live yet.
+func (r *roster) admit(s *subscriber) {
+	s.slot = rand.Uint32N(slots)
+	s.places = make([]uint32, len(s.recipients))
+	r.parts[s.slot].add(s)
+	for _, recipient := range s.recipients {
+		g := r.of[recipient]
+		if g == nil {
+			g = &group{recipient: recipient}
+			r.of[recipient] = g
+		}
+		g.add(s)
+	}
 }
 
 // register makes a subscriber live. It must be given the rest of what it is owed under the same lock.
 func (r *roster) register(s *subscriber) {
-	delete(r.joining, s)
-	s.slot = rand.Uint32N(slots)
-	r.live[s.slot] = append(r.live[s.slot], s)
+	r.parts[s.slot].makeLive(s)
 	for _, recipient := range s.recipients {
-		r.of[recipient] = append(r.of[recipient], s)
+		r.of[recipient].makeLive(s)
 	}
 }
-
-// audience are those who are live and to be told what is for a recipient ("" is everyone), in parts, and their number.
-func (r *roster) audience(recipient string) (parts [][]*subscriber, n int) {
-	if recipient != "" {
-		of := r.of[recipient]
-		return slices.Collect(slices.Chunk(of, audiencePart)), len(of)
-	}
-	for _, part := range r.live {
-		n += len(part)
-	}
-	return r.live[:], n
-}
-
-// audiencePart is what one goroutine takes at a time.
-const audiencePart = 128
 
 // remove forgets a subscriber, live or not.
 func (r *roster) remove(s *subscriber) {
-	if _, joining := r.joining[s]; joining {
-		delete(r.joining, s)
-		return
-	}
-	r.live[s.slot] = without(r.live[s.slot], s)
+	r.parts[s.slot].remove(s)
 	for _, recipient := range s.recipients {
-		if left := without(r.of[recipient], s); len(left) > 0 {
-			r.of[recipient] = left
-		} else {
+		g := r.of[recipient]
+		if g.remove(s); len(g.streams) == 0 {
 			delete(r.of, recipient)
 		}
 	}
 }
 
-// without takes one out; the order of the others is nobody's.
-func without(of []*subscriber, s *subscriber) []*subscriber {
-	at := slices.Index(of, s)
-	last := len(of) - 1
-	of[at], of[last] = of[last], nil
-	if of = of[:last]; cap(of) > 64 && len(of) < cap(of)/4 {
-		of = slices.Clip(slices.Clone(of))
+// place is where a subscriber keeps its index in the group. Its recipients are sorted.
+func (g *group) place(s *subscriber) *uint32 {
+	if g.recipient == "" {
+		return &s.place
 	}
-	return of
+	at, _ := slices.BinarySearch(s.recipients, g.recipient)
+	return &s.places[at]
 }
 
-// streamsOf are the streams of a recipient, live or not.
-func (r *roster) streamsOf(recipient string) []*subscriber {
-	streams := slices.Clone(r.of[recipient])
-	for s := range r.joining {
-		if slices.Contains(s.recipients, recipient) {
-			streams = append(streams, s)
+func (g *group) add(s *subscriber) {
+	*g.place(s) = uint32(len(g.streams))
+	g.streams = append(g.streams, s)
+}
+
+func (g *group) makeLive(s *subscriber) {
+	g.swap(int(*g.place(s)), g.live)
+	g.live++
+}
+
+func (g *group) remove(s *subscriber) {
+	at := int(*g.place(s))
+	if at < g.live {
+		g.live--
+		g.swap(at, g.live)
+		at = g.live
+	}
+	last := len(g.streams) - 1
+	g.swap(at, last)
+	g.streams[last] = nil
+	if g.streams = g.streams[:last]; cap(g.streams) > 64 && last < cap(g.streams)/4 {
+		g.streams = slices.Clip(slices.Clone(g.streams))
+	}
+}
+
+func (g *group) swap(i, j int) {
+	if i == j {
+		return
+	}
+	g.streams[i], g.streams[j] = g.streams[j], g.streams[i]
+	*g.place(g.streams[i]), *g.place(g.streams[j]) = uint32(i), uint32(j)
+}
+
+// audience returns the live streams that an event for a recipient ("" is everyone) is for, in parts, and their number.
+func (r *roster) audience(recipient string) (parts [][]*subscriber, n int) {
+	if recipient != "" {
+		g := r.of[recipient]
+		if g == nil {
+			return nil, 0
 		}
+		return slices.Collect(slices.Chunk(g.streams[:g.live], audiencePart)), g.live
 	}
-	return streams
+	parts = make([][]*subscriber, slots)
+	for i := range parts {
+		parts[i] = r.beatOf(uint64(i))
+		n += len(parts[i])
+	}
+	return parts, n
 }
 
-// all are the streams, live or not.
-func (r *roster) all() []*subscriber {
-	var all []*subscriber
-	for s := range r.joining {
-		all = append(all, s)
+// audiencePart is what one goroutine takes at a time.
+const audiencePart = 128
+
+// beatOf returns the live streams that have their heartbeat at a tick.
+func (r *roster) beatOf(tick uint64) []*subscriber {
+	g := &r.parts[tick%slots]
+	return g.streams[:g.live]
+}
+
+// streamsOf returns the streams of a recipient, live or not.
+func (r *roster) streamsOf(recipient string) []*subscriber {
+	if g := r.of[recipient]; g != nil {
+		return slices.Clone(g.streams)
 	}
-	for _, live := range r.live {
-		all = append(all, live...)
+	return nil
+}
+
+// all returns all streams, live or not.
+func (r *roster) all() (all []*subscriber) {
+	for i := range r.parts {
+		all = append(all, r.parts[i].streams...)
 	}
 	return all
 }
 
 func (r *roster) isLive(s *subscriber) bool {
-	_, joining := r.joining[s]
-	return !joining
+	return int(s.place) < r.parts[s.slot].live
 }

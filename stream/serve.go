@@ -25,8 +25,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 		setHeaders(w.Header())
 		return
 	}
-	s := &subscriber{hub: h, recipients: grant.Recipients(), joining: true, busy: true}
-	s.quiet.L = &s.mu
+	s := h.newSubscriber(grant)
 	s.holder = h.Limits.holderOf(grant.User, r)
 	if refused, wait := h.admit(s, grant); refused != nil {
 		refused.Add(1)
@@ -61,6 +60,12 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	}
 }
 
+func (h *Hub) newSubscriber(grant Grant) *subscriber {
+	s := &subscriber{hub: h, recipients: grant.Recipients(), joining: true, busy: true}
+	s.quiet.L = &s.mu
+	return s
+}
+
 // gone ends a stream whose client has gone or that has been closed.
 func (h *Hub) gone(s *subscriber) {
 	s.finish()
@@ -88,7 +93,7 @@ func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait tim
 	if refused := h.exceeded(s.holder); refused != nil {
 		return refused, 10 * h.Retry // what others must leave is not soon there
 	}
-	h.roster.joining[s] = struct{}{}
+	h.roster.admit(s)
 	h.census.count(s.holder, 1)
 	h.lease(s, grant)
 	h.Stats.Streams.Add(1)

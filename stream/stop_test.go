@@ -157,8 +157,7 @@ func TestStoppingWhileAStreamOpens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFeed(t)
 		stop := run(t, f.hub.Run)
-		r := record(t, f.site, "", "alice")
-		goOn := r.stall()
+		r, goOn := recordStalled(t, f.site, "", "alice")
 		synctest.Wait()
 		stop()
 		goOn()

@@ -18,15 +18,17 @@ type subscriber struct {
 	busy    bool       // somebody is writing: the backlog must wait
 	ending  bool       // closes when the backlog is empty
 	closed  bool
-	slot    uint32 // of the heartbeats; the hub's, under its lock
-	active  uint64 // the tick at which it was last sent something; likewise
+	slot    uint32 // its part of the roster; this and the next are the hub's, under its lock
+	place   uint32 // its index in that part
+	active  uint64 // the tick at which it was last sent something
 
 	backlog []item
 	owed    int // bytes in the backlog
 
 	hub        *Hub
 	out        sink
-	recipients []string
+	recipients []string           // sorted
+	places     []uint32           // its indexes in the groups of its recipients; the hub's, under its lock
 	holder     *holder            // nil if nobody counts
 	lease      *lease             // the hub's, under its lock
 	quiet      sync.Cond          // on mu: no longer busy

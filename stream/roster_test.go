@@ -1,0 +1,126 @@
+package stream_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"rowcast/stream"
+)
+
+// Streams of one group come and go in any order, joining ones among them, and each event reaches exactly those that are left.
+func TestStreamsComeAndGoInAnyOrder(t *testing.T) {
+	t.Parallel()
+	const streams = 300
+	f := newFeed(t)
+	type stay struct {
+		group string
+		leave func()
+		live  bool
+	}
+	var there []stay
+	want := map[string]int{}
+	for i := range streams {
+		s := stay{group: fmt.Sprint("group ", i%7), live: i%5 != 0}
+		s.leave = f.hub.Connect(s.live, "all", s.group, fmt.Sprint("user ", i))
+		there = append(there, s)
+	}
+	count := func(what string, n int) {
+		t.Helper()
+		before := f.hub.Stats.Sent.Load()
+		f.hub.Send(stream.Message{Recipient: what, Data: []byte("1")})
+		if got := f.hub.Stats.Sent.Load() - before; got != int64(n) {
+			t.Fatalf("an event for %q reached %d streams, want %d", what, got, n)
+		}
+	}
+	for _, s := range there {
+		if s.live {
+			want[s.group]++
+			want["all"]++
+		}
+	}
+	for i := range there {
+		s := there[(i*127)%streams] // each once, in no order
+		s.leave()
+		if s.live {
+			want[s.group]--
+			want["all"]--
+		}
+		count("", want["all"])
+		for recipient, n := range want {
+			count(recipient, n)
+		}
+	}
+	if got := f.hub.Stats.Streams.Load(); got != 0 {
+		t.Errorf("%d streams are left", got)
+	}
+}
+
+// A stream of a large group that ends costs about as much as one of a small group. Not parallel: it measures CPU time.
+func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
+	each := func(streams int) time.Duration {
+		f := newFeed(t)
+		leave := gatherInGroup(f, streams)
+		const ended = 2000
+		return cpuOf(func() {
+			for i := range ended {
+				leave[(i*7919)%streams]()
+			}
+		}) / ended
+	}
+	small, large := each(4_000), each(100_000)
+	t.Logf("%v of CPU time each in a group of 4,000, %v in one of 100,000", small, large)
+	if large > 8*small && large > 15*time.Microsecond { // a scan of the list would take 50 µs
+		t.Error("it costs more in a large group")
+	}
+}
+
+// cpuOf returns the CPU time that something takes.
+func cpuOf(something func()) time.Duration {
+	_, before := cpu()
+	something()
+	_, after := cpu()
+	return after - before
+}
+
+// gatherInGroup connects streams of one group, each of a user of its own.
+func gatherInGroup(f *feed, streams int) (leave []func()) {
+	for i := range streams {
+		leave = append(leave, f.hub.Connect(true, "everybody", fmt.Sprint("user ", i)))
+	}
+	return leave
+}
+
+// BenchmarkLargeGroup connects streams of one group, sends the group events, and ends all streams. The costs of a stream must not
+// depend on the number of streams. They are CPU times. Nothing reads what is sent.
+func BenchmarkLargeGroup(b *testing.B) {
+	for _, streams := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(streams), func(b *testing.B) {
+			const events = 20
+			var connecting, telling, ending time.Duration
+			for b.Loop() {
+				f := newFeed(b)
+				var leave []func()
+				connecting += cpuOf(func() { leave = gatherInGroup(f, streams) })
+				telling += cpuOf(func() {
+					for i := range events {
+						f.tell("everybody", "notify", fmt.Sprint(i))
+					}
+				})
+				ending += cpuOf(func() {
+					for i := range leave {
+						leave[(i*7919)%streams]() // 7,919 is a prime: each once
+					}
+				})
+				if sent, open := f.hub.Stats.Sent.Load(), f.hub.Stats.Streams.Load(); sent != int64(events*streams) || open != 0 {
+					b.Fatalf("sent %d events, %d streams are left", sent, open)
+				}
+			}
+			each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(b.N*streams) }
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(each(connecting), "cpu-ns/connect")
+			b.ReportMetric(each(telling)/events, "cpu-ns/delivery")
+			b.ReportMetric(each(ending), "cpu-ns/disconnect")
+		})
+	}
+}
