@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -10,14 +11,16 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener/cursor"
 	"rowcast/sql"
 )
 
-// settings are what our statements need. None is optional: a default_transaction_isolation of serializable would make the
-// fetch conflict with its writers, row_security could make it silently empty, and without the plan settings the planner
-// reads the whole table whenever its statistics are wrong.
+// settings are what our statements need. None is optional. A default_transaction_isolation of serializable would make the
+// fetch conflict with its writers. row_security could make it silently empty. With another search_path, functions and
+// operators of a stranger could run with the hub's rights. Without the plan settings, the planner reads the whole table
+// whenever its statistics are wrong.
 var settings = map[string]string{
 	"DateStyle":                           "ISO",
 	"default_transaction_isolation":       "read committed",
@@ -25,7 +28,7 @@ var settings = map[string]string{
 	"idle_in_transaction_session_timeout": "0",
 	"lock_timeout":                        "0",
 	"row_security":                        "off",
-	"search_path":                         "pg_catalog",
+	"search_path":                         "pg_catalog, pg_temp",
 	"standard_conforming_strings":         "on",
 	"statement_timeout":                   "0",
 
@@ -54,30 +57,59 @@ func settingsFor(version int) map[string]string {
 	return all
 }
 
-// connConfig is for a connection of ours: named, and noticing a dead peer by itself.
-func (l *Listener) connConfig(purpose string) *pgx.ConnConfig {
-	config := l.Config.Copy()
+// connConfig returns the configuration of the next connection: named, and noticing a dead peer by itself.
+func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
+	config := l.Config
+	if l.Configure != nil {
+		var err error
+		if config, err = l.Configure(); err != nil {
+			return nil, fmt.Errorf("read the connection's configuration: %w", err)
+		}
+	}
+	config = config.Copy()
 	config.RuntimeParams["application_name"] = "rowcast " + purpose
 	// Server-Sent Events are UTF-8 whatever the database is, and whatever the role has set.
 	config.RuntimeParams["client_encoding"] = "UTF8"
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = l.Timeout
 	}
-	dialer := net.Dialer{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3},
-		Control:         userTimeout(l.Timeout),
-	}
-	config.DialFunc = dialer.DialContext
+	config.DialFunc = noticingDeath(config.DialFunc, l.Timeout)
 	if l.PollOnly {
 		// A pooler may give every statement another connection, so none is prepared.
 		config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
-	return config
+	return config, nil
+}
+
+// noticingDeath returns dial, which may be the caller's own, with options on its TCP connections by which the kernel gives up a
+// peer that has died without a word.
+func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			keepAlive := net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}
+			if err := errors.Join(tcp.SetKeepAliveConfig(keepAlive), setUserTimeout(tcp, timeout)); err != nil {
+				_ = conn.Close()
+				return nil, err
+			}
+		}
+		return conn, nil
+	}
 }
 
 // connect opens a session with our settings that is ours alone; with PollOnly a mere connection. Of several hosts each has its own
-// time to answer: the first may be a primary that died without a word.
-func (l *Listener) connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+// time to answer: the first may be a primary that died without a word. heard, if not nil, is given the notifications.
+func (l *Listener) connect(ctx context.Context, purpose string, heard pgconn.NotificationHandler) (*pgx.Conn, error) {
+	config, err := l.connConfig(purpose)
+	if err != nil {
+		return nil, err
+	}
+	if heard != nil {
+		config.OnNotification = heard
+	}
 	conn, err := pgx.ConnectConfig(ctx, config) // config.ConnectTimeout is a host's
 	if err != nil {
 		return nil, err
@@ -97,7 +129,17 @@ func (l *Listener) connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Co
 	return conn, nil
 }
 
-// prepare checks that the session is ours alone and makes our settings.
+// with runs read with our settings on a connection that connect has opened.
+func (l *Listener) with(ctx context.Context, conn *pgx.Conn, read func(querier) error) error {
+	if l.PollOnly {
+		return inTransaction(ctx, conn, read)
+	}
+	return read(conn)
+}
+
+// prepare checks that the session is ours alone and makes our settings. Until they are made, nothing may be looked up in the
+// search_path, which can lead to a stranger's functions, operators and types: every name is qualified, and no operator is used.
+// The same holds for checkPrimary and for the first statement of inTransaction.
 func prepare(ctx context.Context, conn *pgx.Conn) error {
 	if err := checkPooler(ctx, conn); err != nil {
 		return err
@@ -114,7 +156,7 @@ func prepare(ctx context.Context, conn *pgx.Conn) error {
 
 func checkPrimary(ctx context.Context, conn *pgx.Conn) error {
 	var standby bool
-	if err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery()").Scan(&standby); err != nil {
 		return err
 	}
 	if standby {
@@ -130,7 +172,8 @@ func inTransaction(ctx context.Context, conn *pgx.Conn, read func(querier) error
 		for name, value := range settingsFor(majorVersion(conn)) {
 			names, values = append(names, name), append(values, value)
 		}
-		const set = "SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) setting (name, value)"
+		const set = `SELECT pg_catalog.set_config(name, value, true) FROM ROWS FROM
+			(pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) setting (name, value)`
 		if _, err := tx.Exec(ctx, set, names, values); err != nil {
 			return fmt.Errorf("make settings: %w", err)
 		}
@@ -149,7 +192,7 @@ func majorVersion(conn *pgx.Conn) int {
 // own; one that pools by session does no harm, so where they differ it is tried.
 func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	var pid uint32
-	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
 		return err
 	}
 	if pid == conn.PgConn().PID() {
@@ -208,16 +251,18 @@ func anchorStands(ctx context.Context, db querier, c cursor.Cursor) (bool, error
 // kept it from connecting.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
-	conn, err := l.connect(ctx, l.connConfig("preflight"))
+	conn, err := l.connect(ctx, "preflight", nil)
 	if err != nil {
 		return err
 	}
 	defer closeNow(conn)
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
-	if err := sql.Check(ctx, conn); err != nil {
+	return l.with(ctx, conn, func(db querier) error {
+		if err := sql.Check(ctx, db); err != nil {
+			return err
+		}
+		_, err := readEpoch(ctx, db)
 		return err
-	}
-	_, err = readEpoch(ctx, conn)
-	return err
+	})
 }

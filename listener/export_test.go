@@ -24,7 +24,7 @@ func QueryArgs(c cursor.Cursor, snapshot *cursor.Cursor, rows int) []any {
 // Connect opens a session with the listener's settings.
 func (l *Listener) Connect(ctx context.Context) (*pgx.Conn, error) {
 	defaults(l)
-	return l.connect(ctx, l.connConfig("test"))
+	return l.connect(ctx, "test", nil)
 }
 
 // ParseMessage reads what was sent by hand.

@@ -15,11 +15,17 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A Listener reads rowcast.notifications. Config, Deliver and Logger are required; the zero value of every other field is
-// its default. The fields must not be changed once Run has begun.
+// A Listener reads rowcast.notifications. Config or Configure, Deliver, and Logger are required; the zero value of every other
+// field is its default. The fields must not be changed once Run has begun.
 type Listener struct {
-	// Config says how to connect. The listener makes its own settings on its connections and inherits none.
+	// Config says how to connect. The listener makes its own settings on its connections and inherits none. It keeps Config's
+	// DialFunc and sets options on the TCP connections that DialFunc returns.
 	Config *pgx.ConnConfig
+
+	// Configure, if not nil, is called before each connection and replaces Config, so that a password or a certificate that has
+	// been changed is used: pgx.ParseConfig reads password files, certificates and the environment anew. It may be called by
+	// several goroutines at a time.
+	Configure func() (*pgx.ConnConfig, error)
 
 	// Deliver is given what was read, batch after batch, also when there was nothing: that PostgreSQL answered is news, too.
 	// It is called from Run's goroutine and must not block: nothing is read meanwhile.

@@ -31,7 +31,7 @@ const queueTimeout = 500 * time.Millisecond
 var lockKey = fmt.Sprintf("(%d, %d)", sql.ParkLock1, sql.ParkLock2)
 
 func (l *Listener) newParkLock(ctx context.Context) (*parkLock, error) {
-	conn, err := l.connect(ctx, l.connConfig("park lock"))
+	conn, err := l.connect(ctx, "park lock", nil)
 	if err != nil {
 		return nil, err
 	}

@@ -55,11 +55,22 @@ type Replayer struct {
 // NewReplayer makes a Replayer that uses at most conns connections at a time, with the listener's configuration.
 func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error) {
 	defaults(l)
-	config, err := pgxpool.ParseConfig(l.Config.ConnString())
+	first, err := l.connConfig("replay")
 	if err != nil {
 		return nil, err
 	}
-	config.ConnConfig = l.connConfig("replay")
+	config, err := pgxpool.ParseConfig(first.ConnString())
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig = first
+	config.BeforeConnect = func(_ context.Context, next *pgx.ConnConfig) error {
+		fresh, err := l.connConfig("replay")
+		if err == nil {
+			*next = *fresh
+		}
+		return err
+	}
 	config.MaxConns = int32(conns)
 	config.MaxConnIdleTime = time.Minute
 	if !l.PollOnly {

@@ -39,10 +39,8 @@ func (l *Listener) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &session{Listener: l}
-	config := l.connConfig("listener")
-	config.OnNotification = s.heard
 	var err error
-	if s.feed, err = l.connect(ctx, config); err != nil {
+	if s.feed, err = l.connect(ctx, "listener", s.heard); err != nil {
 		return err
 	}
 	defer closeNow(s.feed)
@@ -55,7 +53,7 @@ func (l *Listener) session(ctx context.Context) error {
 	}
 	l.Stats.Sessions.Add(1)
 	l.Stats.Connected.Store(true)
-	l.Logger.Info("database session began", "database", l.Config.Database, "host", s.feed.PgConn().Conn().RemoteAddr().String())
+	l.Logger.Info("database session began", "database", s.feed.Config().Database, "host", s.feed.PgConn().Conn().RemoteAddr().String())
 	if l.PollOnly {
 		return s.poll(ctx, func() bool { return true })
 	}
@@ -99,15 +97,7 @@ func (s *session) begin(ctx context.Context) error {
 			return fmt.Errorf("listen: %w", err)
 		}
 	}
-	return s.with(ctx, func(db querier) error { return s.resume(ctx, db) })
-}
-
-// with runs read with our settings on the feed.
-func (s *session) with(ctx context.Context, read func(querier) error) error {
-	if s.PollOnly {
-		return inTransaction(ctx, s.feed, read)
-	}
-	return read(s.feed)
+	return s.with(ctx, s.feed, func(db querier) error { return s.resume(ctx, db) })
 }
 
 // fetch reads and delivers all that is visible now and has not been, page after page, and then answers the calls that came by NOTIFY.
@@ -174,7 +164,7 @@ func (s *session) bounded(ctx context.Context, read func(context.Context, querie
 		return ctx.Err()
 	}
 	never := context.Background()
-	return s.with(never, func(db querier) error { return read(never, db) })
+	return s.with(never, s.feed, func(db querier) error { return read(never, db) })
 }
 
 // interrupted ends what is being done on the feed.

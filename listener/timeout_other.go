@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// userTimeout has no counterpart here; the keep-alive and the timeout of every statement must do.
-func userTimeout(time.Duration) func(network, address string, conn syscall.RawConn) error { return nil }
+// setUserTimeout has no counterpart here. The keep-alive and the timeout of every statement must do.
+func setUserTimeout(syscall.Conn, time.Duration) error { return nil }

@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // ErrRestored says that the table came from another server or database, in a dump, with rows whose transaction numbers this one
@@ -45,9 +43,9 @@ var (
 )
 
 // checkRestored returns [ErrRestored] if [Migrate] must put something right.
-func checkRestored(ctx context.Context, conn *pgx.Conn) error {
+func checkRestored(ctx context.Context, db querier) error {
 	var isRestored bool
-	if err := conn.QueryRow(ctx, restored).Scan(&isRestored); err != nil {
+	if err := db.QueryRow(ctx, restored).Scan(&isRestored); err != nil {
 		return fmt.Errorf("look for restored rows: %w", err)
 	}
 	if isRestored {

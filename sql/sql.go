@@ -104,22 +104,22 @@ var ErrNoSchema = errors.New("schema rowcast is missing or too old")
 
 // Check returns [ErrNoSchema] unless the database is at [Version] or above, and [ErrRestored] if it must be put right first.
 // Both are mended by [Migrate].
-func Check(ctx context.Context, conn *pgx.Conn) error {
+func Check(ctx context.Context, db querier) error {
 	var installed *string
-	if err := conn.QueryRow(ctx, "SELECT to_regclass($1)::text", versionTable).Scan(&installed); err != nil {
+	if err := db.QueryRow(ctx, "SELECT to_regclass($1)::text", versionTable).Scan(&installed); err != nil {
 		return fmt.Errorf("look for the schema: %w", err)
 	}
 	if installed == nil {
 		return fmt.Errorf("%w: there is none", ErrNoSchema)
 	}
 	var version int64
-	if err := conn.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&version); err != nil {
+	if err := db.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&version); err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
 	if version < Version() {
 		return fmt.Errorf("%w: version %d, needed is %d", ErrNoSchema, version, Version())
 	}
-	return checkRestored(ctx, conn)
+	return checkRestored(ctx, db)
 }
 
 // Print writes the SQL that [Migrate] and [Grant] would run on an empty database, to be run by psql; it leaves the same version behind.

@@ -104,6 +104,7 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 		debug.SetGCPercent(50)
 	}
 	s := newService(config, logger)
+	s.listener.Configure = c.config
 	if err := c.configure(s); err != nil {
 		return err
 	}
