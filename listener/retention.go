@@ -70,7 +70,7 @@ func (r *Retention) Run(ctx context.Context) error {
 // round deletes one portion.
 func (r *Retention) round(ctx context.Context) (deleted int64, err error) {
 	if r.conn == nil {
-		if r.conn, err = r.Listener.connect(ctx, r.Listener.connConfig("retention")); err != nil {
+		if r.conn, err = r.Listener.connect(ctx, "retention", nil); err != nil {
 			return 0, err
 		}
 	}
