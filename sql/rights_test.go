@@ -45,7 +45,7 @@ func become(t *testing.T, conn *pgx.Conn, role string) {
 func wantForbidden(t *testing.T, conn *pgx.Conn, statements ...string) {
 	t.Helper()
 	for _, statement := range statements {
-		_, err := conn.Exec(t.Context(), statement)
+		_, err := conn.Exec(dbtest.Context(t), statement)
 		if said, ok := errors.AsType[*pgconn.PgError](err); !ok || said.Code != "42501" {
 			t.Errorf("%s: got %v, want insufficient_privilege", statement, err)
 		}
@@ -59,7 +59,7 @@ func granted(t *testing.T) (conn *pgx.Conn, app, hub string) {
 	app, hub = createRole(t, conn, "app"), createRole(t, conn, "hub")
 	keepFunctions(t, conn)
 	for range 2 { // once more does no harm
-		if err := sql.Grant(t.Context(), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
+		if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -112,11 +112,11 @@ func TestAppRole(t *testing.T) {
 	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '\"secret\"')")
 	become(t, conn, app)
 	var id int64
-	if err := conn.QueryRow(t.Context(), "INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'x', '{}', now()) RETURNING id").Scan(&id); err != nil || id != 2 {
+	if err := conn.QueryRow(dbtest.Context(t), "INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'x', '{}', now()) RETURNING id").Scan(&id); err != nil || id != 2 {
 		t.Errorf("got id %d, %v", id, err)
 	}
 	var cursor string
-	if err := conn.QueryRow(t.Context(), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
+	if err := conn.QueryRow(dbtest.Context(t), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
 		t.Error(err)
 	}
 	wantForbidden(t, conn, never...)
@@ -174,7 +174,7 @@ func TestOneRoleForBoth(t *testing.T) {
 	conn := connect(t, dsn)
 	role := createRole(t, conn, `weird Role\$1; --é`)
 	keepFunctions(t, conn)
-	if err := sql.Grant(t.Context(), dsn, sql.Roles{Apps: []string{role, role}, Hubs: []string{role}}); err != nil {
+	if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{role, role}, Hubs: []string{role}}); err != nil {
 		t.Fatal(err)
 	}
 	become(t, conn, role)
@@ -192,12 +192,12 @@ func TestGrantToNobody(t *testing.T) {
 	conn := connect(t, dsn)
 	app := createRole(t, conn, "app")
 	for _, name := range []string{"public", "no such role", `x" ; DROP SCHEMA rowcast CASCADE; --`, app + strings.Repeat("x", 63)} {
-		err := sql.Grant(t.Context(), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{name}})
+		err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{name}})
 		if want := fmt.Sprintf("there is no role %q: CREATE ROLE %s LOGIN", name, pgx.Identifier{name}.Sanitize()); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
-	missing, err := sql.Missing(t.Context(), conn, app, sql.AppRights()...)
+	missing, err := sql.Missing(dbtest.Context(t), conn, app, sql.AppRights()...)
 	if err != nil || len(missing) != 3 { // functions are everybody's by default
 		t.Errorf("got %v, %v, want nothing granted", missing, err)
 	}
@@ -211,7 +211,7 @@ func TestGrantByTheWrongRole(t *testing.T) {
 	app, other := createRole(t, conn, "app"), createRole(t, conn, "other")
 	quoted := pgx.Identifier{other}.Sanitize()
 	run(t, conn, "GRANT USAGE ON SCHEMA rowcast TO "+quoted+" WITH GRANT OPTION; GRANT SELECT ON rowcast.notifications TO "+quoted)
-	err := sql.Grant(t.Context(), dsn+"&role="+strings.NewReplacer(" ", "%20", `"`, "%22").Replace(other), sql.Roles{Apps: []string{app}})
+	err := sql.Grant(dbtest.Context(t), dsn+"&role="+strings.NewReplacer(" ", "%20", `"`, "%22").Replace(other), sql.Roles{Apps: []string{app}})
 	if err == nil || !strings.Contains(err.Error(), "GRANT INSERT (recipient, event, data, created_at) ON rowcast.notifications TO ") {
 		t.Errorf("got %v", err)
 	}
@@ -228,13 +228,13 @@ func TestPrintGrants(t *testing.T) {
 	if err := sql.Print(&text, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
 		t.Fatal(err)
 	}
-	apply := exec.CommandContext(t.Context(), psql, "-qX", "-v", "ON_ERROR_STOP=1", dsn)
+	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", dsn)
 	apply.Stdin = strings.NewReader(text.String())
 	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Fatalf("psql: %v\n%s", err, out)
 	}
 	for role, rights := range map[string][]sql.Right{app: sql.AppRights(), hub: append(sql.HubRights(), sql.RetentionRights()...)} {
-		if missing, err := sql.Missing(t.Context(), conn, role, rights...); err != nil || len(missing) > 0 {
+		if missing, err := sql.Missing(dbtest.Context(t), conn, role, rights...); err != nil || len(missing) > 0 {
 			t.Errorf("%s: %v is missing, %v", role, missing, err)
 		}
 	}

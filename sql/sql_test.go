@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 
 func connect(t *testing.T, dsn string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
+	conn, err := pgx.Connect(dbtest.Context(t), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 
 func run(t *testing.T, conn *pgx.Conn, statement string, args ...any) {
 	t.Helper()
-	if _, err := conn.Exec(t.Context(), statement, args...); err != nil {
+	if _, err := conn.Exec(dbtest.Context(t), statement, args...); err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
 }
@@ -37,23 +37,23 @@ func TestMigrate(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
 	conn := connect(t, dsn)
-	if err := sql.Check(t.Context(), conn); !errors.Is(err, sql.ErrNoSchema) {
+	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrNoSchema) {
 		t.Errorf("before: got %v, want ErrNoSchema", err)
 	}
 	migrate := func(wantFrom int64) {
 		t.Helper()
-		from, to, err := sql.Migrate(t.Context(), dsn)
+		from, to, err := sql.Migrate(dbtest.Context(t), dsn)
 		if err != nil || from != wantFrom || to != sql.Version() {
 			t.Errorf("got %d to %d, %v; want %d to %d", from, to, err, wantFrom, sql.Version())
 		}
 	}
 	migrate(0)
 	migrate(sql.Version())
-	if err := sql.Check(t.Context(), conn); err != nil {
+	if err := sql.Check(dbtest.Context(t), conn); err != nil {
 		t.Errorf("after: %v", err)
 	}
 	run(t, conn, "INSERT INTO rowcast.migrations (version_id, is_applied) VALUES ($1, true)", sql.Version()+1)
-	if _, _, err := sql.Migrate(t.Context(), dsn); err == nil || !strings.Contains(err.Error(), "upgrade rowcast") {
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err == nil || !strings.Contains(err.Error(), "upgrade rowcast") {
 		t.Errorf("of a newer schema: got %v", err)
 	}
 }
@@ -61,15 +61,15 @@ func TestMigrate(t *testing.T) {
 func TestMigrateTwoAtOnce(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
-	errs := make(chan error)
+	errs := make(chan error, 2)
 	for range 2 {
 		go func() {
-			_, _, err := sql.Migrate(t.Context(), dsn)
+			_, _, err := sql.Migrate(dbtest.Context(t), dsn)
 			errs <- err
 		}()
 	}
 	for range 2 {
-		if err := <-errs; err != nil {
+		if err := dbtest.Receive(t, errs, "two migrations to end"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -84,15 +84,15 @@ func TestPrintIsWhatMigrateDoes(t *testing.T) {
 	if err := sql.Print(&text, sql.Roles{}); err != nil {
 		t.Fatal(err)
 	}
-	apply := exec.CommandContext(t.Context(), psql, "-qX", "-v", "ON_ERROR_STOP=1", printed)
+	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", printed)
 	apply.Stdin = strings.NewReader(text.String())
 	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Fatalf("psql: %v\n%s", err, out)
 	}
-	if from, _, err := sql.Migrate(t.Context(), printed); err != nil || from != sql.Version() {
+	if from, _, err := sql.Migrate(dbtest.Context(t), printed); err != nil || from != sql.Version() {
 		t.Errorf("after Print, Migrate found version %d, %v; want %d", from, err, sql.Version())
 	}
-	if _, _, err := sql.Migrate(t.Context(), migrated); err != nil {
+	if _, _, err := sql.Migrate(dbtest.Context(t), migrated); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := dump(t, pgDump, printed), dump(t, pgDump, migrated); got != want {
@@ -102,7 +102,7 @@ func TestPrintIsWhatMigrateDoes(t *testing.T) {
 
 func dump(t *testing.T, pgDump, dsn string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), pgDump, "--schema-only", dsn).CombinedOutput()
+	out, err := exec.CommandContext(dbtest.Context(t), pgDump, "--schema-only", dsn).CombinedOutput()
 	if err != nil {
 		t.Fatalf("pg_dump: %v\n%s", err, out)
 	}
@@ -141,7 +141,7 @@ func TestConstraints(t *testing.T) {
 		{"alice", "rowcast.", reserved},
 		{"alice", "rowcast.hello", reserved},
 	} {
-		_, err := conn.Exec(t.Context(), "INSERT INTO rowcast.notifications (recipient, event, data) VALUES ($1, $2, '{}')", test.recipient, test.event)
+		_, err := conn.Exec(dbtest.Context(t), "INSERT INTO rowcast.notifications (recipient, event, data) VALUES ($1, $2, '{}')", test.recipient, test.event)
 		if got := constraintOf(err); got != test.constraint {
 			t.Errorf("%.20q %.20q: got constraint %q, want %q (%v)", test.recipient, test.event, got, test.constraint, err)
 		}
@@ -154,7 +154,7 @@ func TestConstraints(t *testing.T) {
 		"INSERT INTO rowcast.notifications (event, data) VALUES (NULL, '{}')",
 		"INSERT INTO rowcast.notifications (event, data) VALUES (E'a\\u0000', '{}')",
 	} {
-		if _, err := conn.Exec(t.Context(), statement); err == nil {
+		if _, err := conn.Exec(dbtest.Context(t), statement); err == nil {
 			t.Errorf("accepted: %s", statement)
 		}
 	}
@@ -175,21 +175,21 @@ func TestRestored(t *testing.T) {
 	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8), ('2', '1000')")
 	// A row that only seems to be of another server, as it came by replication, is kept out but keeps nobody out.
 	run(t, conn, "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())")
-	if err := sql.Check(t.Context(), conn); err != nil {
+	if err := sql.Check(dbtest.Context(t), conn); err != nil {
 		t.Errorf("on the same server: %v", err)
 	}
 	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'")
-	if err := sql.Check(t.Context(), conn); !errors.Is(err, sql.ErrRestored) {
+	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrRestored) {
 		t.Errorf("got %v, want ErrRestored", err)
 	}
-	if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
 		t.Fatal(err)
 	}
-	if err := sql.Check(t.Context(), conn); err != nil {
+	if err := sql.Check(dbtest.Context(t), conn); err != nil {
 		t.Errorf("after Migrate: %v", err)
 	}
 	var xids, horizon string
-	if err := conn.QueryRow(t.Context(), "SELECT string_agg(xid::text, ' ' ORDER BY id), (SELECT horizon::text FROM rowcast.history) FROM rowcast.notifications").Scan(&xids, &horizon); err != nil {
+	if err := conn.QueryRow(dbtest.Context(t), "SELECT string_agg(xid::text, ' ' ORDER BY id), (SELECT horizon::text FROM rowcast.history) FROM rowcast.notifications").Scan(&xids, &horizon); err != nil {
 		t.Fatal(err)
 	}
 	if xids != "1 1" || horizon != "3" {

@@ -14,11 +14,11 @@ import (
 func TestNoCursorOnAStandby(t *testing.T) {
 	t.Parallel()
 	primary := dbtest.Cluster(t)
-	if _, _, err := sql.Migrate(t.Context(), primary.DSN("postgres")); err != nil {
+	if _, _, err := sql.Migrate(dbtest.Context(t), primary.DSN("postgres")); err != nil {
 		t.Fatal(err)
 	}
 	standby := connect(t, dbtest.Standby(t, primary).DSN("postgres"))
-	_, err := standby.Exec(t.Context(), "SELECT rowcast.cursor()")
+	_, err := standby.Exec(dbtest.Context(t), "SELECT rowcast.cursor()")
 	said, _ := errors.AsType[*pgconn.PgError](err)
 	if said == nil || said.Code != "55000" || said.Message != "rowcast.cursor() cannot be used on a standby" ||
 		said.Detail != "The snapshot of a standby leaves out the transactions that are running on the primary." ||

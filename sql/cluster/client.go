@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -50,10 +49,10 @@ func (p Programs) client(ctx context.Context, name string, dirs []string) (strin
 	return "", fmt.Errorf("find %s for PostgreSQL %d: %w", name, p.Major, err)
 }
 
-var clientVersion = regexp.MustCompile(`^\S+ \(PostgreSQL\) (\d+)`)
+var clientVersion = regexp.MustCompile(`(?m)^\S+ \(PostgreSQL\) (\d+)`)
 
 func clientMajor(ctx context.Context, program string) (int, error) {
-	output, err := exec.CommandContext(ctx, program, "--version").Output()
+	output, err := askVersion(ctx, program)
 	if err != nil {
 		return 0, err
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 // installClient makes a directory that has a client program of that version.
@@ -46,7 +47,7 @@ func TestClientFitsTheServer(t *testing.T) {
 		if test.want >= 0 {
 			want = filepath.Join(dirs[test.want+1], test.name)
 		}
-		got, err := cluster.Programs{Major: 15}.ClientIn(t.Context(), test.name, dirs...)
+		got, err := cluster.Programs{Major: 15}.ClientIn(dbtest.Context(t), test.name, dirs...)
 		if got != want || !errors.Is(err, test.err) {
 			t.Errorf("%s of %q for 15: got %q, %v, want %q, %v", test.name, test.versions, got, err, want, test.err)
 		}
@@ -56,10 +57,10 @@ func TestClientFitsTheServer(t *testing.T) {
 func TestClientBesideTheServerIsPreferred(t *testing.T) {
 	t.Parallel()
 	programs := cluster.Programs{Major: 15, Dir: installClient(t, "psql", "15.1")}
-	if got, err := programs.Client(t.Context(), "psql"); err != nil || got != filepath.Join(programs.Dir, "psql") {
+	if got, err := programs.Client(dbtest.Context(t), "psql"); err != nil || got != filepath.Join(programs.Dir, "psql") {
 		t.Errorf("got %q, %v, want the one in %s", got, err, programs.Dir)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	cancel()
 	if got, err := programs.Client(ctx, "psql"); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a cancelled context: got %q, %v, want context.Canceled", got, err)

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 func TestStartFromNothing(t *testing.T) {
@@ -33,7 +34,7 @@ func TestStartFromNothing(t *testing.T) {
 	if len(steps) != 1 || !strings.Contains(steps[0], "making a new database cluster in "+c.Dir) {
 		t.Errorf("progress %q, want one step, the making of the files", steps)
 	}
-	if err := c.Start(t.Context()); err == nil {
+	if err := c.Start(dbtest.Context(t)); err == nil {
 		t.Error("a second Start succeeded")
 	}
 }
@@ -50,9 +51,9 @@ func TestOthersAreKeptOut(t *testing.T) {
 	}
 	for _, user := range []*url.Userinfo{url.User("postgres"), url.UserPassword("postgres", "guess")} {
 		u.User = user
-		conn, err := pgx.Connect(t.Context(), u.String())
+		conn, err := pgx.Connect(dbtest.Context(t), u.String())
 		if err == nil {
-			conn.Close(t.Context())
+			conn.Close(dbtest.Context(t))
 			t.Errorf("%s got in over TCP", user)
 		}
 	}
@@ -119,13 +120,13 @@ func TestOtherVersion(t *testing.T) {
 	t.Parallel()
 	dir := directory(t)
 	c := quick(t, dir)
-	if err := c.Init(t.Context()); err != nil {
+	if err := c.Init(dbtest.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "data", "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := c.Start(t.Context())
+	err := c.Start(dbtest.Context(t))
 	if !errors.Is(err, cluster.ErrOtherVersion) {
 		t.Fatalf("start with the files of another version: %v, want ErrOtherVersion", err)
 	}
@@ -142,7 +143,7 @@ func TestStartFailsWithTheServersWords(t *testing.T) {
 	t.Parallel()
 	c := quick(t, directory(t))
 	c.Settings["max_connections"] = "many"
-	err := c.Start(t.Context())
+	err := c.Start(dbtest.Context(t))
 	if err == nil || !strings.Contains(err.Error(), `invalid value for parameter "max_connections": "many"`) {
 		t.Fatalf("start with a bad setting: %v, want the server's complaint", err)
 	}
@@ -152,7 +153,7 @@ func TestStartFailsWithTheServersWords(t *testing.T) {
 
 func TestStartGivesUpWithItsContext(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	c := &cluster.Cluster{Dir: directory(t), Progress: func(string) { cancel() }} // in the middle of initdb
 	if err := c.Start(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("start with a cancelled context: %v, want context.Canceled", err)
@@ -163,7 +164,7 @@ func TestStartGivesUpWithItsContext(t *testing.T) {
 func TestStartThatGivesUpLeavesNothingRunning(t *testing.T) {
 	t.Parallel()
 	c := quick(t, directory(t))
-	if err := c.Init(t.Context()); err != nil {
+	if err := c.Init(dbtest.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	// A standby that takes no connections is never ready.
@@ -171,24 +172,24 @@ func TestStartThatGivesUpLeavesNothingRunning(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(c.Dir, "data", "standby.signal"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	ended := make(chan error, 1)
 	go func() { ended <- c.Start(ctx) }()
 	var pid int
-	until(t, func() bool {
+	until(t, "the standby runs", func() bool {
 		text, _ := os.ReadFile(filepath.Join(c.Dir, "data", "postmaster.pid"))
 		lines := strings.Split(string(text), "\n")
 		pid, _ = strconv.Atoi(lines[0])
 		return len(lines) > 7 && strings.HasPrefix(lines[7], "standby")
 	})
 	cancel()
-	if err := <-ended; !errors.Is(err, context.Canceled) {
+	if err := dbtest.Receive(t, ended, "Start to end with its context"); !errors.Is(err, context.Canceled) {
 		t.Errorf("start: %v, want context.Canceled", err)
 	}
 	if running(pid) {
 		t.Errorf("server %d still runs", pid)
 	}
-	if err := c.Remove(t.Context()); err != nil {
+	if err := c.Remove(dbtest.Context(t)); err != nil {
 		t.Errorf("the directory was not given up: %v", err)
 	}
 }
@@ -204,7 +205,7 @@ func TestPort(t *testing.T) {
 
 	c := quick(t, directory(t))
 	c.Port = taken
-	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "the TCP port is taken") {
+	if err := c.Start(dbtest.Context(t)); err == nil || !strings.Contains(err.Error(), "the TCP port is taken") {
 		t.Fatalf("start on a taken port: %v, want an error that says so", err)
 	}
 	// The port of the last run, but somebody has it now.
@@ -263,7 +264,7 @@ func TestStandby(t *testing.T) {
 	standby.Primary = primary
 	start(t, standby)
 	query(t, primary.DSN("postgres"), "CREATE TABLE r AS SELECT 1")
-	until(t, func() bool { return query(t, standby.DSN("postgres"), "SELECT to_regclass('r') IS NOT NULL") == "t" })
+	until(t, "the standby has the table", func() bool { return query(t, standby.DSN("postgres"), "SELECT to_regclass('r') IS NOT NULL") == "t" })
 	if got := query(t, standby.DSN("postgres"), "SELECT pg_is_in_recovery()", "SELECT pg_promote()", "SELECT pg_is_in_recovery()"); got != "f" {
 		t.Errorf("in recovery after promotion: %s, want f", got)
 	}
@@ -274,7 +275,7 @@ func TestRemove(t *testing.T) {
 	t.Parallel()
 	c := started(t)
 	other := &cluster.Cluster{Dir: c.Dir}
-	if err := other.Remove(t.Context()); !errors.Is(err, cluster.ErrInUse) {
+	if err := other.Remove(dbtest.Context(t)); !errors.Is(err, cluster.ErrInUse) {
 		t.Errorf("remove a started cluster: %v, want ErrInUse", err)
 	}
 	stop(t, c)
@@ -282,21 +283,21 @@ func TestRemove(t *testing.T) {
 	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Remove(t.Context()); err == nil {
+	if err := c.Remove(dbtest.Context(t)); err == nil {
 		t.Error("removed a directory with a file of others")
 	}
 	if err := os.Remove(foreign); err != nil {
 		t.Fatalf("the file of others: %v", err)
 	}
 	for range 2 { // the second time there is nothing
-		if err := c.Remove(t.Context()); err != nil {
+		if err := c.Remove(dbtest.Context(t)); err != nil {
 			t.Error(err)
 		}
 	}
 	if _, err := os.Stat(c.Dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("directory is still there (%v)", err)
 	}
-	if err := (&cluster.Cluster{}).Remove(t.Context()); err == nil {
+	if err := (&cluster.Cluster{}).Remove(dbtest.Context(t)); err == nil {
 		t.Error("removed a cluster without a directory")
 	}
 }

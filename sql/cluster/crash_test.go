@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 func TestRestart(t *testing.T) {
@@ -21,7 +22,7 @@ func TestRestart(t *testing.T) {
 		want string // of the unlogged rows: recovery empties the table
 	}{{"fast", cluster.Fast, "1"}, {"immediate", cluster.Immediate, "0"}} {
 		before := c.PID()
-		if err := c.Restart(t.Context(), test.mode); err != nil {
+		if err := c.Restart(dbtest.Context(t), test.mode); err != nil {
 			t.Fatal(err)
 		}
 		if c.PID() == before || c.DSN("postgres") != dsn || c.TCP("postgres") != tcp {
@@ -44,13 +45,13 @@ func TestKill(t *testing.T) {
 		_, err := busy.Exec(context.Background(), "SELECT count(*) FROM generate_series(1, 1e12)")
 		ended <- err
 	}()
-	until(t, func() bool {
+	until(t, "the session is busy", func() bool {
 		return query(t, c.DSN("postgres"), "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()") == "1"
 	})
 	if err := c.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; err == nil {
+	if err := dbtest.Receive(t, ended, "the killed server's query to end"); err == nil {
 		t.Error("the query of the killed server succeeded")
 	}
 	if running(backend) {
@@ -68,7 +69,7 @@ func TestKill(t *testing.T) {
 func TestWait(t *testing.T) {
 	t.Parallel()
 	c := started(t)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	cancel()
 	if err := c.Wait(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("wait with a cancelled context: %v, want context.Canceled", err)
@@ -80,13 +81,13 @@ func TestWait(t *testing.T) {
 	if err := syscall.Kill(c.PID(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-ended; err == nil || !strings.Contains(err.Error(), "database system is shut down") {
+	if err := dbtest.Receive(t, ended, "Wait, as the server ends by itself"); err == nil || !strings.Contains(err.Error(), "database system is shut down") {
 		t.Errorf("wait for a server that ends by itself: %v, want its last words", err)
 	}
 	start(t, c)
 	go wait()
 	stop(t, c)
-	if err := <-ended; err != nil {
+	if err := dbtest.Receive(t, ended, "Wait, as the server is stopped"); err != nil {
 		t.Errorf("wait for a server that is stopped: %v, want nil", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 func TestDefaultDirIsInTheCacheThatTheServerReaches(t *testing.T) {
@@ -125,7 +126,7 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 			dir := directory(t)
 			test.prepare(t, dir)
 			c := quick(t, filepath.Join(dir, test.below))
-			err := c.Start(t.Context())
+			err := c.Start(dbtest.Context(t))
 			if err == nil {
 				stop(t, c)
 			}

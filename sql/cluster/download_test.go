@@ -18,8 +18,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 // repository is a Maven repository that has what handlers give by extension.
@@ -53,7 +55,7 @@ func checksum(body []byte) http.HandlerFunc {
 
 func TestDownload(t *testing.T) {
 	t.Parallel()
-	installed, err := cluster.Find(t.Context())
+	installed, err := cluster.Find(dbtest.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +63,7 @@ func TestDownload(t *testing.T) {
 	url, requests := repository(t, map[string]http.HandlerFunc{".jar": serve(programs), ".sha256": checksum(programs)})
 	dir := directory(t)
 	var done, total int64
-	got, err := cluster.DownloadFrom(t.Context(), url, dir, func(d, all int64) { done, total = d, all })
+	got, err := cluster.DownloadFrom(dbtest.Context(t), url, dir, func(d, all int64) { done, total = d, all })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func TestDownload(t *testing.T) {
 	}
 
 	before := requests.Load()
-	if again, err := cluster.DownloadFrom(t.Context(), url, dir, nil); err != nil || again != got {
+	if again, err := cluster.DownloadFrom(dbtest.Context(t), url, dir, nil); err != nil || again != got {
 		t.Errorf("the second time: %+v, %v, want %+v", again, err, got)
 	}
 	if n := requests.Load() - before; n != 0 {
@@ -91,7 +93,7 @@ func TestDownload(t *testing.T) {
 
 func TestDownloadFails(t *testing.T) {
 	t.Parallel()
-	installed, err := cluster.Find(t.Context())
+	installed, err := cluster.Find(dbtest.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +113,7 @@ func TestDownloadFails(t *testing.T) {
 			t.Parallel()
 			url, _ := repository(t, test.handlers)
 			dir := directory(t)
-			_, err := cluster.DownloadFrom(t.Context(), url, dir, nil)
+			_, err := cluster.DownloadFrom(dbtest.Context(t), url, dir, nil)
 			if !errors.Is(err, cluster.ErrNotFound) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want ErrNotFound and %q", err, test.want)
 			}
@@ -134,7 +136,7 @@ func TestDownloadWithoutNetwork(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(nil)
 	server.Close()
-	_, err := cluster.DownloadFrom(t.Context(), server.URL, directory(t), nil)
+	_, err := cluster.DownloadFrom(dbtest.Context(t), server.URL, directory(t), nil)
 	if !errors.Is(err, cluster.ErrNotFound) || !strings.Contains(err.Error(), "; downloading them failed too: ") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("got %v, want one line that says what to install and why the download failed", err)
 	}
@@ -142,12 +144,16 @@ func TestDownloadWithoutNetwork(t *testing.T) {
 
 func TestDownloadEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	url, _ := repository(t, map[string]http.HandlerFunc{".jar": func(w http.ResponseWriter, r *http.Request) {
 		w.Write([]byte("PK"))
 		w.(http.Flusher).Flush()
 		cancel()
-		<-r.Context().Done()
+		select {
+		case <-r.Context().Done():
+		case <-time.After(patience):
+			t.Error("the download did not end with its context")
+		}
 	}})
 	if _, err := cluster.DownloadFrom(ctx, url, directory(t), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 // ownerVariable makes this test binary an owner: it starts the cluster that the
@@ -51,11 +52,16 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
+// patience is how long a test waits for a process or a server.
+const patience = 2 * time.Minute
+
 // template is made once: initdb takes most of a second. With small files of the
 // log, half of what is copied.
 var template = sync.OnceValues(func() (string, error) {
 	c := &cluster.Cluster{Dir: filepath.Join(base, "template"), InitArgs: []string{"--wal-segsize=1"}}
-	return c.Dir, c.Init(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return c.Dir, c.Init(ctx)
 })
 
 // directory returns the name of a directory for this test alone, not made yet.
@@ -84,14 +90,16 @@ func quick(t *testing.T, dir string) *cluster.Cluster {
 func start(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	t.Cleanup(func() { stop(t, c) })
-	if err := c.Start(t.Context()); err != nil {
+	if err := c.Start(dbtest.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func stop(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
-	if err := c.Stop(context.Background()); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // the test's own may have ended
+	defer cancel()
+	if err := c.Stop(ctx); err != nil {
 		t.Error(err)
 	}
 }
@@ -105,7 +113,7 @@ func started(t *testing.T) *cluster.Cluster {
 
 func connect(t *testing.T, dsn string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
+	conn, err := pgx.Connect(dbtest.Context(t), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,10 +126,10 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 func query(t *testing.T, dsn string, statements ...string) string {
 	t.Helper()
 	conn := connect(t, dsn)
-	defer conn.Close(t.Context())
+	defer conn.Close(dbtest.Context(t))
 	var answer string
 	for _, statement := range statements {
-		results, err := conn.PgConn().Exec(t.Context(), statement).ReadAll()
+		results, err := conn.PgConn().Exec(dbtest.Context(t), statement).ReadAll()
 		if err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}
@@ -149,21 +157,21 @@ type owner struct {
 	stdin io.Closer
 }
 
-// begin starts the process and waits for its answer.
+// begin starts the process and waits for its answer. The process is killed at its time limit.
 func (o *owner) begin(t *testing.T, program string, prepare ...func(*exec.Cmd)) {
 	t.Helper()
-	if err := o.tryBegin(program, prepare...); err != nil {
+	if err := o.tryBegin(dbtest.Context(t), program, prepare...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(o.kill)
 }
 
-func (o *owner) tryBegin(program string, prepare ...func(*exec.Cmd)) error {
+func (o *owner) tryBegin(ctx context.Context, program string, prepare ...func(*exec.Cmd)) error {
 	description, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	o.cmd = exec.Command(program)
+	o.cmd = exec.CommandContext(ctx, program)
 	o.cmd.Env = append(os.Environ(), ownerVariable+"="+string(description))
 	o.cmd.Stderr = os.Stderr
 	for _, f := range prepare {
@@ -179,7 +187,10 @@ func (o *owner) tryBegin(program string, prepare ...func(*exec.Cmd)) error {
 	if err := o.cmd.Start(); err != nil {
 		return err
 	}
-	return json.NewDecoder(stdout).Decode(o)
+	if err := json.NewDecoder(stdout).Decode(o); err != nil {
+		return fmt.Errorf("wait for the owner's answer: %w", err)
+	}
+	return nil
 }
 
 // kill ends the owner as kill -9 does.
@@ -193,12 +204,12 @@ func (o *owner) end(t *testing.T) {
 	t.Helper()
 	o.stdin.Close()
 	if err := o.cmd.Wait(); err != nil {
-		t.Error(err)
+		t.Errorf("wait for the owner to stop its cluster: %v", err)
 	}
 }
 
 func own(description string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var o owner
 	if err := json.Unmarshal([]byte(description), &o); err != nil {
@@ -215,7 +226,9 @@ func own(description string) int {
 		return 1
 	}
 	io.Copy(io.Discard, os.Stdin)
-	if err := c.Stop(ctx); err != nil {
+	stopping, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := c.Stop(stopping); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 func TestSecondOwnerIsRefused(t *testing.T) {
@@ -29,7 +30,7 @@ func TestSecondOwnerIsRefused(t *testing.T) {
 		t.Errorf("second owner got %q, want %q", o.Err, want)
 	}
 	shared := &cluster.Cluster{Dir: c.Dir, Shared: true}
-	if err := shared.Start(t.Context()); !errors.Is(err, cluster.ErrInUse) {
+	if err := shared.Start(dbtest.Context(t)); !errors.Is(err, cluster.ErrInUse) {
 		t.Errorf("shared owner of an exclusive cluster got %v, want ErrInUse", err)
 	}
 	query(t, c.DSN("postgres"), "SELECT 1")
@@ -54,7 +55,7 @@ func TestKilledOwner(t *testing.T) {
 	o.kill()
 	if runtime.GOOS == "linux" || runtime.GOOS == "freebsd" {
 		// The kernel tells the server to stop, which ends the session.
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(dbtest.Context(t), time.Minute)
 		defer cancel()
 		if _, err := session.WaitForNotification(ctx); err == nil || ctx.Err() != nil {
 			t.Errorf("session of the killed owner's server: %v, want it to end with the server", err)
@@ -79,20 +80,20 @@ func TestKilledPostmaster(t *testing.T) {
 		_, err := busy.Exec(context.Background(), "DO $$ BEGIN WHILE clock_timestamp() < now() + '700 ms' LOOP END LOOP; END $$")
 		ended <- err
 	}()
-	until(t, func() bool {
+	until(t, "the session is busy", func() bool {
 		return query(t, c.DSN("postgres"), "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'") == "1"
 	})
 	if err := syscall.Kill(c.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Wait(t.Context()); err == nil {
+	if err := c.Wait(dbtest.Context(t)); err == nil {
 		t.Error("the killed postmaster was not noticed")
 	}
-	if err := c.Start(t.Context()); err != nil {
+	if err := c.Start(dbtest.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	query(t, c.DSN("postgres"), "SELECT 1")
-	<-ended
+	_ = dbtest.Receive(t, ended, "the session of the killed postmaster to end")
 }
 
 // The pid that a killed server leaves in its file may be another program's by
@@ -105,8 +106,8 @@ func TestStalePIDFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := started(t)             // the most alike
-	innocent := exec.Command("cat") // of the server's user: others PostgreSQL does not mind
+	other := started(t)                                       // the most alike
+	innocent := exec.CommandContext(dbtest.Context(t), "cat") // of the server's user: others PostgreSQL does not mind
 	if owner := info.Sys().(*syscall.Stat_t); os.Geteuid() == 0 {
 		innocent.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
 	}
@@ -122,7 +123,7 @@ func TestStalePIDFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		replacePID(t, c, pid)
-		if err := c.Start(t.Context()); err != nil {
+		if err := c.Start(dbtest.Context(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -159,12 +160,12 @@ func TestSharedByProcesses(t *testing.T) {
 	for i := range owners {
 		owners[i] = &owner{Dir: dir, Template: files, Shared: true}
 		all.Go(func() {
-			if err := owners[i].tryBegin(os.Args[0]); err != nil {
+			if err := owners[i].tryBegin(dbtest.Context(t), os.Args[0]); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	all.Wait()
+	dbtest.Wait(t, all.Wait, "four owners to start")
 	for _, o := range owners {
 		t.Cleanup(o.kill)
 	}
@@ -184,7 +185,7 @@ func TestSharedByProcesses(t *testing.T) {
 		t.Fatalf("%d owners started the server, want 1", starters)
 	}
 	exclusive := &cluster.Cluster{Dir: dir}
-	if err := exclusive.Start(t.Context()); !errors.Is(err, cluster.ErrInUse) {
+	if err := exclusive.Start(dbtest.Context(t)); !errors.Is(err, cluster.ErrInUse) {
 		t.Errorf("exclusive owner of a shared cluster got %v, want ErrInUse", err)
 	}
 	// The server outlives all but the last, whoever started it and however
@@ -196,12 +197,12 @@ func TestSharedByProcesses(t *testing.T) {
 		} else {
 			o.end(t)
 		}
-		if err := session.Ping(t.Context()); err != nil {
+		if err := session.Ping(dbtest.Context(t)); err != nil {
 			t.Fatalf("after owner %d of 4 has gone: %v", i+1, err)
 		}
 	}
 	owners[3].end(t)
-	if err := session.Ping(t.Context()); err == nil {
+	if err := session.Ping(dbtest.Context(t)); err == nil {
 		t.Error("the last owner left the server running")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "data", "postmaster.pid")); !errors.Is(err, os.ErrNotExist) {
@@ -234,7 +235,7 @@ func TestSharedSurvivesKilledOwners(t *testing.T) {
 	if c.DSN("postgres") != o.DSN {
 		t.Errorf("connection string is %s, want as before %s", c.DSN("postgres"), o.DSN)
 	}
-	for name, err := range map[string]error{"kill": c.Kill(), "restart": c.Restart(t.Context(), cluster.Fast)} {
+	for name, err := range map[string]error{"kill": c.Kill(), "restart": c.Restart(dbtest.Context(t), cluster.Fast)} {
 		if err == nil {
 			t.Errorf("%s of a shared server succeeded", name)
 		}
@@ -252,16 +253,16 @@ func running(pid int) bool {
 }
 
 // until waits for what another process must bring about.
-func until(t *testing.T, done func() bool) {
+func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(patience)
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for !done() {
 		select {
 		case <-again.C:
 		case <-deadline:
-			t.Fatal("waited for a minute")
+			t.Fatalf("waited %v until %s", patience, what)
 		}
 	}
 }

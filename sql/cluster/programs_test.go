@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 // install makes a directory that looks like an installation of that version.
@@ -52,7 +55,7 @@ func TestFirstOnPathIsChosenElseTheNewest(t *testing.T) {
 			}
 			return dirs
 		}
-		got, err := cluster.Choose(t.Context(), install("path", test.path), install("usual", test.usual))
+		got, err := cluster.Choose(dbtest.Context(t), install("path", test.path), install("usual", test.usual))
 		if names[got.Dir] != test.want || (err == nil) != (test.want != "") || err != nil && !errors.Is(err, cluster.ErrNotFound) {
 			t.Errorf("%q on PATH and %q elsewhere: got %q, %v, want %q", test.path, test.usual, names[got.Dir], err, test.want)
 		}
@@ -62,15 +65,32 @@ func TestFirstOnPathIsChosenElseTheNewest(t *testing.T) {
 func TestVersionIsRead(t *testing.T) {
 	t.Parallel()
 	dir := install(t, "15.18 (Debian 15.18-0+deb12u1)")
-	got, err := cluster.Inspect(t.Context(), dir)
+	got, err := cluster.Inspect(dbtest.Context(t), dir)
 	if want := (cluster.Programs{Dir: dir, Version: "15.18", Major: 15}); err != nil || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 	if err := os.Remove(filepath.Join(dir, "initdb")); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := cluster.Inspect(t.Context(), dir); err == nil {
+	if got, err := cluster.Inspect(dbtest.Context(t), dir); err == nil {
 		t.Errorf("without initdb: got %+v, want an error", got)
+	}
+}
+
+// A process that is being started has copies of all files that are open for writing, for a moment.
+func TestProgramThatIsBeingWrittenIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems run such a program")
+	}
+	dir := install(t, "15.18")
+	written, err := os.OpenFile(filepath.Join(dir, "postgres"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { written.Close() })
+	if got, err := cluster.Inspect(dbtest.Context(t), dir); err != nil || got.Version != "15.18" {
+		t.Errorf("got %+v, %v, want version 15.18", got, err)
 	}
 }
 
@@ -89,7 +109,7 @@ func TestLinksOnPathAreFollowed(t *testing.T) {
 func TestWhatToInstallIsNamed(t *testing.T) {
 	t.Parallel()
 	c := &cluster.Cluster{Dir: directory(t), BinDir: t.TempDir()}
-	err := c.Start(t.Context())
+	err := c.Start(dbtest.Context(t))
 	if !errors.Is(err, cluster.ErrNotFound) {
 		t.Fatalf("start without programs: %v, want ErrNotFound", err)
 	}
@@ -105,7 +125,7 @@ func TestWhatToInstallIsNamed(t *testing.T) {
 
 func TestFindEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	cancel()
 	if _, err := cluster.Choose(ctx, []string{install(t, "15.1")}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)

@@ -1,7 +1,6 @@
 package cluster_test
 
 import (
-	"io"
 	"os"
 	"os/exec"
 	"os/user"
@@ -9,6 +8,8 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+
+	"rowcast/sql/dbtest"
 )
 
 // The tests of a machine's root show only the half of it.
@@ -44,18 +45,10 @@ func TestWithoutRoot(t *testing.T) {
 // copyOf puts a program where every user can run it.
 func copyOf(t *testing.T, program string) string {
 	t.Helper()
-	from, err := os.Open(program)
-	if err != nil {
-		t.Fatal(err)
+	to := directory(t)
+	// Not by this process: a program cannot be run while a process that is being started has it open for writing.
+	if out, err := exec.CommandContext(dbtest.Context(t), "install", "-m", "755", program, to).CombinedOutput(); err != nil {
+		t.Fatalf("copy the program: %v: %s", err, out)
 	}
-	defer from.Close()
-	to, err := os.OpenFile(directory(t), os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer to.Close()
-	if _, err := io.Copy(to, from); err != nil {
-		t.Fatal(err)
-	}
-	return to.Name()
+	return to
 }

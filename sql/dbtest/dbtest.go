@@ -23,15 +23,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"rowcast/sql/cluster"
 )
-
-// patience bounds each thing done to the server, far above what it takes.
-const patience = 2 * time.Minute
 
 // shared is this process's share of the server.
 var shared struct {

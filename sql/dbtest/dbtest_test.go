@@ -19,7 +19,7 @@ import (
 
 func connect(t *testing.T, dsn string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
+	conn, err := pgx.Connect(dbtest.Context(t), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 // ask runs a query for one value, as text.
 func ask(t *testing.T, conn *pgx.Conn, query string) string {
 	t.Helper()
-	results, err := conn.PgConn().Exec(t.Context(), query).ReadAll()
+	results, err := conn.PgConn().Exec(dbtest.Context(t), query).ReadAll()
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
@@ -47,7 +47,7 @@ func TestDatabaseIsMigratedAndItsOwn(t *testing.T) {
 		t.Run("", func(t *testing.T) {
 			t.Parallel()
 			conn := connect(t, dbtest.Database(t))
-			if err := sql.Check(t.Context(), conn); err != nil {
+			if err := sql.Check(dbtest.Context(t), conn); err != nil {
 				t.Fatal(err)
 			}
 			if got := ask(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ('{}'); SELECT count(*) FROM rowcast.notifications"); got != "1" {
@@ -60,7 +60,7 @@ func TestDatabaseIsMigratedAndItsOwn(t *testing.T) {
 func TestEmptyHasNoSchema(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Empty(t))
-	if err := sql.Check(t.Context(), conn); !errors.Is(err, sql.ErrNoSchema) {
+	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrNoSchema) {
 		t.Errorf("schema of an empty database: %v, want ErrNoSchema", err)
 	}
 	if got := ask(t, conn, "SHOW application_name"); got != os.Getenv("PGAPPNAME") {
@@ -85,20 +85,20 @@ func TestDatabaseIsDroppedWithItsSessions(t *testing.T) {
 	t.Parallel()
 	var left *pgx.Conn
 	t.Run("uses it", func(t *testing.T) {
-		conn, err := pgx.Connect(t.Context(), dbtest.Database(t))
+		conn, err := pgx.Connect(dbtest.Context(t), dbtest.Database(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		ask(t, conn, "CREATE TABLE p (n int); BEGIN; INSERT INTO p VALUES (1); PREPARE TRANSACTION '"+t.Name()+"'")
 		left = conn
 	})
-	defer left.Close(t.Context())
-	if err := left.Ping(t.Context()); err == nil {
+	defer left.Close(dbtest.Context(t))
+	if err := left.Ping(dbtest.Context(t)); err == nil {
 		t.Error("the session lives on after the test")
 	}
-	conn, err := pgx.Connect(t.Context(), left.Config().ConnString())
+	conn, err := pgx.Connect(dbtest.Context(t), left.Config().ConnString())
 	if err == nil {
-		conn.Close(t.Context())
+		conn.Close(dbtest.Context(t))
 	}
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "3D000" {
@@ -138,17 +138,17 @@ func TestClusterCrashesAlone(t *testing.T) {
 		if err := c.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Start(t.Context()); err != nil {
+		if err := c.Start(dbtest.Context(t)); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Restart(t.Context(), cluster.Immediate); err != nil {
+		if err := c.Restart(dbtest.Context(t), cluster.Immediate); err != nil {
 			t.Fatal(err)
 		}
 		if got := ask(t, connect(t, c.DSN("postgres")), "SELECT count(*) FROM kept"); got != "1" {
 			t.Errorf("%s rows after two crashes, want 1", got)
 		}
 	})
-	if err := shared.Ping(t.Context()); err != nil {
+	if err := shared.Ping(dbtest.Context(t)); err != nil {
 		t.Errorf("the shared server: %v", err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {

@@ -45,7 +45,7 @@ func TestHelper(t *testing.T) {
 }
 
 // helper is the test binary of another package, with a home of its own and
-// thus another shared server than this one.
+// thus another shared server than this one. It is killed at its time limit.
 type helper struct {
 	cmd        *exec.Cmd
 	stdin      io.Closer
@@ -56,7 +56,7 @@ type helper struct {
 
 func start(t *testing.T, home, mode string) *helper {
 	t.Helper()
-	h := &helper{cmd: exec.Command(os.Args[0], "-test.run=^TestHelper$")}
+	h := &helper{cmd: exec.CommandContext(dbtest.Context(t), os.Args[0], "-test.run=^TestHelper$")}
 	h.cmd.Env = append(os.Environ(), helperVariable+"="+mode, "HOME="+home, "XDG_CACHE_HOME="+filepath.Join(home, "cache"))
 	h.cmd.Stderr = &h.errs
 	stdin, err := h.cmd.StdinPipe()
@@ -85,7 +85,7 @@ func (h *helper) uses(t *testing.T) string {
 		line, err := h.stdout.ReadString('\n')
 		if err != nil {
 			h.exit(t)
-			t.Fatalf("helper: %v\n%s", err, h.output())
+			t.Fatalf("wait until the helper has its database: %v\n%s", err, h.output())
 		}
 		if dsn, ok := strings.CutPrefix(line, "uses "); ok {
 			h.dsn = strings.TrimSpace(dsn)
@@ -195,7 +195,7 @@ func packagesShareOneServer(t *testing.T, home string) {
 		t.Errorf("servers started at %s and %s, want one", got, want)
 	}
 	other.end(t)
-	if err := session.Ping(t.Context()); err != nil {
+	if err := session.Ping(dbtest.Context(t)); err != nil {
 		t.Errorf("after one of two packages has ended: %v", err)
 	}
 	one.end(t)

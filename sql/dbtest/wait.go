@@ -1,0 +1,48 @@
+package dbtest
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// patience limits each wait of a test and each thing done to the server. It is
+// far above what it takes on a loaded machine.
+const patience = 2 * time.Minute
+
+// Context returns the test's context with a time limit that begins now: a test
+// that waits for something which never happens fails and does not hang.
+func Context(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Receive returns the next value from a channel, or the zero value when the
+// channel is closed. It fails the test after the same limit, and then says what
+// the test waited for.
+func Receive[T any](t testing.TB, from <-chan T, what string) T {
+	t.Helper()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case value := <-from:
+		return value
+	case <-limit.C:
+		t.Fatalf("waited %v for %s", patience, what)
+		panic("unreachable")
+	}
+}
+
+// Wait returns when wait does, such as the Wait of a sync.WaitGroup. It fails
+// the test after the same limit, and then says what the test waited for.
+func Wait(t testing.TB, wait func(), what string) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		wait()
+	}()
+	Receive(t, done, what)
+}
