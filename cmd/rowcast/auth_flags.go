@@ -22,7 +22,8 @@ type tokenFlags struct {
 	GroupMark      groupMark `group:"auth" default:":" placeholder:"TEXT" help:"What every group's key has in it and no user's id (default ${default}), so that neither is taken for the other."`
 }
 
-// authFlags say how the hub finds out who a request is from.
+// authFlags say how the hub finds out who a request is from. The longest --auth-timeout is less than the time for which a hub remembers
+// a disconnected user, so an answer that the app gave before the disconnect opens no stream.
 type authFlags struct {
 	tokenFlags
 	JWTKey        []string      `group:"auth" name:"jwt-key" placeholder:"FILE" help:"Take tokens signed with the private half of the public keys in this PEM file (RS256, ES256, EdDSA)."`
@@ -30,11 +31,11 @@ type authFlags struct {
 	JWTIssuer     string        `group:"auth" name:"jwt-issuer" placeholder:"ISS" help:"Take only tokens with this iss."`
 	JWTAudience   []string      `group:"auth" name:"jwt-audience" placeholder:"AUD" help:"Take only tokens with this aud, or one of these."`
 	JWTCookie     string        `group:"auth" name:"jwt-cookie" placeholder:"NAME" help:"Take the token from this cookie, too, if there is none in the Authorization header."`
-	JWTLeeway     time.Duration `group:"auth" name:"jwt-leeway" default:"5s" placeholder:"TIME" help:"How much clocks may differ (default ${default}): so much longer a token counts."`
+	JWTLeeway     time.Duration `group:"auth" name:"jwt-leeway" default:"5s" min:"0s" max:"1m" placeholder:"TIME" help:"How much clocks may differ (default ${default}): so much longer a token counts."`
 	JWTWithoutExp bool          `group:"auth" name:"jwt-without-exp" help:"Take tokens that have no exp, too. Their streams never end."`
 	AuthURL       *webURL       `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app who a request is from, at this endpoint, with the request's Cookie, Authorization and X-Forwarded-For."`
-	AuthTimeout   time.Duration `group:"auth" name:"auth-timeout" default:"5s" placeholder:"TIME" help:"How long the app may take to answer (default ${default})."`
-	AuthGrace     time.Duration `group:"auth" name:"auth-grace" default:"1m" placeholder:"TIME" help:"How long open streams go on after expires_in while the app is away (default ${default})."`
+	AuthTimeout   time.Duration `group:"auth" name:"auth-timeout" default:"5s" min:"1ms" max:"30s" placeholder:"TIME" help:"How long the app may take to answer (default ${default})."`
+	AuthGrace     time.Duration `group:"auth" name:"auth-grace" default:"1m" min:"0s" max:"30d" placeholder:"TIME" help:"How long open streams go on after expires_in while the app is away (default ${default})."`
 	InsecureUID   insecureUID   `group:"auth" name:"insecure-uid" help:"Take every client for whom it says it is, by ?uid=, for trying things out. Only on a loopback address, unless --insecure-uid=anywhere."`
 }
 
@@ -80,12 +81,6 @@ func goesWith(flag string) []string {
 // believes that it protects him.
 func (f *authFlags) validate(ctx *kong.Context) error {
 	switch ways := f.ways(); {
-	case f.AuthTimeout > maxAuthTimeout:
-		return fmt.Errorf("--auth-timeout: %v is longer than %v, for which no client should wait", f.AuthTimeout, maxAuthTimeout)
-	case f.AuthGrace < 0:
-		return fmt.Errorf("--auth-grace: %v is less than none", f.AuthGrace)
-	case f.JWTLeeway < 0 || f.JWTLeeway > time.Minute:
-		return fmt.Errorf("--jwt-leeway: %v is not a time such as 5s, and at most 1m", f.JWTLeeway)
 	case f.AuthURL != nil && f.AuthURL.User != nil:
 		return errors.New("--auth-url: leave user and password out: they would be sent as if they were the client's")
 	case len(ways) == 1: // else check refuses
@@ -93,9 +88,6 @@ func (f *authFlags) validate(ctx *kong.Context) error {
 	}
 	return nil
 }
-
-// maxAuthTimeout is less than the time for which a hub remembers whom it has disconnected: what the app said before that opens nothing.
-const maxAuthTimeout = 30 * time.Second
 
 // misfit finds a flag, or its variable, that does not go with the way that is chosen.
 func misfit(ctx *kong.Context, way string) error {

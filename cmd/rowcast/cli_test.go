@@ -78,14 +78,14 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serv"}, nil, `unexpected argument serv, did you mean "serve"?`},
 		{[]string{"serve", "--lisen=:80"}, nil, `unknown flag --lisen, did you mean "--listen"?`},
 		{[]string{"serve", "now"}, nil, `unexpected argument now`},
-		{[]string{"serve", "--heartbeat", "15"}, nil, `--heartbeat: expected duration but got "15": time: missing unit in duration "15"`},
-		{[]string{"serve", "--heartbeat", "0s"}, nil, `serve: --heartbeat: 0s is not a time such as 500ms, 15s or 1m`},
-		{[]string{"serve", "--drain=-1s"}, nil, `serve: --drain: -1s is not a time such as 500ms, 15s or 1m`},
-		{[]string{"serve", "--drain=6001ms"}, nil, `serve: --drain: 6.001s is longer than 6s, and a hub ends within 10s of being told to`},
-		{[]string{"serve", "--replays", "0"}, nil, `serve: --replays: at least one connection is needed`},
-		{[]string{"serve", "--max-connections", "-1"}, nil, `serve: --max-connections: -1 is less than none`},
-		{[]string{"serve", "--max-connections=-1"}, nil, `serve: --max-connections: -1 is less than none`},
-		{[]string{"serve", "--max-connections-per-user=-1"}, nil, `serve: --max-connections-per-user: -1 is less than none`},
+		{[]string{"serve", "--heartbeat", "15"}, nil, `--heartbeat: 15 has no unit: write 15s, 15m, 15h or 15d`},
+		{[]string{"serve", "--heartbeat", "0s"}, nil, `--heartbeat: 0s is not from 1ms to 1d`},
+		{[]string{"serve", "--drain=-1s"}, nil, `--drain: -1s is not from 1ms to 6s`},
+		{[]string{"serve", "--drain=6001ms"}, nil, `--drain: 6001ms is not from 1ms to 6s`},
+		{[]string{"serve", "--replays", "0"}, nil, `--replays: 0 is not from 1 to 1000`},
+		{[]string{"serve", "--max-connections", "-1"}, nil, `--max-connections: -1 is not from 0 to 10000000`},
+		{[]string{"serve", "--max-connections=-1"}, nil, `--max-connections: -1 is not from 0 to 10000000`},
+		{[]string{"serve", "--max-connections-per-user=-1"}, nil, `--max-connections-per-user: -1 is not from 0 to 10000000`},
 		{[]string{"serve", "--trusted-proxy=0.0.0.0/0"}, nil, `--trusted-proxy: "0.0.0.0/0" is everybody: whoever connects could say that he is somebody else`},
 		{[]string{"serve", "--trusted-proxy=::ffff:10.0.0.0/104"}, nil, `--trusted-proxy: "::ffff:10.0.0.0/104" is an IPv4 network: write it as one`},
 		{[]string{"serve", "--trusted-proxy=nginx"}, nil, `--trusted-proxy: "nginx" is not a network such as 10.0.0.0/8 or fd00::/8, nor an address`},
@@ -97,11 +97,13 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"migrate", "--hub-role=CURRENT_ROLE"}, nil, `--hub-role: "CURRENT_ROLE" ` + noRole},
 		{[]string{"migrate", "--hub-role=session_user"}, nil, `--hub-role: "session_user" ` + noRole},
 		{[]string{"migrate", "--hub-role=" + strings.Repeat("x", 64)}, nil, `--hub-role: "` + strings.Repeat("x", 64) + `" is not the name of a role`},
-		{[]string{"serve", "--retain=-1h"}, nil, `serve: --retain: -1h0m0s is in the future`},
-		{[]string{"serve", "--retain", "7d"}, nil, `--retain: expected duration but got "7d": time: unknown unit "d" in duration "7d"`},
+		{[]string{"serve", "--retain=-1h"}, nil, `--retain: -1h is not from 0s to 36500d`},
+		{[]string{"serve", "--retain", "7w"}, nil, `--retain: "7w" is not a duration such as 500ms, 15s, 12h or 7d`},
+		{[]string{"serve", "--retain", ""}, nil, `--retain: "" is not a duration such as 500ms, 15s, 12h or 7d`},
 		{[]string{"serve", "--memory", "64 MB/s"}, nil, `--memory: "64 MB/s" is not a size such as 64KiB, 16MiB or 1GiB`},
-		{[]string{"serve", "--memory=-1"}, nil, `--memory: "-1" is not a size such as 64KiB, 16MiB or 1GiB`},
-		{[]string{"serve", "--memory", "0"}, nil, `--memory: "0" is not a size such as 64KiB, 16MiB or 1GiB`},
+		{[]string{"serve", "--memory=-1"}, nil, `--memory: -1 has no unit: write -1KiB, -1MiB or -1GiB`},
+		{[]string{"serve", "--memory", "64"}, nil, `--memory: 64 has no unit: write 64KiB, 64MiB or 64GiB`},
+		{[]string{"serve", "--memory", "0B"}, nil, `--memory: 0B is not from 1B to 1TiB`},
 		{[]string{"serve", "--memory", "nan"}, nil, `--memory: "nan" is not a size such as 64KiB, 16MiB or 1GiB`},
 		{[]string{"serve", "--memory", "1e300GiB"}, nil, `--memory: "1e300GiB" is not a size such as 64KiB, 16MiB or 1GiB`},
 		{[]string{"serve", "--log-format", "xml"}, nil, `--log-format must be one of "text","json" but got "xml"`},
@@ -128,17 +130,19 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"tail", "--url=ws://a"}, nil, "--url: " + noScheme},
 		{[]string{"tail", "--token", ""}, nil, `--token: it is given, but nothing with it`},
 		{[]string{"token", "--sub", "alice", "--jwt-audience="}, nil, `--jwt-audience: it is given, but nothing with it`},
-		{[]string{"tail", "--count=-1"}, nil, `tail: --count: -1 is less than none`},
-		{[]string{"tail", "--last-event-id=a\nb"}, nil, `tail: --last-event-id: it has control characters, which no id has`},
+		{[]string{"tail", "--count=-1"}, nil, `--count: -1 is not from 0 to 1000000000`},
+		{[]string{"tail", "--last-event-id=a\nb"}, nil, noID},
+		{[]string{"tail", "--last-event-id=a\u009b1m"}, nil, noID},
+		{[]string{"tail", "--last-event-id=a\x7f"}, nil, noID},
 		{[]string{"bench", "--only=memory,speed"}, nil, `bench: --only: there is no "speed", only memory, broadcast, latency, curve, flood, writers, size, transaction, hubs, bulk, large, connections`},
 		{[]string{"bench", "--plot=curve.gif"}, nil, `bench: --plot: "curve.gif" is neither .svg nor .png`},
 
-		{[]string{"serve", "--auth-timeout", "0s"}, nil, `serve: --auth-timeout: 0s is not a time such as 500ms, 15s or 1m`},
-		{[]string{"serve", "--auth-timeout", "-1s"}, nil, `serve: --auth-timeout: -1s is not a time such as 500ms, 15s or 1m`},
-		{[]string{"serve", "--auth-timeout", "31s"}, nil, `serve: --auth-timeout: 31s is longer than 30s, for which no client should wait`},
-		{[]string{"serve", "--auth-grace", "-1s"}, nil, `serve: --auth-grace: -1s is less than none`},
-		{[]string{"serve", "--jwt-leeway", "61s"}, nil, `serve: --jwt-leeway: 1m1s is not a time such as 5s, and at most 1m`},
-		{[]string{"serve", "--jwt-leeway", "-1s"}, nil, `serve: --jwt-leeway: -1s is not a time such as 5s, and at most 1m`},
+		{[]string{"serve", "--auth-timeout", "0s"}, nil, `--auth-timeout: 0s is not from 1ms to 30s`},
+		{[]string{"serve", "--auth-timeout", "-1s"}, nil, `--auth-timeout: -1s is not from 1ms to 30s`},
+		{[]string{"serve", "--auth-timeout", "31s"}, nil, `--auth-timeout: 31s is not from 1ms to 30s`},
+		{[]string{"serve", "--auth-grace", "-1s"}, nil, `--auth-grace: -1s is not from 0s to 30d`},
+		{[]string{"serve", "--jwt-leeway", "61s"}, nil, `--jwt-leeway: 61s is not from 0s to 1m`},
+		{[]string{"serve", "--jwt-leeway", "-1s"}, nil, `--jwt-leeway: -1s is not from 0s to 1m`},
 		{[]string{"serve", "--jwt-audience", ""}, nil, `--jwt-audience: it is given, but nothing with it`},
 		{[]string{"serve", "--group-mark="}, nil, `--group-mark: it is given, but nothing with it`},
 		{[]string{"serve", "--group-mark=:\n"}, nil, `--group-mark: the mark has control characters in it`},
@@ -148,10 +152,10 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"token", "--sub=alice", "--group-mark=" + strings.Repeat("x", 1000)}, nil, `--group-mark: a group's key has 256 bytes at most, and more in it than its mark`},
 		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: leave user and password out: they would be sent as if they were the client's`},
 
-		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: expected duration but got "soon": time: invalid duration "soon"`},
+		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: "soon" is not a duration such as 500ms, 15s, 12h or 7d`},
 		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: streams are sent with credentials, so every origin must be named: "*" is refused`},
 		{[]string{"serve"}, environment{"ROWCAST_INSECURE_UID": "maybe"}, `--insecure-uid: from $ROWCAST_INSECURE_UID: "maybe": it takes no value, or "anywhere"`},
-		{[]string{"serve"}, environment{"ROWCAST_REPLAYS": "0"}, `serve: --replays: at least one connection is needed`},
+		{[]string{"serve"}, environment{"ROWCAST_REPLAYS": "0"}, `--replays: from $ROWCAST_REPLAYS: 0 is not from 1 to 1000`},
 	}
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, tt.env, tt.args...)
@@ -162,6 +166,7 @@ func TestWrongCommandLines(t *testing.T) {
 }
 
 const (
+	noID     = `tail: --last-event-id: the id has control characters in it, which no id of a hub has`
 	noOrigin = "--cors-origin: an origin is scheme and host, such as https://app.example.com, with the port if it is not the usual one"
 	noURL    = "this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded"
 	noScheme = "this does not begin with http:// or https://, as http://127.0.0.1:3000/path and https://app.example.com/path do"
@@ -214,7 +219,7 @@ func TestURLsInVariables(t *testing.T) {
 		t.Errorf("serve: got %d, %q, want 1, %q", code, stderr, want)
 	}
 	code, _, stderr = run(t, environment{"ROWCAST_URL": url}, "tail", "--count=-1")
-	if want := "rowcast: tail: --count: -1 is less than none\n"; code != 2 || stderr != want {
+	if want := "rowcast: --count: -1 is not from 0 to 1000000000\n"; code != 2 || stderr != want {
 		t.Errorf("tail: got %d, %q, want 2, %q", code, stderr, want)
 	}
 }

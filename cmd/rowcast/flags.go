@@ -3,11 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/url"
 	"reflect"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -20,45 +18,6 @@ var flagGroups = []kong.Group{
 	{Key: "auth", Title: "Who may listen (one of: tokens, --auth-url, --insecure-uid):"},
 	{Key: "streams", Title: "Streams:"},
 	{Key: "log", Title: "Log:"},
-}
-
-// byteSize is a number of bytes, written with or without a unit: 512, 64KiB, 16MiB, 1GiB (K, M and G mean the same).
-type byteSize int
-
-// sizeUnits is in the order in which they are tried, as B ends them all.
-var sizeUnits = []struct {
-	name  string
-	bytes float64
-}{
-	{"KiB", 1 << 10},
-	{"MiB", 1 << 20},
-	{"GiB", 1 << 30},
-	{"kB", 1e3},
-	{"KB", 1e3},
-	{"MB", 1e6},
-	{"GB", 1e9},
-	{"K", 1 << 10},
-	{"M", 1 << 20},
-	{"G", 1 << 30},
-	{"B", 1},
-	{"", 1},
-}
-
-// UnmarshalText reads a size above zero.
-func (s *byteSize) UnmarshalText(text []byte) error {
-	for _, unit := range sizeUnits {
-		digits, ok := strings.CutSuffix(string(text), unit.name)
-		if !ok {
-			continue
-		}
-		number, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
-		if err != nil || !(number > 0) || number*unit.bytes < 1 || number*unit.bytes > math.MaxInt/2 {
-			break
-		}
-		*s = byteSize(number * unit.bytes)
-		return nil
-	}
-	return fmt.Errorf("%q is not a size such as 64KiB, 16MiB or 1GiB", text)
 }
 
 // insecureUID says whether ?uid= is trusted: not at all, by a hub that only this machine can reach, or anywhere.

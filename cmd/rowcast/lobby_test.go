@@ -229,6 +229,7 @@ func TestDescriptorsAreSharedOut(t *testing.T) {
 		{1024, 829, room{}, "--max-connections: for 829 streams this process may have too few files open, 1024: raise the limit by 1 (ulimit -n, or LimitNOFILE= of systemd)"},
 		{256, 0, room{256 - 64 - 4 - 32, 32}, ""},
 		{64, 0, room{64 - 16 - 4 - 16, 16}, ""},
+		{24, 0, room{}, "--replays: with 4 connections for replays, the open files that this process may have (24) leave none for streams: lower --replays, or raise the limit (ulimit -n, or LimitNOFILE= of systemd)"},
 	} {
 		got, err := shareOut(tt.descriptors, tt.streams, 4)
 		if text := ""; err != nil {

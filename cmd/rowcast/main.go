@@ -94,6 +94,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
 		kong.Vars{"version": version(), "scenarios": strings.Join(bench.Names(), ", "), "replays": strconv.Itoa(defaultReplays())},
 		kong.ExplicitGroups(flagGroups),
+		ranges(),
 		environment(getenv),
 	)
 	if err != nil {

@@ -18,6 +18,10 @@ func shareOut(descriptors uint64, streams, replays int) (room, error) {
 	rest := min(64, all/4) + replays
 	r := room{lobby: min(max(all/8, 16), 4096)}
 	r.streams = all - rest - r.lobby
+	if r.streams < 1 {
+		return room{}, fmt.Errorf("--replays: with %d connections for replays, the open files that this process may have (%d) leave none for streams: lower --replays, or raise the limit (ulimit -n, or LimitNOFILE= of systemd)",
+			replays, all)
+	}
 	if streams > r.streams {
 		return room{}, fmt.Errorf("--max-connections: for %d streams this process may have too few files open, %d: raise the limit by %d (ulimit -n, or LimitNOFILE= of systemd)",
 			streams, all, streams-r.streams)

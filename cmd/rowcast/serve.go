@@ -22,25 +22,25 @@ type serveCmd struct {
 	databaseFlags
 	Poll             bool          `group:"database" help:"Poll the database ten times a second, instead of LISTEN: for connections through a transaction pooler such as PgBouncer."`
 	NoNotifyMessages bool          `group:"database" help:"Ignore messages that are sent by hand with NOTIFY, as every role of the database can."`
-	Retain           time.Duration `group:"database" default:"168h" placeholder:"TIME" help:"How long rows are kept, by their created_at (default ${default}, a week). 0 keeps all."`
-	Replays          int           `group:"database" default:"${replays}" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
+	Retain           time.Duration `group:"database" default:"7d" min:"0s" max:"36500d" placeholder:"TIME" help:"How long rows are kept, by their created_at (default ${default}). 0 keeps all."`
+	Replays          int           `group:"database" default:"${replays}" min:"1" max:"1000" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
 
 	Listen                   string    `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
 	AdminListen              string    `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen, and /disconnect."`
 	CORSOrigin               []origin  `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
 	TrustedProxy             []network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Believe the X-Forwarded-For of the proxies in this network, 10.0.0.0/8 for example: who their client is. Give it once for each."`
-	MaxConnections           int       `group:"http" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (0, the default: as many as the limit of open files leaves room for)."`
-	MaxConnectionsPerUser    int       `group:"http" placeholder:"N" help:"The most streams of a user at a time (0, the default: no limit)."`
-	MaxConnectionsPerAddress int       `group:"http" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (0, the default: no limit). Behind a proxy it needs --trusted-proxy."`
+	MaxConnections           int       `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (0, the default: as many as the limit of open files leaves room for)."`
+	MaxConnectionsPerUser    int       `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams of a user at a time (0, the default: no limit)."`
+	MaxConnectionsPerAddress int       `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (0, the default: no limit). Behind a proxy it needs --trusted-proxy."`
 
 	authFlags
 
-	Heartbeat time.Duration `group:"streams" default:"15s" placeholder:"DURATION" help:"After how long a silent stream is sent something (default ${default})."`
-	Retry     time.Duration `group:"streams" default:"3s" placeholder:"DURATION" help:"How long clients shall wait on average before they come back (default ${default})."`
-	Drain     time.Duration `group:"streams" default:"3s" placeholder:"DURATION" help:"Over how long the streams are ended when the hub stops (default ${default}, at most 6s)."`
-	MaxEvent  byteSize      `group:"streams" default:"16MiB" placeholder:"SIZE" help:"The largest data that is sent; of a larger row only its id and size (default ${default})."`
-	Backlog   byteSize      `group:"streams" default:"1MiB" placeholder:"SIZE" help:"How much a slow client may be owed before it is disconnected, and resumes later (default ${default})."`
-	Memory    byteSize      `group:"streams" default:"64MiB" placeholder:"SIZE" help:"How much of the newest events to remember, so that resuming needs no query (default ${default})."`
+	Heartbeat time.Duration `group:"streams" default:"15s" min:"1ms" max:"1d" placeholder:"DURATION" help:"After how long a silent stream is sent something (default ${default})."`
+	Retry     time.Duration `group:"streams" default:"3s" min:"1ms" max:"1d" placeholder:"DURATION" help:"How long clients shall wait on average before they come back (default ${default})."`
+	Drain     time.Duration `group:"streams" default:"3s" min:"1ms" max:"6s" placeholder:"DURATION" help:"Over how long the streams are ended when the hub stops (default ${default}, at most 6s)."`
+	MaxEvent  byteSize      `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"The largest data that is sent; of a larger row only its id and size (default ${default})."`
+	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"How much a slow client may be owed before it is disconnected, and resumes later (default ${default})."`
+	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"How much of the newest events to remember, so that resuming needs no query (default ${default})."`
 
 	logFlags
 
@@ -53,32 +53,8 @@ func (serveCmd) Help() string {
 		`SIGTERM and SIGINT end the streams so that their clients come back to another hub, or to the next one here.`
 }
 
-// Validate refuses what the packages would take for "the default".
-func (c *serveCmd) Validate(ctx *kong.Context) error {
-	for name, value := range map[string]time.Duration{"heartbeat": c.Heartbeat, "retry": c.Retry, "drain": c.Drain, "auth-timeout": c.AuthTimeout} {
-		if value < time.Millisecond {
-			return fmt.Errorf("--%s: %v is not a time such as 500ms, 15s or 1m", name, value)
-		}
-	}
-	if c.Drain > maxDrain {
-		return fmt.Errorf("--drain: %v is longer than %v, and a hub ends within 10s of being told to", c.Drain, maxDrain)
-	}
-	if c.Retain < 0 {
-		return fmt.Errorf("--retain: %v is in the future", c.Retain)
-	}
-	for name, value := range map[string]int{"": c.MaxConnections, "-per-user": c.MaxConnectionsPerUser, "-per-address": c.MaxConnectionsPerAddress} {
-		if value < 0 {
-			return fmt.Errorf("--max-connections%s: %d is less than none", name, value)
-		}
-	}
-	if c.Replays < 1 {
-		return errors.New("--replays: at least one connection is needed")
-	}
-	return c.validate(ctx)
-}
-
-// maxDrain leaves of the ten seconds in which a hub ends three to requests that are no streams, and one to the database.
-const maxDrain = 6 * time.Second
+// Validate refuses flags that do not go together.
+func (c *serveCmd) Validate(ctx *kong.Context) error { return c.validate(ctx) }
 
 // Run is the hub, until ctx ends.
 func (c *serveCmd) Run(ctx context.Context, console console) error {

@@ -35,7 +35,7 @@ func TestTokenThatIsRefused(t *testing.T) {
 		"the secret is too short: it has 31 bytes, and needs 32 at least":                 {"--jwt-secret", secret[:31]},
 		`the user's id has a ":" in it, as only a group's key may`:                        {"--sub", "team:7", "--jwt-secret", secret},
 		`a group's key has no ":" in it, so it could be a user's id`:                      {"--group", "bob", "--jwt-secret", secret},
-		"--expires: 0s is not a time such as 10m or 1h":                                   {"--expires", "0s", "--jwt-secret", secret},
+		"--expires: 0s is not from 1s to 3650d":                                           {"--expires", "0s", "--jwt-secret", secret},
 		`--jwt-groups-claim: "sub" is not a claim that can have groups in it`:             {"--jwt-groups-claim", "sub", "--jwt-secret", secret},
 		"this is a public key, which is the hub's: give the private one ":                 {"--jwt-private-key", fileOf(t, pemOf(t, k.rsa.Public()))},
 		"it is none of RSA with 2048 bits or more, ":                                      {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
