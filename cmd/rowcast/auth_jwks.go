@@ -84,13 +84,27 @@ func (j *jwks) keepUp(ctx context.Context) {
 func (j *jwks) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
 	return func(ctx context.Context) jwt.Keyfunc {
 		return func(token *jwt.Token) (any, error) {
-			found, err := keys.KeyfuncCtx(ctx)(token)
-			if set, all := found.(jwt.VerificationKeySet); all && len(set.Keys) == 0 && j.away.Load() {
-				return nil, keysAway
+			if _, named := token.Header[jwkset.HeaderKID]; named {
+				return keys.KeyfuncCtx(ctx)(token)
 			}
-			return found, err
+			return j.anyOf(ctx, token.Method.Alg())
 		}
 	}
+}
+
+// anyOf returns all keys that may verify an algorithm. A key with an alg is for that algorithm alone (RFC 7517, section 4.4).
+func (j *jwks) anyOf(ctx context.Context, algorithm string) (jwt.VerificationKeySet, error) {
+	all, err := j.KeyReadAll(ctx)
+	if err == nil && len(all) == 0 && j.away.Load() {
+		err = keysAway
+	}
+	var set jwt.VerificationKeySet
+	for _, k := range all {
+		if only := k.Marshal().ALG.String(); only == "" || only == algorithm {
+			set.Keys = append(set.Keys, k.Key())
+		}
+	}
+	return set, err
 }
 
 // KeyRead finds a key by its kid. For one that is not known the keys are read again. If that cannot be now, one that was withdrawn is

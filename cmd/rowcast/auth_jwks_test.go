@@ -246,3 +246,22 @@ func TestOtherKeysAtAURL(t *testing.T) {
 		t.Errorf("without kid: got %s", says)
 	}
 }
+
+// A published key with an alg verifies that algorithm alone, whether or not the token names the key.
+func TestAlgOfAPublishedKeyIsEnforced(t *testing.T) {
+	t.Parallel()
+	n := base64.RawURLEncoding.EncodeToString(pairs().rsa.N.Bytes())
+	h := secure(t, "--jwks-url", newKeyServer(t, jwks(nil, fmt.Sprintf(`{"kty":"RSA","alg":"RS256","kid":"a","e":"AQAB","n":%q}`, n))).URL)
+	for _, method := range []jwt.SigningMethod{jwt.SigningMethodRS256, jwt.SigningMethodRS512, jwt.SigningMethodPS256} {
+		want := 401
+		if method == jwt.SigningMethodRS256 {
+			want = 200
+		}
+		for name, header := range map[string][]any{"with kid": {"kid", "a"}, "without kid": nil} {
+			token := sign(t, method, pairs().rsa, claims(nil), header...)
+			if status, says := listenTo(t, h, "", bearer(token)...); status != want {
+				t.Errorf("%s %s: got %d, %s, want %d", method.Alg(), name, status, says, want)
+			}
+		}
+	}
+}
