@@ -90,5 +90,5 @@ func networkError(err error) error {
 	return nil
 }
 
-// oneLine makes an error one line.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+// oneLine returns an error's text as one line, without control characters.
+func oneLine(err error) string { return printable(strings.Join(strings.Fields(err.Error()), " ")) }

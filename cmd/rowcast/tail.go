@@ -20,7 +20,7 @@ type tailCmd struct {
 	UID         string  `name:"uid" xor:"who" placeholder:"USER" help:"Whose events to print, from a hub with --insecure-uid."`
 	Token       string  `xor:"who" placeholder:"JWT" help:"The token that says whose events to print."`
 	LastEventID string  `name:"last-event-id" placeholder:"ID" help:"Where to resume: the id of an event that --json printed. Default: only what comes from now on."`
-	Count       int     `placeholder:"N" help:"End after so many events. Default: never."`
+	Count       int     `min:"0" max:"1000000000" placeholder:"N" help:"End after N rows or messages (default: never). The hub's own events do not count."`
 	JSON        bool    `name:"json" help:"Print each event as a JSON object with time, id, event and data."`
 	Verbose     bool    `short:"v" help:"Print the hub's own events, too: greetings and heartbeats."`
 }
@@ -34,11 +34,8 @@ func (tailCmd) Help() string {
 
 // Validate refuses what no hub could be asked for.
 func (c *tailCmd) Validate() error {
-	if c.Count < 0 {
-		return fmt.Errorf("--count: %d is less than none", c.Count)
-	}
-	if strings.ContainsFunc(c.LastEventID, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return errors.New("--last-event-id: it has control characters, which no id has")
+	if hasControl(c.LastEventID) {
+		return errors.New("--last-event-id: the id has control characters in it, which no id of a hub has")
 	}
 	return nil
 }
@@ -117,7 +114,7 @@ func (t *tail) pause() time.Duration {
 }
 
 func (t *tail) say(format string, args ...any) {
-	fmt.Fprintf(t.console.err, "rowcast: "+format+"\n", args...)
+	fmt.Fprintf(t.console.err, "rowcast: %s\n", printable(fmt.Sprintf(format, args...)))
 }
 
 // follow opens a stream and prints it to its end.
@@ -173,11 +170,11 @@ func (t *tail) take(event sse.Event, watch *watch) error {
 	case "rowcast.reset":
 		t.say("the hub cannot resume from there, and events may have been missed: %s", printable(event.Data))
 	}
-	ours := strings.HasPrefix(event.Name, "rowcast.") && event.Name != "rowcast.toolarge" // which stands for a row
+	ours := isHubs(event.Name)
 	if ours && !t.Verbose {
 		return nil
 	}
-	if err := t.print(event, stored); err != nil {
+	if err := t.print(event, stored); err != nil || ours {
 		return err
 	}
 	t.printed++
@@ -185,4 +182,9 @@ func (t *tail) take(event sse.Event, watch *watch) error {
 		return errEnough
 	}
 	return nil
+}
+
+// isHubs reports whether an event is the hub's own. Two of the hub's events stand for a row: they count as rows.
+func isHubs(name string) bool {
+	return strings.HasPrefix(name, "rowcast.") && name != "rowcast.toolarge" && name != "rowcast.unreadable"
 }

@@ -26,6 +26,9 @@ func (t *tail) open(ctx context.Context) (*http.Response, error) {
 	if t.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+t.Token)
 	}
+	if hasControl(t.decoder.LastID) {
+		return nil, refusal{"the last event has an id with control characters in it, so the stream cannot be resumed"}
+	}
 	if t.decoder.LastID != "" {
 		request.Header.Set("Last-Event-ID", t.decoder.LastID)
 	}

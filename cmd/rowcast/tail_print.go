@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 	"unicode"
@@ -18,7 +19,8 @@ func (t *tail) print(event sse.Event, stored bool) error {
 		if err != nil {
 			return err
 		}
-		_, err = t.console.out.Write(append(line, '\n'))
+		// In a line of JSON, control characters can only be in strings, where the escapes mean the same.
+		_, err = io.WriteString(t.console.out, printable(string(line))+"\n")
 		return err
 	}
 	id := "-"
@@ -55,10 +57,11 @@ func rowID(id string) string {
 	return printable(digits)
 }
 
-// printable keeps a text on its line, and what is in it from steering the terminal.
+// printable returns a text that stays on one line and does not control a terminal: control characters are escaped as \u001b,
+// and bytes that are not UTF-8 are replaced.
 func printable(text string) string {
-	text = strings.TrimRight(text, "\r\n")
-	if !strings.ContainsFunc(text, isControl) {
+	text = strings.ToValidUTF8(strings.TrimRight(text, "\r\n"), "\ufffd")
+	if !hasControl(text) {
 		return text
 	}
 	var safe strings.Builder
@@ -72,7 +75,9 @@ func printable(text string) string {
 	return safe.String()
 }
 
-// isControl includes the marks that turn the direction of what follows.
+func hasControl(text string) bool { return strings.ContainsFunc(text, isControl) }
+
+// isControl includes the marks that change the direction of the text behind them.
 func isControl(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }
