@@ -28,6 +28,7 @@ func AppRights() []Right {
 		{"INSERT", []string{"recipient", "event", "data", "created_at"}, "TABLE", "notifications"},
 		{"SELECT", []string{"id"}, "TABLE", "notifications"},
 		{"EXECUTE", nil, "FUNCTION", "cursor"},
+		{"EXECUTE", nil, "FUNCTION", "fits"}, // by a constraint
 	}
 }
 
@@ -108,6 +109,9 @@ func Grant(ctx context.Context, dsn string, roles Roles) error {
 		return err
 	}
 	defer func() { _ = conn.Close(ctx) }()
+	if err := securePath(ctx, conn); err != nil {
+		return err
+	}
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return roles.grant(ctx, tx) })
 }
 

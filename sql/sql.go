@@ -6,6 +6,7 @@ package sql
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -17,7 +18,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 )
 
 const (
@@ -55,32 +55,36 @@ func Version() int64 {
 	return version
 }
 
-// Migrate brings the database to [Version] and returns the version that it found (0: no schema) and the one it left.
-// It is an error if the database is newer than this program. The DSN may be empty: libpq's PG* variables count.
+// A Migrator installs or upgrades the schema.
+type Migrator struct {
+	// DSN says which database. It may be empty: libpq's PG* variables count.
+	DSN string
+
+	// Waiting, if not nil, is called once if another session has held the lock of migrations for 5 s, with a sentence that names
+	// the session.
+	Waiting func(holder string)
+}
+
+// Migrate is [Migrator.Migrate] for a DSN.
 func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
-	config, err := pgx.ParseConfig(dsn)
+	m := Migrator{DSN: dsn}
+	return m.Migrate(ctx)
+}
+
+// Migrate brings the database to [Version] and returns the version that it found (0: no schema) and the one it left. It is an
+// error if the database is newer than this program, if its encoding has no conversion to UTF-8, or if another role than the
+// present one owns something in the schema: that role could have its own code run with the present role's rights.
+func (m Migrator) Migrate(ctx context.Context) (from, to int64, err error) {
+	config, err := pgx.ParseConfig(m.DSN)
 	if err != nil {
 		return 0, 0, err
 	}
-	db := stdlib.OpenDB(*config)
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(securePath))
 	defer db.Close()
-	// Not CREATE SCHEMA IF NOT EXISTS alone: that asks for the right to create schemas even where there is nothing to create.
-	const ensure = `DO $$ BEGIN
-		IF to_regnamespace('rowcast') IS NULL THEN CREATE SCHEMA rowcast; END IF;
-	EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; -- somebody else has just made it
-	END $$`
-	if _, err := db.ExecContext(ctx, ensure); err != nil {
-		return 0, 0, fmt.Errorf("create schema %s: %w", schema, err)
-	}
-	files, err := fs.Sub(Migrations, "migrations")
-	if err != nil {
+	if err := ensureSchema(ctx, db); err != nil {
 		return 0, 0, err
 	}
-	locker, err := lock.NewPostgresSessionLocker()
-	if err != nil {
-		return 0, 0, err
-	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker), goose.WithTableName(versionTable))
+	provider, err := m.provider(db)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -97,6 +101,72 @@ func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
 		return from, Version(), fmt.Errorf("adopt restored rows: %w", err)
 	}
 	return from, Version(), nil
+}
+
+func (m Migrator) provider(db *sql.DB) (*goose.Provider, error) {
+	files, err := fs.Sub(Migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	lock := &migrationLock{waiting: m.Waiting}
+	return goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(lock), goose.WithTableName(versionTable))
+}
+
+// ensureSchema makes sure that there is a schema in which nobody else can have put anything, in a database that can hold it.
+func ensureSchema(ctx context.Context, db *sql.DB) error {
+	if _, err := db.ExecContext(ctx, checkEncoding); err != nil {
+		return err
+	}
+	// Not CREATE SCHEMA IF NOT EXISTS alone: that asks for the right to create schemas even where there is nothing to create.
+	const ensure = `DO $$ BEGIN
+		IF to_regnamespace('rowcast') IS NULL THEN CREATE SCHEMA rowcast; END IF;
+	EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; -- another session has just made it
+	END $$`
+	if _, err := db.ExecContext(ctx, ensure); err != nil {
+		return fmt.Errorf("create schema %s: %w", schema, err)
+	}
+	return checkOwners(ctx, db)
+}
+
+// checkEncoding refuses the encodings whose text cannot be converted to UTF-8 as a whole.
+const checkEncoding = `DO $$ BEGIN
+    IF pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) ANY ('{SQL_ASCII,MULE_INTERNAL}'::pg_catalog.text[]) THEN
+        RAISE EXCEPTION 'the encoding of this database is %, whose text cannot be sent as UTF-8',
+            pg_catalog.current_setting('server_encoding')
+            USING HINT = 'Use a database that was made with CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0.';
+    END IF;
+END $$`
+
+// checkOwners refuses a schema in which another role, that is no superuser anyway, owns something.
+func checkOwners(ctx context.Context, db *sql.DB) error {
+	const find = `SELECT pg_catalog.pg_get_userbyid(owner), name FROM (
+			SELECT nspowner, 0, 'the schema ' || nspname FROM pg_namespace WHERE nspname = 'rowcast'
+			UNION ALL SELECT relowner, 1, 'rowcast.' || relname FROM pg_class WHERE relnamespace = to_regnamespace('rowcast')
+			UNION ALL SELECT proowner, 2, 'the function rowcast.' || proname FROM pg_proc WHERE pronamespace = to_regnamespace('rowcast')
+		) objects (owner, kind, name) JOIN pg_roles ON pg_roles.oid = owner
+		WHERE NOT rolsuper AND rolname <> current_user ORDER BY kind, name LIMIT 1`
+	var owner, name string
+	err := db.QueryRowContext(ctx, find).Scan(&owner, &name)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for the owner of the schema: %w", err)
+	}
+	return fmt.Errorf("%s belongs to the role %q, which could run its own code with the rights of the present role: "+
+		"run rowcast migrate as %q, or drop the schema first", name, owner, owner)
+}
+
+// securePath makes sure that names in our statements mean what they mean in PostgreSQL: in a schema of the search_path that anybody
+// may write to, another function or operator may fit better. Behind a pooler the session may serve another client next: there the
+// setting would break the other client's statements.
+func securePath(ctx context.Context, conn *pgx.Conn) error {
+	result, err := conn.PgConn().Exec(ctx, "SELECT pg_catalog.pg_backend_pid()").ReadAll()
+	if err != nil || string(result[0].Rows[0][0]) != fmt.Sprint(conn.PgConn().PID()) {
+		return err
+	}
+	_, err = conn.PgConn().Exec(ctx, "SET search_path = pg_catalog, pg_temp").ReadAll()
+	return err
 }
 
 // ErrNoSchema says that the database has no schema of ours, or an older one than this program needs.
@@ -129,7 +199,7 @@ func Print(w io.Writer, roles Roles) error {
 		return err
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "BEGIN;\nCREATE SCHEMA IF NOT EXISTS %s;\n%s", schema, createVersionTable)
+	fmt.Fprintf(&out, "%s;\nBEGIN;\nSET LOCAL search_path = pg_catalog, pg_temp;\nCREATE SCHEMA IF NOT EXISTS %s;\n%s", checkEncoding, schema, createVersionTable)
 	for _, name := range names {
 		text, err := Migrations.ReadFile(name)
 		if err != nil {

@@ -1,8 +1,8 @@
 package cursor_test
 
 import (
+	"errors"
 	"math"
-	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -10,23 +10,29 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// TestLongest: with a thousand transactions in flight the id fits any proxy, however they lie: nginx takes a header line of
-// 8 KB, others half of that.
+// TestLongest shows that an id with a thousand transactions in flight fits the header line of a proxy, wherever they lie. The
+// longest are the most gaps of five digits that the span has room for.
 func TestLongest(t *testing.T) {
 	t.Parallel()
-	const limit = 4000
-	longest := 0
-	for low := range bits.Len64(widest / most) {
-		c := largest(reckoned(low))
+	for name, test := range map[string]struct {
+		distances []uint64
+		limit     int
+	}{
+		"neighbours":           {slices.Repeat([]uint64{1}, most), 4000},
+		"strewn over the span": {slices.Repeat([]uint64{widest / most}, most), 7500},
+		"gaps of five and six digits": {
+			slices.Concat(slices.Repeat([]uint64{1<<25 + 1}, 31), slices.Repeat([]uint64{1<<20 + 1}, most-31)), 7500,
+		},
+	} {
+		c := largest(test.distances)
 		text := c.String()
 		if got, err := cursor.Parse(text); err != nil || !equal(got, c) {
-			t.Errorf("with %d low bits: parsed as something else: %v", low, err)
+			t.Errorf("%s: parsed as something else: %v", name, err)
 		}
-		longest = max(longest, len(text))
-	}
-	t.Logf("the longest has %d bytes", longest)
-	if longest >= limit {
-		t.Errorf("%d bytes, want less than %d", longest, limit)
+		t.Logf("%s: %d bytes", name, len(text))
+		if len(text) >= test.limit {
+			t.Errorf("%s: %d bytes, want less than %d", name, len(text), test.limit)
+		}
 	}
 	rng := rand.New(rand.NewPCG(9, 10))
 	for name, shape := range shapes {
@@ -35,8 +41,8 @@ func TestLongest(t *testing.T) {
 			if span := c.Xmax - c.Xip[0]; len(c.Xip) > most || span > widest {
 				t.Fatalf("%s: %d in flight over %d", name, len(c.Xip), span)
 			}
-			if found := len(c.String()); found > longest {
-				t.Errorf("%s: %d bytes, more than what was reckoned to be the longest", name, found)
+			if found := len(c.String()); found >= 7500 {
+				t.Errorf("%s: %d bytes, want less than 7500", name, found)
 			}
 		}
 	}
@@ -47,18 +53,18 @@ const (
 	widest = 1 << 31 // how far they can be apart: PostgreSQL stops before their 32-bit numbers would repeat
 )
 
-// reckoned is the worst for so many low bits. Each distance takes one bit more than that, and all together another for each
-// 2^low that they sum up to: most if that is as far as it can be before the mean calls for one more low bit, and if they are
-// multiples, so that nothing is rounded off.
-func reckoned(low int) []uint64 {
-	span := min(widest, most<<(low+1)-1)
-	high := (span - most) >> low
-	distances := make([]uint64, most)
-	for i := range distances {
-		distances[i] = 1 + uint64(high*(i+1)/most-high*i/most)<<low
+// TestMostInFlight shows that a cursor with as many transactions in flight as a text may list is read, and that one more is
+// refused.
+func TestMostInFlight(t *testing.T) {
+	t.Parallel()
+	c := largest(slices.Repeat([]uint64{2}, cursor.MaxInFlight))
+	if got, err := cursor.Parse(c.String()); err != nil || !equal(got, c) {
+		t.Errorf("%d in flight: %v", cursor.MaxInFlight, err)
 	}
-	distances[most-1] += uint64(span-most) & (1<<low - 1)
-	return distances
+	tooMany := largest(slices.Repeat([]uint64{2}, cursor.MaxInFlight+1)).String()
+	if _, err := cursor.Parse(tooMany); !errors.Is(err, cursor.ErrMalformed) {
+		t.Errorf("%d in flight: got %v, want %v", cursor.MaxInFlight+1, err, cursor.ErrMalformed)
+	}
 }
 
 // spread lays up to the most transactions over up to the widest span, in a shape.
@@ -116,7 +122,7 @@ func largest(distances []uint64) cursor.Cursor {
 	return c
 }
 
-// TestCompact: what is usual is short. Three hundred that began one after the other cost a bit each.
+// TestCompact shows that ordinary cursors are short: a neighbour costs one byte.
 func TestCompact(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(11, 12))
@@ -129,9 +135,9 @@ func TestCompact(t *testing.T) {
 		{"none", 0, nil, 40},
 		{"one", 1, func() uint64 { return 1 }, 42},
 		{"one that is a million transactions old", 1, func() uint64 { return 1_000_000 }, 45},
-		{"300 neighbours", 300, func() uint64 { return 1 }, 40 + 1 + 300/6},
-		{"300 among as many that are over", 300, func() uint64 { return 1 + rng.Uint64N(3) }, 40 + 1 + 300*2/6 + 15},
-		{"300 among ten times as many", 300, func() uint64 { return 1 + rng.Uint64N(20) }, 40 + 1 + 300*5/6},
+		{"300 neighbours", 300, func() uint64 { return 1 }, 41 + 300},
+		{"300 among as many that have ended", 300, func() uint64 { return 1 + rng.Uint64N(3) }, 41 + 300},
+		{"300 among ten times as many", 300, func() uint64 { return 1 + rng.Uint64N(20) }, 41 + 300},
 	} {
 		c := cursor.Cursor{Xmax: 123_456_789, Anchor: cursor.Anchor{ID: 12345678}}
 		for at := c.Xmax; len(c.Xip) < test.inFlight; {

@@ -15,7 +15,7 @@ import (
 
 // A cursor's text is six fields joined by '-', and needs no escaping in a URL:
 //
-//	77-1042-1042-AAC-5be3b1f2-0c9a8e11
+//	77-1042-1042-~AC-5be3b1f2-0c9a8e11
 //	|  |    |    |   |        anchor tag, then '.' and the anchor's id where it is not the first field
 //	|  |    |    |   epoch tag
 //	|  |    |    transactions in flight, see appendXip
@@ -63,6 +63,10 @@ func (t Tag) appendText(b []byte) []byte {
 	}
 	return b
 }
+
+// MaxInFlight is the largest number of transactions in flight that a cursor's text may list. A hub and PostgreSQL do work for
+// each, and a server with as many writers at a time is not known. [Parse] refuses a longer list as malformed.
+const MaxInFlight = 4096
 
 // ErrMalformed is what [Parse] returns for a text that no cursor has.
 var ErrMalformed = errors.New("malformed cursor")
@@ -148,118 +152,94 @@ func parseNumber(text string, err *error) int64 {
 	return int64(number)
 }
 
-// alphabet gives six bits to each letter that is safe in a URL and is not '-', which separates the fields.
+// alphabet has the 64 digits of a list of transactions in flight: letters that are safe in a URL, without '-', which separates
+// the fields.
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._"
 
-// appendXip appends the transactions in flight as the gaps between them, from xmax downwards, in a Rice code: the gap's high
-// part in unary, ones ended by a zero, then its low bits as they are. The first letter says how many low bits; ones fill the
-// last. Neighbours cost one bit each, and a thousand strewn over all the two thousand million transactions that can be in
-// flight together cost 23 bits each, which keeps the id below the 4,000 bytes that fit any proxy's header limit.
+// digitOf is the inverse of alphabet; notDigit marks all other bytes.
+var digitOf = func() (digits [256]byte) {
+	for i := range digits {
+		digits[i] = notDigit
+	}
+	for i := range len(alphabet) {
+		digits[alphabet[i]] = byte(i)
+	}
+	return digits
+}()
+
+const notDigit = 0xff
+
+const (
+	// xipMark begins a list of transactions in flight. Versions before this encoding wrote lists without it, and refuse it.
+	xipMark = '~'
+	// digitBits is the number of bits of a gap in one digit. The highest bit of a digit says that another digit follows.
+	digitBits = 5
+	digitMask = 1<<digitBits - 1
+	goesOn    = 1 << digitBits
+)
+
+// appendXip appends the transactions in flight as the gaps between them, from xmax downwards. A gap is the number of
+// transactions that lie between two of the list. It is written in base 32, its highest digit first. A neighbour costs one
+// letter, and one of a thousand that are strewn over the 2^31 transactions that can be in flight together costs five.
 func appendXip(b []byte, xmax uint64, xip []uint64) []byte {
 	if len(xip) == 0 {
 		return b
 	}
-	low := lowBits((xmax - xip[0]) / uint64(len(xip)))
-	b = append(b, alphabet[low])
-	var word, filled uint
-	push := func(bit uint64) {
-		word, filled = word<<1|uint(bit), filled+1
-		if filled == 6 {
-			b = append(b, alphabet[word])
-			word, filled = 0, 0
-		}
-	}
+	b = append(b, xipMark)
 	above := xmax
 	for _, xid := range slices.Backward(xip) {
 		gap := above - xid - 1
-		for range gap >> low {
-			push(1)
+		for shift := (bits.Len64(gap|1) - 1) / digitBits * digitBits; shift > 0; shift -= digitBits {
+			b = append(b, alphabet[gap>>shift&digitMask|goesOn])
 		}
-		push(0)
-		for bit := low - 1; bit >= 0; bit-- {
-			push(gap >> bit & 1)
-		}
+		b = append(b, alphabet[gap&digitMask])
 		above = xid
-	}
-	for filled != 0 {
-		push(1)
 	}
 	return b
 }
-
-// lowBits is the logarithm of the mean distance, rounded down.
-func lowBits(mean uint64) int { return max(0, bits.Len64(mean)-1) }
 
 // parseXip reads what appendXip writes.
 func parseXip(text string, xmax uint64) ([]uint64, error) {
 	if text == "" {
 		return nil, nil
 	}
-	low := strings.IndexByte(alphabet, text[0])
-	if low < 0 || low > 62 {
-		return nil, ErrMalformed
+	count, err := countXip(text)
+	if err != nil {
+		return nil, err
 	}
-	stream := bitReader{letters: text[1:]}
-	var xip []uint64
-	for above := xmax; ; {
-		high, ok := stream.ones()
-		if !ok {
-			break
-		}
-		rest, ok := stream.bits(low)
-		if !ok || high > math.MaxUint64>>(low+1) || high<<low+rest >= above {
+	xip := make([]uint64, count)
+	above, gap := xmax, uint64(0)
+	for i := 1; count > 0; i++ {
+		digit := uint64(digitOf[text[i]])
+		if gap > math.MaxUint64>>digitBits || gap == 0 && digit == goesOn { // too large, or a leading zero
 			return nil, ErrMalformed
 		}
-		above -= high<<low + rest + 1
-		xip = append(xip, above)
+		if gap = gap<<digitBits | digit&digitMask; digit&goesOn != 0 {
+			continue
+		}
+		if gap >= above {
+			return nil, ErrMalformed
+		}
+		above -= gap + 1
+		count--
+		xip[count], gap = above, 0
 	}
-	if stream.bad || len(xip) == 0 {
-		return nil, ErrMalformed
-	}
-	slices.Reverse(xip)
 	return xip, nil
 }
 
-// bitReader reads letters of six bits.
-type bitReader struct {
-	letters string
-	at      int // in bits
-	bad     bool
-}
-
-func (r *bitReader) bit() (uint64, bool) {
-	letter := r.at / 6
-	if letter >= len(r.letters) {
-		return 0, false
-	}
-	value := strings.IndexByte(alphabet, r.letters[letter])
-	if value < 0 {
-		r.bad = true
-		return 0, false
-	}
-	bit := uint64(value) >> (5 - r.at%6) & 1
-	r.at++
-	return bit, true
-}
-
-// ones counts ones up to a zero; it is not ok if the letters end before that.
-func (r *bitReader) ones() (count uint64, ok bool) {
-	for {
-		bit, ok := r.bit()
-		if !ok || bit == 0 {
-			return count, ok
+// countXip returns how many transactions a text lists, before anything is allocated for them.
+func countXip(text string) (count int, err error) {
+	for i := 1; i < len(text); i++ {
+		digit := digitOf[text[i]]
+		if digit == notDigit {
+			return 0, ErrMalformed
 		}
-		count++
-	}
-}
-
-func (r *bitReader) bits(n int) (value uint64, ok bool) {
-	for range n {
-		bit, ok := r.bit()
-		if !ok {
-			return 0, false
+		if digit&goesOn == 0 {
+			count++
 		}
-		value = value<<1 | bit
 	}
-	return value, true
+	if text[0] != xipMark || count == 0 || count > MaxInFlight || digitOf[text[len(text)-1]]&goesOn != 0 {
+		return 0, ErrMalformed
+	}
+	return count, nil
 }
