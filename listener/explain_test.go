@@ -105,10 +105,12 @@ func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	for range (rows/100 + 4999) / 5000 { // numbers to insert under: each subtransaction would need none, a procedure draws them
 		exec(t, conn, "DO $$ BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
 	}
+	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER disown")
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, xid)
 		SELECT CASE WHEN i % 10 > 0 THEN 'user' || i % 1000 END, '{"msg": "Bob liked your post"}',
 			((SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint) - 1 - i / 100)::text::xid8
 		FROM generate_series(1, $1::int) i`, rows)
+	exec(t, conn, "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER disown")
 }
 
 // present is the cursor of a reader that has seen everything.

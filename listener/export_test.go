@@ -9,7 +9,7 @@ import (
 )
 
 // What is read from the table, for tests of the plans.
-const (
+var (
 	FetchQuery  = fetchQuery
 	ReplayQuery = replayQuery
 	EndQuery    = endQuery

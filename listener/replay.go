@@ -16,7 +16,7 @@ import (
 // replayQuery reads the rows of some recipients ($7) and of everyone that the cursor ($1 to $4, as in fetchQuery) has not seen
 // and the snapshot $5 shows, merged in the order in which they are told. An arm a recipient, and for the transactions that were
 // in flight one a transaction, so that each is a short ordered index scan, whatever the statistics say.
-const replayQuery = snapshotRow + `
+var replayQuery = snapshotRow + `
 UNION ALL (SELECT ` + rowColumns + `, 1 FROM (
 	(SELECT 1 AS part, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + restOf + `) n)
 	UNION ALL
@@ -32,13 +32,14 @@ UNION ALL (SELECT ` + rowColumns + `, 1 FROM (
 	ORDER BY part, xid, id LIMIT $6) merged)`
 
 // The pieces of replayQuery.
-const (
-	replayed = `xid, id, recipient, event, data, created_at FROM rowcast.notifications`
-	restOf   = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) ORDER BY recipient, xid, id LIMIT $6`
-	ofX      = `xid = x ORDER BY recipient, xid, id LIMIT $6`
+var (
+	replayed = `xid, id, recipient, event, data, created_at FROM rowcast.notifications n`
+	restOf   = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
+		ORDER BY recipient, xid, id LIMIT $6`
+	ofX      = `xid = x AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
 	finished = `(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)) finished`
 	later    = `xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `)
-		AND pg_visible_in_snapshot(xid, ` + shown + `) ORDER BY recipient, xid, id LIMIT $6`
+		AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
 )
 
 // A Replayer reads for one subscriber at a time what its cursor has not seen. It holds nothing between two pages: an open query

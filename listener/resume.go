@@ -157,8 +157,9 @@ func (t *told) standing(ctx context.Context, db querier) (row cursor.Row, found 
 	for i, row := range t.rows {
 		xids[i], ids[i], tags[i] = row.Xid, row.ID, row.Tag.String()
 	}
-	const query = `SELECT told.xid::text, told.id, told.tag FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) told (xid, id, tag)
-		LEFT JOIN LATERAL (SELECT id, created_at FROM rowcast.notifications n WHERE n.xid = told.xid AND n.id = told.id OFFSET 0) n ON true
+	query := `SELECT told.xid::text, told.id, told.tag FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) told (xid, id, tag)
+		LEFT JOIN LATERAL (SELECT id, created_at FROM rowcast.notifications n WHERE n.xid = told.xid AND n.id = told.id
+			AND (` + assigned + `) OFFSET 0) n ON true
 		WHERE told.xid >= $4::text::xid8 AND told.tag =
 			CASE WHEN told.xid >= $5::text::xid8 THEN rowcast.anchor_tag(n.id, n.created_at) ELSE rowcast.database_tag() END
 		ORDER BY told.xid DESC, told.id DESC LIMIT 1`
