@@ -16,7 +16,7 @@ func TestTheDatabaseGoesAndComesBack(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
 	dsn := server.DSN("postgres")
-	if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
 		t.Fatal(err)
 	}
 	s := serve(t, dsn, func(s *site) {
@@ -34,7 +34,7 @@ func TestTheDatabaseGoesAndComesBack(t *testing.T) {
 			always.wantTold(quote(way))
 			told++
 		}
-		_ = db.Close(t.Context())
+		_ = db.Close(dbtest.Context(t))
 		last := always.decoder.LastID
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()

@@ -183,7 +183,7 @@ func TestWhatCountsAsOwed(t *testing.T) {
 			t.Errorf("%d overflows, want 1", got)
 		}
 		goOn()
-		<-r.done
+		r.awaitEnd(t)
 	}, func(s *site) { s.hub.Backlog = 1000 })
 }
 
@@ -204,7 +204,7 @@ func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 		c := resume(t, f.site, before, "alice")
 		c.hello()
 		c.wantTold(text(200<<10), "1")
-		next.Wait()
+		dbtest.Wait(t, next.Wait, "the second event to be told")
 		c.close()
 		eventually(t, "its stream ends", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 	}

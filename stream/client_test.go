@@ -97,7 +97,7 @@ func dial(address string, r request) (net.Conn, error) {
 	if r.header != "" {
 		request.Header.Set("Last-Event-ID", r.header)
 	}
-	dialer := net.Dialer{Control: r.control}
+	dialer := net.Dialer{Control: r.control, Timeout: patience}
 	conn, err := dialer.Dial("tcp", request.URL.Host)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
 )
 
 // numbers are what an insertion draws.
@@ -15,7 +17,7 @@ type numbers struct{ xid, id int64 }
 // draw inserts a row for alice and tells its numbers.
 func draw(t *testing.T, db *pgx.Conn, data string) (n numbers) {
 	t.Helper()
-	err := db.QueryRow(t.Context(), `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', to_jsonb($1::text))
+	err := db.QueryRow(dbtest.Context(t), `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', to_jsonb($1::text))
 		RETURNING xid::text::bigint, id`, data).Scan(&n.xid, &n.id)
 	if err != nil {
 		t.Fatal(err)

@@ -78,9 +78,11 @@ func startCrowd(t testing.TB, f *feed, n int) {
 	if err := crowd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { in.Close(); _ = crowd.Wait() })
+	t.Cleanup(func() { in.Close(); _ = crowd.Process.Kill(); _ = crowd.Wait() })
+	limit := time.AfterFunc(2*patience, func() { _ = crowd.Process.Kill() })
+	defer limit.Stop()
 	if said, err := bufio.NewReader(out).ReadString('\n'); err != nil || said != "here\n" {
-		t.Fatalf("the crowd says %q, %v", said, err)
+		t.Fatalf("wait for the crowd to open its streams: it says %q, %v", said, err)
 	}
 	f.allLive(t, n)
 }

@@ -52,7 +52,7 @@ func crash(t *testing.T, kill func(t *testing.T, server *cluster.Cluster, logWri
 func migrated(t *testing.T) *cluster.Cluster {
 	t.Helper()
 	server := dbtest.Cluster(t)
-	if _, _, err := sql.Migrate(t.Context(), server.DSN("postgres")); err != nil {
+	if _, _, err := sql.Migrate(dbtest.Context(t), server.DSN("postgres")); err != nil {
 		t.Fatal(err)
 	}
 	return server
@@ -63,7 +63,7 @@ func stopLogWriter(t *testing.T, dsn string) (pid int) {
 	t.Helper()
 	db := connect(t, dsn)
 	eventually(t, "the log writer runs", func() bool {
-		return db.QueryRow(t.Context(), "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'").Scan(&pid) == nil
+		return db.QueryRow(dbtest.Context(t), "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'").Scan(&pid) == nil
 	})
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func killAll(t *testing.T, server *cluster.Cluster, _ int) {
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := server.Start(t.Context()); err != nil {
+	if err := server.Start(dbtest.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -110,7 +110,7 @@ func cleanRestart(t *testing.T) *disaster {
 	server := migrated(t)
 	return &disaster{dsn: server.DSN("postgres"), strike: func(t *testing.T) {
 		before := epochToken(t, server.DSN("postgres"))
-		if err := server.Restart(t.Context(), cluster.Fast); err != nil {
+		if err := server.Restart(dbtest.Context(t), cluster.Fast); err != nil {
 			t.Fatal(err)
 		}
 		if now := epochToken(t, server.DSN("postgres")); now != before {
@@ -124,12 +124,12 @@ const away = "away"
 
 // epochToken is that of the epoch, empty if none has begun since the server recovered.
 func epochToken(t *testing.T, dsn string) (token string) {
-	conn, err := pgx.Connect(t.Context(), dsn)
+	conn, err := pgx.Connect(dbtest.Context(t), dsn)
 	if err != nil {
 		return away
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	if conn.QueryRow(t.Context(), "SELECT coalesce(max(token::text), '') FROM rowcast.epoch").Scan(&token) != nil {
+	if conn.QueryRow(dbtest.Context(t), "SELECT coalesce(max(token::text), '') FROM rowcast.epoch").Scan(&token) != nil {
 		return away
 	}
 	return token
@@ -197,7 +197,9 @@ func awaitReplay(t *testing.T, primary, standby *cluster.Cluster) {
 // one returns the only value of a query.
 func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (value T) {
 	t.Helper()
-	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&value); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := conn.QueryRow(ctx, sql, args...).Scan(&value); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return value

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rowcast/sql/dbtest"
 	"rowcast/stream/sse"
 )
 
@@ -52,7 +53,7 @@ func (h *history) end(transaction int) {
 // read reads the rows that there are in the end.
 func (h *history) read(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
-	found, err := conn.Query(t.Context(), `SELECT data, id, coalesce(recipient, '') FROM rowcast.notifications`)
+	found, err := conn.Query(dbtest.Context(t), `SELECT data, id, coalesce(recipient, '') FROM rowcast.notifications`)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func TestAClientAheadOfItsHubWhenTheDatabaseGoes(t *testing.T) {
 	const waiting = `FROM pg_locks WHERE NOT granted AND locktype = 'relation' AND relation = 'rowcast.notifications'::regclass
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 	eventually(t, "the slow hub fetches", func() (yes bool) {
-		return lock.QueryRow(t.Context(), "SELECT count(*) > 0 "+waiting).Scan(&yes) == nil && yes
+		return lock.QueryRow(dbtest.Context(t), "SELECT count(*) > 0 "+waiting).Scan(&yes) == nil && yes
 	})
 	exec(t, lock, "SELECT pg_terminate_backend(pid) "+waiting)
 	exec(t, lock, "ROLLBACK")
@@ -91,7 +91,7 @@ func TestNobodyJoinsInTheMiddleOfATransaction(t *testing.T) {
 		insert(t, large, "alice", fmt.Sprint(i+2))
 	}
 	exec(t, large, "COMMIT")
-	<-halfway
+	dbtest.Receive(t, halfway, "the hub to be in the middle of the transaction")
 	known, unknown := resume(t, s, id, "alice"), listen(t, s, "alice")
 	for _, c := range []*client{known, unknown} {
 		for range 4 {
@@ -142,11 +142,11 @@ func TestJoiningMissesNothing(t *testing.T) {
 		f.tell([]string{"alice", ""}[n%2], "message", fmt.Sprint(n))
 		for i := range clients {
 			if n > ahead {
-				<-told[i] // nobody falls far behind
+				dbtest.Receive(t, told[i], "a client that fell behind") // nobody falls far behind
 			}
 		}
 	}
-	all.Wait()
+	dbtest.Wait(t, all.Wait, "every client to be told everything")
 	for i := range clients {
 		t.Logf("client %d joined %d times", i, clients[i].joined)
 	}

@@ -66,11 +66,12 @@ func (k *killer) connectAndKill(t *testing.T) {
 	k.f.tell("alice", "message", "1")
 	cursor := []string{"x", k.oldest, k.f.now.String()}[rand.IntN(3)]
 	k.mu.Unlock()
-	conn, err := net.Dial("tcp", k.address)
+	conn, err := net.DialTimeout("tcp", k.address, patience)
 	if err != nil {
 		t.Error(err)
 		return
 	}
+	_ = conn.SetDeadline(time.Now().Add(patience)) // of each client, so that all end
 	request := "GET /?recipient=alice HTTP/1.1\r\nHost: x\r\nLast-Event-ID: " + cursor + "\r\n\r\n"
 	cut := rand.IntN(2) * rand.IntN(len(request))
 	_, err = io.WriteString(conn, request[:len(request)-cut])

@@ -213,14 +213,14 @@ func TestRenewalComesTooLate(t *testing.T) {
 		stays := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: expires, Renew: no})
 		time.Sleep(2 * time.Second)
 		left.leave()
-		<-left.done
+		left.awaitEnd(t)
 		close(answer)
 		synctest.Wait()
 		if got := f.hub.Leases(); got != 0 {
 			t.Errorf("%d leases, want none: one stream has ended, the other is being asked about", got)
 		}
 		f.stop()
-		<-stays.done
+		stays.awaitEnd(t)
 		if text := stays.text(); strings.Contains(text, "rowcast.bye") {
 			t.Errorf("the hub's end was told as that of a grant: %q", text)
 		}
@@ -240,7 +240,7 @@ func TestEachGrantEndsAtItsOwnTime(t *testing.T) {
 				continue
 			}
 			go func() {
-				<-r.done
+				r.awaitEnd(t)
 				if late := time.Since(expires); late < 0 || late > tick {
 					t.Errorf("a stream ended %v late", late)
 				}

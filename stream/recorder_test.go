@@ -93,6 +93,16 @@ func (r *recording) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// awaitEnd returns when the stream has ended. In a bubble, a stream that goes on costs no time.
+func (r *recorder) awaitEnd(t *testing.T) {
+	t.Helper()
+	select {
+	case <-r.done:
+	case <-time.After(time.Hour):
+		t.Errorf("waited an hour for the end of the stream: %q", r.text())
+	}
+}
+
 // stall makes writing wait until what it returns is called.
 func (r *recorder) stall() (goOn func()) {
 	gate := make(chan struct{})

@@ -106,7 +106,7 @@ func TestResetOfWhatIsOlderThanTheHorizon(t *testing.T) {
 	}
 	wantReset(resume(t, s, hello, "alice"), "before the horizon", "expired", whole)
 
-	exec(t, db, `UPDATE rowcast.history SET horizon = (SELECT max(xid) FROM rowcast.notifications)`)
+	exec(t, db, `UPDATE rowcast.history SET horizon = (SELECT xid FROM rowcast.notifications ORDER BY xid DESC LIMIT 1)`)
 	exec(t, db, `DELETE FROM rowcast.notifications WHERE xid < (SELECT horizon FROM rowcast.history)`)
 	s.caughtUp(t)
 	wantReset(resume(t, s, half, "alice"), "in the middle of a transaction below it", "expired", whole)

@@ -37,10 +37,10 @@ func TestResumingIsExact(t *testing.T) {
 			s.hub.Memory, s.hub.Backlog = 8<<10, 600
 		}),
 	}
-	h := &history{}
+	h, connections := &history{}, &atomic.Int64{}
 	var readers []*reader
 	for i, recipients := range [][]string{{"alice"}, {"bob", "team:7"}, {"team:7", "alice", "bob"}, {}, {"alice"}, {"alice", "team:7"}} {
-		r := &reader{TB: t, sites: sites, recipients: recipients, rng: rand.New(rand.NewPCG(uint64(i), rand.Uint64()))}
+		r := &reader{TB: t, sites: sites, recipients: recipients, connections: connections, rng: rand.New(rand.NewPCG(uint64(i), rand.Uint64()))}
 		readers = append(readers, r)
 		first := listen(t, sites[i%len(sites)], recipients...)
 		r.decoder.LastID = first.hello()
@@ -50,27 +50,27 @@ func TestResumingIsExact(t *testing.T) {
 	for _, r := range readers {
 		everyone.Go(r.read)
 	}
-	write(t, h, dsn)
-	everyone.Wait()
+	write(t, h, dsn, connections)
+	dbtest.Wait(t, everyone.Wait, "every reader to be told the last row")
 	if t.Failed() {
 		return
 	}
 	h.read(t, connect(t, dsn))
-	connections, told, kinds := 0, 0, map[string]int{}
+	told, kinds := 0, map[string]int{}
 	for _, r := range readers {
 		for _, wrong := range h.judge(r.recipients, r.told) {
 			t.Errorf("%q: %s", r.recipients, wrong)
 		}
-		connections, told = connections+r.connections, told+len(r.told)
+		told += len(r.told)
 		for kind, n := range r.resumed {
 			kinds[kind] += n
 		}
 	}
-	t.Logf("%d transactions, %d rows, %d told, %d connections, resumed from %v", len(h.began), len(h.rows), told, connections, kinds)
+	t.Logf("%d transactions, %d rows, %d told, %d connections, resumed from %v", len(h.began), len(h.rows), told, connections.Load(), kinds)
 	for _, s := range sites {
 		t.Logf("replayed %d events, read %d pages, %d sessions", s.hub.Stats.Replayed.Load(), s.hub.Stats.Pages.Load(), s.listener.Stats.Sessions.Load())
 	}
-	if len(h.rows) < 500 || connections < 300 || kinds["in a transaction"] < 20 || sites[1].hub.Stats.Pages.Load() < 20 {
+	if len(h.rows) < 500 || connections.Load() < 300 || kinds["in a transaction"] < 20 || sites[1].hub.Stats.Pages.Load() < 20 {
 		t.Error("that is too little to show anything")
 	}
 }
@@ -82,16 +82,21 @@ type reader struct {
 	recipients []string
 	rng        *rand.Rand
 
+	connections *atomic.Int64 // of all readers
 	decoder     sse.Decoder
 	told        []sse.Event
-	connections int
 	resumed     map[string]int // how often, by what the cursor was
 }
 
 func (r *reader) read() {
 	r.resumed = make(map[string]int)
 	oldest := r.decoder.LastID
-	for ended := false; !ended; r.connections++ {
+	limit := time.Now().Add(2 * patience)
+	for ended := false; !ended; r.connections.Add(1) {
+		if time.Now().After(limit) {
+			r.Errorf("%q: waited %v for the last row, told %d", r.recipients, 2*patience, len(r.told))
+			return
+		}
 		to := r.sites[r.rng.IntN(len(r.sites))]
 		ask := request{recipients: r.recipients}
 		switch r.rng.IntN(3) {
@@ -160,7 +165,7 @@ func onlyTimeout(err error) error {
 }
 
 // write lets two writers work at the same time, each with several sessions, and then inserts the last row.
-func write(t *testing.T, h *history, dsn string) {
+func write(t *testing.T, h *history, dsn string, connections *atomic.Int64) {
 	t.Helper()
 	var steps atomic.Int64
 	var writers sync.WaitGroup
@@ -171,11 +176,15 @@ func write(t *testing.T, h *history, dsn string) {
 		}
 		writers.Go(func() {
 			for steps.Add(1) < 1600 && !t.Failed() {
-				if err := w.step(t.Context()); err != nil {
+				keepPace(&steps, connections)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				err := w.step(ctx)
+				cancel()
+				if err != nil {
 					t.Error(err)
 				}
 			}
-			if err := w.finish(t.Context()); err != nil {
+			if err := w.finish(dbtest.Context(t)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -186,10 +195,19 @@ func write(t *testing.T, h *history, dsn string) {
 		exec(t, admin, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 			WHERE datname = current_database() AND starts_with(application_name, 'rowcast')`)
 	}
-	writers.Wait()
+	dbtest.Wait(t, writers.Wait, "the writers to end")
 	last := h.begin()
 	exec(t, admin, `INSERT INTO rowcast.notifications (event, data) VALUES ('end', jsonb_build_array($1::int, 1))`, last)
 	h.end(last)
+}
+
+// keepPace waits a little if the writers are faster than the readers, which connect anew all the time, as on a loaded machine. It
+// waits no longer, because readers that have been told everything wait for the writers.
+func keepPace(steps, connections *atomic.Int64) {
+	const wait = 20 * time.Millisecond
+	for began := time.Now(); connections.Load()*1600 < steps.Load()*330 && time.Since(began) < wait; {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // A writer has several transactions open at once.

@@ -50,7 +50,7 @@ func unfold(t *testing.T, h *history, sites []*site, dsn string) {
 		}
 		sites[0].caughtUp(t)
 	}
-	ctx := t.Context()
+	ctx := dbtest.Context(t)
 	do(long.open(ctx))
 	do(long.insert(ctx, "alice", ""))
 	do(mixed.open(ctx))
@@ -212,7 +212,7 @@ func TestFromAPageToItsStream(t *testing.T) {
 	exec(t, db, "BEGIN")
 	insert(t, db, "alice", "of the page itself")
 	var id string
-	if err := db.QueryRow(t.Context(), "SELECT rowcast.cursor()").Scan(&id); err != nil {
+	if err := db.QueryRow(dbtest.Context(t), "SELECT rowcast.cursor()").Scan(&id); err != nil {
 		t.Fatal(err)
 	}
 	insert(t, db, "alice", "after the page")

@@ -45,7 +45,7 @@ func TestRetentionInTheMiddleOfAReplay(t *testing.T) {
 		t.Run(fmt.Sprintf("%d rows", tt.old), func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Cluster(t).DSN("postgres") // transactions of other tests would hold deletion back
-			if _, _, err := sql.Migrate(t.Context(), dsn); err != nil {
+			if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
 				t.Fatal(err)
 			}
 			db := connect(t, dsn)

@@ -47,7 +47,7 @@ func TestFromARowToTheBrowser(t *testing.T) {
 	}
 	copied := &history{}
 	session := copied.session(db)
-	if err := session.copy(t.Context(), "alice", "bob", ""); err != nil {
+	if err := session.copy(dbtest.Context(t), "alice", "bob", ""); err != nil {
 		t.Fatal(err)
 	}
 	for recipient, want := range map[string][]string{"alice": {"[-1, 1]", "[-1, 3]"}, "bob": {"[-1, 2]", "[-1, 3]"}, "": {"[-1, 3]"}} {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rowcast/sql/dbtest"
 	"rowcast/stream"
 )
 
@@ -109,7 +110,7 @@ func TestStreamsEndSpreadOverDrain(t *testing.T) {
 		}
 		ended := map[time.Duration]int{}
 		for _, r := range all {
-			<-r.done
+			r.awaitEnd(t)
 			beats := r.times("rowcast.beat")
 			if len(beats) != 1 || !strings.HasSuffix(r.text(), "}\n\n") {
 				t.Fatalf("got %q, want last words", r.text())
@@ -137,10 +138,10 @@ func TestStoppingTellsWhatIsOwed(t *testing.T) {
 		f.tell("alice", "message", "2")
 		time.AfterFunc(heartbeat/2, goOn)
 		f.stop()
-		<-waiting.done
-		<-slow.done
+		waiting.awaitEnd(t)
+		slow.awaitEnd(t)
 		free() // a socket's write would have ended
-		<-dead.done
+		dead.awaitEnd(t)
 		if got := fmt.Sprint(slow.events()); !strings.Contains(got, "message 1") || !strings.Contains(got, "message 2") ||
 			!strings.Contains(got, "message 2} {"+f.now.String()+" rowcast.beat") {
 			t.Errorf("got %v", got)
@@ -161,7 +162,7 @@ func TestStoppingWhileAStreamOpens(t *testing.T) {
 		synctest.Wait()
 		stop()
 		goOn()
-		<-r.done
+		r.awaitEnd(t)
 		if got := r.events(); len(got) > 0 {
 			t.Errorf("got %v", got)
 		}
@@ -206,5 +207,5 @@ func TestLastWordsAreExact(t *testing.T) {
 	}
 	stop()
 	close(stopped)
-	all.Wait()
+	dbtest.Wait(t, all.Wait, "every client to be at the end of its stream")
 }

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A site is a hub and where it is served.
 type site struct {
@@ -74,7 +74,7 @@ func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 			deliver(b)
 		}
 	}
-	replayer, err := s.listener.NewReplayer(t.Context(), cmp.Or(s.replays, 2))
+	replayer, err := s.listener.NewReplayer(dbtest.Context(t), cmp.Or(s.replays, 2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func run(t testing.TB, something func(context.Context) error) (stop func()) {
 	}()
 	stop = func() {
 		cancel()
-		<-done
+		dbtest.Receive(t, done, "Run to return after the end of its context")
 	}
 	t.Cleanup(stop)
 	return stop
@@ -183,14 +183,14 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
+			t.Fatalf("waited %v: never %s", patience, what)
 		}
 	}
 }
 
 func connect(t testing.TB, dsn string) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
+	conn, err := pgx.Connect(dbtest.Context(t), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,9 @@ func connect(t testing.TB, dsn string) *pgx.Conn {
 
 func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
-	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := conn.Exec(ctx, sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }

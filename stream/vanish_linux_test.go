@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rowcast/sql/dbtest"
 )
 
 // A client that vanishes without a word is gone soon after two heartbeats, whether its stream was silent or in the middle of an event,
@@ -76,7 +78,7 @@ func link(t *testing.T) (hub, client *network) {
 func newNetwork(t *testing.T) *network {
 	t.Helper()
 	n := &network{deeds: make(chan func())}
-	made := make(chan error)
+	made := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // for ever: so the thread ends with this goroutine
 		n.thread = unix.Gettid()
@@ -86,7 +88,7 @@ func newNetwork(t *testing.T) *network {
 		}
 	}()
 	t.Cleanup(func() { close(n.deeds) })
-	if err := <-made; err != nil {
+	if err := dbtest.Receive(t, made, "a network namespace"); err != nil {
 		unavailable(t, "no network namespace can be made; root can: "+err.Error())
 	}
 	return n
@@ -101,20 +103,22 @@ func unavailable(t *testing.T, missing string) {
 	t.Skip(missing)
 }
 
-func (n *network) do(deed func()) {
+// do runs something there. A deed that hangs ends the test and not the thread.
+func (n *network) do(t *testing.T, deed func()) {
+	t.Helper()
 	done := make(chan struct{})
 	n.deeds <- func() {
 		defer close(done)
 		deed()
 	}
-	<-done
+	dbtest.Receive(t, done, "what is done in another network namespace")
 }
 
 // ip runs the command of that name there: a process begins where the thread is that starts it.
 func (n *network) ip(t *testing.T, args ...string) {
 	t.Helper()
-	n.do(func() {
-		if out, err := osexec.Command("ip", args...).CombinedOutput(); err != nil {
+	n.do(t, func() {
+		if out, err := osexec.CommandContext(dbtest.Context(t), "ip", args...).CombinedOutput(); err != nil {
 			t.Errorf("ip %v: %v\n%s", args, err, out)
 		}
 	})
@@ -123,7 +127,7 @@ func (n *network) ip(t *testing.T, args ...string) {
 func (n *network) listen(t *testing.T) (socket net.Listener) {
 	t.Helper()
 	var err error
-	n.do(func() { socket, err = net.Listen("tcp", "10.0.0.1:0") })
+	n.do(t, func() { socket, err = net.Listen("tcp", "10.0.0.1:0") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +138,7 @@ func (n *network) open(t *testing.T, s *site, recipient string) *client {
 	t.Helper()
 	var conn net.Conn
 	var err error
-	n.do(func() { conn, err = dial(s.url, request{recipients: []string{recipient}}) })
+	n.do(t, func() { conn, err = dial(s.url, request{recipients: []string{recipient}}) })
 	if err != nil {
 		t.Fatal(err)
 	}

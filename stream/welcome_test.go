@@ -60,7 +60,12 @@ func TestHeartbeatsWhileTheHeadIsWritten(t *testing.T) {
 	bob := listen(t, f.site, "bob")
 	bob.hello()
 	everyTurn := make(chan struct{})
-	conn, err := dial(serveAlice(t, f, func() { <-everyTurn }).url, request{})
+	conn, err := dial(serveAlice(t, f, func() {
+		select {
+		case <-everyTurn:
+		case <-t.Context().Done(): // the test has failed
+		}
+	}).url, request{})
 	if err != nil {
 		t.Fatal(err)
 	}
