@@ -5,10 +5,21 @@
 -- that break a new rule stay as they are, and the hubs announce them as rowcast.toolarge or rowcast.unreadable.
 -- +goose StatementBegin
 CREATE FUNCTION rowcast.fits(data jsonb) RETURNS boolean LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    size int;
 BEGIN
-    RETURN octet_length(data::text) <= 67108864;
-EXCEPTION WHEN program_limit_exceeded OR out_of_memory THEN -- more than 1 GB
-    RETURN false;
+    BEGIN
+        size := octet_length(data::text);
+    EXCEPTION WHEN program_limit_exceeded OR out_of_memory THEN -- more than 1 GB
+    END;
+    IF size <= 67108864 THEN
+        RETURN true;
+    END IF;
+    -- Not false: PostgreSQL's own error would show the row, and make the text again.
+    RAISE EXCEPTION 'the text of data is longer than 64 MiB'
+        USING ERRCODE = 'check_violation', SCHEMA = 'rowcast', TABLE = 'notifications', CONSTRAINT = 'data_is_at_most_64_mib',
+              DETAIL = coalesce('It has ' || size || ' bytes.', 'It has more than 1 GB.'),
+              HINT = 'Store large content elsewhere and send a reference to it.';
 END $$;
 -- +goose StatementEnd
 -- +goose StatementBegin

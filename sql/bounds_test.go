@@ -1,0 +1,270 @@
+package sql_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+)
+
+// TestTextOfDataIsBounded shows that INSERT refuses data whose text is too long, however little of it is stored, and also where
+// the text cannot be made at all or the data comes compressed from another table.
+func TestTextOfDataIsBounded(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	const numbers = "(SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, %d) i)"
+	run(t, conn, "CREATE TABLE compressed (data jsonb)")
+	run(t, conn, "INSERT INTO compressed SELECT "+fmt.Sprintf(numbers, 3000))
+	for name, test := range map[string]struct{ data, constraint string }{
+		"small":                        {`'{"msg": "hi"}'`, ""},
+		"500 large numbers, 66 MB":     {fmt.Sprintf(numbers, 500), ""},
+		"520 large numbers, 68 MB":     {fmt.Sprintf(numbers, 520), "data_is_at_most_64_mib"},
+		"8,200 large numbers, over 1G": {fmt.Sprintf(numbers, 8200), "data_is_at_most_64_mib"},
+		"compressed":                   {"(SELECT data FROM compressed)", "data_is_at_most_64_mib"},
+	} {
+		_, err := conn.Exec(dbtest.Context(t), "INSERT INTO rowcast.notifications (data) VALUES ("+test.data+")")
+		if got := constraintOf(err); got != test.constraint || test.constraint == "" && err != nil {
+			t.Errorf("%s: got %v, want %q", name, err, test.constraint)
+		}
+	}
+}
+
+// TestTextWithoutUTF8FormIsRefused shows that INSERT refuses characters that cannot be converted to UTF-8, in each column, and that
+// others of the same encoding are sent.
+func TestTextWithoutUTF8FormIsRefused(t *testing.T) {
+	t.Parallel()
+	dsn := encodedIn(t, "EUC_JIS_2004")
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	conn := connect(t, dsn)
+	run(t, conn, "SET client_encoding = 'EUC_JIS_2004'")
+	insert := func(recipient, event, text string) error {
+		sql := fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('%s', '%s', '{"msg": "%s"}')`, recipient, event, text)
+		_, err := conn.PgConn().Exec(dbtest.Context(t), sql).ReadAll()
+		return err
+	}
+	if err := insert("alice", "notify", "\xa4\xa2"); err != nil {
+		t.Errorf("hiragana: %v", err)
+	}
+	bad := unconvertible(t, conn)
+	for name, err := range map[string]error{
+		"data": insert("alice", "notify", bad), "event": insert("alice", bad, "x"), "recipient": insert(bad, "notify", "x"),
+	} {
+		if said, ok := errors.AsType[*pgconn.PgError](err); !ok || said.Code != "22P05" {
+			t.Errorf("%s: got %v, want untranslatable_character", name, err)
+		}
+	}
+}
+
+// unconvertible returns a character of the database's encoding that has no UTF-8 form.
+func unconvertible(t *testing.T, conn *pgx.Conn) string {
+	t.Helper()
+	for first := 0xa1; first < 0xff; first++ {
+		for second := 0xa1; second < 0xff; second++ {
+			text := string([]byte{byte(first), byte(second)})
+			_, err := conn.PgConn().Exec(dbtest.Context(t), "SELECT convert_to('"+text+"', 'UTF8')").ReadAll()
+			if said, ok := errors.AsType[*pgconn.PgError](err); ok && said.Code == "22P05" {
+				return text
+			}
+		}
+	}
+	t.Fatal("every character can be converted to UTF-8")
+	return ""
+}
+
+// encodedIn makes a database of another encoding without the schema.
+func encodedIn(t *testing.T, encoding string) (dsn string) {
+	t.Helper()
+	c := dbtest.Cluster(t)
+	run(t, connect(t, c.DSN("postgres")), "CREATE DATABASE other ENCODING '"+encoding+"' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+	return c.DSN("other")
+}
+
+// TestMigrateRefusesEncodingsWithoutUTF8 shows that neither Migrate nor the printed SQL installs the schema in a database whose
+// text may be anything.
+func TestMigrateRefusesEncodingsWithoutUTF8(t *testing.T) {
+	t.Parallel()
+	for _, encoding := range []string{"SQL_ASCII", "MULE_INTERNAL"} {
+		dsn := encodedIn(t, encoding)
+		want := "the encoding of this database is " + encoding + ", whose text cannot be sent as UTF-8"
+		if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Migrate: got %v, want %q", err, want)
+		}
+		var printed strings.Builder
+		if err := sql.Print(&printed, sql.Roles{}); err != nil {
+			t.Fatal(err)
+		}
+		conn := connect(t, dsn)
+		if _, err := conn.PgConn().Exec(dbtest.Context(t), printed.String()).ReadAll(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Print: got %v, want %q", err, want)
+		}
+		if got := text(t, conn, "SELECT coalesce(to_regnamespace('rowcast')::text, 'none')"); got != "none" {
+			t.Errorf("%s: the schema is there", encoding)
+		}
+	}
+}
+
+// TestMigrateRefusesAnotherRolesSchema shows that a role that made the schema, or something in it, cannot have its code run by the
+// superuser who migrates.
+func TestMigrateRefusesAnotherRolesSchema(t *testing.T) {
+	t.Parallel()
+	for name, trap := range map[string]func(role string) string{
+		"a schema": func(role string) string {
+			return "CREATE SCHEMA rowcast AUTHORIZATION " + role
+		},
+		"a table": func(role string) string {
+			return "CREATE SCHEMA rowcast; CREATE TABLE rowcast.migrations (id int); ALTER TABLE rowcast.migrations OWNER TO " + role
+		},
+		"a function": func(role string) string {
+			return "CREATE SCHEMA rowcast; CREATE FUNCTION rowcast.tag(text) RETURNS text LANGUAGE sql AS 'SELECT 1::text';" +
+				"ALTER FUNCTION rowcast.tag(text) OWNER TO " + role
+		},
+	} {
+		dsn := dbtest.Empty(t)
+		conn := connect(t, dsn)
+		role := createRole(t, conn, "trapper")
+		run(t, conn, trap(pgx.Identifier{role}.Sanitize()))
+		if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("belongs to the role %q", role)) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// TestMigrateRunsNoCodeFromOtherSchemas shows that functions and operators that fit better, in a schema that the role's search_path
+// has first, are not called.
+func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	conn := connect(t, dsn)
+	for _, trap := range []string{
+		"CREATE TABLE public.trapped (what text)",
+		"CREATE FUNCTION public.concat_ws(text, bigint, oid) RETURNS text LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('concat_ws') RETURNING what $$",
+		"CREATE FUNCTION public.pg_try_advisory_lock(int) RETURNS bool LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('lock') RETURNING true $$",
+		"CREATE FUNCTION public.same(oid, int) RETURNS bool LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('=') RETURNING true $$",
+		"CREATE OPERATOR public.= (LEFTARG = oid, RIGHTARG = int, FUNCTION = public.same)",
+		"CREATE FUNCTION public.to_regnamespace(text) RETURNS regnamespace LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('to_regnamespace') RETURNING NULL::regnamespace $$",
+		"CREATE FUNCTION public.now() RETURNS timestamp LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('now') RETURNING NULL::timestamp $$",
+		"DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET search_path = public, pg_catalog'; END $$",
+	} {
+		run(t, conn, trap)
+	}
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	role := createRole(t, conn, "app")
+	if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{role}, Hubs: []string{role}}); err != nil {
+		t.Fatal(err)
+	}
+	writer := connect(t, dsn)
+	run(t, writer, "INSERT INTO rowcast.notifications (data) VALUES ('1')")
+	run(t, writer, "SELECT rowcast.cursor(), rowcast.epoch_tag()")
+	if got := text(t, conn, "SELECT coalesce(string_agg(what, ' '), 'none') FROM public.trapped"); got != "none" {
+		t.Errorf("these were called: %s", got)
+	}
+}
+
+// TestMigrateNamesTheHolderOfItsLock shows that Migrate says after 5 s which session keeps it waiting, and goes on when it can.
+func TestMigrateNamesTheHolderOfItsLock(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	conn := connect(t, dsn)
+	run(t, conn, "SET application_name = 'a shell that was left open'")
+	run(t, conn, "SELECT pg_advisory_lock(4097083626)") // goose's
+	waiting := make(chan string, 1)
+	migrated := make(chan error, 1)
+	m := sql.Migrator{DSN: dsn, Waiting: func(holder string) { waiting <- holder }}
+	go func() {
+		_, _, err := m.Migrate(context.WithoutCancel(dbtest.Context(t)))
+		migrated <- err
+	}()
+	holder := dbtest.Receive(t, waiting, "the holder of the lock")
+	for _, want := range []string{fmt.Sprintf("process %d", conn.PgConn().PID()), "a shell that was left open", "pg_terminate_backend"} {
+		if !strings.Contains(holder, want) {
+			t.Errorf("got %q, want %q in it", holder, want)
+		}
+	}
+	run(t, conn, "SELECT pg_advisory_unlock(4097083626)")
+	if err := dbtest.Receive(t, migrated, "the migration"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMigrateKeepsRowsThatBreakNewRules shows that rows of before migration 3 stay, and that making a restored table this server's own
+// works with them.
+func TestMigrateKeepsRowsThatBreakNewRules(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	conn := connect(t, dsn)
+	installUpTo(t, conn, 2)
+	run(t, conn, "INSERT INTO rowcast.notifications (data) SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 8200)")
+	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8)")
+	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'") // as if restored
+	if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != 2 {
+		t.Fatalf("from %d: %v", from, err)
+	}
+	if got := text(t, conn, "SELECT string_agg(xid::text, ' ' ORDER BY id) FROM rowcast.notifications"); got != "1 1" {
+		t.Errorf("the rows have xids %s, want 1 1", got)
+	}
+	const left = "SELECT string_agg(conname, ' ') FROM pg_constraint WHERE conrelid = 'rowcast.notifications'::regclass AND NOT convalidated"
+	if got := text(t, conn, left); got != "data_is_at_most_64_mib" {
+		t.Errorf("constraints for new rows only: %s", got)
+	}
+	if err := sql.Check(dbtest.Context(t), conn); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMigrateFillsAnEmptyHistory shows that a copy of the schema without rows is refused by Check, and mended by Migrate.
+func TestMigrateFillsAnEmptyHistory(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	run(t, conn, "TRUNCATE rowcast.history")
+	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrNoSchema) {
+		t.Errorf("before: got %v, want %v", err, sql.ErrNoSchema)
+	}
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	if err := sql.Check(dbtest.Context(t), conn); err != nil {
+		t.Errorf("after: %v", err)
+	}
+}
+
+// installUpTo installs an older version of the schema.
+func installUpTo(t *testing.T, conn *pgx.Conn, version int) {
+	t.Helper()
+	run(t, conn, `CREATE SCHEMA rowcast; CREATE TABLE rowcast.migrations (id integer PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY,
+		version_id bigint NOT NULL, is_applied boolean NOT NULL, tstamp timestamp NOT NULL DEFAULT now());
+		INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (0, true)`)
+	names, err := fs.Glob(sql.Migrations, "migrations/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range names[:version] {
+		migration, err := sql.Migrations.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, conn, string(migration))
+		run(t, conn, "INSERT INTO rowcast.migrations (version_id, is_applied) VALUES ($1, true)", i+1)
+	}
+}
+
+// text is what a query with one text says.
+func text(t *testing.T, conn *pgx.Conn, query string) (said string) {
+	t.Helper()
+	if err := conn.QueryRow(dbtest.Context(t), query).Scan(&said); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return said
+}
