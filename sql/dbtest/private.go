@@ -45,7 +45,7 @@ var privates struct {
 // files are copied, so that all such servers have one system identifier.
 func Cluster(t testing.TB) *cluster.Cluster {
 	t.Helper()
-	c, err := private(t.Context())
+	c, err := private(Context(t))
 	if err != nil {
 		t.Fatalf("dbtest: no private PostgreSQL for the test: %v", err)
 	}
@@ -55,7 +55,7 @@ func Cluster(t testing.TB) *cluster.Cluster {
 // Standby starts a hot standby of a private server that streams from it, for this test alone.
 func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
 	t.Helper()
-	c, err := private(t.Context())
+	c, err := private(Context(t))
 	if err != nil {
 		t.Fatalf("dbtest: no standby for the test: %v", err)
 	}
@@ -67,7 +67,7 @@ func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
 // to make.
 func Stranger(t testing.TB) *cluster.Cluster {
 	t.Helper()
-	c, err := private(t.Context())
+	c, err := private(Context(t))
 	if err != nil {
 		t.Fatalf("dbtest: no private PostgreSQL for the test: %v", err)
 	}
@@ -84,7 +84,7 @@ func startPrivate(t testing.TB, c *cluster.Cluster) *cluster.Cluster {
 			t.Errorf("remove the test's PostgreSQL: %v", err)
 		}
 	})
-	if err := c.Start(t.Context()); err != nil {
+	if err := c.Start(Context(t)); err != nil {
 		t.Fatalf("dbtest: no private PostgreSQL for the test: %v", err)
 	}
 	return c

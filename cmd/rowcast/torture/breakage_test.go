@@ -90,12 +90,18 @@ func (w *wrecker) run(ctx context.Context, length time.Duration) {
 			b := breakages[i]
 			w.t.Logf("%s %v: %s", time.Now().Format("15:04:05.000"), w.journal.now().Round(time.Millisecond), b.name)
 			w.counts[b.name]++
-			if err := b.do(w, ctx); err != nil {
+			if err := w.breakOne(ctx, b.do); err != nil {
 				w.t.Errorf("%s: %v", b.name, err)
 				return
 			}
 		}
 	}
+}
+
+func (w *wrecker) breakOne(ctx context.Context, do func(*wrecker, context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return do(w, ctx)
 }
 
 func (w *wrecker) upTo(d time.Duration) time.Duration {

@@ -153,7 +153,9 @@ func idler(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() t
 		if err != nil {
 			return
 		}
-		_, err = conn.Exec(ctx, "BEGIN; CREATE TEMPORARY TABLE written (n) ON COMMIT DROP AS SELECT 1")
+		beginning, cancel := context.WithTimeout(ctx, patience)
+		_, err = conn.Exec(beginning, "BEGIN; CREATE TEMPORARY TABLE written (n) ON COMMIT DROP AS SELECT 1")
+		cancel()
 		waiting, cancel := context.WithTimeout(ctx, hold())
 		ended := make(chan struct{})
 		go func() {
@@ -170,7 +172,9 @@ func idler(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() t
 		}
 		cancel()
 		if !conn.IsClosed() {
-			_, _ = conn.Exec(ctx, "COMMIT")
+			ending, cancel := context.WithTimeout(ctx, patience)
+			_, _ = conn.Exec(ending, "COMMIT")
+			cancel()
 		}
 		_ = conn.Close(context.Background())
 		select {

@@ -3,6 +3,7 @@ package torture_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -40,7 +41,9 @@ func build(t *testing.T) string {
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		args = append(args, "-race")
 	}
-	if out, err := exec.CommandContext(t.Context(), "go", append(args, "rowcast/cmd/rowcast")...).CombinedOutput(); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "go", append(args, "rowcast/cmd/rowcast")...).CombinedOutput(); err != nil {
 		t.Fatalf("build rowcast: %v\n%s", err, out)
 	}
 	return program
@@ -66,6 +69,7 @@ func (h *hub) start() error {
 	words := &log{hub: h, listening: make(chan struct{})}
 	h.process = exec.Command(h.program, h.args...)
 	h.process.Stderr = words
+	h.process.WaitDelay = patience // for its words, once it has ended
 	dieWithTest(h.process)
 	if err := h.run(); err != nil {
 		return err

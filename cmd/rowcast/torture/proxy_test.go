@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+
+	"rowcast/sql/dbtest"
 )
 
 // A proxy stands between a hub and the database, and can stop passing anything on, as a network does that has gone silent:
@@ -36,7 +38,7 @@ func startProxy(t *testing.T, dsn string) (*proxy, string) {
 		t.Fatal(err)
 	}
 	p.running.Go(p.accept)
-	t.Cleanup(p.close)
+	t.Cleanup(func() { dbtest.Wait(t, p.close, "the proxy's connections to end") })
 	u.Host = p.listener.Addr().String()
 	return p, u.String()
 }
@@ -53,7 +55,7 @@ func (p *proxy) accept() {
 
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
-	server, err := net.Dial("tcp", p.target)
+	server, err := net.DialTimeout("tcp", p.target, patience)
 	if err != nil {
 		return
 	}

@@ -100,7 +100,7 @@ func prepare(t *testing.T) *torture {
 
 func (t *torture) startServer() {
 	t.cluster = dbtest.Cluster(t)
-	conn, err := connect(t.Context(), t.cluster.DSN("postgres"))
+	conn, err := connect(dbtest.Context(t), t.cluster.DSN("postgres"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,12 +110,12 @@ func (t *torture) startServer() {
 		// So long asynchronous commits wait for being written, and a crash loses them.
 		"ALTER SYSTEM SET wal_writer_delay = '2s'", "SELECT pg_reload_conf()",
 	} {
-		if _, err := conn.Exec(t.Context(), statement); err != nil {
+		if _, err := conn.Exec(dbtest.Context(t), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}
 	}
 	t.dsn = t.cluster.DSN("torture")
-	if _, _, err := sql.Migrate(t.Context(), t.dsn); err != nil {
+	if _, _, err := sql.Migrate(dbtest.Context(t), t.dsn); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -141,28 +141,32 @@ func (t *torture) write() (end func()) {
 	idling.Go(func() {
 		idler(t.Context(), t.cluster.DSN("elsewhere"), quiet, func() time.Duration { return time.Duration(elsewhere.Int64N(int64(4 * time.Second))) })
 	})
-	t.Cleanup(func() { close(allQuiet); idling.Wait() })
+	t.Cleanup(func() {
+		close(allQuiet)
+		dbtest.Wait(t, idling.Wait, "idle transactions to end")
+	})
 	return func() {
 		close(quiet)
-		writing.Wait()
+		dbtest.Wait(t, writing.Wait, "the writers to end")
 	}
 }
 
 // writeLast writes the row after which there is nothing more.
 func (t *torture) writeLast() *transaction {
 	w := &writer{journal: t.journal, dsn: t.dsn, random: t.random(300), errs: func(err error) { t.Error(err) }}
-	if !w.connect(t.Context()) {
+	ctx := dbtest.Context(t)
+	if !w.connect(ctx) {
 		t.FailNow()
 	}
-	defer w.conn.Close(t.Context())
+	defer w.conn.Close(ctx)
 	tx := t.journal.begin(false)
 	tx.rows = []string{""}
-	_, err := w.conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (event, data) VALUES ($1, $2)`, lastEvent,
+	_, err := w.conn.Exec(ctx, `INSERT INTO rowcast.notifications (event, data) VALUES ($1, $2)`, lastEvent,
 		fmt.Sprintf(`{"k": "%d.0", "sum": 0, "pad": ""}`, tx.number))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.settle(t.Context(), tx, nil)
+	w.settle(ctx, tx, nil)
 	return tx
 }
 
@@ -181,7 +185,7 @@ func (t *torture) roam() (end func()) {
 	}
 	return func() {
 		cancel()
-		roaming.Wait()
+		dbtest.Wait(t, roaming.Wait, "the clients to stop roaming")
 	}
 }
 
@@ -194,17 +198,18 @@ func (t *torture) finish(last *transaction) {
 	for _, c := range t.clients {
 		finishing.Go(func() { c.finish(ctx) })
 	}
-	finishing.Wait()
+	dbtest.Wait(t, finishing.Wait, "the clients to catch up")
 }
 
 // judge compares what the clients were told with the truth, and prints the figures.
 func (t *torture) judge() {
-	conn, err := connect(t.Context(), t.dsn)
+	ctx := dbtest.Context(t)
+	conn, err := connect(ctx, t.dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(t.Context())
-	truth, disagreements, err := readTruth(t.Context(), conn, t.journal)
+	defer conn.Close(ctx)
+	truth, disagreements, err := readTruth(ctx, conn, t.journal)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,14 +48,24 @@ func (w *writer) run(ctx context.Context, quiet <-chan struct{}) {
 		if !w.connect(ctx) {
 			return
 		}
-		switch {
-		case w.mood.lax.Load():
-			w.transaction(ctx, choose(w.random, laxDeeds))
-		case w.random.IntN(3) == 0:
-			w.single(ctx)
-		default:
-			w.transaction(ctx, choose(w.random, deeds))
-		}
+		w.next(ctx)
+	}
+}
+
+// next runs one transaction.
+func (w *writer) next(parent context.Context) {
+	ctx, cancel := context.WithTimeout(parent, patience)
+	defer cancel()
+	switch {
+	case w.mood.lax.Load():
+		w.transaction(ctx, choose(w.random, laxDeeds))
+	case w.random.IntN(3) == 0:
+		w.single(ctx)
+	default:
+		w.transaction(ctx, choose(w.random, deeds))
+	}
+	if ctx.Err() != nil && parent.Err() == nil {
+		w.errs(fmt.Errorf("waited %v for a transaction to end", patience))
 	}
 }
 
