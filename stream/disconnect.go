@@ -1,7 +1,7 @@
 package stream
 
 import (
-	"maps"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -9,14 +9,19 @@ import (
 )
 
 // Disconnect ends the streams of a recipient: of a user, or of all who are in a group. Their clients are told so, and come back, if
-// whoever answers them then lets them in. It returns how many there were that had not been ended before.
+// whoever answers them then lets them in. It returns how many there were that had not been ended before. For a recipient without
+// streams, which any role of the database can name a million times, it costs very little.
 func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.init()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.disconnects.note(recipient)
+	streams := h.roster.unended(recipient)
+	if len(streams) == 0 {
+		return 0
+	}
 	last := note(bye, &h.cursor, []byte(`{"reason": "disconnected", "expires_in": 0}`))
-	for _, s := range h.roster.streamsOf(recipient) {
+	for _, s := range streams {
 		if s.end(h.goodbye(s, last)) {
 			ended++
 		}
@@ -25,30 +30,44 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	return ended
 }
 
-// disconnects are the last ones: what was found out before, and is only now told to the hub, no longer counts.
+// disconnects remember when a recipient was last disconnected: a grant that was found out before that no longer counts. Any role of
+// the database can disconnect any number of recipients, so they share a fixed number of places. In one that several share, the
+// last disconnect stands for all of them: then a client is told to come back although nobody meant it, but none of those that
+// were meant gets a stream.
 type disconnects struct {
-	of    map[string]time.Time // by recipient
-	swept time.Time
+	begin time.Time
+	seed  maphash.Seed
+	last  []time.Duration // since begin, by the hash of the recipient; 0: never. Nil before the first disconnect
 }
 
-// rememberDisconnects is for how long at least: far more than it takes to find out whose a stream is.
+// disconnectPlaces are 512 KiB.
+const disconnectPlaces = 1 << 16
+
+// rememberDisconnects is for how long a disconnect counts: far more than it takes to find out whose a stream is.
 const rememberDisconnects = time.Minute
 
 func (d *disconnects) note(recipient string) {
-	now := time.Now()
-	if d.of == nil {
-		d.of = make(map[string]time.Time)
+	if d.last == nil {
+		d.begin, d.seed = time.Now().Add(-1), maphash.MakeSeed()
+		d.last = make([]time.Duration, disconnectPlaces)
 	}
-	if now.Sub(d.swept) > rememberDisconnects { // not each time: any role of the database can disconnect thousands
-		maps.DeleteFunc(d.of, func(_ string, at time.Time) bool { return now.Sub(at) > rememberDisconnects })
-		d.swept = now
-	}
-	d.of[recipient] = now
+	*d.place(recipient) = time.Since(d.begin)
 }
 
-// since tells whether one of a grant's recipients has been disconnected since the grant was known.
-func (d disconnects) since(grant Grant) bool {
-	return !grant.Known.IsZero() && slices.ContainsFunc(grant.Recipients(), func(r string) bool { return !d.of[r].Before(grant.Known) })
+func (d *disconnects) place(recipient string) *time.Duration {
+	return &d.last[maphash.String(d.seed, recipient)%disconnectPlaces]
+}
+
+// since reports whether one of a grant's recipients has been disconnected since the grant was known.
+func (d *disconnects) since(grant Grant) bool {
+	if d.last == nil || grant.Known.IsZero() {
+		return false
+	}
+	known, now := grant.Known.Sub(d.begin), time.Since(d.begin)
+	return slices.ContainsFunc(grant.Recipients(), func(recipient string) bool {
+		last := *d.place(recipient)
+		return last != 0 && last >= known && now-last <= rememberDisconnects
+	})
 }
 
 // goodbye tells a subscriber from where and when to come back. No event may come after it: the cursor would be older than that.

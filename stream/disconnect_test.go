@@ -65,25 +65,46 @@ func TestDisconnectOutlastsWhatWasKnownBefore(t *testing.T) {
 	f := newFeed(t)
 	before := time.Now()
 	f.hub.Disconnect("alice")
-	open := func(grant stream.Grant) string {
-		ctx, leave := context.WithCancel(t.Context())
-		defer leave()
-		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-		r.ProtoMajor = 2 // not to be hijacked
-		w := &greeted{header: http.Header{}, leave: leave}
-		f.hub.Serve(w, r, grant)
-		return w.body.String()
-	}
 	for _, grant := range []stream.Grant{{User: "alice", Known: before}, {User: "bob", Groups: []string{"alice"}, Known: before}} {
-		if got := open(grant); !strings.HasPrefix(got, "retry: ") || strings.Contains(got, "hello") {
+		if got := greeting(t, f, grant); !strings.HasPrefix(got, "retry: ") || strings.Contains(got, "hello") {
 			t.Errorf("%+v: got %q, want only to come back", grant, got)
 		}
 	}
 	for _, grant := range []stream.Grant{{User: "alice", Known: time.Now().Add(1)}, {User: "alice"}, {User: "bob", Known: before}} {
-		if got := open(grant); !strings.Contains(got, "rowcast.hello") {
+		if got := greeting(t, f, grant); !strings.Contains(got, "rowcast.hello") {
 			t.Errorf("%+v: got %q, want a stream", grant, got)
 		}
 	}
+}
+
+// greeting asks for a stream and leaves it after its hello. It returns what was sent.
+func greeting(t *testing.T, f *feed, grant stream.Grant) string {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+	r.ProtoMajor = 2 // not to be hijacked
+	w := &greeted{header: http.Header{}, leave: leave}
+	f.hub.Serve(w, r, grant)
+	return w.body.String()
+}
+
+// A disconnect is forgotten after a while, without another one.
+func TestDisconnectIsForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFeed(t)
+		grant := stream.Grant{User: "alice", Known: time.Now()}
+		f.hub.Disconnect("alice")
+		time.Sleep(time.Minute)
+		if got := greeting(t, f, grant); strings.Contains(got, "hello") {
+			t.Errorf("after a minute: got %q, want only to come back", got)
+		}
+		time.Sleep(1)
+		if got := greeting(t, f, grant); !strings.Contains(got, "hello") {
+			t.Errorf("after more than a minute: got %q, want a stream", got)
+		}
+	})
 }
 
 // A stream that is still being brought forward is ended, too.
@@ -104,15 +125,57 @@ func TestDisconnectWhileJoining(t *testing.T) {
 	})
 }
 
-// Whoever disconnects thousands, who need not exist, does not hold up the hub more and more.
+// Any role of the database can disconnect a million recipients that need not exist. That costs the hub little time and no memory,
+// and no stream is opened by what was known before: not even of somebody who is lost in the crowd. Not parallel:
+// it measures the heap.
 func TestAttackManyDisconnects(t *testing.T) {
-	t.Parallel()
+	const many = 1_000_000
 	f := newFeed(t)
 	began := time.Now()
-	for i := range 100_000 {
-		f.hub.Disconnect(strconv.Itoa(i))
+	before := heap()
+	f.hub.Disconnect("alice")
+	long := strings.Repeat("x", 200)
+	for i := range many {
+		f.hub.Disconnect(long + strconv.Itoa(i))
 		if took := time.Since(began); took > 10*time.Second {
 			t.Fatalf("%d took %v", i+1, took)
 		}
+	}
+	grown := heap() - before
+	t.Logf("%d disconnects took %v; the heap has grown by %d bytes", many, time.Since(began), grown)
+	if grown > 4<<20 {
+		t.Errorf("the heap has grown by %d bytes, want at most 4 MiB", grown)
+	}
+	if got := greeting(t, f, stream.Grant{User: "alice", Known: began}); strings.Contains(got, "hello") {
+		t.Errorf("known before: got %q, want only to come back", got)
+	}
+	if got := greeting(t, f, stream.Grant{User: "alice", Known: time.Now().Add(1)}); !strings.Contains(got, "hello") {
+		t.Errorf("known after: got %q, want a stream", got)
+	}
+}
+
+// A large group that is disconnected again and again is gone through once. Its streams need a while to go.
+func TestAttackDisconnectTheSameGroupAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	const streams, times = 20_000, 100_000
+	f := newFeed(t)
+	for i := range streams {
+		f.hub.Connect(true, "team:7", "user "+strconv.Itoa(i))
+	}
+	if got := f.hub.Disconnect("team:7"); got != streams {
+		t.Errorf("the first time: ended %d streams, want %d", got, streams)
+	}
+	began := time.Now()
+	for i := range times {
+		if got := f.hub.Disconnect("team:7"); got != 0 {
+			t.Fatalf("again: ended %d streams, want none", got)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Fatalf("%d times took %v", i+1, took)
+		}
+	}
+	f.hub.Connect(true, "team:7")
+	if got := f.hub.Disconnect("team:7"); got != 1 {
+		t.Errorf("after one more had come: ended %d streams, want 1", got)
 	}
 }

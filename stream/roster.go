@@ -22,6 +22,7 @@ type group struct {
 	streams   []*subscriber
 	live      int    // the number of streams that are live
 	recipient string // that the streams have in common; "" in a part of the roster
+	ended     bool   // none was added since Disconnect ended all of them
 }
 
 func (r *roster) init() {
@@ -72,6 +73,7 @@ func (g *group) place(s *subscriber) *uint32 {
 }
 
 func (g *group) add(s *subscriber) {
+	g.ended = false
 	*g.place(s) = uint32(len(g.streams))
 	g.streams = append(g.streams, s)
 }
@@ -130,12 +132,15 @@ func (r *roster) beatOf(tick uint64) []*subscriber {
 	return g.streams[:g.live]
 }
 
-// streamsOf returns the streams of a recipient, live or not.
-func (r *roster) streamsOf(recipient string) []*subscriber {
-	if g := r.of[recipient]; g != nil {
-		return slices.Clone(g.streams)
+// unended returns the streams of a recipient, live or not, for its caller to end all of them. Until one is added, it returns none
+// after that: some may take a while to go, and the caller can be made to ask again and again.
+func (r *roster) unended(recipient string) []*subscriber {
+	g := r.of[recipient]
+	if g == nil || g.ended {
+		return nil
 	}
-	return nil
+	g.ended = true
+	return slices.Clone(g.streams)
 }
 
 // all returns all streams, live or not.
