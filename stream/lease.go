@@ -87,6 +87,8 @@ func (h *Hub) renew(ctx context.Context, l *lease) {
 	defer h.mu.Unlock()
 	switch {
 	case ctx.Err() != nil || l.of.lease == nil: // the hub is stopping, or the stream has ended
+	case ok && expires.IsZero(): // never
+		l.of.lease = nil
 	case ok:
 		l.due, l.expires = expires, expires
 		heap.Push(&h.leases, l)

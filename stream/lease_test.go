@@ -202,6 +202,27 @@ func TestRenewal(t *testing.T) {
 	})
 }
 
+// A renewal without an end holds for ever, as a grant without an end does, and nothing is asked again.
+func TestRenewalForEver(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(t *testing.T, f *feed) {
+		asked := 0
+		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: time.Now().Add(time.Minute), Renew: func(context.Context) (time.Time, bool) {
+			asked++
+			return time.Time{}, true
+		}})
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if asked != 1 || r.ended() || f.hub.Leases() != 0 {
+			t.Errorf("asked %d times, want once; ended: %t; %d grants end", asked, r.ended(), f.hub.Leases())
+		}
+		r.leave()
+		if !r.ended() {
+			t.Error("the stream outlives its client")
+		}
+	})
+}
+
 // An answer that comes when the stream has ended, or when the hub ends, counts no more.
 func TestRenewalComesTooLate(t *testing.T) {
 	t.Parallel()
