@@ -3,7 +3,6 @@ package listener
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"rowcast/sql"
 )
@@ -25,39 +24,4 @@ func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
 		return fmt.Errorf("notify %s: %w", disconnectedChannel, err)
 	}
 	return nil
-}
-
-// A call is what came by NOTIFY with a payload.
-type call struct{ channel, payload string }
-
-// answer does what somebody asked for with NOTIFY.
-func (s *session) answer(c call) {
-	if c.channel == sql.Channel {
-		s.tell(c.payload)
-		return
-	}
-	by, recipient := "", c.payload
-	if c.channel == disconnectedChannel {
-		by, recipient, _ = strings.Cut(c.payload, " ")
-	}
-	switch {
-	case s.Disconnect == nil || by == s.name:
-	case checkRecipient(recipient) != nil:
-		s.Logger.Warn("nobody is disconnected", "error", "the payload is not a recipient, 1 to 256 bytes long")
-	default:
-		s.Disconnect(recipient)
-	}
-}
-
-// tell hands on a message by hand.
-func (s *session) tell(payload string) {
-	if s.Message == nil {
-		return
-	}
-	message, err := parseMessage(payload)
-	if err != nil {
-		s.Logger.Warn("message by hand goes to nobody", "error", err)
-		return
-	}
-	s.Message(message)
 }

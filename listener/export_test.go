@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener/cursor"
 )
@@ -42,4 +43,14 @@ func (r *Retention) Round(ctx context.Context) (int64, error) {
 func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor) ([]Row, error) {
 	p, err := l.limits().fetch(ctx, conn, from, 0, nil)
 	return p.rows, err
+}
+
+// DialFunc returns the function that makes the listener's connections.
+func (l *Listener) DialFunc() (pgconn.DialFunc, error) {
+	defaults(l)
+	config, err := l.connConfig("test")
+	if err != nil {
+		return nil, err
+	}
+	return config.DialFunc, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/loglimit"
 )
 
 // A Listener reads rowcast.notifications. Config or Configure, Deliver, and Logger are required; the zero value of every other
@@ -35,7 +36,8 @@ type Listener struct {
 	Message func(Message)
 
 	// Disconnect is given a recipient whose streams are to end, as somebody told every hub with NOTIFY, or another hub the others
-	// ([Replayer.Disconnect]), under the same rules. Nil: nobody is. With PollOnly it is never called, as there is no LISTEN.
+	// ([Replayer.Disconnect]), under the same rules; in a flood of them, some calls come before rows that were committed earlier.
+	// Nil: nobody is. With PollOnly it is never called, as there is no LISTEN.
 	Disconnect func(recipient string)
 
 	Logger *slog.Logger
@@ -71,6 +73,7 @@ type Listener struct {
 	Timeout time.Duration
 
 	Stats Stats
+	logs  logs
 
 	once   sync.Once
 	name   string // by which it knows what comes from its own Replayers; nobody else's
@@ -88,37 +91,49 @@ type Listener struct {
 
 // Stats count what a Listener has done.
 type Stats struct {
-	Connected  atomic.Bool  // a session is up
-	Sessions   atomic.Int64 // that were begun
-	Fetches    atomic.Int64
-	Rows       atomic.Int64
-	Bells      atomic.Int64 // NOTIFYs from the trigger
-	Parks      atomic.Int64 // times the park lock was taken
-	Unrung     atomic.Int64 // rows that came without a bell while parked, found by looking
+	Connected atomic.Bool  // a session is up
+	Sessions  atomic.Int64 // that had all that they need, the park lock's connection included
+	Fetches   atomic.Int64
+	Rows      atomic.Int64
+	Bells     atomic.Int64 // NOTIFYs from the trigger
+	Parks     atomic.Int64 // times the park lock was taken
+	Unrung    atomic.Int64 // rows that came without a bell while parked, found by looking
+	LeftOut   atomic.Int64 // messages by hand that were dropped because too many came at once
+	Malformed atomic.Int64 // messages by hand and disconnects that could not be understood
+
+	ConnectFailures atomic.Int64 // attempts to begin a session that failed
+
 	ForeignXid atomic.Int64 // rows at present whose transaction this server has not given: they are never sent
 }
 
-// Run reads until the context ends, and then returns nil.
+// logs bounds the log lines that somebody else can cause, each kind by itself.
+type logs struct {
+	connected, lost    loglimit.Limit
+	failed             loglimit.Limit // attempts to begin a session
+	malformed, leftOut loglimit.Limit // notifications
+}
+
+// Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL it tries to begin one, with
+// pauses that get longer until a session is whole.
 func (l *Listener) Run(ctx context.Context) error {
 	defaults(l)
-	for pause := minPause; ; {
-		before := l.Stats.Sessions.Load()
-		err := l.session(ctx)
-		l.Stats.Connected.Store(false)
+	for pause := minPause; ; pause = min(2*pause, maxPause) {
+		s := &session{Listener: l}
+		err := s.live(ctx)
 		if ctx.Err() != nil {
+			l.Stats.Connected.Store(false)
 			return nil //nolint:nilerr // the end that was asked for
 		}
-		if l.Stats.Sessions.Load() > before { // it was there
+		if s.wasSteady() {
 			pause = minPause
 		}
 		wait := pause/2 + rand.N(pause)
-		l.Logger.Warn("database session ended", "error", err, "retry_in", wait.Round(time.Millisecond))
+		s.ended(err, wait)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(wait):
 		}
-		pause = min(2*pause, maxPause)
 	}
 }
 

@@ -117,7 +117,7 @@ func (s *session) sleep(ctx context.Context, parked bool) (still bool, err error
 		return false, nil
 	}
 	s.unparked = false
-	if s.bell || len(s.calls) > 0 || s.isAsked() {
+	if s.bell || len(s.calls.waiting) > 0 || s.isAsked() {
 		if err := s.fetch(ctx); err != nil {
 			return false, err
 		}

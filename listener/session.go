@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener/cursor"
 	"rowcast/sql"
@@ -23,27 +22,30 @@ type session struct {
 	epoch cursor.Tag
 	pace  pace
 
+	connected bool      // to PostgreSQL, by all its connections
+	whole     time.Time // when it had all that it needs; zero if it never had
+
 	inspected time.Time
 	warming   bool // what is read is from before the listener began
 
 	// What has arrived on feed since it was last looked at.
 	bell     bool
 	unparked bool // another hub has given up the park lock
-	calls    []call
+	calls    calls
 }
 
 // unparkedChannel is where a hub that gives up the park lock says so to those that relied on it.
 const unparkedChannel = sql.Channel + ".unparked"
 
-func (l *Listener) session(ctx context.Context) error {
+// live is the session, from its connections to its end.
+func (s *session) live(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &session{Listener: l}
-	var err error
-	if s.feed, err = l.connect(ctx, "listener", s.heard); err != nil {
+	if s.feed, err = s.connect(ctx, "listener", s.heard); err != nil {
 		return err
 	}
 	defer closeNow(s.feed)
+	s.connected = true
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
@@ -51,17 +53,53 @@ func (l *Listener) session(ctx context.Context) error {
 	if err := s.fetch(ctx); err != nil {
 		return err
 	}
-	l.Stats.Sessions.Add(1)
-	l.Stats.Connected.Store(true)
-	l.Logger.Info("database session began", "database", s.feed.Config().Database, "host", s.feed.PgConn().Conn().RemoteAddr().String())
-	if l.PollOnly {
+	if s.PollOnly {
+		s.isWhole()
 		return s.poll(ctx, func() bool { return true })
 	}
-	if s.lock, err = l.newParkLock(ctx); err != nil {
-		return err
+	s.connected = false
+	if s.lock, err = s.newParkLock(ctx); err != nil {
+		return fmt.Errorf("second connection, for the park lock: %w", err)
 	}
 	defer s.lock.close()
+	s.connected = true
+	s.isWhole()
 	return s.run(ctx)
+}
+
+// isWhole takes note that the session has all that it needs.
+func (s *session) isWhole() {
+	s.whole = time.Now()
+	s.Stats.Sessions.Add(1)
+	s.Stats.Connected.Store(true)
+	if logger, ok := s.logs.connected.Allow(s.Logger); ok {
+		logger.Info("connected to PostgreSQL", "database", s.feed.Config().Database, "host", s.feed.PgConn().Conn().RemoteAddr().String())
+	}
+}
+
+// steady is how long a session must have been whole before the next one is begun without a longer pause.
+const steady = time.Second
+
+func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.whole) >= steady }
+
+// ended says why the session has ended. An outage is one line about the loss, and then some about the attempts to end it.
+func (s *session) ended(err error, retryIn time.Duration) {
+	s.Stats.Connected.Store(false)
+	retryIn = retryIn.Round(time.Millisecond)
+	if !s.whole.IsZero() {
+		if logger, ok := s.logs.lost.Allow(s.Logger); ok {
+			logger.Warn("lost connection to PostgreSQL", "error", err, "retry_in", retryIn)
+		}
+		return
+	}
+	s.Stats.ConnectFailures.Add(1)
+	logger, ok := s.logs.failed.Allow(s.Logger)
+	switch {
+	case ok && s.connected:
+		logger.Warn("cannot read from PostgreSQL", "error", err, "retry_in", retryIn)
+	case ok:
+		logger.Warn("cannot connect to PostgreSQL", "error", err, "retry_in", retryIn)
+	}
 }
 
 // closeNow closes a connection even if the context has ended, and waits for nobody.
@@ -69,19 +107,6 @@ func closeNow(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = conn.Close(ctx)
-}
-
-// heard sorts what NOTIFY brings. It is called in the middle of statements, so it only takes notes.
-func (s *session) heard(_ *pgconn.PgConn, n *pgconn.Notification) {
-	switch {
-	case n.Channel == unparkedChannel:
-		s.unparked = true
-	case n.Channel == sql.Channel && n.Payload == "":
-		s.bell = true
-		s.Stats.Bells.Add(1)
-	default:
-		s.calls = append(s.calls, call{n.Channel, n.Payload})
-	}
 }
 
 // begin listens before anything is read: a row committed in between would otherwise neither be read nor ring.
@@ -115,6 +140,7 @@ func (s *session) fetch(ctx context.Context) error {
 			return err
 		}
 		s.deliver(p)
+		s.answerCalls()
 		snapshot, more = &p.to, p.more
 	}
 	if err := s.inspect(ctx); err != nil {
@@ -204,22 +230,16 @@ func commits(rows []Row) (n int) {
 	return n
 }
 
-func (s *session) answerCalls() {
-	for _, c := range s.calls {
-		s.answer(c)
-	}
-	s.calls = s.calls[:0]
-}
-
-// wait sleeps until something is heard, somebody asks for a fetch, or the time has come.
+// wait sleeps until something is heard, somebody asks for a fetch, or the time has come. What nobody wants to hear wakes nobody:
+// otherwise it could put off the next safety poll for ever.
 func (s *session) wait(ctx context.Context, until time.Time) error {
-	if s.bell || s.unparked || len(s.calls) > 0 {
+	if s.isCalled() {
 		return ctx.Err()
 	}
 	_ = s.feed.PgConn().Conn().SetDeadline(until)
 	s.interruptible(s.interrupted)
 	var err error
-	if ctx.Err() == nil {
+	for err == nil && ctx.Err() == nil && !s.isCalled() {
 		err = s.feed.PgConn().WaitForNotification(context.Background())
 	}
 	s.uninterruptible()
@@ -232,3 +252,6 @@ func (s *session) wait(ctx context.Context, until time.Time) error {
 	}
 	return nil
 }
+
+// isCalled reports whether something was heard that has not been answered.
+func (s *session) isCalled() bool { return s.bell || s.unparked || len(s.calls.waiting) > 0 }

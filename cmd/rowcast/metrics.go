@@ -47,9 +47,12 @@ func (s *service) metrics() http.Handler {
 		return 0
 	})
 	counter("database_sessions_total", "Sessions that the listener began: one, and one for each time that it had to reconnect.", &feed.Sessions)
+	counter("database_connect_failures_total", "Attempts of the listener to begin a session with PostgreSQL that failed.", &feed.ConnectFailures)
 	counter("rows_total", "Rows read.", &feed.Rows)
 	counter("fetches_total", "Queries for new rows.", &feed.Fetches)
 	counter("bells_total", "NOTIFYs from the trigger.", &feed.Bells)
+	counter("notify_left_out_total", "Messages by hand, with NOTIFY, that were dropped because too many came at once.", &feed.LeftOut)
+	counter("notify_malformed_total", "Messages by hand and rowcast.disconnect notifications that could not be understood.", &feed.Malformed)
 	counter("parks_total", "Times that this hub took the park lock, to sleep until it is rung.", &feed.Parks)
 	counter("unrung_rows_total", "Rows that came without a bell: by replication, or with the trigger disabled.", &feed.Unrung)
 	gauge("foreign_rows", "Rows of transactions that this server has not given, which are never sent.",

@@ -13,7 +13,6 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"rowcast/listener"
 	"rowcast/sql"
 	"rowcast/stream"
 )
@@ -122,9 +121,7 @@ func (c *serveCmd) configure(s *service) error {
 	s.listener.Warm, s.retention.Keep = int64(c.Memory), c.Retain
 	s.listener.MaxData, s.listener.PollOnly = int64(c.MaxEvent), c.Poll
 	s.listener.Busy, s.listener.Quiet = c.busy, c.quiet
-	if c.NoNotifyMessages {
-		s.listener.Message = func(listener.Message) {}
-	}
+	s.noMessages = c.NoNotifyMessages
 	return nil
 }
 

@@ -45,6 +45,8 @@ type service struct {
 	routes    func(chi.Router)                // more to serve there; nil: nothing
 	listening func(net.Addr)                  // told once where, when streams can be opened; nil: nobody
 
+	noMessages bool // by hand, with NOTIFY
+
 	others func(ctx context.Context, recipient string) error // tells all other hubs to disconnect; set by run
 }
 
@@ -102,7 +104,7 @@ func (s *service) run(ctx context.Context) error {
 // connect puts the hub behind the listener. What it returns is closed when the first batch has come.
 func (s *service) connect(replayer *listener.Replayer) <-chan struct{} {
 	s.hub.Source = bridge{&s.listener, replayer}
-	if s.listener.Message == nil {
+	if !s.noMessages {
 		s.listener.Message = func(m listener.Message) { s.hub.Send(message(m)) }
 	}
 	s.listener.Disconnect = func(recipient string) { s.hub.Disconnect(recipient) }

@@ -1,0 +1,170 @@
+package listener_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/metrics"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// Any role that can connect can send any number of notifications. They cost a listener little memory and few log lines, the next
+// row arrives, and no disconnect is left out. Not parallel: it measures the heap.
+func TestAttackFloodsOfNotify(t *testing.T) {
+	const message, disconnect = "rowcast", "rowcast.disconnect"
+	for _, flood := range []struct {
+		name, channel string
+		payload       string // an expression of i
+		times         int64
+		wanted        bool
+		leftOut       bool // some are
+		malformed     bool // all are
+	}{
+		{name: "disconnects", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000, wanted: true},
+		{name: "disconnects by hubs", channel: disconnect + "ed", payload: "repeat('x', 7700) || ' ' || i", times: 10_000, wanted: true},
+		{name: "disconnects that nobody wants", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000},
+		{name: "disconnects of nobody", channel: disconnect, payload: "i || repeat('x', 257)", times: 100_000, wanted: true, malformed: true},
+		{name: "messages", channel: message, payload: "i || repeat('x', 7900)", times: 10_000, wanted: true, leftOut: true},
+		{name: "short messages", channel: message, payload: "i::text", times: 100_000, wanted: true, leftOut: true},
+		{name: "messages that nobody wants", channel: message, payload: "i || repeat('x', 7900)", times: 10_000},
+		{name: "malformed messages", channel: message, payload: "'{' || i", times: 100_000, wanted: true, leftOut: true, malformed: true},
+	} {
+		t.Run(flood.name, func(t *testing.T) {
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn)
+			var disconnected, sent atomic.Int64
+			var log lines
+			r := listen(t, dsn, func(l *listener.Listener) {
+				l.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				l.Message = nil
+				if flood.wanted {
+					l.Message = func(listener.Message) { sent.Add(1) }
+					l.Disconnect = func(string) { disconnected.Add(1) }
+				}
+			})
+			r.parked(t, 1)
+			before := log.count()
+			exec(t, conn, "SET ROLE "+createRole(t, dsn, "stranger"))
+			peak := peakHeap(t)
+			exec(t, conn, "SELECT count(pg_notify($1, "+flood.payload+")) FROM generate_series(1, $2) i", flood.channel, flood.times)
+			exec(t, conn, "RESET ROLE")
+			insert(t, conn, "after the flood")
+			wantData(t, r.rows(t, 1), `"after the flood"`)
+			for range 2 { // the fetch that serves the second answers what came before
+				r.caughtUp(t)
+			}
+			grown, said := peak(), log.count()-before
+			t.Logf("the heap has grown by %.1f MiB at most, the log by %d lines; %d messages were sent, %d left out, %d disconnects, %d malformed",
+				float64(grown)/(1<<20), said, sent.Load(), r.Stats.LeftOut.Load(), disconnected.Load(), r.Stats.Malformed.Load())
+			if most := int64(24 << 20); grown > most {
+				t.Errorf("the heap has grown by %d bytes, want at most %d", grown, most)
+			}
+			if said > 12 {
+				t.Errorf("the log has %d lines about it, want few:\n%s", said, log.text())
+			}
+			if got := r.Stats.LeftOut.Load(); (got > 0) != flood.leftOut {
+				t.Errorf("%d are left out, want some: %t", got, flood.leftOut)
+			}
+			answered := sent.Load() + disconnected.Load() + r.Stats.LeftOut.Load() + r.Stats.Malformed.Load()
+			if want := flood.times; flood.wanted && answered != want || !flood.wanted && answered != 0 {
+				t.Errorf("%d of %d were sent, done, left out or malformed", answered, want)
+			}
+			if flood.malformed != (r.Stats.Malformed.Load() > 0) {
+				t.Errorf("%d were malformed, want some: %t", r.Stats.Malformed.Load(), flood.malformed)
+			}
+		})
+	}
+}
+
+// peakHeap watches the heap. What it returns ends that, and returns by how much the heap had grown at most.
+func peakHeap(t *testing.T) func() int64 {
+	t.Helper()
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	read := func() int64 {
+		metrics.Read(sample)
+		return int64(sample[0].Value.Uint64())
+	}
+	runtime.GC()
+	before := read()
+	highest := before
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for ticker := time.NewTicker(time.Millisecond); ; {
+			select {
+			case <-ticker.C:
+				highest = max(highest, read())
+			case <-stop:
+				ticker.Stop()
+				return
+			}
+		}
+	}()
+	end := sync.OnceFunc(func() {
+		close(stop)
+		<-done
+	})
+	t.Cleanup(end)
+	return func() int64 {
+		end()
+		return highest - before
+	}
+}
+
+// lines are those of a log.
+type lines struct {
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.Write(line)
+}
+
+func (l *lines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.String()
+}
+
+func (l *lines) count() int { return strings.Count(l.text(), "\n") }
+
+// Notifications that nobody wants do not put off the safety poll, for which a stranger need only send one now and then.
+func TestAttackUnwantedNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn, stranger := connect(t, dsn), connect(t, dsn)
+	r := listen(t, dsn, func(l *listener.Listener) { l.Look, l.Message = 500*time.Millisecond, nil })
+	r.parked(t, 1)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := stranger.Exec(t.Context(), "SELECT pg_notify('rowcast', $1)", fmt.Sprint(i)); err != nil {
+					t.Errorf("notify: %v", err)
+					return
+				}
+			}
+		}
+	}()
+	defer func() { close(stop); <-done }()
+	exec(t, conn, "SET rowcast.ring = off")
+	for range 3 { // the first could come with a bell of before
+		insert(t, conn, "not rung for")
+		wantData(t, r.rows(t, 1), `"not rung for"`)
+	}
+}

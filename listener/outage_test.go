@@ -1,0 +1,96 @@
+package listener_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// Where only one of the two connections is to be had, the attempts to begin a session become rare and the log says little. Once
+// there are two, the session is whole.
+func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	role := createRole(t, dsn, "hub", hubGrants...)
+	exec(t, conn, "ALTER ROLE "+role+" LOGIN CONNECTION LIMIT 1")
+	var log lines
+	began := time.Now()
+	r := listen(t, dsn, func(l *listener.Listener) {
+		l.Config.User = role
+		l.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	const attempts = 5
+	r.until(t, func() bool { return r.Stats.ConnectFailures.Load() == attempts-1 })
+	r.next(t) // of the fifth
+	if took, least := time.Since(began), 750*time.Millisecond; took < least {
+		t.Errorf("%d attempts in %v, want them to take at least %v", attempts, took, least)
+	}
+	if r.Stats.Connected.Load() || r.Stats.Sessions.Load() != 0 {
+		t.Errorf("connected: %t, %d sessions; want none that is whole", r.Stats.Connected.Load(), r.Stats.Sessions.Load())
+	}
+	if got := log.text(); !strings.Contains(got, `msg="cannot connect to PostgreSQL" error="second connection, for the park lock: `) {
+		t.Errorf("the log does not say what is missing:\n%s", got)
+	}
+	exec(t, conn, "ALTER ROLE "+role+" CONNECTION LIMIT 2")
+	r.parked(t, 1)
+	insert(t, conn, "1")
+	wantData(t, r.rows(t, 1), `"1"`)
+	got := log.text()
+	if strings.Count(got, "connected to PostgreSQL") != 1 || strings.Contains(got, "lost") || strings.Count(got, "\n") > 10 {
+		t.Errorf("the log is\n%s", got)
+	}
+}
+
+// An outage is one line about the loss, some about the attempts, and one about the end.
+func TestOutageIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	admin := connect(t, dbtest.Empty(t)) // from another database
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log lines
+	r := listen(t, dsn, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	r.parked(t, 1)
+	database := pgx.Identifier{config.Database}.Sanitize()
+	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS false")
+	exec(t, admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", config.Database)
+	holdsSoon(t, "four attempts fail", func() bool { return r.Stats.ConnectFailures.Load() >= 4 })
+	if r.Stats.Connected.Load() {
+		t.Error("it counts as connected")
+	}
+	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS true")
+	holdsSoon(t, "it is connected again", func() bool { return r.Stats.Sessions.Load() == 2 })
+	insert(t, connect(t, dsn), "1")
+	wantData(t, r.rows(t, 1), `"1"`)
+	var said []string
+	for line := range strings.Lines(log.text()) {
+		_, message, _ := strings.Cut(line, `msg="`)
+		message, _, _ = strings.Cut(message, `"`)
+		if len(said) == 0 || said[len(said)-1] != message {
+			said = append(said, message)
+		}
+	}
+	const want = "connected to PostgreSQL, lost connection to PostgreSQL, cannot connect to PostgreSQL, connected to PostgreSQL"
+	if got := strings.Join(said, ", "); got != want || strings.Count(log.text(), "lost connection") != 1 {
+		t.Errorf("the log says %s, want %s:\n%s", got, want, log.text())
+	}
+}
+
+// holdsSoon waits until something holds. what says what it is.
+func holdsSoon(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v in vain: %s", patience, what)
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package listener_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// dialled collects the TCP connections that a listener makes by a DialFunc of its own.
+type dialled struct {
+	mu    sync.Mutex
+	conns []*net.TCPConn
+}
+
+func (d *dialled) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.conns = append(d.conns, conn.(*net.TCPConn))
+	return conn, nil
+}
+
+// The caller's DialFunc makes every connection: to the database, for the park lock and for replays. On each the kernel gives up a
+// server that has died without a word.
+func TestDialFuncIsKept(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	role := loginRole(t, dsn, "first")
+	var d dialled
+	r := listen(t, overTCP(t, dsn, role)+" password=first", func(l *listener.Listener) {
+		l.Config.DialFunc = d.dial
+		l.Timeout = 7 * time.Second
+	})
+	r.parked(t, 1)
+	replayer, err := r.NewReplayer(limited(t), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	begin := r.last.Cursor.String()
+	insert(t, conn, "1")
+	wantData(t, r.rows(t, 1), `"1"`)
+	r.caughtUp(t)
+	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.conns) != 3 {
+		t.Errorf("the DialFunc made %d connections, want 3", len(d.conns))
+	}
+	for i, conn := range d.conns {
+		timeout, idle := option(t, conn, unix.TCP_USER_TIMEOUT), option(t, conn, unix.TCP_KEEPIDLE)
+		if timeout != 7000 || idle != 5 {
+			t.Errorf("connection %d: TCP_USER_TIMEOUT %d ms and TCP_KEEPIDLE %d s, want 7000 and 5", i, timeout, idle)
+		}
+	}
+}
+
+func option(t *testing.T, conn *net.TCPConn, name int) (value int) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = errors.Join(raw.Control(func(fd uintptr) { value, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, name) }), err)
+	}
+	if err != nil {
+		t.Fatalf("read a socket's option: %v", err)
+	}
+	return value
+}
+
+// The kernel gives up a server that takes nothing any more, long before a deadline of the connection.
+func TestDeadServerIsGivenUp(t *testing.T) {
+	t.Parallel()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	l := newListener(t, "postgres://nobody@127.0.0.1/nothing?sslmode=disable")
+	l.Timeout = time.Second
+	dial, err := l.DialFunc()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := dial(limited(t), "tcp", server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(4 * patience))
+	for err == nil {
+		_, err = conn.Write(make([]byte, 1<<20)) // nobody reads it
+	}
+	if !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Errorf("got %v, want %v", err, syscall.ETIMEDOUT)
+	}
+}
+
+// overTCP returns a connection string for a role over TCP, which takes a password, unlike the Unix socket.
+func overTCP(t *testing.T, dsn, role string) string {
+	t.Helper()
+	config := connect(t, dsn).Config()
+	return fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user=%s sslmode=disable", config.Port, config.Database, role)
+}
+
+// loginRole makes a role for a hub that logs in by a password.
+func loginRole(t *testing.T, dsn, password string) string {
+	t.Helper()
+	role := createRole(t, dsn, "hub", hubGrants...)
+	exec(t, connect(t, dsn), "ALTER ROLE "+role+" LOGIN PASSWORD '"+password+"'")
+	return role
+}
