@@ -146,7 +146,7 @@ func prepare(ctx context.Context, conn *pgx.Conn) error {
 	}
 	var set strings.Builder
 	for name, value := range settingsFor(majorVersion(conn)) {
-		fmt.Fprintf(&set, "SET %s = '%s';", name, value)
+		fmt.Fprintf(&set, "SELECT pg_catalog.set_config('%s', '%s', false);", name, value) // SET would take a list for one name
 	}
 	if _, err := conn.PgConn().Exec(ctx, set.String()).ReadAll(); err != nil {
 		return fmt.Errorf("make session settings: %w", err)

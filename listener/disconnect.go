@@ -20,7 +20,9 @@ const (
 func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	if _, err := r.pool.Exec(ctx, "SELECT pg_notify($1, $2)", disconnectedChannel, r.listener+" "+recipient); err != nil {
+	// Qualified: behind a pooler, the connection has no settings of ours.
+	const notify = "SELECT pg_catalog.pg_notify($1::pg_catalog.text, $2::pg_catalog.text)"
+	if _, err := r.pool.Exec(ctx, notify, disconnectedChannel, r.listener+" "+recipient); err != nil {
 		return fmt.Errorf("notify %s: %w", disconnectedChannel, err)
 	}
 	return nil
