@@ -43,6 +43,10 @@ const (
 	floor             corner = "nothing is clamped to below what may have been told and is not remembered"
 	memoryEnds        corner = "what is remembered of rows is forgotten at a new epoch"
 	onlyWhatItTold    corner = "a hub clamps no cursor of a client that has seen more than it told"
+
+	// Of rows with another transaction's number.
+	numbersAssigned corner = "a row counts only if its number had been assigned when it was written"
+	disowned        corner = "a row that comes with another number than its transaction's loses it"
 )
 
 // TestCorners leaves out one rule at a time and expects that rows are lost or repeated: where that goes unnoticed, the other
@@ -53,6 +57,7 @@ func TestCorners(t *testing.T) {
 		inFlight, missedBelow, missedAbove, xmaxStays, xmaxFollows, halfToldCloses,
 		halfToldFirst, ownIDs, clientAhead, registeredBetween, registeredFromMemory, cursorMovesBetween,
 		snapshotFixed, beatOwesNothing, beatAfterLastRow, pageGap,
+		numbersAssigned, disowned,
 	} {
 		t.Run(string(omit), func(t *testing.T) { t.Parallel(); leaveOut(t, plan{omit: omit}) })
 	}

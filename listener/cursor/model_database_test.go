@@ -1,6 +1,7 @@
 package cursor_test
 
 import (
+	"iter"
 	"math/rand/v2"
 	"slices"
 
@@ -12,7 +13,8 @@ import (
 //   - a transaction draws its number (xid) at its first write, not when it begins, and ends in any order;
 //   - ids come from one sequence at INSERT, so that those of open transactions interleave, and rolled-back ones leave holes;
 //   - a snapshot is an xmax, one above the highest transaction that has ended (not begun), and those in flight below it. What
-//     is in flight at or above xmax is in no list.
+//     is in flight at or above xmax is in no list;
+//   - a row may come with another transaction's number, from a dump, a subscription or a forger, also one that is not drawn yet.
 type database struct {
 	*rand.Rand
 	omit     corner
@@ -48,7 +50,11 @@ type row struct {
 	serial    int    // tells it from all others, also where a crash makes xid and id be drawn again
 	recipient string // "" is everyone
 	of        *transaction
+	foreign   bool // it came with another number than its transaction's
 }
+
+// disownedXid is what the column xid says of a row that came with another number than its transaction's.
+const disownedXid = 1
 
 // snapshot is a snapshot as a cursor, and the time at which it was taken: the truth that does not need cursors.
 type snapshot struct {
@@ -95,6 +101,9 @@ func (d *database) step() (ended *transaction) {
 		}
 	case 4:
 		d.draw(t) // writes elsewhere
+		if d.IntN(3) == 0 {
+			d.bring(t)
+		}
 	case 5:
 		d.render(t)
 	default:
@@ -135,9 +144,36 @@ func (d *database) draw(t *transaction) {
 func (d *database) insert(t *transaction) {
 	d.draw(t)
 	r := cursor.Row{Xid: t.xid, ID: d.nextID, Tag: cursor.AnchorTag(d.nextID, d.clock)}
-	t.rows = append(t.rows, &row{r, d.inserted, recipients[d.IntN(len(recipients))], t})
+	t.rows = append(t.rows, &row{r, d.inserted, recipients[d.IntN(len(recipients))], t, false})
 	d.nextID += 1 + d.Int64N(2)
 	d.inserted++
+}
+
+// bring inserts a row with another number: one that has been drawn or one that has not, if the trigger is there, and with disabled
+// triggers one that has not.
+func (d *database) bring(t *transaction) {
+	d.insert(t)
+	r := t.rows[len(t.rows)-1]
+	r.foreign = true
+	if d.IntN(2) == 0 {
+		r.Xid = d.nextXid + d.Uint64N(40)
+		return
+	}
+	if r.Xid = max(cursor.First, d.nextXid+d.Uint64N(40)-min(20, d.nextXid)); d.omit != disowned {
+		r.Xid = disownedXid
+	}
+}
+
+// rows are those that count.
+func (d *database) rows() iter.Seq[*row] {
+	return func(yield func(*row) bool) {
+		for _, r := range d.table {
+			assigned := r.Xid <= r.of.xid || d.omit == numbersAssigned
+			if assigned && r.Xid >= cursor.First && !yield(r) {
+				return
+			}
+		}
+	}
 }
 
 func (d *database) end(t *transaction, commit bool) {
@@ -150,7 +186,9 @@ func (d *database) end(t *transaction, commit bool) {
 		d.table = append(d.table, t.rows...)
 		slices.SortFunc(d.table, func(a, b *row) int { return a.Compare(b.Row) })
 		for _, r := range t.rows {
-			d.ever[r.Row] = r
+			if !r.foreign {
+				d.ever[r.Row] = r
+			}
 		}
 	}
 }
@@ -168,8 +206,8 @@ func (d *database) snapshot() snapshot {
 
 // visible is what the snapshot shows, by the clock and without any arithmetic of cursors.
 func (d *database) visible(s snapshot) (rows []*row) {
-	for _, r := range d.table {
-		if r.of.ended <= s.at {
+	for r := range d.rows() {
+		if r.of.ended <= s.at && (!r.foreign || s.Seen(r.Xid, r.ID)) {
 			rows = append(rows, r)
 		}
 	}
@@ -178,7 +216,7 @@ func (d *database) visible(s snapshot) (rows []*row) {
 
 // unseen is what one cursor has not seen and another has, in the order in which the first is told it.
 func (d *database) unseen(from, to cursor.Cursor, concerns func(*row) bool) (rows []*row) {
-	for _, r := range d.table {
+	for r := range d.rows() {
 		if !from.Seen(r.Xid, r.ID) && to.Seen(r.Xid, r.ID) && (concerns == nil || concerns(r)) {
 			rows = append(rows, r)
 		}
@@ -206,13 +244,14 @@ func (d *database) render(t *transaction) {
 	}
 	c, shows := d.start(s)
 	t.page = &page{c, shows}
-	if len(t.rows) == 0 {
+	own := slices.DeleteFunc(slices.Clone(t.rows), func(r *row) bool { return r.foreign })
+	if len(own) == 0 {
 		return
 	}
-	for _, r := range t.rows {
+	for _, r := range own {
 		shows[r.serial] = true
 	}
-	last := t.rows[len(t.rows)-1]
+	last := own[len(own)-1]
 	if t.xid >= c.Xmax {
 		c.Xmax, c.Anchor = t.xid, cursor.Anchor{ID: last.ID, Tag: last.Tag}
 		c.Xip = d.missed(s.Cursor, t.xid)
@@ -266,7 +305,7 @@ func (d *database) anchored(c cursor.Cursor) bool {
 
 // holds tells whether the table has a row; that of the beginning it has always.
 func (d *database) holds(told cursor.Row) bool {
-	return told.ID == 0 || slices.ContainsFunc(d.table, func(r *row) bool { return r.Row == told })
+	return told.ID == 0 || slices.ContainsFunc(slices.Collect(d.rows()), func(r *row) bool { return r.Row == told })
 }
 
 // stands tells whether it still is, which a cursor of another epoch must show.
@@ -274,7 +313,7 @@ func (d *database) stands(c cursor.Cursor) bool {
 	if c.Anchor.ID == 0 || d.omit == anchorChecked {
 		return true
 	}
-	return slices.ContainsFunc(d.table, func(r *row) bool {
+	return slices.ContainsFunc(slices.Collect(d.rows()), func(r *row) bool {
 		return r.Row == anchor(c) || d.omit == claimsWhatWasRead && r.ID == c.Anchor.ID && r.Tag == c.Anchor.Tag
 	})
 }

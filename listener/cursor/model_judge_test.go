@@ -35,7 +35,7 @@ func judge(c *client, table []*row) (findings []finding) {
 	find := func(what string, r *row) { findings = append(findings, finding{what, c, r}) }
 	owed := map[int]bool{}
 	for _, r := range table {
-		owed[r.serial] = c.concerns(r) && !c.baseline[r.serial]
+		owed[r.serial] = c.concerns(r) && !c.baseline[r.serial] && !r.foreign
 	}
 	told, last, youngest := map[int]bool{}, map[*transaction]int64{}, int64(0)
 	for _, r := range c.told {
