@@ -37,16 +37,13 @@ func TestMigrateUpgrades(t *testing.T) {
 // What --print prints, psql makes the same schema of as migrate does.
 func TestMigratePrint(t *testing.T) {
 	t.Parallel()
-	psql, err := exec.LookPath("psql")
-	if err != nil {
-		t.Skip("no psql")
-	}
+	psql := dbtest.Client(t, "psql")
 	code, printed, stderr := run(t, nil, "migrate", "--print")
 	if code != 0 || stderr != "" {
 		t.Fatalf("got %d, %q", code, stderr)
 	}
 	dsn := dbtest.Empty(t)
-	apply := exec.Command(psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", dsn)
+	apply := exec.CommandContext(dbtest.Context(t), psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", dsn)
 	apply.Stdin = strings.NewReader(printed)
 	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Fatalf("psql: %v: %s", err, out)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"rowcast/sql/cluster"
 	"rowcast/sql/dbtest"
 )
 
@@ -64,14 +62,10 @@ func burn(t *testing.T, dsn string, n int) {
 	runSQL(t, dsn, fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$", n))
 }
 
-// postgres prepares one of PostgreSQL's programs.
+// postgres prepares one of PostgreSQL's client programs, or skips the test.
 func postgres(t *testing.T, program string, args ...string) *exec.Cmd {
 	t.Helper()
-	programs, err := cluster.Find(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return exec.Command(filepath.Join(programs.Dir, program), args...)
+	return exec.CommandContext(dbtest.Context(t), dbtest.Client(t, program), args...)
 }
 
 // restore copies a database to an empty one, by a dump.
@@ -144,9 +138,9 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 			kept := "1 1 1"
 			if catchUp {
 				runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('4')`)
-				kept += " " + valueOf(t, dsn, "SELECT max(xid)::text FROM rowcast.notifications WHERE data = '4'")
+				kept += " " + valueOf(t, dsn, "SELECT xid::text FROM rowcast.notifications WHERE data = '4'")
 				burn(t, dsn, ahead+100)
-				if valueOf(t, dsn, "SELECT (pg_current_xact_id() > max(xid))::text FROM rowcast.notifications") != "true" {
+				if valueOf(t, dsn, "SELECT (pg_current_xact_id() > ALL (SELECT xid FROM rowcast.notifications))::text") != "true" {
 					t.Fatal("the server has not given the rows' numbers")
 				}
 			}
@@ -244,7 +238,7 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 func TestRestoredWithoutTheRows(t *testing.T) {
 	t.Parallel()
 	o := newOriginal(t, 2000)
-	runSQL(t, o.dsn, "UPDATE rowcast.history SET horizon = (SELECT max(xid) FROM rowcast.notifications)", "DELETE FROM rowcast.notifications")
+	runSQL(t, o.dsn, "UPDATE rowcast.history SET horizon = (SELECT xid FROM rowcast.notifications ORDER BY xid DESC LIMIT 1)", "DELETE FROM rowcast.notifications")
 	dsn := dbtest.Stranger(t).DSN("postgres")
 	restore(t, o.dsn, dsn)
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)

@@ -16,7 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
-	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 // BenchmarkInsertWhileDeleting is what writers notice while retention deletes a million rows that are too old, as a ratio to the same load
@@ -24,11 +24,7 @@ import (
 // turns; the ratios are medians of the pairs.
 func BenchmarkInsertWhileDeleting(b *testing.B) {
 	dsn, _ := benchDatabase(b, nil)
-	programs, err := cluster.Find(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
-	pgbench := filepath.Join(programs.Dir, "pgbench")
+	pgbench := dbtest.Client(b, "pgbench")
 	for b.Loop() {
 		fillOld(b, dsn)
 		deletes := retention(b, dsn)

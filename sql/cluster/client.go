@@ -12,19 +12,15 @@ import (
 )
 
 // ErrNoClient is returned by Client if the program is not installed at all,
-// ErrOldClient if every installed one is too old for the server.
+// ErrClientVersion if no installed version of it works with the server.
 var (
-	ErrNoClient  = errors.New("not installed")
-	ErrOldClient = errors.New("only older versions are installed")
+	ErrNoClient      = errors.New("not installed")
+	ErrClientVersion = errors.New("only versions that do not work with it are installed")
 )
-
-// lenient programs work with servers that are newer than they are. All others,
-// such as pg_dump, refuse such a server.
-var lenient = []string{"psql", "pgbench"}
 
 // Client returns the path of a client program, such as pg_dump, that works with
 // the server programs p: the one in their directory, or the first on PATH, or
-// the newest in the usual places. It fails with ErrNoClient or ErrOldClient.
+// the newest in the usual places. It fails with ErrNoClient or ErrClientVersion.
 func (p Programs) Client(ctx context.Context, name string) (string, error) {
 	usual := expand(places)
 	slices.Reverse(usual)
@@ -40,13 +36,26 @@ func (p Programs) client(ctx context.Context, name string, dirs []string) (strin
 		case ctx.Err() != nil:
 			return "", ctx.Err()
 		case versionErr != nil:
-		case major >= p.Major || slices.Contains(lenient, name):
+		case fits(name, major, p.Major):
 			return program, nil
 		default:
-			err = ErrOldClient
+			err = ErrClientVersion
 		}
 	}
 	return "", fmt.Errorf("find %s for PostgreSQL %d: %w", name, p.Major, err)
+}
+
+// fits reports whether a client program works with a server. Most programs, such
+// as pg_dump, refuse a server that is newer than they are.
+func fits(name string, major, server int) bool {
+	switch name {
+	case "psql", "pgbench":
+		return true
+	case "pg_upgrade":
+		return major == server
+	default:
+		return major >= server
+	}
 }
 
 var clientVersion = regexp.MustCompile(`(?m)^\S+ \(PostgreSQL\) (\d+)`)

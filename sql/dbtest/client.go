@@ -10,7 +10,7 @@ import (
 
 // Client returns the path of a client program, such as pg_dump, that works with
 // the tests' server. It skips the test if there is none. In CI, where the
-// programs of one version are installed, only their age is a reason to skip.
+// programs of one version are installed, only their version is a reason to skip.
 func Client(t testing.TB, name string) string {
 	t.Helper()
 	programs, _, err := place(t.Context())
@@ -21,7 +21,7 @@ func Client(t testing.TB, name string) string {
 	if err == nil {
 		return program
 	}
-	if os.Getenv("CI") == "true" && !errors.Is(err, cluster.ErrOldClient) {
+	if os.Getenv("CI") == "true" && !errors.Is(err, cluster.ErrClientVersion) {
 		t.Fatalf("dbtest: %v", err)
 	}
 	t.Skipf("dbtest: %v", err)
