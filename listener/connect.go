@@ -219,12 +219,17 @@ func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// readEpoch is the tag of the present epoch; it begins one if PostgreSQL has recovered since the last.
-func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
+// beginEpoch returns the tag of the present epoch. It begins one if PostgreSQL has recovered since the last.
+func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	const begin = `INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING`
 	if _, err := db.Exec(ctx, begin); err != nil {
 		return 0, fmt.Errorf("begin epoch: %w", err)
 	}
+	return readEpoch(ctx, db)
+}
+
+// readEpoch returns the tag of the present epoch.
+func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	var tag string
 	if err := db.QueryRow(ctx, "SELECT rowcast.epoch_tag()").Scan(&tag); err != nil {
 		return 0, fmt.Errorf("read epoch: %w", err)
@@ -262,7 +267,7 @@ func (l *Listener) Preflight(ctx context.Context) error {
 		if err := sql.Check(ctx, db); err != nil {
 			return err
 		}
-		_, err := readEpoch(ctx, db)
+		_, err := beginEpoch(ctx, db)
 		return err
 	})
 }

@@ -41,7 +41,7 @@ func (r *Retention) Round(ctx context.Context) (int64, error) {
 
 // Page reads a page of what a cursor has not seen, and returns its rows.
 func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor) ([]Row, error) {
-	p, err := l.limits().fetch(ctx, conn, from, 0, nil)
+	p, err := l.limits().fetch(ctx, conn, fetchQuery, from, 0, nil)
 	return p.rows, err
 }
 

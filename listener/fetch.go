@@ -12,7 +12,9 @@ import (
 // and the snapshot $5 shows, or if that is NULL the present one, in the order in which they are told. Each arm is one ordered
 // index scan (ordered by n.xid: xid alone would be the output column, a text): as a single condition with OR the planner would read the whole table. The last arm is bounded above, too, as rows
 // with higher numbers than this server has assigned (restored, forged) would be walked by every fetch.
-var fetchQuery = snapshotRow + `
+var fetchQuery = snapshotRow + fetchArms
+
+var fetchArms = `
 UNION ALL (SELECT ` + rowColumns + `, 1 FROM rowcast.notifications n
 	WHERE xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
 	ORDER BY n.xid, n.id LIMIT $6)
@@ -32,8 +34,11 @@ const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
 var assigned = sql.Assigned("n")
 
 // fetch reads a page of what came after the cursor. With the snapshot of an earlier page it goes on with that page's batch.
-func (m limits) fetch(ctx context.Context, db querier, from cursor.Cursor, epoch cursor.Tag, snapshot *cursor.Cursor) (page, error) {
-	p, err := m.page(ctx, db, from, epoch, fetchQuery, m.args(from, snapshot)...)
+// The query is fetchQuery or lookQuery.
+func (m limits) fetch(
+	ctx context.Context, db querier, query string, from cursor.Cursor, epoch cursor.Tag, snapshot *cursor.Cursor,
+) (page, error) {
+	p, err := m.page(ctx, db, from, epoch, query, m.args(from, snapshot)...)
 	if err != nil {
 		return page{}, fmt.Errorf("fetch: %w", err)
 	}

@@ -83,7 +83,7 @@ func TestFetchesAfterTheLookAtAnothersLock(t *testing.T) {
 	exec(t, straggler, "BEGIN")
 	insert(t, straggler, "not rung for, as nobody is parked")
 
-	gate := newGate(t, "pg_locks")
+	gate := newGate(t, "relied_on")
 	relying := listen(t, dsn, gate.into)
 	gate.wait(t)
 	exec(t, straggler, "COMMIT")

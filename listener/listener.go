@@ -72,6 +72,10 @@ type Listener struct {
 	// Timeout bounds each statement, beyond which the session is given up as dead. Default 10 s.
 	Timeout time.Duration
 
+	// QueueLimit is how full the server's NOTIFY queue may be, from 0 to 1, for the hub to sleep: while it sleeps each INSERT sends a
+	// NOTIFY, and fails when the queue is full. Above it the hub polls, until the queue is half as full. Default 0.25.
+	QueueLimit float64
+
 	Stats Stats
 	logs  logs
 
@@ -103,7 +107,10 @@ type Stats struct {
 
 	ConnectFailures atomic.Int64 // attempts to begin a session that failed
 
+	Crowded    atomic.Bool  // the hub polls because the NOTIFY queue is fuller than QueueLimit
 	ForeignXid atomic.Int64 // rows at present whose transaction this server has not given: they are never sent
+
+	queue atomic.Uint64 // the bits of NotifyQueue
 }
 
 // logs bounds the log lines that somebody else can cause, each kind by itself.
@@ -111,6 +118,8 @@ type logs struct {
 	connected, lost    loglimit.Limit
 	failed             loglimit.Limit // attempts to begin a session
 	malformed, leftOut loglimit.Limit // notifications
+	queue              loglimit.Limit // the NOTIFY queue is filling up
+	lock               loglimit.Limit // what the server refuses to the park lock's session
 }
 
 // Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL it tries to begin one, with
@@ -154,6 +163,8 @@ func (l *Listener) setDefaults() {
 	setDefault(&l.PageRows, 512)
 	setDefault(&l.PageBytes, 1<<20)
 	setDefault(&l.Timeout, 10*time.Second)
+	setDefault(&l.QueueLimit, 0.25)
+	l.logs.queue.Every, l.logs.queue.Burst = time.Minute, 1
 	if l.PollOnly {
 		setDefault(&l.PollInterval, 100*time.Millisecond)
 	}

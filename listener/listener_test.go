@@ -22,12 +22,12 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 const patience = 10 * time.Second
 
 // limit bounds one step of a test that takes no time by itself: a statement, or the end of something that was told to end.
-const limit = time.Minute
+const limit = 3 * time.Minute
 
 // limited returns a context that ends with the test, and after limit.
 func limited(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, errors.New("the test waited for a minute"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, errors.New("the test has waited for too long"))
 	t.Cleanup(cancel)
 	return ctx
 }

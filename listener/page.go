@@ -27,6 +27,7 @@ type page struct {
 	horizon uint64
 	rows    []Row // in the order of cursor.Compare
 	more    bool  // what follows was left out
+	state   state // unknown unless the query was lookQuery
 }
 
 // inlineBytes is the stored (compressed) size up to which data comes with its page. Larger rows are read one by one, so that
@@ -113,7 +114,7 @@ func (m limits) collect(result pgx.Rows, epoch cursor.Tag) (p page, missing []in
 	for result.Next() {
 		values := result.RawValues()
 		if values[colSnapshot] != nil {
-			if err := p.setSnapshot(string(values[colSnapshot]), string(values[colHorizon]), epoch); err != nil {
+			if err := p.setSnapshot(values, epoch); err != nil {
 				return page{}, nil, err
 			}
 			continue
@@ -142,11 +143,15 @@ func (m limits) collect(result pgx.Rows, epoch cursor.Tag) (p page, missing []in
 	return p, missing, result.Err()
 }
 
-func (p *page) setSnapshot(snapshot, horizon string, epoch cursor.Tag) (err error) {
-	if p.to, err = parseSnapshot(snapshot, epoch); err != nil {
+// setSnapshot reads the first row of a result.
+func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
+	if p.to, err = parseSnapshot(string(values[colSnapshot]), epoch); err != nil {
 		return err
 	}
-	p.horizon, err = strconv.ParseUint(horizon, 10, 64)
+	if p.state, err = readState(values); err != nil {
+		return err
+	}
+	p.horizon, err = strconv.ParseUint(string(values[colHorizon]), 10, 64)
 	return err
 }
 

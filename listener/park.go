@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -40,7 +41,7 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-func (s *session) busy() bool { return s.pace.isBusy(time.Now(), s.Busy, s.Quiet) }
+func (s *session) busy() bool { return s.crowded || s.pace.isBusy(time.Now(), s.Busy, s.Quiet) }
 
 // poll fetches again and again as long as that is right.
 func (s *session) poll(ctx context.Context, right func() bool) error {
@@ -60,6 +61,9 @@ func (s *session) interval(took time.Duration) time.Duration {
 	least := s.PollInterval
 	if !s.PollOnly && s.pace.rate < s.Busy {
 		least /= 2
+		if s.crowded { // for as long as somebody else's transaction is open
+			least = max(least, gapPoll)
+		}
 	}
 	return max(least, min(2*took, 2*least))
 }
@@ -87,7 +91,7 @@ func (s *session) rest(ctx context.Context) error {
 	if parked {
 		s.Stats.Parks.Add(1)
 	}
-	s.unparked = false
+	s.unparked, s.state = false, state{}
 	// Not before the lock was taken or looked at: in between, a row may have come whose transaction did not ring.
 	if err := s.fetch(ctx); err != nil {
 		return err
@@ -121,6 +125,9 @@ func (s *session) sleep(ctx context.Context, parked bool) (still bool, err error
 		if err := s.fetch(ctx); err != nil {
 			return false, err
 		}
+		if still, err := s.isHeld(parked); err != nil || !still {
+			return still, err
+		}
 		return true, s.lookForQueue(ctx)
 	}
 	if time.Now().Before(look) {
@@ -136,8 +143,8 @@ func (s *session) settle(ctx context.Context) (parked, relying bool, err error) 
 		if parked, err = s.lock.try(ctx); err != nil || parked {
 			return parked, false, err
 		}
-		if relying, err = s.lock.heldElsewhere(ctx); err != nil || relying {
-			return false, relying, err
+		if s.holder, err = s.lock.heldElsewhere(ctx); err != nil || s.holder != 0 {
+			return false, err == nil, err
 		}
 		// While the lock's connection still rings for the last release it can do nothing else.
 		if tries < patience || s.lock.isWorking() {
@@ -180,20 +187,35 @@ func (s *session) queue(ctx context.Context) (parked bool, err error) {
 	}
 }
 
+// isHeld reports whether the park lock is still held as it was when the hub went to sleep, as far as the last state says. A hub that
+// relies on another one starts anew when a third one holds the lock: between the two nobody did, and rows may have come without a
+// NOTIFY.
+func (s *session) isHeld(parked bool) (bool, error) {
+	switch {
+	case !s.state.known:
+		return true, nil
+	case parked && s.state.holder != s.lock.pid:
+		return false, errNotHeld
+	}
+	return parked || s.state.holder == s.holder, nil
+}
+
+var errNotHeld = errors.New("park lock: the server does not know that we hold it")
+
 // look is what a sleeping hub does when nothing was heard for long: it makes sure that it would have been rung, and fetches.
 // Rows that it finds came without a bell, unless the bell is just on its way.
 func (s *session) look(ctx context.Context, parked bool) (still bool, err error) {
 	if parked {
-		still, err = true, s.lock.prove(ctx)
-	} else {
-		still, err = s.lock.heldElsewhere(ctx)
-	}
-	if err != nil || !still {
-		return still, err
+		if err := s.lock.prove(ctx); err != nil {
+			return false, err
+		}
 	}
 	before := s.Stats.Rows.Load()
 	if err := s.fetch(ctx); err != nil {
 		return false, err
+	}
+	if still, err := s.isHeld(parked); err != nil || !still {
+		return still, err
 	}
 	found := s.Stats.Rows.Load() - before
 	if found == 0 {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rowcast/listener/loglimit"
 	"rowcast/sql"
 )
 
@@ -17,11 +20,15 @@ import (
 // synchronous standby. The slow things are done by one goroutine at a time, which wakes the listener when it is done.
 type parkLock struct {
 	conn    *pgx.Conn
+	pid     uint32 // of the server process
 	timeout time.Duration
+	logger  *slog.Logger
+	refused *loglimit.Limit // of warnings about what the server has refused
 	wake    func()
 
 	job    chan error // of the slow thing that is being done; nil if there is none
 	cancel context.CancelFunc
+	got    bool // the job has got the lock; to be read after its end
 }
 
 // queueTimeout is below the default deadlock_timeout, because a waiting SELECT holds back vacuum, and beyond that each wait
@@ -35,12 +42,20 @@ func (l *Listener) newParkLock(ctx context.Context) (*parkLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := fmt.Sprintf("SET lock_timeout = %d", queueTimeout.Milliseconds())
-	if _, err := conn.Exec(ctx, set); err != nil {
+	p := &parkLock{conn: conn, timeout: l.Timeout, logger: l.Logger, refused: &l.logs.lock, wake: l.wake}
+	if err := p.begin(ctx); err != nil {
 		closeNow(conn)
-		return nil, err
+		return nil, fmt.Errorf("park lock: %w", err)
 	}
-	return &parkLock{conn: conn, timeout: l.Timeout, wake: l.wake}, nil
+	return p, nil
+}
+
+// begin makes the session's own setting and asks for its process, which a pooler may hide.
+func (p *parkLock) begin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	const query = "SELECT pg_backend_pid() FROM set_config('lock_timeout', $1, false)"
+	return p.conn.QueryRow(ctx, query, strconv.FormatInt(queueTimeout.Milliseconds(), 10)).Scan(&p.pid)
 }
 
 // start does a slow thing.
@@ -110,23 +125,39 @@ func (p *parkLock) try(ctx context.Context) (bool, error) {
 	return parked, err
 }
 
-// heldElsewhere tells whether another hub is parked: has it, not only waits for it.
-func (p *parkLock) heldElsewhere(ctx context.Context) (bool, error) {
+// lockHolder selects the process that holds the park lock, not one that only waits for it.
+var lockHolder = fmt.Sprintf(`SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock'
+	AND classid = %d AND objid = %d AND objsubid = 2
+	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1`, sql.ParkLock1, sql.ParkLock2)
+
+// heldElsewhere returns the process of another hub that holds the lock, or 0.
+func (p *parkLock) heldElsewhere(ctx context.Context) (holder uint32, err error) {
 	if idle, err := p.finished(); err != nil || !idle {
-		return false, err
+		return 0, err
 	}
-	return p.ask(ctx, fmt.Sprintf(`SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
-		AND mode = 'ExclusiveLock' AND classid = %d AND objid = %d AND objsubid = 2
-		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, sql.ParkLock1, sql.ParkLock2))
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	if err := p.conn.QueryRow(ctx, "SELECT coalesce(("+lockHolder+"), 0) AS relied_on").Scan(&holder); err != nil {
+		return 0, fmt.Errorf("park lock: %w", err)
+	}
+	return holder, nil
 }
 
-// enqueue begins to wait for the lock; dequeued tells when that is over, and whether it was got.
+// waitForLock waits for the lock as long as lock_timeout, and then ends without an error: an error would be a line in the server's log
+// each time. A session's lock outlives the subtransaction in which it was taken.
+var waitForLock = "DO $$ BEGIN PERFORM pg_advisory_lock" + lockKey + "; EXCEPTION WHEN lock_not_available THEN NULL; END $$"
+
+// enqueue begins to wait for the lock. dequeued reports whether that is over, and whether the lock is held.
 func (p *parkLock) enqueue() {
+	p.got = false
 	p.start(func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, p.timeout)
 		defer cancel()
-		_, err := p.conn.Exec(ctx, "SELECT pg_advisory_lock"+lockKey)
-		return err
+		if _, err := p.conn.Exec(ctx, waitForLock); err != nil {
+			return err
+		}
+		// The statement before cannot say whether it has the lock. If it has, the lock is now held twice, and release gives up both.
+		return p.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock"+lockKey).Scan(&p.got)
 	})
 }
 
@@ -135,15 +166,29 @@ func (p *parkLock) dequeued() (parked, done bool, err error) {
 	if !done {
 		return false, false, nil
 	}
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) && refused.Code == "55P03" { // lock_not_available: the time is over
+	if p.isRefused(err) { // without the right to use plpgsql: then the hub polls until the lock is free
+		p.warn("cannot queue for the park lock: polling while a transaction that has inserted stays open", err)
 		return false, true, nil
 	}
 	if err != nil {
 		return false, true, fmt.Errorf("wait for park lock: %w", err)
 	}
-	p.start(p.watch)
-	return true, true, nil
+	if p.got {
+		p.start(p.watch)
+	}
+	return p.got, true, nil
+}
+
+// isRefused reports whether the server has refused a statement and the session goes on.
+func (p *parkLock) isRefused(err error) bool {
+	_, refused := errors.AsType[*pgconn.PgError](err)
+	return refused && !p.conn.IsClosed()
+}
+
+func (p *parkLock) warn(message string, err error) {
+	if logger, ok := p.refused.Allow(p.logger); ok {
+		logger.Warn(message, "error", err)
+	}
 }
 
 // watch ends when the session does, and with it the lock.
@@ -165,7 +210,7 @@ func (p *parkLock) lost() error {
 	return err
 }
 
-// prove makes sure that the session that holds the lock is alive.
+// prove makes sure that the session that holds the lock is alive. It runs no query: a Sync message is answered like one.
 func (p *parkLock) prove(ctx context.Context) error {
 	if err := p.stop(); err != nil {
 		return err
@@ -173,8 +218,10 @@ func (p *parkLock) prove(ctx context.Context) error {
 	// Nothing is fetched meanwhile, so a session that hangs is soon given up.
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if _, err := p.ask(ctx, "SELECT true"); err != nil {
-		return err
+	pipeline := p.conn.PgConn().StartPipeline(ctx)
+	err := pipeline.Sync()
+	if err := errors.Join(err, pipeline.Close()); err != nil { // Close waits for the answer
+		return fmt.Errorf("park lock: its session does not answer: %w", err)
 	}
 	p.start(p.watch)
 	return nil
@@ -185,11 +232,15 @@ func (p *parkLock) release(ctx context.Context) error {
 	if err := p.stop(); err != nil {
 		return err
 	}
-	if _, err := p.ask(ctx, "SELECT pg_advisory_unlock"+lockKey); err != nil {
+	if _, err := p.ask(ctx, "SELECT true FROM pg_advisory_unlock_all()"); err != nil {
 		return err
 	}
 	p.start(func(ctx context.Context) error {
 		_, err := p.conn.Exec(ctx, "SELECT pg_notify($1, '')", unparkedChannel)
+		if p.isRefused(err) { // the NOTIFY queue may be full; the others find out within a second
+			p.warn("cannot notify the other hubs", err)
+			return nil
+		}
 		return err
 	})
 	return nil

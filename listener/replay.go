@@ -91,7 +91,8 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 	return &Replayer{listener: l.name, pool: pool, limits: l.limits(), timeout: l.Timeout, pooled: l.PollOnly}, nil
 }
 
-// epochKey is where a connection remembers its epoch, which cannot change while it lives: recovery ends every connection.
+// epochKey is where a connection remembers its epoch: recovery ends every connection. Only the listener begins an epoch, and gives its
+// rows and cursors to the hub under it: one that a replay's connection began would be unknown to the hub.
 const epochKey = "rowcast.epoch"
 
 // Close ends the connections. For a server that does not answer, whom the pool would wait for, it waits no longer than a second.

@@ -14,7 +14,7 @@ import (
 
 // resume finds out where to go on from: the listener's own cursor as long as its history is still this server's.
 func (s *session) resume(ctx context.Context, db querier) (err error) {
-	if s.epoch, err = readEpoch(ctx, db); err != nil {
+	if s.epoch, err = beginEpoch(ctx, db); err != nil {
 		return err
 	}
 	if !s.begun {

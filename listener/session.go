@@ -26,7 +26,11 @@ type session struct {
 	whole     time.Time // when it had all that it needs; zero if it never had
 
 	inspected time.Time
-	warming   bool // what is read is from before the listener began
+	state     state     // of the server, a second ago or less
+	inquired  time.Time // when that was
+	crowded   bool      // the NOTIFY queue is too full to sleep
+	holder    uint32    // the process that holds the park lock on which this hub relies
+	warming   bool      // what is read is from before the listener began
 
 	// What has arrived on feed since it was last looked at.
 	bell     bool
@@ -139,6 +143,12 @@ func (s *session) fetch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if void, err := s.heed(ctx, p.state); err != nil {
+			return err
+		} else if void {
+			snapshot = nil
+			continue
+		}
 		s.deliver(p)
 		s.answerCalls()
 		snapshot, more = &p.to, p.more
@@ -176,7 +186,7 @@ func (s *session) inspect(ctx context.Context) error {
 
 func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
 	err = s.bounded(ctx, func(ctx context.Context, db querier) error {
-		p, err = s.limits().fetch(ctx, db, s.cursor, s.epoch, snapshot)
+		p, err = s.limits().fetch(ctx, db, s.queryNow(), s.cursor, s.epoch, snapshot)
 		return err
 	})
 	return p, err

@@ -1,0 +1,233 @@
+package listener_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/listener"
+	"rowcast/sql"
+	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
+)
+
+// logging starts a migrated server of its own with some settings, and returns a connection string and the path of its log.
+func logging(t *testing.T, settings map[string]string) (dsn, log string) {
+	t.Helper()
+	server := dbtest.Cluster(t)
+	maps.Copy(server.Settings, settings)
+	if err := server.Restart(limited(t), cluster.Fast); err != nil {
+		t.Fatal(err)
+	}
+	dsn = server.DSN("postgres")
+	if _, _, err := sql.Migrate(limited(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	return dsn, filepath.Join(server.Dir, "log")
+}
+
+// readLog returns what a server has written to its log, from an offset on.
+func readLog(t *testing.T, path string, from int) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text[from:])
+}
+
+// A transaction that did not send a NOTIFY and stays open makes the hub queue for the park lock again and again. That costs no line
+// in the server's log.
+func TestOpenTransactionWritesNoErrors(t *testing.T) {
+	t.Parallel()
+	dsn, log := logging(t, nil)
+	open, conn := connect(t, dsn), connect(t, dsn)
+	exec(t, open, "BEGIN")
+	insert(t, open, "straggler")
+	began := len(readLog(t, log, 0))
+	hub := listen(t, dsn)
+	rounds := map[time.Time]bool{}
+	const queueing = `SELECT query_start FROM pg_stat_activity
+		WHERE application_name = 'rowcast park lock' AND wait_event_type = 'Lock' AND wait_event = 'advisory'`
+	for deadline := time.Now().Add(limit); len(rounds) < 4; time.Sleep(10 * time.Millisecond) {
+		for _, start := range query[time.Time](t, conn, queueing) {
+			rounds[start] = true
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the hub has queued for the park lock %d times, want 4", len(rounds))
+		}
+	}
+	if said := readLog(t, log, began); strings.Contains(said, "ERROR") || strings.Contains(said, "STATEMENT") {
+		t.Errorf("the server's log is\n%s", said)
+	}
+	exec(t, open, "COMMIT")
+	wantData(t, hub.rows(t, 1), `"straggler"`)
+	eventually(t, conn, heldExclusively)
+}
+
+// A hub that has queued for the park lock gives it up completely when it begins to poll.
+func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	open, conn := connect(t, dsn), connect(t, dsn)
+	exec(t, open, "BEGIN")
+	insert(t, open, "straggler")
+	hub := listen(t, dsn, pollsFromTheFirstRow)
+	eventually(t, conn, `SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()
+		AND application_name = 'rowcast park lock' AND wait_event = 'advisory'`)
+	exec(t, open, "COMMIT") // the hub gets the lock, reads the row and polls from then on
+	hub.rows(t, 1)
+	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
+}
+
+// Transactions that overlap leave no time at which none is open that did not send a NOTIFY. The hub parks nevertheless: while it
+// queues for the lock, new ones do not get it.
+func TestParksAmongOverlappingTransactions(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	var open atomic.Int64
+	for i := range 10 {
+		conn := connect(t, dsn)
+		writers.Go(func() {
+			for wait := time.Duration(i) * 5 * time.Millisecond; ctx.Err() == nil; wait = 50 * time.Millisecond {
+				exec(t, conn, "BEGIN")
+				insert(t, conn, "x")
+				open.Add(1)
+				time.Sleep(wait) // the transactions must overlap
+				exec(t, conn, "COMMIT")
+			}
+		})
+	}
+	defer func() {
+		cancel()
+		await(t, "the writers", &writers)
+	}()
+	for deadline := time.Now().Add(limit); open.Load() < 20; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the writers do not write")
+		}
+	}
+	hub := listen(t, dsn)
+	began := time.Now()
+	hub.parked(t, 1)
+	t.Logf("parked after %v", time.Since(began))
+}
+
+// deafen returns a connection that leads through a relay. Once deaf is set, the relay forwards nothing in either direction, also not
+// that the server has ended the connection.
+func deafen(t *testing.T, conn net.Conn, deaf *atomic.Bool) net.Conn {
+	ours, relay := net.Pipe()
+	t.Cleanup(func() {
+		_ = ours.Close()
+		_ = conn.Close()
+	})
+	forward := func(to, from net.Conn) {
+		for buffer := make([]byte, 1<<16); ; {
+			n, err := from.Read(buffer)
+			if err == nil && !deaf.Load() {
+				_, err = to.Write(buffer[:n])
+			}
+			if err != nil && deaf.Load() && from == conn {
+				return
+			}
+			if err != nil {
+				_ = to.Close()
+				return
+			}
+		}
+	}
+	go forward(conn, relay)
+	go forward(relay, conn)
+	return ours
+}
+
+// A session that holds the park lock and is cut off without a word is noticed within seconds, whether or not the server has ended it.
+func TestNoticesADeafParkLock(t *testing.T) {
+	t.Parallel()
+	for _, ended := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ended=%t", ended), func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn)
+			var deaf atomic.Bool
+			var once sync.Once
+			hub := listen(t, dsn, func(l *listener.Listener) {
+				l.Look = 100 * time.Millisecond
+				l.Config.AfterNetConnect = func(_ context.Context, config *pgconn.Config, conn net.Conn) (net.Conn, error) {
+					if config.RuntimeParams["application_name"] == "rowcast park lock" {
+						once.Do(func() { conn = deafen(t, conn, &deaf) }) // only the first
+					}
+					return conn, nil
+				}
+			})
+			hub.parked(t, 1)
+			sessions := hub.Stats.Sessions.Load()
+			deaf.Store(true)
+			began := time.Now()
+			if ended {
+				exec(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+					WHERE datname = current_database() AND application_name = 'rowcast park lock'`)
+			}
+			hub.until(t, func() bool { return hub.Stats.Sessions.Load() > sessions })
+			t.Logf("noticed after %v", time.Since(began))
+			insert(t, conn, "1")
+			hub.rows(t, 1)
+		})
+	}
+}
+
+// An idle hub runs one query a second, be it the one that holds the park lock or one that relies on it.
+func TestIdleHubMakesOneQueryASecond(t *testing.T) {
+	t.Parallel()
+	dsn, log := logging(t, map[string]string{"log_statement": "all", "log_line_prefix": "[%a] "})
+	holder := listen(t, dsn, func(l *listener.Listener) { l.Look = 0 })
+	holder.parked(t, 1)
+	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 0 })
+	began, look := 0, int64(0)
+	for _, hub := range []*reader{holder, relying} {
+		before := hub.Stats.Fetches.Load()
+		hub.until(t, func() bool { return hub.Stats.Fetches.Load() > before+2 }) // what comes at the beginning is over
+	}
+	began, look = len(readLog(t, log, 0)), holder.Stats.Fetches.Load()+relying.Stats.Fetches.Load()
+	const seconds = 4
+	for _, hub := range []*reader{holder, relying} {
+		before := hub.Stats.Fetches.Load()
+		hub.until(t, func() bool { return hub.Stats.Fetches.Load() >= before+seconds })
+	}
+	queries := regexp.MustCompile(`(?m)^\[rowcast .*(statement|execute)`).FindAllString(readLog(t, log, began), -1)
+	fetches := int(holder.Stats.Fetches.Load() + relying.Stats.Fetches.Load() - look)
+	if len(queries) > fetches+2 || len(queries) < fetches-2 { // some may be under way at both ends
+		t.Errorf("%d queries for %d fetches: %s", len(queries), fetches, queries)
+	}
+	if relying.Stats.Parks.Load() > 0 || holder.Stats.Parks.Load() > 1 {
+		t.Error("the hubs did not stay as they were")
+	}
+}
+
+// When the session that holds the park lock is gone, the hub that relies on it takes the lock.
+func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	exec(t, conn, "SELECT pg_advisory_lock($1, $2)", sql.ParkLock1, sql.ParkLock2)
+	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 50 * time.Millisecond })
+	relying.until(t, func() bool { return relying.Stats.Fetches.Load() > 3 })
+	if parks := relying.Stats.Parks.Load(); parks > 0 {
+		t.Errorf("%d parkings while another holds the lock", parks)
+	}
+	exec(t, conn, "SELECT pg_advisory_unlock_all()") // without a NOTIFY
+	relying.parked(t, 1)
+}

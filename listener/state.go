@@ -1,0 +1,95 @@
+package listener
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"rowcast/listener/cursor"
+)
+
+// A state is what the listener wants to know of the server once a second, besides rows. It comes with a fetch, in the same query.
+type state struct {
+	known  bool
+	holder uint32     // the process that holds the park lock; 0 if there is none
+	queue  float64    // how full the NOTIFY queue is, from 0 to 1
+	epoch  cursor.Tag // the present epoch
+}
+
+// lookRow is snapshotRow with the state in those columns that are otherwise empty.
+var lookRow = `SELECT snapshot::text, (SELECT horizon::text FROM rowcast.history WHERE one),
+	(` + lockHolder + `)::text, NULL::bigint, pg_notification_queue_usage()::text, rowcast.epoch_tag(), NULL::text, NULL::text, 0
+	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
+
+// lookQuery is fetchQuery that also asks for the state.
+var lookQuery = lookRow + fetchArms
+
+// readState reads the state from the first row of a page, if it is there.
+func readState(values [][]byte) (s state, err error) {
+	if values[colEvent] == nil {
+		return state{}, nil
+	}
+	s.known = true
+	if s.epoch, err = cursor.ParseTag(string(values[colEvent])); err != nil {
+		return s, fmt.Errorf("read epoch: %w", err)
+	}
+	if s.queue, err = strconv.ParseFloat(string(values[colRecipient]), 64); err != nil {
+		return s, fmt.Errorf("read how full the NOTIFY queue is: %w", err)
+	}
+	if values[colXid] == nil {
+		return s, nil
+	}
+	holder, err := strconv.ParseUint(string(values[colXid]), 10, 32)
+	s.holder = uint32(holder)
+	return s, err
+}
+
+// queryNow returns the query for the next page. A listener that polls through a pooler asks for the state each time: it does not
+// notice when the server behind the pooler restarts, and must not go on in another epoch.
+func (s *session) queryNow() string {
+	if s.PollOnly || time.Since(s.inquired) >= s.Look {
+		return lookQuery
+	}
+	return fetchQuery
+}
+
+// heed takes notice of a page's state. It reports whether the page is void because another epoch has begun: the session then has
+// found out where to go on from.
+func (s *session) heed(ctx context.Context, now state) (void bool, err error) {
+	if !now.known {
+		return false, nil
+	}
+	s.state, s.inquired = now, time.Now()
+	s.heedQueue(now.queue)
+	if now.epoch == s.epoch {
+		return false, nil
+	}
+	s.Logger.Warn("another epoch has begun: the server has restarted behind a pooler, or rowcast.epoch was emptied")
+	err = s.bounded(ctx, s.resume)
+	return true, err
+}
+
+// heedQueue decides whether the hub may sleep. While it does, every INSERT sends a NOTIFY, and fails if the NOTIFY queue is full. Any
+// session that has called LISTEN and then keeps a transaction open lets the queue grow, and any role can fill it. So above QueueLimit
+// the hub polls, which needs no NOTIFY, until the queue is half as full as that.
+func (s *session) heedQueue(usage float64) {
+	s.Stats.queue.Store(math.Float64bits(usage))
+	crowded := usage >= s.QueueLimit || s.crowded && usage >= s.QueueLimit/2
+	if s.crowded && !crowded {
+		s.Logger.Info("NOTIFY queue has drained: sleeping again between wake-ups", "ratio", usage)
+	}
+	s.crowded = crowded && !s.PollOnly
+	s.Stats.Crowded.Store(s.crowded)
+	if !s.crowded {
+		return
+	}
+	if logger, ok := s.logs.queue.Allow(s.Logger); ok {
+		logger.Warn("NOTIFY queue is filling up: polling until it has drained; some session has called LISTEN and keeps a transaction open",
+			"ratio", usage, "limit", s.QueueLimit)
+	}
+}
+
+// NotifyQueue returns how full the NOTIFY queue of the server was when the listener last asked, from 0 to 1.
+func (s *Stats) NotifyQueue() float64 { return math.Float64frombits(s.queue.Load()) }

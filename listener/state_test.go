@@ -1,0 +1,107 @@
+package listener_test
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// A NOTIFY queue that fills up makes the hub poll, so that no INSERT needs the queue. When it has drained the hub sleeps again.
+func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
+	t.Parallel()
+	major, _, _ := strings.Cut(one[string](t, connect(t, dbtest.Empty(t)), "SHOW server_version"), ".")
+	small := len(major) == 2 && major >= "17" // max_notify_queue_pages makes the queue so small that it can be filled
+	settings, queueLimit := map[string]string{}, 1e-4
+	if small {
+		settings["max_notify_queue_pages"], queueLimit = "64", 0
+	}
+	dsn, _ := logging(t, settings)
+	log := &lines{}
+	hub := listen(t, dsn, func(l *listener.Listener) {
+		l.Look, l.QueueLimit, l.Logger = 50*time.Millisecond, queueLimit, slog.New(slog.NewTextHandler(log, nil))
+	})
+	hub.parked(t, 1)
+	conn, blocker, flood := connect(t, dsn), connect(t, dsn), connect(t, dsn)
+	exec(t, blocker, "LISTEN flood")
+	exec(t, blocker, "BEGIN; SELECT 1")
+	const notify = "SELECT count(pg_notify('flood', i || repeat('x', 7900))) FROM generate_series(1, $1) i"
+	exec(t, flood, notify, 150)
+	hub.until(t, hub.Stats.Crowded.Load)
+	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
+	if small {
+		fill(t, flood, notify)
+	}
+	bells := hub.Stats.Bells.Load()
+	for range 20 {
+		insert(t, conn, "1")
+		wantData(t, hub.rows(t, 1), `"1"`)
+	}
+	hub.caughtUp(t)
+	if got := hub.Stats.Bells.Load(); got != bells {
+		t.Errorf("%d INSERTs sent a NOTIFY", got-bells)
+	}
+	if ratio := hub.Stats.NotifyQueue(); ratio < 1e-4 || ratio > 1 {
+		t.Errorf("the queue is said to be %g full", ratio)
+	}
+	exec(t, blocker, "COMMIT")
+	eventually(t, conn, heldExclusively)
+	hub.until(t, func() bool { return !hub.Stats.Crowded.Load() })
+	if said := log.text(); strings.Count(said, "NOTIFY queue is filling up") != 1 || strings.Count(said, "NOTIFY queue has drained") != 1 {
+		t.Errorf("the log is\n%s", said)
+	}
+}
+
+// fill notifies until the queue takes no more.
+func fill(t *testing.T, conn *pgx.Conn, notify string) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); ; {
+		_, err := conn.Exec(limited(t), notify, 5)
+		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "54000" {
+			return
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the queue is not full: %v", err)
+		}
+	}
+}
+
+// When somebody empties rowcast.epoch, and the sessions of replays begin anew, the listener notices that the epoch is another one and
+// goes on in it. Nothing is lost, and replays work again.
+func TestGoesOnInAnotherEpoch(t *testing.T) {
+	t.Parallel()
+	for name, configure := range map[string]func(*listener.Listener){
+		"listening": func(l *listener.Listener) { l.Look = 50 * time.Millisecond },
+		"polling":   pollOnly,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn)
+			hub := listen(t, dsn, configure)
+			begin := hub.next(t).Cursor
+			insert(t, conn, "1")
+			hub.rows(t, 1)
+			exec(t, conn, "TRUNCATE rowcast.epoch")
+			hub.until(t, func() bool { return hub.last.Cursor.Epoch != begin.Epoch })
+			insert(t, conn, "2")
+			wantData(t, hub.rows(t, 1), `"2"`)
+			if hub.last.Reset != "" || hub.last.Clamp != nil {
+				t.Errorf("got %+v, want no interruption", hub.last)
+			}
+			hub.caughtUp(t)
+			begin.Epoch = hub.last.Cursor.Epoch
+			wantData(t, replay(t, newReplayer(t, dsn, 512), begin.String(), hub.last.Cursor.String(), nil), `"1"`, `"2"`)
+			if sessions := hub.Stats.Sessions.Load(); sessions != 1 {
+				t.Errorf("%d sessions, want 1", sessions)
+			}
+		})
+	}
+}
