@@ -1,20 +1,9 @@
 package listener_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"net"
-	"os"
-	osexec "os/exec"
-	"os/user"
-	"path/filepath"
-	"strconv"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
 	"rowcast/listener/cursor"
@@ -33,7 +22,7 @@ func TestPollOnly(t *testing.T) {
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
 	direct := dbtest.Database(t)
-	pooled := pgbouncer(t, direct)
+	pooled := pgbouncer(t, direct, "transaction", 5)
 
 	err := newListener(t, pooled).Preflight(limited(t))
 	if !errors.Is(err, listener.ErrPooled) {
@@ -84,90 +73,4 @@ func testPollOnly(t *testing.T, write, read string) {
 			t.Errorf("%s cursor stands: got %t, %v", name, stands, err)
 		}
 	}
-}
-
-// pgbouncer runs a PgBouncer in transaction pooling before a database, until the test ends.
-func pgbouncer(t *testing.T, dsn string) (pooled string) {
-	t.Helper()
-	program, err := osexec.LookPath("pgbouncer")
-	if err != nil {
-		t.Skip("PgBouncer is not installed (apt-get install pgbouncer)")
-	}
-	config, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := freePort(t)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "pgbouncer.ini")
-	ini := fmt.Sprintf(`[databases]
-* = host=%s port=%d user=%s
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = %d
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = 5
-`, config.Host, config.Port, config.User, port)
-	if err := os.WriteFile(file, []byte(ini), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := osexec.Command(program, file)
-	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	unprivileged(t, cmd, dir)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	pooled = fmt.Sprintf("postgres://anybody@127.0.0.1:%d/%s?sslmode=disable", port, config.Database)
-	for deadline := time.Now().Add(patience); ; {
-		conn, err := pgx.Connect(limited(t), pooled)
-		if err == nil {
-			_ = conn.Close(context.Background())
-			return pooled
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("PgBouncer does not answer: %v", err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// unprivileged makes a program run as the user whom PostgreSQL runs as: PgBouncer refuses root, and the server's socket refuses
-// others.
-func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		return
-	}
-	for _, name := range []string{"postgres", "_postgres", "nobody"} {
-		account, err := user.Lookup(name)
-		if err != nil {
-			continue
-		}
-		uid, _ := strconv.ParseUint(account.Uid, 10, 32)
-		gid, _ := strconv.ParseUint(account.Gid, 10, 32)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-		for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return
-	}
-	t.Skip("there is no user postgres or nobody, and PgBouncer refuses root")
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
 }

@@ -3,7 +3,6 @@ package listener_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"syscall"
@@ -107,19 +106,4 @@ func TestDeadServerIsGivenUp(t *testing.T) {
 	if !errors.Is(err, syscall.ETIMEDOUT) {
 		t.Errorf("got %v, want %v", err, syscall.ETIMEDOUT)
 	}
-}
-
-// overTCP returns a connection string for a role over TCP, which takes a password, unlike the Unix socket.
-func overTCP(t *testing.T, dsn, role string) string {
-	t.Helper()
-	config := connect(t, dsn).Config()
-	return fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user=%s sslmode=disable", config.Port, config.Database, role)
-}
-
-// loginRole makes a role for a hub that logs in by a password.
-func loginRole(t *testing.T, dsn, password string) string {
-	t.Helper()
-	role := createRole(t, dsn, "hub", hubGrants...)
-	exec(t, connect(t, dsn), "ALTER ROLE "+role+" LOGIN PASSWORD '"+password+"'")
-	return role
 }

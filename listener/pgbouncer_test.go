@@ -1,0 +1,173 @@
+package listener_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	osexec "os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// A pooler in session mode does no harm, and no warning says otherwise.
+func TestSessionPooler(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	pooled := pgbouncer(t, dsn, "session", 10)
+	if err := newListener(t, pooled).Preflight(limited(t)); err != nil {
+		t.Fatalf("Preflight: %v", err)
+	}
+	var log lines
+	r := listen(t, pooled, func(l *listener.Listener) {
+		l.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		l.Disconnect = func(recipient string) { t.Errorf("%q is disconnected", recipient) }
+	})
+	r.parked(t, 1)
+	insert(t, conn, "1")
+	wantData(t, r.rows(t, 1), `"1"`)
+	r.caughtUp(t)
+	if strings.Contains(log.text(), "level=WARN") || len(r.messages) > 0 {
+		t.Errorf("%d messages; the log is\n%s", len(r.messages), log.text())
+	}
+}
+
+// A pooler in transaction mode is refused, and polled through. The sessions behind it keep none of a hub's settings.
+func TestTransactionPooler(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	pooled := pgbouncer(t, dsn, "transaction", 1)
+	if err := newListener(t, pooled).Preflight(limited(t)); !errors.Is(err, listener.ErrPooled) {
+		t.Errorf("Preflight: got %v, want %v", err, listener.ErrPooled)
+	}
+	begin := one[string](t, conn, "SELECT rowcast.cursor()")
+	r := listen(t, pooled, func(l *listener.Listener) { l.PollOnly = true })
+	insert(t, conn, "1")
+	wantData(t, r.rows(t, 1), `"1"`)
+	replayer, err := r.NewReplayer(limited(t), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
+	config, err := pgx.ParseConfig(pooled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	other, err := pgx.ConnectConfig(limited(t), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close(limited(t)) })
+	for setting, want := range map[string]string{"search_path": `"$user", public`, "enable_seqscan": "on", "row_security": "on"} {
+		if got := one[string](t, other, "SELECT current_setting($1)", setting); got != want {
+			t.Errorf("a session behind the pooler has %s = %s, want %s", setting, got, want)
+		}
+	}
+}
+
+// pgbouncer runs a PgBouncer before a database until the test ends, in a pool mode and with so many sessions.
+func pgbouncer(t *testing.T, dsn, mode string, sessions int) (pooled string) {
+	t.Helper()
+	program, err := osexec.LookPath("pgbouncer")
+	if err != nil {
+		program, err = osexec.LookPath("/usr/sbin/pgbouncer")
+	}
+	if err != nil && os.Getenv("CI") == "true" {
+		t.Fatal("PgBouncer is not installed (apt-get install pgbouncer)")
+	} else if err != nil {
+		t.Skip("PgBouncer is not installed (apt-get install pgbouncer)")
+	}
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := freePort(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "pgbouncer.ini")
+	ini := fmt.Sprintf(`[databases]
+* = host=%s port=%d user=%s
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = %s
+default_pool_size = %d
+`, config.Host, config.Port, config.User, port, mode, sessions)
+	if err := os.WriteFile(file, []byte(ini), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := osexec.Command(program, file)
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	unprivileged(t, cmd, dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	pooled = fmt.Sprintf("postgres://anybody@127.0.0.1:%d/%s?sslmode=disable", port, config.Database)
+	for deadline := time.Now().Add(patience); ; {
+		conn, err := pgx.Connect(limited(t), pooled)
+		if err == nil {
+			_ = conn.Close(context.Background())
+			return pooled
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("PgBouncer does not answer: %v", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// unprivileged makes a program run as the user whom PostgreSQL runs as: PgBouncer refuses root, and the server's socket refuses
+// others.
+func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	for _, name := range []string{"postgres", "_postgres", "nobody"} {
+		account, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, _ := strconv.ParseUint(account.Uid, 10, 32)
+		gid, _ := strconv.ParseUint(account.Gid, 10, 32)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+		for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return
+	}
+	t.Skip("there is no user postgres or nobody, and PgBouncer refuses root")
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
