@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/loglimit"
 	"rowcast/stream/sse"
 )
 
@@ -43,6 +44,8 @@ type Hub struct {
 	Stats Stats
 
 	once sync.Once
+
+	unstreamed loglimit.Limit // log lines about responses that cannot be streamed
 
 	mu          sync.Mutex
 	begun       bool          // the first batch has come

@@ -25,7 +25,9 @@ func (h *Hub) open(w http.ResponseWriter, r *http.Request, direct bool, first []
 	_, _ = w.Write(first) // Flush has the error
 	if err := control.Flush(); err != nil {
 		if errors.Is(err, http.ErrNotSupported) { // else the client has gone already
-			h.Logger.Error("the response cannot be streamed: is it wrapped in a middleware?", "error", err)
+			if logger, ok := h.unstreamed.Allow(h.Logger); ok {
+				logger.Error("the response cannot be streamed: is it wrapped in a middleware?", "error", err)
+			}
 		}
 		return nil, none, false
 	}

@@ -132,7 +132,9 @@ func (s *service) recoverer(next http.Handler) http.Handler {
 			case http.ErrAbortHandler:
 				panic(panicked)
 			default:
-				s.logger.Error("a request handler panicked", "path", r.URL.Path, "panic", panicked, "stack", string(debug.Stack()))
+				if logger, ok := s.panics.Allow(s.logger); ok {
+					logger.Error("a request handler panicked", "path", r.URL.Path, "panic", panicked, "stack", string(debug.Stack()))
+				}
 				panic(http.ErrAbortHandler) // closes the connection; something may have been written already
 			}
 		}()

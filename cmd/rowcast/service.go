@@ -40,6 +40,7 @@ type service struct {
 	denied       atomic.Int64   // requests for a stream that it denied
 	unknown      atomic.Int64   // that it could not tell
 	denials      loglimit.Limit // of the log lines about both
+	panics       loglimit.Limit // of the log lines about handlers that panicked
 
 	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
 	routes    func(chi.Router)                // more to serve there; nil: nothing
