@@ -103,8 +103,8 @@ func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	}
 	change()
 	const terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1"
-	if got := one[int64](t, conn, terminate, role); got != 3 {
-		t.Errorf("%d sessions were ended, want 3", got)
+	if got := one[int64](t, conn, terminate, role); got < 3 {
+		t.Errorf("%d sessions were ended, want 3 at least", got)
 	}
 	insert(t, conn, "after the change")
 	wantData(t, r.rows(t, 1), `"after the change"`)
