@@ -94,7 +94,7 @@ func TestAttackSlowSenders(t *testing.T) {
 						_, err := io.WriteString(conn, "")
 						s.lobby.mu.Lock()
 						defer s.lobby.mu.Unlock()
-						if s.lobby.waiting.Len() == 0 {
+						if len(s.lobby.guests) == 0 {
 							return io.EOF
 						}
 						return err
@@ -186,31 +186,6 @@ func TestLobbyMakesRoom(t *testing.T) {
 			t.Errorf("where one had left, another was closed: %d, want 1", n)
 		}
 	})
-}
-
-// closing is a connection that does something when it is closed.
-type closing struct {
-	net.Conn
-	do func()
-}
-
-func (c *closing) Close() error { c.do(); return nil }
-
-// Who must make room can become no stream while it is being closed: the stream would write to whoever gets its descriptor next.
-func TestLobbyClosesNoStream(t *testing.T) {
-	t.Parallel()
-	l := newLobby(1)
-	longest := &closing{do: func() {
-		if l.mu.TryLock() {
-			l.mu.Unlock()
-			t.Error("a connection can be taken over while it is being closed")
-		}
-	}}
-	l.follow(longest, http.StateActive)
-	l.follow(&closing{}, http.StateNew)
-	if n := l.Closed.Load(); n != 1 {
-		t.Errorf("%d were closed, want 1", n)
-	}
 }
 
 func TestDescriptorsAreSharedOut(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 func (s *service) routers() (public, admin http.Handler) {
 	p := s.newRouter()
 	if len(s.trusted) > 0 {
-		p.Use(s.trusted.seeThrough)
+		p.Use(s.trusted.seeThrough, s.lobby.recognise)
 	}
 	if s.guard != nil {
 		p.Use(s.guard)

@@ -181,6 +181,7 @@ func (s *service) newServer(ctx context.Context, address string, handler http.Ha
 		// would end every stream.
 		MaxHeaderBytes: 12 << 10,
 		ConnState:      lobby.follow,
+		ConnContext:    lobby.remember,
 		ErrorLog:       slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
 	}}, nil
 }

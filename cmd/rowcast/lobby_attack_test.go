@@ -1,0 +1,91 @@
+package main_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/sql/dbtest"
+)
+
+// An attacker opens 500 connections a second with whole requests, of a hub that may open 1,024 files and whose app takes a second for
+// each answer. A client from another address gets its stream, and one that was there keeps it.
+func TestAttackWithASlowApp(t *testing.T) {
+	t.Parallel()
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(time.Second) // the app is slow
+		if r.Header.Get("Authorization") != "Bearer alice" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, `{"recipient": "alice", "expires_in": 300}`)
+	}))
+	t.Cleanup(app.Close)
+	p, url := spawnServeWith(t, 1024, dbtest.Database(t), "--insecure-uid=false", "--auth-url", app.URL)
+	before := tailOf(t, url)
+	before.out.await(t, "rowcast.hello")
+
+	attack(t, url, 500)
+	askUntil(t, url+"/metrics", `(?m)^rowcast_lobby_closed_total ([1-9]\d\d|\d{4,})$`)
+	during := tailOf(t, url)
+	during.out.await(t, "rowcast.hello")
+	for _, tail := range []*process{before, during} {
+		if said := tail.err.String(); strings.Count(said, "connected to") != 1 {
+			t.Errorf("a stream did not last: %s", said)
+		}
+	}
+	if strings.Contains(p.err.String(), "too many open files") {
+		t.Errorf("it ran out of files: %s", p.err)
+	}
+}
+
+// tailOf starts a tail of alice.
+func tailOf(t *testing.T, url string) *process {
+	t.Helper()
+	return start(t, environment{"ROWCAST_TOKEN": "alice"}, "tail", "--verbose", "--json", "--url", url+"/events")
+}
+
+// attack opens connections from an address of its own, at a rate, and sends a whole request on each, until the test ends.
+func attack(t *testing.T, url string, rate int) {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: patience}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(time.Second / time.Duration(rate))
+		defer ticker.Stop()
+		var open []net.Conn
+		defer func() { closeAll(open) }()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-ticker.C:
+			}
+			conn, err := dialer.Dial("tcp", strings.TrimPrefix(url, "http://"))
+			if err != nil {
+				continue
+			}
+			_, _ = fmt.Fprintf(conn, "GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %d\r\n\r\n", i)
+			if open = append(open, conn); len(open) > 5*rate { // the hub has long closed it
+				_ = open[0].Close()
+				open = open[1:]
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-ended
+	})
+}
+
+func closeAll(all []net.Conn) {
+	for _, conn := range all {
+		_ = conn.Close()
+	}
+}
