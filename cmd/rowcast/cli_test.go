@@ -214,8 +214,9 @@ func TestURLsAreNotShown(t *testing.T) {
 func TestURLsInVariables(t *testing.T) {
 	t.Parallel()
 	const url = "https://app.example/path?key=secret"
-	code, _, stderr := run(t, environment{"ROWCAST_AUTH_URL": url, "ROWCAST_DATABASE_URL": nobodyThere}, "serve")
-	if want := "rowcast: " + noConnection + "\n"; code != 1 || stderr != want {
+	dsn, says := noDatabase(t)
+	code, _, stderr := run(t, environment{"ROWCAST_AUTH_URL": url, "ROWCAST_DATABASE_URL": dsn, "ROWCAST_LISTEN": "127.0.0.1:0"}, "serve")
+	if want := "rowcast: " + says + "\n"; code != 1 || stderr != want {
 		t.Errorf("serve: got %d, %q, want 1, %q", code, stderr, want)
 	}
 	code, _, stderr = run(t, environment{"ROWCAST_URL": url}, "tail", "--count=-1")
@@ -229,6 +230,7 @@ func TestFlagsOfAnotherWayAreRefused(t *testing.T) {
 	t.Parallel()
 	const tokens, app, uid = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)", "--auth-url", "--insecure-uid"
 	ways := map[string][]string{tokens: {"--jwt-secret", secret}, app: {"--auth-url", "http://127.0.0.1:1/auth"}, uid: {"--insecure-uid"}}
+	dsn, says := noDatabase(t)
 	for _, tt := range []struct {
 		flag, value, with string
 		ways              []string // that it goes with
@@ -247,7 +249,7 @@ func TestFlagsOfAnotherWayAreRefused(t *testing.T) {
 	} {
 		variable := "ROWCAST_" + strings.ToUpper(strings.ReplaceAll(tt.flag, "-", "_"))
 		for way, chosen := range ways {
-			args := append([]string{"serve", "--database-url", nobodyThere}, chosen...)
+			args := append([]string{"serve", "--listen", "127.0.0.1:0", "--database-url", dsn}, chosen...)
 			given := map[string]func() (int, string, string){
 				"--" + tt.flag: func() (int, string, string) { return run(t, nil, append(args, "--"+tt.flag+"="+tt.value)...) },
 				"--" + tt.flag + " (its variable is set)": func() (int, string, string) { return run(t, environment{variable: tt.value}, args...) },
@@ -255,7 +257,7 @@ func TestFlagsOfAnotherWayAreRefused(t *testing.T) {
 			for name, run := range given {
 				want, exit := "rowcast: serve: "+name+" goes with "+tt.with+", and not with "+way+", which would ignore it\n", 2
 				if slices.Contains(tt.ways, way) {
-					want, exit = "rowcast: "+noConnection+"\n", 1
+					want, exit = "rowcast: "+says+"\n", 1
 				}
 				if code, _, stderr := run(); code != exit || !strings.HasSuffix(stderr, want) {
 					t.Errorf("%s=%s with %s: got %d, %q, want %d, %q", name, tt.value, way, code, stderr, exit, want)
@@ -268,8 +270,9 @@ func TestFlagsOfAnotherWayAreRefused(t *testing.T) {
 // What is open to more than was perhaps meant is said at start.
 func TestAdminListenForAllIsWarnedOf(t *testing.T) {
 	t.Parallel()
-	for address, warns := range map[string]bool{"0.0.0.0:9090": true, ":9090": true, "192.0.2.1:9090": true, "[::]:9090": true, "127.0.0.1:9090": false, "[::1]:9090": false, "localhost:9090": false} {
-		_, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", nobodyThere, "--admin-listen", address)
+	dsn, _ := noDatabase(t)
+	for address, warns := range map[string]bool{"0.0.0.0:0": true, ":0": true, "192.0.2.1:0": true, "[::]:0": true, "127.0.0.1:0": false, "[::1]:0": false, "localhost:0": false} {
+		_, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn, "--admin-listen", address)
 		want := `level=WARN msg="whoever reaches the administrators' address can end anybody's streams and read the metrics" flag=--admin-listen addr=` + address + "\n"
 		if strings.Contains(stderr, want) != warns {
 			t.Errorf("%s: got %s, want a warning: %v", address, stderr, warns)

@@ -6,12 +6,14 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	main "rowcast/cmd/rowcast"
+	"rowcast/sql"
 	"rowcast/sql/dbtest"
 )
 
@@ -19,6 +21,9 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 
 // patience bounds every wait, far above what it takes.
 const patience = 30 * time.Second
+
+// schemaVersion is the version that migrate installs, as the messages have it.
+var schemaVersion = strconv.FormatInt(sql.Version(), 10)
 
 // environment are the variables that a program finds.
 type environment map[string]string
@@ -203,6 +208,16 @@ func askUntil(t testing.TB, url, pattern string) answer {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("got %d, %s, want a match of %q", got.status, got.body, pattern)
+		}
+	}
+}
+
+// waitFor waits until something is so.
+func waitFor(t testing.TB, what string, isSo func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !isSo(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v there is not yet %s", patience, what)
 		}
 	}
 }

@@ -33,7 +33,7 @@ func TestLeastPrivilege(t *testing.T) {
 	migrate(t, dsn)
 	appRole, app := login(t, dsn, "App")
 	hubRole, hub := login(t, dsn, "Hub")
-	want := "The schema rowcast is up to date: version 2.\nThe role \"" + appRole + "\" has what an application needs.\nThe role \"" + hubRole + "\" has what a hub needs.\n"
+	want := "The schema rowcast is up to date: version " + schemaVersion + ".\nThe role \"" + appRole + "\" has what an application needs.\nThe role \"" + hubRole + "\" has what a hub needs.\n"
 	for range 2 {
 		code, stdout, stderr := run(t, nil, "migrate", "--app-role", appRole, "--hub-role", hubRole, "--database-url", dsn)
 		if code != 0 || stdout != want || stderr != "" {

@@ -48,8 +48,10 @@ type serveCmd struct {
 
 // Help is shown by rowcast serve --help.
 func (serveCmd) Help() string {
-	return `GET /events is the stream, /rowcast.js the browser client, /healthz, /readyz and /metrics are for whoever watches over it. ` +
-		`SIGTERM and SIGINT end the streams so that their clients come back to another hub, or to the next one here.`
+	return `GET /events is the stream, /rowcast.js the browser client; /healthz, /readyz and /metrics are for monitoring. ` +
+		`If PostgreSQL is not there yet, the hub waits for it; until then /readyz is 503 and clients are told to retry later. ` +
+		`SIGTERM and SIGINT end the streams so that their clients come back to another hub, or to the next one here. ` +
+		`SIGHUP does nothing: passwords and certificates are read anew for each connection to PostgreSQL.`
 }
 
 // Validate refuses flags that do not go together.
@@ -79,13 +81,14 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 		debug.SetGCPercent(50)
 	}
 	s := newService(config, logger)
-	s.listener.Configure = c.config
+	s.listener.Configure, s.explain = c.config, c.explain
 	if err := c.configure(s); err != nil {
 		return err
 	}
 	if s.authenticate, err = c.authenticator(ctx, s.origins, logger); err != nil {
 		return err
 	}
+	defer ignoreHangup(logger)()
 	err = s.run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // told to end before it had begun

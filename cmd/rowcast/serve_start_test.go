@@ -22,6 +22,7 @@ func TestServeDoesNotStart(t *testing.T) {
 	restored := dbtest.Database(t)
 	runSQL(t, restored, looksRestored...)
 	pooled := pooler(t, dsn)
+	missing, says := noDatabase(t)
 	tests := []struct {
 		name string
 		args []string
@@ -42,7 +43,7 @@ func TestServeDoesNotStart(t *testing.T) {
 			[]string{"--database-url", dsn, "--insecure-uid", "--listen", "192.0.2.1:80"},
 			"--insecure-uid lets anybody who reaches 192.0.2.1:80 read everything; if that is meant, give --insecure-uid=anywhere",
 		},
-		{"without PostgreSQL", []string{"--database-url", nobodyThere, "--insecure-uid"}, noConnection},
+		{"without its database", []string{"--database-url", missing, "--insecure-uid"}, says},
 		{"with a malformed URL", []string{"--database-url", "postgres://me:secret%zz@db/app", "--insecure-uid"}, unreadable},
 		{
 			"without the schema",
@@ -52,7 +53,7 @@ func TestServeDoesNotStart(t *testing.T) {
 		{
 			"with an old schema",
 			[]string{"--database-url", old, "--insecure-uid"},
-			"schema rowcast is missing or too old: version 0, needed is 2: run rowcast migrate",
+			"schema rowcast is missing or too old: version 0, needed is " + schemaVersion + ": run rowcast migrate",
 		},
 		{
 			"on a restored dump",
@@ -78,7 +79,7 @@ func TestServeDoesNotStart(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			code, stdout, stderr := run(t, nil, append([]string{"serve"}, tt.args...)...)
+			code, stdout, stderr := run(t, nil, append([]string{"serve", "--listen", "127.0.0.1:0"}, tt.args...)...)
 			if want := "rowcast: " + tt.want + "\n"; code != 1 || stdout != "" || stderr != want {
 				t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
 			}
@@ -108,12 +109,13 @@ func TestServeDoesNotStartOnAStandby(t *testing.T) {
 
 func TestServeSaysInJSONWhyItDoesNotStart(t *testing.T) {
 	t.Parallel()
-	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--log-format=json", "--database-url", nobodyThere)
+	dsn, says := noDatabase(t)
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--log-format=json", "--listen", "127.0.0.1:0", "--database-url", dsn)
 	var line struct{ Level, Msg, Error string }
 	if err := json.Unmarshal([]byte(stderr), &line); err != nil {
 		t.Fatalf("%v: %s", err, stderr)
 	}
-	if code != 1 || line.Level != "ERROR" || line.Msg != "cannot serve" || line.Error != noConnection {
+	if code != 1 || line.Level != "ERROR" || line.Msg != "cannot serve" || line.Error != says {
 		t.Errorf("got %d, %+v", code, line)
 	}
 }

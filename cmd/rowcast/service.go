@@ -45,6 +45,7 @@ type service struct {
 	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
 	routes    func(chi.Router)                // more to serve there; nil: nothing
 	listening func(net.Addr)                  // told once where, when streams can be opened; nil: nobody
+	explain   func(error) error               // makes an error of the database one for people
 
 	noMessages bool // by hand, with NOTIFY
 
@@ -52,7 +53,7 @@ type service struct {
 }
 
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
-	s := &service{logger: logger, replays: defaultReplays(), authenticate: byUID}
+	s := &service{logger: logger, replays: defaultReplays(), authenticate: byUID, explain: func(err error) error { return err }}
 	s.denials.Every, s.denials.Burst = 200*time.Millisecond, 50
 	shares, _ := shareOut(descriptors(), 0, s.replays)
 	s.hub.Limits.Streams, s.lobby = shares.streams, newLobby(shares.lobby)
@@ -64,12 +65,10 @@ func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
 // those who are live. It is two at least, as one may be retention's, and four at most, as many hubs may share a server.
 func defaultReplays() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
-// run serves until ctx ends, or until something fails. The end goes against the stream: the hub ends its streams while it still
-// accepts requests, and tells the newcomers to come back later; then HTTP ends; the listener last.
+// run serves until ctx ends, or until something fails. HTTP is served from the beginning, also while the database is not there yet:
+// then clients are told to come back later. The end goes against the stream: the hub ends its streams while it still accepts
+// requests, and tells the newcomers to come back later; then HTTP ends; the listener last.
 func (s *service) run(ctx context.Context) error {
-	if err := s.listener.Preflight(ctx); err != nil {
-		return err
-	}
 	replayer, err := s.listener.NewReplayer(ctx, s.replays)
 	if err != nil {
 		return err
@@ -83,11 +82,16 @@ func (s *service) run(ctx context.Context) error {
 
 	group, running := errgroup.WithContext(ctx)
 	feeding, stopFeeding := context.WithCancel(context.WithoutCancel(ctx))
-	group.Go(func() error { return s.listener.Run(feeding) })
-	if s.retention.Keep > 0 {
-		s.retention.Listener = &s.listener
-		group.Go(func() error { return s.retention.Run(running) })
-	}
+	group.Go(func() error {
+		if err := s.awaitDatabase(running, servers[0].address()); err != nil || running.Err() != nil {
+			return err
+		}
+		if s.retention.Keep > 0 {
+			s.retention.Listener = &s.listener
+			group.Go(func() error { return s.retention.Run(running) })
+		}
+		return s.listener.Run(feeding)
+	})
 	for _, server := range servers {
 		group.Go(server.run)
 	}
@@ -135,6 +139,9 @@ func (s *service) announce(running context.Context, began <-chan struct{}, serve
 		}
 		<-running.Done()
 	case <-running.Done():
+		if !errors.Is(context.Cause(running), context.Canceled) {
+			return // it did not begin, for the reason that run returns
+		}
 	}
 	s.logger.Info("stopping", "streams", s.hub.Stats.Streams.Load())
 }

@@ -1,0 +1,237 @@
+package main_test
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// A refuser is something like a PostgreSQL that answers every connection with an error.
+type refuser struct {
+	socket net.Listener
+	code   atomic.Value // the SQLSTATE, a string
+	asked  atomic.Int32
+}
+
+func newRefuser(t *testing.T, code string) *refuser {
+	t.Helper()
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &refuser{socket: socket}
+	r.code.Store(code)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := socket.Accept()
+			if err != nil {
+				return
+			}
+			r.asked.Add(1)
+			r.refuse(conn)
+		}
+	}()
+	t.Cleanup(func() {
+		_ = socket.Close()
+		<-ended
+	})
+	return r
+}
+
+// refuse reads a start-up packet and answers it (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+func (r *refuser) refuse(conn net.Conn) {
+	defer conn.Close()
+	var length [4]byte
+	if _, err := io.ReadFull(conn, length[:]); err != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, conn, int64(binary.BigEndian.Uint32(length[:]))-4)
+	fields := "SFATAL\x00VFATAL\x00C" + r.code.Load().(string) + "\x00Mgo away\x00\x00"
+	answer := binary.BigEndian.AppendUint32([]byte{'E'}, uint32(len(fields)+4))
+	_, _ = conn.Write(append(answer, fields...))
+}
+
+func (r *refuser) dsn() string {
+	return "postgres://me:secret@" + r.socket.Addr().String() + "/app?sslmode=disable"
+}
+
+// error is what rowcast says of it.
+func (r *refuser) error() string {
+	return `no connection to PostgreSQL at ` + r.socket.Addr().String() + `, database "app", user "me": FATAL: go away (SQLSTATE ` + r.code.Load().(string) + ")"
+}
+
+// noDatabase is a database URL with which serve ends at once, and what it says.
+func noDatabase(t *testing.T) (dsn, says string) {
+	t.Helper()
+	r := newRefuser(t, "3D000")
+	return r.dsn(), r.error()
+}
+
+// waiting starts a hub whose database is not there yet. It returns the hub once it waits.
+func waiting(t *testing.T, dsn string) *hub {
+	t.Helper()
+	h := &hub{process: start(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn)}
+	h.url = "http://" + h.err.await(t, `msg="waiting for PostgreSQL" addr=([0-9.:]+) error=`)[1]
+	return h
+}
+
+// checkWaits checks what a hub answers while it waits.
+func (h *hub) checkWaits(t *testing.T) {
+	t.Helper()
+	if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 {
+		t.Errorf("/healthz: got %d, want 200", got.status)
+	}
+	if got := ask(t, "GET", h.url+"/readyz"); got.status != 503 || !strings.Contains(got.body, `"ready":false`) {
+		t.Errorf("/readyz: got %d, %s, want 503", got.status, got.body)
+	}
+	got := ask(t, "GET", h.url+"/events?uid=alice")
+	if got.status != 200 || !regexp.MustCompile(`^retry: \d+\n\n$`).MatchString(got.body) {
+		t.Errorf("/events: got %d, %q, want 200 and to retry later", got.status, got.body)
+	}
+}
+
+// A hub that starts before its database waits for it, and then serves the client that has waited. After a crash, the database first
+// recovers.
+func TestServeStartsBeforeItsDatabase(t *testing.T) {
+	t.Parallel()
+	c := dbtest.Cluster(t)
+	dsn := c.TCP("postgres")
+	migrate(t, dsn)
+	for _, ending := range []struct {
+		name string
+		end  func() error
+	}{
+		{"stopped", func() error { return c.Stop(t.Context()) }},
+		{"crashed", c.Kill},
+	} {
+		t.Run(ending.name, func(t *testing.T) {
+			if err := ending.end(); err != nil {
+				t.Fatal(err)
+			}
+			h := waiting(t, dsn)
+			h.checkWaits(t)
+			tail := start(t, nil, "tail", "--verbose", "--json", "--url", h.url+"/events", "--uid", "alice")
+			tail.err.await(t, "the stream has ended; trying again")
+			if err := c.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			h.err.await(t, `msg=listening addr=`+regexp.QuoteMeta(strings.TrimPrefix(h.url, "http://")))
+			tail.out.await(t, "rowcast.hello")
+			runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`)
+			tail.out.await(t, `"data":1}`)
+			if got := ask(t, "GET", h.url+"/readyz"); got.status != 200 {
+				t.Errorf("/readyz: got %d, %s, want 200", got.status, got.body)
+			}
+			if code := h.stop(); code != 0 {
+				t.Errorf("exit code %d: %s", code, h.err)
+			}
+		})
+	}
+}
+
+// Waiting ends when the hub is told to end, and when the database says something that waiting does not mend.
+func TestServeWaits(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"57P03", "57P01", "57P02", "53300", "08006", "08P01"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			r := newRefuser(t, code)
+			h := waiting(t, r.dsn())
+			h.err.await(t, regexp.QuoteMeta(`(SQLSTATE `+code+`)" retry_in=`))
+			h.checkWaits(t)
+			if code := h.stop(); code != 0 || !strings.HasSuffix(h.err.String(), "msg=stopped\n") {
+				t.Errorf("exit code %d: %s", code, h.err)
+			}
+		})
+	}
+	t.Run("then in vain", func(t *testing.T) {
+		t.Parallel()
+		r := newRefuser(t, "57P03")
+		h := waiting(t, r.dsn())
+		r.code.Store("28P01")
+		if code := h.wait(); code != 1 || !strings.HasSuffix(h.err.String(), "\nrowcast: "+r.error()+"\n") {
+			t.Errorf("exit code %d: %s", code, h.err)
+		}
+	})
+	for name, address := range map[string]string{"nobody there": "127.0.0.1:1", "no such name": "db.invalid:5432"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := waiting(t, "postgres://me:secret@"+address+"/app")
+			h.checkWaits(t)
+			if code := h.stop(); code != 0 || strings.Contains(h.err.String(), "secret") {
+				t.Errorf("exit code %d: %s", code, h.err)
+			}
+		})
+	}
+}
+
+// The log of a long wait has few lines, although the pauses begin short.
+func TestServeWaitsQuietly(t *testing.T) {
+	t.Parallel()
+	r := newRefuser(t, "57P03")
+	h := waiting(t, r.dsn())
+	waitFor(t, "the fifth attempt", func() bool { return r.asked.Load() >= 5 })
+	h.stop()
+	if got := strings.Count(h.err.String(), "waiting for PostgreSQL"); got > 3 {
+		t.Errorf("%d lines for %d attempts, want at most 3: %s", got, r.asked.Load(), h.err)
+	}
+}
+
+// What waiting does not mend ends it at once, with a message.
+func TestServeDoesNotWait(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"28P01", "28000", "3D000", "42501", "42704"} {
+		r := newRefuser(t, code)
+		got, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", r.dsn())
+		if got != 1 || !strings.HasPrefix(stderr, "rowcast: "+r.error()) || strings.Count(stderr, "\n") != 1 || r.asked.Load() != 1 {
+			t.Errorf("%s: got %d, %q after %d attempts", code, got, stderr, r.asked.Load())
+		}
+	}
+	c := dbtest.Cluster(t)
+	wrong, err := url.Parse(c.TCP("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong.User = url.UserPassword("postgres", "wrong")
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", wrong.String())
+	if code != 1 || !strings.HasSuffix(stderr, `FATAL: password authentication failed for user "postgres" (SQLSTATE 28P01)`+"\n") {
+		t.Errorf("a wrong password: got %d, %q", code, stderr)
+	}
+	wrong.RawQuery = "sslmode=require"
+	code, _, stderr = run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", wrong.String())
+	if code != 1 || !strings.Contains(stderr, "server refused TLS connection") {
+		t.Errorf("without TLS: got %d, %q", code, stderr)
+	}
+}
+
+// SIGHUP ends nothing, whether the hub waits or serves.
+func TestHangupEndsNothing(t *testing.T) {
+	t.Parallel()
+	p, url := spawnServe(t, dbtest.Database(t))
+	for range 3 {
+		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.err.await(t, "SIGHUP does nothing")
+	if got := ask(t, "GET", url+"/readyz"); got.status != 200 {
+		t.Errorf("got %d, %s", got.status, got.body)
+	}
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.wait(t); err != nil {
+		t.Errorf("it ended with %v: %s", err, p.err)
+	}
+}
