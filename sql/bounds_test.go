@@ -268,3 +268,26 @@ func text(t *testing.T, conn *pgx.Conn, query string) (said string) {
 	}
 	return said
 }
+
+// TestCheckDoesNotReadTheTable shows that what a hub checks at its start takes no longer in a large table, also in a copy of a database,
+// where it looks for numbers of another server, and after retention has moved the horizon.
+func TestCheckDoesNotReadTheTable(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t)) // a copy: its files come from a template
+	const rows = 60_000
+	run(t, conn, "UPDATE rowcast.history SET horizon = horizon")
+	run(t, conn, "INSERT INTO rowcast.notifications (data) SELECT '1' FROM generate_series(1, $1::int)", rows)
+	run(t, conn, "ANALYZE rowcast.notifications")
+	run(t, conn, "BEGIN")
+	if err := sql.Check(dbtest.Context(t), conn); err != nil {
+		t.Fatal(err)
+	}
+	var read int
+	const count = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'rowcast.notifications'::regclass"
+	if err := conn.QueryRow(dbtest.Context(t), count).Scan(&read); err != nil {
+		t.Fatal(err)
+	}
+	if read == 0 || read > rows/2 {
+		t.Errorf("%d rows were read of %d", read, rows)
+	}
+}
