@@ -9,18 +9,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrRestored says that the table came from another server or database, in a dump, with rows whose transaction numbers this one
-// had not given by then: once it does, cursors that hold for the one row are taken to hold for the other.
+// ErrRestored reports that the table was restored from a dump of another server or database, and that the transaction numbers of
+// its rows overlap with this server's, so that a cursor could refer to either of two rows.
 var ErrRestored = errors.New("rowcast.notifications was restored from another server")
 
-// A dump is what was visible, with numbers that came from elsewhere. Where this server had given all of them before, its own rows
-// have higher ones: a cursor whose anchor was restored claims nothing of what was written here, so it is exact as it is, and
-// whoever began at zero here finds the old rows read. The same holds for copies of the files, as they bring their counter with
-// them (pg_upgrade) or share it (CREATE DATABASE … TEMPLATE). Otherwise the numbers overlap, and the anchor proves nothing.
-// (Should a transaction of this database have drawn its number before the table was restored, and insert after: its rows, too,
-// are below what such a cursor claims. Cursors of before a restore that runs beside writers are not worth a refusal of all.)
+// The rows of a dump keep the numbers of the server that it was made on. If this server had assigned all of these numbers before the
+// restore, nothing is wrong: its own rows have higher numbers, so a cursor that is anchored in a restored row is exact here, too.
+// Copies of the files are the same case, because they bring the counter along (pg_upgrade) or share it (CREATE DATABASE ... TEMPLATE).
+// Otherwise the numbers overlap, and the anchor of a cursor proves nothing.
+// (One case is left out: a transaction of this database that drew its number before the restore and inserts after it. Restoring beside
+// writers is rare, and refusing each restore for it would be worse.)
 
-// moved tells whether the schema was installed in another database, or on another server.
+// moved is true if the schema was installed in another database or on another server.
 const moved = `(SELECT (system_identifier, database) IS DISTINCT FROM (
 	(SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database())
 	) FROM rowcast.history)`
@@ -30,14 +30,14 @@ const written = `(SELECT present - (present - %s.xmin::text::bigint & 4294967295
 	FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint OFFSET 0) xmax (present))`
 
 var (
-	// since is the transaction that restored the dump: what is not older was written here, or overlaps with what is. Later, it is the
-	// one that last moved the horizon, which no hub does before it has passed this check.
+	// since is the transaction that restored the dump. Rows with higher numbers were written here, or overlap with those that were.
+	// Later, since is the transaction that last moved the horizon, which no hub does before it has passed this check.
 	since = "(SELECT " + fmt.Sprintf(written, "history") + " FROM rowcast.history)"
 
-	// early are restored rows whose number was given here only afterwards, or not yet.
+	// early is true for restored rows whose number this server assigned only after the restore, or has not assigned yet.
 	early = "xid >= " + since + "::text::xid8 AND NOT (" + Assigned("notifications") + ")"
 
-	// restored tells whether there are such rows, or a horizon that had not been reached. Only the lowest and the highest numbers
+	// restored is true if there are such rows, or if the horizon is a number that had not been assigned. Only the lowest and the highest numbers
 	// from since on are looked at, so that the answer takes no longer in a large table: the numbers of one server are a range.
 	restored = "SELECT " + moved + ` AND ((SELECT horizon::text::bigint FROM rowcast.history) > ` + since + `
 		OR EXISTS (SELECT FROM (SELECT NOT (` + Assigned("notifications") + `) AS is_early FROM rowcast.notifications
@@ -54,8 +54,8 @@ func Assigned(name string) string {
 	return name + ".xmin = " + name + ".xid::xid OR " + name + ".xid::text::bigint <= " + fmt.Sprintf(written, name)
 }
 
-// begin writes the row of history in a copy of the schema without its rows, or after somebody has emptied the table. What retention
-// had deleted before is not known any more.
+// begin writes the row of history in a copy of the schema without rows, or after the table was emptied. What retention had deleted
+// before is no longer known.
 const begin = `INSERT INTO rowcast.history (system_identifier, database, horizon)
 	SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), coalesce(
 		(SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), pg_snapshot_xmin(pg_current_snapshot()))
@@ -77,8 +77,9 @@ func checkRestored(ctx context.Context, db querier) error {
 	return nil
 }
 
-// adopt makes this server the table's own, and if there are restored rows that overlap with its own, all restored ones history,
-// which no cursor waits for: without the anchors, cursors of before are reset. What was written here stays as it is.
+// adopt makes this server the table's own. If restored rows overlap with this server's own, all restored rows become existing rows,
+// which no cursor waits for. Without their anchors, cursors of before the restore are reset. Rows that were written here stay as they
+// are.
 func adopt(ctx context.Context, db *sql.DB) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
@@ -112,7 +113,8 @@ func adopt(ctx context.Context, db *sql.DB) error {
 	return tx.Commit()
 }
 
-// update changes rows, also those that were written before a constraint that they break.
+// update runs an UPDATE of rows that may break constraints, because the rows are older than these: it takes the constraints that are
+// for new rows only away and adds them again.
 func update(ctx context.Context, tx *sql.Tx, statement string) error {
 	const find = `SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
 		WHERE conrelid = 'rowcast.notifications'::regclass AND contype = 'c' AND NOT convalidated`
