@@ -23,3 +23,12 @@ func (d descriptor) acknowledged() (n uint64, all bool) {
 func (d descriptor) expire(after time.Duration) {
 	_ = unix.SetsockoptInt(int(d), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(after.Milliseconds()))
 }
+
+// unsent is about how many bytes the kernel takes that it cannot send yet. Without a bound it takes up to 4 MB for each client that
+// once was fast.
+const unsent = 64 << 10
+
+// holdLittle bounds what the kernel holds for the client. What is on its way to the client does not count, so this makes no client slow.
+func (d descriptor) holdLittle() {
+	_ = unix.SetsockoptInt(int(d), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent)
+}

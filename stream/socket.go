@@ -32,6 +32,7 @@ func newSocket(conn net.Conn, timeout time.Duration) *socket {
 		// Heartbeats do its work, and Go's default closes idle connections of a busy machine.
 		_ = tcp.SetKeepAlive(false)
 		s.fd = descriptorOf(tcp)
+		s.fd.holdLittle()
 	}
 	return s
 }
