@@ -3,6 +3,8 @@ package stream
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync/atomic"
 
 	"rowcast/listener/cursor"
 	"rowcast/stream/sse"
@@ -82,15 +84,29 @@ type frame struct {
 	row       cursor.Row
 	recipient string
 	cursor    cursor.Cursor
-	live      []byte // as it is sent to those who are live
-	rest      []byte // of a large event: its data and what comes after, so that there is one copy of it in all
-	body      int    // where live's id ends and what is the same for everybody begins
+	live      []byte       // as it is sent to those who are live
+	rest      []byte       // of a large event: its data and what comes after, so that there is one copy of it in all
+	body      int          // where live's id ends and what is the same for everybody begins
+	listed    int          // bytes of the cursor's list that are counted for this frame, see memory.share
+	holders   atomic.Int32 // streams that are owed it
 }
 
-// overhead is about what a frame costs in memory besides its bytes.
+// overhead is about what a frame costs in memory besides its bytes: itself and its places in two queues.
 const overhead = 256
 
-func (f *frame) size() int { return f.length() + overhead }
+// size is what a frame costs in memory, in bytes.
+func (f *frame) size() int { return f.held() + f.listed }
+
+// held is what a frame costs in memory that is remembered no more. It never changes.
+func (f *frame) held() int { return cap(f.live) + cap(f.rest) + overhead }
+
+// fit gives back memory that a frame with a long id would keep and not use.
+func (f *frame) fit() *frame {
+	if spare := cap(f.live) - len(f.live); spare > 64 && spare > len(f.live)/8 {
+		f.live = slices.Clone(f.live)
+	}
+	return f
+}
 
 // length is what it is on the way, in bytes.
 func (f *frame) length() int { return len(f.live) + len(f.rest) }
@@ -98,6 +114,25 @@ func (f *frame) length() int { return len(f.live) + len(f.rest) }
 // replayed is the frame with the id that it has for one client: what is to be written, appended to b, and after that.
 func (f *frame) replayed(b []byte, c cursor.Cursor) (first, then []byte) {
 	return append(appendID(b, c), f.live[f.body:]...), f.rest
+}
+
+// replayedLength is what frames are on the way with ids that are no longer than that, in bytes.
+func replayedLength(frames []*frame, longest int) (n int) {
+	for _, f := range frames {
+		n += f.length() - f.body + longest
+	}
+	return n
+}
+
+// longestID returns a length in bytes that no id along the steps exceeds. Between the ends an id names one more transaction and row than
+// at the ends, and its list has only what one of the two has.
+func longestID(steps *cursor.Steps) int {
+	const more = 48
+	longest := len(appendID(nil, steps.To)) + more
+	if len(steps.From.Xip) > 0 {
+		longest += len(appendID(nil, steps.From))
+	}
+	return longest
 }
 
 // appendID appends a cursor as an id: its text has nothing that could end the line.

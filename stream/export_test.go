@@ -20,9 +20,9 @@ func NewMemory(limit int, from cursor.Cursor) *Memory {
 
 // Remember encodes an event and remembers it. It returns how many bytes that takes.
 func (m *Memory) Remember(e Event) int {
-	f := encode(&e)
-	m.m.remember(f)
-	return f.size()
+	before := encode(&e).fit()
+	m.m.remember(before)
+	return before.size()
 }
 
 // Unseen counts what a client has not seen.

@@ -34,6 +34,10 @@ func (h *Hub) beat() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.tick++
+	h.relieve()
+	if most, waited := h.pending.overdue(h.Heartbeat); waited {
+		h.closeOwed(most)
+	}
 	if !h.begun {
 		return
 	}

@@ -35,6 +35,15 @@ type Hub struct {
 	// 1 MiB.
 	Backlog int
 
+	// Pending bounds, in bytes, what is held in memory for all streams together because their clients have not taken it yet:
+	// backlogs, what is being written, and pages of the Source. Events that many streams wait for count once. Above it, the
+	// streams that are owed most are closed, and their clients resume. Streams that resume wait for room before they read a page.
+	// Default 256 MiB.
+	Pending int
+
+	// Page is how many bytes a page of the Source may have. Default 17 MiB.
+	Page int
+
 	// Memory bounds, in bytes, the recent events that are kept so that resuming needs no query. Default 64 MiB.
 	Memory int
 
@@ -55,6 +64,8 @@ type Hub struct {
 	heard       time.Time     // when the last batch came
 	moved       chan struct{} // closed by the next batch
 	memory      memory
+	pending     pending
+	evictions   loglimit.Limit
 	epochs      epochs
 	roster      roster
 	census      census
@@ -76,6 +87,7 @@ type Stats struct {
 	Replayed     atomic.Int64 // events to subscribers that resumed
 	Pages        atomic.Int64 // read from the Source to bring subscribers forward
 	Overflows    atomic.Int64 // streams closed because their backlog was full
+	Evicted      atomic.Int64 // streams closed because too much was held for all streams together
 	Resets       atomic.Int64 // cursors that could not be honoured
 	Disconnected atomic.Int64 // streams that Disconnect ended
 }
@@ -87,7 +99,10 @@ func (h *Hub) init() {
 		setDefault(&h.Drain, 3*time.Second)
 		setDefault(&h.Backlog, 1<<20)
 		setDefault(&h.Memory, 64<<20)
+		setDefault(&h.Pending, 256<<20)
+		setDefault(&h.Page, 17<<20)
 		h.memory.limit = h.Memory
+		h.pending.limit = int64(h.Pending)
 		h.moved = make(chan struct{})
 		h.roster.init()
 		h.watcher.gone = h.gone
@@ -106,7 +121,7 @@ func (h *Hub) Publish(b Batch) {
 	h.init()
 	frames := make([]*frame, len(b.Events))
 	for i := range b.Events {
-		frames[i] = encode(&b.Events[i])
+		frames[i] = encode(&b.Events[i]).fit()
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -114,9 +129,7 @@ func (h *Hub) Publish(b Batch) {
 	for part := range runs(frames) {
 		h.sendTo(part[0].recipient, part...)
 	}
-	for _, f := range frames {
-		h.memory.remember(f)
-	}
+	h.memory.remember(frames...)
 	h.cursor, h.heard = b.Cursor, time.Now()
 	h.begun = h.begun || !b.Warming
 	if b.Horizon != 0 {
@@ -127,6 +140,7 @@ func (h *Hub) Publish(b Batch) {
 	}
 	close(h.moved)
 	h.moved = make(chan struct{})
+	h.relieve()
 }
 
 // continueFrom prepares for a batch that may not simply continue the one before.
@@ -157,6 +171,7 @@ func (h *Hub) Send(m Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.sendTo(m.Recipient, f)
+	h.relieve()
 }
 
 // sendTo gives frames to the live subscribers of a recipient. No subscriber can make it wait, and all have been given them when it
@@ -200,15 +215,16 @@ func (h *Hub) fanOut(r *run, parts [][]*subscriber, total int) {
 func (h *Hub) sendEach(r *run, to []*subscriber) {
 	for _, s := range to {
 		s.active = h.tick
-		if !s.send(r) {
-			h.Stats.Overflows.Add(1)
-		}
+		s.send(r)
 	}
 }
 
 func resetNote(reason string, now cursor.Cursor) *frame {
 	return note(reset, &now, fmt.Appendf(nil, `{"reason": %q}`, reason))
 }
+
+// Held returns how many bytes are held for all streams together because their clients have not taken them yet.
+func (h *Hub) Held() int64 { return h.pending.used.Load() }
 
 // Ready tells whether the Hub has begun and is not stopping. It stays ready while the database is away: then its streams are
 // what it is for.

@@ -61,7 +61,7 @@ func (h *Hub) join(s *subscriber, claim claim) {
 		}
 	}
 	if j.live {
-		s.drain(append(j.opening, j.greeting...), j.rest)
+		s.flush(append(j.opening, j.greeting...), nil)
 	}
 }
 
@@ -76,7 +76,6 @@ type joining struct {
 	// greeting is the hello that is still to be written. Who can be live at once is so before it: after the hello nothing is missed,
 	// not even what is not stored.
 	greeting []byte
-	rest     []byte // of a large event that the greeting ends with
 
 	// opening is what a stream begins with. It is written by itself only where something has to be waited for: mostly it goes with the
 	// greeting.
@@ -210,17 +209,15 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 		j.mu.Unlock()
 		return j.tell(unseen(c, frames), steps)
 	}
-	if frames = unseen(c, frames); len(frames) > 1 && lengthOf(frames) > j.Backlog {
+	if frames = unseen(c, frames); len(frames) > 1 && replayedLength(frames, longestID(steps)) > j.Backlog {
 		j.mu.Unlock()
 		return j.tell(frames, steps)
 	}
 	j.roster.register(j.s)
 	j.s.resume(frames, steps)
+	j.relieve()
 	j.mu.Unlock()
 	j.live = true
-	if len(frames) > 0 {
-		j.greeting, j.rest = frames[0].replayed(j.greeting, steps.After(frames[0].row))
-	}
 	j.Stats.Replayed.Add(int64(len(frames)))
 	return c, nil
 }
@@ -230,27 +227,40 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 const atOnce = 1000
 
 // tell writes the first part of what memory holds. After all of it the client has seen what the hub had.
-func (j *joining) tell(frames []*frame, steps *cursor.Steps) (c cursor.Cursor, err error) {
+func (j *joining) tell(frames []*frame, steps *cursor.Steps) (cursor.Cursor, error) {
 	if err := j.greet(); err != nil {
-		return c, err
+		return steps.From, err
 	}
-	var b, then []byte
-	told := 0
-	for i, f := range frames {
-		if told += f.length(); i > 0 && told > j.Backlog {
-			return c, j.write(b)
-		}
-		c = steps.After(f.row)
-		b, then = f.replayed(b, c)
-		j.Stats.Replayed.Add(1)
-		if then != nil {
-			if err := j.write(b, then); err != nil {
-				return c, err
-			}
-			b = nil
-		}
+	if len(frames) == 0 {
+		return steps.To, nil
 	}
-	return steps.To, j.write(b)
+	part, longest, bytes := 0, longestID(steps), 0
+	for part < len(frames) {
+		if bytes += replayedLength(frames[part:part+1], longest); part > 0 && bytes > j.Backlog {
+			break
+		}
+		part++
+	}
+	j.s.replay(frames[:part], steps)
+	next := steps.To
+	if part < len(frames) {
+		next = steps.After(frames[part-1].row)
+	}
+	return next, j.flush(part)
+}
+
+// flush writes so many events that the stream is owed.
+func (j *joining) flush(events int) error {
+	if j.pending.used.Load() > j.pending.limit {
+		j.mu.Lock()
+		j.relieve()
+		j.mu.Unlock()
+	}
+	j.s.flush(nil, nil)
+	if j.ctx.Err() == nil {
+		j.Stats.Replayed.Add(int64(events))
+	}
+	return j.ctx.Err()
 }
 
 // page reads a part of it from the table.
@@ -258,30 +268,40 @@ func (j *joining) page(c, to cursor.Cursor) (next cursor.Cursor, err error) {
 	if err := j.greet(); err != nil {
 		return c, err
 	}
-	var events []Event
-	var horizon uint64
-	j.Stats.Pages.Add(1)
-	if !j.ask("page", func(ctx context.Context) (err error) {
-		events, next, horizon, err = j.Source.Page(ctx, c, to, j.s.recipients)
-		return err
-	}) {
+	next, events, horizon, ok := j.read(c, to)
+	if !ok {
 		return c, j.ctx.Err()
 	}
 	if !c.SeenBelow(horizon) {
 		now, _ := j.present()
 		return now, j.reset(resetExpired, now)
 	}
-	var b []byte
-	for i := range events {
-		f := encode(&events[i])
-		if b = append(b, f.live...); f.rest == nil {
-			continue
-		}
-		if err := j.write(b, f.rest); err != nil {
-			return c, err
-		}
-		b = nil
+	return next, j.flush(events)
+}
+
+// read reads a page and gives it to the stream. It waits for its turn, and for room for the page, before that.
+func (j *joining) read(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon uint64, ok bool) {
+	room := j.pending.reserve(j.s.user, j.Page)
+	defer j.pending.giveBack(room)
+	if !j.until(room.granted) {
+		return c, 0, 0, false
 	}
-	j.Stats.Replayed.Add(int64(len(events)))
-	return next, j.write(b)
+	var events []Event
+	j.Stats.Pages.Add(1)
+	if !j.ask("page", func(ctx context.Context) (err error) {
+		events, next, horizon, err = j.Source.Page(ctx, c, to, j.s.recipients)
+		return err
+	}) {
+		return c, 0, 0, false
+	}
+	if !c.SeenBelow(horizon) {
+		return c, 0, horizon, true
+	}
+	frames := make([]*frame, len(events))
+	for i := range events {
+		frames[i] = encode(&events[i]).fit()
+		frames[i].cursor = cursor.Cursor{} // it is in the frame as text, and is not needed any more
+	}
+	j.s.replay(frames, nil)
+	return next, len(events), horizon, true
 }

@@ -16,14 +16,14 @@ func TestTheKernelHoldsLittle(t *testing.T) {
 	const clients, size, most = 20, 4 << 20, 256 << 10
 	k := &kept{}
 	f := serveFeed(t, func(s *site) {
-		s.hub.Heartbeat = time.Hour
+		s.hub.Heartbeat, s.hub.Backlog = time.Hour, 64<<20
 		s.listen = func(l net.Listener) net.Listener { k.Listener = l; return k }
 	})
 	var all sync.WaitGroup
 	for range clients {
 		c := open(t, f.site, request{recipients: []string{"alice"}, buffer: 1 << 20})
 		c.hello()
-		all.Go(func() { // so that the kernel finds that it is fast
+		all.Go(func() { // after this, the kernel takes the client for a fast one
 			for range 3 {
 				c.told()
 			}

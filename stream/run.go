@@ -1,17 +1,29 @@
 package stream
 
-import "iter"
+import (
+	"iter"
+	"sync/atomic"
+)
 
 // A run is frames for the same subscribers that follow each other: they are written as one.
 type run struct {
-	frames []*frame
-	bytes  []byte
-	rest   []byte // comes after bytes: of a large event, which is a run of its own
+	frames  []*frame
+	bytes   []byte
+	rest    []byte       // comes after bytes: of a large event, which is a run of its own
+	holders atomic.Int32 // streams that bytes are being written to, if there are several frames
+}
+
+// shared is the memory that is held while the run is being written.
+func (r *run) shared() shared {
+	if len(r.frames) == 1 {
+		return shared{&r.frames[0].holders, r.frames[0].held()}
+	}
+	return shared{&r.holders, cap(r.bytes)}
 }
 
 // runOf lays frames together.
 func runOf(frames ...*frame) *run {
-	r := &run{frames, frames[0].live, frames[0].rest}
+	r := &run{frames: frames, bytes: frames[0].live, rest: frames[0].rest}
 	if len(frames) == 1 {
 		return r
 	}

@@ -61,7 +61,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 }
 
 func (h *Hub) newSubscriber(grant Grant) *subscriber {
-	s := &subscriber{hub: h, recipients: grant.Recipients(), joining: true, busy: true}
+	s := &subscriber{hub: h, user: grant.User, recipients: grant.Recipients(), joining: true, busy: true}
 	s.quiet.L = &s.mu
 	return s
 }

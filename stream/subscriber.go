@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"rowcast/listener/cursor"
 )
@@ -22,10 +23,11 @@ type subscriber struct {
 	place   uint32 // its index in that part
 	active  uint64 // the tick at which it was last sent something
 
-	backlog []item
-	owed    int // bytes in the backlog
+	debt *debt        // nil when nobody writes
+	left atomic.Int64 // bytes of what is being written that the client has not taken yet
 
 	hub        *Hub
+	user       string
 	out        sink
 	recipients []string           // sorted
 	places     []uint32           // its indexes in the groups of its recipients; the hub's, under its lock
@@ -33,15 +35,6 @@ type subscriber struct {
 	lease      *lease             // the hub's, under its lock
 	quiet      sync.Cond          // on mu: no longer busy
 	leave      context.CancelFunc // ends the joining; nil once that is over
-
-	// replay computes the ids of what was remembered, as they are this client's own; nil if it was told nothing of that.
-	replay *cursor.Steps
-}
-
-// An item is what a subscriber is owed: a frame, with the id that it has live, or as replayed to this client.
-type item struct {
-	frame    *frame
-	replayed bool
 }
 
 // A sink is the way to a client.
@@ -61,60 +54,112 @@ type sink interface {
 	close()
 }
 
-// send gives the subscriber frames and never waits. It returns false if the stream had to be closed.
-func (s *subscriber) send(r *run) bool {
+// send gives the subscriber frames and never waits. A subscriber that cannot be given them is closed.
+func (s *subscriber) send(r *run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.ending {
-		return true
+		return
 	}
 	if s.busy {
-		return s.owe(r.frames)
+		s.owe(r.frames)
+		return
 	}
 	n, err := s.socket.try(r.bytes)
 	if err != nil {
 		s.closeLocked()
-		return true
+		return
 	}
-	if n < len(r.bytes) || r.rest != nil {
-		s.busy = true
-		go s.drain(r.bytes[n:], r.rest)
+	if n == len(r.bytes) && r.rest == nil || s.tooMuch() {
+		return
 	}
-	return true
+	s.busy = true
+	d := s.owing()
+	d.write(r.shared())
+	d.count()
+	s.left.Store(int64(len(r.bytes) - n + len(r.rest)))
+	go s.drain(r.bytes[n:], r.rest)
 }
 
 // owe adds to the backlog, whose first event does not count: so one of any size goes through.
-func (s *subscriber) owe(frames []*frame) bool {
-	for _, f := range frames {
-		if len(s.backlog) > 0 && s.owed-s.backlog[0].frame.length()+f.length() > s.hub.Backlog {
-			s.closeLocked()
-			return false
-		}
-		s.owed += f.length()
-		s.backlog = append(s.backlog, item{frame: f})
+func (s *subscriber) owe(frames []*frame) {
+	if s.tooMuch() {
+		return
 	}
+	d := s.owing()
+	for _, f := range frames {
+		if len(d.backlog) > 0 && d.bytes-d.length(0)+f.length() > s.hub.Backlog {
+			s.closeLocked()
+			s.hub.Stats.Overflows.Add(1)
+			return
+		}
+		d.add(f)
+	}
+	d.count()
+}
+
+// tooMuch closes the subscriber if it must not fall behind, since too much is held for others already.
+func (s *subscriber) tooMuch() bool {
+	if !s.hub.pending.full() {
+		return false
+	}
+	s.closeLocked()
+	s.hub.tooMuch(1)
 	return true
+}
+
+// owing returns the subscriber's debt.
+func (s *subscriber) owing() *debt {
+	if s.debt == nil {
+		s.debt = &debt{pending: &s.hub.pending}
+	}
+	return s.debt
+}
+
+// owed returns how many bytes the client has to take.
+func (s *subscriber) owed() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.debt == nil {
+		return 0
+	}
+	return int64(s.debt.bytes) + s.left.Load()
 }
 
 // drain writes first, then what is after it, and then the backlog, until there is none.
 func (s *subscriber) drain(first, then []byte) {
-	var buffer []byte
+	s.flush(nil, s.write(first, then))
+}
+
+// flush writes what is in the buffer and then the backlog, until there is none. err is that of the write before.
+func (s *subscriber) flush(buffer []byte, err error) {
 	for {
-		err := s.write(first, then)
-		if first, then = s.next(buffer[:0], err); len(first)+len(then) == 0 {
+		first, then := s.next(buffer, err)
+		if len(first)+len(then) == 0 {
 			return
 		}
-		buffer = first
+		err = s.write(first, then)
+		buffer = first[:0]
 	}
 }
 
+// piece is how much the sink is given at a time, in bytes: so the hub knows how much of a large event a client still has to take.
+const piece = 256 << 10
+
 func (s *subscriber) write(parts ...[]byte) error {
+	left := 0
 	for _, b := range parts {
-		if len(b) == 0 {
-			continue
-		}
-		if err := s.out.write(b); err != nil {
-			return err
+		left += len(b)
+	}
+	s.left.Store(int64(left))
+	for _, b := range parts {
+		for len(b) > 0 {
+			n := min(len(b), piece)
+			if err := s.out.write(b[:n]); err != nil {
+				return err
+			}
+			s.left.Add(int64(-n))
+			b = b[n:]
 		}
 	}
 	return nil
@@ -123,42 +168,39 @@ func (s *subscriber) write(parts ...[]byte) error {
 // writeAtOnce is about how much is written in one go, in bytes.
 const writeAtOnce = 32 << 10
 
-// next takes what is to be written next out of the backlog; nothing means that the drain has ended.
+// next appends what is to be written next to the buffer; nothing means that there is no more.
 func (s *subscriber) next(buffer []byte, err error) (first, then []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case err != nil:
+	if err != nil {
 		s.closeLocked()
-	case s.ending && len(s.backlog) == 0:
+	}
+	if s.debt != nil {
+		s.debt.written()
+	}
+	if s.ending && len(buffer) == 0 && (s.debt == nil || len(s.debt.backlog) == 0) {
 		s.endLocked(sink.shut)
 	}
-	if len(s.backlog) == 0 {
-		s.replay = nil
-		s.stopWriting()
+	if s.closed || len(buffer) == 0 && (s.debt == nil || len(s.debt.backlog) == 0) {
+		s.forgive()
+		if !s.joining {
+			s.stopWriting()
+		}
 		return nil, nil
 	}
-	taken := 0
-	for _, i := range s.backlog {
-		if taken > 0 && len(buffer)+i.frame.length() > writeAtOnce {
-			break
-		}
-		if i.replayed {
-			buffer, then = i.frame.replayed(buffer, s.replay.After(i.frame.row))
-		} else {
-			buffer, then = append(buffer, i.frame.live...), i.frame.rest
-		}
-		s.owed -= i.frame.length()
-		s.backlog[taken] = item{}
-		taken++
-		if then != nil {
-			break
-		}
+	d := s.owing()
+	first, then = d.take(buffer)
+	d.count()
+	s.left.Store(int64(len(first) + len(then)))
+	return first, then
+}
+
+// forgive ends the debt.
+func (s *subscriber) forgive() {
+	if s.debt != nil {
+		s.debt.forgive()
+		s.debt = nil
 	}
-	if s.backlog = s.backlog[taken:]; len(s.backlog) == 0 {
-		s.backlog = nil
-	}
-	return buffer, then
 }
 
 // idle tells whether the subscriber is owed nothing.
@@ -168,20 +210,34 @@ func (s *subscriber) idle() bool {
 	return !s.busy
 }
 
-// resume makes the subscriber live, with what it is still owed from memory behind the first event, which join writes.
+// resume makes the subscriber live, with what it is still owed from memory.
 func (s *subscriber) resume(frames []*frame, steps *cursor.Steps) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.joining, s.leave = false, nil
-	if len(frames) < 2 || s.closed {
+	s.load(frames, steps)
+}
+
+// replay gives a subscriber that is joining what it is to be told first.
+func (s *subscriber) replay(frames []*frame, steps *cursor.Steps) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.load(frames, steps)
+}
+
+// load fills the backlog, without a bound. The frames have the ids of the steps, or without steps their own.
+func (s *subscriber) load(frames []*frame, steps *cursor.Steps) {
+	if s.closed || len(frames) == 0 {
 		return
 	}
-	s.replay = steps
-	s.backlog = make([]item, len(frames)-1)
-	for i, f := range frames[1:] {
-		s.backlog[i] = item{f, true}
-		s.owed += f.length()
+	d := s.owing()
+	if steps != nil {
+		d.replay, d.replayed, d.longest = steps, len(frames), longestID(steps)
 	}
+	for _, f := range frames {
+		d.add(f)
+	}
+	d.count()
 }
 
 // attach gives the subscriber its way to the client; it may have been closed before that.
@@ -207,7 +263,7 @@ func (s *subscriber) leaveBy(leave context.CancelFunc) {
 func (s *subscriber) goOn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.backlog) == 0 {
+	if s.debt == nil {
 		s.stopWriting()
 	} else {
 		go s.drain(nil, nil)
@@ -249,8 +305,9 @@ func (s *subscriber) end(words *frame) bool {
 		s.endLocked(sink.shut)
 		return true
 	}
-	s.owed += words.length()
-	s.backlog = append(s.backlog, item{frame: words})
+	d := s.owing()
+	d.add(words)
+	d.count()
 	if !s.busy {
 		s.busy = true
 		go s.drain(nil, nil)
@@ -276,7 +333,7 @@ func (s *subscriber) endLocked(by func(sink)) {
 		return
 	}
 	s.closed = true
-	s.backlog = nil
+	s.forgive()
 	if s.leave != nil {
 		s.leave()
 	}

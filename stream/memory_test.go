@@ -1,0 +1,80 @@
+package stream_test
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"testing"
+
+	"rowcast/listener/cursor"
+	"rowcast/stream"
+)
+
+// Memory takes about as much of the heap as its bound says, whatever the events are: small or with data, for few recipients or for
+// one each, with many transactions in flight, which every id names. Not parallel: it looks at the heap.
+func TestMemoryCountsWhatItCosts(t *testing.T) {
+	const limit, slack = 8 << 20, 256 << 10
+	for _, tt := range []struct {
+		inFlight, data, recipients int
+		steady                     bool // the transactions in flight stay the same
+	}{
+		{0, 30, 1000, false},
+		{0, 0, 10_000_000, false},
+		{0, 30, 10_000_000, false},
+		{0, 5000, 10, false},
+		{100, 30, 1000, false},
+		{300, 30, 1000, false},
+		{300, 30, 1000, true},
+		{1000, 30, 10_000_000, false},
+		{1000, 30, 1000, true},
+		{4000, 30, 1000, false},
+	} {
+		t.Run(fmt.Sprintf("%+v", tt), func(t *testing.T) {
+			hub := &stream.Hub{Source: &source{}, Logger: slog.New(slog.DiscardHandler), Memory: limit}
+			flow := &flow{inFlight: tt.inFlight, steady: tt.steady, now: cursor.Cursor{Xmax: 1_000_000, Epoch: 1}}
+			hub.Publish(stream.Batch{Cursor: flow.now})
+			before := heap()
+			data := `"` + strings.Repeat("x", tt.data) + `"`
+			for bytes := 0; bytes < 2*limit; {
+				e := flow.event(fmt.Sprint("user", flow.rows%tt.recipients), data)
+				bytes += 256 + tt.data + tt.inFlight
+				hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: flow.now})
+			}
+			grown := heap() - before
+			t.Logf("the bound is %.1f MiB, the heap has %.2f MiB after %d events", float64(limit)/(1<<20), float64(grown)/(1<<20), flow.rows)
+			if grown > limit*12/10+slack {
+				t.Error("it takes more than its bound")
+			}
+			if grown < limit*6/10 {
+				t.Error("it remembers less than it may")
+			}
+			runtime.KeepAlive(hub)
+		})
+	}
+}
+
+// A flow is transactions that overlap: each one that ends has begun when many others were in flight.
+type flow struct {
+	inFlight, rows int
+	steady         bool
+	now            cursor.Cursor
+}
+
+// event returns the only row of the next transaction.
+func (f *flow) event(recipient, data string) stream.Event {
+	f.rows++
+	row := cursor.Row{Xid: f.now.Xmax + 1, ID: int64(f.rows)}
+	to := cursor.Cursor{Xmax: row.Xid + 1, Epoch: 1}
+	for i := range f.inFlight {
+		xid := uint64(1000 + i)
+		if !f.steady {
+			xid = row.Xid - uint64(2*(f.inFlight-i)) - 1
+		}
+		to.Xip = append(to.Xip, xid) // anew each time, and larger than needed
+	}
+	e := stream.Event{Row: row, Recipient: recipient, Name: "notify", Data: []byte(data), Size: int64(len(data))}
+	e.Cursor = f.now.After(row, to)
+	f.now = e.Cursor.Reached(to)
+	return e
+}
