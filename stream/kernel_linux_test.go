@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rowcast/sql/dbtest"
 )
 
 // The kernel holds little for clients that do not read, however large the events are and however fast the clients were before.
@@ -32,7 +34,7 @@ func TestTheKernelHoldsLittle(t *testing.T) {
 	for range 3 {
 		f.tell("alice", "message", text(size))
 	}
-	all.Wait()
+	dbtest.Wait(t, all.Wait, "every client to be told three events")
 	f.tell("alice", "message", text(size))
 	held := k.held(t)
 	eventually(t, "the kernel takes no more", func() bool {
