@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +31,6 @@ var settings = map[string]string{
 	"row_security":                        "off",
 	"search_path":                         "pg_catalog, pg_temp",
 	"standard_conforming_strings":         "on",
-	"statement_timeout":                   "0",
 
 	"enable_bitmapscan":               "off",
 	"enable_indexscan":                "on",
@@ -46,9 +46,11 @@ var newerSettings = map[string]int{
 	"transaction_timeout":  17,
 }
 
-// settingsFor are the settings for a server of a major version, as arguments of set_config.
-func settingsFor(version int) map[string]string {
+// settingsFor are the settings for a server of a major version, as arguments of set_config. The server cancels a statement a
+// little before the client gives up its connection, so that the session survives.
+func settingsFor(version int, timeout time.Duration) map[string]string {
 	all := maps.Clone(settings)
+	all["statement_timeout"] = strconv.FormatInt((timeout * 9 / 10).Milliseconds(), 10)
 	for name, since := range newerSettings {
 		if version >= since {
 			all[name] = "0"
@@ -117,7 +119,7 @@ func (l *Listener) connect(ctx context.Context, purpose string, heard pgconn.Not
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	if !l.PollOnly {
-		err = prepare(ctx, conn)
+		err = prepare(ctx, conn, l.Timeout)
 	}
 	if err == nil {
 		err = checkPrimary(ctx, conn)
@@ -132,7 +134,7 @@ func (l *Listener) connect(ctx context.Context, purpose string, heard pgconn.Not
 // with runs read with our settings on a connection that connect has opened.
 func (l *Listener) with(ctx context.Context, conn *pgx.Conn, read func(querier) error) error {
 	if l.PollOnly {
-		return inTransaction(ctx, conn, read)
+		return inTransaction(ctx, conn, l.Timeout, read)
 	}
 	return read(conn)
 }
@@ -140,12 +142,12 @@ func (l *Listener) with(ctx context.Context, conn *pgx.Conn, read func(querier) 
 // prepare checks that the session is ours alone and makes our settings. Until they are made, nothing may be looked up in the
 // search_path, which can lead to a stranger's functions, operators and types: every name is qualified, and no operator is used.
 // The same holds for checkPrimary and for the first statement of inTransaction.
-func prepare(ctx context.Context, conn *pgx.Conn) error {
+func prepare(ctx context.Context, conn *pgx.Conn, timeout time.Duration) error {
 	if err := checkPooler(ctx, conn); err != nil {
 		return err
 	}
 	var set strings.Builder
-	for name, value := range settingsFor(majorVersion(conn)) {
+	for name, value := range settingsFor(majorVersion(conn), timeout) {
 		fmt.Fprintf(&set, "SELECT pg_catalog.set_config('%s', '%s', false);", name, value) // SET would take a list for one name
 	}
 	if _, err := conn.PgConn().Exec(ctx, set.String()).ReadAll(); err != nil {
@@ -166,10 +168,10 @@ func checkPrimary(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // inTransaction runs read with our settings on a connection that is ours for one transaction only.
-func inTransaction(ctx context.Context, conn *pgx.Conn, read func(querier) error) error {
+func inTransaction(ctx context.Context, conn *pgx.Conn, timeout time.Duration, read func(querier) error) error {
 	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 		var names, values []string
-		for name, value := range settingsFor(majorVersion(conn)) {
+		for name, value := range settingsFor(majorVersion(conn), timeout) {
 			names, values = append(names, name), append(values, value)
 		}
 		const set = `SELECT pg_catalog.set_config(name, value, true) FROM ROWS FROM

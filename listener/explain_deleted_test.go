@@ -47,8 +47,8 @@ func TestPlansAfterRetention(t *testing.T) {
 		text string
 		args []any
 	}{
-		"fetch":  {listener.FetchQuery, listener.QueryArgs(now, nil, 512)},
-		"replay": {listener.ReplayQuery, append(listener.QueryArgs(fresh, &now, 512), []string{"user1", "user2"})},
+		"fetch":  {listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, now, nil, 512)},
+		"replay": {listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, fresh, &now, 512, []string{"user1", "user2"})},
 		"end":    {listener.EndQuery, []any{horizon, "5000", "1 microsecond"}},
 		"warm":   {listener.WarmQuery, []any{"999999999", "67108864"}},
 		"cursor": {"SELECT rowcast.cursor()", nil},
@@ -60,7 +60,7 @@ func TestPlansAfterRetention(t *testing.T) {
 		}
 	}
 	// Against which this is measured: a cursor from before all that, which a hub that knows the horizon does not read from.
-	plan, _ := explain(t, session, listener.FetchQuery, listener.QueryArgs(before, nil, 512))
+	plan, _ := explain(t, session, listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, before, nil, 512))
 	t.Logf("from the beginning: %d blocks, %v ms", plan.Hit+plan.Read, plan.Time)
 	if plan.Hit+plan.Read < 1000 {
 		t.Errorf("the dead entries are gone: from the beginning only %d blocks are read", plan.Hit+plan.Read)

@@ -70,12 +70,17 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 		for _, inFlight := range []int{0, 300} {
 			t.Run(fmt.Sprintf("%d rows, %d in flight", size, inFlight), func(t *testing.T) {
 				now := present(t, conn)
-				checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(recent(now, inFlight), nil, 512), inFlight)
-				args := append(listener.QueryArgs(recent(now, inFlight), &now, 512), []string{"user1", "user2", "team:7"})
-				checkPlan(t, session, listener.ReplayQuery, args, 4*inFlight)
-				// Also from the very beginning, only as much is read as a page holds.
-				args = append(listener.QueryArgs(cursor.Cursor{Xmax: cursor.First}, &now, 10), []string{"user1"})
-				checkPlan(t, session, listener.ReplayQuery, args, 0)
+				recently := recent(now, inFlight)
+				for _, query := range []string{listener.FetchQuery, listener.FetchList} {
+					checkPlan(t, session, query, listener.QueryArgs(query, recently, nil, 512), inFlight)
+				}
+				for _, query := range []string{listener.ReplayQuery, listener.ReplayList} {
+					args := listener.QueryArgs(query, recently, &now, 512, []string{"user1", "user2", "team:7"})
+					checkPlan(t, session, query, args, 4*inFlight)
+					// Also from the very beginning, only as much is read as a page holds.
+					args = listener.QueryArgs(query, cursor.Cursor{Xmax: cursor.First}, &now, 10, []string{"user1"})
+					checkPlan(t, session, query, args, 0)
+				}
 			})
 		}
 	}
@@ -95,8 +100,8 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	t.Cleanup(func() { _ = session.Close(context.Background()) })
 	now := present(t, conn)
 	half := before.After(cursor.Row{Xid: now.AnchorXid(), ID: 1000}, now)
-	checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(half, nil, 512), 0)
-	checkPlan(t, session, listener.ReplayQuery, append(listener.QueryArgs(half, &now, 512), []string{"alice"}), 0)
+	checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, half, nil, 512), 0)
+	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"alice"}), 0)
 }
 
 // fillHistory inserts rows of transactions that the server has given, a hundred rows each, of a thousand users and everyone.
@@ -159,7 +164,7 @@ func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlig
 	t.Helper()
 	plan, explained := explain(t, session, query, args)
 	for _, sort := range plan.sorts() { // a replay merges its arms, which are short
-		if query == listener.FetchQuery || sort.Plans[0].Rows > float64(4*512+4*inFlight) {
+		if query == listener.FetchQuery || query == listener.FetchList || sort.Plans[0].Rows > float64(4*512+4*inFlight) {
 			t.Errorf("%v rows are sorted by %s", sort.Plans[0].Rows, sort.SortedBy)
 		}
 	}
@@ -221,23 +226,24 @@ func TestOrderOfTransactions(t *testing.T) {
 	t.Cleanup(func() { _ = session.Close(context.Background()) })
 	now := present(t, conn)
 	for _, from := range []cursor.Cursor{{Xmax: cursor.First}, {Xmax: 200, Xip: []uint64{9, 10, 99, 100}}, {Xmax: 99, Xip: []uint64{9, 10}}} {
-		for query, args := range map[string][]any{
-			listener.FetchQuery:  listener.QueryArgs(from, nil, 512),
-			listener.ReplayQuery: append(listener.QueryArgs(from, &now, 512), []string{"alice"}),
+		for query, own := range map[string][]any{
+			listener.FetchQuery: nil, listener.FetchList: nil, listener.ReplayQuery: {[]string{"alice"}}, listener.ReplayList: {[]string{"alice"}},
 		} {
+			args := listener.QueryArgs(query, from, nil, 512, own...)
+			if len(own) > 0 {
+				args = listener.QueryArgs(query, from, &now, 512, own...)
+			}
 			rows, err := session.Query(limited(t), query, args...)
 			if err != nil {
 				t.Fatal(err)
 			}
-			xids, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (xid *string, err error) {
-				return xid, row.Scan(nil, nil, &xid, nil, nil, nil, nil, nil, nil)
-			})
+			all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) ([]any, error) { return row.Values() })
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, xid := range xids[1:] {
-				got = append(got, *xid)
+			for _, values := range all[1:] {
+				got = append(got, fmt.Sprint(values[2]))
 			}
 			if want := []string{"9", "10", "99", "100"}; !slices.Equal(got, want) {
 				t.Errorf("from %v: got %s, want %s", from, got, want)

@@ -11,15 +11,24 @@ import (
 
 // What is read from the table, for tests of the plans.
 var (
-	FetchQuery  = fetchQuery
-	ReplayQuery = replayQuery
-	EndQuery    = endQuery
-	WarmQuery   = warmQuery
+	EndQuery  = endQuery
+	WarmQuery = warmQuery
 )
 
-// QueryArgs are the first six arguments of FetchQuery and ReplayQuery.
-func QueryArgs(c cursor.Cursor, snapshot *cursor.Cursor, rows int) []any {
-	return limits{pageRows: rows}.args(c, snapshot)
+var (
+	FetchQuery  = fetchQuery.full
+	FetchList   = fetchQuery.list
+	ReplayQuery = replayQuery.full
+	ReplayList  = replayQuery.list
+)
+
+// QueryArgs returns the arguments of the queries above, with own between the first six and the last two.
+func QueryArgs(query string, c cursor.Cursor, snapshot *cursor.Cursor, rows int, own ...any) []any {
+	args := append(request{from: c, snapshot: snapshot}.args(rows), own...)
+	if query == FetchQuery || query == ReplayQuery {
+		args = append(args, level(rows).inline(), 1<<20)
+	}
+	return args
 }
 
 // Connect opens a session with the listener's settings.
@@ -39,9 +48,10 @@ func (r *Retention) Round(ctx context.Context) (int64, error) {
 	return r.round(ctx)
 }
 
-// Page reads a page of what a cursor has not seen, and returns its rows.
-func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor) ([]Row, error) {
-	p, err := l.limits().fetch(ctx, conn, fetchQuery, from, 0, nil)
+// Page reads a page of what a cursor has not seen, at a level, and returns its rows.
+func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor, rows int) ([]Row, error) {
+	r := l.reader(func(statement func(context.Context, querier) error) error { return statement(ctx, conn) })
+	p, err := r.fetch(fetchQuery, from, 0, nil, level(rows))
 	return p.rows, err
 }
 

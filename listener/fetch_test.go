@@ -151,7 +151,7 @@ func TestRowsThatChange(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
-	gate := newGate(t, "octet_length")
+	gate := newGate(t, "whole (recipient, event, text)")
 	r := listen(t, dsn, gate.into)
 	exec(t, conn, "BEGIN")
 	insert(t, conn, "withdrawn at once")
@@ -201,7 +201,7 @@ func TestForeignTransactions(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = session.Close(context.Background()) })
-	checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(now, nil, 512), 0)
+	checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, now, nil, 512), 0)
 	explained := strings.Join(query[string](t, conn, "EXPLAIN (ANALYZE, BUFFERS, COSTS off, TIMING off, SUMMARY off) SELECT rowcast.cursor()"), "\n")
 	var hit int
 	_, buffers, _ := strings.Cut(explained, "Buffers: shared")

@@ -66,7 +66,8 @@ type Listener struct {
 	PageRows  int
 	PageBytes int
 
-	// Warm is about how many bytes of recent rows are read before the listener begins, for those who resume. Default none.
+	// Warm is about how many bytes of recent rows are read before the listener begins, for those who resume. It takes at most three
+	// times Timeout: where that is too short, the listener begins without them. Default none.
 	Warm int64
 
 	// Timeout bounds each statement, beyond which the session is given up as dead. Default 10 s.
@@ -84,6 +85,12 @@ type Listener struct {
 	cursor cursor.Cursor
 	begun  bool // the cursor has been read
 	told   told
+	level  level // of the next page
+	// Until warmUntil, rows from before the listener began are read. Zero: no longer.
+	warmUntil time.Time
+
+	unreadableLog loglimit.Limit
+
 	// Of CatchUp: closed by the end of the present fetch, or if that fails by the next session's.
 	serving []chan struct{}
 
@@ -106,6 +113,7 @@ type Stats struct {
 	Malformed atomic.Int64 // messages by hand and disconnects that could not be understood
 
 	ConnectFailures atomic.Int64 // attempts to begin a session that failed
+	Unreadable      atomic.Int64 // rows that could not be read; each time that they were to be read
 
 	Crowded    atomic.Bool  // the hub polls because the NOTIFY queue is fuller than QueueLimit
 	ForeignXid atomic.Int64 // rows at present whose transaction this server has not given: they are never sent
@@ -165,6 +173,7 @@ func (l *Listener) setDefaults() {
 	setDefault(&l.Timeout, 10*time.Second)
 	setDefault(&l.QueueLimit, 0.25)
 	l.logs.queue.Every, l.logs.queue.Burst = time.Minute, 1
+	setDefault(&l.level, firstLevel)
 	if l.PollOnly {
 		setDefault(&l.PollInterval, 100*time.Millisecond)
 	}

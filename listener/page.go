@@ -2,8 +2,8 @@ package listener
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,41 +26,15 @@ type page struct {
 	to      cursor.Cursor // what the snapshot shows, with its own xmax
 	horizon uint64
 	rows    []Row // in the order of cursor.Compare
-	more    bool  // what follows was left out
+	more    bool  // more rows follow
 	state   state // unknown unless the query was lookQuery
+
+	// These decide how many rows the next page may have.
+	full    bool // the page has as many rows as it may have
+	cut     bool // the page ends early, because its rows are large
+	trouble bool // a row is larger than a page, or cannot be read
+	single  int  // the number of rows that were read by statements of their own
 }
-
-// inlineBytes is the stored (compressed) size up to which data comes with its page. Larger rows are read one by one, so that
-// neither we nor PostgreSQL ever hold more than one of them.
-const inlineBytes = "8192"
-
-// snapshotRow begins the result of both queries, and rowColumns are the other rows'. It comes even if nothing else does. The time is
-// what timestamptz is made of: microseconds from 2000 on, in hexadecimal digits.
-const (
-	snapshotRow = `SELECT snapshot::text, (SELECT horizon::text FROM rowcast.history WHERE one),
-	NULL::text, NULL::bigint, NULL::text, NULL::text, NULL::text, NULL::text, 0
-	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
-
-	rowColumns = `NULL::text, NULL::text, xid::text, id, recipient, event,
-	CASE WHEN pg_column_size(data) <= ` + inlineBytes + ` THEN data::text END, encode(timestamptz_send(created_at), 'hex')`
-)
-
-// The columns of a result.
-const (
-	colSnapshot = iota
-	colHorizon
-	colXid
-	colID
-	colRecipient
-	colEvent
-	colData
-	colCreatedAt
-	colArm
-	columns
-)
-
-// asText asks for all columns as text. So they come anyhow where statements are not prepared.
-var asText = make(pgx.QueryResultFormats, columns)
 
 // limits bound what is read at a time.
 type limits struct {
@@ -71,45 +45,96 @@ type limits struct {
 
 func (l *Listener) limits() limits { return limits{l.MaxData, l.PageRows, l.PageBytes} }
 
-// page runs a query made of the columns above and computes the cursor of each row. All rows of an arm are told before those of
-// the next.
-func (m limits) page(ctx context.Context, db querier, from cursor.Cursor, epoch cursor.Tag, query string, args ...any) (page, error) {
-	result, err := db.Query(ctx, query, append([]any{asText}, args...)...)
+// A reader reads pages.
+type reader struct {
+	limits
+	run        runner
+	unreadable func(id int64, sqlstate, reason string)
+}
+
+// A runner runs a statement with our settings and a deadline of its own.
+type runner func(statement func(ctx context.Context, db querier) error) error
+
+func (l *Listener) reader(run runner) *reader { return &reader{l.limits(), run, l.unreadable} }
+
+// A request says which page to read.
+type request struct {
+	query    pageQuery
+	from     cursor.Cursor
+	epoch    cursor.Tag
+	snapshot *cursor.Cursor // nil: the present one
+	own      []any          // parameters of the query beside those of every query
+	level    level
+}
+
+// page reads a page and computes the cursor of each row.
+func (r *reader) page(q request) (page, error) {
+	p, missing, err := r.list(q)
 	if err != nil {
 		return page{}, err
 	}
-	p, missing, err := m.collect(result, epoch)
-	if err != nil {
+	if err := r.fill(&p, missing); err != nil {
 		return page{}, err
 	}
-	if err := m.fill(ctx, db, &p, missing); err != nil {
-		return page{}, err
-	}
-	steps := cursor.Steps{From: from, To: p.to}
+	steps := cursor.Steps{From: q.from, To: p.to}
 	for i := range p.rows {
 		p.rows[i].Cursor = steps.After(p.rows[i].Row)
 	}
 	return p, nil
 }
 
-// args are the first six parameters of both queries: the cursor, the snapshot (nil: the present one) and the limit of an arm.
-func (m limits) args(c cursor.Cursor, snapshot *cursor.Cursor) []any {
+// list reads the rows with most of their data, or if a row's fault keeps the query from succeeding, without. missing are the
+// indexes of the rows that are still to be read.
+func (r *reader) list(q request) (p page, missing []int, err error) {
+	if q.level.isCareful() {
+		return r.collect(q.query.list, q, q.level)
+	}
+	if p, missing, err = r.collect(q.query.full, q, q.level, q.level.inline(), min(int64(r.pageBytes), r.maxData)); reasonOf(err) == "" {
+		return p, missing, err
+	}
+	p, missing, err = r.collect(q.query.list, q, 1)
+	p.trouble = true
+	return p, missing, err
+}
+
+// args returns the first six parameters of every query: the cursor, the snapshot and the number of rows.
+func (q request) args(rows int) []any {
 	var shows *string
-	if snapshot != nil {
-		text := formatSnapshot(*snapshot)
+	if q.snapshot != nil {
+		text := formatSnapshot(*q.snapshot)
 		shows = &text
 	}
+	c := q.from
 	later := c.Xmax
 	if c.Xid == later { // has an arm of its own: the others would walk its rows again for every page
 		later++
 	}
-	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, m.pageRows}
+	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, rows}
 }
 
-// collect reads the result; missing are the indexes of rows whose data is still to be read. Values are read as they come: scanning
-// them by pgx's rules costs more than all the rest.
-func (m limits) collect(result pgx.Rows, epoch cursor.Tag) (p page, missing []int, err error) {
-	defer result.Close()
+// collect runs a query and reads its result.
+func (r *reader) collect(query string, q request, now level, inline ...any) (p page, missing []int, err error) {
+	rows := min(int(now), r.pageRows)
+	formats := listAsText
+	if len(inline) > 0 {
+		formats = fullAsText
+	}
+	args := slices.Concat([]any{formats}, q.args(rows), q.own, inline)
+	err = r.run(func(ctx context.Context, db querier) error {
+		result, err := db.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer result.Close()
+		p, missing, err = r.read(result, rows, q.epoch)
+		return err
+	})
+	return p, missing, err
+}
+
+// read reads the result of a query of which an arm has at most so many rows. All rows of an arm come before those of the next.
+// Values are read as they come: scanning them by pgx's rules costs more than all the rest.
+func (r *reader) read(result pgx.Rows, most int, epoch cursor.Tag) (p page, missing []int, err error) {
 	var bytes, arm, inArm int
 	for result.Next() {
 		values := result.RawValues()
@@ -123,22 +148,22 @@ func (m limits) collect(result pgx.Rows, epoch cursor.Tag) (p page, missing []in
 			arm, inArm = its, 0
 		}
 		// Behind an arm that its limit cut short, others may be missing. And compressed data can be larger than it looked.
-		if p.more = p.more || bytes > m.pageBytes; p.more {
+		p.cut = p.cut || bytes > r.pageBytes && !p.more
+		if p.more = p.more || p.cut; p.more {
 			continue
 		}
-		row, err := readRow(values)
+		row, whole, err := r.readRow(values)
 		if err != nil {
 			return page{}, nil, err
 		}
-		if data := values[colData]; data == nil {
+		if !whole {
 			missing = append(missing, len(p.rows))
-		} else {
-			row.setData(kept(data), int64(len(data)), m.maxData)
-			bytes += len(data)
 		}
+		bytes += len(row.Data)
 		p.rows = append(p.rows, row)
 		inArm++
-		p.more = inArm == m.pageRows
+		p.full = inArm == most
+		p.more = p.full
 	}
 	return p, missing, result.Err()
 }
@@ -155,25 +180,40 @@ func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
 	return err
 }
 
-// readRow reads all of a row but its data. The values are only lent.
-func readRow(values [][]byte) (Row, error) {
-	xid, err := strconv.ParseUint(string(values[colXid]), 10, 64)
-	if err != nil {
-		return Row{}, err
+// readRow reads a row, and reports whether it is whole: whether data has come and nothing is NULL that should not be. The values
+// are only lent.
+func (r *reader) readRow(values [][]byte) (row Row, whole bool, err error) {
+	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
+		return row, false, err
 	}
-	id, err := strconv.ParseInt(string(values[colID]), 10, 64)
-	if err != nil {
-		return Row{}, err
+	if row.ID, err = strconv.ParseInt(string(values[colID]), 10, 64); err != nil {
+		return row, false, err
 	}
-	createdAt, err := strconv.ParseUint(string(values[colCreatedAt]), 16, 64)
+	createdAt, err := parseTime(values[colCreatedAt])
 	if err != nil {
-		return Row{}, err
+		return row, false, err
 	}
-	return Row{
-		Row:       cursor.Row{Xid: xid, ID: id, Tag: cursor.AnchorTag(id, int64(createdAt))},
-		Recipient: string(values[colRecipient]), // NULL is everyone
-		Event:     string(values[colEvent]),
-	}, nil
+	row.Tag = cursor.AnchorTag(row.ID, createdAt)
+	if len(values) == listColumns || values[colEvent] == nil || values[colData] == nil {
+		return row, false, nil
+	}
+	row.Recipient, row.Event = string(values[colRecipient]), string(values[colEvent]) // a NULL recipient is everyone
+	row.setData(kept(values[colData]), int64(len(values[colData])), r.maxData)
+	return row, true, nil
+}
+
+// parseTime reads a timestamptz as a query has it. NULL and infinity, which the table should have refused, count as 2000-01-01,
+// as they do for rowcast.anchor_tag.
+func parseTime(digits []byte) (int64, error) {
+	if digits == nil {
+		return 0, nil
+	}
+	bits, err := strconv.ParseUint(string(digits), 16, 64)
+	micros := int64(bits)
+	if micros == math.MaxInt64 || micros == math.MinInt64 {
+		micros = 0
+	}
+	return micros, err
 }
 
 func (r *Row) setData(data []byte, size, limit int64) {
@@ -183,29 +223,27 @@ func (r *Row) setData(data []byte, size, limit int64) {
 	}
 }
 
-// fill reads the data of large rows, and cuts the page where it has enough. A row that is gone by now was withdrawn.
-func (m limits) fill(ctx context.Context, db querier, p *page, missing []int) error {
-	const read = `SELECT CASE WHEN octet_length(text) <= $3 THEN text END, octet_length(text) FROM
-		(SELECT data::text FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) large (text)`
-	var bytes, gone int
-	for _, i := range missing {
-		if bytes > m.pageBytes {
-			p.rows, p.more = p.rows[:i], true
+// fill reads the rows that did not come whole, and ends the page where it has enough. A row that is gone by now was withdrawn.
+func (r *reader) fill(p *page, missing []int) error {
+	var bytes int64
+	var gone int
+	for n, i := range missing {
+		if n == maxSingle || p.trouble && n > 0 || bytes > int64(r.pageBytes) {
+			p.rows, p.more, p.cut = p.rows[:i], true, true
 			break
 		}
 		row := &p.rows[i]
-		var data spacious
-		var size int64
-		err := db.QueryRow(ctx, read, strconv.FormatUint(row.Xid, 10), row.ID, m.maxData).Scan(&data, &size)
-		if errors.Is(err, pgx.ErrNoRows) {
-			row.ID, gone = 0, gone+1
-			continue
-		}
+		withdrawn, err := r.single(row)
 		if err != nil {
 			return fmt.Errorf("read row %d: %w", row.ID, err)
 		}
-		row.setData(data, size, m.maxData)
-		bytes += len(data)
+		if withdrawn {
+			row.ID, gone = 0, gone+1
+			continue
+		}
+		p.single++
+		bytes += row.Size
+		p.trouble = p.trouble || row.isTrouble() || row.Size > int64(r.pageBytes)
 	}
 	if gone > 0 {
 		p.rows = slices.DeleteFunc(p.rows, func(r Row) bool { return r.ID == 0 })
@@ -213,20 +251,13 @@ func (m limits) fill(ctx context.Context, db querier, p *page, missing []int) er
 	return nil
 }
 
-// spacious is data with room for the end of a frame: who sends it need not copy it for that.
-type spacious []byte
-
-// ScanBytes copies what pgx has read.
-func (s *spacious) ScanBytes(read []byte) error {
-	*s = nil
-	if read != nil {
-		*s = kept(read)
+// deliverable returns the rows without those that nobody can be told of.
+func (p *page) deliverable() []Row {
+	if !slices.ContainsFunc(p.rows, func(r Row) bool { return r.skipped }) {
+		return p.rows
 	}
-	return nil
+	return slices.DeleteFunc(slices.Clone(p.rows), func(r Row) bool { return r.skipped })
 }
-
-// kept copies what pgx only lends.
-func kept(read []byte) spacious { return append(make([]byte, 0, len(read)+2), read...) }
 
 // parseSnapshot reads the text of a pg_snapshot, xmin:xmax:xip,xip…
 func parseSnapshot(text string, epoch cursor.Tag) (cursor.Cursor, error) {

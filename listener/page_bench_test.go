@@ -20,7 +20,7 @@ func BenchmarkPage(b *testing.B) {
 		SELECT 'user' || i, 'notify', '{"msg": "Bob liked your post"}' FROM generate_series(1, $1::int) i`, rows)
 	b.ReportAllocs()
 	for b.Loop() {
-		page, err := l.Page(b.Context(), conn, cursor.Cursor{})
+		page, err := l.Page(b.Context(), conn, cursor.Cursor{}, 512)
 		if err != nil || len(page) != rows {
 			b.Fatalf("got %d rows, %v", len(page), err)
 		}

@@ -16,8 +16,10 @@ import (
 // replayQuery reads the rows of some recipients ($7) and of everyone that the cursor ($1 to $4, as in fetchQuery) has not seen
 // and the snapshot $5 shows, merged in the order in which they are told. An arm a recipient, and for the transactions that were
 // in flight one a transaction, so that each is a short ordered index scan, whatever the statistics say.
-var replayQuery = snapshotRow + `
-UNION ALL (SELECT ` + rowColumns + `, 1 FROM (
+var replayQuery = newPageQuery(noState, func(c columns) string {
+	replayed := c.table + ` FROM rowcast.notifications n`
+	return `
+UNION ALL (SELECT ` + c.of(1) + ` FROM (
 	(SELECT 1 AS part, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + restOf + `) n)
 	UNION ALL
 	(SELECT 1, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + restOf + `) n)
@@ -30,11 +32,11 @@ UNION ALL (SELECT ` + rowColumns + `, 1 FROM (
 	UNION ALL
 	(SELECT 2, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + later + `) n)
 	ORDER BY part, xid, id LIMIT $6) merged)`
+}, "$8", "$9")
 
 // The pieces of replayQuery.
 var (
-	replayed = `xid, id, recipient, event, data, created_at FROM rowcast.notifications n`
-	restOf   = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
+	restOf = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
 		ORDER BY recipient, xid, id LIMIT $6`
 	ofX      = `xid = x AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
 	finished = `(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)) finished`
@@ -48,6 +50,8 @@ type Replayer struct {
 	listener string // its name
 	pool     *pgxpool.Pool
 	limits   limits
+	reader   func(runner) *reader
+	levels   levels
 	timeout  time.Duration
 	// pooled says that settings must be made in every transaction, since the connection is somebody else's in the next.
 	pooled bool
@@ -76,7 +80,7 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 	config.MaxConnIdleTime = time.Minute
 	if !l.PollOnly {
 		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-			if err := prepare(ctx, conn); err != nil {
+			if err := prepare(ctx, conn, l.Timeout); err != nil {
 				return err
 			}
 			epoch, err := readEpoch(ctx, conn)
@@ -88,7 +92,7 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 	if err != nil {
 		return nil, err
 	}
-	return &Replayer{listener: l.name, pool: pool, limits: l.limits(), timeout: l.Timeout, pooled: l.PollOnly}, nil
+	return &Replayer{listener: l.name, pool: pool, limits: l.limits(), reader: l.reader, timeout: l.Timeout, pooled: l.PollOnly}, nil
 }
 
 // epochKey is where a connection remembers its epoch: recovery ends every connection. Only the listener begins an epoch, and gives its
@@ -115,24 +119,24 @@ var ErrEpoch = errors.New("the server has recovered in the meantime")
 // cursor that it returns is that of a subscriber who has been told the rows: to itself once there is nothing more.
 // horizon is as in [Batch].
 func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []Row, next cursor.Cursor, horizon uint64, err error) {
-	err = r.with(ctx, to.Epoch, func(ctx context.Context, db querier) error {
-		p, err := r.limits.page(ctx, db, from, to.Epoch, replayQuery, append(r.limits.args(from, &to), distinct(recipients))...)
-		if err != nil {
-			return err
-		}
-		rows, horizon, next = p.rows, p.horizon, to
-		if p.more {
-			next = from
-			if len(rows) > 0 {
-				next = rows[len(rows)-1].Cursor
-			}
-		}
-		return nil
+	q := request{query: replayQuery, from: from, epoch: to.Epoch, snapshot: &to, own: []any{distinct(recipients)}, level: r.levels.of(from)}
+	var p page
+	err = r.with(ctx, to.Epoch, func(run runner) error {
+		p, err = r.reader(run).page(q)
+		return err
 	})
 	if err != nil {
 		return nil, cursor.Cursor{}, 0, fmt.Errorf("replay: %w", err)
 	}
-	return rows, next, horizon, nil
+	next = to
+	if p.more {
+		next = from
+		if len(p.rows) > 0 {
+			next = p.rows[len(p.rows)-1].Cursor
+		}
+		r.levels.set(next, q.level.after(&p, r.limits.pageRows))
+	}
+	return p.deliverable(), next, p.horizon, nil
 }
 
 // distinct are the recipients, each once: each is read by itself.
@@ -142,9 +146,11 @@ func distinct(recipients []string) []string {
 
 // Stands tells whether a cursor of another epoch still holds in that of now: whether the row in which it is anchored has survived.
 func (r *Replayer) Stands(ctx context.Context, c, now cursor.Cursor) (stands bool, err error) {
-	err = r.with(ctx, now.Epoch, func(ctx context.Context, db querier) error {
-		stands, err = anchorStands(ctx, db, c)
-		return err
+	err = r.with(ctx, now.Epoch, func(run runner) error {
+		return run(func(ctx context.Context, db querier) error {
+			stands, err = anchorStands(ctx, db, c)
+			return err
+		})
 	})
 	if err != nil {
 		return false, fmt.Errorf("check cursor: %w", err)
@@ -152,18 +158,25 @@ func (r *Replayer) Stands(ctx context.Context, c, now cursor.Cursor) (stands boo
 	return stands, nil
 }
 
-// with runs read on a connection of an epoch.
-func (r *Replayer) with(ctx context.Context, epoch cursor.Tag, read func(context.Context, querier) error) error {
+// with lends a connection of an epoch.
+func (r *Replayer) with(ctx context.Context, epoch cursor.Tag, use func(runner) error) error {
 	// Waiting for a connection is waiting for one's turn, and takes as long as it takes.
 	conn, err := r.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	if r.pooled {
-		return inTransaction(ctx, conn.Conn(), func(tx querier) error {
+	if !r.pooled && conn.Conn().PgConn().CustomData()[epochKey] != epoch {
+		_ = conn.Conn().Close(ctx) // else the pool would keep it
+		return ErrEpoch
+	}
+	return use(func(statement func(context.Context, querier) error) error {
+		ctx, cancel := context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+		if !r.pooled {
+			return statement(ctx, conn)
+		}
+		return inTransaction(ctx, conn.Conn(), r.timeout, func(tx querier) error {
 			now, err := readEpoch(ctx, tx)
 			if err != nil {
 				return err
@@ -171,12 +184,7 @@ func (r *Replayer) with(ctx context.Context, epoch cursor.Tag, read func(context
 			if now != epoch {
 				return ErrEpoch
 			}
-			return read(ctx, tx)
+			return statement(ctx, tx)
 		})
-	}
-	if conn.Conn().PgConn().CustomData()[epochKey] != epoch {
-		_ = conn.Conn().Close(ctx) // else the pool would keep it
-		return ErrEpoch
-	}
-	return read(ctx, conn)
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -41,14 +42,41 @@ func (s *session) start(ctx context.Context, db querier) error {
 		return err
 	}
 	if s.Warm > 0 {
-		if now, err = warmer(ctx, db, now, s.Warm); err != nil {
+		earlier, err := warmer(ctx, db, now, s.Warm)
+		switch {
+		case err == nil:
+			now, s.warmUntil = earlier, time.Now().Add(3*s.Timeout)
+		case reasonOf(err) == "":
 			return err
+		default:
+			s.Logger.Warn("recent rows cannot be found: beginning without them", "error", err)
 		}
-		s.warming = true
 	}
 	s.cursor, s.begun = now, true
 	s.told.begin(now)
-	s.Deliver(Batch{Cursor: now, Warming: s.warming})
+	s.Deliver(Batch{Cursor: now, Warming: s.isWarming()})
+	return nil
+}
+
+// isWarming reports whether what is read is from before the listener began.
+func (l *Listener) isWarming() bool { return !l.warmUntil.IsZero() }
+
+// endWarming begins with what is visible now, as recent rows take too long to read.
+func (s *session) endWarming(ctx context.Context) error {
+	s.warmUntil = time.Time{}
+	s.Logger.Warn("recent rows take too long to read: beginning without the rest of them")
+	return s.bounded(ctx, s.restart)
+}
+
+// restart goes on from what is visible now. No cursor from before stands.
+func (s *session) restart(ctx context.Context, db querier) error {
+	now, err := s.now(ctx, db)
+	if err != nil {
+		return err
+	}
+	s.told.begin(now)
+	s.cursor = now
+	s.Deliver(Batch{Cursor: now, Reset: ResetHistory})
 	return nil
 }
 
@@ -67,19 +95,23 @@ func (s *session) now(ctx context.Context, db querier) (now cursor.Cursor, err e
 
 // warmQuery finds where about so many bytes ($2) of the newest rows begin. Below the horizon there may be millions that are deleted
 // and not vacuumed yet.
-const warmQuery = `SELECT min(xid)::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
+const warmQuery = `SELECT xid::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
 	FROM (SELECT xid, id, data FROM rowcast.notifications
 		WHERE xid >= (SELECT horizon FROM rowcast.history WHERE one) AND xid < $1::text::xid8
-		ORDER BY xid DESC, id DESC LIMIT $2 / 300) newest) sized WHERE bytes <= $2`
+		ORDER BY xid DESC, id DESC LIMIT $2 / 300) newest) sized WHERE bytes <= $2
+	ORDER BY sized.xid LIMIT 1`
 
 // warmer is a cursor that has not seen about so many bytes of the newest rows.
 func warmer(ctx context.Context, db querier, now cursor.Cursor, bytes int64) (cursor.Cursor, error) {
-	var oldest *string
+	var oldest string
 	err := db.QueryRow(ctx, warmQuery, strconv.FormatUint(now.Xmax, 10), bytes).Scan(&oldest)
-	if err != nil || oldest == nil {
-		return now, err
+	if errors.Is(err, pgx.ErrNoRows) {
+		return now, nil
 	}
-	xid, err := strconv.ParseUint(*oldest, 10, 64)
+	if err != nil {
+		return now, fmt.Errorf("find recent rows: %w", err)
+	}
+	xid, err := strconv.ParseUint(oldest, 10, 64)
 	return now.Before(xid), err
 }
 
@@ -94,18 +126,11 @@ func (s *session) recover(ctx context.Context, db querier) error {
 		s.told.forgetAbove(left.Xid)
 		s.cursor = s.cursor.Clamp(left, s.epoch)
 		s.Logger.Warn("the server has taken back rows that were told", "last_that_stands", left.ID)
-		s.Deliver(Batch{Cursor: s.cursor, Clamp: &left, Warming: s.warming})
+		s.Deliver(Batch{Cursor: s.cursor, Clamp: &left, Warming: s.isWarming()})
 		return nil
 	}
-	now, err := s.now(ctx, db)
-	if err != nil {
-		return err
-	}
-	s.told.begin(now)
 	s.Logger.Warn("the server has taken back rows that were told, and none is left that is remembered: every stream is reset")
-	s.cursor = now
-	s.Deliver(Batch{Cursor: now, Reset: ResetHistory})
-	return nil
+	return s.restart(ctx, db)
 }
 
 // ResetHistory is a Batch's reason for not continuing: the server's history no longer holds what was told of it.

@@ -67,6 +67,9 @@ func (r *Retention) Run(ctx context.Context) error {
 	}
 }
 
+// deleteTimeout bounds a portion. A transaction's rows go together, however many.
+const deleteTimeout = 10 * time.Minute
+
 // round deletes one portion.
 func (r *Retention) round(ctx context.Context) (deleted int64, err error) {
 	if r.conn == nil {
@@ -74,9 +77,9 @@ func (r *Retention) round(ctx context.Context) (deleted int64, err error) {
 			return 0, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // a transaction's rows go together, however many
+	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
-	err = inTransaction(ctx, r.conn, func(tx querier) error {
+	err = inTransaction(ctx, r.conn, deleteTimeout, func(tx querier) error {
 		deleted, err = r.delete(ctx, tx)
 		return err
 	})

@@ -10,8 +10,13 @@ type Row struct {
 
 	Recipient string // "" is everyone: the table refuses an empty recipient
 	Event     string
-	Data      []byte // one line of JSON; nil if it is larger than MaxData
-	Size      int64  // of the data in bytes
+	Data      []byte // one line of JSON; nil if it is larger than MaxData, or Unreadable is set
+	Size      int64  // of the data in bytes; 0 if the data is larger than PostgreSQL can say
+
+	// Unreadable says, if not empty, why the row could not be read: encoding, invalid, damaged, memory or timeout. Event and Data
+	// are then empty.
+	Unreadable string
+	skipped    bool // the recipient could not be read either
 
 	// Cursor is that of a reader who has been told everything up to and with this row.
 	Cursor cursor.Cursor
@@ -40,3 +45,6 @@ type Message struct {
 	Event     string
 	Data      []byte // one line of JSON
 }
+
+// isTrouble reports whether the row could not be read.
+func (r *Row) isTrouble() bool { return r.Unreadable != "" || r.Data == nil && r.Size == 0 }

@@ -3,8 +3,6 @@ package listener
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +28,6 @@ type session struct {
 	inquired  time.Time // when that was
 	crowded   bool      // the NOTIFY queue is too full to sleep
 	holder    uint32    // the process that holds the park lock on which this hub relies
-	warming   bool      // what is read is from before the listener began
 
 	// What has arrived on feed since it was last looked at.
 	bell     bool
@@ -152,6 +149,12 @@ func (s *session) fetch(ctx context.Context) error {
 		s.deliver(p)
 		s.answerCalls()
 		snapshot, more = &p.to, p.more
+		if more && s.isWarming() && time.Now().After(s.warmUntil) {
+			if err := s.endWarming(ctx); err != nil {
+				return err
+			}
+			snapshot = nil
+		}
 	}
 	if err := s.inspect(ctx); err != nil {
 		return err
@@ -185,10 +188,10 @@ func (s *session) inspect(ctx context.Context) error {
 }
 
 func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
-	err = s.bounded(ctx, func(ctx context.Context, db querier) error {
-		p, err = s.limits().fetch(ctx, db, s.queryNow(), s.cursor, s.epoch, snapshot)
-		return err
-	})
+	r := s.reader(func(statement func(context.Context, querier) error) error { return s.bounded(ctx, statement) })
+	if p, err = r.fetch(s.queryNow(), s.cursor, s.epoch, snapshot, s.level); err == nil {
+		s.level = s.level.after(&p, s.PageRows)
+	}
 	return p, err
 }
 
@@ -215,19 +218,14 @@ func (s *session) deliver(p page) {
 		s.cursor = s.cursor.Reached(p.to)
 	}
 	s.told.add(p.rows)
-	s.warming = s.warming && p.more
+	if !p.more {
+		s.warmUntil = time.Time{}
+	}
 	s.Stats.Fetches.Add(1)
 	s.Stats.Rows.Add(int64(len(p.rows)))
 	s.pace.add(time.Now(), commits(p.rows))
-	s.Deliver(Batch{Rows: p.rows, Cursor: s.cursor, Horizon: p.horizon, Warming: s.warming})
-	if slices.ContainsFunc(p.rows, func(r Row) bool { return len(r.Data) > largeData }) {
-		runtime.GC()
-	}
+	s.Deliver(Batch{Rows: p.deliverable(), Cursor: s.cursor, Horizon: p.horizon, Warming: s.isWarming()})
 }
-
-// largeData is the size from which on what was needed to read a row is given back before the next is read: it comes to several times
-// the row, and otherwise the next one's would come on top of it.
-const largeData = 4 << 20
 
 // commits counts the transactions of rows in telling order.
 func commits(rows []Row) (n int) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"rowcast/listener/cursor"
@@ -18,37 +19,36 @@ type state struct {
 	epoch  cursor.Tag // the present epoch
 }
 
-// lookRow is snapshotRow with the state in those columns that are otherwise empty.
-var lookRow = `SELECT snapshot::text, (SELECT horizon::text FROM rowcast.history WHERE one),
-	(` + lockHolder + `)::text, NULL::bigint, pg_notification_queue_usage()::text, rowcast.epoch_tag(), NULL::text, NULL::text, 0
-	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
-
 // lookQuery is fetchQuery that also asks for the state.
-var lookQuery = lookRow + fetchArms
+var lookQuery = newPageQuery(`concat_ws(' ', rowcast.epoch_tag(), pg_notification_queue_usage(), (`+lockHolder+`))`, fetchArms, "$7", "$8")
 
 // readState reads the state from the first row of a page, if it is there.
 func readState(values [][]byte) (s state, err error) {
-	if values[colEvent] == nil {
+	if values[colState] == nil {
 		return state{}, nil
 	}
 	s.known = true
-	if s.epoch, err = cursor.ParseTag(string(values[colEvent])); err != nil {
+	fields := strings.Fields(string(values[colState]))
+	if len(fields) < 2 {
+		return s, fmt.Errorf("malformed state %q", fields)
+	}
+	if s.epoch, err = cursor.ParseTag(fields[0]); err != nil {
 		return s, fmt.Errorf("read epoch: %w", err)
 	}
-	if s.queue, err = strconv.ParseFloat(string(values[colRecipient]), 64); err != nil {
+	if s.queue, err = strconv.ParseFloat(fields[1], 64); err != nil {
 		return s, fmt.Errorf("read how full the NOTIFY queue is: %w", err)
 	}
-	if values[colXid] == nil {
+	if len(fields) == 2 {
 		return s, nil
 	}
-	holder, err := strconv.ParseUint(string(values[colXid]), 10, 32)
+	holder, err := strconv.ParseUint(fields[2], 10, 32)
 	s.holder = uint32(holder)
 	return s, err
 }
 
 // queryNow returns the query for the next page. A listener that polls through a pooler asks for the state each time: it does not
 // notice when the server behind the pooler restarts, and must not go on in another epoch.
-func (s *session) queryNow() string {
+func (s *session) queryNow() pageQuery {
 	if s.PollOnly || time.Since(s.inquired) >= s.Look {
 		return lookQuery
 	}

@@ -1,0 +1,95 @@
+package listener
+
+import (
+	"sync"
+
+	"rowcast/listener/cursor"
+)
+
+// A level is the number of rows that the next page may have. It rises while pages are full and falls where rows are large or
+// cannot be read, so that the work is linear in the rows: PostgreSQL makes the text of few rows that a page then leaves out.
+//
+// A jsonb number can be 8,000 times as long in text as it is stored, and only making the text tells. So the stored bytes whose
+// text a page asks for are bounded as well, by inlineTotal.
+type level int
+
+const (
+	// Below firstLevel, a page lists its rows without their data, and each row is read by a statement of its own.
+	firstLevel level = 16
+
+	// inlineTotal bounds the stored bytes of all rows of a page that come with their data: at most 1 GiB of text.
+	inlineTotal = 128 << 10
+	// minInline and maxInline bound the stored bytes of one row that comes with its data.
+	minInline, maxInline = 256, 8 << 10
+	// maxSingle is the number of rows of a page that are read by statements of their own.
+	maxSingle = 16
+)
+
+// isCareful reports whether rows are read one by one.
+func (l level) isCareful() bool { return l < firstLevel }
+
+// inline returns the stored size up to which the data of a row comes with its page.
+func (l level) inline() int { return max(minInline, min(maxInline, inlineTotal/int(l))) }
+
+// after returns the level after a page that was read at l.
+func (l level) after(p *page, pageRows int) level {
+	half := max(l/2, firstLevel)
+	switch {
+	case p.trouble:
+		return 1
+	case p.cut:
+		return max(1, min(l, level(len(p.rows))))
+	case l.isCareful():
+		return 2 * l
+	case 8*p.single > len(p.rows):
+		return half
+	case p.full:
+		return max(l, min(2*l, level(pageRows)))
+	}
+	return l
+}
+
+// levels remember the levels of replays between two pages, by the place where the next page begins: nothing else is known of a
+// replay that goes on.
+type levels struct {
+	mu sync.Mutex
+	at map[place]level
+}
+
+// A place is the last row of a page.
+type place struct {
+	xid uint64
+	id  int64
+}
+
+// maxLevels is the number of places that are remembered. A replay whose place is forgotten goes on at firstLevel.
+const maxLevels = 4096
+
+// of returns the level at which a replay goes on from a cursor.
+func (l *levels) of(from cursor.Cursor) level {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if known, ok := l.at[place{from.Xid, from.ID}]; ok {
+		return known
+	}
+	return firstLevel
+}
+
+// set remembers the level at which a replay goes on from a cursor.
+func (l *levels) set(from cursor.Cursor, now level) {
+	if from.Whole() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.at == nil {
+		l.at = make(map[place]level)
+	}
+	for some := range l.at {
+		if len(l.at) < maxLevels {
+			break
+		}
+		delete(l.at, some)
+	}
+	l.at[place{from.Xid, from.ID}] = now
+}

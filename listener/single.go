@@ -1,0 +1,175 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A row must not keep later rows from being read, whatever it contains. Where a page cannot be read, its rows are read by
+// statements of their own (this file), and a row that cannot be read is replaced by an event that says so.
+
+// The reasons why a row cannot be read, as an event rowcast.unreadable has them. They say nothing of the row's contents.
+const (
+	unreadableEncoding = "encoding" // text has no form in UTF-8
+	unreadableInvalid  = "invalid"  // a value that the table should have refused, such as NULL
+	unreadableDamaged  = "damaged"  // the server cannot read what it has stored
+	unreadableMemory   = "memory"   // the server has too little memory to read the row
+	unreadableTimeout  = "timeout"  // reading takes longer than Timeout
+
+	// tooLarge is the reason of a row whose text is too large for PostgreSQL itself. It is announced like a row above MaxData.
+	tooLarge = "too large"
+)
+
+// errInvalid says that a row has a value that no row should have.
+var errInvalid = errors.New("a column that must not be NULL is NULL")
+
+// reasonOf returns why a row cannot be read, or "" if err is not the row's fault: a lost connection, a missing right, a lock.
+func reasonOf(err error) string {
+	if errors.Is(err, errInvalid) {
+		return unreadableInvalid
+	}
+	switch code := codeOf(err); {
+	case code == "22021" || code == "22P05": // character_not_in_repertoire, untranslatable_character
+		return unreadableEncoding
+	case strings.HasPrefix(code, "22"):
+		return unreadableInvalid
+	case strings.HasPrefix(code, "54"): // program_limit_exceeded
+		return tooLarge
+	case strings.HasPrefix(code, "XX") || code == "58030": // data_corrupted, io_error
+		return unreadableDamaged
+	case code == "53200": // out_of_memory
+		return unreadableMemory
+	case code == "57014": // query_canceled
+		return unreadableTimeout
+	}
+	return ""
+}
+
+// codeOf returns the SQLSTATE of an error, or "" if it has none.
+func codeOf(err error) string {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return refused.Code
+	}
+	return ""
+}
+
+// mayPass reports whether a row with this reason is worth a second try: the cause may have been a lock or the load.
+func mayPass(reason string) bool {
+	return reason == unreadableTimeout || reason == unreadableMemory || reason == unreadableDamaged
+}
+
+// single reads all of a row but what its page has said. It reports gone if the row has been deleted, and an error only if that
+// is not the row's fault.
+func (r *reader) single(row *Row) (gone bool, err error) {
+	if err = r.readWhole(row); reasonOf(err) == "" {
+		return gone, orGone(err, &gone)
+	}
+	readable, addressErr := r.readAddress(row)
+	if addressErr != nil {
+		return gone, orGone(addressErr, &gone)
+	}
+	if readable && mayPass(reasonOf(err)) {
+		if again := r.readWhole(row); reasonOf(again) == "" {
+			return gone, orGone(again, &gone)
+		}
+	}
+	if reason := reasonOf(err); reason != tooLarge {
+		row.Unreadable = reason
+		r.unreadable(row.ID, codeOf(err), reason)
+	}
+	return false, nil
+}
+
+// orGone returns err, or nil after setting gone if err says that there is no such row.
+func orGone(err error, gone *bool) error {
+	if *gone = errors.Is(err, pgx.ErrNoRows); *gone {
+		return nil
+	}
+	return err
+}
+
+// wholeQuery reads a row ($1, $2) with its data, or only the size of data that is larger than $3 bytes. The text is made once.
+const wholeQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3 THEN text END, octet_length(text) FROM
+	(SELECT recipient, event, data::text FROM rowcast.notifications
+	WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) whole (recipient, event, text)`
+
+func (r *reader) readWhole(row *Row) error {
+	var recipient, event *string
+	var data spacious
+	var size *int64
+	if err := r.readOne(wholeQuery, []any{row.xidText(), row.ID, r.maxData}, &recipient, &event, &data, &size); err != nil {
+		return err
+	}
+	if event == nil || size == nil {
+		return errInvalid
+	}
+	row.Recipient, row.Event = orEveryone(recipient), *event
+	row.setData(data, *size, r.maxData)
+	return nil
+}
+
+// readAddress reads the recipient of a row whose data cannot be read, to tell the recipient. If nobody can be told, as the
+// recipient cannot be read either, the row is marked to be skipped. It reports whether the event can be read as well.
+func (r *reader) readAddress(row *Row) (readable bool, err error) {
+	const (
+		both = "SELECT recipient, event FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"
+		one  = "SELECT recipient, NULL FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"
+	)
+	row.Recipient, row.Event = "", ""
+	for _, query := range []string{both, one} {
+		var recipient, event *string
+		err = r.readOne(query, []any{row.xidText(), row.ID}, &recipient, &event)
+		if err == nil {
+			row.Recipient = orEveryone(recipient)
+			return query == both, nil
+		}
+		if reason := reasonOf(err); reason != unreadableEncoding && reason != unreadableInvalid && reason != unreadableDamaged {
+			return false, err // short text takes neither time nor memory: something else is wrong
+		}
+	}
+	row.skipped = true
+	return false, nil
+}
+
+// readOne runs a query for one row.
+func (r *reader) readOne(query string, args []any, into ...any) error {
+	return r.run(func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query, args...).Scan(into...) })
+}
+
+func (r *Row) xidText() string { return strconv.FormatUint(r.Xid, 10) }
+
+// orEveryone returns the recipient of a row: NULL is everyone.
+func orEveryone(recipient *string) string {
+	if recipient == nil {
+		return ""
+	}
+	return *recipient
+}
+
+// spacious is data with room for the end of a frame: who sends it need not copy it for that.
+type spacious []byte
+
+// ScanBytes copies what pgx has read.
+func (s *spacious) ScanBytes(read []byte) error {
+	*s = nil
+	if read != nil {
+		*s = kept(read)
+	}
+	return nil
+}
+
+// kept copies what pgx only lends.
+func kept(read []byte) spacious { return append(make([]byte, 0, len(read)+2), read...) }
+
+// unreadable counts a row that cannot be read, and logs it unless there are many.
+func (l *Listener) unreadable(id int64, code, reason string) {
+	l.Stats.Unreadable.Add(1)
+	if logger, ok := l.unreadableLog.Allow(l.Logger); ok {
+		logger.Warn("row cannot be read", "id", id, "sqlstate", code, "reason", reason)
+	}
+}

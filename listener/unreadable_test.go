@@ -1,0 +1,361 @@
+package listener_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener"
+	"rowcast/listener/cursor"
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+)
+
+// outcomes say what became of rows.
+func outcomes(rows []listener.Row) (all []string) {
+	for _, row := range rows {
+		outcome := string(row.Data)
+		switch {
+		case row.Unreadable != "":
+			outcome = "unreadable: " + row.Unreadable
+		case row.Data == nil:
+			outcome = fmt.Sprintf("too large: %d", row.Size)
+		}
+		all = append(all, row.Recipient+" "+row.Event+" "+outcome)
+	}
+	return all
+}
+
+// faulty puts a view in place of the table, so that reading the data of a row {"sqlstate": …, "times": …} fails, for ever or so
+// many times. Rows are inserted into rowcast.stored. The function is called STABLE so that it is called where data is read only.
+func faulty(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	exec(t, conn, `CREATE SEQUENCE rowcast.tries MINVALUE 0`)
+	exec(t, conn, `CREATE FUNCTION rowcast.fault(data jsonb) RETURNS jsonb STABLE LANGUAGE plpgsql AS $$ BEGIN
+		-- The size as stored can always be told.
+		IF data ? 'sqlstate' AND current_query() NOT LIKE '%newest%' AND (NOT data ? 'times' OR nextval('rowcast.tries') < (data ->> 'times')::int) THEN
+			RAISE EXCEPTION 'a fault' USING ERRCODE = data ->> 'sqlstate';
+		END IF;
+		RETURN data;
+	END $$`)
+	exec(t, conn, `ALTER TABLE rowcast.notifications RENAME TO stored`)
+	exec(t, conn, `CREATE VIEW rowcast.notifications AS
+		SELECT xmin, id, recipient, event, rowcast.fault(data) AS data, created_at, xid FROM rowcast.stored`)
+}
+
+// readInEveryWay checks what becomes of rows for alice where they are read as they come, with PollOnly, after a restart, and by a
+// replay. write commits them. Those that cannot be read are counted.
+func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unreadable int64) {
+	t.Helper()
+	config := func(l *listener.Listener) { l.PageBytes, l.MaxData = 1<<16, 1<<17 }
+	conn := connect(t, dsn)
+	before := one[string](t, conn, "SELECT rowcast.cursor()")
+	poll := listen(t, dsn, config, func(l *listener.Listener) { l.PollOnly, l.PollInterval = true, 10*time.Millisecond })
+	live := listen(t, dsn, config)
+	write()
+	ofAlice := int64(strings.Count(strings.Join(want, "\n"), "unreadable"))
+	check := func(way string, got []listener.Row, l *listener.Listener, unreadable int64) {
+		t.Helper()
+		if got := outcomes(got); !slices.Equal(got, want) {
+			t.Errorf("%s:\ngot\n%s\nwant\n%s", way, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		if got := l.Stats.Unreadable.Load(); got != unreadable {
+			t.Errorf("%s: counted %d rows that cannot be read, want %d", way, got, unreadable)
+		}
+		if l.Stats.Sessions.Load() > 1 {
+			t.Errorf("%s: %d sessions, want one", way, l.Stats.Sessions.Load())
+		}
+	}
+	check("live", live.rows(t, len(want)), live.Listener, unreadable)
+	check("poll", poll.rows(t, len(want)), poll.Listener, unreadable)
+	warm := listen(t, dsn, config, func(l *listener.Listener) { l.Warm = 16 << 20 })
+	check("warm", warm.rows(t, len(want)), warm.Listener, unreadable)
+	for _, pollOnly := range []bool{false, true} {
+		l := newListener(t, dsn)
+		config(l)
+		l.PollOnly = pollOnly
+		replayer, err := l.NewReplayer(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(replayer.Close)
+		check("replay", replay(t, replayer, before, one[string](t, conn, "SELECT rowcast.cursor()"), []string{"alice"}), l, ofAlice)
+	}
+}
+
+// A row whose data cannot be read is replaced by an event that says so, whatever PostgreSQL's error, and those around it come.
+func TestUnreadableRows(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	faulty(t, conn)
+	var want []string
+	const first, last = `alice message "first"`, `alice message "last"`
+	var states []string
+	for _, state := range [][2]string{
+		{"22021", "unreadable: encoding"},
+		{"22P05", "unreadable: encoding"},
+		{"22P02", "unreadable: invalid"},
+		{"XX001", "unreadable: damaged"},
+		{"XX000", "unreadable: damaged"},
+		{"58030", "unreadable: damaged"},
+		{"53200", "unreadable: memory"},
+		{"57014", "unreadable: timeout"},
+		{"54000", "too large: 0"},
+	} {
+		states = append(states, state[0])
+		want = append(want, "alice  "+state[1])
+	}
+	readInEveryWay(t, dsn, func() {
+		exec(t, conn, `INSERT INTO rowcast.stored (recipient, data) SELECT 'alice', data FROM unnest(
+			'"first"'::jsonb || ARRAY(SELECT jsonb_build_object('sqlstate', state) FROM unnest($1::text[]) state) || '"last"'::jsonb) data`, states)
+	}, slices.Concat([]string{first}, want, []string{last}), 8)
+}
+
+// What an altered table may hold does not keep other rows from being read, nor the hub from beginning.
+func TestRowsThatTheTableShouldRefuse(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	for _, column := range []string{"event", "data", "created_at"} {
+		exec(t, conn, "ALTER TABLE rowcast.notifications ALTER "+column+" DROP NOT NULL")
+	}
+	for _, constraint := range []string{"created_at_is_finite", "data_is_at_most_64_mib"} {
+		exec(t, conn, "ALTER TABLE rowcast.notifications DROP CONSTRAINT "+constraint)
+	}
+	readInEveryWay(t, dsn, func() {
+		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES
+			('alice', 'e', '1', now()), ('alice', NULL, '2', now()), ('alice', 'e', NULL, now()),
+			('alice', 'e', '3', NULL), ('alice', 'e', '4', 'infinity'), ('alice', 'e', '5', '-infinity'), ('alice', 'e', '6', now())`)
+	}, []string{
+		"alice e 1", "alice  unreadable: invalid", "alice  unreadable: invalid",
+		"alice e 3", "alice e 4", "alice e 5", "alice e 6",
+	}, 2)
+}
+
+// odd makes a database with the schema in another encoding. The constraints that refuse what has no UTF-8 form are dropped.
+func odd(t *testing.T, encoding string) string {
+	t.Helper()
+	server := dbtest.Empty(t)
+	admin := connect(t, server)
+	name := fmt.Sprintf("%s_%d", strings.ToLower(encoding), admin.PgConn().PID())
+	exec(t, admin, fmt.Sprintf("CREATE DATABASE %s ENCODING '%s' LOCALE 'C' TEMPLATE template0", name, encoding))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		cleanup, err := pgx.Connect(ctx, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = cleanup.Close(ctx) }()
+		if _, err := cleanup.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+	})
+	dsn := fmt.Sprintf("host=%s port=%d user=%s dbname=%s", admin.Config().Host, admin.Config().Port, admin.Config().User, name)
+	conn := connect(t, dsn)
+	exec(t, conn, "CREATE SCHEMA rowcast")
+	files, err := fs.Glob(sql.Migrations, "migrations/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := fs.ReadFile(sql.Migrations, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.PgConn().Exec(limited(t), "BEGIN;"+string(text)+"COMMIT;").ReadAll(); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+	for _, constraint := range []string{"data_is_at_most_64_mib", "has_utf8_form"} {
+		exec(t, conn, "ALTER TABLE rowcast.notifications DROP CONSTRAINT IF EXISTS "+constraint)
+	}
+	return dsn
+}
+
+// What has no form in UTF-8 cannot be sent, and if that is the recipient, nobody can be told.
+func TestTextWithoutAFormInUTF8(t *testing.T) {
+	t.Parallel()
+	for encoding, bad := range map[string]string{"SQL_ASCII": `\xe9`, "EUC_JIS_2004": `\x8ffefe`, "EUC_TW": `\xa9a9`} {
+		t.Run(encoding, func(t *testing.T) {
+			t.Parallel()
+			dsn := odd(t, encoding)
+			conn := connect(t, dsn)
+			readInEveryWay(t, dsn, func() {
+				exec(t, conn, fmt.Sprintf(`WITH bad AS (SELECT convert_from('%s', getdatabaseencoding()) AS text)
+					INSERT INTO rowcast.notifications (recipient, event, data)
+					SELECT 'alice', 'e', '1'::jsonb UNION ALL
+					SELECT 'alice', 'e', jsonb_build_object('msg', 'caf' || text) FROM bad UNION ALL
+					SELECT 'alice', 'e' || text, '2'  FROM bad UNION ALL
+					SELECT 'bob' || text, 'e', '3' FROM bad UNION ALL
+					SELECT 'alice', 'e', '4'`, bad))
+				exec(t, conn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, data) VALUES
+					('bob' || convert_from('%s', getdatabaseencoding()), '5')`, bad))
+				exec(t, conn, "INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'e', '6')")
+			}, []string{
+				"alice e 1", "alice  unreadable: encoding", "alice  unreadable: encoding", "alice e 4", "alice e 6",
+			}, 4)
+		})
+	}
+}
+
+// An error that is not a row's fault ends the session, and the row is read by the next one.
+func TestErrorsThatAreNoRowsFault(t *testing.T) {
+	t.Parallel()
+	for _, state := range []string{"42501", "55P03", "57P01", "57014", "53200"} {
+		t.Run(state, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn)
+			faulty(t, conn)
+			r := listen(t, dsn)
+			data := fmt.Sprintf(`{"times": 2, "sqlstate": "%s"}`, state)
+			exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ($1), ('1')", data)
+			wantData(t, r.rows(t, 2), data, "1")
+			if n := r.Stats.Unreadable.Load(); n > 0 {
+				t.Errorf("counted %d rows that cannot be read", n)
+			}
+		})
+	}
+}
+
+// A lock for which a row's statement waits too long says nothing of the row.
+func TestLockWhileARowIsRead(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn, locker := connect(t, dsn), connect(t, dsn)
+	gate := newGate(t, "whole (recipient, event, text)")
+	r := listen(t, dsn, gate.into, func(l *listener.Listener) { l.Timeout = 500 * time.Millisecond })
+	const random = `(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 1000) i)`
+	exec(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ("+random+")")
+	gate.wait(t)
+	exec(t, locker, "BEGIN; LOCK TABLE rowcast.notifications")
+	gate.open()
+	eventually(t, conn, `SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'rowcast.notifications'::regclass`)
+	sessions := r.Stats.Sessions.Load()
+	for deadline := time.Now().Add(patience); r.Stats.Connected.Load() && r.Stats.Sessions.Load() == sessions; {
+		if time.Now().After(deadline) {
+			t.Fatal("the session outlived the lock")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	exec(t, locker, "COMMIT")
+	if got := r.rows(t, 1)[0]; len(got.Data) != 32*1000+2 || r.Stats.Unreadable.Load() > 0 {
+		t.Errorf("got %d bytes, unreadable: %q", len(got.Data), got.Unreadable)
+	}
+}
+
+// PostgreSQL makes the text of a row a few times at most, however many rows expand.
+func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
+	t.Parallel()
+	const rows = 300
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	exec(t, conn, `CREATE SEQUENCE rowcast.made`)
+	exec(t, conn, `CREATE FUNCTION rowcast.counted(data jsonb) RETURNS jsonb STABLE LANGUAGE plpgsql AS $$ BEGIN
+		PERFORM nextval('rowcast.made');
+		RETURN data;
+	END $$`)
+	exec(t, conn, `ALTER TABLE rowcast.notifications RENAME TO stored`)
+	exec(t, conn, `CREATE VIEW rowcast.notifications AS
+		SELECT xmin, id, recipient, event, rowcast.counted(data) AS data, created_at, xid FROM rowcast.stored`)
+	before := one[string](t, conn, "SELECT rowcast.cursor()")
+	small := func(l *listener.Listener) { l.PageBytes, l.MaxData = 1<<16, 1<<16 }
+	r := listen(t, dsn, small)
+	// Small rows first, so that the pages are long when the large ones come.
+	exec(t, conn, `INSERT INTO rowcast.stored (recipient, data) SELECT 'alice', to_jsonb(CASE WHEN i <= $1 THEN 1 ELSE 1e131071 END)
+		FROM generate_series(1, 2 * $1::int) i`, rows)
+	check := func(way string, got []listener.Row) {
+		t.Helper()
+		for i, row := range got {
+			if large := i >= rows; (row.Data == nil) != large || large && row.Size != 131072 {
+				t.Fatalf("%s: row %d has %d bytes of data and size %d", way, i, len(row.Data), row.Size)
+			}
+		}
+		made := one[int](t, conn, "SELECT setval('rowcast.made', setval('rowcast.made', nextval('rowcast.made')))::int")
+		exec(t, conn, "ALTER SEQUENCE rowcast.made RESTART")
+		t.Logf("%s: the data of %d rows was read %d times", way, 2*rows, made)
+		if made > 6*2*rows { // a page alone looks at it three times
+			t.Errorf("%s: the data of %d rows was read %d times", way, 2*rows, made)
+		}
+	}
+	check("live", r.rows(t, 2*rows))
+	l := newListener(t, dsn)
+	small(l)
+	replayer, err := l.NewReplayer(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	check("replay", replay(t, replayer, before, one[string](t, conn, "SELECT rowcast.cursor()"), []string{"alice"}))
+}
+
+// Many large rows of one transaction take longer than Timeout together, but no single one does: a hub that was there and one that
+// begins both come to their end.
+func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
+	t.Parallel()
+	const rows = 60
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	slow(t, conn, 25*time.Millisecond)
+	small := func(l *listener.Listener) { l.PageBytes, l.MaxData, l.Timeout = 1<<16, 1<<16, time.Second }
+	check := func(r *reader, got []listener.Row) {
+		t.Helper()
+		for i, row := range got {
+			if row.Data != nil || row.Unreadable != "" || row.Size != 131074 {
+				t.Fatalf("row %d has %d bytes of data and size %d: %s", i, len(row.Data), row.Size, row.Unreadable)
+			}
+		}
+		if n := r.Stats.Sessions.Load(); n > 1 {
+			t.Errorf("%d sessions, want one", n)
+		}
+	}
+	live := listen(t, dsn, small)
+	exec(t, conn, `INSERT INTO rowcast.stored (data) SELECT jsonb_build_array(1e131071) FROM generate_series(1, $1::int)`, rows)
+	check(live, live.rows(t, rows))
+	warm := listen(t, dsn, small, func(l *listener.Listener) { l.Warm = 1 << 20 })
+	warm.until(t, func() bool { return warm.last.Cursor.Xmax > 0 && !warm.last.Warming })
+	check(warm, warm.told)
+}
+
+// slow puts a view in place of the table, so that reading the data of a row that is an array takes some time. Rows are inserted into
+// rowcast.stored.
+func slow(t *testing.T, conn *pgx.Conn, length time.Duration) {
+	t.Helper()
+	exec(t, conn, fmt.Sprintf(`CREATE FUNCTION rowcast.slow(data jsonb) RETURNS jsonb STABLE LANGUAGE plpgsql AS $$ BEGIN
+		-- The size as stored is told at once.
+		IF jsonb_typeof(data) = 'array' AND current_query() NOT LIKE '%%newest%%' THEN PERFORM pg_sleep(%f); END IF;
+		RETURN data;
+	END $$`, length.Seconds()))
+	exec(t, conn, `ALTER TABLE rowcast.notifications RENAME TO stored`)
+	exec(t, conn, `CREATE VIEW rowcast.notifications AS
+		SELECT xmin, id, recipient, event, rowcast.slow(data) AS data, created_at, xid FROM rowcast.stored`)
+}
+
+// A hub does not warm up for ever: where recent rows take too long to read, it begins without them.
+func TestWarmingUpEnds(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	slow(t, conn, 200*time.Millisecond)
+	exec(t, conn, `INSERT INTO rowcast.stored (data) SELECT jsonb_build_array(1e131071) FROM generate_series(1, 100)`)
+	r := listen(t, dsn, func(l *listener.Listener) {
+		l.Warm, l.PageBytes, l.MaxData, l.Timeout = 1<<20, 1<<16, 1<<16, time.Second
+	})
+	r.until(t, func() bool { return r.last.Cursor.Xmax > 0 && !r.last.Warming })
+	if r.last.Reset == "" || !r.last.Cursor.Whole() || len(r.told) == 0 || len(r.told) == 100 {
+		t.Errorf("after %d of 100 rows it ended with %+v", len(r.told), r.last)
+	}
+	exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ('1')")
+	wantData(t, r.rows(t, 1), "1")
+	if c := r.last.Cursor; c.Covers(cursor.Cursor{Xmax: c.Xmax + 1}) {
+		t.Errorf("the cursor is %s", c)
+	}
+}
