@@ -17,7 +17,10 @@ type Event struct {
 	Recipient string // "" is everyone
 	Name      string
 	Data      []byte // the Hub takes it over, to append to; nil if it is too large to be sent; a rowcast.toolarge event takes its place
-	Size      int64  // of the data in bytes
+	Size      int64  // of the data in bytes; 0 if it is too large to be measured
+
+	// Unreadable says, if not empty, why the notification could not be read. A rowcast.unreadable event takes its place.
+	Unreadable string
 
 	// Cursor is that of a reader who has been told everything up to and with this event.
 	Cursor cursor.Cursor
@@ -63,12 +66,13 @@ type Source interface {
 
 // The events that are ours.
 var (
-	void     = sse.MustName("rowcast.void")
-	hello    = sse.MustName("rowcast.hello")
-	beat     = sse.MustName("rowcast.beat")
-	reset    = sse.MustName("rowcast.reset")
-	bye      = sse.MustName("rowcast.bye")
-	tooLarge = sse.MustName("rowcast.toolarge")
+	void       = sse.MustName("rowcast.void")
+	hello      = sse.MustName("rowcast.hello")
+	beat       = sse.MustName("rowcast.beat")
+	reset      = sse.MustName("rowcast.reset")
+	bye        = sse.MustName("rowcast.bye")
+	tooLarge   = sse.MustName("rowcast.toolarge")
+	unreadable = sse.MustName("rowcast.unreadable")
 )
 
 // Why a client's cursor is not honoured, as the data of rowcast.reset says it.
@@ -144,12 +148,7 @@ func appendID(b []byte, c cursor.Cursor) []byte {
 
 func encode(e *Event) *frame {
 	f := &frame{row: e.Row, recipient: e.Recipient, cursor: e.Cursor}
-	// The table has refused names that cannot be sent; should one have come all the same, it is that of a message.
-	name, _ := sse.NewName(e.Name)
-	data := e.Data
-	if data == nil {
-		name, data = tooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, e.ID, e.Size)
-	}
+	name, data := e.body()
 	block := sse.Block{Name: name, Data: data}
 	if len(data) > writeAtOnce {
 		f.live = appendID(nil, e.Cursor)
@@ -161,6 +160,21 @@ func encode(e *Event) *frame {
 	f.body = len(f.live)
 	f.live = block.Append(f.live)
 	return f
+}
+
+// body returns the name and the data that are sent: the event's own, or those of the event that takes its place.
+func (e *Event) body() (sse.Name, []byte) {
+	switch {
+	case e.Unreadable != "":
+		return unreadable, fmt.Appendf(nil, `{"id": %d, "reason": %q}`, e.ID, e.Unreadable)
+	case e.Data == nil && e.Size == 0:
+		return tooLarge, fmt.Appendf(nil, `{"id": %d, "size": null}`, e.ID)
+	case e.Data == nil:
+		return tooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, e.ID, e.Size)
+	}
+	// The table has refused names that cannot be sent. Any other such name becomes that of a message.
+	name, _ := sse.NewName(e.Name)
+	return name, e.Data
 }
 
 // note is a frame without a row: of ours, or by hand.

@@ -100,7 +100,10 @@ func (t *table) Page(ctx context.Context, from, to cursor.Cursor, recipients []s
 func events(rows []listener.Row) []stream.Event {
 	events := make([]stream.Event, len(rows))
 	for i, r := range rows {
-		events[i] = stream.Event{Row: r.Row, Recipient: r.Recipient, Name: r.Event, Data: r.Data, Size: r.Size, Cursor: r.Cursor}
+		events[i] = stream.Event{
+			Row: r.Row, Recipient: r.Recipient, Name: r.Event, Data: r.Data, Size: r.Size,
+			Unreadable: r.Unreadable, Cursor: r.Cursor,
+		}
 	}
 	return events
 }

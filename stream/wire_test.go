@@ -73,6 +73,14 @@ func TestTheFirstBytes(t *testing.T) {
 	large.Data, large.Size = nil, 123456789
 	f.hub.Publish(stream.Batch{Events: []stream.Event{large}, Cursor: large.Cursor})
 	c.expect("id: " + large.Cursor.String() + "\nevent: rowcast.toolarge\ndata: {\"id\": 81, \"size\": 123456789}\n\n")
+	large = f.event(1047, "alice", "notify", "")
+	large.Data, large.Size = nil, 0
+	f.hub.Publish(stream.Batch{Events: []stream.Event{large}, Cursor: large.Cursor})
+	c.expect("id: " + large.Cursor.String() + "\nevent: rowcast.toolarge\ndata: {\"id\": 82, \"size\": null}\n\n")
+	bad := f.event(1048, "alice", "", "")
+	bad.Data, bad.Unreadable = nil, "encoding"
+	f.hub.Publish(stream.Batch{Events: []stream.Event{bad}, Cursor: bad.Cursor})
+	c.expect("id: " + bad.Cursor.String() + "\nevent: rowcast.unreadable\ndata: {\"id\": 83, \"reason\": \"encoding\"}\n\n")
 }
 
 func TestWhoResumesIsToldItsOwnCursor(t *testing.T) {

@@ -26,7 +26,10 @@ func events(rows []listener.Row) []stream.Event {
 	}
 	all := make([]stream.Event, len(rows))
 	for i, row := range rows {
-		all[i] = stream.Event{Row: row.Row, Recipient: row.Recipient, Name: row.Event, Data: row.Data, Size: row.Size, Cursor: row.Cursor}
+		all[i] = stream.Event{
+			Row: row.Row, Recipient: row.Recipient, Name: row.Event, Data: row.Data, Size: row.Size,
+			Unreadable: row.Unreadable, Cursor: row.Cursor,
+		}
 	}
 	return all
 }

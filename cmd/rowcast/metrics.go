@@ -49,6 +49,8 @@ func (s *service) metrics() http.Handler {
 	counter("database_sessions_total", "Sessions that the listener began: one, and one for each time that it had to reconnect.", &feed.Sessions)
 	counter("database_connect_failures_total", "Attempts of the listener to begin a session with PostgreSQL that failed.", &feed.ConnectFailures)
 	counter("rows_total", "Rows read.", &feed.Rows)
+	counter("unreadable_rows_total", "Rows that could not be read and were announced as rowcast.unreadable, or skipped, once for each time that they were to be read.",
+		&feed.Unreadable)
 	counter("fetches_total", "Queries for new rows.", &feed.Fetches)
 	counter("bells_total", "NOTIFYs from the trigger.", &feed.Bells)
 	counter("notify_left_out_total", "Messages by hand, with NOTIFY, that were dropped because too many came at once.", &feed.LeftOut)
