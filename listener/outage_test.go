@@ -21,16 +21,14 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	role := createRole(t, dsn, "hub", hubGrants...)
 	exec(t, conn, "ALTER ROLE "+role+" LOGIN CONNECTION LIMIT 1")
 	var log lines
-	began := time.Now()
 	r := listen(t, dsn, func(l *listener.Listener) {
 		l.Config.User = role
 		l.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
-	const attempts = 5
-	r.until(t, func() bool { return r.Stats.ConnectFailures.Load() == attempts-1 })
-	r.next(t) // of the fifth
-	if took, least := time.Since(began), 750*time.Millisecond; took < least {
-		t.Errorf("%d attempts in %v, want them to take at least %v", attempts, took, least)
+	holdsSoon(t, "five attempts fail", func() bool { return strings.Count(log.text(), "retry_in=") == 5 })
+	_, last, _ := strings.Cut(log.text()[strings.LastIndex(log.text(), "retry_in="):], "=")
+	if pause, err := time.ParseDuration(strings.TrimSpace(last)); err != nil || pause < 800*time.Millisecond {
+		t.Errorf("the fifth pause is %s, want at least 800 ms: half of 16 times the first one's mean", last)
 	}
 	if r.Stats.Connected.Load() || r.Stats.Sessions.Load() != 0 {
 		t.Errorf("connected: %t, %d sessions; want none that is whole", r.Stats.Connected.Load(), r.Stats.Sessions.Load())
