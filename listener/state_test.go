@@ -19,9 +19,9 @@ func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	t.Parallel()
 	major, _, _ := strings.Cut(one[string](t, connect(t, dbtest.Empty(t)), "SHOW server_version"), ".")
 	small := len(major) == 2 && major >= "17" // max_notify_queue_pages makes the queue so small that it can be filled
-	settings, queueLimit := map[string]string{}, 1e-4
+	settings, queueLimit, some := map[string]string{}, 1e-4, 150
 	if small {
-		settings["max_notify_queue_pages"], queueLimit = "64", 0
+		settings["max_notify_queue_pages"], queueLimit, some = "64", 0, 30
 	}
 	dsn, _ := logging(t, settings)
 	log := &lines{}
@@ -33,7 +33,7 @@ func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	exec(t, blocker, "LISTEN flood")
 	exec(t, blocker, "BEGIN; SELECT 1")
 	const notify = "SELECT count(pg_notify('flood', i || repeat('x', 7900))) FROM generate_series(1, $1) i"
-	exec(t, flood, notify, 150)
+	exec(t, flood, notify, some)
 	hub.until(t, hub.Stats.Crowded.Load)
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 	if small {
