@@ -35,7 +35,9 @@ func (s *service) metrics() http.Handler {
 	counter("sent_bytes_total", "Their bytes.", &hub.SentBytes)
 	counter("replayed_events_total", "Events sent to streams that resumed.", &hub.Replayed)
 	counter("replay_pages_total", "Pages read from the table to bring streams forward.", &hub.Pages)
-	counter("overflows_total", "Streams closed because their backlog was full; their clients resume.", &hub.Overflows)
+	countOverflows(registry, hub)
+	gauge("pending_bytes", "Memory held for all clients together that have not taken what they are sent, in bytes.",
+		func() float64 { return float64(s.hub.Held()) })
 	counter("resets_total", "Cursors that could not be honoured.", &hub.Resets)
 	gauge("behind_seconds", "Time since PostgreSQL was last heard from.", func() float64 { return s.hub.Behind().Seconds() })
 
@@ -70,6 +72,18 @@ func countRefusals(registry *prometheus.Registry, refused *stream.Refusals) {
 	} {
 		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Namespace: "rowcast", Name: "refused_total", Help: "Requests for a stream that were told to come back later, by the reason.",
+			ConstLabels: prometheus.Labels{"reason": reason},
+		}, func() float64 { return float64(value.Load()) }))
+	}
+}
+
+// countOverflows shows the streams that were closed because their clients were too slow, by the bound that was reached.
+func countOverflows(registry *prometheus.Registry, hub *stream.Stats) {
+	for reason, value := range map[string]*atomic.Int64{"backlog": &hub.Overflows, "pending": &hub.Evicted} {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "rowcast", Name: "overflows_total",
+			Help: "Streams closed because their clients were too slow, by the bound that was reached: the stream's own backlog, " +
+				"or the bytes pending for all streams. The clients resume.",
 			ConstLabels: prometheus.Labels{"reason": reason},
 		}, func() float64 { return float64(value.Load()) }))
 	}

@@ -40,7 +40,7 @@ func TestAClientThatOverflowedResumesByItself(t *testing.T) {
 	if err := tail.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	for metric(t, h.url, "rowcast_overflows_total") == 0 {
+	for metric(t, h.url, `rowcast_overflows_total\{reason="backlog"\}`) == 0 {
 		if more(); rows > 500 {
 			t.Fatalf("%d rows did not overflow", rows)
 		}
@@ -61,5 +61,5 @@ func TestAClientThatOverflowedResumesByItself(t *testing.T) {
 		}
 	}
 	said.await(t, "(?s)connected.*connected")
-	t.Logf("%d rows of 200 KB; overflows: %v", rows, metric(t, h.url, "rowcast_overflows_total"))
+	t.Logf("%d rows of 200 KB; overflows: %v", rows, metric(t, h.url, `rowcast_overflows_total\{reason="backlog"\}`))
 }

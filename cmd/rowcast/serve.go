@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -39,6 +37,7 @@ type serveCmd struct {
 	Drain     time.Duration `group:"streams" default:"3s" min:"1ms" max:"6s" placeholder:"DURATION" help:"Over how long the streams are ended when the hub stops (default ${default}, at most 6s)."`
 	MaxEvent  byteSize      `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"The largest data that is sent; of a larger row only its id and size (default ${default})."`
 	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"How much a slow client may be owed before it is disconnected, and resumes later (default ${default})."`
+	Pending   byteSize      `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"How much memory may be held for all clients together that have not taken what they are sent. Above it, those who are owed most are disconnected, and resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
 	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"How much of the newest events to remember, so that resuming needs no query (default ${default})."`
 
 	logFlags
@@ -76,9 +75,8 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	// Most of a hub's heap is what it remembers, in which there is little to look through: garbage may be half as much, not as much again.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+	if memory := limitMemory(logger); c.Pending == 0 {
+		c.Pending = defaultPending(memory)
 	}
 	s := newService(config, logger)
 	s.listener.Configure, s.explain = c.config, c.explain
@@ -120,13 +118,17 @@ func (c *serveCmd) configure(s *service) error {
 		s.origins = append(s.origins, string(o))
 	}
 	s.hub.Heartbeat, s.hub.Retry, s.hub.Drain = c.Heartbeat, c.Retry, c.Drain
-	s.hub.Backlog, s.hub.Memory = int(c.Backlog), int(c.Memory)
+	s.hub.Backlog, s.hub.Memory, s.hub.Pending = int(c.Backlog), int(c.Memory), int(c.Pending)
+	s.hub.Page = int(c.MaxEvent) + pageBytes
 	s.listener.Warm, s.retention.Keep = int64(c.Memory), c.Retain
 	s.listener.MaxData, s.listener.PollOnly = int64(c.MaxEvent), c.Poll
 	s.listener.Busy, s.listener.Quiet = c.busy, c.quiet
 	s.noMessages = c.NoNotifyMessages
 	return nil
 }
+
+// pageBytes is what a page of rows may have besides one row of any size: the listener's default.
+const pageBytes = 1 << 20
 
 // advise adds what to do about an error, where that is known.
 func (c *serveCmd) advise(err error) error {

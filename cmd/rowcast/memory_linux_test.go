@@ -1,0 +1,81 @@
+package main_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/sql/dbtest"
+)
+
+// In a cgroup with a limit, the Go runtime's limit is nine tenths of that, unless GOMEMLIMIT says otherwise.
+func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
+	t.Parallel()
+	const limit = 256 << 20
+	for _, tt := range []struct {
+		variable string
+		want     string
+	}{
+		{"no variable=", `memory limit of the Go runtime" bytes=` + strconv.Itoa(limit*9/10)},
+		{"GOMEMLIMIT=300MiB", `memory limit of the Go runtime" bytes=` + strconv.Itoa(300<<20)},
+	} {
+		t.Run(tt.variable, func(t *testing.T) {
+			t.Parallel()
+			procs := newCgroup(t, limit)
+			p := &spawned{command(t, t.TempDir(), "serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dbtest.Database(t)), newOutput(), make(chan error, 1)}
+			p.cmd.Args = append([]string{"sh", "-c", `echo $$ > "$0" && exec "$@"`, procs, p.cmd.Path}, p.cmd.Args[1:]...)
+			p.cmd.Path, p.cmd.Stderr = "/bin/sh", p.err
+			if tt.variable != "" {
+				p.cmd.Env = append(p.cmd.Environ(), tt.variable)
+			}
+			if err := p.cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				_ = p.cmd.Process.Kill()
+				_ = p.cmd.Wait()
+			})
+			p.err.await(t, tt.want)
+		})
+	}
+}
+
+// newCgroup makes a cgroup whose memory is limited, and returns the file that a process writes its number to in order to join. It skips
+// the test where that is not allowed. The cgroup is removed after the test's processes have ended.
+func newCgroup(t *testing.T, limit int) (procs string) {
+	t.Helper()
+	name := fmt.Sprintf("rowcast-test-%d-%d", os.Getpid(), time.Now().UnixNano())
+	for _, version := range []struct{ root, file string }{
+		{"/sys/fs/cgroup", "memory.max"},
+		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
+	} {
+		dir := filepath.Join(version.root, name)
+		if os.Mkdir(dir, 0o700) != nil {
+			continue
+		}
+		t.Cleanup(func() { removeCgroup(t, dir) })
+		file := filepath.Join(dir, version.file)
+		if _, err := os.Stat(file); err == nil && os.WriteFile(file, []byte(strconv.Itoa(limit)), 0o600) == nil {
+			return filepath.Join(dir, "cgroup.procs")
+		}
+	}
+	t.Skip("no cgroup can be made here")
+	return ""
+}
+
+// removeCgroup removes a cgroup whose processes are about to be gone.
+func removeCgroup(t *testing.T, dir string) {
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
+		if err = os.Remove(dir); err == nil || !strings.Contains(err.Error(), "busy") {
+			break
+		}
+	}
+	if err != nil {
+		t.Errorf("remove the cgroup: %v", err)
+	}
+}
