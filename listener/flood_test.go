@@ -2,6 +2,7 @@ package listener_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -11,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
 	"rowcast/sql/dbtest"
@@ -139,32 +142,39 @@ func (l *lines) text() string {
 
 func (l *lines) count() int { return strings.Count(l.text(), "\n") }
 
-// Notifications that nobody wants do not put off the safety poll, for which a stranger need only send one now and then.
-func TestAttackUnwantedNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
+// Notifications that say nothing do not put off the safety poll, for which a stranger need only send one now and then.
+func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Database(t)
-	conn, stranger := connect(t, dsn), connect(t, dsn)
-	r := listen(t, dsn, func(l *listener.Listener) { l.Look, l.Message = 500*time.Millisecond, nil })
-	r.parked(t, 1)
-	stop, done := make(chan struct{}), make(chan struct{})
+	for _, channel := range []string{"rowcast", "rowcast.disconnect", "rowcast.unparked"} {
+		t.Run(channel, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn, stranger := connect(t, dsn), connect(t, dsn)
+			r := listen(t, dsn, func(l *listener.Listener) { l.Look, l.Message = 500*time.Millisecond, nil })
+			r.parked(t, 1)
+			defer notifyAgainAndAgain(t, stranger, channel)()
+			exec(t, conn, "SET rowcast.ring = off")
+			for range 3 { // the first could come with a bell of before
+				insert(t, conn, "not rung for")
+				wantData(t, r.rows(t, 1), `"not rung for"`)
+			}
+		})
+	}
+}
+
+// notifyAgainAndAgain sends notifications until what it returns is called.
+func notifyAgainAndAgain(t *testing.T, conn *pgx.Conn, channel string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
+		for i := 0; ctx.Err() == nil; i++ {
+			if _, err := conn.Exec(ctx, "SELECT pg_notify($1, $2)", channel, fmt.Sprint(i)); err != nil && ctx.Err() == nil {
+				t.Errorf("notify: %v", err)
 				return
-			default:
-				if _, err := stranger.Exec(t.Context(), "SELECT pg_notify('rowcast', $1)", fmt.Sprint(i)); err != nil {
-					t.Errorf("notify: %v", err)
-					return
-				}
 			}
 		}
 	}()
-	defer func() { close(stop); <-done }()
-	exec(t, conn, "SET rowcast.ring = off")
-	for range 3 { // the first could come with a bell of before
-		insert(t, conn, "not rung for")
-		wantData(t, r.rows(t, 1), `"not rung for"`)
-	}
+	return func() { cancel(); <-done }
 }

@@ -110,17 +110,20 @@ func (s *session) rest(ctx context.Context) error {
 // sleep waits for a bell and answers it, or looks when none has come for long. It tells whether the hub would still be rung.
 func (s *session) sleep(ctx context.Context, parked bool) (still bool, err error) {
 	look := time.Now().Add(s.Look)
-	if err := s.wait(ctx, look); err != nil {
-		return false, err
-	}
-	if parked {
-		if err := s.lock.lost(); err != nil {
+	for again := true; again; {
+		if err := s.wait(ctx, look); err != nil {
 			return false, err
 		}
-	} else if s.unparked {
-		return false, nil
+		if parked {
+			if err := s.lock.lost(); err != nil {
+				return false, err
+			}
+		} else if s.unparked {
+			return false, nil
+		}
+		again = s.unparked // not by another hub: a stranger must not put off the look
+		s.unparked = false
 	}
-	s.unparked = false
 	if s.bell || len(s.calls.waiting) > 0 || s.isAsked() {
 		if err := s.fetch(ctx); err != nil {
 			return false, err
