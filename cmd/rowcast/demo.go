@@ -139,5 +139,6 @@ func newDemoPool(ctx context.Context, dsn string) (*pgxpool.Pool, error) {
 	}
 	config.MaxConns = 4
 	config.ConnConfig.RuntimeParams["application_name"] = "rowcast demo"
+	config.ConnConfig.RuntimeParams["search_path"] = "pg_catalog, pg_temp" // a stranger may have put functions elsewhere
 	return pgxpool.NewWithConfig(ctx, config)
 }

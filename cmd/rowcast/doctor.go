@@ -44,6 +44,7 @@ type examination struct {
 	flags  databaseFlags
 	config *pgx.ConnConfig
 	conn   *pgx.Conn
+	tx     pgx.Tx // of the present check, with our search_path
 	// allSeen tells whether the role sees what other roles' sessions are doing.
 	allSeen bool
 }
@@ -52,30 +53,40 @@ type examination struct {
 type check struct {
 	name string
 	look func(*examination, context.Context) (finding, error)
-	// vital checks end the examination if they fail, as what follows would only fail for the same reason.
-	vital bool
+	kind checkKind
 }
 
+type checkKind int
+
+const (
+	ordinary checkKind = iota
+	// vital checks end the examination if they fail, as what follows would only fail for the same reason.
+	vital
+	// alone is a check that must not run in a transaction.
+	alone
+)
+
 var checks = []check{
-	{"connection", (*examination).connection, true},
-	{"version", (*examination).version, true},
-	{"primary", (*examination).primary, true},
-	{"LISTEN", (*examination).listen, false},
-	{"connections", (*examination).connections, false},
-	{"timeouts", (*examination).timeouts, false},
-	{"standbys", (*examination).standbys, false},
-	{"NOTIFY queue", (*examination).queue, false},
-	{"transactions", (*examination).transactions, false},
-	{"schema", (*examination).schema, true},
-	{"rights", (*examination).rights, true},
-	{"retention", (*examination).retention, false},
-	{"row security", (*examination).rowSecurity, true},
-	{"migrations", (*examination).migrations, true},
-	{"trigger", (*examination).trigger, false},
-	{"tables", (*examination).tables, false},
-	{"rows", (*examination).rows, false},
-	{"hubs", (*examination).hubs, false},
-	{"park lock", (*examination).parkLock, false},
+	{"connection", (*examination).connection, vital},
+	{"version", (*examination).version, vital},
+	{"primary", (*examination).primary, vital},
+	{"LISTEN", (*examination).listen, alone},
+	{"connections", (*examination).connections, ordinary},
+	{"timeouts", (*examination).timeouts, ordinary},
+	{"standbys", (*examination).standbys, ordinary},
+	{"NOTIFY queue", (*examination).queue, ordinary},
+	{"transactions", (*examination).transactions, ordinary},
+	{"schema", (*examination).schema, vital},
+	{"rights", (*examination).rights, vital},
+	{"retention", (*examination).retention, ordinary},
+	{"row security", (*examination).rowSecurity, vital},
+	{"migrations", (*examination).migrations, vital},
+	{"trigger", (*examination).trigger, ordinary},
+	{"tables", (*examination).tables, ordinary},
+	{"rows", (*examination).rows, ordinary},
+	{"hubs", (*examination).hubs, ordinary},
+	{"park lock", (*examination).parkLock, ordinary},
+	{"reading", (*examination).reading, alone},
 }
 
 // Run examines the database.
@@ -98,7 +109,7 @@ func (c *doctorCmd) Run(ctx context.Context, console console) error {
 		case warning:
 			warned++
 		}
-		if f.verdict == failure && check.vital {
+		if f.verdict == failure && check.kind == vital {
 			fmt.Fprintln(console.out, "\nThe rest is left out until that is mended.")
 			return errSaid
 		}
@@ -123,7 +134,7 @@ func conclude(w io.Writer, failed, warned int) error {
 func (e *examination) examine(ctx context.Context, c check) finding {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	f, err := c.look(e, ctx)
+	f, err := e.look(ctx, c)
 	if err != nil {
 		err = e.flags.explain(err)
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -134,6 +145,32 @@ func (e *examination) examine(ctx context.Context, c check) finding {
 	return f
 }
 
+// look connects before the first check, and runs every check but those that stand alone in a transaction of its own.
+func (e *examination) look(ctx context.Context, c check) (f finding, err error) {
+	if e.conn == nil {
+		if e.conn, err = pgx.ConnectConfig(ctx, e.config); err != nil {
+			return finding{}, err
+		}
+	}
+	if c.kind == alone {
+		return c.look(e, ctx)
+	}
+	err = pgx.BeginTxFunc(ctx, e.conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, securePath); err != nil {
+			return err
+		}
+		e.tx = tx
+		f, err = c.look(e, ctx)
+		return err
+	})
+	return f, err
+}
+
+// securePath keeps a transaction from using a stranger's functions, operators and tables. It is the transaction's first statement,
+// and needs nothing from the search_path itself. A transaction pooler gives the next transaction another session, so the setting is
+// for this one alone.
+const securePath = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
+
 func (e *examination) end() {
 	if e.conn != nil {
 		_ = e.conn.Close(context.Background())
@@ -142,7 +179,7 @@ func (e *examination) end() {
 
 // ask runs a query with one row for an answer.
 func (e *examination) ask(ctx context.Context, query string, into ...any) error {
-	return e.conn.QueryRow(ctx, query).Scan(into...)
+	return e.tx.QueryRow(ctx, query).Scan(into...)
 }
 
 // report writes a finding as a line, and what mends it as another.

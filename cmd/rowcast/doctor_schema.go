@@ -44,7 +44,7 @@ func (e *examination) missing(ctx context.Context, rights []sql.Right) (role, me
 	if err := e.ask(ctx, "SELECT current_user, quote_ident(current_user)", &name, &role); err != nil {
 		return "", "", err
 	}
-	missing, err := sql.Missing(ctx, e.conn, name, rights...)
+	missing, err := sql.Missing(ctx, e.tx, name, rights...)
 	for _, right := range missing {
 		mend += fmt.Sprintf("GRANT %s TO %s;\n", right, role)
 	}
@@ -68,7 +68,7 @@ func (e *examination) rowSecurity(ctx context.Context) (finding, error) {
 }
 
 func (e *examination) migrations(ctx context.Context) (finding, error) {
-	err := sql.Check(ctx, e.conn)
+	err := sql.Check(ctx, e.tx)
 	if errors.Is(err, sql.ErrNoSchema) {
 		return finding{failure, err.Error(), "rowcast migrate"}, nil
 	}
@@ -115,7 +115,7 @@ func (e *examination) tables(ctx context.Context) (finding, error) {
 // rows that are visible, and yet of no transaction that this server has ended, were given their numbers by another one, or by
 // hand.
 func (e *examination) rows(ctx context.Context) (finding, error) {
-	err := sql.Check(ctx, e.conn)
+	err := sql.Check(ctx, e.tx)
 	if errors.Is(err, sql.ErrRestored) {
 		return finding{failure, "the table was restored from another server; its rows carry transaction numbers that this one gives, or has given, to others", "rowcast migrate"}, nil
 	}

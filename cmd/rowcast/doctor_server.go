@@ -10,12 +10,8 @@ import (
 )
 
 func (e *examination) connection(ctx context.Context) (finding, error) {
-	var err error
-	if e.conn, err = pgx.ConnectConfig(ctx, e.config); err != nil {
-		return finding{}, err
-	}
 	var database, role string
-	err = e.ask(ctx, "SELECT current_database(), current_user, pg_has_role('pg_read_all_stats', 'USAGE')", &database, &role, &e.allSeen)
+	err := e.ask(ctx, "SELECT current_database(), current_user, pg_has_role('pg_read_all_stats', 'USAGE')", &database, &role, &e.allSeen)
 	return fine("%s, database %q, as role %q", e.conn.PgConn().Conn().RemoteAddr(), database, role), err
 }
 
@@ -79,7 +75,7 @@ func (e *examination) listen(ctx context.Context) (finding, error) {
 		return finding{}, err
 	}
 	var pid uint32
-	if err := e.ask(ctx, "SELECT pg_backend_pid()", &pid); err != nil {
+	if err := e.conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()").Scan(&pid); err != nil {
 		return finding{}, err
 	}
 	if pid != e.conn.PgConn().PID() {

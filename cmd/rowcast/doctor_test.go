@@ -58,12 +58,13 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"rows":         `ok all are of this server's transactions`,
 		"hubs":         `ok connected: 1`,
 		"park lock":    `ok a hub is parked: INSERTs ring it`,
+		"reading":      `ok new rows can be read`,
 	} {
 		if !regexp.MustCompile("^" + want + "$").MatchString(found[check]) {
 			t.Errorf("%s: got %q, want %q", check, found[check], want)
 		}
 	}
-	if code != 0 || len(found) != 19 || !strings.HasSuffix(out, "\n\nAll is well.\n") {
+	if code != 0 || len(found) != 20 || !strings.HasSuffix(out, "\n\nAll is well.\n") {
 		t.Errorf("got %d, %s", code, out)
 	}
 }
@@ -88,6 +89,10 @@ func TestDoctorFinds(t *testing.T) {
 			"fail some rows carry transaction numbers that this server has not given: they are not sent before it does → leave the column xid to its default; UPDATE rowcast.notifications SET xid = '1' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot());",
 		},
 		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing or too old: version 0, needed is " + schemaVersion + " → rowcast migrate"},
+		{
+			"a function that a hub needs", "reading", []string{"DROP FUNCTION rowcast.epoch_tag() CASCADE"},
+			"fail a hub cannot read here: read epoch: ERROR: function rowcast.epoch_tag() does not exist (SQLSTATE 42883)",
+		},
 		{"no schema", "schema", []string{"DROP SCHEMA rowcast CASCADE"}, "fail there is no schema rowcast in this database → rowcast migrate"},
 		{"no hub", "hubs", nil, "warn none is connected → rowcast serve"},
 		{"nobody parked", "park lock", nil, "ok no hub is parked: INSERTs do not ring"},

@@ -19,6 +19,10 @@ func (b *Bench) connect(ctx context.Context) (err error) {
 	if b.admin, err = connect(ctx, b.DSN); err != nil {
 		return err
 	}
+	// It is not our database: a stranger may have put functions into it.
+	if _, err = b.admin.Exec(ctx, "SET search_path = pg_catalog, pg_temp"); err != nil {
+		return err
+	}
 	r := &Report{Quick: b.Quick}
 	var role string
 	var may bool

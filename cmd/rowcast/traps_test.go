@@ -1,0 +1,103 @@
+package main_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// trapped makes traps in the schema public of a database and leads every new session's search_path to them first.
+func trapped(t *testing.T, dsn string) {
+	t.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runSQL(t, dsn, dbtest.Traps, "ALTER DATABASE "+pgx.Identifier{config.Database}.Sanitize()+" SET search_path = public, pg_catalog")
+	t.Cleanup(func() {
+		var caught bool
+		conn, err := pgx.Connect(context.Background(), dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		const query = "SET search_path = pg_catalog; SELECT is_called FROM public.caught"
+		results, err := conn.PgConn().Exec(context.Background(), query).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if caught = string(results[1].Rows[0][0]) == "t"; caught {
+			t.Error("a stranger's function was called")
+		}
+	})
+}
+
+// A stranger who may create objects in the schema public has none of them called by any command, whatever the rights of the role
+// with which the command connects.
+func TestStrangersTrapsAreNotUsed(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	role, hubDSN := login(t, dsn, "Hub")
+	_, nobody := login(t, dsn, "Nobody")
+	trapped(t, dsn)
+
+	code, stdout, stderr := run(t, nil, "migrate", "--database-url", dsn, "--hub-role", role)
+	if code != 0 || stderr != "" {
+		t.Fatalf("migrate: got %d, %s, %s", code, stdout, stderr)
+	}
+	for name, url := range map[string]string{"a superuser": dsn, "a hub": hubDSN} {
+		h := serve(t, url)
+		polls := serve(t, url, "--poll")
+		askUntil(t, h.url+"/metrics", `(?m)^rowcast_parks_total [1-9]`)
+		for _, tail := range []*process{h.tail(t, "alice"), polls.tail(t, "alice")} {
+			runSQL(t, dsn, "SET search_path = pg_catalog", `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"`+name+`"')`)
+			tail.out.await(t, `"data":"`+name+`"}`)
+		}
+		if code, _, out := examine(t, url); code != 0 {
+			t.Errorf("doctor as %s: got %d, %s", name, code, out)
+		}
+		for _, h := range []*hub{h, polls} {
+			h.stop()
+			if said := h.err.String(); strings.Contains(said, "trap of a stranger") {
+				t.Errorf("serve as %s: %s", name, said)
+			}
+		}
+	}
+	if _, _, out := examine(t, nobody); strings.Contains(out, "trap of a stranger") || !strings.Contains(out, "has not all the rights") {
+		t.Errorf("doctor as a role without rights: %s", out)
+	}
+}
+
+// The schema is installed, and the demo runs, among a stranger's traps.
+func TestStrangersTrapsInANewDatabase(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	trapped(t, dsn)
+	demo := start(t, nil, "demo", "--listen", "127.0.0.1:0", "--database-url", dsn)
+	url := demo.out.await(t, `(http://127\.0\.0\.1:\d+)`)[1]
+	for _, path := range []string{"/", "/demo/notifications?uid=alice"} {
+		if got := ask(t, "GET", url+path); got.status != 200 || strings.Contains(got.body, "trap") {
+			t.Errorf("the demo's %s: got %d, %.300s", path, got.status, got.body)
+		}
+	}
+	if code := demo.stop(); code != 0 {
+		t.Errorf("the demo: got %d, %s", code, demo.err)
+	}
+}
+
+// The benchmark begins in a database that is not its own.
+func TestStrangersTrapsAndTheBenchmark(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	trapped(t, dsn)
+	cmd := command(t, newHome(t), "bench", "--quick", "--only", "flood", "--database-url", dsn)
+	out := newOutput()
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Run(); err != nil || strings.Contains(out.String(), "trap of a stranger") {
+		t.Errorf("got %v, %s", err, out)
+	}
+}
