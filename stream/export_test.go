@@ -84,3 +84,15 @@ func (nothing) shut()              {}
 func (nothing) cut()               {}
 func (nothing) wait()              {}
 func (nothing) close()             {}
+
+// A Turnstile is where streams that resume wait for room, by itself.
+type Turnstile struct{ p pending }
+
+// NewTurnstile makes one with room for so many bytes.
+func NewTurnstile(limit int) *Turnstile { return &Turnstile{pending{limit: int64(limit)}} }
+
+// Reserve asks for room for a user. It returns a channel that is closed when there is room, and gives it back by what it returns.
+func (t *Turnstile) Reserve(user string, bytes int) (granted <-chan struct{}, giveBack func()) {
+	of := t.p.reserve(user, bytes)
+	return of.granted, func() { t.p.giveBack(of) }
+}
