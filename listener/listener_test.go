@@ -269,9 +269,9 @@ func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
 // eventually waits until a query says true.
 func eventually(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !one[bool](t, conn, sql, args...); {
+	for deadline := time.Now().Add(limit); !one[bool](t, conn, sql, args...); {
 		if time.Now().After(deadline) {
-			t.Fatalf("it never came true: %s", sql)
+			t.Fatalf("waited %v, never true: %s", limit, sql)
 		}
 	}
 }
