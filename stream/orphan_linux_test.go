@@ -14,7 +14,7 @@ import (
 // Who does not read what it is sent leaves nothing in the kernel when its stream is closed, for whatever reason: its connection is reset.
 func TestNothingIsLeftOfAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
-	const some, large = 150 << 10, 24 << 20 // fits in the kernel, and does not
+	const some, large = 40 << 10, 24 << 20 // fits in the kernel, and does not
 	tests := map[string]struct {
 		heartbeat time.Duration
 		size      int
@@ -66,14 +66,14 @@ func TestTheLastWordsReachWhoReadsThemLate(t *testing.T) {
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.buffer = time.Hour, 200<<10 })
 	c := deaf(t, f.site, "alice")
 	c.hello()
-	f.tell("alice", "message", text(150<<10))
+	f.tell("alice", "message", text(40<<10))
 	f.hub.Disconnect("alice")
 	port := portOf(c)
 	eventually(t, "only the kernel still knows it", func() bool {
 		rows := held(t, port)
 		return len(rows) == 1 && rows[0].state == finWait1 && rows[0].unsent > 0
 	})
-	c.wantTold(text(150 << 10))
+	c.wantTold(text(40 << 10))
 	c.want("rowcast.bye")
 	c.wantEnd()
 }
@@ -86,7 +86,7 @@ func TestTheLastWordsAreNotKeptForEver(t *testing.T) {
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.buffer = heartbeat, 200<<10 })
 	c := deaf(t, f.site, "alice")
 	c.hello()
-	f.tell("alice", "message", text(150<<10))
+	f.tell("alice", "message", text(40<<10))
 	f.hub.Disconnect("alice")
 	began := time.Now()
 	port := portOf(c)

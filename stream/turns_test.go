@@ -103,13 +103,15 @@ func (g *gate) sum() (read []string, most int) {
 // insideKey is where a query's context says for whom it is.
 type insideKey struct{}
 
-// TraceQueryStart knows a replay's query by its last argument.
+// TraceQueryStart knows a replay's query by its argument with the recipients.
 func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, query pgx.TraceQueryStartData) context.Context {
-	if len(query.Args) == 0 {
-		return ctx
+	var recipients []string
+	for _, arg := range query.Args {
+		if names, ok := arg.([]string); ok {
+			recipients = names
+		}
 	}
-	recipients, ok := query.Args[len(query.Args)-1].([]string)
-	if !ok || len(recipients) != 1 {
+	if len(recipients) != 1 {
 		return ctx
 	}
 	g.mu.Lock()
