@@ -47,8 +47,8 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	case err != nil && r.Context().Err() != nil: // the client has gone meanwhile, and that is all
 	case err != nil:
 		s.unknown.Add(1)
-		if logger, ok := s.denials.Allow(s.logger); ok {
-			logger.Warn("who asks for a stream cannot be found out now", "reason", err.Error(), "from", r.RemoteAddr)
+		if logger, ok := s.unknowns.Allow(s.logger); ok {
+			logger.Warn("cannot authenticate a request for a stream", "reason", err.Error(), "from", r.RemoteAddr)
 		}
 		s.hub.ComeBackLater(w)
 	default:

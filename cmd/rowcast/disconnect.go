@@ -24,7 +24,9 @@ func (s *service) disconnect(w http.ResponseWriter, r *http.Request) {
 	}{Recipient: recipient, Disconnected: s.hub.Disconnect(recipient)} // the others are told after that: the order is from now
 	status = http.StatusOK
 	if err := s.others(context.WithoutCancel(r.Context()), recipient); err != nil { // whether or not the client waits for it
-		s.logger.Error("other hubs were not told to disconnect", "error", err)
+		if logger, ok := s.untold.Allow(s.logger); ok {
+			logger.Error("other hubs were not told to disconnect", "error", err)
+		}
 		says.Error = "the other hubs could not be told: PostgreSQL does not answer; try again"
 		status = http.StatusServiceUnavailable
 	}

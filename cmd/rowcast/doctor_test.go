@@ -90,7 +90,8 @@ func TestDoctorFinds(t *testing.T) {
 		},
 		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing or too old: version 0, needed is " + schemaVersion + " → rowcast migrate"},
 		{
-			"a function that a hub needs", "reading", []string{"DROP FUNCTION rowcast.epoch_tag() CASCADE"},
+			"a function that a hub needs", "reading",
+			[]string{"DROP FUNCTION rowcast.epoch_tag() CASCADE"},
 			"fail a hub cannot read here: read epoch: ERROR: function rowcast.epoch_tag() does not exist (SQLSTATE 42883)",
 		},
 		{"no schema", "schema", []string{"DROP SCHEMA rowcast CASCADE"}, "fail there is no schema rowcast in this database → rowcast migrate"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -39,7 +40,10 @@ type service struct {
 	authenticate authenticator  // says who a request for a stream is from; byUID unless set
 	denied       atomic.Int64   // requests for a stream that it denied
 	unknown      atomic.Int64   // that it could not tell
-	denials      loglimit.Limit // of the log lines about both
+	denials      loglimit.Limit // of the log lines about denials
+	unknowns     loglimit.Limit // of the log lines about requests that it could not tell, which denials must not push out
+	httpErrors   loglimit.Limit // of the log lines of net/http, which clients can cause
+	untold       loglimit.Limit // of the log lines about other hubs that were not told to disconnect
 	panics       loglimit.Limit // of the log lines about handlers that panicked
 
 	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
@@ -55,6 +59,7 @@ type service struct {
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
 	s := &service{logger: logger, replays: defaultReplays(), authenticate: byUID, explain: func(err error) error { return err }}
 	s.denials.Every, s.denials.Burst = 200*time.Millisecond, 50
+	s.unknowns.Every, s.unknowns.Burst = s.denials.Every, s.denials.Burst
 	shares, _ := shareOut(descriptors(), 0, s.replays)
 	s.hub.Limits.Streams, s.lobby = shares.streams, newLobby(shares.lobby)
 	s.listener.Config, s.listener.Logger, s.hub.Logger, s.retention.Logger = database, logger, logger, logger
@@ -189,8 +194,18 @@ func (s *service) newServer(ctx context.Context, address string, handler http.Ha
 		MaxHeaderBytes: 12 << 10,
 		ConnState:      lobby.follow,
 		ConnContext:    lobby.remember,
-		ErrorLog:       slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn),
+		ErrorLog:       log.New(httpLog{s}, "", 0),
 	}}, nil
+}
+
+// httpLog is where net/http writes what went wrong with connections and requests.
+type httpLog struct{ *service }
+
+func (h httpLog) Write(line []byte) (int, error) {
+	if logger, ok := h.httpErrors.Allow(h.logger); ok {
+		logger.Warn("an HTTP connection failed", "error", printable(string(line)))
+	}
+	return len(line), nil
 }
 
 func (s *server) address() net.Addr { return s.socket.Addr() }
