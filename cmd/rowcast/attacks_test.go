@@ -134,7 +134,7 @@ func TestAttackOddRequests(t *testing.T) {
 		}
 	})
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('told', '1')`)
-	if got := <-bystander; got != "told" {
+	if got, _ := receive(t, bystander, "an event of the bystander"); got != "told" {
 		t.Errorf("who was connected before is sent %q, want to be told", got)
 	}
 }
@@ -198,7 +198,7 @@ func TestAttackLineBreaks(t *testing.T) {
 	}()
 	want := func(name string) {
 		t.Helper()
-		if got := <-names; got != name {
+		if got, _ := receive(t, names, "the event "+name); got != name {
 			t.Fatalf("got %q, want %q", got, name)
 		}
 	}
@@ -212,13 +212,15 @@ func TestAttackLineBreaks(t *testing.T) {
 		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', `+quoted+`, 'event', 'message by hand', 'data', `+quoted+`)::text)`,
 		`SELECT pg_notify('rowcast', jsonb_build_object('event', `+quoted+`, 'data', 1)::text)`)
 	// One may be told at a look of its own, before or after the other.
-	if got := map[string]bool{<-names: true, <-names: true}; !got["row"] || !got["message by hand"] {
+	first, _ := receive(t, names, "the row or the message")
+	second, _ := receive(t, names, "the message or the row")
+	if got := map[string]bool{first: true, second: true}; !got["row"] || !got["message by hand"] {
 		t.Errorf("got %v", got)
 	}
 	h.err.await(t, "has a line break or NUL")
 	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', `+quoted+`)`)
 	want("rowcast.bye")
-	if _, more := <-names; more {
+	if _, more := receive(t, names, "the end of the stream"); more {
 		t.Error("the stream goes on")
 	}
 }

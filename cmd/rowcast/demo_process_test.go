@@ -63,7 +63,9 @@ func command(t testing.TB, home string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, args...)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // far above what any takes
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = []string{programVariable + "=1", "HOME=" + home, "XDG_CACHE_HOME=" + filepath.Join(home, "cache"), "PATH=" + os.Getenv("PATH")}
 	return cmd
 }
@@ -123,7 +125,7 @@ func (p *demoProcess) wait() error {
 
 func (p *demoProcess) kill() {
 	_ = p.cmd.Process.Kill()
-	<-p.ended
+	receive(p.t, p.ended, "the end of the demo")
 	p.ended <- nil
 }
 

@@ -56,7 +56,7 @@ func TestConnectionLimits(t *testing.T) {
 			askUntil(t, h.url+"/metrics", refused+"([3-9]|[1-9][0-9]+)$")
 			runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('told', '1')`)
 			for i, names := range connected {
-				if got := <-names; got != "told" {
+				if got, _ := receive(t, names, "an event of a stream"); got != "told" {
 					t.Errorf("stream %d was sent %q, want to be told", i, got)
 				}
 			}
@@ -89,7 +89,7 @@ func (h *hub) comesBack(t *testing.T, who [2]string) <-chan struct{} {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		<-ended
+		receive(t, ended, "the end of a client")
 	})
 	return gotIn
 }
@@ -132,9 +132,9 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 	t.Cleanup(func() {
 		cancel()
 		_ = response.Body.Close()
-		<-done
+		receive(t, done, "the end of a stream")
 	})
-	if first := <-names; first != "rowcast.hello" {
+	if first, _ := receive(t, names, "the hello of a stream"); first != "rowcast.hello" {
 		t.Fatalf("%v: got %q first, want a hello", who, first)
 	}
 	return names
@@ -164,7 +164,7 @@ func TestAttackThousandHalfOpenConnections(t *testing.T) {
 	}
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'told', '1')`)
 	for name, stream := range map[string]<-chan string{"who was there": before, "who came": during} {
-		if got := <-stream; got != "told" {
+		if got, _ := receive(t, stream, "an event of "+name); got != "told" {
 			t.Errorf("%s: got %q, want to be told", name, got)
 		}
 	}

@@ -80,7 +80,7 @@ func attack(t *testing.T, url string, rate int) {
 	}()
 	t.Cleanup(func() {
 		close(stop)
-		<-ended
+		receive(t, ended, "the end of the attack")
 	})
 }
 

@@ -212,6 +212,17 @@ func askUntil(t testing.TB, url, pattern string) answer {
 	}
 }
 
+// receive waits for a channel's next value; it is not ok once the channel is closed.
+func receive[T any](t testing.TB, from <-chan T, what string) (value T, ok bool) {
+	t.Helper()
+	select {
+	case value, ok = <-from:
+	case <-time.After(patience):
+		t.Fatalf("after %v there is not yet %s", patience, what)
+	}
+	return value, ok
+}
+
 // waitFor waits until something is so.
 func waitFor(t testing.TB, what string, isSo func() bool) {
 	t.Helper()

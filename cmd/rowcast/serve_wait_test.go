@@ -44,7 +44,7 @@ func newRefuser(t *testing.T, code string) *refuser {
 	}()
 	t.Cleanup(func() {
 		_ = socket.Close()
-		<-ended
+		receive(t, ended, "the end of the refuser")
 	})
 	return r
 }

@@ -253,7 +253,7 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 			}
 		}
 	}()
-	return func() { cancel(); <-done }
+	return func() { cancel(); receive(t, done, "the end of the inserts") }
 }
 
 // of are the rows for a user, from one on.
