@@ -121,8 +121,8 @@ func setHeaders(header http.Header) {
 	header.Set("X-Accel-Buffering", "no")
 }
 
-// maxCursor is the longest text in bytes that is looked at as a cursor: ours with four thousand transactions in flight. A longer
-// one could only be made up to cost us and the Source, as each of its letters can be six transactions to look for.
+// maxCursor is the longest text, in bytes, that is parsed as a cursor. Every cursor of ours is shorter: cursor.Parse refuses more than
+// cursor.MaxInFlight transactions in flight.
 const maxCursor = 16 << 10
 
 func claimOf(r *http.Request) claim {
