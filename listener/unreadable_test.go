@@ -140,7 +140,7 @@ func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 }
 
 // odd makes a database with the schema in another encoding. The constraints that refuse what has no UTF-8 form are dropped.
-func odd(t *testing.T, encoding string) string {
+func odd(t testing.TB, encoding string) string {
 	t.Helper()
 	server := dbtest.Empty(t)
 	admin := connect(t, server)
