@@ -151,7 +151,7 @@ func TestRowsThatChange(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
-	gate := newGate(t, "whole (recipient, event, text)")
+	gate := newGate(t, "whole (recipient, event, huge, text)")
 	r := listen(t, dsn, gate.into)
 	exec(t, conn, "BEGIN")
 	insert(t, conn, "withdrawn at once")

@@ -11,7 +11,7 @@ type Row struct {
 	Recipient string // "" is everyone: the table refuses an empty recipient
 	Event     string
 	Data      []byte // one line of JSON; nil if it is larger than MaxData, or Unreadable is set
-	Size      int64  // of the data in bytes; 0 if the data is larger than PostgreSQL can say
+	Size      int64  // of the data in bytes; 0 if it was not measured, as it is far too large
 
 	// Unreadable says, if not empty, why the row could not be read: encoding, invalid, damaged, memory or timeout. Event and Data
 	// are then empty.

@@ -93,16 +93,35 @@ func orGone(err error, gone *bool) error {
 	return err
 }
 
-// wholeQuery reads a row ($1, $2) with its data, or only the size of data that is larger than $3 bytes. The text is made once.
-const wholeQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3 THEN text END, octet_length(text) FROM
+// plainQuery reads a row ($1, $2) with its data, or only the size of data that is larger than $3 bytes. The text is made once.
+const plainQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END, octet_length(text) FROM
 	(SELECT recipient, event, data::text FROM rowcast.notifications
 	WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) whole (recipient, event, text)`
 
+// measuredQuery does the same, but makes no text if the numbers in data alone are longer than $3: the size is then 0. A few stored
+// bytes of numbers can be 1 GB of text, and PostgreSQL makes it in memory without looking for a timeout. The numbers are measured
+// one after another, and only until they are too long.
+const measuredQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END,
+	CASE WHEN huge THEN 0 ELSE octet_length(text) END FROM
+	(SELECT recipient, event, huge, CASE WHEN NOT huge THEN data::text END FROM
+		(SELECT recipient, event, data, EXISTS (SELECT FROM (
+				SELECT sum(octet_length(n::text)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
+				FROM jsonb_path_query(data, '$.** ? (@.type() == "number")') n) numbers WHERE bytes > $3::bigint) AS huge
+		FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) measured OFFSET 0) whole (recipient, event, huge, text)`
+
 func (r *reader) readWhole(row *Row) error {
+	err := r.readBy(measuredQuery, row)
+	if codeOf(err) == "54001" { // statement_too_complex: data is nested too deeply to be measured, but small
+		err = r.readBy(plainQuery, row)
+	}
+	return err
+}
+
+func (r *reader) readBy(query string, row *Row) error {
 	var recipient, event *string
 	var data spacious
 	var size *int64
-	if err := r.readOne(wholeQuery, []any{row.xidText(), row.ID, r.maxData}, &recipient, &event, &data, &size); err != nil {
+	if err := r.readOne(query, []any{row.xidText(), row.ID, r.maxData}, &recipient, &event, &data, &size); err != nil {
 		return err
 	}
 	if event == nil || size == nil {
