@@ -46,10 +46,13 @@ func snapshotRow(state, result string) string {
 	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
 }
 
-// inlineData is the text of data, or NULL if it is too large. The text of at most 512 stored bytes has at most 4 MiB and is not
-// measured: for a small row that would cost half as much as everything else.
+// inlineData is the text of data, or NULL if it is too large. data #> '{}' is data as it is before it is compressed: compressed
+// numbers can be a million times as long in text. The text of at most 512 bytes has at most 4 MiB and is not measured: for a small
+// row that would cost half as much as everything else.
 func inlineData(stored, text string) string {
-	return `CASE WHEN pg_column_size(data) > ` + stored + `::int THEN NULL WHEN pg_column_size(data) <= 512 THEN data::text
+	return `CASE WHEN pg_column_size(data) > ` + stored + `::int THEN NULL
+	WHEN pg_column_size(data #> '{}') <= least(` + stored + `::int, 512) THEN data::text
+	WHEN pg_column_size(data #> '{}') > ` + stored + `::int THEN NULL
 	ELSE (SELECT CASE WHEN octet_length(t) <= ` + text + `::bigint THEN t END FROM (SELECT data::text OFFSET 0) made (t)) END`
 }
 

@@ -100,13 +100,13 @@ const plainQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3:
 
 // measuredQuery does the same, but makes no text if the numbers in data alone are longer than $3: the size is then 0. A few stored
 // bytes of numbers can be 1 GB of text, and PostgreSQL makes it in memory without looking for a timeout. The numbers are measured
-// one after another, and only until they are too long.
+// one after another, and only until they are too long. (In lax mode, those in arrays would count twice.)
 const measuredQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END,
 	CASE WHEN huge THEN 0 ELSE octet_length(text) END FROM
 	(SELECT recipient, event, huge, CASE WHEN NOT huge THEN data::text END FROM
 		(SELECT recipient, event, data, EXISTS (SELECT FROM (
 				SELECT sum(octet_length(n::text)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
-				FROM jsonb_path_query(data, '$.** ? (@.type() == "number")') n) numbers WHERE bytes > $3::bigint) AS huge
+				FROM jsonb_path_query(data, 'strict $.** ? (@.type() == "number")') n) numbers WHERE bytes > $3::bigint) AS huge
 		FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) measured OFFSET 0) whole (recipient, event, huge, text)`
 
 func (r *reader) readWhole(row *Row) error {
