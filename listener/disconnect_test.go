@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -101,4 +102,33 @@ func TestDisconnectIsNotEchoed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Disconnect does not wait for replays, however many of them wait for a connection.
+func TestDisconnectDoesNotWaitForReplays(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	locker, conn := connect(t, dsn), connect(t, dsn)
+	heard := make(chan string, 1)
+	hub := listen(t, dsn, func(l *listener.Listener) { l.Disconnect = func(recipient string) { heard <- recipient } })
+	hub.parked(t, 1)
+	begin := hub.last.Cursor
+	insert(t, conn, "1")
+	hub.caughtUp(t)
+	replayer := newReplayer(t, dsn, 512)
+	exec(t, locker, "BEGIN; LOCK rowcast.history")
+	var replays sync.WaitGroup
+	for range 3 {
+		replays.Go(func() { _, _, _, _ = replayer.Page(limited(t), begin, hub.last.Cursor, nil) })
+	}
+	eventually(t, conn, `SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()
+		AND application_name = 'rowcast replay' AND wait_event_type = 'Lock'`)
+	if err := replayer.Disconnect(limited(t), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, locker, "COMMIT")
+	if got := receive(t, "the disconnect", heard); got != "alice" {
+		t.Errorf("%s is disconnected, want alice", got)
+	}
+	await(t, "the replays", &replays)
 }

@@ -47,20 +47,44 @@ var (
 // A Replayer reads for one subscriber at a time what its cursor has not seen. It holds nothing between two pages: an open query
 // for a slow client would hold back vacuum and block DDL, and behind that every INSERT.
 type Replayer struct {
-	listener string // its name
-	pool     *pgxpool.Pool
-	limits   limits
-	reader   func(runner) *reader
-	levels   levels
-	timeout  time.Duration
+	listener  string // its name
+	pool      *pgxpool.Pool
+	notifying *pgxpool.Pool // of Disconnect alone, which must not wait for replays
+	limits    limits
+	reader    func(runner) *reader
+	levels    levels
+	timeout   time.Duration
 	// pooled says that settings must be made in every transaction, since the connection is somebody else's in the next.
 	pooled bool
 }
 
-// NewReplayer makes a Replayer that uses at most conns connections at a time, with the listener's configuration.
+// NewReplayer makes a Replayer that uses at most conns connections at a time, and one more for Disconnect, with the listener's
+// configuration. A connection is opened when it is needed and closed after a minute without use.
 func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error) {
 	defaults(l)
-	first, err := l.connConfig("replay")
+	pool, err := l.newPool(ctx, "replay", conns, func(ctx context.Context, conn *pgx.Conn) error {
+		epoch, err := readEpoch(ctx, conn)
+		conn.PgConn().CustomData()[epochKey] = epoch
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	notifying, err := l.newPool(ctx, "disconnect", 1, func(context.Context, *pgx.Conn) error { return nil })
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return &Replayer{
+		listener: l.name, pool: pool, notifying: notifying, limits: l.limits(), reader: l.reader, timeout: l.Timeout, pooled: l.PollOnly,
+	}, nil
+}
+
+// newPool makes a pool of connections for a purpose. begin does what a connection of ours alone needs besides our settings.
+func (l *Listener) newPool(
+	ctx context.Context, purpose string, conns int, begin func(context.Context, *pgx.Conn) error,
+) (*pgxpool.Pool, error) {
+	first, err := l.connConfig(purpose)
 	if err != nil {
 		return nil, err
 	}
@@ -70,29 +94,24 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 	}
 	config.ConnConfig = first
 	config.BeforeConnect = func(_ context.Context, next *pgx.ConnConfig) error {
-		fresh, err := l.connConfig("replay")
+		fresh, err := l.connConfig(purpose)
 		if err == nil {
 			*next = *fresh
 		}
 		return err
 	}
 	config.MaxConns = int32(conns)
+	config.MinConns, config.MinIdleConns = 0, 0
 	config.MaxConnIdleTime = time.Minute
 	if !l.PollOnly {
 		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 			if err := prepare(ctx, conn, l.Timeout); err != nil {
 				return err
 			}
-			epoch, err := readEpoch(ctx, conn)
-			conn.PgConn().CustomData()[epochKey] = epoch
-			return err
+			return begin(ctx, conn)
 		}
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	return &Replayer{listener: l.name, pool: pool, limits: l.limits(), reader: l.reader, timeout: l.Timeout, pooled: l.PollOnly}, nil
+	return pgxpool.NewWithConfig(ctx, config)
 }
 
 // epochKey is where a connection remembers its epoch: recovery ends every connection. Only the listener begins an epoch, and gives its
@@ -104,6 +123,7 @@ func (r *Replayer) Close() {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
+		r.notifying.Close()
 		r.pool.Close()
 	}()
 	select {
