@@ -96,3 +96,20 @@ func (t *Turnstile) Reserve(user string, bytes int) (granted <-chan struct{}, gi
 	of := t.p.reserve(user, bytes)
 	return of.granted, func() { t.p.giveBack(of) }
 }
+
+// Waiting counts the clients that wait for their turn to read from the Source.
+func (h *Hub) Waiting() (n int) {
+	h.turns.mu.Lock()
+	defer h.turns.mu.Unlock()
+	for _, q := range h.turns.readers {
+		n += q.calls.Len()
+	}
+	return n
+}
+
+// Readers counts the users who read from the Source or wait to.
+func (h *Hub) Readers() int {
+	h.turns.mu.Lock()
+	defer h.turns.mu.Unlock()
+	return len(h.turns.readers)
+}

@@ -47,6 +47,10 @@ type Hub struct {
 	// Memory bounds, in bytes, the recent events that are kept so that resuming needs no query. Default 64 MiB.
 	Memory int
 
+	// Reads is how many calls of Source.Page and Source.Stands may run at a time: as many as the Source has connections for them. Users
+	// take turns, and no more than half of the calls are one user's, but one at least. Default 2.
+	Reads int
+
 	// Limits bound the number of streams. Default none.
 	Limits Limits
 
@@ -69,6 +73,7 @@ type Hub struct {
 	epochs      epochs
 	roster      roster
 	census      census
+	turns       turns
 	leases      leases
 	disconnects disconnects
 	tick        uint64
@@ -103,6 +108,8 @@ func (h *Hub) init() {
 		setDefault(&h.Page, 17<<20)
 		h.memory.limit = h.Memory
 		h.pending.limit = int64(h.Pending)
+		setDefault(&h.Reads, 2)
+		h.turns.init(h.Reads)
 		h.moved = make(chan struct{})
 		h.roster.init()
 		h.watcher.gone = h.gone

@@ -35,7 +35,7 @@ func (h *Hub) join(s *subscriber, claim claim) {
 	ctx, leave := context.WithCancel(context.Background())
 	defer leave()
 	s.leaveBy(leave)
-	j := joining{Hub: h, s: s, ctx: ctx, opening: []byte(opening)}
+	j := joining{Hub: h, s: s, by: claim.by, ctx: ctx, opening: []byte(opening)}
 	defer func() {
 		if j.comments != nil {
 			j.comments.Stop()
@@ -69,6 +69,7 @@ func (h *Hub) join(s *subscriber, claim claim) {
 type joining struct {
 	*Hub
 	s     *subscriber
+	by    reader
 	ctx   context.Context
 	live  bool
 	pause time.Duration // after the last failure of the Source
@@ -152,6 +153,17 @@ func (j *joining) until(done <-chan struct{}) bool {
 			}
 		}
 	}
+}
+
+// inTurn asks the Source for what takes one of its connections, when it is the client's turn.
+func (j *joining) inTurn(question string, do func(ctx context.Context) error) bool {
+	return j.ask(question, func(ctx context.Context) error {
+		if err := j.turns.take(ctx, j.by); err != nil {
+			return err
+		}
+		defer j.turns.done(j.by)
+		return do(ctx)
+	})
 }
 
 // ask asks the Source something. When that fails it waits a while, longer each time, before it says so: the caller asks again, of
@@ -288,7 +300,7 @@ func (j *joining) read(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon 
 	}
 	var events []Event
 	j.Stats.Pages.Add(1)
-	if !j.ask("page", func(ctx context.Context) (err error) {
+	if !j.inTurn("page", func(ctx context.Context) (err error) {
 		events, next, horizon, err = j.Source.Page(ctx, c, to, j.s.recipients)
 		return err
 	}) {

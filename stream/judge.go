@@ -8,6 +8,7 @@ import (
 
 // A claim is the cursor that a client came with.
 type claim struct {
+	by        reader
 	cursor    cursor.Cursor
 	given     bool
 	malformed bool
@@ -26,7 +27,7 @@ func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
 	for caughtUp := false; j.ctx.Err() == nil; now, horizon = j.present() {
 		if c.Epoch != now.Epoch {
 			var stands bool
-			if !j.ask("stands", func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) {
+			if !j.inTurn("stands", func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) {
 				continue
 			}
 			if stands {

@@ -33,6 +33,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 		return
 	}
 	claim, direct := claimOf(r), isDirect(r)
+	claim.by = readerOf(grant.User, r)
 	var first []byte
 	if direct { // else writing could have to wait
 		first = h.welcome(s, claim)

@@ -85,7 +85,7 @@ func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.hub.Source = &table{s.listener, replayer}
+	s.hub.Source, s.hub.Reads = &table{s.listener, replayer}, cmp.Or(s.replays, 2)
 	t.Cleanup(replayer.Close)
 	run(t, s.listener.Run)
 	s.open(t)

@@ -113,6 +113,7 @@ func (s *service) run(ctx context.Context) error {
 
 // connect puts the hub behind the listener. What it returns is closed when the first batch has come.
 func (s *service) connect(replayer *listener.Replayer) <-chan struct{} {
+	s.hub.Reads = s.replays
 	s.hub.Source = bridge{&s.listener, replayer}
 	if !s.noMessages {
 		s.listener.Message = func(m listener.Message) { s.hub.Send(message(m)) }
