@@ -291,16 +291,24 @@ func (j *joining) page(c, to cursor.Cursor) (next cursor.Cursor, err error) {
 	return next, j.flush(events)
 }
 
-// read reads a page and gives it to the stream. It waits for its turn, and for room for the page, before that.
+// read reads a page and gives it to the stream. Before that it waits for its turn, and then for room for the page: a stream that waits
+// for its turn holds no room.
 func (j *joining) read(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon uint64, ok bool) {
-	room := j.pending.reserve(j.s.user, j.Page)
-	defer j.pending.giveBack(room)
-	if !j.until(room.granted) {
-		return c, 0, 0, false
-	}
+	var room *ticket
+	defer func() {
+		if room != nil {
+			j.pending.giveBack(room)
+		}
+	}()
 	var events []Event
 	j.Stats.Pages.Add(1)
 	if !j.inTurn("page", func(ctx context.Context) (err error) {
+		room = j.pending.reserve(j.s.user, j.Page)
+		select {
+		case <-room.granted:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		events, next, horizon, err = j.Source.Page(ctx, c, to, j.s.recipients)
 		return err
 	}) {
