@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/failures"
 	"rowcast/listener/loglimit"
 )
 
@@ -78,7 +79,9 @@ type Listener struct {
 	QueueLimit float64
 
 	Stats Stats
-	logs  logs
+	// Failures are those of connect, park_lock and fetch.
+	Failures failures.Record
+	logs     logs
 
 	once   sync.Once
 	name   string // by which it knows what comes from its own Replayers; nobody else's

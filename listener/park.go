@@ -2,7 +2,7 @@ package listener
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 )
 
@@ -203,7 +203,7 @@ func (s *session) isHeld(parked bool) (bool, error) {
 	return parked || s.state.holder == s.holder, nil
 }
 
-var errNotHeld = errors.New("park lock: the server does not know that we hold it")
+var errNotHeld = fmt.Errorf("%w: the server does not know that we hold it", errParkLock)
 
 // look is what a sleeping hub does when nothing was heard for long: it makes sure that it would have been rung, and fetches.
 // Rows that it finds came without a bell, unless the bell is just on its way.

@@ -31,6 +31,9 @@ type parkLock struct {
 	got    bool // the job has got the lock; to be read after its end
 }
 
+// errParkLock marks the errors of the park lock's session.
+var errParkLock = errors.New("park lock")
+
 // queueTimeout is below the default deadlock_timeout, because a waiting SELECT holds back vacuum, and beyond that each wait
 // may be a line in the server's log.
 const queueTimeout = 500 * time.Millisecond
@@ -45,7 +48,7 @@ func (l *Listener) newParkLock(ctx context.Context) (*parkLock, error) {
 	p := &parkLock{conn: conn, timeout: l.Timeout, logger: l.Logger, refused: &l.logs.lock, wake: l.wake}
 	if err := p.begin(ctx); err != nil {
 		closeNow(conn)
-		return nil, fmt.Errorf("park lock: %w", err)
+		return nil, err
 	}
 	return p, nil
 }
@@ -108,7 +111,7 @@ func (p *parkLock) ask(ctx context.Context, query string) (answer bool, err erro
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	if err := p.conn.QueryRow(ctx, query).Scan(&answer); err != nil {
-		return false, fmt.Errorf("park lock: %w", err)
+		return false, fmt.Errorf("%w: %w", errParkLock, err)
 	}
 	return answer, nil
 }
@@ -138,7 +141,7 @@ func (p *parkLock) heldElsewhere(ctx context.Context) (holder uint32, err error)
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	if err := p.conn.QueryRow(ctx, "SELECT coalesce(("+lockHolder+"), 0) AS relied_on").Scan(&holder); err != nil {
-		return 0, fmt.Errorf("park lock: %w", err)
+		return 0, fmt.Errorf("%w: %w", errParkLock, err)
 	}
 	return holder, nil
 }
@@ -171,7 +174,7 @@ func (p *parkLock) dequeued() (parked, done bool, err error) {
 		return false, true, nil
 	}
 	if err != nil {
-		return false, true, fmt.Errorf("wait for park lock: %w", err)
+		return false, true, fmt.Errorf("wait for %w: %w", errParkLock, err)
 	}
 	if p.got {
 		p.start(p.watch)
@@ -196,7 +199,7 @@ func (p *parkLock) watch(ctx context.Context) error {
 	for {
 		err := p.conn.PgConn().WaitForNotification(ctx)
 		if p.conn.IsClosed() {
-			return fmt.Errorf("park lock: %w", err)
+			return fmt.Errorf("%w: %w", errParkLock, err)
 		}
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end that was asked for
@@ -221,7 +224,7 @@ func (p *parkLock) prove(ctx context.Context) error {
 	pipeline := p.conn.PgConn().StartPipeline(ctx)
 	err := pipeline.Sync()
 	if err := errors.Join(err, pipeline.Close()); err != nil { // Close waits for the answer
-		return fmt.Errorf("park lock: its session does not answer: %w", err)
+		return fmt.Errorf("%w: its session does not answer: %w", errParkLock, err)
 	}
 	p.start(p.watch)
 	return nil

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener/failures"
 )
 
 // A Retention deletes rows that are older than Keep, from the oldest transaction on, and moves the horizon behind them in the same
@@ -30,6 +32,8 @@ type Retention struct {
 
 	// Deleted counts the rows that were deleted.
 	Deleted atomic.Int64
+	// Failures are those of retention.
+	Failures failures.Record
 
 	conn *pgx.Conn // nil while it is closed
 }
@@ -51,7 +55,7 @@ func (r *Retention) Run(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			r.Logger.Warn("old rows could not be deleted", "error", err)
+			r.Failures.Warn(r.Logger, failures.Retention, err, "old rows could not be deleted")
 		} else if deleted > 0 { // there may be more; three quarters of the time are the writers'
 			r.Deleted.Add(deleted)
 			pause = 3 * time.Since(began)
@@ -85,8 +89,10 @@ func (r *Retention) round(ctx context.Context) (deleted int64, err error) {
 	})
 	if err != nil {
 		r.disconnect()
+		return deleted, err
 	}
-	return deleted, err
+	r.Failures.Succeeded(failures.Retention)
+	return deleted, nil
 }
 
 // disconnect closes the connection, if there is one.

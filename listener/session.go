@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/failures"
 	"rowcast/sql"
 )
 
@@ -60,7 +62,7 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 	s.connected = false
 	if s.lock, err = s.newParkLock(ctx); err != nil {
-		return fmt.Errorf("second connection, for the park lock: %w", err)
+		return fmt.Errorf("second connection, for the %w: %w", errParkLock, err)
 	}
 	defer s.lock.close()
 	s.connected = true
@@ -73,6 +75,9 @@ func (s *session) isWhole() {
 	s.whole = time.Now()
 	s.Stats.Sessions.Add(1)
 	s.Stats.Connected.Store(true)
+	for _, of := range []failures.Operation{failures.Connect, failures.ParkLock, failures.Fetch} {
+		s.Failures.Succeeded(of)
+	}
 	if logger, ok := s.logs.connected.Allow(s.Logger); ok {
 		logger.Info("connected to PostgreSQL", "database", s.feed.Config().Database, "host", s.feed.PgConn().Conn().RemoteAddr().String())
 	}
@@ -86,6 +91,7 @@ func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.wh
 // ended says why the session has ended. An outage is one line about the loss, and then some about the attempts to end it.
 func (s *session) ended(err error, retryIn time.Duration) {
 	s.Stats.Connected.Store(false)
+	s.Failures.Failed(s.failed(err), err)
 	retryIn = retryIn.Round(time.Millisecond)
 	if !s.whole.IsZero() {
 		if logger, ok := s.logs.lost.Allow(s.Logger); ok {
@@ -101,6 +107,17 @@ func (s *session) ended(err error, retryIn time.Duration) {
 	case ok:
 		logger.Warn("cannot connect to PostgreSQL", "error", err, "retry_in", retryIn)
 	}
+}
+
+// failed returns what a session's error is a failure of.
+func (s *session) failed(err error) failures.Operation {
+	switch {
+	case s.feed == nil:
+		return failures.Connect
+	case errors.Is(err, errParkLock):
+		return failures.ParkLock
+	}
+	return failures.Fetch
 }
 
 // closeNow closes a connection even if the context has ended, and waits for nobody.

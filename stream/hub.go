@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/failures"
 	"rowcast/listener/loglimit"
 	"rowcast/stream/sse"
 )
@@ -55,6 +56,8 @@ type Hub struct {
 	Limits Limits
 
 	Stats Stats
+	// Failures are those of replay, stands and catch_up.
+	Failures failures.Record
 
 	once sync.Once
 

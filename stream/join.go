@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/failures"
 )
 
 // opening is what a stream begins with.
@@ -156,8 +157,8 @@ func (j *joining) until(done <-chan struct{}) bool {
 }
 
 // inTurn asks the Source for what takes one of its connections, when it is the client's turn.
-func (j *joining) inTurn(question string, do func(ctx context.Context) error) bool {
-	return j.ask(question, func(ctx context.Context) error {
+func (j *joining) inTurn(of failures.Operation, do func(ctx context.Context) error) bool {
+	return j.ask(of, func(ctx context.Context) error {
 		if err := j.turns.take(ctx, j.by); err != nil {
 			return err
 		}
@@ -168,7 +169,7 @@ func (j *joining) inTurn(question string, do func(ctx context.Context) error) bo
 
 // ask asks the Source something. When that fails it waits a while, longer each time, before it says so: the caller asks again, of
 // what may by then be another present.
-func (j *joining) ask(question string, do func(ctx context.Context) error) bool {
+func (j *joining) ask(of failures.Operation, do func(ctx context.Context) error) bool {
 	ctx, cancel := context.WithCancel(j.ctx)
 	done := make(chan struct{})
 	var err error
@@ -184,9 +185,10 @@ func (j *joining) ask(question string, do func(ctx context.Context) error) bool 
 	}
 	if err == nil {
 		j.pause = 0
+		j.Failures.Succeeded(of)
 		return true
 	}
-	j.Logger.Debug("a subscriber waits for the database", "question", question, "error", err)
+	j.Failures.Warn(j.Logger, of, err, "a stream cannot be resumed now, and is tried again", "operation", string(of))
 	j.pause = min(max(2*j.pause, 100*time.Millisecond), 5*time.Second)
 	wait, stop := context.WithTimeout(j.ctx, j.jitter(j.pause))
 	defer stop()
@@ -302,7 +304,7 @@ func (j *joining) read(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon 
 	}()
 	var events []Event
 	j.Stats.Pages.Add(1)
-	if !j.inTurn("page", func(ctx context.Context) (err error) {
+	if !j.inTurn(failures.Replay, func(ctx context.Context) (err error) {
 		room = j.pending.reserve(j.s.user, j.Page)
 		select {
 		case <-room.granted:

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/failures"
 )
 
 // A claim is the cursor that a client came with.
@@ -27,7 +28,7 @@ func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
 	for caughtUp := false; j.ctx.Err() == nil; now, horizon = j.present() {
 		if c.Epoch != now.Epoch {
 			var stands bool
-			if !j.inTurn("stands", func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) {
+			if !j.inTurn(failures.Stands, func(ctx context.Context) (err error) { stands, err = j.Source.Stands(ctx, c, now); return err }) {
 				continue
 			}
 			if stands {
@@ -47,7 +48,7 @@ func (j *joining) judge(claim claim) (c cursor.Cursor, reason string) {
 		if caughtUp {
 			return now, resetAhead
 		}
-		caughtUp = j.ask("catch up", j.Source.CatchUp)
+		caughtUp = j.ask(failures.CatchUp, j.Source.CatchUp)
 	}
 	return c, ""
 }

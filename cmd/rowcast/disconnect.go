@@ -8,6 +8,8 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+
+	"rowcast/listener/failures"
 )
 
 // disconnect ends a recipient's streams: here, and through PostgreSQL on every other hub.
@@ -24,11 +26,14 @@ func (s *service) disconnect(w http.ResponseWriter, r *http.Request) {
 	}{Recipient: recipient, Disconnected: s.hub.Disconnect(recipient)} // the others are told after that: the order is from now
 	status = http.StatusOK
 	if err := s.others(context.WithoutCancel(r.Context()), recipient); err != nil { // whether or not the client waits for it
+		s.failures.Failed(failures.Disconnect, err)
 		if logger, ok := s.untold.Allow(s.logger); ok {
 			logger.Error("other hubs were not told to disconnect", "error", err)
 		}
 		says.Error = "the other hubs could not be told: PostgreSQL does not answer; try again"
 		status = http.StatusServiceUnavailable
+	} else {
+		s.failures.Succeeded(failures.Disconnect)
 	}
 	answer(w, status, says)
 }

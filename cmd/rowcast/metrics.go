@@ -61,6 +61,9 @@ func (s *service) metrics() http.Handler {
 	counter("unrung_rows_total", "Rows that came without a bell: by replication, or with the trigger disabled.", &feed.Unrung)
 	gauge("foreign_rows", "Rows of transactions that this server has not given, which are never sent.",
 		func() float64 { return float64(feed.ForeignXid.Load()) })
+	gauge("notification_queue_ratio", "How full the NOTIFY queue of the server is, from 0 to 1. When it is full, INSERTs that send a NOTIFY fail.",
+		feed.NotifyQueue)
+	s.countFailures(registry)
 	counter("deleted_rows_total", "Rows that this hub deleted because they were older than --retain.", &s.retention.Deleted)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }

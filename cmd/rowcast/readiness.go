@@ -3,16 +3,31 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+
+	"rowcast/listener/failures"
 )
+
+// A notifyQueue says how full the server's NOTIFY queue is, from 0 to 1, and whether the hub polls because of that.
+type notifyQueue struct {
+	Ratio   float64 `json:"ratio"`
+	Polling bool    `json:"polling"`
+}
 
 // readiness says whether to send clients here. PostgreSQL's absence alone is no reason not to: it would turn every hub away at
 // once, and keeping the streams open meanwhile is what hubs are for.
 func (s *service) readiness(w http.ResponseWriter, _ *http.Request) {
 	state := struct {
-		Ready    bool    `json:"ready"`
-		Postgres string  `json:"postgres"`
-		Behind   float64 `json:"behind_seconds"` // since PostgreSQL was last heard from
-	}{s.hub.Ready(), "disconnected", s.hub.Behind().Seconds()}
+		Ready    bool        `json:"ready"`
+		Postgres string      `json:"postgres"`
+		Behind   float64     `json:"behind_seconds"` // since PostgreSQL was last heard from
+		Queue    notifyQueue `json:"notification_queue"`
+
+		// Failing has what fails at present, by the operation; see the documentation of the package failures.
+		Failing map[failures.Operation]failing `json:"failing"`
+	}{
+		s.hub.Ready(), "disconnected", s.hub.Behind().Seconds(),
+		notifyQueue{s.listener.Stats.NotifyQueue(), s.listener.Stats.Crowded.Load()}, s.failing(),
+	}
 	if s.listener.Stats.Connected.Load() {
 		state.Postgres = "connected"
 	}

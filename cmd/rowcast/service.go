@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rowcast/listener"
+	"rowcast/listener/failures"
 	"rowcast/listener/loglimit"
 	"rowcast/stream"
 )
@@ -53,7 +54,8 @@ type service struct {
 
 	noMessages bool // by hand, with NOTIFY
 
-	others func(ctx context.Context, recipient string) error // tells all other hubs to disconnect; set by run
+	failures failures.Record                                   // of disconnect, and of what says who a client is
+	others   func(ctx context.Context, recipient string) error // tells all other hubs to disconnect; set by run
 }
 
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
