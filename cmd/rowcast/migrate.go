@@ -28,7 +28,8 @@ func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	if c.Print {
 		return sql.Print(console.out, c.roles())
 	}
-	from, to, err := sql.Migrate(ctx, c.DatabaseURL)
+	m := sql.Migrator{DSN: c.DatabaseURL, Waiting: func(holder string) { fmt.Fprintf(console.err, "rowcast: %s\n", printable(holder)) }}
+	from, to, err := m.Migrate(ctx)
 	if err != nil {
 		return c.explain(err)
 	}

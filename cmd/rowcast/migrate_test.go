@@ -1,11 +1,14 @@
 package main_test
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"rowcast/sql"
 	"rowcast/sql/dbtest"
@@ -107,3 +110,25 @@ const (
 	unreadable   = "the database URL cannot be read: it should look like postgres://user:password@host:5432/name, " +
 		"with special characters in the password percent-encoded"
 )
+
+// migrate says which session keeps it waiting, and goes on once that session has ended.
+func TestMigrateSaysWhoKeepsItWaiting(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	conn, err := pgx.Connect(t.Context(), dsn+"&application_name=forgotten%20shell")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_lock(4097083626)"); err != nil { // goose's
+		t.Fatal(err)
+	}
+	p := start(t, nil, "migrate", "--database-url", dsn)
+	p.err.await(t, fmt.Sprintf(`(?m)^rowcast: .*process %d.*forgotten shell`, conn.PgConn().PID()))
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.wait(); code != 0 {
+		t.Errorf("got %d, %s", code, p.err)
+	}
+}
