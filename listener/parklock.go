@@ -170,7 +170,9 @@ func (p *parkLock) dequeued() (parked, done bool, err error) {
 		return false, false, nil
 	}
 	if p.isRefused(err) { // without the right to use plpgsql: then the hub polls until the lock is free
-		p.warn("cannot queue for the park lock: polling while a transaction that has inserted stays open", err)
+		p.warn(func(l *slog.Logger) {
+			l.Warn("cannot queue for the park lock: polling while a transaction that has inserted stays open", "error", err)
+		})
 		return false, true, nil
 	}
 	if err != nil {
@@ -188,9 +190,10 @@ func (p *parkLock) isRefused(err error) bool {
 	return refused && !p.conn.IsClosed()
 }
 
-func (p *parkLock) warn(message string, err error) {
+// warn writes a line to the log, unless there were too many.
+func (p *parkLock) warn(write func(*slog.Logger)) {
 	if logger, ok := p.refused.Allow(p.logger); ok {
-		logger.Warn(message, "error", err)
+		write(logger)
 	}
 }
 
@@ -241,7 +244,7 @@ func (p *parkLock) release(ctx context.Context) error {
 	p.start(func(ctx context.Context) error {
 		_, err := p.conn.Exec(ctx, "SELECT pg_notify($1, '')", unparkedChannel)
 		if p.isRefused(err) { // the NOTIFY queue may be full; the others find out within a second
-			p.warn("cannot notify the other hubs", err)
+			p.warn(func(l *slog.Logger) { l.Warn("cannot notify the other hubs", "error", err) })
 			return nil
 		}
 		return err
