@@ -9,5 +9,24 @@
 // and nothing is handed out twice. Only if the server itself has taken back what it had committed (a crash without
 // synchronous commit, a failover to a standby that lagged) does a Batch say so.
 //
+// # What is tried again
+//
+// Nothing fails silently. Each failure is counted by its operation (see the package failures; rowcast shows the counts as
+// rowcast_failures_total and what fails at present in the body of /readyz), and is logged, but not more often than about once in ten
+// seconds for each kind.
+//
+//	operation   what is tried again                          pauses                        log line
+//	connect     the listener's connection                    0.1 s, doubled up to 5 s      cannot connect to PostgreSQL
+//	park_lock   its second connection, for the park lock     as connect                    cannot connect to PostgreSQL
+//	fetch       reading new rows, in a new session           as connect                    cannot read from PostgreSQL, or
+//	                                                                                       lost connection to PostgreSQL
+//	replay      reading a page of what a client missed       0.1 s, doubled up to 5 s      a stream cannot be resumed now, and is tried again
+//	stands      checking a cursor of another epoch           as replay                     the same
+//	catch_up    waiting until the hub has seen as much       as replay                     the same
+//	retention   deleting old rows                            Every (1 min)                 old rows could not be deleted
+//	disconnect  telling the other hubs whom to disconnect    none: the caller is told 503  other hubs were not told to disconnect
+//
+// All pauses have jitter, from half to one and a half times their length.
+//
 // Goroutines: Run is one; while the park lock is waited for or held there is a second, which ends with the session.
 package listener

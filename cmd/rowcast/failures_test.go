@@ -1,0 +1,84 @@
+package main_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// failingHub serves a role that may have two connections: the listener has both, and so no replay, no retention and no disconnect gets
+// one.
+func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
+	t.Helper()
+	dsn = dbtest.Database(t)
+	role, limited := login(t, dsn, "Few")
+	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
+		t.Fatal(stderr)
+	}
+	h = serve(t, limited, append([]string{"--memory", "1B"}, args...)...)
+	waitFor(t, "the hub sleeps", func() bool {
+		return valueOf(t, dsn, `SELECT (count(*) = 1)::text FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock'
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == "true"
+	})
+	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 2", role))
+	return h, dsn, role
+}
+
+// A replay that gets no connection is said to fail: in the log, in /metrics and in /readyz, until it succeeds.
+func TestReplayThatFailsIsShown(t *testing.T) {
+	t.Parallel()
+	h, dsn, role := failingHub(t, "--retain", "0")
+	cursor := valueOf(t, dsn, "SELECT rowcast.cursor()")
+	for range 3 {
+		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"missed"')`)
+	}
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_rows_total 3$`) // so that memory holds only the last
+	client := h.tail(t, "alice", "--last-event-id", cursor)
+	wantFailing(t, h.url, "replay", "53300")
+	h.err.await(t, `level=WARN msg="a stream cannot be resumed now, and is tried again" operation=replay error=`)
+	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 10", role))
+	client.out.await(t, `"data":"missed"`)
+	askUntil(t, h.url+"/readyz", `"failing":{}`)
+}
+
+// So is a disconnect of which the other hubs cannot be told.
+func TestDisconnectThatFailsIsShown(t *testing.T) {
+	t.Parallel()
+	h, _, _ := failingHub(t, "--retain", "0", "--admin-listen", "127.0.0.1:0")
+	admin := "http://" + h.err.await(t, `admin_addr=([0-9.:]+)`)[1]
+	if got := send(t, "POST", admin+"/disconnect?recipient=alice", ""); got.status != 503 {
+		t.Errorf("got %+v, want 503", got)
+	}
+	wantFailing(t, admin, "disconnect", "53300")
+}
+
+// So is retention, here of a role that may not delete.
+func TestRetentionThatFailsIsShown(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Cluster(t).DSN("postgres") // transactions of other tests would hold deletion back
+	migrate(t, dsn)
+	role, limited := login(t, dsn, "Few")
+	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
+		t.Fatal(stderr)
+	}
+	runSQL(t, dsn, fmt.Sprintf("REVOKE DELETE ON rowcast.notifications FROM %q", role))
+	for range 2 {
+		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('alice', '1', now() - interval '1 hour')`)
+	}
+	h := serve(t, limited, "--retain", "1m")
+	wantFailing(t, h.url, "retention", "42501")
+	h.err.await(t, `level=WARN msg="old rows could not be deleted" error=`)
+}
+
+// wantFailing waits until an operation is said to fail.
+func wantFailing(t *testing.T, url, operation, code string) {
+	t.Helper()
+	got := askUntil(t, url+"/readyz", `"failing":{"`+operation+`":{"since":[^,]+,"last":[^,]+,"failures":\d+,`+
+		`"error":"PostgreSQL refused it \(SQLSTATE `+code+`\); the log says more"}}`)
+	if got.status != 200 || strings.Contains(got.body, "Few") {
+		t.Errorf("got %+v, want 200 and no names", got)
+	}
+	askUntil(t, url+"/metrics", `(?m)^rowcast_failures_total{operation="`+operation+`"} [1-9]`)
+}
