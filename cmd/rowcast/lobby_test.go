@@ -196,14 +196,14 @@ func TestDescriptorsAreSharedOut(t *testing.T) {
 		want          room
 		whatIsMissing string
 	}{
-		{1 << 20, 0, room{1<<20 - 64 - 4 - 4096, 4096}, ""},
-		{1 << 63, 0, room{1<<20 - 64 - 4 - 4096, 4096}, ""},
-		{1024, 0, room{1024 - 64 - 4 - 128, 128}, ""},
+		{1 << 20, 0, room{1<<20 - 64 - 4 - 4 - 4096, 4096}, ""},
+		{1 << 63, 0, room{1<<20 - 64 - 4 - 4 - 4096, 4096}, ""},
+		{1024, 0, room{1024 - 64 - 4 - 4 - 128, 128}, ""},
 		{1024, 100, room{100, 128}, ""},
-		{1024, 828, room{828, 128}, ""},
-		{1024, 829, room{}, "--max-connections: for 829 streams this process may have too few files open, 1024: raise the limit by 1 (ulimit -n, or LimitNOFILE= of systemd)"},
-		{256, 0, room{256 - 64 - 4 - 32, 32}, ""},
-		{64, 0, room{64 - 16 - 4 - 16, 16}, ""},
+		{1024, 824, room{824, 128}, ""},
+		{1024, 825, room{}, "--max-connections: for 825 streams this process may have too few files open, 1024: raise the limit by 1 (ulimit -n, or LimitNOFILE= of systemd)"},
+		{256, 0, room{256 - 64 - 4 - 4 - 32, 32}, ""},
+		{64, 0, room{64 - 16 - 4 - 4 - 16, 16}, ""},
 		{24, 0, room{}, "--replays: with 4 connections for replays, the open files that this process may have (24) leave none for streams: lower --replays, or raise the limit (ulimit -n, or LimitNOFILE= of systemd)"},
 	} {
 		got, err := shareOut(tt.descriptors, tt.streams, 4)

@@ -55,35 +55,38 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	}
 }
 
-// A client that is denied again and again does not fill the log. The next line says how many were left out, of either kind.
+// A client that is denied, or cannot be authenticated, again and again does not fill the log. The next line says how many were left out.
 func TestDenialsThatAreLeftOutAreCounted(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
-		s.denials.Every, s.denials.Burst = time.Minute, 2
-		answers := []error{unauthorized("no"), errAppAway}
-		asked := 0
-		s.authenticate = func(*http.Request) (stream.Grant, error) {
-			asked++
-			return stream.Grant{}, answers[asked%2]
+	for _, answer := range []error{unauthorized("no"), errAppAway} {
+		t.Run(answer.Error(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { denialsAreLeftOut(t, answer) })
+		})
+	}
+}
+
+func denialsAreLeftOut(t *testing.T, answer error) {
+	var log bytes.Buffer
+	s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
+	s.denials.Every, s.denials.Burst = time.Minute, 2
+	s.unknowns.Every, s.unknowns.Burst = time.Minute, 2
+	s.authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, answer }
+	for _, step := range []struct {
+		requests, lines int
+		leftOut         string
+	}{{5, 2, ""}, {3, 1, "left_out=3 "}, {1, 1, "left_out=2 "}, {1, 1, ""}} {
+		log.Reset()
+		for range step.requests {
+			s.events(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/events", nil))
 		}
-		for _, step := range []struct {
-			requests, lines int
-			leftOut         string
-		}{{5, 2, ""}, {3, 1, "left_out=3 "}, {1, 1, "left_out=2 "}, {1, 1, ""}} {
-			log.Reset()
-			for range step.requests {
-				s.events(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/events", nil))
-			}
-			got := log.String()
-			if strings.Count(got, "\n") != step.lines || !strings.Contains(got, step.leftOut) ||
-				step.leftOut == "" && strings.Contains(got, "left_out=") {
-				t.Errorf("%+v: got log %s", step, got)
-			}
-			time.Sleep(time.Minute)
+		got := log.String()
+		if strings.Count(got, "\n") != step.lines || !strings.Contains(got, step.leftOut) ||
+			step.leftOut == "" && strings.Contains(got, "left_out=") {
+			t.Errorf("%+v: got log %s", step, got)
 		}
-	})
+		time.Sleep(time.Minute)
+	}
 }
 
 // A duration has its unit in either format.
