@@ -115,6 +115,7 @@ func (h *hub) count() {
 	defer response.Body.Close()
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), " ")
+		name, _, _ = strings.Cut(name, "{") // what differs in labels is added up
 		name = strings.TrimSuffix(strings.TrimPrefix(name, "rowcast_"), "_total")
 		if slices.Contains(kinds, name) {
 			n, _ := strconv.ParseFloat(value, 64)
