@@ -26,7 +26,8 @@ func (s *service) readiness(w http.ResponseWriter, _ *http.Request) {
 		Failing map[failures.Operation]failing `json:"failing"`
 	}{
 		s.hub.Ready(), "disconnected", s.hub.Behind().Seconds(),
-		notifyQueue{s.listener.Stats.NotifyQueue(), s.listener.Stats.Crowded.Load()}, s.failing(),
+		notifyQueue{s.listener.Stats.NotifyQueue(), s.listener.Stats.Crowded.Load()},
+		s.failing(),
 	}
 	if s.listener.Stats.Connected.Load() {
 		state.Postgres = "connected"

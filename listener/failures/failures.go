@@ -82,7 +82,7 @@ func (r *Record) failed(of Operation, err error) *entry {
 // Warn records a failure and logs it, unless that was done too often of late.
 func (r *Record) Warn(to *slog.Logger, of Operation, err error, message string, attributes ...any) {
 	if logger, ok := r.failed(of, err).warnings.Allow(to); ok {
-		logger.Warn(message, append(attributes, "error", err)...)
+		logger.Warn(message, append(attributes, "error", err)...) //nolint:sloglint // each caller gives a constant
 	}
 }
 
