@@ -95,8 +95,9 @@ func TestOverflow(t *testing.T) {
 	}
 	owed := told * (size + told/2)
 	t.Logf("overflows after %d events of %d bytes", told, owed)
-	if owed < backlog || owed > backlog+128<<10 {
-		t.Errorf("want somewhat more than %d", backlog)
+	const id = 100 // bytes of each event besides its data, at most
+	if owed+told*id < backlog || owed > backlog+128<<10 {
+		t.Errorf("want about %d, and what the kernel takes", backlog)
 	}
 	eventually(t, "it is closed", func() bool { return f.hub.Stats.Streams.Load() == 1 })
 	more()
@@ -108,7 +109,7 @@ func TestOverflow(t *testing.T) {
 		}
 		got++
 	}
-	if got == 0 || got == told {
+	if got == told { // none, if the hub had no time to write
 		t.Errorf("was told %d of %d before it was closed", got, told)
 	}
 	again := resume(t, f.site, stalled.decoder.LastID, "alice")
