@@ -43,10 +43,10 @@ func (s *slowSource) Page(ctx context.Context, from, to cursor.Cursor, recipient
 	return nil, from, 0, err
 }
 
-func (s *slowSource) count(of []string, who string) (n int) {
+func (s *slowSource) count(of *[]string, who string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, name := range of {
+	for _, name := range *of {
 		if name == who {
 			n++
 		}
@@ -72,14 +72,14 @@ func TestAttackManySlowResumesOfOneUser(t *testing.T) {
 	for range 40 {
 		resume(t, f.site, id, "greedy").hello()
 	}
-	eventually(t, "the user reads", func() bool { return slow.count(slow.reading, "greedy") == 1 })
+	eventually(t, "the user reads", func() bool { return slow.count(&slow.reading, "greedy") == 1 })
 	honest := resume(t, f.site, id, "honest")
 	honest.hello()
-	eventually(t, "another user reads at once", func() bool { return slow.count(slow.reading, "honest") == 1 })
-	if got := slow.count(slow.reading, "greedy"); got != 1 {
+	eventually(t, "another user reads at once", func() bool { return slow.count(&slow.reading, "honest") == 1 })
+	if got := slow.count(&slow.reading, "greedy"); got != 1 {
 		t.Errorf("%d reads of one user run, want 1", got)
 	}
-	for slow.count(slow.read, "honest") == 0 {
+	for slow.count(&slow.read, "honest") == 0 {
 		slow.goOn <- struct{}{}
 	}
 }
@@ -97,7 +97,7 @@ func TestAttackManySlowUsers(t *testing.T) {
 	honest.hello()
 	eventually(t, "all wait", func() bool { return f.hub.Waiting() == users*clients+1-reads })
 	pages := 0
-	for ; slow.count(slow.read, "honest") == 0; pages++ {
+	for ; slow.count(&slow.read, "honest") == 0; pages++ {
 		if pages > users+reads {
 			t.Fatalf("no turn after %d pages of %d users", pages, users)
 		}
@@ -117,7 +117,7 @@ func TestTurnsAreGivenUp(t *testing.T) {
 	f, slow, id := serveSlowly(t, 1, "honest")
 	reading := resume(t, f.site, id, "greedy")
 	reading.hello()
-	eventually(t, "it reads", func() bool { return slow.count(slow.reading, "greedy") == 1 })
+	eventually(t, "it reads", func() bool { return slow.count(&slow.reading, "greedy") == 1 })
 	waiting := resume(t, f.site, id, "greedy")
 	waiting.hello()
 	eventually(t, "it waits", func() bool { return f.hub.Waiting() == 1 })
@@ -127,7 +127,7 @@ func TestTurnsAreGivenUp(t *testing.T) {
 	waiting.close()
 	eventually(t, "it waits no more", func() bool { return f.hub.Waiting() == 1 })
 	reading.close()
-	eventually(t, "the other reads", func() bool { return slow.count(slow.reading, "honest") == 1 })
+	eventually(t, "the other reads", func() bool { return slow.count(&slow.reading, "honest") == 1 })
 	slow.goOn <- struct{}{}
 	eventually(t, "nobody is remembered", func() bool { return f.hub.Waiting() == 0 && f.hub.Readers() == 0 })
 }

@@ -37,6 +37,9 @@ func TestPeakMemory(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux tells what a process takes")
 	}
+	if raceDetector {
+		t.Skip("the race detector takes memory of its own")
+	}
 	hub := osexec.Command(os.Args[0])
 	hub.Env = append(os.Environ(), peakVariable+"=1")
 	out, err := hub.Output()
