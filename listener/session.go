@@ -49,6 +49,7 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 	defer closeNow(s.feed)
 	s.connected = true
+	s.Failures.Succeeded(failures.Connect)
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
@@ -56,6 +57,7 @@ func (s *session) live(ctx context.Context) (err error) {
 	if err := s.fetch(ctx); err != nil {
 		return err
 	}
+	s.Failures.Succeeded(failures.Fetch)
 	if s.PollOnly {
 		s.isWhole()
 		return s.poll(ctx, func() bool { return true })
@@ -75,9 +77,7 @@ func (s *session) isWhole() {
 	s.whole = time.Now()
 	s.Stats.Sessions.Add(1)
 	s.Stats.Connected.Store(true)
-	for _, of := range []failures.Operation{failures.Connect, failures.ParkLock, failures.Fetch} {
-		s.Failures.Succeeded(of)
-	}
+	s.Failures.Succeeded(failures.ParkLock)
 	if logger, ok := s.logs.connected.Allow(s.Logger); ok {
 		logger.Info("connected to PostgreSQL", "database", s.feed.Config().Database, "host", s.feed.PgConn().Conn().RemoteAddr().String())
 	}

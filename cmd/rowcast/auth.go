@@ -10,7 +10,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"rowcast/listener/failures"
 	"rowcast/stream"
 )
 
@@ -34,11 +33,6 @@ func (s *service) events(w http.ResponseWriter, r *http.Request) {
 	grant, err := s.authenticate(r)
 	giveTime(w) // however long that took
 	denied, isDenied := errors.AsType[denial](err)
-	if errors.Is(err, errAppAway) {
-		s.failures.Failed(failures.AuthURL, err)
-	} else if err == nil || isDenied {
-		s.failures.Succeeded(failures.AuthURL)
-	}
 	switch {
 	case isDenied:
 		s.denied.Add(1)

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"rowcast/listener/failures"
 	"rowcast/stream"
 )
 
@@ -28,8 +29,9 @@ type app struct {
 	grace     time.Duration     // for open streams beyond the end of their grants, while the app is away
 	mark      groupMark
 
-	slots *appSlots
-	cache appCache
+	slots    *appSlots
+	cache    appCache
+	failures *failures.Record
 
 	newcomers, renewals asking
 }
@@ -49,7 +51,8 @@ func newApp(u *url.URL, timeout, grace time.Duration, mark groupMark) *app {
 	slots := newAppSlots()
 	return &app{
 		url: u, transport: transport, timeout: timeout, grace: grace, mark: mark,
-		slots: slots, newcomers: asking{turn: slots.newcomer}, renewals: asking{turn: slots.renewal},
+		failures: &failures.Record{},
+		slots:    slots, newcomers: asking{turn: slots.newcomer}, renewals: asking{turn: slots.renewal},
 	}
 }
 
@@ -154,6 +157,11 @@ func (a *app) question(ctx context.Context, c credentials, wait turn) (v appAnsw
 	}
 	if errors.Is(err, errAppAway) && ctx.Err() != nil {
 		err = fmt.Errorf("%w: it takes longer than --auth-timeout (%v), with %d questions on their way", errAppAway, a.timeout, len(a.slots.all))
+	}
+	if errors.Is(err, errAppAway) {
+		a.failures.Failed(failures.AuthURL, err)
+	} else {
+		a.failures.Succeeded(failures.AuthURL)
 	}
 	return v, err
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"rowcast/listener/failures"
 )
 
 // tokenFlags say what a token looks like, to the hub and to rowcast token.
@@ -119,16 +121,20 @@ func (f *authFlags) check(listen string) error {
 	return nil
 }
 
-// authenticator is the way that the flags choose. What it reads of keys at a URL it reads until ctx ends.
-func (f *authFlags) authenticator(ctx context.Context, origins []string, logger *slog.Logger) (authenticator, error) {
+// authenticator is the way that the flags choose. What it reads of keys at a URL it reads until ctx ends. What fails is recorded.
+func (f *authFlags) authenticator(
+	ctx context.Context, origins []string, logger *slog.Logger, record *failures.Record,
+) (authenticator, error) {
 	f.warn(logger)
 	switch {
 	case f.InsecureUID != insecureOff:
 		return byUID, nil
 	case f.AuthURL != nil:
-		return nothingInURL(sameSite(origins, newApp((*url.URL)(f.AuthURL), f.AuthTimeout, f.AuthGrace, f.GroupMark).authenticate)), nil
+		a := newApp((*url.URL)(f.AuthURL), f.AuthTimeout, f.AuthGrace, f.GroupMark)
+		a.failures = record
+		return nothingInURL(sameSite(origins, a.authenticate)), nil
 	}
-	keys, err := f.keys(ctx, logger)
+	keys, err := f.keys(ctx, logger, record)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +153,7 @@ func (f *authFlags) authenticator(ctx context.Context, origins []string, logger 
 
 func isCookieName(name string) bool { return (&http.Cookie{Name: name, Value: "x"}).Valid() == nil }
 
-func (f *authFlags) keys(ctx context.Context, logger *slog.Logger) ([]key, error) {
+func (f *authFlags) keys(ctx context.Context, logger *slog.Logger, record *failures.Record) ([]key, error) {
 	secrets, err := f.secrets()
 	if err != nil {
 		return nil, err
@@ -168,7 +174,7 @@ func (f *authFlags) keys(ctx context.Context, logger *slog.Logger) ([]key, error
 		keys = append(keys, public...)
 	}
 	for _, u := range f.JWKSURL {
-		remote, err := jwksKey(ctx, &u, logger)
+		remote, err := jwksKey(ctx, &u, logger, record)
 		if err != nil {
 			return nil, fmt.Errorf("--jwks-url: %w", err)
 		}

@@ -17,6 +17,8 @@ import (
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/time/rate"
+
+	"rowcast/listener/failures"
 )
 
 const (
@@ -44,7 +46,9 @@ type jwks struct {
 	former jwkset.MemoryJWKSet // counted once, and can be no new ones
 	url    string
 	logger *slog.Logger
-	again  *rate.Limiter // for unknown ones
+
+	failures *failures.Record
+	again    *rate.Limiter // for unknown ones
 
 	reading sync.Mutex
 	away    atomic.Bool // they could not be read the last time
@@ -52,8 +56,9 @@ type jwks struct {
 }
 
 // jwksKey verifies by the keys at a URL, until ctx ends.
-func jwksKey(ctx context.Context, at *webURL, logger *slog.Logger) (key, error) {
+func jwksKey(ctx context.Context, at *webURL, logger *slog.Logger, record *failures.Record) (key, error) {
 	j := newJWKS(at.text(), logger.With("host", at.Host))
+	j.failures = record
 	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j})
 	if err != nil {
 		return key{}, err
@@ -64,7 +69,7 @@ func jwksKey(ctx context.Context, at *webURL, logger *slog.Logger) (key, error) 
 }
 
 func newJWKS(at string, logger *slog.Logger) *jwks {
-	return &jwks{MemoryJWKSet: jwkset.NewMemoryStorage(), url: at, logger: logger, again: rate.NewLimiter(rate.Every(jwksUnknown), 1)}
+	return &jwks{MemoryJWKSet: jwkset.NewMemoryStorage(), failures: &failures.Record{}, url: at, logger: logger, again: rate.NewLimiter(rate.Every(jwksUnknown), 1)}
 }
 
 func (j *jwks) keepUp(ctx context.Context) {
@@ -139,6 +144,7 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 	published, err := j.fetch(ctx)
 	j.away.Store(err != nil)
 	if err != nil {
+		j.failures.Failed(failures.JWKS, err)
 		if before, _ := j.KeyReadAll(ctx); len(before) > 0 {
 			j.logger.Warn("the keys of --jwks-url cannot be read, and those read before still count", "error", oneLine(err))
 		} else {
@@ -146,6 +152,7 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 		}
 		return false
 	}
+	j.failures.Succeeded(failures.JWKS)
 	var keys []jwkset.JWK
 	for _, text := range published {
 		if k, ok := parseJWK(text); ok {

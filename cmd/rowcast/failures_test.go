@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -70,6 +71,105 @@ func TestRetentionThatFailsIsShown(t *testing.T) {
 	h := serve(t, limited, "--retain", "1m")
 	wantFailing(t, h.url, "retention", "42501")
 	h.err.await(t, `level=WARN msg="old rows could not be deleted" error=`)
+}
+
+// So is the check of a cursor of another epoch.
+func TestCheckOfACursorThatFailsIsShown(t *testing.T) {
+	t.Parallel()
+	h, dsn, role := failingHub(t, "--retain", "0")
+	cursor := valueOf(t, dsn, "SELECT rowcast.cursor()")
+	runSQL(t, dsn, "TRUNCATE rowcast.epoch")
+	h.err.await(t, `msg="another epoch has begun`)
+	tell(t, dsn, h.tail(t, "alice"), "0") // what is told now is told in the new epoch
+	client := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", cursor)
+	wantFailing(t, h.url, "stands", "53300")
+	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 10", role))
+	client.out.await(t, `"data":0}`)
+	askUntil(t, h.url+"/readyz", `"failing":{}`)
+}
+
+// So is the connection for the park lock.
+func TestParkLockThatFailsIsShown(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	role, limited := login(t, dsn, "Few")
+	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
+		t.Fatal(stderr)
+	}
+	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 1", role))
+	h := serve(t, limited, "--retain", "0")
+	wantFailing(t, h.url, "park_lock", "53300")
+	h.err.await(t, `level=WARN msg="cannot connect to PostgreSQL" error="second connection, for the park lock`)
+	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 2", role))
+	askUntil(t, h.url+"/readyz", `"failing":{}`)
+}
+
+// So is the reading of new rows.
+func TestFetchThatFailsIsShown(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	migrate(t, dsn)
+	h := serve(t, dsn, "--retain", "0")
+	runSQL(t, dsn, "ALTER TABLE rowcast.notifications RENAME TO renamed")
+	wantFailing(t, h.url, "fetch", "42P01")
+	h.err.await(t, `level=WARN msg="cannot read from PostgreSQL" error=`)
+	runSQL(t, dsn, "ALTER TABLE rowcast.renamed RENAME TO notifications")
+	askUntil(t, h.url+"/readyz", `"failing":{}`)
+}
+
+// So is the connection to PostgreSQL. The hub stays ready: its streams are held.
+func TestConnectionThatFailsIsShown(t *testing.T) {
+	t.Parallel()
+	server := dbtest.Cluster(t)
+	dsn := server.DSN("postgres")
+	migrate(t, dsn)
+	h := serve(t, dsn, "--retain", "0")
+	if err := server.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := askUntil(t, h.url+"/readyz", `"failing":{"connect":{`); got.status != 200 {
+		t.Errorf("got %+v, want 200", got)
+	}
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="connect"} [1-9]`)
+	h.err.await(t, `level=WARN msg="cannot connect to PostgreSQL" error=`)
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	askUntil(t, h.url+"/readyz", `"failing":{}`)
+}
+
+// So are the app's endpoint and the keys of tokens.
+func TestAuthenticationThatFailsIsShown(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	nobody := "http://" + silentAddress(t)
+	for operation, flags := range map[string][]string{
+		"auth_url": {"--auth-url", nobody},
+		"jwks":     {"--jwks-url", nobody, "--jwt-audience", "a"},
+	} {
+		t.Run(operation, func(t *testing.T) {
+			t.Parallel()
+			h := startHub(t, dsn, append(flags, "--retain", "0")...)
+			_ = ask(t, "GET", h.url+"/events", "Cookie", "a=b")
+			got := askUntil(t, h.url+"/readyz", `"failing":{"`+operation+`":{`)
+			if got.status != 200 || strings.Contains(got.body, nobody) {
+				t.Errorf("got %+v, want 200 and no address", got)
+			}
+			askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="`+operation+`"} [1-9]`)
+			h.err.await(t, "level=WARN")
+		})
+	}
+}
+
+// silentAddress returns an address at which nobody listens.
+func silentAddress(t *testing.T) string {
+	t.Helper()
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	return socket.Addr().String()
 }
 
 // wantFailing waits until an operation is said to fail.

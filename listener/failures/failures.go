@@ -33,7 +33,7 @@ const (
 var All = []Operation{Connect, ParkLock, Fetch, Replay, Stands, CatchUp, Retention, Disconnect, JWKS, AuthURL}
 
 // Remembered is how long after its last failure an operation is said to be failing. It may succeed no more because nobody asks for it.
-const Remembered = 15 * time.Minute
+const Remembered = 30 * time.Minute
 
 // A Record remembers failures by their operations. The zero value is ready to use, by several goroutines.
 type Record struct {
