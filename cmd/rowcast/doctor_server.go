@@ -86,7 +86,9 @@ func (e *examination) listen(ctx context.Context) (finding, error) {
 
 // connections are counted as PostgreSQL does: those of the server, the database and the role, as far as they have limits.
 func (e *examination) connections(ctx context.Context) (finding, error) {
-	const enough = 10 // a hub has two, up to four more by default for replays, and an old one may not have ended yet
+	// A hub has two, up to four more by default for replays, and for a while one each for retention and /disconnect. An old hub may not
+	// have ended yet.
+	const enough = 12
 	const query = `SELECT
 		current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
 			- coalesce(current_setting('reserved_connections', true), '0')::int - (SELECT sum(numbackends) FROM pg_stat_database)::int,
@@ -107,9 +109,9 @@ func (e *examination) connections(ctx context.Context) (finding, error) {
 		free, whose, setting = *role, "this role", "raise the role's CONNECTION LIMIT"
 	}
 	if free < enough {
-		return finding{warning, fmt.Sprintf("%s has %d free connections; a hub needs six", whose, free), setting + ", or put the applications behind a pooler"}, nil
+		return finding{warning, fmt.Sprintf("%s has %d free connections; a hub needs eight", whose, free), setting + ", or put the applications behind a pooler"}, nil
 	}
-	return fine("%s has %d free connections; a hub needs six", whose, free), nil
+	return fine("%s has %d free connections; a hub needs eight", whose, free), nil
 }
 
 func (e *examination) timeouts(ctx context.Context) (finding, error) {
@@ -158,7 +160,8 @@ func (e *examination) queue(ctx context.Context) (finding, error) {
 	if usage < 0.1 {
 		return f, nil
 	}
-	f.verdict, f.mend = warning, "some session has called LISTEN and then begun a transaction that it does not end: end it"
+	f.verdict, f.mend = warning, "some session has called LISTEN and then begun a transaction that it does not end: end it. Until then "+
+		"ALTER DATABASE … SET rowcast.ring = off keeps INSERTs from depending on the queue"
 	if usage > 0.5 {
 		f.verdict = failure
 		f.text += ": when it is full, INSERTs fail"

@@ -43,7 +43,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"version":      `ok PostgreSQL \d+.*`,
 		"primary":      `ok this is no standby`,
 		"LISTEN":       `ok a NOTIFY arrives, after .*s`,
-		"connections":  `ok the server has \d+ free connections; a hub needs six`,
+		"connections":  `ok the server has \d+ free connections; a hub needs eight`,
 		"timeouts":     `ok none are set`,
 		"standbys":     `ok commits wait for none`,
 		"NOTIFY queue": `ok 0 % full`,
@@ -167,7 +167,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 	if _, found, _ := examine(t, u.String()); found["retention"] != "ok the role can delete old rows" {
 		t.Errorf("got %s", found["retention"])
 	}
-	if want := "free connections; a hub needs six → raise the role's CONNECTION LIMIT, or put the applications behind a pooler"; !strings.HasSuffix(found["connections"], want) {
+	if want := "free connections; a hub needs eight → raise the role's CONNECTION LIMIT, or put the applications behind a pooler"; !strings.HasSuffix(found["connections"], want) {
 		t.Errorf("got  %s\nwant %s", found["connections"], want)
 	}
 	tail := serve(t, u.String()).tail(t, "alice")
