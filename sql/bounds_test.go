@@ -21,6 +21,9 @@ func TestTextOfDataIsBounded(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
 	const numbers = "(SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, %d) i)"
+	if got := text(t, conn, "SELECT rowcast.fits(NULL)::text"); got != "true" {
+		t.Errorf("NULL, which is for another constraint to refuse: got %s", got)
+	}
 	run(t, conn, "CREATE TABLE compressed (data jsonb)")
 	run(t, conn, "INSERT INTO compressed SELECT "+fmt.Sprintf(numbers, 3000))
 	for name, test := range map[string]struct{ data, constraint string }{

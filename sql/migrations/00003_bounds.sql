@@ -12,7 +12,7 @@ BEGIN
         size := octet_length(data::text);
     EXCEPTION WHEN program_limit_exceeded OR out_of_memory THEN -- more than 1 GB
     END;
-    IF size <= 67108864 THEN
+    IF data IS NULL OR size <= 67108864 THEN
         RETURN true;
     END IF;
     -- Not false: PostgreSQL's own error would show the row, and make the text again.
