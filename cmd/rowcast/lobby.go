@@ -14,8 +14,8 @@ import (
 )
 
 // A lobby bounds the connections that are no stream: their request has not come yet, is being answered, or was answered. When the lobby
-// is full, a newcomer makes it close a connection, so connections that are opened by the thousand, and send nothing or a byte now and
-// then, keep nobody out. In this order it closes
+// is full, it closes a connection for each new one. So a client that opens thousands of connections, and sends nothing or a byte now
+// and then, does not keep other clients out. In this order it closes
 //
 //  1. a connection of the address that has the most, if that is more than a quarter of the lobby: one that waits for a request, the
 //     longest waiting first, or else the one whose request is the newest, so that older requests come to an end;
