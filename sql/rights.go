@@ -28,7 +28,6 @@ func AppRights() []Right {
 		{"INSERT", []string{"recipient", "event", "data", "created_at"}, "TABLE", "notifications"},
 		{"SELECT", []string{"id"}, "TABLE", "notifications"},
 		{"EXECUTE", nil, "FUNCTION", "cursor"},
-		{"EXECUTE", nil, "FUNCTION", "fits"}, // by a constraint
 	}
 }
 
