@@ -12,21 +12,28 @@
 // # What is tried again
 //
 // Nothing fails silently. Each failure is counted by its operation (see the package failures; rowcast shows the counts as
-// rowcast_failures_total and what fails at present in the body of /readyz), and is logged, but not more often than about once in ten
-// seconds for each kind.
+// rowcast_failures_total), and is logged, but not more often than about once in ten seconds for each kind. The body of /readyz shows
+// each operation that fails at present: since when, when it last failed, how often in between, and the SQLSTATE.
 //
-//	operation   what is tried again                          pauses                        log line
-//	connect     the listener's connection                    0.1 s, doubled up to 5 s      cannot connect to PostgreSQL
-//	park_lock   its second connection, for the park lock     as connect                    cannot connect to PostgreSQL
-//	fetch       reading new rows, in a new session           as connect                    cannot read from PostgreSQL, or
-//	                                                                                       lost connection to PostgreSQL
-//	replay      reading a page of what a client missed       0.1 s, doubled up to 5 s      a stream cannot be resumed now, and is tried again
-//	stands      checking a cursor of another epoch           as replay                     the same
-//	catch_up    waiting until the hub has seen as much       as replay                     the same
-//	retention   deleting old rows                            Every (1 min)                 old rows could not be deleted
-//	disconnect  telling the other hubs whom to disconnect    none: the caller is told 503  other hubs were not told to disconnect
+//	operation   what is tried again                          pauses                         log line
+//	connect     the listener's connection                    0.1 s, doubled up to 5 s       cannot connect to PostgreSQL, or before
+//	                                                                                        the first one waiting for PostgreSQL
+//	park_lock   its second connection, for the park lock     as connect                     cannot connect to PostgreSQL
+//	fetch       reading new rows, in a new session           as connect                     cannot read from PostgreSQL, or
+//	                                                                                        lost connection to PostgreSQL
+//	retention   deleting old rows                            Every (1 min)                  old rows could not be deleted
+//	replay      reading a page of what a client missed       0.1 s, doubled up to 5 s       a stream cannot be resumed now, and is tried again
+//	stands      checking a cursor of another epoch           as replay                      the same
+//	catch_up    waiting until the hub has seen as much       as replay                      the same
+//	park_queue  waiting for the park lock                    until writers overlap again    cannot queue for the park lock
+//	unpark      telling the other hubs to park again         none: they find out in 1 s     cannot notify the other hubs
+//	disconnect  telling the other hubs whom to disconnect    none: the caller is told 503   other hubs were not told to disconnect
 //
-// All pauses have jitter, from half to one and a half times their length.
+// All pauses but Every have jitter, from half to one and a half times their length.
+//
+// The first four operations are attempted by the hub itself until they succeed: they are failing until then. The others are attempted
+// when there is occasion, and several at a time. Each of them is failing until 2 minutes have passed since its last failure, because
+// perhaps nobody attempts it again. If it has succeeded since, 20 seconds are enough: then the success may be another stream's.
 //
 // Goroutines: Run is one; while the park lock is waited for or held there is a second, which ends with the session.
 package listener

@@ -13,7 +13,7 @@ import (
 // failureOf returns what is known of an operation, by the part of the service that does it.
 func (s *service) failureOf(of failures.Operation) failures.State {
 	switch of {
-	case failures.Connect, failures.ParkLock, failures.Fetch:
+	case failures.Connect, failures.ParkLock, failures.ParkQueue, failures.Unpark, failures.Fetch:
 		return s.listener.Failures.Of(of)
 	case failures.Replay, failures.Stands, failures.CatchUp:
 		return s.hub.Failures.Of(of)
@@ -24,9 +24,9 @@ func (s *service) failureOf(of failures.Operation) failures.State {
 }
 
 // countFailures shows how often each operation has failed.
-func (s *service) countFailures(registry *prometheus.Registry) {
+func (s *service) countFailures(r registry) {
 	for _, of := range failures.All {
-		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Namespace: "rowcast", Name: "failures_total", Help: "Failures of what is tried again until it succeeds, by the operation.",
 			ConstLabels: prometheus.Labels{"operation": string(of)},
 		}, func() float64 { return float64(s.failureOf(of).Total) }))
@@ -35,9 +35,9 @@ func (s *service) countFailures(registry *prometheus.Registry) {
 
 // A failing is an operation that fails at present, as /readyz shows it.
 type failing struct {
-	Since    float64 `json:"since"` // seconds ago
-	Last     float64 `json:"last"`  // seconds ago
-	Failures int64   `json:"failures"`
+	Since    float64 `json:"since"`    // seconds ago
+	Last     float64 `json:"last"`     // seconds ago
+	Failures int64   `json:"failures"` // since then
 	Error    string  `json:"error"`
 }
 
@@ -46,7 +46,7 @@ func (s *service) failing() map[failures.Operation]failing {
 	all := map[failures.Operation]failing{}
 	for _, of := range failures.All {
 		if state := s.failureOf(of); state.Failing() {
-			all[of] = failing{time.Since(state.Since).Seconds(), time.Since(state.Last).Seconds(), state.Total, publicError(state.Err)}
+			all[of] = failing{time.Since(state.Since).Seconds(), time.Since(state.Last).Seconds(), state.Failures, publicError(state.Err)}
 		}
 	}
 	return all

@@ -19,6 +19,8 @@ type Operation string
 const (
 	Connect    Operation = "connect"    // the listener's first connection
 	ParkLock   Operation = "park_lock"  // its second connection, for the park lock
+	ParkQueue  Operation = "park_queue" // waiting for the park lock while a transaction that has inserted stays open
+	Unpark     Operation = "unpark"     // telling the other hubs that this one has given up the park lock
 	Fetch      Operation = "fetch"      // reading new rows
 	Replay     Operation = "replay"     // reading a page of what a client missed
 	Stands     Operation = "stands"     // checking a cursor of another epoch
@@ -30,10 +32,21 @@ const (
 )
 
 // All are the operations, for a metric that shows each from the beginning.
-var All = []Operation{Connect, ParkLock, Fetch, Replay, Stands, CatchUp, Retention, Disconnect, JWKS, AuthURL}
+var All = []Operation{
+	Connect, ParkLock, ParkQueue, Unpark, Fetch, Replay, Stands, CatchUp, Retention, Disconnect, JWKS, AuthURL,
+}
 
-// Remembered is how long after its last failure an operation is said to be failing. It may succeed no more because nobody asks for it.
-const Remembered = 30 * time.Minute
+// A single loop of the hub attempts each of these operations again and again, until the operation succeeds. So the last attempt says
+// how things are. All other operations are attempted when a client, the app or another hub gives occasion, and often by several
+// goroutines at a time: some of them may succeed while the others fail.
+var steady = []Operation{Connect, ParkLock, Fetch, Retention, JWKS}
+
+// An operation that only some occasion repeats is failing for this long after its last failure. The times are longer than the longest
+// pause between two attempts and an attempt.
+const (
+	Remembered = 2 * time.Minute  // when nothing is heard of it any more
+	Recovering = 20 * time.Second // when it has succeeded since
+)
 
 // A Record remembers failures by their operations. The zero value is ready to use, by several goroutines.
 type Record struct {
@@ -48,13 +61,28 @@ type entry struct {
 
 // A State is what is known of an operation that has failed.
 type State struct {
-	Total       int64 // failures
-	Since, Last time.Time
-	Err         error // the last one; nil once the operation has succeeded
+	Total     int64     // failures in all
+	Failures  int64     // failures since Since
+	Since     time.Time // the first failure of those that Failing reports, or last reported
+	Last      time.Time // the last failure
+	Err       error     // the last error
+	Succeeded bool      // the operation has succeeded since Last
+
+	steady bool
 }
 
-// Failing reports whether the operation has failed and not succeeded since.
-func (s State) Failing() bool { return s.Err != nil && time.Since(s.Last) < Remembered }
+// Failing reports whether the operation fails at present, as far as that is known.
+func (s State) Failing() bool {
+	switch {
+	case s.Err == nil:
+		return false
+	case s.steady:
+		return !s.Succeeded
+	case s.Succeeded:
+		return time.Since(s.Last) < Recovering
+	}
+	return time.Since(s.Last) < Remembered
+}
 
 // Failed records a failure.
 func (r *Record) Failed(of Operation, err error) { r.failed(of, err) }
@@ -67,15 +95,16 @@ func (r *Record) failed(of Operation, err error) *entry {
 		if r.all == nil {
 			r.all = make(map[Operation]*entry)
 		}
-		e = &entry{}
+		e = &entry{State: State{steady: slices.Contains(steady, of)}}
 		r.all[of] = e
 	}
-	e.Last = time.Now()
-	if e.Err == nil {
-		e.Since = e.Last
+	now := time.Now()
+	if !e.Failing() {
+		e.Since, e.Failures = now, 0
 	}
 	e.Total++
-	e.Err = err
+	e.Failures++
+	e.Last, e.Err, e.Succeeded = now, err, false
 	return e
 }
 
@@ -91,7 +120,7 @@ func (r *Record) Succeeded(of Operation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.all[of]; e != nil {
-		e.Err = nil
+		e.Succeeded = true
 	}
 }
 

@@ -13,36 +13,77 @@ import (
 	"rowcast/listener/failures"
 )
 
-// A failure is remembered from the first one on until the operation succeeds, or until nobody has tried it for long.
-func TestRecord(t *testing.T) {
+// An operation that the hub itself repeats is failing from its first failure until it succeeds, however long that takes.
+func TestOperationFailsUntilItSucceeds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r failures.Record
 		began := time.Now()
-		r.Succeeded(failures.Replay) // which has not failed
-		r.Failed(failures.Replay, errors.New("first"))
+		r.Succeeded(failures.Retention) // which has not failed
+		r.Failed(failures.Retention, errors.New("first"))
 		time.Sleep(time.Minute)
-		r.Failed(failures.Replay, errors.New("second"))
-		got := r.Of(failures.Replay)
-		if got.Total != 2 || !got.Since.Equal(began) || !got.Last.Equal(began.Add(time.Minute)) || got.Err.Error() != "second" {
+		r.Failed(failures.Retention, errors.New("second"))
+		wantFailing(t, &r, failures.Retention)
+		got := r.Of(failures.Retention)
+		if got.Failures != 2 || !got.Since.Equal(began) || !got.Last.Equal(began.Add(time.Minute)) || got.Err.Error() != "second" {
 			t.Errorf("got %+v", got)
 		}
-		if all := r.Failing(); !slices.Equal(all, []failures.Operation{failures.Replay}) {
-			t.Errorf("failing are %v", all)
-		}
-		r.Succeeded(failures.Replay)
-		if all := r.Failing(); len(all) > 0 || r.Of(failures.Replay).Total != 2 {
-			t.Errorf("failing are %v after success", all)
-		}
-		r.Failed(failures.Replay, errors.New("third"))
-		if got := r.Of(failures.Replay); !got.Since.Equal(began.Add(time.Minute)) {
-			t.Errorf("failing since %v, want since the failure after the success", got.Since)
-		}
-		time.Sleep(failures.Remembered)
-		if all := r.Failing(); len(all) > 0 {
-			t.Errorf("failing are %v, which nobody has tried for long", all)
+		time.Sleep(time.Hour)
+		wantFailing(t, &r, failures.Retention)
+		r.Succeeded(failures.Retention)
+		wantFailing(t, &r)
+		r.Failed(failures.Retention, errors.New("third"))
+		if got := r.Of(failures.Retention); got.Failures != 1 || got.Total != 3 || time.Since(got.Since) != 0 {
+			t.Errorf("got %+v, want one failure now and three in all", got)
 		}
 	})
+}
+
+// An operation that is attempted for somebody is not failing for long when nobody asks for it any more.
+func TestFailureIsForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r failures.Record
+		for range 2 {
+			r.Failed(failures.Replay, errors.New("no"))
+			time.Sleep(failures.Remembered - 1)
+			wantFailing(t, &r, failures.Replay)
+			time.Sleep(1)
+			wantFailing(t, &r)
+		}
+		if got := r.Of(failures.Replay); got.Failures != 1 || got.Total != 2 || time.Since(got.Since) != failures.Remembered {
+			t.Errorf("got %+v, want that the second failure counts by itself", got)
+		}
+	})
+}
+
+// An operation that fails for one stream is failing although it succeeds for many others. It is not soon after the last failure.
+func TestSuccessOfOthersHidesNoFailure(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r failures.Record
+		began := time.Now()
+		for range 10 { // one stream tries again after each pause
+			r.Failed(failures.Replay, errors.New("no"))
+			for range 7 {
+				time.Sleep(time.Second)
+				r.Succeeded(failures.Replay)
+				wantFailing(t, &r, failures.Replay)
+			}
+		}
+		if got := r.Of(failures.Replay); got.Failures != 10 || !got.Since.Equal(began) {
+			t.Errorf("got %+v, want ten failures since the beginning", got)
+		}
+		time.Sleep(failures.Recovering)
+		wantFailing(t, &r)
+	})
+}
+
+func wantFailing(t *testing.T, r *failures.Record, want ...failures.Operation) {
+	t.Helper()
+	if got := r.Failing(); !slices.Equal(got, want) {
+		t.Errorf("failing are %v, want %v", got, want)
+	}
 }
 
 // Warnings of an operation do not fill the log. Those of another are not left out for that.
