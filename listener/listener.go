@@ -79,7 +79,7 @@ type Listener struct {
 	QueueLimit float64
 
 	Stats Stats
-	// Failures are those of connect, park_lock and fetch.
+	// Failures are those of connect, park_lock, park_queue, unpark and fetch.
 	Failures failures.Record
 	logs     logs
 
@@ -115,8 +115,7 @@ type Stats struct {
 	LeftOut   atomic.Int64 // messages by hand that were dropped because too many came at once
 	Malformed atomic.Int64 // messages by hand and disconnects that could not be understood
 
-	ConnectFailures atomic.Int64 // attempts to begin a session that failed
-	Unreadable      atomic.Int64 // rows that could not be read; each time that they were to be read
+	Unreadable atomic.Int64 // rows that could not be read; each time that they were to be read
 
 	Crowded    atomic.Bool  // the hub polls because the NOTIFY queue is fuller than QueueLimit
 	ForeignXid atomic.Int64 // rows at present whose transaction this server has not given: they are never sent
@@ -130,7 +129,6 @@ type logs struct {
 	failed             loglimit.Limit // attempts to begin a session
 	malformed, leftOut loglimit.Limit // notifications
 	queue              loglimit.Limit // the NOTIFY queue is filling up
-	lock               loglimit.Limit // what the server refuses to the park lock's session
 }
 
 // Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL it tries to begin one, with

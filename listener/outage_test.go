@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
+	"rowcast/listener/failures"
 	"rowcast/sql/dbtest"
 )
 
@@ -61,7 +62,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	database := pgx.Identifier{config.Database}.Sanitize()
 	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS false")
 	exec(t, admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", config.Database)
-	holdsSoon(t, "four attempts fail", func() bool { return r.Stats.ConnectFailures.Load() >= 4 })
+	holdsSoon(t, "four attempts fail", func() bool { return r.Failures.Of(failures.Connect).Total >= 4 })
 	if r.Stats.Connected.Load() {
 		t.Error("it counts as connected")
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"rowcast/listener/loglimit"
+	"rowcast/listener/failures"
 	"rowcast/sql"
 )
 
@@ -19,12 +19,12 @@ import (
 // lock must not keep the listener from fetching, and neither must ringing, which can hang behind a writer that waits for a
 // synchronous standby. The slow things are done by one goroutine at a time, which wakes the listener when it is done.
 type parkLock struct {
-	conn    *pgx.Conn
-	pid     uint32 // of the server process
-	timeout time.Duration
-	logger  *slog.Logger
-	refused *loglimit.Limit // of warnings about what the server has refused
-	wake    func()
+	conn     *pgx.Conn
+	pid      uint32 // of the server process
+	timeout  time.Duration
+	logger   *slog.Logger
+	failures *failures.Record
+	wake     func()
 
 	job    chan error // of the slow thing that is being done; nil if there is none
 	cancel context.CancelFunc
@@ -45,7 +45,7 @@ func (l *Listener) newParkLock(ctx context.Context) (*parkLock, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parkLock{conn: conn, timeout: l.Timeout, logger: l.Logger, refused: &l.logs.lock, wake: l.wake}
+	p := &parkLock{conn: conn, timeout: l.Timeout, logger: l.Logger, failures: &l.Failures, wake: l.wake}
 	if err := p.begin(ctx); err != nil {
 		closeNow(conn)
 		return nil, err
@@ -170,14 +170,13 @@ func (p *parkLock) dequeued() (parked, done bool, err error) {
 		return false, false, nil
 	}
 	if p.isRefused(err) { // without the right to use plpgsql: then the hub polls until the lock is free
-		p.warn(func(l *slog.Logger) {
-			l.Warn("cannot queue for the park lock: polling while a transaction that has inserted stays open", "error", err)
-		})
+		p.failures.Warn(p.logger, failures.ParkQueue, err, "cannot queue for the park lock: polling while a transaction that has inserted stays open")
 		return false, true, nil
 	}
 	if err != nil {
 		return false, true, fmt.Errorf("wait for %w: %w", errParkLock, err)
 	}
+	p.failures.Succeeded(failures.ParkQueue)
 	if p.got {
 		p.start(p.watch)
 	}
@@ -188,13 +187,6 @@ func (p *parkLock) dequeued() (parked, done bool, err error) {
 func (p *parkLock) isRefused(err error) bool {
 	_, refused := errors.AsType[*pgconn.PgError](err)
 	return refused && !p.conn.IsClosed()
-}
-
-// warn writes a line to the log, unless there were too many.
-func (p *parkLock) warn(write func(*slog.Logger)) {
-	if logger, ok := p.refused.Allow(p.logger); ok {
-		write(logger)
-	}
 }
 
 // watch ends when the session does, and with it the lock.
@@ -244,8 +236,11 @@ func (p *parkLock) release(ctx context.Context) error {
 	p.start(func(ctx context.Context) error {
 		_, err := p.conn.Exec(ctx, "SELECT pg_notify($1, '')", unparkedChannel)
 		if p.isRefused(err) { // the NOTIFY queue may be full; the others find out within a second
-			p.warn(func(l *slog.Logger) { l.Warn("cannot notify the other hubs", "error", err) })
+			p.failures.Warn(p.logger, failures.Unpark, err, "cannot notify the other hubs")
 			return nil
+		}
+		if err == nil {
+			p.failures.Succeeded(failures.Unpark)
 		}
 		return err
 	})

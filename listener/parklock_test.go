@@ -3,6 +3,7 @@ package listener_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener"
+	"rowcast/listener/failures"
 	"rowcast/sql"
 	"rowcast/sql/cluster"
 	"rowcast/sql/dbtest"
@@ -230,4 +232,33 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 	}
 	exec(t, conn, "SELECT pg_advisory_unlock_all()") // without a NOTIFY
 	relying.parked(t, 1)
+}
+
+// What the server refuses to the park lock's session is logged and counted, and the hub goes on: here it may neither queue for the
+// lock nor notify the other hubs.
+func TestRefusedParkLockIsShown(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	open, conn := connect(t, dsn), connect(t, dsn)
+	role := createRole(t, dsn, "hub", hubGrants...)
+	exec(t, conn, "ALTER ROLE "+role+" LOGIN")
+	exec(t, conn, "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC")
+	exec(t, conn, "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_notify FROM PUBLIC")
+	exec(t, open, "BEGIN")
+	insert(t, open, "straggler")
+	var log lines
+	hub := listen(t, dsn, pollsFromTheFirstRow, func(l *listener.Listener) {
+		l.Config.User, l.Logger = role, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	shown := func(of failures.Operation, line string) {
+		refused := regexp.MustCompile(line + ".*SQLSTATE 42501")
+		holdsSoon(t, line, func() bool { return hub.Failures.Of(of).Failing() && refused.MatchString(log.text()) })
+	}
+	shown(failures.ParkQueue, "cannot queue for the park lock: polling while a transaction that has inserted stays open")
+	exec(t, open, "COMMIT") // the hub reads the row, and polls for a while without the lock
+	wantData(t, hub.rows(t, 1), `"straggler"`)
+	hub.parked(t, 1)
+	insert(t, conn, "1")
+	wantData(t, hub.rows(t, 1), `"1"`)
+	shown(failures.Unpark, "cannot notify the other hubs")
 }

@@ -99,7 +99,6 @@ func (s *session) ended(err error, retryIn time.Duration) {
 		}
 		return
 	}
-	s.Stats.ConnectFailures.Add(1)
 	logger, ok := s.logs.failed.Allow(s.Logger)
 	switch {
 	case ok && s.connected:

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -31,6 +32,7 @@ type app struct {
 
 	slots    *appSlots
 	cache    appCache
+	logger   *slog.Logger
 	failures *failures.Record
 
 	newcomers, renewals asking
@@ -45,14 +47,14 @@ type asking struct {
 
 const appRetry = 10 * time.Second // after which an app that is away is asked about an open stream again
 
-func newApp(u *url.URL, timeout, grace time.Duration, mark groupMark) *app {
+func newApp(u *url.URL, timeout, grace time.Duration, mark groupMark, logger *slog.Logger, record *failures.Record) *app {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = slotsInAll
 	slots := newAppSlots()
 	return &app{
 		url: u, transport: transport, timeout: timeout, grace: grace, mark: mark,
-		failures: &failures.Record{},
-		slots:    slots, newcomers: asking{turn: slots.newcomer}, renewals: asking{turn: slots.renewal},
+		logger: logger.With("host", u.Host), failures: record,
+		slots: slots, newcomers: asking{turn: slots.newcomer}, renewals: asking{turn: slots.renewal},
 	}
 }
 
@@ -159,7 +161,7 @@ func (a *app) question(ctx context.Context, c credentials, wait turn) (v appAnsw
 		err = fmt.Errorf("%w: it takes longer than --auth-timeout (%v), with %d questions on their way", errAppAway, a.timeout, len(a.slots.all))
 	}
 	if errors.Is(err, errAppAway) {
-		a.failures.Failed(failures.AuthURL, err)
+		a.failures.Warn(a.logger, failures.AuthURL, err, "authentication endpoint failed")
 	} else {
 		a.failures.Succeeded(failures.AuthURL)
 	}

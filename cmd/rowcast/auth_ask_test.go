@@ -19,19 +19,23 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rowcast/listener/failures"
 	"rowcast/stream"
 )
 
 // askedApp is an app without a network, for bubbles of synctest: it answers at once, or when it may.
 type askedApp struct {
 	*app
+	log    *bytes.Buffer
 	asked  atomic.Int32
 	may    chan struct{}              // nil: at once
 	answer func(cookie string) string // what it says, or "" for 503
 }
 
 func newAskedApp(answer func(cookie string) string) *askedApp {
-	a := &askedApp{app: newApp(&url.URL{Scheme: "http", Host: "app.example", Path: "/auth"}, 5*time.Second, time.Minute, ":"), answer: answer}
+	a := &askedApp{log: &bytes.Buffer{}, answer: answer}
+	logger := slog.New(slog.NewTextHandler(a.log, nil)) // whose writes are one at a time
+	a.app = newApp(&url.URL{Scheme: "http", Host: "app.example", Path: "/auth"}, 5*time.Second, time.Minute, ":", logger, &failures.Record{})
 	a.transport = a
 	return a
 }

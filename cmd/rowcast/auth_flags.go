@@ -130,8 +130,7 @@ func (f *authFlags) authenticator(
 	case f.InsecureUID != insecureOff:
 		return byUID, nil
 	case f.AuthURL != nil:
-		a := newApp((*url.URL)(f.AuthURL), f.AuthTimeout, f.AuthGrace, f.GroupMark)
-		a.failures = record
+		a := newApp((*url.URL)(f.AuthURL), f.AuthTimeout, f.AuthGrace, f.GroupMark, logger, record)
 		return nothingInURL(sameSite(origins, a.authenticate)), nil
 	}
 	keys, err := f.keys(ctx, logger, record)
@@ -173,8 +172,9 @@ func (f *authFlags) keys(ctx context.Context, logger *slog.Logger, record *failu
 		}
 		keys = append(keys, public...)
 	}
+	all := &jwksFailures{Record: record}
 	for _, u := range f.JWKSURL {
-		remote, err := jwksKey(ctx, &u, logger, record)
+		remote, err := jwksKey(ctx, &u, logger, all)
 		if err != nil {
 			return nil, fmt.Errorf("--jwks-url: %w", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -23,6 +24,7 @@ import (
 
 const (
 	jwksInterval = 15 * time.Minute // after which the keys are read again: how long a withdrawn one may still count
+	jwksRetry    = time.Minute      // about, after which keys that could not be read are read again
 	jwksUnknown  = 10 * time.Second // at most so often because of a kid that is not known
 	jwksTimeout  = 5 * time.Second
 	jwksMaxBytes = 1 << 20
@@ -47,7 +49,9 @@ type jwks struct {
 	url    string
 	logger *slog.Logger
 
-	failures *failures.Record
+	transport http.RoundTripper // which follows no redirect: anybody could answer where it leads
+
+	failures *jwksFailures
 	again    *rate.Limiter // for unknown ones
 
 	reading sync.Mutex
@@ -55,8 +59,14 @@ type jwks struct {
 	empty   bool        // the last time there was none that counts; under reading
 }
 
+// jwksFailures are the failures of all URLs together.
+type jwksFailures struct {
+	*failures.Record
+	away atomic.Int32 // URLs that could not be read the last time
+}
+
 // jwksKey verifies by the keys at a URL, until ctx ends.
-func jwksKey(ctx context.Context, at *webURL, logger *slog.Logger, record *failures.Record) (key, error) {
+func jwksKey(ctx context.Context, at *webURL, logger *slog.Logger, record *jwksFailures) (key, error) {
 	j := newJWKS(at.text(), logger.With("host", at.Host))
 	j.failures = record
 	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j})
@@ -69,16 +79,21 @@ func jwksKey(ctx context.Context, at *webURL, logger *slog.Logger, record *failu
 }
 
 func newJWKS(at string, logger *slog.Logger) *jwks {
-	return &jwks{MemoryJWKSet: jwkset.NewMemoryStorage(), failures: &failures.Record{}, url: at, logger: logger, again: rate.NewLimiter(rate.Every(jwksUnknown), 1)}
+	return &jwks{
+		MemoryJWKSet: jwkset.NewMemoryStorage(), url: at, logger: logger, transport: http.DefaultTransport,
+		failures: &jwksFailures{Record: &failures.Record{}}, again: rate.NewLimiter(rate.Every(jwksUnknown), 1),
+	}
 }
 
+// keepUp reads the keys every jwksInterval, and soon again when they could not be read the last time, whoever asked for that.
 func (j *jwks) keepUp(ctx context.Context) {
-	ticker := time.NewTicker(jwksInterval)
-	defer ticker.Stop()
-	for {
+	for last := time.Now(); ; {
 		select {
-		case <-ticker.C:
-			j.read(ctx)
+		case <-time.After(jwksRetry/2 + rand.N(jwksRetry)):
+			if j.away.Load() || time.Since(last) >= jwksInterval {
+				last = time.Now()
+				j.read(ctx)
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -142,17 +157,12 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 	j.reading.Lock() // or an old answer could come after a new one
 	defer j.reading.Unlock()
 	published, err := j.fetch(ctx)
-	j.away.Store(err != nil)
+	wasAway := j.away.Swap(err != nil)
 	if err != nil {
-		j.failures.Failed(failures.JWKS, err)
-		if before, _ := j.KeyReadAll(ctx); len(before) > 0 {
-			j.logger.Warn("the keys of --jwks-url cannot be read, and those read before still count", "error", oneLine(err))
-		} else {
-			j.logger.Warn("no token counts yet: the keys of --jwks-url cannot be read", "error", oneLine(err))
-		}
+		j.failed(ctx, err, wasAway)
 		return false
 	}
-	j.failures.Succeeded(failures.JWKS)
+	j.succeeded(wasAway)
 	var keys []jwkset.JWK
 	for _, text := range published {
 		if k, ok := parseJWK(text); ok {
@@ -167,6 +177,28 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 	}
 	j.replace(ctx, keys)
 	return true
+}
+
+// failed records that the keys could not be read.
+func (j *jwks) failed(ctx context.Context, err error, wasAway bool) {
+	if !wasAway {
+		j.failures.away.Add(1)
+	}
+	message := "no token counts yet: the keys of --jwks-url cannot be read"
+	if before, _ := j.KeyReadAll(ctx); len(before) > 0 {
+		message = "the keys of --jwks-url cannot be read, and those read before still count"
+	}
+	j.failures.Warn(j.logger, failures.JWKS, errors.New(oneLine(err)), message)
+}
+
+// succeeded records that the keys were read. The operation has succeeded when this is so for every URL.
+func (j *jwks) succeeded(wasAway bool) {
+	if wasAway {
+		j.failures.away.Add(-1)
+	}
+	if j.failures.away.Load() == 0 {
+		j.failures.Succeeded(failures.JWKS)
+	}
 }
 
 // replace makes keys those that count, and what no longer does a former one.
@@ -192,7 +224,7 @@ func (j *jwks) fetch(ctx context.Context) ([]json.RawMessage, error) {
 		password, _ := user.Password()
 		request.SetBasicAuth(user.Username(), password)
 	}
-	response, err := http.DefaultTransport.RoundTrip(request) // no client, which would follow redirects to where anybody could answer
+	response, err := j.transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}

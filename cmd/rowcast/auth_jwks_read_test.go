@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"rowcast/listener/failures"
 )
 
 // Who names an unknown key and leaves at once keeps nobody from getting the keys, for which others may be waiting.
@@ -81,6 +86,54 @@ func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 		}
 	}
 }
+
+// Keys that could not be read are read again within two minutes, whoever asked for them. Of several URLs, one that can be read does not
+// hide another that cannot.
+func TestKeysAreSoonReadAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		all := &jwksFailures{Record: &failures.Record{}}
+		var away atomic.Bool
+		newSet := func(answers func() bool) *jwks {
+			j := newJWKS("http://keys.example", slog.New(slog.DiscardHandler))
+			j.failures = all
+			j.transport = roundTripper(func(*http.Request) (*http.Response, error) {
+				if !answers() {
+					return nil, errors.New("away")
+				}
+				return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(`{"keys":[]}`))}, nil
+			})
+			j.read(t.Context())
+			return j
+		}
+		first, second := newSet(func() bool { return !away.Load() }), newSet(func() bool { return true })
+		go first.keepUp(t.Context())
+		time.Sleep(time.Second)
+		away.Store(true)
+		if _, err := first.KeyRead(t.Context(), "unknown"); err == nil {
+			t.Error("an unknown key is found")
+		}
+		for range 3 {
+			second.read(t.Context())
+			if !all.Of(failures.JWKS).Failing() {
+				t.Error("a URL that cannot be read is hidden by another")
+			}
+			time.Sleep(2 * time.Minute)
+		}
+		if got := all.Of(failures.JWKS).Total; got < 4 || got > 13 {
+			t.Errorf("%d failures in 6 minutes, want one every 30 to 90 s", got)
+		}
+		away.Store(false)
+		time.Sleep(2 * time.Minute)
+		if all.Of(failures.JWKS).Failing() {
+			t.Error("it is said to fail two minutes after the keys can be read again")
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // The user and password of a URL are sent.
 func TestKeysAtAURLWithAPassword(t *testing.T) {

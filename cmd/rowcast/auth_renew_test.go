@@ -1,10 +1,15 @@
 package main
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"rowcast/listener/failures"
+	"rowcast/stream"
 )
 
 // Open streams are asked about again before their time is over, and go on as long as the answer is the same.
@@ -48,6 +53,48 @@ func TestStreamsAreRenewed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A renewal that gets no answer from the app is logged and counted, also while no new stream is opened. The log does not fill up, and
+// says nothing of the client.
+func TestRenewalsThatFailAreShown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAskedApp(theCookie)
+		var all []stream.Grant
+		for i := range 100 {
+			grant, err := a.by(t, fmt.Sprintf("user%d", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, grant)
+		}
+		time.Sleep(time.Until(all[0].Expires))
+		if a.log.Len() > 0 {
+			t.Errorf("before anything failed the log says %s", a.log)
+		}
+		a.answer = func(string) string { return "" }
+		for _, grant := range all {
+			if _, ok := grant.Renew(t.Context()); !ok {
+				t.Error("the stream ends, though the app may soon be back")
+			}
+		}
+		const line = `level=WARN msg="authentication endpoint failed" host=app.example error="--auth-url does not answer as it should: it says 503"`
+		if said := a.log.String(); strings.Count(said, line) != 5 || strings.Count(said, "\n") != 5 || strings.Contains(said, "user1") {
+			t.Errorf("the log says %s", said)
+		}
+		if got := a.failures.Of(failures.AuthURL); got.Total != 100 || !got.Failing() {
+			t.Errorf("got %+v, want 100 failures", got)
+		}
+		a.answer = theCookie
+		if _, ok := all[0].Renew(t.Context()); !ok {
+			t.Error("the stream ends, though the app is back")
+		}
+		time.Sleep(failures.Recovering)
+		if a.failures.Of(failures.AuthURL).Failing() {
+			t.Error("it is said to fail, though the app is back")
+		}
+	})
 }
 
 // While the app is away a stream goes on for the grace after its time and not longer, and the app is asked every now and then.

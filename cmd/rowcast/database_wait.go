@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener"
+	"rowcast/listener/failures"
 	"rowcast/listener/loglimit"
 	"rowcast/sql"
 )
@@ -36,6 +37,7 @@ func (s *service) awaitDatabase(ctx context.Context, addr net.Addr) error {
 		if !willPass(err) {
 			return err
 		}
+		s.listener.Failures.Failed(failures.Connect, err)
 		wait := pause/2 + rand.N(pause)
 		if logger, ok := lines.Allow(s.logger); ok {
 			logger.Warn("waiting for PostgreSQL", "addr", addr.String(), "error", oneLine(s.explain(err)), "retry_in", wait.Round(time.Millisecond))

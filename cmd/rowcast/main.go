@@ -4,16 +4,16 @@
 // command is a type of its own, with its flags for fields and Run for the rest. Exit codes: 0 done, or ended as told;
 // 1 it did not work, with one line that says why; 2 the command line is wrong.
 //
-// What serve tries again is listed in the documentation of the package listener, but for who a client is:
+// What serve tries again is listed in the documentation of the package listener. The command adds:
 //
-//	operation  what is tried again                     when                                      log line
-//	auth_url   asking the app who a client is          when the client comes back; for an open   cannot authenticate a request for a stream
-//	                                                   stream after 5 to 15 s
-//	jwks       reading the keys at the URL of a        every 15 minutes, and after 10 s when a   the keys of --jwks-url cannot be read, …
-//	           JSON Web Key Set                        token names an unknown key
+//	operation  what is tried again                  when                                          log line
+//	auth_url   asking the app who a client is       when the client comes back; for an open       authentication endpoint failed
+//	                                                stream after 5 to 15 s
+//	jwks       reading the keys at the URL of a     after 30 to 90 s, and after 10 s when a       the keys of --jwks-url cannot be read, …
+//	           JSON Web Key Set                     token names an unknown key
 //
-// Each is counted in rowcast_failures_total and shown in the body of /readyz while it fails. The command tail writes each attempt to
-// reconnect to its standard error.
+// Each is counted in rowcast_failures_total and shown in the body of /readyz while it fails: jwks until the keys of each URL have been
+// read, and auth_url as the package listener says of replay. The command tail writes each attempt to reconnect to its standard error.
 package main
 
 import (

@@ -92,9 +92,10 @@ func (h *hub) checkWaits(t *testing.T) {
 	if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 {
 		t.Errorf("/healthz: got %d, want 200", got.status)
 	}
-	if got := ask(t, "GET", h.url+"/readyz"); got.status != 503 || !strings.Contains(got.body, `"ready":false`) {
-		t.Errorf("/readyz: got %d, %s, want 503", got.status, got.body)
+	if got := ask(t, "GET", h.url+"/readyz"); got.status != 503 || !strings.Contains(got.body, `"ready":false`) || !strings.Contains(got.body, `"failing":{"connect":{`) {
+		t.Errorf("/readyz: got %d, %s, want 503 and that connect fails", got.status, got.body)
 	}
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="connect"} [1-9]`)
 	got := ask(t, "GET", h.url+"/events?uid=alice")
 	if got.status != 200 || !regexp.MustCompile(`^retry: \d+\n\n$`).MatchString(got.body) {
 		t.Errorf("/events: got %d, %q, want 200 and to retry later", got.status, got.body)
