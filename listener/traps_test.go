@@ -35,20 +35,66 @@ func TestStrangersTrapsAreNotUsed(t *testing.T) {
 	conn := connect(t, dsn)
 	layTraps(t, conn, dsn)
 	for _, pollOnly := range []bool{false, true} {
-		t.Run(fmt.Sprintf("PollOnly=%t", pollOnly), func(t *testing.T) { walkPastTraps(t, conn, dsn, pollOnly) })
+		t.Run(fmt.Sprintf("PollOnly=%t", pollOnly), func(t *testing.T) {
+			walkPastTraps(t, conn, dsn, pollOnly, func(l *listener.Listener) {
+				l.Config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+					return conn.Exec(ctx, dbtest.TemporaryTraps).Close()
+				}
+			})
+		})
+	}
+}
+
+// A stranger with the same role leaves objects in pg_temp, and settings, in a session behind PgBouncer. The hub that is given the
+// session next uses none of them, and changes nothing of the session.
+func TestStrangersSessionBehindPgBouncer(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	layTraps(t, conn, dsn)
+	pooled := pgbouncer(t, dsn, "transaction", 1)
+	config, err := pgx.ParseConfig(pooled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	stranger, err := pgx.ConnectConfig(limited(t), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stranger.Close(limited(t)) })
+	exec(t, stranger, "SET search_path = pg_catalog; "+dbtest.TemporaryTraps+` CREATE TEMP TABLE notifications (trap int);
+		CREATE TEMP TABLE epoch (trap int); CREATE TEMP TABLE history (trap int); CREATE TEMP TABLE pg_stat_activity (trap int);
+		PREPARE trap AS SELECT 1; SET default_transaction_read_only = on; SET default_transaction_isolation = serializable;
+		SET row_security = on; SET search_path = pg_temp, public, pg_catalog`)
+	session := one[uint32](t, stranger, "SELECT pg_catalog.pg_backend_pid()")
+	for _, trapped := range []string{"SELECT 'x'::text", "SELECT pid FROM pg_locks"} {
+		if _, err := stranger.Exec(t.Context(), trapped); err == nil {
+			t.Fatalf("%s: want that it meets a trap", trapped)
+		}
+	}
+	walkPastTraps(t, conn, pooled, true, func(*listener.Listener) {})
+	for setting, want := range map[string]string{
+		"search_path": "pg_temp, public, pg_catalog", "default_transaction_read_only": "on", "default_transaction_isolation": "serializable",
+	} {
+		if got := one[string](t, stranger, "SELECT pg_catalog.current_setting('"+setting+"')"); got != want {
+			t.Errorf("the stranger's %s is %s, want %s", setting, got, want)
+		}
+	}
+	if got := one[uint32](t, stranger, "SELECT pg_catalog.pg_backend_pid()"); got != session {
+		t.Errorf("the session is %d, want that it was %d all the time", got, session)
 	}
 }
 
 // walkPastTraps does all that a hub does with its database.
-func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool) {
+func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own func(*listener.Listener)) {
+	t.Helper()
 	begin := one[string](t, conn, "SELECT rowcast.cursor()")
 	var log lines
 	configure := func(l *listener.Listener) {
 		l.PollOnly, l.Look, l.Disconnect = pollOnly, 50*time.Millisecond, func(string) {}
 		l.Logger = slog.New(slog.NewTextHandler(&log, nil))
-		l.Config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
-			return conn.Exec(ctx, dbtest.TemporaryTraps).Close()
-		}
+		own(l)
 	}
 	l := newListener(t, dsn)
 	configure(l)

@@ -47,12 +47,18 @@ func TestReplayThatFailsIsShown(t *testing.T) {
 // So is a disconnect of which the other hubs cannot be told.
 func TestDisconnectThatFailsIsShown(t *testing.T) {
 	t.Parallel()
-	h, _, _ := failingHub(t, "--retain", "0", "--admin-listen", "127.0.0.1:0")
+	h, dsn, role := failingHub(t, "--retain", "0", "--admin-listen", "127.0.0.1:0")
 	admin := "http://" + h.err.await(t, `admin_addr=([0-9.:]+)`)[1]
 	if got := send(t, "POST", admin+"/disconnect?recipient=alice", ""); got.status != 503 {
 		t.Errorf("got %+v, want 503", got)
 	}
 	wantFailing(t, admin, "disconnect", "53300")
+	h.err.await(t, `level=ERROR msg="other hubs were not told to disconnect" error=`)
+	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 10", role))
+	if got := send(t, "POST", admin+"/disconnect?recipient=alice", ""); got.status != 200 {
+		t.Errorf("got %+v, want 200", got)
+	}
+	askUntil(t, admin+"/readyz", `"failing":{}`)
 }
 
 // So is retention, here of a role that may not delete.
@@ -70,7 +76,7 @@ func TestRetentionThatFailsIsShown(t *testing.T) {
 	}
 	h := serve(t, limited, "--retain", "1m")
 	wantFailing(t, h.url, "retention", "42501")
-	h.err.await(t, `level=WARN msg="old rows could not be deleted" error=`)
+	h.err.await(t, `level=WARN msg="old rows could not be deleted" error=.*SQLSTATE 42501`)
 }
 
 // So is the check of a cursor of another epoch.
@@ -143,20 +149,23 @@ func TestAuthenticationThatFailsIsShown(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	nobody := "http://" + silentAddress(t)
-	for operation, flags := range map[string][]string{
-		"auth_url": {"--auth-url", nobody},
-		"jwks":     {"--jwks-url", nobody, "--jwt-audience", "a"},
+	for operation, tt := range map[string]struct {
+		flags []string
+		line  string
+	}{
+		"auth_url": {[]string{"--auth-url", nobody}, "authentication endpoint failed"},
+		"jwks":     {[]string{"--jwks-url", nobody, "--jwt-audience", "a"}, "no token counts yet: the keys of --jwks-url cannot be read"},
 	} {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
-			h := startHub(t, dsn, append(flags, "--retain", "0")...)
+			h := startHub(t, dsn, append(tt.flags, "--retain", "0")...)
 			_ = ask(t, "GET", h.url+"/events", "Cookie", "a=b")
 			got := askUntil(t, h.url+"/readyz", `"failing":{"`+operation+`":{`)
 			if got.status != 200 || strings.Contains(got.body, nobody) {
 				t.Errorf("got %+v, want 200 and no address", got)
 			}
 			askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="`+operation+`"} [1-9]`)
-			h.err.await(t, "level=WARN")
+			h.err.await(t, `level=WARN msg="`+tt.line+`" host=127.0.0.1:\d+ error=.*refused`)
 		})
 	}
 }
