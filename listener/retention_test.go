@@ -272,3 +272,44 @@ func commitsWait(t *testing.T, conn *pgx.Conn, dsn string) {
 	})
 	eventually(t, conn, "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'probe' AND wait_event = 'SyncRep'")
 }
+
+// Retention goes on while every connection for replays is busy and more replays wait for one.
+func TestRetentionDoesNotWaitForReplays(t *testing.T) {
+	t.Parallel()
+	conn, r := aging(t, 10)
+	if err := r.Listener.Preflight(limited(t)); err != nil { // which begins the epoch
+		t.Fatal(err)
+	}
+	begin := present(t, conn)
+	for range 3 {
+		aged(t, conn, 60)
+	}
+	aged(t, conn, 0)
+	end := present(t, conn)
+	gate := newGate(t, "unnest($7::text[])")
+	gate.into(r.Listener)
+	replayer, err := r.Listener.NewReplayer(limited(t), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(replayer.Close)
+	var replays sync.WaitGroup
+	for range 3 {
+		replays.Go(func() {
+			if _, _, _, err := replayer.Page(limited(t), begin, end, []string{"alice"}); err != nil {
+				t.Errorf("replay: %v", err)
+			}
+		})
+	}
+	gate.wait(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	holdsSoon(t, "the old rows are deleted", func() bool { return r.Deleted.Load() == 3 })
+	cancel()
+	if err := receive(t, "the end of Run", done); err != nil {
+		t.Error(err)
+	}
+	gate.open()
+	await(t, "the replays", &replays)
+}

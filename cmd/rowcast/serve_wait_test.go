@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -165,11 +166,18 @@ func TestServeWaits(t *testing.T) {
 			t.Errorf("exit code %d: %s", code, h.err)
 		}
 	})
-	for name, address := range map[string]string{"nobody there": "127.0.0.1:1", "no such name": "db.invalid:5432"} {
+	for name, address := range map[string]string{
+		"nobody there": "127.0.0.1:1",
+		"no such name": "db.invalid:5432",
+		"no route":     "224.0.0.1:5432", // a group's address, to which the kernel makes no connection
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := waiting(t, "postgres://me:secret@"+address+"/app")
 			h.checkWaits(t)
+			if name == "no route" && runtime.GOOS == "linux" {
+				h.err.await(t, "no connection to PostgreSQL at 224.0.0.1:5432.*network is unreachable")
+			}
 			if code := h.stop(); code != 0 || strings.Contains(h.err.String(), "secret") {
 				t.Errorf("exit code %d: %s", code, h.err)
 			}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+
+	"rowcast/listener"
+	"rowcast/sql"
+)
+
+// The hub waits for a database that the network does not reach yet. It does not wait where somebody must mend something.
+func TestWhatPasses(t *testing.T) {
+	t.Parallel()
+	connecting := func(err error) error {
+		return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", err)}
+	}
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{connecting(syscall.EHOSTUNREACH), true},
+		{connecting(syscall.ENETUNREACH), true},
+		{connecting(syscall.ETIMEDOUT), true},
+		{connecting(syscall.ECONNREFUSED), true},
+		{connecting(syscall.ENOENT), true}, // the socket of a server that has not started
+		{&net.DNSError{Err: "no such host", Name: "db", IsNotFound: true}, true},
+		{&net.DNSError{Err: "server misbehaving", Name: "db", IsTemporary: true}, true},
+		{context.DeadlineExceeded, true},
+		{io.ErrUnexpectedEOF, true},
+		{&net.OpError{Op: "remote error", Err: tls.AlertError(42)}, false}, // a bad certificate
+		{&tls.CertificateVerificationError{}, false},
+		{listener.ErrPooled, false},
+		{listener.ErrStandby, false},
+		{sql.ErrNoSchema, false},
+	} {
+		for _, err := range []error{tt.err, fmt.Errorf("connect: %w", tt.err)} {
+			if willPass(err) != tt.want {
+				t.Errorf("%v (%T): got %v, want %v", tt.err, tt.err, !tt.want, tt.want)
+			}
+		}
+	}
+}
