@@ -11,9 +11,10 @@
 //	                                                stream after 5 to 15 s
 //	jwks       reading the keys at the URL of a     after 30 to 90 s, and after 10 s when a       the keys of --jwks-url cannot be read, …
 //	           JSON Web Key Set                     token names an unknown key
+//	accept     accepting connections of clients     after 5 ms, doubled up to 1 s                 cannot accept connections
 //
 // Each is counted in rowcast_failures_total and shown in the body of /readyz while it fails: jwks until the keys of each URL have been
-// read, and auth_url as the package listener says of replay. The command tail writes each attempt to reconnect to its standard error.
+// read, auth_url and accept as the package listener says of replay. The command tail writes each attempt to reconnect to its standard error.
 package main
 
 import (

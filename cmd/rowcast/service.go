@@ -54,7 +54,7 @@ type service struct {
 
 	noMessages bool // by hand, with NOTIFY
 
-	failures failures.Record                                   // of disconnect, and of what says who a client is
+	failures failures.Record                                   // of disconnect, accept, and of what says who a client is
 	others   func(ctx context.Context, recipient string) error // tells all other hubs to disconnect; set by run
 }
 
@@ -187,7 +187,7 @@ func (s *service) newServer(ctx context.Context, address string, handler http.Ha
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen: %w", err)
 	}
-	return &server{socket: socket, http: http.Server{
+	return &server{socket: acceptor{socket, s.logger, &s.failures}, http: http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       15 * time.Second, // with the body; a stream's connection is freed of it when it is taken over

@@ -29,11 +29,12 @@ const (
 	Disconnect Operation = "disconnect" // telling the other hubs whom to disconnect
 	JWKS       Operation = "jwks"       // reading the keys of --jwks-url
 	AuthURL    Operation = "auth_url"   // asking the app who a client is
+	Accept     Operation = "accept"     // accepting connections of clients
 )
 
 // All are the operations, for a metric that shows each from the beginning.
 var All = []Operation{
-	Connect, ParkLock, ParkQueue, Unpark, Fetch, Replay, Stands, CatchUp, Retention, Disconnect, JWKS, AuthURL,
+	Connect, ParkLock, ParkQueue, Unpark, Fetch, Replay, Stands, CatchUp, Retention, Disconnect, JWKS, AuthURL, Accept,
 }
 
 // A single loop of the hub attempts each of these operations again and again, until the operation succeeds. So the last attempt says
