@@ -21,6 +21,7 @@
 //	park_lock   its second connection, for the park lock     as connect                     cannot connect to PostgreSQL
 //	fetch       reading new rows, in a new session           as connect                     cannot read from PostgreSQL, or
 //	                                                                                        lost connection to PostgreSQL
+//	history     nothing: somebody has emptied the table      -                              rowcast.history is empty: run rowcast migrate
 //	retention   deleting old rows                            Every (1 min)                  old rows could not be deleted
 //	replay      reading a page of what a client missed       0.1 s, doubled up to 5 s       a stream cannot be resumed now, and is tried again
 //	stands      checking a cursor of another epoch           as replay                      the same

@@ -13,6 +13,7 @@ import (
 var (
 	EndQuery  = endQuery
 	WarmQuery = warmQuery
+	RowQuery  = measuredQuery
 )
 
 var (

@@ -78,8 +78,11 @@ type Listener struct {
 	// NOTIFY, and fails when the queue is full. Above it the hub polls, until the queue is half as full. Default 0.25.
 	QueueLimit float64
 
+	// LagLimit is how long a fetch may take before a warning says that later rows wait, see [Stats.Lag]. Default 5 s.
+	LagLimit time.Duration
+
 	Stats Stats
-	// Failures are those of connect, park_lock, park_queue, unpark and fetch.
+	// Failures are those of connect, park_lock, park_queue, unpark, fetch and history.
 	Failures failures.Record
 	logs     logs
 
@@ -89,6 +92,9 @@ type Listener struct {
 	begun  bool // the cursor has been read
 	told   told
 	level  level // of the next page
+
+	historyLost bool // rowcast.history had no row when the last page was read
+	isLagging   bool // a warning was logged, and the listener has not read to the end since
 	// Until warmUntil, rows from before the listener began are read. Zero: no longer.
 	warmUntil time.Time
 
@@ -120,7 +126,8 @@ type Stats struct {
 	Crowded    atomic.Bool  // the hub polls because the NOTIFY queue is fuller than QueueLimit
 	ForeignXid atomic.Int64 // rows at present whose transaction this server has not given: they are never sent
 
-	queue atomic.Uint64 // the bits of NotifyQueue
+	queue   atomic.Uint64             // the bits of NotifyQueue
+	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to its end
 }
 
 // logs bounds the log lines that somebody else can cause, each kind by itself.
@@ -129,12 +136,14 @@ type logs struct {
 	failed             loglimit.Limit // attempts to begin a session
 	malformed, leftOut loglimit.Limit // notifications
 	queue              loglimit.Limit // the NOTIFY queue is filling up
+	lag                loglimit.Limit // a fetch takes long
 }
 
 // Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL it tries to begin one, with
 // pauses that get longer until a session is whole.
 func (l *Listener) Run(ctx context.Context) error {
 	defaults(l)
+	l.Stats.isCurrent(time.Now())
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		s := &session{Listener: l}
 		err := s.live(ctx)
@@ -173,7 +182,9 @@ func (l *Listener) setDefaults() {
 	setDefault(&l.PageBytes, 1<<20)
 	setDefault(&l.Timeout, 10*time.Second)
 	setDefault(&l.QueueLimit, 0.25)
+	setDefault(&l.LagLimit, 5*time.Second)
 	l.logs.queue.Every, l.logs.queue.Burst = time.Minute, 1
+	l.logs.lag.Every, l.logs.lag.Burst = time.Minute, 1
 	setDefault(&l.level, firstLevel)
 	if l.PollOnly {
 		setDefault(&l.PollInterval, 100*time.Millisecond)

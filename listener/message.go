@@ -127,9 +127,19 @@ func checkRecipient(text string) error {
 }
 
 func checkEvent(text string) error {
+	if len(text) > 128 {
+		return errLength
+	}
+	return checkName(text)
+}
+
+var errLength = errors.New("is not 1 to 128 bytes long")
+
+// checkName checks an event's name, but not that it is too long.
+func checkName(text string) error {
 	switch {
-	case len(text) < 1 || len(text) > 128:
-		return errors.New("is not 1 to 128 bytes long")
+	case text == "":
+		return errLength
 	case strings.ContainsAny(text, "\r\n\x00"):
 		return errors.New("has a line break or NUL")
 	case text == "error" || text == "open" || strings.HasPrefix(text, "rowcast."):

@@ -29,6 +29,8 @@ type page struct {
 	more    bool  // more rows follow
 	state   state // unknown unless the query was lookQuery
 
+	historyLost bool // rowcast.history has no row: the horizon is a guess, and on the safe side
+
 	// These decide how many rows the next page may have.
 	full    bool // the page has as many rows as it may have
 	cut     bool // the page ends early, because its rows are large
@@ -77,8 +79,14 @@ func (r *reader) page(q request) (page, error) {
 		return page{}, err
 	}
 	steps := cursor.Steps{From: q.from, To: p.to}
+	last := q.from
 	for i := range p.rows {
-		p.rows[i].Cursor = steps.After(p.rows[i].Row)
+		row := &p.rows[i]
+		row.Cursor = steps.After(row.Row)
+		if row.misplaced && row.Xid == last.Xid {
+			row.Cursor.Anchor = last.Anchor
+		}
+		last = row.Cursor
 	}
 	return p, nil
 }
@@ -176,30 +184,54 @@ func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
 	if p.state, err = readState(values); err != nil {
 		return err
 	}
-	p.horizon, err = strconv.ParseUint(string(values[colHorizon]), 10, 64)
-	return err
+	horizon, lost := strings.CutPrefix(string(values[colHorizon]), "~")
+	p.historyLost = lost
+	if p.horizon, err = strconv.ParseUint(horizon, 10, 64); err != nil {
+		return fmt.Errorf("read the horizon in rowcast.history: %w", err)
+	}
+	return nil
 }
 
-// readRow reads a row, and reports whether it is whole: whether data has come and nothing is NULL that should not be. The values
-// are only lent.
+// readRow reads a row, and reports whether it is whole: whether data has come and all columns keep the rules of the table. The
+// values are only lent.
 func (r *reader) readRow(values [][]byte) (row Row, whole bool, err error) {
 	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
-		return row, false, err
+		return row, false, fmt.Errorf("read the column xid of rowcast.notifications: %w", err)
 	}
-	if row.ID, err = strconv.ParseInt(string(values[colID]), 10, 64); err != nil {
+	if err := row.setID(values[colID]); err != nil {
 		return row, false, err
 	}
 	createdAt, err := parseTime(values[colCreatedAt])
 	if err != nil {
-		return row, false, err
+		return row, false, fmt.Errorf("read the column created_at of rowcast.notifications: %w", err)
 	}
 	row.Tag = cursor.AnchorTag(row.ID, createdAt)
+	if row.misplaced {
+		r.unreadable(row.ID, "", unreadableInvalid)
+		return row, true, nil
+	}
 	if len(values) == listColumns || values[colEvent] == nil || values[colData] == nil {
 		return row, false, nil
 	}
 	row.Recipient, row.Event = string(values[colRecipient]), string(values[colEvent]) // a NULL recipient is everyone
 	row.setData(kept(values[colData]), int64(len(values[colData])), r.maxData)
-	return row, true, nil
+	return row, row.isSound() && (values[colRecipient] == nil || row.Recipient != ""), nil
+}
+
+// setID sets the id. A row whose id is NULL or below 1 has no place in a cursor, and is skipped: it counts as the last or the first one
+// of its transaction, so that the next page goes on behind it.
+func (r *Row) setID(digits []byte) (err error) {
+	if digits == nil {
+		r.ID, r.skipped, r.misplaced = math.MaxInt64, true, true
+		return nil
+	}
+	if r.ID, err = strconv.ParseInt(string(digits), 10, 64); err != nil {
+		return fmt.Errorf("read the column id of rowcast.notifications: %w", err)
+	}
+	if r.ID < 1 {
+		r.ID, r.skipped, r.misplaced = 0, true, true
+	}
+	return nil
 }
 
 // parseTime reads a timestamptz as a query has it. NULL and infinity, which the table should have refused, count as 2000-01-01,
@@ -238,7 +270,7 @@ func (r *reader) fill(p *page, missing []int) error {
 			return fmt.Errorf("read row %d: %w", row.ID, err)
 		}
 		if withdrawn {
-			row.ID, gone = 0, gone+1
+			row.gone, gone = true, gone+1
 			continue
 		}
 		p.single++
@@ -246,7 +278,7 @@ func (r *reader) fill(p *page, missing []int) error {
 		p.trouble = p.trouble || row.isTrouble() || row.Size > int64(r.pageBytes)
 	}
 	if gone > 0 {
-		p.rows = slices.DeleteFunc(p.rows, func(r Row) bool { return r.ID == 0 })
+		p.rows = slices.DeleteFunc(p.rows, func(r Row) bool { return r.gone })
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func newPageQuery(state string, arms func(columns) string, stored, text string) 
 	return pageQuery{
 		full: snapshotRow(state, ", NULL::text, NULL::text, NULL::text") + arms(columns{
 			table:  "xid, id, recipient, event, data, created_at",
-			result: ", recipient, event, " + inlineData(stored, text),
+			result: ", " + boundRecipient + ", " + boundEvent + ", " + inlineData(stored, text),
 		}),
 		list: snapshotRow(state, "") + arms(columns{table: "xid, id, created_at"}),
 	}
@@ -40,11 +40,24 @@ func newPageQuery(state string, arms func(columns) string, stored, text string) 
 // noState asks for no state.
 const noState = "NULL::text"
 
-// snapshotRow begins every query: its row comes even if no other does.
+// snapshotRow begins every query: its row comes even if no other does. Without a row in rowcast.history the horizon is the lowest
+// transaction of which there are rows, as retention may have deleted all before, and "~" marks that.
 func snapshotRow(state, result string) string {
-	return `SELECT snapshot::text, (SELECT horizon::text FROM rowcast.history WHERE one), NULL::text, NULL::bigint, ` + state + `, 0` + result + `
+	return `SELECT snapshot::text, coalesce((` + horizon + `)::text,
+		'~' || (SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), '~' || pg_snapshot_xmin(snapshot)),
+	NULL::text, NULL::bigint, ` + state + `, 0` + result + `
 	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
 }
+
+// horizon asks for the horizon of retention. Somebody may have emptied the table or altered it, so that it has several rows.
+const horizon = `SELECT max(horizon::text::bigint) FROM rowcast.history WHERE one`
+
+// The rules of the table for the lengths of recipient and event, in the encoding of the database. What is too long is not sent, but
+// becomes a value that breaks the rules as well: the empty recipient, and NULL as the event.
+const (
+	boundRecipient = `CASE WHEN octet_length(recipient) > 256 THEN '' ELSE recipient END`
+	boundEvent     = `CASE WHEN octet_length(event) <= 128 THEN event END`
+)
 
 // inlineData is the text of data, or NULL if it is too large. data #> '{}' is data as it is before it is compressed: compressed
 // numbers can be a million times as long in text. The text of at most 512 bytes has at most 4 MiB and is not measured: for a small

@@ -97,7 +97,7 @@ func (s *session) now(ctx context.Context, db querier) (now cursor.Cursor, err e
 // and not vacuumed yet.
 const warmQuery = `SELECT xid::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
 	FROM (SELECT xid, id, data FROM rowcast.notifications
-		WHERE xid >= (SELECT horizon FROM rowcast.history WHERE one) AND xid < $1::text::xid8
+		WHERE xid >= coalesce((` + horizon + `), 3)::text::xid8 AND xid < $1::text::xid8
 		ORDER BY xid DESC, id DESC LIMIT $2 / 300) newest) sized WHERE bytes <= $2
 	ORDER BY sized.xid LIMIT 1`
 
@@ -155,7 +155,7 @@ func (t *told) begin(c cursor.Cursor) {
 
 func (t *told) add(rows []Row) {
 	for i, row := range rows {
-		if i+1 < len(rows) && rows[i+1].Xid == row.Xid {
+		if row.misplaced || i+1 < len(rows) && rows[i+1].Xid == row.Xid && !rows[i+1].misplaced {
 			continue
 		}
 		if len(t.rows) < remembered {

@@ -108,9 +108,10 @@ func (r *Retention) disconnect() {
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// Two hubs that delete would only wait for each other.
 	var horizon string
-	err := tx.QueryRow(ctx, "SELECT horizon::text FROM rowcast.history WHERE one FOR UPDATE SKIP LOCKED").Scan(&horizon)
+	const lock = "SELECT horizon::text FROM rowcast.history WHERE one AND horizon IS NOT NULL FOR UPDATE SKIP LOCKED"
+	err := tx.QueryRow(ctx, lock).Scan(&horizon)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, nil
+		return 0, checkHistory(ctx, tx)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("lock the horizon: %w", err)

@@ -1,6 +1,8 @@
 package listener
 
 import (
+	"bytes"
+
 	"rowcast/listener/cursor"
 )
 
@@ -16,7 +18,9 @@ type Row struct {
 	// Unreadable says, if not empty, why the row could not be read: encoding, invalid, damaged, memory or timeout. Event and Data
 	// are then empty.
 	Unreadable string
-	skipped    bool // the recipient could not be read either
+	skipped    bool // nobody can be told: the recipient could not be read either, or the id
+	misplaced  bool // the id is NULL or below 1: no cursor can be anchored in this row
+	gone       bool // the row was deleted before it was read
 
 	// Cursor is that of a reader who has been told everything up to and with this row.
 	Cursor cursor.Cursor
@@ -44,6 +48,12 @@ type Message struct {
 	Recipient string // "" is everyone
 	Event     string
 	Data      []byte // one line of JSON
+}
+
+// isSound reports whether the event and data can be sent. The table refuses everything else, unless somebody has altered it: column
+// data of type json, for example, can have line breaks. The table's bounds for lengths are checked in SQL.
+func (r *Row) isSound() bool {
+	return checkName(r.Event) == nil && bytes.IndexByte(r.Data, '\n') < 0 && bytes.IndexByte(r.Data, '\r') < 0
 }
 
 // isTrouble reports whether the row could not be read.

@@ -149,6 +149,7 @@ func (s *session) fetch(ctx context.Context) error {
 	s.asked = nil
 	s.mu.Unlock()
 	s.bell = false
+	began := time.Now()
 
 	var snapshot *cursor.Cursor
 	for more := true; more; {
@@ -171,6 +172,7 @@ func (s *session) fetch(ctx context.Context) error {
 			}
 			snapshot = nil
 		}
+		s.heedLag(began, more)
 	}
 	if err := s.inspect(ctx); err != nil {
 		return err
@@ -206,6 +208,7 @@ func (s *session) inspect(ctx context.Context) error {
 func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
 	r := s.reader(func(statement func(context.Context, querier) error) error { return s.bounded(ctx, statement) })
 	if p, err = r.fetch(s.queryNow(), s.cursor, s.epoch, snapshot, s.level); err == nil {
+		s.heedHistory(&p)
 		s.level = s.level.after(&p, s.PageRows)
 	}
 	return p, err

@@ -25,8 +25,8 @@ const (
 	tooLarge = "too large"
 )
 
-// errInvalid says that a row has a value that no row should have.
-var errInvalid = errors.New("a column that must not be NULL is NULL")
+// errInvalid says that a row has a value that the table should have refused.
+var errInvalid = errors.New("a column breaks a rule of the table")
 
 // reasonOf returns why a row cannot be read, or "" if err is not the row's fault: a lost connection, a missing right, a lock.
 func reasonOf(err error) string {
@@ -95,19 +95,21 @@ func orGone(err error, gone *bool) error {
 
 // plainQuery reads a row ($1, $2) with its data, or only the size of data that is larger than $3 bytes. The text is made once.
 const plainQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END, octet_length(text) FROM
-	(SELECT recipient, event, data::text FROM rowcast.notifications
+	(SELECT ` + boundRecipient + `, ` + boundEvent + `, data::text FROM rowcast.notifications
 	WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) whole (recipient, event, text)`
 
 // measuredQuery does the same, but makes no text if the numbers in data alone are longer than $3: the size is then 0. A few stored
 // bytes of numbers can be 1 GB of text, and PostgreSQL makes it in memory without looking for a timeout. The numbers are measured
-// one after another, and only until they are too long. (In lax mode, those in arrays would count twice.)
+// one after another, and only until they are too long. (In lax mode, those in arrays would count twice.) That takes as long as making
+// the text, and is left out for data up to 7,216 bytes: a number has at most 147,456 digits in 16 bytes, so the text is below 64 MiB.
 const measuredQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END,
 	CASE WHEN huge THEN 0 ELSE octet_length(text) END FROM
 	(SELECT recipient, event, huge, CASE WHEN NOT huge THEN data::text END FROM
-		(SELECT recipient, event, data, EXISTS (SELECT FROM (
+		(SELECT ` + boundRecipient + `, ` + boundEvent + `, data,
+			CASE WHEN pg_column_size(data #> '{}') <= 7216 THEN false ELSE EXISTS (SELECT FROM (
 				SELECT sum(octet_length(n::text)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
-				FROM jsonb_path_query(data, 'strict $.** ? (@.type() == "number")') n) numbers WHERE bytes > $3::bigint) AS huge
-		FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) measured OFFSET 0) whole (recipient, event, huge, text)`
+				FROM jsonb_path_query(data::jsonb, 'strict $.** ? (@.type() == "number")') n) numbers WHERE bytes > $3::bigint) END
+		FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) measured (recipient, event, data, huge) OFFSET 0) whole (recipient, event, huge, text)`
 
 func (r *reader) readWhole(row *Row) error {
 	err := r.readBy(measuredQuery, row)
@@ -129,22 +131,27 @@ func (r *reader) readBy(query string, row *Row) error {
 	}
 	row.Recipient, row.Event = orEveryone(recipient), *event
 	row.setData(data, *size, r.maxData)
+	if recipient != nil && *recipient == "" || !row.isSound() {
+		return errInvalid
+	}
 	return nil
 }
 
 // readAddress reads the recipient of a row whose data cannot be read, to tell the recipient. If nobody can be told, as the
-// recipient cannot be read either, the row is marked to be skipped. It reports whether the event can be read as well.
+// recipient cannot be read either or is no recipient, the row is marked to be skipped. It reports whether the event can be read as
+// well.
 func (r *reader) readAddress(row *Row) (readable bool, err error) {
 	const (
-		both = "SELECT recipient, event FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"
-		one  = "SELECT recipient, NULL FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"
+		both = "SELECT " + boundRecipient + ", " + boundEvent + " FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"
+		one  = "SELECT " + boundRecipient + ", NULL FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"
 	)
-	row.Recipient, row.Event = "", ""
+	row.Recipient, row.Event, row.Data, row.Size = "", "", nil, 0
 	for _, query := range []string{both, one} {
 		var recipient, event *string
 		err = r.readOne(query, []any{row.xidText(), row.ID}, &recipient, &event)
 		if err == nil {
 			row.Recipient = orEveryone(recipient)
+			row.skipped = recipient != nil && *recipient == ""
 			return query == both, nil
 		}
 		if reason := reasonOf(err); reason != unreadableEncoding && reason != unreadableInvalid && reason != unreadableDamaged {

@@ -60,12 +60,15 @@ func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unrea
 	live := listen(t, dsn, config)
 	write()
 	ofAlice := int64(strings.Count(strings.Join(want, "\n"), "unreadable"))
+	if unreadable == some {
+		ofAlice = some
+	}
 	check := func(way string, got []listener.Row, l *listener.Listener, unreadable int64) {
 		t.Helper()
 		if got := outcomes(got); !slices.Equal(got, want) {
 			t.Errorf("%s:\ngot\n%s\nwant\n%s", way, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
-		if got := l.Stats.Unreadable.Load(); got != unreadable {
+		if got := l.Stats.Unreadable.Load(); got != unreadable && (unreadable != some || got == 0) {
 			t.Errorf("%s: counted %d rows that cannot be read, want %d", way, got, unreadable)
 		}
 		if l.Stats.Sessions.Load() > 1 {
@@ -336,7 +339,7 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	check := func(r *reader, got []listener.Row) {
 		t.Helper()
 		for i, row := range got {
-			if row.Data != nil || row.Unreadable != "" || row.Size != 0 {
+			if row.Data != nil || row.Unreadable != "" || row.Size != 131_074 {
 				t.Fatalf("row %d has %d bytes of data and size %d: %s", i, len(row.Data), row.Size, row.Unreadable)
 			}
 		}

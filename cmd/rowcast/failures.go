@@ -13,7 +13,7 @@ import (
 // failureOf returns what is known of an operation, by the part of the service that does it.
 func (s *service) failureOf(of failures.Operation) failures.State {
 	switch of {
-	case failures.Connect, failures.ParkLock, failures.ParkQueue, failures.Unpark, failures.Fetch:
+	case failures.Connect, failures.ParkLock, failures.ParkQueue, failures.Unpark, failures.Fetch, failures.History:
 		return s.listener.Failures.Of(of)
 	case failures.Replay, failures.Stands, failures.CatchUp:
 		return s.hub.Failures.Of(of)

@@ -69,6 +69,8 @@ func (s *service) countEvents(r registry) {
 func (s *service) countSessions(r registry) {
 	feed := &s.listener.Stats
 	r.gauge("behind_seconds", "Time since PostgreSQL was last heard from.", func() float64 { return s.hub.Behind().Seconds() })
+	r.gauge("lag_seconds", "All rows that were committed longer ago than this have been sent. Up to 1 s while the hub sleeps.",
+		func() float64 { return s.listener.Stats.Lag().Seconds() })
 	r.gauge("database_connected", "1 while the listener has a session.", func() float64 {
 		if feed.Connected.Load() {
 			return 1

@@ -16,16 +16,19 @@ type notifyQueue struct {
 // readiness says whether to send clients here. PostgreSQL's absence alone is no reason not to: it would turn every hub away at
 // once, and keeping the streams open meanwhile is what hubs are for.
 func (s *service) readiness(w http.ResponseWriter, _ *http.Request) {
+	lag := s.listener.Stats.Lag()
 	state := struct {
 		Ready    bool        `json:"ready"`
 		Postgres string      `json:"postgres"`
 		Behind   float64     `json:"behind_seconds"` // since PostgreSQL was last heard from
+		Lag      float64     `json:"lag_seconds"`    // all rows that were committed longer ago have been sent
+		Lagging  bool        `json:"lagging"`        // the lag is longer than usual
 		Queue    notifyQueue `json:"notification_queue"`
 
 		// Failing has what fails at present, by the operation; see the documentation of the package failures.
 		Failing map[failures.Operation]failing `json:"failing"`
 	}{
-		s.hub.Ready(), "disconnected", s.hub.Behind().Seconds(),
+		s.hub.Ready(), "disconnected", s.hub.Behind().Seconds(), lag.Seconds(), lag > s.listener.LagLimit,
 		notifyQueue{s.listener.Stats.NotifyQueue(), s.listener.Stats.Crowded.Load()},
 		s.failing(),
 	}

@@ -20,7 +20,7 @@ func TestEndpoints(t *testing.T) {
 		}
 	})
 	t.Run("readiness", func(t *testing.T) {
-		got := askUntil(t, h.url+"/readyz", `^{"ready":true,"postgres":"connected","behind_seconds":\d\.\d+,`+
+		got := askUntil(t, h.url+"/readyz", `^{"ready":true,"postgres":"connected","behind_seconds":\d\.\d+,"lag_seconds":\d\.\d+,"lagging":false,`+
 			`"notification_queue":{"ratio":\d[^,]*,"polling":false},"failing":{}}\n$`)
 		if got.status != 200 || got.header.Get("Content-Type") != "application/json" {
 			t.Errorf("got %+v", got)

@@ -25,6 +25,7 @@ const (
 	Replay     Operation = "replay"     // reading a page of what a client missed
 	Stands     Operation = "stands"     // checking a cursor of another epoch
 	CatchUp    Operation = "catch_up"   // waiting until the hub has seen what a client has
+	History    Operation = "history"    // reading rowcast.history, which somebody has emptied
 	Retention  Operation = "retention"  // deleting old rows
 	Disconnect Operation = "disconnect" // telling the other hubs whom to disconnect
 	JWKS       Operation = "jwks"       // reading the keys of --jwks-url
@@ -34,13 +35,14 @@ const (
 
 // All are the operations, for a metric that shows each from the beginning.
 var All = []Operation{
-	Connect, ParkLock, ParkQueue, Unpark, Fetch, Replay, Stands, CatchUp, Retention, Disconnect, JWKS, AuthURL, Accept,
+	Connect, ParkLock, ParkQueue, Unpark, Fetch, Replay, Stands, CatchUp, History, Retention, Disconnect,
+	JWKS, AuthURL, Accept,
 }
 
 // A single loop of the hub attempts each of these operations again and again, until the operation succeeds. So the last attempt says
 // how things are. All other operations are attempted when a client, the app or another hub gives occasion, and often by several
 // goroutines at a time: some of them may succeed while the others fail.
-var steady = []Operation{Connect, ParkLock, Fetch, Retention, JWKS}
+var steady = []Operation{Connect, ParkLock, Fetch, History, Retention, JWKS}
 
 // An operation that only some occasion repeats is failing for this long after its last failure. The times are longer than the longest
 // pause between two attempts and an attempt.

@@ -88,6 +88,7 @@ BEGIN
     -- A number that this server had not assigned when the row was written does not count: xmin has the last 32 bits of the writer's.
     SELECT n.xid, n.id, n.created_at INTO last FROM rowcast.notifications n
         WHERE n.xid >= '3' AND n.xid < pg_snapshot_xmax(seen) AND n.xid IS DISTINCT FROM own AND pg_visible_in_snapshot(n.xid, seen)
+        AND n.id > 0
         AND (n.xmin = n.xid::xid OR n.xid::text::bigint <= present - (present - n.xmin::text::bigint & 4294967295))
         ORDER BY n.xid DESC, n.id DESC LIMIT 1;
     IF last.id IS NOT NULL THEN
@@ -97,7 +98,7 @@ BEGIN
     END IF;
     -- What this transaction has inserted so far is part of the page; what it inserts from now on is not.
     SELECT n.xid::text::bigint AS xid, n.id, n.created_at INTO told FROM rowcast.notifications n
-        WHERE n.xid = own ORDER BY n.xid DESC, n.id DESC LIMIT 1;
+        WHERE n.xid = own AND n.id > 0 ORDER BY n.xid DESC, n.id DESC LIMIT 1;
     IF told.id IS NOT NULL AND told.xid >= xmax THEN
         xmax := told.xid;
         anchor := rowcast.anchor_tag(told.id, told.created_at);

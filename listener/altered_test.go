@@ -1,0 +1,163 @@
+package listener_test
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/listener"
+	"rowcast/listener/failures"
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+)
+
+// Somebody has altered the table, so that it no longer refuses rows that cannot be sent. A recipient that is none gets nothing, and
+// above all does not become everyone. An event that must not be sent, or data of several lines, is announced as unreadable.
+func TestAlteredTableBreaksNoRule(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	for _, constraint := range []string{
+		"recipient_is_1_to_256_bytes", "event_is_1_to_128_bytes", "event_has_no_line_break", "event_is_not_reserved",
+	} {
+		exec(t, conn, "ALTER TABLE rowcast.notifications DROP CONSTRAINT "+constraint)
+	}
+	dropDataConstraints(t, conn)
+	exec(t, conn, "ALTER TABLE rowcast.notifications ALTER data TYPE json, ALTER recipient TYPE varchar, ALTER event TYPE varchar")
+	long := strings.Repeat("é", 64) // 128 bytes
+	want := []string{"alice first 1"}
+	var events []string
+	for _, event := range []string{
+		"", "error", "open", "rowcast.", "rowcast.bye", "rowcast.reset", "a\nb", "a\rid: 1", "\n", long + "x", strings.Repeat("x", 100_000),
+	} {
+		events = append(events, event)
+		want = append(want, "alice  unreadable: invalid")
+	}
+	for _, event := range []string{long, "Open", "rowcast", "a b: c", " "} {
+		events = append(events, event)
+		want = append(want, "alice "+event+" 2")
+	}
+	want = append(want, "alice  unreadable: invalid", "alice  unreadable: invalid", "alice last 6")
+	readInEveryWay(t, dsn, func() {
+		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'first', '1')`)
+		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', e, '2' FROM unnest($1::text[]) e`, events)
+		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'e', E'{"a":\n3}'), ('alice', 'e', E'[4,\r5]')`)
+		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('', 'e', '7'), ('', 'rowcast.bye', '8')`)
+		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES
+			(repeat('é', 128) || 'x', 'e', '9'), (repeat('x', 2000), 'e', '9'), ('alice', 'last', '6')`)
+	}, want, 17)
+}
+
+// The bounds of recipient and event count bytes in the encoding of the database, as the constraints do: in UTF-8 they may be more.
+func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	dsn := odd(t, "LATIN1")
+	r := listen(t, dsn)
+	exec(t, connect(t, dsn+" client_encoding=UTF8"),
+		"INSERT INTO rowcast.notifications (recipient, event, data) VALUES (repeat('é', 256), repeat('é', 128), '1')")
+	want := strings.Repeat("é", 256) + " " + strings.Repeat("é", 128) + " 1"
+	if got := outcomes(r.rows(t, 1)); got[0] != want || r.Stats.Unreadable.Load() != 0 {
+		t.Errorf("got %s", got[0])
+	}
+}
+
+// some is a number of unreadable rows that is not known exactly: a page that begins behind an id leaves lower ones out.
+const some = -1
+
+// Ids that no cursor can have are skipped: rows around them arrive, once each, also where pages and transactions end with them.
+func TestIDsThatAreNone(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	exec(t, conn, `ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey, DROP CONSTRAINT id_is_positive,
+		ALTER id DROP IDENTITY, ALTER id DROP NOT NULL`)
+	exec(t, conn, `CREATE INDEX ON rowcast.notifications (xid, id)`)
+	var want []string
+	for i := range 40 {
+		want = append(want, fmt.Sprintf("alice e %d", i+1))
+	}
+	readInEveryWay(t, dsn, func() {
+		for i := 0; i < 40; i += 4 {
+			exec(t, conn, `INSERT INTO rowcast.notifications (id, recipient, event, data) SELECT nullif(id, 0), 'alice', 'e', to_jsonb(id)
+				FROM unnest(ARRAY[-9223372036854775808, -1, -2, -3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, $1::bigint, $1 + 1, $1 + 2, $1 + 3]) id`, i+1)
+		}
+		exec(t, conn, "INSERT INTO rowcast.notifications (id, recipient, event, data) SELECT -i, 'bob', 'e', '0' FROM generate_series(1, 40) i")
+	}, want, some)
+}
+
+// Somebody empties a table, or makes rows of rowcast.history that are none, while a hub runs. The hub goes on, says what is wrong, and a
+// client that resumes is not told that nothing was deleted.
+func TestEmptiedTables(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]string{
+		"history is deleted":       "DELETE FROM rowcast.history",
+		"history is truncated":     "TRUNCATE rowcast.history",
+		"history has no horizon":   "ALTER TABLE rowcast.history ALTER horizon DROP NOT NULL; UPDATE rowcast.history SET horizon = NULL",
+		"epoch is deleted":         "DELETE FROM rowcast.epoch",
+		"migrations are truncated": "TRUNCATE rowcast.migrations",
+		"notifications are gone":   "TRUNCATE rowcast.notifications",
+		"history has several rows": `ALTER TABLE rowcast.history DROP CONSTRAINT history_pkey;
+			INSERT INTO rowcast.history (system_identifier, database) SELECT system_identifier, database FROM rowcast.history`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn)
+			log := &lines{}
+			r := listen(t, dsn, func(l *listener.Listener) {
+				l.Logger, l.Look, l.Warm = slog.New(slog.NewTextHandler(log, nil)), 50*time.Millisecond, 1<<20
+			})
+			exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')")
+			wantData(t, r.rows(t, 1), "1")
+			exec(t, conn, damage)
+			r.caughtUp(t)
+			exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '2')")
+			wantData(t, r.rows(t, 1), "2")
+			r.caughtUp(t)
+			if n := r.Stats.Sessions.Load(); n != 1 || r.last.Reset != "" {
+				t.Errorf("%d sessions, reset %q", n, r.last.Reset)
+			}
+			wantLost(t, r, log, strings.HasPrefix(name, "history is") || strings.HasSuffix(name, "no horizon"))
+			warm := listen(t, dsn, func(l *listener.Listener) { l.Warm = 1 << 20 })
+			warm.caughtUp(t)
+		})
+	}
+}
+
+// wantLost checks whether a hub says that rowcast.history is lost. If so, rowcast migrate mends it, and until then the horizon is on the
+// safe side and retention says that it deletes nothing.
+func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
+	t.Helper()
+	said := strings.Contains(log.text(), "rowcast.history is empty: run rowcast migrate")
+	if failing := r.Failures.Of(failures.History).Failing(); failing != lost || said != lost {
+		t.Errorf("failing: %t, in the log: %t, want %t", failing, said, lost)
+	}
+	if !lost {
+		return
+	}
+	if first := r.told[0].Xid; r.last.Horizon != first {
+		t.Errorf("the horizon is %d, want %d, the oldest transaction with rows", r.last.Horizon, first)
+	}
+	retention := &listener.Retention{Listener: r.Listener, Keep: time.Hour}
+	if _, err := retention.Round(limited(t)); err == nil || !strings.Contains(err.Error(), "rowcast.history has no row: run rowcast migrate") {
+		t.Errorf("retention: got %v", err)
+	}
+	conn, err := r.Connect(limited(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn := conn.Config().ConnString()
+	exec(t, conn, "DELETE FROM rowcast.history")
+	if err := conn.Close(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := sql.Migrate(limited(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	r.caughtUp(t)
+	if r.Failures.Of(failures.History).Failing() {
+		t.Error("it fails after rowcast migrate")
+	}
+}
