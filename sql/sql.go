@@ -13,6 +13,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -159,14 +160,33 @@ func checkOwners(ctx context.Context, db *sql.DB) error {
 
 // securePath makes sure that names in our statements mean what they mean in PostgreSQL: in a schema of the search_path that anybody
 // may write to, another function or operator may fit better. Behind a pooler the session may serve another client next: there the
-// setting would break the other client's statements.
+// setting would break the other client's statements. So there the database's own search_path must be harmless.
 func securePath(ctx context.Context, conn *pgx.Conn) error {
-	result, err := conn.PgConn().Exec(ctx, "SELECT pg_catalog.pg_backend_pid()").ReadAll()
-	if err != nil || string(result[0].Rows[0][0]) != fmt.Sprint(conn.PgConn().PID()) {
+	const query = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path')"
+	result, err := conn.PgConn().Exec(ctx, query).ReadAll()
+	if err != nil {
 		return err
+	}
+	row := result[0].Rows[0]
+	if pid, path := string(row[0]), string(row[1]); pid != fmt.Sprint(conn.PgConn().PID()) {
+		return checkPath(path)
 	}
 	_, err = conn.PgConn().Exec(ctx, "SET search_path = pg_catalog, pg_temp").ReadAll()
 	return err
+}
+
+// checkPath refuses a search_path that names other schemas before pg_catalog. PostgreSQL searches pg_catalog first if the path does not
+// name it.
+func checkPath(path string) error {
+	var names []string
+	for name := range strings.SplitSeq(path, ",") {
+		names = append(names, strings.Trim(name, ` "`))
+	}
+	if slices.Index(names, "pg_catalog") <= 0 {
+		return nil
+	}
+	return fmt.Errorf("the search_path of this role or database (%s) has other schemas before pg_catalog, and is not changed through a "+
+		"pooler: connect directly to PostgreSQL", path)
 }
 
 // ErrNoSchema says that the database has no schema of ours, or an older one than this program needs.

@@ -89,6 +89,22 @@ func TestStrangersTrapsInANewDatabase(t *testing.T) {
 	}
 }
 
+// Behind a pooler, migrate does not set the search_path of a session that may be another client's next. It refuses one that leads into
+// a stranger's traps.
+func TestStrangersTrapsBehindAPooler(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	trapped(t, dsn)
+	code, stdout, stderr := run(t, nil, "migrate", "--database-url", pooler(t, dsn))
+	if code != 1 || !strings.Contains(stderr, "(public, pg_catalog) has other schemas before pg_catalog") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("got %d, %s, %s", code, stdout, stderr)
+	}
+	runSQL(t, dsn, "ALTER DATABASE "+valueOf(t, dsn, "SELECT pg_catalog.current_database()")+" RESET search_path")
+	if code, stdout, stderr := run(t, nil, "migrate", "--database-url", pooler(t, dsn)); code != 0 {
+		t.Errorf("with the default search_path: got %d, %s, %s", code, stdout, stderr)
+	}
+}
+
 // The benchmark begins in a database that is not its own.
 func TestStrangersTrapsAndTheBenchmark(t *testing.T) {
 	t.Parallel()
