@@ -32,7 +32,7 @@
 //
 // All pauses but Every have jitter, from half to one and a half times their length.
 //
-// The first four operations are attempted by the hub itself until they succeed: they are failing until then. The others are attempted
+// The first five operations are attempted by the hub itself until they succeed: they are failing until then. The others are attempted
 // when there is occasion, and several at a time. Each of them is failing until 2 minutes have passed since its last failure, because
 // perhaps nobody attempts it again. If it has succeeded since, 20 seconds are enough: then the success may be another stream's.
 //
