@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"rowcast/listener/feed"
+	"rowcast/listener/strictjson"
 )
 
-// parseMessage reads what somebody sent with NOTIFY. An object with data, recipient or event is an envelope and must be a
-// right one, because a typing error must not reach everyone; nor must what begins as an object and is none, such as an envelope
-// put together without escaping. Any other JSON object is itself the data, and any other text is sent as a JSON string, both to
-// everyone.
+// parseMessage reads the payload of a NOTIFY. An object with data, recipient or event is an envelope and must be a correct one, so that
+// a typing error does not reach everyone. For the same reason, a payload that begins with "{" must be a JSON object. Any other object
+// is itself the data, and any other text is sent as a JSON string, both to everyone.
 func parseMessage(payload string) (Message, error) {
 	message := Message{Event: "message"}
 	if !strings.HasPrefix(strings.TrimSpace(payload), "{") {
@@ -21,74 +22,44 @@ func parseMessage(payload string) (Message, error) {
 		message.Data = text
 		return message, err
 	}
-	if !json.Valid([]byte(payload)) {
-		return message, errors.New(`it begins with "{" and is no JSON object`)
-	}
-	members, err := membersOf(payload)
-	if err != nil {
-		return message, err
-	}
-	if !slices.ContainsFunc(members, member.isEnvelopes) {
+	members, err := strictjson.Members(strings.NewReader(payload))
+	switch {
+	case errors.Is(err, strictjson.ErrNotObject):
+		return message, errors.New(`the payload begins with "{" and is not a JSON object`)
+	case !slices.ContainsFunc(members, isEnvelopeKey):
 		return message, compact(&message, []byte(payload))
+	case err != nil:
+		return message, fmt.Errorf("the envelope's %w", err)
 	}
 	return message, message.open(members)
 }
 
-// A member of a JSON object. One key may have several.
-type member struct {
-	key   string
-	value json.RawMessage
+// isEnvelopeKey reports whether a key marks the object as an envelope. It ignores case, because "Recipient" is more likely a typing
+// error than data.
+func isEnvelopeKey(m strictjson.Member) bool {
+	return strings.EqualFold(m.Key, "data") || strings.EqualFold(m.Key, "recipient") || strings.EqualFold(m.Key, "event")
 }
 
-// isEnvelopes tells whether an object with it is an envelope, meant so at least: "Recipient" is a typing error.
-func (m member) isEnvelopes() bool {
-	return strings.EqualFold(m.key, "data") || strings.EqualFold(m.key, "recipient") || strings.EqualFold(m.key, "event")
-}
-
-// membersOf are those of a JSON object, in their order: a map would keep the last of a key and hide the others.
-func membersOf(object string) (members []member, err error) {
-	decoder := json.NewDecoder(strings.NewReader(object))
-	if _, err := decoder.Token(); err != nil { // its beginning
-		return nil, err
-	}
-	for decoder.More() {
-		key, err := decoder.Token()
-		if err != nil {
-			return nil, err
-		}
-		m := member{key: key.(string)}
-		if err := decoder.Decode(&m.value); err != nil {
-			return nil, err
-		}
-		members = append(members, m)
-	}
-	return members, nil
-}
-
-// open takes an envelope apart.
-func (m *Message) open(envelope []member) error {
-	seen := make(map[string]bool)
+// open fills m from the members of an envelope.
+func (m *Message) open(envelope []strictjson.Member) error {
 	for _, member := range envelope {
 		var err error
-		switch {
-		case seen[member.key]:
-			err = errors.New("is there twice")
-		case member.key == "data":
-			err = compact(m, member.value)
-		case member.key == "recipient":
-			err = takeText(&m.Recipient, member.value, checkRecipient)
-		case member.key == "event":
-			err = takeText(&m.Event, member.value, checkEvent)
+		switch member.Key {
+		case "data":
+			err = compact(m, member.Value)
+		case "recipient":
+			err = takeText(&m.Recipient, member.Value, checkRecipient)
+		case "event":
+			err = takeText(&m.Event, member.Value, feed.CheckEvent)
 		default:
 			err = errors.New("is not one of data, recipient, event")
 		}
 		if err != nil {
-			return fmt.Errorf("envelope's %q %w", member.key, err)
+			return fmt.Errorf("the envelope's %q %w", member.Key, err)
 		}
-		seen[member.key] = true
 	}
-	if !seen["data"] {
-		return errors.New(`envelope has no "data"`)
+	if m.Data == nil {
+		return errors.New(`the envelope has no "data"`)
 	}
 	return nil
 }
@@ -118,34 +89,10 @@ func takeText(field *string, value json.RawMessage, check func(string) error) er
 	return nil
 }
 
-// The same rules as the table's constraints.
+// checkRecipient adds to the rules what a sender who means everyone must do.
 func checkRecipient(text string) error {
-	if len(text) < 1 || len(text) > 256 {
-		return errors.New("is not 1 to 256 bytes long; leave it out for everyone")
+	if text == "" {
+		return errors.New("is empty: leave it out for everyone")
 	}
-	return nil
-}
-
-func checkEvent(text string) error {
-	if len(text) > 128 {
-		return errLength
-	}
-	return checkName(text)
-}
-
-var errLength = errors.New("is not 1 to 128 bytes long")
-
-// checkName checks an event's name, but not that it is too long.
-func checkName(text string) error {
-	switch {
-	case text == "":
-		return errLength
-	case strings.ContainsAny(text, "\r\n\x00"):
-		return errors.New("has a line break or NUL")
-	case text == "error" || text == "open" || strings.HasPrefix(text, "rowcast."):
-		return errors.New("is reserved")
-	case !utf8.ValidString(text):
-		return errors.New("is not UTF-8")
-	}
-	return nil
+	return feed.CheckRecipient(text)
 }

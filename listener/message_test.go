@@ -14,7 +14,7 @@ import (
 func TestMessagesByHand(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 257)
-	const noObject = `it begins with "{" and is no JSON object`
+	const noObject = `the payload begins with "{" and is not a JSON object`
 	for _, test := range []struct {
 		name, payload, recipient, event, data, err string
 	}{
@@ -47,32 +47,33 @@ func TestMessagesByHand(t *testing.T) {
 		{name: "an envelope without its end", payload: `{"recipient": "alice", "data": 1`, err: noObject},
 		{name: "two in one", payload: `{"recipient": "alice", "data": 1} {"recipient": "bob", "data": 2}`, err: noObject},
 		{name: "white space before it", payload: "\n\t\u00a0{\"recipient\": \"alice\", \"data\": }", err: noObject},
-		{name: "data twice", payload: `{"data": 1, "data": 2}`, err: `envelope's "data" is there twice`},
-		{name: "two recipients", payload: `{"recipient": "alice", "data": 1, "recipient": "bob"}`, err: `envelope's "recipient" is there twice`},
-		{name: "nobody after a recipient", payload: `{"recipient": "alice", "data": 1, "recipient": null}`, err: `envelope's "recipient" is there twice`},
-		{name: "two events, one escaped", payload: `{"data": 1, "event": "a", "\u0065vent": "b"}`, err: `envelope's "event" is there twice`},
-		{name: "data in another case", payload: `{"Data": 1}`, err: `envelope's "Data" is not one of data, recipient, event`},
-		{name: "a recipient in another case", payload: `{"Recipient": "alice", "msg": "hi"}`, err: `envelope's "Recipient" is not one of data, recipient, event`},
-		{name: "an event in another case", payload: `{"data": 1, "EVENT": "notify"}`, err: `envelope's "EVENT" is not one of data, recipient, event`},
-		{name: "without data", payload: `{"recipient": "alice"}`, err: `envelope has no "data"`},
-		{name: "only an event", payload: `{"event": "notify"}`, err: `envelope has no "data"`},
-		{name: "a typing error", payload: `{"data": 1, "recipent": "alice"}`, err: `envelope's "recipent" is not one of data, recipient, event`},
-		{name: "a recipient that is a number", payload: `{"data": 1, "recipient": 7}`, err: `envelope's "recipient" is not a string`},
+		{name: "data twice", payload: `{"data": 1, "data": 2}`, err: `the envelope's "data" occurs twice`},
+		{name: "two recipients", payload: `{"recipient": "alice", "data": 1, "recipient": "bob"}`, err: `the envelope's "recipient" occurs twice`},
+		{name: "nobody after a recipient", payload: `{"recipient": "alice", "data": 1, "recipient": null}`, err: `the envelope's "recipient" occurs twice`},
+		{name: "two events, one escaped", payload: `{"data": 1, "event": "a", "\u0065vent": "b"}`, err: `the envelope's "event" occurs twice`},
+		{name: "data in another case", payload: `{"Data": 1}`, err: `the envelope's "Data" is not one of data, recipient, event`},
+		{name: "a recipient in another case", payload: `{"Recipient": "alice", "msg": "hi"}`, err: `the envelope's "Recipient" is not one of data, recipient, event`},
+		{name: "an event in another case", payload: `{"data": 1, "EVENT": "notify"}`, err: `the envelope's "EVENT" is not one of data, recipient, event`},
+		{name: "without data", payload: `{"recipient": "alice"}`, err: `the envelope has no "data"`},
+		{name: "only an event", payload: `{"event": "notify"}`, err: `the envelope has no "data"`},
+		{name: "a typing error", payload: `{"data": 1, "recipent": "alice"}`, err: `the envelope's "recipent" is not one of data, recipient, event`},
+		{name: "a recipient that is a number", payload: `{"data": 1, "recipient": 7}`, err: `the envelope's "recipient" is not a string`},
 		{
 			name: "an empty recipient", payload: `{"data": 1, "recipient": ""}`,
-			err: `envelope's "recipient" is not 1 to 256 bytes long; leave it out for everyone`,
+			err: `the envelope's "recipient" is empty: leave it out for everyone`,
 		},
 		{
 			name: "a long recipient", payload: `{"data": 1, "recipient": "` + long + `"}`,
-			err: `envelope's "recipient" is not 1 to 256 bytes long; leave it out for everyone`,
+			err: `the envelope's "recipient" is longer than 256 bytes`,
 		},
-		{name: "an event that is an object", payload: `{"data": 1, "event": {}}`, err: `envelope's "event" is not a string`},
-		{name: "an empty event", payload: `{"data": 1, "event": ""}`, err: `envelope's "event" is not 1 to 128 bytes long`},
-		{name: "an event of two lines", payload: `{"data": 1, "event": "a\nid: 7"}`, err: `envelope's "event" has a line break or NUL`},
-		{name: "an event with CR", payload: `{"data": 1, "event": "a\rb"}`, err: `envelope's "event" has a line break or NUL`},
-		{name: "an event with NUL", payload: `{"data": 1, "event": "a\u0000b"}`, err: `envelope's "event" has a line break or NUL`},
-		{name: "an event that EventSource fires itself", payload: `{"data": 1, "event": "error"}`, err: `envelope's "event" is reserved`},
-		{name: "an event of ours", payload: `{"data": 1, "event": "rowcast.reset"}`, err: `envelope's "event" is reserved`},
+		{name: "a recipient with a line break", payload: `{"data": 1, "recipient": "alice\n"}`, err: `the envelope's "recipient" contains a control character`},
+		{name: "an event that is an object", payload: `{"data": 1, "event": {}}`, err: `the envelope's "event" is not a string`},
+		{name: "an empty event", payload: `{"data": 1, "event": ""}`, err: `the envelope's "event" is empty`},
+		{name: "an event of two lines", payload: `{"data": 1, "event": "a\nid: 7"}`, err: `the envelope's "event" contains a line break or NUL`},
+		{name: "an event with CR", payload: `{"data": 1, "event": "a\rb"}`, err: `the envelope's "event" contains a line break or NUL`},
+		{name: "an event with NUL", payload: `{"data": 1, "event": "a\u0000b"}`, err: `the envelope's "event" contains a line break or NUL`},
+		{name: "an event that EventSource fires itself", payload: `{"data": 1, "event": "error"}`, err: `the envelope's "event" is reserved`},
+		{name: "an event of ours", payload: `{"data": 1, "event": "rowcast.reset"}`, err: `the envelope's "event" is reserved`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 )
 
 // A Row is one committed row of rowcast.notifications.
@@ -53,7 +54,7 @@ type Message struct {
 // isSound reports whether the event and data can be sent. The table refuses everything else, unless somebody has altered it: column
 // data of type json, for example, can have line breaks. The table's bounds for lengths are checked in SQL.
 func (r *Row) isSound() bool {
-	return checkName(r.Event) == nil && bytes.IndexByte(r.Data, '\n') < 0 && bytes.IndexByte(r.Data, '\r') < 0
+	return feed.CheckName(r.Event) == nil && bytes.IndexByte(r.Data, '\n') < 0 && bytes.IndexByte(r.Data, '\r') < 0
 }
 
 // isTrouble reports whether the row could not be read.

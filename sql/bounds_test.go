@@ -21,7 +21,7 @@ func TestTextOfDataIsBounded(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
 	const (
-		expands, tooLong = "data_expands_at_most_32_fold", "data_is_at_most_64_mib"
+		expands, tooLong = "data_expands_at_most_32_fold", "data_is_at_most_64_mib recipient_has_no_control_characters"
 		array            = "('[' || repeat('%s, ', %d - 1) || '%[1]s]')::jsonb"
 	)
 	compressed := func(name, data string) string {
@@ -93,6 +93,28 @@ func TestTextWithoutUTF8FormIsRefused(t *testing.T) {
 	} {
 		if said, ok := errors.AsType[*pgconn.PgError](err); !ok || said.Code != "22P05" {
 			t.Errorf("%s: got %v, want untranslatable_character", name, err)
+		}
+	}
+}
+
+// TestRecipientHasNoControlCharacters shows that INSERT refuses a recipient that no client can be, and no other.
+func TestRecipientHasNoControlCharacters(t *testing.T) {
+	t.Parallel()
+	for encoding, tests := range map[string]map[string]bool{
+		"UTF8":   {`alice\n`: false, `\x01`: false, `a\x7f`: false, `a\u0085`: false, `team:é \u202e*\u00a0\u20ac`: true},
+		"LATIN1": {`alice\r`: false, `a\x1f`: false, `team:\u00e9 *\u00a0`: true},
+	} {
+		dsn := encodedIn(t, encoding)
+		if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+			t.Fatal(err)
+		}
+		conn := connect(t, dsn)
+		for recipient, allowed := range tests {
+			_, err := conn.Exec(dbtest.Context(t), `INSERT INTO rowcast.notifications (recipient, data) VALUES (E'`+recipient+`', '{}')`)
+			said, refused := errors.AsType[*pgconn.PgError](err)
+			if allowed && err != nil || !allowed && (!refused || said.ConstraintName != "recipient_has_no_control_characters") {
+				t.Errorf("%s, %s: got %v", encoding, recipient, err)
+			}
 		}
 	}
 }
@@ -247,7 +269,7 @@ func TestMigrateKeepsRowsThatBreakNewRules(t *testing.T) {
 		t.Errorf("the rows have xids %s, want 1 1", got)
 	}
 	const left = "SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'rowcast.notifications'::regclass AND NOT convalidated"
-	if got := text(t, conn, left); got != "data_expands_at_most_32_fold data_is_at_most_64_mib" {
+	if got := text(t, conn, left); got != "data_expands_at_most_32_fold data_is_at_most_64_mib recipient_has_no_control_characters" {
 		t.Errorf("constraints for new rows only: %s", got)
 	}
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {

@@ -171,7 +171,10 @@ func TestAttackLineBreaks(t *testing.T) {
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn, "--cors-origin", "https://app.example.com")
 	const forged = "\r\nevent: forged\r\nid: 1-1-1\rdata: forged\n\n"
-	user := "alice" + forged
+	if got := ask(t, "GET", h.url+"/events?uid="+url.QueryEscape("alice"+forged)); got.status != 400 || strings.Contains(got.body, "forged") {
+		t.Errorf("a user with line breaks: got %d, %s, want 400", got.status, got.body)
+	}
+	const user = "alice"
 	head := func(lines ...string) string {
 		return "GET /events?uid=" + url.QueryEscape(user) + "&last_event_id=" + url.QueryEscape(forged) + " HTTP/1.1\r\nHost: localhost\r\n" + strings.Join(lines, "") + "\r\n"
 	}
@@ -208,8 +211,9 @@ func TestAttackLineBreaks(t *testing.T) {
 
 	const quoted = `E'alice\r\nevent: forged\r\nid: 1-1-1\rdata: forged\n\n'`
 	runSQL(t, dsn,
-		`INSERT INTO rowcast.notifications (recipient, event, data) VALUES (`+quoted+`, 'row', to_jsonb(`+quoted+`::text))`,
-		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', `+quoted+`, 'event', 'message by hand', 'data', `+quoted+`)::text)`,
+		`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'row', to_jsonb(`+quoted+`::text))`,
+		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', 'alice', 'event', 'message by hand', 'data', `+quoted+`)::text)`,
+		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', `+quoted+`, 'data', 1)::text)`,
 		`SELECT pg_notify('rowcast', jsonb_build_object('event', `+quoted+`, 'data', 1)::text)`)
 	// One may be told at a look of its own, before or after the other.
 	first, _ := receive(t, names, "the row or the message")
@@ -217,8 +221,9 @@ func TestAttackLineBreaks(t *testing.T) {
 	if got := map[string]bool{first: true, second: true}; !got["row"] || !got["message by hand"] {
 		t.Errorf("got %v", got)
 	}
-	h.err.await(t, "has a line break or NUL")
-	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', `+quoted+`)`)
+	h.err.await(t, "contains a line break or NUL")
+	h.err.await(t, "contains a control character")
+	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', `+quoted+`)`, `SELECT pg_notify('rowcast.disconnect', 'alice')`)
 	want("rowcast.bye")
 	if _, more := receive(t, names, "the end of the stream"); more {
 		t.Error("the stream goes on")

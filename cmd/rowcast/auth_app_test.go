@@ -153,8 +153,8 @@ func TestWhatTheAppAnswers(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		}, 200, later},
-		{"a group for a recipient", saying(200, `{"recipient": "team:7", "expires_in": 60}`), 403, `the user's id has a ":" in it, as only a group's key may` + "\n"},
-		{"a user for a group", saying(200, `{"recipient": "alice", "groups": ["bob"], "expires_in": 60}`), 403, `a group's key has no ":" in it, so it could be a user's id` + "\n"},
+		{"a group for a recipient", saying(200, `{"recipient": "team:7", "expires_in": 60}`), 403, `the user's id contains ":", which only the key of a group may` + "\n"},
+		{"a user for a group", saying(200, `{"recipient": "alice", "groups": ["bob"], "expires_in": 60}`), 403, `the key of a group does not contain ":", so it could be a user's id` + "\n"},
 	}
 	said, unknown := "", 0
 	for i, tt := range tests {
@@ -180,8 +180,8 @@ func TestWhatTheAppAnswers(t *testing.T) {
 		t.Errorf("what is secret was written: %s", said)
 	}
 	for _, want := range []string{
-		"it redirects (302), where it shall answer 401 itself", "it says 500", "connection refused",
-		"it takes longer than --auth-timeout (2s), with 1 questions on their way", fmt.Sprintf("rowcast_unknown_total %d\n", unknown+1),
+		"it redirects (302), but must answer 401 itself", "it answers 500", "connection refused",
+		"no answer within 2s, with 1 requests running", fmt.Sprintf("rowcast_unknown_total %d\n", unknown+1),
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("got %s, want %q in it", said, want)

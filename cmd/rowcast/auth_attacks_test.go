@@ -20,7 +20,7 @@ func TestAttacksWithTokens(t *testing.T) {
 	h := secure(t, "--jwt-secret", secret, "--jwt-key", fileOf(t, public, pemOf(t, pairs().ec.Public()), pemOf(t, pairs().ed.Public())),
 		"--jwt-issuer", "https://issuer.example", "--jwt-audience", "rowcast", "--jwt-audience", "other", "--jwt-cookie", "session")
 	file := fileOf(t, []byte(otherSecret))
-	const unsigned = "the token is not signed by a key that counts here"
+	const unsigned = "the token is not signed by a configured key"
 	hs, none := jwt.SigningMethodHS256, jwt.SigningMethodNone
 	by := func(key []byte) string { return sign(t, hs, key, claims(nil)) }
 	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
@@ -68,12 +68,12 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"not yet valid", signed(t, jwt.MapClaims{"nbf": in(time.Minute)}), 401, "the token is not valid yet"},
 		{"another audience", signed(t, jwt.MapClaims{"aud": []string{"bank"}}), 401, "the token is for another audience"},
 		{"no audience", signed(t, jwt.MapClaims{"aud": nil}), 401, "the token has no aud"},
-		{"the audience is a number", signed(t, jwt.MapClaims{"aud": 7}), 401, "the token's iss or aud is empty, or of a wrong type"},
-		{"an empty audience", signed(t, jwt.MapClaims{"aud": []string{}}), 401, "the token's iss or aud is empty, or of a wrong type"},
+		{"the audience is a number", signed(t, jwt.MapClaims{"aud": 7}), 401, "the token's iss or aud is empty or has a wrong type"},
+		{"an empty audience", signed(t, jwt.MapClaims{"aud": []string{}}), 401, "the token's iss or aud is empty or has a wrong type"},
 		{"no issuer", signed(t, jwt.MapClaims{"iss": nil}), 401, "the token has no iss"},
-		{"the issuer is one of several", signed(t, jwt.MapClaims{"iss": []string{"https://issuer.example"}}), 401, "the token's iss or aud is empty, or of a wrong type"},
+		{"the issuer is one of several", signed(t, jwt.MapClaims{"iss": []string{"https://issuer.example"}}), 401, "the token's iss or aud is empty or has a wrong type"},
 		{"another issuer", signed(t, jwt.MapClaims{"iss": "https://issuer.example.evil"}), 401, "the token is from another issuer"},
-		{"crit", sign(t, hs, []byte(secret), claims(nil), "crit", "exp"), 401, "the token has a crit header, which names what is not understood here"},
+		{"crit", sign(t, hs, []byte(secret), claims(nil), "crit", "exp"), 401, "the token has a crit header, and no extension is supported"},
 		{"kid leads to a file", sign(t, hs, []byte(otherSecret), claims(nil), "kid", file), 401, unsigned},
 		{"kid leads to a file, from below", sign(t, hs, []byte(otherSecret), claims(nil), "kid", "../../../../../../../.."+file), 401, unsigned},
 		{"kid leads to an empty file", sign(t, hs, []byte{}, claims(nil), "kid", "/dev/null"), 401, unsigned},
@@ -87,13 +87,13 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"sub empty", signed(t, jwt.MapClaims{"sub": ""}), 403, "the user's id is empty"},
 		{"sub too long", signed(t, jwt.MapClaims{"sub": strings.Repeat("x", 257)}), 403, "the user's id is longer than 256 bytes"},
 		{"sub is a number", signed(t, jwt.MapClaims{"sub": 7}), 403, "the token's sub is not a string"},
-		{"sub with NUL", signed(t, jwt.MapClaims{"sub": "a\x00"}), 403, "the user's id has control characters in it"},
-		{"sub with CR and LF", signed(t, jwt.MapClaims{"sub": "a\r\ndata: x\n\n"}), 403, "the user's id has control characters in it"},
-		{"sub is not UTF-8", raw(`{"sub":"a` + "\xff" + `"` + good), 403, "the user's id is not UTF-8"},
-		{"sub is half a surrogate", raw(`{"sub":"\ud800"` + good), 403, "the user's id is not UTF-8"},
-		{"sub is a group's key", signed(t, jwt.MapClaims{"sub": "team:7"}), 403, `the user's id has a ":" in it, as only a group's key may`},
-		{"a group is a user's id", signed(t, jwt.MapClaims{"groups": []string{"team:7", "bob"}}), 403, `a group's key has no ":" in it, so it could be a user's id`},
-		{"a group with LF", signed(t, jwt.MapClaims{"groups": []string{"team:\n"}}), 403, "the group's key has control characters in it"},
+		{"sub with NUL", signed(t, jwt.MapClaims{"sub": "a\x00"}), 403, "the user's id contains a control character"},
+		{"sub with CR and LF", signed(t, jwt.MapClaims{"sub": "a\r\ndata: x\n\n"}), 403, "the user's id contains a control character"},
+		{"sub is not UTF-8", raw(`{"sub":"a` + "\xff" + `"` + good), 403, "the user's id is not valid UTF-8"},
+		{"sub is half a surrogate", raw(`{"sub":"\ud800"` + good), 403, "the user's id is not valid UTF-8"},
+		{"sub is a group's key", signed(t, jwt.MapClaims{"sub": "team:7"}), 403, `the user's id contains ":", which only the key of a group may`},
+		{"a group is a user's id", signed(t, jwt.MapClaims{"groups": []string{"team:7", "bob"}}), 403, `the key of a group does not contain ":", so it could be a user's id`},
+		{"a group with LF", signed(t, jwt.MapClaims{"groups": []string{"team:\n"}}), 403, "the key of a group contains a control character"},
 		{"groups is text", signed(t, jwt.MapClaims{"groups": "team:7"}), 403, notGroups},
 		{"groups has a number", signed(t, jwt.MapClaims{"groups": []any{"team:7", 7}}), 403, notGroups},
 		{"too many groups", signed(t, jwt.MapClaims{"groups": many}), 403, "more than 100 groups"},
@@ -138,7 +138,7 @@ func TestGoodTokens(t *testing.T) {
 		{"a secret", bearer(signed(t, nil)), 200, alice},
 		{"another secret", bearer(sign(t, jwt.SigningMethodHS256, []byte(otherSecret), claims(nil))), 200, alice},
 		{"a secret of 32 bytes", bearer(sign(t, jwt.SigningMethodHS256, []byte(secret[:32]), claims(nil))), 200, alice},
-		{"a secret of 31 bytes", bearer(sign(t, jwt.SigningMethodHS256, []byte(secret[:31]), claims(nil))), 401, "the token is not signed by a key that counts here\n"},
+		{"a secret of 31 bytes", bearer(sign(t, jwt.SigningMethodHS256, []byte(secret[:31]), claims(nil))), 401, "the token is not signed by a configured key\n"},
 		{"RS256", bearer(sign(t, jwt.SigningMethodRS256, k.rsa, claims(nil))), 200, alice},
 		{"PS384", bearer(sign(t, jwt.SigningMethodPS384, k.rsa, claims(nil))), 200, alice},
 		{"ES384", bearer(sign(t, jwt.SigningMethodES384, k.ec384, claims(nil))), 200, alice},
@@ -173,7 +173,7 @@ func TestGoodTokens(t *testing.T) {
 	} {
 		for _, written := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], "%" + fmt.Sprintf("%x", name[0]) + name[1:]} {
 			status, says := listenTo(t, h, "?x=y&"+written+"=alice", bearer(bob)...)
-			if want := "the URL does not say who you are here: leave " + name + " out of it, "; status != 400 || !strings.Contains(says, want) {
+			if want := "remove " + name + " from the URL: "; status != 400 || !strings.Contains(says, want) {
 				t.Errorf("?%s=: got %d, %s, want 400, %q", written, status, says, want)
 			}
 		}
@@ -227,14 +227,14 @@ func TestWeakKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	k := pairs()
 	for want, args := range map[string][]string{
-		"it has 31 bytes, and needs 32 at least":     {"--jwt-secret", secret[:31]},
-		"it has 5 bytes":                             {"--jwt-secret-file", fileOf(t, []byte("short\r\n"))},
-		"no such file":                               {"--jwt-secret-file", "/nowhere"},
-		"no public key in PEM":                       {"--jwt-key", fileOf(t, []byte("ssh-rsa AAAA"))},
-		"this is a private key, which only the app ": {"--jwt-key", fileOf(t, pemOf(t, k.rsa))},
-		"it is none of RSA with 2048 bits or more":   {"--jwt-key", fileOf(t, pemOf(t, k.smallRSA.Public()))},
-		"is not the name of a cookie":                {"--jwt-secret", secret, "--jwt-cookie", "a=b"},
-		"give only one of tokens ":                   {"--jwt-secret", secret, "--insecure-uid"},
+		"it has 31 bytes and needs at least 32":         {"--jwt-secret", secret[:31]},
+		"it has 5 bytes":                                {"--jwt-secret-file", fileOf(t, []byte("short\r\n"))},
+		"no such file":                                  {"--jwt-secret-file", "/nowhere"},
+		"no public key in PEM":                          {"--jwt-key", fileOf(t, []byte("ssh-rsa AAAA"))},
+		"this is a private key, which only the app ":    {"--jwt-key", fileOf(t, pemOf(t, k.rsa))},
+		"the key is none of RSA with 2048 bits or more": {"--jwt-key", fileOf(t, pemOf(t, k.smallRSA.Public()))},
+		"is not the name of a cookie":                   {"--jwt-secret", secret, "--jwt-cookie", "a=b"},
+		"give only one of tokens ":                      {"--jwt-secret", secret, "--insecure-uid"},
 	} {
 		code, _, stderr := run(t, nil, append([]string{"serve", "--database-url", nobodyThere}, args...)...)
 		if code != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, secret[:31]) {

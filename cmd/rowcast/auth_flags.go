@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,14 +16,27 @@ import (
 	"github.com/alecthomas/kong"
 
 	"rowcast/listener/failures"
+	"rowcast/stream/auth"
 )
+
+// claimName is the name of the claim with the groups.
+type claimName string
+
+// UnmarshalText refuses the claims that have another meaning (RFC 7519, section 4.1).
+func (c *claimName) UnmarshalText(text []byte) error {
+	*c = claimName(text)
+	if slices.Contains([]claimName{"", "iss", "sub", "aud", "exp", "nbf", "iat", "jti"}, *c) {
+		return fmt.Errorf("%q is not a claim that can contain groups", text)
+	}
+	return nil
+}
 
 // tokenFlags say what a token looks like, to the hub and to rowcast token.
 type tokenFlags struct {
-	JWTSecret      []string  `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Take tokens signed with this secret of 32 bytes or more (HS256). Give it twice to change it. On a command line others see it: use the variable, or --jwt-secret-file."`
-	JWTSecretFile  []string  `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"The same, read from a file."`
-	JWTGroupsClaim claimName `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"The claim with the groups' keys, an array of strings (default ${default})."`
-	GroupMark      groupMark `group:"auth" default:":" placeholder:"TEXT" help:"What every group's key has in it and no user's id (default ${default}), so that neither is taken for the other."`
+	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Take tokens signed with this secret of 32 bytes or more (HS256). Give it twice to change it. On a command line others see it: use the variable, or --jwt-secret-file."`
+	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"The same, read from a file."`
+	JWTGroupsClaim claimName      `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"The claim with the groups' keys, an array of strings (default ${default})."`
+	GroupMark      auth.GroupMark `group:"auth" default:":" placeholder:"TEXT" help:"What every group's key has in it and no user's id (default ${default}), so that neither is taken for the other."`
 }
 
 // authFlags say how the hub finds out who a request is from. The longest --auth-timeout is less than the time for which a hub remembers
@@ -121,47 +136,46 @@ func (f *authFlags) check(listen string) error {
 	return nil
 }
 
-// authenticator is the way that the flags choose. What it reads of keys at a URL it reads until ctx ends. What fails is recorded.
+// authenticator returns the authenticator that the flags choose. A JSON Web Key Set is read until ctx ends.
 func (f *authFlags) authenticator(
 	ctx context.Context, origins []string, logger *slog.Logger, record *failures.Record,
-) (authenticator, error) {
+) (auth.Authenticator, error) {
 	f.warn(logger)
 	switch {
 	case f.InsecureUID != insecureOff:
-		return byUID, nil
+		return auth.InsecureUID, nil
 	case f.AuthURL != nil:
-		a := newApp((*url.URL)(f.AuthURL), f.AuthTimeout, f.AuthGrace, f.GroupMark, logger, record)
-		return nothingInURL(sameSite(origins, a.authenticate)), nil
+		app := &auth.App{
+			URL: (*url.URL)(f.AuthURL), Timeout: f.AuthTimeout, Grace: f.AuthGrace, Mark: f.GroupMark, Origins: origins,
+			Logger: logger, Failures: record,
+		}
+		return app.Authenticate, nil
+	case f.JWTCookie != "" && !isCookieName(f.JWTCookie):
+		return nil, fmt.Errorf("--jwt-cookie: %q is not the name of a cookie", f.JWTCookie)
 	}
 	keys, err := f.keys(ctx, logger, record)
 	if err != nil {
 		return nil, err
 	}
-	t := &tokens{
-		keys: keys, issuer: f.JWTIssuer, audience: f.JWTAudience, withoutExp: f.JWTWithoutExp,
-		groups: string(f.JWTGroupsClaim), leeway: f.JWTLeeway, cookie: f.JWTCookie, mark: f.GroupMark,
+	tokens := &auth.Tokens{
+		Keys: keys, Issuer: f.JWTIssuer, Audience: f.JWTAudience, WithoutExpiry: f.JWTWithoutExp, Leeway: f.JWTLeeway,
+		GroupsClaim: string(f.JWTGroupsClaim), Mark: f.GroupMark, Cookie: f.JWTCookie, Origins: origins,
 	}
-	if t.cookie == "" {
-		return nothingInURL(t.authenticate), nil
-	}
-	if !isCookieName(t.cookie) {
-		return nil, fmt.Errorf("--jwt-cookie: %q is not the name of a cookie", t.cookie)
-	}
-	return nothingInURL(sameSite(origins, t.authenticate)), nil
+	return tokens.Authenticate, nil
 }
 
 func isCookieName(name string) bool { return (&http.Cookie{Name: name, Value: "x"}).Valid() == nil }
 
-func (f *authFlags) keys(ctx context.Context, logger *slog.Logger, record *failures.Record) ([]key, error) {
+func (f *authFlags) keys(ctx context.Context, logger *slog.Logger, record *failures.Record) ([]auth.Key, error) {
 	secrets, err := f.secrets()
 	if err != nil {
 		return nil, err
 	}
-	var keys []key
+	var keys []auth.Key
 	for _, secret := range secrets {
-		k, err := secretKey(secret)
+		k, err := auth.Secret(secret)
 		if err != nil {
-			return nil, fmt.Errorf("the secret is too short: %w", err)
+			return nil, err
 		}
 		keys = append(keys, k)
 	}
@@ -172,15 +186,33 @@ func (f *authFlags) keys(ctx context.Context, logger *slog.Logger, record *failu
 		}
 		keys = append(keys, public...)
 	}
-	all := &jwksFailures{Record: record}
+	all := &auth.KeySets{Logger: logger, Failures: record}
 	for _, u := range f.JWKSURL {
-		remote, err := jwksKey(ctx, &u, logger, all)
+		remote, err := all.Key(ctx, (*url.URL)(&u))
 		if err != nil {
 			return nil, fmt.Errorf("--jwks-url: %w", err)
 		}
 		keys = append(keys, remote)
 	}
 	return keys, nil
+}
+
+func readPublicKeys(path string) ([]auth.Key, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := auth.PublicKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return keys, nil
+}
+
+// readSecret reads a file that contains a secret, and perhaps a line break after it.
+func readSecret(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	return bytes.TrimRight(text, "\r\n"), err
 }
 
 func (f *tokenFlags) secrets() (secrets [][]byte, err error) {

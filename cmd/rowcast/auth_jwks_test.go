@@ -78,7 +78,7 @@ func octet(kid string) string {
 	return fmt.Sprintf(`{"kty":"oct","kid":%q,"k":%q}`, kid, base64.RawURLEncoding.EncodeToString([]byte(secret)))
 }
 
-const notSigned = "the token is not signed by a key that counts here\n"
+const notSigned = "the token is not signed by a configured key\n"
 
 const aliceOnly = `{"recipients":["alice"],"heartbeat":15}`
 
@@ -127,7 +127,7 @@ func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 					t.Errorf("got %d, %s, want 401", status, says)
 				}
 			}
-			if said := h.err.String(); strings.Count(said, `level=WARN msg="no token counts: `) != 1 || strings.Contains(said, "cannot be read") {
+			if said := h.err.String(); strings.Count(said, `level=WARN msg="the JSON Web Key Set has no key`) != 1 || strings.Contains(said, "cannot read") {
 				t.Errorf("the log says %s", said)
 			}
 		})
@@ -139,14 +139,14 @@ func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 func TestKeysAtAURLThatIsAway(t *testing.T) {
 	t.Parallel()
 	known, unknown := newNamedKey(t, "a"), newNamedKey(t, "b")
-	const noSet = "it is no JSON Web Key Set"
+	const noSet = "the answer is not a JSON Web Key Set"
 	for answer, reason := range map[string]string{
-		"":              "it answers 500",
+		"":              "the server answers 500",
 		"{}":            noSet,
 		"<html>":        noSet,
 		`{"keys":null}`: noSet,
 		"[]":            noSet,
-		jwks(nil, strings.Repeat(" ", 1<<20)+"7"): "it is longer than 1 MiB",
+		jwks(nil, strings.Repeat(" ", 1<<20)+"7"): "the answer is longer than 1 MiB",
 	} {
 		name := answer[:min(len(answer), 20)]
 		keys := newKeyServer(t, jwks([]namedKey{known}))
@@ -158,8 +158,8 @@ func TestKeysAtAURLThatIsAway(t *testing.T) {
 		if _, says := listenTo(t, h, "", known.bearer(t)...); says != aliceOnly || keys.asked.Load() != 2 {
 			t.Errorf("%s, known: got %s; asked %d times, want 2", name, says, keys.asked.Load())
 		}
-		h.err.await(t, `level=WARN msg="the keys of --jwks-url cannot be read, and those read before still count" host=127.0.0.1:.* error="`+reason)
-		h.err.await(t, `level=WARN msg=".*" reason="the key of the token is not known, and --jwks-url could not be read the last time"`)
+		h.err.await(t, `level=WARN msg="cannot read the JSON Web Key Set: the keys that were read before stay valid" host=127.0.0.1:.* known_keys=[1-9][0-9]* error="`+reason)
+		h.err.await(t, `level=WARN msg=".*" reason="the key of the token is not known, and the last attempt to read the JSON Web Key Set failed"`)
 	}
 }
 
@@ -169,7 +169,7 @@ func TestSecretsInAURLOfKeys(t *testing.T) {
 	keys := newKeyServer(t, "")
 	keys.Close()
 	h := secure(t, "--jwks-url", strings.Replace(keys.URL, "//", "//user:topsecret@", 1)+"/topsecret?key=topsecret")
-	h.err.await(t, `level=WARN msg=".*the keys of --jwks-url cannot be read" host=127.0.0.1:.* error="dial tcp .*refused`)
+	h.err.await(t, `level=WARN msg="cannot read the JSON Web Key Set.*" host=127.0.0.1:.* error="dial tcp .*refused`)
 	if strings.Contains(h.err.String(), "topsecret") {
 		t.Errorf("the log says %s", h.err)
 	}
@@ -181,7 +181,7 @@ func TestKeysAtAURLThatComesLater(t *testing.T) {
 	key := newNamedKey(t, "a")
 	keys := newKeyServer(t, "")
 	h := secure(t, "--jwks-url", keys.URL)
-	h.err.await(t, `level=WARN msg="no token counts yet: the keys of --jwks-url cannot be read" host=127.0.0.1:.* error="it answers 500"`)
+	h.err.await(t, `level=WARN msg="cannot read the JSON Web Key Set: the keys that were read before stay valid" host=127.0.0.1:.* known_keys=0 error="the server answers 500"`)
 	keys.answer.Store(jwks([]namedKey{key}))
 	if _, says := listenTo(t, h, "", key.bearer(t)...); says != aliceOnly {
 		t.Errorf("got %s", says)
@@ -207,7 +207,7 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	if got := keys.asked.Load(); got != 2 {
 		t.Errorf("asked %d times, want 2: at the start and for the first", got)
 	}
-	const line = `reason="the key of the token is not known, and --jwks-url was read because of another less than 10 s ago"`
+	const line = `reason="the key of the token is not known, and the JSON Web Key Set was read less than 10 s ago because of another unknown key"`
 	if lines, most := strings.Count(h.err.String(), line), 50+5*int(1+time.Since(began).Seconds()); lines < 10 || lines > most {
 		t.Errorf("%d lines in the log, want at most %d", lines, most)
 	}

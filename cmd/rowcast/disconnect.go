@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -10,6 +11,8 @@ import (
 	"net/url"
 
 	"rowcast/listener/failures"
+	"rowcast/listener/feed"
+	"rowcast/listener/strictjson"
 )
 
 // disconnect ends a recipient's streams: here, and through PostgreSQL on every other hub.
@@ -86,7 +89,9 @@ func addBody(said url.Values, kind string, body []byte) (status int, text string
 		}
 	case "application/json":
 		var recipient *string
-		if !readObject(bytes.NewReader(body), map[string]any{"recipient": &recipient}, false) || recipient == nil {
+		members, err := strictjson.Members(bytes.NewReader(body))
+		if err != nil || len(members) != 1 || members[0].Key != "recipient" ||
+			json.Unmarshal(members[0].Value, &recipient) != nil || recipient == nil {
 			return http.StatusBadRequest, `the body should be {"recipient": "alice"}, and nothing else`
 		}
 		said.Add("recipient", *recipient)
@@ -107,8 +112,8 @@ func theRecipient(said url.Values) (recipient, wrong string) {
 	case len(given) > 1:
 		return "", "give recipient once, in the query or in the body"
 	}
-	if err := checkRecipient("recipient", given[0]); err != nil {
-		return "", err.Error()
+	if err := feed.CheckRecipient(given[0]); err != nil {
+		return "", "the recipient " + err.Error()
 	}
 	return given[0], ""
 }

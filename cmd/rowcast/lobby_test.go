@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -129,9 +130,9 @@ func TestAttackAnswersThatNobodyReads(t *testing.T) {
 func TestAnAnswerAfterLongThought(t *testing.T) {
 	t.Parallel()
 	withinBubble(t, 10, func(t *testing.T, p pipes, s *service) {
-		s.authenticate = func(*http.Request) (stream.Grant, error) {
+		s.events.Authenticate = func(*http.Request) (stream.Grant, error) {
 			time.Sleep(2 * answerTime)
-			return stream.Grant{}, errAppAway
+			return stream.Grant{}, errors.New("away")
 		}
 		conn := p.dial(t, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		response, err := http.ReadResponse(bufio.NewReader(conn), nil)

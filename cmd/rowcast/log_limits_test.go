@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/stream"
+	"rowcast/stream/auth"
 )
 
 // Clients can cause only a few lines in the log, and denials do not push out lines about an authentication that fails.
@@ -32,13 +33,15 @@ func TestClientsCauseFewLinesInTheLog(t *testing.T) {
 	}
 	for range times {
 		server.http.ErrorLog.Print("http: TLS handshake error from \x1b[2J")
-		s.authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, unauthorized("no") }
-		ask(http.MethodGet, "/events", s.events)
+		s.events.Authenticate = func(*http.Request) (stream.Grant, error) {
+			return stream.Grant{}, auth.Denial{Status: 401, Reason: "no"}
+		}
+		ask(http.MethodGet, "/events", s.events.ServeHTTP)
 		ask(http.MethodPost, "/disconnect?recipient=alice", s.disconnect)
 	}
 	for range times {
-		s.authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, errAppAway }
-		ask(http.MethodGet, "/events", s.events)
+		s.events.Authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, errors.New("away") }
+		ask(http.MethodGet, "/events", s.events.ServeHTTP)
 	}
 	for message, most := range map[string]int{
 		"an HTTP connection failed": 10, "a stream was denied": 200, "other hubs were not told to disconnect": 10,

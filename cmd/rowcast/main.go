@@ -9,7 +9,7 @@
 //	operation  what is tried again                  when                                          log line
 //	auth_url   asking the app who a client is       when the client comes back; for an open       authentication endpoint failed
 //	                                                stream after 5 to 15 s
-//	jwks       reading the keys at the URL of a     after 30 to 90 s, and after 10 s when a       the keys of --jwks-url cannot be read, …
+//	jwks       reading the keys at the URL of a     after 30 to 90 s, and after 10 s when a       cannot read the JSON Web Key Set: the keys …
 //	           JSON Web Key Set                     token names an unknown key
 //	accept     accepting connections of clients     after 5 ms, doubled up to 1 s                 cannot accept connections
 //

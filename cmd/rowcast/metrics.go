@@ -39,8 +39,8 @@ func (s *service) metrics() http.Handler {
 // countRequests shows the requests for streams, and the connections.
 func (s *service) countRequests(r registry) {
 	r.counter("lobby_closed_total", "Connections without a stream that were closed because there were too many.", &s.lobby.Closed)
-	r.counter("denied_total", "Requests for a stream from somebody who may have none.", &s.denied)
-	r.counter("unknown_total", "Requests for a stream that were told to come back later because who it is could not be found out.", &s.unknown)
+	r.counter("denied_total", "Requests for a stream from somebody who may have none.", &s.events.Stats.Denied)
+	r.counter("unknown_total", "Requests for a stream that were told to come back later because who it is could not be found out.", &s.events.Stats.Unknown)
 	countRefusals(r, &s.hub.Stats.Refused)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"rowcast/sql"
 )
@@ -87,7 +88,7 @@ type roleName string
 func (r *roleName) UnmarshalText(text []byte) error {
 	const longest = 63 // NAMEDATALEN: the rest would be cut off
 	switch name := string(text); {
-	case name == "" || len(name) > longest || !isText(name):
+	case name == "" || len(name) > longest || !utf8.ValidString(name) || strings.Contains(name, "\x00"):
 		return fmt.Errorf("%q is not the name of a role", name)
 	case slices.Contains([]string{"public", "none", "current_user", "current_role", "session_user"}, strings.ToLower(name)):
 		return fmt.Errorf("%q is no role, but what SQL calls all of them, or nobody, or whoever is connected: give a role's own name", name)

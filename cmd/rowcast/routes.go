@@ -5,11 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
-	"net/url"
 	"runtime/debug"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/cors"
@@ -36,7 +34,7 @@ func (s *service) routers() (public, admin http.Handler) {
 		}))
 	}
 	// Nothing here may wrap the writer: the hub takes the connection over.
-	p.Get("/events", s.events)
+	p.Get("/events", s.events.ServeHTTP)
 	getOrHead(p, "/rowcast.js", serveScript)
 	if s.routes != nil {
 		s.routes(p)
@@ -141,40 +139,6 @@ func (s *service) recoverer(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
-
-// byUID takes every client for the user whom the URL names.
-func byUID(r *http.Request) (stream.Grant, error) {
-	uid, status, text := uidOf(r.URL)
-	if text != "" {
-		return stream.Grant{}, denial{status, text}
-	}
-	return stream.Grant{User: uid}, nil
-}
-
-// uidOf reads ?uid=. What cannot be a recipient in the table is refused here: it would only fail later, again and again.
-func uidOf(u *url.URL) (uid string, status int, text string) {
-	query, err := url.ParseQuery(u.RawQuery)
-	uids := query["uid"]
-	switch {
-	case err != nil:
-		return "", http.StatusBadRequest, "the query cannot be read: " + err.Error()
-	case len(uids) > 1:
-		return "", http.StatusBadRequest, "a stream is for one user: give uid once"
-	case len(uids) == 0 || uids[0] == "":
-		return "", http.StatusUnauthorized, "say who you are: /events?uid=alice"
-	case len(uids[0]) > maxRecipient:
-		return "", http.StatusBadRequest, "the uid is longer than 256 bytes"
-	case !isText(uids[0]):
-		return "", http.StatusBadRequest, "the uid is not text: it has bytes that are not UTF-8, or a NUL"
-	}
-	return uids[0], 0, ""
-}
-
-// isText tells whether PostgreSQL can have it in a text.
-func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
-
-// maxRecipient is that of the table's constraint, in bytes.
-const maxRecipient = 256
 
 // serveScript serves the browser client. Browsers may keep it but must ask whether it is still the same.
 func serveScript(w http.ResponseWriter, r *http.Request) {

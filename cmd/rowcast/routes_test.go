@@ -8,13 +8,10 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
-
-	"rowcast/stream"
 )
 
 // A handler that panics takes down its own request and no more, and the log says where.
@@ -52,40 +49,6 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	server.Close()
 	if got := log.String(); !strings.Contains(got, `msg="a request handler panicked" path=/panic panic=oops stack=`) || !strings.Contains(got, "routes_test.go") || strings.Count(got, "\n") > 10 {
 		t.Errorf("got log %s", got)
-	}
-}
-
-// A client that is denied, or cannot be authenticated, again and again does not fill the log. The next line says how many were left out.
-func TestDenialsThatAreLeftOutAreCounted(t *testing.T) {
-	t.Parallel()
-	for _, answer := range []error{unauthorized("no"), errAppAway} {
-		t.Run(answer.Error(), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { denialsAreLeftOut(t, answer) })
-		})
-	}
-}
-
-func denialsAreLeftOut(t *testing.T, answer error) {
-	var log bytes.Buffer
-	s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
-	s.denials.Every, s.denials.Burst = time.Minute, 2
-	s.unknowns.Every, s.unknowns.Burst = time.Minute, 2
-	s.authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, answer }
-	for _, step := range []struct {
-		requests, lines int
-		leftOut         string
-	}{{5, 2, ""}, {3, 1, "left_out=3 "}, {1, 1, "left_out=2 "}, {1, 1, ""}} {
-		log.Reset()
-		for range step.requests {
-			s.events(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/events", nil))
-		}
-		got := log.String()
-		if strings.Count(got, "\n") != step.lines || !strings.Contains(got, step.leftOut) ||
-			step.leftOut == "" && strings.Contains(got, "left_out=") {
-			t.Errorf("%+v: got log %s", step, got)
-		}
-		time.Sleep(time.Minute)
 	}
 }
 

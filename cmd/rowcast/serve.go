@@ -83,7 +83,7 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	if err := c.configure(s); err != nil {
 		return err
 	}
-	if s.authenticate, err = c.authenticator(ctx, s.origins, logger, &s.failures); err != nil {
+	if s.events.Authenticate, err = c.authenticator(ctx, s.origins, logger, &s.failures); err != nil {
 		return err
 	}
 	defer ignoreHangup(logger)()

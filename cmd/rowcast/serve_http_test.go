@@ -73,7 +73,7 @@ func TestEndpoints(t *testing.T) {
 func TestStreamIsForOneUser(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t))
-	const who = "say who you are: /events?uid=alice"
+	const who = "say which user you are: /events?uid=alice"
 	tests := []struct {
 		query  string
 		status int
@@ -86,8 +86,8 @@ func TestStreamIsForOneUser(t *testing.T) {
 		{"?uid=alice&uid=alice", 400, "a stream is for one user: give uid once"},
 		{"?uid=" + strings.Repeat("x", 257), 400, "the uid is longer than 256 bytes"},
 		{"?uid=" + strings.Repeat("%C3%A9", 129), 400, "the uid is longer than 256 bytes"},
-		{"?uid=a%00", 400, "the uid is not text: it has bytes that are not UTF-8, or a NUL"},
-		{"?uid=%ff", 400, "the uid is not text: it has bytes that are not UTF-8, or a NUL"},
+		{"?uid=a%00", 400, "the uid contains a control character"},
+		{"?uid=%ff", 400, "the uid is not valid UTF-8"},
 		{"?uid=%zz", 400, `the query cannot be read: invalid URL escape "%zz"`},
 		{"?uid=alice;uid=bob", 400, "the query cannot be read: invalid semicolon separator in query"},
 	}

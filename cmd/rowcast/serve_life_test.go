@@ -93,7 +93,7 @@ func TestMessagesByHand(t *testing.T) {
 	if len(got) != 3 {
 		t.Errorf("got %v, want three", got)
 	}
-	h.err.await(t, `msg="message by hand goes to nobody" error="envelope's \\"recipent\\" is not one of data, recipient, event"`)
+	h.err.await(t, `msg="message by hand goes to nobody" error="the envelope's \\"recipent\\" is not one of data, recipient, event"`)
 }
 
 func TestLargeEventsAreOnlyAnnounced(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -21,6 +20,7 @@ import (
 	"rowcast/listener/failures"
 	"rowcast/listener/loglimit"
 	"rowcast/stream"
+	"rowcast/stream/auth"
 )
 
 // A service is a hub with all that it takes to run one: the listener that feeds it, connections for replays, and HTTP. The
@@ -38,14 +38,10 @@ type service struct {
 	trusted     proxies  // that say who their client is
 	lobby       *lobby   // of listen
 
-	authenticate authenticator  // says who a request for a stream is from; byUID unless set
-	denied       atomic.Int64   // requests for a stream that it denied
-	unknown      atomic.Int64   // that it could not tell
-	denials      loglimit.Limit // of the log lines about denials
-	unknowns     loglimit.Limit // of the log lines about requests that it could not tell, which denials must not push out
-	httpErrors   loglimit.Limit // of the log lines of net/http, which clients can cause
-	untold       loglimit.Limit // of the log lines about other hubs that were not told to disconnect
-	panics       loglimit.Limit // of the log lines about handlers that panicked
+	events     auth.Handler   // of /events; authenticates by InsecureUID unless set
+	httpErrors loglimit.Limit // of the log lines of net/http, which clients can cause
+	untold     loglimit.Limit // of the log lines about other hubs that were not told to disconnect
+	panics     loglimit.Limit // of the log lines about handlers that panicked
 
 	guard     func(http.Handler) http.Handler // around everything at listen; nil: nothing
 	routes    func(chi.Router)                // more to serve there; nil: nothing
@@ -59,9 +55,8 @@ type service struct {
 }
 
 func newService(database *pgx.ConnConfig, logger *slog.Logger) *service {
-	s := &service{logger: logger, replays: defaultReplays(), authenticate: byUID, explain: func(err error) error { return err }}
-	s.denials.Every, s.denials.Burst = 200*time.Millisecond, 50
-	s.unknowns.Every, s.unknowns.Burst = s.denials.Every, s.denials.Burst
+	s := &service{logger: logger, replays: defaultReplays(), explain: func(err error) error { return err }}
+	s.events.Hub, s.events.Authenticate, s.events.Logger = &s.hub, auth.InsecureUID, logger
 	shares, _ := shareOut(descriptors(), 0, s.replays)
 	s.hub.Limits.Streams, s.lobby = shares.streams, newLobby(shares.lobby)
 	s.listener.Config, s.listener.Logger, s.hub.Logger, s.retention.Logger = database, logger, logger, logger

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"rowcast/stream/auth"
 )
 
 type tokenCmd struct {
@@ -49,7 +51,7 @@ func (c *tokenCmd) Run(console console) error {
 
 // claims refuses what no hub would take.
 func (c *tokenCmd) claims() (jwt.MapClaims, error) {
-	if _, err := c.GroupMark.grant(c.Sub, c.Group); err != nil {
+	if _, err := c.GroupMark.Grant(c.Sub, c.Group); err != nil {
 		return nil, err
 	}
 	now := time.Now()
@@ -78,8 +80,8 @@ func (c *tokenCmd) signer() (jwt.SigningMethod, any, error) {
 	if len(secrets) == 0 {
 		return nil, nil, errors.New("nothing to sign with: give --jwt-secret, --jwt-secret-file or --jwt-private-key")
 	}
-	if _, err := secretKey(secrets[0]); err != nil {
-		return nil, nil, fmt.Errorf("the secret is too short: %w", err)
+	if _, err := auth.Secret(secrets[0]); err != nil {
+		return nil, nil, err
 	}
 	return jwt.SigningMethodHS256, secrets[0], nil
 }
@@ -91,10 +93,10 @@ func readPrivateKey(path string) (jwt.SigningMethod, any, error) {
 		return nil, nil, fmt.Errorf("--jwt-private-key: %w", err)
 	}
 	signer, ok := private.(crypto.Signer)
-	if !ok || len(algorithmsOf(signer.Public())) == 0 {
-		return nil, nil, fmt.Errorf("--jwt-private-key: %s: %w", path, errKind)
+	if !ok || len(auth.Algorithms(signer.Public())) == 0 {
+		return nil, nil, fmt.Errorf("--jwt-private-key: %s: %w", path, auth.ErrKeyKind)
 	}
-	return jwt.GetSigningMethod(algorithmsOf(signer.Public())[0]), private, nil
+	return jwt.GetSigningMethod(auth.Algorithms(signer.Public())[0]), private, nil
 }
 
 // parsePrivateKey takes the first key of a file in PEM; openssl ecparam writes the name of the curve before it.

@@ -32,13 +32,13 @@ func TestTokenThatIsRefused(t *testing.T) {
 	encrypted := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}, Bytes: []byte("x")})
 	for want, args := range map[string][]string{
 		"nothing to sign with: give --jwt-secret, --jwt-secret-file or --jwt-private-key": nil,
-		"the secret is too short: it has 31 bytes, and needs 32 at least":                 {"--jwt-secret", secret[:31]},
-		`the user's id has a ":" in it, as only a group's key may`:                        {"--sub", "team:7", "--jwt-secret", secret},
-		`a group's key has no ":" in it, so it could be a user's id`:                      {"--group", "bob", "--jwt-secret", secret},
+		"the secret is too short: it has 31 bytes and needs at least 32":                  {"--jwt-secret", secret[:31]},
+		`the user's id contains ":", which only the key of a group may`:                   {"--sub", "team:7", "--jwt-secret", secret},
+		`the key of a group does not contain ":", so it could be a user's id`:             {"--group", "bob", "--jwt-secret", secret},
 		"--expires: 0s is not from 1s to 3650d":                                           {"--expires", "0s", "--jwt-secret", secret},
-		`--jwt-groups-claim: "sub" is not a claim that can have groups in it`:             {"--jwt-groups-claim", "sub", "--jwt-secret", secret},
+		`--jwt-groups-claim: "sub" is not a claim that can contain groups`:                {"--jwt-groups-claim", "sub", "--jwt-secret", secret},
 		"this is a public key, which is the hub's: give the private one ":                 {"--jwt-private-key", fileOf(t, pemOf(t, k.rsa.Public()))},
-		"it is none of RSA with 2048 bits or more, ":                                      {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
+		"the key is none of RSA with 2048 bits or more, ":                                 {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
 		"this is not PEM, such as openssl genpkey writes":                                 {"--jwt-private-key", fileOf(t, []byte(secret))},
 		`"CERTIFICATE" is not a private key`:                                              {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}))},
 		"the key is encrypted: give it without a passphrase":                              {"--jwt-private-key", fileOf(t, encrypted)},

@@ -12,11 +12,18 @@ ALTER TABLE rowcast.notifications
     ADD CONSTRAINT data_is_at_most_64_mib CHECK (pg_catalog.pg_column_size(data #> '{}') < 2097152
         OR pg_catalog.octet_length(data::pg_catalog.text) <= 67108864) NOT VALID;
 
--- Server-Sent Events are UTF-8. Some characters of other encodings cannot be converted: the INSERT then says which.
+-- Server-Sent Events are UTF-8. Some characters of other encodings cannot be converted: the INSERT then says which. A recipient with a
+-- control character is a mistake, such as a line break at its end: no client can be that user, because authentication refuses it. In
+-- other encodings than UTF-8 only the control characters of ASCII are known.
 -- +goose StatementBegin
 DO $$
 BEGIN
-    IF current_setting('server_encoding') <> 'UTF8' THEN
+    IF current_setting('server_encoding') = 'UTF8' THEN
+        ALTER TABLE rowcast.notifications ADD CONSTRAINT recipient_has_no_control_characters
+            CHECK (recipient !~ '[\u0001-\u001f\u007f-\u009f]' COLLATE "C") NOT VALID;
+    ELSE
+        ALTER TABLE rowcast.notifications ADD CONSTRAINT recipient_has_no_control_characters
+            CHECK (recipient !~ '[\u0001-\u001f\u007f]' COLLATE "C") NOT VALID;
         ALTER TABLE rowcast.notifications ADD CONSTRAINT has_utf8_form CHECK (convert_to(coalesce(recipient, ''), 'UTF8') IS NOT NULL
             AND convert_to(event, 'UTF8') IS NOT NULL AND convert_to(data::text, 'UTF8') IS NOT NULL) NOT VALID;
     END IF;

@@ -1,4 +1,4 @@
-package main
+package auth
 
 import (
 	"encoding/base64"
@@ -16,12 +16,12 @@ import (
 
 const fuzzSecret = "correct horse battery staple 0001"
 
-func fuzzTokens(f *testing.F) *tokens {
-	k, err := secretKey([]byte(fuzzSecret))
+func fuzzTokens(f *testing.F) *Tokens {
+	k, err := Secret([]byte(fuzzSecret))
 	if err != nil {
 		f.Fatal(err)
 	}
-	return &tokens{keys: []key{k}, groups: "groups", cookie: "session", mark: ":"}
+	return &Tokens{Keys: []Key{k}, Cookie: "session"}
 }
 
 // FuzzCredentials: whatever stands in the headers, nobody gets a stream without a token that is signed, and the denial has nothing of
@@ -44,14 +44,14 @@ func FuzzCredentials(f *testing.F) {
 			r.Header["Authorization"] = []string{authorization}
 		}
 		r.Header["Cookie"] = []string{cookie}
-		grant, err := t.authenticate(r)
-		denied, isDenied := errors.AsType[denial](err)
-		if !isDenied || denied.status != http.StatusUnauthorized || grant.User != "" || len(grant.Groups) > 0 {
+		grant, err := t.Authenticate(r)
+		denied, isDenied := errors.AsType[Denial](err)
+		if !isDenied || denied.Status != http.StatusUnauthorized || grant.User != "" || len(grant.Groups) > 0 {
 			test.Fatalf("got %+v, %v, want a denial with 401", grant, err)
 		}
 		for _, sent := range []string{authorization, cookie} {
-			if len(sent) > 40 && strings.Contains(denied.text, sent) {
-				test.Errorf("the denial quotes what was sent: %s", denied.text)
+			if len(sent) > 40 && strings.Contains(denied.Reason, sent) {
+				test.Errorf("the denial quotes what was sent: %s", denied.Reason)
 			}
 		}
 	})
@@ -77,9 +77,9 @@ func FuzzClaims(f *testing.F) {
 		}
 		r := httptest.NewRequest(http.MethodGet, "/events", nil)
 		r.Header.Set("Authorization", "Bearer "+token)
-		grant, err := t.authenticate(r)
+		grant, err := t.Authenticate(r)
 		if err != nil {
-			if _, isDenied := errors.AsType[denial](err); !isDenied {
+			if _, isDenied := errors.AsType[Denial](err); !isDenied {
 				test.Errorf("%v is no denial", err)
 			}
 			return

@@ -1,7 +1,6 @@
-package main
+package auth
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -11,16 +10,15 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// A key verifies tokens of its own algorithms: which, the key says, and never the token. Else a token signed by HS256 with the
+// A Key verifies tokens. The key decides which algorithms it accepts, never the token: otherwise a token signed by HS256 with the
 // public key, which everybody has, would be valid.
-type key struct {
+type Key struct {
 	algorithms []string
 	find       func(context.Context) jwt.Keyfunc
 }
@@ -28,32 +26,24 @@ type key struct {
 // minSecret is the length of HS256's hash, in bytes (RFC 7518, section 3.2).
 const minSecret = 32
 
-func secretKey(secret []byte) (key, error) {
+// Secret returns a key that verifies tokens signed with a shared secret by HS256. The secret must have 32 bytes or more.
+func Secret(secret []byte) (Key, error) {
 	if len(secret) < minSecret {
-		return key{}, fmt.Errorf("it has %d bytes, and needs %d at least: anybody could guess it (openssl rand -hex 32 makes one)", len(secret), minSecret)
+		return Key{}, fmt.Errorf("the secret is too short: it has %d bytes and needs at least %d, because others could guess it (openssl rand -hex 32 makes one)",
+			len(secret), minSecret)
 	}
-	return key{[]string{"HS256"}, always(secret)}, nil
+	return Key{[]string{"HS256"}, always(secret)}, nil
 }
 
-// always finds the same key, whatever the token says of keys: its kid names nothing here.
+// always returns the same key for every token. A kid in the token means nothing here.
 func always(value any) func(context.Context) jwt.Keyfunc {
 	return func(context.Context) jwt.Keyfunc {
 		return func(*jwt.Token) (any, error) { return value, nil }
 	}
 }
 
-// readSecret reads a file with a secret and perhaps a line break after it.
-func readSecret(path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
-	return bytes.TrimRight(text, "\r\n"), err
-}
-
-// readPublicKeys reads a file of public keys in PEM.
-func readPublicKeys(path string) (keys []key, err error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
+// PublicKeys reads public keys from PEM. There must be at least one.
+func PublicKeys(text []byte) (keys []Key, err error) {
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
@@ -61,12 +51,12 @@ func readPublicKeys(path string) (keys []key, err error) {
 		}
 		public, err := parsePublicKey(block)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
-		keys = append(keys, key{algorithmsOf(public), always(public)})
+		keys = append(keys, Key{Algorithms(public), always(public)})
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("%s: no public key in PEM, such as openssl pkey -pubout writes", path)
+		return nil, errors.New("no public key in PEM, such as openssl pkey -pubout writes")
 	}
 	return keys, nil
 }
@@ -85,19 +75,20 @@ func parsePublicKey(block *pem.Block) (public crypto.PublicKey, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(algorithmsOf(public)) == 0 {
-		return nil, errKind
+	if len(Algorithms(public)) == 0 {
+		return nil, ErrKeyKind
 	}
 	return public, nil
 }
 
-var errKind = errors.New("it is none of RSA with 2048 bits or more, ECDSA on P-256, P-384 or P-521, and Ed25519")
+// ErrKeyKind reports a key that is not supported.
+var ErrKeyKind = errors.New("the key is none of RSA with 2048 bits or more, ECDSA on P-256, P-384 or P-521, and Ed25519")
 
-// publicAlgorithms are those of all public keys.
+// publicAlgorithms are the algorithms of all supported public keys.
 var publicAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
-// algorithmsOf are those that a public key may verify; none, if it is not to be used.
-func algorithmsOf(public any) []string {
+// Algorithms returns the algorithms that a public key may verify. It returns none if the key is not supported.
+func Algorithms(public crypto.PublicKey) []string {
 	switch k := public.(type) {
 	case *rsa.PublicKey:
 		if k.N.BitLen() >= 2048 {

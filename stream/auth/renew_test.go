@@ -1,4 +1,4 @@
-package main
+package auth
 
 import (
 	"fmt"
@@ -79,11 +79,11 @@ func TestRenewalsThatFailAreShown(t *testing.T) {
 				t.Error("the stream ends, though the app may soon be back")
 			}
 		}
-		const line = `level=WARN msg="authentication endpoint failed" host=app.example error="--auth-url does not answer as it should: it says 503"`
+		const line = `level=WARN msg="authentication endpoint failed" host=app.example error="no usable answer from the app: it answers 503"`
 		if said := a.log.String(); strings.Count(said, line) != 5 || strings.Count(said, "\n") != 5 || strings.Contains(said, "user1") {
 			t.Errorf("the log says %s", said)
 		}
-		if got := a.failures.Of(failures.AuthURL); got.Total != 100 || !got.Failing() {
+		if got := a.Failures.Of(failures.AuthURL); got.Total != 100 || !got.Failing() {
 			t.Errorf("got %+v, want 100 failures", got)
 		}
 		a.answer = theCookie
@@ -91,7 +91,7 @@ func TestRenewalsThatFailAreShown(t *testing.T) {
 			t.Error("the stream ends, though the app is back")
 		}
 		time.Sleep(failures.Recovering)
-		if a.failures.Of(failures.AuthURL).Failing() {
+		if a.Failures.Of(failures.AuthURL).Failing() {
 			t.Error("it is said to fail, though the app is back")
 		}
 	})

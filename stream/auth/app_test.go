@@ -1,4 +1,4 @@
-package main
+package auth
 
 import (
 	"bytes"
@@ -17,15 +17,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"rowcast/listener/failures"
 	"rowcast/stream"
 )
 
 // askedApp is an app without a network, for bubbles of synctest: it answers at once, or when it may.
 type askedApp struct {
-	*app
+	App
 	log    *bytes.Buffer
 	asked  atomic.Int32
 	may    chan struct{}              // nil: at once
@@ -34,9 +32,8 @@ type askedApp struct {
 
 func newAskedApp(answer func(cookie string) string) *askedApp {
 	a := &askedApp{log: &bytes.Buffer{}, answer: answer}
-	logger := slog.New(slog.NewTextHandler(a.log, nil)) // whose writes are one at a time
-	a.app = newApp(&url.URL{Scheme: "http", Host: "app.example", Path: "/auth"}, 5*time.Second, time.Minute, ":", logger, &failures.Record{})
-	a.transport = a
+	a.URL, a.Grace = &url.URL{Scheme: "http", Host: "app.example", Path: "/auth"}, time.Minute
+	a.Transport, a.Failures, a.Logger = a, &failures.Record{}, slog.New(slog.NewTextHandler(a.log, nil)) // one write at a time
 	return a
 }
 
@@ -81,7 +78,7 @@ func requestBy(ctx context.Context, headers ...string) *http.Request {
 
 // by asks for a stream by a cookie.
 func (a *askedApp) by(t *testing.T, cookie string) (stream.Grant, error) {
-	return a.authenticate(requestBy(t.Context(), "Cookie", cookie))
+	return a.Authenticate(requestBy(t.Context(), "Cookie", cookie))
 }
 
 // A yes counts for a second, for the very same credentials from the very same place; a no does not.
@@ -106,14 +103,14 @@ func TestTheAppsAnswersAreKept(t *testing.T) {
 		}
 		wantAsked("another cookie", 1)
 		for i, headers := range [][]string{{"Authorization", "x"}, {"X-Forwarded-For", "192.0.2.1"}, {"Authorization", "x", "X-Forwarded-For", "192.0.2.1"}} {
-			if _, err := a.authenticate(requestBy(t.Context(), append(headers, "Cookie", "alice")...)); err != nil {
+			if _, err := a.Authenticate(requestBy(t.Context(), append(headers, "Cookie", "alice")...)); err != nil {
 				t.Error(err)
 			}
 			wantAsked(fmt.Sprintf("other headers, %d", i), 1)
 		}
 		elsewhere := requestBy(t.Context(), "Cookie", "alice")
 		elsewhere.RemoteAddr = "198.51.100.1:1"
-		_, _ = a.authenticate(elsewhere)
+		_, _ = a.Authenticate(elsewhere)
 		wantAsked("from elsewhere", 1)
 
 		time.Sleep(time.Second - time.Nanosecond)
@@ -123,7 +120,7 @@ func TestTheAppsAnswersAreKept(t *testing.T) {
 		a.answer = func(string) string { return "no" }
 		for range 2 {
 			_, err := a.by(t, "alice")
-			if denied, ok := errors.AsType[denial](err); !ok || denied.status != http.StatusUnauthorized {
+			if denied, ok := errors.AsType[Denial](err); !ok || denied.Status != http.StatusUnauthorized {
 				t.Errorf("after the second: got %v, want 401", err)
 			}
 		}
@@ -135,18 +132,18 @@ func TestTheAppsAnswersAreKept(t *testing.T) {
 func TestTheCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var cache appCache
+		var c cache
 		key := func(i int) [32]byte { return credentials{cookie: fmt.Sprint(i)}.hash() }
 		for i := range cacheSize - 1 {
-			cache.put(key(i), appAnswer{})
+			c.put(key(i), answer{})
 		}
 		time.Sleep(2 * cacheTime)
 		for i := range cacheSize + 5 {
-			cache.put(key(cacheSize+i), appAnswer{})
-			if n := len(cache.known); n > cacheSize {
+			c.put(key(cacheSize+i), answer{})
+			if n := len(c.answers); n > cacheSize {
 				t.Fatalf("it has %d answers, want %d at most", n, cacheSize)
 			}
-			if _, kept := cache.get(key(cacheSize)); !kept && i < cacheSize {
+			if _, kept := c.get(key(cacheSize)); !kept && i < cacheSize {
 				t.Fatalf("after %d more, a fresh answer has gone, where old ones could", i)
 			}
 		}
@@ -162,7 +159,7 @@ func TestThoseWhoComeTogetherAskOnce(t *testing.T) {
 		var tabs sync.WaitGroup
 		ctx, leave := context.WithCancel(t.Context())
 		tabs.Go(func() {
-			if _, err := a.authenticate(requestBy(ctx, "Cookie", "alice")); !errors.Is(err, context.Canceled) {
+			if _, err := a.Authenticate(requestBy(ctx, "Cookie", "alice")); !errors.Is(err, context.Canceled) {
 				t.Errorf("who left got %v", err)
 			}
 		})
@@ -220,7 +217,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 		}
 		close(reasons)
 		for reason := range reasons {
-			if want := "it takes longer than --auth-timeout (5s), with "; !strings.Contains(reason, want) {
+			if want := "no answer within 5s, with "; !strings.Contains(reason, want) {
 				t.Errorf("got %s, want %q", reason, want)
 			}
 		}
@@ -232,27 +229,26 @@ func TestAClientThatLeavesIsNotLogged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
 		a := newAskedApp(theCookie)
 		a.may = make(chan struct{})
-		s.authenticate = a.authenticate
+		h := Handler{Hub: &stream.Hub{}, Authenticate: a.App.Authenticate, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		for _, tt := range []struct {
 			patience time.Duration // of the client; the app has 5s
 			log      string
 			unknown  int64
 		}{
 			{4 * time.Second, "", 0},
-			{6 * time.Second, "it takes longer than --auth-timeout (5s), with 1 questions on their way", 1},
+			{6 * time.Second, "no answer within 5s, with 1 requests running", 1},
 		} {
 			began := time.Now()
 			ctx, leave := context.WithTimeout(t.Context(), tt.patience)
-			s.events(httptest.NewRecorder(), requestBy(ctx, "Cookie", fmt.Sprint(tt.patience)))
+			h.ServeHTTP(httptest.NewRecorder(), requestBy(ctx, "Cookie", fmt.Sprint(tt.patience)))
 			leave()
 			if took := time.Since(began); took != min(tt.patience, 5*time.Second) {
 				t.Errorf("left after %v: it took %v", tt.patience, took)
 			}
-			if got := log.String(); !strings.Contains(got, tt.log) || tt.log == "" && got != "" || s.unknown.Load() != tt.unknown {
-				t.Errorf("left after %v: got %d, log %q, want %d, %q", tt.patience, s.unknown.Load(), got, tt.unknown, tt.log)
+			if got := log.String(); !strings.Contains(got, tt.log) || tt.log == "" && got != "" || h.Stats.Unknown.Load() != tt.unknown {
+				t.Errorf("left after %v: got %d, log %q, want %d, %q", tt.patience, h.Stats.Unknown.Load(), got, tt.unknown, tt.log)
 			}
 		}
 		synctest.Wait()

@@ -1,4 +1,4 @@
-package main
+package auth
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,6 +18,16 @@ import (
 
 	"rowcast/listener/failures"
 )
+
+// readerOf returns a set at a URL that nothing reads at intervals.
+func readerOf(t *testing.T, at string, logger *slog.Logger) *jwks {
+	t.Helper()
+	u, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newJWKS(&KeySets{Logger: logger, Failures: &failures.Record{}}, u)
+}
 
 // Who names an unknown key and leaves at once keeps nobody from getting the keys, for which others may be waiting.
 func TestKeysAreReadThoughTheClientLeaves(t *testing.T) {
@@ -34,7 +45,7 @@ func TestKeysAreReadThoughTheClientLeaves(t *testing.T) {
 		_, _ = fmt.Fprint(w, publish(fmt.Sprint("key ", n)))
 	}))
 	t.Cleanup(server.Close)
-	j := newJWKS(server.URL, slog.New(slog.DiscardHandler))
+	j := readerOf(t, server.URL, slog.New(slog.DiscardHandler))
 	j.read(t.Context())
 	if _, err := j.KeyRead(ctx, "key 2"); err != nil {
 		t.Errorf("got %v, want the new key", err)
@@ -49,14 +60,14 @@ func TestAWithdrawalIsToldOnce(t *testing.T) {
 	answer, log := "", &bytes.Buffer{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }))
 	t.Cleanup(server.Close)
-	j := newJWKS(server.URL, slog.New(slog.NewTextHandler(log, nil)))
+	j := readerOf(t, server.URL, slog.New(slog.NewTextHandler(log, nil)))
 	for i, step := range []struct {
 		answer string
 		told   int
 	}{{key, 0}, {`{"keys":[]}`, 1}, {`{"keys":[]}`, 1}, {key, 1}, {`{"keys":[{"kty":"oct"}]}`, 2}} {
 		answer = step.answer
 		j.read(t.Context())
-		if got := strings.Count(log.String(), "no token counts"); got != step.told {
+		if got := strings.Count(log.String(), "has no key that can verify a token"); got != step.told {
 			t.Errorf("after %d answers: told %d times, want %d", i+1, got, step.told)
 		}
 	}
@@ -78,8 +89,8 @@ func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 				w.WriteHeader(status)
 			}))
 			t.Cleanup(server.Close)
-			ok := newJWKS(server.URL, slog.New(slog.NewTextHandler(log, nil))).read(t.Context())
-			want := fmt.Sprintf(`error="it redirects (%d), which is not followed: give the URL to which it leads"`, status)
+			ok := readerOf(t, server.URL, slog.New(slog.NewTextHandler(log, nil))).read(t.Context())
+			want := fmt.Sprintf(`error="the server redirects (%d), which is not followed: give the final URL"`, status)
 			if ok || asked != 1 || !strings.Contains(log.String(), want) || strings.Contains(log.String(), "topsecret") {
 				t.Errorf("%d to %q: read %v, asked %d times, log %s, want %s", status, to, ok, asked, log, want)
 			}
@@ -92,11 +103,10 @@ func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 func TestKeysAreSoonReadAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		all := &jwksFailures{Record: &failures.Record{}}
+		all := &KeySets{Logger: slog.New(slog.DiscardHandler), Failures: &failures.Record{}}
 		var away atomic.Bool
 		newSet := func(answers func() bool) *jwks {
-			j := newJWKS("http://keys.example", slog.New(slog.DiscardHandler))
-			j.failures = all
+			j := newJWKS(all, &url.URL{Scheme: "http", Host: "keys.example"})
 			j.transport = roundTripper(func(*http.Request) (*http.Response, error) {
 				if !answers() {
 					return nil, errors.New("away")
@@ -115,17 +125,17 @@ func TestKeysAreSoonReadAgain(t *testing.T) {
 		}
 		for range 3 {
 			second.read(t.Context())
-			if !all.Of(failures.JWKS).Failing() {
+			if !all.Failures.Of(failures.JWKS).Failing() {
 				t.Error("a URL that cannot be read is hidden by another")
 			}
 			time.Sleep(2 * time.Minute)
 		}
-		if got := all.Of(failures.JWKS).Total; got < 4 || got > 13 {
+		if got := all.Failures.Of(failures.JWKS).Total; got < 4 || got > 13 {
 			t.Errorf("%d failures in 6 minutes, want one every 30 to 90 s", got)
 		}
 		away.Store(false)
 		time.Sleep(2 * time.Minute)
-		if all.Of(failures.JWKS).Failing() {
+		if all.Failures.Of(failures.JWKS).Failing() {
 			t.Error("it is said to fail two minutes after the keys can be read again")
 		}
 	})
@@ -145,7 +155,7 @@ func TestKeysAtAURLWithAPassword(t *testing.T) {
 		_, _ = io.WriteString(w, `{"keys":[]}`)
 	}))
 	t.Cleanup(server.Close)
-	if j := newJWKS(strings.Replace(server.URL, "//", "//me:secret%25@", 1), slog.New(slog.DiscardHandler)); !j.read(t.Context()) {
+	if j := readerOf(t, strings.Replace(server.URL, "//", "//me:secret%25@", 1), slog.New(slog.DiscardHandler)); !j.read(t.Context()) {
 		t.Error("the keys are not read")
 	}
 }

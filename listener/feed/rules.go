@@ -1,0 +1,62 @@
+// Package feed has what the listener hands to a hub, and the rules for recipients and events. The table's constraints, messages sent
+// with NOTIFY and authentication keep the same rules.
+package feed
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// MaxRecipient is the largest length of a recipient in bytes.
+	MaxRecipient = 256
+	// MaxEvent is the largest length of an event's name in bytes.
+	MaxEvent = 128
+)
+
+// CheckRecipient returns an error if text cannot be a recipient. Spaces and invisible characters such as U+202E are allowed: "alice "
+// and "alice" are two recipients.
+func CheckRecipient(text string) error {
+	switch {
+	case text == "":
+		return errors.New("is empty")
+	case len(text) > MaxRecipient:
+		return fmt.Errorf("is longer than %d bytes", MaxRecipient)
+	case !isText(text):
+		return errors.New("is not valid UTF-8")
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return errors.New("contains a control character")
+	}
+	return nil
+}
+
+// CheckEvent returns an error if text cannot be the name of an event.
+func CheckEvent(text string) error {
+	if len(text) > MaxEvent {
+		return fmt.Errorf("is longer than %d bytes", MaxEvent)
+	}
+	return CheckName(text)
+}
+
+// CheckName is CheckEvent for a name whose length is known to be right: in the table, the length counts in the server's encoding.
+func CheckName(text string) error {
+	switch {
+	case text == "":
+		return errors.New("is empty")
+	case !utf8.ValidString(text):
+		return errors.New("is not valid UTF-8")
+	case strings.ContainsAny(text, "\r\n\x00"):
+		return errors.New("contains a line break or NUL")
+	case text == "error" || text == "open" || strings.HasPrefix(text, "rowcast."):
+		return errors.New("is reserved")
+	}
+	return nil
+}
+
+// isText reports whether text is UTF-8. A JSON decoder puts U+FFFD in the place of what is not.
+func isText(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsRune(text, utf8.RuneError)
+}

@@ -1,0 +1,78 @@
+package auth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"rowcast/listener/strictjson"
+	"rowcast/stream"
+)
+
+// An answer is what the app's endpoint says about credentials.
+type answer struct {
+	grant    stream.Grant
+	lifetime time.Duration
+	until    time.Time
+}
+
+// errEndpoint reports that the endpoint did not answer as documented.
+var errEndpoint = errors.New("no usable answer from the app")
+
+const (
+	maxAnswer   = 64 << 10       // bytes
+	maxLifetime = 24 * time.Hour // a longer expires_in is shortened to this
+)
+
+// readResponse reads an answer. Only 401 and 403 are a [Denial]. No error quotes the answer.
+func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answer, error) {
+	switch status := response.StatusCode; {
+	case status == http.StatusOK:
+	case status == http.StatusUnauthorized:
+		return answer{}, unauthorized("the app does not know who you are")
+	case status == http.StatusForbidden:
+		return answer{}, forbidden("the app does not let you listen")
+	case status/100 == 3:
+		return answer{}, fmt.Errorf("%w: it redirects (%d), but must answer 401 itself", errEndpoint, status)
+	default:
+		return answer{}, fmt.Errorf("%w: it answers %d", errEndpoint, status)
+	}
+	body, err := readBody(http.MaxBytesReader(nil, response.Body, maxAnswer))
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: %w", errEndpoint, err)
+	}
+	grant, err := mark.Grant(body.recipient, body.groups)
+	grant.Known = sent
+	lifetime := time.Duration(min(body.expiresIn, maxLifetime.Seconds()) * float64(time.Second))
+	return answer{grant, lifetime, sent.Add(lifetime)}, err
+}
+
+// A body is the JSON object of an answer. Other keys than these belong to the app and are ignored.
+type body struct {
+	recipient string
+	groups    []string
+	expiresIn float64 // seconds
+}
+
+func readBody(from io.Reader) (b body, err error) {
+	members, err := strictjson.Members(from)
+	if err != nil {
+		return b, errors.New(`the body is not one JSON object as {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`)
+	}
+	into := map[string]any{"recipient": &b.recipient, "groups": &b.groups, "expires_in": &b.expiresIn}
+	for _, m := range members {
+		if field := into[m.Key]; field != nil && json.Unmarshal(m.Value, field) != nil {
+			return b, fmt.Errorf("%s has a wrong type", m.Key)
+		}
+	}
+	if b.recipient == "" {
+		return b, errors.New("there is no recipient")
+	}
+	if !(b.expiresIn >= 1) {
+		return b, errors.New("expires_in is missing or less than 1 second")
+	}
+	return b, nil
+}

@@ -1,0 +1,223 @@
+package auth
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"rowcast/listener/failures"
+	"rowcast/stream"
+)
+
+// App authenticates by asking the app, at an endpoint that knows the app's sessions. The endpoint receives the Cookie, Authorization
+// and X-Forwarded-For headers of the client's request, and answers 200 with {"recipient": "alice", "groups": ["team:7"],
+// "expires_in": 300}, or 401, or 403. URL, Logger and Failures must be set; the other fields may be zero.
+type App struct {
+	URL *url.URL
+	// Timeout is how long an answer may take, including the wait for a free slot. The default is 5 s.
+	Timeout time.Duration
+	// Grace is how long an open stream continues after its grant has expired while the endpoint fails.
+	Grace time.Duration
+	// Mark keeps users and groups apart.
+	Mark GroupMark
+	// Origins are the origins whose pages may open streams, besides the hub's own.
+	Origins []string
+	// Transport sends the requests. The default is a copy of [http.DefaultTransport]. It must not follow redirects, because the
+	// credentials are for this endpoint alone.
+	Transport http.RoundTripper
+
+	Logger   *slog.Logger
+	Failures *failures.Record
+
+	once     sync.Once
+	slots    *slots
+	cache    cache
+	opening  requests // about new streams
+	renewing requests // about open streams
+}
+
+// requests are requests to the app for the same purpose. Requests with the same credentials share an answer. There is one group for
+// new and one for open streams, so that a renewal never waits for a slot of new streams.
+type requests struct {
+	singleflight.Group
+	acquire acquire
+}
+
+// renewRetry is the mean time until a failing endpoint is asked again about an open stream.
+const renewRetry = 10 * time.Second
+
+func (a *App) init() {
+	a.slots = newSlots()
+	a.opening.acquire, a.renewing.acquire = a.slots.forOpening, a.slots.forRenewal
+	if a.Timeout == 0 {
+		a.Timeout = 5 * time.Second
+	}
+	if a.Transport == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.MaxIdleConnsPerHost = maxRequests
+		a.Transport = transport
+	}
+}
+
+// Authenticate is an [Authenticator].
+func (a *App) Authenticate(r *http.Request) (stream.Grant, error) {
+	a.once.Do(a.init)
+	if err := checkURL(r); err != nil {
+		return stream.Grant{}, err
+	}
+	if err := checkOrigin(r, a.Origins); err != nil {
+		return stream.Grant{}, err
+	}
+	c := credentialsOf(r)
+	if c.cookie == "" && c.authorization == "" {
+		return stream.Grant{}, unauthorized("send a cookie or an Authorization header")
+	}
+	if len(r.Header.Values("Authorization")) > 1 {
+		return stream.Grant{}, unauthorized("more than one Authorization header")
+	}
+	found, known := a.cache.get(c.hash())
+	if !known {
+		var err error
+		if found, err = a.ask(r.Context(), c, &a.opening); err != nil {
+			return stream.Grant{}, err
+		}
+	}
+	found.grant.Expires, found.grant.Renew = found.renewal(), a.renew(c, found)
+	return found.grant, nil
+}
+
+// credentials are the headers of a client's request that the app receives.
+type credentials struct {
+	cookie, authorization, forwarded string
+
+	address netip.Addr // the client's, for the share of slots; forwarded ends with it
+}
+
+func credentialsOf(r *http.Request) credentials {
+	from, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		from = r.RemoteAddr
+	}
+	return credentials{
+		cookie:        strings.Join(r.Header.Values("Cookie"), "; "),
+		authorization: r.Header.Get("Authorization"),
+		forwarded:     strings.Join(append(r.Header.Values("X-Forwarded-For"), from), ", "),
+		address:       stream.AddressOf(r.RemoteAddr),
+	}
+}
+
+// hash identifies the credentials, so that the cache need not keep them.
+func (c credentials) hash() [sha256.Size]byte {
+	return sha256.Sum256(fmt.Appendf(nil, "%q%q%q", c.cookie, c.authorization, c.forwarded))
+}
+
+// renewal returns when the app is asked again: at a random time in the last tenth of the grant's lifetime. So streams that were opened
+// together are not renewed together, and there is time for the answer.
+func (v answer) renewal() time.Time { return v.until.Add(-rand.N(v.lifetime/10 + 1)) }
+
+// renew returns a function that asks the app again about an open stream. While the endpoint fails, the stream continues for up to Grace
+// after its grant has expired. If the recipients have changed, the stream ends, and the client opens another one.
+func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, bool) {
+	return func(ctx context.Context) (time.Time, bool) {
+		again, err := a.ask(ctx, c, &a.renewing)
+		_, denied := errors.AsType[Denial](err)
+		switch now, last := time.Now(), v.until.Add(a.Grace); {
+		case denied:
+			return time.Time{}, false
+		case err != nil && now.Before(last):
+			next := now.Add(renewRetry/2 + rand.N(renewRetry))
+			if next.After(last) {
+				next = last
+			}
+			return next, true
+		case err != nil || !slices.Equal(again.grant.Recipients(), v.grant.Recipients()):
+			return time.Time{}, false
+		}
+		v = again
+		return v.renewal(), true
+	}
+}
+
+// ask asks the app. Callers with the same credentials at the same time share one request.
+func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, error) {
+	hash := c.hash()
+	asked := of.DoChan(string(hash[:]), func() (any, error) {
+		v, err := a.request(context.WithoutCancel(ctx), c, of.acquire)
+		if err == nil {
+			a.cache.put(hash, v)
+		}
+		return v, err
+	})
+	select {
+	case result := <-asked:
+		return result.Val.(answer), result.Err
+	case <-ctx.Done():
+		return answer{}, ctx.Err()
+	}
+}
+
+// request waits for a free slot, sends the request and waits for the answer.
+func (a *App) request(ctx context.Context, c credentials, acquire acquire) (v answer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
+	defer cancel()
+	if release, ok := acquire(ctx, c.address); ok {
+		defer release()
+		v, err = a.exchange(ctx, c)
+	} else {
+		err = errEndpoint
+	}
+	if errors.Is(err, errEndpoint) && ctx.Err() != nil {
+		err = fmt.Errorf("%w: no answer within %v, with %d requests running", errEndpoint, a.Timeout, len(a.slots.all))
+	}
+	if errors.Is(err, errEndpoint) {
+		a.Failures.Warn(a.Logger, failures.AuthURL, err, "authentication endpoint failed", "host", a.URL.Host)
+	} else {
+		a.Failures.Succeeded(failures.AuthURL)
+	}
+	return v, err
+}
+
+func (a *App) exchange(ctx context.Context, c credentials) (answer, error) {
+	request := (&http.Request{Method: http.MethodGet, URL: a.URL, Header: make(http.Header)}).WithContext(ctx)
+	for name, value := range map[string]string{"Cookie": c.cookie, "Authorization": c.authorization, "X-Forwarded-For": c.forwarded} {
+		if value != "" {
+			request.Header.Set(name, value)
+		}
+	}
+	request.Header.Set("Accept", "application/json")
+	sent := time.Now()
+	response, err := a.Transport.RoundTrip(request)
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: %w", errEndpoint, transportError(err))
+	}
+	defer response.Body.Close()
+	return readResponse(response, sent, a.Mark)
+}
+
+// transportError returns the part of an error of the transport that cannot quote the answer.
+func transportError(err error) error {
+	if broken, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return broken
+	}
+	if failed, ok := errors.AsType[*net.OpError](err); ok {
+		return failed.Err
+	}
+	if unknown, ok := errors.AsType[*net.DNSError](err); ok {
+		return unknown
+	}
+	return errors.New("no answer, or one that is not HTTP")
+}

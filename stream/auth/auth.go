@@ -1,0 +1,133 @@
+// Package auth finds out which user a request for a stream comes from, and which groups the user is in.
+//
+// There are three authenticators: [Tokens] validates JSON Web Tokens, [App] asks an endpoint of the app, and [InsecureUID] believes
+// the query parameter uid. A [Handler] puts one of them, or any other function, in front of a [stream.Hub].
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rowcast/listener/feed"
+	"rowcast/listener/loglimit"
+	"rowcast/stream"
+)
+
+// An Authenticator returns the grant of the client that sent r. If the client must not get a stream, the error is a [Denial].
+// Any other error is temporary: the client is told to retry later, because an EventSource that receives an error status never
+// reconnects.
+type Authenticator func(r *http.Request) (stream.Grant, error)
+
+// A Denial is the reason why a request gets no stream. The reason is sent to the client and logged, so it must not quote the request.
+type Denial struct {
+	Status int // of HTTP: 400, 401 or 403
+	Reason string
+}
+
+func (d Denial) Error() string { return d.Reason }
+
+func badRequest(reason string) error   { return Denial{http.StatusBadRequest, reason} }
+func unauthorized(reason string) error { return Denial{http.StatusUnauthorized, reason} }
+func forbidden(reason string) error    { return Denial{http.StatusForbidden, reason} }
+
+// A Handler opens a stream of the hub for each request that is authenticated. Hub, Authenticate and Logger must be set.
+type Handler struct {
+	Hub          *stream.Hub
+	Authenticate Authenticator
+	Logger       *slog.Logger
+
+	// Stats only counts.
+	Stats struct {
+		Denied  atomic.Int64 // requests that were denied
+		Unknown atomic.Int64 // requests that could not be authenticated for a temporary reason
+	}
+
+	once     sync.Once
+	denials  loglimit.Limit // of log lines about denials
+	unknowns loglimit.Limit // of log lines about temporary errors, which denials must not suppress
+}
+
+func (h *Handler) init() {
+	h.denials.Every, h.denials.Burst = 200*time.Millisecond, 50
+	h.unknowns.Every, h.unknowns.Burst = 200*time.Millisecond, 50
+}
+
+// answerTime is how long a client may take to receive a denial. A stream removes this deadline.
+const answerTime = 15 * time.Second
+
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.once.Do(h.init)
+	grant, err := h.Authenticate(r)
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // authentication may have taken long
+	denial, denied := errors.AsType[Denial](err)
+	switch {
+	case denied:
+		h.deny(w, r, denial)
+	case err != nil && r.Context().Err() != nil: // the client has gone
+	case err != nil:
+		h.Stats.Unknown.Add(1)
+		if logger, ok := h.unknowns.Allow(h.Logger); ok {
+			logger.Warn("cannot authenticate a request for a stream", "reason", err.Error(), "from", r.RemoteAddr)
+		}
+		h.Hub.ComeBackLater(w)
+	default:
+		h.Hub.Serve(w, r, grant)
+	}
+}
+
+func (h *Handler) deny(w http.ResponseWriter, r *http.Request, d Denial) {
+	h.Stats.Denied.Add(1)
+	if logger, ok := h.denials.Allow(h.Logger); ok {
+		logger.Info("a stream was denied", "status", d.Status, "reason", d.Reason, "from", r.RemoteAddr)
+	}
+	if d.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	http.Error(w, d.Reason, d.Status)
+}
+
+// InsecureUID is an [Authenticator] that believes the query parameter uid. Anybody who reaches it can read everything.
+func InsecureUID(r *http.Request) (stream.Grant, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	uids := query["uid"]
+	switch {
+	case err != nil:
+		return stream.Grant{}, badRequest("the query cannot be read: " + err.Error())
+	case len(uids) > 1:
+		return stream.Grant{}, badRequest("a stream is for one user: give uid once")
+	case len(uids) == 0 || uids[0] == "":
+		return stream.Grant{}, unauthorized("say which user you are: /events?uid=alice")
+	}
+	if err := feed.CheckRecipient(uids[0]); err != nil {
+		return stream.Grant{}, badRequest("the uid " + err.Error())
+	}
+	return stream.Grant{User: uids[0]}, nil
+}
+
+// identityParameters are all names that rowcast, or people who write tokens, use for a user, a group or a token.
+var identityParameters = []string{
+	"uid", "user", "recipient", "sub", "group", "groups",
+	"token", "access_token", "id_token", "jwt", "ticket", "auth", "bearer", "authorization",
+}
+
+// checkURL denies a request whose URL names a user, a group or a token, in upper or lower case. Such a parameter has no effect,
+// and nobody should believe that it has one. URLs also end up in logs.
+func checkURL(r *http.Request) error {
+	given := slices.Collect(maps.Keys(r.URL.Query()))
+	for _, name := range identityParameters {
+		if slices.ContainsFunc(given, func(key string) bool { return strings.EqualFold(key, name) }) {
+			return badRequest(fmt.Sprintf("remove %s from the URL: send a token in the Authorization header or a cookie instead", name))
+		}
+	}
+	return nil
+}

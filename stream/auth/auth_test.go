@@ -1,0 +1,50 @@
+package auth
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rowcast/stream"
+)
+
+// A client that is denied, or cannot be authenticated, again and again does not fill the log. The next line says how many were left out.
+func TestDenialsThatAreLeftOutAreCounted(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []error{unauthorized("no"), errEndpoint} {
+		t.Run(answer.Error(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { denialsAreLeftOut(t, answer) })
+		})
+	}
+}
+
+func denialsAreLeftOut(t *testing.T, answer error) {
+	var log bytes.Buffer
+	h := Handler{Hub: &stream.Hub{}, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	h.Authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, answer }
+	h.once.Do(func() {
+		h.denials.Every, h.denials.Burst = time.Minute, 2
+		h.unknowns.Every, h.unknowns.Burst = time.Minute, 2
+	})
+	for _, step := range []struct {
+		requests, lines int
+		leftOut         string
+	}{{5, 2, ""}, {3, 1, "left_out=3 "}, {1, 1, "left_out=2 "}, {1, 1, ""}} {
+		log.Reset()
+		for range step.requests {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/events", nil))
+		}
+		got := log.String()
+		if strings.Count(got, "\n") != step.lines || !strings.Contains(got, step.leftOut) ||
+			step.leftOut == "" && strings.Contains(got, "left_out=") {
+			t.Errorf("%+v: got log %s", step, got)
+		}
+		time.Sleep(time.Minute)
+	}
+}

@@ -1,0 +1,49 @@
+package auth
+
+import (
+	"crypto/sha256"
+	"sync"
+	"time"
+)
+
+// A cache keeps the app's latest answers, for pages that open several streams and for clients that reconnect together. Denials are not
+// kept, because the user may be about to sign in.
+type cache struct {
+	mu      sync.Mutex
+	answers map[[sha256.Size]byte]cached
+}
+
+type cached struct {
+	answer
+	until time.Time
+}
+
+const (
+	cacheTime = time.Second // shorter than the time after which clients reconnect, so that a user who has signed out is not found
+	cacheSize = 10_000
+)
+
+func (c *cache) get(of [sha256.Size]byte) (answer, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, ok := c.answers[of]
+	return found.answer, ok && time.Now().Before(found.until)
+}
+
+// put adds an answer. If the cache is full, expired answers are removed, or all answers if none has expired.
+func (c *cache) put(of [sha256.Size]byte, v answer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if len(c.answers) >= cacheSize {
+		for hash, old := range c.answers {
+			if now.After(old.until) {
+				delete(c.answers, hash)
+			}
+		}
+	}
+	if c.answers == nil || len(c.answers) >= cacheSize {
+		c.answers = make(map[[sha256.Size]byte]cached)
+	}
+	c.answers[of] = cached{v, now.Add(cacheTime)}
+}

@@ -1,0 +1,261 @@
+package auth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/MicahParks/keyfunc/v3"
+	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/time/rate"
+
+	"rowcast/listener/failures"
+)
+
+const (
+	jwksInterval = 15 * time.Minute // between two reads of the set, and so how long a withdrawn key may still be valid
+	jwksRetry    = time.Minute      // mean time between two reads while they fail
+	jwksUnknown  = 10 * time.Second // between two reads because of an unknown kid
+	jwksTimeout  = 5 * time.Second
+	jwksMaxBytes = 1 << 20
+	jwksFormer   = 100 // withdrawn keys that are remembered
+)
+
+// An unknownKey says why a token may be valid although its key is not known. It is temporary.
+type unknownKey string
+
+func (u unknownKey) Error() string { return "the key of the token is not known, and " + string(u) }
+
+const (
+	setUnavailable unknownKey = "the last attempt to read the JSON Web Key Set failed"
+	setJustRead    unknownKey = "the JSON Web Key Set was read less than 10 s ago because of another unknown key"
+)
+
+// KeySets reads JSON Web Key Sets (RFC 7517). Logger and Failures must be set.
+type KeySets struct {
+	Logger   *slog.Logger
+	Failures *failures.Record
+
+	unavailable atomic.Int32 // sets whose last read failed
+}
+
+// Key returns a key that verifies tokens with the set at a URL. The set is read until ctx ends: now, at intervals, and when a token
+// names an unknown key. A URL with a user name and a password is read with them.
+func (s *KeySets) Key(ctx context.Context, at *url.URL) (Key, error) {
+	j := newJWKS(s, at)
+	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j})
+	if err != nil {
+		return Key{}, err
+	}
+	j.read(ctx) // requests wait for the first read
+	go j.keepUp(ctx)
+	return Key{publicAlgorithms, j.finder(keys)}, nil
+}
+
+// jwks is a set at a URL. The embedded set has the valid keys.
+type jwks struct {
+	*jwkset.MemoryJWKSet
+	former jwkset.MemoryJWKSet // withdrawn keys: a token that names one does not cause a read
+
+	sets      *KeySets
+	url       string
+	logger    *slog.Logger
+	transport http.RoundTripper // an http.Client would follow redirects to servers that nobody configured
+	unknown   *rate.Limiter     // of reads because of unknown keys
+
+	reading     sync.Mutex
+	unavailable atomic.Bool // the last read failed
+	empty       bool        // the last read found no usable key; guarded by reading
+}
+
+func newJWKS(s *KeySets, at *url.URL) *jwks {
+	return &jwks{
+		MemoryJWKSet: jwkset.NewMemoryStorage(), sets: s, url: at.String(), logger: s.Logger.With("host", at.Host),
+		transport: http.DefaultTransport, unknown: rate.NewLimiter(rate.Every(jwksUnknown), 1),
+	}
+}
+
+// keepUp reads the set at intervals, which are shorter while reads fail.
+func (j *jwks) keepUp(ctx context.Context) {
+	for last := time.Now(); ; {
+		select {
+		case <-time.After(jwksRetry/2 + rand.N(jwksRetry)):
+			if j.unavailable.Load() || time.Since(last) >= jwksInterval {
+				last = time.Now()
+				j.read(ctx)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// finder returns the key that a token names, or all keys if the token names none. A key verifies only tokens of its own algorithms.
+func (j *jwks) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
+	return func(ctx context.Context) jwt.Keyfunc {
+		return func(token *jwt.Token) (any, error) {
+			if _, named := token.Header[jwkset.HeaderKID]; named {
+				return keys.KeyfuncCtx(ctx)(token)
+			}
+			return j.keysFor(ctx, token.Method.Alg())
+		}
+	}
+}
+
+// keysFor returns all keys that may verify an algorithm. A key with an alg is for that algorithm alone (RFC 7517, section 4.4).
+func (j *jwks) keysFor(ctx context.Context, algorithm string) (jwt.VerificationKeySet, error) {
+	all, err := j.KeyReadAll(ctx)
+	if err == nil && len(all) == 0 && j.unavailable.Load() {
+		err = setUnavailable
+	}
+	var set jwt.VerificationKeySet
+	for _, k := range all {
+		if only := k.Marshal().ALG.String(); only == "" || only == algorithm {
+			set.Keys = append(set.Keys, k.Key())
+		}
+	}
+	return set, err
+}
+
+// KeyRead returns the key with the given kid. If it is not known, the set is read again, unless that was done a short time ago. Then a
+// token with a withdrawn key is refused, and a token with any other key may be valid later.
+func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
+	found, err := j.MemoryJWKSet.KeyRead(ctx, kid)
+	if err == nil {
+		return found, nil
+	}
+	_, noFormer := j.former.KeyRead(ctx, kid)
+	mayBeNew := noFormer != nil
+	waiting, cancel := context.WithTimeout(ctx, jwksTimeout)
+	defer cancel()
+	allowed := mayBeNew && j.unknown.Wait(waiting) == nil || !mayBeNew && j.unknown.Allow()
+	switch {
+	case allowed && j.read(context.WithoutCancel(ctx)): // other requests need the result, too, if this client leaves
+		return j.MemoryJWKSet.KeyRead(ctx, kid)
+	case !mayBeNew:
+		return found, err
+	case j.unavailable.Load():
+		return found, setUnavailable
+	default:
+		return found, setJustRead
+	}
+}
+
+// read reads the set and reports whether it could be read. A set without a usable key withdraws all keys. An error withdraws none.
+func (j *jwks) read(ctx context.Context) (ok bool) {
+	j.reading.Lock() // so that an old answer cannot replace a newer one
+	defer j.reading.Unlock()
+	published, err := j.fetch(ctx)
+	j.record(ctx, err)
+	if err != nil {
+		return false
+	}
+	var keys []jwkset.JWK
+	for _, text := range published {
+		if k, ok := parseJWK(text); ok {
+			keys = append(keys, k)
+		}
+	}
+	if empty := len(keys) == 0; empty != j.empty {
+		j.empty = empty
+		if empty {
+			j.logger.Warn("the JSON Web Key Set has no key that can verify a token: all tokens are refused", "keys", len(published))
+		}
+	}
+	j.replace(ctx, keys)
+	return true
+}
+
+// record records the result of a read. The operation has succeeded when the last read of every set has.
+func (j *jwks) record(ctx context.Context, err error) {
+	switch was := j.unavailable.Swap(err != nil); {
+	case err != nil && !was:
+		j.sets.unavailable.Add(1)
+	case err == nil && was:
+		j.sets.unavailable.Add(-1)
+	}
+	switch {
+	case err != nil:
+		known, _ := j.KeyReadAll(ctx)
+		j.sets.Failures.Warn(j.logger, failures.JWKS, err,
+			"cannot read the JSON Web Key Set: the keys that were read before stay valid", "known_keys", len(known))
+	case j.sets.unavailable.Load() == 0:
+		j.sets.Failures.Succeeded(failures.JWKS)
+	}
+}
+
+// replace makes keys the valid ones, and remembers the keys that are no longer valid.
+func (j *jwks) replace(ctx context.Context, keys []jwkset.JWK) {
+	former, _ := j.former.KeyReadAll(ctx) // a set in memory returns no errors
+	before, _ := j.KeyReadAll(ctx)
+	former = slices.DeleteFunc(append(former, before...), func(f jwkset.JWK) bool {
+		return slices.ContainsFunc(keys, func(k jwkset.JWK) bool { return k.Marshal().KID == f.Marshal().KID })
+	})
+	_ = j.former.KeyReplaceAll(ctx, former[max(0, len(former)-jwksFormer):])
+	_ = j.KeyReplaceAll(ctx, keys)
+}
+
+// fetch gets the published keys. Its error does not contain the URL, because the URL may contain a secret.
+func (j *jwks) fetch(ctx context.Context) ([]json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, jwksTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, j.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if user := request.URL.User; user != nil {
+		password, _ := user.Password()
+		request.SetBasicAuth(user.Username(), password)
+	}
+	response, err := j.transport.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	switch status := response.StatusCode; {
+	case status/100 == 3:
+		return nil, fmt.Errorf("the server redirects (%d), which is not followed: give the final URL", status)
+	case status != http.StatusOK:
+		return nil, fmt.Errorf("the server answers %d", status)
+	}
+	return readSet(response.Body)
+}
+
+func readSet(body io.Reader) ([]json.RawMessage, error) {
+	text, err := io.ReadAll(io.LimitReader(body, jwksMaxBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > jwksMaxBytes {
+		return nil, errors.New("the answer is longer than 1 MiB")
+	}
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(text, &set); err != nil || set.Keys == nil {
+		return nil, errors.New(`the answer is not a JSON Web Key Set: {"keys": […]}`)
+	}
+	return set.Keys, nil
+}
+
+// parseJWK returns a key if it can verify tokens. A key that is malformed or for another purpose is ignored (RFC 7517, section 5).
+func parseJWK(text json.RawMessage) (jwkset.JWK, bool) {
+	var m jwkset.JWKMarshal
+	if json.Unmarshal(text, &m) != nil {
+		return jwkset.JWK{}, false
+	}
+	k, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{Private: true}, jwkset.JWKValidateOptions{})
+	verifies := (m.USE == "" || m.USE == jwkset.UseSig) && (len(m.KEYOPS) == 0 || slices.Contains(m.KEYOPS, jwkset.KeyOpsVerify))
+	return k, err == nil && verifies && len(Algorithms(k.Key())) > 0
+}

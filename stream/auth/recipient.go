@@ -1,0 +1,59 @@
+package auth
+
+import (
+	"fmt"
+	"strings"
+
+	"rowcast/listener/feed"
+	"rowcast/stream"
+)
+
+// A GroupMark is a text that the key of every group contains and the id of no user does. It keeps users and groups apart, because
+// both are recipients. The zero value means ":".
+type GroupMark string
+
+const defaultMark GroupMark = ":"
+
+// UnmarshalText reads the value of a flag.
+func (m *GroupMark) UnmarshalText(text []byte) error {
+	*m = GroupMark(text)
+	switch {
+	case len(text) == 0:
+		return nil
+	case len(text) >= feed.MaxRecipient:
+		return fmt.Errorf("the mark must be shorter than a group's key, which has at most %d bytes", feed.MaxRecipient)
+	}
+	if err := feed.CheckRecipient(string(text)); err != nil {
+		return fmt.Errorf("the mark %w", err)
+	}
+	return nil
+}
+
+// MaxGroups is the largest number of groups of a stream.
+const MaxGroups = 100
+
+// Grant returns the grant for a user and the user's groups, or a [Denial] if one of them cannot be a recipient or users and groups
+// could be confused.
+func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
+	if m == "" {
+		m = defaultMark
+	}
+	if err := feed.CheckRecipient(user); err != nil {
+		return stream.Grant{}, forbidden("the user's id " + err.Error())
+	}
+	if strings.Contains(user, string(m)) {
+		return stream.Grant{}, forbidden(fmt.Sprintf("the user's id contains %q, which only the key of a group may", string(m)))
+	}
+	if len(groups) > MaxGroups {
+		return stream.Grant{}, forbidden(fmt.Sprintf("more than %d groups", MaxGroups))
+	}
+	for _, group := range groups {
+		if err := feed.CheckRecipient(group); err != nil {
+			return stream.Grant{}, forbidden("the key of a group " + err.Error())
+		}
+		if !strings.Contains(group, string(m)) {
+			return stream.Grant{}, forbidden(fmt.Sprintf("the key of a group does not contain %q, so it could be a user's id", string(m)))
+		}
+	}
+	return stream.Grant{User: user, Groups: groups}, nil
+}
