@@ -170,7 +170,7 @@ func eitherOf(t *testing.T, servers ...*cluster.Cluster) string {
 	t.Helper()
 	var either *url.URL
 	for _, server := range servers {
-		dsn, err := url.Parse(server.TCP("postgres"))
+		dsn, err := url.Parse(dbtest.TCP(t, server, "postgres"))
 		if err != nil {
 			t.Fatal(err)
 		}

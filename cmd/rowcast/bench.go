@@ -103,7 +103,7 @@ func benchServer(ctx context.Context, progress *progress) (dsn string, remove fu
 	remove = func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		return errors.Join(server.Stop(ctx), server.Remove(ctx))
+		return errors.Join(server.Stop(ctx), os.RemoveAll(server.Dir))
 	}
 	return server.DSN("postgres"), remove, nil
 }

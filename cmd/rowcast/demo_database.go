@@ -89,12 +89,12 @@ func privateServer(ctx context.Context, name string, progress *progress, configu
 	if err != nil {
 		return nil, cluster.Programs{}, err
 	}
-	programs, err := cluster.Obtain(ctx, filepath.Join(filepath.Dir(dir), "postgresql"), progress.download)
+	programs, err := cluster.Obtain(ctx, progress.download)
 	if err != nil {
 		return nil, programs, err
 	}
 	ignoreLibpq()
-	server := &cluster.Cluster{Dir: dir, BinDir: programs.Dir, Progress: progress.step}
+	server := &cluster.Cluster{Dir: dir, Programs: programs, Progress: progress.step}
 	configure(server)
 	progress.step("starting PostgreSQL " + programs.Version)
 	return server, programs, server.Start(ctx)

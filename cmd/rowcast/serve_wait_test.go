@@ -108,7 +108,7 @@ func (h *hub) checkWaits(t *testing.T) {
 func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)
-	dsn := c.TCP("postgres")
+	dsn := dbtest.TCP(t, c, "postgres")
 	migrate(t, dsn)
 	for _, ending := range []struct {
 		name string
@@ -208,7 +208,7 @@ func TestServeDoesNotWait(t *testing.T) {
 		}
 	}
 	c := dbtest.Cluster(t)
-	wrong, err := url.Parse(c.TCP("postgres"))
+	wrong, err := url.Parse(dbtest.TCP(t, c, "postgres"))
 	if err != nil {
 		t.Fatal(err)
 	}

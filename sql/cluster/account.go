@@ -1,67 +1,53 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 )
 
 // account is the user that the server runs as.
 type account struct {
-	name     string
 	uid, gid int
 	other    bool // it is not the user of this process
 }
 
-// serverAccount chooses the server's user: the one of this process, or, when
-// that is root, an unprivileged one. Files that already exist decide, so that
-// a user postgres that came later does not lose those of nobody.
+// serverAccount returns the user of this process, or an unprivileged user if
+// this process is root. The owner of existing data is preferred, because a user
+// postgres may have been added since.
 func serverAccount(dir string) (account, error) {
 	if os.Geteuid() != 0 {
-		return account{name: "the current user", uid: os.Geteuid(), gid: os.Getegid()}, nil
+		return account{uid: os.Geteuid(), gid: os.Getegid()}, nil
 	}
 	names := []string{"postgres", "_postgres", "nobody"}
-	if info, err := os.Stat(filepath.Join(dir, "data")); err == nil {
-		if owner := ownerOf(info); owner != 0 {
-			if u, err := user.LookupId(strconv.Itoa(owner)); err == nil {
-				names = append([]string{u.Username}, names...)
-			}
+	if info, err := os.Stat(filepath.Join(dir, "data")); err == nil && ownerOf(info) != 0 {
+		if u, err := user.LookupId(strconv.Itoa(ownerOf(info))); err == nil {
+			names = append([]string{u.Username}, names...)
 		}
 	}
 	for _, name := range names {
 		if u, err := user.Lookup(name); err == nil {
-			return parseAccount(u)
+			uid, uidErr := strconv.ParseInt(u.Uid, 10, 64) // macOS writes -2 for nobody, system calls want 4294967294
+			gid, gidErr := strconv.ParseInt(u.Gid, 10, 64)
+			return account{uid: int(uint32(uid)), gid: int(uint32(gid)), other: true}, errors.Join(uidErr, gidErr)
 		}
 	}
-	return account{}, fmt.Errorf("find an unprivileged user for the server (PostgreSQL refuses root): none of %s exists", strings.Join(names, ", "))
+	return account{}, errors.New("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
 }
 
-func parseAccount(u *user.User) (account, error) {
-	// macOS writes nobody as -2, the system calls take 4294967294.
-	uid, err := strconv.ParseInt(u.Uid, 10, 64)
-	if err != nil {
-		return account{}, fmt.Errorf("read the user id of %s: %w", u.Username, err)
-	}
-	gid, err := strconv.ParseInt(u.Gid, 10, 64)
-	if err != nil {
-		return account{}, fmt.Errorf("read the group id of %s: %w", u.Username, err)
-	}
-	return account{name: u.Username, uid: int(uint32(uid)), gid: int(uint32(gid)), other: true}, nil
-}
-
-// command prepares a program to run as the account, in a directory that
-// everybody may enter and with an environment that tells nothing: libpq's and
-// the server's own PG variables would change what we ask for, and root's
-// secrets are none of the account's business.
+// command prepares a program that runs as the account. The environment is
+// almost empty, because variables such as PGOPTIONS would change the result and
+// the account must not read secrets of root.
 func (a account) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"LC_ALL=C"} // also: macOS refuses to start without
+	cmd.Env = []string{"LC_ALL=C"} // PostgreSQL does not start on macOS without it
 	for _, name := range []string{"PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} {
 		if value, ok := os.LookupEnv(name); ok {
 			cmd.Env = append(cmd.Env, name+"="+value)
@@ -74,7 +60,7 @@ func (a account) command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// own gives a file that was just made in a directory of ours to the account.
+// own gives a new file to the account.
 func (a account) own(path string) error {
 	if !a.other {
 		return nil
@@ -82,32 +68,27 @@ func (a account) own(path string) error {
 	return os.Lchown(path, a.uid, a.gid)
 }
 
-// mayEnter tells whether the account can use path, by the mode bits of it and
-// of all directories above it, and if not, which one keeps it out.
-func (a account) mayEnter(path string) error {
+// ownAll gives a new directory and its content to the account. The directory
+// comes last: until then the account cannot enter it and replace a file.
+func (a account) ownAll(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		return a.own(path)
+	})
+	return errors.Join(err, a.own(dir))
+}
+
+// mayEnter returns an error if the account cannot enter a directory.
+func (a account) mayEnter(dir string) error {
 	if !a.other {
 		return nil
 	}
-	for dir := path; ; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		if err != nil {
-			return err
-		}
-		bit := os.FileMode(0o001)
-		switch {
-		case ownerOf(info) == a.uid:
-			bit = 0o100
-		case groupOf(info) == a.gid:
-			bit = 0o010
-		}
-		if info.Mode()&bit == 0 {
-			return fmt.Errorf("user %s cannot enter %s (mode %04o): choose another directory", a.name, dir, info.Mode().Perm())
-		}
-		if dir == filepath.Dir(dir) {
-			return nil
-		}
+	if err := a.command("test", "-x", dir).Run(); err != nil {
+		return fmt.Errorf("user %d, which runs the server, cannot enter %s: choose another directory", a.uid, dir)
 	}
+	return nil
 }
 
 func ownerOf(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
-func groupOf(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }

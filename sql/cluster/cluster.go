@@ -1,257 +1,236 @@
-// Package cluster runs a private PostgreSQL server: it finds the installed
-// programs, makes the files, starts and stops the server, and mends what a
-// killed owner has left behind. The demo and the tests run on it.
+// Package cluster runs a private PostgreSQL server with installed or downloaded
+// programs. The demo, the benchmark and the tests use it.
 //
-// What crosses the border is a directory on the way in and connection strings
-// on the way out. The server listens on a Unix socket in a directory that only
-// its owner can enter, and on 127.0.0.1 with a random password, so that other
-// users of the machine get in by neither way. When the owner is root, which
-// PostgreSQL refuses, the server runs as the user postgres, or nobody.
+// The server listens on a Unix socket in a directory that other users cannot
+// enter. PostgreSQL refuses to run as root. When this process is root, the
+// server runs as the user postgres or nobody.
 //
-// A server ends with the process that started it: by Stop in the orderly case;
-// on Linux and FreeBSD also when the process is killed, as the kernel then
-// signals the server; elsewhere the next Start stops what was left running.
-// Errors of a server that does not start carry the last lines of its log.
-//
-// A started Cluster has one goroutine, which waits for the server process and
-// ends with it.
+// The server ends with the process that started it. [Cluster.Stop] stops it in
+// the normal case. If the process is killed, the kernel stops the server on
+// Linux and FreeBSD; on other systems the next Start stops it.
 package cluster
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
+	"time"
 )
 
-var (
-	// ErrInUse is returned when another process (or another Cluster of this
-	// one) already has the directory.
-	ErrInUse = errors.New("directory is in use")
-	// ErrOtherVersion is returned when the files were made by another major
-	// version than that of the programs found.
-	ErrOtherVersion = errors.New("made by another PostgreSQL version")
+// ErrInUse is returned when another Cluster has the directory.
+var ErrInUse = errors.New("directory is in use")
 
-	errNoDir      = errors.New("no directory is set")
-	errNotStarted = errors.New("server is not started")
-	errShared     = errors.New("server is shared with other processes")
-)
-
-// Cluster is one PostgreSQL server with its files. The exported fields are its
-// configuration and must not be changed after the first call; the methods may
-// be called from several goroutines.
+// A Cluster is one PostgreSQL server with its files. Its fields are the
+// configuration. They must not be changed while a method runs; Settings take
+// effect at the next start. The methods may be called by several goroutines.
 type Cluster struct {
-	// Dir holds everything: data, log, password, socket. It is made if it does
-	// not exist (its parents too) and kept by Stop. When running as root the
-	// user postgres must be able to reach it. DefaultDir returns a good one.
-	// Required.
+	// Dir holds the data, the log and the socket. It is made if it does not
+	// exist. DefaultDir and Temporary return good ones. Required.
 	Dir string
 
-	// BinDir is the directory of PostgreSQL's programs. Empty: that of Find.
-	BinDir string
+	// Programs are the server programs. Zero: those that Find returns.
+	Programs Programs
 
-	// Port is the TCP port on 127.0.0.1. 0: that of the last run if it is
-	// still free, otherwise any free one. It stays the same over restarts.
+	// Port is a TCP port on 127.0.0.1. Roles need a password there, and the
+	// superuser has none. 0: the server does not listen on TCP.
 	Port int
 
-	// Settings are server settings such as "fsync": "off". They win over the
-	// ones that Cluster makes itself.
+	// Settings are server settings such as "fsync": "off".
 	Settings map[string]string
 
-	// InitArgs are further arguments for initdb, when it makes the files.
+	// InitArgs are additional arguments for initdb.
 	InitArgs []string
 
-	// Template is the Dir of another, stopped Cluster, whose files are copied
-	// instead of making new ones. The copy has the same system identifier.
+	// Template is a directory of files from which new files are copied, with
+	// their system identifier. If there are none, initdb makes them. Empty:
+	// initdb makes the new files.
 	Template string
 
-	// Primary, if set, makes this a hot standby: new files are a base backup
-	// of that running Cluster, from which the standby then streams.
+	// Primary is a running Cluster. New files are a base backup of it, and the
+	// server is its hot standby. Nil: the server is a primary.
 	Primary *Cluster
 
-	// Fresh makes the first Start throw away the files of earlier runs.
+	// Fresh makes the first Start delete the files of earlier runs.
 	Fresh bool
 
-	// Shared lets several processes use one Dir at once: the first Start
-	// starts the server, later ones join it, the last Stop stops it. Such a
-	// server outlives a killed owner; the next one that finds no other owner
-	// starts it anew. All of them should have the same Settings.
-	Shared bool
-
-	// Progress is told, in a few words, what takes time: "making a new
-	// database cluster in …". Nil: nobody is told.
+	// Progress is called before each step that takes long. Nil: not called.
 	Progress func(step string)
 
-	mu       sync.Mutex
-	dir      string // Dir, absolute and without symbolic links
-	programs Programs
-	account  account
-	lock     *lock
-	server   *server
-	address  address
-	joined   bool
-	made     bool // the first Start is over: Fresh has been obeyed
+	mu      sync.Mutex
+	dir     string // Dir without symbolic links
+	account account
+	lock    *os.File
+	server  *server // nil after Stop
+	started bool    // the first Start has succeeded
 }
 
 // Start makes the files if there are none, starts the server and returns when
-// it accepts connections. ctx bounds the starting only. It fails with
-// ErrNotFound, ErrInUse, ErrOtherVersion, or with the server's own words.
+// the server accepts connections. ctx limits the start only. The error contains
+// the last lines of the server's log.
 func (c *Cluster) Start(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.server != nil && c.server.alive() {
+	if c.server != nil && !c.server.ended() {
 		return errors.New("start PostgreSQL: already started")
 	}
-	if c.server != nil { // it ended by itself
-		c.give()
+	return c.start(ctx)
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	err := c.acquire(ctx)
+	if err == nil {
+		err = c.prepare(ctx)
 	}
-	if err := c.start(ctx); err != nil {
+	if err == nil {
+		err = c.run(ctx)
+	}
+	if err != nil {
+		c.release()
 		return fmt.Errorf("start PostgreSQL in %s: %w", c.Dir, err)
 	}
+	c.started = true
 	return nil
 }
 
-func (c *Cluster) start(ctx context.Context) (err error) {
-	if err := c.prepare(ctx); err != nil {
-		return err
-	}
-	lock, err := acquire(ctx, c.dir, c.Shared)
-	if err != nil {
-		return err
-	}
-	defer lock.openGate()
-	defer func() {
-		if err != nil {
-			lock.release()
-		}
-	}()
-
-	server, err := c.join(ctx, lock.alone)
-	c.joined = server != nil
-	if server == nil && err == nil {
-		server, err = c.launch(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	c.lock, c.server, c.made = lock, server, true
-	return nil
-}
-
-// join returns the server that the other owners run. An owner that is alone
-// has nothing to join: what still runs belongs to a dead one, perhaps with
-// other settings, and is stopped.
-func (c *Cluster) join(ctx context.Context, alone bool) (*server, error) {
-	found, err := findServer(c.data())
-	if err != nil || found == nil {
-		return nil, err
-	}
-	if !alone {
-		if err := found.awaitReady(ctx); err != nil {
-			return nil, err
-		}
-		c.address, err = found.address()
-		return found, err
-	}
-	c.say("stopping the server that an earlier run left behind")
-	return nil, found.stop(ctx, Fast)
-}
-
-// launch makes the files if need be and starts a server of our own on them.
-func (c *Cluster) launch(ctx context.Context) (*server, error) {
-	if c.Fresh && !c.made {
-		c.say("removing the files of earlier runs in %s", c.dir)
-		if err := c.removeFiles(); err != nil {
-			return nil, err
-		}
-	}
-	if err := c.initialize(ctx); err != nil {
-		return nil, err
-	}
-	return c.run(ctx)
-}
-
-// prepare finds out what is needed before the first file is touched.
-func (c *Cluster) prepare(ctx context.Context) (err error) {
+// acquire finds the programs and locks the directory.
+func (c *Cluster) acquire(ctx context.Context) (err error) {
 	if c.Dir == "" {
-		return errNoDir
+		return errors.New("no directory is set")
 	}
-	if c.programs, err = c.findPrograms(ctx); err != nil {
-		return err
+	if c.Programs.Dir == "" {
+		if c.Programs, err = Find(ctx); err != nil {
+			return err
+		}
 	}
 	if c.account, err = serverAccount(c.Dir); err != nil {
 		return err
 	}
-	c.dir, err = makeDir(c.Dir, c.account)
+	if c.dir, err = makeDir(c.Dir, c.account); err != nil || c.lock != nil {
+		return err
+	}
+	c.lock, err = tryLock(c.dir)
 	return err
 }
 
-// Stop ends the server in an orderly way (sessions are cut off, the data
-// written) and gives up the directory. A shared server is stopped only by its
-// last owner. When ctx ends first, the server is stopped the rough way, which
-// loses nothing either but makes the next start slower. Stopping what is not
-// started does nothing.
+func (c *Cluster) release() {
+	unlock(c.lock)
+	c.lock, c.server = nil, nil
+}
+
+// prepare makes the files, after it has stopped a server that still uses them.
+func (c *Cluster) prepare(ctx context.Context) error {
+	if err := c.stopLeftover(ctx); err != nil {
+		return err
+	}
+	if c.Fresh && !c.started {
+		c.say("removing the files of earlier runs in %s", c.dir)
+		if err := os.RemoveAll(c.data()); err != nil {
+			return err
+		}
+	}
+	if err := c.initialize(ctx); err != nil {
+		return err
+	}
+	return c.makeSocketDir()
+}
+
+// run starts the server on the files and waits until it accepts connections.
+func (c *Cluster) run(ctx context.Context) error {
+	for deadline := time.Now().Add(patience); ; {
+		server, err := spawn(c.account.command(c.program("postgres"), c.arguments()...), c.logFile())
+		if err != nil {
+			return err
+		}
+		if err = server.awaitReady(ctx, c.data()); err == nil {
+			c.server = server
+			return nil
+		}
+		err = errors.Join(err, server.stop(context.WithoutCancel(ctx), Immediate))
+		err = fmt.Errorf("%w%s", err, lastLines(c.logFile()))
+		// The sessions of a killed server end a moment after it.
+		if !strings.Contains(err.Error(), "pre-existing shared memory block") || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// arguments returns the command line of the server. stopLeftover recognizes the
+// server by the first two arguments.
+func (c *Cluster) arguments() []string {
+	settings := map[string]string{
+		"listen_addresses":        "",
+		"port":                    strconv.Itoa(c.port()),
+		"unix_socket_directories": c.socketDir(),
+		"unix_socket_permissions": "0700",
+		"logging_collector":       "off",
+		"log_destination":         "stderr",
+	}
+	if c.Port != 0 {
+		settings["listen_addresses"] = "127.0.0.1"
+	}
+	maps.Copy(settings, c.Settings)
+	args := []string{"-D", c.data()}
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		args = append(args, "-c", name+"="+settings[name])
+	}
+	return args
+}
+
+// Stop disconnects the sessions, stops the server and unlocks the directory.
+// When ctx ends first, the server is stopped as by a crash, which makes the next
+// start slower. If the cluster is not started, Stop does nothing.
 func (c *Cluster) Stop(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stop(ctx, Fast)
+}
+
+func (c *Cluster) stop(ctx context.Context, mode Mode) error {
+	if c.server == nil {
+		return nil
+	}
+	defer c.release()
+	if err := c.server.stop(ctx, mode); err != nil {
+		return fmt.Errorf("stop PostgreSQL in %s: %w", c.Dir, err)
+	}
+	_ = os.Remove(c.socketDir()) // it may be in /tmp
+	return nil
+}
+
+// Restart stops the server by the given mode and starts it with the same
+// connection string.
+func (c *Cluster) Restart(ctx context.Context, mode Mode) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.stop(ctx, mode); err != nil {
+		return err
+	}
+	return c.start(ctx)
+}
+
+// Kill ends all processes of the server by SIGKILL, as a power failure would.
+// The next Start recovers the data from the log.
+func (c *Cluster) Kill() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.server == nil {
 		return nil
 	}
-	defer c.give()
-	if c.Shared {
-		last, err := c.lock.leave(ctx)
-		if err != nil || !last {
-			return err
-		}
-	}
-	if err := c.server.stop(ctx, Fast); err != nil {
-		return fmt.Errorf("stop PostgreSQL in %s: %w", c.Dir, err)
-	}
-	c.removeSocketDir()
-	return nil
-}
-
-// Restart stops the server by the given mode and starts it on the same port
-// and socket. After Immediate it starts with crash recovery, as after a crash.
-func (c *Cluster) Restart(ctx context.Context, mode Mode) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.server == nil {
-		return fmt.Errorf("restart PostgreSQL: %w", errNotStarted)
-	}
-	if c.Shared {
-		return fmt.Errorf("restart PostgreSQL: %w", errShared)
-	}
-	if err := c.server.stop(ctx, mode); err != nil {
-		return fmt.Errorf("restart PostgreSQL in %s: %w", c.Dir, err)
-	}
-	server, err := c.run(ctx)
-	if err != nil {
-		c.give()
-		return fmt.Errorf("restart PostgreSQL in %s: %w", c.Dir, err)
-	}
-	c.server = server
-	return nil
-}
-
-// Kill ends the server and all its processes at once by SIGKILL, as a power
-// failure would, and returns when they are gone. Start starts it again, with
-// crash recovery.
-func (c *Cluster) Kill() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.server == nil {
-		return fmt.Errorf("kill PostgreSQL: %w", errNotStarted)
-	}
-	if c.Shared {
-		return fmt.Errorf("kill PostgreSQL: %w", errShared)
-	}
-	defer c.give()
+	defer c.release()
 	return c.server.kill()
 }
 
-// Wait returns when the server has ended without having been asked to, with
-// its last words; nil once the cluster is stopped, and ctx's error.
+// Wait returns an error when the server ends by itself. It returns nil when the
+// cluster is stopped, and the error of ctx when ctx ends.
 func (c *Cluster) Wait(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -260,36 +239,65 @@ func (c *Cluster) Wait(ctx context.Context) error {
 		if server == nil {
 			return nil
 		}
-		if err := server.awaitExit(ctx); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-server.exited:
 		}
-		c.mu.Lock() // Stop, Restart and Kill hold it until they are done
-		unasked := c.server == server
+		c.mu.Lock() // Stop, Restart and Kill hold it until they are done.
+		same := c.server == server
 		c.mu.Unlock()
-		if unasked {
+		if same {
 			return fmt.Errorf("PostgreSQL in %s has ended%s", c.Dir, lastLines(c.logFile()))
 		}
 	}
 }
 
-func (c *Cluster) findPrograms(ctx context.Context) (Programs, error) {
-	if c.BinDir == "" {
-		return Find(ctx)
+// DSN returns the connection string of a database. It is valid after Start has
+// returned and does not change as long as Dir and Port do not.
+func (c *Cluster) DSN(database string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	host := strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(c.socketDir()))
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.User(superuser),
+		Path:     "/" + database,
+		RawQuery: "host=" + host + "&port=" + strconv.Itoa(c.port()),
 	}
-	programs, err := inspect(ctx, c.BinDir)
-	if err != nil {
-		err = fmt.Errorf("%w (%w)", ErrNotFound, err)
-	}
-	return programs, err
+	return u.String()
 }
 
-func (c *Cluster) give() {
-	c.lock.release()
-	c.lock, c.server = nil, nil
+// superuser is the only role of a new cluster.
+const superuser = "postgres"
+
+// port returns the port of the socket, which is a part of its file name.
+func (c *Cluster) port() int {
+	if c.Port == 0 {
+		return 5432
+	}
+	return c.Port
 }
+
+func (c *Cluster) data() string    { return filepath.Join(c.dir, "data") }
+func (c *Cluster) logFile() string { return filepath.Join(c.dir, "log") }
+
+func (c *Cluster) program(name string) string { return filepath.Join(c.Programs.Dir, name) }
 
 func (c *Cluster) say(format string, args ...any) {
 	if c.Progress != nil {
 		c.Progress(fmt.Sprintf(format, args...))
 	}
 }
+
+// Mode is the signal by which a server is stopped:
+// https://www.postgresql.org/docs/current/server-shutdown.html
+type Mode syscall.Signal
+
+const (
+	// Fast disconnects the sessions and writes everything to the disk.
+	Fast = Mode(syscall.SIGINT)
+	// Immediate writes nothing. The next start recovers the data from the log,
+	// as after a crash.
+	Immediate = Mode(syscall.SIGQUIT)
+)

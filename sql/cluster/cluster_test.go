@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,22 +40,23 @@ func TestStartFromNothing(t *testing.T) {
 func TestOthersAreKeptOut(t *testing.T) {
 	t.Parallel()
 	c := started(t)
-	if got := query(t, c.TCP("postgres"), "SELECT inet_client_addr() IS NOT NULL"); got != "t" {
-		t.Errorf("connected over TCP: %s, want t", got)
+	if got := query(t, c.DSN("postgres"), "SHOW listen_addresses"); got != "" {
+		t.Errorf("without a port the server listens on %q", got)
 	}
-	u, err := url.Parse(c.TCP("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, user := range []*url.Userinfo{url.User("postgres"), url.UserPassword("postgres", "guess")} {
-		u.User = user
-		conn, err := pgx.Connect(dbtest.Context(t), u.String())
+	stop(t, c)
+	c.Port = 31234
+	start(t, c)
+	for _, user := range []string{"postgres", "postgres:guess"} {
+		conn, err := pgx.Connect(dbtest.Context(t), "postgres://"+user+"@127.0.0.1:31234/postgres?sslmode=disable")
+		var refused *pgconn.PgError
 		if err == nil {
 			conn.Close(dbtest.Context(t))
-			t.Errorf("%s got in over TCP", user)
+		}
+		if !errors.As(err, &refused) || refused.Code[:2] != "28" && !strings.Contains(err.Error(), "password") {
+			t.Errorf("%s over TCP: %v, want that the password is wrong", user, err)
 		}
 	}
-	for name, want := range map[string]os.FileMode{"run": 0o700, "data": 0o700, "password": 0o600, "log": 0o600} {
+	for name, want := range map[string]os.FileMode{"run": 0o700, "data": 0o700, "log": 0o600} {
 		info, err := os.Stat(filepath.Join(c.Dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -90,7 +89,7 @@ func TestServerHasItsOwnUserAndSession(t *testing.T) {
 func TestDataAreKept(t *testing.T) {
 	t.Parallel()
 	dir := directory(t)
-	c := quick(t, dir)
+	c := quick(dir)
 	start(t, c)
 	query(t, c.DSN("postgres"), "CREATE TABLE kept (n int)")
 	dsn := c.DSN("postgres")
@@ -104,10 +103,9 @@ func TestDataAreKept(t *testing.T) {
 	if got := again.DSN("postgres"); got != dsn {
 		t.Errorf("connection string of the next run is %s, want as before %s", got, dsn)
 	}
-	query(t, again.TCP("postgres"), "SELECT 1")
 	stop(t, again)
 
-	fresh := quick(t, dir)
+	fresh := quick(dir)
 	fresh.Fresh = true
 	start(t, fresh)
 	query(t, fresh.DSN("postgres"), "CREATE TABLE kept (n int)") // fails if it is there
@@ -119,29 +117,29 @@ func TestDataAreKept(t *testing.T) {
 func TestOtherVersion(t *testing.T) {
 	t.Parallel()
 	dir := directory(t)
-	c := quick(t, dir)
-	if err := c.Init(dbtest.Context(t)); err != nil {
-		t.Fatal(err)
-	}
+	c := quick(dir)
+	start(t, c)
+	stop(t, c)
 	if err := os.WriteFile(filepath.Join(dir, "data", "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	err := c.Start(dbtest.Context(t))
-	if !errors.Is(err, cluster.ErrOtherVersion) {
-		t.Fatalf("start with the files of another version: %v, want ErrOtherVersion", err)
+	if err == nil {
+		t.Fatal("started with the files of another version")
 	}
 	for _, part := range []string{dir, "PostgreSQL 9", "--fresh"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("error %q does not name %s", err, part)
 		}
 	}
+	c = quick(dir)
 	c.Fresh = true
 	start(t, c)
 }
 
 func TestStartFailsWithTheServersWords(t *testing.T) {
 	t.Parallel()
-	c := quick(t, directory(t))
+	c := quick(directory(t))
 	c.Settings["max_connections"] = "many"
 	err := c.Start(dbtest.Context(t))
 	if err == nil || !strings.Contains(err.Error(), `invalid value for parameter "max_connections": "many"`) {
@@ -163,10 +161,9 @@ func TestStartGivesUpWithItsContext(t *testing.T) {
 
 func TestStartThatGivesUpLeavesNothingRunning(t *testing.T) {
 	t.Parallel()
-	c := quick(t, directory(t))
-	if err := c.Init(dbtest.Context(t)); err != nil {
-		t.Fatal(err)
-	}
+	c := quick(directory(t))
+	start(t, c)
+	stop(t, c)
 	// A standby that takes no connections is never ready.
 	c.Settings["hot_standby"] = "off"
 	if err := os.WriteFile(filepath.Join(c.Dir, "data", "standby.signal"), nil, 0o600); err != nil {
@@ -189,40 +186,14 @@ func TestStartThatGivesUpLeavesNothingRunning(t *testing.T) {
 	if running(pid) {
 		t.Errorf("server %d still runs", pid)
 	}
-	if err := c.Remove(dbtest.Context(t)); err != nil {
-		t.Errorf("the directory was not given up: %v", err)
-	}
-}
-
-func TestPort(t *testing.T) {
-	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	taken := listener.Addr().(*net.TCPAddr).Port
-
-	c := quick(t, directory(t))
-	c.Port = taken
-	if err := c.Start(dbtest.Context(t)); err == nil || !strings.Contains(err.Error(), "the TCP port is taken") {
-		t.Fatalf("start on a taken port: %v, want an error that says so", err)
-	}
-	// The port of the last run, but somebody has it now.
-	if err := os.WriteFile(filepath.Join(c.Dir, "port"), []byte(strconv.Itoa(taken)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c.Port = 0
-	start(t, c)
-	if got := query(t, c.TCP("postgres"), "SHOW port"); got == strconv.Itoa(taken) {
-		t.Errorf("server has port %s, which is taken", got)
-	}
+	c.Settings["hot_standby"] = "on"
+	start(t, c) // the directory is not locked any more
 }
 
 func TestLongDir(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(directory(t), strings.Repeat("long name & ", 12), "pg")
-	c := quick(t, dir)
+	c := quick(dir)
 	start(t, c)
 	dsn := c.DSN("postgres")
 	query(t, dsn, "SELECT 1")
@@ -250,17 +221,15 @@ func TestLongDir(t *testing.T) {
 	if err := os.Chmod(config.Host, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	start(t, c)
-	query(t, c.DSN("postgres"), "SELECT 1")
-	if strings.Contains(c.DSN("postgres"), config.Host+"&") {
-		t.Errorf("socket is in %s, which others can write", config.Host)
+	if err := c.Start(dbtest.Context(t)); err == nil {
+		t.Error("the socket is in a directory that others can write to")
 	}
 }
 
 func TestStandby(t *testing.T) {
 	t.Parallel()
 	primary := started(t)
-	standby := quick(t, directory(t))
+	standby := quick(directory(t))
 	standby.Primary = primary
 	start(t, standby)
 	query(t, primary.DSN("postgres"), "CREATE TABLE r AS SELECT 1")
@@ -268,37 +237,18 @@ func TestStandby(t *testing.T) {
 	if got := query(t, standby.DSN("postgres"), "SELECT pg_is_in_recovery()", "SELECT pg_promote()", "SELECT pg_is_in_recovery()"); got != "f" {
 		t.Errorf("in recovery after promotion: %s, want f", got)
 	}
-	query(t, standby.TCP("postgres"), "SELECT 1")
 }
 
-func TestRemove(t *testing.T) {
+// All copies of a template have one system identifier. A new cluster has another.
+func TestTemplateIsCopied(t *testing.T) {
 	t.Parallel()
-	c := started(t)
-	other := &cluster.Cluster{Dir: c.Dir}
-	if err := other.Remove(dbtest.Context(t)); !errors.Is(err, cluster.ErrInUse) {
-		t.Errorf("remove a started cluster: %v, want ErrInUse", err)
-	}
-	stop(t, c)
-	foreign := filepath.Join(c.Dir, "foreign")
-	if err := os.WriteFile(foreign, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Remove(dbtest.Context(t)); err == nil {
-		t.Error("removed a directory with a file of others")
-	}
-	if err := os.Remove(foreign); err != nil {
-		t.Fatalf("the file of others: %v", err)
-	}
-	for range 2 { // the second time there is nothing
-		if err := c.Remove(dbtest.Context(t)); err != nil {
-			t.Error(err)
-		}
-	}
-	if _, err := os.Stat(c.Dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("directory is still there (%v)", err)
-	}
-	if err := (&cluster.Cluster{}).Remove(dbtest.Context(t)); err == nil {
-		t.Error("removed a cluster without a directory")
+	const identifier = "SELECT system_identifier FROM pg_control_system()"
+	one, other := query(t, started(t).DSN("postgres"), identifier), query(t, started(t).DSN("postgres"), identifier)
+	stranger := quick(directory(t))
+	stranger.Template = ""
+	start(t, stranger)
+	if own := query(t, stranger.DSN("postgres"), identifier); one != other || one == own {
+		t.Errorf("copies have the identifiers %s and %s, a new cluster has %s", one, other, own)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	c := started(t)
-	dsn, tcp := c.DSN("postgres"), c.TCP("postgres")
+	dsn := c.DSN("postgres")
 	query(t, dsn, "CREATE UNLOGGED TABLE u AS SELECT 1")
 	for _, test := range []struct {
 		name string
@@ -25,7 +25,7 @@ func TestRestart(t *testing.T) {
 		if err := c.Restart(dbtest.Context(t), test.mode); err != nil {
 			t.Fatal(err)
 		}
-		if c.PID() == before || c.DSN("postgres") != dsn || c.TCP("postgres") != tcp {
+		if c.PID() == before || c.DSN("postgres") != dsn {
 			t.Errorf("after a %s restart: pid %d (before %d), %s, want a new server at the old address", test.name, c.PID(), before, c.DSN("postgres"))
 		}
 		if got := query(t, dsn, "SELECT count(*) FROM u"); got != test.want {
@@ -54,12 +54,7 @@ func TestKill(t *testing.T) {
 	if err := dbtest.Receive(t, ended, "the killed server's query to end"); err == nil {
 		t.Error("the query of the killed server succeeded")
 	}
-	if running(backend) {
-		t.Errorf("session %d outlived the server", backend)
-	}
-	if c.PID() != 0 {
-		t.Errorf("pid of the killed server is %d, want 0", c.PID())
-	}
+	until(t, "the session of the killed server ends", func() bool { return !running(backend) })
 	start(t, c)
 	if got := query(t, c.DSN("postgres"), "SELECT (SELECT count(*) FROM l) - (SELECT count(*) FROM u)"); got != "1" {
 		t.Errorf("after the crash: %s logged minus unlogged rows, want 1", got)

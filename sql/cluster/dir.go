@@ -1,30 +1,37 @@
 package cluster
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
+	"syscall"
+	"time"
 )
 
-// DefaultDir returns the directory for the cluster of that name, made if it
-// does not exist: rowcast/name in the user's cache directory, or, where that
-// does not exist or the server's user cannot reach it (root's is closed to
-// others), below /var/cache or /var/tmp. It never returns a directory that
-// another user owns or can write to.
+// DefaultDir makes the directory of that name and returns its path. It is
+// rowcast/name in the user's cache directory. If the server's user cannot enter
+// that one, it is below /var/cache (for root) or /var/tmp. DefaultDir never
+// returns a directory that another user owns or can write to.
 func DefaultDir(name string) (string, error) {
-	if name == "" || name[0] == '.' || strings.ContainsRune(name, filepath.Separator) {
-		return "", fmt.Errorf("choose a directory: bad name %q", name)
-	}
 	server, err := serverAccount("")
 	if err != nil {
 		return "", fmt.Errorf("choose a directory: %w", err)
 	}
+	var bases []string
+	if cache, err := os.UserCacheDir(); err == nil {
+		bases = append(bases, filepath.Join(cache, "rowcast"))
+	}
+	if server.other {
+		bases = append(bases, "/var/cache/rowcast")
+	}
 	var failures error
-	for _, base := range bases() {
+	for _, base := range append(bases, "/var/tmp/rowcast-"+strconv.Itoa(os.Geteuid())) {
 		dir, err := makeDir(filepath.Join(base, name), server)
 		if err == nil {
 			return dir, nil
@@ -34,91 +41,179 @@ func DefaultDir(name string) (string, error) {
 	return "", fmt.Errorf("choose a directory: %w", failures)
 }
 
-func bases() []string {
-	var dirs []string
-	if cache, err := os.UserCacheDir(); err == nil {
-		dirs = append(dirs, filepath.Join(cache, "rowcast"))
+// Temporary makes a directory for the clusters of this process, below the
+// default directory of that name, which is returned as base. remove deletes it.
+// If the process is killed, the next call in any process deletes it.
+func Temporary(ctx context.Context, name string) (base, dir string, remove func() error, err error) {
+	if base, err = DefaultDir(name); err != nil {
+		return "", "", nil, err
 	}
-	if os.Geteuid() == 0 {
-		dirs = append(dirs, "/var/cache/rowcast")
+	gate, err := awaitLock(ctx, base)
+	if err != nil {
+		return "", "", nil, err
 	}
-	return append(dirs, "/var/tmp/rowcast-"+strconv.Itoa(os.Geteuid()))
+	defer unlock(gate)
+	removeAbandoned(base)
+	if dir, err = os.MkdirTemp(base, "run-"); err != nil {
+		return "", "", nil, err
+	}
+	server, err := serverAccount("")
+	if err == nil {
+		err = os.Chmod(dir, dirMode(server))
+	}
+	if err != nil {
+		return "", "", nil, err
+	}
+	owner, err := tryLock(dir)
+	return base, dir, func() error { defer unlock(owner); return os.RemoveAll(dir) }, err
 }
 
-// makeDir makes sure that path is a directory of ours that nobody else can
-// write to, and returns its name without symbolic links. For root, the server's
-// user must be able to reach it, and nobody but root may be able to exchange a
-// directory above it: he would choose what root overwrites.
+// removeAbandoned deletes the directories of killed processes. A server that
+// still runs there stops when its files are gone, within a minute.
+func removeAbandoned(base string) {
+	dirs, _ := filepath.Glob(filepath.Join(base, "run-*"))
+	for _, dir := range dirs {
+		if owner, err := tryLock(dir); err == nil {
+			_ = os.RemoveAll(dir) // the next call deletes the files that a dying server still writes
+			unlock(owner)
+		}
+	}
+}
+
+// makeDir makes a directory, unless it exists, and returns its path without
+// symbolic links. It refuses a directory that other users can write to or that
+// the server's user cannot enter.
 func makeDir(path string, server account) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
-	mode := fs.FileMode(0o700)
-	if server.other {
-		mode = 0o755
-	}
-	if err := makeOwned(path, mode); err != nil {
+	if err := makeAll(path, dirMode(server)); err != nil {
 		return "", err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		return "", fmt.Errorf("%s is not a directory", path)
 	}
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return "", err
 	}
-	if !server.other {
-		return path, nil
-	}
-	if err := trusted(filepath.Dir(path)); err != nil {
+	if err := checkOwner(path); err != nil {
 		return "", err
 	}
 	return path, server.mayEnter(path)
 }
 
-// makeOwned makes path and what lacks above it, and refuses one that exists
-// but is a link, belongs to another user or can be written by others.
-func makeOwned(path string, mode fs.FileMode) error {
-	if _, err := os.Lstat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
-		if err := makeOwned(filepath.Dir(path), mode); err != nil {
-			return err
-		}
+// dirMode lets the server's user enter the directories that root makes.
+func dirMode(server account) fs.FileMode {
+	if server.other {
+		return 0o755
 	}
-	err := os.Mkdir(path, mode)
-	if err == nil {
-		return os.Chmod(path, mode) // the umask may have taken bits away
-	}
-	if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	info, err := os.Lstat(path)
-	switch {
-	case err != nil:
-		return err
-	case !info.IsDir():
-		return fmt.Errorf("%s is not a directory", path)
-	case ownerOf(info) != os.Geteuid():
-		return fmt.Errorf("%s belongs to another user (id %d)", path, ownerOf(info))
-	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s can be written by others (mode %04o)", path, info.Mode().Perm())
-	}
-	return nil
+	return 0o700
 }
 
-// trusted refuses a place that another user could exchange: each directory up
-// to the root must be root's, and writable by others only where the sticky bit
-// keeps them from renaming.
-func trusted(dir string) error {
-	for ; ; dir = filepath.Dir(dir) {
+// makeAll is os.MkdirAll, but the umask does not change the mode.
+func makeAll(path string, mode fs.FileMode) error {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := makeAll(filepath.Dir(path), mode); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+// checkOwner refuses a directory that another user owns or can write to. For
+// root, the same holds for each directory above it, because their owners can
+// replace it. There, others may write if the sticky bit keeps them from renaming.
+func checkOwner(path string) error {
+	for dir := path; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
 		if err != nil {
 			return err
 		}
-		if owner := ownerOf(info); owner != 0 {
-			return fmt.Errorf("%s belongs to another user (id %d)", dir, owner)
+		if ownerOf(info) != os.Geteuid() {
+			return fmt.Errorf("%s belongs to another user (id %d)", dir, ownerOf(info))
 		}
-		if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		if info.Mode().Perm()&0o022 != 0 && (dir == path || info.Mode()&fs.ModeSticky == 0) {
 			return fmt.Errorf("%s can be written by others (mode %04o)", dir, info.Mode().Perm())
 		}
-		if dir == filepath.Dir(dir) {
+		if os.Geteuid() != 0 || dir == filepath.Dir(dir) {
 			return nil
 		}
+	}
+}
+
+// socketDir returns the directory of the socket. It is in Dir, or in /tmp if
+// the path of the socket would be longer than 103 bytes, the limit on macOS.
+func (c *Cluster) socketDir() string {
+	dir := filepath.Join(c.dir, "run")
+	if len(dir+"/.s.PGSQL.65535") <= 103 {
+		return dir
+	}
+	sum := sha256.Sum256([]byte(c.dir))
+	return "/tmp/rowcast-" + hex.EncodeToString(sum[:6])
+}
+
+// makeSocketDir makes the directory of the socket. Only the server's user and
+// root can enter it.
+func (c *Cluster) makeSocketDir() error {
+	dir := c.socketDir()
+	err := os.Mkdir(dir, 0o700)
+	if err == nil {
+		return c.account.own(dir)
+	}
+	info, statErr := os.Lstat(dir)
+	if statErr == nil && info.Mode() == fs.ModeDir|0o700 && ownerOf(info) == c.account.uid {
+		return nil // an earlier run has made it
+	}
+	return err
+}
+
+// tryLock locks a directory, or returns ErrInUse. The kernel unlocks it when the
+// process ends.
+func tryLock(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		return file, nil
+	}
+	file.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, ErrInUse
+	}
+	return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
+}
+
+// awaitLock locks a directory as soon as no other process has the lock.
+func awaitLock(ctx context.Context, dir string) (*os.File, error) {
+	for {
+		file, err := tryLock(dir)
+		if !errors.Is(err, ErrInUse) {
+			return file, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for the lock of %s: %w", dir, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// unlock unlocks a directory at once. Closing the file alone would not do: a
+// program that is being started shares it until it runs.
+func unlock(file *os.File) {
+	if file != nil {
+		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+		file.Close()
 	}
 }

@@ -1,142 +1,221 @@
 package cluster
 
 import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 
-	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+	"github.com/xi2/xz"
 )
 
-// downloadVersion is the PostgreSQL that is downloaded, downloadSource the
-// Maven repository that has its programs for most systems.
+// downloadSource is a Maven repository that has PostgreSQL's programs for most
+// systems (https://github.com/zonkyio/embedded-postgres-binaries), and
+// downloadVersion is the version that is downloaded.
 const (
-	downloadVersion = embeddedpostgres.V18
 	downloadSource  = "https://repo1.maven.org/maven2"
+	downloadVersion = "18.3.0"
 )
 
-// Obtain returns what Find finds, and otherwise downloads PostgreSQL's programs
-// to a directory below dir, once: later calls find them there. progress, if
-// not nil, is told the bytes that have come and how many there are (-1: not
-// known). Where the download fails too, the error is an ErrNotFound that also
-// tells the download's.
-func Obtain(ctx context.Context, dir string, progress func(done, total int64)) (Programs, error) {
+// Obtain returns the programs that Find returns. If there are none, it downloads
+// PostgreSQL into a default directory; later calls find it there. progress, if
+// not nil, is called with the number of bytes received and the total number, -1
+// if that is unknown. If the download fails, the error is an ErrNotFound with
+// the reason.
+func Obtain(ctx context.Context, progress func(done, total int64)) (Programs, error) {
 	programs, err := Find(ctx)
 	if !errors.Is(err, ErrNotFound) {
 		return programs, err
 	}
-	return Download(ctx, dir, progress)
+	dir, err := DefaultDir("postgresql")
+	if err == nil {
+		programs, err = download(ctx, downloadSource, dir, progress)
+	}
+	if err != nil {
+		return Programs{}, fmt.Errorf("%w; downloading them failed too: %w", ErrNotFound, err)
+	}
+	return programs, nil
 }
 
-// Download is Obtain without Find.
-func Download(ctx context.Context, dir string, progress func(done, total int64)) (Programs, error) {
-	return download(ctx, downloadSource, dir, progress)
-}
-
+// download returns the programs in a directory, and downloads them first if
+// they are not there.
 func download(ctx context.Context, source, dir string, progress func(done, total int64)) (Programs, error) {
-	programs, err := downloadOnce(ctx, source, dir, progress)
-	if err != nil {
-		err = fmt.Errorf("%w; downloading them failed too: %w", ErrNotFound, err)
-	}
-	return programs, err
-}
-
-func downloadOnce(ctx context.Context, source, dir string, progress func(done, total int64)) (Programs, error) {
-	server, err := serverAccount("")
+	gate, err := awaitLock(ctx, dir)
 	if err != nil {
 		return Programs{}, err
 	}
-	if dir, err = makeDir(dir, server); err != nil {
-		return Programs{}, err
-	}
-	gate, err := closeGate(ctx, dir)
-	if err != nil {
-		return Programs{}, err
-	}
-	defer gate.Close()
-
-	place := filepath.Join(dir, "postgresql-"+string(downloadVersion))
+	defer unlock(gate)
+	place := filepath.Join(dir, "postgresql-"+downloadVersion)
 	if programs, err := inspect(ctx, filepath.Join(place, "bin")); err == nil {
 		return programs, nil
 	}
-	work := filepath.Join(dir, "download") // a killed one's, or ours
-	if err := errors.Join(os.RemoveAll(place), os.RemoveAll(work), os.Mkdir(work, 0o700)); err != nil {
-		return Programs{}, err
-	}
-	defer os.RemoveAll(work)
-	unpacked, err := unpack(ctx, source, work, progress)
+	archive, err := fetchVerified(ctx, source+archivePath(), progress)
 	if err != nil {
 		return Programs{}, err
 	}
-	if _, err := inspect(ctx, filepath.Join(unpacked, "bin")); err != nil {
-		return Programs{}, err // made for another system, say
+	incomplete := filepath.Join(dir, "incomplete")
+	if err := errors.Join(os.RemoveAll(place), os.RemoveAll(incomplete)); err != nil {
+		return Programs{}, err
 	}
-	if err := os.Rename(unpacked, place); err != nil {
+	defer os.RemoveAll(incomplete)
+	if err := unpack(archive, incomplete); err != nil {
+		return Programs{}, fmt.Errorf("unpack %s: %w", source+archivePath(), err)
+	}
+	if _, err := inspect(ctx, filepath.Join(incomplete, "bin")); err != nil {
+		return Programs{}, err // for example, they are for another system
+	}
+	if err := os.Rename(incomplete, place); err != nil {
 		return Programs{}, err
 	}
 	return inspect(ctx, filepath.Join(place, "bin"))
 }
 
-// unpack downloads and unpacks the programs. The library does that in one go
-// with starting a server, which we do better: we give it a data directory on
-// which no server starts, and look at what it has unpacked before it failed.
-func unpack(ctx context.Context, source, work string, progress func(done, total int64)) (string, error) {
-	data := filepath.Join(work, "data")
-	major, _, _ := strings.Cut(string(downloadVersion), ".")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		return "", err
+// archivePath returns the path of the archive for this system in the repository.
+func archivePath() string {
+	system := runtime.GOOS + "-" + runtime.GOARCH
+	if runtime.GOARCH == "arm64" {
+		system += "v8"
 	}
-	// It takes a directory with this file for one that initdb has filled.
-	if err := os.WriteFile(filepath.Join(data, "PG_VERSION"), []byte(major+"\n"), 0o600); err != nil {
-		return "", err
+	if _, err := os.Stat("/etc/alpine-release"); err == nil {
+		system += "-alpine"
 	}
-	relay, err := startRelay(ctx, source, progress)
-	if err != nil {
-		return "", err
-	}
-	defer relay.close()
-	port, err := freePort()
-	if err != nil {
-		return "", err
-	}
-	unpacked := filepath.Join(work, "programs")
-	startErr := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
-		Version(downloadVersion).
-		BinaryRepositoryURL(relay.url).
-		CachePath(filepath.Join(work, "archive")).
-		RuntimePath(unpacked).
-		DataPath(data).
-		Port(uint32(port)).
-		Logger(io.Discard)).Start()
-	if err := relay.failure(); err != nil {
-		return "", err // says more than startErr
-	}
-	if _, err := os.Stat(filepath.Join(unpacked, "bin", "postgres")); err != nil {
-		return "", startErr
-	}
-	return unpacked, openToAll(unpacked)
+	name := "embedded-postgres-binaries-" + system
+	return "/io/zonky/test/postgres/" + name + "/" + downloadVersion + "/" + name + "-" + downloadVersion + ".jar"
 }
 
-// openToAll lets every user run the programs, whatever the umask: the server's
-// user may be another one.
-func openToAll(root string) error {
-	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.Type()&fs.ModeSymlink != 0 {
-			return err
+// fetchVerified returns a file of the repository after comparing its checksum.
+func fetchVerified(ctx context.Context, address string, progress func(done, total int64)) ([]byte, error) {
+	want, err := fetch(ctx, address+".sha256", nil)
+	if err != nil {
+		return nil, err
+	}
+	content, err := fetch(ctx, address, progress)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(content)
+	if got := hex.EncodeToString(sum[:]); got != strings.ToLower(strings.TrimSpace(string(want))) {
+		return nil, fmt.Errorf("get %s: the checksum is %s, want %s", address, got, bytes.TrimSpace(want))
+	}
+	return content, nil
+}
+
+// maxDownload limits the size of a downloaded file, in bytes.
+const maxDownload = 256 << 20
+
+func fetch(ctx context.Context, address string, progress func(done, total int64)) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("get %s: %s", address, response.Status)
+	}
+	var content bytes.Buffer
+	body := http.MaxBytesReader(nil, response.Body, maxDownload)
+	if _, err := io.Copy(io.MultiWriter(&content, &counter{0, response.ContentLength, progress}), body); err != nil {
+		return nil, fmt.Errorf("get %s: %w", address, err)
+	}
+	return content.Bytes(), nil
+}
+
+// counter reports how many bytes were written to it.
+type counter struct {
+	done, total int64
+	progress    func(done, total int64)
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.done += int64(len(p))
+	if c.progress != nil {
+		c.progress(c.done, c.total)
+	}
+	return len(p), nil
+}
+
+// unpack extracts the programs from a jar, which holds one compressed tar file.
+// Every user may read and run them, because the server's user may be another.
+func unpack(jar []byte, to string) error {
+	archive, err := zip.NewReader(bytes.NewReader(jar), int64(len(jar)))
+	if err != nil {
+		return err
+	}
+	found, _ := fs.Glob(archive, "*.txz")
+	if len(found) != 1 {
+		return fmt.Errorf("it holds %d files *.txz, want 1", len(found))
+	}
+	compressed, err := archive.Open(found[0])
+	if err != nil {
+		return err
+	}
+	defer compressed.Close()
+	stream, err := xz.NewReader(compressed, 0)
+	if err == nil {
+		err = extract(tar.NewReader(stream), to)
+	}
+	if err == nil {
+		err = exec.Command("chmod", "-R", "a+rX", to).Run()
+	}
+	return err
+}
+
+func extract(archive *tar.Reader, to string) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(to) // no name in the archive leads out of it
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
 		}
-		info, err := entry.Info()
+		if err == nil {
+			err = root.MkdirAll(filepath.Dir(header.Name), 0o700)
+		}
+		if err == nil && header.Typeflag == tar.TypeSymlink {
+			err = root.Symlink(header.Linkname, header.Name)
+		}
+		if err == nil && header.Typeflag == tar.TypeReg {
+			err = extractFile(archive, header, root)
+		}
 		if err != nil {
 			return err
 		}
-		mode := info.Mode().Perm() | 0o444
-		if entry.IsDir() || mode&0o100 != 0 {
-			mode |= 0o111
-		}
-		return os.Chmod(path, mode)
-	})
+	}
+}
+
+// extractFile writes a file. Meanwhile no program is started: it would share
+// the open file for a moment, and Linux does not run a program that is open for
+// writing (https://go.dev/issue/22315).
+func extractFile(archive *tar.Reader, header *tar.Header, to *os.Root) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	file, err := to.OpenFile(header.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fs.FileMode(header.Mode).Perm())
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, archive)
+	return errors.Join(err, file.Close())
 }

@@ -3,233 +3,194 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
-// initialize makes the data directory unless there is one. It is filled under
-// another name, so that a half-filled one is never taken for whole.
+// initialize makes the data directory if there is none. It is filled under
+// another name, so that an incomplete one is never used.
 func (c *Cluster) initialize(ctx context.Context) error {
 	version, err := os.ReadFile(filepath.Join(c.data(), "PG_VERSION"))
 	if err == nil {
 		return c.checkVersion(strings.TrimSpace(string(version)))
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if _, err := os.Lstat(c.data()); err == nil {
-		return fmt.Errorf("%s holds no PostgreSQL data; start afresh (--fresh)", c.data())
-	}
-	unfinished, err := c.makeUnfinished()
-	if err != nil {
-		return err
-	}
-	if err := c.fill(ctx, unfinished); err != nil {
-		return errors.Join(err, os.RemoveAll(unfinished))
-	}
-	return os.Rename(unfinished, c.data())
-}
-
-// makeUnfinished makes a directory to fill, under a new name each time: the
-// initdb of a killed owner may still be filling another.
-func (c *Cluster) makeUnfinished() (string, error) {
-	old, err := filepath.Glob(filepath.Join(c.dir, "new-*"))
-	for _, dir := range old {
-		err = errors.Join(err, os.RemoveAll(dir))
-	}
-	if err != nil {
-		return "", err
+	incomplete, _ := filepath.Glob(filepath.Join(c.dir, "new-*"))
+	for _, dir := range incomplete {
+		_ = os.RemoveAll(dir) // the initdb of a killed process may still run there
 	}
 	dir, err := os.MkdirTemp(c.dir, "new-")
 	if err != nil {
-		return "", err
+		return err
 	}
-	return dir, c.account.own(dir)
+	if err := c.fill(ctx, dir); err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	return os.Rename(dir, c.data())
 }
 
 func (c *Cluster) checkVersion(major string) error {
-	if major == strconv.Itoa(c.programs.Major) {
+	if major == strconv.Itoa(c.Programs.Major) {
 		return nil
 	}
-	return fmt.Errorf("%w: the data are of PostgreSQL %s, the programs in %s are %s; install PostgreSQL %s, or start afresh (--fresh), which deletes the data",
-		ErrOtherVersion, major, c.programs.Dir, c.programs.Version, major)
+	return fmt.Errorf("the data are of PostgreSQL %s, the programs in %s are %s; install PostgreSQL %s, or start afresh (--fresh), which deletes the data",
+		major, c.Programs.Dir, c.Programs.Version, major)
 }
 
-// makeEmpty makes an empty directory for the server's user.
-func (c *Cluster) makeEmpty(dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	return c.account.own(dir)
-}
-
-func (c *Cluster) fill(ctx context.Context, data string) error {
+// fill makes the files in an empty directory that only this process can enter,
+// and gives them to the server's user.
+func (c *Cluster) fill(ctx context.Context, dir string) error {
 	switch {
 	case c.Primary != nil:
-		c.say("copying the primary's files to %s", c.dir)
-		return c.backup(ctx, data)
+		if err := c.Primary.backup(ctx, dir); err != nil {
+			return fmt.Errorf("back up the primary: %w", err)
+		}
 	case c.Template != "":
-		return c.copyTemplate(ctx, data)
+		if err := c.copyTemplate(ctx, dir); err != nil {
+			return fmt.Errorf("copy the files in %s: %w", c.Template, err)
+		}
 	default:
-		c.say("making a new database cluster in %s", c.dir)
-		return c.initdb(ctx, data)
+		return c.initdb(ctx, dir)
 	}
+	return c.account.ownAll(dir)
 }
 
-// initdb lets everybody in who gets at the socket, for its directory keeps
-// others out, and asks for the password on TCP, where everybody gets.
-func (c *Cluster) initdb(ctx context.Context, data string) error {
-	if err := c.savePassword(rand.Text()); err != nil {
+// initdb makes new files. Every user who can enter the directory of the socket
+// may connect. Roles need a password on TCP.
+func (c *Cluster) initdb(ctx context.Context, dir string) error {
+	c.say("making a new database cluster in %s", c.dir)
+	if err := c.account.own(dir); err != nil {
 		return err
 	}
-	handover := c.passwordFile() + ".initdb"
-	if err := c.writeFor(handover, c.password()); err != nil {
-		return err
-	}
-	defer os.Remove(handover)
 	args := []string{
-		"--pgdata=" + data, "--username=" + superuser, "--pwfile=" + handover,
-		"--auth-local=trust", "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync",
+		"--pgdata=" + dir, "--username=" + superuser, "--auth-local=trust", "--auth-host=scram-sha-256",
+		"--encoding=UTF8", "--locale=C", "--no-sync",
 	}
-	return c.tool(ctx, "initdb", append(args, c.InitArgs...)...)
+	return run(ctx, c.account.command(c.program("initdb"), append(args, c.InitArgs...)...))
 }
 
-func (c *Cluster) copyTemplate(ctx context.Context, data string) error {
-	password, err := os.ReadFile(filepath.Join(c.Template, "password"))
-	if err != nil {
-		return fmt.Errorf("read the template: %w", err)
-	}
-	if err := c.savePassword(string(password)); err != nil {
-		return err
-	}
-	// By a program, as only the server's user should write there.
-	return run(ctx, c.account.command("cp", "-R", filepath.Join(c.Template, "data")+"/.", data))
-}
-
-func (c *Cluster) savePassword(password string) error {
-	if err := os.Remove(c.passwordFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return os.WriteFile(c.passwordFile(), []byte(password), 0o600)
-}
-
-// writeFor makes a file that only the server's user (and root) can read.
-func (c *Cluster) writeFor(path, text string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		return err
-	}
-	return c.account.own(path)
-}
-
-// removeFiles removes what initialize made.
-func (c *Cluster) removeFiles() error {
-	unfinished, err := filepath.Glob(filepath.Join(c.dir, "new-*"))
+// copyTemplate copies the files of the template. If there are none, it makes them.
+func (c *Cluster) copyTemplate(ctx context.Context, dir string) error {
+	path, err := makeDir(c.Template, c.account)
 	if err != nil {
 		return err
 	}
-	for _, path := range append(unfinished, c.data(), c.passwordFile(), c.logFile()) {
-		if err := os.RemoveAll(path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Remove deletes Dir and what a Cluster has put there. It fails with ErrInUse while the
-// cluster is started, here or elsewhere; a server that a dead owner left
-// behind is stopped first.
-func (c *Cluster) Remove(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.remove(ctx); err != nil {
-		return fmt.Errorf("remove the files of PostgreSQL in %s: %w", c.Dir, err)
-	}
-	return nil
-}
-
-func (c *Cluster) remove(ctx context.Context) error {
-	if c.Dir == "" {
-		return errNoDir
-	}
-	dir, err := filepath.Abs(c.Dir)
+	lock, err := awaitLock(ctx, path)
 	if err != nil {
 		return err
 	}
-	if c.dir, err = filepath.EvalSymlinks(dir); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
+	defer unlock(lock)
+	template := &Cluster{Programs: c.Programs, InitArgs: c.InitArgs, Progress: c.Progress, dir: path, account: c.account}
+	if err := template.initialize(ctx); err != nil {
+		return err
+	}
+	return copyFiles(template.data(), dir, nil)
+}
+
+// backup makes a base backup of the running server, for a standby. It is made
+// by SQL, because pg_basebackup is not installed with every server:
+// https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP
+func (c *Cluster) backup(ctx context.Context, dir string) error {
+	conn, err := pgx.Connect(ctx, c.DSN("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	start, stop := "SELECT pg_backup_start('standby', true)", "SELECT labelfile FROM pg_backup_stop(false)"
+	if c.Programs.Major < 15 {
+		start, stop = "SELECT pg_start_backup('standby', true, false)", "SELECT labelfile FROM pg_stop_backup(false, false)"
+	}
+	if _, err := conn.Exec(ctx, start); err != nil {
+		return err
+	}
+	if err := copyFiles(c.data(), dir, notInBackup); err != nil {
+		return err
+	}
+	var label string
+	if err := conn.QueryRow(ctx, stop).Scan(&label); err != nil {
+		return err
+	}
+	// Only now does the log hold everything that makes the copies consistent.
+	if err := copyFiles(filepath.Join(c.data(), "pg_wal"), filepath.Join(dir, "pg_wal"), nil); err != nil {
+		return err
+	}
+	// Not on the command line, because tests change it by ALTER SYSTEM.
+	conf := filepath.Join(dir, "postgresql.auto.conf")
+	settings, err := os.ReadFile(conf)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(conf, fmt.Appendf(settings, "primary_conninfo = '%s'\n", c.DSN("")), 0o600),
+		os.WriteFile(filepath.Join(dir, "backup_label"), []byte(label), 0o600),
+		os.WriteFile(filepath.Join(dir, "standby.signal"), nil, 0o600))
+}
+
+// notInBackup reports whether a file belongs to the log or to the running server.
+func notInBackup(name string) bool {
+	return strings.HasPrefix(name, "pg_wal/") || strings.HasPrefix(name, "pg_replslot/") || strings.HasPrefix(name, "postmaster.")
+}
+
+// copyFiles copies a directory, without the files that leaveOut reports. Files
+// that the server removes meanwhile are left out. It follows no link out of the
+// directory: the server's user must not choose a file that root reads.
+func copyFiles(from, to string, leaveOut func(name string) bool) error {
+	root, err := os.OpenRoot(from)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return ignoreMissing(err)
+		case leaveOut != nil && leaveOut(name):
 			return nil
+		case entry.IsDir():
+			return os.MkdirAll(filepath.Join(to, name), 0o700)
+		default:
+			return ignoreMissing(copyFile(root, name, filepath.Join(to, name)))
 		}
-		return err
-	}
-	lock, err := acquire(ctx, c.dir, false)
+	})
+}
+
+func copyFile(from *os.Root, name, to string) error {
+	in, err := from.Open(name)
 	if err != nil {
 		return err
 	}
-	defer lock.release()
-	if _, err := c.join(ctx, true); err != nil {
-		return err
-	}
-	c.removeSocketDir()
-	if err := c.removeFiles(); err != nil {
-		return err
-	}
-	for _, name := range []string{"port", "run", "gate", "lock"} {
-		if err := os.RemoveAll(filepath.Join(c.dir, name)); err != nil {
-			return err
-		}
-	}
-	return os.Remove(c.dir) // not what others have put there
-}
-
-// Init makes the files without starting the server, for use as a Template.
-// It does nothing if they exist.
-func (c *Cluster) Init(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.init(ctx); err != nil {
-		return fmt.Errorf("make a database cluster in %s: %w", c.Dir, err)
-	}
-	return nil
-}
-
-func (c *Cluster) init(ctx context.Context) error {
-	if err := c.prepare(ctx); err != nil {
-		return err
-	}
-	lock, err := acquire(ctx, c.dir, c.Shared)
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer lock.release()
-	return c.initialize(ctx)
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
-// tool runs one of PostgreSQL's programs as the server's user.
-func (c *Cluster) tool(ctx context.Context, name string, args ...string) error {
-	return run(ctx, c.account.command(filepath.Join(c.programs.Dir, name), args...))
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
+// run runs a program to its end, or until ctx ends.
 func run(ctx context.Context, cmd *exec.Cmd) error {
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
-	defer stop()
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
 	if err := cmd.Wait(); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()

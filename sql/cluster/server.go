@@ -4,238 +4,177 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// Mode is how a server is stopped.
-type Mode int
-
-const (
-	// Fast cuts off the sessions, rolls back what they had open and writes
-	// everything to the disk.
-	Fast Mode = iota
-	// Immediate ends all processes without writing anything: as a crash, the
-	// next start recovers from the log.
-	Immediate
-)
-
-// Shutdown signals: https://www.postgresql.org/docs/current/server-shutdown.html
-func (m Mode) signal() syscall.Signal {
-	if m == Immediate {
-		return syscall.SIGQUIT
-	}
-	return syscall.SIGINT
-}
-
-// patience is how long a server may take to stop before it is told again,
-// more rudely.
+// patience is how long a server may take to stop before the next signal.
 const patience = 20 * time.Second
 
-// server is a running postmaster: our child, or one that another process
-// started.
+// server is a postmaster that this process has started.
 type server struct {
 	process *os.Process
-	data    string
-	// Of a child only: closed when it has ended, and the reading end of a pipe
-	// that all its processes hold open.
-	exited chan struct{}
-	life   *os.File
+	exited  chan struct{} // closed when the process has ended
 }
 
-// spawn starts the server as a child. A bound one is stopped by the kernel
-// when this process dies.
-func spawn(cmd *exec.Cmd, data string, bound bool) (*server, error) {
-	life, held, err := os.Pipe()
+// spawn starts a server in a session of its own, so that Ctrl-C in the terminal
+// does not reach it.
+func spawn(cmd *exec.Cmd, logFile string) (*server, error) {
+	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer held.Close()
-	cmd.ExtraFiles = []*os.File{held}
-	// A session of its own: Ctrl-C in the terminal is for us, who then stop
-	// the server when nobody needs it any more.
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr.Setsid = true
-	if bound {
-		dieWithParent(cmd.SysProcAttr)
-	}
-	s := &server{data: data, exited: make(chan struct{}), life: life}
+	dieWithParent(cmd.SysProcAttr)
+	s := &server{exited: make(chan struct{})}
 	started := make(chan error)
-	go s.own(cmd, started)
-	if err := <-started; err != nil {
-		life.Close()
-		return nil, err
-	}
-	return s, nil
+	go s.wait(cmd, started)
+	return s, <-started
 }
 
-// own starts the process and waits for it on one thread: the signal of
-// dieWithParent is sent when the thread ends that started the process.
-func (s *server) own(cmd *exec.Cmd, started chan<- error) {
+// wait starts the process and waits for it on one thread. The kernel stops a
+// process of dieWithParent when the thread that started it ends.
+func (s *server) wait(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer close(s.exited)
 	err := cmd.Start()
-	if err == nil {
-		s.process = cmd.Process
-	}
+	s.process = cmd.Process
 	started <- err
-	if err != nil {
-		return
+	if err == nil {
+		_ = cmd.Wait() // the log says why it ended
 	}
-	_ = cmd.Wait() // how it ended is in its log
-	close(s.exited)
 }
 
-// findServer returns the server that runs on the data directory, nil if none.
-// A file that names a process which is not that server is made harmless.
-func findServer(data string) (*server, error) {
-	file, err := readPIDFile(data)
-	if err != nil || file.pid == 0 {
-		return nil, err
+func (s *server) ended() bool {
+	select {
+	case <-s.exited:
+		return true
+	default:
+		return false
 	}
-	// The handle first, then the look: where the system has such handles, what
-	// we signal later is the process that we looked at.
-	process, err := os.FindProcess(file.pid)
-	if err != nil {
-		return nil, err
-	}
-	s := &server{process: process, data: data}
-	if s.alive() {
-		return s, nil
-	}
-	if errors.Is(syscall.Kill(file.pid, 0), syscall.ESRCH) {
-		return nil, nil // PostgreSQL sees that by itself
-	}
-	// The pid was given to another program, and PostgreSQL would not start:
-	// it asks only whether the process exists. It does pass over its parent's
-	// pid, which is ours. The file must stay, for it names the shared memory
-	// by which the new server finds sessions of the old one still running.
-	return nil, overwritePID(data, os.Getpid())
 }
 
-// alive tells whether the process is there and a server on our directory.
-func (s *server) alive() bool {
-	if s.exited != nil {
-		select {
-		case <-s.exited:
-			return false
-		default:
-			return true
-		}
-	}
-	args := commandLine(s.process.Pid)
-	at := slices.Index(args, "-D") + 1
-	return at > 0 && at < len(args) && args[at] == s.data && filepath.Base(args[0]) == "postgres"
-}
-
-// awaitReady returns when the server accepts connections, which it says in
-// its pid file (pg_ctl looks there too), or fails at once when it has ended.
-func (s *server) awaitReady(ctx context.Context) error {
-	for pause := newPause(); ; {
-		file, err := readPIDFile(s.data)
-		if err != nil {
-			return err
-		}
-		if file.pid == s.process.Pid && file.status == "ready" {
+// awaitReady returns when the server accepts connections, or with an error when
+// the server has ended.
+func (s *server) awaitReady(ctx context.Context, data string) error {
+	for {
+		if pid, ready := readPIDFile(data); pid == s.process.Pid && ready {
 			return nil
-		}
-		if !s.alive() {
-			return errors.New("the server ended")
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the server to accept connections: %w", ctx.Err())
 		case <-s.exited:
-		case <-pause.next():
+			return errors.New("the server ended")
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-// stop ends the server and waits for it, more and more rudely: by the mode,
-// after ctx or some patience immediately, and in the end by force.
+// stop signals the server and waits until it ends. When ctx or the patience
+// ends first, stop tries a ruder signal.
 func (s *server) stop(ctx context.Context, mode Mode) error {
-	defer s.close()
-	for _, signal := range []syscall.Signal{mode.signal(), syscall.SIGQUIT, syscall.SIGKILL} {
-		if err := s.signal(signal); err != nil {
-			return err
+	for _, signal := range []syscall.Signal{syscall.Signal(mode), syscall.SIGQUIT, syscall.SIGKILL} {
+		if err := s.process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("signal the server (pid %d): %w", s.process.Pid, err)
 		}
-		limit, cancel := context.WithTimeout(ctx, patience)
-		err := s.awaitExit(limit)
-		cancel()
-		if err == nil {
+		select {
+		case <-s.exited:
 			return nil
+		case <-ctx.Done():
+			ctx = context.WithoutCancel(ctx)
+		case <-time.After(patience):
 		}
-		ctx = context.WithoutCancel(ctx)
 	}
 	return fmt.Errorf("the server (pid %d) does not end", s.process.Pid)
 }
 
-// signal does nothing to a server that has ended.
-func (s *server) signal(signal syscall.Signal) error {
-	if !s.alive() {
-		return nil
-	}
-	if err := s.process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("signal the server (pid %d): %w", s.process.Pid, err)
-	}
-	return nil
-}
-
-func (s *server) awaitExit(ctx context.Context) error {
-	for pause := newPause(); s.alive(); {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.exited:
-			return nil
-		case <-pause.next():
-		}
-	}
-	return nil
-}
-
-// kill ends the postmaster and its children, and returns when the last of them
-// has let go of the pipe.
+// kill ends the postmaster and its children. The postmaster is suspended first,
+// because it must not start more children meanwhile.
 func (s *server) kill() error {
-	defer s.close()
-	// Stopped, it can make no more children while we look.
-	if err := s.signal(syscall.SIGSTOP); err != nil {
+	if err := s.process.Signal(syscall.SIGSTOP); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	victims, err := children(s.process.Pid)
+	pid := strconv.Itoa(s.process.Pid)
+	text, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+	if err != nil { // not Linux
+		text, err = exec.Command("pgrep", "-P", pid).Output()
+	}
+	for child := range strings.FieldsSeq(string(text)) {
+		n, _ := strconv.Atoi(child)
+		_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended
+	}
+	err = errors.Join(err, s.stop(context.Background(), Mode(syscall.SIGKILL)))
 	if err != nil {
-		return err
-	}
-	for _, pid := range victims {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("kill a process of the server (pid %d): %w", pid, err)
-		}
-	}
-	if err := s.signal(syscall.SIGKILL); err != nil {
-		return err
-	}
-	<-s.exited
-	if err := s.life.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, s.life); err != nil {
-		return fmt.Errorf("wait for the killed server's processes: %w", err)
+		return fmt.Errorf("kill the server (pid %s): %w", pid, err)
 	}
 	return nil
 }
 
-func (s *server) close() {
-	if s.life != nil {
-		s.life.Close()
+// stopLeftover stops the server of a process that was killed.
+func (c *Cluster) stopLeftover(ctx context.Context) error {
+	pid, _ := readPIDFile(c.data())
+	if pid == 0 || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return nil // PostgreSQL ignores the file of a process that has ended
 	}
+	if !isServer(pid, c.data()) {
+		// Another program has this process id now. PostgreSQL would not start.
+		return os.Remove(pidFile(c.data()))
+	}
+	c.say("stopping the server that an earlier run left behind")
+	stop := c.account.command(c.program("pg_ctl"), "stop", "--pgdata="+c.data(), "--mode=fast", "--silent")
+	if err := run(ctx, stop); err != nil && isServer(pid, c.data()) {
+		return err
+	}
+	return nil
 }
 
-func (s *server) address() (address, error) {
-	file, err := readPIDFile(s.data)
-	return file.address, err
+// isServer reports whether a process is a PostgreSQL server on these data.
+func isServer(pid int, data string) bool {
+	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
+		return strings.Contains(string(text), "postgres\x00-D\x00"+data+"\x00")
+	}
+	text, err := exec.Command("ps", "-ww", "-o", "args=", "-p", strconv.Itoa(pid)).Output()
+	return err == nil && strings.Contains(string(text), "postgres -D "+data+" ")
+}
+
+func pidFile(data string) string { return filepath.Join(data, "postmaster.pid") }
+
+// readPIDFile returns the process id of a server, 0 if there is none, and
+// reports whether it accepts connections. PostgreSQL describes the lines of the
+// file in src/include/utils/pidfile.h.
+func readPIDFile(data string) (pid int, ready bool) {
+	text, _ := os.ReadFile(pidFile(data))
+	lines := strings.Split(string(text), "\n")
+	pid, _ = strconv.Atoi(strings.TrimSpace(lines[0]))
+	return pid, len(lines) > 7 && strings.TrimSpace(lines[7]) == "ready"
+}
+
+// lastLines returns the end of a log, to be appended to an error.
+func lastLines(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return quote(string(text))
+}
+
+// quote returns the last lines of a program's output, to be appended to an error.
+func quote(output string) string {
+	const most = 12
+	output = strings.TrimSpace(output)
+	if output == "" {
+		return " (without a message)"
+	}
+	lines := strings.Split(output, "\n")
+	return ":\n\t" + strings.Join(lines[max(0, len(lines)-most):], "\n\t")
 }

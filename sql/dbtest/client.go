@@ -13,11 +13,11 @@ import (
 // programs of one version are installed, only their version is a reason to skip.
 func Client(t testing.TB, name string) string {
 	t.Helper()
-	programs, _, err := place(t.Context())
+	b, err := prepare()
 	if err != nil {
 		t.Fatalf("dbtest: no PostgreSQL for the test: %v", err)
 	}
-	program, err := programs.Client(t.Context(), name)
+	program, err := b.programs.Client(t.Context(), name)
 	if err == nil {
 		return program
 	}

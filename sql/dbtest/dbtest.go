@@ -1,118 +1,155 @@
-// Package dbtest gives tests a real PostgreSQL: one private server that all
-// test binaries of a "go test ./..." share, and in it a database for each test.
+// Package dbtest gives tests a real PostgreSQL: a private server for each test
+// binary, and in it a database for each test.
 //
 // Every package that uses it begins its tests with
 //
 //	func TestMain(m *testing.M) { dbtest.Main(m) }
 //
-// The first test binary that asks for a database starts the server, the last
-// one to end stops it; binaries that are killed are noticed by the next. The
-// server runs as package cluster says, with fsync off. Where no PostgreSQL can
-// be had, the tests that need one fail and say what to install.
+// The server is started for the first test that needs one. Its files are copied
+// from those that initdb makes once per version of PostgreSQL. It runs as
+// package cluster describes, with fsync off. If no PostgreSQL can be found or
+// downloaded, the tests that need one fail and say what to install.
 package dbtest
 
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
+	"rowcast/sql"
 	"rowcast/sql/cluster"
 )
 
-// shared is this process's share of the server.
-var shared struct {
-	inMain atomic.Bool
-	mu     sync.Mutex
-	asked  bool // lease has been tried
-	err    error
-	server *cluster.Cluster
-	// templates holds the name of the migrated template once it is there.
-	template string
-}
-
 // Main runs the tests of a package, fails if they leave goroutines behind,
-// gives up the share of the server and exits. It is the whole of a TestMain.
+// removes the servers and exits. It is the whole body of a TestMain. If the
+// binary is killed, the kernel stops its servers, and the next binary removes
+// their files.
 func Main(m *testing.M) {
-	shared.inMain.Store(true)
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
-	done := make(chan struct{})
-	go releaseOn(interrupted, done)
-
 	code := m.Run()
-
-	signal.Stop(interrupted)
-	close(done)
-	if code == 0 {
-		code = checkLeaks()
+	err := end()
+	if leak := goleak.Find(); leak != nil && code == 0 {
+		err = errors.Join(err, fmt.Errorf("the tests left goroutines behind: %w", leak))
 	}
-	if err := release(); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "dbtest:", err)
-		code = 1
+		code = max(code, 1)
 	}
 	os.Exit(code)
 }
 
-// releaseOn gives up the server when the tests are interrupted.
-func releaseOn(interrupted <-chan os.Signal, done <-chan struct{}) {
-	select {
-	case <-interrupted:
-		_ = release() // the next test binary mends what fails
-		os.Exit(130)
-	case <-done:
-	}
-}
+// atEnd stops the shared server and removes the directory of this binary.
+var atEnd []func(context.Context) error
 
-func checkLeaks() int {
-	// The one that waits for the server ends with it, after this check.
-	err := goleak.Find(goleak.IgnoreAnyFunction("rowcast/sql/cluster.(*server).own"))
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "dbtest: the tests left goroutines behind:", err)
-		return 1
+func end() (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for _, f := range slices.Backward(atEnd) {
+		err = errors.Join(err, f(ctx))
 	}
-	return 0
+	return err
 }
 
 // Database makes a database with the migrated schema for this test and returns
-// its connection string. It is dropped when the test ends, with whoever is
-// still connected.
+// its connection string. It is dropped when the test ends, with all sessions.
 func Database(t testing.TB) string {
 	t.Helper()
-	server := lease(t)
-	template, err := migratedTemplate(t.Context(), server)
-	if err != nil {
-		t.Fatalf("make the template database: %v", err)
-	}
-	return create(t, server, template)
+	server, err := migratedServer()
+	return create(t, server, err, template)
 }
 
 // Empty is Database without the schema.
 func Empty(t testing.TB) string {
 	t.Helper()
-	return create(t, lease(t), "template0")
+	server, err := sharedServer()
+	return create(t, server, err, "template0")
 }
 
-func create(t testing.TB, server *cluster.Cluster, template string) string {
+// sharedServer returns the server of this test binary.
+var sharedServer = sync.OnceValues(func() (*cluster.Cluster, error) {
+	server, err := private()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	atEnd = append(atEnd, server.Stop)
+	return server, server.Start(ctx)
+})
+
+// template is the database that Database copies.
+const template = "template_rowcast"
+
+// migratedServer returns the shared server with the template.
+var migratedServer = sync.OnceValues(func() (*cluster.Cluster, error) {
+	server, err := sharedServer()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := execute(ctx, server, "CREATE DATABASE "+template+" TEMPLATE template0"); err != nil {
+		return nil, err
+	}
+	_, _, err = sql.Migrate(ctx, server.DSN(template))
+	return server, err
+})
+
+func create(t testing.TB, server *cluster.Cluster, err error, template string) string {
 	t.Helper()
-	name := "test_" + strconv.Itoa(os.Getpid()) + "_" + strings.ToLower(rand.Text()[:8])
-	if err := admin(t.Context(), server, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
-		t.Fatalf("make a database for the test: %v", err)
+	name := "test_" + strings.ToLower(rand.Text()[:8])
+	if err == nil {
+		err = execute(t.Context(), server, "CREATE DATABASE "+name+" TEMPLATE "+template)
+	}
+	if err != nil {
+		t.Fatalf("dbtest: no database for the test: %v", err)
 	}
 	t.Cleanup(func() {
-		// The test's context has ended.
-		if err := drop(context.Background(), server, name); err != nil {
-			t.Errorf("drop the test's database: %v", err)
+		if err := drop(server, name); err != nil {
+			t.Errorf("dbtest: drop the database of the test: %v", err)
 		}
 	})
 	return server.DSN(name)
+}
+
+// drop removes a database. DROP DATABASE fails if there are prepared
+// transactions, which only a session of that database can end.
+func drop(server *cluster.Cluster, name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	statement := "DROP DATABASE " + name + " WITH (FORCE)"
+	if execute(ctx, server, statement) == nil {
+		return nil
+	}
+	conn, err := pgx.Connect(ctx, server.DSN(name))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	rows, _ := conn.Query(ctx, "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()")
+	rollbacks, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, rollback := range rollbacks {
+		_, rollbackErr := conn.Exec(ctx, rollback)
+		err = errors.Join(err, rollbackErr)
+	}
+	return errors.Join(err, execute(ctx, server, statement))
+}
+
+// execute runs a statement on a connection of its own.
+func execute(ctx context.Context, server *cluster.Cluster, statement string) error {
+	conn, err := pgx.Connect(ctx, server.DSN("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	_, err = conn.Exec(ctx, statement)
+	return err
 }

@@ -3,11 +3,11 @@ package dbtest_test
 import (
 	"context"
 	"errors"
+	"net/url"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"strings"
 	"testing"
-	"testing/fstest"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -106,26 +106,6 @@ func TestDatabaseIsDroppedWithItsSessions(t *testing.T) {
 	}
 }
 
-func TestTemplateIsNamedForTheMigrations(t *testing.T) {
-	t.Parallel()
-	names := map[string]bool{}
-	for _, files := range []fstest.MapFS{
-		{"m/1.sql": {Data: []byte("a")}, "m/2.sql": {Data: []byte("b")}},
-		{"m/1.sql": {Data: []byte("a")}, "m/2.sql": {Data: []byte("c")}},
-		{"m/1.sql": {Data: []byte("a")}, "m/3.sql": {Data: []byte("b")}},
-		{"m/1.sql": {Data: []byte("a")}},
-	} {
-		name, err := dbtest.TemplateName(files)
-		if again, _ := dbtest.TemplateName(files); err != nil || again != name {
-			t.Errorf("name %s, %v, and again %s", name, err, again)
-		}
-		names[name] = true
-	}
-	if len(names) != 4 {
-		t.Errorf("4 sets of migrations have %d names: %v", len(names), names)
-	}
-}
-
 func TestClusterCrashesAlone(t *testing.T) {
 	t.Parallel()
 	shared := connect(t, dbtest.Empty(t))
@@ -156,13 +136,81 @@ func TestClusterCrashesAlone(t *testing.T) {
 	}
 }
 
-func TestClustersAreApart(t *testing.T) {
-	t.Parallel()
-	one, other := dbtest.Cluster(t), dbtest.Cluster(t)
-	if one.DSN("postgres") == other.DSN("postgres") || one.PID() == other.PID() {
-		t.Errorf("two private servers: pid %d at %s, pid %d at %s", one.PID(), one.DSN("postgres"), other.PID(), other.DSN("postgres"))
+// helperVariable makes this test binary that of another package, with one test,
+// TestHelper.
+const helperVariable = "ROWCAST_TEST_HELPER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(helperVariable) == "without" {
+		dbtest.WithoutPostgreSQL()
 	}
-	if !strings.HasPrefix(filepath.Base(one.Dir), "private-") {
-		t.Errorf("directory is %s, which no later run would sweep", one.Dir)
+	dbtest.Main(m)
+}
+
+func TestHelper(t *testing.T) {
+	switch os.Getenv(helperVariable) {
+	case "":
+		t.Skip("the other tests run it in processes of their own")
+	case "leak":
+		go func() { select {} }()
+	default:
+		dbtest.Database(t)
+	}
+}
+
+// runHelper runs TestHelper in another process.
+func runHelper(t *testing.T, mode string) (code int, output string) {
+	t.Helper()
+	cmd := exec.CommandContext(dbtest.Context(t), os.Args[0], "-test.run=^TestHelper$")
+	cmd.Env = append(os.Environ(), helperVariable+"="+mode)
+	out, err := cmd.CombinedOutput()
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+func TestPackagesHaveTheirOwnServers(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Empty(t))
+	if code, output := runHelper(t, "use"); code != 0 {
+		t.Errorf("another package beside this one: exit code %d\n%s", code, output)
+	}
+	if err := conn.Ping(dbtest.Context(t)); err != nil {
+		t.Errorf("the server, after another package has ended: %v", err)
+	}
+}
+
+func TestWithoutPostgreSQLTestsFail(t *testing.T) {
+	t.Parallel()
+	if code, output := runHelper(t, "without"); code != 1 || !strings.Contains(output, "apt install postgresql") {
+		t.Errorf("exit code %d, want 1 and a line that says what to install, got\n%s", code, output)
+	}
+}
+
+func TestLeakedGoroutinesFailThePackage(t *testing.T) {
+	t.Parallel()
+	code, output := runHelper(t, "leak")
+	if code != 1 || !strings.Contains(output, "left goroutines behind") || !strings.Contains(output, "TestHelper") {
+		t.Errorf("exit code %d, want 1 and the goroutine, got\n%s", code, output)
+	}
+}
+
+func TestTCPNeedsThePassword(t *testing.T) {
+	t.Parallel()
+	c := dbtest.Cluster(t)
+	u, err := url.Parse(dbtest.TCP(t, c, "postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(t, connect(t, u.String()), "SELECT inet_client_addr()"); got != "127.0.0.1" {
+		t.Errorf("connected from %q, want 127.0.0.1", got)
+	}
+	u.User = url.User("postgres")
+	conn, err := pgx.Connect(dbtest.Context(t), u.String())
+	if err == nil {
+		conn.Close(dbtest.Context(t))
+		t.Error("connected without the password")
 	}
 }

@@ -6,11 +6,10 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// WithoutPostgreSQL lets this process find none.
+// WithoutPostgreSQL makes this binary behave as on a machine that has none and
+// cannot download any.
 func WithoutPostgreSQL() {
-	obtain = func(context.Context, string, func(done, total int64)) (cluster.Programs, error) {
+	obtain = func(context.Context, func(done, total int64)) (cluster.Programs, error) {
 		return cluster.Programs{}, cluster.ErrNotFound
 	}
 }
-
-var TemplateName = templateName

@@ -83,7 +83,7 @@ func prepare(t *testing.T) *torture {
 	t.Logf("ROWCAST_TORTURE=%v ROWCAST_TORTURE_SEED=%d", tt.length, tt.seed)
 	tt.startServer()
 	var proxied string
-	tt.proxy, proxied = startProxy(t, tt.cluster.TCP("torture"))
+	tt.proxy, proxied = startProxy(t, dbtest.TCP(t, tt.cluster, "torture"))
 	tt.hubs = newHubs(t, tt.dsn, proxied)
 	for _, h := range tt.hubs {
 		if err := h.start(); err != nil {

@@ -1,0 +1,138 @@
+package dbtest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"rowcast/sql/cluster"
+)
+
+// Cluster starts a server for this test alone, which the test may restart,
+// crash or promote. It is stopped and removed when the test ends. All servers
+// of a version of PostgreSQL have the same system identifier.
+func Cluster(t testing.TB) *cluster.Cluster {
+	t.Helper()
+	return startFor(t, func(*cluster.Cluster) {})
+}
+
+// Standby starts a hot standby of a server that Cluster returned.
+func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
+	t.Helper()
+	return startFor(t, func(c *cluster.Cluster) { c.Primary = primary })
+}
+
+// Stranger is Cluster with a system identifier of its own. It takes longer.
+func Stranger(t testing.TB) *cluster.Cluster {
+	t.Helper()
+	return startFor(t, func(c *cluster.Cluster) { c.Template = "" })
+}
+
+func startFor(t testing.TB, configure func(*cluster.Cluster)) *cluster.Cluster {
+	t.Helper()
+	c, err := private()
+	if err != nil {
+		t.Fatalf("dbtest: no PostgreSQL for the test: %v", err)
+	}
+	configure(c)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := errors.Join(c.Stop(ctx), os.RemoveAll(c.Dir)); err != nil {
+			t.Errorf("dbtest: remove the PostgreSQL of the test: %v", err)
+		}
+	})
+	if err := c.Start(Context(t)); err != nil {
+		t.Fatalf("dbtest: no PostgreSQL for the test: %v", err)
+	}
+	return c
+}
+
+// TCP returns a connection string of the superuser over TCP, with a password.
+// A standby has the password of its primary.
+func TCP(t testing.TB, c *cluster.Cluster, database string) string {
+	t.Helper()
+	err := execute(Context(t), c, `DO $$ BEGIN
+		IF NOT pg_is_in_recovery() THEN ALTER ROLE postgres PASSWORD '`+password+`'; END IF;
+	END $$`)
+	if err != nil {
+		t.Fatalf("dbtest: set the password: %v", err)
+	}
+	u := url.URL{
+		Scheme: "postgres", User: url.UserPassword("postgres", password),
+		Host: "127.0.0.1:" + strconv.Itoa(c.Port), Path: "/" + database, RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+var password = rand.Text()
+
+// private returns a server with a directory of its own, to be started.
+func private() (*cluster.Cluster, error) {
+	b, err := prepare()
+	if err != nil {
+		return nil, err
+	}
+	port, err := freePort()
+	return &cluster.Cluster{
+		Dir:      filepath.Join(b.dir, strings.ToLower(rand.Text()[:8])),
+		Programs: b.programs,
+		Template: filepath.Join(b.base, "files-"+b.programs.Version),
+		InitArgs: []string{"--wal-segsize=1"}, // so that less is copied
+		Port:     port,
+		// A commit waits for the log, but the log does not wait for the disk.
+		Settings: map[string]string{
+			"fsync": "off", "full_page_writes": "off", "max_connections": "300", "max_prepared_transactions": "20",
+		},
+	}, err
+}
+
+// binary is what the servers of this test binary share.
+type binary struct {
+	programs  cluster.Programs
+	base, dir string // of the files to copy, and of the servers
+}
+
+// obtain is replaced by a test.
+var obtain = cluster.Obtain
+
+// prepare finds the programs and makes a directory for the servers.
+var prepare = sync.OnceValues(func() (b binary, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if b.programs, err = obtain(ctx, nil); err != nil {
+		return b, err
+	}
+	base, dir, remove, err := cluster.Temporary(ctx, "test")
+	if err == nil {
+		b.base, b.dir = base, dir
+		atEnd = append(atEnd, func(context.Context) error { return remove() })
+	}
+	return b, err
+})
+
+// freePort returns a port below those that systems choose for outgoing
+// connections. It remains free while a server restarts.
+func freePort() (int, error) {
+	for range 100 {
+		n, err := rand.Int(rand.Reader, big.NewInt(12000))
+		if err != nil {
+			return 0, err
+		}
+		port := 20000 + int(n.Int64())
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, errors.New("find a free TCP port on 127.0.0.1 from 20000 to 31999: tried 100")
+}
