@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -44,10 +45,15 @@ func TestOthersAreKeptOut(t *testing.T) {
 		t.Errorf("without a port the server listens on %q", got)
 	}
 	stop(t, c)
-	c.Port = 31234
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Port = free.Addr().(*net.TCPAddr).Port
+	free.Close()
 	start(t, c)
 	for _, user := range []string{"postgres", "postgres:guess"} {
-		conn, err := pgx.Connect(dbtest.Context(t), "postgres://"+user+"@127.0.0.1:31234/postgres?sslmode=disable")
+		conn, err := pgx.Connect(dbtest.Context(t), fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres?sslmode=disable", user, c.Port))
 		var refused *pgconn.PgError
 		if err == nil {
 			conn.Close(dbtest.Context(t))

@@ -43,8 +43,9 @@ func DefaultDir(name string) (string, error) {
 
 // Temporary makes a directory for the clusters of this process, below the
 // default directory of that name, which is returned as base. remove deletes it.
-// If the process is killed, the next call in any process deletes it.
-func Temporary(ctx context.Context, name string) (base, dir string, remove func() error, err error) {
+// If the process is killed, the next call in any process deletes it. The lock of
+// base is held by every process that makes or deletes such a directory.
+func Temporary(ctx context.Context, name string) (base, dir string, remove func(context.Context) error, err error) {
 	if base, err = DefaultDir(name); err != nil {
 		return "", "", nil, err
 	}
@@ -65,7 +66,15 @@ func Temporary(ctx context.Context, name string) (base, dir string, remove func(
 		return "", "", nil, err
 	}
 	owner, err := tryLock(dir)
-	return base, dir, func() error { defer unlock(owner); return os.RemoveAll(dir) }, err
+	return base, dir, func(ctx context.Context) error {
+		gate, err := awaitLock(ctx, base)
+		if err != nil {
+			return err
+		}
+		defer unlock(gate)
+		defer unlock(owner)
+		return os.RemoveAll(dir)
+	}, err
 }
 
 // removeAbandoned deletes the directories of killed processes. A server that

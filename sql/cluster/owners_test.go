@@ -28,7 +28,7 @@ const ownerVariable = "ROWCAST_TEST_OWNER"
 func own(dir string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	remove := func() error { return nil }
+	remove := func(context.Context) error { return nil }
 	c := &cluster.Cluster{Dir: dir, Settings: map[string]string{"fsync": "off"}}
 	var err error
 	if !filepath.IsAbs(dir) {
@@ -45,7 +45,7 @@ func own(dir string) int {
 	}
 	fmt.Println(c.PID(), c.Dir)
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	if err := errors.Join(c.Stop(ctx), remove()); err != nil {
+	if err := errors.Join(c.Stop(ctx), remove(ctx)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -116,7 +116,7 @@ var prepare = sync.OnceValues(func() (b binary, err error) {
 	base, dir, remove, err := cluster.Temporary(ctx, "test")
 	if err == nil {
 		b.base, b.dir = base, dir
-		atEnd = append(atEnd, func(context.Context) error { return remove() })
+		atEnd = append(atEnd, remove)
 	}
 	return b, err
 })
