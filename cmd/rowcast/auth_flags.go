@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"rowcast/cmd/internal/server"
 	"rowcast/listener/failures"
 	"rowcast/stream/auth"
 )
@@ -130,7 +131,7 @@ func (f *authFlags) check(listen string) error {
 		return errors.New("no authentication is configured, and without it anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; to try things out, --insecure-uid trusts ?uid=… on this machine")
 	case ways > 1:
 		return errors.New("give only one of tokens (--jwt-secret, --jwt-key, --jwks-url), --auth-url and --insecure-uid: a client could choose the weakest")
-	case f.InsecureUID == insecureLoopback && !isLoopback(listen):
+	case f.InsecureUID == insecureLoopback && !server.IsLoopback(listen):
 		return fmt.Errorf("--insecure-uid lets anybody who reaches %s read everything; if that is meant, give --insecure-uid=anywhere", listen)
 	}
 	return nil
@@ -242,7 +243,7 @@ func (f *authFlags) warn(logger *slog.Logger) {
 		asked = append(asked, *f.AuthURL)
 	}
 	for _, u := range asked {
-		if u.Scheme == "http" && !isLoopback(u.Host) {
+		if u.Scheme == "http" && !server.IsLoopback(u.Host) {
 			logger.Warn("unencrypted HTTP to another machine: whoever is between can let anybody in, as anybody", "host", u.Host)
 		}
 	}

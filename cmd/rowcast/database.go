@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/cmd/internal/server"
 )
 
 // databaseFlags say which database. What they leave open, libpq's PG* variables and files decide.
@@ -73,22 +75,8 @@ func reason(err error) error {
 	if said, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return said
 	}
-	if failed := networkError(err); failed != nil {
+	if failed := server.NetworkError(err); failed != nil {
 		return failed
 	}
 	return errors.Unwrap(err)
 }
-
-// networkError is what the network says in an error, if anything.
-func networkError(err error) error {
-	if failed, ok := errors.AsType[*net.OpError](err); ok {
-		return failed.Err
-	}
-	if unknown, ok := errors.AsType[*net.DNSError](err); ok {
-		return unknown
-	}
-	return nil
-}
-
-// oneLine returns an error's text as one line, without control characters.
-func oneLine(err error) string { return printable(strings.Join(strings.Fields(err.Error()), " ")) }

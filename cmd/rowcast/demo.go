@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
+	"rowcast/cmd/internal/server"
 	"rowcast/sql"
 )
 
@@ -31,7 +32,7 @@ func (demoCmd) Help() string {
 
 // Validate keeps to this machine what asks nobody who he is.
 func (c *demoCmd) Validate() error {
-	if !isLoopback(c.Listen) {
+	if !server.IsLoopback(c.Listen) {
 		return fmt.Errorf("--listen: the demo asks nobody who he is, so it is for this machine only: %q is not an address such as 127.0.0.1:8080", c.Listen)
 	}
 	if c.Fresh && c.DatabaseURL != "" {
@@ -78,13 +79,13 @@ func (c *demoCmd) run(ctx context.Context, console console) (err error) {
 		return err
 	}
 	// Those who try it want to see its page, and of its log only what is wrong.
-	s := newService(config, slog.New(slog.NewTextHandler(console.err, &slog.HandlerOptions{Level: slog.LevelWarn})))
-	s.listen, s.guard, s.routes = address, onlyHere, page.routes
-	s.hub.Drain, s.hub.Retry = 300*time.Millisecond, time.Second
-	s.listening = func(addr net.Addr) { printDemo(console.out, "http://"+addr.String(), database) }
+	s := server.New(config, slog.New(slog.NewTextHandler(console.err, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	s.Listen, s.Guard, s.Routes = address, onlyHere, page.routes
+	s.Hub.Drain, s.Hub.Retry = 300*time.Millisecond, time.Second
+	s.Listening = func(addr net.Addr) { printDemo(console.out, "http://"+addr.String(), database) }
 
 	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.run(running) })
+	group.Go(func() error { return s.Run(running) })
 	group.Go(func() error { return database.awaitEnd(running) })
 	return group.Wait()
 }

@@ -8,14 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"rowcast/cmd/internal/server"
 )
 
 //go:embed demo/index.html
@@ -142,19 +142,9 @@ func answer(w http.ResponseWriter, status int, value any) {
 
 // onlyHere refuses what a foreign page can make a browser send: the demo asks nobody who he is.
 func onlyHere(next http.Handler) http.Handler {
-	checked := asLocalhost("")(http.NewCrossOriginProtection().Handler(next))
+	checked := server.AsLocalhost("")(http.NewCrossOriginProtection().Handler(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		checked.ServeHTTP(w, r)
 	})
-}
-
-// isLoopback tells whether a host, with or without a port, can only be this machine (RFC 6761 reserves localhost and all below it).
-func isLoopback(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-	ip := net.ParseIP(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/cmd/internal/server"
 )
 
 func TestDownloadProgress(t *testing.T) {
@@ -30,7 +32,7 @@ func TestIsLoopback(t *testing.T) {
 		"": false, ":8080": false, "0.0.0.0:8080": false, "[::]:8080": false, "192.0.2.1:80": false, "example.com": false,
 		"localhost.example.com": false, "127.0.0.1.example.com:80": false, "notlocalhost": false, "127.0.0.1@example.com": false,
 	} {
-		if got := isLoopback(host); got != want {
+		if got := server.IsLoopback(host); got != want {
 			t.Errorf("%q: got %v, want %v", host, got, want)
 		}
 	}

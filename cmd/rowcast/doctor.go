@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/cmd/internal/terminal"
 )
 
 type doctorCmd struct {
@@ -140,7 +142,7 @@ func (e *examination) examine(ctx context.Context, c check) finding {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			err = errors.New("no answer within 10 s")
 		}
-		return finding{failure, oneLine(err), ""}
+		return finding{failure, terminal.OneLine(err), ""}
 	}
 	return f
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/cmd/internal/terminal"
 )
 
 func (e *examination) connection(ctx context.Context) (finding, error) {
@@ -50,7 +52,7 @@ func (e *examination) listen(ctx context.Context) (finding, error) {
 	}
 	channel := fmt.Sprintf("rowcast_doctor_%d", rand.Int64())
 	if _, err := e.conn.PgConn().Exec(ctx, "LISTEN "+channel).ReadAll(); err != nil {
-		pooled.text += fmt.Sprintf(" (%s)", oneLine(err))
+		pooled.text += fmt.Sprintf(" (%s)", terminal.OneLine(err))
 		return pooled, nil
 	}
 	other, err := pgx.ConnectConfig(ctx, e.config)

@@ -33,6 +33,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"rowcast/cmd/internal/server"
+	"rowcast/cmd/internal/terminal"
 	"rowcast/cmd/rowcast/bench"
 )
 
@@ -87,7 +89,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case err == nil:
 		return 0
 	case !errors.Is(err, errSaid):
-		fmt.Fprintf(stderr, "rowcast: %s\n", oneLine(err))
+		fmt.Fprintf(stderr, "rowcast: %s\n", terminal.OneLine(err))
 	}
 	return 1
 }
@@ -104,7 +106,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { done = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
-		kong.Vars{"version": version(), "scenarios": strings.Join(bench.Names(), ", "), "replays": strconv.Itoa(defaultReplays())},
+		kong.Vars{"version": version(), "scenarios": strings.Join(bench.Names(), ", "), "replays": strconv.Itoa(server.DefaultReplays())},
 		kong.ExplicitGroups(flagGroups),
 		ranges(),
 		environment(getenv),

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
 )
 
@@ -29,7 +30,7 @@ func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	if c.Print {
 		return sql.Print(console.out, c.roles())
 	}
-	m := sql.Migrator{DSN: c.DatabaseURL, Waiting: func(holder string) { fmt.Fprintf(console.err, "rowcast: %s\n", printable(holder)) }}
+	m := sql.Migrator{DSN: c.DatabaseURL, Waiting: func(holder string) { fmt.Fprintf(console.err, "rowcast: %s\n", terminal.Printable(holder)) }}
 	from, to, err := m.Migrate(ctx)
 	if err != nil {
 		return c.explain(err)

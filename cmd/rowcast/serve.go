@@ -11,8 +11,9 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rowcast/cmd/internal/server"
+	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
-	"rowcast/stream"
 )
 
 type serveCmd struct {
@@ -22,13 +23,13 @@ type serveCmd struct {
 	Retain           time.Duration `group:"database" default:"7d" min:"0s" max:"36500d" placeholder:"TIME" help:"How long rows are kept, by their created_at (default ${default}). 0 keeps all."`
 	Replays          int           `group:"database" default:"${replays}" min:"1" max:"1000" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
 
-	Listen                   string    `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
-	AdminListen              string    `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen, and /disconnect."`
-	CORSOrigin               []origin  `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
-	TrustedProxy             []network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Believe the X-Forwarded-For of the proxies in this network, 10.0.0.0/8 for example: who their client is. Give it once for each."`
-	MaxConnections           int       `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (0, the default: as many as the limit of open files leaves room for)."`
-	MaxConnectionsPerUser    int       `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams of a user at a time (0, the default: no limit)."`
-	MaxConnectionsPerAddress int       `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (0, the default: no limit). Behind a proxy it needs --trusted-proxy."`
+	Listen                   string           `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
+	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen, and /disconnect."`
+	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
+	TrustedProxy             []server.Network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Believe the X-Forwarded-For of the proxies in this network, 10.0.0.0/8 for example: who their client is. Give it once for each."`
+	MaxConnections           int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (0, the default: as many as the limit of open files leaves room for)."`
+	MaxConnectionsPerUser    int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams of a user at a time (0, the default: no limit)."`
+	MaxConnectionsPerAddress int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (0, the default: no limit). Behind a proxy it needs --trusted-proxy."`
 
 	authFlags
 
@@ -61,7 +62,7 @@ func (c *serveCmd) Run(ctx context.Context, console console) error {
 	logger := c.logger(console.err)
 	err := c.run(ctx, logger)
 	if err != nil && c.LogFormat == "json" { // for a machine, which expects nothing else
-		logger.Error("cannot serve", "error", oneLine(err))
+		logger.Error("cannot serve", "error", terminal.OneLine(err))
 		return errSaid
 	}
 	return err
@@ -78,16 +79,16 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	if memory := limitMemory(logger); c.Pending == 0 {
 		c.Pending = defaultPending(memory)
 	}
-	s := newService(config, logger)
-	s.listener.Configure, s.explain = c.config, c.explain
+	s := server.New(config, logger)
+	s.Listener.Configure, s.Explain = c.config, c.explain
 	if err := c.configure(s); err != nil {
 		return err
 	}
-	if s.events.Authenticate, err = c.authenticator(ctx, s.origins, logger, &s.failures); err != nil {
+	if s.Events.Authenticate, err = c.authenticator(ctx, s.Origins, logger, &s.Failures); err != nil {
 		return err
 	}
 	defer ignoreHangup(logger)()
-	err = s.run(ctx)
+	err = s.Run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // told to end before it had begun
 	}
@@ -97,33 +98,31 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	return c.advise(c.explain(err))
 }
 
-func (c *serveCmd) configure(s *service) error {
-	shares, err := shareOut(descriptors(), c.MaxConnections, c.Replays)
-	if err != nil {
+func (c *serveCmd) configure(s *server.Server) error {
+	s.Listen, s.AdminListen, s.Replays = c.Listen, c.AdminListen, c.Replays
+	if err := s.LimitStreams(c.MaxConnections); err != nil {
 		return err
 	}
-	s.lobby = newLobby(shares.lobby)
-	s.hub.Limits = stream.Limits{Streams: shares.streams, User: c.MaxConnectionsPerUser, Address: c.MaxConnectionsPerAddress}
+	s.Hub.Limits.User, s.Hub.Limits.Address = c.MaxConnectionsPerUser, c.MaxConnectionsPerAddress
 	for _, n := range c.TrustedProxy {
-		s.trusted = append(s.trusted, netip.Prefix(n))
+		s.Trusted = append(s.Trusted, netip.Prefix(n))
 	}
-	s.listen, s.adminListen, s.replays = c.Listen, c.AdminListen, c.Replays
 	if c.InsecureUID == insecureLoopback {
-		s.guard = asLocalhost("; behind a proxy that sends another Host, --insecure-uid=anywhere lifts that")
+		s.Guard = server.AsLocalhost("; behind a proxy that sends another Host, --insecure-uid=anywhere lifts that")
 	}
-	if c.AdminListen != "" && !isLoopback(c.AdminListen) {
-		s.logger.Warn("whoever reaches the administrators' address can end anybody's streams and read the metrics", "flag", "--admin-listen", "addr", c.AdminListen)
+	if c.AdminListen != "" && !server.IsLoopback(c.AdminListen) {
+		s.Logger.Warn("anybody who can reach the administrators' address can end streams and read the metrics", "flag", "--admin-listen", "addr", c.AdminListen)
 	}
 	for _, o := range c.CORSOrigin {
-		s.origins = append(s.origins, string(o))
+		s.Origins = append(s.Origins, string(o))
 	}
-	s.hub.Heartbeat, s.hub.Retry, s.hub.Drain = c.Heartbeat, c.Retry, c.Drain
-	s.hub.Backlog, s.hub.Memory, s.hub.Pending = int(c.Backlog), int(c.Memory), int(c.Pending)
-	s.hub.Page = int(c.MaxEvent) + pageBytes
-	s.listener.Warm, s.retention.Keep = int64(c.Memory), c.Retain
-	s.listener.MaxData, s.listener.PollOnly = int64(c.MaxEvent), c.Poll
-	s.listener.Busy, s.listener.Quiet = c.busy, c.quiet
-	s.noMessages = c.NoNotifyMessages
+	s.Hub.Heartbeat, s.Hub.Retry, s.Hub.Drain = c.Heartbeat, c.Retry, c.Drain
+	s.Hub.Backlog, s.Hub.Memory, s.Hub.Pending = int(c.Backlog), int(c.Memory), int(c.Pending)
+	s.Hub.Page = int(c.MaxEvent) + pageBytes
+	s.Listener.Warm, s.Retention.Keep = int64(c.Memory), c.Retain
+	s.Listener.MaxData, s.Listener.PollOnly = int64(c.MaxEvent), c.Poll
+	s.Listener.Busy, s.Listener.Quiet = c.busy, c.quiet
+	s.NoMessages = c.NoNotifyMessages
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"rowcast/cmd/internal/terminal"
 	"rowcast/stream/sse"
 )
 
@@ -34,7 +35,7 @@ func (tailCmd) Help() string {
 
 // Validate refuses what no hub could be asked for.
 func (c *tailCmd) Validate() error {
-	if hasControl(c.LastEventID) {
+	if terminal.HasControl(c.LastEventID) {
 		return errors.New("--last-event-id: the id has control characters in it, which no id of a hub has")
 	}
 	return nil
@@ -89,7 +90,7 @@ func (t *tail) run(ctx context.Context) error {
 			return err
 		}
 		wait := t.pause()
-		t.say("%s; trying again in %v", oneLine(cmp.Or(err, errors.New("the stream has ended"))), wait.Round(100*time.Millisecond))
+		t.say("%s; trying again in %v", terminal.OneLine(cmp.Or(err, errors.New("the stream has ended"))), wait.Round(100*time.Millisecond))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -114,7 +115,7 @@ func (t *tail) pause() time.Duration {
 }
 
 func (t *tail) say(format string, args ...any) {
-	fmt.Fprintf(t.console.err, "rowcast: %s\n", printable(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(t.console.err, "rowcast: %s\n", terminal.Printable(fmt.Sprintf(format, args...)))
 }
 
 // follow opens a stream and prints it to its end.
@@ -166,9 +167,9 @@ func (t *tail) take(event sse.Event, watch *watch) error {
 	case "rowcast.hello":
 		watch.learn(event.Data)
 	case "rowcast.bye":
-		t.say("the stream is about to end: %s", printable(event.Data))
+		t.say("the stream is about to end: %s", terminal.Printable(event.Data))
 	case "rowcast.reset":
-		t.say("the hub cannot resume from there, and events may have been missed: %s", printable(event.Data))
+		t.say("the hub cannot resume from there, and events may have been missed: %s", terminal.Printable(event.Data))
 	}
 	ours := isHubs(event.Name)
 	if ours && !t.Verbose {

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"rowcast/cmd/internal/terminal"
 )
 
 // open asks for the stream, from where the last one ended.
@@ -26,7 +28,7 @@ func (t *tail) open(ctx context.Context) (*http.Response, error) {
 	if t.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+t.Token)
 	}
-	if hasControl(t.decoder.LastID) {
+	if terminal.HasControl(t.decoder.LastID) {
 		return nil, refusal{"the last event has an id with control characters in it, so the stream cannot be resumed"}
 	}
 	if t.decoder.LastID != "" {
@@ -64,7 +66,7 @@ func judge(response *http.Response) error {
 		return refusal{text + ": it redirects, and a token is for one place alone: give the URL to which it leads"}
 	}
 	words, _ := io.ReadAll(io.LimitReader(response.Body, 300))
-	if words := printable(string(words)); strings.TrimSpace(words) != "" {
+	if words := terminal.Printable(string(words)); strings.TrimSpace(words) != "" {
 		text += ": " + words
 	}
 	if status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests {

@@ -6,8 +6,8 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
 
+	"rowcast/cmd/internal/terminal"
 	"rowcast/stream/sse"
 )
 
@@ -20,14 +20,14 @@ func (t *tail) print(event sse.Event, stored bool) error {
 			return err
 		}
 		// In a line of JSON, control characters can only be in strings, where the escapes mean the same.
-		_, err = io.WriteString(t.console.out, printable(string(line))+"\n")
+		_, err = io.WriteString(t.console.out, terminal.Printable(string(line))+"\n")
 		return err
 	}
 	id := "-"
 	if stored {
 		id = rowID(event.LastID)
 	}
-	_, err := fmt.Fprintf(t.console.out, "%s  %s  %s  %s\n", now.Format("2006-01-02 15:04:05.000"), id, printable(event.Name), printable(event.Data))
+	_, err := fmt.Fprintf(t.console.out, "%s  %s  %s  %s\n", now.Format("2006-01-02 15:04:05.000"), id, terminal.Printable(event.Name), terminal.Printable(event.Data))
 	return err
 }
 
@@ -54,30 +54,5 @@ func jsonEvent(event sse.Event, stored bool, now time.Time) jsonLine {
 // rowID is the number with which an id of ours begins, or the whole of another.
 func rowID(id string) string {
 	digits, _, _ := strings.Cut(id, "-")
-	return printable(digits)
-}
-
-// printable returns a text that stays on one line and does not control a terminal: control characters are escaped as \u001b,
-// and bytes that are not UTF-8 are replaced.
-func printable(text string) string {
-	text = strings.ToValidUTF8(strings.TrimRight(text, "\r\n"), "\ufffd")
-	if !hasControl(text) {
-		return text
-	}
-	var safe strings.Builder
-	for _, r := range text {
-		if isControl(r) {
-			fmt.Fprintf(&safe, `\u%04x`, r)
-		} else {
-			safe.WriteRune(r)
-		}
-	}
-	return safe.String()
-}
-
-func hasControl(text string) bool { return strings.ContainsFunc(text, isControl) }
-
-// isControl includes the marks that change the direction of the text behind them.
-func isControl(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
+	return terminal.Printable(digits)
 }

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"encoding/json"
@@ -15,8 +15,8 @@ type notifyQueue struct {
 
 // readiness says whether to send clients here. PostgreSQL's absence alone is no reason not to: it would turn every hub away at
 // once, and keeping the streams open meanwhile is what hubs are for.
-func (s *service) readiness(w http.ResponseWriter, _ *http.Request) {
-	lag := s.listener.Stats.Lag()
+func (s *Server) readiness(w http.ResponseWriter, _ *http.Request) {
+	lag := s.Listener.Stats.Lag()
 	state := struct {
 		Ready    bool        `json:"ready"`
 		Postgres string      `json:"postgres"`
@@ -28,11 +28,11 @@ func (s *service) readiness(w http.ResponseWriter, _ *http.Request) {
 		// Failing has what fails at present, by the operation; see the documentation of the package failures.
 		Failing map[failures.Operation]failing `json:"failing"`
 	}{
-		s.hub.Ready(), "disconnected", s.hub.Behind().Seconds(), lag.Seconds(), lag > s.listener.LagLimit,
-		notifyQueue{s.listener.Stats.NotifyQueue(), s.listener.Stats.Crowded.Load()},
+		s.Hub.Ready(), "disconnected", s.Hub.Behind().Seconds(), lag.Seconds(), lag > s.Listener.LagLimit,
+		notifyQueue{s.Listener.Stats.NotifyQueue(), s.Listener.Stats.Crowded.Load()},
 		s.failing(),
 	}
-	if s.listener.Stats.Connected.Load() {
+	if s.Listener.Stats.Connected.Load() {
 		state.Postgres = "connected"
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -22,12 +22,12 @@ func TestListeningIsSaidOnceStreamsCanBeOpened(t *testing.T) {
 	defer socket.Close()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
+		s := New(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
 		var told net.Addr
-		s.listening = func(addr net.Addr) { told = addr }
+		s.Listening = func(addr net.Addr) { told = addr }
 		running, cancel := context.WithCancel(t.Context())
 		began := make(chan struct{})
-		go s.announce(running, began, []*server{{socket: socket}})
+		go s.announce(running, began, []*httpServer{{socket: socket}})
 
 		synctest.Wait()
 		if told != nil || log.Len() > 0 {

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 )
 
 // disconnect ends a recipient's streams: here, and through PostgreSQL on every other hub.
-func (s *service) disconnect(w http.ResponseWriter, r *http.Request) {
+func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	recipient, status, text := recipientOf(w, r)
 	if text != "" {
 		http.Error(w, text, status)
@@ -26,19 +26,19 @@ func (s *service) disconnect(w http.ResponseWriter, r *http.Request) {
 		Recipient    string `json:"recipient"`
 		Disconnected int    `json:"disconnected"` // streams here
 		Error        string `json:"error,omitempty"`
-	}{Recipient: recipient, Disconnected: s.hub.Disconnect(recipient)} // the others are told after that: the order is from now
+	}{Recipient: recipient, Disconnected: s.Hub.Disconnect(recipient)} // the others are told after that: the order is from now
 	status = http.StatusOK
 	if err := s.others(context.WithoutCancel(r.Context()), recipient); err != nil { // whether or not the client waits for it
-		s.failures.Failed(failures.Disconnect, err)
-		if logger, ok := s.untold.Allow(s.logger); ok {
+		s.Failures.Failed(failures.Disconnect, err)
+		if logger, ok := s.untold.Allow(s.Logger); ok {
 			logger.Error("other hubs were not told to disconnect", "error", err)
 		}
 		says.Error = "the other hubs could not be told: PostgreSQL does not answer; try again"
 		status = http.StatusServiceUnavailable
 	} else {
-		s.failures.Succeeded(failures.Disconnect)
+		s.Failures.Succeeded(failures.Disconnect)
 	}
-	answer(w, status, says)
+	writeJSON(w, status, says)
 }
 
 // notForPages refuses browsers. Whoever reaches the administrators' address may disconnect; not so a page that one of them looks at,

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"fmt"
@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// A network is one whose proxies are believed: 10.0.0.0/8, or one address.
-type network netip.Prefix
+// A Network is a network of proxies, such as 10.0.0.0/8, or one address.
+type Network netip.Prefix
 
-// UnmarshalText refuses what is no network, and the whole world.
-func (n *network) UnmarshalText(text []byte) error {
+// UnmarshalText reads a flag's value. It refuses a network that contains everybody.
+func (n *Network) UnmarshalText(text []byte) error {
 	prefix, err := netip.ParsePrefix(string(text))
 	if err != nil {
 		address, err := netip.ParseAddr(string(text))
@@ -22,19 +22,19 @@ func (n *network) UnmarshalText(text []byte) error {
 		prefix = netip.PrefixFrom(address, address.BitLen())
 	}
 	if prefix.Addr().Is4In6() {
-		return fmt.Errorf("%q is an IPv4 network: write it as one", text)
+		return fmt.Errorf("%q is an IPv4 network: write it as an IPv4 network", text)
 	}
 	if prefix.Bits() == 0 {
 		return fmt.Errorf("%q is everybody: whoever connects could say that he is somebody else", text)
 	}
-	*n = network(prefix.Masked())
+	*n = Network(prefix.Masked())
 	return nil
 }
 
-// proxies are the networks that are believed.
-type proxies []netip.Prefix
+// Proxies are the networks that are believed.
+type Proxies []netip.Prefix
 
-func (p proxies) trust(address netip.Addr) bool {
+func (p Proxies) trust(address netip.Addr) bool {
 	for _, prefix := range p {
 		if prefix.Contains(address) {
 			return true
@@ -45,7 +45,7 @@ func (p proxies) trust(address netip.Addr) bool {
 
 // client is who stands behind a connection: the nearest that is not one of our proxies. Each of them has added on the right whom it
 // was connected with; what stands left of that, anybody can have made up. What cannot be read is as good as the end.
-func (p proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
+func (p Proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	nearest := peer.Unmap().WithZone("")
 	for _, line := range slices.Backward(forwarded) {
 		for rest, more := line, true; more; {
@@ -83,7 +83,7 @@ func hop(text string) (netip.Addr, bool) {
 }
 
 // seeThrough puts the client's own address in place of the proxy's.
-func (p proxies) seeThrough(next http.Handler) http.Handler {
+func (p Proxies) seeThrough(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 			if client := p.client(peer.Addr(), r.Header.Values("X-Forwarded-For")); client != peer.Addr() {

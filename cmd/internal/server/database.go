@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rowcast/cmd/internal/terminal"
 	"rowcast/listener"
 	"rowcast/listener/failures"
 	"rowcast/listener/loglimit"
@@ -27,20 +28,20 @@ const (
 
 // awaitDatabase returns when the database is there and fit for a hub, or when ctx ends, or with an error that waiting does not mend.
 // addr is where HTTP is served meanwhile.
-func (s *service) awaitDatabase(ctx context.Context, addr net.Addr) error {
+func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 	lines := loglimit.Limit{Every: 30 * time.Second, Burst: 3}
 	for pause := minWait; ; pause = min(2*pause, maxWait) {
-		err := s.listener.Preflight(ctx)
+		err := s.Listener.Preflight(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end that was asked for
 		}
 		if !willPass(err) {
 			return err
 		}
-		s.listener.Failures.Failed(failures.Connect, err)
+		s.Listener.Failures.Failed(failures.Connect, err)
 		wait := pause/2 + rand.N(pause)
-		if logger, ok := lines.Allow(s.logger); ok {
-			logger.Warn("waiting for PostgreSQL", "addr", addr.String(), "error", oneLine(s.explain(err)), "retry_in", wait.Round(time.Millisecond))
+		if logger, ok := lines.Allow(s.Logger); ok {
+			logger.Warn("waiting for PostgreSQL", "addr", addr.String(), "error", terminal.OneLine(s.Explain(err)), "retry_in", wait.Round(time.Millisecond))
 		}
 		select {
 		case <-ctx.Done():
@@ -67,7 +68,7 @@ func willPass(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return false
 	}
-	return networkError(err) != nil || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
+	return NetworkError(err) != nil || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
@@ -84,4 +85,15 @@ func isPassing(code string) bool {
 		"57P03", // the server is starting up, shutting down or recovering
 	}
 	return slices.Contains(codes, code) || slices.ContainsFunc(class, func(c string) bool { return strings.HasPrefix(code, c) })
+}
+
+// NetworkError returns the part of an error that the network reported, or nil.
+func NetworkError(err error) error {
+	if failed, ok := errors.AsType[*net.OpError](err); ok {
+		return failed.Err
+	}
+	if unknown, ok := errors.AsType[*net.DNSError](err); ok {
+		return unknown
+	}
+	return nil
 }

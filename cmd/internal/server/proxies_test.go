@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"net/http"
@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-func believe(t testing.TB, networks ...string) (p proxies) {
+func believe(t testing.TB, networks ...string) (p Proxies) {
 	t.Helper()
 	for _, text := range networks {
-		var n network
+		var n Network
 		if err := n.UnmarshalText([]byte(text)); err != nil {
 			t.Fatal(err)
 		}
@@ -20,7 +20,7 @@ func believe(t testing.TB, networks ...string) (p proxies) {
 	return p
 }
 
-// Only what one of our proxies has written is believed: the nearest address that is not a proxy's.
+// Only what one of our Proxies has written is believed: the nearest address that is not a proxy's.
 func TestXForwardedFor(t *testing.T) {
 	t.Parallel()
 	ours := believe(t, "10.0.0.0/8", "192.0.2.7", "fd00::/8")
@@ -39,7 +39,7 @@ func TestXForwardedFor(t *testing.T) {
 		{"nor in a header of its own", "10.1.2.3:5", []string{"198.51.100.9", "203.0.113.1"}, "203.0.113.1:0"},
 		{"two proxies", "10.1.2.3:5", []string{"198.51.100.9, 203.0.113.1,192.0.2.7"}, "203.0.113.1:0"},
 		{"two proxies, each with a header", "10.1.2.3:5", []string{"198.51.100.9, 203.0.113.1", "192.0.2.7"}, "203.0.113.1:0"},
-		{"proxies all the way", "10.1.2.3:5", []string{"10.0.0.2, 10.0.0.1"}, "10.0.0.2:0"},
+		{"Proxies all the way", "10.1.2.3:5", []string{"10.0.0.2, 10.0.0.1"}, "10.0.0.2:0"},
 		{"with ports", "10.1.2.3:5", []string{"203.0.113.1:444, 10.0.0.1:80"}, "203.0.113.1:0"},
 		{"IPv6", "[fd00::1]:5", []string{"2001:db8::1"}, "[2001:db8::1]:0"},
 		{"IPv6 in brackets", "10.1.2.3:5", []string{"[2001:db8::1]"}, "[2001:db8::1]:0"},
@@ -102,7 +102,7 @@ func FuzzXForwardedFor(f *testing.F) {
 }
 
 // rightmost says the same in another way: the entries from the right, as long as all before them are proxies.
-func rightmost(ours proxies, peer netip.Addr, header string) netip.Addr {
+func rightmost(ours Proxies, peer netip.Addr, header string) netip.Addr {
 	entries := strings.Split(header, ",")
 	for len(entries) > 0 && ours.trust(peer) {
 		address, ok := hop(strings.Trim(entries[len(entries)-1], " \t"))

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"net/http"
@@ -24,7 +24,7 @@ func (r registry) gauge(name, help string, value func() float64) {
 }
 
 // metrics shows what the parts of the service count.
-func (s *service) metrics() http.Handler {
+func (s *Server) metrics() http.Handler {
 	r := registry{prometheus.NewRegistry()}
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.countRequests(r)
@@ -37,16 +37,16 @@ func (s *service) metrics() http.Handler {
 }
 
 // countRequests shows the requests for streams, and the connections.
-func (s *service) countRequests(r registry) {
+func (s *Server) countRequests(r registry) {
 	r.counter("lobby_closed_total", "Connections without a stream that were closed because there were too many.", &s.lobby.Closed)
-	r.counter("denied_total", "Requests for a stream from somebody who may have none.", &s.events.Stats.Denied)
-	r.counter("unknown_total", "Requests for a stream that were told to come back later because who it is could not be found out.", &s.events.Stats.Unknown)
-	countRefusals(r, &s.hub.Stats.Refused)
+	r.counter("denied_total", "Requests for a stream from somebody who may have none.", &s.Events.Stats.Denied)
+	r.counter("unknown_total", "Requests for a stream that were told to come back later because who it is could not be found out.", &s.Events.Stats.Unknown)
+	countRefusals(r, &s.Hub.Stats.Refused)
 }
 
 // countStreams shows the streams and how they end.
-func (s *service) countStreams(r registry) {
-	hub := &s.hub.Stats
+func (s *Server) countStreams(r registry) {
+	hub := &s.Hub.Stats
 	r.gauge("connections", "Streams that are open.", func() float64 { return float64(hub.Streams.Load()) })
 	r.counter("connections_total", "Streams that were opened.", &hub.Opened)
 	r.counter("disconnected_total", "Streams that were ended by /disconnect, here or at another hub.", &hub.Disconnected)
@@ -55,22 +55,22 @@ func (s *service) countStreams(r registry) {
 }
 
 // countEvents shows what is sent to the streams.
-func (s *service) countEvents(r registry) {
-	hub := &s.hub.Stats
+func (s *Server) countEvents(r registry) {
+	hub := &s.Hub.Stats
 	r.counter("sent_events_total", "Events sent to live streams, once for each.", &hub.Sent)
 	r.counter("sent_bytes_total", "Bytes of the events sent to live streams.", &hub.SentBytes)
 	r.counter("replayed_events_total", "Events sent to streams that resumed.", &hub.Replayed)
 	r.counter("replay_pages_total", "Pages read from the table to bring streams forward.", &hub.Pages)
 	r.gauge("pending_bytes", "Memory held for all clients together that have not taken what they are sent, in bytes.",
-		func() float64 { return float64(s.hub.Held()) })
+		func() float64 { return float64(s.Hub.Held()) })
 }
 
 // countSessions shows the sessions with PostgreSQL, and how the hub hears of new rows.
-func (s *service) countSessions(r registry) {
-	feed := &s.listener.Stats
-	r.gauge("behind_seconds", "Time since PostgreSQL was last heard from.", func() float64 { return s.hub.Behind().Seconds() })
+func (s *Server) countSessions(r registry) {
+	feed := &s.Listener.Stats
+	r.gauge("behind_seconds", "Time since PostgreSQL was last heard from.", func() float64 { return s.Hub.Behind().Seconds() })
 	r.gauge("lag_seconds", "All rows that were committed longer ago than this have been sent. Up to 1 s while the hub sleeps.",
-		func() float64 { return s.listener.Stats.Lag().Seconds() })
+		func() float64 { return s.Listener.Stats.Lag().Seconds() })
 	r.gauge("database_connected", "1 while the listener has a session.", func() float64 {
 		if feed.Connected.Load() {
 			return 1
@@ -88,15 +88,15 @@ func (s *service) countSessions(r registry) {
 }
 
 // countRows shows what becomes of the rows.
-func (s *service) countRows(r registry) {
-	feed := &s.listener.Stats
+func (s *Server) countRows(r registry) {
+	feed := &s.Listener.Stats
 	r.counter("rows_total", "Rows read.", &feed.Rows)
 	r.counter("unreadable_rows_total", "Rows that could not be read and were announced as rowcast.unreadable, or skipped, once for each time "+
 		"that they were to be read.", &feed.Unreadable)
 	r.counter("unrung_rows_total", "Rows that came without a bell: by replication, or with the trigger disabled.", &feed.Unrung)
 	r.gauge("foreign_rows", "Rows of transactions that this server has not given, which are never sent.",
 		func() float64 { return float64(feed.ForeignXid.Load()) })
-	r.counter("deleted_rows_total", "Rows that this hub deleted because they were older than --retain.", &s.retention.Deleted)
+	r.counter("deleted_rows_total", "Rows that this hub deleted because they were older than --retain.", &s.Retention.Deleted)
 }
 
 // countRefusals shows them by their reason.

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bufio"
@@ -43,10 +43,10 @@ func (p pipes) dial(t *testing.T, sent string) net.Conn {
 }
 
 // withinBubble serves, in a bubble, what a hub without a database does.
-func withinBubble(t *testing.T, room int, test func(t *testing.T, p pipes, s *service)) {
+func withinBubble(t *testing.T, room int, test func(t *testing.T, p pipes, s *Server)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newService(&pgx.ConnConfig{}, slog.New(slog.DiscardHandler))
-		s.listen, s.lobby = "127.0.0.1:0", newLobby(room)
+		s := New(&pgx.ConnConfig{}, slog.New(slog.DiscardHandler))
+		s.Listen, s.lobby = "127.0.0.1:0", newLobby(room)
 		servers, err := s.open(context.Background())
 		if err != nil {
 			t.Fatal(err)
@@ -87,7 +87,7 @@ func TestAttackSlowSenders(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			withinBubble(t, 10, func(t *testing.T, p pipes, s *service) {
+			withinBubble(t, 10, func(t *testing.T, p pipes, s *Server) {
 				conn := p.dial(t, begin)
 				go func() { _, _ = io.Copy(io.Discard, conn) }()
 				took := closedAfter(func() error {
@@ -114,7 +114,7 @@ func TestAttackSlowSenders(t *testing.T) {
 // Who asks and asks and never reads an answer is cut off, too.
 func TestAttackAnswersThatNobodyReads(t *testing.T) {
 	t.Parallel()
-	withinBubble(t, 10, func(t *testing.T, p pipes, _ *service) {
+	withinBubble(t, 10, func(t *testing.T, p pipes, _ *Server) {
 		conn := p.dial(t, "GET /rowcast.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		took := closedAfter(func() error {
 			_, err := io.WriteString(conn, "GET /rowcast.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -129,8 +129,8 @@ func TestAttackAnswersThatNobodyReads(t *testing.T) {
 // However long it takes to find out who asks, the answer has its time: a client that got none would come back for nothing, for ever.
 func TestAnAnswerAfterLongThought(t *testing.T) {
 	t.Parallel()
-	withinBubble(t, 10, func(t *testing.T, p pipes, s *service) {
-		s.events.Authenticate = func(*http.Request) (stream.Grant, error) {
+	withinBubble(t, 10, func(t *testing.T, p pipes, s *Server) {
+		s.Events.Authenticate = func(*http.Request) (stream.Grant, error) {
 			time.Sleep(2 * answerTime)
 			return stream.Grant{}, errors.New("away")
 		}
@@ -149,7 +149,7 @@ func TestAnAnswerAfterLongThought(t *testing.T) {
 // When there is no more room, the connection is closed that has been waiting the longest, and not one that has just asked something.
 func TestLobbyMakesRoom(t *testing.T) {
 	t.Parallel()
-	withinBubble(t, 3, func(t *testing.T, p pipes, s *service) {
+	withinBubble(t, 3, func(t *testing.T, p pipes, s *Server) {
 		const request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 		ask := func(conn net.Conn, request string) (n int) {
 			go func() { _, _ = io.WriteString(conn, request) }()

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
@@ -18,8 +17,8 @@ import (
 func TestPanicEndsOneRequest(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
-	s.routes = func(r chi.Router) {
+	s := New(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
+	s.Routes = func(r chi.Router) {
 		r.Get("/panic", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "half")
 			panic("oops")
@@ -49,17 +48,5 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	server.Close()
 	if got := log.String(); !strings.Contains(got, `msg="a request handler panicked" path=/panic panic=oops stack=`) || !strings.Contains(got, "routes_test.go") || strings.Count(got, "\n") > 10 {
 		t.Errorf("got log %s", got)
-	}
-}
-
-// A duration has its unit in either format.
-func TestDurationsInTheLogHaveUnits(t *testing.T) {
-	t.Parallel()
-	for format, want := range map[string]string{"text": "retry_in=140ms\n", "json": `"retry_in":"140ms"}` + "\n"} {
-		var log bytes.Buffer
-		logFlags{LogFormat: format}.logger(&log).Info("x", "retry_in", 140*time.Millisecond)
-		if !strings.HasSuffix(log.String(), want) {
-			t.Errorf("got %s, want %s", log.String(), want)
-		}
 	}
 }

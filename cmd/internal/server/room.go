@@ -1,21 +1,31 @@
-package main
+package server
 
 import "fmt"
 
 // manyDescriptors stands for no limit.
 const manyDescriptors = 1 << 20
 
-// ownConnections are those to the database besides replays: the listener's two, and one each for retention and for /disconnect.
+// ownConnections are the connections to PostgreSQL besides replays: two of the listener, one of retention and one of /disconnect.
 const ownConnections = 4
 
-// A room is how the descriptors that a process may have are shared out. What is left is for the database, the sockets that are
-// listened at, and connections that are just being closed.
+// LimitStreams limits the streams to a number, or with 0 to as many as the limit of open files allows. Replays must be set before.
+func (s *Server) LimitStreams(streams int) error {
+	r, err := shareOut(descriptors(), streams, s.Replays)
+	if err != nil {
+		return err
+	}
+	s.Hub.Limits.Streams, s.lobby = r.streams, newLobby(r.lobby)
+	return nil
+}
+
+// A room says how the file descriptors of the process are used. The rest is for the database, the listening sockets and connections
+// that are being closed.
 type room struct {
 	streams int
 	lobby   int // connections that are no stream
 }
 
-// shareOut decides for so many streams, or with 0 for as many as there is room for.
+// shareOut divides the descriptors for a number of streams, or with 0 for as many streams as possible.
 func shareOut(descriptors uint64, streams, replays int) (room, error) {
 	all := int(min(descriptors, manyDescriptors))
 	rest := min(64, all/4) + replays + ownConnections

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ func (d *deadSocket) Close() error { return nil }
 func TestAcceptThatFailsIsShown(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
+	s := New(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
 	server, err := s.newServer(t.Context(), "127.0.0.1:0", http.NotFoundHandler(), s.lobby)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestAcceptThatFailsIsShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // net/http sleeps between two attempts
 		socket.Listener = &deadSocket{fails: 20}
 		_ = server.http.Serve(socket)
-		if got := s.failures.Of(failures.Accept); got.Total != 20 || !got.Failing() {
+		if got := s.Failures.Of(failures.Accept); got.Total != 20 || !got.Failing() {
 			t.Errorf("got %+v, want 20 failures", got)
 		}
 	})

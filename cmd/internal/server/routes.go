@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -16,17 +16,17 @@ import (
 )
 
 // routers are those of the public address and of the administrators'; the first does the second's work if there is no second.
-func (s *service) routers() (public, admin http.Handler) {
+func (s *Server) routers() (public, admin http.Handler) {
 	p := s.newRouter()
-	if len(s.trusted) > 0 {
-		p.Use(s.trusted.seeThrough, s.lobby.recognise)
+	if len(s.Trusted) > 0 {
+		p.Use(s.Trusted.seeThrough, s.lobby.recognise)
 	}
-	if s.guard != nil {
-		p.Use(s.guard)
+	if s.Guard != nil {
+		p.Use(s.Guard)
 	}
-	if len(s.origins) > 0 {
+	if len(s.Origins) > 0 {
 		p.Use(cors.Handler(cors.Options{
-			AllowedOrigins:   s.origins,
+			AllowedOrigins:   s.Origins,
 			AllowedMethods:   []string{http.MethodGet},
 			AllowedHeaders:   []string{"Authorization", "Cache-Control", "Last-Event-ID"},
 			AllowCredentials: true,
@@ -34,31 +34,31 @@ func (s *service) routers() (public, admin http.Handler) {
 		}))
 	}
 	// Nothing here may wrap the writer: the hub takes the connection over.
-	p.Get("/events", s.events.ServeHTTP)
+	p.Get("/events", s.Events.ServeHTTP)
 	getOrHead(p, "/rowcast.js", serveScript)
-	if s.routes != nil {
-		s.routes(p)
+	if s.Routes != nil {
+		s.Routes(p)
 	}
-	if s.adminListen == "" {
+	if s.AdminListen == "" {
 		s.adminRoutes(p)
 		return p, nil
 	}
 	a := s.newRouter()
-	if isLoopback(s.adminListen) {
-		a.Use(asLocalhost(""))
+	if IsLoopback(s.AdminListen) {
+		a.Use(AsLocalhost(""))
 	}
 	s.adminRoutes(a)
 	a.With(notForPages).Post("/disconnect", s.disconnect)
 	return p, a
 }
 
-func (s *service) adminRoutes(r chi.Router) {
+func (s *Server) adminRoutes(r chi.Router) {
 	getOrHead(r, "/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	getOrHead(r, "/readyz", s.readiness)
 	getOrHead(r, "/metrics", s.metrics().ServeHTTP)
 }
 
-func (s *service) newRouter() *chi.Mux {
+func (s *Server) newRouter() *chi.Mux {
 	r := chi.NewRouter()
 	r.Use(s.recoverer, bounded)
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
@@ -106,13 +106,13 @@ func giveTime(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 }
 
-// asLocalhost refuses what a page makes a browser send under a name of its own that it lets resolve to this machine (DNS rebinding):
+// AsLocalhost refuses what a page makes a browser send under a name of its own that it lets resolve to this machine (DNS rebinding):
 // to the browser that is the page's own origin. HTTP/1.0, which no browser speaks, may name no host. What else could be done about a
 // refusal is said behind it.
-func asLocalhost(otherwise string) func(http.Handler) http.Handler {
+func AsLocalhost(otherwise string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Host != "" && !isLoopback(r.Host) {
+			if r.Host != "" && !IsLoopback(r.Host) {
 				http.Error(w, "this address answers only as localhost or 127.0.0.1"+otherwise, http.StatusForbidden)
 				return
 			}
@@ -122,7 +122,7 @@ func asLocalhost(otherwise string) func(http.Handler) http.Handler {
 }
 
 // recoverer lets a handler's panic end nothing but its own request.
-func (s *service) recoverer(next http.Handler) http.Handler {
+func (s *Server) recoverer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			switch panicked := recover(); panicked {
@@ -130,7 +130,7 @@ func (s *service) recoverer(next http.Handler) http.Handler {
 			case http.ErrAbortHandler:
 				panic(panicked)
 			default:
-				if logger, ok := s.panics.Allow(s.logger); ok {
+				if logger, ok := s.panics.Allow(s.Logger); ok {
 					logger.Error("a request handler panicked", "path", r.URL.Path, "panic", panicked, "stack", string(debug.Stack()))
 				}
 				panic(http.ErrAbortHandler) // closes the connection; something may have been written already

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"errors"
@@ -11,20 +11,20 @@ import (
 )
 
 // failureOf returns what is known of an operation, by the part of the service that does it.
-func (s *service) failureOf(of failures.Operation) failures.State {
+func (s *Server) failureOf(of failures.Operation) failures.State {
 	switch of {
 	case failures.Connect, failures.ParkLock, failures.ParkQueue, failures.Unpark, failures.Fetch, failures.History:
-		return s.listener.Failures.Of(of)
+		return s.Listener.Failures.Of(of)
 	case failures.Replay, failures.Stands, failures.CatchUp:
-		return s.hub.Failures.Of(of)
+		return s.Hub.Failures.Of(of)
 	case failures.Retention:
-		return s.retention.Failures.Of(of)
+		return s.Retention.Failures.Of(of)
 	}
-	return s.failures.Of(of)
+	return s.Failures.Of(of)
 }
 
 // countFailures shows how often each operation has failed.
-func (s *service) countFailures(r registry) {
+func (s *Server) countFailures(r registry) {
 	for _, of := range failures.All {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Namespace: "rowcast", Name: "failures_total", Help: "Failures of what is tried again until it succeeds, by the operation.",
@@ -42,7 +42,7 @@ type failing struct {
 }
 
 // failing returns what fails at present. The whole error is in the log only: the page may be public, and errors name hosts and roles.
-func (s *service) failing() map[failures.Operation]failing {
+func (s *Server) failing() map[failures.Operation]failing {
 	all := map[failures.Operation]failing{}
 	for _, of := range failures.All {
 		if state := s.failureOf(of); state.Failing() {

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ func TestClientsCauseFewLinesInTheLog(t *testing.T) {
 	t.Parallel()
 	const times = 2000
 	var text bytes.Buffer
-	s := newService(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&text, nil)))
+	s := New(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&text, nil)))
 	server, err := s.newServer(context.Background(), "127.0.0.1:0", http.NotFoundHandler(), s.lobby)
 	if err != nil {
 		t.Fatal(err)
@@ -33,15 +33,15 @@ func TestClientsCauseFewLinesInTheLog(t *testing.T) {
 	}
 	for range times {
 		server.http.ErrorLog.Print("http: TLS handshake error from \x1b[2J")
-		s.events.Authenticate = func(*http.Request) (stream.Grant, error) {
+		s.Events.Authenticate = func(*http.Request) (stream.Grant, error) {
 			return stream.Grant{}, auth.Denial{Status: 401, Reason: "no"}
 		}
-		ask(http.MethodGet, "/events", s.events.ServeHTTP)
+		ask(http.MethodGet, "/events", s.Events.ServeHTTP)
 		ask(http.MethodPost, "/disconnect?recipient=alice", s.disconnect)
 	}
 	for range times {
-		s.events.Authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, errors.New("away") }
-		ask(http.MethodGet, "/events", s.events.ServeHTTP)
+		s.Events.Authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, errors.New("away") }
+		ask(http.MethodGet, "/events", s.Events.ServeHTTP)
 	}
 	for message, most := range map[string]int{
 		"an HTTP connection failed": 10, "a stream was denied": 200, "other hubs were not told to disconnect": 10,

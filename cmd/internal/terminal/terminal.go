@@ -1,0 +1,37 @@
+// Package terminal makes texts from elsewhere safe to print.
+package terminal
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// OneLine returns the text of an error as one line without control characters.
+func OneLine(err error) string { return Printable(strings.Join(strings.Fields(err.Error()), " ")) }
+
+// Printable returns a text that stays on one line and does not control a terminal: control characters are escaped as \u001b,
+// and bytes that are not UTF-8 are replaced.
+func Printable(text string) string {
+	text = strings.ToValidUTF8(strings.TrimRight(text, "\r\n"), "\ufffd")
+	if !HasControl(text) {
+		return text
+	}
+	var safe strings.Builder
+	for _, r := range text {
+		if isControl(r) {
+			fmt.Fprintf(&safe, `\u%04x`, r)
+		} else {
+			safe.WriteRune(r)
+		}
+	}
+	return safe.String()
+}
+
+// HasControl reports whether text contains a character that Printable escapes.
+func HasControl(text string) bool { return strings.ContainsFunc(text, isControl) }
+
+// isControl includes the marks that change the direction of the text behind them.
+func isControl(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
+}

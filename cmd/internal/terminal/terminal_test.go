@@ -1,0 +1,31 @@
+package terminal_test
+
+import (
+	"errors"
+	"testing"
+
+	"rowcast/cmd/internal/terminal"
+)
+
+// TestPrintable shows that no text moves the cursor, changes its direction or ends the line.
+func TestPrintable(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"plain é text\r\n": "plain é text",
+		"a\x1b[2Jb":        `a\u001b[2Jb`,
+		"a\nb\tc":          `a\u000ab\u0009c`,
+		"a\u009bb\x7f":     `a\u009bb\u007f`,
+		"a\u202eb\u2028":   `a\u202eb\u2028`,
+		"a\xffb":           "a\ufffdb",
+	} {
+		if got := terminal.Printable(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+		if terminal.HasControl(terminal.Printable(text)) {
+			t.Errorf("%q: a control character is left", text)
+		}
+	}
+	if got := terminal.OneLine(errors.New("a\n\tb \x1b")); got != `a b \u001b` {
+		t.Errorf("got %q", got)
+	}
+}
