@@ -69,12 +69,6 @@ func (u *webURL) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// place is what can be shown of it.
-func (u *webURL) place() string { return u.Scheme + "://" + u.Host + u.Path }
-
-// text is the URL whole, with its secrets.
-func (u *webURL) text() string { return (*url.URL)(u).String() }
-
 // origin is a browser's name for where a page comes from, exactly as it sends it.
 type origin string
 

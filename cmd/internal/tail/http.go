@@ -1,4 +1,4 @@
-package main
+package tail
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 )
 
 // open asks for the stream, from where the last one ended.
-func (t *tail) open(ctx context.Context) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL.text(), nil)
+func (t *Client) open(ctx context.Context) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL.String(), nil)
 	if err != nil {
 		return nil, refusal{err.Error()}
 	}
@@ -52,7 +52,7 @@ func followNone(*http.Request, []*http.Request) error { return http.ErrUseLastRe
 
 // judge tells streams from refusals, and those from what may pass.
 func judge(response *http.Response) error {
-	where := (*webURL)(response.Request.URL).place()
+	where := place(response.Request.URL)
 	status := response.StatusCode
 	if status == http.StatusOK {
 		kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -11,13 +11,13 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-func (e *examination) connection(ctx context.Context) (finding, error) {
+func (e *Examination) connection(ctx context.Context) (finding, error) {
 	var database, role string
 	err := e.ask(ctx, "SELECT current_database(), current_user, pg_has_role('pg_read_all_stats', 'USAGE')", &database, &role, &e.allSeen)
 	return fine("%s, database %q, as role %q", e.conn.PgConn().Conn().RemoteAddr(), database, role), err
 }
 
-func (e *examination) version(ctx context.Context) (finding, error) {
+func (e *Examination) version(ctx context.Context) (finding, error) {
 	const oldest = 13
 	var version string
 	var number int
@@ -30,7 +30,7 @@ func (e *examination) version(ctx context.Context) (finding, error) {
 	return fine("PostgreSQL %s", version), nil
 }
 
-func (e *examination) primary(ctx context.Context) (finding, error) {
+func (e *Examination) primary(ctx context.Context) (finding, error) {
 	var standby bool
 	if err := e.ask(ctx, "SELECT pg_is_in_recovery()", &standby); err != nil {
 		return finding{}, err
@@ -45,7 +45,7 @@ func (e *examination) primary(ctx context.Context) (finding, error) {
 }
 
 // listen tries whether a NOTIFY from another connection arrives, as it does not through a transaction pooler.
-func (e *examination) listen(ctx context.Context) (finding, error) {
+func (e *Examination) listen(ctx context.Context) (finding, error) {
 	pooled := finding{
 		failure, "a NOTIFY does not arrive: the connection goes through a transaction pooler such as PgBouncer",
 		"connect the hub directly to PostgreSQL, or start it with --poll",
@@ -55,7 +55,7 @@ func (e *examination) listen(ctx context.Context) (finding, error) {
 		pooled.text += fmt.Sprintf(" (%s)", terminal.OneLine(err))
 		return pooled, nil
 	}
-	other, err := pgx.ConnectConfig(ctx, e.config)
+	other, err := pgx.ConnectConfig(ctx, e.Config)
 	if err != nil {
 		return finding{}, err
 	}
@@ -87,7 +87,7 @@ func (e *examination) listen(ctx context.Context) (finding, error) {
 }
 
 // connections are counted as PostgreSQL does: those of the server, the database and the role, as far as they have limits.
-func (e *examination) connections(ctx context.Context) (finding, error) {
+func (e *Examination) connections(ctx context.Context) (finding, error) {
 	// A hub has two, up to four more by default for replays, and for a while one each for retention and /disconnect. An old hub may not
 	// have ended yet.
 	const enough = 12
@@ -116,7 +116,7 @@ func (e *examination) connections(ctx context.Context) (finding, error) {
 	return fine("%s has %d free connections; a hub needs eight", whose, free), nil
 }
 
-func (e *examination) timeouts(ctx context.Context) (finding, error) {
+func (e *Examination) timeouts(ctx context.Context) (finding, error) {
 	const query = `SELECT coalesce(string_agg(name || ' = ' || current_setting(name), ', ' ORDER BY name), '') FROM pg_settings
 		WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout',
 		'idle_in_transaction_session_timeout') AND setting <> '0'`
@@ -130,7 +130,7 @@ func (e *examination) timeouts(ctx context.Context) (finding, error) {
 	return fine("%s; the hub's sessions have their own", set), nil
 }
 
-func (e *examination) standbys(ctx context.Context) (finding, error) {
+func (e *Examination) standbys(ctx context.Context) (finding, error) {
 	var names, commit string
 	var synchronous int
 	const query = `SELECT current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
@@ -153,7 +153,7 @@ func (e *examination) standbys(ctx context.Context) (finding, error) {
 }
 
 // queue matters because a full one makes every NOTIFY fail, and with it the INSERT that rings.
-func (e *examination) queue(ctx context.Context) (finding, error) {
+func (e *Examination) queue(ctx context.Context) (finding, error) {
 	var usage float64
 	if err := e.ask(ctx, "SELECT pg_notification_queue_usage()", &usage); err != nil {
 		return finding{}, err
@@ -172,7 +172,7 @@ func (e *examination) queue(ctx context.Context) (finding, error) {
 }
 
 // transactions that did not ring and stay open keep the hubs from parking, and later ones from being rung for.
-func (e *examination) transactions(ctx context.Context) (finding, error) {
+func (e *Examination) transactions(ctx context.Context) (finding, error) {
 	const query = `SELECT count(*), coalesce(extract(epoch FROM max(age)), 0)::float8, coalesce(string_agg(what, ', ' ORDER BY age DESC), '') FROM (
 		SELECT now() - xact_start AS age, 'pid ' || pid AS what FROM pg_stat_activity
 			WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -10,11 +10,11 @@ import (
 )
 
 // reading reads new rows as a hub does, once. It polls, and so takes no lock from a hub.
-func (e *examination) reading(ctx context.Context) (finding, error) {
+func (e *Examination) reading(ctx context.Context) (finding, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var began bool
 	l := listener.Listener{
-		Config:   e.config,
+		Config:   e.Config,
 		PollOnly: true,
 		Logger:   slog.New(&firstError{end: cancel}),
 		Deliver: func(b listener.Batch) {

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"rowcast/sql"
 )
 
-func (e *examination) schema(ctx context.Context) (finding, error) {
+func (e *Examination) schema(ctx context.Context) (finding, error) {
 	var there bool
 	if err := e.ask(ctx, "SELECT to_regnamespace('rowcast') IS NOT NULL", &there); err != nil {
 		return finding{}, err
@@ -21,7 +21,7 @@ func (e *examination) schema(ctx context.Context) (finding, error) {
 	return fine("the schema rowcast is there"), nil
 }
 
-func (e *examination) rights(ctx context.Context) (finding, error) {
+func (e *Examination) rights(ctx context.Context) (finding, error) {
 	role, mend, err := e.missing(ctx, sql.HubRights())
 	if err != nil || mend == "" {
 		return fine("the role has all that a hub needs to read"), err
@@ -30,7 +30,7 @@ func (e *examination) rights(ctx context.Context) (finding, error) {
 }
 
 // retention needs rights of its own.
-func (e *examination) retention(ctx context.Context) (finding, error) {
+func (e *Examination) retention(ctx context.Context) (finding, error) {
 	role, mend, err := e.missing(ctx, sql.RetentionRights())
 	if err != nil || mend == "" {
 		return fine("the role can delete old rows"), err
@@ -39,7 +39,7 @@ func (e *examination) retention(ctx context.Context) (finding, error) {
 }
 
 // missing says how to grant what this session's role has not.
-func (e *examination) missing(ctx context.Context, rights []sql.Right) (role, mend string, err error) {
+func (e *Examination) missing(ctx context.Context, rights []sql.Right) (role, mend string, err error) {
 	var name string
 	if err := e.ask(ctx, "SELECT current_user, quote_ident(current_user)", &name, &role); err != nil {
 		return "", "", err
@@ -51,7 +51,7 @@ func (e *examination) missing(ctx context.Context, rights []sql.Right) (role, me
 	return role, mend, err
 }
 
-func (e *examination) rowSecurity(ctx context.Context) (finding, error) {
+func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 	var filtered bool
 	const query = `SELECT coalesce(bool_or(row_security_active(oid)), false) FROM pg_class
 		WHERE relnamespace = 'rowcast'::regnamespace AND relkind = 'r'`
@@ -67,7 +67,7 @@ func (e *examination) rowSecurity(ctx context.Context) (finding, error) {
 	return fine("no policy hides rows from this role"), nil
 }
 
-func (e *examination) migrations(ctx context.Context) (finding, error) {
+func (e *Examination) migrations(ctx context.Context) (finding, error) {
 	err := sql.Check(ctx, e.tx)
 	if errors.Is(err, sql.ErrNoSchema) {
 		return finding{failure, err.Error(), "rowcast migrate"}, nil
@@ -78,7 +78,7 @@ func (e *examination) migrations(ctx context.Context) (finding, error) {
 	return fine("the schema is as this rowcast needs it: version %d", sql.Version()), err
 }
 
-func (e *examination) trigger(ctx context.Context) (finding, error) {
+func (e *Examination) trigger(ctx context.Context) (finding, error) {
 	const mend = "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;"
 	var enabled string
 	err := e.ask(ctx, "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = 'rowcast.notifications'::regclass AND tgname = 'ring'", &enabled)
@@ -96,7 +96,7 @@ func (e *examination) trigger(ctx context.Context) (finding, error) {
 }
 
 // tables are logged, but for the one whose being emptied by a crash is the point of it.
-func (e *examination) tables(ctx context.Context) (finding, error) {
+func (e *Examination) tables(ctx context.Context) (finding, error) {
 	var epoch, others bool
 	const query = `SELECT bool_or(relname = 'epoch' AND relpersistence <> 'u'), bool_or(relname <> 'epoch' AND relpersistence = 'u')
 		FROM pg_class WHERE relnamespace = 'rowcast'::regnamespace AND relkind = 'r'`
@@ -114,7 +114,7 @@ func (e *examination) tables(ctx context.Context) (finding, error) {
 
 // rows that are visible, and yet of no transaction that this server has ended, were given their numbers by another one, or by
 // hand.
-func (e *examination) rows(ctx context.Context) (finding, error) {
+func (e *Examination) rows(ctx context.Context) (finding, error) {
 	err := sql.Check(ctx, e.tx)
 	if errors.Is(err, sql.ErrRestored) {
 		return finding{failure, "the table was restored from another server; its rows carry transaction numbers that this one gives, or has given, to others", "rowcast migrate"}, nil
@@ -136,7 +136,7 @@ func (e *examination) rows(ctx context.Context) (finding, error) {
 	return fine("all are of this server's transactions"), nil
 }
 
-func (e *examination) hubs(ctx context.Context) (finding, error) {
+func (e *Examination) hubs(ctx context.Context) (finding, error) {
 	var hubs int
 	const query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'rowcast listener'"
 	if err := e.ask(ctx, query, &hubs); err != nil {
@@ -149,7 +149,7 @@ func (e *examination) hubs(ctx context.Context) (finding, error) {
 }
 
 // parkLock looks at who has the lock by which hubs and the trigger agree on who rings.
-func (e *examination) parkLock(ctx context.Context) (finding, error) {
+func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	query := fmt.Sprintf(`SELECT
 			count(*) FILTER (WHERE mode = 'ShareLock'),
 			coalesce(max(pid) FILTER (WHERE mode = 'ExclusiveLock'), 0),

@@ -1,4 +1,4 @@
-package main
+package tail
 
 import (
 	"encoding/json"
@@ -12,7 +12,7 @@ import (
 )
 
 // print prints an event, as one line by one write.
-func (t *tail) print(event sse.Event, stored bool) error {
+func (t *Client) print(event sse.Event, stored bool) error {
 	now := time.Now()
 	if t.JSON {
 		line, err := json.Marshal(jsonEvent(event, stored, now))
@@ -20,14 +20,14 @@ func (t *tail) print(event sse.Event, stored bool) error {
 			return err
 		}
 		// In a line of JSON, control characters can only be in strings, where the escapes mean the same.
-		_, err = io.WriteString(t.console.out, terminal.Printable(string(line))+"\n")
+		_, err = io.WriteString(t.Out, terminal.Printable(string(line))+"\n")
 		return err
 	}
 	id := "-"
 	if stored {
 		id = rowID(event.LastID)
 	}
-	_, err := fmt.Fprintf(t.console.out, "%s  %s  %s  %s\n", now.Format("2006-01-02 15:04:05.000"), id, terminal.Printable(event.Name), terminal.Printable(event.Data))
+	_, err := fmt.Fprintf(t.Out, "%s  %s  %s  %s\n", now.Format("2006-01-02 15:04:05.000"), id, terminal.Printable(event.Name), terminal.Printable(event.Data))
 	return err
 }
 
