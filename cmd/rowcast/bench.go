@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"rowcast/cmd/internal/database"
 	"rowcast/cmd/rowcast/bench"
 	"rowcast/sql/cluster"
 )
@@ -20,7 +21,7 @@ type benchCmd struct {
 	Quick bool     `help:"Small loads in a few seconds, to see that it works: the figures say nothing."`
 	Table string   `placeholder:"FILE.md" help:"Write the table to a file, too."`
 	Plot  string   `placeholder:"FILE.svg" help:"Plot latency and CPU by rate, which needs the scenario curve: as .svg or .png."`
-	databaseFlags
+	database.Flags
 }
 
 // Help is shown by rowcast bench --help.
@@ -63,7 +64,7 @@ func (c *benchCmd) Run(ctx context.Context, console console) (err error) {
 	}
 	report, failed := b.Run(ctx)
 	if report == nil {
-		return c.explain(failed)
+		return c.Explain(failed)
 	}
 	return errors.Join(failed, c.write(report, console.out))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
+	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/server"
 	"rowcast/sql"
 )
@@ -20,7 +21,7 @@ import (
 type demoCmd struct {
 	Listen string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where the page is, on this machine only (default ${default}). If the port is taken, any free one."`
 	Fresh  bool   `help:"Throw away the private PostgreSQL of earlier runs, and begin with a new one."`
-	databaseFlags
+	database.Flags
 }
 
 // Help is shown by rowcast demo --help.
@@ -45,7 +46,7 @@ func (c *demoCmd) Validate() error {
 func (c *demoCmd) Run(ctx context.Context, console console) error {
 	err := c.run(ctx, console)
 	if c.DatabaseURL != "" {
-		err = c.explain(err)
+		err = c.Explain(err)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // told to end before it had begun
@@ -117,11 +118,11 @@ func (c *demoCmd) open(ctx context.Context, progress *progress) (*demoDatabase, 
 		}
 		return database, nil
 	}
-	config, err := c.config()
+	config, err := c.Config()
 	if err != nil {
 		return nil, err
 	}
-	progress.step(fmt.Sprintf("using the database %q at %s, which the database URL names", config.Database, addresses(&config.Config)))
+	progress.step(fmt.Sprintf("using the database %q at %s, which the database URL names", config.Database, database.Addresses(&config.Config)))
 	from, to, err := sql.Migrate(ctx, c.DatabaseURL)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rowcast/cmd/internal/database"
 	"rowcast/sql/cluster"
 )
 
@@ -31,7 +32,7 @@ func theirDatabase(dsn string, config *pgx.ConnConfig) *demoDatabase {
 		dsn:  dsn,
 		psql: "psql " + shellQuote(withoutPassword(dsn, config)),
 		about: fmt.Sprintf("This is not a private database: the demo uses %q at %s, as the database URL says. What is inserted stays there, "+
-			"and whoever uses this machine can read its notifications here.", config.Database, addresses(&config.Config)),
+			"and whoever uses this machine can read its notifications here.", config.Database, database.Addresses(&config.Config)),
 	}
 }
 

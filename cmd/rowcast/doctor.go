@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 
+	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/doctor"
 )
 
 type doctorCmd struct {
-	databaseFlags
+	database.Flags
 }
 
 // Help is shown by rowcast doctor --help.
@@ -18,11 +19,11 @@ func (doctorCmd) Help() string {
 
 // Run examines the database.
 func (c *doctorCmd) Run(ctx context.Context, console console) error {
-	config, err := c.config()
+	config, err := c.Config()
 	if err != nil {
 		return err
 	}
-	examination := doctor.Examination{Config: config, Explain: c.explain, Out: console.out}
+	examination := doctor.Examination{Config: config, Explain: c.Explain, Out: console.out}
 	if err := examination.Run(ctx); errors.Is(err, doctor.ErrFailed) {
 		return errSaid
 	}

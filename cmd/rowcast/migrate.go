@@ -7,12 +7,13 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
 )
 
 type migrateCmd struct {
-	databaseFlags
+	database.Flags
 	AppRole []roleName `name:"app-role" placeholder:"ROLE" help:"Grant this role what an application needs to send, and nothing more. Once for each."`
 	HubRole []roleName `name:"hub-role" placeholder:"ROLE" help:"Grant this role what rowcast serve needs, and nothing more. Once for each."`
 	Print   bool       `help:"Print the SQL that would install the schema and grant the rights, for psql, and change nothing."`
@@ -33,7 +34,7 @@ func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	m := sql.Migrator{DSN: c.DatabaseURL, Waiting: func(holder string) { fmt.Fprintf(console.err, "rowcast: %s\n", terminal.Printable(holder)) }}
 	from, to, err := m.Migrate(ctx)
 	if err != nil {
-		return c.explain(err)
+		return c.Explain(err)
 	}
 	switch from {
 	case to:
@@ -71,7 +72,7 @@ func (c *migrateCmd) grant(ctx context.Context, console console) error {
 		return nil
 	}
 	if err := sql.Grant(ctx, c.DatabaseURL, roles); err != nil {
-		return c.explain(err)
+		return c.Explain(err)
 	}
 	for _, name := range roles.Apps {
 		fmt.Fprintf(console.out, "The role %q has what an application needs.\n", name)

@@ -11,13 +11,14 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/server"
 	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
 )
 
 type serveCmd struct {
-	databaseFlags
+	database.Flags
 	Poll             bool          `group:"database" help:"Poll the database ten times a second, instead of LISTEN: for connections through a transaction pooler such as PgBouncer."`
 	NoNotifyMessages bool          `group:"database" help:"Ignore messages that are sent by hand with NOTIFY, as every role of the database can."`
 	Retain           time.Duration `group:"database" default:"7d" min:"0s" max:"36500d" placeholder:"TIME" help:"How long rows are kept, by their created_at (default ${default}). 0 keeps all."`
@@ -72,7 +73,7 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	if err := c.check(c.Listen); err != nil {
 		return err
 	}
-	config, err := c.config()
+	config, err := c.Config()
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 		c.Pending = defaultPending(memory)
 	}
 	s := server.New(config, logger)
-	s.Listener.Configure, s.Explain = c.config, c.explain
+	s.Listener.Configure, s.Explain = c.Config, c.Explain
 	if err := c.configure(s); err != nil {
 		return err
 	}
@@ -95,7 +96,7 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	if err == nil {
 		logger.Info("stopped")
 	}
-	return c.advise(c.explain(err))
+	return c.advise(c.Explain(err))
 }
 
 func (c *serveCmd) configure(s *server.Server) error {

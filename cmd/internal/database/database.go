@@ -1,4 +1,5 @@
-package main
+// Package database has the flag that names a database, and makes errors of connections readable for people.
+package database
 
 import (
 	"cmp"
@@ -15,21 +16,23 @@ import (
 	"rowcast/cmd/internal/server"
 )
 
-// databaseFlags say which database. What they leave open, libpq's PG* variables and files decide.
-type databaseFlags struct {
+// Flags name a database. What they leave open, libpq's PG* variables and files decide.
+type Flags struct {
 	DatabaseURL string `name:"database-url" env:"ROWCAST_DATABASE_URL,DATABASE_URL" placeholder:"URL" group:"database" help:"The database, as postgres://user:password@host:5432/name or as host=… dbname=…. What it leaves open, PGHOST and libpq's other variables say."`
 }
 
-func (f databaseFlags) config() (*pgx.ConnConfig, error) {
+// Config returns the configuration of a connection.
+func (f Flags) Config() (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(f.DatabaseURL)
 	if err != nil {
-		return nil, f.explain(err)
+		return nil, f.Explain(err)
 	}
 	return config, nil
 }
 
-// explain says in one line what keeps us from the database: where it was looked for, and why not. The password is never in it.
-func (f databaseFlags) explain(err error) error {
+// Explain returns an error that says in one line where the database was expected and why it could not be reached. The password is
+// never in it.
+func (f Flags) Explain(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -46,13 +49,13 @@ func (f databaseFlags) explain(err error) error {
 			hint = " (leave out of the database URL what is meant for another program)"
 		}
 		return fmt.Errorf("no connection to PostgreSQL at %s, database %q, user %q: %w%s",
-			addresses(failed.Config), cmp.Or(failed.Config.Database, failed.Config.User), failed.Config.User, reason(failed), hint)
+			Addresses(failed.Config), cmp.Or(failed.Config.Database, failed.Config.User), failed.Config.User, reason(failed), hint)
 	}
 	return err
 }
 
-// addresses are those that were tried.
-func addresses(config *pgconn.Config) string {
+// Addresses returns the addresses that a connection tries.
+func Addresses(config *pgconn.Config) string {
 	var all []string
 	add := func(host string, port uint16) {
 		address := net.JoinHostPort(host, fmt.Sprint(port))
