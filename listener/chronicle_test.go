@@ -12,7 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"rowcast/listener"
+	"rowcast/listener/feed"
 )
 
 // A chronicle is what writers really did, by clocks of their own, to judge by it what was told.
@@ -152,7 +152,7 @@ func (c *chronicle) committed() (ids []int64) {
 }
 
 // ids are those of rows, sorted.
-func ids(rows []listener.Row) (ids []int64) {
+func ids(rows []feed.Row) (ids []int64) {
 	for _, row := range rows {
 		ids = append(ids, row.ID)
 	}
@@ -161,7 +161,7 @@ func ids(rows []listener.Row) (ids []int64) {
 }
 
 // check fails if rows are not just the wanted ones, each once, in an order in which they may be told after those before.
-func (c *chronicle) check(before, rows []listener.Row, want []int64) error {
+func (c *chronicle) check(before, rows []feed.Row, want []int64) error {
 	if got := ids(rows); !slices.Equal(got, want) {
 		return fmt.Errorf("got rows %v, want %v", got, want)
 	}
@@ -184,7 +184,7 @@ func (c *chronicle) check(before, rows []listener.Row, want []int64) error {
 }
 
 // concern are those of rows that are for some recipients.
-func concern(rows []listener.Row, recipients []string) (found []listener.Row) {
+func concern(rows []feed.Row, recipients []string) (found []feed.Row) {
 	for _, row := range rows {
 		if row.Recipient == "" || slices.Contains(recipients, row.Recipient) {
 			found = append(found, row)

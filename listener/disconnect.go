@@ -22,7 +22,7 @@ func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
 	defer cancel()
 	// Qualified: behind a pooler, the connection has no settings of ours.
 	const notify = "SELECT pg_catalog.pg_notify($1::pg_catalog.text, $2::pg_catalog.text)"
-	if _, err := r.notifying.Exec(ctx, notify, disconnectedChannel, r.listener+" "+recipient); err != nil {
+	if _, err := r.notifying.Exec(ctx, notify, disconnectedChannel, r.listener.name+" "+recipient); err != nil {
 		return fmt.Errorf("notify %s: %w", disconnectedChannel, err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -27,7 +28,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	calls := make(chan told, 10)
 	count := func(l *listener.Listener) {
 		rows, deliver := 0, l.Deliver
-		l.Deliver = func(b listener.Batch) { rows += len(b.Rows); deliver(b) }
+		l.Deliver = func(b feed.Batch) { rows += len(b.Rows); deliver(b) }
 		l.Disconnect = func(recipient string) { calls <- told{recipient, rows} }
 	}
 	first := listen(t, dsn, count, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })

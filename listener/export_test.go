@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 )
 
 // What is read from the table, for tests of the plans.
@@ -50,10 +51,10 @@ func (r *Retention) Round(ctx context.Context) (int64, error) {
 }
 
 // Page reads a page of what a cursor has not seen, at a level, and returns its rows.
-func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor, rows int) ([]Row, error) {
+func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor, rows int) ([]feed.Row, error) {
 	r := l.reader(func(statement func(context.Context, querier) error) error { return statement(ctx, conn) })
 	p, err := r.fetch(fetchQuery, from, 0, nil, level(rows))
-	return p.rows, err
+	return p.deliverable(), err
 }
 
 // DialFunc returns the function that makes the listener's connections.

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -49,7 +50,7 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 				l.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				l.Message = nil
 				if flood.wanted {
-					l.Message = func(listener.Message) { sent.Add(1) }
+					l.Message = func(feed.Message) { sent.Add(1) }
 					l.Disconnect = func(string) { disconnected.Add(1) }
 				}
 			})

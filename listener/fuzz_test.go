@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -65,7 +66,7 @@ func quote(text []byte) string {
 type target struct {
 	*listener.Listener
 	conn *pgx.Conn
-	rows chan listener.Row
+	rows chan feed.Row
 	peak atomic.Uint64 // bytes of live and dead objects on the heap
 	last int
 }
@@ -73,11 +74,11 @@ type target struct {
 // newTarget runs a listener on a database until the test ends.
 func newTarget(t testing.TB, dsn string) *target {
 	t.Helper()
-	target := &target{Listener: newListener(t, dsn), conn: connectRaw(t, dsn), rows: make(chan listener.Row, 1<<10)}
+	target := &target{Listener: newListener(t, dsn), conn: connectRaw(t, dsn), rows: make(chan feed.Row, 1<<10)}
 	target.Logger = slog.New(slog.DiscardHandler) // a fuzz target must not use what belongs to its F
 	target.MaxData, target.PageBytes = 1<<20, 1<<16
 	begun := make(chan struct{})
-	target.Deliver = func(b listener.Batch) {
+	target.Deliver = func(b feed.Batch) {
 		select {
 		case <-begun:
 		default:

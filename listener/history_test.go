@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -38,7 +39,7 @@ func (r *reader) wantNothingLeft(t *testing.T) {
 }
 
 // recovered waits for a batch that does not continue the one before.
-func (r *reader) recovered(t *testing.T) listener.Batch {
+func (r *reader) recovered(t *testing.T) feed.Batch {
 	t.Helper()
 	for {
 		if b := r.next(t); b.Reset != "" || b.Clamp != nil {

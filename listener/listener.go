@@ -14,6 +14,7 @@ import (
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/failures"
+	"rowcast/listener/feed"
 	"rowcast/listener/loglimit"
 )
 
@@ -31,10 +32,10 @@ type Listener struct {
 
 	// Deliver is given what was read, batch after batch, also when there was nothing: that PostgreSQL answered is news, too.
 	// It is called from Run's goroutine and must not block: nothing is read meanwhile.
-	Deliver func(Batch)
+	Deliver func(feed.Batch)
 
 	// Message is given what was sent by hand with NOTIFY, under the same rules. Nil: such messages are ignored.
-	Message func(Message)
+	Message func(feed.Message)
 
 	// Disconnect is given a recipient whose streams are to end, as somebody told every hub with NOTIFY, or another hub the others
 	// ([Replayer.Disconnect]), under the same rules; in a flood of them, some calls come before rows that were committed earlier.

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -58,13 +59,13 @@ func await(t testing.TB, what string, all *sync.WaitGroup) {
 // A reader is a running listener and all that it has delivered.
 type reader struct {
 	*listener.Listener
-	batches  chan listener.Batch
-	messages chan listener.Message
+	batches  chan feed.Batch
+	messages chan feed.Message
 	stop     func()
 
 	// What was taken from batches so far.
-	told []listener.Row
-	last listener.Batch
+	told []feed.Row
+	last feed.Batch
 }
 
 // newListener is a listener with no one to deliver to. It never looks for rows that came without a bell: a row that is not
@@ -78,7 +79,7 @@ func newListener(t testing.TB, dsn string) *listener.Listener {
 	return &listener.Listener{
 		Config:  config,
 		Look:    -1,
-		Deliver: func(listener.Batch) {},
+		Deliver: func(feed.Batch) {},
 		Logger:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }
@@ -88,11 +89,11 @@ func listen(t *testing.T, dsn string, configure ...func(*listener.Listener)) *re
 	t.Helper()
 	r := &reader{
 		Listener: newListener(t, dsn),
-		batches:  make(chan listener.Batch, 1<<16),
-		messages: make(chan listener.Message, 1<<10),
+		batches:  make(chan feed.Batch, 1<<16),
+		messages: make(chan feed.Message, 1<<10),
 	}
-	r.Deliver = func(b listener.Batch) { r.batches <- b }
-	r.Message = func(m listener.Message) { r.messages <- m }
+	r.Deliver = func(b feed.Batch) { r.batches <- b }
+	r.Message = func(m feed.Message) { r.messages <- m }
 	for _, c := range configure {
 		c(r.Listener)
 	}
@@ -106,7 +107,7 @@ func run(t *testing.T, l *listener.Listener) (stop func()) {
 	begun := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(begun) })
 	deliver := l.Deliver
-	l.Deliver = func(b listener.Batch) {
+	l.Deliver = func(b feed.Batch) {
 		deliver(b)
 		begin()
 	}
@@ -131,12 +132,12 @@ func run(t *testing.T, l *listener.Listener) (stop func()) {
 	return stop
 }
 
-func (r *reader) take(b listener.Batch) {
+func (r *reader) take(b feed.Batch) {
 	r.told, r.last = append(r.told, b.Rows...), b
 }
 
 // next waits for a batch.
-func (r *reader) next(t *testing.T) listener.Batch {
+func (r *reader) next(t *testing.T) feed.Batch {
 	t.Helper()
 	select {
 	case b := <-r.batches:
@@ -149,7 +150,7 @@ func (r *reader) next(t *testing.T) listener.Batch {
 }
 
 // rows waits for so many more rows.
-func (r *reader) rows(t *testing.T, n int) []listener.Row {
+func (r *reader) rows(t *testing.T, n int) []feed.Row {
 	t.Helper()
 	before := len(r.told)
 	deadline := time.After(patience)
@@ -185,7 +186,7 @@ func (r *reader) parked(t *testing.T, times int64) {
 }
 
 // caughtUp are the rows that were delivered since the last call, of everything that has been committed.
-func (r *reader) caughtUp(t *testing.T) []listener.Row {
+func (r *reader) caughtUp(t *testing.T) []feed.Row {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -204,7 +205,7 @@ func (r *reader) caughtUp(t *testing.T) []listener.Row {
 }
 
 // wantData compares the data of rows, in their order.
-func wantData(t *testing.T, rows []listener.Row, want ...string) {
+func wantData(t *testing.T, rows []feed.Row, want ...string) {
 	t.Helper()
 	var got []string
 	for _, row := range rows {

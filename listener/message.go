@@ -15,8 +15,8 @@ import (
 // parseMessage reads the payload of a NOTIFY. An object with data, recipient or event is an envelope and must be a correct one, so that
 // a typing error does not reach everyone. For the same reason, a payload that begins with "{" must be a JSON object. Any other object
 // is itself the data, and any other text is sent as a JSON string, both to everyone.
-func parseMessage(payload string) (Message, error) {
-	message := Message{Event: "message"}
+func parseMessage(payload string) (feed.Message, error) {
+	message := feed.Message{Event: "message"}
 	if !strings.HasPrefix(strings.TrimSpace(payload), "{") {
 		text, err := json.Marshal(payload)
 		message.Data = text
@@ -31,7 +31,7 @@ func parseMessage(payload string) (Message, error) {
 	case err != nil:
 		return message, fmt.Errorf("the envelope's %w", err)
 	}
-	return message, message.open(members)
+	return message, open(&message, members)
 }
 
 // isEnvelopeKey reports whether a key marks the object as an envelope. It ignores case, because "Recipient" is more likely a typing
@@ -41,7 +41,7 @@ func isEnvelopeKey(m strictjson.Member) bool {
 }
 
 // open fills m from the members of an envelope.
-func (m *Message) open(envelope []strictjson.Member) error {
+func open(m *feed.Message, envelope []strictjson.Member) error {
 	for _, member := range envelope {
 		var err error
 		switch member.Key {
@@ -65,7 +65,7 @@ func (m *Message) open(envelope []strictjson.Member) error {
 }
 
 // compact makes data one line.
-func compact(m *Message, data []byte) error {
+func compact(m *feed.Message, data []byte) error {
 	var line bytes.Buffer
 	if err := json.Compact(&line, data); err != nil {
 		return err

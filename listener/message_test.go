@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -127,7 +128,7 @@ func TestMessagesArriveByNotify(t *testing.T) {
 	exec(t, conn, "SELECT pg_notify('rowcast', $1)", most)
 	exec(t, conn, `NOTIFY rowcast, '{"recipient": "alice", "event": "notify", "data": {"msg": "hi"}}'`)
 
-	want := []listener.Message{
+	want := []feed.Message{
 		{Event: "message", Data: []byte(`"` + most + `"`)},
 		{Recipient: "alice", Event: "notify", Data: []byte(`{"msg":"hi"}`)},
 	}

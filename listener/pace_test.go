@@ -56,7 +56,7 @@ func TestPaceIsBusyFromBusyToQuiet(t *testing.T) {
 
 func TestPaceCountsTransactions(t *testing.T) {
 	t.Parallel()
-	rows := make([]Row, 6)
+	rows := make([]row, 6)
 	for i, xid := range []uint64{7, 7, 7, 8, 9, 9} {
 		rows[i].Xid = xid
 	}

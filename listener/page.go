@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 )
 
 // querier is what a connection, a pool and a transaction have in common.
@@ -25,7 +26,7 @@ type querier interface {
 type page struct {
 	to      cursor.Cursor // what the snapshot shows, with its own xmax
 	horizon uint64
-	rows    []Row // in the order of cursor.Compare
+	rows    []row // in the order of cursor.Compare
 	more    bool  // more rows follow
 	state   state // unknown unless the query was lookQuery
 
@@ -82,7 +83,7 @@ func (r *reader) page(q request) (page, error) {
 	last := q.from
 	for i := range p.rows {
 		row := &p.rows[i]
-		row.Cursor = steps.After(row.Row)
+		row.Cursor = steps.After(row.Row.Row)
 		if row.misplaced && row.Xid == last.Xid {
 			row.Cursor.Anchor = last.Anchor
 		}
@@ -194,7 +195,7 @@ func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
 
 // readRow reads a row, and reports whether it is whole: whether data has come and all columns keep the rules of the table. The
 // values are only lent.
-func (r *reader) readRow(values [][]byte) (row Row, whole bool, err error) {
+func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
 		return row, false, fmt.Errorf("read the column xid of rowcast.notifications: %w", err)
 	}
@@ -220,7 +221,7 @@ func (r *reader) readRow(values [][]byte) (row Row, whole bool, err error) {
 
 // setID sets the id. A row whose id is NULL or below 1 has no place in a cursor, and is skipped: it counts as the last or the first one
 // of its transaction, so that the next page goes on behind it.
-func (r *Row) setID(digits []byte) (err error) {
+func (r *row) setID(digits []byte) (err error) {
 	if digits == nil {
 		r.ID, r.skipped, r.misplaced = math.MaxInt64, true, true
 		return nil
@@ -248,7 +249,7 @@ func parseTime(digits []byte) (int64, error) {
 	return micros, err
 }
 
-func (r *Row) setData(data []byte, size, limit int64) {
+func (r *row) setData(data []byte, size, limit int64) {
 	r.Size = size
 	if size <= limit {
 		r.Data = data
@@ -278,17 +279,23 @@ func (r *reader) fill(p *page, missing []int) error {
 		p.trouble = p.trouble || row.isTrouble() || row.Size > int64(r.pageBytes)
 	}
 	if gone > 0 {
-		p.rows = slices.DeleteFunc(p.rows, func(r Row) bool { return r.gone })
+		p.rows = slices.DeleteFunc(p.rows, func(r row) bool { return r.gone })
 	}
 	return nil
 }
 
-// deliverable returns the rows without those that nobody can be told of.
-func (p *page) deliverable() []Row {
-	if !slices.ContainsFunc(p.rows, func(r Row) bool { return r.skipped }) {
-		return p.rows
+// deliverable returns the rows that somebody can receive.
+func (p *page) deliverable() []feed.Row {
+	if len(p.rows) == 0 {
+		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(p.rows), func(r Row) bool { return r.skipped })
+	rows := make([]feed.Row, 0, len(p.rows))
+	for _, r := range p.rows {
+		if !r.skipped {
+			rows = append(rows, r.Row)
+		}
+	}
+	return rows
 }
 
 // parseSnapshot reads the text of a pg_snapshot, xmin:xmax:xip,xip…

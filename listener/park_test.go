@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -72,7 +73,7 @@ func (p *parkProof) begin(t *testing.T, db *parkDatabase) {
 		l.Busy, l.Quiet = oneCommit, oneCommit
 		l.PollInterval = 4 * time.Millisecond
 		l.Config.AfterNetConnect = delayLock
-		l.Deliver = func(b listener.Batch) { db.post.deliver(hub, b.Rows) }
+		l.Deliver = func(b feed.Batch) { db.post.deliver(hub, b.Rows) }
 		run(t, l)
 		db.hubs = append(db.hubs, l)
 	}
@@ -146,7 +147,7 @@ func (p *post) send(recipient string) {
 	p.letters[recipient] = &letter{at: map[int]bool{}, everywhere: make(chan struct{})}
 }
 
-func (p *post) deliver(hub int, rows []listener.Row) {
+func (p *post) deliver(hub int, rows []feed.Row) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, row := range rows {

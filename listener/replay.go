@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 )
 
 // replayQuery reads the rows of some recipients ($7) and of everyone that the cursor ($1 to $4, as in fetchQuery) has not seen
@@ -47,7 +48,7 @@ var (
 // A Replayer reads for one subscriber at a time what its cursor has not seen. It holds nothing between two pages: an open query
 // for a slow client would hold back vacuum and block DDL, and behind that every INSERT.
 type Replayer struct {
-	listener  string // its name
+	listener  *Listener
 	pool      *pgxpool.Pool
 	notifying *pgxpool.Pool // of Disconnect alone, which must not wait for replays
 	limits    limits
@@ -76,9 +77,12 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 		return nil, err
 	}
 	return &Replayer{
-		listener: l.name, pool: pool, notifying: notifying, limits: l.limits(), reader: l.reader, timeout: l.Timeout, pooled: l.PollOnly,
+		listener: l, pool: pool, notifying: notifying, limits: l.limits(), reader: l.reader, timeout: l.Timeout, pooled: l.PollOnly,
 	}, nil
 }
+
+// CatchUp is [Listener.CatchUp].
+func (r *Replayer) CatchUp(ctx context.Context) error { return r.listener.CatchUp(ctx) }
 
 // newPool makes a pool of connections for a purpose. begin does what a connection of ours alone needs besides our settings.
 func (l *Listener) newPool(
@@ -137,8 +141,8 @@ var ErrEpoch = errors.New("the server has recovered in the meantime")
 
 // Page reads what from has not seen and to has, of the recipients and of everyone, up to the limits of the listener. The
 // cursor that it returns is that of a subscriber who has been told the rows: to itself once there is nothing more.
-// horizon is as in [Batch].
-func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []Row, next cursor.Cursor, horizon uint64, err error) {
+// horizon is as in [feed.Batch].
+func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error) {
 	q := request{query: replayQuery, from: from, epoch: to.Epoch, snapshot: &to, own: []any{distinct(recipients)}, level: r.levels.of(from)}
 	var p page
 	err = r.with(ctx, to.Epoch, func(run runner) error {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 )
 
 // resume finds out where to go on from: the listener's own cursor as long as its history is still this server's.
@@ -54,7 +55,7 @@ func (s *session) start(ctx context.Context, db querier) error {
 	}
 	s.cursor, s.begun = now, true
 	s.told.begin(now)
-	s.Deliver(Batch{Cursor: now, Warming: s.isWarming()})
+	s.Deliver(feed.Batch{Cursor: now, Warming: s.isWarming()})
 	return nil
 }
 
@@ -76,7 +77,7 @@ func (s *session) restart(ctx context.Context, db querier) error {
 	}
 	s.told.begin(now)
 	s.cursor = now
-	s.Deliver(Batch{Cursor: now, Reset: ResetHistory})
+	s.Deliver(feed.Batch{Cursor: now, Reset: ResetHistory})
 	return nil
 }
 
@@ -126,14 +127,14 @@ func (s *session) recover(ctx context.Context, db querier) error {
 		s.told.forgetAbove(left.Xid)
 		s.cursor = s.cursor.Clamp(left, s.epoch)
 		s.Logger.Warn("the server has taken back rows that were told", "last_that_stands", left.ID)
-		s.Deliver(Batch{Cursor: s.cursor, Clamp: &left, Warming: s.isWarming()})
+		s.Deliver(feed.Batch{Cursor: s.cursor, Clamp: &left, Warming: s.isWarming()})
 		return nil
 	}
 	s.Logger.Warn("the server has taken back rows that were told, and none is left that is remembered: every stream is reset")
 	return s.restart(ctx, db)
 }
 
-// ResetHistory is a Batch's reason for not continuing: the server's history no longer holds what was told of it.
+// ResetHistory is the Reset of a [feed.Batch] for not continuing: the server's history no longer holds what was told of it.
 const ResetHistory = "history"
 
 // told remembers the last row of each of the last transactions that were told.
@@ -153,17 +154,17 @@ func (t *told) begin(c cursor.Cursor) {
 	*t = told{rows: []cursor.Row{{Xid: c.AnchorXid(), ID: c.Anchor.ID, Tag: c.Anchor.Tag}}, floor: c.AnchorXid()}
 }
 
-func (t *told) add(rows []Row) {
+func (t *told) add(rows []row) {
 	for i, row := range rows {
 		if row.misplaced || i+1 < len(rows) && rows[i+1].Xid == row.Xid && !rows[i+1].misplaced {
 			continue
 		}
 		if len(t.rows) < remembered {
-			t.rows = append(t.rows, row.Row)
+			t.rows = append(t.rows, row.Row.Row)
 			continue
 		}
 		t.floor = max(t.floor, t.rows[t.next].Xid)
-		t.rows[t.next] = row.Row
+		t.rows[t.next] = row.Row.Row
 		t.next = (t.next + 1) % remembered
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"rowcast/listener"
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -18,7 +19,7 @@ type stop struct {
 }
 
 // stops are all places at which a client that was there from the beginning can have stopped.
-func (r *reader) stops(batches []listener.Batch) (stops []stop, whole []stop) {
+func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
 	told := 0
 	for _, b := range batches {
 		for _, row := range b.Rows {
@@ -37,12 +38,12 @@ func (r *reader) stops(batches []listener.Batch) (stops []stop, whole []stop) {
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	var batches []listener.Batch
+	var batches []feed.Batch
 	var truth chronicle
 	hub := listen(t, dsn, func(l *listener.Listener) {
 		l.PageRows = 3 // pages end in the middle of transactions, and of all three parts of a fetch
 		deliver := l.Deliver
-		l.Deliver = func(b listener.Batch) {
+		l.Deliver = func(b feed.Batch) {
 			batches = append(batches, b)
 			deliver(b)
 		}
@@ -87,7 +88,7 @@ func newReplayer(t *testing.T, dsn string, pageRows int) *listener.Replayer {
 }
 
 // replay reads all that one cursor has not seen and another has.
-func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []string) (told []listener.Row) {
+func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []string) (told []feed.Row) {
 	t.Helper()
 	c, err := cursor.Parse(from)
 	if err != nil {
@@ -113,7 +114,7 @@ func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []st
 // A subscriber is a set of recipients that resumes.
 type subscriber struct {
 	*chronicle
-	told       []listener.Row // by the hub
+	told       []feed.Row // by the hub
 	recipients []string
 
 	small, large  *listener.Replayer // by the size of their pages
@@ -133,7 +134,7 @@ func (s *subscriber) resume(t *testing.T, from, to stop) {
 	}
 }
 
-func (s *subscriber) replay(t *testing.T, replayer *listener.Replayer, from, to string, before []listener.Row, want []int64) []listener.Row {
+func (s *subscriber) replay(t *testing.T, replayer *listener.Replayer, from, to string, before []feed.Row, want []int64) []feed.Row {
 	t.Helper()
 	rows := replay(t, replayer, from, to, s.recipients)
 	if err := s.check(before, rows, want); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/failures"
+	"rowcast/listener/feed"
 	"rowcast/sql"
 )
 
@@ -243,11 +244,11 @@ func (s *session) deliver(p page) {
 	s.Stats.Fetches.Add(1)
 	s.Stats.Rows.Add(int64(len(p.rows)))
 	s.pace.add(time.Now(), commits(p.rows))
-	s.Deliver(Batch{Rows: p.deliverable(), Cursor: s.cursor, Horizon: p.horizon, Warming: s.isWarming()})
+	s.Deliver(feed.Batch{Rows: p.deliverable(), Cursor: s.cursor, Horizon: p.horizon, Warming: s.isWarming()})
 }
 
 // commits counts the transactions of rows in telling order.
-func commits(rows []Row) (n int) {
+func commits(rows []row) (n int) {
 	var last uint64
 	for _, row := range rows {
 		if row.Xid != last {

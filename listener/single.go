@@ -65,7 +65,7 @@ func mayPass(reason string) bool {
 
 // single reads all of a row but what its page has said. It reports gone if the row has been deleted, and an error only if that
 // is not the row's fault.
-func (r *reader) single(row *Row) (gone bool, err error) {
+func (r *reader) single(row *row) (gone bool, err error) {
 	if err = r.readWhole(row); reasonOf(err) == "" {
 		return gone, orGone(err, &gone)
 	}
@@ -111,7 +111,7 @@ const measuredQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= 
 				FROM jsonb_path_query(data::jsonb, 'strict $.** ? (@.type() == "number")') n) numbers WHERE bytes > $3::bigint) END
 		FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) measured (recipient, event, data, huge) OFFSET 0) whole (recipient, event, huge, text)`
 
-func (r *reader) readWhole(row *Row) error {
+func (r *reader) readWhole(row *row) error {
 	err := r.readBy(measuredQuery, row)
 	if codeOf(err) == "54001" { // statement_too_complex: data is nested too deeply to be measured, but small
 		err = r.readBy(plainQuery, row)
@@ -119,7 +119,7 @@ func (r *reader) readWhole(row *Row) error {
 	return err
 }
 
-func (r *reader) readBy(query string, row *Row) error {
+func (r *reader) readBy(query string, row *row) error {
 	var recipient, event *string
 	var data spacious
 	var size *int64
@@ -140,7 +140,7 @@ func (r *reader) readBy(query string, row *Row) error {
 // readAddress reads the recipient of a row whose data cannot be read, to tell the recipient. If nobody can be told, as the
 // recipient cannot be read either or is no recipient, the row is marked to be skipped. It reports whether the event can be read as
 // well.
-func (r *reader) readAddress(row *Row) (readable bool, err error) {
+func (r *reader) readAddress(row *row) (readable bool, err error) {
 	const (
 		both = "SELECT " + boundRecipient + ", " + boundEvent + " FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"
 		one  = "SELECT " + boundRecipient + ", NULL FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"
@@ -167,7 +167,7 @@ func (r *reader) readOne(query string, args []any, into ...any) error {
 	return r.run(func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query, args...).Scan(into...) })
 }
 
-func (r *Row) xidText() string { return strconv.FormatUint(r.Xid, 10) }
+func (r *row) xidText() string { return strconv.FormatUint(r.Xid, 10) }
 
 // orEveryone returns the recipient of a row: NULL is everyone.
 func orEveryone(recipient *string) string {

@@ -13,12 +13,13 @@ import (
 
 	"rowcast/listener"
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/sql"
 	"rowcast/sql/dbtest"
 )
 
 // outcomes say what became of rows.
-func outcomes(rows []listener.Row) (all []string) {
+func outcomes(rows []feed.Row) (all []string) {
 	for _, row := range rows {
 		outcome := string(row.Data)
 		switch {
@@ -63,7 +64,7 @@ func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unrea
 	if unreadable == some {
 		ofAlice = some
 	}
-	check := func(way string, got []listener.Row, l *listener.Listener, unreadable int64) {
+	check := func(way string, got []feed.Row, l *listener.Listener, unreadable int64) {
 		t.Helper()
 		if got := outcomes(got); !slices.Equal(got, want) {
 			t.Errorf("%s:\ngot\n%s\nwant\n%s", way, strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -302,7 +303,7 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	// Small rows first, so that the pages are long when the large ones come.
 	exec(t, conn, `INSERT INTO rowcast.stored (recipient, data) SELECT 'alice', to_jsonb(CASE WHEN i <= $1 THEN 1 ELSE 1e131071 END)
 		FROM generate_series(1, 2 * $1::int) i`, rows)
-	check := func(way string, got []listener.Row) {
+	check := func(way string, got []feed.Row) {
 		t.Helper()
 		for i, row := range got {
 			if large := i >= rows; large && len(row.Data) != 131072 || !large && string(row.Data) != "1" {
@@ -336,7 +337,7 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	conn := connect(t, dsn)
 	slow(t, conn, 25*time.Millisecond)
 	small := func(l *listener.Listener) { l.PageBytes, l.MaxData, l.Timeout = 1<<16, 1<<16, time.Second }
-	check := func(r *reader, got []listener.Row) {
+	check := func(r *reader, got []feed.Row) {
 		t.Helper()
 		for i, row := range got {
 			if row.Data != nil || row.Unreadable != "" || row.Size != 131_074 {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -18,11 +19,11 @@ func TestWarmStart(t *testing.T) {
 	for _, data := range []string{"1", "2", "3"} {
 		insert(t, conn, data)
 	}
-	var first listener.Batch
+	var first feed.Batch
 	r := listen(t, dsn, func(l *listener.Listener) {
 		l.Warm = 700 // two rows
 		deliver := l.Deliver
-		l.Deliver = func(b listener.Batch) {
+		l.Deliver = func(b feed.Batch) {
 			if first.Cursor.Xmax == 0 {
 				first = b
 			}

@@ -153,7 +153,7 @@ func TestAnEventLargerThanTheBacklog(t *testing.T) {
 // What is being written and the first event after it do not count; what has been written no longer does.
 func TestWhatCountsAsOwed(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		r := record(t, f.site, "", "alice")
 		synctest.Wait()
 		told := 0

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream"
 )
 
@@ -20,7 +21,7 @@ func BenchmarkEncode(b *testing.B) {
 	e := f.event(start.Xmax, "alice", "notify", `{"msg": "Bob liked your post", "post": 1234567}`)
 	b.ReportAllocs()
 	for b.Loop() {
-		f.hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: e.Cursor})
+		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 	}
 	if f.hub.Stats.Sent.Load() != 0 {
 		b.Error("somebody was told")
@@ -35,7 +36,7 @@ func BenchmarkBroadcast(b *testing.B) {
 	before := mallocs()
 	b.ReportAllocs()
 	for b.Loop() {
-		f.hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: e.Cursor})
+		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 	}
 	if each := float64(mallocs()-before) / float64(b.N) / 1000; each > 0.1 {
 		b.Errorf("%v allocations a delivery", each)
@@ -57,7 +58,7 @@ func TestTellingAllocatesNothingPerSubscriber(t *testing.T) {
 		defer crowd.disperse()
 		e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
 		return testing.AllocsPerRun(20, func() {
-			f.hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: e.Cursor})
+			f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 		})
 	}
 	one, many := allocations(1), allocations(201)
@@ -82,7 +83,7 @@ type crowd struct {
 }
 
 // gather waits until the clients are live.
-func gather(t testing.TB, f *feed, n int) *crowd {
+func gather(t testing.TB, f *fakeFeed, n int) *crowd {
 	t.Helper()
 	c := &crowd{}
 	for range n {
@@ -119,7 +120,7 @@ func (c *crowd) disperse() {
 // manyFrames fills a memory: of 50 users, and one in ten for everyone.
 func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 	m = stream.NewMemory(1<<30, start)
-	f := &feed{now: start}
+	f := &fakeFeed{now: start}
 	for i := range n {
 		recipient := fmt.Sprintf("user %d", i%50)
 		if i%10 == 0 {
@@ -157,7 +158,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	const limit = 10_000
 	m := stream.NewMemory(limit, start)
-	f := &feed{now: start}
+	f := &fakeFeed{now: start}
 	var told []cursor.Cursor
 	for i := range 1000 {
 		e := f.event(f.now.Xmax, "alice", "notify", fmt.Sprint(i))

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"rowcast/stream"
+	"rowcast/listener/feed"
 )
 
 // An idle stream costs little memory, even one that has an end. Not parallel: it reads what the whole process has.
@@ -71,7 +71,7 @@ func BenchmarkDelivery(b *testing.B) {
 	})
 	startCrowd(b, f, clients)
 	e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
-	batch := stream.Batch{Events: []stream.Event{e}, Cursor: e.Cursor}
+	batch := feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor}
 	frame := []byte("id: " + e.Cursor.String() + "\nevent: notify\ndata: {\"msg\": \"maintenance at 22:00\"}\n\n")
 	var descriptors []int
 	for _, raw := range k.conns {
@@ -132,7 +132,7 @@ func BenchmarkProtocol(b *testing.B) {
 			_, began := cpu()
 			for b.Loop() {
 				for range broadcasts {
-					f.hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: e.Cursor})
+					f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 					<-time.After(50 * time.Millisecond) // for the clients to read
 				}
 			}

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"rowcast/stream"
+	"rowcast/listener/feed"
 )
 
 // crowdVariable makes this test binary a crowd of clients: what they cost is then not the hub's.
@@ -63,7 +63,7 @@ func join(url string) (io.Reader, error) {
 }
 
 // startCrowd starts a process of clients and waits until all are live.
-func startCrowd(t testing.TB, f *feed, n int) {
+func startCrowd(t testing.TB, f *fakeFeed, n int) {
 	t.Helper()
 	crowd := osexec.Command(os.Args[0])
 	crowd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", crowdVariable, f.url, n))
@@ -88,11 +88,11 @@ func startCrowd(t testing.TB, f *feed, n int) {
 }
 
 // allLive waits until so many are live: who has come last may still be joining.
-func (f *feed) allLive(t testing.TB, n int) {
+func (f *fakeFeed) allLive(t testing.TB, n int) {
 	t.Helper()
 	eventually(t, "all are live", func() bool {
 		before := f.hub.Stats.Sent.Load()
-		f.hub.Send(stream.Message{Data: []byte("1")})
+		f.hub.Send(feed.Message{Data: []byte("1")})
 		return f.hub.Stats.Sent.Load()-before == int64(n)
 	})
 	f.hub.Stats.Sent.Store(0)

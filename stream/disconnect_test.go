@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rowcast/listener/feed"
 	"rowcast/stream"
 )
 
@@ -78,7 +79,7 @@ func TestDisconnectOutlastsWhatWasKnownBefore(t *testing.T) {
 }
 
 // greeting asks for a stream and leaves it after its hello. It returns what was sent.
-func greeting(t *testing.T, f *feed, grant stream.Grant) string {
+func greeting(t *testing.T, f *fakeFeed, grant stream.Grant) string {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -112,7 +113,7 @@ func TestDisconnectWhileJoining(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFeed(t)
-		f.hub.Publish(stream.Batch{Cursor: f.event(f.now.Xmax, "bob", "message", "half a transaction").Cursor})
+		f.hub.Publish(feed.Batch{Cursor: f.event(f.now.Xmax, "bob", "message", "half a transaction").Cursor})
 		r := record(t, f.site, "", "alice")
 		synctest.Wait()
 		if got := f.hub.Disconnect("alice"); got != 1 {

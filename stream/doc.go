@@ -1,7 +1,7 @@
 // Package stream sends notifications to browsers as Server-Sent Events, and lets them resume exactly.
 //
 // A [Hub] is given what was committed ([Hub.Publish]) and serves one stream a request ([Hub.Serve]). What crosses the borders are
-// values: [Batch] and [Event] come in, bytes go out; what is no longer in memory it reads back through a [Source]. It knows
+// values: [feed.Batch] and [feed.Message] come in, bytes go out; what is no longer in memory it reads back through a [Source]. It knows
 // subscribers and HTTP, and no database.
 //
 // A subscriber that cannot keep up never slows another down and never loses an event: what its socket does not take waits

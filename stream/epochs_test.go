@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream"
 )
 
 // afterCrashes serves a feed of whose rows none stands, by the database's word, when a cursor of another epoch asks.
-func afterCrashes(t *testing.T) *feed {
+func afterCrashes(t *testing.T) *fakeFeed {
 	t.Helper()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })
 	f.hub.Source.(*source).stands = func(context.Context) (bool, error) { return false, nil }
@@ -18,11 +19,11 @@ func afterCrashes(t *testing.T) *feed {
 }
 
 // recover begins the next epoch. What is above left is taken back; nil: nothing is.
-func (f *feed) recover(left *cursor.Row) {
+func (f *fakeFeed) recover(left *cursor.Row) {
 	if f.now.Epoch++; left != nil {
 		f.now = f.now.Clamp(*left, f.now.Epoch)
 	}
-	f.hub.Publish(stream.Batch{Cursor: f.now, Clamp: left})
+	f.hub.Publish(feed.Batch{Cursor: f.now, Clamp: left})
 }
 
 // A client that was away for several crashes has forgotten at each what was taken back then.
@@ -67,7 +68,7 @@ func TestResetEndsTheChainOfEpochs(t *testing.T) {
 	before := f.now.String()
 	f.recover(&first.Row)
 	f.now = cursor.Cursor{Xmax: 500, Epoch: f.now.Epoch + 1}
-	f.hub.Publish(stream.Batch{Cursor: f.now, Reset: "history"})
+	f.hub.Publish(feed.Batch{Cursor: f.now, Reset: "history"})
 	wantReset(resume(t, f.site, before, "alice"), "before the reset", "history", f.now.String())
 }
 

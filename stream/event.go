@@ -7,58 +7,19 @@ import (
 	"sync/atomic"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream/sse"
 )
 
-// An Event is a stored notification.
-type Event struct {
-	cursor.Row // its transaction, id and anchor tag
-
-	Recipient string // "" is everyone
-	Name      string
-	Data      []byte // the Hub takes it over, to append to; nil if it is too large to be sent; a rowcast.toolarge event takes its place
-	Size      int64  // of the data in bytes; 0 if it is too large to be measured
-
-	// Unreadable says, if not empty, why the notification could not be read. A rowcast.unreadable event takes its place.
-	Unreadable string
-
-	// Cursor is that of a reader who has been told everything up to and with this event.
-	Cursor cursor.Cursor
-}
-
-// A Batch is what became visible since the batch before it.
-type Batch struct {
-	Events []Event // in the order in which they are to be told
-
-	// Cursor is that of a reader who has been told this batch. While it is not whole, more of the same transaction follows.
-	Cursor cursor.Cursor
-	// Horizon is the transaction number below which old notifications have been deleted.
-	Horizon uint64
-	// Warming says that the events are from before the Hub began: they are remembered for those who resume, and sent to nobody.
-	Warming bool
-	// Clamp is set when the database has taken back all that was told of higher transactions than this row's, and the batch goes
-	// on from what is left. Those who resume from that time forget it, too.
-	Clamp *cursor.Row
-	// Reset says, if not empty, why this batch does not continue the one before. Every stream is told.
-	Reset string
-}
-
-// A Message is not stored: it reaches those who are there, and leaves their cursors alone.
-type Message struct {
-	Recipient string // "" is everyone
-	Name      string
-	Data      []byte
-}
-
-// A Source is where a Hub reads what it no longer has in memory. Its errors are taken to pass: the Hub tries again for as long as
-// the client waits.
+// A Source is where a Hub reads rows that it no longer has in memory. Its errors are temporary: the Hub tries again while the client
+// waits.
 type Source interface {
 	// CatchUp returns once everything that was committed before the call has been published.
 	CatchUp(ctx context.Context) error
 
 	// Page reads some of what from has not seen and to has, of the recipients and of everyone, in the order in which it is told
 	// to a client that comes from there. next is the client's cursor after it: to itself if there is nothing more.
-	Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (events []Event, next cursor.Cursor, horizon uint64, err error)
+	Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
 
 	// Stands tells whether c, of an earlier epoch than now, still holds: whether none of the numbers that it claims is drawn again.
 	Stands(ctx context.Context, c, now cursor.Cursor) (bool, error)
@@ -146,35 +107,35 @@ func appendID(b []byte, c cursor.Cursor) []byte {
 	return append(b, '\n')
 }
 
-func encode(e *Event) *frame {
-	f := &frame{row: e.Row, recipient: e.Recipient, cursor: e.Cursor}
-	name, data := e.body()
+func encode(r *feed.Row) *frame {
+	f := &frame{row: r.Row, recipient: r.Recipient, cursor: r.Cursor}
+	name, data := body(r)
 	block := sse.Block{Name: name, Data: data}
 	if len(data) > writeAtOnce {
-		f.live = appendID(nil, e.Cursor)
+		f.live = appendID(nil, r.Cursor)
 		f.body = len(f.live)
 		f.live, f.rest = block.Split(f.live)
 		return f
 	}
-	f.live = appendID(make([]byte, 0, 96+len(name.String())+len(data)), e.Cursor)
+	f.live = appendID(make([]byte, 0, 96+len(name.String())+len(data)), r.Cursor)
 	f.body = len(f.live)
 	f.live = block.Append(f.live)
 	return f
 }
 
-// body returns the name and the data that are sent: the event's own, or those of the event that takes its place.
-func (e *Event) body() (sse.Name, []byte) {
+// body returns the name and the data that are sent: those of the row, or of the event that takes its place.
+func body(r *feed.Row) (sse.Name, []byte) {
 	switch {
-	case e.Unreadable != "":
-		return unreadable, fmt.Appendf(nil, `{"id": %d, "reason": %q}`, e.ID, e.Unreadable)
-	case e.Data == nil && e.Size == 0:
-		return tooLarge, fmt.Appendf(nil, `{"id": %d, "size": null}`, e.ID)
-	case e.Data == nil:
-		return tooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, e.ID, e.Size)
+	case r.Unreadable != "":
+		return unreadable, fmt.Appendf(nil, `{"id": %d, "reason": %q}`, r.ID, r.Unreadable)
+	case r.Data == nil && r.Size == 0:
+		return tooLarge, fmt.Appendf(nil, `{"id": %d, "size": null}`, r.ID)
+	case r.Data == nil:
+		return tooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, r.ID, r.Size)
 	}
-	// The table has refused names that cannot be sent. Any other such name becomes that of a message.
-	name, _ := sse.NewName(e.Name)
-	return name, e.Data
+	// The table and the listener refuse names that cannot be sent. Any other such name becomes that of a message.
+	name, _ := sse.NewName(r.Event)
+	return name, r.Data
 }
 
 // note is a frame without a row: of ours, or by hand.

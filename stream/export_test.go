@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 )
 
 // A Memory is what a hub remembers, by itself.
@@ -19,7 +20,7 @@ func NewMemory(limit int, from cursor.Cursor) *Memory {
 }
 
 // Remember encodes an event and remembers it. It returns how many bytes that takes.
-func (m *Memory) Remember(e Event) int {
+func (m *Memory) Remember(e feed.Row) int {
 	before := encode(&e).fit()
 	m.m.remember(before)
 	return before.size()

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"rowcast/listener/cursor"
-	"rowcast/stream"
+	"rowcast/listener/feed"
 )
 
 // A slowSource holds up every read until the test lets one go on, and knows for whom they are. Nobody is ever done: each page is empty
@@ -22,7 +22,7 @@ type slowSource struct {
 	read    []string // in the order in which they ended
 }
 
-func (s *slowSource) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) ([]stream.Event, cursor.Cursor, uint64, error) {
+func (s *slowSource) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) ([]feed.Row, cursor.Cursor, uint64, error) {
 	who := recipients[0]
 	s.mu.Lock()
 	s.reading = append(s.reading, who)
@@ -55,7 +55,7 @@ func (s *slowSource) count(of *[]string, who string) (n int) {
 }
 
 // serveSlowly serves a hub whose memory does not reach back to the cursor that it returns.
-func serveSlowly(t *testing.T, reads int, short ...string) (*feed, *slowSource, string) {
+func serveSlowly(t *testing.T, reads int, short ...string) (*fakeFeed, *slowSource, string) {
 	t.Helper()
 	slow := &slowSource{short: short, goOn: make(chan struct{})}
 	f := serveFeed(t, func(s *site) { s.hub.Source, s.hub.Reads, s.hub.Memory = slow, reads, 1 })

@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream"
 )
 
-// A feed is a hub without a database: the test publishes, one transaction after the other.
-type feed struct {
+// A fakeFeed is a hub without a database: the test publishes, one transaction after the other.
+type fakeFeed struct {
 	*site
 	now  cursor.Cursor
 	last cursor.Row
@@ -22,8 +23,8 @@ type feed struct {
 var start = cursor.Cursor{Xmax: 1043, Epoch: 0x5be3b1f2, Anchor: cursor.Anchor{ID: 77, Tag: 0x0c9a8e11}}
 
 // newFeed makes a feed that is not served.
-func newFeed(t testing.TB, configure ...func(*site)) *feed {
-	f := &feed{
+func newFeed(t testing.TB, configure ...func(*site)) *fakeFeed {
+	f := &fakeFeed{
 		site: &site{hub: &stream.Hub{
 			Source: &source{},
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -35,32 +36,32 @@ func newFeed(t testing.TB, configure ...func(*site)) *feed {
 	for _, c := range configure {
 		c(f.site)
 	}
-	f.hub.Publish(stream.Batch{Cursor: start})
+	f.hub.Publish(feed.Batch{Cursor: start})
 	return f
 }
 
 // serveFeed makes a feed and serves it.
-func serveFeed(t testing.TB, configure ...func(*site)) *feed {
+func serveFeed(t testing.TB, configure ...func(*site)) *fakeFeed {
 	f := newFeed(t, configure...)
 	f.stop = f.open(t)
 	return f
 }
 
 // tell publishes a transaction of one event.
-func (f *feed) tell(recipient, name, data string) stream.Event {
+func (f *fakeFeed) tell(recipient, name, data string) feed.Row {
 	e := f.event(f.now.Xmax, recipient, name, data)
 	f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
-	f.hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: f.now})
+	f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: f.now})
 	return e
 }
 
 // event makes the next event, of some transaction.
-func (f *feed) event(xid uint64, recipient, name, data string) stream.Event {
+func (f *fakeFeed) event(xid uint64, recipient, name, data string) feed.Row {
 	f.last = cursor.Row{Xid: xid, ID: f.last.ID + 1, Tag: cursor.Tag(f.last.ID)}
-	return stream.Event{
+	return feed.Row{
 		Row:       f.last,
 		Recipient: recipient,
-		Name:      name,
+		Event:     name,
 		Data:      []byte(data),
 		Size:      int64(len(data)),
 		Cursor:    f.now.After(f.last, cursor.Cursor{Xmax: xid + 1, Epoch: f.now.Epoch}),
@@ -70,7 +71,7 @@ func (f *feed) event(xid uint64, recipient, name, data string) stream.Event {
 // A source is a stream.Source of functions; without them it holds nothing and answers at once.
 type source struct {
 	catchUp func(ctx context.Context) error
-	page    func(ctx context.Context, from, to cursor.Cursor) (events []stream.Event, next cursor.Cursor, horizon uint64, err error)
+	page    func(ctx context.Context, from, to cursor.Cursor) (events []feed.Row, next cursor.Cursor, horizon uint64, err error)
 	stands  func(ctx context.Context) (bool, error)
 }
 
@@ -81,7 +82,7 @@ func (s *source) CatchUp(ctx context.Context) error {
 	return s.catchUp(ctx)
 }
 
-func (s *source) Page(ctx context.Context, from, to cursor.Cursor, _ []string) ([]stream.Event, cursor.Cursor, uint64, error) {
+func (s *source) Page(ctx context.Context, from, to cursor.Cursor, _ []string) ([]feed.Row, cursor.Cursor, uint64, error) {
 	if s.page == nil {
 		return nil, to, 0, nil
 	}

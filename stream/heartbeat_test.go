@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
-	"rowcast/stream"
 	"rowcast/stream/sse"
 )
 
@@ -21,7 +21,7 @@ const heartbeat = 10 * time.Second
 func slowly(s *site) { s.hub.Heartbeat = heartbeat }
 
 // inBubble runs a test in a bubble of time, with a hub that runs.
-func inBubble(t *testing.T, test func(t *testing.T, f *feed), configure ...func(*site)) {
+func inBubble(t *testing.T, test func(t *testing.T, f *fakeFeed), configure ...func(*site)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFeed(t, append(configure, slowly)...)
@@ -33,7 +33,7 @@ func inBubble(t *testing.T, test func(t *testing.T, f *feed), configure ...func(
 
 func TestSilentStreamsHaveAHeartbeat(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		r := record(t, f.site, "")
 		time.Sleep(100 * heartbeat)
 		beats := r.times("rowcast.beat")
@@ -54,14 +54,14 @@ func TestSilentStreamsHaveAHeartbeat(t *testing.T) {
 // Who is told events, of whatever kind, needs no heartbeat.
 func TestBusyStreamsHaveNone(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		busy, silent := record(t, f.site, "", "alice"), record(t, f.site, "", "bob")
 		for i := range 100 {
 			time.Sleep(heartbeat / 3)
 			if i%2 == 0 {
 				f.tell("alice", "message", "1")
 			} else {
-				f.hub.Send(stream.Message{Recipient: "alice", Data: []byte("2")})
+				f.hub.Send(feed.Message{Recipient: "alice", Data: []byte("2")})
 			}
 		}
 		synctest.Wait()
@@ -80,7 +80,7 @@ func TestBusyStreamsHaveNone(t *testing.T) {
 // A heartbeat brings the hub's cursor, though what moved it was for others, and the time since the database was last heard from.
 func TestWhatAHeartbeatSays(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		opened := time.Now()
 		r := record(t, f.site, "", "alice")
 		time.Sleep(heartbeat / 3)
@@ -104,7 +104,7 @@ func TestWhatAHeartbeatSays(t *testing.T) {
 		if got := f.hub.Behind(); got != time.Since(told) {
 			t.Errorf("behind %v, want %v", got, time.Since(told))
 		}
-		f.hub.Publish(stream.Batch{Cursor: f.now}) // nothing new, but it was heard from
+		f.hub.Publish(feed.Batch{Cursor: f.now}) // nothing new, but it was heard from
 		if got := f.hub.Behind(); got != 0 {
 			t.Errorf("behind %v, want none", got)
 		}
@@ -114,7 +114,7 @@ func TestWhatAHeartbeatSays(t *testing.T) {
 // Ten thousand streams must not be written to at the same instant.
 func TestHeartbeatsAreSpread(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		var all []*recorder
 		for range 500 {
 			all = append(all, record(t, f.site, ""))
@@ -140,7 +140,7 @@ func TestHeartbeatsAreSpread(t *testing.T) {
 // An id that overtakes an event loses it. A stream that is owed something is sent nothing but that.
 func TestNoHeartbeatOvertakesAnEvent(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		r := record(t, f.site, "", "alice")
 		synctest.Wait()
 		goOn := r.stall()
@@ -174,14 +174,14 @@ func TestWaitingStreamsAreSentComments(t *testing.T) {
 	elsewhere.Epoch++
 	for name, away := range map[string]func(context.Context) error{"does not answer": hang, "fails at once": fail} {
 		s := &source{catchUp: away}
-		s.page = func(ctx context.Context, _, _ cursor.Cursor) ([]stream.Event, cursor.Cursor, uint64, error) {
+		s.page = func(ctx context.Context, _, _ cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
 			return nil, start, 0, away(ctx)
 		}
 		s.stands = func(ctx context.Context) (bool, error) { return true, away(ctx) }
 		for where, from := range map[string]cursor.Cursor{"catching up": ahead, "reading a page": before, "checking the cursor": elsewhere} {
 			t.Run(where+" "+name, func(t *testing.T) {
 				t.Parallel()
-				inBubble(t, func(t *testing.T, f *feed) {
+				inBubble(t, func(t *testing.T, f *fakeFeed) {
 					r := record(t, f.site, from.String())
 					time.Sleep(20 * heartbeat)
 					wantComments(t, r, 20)
@@ -191,14 +191,14 @@ func TestWaitingStreamsAreSentComments(t *testing.T) {
 	}
 	t.Run("for the end of a large transaction", func(t *testing.T) {
 		t.Parallel()
-		inBubble(t, func(t *testing.T, f *feed) {
+		inBubble(t, func(t *testing.T, f *fakeFeed) {
 			large := f.event(start.Xmax, "bob", "message", "1")
-			f.hub.Publish(stream.Batch{Events: []stream.Event{large}, Cursor: large.Cursor})
+			f.hub.Publish(feed.Batch{Rows: []feed.Row{large}, Cursor: large.Cursor})
 			r := record(t, f.site, "")
 			for range 200 {
 				time.Sleep(heartbeat / 10)
 				more := f.event(start.Xmax, "bob", "message", "1")
-				f.hub.Publish(stream.Batch{Events: []stream.Event{more}, Cursor: more.Cursor})
+				f.hub.Publish(feed.Batch{Rows: []feed.Row{more}, Cursor: more.Cursor})
 			}
 			wantComments(t, r, 20)
 		})

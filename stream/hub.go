@@ -12,6 +12,7 @@ import (
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/failures"
+	"rowcast/listener/feed"
 	"rowcast/listener/loglimit"
 	"rowcast/stream/sse"
 )
@@ -127,11 +128,11 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 // Publish sends a batch to the subscribers concerned. Batches come one after another; the first says where the Hub begins.
-func (h *Hub) Publish(b Batch) {
+func (h *Hub) Publish(b feed.Batch) {
 	h.init()
-	frames := make([]*frame, len(b.Events))
-	for i := range b.Events {
-		frames[i] = encode(&b.Events[i]).fit()
+	frames := make([]*frame, len(b.Rows))
+	for i := range b.Rows {
+		frames[i] = encode(&b.Rows[i]).fit()
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -154,7 +155,7 @@ func (h *Hub) Publish(b Batch) {
 }
 
 // continueFrom prepares for a batch that may not simply continue the one before.
-func (h *Hub) continueFrom(b Batch) {
+func (h *Hub) continueFrom(b feed.Batch) {
 	before := h.cursor
 	switch {
 	case h.memory.of == nil:
@@ -174,9 +175,9 @@ func (h *Hub) continueFrom(b Batch) {
 }
 
 // Send sends a message to those who are there.
-func (h *Hub) Send(m Message) {
+func (h *Hub) Send(m feed.Message) {
 	h.init()
-	name, _ := sse.NewName(m.Name)
+	name, _ := sse.NewName(m.Event)
 	f := note(name, nil, m.Data)
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/failures"
+	"rowcast/listener/feed"
 )
 
 // opening is what a stream begins with.
@@ -302,7 +303,7 @@ func (j *joining) read(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon 
 			j.pending.giveBack(room)
 		}
 	}()
-	var events []Event
+	var rows []feed.Row
 	j.Stats.Pages.Add(1)
 	if !j.inTurn(failures.Replay, func(ctx context.Context) (err error) {
 		room = j.pending.reserve(j.s.user, j.Page)
@@ -311,7 +312,7 @@ func (j *joining) read(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon 
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		events, next, horizon, err = j.Source.Page(ctx, c, to, j.s.recipients)
+		rows, next, horizon, err = j.Source.Page(ctx, c, to, j.s.recipients)
 		return err
 	}) {
 		return c, 0, 0, false
@@ -319,11 +320,11 @@ func (j *joining) read(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon 
 	if !c.SeenBelow(horizon) {
 		return c, 0, horizon, true
 	}
-	frames := make([]*frame, len(events))
-	for i := range events {
-		frames[i] = encode(&events[i]).fit()
+	frames := make([]*frame, len(rows))
+	for i := range rows {
+		frames[i] = encode(&rows[i]).fit()
 		frames[i].cursor = cursor.Cursor{} // it is in the frame as text, and is not needed any more
 	}
 	j.s.replay(frames, nil)
-	return next, len(events), horizon, true
+	return next, len(rows), horizon, true
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -73,7 +73,7 @@ func TestNobodyJoinsInTheMiddleOfATransaction(t *testing.T) {
 	s := serve(t, dsn, func(s *site) {
 		s.hub.Heartbeat = 20 * time.Millisecond
 		s.listener.PageRows = 2
-		s.listener.Deliver = func(b listener.Batch) {
+		s.listener.Deliver = func(b feed.Batch) {
 			if !b.Cursor.Whole() {
 				once.Do(func() { close(halfway); <-whole })
 			}

@@ -54,7 +54,7 @@ func TestConnectAndKill(t *testing.T) {
 
 // A killer is clients that do not live long.
 type killer struct {
-	f               *feed
+	f               *fakeFeed
 	address, oldest string
 
 	mu sync.Mutex // of the feed

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream"
 	"rowcast/stream/sse"
 )
@@ -42,7 +43,7 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 }
 
 // wantEnd checks that a stream ends after a time at the latest by a tick too late, with its last words: when to come back, and from where.
-func wantEnd(t *testing.T, f *feed, r *recorder, at time.Duration) {
+func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	t.Helper()
 	if r.ended() {
 		t.Fatalf("the stream has ended, before %v", at)
@@ -76,7 +77,7 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 		{2 * time.Second, time.Minute, time.Second},
 		{-4 * time.Second, 20 * time.Second, 8 * time.Second}, // half of what is left of the leeway
 	} {
-		inBubble(t, func(t *testing.T, f *feed) {
+		inBubble(t, func(t *testing.T, f *fakeFeed) {
 			began := time.Now()
 			r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: began.Add(tt.expires), Leeway: tt.leeway})
 			said, end := tt.expires, tt.expires+tt.leeway
@@ -101,7 +102,7 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 // Whoever has a grant that has already ended hears nothing.
 func TestAnEndedGrant(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: time.Now().Add(-time.Hour), Leeway: time.Minute})
 		time.Sleep(tick)
 		if !r.ended() || len(r.times("rowcast.bye")) != 0 {
@@ -113,7 +114,7 @@ func TestAnEndedGrant(t *testing.T) {
 // The bye waits behind the events that a slow client is still owed, and moves no cursor: an id that overtook an event would lose it.
 func TestNoByeOvertakesAnEvent(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		began := time.Now()
 		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: began.Add(20 * time.Second)})
 		synctest.Wait()
@@ -143,7 +144,7 @@ func TestAGrantEndsWhileJoining(t *testing.T) {
 	for back, in := range map[time.Duration]int{50 * time.Second: 10, 70 * time.Second: 0, time.Hour: 0} {
 		isBack := make(chan struct{})
 		s := &source{}
-		s.page = func(ctx context.Context, _, to cursor.Cursor) ([]stream.Event, cursor.Cursor, uint64, error) {
+		s.page = func(ctx context.Context, _, to cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
 			select {
 			case <-isBack:
 			case <-ctx.Done():
@@ -178,7 +179,7 @@ func TestAGrantEndsWhileJoining(t *testing.T) {
 // A grant that can be renewed goes on without a word, or ends with one.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		began, asked := time.Now(), 0
 		renew := func(context.Context) (time.Time, bool) {
 			time.Sleep(time.Second) // while it is asked the stream goes on
@@ -205,7 +206,7 @@ func TestRenewal(t *testing.T) {
 // A renewal without an end holds for ever, as a grant without an end does, and nothing is asked again.
 func TestRenewalForEver(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		asked := 0
 		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: time.Now().Add(time.Minute), Renew: func(context.Context) (time.Time, bool) {
 			asked++
@@ -226,7 +227,7 @@ func TestRenewalForEver(t *testing.T) {
 // An answer that comes when the stream has ended, or when the hub ends, counts no more.
 func TestRenewalComesTooLate(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		expires, answer := time.Now().Add(time.Second), make(chan struct{})
 		yes := func(context.Context) (time.Time, bool) { <-answer; return expires.Add(time.Hour), true }
 		no := func(ctx context.Context) (time.Time, bool) { <-ctx.Done(); return time.Time{}, false }
@@ -251,7 +252,7 @@ func TestRenewalComesTooLate(t *testing.T) {
 // Whatever the order in which streams come and go, each ends at its own time.
 func TestEachGrantEndsAtItsOwnTime(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		for i := range 200 {
 			expires := time.Now().Add(rand.N(10 * time.Minute))
 			r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: expires})

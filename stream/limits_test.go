@@ -11,7 +11,7 @@ import (
 )
 
 // limited makes a feed whose clients' addresses the test gives in a header.
-func limited(t *testing.T, limits stream.Limits) *feed {
+func limited(t *testing.T, limits stream.Limits) *fakeFeed {
 	f := newFeed(t, func(s *site) { s.hub.Limits = limits })
 	run(t, f.hub.Run)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -24,7 +24,7 @@ func limited(t *testing.T, limits stream.Limits) *feed {
 }
 
 // from opens a stream from an address.
-func from(t *testing.T, f *feed, address, user string) *client {
+func from(t *testing.T, f *fakeFeed, address, user string) *client {
 	t.Helper()
 	return open(t, f.site, request{recipients: []string{user, "team:7"}, head: http.Header{"From": {address}}})
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream"
 )
 
@@ -33,13 +34,13 @@ func TestMemoryCountsWhatItCosts(t *testing.T) {
 		t.Run(fmt.Sprintf("%+v", tt), func(t *testing.T) {
 			hub := &stream.Hub{Source: &source{}, Logger: slog.New(slog.DiscardHandler), Memory: limit}
 			flow := &flow{inFlight: tt.inFlight, steady: tt.steady, now: cursor.Cursor{Xmax: 1_000_000, Epoch: 1}}
-			hub.Publish(stream.Batch{Cursor: flow.now})
+			hub.Publish(feed.Batch{Cursor: flow.now})
 			before := heap()
 			data := `"` + strings.Repeat("x", tt.data) + `"`
 			for bytes := 0; bytes < 2*limit; {
 				e := flow.event(fmt.Sprint("user", flow.rows%tt.recipients), data)
 				bytes += 256 + tt.data + tt.inFlight
-				hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: flow.now})
+				hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: flow.now})
 			}
 			grown := heap() - before
 			t.Logf("the bound is %.1f MiB, the heap has %.2f MiB after %d events", float64(limit)/(1<<20), float64(grown)/(1<<20), flow.rows)
@@ -62,7 +63,7 @@ type flow struct {
 }
 
 // event returns the only row of the next transaction.
-func (f *flow) event(recipient, data string) stream.Event {
+func (f *flow) event(recipient, data string) feed.Row {
 	f.rows++
 	row := cursor.Row{Xid: f.now.Xmax + 1, ID: int64(f.rows)}
 	to := cursor.Cursor{Xmax: row.Xid + 1, Epoch: 1}
@@ -73,7 +74,7 @@ func (f *flow) event(recipient, data string) stream.Event {
 		}
 		to.Xip = append(to.Xip, xid) // anew each time, and larger than needed
 	}
-	e := stream.Event{Row: row, Recipient: recipient, Name: "notify", Data: []byte(data), Size: int64(len(data))}
+	e := feed.Row{Row: row, Recipient: recipient, Event: "notify", Data: []byte(data), Size: int64(len(data))}
 	e.Cursor = f.now.After(row, to)
 	f.now = e.Cursor.Reached(to)
 	return e

@@ -18,14 +18,14 @@ func TestNothingIsLeftOfAClientThatDoesNotRead(t *testing.T) {
 	tests := map[string]struct {
 		heartbeat time.Duration
 		size      int
-		closed    func(t *testing.T, f *feed, c *client) // what it is closed by; nil: the heartbeat
+		closed    func(t *testing.T, f *fakeFeed, c *client) // what it is closed by; nil: the heartbeat
 	}{
 		"it is stuck":                 {250 * time.Millisecond, some, nil},
 		"it is stuck in an event":     {250 * time.Millisecond, large, nil},
-		"it overflows":                {time.Hour, large, func(_ *testing.T, f *feed, _ *client) { overflow(f) }},
-		"the hub stops":               {time.Hour, large, func(_ *testing.T, f *feed, _ *client) { f.stop() }},
-		"it says that it has gone":    {time.Hour, some, func(t *testing.T, _ *feed, c *client) { closeWrite(t, c) }},
-		"it says so in a large event": {time.Hour, large, func(t *testing.T, _ *feed, c *client) { closeWrite(t, c) }},
+		"it overflows":                {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { overflow(f) }},
+		"the hub stops":               {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { f.stop() }},
+		"it says that it has gone":    {time.Hour, some, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
+		"it says so in a large event": {time.Hour, large, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestNothingIsLeftOfAClientThatDoesNotRead(t *testing.T) {
 	}
 }
 
-func overflow(f *feed) {
+func overflow(f *fakeFeed) {
 	for f.hub.Stats.Overflows.Load() == 0 {
 		f.tell("alice", "message", text(10_000))
 	}

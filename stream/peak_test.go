@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream"
 )
 
@@ -67,11 +68,11 @@ func bePeak() error {
 	t := &testing.B{}
 	readers := make(chan struct{}, peakReplays)
 	var before string
-	f := &feed{now: start, last: cursor.Row{Xid: start.Xmax - 1, ID: 77}, site: &site{hub: &stream.Hub{
+	f := &fakeFeed{now: start, last: cursor.Row{Xid: start.Xmax - 1, ID: 77}, site: &site{hub: &stream.Hub{
 		Logger: slog.New(slog.DiscardHandler), Memory: peakMemory, Pending: peakPending, Page: peakEvent + 1<<20, Heartbeat: time.Second,
 	}}}
 	little(f.site)
-	event := func(recipient string, seed byte) stream.Event {
+	event := func(recipient string, seed byte) feed.Row {
 		data := make([]byte, peakEvent, peakEvent+2)
 		for i := range data {
 			data[i] = 'a' + (seed+byte(i))%26
@@ -81,17 +82,17 @@ func bePeak() error {
 		e.Data = data
 		return e
 	}
-	f.hub.Source = &source{page: func(_ context.Context, from, to cursor.Cursor) ([]stream.Event, cursor.Cursor, uint64, error) {
+	f.hub.Source = &source{page: func(_ context.Context, from, to cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
 		readers <- struct{}{}
 		defer func() { <-readers }()
 		row := cursor.Row{Xid: from.Xmax, ID: from.Anchor.ID + 1}
 		read := make([]byte, peakEvent) // as a driver
 		data := append(make([]byte, 0, peakEvent+2), read...)
-		e := stream.Event{Row: row, Recipient: "alice", Name: "message", Data: data}
+		e := feed.Row{Row: row, Recipient: "alice", Event: "message", Data: data}
 		e.Cursor = from.After(row, to)
-		return []stream.Event{e}, to, 0, nil
+		return []feed.Row{e}, to, 0, nil
 	}}
-	f.hub.Publish(stream.Batch{Cursor: start})
+	f.hub.Publish(feed.Batch{Cursor: start})
 	before = f.now.String()
 	f.open(t)
 	empty := resident("VmRSS:")
@@ -101,7 +102,7 @@ func bePeak() error {
 	for i := range 40 {
 		e := event(fmt.Sprint("user ", i%10), byte(i))
 		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
-		f.hub.Publish(stream.Batch{Events: []stream.Event{e}, Cursor: f.now})
+		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: f.now})
 		<-time.After(50 * time.Millisecond) // for the clients to come back
 	}
 	fmt.Println(empty, resident("VmHWM:"), f.hub.Stats.Evicted.Load())

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream"
 )
 
@@ -147,15 +148,15 @@ func TestStreamsThatWaitForRoomGetIt(t *testing.T) {
 
 // feedOfPages makes a feed that remembers nothing, and whose source has one event of a size for everybody. It returns a cursor from
 // before that, and counts the pages that are read.
-func feedOfPages(t *testing.T, size int, pages *atomic.Int64, configure ...func(*site)) (f *feed, before string) {
+func feedOfPages(t *testing.T, size int, pages *atomic.Int64, configure ...func(*site)) (f *fakeFeed, before string) {
 	f = serveFeed(t, append([]func(*site){little, func(s *site) { s.hub.Memory = 1 }}, configure...)...)
 	before = f.now.String()
 	e := f.tell("alice", "message", text(size))
-	f.hub.Source.(*source).page = func(_ context.Context, _, to cursor.Cursor) ([]stream.Event, cursor.Cursor, uint64, error) {
+	f.hub.Source.(*source).page = func(_ context.Context, _, to cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
 		pages.Add(1)
 		e := e
 		e.Data = []byte(text(size))
-		return []stream.Event{e}, to, 0, nil
+		return []feed.Row{e}, to, 0, nil
 	}
 	return f, before
 }

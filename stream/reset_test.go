@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 	"rowcast/stream"
 	"rowcast/stream/sse"
@@ -132,7 +133,7 @@ func TestResetOfTheHub(t *testing.T) {
 	f.tell("", "message", "1")
 	c.wantTold("1")
 	anew := cursor.Cursor{Xmax: 500, Epoch: 7}
-	f.hub.Publish(stream.Batch{Cursor: anew, Reset: "history"})
+	f.hub.Publish(feed.Batch{Cursor: anew, Reset: "history"})
 	if e := c.want("rowcast.reset"); e.Data != `{"reason": "history"}` || e.LastID != anew.String() {
 		t.Errorf("got %v", e)
 	}
@@ -155,7 +156,7 @@ func TestClampingAfterACrash(t *testing.T) {
 	before, further := c.decoder.LastID, f.event(f.now.Xmax, "alice", "message", "of another hub").Cursor.String()
 
 	f.now = f.now.Clamp(first.Row, start.Epoch+1)
-	f.hub.Publish(stream.Batch{Cursor: f.now, Clamp: &first.Row})
+	f.hub.Publish(feed.Batch{Cursor: f.now, Clamp: &first.Row})
 	if e := c.want("rowcast.beat"); e.LastID != f.now.String() {
 		t.Errorf("got %v, want the cursor %s", e, f.now)
 	}
@@ -171,17 +172,17 @@ func TestClampingAfterACrash(t *testing.T) {
 // A hub that begins with what was told before it serves nobody until it has all of that, and then who resumes from there.
 func TestWarmStart(t *testing.T) {
 	t.Parallel()
-	f := &feed{site: &site{hub: &stream.Hub{Source: &source{}}}, now: start}
+	f := &fakeFeed{site: &site{hub: &stream.Hub{Source: &source{}}}, now: start}
 	f.open(t)
-	f.hub.Publish(stream.Batch{Cursor: start, Warming: true})
+	f.hub.Publish(feed.Batch{Cursor: start, Warming: true})
 	first, second := f.event(start.Xmax, "alice", "message", "1"), f.event(start.Xmax, "alice", "message", "2")
-	f.hub.Publish(stream.Batch{Events: []stream.Event{first}, Cursor: first.Cursor, Warming: true})
+	f.hub.Publish(feed.Batch{Rows: []feed.Row{first}, Cursor: first.Cursor, Warming: true})
 	if f.hub.Ready() {
 		t.Error("it is ready")
 	}
 	wantComeBackLater(t, listen(t, f.site, "alice"))
 	f.now = second.Cursor.Reached(cursor.Cursor{Xmax: start.Xmax + 1, Epoch: start.Epoch})
-	f.hub.Publish(stream.Batch{Events: []stream.Event{second}, Cursor: f.now})
+	f.hub.Publish(feed.Batch{Rows: []feed.Row{second}, Cursor: f.now})
 	c := resume(t, f.site, first.Cursor.String(), "alice")
 	c.hello()
 	c.wantTold("2")

@@ -9,6 +9,7 @@ import (
 
 	"rowcast/listener"
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/sql"
 	"rowcast/sql/dbtest"
 	"rowcast/stream"
@@ -21,7 +22,7 @@ type bookmark struct {
 	pages   int
 }
 
-func (b *bookmark) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) ([]stream.Event, cursor.Cursor, uint64, error) {
+func (b *bookmark) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) ([]feed.Row, cursor.Cursor, uint64, error) {
 	if b.pages++; b.pages == 2 {
 		b.between()
 	}

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"rowcast/stream"
+	"rowcast/listener/feed"
 )
 
 // Streams of one group come and go in any order, joining ones among them, and each event reaches exactly those that are left.
@@ -28,7 +28,7 @@ func TestStreamsComeAndGoInAnyOrder(t *testing.T) {
 	count := func(what string, n int) {
 		t.Helper()
 		before := f.hub.Stats.Sent.Load()
-		f.hub.Send(stream.Message{Recipient: what, Data: []byte("1")})
+		f.hub.Send(feed.Message{Recipient: what, Data: []byte("1")})
 		if got := f.hub.Stats.Sent.Load() - before; got != int64(n) {
 			t.Fatalf("an event for %q reached %d streams, want %d", what, got, n)
 		}
@@ -84,7 +84,7 @@ func cpuOf(something func()) time.Duration {
 }
 
 // gatherInGroup connects streams of one group, each of a user of its own.
-func gatherInGroup(f *feed, streams int) (leave []func()) {
+func gatherInGroup(f *fakeFeed, streams int) (leave []func()) {
 	for i := range streams {
 		leave = append(leave, f.hub.Connect(true, "everybody", fmt.Sprint("user ", i)))
 	}

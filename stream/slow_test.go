@@ -17,12 +17,12 @@ func TestASocketThatTakesNothingIsClosed(t *testing.T) {
 	large := 24 << 20 // more than any kernel and HTTP/2's window hold
 	tests := map[string]struct {
 		size int
-		open func(t *testing.T, f *feed) *client
+		open func(t *testing.T, f *fakeFeed) *client
 	}{
-		"plain":             {large, func(t *testing.T, f *feed) *client { return deaf(t, f.site, "alice") }},
-		"plain, little":     {150 << 10, func(t *testing.T, f *feed) *client { return deaf(t, f.site, "alice") }},
-		"HTTP/1.1 over TLS": {large, func(t *testing.T, f *feed) *client { return listenTLS(t, f, false, "alice") }},
-		"HTTP/2":            {large, func(t *testing.T, f *feed) *client { return listenTLS(t, f, true, "alice") }},
+		"plain":             {large, func(t *testing.T, f *fakeFeed) *client { return deaf(t, f.site, "alice") }},
+		"plain, little":     {150 << 10, func(t *testing.T, f *fakeFeed) *client { return deaf(t, f.site, "alice") }},
+		"HTTP/1.1 over TLS": {large, func(t *testing.T, f *fakeFeed) *client { return listenTLS(t, f, false, "alice") }},
+		"HTTP/2":            {large, func(t *testing.T, f *fakeFeed) *client { return listenTLS(t, f, true, "alice") }},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

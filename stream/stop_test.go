@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 	"rowcast/stream"
 )
@@ -20,10 +21,10 @@ import (
 // complete; who comes is told when to come back, with 200, since an EventSource would take any other status for final.
 func TestStopping(t *testing.T) {
 	t.Parallel()
-	tests := map[string]func(t *testing.T, f *feed) *client{
-		"plain":             func(t *testing.T, f *feed) *client { return listen(t, f.site, "alice") },
-		"HTTP/1.1 over TLS": func(t *testing.T, f *feed) *client { return listenTLS(t, f, false, "alice") },
-		"HTTP/2":            func(t *testing.T, f *feed) *client { return listenTLS(t, f, true, "alice") },
+	tests := map[string]func(t *testing.T, f *fakeFeed) *client{
+		"plain":             func(t *testing.T, f *fakeFeed) *client { return listen(t, f.site, "alice") },
+		"HTTP/1.1 over TLS": func(t *testing.T, f *fakeFeed) *client { return listenTLS(t, f, false, "alice") },
+		"HTTP/2":            func(t *testing.T, f *fakeFeed) *client { return listenTLS(t, f, true, "alice") },
 	}
 	for name, open := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +83,7 @@ func TestBeforeTheFirstBatch(t *testing.T) {
 	if got := s.hub.Behind(); got != 0 {
 		t.Errorf("behind %v", got)
 	}
-	s.hub.Publish(stream.Batch{Cursor: start})
+	s.hub.Publish(feed.Batch{Cursor: start})
 	if !s.hub.Ready() {
 		t.Error("it is not ready")
 	}
@@ -126,7 +127,7 @@ func TestStreamsEndSpreadOverDrain(t *testing.T) {
 // Who is owed something is told that first, if it takes it while the hub drains.
 func TestStoppingTellsWhatIsOwed(t *testing.T) {
 	t.Parallel()
-	inBubble(t, func(t *testing.T, f *feed) {
+	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		f.hub.Source.(*source).catchUp = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		slow, dead := record(t, f.site, "", "alice"), record(t, f.site, "", "alice")
 		ahead := start

@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
-	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 	"rowcast/stream"
 )
@@ -69,14 +69,10 @@ func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	for _, c := range configure {
 		c(s)
 	}
-	s.listener.Message = func(m listener.Message) {
-		s.hub.Send(stream.Message{Recipient: m.Recipient, Name: m.Event, Data: m.Data})
-	}
+	s.listener.Message = s.hub.Send
 	deliver := s.listener.Deliver
-	s.listener.Deliver = func(b listener.Batch) {
-		s.hub.Publish(stream.Batch{
-			Events: events(b.Rows), Cursor: b.Cursor, Horizon: b.Horizon, Warming: b.Warming, Clamp: b.Clamp, Reset: b.Reset,
-		})
+	s.listener.Deliver = func(b feed.Batch) {
+		s.hub.Publish(b)
 		if deliver != nil {
 			deliver(b)
 		}
@@ -85,34 +81,12 @@ func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.hub.Source, s.hub.Reads = &table{s.listener, replayer}, cmp.Or(s.replays, 2)
+	s.hub.Source, s.hub.Reads = replayer, cmp.Or(s.replays, 2)
 	t.Cleanup(replayer.Close)
 	run(t, s.listener.Run)
 	s.open(t)
 	eventually(t, "the hub begins", s.hub.Ready)
 	return s
-}
-
-// A table is rowcast.notifications as a hub reads it.
-type table struct {
-	*listener.Listener
-	*listener.Replayer
-}
-
-func (t *table) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) ([]stream.Event, cursor.Cursor, uint64, error) {
-	rows, next, horizon, err := t.Replayer.Page(ctx, from, to, recipients)
-	return events(rows), next, horizon, err
-}
-
-func events(rows []listener.Row) []stream.Event {
-	events := make([]stream.Event, len(rows))
-	for i, r := range rows {
-		events[i] = stream.Event{
-			Row: r.Row, Recipient: r.Recipient, Name: r.Event, Data: r.Data, Size: r.Size,
-			Unreadable: r.Unreadable, Cursor: r.Cursor,
-		}
-	}
-	return events
 }
 
 // open runs the hub and serves its streams, until the test ends or what it returns is called.

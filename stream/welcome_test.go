@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"rowcast/listener/feed"
 	"rowcast/stream"
 )
 
@@ -23,7 +24,7 @@ func (w flushing) FlushError() error {
 func (w flushing) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // serveAlice serves a feed to alice, where something happens while the head of her stream is written.
-func serveAlice(t *testing.T, f *feed, do func()) *site {
+func serveAlice(t *testing.T, f *fakeFeed, do func()) *site {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.hub.Serve(flushing{w, do}, r, stream.Grant{User: "alice"})
 	}))
@@ -37,7 +38,7 @@ func TestToldWhileTheHeadIsWritten(t *testing.T) {
 	f := serveFeed(t)
 	c := listen(t, serveAlice(t, f, func() {
 		f.tell("alice", "", `"first"`)
-		f.hub.Send(stream.Message{Recipient: "alice", Data: []byte(`"by hand"`)})
+		f.hub.Send(feed.Message{Recipient: "alice", Data: []byte(`"by hand"`)})
 	}))
 	c.hello()
 	c.wantTold(`"first"`, `"by hand"`)

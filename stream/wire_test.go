@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream"
 )
 
@@ -67,19 +68,19 @@ func TestTheFirstBytes(t *testing.T) {
 	if got, want := e.Cursor.String(), "80-1045-1045--5be3b1f2-0000004f"; got != want {
 		t.Errorf("the id is %s, want %s", got, want)
 	}
-	f.hub.Send(stream.Message{Recipient: "team:7", Name: "notify", Data: []byte(`"by hand"`)})
+	f.hub.Send(feed.Message{Recipient: "team:7", Event: "notify", Data: []byte(`"by hand"`)})
 	c.expect("event: notify\ndata: \"by hand\"\n\n") // no id
 	large := f.event(1046, "alice", "notify", "")
 	large.Data, large.Size = nil, 123456789
-	f.hub.Publish(stream.Batch{Events: []stream.Event{large}, Cursor: large.Cursor})
+	f.hub.Publish(feed.Batch{Rows: []feed.Row{large}, Cursor: large.Cursor})
 	c.expect("id: " + large.Cursor.String() + "\nevent: rowcast.toolarge\ndata: {\"id\": 81, \"size\": 123456789}\n\n")
 	large = f.event(1047, "alice", "notify", "")
 	large.Data, large.Size = nil, 0
-	f.hub.Publish(stream.Batch{Events: []stream.Event{large}, Cursor: large.Cursor})
+	f.hub.Publish(feed.Batch{Rows: []feed.Row{large}, Cursor: large.Cursor})
 	c.expect("id: " + large.Cursor.String() + "\nevent: rowcast.toolarge\ndata: {\"id\": 82, \"size\": null}\n\n")
 	bad := f.event(1048, "alice", "", "")
 	bad.Data, bad.Unreadable = nil, "encoding"
-	f.hub.Publish(stream.Batch{Events: []stream.Event{bad}, Cursor: bad.Cursor})
+	f.hub.Publish(feed.Batch{Rows: []feed.Row{bad}, Cursor: bad.Cursor})
 	c.expect("id: " + bad.Cursor.String() + "\nevent: rowcast.unreadable\ndata: {\"id\": 83, \"reason\": \"encoding\"}\n\n")
 }
 
@@ -99,11 +100,11 @@ func TestDataNeverBecomesFields(t *testing.T) {
 	f := serveFeed(t)
 	c := listen(t, f.site, "alice")
 	id := c.hello()
-	f.hub.Send(stream.Message{Name: "x", Data: []byte("a\nid: 1\r\rdata: b\n\n")})
+	f.hub.Send(feed.Message{Event: "x", Data: []byte("a\nid: 1\r\rdata: b\n\n")})
 	if e := c.want("x"); e.Data != "a\nid: 1\n\ndata: b\n\n" || e.LastID != id {
 		t.Errorf("got %q with id %s", e.Data, e.LastID)
 	}
-	f.hub.Send(stream.Message{Name: "x\nid: 1", Data: []byte("1")})
+	f.hub.Send(feed.Message{Event: "x\nid: 1", Data: []byte("1")})
 	if e := c.want("message"); e.Data != "1" || e.LastID != id {
 		t.Errorf("got %q with id %s", e.Data, e.LastID)
 	}
@@ -167,7 +168,7 @@ func TestOtherProtocols(t *testing.T) {
 }
 
 // listenTLS opens a stream over TLS, with HTTP/2 or 1.1.
-func listenTLS(t *testing.T, f *feed, http2 bool, recipient string) *client {
+func listenTLS(t *testing.T, f *fakeFeed, http2 bool, recipient string) *client {
 	t.Helper()
 	server := httptest.NewUnstartedServer(f.site)
 	server.EnableHTTP2 = http2
@@ -290,7 +291,7 @@ func TestTheLongestIDComesBack(t *testing.T) {
 	for i := range uint64(1000) {
 		long.Xip = append(long.Xip, long.Xmax-(1000-i)*2147483)
 	}
-	f.hub.Publish(stream.Batch{Cursor: long})
+	f.hub.Publish(feed.Batch{Cursor: long})
 	id := listen(t, f.site).hello()
 	if len(id) > 7500 || parse(t, id).Xmax != long.Xmax || len(parse(t, id).Xip) != 1000 {
 		t.Errorf("%d bytes: %s", len(id), id)

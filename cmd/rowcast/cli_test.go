@@ -87,7 +87,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--max-connections=-1"}, nil, `--max-connections: -1 is not from 0 to 10000000`},
 		{[]string{"serve", "--max-connections-per-user=-1"}, nil, `--max-connections-per-user: -1 is not from 0 to 10000000`},
 		{[]string{"serve", "--trusted-proxy=0.0.0.0/0"}, nil, `--trusted-proxy: "0.0.0.0/0" is everybody: whoever connects could say that he is somebody else`},
-		{[]string{"serve", "--trusted-proxy=::ffff:10.0.0.0/104"}, nil, `--trusted-proxy: "::ffff:10.0.0.0/104" is an IPv4 network: write it as one`},
+		{[]string{"serve", "--trusted-proxy=::ffff:10.0.0.0/104"}, nil, `--trusted-proxy: "::ffff:10.0.0.0/104" is an IPv4 network: write it as an IPv4 network`},
 		{[]string{"serve", "--trusted-proxy=nginx"}, nil, `--trusted-proxy: "nginx" is not a network such as 10.0.0.0/8 or fd00::/8, nor an address`},
 		{[]string{"migrate", "--app-role", ""}, nil, `--app-role: it is given, but nothing with it`},
 		{[]string{"migrate", "--app-role=public"}, nil, `--app-role: "public" ` + noRole},
@@ -273,7 +273,7 @@ func TestAdminListenForAllIsWarnedOf(t *testing.T) {
 	dsn, _ := noDatabase(t)
 	for address, warns := range map[string]bool{"0.0.0.0:0": true, ":0": true, "192.0.2.1:0": true, "[::]:0": true, "127.0.0.1:0": false, "[::1]:0": false, "localhost:0": false} {
 		_, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn, "--admin-listen", address)
-		want := `level=WARN msg="whoever reaches the administrators' address can end anybody's streams and read the metrics" flag=--admin-listen addr=` + address + "\n"
+		want := `level=WARN msg="anybody who can reach the administrators' address can end streams and read the metrics" flag=--admin-listen addr=` + address + "\n"
 		if strings.Contains(stderr, want) != warns {
 			t.Errorf("%s: got %s, want a warning: %v", address, stderr, warns)
 		}

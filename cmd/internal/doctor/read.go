@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 )
 
 // reading reads new rows as a hub does, once. It polls, and so takes no lock from a hub.
@@ -17,7 +18,7 @@ func (e *Examination) reading(ctx context.Context) (finding, error) {
 		Config:   e.Config,
 		PollOnly: true,
 		Logger:   slog.New(&firstError{end: cancel}),
-		Deliver: func(b listener.Batch) {
+		Deliver: func(b feed.Batch) {
 			if began = began || !b.Warming; began {
 				cancel(nil)
 			}

@@ -20,6 +20,7 @@ import (
 	"rowcast/cmd/internal/terminal"
 	"rowcast/listener"
 	"rowcast/listener/failures"
+	"rowcast/listener/feed"
 	"rowcast/listener/loglimit"
 	"rowcast/stream"
 	"rowcast/stream/auth"
@@ -114,16 +115,16 @@ func (s *Server) Run(ctx context.Context) error {
 // connect puts the hub behind the listener. What it returns is closed when the first batch has come.
 func (s *Server) connect(replayer *listener.Replayer) <-chan struct{} {
 	s.Hub.Reads = s.Replays
-	s.Hub.Source = bridge{&s.Listener, replayer}
+	s.Hub.Source = replayer
 	if !s.NoMessages {
-		s.Listener.Message = func(m listener.Message) { s.Hub.Send(message(m)) }
+		s.Listener.Message = s.Hub.Send
 	}
 	s.Listener.Disconnect = func(recipient string) { s.Hub.Disconnect(recipient) }
 	s.others = replayer.Disconnect
 	began := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(began) })
-	s.Listener.Deliver = func(b listener.Batch) {
-		s.Hub.Publish(batch(b))
+	s.Listener.Deliver = func(b feed.Batch) {
+		s.Hub.Publish(b)
 		if !b.Warming { // before that, clients are told to come back later
 			begin()
 		}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	hub "rowcast/stream"
 )
 
@@ -41,7 +42,7 @@ func newFanout(context.Context) (deeds, error) {
 		hub: &hub.Hub{Source: noSource{}, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Heartbeat: time.Hour},
 		now: cursor.Cursor{Xmax: 1000}, last: cursor.Row{Xid: 999}, socket: socket,
 	}
-	f.hub.Publish(hub.Batch{Cursor: f.now})
+	f.hub.Publish(feed.Batch{Cursor: f.now})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
 		f.hub.Serve(w, r, hub.Grant{User: r.URL.Query().Get("uid")})
@@ -115,10 +116,10 @@ func readUntil(conn net.Conn, end []byte) (read []byte, err error) {
 func (f *fanout) publish(_ context.Context, e expectation) (nothing, error) {
 	for number := e.First; number < e.First+e.Rows; number++ {
 		f.last = cursor.Row{Xid: f.now.Xmax, ID: number}
-		event := hub.Event{Row: f.last, Name: "notify", Data: fmt.Appendf(nil, dataFormat, number, time.Now().UnixNano())}
+		event := feed.Row{Row: f.last, Event: "notify", Data: fmt.Appendf(nil, dataFormat, number, time.Now().UnixNano())}
 		event.Cursor = f.now.After(f.last, cursor.Cursor{Xmax: f.last.Xid + 1})
 		f.now = event.Cursor.Reached(cursor.Cursor{Xmax: f.last.Xid + 1})
-		f.hub.Publish(hub.Batch{Events: []hub.Event{event}, Cursor: f.now})
+		f.hub.Publish(feed.Batch{Rows: []feed.Row{event}, Cursor: f.now})
 	}
 	return nothing{}, nil
 }
@@ -179,7 +180,7 @@ type noSource struct{}
 
 func (noSource) CatchUp(context.Context) error { return nil }
 
-func (noSource) Page(_ context.Context, _, to cursor.Cursor, _ []string) ([]hub.Event, cursor.Cursor, uint64, error) {
+func (noSource) Page(_ context.Context, _, to cursor.Cursor, _ []string) ([]feed.Row, cursor.Cursor, uint64, error) {
 	return nil, to, 0, nil
 }
 
