@@ -128,10 +128,11 @@ func TestConstraints(t *testing.T) {
 		{recipient: nil, event: "message"},
 		{recipient: strings.Repeat("é", 128), event: strings.Repeat("é", 64)},
 		{recipient: "team:7", event: "errors"},
-		{recipient: "a\nb", event: "rowcast"},
+		{recipient: "a b", event: "rowcast"},
 
 		{"", "notify", "recipient_is_1_to_256_bytes"},
 		{strings.Repeat("é", 128) + "x", "notify", "recipient_is_1_to_256_bytes"},
+		{"alice\n", "notify", "recipient_has_no_control_characters"},
 		{"alice", "", length},
 		{"alice", strings.Repeat("é", 64) + "x", length},
 		{"alice", "a\nid: 7", "event_has_no_line_break"},

@@ -12,7 +12,7 @@ func TestHelp(t *testing.T) {
 	if code != 0 || stderr != "" {
 		t.Errorf("rowcast alone: exit code %d, %q", code, stderr)
 	}
-	for _, command := range []string{"demo", "migrate", "serve", "tail", "doctor", "bench"} {
+	for _, command := range []string{"demo", "migrate", "serve", "tail", "doctor"} {
 		if !strings.Contains(help, "\n  "+command+" ") {
 			t.Errorf("the help does not name %s:\n%s", command, help)
 		}
@@ -20,9 +20,6 @@ func TestHelp(t *testing.T) {
 		if code != 0 || stderr != "" || !strings.HasPrefix(text, "Usage: rowcast "+command+" [flags]\n") {
 			t.Errorf("%s --help: exit code %d, %q, %s", command, code, stderr, text)
 		}
-	}
-	if strings.Contains(help, "bench-") {
-		t.Errorf("the help names what is for the benchmark alone:\n%s", help)
 	}
 	if code, again, _ := run(t, nil, "--help"); code != 0 || again != help {
 		t.Errorf("--help: exit code %d, %s", code, again)
@@ -134,8 +131,6 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"tail", "--last-event-id=a\nb"}, nil, noID},
 		{[]string{"tail", "--last-event-id=a\u009b1m"}, nil, noID},
 		{[]string{"tail", "--last-event-id=a\x7f"}, nil, noID},
-		{[]string{"bench", "--only=memory,speed"}, nil, `bench: --only: there is no "speed", only memory, broadcast, latency, curve, flood, writers, size, transaction, hubs, bulk, large, connections`},
-		{[]string{"bench", "--plot=curve.gif"}, nil, `bench: --plot: "curve.gif" is neither .svg nor .png`},
 
 		{[]string{"serve", "--auth-timeout", "0s"}, nil, `--auth-timeout: 0s is not from 1ms to 30s`},
 		{[]string{"serve", "--auth-timeout", "-1s"}, nil, `--auth-timeout: -1s is not from 1ms to 30s`},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rowcast/cmd/internal/database"
+	"rowcast/cmd/internal/private"
 	"rowcast/cmd/internal/server"
 	"rowcast/sql"
 )
@@ -55,7 +56,7 @@ func (c *demoCmd) Run(ctx context.Context, console console) error {
 }
 
 func (c *demoCmd) run(ctx context.Context, console console) (err error) {
-	progress := newProgress(console.err)
+	progress := private.NewProgress(console.err)
 	address, err := c.freeAddress(ctx, progress)
 	if err != nil {
 		return err
@@ -92,7 +93,7 @@ func (c *demoCmd) run(ctx context.Context, console console) (err error) {
 }
 
 // freeAddress is that of --listen, or one with another port if that is taken: by another demo, or by what else likes port 8080.
-func (c *demoCmd) freeAddress(ctx context.Context, progress *progress) (string, error) {
+func (c *demoCmd) freeAddress(ctx context.Context, progress *private.Progress) (string, error) {
 	var config net.ListenConfig
 	socket, err := config.Listen(ctx, "tcp", c.Listen)
 	if err == nil {
@@ -101,13 +102,13 @@ func (c *demoCmd) freeAddress(ctx context.Context, progress *progress) (string, 
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return "", fmt.Errorf("cannot listen: %w", err)
 	}
-	progress.step(fmt.Sprintf("%s is taken, so the page gets another port", c.Listen))
+	progress.Step(fmt.Sprintf("%s is taken, so the page gets another port", c.Listen))
 	host, _, err := net.SplitHostPort(c.Listen)
 	return net.JoinHostPort(host, "0"), err
 }
 
 // open opens the database and brings its schema up to date.
-func (c *demoCmd) open(ctx context.Context, progress *progress) (*demoDatabase, error) {
+func (c *demoCmd) open(ctx context.Context, progress *private.Progress) (*demoDatabase, error) {
 	if c.DatabaseURL == "" {
 		database, err := privateDatabase(ctx, c.Fresh, progress)
 		if err != nil {
@@ -122,13 +123,13 @@ func (c *demoCmd) open(ctx context.Context, progress *progress) (*demoDatabase, 
 	if err != nil {
 		return nil, err
 	}
-	progress.step(fmt.Sprintf("using the database %q at %s, which the database URL names", config.Database, database.Addresses(&config.Config)))
+	progress.Step(fmt.Sprintf("using the database %q at %s, which the database URL names", config.Database, database.Addresses(&config.Config)))
 	from, to, err := sql.Migrate(ctx, c.DatabaseURL)
 	if err != nil {
 		return nil, err
 	}
 	if from != to {
-		progress.step(fmt.Sprintf("installed the schema rowcast in it (version %d)", to))
+		progress.Step(fmt.Sprintf("installed the schema rowcast in it (version %d)", to))
 	}
 	return theirDatabase(c.DatabaseURL, config), nil
 }

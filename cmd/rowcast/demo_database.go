@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/cmd/internal/database"
+	"rowcast/cmd/internal/private"
 	"rowcast/sql/cluster"
 )
 
@@ -67,8 +67,8 @@ func conninfo(host, port, user, database string) string {
 }
 
 // privateDatabase starts a PostgreSQL of the demo's own, with the files of earlier runs unless fresh.
-func privateDatabase(ctx context.Context, fresh bool, progress *progress) (*demoDatabase, error) {
-	server, programs, err := privateServer(ctx, "demo", progress, func(c *cluster.Cluster) { c.Fresh = fresh })
+func privateDatabase(ctx context.Context, fresh bool, progress *private.Progress) (*demoDatabase, error) {
+	server, programs, err := private.Start(ctx, "demo", progress, func(c *cluster.Cluster) { c.Fresh = fresh })
 	if errors.Is(err, cluster.ErrInUse) {
 		return nil, fmt.Errorf("%w: only one demo runs at a time; use its page, or stop it first", err)
 	}
@@ -82,32 +82,6 @@ func privateDatabase(ctx context.Context, fresh bool, progress *progress) (*demo
 		about:   fmt.Sprintf("A private PostgreSQL %s, which ends with the demo. Its rows stay in %s until rowcast demo --fresh.", programs.Version, server.Dir),
 		cluster: server,
 	}, nil
-}
-
-// privateServer starts a PostgreSQL of our own, with the programs that are installed, or with downloaded ones.
-func privateServer(ctx context.Context, name string, progress *progress, configure func(*cluster.Cluster)) (*cluster.Cluster, cluster.Programs, error) {
-	dir, err := cluster.DefaultDir(name)
-	if err != nil {
-		return nil, cluster.Programs{}, err
-	}
-	programs, err := cluster.Obtain(ctx, progress.download)
-	if err != nil {
-		return nil, programs, err
-	}
-	ignoreLibpq()
-	server := &cluster.Cluster{Dir: dir, Programs: programs, Progress: progress.step}
-	configure(server)
-	progress.step("starting PostgreSQL " + programs.Version)
-	return server, programs, server.Start(ctx)
-}
-
-// ignoreLibpq keeps what the environment says of other servers (PGSERVICE, PGOPTIONS, PGSSLMODE) away from the private one.
-func ignoreLibpq() {
-	for _, variable := range os.Environ() {
-		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") {
-			_ = os.Unsetenv(name) // fails on names that cannot be set either
-		}
-	}
 }
 
 // psqlCommand is a command line to be pasted in a shell. It names the socket, for which no password is needed.

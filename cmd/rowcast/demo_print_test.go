@@ -1,42 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"os/exec"
-	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-
-	"rowcast/cmd/internal/server"
 )
-
-func TestDownloadProgress(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	p := newProgress(&out)
-	const total = 30 << 20
-	for i := range int64(301) {
-		p.download(total*i/300, total)
-	}
-	if lines := strings.Count(out.String(), "\n"); lines != 11 || !strings.HasSuffix(out.String(), "30 MB of 30 (100 %)\n") {
-		t.Errorf("%d lines, want 11 with the last for 100 %%:\n%s", lines, &out)
-	}
-}
-
-func TestIsLoopback(t *testing.T) {
-	t.Parallel()
-	for host, want := range map[string]bool{
-		"localhost": true, "LocalHost:80": true, "localhost.:80": true, "app.localhost:80": true,
-		"127.0.0.1": true, "127.0.0.1:8080": true, "127.9.9.9:1": true, "[::1]:8080": true, "[::1]": true, "::1": true,
-		"": false, ":8080": false, "0.0.0.0:8080": false, "[::]:8080": false, "192.0.2.1:80": false, "example.com": false,
-		"localhost.example.com": false, "127.0.0.1.example.com:80": false, "notlocalhost": false, "127.0.0.1@example.com": false,
-	} {
-		if got := server.IsLoopback(host); got != want {
-			t.Errorf("%q: got %v, want %v", host, got, want)
-		}
-	}
-}
 
 func TestShellQuote(t *testing.T) {
 	t.Parallel()

@@ -28,14 +28,12 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
 	"rowcast/cmd/internal/server"
 	"rowcast/cmd/internal/terminal"
-	"rowcast/cmd/rowcast/bench"
 )
 
 func main() {
@@ -59,10 +57,6 @@ type commandLine struct {
 	Tail    tailCmd    `cmd:"" help:"Print a user's events, one a line, as a browser would receive them."`
 	Token   tokenCmd   `cmd:"" help:"Make a token for trying things out."`
 	Doctor  doctorCmd  `cmd:"" help:"Say what in this database or around it will not work, and how to mend it."`
-	Bench   benchCmd   `cmd:"" help:"Measure on this machine what it costs, against the design that one writes in an afternoon."`
-
-	BenchHub   benchHubCmd   `cmd:"" hidden:""`
-	BenchChild benchChildCmd `cmd:"" hidden:""`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }
@@ -106,7 +100,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { done = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
-		kong.Vars{"version": version(), "scenarios": strings.Join(bench.Names(), ", "), "replays": strconv.Itoa(server.DefaultReplays())},
+		kong.Vars{"version": version(), "replays": strconv.Itoa(server.DefaultReplays())},
 		kong.ExplicitGroups(flagGroups),
 		ranges(),
 		environment(getenv),

@@ -43,8 +43,6 @@ type serveCmd struct {
 	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"How much of the newest events to remember, so that resuming needs no query (default ${default})."`
 
 	logFlags
-
-	busy, quiet float64 // of the listener; set by the benchmark only
 }
 
 // Help is shown by rowcast serve --help.
@@ -77,8 +75,8 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if memory := limitMemory(logger); c.Pending == 0 {
-		c.Pending = defaultPending(memory)
+	if limit := server.LimitMemory(logger); c.Pending == 0 {
+		c.Pending = byteSize(server.DefaultPending(limit))
 	}
 	s := server.New(config, logger)
 	s.Listener.Configure, s.Explain = c.Config, c.Explain
@@ -119,16 +117,12 @@ func (c *serveCmd) configure(s *server.Server) error {
 	}
 	s.Hub.Heartbeat, s.Hub.Retry, s.Hub.Drain = c.Heartbeat, c.Retry, c.Drain
 	s.Hub.Backlog, s.Hub.Memory, s.Hub.Pending = int(c.Backlog), int(c.Memory), int(c.Pending)
-	s.Hub.Page = int(c.MaxEvent) + pageBytes
+	s.Hub.Page = int(c.MaxEvent) + server.PageBytes
 	s.Listener.Warm, s.Retention.Keep = int64(c.Memory), c.Retain
 	s.Listener.MaxData, s.Listener.PollOnly = int64(c.MaxEvent), c.Poll
-	s.Listener.Busy, s.Listener.Quiet = c.busy, c.quiet
 	s.NoMessages = c.NoNotifyMessages
 	return nil
 }
-
-// pageBytes is what a page of rows may have besides one row of any size: the listener's default.
-const pageBytes = 1 << 20
 
 // advise adds what to do about an error, where that is known.
 func (c *serveCmd) advise(err error) error {

@@ -104,16 +104,3 @@ func TestStrangersTrapsBehindAPooler(t *testing.T) {
 		t.Errorf("with the default search_path: got %d, %s, %s", code, stdout, stderr)
 	}
 }
-
-// The benchmark begins in a database that is not its own.
-func TestStrangersTrapsAndTheBenchmark(t *testing.T) {
-	t.Parallel()
-	dsn := dbtest.Database(t)
-	trapped(t, dsn)
-	cmd := command(t, newHome(t), "bench", "--quick", "--only", "flood", "--database-url", dsn)
-	out := newOutput()
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Run(); err != nil || strings.Contains(out.String(), "trap of a stranger") {
-		t.Errorf("got %v, %s", err, out)
-	}
-}

@@ -23,7 +23,7 @@ func (r registry) gauge(name, help string, value func() float64) {
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "rowcast", Name: name, Help: help}, value))
 }
 
-// metrics shows what the parts of the service count.
+// metrics shows what the parts of the server count.
 func (s *Server) metrics() http.Handler {
 	r := registry{prometheus.NewRegistry()}
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -58,6 +58,9 @@ type Server struct {
 	panics     loglimit.Limit // of log lines about handlers that panicked
 }
 
+// PageBytes is how many bytes a page of rows may have besides one row of any size. It is the listener's default.
+const PageBytes = 1 << 20
+
 // New returns a server for a database, with as many streams as the limit of open files allows.
 func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 	s := &Server{Logger: logger, Replays: DefaultReplays(), Explain: func(err error) error { return err }}

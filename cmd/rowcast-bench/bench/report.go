@@ -66,7 +66,7 @@ func (r *Report) fail(err error) { r.note("**Failed**: %v", err) }
 // Table writes it all in Markdown, in columns that can be read as they are.
 func (r *Report) Table(w io.Writer) error {
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "`rowcast bench`: PostgreSQL %s, %d CPUs, %s/%s, %s\n", r.Server, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	fmt.Fprintf(&out, "`rowcast-bench`: PostgreSQL %s, %d CPUs, %s/%s, %s\n", r.Server, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	if r.Quick {
 		out.WriteString("\nA quick run, to see that it works: its figures say nothing.\n")
 	}

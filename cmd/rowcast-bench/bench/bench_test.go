@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"rowcast/cmd/rowcast/bench"
+	"rowcast/cmd/rowcast-bench/bench"
 )
 
 // Whatever is not told exactly once is an error, not a figure.
@@ -176,14 +176,14 @@ func TestPlotIsAPicture(t *testing.T) {
 func TestChildrenDoOnlyWhatTheyCan(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	err := bench.Child(t.Context(), "writers", strings.NewReader(`{"Do": "sing", "With": {}} {"Do": "open", "With": 7}`), &out)
+	err := bench.Child(t.Context(), []string{"writers"}, strings.NewReader(`{"Do": "sing", "With": {}} {"Do": "open", "With": 7}`), &out, nil)
 	const want = `{"Error":"no such command: \"sing\"","Result":null}
 {"Error":"json: cannot unmarshal number into Go value of type bench.openWriters","Result":null}
 `
 	if err != nil || out.String() != want {
 		t.Errorf("got %q, %v, want %q", &out, err, want)
 	}
-	if err := bench.Child(context.Background(), "singer", nil, nil); err == nil || !strings.HasPrefix(err.Error(), `no such role: "singer" is none of`) {
+	if err := bench.Child(context.Background(), []string{"singer"}, nil, nil, nil); err == nil || !strings.HasPrefix(err.Error(), `no such role: "singer" is none of`) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"errors"
@@ -13,9 +13,9 @@ import (
 // memoryShare is the part of the cgroup's memory that the Go runtime may use. The rest is for what it does not count.
 const memoryShare = 0.9
 
-// limitMemory sets the limit that makes the Go runtime collect garbage earlier before the kernel kills the process: GOMEMLIMIT, or
+// LimitMemory sets the limit that makes the Go runtime collect garbage earlier before the kernel kills the process: GOMEMLIMIT, or
 // else a share of the cgroup's limit. It returns the limit in bytes, or math.MaxInt64 if there is none.
-func limitMemory(logger *slog.Logger) int64 {
+func LimitMemory(logger *slog.Logger) int64 {
 	// Most of a hub's heap is remembered events, which the collector need not look into. So garbage may be half as much as the heap.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
@@ -31,5 +31,5 @@ func limitMemory(logger *slog.Logger) int64 {
 	return limit
 }
 
-// defaultPending is how much may be held for slow clients unless a flag says otherwise: a quarter of the memory, up to 256 MiB.
-func defaultPending(memory int64) byteSize { return byteSize(min(memory/4, 256<<20)) }
+// DefaultPending returns the default of Hub.Pending: a quarter of the memory limit, at most 256 MiB.
+func DefaultPending(limit int64) int { return int(min(limit/4, 256<<20)) }

@@ -70,7 +70,7 @@ func childEnvironment(environment []string, dsn string) []string {
 
 // child starts one in a role.
 func (b *Bench) child(ctx context.Context, role, dsn string) (*process, error) {
-	return b.spawn(ctx, role, dsn, "bench-child", role)
+	return b.spawn(ctx, role, dsn, ChildArgument, role)
 }
 
 // call tells a child to do something and returns what it answers.

@@ -37,7 +37,10 @@ func deed[With, Result any](do func(context.Context, With) (Result, error)) func
 	}
 }
 
-// roles are what a child can be. The hub is another: the command's own.
+// ChildArgument is the first argument of the benchmark's own processes. The second is the role.
+const ChildArgument = "child"
+
+// roles are the roles of processes that take commands. Another role is the hub.
 var roles = map[string]func(ctx context.Context) (deeds, error){
 	"naive":   newNaive,
 	"clients": newClients,
@@ -45,8 +48,15 @@ var roles = map[string]func(ctx context.Context) (deeds, error){
 	"fanout":  newFanout,
 }
 
-// Child is a process of the benchmark's: it does what it is told on stdin until that ends, which it does with the parent.
-func Child(ctx context.Context, role string, stdin io.Reader, stdout io.Writer) error {
+// Child runs a process of the benchmark until stdin ends, which the parent holds open. args has the role and its flags.
+func Child(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		return errors.New("the role is missing")
+	}
+	role := args[0]
+	if role == "hub" {
+		return runHub(untilEnd(ctx, stdin), args[1:], stderr)
+	}
 	begin, ok := roles[role]
 	if !ok {
 		return fmt.Errorf("no such role: %q is none of %q", role, slices.Sorted(maps.Keys(roles)))
@@ -87,8 +97,8 @@ func (d deeds) do(ctx context.Context, c command) answer {
 	return answer{Result: raw}
 }
 
-// UntilParentEnds is a context that ends with the parent, which holds the other end of stdin.
-func UntilParentEnds(ctx context.Context, stdin io.Reader) context.Context {
+// untilEnd returns a context that ends when stdin does.
+func untilEnd(ctx context.Context, stdin io.Reader) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin)

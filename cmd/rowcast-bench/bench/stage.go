@@ -20,13 +20,11 @@ var (
 	ours     = design{"rowcast", "rowcast", hubCommand()}
 	parked   = design{"always parked", "rowcast", hubCommand("--busy=Inf", "--quiet=Inf")}
 	polling  = design{"always polling", "rowcast", hubCommand("--busy=-1", "--quiet=-1")}
-	theNaive = design{"naive", "naive", []string{"bench-child", "naive"}}
+	theNaive = design{"naive", "naive", []string{ChildArgument, "naive"}}
 )
 
-// hubCommand is rowcast serve with an eye on the parent.
-func hubCommand(more ...string) []string {
-	return append([]string{"bench-hub", "--listen=127.0.0.1:0", "--insecure-uid", "--log-format=json", "--drain=100ms"}, more...)
-}
+// hubCommand returns the arguments of a process that is a hub.
+func hubCommand(more ...string) []string { return append([]string{ChildArgument, "hub"}, more...) }
 
 // A stage is what a load is put on: a database, hubs, of which the first has all the streams, and writers.
 type stage struct {

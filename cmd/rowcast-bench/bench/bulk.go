@@ -36,7 +36,7 @@ func (b *Bench) large(ctx context.Context) error {
 		SELECT 'user' || i %% %d, 'notify', jsonb_build_object('n', i, 'at', (extract(epoch FROM clock_timestamp()) * 1e9)::bigint, 'text', repeat('text ', %d))
 		FROM generate_series($1::bigint, $2::bigint - 1) i`, streams, megabytes*200_000)
 	d := ours
-	d.args = hubCommand("--max-event=64MiB")
+	d.args = hubCommand("--max-event=67108864")
 	b.steps.plan(3)
 	return b.heavy(ctx, heavy{
 		design: d, streams: streams, rows: 4, insert: insert,

@@ -108,8 +108,8 @@ func TestBenchEndsWithItsChildren(t *testing.T) {
 		t.Run(tt.signal.String(), func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Cluster(t).DSN("postgres")
-			cmd := command(t, newHome(t), "bench", "--only", "transaction", "--database-url", dsn)
-			said := newOutput()
+			cmd := command(t, newHome(t), "--only", "transaction", "--database-url", dsn)
+			said := new(output)
 			cmd.Stderr = said
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
@@ -120,7 +120,7 @@ func TestBenchEndsWithItsChildren(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
-			if code := cmd.ProcessState.ExitCode(); tt.signal == syscall.SIGINT && (code != 1 || said.String() != "rowcast: interrupted\n") {
+			if code := cmd.ProcessState.ExitCode(); tt.signal == syscall.SIGINT && (code != 1 || said.String() != "rowcast-bench: interrupted\n") {
 				t.Errorf("got %d, %q, want 1 and that it was interrupted", code, said)
 			}
 			awaitSessions(t, dsn, "true", func(n int) bool { return n == 0 })
@@ -136,8 +136,8 @@ func TestBenchNeedsTheRightToMakeADatabase(t *testing.T) {
 	server := dbtest.Cluster(t)
 	runSQL(t, server.DSN("postgres"), "CREATE ROLE nobody LOGIN")
 	dsn := strings.Replace(server.DSN("postgres"), "postgres@", "nobody@", 1)
-	code, out, said := run(t, nil, "bench", "--quick", "--database-url", dsn)
-	const want = "rowcast: the benchmark makes databases of its own, and the role \"nobody\" may not: ALTER ROLE \"nobody\" CREATEDB\n"
+	code, out, said := run(t, "--quick", "--database-url", dsn)
+	const want = "rowcast-bench: the benchmark makes databases of its own, and the role \"nobody\" may not: ALTER ROLE \"nobody\" CREATEDB\n"
 	if code != 1 || out != "" || said != want {
 		t.Errorf("got %d, %q, %q, want 1, %q", code, out, said, want)
 	}
@@ -151,7 +151,7 @@ func runBench(t *testing.T, args ...string) (out, said string) {
 
 func runBenchAt(t *testing.T, home string, args ...string) (out, said string) {
 	t.Helper()
-	cmd := command(t, home, append([]string{"bench", "--quick"}, args...)...)
+	cmd := command(t, home, append([]string{"--quick"}, args...)...)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -196,4 +196,23 @@ func query(t *testing.T, dsn, statement string) ([]string, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// TestStrangersTrapsAreNotUsed shows that the benchmark calls no stranger's function, although it begins in a database that is not its own.
+func TestStrangersTrapsAreNotUsed(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runSQL(t, dsn, dbtest.Traps, "ALTER DATABASE "+pgx.Identifier{config.Database}.Sanitize()+" SET search_path = public, pg_catalog")
+	code, out, said := run(t, "--quick", "--only", "flood", "--database-url", dsn)
+	if code != 0 || strings.Contains(out+said, "trap of a stranger") {
+		t.Errorf("got %d, %s, %s", code, out, said)
+	}
+	caught, err := query(t, dsn, "SELECT is_called::text FROM public.caught")
+	if err != nil || len(caught) != 1 || caught[0] != "false" {
+		t.Errorf("got %q, %v, want that no stranger's function was called", caught, err)
+	}
 }

@@ -1,0 +1,57 @@
+package private
+
+import (
+	"fmt"
+	"io"
+	"os"
+)
+
+// Progress prints what takes time, a line a step. On a terminal, the line of a download is overwritten.
+type Progress struct {
+	w        io.Writer
+	terminal bool
+	percent  int64
+}
+
+// NewProgress returns a Progress that prints to w.
+func NewProgress(w io.Writer) *Progress {
+	return &Progress{w: w, terminal: IsTerminal(w), percent: -1}
+}
+
+// IsTerminal reports whether w is a terminal.
+func IsTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// Step prints the next step.
+func (p *Progress) Step(text string) { fmt.Fprintln(p.w, text, "…") }
+
+// Download prints the number of bytes that have been downloaded, of total, or of an unknown number if total is -1.
+func (p *Progress) Download(done, total int64) {
+	const step = 10 // percent, where lines stay
+	percent := done >> 20
+	if total > 0 {
+		percent = 100 * done / total
+	}
+	if percent == p.percent || !p.terminal && percent/step == p.percent/step && p.percent >= 0 {
+		return
+	}
+	p.percent = percent
+	text := fmt.Sprintf("downloading PostgreSQL … %d MB", done>>20)
+	if total > 0 {
+		text += fmt.Sprintf(" of %d (%d %%)", total>>20, percent)
+	}
+	switch {
+	case !p.terminal:
+		fmt.Fprintln(p.w, text)
+	case done == total:
+		fmt.Fprintf(p.w, "\r%s\n", text)
+	default:
+		fmt.Fprintf(p.w, "\r%s", text)
+	}
+}

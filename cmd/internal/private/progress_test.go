@@ -1,0 +1,23 @@
+package private_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"rowcast/cmd/internal/private"
+)
+
+// TestDownloadProgress shows that a log gets a line for each tenth, and not one for each block.
+func TestDownloadProgress(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	p := private.NewProgress(&out)
+	const total = 30 << 20
+	for i := range int64(301) {
+		p.Download(total*i/300, total)
+	}
+	if lines := strings.Count(out.String(), "\n"); lines != 11 || !strings.HasSuffix(out.String(), "30 MB of 30 (100 %)\n") {
+		t.Errorf("%d lines, want 11 with the last for 100 %%:\n%s", lines, &out)
+	}
+}

@@ -1,0 +1,41 @@
+package bench
+
+import (
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/cmd/internal/server"
+)
+
+// runHub runs a hub as rowcast serve does with its default flags, except that it ends its streams at once. It listens on a free port, and
+// logs the address as JSON. The database is in the environment.
+func runHub(ctx context.Context, args []string, stderr io.Writer) error {
+	logger := slog.New(slog.NewJSONHandler(stderr, nil))
+	config, err := pgx.ParseConfig(os.Getenv("DATABASE_URL"))
+	if err != nil {
+		return err
+	}
+	s := server.New(config, logger)
+	var maxEvent int
+	flags := flag.NewFlagSet("hub", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.IntVar(&maxEvent, "max-event", 16<<20, "the largest data in bytes")
+	flags.Float64Var(&s.Listener.Busy, "busy", 0, "commits per second from which the listener polls")
+	flags.Float64Var(&s.Listener.Quiet, "quiet", 0, "commits per second up to which it sleeps again")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	s.Listen = "127.0.0.1:0"
+	s.Listener.MaxData, s.Hub.Page = int64(maxEvent), maxEvent+server.PageBytes
+	s.Hub.Memory, s.Listener.Warm = 64<<20, 64<<20
+	s.Hub.Pending = server.DefaultPending(server.LimitMemory(logger))
+	s.Hub.Drain = 100 * time.Millisecond
+	s.Retention.Keep = 7 * 24 * time.Hour
+	return s.Run(ctx)
+}

@@ -1,0 +1,4 @@
+package main
+
+// Main is the program with its signals and exit.
+var Main = main

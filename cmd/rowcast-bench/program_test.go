@@ -1,0 +1,115 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	main "rowcast/cmd/rowcast-bench"
+	"rowcast/sql/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// programVariable makes the test binary the program itself.
+const programVariable = "TEST_ROWCAST_PROGRAM"
+
+func init() {
+	if os.Getenv(programVariable) != "" {
+		main.Main()
+	}
+}
+
+// patience is the limit of every wait.
+const patience = 30 * time.Second
+
+// command returns a command that runs the program with its own home directory.
+func command(t *testing.T, home string, args ...string) *exec.Cmd {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = []string{programVariable + "=1", "HOME=" + home, "XDG_CACHE_HOME=" + filepath.Join(home, "cache"), "PATH=" + os.Getenv("PATH")}
+	return cmd
+}
+
+// newHome makes a home directory that the server's user can enter when root runs the tests.
+func newHome(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rowcast-bench-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// run runs the program to its end.
+func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	cmd := command(t, newHome(t), args...)
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	_ = cmd.Run()
+	return cmd.ProcessState.ExitCode(), out.String(), said.String()
+}
+
+// output is what a process has written.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+func runSQL(t *testing.T, dsn string, statements ...string) {
+	t.Helper()
+	conn, err := pgx.Connect(dbtest.Context(t), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, statement := range statements {
+		if _, err := conn.Exec(dbtest.Context(t), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+}
+
+// TestWrongCommandLines shows that a scenario or a file that cannot be used is refused before anything is measured.
+func TestWrongCommandLines(t *testing.T) {
+	t.Parallel()
+	for arg, want := range map[string]string{
+		"--only=memory,speed": `rowcast-bench: --only: there is no "speed", only memory, broadcast, latency, curve, flood, writers, size, transaction, hubs, bulk, large, connections` + "\n",
+		"--plot=curve.gif":    `rowcast-bench: --plot: "curve.gif" is neither .svg nor .png` + "\n",
+		"child":               "rowcast-bench: the role is missing\n",
+	} {
+		if code, out, said := run(t, arg); code == 0 || out != "" || said != want {
+			t.Errorf("%s: got %d, %q, %q, want %q", arg, code, out, said, want)
+		}
+	}
+}
