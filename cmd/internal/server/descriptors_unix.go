@@ -10,5 +10,5 @@ func descriptors() uint64 {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return manyDescriptors
 	}
-	return min(limit.Cur, manyDescriptors)
+	return min(uint64(limit.Cur), manyDescriptors) // int64 on FreeBSD
 }
