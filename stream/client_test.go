@@ -148,6 +148,21 @@ func (c *client) expect(want string) {
 	}
 }
 
+// expectRun reads n bytes, as they come, each of which must be b. It needs no memory for them.
+func (c *client) expectRun(b byte, n int) {
+	c.Helper()
+	buffer := make([]byte, 4<<10)
+	for n > 0 {
+		read, err := c.body.Read(buffer[:min(n, len(buffer))])
+		if i := slices.IndexFunc(buffer[:read], func(got byte) bool { return got != b }); i >= 0 {
+			c.Fatalf("got %q, want %q", buffer[i:read], b)
+		}
+		if n -= read; err != nil {
+			c.Fatalf("read: %v; %d bytes are missing", err, n)
+		}
+	}
+}
+
 // event returns the next event.
 func (c *client) event() sse.Event {
 	c.Helper()
