@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
 // patience is how long a test waits for what must come. A row that is waited for so long has been missed.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // limit bounds one step of a test that takes no time by itself: a statement, or the end of something that was told to end.
 const limit = 3 * time.Minute

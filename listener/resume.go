@@ -94,15 +94,16 @@ func (s *session) now(ctx context.Context, db querier) (now cursor.Cursor, err e
 	return now, nil
 }
 
-// warmQuery finds where about so many bytes ($2) of the newest rows begin. Below the horizon there may be millions that are deleted
-// and not vacuumed yet.
+// warmQuery finds the oldest of the newest transactions whose rows have at most so many bytes ($2) together. A transaction counts as a
+// whole: one that is larger would have to be read from its first row on. Each row counts 300 bytes or more, so the last of the rows that
+// are looked at is beyond the limit. Below the horizon there may be millions of rows that are deleted and not vacuumed yet.
 const warmQuery = `SELECT xid::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
 	FROM (SELECT xid, id, data FROM rowcast.notifications
 		WHERE xid >= coalesce((` + horizon + `), 3)::text::xid8 AND xid < $1::text::xid8
-		ORDER BY xid DESC, id DESC LIMIT $2 / 300) newest) sized WHERE bytes <= $2
-	ORDER BY sized.xid LIMIT 1`
+		ORDER BY xid DESC, id DESC LIMIT $2 / 300 + 1) newest) sized
+	GROUP BY xid HAVING max(bytes) <= $2 ORDER BY sized.xid LIMIT 1`
 
-// warmer is a cursor that has not seen about so many bytes of the newest rows.
+// warmer returns the cursor of a reader who has not seen the newest transactions, up to so many bytes.
 func warmer(ctx context.Context, db querier, now cursor.Cursor, bytes int64) (cursor.Cursor, error) {
 	var oldest string
 	err := db.QueryRow(ctx, warmQuery, strconv.FormatUint(now.Xmax, 10), bytes).Scan(&oldest)

@@ -398,3 +398,23 @@ func TestWarmingUpEnds(t *testing.T) {
 		t.Errorf("the cursor is %s", c)
 	}
 }
+
+// Data with very many numbers is read in time that is linear in their number: it arrives, and does not keep the next row waiting.
+func TestManyNumbersAreRead(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	r := listen(t, dsn)
+	r.caughtUp(t)
+	for _, numbers := range []int{60_000, 3_000_000} { // measured, and too large to be measured
+		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', jsonb_agg(i % 10) FROM generate_series(1, $1::int) i", numbers)
+		insert(t, conn, "next")
+		rows := r.rows(t, 2)
+		if got := rows[0]; got.Unreadable != "" || len(got.Data) != 3*numbers {
+			t.Errorf("%d numbers: got %d bytes, unreadable %q", numbers, len(got.Data), got.Unreadable)
+		}
+		if string(rows[1].Data) != `"next"` {
+			t.Errorf("then got %.20s", rows[1].Data)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package listener_test
 
 import (
+	"strconv"
 	"testing"
 
 	"rowcast/listener"
@@ -39,4 +40,25 @@ func TestWarmStart(t *testing.T) {
 		t.Errorf("it began with %+v, want a place from which it warms up", first)
 	}
 	wantData(t, r.told, `"2"`, `"3"`, `"in flight"`, `"4"`)
+}
+
+// Of the rows from before it began, a listener reads no more than it is told to, also if one transaction has many more: the start does
+// not depend on the size of a transaction.
+func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	insert(t, conn, "old")
+	exec(t, conn, "INSERT INTO rowcast.notifications (data) SELECT to_jsonb(i) FROM generate_series(1, 5000) i")
+	for _, newer := range []int{0, 3} {
+		for i := range newer {
+			insert(t, conn, strconv.Itoa(i))
+		}
+		r := listen(t, dsn, func(l *listener.Listener) { l.Warm = 20 * 300 })
+		r.caughtUp(t)
+		if len(r.told) != newer {
+			t.Errorf("with %d newer rows: %d rows were read, want the newer ones", newer, len(r.told))
+		}
+		r.stop()
+	}
 }
