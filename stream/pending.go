@@ -169,7 +169,7 @@ func (h *Hub) closeOwed(most int64) {
 		}
 	}
 	slices.SortFunc(debtors, func(a, b debtor) int { return cmp.Compare(b.owed, a.owed) })
-	closed := 0
+	closed, held := 0, h.pending.used.Load()
 	for _, d := range debtors {
 		if h.pending.used.Load() <= most {
 			break
@@ -177,17 +177,17 @@ func (h *Hub) closeOwed(most int64) {
 		d.s.close()
 		closed++
 	}
-	h.tooMuch(closed)
+	h.tooMuch(closed, held)
 }
 
-// tooMuch counts streams that were closed because too much was held for all streams together.
-func (h *Hub) tooMuch(closed int) {
+// tooMuch counts streams that were closed because so many bytes were held for all streams together.
+func (h *Hub) tooMuch(closed int, held int64) {
 	if closed == 0 {
 		return
 	}
 	h.Stats.Evicted.Add(int64(closed))
 	if logger, ok := h.evictions.Allow(h.Logger); ok {
 		logger.Warn("closed the slowest streams because too many bytes were held for slow streams; their clients resume",
-			"closed", closed, "held", h.pending.used.Load(), "limit", h.pending.limit)
+			"closed", closed, "held", held, "limit", h.pending.limit)
 	}
 }

@@ -3,7 +3,9 @@ package stream_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,7 +19,11 @@ import (
 func TestTheStreamThatIsOwedMostIsClosedFirst(t *testing.T) {
 	t.Parallel()
 	const limit, modest, size = 4 << 20, 10, 100 << 10
-	f := serveFeed(t, little, func(s *site) { s.hub.Pending, s.hub.Backlog = limit, 64<<20 })
+	var log strings.Builder // written by Publish, in this goroutine
+	f := serveFeed(t, little, func(s *site) {
+		s.hub.Pending, s.hub.Backlog = limit, 64<<20
+		s.hub.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
 	reading := listen(t, f.site, "mallory")
 	reading.hello()
 	var others []*client
@@ -40,6 +46,12 @@ func TestTheStreamThatIsOwedMostIsClosedFirst(t *testing.T) {
 		if more(); f.hub.Held() > limit {
 			t.Fatalf("%d bytes are held, the limit is %d", f.hub.Held(), limit)
 		}
+	}
+	var closed, held int
+	if _, line, _ := strings.Cut(log.String(), "closed="); line == "" {
+		t.Errorf("the log says %q", log.String())
+	} else if _, err := fmt.Sscanf(line, "%d held=%d", &closed, &held); err != nil || closed != 1 || held <= limit {
+		t.Errorf("the log says %s (%v), want one stream, and that more than %d bytes were held", line, err, limit)
 	}
 	eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == modest+1 })
 	for i, c := range others {

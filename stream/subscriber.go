@@ -104,7 +104,7 @@ func (s *subscriber) tooMuch() bool {
 		return false
 	}
 	s.closeLocked()
-	s.hub.tooMuch(1)
+	s.hub.tooMuch(1, s.hub.pending.used.Load())
 	return true
 }
 
