@@ -81,7 +81,7 @@ func TestBenchMeasures(t *testing.T) {
 // Without a database it starts a server, of which nothing is left. The curve is also drawn.
 func TestBenchNeedsNoDatabase(t *testing.T) {
 	t.Parallel()
-	home, plot := newHome(t), filepath.Join(t.TempDir(), "curve.svg")
+	home, plot := dbtest.Home(t), filepath.Join(t.TempDir(), "curve.svg")
 	out, said := runBenchAt(t, home, "--only", "curve", "--plot", plot)
 	const rate = `([\d.]+ / [\d.]+|only [\d,.]+ a second); [\d,.]+ \+ [\d,.]+`
 	if !regexp.MustCompile(`\| 300 +(\| ` + rate + ` +){4}\|`).MatchString(out) {
@@ -108,7 +108,7 @@ func TestBenchEndsWithItsChildren(t *testing.T) {
 		t.Run(tt.signal.String(), func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Cluster(t).DSN("postgres")
-			cmd := command(t, newHome(t), "--only", "transaction", "--database-url", dsn)
+			cmd := command(t, dbtest.Home(t), "--only", "transaction", "--database-url", dsn)
 			said := new(output)
 			cmd.Stderr = said
 			if err := cmd.Start(); err != nil {
@@ -146,7 +146,7 @@ func TestBenchNeedsTheRightToMakeADatabase(t *testing.T) {
 // runBench runs a quick benchmark to its end.
 func runBench(t *testing.T, args ...string) (out, said string) {
 	t.Helper()
-	return runBenchAt(t, newHome(t), args...)
+	return runBenchAt(t, dbtest.Home(t), args...)
 }
 
 func runBenchAt(t *testing.T, home string, args ...string) (out, said string) {

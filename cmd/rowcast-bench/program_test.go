@@ -44,24 +44,10 @@ func command(t *testing.T, home string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// newHome makes a home directory that the server's user can enter when root runs the tests.
-func newHome(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "rowcast-bench-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // run runs the program to its end.
 func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	cmd := command(t, newHome(t), args...)
+	cmd := command(t, dbtest.Home(t), args...)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	_ = cmd.Run()

@@ -15,13 +15,14 @@ import (
 
 	"rowcast/sql"
 	"rowcast/sql/cluster"
+	"rowcast/sql/dbtest"
 )
 
 // benchDatabase is a server of the benchmark's own that, unlike the tests', waits for the disk, with a hub process attached.
 // Settings are more of the server's, args more of the hub's.
 func benchDatabase(b *testing.B, settings map[string]string, args ...string) (dsn, url string) {
 	b.Helper()
-	home := newHome(b)
+	home := dbtest.Home(b)
 	c := &cluster.Cluster{Dir: filepath.Join(home, "postgres"), Settings: map[string]string{"max_connections": "200", "shared_buffers": "512MB", "max_wal_size": "4GB"}}
 	maps.Copy(c.Settings, settings)
 	if err := c.Start(b.Context()); err != nil {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"rowcast/sql/dbtest"
 )
 
 func TestHelp(t *testing.T) {
@@ -48,7 +50,7 @@ func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 func TestReplaysGoByTheProcessors(t *testing.T) {
 	t.Parallel()
 	for processors, want := range map[string]string{"1": "2", "3": "3", "64": "4"} {
-		cmd := command(t, newHome(t), "serve", "--help")
+		cmd := command(t, dbtest.Home(t), "serve", "--help")
 		cmd.Env = append(cmd.Env, "GOMAXPROCS="+processors)
 		help, err := cmd.Output()
 		if want := "(default " + want + ") ($ROWCAST_REPLAYS)"; err != nil || !strings.Contains(strings.Join(strings.Fields(string(help)), " "), want) {

@@ -70,20 +70,6 @@ func command(t testing.TB, home string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// newHome makes a home directory that, unlike t.TempDir, is not closed to the server's user when root runs the tests.
-func newHome(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "rowcast-demo-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // A demoProcess is a demo in a process of its own.
 type demoProcess struct {
 	demo

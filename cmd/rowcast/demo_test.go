@@ -26,7 +26,7 @@ import (
 // TestDemo is the life of a demo with a PostgreSQL of its own: from nothing, next to a second one, killed, recovered, anew.
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	home := newHome(t)
+	home := dbtest.Home(t)
 	begin := func(args ...string) *demoProcess {
 		cmd := command(t, home, append([]string{"demo", "--listen", "127.0.0.1:0"}, args...)...)
 		cmd.Env = append(cmd.Env, "PGSERVICE=theirs", "PGHOST=theirs", "PGOPTIONS=-c default_transaction_read_only=on") // not for this one
@@ -92,7 +92,7 @@ func TestDemoAsNobody(t *testing.T) {
 	}
 	uid, _ := strconv.ParseUint(nobody.Uid, 10, 32)
 	gid, _ := strconv.ParseUint(nobody.Gid, 10, 32)
-	home := newHome(t)
+	home := dbtest.Home(t)
 	cmd := command(t, home, "demo", "--listen", "127.0.0.1:0")
 	program := filepath.Join(home, "rowcast") // go test keeps its own from other users
 	if out, err := exec.Command("cp", cmd.Path, program).CombinedOutput(); err != nil {

@@ -15,7 +15,7 @@ func TestAClientThatOverflowedResumesByItself(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn, "--backlog", "64KiB", "--retry", "10ms")
-	tail := command(t, newHome(t), "tail", "--json", "--url", h.url+"/events", "--uid", "alice")
+	tail := command(t, dbtest.Home(t), "tail", "--json", "--url", h.url+"/events", "--uid", "alice")
 	out, err := tail.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

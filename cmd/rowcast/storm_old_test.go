@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rowcast/sql/dbtest"
 	"rowcast/stream/sse"
 )
 
@@ -129,7 +130,7 @@ func (l *rowLog) fill(t testing.TB, db *pgx.Conn, rows, users int) {
 // last.
 func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	b.Helper()
-	observer := command(b, newHome(b))
+	observer := command(b, dbtest.Home(b))
 	observer.Env = []string{observerVariable + "=" + dsn + " " + url + "/events?uid=observer"}
 	said := newOutput()
 	observer.Stderr = said

@@ -81,7 +81,7 @@ func ownedBy(t *testing.T, cmd *exec.Cmd, files string) {
 		t.Fatal(err)
 	}
 	owner := info.Sys().(*syscall.Stat_t)
-	cmd.Dir = newHome(t)
+	cmd.Dir = dbtest.Home(t)
 	if err := os.Chown(cmd.Dir, int(owner.Uid), int(owner.Gid)); err != nil {
 		t.Fatal(err)
 	}

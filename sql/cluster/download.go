@@ -19,7 +19,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/xi2/xz"
+	"github.com/ulikunitz/xz"
 )
 
 // downloadSource is a Maven repository that has PostgreSQL's programs for most
@@ -167,7 +167,7 @@ func unpack(jar []byte, to string) error {
 		return err
 	}
 	defer compressed.Close()
-	stream, err := xz.NewReader(compressed, 0)
+	stream, err := xz.NewReader(compressed)
 	if err == nil {
 		err = extract(tar.NewReader(stream), to)
 	}

@@ -6,11 +6,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ulikunitz/xz"
 
 	"rowcast/sql/cluster"
 	"rowcast/sql/dbtest"
@@ -184,36 +184,18 @@ func jar(t *testing.T, dir string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := entry.Write(xz(files.Bytes())); err != nil {
+	compressed, err := xz.NewWriter(entry)
+	if err == nil {
+		_, err = compressed.Write(files.Bytes())
+	}
+	if err == nil {
+		err = compressed.Close()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return archive.Bytes()
-}
-
-// xz puts data into the .xz format uncompressed, in one chunk: there is no
-// writer in Go's library (https://tukaani.org/xz/xz-file-format.txt).
-func xz(data []byte) []byte {
-	crc := func(b []byte) []byte { return binary.LittleEndian.AppendUint32(nil, crc32.ChecksumIEEE(b)) }
-	pad := func(b []byte) []byte { return append(b, make([]byte, (4-len(b)%4)%4)...) }
-	flags := []byte{0, 0} // no check of the content
-	out := append([]byte{0xfd, '7', 'z', 'X', 'Z', 0}, append(flags, crc(flags)...)...)
-
-	header := []byte{2, 0, 0x21, 1, 16, 0, 0, 0} // (2+1)*4 bytes; one filter: LZMA2, 1 MiB
-	header = append(header, crc(header)...)
-	n := len(data) - 1 // at most 64 KiB
-	block := append([]byte{1, byte(n >> 8), byte(n)}, data...)
-	block = append(block, 0)
-	out = append(append(out, header...), pad(bytes.Clone(block))...)
-
-	index := []byte{0, 1}
-	index = binary.AppendUvarint(index, uint64(len(header)+len(block)))
-	index = pad(binary.AppendUvarint(index, uint64(len(data))))
-	index = append(index, crc(index)...)
-	out = append(out, index...)
-
-	footer := append(binary.LittleEndian.AppendUint32(nil, uint32(len(index)/4-1)), flags...)
-	return append(append(append(out, crc(footer)...), footer...), 'Y', 'Z')
 }

@@ -153,3 +153,17 @@ func execute(ctx context.Context, server *cluster.Cluster, statement string) err
 	_, err = conn.Exec(ctx, statement)
 	return err
 }
+
+// Home makes a home directory for a program that starts a server. Unlike t.TempDir, the server's user can enter it when root runs the tests.
+func Home(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rowcast-home-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
