@@ -28,7 +28,7 @@ type demoCmd struct {
 // Help is shown by rowcast demo --help.
 func (demoCmd) Help() string {
 	return `Without a database URL it starts a PostgreSQL of its own: the newest that is installed, or one that it downloads. ` +
-		`That one listens on a socket and on 127.0.0.1, ends with the demo, and keeps its rows for the next. ` +
+		`It listens on a Unix socket only, ends with the demo, and keeps its rows for the next one. ` +
 		`With a database URL it installs the schema there and uses that database, in which everything then stays.`
 }
 

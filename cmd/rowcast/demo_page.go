@@ -84,7 +84,7 @@ func (p *demoPage) history(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	answer(w, http.StatusOK, rows)
+	server.WriteJSON(w, http.StatusOK, rows)
 }
 
 // A row of the page's form. Data is the text that PostgreSQL reads as jsonb, so that it is PostgreSQL that says what is wrong with it.
@@ -108,7 +108,7 @@ func (p *demoPage) insert(w http.ResponseWriter, r *http.Request) {
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, demoLargest))
 	body.DisallowUnknownFields()
 	if err := body.Decode(&row); err != nil {
-		answer(w, http.StatusBadRequest, map[string]string{"error": "read the request: " + err.Error()})
+		server.WriteJSON(w, http.StatusBadRequest, map[string]string{"error": "read the request: " + err.Error()})
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), demoPatience)
@@ -118,7 +118,7 @@ func (p *demoPage) insert(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	answer(w, http.StatusCreated, map[string]int64{"id": id})
+	server.WriteJSON(w, http.StatusCreated, map[string]int64{"id": id})
 }
 
 // refuse passes on what PostgreSQL says, as psql would print it.
@@ -130,14 +130,7 @@ func refuse(w http.ResponseWriter, err error) {
 			text += ". " + said.Detail
 		}
 	}
-	answer(w, status, map[string]string{"error": text})
-}
-
-func answer(w http.ResponseWriter, status int, value any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(value)
+	server.WriteJSON(w, status, map[string]string{"error": text})
 }
 
 // onlyHere refuses what a foreign page can make a browser send: the demo asks nobody who he is.

@@ -12,8 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"rowcast/cmd/internal/server"
 )
 
 // Flags name a database. What they leave open, libpq's PG* variables and files decide.
@@ -78,8 +76,19 @@ func reason(err error) error {
 	if said, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return said
 	}
-	if failed := server.NetworkError(err); failed != nil {
+	if failed := NetworkError(err); failed != nil {
 		return failed
 	}
 	return errors.Unwrap(err)
+}
+
+// NetworkError returns the part of an error that the network reported, or nil.
+func NetworkError(err error) error {
+	if failed, ok := errors.AsType[*net.OpError](err); ok {
+		return failed.Err
+	}
+	if unknown, ok := errors.AsType[*net.DNSError](err); ok {
+		return unknown
+	}
+	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// Start starts a private server with the programs that are installed, or with downloaded ones. The name is that of the directory with
-// its files.
+// Start starts a private server with the installed programs. If there are none, it downloads them. The server's files are in the default
+// directory of that name.
 func Start(ctx context.Context, name string, progress *Progress, configure func(*cluster.Cluster)) (*cluster.Cluster, cluster.Programs, error) {
 	dir, err := cluster.DefaultDir(name)
 	if err != nil {

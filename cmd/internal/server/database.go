@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/terminal"
 	"rowcast/listener"
 	"rowcast/listener/failures"
@@ -68,7 +69,7 @@ func willPass(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return false
 	}
-	return NetworkError(err) != nil || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
+	return database.NetworkError(err) != nil || pgconn.Timeout(err) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
@@ -85,15 +86,4 @@ func isPassing(code string) bool {
 		"57P03", // the server is starting up, shutting down or recovering
 	}
 	return slices.Contains(codes, code) || slices.ContainsFunc(class, func(c string) bool { return strings.HasPrefix(code, c) })
-}
-
-// NetworkError returns the part of an error that the network reported, or nil.
-func NetworkError(err error) error {
-	if failed, ok := errors.AsType[*net.OpError](err); ok {
-		return failed.Err
-	}
-	if unknown, ok := errors.AsType[*net.DNSError](err); ok {
-		return unknown
-	}
-	return nil
 }

@@ -26,7 +26,7 @@ func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 		Recipient    string `json:"recipient"`
 		Disconnected int    `json:"disconnected"` // streams here
 		Error        string `json:"error,omitempty"`
-	}{Recipient: recipient, Disconnected: s.Hub.Disconnect(recipient)} // the others are told after that: the order is from now
+	}{Recipient: recipient, Disconnected: s.Hub.Disconnect(recipient)} // streams that are opened from now on stay open
 	status = http.StatusOK
 	if err := s.others(context.WithoutCancel(r.Context()), recipient); err != nil { // whether or not the client waits for it
 		s.Failures.Failed(failures.Disconnect, err)
@@ -38,7 +38,7 @@ func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	} else {
 		s.Failures.Succeeded(failures.Disconnect)
 	}
-	writeJSON(w, status, says)
+	WriteJSON(w, status, says)
 }
 
 // notForPages refuses browsers. Whoever reaches the administrators' address may disconnect; not so a page that one of them looks at,

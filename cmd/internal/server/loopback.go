@@ -17,8 +17,8 @@ func IsLoopback(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
-// writeJSON answers with a value that must not be cached.
-func writeJSON(w http.ResponseWriter, status int, value any) {
+// WriteJSON answers with a value that must not be cached.
+func WriteJSON(w http.ResponseWriter, status int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

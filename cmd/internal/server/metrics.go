@@ -38,9 +38,9 @@ func (s *Server) metrics() http.Handler {
 
 // countRequests shows the requests for streams, and the connections.
 func (s *Server) countRequests(r registry) {
-	r.counter("lobby_closed_total", "Connections without a stream that were closed because there were too many.", &s.lobby.Closed)
-	r.counter("denied_total", "Requests for a stream from somebody who may have none.", &s.Events.Stats.Denied)
-	r.counter("unknown_total", "Requests for a stream that were told to come back later because who it is could not be found out.", &s.Events.Stats.Unknown)
+	r.counter("lobby_closed_total", "Connections without a stream that were closed because too many were open.", &s.lobby.Closed)
+	r.counter("denied_total", "Requests for a stream that were denied.", &s.Events.Stats.Denied)
+	r.counter("unknown_total", "Requests for a stream that could not be authenticated for a temporary reason. The clients retry later.", &s.Events.Stats.Unknown)
 	countRefusals(r, &s.Hub.Stats.Refused)
 }
 
@@ -50,7 +50,7 @@ func (s *Server) countStreams(r registry) {
 	r.gauge("connections", "Streams that are open.", func() float64 { return float64(hub.Streams.Load()) })
 	r.counter("connections_total", "Streams that were opened.", &hub.Opened)
 	r.counter("disconnected_total", "Streams that were ended by /disconnect, here or at another hub.", &hub.Disconnected)
-	r.counter("resets_total", "Cursors that could not be honoured.", &hub.Resets)
+	r.counter("resets_total", "Streams that got rowcast.reset because their cursor could not be continued.", &hub.Resets)
 	countOverflows(r, hub)
 }
 
@@ -60,7 +60,7 @@ func (s *Server) countEvents(r registry) {
 	r.counter("sent_events_total", "Events sent to live streams, once for each.", &hub.Sent)
 	r.counter("sent_bytes_total", "Bytes of the events sent to live streams.", &hub.SentBytes)
 	r.counter("replayed_events_total", "Events sent to streams that resumed.", &hub.Replayed)
-	r.counter("replay_pages_total", "Pages read from the table to bring streams forward.", &hub.Pages)
+	r.counter("replay_pages_total", "Pages that were read from the table for streams that resumed.", &hub.Pages)
 	r.gauge("pending_bytes", "Memory held for all clients together that have not taken what they are sent, in bytes.",
 		func() float64 { return float64(s.Hub.Held()) })
 }
@@ -79,8 +79,8 @@ func (s *Server) countSessions(r registry) {
 	})
 	r.counter("database_sessions_total", "Sessions that the listener began: one, and one for each time that it had to reconnect.", &feed.Sessions)
 	r.counter("fetches_total", "Queries for new rows.", &feed.Fetches)
-	r.counter("bells_total", "NOTIFYs from the trigger.", &feed.Bells)
-	r.counter("parks_total", "Times that this hub took the park lock, to sleep until it is rung.", &feed.Parks)
+	r.counter("bells_total", "Notifications from the trigger.", &feed.Bells)
+	r.counter("parks_total", "Times that this hub took the park lock to wait for notifications.", &feed.Parks)
 	r.counter("notify_left_out_total", "Messages by hand, with NOTIFY, that were dropped because too many came at once.", &feed.LeftOut)
 	r.counter("notify_malformed_total", "Messages by hand and rowcast.disconnect notifications that could not be understood.", &feed.Malformed)
 	r.gauge("notification_queue_ratio", "How full the NOTIFY queue of the server is, from 0 to 1. When it is full, INSERTs that send a NOTIFY fail.",
@@ -93,7 +93,7 @@ func (s *Server) countRows(r registry) {
 	r.counter("rows_total", "Rows read.", &feed.Rows)
 	r.counter("unreadable_rows_total", "Rows that could not be read and were announced as rowcast.unreadable, or skipped, once for each time "+
 		"that they were to be read.", &feed.Unreadable)
-	r.counter("unrung_rows_total", "Rows that came without a bell: by replication, or with the trigger disabled.", &feed.Unrung)
+	r.counter("unrung_rows_total", "Rows that were found without a notification: logical replication, rowcast.ring = off, or a disabled trigger.", &feed.Unrung)
 	r.gauge("foreign_rows", "Rows of transactions that this server has not given, which are never sent.",
 		func() float64 { return float64(feed.ForeignXid.Load()) })
 	r.counter("deleted_rows_total", "Rows that this hub deleted because they were older than --retain.", &s.Retention.Deleted)
@@ -105,7 +105,7 @@ func countRefusals(r registry, refused *stream.Refusals) {
 		"away": &refused.Away, "connections": &refused.Streams, "user": &refused.User, "address": &refused.Address,
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Namespace: "rowcast", Name: "refused_total", Help: "Requests for a stream that were told to come back later, by the reason.",
+			Namespace: "rowcast", Name: "refused_total", Help: "Requests for a stream that the hub did not accept, by reason. The clients retry later.",
 			ConstLabels: prometheus.Labels{"reason": reason},
 		}, func() float64 { return float64(value.Load()) }))
 	}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"net/http"
 
 	"rowcast/listener/failures"
@@ -35,10 +34,9 @@ func (s *Server) readiness(w http.ResponseWriter, _ *http.Request) {
 	if s.Listener.Stats.Connected.Load() {
 		state.Postgres = "connected"
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
+	status := http.StatusOK
 	if !state.Ready {
-		w.WriteHeader(http.StatusServiceUnavailable)
+		status = http.StatusServiceUnavailable
 	}
-	_ = json.NewEncoder(w).Encode(state)
+	WriteJSON(w, status, state)
 }

@@ -15,7 +15,8 @@ import (
 	"rowcast/stream"
 )
 
-// routers are those of the public address and of the administrators'; the first does the second's work if there is no second.
+// routers returns the handlers of the public and of the administrators' address. If there is no second address, the first handler also
+// serves health and metrics.
 func (s *Server) routers() (public, admin http.Handler) {
 	p := s.newRouter()
 	if len(s.Trusted) > 0 {
@@ -89,11 +90,11 @@ func getOrHead(r chi.Router, path string, handler http.HandlerFunc) {
 // answerTime is how long a client may take over an answer that is no stream.
 const answerTime = 15 * time.Second
 
-// bounded gives an answer its time; a stream's connection is freed of that when it is taken over. A request with a body is the last
-// on its connection: where a proxy and we should disagree on where it ends, what follows is not taken for another's request.
+// bounded limits the time of an answer. A stream removes the limit. A request with a body is the last one on its connection: if a proxy
+// and this server disagree about where the body ends, the rest is not taken for the request of another client.
 func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		giveTime(w)
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 		if r.ContentLength != 0 {
 			w.Header().Set("Connection", "close")
 		}
@@ -101,14 +102,9 @@ func bounded(next http.Handler) http.Handler {
 	})
 }
 
-// giveTime gives an answer its time, from now on.
-func giveTime(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
-}
-
-// AsLocalhost refuses what a page makes a browser send under a name of its own that it lets resolve to this machine (DNS rebinding):
-// to the browser that is the page's own origin. HTTP/1.0, which no browser speaks, may name no host. What else could be done about a
-// refusal is said behind it.
+// AsLocalhost refuses requests for another host than this machine. A page can make a browser send them under a name of the page's own
+// domain that resolves to this machine (DNS rebinding), and to the browser they are of the same origin. HTTP/1.0, which no browser uses,
+// need not name a host. otherwise is appended to the error, and says what else can be done.
 func AsLocalhost(otherwise string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -50,7 +50,7 @@ type Server struct {
 	// Failures records the failures of /disconnect, of accepting connections and of authentication.
 	Failures failures.Record
 
-	lobby  *lobby                                            // of Listen
+	lobby  *lobby                                            // idle connections at Listen
 	others func(ctx context.Context, recipient string) error // tells all other hubs to disconnect a recipient; set by Run
 
 	httpErrors loglimit.Limit // of log lines of net/http, which clients can cause
@@ -75,8 +75,8 @@ func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 func DefaultReplays() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
 // Run serves until ctx ends or something fails. HTTP is served from the beginning, also while the database cannot be reached: then
-// clients are told to retry later. At the end, the hub first ends its streams, and tells new clients to retry later. Then HTTP stops,
-// and last the listener.
+// clients are told to retry later. The end has three steps: the hub ends its streams, while new clients are told to retry later; HTTP
+// stops; the listener stops.
 func (s *Server) Run(ctx context.Context) error {
 	replayer, err := s.Listener.NewReplayer(ctx, s.Replays)
 	if err != nil {
@@ -115,7 +115,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// connect puts the hub behind the listener. What it returns is closed when the first batch has come.
+// connect connects the listener to the hub. The returned channel is closed when the hub has received the first batch.
 func (s *Server) connect(replayer *listener.Replayer) <-chan struct{} {
 	s.Hub.Reads = s.Replays
 	s.Hub.Source = replayer
@@ -128,14 +128,14 @@ func (s *Server) connect(replayer *listener.Replayer) <-chan struct{} {
 	begin := sync.OnceFunc(func() { close(began) })
 	s.Listener.Deliver = func(b feed.Batch) {
 		s.Hub.Publish(b)
-		if !b.Warming { // before that, clients are told to come back later
+		if !b.Warming { // until then, clients are told to retry later
 			begin()
 		}
 	}
 	return began
 }
 
-// announce says where the service is once a client that comes at once gets a stream, and later that it is about to end.
+// announce logs the addresses as soon as streams can be opened, and later that the server is stopping.
 func (s *Server) announce(running context.Context, began <-chan struct{}, servers []*httpServer) {
 	select {
 	case <-began:
@@ -150,7 +150,7 @@ func (s *Server) announce(running context.Context, began <-chan struct{}, server
 		<-running.Done()
 	case <-running.Done():
 		if !errors.Is(context.Cause(running), context.Canceled) {
-			return // it did not begin, for the reason that run returns
+			return // Run returns the reason
 		}
 	}
 	s.Logger.Info("stopping", "streams", s.Hub.Stats.Streams.Load())
@@ -162,7 +162,7 @@ type httpServer struct {
 	socket net.Listener
 }
 
-// open opens the sockets: the one of the streams first.
+// open opens the sockets. The first one is for streams.
 func (s *Server) open(ctx context.Context) ([]*httpServer, error) {
 	public, admin := s.routers()
 	first, err := s.newServer(ctx, s.Listen, public, s.lobby)
@@ -180,7 +180,7 @@ func (s *Server) open(ctx context.Context) ([]*httpServer, error) {
 	return []*httpServer{first, second}, nil
 }
 
-// adminLobby is enough for those who watch over a hub.
+// adminLobby is the number of idle connections at AdminListen.
 const adminLobby = 24
 
 func (s *Server) newServer(ctx context.Context, address string, handler http.Handler, lobby *lobby) (*httpServer, error) {
@@ -203,7 +203,7 @@ func (s *Server) newServer(ctx context.Context, address string, handler http.Han
 	}}, nil
 }
 
-// httpLog is where net/http writes what went wrong with connections and requests.
+// httpLog receives the errors that net/http logs.
 type httpLog struct{ *Server }
 
 func (h httpLog) Write(line []byte) (int, error) {
@@ -222,7 +222,7 @@ func (s *httpServer) run() error {
 	return nil
 }
 
-// shutdown lets requests that are no streams finish, for a while.
+// shutdown lets other requests than streams finish, for at most 3 s.
 func shutdown(servers []*httpServer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
