@@ -62,8 +62,8 @@ func TestWhoDoesNotReadHoldsUpNobody(t *testing.T) {
 	f.tell("bob", "message", text(large)) // now each is owed something
 	beside := median()
 	t.Logf("median of telling 10 clients: %v alone, %v beside %d that do not read", alone, beside, stuck)
-	if beside > 5*alone+10*time.Millisecond {
-		t.Error("they are held up")
+	if beside > 5*alone+100*time.Millisecond { // one write that waits for a stuck client takes seconds
+		t.Error("clients that read are delayed by those that do not")
 	}
 	for _, c := range stalled {
 		c.wantTold(text(large))
