@@ -1,0 +1,171 @@
+// Command texts draws texts of the project at random for a reader who has not seen them, who marks each as clear at the first
+// reading, as clear at the second, or as wrong: go run ./.ci/texts -n 100 -seed 1
+//
+// It draws from the comments of all languages, the messages and help texts in Go, and the paragraphs of the documentation.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"log"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A text is what a reader is shown: where it stands, the text, and the line of code that follows a comment.
+type text struct {
+	file  string
+	line  int
+	words string
+	code  string
+}
+
+func main() {
+	n := flag.Int("n", 100, "number of texts")
+	seed := flag.Uint64("seed", 1, "seed of the random numbers: the same seed draws the same texts of the same files")
+	within := flag.String("in", "", "draw only from files whose path begins with this")
+	flag.Parse()
+	all, err := collect(*within)
+	if err != nil {
+		log.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(*seed, *seed))
+	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	drawn := all[:min(*n, len(all))]
+	slices.SortFunc(drawn, func(a, b text) int {
+		if a.file != b.file {
+			return strings.Compare(a.file, b.file)
+		}
+		return a.line - b.line
+	})
+	for i, t := range drawn {
+		fmt.Printf("%d. %s:%d\n%s\n", i+1, t.file, t.line, indent(t.words))
+		if t.code != "" {
+			fmt.Printf("    => %s\n", t.code)
+		}
+		fmt.Println()
+	}
+	fmt.Printf("%d of %d texts, seed %d\n", len(drawn), len(all), *seed)
+}
+
+func indent(s string) string { return "    " + strings.ReplaceAll(s, "\n", "\n    ") }
+
+// collect returns the texts of all files below the working directory.
+func collect(within string) (all []text, err error) {
+	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if d != nil && d.Name() == ".git" {
+				return filepath.SkipDir
+			}
+			return err
+		}
+		if !strings.HasPrefix(path, within) {
+			return nil
+		}
+		found, err := textsOf(path)
+		all = append(all, found...)
+		return err
+	})
+	return all, err
+}
+
+func textsOf(path string) ([]text, error) {
+	switch filepath.Ext(path) {
+	case ".go":
+		return textsOfGo(path)
+	case ".sql":
+		return blocks(path, regexp.MustCompile(`^\s*--\s?(.*)`))
+	case ".js":
+		return blocks(path, regexp.MustCompile(`^\s*(?://|/?\*+)\s?(.*)`))
+	case ".md":
+		return blocks(path, regexp.MustCompile(`^([A-Za-z*-].*)`))
+	}
+	if path == filepath.Join(".ci", "run") {
+		return blocks(path, regexp.MustCompile(`^\s*# (.*)`))
+	}
+	return nil, nil
+}
+
+// textsOfGo returns the comments and the messages of a Go file.
+func textsOfGo(path string) (all []text, err error) {
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	files := token.NewFileSet()
+	file, err := parser.ParseFile(files, path, source, parser.ParseComments)
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Split(string(source), "\n")
+	for _, group := range file.Comments {
+		from, to := files.Position(group.Pos()), files.Position(group.End())
+		code := ""
+		if before := strings.TrimSpace(lines[from.Line-1][:from.Column-1]); before != "" {
+			code = before
+		} else if to.Line < len(lines) {
+			code = strings.TrimSpace(lines[to.Line])
+		}
+		all = appendText(all, text{path, from.Line, strings.TrimSpace(group.Text()), code})
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
+			if s, err := strconv.Unquote(literal.Value); err == nil && isMessage(s) {
+				all = appendText(all, text{path, files.Position(literal.Pos()).Line, strings.TrimSpace(s), ""})
+			}
+		}
+		return true
+	})
+	return all, nil
+}
+
+var isCode = regexp.MustCompile(`(?i)\b(select|insert|update|delete|create|alter|grant|drop|truncate|vacuum)\b.*\b(from|into|set|table|on|to|database|role|schema)\b|[<>{}=\\]|;$`)
+
+// isMessage reports whether a string is a text for people: not SQL, HTML, JSON or a path.
+func isMessage(s string) bool {
+	return !isCode.MatchString(s) && !strings.HasPrefix(s, "/") && !strings.Contains(s, "\n\t")
+}
+
+// appendText leaves out texts of fewer than four words, and directives.
+func appendText(all []text, t text) []text {
+	if len(strings.Fields(t.words)) < 4 || strings.HasPrefix(t.words, "nolint") {
+		return all
+	}
+	return append(all, t)
+}
+
+// blocks returns the runs of lines that match, and the line behind each.
+func blocks(path string, line *regexp.Regexp) (all []text, err error) {
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var block []string
+	from, fenced := 0, false
+	for i, l := range append(strings.Split(string(source), "\n"), "") {
+		if strings.HasPrefix(strings.TrimSpace(l), "```") {
+			fenced = !fenced
+		}
+		if m := line.FindStringSubmatch(l); m != nil && !fenced {
+			if len(block) == 0 {
+				from = i + 1
+			}
+			block = append(block, m[1])
+			continue
+		}
+		if len(block) > 0 {
+			all = appendText(all, text{path, from, strings.TrimSpace(strings.Join(block, "\n")), strings.TrimSpace(l)})
+		}
+		block = nil
+	}
+	return all, nil
+}
