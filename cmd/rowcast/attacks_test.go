@@ -152,7 +152,7 @@ func TestAttackRequestsBehindAStream(t *testing.T) {
 		"HTTP/1.0":      "GET /events?uid=a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
 	} {
 		conn := raw(t, h.url, first+another+another)
-		askUntil(t, h.url+"/metrics", "(?m)^rowcast_connections 1$")
+		askUntil(t, h.url+"/metrics", "(?m)^rowcast_streams 1$")
 		if _, err := io.WriteString(conn, another); err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +161,7 @@ func TestAttackRequestsBehindAStream(t *testing.T) {
 		if err != nil || strings.Count(string(text), "HTTP/1.") != 1 || !strings.Contains(string(text), "rowcast.bye") {
 			t.Errorf("%s: got %q, %v, want one answer, to its end", name, text, err)
 		}
-		askUntil(t, h.url+"/metrics", "(?m)^rowcast_connections 0$")
+		askUntil(t, h.url+"/metrics", "(?m)^rowcast_streams 0$")
 	}
 }
 

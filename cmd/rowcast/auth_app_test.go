@@ -181,7 +181,7 @@ func TestWhatTheAppAnswers(t *testing.T) {
 	}
 	for _, want := range []string{
 		"it redirects (302), but must answer 401 itself", "it answers 500", "connection refused",
-		"no answer within 2s, with 1 requests running", fmt.Sprintf("rowcast_unknown_total %d\n", unknown+1),
+		"no answer within 2s, with 1 requests running", fmt.Sprintf("rowcast_auth_unavailable_total %d\n", unknown+1),
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("got %s, want %q in it", said, want)

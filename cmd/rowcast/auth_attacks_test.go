@@ -109,7 +109,7 @@ func TestAttacksWithTokens(t *testing.T) {
 		}
 	}
 	said += h.err.String() + ask(t, "GET", h.url+"/metrics").body
-	for _, want := range []string{`level=INFO msg="a stream was denied" status=401 reason="the token has expired" from=127.0.0.1:`, fmt.Sprintf("rowcast_denied_total %d\n", 2*len(tests))} {
+	for _, want := range []string{`level=INFO msg="a stream was denied" status=401 reason="the token has expired" from=127.0.0.1:`, fmt.Sprintf("rowcast_auth_denied_total %d\n", 2*len(tests))} {
 		if !strings.Contains(said, want) {
 			t.Errorf("got %s, want %q in it", said, want)
 		}

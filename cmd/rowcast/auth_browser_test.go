@@ -37,7 +37,7 @@ func testCookies(t *testing.T, chromium browser) {
 			t.Errorf("%s from a foreign page: %s, want closed", what, got)
 		}
 	}
-	if got, want := ask(t, "GET", other.url+"/metrics").body, "rowcast_denied_total 3\n"; !strings.Contains(got, want) || !strings.Contains(got, "rowcast_connections_total 0\n") {
+	if got, want := ask(t, "GET", other.url+"/metrics").body, "rowcast_auth_denied_total 3\n"; !strings.Contains(got, want) || !strings.Contains(got, "rowcast_streams_opened_total 0\n") {
 		t.Errorf("got %s, want three requests with the cookie, each denied", got)
 	}
 	if got, want := other.err.String(), "reason=\"pages of this origin may not open streams here"; !strings.Contains(got, want) {

@@ -46,7 +46,7 @@ func TestDisconnectOnEveryHub(t *testing.T) {
 		}
 	}
 	for _, h := range []string{first.admin, second.url} {
-		askUntil(t, h+"/metrics", `(?m)^rowcast_disconnected_total [1-9]`)
+		askUntil(t, h+"/metrics", `(?m)^rowcast_streams_disconnected_total [1-9]`)
 	}
 }
 
@@ -129,7 +129,7 @@ func TestDisconnectRequests(t *testing.T) {
 // wantUndisturbed wants nobody to have been disconnected, and a stream of alice's to be the same as at first.
 func (h hubWithAdmin) wantUndisturbed(t *testing.T, alice *process) {
 	t.Helper()
-	if got := metric(t, h.admin, "rowcast_disconnected_total"); got != 0 {
+	if got := metric(t, h.admin, "rowcast_streams_disconnected_total"); got != 0 {
 		t.Errorf("%v streams were ended, want none", got)
 	}
 	if got := send(t, "POST", h.admin+"/disconnect?recipient=alice", ""); got.body != `{"recipient":"alice","disconnected":1}`+"\n" {

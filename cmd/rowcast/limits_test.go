@@ -168,7 +168,7 @@ func TestAttackThousandHalfOpenConnections(t *testing.T) {
 			t.Errorf("%s: got %q, want to be told", name, got)
 		}
 	}
-	if closed := metric(t, url, "rowcast_lobby_closed_total"); closed < attackers-files {
+	if closed := metric(t, url, "rowcast_idle_connections_closed_total"); closed < attackers-files {
 		t.Errorf("%v were closed for others, want at least %d", closed, attackers-files)
 	}
 	if strings.Contains(p.err.String(), "too many open files") {

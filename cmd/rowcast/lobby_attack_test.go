@@ -31,7 +31,7 @@ func TestAttackWithASlowApp(t *testing.T) {
 	before.out.await(t, "rowcast.hello")
 
 	attack(t, url, 500)
-	askUntil(t, url+"/metrics", `(?m)^rowcast_lobby_closed_total ([1-9]\d\d|\d{4,})$`)
+	askUntil(t, url+"/metrics", `(?m)^rowcast_idle_connections_closed_total ([1-9]\d\d|\d{4,})$`)
 	during := tailOf(t, url)
 	during.out.await(t, "rowcast.hello")
 	for _, tail := range []*process{before, during} {

@@ -97,7 +97,7 @@ func (c *cast) roll() (rows int) {
 // wantClients waits until a client has come back: to which of the hubs is the balancer's to say.
 func (c *cast) wantClients() {
 	c.t.Helper()
-	connections := func(hub *rollingHub) float64 { return metric(c.t, "http://"+hub.address, "rowcast_connections") }
+	connections := func(hub *rollingHub) float64 { return metric(c.t, "http://"+hub.address, "rowcast_streams") }
 	for deadline := time.Now().Add(patience); connections(c.hubs[0])+connections(c.hubs[1]) == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			c.t.Fatal("no client comes back")

@@ -122,7 +122,7 @@ func stick(t *testing.T, dsn, url string) {
 			t.Fatal(err)
 		}
 	}
-	askUntil(t, url+"/metrics", `(?m)^rowcast_connections `+strconv.Itoa(stuck)+`$`)
+	askUntil(t, url+"/metrics", `(?m)^rowcast_streams `+strconv.Itoa(stuck)+`$`)
 	for range rows {
 		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('stuck', to_jsonb(repeat('x', 12000000)))`)
 	}

@@ -124,7 +124,7 @@ func TestClientsThatVanish(t *testing.T) {
 	}
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`)
 	tail.out.await(t, `"data":1}`)
-	if got := askUntil(t, h.url+"/metrics", `(?m)^rowcast_connections 1$`); got.status != 200 {
+	if got := askUntil(t, h.url+"/metrics", `(?m)^rowcast_streams 1$`); got.status != 200 {
 		t.Errorf("got %d", got.status)
 	}
 }

@@ -34,7 +34,7 @@ func TestServeEndsWithASilentDatabase(t *testing.T) {
 	if _, err := io.WriteString(conn, "GET /events?uid=bob&last_event_id=77-1042-1042--5be3b1f2-0c9a8e11 HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	askUntil(t, url+"/metrics", `(?m)^rowcast_connections 3$`)
+	askUntil(t, url+"/metrics", `(?m)^rowcast_streams 3$`)
 	began := time.Now()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

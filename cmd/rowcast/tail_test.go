@@ -52,7 +52,7 @@ func TestTailPrintsLines(t *testing.T) {
 	h := serve(t, dsn)
 	tail := start(t, nil, "tail", "--url", h.url+"/events", "--uid", "alice", "--count", "4")
 	tail.err.await(t, "connected to "+h.url+"/events\n")
-	askUntil(t, h.url+"/metrics", `(?m)^rowcast_connections 1$`)
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_streams 1$`)
 	runSQL(t, dsn, `NOTIFY rowcast, 'by hand'`)
 	tail.out.await(t, "by hand")
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES

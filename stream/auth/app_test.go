@@ -247,8 +247,8 @@ func TestAClientThatLeavesIsNotLogged(t *testing.T) {
 			if took := time.Since(began); took != min(tt.patience, 5*time.Second) {
 				t.Errorf("left after %v: it took %v", tt.patience, took)
 			}
-			if got := log.String(); !strings.Contains(got, tt.log) || tt.log == "" && got != "" || h.Stats.Unknown.Load() != tt.unknown {
-				t.Errorf("left after %v: got %d, log %q, want %d, %q", tt.patience, h.Stats.Unknown.Load(), got, tt.unknown, tt.log)
+			if got := log.String(); !strings.Contains(got, tt.log) || tt.log == "" && got != "" || h.Stats.Unavailable.Load() != tt.unknown {
+				t.Errorf("left after %v: got %d, log %q, want %d, %q", tt.patience, h.Stats.Unavailable.Load(), got, tt.unknown, tt.log)
 			}
 		}
 		synctest.Wait()

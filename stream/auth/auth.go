@@ -47,8 +47,8 @@ type Handler struct {
 
 	// Stats only counts.
 	Stats struct {
-		Denied  atomic.Int64 // requests that were denied
-		Unknown atomic.Int64 // requests that could not be authenticated for a temporary reason
+		Denied      atomic.Int64 // requests that were denied
+		Unavailable atomic.Int64 // requests that could not be authenticated for a temporary reason
 	}
 
 	once     sync.Once
@@ -74,7 +74,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.deny(w, r, denial)
 	case err != nil && r.Context().Err() != nil: // the client has gone
 	case err != nil:
-		h.Stats.Unknown.Add(1)
+		h.Stats.Unavailable.Add(1)
 		if logger, ok := h.unknowns.Allow(h.Logger); ok {
 			logger.Warn("cannot authenticate a request for a stream", "reason", err.Error(), "from", r.RemoteAddr)
 		}

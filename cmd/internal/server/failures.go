@@ -23,11 +23,11 @@ func (s *Server) failureOf(of failures.Operation) failures.State {
 	return s.Failures.Of(of)
 }
 
-// countFailures shows how often each operation has failed.
-func (s *Server) countFailures(r registry) {
+// registerFailures registers the number of failures of each operation.
+func (s *Server) registerFailures(r registry) {
 	for _, of := range failures.All {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Namespace: "rowcast", Name: "failures_total", Help: "Failures of what is tried again until it succeeds, by the operation.",
+			Namespace: "rowcast", Name: "failures_total", Help: "Failed attempts of operations that the hub retries until they succeed, by operation.",
 			ConstLabels: prometheus.Labels{"operation": string(of)},
 		}, func() float64 { return float64(s.failureOf(of).Total) }))
 	}
