@@ -7,7 +7,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A hubWithAdmin has an address of its own for administrators.
+// A hubWithAdmin is a hub with --admin-listen.
 type hubWithAdmin struct {
 	*hub
 	admin string
@@ -19,8 +19,9 @@ func serveWithAdmin(t *testing.T, dsn string, args ...string) hubWithAdmin {
 	return hubWithAdmin{h, "http://" + h.err.await(t, `admin_addr=([0-9.:]+)`)[1]}
 }
 
-// Ending a user's streams at one hub ends them at all, and nobody else's. Whoever is still let in comes back.
-func TestDisconnectOnEveryHub(t *testing.T) {
+// POST /disconnect at one hub ends the user's streams at all hubs, and no other streams. A client whose credentials are still valid
+// opens a new stream.
+func TestDisconnectOnAllHubs(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	first := serveWithAdmin(t, dsn, "--no-notify-messages", "--retry", "100ms")
@@ -50,72 +51,73 @@ func TestDisconnectOnEveryHub(t *testing.T) {
 	}
 }
 
-// It takes a user or a group's key, said in one way, and says what is wrong with all else; then nobody's stream has ended.
+// /disconnect accepts a user or a group in the query, in a form or in JSON. Every other request gets an error and ends no stream.
 func TestDisconnectRequests(t *testing.T) {
 	t.Parallel()
 	h := serveWithAdmin(t, dbtest.Database(t))
 	alice := h.tail(t, "alice")
 	const (
 		form, inJSON = "application/x-www-form-urlencoded", "application/json"
-		noForm       = "the form cannot be read: it should be recipient=alice, percent-encoded\n"
-		noJSON       = `the body should be {"recipient": "alice"}, and nothing else` + "\n"
-		noKind       = `the body should be a form, recipient=alice, or application/json, {"recipient": "alice"}` + "\n"
-		nobody       = "say whose streams to end: recipient=alice, a user or a group's key\n"
-		once         = "give recipient once, in the query or in the body\n"
-		onlyThat     = "recipient is all that can be said: leave the rest out\n"
-		tooLong      = "the body is longer than 4 KiB: it should say recipient=alice, and nothing else\n"
+		badQuery     = "cannot read the query: send recipient=alice, percent-encoded\n"
+		badForm      = "cannot read the form: send recipient=alice, percent-encoded\n"
+		badJSON      = `cannot read the body: send {"recipient": "alice"} and nothing else` + "\n"
+		badType      = `unknown Content-Type: send a form, recipient=alice, or application/json, {"recipient": "alice"}` + "\n"
+		missing      = "recipient is missing: send a user or a group, such as recipient=alice\n"
+		repeated     = "send recipient only once, in the query or in the body\n"
+		unknown      = "unknown parameter: recipient is the only one\n"
+		tooLong      = "the body is longer than 4 KiB: send recipient=alice and nothing else\n"
 	)
 	many := strings.Repeat("x", 1<<20)
 	for _, tt := range []struct {
-		name, query, kind, body string
-		status                  int
-		want                    string
+		name, query, contentType, body string
+		status                         int
+		want                           string
 	}{
 		{"in the query", "?recipient=bob", "", "", 200, `{"recipient":"bob","disconnected":0}` + "\n"},
 		{"in the query, with an empty form", "?recipient=bob", form, "", 200, `{"recipient":"bob","disconnected":0}` + "\n"},
 		{"in a form", "", form + ";charset=UTF-8", "recipient=team%3A7", 200, `{"recipient":"team:7","disconnected":0}` + "\n"},
 		{"in JSON", "", inJSON + "; charset=utf-8", ` { "recipient" : "\u00e9 \"\ud83d\ude00" } `, 200, `{"recipient":"é \"😀","disconnected":0}` + "\n"},
 
-		{"nobody", "", "", "", 400, nobody},
-		{"another key", "?uid=alice", "", "", 400, onlyThat},
-		{"another key besides", "?recipient=alice&dry_run=1", "", "", 400, onlyThat},
-		{"in other letters", "?Recipient=alice", "", "", 400, onlyThat},
-		{"twice", "?recipient=alice&recipient=bob", "", "", 400, once},
-		{"twice the same", "?recipient=alice&recipient=alice", "", "", 400, once},
-		{"in the query and a form", "?recipient=alice", form, "recipient=alice", 400, once},
-		{"in the query and JSON", "?recipient=alice", inJSON, `{"recipient": "bob"}`, 400, once},
+		{"nothing", "", "", "", 400, missing},
+		{"another key", "?uid=alice", "", "", 400, unknown},
+		{"another key besides", "?recipient=alice&dry_run=1", "", "", 400, unknown},
+		{"in another case", "?Recipient=alice", "", "", 400, unknown},
+		{"twice", "?recipient=alice&recipient=bob", "", "", 400, repeated},
+		{"twice the same", "?recipient=alice&recipient=alice", "", "", 400, repeated},
+		{"in the query and a form", "?recipient=alice", form, "recipient=alice", 400, repeated},
+		{"in the query and JSON", "?recipient=alice", inJSON, `{"recipient": "bob"}`, 400, repeated},
 		{"empty", "?recipient=", "", "", 400, "the recipient is empty\n"},
 		{"too long", "?recipient=" + many[:257], "", "", 400, "the recipient is longer than 256 bytes\n"},
 		{"with NUL", "?recipient=alice%00", "", "", 400, "the recipient contains a control character\n"},
-		{"with a line's end, as echo makes it", "", form, "recipient=alice%0A", 400, "the recipient contains a control character\n"},
+		{"with a line break", "", form, "recipient=alice%0A", 400, "the recipient contains a control character\n"},
 		{"not UTF-8", "?recipient=alice%ff", "", "", 400, "the recipient is not valid UTF-8\n"},
-		{"not percent-encoded", "?recipient=alice%zz", "", "", 400, "the query cannot be read: it should be recipient=alice, percent-encoded\n"},
-		{"with a semicolon", "?recipient=alice;a=b", "", "", 400, "the query cannot be read: it should be recipient=alice, percent-encoded\n"},
+		{"not percent-encoded", "?recipient=alice%zz", "", "", 400, badQuery},
+		{"with a semicolon", "?recipient=alice;a=b", "", "", 400, badQuery},
 
-		{"a form twice", "", form, "recipient=alice&recipient=bob", 400, once},
-		{"a form of JSON", "", form, `{"recipient": "alice"}`, 400, onlyThat},
-		{"a form that cannot be read", "", form, "recipient=alice&%", 400, noForm},
+		{"a form with two recipients", "", form, "recipient=alice&recipient=bob", 400, repeated},
+		{"JSON sent as a form", "", form, `{"recipient": "alice"}`, 400, unknown},
+		{"a form that cannot be read", "", form, "recipient=alice&%", 400, badForm},
 		{"a form of a million bytes", "", form, "recipient=" + many, 413, tooLong},
 		{"JSON of a million bytes", "", inJSON, `{"recipient": "` + many + `"}`, 413, tooLong},
 		{"JSON with a million blanks", "", inJSON, `{"recipient": "alice"}` + strings.Repeat(" ", 1<<20), 413, tooLong},
-		{"no JSON", "", inJSON, "recipient=alice", 400, noJSON},
-		{"JSON without an end", "", inJSON, `{"recipient": "alice"`, 400, noJSON},
-		{"JSON without an end, and more", "", inJSON, `{"recipient": "alice", "recipient"`, 400, noJSON},
-		{"JSON and more", "", inJSON, `{"recipient": "alice"} {"recipient": "bob"}`, 400, noJSON},
-		{"JSON and garbage", "", inJSON, `{"recipient": "alice"}]`, 400, noJSON},
-		{"JSON twice", "", inJSON, `{"recipient": "alice", "recipient": "alice"}`, 400, noJSON},
-		{"JSON with another key", "", inJSON, `{"recipient": "alice", "dry_run": true}`, 400, noJSON},
-		{"JSON in other letters", "", inJSON, `{"RECIPIENT": "alice"}`, 400, noJSON},
-		{"JSON of several", "", inJSON, `{"recipient": ["alice"]}`, 400, noJSON},
-		{"JSON of nobody", "", inJSON, `{"recipient": null}`, 400, noJSON},
-		{"JSON in a list", "", inJSON, `["recipient", "alice"]`, 400, noJSON},
-		{"JSON with half a letter", "", inJSON, `{"recipient": "alice\ud800"}`, 400, "the recipient is not valid UTF-8\n"},
-		{"without a type", "", "", "recipient=alice", 415, noKind},
-		{"as text", "", "text/plain", "recipient=alice", 415, noKind},
-		{"as parts", "", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"recipient\"\r\n\r\nalice\r\n--x--\r\n", 415, noKind},
-		{"of two types", "", "application/json, text/plain", `{"recipient": "alice"}`, 415, noKind},
+		{"a form sent as JSON", "", inJSON, "recipient=alice", 400, badJSON},
+		{"JSON without an end", "", inJSON, `{"recipient": "alice"`, 400, badJSON},
+		{"JSON without an end, in the middle of a key", "", inJSON, `{"recipient": "alice", "recipient"`, 400, badJSON},
+		{"JSON and more", "", inJSON, `{"recipient": "alice"} {"recipient": "bob"}`, 400, badJSON},
+		{"JSON and garbage", "", inJSON, `{"recipient": "alice"}]`, 400, badJSON},
+		{"JSON with a repeated key", "", inJSON, `{"recipient": "alice", "recipient": "alice"}`, 400, badJSON},
+		{"JSON with another key", "", inJSON, `{"recipient": "alice", "dry_run": true}`, 400, badJSON},
+		{"JSON in another case", "", inJSON, `{"RECIPIENT": "alice"}`, 400, badJSON},
+		{"JSON with an array of recipients", "", inJSON, `{"recipient": ["alice"]}`, 400, badJSON},
+		{"JSON with null", "", inJSON, `{"recipient": null}`, 400, badJSON},
+		{"a JSON array", "", inJSON, `["recipient", "alice"]`, 400, badJSON},
+		{"JSON with a single surrogate", "", inJSON, `{"recipient": "alice\ud800"}`, 400, "the recipient is not valid UTF-8\n"},
+		{"without a Content-Type", "", "", "recipient=alice", 415, badType},
+		{"as text", "", "text/plain", "recipient=alice", 415, badType},
+		{"as multipart/form-data", "", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"recipient\"\r\n\r\nalice\r\n--x--\r\n", 415, badType},
+		{"with two media types", "", "application/json, text/plain", `{"recipient": "alice"}`, 415, badType},
 	} {
-		got := send(t, "POST", h.admin+"/disconnect"+tt.query, tt.body, "Content-Type", tt.kind)
+		got := send(t, "POST", h.admin+"/disconnect"+tt.query, tt.body, "Content-Type", tt.contentType)
 		if got.status != tt.status || got.body != tt.want {
 			t.Errorf("%s: got %d, %q, want %d, %q", tt.name, got.status, got.body, tt.status, tt.want)
 		}
@@ -123,29 +125,29 @@ func TestDisconnectRequests(t *testing.T) {
 	if got := ask(t, "GET", h.admin+"/disconnect?recipient=alice"); got.status != 405 || got.header.Get("Allow") != "POST" {
 		t.Errorf("GET: got %+v", got)
 	}
-	h.wantUndisturbed(t, alice)
+	h.wantNoDisconnect(t, alice)
 }
 
-// wantUndisturbed wants nobody to have been disconnected, and a stream of alice's to be the same as at first.
-func (h hubWithAdmin) wantUndisturbed(t *testing.T, alice *process) {
+// wantNoDisconnect checks that no stream was ended, including the one that is open for alice. It then ends that stream.
+func (h hubWithAdmin) wantNoDisconnect(t *testing.T, alice *process) {
 	t.Helper()
 	if got := metric(t, h.admin, "rowcast_streams_disconnected_total"); got != 0 {
 		t.Errorf("%v streams were ended, want none", got)
 	}
 	if got := send(t, "POST", h.admin+"/disconnect?recipient=alice", ""); got.body != `{"recipient":"alice","disconnected":1}`+"\n" {
-		t.Errorf("got %+v, want alice's stream to have been there", got)
+		t.Errorf("got %+v, want one stream of alice", got)
 	}
 	alice.out.await(t, "rowcast.bye")
 }
 
-// No page can make the browser of somebody who reaches the administrators' address ask for that: neither from its own origin, nor
-// under a name that it lets resolve to this machine. Programs can, as Node's fetch, which sends a part of what browsers do.
+// A web page in an operator's browser cannot disconnect users, from its own origin or by DNS rebinding. Programs can, also Node's fetch,
+// which sends Sec-Fetch-Mode as browsers do.
 func TestAttackDisconnectFromAPage(t *testing.T) {
 	t.Parallel()
 	h := serveWithAdmin(t, dbtest.Database(t))
 	alice := h.tail(t, "alice")
-	const page = "no page may ask for this: it is for your app's server\n"
-	const rebound = "this address answers only as localhost or 127.0.0.1\n"
+	const page = "web pages may not disconnect users: send the request from your app's server\n"
+	const rebound = "the Host header must be localhost or a loopback address such as 127.0.0.1\n"
 	for _, tt := range []struct {
 		name    string
 		headers []string
@@ -155,11 +157,11 @@ func TestAttackDisconnectFromAPage(t *testing.T) {
 		{"a form of another site, in an old browser", []string{"Origin", "https://evil.example"}, page},
 		{"a form from a frame without an origin", []string{"Origin", "null"}, page},
 		{"a page of another port", []string{"Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"}, page},
-		{"a page that claims to be from here", []string{"Origin", h.admin, "Sec-Fetch-Site", "same-origin"}, page},
+		{"a page of the admin address itself", []string{"Origin", h.admin, "Sec-Fetch-Site", "same-origin"}, page},
 		{"an extension", []string{"Sec-Fetch-Site", "none"}, page},
 		{"DNS rebinding", []string{"Host", "evil.example", "Origin", "http://evil.example"}, rebound},
 		{"DNS rebinding, without an origin", []string{"Host", "evil.example:9090"}, rebound},
-		{"DNS rebinding, with a name like ours", []string{"Host", "127.0.0.1.evil.example"}, rebound},
+		{"DNS rebinding, with a name that begins like a loopback address", []string{"Host", "127.0.0.1.evil.example"}, rebound},
 	} {
 		if got := ask(t, "POST", h.admin+"/disconnect?recipient=alice", tt.headers...); got.status != 403 || got.body != tt.want {
 			t.Errorf("%s: got %d, %q, want 403, %q", tt.name, got.status, got.body, tt.want)
@@ -176,13 +178,14 @@ func TestAttackDisconnectFromAPage(t *testing.T) {
 		}
 	}
 	if got := statuses(t, h.admin, "GET /healthz HTTP/1.0\r\n\r\n"); got != "200" {
-		t.Errorf("a health check of HTTP/1.0, which names no host: got %s, want 200", got)
+		t.Errorf("a health check by HTTP/1.0 without a Host header: got %s, want 200", got)
 	}
-	h.wantUndisturbed(t, alice)
+	h.wantNoDisconnect(t, alice)
 }
 
-// Where it is meant to be reached from other machines, they call it by any name: a service's, in a cluster. No page can even then.
-func TestAdminAddressByName(t *testing.T) {
+// An --admin-listen address that is not loopback accepts every Host header, such as a service name in a cluster. Web pages are still
+// refused.
+func TestAdminAddressAcceptsEveryHost(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn, "--admin-listen", "0.0.0.0:0")
@@ -198,7 +201,7 @@ func TestAdminAddressByName(t *testing.T) {
 	}
 }
 
-// Without an address for administrators nobody can, and at the public one never.
+// /disconnect does not exist at the public address, with or without --admin-listen.
 func TestDisconnectIsNotPublic(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -209,21 +212,21 @@ func TestDisconnectIsNotPublic(t *testing.T) {
 	}
 }
 
-// A hub that polls hears of no other's, but can tell the others, through a pooler, too.
+// A hub that polls through a pooler cannot receive notifications, but it can notify other hubs.
 func TestDisconnectThroughAPooler(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	polls := serveWithAdmin(t, pooler(t, dsn), "--poll")
-	listens := serve(t, dsn)
-	here, there := polls.tail(t, "alice"), listens.tail(t, "alice")
-	if got := ask(t, "POST", polls.admin+"/disconnect?recipient=alice"); got.status != 200 || !strings.Contains(got.body, `"disconnected":1}`) {
+	polling := serveWithAdmin(t, pooler(t, dsn), "--poll")
+	listening := serve(t, dsn)
+	here, there := polling.tail(t, "alice"), listening.tail(t, "alice")
+	if got := ask(t, "POST", polling.admin+"/disconnect?recipient=alice"); got.status != 200 || !strings.Contains(got.body, `"disconnected":1}`) {
 		t.Errorf("got %+v", got)
 	}
 	here.out.await(t, "rowcast.bye")
 	there.out.await(t, "rowcast.bye")
 }
 
-// While PostgreSQL is away, the streams here end, and the answer says that the others could not be told.
+// While PostgreSQL is unreachable, /disconnect ends the streams of its own hub, and answers 503 because other hubs were not notified.
 func TestDisconnectWithoutPostgres(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
@@ -235,7 +238,7 @@ func TestDisconnectWithoutPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := ask(t, "POST", h.admin+"/disconnect?recipient=alice")
-	want := `{"recipient":"alice","disconnected":1,"error":"the other hubs could not be told: PostgreSQL does not answer; try again"}` + "\n"
+	want := `{"recipient":"alice","disconnected":1,"error":"the other hubs could not be notified through PostgreSQL: try again"}` + "\n"
 	if got.status != 503 || got.body != want {
 		t.Errorf("got %+v, want %s", got, want)
 	}

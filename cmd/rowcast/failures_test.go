@@ -53,7 +53,7 @@ func TestDisconnectThatFailsIsShown(t *testing.T) {
 		t.Errorf("got %+v, want 503", got)
 	}
 	wantFailing(t, admin, "disconnect", "53300")
-	h.err.await(t, `level=ERROR msg="other hubs were not told to disconnect" error=`)
+	h.err.await(t, `level=ERROR msg="cannot notify other hubs to disconnect a recipient" error=`)
 	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 10", role))
 	if got := send(t, "POST", admin+"/disconnect?recipient=alice", ""); got.status != 200 {
 		t.Errorf("got %+v, want 200", got)
@@ -185,7 +185,7 @@ func silentAddress(t *testing.T) string {
 func wantFailing(t *testing.T, url, operation, code string) {
 	t.Helper()
 	got := askUntil(t, url+"/readyz", `"failing":{"`+operation+`":{"since":[^,]+,"last":[^,]+,"failures":\d+,`+
-		`"error":"PostgreSQL refused it \(SQLSTATE `+code+`\); the log says more"}}`)
+		`"error":"PostgreSQL answered with SQLSTATE `+code+`; see the log"}}`)
 	if got.status != 200 || strings.Contains(got.body, "Few") {
 		t.Errorf("got %+v, want 200 and no names", got)
 	}

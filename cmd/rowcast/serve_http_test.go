@@ -38,7 +38,7 @@ func TestEndpoints(t *testing.T) {
 	t.Run("not found", func(t *testing.T) {
 		for _, path := range []string{"/", "/event", "/events/", "/debug/pprof/", "/../events/x"} {
 			got := ask(t, "GET", h.url+path)
-			if want := "there is nothing here; the stream is at /events\n"; got.status != 404 || got.body != want {
+			if want := "not found: the stream is at /events\n"; got.status != 404 || got.body != want {
 				t.Errorf("%s: got %d, %q, want 404, %q", path, got.status, got.body, want)
 			}
 		}
@@ -46,7 +46,7 @@ func TestEndpoints(t *testing.T) {
 	t.Run("methods", func(t *testing.T) {
 		for path, allow := range map[string]string{"/events": "GET", "/rowcast.js": "GET, HEAD", "/readyz": "GET, HEAD", "/metrics": "GET, HEAD"} {
 			got := ask(t, "POST", h.url+path)
-			want := "the method is not allowed here; allowed is " + allow + "\n"
+			want := "method not allowed: use " + allow + "\n"
 			if got.status != 405 || got.header.Get("Allow") != allow || got.body != want {
 				t.Errorf("POST %s: got %d, Allow %q, %q, want %q", path, got.status, got.header.Get("Allow"), got.body, allow)
 			}
@@ -122,7 +122,7 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 			t.Errorf("as %q, with tokens: got %s", host, got)
 		}
 	}
-	const text = "this address answers only as localhost or 127.0.0.1; behind a proxy that sends another Host, --insecure-uid=anywhere lifts that\n"
+	const text = "the Host header must be localhost or a loopback address such as 127.0.0.1; behind a proxy that sends another Host, --insecure-uid=anywhere lifts that\n"
 	for _, path := range []string{"/events?uid=alice", "/rowcast.js", "/metrics", "/nothing"} {
 		if got := ask(t, "GET", local.url+path, "Host", "evil.example", "Origin", "http://evil.example"); got.status != 403 || got.body != text {
 			t.Errorf("%s: got %d, %q, want 403, %q", path, got.status, got.body, text)

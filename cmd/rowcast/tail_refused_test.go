@@ -31,7 +31,7 @@ func TestTailIsRefused(t *testing.T) {
 		url, want string
 	}{
 		{h.url + "/events", h.url + "/events answered 401 Unauthorized: say which user you are: /events?uid=alice"},
-		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: there is nothing here; the stream is at /events"},
+		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: not found: the stream is at /events"},
 		{h.url + "/healthz", h.url + `/healthz is no event stream: its content type is "text/plain; charset=utf-8"`},
 		{other.URL + "/403", other.URL + `/403 answered 403 Forbidden: not\u000ayou`},
 		{other.URL + "/204", other.URL + "/204 answered 204 No Content"},

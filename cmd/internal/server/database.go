@@ -21,22 +21,22 @@ import (
 	"rowcast/sql"
 )
 
-// The pauses between two attempts to reach a database that is not there yet.
+// The pause between two attempts to reach the database grows from minWait to maxWait.
 const (
 	minWait = 100 * time.Millisecond
 	maxWait = 5 * time.Second
 )
 
-// awaitDatabase returns when the database is there and fit for a hub, or when ctx ends, or with an error that waiting does not mend.
-// addr is where HTTP is served meanwhile.
+// awaitDatabase waits until the database can be reached and is suitable for a hub. It returns nil then, and also when ctx ends. It returns
+// an error that waiting will not solve at once. addr is the address of the HTTP server, for the log.
 func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 	lines := loglimit.Limit{Every: 30 * time.Second, Burst: 3}
 	for pause := minWait; ; pause = min(2*pause, maxWait) {
 		err := s.Listener.Preflight(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the end that was asked for
+			return nil //nolint:nilerr // the caller has ended ctx
 		}
-		if !willPass(err) {
+		if !isTemporary(err) {
 			return err
 		}
 		s.Listener.Failures.Failed(failures.Connect, err)
@@ -52,18 +52,18 @@ func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 	}
 }
 
-// willPass reports whether an error of the first connection is one of a database that is not there yet. All others need somebody who
-// mends something: a wrong password, a missing database or schema, a certificate, a standby, a pooler.
-func willPass(err error) bool {
+// isTemporary reports whether an error of the first connection may disappear without the operator, because the database is still
+// starting, for example. A wrong password, a missing database or schema, an invalid certificate, a standby and a pooler are not temporary.
+func isTemporary(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStandby),
 		errors.Is(err, sql.ErrNoSchema), errors.Is(err, sql.ErrRestored), errors.Is(err, pgconn.ErrReadOnlyConnection):
 		return false
 	}
-	if said, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return isPassing(said.Code)
+	if answered, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return isTemporaryCode(answered.Code)
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok { // which is in a net.OpError
+	if _, ok := errors.AsType[tls.AlertError](err); ok { // wrapped in a net.OpError, which NetworkError below would accept
 		return false
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -73,11 +73,11 @@ func willPass(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// isPassing reports whether a server that answers with this SQLSTATE may soon answer otherwise
+// isTemporaryCode reports whether a SQLSTATE means a temporary error
 // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-func isPassing(code string) bool {
-	class := []string{
-		"08", // connection exceptions; also a pooler's, whose server is away
+func isTemporaryCode(code string) bool {
+	classes := []string{
+		"08", // connection exceptions, also from a pooler that cannot reach its server
 		"53", // insufficient resources, such as too many connections
 	}
 	codes := []string{
@@ -85,5 +85,5 @@ func isPassing(code string) bool {
 		"57P02", // another server process crashed
 		"57P03", // the server is starting up, shutting down or recovering
 	}
-	return slices.Contains(codes, code) || slices.ContainsFunc(class, func(c string) bool { return strings.HasPrefix(code, c) })
+	return slices.Contains(codes, code) || slices.ContainsFunc(classes, func(c string) bool { return strings.HasPrefix(code, c) })
 }

@@ -14,8 +14,8 @@ import (
 	"rowcast/sql"
 )
 
-// The hub waits for a database that the network does not reach yet. It does not wait where somebody must mend something.
-func TestWhatPasses(t *testing.T) {
+// Network errors are temporary. Errors that only the operator can correct are not.
+func TestIsTemporary(t *testing.T) {
 	t.Parallel()
 	connecting := func(err error) error {
 		return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", err)}
@@ -40,7 +40,7 @@ func TestWhatPasses(t *testing.T) {
 		{sql.ErrNoSchema, false},
 	} {
 		for _, err := range []error{tt.err, fmt.Errorf("connect: %w", tt.err)} {
-			if willPass(err) != tt.want {
+			if isTemporary(err) != tt.want {
 				t.Errorf("%v (%T): got %v, want %v", tt.err, tt.err, !tt.want, tt.want)
 			}
 		}

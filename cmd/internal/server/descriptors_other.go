@@ -2,4 +2,4 @@
 
 package server
 
-func descriptors() uint64 { return manyDescriptors }
+func descriptors() uint64 { return maxDescriptors }

@@ -4,11 +4,12 @@ package server
 
 import "golang.org/x/sys/unix"
 
-// descriptors is how many files and connections this process may have open. Go has raised the soft limit to the hard one.
+// descriptors returns the maximum number of files and connections that this process may have open. At startup, the Go runtime raises the
+// soft limit to the hard limit.
 func descriptors() uint64 {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return manyDescriptors
+		return maxDescriptors
 	}
-	return min(uint64(limit.Cur), manyDescriptors) // int64 on FreeBSD
+	return min(uint64(limit.Cur), maxDescriptors) // Cur is an int64 on FreeBSD
 }

@@ -15,102 +15,104 @@ import (
 	"rowcast/listener/strictjson"
 )
 
-// disconnect ends a recipient's streams: here, and through PostgreSQL on every other hub.
+// disconnect ends the streams of a recipient at this hub, and through PostgreSQL at all other hubs.
 func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	recipient, status, text := recipientOf(w, r)
 	if text != "" {
 		http.Error(w, text, status)
 		return
 	}
-	says := struct {
+	answer := struct {
 		Recipient    string `json:"recipient"`
-		Disconnected int    `json:"disconnected"` // streams here
+		Disconnected int    `json:"disconnected"` // the number of streams of this hub that were ended
 		Error        string `json:"error,omitempty"`
-	}{Recipient: recipient, Disconnected: s.Hub.Disconnect(recipient)} // streams that are opened from now on stay open
+	}{Recipient: recipient, Disconnected: s.Hub.Disconnect(recipient)}
 	status = http.StatusOK
-	if err := s.others(context.WithoutCancel(r.Context()), recipient); err != nil { // whether or not the client waits for it
+	// The other hubs are notified even if the caller closes the connection.
+	if err := s.disconnectOthers(context.WithoutCancel(r.Context()), recipient); err != nil {
 		s.Failures.Failed(failures.Disconnect, err)
-		if logger, ok := s.untold.Allow(s.Logger); ok {
-			logger.Error("other hubs were not told to disconnect", "error", err)
+		if logger, ok := s.disconnectErrors.Allow(s.Logger); ok {
+			logger.Error("cannot notify other hubs to disconnect a recipient", "error", err)
 		}
-		says.Error = "the other hubs could not be told: PostgreSQL does not answer; try again"
+		answer.Error = "the other hubs could not be notified through PostgreSQL: try again"
 		status = http.StatusServiceUnavailable
 	} else {
 		s.Failures.Succeeded(failures.Disconnect)
 	}
-	WriteJSON(w, status, says)
+	WriteJSON(w, status, answer)
 }
 
-// notForPages refuses browsers. Whoever reaches the administrators' address may disconnect; not so a page that one of them looks at,
-// under whatever name. Browsers say at every POST where it comes from.
-func notForPages(next http.Handler) http.Handler {
+// refuseBrowsers is a middleware that refuses requests from web pages. Anyone who can reach the administrators' address may end streams,
+// but a page in the browser of such a person must not. Browsers send Origin or Sec-Fetch-Site with every POST.
+func refuseBrowsers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.Header["Origin"])+len(r.Header["Sec-Fetch-Site"]) > 0 {
-			http.Error(w, "no page may ask for this: it is for your app's server", http.StatusForbidden)
+			http.Error(w, "web pages may not disconnect users: send the request from your app's server", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// recipientOf reads whose streams to end. It guesses nothing: who seems to have been logged out must have been.
+// recipientOf returns the recipient of a request to disconnect, or the status and text of an error. It refuses every request that it does
+// not understand completely, because the caller relies on the user being logged out.
 func recipientOf(w http.ResponseWriter, r *http.Request) (recipient string, status int, text string) {
-	const longest = 4 << 10
-	said, err := url.ParseQuery(r.URL.RawQuery)
+	const maxBody = 4 << 10
+	parameters, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return "", http.StatusBadRequest, "the query cannot be read: it should be recipient=alice, percent-encoded"
+		return "", http.StatusBadRequest, "cannot read the query: send recipient=alice, percent-encoded"
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longest))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, long := errors.AsType[*http.MaxBytesError](err); long {
-		return "", http.StatusRequestEntityTooLarge, "the body is longer than 4 KiB: it should say recipient=alice, and nothing else"
+		return "", http.StatusRequestEntityTooLarge, "the body is longer than 4 KiB: send recipient=alice and nothing else"
 	} else if err != nil {
-		return "", http.StatusBadRequest, "the body did not come to its end"
+		return "", http.StatusBadRequest, "cannot read the body to its end"
 	}
-	if status, text = addBody(said, r.Header.Get("Content-Type"), body); text == "" {
-		recipient, text = theRecipient(said)
+	if status, text = addBody(parameters, r.Header.Get("Content-Type"), body); text == "" {
+		recipient, text = onlyRecipient(parameters)
 		status = http.StatusBadRequest
 	}
 	return recipient, status, text
 }
 
-// addBody adds what a body says to what the query says.
-func addBody(said url.Values, kind string, body []byte) (status int, text string) {
+// addBody adds the parameters of a body to the parameters of the query.
+func addBody(parameters url.Values, contentType string, body []byte) (status int, text string) {
 	if len(body) == 0 {
 		return 0, ""
 	}
-	switch kind, _, _ = mime.ParseMediaType(kind); kind {
+	switch mediaType, _, _ := mime.ParseMediaType(contentType); mediaType {
 	case "application/x-www-form-urlencoded":
 		form, err := url.ParseQuery(string(body))
 		if err != nil {
-			return http.StatusBadRequest, "the form cannot be read: it should be recipient=alice, percent-encoded"
+			return http.StatusBadRequest, "cannot read the form: send recipient=alice, percent-encoded"
 		}
 		for key, values := range form {
-			said[key] = append(said[key], values...)
+			parameters[key] = append(parameters[key], values...)
 		}
 	case "application/json":
 		var recipient *string
 		members, err := strictjson.Members(bytes.NewReader(body))
 		if err != nil || len(members) != 1 || members[0].Key != "recipient" ||
 			json.Unmarshal(members[0].Value, &recipient) != nil || recipient == nil {
-			return http.StatusBadRequest, `the body should be {"recipient": "alice"}, and nothing else`
+			return http.StatusBadRequest, `cannot read the body: send {"recipient": "alice"} and nothing else`
 		}
-		said.Add("recipient", *recipient)
+		parameters.Add("recipient", *recipient)
 	default:
-		return http.StatusUnsupportedMediaType, `the body should be a form, recipient=alice, or application/json, {"recipient": "alice"}`
+		return http.StatusUnsupportedMediaType, `unknown Content-Type: send a form, recipient=alice, or application/json, {"recipient": "alice"}`
 	}
 	return 0, ""
 }
 
-// theRecipient is the only thing said, once.
-func theRecipient(said url.Values) (recipient, wrong string) {
-	given := said["recipient"]
+// onlyRecipient returns the recipient, which must be the only parameter, or the text of an error.
+func onlyRecipient(parameters url.Values) (recipient, text string) {
+	given := parameters["recipient"]
 	switch {
-	case len(said) == 0:
-		return "", "say whose streams to end: recipient=alice, a user or a group's key"
-	case len(given) == 0 || len(said) > 1:
-		return "", "recipient is all that can be said: leave the rest out"
+	case len(parameters) == 0:
+		return "", "recipient is missing: send a user or a group, such as recipient=alice"
+	case len(given) == 0 || len(parameters) > 1:
+		return "", "unknown parameter: recipient is the only one"
 	case len(given) > 1:
-		return "", "give recipient once, in the query or in the body"
+		return "", "send recipient only once, in the query or in the body"
 	}
 	if err := feed.CheckRecipient(given[0]); err != nil {
 		return "", "the recipient " + err.Error()

@@ -1,13 +1,12 @@
 package server
 
 import (
-	"encoding/json"
 	"net"
 	"net/http"
 	"strings"
 )
 
-// IsLoopback reports whether a host, with or without a port, can only be this machine (RFC 6761 reserves localhost and all below it).
+// IsLoopback reports whether a host, with or without a port, always means this machine. RFC 6761 reserves localhost and its subdomains.
 func IsLoopback(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -17,10 +16,17 @@ func IsLoopback(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
-// WriteJSON answers with a value that must not be cached.
-func WriteJSON(w http.ResponseWriter, status int, value any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(value)
+// AsLocalhost returns a middleware that refuses requests whose Host header does not name this machine. It protects from DNS rebinding: an
+// attacker's page can make its own domain name resolve to this machine, and then the browser treats this server as the page's origin.
+// A request without a Host header is accepted. Such a request uses HTTP/1.0, and no browser does. advice is appended to the error.
+func AsLocalhost(advice string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Host != "" && !IsLoopback(r.Host) {
+				http.Error(w, "the Host header must be localhost or a loopback address such as 127.0.0.1"+advice, http.StatusForbidden)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"rowcast/listener/failures"
 	"rowcast/stream"
 )
 
@@ -39,7 +40,7 @@ func (s *Server) metrics() http.Handler {
 // registerRequests registers the metrics of requests for streams and of idle connections.
 func (s *Server) registerRequests(r registry) {
 	r.counter("idle_connections_closed_total", "HTTP connections without a stream that were closed because too many of them were open.",
-		&s.lobby.Closed)
+		&s.idle.Closed)
 	r.counter("auth_denied_total", "Requests for a stream that were answered with status 400, 401 or 403.", &s.Events.Stats.Denied)
 	r.counter("auth_unavailable_total", "Requests for a stream that could not be authenticated for a temporary reason, such as an "+
 		"app that does not answer. The clients retry later.", &s.Events.Stats.Unavailable)
@@ -125,5 +126,15 @@ func registerOverflows(r registry, hub *stream.Stats) {
 				"pending is the bound of all streams together. The clients reconnect and resume.",
 			ConstLabels: prometheus.Labels{"reason": reason},
 		}, func() float64 { return float64(value.Load()) }))
+	}
+}
+
+// registerFailures registers the number of failures of each operation.
+func (s *Server) registerFailures(r registry) {
+	for _, of := range failures.All {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "rowcast", Name: "failures_total", Help: "Failed attempts of operations that the hub retries until they succeed, by operation.",
+			ConstLabels: prometheus.Labels{"operation": string(of)},
+		}, func() float64 { return float64(s.failureOf(of).Total) }))
 	}
 }

@@ -8,30 +8,30 @@ import (
 	"strings"
 )
 
-// A Network is a network of proxies, such as 10.0.0.0/8, or one address.
+// A Network is a network of trusted proxies, such as 10.0.0.0/8, or a single address.
 type Network netip.Prefix
 
-// UnmarshalText reads a flag's value. It refuses a network that contains everybody.
+// UnmarshalText reads the value of a flag. It refuses a network that contains all addresses.
 func (n *Network) UnmarshalText(text []byte) error {
 	prefix, err := netip.ParsePrefix(string(text))
 	if err != nil {
 		address, err := netip.ParseAddr(string(text))
 		if err != nil || address.Zone() != "" {
-			return fmt.Errorf("%q is not a network such as 10.0.0.0/8 or fd00::/8, nor an address", text)
+			return fmt.Errorf("%q is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address", text)
 		}
 		prefix = netip.PrefixFrom(address, address.BitLen())
 	}
 	if prefix.Addr().Is4In6() {
-		return fmt.Errorf("%q is an IPv4 network: write it as an IPv4 network", text)
+		return fmt.Errorf("%q is an IPv4 network in IPv6 notation: write it as an IPv4 network", text)
 	}
 	if prefix.Bits() == 0 {
-		return fmt.Errorf("%q is everybody: whoever connects could say that he is somebody else", text)
+		return fmt.Errorf("%q contains all addresses: every client could then claim any address", text)
 	}
 	*n = Network(prefix.Masked())
 	return nil
 }
 
-// Proxies are the networks that are believed.
+// Proxies are the networks of trusted proxies.
 type Proxies []netip.Prefix
 
 func (p Proxies) trust(address netip.Addr) bool {
@@ -43,8 +43,9 @@ func (p Proxies) trust(address netip.Addr) bool {
 	return false
 }
 
-// client is who stands behind a connection: the nearest that is not one of our proxies. Each of them has added on the right whom it
-// was connected with; what stands left of that, anybody can have made up. What cannot be read is as good as the end.
+// client returns the address of the client that sent a request, from the address of its connection and the X-Forwarded-For headers. Each
+// trusted proxy appends the address that it was connected with. So the client is the rightmost address that is not a trusted proxy's; a
+// client may have forged all addresses to the left of its own. An entry that is not an address ends the search.
 func (p Proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	nearest := peer.Unmap().WithZone("")
 	for _, line := range slices.Backward(forwarded) {
@@ -58,7 +59,7 @@ func (p Proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 			} else {
 				more = false
 			}
-			address, ok := hop(strings.Trim(entry, " \t"))
+			address, ok := parseEntry(strings.Trim(entry, " \t"))
 			if !ok {
 				return nearest
 			}
@@ -68,8 +69,8 @@ func (p Proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	return nearest
 }
 
-// hop reads an address, with a port or without.
-func hop(text string) (netip.Addr, bool) {
+// parseEntry reads an entry of X-Forwarded-For: an address, with or without a port.
+func parseEntry(text string) (netip.Addr, bool) {
 	if with, err := netip.ParseAddrPort(text); err == nil {
 		return with.Addr().Unmap().WithZone(""), true
 	}
@@ -82,8 +83,8 @@ func hop(text string) (netip.Addr, bool) {
 	return address.Unmap().WithZone(""), err == nil
 }
 
-// seeThrough puts the client's own address in place of the proxy's.
-func (p Proxies) seeThrough(next http.Handler) http.Handler {
+// setClientAddress is a middleware that sets RemoteAddr to the address of the client behind a trusted proxy.
+func (p Proxies) setClientAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 			if client := p.client(peer.Addr(), r.Header.Values("X-Forwarded-For")); client != peer.Addr() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -15,12 +16,11 @@ import (
 	"rowcast/stream"
 )
 
-// routers returns the handlers of the public and of the administrators' address. If there is no second address, the first handler also
-// serves health and metrics.
+// routers returns the handlers for Listen and for AdminListen. If AdminListen is empty, public also serves health and metrics.
 func (s *Server) routers() (public, admin http.Handler) {
 	p := s.newRouter()
 	if len(s.Trusted) > 0 {
-		p.Use(s.Trusted.seeThrough, s.lobby.recognise)
+		p.Use(s.Trusted.setClientAddress, s.idle.attribute)
 	}
 	if s.Guard != nil {
 		p.Use(s.Guard)
@@ -34,7 +34,7 @@ func (s *Server) routers() (public, admin http.Handler) {
 			MaxAge:           600,
 		}))
 	}
-	// Nothing here may wrap the writer: the hub takes the connection over.
+	// No middleware of this router may wrap the ResponseWriter, because the hub takes the connection over.
 	p.Get("/events", s.Events.ServeHTTP)
 	getOrHead(p, "/rowcast.js", serveScript)
 	if s.Routes != nil {
@@ -49,21 +49,21 @@ func (s *Server) routers() (public, admin http.Handler) {
 		a.Use(AsLocalhost(""))
 	}
 	s.adminRoutes(a)
-	a.With(notForPages).Post("/disconnect", s.disconnect)
+	a.With(refuseBrowsers).Post("/disconnect", s.disconnect)
 	return p, a
 }
 
 func (s *Server) adminRoutes(r chi.Router) {
-	getOrHead(r, "/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	getOrHead(r, "/readyz", s.readiness)
+	getOrHead(r, "/healthz", s.healthz)
+	getOrHead(r, "/readyz", s.readyz)
 	getOrHead(r, "/metrics", s.metrics().ServeHTTP)
 }
 
 func (s *Server) newRouter() *chi.Mux {
 	r := chi.NewRouter()
-	r.Use(s.recoverer, bounded)
+	r.Use(s.recoverPanic, limitTime)
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "there is nothing here; the stream is at /events", http.StatusNotFound)
+		http.Error(w, "not found: the stream is at /events", http.StatusNotFound)
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, request *http.Request) {
 		var allowed []string
@@ -72,12 +72,12 @@ func (s *Server) newRouter() *chi.Mux {
 				allowed = append(allowed, method)
 			}
 		}
-		if allowed == nil { // a method that the router does not know, and no such path
+		if allowed == nil { // the router calls this handler for an unknown method even if the path does not exist
 			r.NotFoundHandler()(w, request)
 			return
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		http.Error(w, "the method is not allowed here; allowed is "+strings.Join(allowed, ", "), http.StatusMethodNotAllowed)
+		http.Error(w, "method not allowed: use "+strings.Join(allowed, ", "), http.StatusMethodNotAllowed)
 	})
 	return r
 }
@@ -87,12 +87,13 @@ func getOrHead(r chi.Router, path string, handler http.HandlerFunc) {
 	r.Head(path, handler)
 }
 
-// answerTime is how long a client may take over an answer that is no stream.
+// answerTime is the time in which a client must receive an answer that is not a stream.
 const answerTime = 15 * time.Second
 
-// bounded limits the time of an answer. A stream removes the limit. A request with a body is the last one on its connection: if a proxy
-// and this server disagree about where the body ends, the rest is not taken for the request of another client.
-func bounded(next http.Handler) http.Handler {
+// limitTime is a middleware that limits the time of an answer. The hub removes the limit from streams. After a request with a body, the
+// connection is closed. A proxy and this server could disagree about where the body ends, and this server would then take the rest of the
+// body for the request of another client (request smuggling).
+func limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 		if r.ContentLength != 0 {
@@ -102,23 +103,8 @@ func bounded(next http.Handler) http.Handler {
 	})
 }
 
-// AsLocalhost refuses requests for another host than this machine. A page can make a browser send them under a name of the page's own
-// domain that resolves to this machine (DNS rebinding), and to the browser they are of the same origin. HTTP/1.0, which no browser uses,
-// need not name a host. otherwise is appended to the error, and says what else can be done.
-func AsLocalhost(otherwise string) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Host != "" && !IsLoopback(r.Host) {
-				http.Error(w, "this address answers only as localhost or 127.0.0.1"+otherwise, http.StatusForbidden)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	}
-}
-
-// recoverer lets a handler's panic end nothing but its own request.
-func (s *Server) recoverer(next http.Handler) http.Handler {
+// recoverPanic is a middleware that logs the panic of a handler and closes the connection of its request. Other requests continue.
+func (s *Server) recoverPanic(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			switch panicked := recover(); panicked {
@@ -129,14 +115,14 @@ func (s *Server) recoverer(next http.Handler) http.Handler {
 				if logger, ok := s.panics.Allow(s.Logger); ok {
 					logger.Error("a request handler panicked", "path", r.URL.Path, "panic", panicked, "stack", string(debug.Stack()))
 				}
-				panic(http.ErrAbortHandler) // closes the connection; something may have been written already
+				panic(http.ErrAbortHandler) // closes the connection, because a part of the answer may have been sent
 			}
 		}()
 		next.ServeHTTP(w, r)
 	})
 }
 
-// serveScript serves the browser client. Browsers may keep it but must ask whether it is still the same.
+// serveScript serves the browser client. Browsers may cache it, but must ask each time whether it has changed.
 func serveScript(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -145,7 +131,16 @@ func serveScript(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(stream.Script))
 }
 
+// scriptTag is the ETag of the browser client: a hash of its text.
 var scriptTag = func() string {
 	sum := sha256.Sum256(stream.Script)
 	return `"` + hex.EncodeToString(sum[:8]) + `"`
 }()
+
+// WriteJSON answers with a value that must not be cached.
+func WriteJSON(w http.ResponseWriter, status int, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(value)
+}

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A handler that panics takes down its own request and no more, and the log says where.
+// A handler that panics ends only its own request. The log contains the stack.
 func TestPanicEndsOneRequest(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -36,13 +36,13 @@ func TestPanicEndsOneRequest(t *testing.T) {
 		return string(body), err
 	}
 	if body, err := get("/panic"); err == nil {
-		t.Errorf("got %q without an error: the client must not take it for an answer", body)
+		t.Errorf("got %q without an error: the client cannot see that the answer is incomplete", body)
 	}
-	for range 20 { // not each is logged
+	for range 20 { // only some of them are logged
 		_, _ = get("/panic")
 	}
 	if body, err := get("/healthz"); err != nil || body != "ok\n" {
-		t.Errorf("afterwards: got %q, %v", body, err)
+		t.Errorf("after the panics: got %q, %v", body, err)
 	}
 	http.DefaultClient.CloseIdleConnections()
 	server.Close()

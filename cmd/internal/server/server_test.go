@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// It says that it listens only when a client that comes at once gets a stream, not a "come back later".
-func TestListeningIsSaidOnceStreamsCanBeOpened(t *testing.T) {
+// The server announces its address only when clients can open streams. Before, they would be told to retry later.
+func TestAnnounce(t *testing.T) {
 	t.Parallel()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -23,19 +23,19 @@ func TestListeningIsSaidOnceStreamsCanBeOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		s := New(&pgx.ConnConfig{}, slog.New(slog.NewTextHandler(&log, nil)))
-		var told net.Addr
-		s.Listening = func(addr net.Addr) { told = addr }
+		var announced net.Addr
+		s.Listening = func(addr net.Addr) { announced = addr }
 		running, cancel := context.WithCancel(t.Context())
 		began := make(chan struct{})
 		go s.announce(running, began, []*httpServer{{socket: socket}})
 
 		synctest.Wait()
-		if told != nil || log.Len() > 0 {
-			t.Errorf("before the first batch it said: %s", log.String())
+		if announced != nil || log.Len() > 0 {
+			t.Errorf("logged before the first batch: %s", log.String())
 		}
 		close(began)
 		synctest.Wait()
-		if want := "msg=listening addr=" + socket.Addr().String() + "\n"; told != socket.Addr() || !strings.HasSuffix(log.String(), want) {
+		if want := "msg=listening addr=" + socket.Addr().String() + "\n"; announced != socket.Addr() || !strings.HasSuffix(log.String(), want) {
 			t.Errorf("got %s, want %s", log.String(), want)
 		}
 		cancel()

@@ -1,0 +1,90 @@
+package server
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/listener/failures"
+)
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }
+
+// readyz reports whether a load balancer should send clients to this hub. A lost connection to PostgreSQL alone does not make it unready.
+// Otherwise all hubs would become unready at once, although their open streams are of use as soon as PostgreSQL is back.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	lag := s.Listener.Stats.Lag()
+	state := struct {
+		Ready    bool        `json:"ready"`
+		Postgres string      `json:"postgres"`
+		Behind   float64     `json:"behind_seconds"` // the time since the hub last read from PostgreSQL successfully
+		Lag      float64     `json:"lag_seconds"`    // all rows that were committed longer ago have been read
+		Lagging  bool        `json:"lagging"`        // the lag exceeds the listener's LagLimit
+		Queue    notifyQueue `json:"notification_queue"`
+
+		// Failing has the operations that fail at present. They are explained in the package failures.
+		Failing map[failures.Operation]failing `json:"failing"`
+	}{
+		s.Hub.Ready(), "disconnected", s.Hub.Behind().Seconds(), lag.Seconds(), lag > s.Listener.LagLimit,
+		notifyQueue{s.Listener.Stats.NotifyQueue(), s.Listener.Stats.Crowded.Load()},
+		s.failing(),
+	}
+	if s.Listener.Stats.Connected.Load() {
+		state.Postgres = "connected"
+	}
+	status := http.StatusOK
+	if !state.Ready {
+		status = http.StatusServiceUnavailable
+	}
+	WriteJSON(w, status, state)
+}
+
+// A notifyQueue describes the NOTIFY queue of the PostgreSQL server.
+type notifyQueue struct {
+	Ratio   float64 `json:"ratio"`   // the used part, from 0 to 1
+	Polling bool    `json:"polling"` // the hub polls, because the queue is nearly full
+}
+
+// A failing describes an operation that fails at present.
+type failing struct {
+	Since    float64 `json:"since"`    // the seconds since the operation began to fail
+	Last     float64 `json:"last"`     // the seconds since the last failure
+	Failures int64   `json:"failures"` // the number of failures in this time
+	Error    string  `json:"error"`
+}
+
+// failing returns the operations that fail at present. It contains no complete errors, because /readyz may be public, and errors contain
+// the names of hosts and roles.
+func (s *Server) failing() map[failures.Operation]failing {
+	all := map[failures.Operation]failing{}
+	for _, of := range failures.All {
+		if state := s.failureOf(of); state.Failing() {
+			all[of] = failing{time.Since(state.Since).Seconds(), time.Since(state.Last).Seconds(), state.Failures, publicError(state.Err)}
+		}
+	}
+	return all
+}
+
+// publicError returns the part of an error that anybody may read.
+func publicError(err error) string {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return "PostgreSQL answered with SQLSTATE " + refused.Code + "; see the log"
+	}
+	return "see the log"
+}
+
+// failureOf returns the state of an operation, from the part of the server that runs it.
+func (s *Server) failureOf(of failures.Operation) failures.State {
+	switch of {
+	case failures.Connect, failures.ParkLock, failures.ParkQueue, failures.Unpark, failures.Fetch, failures.History:
+		return s.Listener.Failures.Of(of)
+	case failures.Replay, failures.Stands, failures.CatchUp:
+		return s.Hub.Failures.Of(of)
+	case failures.Retention:
+		return s.Retention.Failures.Of(of)
+	}
+	return s.Failures.Of(of)
+}

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"rowcast/cmd/internal/terminal"
+	"rowcast/listener/failures"
+)
+
+// An httpServer is an HTTP server with its listening socket.
+type httpServer struct {
+	http   http.Server
+	socket net.Listener
+}
+
+// open opens the listening sockets. The first returned server is for streams.
+func (s *Server) open(ctx context.Context) ([]*httpServer, error) {
+	public, admin := s.routers()
+	first, err := s.newServer(ctx, s.Listen, public, s.idle)
+	if err != nil {
+		return nil, err
+	}
+	if s.AdminListen == "" {
+		return []*httpServer{first}, nil
+	}
+	second, err := s.newServer(ctx, s.AdminListen, admin, newIdleConns(adminIdleConns))
+	if err != nil {
+		_ = first.socket.Close()
+		return nil, err
+	}
+	return []*httpServer{first, second}, nil
+}
+
+// adminIdleConns is the maximum number of connections at AdminListen.
+const adminIdleConns = 24
+
+func (s *Server) newServer(ctx context.Context, address string, handler http.Handler, idle *idleConns) (*httpServer, error) {
+	var config net.ListenConfig
+	socket, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	return &httpServer{socket: acceptor{socket, s.Logger, &s.Failures}, http: http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       15 * time.Second, // includes the body; the hub removes it from a connection that becomes a stream
+		IdleTimeout:       2 * time.Minute,
+		// WriteTimeout is not set, because it would end every stream.
+
+		// The header of a request may have 16 KiB, because net/http adds 4 KiB. A cursor has up to 4,000 bytes, and cookies need space too.
+		MaxHeaderBytes: 12 << 10,
+		ConnState:      idle.track,
+		ConnContext:    idle.withConn,
+		ErrorLog:       log.New(httpLog{s}, "", 0),
+	}}, nil
+}
+
+func (s *httpServer) address() net.Addr { return s.socket.Addr() }
+
+func (s *httpServer) run() error {
+	if err := s.http.Serve(s.socket); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.address(), err)
+	}
+	return nil
+}
+
+// shutdown waits up to 3 s for requests that are being answered, and then closes their connections. Streams have ended before.
+func shutdown(servers []*httpServer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	var errs error
+	for _, server := range servers {
+		err := server.http.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = server.http.Close()
+		}
+		errs = errors.Join(errs, err)
+	}
+	return errs
+}
+
+// An acceptor is a listening socket that records failures to accept connections. After a failure, net/http tries again after a pause.
+type acceptor struct {
+	net.Listener
+	logger   *slog.Logger
+	failures *failures.Record
+}
+
+// Accept returns the next connection.
+func (a acceptor) Accept() (net.Conn, error) {
+	conn, err := a.Listener.Accept()
+	switch {
+	case err == nil:
+		a.failures.Succeeded(failures.Accept)
+	case !errors.Is(err, net.ErrClosed):
+		a.failures.Warn(a.logger, failures.Accept, err, "cannot accept connections")
+	}
+	return conn, err
+}
+
+// httpLog logs the errors that net/http reports, at a limited rate.
+type httpLog struct{ *Server }
+
+func (h httpLog) Write(line []byte) (int, error) {
+	if logger, ok := h.httpErrors.Allow(h.Logger); ok {
+		logger.Warn("an HTTP connection failed", "error", terminal.Printable(string(line)))
+	}
+	return len(line), nil
+}

@@ -1,0 +1,84 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"runtime/debug"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+)
+
+// maxDescriptors is the number of file descriptors that are used at most, also where the system has no limit.
+const maxDescriptors = 1 << 20
+
+// ownConnections is the number of connections to PostgreSQL besides the connections for replays: two for the listener, one for retention
+// and one for /disconnect.
+const ownConnections = 4
+
+// LimitStreams sets the maximum number of streams. If streams is 0, the maximum is what the limit of open files allows. Replays must be
+// set before.
+func (s *Server) LimitStreams(streams int) error {
+	d, err := divideDescriptors(descriptors(), streams, s.Replays)
+	if err != nil {
+		return err
+	}
+	s.Hub.Limits.Streams, s.idle = d.streams, newIdleConns(d.idle)
+	return nil
+}
+
+// A division says how many file descriptors of the process are for streams and how many for idle connections. The remaining ones are for
+// the database, listening sockets and connections that are being closed.
+type division struct {
+	streams int
+	idle    int
+}
+
+// divideDescriptors divides the file descriptors of the process. If streams is 0, streams get as many as possible.
+func divideDescriptors(available uint64, streams, replays int) (division, error) {
+	const howToRaise = "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)"
+	all := int(min(available, maxDescriptors))
+	rest := min(64, all/4) + replays + ownConnections
+	d := division{idle: min(max(all/8, 16), 4096)}
+	d.streams = all - rest - d.idle
+	if d.streams < 1 {
+		return division{}, fmt.Errorf("--replays: %d connections for replays leave no open files for streams, because this process may have only %d: "+
+			"lower --replays, or %s", replays, all, howToRaise)
+	}
+	if streams > d.streams {
+		return division{}, fmt.Errorf("--max-connections: %d streams need %d more open files than this process may have (%d): %s",
+			streams, streams-d.streams, all, howToRaise)
+	}
+	if streams > 0 {
+		d.streams = streams
+	}
+	return d, nil
+}
+
+// memoryShare is the part of the cgroup's memory limit that the Go runtime may use. The rest is for memory that the runtime does not
+// count.
+const memoryShare = 0.9
+
+// LimitMemory sets the memory limit of the Go runtime. Near the limit, the runtime collects garbage more often, so that the kernel does
+// not kill the process. The limit is GOMEMLIMIT or, if that is not set, a share of the cgroup's limit. LimitMemory returns the limit in
+// bytes, or math.MaxInt64 if there is none.
+func LimitMemory(logger *slog.Logger) int64 {
+	// Collecting more often than by default saves memory at little cost: most of a hub's heap is recent events, which contain no pointers.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	limit, err := memlimit.Set(memlimit.WithRatio(memoryShare))
+	switch {
+	case errors.Is(err, memlimit.ErrNoCgroup), errors.Is(err, memlimit.ErrCgroupsNotSupported):
+	case err != nil:
+		logger.Warn("cannot read the memory limit of the cgroup; set GOMEMLIMIT instead", "error", err)
+	case limit < math.MaxInt64:
+		logger.Info("memory limit of the Go runtime", "bytes", limit)
+	}
+	return limit
+}
+
+// DefaultPending returns the default of Hub.Pending for a memory limit: a quarter of it, but at most 256 MiB.
+func DefaultPending(limit int64) int { return int(min(limit/4, 256<<20)) }
