@@ -105,24 +105,48 @@ var migratedServer = sync.OnceValues(func() (*cluster.Cluster, error) {
 
 func create(t testing.TB, server *cluster.Cluster, err error, template string) string {
 	t.Helper()
-	name := "test_" + strings.ToLower(rand.Text()[:8])
+	name := ""
 	if err == nil {
-		err = execute(t.Context(), server, "CREATE DATABASE "+name+" TEMPLATE "+template)
+		name, err = copyOf(t.Context(), server, template)
 	}
 	if err != nil {
 		t.Fatalf("dbtest: no database for the test: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := drop(server, name); err != nil {
+		if err := dropDatabase(server, name); err != nil {
 			t.Errorf("dbtest: drop the database of the test: %v", err)
 		}
 	})
 	return server.DSN(name)
 }
 
-// drop removes a database. DROP DATABASE fails if there are prepared
+// Example is Database for an Example function, which has no testing.TB. It
+// panics if there is no database. The caller drops the database.
+func Example() (dsn string, drop func()) {
+	server, err := migratedServer()
+	name := ""
+	if err == nil {
+		name, err = copyOf(context.Background(), server, template)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("dbtest: no database for the example: %v", err))
+	}
+	return server.DSN(name), func() {
+		if err := dropDatabase(server, name); err != nil {
+			panic(fmt.Sprintf("dbtest: drop the database of the example: %v", err))
+		}
+	}
+}
+
+// copyOf makes a database with a new name from a template.
+func copyOf(ctx context.Context, server *cluster.Cluster, template string) (name string, err error) {
+	name = "test_" + strings.ToLower(rand.Text()[:8])
+	return name, execute(ctx, server, "CREATE DATABASE "+name+" TEMPLATE "+template)
+}
+
+// dropDatabase removes a database. DROP DATABASE fails if there are prepared
 // transactions, which only a session of that database can end.
-func drop(server *cluster.Cluster, name string) error {
+func dropDatabase(server *cluster.Cluster, name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	statement := "DROP DATABASE " + name + " WITH (FORCE)"

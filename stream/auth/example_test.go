@@ -1,0 +1,61 @@
+package auth_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+
+	"rowcast/listener/feed"
+	"rowcast/stream"
+	"rowcast/stream/auth"
+	"rowcast/stream/sse"
+)
+
+// An Authenticator of the program's own finds the user by the session cookie of the app.
+func ExampleHandler() {
+	sessions := map[string]string{"secret": "alice"}
+	authenticate := func(r *http.Request) (stream.Grant, error) {
+		cookie, err := r.Cookie("session")
+		if err != nil || sessions[cookie.Value] == "" {
+			return stream.Grant{}, auth.Denial{Status: http.StatusUnauthorized, Reason: "sign in first"}
+		}
+		return stream.Grant{User: sessions[cookie.Value], Groups: []string{"team:7"}}, nil
+	}
+	hub := &stream.Hub{Logger: slog.New(slog.DiscardHandler)}
+	hub.Publish(feed.Batch{}) // a Listener delivers batches
+	server := httptest.NewServer(&auth.Handler{Hub: hub, Authenticate: authenticate, Logger: hub.Logger})
+	defer server.Close()
+
+	for _, cookie := range []string{"guessed", "secret"} {
+		request, err := http.NewRequest(http.MethodGet, server.URL, http.NoBody)
+		check(err)
+		request.AddCookie(&http.Cookie{Name: "session", Value: cookie})
+		response, err := http.DefaultClient.Do(request)
+		check(err)
+		fmt.Println(response.Status)
+		if response.StatusCode == http.StatusOK {
+			fmt.Println(firstEvent(response))
+		}
+		check(response.Body.Close())
+	}
+	// Output:
+	// 401 Unauthorized
+	// 200 OK
+	// rowcast.hello {"recipients":["alice","team:7"],"heartbeat":15}
+}
+
+func firstEvent(response *http.Response) string {
+	for event, err := range sse.Events(response.Body) {
+		check(err)
+		return event.Name + " " + event.Data
+	}
+	return "no event"
+}
+
+// check stops an example at the first error.
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
