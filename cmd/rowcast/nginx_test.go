@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// An nginx is a running one, with the README's configuration.
+// An nginx is a running nginx with the configuration in README.md.
 type nginx struct {
 	url   string
 	pages string // the directory of what it serves besides
@@ -79,21 +79,21 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 	}
 }
 
-// configuration is the README's with other addresses, and a place for pages; around it stands what every nginx.conf has.
+// configuration returns the configuration in README.md with other addresses and a location for pages, as a whole nginx.conf.
 func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) string {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := regexp.MustCompile("(?s)```nginx\n(.*?)}\n```").FindSubmatch(readme)
 	if found == nil {
-		t.Fatal("the README has no configuration for nginx")
+		t.Fatal("README.md has no configuration for nginx")
 	}
 	site := string(found[1])
 	for old, now := range map[string]string{"listen 80;": "listen " + address + ";", "10.0.0.1:8080": hubs[0], "10.0.0.2:8080": hubs[1]} {
 		if strings.Count(site, old) != 1 {
-			t.Fatalf("the README's configuration for nginx does not say %q once:\n%s", old, site)
+			t.Fatalf("the configuration for nginx in README.md does not contain %q exactly once:\n%s", old, site)
 		}
 		site = strings.Replace(site, old, now, 1)
 	}
