@@ -115,8 +115,8 @@ func TestWhatTheAppAnswers(t *testing.T) {
 	}{
 		{"yes", isAlice(300), 200, aliceAndTeam},
 		{"no groups", saying(200, `{"recipient": "alice", "expires_in": 60}`), 200, aliceOnly},
-		{"401", saying(401, "top secret"), 401, "the app does not know who you are\n"},
-		{"403", saying(403, "top secret"), 403, "the app does not let you listen\n"},
+		{"401", saying(401, "top secret"), 401, "not signed in: the app answered 401\n"},
+		{"403", saying(403, "top secret"), 403, "not allowed: the app answered 403\n"},
 		{"302", redirect(302), 200, later},
 		{"307", redirect(307), 200, later},
 		{"404", saying(404, "top secret"), 200, later},
@@ -153,8 +153,8 @@ func TestWhatTheAppAnswers(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		}, 200, later},
-		{"a group for a recipient", saying(200, `{"recipient": "team:7", "expires_in": 60}`), 403, `the user's id contains ":", which only the key of a group may` + "\n"},
-		{"a user for a group", saying(200, `{"recipient": "alice", "groups": ["bob"], "expires_in": 60}`), 403, `the key of a group does not contain ":", so it could be a user's id` + "\n"},
+		{"a group for a recipient", saying(200, `{"recipient": "team:7", "expires_in": 60}`), 403, `the user's id contains ":", which only the name of a group may` + "\n"},
+		{"a user for a group", saying(200, `{"recipient": "alice", "groups": ["bob"], "expires_in": 60}`), 403, `the name of a group does not contain ":", so it could be a user's id` + "\n"},
 	}
 	said, unknown := "", 0
 	for i, tt := range tests {
@@ -180,7 +180,7 @@ func TestWhatTheAppAnswers(t *testing.T) {
 		t.Errorf("what is secret was written: %s", said)
 	}
 	for _, want := range []string{
-		"it redirects (302), but must answer 401 itself", "it answers 500", "connection refused",
+		"it redirected (302) instead of answering 401 itself", "it answered 500", "connection refused",
 		"no answer within 2s, with 1 requests running", fmt.Sprintf("rowcast_auth_unavailable_total %d\n", unknown+1),
 	} {
 		if !strings.Contains(said, want) {

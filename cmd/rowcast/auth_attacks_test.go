@@ -73,7 +73,7 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"no issuer", signed(t, jwt.MapClaims{"iss": nil}), 401, "the token has no iss"},
 		{"the issuer is one of several", signed(t, jwt.MapClaims{"iss": []string{"https://issuer.example"}}), 401, "the token's iss or aud is empty or has a wrong type"},
 		{"another issuer", signed(t, jwt.MapClaims{"iss": "https://issuer.example.evil"}), 401, "the token is from another issuer"},
-		{"crit", sign(t, hs, []byte(secret), claims(nil), "crit", "exp"), 401, "the token has a crit header, and no extension is supported"},
+		{"crit", sign(t, hs, []byte(secret), claims(nil), "crit", "exp"), 401, "the token has a crit header, which is not supported"},
 		{"kid leads to a file", sign(t, hs, []byte(otherSecret), claims(nil), "kid", file), 401, unsigned},
 		{"kid leads to a file, from below", sign(t, hs, []byte(otherSecret), claims(nil), "kid", "../../../../../../../.."+file), 401, unsigned},
 		{"kid leads to an empty file", sign(t, hs, []byte{}, claims(nil), "kid", "/dev/null"), 401, unsigned},
@@ -91,9 +91,9 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"sub with CR and LF", signed(t, jwt.MapClaims{"sub": "a\r\ndata: x\n\n"}), 403, "the user's id contains a control character"},
 		{"sub is not UTF-8", raw(`{"sub":"a` + "\xff" + `"` + good), 403, "the user's id is not valid UTF-8"},
 		{"sub is half a surrogate", raw(`{"sub":"\ud800"` + good), 403, "the user's id is not valid UTF-8"},
-		{"sub is a group's key", signed(t, jwt.MapClaims{"sub": "team:7"}), 403, `the user's id contains ":", which only the key of a group may`},
-		{"a group is a user's id", signed(t, jwt.MapClaims{"groups": []string{"team:7", "bob"}}), 403, `the key of a group does not contain ":", so it could be a user's id`},
-		{"a group with LF", signed(t, jwt.MapClaims{"groups": []string{"team:\n"}}), 403, "the key of a group contains a control character"},
+		{"sub is a group's key", signed(t, jwt.MapClaims{"sub": "team:7"}), 403, `the user's id contains ":", which only the name of a group may`},
+		{"a group is a user's id", signed(t, jwt.MapClaims{"groups": []string{"team:7", "bob"}}), 403, `the name of a group does not contain ":", so it could be a user's id`},
+		{"a group with LF", signed(t, jwt.MapClaims{"groups": []string{"team:\n"}}), 403, "the name of a group contains a control character"},
 		{"groups is text", signed(t, jwt.MapClaims{"groups": "team:7"}), 403, notGroups},
 		{"groups has a number", signed(t, jwt.MapClaims{"groups": []any{"team:7", 7}}), 403, notGroups},
 		{"too many groups", signed(t, jwt.MapClaims{"groups": many}), 403, "more than 100 groups"},
@@ -227,14 +227,14 @@ func TestWeakKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	k := pairs()
 	for want, args := range map[string][]string{
-		"it has 31 bytes and needs at least 32":         {"--jwt-secret", secret[:31]},
-		"it has 5 bytes":                                {"--jwt-secret-file", fileOf(t, []byte("short\r\n"))},
-		"no such file":                                  {"--jwt-secret-file", "/nowhere"},
-		"no public key in PEM":                          {"--jwt-key", fileOf(t, []byte("ssh-rsa AAAA"))},
-		"this is a private key, which only the app ":    {"--jwt-key", fileOf(t, pemOf(t, k.rsa))},
-		"the key is none of RSA with 2048 bits or more": {"--jwt-key", fileOf(t, pemOf(t, k.smallRSA.Public()))},
-		"is not the name of a cookie":                   {"--jwt-secret", secret, "--jwt-cookie", "a=b"},
-		"give only one of tokens ":                      {"--jwt-secret", secret, "--insecure-uid"},
+		"it has 31 bytes and needs at least 32": {"--jwt-secret", secret[:31]},
+		"it has 5 bytes":                        {"--jwt-secret-file", fileOf(t, []byte("short\r\n"))},
+		"no such file":                          {"--jwt-secret-file", "/nowhere"},
+		"no public key in PEM":                  {"--jwt-key", fileOf(t, []byte("ssh-rsa AAAA"))},
+		"this is a private key, which only the app that signs tokens may have": {"--jwt-key", fileOf(t, pemOf(t, k.rsa))},
+		"the key is not supported: use RSA with at least 2048 bits":            {"--jwt-key", fileOf(t, pemOf(t, k.smallRSA.Public()))},
+		"is not the name of a cookie":                                          {"--jwt-secret", secret, "--jwt-cookie", "a=b"},
+		"give only one of tokens ":                                             {"--jwt-secret", secret, "--insecure-uid"},
 	} {
 		code, _, stderr := run(t, nil, append([]string{"serve", "--database-url", nobodyThere}, args...)...)
 		if code != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, secret[:31]) {

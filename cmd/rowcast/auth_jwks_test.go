@@ -141,7 +141,7 @@ func TestKeysAtAURLThatIsAway(t *testing.T) {
 	known, unknown := newNamedKey(t, "a"), newNamedKey(t, "b")
 	const noSet = "the answer is not a JSON Web Key Set"
 	for answer, reason := range map[string]string{
-		"":              "the server answers 500",
+		"":              "the server answered 500",
 		"{}":            noSet,
 		"<html>":        noSet,
 		`{"keys":null}`: noSet,
@@ -181,7 +181,7 @@ func TestKeysAtAURLThatComesLater(t *testing.T) {
 	key := newNamedKey(t, "a")
 	keys := newKeyServer(t, "")
 	h := secure(t, "--jwks-url", keys.URL)
-	h.err.await(t, `level=WARN msg="cannot read the JSON Web Key Set: the keys that were read before stay valid" host=127.0.0.1:.* known_keys=0 error="the server answers 500"`)
+	h.err.await(t, `level=WARN msg="cannot read the JSON Web Key Set: the keys that were read before stay valid" host=127.0.0.1:.* known_keys=0 error="the server answered 500"`)
 	keys.answer.Store(jwks([]namedKey{key}))
 	if _, says := listenTo(t, h, "", key.bearer(t)...); says != aliceOnly {
 		t.Errorf("got %s", says)

@@ -123,7 +123,7 @@ func TestAStreamOutlivesTheAppByTheGrace(t *testing.T) {
 // Pages of other origins get nothing by a cookie, and those that may can read every answer.
 func TestCookiesAcrossOrigins(t *testing.T) {
 	t.Parallel()
-	const ours, denied = "https://app.example", "pages of this origin may not open streams here; --cors-origin lets them\n"
+	const ours, denied = "https://app.example", "pages of this origin may not open streams (the hub's option --cors-origin allows an origin)\n"
 	app := newAuthApp(t, isAlice(300))
 	hubs := map[string]*hub{
 		"token": secure(t, "--jwt-secret", secret, "--jwt-cookie", "session", "--cors-origin", ours),

@@ -145,8 +145,8 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--group-mark=:\n"}, nil, `--group-mark: the mark contains a control character`},
 		{[]string{"serve", "--group-mark=\u0085"}, nil, `--group-mark: the mark contains a control character`},
 		{[]string{"serve", "--group-mark=:\xff"}, nil, `--group-mark: the mark is not valid UTF-8`},
-		{[]string{"serve", "--group-mark=" + strings.Repeat("x", 256)}, nil, `--group-mark: the mark must be shorter than a group's key, which has at most 256 bytes`},
-		{[]string{"token", "--sub=alice", "--group-mark=" + strings.Repeat("x", 1000)}, nil, `--group-mark: the mark must be shorter than a group's key, which has at most 256 bytes`},
+		{[]string{"serve", "--group-mark=" + strings.Repeat("x", 256)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
+		{[]string{"token", "--sub=alice", "--group-mark=" + strings.Repeat("x", 1000)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
 		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: leave user and password out: they would be sent as if they were the client's`},
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: "soon" is not a duration such as 500ms, 15s, 12h or 7d`},

@@ -73,7 +73,7 @@ func TestEndpoints(t *testing.T) {
 func TestStreamIsForOneUser(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t))
-	const who = "say which user you are: /events?uid=alice"
+	const who = "uid is missing: open /events?uid=alice"
 	tests := []struct {
 		query  string
 		status int

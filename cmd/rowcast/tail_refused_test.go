@@ -30,7 +30,7 @@ func TestTailIsRefused(t *testing.T) {
 	tests := []struct {
 		url, want string
 	}{
-		{h.url + "/events", h.url + "/events answered 401 Unauthorized: say which user you are: /events?uid=alice"},
+		{h.url + "/events", h.url + "/events answered 401 Unauthorized: uid is missing: open /events?uid=alice"},
 		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: not found: the stream is at /events"},
 		{h.url + "/healthz", h.url + `/healthz is no event stream: its content type is "text/plain; charset=utf-8"`},
 		{other.URL + "/403", other.URL + `/403 answered 403 Forbidden: not\u000ayou`},

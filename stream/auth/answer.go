@@ -12,11 +12,11 @@ import (
 	"rowcast/stream"
 )
 
-// An answer is what the app's endpoint says about credentials.
+// An answer is the answer of the app's endpoint to a request with credentials.
 type answer struct {
 	grant    stream.Grant
 	lifetime time.Duration
-	until    time.Time
+	until    time.Time // when the lifetime ends
 }
 
 // errEndpoint reports that the endpoint did not answer as documented.
@@ -27,18 +27,18 @@ const (
 	maxLifetime = 24 * time.Hour // a longer expires_in is shortened to this
 )
 
-// readResponse reads an answer. Only 401 and 403 are a [Denial]. No error quotes the answer.
+// readResponse reads an answer. Only 401, 403 and an invalid recipient or group are a [Denial]. No error quotes the answer.
 func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answer, error) {
 	switch status := response.StatusCode; {
 	case status == http.StatusOK:
 	case status == http.StatusUnauthorized:
-		return answer{}, unauthorized("the app does not know who you are")
+		return answer{}, unauthorized("not signed in: the app answered 401")
 	case status == http.StatusForbidden:
-		return answer{}, forbidden("the app does not let you listen")
+		return answer{}, forbidden("not allowed: the app answered 403")
 	case status/100 == 3:
-		return answer{}, fmt.Errorf("%w: it redirects (%d), but must answer 401 itself", errEndpoint, status)
+		return answer{}, fmt.Errorf("%w: it redirected (%d) instead of answering 401 itself", errEndpoint, status)
 	default:
-		return answer{}, fmt.Errorf("%w: it answers %d", errEndpoint, status)
+		return answer{}, fmt.Errorf("%w: it answered %d", errEndpoint, status)
 	}
 	body, err := readBody(http.MaxBytesReader(nil, response.Body, maxAnswer))
 	if err != nil {
@@ -50,7 +50,7 @@ func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answ
 	return answer{grant, lifetime, sent.Add(lifetime)}, err
 }
 
-// A body is the JSON object of an answer. Other keys than these belong to the app and are ignored.
+// A body is the JSON object of an answer. Other keys are ignored.
 type body struct {
 	recipient string
 	groups    []string
@@ -60,7 +60,7 @@ type body struct {
 func readBody(from io.Reader) (b body, err error) {
 	members, err := strictjson.Members(from)
 	if err != nil {
-		return b, errors.New(`the body is not one JSON object as {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`)
+		return b, errors.New(`the body is not a JSON object such as {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`)
 	}
 	into := map[string]any{"recipient": &b.recipient, "groups": &b.groups, "expires_in": &b.expiresIn}
 	for _, m := range members {
@@ -69,7 +69,7 @@ func readBody(from io.Reader) (b body, err error) {
 		}
 	}
 	if b.recipient == "" {
-		return b, errors.New("there is no recipient")
+		return b, errors.New("recipient is missing or empty")
 	}
 	if !(b.expiresIn >= 1) {
 		return b, errors.New("expires_in is missing or less than 1 second")

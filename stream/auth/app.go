@@ -32,7 +32,7 @@ type App struct {
 	Timeout time.Duration
 	// Grace is how long an open stream continues after its grant has expired while the endpoint fails.
 	Grace time.Duration
-	// Mark keeps users and groups apart.
+	// Mark distinguishes groups from users.
 	Mark GroupMark
 	// Origins are the origins whose pages may open streams, besides the hub's own.
 	Origins []string
@@ -46,18 +46,18 @@ type App struct {
 	once     sync.Once
 	slots    *slots
 	cache    cache
-	opening  requests // about new streams
-	renewing requests // about open streams
+	opening  requests // for new streams
+	renewing requests // for open streams
 }
 
-// requests are requests to the app for the same purpose. Requests with the same credentials share an answer. There is one group for
-// new and one for open streams, so that a renewal never waits for a slot of new streams.
+// requests are the requests to the app for one purpose: for new streams, or for the renewal of open streams. Calls with the same
+// credentials at the same time share a request. The purposes are separate, so that a renewal never waits for a slot of new streams.
 type requests struct {
 	singleflight.Group
 	acquire acquire
 }
 
-// renewRetry is the mean time until a failing endpoint is asked again about an open stream.
+// renewRetry is the mean time between two attempts to renew an open stream while the endpoint fails.
 const renewRetry = 10 * time.Second
 
 func (a *App) init() {
@@ -104,7 +104,7 @@ func (a *App) Authenticate(r *http.Request) (stream.Grant, error) {
 type credentials struct {
 	cookie, authorization, forwarded string
 
-	address netip.Addr // the client's, for the share of slots; forwarded ends with it
+	address netip.Addr // the address of the client, which has a share of the slots
 }
 
 func credentialsOf(r *http.Request) credentials {
@@ -120,16 +120,16 @@ func credentialsOf(r *http.Request) credentials {
 	}
 }
 
-// hash identifies the credentials, so that the cache need not keep them.
+// hash returns a hash that identifies the credentials. The cache keeps it instead of the credentials.
 func (c credentials) hash() [sha256.Size]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "%q%q%q", c.cookie, c.authorization, c.forwarded))
 }
 
-// renewal returns when the app is asked again: at a random time in the last tenth of the grant's lifetime. So streams that were opened
-// together are not renewed together, and there is time for the answer.
+// renewal returns the time at which the app is asked again: a random time in the last tenth of the grant's lifetime. Streams that were
+// opened at the same time are therefore renewed at different times.
 func (v answer) renewal() time.Time { return v.until.Add(-rand.N(v.lifetime/10 + 1)) }
 
-// renew returns a function that asks the app again about an open stream. While the endpoint fails, the stream continues for up to Grace
+// renew returns a function that renews the grant of an open stream by asking the app again. While the endpoint fails, the stream continues for up to Grace
 // after its grant has expired. If the recipients have changed, the stream ends, and the client opens another one.
 func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, bool) {
 	return func(ctx context.Context) (time.Time, bool) {

@@ -29,7 +29,7 @@ type Authenticator func(r *http.Request) (stream.Grant, error)
 
 // A Denial is the reason why a request gets no stream. The reason is sent to the client and logged, so it must not quote the request.
 type Denial struct {
-	Status int // of HTTP: 400, 401 or 403
+	Status int // the HTTP status: 400, 401 or 403
 	Reason string
 }
 
@@ -52,13 +52,13 @@ type Handler struct {
 	}
 
 	once     sync.Once
-	denials  loglimit.Limit // of log lines about denials
-	unknowns loglimit.Limit // of log lines about temporary errors, which denials must not suppress
+	denials  loglimit.Limit // limits the log lines about denials
+	failures loglimit.Limit // limits the log lines about temporary errors; separate, so that denials do not suppress them
 }
 
 func (h *Handler) init() {
 	h.denials.Every, h.denials.Burst = 200*time.Millisecond, 50
-	h.unknowns.Every, h.unknowns.Burst = 200*time.Millisecond, 50
+	h.failures.Every, h.failures.Burst = 200*time.Millisecond, 50
 }
 
 // answerTime is how long a client may take to receive a denial. A stream removes this deadline.
@@ -67,15 +67,15 @@ const answerTime = 15 * time.Second
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.once.Do(h.init)
 	grant, err := h.Authenticate(r)
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // authentication may have taken long
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // set here, because authentication may take long
 	denial, denied := errors.AsType[Denial](err)
 	switch {
 	case denied:
 		h.deny(w, r, denial)
-	case err != nil && r.Context().Err() != nil: // the client has gone
+	case err != nil && r.Context().Err() != nil: // the client has closed the connection
 	case err != nil:
 		h.Stats.Unavailable.Add(1)
-		if logger, ok := h.unknowns.Allow(h.Logger); ok {
+		if logger, ok := h.failures.Allow(h.Logger); ok {
 			logger.Warn("cannot authenticate a request for a stream", "reason", err.Error(), "from", r.RemoteAddr)
 		}
 		h.Hub.ComeBackLater(w)
@@ -96,7 +96,8 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, d Denial) {
 	http.Error(w, d.Reason, d.Status)
 }
 
-// InsecureUID is an [Authenticator] that believes the query parameter uid. Anybody who reaches it can read everything.
+// InsecureUID is an [Authenticator] that believes the query parameter uid. It is for local testing, because every client can read the
+// events of every user.
 func InsecureUID(r *http.Request) (stream.Grant, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	uids := query["uid"]
@@ -106,7 +107,7 @@ func InsecureUID(r *http.Request) (stream.Grant, error) {
 	case len(uids) > 1:
 		return stream.Grant{}, badRequest("a stream is for one user: give uid once")
 	case len(uids) == 0 || uids[0] == "":
-		return stream.Grant{}, unauthorized("say which user you are: /events?uid=alice")
+		return stream.Grant{}, unauthorized("uid is missing: open /events?uid=alice")
 	}
 	if err := feed.CheckRecipient(uids[0]); err != nil {
 		return stream.Grant{}, badRequest("the uid " + err.Error())
@@ -114,14 +115,14 @@ func InsecureUID(r *http.Request) (stream.Grant, error) {
 	return stream.Grant{User: uids[0]}, nil
 }
 
-// identityParameters are all names that rowcast, or people who write tokens, use for a user, a group or a token.
+// identityParameters are common names of parameters for a user, a group or a token.
 var identityParameters = []string{
 	"uid", "user", "recipient", "sub", "group", "groups",
 	"token", "access_token", "id_token", "jwt", "ticket", "auth", "bearer", "authorization",
 }
 
-// checkURL denies a request whose URL names a user, a group or a token, in upper or lower case. Such a parameter has no effect,
-// and nobody should believe that it has one. URLs also end up in logs.
+// checkURL denies a request whose URL has a parameter for a user, a group or a token, in upper or lower case. Such a parameter would have
+// no effect, although the client expects one. A token in a URL would also end up in logs.
 func checkURL(r *http.Request) error {
 	given := slices.Collect(maps.Keys(r.URL.Query()))
 	for _, name := range identityParameters {

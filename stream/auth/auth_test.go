@@ -13,24 +13,24 @@ import (
 	"rowcast/stream"
 )
 
-// A client that is denied, or cannot be authenticated, again and again does not fill the log. The next line says how many were left out.
-func TestDenialsThatAreLeftOutAreCounted(t *testing.T) {
+// Repeated denials and repeated failures do not fill the log. The next log line says how many were left out.
+func TestRepeatedDenialsAreLeftOut(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []error{unauthorized("no"), errEndpoint} {
 		t.Run(answer.Error(), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { denialsAreLeftOut(t, answer) })
+			synctest.Test(t, func(t *testing.T) { testLeftOut(t, answer) })
 		})
 	}
 }
 
-func denialsAreLeftOut(t *testing.T, answer error) {
+func testLeftOut(t *testing.T, answer error) {
 	var log bytes.Buffer
 	h := Handler{Hub: &stream.Hub{}, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	h.Authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, answer }
 	h.once.Do(func() {
 		h.denials.Every, h.denials.Burst = time.Minute, 2
-		h.unknowns.Every, h.unknowns.Burst = time.Minute, 2
+		h.failures.Every, h.failures.Burst = time.Minute, 2
 	})
 	for _, step := range []struct {
 		requests, lines int

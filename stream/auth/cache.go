@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A cache keeps the app's latest answers, for pages that open several streams and for clients that reconnect together. Denials are not
-// kept, because the user may be about to sign in.
+// A cache keeps the app's latest answers for a second, for pages that open several streams. Denials are not kept, because the user may be
+// about to sign in.
 type cache struct {
 	mu      sync.Mutex
 	answers map[[sha256.Size]byte]cached
@@ -19,7 +19,7 @@ type cached struct {
 }
 
 const (
-	cacheTime = time.Second // shorter than the time after which clients reconnect, so that a user who has signed out is not found
+	cacheTime = time.Second // less than clients wait before they reconnect: the cache must not accept a user who has signed out
 	cacheSize = 10_000
 )
 

@@ -24,8 +24,7 @@ func fuzzTokens(f *testing.F) *Tokens {
 	return &Tokens{Keys: []Key{k}, Cookie: "session"}
 }
 
-// FuzzCredentials: whatever stands in the headers, nobody gets a stream without a token that is signed, and the denial has nothing of
-// what was sent.
+// No request without a signed token is accepted, whatever its headers contain, and the denial does not quote the headers.
 func FuzzCredentials(f *testing.F) {
 	expired, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "exp": 1}).SignedString([]byte(fuzzSecret))
 	if err != nil {
@@ -51,14 +50,14 @@ func FuzzCredentials(f *testing.F) {
 		}
 		for _, sent := range []string{authorization, cookie} {
 			if len(sent) > 40 && strings.Contains(denied.Reason, sent) {
-				test.Errorf("the denial quotes what was sent: %s", denied.Reason)
+				test.Errorf("the denial quotes a header: %s", denied.Reason)
 			}
 		}
 	})
 }
 
-// FuzzClaims: whatever a signed token claims, its stream is for the user and the groups that it names and for nobody else; the user
-// has no mark and the groups all have one; and it has an end.
+// Whatever a signed token claims, its grant contains no other user and no other groups. The user's id does not contain the mark, all groups
+// do, and the grant expires.
 func FuzzClaims(f *testing.F) {
 	f.Add(`{"sub": "alice", "exp": 99999999999, "groups": ["team:7"]}`)
 	f.Add(`{"sub": "team:7", "exp": 99999999999}`)
@@ -80,21 +79,21 @@ func FuzzClaims(f *testing.F) {
 		grant, err := t.Authenticate(r)
 		if err != nil {
 			if _, isDenied := errors.AsType[Denial](err); !isDenied {
-				test.Errorf("%v is no denial", err)
+				test.Errorf("%v is not a denial", err)
 			}
 			return
 		}
 		if grant.User != claims["sub"] || strings.Contains(grant.User, ":") || grant.User == "" {
-			test.Errorf("the user is %q", grant.User)
+			test.Errorf("the user is %q, claimed %v", grant.User, claims["sub"])
 		}
 		named, _ := claims["groups"].([]any)
 		for _, group := range grant.Groups {
 			if !slices.Contains(named, any(group)) || !strings.Contains(group, ":") {
-				test.Errorf("%q is a group", group)
+				test.Errorf("the grant has the group %q, claimed %v", group, named)
 			}
 		}
 		if !grant.Expires.After(time.Now()) {
-			test.Errorf("it ends at %v", grant.Expires)
+			test.Errorf("the grant expires at %v, want a time in the future", grant.Expires)
 		}
 	})
 }

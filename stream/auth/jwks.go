@@ -24,15 +24,15 @@ import (
 )
 
 const (
-	jwksInterval = 15 * time.Minute // between two reads of the set, and so how long a withdrawn key may still be valid
+	jwksInterval = 15 * time.Minute // between two reads of the set; a withdrawn key stays valid for about as long
 	jwksRetry    = time.Minute      // mean time between two reads while they fail
 	jwksUnknown  = 10 * time.Second // between two reads because of an unknown kid
 	jwksTimeout  = 5 * time.Second
 	jwksMaxBytes = 1 << 20
-	jwksFormer   = 100 // withdrawn keys that are remembered
+	jwksFormer   = 100 // withdrawn keys that are kept
 )
 
-// An unknownKey says why a token may be valid although its key is not known. It is temporary.
+// An unknownKey is a temporary error: the key that a token names is not known, but may be in the set the next time that it is read.
 type unknownKey string
 
 func (u unknownKey) Error() string { return "the key of the token is not known, and " + string(u) }
@@ -63,16 +63,16 @@ func (s *KeySets) Key(ctx context.Context, at *url.URL) (Key, error) {
 	return Key{publicAlgorithms, j.finder(keys)}, nil
 }
 
-// jwks is a set at a URL. The embedded set has the valid keys.
+// jwks is the set at a URL. The embedded set contains the valid keys.
 type jwks struct {
 	*jwkset.MemoryJWKSet
-	former jwkset.MemoryJWKSet // withdrawn keys: a token that names one does not cause a read
+	former jwkset.MemoryJWKSet // withdrawn keys; a token that names one of them is denied if the set cannot be read now
 
 	sets      *KeySets
 	url       string
 	logger    *slog.Logger
-	transport http.RoundTripper // an http.Client would follow redirects to servers that nobody configured
-	unknown   *rate.Limiter     // of reads because of unknown keys
+	transport http.RoundTripper // not an http.Client, which would follow redirects to other servers
+	unknown   *rate.Limiter     // limits the reads because of unknown keys
 
 	reading     sync.Mutex
 	unavailable atomic.Bool // the last read failed
@@ -128,8 +128,8 @@ func (j *jwks) keysFor(ctx context.Context, algorithm string) (jwt.VerificationK
 	return set, err
 }
 
-// KeyRead returns the key with the given kid. If it is not known, the set is read again, unless that was done a short time ago. Then a
-// token with a withdrawn key is refused, and a token with any other key may be valid later.
+// KeyRead returns the key with the given kid. If the key is not known, KeyRead reads the set again, at most every 10 s. If it
+// cannot read the set now, the error is an unknownKey, unless the key is a withdrawn one.
 func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	found, err := j.MemoryJWKSet.KeyRead(ctx, kid)
 	if err == nil {
@@ -141,7 +141,7 @@ func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	defer cancel()
 	allowed := mayBeNew && j.unknown.Wait(waiting) == nil || !mayBeNew && j.unknown.Allow()
 	switch {
-	case allowed && j.read(context.WithoutCancel(ctx)): // other requests need the result, too, if this client leaves
+	case allowed && j.read(context.WithoutCancel(ctx)): // the read continues if this client disconnects, because others need the result
 		return j.MemoryJWKSet.KeyRead(ctx, kid)
 	case !mayBeNew:
 		return found, err
@@ -152,9 +152,9 @@ func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	}
 }
 
-// read reads the set and reports whether it could be read. A set without a usable key withdraws all keys. An error withdraws none.
+// read reads the set and reports whether it succeeded. A set without a usable key withdraws all keys. After an error, all keys stay valid.
 func (j *jwks) read(ctx context.Context) (ok bool) {
-	j.reading.Lock() // so that an old answer cannot replace a newer one
+	j.reading.Lock() // an old answer must not replace a newer one
 	defer j.reading.Unlock()
 	published, err := j.fetch(ctx)
 	j.record(ctx, err)
@@ -170,14 +170,14 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 	if empty := len(keys) == 0; empty != j.empty {
 		j.empty = empty
 		if empty {
-			j.logger.Warn("the JSON Web Key Set has no key that can verify a token: all tokens are refused", "keys", len(published))
+			j.logger.Warn("the JSON Web Key Set has no key that can verify a token: all its former keys are withdrawn", "keys", len(published))
 		}
 	}
 	j.replace(ctx, keys)
 	return true
 }
 
-// record records the result of a read. The operation has succeeded when the last read of every set has.
+// record records the result of a read. The operation counts as successful when the last read of every set was successful.
 func (j *jwks) record(ctx context.Context, err error) {
 	switch was := j.unavailable.Swap(err != nil); {
 	case err != nil && !was:
@@ -195,9 +195,9 @@ func (j *jwks) record(ctx context.Context, err error) {
 	}
 }
 
-// replace makes keys the valid ones, and remembers the keys that are no longer valid.
+// replace replaces the valid keys. Keys that were valid before are kept as former keys.
 func (j *jwks) replace(ctx context.Context, keys []jwkset.JWK) {
-	former, _ := j.former.KeyReadAll(ctx) // a set in memory returns no errors
+	former, _ := j.former.KeyReadAll(ctx) // a set in memory never returns an error
 	before, _ := j.KeyReadAll(ctx)
 	former = slices.DeleteFunc(append(former, before...), func(f jwkset.JWK) bool {
 		return slices.ContainsFunc(keys, func(k jwkset.JWK) bool { return k.Marshal().KID == f.Marshal().KID })
@@ -225,9 +225,9 @@ func (j *jwks) fetch(ctx context.Context) ([]json.RawMessage, error) {
 	defer response.Body.Close()
 	switch status := response.StatusCode; {
 	case status/100 == 3:
-		return nil, fmt.Errorf("the server redirects (%d), which is not followed: give the final URL", status)
+		return nil, fmt.Errorf("the server redirected (%d), and redirects are not followed: use the final URL", status)
 	case status != http.StatusOK:
-		return nil, fmt.Errorf("the server answers %d", status)
+		return nil, fmt.Errorf("the server answered %d", status)
 	}
 	return readSet(response.Body)
 }

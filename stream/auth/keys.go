@@ -16,8 +16,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// A Key verifies tokens. The key decides which algorithms it accepts, never the token: otherwise a token signed by HS256 with the
-// public key, which everybody has, would be valid.
+// A Key verifies tokens. The key decides which algorithms it accepts, never the token. Otherwise a token that is signed by HS256
+// with a public key as the secret would be valid, and anybody may know that key.
 type Key struct {
 	algorithms []string
 	find       func(context.Context) jwt.Keyfunc
@@ -29,13 +29,13 @@ const minSecret = 32
 // Secret returns a key that verifies tokens signed with a shared secret by HS256. The secret must have 32 bytes or more.
 func Secret(secret []byte) (Key, error) {
 	if len(secret) < minSecret {
-		return Key{}, fmt.Errorf("the secret is too short: it has %d bytes and needs at least %d, because others could guess it (openssl rand -hex 32 makes one)",
+		return Key{}, fmt.Errorf("the secret is too short: it has %d bytes and needs at least %d, because a short one can be guessed (openssl rand -hex 32 generates one)",
 			len(secret), minSecret)
 	}
 	return Key{[]string{"HS256"}, always(secret)}, nil
 }
 
-// always returns the same key for every token. A kid in the token means nothing here.
+// always finds the same key for every token, and ignores a kid in the token.
 func always(value any) func(context.Context) jwt.Keyfunc {
 	return func(context.Context) jwt.Keyfunc {
 		return func(*jwt.Token) (any, error) { return value, nil }
@@ -56,7 +56,7 @@ func PublicKeys(text []byte) (keys []Key, err error) {
 		keys = append(keys, Key{Algorithms(public), always(public)})
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("no public key in PEM, such as openssl pkey -pubout writes")
+		return nil, errors.New("no public key in PEM format (openssl pkey -pubout writes one)")
 	}
 	return keys, nil
 }
@@ -68,7 +68,7 @@ func parsePublicKey(block *pem.Block) (public crypto.PublicKey, err error) {
 	case block.Type == "RSA PUBLIC KEY":
 		public, err = x509.ParsePKCS1PublicKey(block.Bytes)
 	case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-		return nil, errors.New("this is a private key, which only the app that signs may have: give the public one (openssl pkey -pubout)")
+		return nil, errors.New("this is a private key, which only the app that signs tokens may have: use the public key (openssl pkey -pubout)")
 	default:
 		return nil, fmt.Errorf("%q is not a public key", block.Type)
 	}
@@ -82,7 +82,7 @@ func parsePublicKey(block *pem.Block) (public crypto.PublicKey, err error) {
 }
 
 // ErrKeyKind reports a key that is not supported.
-var ErrKeyKind = errors.New("the key is none of RSA with 2048 bits or more, ECDSA on P-256, P-384 or P-521, and Ed25519")
+var ErrKeyKind = errors.New("the key is not supported: use RSA with at least 2048 bits, ECDSA on P-256, P-384 or P-521, or Ed25519")
 
 // publicAlgorithms are the algorithms of all supported public keys.
 var publicAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// checkOrigin denies a request that a page of another origin makes a browser send, because the browser adds the user's cookies.
-// Pages of the given origins are allowed. A request that does not come from a page has none of these headers.
+// checkOrigin denies requests from pages of other origins, except for the given origins. The browser adds the user's cookies to such a
+// request, so any page could otherwise read the user's events. Requests that do not come from a page have neither header and are allowed.
 func checkOrigin(r *http.Request, origins []string) error {
 	if !isAllowedOrigin(r, origins) {
-		return forbidden("pages of this origin may not open streams here; --cors-origin lets them")
+		return forbidden("pages of this origin may not open streams (the hub's option --cors-origin allows an origin)")
 	}
 	return nil
 }

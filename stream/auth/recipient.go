@@ -8,8 +8,8 @@ import (
 	"rowcast/stream"
 )
 
-// A GroupMark is a text that the key of every group contains and the id of no user does. It keeps users and groups apart, because
-// both are recipients. The zero value means ":".
+// A GroupMark distinguishes groups from users, because both are recipients. The name of every group contains it, and no user's id does.
+// The zero value means ":".
 type GroupMark string
 
 const defaultMark GroupMark = ":"
@@ -21,7 +21,7 @@ func (m *GroupMark) UnmarshalText(text []byte) error {
 	case len(text) == 0:
 		return nil
 	case len(text) >= feed.MaxRecipient:
-		return fmt.Errorf("the mark must be shorter than a group's key, which has at most %d bytes", feed.MaxRecipient)
+		return fmt.Errorf("the mark must be shorter than a group's name, which has at most %d bytes", feed.MaxRecipient)
 	}
 	if err := feed.CheckRecipient(string(text)); err != nil {
 		return fmt.Errorf("the mark %w", err)
@@ -29,11 +29,11 @@ func (m *GroupMark) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MaxGroups is the largest number of groups of a stream.
+// MaxGroups is the maximum number of groups of a stream.
 const MaxGroups = 100
 
-// Grant returns the grant for a user and the user's groups, or a [Denial] if one of them cannot be a recipient or users and groups
-// could be confused.
+// Grant returns the grant for a user and the user's groups. It returns a [Denial] if one of them is not a valid recipient, if the user's
+// id contains the mark, or if the name of a group does not.
 func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
 	if m == "" {
 		m = defaultMark
@@ -42,17 +42,17 @@ func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
 		return stream.Grant{}, forbidden("the user's id " + err.Error())
 	}
 	if strings.Contains(user, string(m)) {
-		return stream.Grant{}, forbidden(fmt.Sprintf("the user's id contains %q, which only the key of a group may", string(m)))
+		return stream.Grant{}, forbidden(fmt.Sprintf("the user's id contains %q, which only the name of a group may", string(m)))
 	}
 	if len(groups) > MaxGroups {
 		return stream.Grant{}, forbidden(fmt.Sprintf("more than %d groups", MaxGroups))
 	}
 	for _, group := range groups {
 		if err := feed.CheckRecipient(group); err != nil {
-			return stream.Grant{}, forbidden("the key of a group " + err.Error())
+			return stream.Grant{}, forbidden("the name of a group " + err.Error())
 		}
 		if !strings.Contains(group, string(m)) {
-			return stream.Grant{}, forbidden(fmt.Sprintf("the key of a group does not contain %q, so it could be a user's id", string(m)))
+			return stream.Grant{}, forbidden(fmt.Sprintf("the name of a group does not contain %q, so it could be a user's id", string(m)))
 		}
 	}
 	return stream.Grant{User: user, Groups: groups}, nil

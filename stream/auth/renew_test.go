@@ -12,41 +12,41 @@ import (
 	"rowcast/stream"
 )
 
-// Open streams are asked about again before their time is over, and go on as long as the answer is the same.
-func TestStreamsAreRenewed(t *testing.T) {
+// The grant of an open stream is renewed before it expires, if the app's answer has the same user and groups.
+func TestGrantIsRenewed(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		then string // what the app says the second time; "" is away
-		want bool
+		second string // the second answer of the app
+		want   bool
 	}{
-		"the same":              {says("alice", 100, "team:7", "team:8"), true},
-		"in another order":      {says("alice", 100, "team:8", "team:7", "team:8"), true},
-		"one group less":        {says("alice", 100, "team:7"), false},
-		"one group more":        {says("alice", 100, "team:7", "team:8", "team:9"), false},
-		"no groups":             {says("alice", 100), false},
-		"somebody else":         {says("bob", 100, "team:7", "team:8"), false},
-		"logged out":            {"no", false},
-		"a group for a user":    {says("team:7", 100), false},
-		"away, within the time": {"", true},
+		"the same":                    {acceptance("alice", 100, "team:7", "team:8"), true},
+		"in another order":            {acceptance("alice", 100, "team:8", "team:7", "team:8"), true},
+		"one group less":              {acceptance("alice", 100, "team:7"), false},
+		"one group more":              {acceptance("alice", 100, "team:7", "team:8", "team:9"), false},
+		"no groups":                   {acceptance("alice", 100), false},
+		"another user":                {acceptance("bob", 100, "team:7", "team:8"), false},
+		"signed out":                  {"401", false},
+		"a group instead of a user":   {acceptance("team:7", 100), false},
+		"no answer, within the grace": {"", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				a := newAskedApp(func(string) string { return says("alice", 100, "team:7", "team:8") })
-				grant, err := a.by(t, "session")
+				a := newFakeApp(func(string) string { return acceptance("alice", 100, "team:7", "team:8") })
+				grant, err := a.withCookie(t, "session")
 				if want := []string{"alice", "team:7", "team:8"}; err != nil || !slices.Equal(grant.Recipients(), want) {
 					t.Fatalf("got %+v, %v", grant, err)
 				}
 				var all []time.Duration
-				for range 10 { // who come together are not asked about together
-					grant, _ := a.by(t, "session")
+				for range 10 { // grants at the same time are not renewed at the same time
+					grant, _ := a.withCookie(t, "session")
 					all = append(all, time.Until(grant.Expires))
 				}
 				if first, last := slices.Min(all), slices.Max(all); first < 90*time.Second || last > 100*time.Second || first == last {
-					t.Errorf("it is asked again in %v, want the last tenth of 100s, and each at a time of its own", all)
+					t.Errorf("the grants are renewed in %v, want different times in the last tenth of 100s", all)
 				}
 				time.Sleep(time.Until(grant.Expires))
-				a.answer = func(string) string { return tt.then }
+				a.answer = func(string) string { return tt.second }
 				if next, ok := grant.Renew(t.Context()); ok != tt.want || ok && !next.After(time.Now()) {
 					t.Errorf("got %v, %v, want %v", next, ok, tt.want)
 				}
@@ -55,15 +55,14 @@ func TestStreamsAreRenewed(t *testing.T) {
 	}
 }
 
-// A renewal that gets no answer from the app is logged and counted, also while no new stream is opened. The log does not fill up, and
-// says nothing of the client.
-func TestRenewalsThatFailAreShown(t *testing.T) {
+// Failures of the app's endpoint during renewals are logged and counted. Only some of them are logged, without the client's credentials.
+func TestFailedRenewalsAreLogged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := newAskedApp(theCookie)
+		a := newFakeApp(acceptCookie)
 		var all []stream.Grant
 		for i := range 100 {
-			grant, err := a.by(t, fmt.Sprintf("user%d", i))
+			grant, err := a.withCookie(t, fmt.Sprintf("user%d", i))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,48 +70,48 @@ func TestRenewalsThatFailAreShown(t *testing.T) {
 		}
 		time.Sleep(time.Until(all[0].Expires))
 		if a.log.Len() > 0 {
-			t.Errorf("before anything failed the log says %s", a.log)
+			t.Errorf("logged before the first failure: %s", a.log)
 		}
 		a.answer = func(string) string { return "" }
 		for _, grant := range all {
 			if _, ok := grant.Renew(t.Context()); !ok {
-				t.Error("the stream ends, though the app may soon be back")
+				t.Error("the stream was ended during the grace")
 			}
 		}
-		const line = `level=WARN msg="authentication endpoint failed" host=app.example error="no usable answer from the app: it answers 503"`
-		if said := a.log.String(); strings.Count(said, line) != 5 || strings.Count(said, "\n") != 5 || strings.Contains(said, "user1") {
-			t.Errorf("the log says %s", said)
+		const line = `level=WARN msg="authentication endpoint failed" host=app.example error="no usable answer from the app: it answered 503"`
+		if got := a.log.String(); strings.Count(got, line) != 5 || strings.Count(got, "\n") != 5 || strings.Contains(got, "user1") {
+			t.Errorf("got log %s, want five times %s", got, line)
 		}
 		if got := a.Failures.Of(failures.AuthURL); got.Total != 100 || !got.Failing() {
 			t.Errorf("got %+v, want 100 failures", got)
 		}
-		a.answer = theCookie
+		a.answer = acceptCookie
 		if _, ok := all[0].Renew(t.Context()); !ok {
-			t.Error("the stream ends, though the app is back")
+			t.Error("the stream was ended, although the app answers again")
 		}
 		time.Sleep(failures.Recovering)
 		if a.Failures.Of(failures.AuthURL).Failing() {
-			t.Error("it is said to fail, though the app is back")
+			t.Error("the operation is failing, although the app answers again")
 		}
 	})
 }
 
-// While the app is away a stream goes on for the grace after its time and not longer, and the app is asked every now and then.
-func TestStreamsOutliveTheAppByTheGrace(t *testing.T) {
+// While the app's endpoint fails, a stream continues for the grace after its grant has expired, and the app is asked every 5 to 15 s.
+func TestGraceWhileTheAppFails(t *testing.T) {
 	t.Parallel()
-	for _, back := range []bool{false, true} {
+	for _, recovers := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			a := newAskedApp(theCookie)
-			grant, err := a.by(t, "alice")
+			a := newFakeApp(acceptCookie)
+			grant, err := a.withCookie(t, "alice")
 			if err != nil {
 				t.Fatal(err)
 			}
 			opened := time.Now()
 			a.answer = func(string) string { return "" }
 			next, ok := grant.Expires, true
-			for ok && a.asked.Load() < 100 {
-				if back && time.Since(opened) > 330*time.Second {
-					a.answer = theCookie
+			for ok && a.requests.Load() < 100 {
+				if recovers && time.Since(opened) > 330*time.Second {
+					a.answer = acceptCookie
 				}
 				time.Sleep(time.Until(next))
 				before := time.Now()
@@ -120,14 +119,14 @@ func TestStreamsOutliveTheAppByTheGrace(t *testing.T) {
 					break // renewed
 				}
 			}
-			lasted, asked := time.Since(opened), a.asked.Load()
+			lasted, requests := time.Since(opened), a.requests.Load()
 			switch {
-			case back && (!ok || lasted < 330*time.Second || time.Until(next) < 270*time.Second):
-				t.Errorf("the app is back: after %v got %v for %v, want another five minutes", lasted, ok, time.Until(next))
-			case !back && (ok || lasted != 360*time.Second):
-				t.Errorf("it ended after %v, want 5m and the grace of 1m", lasted)
-			case asked < 5 || asked > 22:
-				t.Errorf("%d questions, want one every 5 to 15 s of a minute and a half", asked)
+			case recovers && (!ok || lasted < 330*time.Second || time.Until(next) < 270*time.Second):
+				t.Errorf("the app answers again: after %v got %v for %v, want another five minutes", lasted, ok, time.Until(next))
+			case !recovers && (ok || lasted != 360*time.Second):
+				t.Errorf("the stream ended after %v, want 5m and the grace of 1m", lasted)
+			case requests < 5 || requests > 22:
+				t.Errorf("%d requests, want one every 5 to 15 s for a minute and a half", requests)
 			}
 		})
 	}

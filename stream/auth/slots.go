@@ -17,16 +17,16 @@ const (
 // slots limits the requests to the app that run at once.
 type slots struct {
 	all     chan struct{}
-	opening chan struct{} // requests about new streams, so that they leave some slots for renewals
+	opening chan struct{} // for new streams, so that some slots are left for renewals
 
 	mu        sync.Mutex
-	addresses map[netip.Addr]*share // of addresses with a request that runs or waits
+	addresses map[netip.Addr]*share // the addresses with a request that runs or waits
 }
 
-// A share has the slots of an address.
+// A share contains the slots of an address.
 type share struct {
 	slots    chan struct{}
-	requests int // that run or wait
+	requests int // the number of requests that run or wait
 }
 
 func newSlots() *slots {
@@ -41,10 +41,10 @@ func newSlots() *slots {
 // release is called.
 type acquire func(ctx context.Context, from netip.Addr) (release func(), ok bool)
 
-// forOpening acquires a slot for a request about a new stream.
+// forOpening acquires a slot for a new stream.
 func (s *slots) forOpening(ctx context.Context, from netip.Addr) (release func(), ok bool) {
 	own := s.enter(from)
-	// The slot of the address comes first. So no address has more than its share in the other two queues.
+	// The slot of the address is acquired first, so that an address never has more than its share of requests in the other two queues.
 	releaseSlots, ok := acquireAll(ctx, own.slots, s.opening, s.all)
 	if !ok {
 		s.leave(from)
@@ -56,7 +56,7 @@ func (s *slots) forOpening(ctx context.Context, from netip.Addr) (release func()
 	}, true
 }
 
-// forRenewal acquires a slot for a request about an open stream. The number of streams bounds these requests, so addresses have no share.
+// forRenewal acquires a slot for the renewal of an open stream. Addresses have no share here, because the number of streams is limited.
 func (s *slots) forRenewal(ctx context.Context, _ netip.Addr) (release func(), ok bool) {
 	return acquireAll(ctx, s.all)
 }

@@ -23,12 +23,12 @@ type Tokens struct {
 	Audience []string
 	// WithoutExpiry accepts tokens without exp. Their streams do not end.
 	WithoutExpiry bool
-	// Leeway is how far the clocks may differ.
+	// Leeway is the clock skew that is allowed.
 	Leeway time.Duration
 
-	// GroupsClaim is the claim with the keys of the groups, an array of strings. The default is "groups".
+	// GroupsClaim is the claim with the names of the groups, an array of strings. The default is "groups".
 	GroupsClaim string
-	// Mark keeps users and groups apart.
+	// Mark distinguishes groups from users.
 	Mark GroupMark
 
 	// Cookie is the name of a cookie that may contain the token if the Authorization header has none.
@@ -37,7 +37,7 @@ type Tokens struct {
 	Origins []string
 }
 
-// maxToken is more than a token needs, in bytes.
+// maxToken is the maximum length of a token in bytes.
 const maxToken = 8 << 10
 
 // Authenticate is an [Authenticator].
@@ -74,7 +74,7 @@ func (t *Tokens) find(r *http.Request) (string, error) {
 		return "", unauthorized("more than one Authorization header")
 	}
 	for _, header := range headers {
-		// Another scheme is for somebody else, such as a proxy that asks for a password.
+		// Another scheme is ignored. It may be meant for a proxy that requires a password.
 		if scheme, token, _ := strings.Cut(header, " "); strings.EqualFold(scheme, "Bearer") {
 			return strings.TrimSpace(token), nil
 		}
@@ -90,13 +90,13 @@ func (t *Tokens) find(r *http.Request) (string, error) {
 	case 1:
 		return cookies[0].Value, nil
 	}
-	// One of them may have been set by another subdomain, to make the user somebody else.
+	// An attacker on another subdomain may have set one of them, to sign the user in as somebody else.
 	return "", unauthorized("more than one cookie " + t.Cookie)
 }
 
 // verify checks the signature with each key, and then the claims. No claim is read before the signature is verified.
 func (t *Tokens) verify(r *http.Request, text string) (jwt.MapClaims, error) {
-	var worst error
+	var cause error
 	for _, key := range t.Keys {
 		claims := jwt.MapClaims{}
 		parser := jwt.NewParser(jwt.WithValidMethods(key.algorithms), jwt.WithoutClaimsValidation())
@@ -104,24 +104,24 @@ func (t *Tokens) verify(r *http.Request, text string) (jwt.MapClaims, error) {
 		if err == nil {
 			return claims, t.validate(token.Header, claims)
 		}
-		if _, mayBeNew := errors.AsType[unknownKey](err); worst == nil || mayBeNew {
-			worst = err
+		if _, mayBeNew := errors.AsType[unknownKey](err); cause == nil || mayBeNew {
+			cause = err
 		}
 	}
-	if unknown, ok := errors.AsType[unknownKey](worst); ok {
+	if unknown, ok := errors.AsType[unknownKey](cause); ok {
 		return nil, unknown
 	}
-	if errors.Is(worst, jwt.ErrTokenMalformed) {
+	if errors.Is(cause, jwt.ErrTokenMalformed) {
 		return nil, unauthorized("the token is malformed")
 	}
 	return nil, unauthorized("the token is not signed by a configured key")
 }
 
-// validate checks the claims of a token whose signature is verified. The reasons are written here, because the library's errors quote
-// the token.
+// validate checks the claims of a token whose signature is verified. It does not return the library's errors, because they quote the
+// token.
 func (t *Tokens) validate(header map[string]any, claims jwt.MapClaims) error {
-	if header["crit"] != nil { // RFC 7515, section 4.1.11; the library does not look at it
-		return unauthorized("the token has a crit header, and no extension is supported")
+	if header["crit"] != nil { // RFC 7515, section 4.1.11; the library does not check it
+		return unauthorized("the token has a crit header, which is not supported")
 	}
 	if err := t.checkPresent(claims); err != nil {
 		return err
@@ -142,7 +142,7 @@ func (t *Tokens) validate(header map[string]any, claims jwt.MapClaims) error {
 	return nil
 }
 
-// checkPresent checks that the required claims are there and that times are times.
+// checkPresent checks that the token has the required claims, and that exp and nbf are times.
 func (t *Tokens) checkPresent(claims jwt.MapClaims) error {
 	for _, claim := range []struct {
 		name     string
@@ -181,7 +181,7 @@ func (t *Tokens) grant(claims jwt.MapClaims) (stream.Grant, error) {
 		return stream.Grant{}, err
 	}
 	if expires, err := claims.GetExpirationTime(); err == nil && expires != nil {
-		grant.Expires, grant.Leeway = expires.Time, t.Leeway // until then the same token would open another stream
+		grant.Expires, grant.Leeway = expires.Time, t.Leeway // the same token is valid for new streams until then
 	}
 	return grant, nil
 }

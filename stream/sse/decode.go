@@ -12,32 +12,32 @@ import (
 	"time"
 )
 
-// An Event is one that was dispatched, as a browser's MessageEvent.
+// An Event is an event as a browser would dispatch it, in a MessageEvent.
 type Event struct {
-	LastID string // the last id that the stream has had, not necessarily in this event's block
-	Name   string // "message" if the stream said nothing
+	LastID string // the last id of the stream, from this event's block or an earlier one
+	Name   string // "message" if the block has no name
 	Data   string
 }
 
-// DefaultMaxLine is what a [Decoder] bounds a line by if not told otherwise: 64 MiB.
+// DefaultMaxLine is the default of [Decoder.MaxLine]: 64 MiB.
 const DefaultMaxLine = 64 << 20
 
-// ErrTooLong is what a [Decoder] fails with when a line, or the data of an event, has more than its MaxLine bytes.
+// ErrTooLong reports that a line, or the data of an event, is longer than [Decoder.MaxLine].
 var ErrTooLong = errors.New("line is too long")
 
-// A Decoder is what is kept between one connection and the next. Its fields may be read and set between two events.
+// A Decoder decodes streams and keeps the state that a client needs to reconnect. Its fields may be read and set between two events.
 type Decoder struct {
-	// LastID is the last event id: from where to resume. It moves at the end of a block, as the block may be cut off, and
-	// also by one without data, which is no event. It is kept from one stream to the next.
+	// LastID is the last event id, which a client sends when it reconnects. It changes at the end of a block, also of a block without
+	// data. A block that the end of the stream cuts off does not change it. The next stream begins with the LastID of the stream before.
 	LastID string
 
-	// Retry is how long the stream wants to be waited for before the next connection. Negative values are never set.
+	// Retry is the time that the server wants the client to wait before it reconnects. The decoder never sets a negative value.
 	Retry time.Duration
 
-	// MaxLine is how many bytes a line, and the data of an event, may have. Default [DefaultMaxLine].
+	// MaxLine is the maximum length, in bytes, of a line and of the data of an event. The default is [DefaultMaxLine].
 	MaxLine int
 
-	// Of the block that is being read.
+	// The fields of the block that is being read.
 	id, name string
 	data     []byte
 }
@@ -45,8 +45,8 @@ type Decoder struct {
 // Events decodes a stream with a new [Decoder].
 func Events(r io.Reader) iter.Seq2[Event, error] { return new(Decoder).Events(r) }
 
-// Events decodes a stream from its beginning. An event that the end of the stream cuts off is dropped, as the standard wants
-// it. An error of the reader, or [ErrTooLong], comes last and without an event; io.EOF is not an error.
+// Events decodes a stream from its beginning. An event that the end of the stream cuts off is dropped, as the standard requires. An error
+// of the reader, or [ErrTooLong], is yielded last and without an event. io.EOF is not an error.
 func (d *Decoder) Events(r io.Reader) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		d.id, d.name, d.data = d.LastID, "", nil
@@ -87,14 +87,14 @@ func (d *Decoder) tooLong() error {
 	return fmt.Errorf("%w: more than %d bytes", ErrTooLong, d.maxLine())
 }
 
-// lines splits a stream at LF, CR and CRLF. A line ends at its CR, without waiting for the LF that may follow: the next byte
-// can be a long time coming.
+// lines splits a stream at LF, CR and CRLF. A line ends at its CR. The scanner does not wait for an LF that may follow, because the next
+// byte may come much later.
 func (d *Decoder) lines(r io.Reader) *bufio.Scanner {
 	lines := bufio.NewScanner(r)
-	// A line break more than the longest line, and one byte that the scanner wants free.
+	// Besides the longest line, the buffer needs two bytes for a line break and one that the scanner keeps free.
 	lines.Buffer(nil, d.maxLine()+3)
 	afterCR := false
-	searched := 0 // how much of data is known to have no line break, lest a long line be searched again for each of its parts
+	searched := 0 // the number of bytes of data that are known to have no line break and need not be searched again
 	lines.Split(func(data []byte, _ bool) (advance int, token []byte, err error) {
 		if afterCR && len(data) > 0 {
 			afterCR = false
@@ -121,7 +121,7 @@ func (d *Decoder) lines(r io.Reader) *bufio.Scanner {
 	return lines
 }
 
-// field interprets a line. What the standard does not know is ignored, as are comments, whose field has no name.
+// field interprets a line. It ignores unknown fields and comments. A comment is a field with an empty name.
 func (d *Decoder) field(line []byte) {
 	name, value, _ := bytes.Cut(line, []byte(":"))
 	value = bytes.TrimPrefix(value, []byte(" "))
@@ -142,7 +142,8 @@ func (d *Decoder) field(line []byte) {
 	}
 }
 
-// parseRetry reads decimal digits and nothing else; what is beyond counting is very long.
+// parseRetry parses a number of milliseconds, which must consist of decimal digits only. A number that is too large for a Duration gives
+// the longest Duration.
 func parseRetry(digits string) (time.Duration, bool) {
 	if digits == "" || strings.Trim(digits, "0123456789") != "" {
 		return 0, false
@@ -155,7 +156,7 @@ func parseRetry(digits string) (time.Duration, bool) {
 	return time.Duration(ms) * time.Millisecond, true
 }
 
-// dispatch ends a block, which is an event if it had a data field.
+// dispatch ends a block. It returns an event if the block had a data field.
 func (d *Decoder) dispatch() (Event, bool) {
 	name, data := d.name, d.data
 	d.LastID, d.name, d.data = d.id, "", d.data[:0]

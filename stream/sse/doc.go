@@ -1,9 +1,8 @@
-// Package sse is the wire format of Server-Sent Events, both ways, after the WHATWG's text
-// (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+// Package sse encodes and decodes Server-Sent Events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 //
-// To encode, a value is first made an [ID] or a [Name], which fails if it could not arrive as it is; after that nothing can fail
-// or be malformed, and no value can pass for a field, an event or a comment that it is not. Everything that appends ends at the
-// end of a line, so what was appended can be joined and shared. To decode there is [Events], or a [Decoder] to resume with.
+// To encode, convert texts to an [ID] and a [Name] first. [NewID] and [NewName] refuse a text that a client would not receive unchanged.
+// After that, encoding cannot fail, and data cannot be mistaken for a field, an event or a comment. All Append functions append whole
+// lines, so their results can be concatenated. To decode, use [Events], or a [Decoder] to keep the last event id for a reconnect.
 //
-// Bytes that are not UTF-8 are passed on as they are, both ways; a browser shows U+FFFD for them.
+// Bytes that are not UTF-8 are encoded and decoded unchanged. A browser shows U+FFFD instead of them.
 package sse

@@ -8,31 +8,31 @@ import (
 	"time"
 )
 
-// An ID is the value of an id field. The zero ID is none: it leaves the client's last event id alone.
+// An ID is an id field. The zero ID is no field, and leaves the client's last event id unchanged.
 type ID struct{ field string }
 
-// NewID checks that the client will take text for an id: a line break would end it, and with a NUL it would be ignored. The
-// empty text makes the client forget its last event id.
+// NewID returns the id field for a text. The text must not contain a line break, which would end the field, or a NUL, because clients
+// ignore such a field. An empty text clears the client's last event id.
 func NewID(text string) (ID, error) {
 	if strings.ContainsAny(text, "\r\n\x00") {
-		return ID{}, errors.New("an id has no line break and no NUL")
+		return ID{}, errors.New("an id must not contain a line break or a NUL")
 	}
 	return ID{field: "id: " + text + "\n"}, nil
 }
 
-// Append appends the field to b. Before a [Block] without an ID of its own it becomes part of that.
+// Append appends the field to b. If a [Block] without an ID is appended next, the field becomes part of that block.
 func (id ID) Append(b []byte) []byte { return append(b, id.field...) }
 
-// A Name is the name of an event. The zero Name is that of a message, which needs no field.
+// A Name is the name of an event. The zero Name means "message", which needs no field.
 type Name struct{ text string }
 
-// message is the name of an event that has none.
+// message is the name of an event whose block has no name.
 const message = "message"
 
-// NewName checks that text fits in a line. Empty, it is the name of a message.
+// NewName returns the name with a text, which must not contain a line break. An empty text means "message".
 func NewName(text string) (Name, error) {
 	if strings.ContainsAny(text, "\r\n") {
-		return Name{}, errors.New("an event's name has no line break")
+		return Name{}, errors.New("the name of an event must not contain a line break")
 	}
 	if text == message {
 		text = ""
@@ -40,7 +40,7 @@ func NewName(text string) (Name, error) {
 	return Name{text}, nil
 }
 
-// MustName is [NewName] for a name that is written in the program.
+// MustName is like [NewName] but panics if the text is not valid. It is for constant names.
 func MustName(text string) Name {
 	name, err := NewName(text)
 	if err != nil {
@@ -49,7 +49,7 @@ func MustName(text string) Name {
 	return name
 }
 
-// String is the name as the client will have it.
+// String returns the name that the client sees.
 func (n Name) String() string {
 	if n.text == "" {
 		return message
@@ -57,11 +57,11 @@ func (n Name) String() string {
 	return n.text
 }
 
-// A Block is one event, or with nil Data only an id: the client takes a block without data for none, but keeps its id.
+// A Block is an event. A Block with nil Data is not an event to the client, which only stores its ID.
 type Block struct {
 	ID   ID
 	Name Name
-	Data []byte // may hold line breaks; CR and CRLF arrive as LF
+	Data []byte // may contain line breaks; the client receives CR and CRLF as LF
 }
 
 // Append appends the block to b.
@@ -73,9 +73,9 @@ func (e Block) Append(b []byte) []byte {
 	return append(b, '\n')
 }
 
-// Split is Append without a copy of large data: what is appended to b comes first, and then the rest, which is Data itself with the
-// block's end. It takes Data over. It is copied after all if it has no room for two bytes more, or has line breaks; then the rest
-// may be nil.
+// Split is like Append but does not copy large data. The block is first, which is b with the beginning of the block, followed by rest, which
+// is Data with the end of the block appended. The caller must not use Data afterwards. If Data has no capacity for two more bytes, rest is
+// a copy. If Data is nil or contains line breaks, first is the whole block and rest is nil.
 func (e Block) Split(b []byte) (first, rest []byte) {
 	if e.Data == nil || lineEnd(e.Data) >= 0 {
 		return e.Append(b), nil
@@ -95,18 +95,18 @@ func (e Block) appendHead(b []byte) []byte {
 	return b
 }
 
-// AppendComment appends what the client reads and forgets: all of text, as many lines as it has.
+// AppendComment appends a comment, which the client ignores. Each line of text becomes a line of the comment.
 func AppendComment(b []byte, text string) []byte { return appendLines(b, ":", []byte(text)) }
 
-// AppendRetry appends how long the client shall wait before it connects again, in whole milliseconds. It may stand by itself
-// or before a block.
+// AppendRetry appends a retry field: the time, in whole milliseconds, that the client must wait before it reconnects. No block needs to
+// follow.
 func AppendRetry(b []byte, wait time.Duration) []byte {
 	b = append(b, "retry: "...)
 	b = strconv.AppendInt(b, max(0, wait.Milliseconds()), 10)
 	return append(b, '\n')
 }
 
-// appendLines gives every line of text its prefix. CR ends a line as LF does, and CRLF ends one, not two.
+// appendLines appends each line of text with a prefix. CR, LF and CRLF each end one line.
 func appendLines(b []byte, prefix string, text []byte) []byte {
 	for {
 		b = append(b, prefix...)
@@ -124,7 +124,7 @@ func appendLines(b []byte, prefix string, text []byte) []byte {
 	}
 }
 
-// lineEnd is the index of the first CR or LF, -1 if there is none.
+// lineEnd returns the index of the first CR or LF, or -1 if there is none.
 func lineEnd(text []byte) int {
 	end := bytes.IndexByte(text, '\n')
 	before := text

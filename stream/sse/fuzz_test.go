@@ -20,14 +20,14 @@ var (
 	onlyDigits = regexp.MustCompile("^[0-9]+$")
 )
 
-// reference decodes a whole stream as the standard's words go, sentence by sentence, with no regard for anything else: the event
-// stream's interpretation of https://html.spec.whatwg.org/multipage/server-sent-events.html. It is no code of the package's. The
-// reconnection time is in milliseconds, -1 if the stream says nothing.
+// reference decodes a whole stream. It follows the standard sentence by sentence (interpreting an event stream, in
+// https://html.spec.whatwg.org/multipage/server-sent-events.html) and shares no code with the package. The reconnection time is in
+// milliseconds, or -1 if the stream has no retry field.
 func reference(stream string) (events []sse.Event, reconnection *big.Int) {
 	reconnection = big.NewInt(-1)
 	stream, _ = strings.CutPrefix(stream, "\ufeff")
 	lines := lineBreak.Split(stream, -1)
-	lines = lines[:len(lines)-1] // what comes after the last line break is no line
+	lines = lines[:len(lines)-1] // the text after the last line break is not a line
 	var data, eventType, lastEventID string
 	for _, line := range lines {
 		if line == "" {
@@ -58,6 +58,7 @@ func reference(stream string) (events []sse.Event, reconnection *big.Int) {
 	return events, reconnection
 }
 
+// A stream is decoded as the standard requires, whatever parts it is read in.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\ufeffid: 1\r\nevent: a\rdata: b\ndata\n\r\n"))
 	f.Add([]byte("data: a\r\n\r\n\r\r\n\n:x\nid: \x00\nretry: 5\nid\n\ndata:  b\n\n"))
@@ -71,7 +72,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			if longest := big.NewInt(math.MaxInt64 / int64(time.Millisecond)); reconnection.Cmp(longest) > 0 {
 				if d.Retry != math.MaxInt64 {
-					t.Errorf("reader %d: got retry %v, want the longest time there is", i, d.Retry)
+					t.Errorf("reader %d: got retry %v, want the longest Duration", i, d.Retry)
 				}
 			} else if d.Retry.Milliseconds() != reconnection.Int64() {
 				t.Errorf("reader %d: got retry %v, want %v ms", i, d.Retry, reconnection)
@@ -80,7 +81,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// Whatever is encoded, alone or in the midst of other things, is decoded as it was, and as nothing else.
+// Encoded events, comments and retry fields are decoded unchanged, and contain nothing else.
 func FuzzEncode(f *testing.F) {
 	f.Add("1-2-3", "notify", []byte("a\nb"), "comment", int64(1000))
 	f.Add("", "", []byte("\r\n\r\ndata: x\r"), "\ndata: x\n\n", int64(-1))
@@ -114,7 +115,7 @@ func FuzzEncode(f *testing.F) {
 		}
 		got, reconnection := reference(string(stream))
 		if !slices.Equal(got, want) || reconnection.Int64() != max(0, time.Duration(retry).Milliseconds()) {
-			t.Errorf("%q: the standard reads %q and retry %v, want %q and %v", stream, got, reconnection, want, time.Duration(retry))
+			t.Errorf("%q: the reference decodes %q and retry %v, want %q and %v", stream, got, reconnection, want, time.Duration(retry))
 		}
 		d := sse.Decoder{}
 		got, err := collect(d.Events(bytes.NewReader(stream)))

@@ -34,7 +34,7 @@ func TestAppend(t *testing.T) {
 			"id: 7-1\nevent: notify\ndata: {\"a\": 1}\n\n",
 		},
 		{"id alone", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x")}.Append(nil)), "id: 7\nevent: x\n\n"},
-		{"forgetting the id", string(id(t, "").Append(nil)), "id: \n"},
+		{"clearing the id", string(id(t, "").Append(nil)), "id: \n"},
 		{"no id", string(sse.ID{}.Append(nil)), ""},
 		{"empty data", string(sse.Block{Data: []byte{}}.Append(nil)), "data: \n\n"},
 		{"leading space", string(sse.Block{Data: []byte(" x")}.Append(nil)), "data:  x\n\n"},
@@ -56,17 +56,17 @@ func TestAppend(t *testing.T) {
 	}
 }
 
-// Large data is not copied if it has room for the block's end.
+// Split does not copy data that has capacity for the end of the block.
 func TestSplitCopiesNoData(t *testing.T) {
 	t.Parallel()
 	data := append(make([]byte, 0, 100), `"hi"`...)
 	first, rest := sse.Block{Name: sse.MustName("notify"), Data: data}.Split(nil)
 	if string(first) != "event: notify\ndata: " || string(rest) != "\"hi\"\n\n" || &rest[0] != &data[0] {
-		t.Errorf("got %q and %q, the same data: %t", first, rest, &rest[0] == &data[0])
+		t.Errorf("got %q and %q, not copied: %t", first, rest, &rest[0] == &data[0])
 	}
 }
 
-// BenchmarkDecode is reading a stream of events as a browser would.
+// BenchmarkDecode decodes a stream of a thousand events.
 func BenchmarkDecode(b *testing.B) {
 	const events = 1000
 	stream := strings.Repeat("id: 77-1042-1042--5be3b1f2-0c9a8e11\nevent: notify\ndata: {\"msg\": \"Bob liked your post\"}\n\n", events)
@@ -86,7 +86,7 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-func TestValuesThatCannotBeSentAreRefused(t *testing.T) {
+func TestInvalidIDsAndNames(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"a\nb", "a\r", "\n", "a\x00b"} {
 		if _, err := sse.NewID(text); err == nil {
@@ -106,18 +106,18 @@ func TestDecode(t *testing.T) {
 		name, stream string
 		want         []sse.Event
 	}{
-		// The standard's own examples.
+		// The examples of the standard.
 		{"data of two lines", "data: YHOO\ndata: +2\ndata: 10\n\n", []sse.Event{{"", "message", "YHOO\n+2\n10"}}},
 		{
 			"four blocks", ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
 			[]sse.Event{{"1", "message", "first event"}, {"", "message", "second event"}, {"", "message", " third event"}},
 		},
 		{"empty data", "data\n\ndata\ndata\n\ndata:", []sse.Event{{"", "message", ""}, {"", "message", "\n"}}},
-		{"one space only is no part of the value", "data:test\n\ndata: test\n\n", []sse.Event{{"", "message", "test"}, {"", "message", "test"}}},
+		{"a space after the colon", "data:test\n\ndata: test\n\n", []sse.Event{{"", "message", "test"}, {"", "message", "test"}}},
 
 		{"byte order mark", "\ufeffdata: x\n\n", []sse.Event{{"", "message", "x"}}},
 		{"only one byte order mark", "\ufeff\ufeffdata: x\n\ndata: y\n\n", []sse.Event{{"", "message", "y"}}},
-		{"byte order mark later on", "\n\ufeffdata: x\n\n", nil},
+		{"byte order mark in a later line", "\n\ufeffdata: x\n\n", nil},
 		{"CR", "data: x\rid: 1\r\rdata: y\r\r", []sse.Event{{"1", "message", "x"}, {"1", "message", "y"}}},
 		{"CRLF", "data: x\r\nid: 1\r\n\r\ndata: y\r\n\r\n", []sse.Event{{"1", "message", "x"}, {"1", "message", "y"}}},
 		{"mixed line ends", "data: x\rdata: y\r\ndata: z\n\r", []sse.Event{{"", "message", "x\ny\nz"}}},
@@ -158,7 +158,7 @@ func collect(events func(func(sse.Event, error) bool)) (all []sse.Event, err err
 	return all, nil
 }
 
-func TestDecoderRemembers(t *testing.T) {
+func TestDecoderKeepsIDAndRetry(t *testing.T) {
 	t.Parallel()
 	d := sse.Decoder{LastID: "0"}
 	read := func(stream string) {
@@ -185,7 +185,7 @@ func TestDecoderRemembers(t *testing.T) {
 	expect("", 20*time.Millisecond)
 }
 
-func TestReadErrorEndsTheStream(t *testing.T) {
+func TestReadError(t *testing.T) {
 	t.Parallel()
 	r := io.MultiReader(strings.NewReader("data: x\n\ndata: y\n"), iotest.ErrReader(io.ErrUnexpectedEOF))
 	got, err := collect(sse.Events(r))
@@ -203,11 +203,11 @@ func TestLongLines(t *testing.T) {
 		fails        bool
 	}{
 		{"at the limit", line(limit) + "\r\n\r\n", false},
-		{"above", line(limit+1) + "\n\n", true},
-		{"far above", line(10 * limit), true},
-		{"without an end", line(limit + 1), true},
-		{"many lines", strings.Repeat(line(limit/10)+"\n", 11) + "\n", true},
-		{"comments may go on", strings.Repeat(":"+line(limit/10)+"\n", 11) + "data:\n\n", false},
+		{"above the limit", line(limit+1) + "\n\n", true},
+		{"far above the limit", line(10 * limit), true},
+		{"without a line break", line(limit + 1), true},
+		{"data of many lines", strings.Repeat(line(limit/10)+"\n", 11) + "\n", true},
+		{"comments of many lines", strings.Repeat(":"+line(limit/10)+"\n", 11) + "data:\n\n", false},
 	}
 	for _, tt := range tests {
 		for _, r := range []io.Reader{strings.NewReader(tt.stream), iotest.OneByteReader(strings.NewReader(tt.stream))} {
@@ -224,15 +224,15 @@ func TestLongLines(t *testing.T) {
 	}
 }
 
-// An event must be there as soon as its last byte is, even if that is a CR which an LF may follow.
-func TestEventsAreNotHeldBack(t *testing.T) {
+// An event is yielded as soon as its last byte has been read, even if that byte is a CR, which an LF may follow.
+func TestEventsAreNotDelayed(t *testing.T) {
 	t.Parallel()
 	for _, end := range []string{"\n\n", "\r\r", "\r\n\r"} {
 		r, w := io.Pipe()
-		held := time.AfterFunc(10*time.Second, func() { _ = w.CloseWithError(errors.New("held back")) })
-		defer held.Stop()
+		timeout := time.AfterFunc(10*time.Second, func() { _ = w.CloseWithError(errors.New("the event was not yielded within 10 s")) })
+		defer timeout.Stop()
 		go func() {
-			_, _ = io.WriteString(w, "data: x"+end) // and nothing more
+			_, _ = io.WriteString(w, "data: x"+end) // the stream remains open
 		}()
 		for event, err := range sse.Events(r) {
 			if err != nil || event.Data != "x" {
