@@ -34,9 +34,9 @@ func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 	_, help, _ := run(t, nil, "serve", "--help")
 	help = strings.Join(strings.Fields(help), " ")
 	for _, want := range []string{
-		"--listen=HOST:PORT Where to listen (default 127.0.0.1:8080)", "($ROWCAST_LISTEN)",
+		"--listen=HOST:PORT Listen at this address (default 127.0.0.1:8080)", "($ROWCAST_LISTEN)",
 		"($ROWCAST_DATABASE_URL, $DATABASE_URL)", "($ROWCAST_INSECURE_UID)",
-		"(0, the default: as many as the limit of open files leaves room for) ($ROWCAST_MAX_CONNECTIONS)",
+		"(0, the default: as many as the limit of open files allows) ($ROWCAST_MAX_CONNECTIONS)",
 		"(0, the default: no limit) ($ROWCAST_MAX_CONNECTIONS_PER_USER)",
 		"(default 15s) ($ROWCAST_HEARTBEAT)", "(default 16MiB) ($ROWCAST_MAX_EVENT)",
 	} {
@@ -75,6 +75,9 @@ func TestWrongCommandLines(t *testing.T) {
 		want string
 	}{
 		{[]string{"serv"}, nil, `unexpected argument serv, did you mean "serve"?`},
+		{[]string{"bogus"}, nil, "unexpected argument bogus" + commands},
+		{[]string{"bogus", "--listen=:80"}, nil, "unexpected argument bogus" + commands},
+		{[]string{"--listen=:80"}, nil, "unknown flag --listen" + commands},
 		{[]string{"serve", "--lisen=:80"}, nil, `unknown flag --lisen, did you mean "--listen"?`},
 		{[]string{"serve", "now"}, nil, `unexpected argument now`},
 		{[]string{"serve", "--heartbeat", "15"}, nil, `--heartbeat: 15 has no unit: write 15s, 15m, 15h or 15d`},
@@ -88,7 +91,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--trusted-proxy=0.0.0.0/0"}, nil, `--trusted-proxy: "0.0.0.0/0" contains all addresses: every client could then claim any address`},
 		{[]string{"serve", "--trusted-proxy=::ffff:10.0.0.0/104"}, nil, `--trusted-proxy: "::ffff:10.0.0.0/104" is an IPv4 network in IPv6 notation: write it as an IPv4 network`},
 		{[]string{"serve", "--trusted-proxy=nginx"}, nil, `--trusted-proxy: "nginx" is neither a network, such as 10.0.0.0/8 or fd00::/8, nor an address`},
-		{[]string{"migrate", "--app-role", ""}, nil, `--app-role: it is given, but nothing with it`},
+		{[]string{"migrate", "--app-role", ""}, nil, `--app-role: the value is empty`},
 		{[]string{"migrate", "--app-role=public"}, nil, `--app-role: "public" ` + noRole},
 		{[]string{"migrate", "--app-role=PUBLIC"}, nil, `--app-role: "PUBLIC" ` + noRole},
 		{[]string{"migrate", "--hub-role=None"}, nil, `--hub-role: "None" ` + noRole},
@@ -106,11 +109,11 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--memory", "nan"}, nil, `--memory: "nan" is not a size such as 64KiB, 16MiB or 1GiB`},
 		{[]string{"serve", "--memory", "1e300GiB"}, nil, `--memory: "1e300GiB" is not a size such as 64KiB, 16MiB or 1GiB`},
 		{[]string{"serve", "--log-format", "xml"}, nil, `--log-format must be one of "text","json" but got "xml"`},
-		{[]string{"serve", "--insecure-uid=everywhere"}, nil, `--insecure-uid: "everywhere": it takes no value, or "anywhere"`},
-		{[]string{"serve", "--cors-origin=*"}, nil, `--cors-origin: streams are sent with credentials, so every origin must be named: "*" is refused`},
-		{[]string{"serve", "--cors-origin=https://*.example.com"}, nil, `--cors-origin: streams are sent with credentials, so every origin must be named: "*" is refused`},
-		{[]string{"serve", "--cors-origin=NULL"}, nil, `--cors-origin: any page can have the origin "null": it is refused`},
-		{[]string{"serve", "--cors-origin=null"}, nil, `--cors-origin: any page can have the origin "null": it is refused`},
+		{[]string{"serve", "--insecure-uid=everywhere"}, nil, `--insecure-uid: "everywhere" is not a value of this flag: give it without a value, or with "anywhere"`},
+		{[]string{"serve", "--cors-origin=*"}, nil, `--cors-origin: "*" is refused: streams are sent with cookies, so each origin must be named`},
+		{[]string{"serve", "--cors-origin=https://*.example.com"}, nil, `--cors-origin: "*" is refused: streams are sent with cookies, so each origin must be named`},
+		{[]string{"serve", "--cors-origin=NULL"}, nil, `--cors-origin: "null" is refused: any page can have this origin`},
+		{[]string{"serve", "--cors-origin=null"}, nil, `--cors-origin: "null" is refused: any page can have this origin`},
 		{[]string{"serve", "--cors-origin=https://a.example/"}, nil, sentAs("https://a.example")},
 		{[]string{"serve", "--cors-origin=http://a.example:8080/path?x=1#y"}, nil, sentAs("http://a.example:8080")},
 		{[]string{"serve", "--cors-origin=HTTPS://A.example"}, nil, sentAs("https://a.example")},
@@ -122,13 +125,13 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--cors-origin=//a.example"}, nil, noOrigin},
 		{[]string{"serve", "--cors-origin=https:///"}, nil, noOrigin},
 		{[]string{"serve", "--cors-origin=https://a.example, https://b.example"}, nil, noOrigin},
-		{[]string{"serve", "--cors-origin="}, nil, `--cors-origin: it is given, but nothing with it`},
+		{[]string{"serve", "--cors-origin="}, nil, `--cors-origin: the value is empty`},
 		{[]string{"serve", "--cors-origin=a.example"}, nil, noOrigin},
-		{[]string{"serve", "--cors-origin=https://bücher.example"}, nil, `--cors-origin: "bücher.example": browsers send a name like this in ASCII (xn--…), and so must you`},
+		{[]string{"serve", "--cors-origin=https://bücher.example"}, nil, `--cors-origin: "bücher.example": browsers send this name in ASCII; write it as they do (xn--…)`},
 		{[]string{"tail", "--uid=a", "--token=b"}, nil, `--uid and --token can't be used together`},
 		{[]string{"tail", "--url=ws://a"}, nil, "--url: " + noScheme},
-		{[]string{"tail", "--token", ""}, nil, `--token: it is given, but nothing with it`},
-		{[]string{"token", "--sub", "alice", "--jwt-audience="}, nil, `--jwt-audience: it is given, but nothing with it`},
+		{[]string{"tail", "--token", ""}, nil, `--token: the value is empty`},
+		{[]string{"token", "--sub", "alice", "--jwt-audience="}, nil, `--jwt-audience: the value is empty`},
 		{[]string{"tail", "--count=-1"}, nil, `--count: -1 is not from 0 to 1000000000`},
 		{[]string{"tail", "--last-event-id=a\nb"}, nil, noID},
 		{[]string{"tail", "--last-event-id=a\u009b1m"}, nil, noID},
@@ -140,18 +143,18 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--auth-grace", "-1s"}, nil, `--auth-grace: -1s is not from 0s to 30d`},
 		{[]string{"serve", "--jwt-leeway", "61s"}, nil, `--jwt-leeway: 61s is not from 0s to 1m`},
 		{[]string{"serve", "--jwt-leeway", "-1s"}, nil, `--jwt-leeway: -1s is not from 0s to 1m`},
-		{[]string{"serve", "--jwt-audience", ""}, nil, `--jwt-audience: it is given, but nothing with it`},
-		{[]string{"serve", "--group-mark="}, nil, `--group-mark: it is given, but nothing with it`},
+		{[]string{"serve", "--jwt-audience", ""}, nil, `--jwt-audience: the value is empty`},
+		{[]string{"serve", "--group-mark="}, nil, `--group-mark: the value is empty`},
 		{[]string{"serve", "--group-mark=:\n"}, nil, `--group-mark: the mark contains a control character`},
 		{[]string{"serve", "--group-mark=\u0085"}, nil, `--group-mark: the mark contains a control character`},
 		{[]string{"serve", "--group-mark=:\xff"}, nil, `--group-mark: the mark is not valid UTF-8`},
 		{[]string{"serve", "--group-mark=" + strings.Repeat("x", 256)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
 		{[]string{"token", "--sub=alice", "--group-mark=" + strings.Repeat("x", 1000)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
-		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: leave user and password out: they would be sent as if they were the client's`},
+		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: remove the user and the password: the app would take them for the client's`},
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: "soon" is not a duration such as 500ms, 15s, 12h or 7d`},
-		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: streams are sent with credentials, so every origin must be named: "*" is refused`},
-		{[]string{"serve"}, environment{"ROWCAST_INSECURE_UID": "maybe"}, `--insecure-uid: from $ROWCAST_INSECURE_UID: "maybe": it takes no value, or "anywhere"`},
+		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: "*" is refused: streams are sent with cookies, so each origin must be named`},
+		{[]string{"serve"}, environment{"ROWCAST_INSECURE_UID": "maybe"}, `--insecure-uid: from $ROWCAST_INSECURE_UID: "maybe" is not a value of this flag: give it without a value, or with "anywhere"`},
 		{[]string{"serve"}, environment{"ROWCAST_REPLAYS": "0"}, `--replays: from $ROWCAST_REPLAYS: 0 is not from 1 to 1000`},
 	}
 	for _, tt := range tests {
@@ -163,16 +166,17 @@ func TestWrongCommandLines(t *testing.T) {
 }
 
 const (
-	noID     = `tail: --last-event-id: the id has control characters in it, which no id of a hub has`
-	noOrigin = "--cors-origin: an origin is scheme and host, such as https://app.example.com, with the port if it is not the usual one"
+	commands = "; the commands are demo, migrate, serve, tail, token, doctor, and rowcast --help explains them"
+	noID     = `tail: --last-event-id: the id contains control characters, so it is not the id of an event`
+	noOrigin = "--cors-origin: an origin is a scheme and a host, such as https://app.example.com, and the port if it is not 80 or 443"
 	noURL    = "this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded"
-	noScheme = "this does not begin with http:// or https://, as http://127.0.0.1:3000/path and https://app.example.com/path do"
-	fragment = "leave out what begins with #, which is never sent; where # is part of a name, write %23"
-	noRole   = "is no role, but what SQL calls all of them, or nobody, or whoever is connected: give a role's own name"
+	noScheme = "the URL must begin with http:// or https://, as in http://127.0.0.1:3000/path or https://app.example.com/path"
+	fragment = "remove the fragment (# and what follows it), which is never sent; if # is part of a name, write %23"
+	noRole   = "is a keyword of SQL and not the name of a role"
 )
 
 func sentAs(origin string) string {
-	return `--cors-origin: browsers send this origin as "` + origin + `", and so must you`
+	return `--cors-origin: browsers send this origin as "` + origin + `"; write it as they do`
 }
 
 // What is wrong with a URL is said without it: it may have a password, or a key in its query.
@@ -248,11 +252,11 @@ func TestFlagsOfAnotherWayAreRefused(t *testing.T) {
 		for way, chosen := range ways {
 			args := append([]string{"serve", "--listen", "127.0.0.1:0", "--database-url", dsn}, chosen...)
 			given := map[string]func() (int, string, string){
-				"--" + tt.flag: func() (int, string, string) { return run(t, nil, append(args, "--"+tt.flag+"="+tt.value)...) },
-				"--" + tt.flag + " (its variable is set)": func() (int, string, string) { return run(t, environment{variable: tt.value}, args...) },
+				"--" + tt.flag:                          func() (int, string, string) { return run(t, nil, append(args, "--"+tt.flag+"="+tt.value)...) },
+				"--" + tt.flag + " (from its variable)": func() (int, string, string) { return run(t, environment{variable: tt.value}, args...) },
 			}
 			for name, run := range given {
-				want, exit := "rowcast: serve: "+name+" goes with "+tt.with+", and not with "+way+", which would ignore it\n", 2
+				want, exit := "rowcast: serve: "+name+" has no effect with "+way+": it belongs to "+tt.with+"\n", 2
 				if slices.Contains(tt.ways, way) {
 					want, exit = "rowcast: "+says+"\n", 1
 				}
@@ -270,7 +274,7 @@ func TestAdminListenForAllIsWarnedOf(t *testing.T) {
 	dsn, _ := noDatabase(t)
 	for address, warns := range map[string]bool{"0.0.0.0:0": true, ":0": true, "192.0.2.1:0": true, "[::]:0": true, "127.0.0.1:0": false, "[::1]:0": false, "localhost:0": false} {
 		_, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn, "--admin-listen", address)
-		want := `level=WARN msg="anybody who can reach the administrators' address can end streams and read the metrics" flag=--admin-listen addr=` + address + "\n"
+		want := `level=WARN msg="anybody who can reach the admin address can end streams and read the metrics" flag=--admin-listen addr=` + address + "\n"
 		if strings.Contains(stderr, want) != warns {
 			t.Errorf("%s: got %s, want a warning: %v", address, stderr, warns)
 		}
@@ -282,7 +286,7 @@ func TestEnvironmentIsGiven(t *testing.T) {
 	t.Setenv("ROWCAST_HEARTBEAT", "soon")
 	t.Setenv("ROWCAST_INSECURE_UID", "anywhere")
 	code, _, stderr := run(t, nil, "serve")
-	if code != 1 || !strings.HasPrefix(stderr, "rowcast: no authentication is configured") {
+	if code != 1 || !strings.HasPrefix(stderr, "rowcast: no authentication is configured, so") {
 		t.Errorf("got %d, %q", code, stderr)
 	}
 }

@@ -14,7 +14,8 @@ type doctorCmd struct {
 
 // Help is shown by rowcast doctor --help.
 func (doctorCmd) Help() string {
-	return "Connect as the role that the hub has. The doctor changes nothing. The exit code is 1 if a check fails. A warning is not a failure."
+	return "Connect as the role of the hub, because the result depends on its rights. The command changes nothing. " +
+		"If a check fails, the exit code is 1. A warning is not a failure."
 }
 
 // Run examines the database.
@@ -25,7 +26,7 @@ func (c *doctorCmd) Run(ctx context.Context, console console) error {
 	}
 	examination := doctor.Examination{Config: config, Explain: c.Explain, Out: console.out}
 	if err := examination.Run(ctx); errors.Is(err, doctor.ErrFailed) {
-		return errSaid
+		return errReported
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ func TestDurationsInTheLogHaveUnits(t *testing.T) {
 	t.Parallel()
 	for format, want := range map[string]string{"text": "retry_in=140ms\n", "json": `"retry_in":"140ms"}` + "\n"} {
 		var log bytes.Buffer
-		logFlags{LogFormat: format}.logger(&log).Info("x", "retry_in", 140*time.Millisecond)
+		newLogger(&log, format).Info("x", "retry_in", 140*time.Millisecond)
 		if !strings.HasSuffix(log.String(), want) {
 			t.Errorf("got %s, want %s", log.String(), want)
 		}

@@ -1,20 +1,24 @@
-// Command rowcast tells browsers of the rows that are inserted into PostgreSQL.
+// Command rowcast sends rows that are inserted into PostgreSQL to browsers.
 //
-// It ties the packages together and is the only one that knows flags, environment variables, signals and exit codes. Each
-// command is a type of its own, with its flags for fields and Run for the rest. Exit codes: 0 done, or ended as told;
-// 1 it did not work, with one line that says why; 2 the command line is wrong.
+// The command parses flags and environment variables, handles signals and returns exit codes. Each subcommand is a type with its flags
+// as fields and a method Run. The exit codes are:
 //
-// What serve tries again is listed in the documentation of the package listener. The command adds:
+//	0  the command did what was asked, or stopped at a signal
+//	1  the command failed and printed one line that says why
+//	2  the command line is invalid
 //
-//	operation  what is tried again                  when                                          log line
-//	auth_url   asking the app who a client is       when the client comes back; for an open       authentication endpoint failed
-//	                                                stream after 5 to 15 s
-//	jwks       reading the keys at the URL of a     after 30 to 90 s, and after 10 s when a       cannot read the JSON Web Key Set: the keys …
-//	           JSON Web Key Set                     token names an unknown key
-//	accept     accepting connections of clients     after 5 ms, doubled up to 1 s                 cannot accept connections
+// The documentation of package listener lists the operations that serve retries. The command adds these:
 //
-// Each is counted in rowcast_failures_total and shown in the body of /readyz while it fails: jwks until the keys of each URL have been
-// read, auth_url and accept as the package listener says of replay. The command tail writes each attempt to reconnect to its standard error.
+//	operation  what is retried                         when                                    log line
+//	auth_url   the request to the app's endpoint       when the client reconnects; for an      authentication endpoint failed
+//	                                                   open stream after 5 to 15 s
+//	jwks       reading a JSON Web Key Set from its     after 30 to 90 s; after 10 s if a       cannot read the JSON Web Key Set: the keys …
+//	           URL                                     token names an unknown key
+//	accept     accepting connections of clients        after 5 ms, doubled up to 1 s           cannot accept connections
+//
+// The metric rowcast_failures_total counts the failures of each operation, and the body of /readyz lists the operations that are failing.
+// The operation jwks fails until the keys of every URL have been read. The operations auth_url and accept fail and recover like the
+// operation replay in package listener. The command tail prints each reconnection to standard error.
 package main
 
 import (
@@ -28,6 +32,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -37,34 +42,36 @@ import (
 )
 
 func main() {
-	log.SetOutput(io.Discard) // ours is slog's; net/http's client would write what others answered
+	log.SetOutput(io.Discard) // rowcast logs with slog; net/http's client would print what other servers sent
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
-		signal.Stop(signals) // first, so that the next one ends the process at once
+		signal.Stop(signals) // before cancel, so that a second signal ends the process at once
 		cancel()
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// commandLine is what can be typed.
+// A commandLine has the subcommands as its fields.
 type commandLine struct {
-	Demo    demoCmd    `cmd:"" help:"Try everything on this machine: a private PostgreSQL, the hub and a page. Needs nothing prepared."`
-	Migrate migrateCmd `cmd:"" help:"Install or upgrade the schema in a database."`
-	Serve   serveCmd   `cmd:"" help:"Run the hub: read what is inserted and stream it to the browsers."`
-	Tail    tailCmd    `cmd:"" help:"Print a user's events, one a line, as a browser would receive them."`
-	Token   tokenCmd   `cmd:"" help:"Make a token for trying things out."`
-	Doctor  doctorCmd  `cmd:"" help:"Say what in this database or around it will not work, and how to mend it."`
+	Demo    demoCmd    `cmd:"" help:"Try rowcast on this machine: start a private PostgreSQL, a hub and a page. Nothing needs to be prepared."`
+	Migrate migrateCmd `cmd:"" help:"Install or upgrade the schema rowcast in a database."`
+	Serve   serveCmd   `cmd:"" help:"Run a hub: read inserted rows and stream them to browsers."`
+	Tail    tailCmd    `cmd:"" help:"Print the events of a user, one per line."`
+	Token   tokenCmd   `cmd:"" help:"Issue a token for testing."`
+	Doctor  doctorCmd  `cmd:"" help:"Check whether a hub can work with a database, and print how to fix what is wrong."`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }
 
-// console is where a command writes: what it was asked for, and what it has to say besides.
+const description = "rowcast sends each row that is inserted into the table rowcast.notifications to the browsers of its recipient, as a server-sent event."
+
+// A console has the standard output and the standard error of a command.
 type console struct{ out, err io.Writer }
 
-// run is the whole program: it returns the exit code when the command is done or ctx has ended.
+// run is the whole program. It returns the exit code when the command is done or ctx has ended.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
@@ -82,21 +89,21 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	switch {
 	case err == nil:
 		return 0
-	case !errors.Is(err, errSaid):
+	case !errors.Is(err, errReported):
 		fmt.Fprintf(stderr, "rowcast: %s\n", terminal.OneLine(err))
 	}
 	return 1
 }
 
-// errSaid ends a command that has itself said what is wrong.
-var errSaid = errors.New("failed")
+// errReported is the error of a command that has already reported what failed.
+var errReported = errors.New("failed")
 
-// parse returns nil if the command line asked for nothing but help or the version, which are then written.
+// parse parses the command line. It returns nil if the command line only asks for help or the version, which parse then prints.
 func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (*kong.Context, error) {
 	done := false
 	parser, err := kong.New(new(commandLine),
 		kong.Name("rowcast"),
-		kong.Description("A row goes in; the people it concerns hear of it."),
+		kong.Description(description),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { done = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 110}),
@@ -108,11 +115,25 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := parser.Parse(joined(args))
+	parsed, err := parser.Parse(joinNegative(args))
 	if done {
 		return nil, nil
 	}
-	return parsed, err
+	return parsed, withCommands(parser, err)
+}
+
+// withCommands adds the names of the commands to the error of a command line that names none of them. kong itself suggests a command
+// with a similar name.
+func withCommands(parser *kong.Kong, err error) error {
+	failed, ok := errors.AsType[*kong.ParseError](err)
+	if !ok || failed.Context.Selected() != nil || strings.Contains(err.Error(), "did you mean") {
+		return err
+	}
+	var names []string
+	for _, command := range parser.Model.Children {
+		names = append(names, command.Name)
+	}
+	return fmt.Errorf("%w; the commands are %s, and rowcast --help explains them", err, strings.Join(names, ", "))
 }
 
 func version() string {

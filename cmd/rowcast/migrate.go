@@ -14,18 +14,18 @@ import (
 
 type migrateCmd struct {
 	database.Flags
-	AppRole []roleName `name:"app-role" placeholder:"ROLE" help:"Grant this role what an application needs to send, and nothing more. Once for each."`
-	HubRole []roleName `name:"hub-role" placeholder:"ROLE" help:"Grant this role what rowcast serve needs, and nothing more. Once for each."`
-	Print   bool       `help:"Print the SQL that would install the schema and grant the rights, for psql, and change nothing."`
+	AppRole []roleName `name:"app-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send notifications. Repeat the flag for more roles."`
+	HubRole []roleName `name:"hub-role" placeholder:"ROLE" help:"Grant this role the rights that rowcast serve needs. Repeat the flag for more roles."`
+	Print   bool       `help:"Print the SQL that installs the schema and grants the rights, for use with psql. Nothing is changed."`
 }
 
 // Help is shown by rowcast migrate --help.
 func (migrateCmd) Help() string {
-	return "Everything is made in the schema rowcast. The role needs the right to create that, and nothing more. " +
-		"Rights can be granted at any time, as often as you like; what a role has besides, it keeps."
+	return "All objects are created in the schema rowcast. To install it, the connecting role needs the right CREATE on the database. " +
+		"Granting rights again has no effect, and rights are never revoked."
 }
 
-// Run installs or upgrades the schema.
+// Run installs or upgrades the schema and grants the rights.
 func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	c.warn(console)
 	if c.Print {
@@ -57,11 +57,11 @@ func (c *migrateCmd) roles() (roles sql.Roles) {
 	return roles
 }
 
-// warn says what makes it useless to keep the two kinds of roles apart.
+// warn warns of a role that is given as the role of an app and of a hub.
 func (c *migrateCmd) warn(console console) {
 	for _, name := range c.AppRole {
 		if slices.Contains(c.HubRole, name) {
-			fmt.Fprintf(console.err, "rowcast: the role %q is an app's and a hub's: whoever sends by it can also read and delete all that was sent\n", string(name))
+			fmt.Fprintf(console.err, "rowcast: the role %q gets the rights of an app and of a hub, so the app can read and delete the notifications of all users\n", string(name))
 		}
 	}
 }
@@ -75,25 +75,25 @@ func (c *migrateCmd) grant(ctx context.Context, console console) error {
 		return c.Explain(err)
 	}
 	for _, name := range roles.Apps {
-		fmt.Fprintf(console.out, "The role %q has what an application needs.\n", name)
+		fmt.Fprintf(console.out, "The role %q has the rights of an app.\n", name)
 	}
 	for _, name := range roles.Hubs {
-		fmt.Fprintf(console.out, "The role %q has what a hub needs.\n", name)
+		fmt.Fprintf(console.out, "The role %q has the rights of a hub.\n", name)
 	}
 	return nil
 }
 
-// roleName is a role's name as it stands in the catalog, without quotes.
+// A roleName is the name of a role as the catalog contains it, without quotes.
 type roleName string
 
-// UnmarshalText refuses what GRANT would take for something else.
+// UnmarshalText refuses names that GRANT does not take for the name of a single role.
 func (r *roleName) UnmarshalText(text []byte) error {
-	const longest = 63 // NAMEDATALEN: the rest would be cut off
+	const longest = 63 // PostgreSQL truncates a longer name (NAMEDATALEN)
 	switch name := string(text); {
 	case name == "" || len(name) > longest || !utf8.ValidString(name) || strings.Contains(name, "\x00"):
 		return fmt.Errorf("%q is not the name of a role", name)
 	case slices.Contains([]string{"public", "none", "current_user", "current_role", "session_user"}, strings.ToLower(name)):
-		return fmt.Errorf("%q is no role, but what SQL calls all of them, or nobody, or whoever is connected: give a role's own name", name)
+		return fmt.Errorf("%q is a keyword of SQL and not the name of a role", name)
 	}
 	*r = roleName(text)
 	return nil

@@ -33,7 +33,7 @@ func TestLeastPrivilege(t *testing.T) {
 	migrate(t, dsn)
 	appRole, app := login(t, dsn, "App")
 	hubRole, hub := login(t, dsn, "Hub")
-	want := "The schema rowcast is up to date: version " + schemaVersion + ".\nThe role \"" + appRole + "\" has what an application needs.\nThe role \"" + hubRole + "\" has what a hub needs.\n"
+	want := "The schema rowcast is up to date: version " + schemaVersion + ".\nThe role \"" + appRole + "\" has the rights of an app.\nThe role \"" + hubRole + "\" has the rights of a hub.\n"
 	for range 2 {
 		code, stdout, stderr := run(t, nil, "migrate", "--app-role", appRole, "--hub-role", hubRole, "--database-url", dsn)
 		if code != 0 || stdout != want || stderr != "" {
@@ -88,7 +88,7 @@ func TestMigrateGrants(t *testing.T) {
 		t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
 	}
 	role, _ := login(t, dsn, "Both")
-	const both = ` is an app's and a hub's: whoever sends by it can also read and delete all that was sent` + "\n"
+	const both = ` gets the rights of an app and of a hub, so the app can read and delete the notifications of all users` + "\n"
 	code, stdout, stderr = run(t, nil, "migrate", "--app-role", role, "--hub-role", role, "--database-url", dsn)
 	if want := `rowcast: the role "` + role + `"` + both; code != 0 || stderr != want {
 		t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)

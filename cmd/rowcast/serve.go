@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -19,50 +23,50 @@ import (
 
 type serveCmd struct {
 	database.Flags
-	Poll             bool          `group:"database" help:"Poll the database ten times a second, instead of LISTEN: for connections through a transaction pooler such as PgBouncer."`
-	NoNotifyMessages bool          `group:"database" help:"Ignore messages that are sent by hand with NOTIFY, as every role of the database can."`
-	Retain           time.Duration `group:"database" default:"7d" min:"0s" max:"36500d" placeholder:"TIME" help:"How long rows are kept, by their created_at (default ${default}). 0 keeps all."`
-	Replays          int           `group:"database" default:"${replays}" min:"1" max:"1000" placeholder:"N" help:"The most connections used at a time to read what clients missed (default ${default})."`
+	Poll             bool          `group:"database" help:"Poll the database ten times a second instead of using LISTEN. Connections through a transaction pooler such as PgBouncer need this."`
+	NoNotifyMessages bool          `group:"database" help:"Ignore messages that are sent with NOTIFY instead of an INSERT. Every role of the database can send them."`
+	Retain           time.Duration `group:"database" default:"7d" min:"0s" max:"36500d" placeholder:"DURATION" help:"Delete rows when their created_at is older than this (default ${default}). 0 keeps all rows."`
+	Replays          int           `group:"database" default:"${replays}" min:"1" max:"1000" placeholder:"N" help:"Use up to N connections at a time to read the rows that reconnecting clients missed (default ${default})."`
 
-	Listen                   string           `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen (default ${default}). Port 0 takes any free one, which the log tells."`
-	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Where to serve /healthz, /readyz and /metrics instead of at --listen, and /disconnect."`
-	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Let pages of this origin open streams, with their cookies: https://app.example.com. Give it once for each."`
-	TrustedProxy             []server.Network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Believe the X-Forwarded-For of the proxies in this network, 10.0.0.0/8 for example: who their client is. Give it once for each."`
-	MaxConnections           int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams at a time. Whoever is one too many is told to come back later (0, the default: as many as the limit of open files leaves room for)."`
-	MaxConnectionsPerUser    int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams of a user at a time (0, the default: no limit)."`
-	MaxConnectionsPerAddress int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"The most streams from an IPv4 address, or from an IPv6 network of 64 bits, at a time (0, the default: no limit). Behind a proxy it needs --trusted-proxy."`
+	Listen                   string           `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Listen at this address (default ${default}). With port 0 the hub uses a free port and logs it."`
+	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends a user's streams."`
+	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Allow pages of this origin, such as https://app.example.com, to open streams with their cookies. Repeat the flag for more origins."`
+	TrustedProxy             []server.Network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Trust the X-Forwarded-For header of proxies in this network, such as 10.0.0.0/8. Repeat the flag for more networks."`
+	MaxConnections           int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow N streams at a time, and tell further clients to retry later (0, the default: as many as the limit of open files allows)."`
+	MaxConnectionsPerUser    int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each user N streams at a time (0, the default: no limit)."`
+	MaxConnectionsPerAddress int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each IPv4 address and each IPv6 network of 64 bits N streams at a time (0, the default: no limit). Behind a proxy this needs --trusted-proxy."`
 
 	authFlags
 
-	Heartbeat time.Duration `group:"streams" default:"15s" min:"1ms" max:"1d" placeholder:"DURATION" help:"After how long a silent stream is sent something (default ${default})."`
-	Retry     time.Duration `group:"streams" default:"3s" min:"1ms" max:"1d" placeholder:"DURATION" help:"How long clients shall wait on average before they come back (default ${default})."`
-	Drain     time.Duration `group:"streams" default:"3s" min:"1ms" max:"6s" placeholder:"DURATION" help:"Over how long the streams are ended when the hub stops (default ${default}, at most 6s)."`
-	MaxEvent  byteSize      `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"The largest data that is sent; of a larger row only its id and size (default ${default})."`
-	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"How much a slow client may be owed before it is disconnected, and resumes later (default ${default})."`
-	Pending   byteSize      `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"How much memory may be held for all clients together that have not taken what they are sent. Above it, those who are owed most are disconnected, and resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
-	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"How much of the newest events to remember, so that resuming needs no query (default ${default})."`
+	Heartbeat time.Duration `group:"streams" default:"15s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Send a heartbeat to a stream after this long without an event (default ${default})."`
+	Retry     time.Duration `group:"streams" default:"3s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Tell clients to wait this long on average before they reconnect (default ${default})."`
+	Drain     time.Duration `group:"streams" default:"3s" min:"1ms" max:"6s" placeholder:"DURATION" help:"When the hub stops, end its streams one after another within this time (default ${default}, at most 6s)."`
+	MaxEvent  byteSize      `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"Send only the id and the size of rows with more data than this (default ${default})."`
+	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Queue this much for a slow client, and then disconnect it. The client can resume later (default ${default})."`
+	Pending   byteSize      `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"Queue this much for all slow clients together, and then disconnect the clients with the longest queues. They can resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
+	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Keep this much of the newest events in memory. Clients that resume after them need no query (default ${default})."`
 
-	logFlags
+	LogFormat string `enum:"text,json" default:"text" group:"log" placeholder:"FORMAT" help:"Log to standard error in this format: text or json (default ${default})."`
 }
 
 // Help is shown by rowcast serve --help.
 func (serveCmd) Help() string {
-	return `GET /events is the stream, /rowcast.js the browser client; /healthz, /readyz and /metrics are for monitoring. ` +
-		`If PostgreSQL is not there yet, the hub waits for it; until then /readyz is 503 and clients are told to retry later. ` +
-		`SIGTERM and SIGINT end the streams so that their clients come back to another hub, or to the next one here. ` +
-		`SIGHUP does nothing: passwords and certificates are read anew for each connection to PostgreSQL.`
+	return `/events is the stream, and /rowcast.js is the browser client. /healthz, /readyz and /metrics are for monitoring. ` +
+		`If PostgreSQL cannot be reached, the hub keeps trying; meanwhile /readyz answers 503, and clients are told to retry later. ` +
+		`SIGTERM and SIGINT stop the hub: it ends its streams, and the clients reconnect to another hub or to the next one here. ` +
+		`SIGHUP has no effect, because passwords and certificates are read again for each connection to PostgreSQL.`
 }
 
-// Validate refuses flags that do not go together.
+// Validate refuses flags that do not fit together.
 func (c *serveCmd) Validate(ctx *kong.Context) error { return c.validate(ctx) }
 
-// Run is the hub, until ctx ends.
+// Run runs the hub until ctx ends.
 func (c *serveCmd) Run(ctx context.Context, console console) error {
-	logger := c.logger(console.err)
+	logger := newLogger(console.err, c.LogFormat)
 	err := c.run(ctx, logger)
-	if err != nil && c.LogFormat == "json" { // for a machine, which expects nothing else
+	if err != nil && c.LogFormat == "json" { // programs that read the log expect JSON on every line
 		logger.Error("cannot serve", "error", terminal.OneLine(err))
-		return errSaid
+		return errReported
 	}
 	return err
 }
@@ -89,7 +93,7 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	defer ignoreHangup(logger)()
 	err = s.Run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil // told to end before it had begun
+		return nil // interrupted during the start
 	}
 	if err == nil {
 		logger.Info("stopped")
@@ -97,6 +101,7 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	return c.advise(c.Explain(err))
 }
 
+// configure passes the flags to the server.
 func (c *serveCmd) configure(s *server.Server) error {
 	s.Listen, s.AdminListen, s.Replays = c.Listen, c.AdminListen, c.Replays
 	if err := s.LimitStreams(c.MaxConnections); err != nil {
@@ -107,10 +112,10 @@ func (c *serveCmd) configure(s *server.Server) error {
 		s.Trusted = append(s.Trusted, netip.Prefix(n))
 	}
 	if c.InsecureUID == insecureLoopback {
-		s.Guard = server.AsLocalhost("; behind a proxy that sends another Host, --insecure-uid=anywhere lifts that")
+		s.Guard = server.AsLocalhost("; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere")
 	}
 	if c.AdminListen != "" && !server.IsLoopback(c.AdminListen) {
-		s.Logger.Warn("anybody who can reach the administrators' address can end streams and read the metrics", "flag", "--admin-listen", "addr", c.AdminListen)
+		s.Logger.Warn("anybody who can reach the admin address can end streams and read the metrics", "flag", "--admin-listen", "addr", c.AdminListen)
 	}
 	for _, o := range c.CORSOrigin {
 		s.Origins = append(s.Origins, string(o))
@@ -124,13 +129,50 @@ func (c *serveCmd) configure(s *server.Server) error {
 	return nil
 }
 
-// advise adds what to do about an error, where that is known.
+// advise adds to an error how to fix it, if that is known.
 func (c *serveCmd) advise(err error) error {
 	if errors.Is(err, sql.ErrNoSchema) || errors.Is(err, sql.ErrRestored) {
 		return fmt.Errorf("%w: run rowcast migrate", err)
 	}
-	if said, ok := errors.AsType[*pgconn.PgError](err); ok && said.Code == "42501" { // insufficient_privilege
-		return fmt.Errorf("%w: rowcast doctor says which rights the hub needs", err)
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "42501" { // insufficient_privilege
+		return fmt.Errorf("%w: run rowcast doctor, which prints the missing rights", err)
 	}
 	return err
+}
+
+// newLogger returns a logger that writes text or JSON.
+func newLogger(w io.Writer, format string) *slog.Logger {
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: durationAsText}))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+// durationAsText writes a duration as 140ms, as the text handler does. The JSON handler would write a number of nanoseconds without a
+// unit.
+func durationAsText(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
+}
+
+// ignoreHangup keeps SIGHUP from ending the process and logs that the signal has no effect. stop restores the default.
+func ignoreHangup(logger *slog.Logger) (stop func()) {
+	hangups, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				logger.Info("SIGHUP has no effect: passwords and certificates are read again for each connection to PostgreSQL")
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(done)
+	}
 }

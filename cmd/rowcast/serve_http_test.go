@@ -122,7 +122,7 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 			t.Errorf("as %q, with tokens: got %s", host, got)
 		}
 	}
-	const text = "the Host header must be localhost or a loopback address such as 127.0.0.1; behind a proxy that sends another Host, --insecure-uid=anywhere lifts that\n"
+	const text = "the Host header must be localhost or a loopback address such as 127.0.0.1; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere\n"
 	for _, path := range []string{"/events?uid=alice", "/rowcast.js", "/metrics", "/nothing"} {
 		if got := ask(t, "GET", local.url+path, "Host", "evil.example", "Origin", "http://evil.example"); got.status != 403 || got.body != text {
 			t.Errorf("%s: got %d, %q, want 403, %q", path, got.status, got.body, text)

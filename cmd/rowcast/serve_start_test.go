@@ -31,17 +31,17 @@ func TestServeDoesNotStart(t *testing.T) {
 		{
 			"without authentication",
 			[]string{"--database-url", dsn},
-			"no authentication is configured, and without it anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; to try things out, --insecure-uid trusts ?uid=… on this machine",
+			"no authentication is configured, so anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; for testing on this machine, give --insecure-uid",
 		},
 		{
 			"trusting everybody on every address",
 			[]string{"--database-url", dsn, "--insecure-uid", "--listen", ":0"},
-			"--insecure-uid lets anybody who reaches :0 read everything; if that is meant, give --insecure-uid=anywhere",
+			"--insecure-uid: anybody who can reach :0 could read everything; if this is intended, give --insecure-uid=anywhere",
 		},
 		{
 			"trusting everybody in the network",
 			[]string{"--database-url", dsn, "--insecure-uid", "--listen", "192.0.2.1:80"},
-			"--insecure-uid lets anybody who reaches 192.0.2.1:80 read everything; if that is meant, give --insecure-uid=anywhere",
+			"--insecure-uid: anybody who can reach 192.0.2.1:80 could read everything; if this is intended, give --insecure-uid=anywhere",
 		},
 		{"without its database", []string{"--database-url", missing, "--insecure-uid"}, says},
 		{"with a malformed URL", []string{"--database-url", "postgres://me:secret%zz@db/app", "--insecure-uid"}, unreadable},

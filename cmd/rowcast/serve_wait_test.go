@@ -124,7 +124,7 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 			h := waiting(t, dsn)
 			h.checkWaits(t)
 			tail := start(t, nil, "tail", "--verbose", "--json", "--url", h.url+"/events", "--uid", "alice")
-			tail.err.await(t, "the stream has ended; trying again")
+			tail.err.await(t, "the stream has ended; reconnecting")
 			if err := c.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -233,7 +233,7 @@ func TestHangupEndsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.err.await(t, "SIGHUP does nothing")
+	p.err.await(t, "SIGHUP has no effect")
 	if got := ask(t, "GET", url+"/readyz"); got.status != 200 {
 		t.Errorf("got %d, %s", got.status, got.body)
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"net/url"
 
 	"rowcast/cmd/internal/tail"
@@ -10,35 +12,39 @@ import (
 )
 
 type tailCmd struct {
-	URL         *webURL `name:"url" default:"http://127.0.0.1:8080/events" placeholder:"URL" help:"The hub's stream (default ${default})."`
-	UID         string  `name:"uid" xor:"who" placeholder:"USER" help:"Whose events to print, from a hub with --insecure-uid."`
-	Token       string  `xor:"who" placeholder:"JWT" help:"The token that says whose events to print."`
-	LastEventID string  `name:"last-event-id" placeholder:"ID" help:"Where to resume: the id of an event that --json printed. Default: only what comes from now on."`
-	Count       int     `min:"0" max:"1000000000" placeholder:"N" help:"End after N rows or messages (default: never). The hub's own events do not count."`
+	URL         *webURL `name:"url" default:"http://127.0.0.1:8080/events" placeholder:"URL" help:"The URL of the hub's stream (default ${default})."`
+	UID         string  `name:"uid" xor:"who" placeholder:"USER" help:"Print the events of this user, if the hub runs with --insecure-uid."`
+	Token       string  `xor:"who" placeholder:"JWT" help:"Print the events of the user of this token, if the hub accepts tokens."`
+	LastEventID string  `name:"last-event-id" placeholder:"ID" help:"Resume after the event with this id, which --json printed (default: print new events only)."`
+	Count       int     `min:"0" max:"1000000000" placeholder:"N" help:"Stop after N rows and messages (default: never). The hub's own events are not counted."`
 	JSON        bool    `name:"json" help:"Print each event as a JSON object with time, id, event and data."`
-	Verbose     bool    `short:"v" help:"Print the hub's own events, too: greetings and heartbeats."`
+	Verbose     bool    `short:"v" help:"Print the hub's own events, too, such as heartbeats."`
 }
 
 // Help is shown by rowcast tail --help.
 func (tailCmd) Help() string {
-	return "A line is the time of arrival, the row's id (- for what is sent by hand and not stored), the event's name and its data. " +
-		"When the connection is lost it comes back by itself and misses nothing; it says so on stderr. It ends at SIGINT, " +
-		"or when the hub refuses it."
+	return "A line has the time of arrival, the id of the row (- if the message is not stored), the name of the event and its data. " +
+		"When the connection is lost, the command reconnects, resumes after the last event and reports this on standard error. " +
+		"It stops at SIGINT, or when the hub refuses the stream."
 }
 
-// Validate refuses what no hub could be asked for.
+// Validate refuses an id that cannot be sent in a header.
 func (c *tailCmd) Validate() error {
 	if terminal.HasControl(c.LastEventID) {
-		return errors.New("--last-event-id: the id has control characters in it, which no id of a hub has")
+		return errors.New("--last-event-id: the id contains control characters, so it is not the id of an event")
 	}
 	return nil
 }
 
-// Run prints events until ctx ends, or as many as were asked for.
+// Run prints events until ctx ends or --count is reached.
 func (c *tailCmd) Run(ctx context.Context, console console) error {
 	client := tail.Client{
 		URL: (*url.URL)(c.URL), UID: c.UID, Token: c.Token, LastEventID: c.LastEventID, Count: c.Count, JSON: c.JSON, Verbose: c.Verbose,
 		Out: console.out, Err: console.err,
 	}
-	return client.Run(ctx)
+	err := client.Run(ctx)
+	if refused, ok := errors.AsType[tail.Refusal](err); ok && refused.Status == http.StatusUnauthorized && c.UID == "" && c.Token == "" {
+		return fmt.Errorf("%w; give --token, or --uid if the hub runs with --insecure-uid", err)
+	}
+	return err
 }

@@ -73,7 +73,7 @@ func TestTailRefusesAnIDWithControlCharacters(t *testing.T) {
 	for _, id := range []string{"1\x1b[2J", "1\u009b2J", "1\x7f"} {
 		url := script(t, streamOf("retry: 1\n\nid: "+id+"\ndata: 1\n\n"))
 		code, stdout, stderr := run(t, nil, "tail", "--json", "--url", url)
-		want := "rowcast: the last event has an id with control characters in it, so the stream cannot be resumed\n"
+		want := "rowcast: the id of the last event contains control characters, so the stream cannot be resumed\n"
 		if code != 1 || !strings.HasSuffix(stderr, want) {
 			t.Errorf("%q: got %d, %q, want 1, %q", id, code, stderr, want)
 		}

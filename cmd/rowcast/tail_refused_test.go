@@ -32,16 +32,28 @@ func TestTailIsRefused(t *testing.T) {
 	}{
 		{h.url + "/events", h.url + "/events answered 401 Unauthorized: uid is missing: open /events?uid=alice"},
 		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: not found: the stream is at /events"},
-		{h.url + "/healthz", h.url + `/healthz is no event stream: its content type is "text/plain; charset=utf-8"`},
+		{h.url + "/healthz", h.url + `/healthz is not an event stream: its content type is "text/plain; charset=utf-8"`},
 		{other.URL + "/403", other.URL + `/403 answered 403 Forbidden: not\u000ayou`},
 		{other.URL + "/204", other.URL + "/204 answered 204 No Content"},
-		{other.URL + "/302", other.URL + "/302 answered 302 Found: it redirects, and a token is for one place alone: give the URL to which it leads"},
-		{other.URL + "/308", other.URL + "/308 answered 308 Permanent Redirect: it redirects, and a token is for one place alone: give the URL to which it leads"},
+		{other.URL + "/302", other.URL + "/302 answered 302 Found: rowcast tail follows no redirect, because it would send the token to another address; give the final URL"},
+		{other.URL + "/308", other.URL + "/308 answered 308 Permanent Redirect: rowcast tail follows no redirect, because it would send the token to another address; give the final URL"},
 	}
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, nil, "tail", "--url", tt.url, "--token", "secret")
 		if want := "rowcast: " + tt.want + "\n"; code != 1 || stdout != "" || stderr != want {
 			t.Errorf("%s: got %d, %q, %q, want 1, %q", tt.url, code, stdout, stderr, want)
 		}
+	}
+}
+
+// TestTailWithoutUser shows that a refused command without a user names the flags that give one.
+func TestTailWithoutUser(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t))
+	code, stdout, stderr := run(t, nil, "tail", "--url", h.url+"/events")
+	want := "rowcast: " + h.url + "/events answered 401 Unauthorized: say which user you are: /events?uid=alice; " +
+		"give --token, or --uid if the hub runs with --insecure-uid\n"
+	if code != 1 || stdout != "" || stderr != want {
+		t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
 	}
 }

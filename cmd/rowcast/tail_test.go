@@ -125,7 +125,7 @@ func TestTailResumes(t *testing.T) {
 	if code := tail.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	tail.err.await(t, `the stream has ended; trying again in \d`)
+	tail.err.await(t, `the stream has ended; reconnecting in \d`)
 	tail.err.await(t, `connected to `+h.url+`/events, resuming after row \d+\n`)
 
 	last := eventsOf(t, tail.out)[4].ID // a later day
@@ -140,7 +140,7 @@ func TestTailTellsOfResets(t *testing.T) {
 	h := serve(t, dbtest.Database(t))
 	tail := h.tail(t, "alice", "--last-event-id", "yesterday")
 	tail.err.await(t, `connected to .*, resuming after row yesterday\n`)
-	tail.err.await(t, `the hub cannot resume from there, and events may have been missed: {"reason": "malformed"}\n`)
+	tail.err.await(t, `the hub cannot resume there, so events may be missing: {"reason": "malformed"}\n`)
 	tail.out.await(t, `"event":"rowcast.reset"`)
 }
 
@@ -205,8 +205,8 @@ func TestTailComesBack(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"rowcast: " + url + " answered 503 Service Unavailable: later; trying again in ",
-		"rowcast: " + url + " answered 429 Too Many Requests; trying again in ",
+		"rowcast: " + url + " answered 503 Service Unavailable: later; reconnecting in ",
+		"rowcast: " + url + " answered 429 Too Many Requests; reconnecting in ",
 		"rowcast: connected to " + url + ", resuming after row 3\n",
 	} {
 		if !strings.Contains(stderr, want) {
@@ -226,7 +226,7 @@ func TestTailNoticesSilence(t *testing.T) {
 		close(gone)
 	})
 	tail := start(t, nil, "tail", "--url", url)
-	tail.err.await(t, "nothing was heard from the hub for too long; trying again in ")
+	tail.err.await(t, "no data from the hub for too long; reconnecting in ")
 	select {
 	case <-gone:
 	case <-time.After(patience):
@@ -261,7 +261,7 @@ func TestTailHearsComments(t *testing.T) {
 func TestTailWaitsForAHub(t *testing.T) {
 	t.Parallel()
 	tail := start(t, nil, "tail", "--url", "http://127.0.0.1:1/events", "--uid", "alice")
-	tail.err.await(t, `^rowcast: dial tcp 127.0.0.1:1: connect: connection refused; trying again in \d(\.\d)?s\n`)
+	tail.err.await(t, `^rowcast: dial tcp 127.0.0.1:1: connect: connection refused; reconnecting in \d(\.\d)?s\n`)
 	if code := tail.stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}

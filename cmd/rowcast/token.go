@@ -16,19 +16,22 @@ import (
 )
 
 type tokenCmd struct {
-	tokenFlags
-	Sub         string        `required:"" placeholder:"USER" help:"Who listens: the user's id."`
-	Group       []string      `sep:"none" placeholder:"GROUP" help:"The key of a group that he listens to as well, such as team:7. Give it once for each."`
-	Expires     time.Duration `default:"1h" min:"1s" max:"3650d" placeholder:"TIME" help:"After how long the token no longer counts (default ${default})."`
-	Key         string        `name:"jwt-private-key" placeholder:"FILE" help:"Sign with this private key, in PEM, and not with a secret, even if one is set; of several secrets, the first signs."`
-	JWTIssuer   string        `name:"jwt-issuer" placeholder:"ISS" help:"The token's iss, if the hub wants one."`
-	JWTAudience []string      `name:"jwt-audience" placeholder:"AUD" help:"Its aud, likewise."`
+	Sub            string         `required:"" placeholder:"USER" help:"The id of the user (claim sub)."`
+	Group          []string       `sep:"none" placeholder:"GROUP" help:"The key of a group of the user, such as team:7. Repeat the flag for more groups."`
+	Expires        time.Duration  `default:"1h" min:"1s" max:"3650d" placeholder:"DURATION" help:"How long the token is valid (default ${default})."`
+	JWTSecret      []string       `name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Sign with this secret of at least 32 bytes (HS256), or with the first of several. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
+	JWTSecretFile  []string       `name:"jwt-secret-file" placeholder:"FILE" help:"Sign with the secret in this file."`
+	Key            string         `name:"jwt-private-key" placeholder:"FILE" help:"Sign with the private key in this PEM file, even if a secret is given, too."`
+	JWTIssuer      string         `name:"jwt-issuer" placeholder:"ISS" help:"The issuer of the token (claim iss), if the hub requires one."`
+	JWTAudience    []string       `name:"jwt-audience" placeholder:"AUD" help:"The audience of the token (claim aud), if the hub requires one."`
+	JWTGroupsClaim claimName      `name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"The claim in which the hub expects the keys of the groups (default ${default})."`
+	GroupMark      auth.GroupMark `default:":" placeholder:"TEXT" help:"The text that the hub requires in the key of every group and refuses in the id of a user (default ${default})."`
 }
 
 // Help is shown by rowcast token --help.
 func (tokenCmd) Help() string {
-	return "The token is the only thing on stdout: rowcast tail --token \"$(rowcast token --sub alice)\". " +
-		"With the variables that the hub has, it makes what that hub takes. In earnest your app makes the tokens, where it knows who is logged in."
+	return "The command prints only the token, so that it can be used as in: rowcast tail --token \"$(rowcast token --sub alice)\". " +
+		"With the environment variables of a hub, it issues tokens that this hub accepts. In production your app issues the tokens of its logged-in users."
 }
 
 // Run prints the token.
@@ -49,7 +52,7 @@ func (c *tokenCmd) Run(console console) error {
 	return err
 }
 
-// claims refuses what no hub would take.
+// claims returns the claims of the token. It refuses users and groups that no hub accepts.
 func (c *tokenCmd) claims() (jwt.MapClaims, error) {
 	if _, err := c.GroupMark.Grant(c.Sub, c.Group); err != nil {
 		return nil, err
@@ -68,17 +71,17 @@ func (c *tokenCmd) claims() (jwt.MapClaims, error) {
 	return claims, nil
 }
 
-// signer is the private key or the first secret.
+// signer returns the private key or the first secret, and the algorithm to sign with.
 func (c *tokenCmd) signer() (jwt.SigningMethod, any, error) {
 	if c.Key != "" {
 		return readPrivateKey(c.Key)
 	}
-	secrets, err := c.secrets()
+	secrets, err := readSecrets(c.JWTSecret, c.JWTSecretFile)
 	if err != nil {
 		return nil, nil, err
 	}
 	if len(secrets) == 0 {
-		return nil, nil, errors.New("nothing to sign with: give --jwt-secret, --jwt-secret-file or --jwt-private-key")
+		return nil, nil, errors.New("there is no key to sign with: give --jwt-secret, --jwt-secret-file or --jwt-private-key")
 	}
 	if _, err := auth.Secret(secrets[0]); err != nil {
 		return nil, nil, err
@@ -86,7 +89,7 @@ func (c *tokenCmd) signer() (jwt.SigningMethod, any, error) {
 	return jwt.SigningMethodHS256, secrets[0], nil
 }
 
-// readPrivateKey reads a key, and finds the algorithm that goes with it.
+// readPrivateKey reads a private key and returns the algorithm that it is used with.
 func readPrivateKey(path string) (jwt.SigningMethod, any, error) {
 	private, err := parsePrivateKey(path)
 	if err != nil {
@@ -99,7 +102,7 @@ func readPrivateKey(path string) (jwt.SigningMethod, any, error) {
 	return jwt.GetSigningMethod(auth.Algorithms(signer.Public())[0]), private, nil
 }
 
-// parsePrivateKey takes the first key of a file in PEM; openssl ecparam writes the name of the curve before it.
+// parsePrivateKey parses the first key of a PEM file. It skips the parameters of an elliptic curve, which openssl ecparam writes first.
 func parsePrivateKey(path string) (private any, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -111,11 +114,11 @@ func parsePrivateKey(path string) (private any, err error) {
 	}
 	switch {
 	case block == nil:
-		err = errors.New("this is not PEM, such as openssl genpkey writes")
+		err = errors.New("the file is not in PEM format, which openssl genpkey writes")
 	case strings.HasSuffix(block.Type, "PUBLIC KEY"):
-		err = errors.New("this is a public key, which is the hub's: give the private one that belongs to it")
+		err = errors.New("this is a public key, which only the hub uses: give the matching private key")
 	case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
-		err = errors.New("the key is encrypted: give it without a passphrase (openssl pkey)")
+		err = errors.New("the key is encrypted: remove the passphrase with openssl pkey")
 	case block.Type == "PRIVATE KEY":
 		private, err = x509.ParsePKCS8PrivateKey(block.Bytes)
 	case block.Type == "RSA PRIVATE KEY":
@@ -123,7 +126,7 @@ func parsePrivateKey(path string) (private any, err error) {
 	case block.Type == "EC PRIVATE KEY":
 		private, err = x509.ParseECPrivateKey(block.Bytes)
 	default:
-		err = fmt.Errorf("%q is not a private key such as openssl genpkey writes", block.Type)
+		err = fmt.Errorf("%q is not the type of a private key, which openssl genpkey writes", block.Type)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

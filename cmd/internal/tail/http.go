@@ -14,11 +14,11 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-// open asks for the stream, from where the last one ended.
+// open requests the stream from the end of the previous one.
 func (t *Client) open(ctx context.Context) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL.String(), nil)
 	if err != nil {
-		return nil, refusal{err.Error()}
+		return nil, Refusal{text: err.Error()}
 	}
 	if t.UID != "" {
 		query := request.URL.Query()
@@ -29,7 +29,7 @@ func (t *Client) open(ctx context.Context) (*http.Response, error) {
 		request.Header.Set("Authorization", "Bearer "+t.Token)
 	}
 	if terminal.HasControl(t.decoder.LastID) {
-		return nil, refusal{"the last event has an id with control characters in it, so the stream cannot be resumed"}
+		return nil, Refusal{text: "the id of the last event contains control characters, so the stream cannot be resumed"}
 	}
 	if t.decoder.LastID != "" {
 		request.Header.Set("Last-Event-ID", t.decoder.LastID)
@@ -40,66 +40,67 @@ func (t *Client) open(ctx context.Context) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := judge(response); err != nil {
+	if err := check(response); err != nil {
 		response.Body.Close()
 		return nil, err
 	}
 	return response, nil
 }
 
-// followNone keeps a token from going wherever an answer says.
-func followNone(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+// followNoRedirect keeps the client from sending a token to another address.
+func followNoRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// judge tells streams from refusals, and those from what may pass.
-func judge(response *http.Response) error {
-	where := place(response.Request.URL)
+// check returns an error if the response is not a stream. The error is a Refusal unless a later attempt may succeed.
+func check(response *http.Response) error {
+	where := withoutSecrets(response.Request.URL)
 	status := response.StatusCode
 	if status == http.StatusOK {
 		kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
 		if kind != "text/event-stream" {
-			return refusal{fmt.Sprintf("%s is no event stream: its content type is %q", where, response.Header.Get("Content-Type"))}
+			return Refusal{status, fmt.Sprintf("%s is not an event stream: its content type is %q", where, response.Header.Get("Content-Type"))}
 		}
 		return nil
 	}
 	text := fmt.Sprintf("%s answered %s", where, response.Status)
 	if status/100 == 3 {
-		return refusal{text + ": it redirects, and a token is for one place alone: give the URL to which it leads"}
+		return Refusal{status, text + ": rowcast tail follows no redirect, because it would send the token to another address; give the final URL"}
 	}
-	words, _ := io.ReadAll(io.LimitReader(response.Body, 300))
-	if words := terminal.Printable(string(words)); strings.TrimSpace(words) != "" {
-		text += ": " + words
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 300))
+	if reason := terminal.Printable(string(body)); strings.TrimSpace(reason) != "" {
+		text += ": " + reason
 	}
 	if status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests {
 		return errors.New(text)
 	}
-	return refusal{text}
+	return Refusal{status, text}
 }
 
-// A watch reads a stream and notices when nothing comes any more, which a dead connection alone does not say.
+// A watch reads a stream and calls a function when no data has arrived for some time. A connection that breaks without a word from the
+// network is not noticed otherwise.
 type watch struct {
 	io.Reader
-	timer    *time.Timer
-	patience time.Duration
+	timer   *time.Timer
+	timeout time.Duration
 }
 
 func newWatch(r io.Reader, silent func()) *watch {
-	const patience = time.Minute // until the hub has said how often it is to be heard
-	return &watch{Reader: r, timer: time.AfterFunc(patience, silent), patience: patience}
+	const timeout = time.Minute // until rowcast.hello contains the interval of the heartbeats
+	return &watch{Reader: r, timer: time.AfterFunc(timeout, silent), timeout: timeout}
 }
 
 func (w *watch) Read(p []byte) (int, error) {
 	n, err := w.Reader.Read(p)
-	w.timer.Reset(w.patience)
+	w.timer.Reset(w.timeout)
 	return n, err
 }
 
-// learn takes the heartbeat from a hub's greeting. Three may be late before it counts as dead.
-func (w *watch) learn(hello string) {
-	var says struct {
+// setHeartbeat sets the timeout to three of the heartbeat intervals that rowcast.hello announces.
+func (w *watch) setHeartbeat(hello string) {
+	var data struct {
 		Heartbeat float64 `json:"heartbeat"` // seconds
 	}
-	if json.Unmarshal([]byte(hello), &says) == nil && says.Heartbeat > 0 {
-		w.patience = max(time.Second, time.Duration(3*says.Heartbeat*float64(time.Second)))
-		w.timer.Reset(w.patience)
+	if json.Unmarshal([]byte(hello), &data) == nil && data.Heartbeat > 0 {
+		w.timeout = max(time.Second, time.Duration(3*data.Heartbeat*float64(time.Second)))
+		w.timer.Reset(w.timeout)
 	}
 }

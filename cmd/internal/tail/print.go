@@ -11,7 +11,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// print prints an event, as one line by one write.
+// print prints an event as one line, with one write.
 func (t *Client) print(event sse.Event, stored bool) error {
 	now := time.Now()
 	if t.JSON {
@@ -19,7 +19,7 @@ func (t *Client) print(event sse.Event, stored bool) error {
 		if err != nil {
 			return err
 		}
-		// In a line of JSON, control characters can only be in strings, where the escapes mean the same.
+		// In a line of JSON, control characters occur in strings only, where the escapes of Printable have the same meaning.
 		_, err = io.WriteString(t.Out, terminal.Printable(string(line))+"\n")
 		return err
 	}
@@ -31,7 +31,7 @@ func (t *Client) print(event sse.Event, stored bool) error {
 	return err
 }
 
-// A jsonLine is what --json prints.
+// A jsonLine is a line of --json.
 type jsonLine struct {
 	Time  time.Time       `json:"time"`
 	ID    string          `json:"id,omitempty"`
@@ -39,7 +39,7 @@ type jsonLine struct {
 	Data  json.RawMessage `json:"data"`
 }
 
-// jsonEvent passes JSON on as it is, and any other data as a string.
+// jsonEvent copies data that is valid JSON, and converts other data to a JSON string.
 func jsonEvent(event sse.Event, stored bool, now time.Time) jsonLine {
 	line := jsonLine{Time: now, Event: event.Name, Data: json.RawMessage(event.Data)}
 	if stored {
@@ -51,7 +51,7 @@ func jsonEvent(event sse.Event, stored bool, now time.Time) jsonLine {
 	return line
 }
 
-// rowID is the number with which an id of ours begins, or the whole of another.
+// rowID returns the part of an event's id before the first hyphen. In the ids of rowcast, this is the number of the row.
 func rowID(id string) string {
 	digits, _, _ := strings.Cut(id, "-")
 	return terminal.Printable(digits)

@@ -24,8 +24,8 @@ type Client struct {
 	UID         string   // the user, for a hub with --insecure-uid
 	Token       string   // sent in the Authorization header
 	LastEventID string   // where to resume; if empty, only new events are printed
-	Count       int      // of rows and messages, after which Run returns; 0 is no limit
-	JSON        bool     // print an event as a JSON object
+	Count       int      // the number of rows and messages after which Run returns; 0 is no limit
+	JSON        bool     // print each event as a JSON object
 	Verbose     bool     // print the hub's own events, too
 
 	Out io.Writer // for events
@@ -33,45 +33,48 @@ type Client struct {
 
 	client    http.Client
 	decoder   sse.Decoder
-	connected bool   // there was a stream
-	attempts  int    // since the last stream
-	id        string // of the last event
-	printed   int
+	connected bool   // the client has received a stream before
+	attempts  int    // attempts to connect since the last stream
+	id        string // the id of the last event
+	printed   int    // printed rows and messages
 }
 
-// Run prints events until ctx ends, Count is reached or the hub refuses the stream.
+// Run prints events until ctx ends, Count is reached or the hub refuses the stream. In the last case the error is a Refusal.
 func (t *Client) Run(ctx context.Context) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
 	transport.ResponseHeaderTimeout = 30 * time.Second
 	transport.DisableCompression = true
 	defer transport.CloseIdleConnections()
-	t.client = http.Client{Transport: transport, CheckRedirect: followNone}
+	t.client = http.Client{Transport: transport, CheckRedirect: followNoRedirect}
 	t.decoder = sse.Decoder{LastID: t.LastEventID, Retry: 3 * time.Second}
 	return t.run(ctx)
 }
 
 var (
-	errEnough = errors.New("as many events as were asked for")
-	errSilent = errors.New("nothing was heard from the hub for too long")
+	errCount  = errors.New("the requested number of events has been printed")
+	errSilent = errors.New("no data from the hub for too long")
 )
 
-// A refusal is an answer that another attempt would not change.
-type refusal struct{ text string }
+// A Refusal is the error of a stream that another attempt would not open either.
+type Refusal struct {
+	Status int // of HTTP; 0 if there was no answer
+	text   string
+}
 
-func (r refusal) Error() string { return r.text }
+func (r Refusal) Error() string { return r.text }
 
 func (t *Client) run(ctx context.Context) error {
 	for {
 		err := t.follow(ctx)
-		if isOver(ctx, err) {
+		if isDone(ctx, err) {
 			return nil
 		}
-		if _, refused := errors.AsType[refusal](err); refused {
+		if _, refused := errors.AsType[Refusal](err); refused {
 			return err
 		}
 		wait := t.pause()
-		t.say("%s; trying again in %v", terminal.OneLine(cmp.Or(err, errors.New("the stream has ended"))), wait.Round(100*time.Millisecond))
+		t.report("%s; reconnecting in %v", terminal.OneLine(cmp.Or(err, errors.New("the stream has ended"))), wait.Round(100*time.Millisecond))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -80,12 +83,13 @@ func (t *Client) run(ctx context.Context) error {
 	}
 }
 
-// isOver reports whether an error is the end that was asked for.
-func isOver(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, errEnough)
+// isDone reports whether Run is done: it was interrupted, or it has printed enough events.
+func isDone(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, errCount)
 }
 
-// pause returns the time until the next attempt: what the hub asked for, longer after several failures, and random.
+// pause returns the time until the next attempt. It is the time that the hub asked for, doubled after each failure up to a limit, and
+// up to half as much again at random.
 func (t *Client) pause() time.Duration {
 	const longest = 10 * time.Second
 	wait := max(t.decoder.Retry, 100*time.Millisecond)
@@ -95,25 +99,26 @@ func (t *Client) pause() time.Duration {
 	return wait + rand.N(wait/2)
 }
 
-func (t *Client) say(format string, args ...any) {
+// report prints a line about the connection.
+func (t *Client) report(format string, args ...any) {
 	fmt.Fprintf(t.Err, "rowcast: %s\n", terminal.Printable(fmt.Sprintf(format, args...)))
 }
 
-// follow opens a stream and prints it to its end.
+// follow opens a stream and prints its events until it ends.
 func (t *Client) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	t.attempts++
 	response, err := t.open(ctx)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return failed.Err // without the URL, which has been said
+		return failed.Err // without the URL, which may contain a password
 	}
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
 	t.attempts = 0
-	t.sayConnected()
+	t.reportConnected()
 
 	watch := newWatch(response.Body, func() { cancel(errSilent) })
 	defer watch.timer.Stop()
@@ -121,55 +126,55 @@ func (t *Client) follow(ctx context.Context) error {
 		if err != nil {
 			return cmp.Or(context.Cause(ctx), err)
 		}
-		if err := t.take(event, watch); err != nil {
+		if err := t.receive(event, watch); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *Client) sayConnected() {
+func (t *Client) reportConnected() {
 	switch id := rowID(t.decoder.LastID); {
 	case id != "":
-		t.say("connected to %s, resuming after row %s", place(t.URL), id)
+		t.report("connected to %s, resuming after row %s", withoutSecrets(t.URL), id)
 	case t.connected:
-		t.say("connected again to %s", place(t.URL))
+		t.report("reconnected to %s", withoutSecrets(t.URL))
 	default:
-		t.say("connected to %s", place(t.URL))
+		t.report("connected to %s", withoutSecrets(t.URL))
 	}
 	t.connected = true
 }
 
-// take interprets the hub's own events and prints the others.
-func (t *Client) take(event sse.Event, watch *watch) error {
-	stored := event.LastID != t.id
+// receive interprets the hub's own events and prints all others.
+func (t *Client) receive(event sse.Event, watch *watch) error {
+	stored := event.LastID != t.id // a message that is not stored has no id of its own
 	t.id = event.LastID
 	switch event.Name {
 	case "rowcast.hello":
-		watch.learn(event.Data)
+		watch.setHeartbeat(event.Data)
 	case "rowcast.bye":
-		t.say("the stream is about to end: %s", terminal.Printable(event.Data))
+		t.report("the stream is about to end: %s", terminal.Printable(event.Data))
 	case "rowcast.reset":
-		t.say("the hub cannot resume from there, and events may have been missed: %s", terminal.Printable(event.Data))
+		t.report("the hub cannot resume there, so events may be missing: %s", terminal.Printable(event.Data))
 	}
-	ours := isHubs(event.Name)
-	if ours && !t.Verbose {
+	own := isHubs(event.Name)
+	if own && !t.Verbose {
 		return nil
 	}
-	if err := t.print(event, stored); err != nil || ours {
+	if err := t.print(event, stored); err != nil || own {
 		return err
 	}
 	t.printed++
 	if t.printed == t.Count {
-		return errEnough
+		return errCount
 	}
 	return nil
 }
 
-// isHubs reports whether an event is the hub's own. Two of the hub's events stand for a row: they count as rows.
+// isHubs reports whether an event is the hub's own. The events rowcast.toolarge and rowcast.unreadable stand for rows.
 func isHubs(name string) bool {
 	return strings.HasPrefix(name, "rowcast.") && name != "rowcast.toolarge" && name != "rowcast.unreadable"
 }
 
-// place returns the part of a URL that may be shown: it may have a password, or a key in its query.
-func place(u *url.URL) string { return u.Scheme + "://" + u.Host + u.Path }
+// withoutSecrets returns a URL without its user and its query, which may contain a password or an API key.
+func withoutSecrets(u *url.URL) string { return u.Scheme + "://" + u.Host + u.Path }

@@ -1,18 +1,20 @@
-package main
+package demo_test
 
 import (
 	"os/exec"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/cmd/internal/demo"
 )
 
 func TestShellQuote(t *testing.T) {
 	t.Parallel()
 	for _, want := range []string{"plain", "", "two words", "it's", `$HOME "x" \ !`, "a\nb", "*", "~"} {
-		got, err := exec.Command("sh", "-c", "printf %s "+shellQuote(want)).Output()
+		got, err := exec.Command("sh", "-c", "printf %s "+demo.ShellQuote(want)).Output()
 		if err != nil || string(got) != want {
-			t.Errorf("%s is %q to a shell (%v), want %q", shellQuote(want), got, err, want)
+			t.Errorf("%s is %q to a shell (%v), want %q", demo.ShellQuote(want), got, err, want)
 		}
 	}
 }
@@ -31,7 +33,7 @@ func TestWithoutPassword(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := withoutPassword(dsn, config); got != want {
+		if got := demo.WithoutPassword(dsn, config); got != want {
 			t.Errorf("%s: got %s, want %s", dsn, got, want)
 		}
 	}

@@ -1,0 +1,103 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/cmd/internal/private"
+	"rowcast/sql/cluster"
+)
+
+// A command is a command to try, which the page and the terminal show.
+type command struct{ Title, Text string }
+
+func (p *postgres) commands() []command {
+	return []command{
+		{"Open the database", p.psql},
+		{"Notify Alice", `INSERT INTO rowcast.notifications
+  (recipient, event, data)
+VALUES ('alice', 'notify',
+  '{"msg": "Bob liked your post"}');`},
+		{"Send a message to all open pages without storing a row", `NOTIFY rowcast, 'hello from psql';`},
+	}
+}
+
+// printCommands prints the addresses of the page and the commands to try.
+func printCommands(w io.Writer, page string, p *postgres) {
+	bold, faint, plain := "", "", ""
+	if private.IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
+		bold, faint, plain = "\x1b[1m", "\x1b[2m", "\x1b[0m"
+	}
+	fmt.Fprintf(w, "\n%srowcast demo%s\n\n", bold, plain)
+	fmt.Fprintf(w, "  Alice   %s%s/?uid=alice%s\n", bold, page, plain)
+	fmt.Fprintf(w, "  Bob     %s%s/?uid=bob%s\n\n", bold, page, plain)
+	for _, c := range p.commands() {
+		fmt.Fprintf(w, "  %s%s:%s\n\n    %s\n\n", faint, c.Title, plain, strings.ReplaceAll(c.Text, "\n", "\n    "))
+	}
+	fmt.Fprintf(w, "  %s%s%s\n", faint, p.about, plain)
+	fmt.Fprintf(w, "  %sCtrl-C stops the demo.%s\n\n", faint, plain)
+}
+
+// psqlCommand returns a command line that opens the private database. It names the Unix socket, for which no password is needed.
+func psqlCommand(programs cluster.Programs, dsn string) string {
+	program := "psql"
+	if _, err := exec.LookPath(program); err != nil {
+		// Some packages do not put psql on PATH, and a download may not contain it.
+		if found, err := exec.LookPath(filepath.Join(programs.Dir, program)); err == nil {
+			program = found
+		}
+	}
+	if u, err := url.Parse(dsn); err == nil && u.Query().Has("host") {
+		dsn = conninfo(u.Query().Get("host"), u.Query().Get("port"), u.User.Username(), strings.TrimPrefix(u.Path, "/"))
+	}
+	return shellQuote(program) + " " + shellQuote(dsn)
+}
+
+// withoutPassword returns a connection string without its passwords, which the page and the terminal may show. psql asks for a
+// missing password.
+func withoutPassword(dsn string, config *pgx.ConnConfig) string {
+	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+		if u.User != nil {
+			u.User = url.User(u.User.Username())
+		}
+		query := u.Query()
+		query.Del("password")
+		query.Del("sslpassword")
+		u.RawQuery = query.Encode()
+		return u.String()
+	}
+	if !strings.Contains(dsn, "password") {
+		return dsn
+	}
+	return conninfo(config.Host, strconv.Itoa(int(config.Port)), config.User, config.Database)
+}
+
+// conninfo returns a connection string in libpq's key=value format: https://www.postgresql.org/docs/current/libpq-connect.html
+func conninfo(host, port, user, database string) string {
+	var pairs []string
+	for _, pair := range [][2]string{{"host", host}, {"port", port}, {"user", user}, {"dbname", database}} {
+		key, value := pair[0], pair[1]
+		if strings.ContainsAny(value, ` '\`) || value == "" {
+			value = "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+		}
+		pairs = append(pairs, key+"="+value)
+	}
+	return strings.Join(pairs, " ")
+}
+
+// shellQuote quotes text for a POSIX shell, if it needs quotes.
+func shellQuote(text string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./_-"
+	if text != "" && strings.Trim(text, plain) == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}

@@ -1,0 +1,90 @@
+// Package demo runs a hub with a page on which a visitor can insert rows and watch them arrive.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"rowcast/cmd/internal/database"
+	"rowcast/cmd/internal/private"
+	"rowcast/cmd/internal/server"
+)
+
+// A Demo is a hub with a page. Listen, Out and Err must be set.
+type Demo struct {
+	Listen   string         // the address of the page, which must be a loopback address; if its port is in use, a free port is used
+	Database database.Flags // without a database URL, the demo starts a private PostgreSQL
+	Fresh    bool           // delete the rows that earlier demos left in the private PostgreSQL
+
+	Out io.Writer // for the address of the page and the commands to try
+	Err io.Writer // for progress and the warnings of the hub
+}
+
+// Run runs the demo until ctx ends or PostgreSQL stops.
+func (d *Demo) Run(ctx context.Context) error {
+	err := d.run(ctx)
+	if d.Database.DatabaseURL != "" {
+		err = d.Database.Explain(err)
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // interrupted during the start
+	}
+	return err
+}
+
+func (d *Demo) run(ctx context.Context) (err error) {
+	progress := private.NewProgress(d.Err)
+	address, err := freeAddress(ctx, d.Listen, progress)
+	if err != nil {
+		return err
+	}
+	postgres, err := d.open(ctx, progress)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, postgres.close()) }()
+
+	config, err := pgx.ParseConfig(postgres.dsn)
+	if err != nil {
+		return err
+	}
+	page, err := newPage(ctx, postgres)
+	if err != nil {
+		return err
+	}
+	defer page.close()
+	hub := server.New(config, slog.New(slog.NewTextHandler(d.Err, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	hub.Listen, hub.Guard, hub.Routes = address, guard, page.routes
+	hub.Hub.Drain, hub.Hub.Retry = 300*time.Millisecond, time.Second
+	hub.Listening = func(addr net.Addr) { printCommands(d.Out, "http://"+addr.String(), postgres) }
+
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return hub.Run(running) })
+	group.Go(func() error { return postgres.wait(running) })
+	return group.Wait()
+}
+
+// freeAddress returns the address listen if its port is free. Otherwise it returns the same host with port 0, which stands for any
+// free port.
+func freeAddress(ctx context.Context, listen string, progress *private.Progress) (string, error) {
+	var config net.ListenConfig
+	socket, err := config.Listen(ctx, "tcp", listen)
+	if err == nil {
+		return listen, socket.Close()
+	}
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return "", fmt.Errorf("cannot listen: %w", err)
+	}
+	progress.Step(fmt.Sprintf("%s is in use, so the page gets another port", listen))
+	host, _, err := net.SplitHostPort(listen)
+	return net.JoinHostPort(host, "0"), err
+}

@@ -1,0 +1,6 @@
+package demo
+
+var (
+	ShellQuote      = shellQuote
+	WithoutPassword = withoutPassword
+)

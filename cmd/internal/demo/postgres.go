@@ -1,0 +1,100 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"rowcast/cmd/internal/database"
+	"rowcast/cmd/internal/private"
+	"rowcast/sql"
+	"rowcast/sql/cluster"
+)
+
+// postgres is the database of the demo: a private server, or the database that the user names.
+type postgres struct {
+	dsn     string
+	psql    string           // the command line that opens the database
+	about   string           // sentences about where the rows are kept
+	cluster *cluster.Cluster // the private server; nil if the user names a database
+}
+
+// open opens the database and installs or upgrades its schema.
+func (d *Demo) open(ctx context.Context, progress *private.Progress) (*postgres, error) {
+	if d.Database.DatabaseURL != "" {
+		return d.openNamed(ctx, progress)
+	}
+	p, err := startPrivate(ctx, d.Fresh, progress)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := sql.Migrate(ctx, p.dsn); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+// openNamed opens the database that the user names.
+func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*postgres, error) {
+	dsn := d.Database.DatabaseURL
+	config, err := d.Database.Config()
+	if err != nil {
+		return nil, err
+	}
+	where := fmt.Sprintf("the database %q at %s", config.Database, database.Addresses(&config.Config))
+	progress.Step("using " + where + ", which the database URL names")
+	from, to, err := sql.Migrate(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	if from != to {
+		progress.Step(fmt.Sprintf("installed the schema rowcast in this database (version %d)", to))
+	}
+	return &postgres{
+		dsn:  dsn,
+		psql: "psql " + shellQuote(withoutPassword(dsn, config)),
+		about: "The demo uses " + where + ", which the database URL names. This is not a private database: inserted rows stay in it, " +
+			"and every user of this machine can read its notifications here.",
+	}, nil
+}
+
+// startPrivate starts the private server. It keeps the rows of earlier demos unless fresh is set.
+func startPrivate(ctx context.Context, fresh bool, progress *private.Progress) (*postgres, error) {
+	server, programs, err := private.Start(ctx, "demo", progress, func(c *cluster.Cluster) { c.Fresh = fresh })
+	if errors.Is(err, cluster.ErrInUse) {
+		return nil, fmt.Errorf("%w: only one demo runs at a time; use its page, or stop it first", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	dsn := server.DSN("postgres")
+	return &postgres{
+		dsn:  dsn,
+		psql: psqlCommand(programs, dsn),
+		about: fmt.Sprintf("The demo uses a private PostgreSQL %s, which stops when the demo stops. Its rows are kept in %s for the next demo; "+
+			"rowcast demo --fresh deletes them.", programs.Version, server.Dir),
+		cluster: server,
+	}, nil
+}
+
+// close stops the private server.
+func (p *postgres) close() error {
+	if p.cluster == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+	defer cancel()
+	return p.cluster.Stop(ctx)
+}
+
+// wait returns an error if the private server stops before ctx ends.
+func (p *postgres) wait(ctx context.Context) error {
+	if p.cluster == nil {
+		return nil
+	}
+	if err := p.cluster.Wait(ctx); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}

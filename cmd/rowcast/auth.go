@@ -1,0 +1,268 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"rowcast/cmd/internal/server"
+	"rowcast/listener/failures"
+	"rowcast/stream/auth"
+)
+
+// authFlags select how the hub authenticates clients. The longest --auth-timeout is shorter than the time for which a hub remembers
+// that a user was disconnected. So an answer that the app gave before the disconnect opens no stream.
+type authFlags struct {
+	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). To rotate the secret, give the old and the new one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
+	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
+	JWTKey         []string       `group:"auth" name:"jwt-key" placeholder:"FILE" help:"Accept tokens whose signature matches a public key in this PEM file (RS256, ES256, EdDSA)."`
+	JWKSURL        []webURL       `group:"auth" name:"jwks-url" sep:"none" placeholder:"URL" help:"Accept tokens whose signature matches a key of the JSON Web Key Set at this URL."`
+	JWTIssuer      string         `group:"auth" name:"jwt-issuer" placeholder:"ISS" help:"Accept only tokens with this issuer (claim iss)."`
+	JWTAudience    []string       `group:"auth" name:"jwt-audience" placeholder:"AUD" help:"Accept only tokens with this audience (claim aud), or with one of several."`
+	JWTCookie      string         `group:"auth" name:"jwt-cookie" placeholder:"NAME" help:"Read the token from this cookie if the request has none in its Authorization header."`
+	JWTLeeway      time.Duration  `group:"auth" name:"jwt-leeway" default:"5s" min:"0s" max:"1m" placeholder:"DURATION" help:"Accept a token this long before and after its time, because clocks differ (default ${default})."`
+	JWTWithoutExp  bool           `group:"auth" name:"jwt-without-exp" help:"Accept tokens without an expiry time (claim exp), too. Their streams never expire."`
+	JWTGroupsClaim claimName      `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"Read the keys of the user's groups from this claim, an array of strings (default ${default})."`
+	GroupMark      auth.GroupMark `group:"auth" default:":" placeholder:"TEXT" help:"Require this text in the key of every group and refuse it in the id of a user (default ${default})."`
+	AuthURL        *webURL        `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie, Authorization and X-Forwarded-For headers."`
+	AuthTimeout    time.Duration  `group:"auth" name:"auth-timeout" default:"5s" min:"1ms" max:"30s" placeholder:"DURATION" help:"Wait this long for the app's answer (default ${default})."`
+	AuthGrace      time.Duration  `group:"auth" name:"auth-grace" default:"1m" min:"0s" max:"30d" placeholder:"DURATION" help:"Keep streams open for this long after they expire while the app gives no valid answer (default ${default})."`
+	InsecureUID    insecureUID    `group:"auth" name:"insecure-uid" help:"For testing only: trust the query parameter uid. It works on a loopback address; --insecure-uid=anywhere lifts that limit."`
+}
+
+// Values of insecureUID.
+const (
+	insecureOff      insecureUID = ""         // the hub does not trust ?uid=
+	insecureLoopback insecureUID = "loopback" // the hub trusts ?uid=, and only this machine can reach it
+	insecureAnywhere insecureUID = "anywhere" // the hub trusts ?uid= of every client
+)
+
+// An insecureUID is a value of --insecure-uid.
+type insecureUID string
+
+// IsBool allows the flag without a value.
+func (insecureUID) IsBool() bool { return true }
+
+// Decode decodes the value after "=", if there is one.
+func (i *insecureUID) Decode(ctx *kong.DecodeContext) error {
+	if ctx.Scan.Peek().Type != kong.FlagValueToken {
+		*i = insecureLoopback
+		return nil
+	}
+	switch value := fmt.Sprint(ctx.Scan.Pop().Value); value {
+	case "anywhere":
+		*i = insecureAnywhere
+	case "true", "1", "yes", "loopback":
+		*i = insecureLoopback
+	case "false", "0", "no":
+		*i = insecureOff
+	default:
+		return fmt.Errorf(`%q is not a value of this flag: give it without a value, or with "anywhere"`, value)
+	}
+	return nil
+}
+
+// A claimName is the name of the claim that contains the groups.
+type claimName string
+
+// UnmarshalText refuses the names of registered claims (RFC 7519, section 4.1).
+func (c *claimName) UnmarshalText(text []byte) error {
+	*c = claimName(text)
+	if slices.Contains([]claimName{"", "iss", "sub", "aud", "exp", "nbf", "iat", "jti"}, *c) {
+		return fmt.Errorf("%q is not a claim that can contain groups", text)
+	}
+	return nil
+}
+
+// The authentication methods, as errors name them.
+const (
+	byToken    = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)"
+	byApp      = "--auth-url"
+	byInsecure = "--insecure-uid"
+)
+
+// methods returns the authentication methods that the flags select.
+func (f *authFlags) methods() (methods []string) {
+	if len(f.JWTSecret)+len(f.JWTSecretFile)+len(f.JWTKey)+len(f.JWKSURL) > 0 {
+		methods = append(methods, byToken)
+	}
+	if f.AuthURL != nil {
+		methods = append(methods, byApp)
+	}
+	if f.InsecureUID != insecureOff {
+		methods = append(methods, byInsecure)
+	}
+	return methods
+}
+
+// methodsOf returns the methods that use a flag, or nil if the flag does not depend on the method.
+func methodsOf(flag string) []string {
+	switch {
+	case strings.HasPrefix(flag, "jwt-"):
+		return []string{byToken}
+	case strings.HasPrefix(flag, "auth-"):
+		return []string{byApp}
+	case flag == "group-mark":
+		return []string{byToken, byApp}
+	}
+	return nil
+}
+
+// validate refuses flags that make no sense together. It also refuses a flag or a variable that would have no effect: an operator who
+// sets --jwt-audience believes that it is checked.
+func (f *authFlags) validate(ctx *kong.Context) error {
+	switch methods := f.methods(); {
+	case f.AuthURL != nil && f.AuthURL.User != nil:
+		return errors.New("--auth-url: remove the user and the password: the app would take them for the client's")
+	case len(methods) == 1: // check refuses any other number
+		return refuseUnused(ctx, methods[0])
+	}
+	return nil
+}
+
+// refuseUnused returns an error if a flag that is set has no effect with the selected method.
+func refuseUnused(ctx *kong.Context, method string) error {
+	for _, path := range ctx.Path {
+		if path.Flag == nil || path.Flag.IsBool() && path.Flag.Target.IsZero() {
+			continue
+		}
+		if users := methodsOf(path.Flag.Name); len(users) > 0 && !slices.Contains(users, method) {
+			name := "--" + path.Flag.Name
+			if path.Resolved {
+				name += " (from its variable)"
+			}
+			return fmt.Errorf("%s has no effect with %s: it belongs to %s", name, method, strings.Join(users, " or "))
+		}
+	}
+	return nil
+}
+
+// check refuses to serve without authentication. It also refuses several methods, because a client could choose the weakest one.
+func (f *authFlags) check(listen string) error {
+	switch methods := len(f.methods()); {
+	case methods == 0:
+		return errors.New("no authentication is configured, so anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; for testing on this machine, give --insecure-uid")
+	case methods > 1:
+		return errors.New("several authentication methods are configured, and a client could choose the weakest: give only one of tokens (--jwt-secret, --jwt-key, --jwks-url), --auth-url and --insecure-uid")
+	case f.InsecureUID == insecureLoopback && !server.IsLoopback(listen):
+		return fmt.Errorf("--insecure-uid: anybody who can reach %s could read everything; if this is intended, give --insecure-uid=anywhere", listen)
+	}
+	return nil
+}
+
+// authenticator returns the authenticator that the flags select. It reads JSON Web Key Sets until ctx ends.
+func (f *authFlags) authenticator(
+	ctx context.Context, origins []string, logger *slog.Logger, record *failures.Record,
+) (auth.Authenticator, error) {
+	f.warn(logger)
+	switch {
+	case f.InsecureUID != insecureOff:
+		return auth.InsecureUID, nil
+	case f.AuthURL != nil:
+		app := &auth.App{
+			URL: (*url.URL)(f.AuthURL), Timeout: f.AuthTimeout, Grace: f.AuthGrace, Mark: f.GroupMark, Origins: origins,
+			Logger: logger, Failures: record,
+		}
+		return app.Authenticate, nil
+	case f.JWTCookie != "" && !isCookieName(f.JWTCookie):
+		return nil, fmt.Errorf("--jwt-cookie: %q is not the name of a cookie", f.JWTCookie)
+	}
+	keys, err := f.keys(ctx, logger, record)
+	if err != nil {
+		return nil, err
+	}
+	tokens := &auth.Tokens{
+		Keys: keys, Issuer: f.JWTIssuer, Audience: f.JWTAudience, WithoutExpiry: f.JWTWithoutExp, Leeway: f.JWTLeeway,
+		GroupsClaim: string(f.JWTGroupsClaim), Mark: f.GroupMark, Cookie: f.JWTCookie, Origins: origins,
+	}
+	return tokens.Authenticate, nil
+}
+
+func isCookieName(name string) bool { return (&http.Cookie{Name: name, Value: "x"}).Valid() == nil }
+
+func (f *authFlags) keys(ctx context.Context, logger *slog.Logger, record *failures.Record) ([]auth.Key, error) {
+	secrets, err := readSecrets(f.JWTSecret, f.JWTSecretFile)
+	if err != nil {
+		return nil, err
+	}
+	var keys []auth.Key
+	for _, secret := range secrets {
+		k, err := auth.Secret(secret)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	for _, path := range f.JWTKey {
+		public, err := readPublicKeys(path)
+		if err != nil {
+			return nil, fmt.Errorf("--jwt-key: %w", err)
+		}
+		keys = append(keys, public...)
+	}
+	sets := &auth.KeySets{Logger: logger, Failures: record}
+	for _, u := range f.JWKSURL {
+		key, err := sets.Key(ctx, (*url.URL)(&u))
+		if err != nil {
+			return nil, fmt.Errorf("--jwks-url: %w", err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+func readPublicKeys(path string) ([]auth.Key, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := auth.PublicKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return keys, nil
+}
+
+// readSecrets returns the secrets that are given as values, followed by the secrets in files. A file may end in a line break.
+func readSecrets(values, files []string) (secrets [][]byte, err error) {
+	for _, value := range values {
+		secrets = append(secrets, []byte(value))
+	}
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("--jwt-secret-file: %w", err)
+		}
+		secrets = append(secrets, bytes.TrimRight(text, "\r\n"))
+	}
+	return secrets, nil
+}
+
+// warn logs which flags weaken the authentication.
+func (f *authFlags) warn(logger *slog.Logger) {
+	if f.InsecureUID == insecureAnywhere {
+		logger.Warn("anybody who can reach this hub can read the notifications of all users", "flag", "--insecure-uid=anywhere")
+	}
+	if f.JWTWithoutExp {
+		logger.Warn("tokens without exp are accepted: a stolen one is valid for ever", "flag", "--jwt-without-exp")
+	}
+	urls := f.JWKSURL
+	if f.AuthURL != nil {
+		urls = append(urls, *f.AuthURL)
+	}
+	for _, u := range urls {
+		if u.Scheme == "http" && !server.IsLoopback(u.Host) {
+			logger.Warn("authentication uses unencrypted HTTP to another machine: an attacker on the network can impersonate any user", "host", u.Host)
+		}
+	}
+}
