@@ -51,7 +51,7 @@ func TestTailWithoutUser(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t))
 	code, stdout, stderr := run(t, nil, "tail", "--url", h.url+"/events")
-	want := "rowcast: " + h.url + "/events answered 401 Unauthorized: say which user you are: /events?uid=alice; " +
+	want := "rowcast: " + h.url + "/events answered 401 Unauthorized: uid is missing: open /events?uid=alice; " +
 		"give --token, or --uid if the hub runs with --insecure-uid\n"
 	if code != 1 || stdout != "" || stderr != want {
 		t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
