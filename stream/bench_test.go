@@ -128,7 +128,7 @@ func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 		}
 		e := f.event(f.now.Xmax, recipient, "notify", `{"msg": "Bob liked your post"}`)
 		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
-		m.Remember(e)
+		m.Add(e)
 		cursors = append(cursors, f.now)
 	}
 	return m, cursors
@@ -163,9 +163,9 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range 1000 {
 		e := f.event(f.now.Xmax, "alice", "notify", fmt.Sprint(i))
 		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
-		size := m.Remember(e)
+		size := m.Add(e)
 		told = append(told, e.Cursor)
-		frames, bytes := m.Remembered()
+		frames, bytes := m.Size()
 		if bytes > limit || i > 100 && bytes < limit-2*size {
 			t.Fatalf("%d bytes in %d frames, want nearly %d", bytes, frames, limit)
 		}
@@ -177,8 +177,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 	}
 	e := f.event(f.now.Xmax, "alice", "notify", text(2*limit))
-	m.Remember(e)
-	if frames, bytes := m.Remembered(); frames != 0 || bytes != 0 || m.From().String() != e.Cursor.String() {
+	m.Add(e)
+	if frames, bytes := m.Size(); frames != 0 || bytes != 0 || m.From().String() != e.Cursor.String() {
 		t.Errorf("after an event larger than memory: %d frames, %d bytes, from %s", frames, bytes, m.From())
 	}
 }

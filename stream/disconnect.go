@@ -8,21 +8,21 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Disconnect ends the streams of a recipient: of a user, or of all who are in a group. Their clients are told so, and come back, if
-// whoever answers them then lets them in. It returns how many there were that had not been ended before. For a recipient without
-// streams, which any role of the database can name a million times, it costs very little.
+// Disconnect ends the streams of a recipient, which is a user or a group. Their clients receive rowcast.bye and reconnect, and get
+// a stream again if they are authenticated again. Disconnect returns the number of streams that were not ending already. For a recipient
+// without streams it is cheap, because any role of the database can disconnect a million of those.
 func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.init()
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.disconnects.note(recipient)
-	streams := h.roster.unended(recipient)
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	st.disconnects.add(recipient)
+	streams := st.roster.toEnd(recipient)
 	if len(streams) == 0 {
 		return 0
 	}
-	last := note(bye, &h.cursor, []byte(`{"reason": "disconnected", "expires_in": 0}`))
+	last := note(eventBye, &st.cursor, []byte(`{"reason": "disconnected", "expires_in": 0}`))
 	for _, s := range streams {
-		if s.end(h.goodbye(s, last)) {
+		if s.end(st.lastFrame(s, last)) {
 			ended++
 		}
 	}
@@ -30,23 +30,22 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	return ended
 }
 
-// disconnects remember when a recipient was last disconnected: a grant that was found out before that no longer counts. Any role of
-// the database can disconnect any number of recipients, so they share a fixed number of places. In one that several share, the
-// last disconnect stands for all of them: then a client is told to come back although nobody meant it, but none of those that
-// were meant gets a stream.
+// disconnects record when a recipient was last disconnected. A grant that is older than that is not valid. Any role of the database
+// can disconnect any number of recipients, so they share a fixed number of places by their hash. When several recipients share a place,
+// a disconnect of one counts for all of them. Then a client may be told to retry that need not be, but none gets a stream that must not.
 type disconnects struct {
 	begin time.Time
 	seed  maphash.Seed
-	last  []time.Duration // since begin, by the hash of the recipient; 0: never. Nil before the first disconnect
+	last  []time.Duration // since begin, by the hash of the recipient; 0 means never; nil before the first disconnect
 }
 
-// disconnectPlaces are 512 KiB.
+// disconnectPlaces use 512 KiB.
 const disconnectPlaces = 1 << 16
 
-// rememberDisconnects is for how long a disconnect counts: far more than it takes to find out whose a stream is.
-const rememberDisconnects = time.Minute
+// disconnectLasts is the time for which a disconnect is kept. Authentication takes far less.
+const disconnectLasts = time.Minute
 
-func (d *disconnects) note(recipient string) {
+func (d *disconnects) add(recipient string) {
 	if d.last == nil {
 		d.begin, d.seed = time.Now().Add(-1), maphash.MakeSeed()
 		d.last = make([]time.Duration, disconnectPlaces)
@@ -58,7 +57,7 @@ func (d *disconnects) place(recipient string) *time.Duration {
 	return &d.last[maphash.String(d.seed, recipient)%disconnectPlaces]
 }
 
-// since reports whether one of a grant's recipients has been disconnected since the grant was known.
+// since reports whether a recipient of a grant has been disconnected since Grant.Known.
 func (d *disconnects) since(grant Grant) bool {
 	if d.last == nil || grant.Known.IsZero() {
 		return false
@@ -66,15 +65,16 @@ func (d *disconnects) since(grant Grant) bool {
 	known, now := grant.Known.Sub(d.begin), time.Since(d.begin)
 	return slices.ContainsFunc(grant.Recipients(), func(recipient string) bool {
 		last := *d.place(recipient)
-		return last != 0 && last >= known && now-last <= rememberDisconnects
+		return last != 0 && last >= known && now-last <= disconnectLasts
 	})
 }
 
-// goodbye tells a subscriber from where and when to come back. No event may come after it: the cursor would be older than that.
-func (h *Hub) goodbye(s *subscriber, last *frame) *frame {
-	words := &frame{live: sse.AppendRetry(nil, h.jitter(h.Retry))}
-	if h.roster.isLive(s) {
-		words.live = append(words.live, last.live...)
+// lastFrame returns the last bytes of a stream: when to reconnect and, on a live stream, an event whose id is the cursor to resume from.
+// No event may follow it, because a later event has a later cursor.
+func (st *state) lastFrame(s *subscriber, event *frame) *frame {
+	last := &frame{live: sse.AppendRetry(nil, jitter(st.hub.Retry))}
+	if st.roster.isLive(s) {
+		last.live = append(last.live, event.live...)
 	}
-	return words
+	return last
 }

@@ -6,43 +6,43 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// epochs are the last endings of an epoch that a Hub has seen, each the next one's beginning: a client may come back several
-// crashes later.
-type epochs []ending
+// epochs are the last recoveries of the server that a Hub has seen, in order. Each ends the epoch that the one before began. A client
+// may resume several crashes later.
+type epochs []recovery
 
-// rememberedEpochs is how many: each takes as much memory as a cursor. Who was away for longer is reset, unless the row in which
-// its cursor is anchored still stands.
-const rememberedEpochs = 64
+// maxRecoveries is the number of recoveries that are kept. Each uses as much memory as a cursor. A client that was disconnected for longer
+// is reset, unless the row in which its cursor is anchored still exists.
+const maxRecoveries = 64
 
-// An ending is what became of what had been told when the server had recovered.
-type ending struct {
-	by   cursor.Cursor // what had been told here
-	row  *cursor.Row   // of that, all of higher transactions than this row's was taken back; nil: nothing a cursor claims was
-	next cursor.Tag
+// A recovery records which delivered rows survived a crash recovery or failover.
+type recovery struct {
+	sent cursor.Cursor // the rows that the Hub had sent
+	last *cursor.Row   // rows of higher transactions than this row's are lost; nil if no row is lost
+	next cursor.Tag    // the epoch that began
 }
 
-func (e *epochs) end(last ending) {
-	if len(*e) == rememberedEpochs {
+func (e *epochs) add(r recovery) {
+	if len(*e) == maxRecoveries {
 		*e = slices.Delete(*e, 0, 1)
 	}
-	*e = append(*e, last)
+	*e = append(*e, r)
 }
 
-// forward is what is left of a cursor of an earlier epoch in the present one. It is not known of a cursor that has seen more than
-// had been told here: what other hubs told may stand.
+// forward converts a cursor of an earlier epoch to the current one. known is false if the epoch is not kept, or if the cursor has seen more
+// than this Hub had sent, because the Hub does not know which of those rows survived.
 func (e epochs) forward(c cursor.Cursor) (_ cursor.Cursor, known bool) {
-	for _, ended := range e {
-		if c.Epoch != ended.by.Epoch {
+	for _, r := range e {
+		if c.Epoch != r.sent.Epoch {
 			continue
 		}
-		if !ended.by.Covers(c) {
+		if !r.sent.Covers(c) {
 			return c, false
 		}
-		if c.Epoch = ended.next; ended.row != nil {
-			c = c.Clamp(*ended.row, ended.next)
+		if c.Epoch = r.next; r.last != nil {
+			c = c.Clamp(*r.last, r.next)
 		}
 		known = true
 	}
-	// The endings are a chain: who has come upon it has followed it to its end.
+	// The recoveries form a chain, so c is now of the last recovery's epoch.
 	return c, known
 }

@@ -51,7 +51,7 @@ func TestEpochsAreForgotten(t *testing.T) {
 	f := afterCrashes(t)
 	first := f.tell("alice", "message", "1")
 	ids := []string{f.now.String()}
-	for range stream.RememberedEpochs + 1 {
+	for range stream.MaxRecoveries + 1 {
 		f.recover(&first.Row)
 		ids = append(ids, f.now.String())
 	}

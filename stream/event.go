@@ -1,8 +1,8 @@
 package stream
 
 import (
-	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"sync/atomic"
 
@@ -11,110 +11,70 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A Source is where a Hub reads rows that it no longer has in memory. Its errors are temporary: the Hub tries again while the client
-// waits.
-type Source interface {
-	// CatchUp returns once everything that was committed before the call has been published.
-	CatchUp(ctx context.Context) error
-
-	// Page reads some of what from has not seen and to has, of the recipients and of everyone, in the order in which it is told
-	// to a client that comes from there. next is the client's cursor after it: to itself if there is nothing more.
-	Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
-
-	// Stands tells whether c, of an earlier epoch than now, still holds: whether none of the numbers that it claims is drawn again.
-	Stands(ctx context.Context, c, now cursor.Cursor) (bool, error)
-}
-
-// The events that are ours.
+// The names of the hub's own events.
 var (
-	void       = sse.MustName("rowcast.void")
-	hello      = sse.MustName("rowcast.hello")
-	beat       = sse.MustName("rowcast.beat")
-	reset      = sse.MustName("rowcast.reset")
-	bye        = sse.MustName("rowcast.bye")
-	tooLarge   = sse.MustName("rowcast.toolarge")
-	unreadable = sse.MustName("rowcast.unreadable")
+	eventVoid       = sse.MustName("rowcast.void")
+	eventHello      = sse.MustName("rowcast.hello")
+	eventBeat       = sse.MustName("rowcast.beat")
+	eventReset      = sse.MustName("rowcast.reset")
+	eventBye        = sse.MustName("rowcast.bye")
+	eventTooLarge   = sse.MustName("rowcast.toolarge")
+	eventUnreadable = sse.MustName("rowcast.unreadable")
 )
 
-// Why a client's cursor is not honoured, as the data of rowcast.reset says it.
+// The reasons why a stream cannot continue from the client's cursor, as they stand in the data of rowcast.reset.
 const (
-	resetMalformed = "malformed" // no cursor of ours
-	resetExpired   = "expired"   // older than what is kept
-	resetHistory   = "history"   // of another database, or of a history that the server has taken back
-	resetAhead     = "ahead"     // has seen what this database has not
+	resetMalformed = "malformed" // the text is not a cursor
+	resetExpired   = "expired"   // retention has deleted rows after the cursor
+	resetHistory   = "history"   // the cursor is of another database, or the server has lost rows before it
+	resetAhead     = "ahead"     // the cursor has seen rows that this database does not have
 )
 
-// A frame is an event encoded, once for all its subscribers.
+// A frame is an encoded event. All streams that receive the event share it.
 type frame struct {
 	row       cursor.Row
 	recipient string
 	cursor    cursor.Cursor
-	live      []byte       // as it is sent to those who are live
-	rest      []byte       // of a large event: its data and what comes after, so that there is one copy of it in all
-	body      int          // where live's id ends and what is the same for everybody begins
-	listed    int          // bytes of the cursor's list that are counted for this frame, see memory.share
-	holders   atomic.Int32 // streams that are owed it
+	live      []byte       // the block as live streams receive it, or its beginning if large is set
+	large     []byte       // the data of a large event, which is not copied; sse.BlockEnd follows it
+	body      int          // the length of the id in live; the rest is the same for all streams
+	listed    int          // the bytes of the cursor's list that are counted for this frame, see memory.share
+	holders   atomic.Int32 // the number of backlogs and writes that hold the frame
 }
 
-// overhead is about what a frame costs in memory besides its bytes: itself and its places in two queues.
-const overhead = 256
+// A chunk is what is written to a stream in one step.
+type chunk struct {
+	bytes []byte
+	large []byte // the data of a large event, or nil; it and sse.BlockEnd come after bytes
+}
 
-// size is what a frame costs in memory, in bytes.
-func (f *frame) size() int { return f.held() + f.listed }
-
-// held is what a frame costs in memory that is remembered no more. It never changes.
-func (f *frame) held() int { return cap(f.live) + cap(f.rest) + overhead }
-
-// fit gives back memory that a frame with a long id would keep and not use.
-func (f *frame) fit() *frame {
-	if spare := cap(f.live) - len(f.live); spare > 64 && spare > len(f.live)/8 {
-		f.live = slices.Clone(f.live)
+func (c chunk) length() int {
+	if c.large == nil {
+		return len(c.bytes)
 	}
-	return f
+	return len(c.bytes) + len(c.large) + len(sse.BlockEnd)
 }
 
-// length is what it is on the way, in bytes.
-func (f *frame) length() int { return len(f.live) + len(f.rest) }
+// blockEnd is shared by all writes.
+var blockEnd = []byte(sse.BlockEnd)
 
-// replayed is the frame with the id that it has for one client: what is to be written, appended to b, and after that.
-func (f *frame) replayed(b []byte, c cursor.Cursor) (first, then []byte) {
-	return append(appendID(b, c), f.live[f.body:]...), f.rest
-}
-
-// replayedLength is what frames are on the way with ids that are no longer than that, in bytes.
-func replayedLength(frames []*frame, longest int) (n int) {
-	for _, f := range frames {
-		n += f.length() - f.body + longest
+// parts returns the slices to write, in order.
+func (c chunk) parts() [][]byte {
+	if c.large == nil {
+		return [][]byte{c.bytes}
 	}
-	return n
+	return [][]byte{c.bytes, c.large, blockEnd}
 }
 
-// longestID returns a length in bytes that no id along the steps exceeds. Between the ends an id names one more transaction and row than
-// at the ends, and its list has only what one of the two has.
-func longestID(steps *cursor.Steps) int {
-	const more = 48
-	longest := len(appendID(nil, steps.To)) + more
-	if len(steps.From.Xip) > 0 {
-		longest += len(appendID(nil, steps.From))
-	}
-	return longest
-}
-
-// appendID appends a cursor as an id: its text has nothing that could end the line.
-func appendID(b []byte, c cursor.Cursor) []byte {
-	b = append(b, "id: "...)
-	b = c.Append(b)
-	return append(b, '\n')
-}
-
+// encode returns the frame of a row.
 func encode(r *feed.Row) *frame {
 	f := &frame{row: r.Row, recipient: r.Recipient, cursor: r.Cursor}
-	name, data := body(r)
+	name, data := nameAndData(r)
 	block := sse.Block{Name: name, Data: data}
-	if len(data) > writeAtOnce {
+	if len(data) > writeSize {
 		f.live = appendID(nil, r.Cursor)
 		f.body = len(f.live)
-		f.live, f.rest = block.Split(f.live)
+		f.live, f.large = block.Split(f.live)
 		return f
 	}
 	f.live = appendID(make([]byte, 0, 96+len(name.String())+len(data)), r.Cursor)
@@ -123,22 +83,22 @@ func encode(r *feed.Row) *frame {
 	return f
 }
 
-// body returns the name and the data that are sent: those of the row, or of the event that takes its place.
-func body(r *feed.Row) (sse.Name, []byte) {
+// nameAndData returns the event's name and data. A row that cannot be sent is replaced by an event that says so.
+func nameAndData(r *feed.Row) (sse.Name, []byte) {
 	switch {
 	case r.Unreadable != "":
-		return unreadable, fmt.Appendf(nil, `{"id": %d, "reason": %q}`, r.ID, r.Unreadable)
+		return eventUnreadable, fmt.Appendf(nil, `{"id": %d, "reason": %q}`, r.ID, r.Unreadable)
 	case r.Data == nil && r.Size == 0:
-		return tooLarge, fmt.Appendf(nil, `{"id": %d, "size": null}`, r.ID)
+		return eventTooLarge, fmt.Appendf(nil, `{"id": %d, "size": null}`, r.ID)
 	case r.Data == nil:
-		return tooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, r.ID, r.Size)
+		return eventTooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, r.ID, r.Size)
 	}
-	// The table and the listener refuse names that cannot be sent. Any other such name becomes that of a message.
+	// The table and the listener refuse names that cannot be sent. If one arrives here, the event's name becomes "message".
 	name, _ := sse.NewName(r.Event)
 	return name, r.Data
 }
 
-// note is a frame without a row: of ours, or by hand.
+// note returns a frame that belongs to no row: an event of the hub or a NOTIFY message.
 func note(name sse.Name, id *cursor.Cursor, data []byte) *frame {
 	f := &frame{}
 	if id != nil {
@@ -146,4 +106,104 @@ func note(name sse.Name, id *cursor.Cursor, data []byte) *frame {
 	}
 	f.live = sse.Block{Name: name, Data: data}.Append(f.live)
 	return f
+}
+
+// appendID appends a cursor as an id field. The text of a cursor contains no line break.
+func appendID(b []byte, c cursor.Cursor) []byte {
+	b = append(b, "id: "...)
+	b = c.Append(b)
+	return append(b, '\n')
+}
+
+// frameOverhead is about the memory of a frame besides its bytes: the struct and its entries in two queues.
+const frameOverhead = 256
+
+// held returns the bytes of memory of a frame without its cursor. The result never changes.
+func (f *frame) held() int { return cap(f.live) + cap(f.large) + frameOverhead }
+
+// size returns the bytes of memory of a frame with its cursor.
+func (f *frame) size() int { return f.held() + f.listed }
+
+// trim releases capacity that a frame with a long id would keep unused.
+func (f *frame) trim() *frame {
+	if spare := cap(f.live) - len(f.live); spare > 64 && spare > len(f.live)/8 {
+		f.live = slices.Clone(f.live)
+	}
+	return f
+}
+
+// length returns the number of bytes that a live stream receives.
+func (f *frame) length() int { return chunk{f.live, f.large}.length() }
+
+// appendWithID appends the frame to b with the id that it has for one client that resumes.
+func (f *frame) appendWithID(b []byte, c cursor.Cursor) chunk {
+	return chunk{append(appendID(b, c), f.live[f.body:]...), f.large}
+}
+
+// lengthWithIDs returns the number of bytes of frames whose ids are idLength bytes long.
+func lengthWithIDs(frames []*frame, idLength int) (n int) {
+	for _, f := range frames {
+		n += f.length() - f.body + idLength
+	}
+	return n
+}
+
+// maxIDLength returns a length in bytes that no id along the steps exceeds. An id between the two ends names one more transaction
+// and row than the ids of the ends, and its list is a part of one of their lists.
+func maxIDLength(steps *cursor.Steps) int {
+	const more = 48
+	length := len(appendID(nil, steps.To)) + more
+	if len(steps.From.Xip) > 0 {
+		length += len(appendID(nil, steps.From))
+	}
+	return length
+}
+
+// A run is consecutive frames for the same streams, which are written together.
+type run struct {
+	chunk
+	frames  []*frame
+	holders atomic.Int32 // the number of streams to which bytes are being written, if there are several frames
+}
+
+// newRun joins frames. A large event must be alone.
+func newRun(frames ...*frame) *run {
+	r := &run{frames: frames, chunk: chunk{frames[0].live, frames[0].large}}
+	if len(frames) == 1 {
+		return r
+	}
+	size := 0
+	for _, f := range frames {
+		size += len(f.live)
+	}
+	r.bytes = make([]byte, 0, size)
+	for _, f := range frames {
+		r.bytes = append(r.bytes, f.live...)
+	}
+	return r
+}
+
+// shared returns the memory that is held while the run is being written.
+func (r *run) shared() shared {
+	if len(r.frames) == 1 {
+		return shared{&r.frames[0].holders, r.frames[0].held()}
+	}
+	return shared{&r.holders, cap(r.bytes)}
+}
+
+// runs divides frames where the recipient changes, and into parts of at most about writeSize bytes.
+func runs(frames []*frame) iter.Seq[[]*frame] {
+	return func(yield func([]*frame) bool) {
+		for len(frames) > 0 {
+			n, size := 1, frames[0].length()
+			for n < len(frames) && frames[n].recipient == frames[0].recipient && size+frames[n].length() <= writeSize {
+				size += frames[n].length()
+				n++
+			}
+			if !yield(frames[:n]) {
+				return
+			}
+			frames = frames[n:]
+		}
+	}
 }

@@ -1,116 +1,103 @@
 package stream
 
 import (
-	"sync"
-
-	"golang.org/x/sys/unix"
-
 	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
 )
 
-// A Memory is what a hub remembers, by itself.
+// A Memory is the memory of a Hub, alone.
 type Memory struct{ m memory }
 
-// NewMemory makes a memory of so many bytes that begins at a cursor.
+// NewMemory returns a memory that begins at a cursor and holds up to limit bytes.
 func NewMemory(limit int, from cursor.Cursor) *Memory {
 	m := &Memory{memory{limit: limit}}
 	m.m.begin(from)
 	return m
 }
 
-// Remember encodes an event and remembers it. It returns how many bytes that takes.
-func (m *Memory) Remember(e feed.Row) int {
-	before := encode(&e).fit()
-	m.m.remember(before)
-	return before.size()
+// Add encodes and adds an event. It returns the bytes of memory that the event uses.
+func (m *Memory) Add(e feed.Row) int {
+	f := encode(&e).trim()
+	m.m.add(f)
+	return f.size()
 }
 
-// Unseen counts what a client has not seen.
+// Unseen returns the number of events that a client has not seen.
 func (m *Memory) Unseen(c cursor.Cursor, recipients ...string) int {
 	return len(unseen(c, m.m.since(c, recipients)))
 }
 
-// Since counts what a client can have missed.
+// Since returns the number of events that a client may have missed.
 func (m *Memory) Since(c cursor.Cursor, recipients ...string) int {
 	return len(m.m.since(c, recipients))
 }
 
-// Remembered counts what is remembered, and tells the bytes that it takes.
-func (m *Memory) Remembered() (frames, bytes int) { return len(m.m.all.frames), m.m.bytes }
+// Size returns the number of events in the memory and the bytes that they use.
+func (m *Memory) Size() (frames, bytes int) { return len(m.m.all.frames), m.m.bytes }
 
-// From is the cursor from which memory is complete.
+// From returns the cursor after which the memory has all events.
 func (m *Memory) From() cursor.Cursor { return m.m.from }
 
-// RememberedEpochs is how many endings of epochs a hub remembers.
-const RememberedEpochs = rememberedEpochs
+// MaxRecoveries is the number of crash recoveries that a Hub keeps.
+const MaxRecoveries = maxRecoveries
 
-// Leases is how many grants of open streams end.
+// Leases returns the number of grants of open streams that end and are not being renewed.
 func (h *Hub) Leases() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.leases)
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	return len(st.leases)
 }
 
-// Connect makes a stream without a socket, whose client takes everything at once. If it is not live, it stays joining.
+// Connect opens a stream without a connection, whose client accepts everything at once. If live is false, it stays joining.
 func (h *Hub) Connect(live bool, recipients ...string) (leave func()) {
 	grant := Grant{Groups: recipients}
-	s := h.newSubscriber(grant)
+	s := newSubscriber(h, grant, nil)
 	if refused, _ := h.admit(s, grant); refused != nil {
 		panic("refused")
 	}
 	if live {
-		h.welcome(s, claim{})
+		h.beginAtPresent(s, clientCursor{})
 	}
-	s.attach(nothing{}, nowhereToWrite())
-	s.goOn()
+	s.attach(discard{})
+	s.begin()
 	return func() { h.gone(s) }
 }
 
-// nowhereToWrite is a descriptor that takes everything.
-var nowhereToWrite = sync.OnceValue(func() descriptor {
-	fd, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		panic(err)
-	}
-	return descriptor(fd)
-})
+// discard is a connection that accepts everything.
+type discard struct{}
 
-// nothing is a sink that takes everything.
-type nothing struct{}
+func (discard) Try(b []byte) (int, error) { return len(b), nil }
+func (discard) Write([]byte) error        { return nil }
+func (discard) Stalled() bool             { return false }
+func (discard) Shutdown()                 {}
+func (discard) Abort()                    {}
+func (discard) Close()                    {}
 
-func (nothing) write([]byte) error { return nil }
-func (nothing) stuck() bool        { return false }
-func (nothing) shut()              {}
-func (nothing) cut()               {}
-func (nothing) wait()              {}
-func (nothing) close()             {}
+// Reservations is the queue for memory of streams that resume, alone.
+type Reservations struct{ p pending }
 
-// A Turnstile is where streams that resume wait for room, by itself.
-type Turnstile struct{ p pending }
+// NewReservations returns a queue with a limit in bytes.
+func NewReservations(limit int) *Reservations { return &Reservations{pending{limit: int64(limit)}} }
 
-// NewTurnstile makes one with room for so many bytes.
-func NewTurnstile(limit int) *Turnstile { return &Turnstile{pending{limit: int64(limit)}} }
-
-// Reserve asks for room for a user. It returns a channel that is closed when there is room, and gives it back by what it returns.
-func (t *Turnstile) Reserve(user string, bytes int) (granted <-chan struct{}, giveBack func()) {
-	of := t.p.reserve(user, bytes)
-	return of.granted, func() { t.p.giveBack(of) }
+// Reserve requests memory for a user. granted is closed when it is granted, and giveBack returns it.
+func (r *Reservations) Reserve(user string, bytes int) (granted <-chan struct{}, giveBack func()) {
+	of := r.p.reserve(user, bytes)
+	return of.granted, func() { r.p.giveBack(of) }
 }
 
-// Waiting counts the clients that wait for their turn to read from the Source.
-func (h *Hub) Waiting() (n int) {
-	h.turns.mu.Lock()
-	defer h.turns.mu.Unlock()
-	for _, q := range h.turns.readers {
+// WaitingCalls returns the number of calls of the Source that wait for their turn.
+func (h *Hub) WaitingCalls() (n int) {
+	h.calls.mu.Lock()
+	defer h.calls.mu.Unlock()
+	for _, q := range h.calls.readers {
 		n += q.calls.Len()
 	}
 	return n
 }
 
-// Readers counts the users who read from the Source or wait to.
+// Readers returns the number of users that call the Source or wait to.
 func (h *Hub) Readers() int {
-	h.turns.mu.Lock()
-	defer h.turns.mu.Unlock()
-	return len(h.turns.readers)
+	h.calls.mu.Lock()
+	defer h.calls.mu.Unlock()
+	return len(h.calls.readers)
 }

@@ -95,7 +95,7 @@ func TestAttackManySlowUsers(t *testing.T) {
 	eventually(t, "they read", func() bool { slow.mu.Lock(); defer slow.mu.Unlock(); return len(slow.reading) == reads })
 	honest := resume(t, f.site, id, "honest")
 	honest.hello()
-	eventually(t, "all wait", func() bool { return f.hub.Waiting() == users*clients+1-reads })
+	eventually(t, "all wait", func() bool { return f.hub.WaitingCalls() == users*clients+1-reads })
 	pages := 0
 	for ; slow.count(&slow.read, "honest") == 0; pages++ {
 		if pages > users+reads {
@@ -120,14 +120,14 @@ func TestTurnsAreGivenUp(t *testing.T) {
 	eventually(t, "it reads", func() bool { return slow.count(&slow.reading, "greedy") == 1 })
 	waiting := resume(t, f.site, id, "greedy")
 	waiting.hello()
-	eventually(t, "it waits", func() bool { return f.hub.Waiting() == 1 })
+	eventually(t, "it waits", func() bool { return f.hub.WaitingCalls() == 1 })
 	honest := resume(t, f.site, id, "honest")
 	honest.hello()
-	eventually(t, "both wait", func() bool { return f.hub.Waiting() == 2 })
+	eventually(t, "both wait", func() bool { return f.hub.WaitingCalls() == 2 })
 	waiting.close()
-	eventually(t, "it waits no more", func() bool { return f.hub.Waiting() == 1 })
+	eventually(t, "it waits no more", func() bool { return f.hub.WaitingCalls() == 1 })
 	reading.close()
 	eventually(t, "the other reads", func() bool { return slow.count(&slow.reading, "honest") == 1 })
 	slow.goOn <- struct{}{}
-	eventually(t, "nobody is remembered", func() bool { return f.hub.Waiting() == 0 && f.hub.Readers() == 0 })
+	eventually(t, "nobody is remembered", func() bool { return f.hub.WaitingCalls() == 0 && f.hub.Readers() == 0 })
 }

@@ -1,33 +1,171 @@
 package stream
 
 import (
+	"container/heap"
 	"context"
+	"fmt"
+	"math"
 	"slices"
 	"time"
 )
 
-// A Grant says who listens to a stream, and until when. The zero Grant hears what is for everyone, for ever.
+// A Grant describes who may receive a stream, and until when. The zero Grant receives what is sent to everyone, without an end.
 type Grant struct {
-	// User is a recipient: the one person whose stream this is. Empty: nobody in particular.
+	// User is the recipient that identifies the stream's user. Empty means no particular user.
 	User string
-	// Groups are the other recipients that the stream is for.
+	// Groups are further recipients whose events the stream receives.
 	Groups []string
 
-	// Known is when this was found out, less than a minute ago, if it may have ceased to be so: a stream of somebody who has been
-	// disconnected since is not opened, and its client told to come back. Zero: it was not long ago.
+	// Known is the time at which the client was authenticated, at most a minute ago. If one of the recipients has been disconnected
+	// since then, the stream is not opened and the client is told to retry later. Zero means that the grant is new.
 	Known time.Time
-	// Expires is when the stream ends, and is told shortly before; zero: never.
+	// Expires is the time at which the stream ends. A rowcast.bye event announces the end. Zero means never.
 	Expires time.Time
-	// Leeway is for how long it goes on nevertheless, as the clock by which Expires was set may be slow.
+	// Leeway is the time for which the stream continues after Expires, because the clock by which Expires was set may be slow.
 	Leeway time.Duration
-	// Renew, if not nil, is asked at Expires instead, in a goroutine of its own: until when the stream goes on (zero: for ever), or
-	// whether it ends, which is told then. Its context ends with Run.
+	// Renew, if not nil, is called at Expires, in a goroutine of its own. If ok is true, the stream continues until expires, or without
+	// an end if expires is zero. Otherwise it ends with a rowcast.bye event. The context ends with Run.
 	Renew func(context.Context) (expires time.Time, ok bool)
 }
 
-// Recipients are the user and the groups, each once and in order.
+// Recipients returns the user and the groups, sorted and without duplicates.
 func (g Grant) Recipients() []string {
 	all := slices.DeleteFunc(append([]string{g.User}, g.Groups...), func(r string) bool { return r == "" })
 	slices.Sort(all)
 	return slices.Clip(slices.Compact(all))
+}
+
+// A lease is the end of a stream's grant. Streams without an end have none.
+type lease struct {
+	of      *subscriber
+	due     time.Time // when the next step is to be taken
+	expires time.Time // as rowcast.bye announces it
+	leeway  time.Duration
+	renew   func(context.Context) (time.Time, bool)
+	index   int // in state.leases; notQueued while it is being renewed
+}
+
+const notQueued = -1
+
+// byeBefore is the time between rowcast.bye and the end of a grant. A grant of less than twice that time gets it after half of its time.
+const byeBefore = 30 * time.Second
+
+// expiryTick is the time between two checks of the leases. A stream ends at most that long after its grant.
+const expiryTick = 500 * time.Millisecond
+
+// addLease adds the lease of a stream whose grant ends.
+func (st *state) addLease(s *subscriber, grant Grant) {
+	if grant.Expires.IsZero() {
+		return
+	}
+	l := &lease{of: s, due: grant.Expires, expires: grant.Expires, leeway: grant.Leeway, renew: grant.Renew}
+	if grant.Renew == nil {
+		now := time.Now()
+		// A grant that has expired by this clock may be valid by the issuer's. It lasts until the end of its leeway. Without this, a client
+		// that renews at each rowcast.bye would get the next one at once.
+		if !now.Before(l.expires) {
+			l.expires, l.leeway = l.end(), 0
+		}
+		l.due = l.expires.Add(-min(byeBefore, max(0, l.expires.Sub(now)/2)))
+	}
+	s.seat.lease = l
+	heap.Push(&st.leases, l)
+}
+
+// end returns the time at which the stream must end.
+func (l *lease) end() time.Time { return l.expires.Add(l.leeway) }
+
+// removeLease removes the lease of a stream.
+func (st *state) removeLease(s *subscriber) {
+	if s.seat.lease != nil && s.seat.lease.index != notQueued {
+		heap.Remove(&st.leases, s.seat.lease.index)
+	}
+	s.seat.lease = nil
+}
+
+// expire takes the steps that are due: it renews grants, announces the end of streams, and ends them.
+func (h *Hub) expire(ctx context.Context) {
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	for now := time.Now(); len(st.leases) > 0 && !now.Before(st.leases[0].due); {
+		l := st.leases[0]
+		switch {
+		case l.renew != nil:
+			heap.Pop(&st.leases)
+			h.renewals.Go(func() { h.renew(ctx, l) })
+			continue
+		case !now.Before(l.end()):
+			st.end(l.of)
+			st.removeLease(l.of)
+			continue
+		case st.roster.isLive(l.of):
+			st.sendBye(l.of, byeExpired, max(0, l.expires.Sub(now)))
+			l.due = l.end()
+		default: // the stream is joining, and is checked again soon
+			l.due = now.Add(expiryTick)
+		}
+		heap.Fix(&st.leases, l.index)
+	}
+}
+
+// renew calls Grant.Renew and ends the stream or extends its lease. The stream stays open meanwhile.
+func (h *Hub) renew(ctx context.Context, l *lease) {
+	expires, ok := l.renew(ctx)
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	switch {
+	case ctx.Err() != nil || l.of.seat.lease == nil: // the Hub is stopping, or the stream has ended
+	case ok && expires.IsZero(): // without an end
+		l.of.seat.lease = nil
+	case ok:
+		l.due, l.expires = expires, expires
+		heap.Push(&st.leases, l)
+	default:
+		if st.roster.isLive(l.of) {
+			st.sendBye(l.of, byeRevoked, 0)
+		}
+		st.end(l.of)
+		l.of.seat.lease = nil
+	}
+}
+
+// The reasons why a stream ends, as they stand in the data of rowcast.bye. Disconnect has one more.
+const (
+	byeExpired = "expired" // the grant has expired
+	byeRevoked = "revoked" // Grant.Renew has refused
+)
+
+// sendBye announces the end of a live stream. The event has no id: the stream may have pending events, and an id that came before them
+// would make a client that resumes miss them.
+func (st *state) sendBye(s *subscriber, reason string, in time.Duration) {
+	data := fmt.Appendf(nil, `{"reason": %q, "expires_in": %d}`, reason, int(math.Round(in.Seconds())))
+	st.sendEach(newRun(note(eventBye, nil, data)), []*subscriber{s})
+}
+
+// leases are a heap. The first lease is the first that is due.
+type leases []*lease
+
+func (l leases) Len() int           { return len(l) }
+func (l leases) Less(i, j int) bool { return l[i].due.Before(l[j].due) }
+
+func (l leases) Swap(i, j int) {
+	l[i], l[j] = l[j], l[i]
+	l[i].index, l[j].index = i, j
+}
+
+// Push is for package heap.
+func (l *leases) Push(x any) {
+	added := x.(*lease)
+	added.index = len(*l)
+	*l = append(*l, added)
+}
+
+// Pop is for package heap.
+func (l *leases) Pop() any {
+	last := len(*l) - 1
+	removed := (*l)[last]
+	(*l)[last] = nil
+	*l = (*l)[:last]
+	removed.index = notQueued
+	return removed
 }

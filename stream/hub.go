@@ -14,91 +14,100 @@ import (
 	"rowcast/listener/failures"
 	"rowcast/listener/feed"
 	"rowcast/listener/loglimit"
+	"rowcast/stream/internal/guard"
 	"rowcast/stream/sse"
+	"rowcast/stream/wire"
 )
 
-// A Hub sends what it is given to its subscribers. Source and Logger are required; the zero value of every other field is its
-// default. The fields must not be changed once the Hub is in use.
+// A Hub sends committed rows and NOTIFY messages to the streams of its clients. Source and Logger are required. The zero value of every
+// other field is its default. The fields must not be changed once the Hub is in use.
 type Hub struct {
 	Source Source
 	Logger *slog.Logger
 
-	// Heartbeat is the time after which a silent stream is sent something. A client whose socket takes no byte for two of them
-	// is closed. Default 15 s.
+	// Heartbeat is the time after which an idle stream is sent a heartbeat. A stream whose client accepts nothing for two heartbeats is
+	// closed. Default 15 s.
 	Heartbeat time.Duration
 
-	// Retry is the mean time that a client is told to wait before it comes back; each is told another. Default 3 s.
+	// Retry is the mean time that clients wait before they reconnect. Each client is sent a random time from half of it to one and a half
+	// times of it. Default 3 s.
 	Retry time.Duration
 
 	// Drain is the time over which the streams are ended when the Hub stops. Default 3 s.
 	Drain time.Duration
 
-	// Backlog bounds, in bytes, what a subscriber may be owed besides what is being written and one event of any size. Default
-	// 1 MiB.
+	// Backlog limits the pending bytes of one stream, besides what is being written and one event of any size. Default 1 MiB.
 	Backlog int
 
-	// Pending bounds, in bytes, what is held in memory for all streams together because their clients have not taken it yet:
-	// backlogs, what is being written, and pages of the Source. Events that many streams wait for count once. Above it, the
-	// streams that are owed most are closed, and their clients resume. Streams that resume wait for room before they read a page.
-	// Default 256 MiB.
+	// Pending limits the bytes of memory that are held for all streams together because their clients have not accepted them yet:
+	// backlogs, what is being written, and pages of the Source. Events that many streams wait for count once. Above the limit, the
+	// streams with the most pending bytes are closed, and their clients resume. A stream that resumes waits until the limit allows its
+	// next page. Default 256 MiB.
 	Pending int
 
-	// Page is how many bytes a page of the Source may have. Default 17 MiB.
+	// Page is the largest size of a page of the Source, in bytes. Default 17 MiB.
 	Page int
 
-	// Memory bounds, in bytes, the recent events that are kept so that resuming needs no query. Default 64 MiB.
+	// Memory limits the bytes of memory of the recent events that are kept so that clients can resume without a query. Default 64 MiB.
 	Memory int
 
-	// Reads is how many calls of Source.Page and Source.Stands may run at a time: as many as the Source has connections for them. Users
-	// take turns, and no more than half of the calls are one user's, but one at least. Default 2.
+	// Reads is the number of calls of Source.Page and Source.Stands that may run at one time. The Source needs that many connections.
+	// One user may have half of the calls, but at least one, and waiting users take turns. Default 2.
 	Reads int
 
-	// Limits bound the number of streams. Default none.
+	// Limits limit the number of streams. Default none.
 	Limits Limits
 
+	// Stats count what the Hub has done. They are for reading only.
 	Stats Stats
-	// Failures are those of replay, stands and catch_up.
+	// Failures record failed calls of the Source.
 	Failures failures.Record
 
 	once sync.Once
 
-	unstreamed loglimit.Limit // log lines about responses that cannot be streamed
-
-	mu          sync.Mutex
-	begun       bool          // the first batch has come
-	stopping    bool          // Run has been told to end
-	cursor      cursor.Cursor // what has been published
-	horizon     uint64
-	heard       time.Time     // when the last batch came
-	moved       chan struct{} // closed by the next batch
-	memory      memory
-	pending     pending
-	evictions   loglimit.Limit
-	epochs      epochs
-	roster      roster
-	census      census
-	turns       turns
-	leases      leases
-	disconnects disconnects
-	tick        uint64
-
-	watcher  watcher
+	state    guard.Value[state]
+	pending  pending
+	calls    fairQueue
+	watcher  wire.Watcher[*subscriber]
 	renewals sync.WaitGroup
+
+	unstreamed loglimit.Limit // log lines about responses that cannot be streamed
+	evictions  loglimit.Limit // log lines about streams that were closed because of Pending
 }
 
-// Stats count what a Hub has done.
+// Stats are counters and one gauge. The Hub does not read them.
 type Stats struct {
-	Streams      atomic.Int64 // open now
-	Opened       atomic.Int64
-	Refused      Refusals
-	Sent         atomic.Int64 // events to live subscribers
-	SentBytes    atomic.Int64
-	Replayed     atomic.Int64 // events to subscribers that resumed
-	Pages        atomic.Int64 // read from the Source to bring subscribers forward
-	Overflows    atomic.Int64 // streams closed because their backlog was full
-	Evicted      atomic.Int64 // streams closed because too much was held for all streams together
-	Resets       atomic.Int64 // cursors that could not be honoured
+	Streams      atomic.Int64 // streams that are open now
+	Opened       atomic.Int64 // streams that were opened
+	Refused      Refusals     // requests that were answered with "retry later"
+	Sent         atomic.Int64 // events written to live streams
+	SentBytes    atomic.Int64 // bytes of these events
+	Replayed     atomic.Int64 // missed events written to streams that resumed
+	Pages        atomic.Int64 // pages that were read from the Source for streams that resumed
+	Overflows    atomic.Int64 // streams that were closed because of Backlog
+	Evicted      atomic.Int64 // streams that were closed because of Pending
+	Resets       atomic.Int64 // client cursors from which no stream could continue
 	Disconnected atomic.Int64 // streams that Disconnect ended
+}
+
+// A state is what the lock of a Hub guards. It is reached only through that lock.
+type state struct {
+	hub *Hub
+
+	begun    bool          // a batch of new rows has been published
+	stopping bool          // Run is ending the streams
+	cursor   cursor.Cursor // the rows that have been published
+	horizon  uint64        // the transaction number below which retention has deleted rows
+	received time.Time     // when the last batch was published
+	next     chan struct{} // closed by the next batch
+	tick     uint64        // the number of heartbeat ticks
+
+	memory      memory
+	epochs      epochs
+	roster      roster
+	counts      counts
+	leases      leases
+	disconnects disconnects
 }
 
 func (h *Hub) init() {
@@ -110,13 +119,14 @@ func (h *Hub) init() {
 		setDefault(&h.Memory, 64<<20)
 		setDefault(&h.Pending, 256<<20)
 		setDefault(&h.Page, 17<<20)
-		h.memory.limit = h.Memory
-		h.pending.limit = int64(h.Pending)
 		setDefault(&h.Reads, 2)
-		h.turns.init(h.Reads)
-		h.moved = make(chan struct{})
-		h.roster.init()
-		h.watcher.gone = h.gone
+		h.pending.limit = int64(h.Pending)
+		h.calls.init(h.Reads)
+		h.watcher.Gone = h.gone
+		st := h.state.Lock()
+		defer h.state.Unlock()
+		st.hub, st.next, st.memory.limit = h, make(chan struct{}), h.Memory
+		st.roster.init()
 	})
 }
 
@@ -127,155 +137,157 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// Publish sends a batch to the subscribers concerned. Batches come one after another; the first says where the Hub begins.
+// Publish sends a batch to the streams of its recipients. The batches must be published in order. The first one sets the cursor at which
+// the Hub begins.
 func (h *Hub) Publish(b feed.Batch) {
 	h.init()
 	frames := make([]*frame, len(b.Rows))
 	for i := range b.Rows {
-		frames[i] = encode(&b.Rows[i]).fit()
+		frames[i] = encode(&b.Rows[i]).trim()
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.continueFrom(b)
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	st.prepare(b)
 	for part := range runs(frames) {
-		h.sendTo(part[0].recipient, part...)
+		st.send(part[0].recipient, part...)
 	}
-	h.memory.remember(frames...)
-	h.cursor, h.heard = b.Cursor, time.Now()
-	h.begun = h.begun || !b.Warming
+	st.memory.add(frames...)
+	st.cursor, st.received = b.Cursor, time.Now()
+	st.begun = st.begun || !b.Warming
 	if b.Horizon != 0 {
-		h.horizon = b.Horizon
+		st.horizon = b.Horizon
 	}
-	if b.Clamp != nil { // so that nobody resumes from what is gone
-		h.sendTo("", h.heartbeat())
+	if b.Clamp != nil { // so that no client resumes from a lost row
+		st.send("", st.heartbeat())
 	}
-	close(h.moved)
-	h.moved = make(chan struct{})
-	h.relieve()
+	close(st.next)
+	st.next = make(chan struct{})
+	st.limitPending()
 }
 
-// continueFrom prepares for a batch that may not simply continue the one before.
-func (h *Hub) continueFrom(b feed.Batch) {
-	before := h.cursor
+// prepare prepares the state for a batch that may not continue the one before.
+func (st *state) prepare(b feed.Batch) {
+	before := st.cursor
 	switch {
-	case h.memory.of == nil:
-		h.memory.begin(b.Cursor)
+	case st.memory.of == nil:
+		st.memory.begin(b.Cursor)
 	case b.Reset != "":
-		h.memory.begin(b.Cursor)
-		h.epochs = nil
-		h.sendTo("", resetNote(b.Reset, b.Cursor))
+		st.memory.begin(b.Cursor)
+		st.epochs = nil
+		st.send("", resetFrame(b.Reset, b.Cursor))
 	case b.Cursor.Epoch != before.Epoch:
-		// Even where nothing that a cursor claims will be drawn again, rows may be gone that are remembered.
-		h.epochs.end(ending{before, b.Clamp, b.Cursor.Epoch})
+		// The memory is emptied even if no delivered row is lost, because rows that the memory has may be lost.
+		st.epochs.add(recovery{before, b.Clamp, b.Cursor.Epoch})
 		if b.Clamp != nil {
 			before = b.Cursor
 		}
-		h.memory.begin(before)
+		st.memory.begin(before)
 	}
 }
 
-// Send sends a message to those who are there.
+// Send sends a NOTIFY message to the streams that are live now.
 func (h *Hub) Send(m feed.Message) {
 	h.init()
 	name, _ := sse.NewName(m.Event)
 	f := note(name, nil, m.Data)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.sendTo(m.Recipient, f)
-	h.relieve()
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	st.send(m.Recipient, f)
+	st.limitPending()
 }
 
-// sendTo gives frames to the live subscribers of a recipient. No subscriber can make it wait, and all have been given them when it
-// returns: so what is told next comes after them.
-func (h *Hub) sendTo(recipient string, frames ...*frame) {
-	parts, n := h.roster.audience(recipient)
-	if n == 0 { // nothing is laid together for nobody
+// send sends frames to the live streams of a recipient. It does not wait for any client. When it returns, all streams have been given the
+// frames, so events of a later call come after them.
+func (st *state) send(recipient string, frames ...*frame) {
+	parts, n := st.roster.audience(recipient)
+	if n == 0 {
 		return
 	}
-	r := runOf(frames...)
-	h.fanOut(r, parts, n)
-	h.Stats.Sent.Add(int64(n * len(frames)))
-	h.Stats.SentBytes.Add(int64(n * (len(r.bytes) + len(r.rest))))
+	r := newRun(frames...)
+	st.fanOut(r, parts, n)
+	stats := &st.hub.Stats
+	stats.Sent.Add(int64(n * len(frames)))
+	stats.SentBytes.Add(int64(n * r.length()))
 }
 
-// fanOutFrom is the number of subscribers for whom it pays to have a processor of their own.
-const fanOutFrom = 512
+// fanOutSize is the number of streams for which one more goroutine is worth its cost.
+const fanOutSize = 512
 
-// fanOut gives a run to all, by as many goroutines as there are processors where they are many.
-func (h *Hub) fanOut(r *run, parts [][]*subscriber, total int) {
-	if total < 2*fanOutFrom { // mostly: what is said of one user
+// fanOut sends a run to all streams, by one goroutine for each processor if they are many.
+func (st *state) fanOut(r *run, parts [][]*subscriber, total int) {
+	if total < 2*fanOutSize { // the usual case: an event for one user
 		for _, part := range parts {
-			h.sendEach(r, part)
+			st.sendEach(r, part)
 		}
 		return
 	}
 	var next atomic.Int32
 	work := func() {
 		for i := int(next.Add(1)) - 1; i < len(parts); i = int(next.Add(1)) - 1 {
-			h.sendEach(r, parts[i])
+			st.sendEach(r, parts[i])
 		}
 	}
 	var helpers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), total/fanOutFrom) - 1 {
+	for range min(runtime.GOMAXPROCS(0), total/fanOutSize) - 1 {
 		helpers.Go(work)
 	}
 	work()
 	helpers.Wait()
 }
 
-func (h *Hub) sendEach(r *run, to []*subscriber) {
+func (st *state) sendEach(r *run, to []*subscriber) {
 	for _, s := range to {
-		s.active = h.tick
+		s.seat.active = st.tick
 		s.send(r)
 	}
 }
 
-func resetNote(reason string, now cursor.Cursor) *frame {
-	return note(reset, &now, fmt.Appendf(nil, `{"reason": %q}`, reason))
+func resetFrame(reason string, now cursor.Cursor) *frame {
+	return note(eventReset, &now, fmt.Appendf(nil, `{"reason": %q}`, reason))
 }
 
-// Held returns how many bytes are held for all streams together because their clients have not taken them yet.
+// Held returns the number of bytes that are held for all streams because their clients have not accepted them yet.
 func (h *Hub) Held() int64 { return h.pending.used.Load() }
 
-// Ready tells whether the Hub has begun and is not stopping. It stays ready while the database is away: then its streams are
-// what it is for.
+// Ready reports whether the Hub has begun and is not stopping. It stays ready while the database is unreachable, because its streams
+// stay open.
 func (h *Hub) Ready() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.begun && !h.stopping
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	return st.begun && !st.stopping
 }
 
-// Behind is the time since the last batch came, empty ones included.
+// Behind returns the time since the last batch, which may have been empty.
 func (h *Hub) Behind() time.Duration {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.behind()
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	return st.behind()
 }
 
-func (h *Hub) behind() time.Duration {
-	if !h.begun {
+func (st *state) behind() time.Duration {
+	if !st.begun {
 		return 0
 	}
-	return time.Since(h.heard)
+	return time.Since(st.received)
 }
 
-// hello is what a stream begins with once its cursor is known. Before a reset there is none: a client that was cut off between
-// the two would take it for its own, and never hear that it has missed something.
+// hello returns the first event of a stream, after what ends an event that was cut off. c is the cursor at which the stream begins. It
+// is nil before a reset: a client that is cut off between the two must not resume from the new cursor, because it would never
+// receive the reset.
 func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
 		Heartbeat  float64  `json:"heartbeat"`
 	}{recipients, h.Heartbeat.Seconds()})
 	if err != nil {
-		panic(err) // strings and a number
+		panic(err) // strings and a number can be encoded
 	}
-	// A block without data tells no event. It ends what WebKit keeps of an event that was cut off in the stream before.
-	b := note(void, c, nil).live
-	b = sse.AppendRetry(b, h.jitter(h.Retry))
-	return append(b, note(hello, c, data).live...)
+	// WebKit keeps the beginning of an event that was cut off, and adds it to the next stream's first event. This block without data takes
+	// that up. It is no event.
+	b := note(eventVoid, c, nil).live
+	b = sse.AppendRetry(b, jitter(h.Retry))
+	return append(b, note(eventHello, c, data).live...)
 }
 
-// jitter is a time around d, another for each client, so that those who lost their hub together do not come back together.
-func (h *Hub) jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(d)
-}
+// jitter returns a random time from d/2 to 3d/2, so that clients that lost their connections together do not reconnect together.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }

@@ -6,44 +6,44 @@ import (
 	"sync/atomic"
 )
 
-// Limits are how many streams there may be at a time; zero is no limit. Reaching one affects nobody who is connected: newcomers are
-// told to come back later.
+// Limits limit the number of streams that are open at one time. Zero means no limit. When a limit is reached, the open streams continue,
+// and new clients are told to retry later.
 type Limits struct {
-	Streams int // in all
-	User    int // of a user
-	Address int // from an address: of IPv6 from a network of 64 bits, as that is what one customer has
+	Streams int // in total
+	User    int // of one user
+	Address int // of one client address: an IPv4 address or an IPv6 network of 64 bits, which is what one customer gets
 }
 
-// Refusals count requests that were answered "come back later", by the reason.
+// Refusals count requests that were answered with "retry later", by the reason.
 type Refusals struct {
-	Away    atomic.Int64 // the Hub had not begun, or was stopping
-	Streams atomic.Int64 // there were too many streams in all
-	User    atomic.Int64 // of the user
-	Address atomic.Int64 // from the address
+	Unavailable atomic.Int64 // the Hub had not begun, was stopping, or had disconnected one of the recipients
+	Streams     atomic.Int64 // Limits.Streams was reached
+	User        atomic.Int64 // Limits.User was reached
+	Address     atomic.Int64 // Limits.Address was reached
 }
 
-// A holder is for whom and from where a stream is.
-type holder struct {
+// An owner is the user and the client address of a stream, for Limits.
+type owner struct {
 	user    string
-	address netip.Addr // invalid if it is not known
+	address netip.Addr // invalid if it is unknown
 }
 
-// A census counts the streams by their holders, as far as these are limited. It is guarded by the hub's lock.
-type census struct {
+// counts are the numbers of open streams by user and by address, as far as these are limited. They belong to the state of a Hub.
+type counts struct {
 	users     map[string]int
 	addresses map[netip.Addr]int
 }
 
-// holderOf is nil where nobody counts: then a stream costs nothing more.
-func (l Limits) holderOf(user string, r *http.Request) *holder {
+// ownerOf returns nil if there are no limits by user or address, so that a stream needs no memory for them.
+func (l Limits) ownerOf(user string, r *http.Request) *owner {
 	if l.User == 0 && l.Address == 0 {
 		return nil
 	}
-	return &holder{user, AddressOf(r.RemoteAddr)}
+	return &owner{user, AddressOf(r.RemoteAddr)}
 }
 
-// AddressOf is what counts as one address, of a RemoteAddr with a port or without: an IPv4 address, or the first of an IPv6 network of
-// 64 bits. It is not valid if there is none.
+// AddressOf returns the client address that limits apply to. remote is a RemoteAddr with or without a port. The result is an IPv4
+// address, or the first address of an IPv6 network of 64 bits. It is invalid if remote contains no address.
 func AddressOf(remote string) netip.Addr {
 	address, err := netip.ParseAddr(remote)
 	if err != nil {
@@ -57,34 +57,35 @@ func AddressOf(remote string) netip.Addr {
 	return address
 }
 
-// exceeded is the count of those who were refused for the same reason, if there is a limit that one more would exceed.
-func (h *Hub) exceeded(who *holder) *atomic.Int64 {
-	switch refused := &h.Stats.Refused; {
-	case h.Limits.Streams > 0 && h.Stats.Streams.Load() >= int64(h.Limits.Streams):
+// exceeded returns the counter of the limit that one more stream would exceed, or nil.
+func (st *state) exceeded(o *owner) *atomic.Int64 {
+	limits := st.hub.Limits
+	switch refused := &st.hub.Stats.Refused; {
+	case limits.Streams > 0 && st.roster.open >= limits.Streams:
 		return &refused.Streams
-	case who == nil:
+	case o == nil:
 		return nil
-	case h.Limits.User > 0 && who.user != "" && h.census.users[who.user] >= h.Limits.User:
+	case limits.User > 0 && o.user != "" && st.counts.users[o.user] >= limits.User:
 		return &refused.User
-	case h.Limits.Address > 0 && who.address.IsValid() && h.census.addresses[who.address] >= h.Limits.Address:
+	case limits.Address > 0 && o.address.IsValid() && st.counts.addresses[o.address] >= limits.Address:
 		return &refused.Address
 	}
 	return nil
 }
 
-// count adds n streams of a holder.
-func (c *census) count(who *holder, n int) {
-	if who == nil {
+// add adds n to the numbers of an owner's streams.
+func (c *counts) add(o *owner, n int) {
+	if o == nil {
 		return
 	}
 	if c.users == nil {
 		c.users, c.addresses = make(map[string]int), make(map[netip.Addr]int)
 	}
-	add(c.users, who.user, n)
-	add(c.addresses, who.address, n)
+	addTo(c.users, o.user, n)
+	addTo(c.addresses, o.address, n)
 }
 
-func add[K comparable](counts map[K]int, key K, n int) {
+func addTo[K comparable](counts map[K]int, key K, n int) {
 	if counts[key] += n; counts[key] == 0 {
 		delete(counts, key)
 	}

@@ -7,27 +7,28 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A memory holds the most recent events, so that reconnecting needs no query. It is bounded by the bytes that it really takes.
+// A memory holds the most recent events, so that most clients resume without a query. Its limit counts the bytes of memory that the
+// events really use.
 type memory struct {
 	limit int
 	bytes int
-	from  cursor.Cursor // what was seen before the oldest event here
-	all   queue
-	of    map[string]*queue // by recipient
+	from  cursor.Cursor     // the memory has all events after this cursor
+	all   queue             // all events
+	of    map[string]*queue // the events of each recipient
 }
 
-// A queue is frames in the order in which they came.
+// A queue is frames in the order of their arrival.
 type queue struct {
 	recipient string
 	frames    []*frame
 }
 
-// queueSize is about what a queue takes besides its recipient's text and its frames: itself, its entry in the map, and a small array.
+// queueSize is about the memory of a queue besides its recipient's text and its frames: the struct, its entry in the map and a small array.
 const queueSize = 128
 
 func (q *queue) push(f *frame) { q.frames = append(q.frames, f) }
 
-// pop takes the oldest away. Appending moves the rest to the front once in a while.
+// pop removes and returns the oldest frame. Its place in the array is freed when push next reallocates the array.
 func (q *queue) pop() *frame {
 	f := q.frames[0]
 	q.frames[0] = nil
@@ -35,40 +36,40 @@ func (q *queue) pop() *frame {
 	return f
 }
 
-// begin forgets everything.
+// begin removes everything.
 func (m *memory) begin(from cursor.Cursor) {
 	*m = memory{limit: m.limit, from: from, of: make(map[string]*queue)}
 }
 
-// remember adds the frames of a batch and forgets the oldest frames beyond the limit.
-func (m *memory) remember(frames ...*frame) {
+// add adds the frames of a batch and removes the oldest frames beyond the limit.
+func (m *memory) add(frames ...*frame) {
 	m.share(frames)
 	for _, f := range frames {
-		m.add(f)
+		m.push(f)
 	}
 	for m.bytes > m.limit {
-		m.forget()
+		m.pop()
 	}
 }
 
-func (m *memory) add(f *frame) {
+func (m *memory) push(f *frame) {
 	q := m.of[f.recipient]
 	if q == nil {
 		q = &queue{recipient: f.recipient}
 		m.of[f.recipient] = q
 		m.bytes += queueSize + len(q.recipient)
 	}
-	f.recipient = q.recipient // one copy for all frames
+	f.recipient = q.recipient // one copy of the text for all frames
 	q.push(f)
 	m.all.push(f)
 	m.bytes += f.size()
 }
 
-func (m *memory) forget() {
+func (m *memory) pop() {
 	oldest := m.all.pop()
 	m.bytes -= oldest.size()
 	m.from = oldest.cursor
-	oldest.cursor, oldest.listed = cursor.Cursor{}, 0 // a stream that is still owed the frame needs neither
+	oldest.cursor, oldest.listed = cursor.Cursor{}, 0 // a backlog that still holds the frame needs neither
 	q := m.of[oldest.recipient]
 	if q.pop(); len(q.frames) == 0 {
 		m.bytes -= queueSize + len(q.recipient)
@@ -76,40 +77,40 @@ func (m *memory) forget() {
 	}
 }
 
-// share gives frames that follow each other one list of the transactions in flight. A list is counted for the newest frame that has
-// it, which is forgotten last. A frame may have the first part of a newer one's list, if that is half of it or more.
+// share lets consecutive frames share one list of the transactions in flight. The list is counted for the newest of these frames, which is
+// removed last. A frame may share the beginning of a newer frame's list if that is at least half of the list.
 func (m *memory) share(frames []*frame) {
-	var of *frame // the frame that the list is counted for
-	remembered := len(m.all.frames) > 0
-	if remembered {
-		of = m.all.frames[len(m.all.frames)-1]
+	var owner *frame // the frame for which the list is counted
+	kept := len(m.all.frames) > 0
+	if kept {
+		owner = m.all.frames[len(m.all.frames)-1]
 	}
 	for _, f := range slices.Backward(frames) {
 		xip := f.cursor.Xip
 		switch {
 		case len(xip) == 0:
-			f.cursor.Xip = nil // of what may be a large array
-		case remembered && slices.Equal(xip, of.cursor.Xip):
-			m.bytes -= of.listed
-			f.cursor.Xip, f.listed, of.listed = of.cursor.Xip, of.listed, 0
-			of, remembered = f, false
-		case of != nil && !remembered && startsWith(of.cursor.Xip, xip):
-			f.cursor.Xip = of.cursor.Xip[:len(xip):len(xip)]
+			f.cursor.Xip = nil // it may be an empty slice of a large array
+		case kept && slices.Equal(xip, owner.cursor.Xip):
+			m.bytes -= owner.listed
+			f.cursor.Xip, f.listed, owner.listed = owner.cursor.Xip, owner.listed, 0
+			owner, kept = f, false
+		case owner != nil && !kept && beginsWith(owner.cursor.Xip, xip):
+			f.cursor.Xip = owner.cursor.Xip[:len(xip):len(xip)]
 		default:
 			f.cursor.Xip = slices.Clone(xip)
 			f.listed = 8 * cap(f.cursor.Xip)
-			of, remembered = f, false
+			owner, kept = f, false
 		}
 	}
 }
 
-// startsWith reports whether part is the first half or more of list.
-func startsWith(list, part []uint64) bool {
+// beginsWith reports whether part is the beginning of list and at least half of it.
+func beginsWith(list, part []uint64) bool {
 	return len(part) <= len(list) && 2*len(part) >= len(list) && slices.Equal(list[:len(part)], part)
 }
 
-// since is all of the events for some recipients and for everyone that a client can have missed, and some that it has seen: unseen
-// sorts that out. It is made to be quick, as the hub stands still meanwhile. It is all there is only if the client's cursor covers from.
+// since returns all events for the recipients and for everyone that a client at a cursor may have missed, and some that it has seen, which
+// unseen removes. It must be quick, because the Hub is locked. The result is complete only if the cursor covers from.
 func (m *memory) since(c cursor.Cursor, recipients []string) []*frame {
 	frames := m.of[""].since(nil, c)
 	for _, r := range recipients {
@@ -118,8 +119,8 @@ func (m *memory) since(c cursor.Cursor, recipients []string) []*frame {
 	return frames
 }
 
-// since appends the frames that came after the last one that the cursor covers: as it covers all before that, too, that is found
-// by looking back in growing steps, and then between the last two.
+// since appends the frames that came after the last frame whose cursor c covers. As c then covers all earlier cursors, too, since looks
+// back in growing steps and then searches between the last two.
 func (q *queue) since(frames []*frame, c cursor.Cursor) []*frame {
 	if q == nil {
 		return frames
@@ -133,7 +134,7 @@ func (q *queue) since(frames []*frame, c cursor.Cursor) []*frame {
 	return append(frames, q.frames[begin:]...)
 }
 
-// unseen is what a client has not seen of some frames, in the order in which it is told. It uses their slice.
+// unseen returns the frames that a client at a cursor has not seen, in the order in which they must be sent. It changes the slice.
 func unseen(c cursor.Cursor, frames []*frame) []*frame {
 	frames = slices.DeleteFunc(frames, func(f *frame) bool { return c.Seen(f.row.Xid, f.row.ID) })
 	compare := func(a, b *frame) int { return a.row.Compare(b.row) }

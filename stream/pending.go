@@ -9,35 +9,35 @@ import (
 	"time"
 )
 
-// pending is the account of the memory that is held because clients have not taken it yet: backlogs, what is being written, and
-// pages that were read for streams that resume. Memory that several streams share is counted once.
+// A pending counts the memory that is held because clients have not accepted it yet: backlogs, what is being written, and pages that
+// were read for streams that resume. Memory that several streams share is counted once.
 type pending struct {
 	limit int64
 	used  atomic.Int64
 
-	waiting atomic.Int32 // tickets
+	waiting atomic.Int32 // the number of waiting reservations
 
 	mu    sync.Mutex
-	turns list.List // of *line: the users that wait for room, the next one first
-	lines map[string]*list.Element
-	moved time.Time // when a ticket was last granted, or the first one began to wait
+	turns list.List // of *userQueue: the users with waiting reservations, in the order of their turns
+	users map[string]*list.Element
+	moved time.Time // when a reservation was last granted, or the first one began to wait
 }
 
-// A line is the tickets of one user.
-type line struct {
+// A userQueue is the waiting reservations of one user.
+type userQueue struct {
 	user    string
-	tickets list.List
+	waiting list.List // of *reservation
 }
 
-// A ticket is for bytes that a stream will need. The stream waits until they are granted.
-type ticket struct {
+// A reservation is for memory that a stream is about to need. The stream waits until it is granted.
+type reservation struct {
 	user    string
 	bytes   int64
 	granted chan struct{}
-	at      *list.Element // in its line; nil once it is granted
+	at      *list.Element // in its userQueue; nil once it is granted
 }
 
-// add counts n more bytes, or with a negative n fewer.
+// add counts n more bytes, or fewer if n is negative.
 func (p *pending) add(n int) {
 	p.used.Add(int64(n))
 	if n < 0 && p.waiting.Load() > 0 {
@@ -47,141 +47,141 @@ func (p *pending) add(n int) {
 	}
 }
 
-// hold counts memory for one more holder.
+// hold counts one more holder of shared memory.
 func (p *pending) hold(holders *atomic.Int32, bytes int) {
 	if holders.Add(1) == 1 {
 		p.add(bytes)
 	}
 }
 
-// release ends what hold began.
+// release ends a hold.
 func (p *pending) release(holders *atomic.Int32, bytes int) {
 	if holders.Add(-1) == 0 {
 		p.add(-bytes)
 	}
 }
 
-// full reports whether so much is held that no stream may fall behind any more, not even until the streams that are owed most have
+// full reports whether the memory exceeds the limit by so much that no stream may begin a backlog, even before the slowest streams have
 // been closed.
 func (p *pending) full() bool { return p.used.Load() > p.limit+p.limit/8 }
 
-// reserve asks for room. The users that wait take turns, and so no user keeps others out by opening many streams.
-func (p *pending) reserve(user string, bytes int) *ticket {
-	t := &ticket{user: user, bytes: min(int64(bytes), p.limit/2), granted: make(chan struct{})}
+// reserve requests memory. Waiting users take turns, so a user with many streams does not keep others waiting.
+func (p *pending) reserve(user string, bytes int) *reservation {
+	r := &reservation{user: user, bytes: min(int64(bytes), p.limit/2), granted: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	at := p.lines[user]
+	at := p.users[user]
 	if at == nil {
-		if p.lines == nil {
-			p.lines = make(map[string]*list.Element)
+		if p.users == nil {
+			p.users = make(map[string]*list.Element)
 		}
-		at = p.turns.PushBack(&line{user: user})
-		p.lines[user] = at
+		at = p.turns.PushBack(&userQueue{user: user})
+		p.users[user] = at
 	}
-	t.at = at.Value.(*line).tickets.PushBack(t)
+	r.at = at.Value.(*userQueue).waiting.PushBack(r)
 	if p.waiting.Add(1) == 1 {
 		p.moved = time.Now()
 	}
 	p.grant()
-	return t
+	return r
 }
 
-// first returns the ticket whose turn it is, or nil.
-func (p *pending) first() *ticket {
+// first returns the reservation whose turn it is, or nil.
+func (p *pending) first() *reservation {
 	if front := p.turns.Front(); front != nil {
-		return front.Value.(*line).tickets.Front().Value.(*ticket)
+		return front.Value.(*userQueue).waiting.Front().Value.(*reservation)
 	}
 	return nil
 }
 
-// grant lets in as many as there is room for.
+// grant grants as many reservations as the limit allows.
 func (p *pending) grant() {
-	for t := p.first(); t != nil && p.used.Load()+t.bytes <= p.limit; t = p.first() {
-		p.used.Add(t.bytes)
+	for r := p.first(); r != nil && p.used.Load()+r.bytes <= p.limit; r = p.first() {
+		p.used.Add(r.bytes)
 		p.moved = time.Now()
-		p.remove(t)
-		close(t.granted)
+		p.remove(r)
+		close(r.granted)
 	}
 }
 
-// remove takes a ticket out of its line. Its user's next one has to wait until the others have had their turn.
-func (p *pending) remove(t *ticket) {
-	at := p.lines[t.user]
-	of := at.Value.(*line)
-	of.tickets.Remove(t.at)
-	t.at = nil
+// remove removes a waiting reservation. The user's next reservation waits until the other users have had their turns.
+func (p *pending) remove(r *reservation) {
+	at := p.users[r.user]
+	q := at.Value.(*userQueue)
+	q.waiting.Remove(r.at)
+	r.at = nil
 	p.waiting.Add(-1)
-	if of.tickets.Len() > 0 {
+	if q.waiting.Len() > 0 {
 		p.turns.MoveToBack(at)
 		return
 	}
 	p.turns.Remove(at)
-	delete(p.lines, t.user)
+	delete(p.users, r.user)
 }
 
 // giveBack ends a reservation, granted or not.
-func (p *pending) giveBack(t *ticket) {
+func (p *pending) giveBack(r *reservation) {
 	p.mu.Lock()
-	if t.at != nil {
-		p.remove(t)
+	if r.at != nil {
+		p.remove(r)
 		p.grant()
 		p.mu.Unlock()
 		return
 	}
 	p.mu.Unlock()
-	p.add(-int(t.bytes))
+	p.add(-int(r.bytes))
 }
 
-// overdue reports whether streams have waited for so long and none of them was let in. Then no more than most bytes may be held for the
-// next one to be let in.
-func (p *pending) overdue(after time.Duration) (most int64, waited bool) {
+// overdue reports whether reservations wait and none was granted for the given time. It returns the number of bytes that may be held for
+// the next reservation to be granted.
+func (p *pending) overdue(after time.Duration) (target int64, overdue bool) {
 	if p.waiting.Load() == 0 {
 		return 0, false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t := p.first()
-	if t == nil || time.Since(p.moved) < after {
+	r := p.first()
+	if r == nil || time.Since(p.moved) < after {
 		return 0, false
 	}
 	p.moved = time.Now()
-	return p.limit - t.bytes, true
+	return p.limit - r.bytes, true
 }
 
-// relieve closes the streams that are owed most if more is held than the limit. The hub must be locked.
-func (h *Hub) relieve() {
-	if h.pending.used.Load() > h.pending.limit {
-		h.closeOwed(h.pending.limit - h.pending.limit/8)
+// limitPending closes the slowest streams if more memory is held than the limit.
+func (st *state) limitPending() {
+	if p := &st.hub.pending; p.used.Load() > p.limit {
+		st.closeSlowest(p.limit - p.limit/8)
 	}
 }
 
-// closeOwed closes the streams that are owed most until no more than so many bytes are held for all. Their clients resume. The hub
-// must be locked.
-func (h *Hub) closeOwed(most int64) {
-	type debtor struct {
-		s    *subscriber
-		owed int64
+// closeSlowest closes the streams with the most pending bytes until at most target bytes are held for all streams. Their clients resume.
+func (st *state) closeSlowest(target int64) {
+	type slow struct {
+		s     *subscriber
+		bytes int64
 	}
-	var debtors []debtor
-	for _, s := range h.roster.all() {
-		if owed := s.owed(); owed > 0 {
-			debtors = append(debtors, debtor{s, owed})
+	var all []slow
+	for _, s := range st.roster.all() {
+		if bytes := s.pendingBytes(); bytes > 0 {
+			all = append(all, slow{s, bytes})
 		}
 	}
-	slices.SortFunc(debtors, func(a, b debtor) int { return cmp.Compare(b.owed, a.owed) })
-	closed, held := 0, h.pending.used.Load()
-	for _, d := range debtors {
-		if h.pending.used.Load() <= most {
+	slices.SortFunc(all, func(a, b slow) int { return cmp.Compare(b.bytes, a.bytes) })
+	p := &st.hub.pending
+	closed, held := 0, p.used.Load()
+	for _, slow := range all {
+		if p.used.Load() <= target {
 			break
 		}
-		d.s.close()
+		slow.s.close()
 		closed++
 	}
-	h.tooMuch(closed, held)
+	st.hub.countEvicted(closed, held)
 }
 
-// tooMuch counts streams that were closed because so many bytes were held for all streams together.
-func (h *Hub) tooMuch(closed int, held int64) {
+// countEvicted counts and logs streams that were closed while the given number of bytes was held for all streams.
+func (h *Hub) countEvicted(closed int, held int64) {
 	if closed == 0 {
 		return
 	}

@@ -176,7 +176,7 @@ func feedOfPages(t *testing.T, size int, pages *atomic.Int64, configure ...func(
 // A user with many streams keeps no other user waiting: the users take turns.
 func TestUsersTakeTurnsForRoom(t *testing.T) {
 	t.Parallel()
-	turnstile := stream.NewTurnstile(20)
+	turnstile := stream.NewReservations(20)
 	turnstile.Reserve("nobody", 10) // so that there is room for one at a time
 	type place struct {
 		user     string

@@ -22,7 +22,7 @@ func TestResponsesThatCannotBeStreamedDoNotFillTheLog(t *testing.T) {
 		r.ProtoMajor = 2 // not to be hijacked
 		f.hub.Serve(wrapped, r, stream.Grant{User: "alice"})
 	}
-	const says = "the response cannot be streamed: is it wrapped in a middleware?"
+	const says = "the response cannot be streamed; a middleware may wrap the ResponseWriter without Unwrap"
 	if got := strings.Count(log.String(), says); got < 1 || got > 10 || f.hub.Stats.Streams.Load() != 0 {
 		t.Errorf("%d streams; %d of 100 are logged, want 1 to 10:\n%s", f.hub.Stats.Streams.Load(), got, log.String())
 	}

@@ -5,86 +5,132 @@ import (
 	"slices"
 )
 
-// A roster says which streams an event is for. It is guarded by the hub's lock. Adding and removing a stream costs the same however
-// many streams there are: each one knows its places.
+// A roster holds the open streams, by recipient and by the time of their heartbeat. It belongs to the state of a Hub. Adding and removing
+// a stream takes the same time however many streams there are, because each stream knows its indexes.
 type roster struct {
-	// parts are all streams, by the time of their heartbeat. An event for everyone is for all that are live.
-	parts [slots]group
-	// of are the streams of each recipient.
-	of map[string]*group
+	parts      [slots]group      // all streams, by their slot
+	recipients map[string]*group // the streams of each recipient
+	open       int               // the number of streams
 }
 
-// slots are the parts into which a heartbeat is spread. Each subscriber belongs to one.
+// slots is the number of parts into which a heartbeat interval is divided. Each stream has its heartbeats in one of them.
 const slots = 32
 
-// A group is streams that something concerns together: first those that are live, then those that are joining.
+// A seat is what the roster, and with it the Hub's state, knows about a stream. Only code that has locked the state uses it.
+type seat struct {
+	indexes []uint32 // the stream's indexes in the groups of its recipients
+	lease   *lease   // nil if the stream has no end
+	slot    uint32   // the part of the roster that the stream is in
+	index   uint32   // its index in that part
+	active  uint64   // the tick at which something was last sent to it
+}
+
+// A group is the streams of one recipient or slot: first the live streams, then the streams that are joining.
 type group struct {
 	streams   []*subscriber
-	live      int    // the number of streams that are live
-	recipient string // that the streams have in common; "" in a part of the roster
-	ended     bool   // none was added since Disconnect ended all of them
+	live      int    // the number of live streams
+	recipient string // "" for the group of a slot
+	ended     bool   // Disconnect has ended all streams, and none was added since
 }
 
-func (r *roster) init() {
-	r.of = make(map[string]*group)
-}
+func (r *roster) init() { r.recipients = make(map[string]*group) }
 
-// admit adds a subscriber that is not live yet.
-func (r *roster) admit(s *subscriber) {
-	s.slot = rand.Uint32N(slots)
-	s.places = make([]uint32, len(s.recipients))
-	r.parts[s.slot].add(s)
+// add adds a stream that is not live yet.
+func (r *roster) add(s *subscriber) {
+	s.seat.slot = rand.Uint32N(slots)
+	s.seat.indexes = make([]uint32, len(s.recipients))
+	r.parts[s.seat.slot].add(s)
 	for _, recipient := range s.recipients {
-		g := r.of[recipient]
+		g := r.recipients[recipient]
 		if g == nil {
 			g = &group{recipient: recipient}
-			r.of[recipient] = g
+			r.recipients[recipient] = g
 		}
 		g.add(s)
 	}
+	r.open++
 }
 
-// register makes a subscriber live. It must be given the rest of what it is owed under the same lock.
-func (r *roster) register(s *subscriber) {
-	r.parts[s.slot].makeLive(s)
+// makeLive makes a stream live. Only state.goLive calls it, which also sends what the stream has missed.
+func (r *roster) makeLive(s *subscriber) {
+	r.parts[s.seat.slot].makeLive(s)
 	for _, recipient := range s.recipients {
-		r.of[recipient].makeLive(s)
+		r.recipients[recipient].makeLive(s)
 	}
 }
 
-// remove forgets a subscriber, live or not.
+// remove removes a stream, live or not.
 func (r *roster) remove(s *subscriber) {
-	r.parts[s.slot].remove(s)
+	r.parts[s.seat.slot].remove(s)
 	for _, recipient := range s.recipients {
-		g := r.of[recipient]
+		g := r.recipients[recipient]
 		if g.remove(s); len(g.streams) == 0 {
-			delete(r.of, recipient)
+			delete(r.recipients, recipient)
 		}
 	}
+	r.open--
 }
 
-// place is where a subscriber keeps its index in the group. Its recipients are sorted.
-func (g *group) place(s *subscriber) *uint32 {
-	if g.recipient == "" {
-		return &s.place
+// audience returns the live streams that receive an event for a recipient, in parts, and their number. The recipient "" is everyone.
+func (r *roster) audience(recipient string) (parts [][]*subscriber, n int) {
+	if recipient != "" {
+		g := r.recipients[recipient]
+		if g == nil {
+			return nil, 0
+		}
+		return slices.Collect(slices.Chunk(g.streams[:g.live], audiencePart)), g.live
 	}
-	at, _ := slices.BinarySearch(s.recipients, g.recipient)
-	return &s.places[at]
+	parts = make([][]*subscriber, slots)
+	for i := range parts {
+		parts[i] = r.inSlot(uint64(i))
+		n += len(parts[i])
+	}
+	return parts, n
 }
+
+// audiencePart is the number of streams that a goroutine sends to before it takes the next part.
+const audiencePart = 128
+
+// inSlot returns the live streams that have their heartbeat at a tick.
+func (r *roster) inSlot(tick uint64) []*subscriber {
+	g := &r.parts[tick%slots]
+	return g.streams[:g.live]
+}
+
+// toEnd returns the streams of a recipient, live or not, for a caller that ends all of them. Until a stream is added, further calls return
+// none: ended streams may take a while to close, and the Hub can be made to call toEnd again and again.
+func (r *roster) toEnd(recipient string) []*subscriber {
+	g := r.recipients[recipient]
+	if g == nil || g.ended {
+		return nil
+	}
+	g.ended = true
+	return slices.Clone(g.streams)
+}
+
+// all returns all streams, live or not.
+func (r *roster) all() (all []*subscriber) {
+	for i := range r.parts {
+		all = append(all, r.parts[i].streams...)
+	}
+	return all
+}
+
+func (r *roster) isLive(s *subscriber) bool { return int(s.seat.index) < r.parts[s.seat.slot].live }
 
 func (g *group) add(s *subscriber) {
 	g.ended = false
-	*g.place(s) = uint32(len(g.streams))
+	*g.index(s) = uint32(len(g.streams))
 	g.streams = append(g.streams, s)
 }
 
 func (g *group) makeLive(s *subscriber) {
-	g.swap(int(*g.place(s)), g.live)
+	g.swap(int(*g.index(s)), g.live)
 	g.live++
 }
 
 func (g *group) remove(s *subscriber) {
-	at := int(*g.place(s))
+	at := int(*g.index(s))
 	if at < g.live {
 		g.live--
 		g.swap(at, g.live)
@@ -103,54 +149,14 @@ func (g *group) swap(i, j int) {
 		return
 	}
 	g.streams[i], g.streams[j] = g.streams[j], g.streams[i]
-	*g.place(g.streams[i]), *g.place(g.streams[j]) = uint32(i), uint32(j)
+	*g.index(g.streams[i]), *g.index(g.streams[j]) = uint32(i), uint32(j)
 }
 
-// audience returns the live streams that an event for a recipient ("" is everyone) is for, in parts, and their number.
-func (r *roster) audience(recipient string) (parts [][]*subscriber, n int) {
-	if recipient != "" {
-		g := r.of[recipient]
-		if g == nil {
-			return nil, 0
-		}
-		return slices.Collect(slices.Chunk(g.streams[:g.live], audiencePart)), g.live
+// index returns the place where a stream stores its index in the group. The recipients of a stream are sorted.
+func (g *group) index(s *subscriber) *uint32 {
+	if g.recipient == "" {
+		return &s.seat.index
 	}
-	parts = make([][]*subscriber, slots)
-	for i := range parts {
-		parts[i] = r.beatOf(uint64(i))
-		n += len(parts[i])
-	}
-	return parts, n
-}
-
-// audiencePart is what one goroutine takes at a time.
-const audiencePart = 128
-
-// beatOf returns the live streams that have their heartbeat at a tick.
-func (r *roster) beatOf(tick uint64) []*subscriber {
-	g := &r.parts[tick%slots]
-	return g.streams[:g.live]
-}
-
-// unended returns the streams of a recipient, live or not, for its caller to end all of them. Until one is added, it returns none
-// after that: some may take a while to go, and the caller can be made to ask again and again.
-func (r *roster) unended(recipient string) []*subscriber {
-	g := r.of[recipient]
-	if g == nil || g.ended {
-		return nil
-	}
-	g.ended = true
-	return slices.Clone(g.streams)
-}
-
-// all returns all streams, live or not.
-func (r *roster) all() (all []*subscriber) {
-	for i := range r.parts {
-		all = append(all, r.parts[i].streams...)
-	}
-	return all
-}
-
-func (r *roster) isLive(s *subscriber) bool {
-	return int(s.place) < r.parts[s.slot].live
+	at, _ := slices.BinarySearch(s.recipients, g.recipient)
+	return &s.seat.indexes[at]
 }

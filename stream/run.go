@@ -1,56 +1,112 @@
 package stream
 
 import (
-	"iter"
-	"sync/atomic"
+	"context"
+	"fmt"
+	"time"
 )
 
-// A run is frames for the same subscribers that follow each other: they are written as one.
-type run struct {
-	frames  []*frame
-	bytes   []byte
-	rest    []byte       // comes after bytes: of a large event, which is a run of its own
-	holders atomic.Int32 // streams that bytes are being written to, if there are several frames
-}
-
-// shared is the memory that is held while the run is being written.
-func (r *run) shared() shared {
-	if len(r.frames) == 1 {
-		return shared{&r.frames[0].holders, r.frames[0].held()}
-	}
-	return shared{&r.holders, cap(r.bytes)}
-}
-
-// runOf lays frames together.
-func runOf(frames ...*frame) *run {
-	r := &run{frames: frames, bytes: frames[0].live, rest: frames[0].rest}
-	if len(frames) == 1 {
-		return r
-	}
-	size := 0
-	for _, f := range frames {
-		size += len(f.live)
-	}
-	r.bytes = make([]byte, 0, size)
-	for _, f := range frames {
-		r.bytes = append(r.bytes, f.live...)
-	}
-	return r
-}
-
-// runs divides frames where the recipient changes, and into about as much as is written in one go.
-func runs(frames []*frame) iter.Seq[[]*frame] {
-	return func(yield func([]*frame) bool) {
-		for len(frames) > 0 {
-			n, size := 1, frames[0].length()
-			for n < len(frames) && frames[n].recipient == frames[0].recipient && size+frames[n].length() <= writeAtOnce {
-				size += frames[n].length()
-				n++
-			}
-			if !yield(frames[:n]) {
-				return
-			}
-			frames = frames[n:]
+// Run sends heartbeats and ends the streams whose grants have expired, until the context ends. Then the Hub answers new clients with
+// "retry later", ends its streams, spread over Drain, and Run returns.
+func (h *Hub) Run(ctx context.Context) error {
+	h.init()
+	ticker := time.NewTicker(max(h.Heartbeat/slots, time.Millisecond))
+	defer ticker.Stop()
+	expiry := time.NewTicker(expiryTick)
+	defer expiry.Stop()
+	defer h.renewals.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			h.stop()
+			return nil
+		case <-ticker.C:
+			h.beat()
+		case <-expiry.C:
+			h.expire(ctx)
 		}
 	}
+}
+
+// beat sends a heartbeat to the idle streams of the next slot and closes the stalled ones. The id of the heartbeat is the Hub's cursor, so
+// a client that received no event for days resumes from a recent cursor. A stream with pending events gets no heartbeat: if the id
+// came before them, a client that resumes would miss them.
+func (h *Hub) beat() {
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	st.tick++
+	st.limitPending()
+	if target, overdue := h.pending.overdue(h.Heartbeat); overdue {
+		st.closeSlowest(target)
+	}
+	if !st.begun {
+		return
+	}
+	var r *run
+	for _, s := range st.roster.inSlot(st.tick) {
+		if s.stalled() {
+			s.close()
+			continue
+		}
+		if st.tick-s.seat.active < slots/2 || !s.isIdle() {
+			continue
+		}
+		if r == nil { // encoded once for all streams
+			r = newRun(st.heartbeat())
+		}
+		s.seat.active = st.tick
+		s.send(r)
+	}
+}
+
+// heartbeat returns a frame with the Hub's cursor and the number of seconds since the last batch.
+func (st *state) heartbeat() *frame {
+	return note(eventBeat, &st.cursor, fmt.Appendf(nil, `{"behind": %d}`, int(st.behind().Seconds())))
+}
+
+// stop ends the streams. The ends are spread over time, so that the clients do not all connect to another hub at once.
+func (h *Hub) stop() {
+	streams := h.beginStop()
+
+	// The last quarter of the time is for pending events.
+	const steps, ends = 100, 75
+	ticker := time.NewTicker(max(h.Drain/steps, time.Millisecond))
+	defer ticker.Stop()
+	for step := range steps {
+		if step < ends {
+			for _, s := range streams[len(streams)*step/ends : len(streams)*(step+1)/ends] {
+				h.end(s)
+			}
+		}
+		if h.hasStreams() {
+			<-ticker.C
+		}
+	}
+	for _, s := range streams {
+		s.close() // the client has not accepted its pending events
+	}
+}
+
+func (h *Hub) beginStop() []*subscriber {
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	st.stopping = true
+	return st.roster.all()
+}
+
+func (h *Hub) hasStreams() bool {
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	return st.roster.open > 0
+}
+
+func (h *Hub) end(s *subscriber) {
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	st.end(s)
+}
+
+// end tells a client from which cursor and when to reconnect, and ends its stream.
+func (st *state) end(s *subscriber) {
+	s.end(st.lastFrame(s, st.heartbeat()))
 }

@@ -2,138 +2,142 @@ package stream
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
 
 	"rowcast/listener/cursor"
 	"rowcast/stream/sse"
+	"rowcast/stream/wire"
 )
 
-// Serve answers a request with a stream of what is for the grant's recipients, and for everyone. That the request has a right to it
-// is the caller's to know. It sets the response's headers but leaves those that are there, as for CORS.
+// Serve answers a request with a stream of the events for the recipients of a grant and for everyone. The caller must have authenticated
+// the request. Serve sets the headers of the response and keeps others that are set already, such as those for CORS.
 //
-// To [Limits], the address is the request's RemoteAddr: what stands behind proxies must have
-// put the client's own there, with a port or without.
+// [Limits] by address use the request's RemoteAddr, with a port or without. Behind a proxy, the caller must put the client's address there.
 //
-// The client's cursor is the Last-Event-ID header or, without one, the last_event_id query parameter. One that cannot be
-// honoured is answered with a rowcast.reset event that says why, never with an error: an EventSource that meets any status
-// but 200 does not come back.
+// The stream continues from the client's cursor, which is the Last-Event-ID header or else the last_event_id query parameter. If the stream
+// cannot continue from it, a rowcast.reset event says why. The status is always 200, because an EventSource that receives any other
+// status does not reconnect.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
-	if r.Method == http.MethodHead { // has no body that could be streamed
+	if r.Method == http.MethodHead { // the response has no body
 		setHeaders(w.Header())
 		return
 	}
-	s := h.newSubscriber(grant)
-	s.holder = h.Limits.holderOf(grant.User, r)
+	s := newSubscriber(h, grant, h.Limits.ownerOf(grant.User, r))
 	if refused, wait := h.admit(s, grant); refused != nil {
 		refused.Add(1)
-		h.comeBackLater(w, wait)
+		retryLater(w, wait)
 		return
 	}
-	claim, direct := claimOf(r), isDirect(r)
-	claim.by = readerOf(grant.User, r)
+	from := clientCursorOf(r)
 	var first []byte
-	if direct { // else writing could have to wait
-		first = h.welcome(s, claim)
+	if wire.CanTakeOver(r) { // otherwise a write may have to wait, and join writes
+		first = h.beginAtPresent(s, from)
 	}
-	out, socket, direct := h.open(w, r, direct, first)
-	if out == nil {
-		s.giveUp()
+	setHeaders(w.Header())
+	conn, err := wire.Open(w, r, first, 2*h.Heartbeat)
+	if err != nil {
+		h.logUnstreamed(err)
+		s.abandonJoin()
 		h.remove(s)
 		return
 	}
-	s.attach(out, socket)
+	s.attach(conn)
 	if first != nil {
-		s.goOn()
+		s.begin()
 	} else {
-		go h.join(s, claim)
+		go h.join(s, from, readerOf(grant.User, r))
 	}
-	wait := func() {
-		out.wait()
-		h.gone(s)
-	}
-	if !direct {
-		wait()
-	} else if !h.watcher.watch(socket, s) {
-		go wait() // net/http's goroutine has grown large and its buffers, too: they are given back
-	}
+	h.watcher.Watch(conn, s)
 }
 
-func (h *Hub) newSubscriber(grant Grant) *subscriber {
-	s := &subscriber{hub: h, user: grant.User, recipients: grant.Recipients(), joining: true, busy: true}
-	s.quiet.L = &s.mu
-	return s
-}
-
-// gone ends a stream whose client has gone or that has been closed.
-func (h *Hub) gone(s *subscriber) {
-	s.finish()
-	h.remove(s)
-	s.out.close()
-}
-
-// remove forgets a subscriber.
-func (h *Hub) remove(s *subscriber) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.roster.remove(s)
-	h.census.count(s.holder, -1)
-	h.endLease(s)
-	h.Stats.Streams.Add(-1)
-}
-
-// admit counts a stream in, unless there can be none now. Then it says where that is counted, and after which time to come back.
+// admit adds a stream. If none can be opened now, it returns the counter of the reason and the time after which to retry.
 func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait time.Duration) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.begun || h.stopping || h.disconnects.since(grant) {
-		return &h.Stats.Refused.Away, 2 * h.Retry
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	if !st.begun || st.stopping || st.disconnects.since(grant) {
+		return &h.Stats.Refused.Unavailable, 2 * h.Retry
 	}
-	if refused := h.exceeded(s.holder); refused != nil {
-		return refused, 10 * h.Retry // what others must leave is not soon there
+	if refused := st.exceeded(s.owner); refused != nil {
+		return refused, 10 * h.Retry // it takes a while until other clients leave
 	}
-	h.roster.admit(s)
-	h.census.count(s.holder, 1)
-	h.lease(s, grant)
+	st.roster.add(s)
+	st.counts.add(s.owner, 1)
+	st.addLease(s, grant)
 	h.Stats.Streams.Add(1)
 	h.Stats.Opened.Add(1)
 	return nil, 0
 }
 
-// ComeBackLater answers with an empty stream, which an EventSource comes back from, unlike from any status but 200: for what will
-// pass, such as when nobody can say who this is.
-func (h *Hub) ComeBackLater(w http.ResponseWriter) {
-	h.init()
-	h.comeBackLater(w, 2*h.Retry)
+// gone ends a stream whose client has disconnected or that has been closed.
+func (h *Hub) gone(s *subscriber) {
+	conn := s.finish()
+	h.remove(s)
+	conn.Close()
 }
 
-func (h *Hub) comeBackLater(w http.ResponseWriter, wait time.Duration) {
+// remove removes a stream.
+func (h *Hub) remove(s *subscriber) {
+	st := h.state.Lock()
+	defer h.state.Unlock()
+	st.roster.remove(s)
+	st.counts.add(s.owner, -1)
+	st.removeLease(s)
+	h.Stats.Streams.Add(-1)
+}
+
+// logUnstreamed logs that a response cannot be streamed. Other errors mean that the client has disconnected.
+func (h *Hub) logUnstreamed(err error) {
+	if !errors.Is(err, http.ErrNotSupported) {
+		return
+	}
+	if logger, ok := h.unstreamed.Allow(h.Logger); ok {
+		logger.Error("the response cannot be streamed; a middleware may wrap the ResponseWriter without Unwrap", "error", err)
+	}
+}
+
+// RetryLater answers with an empty stream and a time to retry after. It is for temporary conditions, such as an authentication
+// service that does not answer. An EventSource reconnects after it, which it would not do after any status but 200.
+func (h *Hub) RetryLater(w http.ResponseWriter) {
+	h.init()
+	retryLater(w, 2*h.Retry)
+}
+
+func retryLater(w http.ResponseWriter, wait time.Duration) {
 	setHeaders(w.Header())
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(append(sse.AppendRetry(nil, h.jitter(wait)), '\n'))
+	_, _ = w.Write(append(sse.AppendRetry(nil, jitter(wait)), '\n'))
 }
 
-// setHeaders says what this is, and each of the others keeps some proxy from holding it back.
+// setHeaders sets the content type, and headers that keep proxies from buffering, compressing or storing the stream.
 func setHeaders(header http.Header) {
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store, no-transform")
 	header.Set("X-Accel-Buffering", "no")
 }
 
-// maxCursor is the longest text, in bytes, that is parsed as a cursor. Every cursor of ours is shorter: cursor.Parse refuses more than
-// cursor.MaxInFlight transactions in flight.
+// A clientCursor is the cursor that the client sent.
+type clientCursor struct {
+	cursor    cursor.Cursor
+	given     bool
+	malformed bool
+}
+
+// maxCursor is the length in bytes of the longest text that is parsed as a cursor. Cursors that the hub sends are shorter, because
+// cursor.MaxInFlight limits their transactions in flight.
 const maxCursor = 16 << 10
 
-func claimOf(r *http.Request) claim {
+func clientCursorOf(r *http.Request) clientCursor {
 	text := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("last_event_id"))
 	if text == "" {
-		return claim{}
+		return clientCursor{}
 	}
 	if len(text) > maxCursor {
-		return claim{given: true, malformed: true}
+		return clientCursor{given: true, malformed: true}
 	}
 	c, err := cursor.Parse(text)
-	return claim{cursor: c, given: true, malformed: err != nil}
+	return clientCursor{cursor: c, given: true, malformed: err != nil}
 }

@@ -77,7 +77,7 @@ func TestBeforeTheFirstBatch(t *testing.T) {
 	}
 	wantComeBackLater(t, listen(t, s, "alice"))
 	wantComeBackLater(t, resume(t, s, start.String(), "alice"))
-	if got := s.hub.Stats.Refused.Away.Load(); got != 2 {
+	if got := s.hub.Stats.Refused.Unavailable.Load(); got != 2 {
 		t.Errorf("%d were refused, want 2", got)
 	}
 	if got := s.hub.Behind(); got != 0 {

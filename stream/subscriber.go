@@ -2,149 +2,143 @@ package stream
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 
 	"rowcast/listener/cursor"
+	"rowcast/stream/internal/guard"
+	"rowcast/stream/wire"
 )
 
-// A subscriber is one stream.
+// A subscriber is one stream. A lock of the Hub comes before the lock of a subscriber's output.
 type subscriber struct {
-	// All that telling an event to an idle subscriber looks at comes first, so that it lies together: there are thousands, and
-	// finding each in memory costs more than the work itself.
+	seat   seat // belongs to the Hub's state
+	output guard.Value[output]
+	left   atomic.Int64 // bytes of the current write that the connection has not accepted
 
-	mu      sync.Mutex
-	socket  descriptor // to try without waiting; none where the sink cannot
-	joining bool       // join is writing, and the subscriber is not live yet
-	busy    bool       // somebody is writing: the backlog must wait
-	ending  bool       // closes when the backlog is empty
-	closed  bool
-	slot    uint32 // its part of the roster; this and the next are the hub's, under its lock
-	place   uint32 // its index in that part
-	active  uint64 // the tick at which it was last sent something
-
-	debt *debt        // nil when nobody writes
-	left atomic.Int64 // bytes of what is being written that the client has not taken yet
-
+	// These never change.
 	hub        *Hub
 	user       string
-	out        sink
-	recipients []string           // sorted
-	places     []uint32           // its indexes in the groups of its recipients; the hub's, under its lock
-	holder     *holder            // nil if nobody counts
-	lease      *lease             // the hub's, under its lock
-	quiet      sync.Cond          // on mu: no longer busy
-	leave      context.CancelFunc // ends the joining; nil once that is over
+	recipients []string // sorted
+	owner      *owner   // nil if the Hub has no limits by user or address
 }
 
-// A sink is the way to a client.
-type sink interface {
-	// write writes all of b, for as long as the client takes some of it now and then.
-	write(b []byte) error
-	// stuck is asked once a heartbeat: has the client taken nothing for two of them, though there was something to take?
-	stuck() bool
-	// shut ends the stream in order: the client still gets what was written, if it takes it within two heartbeats. It may be called
-	// at any time.
-	shut()
-	// cut ends the stream at once, and what was written and has not been taken is dropped. It may be called at any time.
-	cut()
-	// wait returns when the client has gone or the stream has been ended.
-	wait()
-	// close gives back what the sink has, once nobody uses it any more.
-	close()
+// An output is what the lock of a subscriber guards.
+type output struct {
+	// To send an event to an idle stream, these fields are read. They come first so that they share a cache line.
+
+	conn    wire.Conn // nil until attach
+	joining bool      // join writes, and the stream is not live yet
+	busy    bool      // a goroutine writes, and events go to the backlog
+	ending  bool      // the stream closes when the backlog is empty
+	closed  bool
+	backlog *backlog // nil while nothing is pending
+
+	of    *subscriber
+	leave context.CancelFunc // ends join; nil when join has ended
+	idle  chan struct{}      // closed when the stream is no longer busy; nil unless finish waits
 }
 
-// send gives the subscriber frames and never waits. A subscriber that cannot be given them is closed.
+func newSubscriber(h *Hub, grant Grant, owner *owner) *subscriber {
+	s := &subscriber{hub: h, user: grant.User, recipients: grant.Recipients(), owner: owner}
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	o.of, o.joining, o.busy = s, true, true
+	return s
+}
+
+// send sends a run to a live stream. It never waits. If the client does not accept the run and the backlog has no space, the stream
+// is closed.
 func (s *subscriber) send(r *run) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.ending {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	if o.closed || o.ending {
 		return
 	}
-	if s.busy {
-		s.owe(r.frames)
+	if o.busy {
+		o.queue(r.frames)
 		return
 	}
-	n, err := s.socket.try(r.bytes)
+	n, err := o.conn.Try(r.bytes)
 	if err != nil {
-		s.closeLocked()
+		o.abort()
 		return
 	}
-	if n == len(r.bytes) && r.rest == nil || s.tooMuch() {
+	if n == len(r.bytes) && r.large == nil || o.closeIfFull() {
 		return
 	}
-	s.busy = true
-	d := s.owing()
-	d.write(r.shared())
-	d.count()
-	s.left.Store(int64(len(r.bytes) - n + len(r.rest)))
-	go s.drain(r.bytes[n:], r.rest)
+	o.busy = true
+	b := o.pending()
+	b.beginWrite(r.shared())
+	b.count()
+	rest := chunk{r.bytes[n:], r.large}
+	s.left.Store(int64(rest.length()))
+	go s.drain(rest)
 }
 
-// owe adds to the backlog, whose first event does not count: so one of any size goes through.
-func (s *subscriber) owe(frames []*frame) {
-	if s.tooMuch() {
+// queue adds frames to the backlog. The first event of a backlog does not count for its limit, so an event of any size can be sent.
+func (o *output) queue(frames []*frame) {
+	if o.closeIfFull() {
 		return
 	}
-	d := s.owing()
+	b := o.pending()
 	for _, f := range frames {
-		if len(d.backlog) > 0 && d.bytes-d.length(0)+f.length() > s.hub.Backlog {
-			s.closeLocked()
-			s.hub.Stats.Overflows.Add(1)
+		if !b.empty() && b.lengthAfterFirst()+f.length() > o.of.hub.Backlog {
+			o.abort()
+			o.of.hub.Stats.Overflows.Add(1)
 			return
 		}
-		d.add(f)
+		b.add(f)
 	}
-	d.count()
+	b.count()
 }
 
-// tooMuch closes the subscriber if it must not fall behind, since too much is held for others already.
-func (s *subscriber) tooMuch() bool {
-	if !s.hub.pending.full() {
+// closeIfFull closes the stream, which is about to need a backlog, if the backlogs of all streams use too much memory already.
+func (o *output) closeIfFull() bool {
+	h := o.of.hub
+	if !h.pending.full() {
 		return false
 	}
-	s.closeLocked()
-	s.hub.tooMuch(1, s.hub.pending.used.Load())
+	o.abort()
+	h.countEvicted(1, h.pending.used.Load())
 	return true
 }
 
-// owing returns the subscriber's debt.
-func (s *subscriber) owing() *debt {
-	if s.debt == nil {
-		s.debt = &debt{pending: &s.hub.pending}
+// pending returns the backlog and creates it if there is none.
+func (o *output) pending() *backlog {
+	if o.backlog == nil {
+		o.backlog = &backlog{pending: &o.of.hub.pending}
 	}
-	return s.debt
+	return o.backlog
 }
 
-// owed returns how many bytes the client has to take.
-func (s *subscriber) owed() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.debt == nil {
+// pendingBytes returns the number of bytes that the client has not accepted.
+func (s *subscriber) pendingBytes() int64 {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	if o.backlog == nil {
 		return 0
 	}
-	return int64(s.debt.bytes) + s.left.Load()
+	return int64(o.backlog.bytes) + s.left.Load()
 }
 
-// drain writes first, then what is after it, and then the backlog, until there is none.
-func (s *subscriber) drain(first, then []byte) {
-	s.flush(nil, s.write(first, then))
-}
+// drain writes a chunk and then the backlog, until it is empty.
+func (s *subscriber) drain(c chunk) { s.flush(nil, s.write(c.parts()...)) }
 
-// flush writes what is in the buffer and then the backlog, until there is none. err is that of the write before.
+// flush writes what is in the buffer and then the backlog, until it is empty. err is the result of the last write.
 func (s *subscriber) flush(buffer []byte, err error) {
 	for {
-		first, then := s.next(buffer, err)
-		if len(first)+len(then) == 0 {
+		next, ok := s.next(buffer, err)
+		if !ok {
 			return
 		}
-		err = s.write(first, then)
-		buffer = first[:0]
+		err = s.write(next.parts()...)
+		buffer = next.bytes[:0]
 	}
 }
 
-// piece is how much the sink is given at a time, in bytes: so the hub knows how much of a large event a client still has to take.
-const piece = 256 << 10
+// pieceSize is the number of bytes that the connection is given at a time. After each piece of a large event, the number of bytes that are
+// left is updated.
+const pieceSize = 256 << 10
 
 func (s *subscriber) write(parts ...[]byte) error {
 	left := 0
@@ -152,10 +146,11 @@ func (s *subscriber) write(parts ...[]byte) error {
 		left += len(b)
 	}
 	s.left.Store(int64(left))
+	conn := s.conn()
 	for _, b := range parts {
 		for len(b) > 0 {
-			n := min(len(b), piece)
-			if err := s.out.write(b[:n]); err != nil {
+			n := min(len(b), pieceSize)
+			if err := conn.Write(b[:n]); err != nil {
 				return err
 			}
 			s.left.Add(int64(-n))
@@ -165,189 +160,207 @@ func (s *subscriber) write(parts ...[]byte) error {
 	return nil
 }
 
-// writeAtOnce is about how much is written in one go, in bytes.
-const writeAtOnce = 32 << 10
+// conn returns the connection, which is nil until attach.
+func (s *subscriber) conn() wire.Conn {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	return o.conn
+}
 
-// next appends what is to be written next to the buffer; nothing means that there is no more.
-func (s *subscriber) next(buffer []byte, err error) (first, then []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// next returns what to write next: the bytes of the buffer and events of the backlog. ok is false if there is nothing, or the stream
+// is closed.
+func (s *subscriber) next(buffer []byte, err error) (_ chunk, ok bool) {
+	o := s.output.Lock()
+	defer s.output.Unlock()
 	if err != nil {
-		s.closeLocked()
+		o.abort()
 	}
-	if s.debt != nil {
-		s.debt.written()
+	if o.backlog != nil {
+		o.backlog.endWrite()
 	}
-	if s.ending && len(buffer) == 0 && (s.debt == nil || len(s.debt.backlog) == 0) {
-		s.endLocked(sink.shut)
+	done := len(buffer) == 0 && o.backlog.empty()
+	if done && o.ending {
+		o.close(wire.Conn.Shutdown)
 	}
-	if s.closed || len(buffer) == 0 && (s.debt == nil || len(s.debt.backlog) == 0) {
-		s.forgive()
-		if !s.joining {
-			s.stopWriting()
+	if done || o.closed {
+		o.dropBacklog()
+		if !o.joining {
+			o.becomeIdle()
 		}
-		return nil, nil
+		return chunk{}, false
 	}
-	d := s.owing()
-	first, then = d.take(buffer)
-	d.count()
-	s.left.Store(int64(len(first) + len(then)))
-	return first, then
+	b := o.pending()
+	c := b.take(buffer)
+	b.count()
+	s.left.Store(int64(c.length()))
+	return c, true
 }
 
-// forgive ends the debt.
-func (s *subscriber) forgive() {
-	if s.debt != nil {
-		s.debt.forgive()
-		s.debt = nil
+func (o *output) dropBacklog() {
+	if o.backlog != nil {
+		o.backlog.drop()
+		o.backlog = nil
 	}
 }
 
-// idle tells whether the subscriber is owed nothing.
-func (s *subscriber) idle() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.busy
+// becomeIdle ends the time in which events go to the backlog.
+func (o *output) becomeIdle() {
+	o.busy = false
+	if o.idle != nil {
+		close(o.idle)
+		o.idle = nil
+	}
 }
 
-// resume makes the subscriber live, with what it is still owed from memory.
-func (s *subscriber) resume(frames []*frame, steps *cursor.Steps) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.joining, s.leave = false, nil
-	s.load(frames, steps)
+// isIdle reports whether nothing is being written and nothing is pending.
+func (s *subscriber) isIdle() bool {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	return !o.busy
 }
 
-// replay gives a subscriber that is joining what it is to be told first.
+// stalled reports whether the client has accepted nothing for two heartbeats. It is called once a heartbeat.
+func (s *subscriber) stalled() bool {
+	conn := s.conn()
+	return conn != nil && conn.Stalled() // a stream may be live before attach
+}
+
+// goLive makes the stream live and gives it the frames that it has missed. Only state.goLive calls it.
+func (s *subscriber) goLive(missed []*frame, steps *cursor.Steps) {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	o.joining, o.leave = false, nil
+	o.load(missed, steps)
+}
+
+// replay gives a joining stream frames to write.
 func (s *subscriber) replay(frames []*frame, steps *cursor.Steps) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.load(frames, steps)
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	o.load(frames, steps)
 }
 
-// load fills the backlog, without a bound. The frames have the ids of the steps, or without steps their own.
-func (s *subscriber) load(frames []*frame, steps *cursor.Steps) {
-	if s.closed || len(frames) == 0 {
+// load fills the backlog, without a limit. The frames are sent with the ids of the steps, or with their own ids if steps is nil.
+func (o *output) load(frames []*frame, steps *cursor.Steps) {
+	if o.closed || len(frames) == 0 {
 		return
 	}
-	d := s.owing()
+	b := o.pending()
 	if steps != nil {
-		d.replay, d.replayed, d.longest = steps, len(frames), longestID(steps)
+		b.replay, b.replayed, b.maxIDLength = steps, len(frames), maxIDLength(steps)
 	}
 	for _, f := range frames {
-		d.add(f)
+		b.add(f)
 	}
-	d.count()
+	b.count()
 }
 
-// attach gives the subscriber its way to the client; it may have been closed before that.
-func (s *subscriber) attach(out sink, socket descriptor) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.out, s.socket = out, socket
-	if s.closed {
-		out.shut()
+// attach sets the connection. The stream may have been closed before.
+func (s *subscriber) attach(conn wire.Conn) {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	o.conn = conn
+	if o.closed {
+		conn.Shutdown()
 	}
 }
 
-// leaveBy says how the joining is ended early, as it may have been already.
-func (s *subscriber) leaveBy(leave context.CancelFunc) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.leave = leave; s.closed {
+// beginJoin sets the function that ends join, and calls it if the stream has been closed already.
+func (s *subscriber) beginJoin(leave context.CancelFunc) {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	if o.leave = leave; o.closed {
 		leave()
 	}
 }
 
-// goOn ends the writing of what a stream begins with. What has come meanwhile is written by a goroutine.
-func (s *subscriber) goOn() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.debt == nil {
-		s.stopWriting()
+// abandonJoin closes a stream that has not become live.
+func (s *subscriber) abandonJoin() {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	o.joining, o.leave = false, nil
+	o.abort()
+	o.becomeIdle()
+}
+
+// begin ends the writing of the first bytes of a stream that is live already. Events that arrived in the meantime are written by
+// a goroutine.
+func (s *subscriber) begin() {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	if o.backlog == nil {
+		o.becomeIdle()
 	} else {
-		go s.drain(nil, nil)
+		go s.drain(chunk{})
 	}
 }
 
-// stuck tells whether the client has taken nothing for long.
-func (s *subscriber) stuck() bool {
-	s.mu.Lock()
-	out := s.out
-	s.mu.Unlock()
-	return out != nil && out.stuck() // it may be live before it has its way to the client
-}
-
-// giveUp ends the joining of a subscriber that has not become live.
-func (s *subscriber) giveUp() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.joining, s.leave = false, nil
-	s.closeLocked()
-	s.stopWriting()
-}
-
-func (s *subscriber) stopWriting() {
-	s.busy = false
-	s.quiet.Broadcast()
-}
-
-// end closes the stream after some last words, once it is owed nothing. Who is still joining hears none. It returns false if the
-// stream was ending anyhow.
-func (s *subscriber) end(words *frame) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.ending {
+// end closes the stream once the backlog and the last frame have been sent. A stream that is joining is closed at once, without the last
+// frame. end reports whether the stream was not ending already.
+func (s *subscriber) end(last *frame) bool {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	if o.closed || o.ending {
 		return false
 	}
-	s.ending = true
-	if s.joining {
-		s.endLocked(sink.shut)
+	o.ending = true
+	if o.joining {
+		o.close(wire.Conn.Shutdown)
 		return true
 	}
-	d := s.owing()
-	d.add(words)
-	d.count()
-	if !s.busy {
-		s.busy = true
-		go s.drain(nil, nil)
+	b := o.pending()
+	b.add(last)
+	b.count()
+	if !o.busy {
+		o.busy = true
+		go s.drain(chunk{})
 	}
 	return true
 }
 
-// close ends the stream. What holds it is given back by [Hub.gone], which hears of it as of a client that goes.
+// close closes the stream at once. Hub.gone releases its resources, as for a client that disconnects.
 func (s *subscriber) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closeLocked()
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	o.abort()
 }
 
-// closeLocked ends the stream of a client that does not take what it is sent, or has gone. What the kernel still holds for it is
-// dropped: it would stay there for minutes, counted by no limit, and whoever comes back again and again without reading would fill
-// the machine's memory. A client that comes back resumes from its cursor.
-func (s *subscriber) closeLocked() { s.endLocked(sink.cut) }
+// abort closes the stream of a client that has disconnected or does not accept what is sent. What the kernel holds for the client is
+// dropped. Otherwise it would stay there for minutes, and no limit counts it: a client that reconnects again and again without
+// reading could fill the machine's memory.
+func (o *output) abort() { o.close(wire.Conn.Abort) }
 
-// endLocked ends the stream in one of the ways that its sink has.
-func (s *subscriber) endLocked(by func(sink)) {
-	if s.closed {
+// close closes the stream and, by the given method, its connection.
+func (o *output) close(by func(wire.Conn)) {
+	if o.closed {
 		return
 	}
-	s.closed = true
-	s.forgive()
-	if s.leave != nil {
-		s.leave()
+	o.closed = true
+	o.dropBacklog()
+	if o.leave != nil {
+		o.leave()
 	}
-	if s.out != nil {
-		by(s.out)
+	if o.conn != nil {
+		by(o.conn)
 	}
 }
 
-// finish closes the stream and waits until nobody writes to it.
-func (s *subscriber) finish() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closeLocked()
-	for s.busy {
-		s.quiet.Wait()
+// finish closes the stream, waits until nobody writes to it, and returns its connection.
+func (s *subscriber) finish() wire.Conn {
+	conn, idle := s.stop()
+	if idle != nil {
+		<-idle
 	}
+	return conn
+}
+
+// stop closes the stream. It returns a channel that is closed when nobody writes any more, or nil if nobody does.
+func (s *subscriber) stop() (conn wire.Conn, idle <-chan struct{}) {
+	o := s.output.Lock()
+	defer s.output.Unlock()
+	o.abort()
+	if o.busy && o.idle == nil {
+		o.idle = make(chan struct{})
+	}
+	return o.conn, o.idle
 }

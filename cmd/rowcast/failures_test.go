@@ -38,7 +38,7 @@ func TestReplayThatFailsIsShown(t *testing.T) {
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_rows_total 3$`) // so that memory holds only the last
 	client := h.tail(t, "alice", "--last-event-id", cursor)
 	wantFailing(t, h.url, "replay", "53300")
-	h.err.await(t, `level=WARN msg="a stream cannot be resumed now, and is tried again" operation=replay error=`)
+	h.err.await(t, `level=WARN msg="cannot resume a stream; retrying" operation=replay error=`)
 	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 10", role))
 	client.out.await(t, `"data":"missed"`)
 	askUntil(t, h.url+"/readyz", `"failing":{}`)

@@ -78,7 +78,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if logger, ok := h.failures.Allow(h.Logger); ok {
 			logger.Warn("cannot authenticate a request for a stream", "reason", err.Error(), "from", r.RemoteAddr)
 		}
-		h.Hub.ComeBackLater(w)
+		h.Hub.RetryLater(w)
 	default:
 		h.Hub.Serve(w, r, grant)
 	}

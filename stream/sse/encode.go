@@ -73,16 +73,17 @@ func (e Block) Append(b []byte) []byte {
 	return append(b, '\n')
 }
 
-// Split is like Append but does not copy large data. The block is first, which is b with the beginning of the block, followed by rest, which
-// is Data with the end of the block appended. The caller must not use Data afterwards. If Data has no capacity for two more bytes, rest is
-// a copy. If Data is nil or contains line breaks, first is the whole block and rest is nil.
-func (e Block) Split(b []byte) (first, rest []byte) {
+// BlockEnd ends a block whose data was written separately, see [Block.Split].
+const BlockEnd = "\n\n"
+
+// Split appends the beginning of the block to b and returns Data unchanged, so that large data need not be copied. The block is head,
+// data and [BlockEnd]. If Data has line breaks, or is nil, the whole block is in head and data is nil.
+func (e Block) Split(b []byte) (head, data []byte) {
 	if e.Data == nil || lineEnd(e.Data) >= 0 {
 		return e.Append(b), nil
 	}
-	first = e.appendHead(b)
-	first = append(first, "data: "...)
-	return first, append(e.Data, "\n\n"...)
+	head = e.appendHead(b)
+	return append(head, "data: "...), e.Data
 }
 
 func (e Block) appendHead(b []byte) []byte {

@@ -1,0 +1,128 @@
+package stream
+
+import (
+	"sync/atomic"
+
+	"rowcast/listener/cursor"
+)
+
+// A backlog holds the events that a stream has still to be sent, and counts the memory that they use. A stream has one only while
+// a goroutine writes to its client. It belongs to the stream's output.
+type backlog struct {
+	pending *pending
+	frames  []*frame
+	bytes   int // the length of the frames as they are sent
+
+	// The first frames of a stream that resumes are sent with ids of its own, which replay computes.
+	replay      *cursor.Steps
+	replayed    int // the number of these frames
+	maxIDLength int // of these ids
+
+	buffer  []byte // of the goroutine that writes
+	writing shared // what is being written, if other streams may hold it, too
+	own     int    // the bytes that are counted for this stream alone
+}
+
+// shared is memory that several streams hold. It is counted once.
+type shared struct {
+	holders *atomic.Int32
+	bytes   int
+}
+
+// goroutineSize is about the memory of a goroutine that writes to a client, in bytes.
+const goroutineSize = 8 << 10
+
+// writeSize is about the number of bytes that are written in one step.
+const writeSize = 32 << 10
+
+// length returns the number of bytes that the client receives for a frame.
+func (b *backlog) length(i int) int {
+	f := b.frames[i]
+	if i < b.replayed {
+		return f.length() - f.body + b.maxIDLength
+	}
+	return f.length()
+}
+
+// lengthAfterFirst returns the number of bytes of all frames but the first.
+func (b *backlog) lengthAfterFirst() int {
+	if len(b.frames) == 0 {
+		return 0
+	}
+	return b.bytes - b.length(0)
+}
+
+// empty reports whether there are no frames. It may be called on nil.
+func (b *backlog) empty() bool { return b == nil || len(b.frames) == 0 }
+
+// add appends a frame.
+func (b *backlog) add(f *frame) {
+	b.frames = append(b.frames, f)
+	b.bytes += b.length(len(b.frames) - 1)
+	b.pending.hold(&f.holders, f.held())
+}
+
+// beginWrite counts shared memory that is being written.
+func (b *backlog) beginWrite(s shared) {
+	b.pending.hold(s.holders, s.bytes)
+	b.writing = s
+}
+
+// endWrite ends the last beginWrite.
+func (b *backlog) endWrite() {
+	if b.writing.holders != nil {
+		b.pending.release(b.writing.holders, b.writing.bytes)
+		b.writing = shared{}
+	}
+}
+
+// take removes frames and returns them behind the bytes of the buffer, up to about writeSize bytes. A large event comes last.
+func (b *backlog) take(buffer []byte) chunk {
+	next, taken := chunk{bytes: buffer}, 0
+	for i, f := range b.frames {
+		if len(next.bytes) > 0 && len(next.bytes)+b.length(i) > writeSize {
+			break
+		}
+		b.bytes -= b.length(i)
+		if i < b.replayed {
+			next = f.appendWithID(next.bytes, b.replay.After(f.row))
+		} else {
+			next = chunk{append(next.bytes, f.live...), f.large}
+		}
+		taken++
+		if next.large != nil {
+			b.beginWrite(shared{&f.holders, f.held()})
+		}
+		b.pending.release(&f.holders, f.held())
+		b.frames[i] = nil
+		if next.large != nil {
+			break
+		}
+	}
+	b.replayed = max(0, b.replayed-taken)
+	if b.frames = b.frames[taken:]; len(b.frames) == 0 {
+		b.frames, b.replay = nil, nil
+	}
+	b.buffer = next.bytes
+	return next
+}
+
+// count updates the memory that is counted for this stream alone.
+func (b *backlog) count() {
+	own := goroutineSize + cap(b.buffer) + 8*cap(b.frames)
+	if b.replay != nil {
+		own += 8 * (len(b.replay.From.Xip) + len(b.replay.To.Xip))
+	}
+	b.pending.add(own - b.own)
+	b.own = own
+}
+
+// drop releases everything.
+func (b *backlog) drop() {
+	for _, f := range b.frames {
+		b.pending.release(&f.holders, f.held())
+	}
+	b.endWrite()
+	b.pending.add(-b.own)
+	*b = backlog{pending: b.pending}
+}

@@ -1,0 +1,106 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// A response is a stream over TLS or HTTP/2, which is written through net/http.
+type response struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+	gone    <-chan struct{}
+	ended   chan struct{}
+
+	mu      sync.Mutex
+	writing bool
+	closed  bool
+}
+
+func newResponse(ctx context.Context, w http.ResponseWriter, control *http.ResponseController, timeout time.Duration) *response {
+	return &response{w: w, control: control, timeout: timeout, gone: ctx.Done(), ended: make(chan struct{})}
+}
+
+// Try writes nothing, because net/http cannot write without waiting.
+func (r *response) Try([]byte) (int, error) { return 0, nil }
+
+// minProgress is the number of bytes that the client must accept within the timeout. Less cannot be observed through net/http.
+const minProgress = 16 << 10
+
+func (r *response) Write(b []byte) error {
+	for len(b) > 0 {
+		if err := r.setWriting(true); err != nil {
+			return err
+		}
+		n, err := r.w.Write(b[:min(len(b), minProgress)])
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	if err := r.control.Flush(); err != nil {
+		return err
+	}
+	return r.setWriting(false)
+}
+
+// setWriting begins or ends the time that the client has to accept something. The deadline is removed in between because HTTP/2 resets
+// a stream whose deadline passes, even when nothing is being written.
+func (r *response) setWriting(writing bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return net.ErrClosed
+	}
+	r.writing = writing
+	if !writing {
+		return r.setDeadline(time.Time{})
+	}
+	return r.setDeadline(time.Now().Add(r.timeout))
+}
+
+func (r *response) setDeadline(t time.Time) error {
+	if err := r.control.SetWriteDeadline(t); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+// Stalled reports false. A write that makes no progress fails by its deadline.
+func (r *response) Stalled() bool { return false }
+
+// wait returns when the client has gone or the stream has ended.
+func (r *response) wait() {
+	select {
+	case <-r.gone:
+	case <-r.ended:
+	}
+}
+
+// Shutdown lets the handler return, after which net/http ends the stream. That takes a moment, for which the deadline leaves time. A write
+// that waits for the client ends at once.
+func (r *response) Shutdown() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.closed = true
+	close(r.ended)
+	if r.writing {
+		_ = r.setDeadline(time.Now())
+	} else {
+		_ = r.setDeadline(time.Now().Add(r.timeout))
+	}
+}
+
+// Abort is Shutdown. net/http offers nothing that drops what the client has not accepted.
+func (r *response) Abort() { r.Shutdown() }
+
+// Close does nothing. The connection is net/http's.
+func (r *response) Close() {}

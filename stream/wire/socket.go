@@ -1,0 +1,158 @@
+package wire
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A socket is a connection that was taken over from net/http.
+type socket struct {
+	conn    net.Conn
+	raw     syscall.RawConn // nil if the connection has no socket that can be used without waiting
+	timeout time.Duration
+
+	acknowledged uint64 // bytes, at the last call of Stalled
+	stalled      int    // consecutive calls of Stalled without progress
+}
+
+func newSocket(conn net.Conn, timeout time.Duration) *socket {
+	s := &socket{conn: conn, timeout: timeout}
+	_ = conn.SetDeadline(time.Time{})
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		// Heartbeats find dead clients. Go's default keep-alive closes idle connections when the machine is busy.
+		_ = tcp.SetKeepAlive(false)
+		s.raw = rawOf(tcp)
+		s.control(limitUnsent)
+	}
+	return s
+}
+
+// control calls f with the descriptor of the socket, if there is one and it is open.
+func (s *socket) control(f func(fd int)) {
+	if s.raw != nil {
+		_ = s.raw.Control(func(fd uintptr) { f(int(fd)) })
+	}
+}
+
+// An attempt is one call of write(2). Attempts are kept in a pool because a closure for each write would be an allocation.
+type attempt struct {
+	b    []byte
+	n    int
+	err  error
+	call func(fd uintptr) (done bool)
+}
+
+var attempts = sync.Pool{New: func() any {
+	a := new(attempt)
+	a.call = func(fd uintptr) bool {
+		a.n, a.err = writeNow(int(fd), a.b)
+		return true // never wait until the socket accepts more
+	}
+	return a
+}}
+
+func (s *socket) Try(b []byte) (n int, err error) {
+	if s.raw == nil {
+		return 0, nil
+	}
+	a := attempts.Get().(*attempt)
+	a.b = b
+	if err = s.raw.Write(a.call); err == nil {
+		n, err = a.n, a.err
+	}
+	a.b = nil
+	attempts.Put(a)
+	return n, err
+}
+
+// Write limits the time without progress and not the time for all of b: a slow client receives a large event, however long that takes.
+func (s *socket) Write(b []byte) error {
+	n, err := s.Try(b)
+	if b = b[n:]; err != nil || len(b) == 0 { // the usual case, which needs no timer
+		return err
+	}
+	for before := s.accepted(); ; {
+		if err := s.conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
+			return err
+		}
+		n, err := s.conn.Write(b)
+		b = b[n:]
+		if err == nil {
+			return s.conn.SetWriteDeadline(time.Time{})
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		// The kernel may accept nothing until a third of its buffer is free. The client may have accepted bytes long before that.
+		now := s.accepted()
+		if n == 0 && now == before {
+			return err
+		}
+		before = now
+	}
+}
+
+// Stalled finds clients that have vanished or do not read while the kernel's buffer still has space for what is sent to them.
+func (s *socket) Stalled() bool {
+	acknowledged, all := s.progress()
+	if all || acknowledged != s.acknowledged {
+		s.acknowledged, s.stalled = acknowledged, 0
+		return false
+	}
+	s.stalled++
+	return s.stalled >= 2
+}
+
+// progress returns the number of bytes that the client has acknowledged, and whether it has acknowledged all that was written.
+func (s *socket) progress() (bytes uint64, all bool) {
+	all = true
+	s.control(func(fd int) { bytes, all = acknowledged(fd) })
+	return bytes, all
+}
+
+func (s *socket) accepted() uint64 {
+	bytes, _ := s.progress()
+	return bytes
+}
+
+// maxReceived is the number of reads after which a client is disconnected. A client has nothing to send on a stream.
+const maxReceived = 1024
+
+// wait returns when the client has gone or the stream has ended.
+func (s *socket) wait() {
+	var buffer [64]byte
+	for range maxReceived {
+		if _, err := s.conn.Read(buffer[:]); err != nil {
+			return
+		}
+	}
+}
+
+// Shutdown makes the kernel drop what the client does not accept within the timeout.
+func (s *socket) Shutdown() {
+	s.control(func(fd int) { dropAfter(fd, s.timeout) })
+	s.end()
+}
+
+// Abort makes Close drop what the client has not accepted, and reset the connection.
+func (s *socket) Abort() {
+	if tcp, ok := s.conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	s.end()
+}
+
+// end ends reads and writes that wait for the client, and makes a Watcher notice.
+func (s *socket) end() {
+	if s.raw == nil {
+		_ = s.conn.Close()
+		return
+	}
+	s.control(shutdown)
+}
+
+func (s *socket) Close() { _ = s.conn.Close() }

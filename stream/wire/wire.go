@@ -1,0 +1,57 @@
+// Package wire writes streams to the connections of their clients.
+//
+// [Open] begins the response. It takes a plain HTTP/1.1 connection over from net/http, because writing to the socket directly costs a
+// sixth of the memory and two thirds of the CPU. Streams over TLS or HTTP/2 are written through net/http. A [Watcher] notices when
+// clients disconnect.
+//
+// The package uses sockets only through [syscall.RawConn]. The Go runtime keeps the descriptor open during each use, so a write
+// cannot reach a socket that was opened later under the same number.
+package wire
+
+import (
+	"net/http"
+	"time"
+)
+
+// A Conn is the connection of one stream to its client. Only one goroutine at a time may call Try, Write and Stalled. Shutdown and Abort
+// may be called at any time.
+type Conn interface {
+	// Try writes as much of b as is possible without waiting, and returns the number of bytes written.
+	Try(b []byte) (n int, err error)
+	// Write writes all of b. It fails when the client has accepted no byte for the timeout.
+	Write(b []byte) error
+	// Stalled is called once a heartbeat. It reports whether there was something to accept and the client has accepted nothing since the
+	// call before the last one.
+	Stalled() bool
+	// Shutdown ends the stream. The client still receives what was written if it accepts it within the timeout.
+	Shutdown()
+	// Abort ends the stream and drops what was written and the client has not accepted.
+	Abort()
+	// Close releases the connection. It must be the last call.
+	Close()
+}
+
+// CanTakeOver reports whether the connection of a request can be taken over from net/http.
+func CanTakeOver(r *http.Request) bool { return r.ProtoMajor == 1 && r.TLS == nil }
+
+// Open writes the head of the response, which net/http formats, and the first bytes of the body. A client that accepts nothing for the
+// timeout is given up. The body of a connection that is taken over is not chunked and ends with the connection, because every proxy
+// forwards such a body without delay. Open fails with an error that is [http.ErrNotSupported] if w cannot flush.
+func Open(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Duration) (Conn, error) {
+	control := http.NewResponseController(w)
+	takeOver := CanTakeOver(r)
+	if takeOver {
+		w.Header().Set("Transfer-Encoding", "identity")
+	}
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(first) // Flush returns the error
+	if err := control.Flush(); err != nil {
+		return nil, err
+	}
+	if takeOver {
+		if conn, _, err := control.Hijack(); err == nil {
+			return newSocket(conn, timeout), nil
+		}
+	}
+	return newResponse(r.Context(), w, control, timeout), nil
+}
