@@ -27,7 +27,7 @@ func TestConnectionLimits(t *testing.T) {
 		others       [][2]string
 		refused      [2]string
 	}{
-		{"in all", "connections", []string{"--max-connections=2"}, [2]string{"a", ""}, [][2]string{{"b", ""}}, [2]string{"c", ""}},
+		{"in all", "streams", []string{"--max-connections=2"}, [2]string{"a", ""}, [][2]string{{"b", ""}}, [2]string{"c", ""}},
 		{"of a user", "user", []string{"--max-connections-per-user=1"}, [2]string{"a", ""}, [][2]string{{"b", ""}}, [2]string{"a", ""}},
 		{"from an address", "address", []string{"--max-connections-per-address=1"}, [2]string{"a", "192.0.2.1"}, nil, [2]string{"b", "192.0.2.2"}},
 		{

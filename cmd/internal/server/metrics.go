@@ -108,7 +108,7 @@ func (s *Server) registerRows(r registry) {
 // registerRefusals registers the numbers of refused streams, by reason.
 func registerRefusals(r registry, refused *stream.Refusals) {
 	for reason, value := range map[string]*atomic.Int64{
-		"unavailable": &refused.Unavailable, "connections": &refused.Streams, "user": &refused.User, "address": &refused.Address,
+		"unavailable": &refused.Unavailable, "streams": &refused.Streams, "user": &refused.User, "address": &refused.Address,
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Namespace: "rowcast", Name: "refused_total", Help: "Requests for a stream that were told to retry later, by reason: the hub was starting or stopping, or a limit was reached.",
