@@ -95,7 +95,8 @@ func testBeats(_ *testing.T, s *stage) {
 		v.send(fmt.Sprintf("event: rowcast.beat\nid: c-%d\ndata: {\"behind\": 0}\n\n", i+2))
 		s.quiet(heartbeat / 2)
 	}
-	s.await("stream.lastEventId === 'c-9'")
+	v.send("event: rowcast.toolarge\nid: c-10\ndata: {}\n\n" + "event: rowcast.unreadable\nid: c-11\ndata: {}\n\n")
+	s.await("stream.lastEventId === 'c-11'")
 	s.want("states", []any{"connecting", "open"})
 	s.want("heard", []any{})
 }

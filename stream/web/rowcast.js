@@ -1,53 +1,55 @@
 /**
- * The browser's half of rowcast: an EventSource that does not give up.
+ * The browser client of rowcast: a stream of events that reconnects after every kind of failure.
  *
  *     import { subscribe } from "/rowcast.js";
  *     const stream = subscribe("/events", { withCredentials: true });
  *     stream.on("notify", (data) => show(data.msg));
  *
- * A plain EventSource works too, and reconnects and resumes by itself. What it does not do, and this does:
- *   - any answer but 200, such as a proxy's 502 while the hub restarts, ends an EventSource for good: a new one is opened;
- *   - a connection that died without a word (a laptop that slept) looks like a quiet one: the heartbeat is watched;
- *   - a stream whose token is about to expire is opened anew with the next one (onBye);
- *   - data is parsed; what became of the stream is told.
- * Every reopened stream goes on from the last event heard, so nothing is lost and nothing is heard twice.
+ * A plain EventSource works too. It reconnects after a lost connection and resumes. This client adds:
+ *   - It opens a new stream after an error status, such as a proxy's 502 while the hub restarts. An EventSource stops there.
+ *   - It watches the heartbeats. An EventSource does not notice a connection that was lost while a laptop slept.
+ *   - It calls onBye before the credentials expire, and opens a new stream with the renewed ones.
+ *   - It parses the data, and reports the state of the stream.
+ * A new stream continues after the last event that was received, so no event is lost or repeated.
  */
 
-const HEARTBEAT = 15_000; // milliseconds, until the hub has told its own
-const SILENCE = 2.5; // heartbeats without a word mean that the connection is dead
-const RETRYING = 10; // likewise while the EventSource waits by itself, perhaps as long as a full hub has asked it to (retry:)
-const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds, before a stream that was refused is opened again
+const HEARTBEAT = 15_000; // milliseconds; the default until rowcast.hello has the hub's own value
+const SILENCE = 2.5; // heartbeats without data after which the connection is considered lost
+const RETRYING = 10; // the same limit while the EventSource waits before it reconnects, because the hub may have asked for a long wait
+const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds before a stream is opened again after an error status
 
 /**
- * @typedef {"connecting" | "open" | "closed"} State connecting: at first, and whenever there is no connection;
- *   open: the hub has said hello; closed: by close() and nothing else.
+ * @typedef {"connecting" | "open" | "closed"} State connecting: there is no connection yet, or it was lost;
+ *   open: rowcast.hello was received; closed: close() was called.
  *
  * @callback Listener
- * @param {any} data the row's data, parsed
- * @param {MessageEvent} event with lastEventId: parseInt of it is the row's id. A message by hand (NOTIFY) has no id of its
- *   own and carries that of the event before.
+ * @param {any} data the parsed data of the event
+ * @param {MessageEvent} event the event of the EventSource. parseInt(event.lastEventId) is the row's id. A message that was sent with
+ *   NOTIFY has no id of its own; its lastEventId is that of an earlier event.
  *
  * @typedef {object} Options
- * @property {boolean} [withCredentials] send cookies to another origin, too
- * @property {string} [lastEventId] resume from here: what rowcast.cursor() told the page, or an earlier stream's lastEventId
- * @property {string[]} [events] the event names that onEvent hears; default ["message"]. An EventSource hears no name that it
- *   is not told.
- * @property {(name: string, data: any, event: MessageEvent) => void} [onEvent]
- * @property {(reason: string, expiresIn: number) => any} [onBye] what lets this page listen ends in expiresIn seconds ("expired"), or
- *   has ended: the app no longer says so ("revoked"), the user was "disconnected", or the stream was answered with an error
- *   ("closed"), perhaps because it expired while the laptop slept. Renew it here, such as by a fetch that sets a new cookie: once
- *   the promise that this returns is fulfilled, the stream is opened anew.
- * @property {(reason: string) => void} [onReset] the stream could not resume and goes on from now: reload the page's state
- * @property {(state: State) => void} [onState] told after each change
+ * @property {boolean} [withCredentials] send cookies to a hub of another origin; default false
+ * @property {string} [lastEventId] the cursor to resume from: the result of rowcast.cursor(), or the lastEventId of an earlier stream
+ * @property {string[]} [events] the event names for which onEvent is called; default ["message"]. An EventSource does not report
+ *   events with other names.
+ * @property {(name: string, data: any, event: MessageEvent) => void} [onEvent] called for each event with one of these names
+ * @property {(reason: string, expiresIn: number) => any} [onBye] called when the credentials expire in expiresIn seconds ("expired"),
+ *   and when the stream has ended: the app did not renew it ("revoked"), POST /disconnect ended it ("disconnected"), or the hub or a
+ *   proxy answered with an error status ("closed"). Renew the credentials here, for example with a fetch that sets a new cookie, and
+ *   return the promise. When it is fulfilled, a new stream is opened.
+ * @property {(reason: string) => void} [onReset] called when the stream could not resume and continues from now: load the page's state
+ *   again, because events may be missing
+ * @property {(state: State) => void} [onState] called after each change of the state
  *
  * @typedef {object} Stream
- * @property {(name: string, listener: Listener) => () => void} on hears events of that name; returns what undoes it
- * @property {() => void} close ends the stream; it cannot be opened again
+ * @property {(name: string, listener: Listener) => () => void} on adds a listener for events with a name; returns a function that
+ *   removes it
+ * @property {() => void} close closes the stream for good
  * @property {State} state
- * @property {string} lastEventId where another stream would resume; "" before the first hello
+ * @property {string} lastEventId the cursor from which another stream would resume; "" before the first rowcast.hello
  */
 
-/** Opens a stream and keeps it open until close().
+/** Opens a stream and keeps it open until close() is called.
  * @param {string | URL} url such as "/events"; relative to the page
  * @param {Options} [options]
  * @returns {Stream} */
@@ -58,19 +60,19 @@ export function subscribe(url, options = {}) {
   let state = /** @type {State} */ ("closed");
   let cursor = options.lastEventId ?? "";
   let heartbeat = HEARTBEAT;
-  let patience = 1; // times SILENCE
-  let refused = 0; // times in a row
-  let timer; // what is going to be done to this stream unless it is heard of first
+  let patience = 1; // a factor of SILENCE
+  let failures = 0; // streams in a row that ended with an error status
+  let timer; // opens a new stream, unless something is received first
 
   function open() {
     const address = new URL(url, globalThis.document?.baseURI ?? globalThis.location.href);
-    // When the EventSource reconnects by itself it sends a header with a newer cursor, and the hub lets that win.
+    // When the EventSource reconnects by itself, it repeats this URL and sends a newer cursor in a header. The hub prefers the header.
     if (cursor) address.searchParams.set("last_event_id", cursor);
     source?.close();
     source = new EventSource(address, { withCredentials });
-    source.onerror = failed;
+    source.onerror = onError;
     for (const name of listeners.keys()) source.addEventListener(name, receive);
-    schedule(starve, SILENCE * patience * heartbeat);
+    schedule(onSilence, SILENCE * patience * heartbeat);
     change("connecting");
   }
 
@@ -80,46 +82,46 @@ export function subscribe(url, options = {}) {
     const data = JSON.parse(event.data);
     const hello = event.type === "rowcast.hello";
     if (hello && data.heartbeat > 0) heartbeat = data.heartbeat * 1000;
-    if (hello) refused = 0;
+    if (hello) failures = 0;
     else patience = 1;
-    schedule(starve, SILENCE * patience * heartbeat);
-    // Not at the EventSource's "open": a proxy that answers for an absent hub opens streams, too.
+    schedule(onSilence, SILENCE * patience * heartbeat);
+    // The EventSource's own "open" event is not used, because a proxy may answer with an empty stream while the hub is unreachable.
     if (hello) change("open");
     for (const listener of [...listeners.get(event.type)]) {
       try {
         listener(data, event);
       } catch (error) {
-        reportError(error); // as the browser does with its own listeners: the next one is called all the same
+        reportError(error); // as the browser does for its own listeners; the next listener is called
       }
     }
   }
 
-  function failed() {
+  function onError() {
     if (source.readyState !== EventSource.CLOSED) {
-      schedule(starve, RETRYING * heartbeat);
+      schedule(onSilence, RETRYING * heartbeat);
     } else {
-      // The status cannot be seen from here: it may be for ever (401), so it is asked less and less often. The jitter is for
-      // the hub, to which all its clients come back.
-      const wait = Math.min(FIRST_WAIT * 2 ** refused++, LONGEST_WAIT);
+      // An EventSource does not reveal the status. It may be permanent (401), so the wait grows. It is random, because all clients of a
+      // hub may reconnect at the same time.
+      const wait = Math.min(FIRST_WAIT * 2 ** failures++, LONGEST_WAIT);
       schedule(onBye ? reopen : open, wait * (0.5 + Math.random() / 2));
     }
     change("connecting");
   }
 
-  // A page that cannot renew what it has just now is refused, and asked again.
+  // Opens a new stream after an error status, even if the page did not renew its credentials.
   async function reopen() {
     const ended = source;
-    await said("closed", 0);
+    await renew("closed", 0);
     if (source === ended && state !== "closed") open();
   }
 
   async function bye(reason, expiresIn) {
     const ending = source;
-    if (await said(reason, expiresIn) && source === ending && state !== "closed") open();
+    if (await renew(reason, expiresIn) && source === ending && state !== "closed") open();
   }
 
-  /** Tells the page, and whether it has renewed what it has. */
-  async function said(reason, expiresIn) {
+  /** Calls onBye and reports whether the page has renewed its credentials. */
+  async function renew(reason, expiresIn) {
     try {
       const renewed = onBye(reason, expiresIn);
       if (typeof renewed?.then !== "function") return false;
@@ -131,18 +133,18 @@ export function subscribe(url, options = {}) {
     }
   }
 
-  function starve() {
-    // A large event on a slow line is silence as well, and would never arrive if it were given the same time at each try.
+  function onSilence() {
+    // A large event on a slow connection looks like silence. It would never arrive if each attempt had the same limit.
     patience = Math.min(patience * 2, 16);
     open();
   }
 
-  function schedule(what, wait) {
+  function schedule(action, wait) {
     clearTimeout(timer);
-    timer = setTimeout(what, wait);
+    timer = setTimeout(action, wait);
   }
 
-  // After what is scheduled, as the page may close the stream when it is told.
+  // Call this after schedule, because onState may close the stream.
   function change(next) {
     if (state === next) return;
     state = next;
@@ -164,8 +166,8 @@ export function subscribe(url, options = {}) {
     change("closed");
   }
 
-  // Heard whether or not the page wants them: they move the cursor and show that the connection lives.
-  for (const name of ["rowcast.hello", "rowcast.beat", "rowcast.toolarge"]) on(name, () => {});
+  // These events are always received, because they move the cursor and show that the connection is alive.
+  for (const name of ["rowcast.hello", "rowcast.beat", "rowcast.toolarge", "rowcast.unreadable"]) on(name, () => {});
   on("rowcast.bye", (data) => onBye && bye(data.reason, data.expires_in));
   on("rowcast.reset", (data) => onReset?.(data.reason));
   if (onEvent) for (const name of events) on(name, (data, event) => onEvent(name, data, event));
