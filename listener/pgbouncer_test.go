@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -149,9 +148,9 @@ func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
 		if err != nil {
 			continue
 		}
-		uid, _ := strconv.ParseUint(account.Uid, 10, 32)
-		gid, _ := strconv.ParseUint(account.Gid, 10, 32)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+		uid, _ := strconv.Atoi(account.Uid)
+		gid, _ := strconv.Atoi(account.Gid)
+		dbtest.RunAs(cmd, uid, gid)
 		for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 			if err := os.Chmod(dir, 0o755); err != nil {
 				t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -197,8 +196,8 @@ func write(t *testing.T, file, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner := dir.Sys().(*syscall.Stat_t)
-	if err := os.Chown(file, int(owner.Uid), int(owner.Gid)); err != nil {
+	uid, gid := dbtest.Owner(dir)
+	if err := os.Chown(file, uid, gid); err != nil {
 		t.Fatal(err)
 	}
 }

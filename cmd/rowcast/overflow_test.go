@@ -3,7 +3,6 @@ package main_test
 import (
 	"bufio"
 	"encoding/json"
-	"syscall"
 	"testing"
 
 	"rowcast/sql/dbtest"
@@ -37,7 +36,7 @@ func TestAClientThatOverflowedResumesByItself(t *testing.T) {
 		rows++
 	}
 	more()
-	if err := tail.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := dbtest.Suspend(tail.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	for metric(t, h.url, `rowcast_overflows_total\{reason="backlog"\}`) == 0 {
@@ -45,7 +44,7 @@ func TestAClientThatOverflowedResumesByItself(t *testing.T) {
 			t.Fatalf("%d rows did not overflow", rows)
 		}
 	}
-	if err := tail.Process.Signal(syscall.SIGCONT); err != nil {
+	if err := dbtest.Resume(tail.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	more()

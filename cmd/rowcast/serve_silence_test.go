@@ -67,9 +67,9 @@ func silence(t *testing.T, dsn string) {
 		}
 	}
 	for _, pid := range pids {
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		if err := dbtest.Suspend(pid); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+		t.Cleanup(func() { _ = dbtest.Resume(pid) })
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"rowcast/sql/cluster"
@@ -80,12 +79,12 @@ func ownedBy(t *testing.T, cmd *exec.Cmd, files string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner := info.Sys().(*syscall.Stat_t)
+	uid, gid := dbtest.Owner(info)
 	cmd.Dir = dbtest.Home(t)
-	if err := os.Chown(cmd.Dir, int(owner.Uid), int(owner.Gid)); err != nil {
+	if err := os.Chown(cmd.Dir, uid, gid); err != nil {
 		t.Fatal(err)
 	}
-	if int(owner.Uid) != os.Geteuid() {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+	if uid != os.Geteuid() {
+		dbtest.RunAs(cmd, uid, gid)
 	}
 }

@@ -22,6 +22,9 @@ type account struct {
 // this process is root. The owner of existing data is preferred, because a user
 // postgres may have been added since.
 func serverAccount(dir string) (account, error) {
+	if !supported {
+		return account{}, ErrUnsupported
+	}
 	if os.Geteuid() != 0 {
 		return account{uid: os.Geteuid(), gid: os.Getegid()}, nil
 	}
@@ -55,7 +58,7 @@ func (a account) command(program string, args ...string) *exec.Cmd {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if a.other {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
+		runAs(cmd.SysProcAttr, a.uid, a.gid)
 	}
 	return cmd
 }
@@ -90,5 +93,3 @@ func (a account) mayEnter(dir string) error {
 	}
 	return nil
 }
-
-func ownerOf(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }

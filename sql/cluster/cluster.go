@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,8 +27,12 @@ import (
 	"time"
 )
 
-// ErrInUse is returned when another Cluster has the directory.
-var ErrInUse = errors.New("directory is in use")
+var (
+	// ErrInUse is returned when another Cluster uses the directory.
+	ErrInUse = errors.New("directory is in use")
+	// ErrUnsupported is returned on a system that is not a Unix, such as Windows.
+	ErrUnsupported = fmt.Errorf("private PostgreSQL servers are not supported on %s", runtime.GOOS)
+)
 
 // A Cluster is one PostgreSQL server with its files. Its fields are the
 // configuration. They must not be changed while a method runs; Settings take

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -21,7 +20,7 @@ import (
 func DefaultDir(name string) (string, error) {
 	server, err := serverAccount("")
 	if err != nil {
-		return "", fmt.Errorf("choose a directory: %w", err)
+		return "", err
 	}
 	var bases []string
 	if cache, err := os.UserCacheDir(); err == nil {
@@ -188,17 +187,17 @@ func (c *Cluster) makeSocketDir() error {
 // tryLock locks a directory, or returns ErrInUse. The kernel unlocks it when the
 // process ends.
 func tryLock(dir string) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err = lockFile(file)
 	if err == nil {
 		return file, nil
 	}
 	file.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, ErrInUse
+	if errors.Is(err, ErrInUse) {
+		return nil, err
 	}
 	return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 }
@@ -218,11 +217,10 @@ func awaitLock(ctx context.Context, dir string) (*os.File, error) {
 	}
 }
 
-// unlock unlocks a directory at once. Closing the file alone would not do: a
-// program that is being started shares it until it runs.
+// unlock unlocks a directory. It does nothing if file is nil.
 func unlock(file *os.File) {
 	if file != nil {
-		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+		unlockFile(file)
 		file.Close()
 	}
 }

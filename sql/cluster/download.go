@@ -34,8 +34,11 @@ const (
 // PostgreSQL into a default directory; later calls find it there. progress, if
 // not nil, is called with the number of bytes received and the total number, -1
 // if that is unknown. If the download fails, the error is an ErrNotFound with
-// the reason.
+// the reason. On a system that is not a Unix, Obtain fails with ErrUnsupported.
 func Obtain(ctx context.Context, progress func(done, total int64)) (Programs, error) {
+	if !supported {
+		return Programs{}, ErrUnsupported
+	}
 	programs, err := Find(ctx)
 	if !errors.Is(err, ErrNotFound) {
 		return programs, err

@@ -26,13 +26,13 @@ type server struct {
 // spawn starts a server in a session of its own, so that Ctrl-C in the terminal
 // does not reach it.
 func spawn(cmd *exec.Cmd, logFile string) (*server, error) {
-	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr.Setsid = true
+	ownSession(cmd.SysProcAttr)
 	dieWithParent(cmd.SysProcAttr)
 	s := &server{exited: make(chan struct{})}
 	started := make(chan error)
@@ -101,21 +101,12 @@ func (s *server) stop(ctx context.Context, mode Mode) error {
 // kill ends the postmaster and its children. The postmaster is suspended first,
 // because it must not start more children meanwhile.
 func (s *server) kill() error {
-	if err := s.process.Signal(syscall.SIGSTOP); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
+	err := suspend(s.process)
+	if err == nil {
+		err = errors.Join(killChildren(s.process.Pid), s.stop(context.Background(), Mode(syscall.SIGKILL)))
 	}
-	pid := strconv.Itoa(s.process.Pid)
-	text, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
-	if err != nil { // not Linux
-		text, err = exec.Command("pgrep", "-P", pid).Output()
-	}
-	for child := range strings.FieldsSeq(string(text)) {
-		n, _ := strconv.Atoi(child)
-		_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended
-	}
-	err = errors.Join(err, s.stop(context.Background(), Mode(syscall.SIGKILL)))
 	if err != nil {
-		return fmt.Errorf("kill the server (pid %s): %w", pid, err)
+		return fmt.Errorf("kill the server (pid %d): %w", s.process.Pid, err)
 	}
 	return nil
 }
@@ -123,7 +114,7 @@ func (s *server) kill() error {
 // stopLeftover stops the server of a process that was killed.
 func (c *Cluster) stopLeftover(ctx context.Context) error {
 	pid, _ := readPIDFile(c.data())
-	if pid == 0 || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+	if pid == 0 || !exists(pid) {
 		return nil // PostgreSQL ignores the file of a process that has ended
 	}
 	if !isServer(pid, c.data()) {

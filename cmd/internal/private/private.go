@@ -3,6 +3,8 @@ package private
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -13,6 +15,9 @@ import (
 // directory of that name.
 func Start(ctx context.Context, name string, progress *Progress, configure func(*cluster.Cluster)) (*cluster.Cluster, cluster.Programs, error) {
 	dir, err := cluster.DefaultDir(name)
+	if errors.Is(err, cluster.ErrUnsupported) {
+		err = fmt.Errorf("%w; to use a server that runs already, set DATABASE_URL", err)
+	}
 	if err != nil {
 		return nil, cluster.Programs{}, err
 	}

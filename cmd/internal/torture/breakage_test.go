@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"syscall"
+	"os"
 	"testing"
 	"time"
 
@@ -154,7 +154,11 @@ func (w *wrecker) crashBackend(ctx context.Context) error {
 		if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid); err != nil {
 			return err
 		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		backend, err := os.FindProcess(pid)
+		if err == nil {
+			err = backend.Kill()
+		}
+		if err != nil {
 			return fmt.Errorf("kill a backend: %w", err)
 		}
 		_ = conn.PgConn().WaitForNotification(ctx) // ends with the session

@@ -4,17 +4,16 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"rowcast/listener/cursor"
@@ -63,7 +62,7 @@ const forever = 1 << 60
 
 // choose makes up a manner.
 func (c *client) choose() manner {
-	m := manner{bytes: forever, stay: forever, query: c.random.IntN(3) == 0}
+	m := manner{bytes: math.MaxInt, stay: forever, query: c.random.IntN(3) == 0}
 	switch c.random.IntN(10) {
 	case 0, 1, 2:
 		m.bytes = c.random.IntN(3000)
@@ -100,7 +99,7 @@ func (c *client) finish(ctx context.Context) {
 	c.quiet = true
 	first := c.random.IntN(len(c.hubs))
 	for i := range c.hubs {
-		for !c.visit(ctx, (first+i)%len(c.hubs), manner{bytes: forever, stay: forever}, true) {
+		for !c.visit(ctx, (first+i)%len(c.hubs), manner{bytes: math.MaxInt, stay: forever}, true) {
 			if ctx.Err() != nil {
 				c.wrong = append(c.wrong, fmt.Sprintf("does not catch up on %s: last row %t", c.hubs[(first+i)%len(c.hubs)].name, c.marker))
 				return
@@ -182,16 +181,6 @@ func (c *client) open(ctx context.Context, hub int, m manner) (net.Conn, error) 
 		conn.Close()
 	}
 	return conn, err
-}
-
-// narrow leaves the kernels little room on the way to a slow client: else they would take what the hub shall keep for it.
-func narrow(_, _ string, raw syscall.RawConn) (err error) {
-	controlErr := raw.Control(func(fd uintptr) {
-		err = errors.Join(
-			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048),
-			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 500))
-	})
-	return errors.Join(controlErr, err)
 }
 
 // A reader reads from a connection in some manner.

@@ -23,6 +23,8 @@ import (
 
 	_ "rowcast/listener"
 	_ "rowcast/stream"
+
+	"rowcast/sql/dbtest"
 )
 
 // patience bounds every wait, far above what it takes.
@@ -155,8 +157,8 @@ func (h *hub) stop() error {
 }
 
 // freeze stops the process from doing anything until thaw.
-func (h *hub) freeze() error { return h.process.Process.Signal(syscall.SIGSTOP) }
-func (h *hub) thaw() error   { return h.process.Process.Signal(syscall.SIGCONT) }
+func (h *hub) freeze() error { return dbtest.Suspend(h.process.Process.Pid) }
+func (h *hub) thaw() error   { return dbtest.Resume(h.process.Process.Pid) }
 
 // A log passes a hub's words on to the test's, which shows them if it fails.
 type log struct {

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -75,12 +74,12 @@ func (c *crowd) connect(ctx context.Context, to connectTo) (seconds float64, err
 // checkDescriptors says in time that there will be too few. Go has raised the limit as far as it goes.
 func checkDescriptors(streams int) error {
 	const others = 50
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+	limit, err := maxDescriptors()
+	if err != nil {
 		return err
 	}
-	if uint64(limit.Cur) < uint64(streams+others) {
-		return fmt.Errorf("%d streams need as many file descriptors and %d more, and a process may have %d (ulimit -Hn)", streams, others, limit.Cur)
+	if limit < uint64(streams)+others {
+		return fmt.Errorf("%d streams need as many file descriptors and %d more, and a process may have %d (ulimit -Hn)", streams, others, limit)
 	}
 	return nil
 }

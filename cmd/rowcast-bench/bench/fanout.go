@@ -10,10 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
@@ -135,7 +132,7 @@ func (f *fanout) write(_ context.Context, e expectation) (nothing, error) {
 	for number := e.First; number < e.First+e.Rows; number++ {
 		frame := bytes.Replace(f.frame, fmt.Appendf(nil, `{"n": %d`, firstNumber), fmt.Appendf(nil, `{"n": %d`, number), 1)
 		for _, fd := range descriptors {
-			if n, err := unix.Write(fd, frame); err != nil || n < len(frame) {
+			if n, err := writeSocket(fd, frame); err != nil || n < len(frame) {
 				return nothing{}, errors.Join(errFull, err)
 			}
 		}
@@ -144,13 +141,13 @@ func (f *fanout) write(_ context.Context, e expectation) (nothing, error) {
 }
 
 // descriptors are those of the connections, which stay open as long as the clients do.
-func (f *fanout) descriptors() (all []int, err error) {
+func (f *fanout) descriptors() (all []uintptr, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, conn := range f.conns {
 		raw, err := conn.SyscallConn()
 		if err == nil {
-			err = raw.Control(func(fd uintptr) { all = append(all, int(fd)) })
+			err = raw.Control(func(fd uintptr) { all = append(all, fd) })
 		}
 		if err != nil {
 			return nil, err
@@ -169,10 +166,8 @@ func (s spent) total() float64 { return float64(s.User + s.System) }
 
 // usage is what this process has used.
 func usage(context.Context, nothing) (spent, error) {
-	var u syscall.Rusage
-	err := syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	micros := func(t syscall.Timeval) int64 { return time.Duration(t.Nano()).Microseconds() }
-	return spent{micros(u.Utime), micros(u.Stime)}, err
+	user, system, err := usedCPU()
+	return spent{user.Microseconds(), system.Microseconds()}, err
 }
 
 // noSource holds nothing: the clients come without a cursor.

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -31,7 +30,7 @@ func (b *Bench) spawn(ctx context.Context, name, dsn string, args ...string) (*p
 	cmd := exec.CommandContext(ctx, b.Program, args...)
 	cmd.Env = childEnvironment(os.Environ(), dsn)
 	// Ctrl-C is for the parent, which ends its children in turn.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = ownGroup()
 	p := &process{name: name, cmd: cmd, words: newWords(), ended: make(chan struct{})}
 	cmd.Stderr = p.words
 	stdout, out, err := os.Pipe() // not StdoutPipe, which Wait closes
