@@ -17,17 +17,19 @@ import (
 func TestEmbeddingInAnotherModule(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
-	program := buildElsewhere(t, strings.Replace(embeddingProgram(t), "127.0.0.1:8080", address, 1))
-	startProgram(t, program, "DATABASE_URL="+dbtest.Database(t))
+	program := buildElsewhere(t, strings.Replace(printed(t, "stream/README.md", "go", "^package main"), "127.0.0.1:8080", address, 1))
+	command := exec.Command(program)
+	command.Env = append(os.Environ(), "DATABASE_URL="+dbtest.Database(t))
+	runUntilEnd(t, command)
 
 	hello := regexp.MustCompile(`event: rowcast.hello\ndata: {"recipients":\["alice","team:7"\]`)
 	waitFor(t, "a stream of the program", func() bool {
-		return hello.MatchString(beginOfStream(t, "http://"+address+"/events"))
+		return hello.MatchString(beginOfAnswer(t, "http://"+address+"/events"))
 	})
 }
 
-// beginOfStream returns what arrives of a stream first, or "" if nothing can be opened.
-func beginOfStream(t *testing.T, url string) string {
+// beginOfAnswer returns the first part of an answer, or "" if there is none.
+func beginOfAnswer(t *testing.T, url string) string {
 	t.Helper()
 	request, err := http.NewRequestWithContext(dbtest.Context(t), http.MethodGet, url, http.NoBody)
 	if err != nil {
@@ -43,17 +45,16 @@ func beginOfStream(t *testing.T, url string) string {
 	return string(begin[:n])
 }
 
-func embeddingProgram(t *testing.T) string {
+// printed returns a block of code in a document: the first one in a language that matches a pattern.
+func printed(t *testing.T, document, language, pattern string) string {
 	t.Helper()
-	readme, err := os.ReadFile("../../stream/README.md")
-	if err != nil {
-		t.Fatal(err)
+	for _, block := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(readmeOf(t, document), -1) {
+		if regexp.MustCompile(pattern).MatchString(block[1]) {
+			return block[1]
+		}
 	}
-	found := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindSubmatch(readme)
-	if found == nil {
-		t.Fatal("stream/README.md has no whole program")
-	}
-	return string(found[1])
+	t.Fatalf("%s has no code in %s that matches %q", document, language, pattern)
+	return ""
 }
 
 // buildElsewhere builds a program in a new module, and returns its path. The module uses rowcast's go.sum, so no checksum is looked up.
@@ -88,11 +89,9 @@ func buildElsewhere(t *testing.T, program string) string {
 	return filepath.Join(dir, "app")
 }
 
-// startProgram starts a program. At the end of the test it is interrupted, and must then exit with 0.
-func startProgram(t *testing.T, program, variable string) {
+// runUntilEnd starts a program. At the end of the test the program is interrupted, and must then exit with 0.
+func runUntilEnd(t *testing.T, command *exec.Cmd) {
 	t.Helper()
-	command := exec.Command(program)
-	command.Env = append(os.Environ(), variable)
 	command.Stdout, command.Stderr = t.Output(), t.Output()
 	if err := command.Start(); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,130 @@
+package main_test
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The root of the repository.
+const root = "../.."
+
+// readmeOf returns the text of a file, whose path is relative to the root of the repository.
+func readmeOf(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// section returns the part of a text from a heading to the next heading of the same or a higher level.
+func section(t *testing.T, text, heading string) string {
+	t.Helper()
+	_, after, ok := strings.Cut(text, "\n"+heading+"\n")
+	if !ok {
+		t.Fatalf("there is no heading %q", heading)
+	}
+	level := strings.IndexByte(heading, ' ')
+	next := regexp.MustCompile(`(?m)^#{1,` + strconv.Itoa(level) + `} `).FindStringIndex(after)
+	if next == nil {
+		return after
+	}
+	return after[:next[0]]
+}
+
+// wantSame fails if the documentation does not name exactly what the program has.
+func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, actual map[string]W) {
+	t.Helper()
+	if len(actual) == 0 {
+		t.Errorf("the test found no %s of the program", what)
+	}
+	for _, name := range slices.Sorted(maps.Keys(actual)) {
+		if _, ok := documented[name]; !ok {
+			t.Errorf("%s %s is not documented", what, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(documented)) {
+		if _, ok := actual[name]; !ok {
+			t.Errorf("%s %s is documented, but the program does not have it", what, name)
+		}
+	}
+}
+
+// A flagText is what a text says about a flag.
+type flagText struct{ placeholder, value string }
+
+var (
+	helpFlag    = regexp.MustCompile(`(?m)^ +(?:-\w, )?--([a-z-]+)=?(\S*)(.*(?:\n {20,}.*)*)`)
+	helpDefault = regexp.MustCompile(`\((?:default:?|[^()]*, default) ([^ ,;()]+)\)|\(default:? ([^ ,;()]+)[,;]|\(([^ ,;()]+), the default[:)]`)
+	readmeFlag  = regexp.MustCompile("(?m)^\\| `--([a-z-]+) ?([^`]*)` \\| ([^|]*) \\|")
+)
+
+// flagsOfHelp returns the flags of a command. The value is the default, or "" if the help names none.
+func flagsOfHelp(t *testing.T, command string) map[string]flagText {
+	t.Helper()
+	_, help, _ := run(t, nil, command, "--help")
+	flags := map[string]flagText{}
+	for _, found := range helpFlag.FindAllStringSubmatch(help, -1) {
+		if found[1] != "help" && found[1] != "version" {
+			value := append(helpDefault.FindStringSubmatch(strings.Join(strings.Fields(found[3]), " ")), "", "", "", "")
+			flags[found[1]] = flagText{strings.TrimSuffix(found[2], ",..."), value[1] + value[2] + value[3]}
+		}
+	}
+	return flags
+}
+
+// flagsOfReadme returns the flags of a table.
+func flagsOfReadme(table string) map[string]flagText {
+	flags := map[string]flagText{}
+	for _, row := range readmeFlag.FindAllStringSubmatch(table, -1) {
+		flags[row[1]] = flagText{row[2], strings.Trim(row[3], "`")}
+	}
+	return flags
+}
+
+func TestFlagsAreDocumented(t *testing.T) {
+	t.Parallel()
+	readme := readmeOf(t, "cmd/rowcast/README.md")
+	tables := map[string]string{"serve": section(t, readme, "### `rowcast serve`")}
+	for _, part := range strings.Split(section(t, readme, "### Other commands"), "| `rowcast ")[1:] {
+		command, rows, _ := strings.Cut(part, "`")
+		tables[command] = rows
+	}
+	for _, command := range []string{"serve", "migrate", "doctor", "tail", "token", "demo"} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			documented, actual := flagsOfReadme(tables[command]), flagsOfHelp(t, command)
+			wantSame(t, "the flag", documented, actual)
+			for flag, want := range actual {
+				got, ok := documented[flag]
+				if ok && got.placeholder != want.placeholder {
+					t.Errorf("--%s takes %q, but %q is documented", flag, want.placeholder, got.placeholder)
+				}
+				if ok && want.value != "" && got.value != want.value && flag != "replays" { // whose default depends on the machine
+					t.Errorf("the default of --%s is %s, but %s is documented", flag, want.value, got.value)
+				}
+			}
+		})
+	}
+}
+
+func TestExitCodesAreDocumented(t *testing.T) {
+	t.Parallel()
+	documented := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| (\d+) \|`).FindAllStringSubmatch(section(t, readmeOf(t, "cmd/rowcast/README.md"), "## Signals and exit codes"), -1) {
+		documented[row[1]] = true
+	}
+	actual := map[string]bool{}
+	for _, args := range [][]string{{"--version"}, {"serve"}, {"serve", "--no-such-flag"}} {
+		code, _, _ := run(t, environment{"DATABASE_URL": "host=127.0.0.1 port=1"}, args...)
+		actual[strconv.Itoa(code)] = true
+	}
+	wantSame(t, "the exit code", documented, actual)
+}
