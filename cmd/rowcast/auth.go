@@ -167,7 +167,7 @@ func (f *authFlags) authenticator(
 	f.warn(logger)
 	switch {
 	case f.InsecureUID != insecureOff:
-		return auth.InsecureUID, nil
+		return (&auth.InsecureUID{Origins: origins}).Authenticate, nil
 	case f.AuthURL != nil:
 		app := &auth.App{
 			URL: (*url.URL)(f.AuthURL), Timeout: f.AuthTimeout, Grace: f.AuthGrace, Mark: f.GroupMark, Origins: origins,

@@ -18,12 +18,16 @@ func TestBrowser(t *testing.T) {
 	chromium := startBrowser(t)
 	t.Run("rowcast.js", func(t *testing.T) { testScript(t, chromium) })
 	t.Run("cookies", func(t *testing.T) { testCookies(t, chromium) })
+	t.Run("other origins", func(t *testing.T) { testOtherOrigins(t, chromium) })
 	t.Run("demo", func(t *testing.T) { testDemoPage(t, chromium) })
 	t.Run("rolling restart", func(t *testing.T) { testRollingRestart(t, chromium) })
 }
 
 // browserPatience bounds what a page is waited for, far above what it takes.
 const browserPatience = 20 * time.Second
+
+// foreignHost is a host name that the browser resolves to this machine.
+const foreignHost = "foreign.example"
 
 // findChromium returns the program, or "".
 func findChromium() string {
@@ -61,6 +65,7 @@ func startBrowser(t *testing.T) browser {
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("host-resolver-rules", "MAP "+foreignHost+" 127.0.0.1"),
 	)...)
 	ctx, _ := chromedp.NewContext(allocator)
 	t.Cleanup(func() {

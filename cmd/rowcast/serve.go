@@ -111,6 +111,7 @@ func (c *serveCmd) configure(s *server.Server) error {
 	for _, n := range c.TrustedProxy {
 		s.Trusted = append(s.Trusted, netip.Prefix(n))
 	}
+	s.LoopbackOrigins = c.InsecureUID != insecureOff
 	if c.InsecureUID == insecureLoopback {
 		s.Guard = server.AsLocalhost("; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere")
 	}

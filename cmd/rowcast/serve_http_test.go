@@ -130,11 +130,12 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 	}
 }
 
+// TestCORS shows that pages of the named origins may read the hub's answers, and that every page may load the browser client.
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	const ours, foreign = "https://app.example.com", "https://evil.example.com"
-	h := serve(t, dbtest.Database(t), "--cors-origin", ours, "--cors-origin", "http://localhost:3000")
-	for _, path := range []string{"/rowcast.js", "/events", "/nothing"} {
+	h := startHub(t, dbtest.Database(t), "--jwt-secret", secret, "--cors-origin", ours, "--cors-origin", "http://localhost:3000")
+	for path, others := range map[string]string{"/rowcast.js": "*", "/events": "", "/nothing": ""} {
 		for _, origin := range []string{ours, "http://localhost:3000"} {
 			got := ask(t, "GET", h.url+path, "Origin", origin).header
 			if got.Get("Access-Control-Allow-Origin") != origin || got.Get("Access-Control-Allow-Credentials") != "true" || got.Get("Vary") != "Origin" {
@@ -142,8 +143,9 @@ func TestCORS(t *testing.T) {
 			}
 		}
 		for _, origin := range []string{foreign, "null", ours + ".evil.example", "http://localhost:3001", "http://app.example.com"} {
-			if got := ask(t, "GET", h.url+path, "Origin", origin).header; got.Get("Access-Control-Allow-Origin") != "" || got.Get("Vary") != "Origin" {
-				t.Errorf("%s from %s: got %v", path, origin, got)
+			got := ask(t, "GET", h.url+path, "Origin", origin).header
+			if got.Get("Access-Control-Allow-Origin") != others || got.Get("Access-Control-Allow-Credentials") != "" || got.Get("Vary") != "Origin" {
+				t.Errorf("%s from %s: got %v, want Access-Control-Allow-Origin %q", path, origin, got, others)
 			}
 		}
 	}
@@ -162,11 +164,83 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-func TestCORSIsOffByDefault(t *testing.T) {
+// TestCORSByDefault shows that without --cors-origin, pages of other origins may load the browser client and nothing else.
+func TestCORSByDefault(t *testing.T) {
 	t.Parallel()
-	h := serve(t, dbtest.Database(t))
-	if got := ask(t, "GET", h.url+"/rowcast.js", "Origin", "https://app.example.com").header; got.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("got %v", got)
+	h := startHub(t, dbtest.Database(t), "--jwt-secret", secret)
+	for path, want := range map[string]string{"/rowcast.js": "*", "/events": "", "/metrics": ""} {
+		for _, origin := range []string{"https://app.example.com", "http://localhost:3000", "null"} {
+			if got := ask(t, "GET", h.url+path, "Origin", origin).header; got.Get("Access-Control-Allow-Origin") != want {
+				t.Errorf("%s from %s: got %v, want Access-Control-Allow-Origin %q", path, origin, got, want)
+			}
+		}
+	}
+	for _, method := range []string{"GET", "HEAD"} {
+		got := ask(t, method, h.url+"/rowcast.js").header
+		for name, want := range map[string]string{
+			"Content-Type": "text/javascript; charset=utf-8", "Cross-Origin-Resource-Policy": "cross-origin", "Access-Control-Allow-Origin": "*",
+		} {
+			if got.Get(name) != want {
+				t.Errorf("%s /rowcast.js: got %s %q, want %q", method, name, got.Get(name), want)
+			}
+		}
+	}
+}
+
+// TestInsecureUIDAcceptsLoopbackPages shows which pages get a stream from a hub with --insecure-uid: pages of this machine, on any port,
+// and pages of the origins that --cors-origin names.
+func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	local, anywhere := serve(t, dsn, "--cors-origin", "https://app.example"), serve(t, dsn, "--insecure-uid=anywhere")
+	for _, tt := range []struct {
+		origin, site string // the headers Origin and Sec-Fetch-Site
+		status       string
+		allowed      bool // the page may read the answer
+	}{
+		{"http://localhost:3000", "cross-site", "200", true},
+		{"https://localhost", "cross-site", "200", true},
+		{"http://127.0.0.1:5173", "same-site", "200", true},
+		{"http://127.8.9.1", "", "200", true},
+		{"http://[::1]:3000", "cross-site", "200", true},
+		{"", "same-origin", "200", false},
+		{"", "none", "200", false},
+		{"", "", "200", false},
+		{"null", "cross-site", "403", false},
+		{"null", "", "403", false},
+		{"https://evil.example", "cross-site", "403", false},
+		{"https://evil.example", "", "403", false},
+		{"", "cross-site", "403", false},
+		{"http://localhost.evil.example", "cross-site", "403", false},
+		{"http://127.0.0.1.evil.example:3000", "cross-site", "403", false},
+		{"http://192.168.0.1:3000", "cross-site", "403", false},
+		{"file://", "cross-site", "403", false},
+	} {
+		for name, h := range map[string]*hub{"local": local, "anywhere": anywhere} {
+			head := "GET /events?uid=alice HTTP/1.1\r\nHost: " + strings.TrimPrefix(h.url, "http://") + "\r\nConnection: close\r\n"
+			for header, value := range map[string]string{"Origin": tt.origin, "Sec-Fetch-Site": tt.site} {
+				if value != "" {
+					head += header + ": " + value + "\r\n"
+				}
+			}
+			if got := statuses(t, h.url, head+"\r\n"); got != tt.status {
+				t.Errorf("%s, from %q, %q: got %s, want %s", name, tt.origin, tt.site, got, tt.status)
+			}
+			want := ""
+			if tt.allowed {
+				want = tt.origin
+			}
+			if got := ask(t, "GET", h.url+"/nothing", "Origin", tt.origin).header.Get("Access-Control-Allow-Origin"); got != want {
+				t.Errorf("%s, from %q: Access-Control-Allow-Origin is %q, want %q", name, tt.origin, got, want)
+			}
+		}
+	}
+	if got := statuses(t, local.url, "GET /events?uid=alice HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example\r\nConnection: close\r\n\r\n"); got != "200" {
+		t.Errorf("from the origin of --cors-origin: got %s, want 200", got)
+	}
+	// The page of an attacker whose host name resolves to this machine may claim any origin.
+	if got := ask(t, "GET", local.url+"/events?uid=alice", "Host", "evil.example", "Origin", "http://localhost:3000"); got.status != 403 {
+		t.Errorf("by the name evil.example: got %d, want 403", got.status)
 	}
 }
 

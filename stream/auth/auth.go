@@ -1,6 +1,6 @@
 // Package auth finds out which user a request for a stream comes from, and which groups the user is in.
 //
-// There are three authenticators: [Tokens] validates JSON Web Tokens, [App] asks an endpoint of the app, and [InsecureUID] believes
+// There are three authenticators: [Tokens] validates JSON Web Tokens, [App] asks an endpoint of the app, and [InsecureUID] trusts
 // the query parameter uid. A [Handler] puts one of them, or any other function, in front of a [stream.Hub].
 package auth
 
@@ -96,9 +96,19 @@ func (h *Handler) deny(w http.ResponseWriter, r *http.Request, d Denial) {
 	http.Error(w, d.Reason, d.Status)
 }
 
-// InsecureUID is an [Authenticator] that believes the query parameter uid. It is for local testing, because every client can read the
-// events of every user.
-func InsecureUID(r *http.Request) (stream.Grant, error) {
+// An InsecureUID authenticates a client by the query parameter uid, without any proof. It is for local testing, because every client can
+// read the events of every user. Pages of loopback origins may open streams; pages of other origins may not.
+type InsecureUID struct {
+	Origins []string // other origins whose pages may open streams
+}
+
+// Authenticate is an [Authenticator].
+func (i *InsecureUID) Authenticate(r *http.Request) (stream.Grant, error) {
+	if !IsLoopbackOrigin(r.Header.Get("Origin")) {
+		if err := checkOrigin(r, i.Origins); err != nil {
+			return stream.Grant{}, err
+		}
+	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	uids := query["uid"]
 	switch {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -28,4 +29,15 @@ func isAllowedOrigin(r *http.Request, origins []string) bool {
 	}
 	from, err := url.Parse(origin)
 	return err == nil && from.Host != "" && strings.EqualFold(from.Host, r.Host)
+}
+
+// IsLoopbackOrigin reports whether the origin of a page is localhost, an address in 127.0.0.0/8 or [::1], with any port. Such a page comes
+// from this machine. The origin "null", which any page can have, is not a loopback origin.
+func IsLoopbackOrigin(origin string) bool {
+	origin = strings.ToLower(origin)
+	u, err := url.Parse(origin)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || origin != u.Scheme+"://"+u.Host {
+		return false
+	}
+	return u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback()
 }

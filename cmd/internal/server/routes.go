@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/go-chi/cors"
 
 	"rowcast/stream"
+	"rowcast/stream/auth"
 )
 
 // routers returns the handlers for Listen and for AdminListen. If AdminListen is empty, public also serves health and metrics.
@@ -25,9 +27,9 @@ func (s *Server) routers() (public, admin http.Handler) {
 	if s.Guard != nil {
 		p.Use(s.Guard)
 	}
-	if len(s.Origins) > 0 {
+	if len(s.Origins) > 0 || s.LoopbackOrigins {
 		p.Use(cors.Handler(cors.Options{
-			AllowedOrigins:   s.Origins,
+			AllowOriginFunc:  s.allowsOrigin,
 			AllowedMethods:   []string{http.MethodGet},
 			AllowedHeaders:   []string{"Authorization", "Cache-Control", "Last-Event-ID"},
 			AllowCredentials: true,
@@ -51,6 +53,11 @@ func (s *Server) routers() (public, admin http.Handler) {
 	s.adminRoutes(a)
 	a.With(refuseBrowsers).Post("/disconnect", s.disconnect)
 	return p, a
+}
+
+// allowsOrigin reports whether pages of an origin may read the hub's answers.
+func (s *Server) allowsOrigin(_ *http.Request, origin string) bool {
+	return slices.Contains(s.Origins, strings.ToLower(origin)) || s.LoopbackOrigins && auth.IsLoopbackOrigin(origin)
 }
 
 func (s *Server) adminRoutes(r chi.Router) {
@@ -122,8 +129,13 @@ func (s *Server) recoverPanic(next http.Handler) http.Handler {
 	})
 }
 
-// serveScript serves the browser client. Browsers may cache it, but must ask each time whether it has changed.
+// serveScript serves the browser client. Browsers may cache it, but must ask each time whether it has changed. Pages of all origins may
+// load it, because it is public. The header of an allowed origin stays, because "*" does not allow a request with cookies.
 func serveScript(w http.ResponseWriter, r *http.Request) {
+	if w.Header().Get("Access-Control-Allow-Origin") == "" {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+	}
+	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
 	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-cache")

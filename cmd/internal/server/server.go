@@ -31,10 +31,11 @@ type Server struct {
 	Replays   int                // the maximum number of connections for replays; the default is DefaultReplays
 	Logger    *slog.Logger
 
-	Listen      string   // the host:port for streams
-	AdminListen string   // the host:port for health, metrics and /disconnect; if empty, health and metrics are served at Listen
-	Origins     []string // origins whose pages may open streams, besides the hub's own origin
-	Trusted     Proxies  // proxies whose X-Forwarded-For header is trusted
+	Listen          string   // the host:port for streams
+	AdminListen     string   // the host:port for health, metrics and /disconnect; if empty, health and metrics are served at Listen
+	Origins         []string // origins whose pages may open streams, besides the hub's own origin
+	LoopbackOrigins bool     // pages of loopback origins may open streams, too
+	Trusted         Proxies  // proxies whose X-Forwarded-For header is trusted
 
 	Events    auth.Handler                    // the handler of /events; the default authenticator is InsecureUID
 	Guard     func(http.Handler) http.Handler // wraps all handlers at Listen; may be nil
@@ -61,7 +62,7 @@ const PageBytes = 1 << 20
 // New returns a server for a database. The server accepts as many streams as the process's limit of open files allows.
 func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 	s := &Server{Logger: logger, Replays: DefaultReplays(), Explain: func(err error) error { return err }}
-	s.Events.Hub, s.Events.Authenticate, s.Events.Logger = &s.Hub, auth.InsecureUID, logger
+	s.Events.Hub, s.Events.Authenticate, s.Events.Logger = &s.Hub, new(auth.InsecureUID).Authenticate, logger
 	_ = s.LimitStreams(0)
 	s.Listener.Config, s.Listener.Logger, s.Hub.Logger, s.Retention.Logger = database, logger, logger, logger
 	return s

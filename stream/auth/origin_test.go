@@ -1,0 +1,30 @@
+package auth_test
+
+import (
+	"testing"
+
+	"rowcast/stream/auth"
+)
+
+// TestIsLoopbackOrigin shows that no spelling of another host's origin is taken for an origin of this machine.
+func TestIsLoopbackOrigin(t *testing.T) {
+	t.Parallel()
+	for origin, want := range map[string]bool{
+		"http://localhost": true, "https://localhost": true, "http://localhost:3000": true, "HTTP://LOCALHOST:3000": true,
+		"http://127.0.0.1": true, "http://127.0.0.1:65535": true, "https://127.255.0.9:3000": true,
+		"http://[::1]": true, "https://[::1]:3000": true,
+
+		"": false, "null": false, "localhost": false, "localhost:3000": false, "//localhost": false, "http://": false, "http:localhost": false,
+		"file://": false, "ftp://localhost": false, "ws://localhost": false, "chrome-extension://localhost": false,
+		"http://localhost/": false, "http://localhost/path": false, "http://localhost?q": false, "http://localhost#f": false,
+		"http://user@localhost": false, "http://localhost@evil.example": false, "http://localhost:x": false,
+		"http://localhost.evil.example": false, "http://evil.localhost": false, "http://localhost.": false,
+		"http://127.0.0.1.evil.example": false, "http://127.1": false, "http://2130706433": false, "http://0.0.0.0": false, "http://[::]": false,
+		"http://128.0.0.1": false, "http://10.0.0.1": false, "http://[::2]": false, "http://[fe80::1]": false, "http://evil.example": false,
+		"http://localhost http://evil.example": false, "http://evil.example http://localhost": false, "http://local\u017fhost": false,
+	} {
+		if got := auth.IsLoopbackOrigin(origin); got != want {
+			t.Errorf("%q: got %v, want %v", origin, got, want)
+		}
+	}
+}
