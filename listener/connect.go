@@ -239,8 +239,8 @@ func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	return cursor.ParseTag(tag)
 }
 
-// anchorStands tells whether the row by which the cursor is checked is still there.
-func anchorStands(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
+// isAnchorValid tells whether the row by which the cursor is checked is still there.
+func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
 	find := `SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications n WHERE xid = $1::text::xid8 AND id = $2
 		AND (` + assigned + `) UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3`
 	rows, err := db.Query(ctx, find, fmt.Sprint(c.AnchorXid()), c.Anchor.ID, int64(cursor.First))

@@ -44,7 +44,7 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 	}
 	polled := commitsBy(t, dsn, writers, length)
 	t.Logf("%.0f commits a second with hubs that never poll, %.0f with hubs that may; %d and %d bells", rung, polled,
-		hubs[0].Stats.Bells.Load(), hubs[1].Stats.Bells.Load())
+		hubs[0].Stats.Wakeups.Load(), hubs[1].Stats.Wakeups.Load())
 	// Both rates are of one run, because without hubs a loaded machine has fewer commits, too.
 	if polled < 2*rung {
 		t.Error("the writers wait for each other")

@@ -63,7 +63,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	if len(calls) > 0 {
 		t.Errorf("another is told, too: %v", <-calls)
 	}
-	const warning = `msg="nobody is disconnected" error="the payload is not a recipient, 1 to 256 bytes long"`
+	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a recipient of 1 to 256 bytes"`
 	if got := strings.Count(log.String(), warning); got != 2 || len(first.messages) > 0 {
 		t.Errorf("%d warnings and %d messages, want 2 and none; the log is %s", got, len(first.messages), log.String())
 	}

@@ -24,7 +24,7 @@
 //	history     nothing: somebody has emptied the table      -                              rowcast.history is empty: run rowcast migrate
 //	retention   deleting old rows                            Every (1 min)                  old rows could not be deleted
 //	replay      reading a page of what a client missed       0.1 s, doubled up to 5 s       cannot resume a stream; retrying
-//	stands      checking a cursor of another epoch           as replay                      the same
+//	check_cursor  checking a cursor of another epoch         as replay                      the same
 //	catch_up    waiting until the hub has seen as much       as replay                      the same
 //	park_queue  waiting for the park lock                    until writers overlap again    cannot queue for the park lock
 //	unpark      telling the other hubs to park again         none: they find out in 1 s     cannot notify the other hubs

@@ -67,17 +67,17 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 			}
 			grown, said := peak(), log.count()-before
 			t.Logf("the heap has grown by %.1f MiB at most, the log by %d lines; %d messages were sent, %d left out, %d disconnects, %d malformed",
-				float64(grown)/(1<<20), said, sent.Load(), r.Stats.LeftOut.Load(), disconnected.Load(), r.Stats.Malformed.Load())
+				float64(grown)/(1<<20), said, sent.Load(), r.Stats.Dropped.Load(), disconnected.Load(), r.Stats.Malformed.Load())
 			if most := int64(24 << 20); grown > most {
 				t.Errorf("the heap has grown by %d bytes, want at most %d", grown, most)
 			}
 			if said > 12 {
 				t.Errorf("the log has %d lines about it, want few:\n%s", said, log.text())
 			}
-			if got := r.Stats.LeftOut.Load(); (got > 0) != flood.leftOut {
+			if got := r.Stats.Dropped.Load(); (got > 0) != flood.leftOut {
 				t.Errorf("%d are left out, want some: %t", got, flood.leftOut)
 			}
-			answered := sent.Load() + disconnected.Load() + r.Stats.LeftOut.Load() + r.Stats.Malformed.Load()
+			answered := sent.Load() + disconnected.Load() + r.Stats.Dropped.Load() + r.Stats.Malformed.Load()
 			if want := flood.times; flood.wanted && answered != want || !flood.wanted && answered != 0 {
 				t.Errorf("%d of %d were sent, done, left out or malformed", answered, want)
 			}

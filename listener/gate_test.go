@@ -90,7 +90,7 @@ func TestFetchesAfterTheLookAtAnothersLock(t *testing.T) {
 	listen(t, dsn).parked(t, 1)
 	gate.open()
 	relying.rows(t, 1)
-	if parks := relying.Stats.Parks.Load(); parks != 0 {
+	if parks := relying.Stats.ParkLocks.Load(); parks != 0 {
 		t.Errorf("got %d parkings, want 0: two cannot have the lock", parks)
 	}
 }

@@ -7,12 +7,12 @@ import (
 	"rowcast/listener/failures"
 )
 
-// errNoHistory says that somebody has emptied rowcast.history.
+// errNoHistory reports that rowcast.history has no row. Some session has deleted it.
 var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
-// heedHistory takes notice of whether rowcast.history had its row when a page was read. Without it the listener goes on, and cursors
-// count as expired if they have not seen everything below the oldest row.
-func (l *Listener) heedHistory(p *page) {
+// observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the listener goes on. A cursor
+// then counts as expired unless it has seen everything below the oldest row of the table.
+func (l *Listener) observeHistory(p *page) {
 	if p.historyLost {
 		l.Failures.Warn(l.Logger, failures.History, errNoHistory,
 			"rowcast.history is empty: run rowcast migrate; until then no rows are deleted, and old cursors are reset")
@@ -22,7 +22,7 @@ func (l *Listener) heedHistory(p *page) {
 	l.historyLost = p.historyLost
 }
 
-// checkHistory returns errNoHistory if rowcast.history has no row. If another session has merely locked the row, it returns nil.
+// checkHistory returns errNoHistory if rowcast.history has no row. It returns nil if another session has merely locked the row.
 func checkHistory(ctx context.Context, db querier) error {
 	var there bool
 	err := db.QueryRow(ctx, "SELECT EXISTS (SELECT FROM rowcast.history WHERE one AND horizon IS NOT NULL)").Scan(&there)

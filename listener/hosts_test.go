@@ -54,7 +54,7 @@ func TestSilentHostIsPassedOver(t *testing.T) {
 	t.Cleanup(replayer.Close)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if stands, err := replayer.Stands(ctx, r.last.Cursor, r.last.Cursor); err != nil || !stands {
+	if stands, err := replayer.IsValid(ctx, r.last.Cursor, r.last.Cursor); err != nil || !stands {
 		t.Errorf("a replay's connection: %t, %v", stands, err)
 	}
 }

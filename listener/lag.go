@@ -3,7 +3,7 @@ package listener
 import "time"
 
 // Lag returns how far the listener is behind: all rows that were committed longer ago than that have been delivered. It is up to Look
-// (1 s) while the listener sleeps, and grows while new rows are being read, and while PostgreSQL is away.
+// (1 s) while the listener sleeps. It grows while new rows are being read, and while PostgreSQL is unreachable.
 func (s *Stats) Lag() time.Duration {
 	current := s.current.Load()
 	if current == nil {
@@ -12,14 +12,14 @@ func (s *Stats) Lag() time.Duration {
 	return time.Since(*current)
 }
 
-// isCurrent takes note that all rows have been delivered that were committed before some time.
-func (s *Stats) isCurrent(at time.Time) { s.current.Store(&at) }
+// setCurrent takes note that all rows have been delivered that were committed before at.
+func (s *Stats) setCurrent(at time.Time) { s.current.Store(&at) }
 
-// heedLag takes notice, after a page, of whether a fetch has read to its end. It warns if the fetch takes longer than LagLimit: rows that
-// are large, or costly to read, keep all later rows waiting.
-func (s *session) heedLag(began time.Time, more bool) {
+// observeLag takes note, after each page, of whether the fetch is complete. It warns if the fetch takes longer than LagLimit: rows that are
+// large, or slow to read, delay all later rows.
+func (s *session) observeLag(began time.Time, more bool) {
 	if !more {
-		s.Stats.isCurrent(began)
+		s.Stats.setCurrent(began)
 		if s.isLagging {
 			s.isLagging = false
 			s.Logger.Info("all new rows have been read")
@@ -31,6 +31,6 @@ func (s *session) heedLag(began time.Time, more bool) {
 	}
 	if logger, ok := s.logs.lag.Allow(s.Logger); ok {
 		s.isLagging = true
-		logger.Warn("reading new rows takes long: later rows wait", "lag", s.Stats.Lag().Round(time.Millisecond), "last_id", s.cursor.ID)
+		logger.Warn("reading new rows takes long: later rows are delayed", "lag", s.Stats.Lag().Round(time.Millisecond), "last_id", s.cursor.ID)
 	}
 }

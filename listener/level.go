@@ -1,9 +1,8 @@
 package listener
 
 import (
-	"sync"
-
 	"rowcast/listener/cursor"
+	"rowcast/listener/guard"
 )
 
 // A level is the number of rows that the next page may have. It rises while pages are full and falls where rows are large or
@@ -49,12 +48,9 @@ func (l level) after(p *page, pageRows int) level {
 	return l
 }
 
-// levels remember the levels of replays between two pages, by the place where the next page begins: nothing else is known of a
-// replay that goes on.
-type levels struct {
-	mu sync.Mutex
-	at map[place]level
-}
+// levels keep the levels of replays between two pages, by the place where the next page begins: nothing else is known of a replay that
+// goes on.
+type levels struct{ at guard.Value[map[place]level] }
 
 // A place is the last row of a page.
 type place struct {
@@ -62,34 +58,35 @@ type place struct {
 	id  int64
 }
 
-// maxLevels is the number of places that are remembered. A replay whose place is forgotten goes on at firstLevel.
+// maxLevels is the number of places that are kept. A replay whose place was removed goes on at firstLevel.
 const maxLevels = 4096
 
 // of returns the level at which a replay goes on from a cursor.
 func (l *levels) of(from cursor.Cursor) level {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if known, ok := l.at[place{from.Xid, from.ID}]; ok {
-		return known
-	}
-	return firstLevel
+	now := firstLevel
+	l.at.Do(func(at *map[place]level) {
+		if kept, ok := (*at)[place{from.Xid, from.ID}]; ok {
+			now = kept
+		}
+	})
+	return now
 }
 
-// set remembers the level at which a replay goes on from a cursor.
+// set keeps the level at which a replay goes on from a cursor.
 func (l *levels) set(from cursor.Cursor, now level) {
 	if from.Whole() {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.at == nil {
-		l.at = make(map[place]level)
-	}
-	for some := range l.at {
-		if len(l.at) < maxLevels {
-			break
+	l.at.Do(func(at *map[place]level) {
+		if *at == nil {
+			*at = make(map[place]level)
 		}
-		delete(l.at, some)
-	}
-	l.at[place{from.Xid, from.ID}] = now
+		for some := range *at {
+			if len(*at) < maxLevels {
+				break
+			}
+			delete(*at, some)
+		}
+		(*at)[place{from.Xid, from.ID}] = now
+	})
 }

@@ -15,142 +15,140 @@ import (
 	"rowcast/listener/cursor"
 	"rowcast/listener/failures"
 	"rowcast/listener/feed"
+	"rowcast/listener/guard"
 	"rowcast/listener/loglimit"
 )
 
-// A Listener reads rowcast.notifications. Config or Configure, Deliver, and Logger are required; the zero value of every other
-// field is its default. The fields must not be changed once Run has begun.
+// A Listener reads rowcast.notifications. Config or Configure, Deliver and Logger are required. The zero value of every other field is its
+// default. The fields must not be changed once Run has begun.
 type Listener struct {
-	// Config says how to connect. The listener makes its own settings on its connections and inherits none. It keeps Config's
-	// DialFunc and sets options on the TCP connections that DialFunc returns.
+	// Config describes how to connect. On its connections, the listener sets every parameter on which its statements depend. It keeps
+	// Config's DialFunc and sets options on the TCP connections that DialFunc returns.
 	Config *pgx.ConnConfig
 
-	// Configure, if not nil, is called before each connection and replaces Config, so that a password or a certificate that has
-	// been changed is used: pgx.ParseConfig reads password files, certificates and the environment anew. It may be called by
-	// several goroutines at a time.
+	// Configure, if non-nil, is called before each connection and replaces Config. So a password or a certificate that has changed is used:
+	// pgx.ParseConfig reads password files, certificates and the environment each time. Several goroutines may call it at the same time.
 	Configure func() (*pgx.ConnConfig, error)
 
-	// Deliver is given what was read, batch after batch, also when there was nothing: that PostgreSQL answered is news, too.
-	// It is called from Run's goroutine and must not block: nothing is read meanwhile.
+	// Deliver is called with each batch that has been read. It is also called with an empty batch, to report that PostgreSQL has answered.
+	// It is called from Run's goroutine and must not block, because nothing is read meanwhile.
 	Deliver func(feed.Batch)
 
-	// Message is given what was sent by hand with NOTIFY, under the same rules. Nil: such messages are ignored.
+	// Message, if non-nil, is called with each message that was sent with NOTIFY. It must not block.
 	Message func(feed.Message)
 
-	// Disconnect is given a recipient whose streams are to end, as somebody told every hub with NOTIFY, or another hub the others
-	// ([Replayer.Disconnect]), under the same rules; in a flood of them, some calls come before rows that were committed earlier.
-	// Nil: nobody is. With PollOnly it is never called, as there is no LISTEN.
+	// Disconnect, if non-nil, is called when the streams of recipient must be closed, as requested by NOTIFY rowcast.disconnect or by another
+	// hub's [Replayer.Disconnect]. It must not block. If very many requests come at once, some calls come before rows that were committed
+	// earlier have been delivered. It is never called if PollOnly is set.
 	Disconnect func(recipient string)
 
 	Logger *slog.Logger
 
-	// PollOnly polls all the time, every PollInterval, and uses neither LISTEN nor the park lock: for connections through a
+	// PollOnly makes the listener poll every PollInterval, and use neither LISTEN nor the park lock. It is for connections through a
 	// transaction pooler. The default PollInterval is then 100 ms.
 	PollOnly bool
 
-	// PollInterval is the time between two fetches while polling, up to twice that where a fetch takes long, and half of it while there
-	// are fewer commits than Busy. Default 2 ms.
+	// PollInterval is the time between two fetches while polling. After a slow fetch it is up to twice as long. While there are fewer commits
+	// than Busy it is half as long. The default is 2 ms.
 	PollInterval time.Duration
 
-	// Look is the longest time without a fetch, for rows that come without the trigger (logical replication, disabled
-	// triggers), and to prove the session alive. Default 1 s; negative: never, which only a test should want.
+	// Look is the longest time without a fetch while the listener sleeps. The fetch after it is a safety poll: it finds rows that come without
+	// the trigger (logical replication, disabled triggers), and proves that the session is alive. The default is 1 s. A negative Look
+	// disables the safety poll, which only a test should do.
 	Look time.Duration
 
-	// Busy is the rate, in commits with rows a second, above which polling is cheaper than being rung; Quiet the one below
-	// which it parks again. It also polls for a while where writers wait for each other with their NOTIFYs. Defaults 2,000 and
-	// 1,000; with an infinite Busy it never polls.
+	// Busy is the rate, in commits with rows a second, above which the listener polls. Quiet is the rate below which it sleeps again. The
+	// listener also polls for a while if writers wait for each other with their NOTIFYs. The defaults are 2,000 and 1,000. With an infinite
+	// Busy the listener never polls.
 	Busy, Quiet float64
 
-	// MaxData is the largest data, in bytes, that is read; of a larger row only the size is. Default 16 MiB.
+	// MaxData is the largest data that is read, in bytes. Of larger data, only the size is read. The default is 16 MiB.
 	MaxData int64
 
-	// PageRows and PageBytes bound what is read in one go. A single larger row still goes through. Defaults 512 and 1 MiB.
+	// PageRows and PageBytes bound the rows that are read at once. A single larger row is read nevertheless. The defaults are 512 and 1 MiB.
 	PageRows  int
 	PageBytes int
 
-	// Warm is about how many bytes of recent rows are read before the listener begins, for those who resume. It takes at most three
-	// times Timeout: where that is too short, the listener begins without them. Default none.
+	// Warm is the approximate size, in bytes, of the recent rows that are read before the listener begins, for clients that resume. Reading
+	// them takes at most three times Timeout; after that, the listener begins without the rest. The default is none.
 	Warm int64
 
-	// Timeout bounds each statement, beyond which the session is given up as dead. Default 10 s.
+	// Timeout bounds each statement. The session ends if a statement takes longer. The default is 10 s.
 	Timeout time.Duration
 
-	// QueueLimit is how full the server's NOTIFY queue may be, from 0 to 1, for the hub to sleep: while it sleeps each INSERT sends a
-	// NOTIFY, and fails when the queue is full. Above it the hub polls, until the queue is half as full. Default 0.25.
+	// QueueLimit is the used part of the server's NOTIFY queue, from 0 to 1, up to which the listener may sleep. While it sleeps, each INSERT
+	// sends a NOTIFY, and fails when the queue is full. Above QueueLimit the listener polls, until the queue is half as full. The default
+	// is 0.25.
 	QueueLimit float64
 
-	// LagLimit is how long a fetch may take before a warning says that later rows wait, see [Stats.Lag]. Default 5 s.
+	// LagLimit is how long a fetch may take before a warning reports that later rows are delayed, see [Stats.Lag]. The default is 5 s.
 	LagLimit time.Duration
 
 	Stats Stats
-	// Failures are those of connect, park_lock, park_queue, unpark, fetch and history.
+	// Failures has the failures of the operations connect, park_lock, park_queue, unpark, fetch and history.
 	Failures failures.Record
 	logs     logs
 
-	once   sync.Once
-	name   string // by which it knows what comes from its own Replayers; nobody else's
-	cursor cursor.Cursor
-	begun  bool // the cursor has been read
-	told   told
-	level  level // of the next page
+	once sync.Once
+	name string // tells the notifications of the listener's own Replayers from others
 
-	historyLost bool // rowcast.history had no row when the last page was read
-	isLagging   bool // a warning was logged, and the listener has not read to the end since
-	// Until warmUntil, rows from before the listener began are read. Zero: no longer.
-	warmUntil time.Time
+	isConnected atomic.Bool
+
+	// Only Run's goroutine uses these. They outlive a session.
+	cursor      cursor.Cursor
+	begun       bool            // the cursor has been read
+	delivered   deliveredRows   // what a crash may lose
+	level       level           // of the next page
+	historyLost bool            // rowcast.history had no row when the last page was read
+	isLagging   bool            // a warning was logged, and the listener has not read to the end since
+	warmUntil   time.Time       // when reading rows from before the listener began is given up; zero if none are being read
+	foreign     int64           // the number of rows with foreign transaction numbers, as it was last counted
+	serving     []chan struct{} // closed at the end of the present fetch, or of the next one if it fails
 
 	unreadableLog loglimit.Limit
 
-	// Of CatchUp: closed by the end of the present fetch, or if that fails by the next session's.
-	serving []chan struct{}
-
-	mu        sync.Mutex
-	asked     []chan struct{} // closed by the next fetch that begins from now
-	woken     bool            // the next wait ends at once
-	interrupt func()          // ends the present wait; nil if there is none
+	requests guard.Value[requests] // from other goroutines
 }
 
-// Stats count what a Listener has done.
+// Stats counts what a Listener has done. Nothing in the program depends on it.
 type Stats struct {
-	Connected atomic.Bool  // a session is up
-	Sessions  atomic.Int64 // that had all that they need, the park lock's connection included
-	Fetches   atomic.Int64
-	Rows      atomic.Int64
-	Bells     atomic.Int64 // NOTIFYs from the trigger
-	Parks     atomic.Int64 // times the park lock was taken
-	Unrung    atomic.Int64 // rows that came without a bell while parked, found by looking
-	LeftOut   atomic.Int64 // messages by hand that were dropped because too many came at once
-	Malformed atomic.Int64 // messages by hand and disconnects that could not be understood
+	Sessions   atomic.Int64 // sessions that had all they need, including the connection for the park lock
+	Fetches    atomic.Int64 // pages that were read
+	Rows       atomic.Int64 // rows that were read
+	Wakeups    atomic.Int64 // notifications from the trigger
+	ParkLocks  atomic.Int64 // times the park lock was taken
+	Unnotified atomic.Int64 // rows that arrived without a notification and were found by a safety poll
+	Dropped    atomic.Int64 // messages that were dropped because too many came at once
+	Malformed  atomic.Int64 // messages and disconnects that were malformed
+	Unreadable atomic.Int64 // rows that could not be read, counted at each attempt
 
-	Unreadable atomic.Int64 // rows that could not be read; each time that they were to be read
-
-	Crowded    atomic.Bool  // the hub polls because the NOTIFY queue is fuller than QueueLimit
-	ForeignXid atomic.Int64 // rows at present whose transaction this server has not given: they are never sent
+	Crowded    atomic.Bool  // the listener polls because the NOTIFY queue is fuller than QueueLimit
+	ForeignXid atomic.Int64 // the present number of rows whose transaction number this server has not assigned; they are never sent
 
 	queue   atomic.Uint64             // the bits of NotifyQueue
-	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to its end
+	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to the end
 }
 
-// logs bounds the log lines that somebody else can cause, each kind by itself.
+// logs bounds the log lines that other roles can cause, each kind by itself.
 type logs struct {
 	connected, lost    loglimit.Limit
 	failed             loglimit.Limit // attempts to begin a session
-	malformed, leftOut loglimit.Limit // notifications
+	malformed, dropped loglimit.Limit // notifications
 	queue              loglimit.Limit // the NOTIFY queue is filling up
 	lag                loglimit.Limit // a fetch takes long
 }
 
-// Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL it tries to begin one, with
-// pauses that get longer until a session is whole.
+// Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL, it tries to begin one. The pauses
+// between the attempts grow until a session has lasted for a second.
 func (l *Listener) Run(ctx context.Context) error {
 	defaults(l)
-	l.Stats.isCurrent(time.Now())
+	l.Stats.setCurrent(time.Now())
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		s := &session{Listener: l}
 		err := s.live(ctx)
 		if ctx.Err() != nil {
-			l.Stats.Connected.Store(false)
-			return nil //nolint:nilerr // the end that was asked for
+			l.isConnected.Store(false)
+			return nil //nolint:nilerr // Run was told to end
 		}
 		if s.wasSteady() {
 			pause = minPause
@@ -165,11 +163,14 @@ func (l *Listener) Run(ctx context.Context) error {
 	}
 }
 
-// The pauses between two attempts to connect.
+// minPause and maxPause bound the pauses between two attempts to connect.
 const (
 	minPause = 100 * time.Millisecond
 	maxPause = 5 * time.Second
 )
+
+// Connected reports whether the listener has a session with PostgreSQL. The session includes the connection for the park lock.
+func (l *Listener) Connected() bool { return l.isConnected.Load() }
 
 func defaults(l *Listener) { l.once.Do(l.setDefaults) }
 
@@ -203,59 +204,9 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// CatchUp returns once everything that was committed before the call has been delivered.
-func (l *Listener) CatchUp(ctx context.Context) error {
-	done := make(chan struct{})
-	l.mu.Lock()
-	l.asked = append(l.asked, done)
-	l.mu.Unlock()
-	l.wake()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// interruptible begins a wait that interrupt ends when somebody asks for a fetch, or at once if somebody has.
-func (l *Listener) interruptible(interrupt func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.interrupt = interrupt
-	if l.woken || len(l.asked) > 0 {
-		l.woken = false
-		interrupt()
-	}
-}
-
-// uninterruptible ends the wait: an interruption that comes later is for the next.
-func (l *Listener) uninterruptible() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.interrupt = nil
-}
-
-// isAsked tells whether somebody waits for a fetch.
-func (l *Listener) isAsked() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.asked) > 0
-}
-
-// wake ends the present wait, or the next.
-func (l *Listener) wake() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.woken = true
-	if l.interrupt != nil {
-		l.interrupt()
-	}
-}
-
-// ErrPooled says that the connection leads through a transaction pooler, where LISTEN hears nothing and a session's lock
-// would stick to somebody else's connection.
+// ErrPooled reports that the connection goes through a transaction pooler. There, LISTEN receives nothing, and a session's lock would stay
+// with a connection that serves other clients.
 var ErrPooled = errors.New("the database connection goes through a transaction pooler (PgBouncer): connect directly, or poll (--poll)")
 
-// ErrStandby says that the server is a standby, whose snapshots leave out the transactions that are running.
+// ErrStandby reports that the server is a standby. Its snapshots leave out the transactions that run on the primary.
 var ErrStandby = errors.New("the database is a standby: connect to the primary (target_session_attrs=read-write)")

@@ -182,7 +182,7 @@ func (r *reader) until(t *testing.T, holds func() bool) {
 // parked waits until the listener has taken the park lock so many times.
 func (r *reader) parked(t *testing.T, times int64) {
 	t.Helper()
-	r.until(t, func() bool { return r.Stats.Parks.Load() >= times }) // a fetch follows each
+	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times }) // a fetch follows each
 }
 
 // caughtUp are the rows that were delivered since the last call, of everything that has been committed.

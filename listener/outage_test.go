@@ -31,8 +31,8 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	if pause, err := time.ParseDuration(strings.TrimSpace(last)); err != nil || pause < 800*time.Millisecond {
 		t.Errorf("the fifth pause is %s, want at least 800 ms: half of 16 times the first one's mean", last)
 	}
-	if r.Stats.Connected.Load() || r.Stats.Sessions.Load() != 0 {
-		t.Errorf("connected: %t, %d sessions; want none that is whole", r.Stats.Connected.Load(), r.Stats.Sessions.Load())
+	if r.Connected() || r.Stats.Sessions.Load() != 0 {
+		t.Errorf("connected: %t, %d sessions; want none that is whole", r.Connected(), r.Stats.Sessions.Load())
 	}
 	if got := log.text(); !strings.Contains(got, `msg="cannot connect to PostgreSQL" error="second connection, for the park lock: `) {
 		t.Errorf("the log does not say what is missing:\n%s", got)
@@ -63,7 +63,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS false")
 	exec(t, admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", config.Database)
 	holdsSoon(t, "four attempts fail", func() bool { return r.Failures.Of(failures.Connect).Total >= 4 })
-	if r.Stats.Connected.Load() {
+	if r.Connected() {
 		t.Error("it counts as connected")
 	}
 	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS true")

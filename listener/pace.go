@@ -7,31 +7,32 @@ import (
 	"time"
 )
 
-// pace tells whether polling or being rung is the cheaper way. Being rung is, unless there are many commits: their rate says so, or,
-// where a commit takes long, that writers wait for each other with their NOTIFYs and so never reach that rate. Empty fetches would
-// be the wrong sign: at rates where most fetches find something, being rung can still cost less than polling.
+// A pace tells whether polling is cheaper than being notified. Being notified is cheaper, unless there are many commits. There are many if
+// their rate is high, or if writers wait for each other with their NOTIFYs: where a commit takes long, they never reach a high rate. Empty
+// fetches would be a wrong sign: at rates where most fetches find rows, being notified can still be cheaper than polling.
 type pace struct {
 	rate float64 // commits a second, at the time of at
 	at   time.Time
 	busy bool
 
-	queued int // how many looks in a row found writers that waited to commit with their NOTIFY
-	looked time.Time
-	hold   time.Duration // how long to poll before it is tried again whether they would wait
-	until  time.Time
+	queued  int           // how many checks in a row found writers that waited to commit with their NOTIFY
+	checked time.Time     // the time of the last check
+	hold    time.Duration // how long to poll before the hub tries again to be notified
+	until   time.Time     // the end of the present hold
 }
 
 const (
-	// memory is the time in which an old commit's weight falls to 1/e.
+	// memory is the time in which the weight of an old commit falls to 1/e.
 	memory = 50 * time.Millisecond
-	// A queue is looked for so often, from this rate on: slower commits hardly meet. Once there is one, it is looked at again soon.
-	lookEvery = 50 * time.Millisecond
-	lookAgain = 15 * time.Millisecond
-	lookFrom  = 30
-	// lasting is how many looks in a row find writers that wait, if it is for each other. When the disk has stalled, one or two do (at
-	// a thousand rows a second 7 of 100 looks, seen), and polling would only make the next rows wait.
+	// checkFrom is the rate from which on the hub checks for a queue of writers: slower commits hardly ever meet.
+	checkFrom = 30
+	// checkEvery is the time between two checks. After a check that has found a queue it is checkAgain.
+	checkEvery = 50 * time.Millisecond
+	checkAgain = 15 * time.Millisecond
+	// lasting is how many checks in a row find writers that wait if they wait for each other. After a stall of the disk, one or two checks
+	// do (measured at a thousand rows a second: 7 of 100 checks), and polling would only delay the next rows.
 	lasting = 4
-	// A hold is doubled each time that they wait again soon after it.
+	// minHold and maxHold bound a hold. It is doubled if the writers wait again soon after the last one.
 	minHold, maxHold = 2 * time.Second, time.Minute
 )
 
@@ -45,7 +46,7 @@ func (p *pace) decay(now time.Time) {
 	p.at = now
 }
 
-// isBusy says to poll from a rate of busy on, until it has fallen below quiet, and for a while if there was a queue.
+// isBusy reports whether to poll: from a rate of busy on, until the rate has fallen below quiet, and during a hold.
 func (p *pace) isBusy(now time.Time, busy, quiet float64) bool {
 	p.decay(now)
 	switch {
@@ -57,19 +58,19 @@ func (p *pace) isBusy(now time.Time, busy, quiet float64) bool {
 	return p.busy
 }
 
-// wantsLook tells whether a queue should be looked for.
-func (p *pace) wantsLook(now time.Time) bool {
+// isCheckDue reports whether to check for a queue of writers now.
+func (p *pace) isCheckDue(now time.Time) bool {
 	p.decay(now)
-	every := lookEvery
+	every := checkEvery
 	if p.queued > 0 {
-		every = lookAgain
+		every = checkAgain
 	}
-	return p.rate >= lookFrom && now.Sub(p.looked) >= every
+	return p.rate >= checkFrom && now.Sub(p.checked) >= every
 }
 
-// see takes note of whether writers wait.
-func (p *pace) see(now time.Time, waiting bool) {
-	p.looked = now
+// observe takes note of whether a check has found writers that wait.
+func (p *pace) observe(now time.Time, waiting bool) {
+	p.checked = now
 	if !waiting {
 		p.queued = 0
 		return
@@ -86,18 +87,19 @@ func (p *pace) see(now time.Time, waiting bool) {
 	p.until = now.Add(p.hold)
 }
 
-// lookForQueue looks, now and then while it is rung often, for writers that wait for the lock under which commits with a NOTIFY run
-// one at a time (async.c, PreCommit_Notify).
-func (s *session) lookForQueue(ctx context.Context) error {
-	if math.IsInf(s.Busy, 1) || !s.pace.wantsLook(time.Now()) {
+// lookForQueue checks now and then whether writers wait for the lock under which commits with a NOTIFY run one at a time
+// (async.c, PreCommit_Notify).
+func (w *wakeup) lookForQueue(ctx context.Context) error {
+	if math.IsInf(w.Busy, 1) || !w.pace.isCheckDue(time.Now()) {
 		return nil
 	}
 	const query = `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'object' AND database = 0
 		AND classid = 'pg_database'::regclass AND objid = 0)`
 	var waiting bool
-	if err := s.bounded(ctx, func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query).Scan(&waiting) }); err != nil {
-		return fmt.Errorf("look for writers that wait: %w", err)
+	ask := func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query).Scan(&waiting) }
+	if err := w.link.bounded(ctx, ask); err != nil {
+		return fmt.Errorf("check for writers that wait: %w", err)
 	}
-	s.pace.see(time.Now(), waiting)
+	w.pace.observe(time.Now(), waiting)
 	return nil
 }

@@ -76,16 +76,16 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	busy := func() bool { return p.isBusy(now, 2000, 1000) }
 	for range 100 { // now and then one meets another, or the disk stalls
 		for range lasting - 1 {
-			p.see(now, true)
+			p.observe(now, true)
 		}
-		p.see(now, false)
+		p.observe(now, false)
 	}
 	if busy() {
 		t.Error("busy without a queue that lasts")
 	}
 	queue := func() {
 		for range lasting {
-			p.see(now, true)
+			p.observe(now, true)
 		}
 	}
 	for hold := minHold; hold <= 4*minHold; hold *= 2 {
@@ -111,17 +111,17 @@ func TestPaceLooksForAQueue(t *testing.T) {
 		waiting bool // at the last look
 		want    time.Duration
 	}{
-		"many commits":      {1000, false, lookEvery},
-		"many in a queue":   {1000, true, lookAgain},
-		"too few to meet":   {lookFrom - 1, false, 0},
-		"few after a queue": {lookFrom - 1, true, 0},
+		"many commits":      {1000, false, checkEvery},
+		"many in a queue":   {1000, true, checkAgain},
+		"too few to meet":   {checkFrom - 1, false, 0},
+		"few after a queue": {checkFrom - 1, true, 0},
 	} {
 		now := time.Now()
 		p := pace{rate: test.rate, at: now}
-		p.see(now, test.waiting)
+		p.observe(now, test.waiting)
 		var got time.Duration
 		for ms := time.Millisecond; ms <= time.Second && got == 0; ms += time.Millisecond {
-			if p.rate, p.at = test.rate, now.Add(ms); p.wantsLook(p.at) {
+			if p.rate, p.at = test.rate, now.Add(ms); p.isCheckDue(p.at) {
 				got = ms
 			}
 		}
@@ -147,8 +147,8 @@ func TestPollInterval(t *testing.T) {
 		"few, through a pooler":     {1000, true, ms / 4, 2 * ms},
 		"no time, through a pooler": {0, true, time.Second, 4 * ms},
 	} {
-		s := session{Listener: &Listener{PollInterval: 2 * ms, Busy: 2000, PollOnly: test.pollOnly}, pace: pace{rate: test.rate}}
-		if got := s.interval(test.took); got != test.want {
+		w := wakeup{Listener: &Listener{PollInterval: 2 * ms, Busy: 2000, PollOnly: test.pollOnly}, pace: pace{rate: test.rate}}
+		if got := w.interval(test.took); got != test.want {
 			t.Errorf("%s: got %v, want %v", name, got, test.want)
 		}
 	}

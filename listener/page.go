@@ -3,10 +3,7 @@ package listener
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,7 +12,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// querier is what a connection, a pool and a transaction have in common.
+// A querier runs statements. It is a connection or a transaction.
 type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -28,9 +25,9 @@ type page struct {
 	horizon uint64
 	rows    []row // in the order of cursor.Compare
 	more    bool  // more rows follow
-	state   state // unknown unless the query was lookQuery
+	state   state // unknown unless the query was stateQuery
 
-	historyLost bool // rowcast.history has no row: the horizon is a guess, and on the safe side
+	historyLost bool // rowcast.history has no row: the horizon is a safe guess
 
 	// These decide how many rows the next page may have.
 	full    bool // the page has as many rows as it may have
@@ -39,7 +36,7 @@ type page struct {
 	single  int  // the number of rows that were read by statements of their own
 }
 
-// limits bound what is read at a time.
+// limits bounds what is read at once.
 type limits struct {
 	maxData   int64
 	pageRows  int
@@ -55,7 +52,7 @@ type reader struct {
 	unreadable func(id int64, sqlstate, reason string)
 }
 
-// A runner runs a statement with our settings and a deadline of its own.
+// A runner runs a statement with the listener's settings and a deadline of its own.
 type runner func(statement func(ctx context.Context, db querier) error) error
 
 func (l *Listener) reader(run runner) *reader { return &reader{l.limits(), run, l.unreadable} }
@@ -65,9 +62,19 @@ type request struct {
 	query    pageQuery
 	from     cursor.Cursor
 	epoch    cursor.Tag
-	snapshot *cursor.Cursor // nil: the present one
-	own      []any          // parameters of the query beside those of every query
+	snapshot *cursor.Cursor // nil means the present one
+	own      []any          // the parameters that only this query has
 	level    level
+}
+
+// fetch reads a page of the rows that the listener's cursor has not seen. With the snapshot of an earlier page, it continues that page's
+// batch (rule 13). The query is fetchQuery or stateQuery.
+func (r *reader) fetch(query pageQuery, from cursor.Cursor, epoch cursor.Tag, snapshot *cursor.Cursor, now level) (page, error) {
+	p, err := r.page(request{query: query, from: from, epoch: epoch, snapshot: snapshot, level: now})
+	if err != nil {
+		return page{}, fmt.Errorf("fetch: %w", err)
+	}
+	return p, nil
 }
 
 // page reads a page and computes the cursor of each row.
@@ -79,7 +86,7 @@ func (r *reader) page(q request) (page, error) {
 	if err := r.fill(&p, missing); err != nil {
 		return page{}, err
 	}
-	steps := cursor.Steps{From: q.from, To: p.to}
+	steps := cursor.NewSteps(q.from, p.to)
 	last := q.from
 	for i := range p.rows {
 		row := &p.rows[i]
@@ -92,8 +99,8 @@ func (r *reader) page(q request) (page, error) {
 	return p, nil
 }
 
-// list reads the rows with most of their data, or if a row's fault keeps the query from succeeding, without. missing are the
-// indexes of the rows that are still to be read.
+// list reads the rows of a page with most of their data. If a row makes the query fail, it reads the rows without their data. missing
+// returns the indexes of the rows that must still be read.
 func (r *reader) list(q request) (p page, missing []int, err error) {
 	if q.level.isCareful() {
 		return r.collect(q.query.list, q, q.level)
@@ -104,21 +111,6 @@ func (r *reader) list(q request) (p page, missing []int, err error) {
 	p, missing, err = r.collect(q.query.list, q, 1)
 	p.trouble = true
 	return p, missing, err
-}
-
-// args returns the first six parameters of every query: the cursor, the snapshot and the number of rows.
-func (q request) args(rows int) []any {
-	var shows *string
-	if q.snapshot != nil {
-		text := formatSnapshot(*q.snapshot)
-		shows = &text
-	}
-	c := q.from
-	later := c.Xmax
-	if c.Xid == later { // has an arm of its own: the others would walk its rows again for every page
-		later++
-	}
-	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, rows}
 }
 
 // collect runs a query and reads its result.
@@ -141,122 +133,7 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 	return p, missing, err
 }
 
-// read reads the result of a query of which an arm has at most so many rows. All rows of an arm come before those of the next.
-// Values are read as they come: scanning them by pgx's rules costs more than all the rest.
-func (r *reader) read(result pgx.Rows, most int, epoch cursor.Tag) (p page, missing []int, err error) {
-	var bytes, arm, inArm int
-	for result.Next() {
-		values := result.RawValues()
-		if values[colSnapshot] != nil {
-			if err := p.setSnapshot(values, epoch); err != nil {
-				return page{}, nil, err
-			}
-			continue
-		}
-		if its := int(values[colArm][0] - '0'); its != arm && !p.more {
-			arm, inArm = its, 0
-		}
-		// Behind an arm that its limit cut short, others may be missing. And compressed data can be larger than it looked.
-		p.cut = p.cut || bytes > r.pageBytes && !p.more
-		if p.more = p.more || p.cut; p.more {
-			continue
-		}
-		row, whole, err := r.readRow(values)
-		if err != nil {
-			return page{}, nil, err
-		}
-		if !whole {
-			missing = append(missing, len(p.rows))
-		}
-		bytes += len(row.Data)
-		p.rows = append(p.rows, row)
-		inArm++
-		p.full = inArm == most
-		p.more = p.full
-	}
-	return p, missing, result.Err()
-}
-
-// setSnapshot reads the first row of a result.
-func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
-	if p.to, err = parseSnapshot(string(values[colSnapshot]), epoch); err != nil {
-		return err
-	}
-	if p.state, err = readState(values); err != nil {
-		return err
-	}
-	horizon, lost := strings.CutPrefix(string(values[colHorizon]), "~")
-	p.historyLost = lost
-	if p.horizon, err = strconv.ParseUint(horizon, 10, 64); err != nil {
-		return fmt.Errorf("read the horizon in rowcast.history: %w", err)
-	}
-	return nil
-}
-
-// readRow reads a row, and reports whether it is whole: whether data has come and all columns keep the rules of the table. The
-// values are only lent.
-func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
-	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
-		return row, false, fmt.Errorf("read the column xid of rowcast.notifications: %w", err)
-	}
-	if err := row.setID(values[colID]); err != nil {
-		return row, false, err
-	}
-	createdAt, err := parseTime(values[colCreatedAt])
-	if err != nil {
-		return row, false, fmt.Errorf("read the column created_at of rowcast.notifications: %w", err)
-	}
-	row.Tag = cursor.AnchorTag(row.ID, createdAt)
-	if row.misplaced {
-		r.unreadable(row.ID, "", unreadableInvalid)
-		return row, true, nil
-	}
-	if len(values) == listColumns || values[colEvent] == nil || values[colData] == nil {
-		return row, false, nil
-	}
-	row.Recipient, row.Event = string(values[colRecipient]), string(values[colEvent]) // a NULL recipient is everyone
-	row.setData(kept(values[colData]), int64(len(values[colData])), r.maxData)
-	return row, row.isSound() && (values[colRecipient] == nil || row.Recipient != ""), nil
-}
-
-// setID sets the id. A row whose id is NULL or below 1 has no place in a cursor, and is skipped: it counts as the last or the first one
-// of its transaction, so that the next page goes on behind it.
-func (r *row) setID(digits []byte) (err error) {
-	if digits == nil {
-		r.ID, r.skipped, r.misplaced = math.MaxInt64, true, true
-		return nil
-	}
-	if r.ID, err = strconv.ParseInt(string(digits), 10, 64); err != nil {
-		return fmt.Errorf("read the column id of rowcast.notifications: %w", err)
-	}
-	if r.ID < 1 {
-		r.ID, r.skipped, r.misplaced = 0, true, true
-	}
-	return nil
-}
-
-// parseTime reads a timestamptz as a query has it. NULL and infinity, which the table should have refused, count as 2000-01-01,
-// as they do for rowcast.anchor_tag.
-func parseTime(digits []byte) (int64, error) {
-	if digits == nil {
-		return 0, nil
-	}
-	bits, err := strconv.ParseUint(string(digits), 16, 64)
-	micros := int64(bits)
-	if micros == math.MaxInt64 || micros == math.MinInt64 {
-		micros = 0
-	}
-	return micros, err
-}
-
-func (r *row) setData(data []byte, size, limit int64) {
-	r.Size = size
-	if size <= limit {
-		r.Data = data
-	}
-}
-
-// fill reads the rows that did not come whole, and ends the page where it has enough. A row that is gone by now was withdrawn.
+// fill reads the missing rows one by one, and ends the page when it has enough. It removes rows that were deleted meanwhile.
 func (r *reader) fill(p *page, missing []int) error {
 	var bytes int64
 	var gone int
@@ -266,11 +143,11 @@ func (r *reader) fill(p *page, missing []int) error {
 			break
 		}
 		row := &p.rows[i]
-		withdrawn, err := r.single(row)
+		deleted, err := r.single(row)
 		if err != nil {
 			return fmt.Errorf("read row %d: %w", row.ID, err)
 		}
-		if withdrawn {
+		if deleted {
 			row.gone, gone = true, gone+1
 			continue
 		}
@@ -284,7 +161,7 @@ func (r *reader) fill(p *page, missing []int) error {
 	return nil
 }
 
-// deliverable returns the rows that somebody can receive.
+// deliverable returns the rows that can be sent.
 func (p *page) deliverable() []feed.Row {
 	if len(p.rows) == 0 {
 		return nil
@@ -296,56 +173,4 @@ func (p *page) deliverable() []feed.Row {
 		}
 	}
 	return rows
-}
-
-// parseSnapshot reads the text of a pg_snapshot, xmin:xmax:xip,xip…
-func parseSnapshot(text string, epoch cursor.Tag) (cursor.Cursor, error) {
-	c := cursor.Cursor{Epoch: epoch}
-	fields := strings.Split(text, ":")
-	if len(fields) != 3 {
-		return c, fmt.Errorf("malformed snapshot %q", text)
-	}
-	var err error
-	if c.Xmax, err = strconv.ParseUint(fields[1], 10, 64); err != nil {
-		return c, err
-	}
-	if fields[2] == "" {
-		return c, nil
-	}
-	for xip := range strings.SplitSeq(fields[2], ",") {
-		xid, err := strconv.ParseUint(xip, 10, 64)
-		if err != nil {
-			return c, err
-		}
-		c.Xip = append(c.Xip, xid)
-	}
-	return c, nil
-}
-
-// formatSnapshot writes what a whole cursor has seen as a pg_snapshot.
-func formatSnapshot(c cursor.Cursor) string {
-	xmin := c.Xmax
-	if len(c.Xip) > 0 {
-		xmin = c.Xip[0]
-	}
-	b := strconv.AppendUint(nil, xmin, 10)
-	b = append(b, ':')
-	b = strconv.AppendUint(b, c.Xmax, 10)
-	b = append(b, ':')
-	return string(appendXids(b, c.Xip))
-}
-
-// formatXids writes an array of xid8.
-func formatXids(xids []uint64) string {
-	return string(append(appendXids([]byte{'{'}, xids), '}'))
-}
-
-func appendXids(b []byte, xids []uint64) []byte {
-	for i, xid := range xids {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = strconv.AppendUint(b, xid, 10)
-	}
-	return b
 }

@@ -118,8 +118,8 @@ func (p *parkProof) run(ctx context.Context, t *testing.T, db *parkDatabase) {
 
 func (p *parkProof) count(db *parkDatabase, parks, bells int64) (nowParks, nowBells int64) {
 	for _, l := range db.hubs {
-		nowParks += l.Stats.Parks.Load()
-		nowBells += l.Stats.Bells.Load()
+		nowParks += l.Stats.ParkLocks.Load()
+		nowBells += l.Stats.Wakeups.Load()
 	}
 	p.parks.Add(nowParks - parks)
 	p.bells.Add(nowBells - bells)

@@ -15,37 +15,37 @@ import (
 	"rowcast/sql"
 )
 
-// A parkLock is the park lock, as one hub has it, and the connection that holds it. That is one of its own, as waiting for the
-// lock must not keep the listener from fetching, and neither must ringing, which can hang behind a writer that waits for a
-// synchronous standby. The slow things are done by one goroutine at a time, which wakes the listener when it is done.
+// A parkLock takes and releases the park lock for one hub. It has a connection of its own, because two of its statements can take long
+// and must not keep the listener from fetching. The first waits in the queue for the lock. The second is the NOTIFY after a release,
+// which can wait behind a writer that waits for a synchronous standby.
 type parkLock struct {
-	conn     *pgx.Conn
+	background
+
 	pid      uint32 // of the server process
 	timeout  time.Duration
 	logger   *slog.Logger
 	failures *failures.Record
-	wake     func()
-
-	job    chan error // of the slow thing that is being done; nil if there is none
-	cancel context.CancelFunc
-	got    bool // the job has got the lock; to be read after its end
 }
 
 // errParkLock marks the errors of the park lock's session.
 var errParkLock = errors.New("park lock")
 
-// queueTimeout is below the default deadlock_timeout, because a waiting SELECT holds back vacuum, and beyond that each wait
-// may be a line in the server's log.
+// queueTimeout bounds a wait in the queue for the lock. It is below the default deadlock_timeout. A waiting SELECT holds back vacuum, and
+// beyond deadlock_timeout the server may log each wait.
 const queueTimeout = 500 * time.Millisecond
 
 var lockKey = fmt.Sprintf("(%d, %d)", sql.ParkLock1, sql.ParkLock2)
 
-func (l *Listener) newParkLock(ctx context.Context) (*parkLock, error) {
+// openParkLock opens the second connection.
+func (l *Listener) openParkLock(ctx context.Context) (*parkLock, error) {
 	conn, err := l.connect(ctx, "park lock", nil)
 	if err != nil {
 		return nil, err
 	}
-	p := &parkLock{conn: conn, timeout: l.Timeout, logger: l.Logger, failures: &l.Failures, wake: l.wake}
+	p := &parkLock{
+		background: background{conn: conn, wake: l.wake},
+		timeout:    l.Timeout, logger: l.Logger, failures: &l.Failures,
+	}
 	if err := p.begin(ctx); err != nil {
 		closeNow(conn)
 		return nil, err
@@ -53,7 +53,7 @@ func (l *Listener) newParkLock(ctx context.Context) (*parkLock, error) {
 	return p, nil
 }
 
-// begin makes the session's own setting and asks for its process, which a pooler may hide.
+// begin sets lock_timeout for the session and asks for the process ID of the server process. A pooler may hide the process ID.
 func (p *parkLock) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -61,52 +61,16 @@ func (p *parkLock) begin(ctx context.Context) error {
 	return p.conn.QueryRow(ctx, query, strconv.FormatInt(queueTimeout.Milliseconds(), 10)).Scan(&p.pid)
 }
 
-// start does a slow thing.
-func (p *parkLock) start(work func(ctx context.Context) error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	job := make(chan error, 1)
-	p.job, p.cancel = job, cancel
-	go func() {
-		job <- work(ctx)
-		p.wake()
-	}()
+// isIdle reports whether the connection can be used now. It returns the error of the job that has ended since the last call.
+func (p *parkLock) isIdle() (bool, error) {
+	last, idle := p.finish()
+	return idle, last.err
 }
 
-// finished tells whether nothing slow is being done, and the error of what was.
-func (p *parkLock) finished() (bool, error) {
-	if p.job == nil {
-		return true, nil
-	}
-	select {
-	case err := <-p.job:
-		p.job = nil
-		p.cancel()
-		return true, err
-	default:
-		return false, nil
-	}
-}
+// isWorking reports whether a job was running when its end was last checked.
+func (p *parkLock) isWorking() bool { return p.isRunning() }
 
-// isWorking tells whether something slow is being done, as far as finished has told.
-func (p *parkLock) isWorking() bool { return p.job != nil }
-
-// stop ends it.
-func (p *parkLock) stop() error {
-	if p.job == nil {
-		return nil
-	}
-	p.cancel()
-	err := <-p.job
-	p.job = nil
-	return err
-}
-
-func (p *parkLock) close() {
-	_ = p.stop()
-	closeNow(p.conn)
-}
-
-// ask runs a query with one boolean for an answer.
+// ask runs a query that returns one boolean.
 func (p *parkLock) ask(ctx context.Context, query string) (answer bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -116,26 +80,26 @@ func (p *parkLock) ask(ctx context.Context, query string) (answer bool, err erro
 	return answer, nil
 }
 
-// try takes the lock if nobody has it, in a round trip of its own.
+// try takes the lock if no other session has it. It does not wait for the lock.
 func (p *parkLock) try(ctx context.Context) (bool, error) {
-	if idle, err := p.finished(); err != nil || !idle {
+	if idle, err := p.isIdle(); err != nil || !idle {
 		return false, err
 	}
-	parked, err := p.ask(ctx, "SELECT pg_try_advisory_lock"+lockKey)
-	if parked {
-		p.start(p.watch)
+	taken, err := p.ask(ctx, "SELECT pg_try_advisory_lock"+lockKey)
+	if taken {
+		p.start(watch)
 	}
-	return parked, err
+	return taken, err
 }
 
-// lockHolder selects the process that holds the park lock, not one that only waits for it.
+// lockHolder selects the process that holds the park lock. A process that only waits for it is not selected.
 var lockHolder = fmt.Sprintf(`SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock'
 	AND classid = %d AND objid = %d AND objsubid = 2
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1`, sql.ParkLock1, sql.ParkLock2)
 
 // heldElsewhere returns the process of another hub that holds the lock, or 0.
 func (p *parkLock) heldElsewhere(ctx context.Context) (holder uint32, err error) {
-	if idle, err := p.finished(); err != nil || !idle {
+	if idle, err := p.isIdle(); err != nil || !idle {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
@@ -146,74 +110,77 @@ func (p *parkLock) heldElsewhere(ctx context.Context) (holder uint32, err error)
 	return holder, nil
 }
 
-// waitForLock waits for the lock as long as lock_timeout, and then ends without an error: an error would be a line in the server's log
-// each time. A session's lock outlives the subtransaction in which it was taken.
+// waitForLock waits for the lock for at most lock_timeout. After that it ends without an error, because the server would log an error
+// each time. A lock of a session outlives the subtransaction in which it was taken.
 var waitForLock = "DO $$ BEGIN PERFORM pg_advisory_lock" + lockKey + "; EXCEPTION WHEN lock_not_available THEN NULL; END $$"
 
-// enqueue begins to wait for the lock. dequeued reports whether that is over, and whether the lock is held.
+// enqueue begins to wait in the queue for the lock.
 func (p *parkLock) enqueue() {
-	p.got = false
-	p.start(func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	timeout := p.timeout
+	p.start(func(ctx context.Context, conn *pgx.Conn) (taken bool, err error) {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		if _, err := p.conn.Exec(ctx, waitForLock); err != nil {
-			return err
+		if _, err := conn.Exec(ctx, waitForLock); err != nil {
+			return false, err
 		}
-		// The statement before cannot say whether it has the lock. If it has, the lock is now held twice, and release gives up both.
-		return p.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock"+lockKey).Scan(&p.got)
+		// The statement before cannot say whether it has taken the lock. If it has, the lock is now held twice, and release releases both.
+		err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock"+lockKey).Scan(&taken)
+		return taken, err
 	})
 }
 
-func (p *parkLock) dequeued() (parked, done bool, err error) {
-	done, err = p.finished()
+// dequeued reports whether the wait in the queue is done, and whether the lock was taken.
+func (p *parkLock) dequeued() (taken, done bool, err error) {
+	last, done := p.finish()
 	if !done {
 		return false, false, nil
 	}
-	if p.isRefused(err) { // without the right to use plpgsql: then the hub polls until the lock is free
-		p.failures.Warn(p.logger, failures.ParkQueue, err, "cannot queue for the park lock: polling while a transaction that has inserted stays open")
+	if p.isRefused(last.err) { // the role may not use plpgsql: the hub polls until the lock is free
+		p.failures.Warn(p.logger, failures.ParkQueue, last.err,
+			"cannot queue for the park lock: polling while a transaction that has inserted stays open")
 		return false, true, nil
 	}
-	if err != nil {
-		return false, true, fmt.Errorf("wait for %w: %w", errParkLock, err)
+	if last.err != nil {
+		return false, true, fmt.Errorf("wait for %w: %w", errParkLock, last.err)
 	}
 	p.failures.Succeeded(failures.ParkQueue)
-	if p.got {
-		p.start(p.watch)
+	if last.ok {
+		p.start(watch)
 	}
-	return p.got, true, nil
+	return last.ok, true, nil
 }
 
-// isRefused reports whether the server has refused a statement and the session goes on.
+// isRefused reports whether err is an error of a statement after which the session goes on.
 func (p *parkLock) isRefused(err error) bool {
 	_, refused := errors.AsType[*pgconn.PgError](err)
 	return refused && !p.conn.IsClosed()
 }
 
-// watch ends when the session does, and with it the lock.
-func (p *parkLock) watch(ctx context.Context) error {
+// watch is a job that ends with an error when the session ends. The server releases the lock then.
+func watch(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	for {
-		err := p.conn.PgConn().WaitForNotification(ctx)
-		if p.conn.IsClosed() {
-			return fmt.Errorf("%w: %w", errParkLock, err)
+		err := conn.PgConn().WaitForNotification(ctx)
+		if conn.IsClosed() {
+			return false, fmt.Errorf("%w: %w", errParkLock, err)
 		}
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the end that was asked for
+			return false, nil //nolint:nilerr // the job was stopped
 		}
 	}
 }
 
-// lost is the error by which the session that holds the lock has ended.
+// lost returns the error with which the session that holds the lock has ended, or nil if it has not ended.
 func (p *parkLock) lost() error {
-	_, err := p.finished()
+	_, err := p.isIdle()
 	return err
 }
 
-// prove makes sure that the session that holds the lock is alive. It runs no query: a Sync message is answered like one.
+// prove checks that the session that holds the lock is alive. It runs no query: the server answers a Sync message too.
 func (p *parkLock) prove(ctx context.Context) error {
 	if err := p.stop(); err != nil {
 		return err
 	}
-	// Nothing is fetched meanwhile, so a session that hangs is soon given up.
+	// Nothing is fetched meanwhile, so the timeout is short.
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	pipeline := p.conn.PgConn().StartPipeline(ctx)
@@ -221,11 +188,12 @@ func (p *parkLock) prove(ctx context.Context) error {
 	if err := errors.Join(err, pipeline.Close()); err != nil { // Close waits for the answer
 		return fmt.Errorf("%w: its session does not answer: %w", errParkLock, err)
 	}
-	p.start(p.watch)
+	p.start(watch)
 	return nil
 }
 
-// release gives the lock up, and THEN tells the hubs that relied on it.
+// release releases the lock, and then notifies the hubs that relied on it. A hub that was notified before the release would find the lock
+// still held.
 func (p *parkLock) release(ctx context.Context) error {
 	if err := p.stop(); err != nil {
 		return err
@@ -233,16 +201,19 @@ func (p *parkLock) release(ctx context.Context) error {
 	if _, err := p.ask(ctx, "SELECT true FROM pg_advisory_unlock_all()"); err != nil {
 		return err
 	}
-	p.start(func(ctx context.Context) error {
-		_, err := p.conn.Exec(ctx, "SELECT pg_notify($1, '')", unparkedChannel)
-		if p.isRefused(err) { // the NOTIFY queue may be full; the others find out within a second
-			p.failures.Warn(p.logger, failures.Unpark, err, "cannot notify the other hubs")
-			return nil
-		}
-		if err == nil {
-			p.failures.Succeeded(failures.Unpark)
-		}
-		return err
-	})
+	p.start(p.notifyReleased)
 	return nil
+}
+
+// notifyReleased is a job. If the NOTIFY queue is full, the other hubs notice the release within Look.
+func (p *parkLock) notifyReleased(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	_, err := conn.Exec(ctx, "SELECT pg_notify($1, '')", releasedChannel)
+	if p.isRefused(err) {
+		p.failures.Warn(p.logger, failures.Unpark, err, "cannot notify the other hubs")
+		return false, nil
+	}
+	if err == nil {
+		p.failures.Succeeded(failures.Unpark)
+	}
+	return false, err
 }

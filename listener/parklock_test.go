@@ -214,7 +214,7 @@ func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	if len(queries) > fetches+2 || len(queries) < fetches-2 { // some may be under way at both ends
 		t.Errorf("%d queries for %d fetches: %s", len(queries), fetches, queries)
 	}
-	if relying.Stats.Parks.Load() > 0 || holder.Stats.Parks.Load() > 1 {
+	if relying.Stats.ParkLocks.Load() > 0 || holder.Stats.ParkLocks.Load() > 1 {
 		t.Error("the hubs did not stay as they were")
 	}
 }
@@ -227,7 +227,7 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 	exec(t, conn, "SELECT pg_advisory_lock($1, $2)", sql.ParkLock1, sql.ParkLock2)
 	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 50 * time.Millisecond })
 	relying.until(t, func() bool { return relying.Stats.Fetches.Load() > 3 })
-	if parks := relying.Stats.Parks.Load(); parks > 0 {
+	if parks := relying.Stats.ParkLocks.Load(); parks > 0 {
 		t.Errorf("%d parkings while another holds the lock", parks)
 	}
 	exec(t, conn, "SELECT pg_advisory_unlock_all()") // without a NOTIFY

@@ -69,7 +69,7 @@ func testPollOnly(t *testing.T, write, read string) {
 		t.Errorf("replayed %d rows, want %d", len(rows), len(r.told))
 	}
 	for name, c := range map[string]cursor.Cursor{"its own": end, "the first": begin} {
-		if stands, err := replayer.Stands(limited(t), c, end); err != nil || !stands {
+		if stands, err := replayer.IsValid(limited(t), c, end); err != nil || !stands {
 			t.Errorf("%s cursor stands: got %t, %v", name, stands, err)
 		}
 	}

@@ -1,32 +1,28 @@
 package listener
 
 import (
+	"fmt"
+	"math"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener/cursor"
+	"rowcast/sql"
 )
 
-// A pageQuery reads a page of rows. It is made of arms, each an ordered index scan.
+// A pageQuery reads a page of rows. It consists of arms, each an ordered index scan.
 type pageQuery struct {
-	// full reads rows with their data. Its last two parameters are the stored size up to which data is read, and the length up
-	// to which its text is sent.
+	// full reads rows with their data. Its last two parameters are the stored size up to which data is read, and the length up to which
+	// its text is sent.
 	full string
-	// list reads no column whose value can be at fault.
+	// list reads no column whose value can make the query fail.
 	list string
 }
 
-// columns are what the arms of a query select.
-type columns struct {
-	table  string // the columns of the table that are needed
-	result string // the columns of the result behind the number of the arm
-}
-
-// of returns the columns of the result for an arm.
-func (c columns) of(arm int) string {
-	return "NULL::text, NULL::text, xid::text, id, encode(timestamptz_send(created_at), 'hex'), " + strconv.Itoa(arm) + c.result
-}
-
-// newPageQuery makes a query that asks for a state ([readState]) and for arms; stored and text are the last two parameters of full.
+// newPageQuery returns a query that asks for a state ([readState]) and for the rows of arms. stored and text are the last two parameters
+// of full.
 func newPageQuery(state string, arms func(columns) string, stored, text string) pageQuery {
 	return pageQuery{
 		full: snapshotRow(state, ", NULL::text, NULL::text, NULL::text") + arms(columns{
@@ -37,11 +33,83 @@ func newPageQuery(state string, arms func(columns) string, stored, text string) 
 	}
 }
 
-// noState asks for no state.
-const noState = "NULL::text"
+// fetchQuery reads the rows that a cursor has not seen and a snapshot shows. The cursor is $1 (its half-delivered transaction), $2 (the last
+// row delivered of it), $3 (the transactions in flight) and $4 (the first transaction of which nothing was seen). The snapshot is $5, or the
+// present one if that is NULL. The rows come in the order of delivery: the half-delivered transaction first (rule 7). Each arm is one
+// ordered index scan, because for a single condition with OR the planner would read the whole table. The arms order by n.xid: xid alone
+// would be the column of the result, a text. The last arm has an upper bound. Without it, every fetch would read the rows with transaction
+// numbers that this server has not assigned yet (restored or forged rows).
+var fetchQuery = newPageQuery(noState, fetchArms, "$7", "$8")
 
-// snapshotRow begins every query: its row comes even if no other does. Without a row in rowcast.history the horizon is the lowest
-// transaction of which there are rows, as retention may have deleted all before, and "~" marks that.
+func fetchArms(c columns) string {
+	return `
+UNION ALL (SELECT ` + c.of(1) + ` FROM rowcast.notifications n
+	WHERE xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
+	ORDER BY n.xid, n.id LIMIT $6)
+UNION ALL (SELECT ` + c.of(2) + ` FROM rowcast.notifications n
+	WHERE xid = ANY (ARRAY(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)))
+	AND (` + assigned + `)
+	ORDER BY n.xid, n.id LIMIT $6)
+UNION ALL (SELECT ` + c.of(3) + ` FROM rowcast.notifications n
+	WHERE xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `)
+	AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
+	ORDER BY n.xid, n.id LIMIT $6)`
+}
+
+// assigned leaves out the rows whose transaction number this server had not assigned when they were written (rule 25).
+var assigned = sql.Assigned("n")
+
+// shown is the snapshot that is read. It is computed once for each arm, not once for each row.
+const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
+
+// replayQuery reads the rows of some recipients ($7) and of everyone that a cursor ($1 to $4, as in fetchQuery) has not seen and a snapshot
+// ($5) shows, in the order of delivery. It has an arm for each recipient, and for each transaction that was in flight. So each arm is a short
+// ordered index scan, whatever the statistics of the table are.
+var replayQuery = newPageQuery(noState, func(c columns) string {
+	replayed := c.table + ` FROM rowcast.notifications n`
+	return `
+UNION ALL (SELECT ` + c.of(1) + ` FROM (
+	(SELECT 1 AS part, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + restOf + `) n)
+	UNION ALL
+	(SELECT 1, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + restOf + `) n)
+	UNION ALL
+	(SELECT 2, n.* FROM unnest($7::text[]) r, ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + ofX + `) n)
+	UNION ALL
+	(SELECT 2, n.* FROM ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + ofX + `) n)
+	UNION ALL
+	(SELECT 2, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + later + `) n)
+	UNION ALL
+	(SELECT 2, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + later + `) n)
+	ORDER BY part, xid, id LIMIT $6) merged)`
+}, "$8", "$9")
+
+// The parts of replayQuery.
+var (
+	restOf = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
+		ORDER BY recipient, xid, id LIMIT $6`
+	ofX      = `xid = x AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
+	finished = `(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)) finished`
+	later    = `xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `)
+		AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
+)
+
+// args returns the first six parameters of every query: the cursor, the snapshot and the number of rows.
+func (q request) args(rows int) []any {
+	var shows *string
+	if q.snapshot != nil {
+		text := formatSnapshot(*q.snapshot)
+		shows = &text
+	}
+	c := q.from
+	later := c.Xmax
+	if c.Xid == later { // this transaction has an arm of its own: the last arm would read its rows again for every page
+		later++
+	}
+	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, rows}
+}
+
+// snapshotRow is the beginning of every query. Its row comes even if there is no other row. Without a row in rowcast.history, the horizon
+// is the lowest transaction that has rows, because retention may have deleted everything before it. "~" marks this case.
 func snapshotRow(state, result string) string {
 	return `SELECT snapshot::text, coalesce((` + horizon + `)::text,
 		'~' || (SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), '~' || pg_snapshot_xmin(snapshot)),
@@ -49,27 +117,24 @@ func snapshotRow(state, result string) string {
 	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
 }
 
-// horizon asks for the horizon of retention. Somebody may have emptied the table or altered it, so that it has several rows.
+// noState asks for no state.
+const noState = "NULL::text"
+
+// horizon selects the horizon of retention. max is for a table that was emptied, or altered to have several rows.
 const horizon = `SELECT max(horizon::text::bigint) FROM rowcast.history WHERE one`
 
-// The rules of the table for the lengths of recipient and event, in the encoding of the database. What is too long is not sent, but
-// becomes a value that breaks the rules as well: the empty recipient, and NULL as the event.
-const (
-	boundRecipient = `CASE WHEN octet_length(recipient) > 256 THEN '' ELSE recipient END`
-	boundEvent     = `CASE WHEN octet_length(event) <= 128 THEN event END`
-)
-
-// inlineData is the text of data, or NULL if it is too large. data #> '{}' is data as it is before it is compressed: compressed
-// numbers can be a million times as long in text. The text of at most 512 bytes has at most 4 MiB and is not measured: for a small
-// row that would cost half as much as everything else.
-func inlineData(stored, text string) string {
-	return `CASE WHEN pg_column_size(data) > ` + stored + `::int THEN NULL
-	WHEN pg_column_size(data #> '{}') <= least(` + stored + `::int, 512) THEN data::text
-	WHEN pg_column_size(data #> '{}') > ` + stored + `::int THEN NULL
-	ELSE (SELECT CASE WHEN octet_length(t) <= ` + text + `::bigint THEN t END FROM (SELECT data::text OFFSET 0) made (t)) END`
+// columns are the columns that the arms of a query select.
+type columns struct {
+	table  string // the columns of the table that are needed
+	result string // the columns of the result that follow the number of the arm
 }
 
-// The columns of a result. A time is what timestamptz is made of: microseconds from 2000 on, in hexadecimal digits.
+// of returns the columns of the result for an arm, in the order of the constants below.
+func (c columns) of(arm int) string {
+	return "NULL::text, NULL::text, xid::text, id, encode(timestamptz_send(created_at), 'hex'), " + strconv.Itoa(arm) + c.result
+}
+
+// The columns of a result. A time is what timestamptz is made of: microseconds since 2000, in hexadecimal digits.
 const (
 	colSnapshot = iota
 	colHorizon
@@ -85,11 +150,193 @@ const (
 	colState    = colCreatedAt // of the snapshot's row
 )
 
-// These ask for all columns as text. So they come anyhow where statements are not prepared.
+// fullAsText and listAsText ask for all columns as text. Where statements are not prepared, columns are text anyway.
 var (
 	fullAsText = make(pgx.QueryResultFormats, fullColumns)
 	listAsText = make(pgx.QueryResultFormats, listColumns)
 )
 
-// shown is the snapshot that is read. It is computed once an arm, not once a row.
-const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
+// boundRecipient and boundEvent keep the table's rules for the lengths of recipient and event, in the encoding of the database. A value
+// that is too long is not sent. It is replaced by a value that breaks the rules too: the empty recipient, and NULL as the event.
+const (
+	boundRecipient = `CASE WHEN octet_length(recipient) > 256 THEN '' ELSE recipient END`
+	boundEvent     = `CASE WHEN octet_length(event) <= 128 THEN event END`
+)
+
+// inlineData is the text of data, or NULL if it is too large. data #> '{}' is data before it is compressed: compressed numbers can be a
+// million times as long in text. Data of at most 512 bytes has at most 4 MiB of text, which is not measured: for a small row, measuring
+// would cost half as much as everything else.
+func inlineData(stored, text string) string {
+	return `CASE WHEN pg_column_size(data) > ` + stored + `::int THEN NULL
+	WHEN pg_column_size(data #> '{}') <= least(` + stored + `::int, 512) THEN data::text
+	WHEN pg_column_size(data #> '{}') > ` + stored + `::int THEN NULL
+	ELSE (SELECT CASE WHEN octet_length(t) <= ` + text + `::bigint THEN t END FROM (SELECT data::text OFFSET 0) made (t)) END`
+}
+
+// read reads the result of a query whose arms return at most so many rows each. All rows of an arm come before the rows of the next arm.
+// read uses the raw values, because scanning them with pgx costs more than everything else.
+func (r *reader) read(result pgx.Rows, most int, epoch cursor.Tag) (p page, missing []int, err error) {
+	var bytes, arm, inArm int
+	for result.Next() {
+		values := result.RawValues()
+		if values[colSnapshot] != nil {
+			if err := p.setSnapshot(values, epoch); err != nil {
+				return page{}, nil, err
+			}
+			continue
+		}
+		if next := int(values[colArm][0] - '0'); next != arm && !p.more {
+			arm, inArm = next, 0
+		}
+		// An arm that has reached its limit may have more rows, and the rows of later arms must not come before them. Compressed data can be
+		// larger than its stored size.
+		p.cut = p.cut || bytes > r.pageBytes && !p.more
+		if p.more = p.more || p.cut; p.more {
+			continue
+		}
+		row, whole, err := r.readRow(values)
+		if err != nil {
+			return page{}, nil, err
+		}
+		if !whole {
+			missing = append(missing, len(p.rows))
+		}
+		bytes += len(row.Data)
+		p.rows = append(p.rows, row)
+		inArm++
+		p.full = inArm == most
+		p.more = p.full
+	}
+	return p, missing, result.Err()
+}
+
+// setSnapshot reads the first row of a result.
+func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
+	if p.to, err = parseSnapshot(string(values[colSnapshot]), epoch); err != nil {
+		return err
+	}
+	if p.state, err = readState(values); err != nil {
+		return err
+	}
+	horizon, lost := strings.CutPrefix(string(values[colHorizon]), "~")
+	p.historyLost = lost
+	if p.horizon, err = strconv.ParseUint(horizon, 10, 64); err != nil {
+		return fmt.Errorf("read the horizon in rowcast.history: %w", err)
+	}
+	return nil
+}
+
+// readRow reads a row, and reports whether it is whole: it has its data, and all columns keep the rules of the table. pgx reuses the memory
+// of values.
+func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
+	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
+		return row, false, fmt.Errorf("read the column xid of rowcast.notifications: %w", err)
+	}
+	if err := row.setID(values[colID]); err != nil {
+		return row, false, err
+	}
+	createdAt, err := parseTime(values[colCreatedAt])
+	if err != nil {
+		return row, false, fmt.Errorf("read the column created_at of rowcast.notifications: %w", err)
+	}
+	row.Tag = cursor.AnchorTag(row.ID, createdAt)
+	if row.misplaced {
+		r.unreadable(row.ID, "", unreadableInvalid)
+		return row, true, nil
+	}
+	if len(values) == listColumns || values[colEvent] == nil || values[colData] == nil {
+		return row, false, nil
+	}
+	row.Recipient, row.Event = string(values[colRecipient]), string(values[colEvent]) // a NULL recipient is everyone
+	row.setData(kept(values[colData]), int64(len(values[colData])), r.maxData)
+	return row, row.isSound() && (values[colRecipient] == nil || row.Recipient != ""), nil
+}
+
+// setID sets the id. A cursor cannot refer to a row whose id is NULL or below 1, so the row is skipped. It is given the highest or the lowest
+// id, so that the next page begins after it.
+func (r *row) setID(digits []byte) (err error) {
+	if digits == nil {
+		r.ID, r.skipped, r.misplaced = math.MaxInt64, true, true
+		return nil
+	}
+	if r.ID, err = strconv.ParseInt(string(digits), 10, 64); err != nil {
+		return fmt.Errorf("read the column id of rowcast.notifications: %w", err)
+	}
+	if r.ID < 1 {
+		r.ID, r.skipped, r.misplaced = 0, true, true
+	}
+	return nil
+}
+
+// parseTime reads a timestamptz in the form of the queries. NULL and infinity are read as 2000-01-01, as rowcast.anchor_tag does. The table
+// refuses both, unless it was altered.
+func parseTime(digits []byte) (int64, error) {
+	if digits == nil {
+		return 0, nil
+	}
+	bits, err := strconv.ParseUint(string(digits), 16, 64)
+	micros := int64(bits)
+	if micros == math.MaxInt64 || micros == math.MinInt64 {
+		micros = 0
+	}
+	return micros, err
+}
+
+func (r *row) setData(data []byte, size, limit int64) {
+	r.Size = size
+	if size <= limit {
+		r.Data = data
+	}
+}
+
+// parseSnapshot reads the text of a pg_snapshot, xmin:xmax:xip,xip…
+func parseSnapshot(text string, epoch cursor.Tag) (cursor.Cursor, error) {
+	c := cursor.Cursor{Epoch: epoch}
+	fields := strings.Split(text, ":")
+	if len(fields) != 3 {
+		return c, fmt.Errorf("malformed snapshot %q", text)
+	}
+	var err error
+	if c.Xmax, err = strconv.ParseUint(fields[1], 10, 64); err != nil {
+		return c, err
+	}
+	if fields[2] == "" {
+		return c, nil
+	}
+	for xip := range strings.SplitSeq(fields[2], ",") {
+		xid, err := strconv.ParseUint(xip, 10, 64)
+		if err != nil {
+			return c, err
+		}
+		c.Xip = append(c.Xip, xid)
+	}
+	return c, nil
+}
+
+// formatSnapshot returns what a whole cursor has seen as the text of a pg_snapshot.
+func formatSnapshot(c cursor.Cursor) string {
+	xmin := c.Xmax
+	if len(c.Xip) > 0 {
+		xmin = c.Xip[0]
+	}
+	b := strconv.AppendUint(nil, xmin, 10)
+	b = append(b, ':')
+	b = strconv.AppendUint(b, c.Xmax, 10)
+	b = append(b, ':')
+	return string(appendXids(b, c.Xip))
+}
+
+// formatXids returns the text of an array of xid8.
+func formatXids(xids []uint64) string {
+	return string(append(appendXids([]byte{'{'}, xids), '}'))
+}
+
+func appendXids(b []byte, xids []uint64) []byte {
+	for i, xid := range xids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendUint(b, xid, 10)
+	}
+	return b
+}

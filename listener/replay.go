@@ -14,37 +14,6 @@ import (
 	"rowcast/listener/feed"
 )
 
-// replayQuery reads the rows of some recipients ($7) and of everyone that the cursor ($1 to $4, as in fetchQuery) has not seen
-// and the snapshot $5 shows, merged in the order in which they are told. An arm a recipient, and for the transactions that were
-// in flight one a transaction, so that each is a short ordered index scan, whatever the statistics say.
-var replayQuery = newPageQuery(noState, func(c columns) string {
-	replayed := c.table + ` FROM rowcast.notifications n`
-	return `
-UNION ALL (SELECT ` + c.of(1) + ` FROM (
-	(SELECT 1 AS part, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + restOf + `) n)
-	UNION ALL
-	(SELECT 1, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + restOf + `) n)
-	UNION ALL
-	(SELECT 2, n.* FROM unnest($7::text[]) r, ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + ofX + `) n)
-	UNION ALL
-	(SELECT 2, n.* FROM ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + ofX + `) n)
-	UNION ALL
-	(SELECT 2, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + later + `) n)
-	UNION ALL
-	(SELECT 2, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + later + `) n)
-	ORDER BY part, xid, id LIMIT $6) merged)`
-}, "$8", "$9")
-
-// The pieces of replayQuery.
-var (
-	restOf = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
-		ORDER BY recipient, xid, id LIMIT $6`
-	ofX      = `xid = x AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
-	finished = `(SELECT x FROM unnest($3::text::xid8[]) x WHERE pg_visible_in_snapshot(x, ` + shown + `)) finished`
-	later    = `xid >= $4::text::xid8 AND xid < pg_snapshot_xmax(` + shown + `)
-		AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `) ORDER BY recipient, xid, id LIMIT $6`
-)
-
 // A Replayer reads for one subscriber at a time what its cursor has not seen. It holds nothing between two pages: an open query
 // for a slow client would hold back vacuum and block DDL, and behind that every INSERT.
 type Replayer struct {
@@ -168,11 +137,11 @@ func distinct(recipients []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(recipients)))
 }
 
-// Stands tells whether a cursor of another epoch still holds in that of now: whether the row in which it is anchored has survived.
-func (r *Replayer) Stands(ctx context.Context, c, now cursor.Cursor) (stands bool, err error) {
+// IsValid reports whether a cursor of another epoch is valid in the epoch of now: whether its anchor still exists.
+func (r *Replayer) IsValid(ctx context.Context, c, now cursor.Cursor) (stands bool, err error) {
 	err = r.with(ctx, now.Epoch, func(run runner) error {
 		return run(func(ctx context.Context, db querier) error {
-			stands, err = anchorStands(ctx, db, c)
+			stands, err = isAnchorValid(ctx, db, c)
 			return err
 		})
 	})

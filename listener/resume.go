@@ -14,7 +14,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// resume finds out where to go on from: the listener's own cursor as long as its history is still this server's.
+// resume finds out where to go on from. It is the listener's own cursor, as long as the cursor is valid on this server.
 func (s *session) resume(ctx context.Context, db querier) (err error) {
 	if s.epoch, err = beginEpoch(ctx, db); err != nil {
 		return err
@@ -25,63 +25,63 @@ func (s *session) resume(ctx context.Context, db querier) (err error) {
 	if s.cursor.Epoch == s.epoch {
 		return nil
 	}
-	stands, err := anchorStands(ctx, db, s.cursor)
+	valid, err := isAnchorValid(ctx, db, s.cursor)
 	if err != nil {
 		return err
 	}
-	if stands {
+	if valid { // rule 18
 		s.cursor.Epoch = s.epoch
 		return nil
 	}
 	return s.recover(ctx, db)
 }
 
-// start begins with what is visible now, or if the listener is to be warm so far back that it will have read as much as that.
+// start begins with the rows that become visible from now on. With Warm, it begins with the newest existing rows.
 func (s *session) start(ctx context.Context, db querier) error {
 	now, err := s.now(ctx, db)
 	if err != nil {
 		return err
 	}
 	if s.Warm > 0 {
-		earlier, err := warmer(ctx, db, now, s.Warm)
+		earlier, err := warmCursor(ctx, db, now, s.Warm)
 		switch {
 		case err == nil:
 			now, s.warmUntil = earlier, time.Now().Add(3*s.Timeout)
 		case reasonOf(err) == "":
 			return err
 		default:
-			s.Logger.Warn("recent rows cannot be found: beginning without them", "error", err)
+			s.Logger.Warn("cannot find recent rows: beginning without them", "error", err)
 		}
 	}
 	s.cursor, s.begun = now, true
-	s.told.begin(now)
+	s.delivered.begin(now)
 	s.Deliver(feed.Batch{Cursor: now, Warming: s.isWarming()})
 	return nil
 }
 
-// isWarming reports whether what is read is from before the listener began.
+// isWarming reports whether rows are being read that were committed before the listener began.
 func (l *Listener) isWarming() bool { return !l.warmUntil.IsZero() }
 
-// endWarming begins with what is visible now, as recent rows take too long to read.
+// endWarming gives up warming, because reading the recent rows takes too long. It goes on from the rows that are visible now.
 func (s *session) endWarming(ctx context.Context) error {
-	s.warmUntil = time.Time{}
-	s.Logger.Warn("recent rows take too long to read: beginning without the rest of them")
-	return s.bounded(ctx, s.restart)
+	s.Logger.Warn("reading recent rows takes too long: beginning without the rest of them")
+	return s.link.bounded(ctx, s.restart)
 }
 
-// restart goes on from what is visible now. No cursor from before stands.
+// restart goes on from the rows that are visible now. No cursor from before is valid.
 func (s *session) restart(ctx context.Context, db querier) error {
 	now, err := s.now(ctx, db)
 	if err != nil {
 		return err
 	}
-	s.told.begin(now)
+	s.warmUntil = time.Time{}
+	s.delivered.begin(now)
 	s.cursor = now
 	s.Deliver(feed.Batch{Cursor: now, Reset: ResetHistory})
 	return nil
 }
 
-// now is the cursor that has seen what is visible.
+// now returns the cursor of a reader that has seen all rows that are visible.
 func (s *session) now(ctx context.Context, db querier) (now cursor.Cursor, err error) {
 	var text string
 	if err := db.QueryRow(ctx, "SELECT rowcast.cursor()").Scan(&text); err != nil {
@@ -94,17 +94,17 @@ func (s *session) now(ctx context.Context, db querier) (now cursor.Cursor, err e
 	return now, nil
 }
 
-// warmQuery finds the oldest of the newest transactions whose rows have at most so many bytes ($2) together. A transaction counts as a
-// whole: one that is larger would have to be read from its first row on. Each row counts 300 bytes or more, so the last of the rows that
-// are looked at is beyond the limit. Below the horizon there may be millions of rows that are deleted and not vacuumed yet.
+// warmQuery finds the oldest of the newest transactions whose rows have at most $2 bytes together. A transaction counts as a whole: a
+// larger one would have to be read from its first row on. Each row counts as 300 bytes more than its data, so the LIMIT leaves out only
+// rows beyond $2. Below the horizon there may be millions of rows that are deleted and not vacuumed yet.
 const warmQuery = `SELECT xid::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
 	FROM (SELECT xid, id, data FROM rowcast.notifications
 		WHERE xid >= coalesce((` + horizon + `), 3)::text::xid8 AND xid < $1::text::xid8
 		ORDER BY xid DESC, id DESC LIMIT $2 / 300 + 1) newest) sized
 	GROUP BY xid HAVING max(bytes) <= $2 ORDER BY sized.xid LIMIT 1`
 
-// warmer returns the cursor of a reader who has not seen the newest transactions, up to so many bytes.
-func warmer(ctx context.Context, db querier, now cursor.Cursor, bytes int64) (cursor.Cursor, error) {
+// warmCursor returns the cursor of a reader that has not seen the newest transactions, which have at most so many bytes of rows.
+func warmCursor(ctx context.Context, db querier, now cursor.Cursor, bytes int64) (cursor.Cursor, error) {
 	var oldest string
 	err := db.QueryRow(ctx, warmQuery, strconv.FormatUint(now.Xmax, 10), bytes).Scan(&oldest)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -117,81 +117,83 @@ func warmer(ctx context.Context, db querier, now cursor.Cursor, bytes int64) (cu
 	return now.Before(xid), err
 }
 
-// recover goes on after the server has taken back rows that were told: from what is left of the cursor, or if nothing told is
-// left, or nothing of it remembered, anew.
+// recover goes on after the server has lost delivered rows. It goes on from the last delivered row that is left. If none is left, or none
+// is kept in memory, it restarts.
 func (s *session) recover(ctx context.Context, db querier) error {
-	left, found, err := s.told.standing(ctx, db)
+	left, found, err := s.delivered.left(ctx, db)
 	if err != nil {
 		return err
 	}
-	if found {
-		s.told.forgetAbove(left.Xid)
-		s.cursor = s.cursor.Clamp(left, s.epoch)
-		s.Logger.Warn("the server has taken back rows that were told", "last_that_stands", left.ID)
-		s.Deliver(feed.Batch{Cursor: s.cursor, Clamp: &left, Warming: s.isWarming()})
-		return nil
+	if !found {
+		s.Logger.Warn("database history changed (crash, failover or restore): resetting all streams")
+		return s.restart(ctx, db)
 	}
-	s.Logger.Warn("the server has taken back rows that were told, and none is left that is remembered: every stream is reset")
-	return s.restart(ctx, db)
+	s.delivered.removeAbove(left.Xid)
+	s.cursor = s.cursor.Clamp(left, s.epoch) // rule 20
+	s.Logger.Warn("the server has lost delivered rows (crash or failover)", "last_row_left", left.ID)
+	s.Deliver(feed.Batch{Cursor: s.cursor, Clamp: &left, Warming: s.isWarming()})
+	return nil
 }
 
-// ResetHistory is the Reset of a [feed.Batch] for not continuing: the server's history no longer holds what was told of it.
+// ResetHistory is the Reset of a [feed.Batch] that does not continue the one before, because the server has lost the delivered rows.
 const ResetHistory = "history"
 
-// told remembers the last row of each of the last transactions that were told.
-type told struct {
+// deliveredRows keeps the last row of each of the transactions that were delivered last.
+type deliveredRows struct {
 	rows []cursor.Row
-	next int // when it is full, the oldest
+	next int // the index of the oldest row, once there are maxDelivered rows
 
-	// Above floor the cursor claims nothing that is not in rows.
+	// floor is the highest transaction that the cursor may claim although it has no row in rows.
 	floor uint64
 }
 
-// remembered is how many: more than can be lost with asynchronous commits, and as much as a standby may lag in a second.
-const remembered = 1 << 14
+// maxDelivered bounds the rows that are kept. It is more than a crash can lose with asynchronous commits, and about as much as a standby
+// can lag in a second.
+const maxDelivered = 1 << 14
 
-// begin forgets all but what the cursor is anchored in: of what was before that, nothing is known.
-func (t *told) begin(c cursor.Cursor) {
-	*t = told{rows: []cursor.Row{{Xid: c.AnchorXid(), ID: c.Anchor.ID, Tag: c.Anchor.Tag}}, floor: c.AnchorXid()}
+// begin keeps only the anchor of a cursor. The rows that were delivered before it are not known.
+func (d *deliveredRows) begin(c cursor.Cursor) {
+	*d = deliveredRows{rows: []cursor.Row{{Xid: c.AnchorXid(), ID: c.Anchor.ID, Tag: c.Anchor.Tag}}, floor: c.AnchorXid()}
 }
 
-func (t *told) add(rows []row) {
+func (d *deliveredRows) add(rows []row) {
 	for i, row := range rows {
 		if row.misplaced || i+1 < len(rows) && rows[i+1].Xid == row.Xid && !rows[i+1].misplaced {
 			continue
 		}
-		if len(t.rows) < remembered {
-			t.rows = append(t.rows, row.Row.Row)
+		if len(d.rows) < maxDelivered {
+			d.rows = append(d.rows, row.Row.Row)
 			continue
 		}
-		t.floor = max(t.floor, t.rows[t.next].Xid)
-		t.rows[t.next] = row.Row.Row
-		t.next = (t.next + 1) % remembered
+		d.floor = max(d.floor, d.rows[d.next].Xid)
+		d.rows[d.next] = row.Row.Row
+		d.next = (d.next + 1) % maxDelivered
 	}
 }
 
-// forgetAbove keeps of them, as the next crash may take back more, those of transactions up to xid.
-func (t *told) forgetAbove(xid uint64) {
-	oldestFirst := slices.Concat(t.rows[t.next:], t.rows[:t.next])
-	t.rows = slices.DeleteFunc(oldestFirst, func(row cursor.Row) bool { return row.Xid > xid })
-	t.next = 0
+// removeAbove removes the rows of transactions above xid. The others are kept, because the next crash may lose them too.
+func (d *deliveredRows) removeAbove(xid uint64) {
+	oldestFirst := slices.Concat(d.rows[d.next:], d.rows[:d.next])
+	d.rows = slices.DeleteFunc(oldestFirst, func(row cursor.Row) bool { return row.Xid > xid })
+	d.next = 0
 }
 
-// standing is the highest of them that is still there, if there is none above it that might be, too: the anchor of a cursor that
-// has seen no row is the database.
-func (t *told) standing(ctx context.Context, db querier) (row cursor.Row, found bool, err error) {
-	xids, ids, tags := make([]uint64, len(t.rows)), make([]int64, len(t.rows)), make([]string, len(t.rows))
-	for i, row := range t.rows {
+// left returns the highest of the rows that the table still has. It finds none below floor (rule 22): a transaction above that row that is
+// not kept might have been delivered. The anchor of a cursor that has seen no row is the database.
+func (d *deliveredRows) left(ctx context.Context, db querier) (row cursor.Row, found bool, err error) {
+	xids, ids, tags := make([]uint64, len(d.rows)), make([]int64, len(d.rows)), make([]string, len(d.rows))
+	for i, row := range d.rows {
 		xids[i], ids[i], tags[i] = row.Xid, row.ID, row.Tag.String()
 	}
-	query := `SELECT told.xid::text, told.id, told.tag FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) told (xid, id, tag)
-		LEFT JOIN LATERAL (SELECT id, created_at FROM rowcast.notifications n WHERE n.xid = told.xid AND n.id = told.id
+	query := `SELECT kept.xid::text, kept.id, kept.tag FROM unnest($1::text::xid8[], $2::bigint[], $3::text[]) kept (xid, id, tag)
+		LEFT JOIN LATERAL (SELECT id, created_at FROM rowcast.notifications n WHERE n.xid = kept.xid AND n.id = kept.id
 			AND (` + assigned + `) OFFSET 0) n ON true
-		WHERE told.xid >= $4::text::xid8 AND told.tag =
-			CASE WHEN told.xid >= $5::text::xid8 THEN rowcast.anchor_tag(n.id, n.created_at) ELSE rowcast.database_tag() END
-		ORDER BY told.xid DESC, told.id DESC LIMIT 1`
+		WHERE kept.xid >= $4::text::xid8 AND kept.tag =
+			CASE WHEN kept.xid >= $5::text::xid8 THEN rowcast.anchor_tag(n.id, n.created_at) ELSE rowcast.database_tag() END
+		ORDER BY kept.xid DESC, kept.id DESC LIMIT 1`
 	var xid, tag string
-	err = db.QueryRow(ctx, query, formatXids(xids), ids, tags, strconv.FormatUint(t.floor, 10), strconv.Itoa(cursor.First)).Scan(&xid, &row.ID, &tag)
+	args := []any{formatXids(xids), ids, tags, strconv.FormatUint(d.floor, 10), strconv.Itoa(cursor.First)}
+	err = db.QueryRow(ctx, query, args...).Scan(&xid, &row.ID, &tag)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return row, false, nil
 	}
@@ -202,7 +204,7 @@ func (t *told) standing(ctx context.Context, db querier) (row cursor.Row, found 
 		row.Tag, err = cursor.ParseTag(tag)
 	}
 	if err != nil {
-		return row, false, fmt.Errorf("look for what is left: %w", err)
+		return row, false, fmt.Errorf("find the delivered rows that are left: %w", err)
 	}
 	return row, true, nil
 }

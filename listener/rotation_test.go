@@ -97,7 +97,7 @@ func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	}
 	t.Cleanup(replayer.Close)
 	begin := r.last.Cursor
-	if _, err := replayer.Stands(limited(t), begin, begin); err != nil {
+	if _, err := replayer.IsValid(limited(t), begin, begin); err != nil {
 		t.Fatalf("before the change: %v", err)
 	}
 	change()
@@ -109,7 +109,7 @@ func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	wantData(t, r.rows(t, 1), `"after the change"`)
 	r.parked(t, 2)
 	holdsSoon(t, "a replay's connection", func() bool {
-		_, err := replayer.Stands(limited(t), begin, begin) // the first may still find the session that was ended
+		_, err := replayer.IsValid(limited(t), begin, begin) // the first may still find the session that was ended
 		return err == nil
 	})
 }

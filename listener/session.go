@@ -4,94 +4,96 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/failures"
 	"rowcast/listener/feed"
-	"rowcast/sql"
 )
 
-// A session is one life of the listener's connections. It ends with its first error.
+// A session is one life of the listener's two connections. It ends with its first error.
 type session struct {
 	*Listener
-	feed  *pgx.Conn // listens and fetches
-	lock  *parkLock // nil with PollOnly
-	epoch cursor.Tag
-	pace  pace
+	link   *link
+	wakeup *wakeup
+	epoch  cursor.Tag
 
-	connected bool      // to PostgreSQL, by all its connections
-	whole     time.Time // when it had all that it needs; zero if it never had
+	connected bool      // all connections that were needed so far are open
+	whole     time.Time // when the session had all that it needs; zero if it never had
 
-	inspected time.Time
-	state     state     // of the server, a second ago or less
-	inquired  time.Time // when that was
-	crowded   bool      // the NOTIFY queue is too full to sleep
-	holder    uint32    // the process that holds the park lock on which this hub relies
-
-	// What has arrived on feed since it was last looked at.
-	bell     bool
-	unparked bool // another hub has given up the park lock
-	calls    calls
+	inspected time.Time // when inspect last counted
+	inquired  time.Time // when a page last came with the state of the server
 }
 
-// unparkedChannel is where a hub that gives up the park lock says so to those that relied on it.
-const unparkedChannel = sql.Channel + ".unparked"
-
-// live is the session, from its connections to its end.
+// live runs the session, from the opening of its connections to its end. Its loop is the only caller of fetch.
 func (s *session) live(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if s.feed, err = s.connect(ctx, "listener", s.heard); err != nil {
+	if s.link, err = s.openLink(ctx); err != nil {
 		return err
 	}
-	defer closeNow(s.feed)
+	defer s.link.close()
 	s.connected = true
 	s.Failures.Succeeded(failures.Connect)
+	s.wakeup = newWakeup(s.Listener, s.link, s.complete)
+	defer s.wakeup.close()
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, s.interrupted)()
-	if err := s.fetch(ctx); err != nil {
-		return err
+	defer context.AfterFunc(ctx, s.link.interrupt)()
+	for last := (fetched{}); ; {
+		why, err := s.wakeup.next(ctx, last)
+		if err != nil {
+			return err
+		}
+		if last, err = s.fetch(ctx, why); err != nil {
+			return err
+		}
 	}
-	s.Failures.Succeeded(failures.Fetch)
-	if s.PollOnly {
-		s.isWhole()
-		return s.poll(ctx, func() bool { return true })
-	}
-	s.connected = false
-	if s.lock, err = s.newParkLock(ctx); err != nil {
-		return fmt.Errorf("second connection, for the %w: %w", errParkLock, err)
-	}
-	defer s.lock.close()
-	s.connected = true
-	s.isWhole()
-	return s.run(ctx)
 }
 
-// isWhole takes note that the session has all that it needs.
-func (s *session) isWhole() {
+// begin listens, and then finds out where to go on from. In the reverse order, a row that is committed in between would be missed: it
+// would not be read, and its notification would not be received.
+func (s *session) begin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	if !s.PollOnly {
+		if err := s.link.listen(ctx); err != nil {
+			return err
+		}
+	}
+	return s.with(ctx, s.link.conn, func(db querier) error { return s.resume(ctx, db) })
+}
+
+// complete opens the second connection, after the first fetch has succeeded. With PollOnly there is none.
+func (s *session) complete(ctx context.Context) (lock *parkLock, err error) {
+	s.Failures.Succeeded(failures.Fetch)
+	if !s.PollOnly {
+		s.connected = false
+		if lock, err = s.openParkLock(ctx); err != nil {
+			return nil, fmt.Errorf("second connection, for the %w: %w", errParkLock, err)
+		}
+		s.connected = true
+	}
 	s.whole = time.Now()
 	s.Stats.Sessions.Add(1)
-	s.Stats.Connected.Store(true)
+	s.isConnected.Store(true)
 	s.Failures.Succeeded(failures.ParkLock)
 	if logger, ok := s.logs.connected.Allow(s.Logger); ok {
-		logger.Info("connected to PostgreSQL", "database", s.feed.Config().Database, "host", s.feed.PgConn().Conn().RemoteAddr().String())
+		config, peer := s.link.conn.Config(), s.link.conn.PgConn().Conn().RemoteAddr()
+		logger.Info("connected to PostgreSQL", "database", config.Database, "host", peer.String())
 	}
+	return lock, nil
 }
 
-// steady is how long a session must have been whole before the next one is begun without a longer pause.
+// steady is how long a session must have been whole for the next one to begin after the shortest pause.
 const steady = time.Second
 
 func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.whole) >= steady }
 
-// ended says why the session has ended. An outage is one line about the loss, and then some about the attempts to end it.
+// ended logs why the session has ended. An outage is logged as one line about the loss, and some lines about the attempts to connect again.
 func (s *session) ended(err error, retryIn time.Duration) {
-	s.Stats.Connected.Store(false)
+	s.isConnected.Store(false)
 	s.Failures.Failed(s.failed(err), err)
 	retryIn = retryIn.Round(time.Millisecond)
 	if !s.whole.IsZero() {
@@ -109,10 +111,10 @@ func (s *session) ended(err error, retryIn time.Duration) {
 	}
 }
 
-// failed returns what a session's error is a failure of.
+// failed returns the operation that failed when the session ended with err.
 func (s *session) failed(err error) failures.Operation {
 	switch {
-	case s.feed == nil:
+	case s.link == nil:
 		return failures.Connect
 	case errors.Is(err, errParkLock):
 		return failures.ParkLock
@@ -120,52 +122,47 @@ func (s *session) failed(err error) failures.Operation {
 	return failures.Fetch
 }
 
-// closeNow closes a connection even if the context has ended, and waits for nobody.
-func closeNow(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx)
-}
-
-// begin listens before anything is read: a row committed in between would otherwise neither be read nor ring.
-func (s *session) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
-	defer cancel()
-	if !s.PollOnly {
-		var listen strings.Builder
-		for _, channel := range []string{sql.Channel, unparkedChannel, disconnectChannel, disconnectedChannel} {
-			fmt.Fprintf(&listen, "LISTEN %s;", pgx.Identifier{channel}.Sanitize())
-		}
-		if _, err := s.feed.PgConn().Exec(ctx, listen.String()).ReadAll(); err != nil {
-			return fmt.Errorf("listen: %w", err)
-		}
+// fetch reads and delivers all rows that are visible now and have not been read, page after page. Then it answers the notifications that
+// have a payload.
+func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
+	s.serving = append(s.serving, s.takeRequests()...)
+	s.link.notified = false
+	done, began := fetched{reason: why}, time.Now()
+	if err := s.readAll(ctx, &done, began); err != nil {
+		return done, err
 	}
-	return s.with(ctx, s.feed, func(db querier) error { return s.resume(ctx, db) })
+	if err := s.inspect(ctx); err != nil {
+		return done, err
+	}
+	for _, served := range s.serving {
+		close(served)
+	}
+	s.serving = nil
+	s.link.answerCalls()
+	done.took = time.Since(began)
+	return done, nil
 }
 
-// fetch reads and delivers all that is visible now and has not been, page after page, and then answers the calls that came by NOTIFY.
-func (s *session) fetch(ctx context.Context) error {
-	s.mu.Lock()
-	s.serving = append(s.serving, s.asked...)
-	s.asked = nil
-	s.mu.Unlock()
-	s.bell = false
-	began := time.Now()
-
+// readAll reads and delivers pages until there are no more.
+func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) error {
 	var snapshot *cursor.Cursor
 	for more := true; more; {
 		p, err := s.page(ctx, snapshot)
 		if err != nil {
 			return err
 		}
-		if void, err := s.heed(ctx, p.state); err != nil {
+		if void, err := s.observe(ctx, p.state); err != nil {
 			return err
 		} else if void {
 			snapshot = nil
 			continue
 		}
+		if p.state.known {
+			done.state = p.state
+		}
+		done.rows += len(p.rows)
 		s.deliver(p)
-		s.answerCalls()
+		s.link.answerCalls()
 		snapshot, more = &p.to, p.more
 		if more && s.isWarming() && time.Now().After(s.warmUntil) {
 			if err := s.endWarming(ctx); err != nil {
@@ -173,81 +170,38 @@ func (s *session) fetch(ctx context.Context) error {
 			}
 			snapshot = nil
 		}
-		s.heedLag(began, more)
-	}
-	if err := s.inspect(ctx); err != nil {
-		return err
-	}
-	for _, done := range s.serving {
-		close(done)
-	}
-	s.serving = nil
-	s.answerCalls()
-	return nil
-}
-
-// inspect counts, once a minute, the rows that are kept out because this server has not given their transaction's number:
-// restored, replicated or forged ones.
-func (s *session) inspect(ctx context.Context) error {
-	if time.Since(s.inspected) < time.Minute {
-		return nil
-	}
-	s.inspected = time.Now()
-	const most = 1000
-	const query = `SELECT count(*) FROM (SELECT FROM rowcast.notifications
-		WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) ORDER BY xid LIMIT $1) foreign_rows`
-	var found int64
-	if err := s.bounded(ctx, func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query, most).Scan(&found) }); err != nil {
-		return fmt.Errorf("count foreign rows: %w", err)
-	}
-	if was := s.Stats.ForeignXid.Swap(found); found > was {
-		s.Logger.Warn("rows carry transaction numbers that this server has not given; they are never sent", "rows", found, "at_most", most)
+		s.observeLag(began, more)
 	}
 	return nil
 }
 
+// page reads the next page.
 func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
-	r := s.reader(func(statement func(context.Context, querier) error) error { return s.bounded(ctx, statement) })
+	r := s.reader(func(statement func(context.Context, querier) error) error { return s.link.bounded(ctx, statement) })
 	if p, err = r.fetch(s.queryNow(), s.cursor, s.epoch, snapshot, s.level); err == nil {
-		s.heedHistory(&p)
+		s.observeHistory(&p)
 		s.level = s.level.after(&p, s.PageRows)
 	}
 	return p, err
 }
 
-// bounded runs read on the feed for as long as the listener's Timeout, or until the session ends. Like wait it does so by the
-// connection's own deadline: for a context that can end, pgx would start a goroutine each time, and this is done for every bell.
-func (s *session) bounded(ctx context.Context, read func(context.Context, querier) error) error {
-	_ = s.feed.PgConn().Conn().SetDeadline(time.Now().Add(s.Timeout))
-	if ctx.Err() != nil { // when it ended, interrupted may have come before
-		return ctx.Err()
-	}
-	never := context.Background()
-	return s.with(never, s.feed, func(db querier) error { return read(never, db) })
-}
-
-// interrupted ends what is being done on the feed.
-func (s *session) interrupted() { _ = s.feed.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
-
-// deliver hands a page on and moves the cursor behind it.
+// deliver delivers a page and moves the cursor behind it.
 func (s *session) deliver(p page) {
 	if len(p.rows) > 0 {
 		s.cursor = p.rows[len(p.rows)-1].Cursor
 	}
 	if !p.more {
 		s.cursor = s.cursor.Reached(p.to)
-	}
-	s.told.add(p.rows)
-	if !p.more {
 		s.warmUntil = time.Time{}
 	}
+	s.delivered.add(p.rows)
 	s.Stats.Fetches.Add(1)
 	s.Stats.Rows.Add(int64(len(p.rows)))
-	s.pace.add(time.Now(), commits(p.rows))
+	s.wakeup.pace.add(time.Now(), commits(p.rows))
 	s.Deliver(feed.Batch{Rows: p.deliverable(), Cursor: s.cursor, Horizon: p.horizon, Warming: s.isWarming()})
 }
 
-// commits counts the transactions of rows in telling order.
+// commits returns the number of transactions of rows, which are in the order of delivery.
 func commits(rows []row) (n int) {
 	var last uint64
 	for _, row := range rows {
@@ -258,28 +212,25 @@ func commits(rows []row) (n int) {
 	return n
 }
 
-// wait sleeps until something is heard, somebody asks for a fetch, or the time has come. What nobody wants to hear wakes nobody:
-// otherwise it could put off the next safety poll for ever.
-func (s *session) wait(ctx context.Context, until time.Time) error {
-	if s.isCalled() {
-		return ctx.Err()
+// inspect counts, once a minute, the rows whose transaction number this server has not assigned: rows that were restored, replicated or
+// forged. They are never sent.
+func (s *session) inspect(ctx context.Context) error {
+	if time.Since(s.inspected) < time.Minute {
+		return nil
 	}
-	_ = s.feed.PgConn().Conn().SetDeadline(until)
-	s.interruptible(s.interrupted)
-	var err error
-	for err == nil && ctx.Err() == nil && !s.isCalled() {
-		err = s.feed.PgConn().WaitForNotification(context.Background())
+	s.inspected = time.Now()
+	const most = 1000
+	const query = `SELECT count(*) FROM (SELECT FROM rowcast.notifications
+		WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) ORDER BY xid LIMIT $1) foreign_rows`
+	var found int64
+	count := func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query, most).Scan(&found) }
+	if err := s.link.bounded(ctx, count); err != nil {
+		return fmt.Errorf("count foreign rows: %w", err)
 	}
-	s.uninterruptible()
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if found > s.foreign {
+		s.Logger.Warn("rows carry transaction numbers that this server has not assigned; they are never sent", "rows", found, "at_most", most)
 	}
-	// A wait that times out leaves the connection as it was; every other error has closed it.
-	if s.feed.IsClosed() {
-		return fmt.Errorf("wait for notification: %w", err)
-	}
+	s.foreign = found
+	s.Stats.ForeignXid.Store(found)
 	return nil
 }
-
-// isCalled reports whether something was heard that has not been answered.
-func (s *session) isCalled() bool { return s.bell || s.unparked || len(s.calls.waiting) > 0 }

@@ -39,13 +39,13 @@ func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	if small {
 		fill(t, flood, notify)
 	}
-	bells := hub.Stats.Bells.Load()
+	bells := hub.Stats.Wakeups.Load()
 	for range 20 {
 		insert(t, conn, "1")
 		wantData(t, hub.rows(t, 1), `"1"`)
 	}
 	hub.caughtUp(t)
-	if got := hub.Stats.Bells.Load(); got != bells {
+	if got := hub.Stats.Wakeups.Load(); got != bells {
 		t.Errorf("%d INSERTs sent a NOTIFY", got-bells)
 	}
 	if ratio := hub.Stats.NotifyQueue(); ratio < 1e-4 || ratio > 1 {

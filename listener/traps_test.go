@@ -115,8 +115,8 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 	}
 	t.Cleanup(replayer.Close)
 	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
-	if stands, err := replayer.Stands(limited(t), r.last.Cursor, r.last.Cursor); err != nil || !stands {
-		t.Errorf("Stands: %t, %v", stands, err)
+	if stands, err := replayer.IsValid(limited(t), r.last.Cursor, r.last.Cursor); err != nil || !stands {
+		t.Errorf("IsValid: %t, %v", stands, err)
 	}
 	if err := replayer.Disconnect(limited(t), "alice"); err != nil {
 		t.Errorf("Disconnect: %v", err)

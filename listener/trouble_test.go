@@ -66,7 +66,7 @@ func TestStraggler(t *testing.T) {
 			readers[0].until(t, func() bool {
 				var parks int64
 				for _, r := range readers {
-					parks += r.Stats.Parks.Load()
+					parks += r.Stats.ParkLocks.Load()
 				}
 				return parks > 0
 			})
@@ -115,7 +115,7 @@ func TestAnotherHubTakesOver(t *testing.T) {
 	insert(t, conn, "rung for or not")
 	relying.rows(t, 1)
 	relying.parked(t, 1)
-	if unrung := relying.Stats.Unrung.Load(); unrung != 0 {
+	if unrung := relying.Stats.Unnotified.Load(); unrung != 0 {
 		t.Errorf("%d rows count as unrung, want 0: only a parked hub's do", unrung)
 	}
 }
@@ -150,7 +150,7 @@ func TestPollsAtHighRates(t *testing.T) {
 	for round, before := 1, int64(0); ; round++ {
 		insertByAll(t, conns, each)
 		hub.rows(t, writers*each)
-		bells := hub.Stats.Bells.Load()
+		bells := hub.Stats.Wakeups.Load()
 		if bells-before < writers*each/10 {
 			break
 		}
@@ -171,10 +171,10 @@ func TestPollsAtHighRates(t *testing.T) {
 			t.Fatal("it does not park again")
 		}
 	}
-	bells := hub.Stats.Bells.Load()
+	bells := hub.Stats.Wakeups.Load()
 	insert(t, conns[0], "rings again")
 	hub.rows(t, 1)
-	if got := hub.Stats.Bells.Load(); got != bells+1 {
+	if got := hub.Stats.Wakeups.Load(); got != bells+1 {
 		t.Errorf("got %d bells for a row while parked, want 1", got-bells)
 	}
 }
@@ -227,7 +227,7 @@ func TestLookFindsRowsWithoutABell(t *testing.T) {
 		time.Sleep(rand.N(5 * time.Millisecond)) // around the looks
 	}
 	hub.rows(t, 50)
-	if got := hub.Stats.Unrung.Load(); got != 0 {
+	if got := hub.Stats.Unnotified.Load(); got != 0 {
 		t.Errorf("%d of 50 rows count as unrung", got)
 	}
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
@@ -235,7 +235,7 @@ func TestLookFindsRowsWithoutABell(t *testing.T) {
 		insert(t, conn, "by replication, say")
 		wantData(t, hub.rows(t, 1), `"by replication, say"`)
 	}
-	hub.until(t, func() bool { return hub.Stats.Unrung.Load() > 0 })
+	hub.until(t, func() bool { return hub.Stats.Unnotified.Load() > 0 })
 }
 
 func TestCatchUp(t *testing.T) {

@@ -244,7 +244,7 @@ func TestLockWhileARowIsRead(t *testing.T) {
 	gate.open()
 	eventually(t, conn, `SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'rowcast.notifications'::regclass`)
 	sessions := r.Stats.Sessions.Load()
-	for deadline := time.Now().Add(patience); r.Stats.Connected.Load() && r.Stats.Sessions.Load() == sessions; {
+	for deadline := time.Now().Add(patience); r.Connected() && r.Stats.Sessions.Load() == sessions; {
 		if time.Now().After(deadline) {
 			t.Fatal("the session outlived the lock")
 		}

@@ -2,6 +2,7 @@ package listener_test
 
 import (
 	"strconv"
+	"sync"
 	"testing"
 
 	"rowcast/listener"
@@ -60,5 +61,44 @@ func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 			t.Errorf("with %d newer rows: %d rows were read, want the newer ones", newer, len(r.told))
 		}
 		r.stop()
+	}
+}
+
+// A session that breaks while a listener reads recent rows does not end the warming: until all recent rows have been read, each batch
+// reports that the listener warms up.
+func TestWarmingOutlivesTheSession(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	const rows, pageRows = 60, 8
+	for i := range rows {
+		insert(t, conn, strconv.Itoa(i))
+	}
+	var breakOnce sync.Once
+	var early []int // how many rows had been read at each batch that did not report warming
+	read := 0
+	r := listen(t, dsn, func(l *listener.Listener) {
+		l.Warm, l.PageRows = 1<<20, pageRows
+		deliver := l.Deliver
+		l.Deliver = func(b feed.Batch) {
+			if read += len(b.Rows); !b.Warming && read < rows {
+				early = append(early, read)
+			}
+			if len(b.Rows) > 0 {
+				breakOnce.Do(func() {
+					query[bool](t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+						WHERE datname = current_database() AND application_name = 'rowcast listener'`)
+				})
+			}
+			deliver(b)
+		}
+	})
+	r.caughtUp(t)
+	r.stop()
+	if len(r.told) != rows || r.Failures.Of("fetch").Total == 0 {
+		t.Fatalf("%d rows were delivered and %d sessions broke, want %d rows and a broken session", len(r.told), r.Failures.Of("fetch").Total, rows)
+	}
+	if len(early) > 0 {
+		t.Errorf("batches did not report warming after %v of %d rows", early, rows)
 	}
 }

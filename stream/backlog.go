@@ -111,7 +111,7 @@ func (b *backlog) take(buffer []byte) chunk {
 func (b *backlog) count() {
 	own := goroutineSize + cap(b.buffer) + 8*cap(b.frames)
 	if b.replay != nil {
-		own += 8 * (len(b.replay.From.Xip) + len(b.replay.To.Xip))
+		own += 8 * (len(b.replay.From().Xip) + len(b.replay.To().Xip))
 	}
 	b.pending.add(own - b.own)
 	b.own = own

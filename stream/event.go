@@ -152,9 +152,9 @@ func lengthWithIDs(frames []*frame, idLength int) (n int) {
 // and row than the ids of the ends, and its list is a part of one of their lists.
 func maxIDLength(steps *cursor.Steps) int {
 	const more = 48
-	length := len(appendID(nil, steps.To)) + more
-	if len(steps.From.Xip) > 0 {
-		length += len(appendID(nil, steps.From))
+	length := len(appendID(nil, steps.To())) + more
+	if len(steps.From().Xip) > 0 {
+		length += len(appendID(nil, steps.From()))
 	}
 	return length
 }

@@ -89,7 +89,7 @@ func (s *source) Page(ctx context.Context, from, to cursor.Cursor, _ []string) (
 	return s.page(ctx, from, to)
 }
 
-func (s *source) Stands(ctx context.Context, _, _ cursor.Cursor) (bool, error) {
+func (s *source) IsValid(ctx context.Context, _, _ cursor.Cursor) (bool, error) {
 	if s.stands == nil {
 		return true, nil
 	}

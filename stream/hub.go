@@ -51,7 +51,7 @@ type Hub struct {
 	// Memory limits the bytes of memory of the recent events that are kept so that clients can resume without a query. Default 64 MiB.
 	Memory int
 
-	// Reads is the number of calls of Source.Page and Source.Stands that may run at one time. The Source needs that many connections.
+	// Reads is the number of calls of Source.Page and Source.IsValid that may run at one time. The Source needs that many connections.
 	// One user may have half of the calls, but at least one, and waiting users take turns. Default 2.
 	Reads int
 

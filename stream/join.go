@@ -131,8 +131,8 @@ func (j *joining) check(from clientCursor) (c cursor.Cursor, reason string) {
 
 // toEpochOf converts a cursor of another epoch to the current one if it is valid there. asked is false if the Source could not be asked.
 func (j *joining) toEpochOf(c, now cursor.Cursor) (_ cursor.Cursor, valid, asked bool) {
-	asked = j.attemptInTurn(failures.Stands, func(ctx context.Context) (err error) {
-		valid, err = j.Source.Stands(ctx, c, now)
+	asked = j.attemptInTurn(failures.CheckCursor, func(ctx context.Context) (err error) {
+		valid, err = j.Source.IsValid(ctx, c, now)
 		return err
 	})
 	switch {
@@ -190,7 +190,7 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 		j.state.Unlock()
 		return j.replayPage(c, now)
 	}
-	frames, steps := st.memory.since(c, j.s.recipients), &cursor.Steps{From: c, To: now}
+	frames, steps := st.memory.since(c, j.s.recipients), cursor.NewSteps(c, now)
 	if len(frames) <= maxUnderLock {
 		frames = unseen(c, frames)
 		j.live = len(frames) <= 1 || lengthWithIDs(frames, maxIDLength(steps)) <= j.Backlog
@@ -228,10 +228,10 @@ func (j *joining) recheck(c cursor.Cursor) (cursor.Cursor, error) {
 // to the Hub's.
 func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cursor, error) {
 	if err := j.greet(); err != nil {
-		return steps.From, err
+		return steps.From(), err
 	}
 	if len(frames) == 0 {
-		return steps.To, nil
+		return steps.To(), nil
 	}
 	n, bytes, idLength := 0, 0, maxIDLength(steps)
 	for n < len(frames) {
@@ -241,7 +241,7 @@ func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cur
 		n++
 	}
 	j.s.replay(frames[:n], steps)
-	next := steps.To
+	next := steps.To()
 	if n < len(frames) {
 		next = steps.After(frames[n-1].row)
 	}

@@ -21,9 +21,9 @@ type Source interface {
 	// transaction number below which retention has deleted rows.
 	Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
 
-	// Stands reports whether c, which is of another epoch than now, is still valid: whether the rows that it has seen still exist and the
+	// IsValid reports whether c, which is of another epoch than now, is still valid: whether the rows that it has seen still exist and the
 	// server has assigned none of their transaction numbers again.
-	Stands(ctx context.Context, c, now cursor.Cursor) (bool, error)
+	IsValid(ctx context.Context, c, now cursor.Cursor) (bool, error)
 }
 
 // A fairQueue limits the calls of the Source that run at one time. One reader may have at most half of them, and waiting readers take

@@ -36,7 +36,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn)
-	askUntil(t, h.url+"/metrics", `(?m)^rowcast_parks_total 1$`)
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total 1$`)
 	code, found, out := examine(t, dsn)
 	for check, want := range map[string]string{
 		"connection":   `ok .*, database "test_.*", as role "postgres"`,

@@ -88,7 +88,7 @@ func TestCheckOfACursorThatFailsIsShown(t *testing.T) {
 	h.err.await(t, `msg="another epoch has begun`)
 	tell(t, dsn, h.tail(t, "alice"), "0") // what is told now is told in the new epoch
 	client := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", cursor)
-	wantFailing(t, h.url, "stands", "53300")
+	wantFailing(t, h.url, "check_cursor", "53300")
 	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 10", role))
 	client.out.await(t, `"data":0}`)
 	askUntil(t, h.url+"/readyz", `"failing":{}`)

@@ -57,7 +57,7 @@ func TestLeastPrivilege(t *testing.T) {
 	send(`"old"`, "2 hours")
 	send(`"newest"`, "0") // which is never deleted
 	h := serve(t, hub, "--retain", "1h", "--memory", "1B", "--no-notify-messages")
-	askUntil(t, h.url+"/metrics", `(?m)^rowcast_parks_total 1$`)
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total 1$`)
 	if err := conn.QueryRow(t.Context(), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
 		t.Fatal(err)
 	}

@@ -284,7 +284,7 @@ func TestMetrics(t *testing.T) {
 		"rowcast_streams 2", "rowcast_streams_opened_total 2", "rowcast_sent_events_total 2", "rowcast_rows_total 2",
 		"rowcast_database_connected 1", "rowcast_database_sessions_total 1", "rowcast_resets_total 0",
 		`rowcast_overflows_total\{reason="backlog"\} 0`, `rowcast_overflows_total\{reason="pending"\} 0`, "rowcast_pending_bytes 0",
-		"rowcast_replayed_events_total 0", "rowcast_parks_total 1", `rowcast_bells_total \d+`, `rowcast_behind_seconds 0\..*`,
+		"rowcast_replayed_events_total 0", "rowcast_park_lock_acquired_total 1", `rowcast_wakeups_total \d+`, `rowcast_behind_seconds 0\..*`,
 		`rowcast_lag_seconds \d.*`,
 		`rowcast_fetches_total [1-9]\d*`, `rowcast_sent_bytes_total [1-9]\d+`, `go_goroutines \d+`,
 		"# HELP rowcast_streams Streams that are open now.",

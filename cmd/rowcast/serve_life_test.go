@@ -61,7 +61,7 @@ func TestServePolls(t *testing.T) {
 	tail := h.tail(t, "alice")
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`)
 	tail.out.await(t, `"data":1}`)
-	if got := ask(t, "GET", h.url+"/metrics").body; !strings.Contains(got, "\nrowcast_parks_total 0\n") {
+	if got := ask(t, "GET", h.url+"/metrics").body; !strings.Contains(got, "\nrowcast_park_lock_acquired_total 0\n") {
 		t.Errorf("it has parked:\n%s", got)
 	}
 }
@@ -93,7 +93,7 @@ func TestMessagesByHand(t *testing.T) {
 	if len(got) != 3 {
 		t.Errorf("got %v, want three", got)
 	}
-	h.err.await(t, `msg="message by hand goes to nobody" error="the envelope's \\"recipent\\" is not one of data, recipient, event"`)
+	h.err.await(t, `msg="ignored malformed NOTIFY payload" channel=rowcast error="the envelope's \\"recipent\\" is not one of data, recipient, event"`)
 }
 
 func TestLargeEventsAreOnlyAnnounced(t *testing.T) {

@@ -52,7 +52,7 @@ func TestStrangersTrapsAreNotUsed(t *testing.T) {
 	for name, url := range map[string]string{"a superuser": dsn, "a hub": hubDSN} {
 		h := serve(t, url)
 		polls := serve(t, url, "--poll")
-		askUntil(t, h.url+"/metrics", `(?m)^rowcast_parks_total [1-9]`)
+		askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total [1-9]`)
 		for _, tail := range []*process{h.tail(t, "alice"), polls.tail(t, "alice")} {
 			runSQL(t, dsn, "SET search_path = pg_catalog", `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"`+name+`"')`)
 			tail.out.await(t, `"data":"`+name+`"}`)

@@ -72,7 +72,7 @@ func BenchmarkAfter(b *testing.B) {
 		}
 		var got cursor.Cursor
 		for b.Loop() {
-			steps := cursor.Steps{From: from, To: to}
+			steps := cursor.NewSteps(from, to)
 			for _, row := range rows {
 				got = steps.After(row)
 			}

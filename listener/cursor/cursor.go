@@ -7,7 +7,10 @@
 // The package is arithmetic only. It knows rows by their transaction number (xid) and id, and never touches a database.
 package cursor
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // First is the first transaction number that PostgreSQL gives (FirstNormalTransactionId); every cursor has seen what is below.
 const First = 3
@@ -112,8 +115,7 @@ func (r Row) Compare(other Row) int {
 //
 // [Steps] does the same for a whole batch.
 func (c Cursor) After(row Row, to Cursor) Cursor {
-	steps := Steps{From: c, To: to}
-	return steps.After(row)
+	return NewSteps(c, to).After(row)
 }
 
 // Compare orders the rows that c has not seen for telling: the rest of its half-told transaction first, because two
@@ -139,19 +141,34 @@ func (c Cursor) finished() Cursor {
 	return c
 }
 
-// Steps computes the cursors along one batch: what To has seen and From has not. Those of one transaction share their Xip.
+// Steps computes the cursors along one batch. All cursors of a transaction share their Xip.
 type Steps struct {
-	From, To Cursor
+	from, to Cursor
 
-	xid uint64 // whose xip this is
+	xid uint64 // the transaction to which xip belongs
 	xip []uint64
 }
 
-// After is the cursor after a row of the batch; rows come in the order of [Cursor.Compare].
+// NewSteps returns the steps along the batch of the rows that to has seen and from has not. It panics if to is not whole: the cursors would
+// claim rows of a transaction that to has seen only in part, and rows would be lost. to must cover from.
+func NewSteps(from, to Cursor) *Steps {
+	if !to.Whole() {
+		panic(fmt.Sprintf("cursor: steps to %v, which is in the middle of a transaction", to))
+	}
+	return &Steps{from: from, to: to}
+}
+
+// From returns the cursor before the batch.
+func (s *Steps) From() Cursor { return s.from }
+
+// To returns the cursor that has seen the batch.
+func (s *Steps) To() Cursor { return s.to }
+
+// After returns the cursor after a row of the batch. The rows must come in the order of [Cursor.Compare].
 func (s *Steps) After(row Row) Cursor {
-	from := s.From
+	from := s.from
 	if from.Xid != 0 && row.Xid == from.Xid {
-		from.ID, from.Epoch = row.ID, s.To.Epoch
+		from.ID, from.Epoch = row.ID, s.to.Epoch
 		if from.Xid == from.Xmax {
 			from.Anchor = Anchor{row.ID, row.Tag}
 		}
@@ -159,12 +176,12 @@ func (s *Steps) After(row Row) Cursor {
 	}
 	from = from.finished()
 	if s.xid != row.Xid {
-		s.xid, s.xip = row.Xid, inFlight(row.Xid, from.Xip, s.To.Xip)
+		s.xid, s.xip = row.Xid, inFlight(row.Xid, from.Xip, s.to.Xip)
 	}
 	if row.Xid >= from.Xmax {
 		from.Xmax, from.Anchor = row.Xid, Anchor{row.ID, row.Tag}
 	}
-	from.Xip, from.Xid, from.ID, from.Epoch = s.xip, row.Xid, row.ID, s.To.Epoch
+	from.Xip, from.Xid, from.ID, from.Epoch = s.xip, row.Xid, row.ID, s.to.Epoch
 	return from
 }
 

@@ -27,7 +27,7 @@ func (w *world) formula(from, to cursor.Cursor) func(cursor.Row) cursor.Cursor {
 	if wrong := w.omit.formula(); wrong != nil {
 		return func(r cursor.Row) cursor.Cursor { return wrong(from, to, r) }
 	}
-	steps := cursor.Steps{From: from, To: to}
+	steps := cursor.NewSteps(from, to)
 	return steps.After
 }
 

@@ -106,7 +106,7 @@ func everywhere(t *testing.T, test func(t *testing.T, u universe)) {
 func TestSeen(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		batch := u.batch()
-		steps := cursor.Steps{From: u.from, To: u.to}
+		steps := cursor.NewSteps(u.from, u.to)
 		at, told := u.from, map[cursor.Row]bool{}
 		for _, row := range batch {
 			at, told[row] = steps.After(row), true
@@ -210,3 +210,13 @@ func equal(a, b cursor.Cursor) bool {
 
 // fields is a cursor that prints as its fields and not as its text.
 type fields cursor.Cursor
+
+func TestNewStepsRefusesATransactionThatIsNotComplete(t *testing.T) {
+	t.Parallel()
+	defer func() {
+		if recover() == nil {
+			t.Error("NewSteps accepts a cursor in the middle of a transaction, want a panic")
+		}
+	}()
+	cursor.NewSteps(cursor.Cursor{Xmax: 5}, cursor.Cursor{Xmax: 9, Xid: 7, ID: 1})
+}

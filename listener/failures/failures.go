@@ -1,14 +1,14 @@
-// Package failures records what fails and is tried again, so that nothing fails silently: a count for metrics, a state that an operator
-// can read, and a log line that does not come too often.
+// Package failures records what fails and is tried again, so that nothing fails silently. Each failure is counted for a metric, changes a
+// state that an operator can read, and is logged, unless such a line was logged too often before.
 package failures
 
 import (
 	"log/slog"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
+	"rowcast/listener/guard"
 	"rowcast/listener/loglimit"
 )
 
@@ -17,44 +17,43 @@ type Operation string
 
 // The operations.
 const (
-	Connect    Operation = "connect"    // the listener's first connection
-	ParkLock   Operation = "park_lock"  // its second connection, for the park lock
-	ParkQueue  Operation = "park_queue" // waiting for the park lock while a transaction that has inserted stays open
-	Unpark     Operation = "unpark"     // telling the other hubs that this one has given up the park lock
-	Fetch      Operation = "fetch"      // reading new rows
-	Replay     Operation = "replay"     // reading a page of what a client missed
-	Stands     Operation = "stands"     // checking a cursor of another epoch
-	CatchUp    Operation = "catch_up"   // waiting until the hub has seen what a client has
-	History    Operation = "history"    // reading rowcast.history, which somebody has emptied
-	Retention  Operation = "retention"  // deleting old rows
-	Disconnect Operation = "disconnect" // telling the other hubs whom to disconnect
-	JWKS       Operation = "jwks"       // reading the keys of --jwks-url
-	AuthURL    Operation = "auth_url"   // asking the app who a client is
-	Accept     Operation = "accept"     // accepting connections of clients
+	Connect     Operation = "connect"      // opening the listener's first connection
+	ParkLock    Operation = "park_lock"    // opening or keeping its second connection, for the park lock
+	ParkQueue   Operation = "park_queue"   // waiting in the queue for the park lock, while a transaction that has inserted stays open
+	Unpark      Operation = "unpark"       // notifying the other hubs that this one has released the park lock
+	Fetch       Operation = "fetch"        // reading new rows
+	Replay      Operation = "replay"       // reading a page of the rows that a client missed
+	CheckCursor Operation = "check_cursor" // checking whether a cursor of another epoch is valid
+	CatchUp     Operation = "catch_up"     // waiting until the hub has read everything that a client has received
+	History     Operation = "history"      // reading rowcast.history, which has lost its row
+	Retention   Operation = "retention"    // deleting old rows
+	Disconnect  Operation = "disconnect"   // notifying the other hubs that a recipient's streams must be closed
+	JWKS        Operation = "jwks"         // reading the keys of --jwks-url
+	AuthURL     Operation = "auth_url"     // asking the app to authenticate a client
+	Accept      Operation = "accept"       // accepting connections of clients
 )
 
-// All are the operations, for a metric that shows each from the beginning.
+// All lists the operations, for a metric that shows each of them from the beginning.
 var All = []Operation{
-	Connect, ParkLock, ParkQueue, Unpark, Fetch, Replay, Stands, CatchUp, History, Retention, Disconnect,
+	Connect, ParkLock, ParkQueue, Unpark, Fetch, Replay, CheckCursor, CatchUp, History, Retention, Disconnect,
 	JWKS, AuthURL, Accept,
 }
 
-// A single loop of the hub attempts each of these operations again and again, until the operation succeeds. So the last attempt says
-// how things are. All other operations are attempted when a client, the app or another hub gives occasion, and often by several
-// goroutines at a time: some of them may succeed while the others fail.
+// steady lists the operations that one loop of the hub attempts again and again, until they succeed. So the last attempt says whether such
+// an operation fails at present. The hub attempts all other operations only on demand of a client, the app or another hub, and often in
+// several goroutines at the same time: some attempts may succeed while others fail.
 var steady = []Operation{Connect, ParkLock, Fetch, History, Retention, JWKS}
 
-// An operation that only some occasion repeats is failing for this long after its last failure. The times are longer than the longest
-// pause between two attempts and an attempt.
+// An operation that is not steady counts as failing for some time after its last failure. Both times are longer than the longest pause
+// between two attempts and an attempt.
 const (
-	Remembered = 2 * time.Minute  // when nothing is heard of it any more
-	Recovering = 20 * time.Second // when it has succeeded since
+	Kept       = 2 * time.Minute  // if it has not been attempted since
+	Recovering = 20 * time.Second // if it has succeeded since
 )
 
-// A Record remembers failures by their operations. The zero value is ready to use, by several goroutines.
+// A Record keeps the failures of each operation. The zero value is ready to use. It is safe for concurrent use.
 type Record struct {
-	mu  sync.Mutex
-	all map[Operation]*entry
+	entries guard.Value[map[Operation]*entry]
 }
 
 type entry struct {
@@ -62,11 +61,11 @@ type entry struct {
 	warnings loglimit.Limit
 }
 
-// A State is what is known of an operation that has failed.
+// A State describes the failures of an operation.
 type State struct {
-	Total     int64     // failures in all
-	Failures  int64     // failures since Since
-	Since     time.Time // the first failure of those that Failing reports, or last reported
+	Total     int64     // the number of all failures
+	Failures  int64     // the number of failures since Since
+	Since     time.Time // the first failure of the series that Failing reports, or has last reported
 	Last      time.Time // the last failure
 	Err       error     // the last error
 	Succeeded bool      // the operation has succeeded since Last
@@ -84,62 +83,74 @@ func (s State) Failing() bool {
 	case s.Succeeded:
 		return time.Since(s.Last) < Recovering
 	}
-	return time.Since(s.Last) < Remembered
+	return time.Since(s.Last) < Kept
 }
 
 // Failed records a failure.
 func (r *Record) Failed(of Operation, err error) { r.failed(of, err) }
 
-func (r *Record) failed(of Operation, err error) *entry {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.all[of]
-	if e == nil {
-		if r.all == nil {
-			r.all = make(map[Operation]*entry)
+// failed records a failure and returns the limit of the operation's warnings.
+func (r *Record) failed(of Operation, err error) (warnings *loglimit.Limit) {
+	r.entries.Do(func(entries *map[Operation]*entry) {
+		e := (*entries)[of]
+		if e == nil {
+			if *entries == nil {
+				*entries = make(map[Operation]*entry)
+			}
+			e = &entry{State: State{steady: slices.Contains(steady, of)}}
+			(*entries)[of] = e
 		}
-		e = &entry{State: State{steady: slices.Contains(steady, of)}}
-		r.all[of] = e
-	}
-	now := time.Now()
-	if !e.Failing() {
-		e.Since, e.Failures = now, 0
-	}
-	e.Total++
-	e.Failures++
-	e.Last, e.Err, e.Succeeded = now, err, false
-	return e
+		e.add(err)
+		warnings = &e.warnings
+	})
+	return warnings
 }
 
-// Warn records a failure and logs it, unless that was done too often of late.
+// add adds a failure that has happened now.
+func (s *State) add(err error) {
+	now := time.Now()
+	if !s.Failing() {
+		s.Since, s.Failures = now, 0
+	}
+	s.Total++
+	s.Failures++
+	s.Last, s.Err, s.Succeeded = now, err, false
+}
+
+// Warn records a failure and logs it, unless the operation's failures were logged too often before.
 func (r *Record) Warn(to *slog.Logger, of Operation, err error, message string, attributes ...any) {
-	if logger, ok := r.failed(of, err).warnings.Allow(to); ok {
+	if logger, ok := r.failed(of, err).Allow(to); ok {
 		logger.Warn(message, append(attributes, "error", err)...) //nolint:sloglint // each caller gives a constant
 	}
 }
 
 // Succeeded records that an operation has succeeded.
 func (r *Record) Succeeded(of Operation) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if e := r.all[of]; e != nil {
-		e.Succeeded = true
-	}
+	r.entries.Do(func(entries *map[Operation]*entry) {
+		if e := (*entries)[of]; e != nil {
+			e.Succeeded = true
+		}
+	})
 }
 
 // Of returns the state of an operation.
-func (r *Record) Of(of Operation) State {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if e := r.all[of]; e != nil {
-		return e.State
-	}
-	return State{}
+func (r *Record) Of(of Operation) (state State) {
+	r.entries.Do(func(entries *map[Operation]*entry) {
+		if e := (*entries)[of]; e != nil {
+			state = e.State
+		}
+	})
+	return state
 }
 
-// Failing returns the operations that fail at present, in order.
-func (r *Record) Failing() []Operation {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(r.all)), func(of Operation) bool { return !r.all[of].Failing() })
+// Failing returns the operations that fail at present, sorted by name.
+func (r *Record) Failing() (failing []Operation) {
+	r.entries.Do(func(entries *map[Operation]*entry) {
+		for _, of := range slices.Sorted(maps.Keys(*entries)) {
+			if (*entries)[of].Failing() {
+				failing = append(failing, of)
+			}
+		}
+	})
+	return failing
 }

@@ -46,12 +46,12 @@ func TestFailureIsForgotten(t *testing.T) {
 		var r failures.Record
 		for range 2 {
 			r.Failed(failures.Replay, errors.New("no"))
-			time.Sleep(failures.Remembered - 1)
+			time.Sleep(failures.Kept - 1)
 			wantFailing(t, &r, failures.Replay)
 			time.Sleep(time.Nanosecond)
 			wantFailing(t, &r)
 		}
-		if got := r.Of(failures.Replay); got.Failures != 1 || got.Total != 2 || time.Since(got.Since) != failures.Remembered {
+		if got := r.Of(failures.Replay); got.Failures != 1 || got.Total != 2 || time.Since(got.Since) != failures.Kept {
 			t.Errorf("got %+v, want that the second failure counts by itself", got)
 		}
 	})

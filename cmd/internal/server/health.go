@@ -32,7 +32,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		notifyQueue{s.Listener.Stats.NotifyQueue(), s.Listener.Stats.Crowded.Load()},
 		s.failing(),
 	}
-	if s.Listener.Stats.Connected.Load() {
+	if s.Listener.Connected() {
 		state.Postgres = "connected"
 	}
 	status := http.StatusOK
@@ -81,7 +81,7 @@ func (s *Server) failureOf(of failures.Operation) failures.State {
 	switch of {
 	case failures.Connect, failures.ParkLock, failures.ParkQueue, failures.Unpark, failures.Fetch, failures.History:
 		return s.Listener.Failures.Of(of)
-	case failures.Replay, failures.Stands, failures.CatchUp:
+	case failures.Replay, failures.CheckCursor, failures.CatchUp:
 		return s.Hub.Failures.Of(of)
 	case failures.Retention:
 		return s.Retention.Failures.Of(of)

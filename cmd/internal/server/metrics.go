@@ -77,16 +77,16 @@ func (s *Server) registerSessions(r registry) {
 	r.gauge("lag_seconds", "Upper bound, in seconds, of the age of committed rows that the hub has not read yet. Up to 1 s while no rows are inserted.",
 		func() float64 { return s.Listener.Stats.Lag().Seconds() })
 	r.gauge("database_connected", "1 while the listener is connected to PostgreSQL, else 0.", func() float64 {
-		if feed.Connected.Load() {
+		if s.Listener.Connected() {
 			return 1
 		}
 		return 0
 	})
 	r.counter("database_sessions_total", "Sessions with PostgreSQL that the listener has started: the first one, and one for each reconnect.", &feed.Sessions)
 	r.counter("fetches_total", "Queries of the listener for new rows.", &feed.Fetches)
-	r.counter("bells_total", "Notifications from the trigger.", &feed.Bells)
-	r.counter("parks_total", "Times that this hub took the park lock to wait for notifications.", &feed.Parks)
-	r.counter("notify_left_out_total", "Messages by hand, with NOTIFY, that were dropped because too many came at once.", &feed.LeftOut)
+	r.counter("wakeups_total", "Notifications from the trigger.", &feed.Wakeups)
+	r.counter("park_lock_acquired_total", "Times that this hub took the park lock to wait for notifications.", &feed.ParkLocks)
+	r.counter("notify_dropped_total", "NOTIFY messages that were dropped because too many came at once.", &feed.Dropped)
 	r.counter("notify_malformed_total", "Malformed messages and rowcast.disconnect notifications that were received with NOTIFY and ignored.", &feed.Malformed)
 	r.gauge("notification_queue_ratio", "Used part of the PostgreSQL server's NOTIFY queue, from 0 to 1. When it is full, transactions that notify fail.",
 		feed.NotifyQueue)
@@ -98,7 +98,7 @@ func (s *Server) registerRows(r registry) {
 	r.counter("rows_total", "Rows that the listener has read. Rows that are read again for streams that resume are not counted.", &feed.Rows)
 	r.counter("unreadable_rows_total", "Rows that could not be read, counted at each attempt. Streams get rowcast.unreadable instead, "+
 		"or nothing if the row's recipient cannot be read either.", &feed.Unreadable)
-	r.counter("unrung_rows_total", "Rows that were found without a notification: logical replication, rowcast.ring = off, or a disabled trigger.", &feed.Unrung)
+	r.counter("unnotified_rows_total", "Rows that were found without a notification: logical replication, rowcast.ring = off, or a disabled trigger.", &feed.Unnotified)
 	r.gauge("foreign_rows", "Rows in the table with a transaction number that this server has not assigned, which are never sent. "+
 		"Counted at most once a minute, and only up to 1000.",
 		func() float64 { return float64(feed.ForeignXid.Load()) })

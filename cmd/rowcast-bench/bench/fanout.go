@@ -179,4 +179,6 @@ func (noSource) Page(_ context.Context, _, to cursor.Cursor, _ []string) ([]feed
 	return nil, to, 0, nil
 }
 
-func (noSource) Stands(context.Context, cursor.Cursor, cursor.Cursor) (bool, error) { return true, nil }
+func (noSource) IsValid(context.Context, cursor.Cursor, cursor.Cursor) (bool, error) {
+	return true, nil
+}

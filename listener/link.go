@@ -1,0 +1,98 @@
+package listener
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql"
+)
+
+// A link is the listener's first connection. It receives notifications and reads rows. Only Run's goroutine uses it, except for
+// interrupt.
+type link struct {
+	*Listener
+	conn *pgx.Conn
+
+	notified bool  // the trigger has sent a notification since the last fetch began
+	released bool  // another hub has released the park lock
+	calls    calls // notifications with a payload that have not been answered
+}
+
+// releasedChannel is the channel on which a hub that releases the park lock notifies the hubs that relied on it.
+const releasedChannel = sql.Channel + ".unparked"
+
+// openLink connects. Notifications are received once listen has been called.
+func (l *Listener) openLink(ctx context.Context) (*link, error) {
+	k := &link{Listener: l}
+	var err error
+	k.conn, err = l.connect(ctx, "listener", k.receive)
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *link) close() { closeNow(k.conn) }
+
+// closeNow closes a connection, even if the context of its session has ended. It waits for at most a second.
+func closeNow(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// listen subscribes to the channels.
+func (k *link) listen(ctx context.Context) error {
+	var listen strings.Builder
+	for _, channel := range []string{sql.Channel, releasedChannel, disconnectChannel, disconnectedChannel} {
+		fmt.Fprintf(&listen, "LISTEN %s;", pgx.Identifier{channel}.Sanitize())
+	}
+	if _, err := k.conn.PgConn().Exec(ctx, listen.String()).ReadAll(); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return nil
+}
+
+// bounded runs read for at most Timeout, or until the session ends. Like wait, it uses the deadline of the connection. For a context
+// that can end, pgx would start a goroutine each time, and bounded is called for every notification.
+func (k *link) bounded(ctx context.Context, read func(context.Context, querier) error) error {
+	_ = k.conn.PgConn().Conn().SetDeadline(time.Now().Add(k.Timeout))
+	if ctx.Err() != nil { // interrupt may have been called before SetDeadline
+		return ctx.Err()
+	}
+	never := context.Background()
+	return k.with(never, k.conn, func(db querier) error { return read(never, db) })
+}
+
+// interrupt ends the statement or the wait that uses the connection now. Any goroutine may call it.
+func (k *link) interrupt() { _ = k.conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
+
+// wait sleeps until a notification is received that is to be answered, a fetch is requested, wake is called, or the time has come. Any
+// other notification does not end the wait: otherwise any role could put off the next safety poll forever.
+func (k *link) wait(ctx context.Context, until time.Time) error {
+	if k.isCalled() {
+		return ctx.Err()
+	}
+	_ = k.conn.PgConn().Conn().SetDeadline(until)
+	k.beginWait(k.interrupt)
+	var err error
+	for err == nil && ctx.Err() == nil && !k.isCalled() {
+		err = k.conn.PgConn().WaitForNotification(context.Background())
+	}
+	k.endWait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	// A wait that times out leaves the connection open. Every other error closes it.
+	if k.conn.IsClosed() {
+		return fmt.Errorf("wait for notification: %w", err)
+	}
+	return nil
+}
+
+// isCalled reports whether a notification has been received that has not been answered.
+func (k *link) isCalled() bool { return k.notified || k.released || len(k.calls.waiting) > 0 }

@@ -1,0 +1,61 @@
+package listener
+
+import "context"
+
+// requests are what other goroutines ask of Run's goroutine.
+type requests struct {
+	fetches   []chan struct{} // closed at the end of the next fetch that begins from now on
+	woken     bool            // the next wait must end at once
+	interrupt func()          // ends the present wait; nil if there is none
+}
+
+// CatchUp returns once everything that was committed before the call has been delivered.
+func (l *Listener) CatchUp(ctx context.Context) error {
+	done := make(chan struct{})
+	l.requests.Do(func(r *requests) { r.fetches = append(r.fetches, done) })
+	l.wake()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// wake ends the present wait of Run's goroutine, or the next one if there is none.
+func (l *Listener) wake() {
+	l.requests.Do(func(r *requests) {
+		r.woken = true
+		if r.interrupt != nil {
+			r.interrupt()
+		}
+	})
+}
+
+// beginWait makes wake and CatchUp call interrupt, until endWait. It calls interrupt at once if either was called before.
+func (l *Listener) beginWait(interrupt func()) {
+	l.requests.Do(func(r *requests) {
+		r.interrupt = interrupt
+		if r.woken || len(r.fetches) > 0 {
+			r.woken = false
+			interrupt()
+		}
+	})
+}
+
+// endWait ends what beginWait began.
+func (l *Listener) endWait() {
+	l.requests.Do(func(r *requests) { r.interrupt = nil })
+}
+
+// isFetchRequested reports whether a caller of CatchUp waits for a fetch to begin.
+func (l *Listener) isFetchRequested() (requested bool) {
+	l.requests.Do(func(r *requests) { requested = len(r.fetches) > 0 })
+	return requested
+}
+
+// takeRequests returns the requests that a fetch which begins now fulfils.
+func (l *Listener) takeRequests() (fetches []chan struct{}) {
+	l.requests.Do(func(r *requests) { fetches, r.fetches = r.fetches, nil })
+	return fetches
+}

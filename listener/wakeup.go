@@ -1,0 +1,292 @@
+package listener
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// A wakeup decides when the listener fetches next, and why. The listener sleeps in LISTEN while there is little to do and polls while
+// there is much.
+//
+// A transaction with a pending NOTIFY takes a lock of the whole cluster from before its commit until after it, so such commits run one at
+// a time. So the trigger must not notify while hubs poll anyway. One advisory lock decides, the park lock:
+//
+//   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub sleeps, and the trigger notifies.
+//   - A hub with nothing to do takes the lock exclusively, fetches once more, and then sleeps until it is notified.
+//
+// No row is missed. A transaction that did not notify holds the lock shared until its rows are visible. So the hub gets the lock only when
+// there is no such transaction left, and the fetch after that sees their rows. A transaction that comes later cannot take the lock, and
+// notifies.
+//
+// Only one hub can hold the lock, but its NOTIFY wakes all of them. So another hub may sleep too, once it has seen that the lock is held
+// and has then fetched. The holder notifies the others when it releases the lock.
+//
+// Both rules need a fetch after a change: after the lock was taken, and after it was seen held by another hub. Therefore a phase cannot
+// pass to another phase by itself. It returns the next phase together with a reason to fetch, and the session's loop fetches before it
+// calls next again.
+type wakeup struct {
+	*Listener
+	link *link
+	open func(context.Context) (*parkLock, error) // opens the second connection, when the first fetch has succeeded
+	lock *parkLock                                // nil before that, and with PollOnly
+
+	phase    phase
+	complete bool // open has been called
+
+	pace    pace
+	crowded bool    // the NOTIFY queue is too full to sleep
+	attempt attempt // to begin sleeping
+	holder  uint32  // the process that holds the park lock while this hub relies on it
+}
+
+// A phase is what the listener does between two fetches. It returns when the next fetch is due, with the reason and the phase after it.
+type phase func(ctx context.Context, last fetched) (reason, phase, error)
+
+// A reason says why the listener fetches.
+type reason int
+
+const (
+	sessionBegan  reason = iota // the session has begun
+	pollDue                     // the poll interval has passed, or CatchUp was called while polling
+	lockTaken                   // this hub has taken the park lock
+	lockElsewhere               // another hub was seen to hold the park lock
+	lockLost                    // the hub on which this one relied no longer holds the park lock
+	inQueue                     // the slow poll interval has passed while the hub waits in the queue for the park lock
+	queueEnded                  // the wait in the queue has ended without the park lock
+	woken                       // a notification came, or CatchUp was called, while the hub slept
+	safetyPoll                  // nothing came for as long as Look while the hub slept
+)
+
+// fetched describes a fetch for the phase that follows it.
+type fetched struct {
+	reason reason
+	took   time.Duration
+	rows   int
+	state  state // unknown unless the fetch has asked for it
+}
+
+// An attempt is a series of attempts to take the park lock.
+type attempt struct {
+	tries  int
+	gap    time.Duration // the length of the last gap between two waits in the queue; 0 before the first
+	gapEnd time.Time
+}
+
+const (
+	// patience is how often the lock is tried between two polls. After that, the hub assumes that a transaction which did not notify
+	// stays open, and waits in the queue for the lock.
+	patience = 5
+	// slowPoll is the poll interval while the hub waits in the queue. Most transactions notify then: the trigger cannot take the lock.
+	slowPoll = 25 * time.Millisecond
+	// gapPoll is the poll interval in the gap between two waits in the queue, during which the trigger does not notify.
+	gapPoll = 10 * time.Millisecond
+	// minGap and maxGap bound the gap. It is doubled after each wait in vain.
+	minGap, maxGap = 250 * time.Millisecond, 8 * time.Second
+)
+
+func newWakeup(l *Listener, k *link, open func(context.Context) (*parkLock, error)) *wakeup {
+	w := &wakeup{Listener: l, link: k, open: open}
+	w.phase = w.begin
+	return w
+}
+
+func (w *wakeup) close() {
+	if w.lock != nil {
+		w.lock.close()
+	}
+}
+
+// next waits until the next fetch is due, and returns the reason for it. last describes the fetch before.
+func (w *wakeup) next(ctx context.Context, last fetched) (why reason, err error) {
+	why, w.phase, err = w.phase(ctx, last)
+	return why, err
+}
+
+// begin makes the session fetch once before it opens its second connection.
+func (w *wakeup) begin(context.Context, fetched) (reason, phase, error) {
+	return sessionBegan, w.awake, nil
+}
+
+// awake is the phase in which the hub polls. While there are few commits, it tries to take the park lock between two polls, so that it
+// can sleep.
+func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error) {
+	if !w.complete {
+		var err error
+		if w.lock, err = w.open(ctx); err != nil {
+			return 0, nil, err
+		}
+		w.complete = true
+	}
+	if w.PollOnly || w.isBusy() {
+		w.attempt = attempt{}
+		return w.poll(ctx, w.interval(last.took))
+	}
+	if taken, err := w.lock.try(ctx); err != nil || taken {
+		return w.taken(err)
+	}
+	if time.Now().Before(w.attempt.gapEnd) {
+		return w.poll(ctx, gapPoll)
+	}
+	holder, err := w.lock.heldElsewhere(ctx)
+	if err != nil || holder != 0 {
+		w.holder, w.link.released = holder, false
+		return lockElsewhere, w.rely, err
+	}
+	// While the lock's connection still notifies the other hubs of the last release, it can do nothing else.
+	if w.attempt.tries++; w.attempt.tries < patience || w.lock.isWorking() {
+		return w.poll(ctx, w.PollInterval)
+	}
+	w.lock.enqueue()
+	return w.waitInQueue(ctx)
+}
+
+// isBusy reports whether the hub should poll rather than sleep.
+func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w.Busy, w.Quiet) }
+
+// interval returns the time until the next poll. It is PollInterval, or up to twice that after a slow fetch, to leave the CPU of a busy
+// machine to the writers. Below Busy commits a second it is half of that: such writers wait for each other or for the disk, and leave CPU.
+func (w *wakeup) interval(took time.Duration) time.Duration {
+	least := w.PollInterval
+	if !w.PollOnly && w.pace.rate < w.Busy {
+		least /= 2
+		if w.crowded { // for as long as the transaction of another session stays open
+			least = max(least, gapPoll)
+		}
+	}
+	return max(least, min(2*took, 2*least))
+}
+
+// poll waits for an interval. Notifications of rows do not end it.
+func (w *wakeup) poll(ctx context.Context, interval time.Duration) (reason, phase, error) {
+	for until := time.Now().Add(interval); time.Now().Before(until) && !w.isFetchRequested(); {
+		w.link.notified, w.link.released = false, false
+		w.link.answerCalls()
+		if err := w.link.wait(ctx, until); err != nil {
+			return 0, nil, err
+		}
+	}
+	return pollDue, w.awake, nil
+}
+
+// taken begins to hold the park lock, unless err says that it could not be taken.
+func (w *wakeup) taken(err error) (reason, phase, error) {
+	if err != nil {
+		return 0, nil, err
+	}
+	w.Stats.ParkLocks.Add(1)
+	w.link.released = false
+	return lockTaken, w.hold, nil
+}
+
+// waitInQueue waits for the slow poll interval, or until the wait in the queue has ended.
+func (w *wakeup) waitInQueue(ctx context.Context) (reason, phase, error) {
+	err := w.link.wait(ctx, time.Now().Add(slowPoll))
+	w.link.released = false
+	return inQueue, w.queue, err
+}
+
+// queue is the phase in which the hub waits in the queue for the park lock, behind a transaction that did not notify and stays open. This
+// is fair: while a hub waits, the trigger's try fails, so that the transactions which hold the lock run out and all others notify.
+func (w *wakeup) queue(ctx context.Context, _ fetched) (reason, phase, error) {
+	taken, done, err := w.lock.dequeued()
+	switch {
+	case err != nil || taken:
+		return w.taken(err)
+	case !done:
+		return w.waitInQueue(ctx)
+	}
+	w.attempt.gap = min(max(2*w.attempt.gap, minGap), maxGap)
+	w.attempt.gapEnd = time.Now().Add(w.attempt.gap)
+	return queueEnded, w.awake, nil
+}
+
+// hold is the phase in which the hub sleeps and holds the park lock itself.
+func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) {
+	w.attempt = attempt{}
+	if last.state.known && last.state.holder != w.lock.pid {
+		return 0, nil, errNotHeld
+	}
+	if err := w.afterSleep(ctx, last); err != nil {
+		return 0, nil, err
+	}
+	if w.isBusy() {
+		if err := w.lock.release(ctx); err != nil {
+			return 0, nil, err
+		}
+		return w.poll(ctx, w.interval(last.took))
+	}
+	why, err := w.sleep(ctx, func() (bool, error) { return false, w.lock.lost() })
+	if err == nil && why == safetyPoll {
+		err = w.lock.prove(ctx)
+	}
+	return why, w.hold, err
+}
+
+var errNotHeld = fmt.Errorf("%w: the server reports that another session holds it", errParkLock)
+
+// rely is the phase in which the hub sleeps while another hub holds the park lock. When a third one holds it, this hub starts anew: in
+// between no hub held the lock, and transactions may have committed rows without a NOTIFY.
+func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) {
+	w.attempt = attempt{}
+	if last.state.known && last.state.holder != w.holder {
+		return lockLost, w.awake, nil
+	}
+	if err := w.afterSleep(ctx, last); err != nil {
+		return 0, nil, err
+	}
+	if w.isBusy() {
+		return w.poll(ctx, w.interval(last.took))
+	}
+	why, err := w.sleep(ctx, func() (bool, error) { return w.link.released, nil })
+	if err != nil || why == lockLost {
+		return lockLost, w.awake, err
+	}
+	return why, w.rely, nil
+}
+
+// sleep waits until the hub is woken, or until a safety poll is due. lost reports whether the hub would no longer be notified.
+func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, error) {
+	due := time.Now().Add(w.Look)
+	for {
+		if err := w.link.wait(ctx, due); err != nil {
+			return 0, err
+		}
+		if isLost, err := lost(); err != nil || isLost {
+			return lockLost, err
+		}
+		w.link.released = false
+		switch {
+		case w.link.isCalled() || w.isFetchRequested():
+			return woken, nil
+		case !time.Now().Before(due):
+			return safetyPoll, nil
+		}
+	}
+}
+
+// afterSleep draws conclusions from what the fetch after a sleep has found.
+func (w *wakeup) afterSleep(ctx context.Context, last fetched) error {
+	switch {
+	case last.reason == woken:
+		return w.lookForQueue(ctx)
+	case last.reason == safetyPoll && last.rows > 0:
+		return w.expectNotification(ctx, last.rows)
+	}
+	return nil
+}
+
+// expectNotification counts the rows that a safety poll has found as rows without a notification, unless a notification follows soon.
+func (w *wakeup) expectNotification(ctx context.Context, rows int) error {
+	const soon = 100 * time.Millisecond
+	for until := time.Now().Add(soon); time.Now().Before(until) && !w.link.isCalled() && !w.isFetchRequested(); {
+		if err := w.link.wait(ctx, until); err != nil {
+			return err
+		}
+	}
+	if !w.link.notified && !w.isFetchRequested() {
+		w.Stats.Unnotified.Add(int64(rows))
+		w.Logger.Warn("rows arrived without a notification (logical replication, rowcast.ring = off, or disabled trigger)", "rows", rows)
+	}
+	return nil
+}
