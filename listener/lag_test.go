@@ -44,7 +44,7 @@ func TestLagIsShownWhileRowsAreRead(t *testing.T) {
 		t.Errorf("the lag is %v after all rows were read", lag)
 	}
 	said := log.text()
-	if strings.Count(said, "reading new rows takes long: later rows wait") != 1 || strings.Count(said, "all new rows have been read") != 1 {
+	if strings.Count(said, "reading new rows takes long: later rows are delayed") != 1 || strings.Count(said, "all new rows have been read") != 1 {
 		t.Errorf("the log is\n%s", said)
 	}
 }

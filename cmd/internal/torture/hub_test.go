@@ -105,7 +105,7 @@ func (h *hub) run() error {
 }
 
 // kinds are what a run must have made hubs do, for it to show anything about that.
-var kinds = []string{"parks", "bells", "replayed_events", "replay_pages", "overflows"}
+var kinds = []string{"park_lock_acquired", "wakeups", "replayed_events", "replay_pages", "overflows"}
 
 // count adds what the process has counted to what those before it have.
 func (h *hub) count() {
