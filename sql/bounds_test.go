@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestTextOfDataIsBounded shows that INSERT refuses data whose text is too long, or far longer than what is stored, also if the data
-// comes compressed from another table. JSON as applications write it passes, however large or compressible.
+// INSERT refuses data whose text is too long or far longer than what is stored, also if the data comes compressed from another table.
+// JSON that apps write is accepted, even if it is large or compresses well.
 func TestTextOfDataIsBounded(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -27,7 +27,7 @@ func TestTextOfDataIsBounded(t *testing.T) {
 	compressed := func(name, data string) string {
 		run(t, conn, "CREATE TABLE "+name+" AS SELECT "+data+" AS data")
 		if got := text(t, conn, "SELECT (pg_column_size(data #> '{}') > 40 * pg_column_size(data))::text FROM "+name); got != "true" {
-			t.Fatalf("the data of %s is not stored in a fortieth of its size", name)
+			t.Fatalf("the data of %s is not compressed to a fortieth of its size", name)
 		}
 		return "(SELECT data FROM " + name + ")"
 	}
@@ -69,9 +69,8 @@ func TestTextOfDataIsBounded(t *testing.T) {
 	}
 }
 
-// TestTextWithoutUTF8FormIsRefused shows that INSERT refuses characters that cannot be converted to UTF-8, in each column, and that
-// others of the same encoding are sent.
-func TestTextWithoutUTF8FormIsRefused(t *testing.T) {
+// INSERT refuses a character that cannot be converted to UTF-8, in each column, and accepts other characters of the same encoding.
+func TestCharactersThatUTF8LacksAreRefused(t *testing.T) {
 	t.Parallel()
 	dsn := encodedIn(t, "EUC_JIS_2004")
 	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
@@ -91,13 +90,12 @@ func TestTextWithoutUTF8FormIsRefused(t *testing.T) {
 	for name, err := range map[string]error{
 		"data": insert("alice", "notify", bad), "event": insert("alice", bad, "x"), "recipient": insert(bad, "notify", "x"),
 	} {
-		if said, ok := errors.AsType[*pgconn.PgError](err); !ok || said.Code != "22P05" {
+		if failure, ok := errors.AsType[*pgconn.PgError](err); !ok || failure.Code != "22P05" {
 			t.Errorf("%s: got %v, want untranslatable_character", name, err)
 		}
 	}
 }
 
-// TestRecipientHasNoControlCharacters shows that INSERT refuses a recipient that no client can be, and no other.
 func TestRecipientHasNoControlCharacters(t *testing.T) {
 	t.Parallel()
 	for encoding, tests := range map[string]map[string]bool{
@@ -111,22 +109,22 @@ func TestRecipientHasNoControlCharacters(t *testing.T) {
 		conn := connect(t, dsn)
 		for recipient, allowed := range tests {
 			_, err := conn.Exec(dbtest.Context(t), `INSERT INTO rowcast.notifications (recipient, data) VALUES (E'`+recipient+`', '{}')`)
-			said, refused := errors.AsType[*pgconn.PgError](err)
-			if allowed && err != nil || !allowed && (!refused || said.ConstraintName != "recipient_has_no_control_characters") {
+			failure, refused := errors.AsType[*pgconn.PgError](err)
+			if allowed && err != nil || !allowed && (!refused || failure.ConstraintName != "recipient_has_no_control_characters") {
 				t.Errorf("%s, %s: got %v", encoding, recipient, err)
 			}
 		}
 	}
 }
 
-// unconvertible returns a character of the database's encoding that has no UTF-8 form.
+// unconvertible returns a character of the database's encoding that cannot be converted to UTF-8.
 func unconvertible(t *testing.T, conn *pgx.Conn) string {
 	t.Helper()
 	for first := 0xa1; first < 0xff; first++ {
 		for second := 0xa1; second < 0xff; second++ {
 			text := string([]byte{byte(first), byte(second)})
 			_, err := conn.PgConn().Exec(dbtest.Context(t), "SELECT convert_to('"+text+"', 'UTF8')").ReadAll()
-			if said, ok := errors.AsType[*pgconn.PgError](err); ok && said.Code == "22P05" {
+			if failure, ok := errors.AsType[*pgconn.PgError](err); ok && failure.Code == "22P05" {
 				return text
 			}
 		}
@@ -135,7 +133,7 @@ func unconvertible(t *testing.T, conn *pgx.Conn) string {
 	return ""
 }
 
-// encodedIn makes a database of another encoding without the schema.
+// encodedIn creates a database with another encoding and without the schema.
 func encodedIn(t *testing.T, encoding string) (dsn string) {
 	t.Helper()
 	c := dbtest.Cluster(t)
@@ -143,13 +141,12 @@ func encodedIn(t *testing.T, encoding string) (dsn string) {
 	return c.DSN("other")
 }
 
-// TestMigrateRefusesEncodingsWithoutUTF8 shows that neither Migrate nor the printed SQL installs the schema in a database whose
-// text may be anything.
-func TestMigrateRefusesEncodingsWithoutUTF8(t *testing.T) {
+// Migrate and the printed script do not install the schema in a database whose text has no known encoding.
+func TestEncodingsWithoutConversionAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, encoding := range []string{"SQL_ASCII", "MULE_INTERNAL"} {
 		dsn := encodedIn(t, encoding)
-		want := "the encoding of this database is " + encoding + ", whose text cannot be sent as UTF-8"
+		want := "text in the encoding of this database (" + encoding + ") cannot be converted to UTF-8"
 		if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Migrate: got %v, want %q", err, want)
 		}
@@ -162,14 +159,13 @@ func TestMigrateRefusesEncodingsWithoutUTF8(t *testing.T) {
 			t.Errorf("Print: got %v, want %q", err, want)
 		}
 		if got := text(t, conn, "SELECT coalesce(to_regnamespace('rowcast')::text, 'none')"); got != "none" {
-			t.Errorf("%s: the schema is there", encoding)
+			t.Errorf("%s: the schema was installed", encoding)
 		}
 	}
 }
 
-// TestMigrateRefusesAnotherRolesSchema shows that a role that made the schema, or something in it, cannot have its code run by the
-// superuser who migrates.
-func TestMigrateRefusesAnotherRolesSchema(t *testing.T) {
+// A role that owns the schema, or something in it, cannot make a superuser who runs Migrate execute its code.
+func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	t.Parallel()
 	for name, trap := range map[string]func(role string) string{
 		"a schema": func(role string) string {
@@ -188,13 +184,13 @@ func TestMigrateRefusesAnotherRolesSchema(t *testing.T) {
 		role := createRole(t, conn, "trapper")
 		run(t, conn, trap(pgx.Identifier{role}.Sanitize()))
 		if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("belongs to the role %q", role)) {
-			t.Errorf("%s: got %v", name, err)
+			t.Errorf("%s of another role: got %v, want an error that names the role", name, err)
 		}
 	}
 }
 
-// TestMigrateRunsNoCodeFromOtherSchemas shows that functions and operators that fit better, in a schema that the role's search_path
-// has first, are not called.
+// Migrate and Grant call no function or operator of a schema that comes first in the search_path, even if its argument types match
+// better than those in pg_catalog.
 func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -222,17 +218,17 @@ func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	run(t, writer, "INSERT INTO rowcast.notifications (data) VALUES ('1')")
 	run(t, writer, "SELECT rowcast.cursor(), rowcast.epoch_tag()")
 	if got := text(t, conn, "SELECT coalesce(string_agg(what, ' '), 'none') FROM public.trapped"); got != "none" {
-		t.Errorf("these were called: %s", got)
+		t.Errorf("Migrate or Grant called functions of another schema: %s", got)
 	}
 }
 
-// TestMigrateNamesTheHolderOfItsLock shows that Migrate says after 5 s which session keeps it waiting, and goes on when it can.
-func TestMigrateNamesTheHolderOfItsLock(t *testing.T) {
+// After 5 s, Migrate reports the session that holds the lock of migrations. It continues when that session releases the lock.
+func TestMigrateReportsTheHolderOfTheLock(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
 	conn := connect(t, dsn)
 	run(t, conn, "SET application_name = 'a shell that was left open'")
-	run(t, conn, "SELECT pg_advisory_lock(4097083626)") // goose's
+	run(t, conn, "SELECT pg_advisory_lock(4097083626)") // the key that goose uses
 	waiting := make(chan string, 1)
 	migrated := make(chan error, 1)
 	m := sql.Migrator{DSN: dsn, Waiting: func(holder string) { waiting <- holder }}
@@ -240,21 +236,20 @@ func TestMigrateNamesTheHolderOfItsLock(t *testing.T) {
 		_, _, err := m.Migrate(context.WithoutCancel(dbtest.Context(t)))
 		migrated <- err
 	}()
-	holder := dbtest.Receive(t, waiting, "the holder of the lock")
+	holder := dbtest.Receive(t, waiting, "Migrate to report the holder of the lock")
 	for _, want := range []string{fmt.Sprintf("process %d", conn.PgConn().PID()), "a shell that was left open", "pg_terminate_backend"} {
 		if !strings.Contains(holder, want) {
-			t.Errorf("got %q, want %q in it", holder, want)
+			t.Errorf("report is %q, want it to contain %q", holder, want)
 		}
 	}
 	run(t, conn, "SELECT pg_advisory_unlock(4097083626)")
-	if err := dbtest.Receive(t, migrated, "the migration"); err != nil {
+	if err := dbtest.Receive(t, migrated, "the migration to end"); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestMigrateKeepsRowsThatBreakNewRules shows that rows of before migration 3 stay, and that making a restored table this server's own
-// works with them.
-func TestMigrateKeepsRowsThatBreakNewRules(t *testing.T) {
+// Migrate keeps rows that violate the constraints of migration 3. It can also correct a restored table that contains such rows.
+func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
 	conn := connect(t, dsn)
@@ -266,31 +261,31 @@ func TestMigrateKeepsRowsThatBreakNewRules(t *testing.T) {
 		t.Fatalf("from %d: %v", from, err)
 	}
 	if got := text(t, conn, "SELECT string_agg(xid::text, ' ' ORDER BY id) FROM rowcast.notifications"); got != "1 1" {
-		t.Errorf("the rows have xids %s, want 1 1", got)
+		t.Errorf("restored rows have the transaction numbers %s, want 1 1", got)
 	}
-	const left = "SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'rowcast.notifications'::regclass AND NOT convalidated"
-	if got := text(t, conn, left); got != "data_expands_at_most_32_fold data_is_at_most_64_mib recipient_has_no_control_characters" {
-		t.Errorf("constraints for new rows only: %s", got)
+	const notValid = "SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'rowcast.notifications'::regclass AND NOT convalidated"
+	if got := text(t, conn, notValid); got != "data_expands_at_most_32_fold data_is_at_most_64_mib recipient_has_no_control_characters" {
+		t.Errorf("constraints that are NOT VALID: %s", got)
 	}
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestMigrateFillsAnEmptyHistory shows that a copy of the schema without rows is refused by Check, and mended by Migrate.
+// Check refuses a copy of the schema without rows, and Migrate inserts the row that is missing.
 func TestMigrateFillsAnEmptyHistory(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	run(t, conn, "TRUNCATE rowcast.history")
 	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrNoSchema) {
-		t.Errorf("before: got %v, want %v", err, sql.ErrNoSchema)
+		t.Errorf("check with an empty history: got %v, want %v", err, sql.ErrNoSchema)
 	}
 	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
 		t.Fatal(err)
 	}
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
-		t.Errorf("after: %v", err)
+		t.Errorf("check after Migrate: %v", err)
 	}
 }
 
@@ -314,18 +309,18 @@ func installUpTo(t *testing.T, conn *pgx.Conn, version int) {
 	}
 }
 
-// text is what a query with one text says.
-func text(t *testing.T, conn *pgx.Conn, query string) (said string) {
+// text returns the result of a query for one text.
+func text(t *testing.T, conn *pgx.Conn, query string) (result string) {
 	t.Helper()
-	if err := conn.QueryRow(dbtest.Context(t), query).Scan(&said); err != nil {
+	if err := conn.QueryRow(dbtest.Context(t), query).Scan(&result); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
-	return said
+	return result
 }
 
-// TestCheckDoesNotReadTheTable shows that what a hub checks at its start takes no longer in a large table, also in a copy of a database,
-// where it looks for numbers of another server, and after retention has moved the horizon.
-func TestCheckDoesNotReadTheTable(t *testing.T) {
+// Check, which a hub calls when it starts, reads only a part of a large table. That also holds in a copy of a database, where Check looks
+// for numbers of another server, and after retention has moved the horizon.
+func TestCheckReadsAPartOfTheTable(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t)) // a copy: its files come from a template
 	const rows = 60_000
@@ -342,6 +337,6 @@ func TestCheckDoesNotReadTheTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if read == 0 || read > rows/2 {
-		t.Errorf("%d rows were read of %d", read, rows)
+		t.Errorf("Check read %d of %d rows, want at most half", read, rows)
 	}
 }

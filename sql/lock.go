@@ -10,22 +10,22 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// A migrationLock lets one session migrate at a time. It is the advisory lock that goose itself would take.
+// A migrationLock makes sessions migrate one at a time. It uses the advisory lock that goose would use by itself.
 type migrationLock struct {
-	waiting func(holder string) // is told once which session holds the lock; nil: not told
+	waiting func(holder string) // see [Migrator.Waiting]
 }
 
 const (
-	lockTry     = 200 * time.Millisecond
-	lockPatient = 5 * time.Second // until the holder is named
-	lockGiveUp  = 5 * time.Minute
+	lockInterval = 200 * time.Millisecond // between two attempts
+	lockReport   = 5 * time.Second        // until the holder is reported
+	lockTimeout  = 5 * time.Minute
 )
 
 // SessionLock waits for the lock.
 func (l *migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
-	ticker := time.NewTicker(lockTry)
+	ticker := time.NewTicker(lockInterval)
 	defer ticker.Stop()
-	began, named := time.Now(), false
+	began, reported := time.Now(), false
 	for {
 		var locked bool
 		err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", int64(lock.DefaultLockID)).Scan(&locked)
@@ -33,11 +33,11 @@ func (l *migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 			return err
 		}
 		waited := time.Since(began)
-		if waited > lockGiveUp {
-			return fmt.Errorf("no lock after %v: %s", lockGiveUp, holderOf(ctx, conn))
+		if waited > lockTimeout {
+			return fmt.Errorf("waited %v for the lock of migrations: %s", lockTimeout, holderOf(ctx, conn))
 		}
-		if waited > lockPatient && !named && l.waiting != nil {
-			named = true
+		if waited > lockReport && !reported && l.waiting != nil {
+			reported = true
 			l.waiting(holderOf(ctx, conn))
 		}
 		select {
@@ -48,20 +48,20 @@ func (l *migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	}
 }
 
-// SessionUnlock gives the lock back.
+// SessionUnlock releases the lock.
 func (*migrationLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	var unlocked bool
 	err := conn.QueryRowContext(ctx, "SELECT pg_advisory_unlock($1)", int64(lock.DefaultLockID)).Scan(&unlocked)
 	if err == nil && !unlocked {
-		err = errors.New("the lock of migrations was lost")
+		err = errors.New("the lock of migrations was lost while a migration ran")
 	}
 	return err
 }
 
-// holderOf says which session holds the lock, as far as the role may see it.
+// holderOf returns a sentence about the session that holds the lock. It contains what the role may see of other sessions.
 func holderOf(ctx context.Context, conn *sql.Conn) string {
 	const find = `SELECT format('process %s of the role %s, application "%s", connected since %s, holds the lock of migrations; '
-			'if it is not migrating: SELECT pg_terminate_backend(%s)', pid, coalesce(usename, '(hidden)'),
+			'if it is not a migration, run SELECT pg_terminate_backend(%s)', pid, coalesce(usename, '(hidden)'),
 			coalesce(application_name, '(hidden)'), coalesce(backend_start::text, '(hidden)'), pid)
 		FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted AND objsubid = 1
 			AND classid::bigint << 32 | objid::bigint = $1

@@ -9,36 +9,53 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrRestored reports that the table was restored from a dump of another server or database, and that the transaction numbers of
-// its rows overlap with this server's, so that a cursor could refer to either of two rows.
+// ErrRestored reports that the table was restored from a dump of another server or database, and that transaction numbers of
+// restored rows overlap with numbers that this server has assigned since then. A cursor could then refer to either of two rows.
 var ErrRestored = errors.New("rowcast.notifications was restored from another server")
 
-// The rows of a dump keep the numbers of the server that it was made on. If this server had assigned all of these numbers before the
-// restore, nothing is wrong: its own rows have higher numbers, so a cursor that is anchored in a restored row is exact here, too.
-// Copies of the files are the same case, because they bring the counter along (pg_upgrade) or share it (CREATE DATABASE ... TEMPLATE).
-// Otherwise the numbers overlap, and the anchor of a cursor proves nothing.
-// (One case is left out: a transaction of this database that drew its number before the restore and inserts after it. Restoring beside
-// writers is rare, and refusing each restore for it would be worse.)
+// A dump contains the column xid, so a restored row keeps the transaction number that the other server assigned. This server has its
+// own counter. "since" is the transaction that restored the dump, "present" the next number that this server will assign:
+//
+//	numbers of this server:   3 ......... since ......... present ........>
+//	restored rows with xid:       (A)             (B)              (C)
+//
+// A: This server assigned the number before the restore. Each row that it writes later has a higher number, so a cursor with such a
+// number can only refer to the restored row. Nothing is wrong.
+//
+// B: This server has assigned the number again, to another transaction. C: It will do so later. In both cases the number stands for
+// two transactions, and a cursor with it is ambiguous. [Migrate] must correct this before a hub may read the table.
+//
+// A copy of the files is always case A. pg_upgrade copies the counter too, and with CREATE DATABASE ... TEMPLATE both databases use
+// the same counter.
+//
+// One case is not detected: a transaction of this database gets its number before the restore and inserts after it. Detecting it would
+// make every restore an error, although nobody restores a table into which others write.
 
-// moved is true if the schema was installed in another database or on another server.
+// moved is a condition in SQL. It is true if the schema was installed in another database or on another server.
 const moved = `(SELECT (system_identifier, database) IS DISTINCT FROM (
 	(SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database())
 	) FROM rowcast.history)`
 
-// written is the number of the transaction that wrote a row here: the last one assigned whose last 32 bits are those in xmin.
+// written is an expression in SQL for the number of the transaction that wrote a row on this server. The system column xmin has only
+// its lowest 32 bits. The number is the highest one that this server has assigned with these bits:
+//
+//	xmin                                   b = number modulo 2^32
+//	present - (present - b) modulo 2^32    the highest number up to present with the bits b
 const written = `(SELECT present - (present - %s.xmin::text::bigint & 4294967295)
 	FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint OFFSET 0) xmax (present))`
 
 var (
-	// since is the transaction that restored the dump. Rows with higher numbers were written here, or overlap with those that were.
-	// Later, since is the transaction that last moved the horizon, which no hub does before it has passed this check.
+	// since is an expression for the transaction that wrote the row of rowcast.history. In a restored table, it is the transaction that
+	// restored the dump. When retention has moved the horizon, it is the transaction that did so. Hubs run retention only after they
+	// have checked the table.
 	since = "(SELECT " + fmt.Sprintf(written, "history") + " FROM rowcast.history)"
 
-	// early is true for restored rows whose number this server assigned only after the restore, or has not assigned yet.
+	// early is a condition that is true for a row of the cases B and C.
 	early = "xid >= " + since + "::text::xid8 AND NOT (" + Assigned("notifications") + ")"
 
-	// restored is true if there are such rows, or if the horizon is a number that had not been assigned. Only the lowest and the highest numbers
-	// from since on are looked at, so that the answer takes no longer in a large table: the numbers of one server are a range.
+	// restored is a query. It returns true if the table has a row of the cases B and C, or if its horizon is such a number. It reads
+	// only the lowest and the highest 10,000 rows from since on, because the table can be large. That is enough, because the restored
+	// numbers form one range and the numbers of this server another: restored rows are at one end.
 	restored = "SELECT " + moved + ` AND ((SELECT horizon::text::bigint FROM rowcast.history) > ` + since + `
 		OR EXISTS (SELECT FROM (SELECT NOT (` + Assigned("notifications") + `) AS is_early FROM rowcast.notifications
 			WHERE xid >= ` + since + `::text::xid8 ORDER BY xid LIMIT 10000) lowest WHERE is_early)
@@ -46,22 +63,24 @@ var (
 			WHERE xid >= ` + since + `::text::xid8 ORDER BY xid DESC LIMIT 10000) highest WHERE is_early))`
 )
 
-// Assigned is a condition in SQL that holds for a row of rowcast.notifications, under a name, if this server had assigned the number
-// in its column xid by the time it was written. Rows that a dump, a subscription or a person brings with other numbers must not be
-// sent, also not when the server assigns these numbers later. Savepoints, updates and rewrites of the table make xmin, the number of
-// the transaction that wrote the row, larger than xid, and never smaller. xmin has 32 bits; mostly they are all of xid's.
+// Assigned returns a condition in SQL for a row of rowcast.notifications. name is the table's name or alias in the query. The condition
+// is true if this server had assigned the number in the column xid when the row was written. A row for which it is false has its number
+// from another server (a dump, a subscription) or from an app, and is never sent, even after this server has assigned the number.
+//
+// The transaction that wrote a row has the number in xid or a higher one. Savepoints, updates and rewrites of the table cause a higher
+// one. The comparison of 32 bits comes first, because it is true for nearly every row.
 func Assigned(name string) string {
 	return name + ".xmin = " + name + ".xid::xid OR " + name + ".xid::text::bigint <= " + fmt.Sprintf(written, name)
 }
 
-// begin writes the row of history in a copy of the schema without rows, or after the table was emptied. What retention had deleted
-// before is no longer known.
+// begin inserts the row of rowcast.history if there is none: in a copy of the schema without rows, or after TRUNCATE. What retention
+// has deleted is unknown then, so the horizon is the lowest number in the table.
 const begin = `INSERT INTO rowcast.history (system_identifier, database, horizon)
 	SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), coalesce(
 		(SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), pg_snapshot_xmin(pg_current_snapshot()))
 	FROM pg_control_system() WHERE NOT EXISTS (SELECT FROM rowcast.history)`
 
-// checkRestored returns [ErrRestored] if [Migrate] must put something right.
+// checkRestored returns [ErrRestored] if [Migrate] must correct the numbers of restored rows.
 func checkRestored(ctx context.Context, db querier) error {
 	var hasHistory, isRestored bool
 	const has = "SELECT EXISTS (SELECT FROM rowcast.history), coalesce((%s), false)"
@@ -77,9 +96,9 @@ func checkRestored(ctx context.Context, db querier) error {
 	return nil
 }
 
-// adopt makes this server the table's own. If restored rows overlap with this server's own, all restored rows become existing rows,
-// which no cursor waits for. Without their anchors, cursors of before the restore are reset. Rows that were written here stay as they
-// are.
+// adopt records in rowcast.history that the table belongs to this database of this server. If numbers overlap, adopt first gives all
+// restored rows the number 1, which marks rows that are never sent. A client with a cursor from before the restore is then reset,
+// because the row in its cursor has another number. adopt does not change rows that were written here.
 func adopt(ctx context.Context, db *sql.DB) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
@@ -97,12 +116,12 @@ func adopt(ctx context.Context, db *sql.DB) error {
 		return tx.Commit()
 	}
 	if isRestored {
-		forget := "UPDATE rowcast.notifications SET xid = '1' WHERE xid >= '3' AND (xid < " + since + "::text::xid8 OR " + early + ")"
-		if err := update(ctx, tx, forget); err != nil {
+		markExisting := "UPDATE rowcast.notifications SET xid = '1' WHERE xid >= '3' AND (xid < " + since + "::text::xid8 OR " + early + ")"
+		if err := updateRows(ctx, tx, markExisting); err != nil {
 			return err
 		}
 	}
-	// Retention leaves the newest transaction, so a horizon above that came with the dump.
+	// Retention never deletes the newest transaction. A horizon above all rows is therefore a number of the other server.
 	const own = `UPDATE rowcast.history SET system_identifier = control.system_identifier, xid = pg_current_xact_id(),
 		database = (SELECT oid FROM pg_database WHERE datname = current_database()),
 		horizon = CASE WHEN EXISTS (SELECT FROM rowcast.notifications WHERE xid >= horizon) THEN horizon ELSE '3' END
@@ -113,9 +132,9 @@ func adopt(ctx context.Context, db *sql.DB) error {
 	return tx.Commit()
 }
 
-// update runs an UPDATE of rows that may break constraints, because the rows are older than these: it takes the constraints that are
-// for new rows only away and adds them again.
-func update(ctx context.Context, tx *sql.Tx, statement string) error {
+// updateRows runs an UPDATE of rowcast.notifications. Rows may be older than a constraint that is NOT VALID and violate it, and an UPDATE
+// would check them. So updateRows drops these constraints and adds them again afterwards.
+func updateRows(ctx context.Context, tx *sql.Tx, statement string) error {
 	const find = `SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
 		WHERE conrelid = 'rowcast.notifications'::regclass AND contype = 'c' AND NOT convalidated`
 	rows, err := tx.QueryContext(ctx, find)

@@ -9,19 +9,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Roles are those that get what they need, and nothing more: the apps', which send, and the hubs', which read and delete what is old.
+// Roles are the names of the roles to which [Grant] grants rights. Apps get [AppRights]. Hubs get [HubRights] and [RetentionRights].
 type Roles struct{ Apps, Hubs []string }
 
-// A Right is what a role may do with something in the schema.
+// A Right is a privilege on an object in the schema.
 type Right struct {
 	Privilege string
-	Columns   []string // nil: all, or it is no table
+	Columns   []string // of a table; nil for the whole object
 	Kind      string   // SCHEMA, TABLE or FUNCTION
-	Name      string   // in the schema; of a function without its arguments
+	Name      string   // of the object in the schema; for a function, without the arguments
 }
 
-// AppRights let a role send, with the id returned as every framework wants it, and render pages from which a stream goes on. It
-// can read nothing that was sent.
+// AppRights returns the rights of a role that sends. The role can insert rows with RETURNING id, which most frameworks use, and can
+// call rowcast.cursor(). It cannot read what was sent.
 func AppRights() []Right {
 	return []Right{
 		{"USAGE", nil, "SCHEMA", ""},
@@ -31,7 +31,7 @@ func AppRights() []Right {
 	}
 }
 
-// HubRights let a role read what was sent.
+// HubRights returns the rights that a hub needs to read the notifications.
 func HubRights() []Right {
 	rights := []Right{{"USAGE", nil, "SCHEMA", ""}}
 	for _, table := range []string{"notifications", "history", "migrations", "epoch"} {
@@ -44,7 +44,7 @@ func HubRights() []Right {
 	return rights
 }
 
-// RetentionRights let a hub delete what is old, besides.
+// RetentionRights returns the rights that a hub needs to delete old rows, in addition to [HubRights].
 func RetentionRights() []Right {
 	return []Right{
 		{"DELETE", nil, "TABLE", "notifications"},
@@ -52,7 +52,7 @@ func RetentionRights() []Right {
 	}
 }
 
-// String is the right as GRANT takes it.
+// String returns the right in the syntax of GRANT, without the word GRANT and without the role.
 func (r Right) String() string {
 	columns := ""
 	if r.Columns != nil {
@@ -68,7 +68,7 @@ func (r Right) String() string {
 	return r.Privilege + columns + " ON " + on
 }
 
-// columns are those that it is for; an empty one stands for all.
+// columns returns the columns of the right, or one empty name if the right is for the whole object.
 func (r Right) columns() []string {
 	if r.Columns == nil {
 		return []string{""}
@@ -76,7 +76,7 @@ func (r Right) columns() []string {
 	return r.Columns
 }
 
-// A grant is a right for a role.
+// A grant gives a right to a role.
 type grant struct {
 	Right
 	role string
@@ -86,7 +86,7 @@ func (g grant) String() string {
 	return "GRANT " + g.Right.String() + " TO " + pgx.Identifier{g.role}.Sanitize()
 }
 
-// grants are all that the roles need.
+// grants returns the grants for all roles.
 func (r Roles) grants() (all []grant) {
 	for _, role := range r.Apps {
 		for _, right := range AppRights() {
@@ -101,7 +101,7 @@ func (r Roles) grants() (all []grant) {
 	return all
 }
 
-// Grant gives the roles what they need, all or nothing. What they have besides, they keep.
+// Grant grants the rights to the roles in one transaction. It revokes nothing.
 func Grant(ctx context.Context, dsn string, roles Roles) error {
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
@@ -117,12 +117,13 @@ func Grant(ctx context.Context, dsn string, roles Roles) error {
 func (r Roles) grant(ctx context.Context, tx pgx.Tx) error {
 	for _, role := range slices.Concat(r.Apps, r.Hubs) {
 		var exists bool
-		// PUBLIC is none, though GRANT takes it for one, even quoted; nor is a name that it would cut off.
+		// GRANT would accept two names that are not roles: "public", even in quotes, and a name that is longer than 63 bytes, of which
+		// it ignores the rest.
 		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text)", role).Scan(&exists); err != nil {
-			return fmt.Errorf("look for the role %q: %w", role, err)
+			return fmt.Errorf("find the role %q: %w", role, err)
 		}
 		if !exists {
-			return fmt.Errorf("there is no role %q: CREATE ROLE %s LOGIN", role, pgx.Identifier{role}.Sanitize())
+			return fmt.Errorf("the role %q does not exist: create it with CREATE ROLE %s LOGIN", role, pgx.Identifier{role}.Sanitize())
 		}
 	}
 	for _, g := range r.grants() {
@@ -130,12 +131,12 @@ func (r Roles) grant(ctx context.Context, tx pgx.Tx) error {
 			return fmt.Errorf("%s: %w", g, err)
 		}
 	}
-	// Whoever may pass on only some rights gets warnings from GRANT, and no error.
+	// If the current role may grant only some of the rights, GRANT succeeds with warnings.
 	for _, g := range r.grants() {
 		if missing, err := Missing(ctx, tx, g.role, g.Right); err != nil {
 			return err
 		} else if len(missing) > 0 {
-			return fmt.Errorf("%s had no effect: it takes the owner of the schema", g)
+			return fmt.Errorf("%s had no effect: run it as the owner of the schema", g)
 		}
 	}
 	return nil
@@ -146,7 +147,8 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// has asks by the catalog's numbers: in a schema that may not be used, names cannot be asked about. What is not there is not missing.
+// has is a query that returns whether a role has a right. It finds the object by its OID, because PostgreSQL resolves no names in a
+// schema on which the current role has no USAGE. It returns true if the object does not exist.
 const has = `SELECT coalesce(CASE
 		WHEN $3::text = 'SCHEMA' THEN has_schema_privilege($1::name, home, $2::text)
 		WHEN $3 = 'FUNCTION' THEN has_function_privilege($1::name, (SELECT oid FROM pg_proc WHERE pronamespace = home AND proname = $4::text), $2)
@@ -154,14 +156,14 @@ const has = `SELECT coalesce(CASE
 		ELSE has_column_privilege($1::name, (SELECT oid FROM pg_class WHERE relnamespace = home AND relname = $4), $5, $2)
 	END, true) FROM (SELECT oid AS home FROM pg_namespace WHERE nspname = 'rowcast') ours`
 
-// Missing is which of the rights a role has not.
+// Missing returns the rights that a role does not have.
 func Missing(ctx context.Context, db querier, role string, rights ...Right) (missing []Right, err error) {
 	for _, right := range rights {
 		all := true
 		for _, column := range right.columns() {
 			var granted bool
 			if err := db.QueryRow(ctx, has, role, right.Privilege, right.Kind, right.Name, column).Scan(&granted); err != nil {
-				return nil, fmt.Errorf("look for the right %s: %w", right, err)
+				return nil, fmt.Errorf("check the right %s: %w", right, err)
 			}
 			all = all && granted
 		}

@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// createRole makes a role with a name that needs quoting, for this test.
+// createRole creates a role for this test, with a name that needs quotes.
 func createRole(t *testing.T, conn *pgx.Conn, name string) string {
 	t.Helper()
 	role := fmt.Sprintf(`The "%s"'s %d`, name, conn.PgConn().PID())
@@ -35,30 +35,31 @@ func createRole(t *testing.T, conn *pgx.Conn, name string) string {
 	return role
 }
 
-// become makes the session the role's.
-func become(t *testing.T, conn *pgx.Conn, role string) {
+// setRole sets the role of the session.
+func setRole(t *testing.T, conn *pgx.Conn, role string) {
 	t.Helper()
 	run(t, conn, "RESET ROLE; SET ROLE "+pgx.Identifier{role}.Sanitize())
 }
 
-// wantForbidden wants each statement to fail for want of a right.
+// wantForbidden checks that each statement fails because a right is missing.
 func wantForbidden(t *testing.T, conn *pgx.Conn, statements ...string) {
 	t.Helper()
 	for _, statement := range statements {
 		_, err := conn.Exec(dbtest.Context(t), statement)
-		if said, ok := errors.AsType[*pgconn.PgError](err); !ok || said.Code != "42501" {
+		if failure, ok := errors.AsType[*pgconn.PgError](err); !ok || failure.Code != "42501" {
 			t.Errorf("%s: got %v, want insufficient_privilege", statement, err)
 		}
 	}
 }
 
+// granted returns a database with a role that has the rights of an app and one that has the rights of a hub.
 func granted(t *testing.T) (conn *pgx.Conn, app, hub string) {
 	t.Helper()
 	dsn := dbtest.Database(t)
 	conn = connect(t, dsn)
 	app, hub = createRole(t, conn, "app"), createRole(t, conn, "hub")
 	keepFunctions(t, conn)
-	for range 2 { // once more does no harm
+	for range 2 { // the second time changes nothing
 		if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
 			t.Fatal(err)
 		}
@@ -66,15 +67,15 @@ func granted(t *testing.T) (conn *pgx.Conn, app, hub string) {
 	return conn, app, hub
 }
 
-// keepFunctions makes the schema one of those where functions are nobody's by default.
+// keepFunctions revokes the rights on functions that every role has by default, as some administrators do.
 func keepFunctions(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	run(t, conn, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
 	run(t, conn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast FROM PUBLIC")
 }
 
-// never are what neither role may do.
-var never = []string{
+// forbidden are statements that must fail for apps and for hubs.
+var forbidden = []string{
 	"UPDATE rowcast.notifications SET data = '{}'",
 	"INSERT INTO rowcast.notifications (data, xid) VALUES ('{}', '3')",
 	"INSERT INTO rowcast.notifications (id, data) OVERRIDING SYSTEM VALUE VALUES (7, '{}')",
@@ -90,9 +91,9 @@ var never = []string{
 	"CREATE RULE lost AS ON INSERT TO rowcast.notifications DO INSTEAD NOTHING",
 	"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring",
 	"DROP TRIGGER ring ON rowcast.notifications",
-	"CREATE TRIGGER mine AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT EXECUTE FUNCTION rowcast.ring()",
+	"CREATE TRIGGER own AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT EXECUTE FUNCTION rowcast.ring()",
 	"CREATE OR REPLACE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-	"CREATE TABLE rowcast.mine ()",
+	"CREATE TABLE rowcast.own ()",
 	"SET session_replication_role = replica",
 	"DELETE FROM rowcast.epoch",
 	"UPDATE rowcast.epoch SET token = gen_random_uuid()",
@@ -104,13 +105,13 @@ var never = []string{
 	"SELECT rowcast.encode_xip(7, '{5}')",
 }
 
-// An app's role can send, with the id returned, and render pages with a cursor; it can neither read what others were sent nor forge
-// what resuming relies on.
-func TestAppRole(t *testing.T) {
+// The role of an app can insert rows with RETURNING id and call rowcast.cursor(). It cannot read rows and cannot change what resuming
+// relies on.
+func TestRightsOfAnApp(t *testing.T) {
 	t.Parallel()
 	conn, app, _ := granted(t)
 	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '\"secret\"')")
-	become(t, conn, app)
+	setRole(t, conn, app)
 	var id int64
 	if err := conn.QueryRow(dbtest.Context(t), "INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'x', '{}', now()) RETURNING id").Scan(&id); err != nil || id != 2 {
 		t.Errorf("got id %d, %v", id, err)
@@ -119,7 +120,7 @@ func TestAppRole(t *testing.T) {
 	if err := conn.QueryRow(dbtest.Context(t), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
 		t.Error(err)
 	}
-	wantForbidden(t, conn, never...)
+	wantForbidden(t, conn, forbidden...)
 	wantForbidden(t, conn,
 		"SELECT data FROM rowcast.notifications",
 		"SELECT recipient FROM rowcast.notifications",
@@ -142,12 +143,12 @@ func TestAppRole(t *testing.T) {
 	)
 }
 
-// A hub's role can read, begin an epoch and delete what is old, and neither send nor change anything.
-func TestHubRole(t *testing.T) {
+// The role of a hub can read rows, begin an epoch and delete old rows. It cannot insert or change rows.
+func TestRightsOfAHub(t *testing.T) {
 	t.Parallel()
 	conn, _, hub := granted(t)
 	run(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ('1')")
-	become(t, conn, hub)
+	setRole(t, conn, hub)
 	for _, statement := range []string{
 		"SELECT * FROM rowcast.notifications",
 		"INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING",
@@ -158,7 +159,7 @@ func TestHubRole(t *testing.T) {
 	} {
 		run(t, conn, statement)
 	}
-	wantForbidden(t, conn, never...)
+	wantForbidden(t, conn, forbidden...)
 	wantForbidden(t, conn,
 		"INSERT INTO rowcast.notifications (data) VALUES ('1')",
 		"INSERT INTO rowcast.notifications DEFAULT VALUES",
@@ -167,8 +168,8 @@ func TestHubRole(t *testing.T) {
 	)
 }
 
-// One role may be an app's and a hub's: it can do what both can, and still nothing more.
-func TestOneRoleForBoth(t *testing.T) {
+// A role that is granted both has the rights of an app and of a hub, and no others.
+func TestOneRoleForAppAndHub(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
@@ -177,34 +178,33 @@ func TestOneRoleForBoth(t *testing.T) {
 	if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{role, role}, Hubs: []string{role}}); err != nil {
 		t.Fatal(err)
 	}
-	become(t, conn, role)
+	setRole(t, conn, role)
 	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1') RETURNING *")
 	run(t, conn, "SELECT rowcast.cursor(), rowcast.epoch_tag()")
 	run(t, conn, "DELETE FROM rowcast.notifications")
-	wantForbidden(t, conn, never...)
+	wantForbidden(t, conn, forbidden...)
 }
 
-// A role that does not exist is named, and nobody has got anything then; PUBLIC, which GRANT takes for a role however it is quoted,
-// is none.
-func TestGrantToNobody(t *testing.T) {
+// If one role does not exist, the error names it, and no role gets a right. PUBLIC is not a role.
+func TestGrantToAMissingRole(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	app := createRole(t, conn, "app")
 	for _, name := range []string{"public", "no such role", `x" ; DROP SCHEMA rowcast CASCADE; --`, app + strings.Repeat("x", 63)} {
 		err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{name}})
-		if want := fmt.Sprintf("there is no role %q: CREATE ROLE %s LOGIN", name, pgx.Identifier{name}.Sanitize()); err == nil || err.Error() != want {
+		if want := fmt.Sprintf("the role %q does not exist: create it with CREATE ROLE %s LOGIN", name, pgx.Identifier{name}.Sanitize()); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 	missing, err := sql.Missing(dbtest.Context(t), conn, app, sql.AppRights()...)
-	if err != nil || len(missing) != 3 { // functions are everybody's by default
-		t.Errorf("got %v, %v, want nothing granted", missing, err)
+	if err != nil || len(missing) != 3 { // every role may execute functions by default
+		t.Errorf("missing rights are %v, %v, want all three that are not granted by default", missing, err)
 	}
 }
 
-// Who may grant only some of it hears that it had no effect; GRANT itself only warns.
-func TestGrantByTheWrongRole(t *testing.T) {
+// If a role may grant only some of the rights, Grant fails, although GRANT itself only warns.
+func TestGrantWithoutTheRightToGrant(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
@@ -217,8 +217,7 @@ func TestGrantByTheWrongRole(t *testing.T) {
 	}
 }
 
-// What is printed grants the same.
-func TestPrintGrants(t *testing.T) {
+func TestPrintedScriptGrantsRights(t *testing.T) {
 	t.Parallel()
 	psql := dbtest.Client(t, "psql")
 	dsn := dbtest.Empty(t)

@@ -1,7 +1,8 @@
-// Package sql holds the schema, as numbered migrations, and the names in it that other packages use.
+// Package sql contains the schema as numbered migrations, and the names in it that other packages use.
 //
-// [Migrate] installs or upgrades it; [Version] is what the programs built with this package expect to find. Every migration
-// runs in a transaction of its own, and two that migrate at once wait for each other, so a failure leaves the last good version.
+// [Migrate] installs or upgrades the schema. Programs built with this package need at least [Version]. Each migration runs in its own
+// transaction, so a failure leaves the schema at the last complete version. An advisory lock makes concurrent migrations run one after
+// the other.
 package sql
 
 import (
@@ -22,16 +23,17 @@ import (
 )
 
 const (
-	// Channel is where the trigger rings and where people send notifications by hand.
+	// Channel is the NOTIFY channel of the trigger and of messages that are sent with NOTIFY.
 	Channel = "rowcast"
 
-	// ParkLock1 and [ParkLock2] are the key of the advisory lock that a parked hub holds: "rowc" in ASCII,
+	// ParkLock1 and [ParkLock2] are the key of the park lock. A hub holds this advisory lock while it is idle in LISTEN.
+	// ParkLock1 is "rowc" in ASCII.
 	ParkLock1 = 0x726f7763
-	// ParkLock2 is the key's second half: "ast".
+	// ParkLock2 is the second half of the key: "ast" in ASCII, and a zero byte.
 	ParkLock2 = 0x61737400
 
-	// FirstXid is the first transaction number that PostgreSQL gives (FirstNormalTransactionId). Rows below it are history
-	// that no cursor waits for: rows restored from another server.
+	// FirstXid is the first number that PostgreSQL assigns to a transaction (FirstNormalTransactionId). A row with a lower number
+	// has its number from elsewhere, for example from a dump of another server, and is never sent.
 	FirstXid = 3
 
 	schema       = "rowcast"
@@ -43,7 +45,7 @@ const (
 //go:embed migrations/*.sql
 var Migrations embed.FS
 
-// Version is the number of the newest migration.
+// Version returns the number of the newest migration.
 func Version() int64 {
 	names, err := fs.Glob(Migrations, "migrations/*.sql")
 	if err != nil || len(names) == 0 {
@@ -58,23 +60,23 @@ func Version() int64 {
 
 // A Migrator installs or upgrades the schema.
 type Migrator struct {
-	// DSN says which database. It may be empty: libpq's PG* variables count.
+	// DSN is the connection string of the database. What it does not contain is taken from libpq's variables, such as PGHOST.
 	DSN string
 
-	// Waiting, if not nil, is called once if another session has held the lock of migrations for 5 s, with a sentence that names
-	// the session.
+	// Waiting, if not nil, is called once when Migrate has waited 5 s for another migration. holder is a sentence that names the
+	// session to wait for.
 	Waiting func(holder string)
 }
 
-// Migrate is [Migrator.Migrate] for a DSN.
+// Migrate calls [Migrator.Migrate] for the database of a connection string.
 func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
 	m := Migrator{DSN: dsn}
 	return m.Migrate(ctx)
 }
 
-// Migrate brings the database to [Version] and returns the version that it found (0: no schema) and the one it left. It is an
-// error if the database is newer than this program, if its encoding has no conversion to UTF-8, or if another role than the
-// present one owns something in the schema: that role could have its own code run with the present role's rights.
+// Migrate upgrades the schema to [Version]. It returns the version before (0 without a schema) and after. It fails if the schema is
+// newer than this program, or if text in the encoding of the database cannot be converted to UTF-8. It also fails if another role owns
+// something in the schema, because that role could run its own code with the rights of the current role. Superusers may own it.
 func (m Migrator) Migrate(ctx context.Context) (from, to int64, err error) {
 	config, err := pgx.ParseConfig(m.DSN)
 	if err != nil {
@@ -93,7 +95,7 @@ func (m Migrator) Migrate(ctx context.Context) (from, to int64, err error) {
 		return 0, 0, fmt.Errorf("read schema version: %w", err)
 	}
 	if from > Version() {
-		return from, from, fmt.Errorf("schema is at version %d, this rowcast knows only up to %d: upgrade rowcast", from, Version())
+		return from, from, fmt.Errorf("schema is at version %d, newer than version %d of this program: upgrade rowcast", from, Version())
 	}
 	if _, err = provider.Up(ctx); err != nil {
 		return from, from, fmt.Errorf("migrate: %w", err)
@@ -113,15 +115,16 @@ func (m Migrator) provider(db *sql.DB) (*goose.Provider, error) {
 	return goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(lock), goose.WithTableName(versionTable))
 }
 
-// ensureSchema makes sure that there is a schema in which nobody else can have put anything, in a database that can hold it.
+// ensureSchema creates the schema if it does not exist. It fails if the encoding of the database is not supported, or if another role
+// owns something in the schema.
 func ensureSchema(ctx context.Context, db *sql.DB) error {
 	if _, err := db.ExecContext(ctx, checkEncoding); err != nil {
 		return err
 	}
-	// Not CREATE SCHEMA IF NOT EXISTS alone: that asks for the right to create schemas even where there is nothing to create.
+	// CREATE SCHEMA IF NOT EXISTS would need the right to create schemas even if the schema exists.
 	const ensure = `DO $$ BEGIN
 		IF to_regnamespace('rowcast') IS NULL THEN CREATE SCHEMA rowcast; END IF;
-	EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; -- another session has just made it
+	EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; -- another session has created it meanwhile
 	END $$`
 	if _, err := db.ExecContext(ctx, ensure); err != nil {
 		return fmt.Errorf("create schema %s: %w", schema, err)
@@ -129,16 +132,16 @@ func ensureSchema(ctx context.Context, db *sql.DB) error {
 	return checkOwners(ctx, db)
 }
 
-// checkEncoding refuses the encodings whose text cannot be converted to UTF-8 as a whole.
+// checkEncoding is SQL that fails in a database whose text cannot be converted to UTF-8.
 const checkEncoding = `DO $$ BEGIN
     IF pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) ANY ('{SQL_ASCII,MULE_INTERNAL}'::pg_catalog.text[]) THEN
-        RAISE EXCEPTION 'the encoding of this database is %, whose text cannot be sent as UTF-8',
+        RAISE EXCEPTION 'text in the encoding of this database (%) cannot be converted to UTF-8',
             pg_catalog.current_setting('server_encoding')
-            USING HINT = 'Use a database that was made with CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0.';
+            USING HINT = 'Create a database with CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0.';
     END IF;
 END $$`
 
-// checkOwners refuses a schema in which another role, that is no superuser anyway, owns something.
+// checkOwners returns an error if a role that is neither the current role nor a superuser owns something in the schema.
 func checkOwners(ctx context.Context, db *sql.DB) error {
 	const find = `SELECT pg_catalog.pg_get_userbyid(owner), name FROM (
 			SELECT nspowner, 0, 'the schema ' || nspname FROM pg_namespace WHERE nspname = 'rowcast'
@@ -152,15 +155,15 @@ func checkOwners(ctx context.Context, db *sql.DB) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look for the owner of the schema: %w", err)
+		return fmt.Errorf("read the owners of the schema: %w", err)
 	}
-	return fmt.Errorf("%s belongs to the role %q, which could run its own code with the rights of the present role: "+
+	return fmt.Errorf("%s belongs to the role %q, which could run its own code with the rights of the current role: "+
 		"run rowcast migrate as %q, or drop the schema first", name, owner, owner)
 }
 
-// securePath makes sure that names in our statements mean what they mean in PostgreSQL: in a schema of the search_path that anybody
-// may write to, another function or operator may fit better. Behind a pooler the session may serve another client next: there the
-// setting would break the other client's statements. So there the database's own search_path must be harmless.
+// securePath sets the search_path of a new session to pg_catalog. With another search_path, a name in our statements could refer to a
+// function or operator that another role has created in a schema of the path. Through a pooler, the setting would stay for the next
+// client of the server session. There, securePath changes nothing and returns an error if the present search_path is not safe.
 func securePath(ctx context.Context, conn *pgx.Conn) error {
 	const query = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path')"
 	result, err := conn.PgConn().Exec(ctx, query).ReadAll()
@@ -175,8 +178,8 @@ func securePath(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkPath refuses a search_path that names other schemas before pg_catalog. PostgreSQL searches pg_catalog first if the path does not
-// name it.
+// checkPath returns an error if a search_path has other schemas before pg_catalog. PostgreSQL searches pg_catalog first if the path does
+// not contain it.
 func checkPath(path string) error {
 	var names []string
 	for name := range strings.SplitSeq(path, ",") {
@@ -185,34 +188,34 @@ func checkPath(path string) error {
 	if slices.Index(names, "pg_catalog") <= 0 {
 		return nil
 	}
-	return fmt.Errorf("the search_path of this role or database (%s) has other schemas before pg_catalog, and is not changed through a "+
-		"pooler: connect directly to PostgreSQL", path)
+	return fmt.Errorf("the search_path of this role or database (%s) has other schemas before pg_catalog, and rowcast cannot change it "+
+		"through a pooler: connect directly to PostgreSQL", path)
 }
 
-// ErrNoSchema says that the database has no schema of ours, or an older one than this program needs.
+// ErrNoSchema reports that the database has no schema rowcast, or an older version than this program needs.
 var ErrNoSchema = errors.New("schema rowcast is missing or too old")
 
-// Check returns [ErrNoSchema] unless the database is at [Version] or above, and [ErrRestored] if it must be put right first.
-// Both are mended by [Migrate].
+// Check returns [ErrNoSchema] if the schema is missing or below [Version], and [ErrRestored] if the table was restored from another
+// server and must be corrected. [Migrate] corrects both.
 func Check(ctx context.Context, db querier) error {
 	var installed *string
 	if err := db.QueryRow(ctx, "SELECT to_regclass($1)::text", versionTable).Scan(&installed); err != nil {
-		return fmt.Errorf("look for the schema: %w", err)
+		return fmt.Errorf("find the schema: %w", err)
 	}
 	if installed == nil {
-		return fmt.Errorf("%w: there is none", ErrNoSchema)
+		return fmt.Errorf("%w: it does not exist", ErrNoSchema)
 	}
 	var version int64
 	if err := db.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&version); err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
 	if version < Version() {
-		return fmt.Errorf("%w: version %d, needed is %d", ErrNoSchema, version, Version())
+		return fmt.Errorf("%w: it has version %d, and version %d is needed", ErrNoSchema, version, Version())
 	}
 	return checkRestored(ctx, db)
 }
 
-// Print writes the SQL that [Migrate] and [Grant] would run on an empty database, to be run by psql; it leaves the same version behind.
+// Print writes a script for psql that does the same as [Migrate] and [Grant] do in an empty database.
 func Print(w io.Writer, roles Roles) error {
 	names, err := fs.Glob(Migrations, "migrations/*.sql")
 	if err != nil {
@@ -245,7 +248,7 @@ func Print(w io.Writer, roles Roles) error {
 	return err
 }
 
-// createVersionTable makes goose's table as goose makes it.
+// createVersionTable creates the table of versions as goose does.
 const createVersionTable = `CREATE TABLE ` + versionTable + ` (
     id         integer   PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY,
     version_id bigint    NOT NULL,

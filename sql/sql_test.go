@@ -38,27 +38,27 @@ func TestMigrate(t *testing.T) {
 	dsn := dbtest.Empty(t)
 	conn := connect(t, dsn)
 	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrNoSchema) {
-		t.Errorf("before: got %v, want ErrNoSchema", err)
+		t.Errorf("check an empty database: got %v, want ErrNoSchema", err)
 	}
 	migrate := func(wantFrom int64) {
 		t.Helper()
 		from, to, err := sql.Migrate(dbtest.Context(t), dsn)
 		if err != nil || from != wantFrom || to != sql.Version() {
-			t.Errorf("got %d to %d, %v; want %d to %d", from, to, err, wantFrom, sql.Version())
+			t.Errorf("migrated from version %d to %d, %v; want from %d to %d", from, to, err, wantFrom, sql.Version())
 		}
 	}
 	migrate(0)
 	migrate(sql.Version())
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
-		t.Errorf("after: %v", err)
+		t.Errorf("check after Migrate: %v", err)
 	}
 	run(t, conn, "INSERT INTO rowcast.migrations (version_id, is_applied) VALUES ($1, true)", sql.Version()+1)
 	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err == nil || !strings.Contains(err.Error(), "upgrade rowcast") {
-		t.Errorf("of a newer schema: got %v", err)
+		t.Errorf("migrate a newer schema: got %v, want advice to upgrade rowcast", err)
 	}
 }
 
-func TestMigrateTwoAtOnce(t *testing.T) {
+func TestTwoConcurrentMigrationsSucceed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
 	errs := make(chan error, 2)
@@ -75,8 +75,8 @@ func TestMigrateTwoAtOnce(t *testing.T) {
 	}
 }
 
-// Whoever may not let rowcast migrate runs the same by hand, and is then where Migrate would have brought him.
-func TestPrintIsWhatMigrateDoes(t *testing.T) {
+// A database administrator may prefer to run the printed script. The result is the same as after Migrate.
+func TestPrintedScriptDoesWhatMigrateDoes(t *testing.T) {
 	t.Parallel()
 	psql, pgDump := dbtest.Client(t, "psql"), dbtest.Client(t, "pg_dump")
 	printed, migrated := dbtest.Empty(t), dbtest.Empty(t)
@@ -96,7 +96,7 @@ func TestPrintIsWhatMigrateDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := dump(t, pgDump, printed), dump(t, pgDump, migrated); got != want {
-		t.Errorf("the two differ; printed:\n%s\nmigrated:\n%s", got, want)
+		t.Errorf("the schemas differ; from the script:\n%s\nfrom Migrate:\n%s", got, want)
 	}
 }
 
@@ -156,38 +156,39 @@ func TestConstraints(t *testing.T) {
 		"INSERT INTO rowcast.notifications (event, data) VALUES (E'a\\u0000', '{}')",
 	} {
 		if _, err := conn.Exec(dbtest.Context(t), statement); err == nil {
-			t.Errorf("accepted: %s", statement)
+			t.Errorf("an INSERT that must fail succeeded: %s", statement)
 		}
 	}
 }
 
+// constraintOf returns the name of the constraint that an INSERT has violated.
 func constraintOf(err error) string {
-	if said, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return said.ConstraintName
+	if failure, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return failure.ConstraintName
 	}
 	return ""
 }
 
-// A table that was restored from another server is put right before anything is read from it: what it holds is history.
-func TestRestored(t *testing.T) {
+// Check refuses a table with rows of another server. Migrate turns them into existing rows, which are never sent.
+func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8), ('2', '1000')")
-	// A row that only seems to be of another server, as it came by replication, is kept out but keeps nobody out.
+	// On the server that assigned the other numbers, a row with a foreign number is not sent, but it is not an error.
 	run(t, conn, "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())")
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
-		t.Errorf("on the same server: %v", err)
+		t.Errorf("check on the same server: %v", err)
 	}
 	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'")
 	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrRestored) {
-		t.Errorf("got %v, want ErrRestored", err)
+		t.Errorf("check on another server: got %v, want ErrRestored", err)
 	}
 	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
 		t.Fatal(err)
 	}
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
-		t.Errorf("after Migrate: %v", err)
+		t.Errorf("check after Migrate: %v", err)
 	}
 	var xids, horizon string
 	if err := conn.QueryRow(dbtest.Context(t), "SELECT string_agg(xid::text, ' ' ORDER BY id), (SELECT horizon::text FROM rowcast.history) FROM rowcast.notifications").Scan(&xids, &horizon); err != nil {

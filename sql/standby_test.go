@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A page that is rendered from a standby has no cursor, and is told why and what to do.
+// On a standby, rowcast.cursor() fails with the reason and a hint.
 func TestNoCursorOnAStandby(t *testing.T) {
 	t.Parallel()
 	primary := dbtest.Cluster(t)
@@ -19,10 +19,10 @@ func TestNoCursorOnAStandby(t *testing.T) {
 	}
 	standby := connect(t, dbtest.Standby(t, primary).DSN("postgres"))
 	_, err := standby.Exec(dbtest.Context(t), "SELECT rowcast.cursor()")
-	said, _ := errors.AsType[*pgconn.PgError](err)
-	if said == nil || said.Code != "55000" || said.Message != "rowcast.cursor() cannot be used on a standby" ||
-		said.Detail != "The snapshot of a standby leaves out the transactions that are running on the primary." ||
-		said.Hint != "Render the page from the primary." {
+	failure, _ := errors.AsType[*pgconn.PgError](err)
+	if failure == nil || failure.Code != "55000" || failure.Message != "rowcast.cursor() cannot be used on a standby" ||
+		failure.Detail != "The snapshot of a standby does not contain the transactions that run on the primary." ||
+		failure.Hint != "Render the page from the primary." {
 		t.Errorf("got %+v", err)
 	}
 }

@@ -88,7 +88,7 @@ func TestDoctorFinds(t *testing.T) {
 			[]string{"INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '9999999999')", "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())"},
 			"fail some rows carry transaction numbers that this server has not given: they are not sent before it does → leave the column xid to its default; UPDATE rowcast.notifications SET xid = '1' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot());",
 		},
-		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing or too old: version 0, needed is " + schemaVersion + " → rowcast migrate"},
+		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing or too old: it has version 0, and version " + schemaVersion + " is needed → rowcast migrate"},
 		{
 			"a function that a hub needs", "reading",
 			[]string{"DROP FUNCTION rowcast.epoch_tag() CASCADE"},

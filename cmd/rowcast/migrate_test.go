@@ -90,7 +90,7 @@ func TestMigrateFails(t *testing.T) {
 	newer := dbtest.Database(t)
 	runSQL(t, newer, `INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (9999, true)`)
 	tests := []struct{ dsn, want string }{
-		{newer, "schema is at version 9999, this rowcast knows only up to " + schemaVersion + ": upgrade rowcast"},
+		{newer, "schema is at version 9999, newer than version " + schemaVersion + " of this program: upgrade rowcast"},
 		{nobodyThere, noConnection},
 		{"postgres://me:secret%zz@db/app", unreadable},
 		{"host=db password=secret sslmode=whatever", unreadable},

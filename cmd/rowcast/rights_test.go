@@ -84,7 +84,7 @@ func TestMigrateGrants(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	code, stdout, stderr := run(t, nil, "migrate", "--hub-role", "no such role", "--database-url", dsn)
-	if want := "rowcast: there is no role \"no such role\": CREATE ROLE \"no such role\" LOGIN\n"; code != 1 || stderr != want {
+	if want := "rowcast: the role \"no such role\" does not exist: create it with CREATE ROLE \"no such role\" LOGIN\n"; code != 1 || stderr != want {
 		t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
 	}
 	role, _ := login(t, dsn, "Both")

@@ -48,12 +48,12 @@ func TestServeDoesNotStart(t *testing.T) {
 		{
 			"without the schema",
 			[]string{"--database-url", empty, "--insecure-uid"},
-			"schema rowcast is missing or too old: there is none: run rowcast migrate",
+			"schema rowcast is missing or too old: it does not exist: run rowcast migrate",
 		},
 		{
 			"with an old schema",
 			[]string{"--database-url", old, "--insecure-uid"},
-			"schema rowcast is missing or too old: version 0, needed is " + schemaVersion + ": run rowcast migrate",
+			"schema rowcast is missing or too old: it has version 0, and version " + schemaVersion + " is needed: run rowcast migrate",
 		},
 		{
 			"on a restored dump",

@@ -1,6 +1,6 @@
 -- +goose Up
 
--- A row is the message; its commit is the send.
+-- A row is a message. It is sent when its transaction commits.
 CREATE TABLE rowcast.notifications (
     id          bigint      GENERATED ALWAYS AS IDENTITY,
     recipient   text,
@@ -9,7 +9,7 @@ CREATE TABLE rowcast.notifications (
     created_at  timestamptz NOT NULL DEFAULT now(),
     xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
     PRIMARY KEY (xid, id),
-    -- What could not be sent as a Server-Sent Event is refused here, where the one who can mend it sees the error.
+    -- The INSERT fails if a row could not be sent as a Server-Sent Event, so the app that made the mistake gets the error.
     CONSTRAINT id_is_positive CHECK (id > 0),
     CONSTRAINT recipient_is_1_to_256_bytes CHECK (octet_length(recipient) BETWEEN 1 AND 256),
     CONSTRAINT event_is_1_to_128_bytes CHECK (octet_length(event) BETWEEN 1 AND 128),
@@ -19,13 +19,7 @@ CREATE TABLE rowcast.notifications (
 );
 CREATE INDEX notifications_recipient_idx ON rowcast.notifications (recipient, xid, id);
 
-COMMENT ON TABLE rowcast.notifications IS 'INSERT a row and the browsers of its recipient hear of it at COMMIT';
-COMMENT ON COLUMN rowcast.notifications.recipient IS 'a user, or any group key such as team:7; NULL is everyone';
-COMMENT ON COLUMN rowcast.notifications.event IS 'the event name that browsers listen for';
-COMMENT ON COLUMN rowcast.notifications.data IS 'what they receive, as one line of JSON';
-COMMENT ON COLUMN rowcast.notifications.xid IS 'the inserting transaction: what makes resuming exact';
-
--- The doorbell. The trigger below rings it only while some hub is parked, that is, holds the park lock.
+-- ring() notifies the hubs. The trigger below calls it only while a hub is idle in LISTEN and holds the park lock.
 -- +goose StatementBegin
 CREATE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -37,20 +31,22 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- Getting the lock means that nobody is parked: the hubs are polling and find the row by themselves. The lock is kept until
--- the transaction has ended, so no hub can park between this look and the commit. In WHEN, skipping costs no function call.
+-- The condition tries to get the park lock in shared mode. If it succeeds, no hub is idle: the hubs poll and find the row without a
+-- notification. The transaction keeps the lock until it ends, so no hub can become idle before the row is visible. The check is in
+-- WHEN because a statement that does not notify then needs no call of the function.
 CREATE TRIGGER ring AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT
     WHEN (NOT pg_try_advisory_xact_lock_shared(1919907683, 1634956288)) EXECUTE FUNCTION rowcast.ring();
 ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;
 
--- PostgreSQL empties an unlogged table whenever it has recovered from a crash, and a standby has none of it: a new token
--- marks that transactions may have been taken back and their numbers drawn again.
+-- PostgreSQL empties an unlogged table when it recovers from a crash, and a standby has no copy of it. A hub then inserts a new
+-- token. A new token means that committed transactions may be lost and that their numbers may have been assigned again.
 CREATE UNLOGGED TABLE rowcast.epoch (
     one   boolean PRIMARY KEY DEFAULT true CHECK (one),
     token uuid    NOT NULL DEFAULT gen_random_uuid()
 );
 
--- Which server's transaction numbers the rows carry, and the number below which retention has deleted.
+-- The server and the database that assigned the transaction numbers in the table, and the number below which retention has
+-- deleted rows.
 CREATE TABLE rowcast.history (
     one               boolean PRIMARY KEY DEFAULT true CHECK (one),
     horizon           xid8    NOT NULL DEFAULT '3',
@@ -60,32 +56,34 @@ CREATE TABLE rowcast.history (
 INSERT INTO rowcast.history (system_identifier, database)
     SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system();
 
--- A tag is the first 32 bits of a SHA-256.
+-- tag() returns the first 32 bits of the SHA-256 of a text, in hexadecimal.
 CREATE FUNCTION rowcast.tag(content text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
     $$ SELECT left(encode(sha256(convert_to(content, 'UTF8')), 'hex'), 8) $$;
 
--- Which database of which server this is.
+-- database_tag() identifies the server and the database.
 CREATE FUNCTION rowcast.database_tag() RETURNS text LANGUAGE sql STABLE AS $$
     SELECT rowcast.tag(concat_ws(' ', system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database())))
     FROM pg_control_system()
 $$;
 
--- Which unbroken stretch of its history. The postmaster's start is for services whose unlogged tables survive a crash.
+-- epoch_tag() identifies the epoch: a period in which the server has lost no committed transaction. It contains the start time of the
+-- postmaster, because with some hosted services unlogged tables survive a crash.
 CREATE FUNCTION rowcast.epoch_tag() RETURNS text LANGUAGE sql STABLE AS $$
     SELECT rowcast.tag(concat_ws(' ', rowcast.database_tag(), (SELECT token FROM rowcast.epoch),
         (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint))
 $$;
 
--- The row that proves a transaction's survival, by its id and its created_at in microseconds since 2000 (exact in every
--- version: extract(epoch) is a double before PostgreSQL 14).
+-- anchor_tag() identifies a row by its id and its created_at. A cursor contains the tag of its last row. If that row is still there, no
+-- transaction up to it is lost. The time is in microseconds since 2000. It is computed from two parts, because extract(epoch) returns
+-- a double before PostgreSQL 14, which is not exact.
 CREATE FUNCTION rowcast.anchor_tag(id bigint, created_at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT rowcast.tag(concat_ws(' ', id,
         (extract(epoch FROM date_trunc('second', created_at AT TIME ZONE 'UTC'))::bigint - 946684800) * 1000000
         + extract(microseconds FROM created_at AT TIME ZONE 'UTC')::bigint % 1000000))
 $$;
 
--- Transactions in flight as a cursor's text has them: the gaps between them, from xmax downwards, in a Rice code of six bits
--- a letter; the first letter says how many low bits of a gap stand as they are.
+-- encode_xip() returns the transactions in flight in the text of a cursor: the gaps between them, from xmax downwards, in a Rice code
+-- with six bits in each character. The first character is the number of low bits of a gap that are not in unary.
 -- +goose StatementBegin
 CREATE FUNCTION rowcast.encode_xip(xmax bigint, xip bigint[]) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
@@ -107,8 +105,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- The cursor of the statement that calls it, for a page that renders its state from the database: a stream opened from here
--- has neither a gap nor a repetition. STABLE, because only so it reads with its caller's snapshot.
+-- cursor() returns the cursor of the statement that calls it. A page that shows rows of the same statement opens its stream with this
+-- cursor and receives each later row exactly once. The function is STABLE because it must read with the snapshot of its caller.
 -- +goose StatementBegin
 CREATE FUNCTION rowcast.cursor() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -135,7 +133,7 @@ BEGIN
         id := last.id;
         anchor := rowcast.anchor_tag(last.id, last.created_at);
     END IF;
-    -- What this transaction has inserted so far is part of the page; what it inserts from now on is not.
+    -- The page contains the rows that this transaction has inserted so far. Rows that it inserts later are sent.
     SELECT n.xid::text::bigint AS xid, n.id, n.created_at INTO told FROM rowcast.notifications n
         WHERE n.xid = own ORDER BY n.xid DESC, n.id DESC LIMIT 1;
     IF told.id IS NOT NULL AND told.xid >= xmax THEN
@@ -149,8 +147,8 @@ BEGIN
             USING ERRCODE = 'snapshot_too_old',
                   HINT = 'Call it in READ COMMITTED, or before more than ten thousand other transactions have begun.';
     END IF;
-    -- Not seen are the snapshot's running transactions and all from its xmax on. This transaction's own number can be above
-    -- that, with others in between.
+    -- The snapshot does not see the transactions that were running, and none from its xmax on. The number of this transaction can be
+    -- higher than xmax, with others in between.
     xip := ARRAY(SELECT x FROM (
             SELECT x::text::bigint AS x FROM pg_snapshot_xip(seen) x
             UNION SELECT generate_series(pg_snapshot_xmax(seen)::text::bigint, xmax - 1)

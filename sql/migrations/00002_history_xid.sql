@@ -1,5 +1,5 @@
 -- +goose Up
 
--- The transaction that wrote history's row: its xmin, until retention moves the horizon. Copies of the files (pg_upgrade, CREATE
--- DATABASE ... TEMPLATE) keep it so; what a dump restores is written anew.
+-- xid is the transaction that inserted the row of history. It equals xmin until retention moves the horizon. A copy of the files
+-- (pg_upgrade, CREATE DATABASE ... TEMPLATE) keeps both. A restored dump keeps xid but not xmin.
 ALTER TABLE rowcast.history ADD COLUMN xid xid8 NOT NULL DEFAULT pg_current_xact_id();

@@ -1,20 +1,24 @@
 -- +goose Up
 
--- A row costs PostgreSQL and a hub about as much to read as it cost to insert. A jsonb number can be 9,000 times as long in text as
--- it is stored, so the text is measured, and compared with data as it is before compression (data #> '{}'). A string of control
--- characters has 6 bytes of text for each byte, and numbers that fit a double have up to 28. The text is made once for data up to
--- 8 KiB, which is always accepted. Data below 2 MiB cannot have more than 64 MiB of text if it satisfies the first constraint.
--- PostgreSQL itself refuses text above 1 GB. NOT VALID: rows that break a new rule stay as they are, and the hubs announce them as
--- rowcast.toolarge or rowcast.unreadable.
+-- A hub reads data as text, which must not be far longer than what is stored: a jsonb number can have 9,000 times as many bytes as text.
+-- The first constraint compares the length of the text with the size of data before compression (data #> '{}'). JSON that apps write
+-- satisfies it: a control character has 6 bytes of text for each stored byte, and a number that fits a double has up to 28. Data with
+-- at most 8 KiB of text is always accepted, and its text is made only once.
+--
+-- The second constraint limits the text to 64 MiB. It does not measure data below 2 MiB, whose text cannot be longer because of the
+-- first constraint. PostgreSQL itself refuses text above 1 GB.
+--
+-- The constraints are NOT VALID: rows that violate them remain. Hubs announce such a row as rowcast.toolarge or rowcast.unreadable.
 ALTER TABLE rowcast.notifications
     ADD CONSTRAINT data_expands_at_most_32_fold CHECK (pg_catalog.octet_length(data::pg_catalog.text) <= 8192
         OR pg_catalog.octet_length(data::pg_catalog.text) <= 32::bigint * pg_catalog.pg_column_size(data #> '{}')) NOT VALID,
     ADD CONSTRAINT data_is_at_most_64_mib CHECK (pg_catalog.pg_column_size(data #> '{}') < 2097152
         OR pg_catalog.octet_length(data::pg_catalog.text) <= 67108864) NOT VALID;
 
--- Server-Sent Events are UTF-8. Some characters of other encodings cannot be converted: the INSERT then says which. A recipient with a
--- control character is a mistake, such as a line break at its end: no client can be that user, because authentication refuses it. In
--- other encodings than UTF-8 only the control characters of ASCII are known.
+-- Server-Sent Events are UTF-8. An INSERT fails if a character cannot be converted to UTF-8, and the error names the character.
+--
+-- A recipient with a control character, such as a line break at its end, is a mistake of the app. No client can have that name, because
+-- authentication refuses it. In encodings other than UTF-8, the constraint checks only the control characters of ASCII.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -30,9 +34,11 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- The numbers in this table are those of the server that history names. A row that comes with another number (restored,
--- replicated or forged) becomes an existing row, which is never sent. Until rowcast migrate has made a copy of the whole schema
--- this server's own, as after an upgrade by logical replication, the rows keep the numbers of the server that history names.
+-- A row may have its number in xid from elsewhere: from a dump, by logical replication, or because the app has set it. disown() replaces
+-- it by 1, which marks rows that are never sent.
+--
+-- If history names another server, the whole schema is a copy, for example in an upgrade by logical replication. The rows then keep
+-- their numbers until rowcast migrate has checked them.
 -- +goose StatementBegin
 CREATE FUNCTION rowcast.disown() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -47,13 +53,13 @@ CREATE TRIGGER disown BEFORE INSERT ON rowcast.notifications FOR EACH ROW
     WHEN (NEW.xid IS DISTINCT FROM pg_current_xact_id()) EXECUTE FUNCTION rowcast.disown();
 ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER disown;
 
--- No function depends on the search_path of its caller.
+-- The functions must not depend on the search_path of their callers.
 ALTER FUNCTION rowcast.ring() SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION rowcast.tag(text) SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION rowcast.database_tag() SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION rowcast.epoch_tag() SET search_path = pg_catalog, pg_temp;
 
--- A row without a time, which only an altered table can have, counts as one of 2000-01-01.
+-- anchor_tag() treats a created_at that is NULL or infinite as 2000-01-01. Only a table that was altered has such rows.
 CREATE OR REPLACE FUNCTION rowcast.anchor_tag(id bigint, created_at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE
     SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN id IS NOT NULL THEN rowcast.tag(concat_ws(' ', id,
@@ -61,8 +67,8 @@ CREATE OR REPLACE FUNCTION rowcast.anchor_tag(id bigint, created_at timestamptz)
     FROM (SELECT CASE WHEN isfinite(created_at) THEN created_at AT TIME ZONE 'UTC' ELSE timestamp '2000-01-01' END) utc (t)
 $$;
 
--- The transactions in flight in the text of a cursor: the gaps between them, from xmax downwards, in base 32, the highest digit
--- first. The upper half of the alphabet says that another digit follows.
+-- encode_xip() returns the transactions in flight in the text of a cursor: the gaps between them, from xmax downwards, in base 32 with
+-- the highest digit first. A digit from the upper half of the alphabet is followed by another digit of the same gap.
 CREATE OR REPLACE FUNCTION rowcast.encode_xip(xmax bigint, xip bigint[]) RETURNS text LANGUAGE sql IMMUTABLE STRICT
     SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce('~' || string_agg(substr('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._',
@@ -71,8 +77,8 @@ CREATE OR REPLACE FUNCTION rowcast.encode_xip(xmax bigint, xip bigint[]) RETURNS
         WHERE i = 0 OR gap >> 5 * i > 0
 $$;
 
--- The cursor of the statement that calls it, for a page that renders its state from the database: a stream opened from here
--- has neither a gap nor a repetition. STABLE, because only so it reads with its caller's snapshot.
+-- cursor() returns the cursor of the statement that calls it. A page that shows rows of the same statement opens its stream with this
+-- cursor and receives each later row exactly once. The function is STABLE because it must read with the snapshot of its caller.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION rowcast.cursor() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -80,7 +86,7 @@ DECLARE
     present  CONSTANT bigint := pg_snapshot_xmax(seen)::text::bigint;
     own      CONSTANT xid8 := pg_current_xact_id_if_assigned();
     last     record;
-    told     record;
+    mine     record;
     xmax     bigint := 3;
     xip      bigint[];
     anchor   text := rowcast.database_tag();
@@ -89,10 +95,11 @@ BEGIN
     IF pg_is_in_recovery() THEN
         RAISE EXCEPTION 'rowcast.cursor() cannot be used on a standby'
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  DETAIL = 'The snapshot of a standby leaves out the transactions that are running on the primary.',
+                  DETAIL = 'The snapshot of a standby does not contain the transactions that run on the primary.',
                   HINT = 'Render the page from the primary.';
     END IF;
-    -- A number that this server had not assigned when the row was written does not count: xmin has the last 32 bits of the writer's.
+    -- The newest visible row of another transaction. The last condition excludes rows whose number this server had not assigned when
+    -- the row was written. xmin has the lowest 32 bits of the number of the transaction that wrote the row.
     SELECT n.xid, n.id, n.created_at INTO last FROM rowcast.notifications n
         WHERE n.xid >= '3' AND n.xid < pg_snapshot_xmax(seen) AND n.xid IS DISTINCT FROM own AND pg_visible_in_snapshot(n.xid, seen)
         AND n.id > 0
@@ -103,28 +110,35 @@ BEGIN
         id := last.id;
         anchor := rowcast.anchor_tag(last.id, last.created_at);
     END IF;
-    -- What this transaction has inserted so far is part of the page; what it inserts from now on is not.
-    SELECT n.xid::text::bigint AS xid, n.id, n.created_at INTO told FROM rowcast.notifications n
+    -- The page contains the rows that this transaction has inserted so far. Rows that it inserts later are sent.
+    SELECT n.xid::text::bigint AS xid, n.id, n.created_at INTO mine FROM rowcast.notifications n
         WHERE n.xid = own AND n.id > 0 ORDER BY n.xid DESC, n.id DESC LIMIT 1;
-    IF told.id IS NOT NULL AND told.xid >= xmax THEN
-        xmax := told.xid;
-        anchor := rowcast.anchor_tag(told.id, told.created_at);
-    ELSIF told.id IS NOT NULL THEN
+    IF mine.id IS NOT NULL AND mine.xid >= xmax THEN
+        xmax := mine.xid;
+        anchor := rowcast.anchor_tag(mine.id, mine.created_at);
+    ELSIF mine.id IS NOT NULL THEN
         anchor := anchor || '.' || id;
     END IF;
     IF xmax - present > 4000 THEN
         RAISE EXCEPTION 'the snapshot of this transaction is too old for rowcast.cursor()'
             USING ERRCODE = 'snapshot_too_old',
-                  HINT = 'Call it in READ COMMITTED, or before more than four thousand other transactions have begun.';
+                  HINT = 'Call it in a READ COMMITTED transaction, or before more than 4,000 other transactions have begun.';
     END IF;
-    -- Not seen are the snapshot's running transactions and all from its xmax on. This transaction's own number can be above
-    -- that, with others in between.
+    -- The snapshot does not see the transactions that were running, and none from its xmax on. The number of this transaction can be
+    -- higher than xmax, with others in between.
     xip := ARRAY(SELECT x FROM (
             SELECT x::text::bigint AS x FROM pg_snapshot_xip(seen) x
             UNION SELECT generate_series(present, xmax - 1)
             UNION SELECT own::text::bigint) unseen
-        WHERE x < xmax AND x IS DISTINCT FROM told.xid);
-    RETURN concat_ws('-', coalesce(told.id, id), coalesce(told.xid, 0), xmax, rowcast.encode_xip(xmax, xip),
+        WHERE x < xmax AND x IS DISTINCT FROM mine.xid);
+    RETURN concat_ws('-', coalesce(mine.id, id), coalesce(mine.xid, 0), xmax, rowcast.encode_xip(xmax, xip),
         rowcast.epoch_tag(), anchor);
 END $$;
 -- +goose StatementEnd
+
+-- The comments replace those of version 1, which an older rowcast may have installed.
+COMMENT ON TABLE rowcast.notifications IS 'Notifications. At COMMIT, an inserted row is sent to the browsers of its recipient.';
+COMMENT ON COLUMN rowcast.notifications.recipient IS 'A user or a group, such as team:7. NULL: everyone.';
+COMMENT ON COLUMN rowcast.notifications.event IS 'The name of the event in the browser.';
+COMMENT ON COLUMN rowcast.notifications.data IS 'The data of the event. The browser receives it as JSON.';
+COMMENT ON COLUMN rowcast.notifications.xid IS 'The transaction that inserted the row. Do not set it: the default is needed to resume streams exactly.';
