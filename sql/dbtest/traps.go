@@ -1,14 +1,14 @@
 package dbtest
 
-// Traps is SQL that makes a function of the same name and arguments for every function and operator of pg_catalog for which that is
-// possible, and operators that fit pairs of types better than those of pg_catalog do. Each raises an error, and counts in the sequence
-// public.caught that it was called, which no rollback undoes.
+// Traps is SQL that creates traps in the schema public. For each function and operator of pg_catalog, a trap has the same name and
+// arguments, if PostgreSQL permits it. Further operators match a pair of types better than the operators of pg_catalog do. A trap raises
+// an error. It also advances the sequence public.caught, which a rollback does not undo.
 const Traps = `DO $do$
 DECLARE
 	f record;
 	body CONSTANT text := 'LANGUAGE plpgsql AS $f$ BEGIN
 		PERFORM pg_catalog.nextval(''public.caught'');
-		RAISE EXCEPTION ''a trap of a stranger was called'';
+		RAISE EXCEPTION ''a trap of another role was called'';
 	END $f$';
 	n int := 0;
 BEGIN
@@ -42,12 +42,12 @@ BEGIN
 		END;
 	END LOOP;
 	IF n < 2500 THEN
-		RAISE EXCEPTION 'only % traps', n;
+		RAISE EXCEPTION 'only % traps were created, want at least 2500', n;
 	END IF;
 END $do$`
 
-// TemporaryTraps is SQL that makes types and tables in a session's pg_temp, which is searched before pg_catalog. Behind a pooler, a
-// stranger with the same role can leave them in a session that the hub uses after it.
+// TemporaryTraps is SQL that creates types and tables in the schema pg_temp of a session. PostgreSQL searches pg_temp before pg_catalog
+// for these. Behind a pooler, another client with the same role can leave them in a session that the hub uses next.
 const TemporaryTraps = `CREATE TYPE pg_temp.text AS ENUM ('trap'); CREATE TYPE pg_temp.xid8 AS ENUM ('trap');
 	CREATE TYPE pg_temp.pg_snapshot AS ENUM ('trap'); CREATE TYPE pg_temp.regclass AS ENUM ('trap');
 	CREATE TYPE pg_temp.jsonb AS ENUM ('trap'); CREATE TYPE pg_temp.name AS ENUM ('trap'); CREATE TYPE pg_temp.oid AS ENUM ('trap');
