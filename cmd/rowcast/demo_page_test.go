@@ -15,19 +15,20 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// testDemoPage looks at the demo's page, each time on a database of its own.
+// testDemoPage tests the page of the demo in a browser. Each subtest has its own database.
 func testDemoPage(t *testing.T, chromium browser) {
 	t.Parallel()
 	for name, test := range map[string]func(*testing.T, *demoUser){
-		"it shows what concerns its user, in every tab":  testDemoTabs,
-		"toasts, bell and title tell what is new":        testDemoBell,
-		"the form inserts, and says what is wrong":       testDemoForm,
-		"what is in the table is there after a reload":   testDemoReload,
-		"what comes while it is opened is not lost":      testDemoGap,
-		"it resumes at the next hub":                     testDemoRestart,
-		"data is never HTML":                             testDemoHTML,
-		"a name that one tab listens for all listen for": testDemoNames,
-		"it fits a small screen":                         testDemoSmall,
+		"every tab shows the rows of its user":             testDemoTabs,
+		"toasts, bell and title show new rows":             testDemoBell,
+		"toasts do not cover the form":                     testDemoToasts,
+		"the form inserts rows and shows errors":           testDemoForm,
+		"existing rows are shown after a reload":           testDemoReload,
+		"rows inserted while the page loads are shown":     testDemoGap,
+		"the page resumes after a restart of the demo":     testDemoRestart,
+		"data is never HTML":                               testDemoHTML,
+		"an event name added in one tab works in all tabs": testDemoNames,
+		"the page fits a small screen":                     testDemoSmall,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -37,7 +38,7 @@ func testDemoPage(t *testing.T, chromium browser) {
 	}
 }
 
-// A demoUser has a browser, and psql.
+// A demoUser uses the demo with a browser and with SQL.
 type demoUser struct {
 	t       *testing.T
 	dsn     string
@@ -45,7 +46,7 @@ type demoUser struct {
 	profile browser
 }
 
-// open opens the page of alice or bob and waits until it is live.
+// open opens the page of alice or bob and waits until its stream is open.
 func (u *demoUser) open(uid string) page {
 	u.t.Helper()
 	p := u.profile.open(u.t, u.demo.url+"/?uid="+uid)
@@ -58,7 +59,7 @@ func (u *demoUser) execute(statements ...string) {
 	runSQL(u.t, u.dsn, statements...)
 }
 
-// What the page shows, as JavaScript.
+// JavaScript expressions for parts of the page.
 const (
 	live   = `document.querySelector("#state").dataset.state === "open"`
 	titles = `[...document.querySelectorAll("#list .title")].map((title) => title.textContent)`
@@ -71,7 +72,7 @@ func insertFor(recipient, msg string) string {
 	return fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES (%s, 'notify', jsonb_build_object('msg', '%s'))`, recipient, msg)
 }
 
-// awaitTitles waits until the list has as many entries as wanted, and compares.
+// awaitTitles waits until the list has as many entries as want, and compares their titles.
 func awaitTitles(p page, want ...string) {
 	p.t.Helper()
 	p.await(fmt.Sprintf("(%s).length >= %d", titles, len(want)))
@@ -86,25 +87,25 @@ func testDemoTabs(_ *testing.T, u *demoUser) {
 		insertFor("'alice'", "for Alice"),
 		insertFor("'bob'", "for Bob"),
 		insertFor("NULL", "for everyone"),
-		`BEGIN; `+insertFor("NULL", "never was")+`; ROLLBACK`,
+		`BEGIN; `+insertFor("NULL", "rolled back")+`; ROLLBACK`,
 	)
 	awaitTitles(alice, "for everyone", "for Alice")
-	u.execute(`NOTIFY rowcast, 'by hand'`) // in no order with rows, but for waiting
-	awaitTitles(alice, "by hand", "for everyone", "for Alice")
+	u.execute(`NOTIFY rowcast, 'a message'`) // messages and rows are not ordered, so the test waits
+	awaitTitles(alice, "a message", "for everyone", "for Alice")
 	u.execute(insertFor("NULL", "the last"))
-	awaitTitles(alice, "the last", "by hand", "for everyone", "for Alice")
-	awaitTitles(again, "the last", "by hand", "for everyone", "for Alice")
-	awaitTitles(bob, "the last", "by hand", "for everyone", "for Bob")
+	awaitTitles(alice, "the last", "a message", "for everyone", "for Alice")
+	awaitTitles(again, "the last", "a message", "for everyone", "for Alice")
+	awaitTitles(bob, "the last", "a message", "for everyone", "for Bob")
 	const ids = `[...document.querySelectorAll("#list .id")].map((id) => id.textContent.slice(0, 3))`
-	if got, want := value[[]string](alice, ids), []string{"row", "by ", "row", "row"}; !reflect.DeepEqual(got, want) {
-		u.t.Errorf("the rows' ids: %q, want %q", got, want)
+	if got, want := value[[]string](alice, ids), []string{"row", "not", "row", "row"}; !reflect.DeepEqual(got, want) {
+		u.t.Errorf("ids: %q, want %q", got, want)
 	}
 }
 
 func testDemoBell(t *testing.T, u *demoUser) {
 	p := u.open("alice")
 	if got := value[string](p, count); got != "" {
-		t.Errorf("the bell begins with %q", got)
+		t.Errorf("before the first row, the bell shows %q", got)
 	}
 	u.execute(insertFor("'alice'", "one"), insertFor("'alice'", "two"))
 	awaitTitles(p, "two", "one")
@@ -119,7 +120,34 @@ func testDemoBell(t *testing.T, u *demoUser) {
 	}
 	p.do(chromedp.Click("#bell"))
 	if got := value[string](p, count); got != "" {
-		t.Errorf("after a click on it, the bell says %q", got)
+		t.Errorf("after a click, the bell shows %q", got)
+	}
+}
+
+// testDemoToasts compares the rectangles on the screen, because clicks go through a toast. On a small screen, where the form is as high as
+// the screen, only the button must stay visible.
+func testDemoToasts(t *testing.T, u *demoUser) {
+	p := u.open("alice")
+	const covered = `((controls) => {
+		document.querySelector("#write [type=submit]").scrollIntoView({ block: "nearest" });
+		const toasts = [...document.querySelectorAll(".toast")].map((toast) => toast.getBoundingClientRect());
+		return [...document.querySelectorAll(controls)].filter((control) => {
+			const box = control.getBoundingClientRect();
+			return toasts.some((toast) => toast.left < box.right && box.left < toast.right && toast.top < box.bottom && box.top < toast.bottom);
+		}).map((control) => control.outerHTML);
+	})(%q)`
+	for _, size := range []struct {
+		width, height int64
+		controls      string
+	}{{1600, 1000, "#write button, #write input"}, {1280, 640, "#write button, #write input"}, {900, 600, "#write button, #write input"}, {360, 740, "#write button"}} {
+		p.do(chromedp.EmulateViewport(size.width, size.height))
+		p.do(chromedp.Reload())
+		p.await(live)
+		u.execute(insertFor("'alice'", "one"), insertFor("'alice'", "two"), insertFor("'alice'", "three"))
+		p.await(`document.querySelectorAll(".toast").length === 3`)
+		if got := value[[]string](p, fmt.Sprintf(covered, size.controls)); len(got) > 0 {
+			t.Errorf("at %d × %d pixels, toasts cover %q", size.width, size.height, got)
+		}
 	}
 }
 
@@ -132,11 +160,11 @@ func testDemoForm(_ *testing.T, u *demoUser) {
 	alice.do(chromedp.Click(`#write [type=submit]`))
 	alice.await(result + ` === "INSERT 0 1, row 1"`)
 	awaitTitles(bob, `It's "done" \o/`)
-	u.execute(statement) // what it says that it runs, psql can run
+	u.execute(statement) // the displayed statement is valid SQL
 	awaitTitles(bob, `It's "done" \o/`, `It's "done" \o/`)
 	for event, want := range map[string]string{"rowcast.x": `"event_is_not_reserved"`, "": `"event_is_1_to_128_bytes"`} {
 		alice.fill(`[name=event]`, event+enter)
-		alice.await(fmt.Sprintf(`%s.includes('%s') && document.querySelector("#result.wrong")`, result, want))
+		alice.await(fmt.Sprintf(`%s.includes('%s') && document.querySelector("#result.failed")`, result, want))
 	}
 	alice.fill(`[name=event]`, "x")
 	alice.fill(`[name=data]`, `{"msg": `+enter)
@@ -155,7 +183,7 @@ func testDemoReload(_ *testing.T, u *demoUser) {
 	awaitTitles(p, "four", "three", "two", "one")
 }
 
-// testDemoGap inserts between the page's look at the table and its stream.
+// testDemoGap inserts rows after the page has read the existing rows and before it opens its stream.
 func testDemoGap(t *testing.T, u *demoUser) {
 	u.execute(insertFor("'alice'", "before"))
 	p := u.profile.open(t, "about:blank")
@@ -170,7 +198,7 @@ func testDemoGap(t *testing.T, u *demoUser) {
 	}
 	p.do(chromedp.Navigate(u.demo.url + "/?uid=alice"))
 	p.await(`"release" in window`)
-	u.execute(insertFor("'alice'", "between"), insertFor("'bob'", "not hers"))
+	u.execute(insertFor("'alice'", "between"), insertFor("'bob'", "for Bob"))
 	value[bool](p, "release(), true")
 	p.await(live)
 	u.execute(insertFor("'alice'", "after"))
@@ -188,17 +216,17 @@ func testDemoRestart(t *testing.T, u *demoUser) {
 	awaitTitles(p, "before")
 	first.stop(syscall.SIGTERM)
 	p.await("!(" + live + ")")
-	u.execute(insertFor("'alice'", "meanwhile"), insertFor("NULL", "meanwhile, too"))
+	u.execute(insertFor("'alice'", "missed by Alice"), insertFor("NULL", "missed by all"))
 	address := strings.TrimPrefix(u.demo.url, "http://")
 	second := begin(address)
 	p.await(live)
-	awaitTitles(p, "meanwhile, too", "meanwhile", "before")
+	awaitTitles(p, "missed by all", "missed by Alice", "before")
 	second.kill()
-	u.execute(insertFor("'alice'", "and again"))
+	u.execute(insertFor("'alice'", "missed after a crash"))
 	begin(address)
-	awaitTitles(p, "and again", "meanwhile, too", "meanwhile", "before")
+	awaitTitles(p, "missed after a crash", "missed by all", "missed by Alice", "before")
 	u.execute(insertFor("'alice'", "after"))
-	awaitTitles(p, "after", "and again", "meanwhile, too", "meanwhile", "before")
+	awaitTitles(p, "after", "missed after a crash", "missed by all", "missed by Alice", "before")
 }
 
 func testDemoHTML(t *testing.T, u *demoUser) {
@@ -218,21 +246,21 @@ func testDemoHTML(t *testing.T, u *demoUser) {
 	insert("notify", map[string]any{"msg": attack})
 	insert("notify", map[string]any{"msg": []string{attack}, attack: attack})
 	insert(attack, map[string]any{"msg": attack, "__proto__": map[string]any{"msg": attack}})
-	for _, when := range []string{"live", "from the table"} {
+	for _, when := range []string{"new rows", "existing rows"} {
 		p.await(live + " && (" + titles + ").length >= 3")
 		if got := value[[]string](p, titles); len(got) != 3 || got[0] != attack || got[2] != attack {
 			t.Errorf("%s: the list shows %q", when, got)
 		}
 		if value[bool](p, `"pwned" in window || document.querySelector("#list img, #list b, #list script, #toasts img, #names img, #toasts b, #names b") !== null`) {
-			t.Errorf("%s: data was taken for HTML", when)
+			t.Errorf("%s: the page interprets data as HTML", when)
 		}
 		p.do(chromedp.Reload())
 	}
-	// Were it ever, the page's policy would still not let it run.
+	// If a bug assigned data to innerHTML, the page's policy would refuse it.
 	p.await(live)
 	const refused = `(() => { try { document.body.innerHTML = "<b>"; return false } catch (error) { return error instanceof TypeError } })()`
 	if !value[bool](p, refused) {
-		t.Error("the page's policy lets a string become HTML")
+		t.Error("the page's policy allows innerHTML")
 	}
 }
 

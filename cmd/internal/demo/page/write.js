@@ -1,15 +1,15 @@
-// The form that inserts a row, and the buttons that copy.
+// The form that inserts a row, and the buttons that copy a command.
 
 const form = document.querySelector("#write");
 const { recipient, event, data } = form.elements;
-let written = () => {};
+let beforeInsert = () => {};
 
-/** Says whom to tell the event name of a row before it is inserted. @param {(name: string) => void} tell */
-export function onWritten(tell) {
-  written = tell;
+/** Sets the function that is called with the event name of a row before the row is inserted. @param {(name: string) => void} callback */
+export function onInsert(callback) {
+  beforeInsert = callback;
 }
 
-/** What the form says, as the columns of a row. An object or an array is data as it is, anything else the msg in it. */
+/** Returns the columns of the row in the form. Text that begins as a JSON object or array is the data; other text becomes its msg. */
 function columns() {
   const text = data.value.trim();
   return {
@@ -21,41 +21,41 @@ function columns() {
 
 const literal = (text) => (text === null ? "NULL" : `'${text.replaceAll("'", "''")}'`);
 
-function preview() {
+function showSQL() {
   const row = columns();
   document.querySelector("#sql").textContent = "INSERT INTO rowcast.notifications\n  (recipient, event, data)\n"
     + `VALUES (${literal(row.recipient)}, ${literal(row.event)},\n  ${literal(row.data)});`;
 }
 
-function result(text, wrong) {
+function showResult(text, failed) {
   const line = document.querySelector("#result");
   line.textContent = text;
-  line.classList.toggle("wrong", wrong);
+  line.classList.toggle("failed", failed);
 }
 
 async function insert(row) {
-  const answer = await fetch("/demo/notifications", {
+  const response = await fetch("/demo/notifications", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(row),
   });
-  const said = await answer.json();
-  if (answer.ok) result(`INSERT 0 1, row ${said.id}`, false);
-  else result(said.error, true);
+  const answer = await response.json();
+  if (response.ok) showResult(`INSERT 0 1, row ${answer.id}`, false);
+  else showResult(answer.error, true);
 }
 
-form.oninput = preview;
+form.oninput = showSQL;
 form.onsubmit = async (submit) => {
   submit.preventDefault();
   const row = columns();
-  written(row.event);
+  beforeInsert(row.event);
   try {
     await insert(row);
   } catch {
-    result("The demo does not answer. Is it still running?", true);
+    showResult("The demo does not answer. Is it still running?", true);
   }
 };
-preview();
+showSQL();
 
 for (const button of document.querySelectorAll(".copy")) {
   button.onclick = async () => {
