@@ -13,23 +13,23 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// little makes connections hold so little in the kernel that who does not read is soon noticed.
-func little(s *site) { s.buffer = 4 << 10 }
+// little makes the kernel's send buffers so small that a client that does not read is soon noticed.
+func smallSendBuffers(s *site) { s.buffer = 4 << 10 }
 
-// deaf opens a stream that is not read.
-func deaf(t *testing.T, s *site, recipients ...string) *client {
+// openStalled opens a stream with a small receive buffer. The test does not read from it at first.
+func openStalled(t *testing.T, s *site, recipients ...string) *client {
 	t.Helper()
 	return open(t, s, request{recipients: recipients, buffer: 8 << 10})
 }
 
-// text is data of so many bytes.
+// text returns data of the given size in bytes.
 func text(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
 
-// Others are told at once, as if those who do not read were not there, and these are told everything when they do.
-func TestWhoDoesNotReadHoldsUpNobody(t *testing.T) {
+// Clients that do not read do not delay other clients. They receive everything once they read.
+func TestStalledClientsDelayNoOthers(t *testing.T) {
 	t.Parallel()
 	const stuck, large = 50, 300 << 10
-	f := serveFeed(t, little)
+	f := serveFeed(t, smallSendBuffers)
 	var readers, stalled []*client
 	for range 10 {
 		c := listen(t, f.site, "alice")
@@ -42,9 +42,9 @@ func TestWhoDoesNotReadHoldsUpNobody(t *testing.T) {
 		for range 100 {
 			rounds++
 			began := time.Now()
-			f.tell("alice", "message", fmt.Sprint(rounds))
+			f.publish("alice", "message", fmt.Sprint(rounds))
 			for _, c := range readers {
-				c.wantTold(fmt.Sprint(rounds))
+				c.wantData(fmt.Sprint(rounds))
 			}
 			took = append(took, time.Since(began))
 		}
@@ -53,22 +53,22 @@ func TestWhoDoesNotReadHoldsUpNobody(t *testing.T) {
 	}
 	alone := median()
 	for range stuck {
-		stalled = append(stalled, deaf(t, f.site, "alice", "bob"))
+		stalled = append(stalled, openStalled(t, f.site, "alice", "bob"))
 	}
-	eventually(t, "they are live", func() bool { return f.hub.Stats.Streams.Load() == 10+stuck })
+	eventually(t, "all streams are live", func() bool { return f.hub.Stats.Streams.Load() == 10+stuck })
 	for _, c := range stalled {
 		c.hello()
 	}
-	f.tell("bob", "message", text(large)) // now each is owed something
+	f.publish("bob", "message", text(large)) // now each stalled client has pending events
 	beside := median()
-	t.Logf("median of telling 10 clients: %v alone, %v beside %d that do not read", alone, beside, stuck)
-	if beside > 5*alone+100*time.Millisecond { // one write that waits for a stuck client takes seconds
+	t.Logf("median time of an event to 10 clients: %v alone, %v beside %d clients that do not read", alone, beside, stuck)
+	if beside > 5*alone+100*time.Millisecond { // a write that waits for a stalled client takes seconds
 		t.Error("clients that read are delayed by those that do not")
 	}
 	for _, c := range stalled {
-		c.wantTold(text(large))
+		c.wantData(text(large))
 		for n := range 100 {
-			c.wantTold(fmt.Sprint(101 + n))
+			c.wantData(fmt.Sprint(101 + n))
 		}
 	}
 	if got := f.hub.Stats.Overflows.Load(); got != 0 {
@@ -76,30 +76,30 @@ func TestWhoDoesNotReadHoldsUpNobody(t *testing.T) {
 	}
 }
 
-// What a client is owed is bounded; beyond that its stream is closed, and no other's. It resumes with nothing lost.
+// When the backlog of a client reaches its limit, its stream is closed, and no other stream. The client resumes without a loss.
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	const backlog, size = 64 << 10, 1000
-	f := serveFeed(t, little, func(s *site) { s.hub.Backlog = backlog })
-	reading, stalled := listen(t, f.site, "alice"), deaf(t, f.site, "alice")
+	f := serveFeed(t, smallSendBuffers, func(s *site) { s.hub.Backlog = backlog })
+	reading, stalled := listen(t, f.site, "alice"), openStalled(t, f.site, "alice")
 	reading.hello()
 	stalled.hello()
-	told := 0
+	sent := 0
 	more := func() {
-		f.tell("alice", "message", text(size+told))
-		reading.wantTold(text(size + told))
-		told++
+		f.publish("alice", "message", text(size+sent))
+		reading.wantData(text(size + sent))
+		sent++
 	}
 	for f.hub.Stats.Overflows.Load() == 0 {
 		more()
 	}
-	owed := told * (size + told/2)
-	t.Logf("overflows after %d events of %d bytes", told, owed)
-	const id = 100 // bytes of each event besides its data, at most
-	if owed+told*id < backlog || owed > backlog+128<<10 {
-		t.Errorf("want about %d, and what the kernel takes", backlog)
+	bytes := sent * (size + sent/2)
+	t.Logf("the backlog overflows after %d events of %d bytes", sent, bytes)
+	const id = 100 // the most bytes of an event besides its data
+	if bytes+sent*id < backlog || bytes > backlog+128<<10 {
+		t.Errorf("want about %d bytes, and what the kernel accepts", backlog)
 	}
-	eventually(t, "it is closed", func() bool { return f.hub.Stats.Streams.Load() == 1 })
+	eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == 1 })
 	more()
 
 	got := 0
@@ -109,105 +109,107 @@ func TestOverflow(t *testing.T) {
 		}
 		got++
 	}
-	if got == told { // none, if the hub had no time to write
-		t.Errorf("was told %d of %d before it was closed", got, told)
+	if got == sent { // got may be 0 if the hub had no time to write
+		t.Errorf("received %d of %d events before the stream was closed", got, sent)
 	}
 	again := resume(t, f.site, stalled.decoder.LastID, "alice")
 	again.hello()
-	for ; got < told; got++ {
-		again.wantTold(text(size + got))
+	for ; got < sent; got++ {
+		again.wantData(text(size + got))
 	}
 	more()
-	again.wantTold(text(size + told - 1))
+	again.wantData(text(size + sent - 1))
 	if got := f.hub.Stats.Overflows.Load(); got != 1 {
 		t.Errorf("%d overflows, want 1", got)
 	}
 }
 
-// The event that is being written is not counted: one of any size goes through, live and replayed, from memory and from the table.
+// The event that is being written does not count for the backlog. So an event of any size can be sent: live, from the memory, and from the
+// table.
 func TestAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()
 	const size = 10_000_000
 	dsn := dbtest.Database(t)
 	small := func(s *site) { s.hub.Backlog = 4 << 10 }
-	remembers, forgets := serve(t, dsn, small), serve(t, dsn, small, func(s *site) { s.hub.Memory = 1 })
-	slow, fast := deaf(t, remembers, "alice"), listen(t, remembers, "alice")
+	keeps, reads := serve(t, dsn, small), serve(t, dsn, small, func(s *site) { s.hub.Memory = 1 })
+	slow, fast := openStalled(t, keeps, "alice"), listen(t, keeps, "alice")
 	id := slow.hello()
 	fast.hello()
 	db := connect(t, dsn)
 	exec(t, db, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', to_jsonb(repeat('x', $1))), ('alice', '1')`, size-2)
-	fast.wantTold(text(size), "1")
-	remembers.caughtUp(t)
-	forgets.caughtUp(t)
-	for _, c := range []*client{slow, resume(t, remembers, id, "alice"), resume(t, forgets, id, "alice")} {
+	fast.wantData(text(size), "1")
+	keeps.caughtUp(t)
+	reads.caughtUp(t)
+	for _, c := range []*client{slow, resume(t, keeps, id, "alice"), resume(t, reads, id, "alice")} {
 		if c != slow {
 			c.hello()
 		}
-		c.wantTold(text(size), "1")
+		c.wantData(text(size), "1")
 	}
-	if got := remembers.hub.Stats.Overflows.Load() + forgets.hub.Stats.Overflows.Load(); got != 0 {
+	if got := keeps.hub.Stats.Overflows.Load() + reads.hub.Stats.Overflows.Load(); got != 0 {
 		t.Errorf("%d overflows", got)
 	}
 }
 
-// What is being written and the first event after it do not count; what has been written no longer does.
-func TestWhatCountsAsOwed(t *testing.T) {
+// The event that is being written and the first event of the backlog do not count for the limit. Events that have been written do not
+// count any more.
+func TestWhatCountsForTheBacklog(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		r := record(t, f.site, "", "alice")
 		synctest.Wait()
-		told := 0
-		tell := func(size int) {
-			f.tell("alice", "message", text(size))
-			told++
+		sent := 0
+		publish := func(size int) {
+			f.publish("alice", "message", text(size))
+			sent++
 		}
 		for range 10 {
-			goOn := r.stall()
-			tell(5000) // is being written
+			resumeWrites := r.stall()
+			publish(5000) // is being written
 			synctest.Wait()
-			tell(5000)
+			publish(5000)
 			for range 3 {
-				tell(200)
+				publish(200)
 			}
-			goOn()
+			resumeWrites()
 			synctest.Wait()
 		}
-		if got := len(r.events()); got != told || f.hub.Stats.Overflows.Load() != 0 {
-			t.Fatalf("told %d of %d, %d overflows", got, told, f.hub.Stats.Overflows.Load())
+		if got := len(r.events()); got != sent || f.hub.Stats.Overflows.Load() != 0 {
+			t.Fatalf("received %d of %d events, %d overflows", got, sent, f.hub.Stats.Overflows.Load())
 		}
-		goOn := r.stall()
-		tell(100)
+		resumeWrites := r.stall()
+		publish(100)
 		synctest.Wait()
-		tell(100)
-		tell(1000)
+		publish(100)
+		publish(1000)
 		if got := f.hub.Stats.Overflows.Load(); got != 1 {
 			t.Errorf("%d overflows, want 1", got)
 		}
-		goOn()
+		resumeWrites()
 		r.awaitEnd(t)
 	}, func(s *site) { s.hub.Backlog = 1000 })
 }
 
-// The same for what comes the moment that a client has become live and is still owed a large event.
+// This holds, too, for an event that arrives just when a client has become live and a large event is still pending.
 func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Backlog = 128 << 10 })
 	for range 100 {
 		before, replayed := f.now.String(), f.hub.Stats.Replayed.Load()
-		f.tell("alice", "message", text(200<<10))
+		f.publish("alice", "message", text(200<<10))
 		var next sync.WaitGroup
 		next.Go(func() {
 			for f.hub.Stats.Replayed.Load() == replayed && !t.Failed() {
 				runtime.Gosched()
 			}
-			f.tell("alice", "message", "1")
+			f.publish("alice", "message", "1")
 		})
 		c := resume(t, f.site, before, "alice")
 		c.hello()
-		c.wantTold(text(200<<10), "1")
-		dbtest.Wait(t, next.Wait, "the second event to be told")
+		c.wantData(text(200<<10), "1")
+		dbtest.Wait(t, next.Wait, "the second event to be published")
 		c.close()
-		eventually(t, "its stream ends", func() bool { return f.hub.Stats.Streams.Load() == 0 })
+		eventually(t, "the stream ends", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 	}
 	if got := f.hub.Stats.Overflows.Load(); got != 0 {
 		t.Errorf("%d overflows", got)

@@ -15,7 +15,7 @@ import (
 	"rowcast/stream"
 )
 
-// BenchmarkEncode is publishing to nobody: encoding and remembering.
+// BenchmarkEncode measures publishing without streams: encoding an event and adding it to the memory.
 func BenchmarkEncode(b *testing.B) {
 	f := newFeed(b)
 	e := f.event(start.Xmax, "alice", "notify", `{"msg": "Bob liked your post", "post": 1234567}`)
@@ -24,14 +24,14 @@ func BenchmarkEncode(b *testing.B) {
 		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 	}
 	if f.hub.Stats.Sent.Load() != 0 {
-		b.Error("somebody was told")
+		b.Error("an event was sent")
 	}
 }
 
-// BenchmarkBroadcast is telling an event to a thousand sockets, whose clients read it.
+// BenchmarkBroadcast measures sending an event to a thousand streams whose clients read it.
 func BenchmarkBroadcast(b *testing.B) {
 	f := serveFeed(b)
-	crowd := gather(b, f, 1000)
+	readers := openReaders(b, f, 1000)
 	e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
 	before := mallocs()
 	b.ReportAllocs()
@@ -41,30 +41,30 @@ func BenchmarkBroadcast(b *testing.B) {
 	if each := float64(mallocs()-before) / float64(b.N) / 1000; each > 0.1 {
 		b.Errorf("%v allocations a delivery", each)
 	}
-	crowd.disperse()
+	readers.close()
 	if want := int64(b.N) * 1000; f.hub.Stats.Sent.Load() != want {
-		b.Errorf("told %d, want %d", f.hub.Stats.Sent.Load(), want)
+		b.Errorf("sent %d events, want %d", f.hub.Stats.Sent.Load(), want)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/delivery")
-	b.ReportMetric(float64(crowd.bytes)/float64(b.N)/1000, "B/delivery")
+	b.ReportMetric(float64(readers.bytes)/float64(b.N)/1000, "B/delivery")
 }
 
-// Telling an event to many subscribers allocates as much as telling it to one. Not parallel: it counts allocations.
-func TestTellingAllocatesNothingPerSubscriber(t *testing.T) {
+// Sending an event to many streams allocates as much as sending it to one. Not parallel: it counts allocations.
+func TestSendingAllocatesNothingPerStream(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	allocations := func(subscribers int) float64 {
+	allocations := func(streams int) float64 {
 		f := serveFeed(t, func(s *site) { s.hub.Memory = 1; s.hub.Heartbeat = time.Hour })
-		crowd := gather(t, f, subscribers)
-		defer crowd.disperse()
+		readers := openReaders(t, f, streams)
+		defer readers.close()
 		e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
 		return testing.AllocsPerRun(20, func() {
 			f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 		})
 	}
 	one, many := allocations(1), allocations(201)
-	t.Logf("%v allocations with one subscriber, %v with 201", one, many)
+	t.Logf("%v allocations with one stream, %v with 201", one, many)
 	if each := (many - one) / 200; each > 0.01 {
-		t.Errorf("%v allocations a subscriber", each)
+		t.Errorf("%v allocations for each stream", each)
 	}
 }
 
@@ -74,18 +74,18 @@ func mallocs() uint64 {
 	return stats.Mallocs
 }
 
-// A crowd is many clients that read and look at nothing.
-type crowd struct {
+// readers are clients that read and ignore what they receive.
+type readers struct {
 	conns []net.Conn
 	all   sync.WaitGroup
 	mu    sync.Mutex
 	bytes int64
 }
 
-// gather waits until the clients are live.
-func gather(t testing.TB, f *fakeFeed, n int) *crowd {
+// openReaders opens streams and waits until all are live.
+func openReaders(t testing.TB, f *fakeFeed, n int) *readers {
 	t.Helper()
-	c := &crowd{}
+	c := &readers{}
 	for range n {
 		conn, err := dial(f.url, request{recipients: []string{"alice"}})
 		if err != nil {
@@ -104,20 +104,20 @@ func gather(t testing.TB, f *fakeFeed, n int) *crowd {
 	return c
 }
 
-// discard is io.Discard without its pool, whose buffers would be counted.
+// discard is like io.Discard but has no pool. The buffers of a pool would be counted.
 type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
-// disperse ends the clients.
-func (c *crowd) disperse() {
+// close closes the connections and waits until all clients have ended.
+func (c *readers) close() {
 	for _, conn := range c.conns {
 		_ = conn.Close()
 	}
 	c.all.Wait()
 }
 
-// manyFrames fills a memory: of 50 users, and one in ten for everyone.
+// manyFrames returns a memory with events for 50 users, every tenth event for everyone, and the cursor after each event.
 func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 	m = stream.NewMemory(1<<30, start)
 	f := &fakeFeed{now: start}
@@ -134,14 +134,14 @@ func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 	return m, cursors
 }
 
-// BenchmarkUnseen is what is done under the hub's lock when a client resumes, with 100,000 events remembered: one who has seen
-// nearly all, and one who has seen none.
+// BenchmarkUnseen measures the work under the hub's lock when a client resumes. The memory has 100,000 events, of which the client has
+// missed none, some or nearly all.
 func BenchmarkUnseen(b *testing.B) {
-	const remembered = 100_000
-	m, cursors := manyFrames(remembered)
-	for _, missed := range []int{0, 100, 1000, remembered - 1} {
+	const kept = 100_000
+	m, cursors := manyFrames(kept)
+	for _, missed := range []int{0, 100, 1000, kept - 1} {
 		b.Run(fmt.Sprintf("missed %d", missed), func(b *testing.B) {
-			c, found := cursors[remembered-1-missed], 0
+			c, found := cursors[kept-1-missed], 0
 			for b.Loop() {
 				found = m.Unseen(c, "user 1", "user 2")
 			}
@@ -153,32 +153,32 @@ func BenchmarkUnseen(b *testing.B) {
 	}
 }
 
-// Memory is bounded in bytes, forgets the oldest first, and says from where on it is complete.
-func TestMemoryIsBounded(t *testing.T) {
+// The memory stays below its limit, removes the oldest events first, and knows the cursor after which it is complete.
+func TestMemoryIsLimited(t *testing.T) {
 	t.Parallel()
 	const limit = 10_000
 	m := stream.NewMemory(limit, start)
 	f := &fakeFeed{now: start}
-	var told []cursor.Cursor
+	var added []cursor.Cursor
 	for i := range 1000 {
 		e := f.event(f.now.Xmax, "alice", "notify", fmt.Sprint(i))
 		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
 		size := m.Add(e)
-		told = append(told, e.Cursor)
+		added = append(added, e.Cursor)
 		frames, bytes := m.Size()
 		if bytes > limit || i > 100 && bytes < limit-2*size {
-			t.Fatalf("%d bytes in %d frames, want nearly %d", bytes, frames, limit)
+			t.Fatalf("%d bytes in %d events, want nearly %d", bytes, frames, limit)
 		}
-		if forgotten := len(told) - frames; forgotten > 0 && m.From().String() != told[forgotten-1].String() {
-			t.Fatalf("complete from %s, want %s", m.From(), told[forgotten-1])
+		if removed := len(added) - frames; removed > 0 && m.From().String() != added[removed-1].String() {
+			t.Fatalf("complete from %s, want %s", m.From(), added[removed-1])
 		}
 		if got := m.Unseen(m.From(), "alice"); got != frames {
-			t.Fatalf("%d are unseen from where memory begins, want %d", got, frames)
+			t.Fatalf("a client at the beginning of the memory has missed %d events, want %d", got, frames)
 		}
 	}
 	e := f.event(f.now.Xmax, "alice", "notify", text(2*limit))
 	m.Add(e)
 	if frames, bytes := m.Size(); frames != 0 || bytes != 0 || m.From().String() != e.Cursor.String() {
-		t.Errorf("after an event larger than memory: %d frames, %d bytes, from %s", frames, bytes, m.From())
+		t.Errorf("after an event larger than the memory: %d events, %d bytes, complete from %s", frames, bytes, m.From())
 	}
 }

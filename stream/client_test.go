@@ -18,23 +18,23 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A client is an EventSource whose reading the test controls.
+// A client receives a stream. The test controls when it reads.
 type client struct {
 	testing.TB
-	conn     net.Conn // nil if it is not ours
+	conn     net.Conn // nil if an http.Client has opened it
 	response *http.Response
 	body     *bufio.Reader
 	decoder  sse.Decoder
 	next     func() (sse.Event, error, bool)
 }
 
-// A request is what a client asks for.
+// A request describes a client's request for a stream.
 type request struct {
 	recipients []string
 	header     string // Last-Event-ID
 	query      string // last_event_id
 	head       http.Header
-	buffer     int // the size of the client's receive buffer, 0 for the system's own
+	buffer     int // the size of the client's receive buffer; 0 for the system's default
 }
 
 // listen opens a stream for some recipients without a cursor.
@@ -49,7 +49,7 @@ func resume(t testing.TB, s *site, id string, recipients ...string) *client {
 	return open(t, s, request{recipients: recipients, header: id})
 }
 
-// open opens a stream over a connection of its own, which ends with the test.
+// open opens a stream over a connection of its own, which is closed at the end of the test.
 func open(t testing.TB, s *site, r request) *client {
 	t.Helper()
 	conn, err := dial(s.url, r)
@@ -59,7 +59,7 @@ func open(t testing.TB, s *site, r request) *client {
 	return begin(t, conn)
 }
 
-// begin reads the head of the response on a connection, which ends with the test.
+// begin reads the head of the response from a connection, which is closed at the end of the test.
 func begin(t testing.TB, conn net.Conn) *client {
 	t.Helper()
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -81,7 +81,7 @@ func newClient(t testing.TB, response *http.Response) *client {
 	return c
 }
 
-// dial opens a connection and sends the request. Whoever reads from it has to within patience.
+// dial opens a connection and sends the request. The connection has a deadline of patience.
 func dial(address string, r request) (net.Conn, error) {
 	query := url.Values{"recipient": r.recipients}
 	if r.query != "" {
@@ -112,8 +112,8 @@ func dial(address string, r request) (net.Conn, error) {
 	return conn, nil
 }
 
-// control makes a connection hold back little, if asked for. Its packets are then of the size that they have on a network: with
-// the loopback's of 64 KB, a client that takes a little seems to take nothing.
+// control sets the receive buffer of a connection if the request has a size for it. It also sets the packet size to that of a network. With
+// the packets of 64 KB of the loopback interface, a client that reads slowly would seem to read nothing.
 func (r request) control(_, _ string, conn syscall.RawConn) (err error) {
 	if r.buffer == 0 {
 		return nil
@@ -127,7 +127,7 @@ func (r request) control(_, _ string, conn syscall.RawConn) (err error) {
 	return errors.Join(controlErr, err)
 }
 
-// line reads one line as it comes.
+// line reads one line of the response.
 func (c *client) line() string {
 	c.Helper()
 	line, err := c.body.ReadString('\n')
@@ -137,7 +137,7 @@ func (c *client) line() string {
 	return line
 }
 
-// expect compares the next bytes.
+// expect reads the next bytes and compares them.
 func (c *client) expect(want string) {
 	c.Helper()
 	got := make([]byte, len(want))
@@ -148,7 +148,7 @@ func (c *client) expect(want string) {
 	}
 }
 
-// expectRun reads n bytes, as they come, each of which must be b. It needs no memory for them.
+// expectRun reads n bytes, each of which must be b. It does not store them.
 func (c *client) expectRun(b byte, n int) {
 	c.Helper()
 	buffer := make([]byte, 4<<10)
@@ -173,7 +173,7 @@ func (c *client) event() sse.Event {
 	return e
 }
 
-// want returns the next event, which must have that name.
+// want returns the next event, which must have the given name.
 func (c *client) want(name string) sse.Event {
 	c.Helper()
 	e := c.event()
@@ -183,14 +183,14 @@ func (c *client) want(name string) sse.Event {
 	return e
 }
 
-// hello reads the beginning of a stream and returns the cursor that it brings.
+// hello reads the beginning of a stream and returns the id of rowcast.hello.
 func (c *client) hello() string {
 	c.Helper()
 	return c.want("rowcast.hello").LastID
 }
 
-// told returns the next notification; heartbeats may come in between.
-func (c *client) told() sse.Event {
+// notification returns the next event that is not a heartbeat.
+func (c *client) notification() sse.Event {
 	c.Helper()
 	for {
 		if e := c.event(); e.Name != "rowcast.beat" {
@@ -199,19 +199,19 @@ func (c *client) told() sse.Event {
 	}
 }
 
-// wantTold compares the data of the next notifications.
-func (c *client) wantTold(want ...string) {
+// wantData compares the data of the next events, without heartbeats.
+func (c *client) wantData(want ...string) {
 	c.Helper()
 	var got []string
 	for range want {
-		got = append(got, c.told().Data)
+		got = append(got, c.notification().Data)
 	}
 	if !slices.Equal(got, want) {
-		c.Errorf("told %s, want %s", strings.Join(got, " "), strings.Join(want, " "))
+		c.Errorf("received %s, want %s", strings.Join(got, " "), strings.Join(want, " "))
 	}
 }
 
-// wantEnd reads the rest of the stream, in which there must be no event but heartbeats.
+// wantEnd reads the rest of the stream, which must contain only heartbeats.
 func (c *client) wantEnd() {
 	c.Helper()
 	for {
@@ -222,12 +222,12 @@ func (c *client) wantEnd() {
 		case !ok:
 			return
 		case e.Name != "rowcast.beat":
-			c.Errorf("got %s %s, want the end", e.Name, e.Data)
+			c.Errorf("got %s %s, want the end of the stream", e.Name, e.Data)
 		}
 	}
 }
 
-// close goes away.
+// close closes the connection.
 func (c *client) close() { _ = c.conn.Close() }
 
 func parse(t testing.TB, id string) cursor.Cursor {

@@ -16,7 +16,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// An idle stream costs little memory, even one that has an end. Not parallel: it reads what the whole process has.
+// An idle stream uses little memory, even if its grant expires. Not parallel: it measures the memory of the process.
 func TestAnIdleStreamIsSmall(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only on Linux does an idle stream have no goroutine of its own")
@@ -24,7 +24,7 @@ func TestAnIdleStreamIsSmall(t *testing.T) {
 	const streams, most = 1000, 2 << 10
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.lasts = time.Hour, time.Hour })
 	before := inUse()
-	startCrowd(t, f, streams)
+	startClients(t, f, streams)
 	each := (inUse() - before) / streams
 	t.Logf("%d bytes a stream", each)
 	if each > most {
@@ -32,23 +32,23 @@ func TestAnIdleStreamIsSmall(t *testing.T) {
 	}
 }
 
-// inUse is what the heap and the stacks have once everything is freed that can be.
+// inUse returns the bytes of the heap and the stacks after a garbage collection.
 func inUse() int64 {
 	debug.FreeOSMemory()
-	debug.FreeOSMemory() // pools are emptied by the second
+	debug.FreeOSMemory() // the second call empties pools
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc + stats.StackInuse)
 }
 
-// kept remembers the connections that it accepts.
-type kept struct {
+// A recordingListener records the connections that it accepts.
+type recordingListener struct {
 	net.Listener
 	mu    sync.Mutex
 	conns []syscall.RawConn
 }
 
-func (k *kept) Accept() (net.Conn, error) {
+func (k *recordingListener) Accept() (net.Conn, error) {
 	conn, err := k.Listener.Accept()
 	if err != nil {
 		return nil, err
@@ -60,16 +60,16 @@ func (k *kept) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// BenchmarkDelivery is the CPU time of a broadcast to 5,000 as a ratio to that of a plain loop of writes of the same bytes to the
-// same sockets. The two take turns, and the ratio is the median of the pairs.
+// BenchmarkDelivery compares the CPU time of a broadcast to 5,000 streams with a plain loop of write(2) calls that writes the same bytes
+// to the same sockets. The two run in turns. The ratio is the median of all pairs.
 func BenchmarkDelivery(b *testing.B) {
 	const clients, broadcasts, turns = 5000, 20, 5
-	k := &kept{}
+	k := &recordingListener{}
 	f := serveFeed(b, func(s *site) {
 		s.hub.Heartbeat = time.Hour
 		s.listen = func(l net.Listener) net.Listener { k.Listener = l; return k }
 	})
-	startCrowd(b, f, clients)
+	startClients(b, f, clients)
 	e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
 	batch := feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor}
 	frame := []byte("id: " + e.Cursor.String() + "\nevent: notify\ndata: {\"msg\": \"maintenance at 22:00\"}\n\n")
@@ -84,11 +84,11 @@ func BenchmarkDelivery(b *testing.B) {
 			}
 		}
 	}
-	cost := func(tell func()) (user, all float64) {
+	cost := func(send func()) (user, all float64) {
 		userBefore, allBefore := cpu()
 		for range broadcasts {
-			tell()
-			<-time.After(20 * time.Millisecond) // for the clients to read
+			send()
+			<-time.After(20 * time.Millisecond) // so that the clients can read
 		}
 		userAfter, allAfter := cpu()
 		const each = clients * broadcasts * float64(time.Microsecond)
@@ -99,12 +99,12 @@ func BenchmarkDelivery(b *testing.B) {
 		for range turns {
 			user, all := cost(func() { f.hub.Publish(batch) })
 			floorUser, floorAll := cost(floor)
-			b.Logf("%.2f µs a delivery, of it %.2f in user mode; the plain loop %.2f and %.2f", all, user, floorAll, floorUser)
+			b.Logf("%.2f µs for a delivery, %.2f of them in user mode; the plain loop takes %.2f and %.2f", all, user, floorAll, floorUser)
 			ratios, users, alls = append(ratios, all/floorAll), append(users, user), append(alls, all)
 		}
 	}
 	if want := int64(b.N * clients * broadcasts * turns); f.hub.Stats.Sent.Load() != want {
-		b.Errorf("told %d, want %d", f.hub.Stats.Sent.Load(), want)
+		b.Errorf("sent %d events, want %d", f.hub.Stats.Sent.Load(), want)
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(median(ratios), "ratio")
@@ -112,7 +112,7 @@ func BenchmarkDelivery(b *testing.B) {
 	b.ReportMetric(median(alls), "µs/delivery")
 }
 
-// BenchmarkProtocol is what streams cost that cannot be written to directly, beside those that can.
+// BenchmarkProtocol measures the memory and CPU time of streams over each protocol. Only plain HTTP is written to sockets directly.
 func BenchmarkProtocol(b *testing.B) {
 	const clients, broadcasts = 1000, 20
 	for _, protocol := range []string{"HTTP", "HTTPS", "HTTP/2"} {
@@ -126,19 +126,19 @@ func BenchmarkProtocol(b *testing.B) {
 				f.url = server.URL
 			}
 			before := inUse()
-			startCrowd(b, f, clients)
+			startClients(b, f, clients)
 			memory := float64(inUse()-before) / clients
 			e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
 			_, began := cpu()
 			for b.Loop() {
 				for range broadcasts {
 					f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
-					<-time.After(50 * time.Millisecond) // for the clients to read
+					<-time.After(50 * time.Millisecond) // so that the clients can read
 				}
 			}
 			_, ended := cpu()
 			if want := int64(b.N * clients * broadcasts); f.hub.Stats.Sent.Load() != want {
-				b.Errorf("told %d, want %d", f.hub.Stats.Sent.Load(), want)
+				b.Errorf("sent %d events, want %d", f.hub.Stats.Sent.Load(), want)
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(memory, "B/stream")
@@ -152,7 +152,7 @@ func median(of []float64) float64 {
 	return of[len(of)/2]
 }
 
-// cpu is the time that this process has used, in user mode and in all.
+// cpu returns the CPU time that this process has used, in user mode and in total.
 func cpu() (user, all time.Duration) {
 	var used unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &used)

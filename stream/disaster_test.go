@@ -13,28 +13,28 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A disaster is what happens to a database, on servers of the test's own.
+// A disaster is a crash, a failover or a restart of a database, on servers that only this test uses.
 type disaster struct {
 	dsn string
-	// hold makes what is committed from then on, without waiting for the disk, be taken back when it strikes.
+	// hold makes the disaster lose what is committed from then on with synchronous_commit = off.
 	hold func(t *testing.T)
-	// strike makes it happen, and returns when rows can be inserted again.
+	// strike causes the disaster, and returns when rows can be inserted again.
 	strike func(t *testing.T)
 }
 
-// disasters are those that can take something back.
+// disasters are the disasters that can lose committed rows.
 var disasters = map[string]func(*testing.T) *disaster{
 	"kill -9 of a backend":      func(t *testing.T) *disaster { return crash(t, killBackend) },
 	"kill -9 of the postmaster": func(t *testing.T) *disaster { return crash(t, killAll) },
 	"failover":                  failover,
 }
 
-// crash is that of a server: what has not left the buffers of its log is lost.
+// crash returns the crash of a server. What has not left the buffers of its write-ahead log is lost.
 func crash(t *testing.T, kill func(t *testing.T, server *cluster.Cluster, logWriter int)) *disaster {
 	t.Helper()
 	server := migrated(t)
 	db := connect(t, server.DSN("postgres"))
-	// These would write the log at any moment.
+	// These could write the log at any moment.
 	exec(t, db, "ALTER SYSTEM SET autovacuum = off")
 	exec(t, db, "ALTER SYSTEM SET bgwriter_lru_maxpages = 0")
 	exec(t, db, "SELECT pg_reload_conf()")
@@ -58,7 +58,7 @@ func migrated(t *testing.T) *cluster.Cluster {
 	return server
 }
 
-// stopLogWriter stops the process that writes to the disk what no commit waits for.
+// stopLogWriter stops the process that writes asynchronous commits to the disk.
 func stopLogWriter(t *testing.T, dsn string) (pid int) {
 	t.Helper()
 	db := connect(t, dsn)
@@ -71,7 +71,7 @@ func stopLogWriter(t *testing.T, dsn string) (pid int) {
 	return pid
 }
 
-// killBackend kills one session's process. The postmaster ends all others and recovers; it is not started anew.
+// killBackend kills the process of one session. The postmaster then ends all other processes and recovers. It is not restarted itself.
 func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
 	t.Helper()
 	db := connect(t, server.DSN("postgres"))
@@ -80,17 +80,17 @@ func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
 	if err := syscall.Kill(int(db.PgConn().PID()), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if logWriter != 0 { // stopped, it does not end when it is told to
+	if logWriter != 0 { // a stopped process does not end when the postmaster asks it to
 		if err := syscall.Kill(logWriter, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 	}
 	eventually(t, "the server has recovered", func() bool {
 		now := epochToken(t, server.DSN("postgres"))
-		return now != away && now != epoch
+		return now != unreachable && now != epoch
 	})
 	if got := one[string](t, connect(t, server.DSN("postgres")), started); got != since {
-		t.Errorf("the postmaster was started at %s, want as before %s", got, since)
+		t.Errorf("the postmaster was started at %s, want %s as before", got, since)
 	}
 }
 
@@ -104,7 +104,7 @@ func killAll(t *testing.T, server *cluster.Cluster, _ int) {
 	}
 }
 
-// cleanRestart takes nothing back, and the epoch goes on.
+// cleanRestart returns a restart that loses nothing and keeps the epoch.
 func cleanRestart(t *testing.T) *disaster {
 	t.Helper()
 	server := migrated(t)
@@ -114,28 +114,28 @@ func cleanRestart(t *testing.T) *disaster {
 			t.Fatal(err)
 		}
 		if now := epochToken(t, server.DSN("postgres")); now != before {
-			t.Errorf("the epoch's token is %s, was %s", now, before)
+			t.Errorf("the token of the epoch is %s, want %s as before", now, before)
 		}
 	}}
 }
 
-// away is in the place of a server's epoch when there is no answer.
-const away = "away"
+// unreachable is returned in place of a token when the server does not answer.
+const unreachable = "unreachable"
 
-// epochToken is that of the epoch, empty if none has begun since the server recovered.
+// epochToken returns the token of the epoch. It is empty if no epoch has begun since the server recovered.
 func epochToken(t *testing.T, dsn string) (token string) {
 	conn, err := pgx.Connect(dbtest.Context(t), dsn)
 	if err != nil {
-		return away
+		return unreachable
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
 	if conn.QueryRow(dbtest.Context(t), "SELECT coalesce(max(token::text), '') FROM rowcast.epoch").Scan(&token) != nil {
-		return away
+		return unreachable
 	}
 	return token
 }
 
-// failover ends a primary, and its standby is promoted. What was not held back has reached it.
+// failover returns the failure of a primary and the promotion of its standby. The standby has everything that was committed before hold.
 func failover(t *testing.T) *disaster {
 	t.Helper()
 	primary := migrated(t)
@@ -148,7 +148,7 @@ func failover(t *testing.T) *disaster {
 			db := connect(t, standby.DSN("postgres"))
 			exec(t, db, "ALTER SYSTEM SET primary_conninfo = ''")
 			exec(t, db, "SELECT pg_reload_conf()")
-			eventually(t, "the standby is cut off", func() bool { return one[int](t, db, "SELECT count(*) FROM pg_stat_wal_receiver") == 0 })
+			eventually(t, "the standby is disconnected", func() bool { return one[int](t, db, "SELECT count(*) FROM pg_stat_wal_receiver") == 0 })
 			held = true
 		},
 		strike: func(t *testing.T) {
@@ -165,7 +165,7 @@ func failover(t *testing.T) *disaster {
 	}
 }
 
-// eitherOf is the connection string for whichever of them is the primary.
+// eitherOf returns a connection string that connects to the server that is the primary.
 func eitherOf(t *testing.T, servers ...*cluster.Cluster) string {
 	t.Helper()
 	var either *url.URL
@@ -184,7 +184,7 @@ func eitherOf(t *testing.T, servers ...*cluster.Cluster) string {
 	return either.String()
 }
 
-// awaitReplay returns when a standby has all that its primary has.
+// awaitReplay waits until a standby has everything that its primary has.
 func awaitReplay(t *testing.T, primary, standby *cluster.Cluster) {
 	t.Helper()
 	written := one[string](t, connect(t, primary.DSN("postgres")), "SELECT pg_current_wal_insert_lsn()::text")

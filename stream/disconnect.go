@@ -32,7 +32,8 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 
 // disconnects record when a recipient was last disconnected. A grant that is older than that is not valid. Any role of the database
 // can disconnect any number of recipients, so they share a fixed number of places by their hash. When several recipients share a place,
-// a disconnect of one counts for all of them. Then a client may be told to retry that need not be, but none gets a stream that must not.
+// a disconnect of one counts for all of them. Then a client may be told to retry without need, but no client gets a stream
+// that it must not get.
 type disconnects struct {
 	begin time.Time
 	seed  maphash.Seed

@@ -1,8 +1,12 @@
 package stream
 
 import (
+	"os"
+	"sync"
+
 	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
+	"rowcast/stream/wire"
 )
 
 // A Memory is the memory of a Hub, alone.
@@ -66,12 +70,25 @@ func (h *Hub) Connect(live bool, recipients ...string) (leave func()) {
 // discard is a connection that accepts everything.
 type discard struct{}
 
-func (discard) Try(b []byte) (int, error) { return len(b), nil }
-func (discard) Write([]byte) error        { return nil }
-func (discard) Stalled() bool             { return false }
-func (discard) Shutdown()                 {}
-func (discard) Abort()                    {}
-func (discard) Close()                    {}
+func (discard) Direct() wire.Direct { return toNull() }
+func (discard) Write([]byte) error  { return nil }
+func (discard) Stalled() bool       { return false }
+func (discard) Shutdown()           {}
+func (discard) Abort()              {}
+func (discard) Close()              {}
+
+// toNull returns a Direct that writes to the null device.
+var toNull = sync.OnceValue(func() wire.Direct {
+	file, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		panic(err)
+	}
+	return wire.DirectTo(raw)
+})
 
 // Reservations is the queue for memory of streams that resume, alone.
 type Reservations struct{ p pending }

@@ -11,7 +11,7 @@ import (
 	"rowcast/stream"
 )
 
-// A fakeFeed is a hub without a database: the test publishes, one transaction after the other.
+// A fakeFeed is a hub without a database. The test publishes the transactions.
 type fakeFeed struct {
 	*site
 	now  cursor.Cursor
@@ -19,10 +19,10 @@ type fakeFeed struct {
 	stop func()
 }
 
-// start is the cursor from which a feed begins.
+// start is the cursor at which a feed begins.
 var start = cursor.Cursor{Xmax: 1043, Epoch: 0x5be3b1f2, Anchor: cursor.Anchor{ID: 77, Tag: 0x0c9a8e11}}
 
-// newFeed makes a feed that is not served.
+// newFeed returns a feed whose streams are not served.
 func newFeed(t testing.TB, configure ...func(*site)) *fakeFeed {
 	f := &fakeFeed{
 		site: &site{hub: &stream.Hub{
@@ -40,22 +40,22 @@ func newFeed(t testing.TB, configure ...func(*site)) *fakeFeed {
 	return f
 }
 
-// serveFeed makes a feed and serves it.
+// serveFeed returns a feed and serves its streams.
 func serveFeed(t testing.TB, configure ...func(*site)) *fakeFeed {
 	f := newFeed(t, configure...)
 	f.stop = f.open(t)
 	return f
 }
 
-// tell publishes a transaction of one event.
-func (f *fakeFeed) tell(recipient, name, data string) feed.Row {
+// publish publishes a transaction with one event.
+func (f *fakeFeed) publish(recipient, name, data string) feed.Row {
 	e := f.event(f.now.Xmax, recipient, name, data)
 	f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
 	f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: f.now})
 	return e
 }
 
-// event makes the next event, of some transaction.
+// event returns the next event, as part of the given transaction.
 func (f *fakeFeed) event(xid uint64, recipient, name, data string) feed.Row {
 	f.last = cursor.Row{Xid: xid, ID: f.last.ID + 1, Tag: cursor.Tag(f.last.ID)}
 	return feed.Row{
@@ -68,11 +68,11 @@ func (f *fakeFeed) event(xid uint64, recipient, name, data string) feed.Row {
 	}
 }
 
-// A source is a stream.Source of functions; without them it holds nothing and answers at once.
+// A source is a stream.Source made of functions. Without them it has no rows and returns at once.
 type source struct {
 	catchUp func(ctx context.Context) error
 	page    func(ctx context.Context, from, to cursor.Cursor) (events []feed.Row, next cursor.Cursor, horizon uint64, err error)
-	stands  func(ctx context.Context) (bool, error)
+	valid   func(ctx context.Context) (bool, error)
 }
 
 func (s *source) CatchUp(ctx context.Context) error {
@@ -90,8 +90,8 @@ func (s *source) Page(ctx context.Context, from, to cursor.Cursor, _ []string) (
 }
 
 func (s *source) IsValid(ctx context.Context, _, _ cursor.Cursor) (bool, error) {
-	if s.stands == nil {
+	if s.valid == nil {
 		return true, nil
 	}
-	return s.stands(ctx)
+	return s.valid(ctx)
 }

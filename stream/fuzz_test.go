@@ -17,19 +17,19 @@ import (
 	"rowcast/stream/sse"
 )
 
-// greeted is a response that ends its stream as soon as that has said hello.
-type greeted struct {
+// A helloOnly is a response whose client disconnects after rowcast.hello.
+type helloOnly struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
 	leave  context.CancelFunc
 }
 
-func (g *greeted) Header() http.Header    { return g.header }
-func (g *greeted) WriteHeader(status int) { g.status = status }
-func (g *greeted) Flush()                 {}
+func (g *helloOnly) Header() http.Header    { return g.header }
+func (g *helloOnly) WriteHeader(status int) { g.status = status }
+func (g *helloOnly) Flush()                 {}
 
-func (g *greeted) Write(b []byte) (int, error) {
+func (g *helloOnly) Write(b []byte) (int, error) {
 	g.body.Write(b)
 	if bytes.Contains(b, []byte("event: rowcast.hello\n")) {
 		g.leave()
@@ -37,8 +37,9 @@ func (g *greeted) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// FuzzServe: whatever a request brings, a stream begins with 200; it says hello to just its recipients, with a cursor of ours: the
-// client's own, or one with a reset if that cannot be honoured. Nothing of the request becomes a field of the stream.
+// FuzzServe checks the beginning of streams for any request. The status is 200. rowcast.hello names the grant's recipients and has the
+// client's cursor as its id. If the stream cannot continue from that cursor, rowcast.reset follows. No part of the request becomes
+// a field of the stream.
 func FuzzServe(f *testing.F) {
 	f.Add("", "", "alice", "team:7")
 	f.Add(start.String(), "", "", "")
@@ -48,8 +49,8 @@ func FuzzServe(f *testing.F) {
 	f.Add("", "last_event_id=%0d%0a;%zz&last_event_id=1-2", "<", "</script>")
 	f.Add("9-0-9223372036854775807-.v_________v-5be3b1f2-00000000", "", "a", "b")
 	hub := newFeed(f).hub
-	f.Fuzz(func(t *testing.T, header, query, one, other string) {
-		if len(one) > 256 || len(other) > 256 { // no recipient is longer
+	f.Fuzz(func(t *testing.T, header, query, user, group string) {
+		if len(user) > 256 || len(group) > 256 { // no recipient is longer
 			return
 		}
 		ctx, leave := context.WithCancel(t.Context())
@@ -58,8 +59,8 @@ func FuzzServe(f *testing.F) {
 		request.ProtoMajor = 2 // not to be hijacked
 		request.URL.RawQuery = query
 		request.Header["Last-Event-Id"] = []string{header}
-		w := &greeted{header: http.Header{}, leave: leave}
-		hub.Serve(w, request, stream.Grant{User: one, Groups: []string{other}})
+		w := &helloOnly{header: http.Header{}, leave: leave}
+		hub.Serve(w, request, stream.Grant{User: user, Groups: []string{group}})
 
 		var names []string
 		var hello sse.Event
@@ -74,22 +75,22 @@ func FuzzServe(f *testing.F) {
 		want := []string{"rowcast.hello"}
 		text := cmp.Or(header, request.URL.Query().Get("last_event_id"))
 		c, err := cursor.Parse(text)
-		honoured := err == nil && start.Covers(c)
-		c.Epoch = start.Epoch // the source says that whatever is of another epoch stands
-		if text != "" && !honoured {
+		valid := err == nil && start.Covers(c)
+		c.Epoch = start.Epoch // the Source says that every cursor of another epoch is valid
+		if text != "" && !valid {
 			want = append(want, "rowcast.reset")
 		}
 		if w.status != http.StatusOK || w.header.Get("Content-Type") != "text/event-stream" || !slices.Equal(names, want) {
 			t.Errorf("%q %q: got %d, %q, want %q", header, query, w.status, names, want)
 		}
-		if id, err := cursor.Parse(hello.LastID); text != "" && honoured && (err != nil || hello.LastID != c.String()) {
-			t.Errorf("%q: the hello brings %q (%v, %v)", text, hello.LastID, id, err)
+		if id, err := cursor.Parse(hello.LastID); text != "" && valid && (err != nil || hello.LastID != c.String()) {
+			t.Errorf("%q: rowcast.hello has the id %q (%v, %v)", text, hello.LastID, id, err)
 		}
-		checkRecipients(t, hello.Data, one, other)
+		checkRecipients(t, hello.Data, user, group)
 	})
 }
 
-// checkRecipients wants a hello's data to name those whose stream it is.
+// checkRecipients checks that the data of rowcast.hello names the recipients.
 func checkRecipients(t *testing.T, data string, given ...string) {
 	t.Helper()
 	var got struct{ Recipients []string }
@@ -97,7 +98,7 @@ func checkRecipients(t *testing.T, data string, given ...string) {
 		t.Fatalf("hello %q: %v", data, err)
 	}
 	if slices.ContainsFunc(given, func(r string) bool { return !utf8.ValidString(r) }) {
-		return // JSON cannot say it; no recipient in the table is like that
+		return // JSON cannot contain it, and no recipient in the table is invalid UTF-8
 	}
 	given = slices.DeleteFunc(given, func(r string) bool { return r == "" })
 	slices.Sort(given)

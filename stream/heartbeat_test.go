@@ -17,10 +17,10 @@ import (
 
 const heartbeat = 10 * time.Second
 
-// slowly makes heartbeats that are easy to count with.
+// slowly sets a heartbeat of ten seconds.
 func slowly(s *site) { s.hub.Heartbeat = heartbeat }
 
-// inBubble runs a test in a bubble of time, with a hub that runs.
+// inBubble runs a test with a running hub in a synctest bubble.
 func inBubble(t *testing.T, test func(t *testing.T, f *fakeFeed), configure ...func(*site)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -31,45 +31,45 @@ func inBubble(t *testing.T, test func(t *testing.T, f *fakeFeed), configure ...f
 	})
 }
 
-func TestSilentStreamsHaveAHeartbeat(t *testing.T) {
+func TestIdleStreamsReceiveHeartbeats(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		r := record(t, f.site, "")
 		time.Sleep(100 * heartbeat)
 		beats := r.times("rowcast.beat")
 		if len(beats) < 99 || len(beats) > 100 {
-			t.Errorf("%d beats in 100 heartbeats", len(beats))
+			t.Errorf("%d heartbeats in 100 intervals", len(beats))
 		}
 		if beats[0] < heartbeat/2 || beats[0] > 3*heartbeat/2 {
-			t.Errorf("the first came after %v", beats[0])
+			t.Errorf("the first heartbeat came after %v", beats[0])
 		}
 		for i, at := range beats[1:] {
 			if gap := at - beats[i]; gap != heartbeat {
-				t.Errorf("%v between two", gap)
+				t.Errorf("%v between two heartbeats", gap)
 			}
 		}
 	})
 }
 
-// Who is told events, of whatever kind, needs no heartbeat.
-func TestBusyStreamsHaveNone(t *testing.T) {
+// A stream that receives events of any kind receives no heartbeats.
+func TestBusyStreamsReceiveNoHeartbeats(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
-		busy, silent := record(t, f.site, "", "alice"), record(t, f.site, "", "bob")
+		busy, idle := record(t, f.site, "", "alice"), record(t, f.site, "", "bob")
 		for i := range 100 {
 			time.Sleep(heartbeat / 3)
 			if i%2 == 0 {
-				f.tell("alice", "message", "1")
+				f.publish("alice", "message", "1")
 			} else {
 				f.hub.Send(feed.Message{Recipient: "alice", Data: []byte("2")})
 			}
 		}
 		synctest.Wait()
 		if got := len(busy.times("rowcast.beat")); got != 0 {
-			t.Errorf("%d beats to a busy stream", got)
+			t.Errorf("%d heartbeats on a busy stream", got)
 		}
-		if got := len(silent.times("rowcast.beat")); got < 30 {
-			t.Errorf("%d beats to a silent stream", got)
+		if got := len(idle.times("rowcast.beat")); got < 30 {
+			t.Errorf("%d heartbeats on an idle stream", got)
 		}
 		if got := busy.events(); len(got) != 100 {
 			t.Errorf("%d events, want 100", len(got))
@@ -77,21 +77,21 @@ func TestBusyStreamsHaveNone(t *testing.T) {
 	})
 }
 
-// A heartbeat brings the hub's cursor, though what moved it was for others, and the time since the database was last heard from.
-func TestWhatAHeartbeatSays(t *testing.T) {
+// A heartbeat has the hub's cursor, even if the last events were for other recipients, and the time since the last batch.
+func TestContentsOfAHeartbeat(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		opened := time.Now()
 		r := record(t, f.site, "", "alice")
 		time.Sleep(heartbeat / 3)
-		f.tell("bob", "message", "1")
-		told := time.Now()
+		f.publish("bob", "message", "1")
+		published := time.Now()
 		time.Sleep(10 * heartbeat)
 		for i, at := range r.times("rowcast.beat") {
 			want := sse.Event{
 				LastID: f.now.String(),
 				Name:   "rowcast.beat",
-				Data:   fmt.Sprintf(`{"behind": %d}`, int(opened.Add(at).Sub(told).Seconds())),
+				Data:   fmt.Sprintf(`{"behind": %d}`, int(opened.Add(at).Sub(published).Seconds())),
 			}
 			if got := r.events()[i]; got != want {
 				t.Errorf("got %v, want %v", got, want)
@@ -101,17 +101,17 @@ func TestWhatAHeartbeatSays(t *testing.T) {
 		if got := r.writes[len(r.writes)-1].text; !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "}\n\n") {
 			t.Errorf("got %q, want %q", got, want)
 		}
-		if got := f.hub.Behind(); got != time.Since(told) {
-			t.Errorf("behind %v, want %v", got, time.Since(told))
+		if got := f.hub.Behind(); got != time.Since(published) {
+			t.Errorf("Behind is %v, want %v", got, time.Since(published))
 		}
-		f.hub.Publish(feed.Batch{Cursor: f.now}) // nothing new, but it was heard from
+		f.hub.Publish(feed.Batch{Cursor: f.now}) // an empty batch
 		if got := f.hub.Behind(); got != 0 {
-			t.Errorf("behind %v, want none", got)
+			t.Errorf("Behind is %v, want 0", got)
 		}
 	})
 }
 
-// Ten thousand streams must not be written to at the same instant.
+// Heartbeats of different streams are sent at different times, because a hub may have ten thousand streams.
 func TestHeartbeatsAreSpread(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -128,56 +128,56 @@ func TestHeartbeatsAreSpread(t *testing.T) {
 		}
 		for when, n := range at {
 			if n > 60 {
-				t.Errorf("%d beats after %v", n, when)
+				t.Errorf("%d heartbeats at %v", n, when)
 			}
 		}
 		if len(at) < 32 {
-			t.Errorf("%d instants", len(at))
+			t.Errorf("heartbeats at %d different times", len(at))
 		}
 	})
 }
 
-// An id that overtakes an event loses it. A stream that is owed something is sent nothing but that.
-func TestNoHeartbeatOvertakesAnEvent(t *testing.T) {
+// A stream with pending events receives no heartbeat. The id of a heartbeat before an event would make a client that resumes miss it.
+func TestNoHeartbeatBeforePendingEvents(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		r := record(t, f.site, "", "alice")
 		synctest.Wait()
-		goOn := r.stall()
+		resumeWrites := r.stall()
 		var want []sse.Event
 		for i := range 3 {
-			e := f.tell("alice", "message", fmt.Sprint(i))
+			e := f.publish("alice", "message", fmt.Sprint(i))
 			want = append(want, sse.Event{LastID: e.Cursor.String(), Name: "message", Data: fmt.Sprint(i)})
-			f.tell("bob", "message", "for another")
-			time.Sleep(3*heartbeat + time.Millisecond) // not when its turn comes
+			f.publish("bob", "message", "for another recipient")
+			time.Sleep(3*heartbeat + time.Millisecond) // not at the time of a heartbeat
 		}
-		goOn()
+		resumeWrites()
 		synctest.Wait()
 		if got := r.events(); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 		time.Sleep(2 * heartbeat)
 		if got := r.events()[len(want)]; got.Name != "rowcast.beat" || got.LastID != f.now.String() {
-			t.Errorf("got %v, want a beat with %s", got, f.now)
+			t.Errorf("got %v, want a heartbeat with %s", got, f.now)
 		}
 	})
 }
 
-// While a stream waits for the database it is sent comments, which have no id, lest a proxy takes it for dead.
+// While a stream waits for the database, it receives comments, so that no proxy closes it. Comments have no id.
 func TestWaitingStreamsAreSentComments(t *testing.T) {
 	t.Parallel()
 	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	fail := func(context.Context) error { return errors.New("the database is away") }
+	fail := func(context.Context) error { return errors.New("the database is unreachable") }
 	ahead, before, elsewhere := start, start, start
 	ahead.Xmax += 100
 	before.Xmax -= 100
 	elsewhere.Epoch++
-	for name, away := range map[string]func(context.Context) error{"does not answer": hang, "fails at once": fail} {
-		s := &source{catchUp: away}
+	for name, fails := range map[string]func(context.Context) error{"does not answer": hang, "fails at once": fail} {
+		s := &source{catchUp: fails}
 		s.page = func(ctx context.Context, _, _ cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
-			return nil, start, 0, away(ctx)
+			return nil, start, 0, fails(ctx)
 		}
-		s.stands = func(ctx context.Context) (bool, error) { return true, away(ctx) }
+		s.valid = func(ctx context.Context) (bool, error) { return true, fails(ctx) }
 		for where, from := range map[string]cursor.Cursor{"catching up": ahead, "reading a page": before, "checking the cursor": elsewhere} {
 			t.Run(where+" "+name, func(t *testing.T) {
 				t.Parallel()
@@ -205,7 +205,7 @@ func TestWaitingStreamsAreSentComments(t *testing.T) {
 	})
 }
 
-// wantComments checks that a stream was sent a comment at its beginning and then one every heartbeat, and no more ids.
+// wantComments checks that a stream received a comment at its beginning and one every heartbeat, and no event.
 func wantComments(t *testing.T, r *recorder, n int) {
 	t.Helper()
 	last := time.Duration(0)
@@ -224,8 +224,8 @@ func wantComments(t *testing.T, r *recorder, n int) {
 	}
 }
 
-// The same with a database: what it says is how long it has not been heard from.
-func TestBehindGrowsWhileTheDatabaseIsAway(t *testing.T) {
+// With a database, too, heartbeats contain the time since the last batch.
+func TestBehindGrowsBetweenBatches(t *testing.T) {
 	t.Parallel()
 	s := serve(t, dbtest.Database(t), func(s *site) { s.hub.Heartbeat = 100 * time.Millisecond })
 	c := listen(t, s)

@@ -10,21 +10,21 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// seldom makes a hub that fetches only when somebody asks.
-func seldom(s *site) { s.listener.PollOnly, s.listener.PollInterval = true, time.Hour }
+// seldom makes a listener fetch only when CatchUp is called.
+func fetchRarely(s *site) { s.listener.PollOnly, s.listener.PollInterval = true, time.Hour }
 
-// A client that comes from a faster hub is neither reset nor told anything again: this hub catches up with it.
+// A client that reconnects from a faster hub is not reset and receives no row twice. The slower hub catches up first.
 func TestAClientAheadOfItsHub(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	fast, slow := serve(t, dsn), serve(t, dsn, seldom)
+	fast, slow := serve(t, dsn), serve(t, dsn, fetchRarely)
 	slow.caughtUp(t) // its first fetch must not come later
 	db := connect(t, dsn)
 	c := listen(t, fast, "alice")
 	c.hello()
 	insert(t, db, "alice", "1")
 	insert(t, db, "alice", "2")
-	c.wantTold(`"1"`, `"2"`)
+	c.wantData(`"1"`, `"2"`)
 	id := c.decoder.LastID
 	c = resume(t, slow, id, "alice")
 	if got := c.hello(); got != id {
@@ -32,20 +32,20 @@ func TestAClientAheadOfItsHub(t *testing.T) {
 	}
 	insert(t, db, "alice", "3")
 	slow.caughtUp(t)
-	c.wantTold(`"3"`)
+	c.wantData(`"3"`)
 }
 
-// The same if the database goes away in the middle of catching up.
-func TestAClientAheadOfItsHubWhenTheDatabaseGoes(t *testing.T) {
+// This holds, too, if the connection to the database is lost while the hub catches up.
+func TestAClientAheadOfItsHubWhenTheDatabaseFails(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	fast, slow := serve(t, dsn), serve(t, dsn, seldom)
+	fast, slow := serve(t, dsn), serve(t, dsn, fetchRarely)
 	slow.caughtUp(t) // its first fetch must not come later
 	db, lock := connect(t, dsn), connect(t, dsn)
 	c := listen(t, fast, "alice")
 	c.hello()
 	insert(t, db, "alice", "1")
-	c.wantTold(`"1"`)
+	c.wantData(`"1"`)
 
 	exec(t, lock, "BEGIN; LOCK rowcast.notifications")
 	c = resume(t, slow, c.decoder.LastID, "alice")
@@ -59,16 +59,16 @@ func TestAClientAheadOfItsHubWhenTheDatabaseGoes(t *testing.T) {
 	c.hello()
 	insert(t, db, "alice", "2")
 	slow.caughtUp(t)
-	c.wantTold(`"2"`)
+	c.wantData(`"2"`)
 }
 
-// While a hub is telling a transaction in pages, who comes has to wait until it is whole: a cursor cannot say that two are told
-// by halves.
-func TestNobodyJoinsInTheMiddleOfATransaction(t *testing.T) {
+// While a hub sends a transaction in pages, new streams wait until it is complete, because a cursor cannot describe two incomplete
+// transactions.
+func TestNoStreamJoinsInTheMiddleOfATransaction(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	halfway, whole := make(chan struct{}), make(chan struct{})
-	goOn := sync.OnceFunc(func() { close(whole) })
+	resumeWrites := sync.OnceFunc(func() { close(whole) })
 	var once sync.Once
 	s := serve(t, dsn, func(s *site) {
 		s.hub.Heartbeat = 20 * time.Millisecond
@@ -79,14 +79,14 @@ func TestNobodyJoinsInTheMiddleOfATransaction(t *testing.T) {
 			}
 		}
 	})
-	t.Cleanup(goOn)
+	t.Cleanup(resumeWrites)
 	early := listen(t, s, "alice")
 	id := early.hello()
 	large, db := connect(t, dsn), connect(t, dsn)
 	exec(t, large, "BEGIN")
-	insert(t, large, "alice", "1") // the older transaction is told after the younger
+	insert(t, large, "alice", "1") // the older transaction is sent after the younger one
 	insert(t, db, "alice", "younger")
-	early.wantTold(`"younger"`)
+	early.wantData(`"younger"`)
 	for i := range 4 {
 		insert(t, large, "alice", fmt.Sprint(i+2))
 	}
@@ -98,40 +98,40 @@ func TestNobodyJoinsInTheMiddleOfATransaction(t *testing.T) {
 			c.expect(":\n")
 		}
 	}
-	goOn()
-	early.wantTold(`"1"`, `"2"`, `"3"`, `"4"`, `"5"`)
+	resumeWrites()
+	early.wantData(`"1"`, `"2"`, `"3"`, `"4"`, `"5"`)
 	known.hello()
-	known.wantTold(`"1"`, `"2"`, `"3"`, `"4"`, `"5"`, `"younger"`)
+	known.wantData(`"1"`, `"2"`, `"3"`, `"4"`, `"5"`, `"younger"`)
 	unknown.hello()
 	insert(t, db, "alice", "6")
 	for _, c := range []*client{early, known, unknown} {
-		c.wantTold(`"6"`)
+		c.wantData(`"6"`)
 	}
 }
 
-// Between what is remembered and what comes live there is neither a gap nor a repetition, however fast it comes.
+// Between the events of the memory and live events there is no gap and no repetition, at any rate.
 func TestJoiningMissesNothing(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Backlog = 64 << 10 })
 	const last, ahead = 3000, 300
-	var clients [4]struct{ told, joined int }
-	told := make([]chan int, len(clients))
+	var clients [4]struct{ received, joined int }
+	received := make([]chan int, len(clients))
 	var all sync.WaitGroup
 	for i := range clients {
-		told[i] = make(chan int, last)
+		received[i] = make(chan int, last)
 		all.Go(func() {
-			defer close(told[i])
-			for id := start.String(); clients[i].told < last; clients[i].joined++ {
+			defer close(received[i])
+			for id := start.String(); clients[i].received < last; clients[i].joined++ {
 				c := resume(t, f.site, id, "alice")
 				c.hello()
-				for n := 0; n < 5+20*i && clients[i].told < last; n++ {
-					e := c.told()
-					clients[i].told++
-					if e.Data != fmt.Sprint(clients[i].told) {
-						t.Errorf("told %s after %d", e.Data, clients[i].told-1)
+				for n := 0; n < 5+20*i && clients[i].received < last; n++ {
+					e := c.notification()
+					clients[i].received++
+					if e.Data != fmt.Sprint(clients[i].received) {
+						t.Errorf("received %s after %d", e.Data, clients[i].received-1)
 						return
 					}
-					told[i] <- clients[i].told
+					received[i] <- clients[i].received
 					id = e.LastID
 				}
 				c.close()
@@ -139,39 +139,39 @@ func TestJoiningMissesNothing(t *testing.T) {
 		})
 	}
 	for n := 1; n <= last; n++ {
-		f.tell([]string{"alice", ""}[n%2], "message", fmt.Sprint(n))
+		f.publish([]string{"alice", ""}[n%2], "message", fmt.Sprint(n))
 		for i := range clients {
 			if n > ahead {
-				dbtest.Receive(t, told[i], "a client that fell behind") // nobody falls far behind
+				dbtest.Receive(t, received[i], "the next event at a client") // no client falls far behind
 			}
 		}
 	}
-	dbtest.Wait(t, all.Wait, "every client to be told everything")
+	dbtest.Wait(t, all.Wait, "every client to receive everything")
 	for i := range clients {
 		t.Logf("client %d joined %d times", i, clients[i].joined)
 	}
 }
 
-// Many events can look as if a client had missed them, which it has heard on another hub: there another transaction came before them
-// that it still misses. It is told just that, or nothing if that is for somebody else, and becomes live.
-func TestAClientThatHasSeenNearlyAll(t *testing.T) {
+// A client has received 3,000 events on another hub and misses one older transaction. The hub sends just that transaction, if it is for the
+// client, and the stream becomes live.
+func TestAClientThatMissesOneOldTransaction(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
-	late := f.tell("bob", "message", `"late"`)
+	late := f.publish("bob", "message", `"late"`)
 	for range 3000 {
-		f.tell("alice", "message", `"seen"`)
+		f.publish("alice", "message", `"seen"`)
 	}
 	c := f.now
 	c.Xip = []uint64{late.Xid}
 	both, alice := resume(t, f.site, c.String(), "alice", "bob"), resume(t, f.site, c.String(), "alice")
 	both.hello()
 	alice.hello()
-	both.wantTold(`"late"`)
-	f.tell("", "message", `"live"`)
-	both.wantTold(`"live"`)
-	alice.wantTold(`"live"`)
+	both.wantData(`"late"`)
+	f.publish("", "message", `"live"`)
+	both.wantData(`"live"`)
+	alice.wantData(`"live"`)
 	replayed, pages := f.hub.Stats.Replayed.Load(), f.hub.Stats.Pages.Load()
-	if replayed > 3 || pages != 0 { // live may have come before they were
+	if replayed > 3 || pages != 0 { // the live event may have been sent before they were live
 		t.Errorf("%d events were replayed, %d pages read", replayed, pages)
 	}
 }

@@ -12,11 +12,11 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The kernel holds little for clients that do not read, however large the events are and however fast the clients were before.
-func TestTheKernelHoldsLittle(t *testing.T) {
+// The kernel holds few bytes for clients that do not read, even if the events are large and the clients were fast before.
+func TestTheKernelHoldsFewBytes(t *testing.T) {
 	t.Parallel()
 	const clients, size, most = 20, 4 << 20, 256 << 10
-	k := &kept{}
+	k := &recordingListener{}
 	f := serveFeed(t, func(s *site) {
 		s.hub.Heartbeat, s.hub.Backlog = time.Hour, 64<<20
 		s.listen = func(l net.Listener) net.Listener { k.Listener = l; return k }
@@ -25,33 +25,33 @@ func TestTheKernelHoldsLittle(t *testing.T) {
 	for range clients {
 		c := open(t, f.site, request{recipients: []string{"alice"}, buffer: 1 << 20})
 		c.hello()
-		all.Go(func() { // after this, the kernel takes the client for a fast one
+		all.Go(func() { // after this, the kernel regards the client as fast
 			for range 3 {
-				c.told()
+				c.notification()
 			}
 		})
 	}
 	for range 3 {
-		f.tell("alice", "message", text(size))
+		f.publish("alice", "message", text(size))
 	}
-	dbtest.Wait(t, all.Wait, "every client to be told three events")
-	f.tell("alice", "message", text(size))
+	dbtest.Wait(t, all.Wait, "every client to receive three events")
+	f.publish("alice", "message", text(size))
 	held := k.held(t)
-	eventually(t, "the kernel takes no more", func() bool {
+	eventually(t, "the kernel accepts no more", func() bool {
 		before := held
 		<-time.After(100 * time.Millisecond)
 		held = k.held(t)
 		return held > 0 && held == before
 	})
-	// With the system's own buffers it is 2.2 MB for each.
-	t.Logf("%d bytes are held for each", held/clients)
+	// With the default buffers, the kernel holds 2.2 MB for each client.
+	t.Logf("the kernel holds %d bytes for each client", held/clients)
 	if held/clients > most {
 		t.Errorf("want at most %d", most)
 	}
 }
 
-// held returns how many bytes the kernel holds that the clients have not acknowledged.
-func (k *kept) held(t testing.TB) (bytes int) {
+// held returns the number of bytes in the kernel that the clients have not acknowledged.
+func (k *recordingListener) held(t testing.TB) (bytes int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, raw := range k.conns {
@@ -66,18 +66,18 @@ func (k *kept) held(t testing.TB) (bytes int) {
 	return bytes
 }
 
-// BenchmarkLargeEvent sends an event of 16 MB to clients that read as fast as they can.
+// BenchmarkLargeEvent sends an event of 16 MiB to clients that read without pauses.
 func BenchmarkLargeEvent(b *testing.B) {
 	const size = 16 << 20
 	for _, clients := range []int{1, 10} {
 		b.Run(fmt.Sprint(clients), func(b *testing.B) {
 			f := serveFeed(b, func(s *site) { s.hub.Heartbeat, s.hub.Memory = time.Hour, 1 })
-			startCrowd(b, f, clients)
+			startClients(b, f, clients)
 			data := text(size)
 			b.SetBytes(int64(clients * size))
 			for b.Loop() {
-				f.tell("alice", "message", data)
-				eventually(b, "all have taken it", func() bool { return f.hub.Held() == 0 })
+				f.publish("alice", "message", data)
+				eventually(b, "all clients have accepted it", func() bool { return f.hub.Held() == 0 })
 			}
 			if overflows := f.hub.Stats.Overflows.Load(); overflows > 0 {
 				b.Errorf("%d overflows", overflows)

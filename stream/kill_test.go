@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// Ten thousand clients that are killed at any time leave nothing behind: no goroutine, no descriptor and no memory. Not parallel: it
-// counts them.
+// Ten thousand clients that disconnect at random times leave no goroutine, no file descriptor and no memory. Not parallel: it counts
+// these.
 func TestConnectAndKill(t *testing.T) {
 	const clients, atATime = 10_000, 8
 	f := serveFeed(t, func(s *site) { s.hub.Memory = 4 << 10 })
 	for range 20 {
-		f.tell("alice", "message", text(1000)) // what some of them miss, more than is remembered
+		f.publish("alice", "message", text(1000)) // more than the memory holds, for clients that resume
 	}
 	k := killer{f: f, address: strings.TrimPrefix(f.url, "http://"), oldest: start.String()}
 	round := func(clients int) {
@@ -33,7 +33,7 @@ func TestConnectAndKill(t *testing.T) {
 		all.Wait()
 		eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 	}
-	round(clients / 20) // what is kept for the next has grown
+	round(clients / 20) // so that pools have grown
 	goroutines, files, bytes := runtime.NumGoroutine(), descriptors(t), heap()
 	round(clients)
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
@@ -41,18 +41,18 @@ func TestConnectAndKill(t *testing.T) {
 	grown := heap() - bytes
 	t.Logf("%d streams were opened; the heap has grown by %d bytes", f.hub.Stats.Opened.Load(), grown)
 	if grown > 1<<20 { // 100 bytes a client
-		t.Errorf("%d bytes are left", grown)
+		t.Errorf("the heap has grown by %d bytes", grown)
 	}
 	if f.hub.Stats.Opened.Load() < clients/4 {
 		t.Errorf("%d streams were opened", f.hub.Stats.Opened.Load())
 	}
 	c := listen(t, f.site, "alice")
 	c.hello()
-	f.tell("alice", "message", "2")
-	c.wantTold("2")
+	f.publish("alice", "message", "2")
+	c.wantData("2")
 }
 
-// A killer is clients that do not live long.
+// A killer opens connections and closes them soon.
 type killer struct {
 	f               *fakeFeed
 	address, oldest string
@@ -60,10 +60,10 @@ type killer struct {
 	mu sync.Mutex // of the feed
 }
 
-// connectAndKill is one client: its request is cut off or not, and it reads some of the stream or nothing.
+// connectAndKill is one client. Its request may be incomplete, and it may read a part of the stream.
 func (k *killer) connectAndKill(t *testing.T) {
 	k.mu.Lock()
-	k.f.tell("alice", "message", "1")
+	k.f.publish("alice", "message", "1")
 	cursor := []string{"x", k.oldest, k.f.now.String()}[rand.IntN(3)]
 	k.mu.Unlock()
 	conn, err := net.DialTimeout("tcp", k.address, patience)
@@ -71,7 +71,7 @@ func (k *killer) connectAndKill(t *testing.T) {
 		t.Error(err)
 		return
 	}
-	_ = conn.SetDeadline(time.Now().Add(patience)) // of each client, so that all end
+	_ = conn.SetDeadline(time.Now().Add(patience)) // so that every client ends
 	request := "GET /?recipient=alice HTTP/1.1\r\nHost: x\r\nLast-Event-ID: " + cursor + "\r\n\r\n"
 	cut := rand.IntN(2) * rand.IntN(len(request))
 	_, err = io.WriteString(conn, request[:len(request)-cut])
@@ -80,12 +80,12 @@ func (k *killer) connectAndKill(t *testing.T) {
 		_, _ = io.CopyN(io.Discard, conn, rand.Int64N(2000))
 	}
 	if rand.IntN(2) == 0 {
-		_ = conn.(*net.TCPConn).SetLinger(0) // a reset
+		_ = conn.(*net.TCPConn).SetLinger(0) // the connection is reset
 	}
 	_ = conn.Close()
 }
 
-// descriptors counts this process's, where the system tells.
+// descriptors returns the number of open file descriptors of this process. On systems other than Linux it returns 0.
 func descriptors(t *testing.T) int {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -98,11 +98,11 @@ func descriptors(t *testing.T) int {
 	return len(all)
 }
 
-// heap is how many bytes are in use.
+// heap returns the bytes of the heap that are in use.
 func heap() int64 {
 	var stats runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what the first has put into pools' second place
+	runtime.GC() // the second collection empties pools
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc)
 }

@@ -10,7 +10,7 @@ import (
 	"rowcast/stream"
 )
 
-// limited makes a feed whose clients' addresses the test gives in a header.
+// limited serves a feed with limits. The test sets the address of a client by a header.
 func limited(t *testing.T, limits stream.Limits) *fakeFeed {
 	f := newFeed(t, func(s *site) { s.hub.Limits = limits })
 	run(t, f.hub.Run)
@@ -29,44 +29,44 @@ func from(t *testing.T, f *fakeFeed, address, user string) *client {
 	return open(t, f.site, request{recipients: []string{user, "team:7"}, head: http.Header{"From": {address}}})
 }
 
-// Whoever is one too many is told to come back later, in a way that an EventSource survives; who is connected notices nothing, and
-// who goes makes room.
+// When a limit is reached, further clients are told to retry later, with a response after which an EventSource reconnects. Open streams
+// continue. When one ends, a new client gets its place.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	type who struct{ address, user string }
+	type visitor struct{ address, user string }
 	tests := map[string]struct {
 		limits   stream.Limits
-		in       []who
-		refused  []who
-		others   []who
+		open     []visitor
+		refused  []visitor
+		others   []visitor
 		counting func(*stream.Refusals) *atomic.Int64
 	}{
-		"in all": {
+		"in total": {
 			stream.Limits{Streams: 2},
-			[]who{{"192.0.2.1:1", "alice"}, {"192.0.2.2:1", "bob"}},
-			[]who{{"192.0.2.3:1", "carol"}, {"192.0.2.1:1", "alice"}},
+			[]visitor{{"192.0.2.1:1", "alice"}, {"192.0.2.2:1", "bob"}},
+			[]visitor{{"192.0.2.3:1", "carol"}, {"192.0.2.1:1", "alice"}},
 			nil,
 			func(r *stream.Refusals) *atomic.Int64 { return &r.Streams },
 		},
 		"of a user": {
 			stream.Limits{User: 2},
-			[]who{{"192.0.2.1:1", "alice"}, {"192.0.2.2:1", "alice"}},
-			[]who{{"192.0.2.3:1", "alice"}},
-			[]who{{"192.0.2.1:1", "bob"}, {"192.0.2.1:1", "carol"}, {"192.0.2.1:1", "team:7"}}, // a group is no user
+			[]visitor{{"192.0.2.1:1", "alice"}, {"192.0.2.2:1", "alice"}},
+			[]visitor{{"192.0.2.3:1", "alice"}},
+			[]visitor{{"192.0.2.1:1", "bob"}, {"192.0.2.1:1", "carol"}, {"192.0.2.1:1", "team:7"}}, // a group does not count as a user
 			func(r *stream.Refusals) *atomic.Int64 { return &r.User },
 		},
 		"of an IPv4 address": {
 			stream.Limits{Address: 2},
-			[]who{{"192.0.2.1:1", "alice"}, {"192.0.2.1:2", "bob"}},
-			[]who{{"192.0.2.1:3", "carol"}, {"192.0.2.1", "carol"}, {"[::ffff:192.0.2.1]:4", "carol"}},
-			[]who{{"192.0.2.2:1", "alice"}},
+			[]visitor{{"192.0.2.1:1", "alice"}, {"192.0.2.1:2", "bob"}},
+			[]visitor{{"192.0.2.1:3", "carol"}, {"192.0.2.1", "carol"}, {"[::ffff:192.0.2.1]:4", "carol"}},
+			[]visitor{{"192.0.2.2:1", "alice"}},
 			func(r *stream.Refusals) *atomic.Int64 { return &r.Address },
 		},
 		"of an IPv6 network": {
 			stream.Limits{Address: 2},
-			[]who{{"[2001:db8:1:2::1]:1", "alice"}, {"[2001:db8:1:2:ffff::2]:1", "bob"}},
-			[]who{{"[2001:db8:1:2::3]:1", "carol"}, {"2001:db8:1:2::4", "carol"}, {"[2001:db8:1:2::3%eth0]:1", "carol"}},
-			[]who{{"[2001:db8:1:3::1]:1", "alice"}, {"[::ffff:192.0.2.1]:4", "alice"}, {"nonsense", "x"}, {"", "y"}, {"", "z"}},
+			[]visitor{{"[2001:db8:1:2::1]:1", "alice"}, {"[2001:db8:1:2:ffff::2]:1", "bob"}},
+			[]visitor{{"[2001:db8:1:2::3]:1", "carol"}, {"2001:db8:1:2::4", "carol"}, {"[2001:db8:1:2::3%eth0]:1", "carol"}},
+			[]visitor{{"[2001:db8:1:3::1]:1", "alice"}, {"[::ffff:192.0.2.1]:4", "alice"}, {"nonsense", "x"}, {"", "y"}, {"", "z"}},
 			func(r *stream.Refusals) *atomic.Int64 { return &r.Address },
 		},
 	}
@@ -75,32 +75,32 @@ func TestLimits(t *testing.T) {
 			t.Parallel()
 			f := limited(t, tt.limits)
 			var in []*client
-			for _, w := range append(tt.in, tt.others...) {
+			for _, w := range append(tt.open, tt.others...) {
 				c := from(t, f, w.address, w.user)
 				c.hello()
 				in = append(in, c)
 			}
 			for i, w := range tt.refused {
-				wantMuchLater(t, from(t, f, w.address, w.user))
+				wantRetryMuchLater(t, from(t, f, w.address, w.user))
 				if got := tt.counting(&f.hub.Stats.Refused).Load(); got != int64(i+1) {
-					t.Errorf("%v: %d are counted as refused, want %d", w, got, i+1)
+					t.Errorf("%v: %d requests are counted as refused, want %d", w, got, i+1)
 				}
 			}
-			f.tell("", "message", "1")
+			f.publish("", "message", "1")
 			for _, c := range in {
-				c.wantTold("1")
+				c.wantData("1")
 			}
 			in[0].close()
-			eventually(t, "there is room", func() bool { return f.hub.Stats.Streams.Load() == int64(len(in)-1) })
+			eventually(t, "a stream has ended", func() bool { return f.hub.Stats.Streams.Load() == int64(len(in)-1) })
 			first := tt.refused[0]
 			from(t, f, first.address, first.user).hello()
-			wantMuchLater(t, from(t, f, first.address, first.user))
+			wantRetryMuchLater(t, from(t, f, first.address, first.user))
 		})
 	}
 }
 
-// wantMuchLater wants an empty stream with a longer time to wait than clients have otherwise.
-func wantMuchLater(t *testing.T, c *client) {
+// wantRetryMuchLater checks that the response is an empty stream with a longer retry time than usual.
+func wantRetryMuchLater(t *testing.T, c *client) {
 	t.Helper()
 	if c.response.StatusCode != http.StatusOK || c.response.Header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("got %s, %v", c.response.Status, c.response.Header)

@@ -12,9 +12,9 @@ import (
 	"rowcast/stream"
 )
 
-// Memory takes about as much of the heap as its bound says, whatever the events are: small or with data, for few recipients or for
-// one each, with many transactions in flight, which every id names. Not parallel: it looks at the heap.
-func TestMemoryCountsWhatItCosts(t *testing.T) {
+// The memory uses about as much of the heap as its limit says, for small and large events, for few and many recipients, and with many
+// transactions in flight, which every id contains. Not parallel: it measures the heap.
+func TestMemoryCountsTheHeap(t *testing.T) {
 	const limit, slack = 8 << 20, 256 << 10
 	for _, tt := range []struct {
 		inFlight, data, recipients int
@@ -43,19 +43,19 @@ func TestMemoryCountsWhatItCosts(t *testing.T) {
 				hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: flow.now})
 			}
 			grown := heap() - before
-			t.Logf("the bound is %.1f MiB, the heap has %.2f MiB after %d events", float64(limit)/(1<<20), float64(grown)/(1<<20), flow.rows)
+			t.Logf("the limit is %.1f MiB, the heap has grown by %.2f MiB after %d events", float64(limit)/(1<<20), float64(grown)/(1<<20), flow.rows)
 			if grown > limit*12/10+slack {
-				t.Error("it takes more than its bound")
+				t.Error("the memory uses more than its limit")
 			}
 			if grown < limit*6/10 {
-				t.Error("it remembers less than it may")
+				t.Error("the memory holds less than its limit allows")
 			}
 			runtime.KeepAlive(hub)
 		})
 	}
 }
 
-// A flow is transactions that overlap: each one that ends has begun when many others were in flight.
+// A flow is a sequence of transactions that overlap: each one ends while many others are in flight.
 type flow struct {
 	inFlight, rows int
 	steady         bool
@@ -72,7 +72,7 @@ func (f *flow) event(recipient, data string) feed.Row {
 		if !f.steady {
 			xid = row.Xid - uint64(2*(f.inFlight-i)) - 1
 		}
-		to.Xip = append(to.Xip, xid) // anew each time, and larger than needed
+		to.Xip = append(to.Xip, xid) // a new array for each event, larger than needed
 	}
 	e := feed.Row{Row: row, Recipient: recipient, Event: "notify", Data: []byte(data), Size: int64(len(data))}
 	e.Cursor = f.now.After(row, to)

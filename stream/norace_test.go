@@ -2,5 +2,5 @@
 
 package stream_test
 
-// raceDetector is true if the race detector runs, which takes several times the memory and the time.
+// raceDetector reports whether the race detector is on. It multiplies the memory and the time that a test needs.
 const raceDetector = false

@@ -11,37 +11,37 @@ import (
 	"time"
 )
 
-// Who does not read what it is sent leaves nothing in the kernel when its stream is closed, for whatever reason: its connection is reset.
-func TestNothingIsLeftOfAClientThatDoesNotRead(t *testing.T) {
+// When the stream of a client that does not read is closed for any reason, its connection is reset and the kernel keeps nothing for it.
+func TestTheKernelKeepsNothingForAClosedStream(t *testing.T) {
 	t.Parallel()
-	const some, large = 40 << 10, 24 << 20 // fits in the kernel, and does not
+	const small, large = 40 << 10, 24 << 20 // the kernel's buffers have space for the first only
 	tests := map[string]struct {
 		heartbeat time.Duration
 		size      int
-		closed    func(t *testing.T, f *fakeFeed, c *client) // what it is closed by; nil: the heartbeat
+		closed    func(t *testing.T, f *fakeFeed, c *client) // closes the stream; nil if a heartbeat does
 	}{
-		"it is stuck":                 {250 * time.Millisecond, some, nil},
-		"it is stuck in an event":     {250 * time.Millisecond, large, nil},
-		"it overflows":                {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { overflow(f) }},
-		"the hub stops":               {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { f.stop() }},
-		"it says that it has gone":    {time.Hour, some, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
-		"it says so in a large event": {time.Hour, large, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
+		"it is stalled":             {250 * time.Millisecond, small, nil},
+		"it is stalled in an event": {250 * time.Millisecond, large, nil},
+		"it overflows":              {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { overflow(f) }},
+		"the hub stops":             {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { f.stop() }},
+		"it closes its side":        {time.Hour, small, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
+		"it closes it in an event":  {time.Hour, large, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.hub.Backlog, s.buffer = tt.heartbeat, 64<<10, 200<<10 })
-			c := deaf(t, f.site, "alice")
+			c := openStalled(t, f.site, "alice")
 			c.hello()
-			f.tell("alice", "message", text(tt.size))
+			f.publish("alice", "message", text(tt.size))
 			if tt.closed != nil {
 				tt.closed(t, f, c)
 			}
-			eventually(t, "it is closed", func() bool { return f.hub.Stats.Streams.Load() == 0 })
+			eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 			port := portOf(c)
-			eventually(t, "the kernel has forgotten it", func() bool { return len(held(t, port)) == 0 })
+			eventually(t, "the kernel keeps nothing for it", func() bool { return len(held(t, port)) == 0 })
 			if still := heldBy(t, port, remotePort); len(still) > 0 {
-				t.Errorf("the client has not been told so: %v", still)
+				t.Errorf("the client's connection is not reset: %v", still)
 			}
 		})
 	}
@@ -49,7 +49,7 @@ func TestNothingIsLeftOfAClientThatDoesNotRead(t *testing.T) {
 
 func overflow(f *fakeFeed) {
 	for f.hub.Stats.Overflows.Load() == 0 {
-		f.tell("alice", "message", text(10_000))
+		f.publish("alice", "message", text(10_000))
 	}
 }
 
@@ -60,48 +60,48 @@ func closeWrite(t *testing.T, c *client) {
 	}
 }
 
-// A stream that ends in order is ended so for the client, too, however late it reads the rest.
-func TestTheLastWordsReachWhoReadsThemLate(t *testing.T) {
+// A client that reads late still receives the rest of a stream that has ended, and a regular end.
+func TestAClientThatReadsLateReceivesTheEnd(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.buffer = time.Hour, 200<<10 })
-	c := deaf(t, f.site, "alice")
+	c := openStalled(t, f.site, "alice")
 	c.hello()
-	f.tell("alice", "message", text(40<<10))
+	f.publish("alice", "message", text(40<<10))
 	f.hub.Disconnect("alice")
 	port := portOf(c)
-	eventually(t, "only the kernel still knows it", func() bool {
+	eventually(t, "the connection is closed and has unsent bytes", func() bool {
 		rows := held(t, port)
 		return len(rows) == 1 && rows[0].state == finWait1 && rows[0].unsent > 0
 	})
-	c.wantTold(text(40 << 10))
+	c.wantData(text(40 << 10))
 	c.want("rowcast.bye")
 	c.wantEnd()
 }
 
-// If it does not read the rest, the kernel keeps that for about as long as a stream would have been kept, and not for minutes. It gives up
-// in silence, as it cannot be heard.
-func TestTheLastWordsAreNotKeptForEver(t *testing.T) {
+// If the client does not read the rest, the kernel drops it after about two heartbeats and not after minutes. The connection then has
+// no regular end.
+func TestTheEndOfAStreamIsNotKeptForLong(t *testing.T) {
 	t.Parallel()
 	const heartbeat = 500 * time.Millisecond
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.buffer = heartbeat, 200<<10 })
-	c := deaf(t, f.site, "alice")
+	c := openStalled(t, f.site, "alice")
 	c.hello()
-	f.tell("alice", "message", text(40<<10))
+	f.publish("alice", "message", text(40<<10))
 	f.hub.Disconnect("alice")
 	began := time.Now()
 	port := portOf(c)
-	eventually(t, "the kernel has forgotten it", func() bool { return len(held(t, port)) == 0 })
+	eventually(t, "the kernel keeps nothing for it", func() bool { return len(held(t, port)) == 0 })
 	took := time.Since(began)
-	t.Logf("forgotten after %v", took)
+	t.Logf("dropped after %v", took)
 	if took < heartbeat || took > 10*heartbeat {
-		t.Errorf("forgotten after %v, want about %v", took, 2*heartbeat)
+		t.Errorf("dropped after %v, want about %v", took, 2*heartbeat)
 	}
 	if _, err := io.Copy(io.Discard, c.body); err == nil {
 		t.Error("the stream ended as if it were complete")
 	}
 }
 
-// A row is what the kernel says of a connection.
+// A row describes a connection, as the kernel lists it.
 type row struct {
 	state  string
 	unsent int
@@ -109,20 +109,20 @@ type row struct {
 
 func (r row) String() string { return fmt.Sprintf("state %s, %d bytes unsent", r.state, r.unsent) }
 
-// States as /proc/net/tcp has them. What is in TIME-WAIT holds nothing.
+// States of connections in /proc/net/tcp. In TIME-WAIT, the kernel holds no data.
 const (
 	finWait1 = "04"
 	timeWait = "06"
 	listens  = "0A"
 )
 
-// The columns of /proc/net/tcp with the addresses.
+// The columns of the addresses in /proc/net/tcp.
 const (
 	localPort  = 1
 	remotePort = 2
 )
 
-// held is what the kernel holds for a server's clients.
+// held returns the connections that the kernel holds on a server's side.
 func held(t *testing.T, port int) []row {
 	t.Helper()
 	return heldBy(t, port, localPort)
@@ -149,5 +149,5 @@ func heldBy(t *testing.T, port, column int) (rows []row) {
 	return rows
 }
 
-// portOf is the port of a client's server.
+// portOf returns the port of the server of a client.
 func portOf(c *client) int { return c.conn.RemoteAddr().(*net.TCPAddr).Port }

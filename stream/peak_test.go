@@ -19,32 +19,32 @@ import (
 	"rowcast/stream"
 )
 
-// peakVariable makes this test binary a hub at its worst, see TestPeakMemory. Its value is the bound of what is held for slow
-// clients, and the memory, both in bytes, that ends the hub when it takes more.
+// peakVariable makes this test binary run the hub of TestPeakMemory. Its value is Hub.Pending and the number of bytes of memory at which
+// the hub ends.
 const peakVariable = "ROWCAST_TEST_PEAK"
 
-// What the worst hub of TestPeakMemory is given. The bound of what is held for slow clients is small, so that the clients together
-// are owed many times more than the whole formula.
+// The settings of the hub of TestPeakMemory. Hub.Pending is small, so that without it the backlogs of all clients would use many times
+// the memory of the formula.
 const (
 	peakMemory  = 4 << 20
 	peakPending = 16 << 20
 	peakEvent   = 4 << 20
 	peakReplays = 2
 	peakClients = 60
-	peakEvicted = 300 // the hub has been at its worst when it has closed so many streams
+	peakEvicted = 300 // the number of closed streams after which the test ends
 )
 
-// A hub at its worst stays within the formula of the README: what it remembers and holds, three events for each reader of the
-// database, garbage of half of that, and what an empty process takes. Clients that do not read resume over rows of 4 MB, while as
-// large rows are published for clients that do not read either. Each page is read with a copy, as a driver does. Without the
-// bound of what is held for slow clients, the same clients make the hub take more than the formula says.
+// In the worst case, a hub uses no more memory than the README says: the recent events, what is pending, three events for each
+// connection that reads, half of that for garbage, and the memory of an empty process. Clients that do not read resume over rows of
+// 4 MiB, while rows of the same size are published for other clients that do not read. Each page is read with a copy, as by a driver.
+// Without a limit of what is pending, the same clients make the hub use more.
 func TestPeakMemory(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells what a process takes")
+		t.Skip("only Linux reports the peak memory of a process")
 	}
 	if raceDetector {
-		t.Skip("the race detector takes memory of its own")
+		t.Skip("the race detector uses memory itself")
 	}
 	const live = peakMemory*12/10 + peakPending*9/8 + 3*peakEvent*(1+peakReplays)
 	for _, tt := range []struct {
@@ -52,25 +52,25 @@ func TestPeakMemory(t *testing.T) {
 		pending int
 		exceeds bool
 	}{
-		{"with the bound", peakPending, false},
-		{"without the bound", 1 << 40, true},
+		{"with the limit", peakPending, false},
+		{"without the limit", 1 << 40, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			empty, peak, evicted := runPeak(t, tt.pending, live*3/2)
 			most := empty + live*3/2
-			t.Logf("peak %d MiB, of it %d empty; the formula says %d; %d streams were closed", peak>>20, empty>>20, most>>20, evicted)
+			t.Logf("peak %d MiB, %d MiB of them empty; the README says %d; %d streams were closed", peak>>20, empty>>20, most>>20, evicted)
 			if exceeds := peak > most; exceeds != tt.exceeds {
-				t.Errorf("the peak is %d MiB, the formula says %d", peak>>20, most>>20)
+				t.Errorf("the peak is %d MiB, the README says %d", peak>>20, most>>20)
 			}
 			if !tt.exceeds && evicted < peakEvicted {
-				t.Errorf("%d streams were closed: this was not the worst", evicted)
+				t.Errorf("%d streams were closed: this was not the worst case", evicted)
 			}
 		})
 	}
 }
 
-// runPeak runs the worst hub in a process of its own.
+// runPeak runs the hub in a process of its own.
 func runPeak(t *testing.T, pending, most int) (empty, peak, evicted int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -82,13 +82,13 @@ func runPeak(t *testing.T, pending, most int) (empty, peak, evicted int) {
 		t.Fatalf("the hub: %v (%v), %s", err, ctx.Err(), out)
 	}
 	if _, err := fmt.Sscan(string(out), &empty, &peak, &evicted); err != nil {
-		t.Fatalf("the hub says %q: %v", out, err)
+		t.Fatalf("the hub printed %q: %v", out, err)
 	}
 	return empty, peak, evicted
 }
 
-// bePeak is the worst hub, with its clients. It ends when it has closed enough streams, or takes too much. It prints what the
-// process took before, its peak, and how many streams were closed.
+// bePeak runs the hub and its clients. It ends when the hub has closed enough streams or uses too much memory. It prints the bytes of
+// memory of the process before, the peak, and the number of streams that were closed.
 func bePeak() error {
 	var pending, most int
 	if _, err := fmt.Sscan(os.Getenv(peakVariable), &pending, &most); err != nil {
@@ -101,7 +101,7 @@ func bePeak() error {
 	f := &fakeFeed{now: start, last: cursor.Row{Xid: start.Xmax - 1, ID: 77}, site: &site{hub: &stream.Hub{
 		Logger: slog.New(slog.DiscardHandler), Memory: peakMemory, Pending: pending, Page: peakEvent + 1<<20, Heartbeat: time.Second,
 	}}}
-	little(f.site)
+	smallSendBuffers(f.site)
 	event := func(recipient string, seed byte) feed.Row {
 		data := make([]byte, peakEvent, peakEvent+2)
 		for i := range data {
@@ -116,7 +116,7 @@ func bePeak() error {
 		readers <- struct{}{}
 		defer func() { <-readers }()
 		row := cursor.Row{Xid: from.Xmax, ID: from.Anchor.ID + 1}
-		read := bytes.Repeat([]byte("1"), peakEvent) // as a driver
+		read := bytes.Repeat([]byte("1"), peakEvent) // as a driver does
 		data := append(make([]byte, 0, peakEvent+2), read...)
 		e := feed.Row{Row: row, Recipient: "alice", Event: "message", Data: data}
 		e.Cursor = from.After(row, to)
@@ -127,10 +127,10 @@ func bePeak() error {
 	f.open(t)
 	empty := resident("VmRSS:")
 	for i := range peakClients {
-		go keepComing(f.url, before, fmt.Sprint("user ", i%10))
-		go keepComing(f.url, "", fmt.Sprint("user ", i%10))
+		go keepReconnecting(f.url, before, fmt.Sprint("user ", i%10))
+		go keepReconnecting(f.url, "", fmt.Sprint("user ", i%10))
 	}
-	ticker := time.NewTicker(50 * time.Millisecond) // for the clients to come back
+	ticker := time.NewTicker(50 * time.Millisecond) // so that the clients can reconnect
 	defer ticker.Stop()
 	for i := 0; f.hub.Stats.Evicted.Load() < peakEvicted && resident("VmHWM:") <= empty+most; i++ {
 		e := event(fmt.Sprint("user ", i%10), byte(i))
@@ -142,15 +142,15 @@ func bePeak() error {
 	return nil
 }
 
-// keepComing is a client that does not read, and comes back with the same cursor, or with none, whenever it is closed.
-func keepComing(url, id, user string) {
+// keepReconnecting is a client that hardly reads, and reconnects with the same cursor, or without one, when its stream is closed.
+func keepReconnecting(url, id, user string) {
 	for {
 		conn, err := dial(url, request{recipients: []string{user}, header: id, buffer: 8 << 10})
 		if err != nil {
 			return
 		}
 		_ = conn.SetDeadline(time.Time{})
-		for { // a little now and then
+		for { // reads a few bytes now and then
 			if n, err := conn.Read(make([]byte, 64)); n == 0 || err != nil {
 				break
 			}
@@ -160,7 +160,7 @@ func keepComing(url, id, user string) {
 	}
 }
 
-// resident reads a line of what the kernel says of this process's memory.
+// resident returns a value of /proc/self/status in bytes.
 func resident(name string) int {
 	status, _ := os.ReadFile("/proc/self/status")
 	_, after, _ := strings.Cut(string(status), name)

@@ -15,12 +15,13 @@ import (
 	"rowcast/stream"
 )
 
-// When too much is held for all streams together, the one that is owed most is closed, and no other. It resumes with nothing lost.
-func TestTheStreamThatIsOwedMostIsClosedFirst(t *testing.T) {
+// When too many bytes are pending for all streams, the stream with the most pending bytes is closed, and no other. Its client resumes
+// without a loss.
+func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	t.Parallel()
 	const limit, modest, size = 4 << 20, 10, 100 << 10
 	var log strings.Builder // written by Publish, in this goroutine
-	f := serveFeed(t, little, func(s *site) {
+	f := serveFeed(t, smallSendBuffers, func(s *site) {
 		s.hub.Pending, s.hub.Backlog = limit, 64<<20
 		s.hub.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
@@ -28,19 +29,19 @@ func TestTheStreamThatIsOwedMostIsClosedFirst(t *testing.T) {
 	reading.hello()
 	var others []*client
 	for i := range modest {
-		c := deaf(t, f.site, fmt.Sprint("user ", i))
+		c := openStalled(t, f.site, fmt.Sprint("user ", i))
 		c.hello()
 		others = append(others, c)
-		f.tell(fmt.Sprint("user ", i), "message", text(size))
-		f.tell(fmt.Sprint("user ", i), "message", text(size+i))
+		f.publish(fmt.Sprint("user ", i), "message", text(size))
+		f.publish(fmt.Sprint("user ", i), "message", text(size+i))
 	}
-	greedy := deaf(t, f.site, "mallory")
+	greedy := openStalled(t, f.site, "mallory")
 	greedy.hello()
-	told := 0
+	sent := 0
 	more := func() {
-		f.tell("mallory", "message", text(size+told))
-		reading.wantTold(text(size + told))
-		told++
+		f.publish("mallory", "message", text(size+sent))
+		reading.wantData(text(size + sent))
+		sent++
 	}
 	for f.hub.Stats.Evicted.Load() == 0 {
 		if more(); f.hub.Held() > limit {
@@ -49,13 +50,13 @@ func TestTheStreamThatIsOwedMostIsClosedFirst(t *testing.T) {
 	}
 	var closed, held int
 	if _, line, _ := strings.Cut(log.String(), "closed="); line == "" {
-		t.Errorf("the log says %q", log.String())
+		t.Errorf("the log is %q", log.String())
 	} else if _, err := fmt.Sscanf(line, "%d held=%d", &closed, &held); err != nil || closed != 1 || held <= limit {
-		t.Errorf("the log says %s (%v), want one stream, and that more than %d bytes were held", line, err, limit)
+		t.Errorf("the log has %s (%v), want one stream, and more than %d bytes held", line, err, limit)
 	}
 	eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == modest+1 })
 	for i, c := range others {
-		c.wantTold(text(size), text(size+i))
+		c.wantData(text(size), text(size+i))
 	}
 	got := 0
 	for _, err, ok := greedy.next(); ok && err == nil; _, err, ok = greedy.next() {
@@ -63,65 +64,65 @@ func TestTheStreamThatIsOwedMostIsClosedFirst(t *testing.T) {
 	}
 	again := resume(t, f.site, greedy.decoder.LastID, "mallory")
 	again.hello()
-	for ; got < told; got++ {
-		again.wantTold(text(size + got))
+	for ; got < sent; got++ {
+		again.wantData(text(size + got))
 	}
 	if evicted, overflows := f.hub.Stats.Evicted.Load(), f.hub.Stats.Overflows.Load(); evicted != 1 || overflows != 0 {
-		t.Errorf("%d streams were closed for all, %d for their own backlog; want 1 and 0", evicted, overflows)
+		t.Errorf("%d streams were closed because of Pending, %d because of Backlog; want 1 and 0", evicted, overflows)
 	}
-	eventually(t, "nothing is held any more", func() bool { return f.hub.Held() == 0 })
+	eventually(t, "nothing is held", func() bool { return f.hub.Held() == 0 })
 }
 
 // An event that many streams wait for counts once.
 func TestSharedEventsCountOnce(t *testing.T) {
 	t.Parallel()
 	const clients, size = 30, 1 << 20
-	f := serveFeed(t, little, func(s *site) { s.hub.Pending, s.hub.Backlog = 8*size, 4*size })
+	f := serveFeed(t, smallSendBuffers, func(s *site) { s.hub.Pending, s.hub.Backlog = 8*size, 4*size })
 	var all []*client
 	for range clients {
-		c := deaf(t, f.site, "alice")
+		c := openStalled(t, f.site, "alice")
 		c.hello()
 		all = append(all, c)
 	}
-	f.tell("alice", "message", text(size))
-	f.tell("alice", "message", text(size+1))
-	if held := f.hub.Held(); held < 2*size || held > 3*size { // the data has no room for its end, and is copied with some to spare
+	f.publish("alice", "message", text(size))
+	f.publish("alice", "message", text(size+1))
+	if held := f.hub.Held(); held < 2*size || held > 3*size { // the capacity of a slice may exceed its length
 		t.Errorf("%d bytes are held for %d clients, want somewhat more than %d", held, clients, 2*size)
 	}
 	for _, c := range all {
-		c.wantTold(text(size), text(size+1))
+		c.wantData(text(size), text(size+1))
 	}
-	eventually(t, "nothing is held any more", func() bool { return f.hub.Held() == 0 })
+	eventually(t, "nothing is held", func() bool { return f.hub.Held() == 0 })
 	if got := f.hub.Stats.Evicted.Load(); got != 0 {
 		t.Errorf("%d streams were closed", got)
 	}
 }
 
-// Streams that resume wait for room before they read a page. What they read is bounded as well, and all are told everything.
-func TestStreamsThatResumeWaitForRoom(t *testing.T) {
+// Streams that resume wait for memory before they read a page, so the memory of pages is limited, too. All clients receive everything.
+func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 	t.Parallel()
-	const clients, size, room = 20, 1 << 20, 4
+	const clients, size, most = 20, 1 << 20, 4
 	var pages atomic.Int64
 	f, before := feedOfPages(t, size, &pages, func(s *site) {
-		s.hub.Pending, s.hub.Page, s.hub.Heartbeat = room*size, size+4096, time.Hour
+		s.hub.Pending, s.hub.Page, s.hub.Heartbeat = most*size, size+4096, time.Hour
 	})
 	var all []*client
 	for range clients {
 		all = append(all, open(t, f.site, request{recipients: []string{"alice"}, header: before, buffer: 8 << 10}))
 	}
-	eventually(t, "some have read a page", func() bool { return pages.Load() == room-1 })
+	eventually(t, "some have read a page", func() bool { return pages.Load() == most-1 })
 	for range 20 {
-		if held := f.hub.Held(); held > room*size || pages.Load() > room {
+		if held := f.hub.Held(); held > most*size || pages.Load() > most {
 			t.Fatalf("%d bytes are held, of %d pages", held, pages.Load())
 		}
-		<-time.After(5 * time.Millisecond) // whoever does not wait has come by now
+		<-time.After(5 * time.Millisecond) // streams that did not wait would have read by now
 	}
-	// They have to be read together: a stream that waits has not sent its hello, or no more than that.
+	// The clients must read at the same time: a stream that waits has sent rowcast.hello at most.
 	done := make(chan struct{})
 	for _, c := range all {
 		go func() {
 			c.hello()
-			c.wantTold(text(size))
+			c.wantData(text(size))
 			done <- struct{}{}
 		}()
 	}
@@ -129,41 +130,41 @@ func TestStreamsThatResumeWaitForRoom(t *testing.T) {
 		select {
 		case <-done:
 		case <-time.After(patience):
-			t.Fatalf("not all have been told; %d pages were read, %d bytes are held", pages.Load(), f.hub.Held())
+			t.Fatalf("not all clients have received the event; %d pages were read, %d bytes are held", pages.Load(), f.hub.Held())
 		}
 	}
-	eventually(t, "nothing is held any more", func() bool { return f.hub.Held() == 0 })
+	eventually(t, "nothing is held", func() bool { return f.hub.Held() == 0 })
 	if got := f.hub.Stats.Evicted.Load(); got != 0 {
 		t.Errorf("%d streams were closed", got)
 	}
 }
 
-// Clients that resume and do not read do not keep others out: after a heartbeat, some of them are closed.
-func TestStreamsThatWaitForRoomGetIt(t *testing.T) {
+// Clients that resume and do not read do not keep other clients waiting: after a heartbeat, some of their streams are closed.
+func TestStreamsThatWaitForMemoryGetIt(t *testing.T) {
 	t.Parallel()
-	const size, room = 1 << 20, 4
+	const size, most = 1 << 20, 4
 	var pages atomic.Int64
 	f, before := feedOfPages(t, size, &pages, func(s *site) {
-		s.hub.Pending, s.hub.Page, s.hub.Heartbeat = room*size, size+4096, 400*time.Millisecond
+		s.hub.Pending, s.hub.Page, s.hub.Heartbeat = most*size, size+4096, 400*time.Millisecond
 	})
-	for range 3 * room {
+	for range 3 * most {
 		open(t, f.site, request{recipients: []string{"mallory"}, header: before, buffer: 8 << 10})
 	}
-	eventually(t, "there is no more room", func() bool { return pages.Load() == room-1 })
+	eventually(t, "no more memory can be reserved", func() bool { return pages.Load() == most-1 })
 	c := resume(t, f.site, before, "alice")
 	c.hello()
-	c.wantTold(text(size))
+	c.wantData(text(size))
 	if got := f.hub.Stats.Evicted.Load(); got == 0 {
 		t.Error("no stream was closed")
 	}
 }
 
-// feedOfPages makes a feed that remembers nothing, and whose source has one event of a size for everybody. It returns a cursor from
-// before that, and counts the pages that are read.
+// feedOfPages serves a feed without a memory, whose Source has one event of the given size. It returns a cursor from before the event, and
+// counts the pages that are read.
 func feedOfPages(t *testing.T, size int, pages *atomic.Int64, configure ...func(*site)) (f *fakeFeed, before string) {
-	f = serveFeed(t, append([]func(*site){little, func(s *site) { s.hub.Memory = 1 }}, configure...)...)
+	f = serveFeed(t, append([]func(*site){smallSendBuffers, func(s *site) { s.hub.Memory = 1 }}, configure...)...)
 	before = f.now.String()
-	e := f.tell("alice", "message", text(size))
+	e := f.publish("alice", "message", text(size))
 	f.hub.Source.(*source).page = func(_ context.Context, _, to cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
 		pages.Add(1)
 		e := e
@@ -173,39 +174,39 @@ func feedOfPages(t *testing.T, size int, pages *atomic.Int64, configure ...func(
 	return f, before
 }
 
-// A user with many streams keeps no other user waiting: the users take turns.
-func TestUsersTakeTurnsForRoom(t *testing.T) {
+// Users take turns for memory, so a user with many streams does not keep other users waiting.
+func TestUsersTakeTurnsForMemory(t *testing.T) {
 	t.Parallel()
-	turnstile := stream.NewReservations(20)
-	turnstile.Reserve("nobody", 10) // so that there is room for one at a time
-	type place struct {
+	reservations := stream.NewReservations(20)
+	reservations.Reserve("nobody", 10) // so that one reservation is granted at a time
+	type reservation struct {
 		user     string
 		granted  <-chan struct{}
 		giveBack func()
 	}
-	var places []place
+	var waiting []reservation
 	for _, user := range []string{"mallory", "mallory", "mallory", "mallory", "mallory", "alice", "bob", "bob"} {
-		granted, giveBack := turnstile.Reserve(user, 10)
-		places = append(places, place{user, granted, giveBack})
+		granted, giveBack := reservations.Reserve(user, 10)
+		waiting = append(waiting, reservation{user, granted, giveBack})
 	}
 	var order []string
-	for len(places) > 0 {
-		at := slices.IndexFunc(places, func(p place) bool {
+	for len(waiting) > 0 {
+		at := slices.IndexFunc(waiting, func(r reservation) bool {
 			select {
-			case <-p.granted:
+			case <-r.granted:
 				return true
 			default:
 				return false
 			}
 		})
 		if at < 0 {
-			t.Fatalf("nobody is let in after %v", order)
+			t.Fatalf("no reservation is granted after %v", order)
 		}
-		order = append(order, places[at].user)
-		places[at].giveBack()
-		places = slices.Delete(places, at, at+1)
+		order = append(order, waiting[at].user)
+		waiting[at].giveBack()
+		waiting = slices.Delete(waiting, at, at+1)
 	}
 	if got, want := fmt.Sprint(order), "[mallory mallory alice bob mallory bob mallory mallory]"; got != want {
-		t.Errorf("they were let in in the order %s, want %s", got, want)
+		t.Errorf("reservations were granted in the order %s, want %s", got, want)
 	}
 }

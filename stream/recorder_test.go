@@ -13,7 +13,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A recorder is a stream without a socket, so that its time can be that of a synctest bubble: it notes what is written when.
+// A recorder is a stream without a socket, so that it can use the time of a synctest bubble. It records what is written at what time.
 type recorder struct {
 	done  chan struct{} // the stream has ended
 	leave context.CancelFunc
@@ -21,7 +21,7 @@ type recorder struct {
 	mu     sync.Mutex
 	header http.Header
 	writes []written
-	gate   chan struct{} // if not nil, who writes or flushes waits for it to be closed
+	gate   chan struct{} // if not nil, writes and flushes wait until it is closed
 }
 
 type written struct {
@@ -29,7 +29,7 @@ type written struct {
 	text string
 }
 
-// record opens a stream for the recipients from a cursor, "" for none. It ends with the test at the latest.
+// record opens a stream for the recipients from a cursor, or without one if id is empty. It is closed at the end of the test.
 func record(t *testing.T, s *site, id string, recipients ...string) *recorder {
 	return recordGrant(t, s, id, stream.Grant{Groups: recipients})
 }
@@ -40,12 +40,12 @@ func recordGrant(t *testing.T, s *site, id string, grant stream.Grant) *recorder
 	return r
 }
 
-// recordStalled is record, but even the first write waits until goOn is called.
-func recordStalled(t *testing.T, s *site, id string, recipients ...string) (r *recorder, goOn func()) {
+// recordStalled is like record, but the first write waits until resumeWrites is called.
+func recordStalled(t *testing.T, s *site, id string, recipients ...string) (r *recorder, resumeWrites func()) {
 	r = newRecorder()
-	goOn = r.stall()
+	resumeWrites = r.stall()
 	r.begin(t, s, id, stream.Grant{Groups: recipients})
-	return r, goOn
+	return r, resumeWrites
 }
 
 func newRecorder() *recorder {
@@ -67,7 +67,7 @@ func (r *recorder) begin(t *testing.T, s *site, id string, grant stream.Grant) {
 	}()
 }
 
-// recording is a recorder's side towards the hub.
+// A recording is the http.ResponseWriter of a recorder.
 type recording struct {
 	*recorder
 	began time.Time
@@ -93,7 +93,7 @@ func (r *recording) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// awaitEnd returns when the stream has ended. In a bubble, a stream that goes on costs no time.
+// awaitEnd waits until the stream has ended. In a bubble, the hour that it waits at most takes no time.
 func (r *recorder) awaitEnd(t *testing.T) {
 	t.Helper()
 	select {
@@ -103,8 +103,8 @@ func (r *recorder) awaitEnd(t *testing.T) {
 	}
 }
 
-// stall makes writing wait until what it returns is called.
-func (r *recorder) stall() (goOn func()) {
+// stall makes writes wait until resumeWrites is called.
+func (r *recorder) stall() (resumeWrites func()) {
 	gate := make(chan struct{})
 	r.mu.Lock()
 	r.gate = gate
@@ -117,7 +117,7 @@ func (r *recorder) stall() (goOn func()) {
 	}
 }
 
-// times are when something was written that contains text.
+// times returns the times of the writes that contain text.
 func (r *recorder) times(text string) (at []time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,7 +129,7 @@ func (r *recorder) times(text string) (at []time.Duration) {
 	return at
 }
 
-// text is everything that was written.
+// text returns everything that was written.
 func (r *recorder) text() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,11 +140,11 @@ func (r *recorder) text() string {
 	return all.String()
 }
 
-// events are those that were written after the hello.
+// events returns all events but rowcast.hello.
 func (r *recorder) events() (events []sse.Event) {
 	for e, err := range sse.Events(strings.NewReader(r.text())) {
 		if err != nil {
-			panic(err) // a string does not fail
+			panic(err) // reading from a string does not fail
 		}
 		if e.Name != "rowcast.hello" {
 			events = append(events, e)

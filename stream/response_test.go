@@ -11,7 +11,7 @@ import (
 	"rowcast/stream"
 )
 
-// Behind a middleware that cannot stream no request gets a stream, and the log says so a few times only.
+// If a middleware keeps responses from being streamed, the hub logs that, at a limited rate, and opens no stream.
 func TestResponsesThatCannotBeStreamedDoNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -22,8 +22,8 @@ func TestResponsesThatCannotBeStreamedDoNotFillTheLog(t *testing.T) {
 		r.ProtoMajor = 2 // not to be hijacked
 		f.hub.Serve(wrapped, r, stream.Grant{User: "alice"})
 	}
-	const says = "the response cannot be streamed; a middleware may wrap the ResponseWriter without Unwrap"
-	if got := strings.Count(log.String(), says); got < 1 || got > 10 || f.hub.Stats.Streams.Load() != 0 {
-		t.Errorf("%d streams; %d of 100 are logged, want 1 to 10:\n%s", f.hub.Stats.Streams.Load(), got, log.String())
+	const message = "the response cannot be streamed; a middleware may wrap the ResponseWriter without Unwrap"
+	if got := strings.Count(log.String(), message); got < 1 || got > 10 || f.hub.Stats.Streams.Load() != 0 {
+		t.Errorf("%d streams; %d of 100 requests are logged, want 1 to 10:\n%s", f.hub.Stats.Streams.Load(), got, log.String())
 	}
 }

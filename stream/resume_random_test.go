@@ -19,25 +19,25 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Writers hold transactions open, commit them out of order and roll back; clients are cut off at any byte and go on with any
-// hub; database sessions are terminated. Each client is told what concerns it exactly once, in causal order.
+// Writers hold transactions open, commit them out of order and roll back. Clients are cut off at any byte and resume on any hub. Sessions of
+// the database are terminated. Each client receives the rows for it exactly once, in causal order.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	sites := []*site{
 		serve(t, dsn, func(s *site) { s.hub.Heartbeat = 60 * time.Millisecond }),
-		// Polls seldom, tells large transactions in pages, and remembers nothing.
+		// This hub polls rarely, sends large transactions in pages, and has no memory.
 		serve(t, dsn, func(s *site) {
 			s.listener.PollOnly, s.listener.PollInterval, s.listener.PageRows = true, 100*time.Millisecond, 2
 			s.hub.Memory, s.hub.Heartbeat = 1, 60*time.Millisecond
 		}),
-		// Remembers some, and no client may be owed more than a few events.
+		// This hub has a small memory, and a backlog of a few events.
 		serve(t, dsn, func(s *site) {
 			s.listener.PageRows = 5
 			s.hub.Memory, s.hub.Backlog = 8<<10, 600
 		}),
 	}
-	h, connections := &history{}, &atomic.Int64{}
+	h, connections := &ledger{}, &atomic.Int64{}
 	var readers []*reader
 	for i, recipients := range [][]string{{"alice"}, {"bob", "team:7"}, {"team:7", "alice", "bob"}, {}, {"alice"}, {"alice", "team:7"}} {
 		r := &reader{TB: t, sites: sites, recipients: recipients, connections: connections, rng: rand.New(rand.NewPCG(uint64(i), rand.Uint64()))}
@@ -51,31 +51,31 @@ func TestResumingIsExact(t *testing.T) {
 		everyone.Go(r.read)
 	}
 	write(t, h, dsn, connections)
-	dbtest.Wait(t, everyone.Wait, "every reader to be told the last row")
+	dbtest.Wait(t, everyone.Wait, "every reader to receive the last row")
 	if t.Failed() {
 		return
 	}
 	h.read(t, connect(t, dsn))
-	told, kinds := 0, map[string]int{}
+	received, kinds := 0, map[string]int{}
 	for _, r := range readers {
-		for _, wrong := range h.judge(r.recipients, r.told) {
+		for _, wrong := range h.check(r.recipients, r.received) {
 			t.Errorf("%q: %s", r.recipients, wrong)
 		}
-		told += len(r.told)
+		received += len(r.received)
 		for kind, n := range r.resumed {
 			kinds[kind] += n
 		}
 	}
-	t.Logf("%d transactions, %d rows, %d told, %d connections, resumed from %v", len(h.began), len(h.rows), told, connections.Load(), kinds)
+	t.Logf("%d transactions, %d rows, %d events received, %d connections, resumed from %v", len(h.began), len(h.rows), received, connections.Load(), kinds)
 	for _, s := range sites {
 		t.Logf("replayed %d events, read %d pages, %d sessions", s.hub.Stats.Replayed.Load(), s.hub.Stats.Pages.Load(), s.listener.Stats.Sessions.Load())
 	}
 	if len(h.rows) < 500 || connections.Load() < 300 || kinds["in a transaction"] < 20 || sites[1].hub.Stats.Pages.Load() < 20 {
-		t.Error("that is too little to show anything")
+		t.Error("too few rows, connections or pages to show anything")
 	}
 }
 
-// A reader is a client that is cut off again and again, until it has been told the last row.
+// A reader is a client whose connections are cut off, until it has received the last row.
 type reader struct {
 	testing.TB
 	sites      []*site
@@ -84,8 +84,8 @@ type reader struct {
 
 	connections *atomic.Int64 // of all readers
 	decoder     sse.Decoder
-	told        []sse.Event
-	resumed     map[string]int // how often, by what the cursor was
+	received    []sse.Event
+	resumed     map[string]int // the number of times, by the kind of cursor
 }
 
 func (r *reader) read() {
@@ -94,7 +94,7 @@ func (r *reader) read() {
 	limit := time.Now().Add(2 * patience)
 	for ended := false; !ended; r.connections.Add(1) {
 		if time.Now().After(limit) {
-			r.Errorf("%q: waited %v for the last row, told %d", r.recipients, 2*patience, len(r.told))
+			r.Errorf("%q: waited %v for the last row, received %d", r.recipients, 2*patience, len(r.received))
 			return
 		}
 		to := r.sites[r.rng.IntN(len(r.sites))]
@@ -104,7 +104,7 @@ func (r *reader) read() {
 			ask.header = r.decoder.LastID
 		case 1:
 			ask.query = r.decoder.LastID
-		default: // the header wins
+		default: // the header has priority
 			ask.header, ask.query = r.decoder.LastID, oldest
 		}
 		kind := "between transactions"
@@ -120,7 +120,7 @@ func (r *reader) read() {
 	}
 }
 
-// once connects and reads up to some byte. It returns whether the last row has come.
+// once connects and reads up to a random byte. It reports whether the last row has arrived.
 func (r *reader) once(to *site, ask request) (ended bool, err error) {
 	conn, err := dial(to.url, ask)
 	if err != nil {
@@ -139,7 +139,7 @@ func (r *reader) once(to *site, ask request) (ended bool, err error) {
 		case strings.HasPrefix(e.Name, "rowcast."):
 			return false, fmt.Errorf("got %s: %s", e.Name, e.Data)
 		default:
-			r.told = append(r.told, e)
+			r.received = append(r.received, e)
 			if e.Name == "end" {
 				return true, nil
 			}
@@ -148,10 +148,10 @@ func (r *reader) once(to *site, ask request) (ended bool, err error) {
 	return false, nil
 }
 
-// bytes is after how many the connection is cut.
+// bytes returns the number of bytes after which the connection is cut off.
 func (r *reader) bytes() int64 {
 	if r.rng.IntN(4) == 0 {
-		return r.rng.Int64N(700) // in the head, the hello, or the first event
+		return r.rng.Int64N(700) // in the head, in rowcast.hello, or in the first event
 	}
 	return 400 + int64(r.rng.ExpFloat64()*1000)
 }
@@ -164,8 +164,8 @@ func onlyTimeout(err error) error {
 	return nil
 }
 
-// write lets two writers work at the same time, each with several sessions, and then inserts the last row.
-func write(t *testing.T, h *history, dsn string, connections *atomic.Int64) {
+// write runs two writers, each with several sessions, and then inserts the last row.
+func write(t *testing.T, h *ledger, dsn string, connections *atomic.Int64) {
 	t.Helper()
 	var steps atomic.Int64
 	var writers sync.WaitGroup
@@ -191,7 +191,7 @@ func write(t *testing.T, h *history, dsn string, connections *atomic.Int64) {
 	}
 	admin := connect(t, dsn)
 	for _, at := range []int64{400, 900, 1300} {
-		eventually(t, "the writers get on", func() bool { return steps.Load() > at || t.Failed() })
+		eventually(t, "the writers have made progress", func() bool { return steps.Load() > at || t.Failed() })
 		exec(t, admin, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 			WHERE datname = current_database() AND starts_with(application_name, 'rowcast')`)
 	}
@@ -201,8 +201,8 @@ func write(t *testing.T, h *history, dsn string, connections *atomic.Int64) {
 	h.end(last)
 }
 
-// keepPace waits a little if the writers are faster than the readers, which connect anew all the time, as on a loaded machine. It
-// waits no longer, because readers that have been told everything wait for the writers.
+// keepPace waits for a moment if the readers, which reconnect all the time, are slower than the writers. The wait is short, because readers
+// that have received everything wait for the writers.
 func keepPace(steps, connections *atomic.Int64) {
 	const wait = 20 * time.Millisecond
 	for began := time.Now(); connections.Load()*1600 < steps.Load()*330 && time.Since(began) < wait; {
@@ -216,7 +216,7 @@ type writer struct {
 	sessions []*session
 }
 
-// step does the next thing on one of the sessions.
+// step executes the next statement on one of the sessions.
 func (w *writer) step(ctx context.Context) error {
 	s := w.sessions[w.rng.IntN(len(w.sessions))]
 	if s.transaction < 0 {
@@ -249,7 +249,7 @@ func (w *writer) recipients(most int) []string {
 	return some
 }
 
-// finish ends what is open.
+// finish commits the open transactions.
 func (w *writer) finish(ctx context.Context) error {
 	for _, s := range w.sessions {
 		if s.transaction >= 0 {

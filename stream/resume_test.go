@@ -10,19 +10,19 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Transactions are held open and committed out of order; three hubs see them in other portions and so tell them in other
-// orders. A client that stops after any event goes on exactly with any hub, and from any event of that again, and again.
+// Transactions are held open and committed out of order. Three hubs fetch them in different portions, and so send them in different
+// orders. A client that stops after any event resumes exactly on any hub, and then again from any event of that hub.
 func TestResumingAfterEveryEvent(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	sites := []*site{
 		serve(t, dsn),
-		serve(t, dsn, seldom, func(s *site) { s.hub.Memory, s.listener.PageRows = 1, 2 }),
-		serve(t, dsn, seldom, func(s *site) { s.hub.Backlog = 250 }),
+		serve(t, dsn, fetchRarely, func(s *site) { s.hub.Memory, s.listener.PageRows = 1, 2 }),
+		serve(t, dsn, fetchRarely, func(s *site) { s.hub.Backlog = 250 }),
 	}
 	w := &walk{t: t, sites: sites, recipients: [][]string{{"alice", "team:7"}, {"bob"}}}
 	w.begin()
-	unfold(t, &w.history, sites, dsn)
+	writeLedger(t, &w.ledger, sites, dsn)
 	w.read(t, connect(t, dsn))
 	stops := w.live()
 	for level, most := range []int{1 << 20, 40, 20} {
@@ -39,9 +39,9 @@ func TestResumingAfterEveryEvent(t *testing.T) {
 	}
 }
 
-// unfold is the history: the first hub sees each commit by itself, the others some at a time.
-func unfold(t *testing.T, h *history, sites []*site, dsn string) {
-	alone, long, mixed, saved, late := h.session(connect(t, dsn)), h.session(connect(t, dsn)), h.session(connect(t, dsn)),
+// writeLedger makes the transactions. The first hub fetches after each commit, the others after several.
+func writeLedger(t *testing.T, h *ledger, sites []*site, dsn string) {
+	single, long, mixed, saved, late := h.session(connect(t, dsn)), h.session(connect(t, dsn)), h.session(connect(t, dsn)),
 		h.session(connect(t, dsn)), h.session(connect(t, dsn))
 	do := func(err error) {
 		t.Helper()
@@ -62,42 +62,42 @@ func unfold(t *testing.T, h *history, sites []*site, dsn string) {
 	do(saved.exec(ctx, "ROLLBACK TO s"))
 	do(saved.insert(ctx, "alice"))
 	do(mixed.commit(ctx))
-	do(alone.insert(ctx, "alice"))
+	do(single.insert(ctx, "alice"))
 	do(long.insert(ctx, "team:7"))
 	do(late.open(ctx))
 	do(late.insert(ctx, "alice", "bob"))
 	do(long.commit(ctx))
 	sites[1].caughtUp(t)
-	do(alone.insert(ctx, "", "alice", "bob", "team:7", "alice"))
+	do(single.insert(ctx, "", "alice", "bob", "team:7", "alice"))
 	do(mixed.open(ctx))
 	do(mixed.insert(ctx, "alice", "bob", ""))
 	do(mixed.rollback(ctx))
 	do(saved.commit(ctx))
 	sites[2].caughtUp(t)
-	do(alone.insert(ctx, "bob"))
+	do(single.insert(ctx, "bob"))
 	do(late.insert(ctx, "alice"))
 	do(late.commit(ctx))
 	sites[1].caughtUp(t)
-	do(alone.insert(ctx, "alice", ""))
+	do(single.insert(ctx, "alice", ""))
 	for _, s := range sites {
 		s.caughtUp(t)
 	}
 }
 
-// A walk follows clients from stop to stop.
+// A walk resumes clients from every stop.
 type walk struct {
-	history
+	ledger
 	t          *testing.T
 	sites      []*site
 	recipients [][]string
 	clients    []*client // live from the beginning, one on each site for each set of recipients
 }
 
-// A stop is where a client can stop: a cursor, and what it has been told by then.
+// A stop is a place where a client can stop: a cursor, and the events that the client has received until then.
 type stop struct {
 	recipients []string
 	id         string
-	told       []sse.Event
+	received   []sse.Event
 }
 
 func (w *walk) begin() {
@@ -108,7 +108,7 @@ func (w *walk) begin() {
 	}
 }
 
-// live returns the stops of those who were there from the beginning.
+// live returns the stops of the clients that were live from the beginning.
 func (w *walk) live() (stops []stop) {
 	for i, c := range w.clients {
 		stops = append(stops, w.follow(c, stop{recipients: w.recipients[i/len(w.sites)]})...)
@@ -116,38 +116,38 @@ func (w *walk) live() (stops []stop) {
 	return stops
 }
 
-// resume goes on from a stop and returns those that follow.
+// resume resumes from a stop and returns the following stops.
 func (w *walk) resume(site *site, from stop) []stop {
 	if rand.IntN(3) == 0 {
-		resume(w.t, site, from.id, from.recipients...).close() // changes nothing
+		resume(w.t, site, from.id, from.recipients...).close() // has no effect
 	}
 	c := resume(w.t, site, from.id, from.recipients...)
 	defer c.close()
 	stops := w.follow(c, from)
 	if got, want := parse(w.t, stops[0].id).String(), from.id; got != want {
-		w.t.Errorf("told the cursor %s, came from %s", got, want)
+		w.t.Errorf("rowcast.hello has the id %s, want %s", got, want)
 	}
 	return stops
 }
 
-// follow reads until everything has been told that there is, and judges it.
+// follow reads until all rows have been received, and checks them.
 func (w *walk) follow(c *client, from stop) (stops []stop) {
 	w.t.Helper()
-	told := slices.Clone(from.told)
-	stops = append(stops, stop{from.recipients, c.hello(), told})
-	for range w.owed(from.recipients) - len(told) {
+	received := slices.Clone(from.received)
+	stops = append(stops, stop{from.recipients, c.hello(), received})
+	for range w.countRows(from.recipients) - len(received) {
 		e := c.want("notify")
-		told = append(told, e)
-		stops = append(stops, stop{from.recipients, e.LastID, slices.Clone(told)})
+		received = append(received, e)
+		stops = append(stops, stop{from.recipients, e.LastID, slices.Clone(received)})
 	}
-	for _, wrong := range w.judge(from.recipients, told) {
+	for _, wrong := range w.check(from.recipients, received) {
 		w.t.Fatalf("%q from %q: %s", from.recipients, from.id, wrong)
 	}
 	return stops
 }
 
-// owed counts the rows for some recipients.
-func (w *walk) owed(recipients []string) (n int) {
+// countRows returns the number of rows for the recipients.
+func (w *walk) countRows(recipients []string) (n int) {
 	for _, r := range w.rows {
 		if r.recipient == "" || slices.Contains(recipients, r.recipient) {
 			n++
@@ -156,7 +156,7 @@ func (w *walk) owed(recipients []string) (n int) {
 	return n
 }
 
-// Whoever has been told nothing that concerns it still resumes from the last heartbeat.
+// A client that has received no event resumes from the last heartbeat.
 func TestResumingFromAHeartbeat(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -166,41 +166,42 @@ func TestResumingFromAHeartbeat(t *testing.T) {
 	insert(t, open, "alice", "held open")
 	c := listen(t, s, "alice")
 	hello := c.hello()
-	insert(t, db, "bob", "for another")
+	insert(t, db, "bob", "for another recipient")
 	s.caughtUp(t)
 	id := hello
 	for parse(t, id).Xmax == parse(t, hello).Xmax {
 		id = c.want("rowcast.beat").LastID
 	}
 	c.close()
-	insert(t, db, "alice", "while away")
+	insert(t, db, "alice", "while disconnected")
 	exec(t, open, "COMMIT")
 	s.caughtUp(t)
 	c = resume(t, s, id, "alice")
 	if got := c.hello(); got != id {
 		t.Errorf("got %s, want %s", got, id)
 	}
-	c.wantTold(`"held open"`, `"while away"`)
+	c.wantData(`"held open"`, `"while disconnected"`)
 }
 
-func TestTheHeaderWins(t *testing.T) {
+// Last-Event-ID has priority over last_event_id.
+func TestTheHeaderHasPriority(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
-	first := f.tell("", "message", "1")
-	second := f.tell("", "message", "2")
-	f.tell("", "message", "3")
+	first := f.publish("", "message", "1")
+	second := f.publish("", "message", "2")
+	f.publish("", "message", "3")
 	c := open(t, f.site, request{header: second.Cursor.String(), query: first.Cursor.String()})
 	c.hello()
-	c.wantTold("3")
+	c.wantData("3")
 	c = open(t, f.site, request{query: first.Cursor.String()})
 	c.hello()
-	c.wantTold("2", "3")
+	c.wantData("2", "3")
 	c = open(t, f.site, request{header: start.String(), query: "nonsense"})
 	c.hello()
-	c.wantTold("1", "2", "3")
+	c.wantData("1", "2", "3")
 }
 
-// A page that renders its state and asks for the cursor in the same statement has neither a gap nor a repetition.
+// Between the state of a page and a stream from rowcast.cursor() of the same statement, there is no gap and no repetition.
 func TestFromAPageToItsStream(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -210,7 +211,7 @@ func TestFromAPageToItsStream(t *testing.T) {
 	exec(t, open, "BEGIN")
 	insert(t, open, "alice", "not committed yet")
 	exec(t, db, "BEGIN")
-	insert(t, db, "alice", "of the page itself")
+	insert(t, db, "alice", "of the same transaction")
 	var id string
 	if err := db.QueryRow(dbtest.Context(t), "SELECT rowcast.cursor()").Scan(&id); err != nil {
 		t.Fatal(err)
@@ -220,5 +221,5 @@ func TestFromAPageToItsStream(t *testing.T) {
 	exec(t, open, "COMMIT")
 	c := resume(t, s, id, "alice")
 	c.hello()
-	c.wantTold(`"after the page"`, `"not committed yet"`)
+	c.wantData(`"after the page"`, `"not committed yet"`)
 }

@@ -17,8 +17,8 @@ import (
 	"rowcast/stream"
 )
 
-// While a hub stops, over every protocol: a stream is told from where and when to come back, and ends as one does that is
-// complete; who comes is told when to come back, with 200, since an EventSource would take any other status for final.
+// When a hub stops, each stream receives a cursor and a time to retry after, and ends regularly, over every protocol. New clients are told to
+// retry later, with the status 200, because an EventSource does not reconnect after any other status.
 func TestStopping(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, f *fakeFeed) *client{
@@ -33,30 +33,30 @@ func TestStopping(t *testing.T) {
 			stop := f.open(t)
 			c := open(t, f)
 			c.hello()
-			f.tell("bob", "message", "1")
-			f.tell("alice", "message", "2")
-			c.wantTold("2")
+			f.publish("bob", "message", "1")
+			f.publish("alice", "message", "2")
+			c.wantData("2")
 			if !f.hub.Ready() {
-				t.Error("it is not ready")
+				t.Error("the hub is not ready")
 			}
 			c.decoder.Retry = 0
 			stop()
 			if f.hub.Ready() {
-				t.Error("it is still ready")
+				t.Error("the hub is still ready")
 			}
 			if got := c.want("rowcast.beat"); got.LastID != f.now.String() || c.decoder.Retry < 1500*time.Millisecond {
-				t.Errorf("last words: %v, retry %v", got, c.decoder.Retry)
+				t.Errorf("the last event is %v, retry is %v", got, c.decoder.Retry)
 			}
 			c.wantEnd()
 			if got := f.hub.Stats.Streams.Load(); got != 0 {
 				t.Errorf("%d streams are left", got)
 			}
-			wantComeBackLater(t, open(t, f))
+			wantRetryLater(t, open(t, f))
 		})
 	}
 }
 
-func wantComeBackLater(t *testing.T, c *client) {
+func wantRetryLater(t *testing.T, c *client) {
 	t.Helper()
 	if c.response.StatusCode != http.StatusOK || c.response.Header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("got %s, %v", c.response.Status, c.response.Header)
@@ -67,32 +67,32 @@ func wantComeBackLater(t *testing.T, c *client) {
 	}
 }
 
-// A hub that has not begun has no cursor to give.
+// Before the first batch, a hub has no cursor, so it accepts no streams.
 func TestBeforeTheFirstBatch(t *testing.T) {
 	t.Parallel()
 	s := &site{hub: &stream.Hub{Source: &source{}}}
 	s.open(t)
 	if s.hub.Ready() {
-		t.Error("it is ready")
+		t.Error("the hub is ready")
 	}
-	wantComeBackLater(t, listen(t, s, "alice"))
-	wantComeBackLater(t, resume(t, s, start.String(), "alice"))
+	wantRetryLater(t, listen(t, s, "alice"))
+	wantRetryLater(t, resume(t, s, start.String(), "alice"))
 	if got := s.hub.Stats.Refused.Unavailable.Load(); got != 2 {
-		t.Errorf("%d were refused, want 2", got)
+		t.Errorf("%d requests were refused, want 2", got)
 	}
 	if got := s.hub.Behind(); got != 0 {
-		t.Errorf("behind %v", got)
+		t.Errorf("Behind is %v, want 0", got)
 	}
 	s.hub.Publish(feed.Batch{Cursor: start})
 	if !s.hub.Ready() {
-		t.Error("it is not ready")
+		t.Error("the hub is not ready")
 	}
 	if got := listen(t, s).hello(); got != start.String() {
 		t.Errorf("got %s, want %s", got, start)
 	}
 }
 
-// The clients of a hub that stops must not all come to another at once.
+// The streams of a hub that stops end at different times, so that their clients do not all reconnect at once.
 func TestStreamsEndSpreadOverDrain(t *testing.T) {
 	t.Parallel()
 	const drain = 20 * time.Second
@@ -114,18 +114,18 @@ func TestStreamsEndSpreadOverDrain(t *testing.T) {
 			r.awaitEnd(t)
 			beats := r.times("rowcast.beat")
 			if len(beats) != 1 || !strings.HasSuffix(r.text(), "}\n\n") {
-				t.Fatalf("got %q, want last words", r.text())
+				t.Fatalf("got %q, want one heartbeat at the end", r.text())
 			}
 			ended[beats[0]]++
 		}
 		if len(ended) < 50 {
-			t.Errorf("200 streams ended at %d instants", len(ended))
+			t.Errorf("200 streams ended at %d different times", len(ended))
 		}
 	})
 }
 
-// Who is owed something is told that first, if it takes it while the hub drains.
-func TestStoppingTellsWhatIsOwed(t *testing.T) {
+// Pending events are sent before a stream ends, if the client accepts them during Drain.
+func TestStoppingSendsPendingEvents(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		f.hub.Source.(*source).catchUp = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
@@ -134,14 +134,14 @@ func TestStoppingTellsWhatIsOwed(t *testing.T) {
 		ahead.Xmax += 100
 		waiting := record(t, f.site, ahead.String())
 		synctest.Wait()
-		goOn, free := slow.stall(), dead.stall()
-		f.tell("alice", "message", "1")
-		f.tell("alice", "message", "2")
-		time.AfterFunc(heartbeat/2, goOn)
+		resumeWrites, free := slow.stall(), dead.stall()
+		f.publish("alice", "message", "1")
+		f.publish("alice", "message", "2")
+		time.AfterFunc(heartbeat/2, resumeWrites)
 		f.stop()
 		waiting.awaitEnd(t)
 		slow.awaitEnd(t)
-		free() // a socket's write would have ended
+		free() // the write to a socket would have failed
 		dead.awaitEnd(t)
 		if got := fmt.Sprint(slow.events()); !strings.Contains(got, "message 1") || !strings.Contains(got, "message 2") ||
 			!strings.Contains(got, "message 2} {"+f.now.String()+" rowcast.beat") {
@@ -153,16 +153,16 @@ func TestStoppingTellsWhatIsOwed(t *testing.T) {
 	}, func(s *site) { s.hub.Drain = heartbeat })
 }
 
-// A stream that is being opened when the hub stops is ended as well.
+// A stream that is being opened when the hub stops is ended, too.
 func TestStoppingWhileAStreamOpens(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFeed(t)
 		stop := run(t, f.hub.Run)
-		r, goOn := recordStalled(t, f.site, "", "alice")
+		r, resumeWrites := recordStalled(t, f.site, "", "alice")
 		synctest.Wait()
 		stop()
-		goOn()
+		resumeWrites()
 		r.awaitEnd(t)
 		if got := r.events(); len(got) > 0 {
 			t.Errorf("got %v", got)
@@ -170,8 +170,8 @@ func TestStoppingWhileAStreamOpens(t *testing.T) {
 	})
 }
 
-// The last words' cursor is neither older nor newer than what was told, however much is going on.
-func TestLastWordsAreExact(t *testing.T) {
+// The cursor at the end of a stream is that of the last event that was sent, even while many events are published.
+func TestTheLastCursorIsExact(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t, func(s *site) { s.hub.Drain = 200 * time.Millisecond })
 	stop := f.open(t)
@@ -189,7 +189,7 @@ func TestLastWordsAreExact(t *testing.T) {
 			case <-stopped:
 				return
 			default:
-				f.tell("alice", "message", fmt.Sprint(i))
+				f.publish("alice", "message", fmt.Sprint(i))
 			}
 		}
 	})
@@ -202,11 +202,11 @@ func TestLastWordsAreExact(t *testing.T) {
 				}
 			}
 			if got := fmt.Sprint(parse(t, c.decoder.LastID).AnchorXid() - start.AnchorXid()); got != last && last != "" {
-				t.Errorf("told up to %s, the cursor says %s", last, got)
+				t.Errorf("the last event is %s, the cursor is of %s", last, got)
 			}
 		})
 	}
 	stop()
 	close(stopped)
-	dbtest.Wait(t, all.Wait, "every client to be at the end of its stream")
+	dbtest.Wait(t, all.Wait, "every stream to end")
 }

@@ -21,8 +21,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if told := os.Getenv(crowdVariable); told != "" {
-		if err := beCrowd(told); err != nil {
+	if arguments := os.Getenv(clientsVariable); arguments != "" {
+		if err := runClients(arguments); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -38,19 +38,19 @@ func TestMain(m *testing.M) {
 	dbtest.Main(m)
 }
 
-// patience is how long a test waits for what must come.
+// patience is the time that a test waits for an event that must happen.
 const patience = time.Minute
 
-// A site is a hub and where it is served.
+// A site is a hub and the server of its streams.
 type site struct {
 	hub      *stream.Hub
 	listener *listener.Listener // nil for a hub without a database
 	url      string
-	listen   func(net.Listener) net.Listener // what stands before the socket; nil: nothing
-	socket   net.Listener                    // nil for one on the loopback
-	buffer   int                             // the size of the send buffers, 0 for the system's own
-	replays  int                             // at a time; 0 is two
-	lasts    time.Duration                   // for how long streams are granted; 0 is for ever
+	listen   func(net.Listener) net.Listener // wraps the listening socket; nil for none
+	socket   net.Listener                    // nil for a new socket on the loopback interface
+	buffer   int                             // the size of the sockets' send buffers; 0 for the system's default
+	replays  int                             // calls of the Source that may run at one time; 0 means two
+	lasts    time.Duration                   // the time after which grants expire; 0 means never
 }
 
 // serve runs a listener and a hub on a database and serves streams until the test ends. The recipients are the query's. The
@@ -89,7 +89,7 @@ func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	return s
 }
 
-// open runs the hub and serves its streams, until the test ends or what it returns is called.
+// open runs the hub and serves its streams until the test ends or stop is called.
 func (s *site) open(t testing.TB) (stop func()) {
 	server := httptest.NewUnstartedServer(s)
 	if s.socket != nil {
@@ -109,7 +109,7 @@ func (s *site) open(t testing.TB) (stop func()) {
 	return run(t, s.hub.Run)
 }
 
-// smallBuffers is a listener whose connections hold back little in the kernel.
+// smallBuffers is a listener whose connections have small send buffers.
 type smallBuffers struct {
 	net.Listener
 	size int
@@ -134,7 +134,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.hub.Serve(w, r, grant)
 }
 
-// caughtUp returns when everything that was committed before has been published.
+// caughtUp waits until everything that was committed before has been published.
 func (s *site) caughtUp(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -144,13 +144,13 @@ func (s *site) caughtUp(t testing.TB) {
 	}
 }
 
-// run runs something until the test ends, or what it returns is called.
-func run(t testing.TB, something func(context.Context) error) (stop func()) {
+// run runs a function in a goroutine until the test ends or stop is called.
+func run(t testing.TB, function func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := something(ctx); err != nil {
+		if err := function(ctx); err != nil {
 			t.Errorf("Run: %v", err)
 		}
 	}()
@@ -162,12 +162,12 @@ func run(t testing.TB, something func(context.Context) error) (stop func()) {
 	return stop
 }
 
-// eventually waits for what nobody tells of.
+// eventually waits until a condition holds that nothing signals.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v: never %s", patience, what)
+			t.Fatalf("waited %v in vain until %s", patience, what)
 		}
 	}
 }
@@ -191,7 +191,7 @@ func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// insert inserts a row with a string for data; no recipient is everyone.
+// insert inserts a row whose data is a string. An empty recipient means everyone.
 func insert(t testing.TB, conn *pgx.Conn, recipient, data string) {
 	t.Helper()
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES (nullif($1, ''), to_jsonb($2::text))`, recipient, data)

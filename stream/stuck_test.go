@@ -4,22 +4,22 @@ import (
 	"testing"
 )
 
-// Clients that do not read share what they are owed, however large it is: those who were live, and those who resume. Not parallel: it
-// looks at the heap.
-func TestStuckClientsShareWhatTheyAreOwed(t *testing.T) {
-	const stuck, size = 50, 1 << 20
-	f := serveFeed(t, little, func(s *site) { s.hub.Backlog = 2 * size })
+// Clients that do not read share the memory of large pending events, whether their streams were live or resume. Not parallel: it
+// measures the heap.
+func TestStalledClientsSharePendingEvents(t *testing.T) {
+	const stalled, size = 50, 1 << 20
+	f := serveFeed(t, smallSendBuffers, func(s *site) { s.hub.Backlog = 2 * size })
 	before := f.now.String()
 	var clients []*client
-	for range stuck / 2 {
-		c := deaf(t, f.site, "alice")
+	for range stalled / 2 {
+		c := openStalled(t, f.site, "alice")
 		c.hello()
 		clients = append(clients, c)
 	}
 	empty := heap()
-	f.tell("alice", "message", text(size))
-	f.tell("alice", "message", text(size+1))
-	for range stuck / 2 {
+	f.publish("alice", "message", text(size))
+	f.publish("alice", "message", text(size+1))
+	for range stalled / 2 {
 		c := open(t, f.site, request{recipients: []string{"alice"}, header: before, buffer: 8 << 10})
 		for c.line() != "event: rowcast.hello\n" {
 		}
@@ -37,18 +37,18 @@ func TestStuckClientsShareWhatTheyAreOwed(t *testing.T) {
 	}
 	check := func(when string) {
 		grown := heap() - empty
-		t.Logf("%s: %d bytes in use for %d stuck clients", when, grown, stuck)
-		if each := (grown - 2*size) / stuck; each > 128<<10 {
-			t.Errorf("%s: %d bytes for each besides what they share", when, each)
+		t.Logf("%s: %d bytes in use for %d stalled clients", when, grown, stalled)
+		if each := (grown - 2*size) / stalled; each > 128<<10 {
+			t.Errorf("%s: %d bytes for each client besides the shared events", when, each)
 		}
 	}
 	begin(size)
-	check("in the first event")
+	check("while the first event is written")
 	for _, c := range clients {
 		c.expect(text(size)[100:] + "\n\n")
 	}
 	begin(size + 1)
-	check("in the second")
+	check("while the second event is written")
 	if got := f.hub.Stats.Overflows.Load(); got != 0 {
 		t.Errorf("%d overflows", got)
 	}

@@ -26,14 +26,15 @@ type subscriber struct {
 type output struct {
 	// To send an event to an idle stream, these fields are read. They come first so that they share a cache line.
 
-	conn    wire.Conn // nil until attach
-	joining bool      // join writes, and the stream is not live yet
-	busy    bool      // a goroutine writes, and events go to the backlog
-	ending  bool      // the stream closes when the backlog is empty
+	direct  wire.Direct
+	joining bool // join writes, and the stream is not live yet
+	busy    bool // a goroutine writes, and events go to the backlog
+	ending  bool // the stream closes when the backlog is empty
 	closed  bool
 	backlog *backlog // nil while nothing is pending
 
 	of    *subscriber
+	conn  wire.Conn          // nil until attach
 	leave context.CancelFunc // ends join; nil when join has ended
 	idle  chan struct{}      // closed when the stream is no longer busy; nil unless finish waits
 }
@@ -58,7 +59,7 @@ func (s *subscriber) send(r *run) {
 		o.queue(r.frames)
 		return
 	}
-	n, err := o.conn.Try(r.bytes)
+	n, err := o.direct.Try(r.bytes)
 	if err != nil {
 		o.abort()
 		return
@@ -259,7 +260,7 @@ func (o *output) load(frames []*frame, steps *cursor.Steps) {
 func (s *subscriber) attach(conn wire.Conn) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
-	o.conn = conn
+	o.conn, o.direct = conn, conn.Direct()
 	if o.closed {
 		conn.Shutdown()
 	}

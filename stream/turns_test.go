@@ -13,14 +13,14 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Only a few read the table at a time. The others wait for their turn with their stream open, and those who are live wait for none
-// of them. Who leaves makes room: while it reads at once, and while it waits without ever having read.
-func TestFewReadTheTableAtATime(t *testing.T) {
+// Only a few streams read from the table at one time. The others wait with their streams open. Live streams do not wait. A client that
+// disconnects while it reads gives its turn to another at once. A client that disconnects while it waits never reads.
+func TestFewStreamsReadAtOneTime(t *testing.T) {
 	t.Parallel()
-	const turns = 3
+	const reads = 3
 	dsn, g := dbtest.Database(t), newGate()
 	s := serve(t, dsn, func(s *site) {
-		s.listener.Config.Tracer, s.replays = g, turns
+		s.listener.Config.Tracer, s.replays = g, reads
 		s.hub.Memory, s.hub.Heartbeat = 1, 50*time.Millisecond
 	})
 	live, db := listen(t, s, "live"), connect(t, dsn)
@@ -34,15 +34,15 @@ func TestFewReadTheTableAtATime(t *testing.T) {
 	}
 	for name, c := range clients {
 		if got := c.hello(); got != id {
-			t.Errorf("%s: the cursor is %s, want %s", name, got, id)
+			t.Errorf("%s: rowcast.hello has the id %s, want %s", name, got, id)
 		}
 		for range 3 {
 			c.expect(":\n")
 		}
 	}
-	eventually(t, "it is the turn of as many as may", func() bool { return len(g.reading()) == turns })
+	eventually(t, "as many read as may", func() bool { return len(g.reading()) == reads })
 	insert(t, db, "live", "1")
-	live.wantTold(`"1"`)
+	live.wantData(`"1"`)
 
 	first := g.reading()
 	left := []string{first[0]}
@@ -54,14 +54,14 @@ func TestFewReadTheTableAtATime(t *testing.T) {
 	for _, name := range left[1:] {
 		clients[name].close()
 	}
-	eventually(t, "those who waited are gone", func() bool { return s.hub.Stats.Streams.Load() == 8 })
+	eventually(t, "the waiting clients are disconnected", func() bool { return s.hub.Stats.Streams.Load() == 8 })
 	clients[left[0]].close()
-	eventually(t, "who was reading is gone", func() bool { return s.hub.Stats.Streams.Load() == 7 })
-	eventually(t, "it is somebody else's turn", func() bool { return len(g.reading()) == turns })
+	eventually(t, "the reading client is disconnected", func() bool { return s.hub.Stats.Streams.Load() == 7 })
+	eventually(t, "another client reads", func() bool { return len(g.reading()) == reads })
 	close(g.open)
 	for name, c := range clients {
 		if !slices.Contains(left, name) {
-			c.wantTold(quote(name))
+			c.wantData(quote(name))
 		}
 	}
 	read, most := g.sum()
@@ -70,24 +70,24 @@ func TestFewReadTheTableAtATime(t *testing.T) {
 			t.Errorf("%s has read: %v, want %v", name, !want, want)
 		}
 	}
-	if most != turns {
-		t.Errorf("%d read at a time, want %d", most, turns)
+	if most != reads {
+		t.Errorf("%d clients read at one time, want %d", most, reads)
 	}
 }
 
-// A gate holds up the queries with which streams are brought forward, and knows for whom they are.
+// A gate delays the queries of streams that resume, and records their recipients.
 type gate struct {
-	open chan struct{} // closed to let them through
+	open chan struct{} // closed to let the queries continue
 
 	mu     sync.Mutex
-	inside []string
-	read   []string // have ever been inside
-	most   int      // were inside at a time
+	inside []string // the recipients of the delayed queries
+	read   []string // the recipients of all queries
+	most   int      // the largest number of queries at one time
 }
 
 func newGate() *gate { return &gate{open: make(chan struct{})} }
 
-// reading are those who are inside.
+// reading returns the recipients of the delayed queries.
 func (g *gate) reading() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -100,10 +100,10 @@ func (g *gate) sum() (read []string, most int) {
 	return slices.Clone(g.read), g.most
 }
 
-// insideKey is where a query's context says for whom it is.
+// insideKey is the key of the recipient in a query's context.
 type insideKey struct{}
 
-// TraceQueryStart knows a replay's query by its argument with the recipients.
+// TraceQueryStart recognises the queries of streams that resume by their argument with the recipients.
 func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, query pgx.TraceQueryStartData) context.Context {
 	var recipients []string
 	for _, arg := range query.Args {

@@ -14,53 +14,54 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A client that vanishes without a word is gone soon after two heartbeats, whether its stream was silent or in the middle of an event,
-// and whether the hub's machine sees that its link is down or nothing at all. The heartbeat that it does not acknowledge has to be sent first.
+// The stream of a client that vanishes without closing its connection is closed soon after two heartbeats. This holds for an idle stream
+// and in the middle of an event, and whether or not the hub's machine can see that the link is down. The first heartbeat that the client
+// does not acknowledge must be sent before.
 func TestAClientThatVanishes(t *testing.T) {
 	t.Parallel()
 	const heartbeat = time.Second
-	ways := map[string][]string{
+	failures := map[string][]string{
 		"its link is down":    {"link", "set", "client", "down"},
 		"its address is gone": {"address", "flush", "dev", "client"},
 	}
-	for way, vanish := range ways {
+	for failure, vanish := range failures {
 		for _, large := range []bool{false, true} {
-			t.Run(way+map[bool]string{false: ", silent", true: ", in an event"}[large], func(t *testing.T) {
+			t.Run(failure+map[bool]string{false: ", idle", true: ", in an event"}[large], func(t *testing.T) {
 				t.Parallel()
 				hub, remote := link(t)
 				f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.socket = heartbeat, hub.listen(t) })
 				c := remote.open(t, f.site, "alice")
 				c.hello()
-				f.tell("alice", "message", "1")
-				c.wantTold("1")
+				f.publish("alice", "message", "1")
+				c.wantData("1")
 				if large {
-					const size = 24 << 20 // more than the kernels hold
-					e := f.tell("alice", "message", text(size))
+					const size = 24 << 20 // more than the buffers of both kernels
+					e := f.publish("alice", "message", text(size))
 					for c.line() != "id: "+e.Cursor.String()+"\n" { // a heartbeat may have come before it
 					}
 					c.expect("data: " + text(size)[:100_000])
 				}
 				remote.ip(t, vanish...)
 				began := time.Now()
-				eventually(t, "it is gone", func() bool { return f.hub.Stats.Streams.Load() == 0 })
+				eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 				took := time.Since(began)
-				t.Logf("gone after %v", took)
+				t.Logf("closed after %v", took)
 				if took < heartbeat || took > 15*heartbeat {
-					t.Errorf("gone after %v, want two heartbeats of %v and somewhat more", took, heartbeat)
+					t.Errorf("closed after %v, want two heartbeats of %v and a little more", took, heartbeat)
 				}
 			})
 		}
 	}
 }
 
-// A network is a namespace of its own: what is done in it is done by a thread that nobody else uses. It goes with the test, or with
+// A network is a network namespace. A thread that is used for nothing else executes the actions in it. The namespace ends with the test or
 // the process.
 type network struct {
-	deeds  chan func()
-	thread int
+	actions chan func()
+	thread  int
 }
 
-// link makes two networks with a link between them, whose ends are called hub and client.
+// link returns two networks that are connected by a link. The ends of the link are called hub and client.
 func link(t *testing.T) (hub, client *network) {
 	t.Helper()
 	if _, err := osexec.LookPath("ip"); err != nil {
@@ -77,24 +78,24 @@ func link(t *testing.T) (hub, client *network) {
 
 func newNetwork(t *testing.T) *network {
 	t.Helper()
-	n := &network{deeds: make(chan func())}
-	made := make(chan error, 1)
+	n := &network{actions: make(chan func())}
+	created := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // for ever: so the thread ends with this goroutine
+		runtime.LockOSThread() // without an unlock, so the thread ends with this goroutine
 		n.thread = unix.Gettid()
-		made <- unix.Unshare(unix.CLONE_NEWNET)
-		for deed := range n.deeds {
-			deed()
+		created <- unix.Unshare(unix.CLONE_NEWNET)
+		for action := range n.actions {
+			action()
 		}
 	}()
-	t.Cleanup(func() { close(n.deeds) })
-	if err := dbtest.Receive(t, made, "a network namespace"); err != nil {
-		unavailable(t, "no network namespace can be made; root can: "+err.Error())
+	t.Cleanup(func() { close(n.actions) })
+	if err := dbtest.Receive(t, created, "a network namespace"); err != nil {
+		unavailable(t, "cannot create a network namespace, which needs root: "+err.Error())
 	}
 	return n
 }
 
-// unavailable skips the test where something is missing, but not in CI: there that would hide that nothing was tested.
+// unavailable skips the test because something is missing. In CI it fails the test, because a skipped test would not be noticed there.
 func unavailable(t *testing.T, missing string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -103,18 +104,18 @@ func unavailable(t *testing.T, missing string) {
 	t.Skip(missing)
 }
 
-// do runs something there. A deed that hangs ends the test and not the thread.
-func (n *network) do(t *testing.T, deed func()) {
+// do executes an action in the network. If the action does not return in time, the test fails.
+func (n *network) do(t *testing.T, action func()) {
 	t.Helper()
 	done := make(chan struct{})
-	n.deeds <- func() {
+	n.actions <- func() {
 		defer close(done)
-		deed()
+		action()
 	}
-	dbtest.Receive(t, done, "what is done in another network namespace")
+	dbtest.Receive(t, done, "an action in a network namespace")
 }
 
-// ip runs the command of that name there: a process begins where the thread is that starts it.
+// ip runs the command ip in the network. A process is in the network of the thread that starts it.
 func (n *network) ip(t *testing.T, args ...string) {
 	t.Helper()
 	n.do(t, func() {

@@ -10,7 +10,7 @@ import (
 	"rowcast/stream"
 )
 
-// A flushing is a response that does something at the moment when its head is written.
+// A flushing is a response that calls a function when its head is written.
 type flushing struct {
 	http.ResponseWriter
 	do func()
@@ -23,7 +23,7 @@ func (w flushing) FlushError() error {
 
 func (w flushing) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// serveAlice serves a feed to alice, where something happens while the head of her stream is written.
+// serveAlice serves a feed to the user alice. do is called while the head of a response is written.
 func serveAlice(t *testing.T, f *fakeFeed, do func()) *site {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.hub.Serve(flushing{w, do}, r, stream.Grant{User: "alice"})
@@ -32,19 +32,19 @@ func serveAlice(t *testing.T, f *fakeFeed, do func()) *site {
 	return &site{url: server.URL}
 }
 
-// A client without a cursor is live before its hello is written: what comes meanwhile comes after it.
-func TestToldWhileTheHeadIsWritten(t *testing.T) {
+// The stream of a client without a cursor is live before rowcast.hello is written. Events that are published meanwhile come after it.
+func TestEventsWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
 	c := listen(t, serveAlice(t, f, func() {
-		f.tell("alice", "", `"first"`)
-		f.hub.Send(feed.Message{Recipient: "alice", Data: []byte(`"by hand"`)})
+		f.publish("alice", "", `"first"`)
+		f.hub.Send(feed.Message{Recipient: "alice", Data: []byte(`"with NOTIFY"`)})
 	}))
 	c.hello()
-	c.wantTold(`"first"`, `"by hand"`)
+	c.wantData(`"first"`, `"with NOTIFY"`)
 }
 
-// It can also be sent away meanwhile.
+// A stream can be disconnected while its head is written.
 func TestDisconnectedWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -54,16 +54,16 @@ func TestDisconnectedWhileTheHeadIsWritten(t *testing.T) {
 	c.wantEnd()
 }
 
-// Its turn among the heartbeats can come before it can be written to.
+// Heartbeats of a stream can be due while its head is written.
 func TestHeartbeatsWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = 50 * time.Millisecond })
 	bob := listen(t, f.site, "bob")
 	bob.hello()
-	everyTurn := make(chan struct{})
+	everySlot := make(chan struct{})
 	conn, err := dial(serveAlice(t, f, func() {
 		select {
-		case <-everyTurn:
+		case <-everySlot:
 		case <-t.Context().Done(): // the test has failed
 		}
 	}).url, request{})
@@ -74,6 +74,6 @@ func TestHeartbeatsWhileTheHeadIsWritten(t *testing.T) {
 	for range 3 {
 		bob.want("rowcast.beat")
 	}
-	close(everyTurn)
+	close(everySlot)
 	begin(t, conn).hello()
 }

@@ -21,7 +21,7 @@ import (
 	"rowcast/stream"
 )
 
-func TestTheHead(t *testing.T) {
+func TestHeaders(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
 	conn, err := dial(f.url, request{recipients: []string{"alice"}})
@@ -38,7 +38,7 @@ func TestTheHead(t *testing.T) {
 		t.Fatal(err)
 	}
 	delete(got, "Date")
-	// No length and no chunks, which proxies hold back: the body ends with the connection.
+	// There is no length and no chunked encoding, which some proxies delay: the body ends with the connection.
 	want := textproto.MIMEHeader{
 		"Content-Type":      {"text/event-stream"},
 		"Cache-Control":     {"no-store, no-transform"},
@@ -50,7 +50,7 @@ func TestTheHead(t *testing.T) {
 	}
 }
 
-func TestTheFirstBytes(t *testing.T) {
+func TestTheBytesOfAStream(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
 	c := listen(t, f.site, "team:7", "alice", "", "alice")
@@ -60,16 +60,16 @@ func TestTheFirstBytes(t *testing.T) {
 	c.expect("id: " + start.String() + "\nevent: rowcast.hello\n")
 	c.expect(`data: {"recipients":["alice","team:7"],"heartbeat":15}` + "\n\n")
 
-	e := f.tell("alice", "notify", `{"msg": "Bob liked your post"}`)
+	e := f.publish("alice", "notify", `{"msg": "Bob liked your post"}`)
 	c.expect("id: " + e.Cursor.String() + "\nevent: notify\ndata: {\"msg\": \"Bob liked your post\"}\n\n")
-	f.tell("bob", "notify", "0")
-	e = f.tell("", "message", "1") // no event line
+	f.publish("bob", "notify", "0")
+	e = f.publish("", "message", "1") // no event line
 	c.expect("id: " + e.Cursor.String() + "\ndata: 1\n\n")
 	if got, want := e.Cursor.String(), "80-1045-1045--5be3b1f2-0000004f"; got != want {
 		t.Errorf("the id is %s, want %s", got, want)
 	}
-	f.hub.Send(feed.Message{Recipient: "team:7", Event: "notify", Data: []byte(`"by hand"`)})
-	c.expect("event: notify\ndata: \"by hand\"\n\n") // no id
+	f.hub.Send(feed.Message{Recipient: "team:7", Event: "notify", Data: []byte(`"with NOTIFY"`)})
+	c.expect("event: notify\ndata: \"with NOTIFY\"\n\n") // no id
 	large := f.event(1046, "alice", "notify", "")
 	large.Data, large.Size = nil, 123456789
 	f.hub.Publish(feed.Batch{Rows: []feed.Row{large}, Cursor: large.Cursor})
@@ -84,11 +84,11 @@ func TestTheFirstBytes(t *testing.T) {
 	c.expect("id: " + bad.Cursor.String() + "\nevent: rowcast.unreadable\ndata: {\"id\": 83, \"reason\": \"encoding\"}\n\n")
 }
 
-func TestWhoResumesIsToldItsOwnCursor(t *testing.T) {
+func TestHelloHasTheClientsCursor(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
-	e := f.tell("alice", "message", "1")
-	f.tell("bob", "message", "2")
+	e := f.publish("alice", "message", "1")
+	f.publish("bob", "message", "2")
 	c := resume(t, f.site, e.Cursor.String())
 	c.expect(":\nid: " + e.Cursor.String() + "\nevent: rowcast.void\n\n")
 	wantRetry(t, c.line(), 3*time.Second)
@@ -110,8 +110,8 @@ func TestDataNeverBecomesFields(t *testing.T) {
 	}
 }
 
-// Those who lost their hub together must not come back together.
-func TestRetryIsAnotherForEach(t *testing.T) {
+// Each client is sent a different retry time, so that clients that lost their hub together do not reconnect together.
+func TestRetryIsRandom(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Retry = time.Minute })
 	seen := map[time.Duration]bool{}
@@ -124,7 +124,7 @@ func TestRetryIsAnotherForEach(t *testing.T) {
 		}
 	}
 	if len(seen) < 15 {
-		t.Errorf("%d different of 20", len(seen))
+		t.Errorf("20 clients were sent %d different times", len(seen))
 	}
 }
 
@@ -140,7 +140,7 @@ func wantRetry(t *testing.T, line string, mean time.Duration) {
 	}
 }
 
-// The cheap road is taken by plain HTTP/1.1 only; the others are the same stream.
+// Over TLS and HTTP/2, streams are written through net/http and have the same contents.
 func TestOtherProtocols(t *testing.T) {
 	t.Parallel()
 	for name, proto := range map[string]string{"h2": "HTTP/2.0", "http/1.1": "HTTP/1.1"} {
@@ -156,10 +156,10 @@ func TestOtherProtocols(t *testing.T) {
 			c.line()
 			c.expect("id: " + start.String() + "\nevent: rowcast.hello\ndata: {\"recipients\":[\"alice\"],\"heartbeat\":15}\n\n")
 			for i := range 50 {
-				e := f.tell("alice", "message", fmt.Sprint(i))
+				e := f.publish("alice", "message", fmt.Sprint(i))
 				c.expect("id: " + e.Cursor.String() + "\ndata: " + fmt.Sprint(i) + "\n\n")
 			}
-			large := f.tell("alice", "message", `"`+strings.Repeat("x", 3<<20)+`"`)
+			large := f.publish("alice", "message", `"`+strings.Repeat("x", 3<<20)+`"`)
 			c.expect("id: " + large.Cursor.String() + "\ndata: " + string(large.Data) + "\n\n")
 			_ = c.response.Body.Close()
 			eventually(t, "the stream ends with its client", func() bool { return f.hub.Stats.Streams.Load() == 0 })
@@ -199,28 +199,28 @@ func TestPlainHTTP2(t *testing.T) {
 	}
 	c := newClient(t, response)
 	c.hello()
-	f.tell("", "message", "1")
-	c.wantTold("1")
+	f.publish("", "message", "1")
+	c.wantData("1")
 }
 
 func TestHTTP10(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
-	c := speak(t, f.site, "GET /?recipient=alice HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+	c := sendRaw(t, f.site, "GET /?recipient=alice HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
 	if len(c.response.TransferEncoding) > 0 || c.response.ContentLength != -1 {
 		t.Errorf("got %v", c.response)
 	}
 	c.hello()
-	f.tell("alice", "message", "1")
-	c.wantTold("1")
+	f.publish("alice", "message", "1")
+	c.wantData("1")
 }
 
-// HEAD is answered with the head alone, at once: a body would be taken for the next response.
+// A HEAD request is answered with the headers alone and at once. The client would take a body for the next response.
 func TestHEAD(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
 	for _, proto := range []string{"1.0", "1.1"} {
-		c := speak(t, f.site, "HEAD / HTTP/"+proto+"\r\nHost: x\r\nConnection: close\r\n\r\n")
+		c := sendRaw(t, f.site, "HEAD / HTTP/"+proto+"\r\nHost: x\r\nConnection: close\r\n\r\n")
 		if got := c.response.Header.Get("Content-Type"); got != "text/event-stream" {
 			t.Errorf("Content-Type: got %q", got)
 		}
@@ -231,8 +231,8 @@ func TestHEAD(t *testing.T) {
 	eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 }
 
-// speak sends a request as it is written.
-func speak(t *testing.T, s *site, request string) *client {
+// speak sends the bytes of a request unchanged.
+func sendRaw(t *testing.T, s *site, request string) *client {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
@@ -252,7 +252,7 @@ func speak(t *testing.T, s *site, request string) *client {
 	return c
 }
 
-// What a middleware has set is sent, with every answer of ours.
+// Headers that a middleware has set are sent with every response of the hub.
 func TestCORSHeadersSurvive(t *testing.T) {
 	t.Parallel()
 	f, stopped := newFeed(t), newFeed(t)
@@ -272,7 +272,7 @@ func TestCORSHeadersSurvive(t *testing.T) {
 	}
 }
 
-// A middleware that hides Flush could only be served late and in lumps: that is told in the log, and the client comes back.
+// Behind a middleware that hides Flush no stream is opened, because its events would be delayed. The client retries.
 func TestAWriterThatCannotFlush(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t)
@@ -283,8 +283,8 @@ func TestAWriterThatCannotFlush(t *testing.T) {
 	}
 }
 
-// The longest id that can be: a thousand transactions in flight, strewn over half of all numbers. Every proxy must take it back as a header.
-func TestTheLongestIDComesBack(t *testing.T) {
+// A cursor with a thousand transactions in flight, far apart, is short enough for a header that every proxy accepts.
+func TestALongCursorFitsInAHeader(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
 	long := cursor.Cursor{Xmax: 1 << 40, Epoch: start.Epoch, Anchor: start.Anchor}
@@ -298,5 +298,24 @@ func TestTheLongestIDComesBack(t *testing.T) {
 	}
 	if got := resume(t, f.site, id).hello(); got != id {
 		t.Errorf("got %s, want %s", got, id)
+	}
+}
+
+// The data of a row may be a part of a larger buffer. The hub does not write behind it, whatever its size.
+func TestDataIsNotAppendedTo(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	c := listen(t, f.site, "alice")
+	c.hello()
+	for _, size := range []int{100, 100 << 10} {
+		buffer := []byte(text(size) + "the next row")
+		e := f.event(f.now.Xmax, "alice", "message", "")
+		e.Data = buffer[:size]
+		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
+		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: f.now})
+		c.wantData(text(size))
+		if got := string(buffer[size:]); got != "the next row" {
+			t.Errorf("%d bytes of data: the bytes after them have become %q", size, got)
+		}
 	}
 }

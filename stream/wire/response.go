@@ -26,8 +26,8 @@ func newResponse(ctx context.Context, w http.ResponseWriter, control *http.Respo
 	return &response{w: w, control: control, timeout: timeout, gone: ctx.Done(), ended: make(chan struct{})}
 }
 
-// Try writes nothing, because net/http cannot write without waiting.
-func (r *response) Try([]byte) (int, error) { return 0, nil }
+// Direct returns the zero Direct, because net/http cannot write without waiting.
+func (r *response) Direct() Direct { return Direct{} }
 
 // minProgress is the number of bytes that the client must accept within the timeout. Less cannot be observed through net/http.
 const minProgress = 16 << 10

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -31,6 +30,8 @@ func newSocket(conn net.Conn, timeout time.Duration) *socket {
 	return s
 }
 
+func (s *socket) Direct() Direct { return Direct{s.raw} }
+
 // control calls f with the descriptor of the socket, if there is one and it is open.
 func (s *socket) control(f func(fd int)) {
 	if s.raw != nil {
@@ -38,40 +39,9 @@ func (s *socket) control(f func(fd int)) {
 	}
 }
 
-// An attempt is one call of write(2). Attempts are kept in a pool because a closure for each write would be an allocation.
-type attempt struct {
-	b    []byte
-	n    int
-	err  error
-	call func(fd uintptr) (done bool)
-}
-
-var attempts = sync.Pool{New: func() any {
-	a := new(attempt)
-	a.call = func(fd uintptr) bool {
-		a.n, a.err = writeNow(int(fd), a.b)
-		return true // never wait until the socket accepts more
-	}
-	return a
-}}
-
-func (s *socket) Try(b []byte) (n int, err error) {
-	if s.raw == nil {
-		return 0, nil
-	}
-	a := attempts.Get().(*attempt)
-	a.b = b
-	if err = s.raw.Write(a.call); err == nil {
-		n, err = a.n, a.err
-	}
-	a.b = nil
-	attempts.Put(a)
-	return n, err
-}
-
 // Write limits the time without progress and not the time for all of b: a slow client receives a large event, however long that takes.
 func (s *socket) Write(b []byte) error {
-	n, err := s.Try(b)
+	n, err := s.Direct().Try(b)
 	if b = b[n:]; err != nil || len(b) == 0 { // the usual case, which needs no timer
 		return err
 	}

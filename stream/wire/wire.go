@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// A Conn is the connection of one stream to its client. Only one goroutine at a time may call Try, Write and Stalled. Shutdown and Abort
-// may be called at any time.
+// A Conn is the connection of one stream to its client. Only one goroutine at a time may call Write and Stalled, or Try of the Direct.
+// Shutdown and Abort may be called at any time.
 type Conn interface {
-	// Try writes as much of b as is possible without waiting, and returns the number of bytes written.
-	Try(b []byte) (n int, err error)
+	// Direct returns the Direct of the connection.
+	Direct() Direct
 	// Write writes all of b. It fails when the client has accepted no byte for the timeout.
 	Write(b []byte) error
 	// Stalled is called once a heartbeat. It reports whether there was something to accept and the client has accepted nothing since the

@@ -7,8 +7,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A row goes in, however that is done, and each connection that it concerns hears of it, and no other. Each kind of statement
-// tells alice "its name", bob the same, everyone a third, and takes a fourth back.
+// A row reaches all streams of its recipient and no others, for each kind of statement that inserts rows. Each statement inserts a row for
+// alice, one for bob and one for everyone. The last one also rolls a row back.
 func TestFromARowToTheBrowser(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -24,7 +24,7 @@ func TestFromARowToTheBrowser(t *testing.T) {
 		}
 	}
 	db := connect(t, dsn)
-	ways := []string{
+	statements := []string{
 		`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"a"'), ('bob', '"b"'), (NULL, '"all"')`,
 		`INSERT INTO rowcast.notifications (recipient, data)
 			SELECT r, to_jsonb(d) FROM (VALUES ('alice', 'a'), ('bob', 'b'), (NULL, 'all')) v (r, d)`,
@@ -34,48 +34,48 @@ func TestFromARowToTheBrowser(t *testing.T) {
 		`DO $$ BEGIN
 			INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"a"'), ('bob', '"b"'), (NULL, '"all"');
 			BEGIN
-				INSERT INTO rowcast.notifications (data) VALUES ('"taken back"');
+				INSERT INTO rowcast.notifications (data) VALUES ('"rolled back, too"');
 				RAISE EXCEPTION 'no';
 			EXCEPTION WHEN raise_exception THEN
 			END;
 		END $$`,
 	}
-	for _, way := range ways {
+	for _, statement := range statements {
 		exec(t, db, "BEGIN; INSERT INTO rowcast.notifications (data) VALUES ('\"rolled back\"'); ROLLBACK")
-		exec(t, db, way)
-		wantRound(clients)
+		exec(t, db, statement)
+		wantRows(clients)
 	}
-	copied := &history{}
+	copied := &ledger{}
 	session := copied.session(db)
 	if err := session.copy(dbtest.Context(t), "alice", "bob", ""); err != nil {
 		t.Fatal(err)
 	}
 	for recipient, want := range map[string][]string{"alice": {"[-1, 1]", "[-1, 3]"}, "bob": {"[-1, 2]", "[-1, 3]"}, "": {"[-1, 3]"}} {
 		for _, c := range clients[recipient] {
-			c.wantTold(want...)
+			c.wantData(want...)
 		}
 	}
 }
 
-// wantRound reads what one statement sends. In one statement, which row has the lower id is up to the statement.
-func wantRound(clients map[string][]*client) {
+// wantRows reads the events of one statement. The order of the rows within a statement is not fixed.
+func wantRows(clients map[string][]*client) {
 	for recipient, own := range map[string]string{"alice": `"a"`, "bob": `"b"`, "": ""} {
 		for _, c := range clients[recipient] {
-			got := map[string]int{c.told().Data: 1}
+			got := map[string]int{c.notification().Data: 1}
 			want := map[string]int{`"all"`: 1}
 			if own != "" {
-				got[c.told().Data]++
+				got[c.notification().Data]++
 				want[own]++
 			}
 			if fmt.Sprint(got) != fmt.Sprint(want) {
-				c.Errorf("%q was told %v, want %v", recipient, got, want)
+				c.Errorf("%q received %v, want %v", recipient, got, want)
 			}
 		}
 	}
 }
 
-// What is sent by hand reaches all who have had their hello, and has no id, so that resuming is not touched by it.
-func TestByHand(t *testing.T) {
+// A NOTIFY message reaches all streams that have received rowcast.hello. It has no id, so it does not change from where clients resume.
+func TestNotifyMessages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	s := serve(t, dsn)
@@ -85,11 +85,11 @@ func TestByHand(t *testing.T) {
 	db := connect(t, dsn)
 	exec(t, db, `NOTIFY rowcast, 'to everyone'`)
 	exec(t, db, `NOTIFY rowcast, '{"recipient": "alice", "event": "notify", "data": {"msg": "hi"}}'`)
-	exec(t, db, `NOTIFY rowcast, '{"recipient": "alice", "dta": "a typing error"}'`)
+	exec(t, db, `NOTIFY rowcast, '{"recipient": "alice", "dta": "a typo"}'`)
 	exec(t, db, `NOTIFY rowcast, '{"msg": "data itself"}'`)
-	alice.wantTold(`"to everyone"`, `{"msg":"hi"}`, `{"msg":"data itself"}`)
-	bob.wantTold(`"to everyone"`, `{"msg":"data itself"}`)
+	alice.wantData(`"to everyone"`, `{"msg":"hi"}`, `{"msg":"data itself"}`)
+	bob.wantData(`"to everyone"`, `{"msg":"data itself"}`)
 	if got := alice.decoder.LastID; got != id {
-		t.Errorf("the id is %s, was %s", got, id)
+		t.Errorf("the last event id is %s, want %s as before", got, id)
 	}
 }

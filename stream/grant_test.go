@@ -15,10 +15,10 @@ import (
 	"rowcast/stream/sse"
 )
 
-// tick is how late something about a grant's end may be.
+// tick is the longest delay of a step at the end of a grant.
 const tick = 500 * time.Millisecond
 
-// ended tells whether the stream has.
+// ended reports whether the stream has ended.
 func (r *recorder) ended() bool {
 	synctest.Wait()
 	select {
@@ -29,12 +29,12 @@ func (r *recorder) ended() bool {
 	}
 }
 
-// wantBye checks that a stream was told of its end once, in time, and without an id: of those that are nobody's to claim there is none.
+// wantBye checks that a stream received rowcast.bye once, in time and without an id.
 func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int) {
 	t.Helper()
 	times := r.times("rowcast.bye")
 	if len(times) != 1 || times[0] < at || times[0] > at+tick {
-		t.Fatalf("byes at %v, want one at %v", times, at)
+		t.Fatalf("rowcast.bye at %v, want one at %v", times, at)
 	}
 	want := fmt.Sprintf("event: rowcast.bye\ndata: {\"reason\": %q, \"expires_in\": %d}\n\n", reason, in)
 	if text := r.text(); !strings.Contains(text, want) {
@@ -42,27 +42,27 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 	}
 }
 
-// wantEnd checks that a stream ends after a time at the latest by a tick too late, with its last words: when to come back, and from where.
+// wantEnd checks that a stream ends at a time or at most a tick later, with a time to retry after and a heartbeat with the cursor.
 func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	t.Helper()
 	if r.ended() {
-		t.Fatalf("the stream has ended, before %v", at)
+		t.Fatalf("the stream has ended before %v", at)
 	}
-	time.Sleep(2 * tick) // of which one is where the test itself stands
+	time.Sleep(2 * tick) // the stream ends at most one tick late
 	if !r.ended() {
-		t.Fatalf("the stream goes on after %v", at)
+		t.Fatalf("the stream continues after %v", at)
 	}
-	words := r.writes[len(r.writes)-1].text
+	last := r.writes[len(r.writes)-1].text
 	want := "id: " + f.now.String() + "\nevent: rowcast.beat\ndata: {\"behind\": "
-	if !strings.HasPrefix(words, "retry: ") || !strings.Contains(words, want) {
-		t.Errorf("the last words are %q, want %q in them", words, want)
+	if !strings.HasPrefix(last, "retry: ") || !strings.Contains(last, want) {
+		t.Errorf("the last write is %q, want %q in it", last, want)
 	}
 	if got := f.hub.Stats.Streams.Load(); got != 0 {
 		t.Errorf("%d streams are left", got)
 	}
 }
 
-// until sleeps until just before a time since the test's beginning.
+// until sleeps until just before a time, which is given since the beginning.
 func until(began time.Time, at time.Duration) {
 	time.Sleep(time.Until(began.Add(at - time.Millisecond)))
 }
@@ -71,7 +71,7 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ expires, leeway, bye time.Duration }{
 		{10 * time.Minute, 0, 10*time.Minute - 30*time.Second},
-		{40 * time.Second, 0, 20 * time.Second}, // half of it
+		{40 * time.Second, 0, 20 * time.Second}, // half of the time
 		{8 * time.Second, 0, 4 * time.Second},
 		{10 * time.Minute, 20 * time.Second, 10*time.Minute - 30*time.Second}, // the leeway delays the end and not the bye
 		{2 * time.Second, time.Minute, time.Second},
@@ -80,27 +80,27 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 		inBubble(t, func(t *testing.T, f *fakeFeed) {
 			began := time.Now()
 			r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: began.Add(tt.expires), Leeway: tt.leeway})
-			said, end := tt.expires, tt.expires+tt.leeway
-			if said < 0 {
-				said = end
+			announced, end := tt.expires, tt.expires+tt.leeway
+			if announced < 0 {
+				announced = end
 			}
 			until(began, end)
-			f.tell("alice", "message", `"the last"`)
-			wantBye(t, r, "expired", tt.bye, int((said - tt.bye).Seconds()))
+			f.publish("alice", "message", `"the last"`)
+			wantBye(t, r, "expired", tt.bye, int((announced - tt.bye).Seconds()))
 			wantEnd(t, f, r, end)
 			if !strings.Contains(r.text(), "the last") {
-				t.Errorf("an event that came before the end was lost: %q", r.text())
+				t.Errorf("an event before the end was lost: %q", r.text())
 			}
-			f.tell("alice", "message", `"too late"`)
+			f.publish("alice", "message", `"too late"`)
 			if strings.Contains(r.text(), "too late") {
-				t.Error("an event came after the end")
+				t.Error("an event was sent after the end")
 			}
 		})
 	}
 }
 
-// Whoever has a grant that has already ended hears nothing.
-func TestAnEndedGrant(t *testing.T) {
+// A stream whose grant and leeway have already expired ends at once, without rowcast.bye.
+func TestAnExpiredGrant(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: time.Now().Add(-time.Hour), Leeway: time.Minute})
@@ -111,23 +111,24 @@ func TestAnEndedGrant(t *testing.T) {
 	})
 }
 
-// The bye waits behind the events that a slow client is still owed, and moves no cursor: an id that overtook an event would lose it.
-func TestNoByeOvertakesAnEvent(t *testing.T) {
+// On a slow client's stream, rowcast.bye comes after the pending events and has no id. An id before an event would make a client that
+// resumes miss it.
+func TestNoByeBeforePendingEvents(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		began := time.Now()
 		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: began.Add(20 * time.Second)})
 		synctest.Wait()
-		goOn := r.stall()
+		resumeWrites := r.stall()
 		var want []sse.Event
 		for i := range 3 {
-			e := f.tell("alice", "message", fmt.Sprint(i))
+			e := f.publish("alice", "message", fmt.Sprint(i))
 			want = append(want, sse.Event{LastID: e.Cursor.String(), Name: "message", Data: fmt.Sprint(i)})
-			f.tell("bob", "message", "for another")
+			f.publish("bob", "message", "for another recipient")
 		}
 		bye := sse.Event{LastID: want[2].LastID, Name: "rowcast.bye", Data: `{"reason": "expired", "expires_in": 10}`}
 		until(began, 10*time.Second+2*tick)
-		goOn()
+		resumeWrites()
 		synctest.Wait()
 		if got := r.events(); fmt.Sprint(got) != fmt.Sprint(append(want, bye)) {
 			t.Errorf("got %v, want %v", got, append(want, bye))
@@ -135,7 +136,7 @@ func TestNoByeOvertakesAnEvent(t *testing.T) {
 	})
 }
 
-// A stream that still waits for the database ends in time as well; if it becomes live before, it is told then.
+// A stream that waits for the database ends in time, too. If it becomes live before, it receives rowcast.bye then.
 func TestAGrantEndsWhileJoining(t *testing.T) {
 	t.Parallel()
 	before := start
@@ -165,67 +166,67 @@ func TestAGrantEndsWhileJoining(t *testing.T) {
 			}
 			until(began, end)
 			if r.ended() {
-				t.Error("it ended too early")
+				t.Error("the stream ended too early")
 			}
 			time.Sleep(2 * tick)
 			if !r.ended() {
-				t.Errorf("it goes on: %q", r.text())
+				t.Errorf("the stream continues: %q", r.text())
 			}
 			stop()
 		})
 	}
 }
 
-// A grant that can be renewed goes on without a word, or ends with one.
+// A renewed grant continues without an event. A refused renewal ends the stream with rowcast.bye.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
-		began, asked := time.Now(), 0
+		began, calls := time.Now(), 0
 		renew := func(context.Context) (time.Time, bool) {
-			time.Sleep(time.Second) // while it is asked the stream goes on
-			asked++
-			return time.Now().Add(time.Minute), asked < 3
+			time.Sleep(time.Second) // the stream continues during the call
+			calls++
+			return time.Now().Add(time.Minute), calls < 3
 		}
 		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: began.Add(time.Minute), Renew: renew})
 		end := 3*time.Minute + 3*time.Second
 		until(began, end-tick)
-		f.tell("alice", "message", `"heard"`)
+		f.publish("alice", "message", `"before the end"`)
 		synctest.Wait()
-		if len(r.times("rowcast.bye")) != 0 || len(r.times(`"heard"`)) != 1 || r.ended() {
+		if len(r.times("rowcast.bye")) != 0 || len(r.times(`"before the end"`)) != 1 || r.ended() {
 			t.Fatalf("before the last renewal: got %q", r.text())
 		}
 		time.Sleep(4 * tick)
 		synctest.Wait()
-		if !r.ended() || asked != 3 {
-			t.Errorf("asked %d times, want 3; got %q", asked, r.text())
+		if !r.ended() || calls != 3 {
+			t.Errorf("called Renew %d times, want 3; got %q", calls, r.text())
 		}
 		wantBye(t, r, "revoked", end, 0)
 	})
 }
 
-// A renewal without an end holds for ever, as a grant without an end does, and nothing is asked again.
-func TestRenewalForEver(t *testing.T) {
+// If Renew returns a zero time, the stream has no end and Renew is not called again.
+func TestRenewalWithoutAnEnd(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
-		asked := 0
+		calls := 0
 		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: time.Now().Add(time.Minute), Renew: func(context.Context) (time.Time, bool) {
-			asked++
+			calls++
 			return time.Time{}, true
 		}})
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		if asked != 1 || r.ended() || f.hub.Leases() != 0 {
-			t.Errorf("asked %d times, want once; ended: %t; %d grants end", asked, r.ended(), f.hub.Leases())
+		if calls != 1 || r.ended() || f.hub.Leases() != 0 {
+			t.Errorf("called Renew %d times, want once; ended: %t; %d leases", calls, r.ended(), f.hub.Leases())
 		}
 		r.leave()
 		if !r.ended() {
-			t.Error("the stream outlives its client")
+			t.Error("the stream is open after its client has disconnected")
 		}
 	})
 }
 
-// An answer that comes when the stream has ended, or when the hub ends, counts no more.
-func TestRenewalComesTooLate(t *testing.T) {
+// A result of Renew has no effect when the stream has ended or the hub is stopping.
+func TestRenewalReturnsTooLate(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
 		expires, answer := time.Now().Add(time.Second), make(chan struct{})
@@ -239,17 +240,17 @@ func TestRenewalComesTooLate(t *testing.T) {
 		close(answer)
 		synctest.Wait()
 		if got := f.hub.Leases(); got != 0 {
-			t.Errorf("%d leases, want none: one stream has ended, the other is being asked about", got)
+			t.Errorf("%d leases, want none: one stream has ended, the other is being renewed", got)
 		}
 		f.stop()
 		stays.awaitEnd(t)
 		if text := stays.text(); strings.Contains(text, "rowcast.bye") {
-			t.Errorf("the hub's end was told as that of a grant: %q", text)
+			t.Errorf("the end of the hub was sent as the end of a grant: %q", text)
 		}
 	})
 }
 
-// Whatever the order in which streams come and go, each ends at its own time.
+// Each stream ends at its own time, in whatever order streams are opened and closed.
 func TestEachGrantEndsAtItsOwnTime(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -264,7 +265,7 @@ func TestEachGrantEndsAtItsOwnTime(t *testing.T) {
 			go func() {
 				r.awaitEnd(t)
 				if late := time.Since(expires); late < 0 || late > tick {
-					t.Errorf("a stream ended %v late", late)
+					t.Errorf("a stream ended %v after its grant", late)
 				}
 			}()
 		}

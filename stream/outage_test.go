@@ -10,9 +10,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While PostgreSQL is stopped, and when it comes back after that or after a crash, streams stay open; who comes is served as far
-// as memory goes, and waits for the rest; and nothing is lost.
-func TestTheDatabaseGoesAndComesBack(t *testing.T) {
+// While PostgreSQL is stopped, and after it has started again or recovered from a crash, streams stay open. A client that resumes receives
+// what the memory has, and waits for the rest. Nothing is lost.
+func TestTheDatabaseStopsAndStarts(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
 	dsn := server.DSN("postgres")
@@ -21,47 +21,47 @@ func TestTheDatabaseGoesAndComesBack(t *testing.T) {
 	}
 	s := serve(t, dsn, func(s *site) {
 		s.hub.Heartbeat = 100 * time.Millisecond
-		s.hub.Memory = 1500 // some four events
+		s.hub.Memory = 1500 // about four events
 	})
-	always, fromTheStart := listen(t, s, "alice"), listen(t, s, "alice").hello()
-	always.hello()
+	connected, fromTheStart := listen(t, s, "alice"), listen(t, s, "alice").hello()
+	connected.hello()
 	var waiting *client
-	told := 0
-	lose := func(way string, restart func(context.Context) error) {
+	rows := 0
+	interrupt := func(way string, restart func(context.Context) error) {
 		db := connect(t, dsn)
 		for range 6 {
 			insert(t, db, "alice", way)
-			always.wantTold(quote(way))
-			told++
+			connected.wantData(quote(way))
+			rows++
 		}
 		_ = db.Close(dbtest.Context(t))
-		last := always.decoder.LastID
+		last := connected.decoder.LastID
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if err := restart(ctx); err != nil {
 			t.Fatalf("%s: %v", way, err)
 		}
 		insert(t, connect(t, dsn), "alice", "after it was "+way)
-		always.wantTold(quote("after it was " + way))
-		told++
-		// The epoch is another; the cursor still holds.
+		connected.wantData(quote("after it was " + way))
+		rows++
+		// In another epoch, the cursor is still valid.
 		c := resume(t, s, last, "alice")
 		c.hello()
-		c.wantTold(quote("after it was " + way))
+		c.wantData(quote("after it was " + way))
 	}
-	lose("stopped", func(ctx context.Context) error {
+	interrupt("stopped", func(ctx context.Context) error {
 		if err := server.Stop(ctx); err != nil {
 			return err
 		}
-		waiting = whileAway(t, s, always, fromTheStart)
+		waiting = whileStopped(t, s, connected, fromTheStart)
 		return server.Start(ctx)
 	})
-	lose("crashed", func(ctx context.Context) error { return server.Restart(ctx, cluster.Immediate) })
+	interrupt("crashed", func(ctx context.Context) error { return server.Restart(ctx, cluster.Immediate) })
 	again := resume(t, s, fromTheStart, "alice")
 	again.hello()
-	for range told {
+	for range rows {
 		for _, c := range []*client{waiting, again} {
-			if e := c.told(); e.Name != "message" {
+			if e := c.notification(); e.Name != "message" {
 				t.Fatalf("got %v", e)
 			}
 		}
@@ -71,15 +71,15 @@ func TestTheDatabaseGoesAndComesBack(t *testing.T) {
 	}
 }
 
-// whileAway is what a hub does without its database. It returns a client that waits for it.
-func whileAway(t *testing.T, s *site, always *client, fromTheStart string) (waiting *client) {
+// whileStopped checks what a hub does without its database. It returns a client that waits for the database.
+func whileStopped(t *testing.T, s *site, connected *client, fromTheStart string) (waiting *client) {
 	t.Helper()
 	if !s.hub.Ready() {
 		t.Error("the hub is not ready")
 	}
-	for always.want("rowcast.beat").Data == `{"behind": 0}` {
+	for connected.want("rowcast.beat").Data == `{"behind": 0}` {
 	}
-	last := always.decoder.LastID
+	last := connected.decoder.LastID
 	if got := resume(t, s, last, "alice").hello(); got != last {
 		t.Errorf("got %s, want %s", got, last)
 	}

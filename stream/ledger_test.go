@@ -14,27 +14,27 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A history is what really happened in a database: which transactions there were and when, by a clock of the test's own, and
-// which rows there are in the end. Every row's data says of which transaction it is and which of its rows: [12, 3].
-type history struct {
+// A ledger records what happened in a database: the transactions with their times, by a clock of the test, and the rows that the table
+// has at the end. The data of each row is the number of its transaction and the row's number in it, for example [12, 3].
+type ledger struct {
 	mu    sync.Mutex
 	clock int
-	began []int // by transaction: before its first statement was sent
-	ended []int // after its commit was answered; 0 if it was not
+	began []int // by transaction: the time before its first statement was sent
+	ended []int // by transaction: the time after its COMMIT succeeded, or 0
 
 	rows []committed
 	at   map[[2]int]int // index in rows, by data
 }
 
-// A committed row is one that the table holds in the end.
+// A committed row is in the table at the end.
 type committed struct {
 	data      [2]int
 	id        int64
 	recipient string
 }
 
-// begin counts a transaction in, before anything of it is sent, and returns its number.
-func (h *history) begin() int {
+// begin records a transaction before its first statement is sent, and returns its number.
+func (h *ledger) begin() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.clock++
@@ -42,16 +42,16 @@ func (h *history) begin() int {
 	return len(h.began) - 1
 }
 
-// end is called when a transaction has been committed.
-func (h *history) end(transaction int) {
+// end records that a transaction has been committed.
+func (h *ledger) end(transaction int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.clock++
 	h.ended[transaction] = h.clock
 }
 
-// read reads the rows that there are in the end.
-func (h *history) read(t *testing.T, conn *pgx.Conn) {
+// read reads the rows of the table.
+func (h *ledger) read(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	found, err := conn.Query(dbtest.Context(t), `SELECT data, id, coalesce(recipient, '') FROM rowcast.notifications`)
 	if err != nil {
@@ -73,37 +73,37 @@ func (h *history) read(t *testing.T, conn *pgx.Conn) {
 	}
 }
 
-// judge says what is wrong with what a client was told, which has listened from the first row on: each row committed for its
-// recipients and for everyone is told once and nothing else is, a transaction's in the order of their ids, and never one of a
-// transaction after one of another that began when the first had been committed.
-func (h *history) judge(recipients []string, told []sse.Event) (wrong []string) {
+// check returns what is wrong with the events that a client received since the first row. The client must receive each committed row for
+// its recipients and for everyone exactly once, and nothing else. The rows of a transaction must come in the order of their ids. If
+// a transaction began after another one had been committed, its rows must come after the other's.
+func (h *ledger) check(recipients []string, received []sse.Event) (wrong []string) {
 	count := make([]int, len(h.rows))
 	last, youngest := map[int]int64{}, 0
-	for _, e := range told {
+	for _, e := range received {
 		var data [2]int
 		at, ok := -1, json.Unmarshal([]byte(e.Data), &data) == nil
 		if ok {
 			at, ok = h.at[data]
 		}
 		if !ok {
-			wrong = append(wrong, fmt.Sprintf("was never committed: %s %s", e.Name, e.Data))
+			wrong = append(wrong, fmt.Sprintf("received a row that was never committed: %s %s", e.Name, e.Data))
 			continue
 		}
 		r := h.rows[at]
 		if count[at]++; count[at] > 1 {
-			wrong = append(wrong, "repeated: "+e.Data)
+			wrong = append(wrong, "received twice: "+e.Data)
 		}
 		if r.recipient != "" && !slices.Contains(recipients, r.recipient) {
-			wrong = append(wrong, "for another: "+e.Data)
+			wrong = append(wrong, "received a row for another recipient: "+e.Data)
 		}
 		if id := fmt.Sprint(r.id); len(e.LastID) <= len(id) || e.LastID[:len(id)+1] != id+"-" {
-			wrong = append(wrong, fmt.Sprintf("id is %s, of row %d", e.LastID, r.id))
+			wrong = append(wrong, fmt.Sprintf("the id of row %[2]d is %[1]s", e.LastID, r.id))
 		}
 		if r.id < last[data[0]] {
-			wrong = append(wrong, "out of order in its transaction: "+e.Data)
+			wrong = append(wrong, "received out of order in its transaction: "+e.Data)
 		}
 		if h.ended[data[0]] < youngest {
-			wrong = append(wrong, "after a transaction that began later: "+e.Data)
+			wrong = append(wrong, "received after a transaction that began later: "+e.Data)
 		}
 		last[data[0]], youngest = r.id, max(youngest, h.began[data[0]])
 	}
@@ -115,17 +115,17 @@ func (h *history) judge(recipients []string, told []sse.Event) (wrong []string) 
 	return wrong
 }
 
-// A session is a connection on which transactions are made.
+// A session is a connection whose transactions are recorded.
 type session struct {
-	*history
+	*ledger
 	conn        *pgx.Conn
-	transaction int // -1: none is open
-	rows        int // of it, the rolled back ones included
+	transaction int // the number of the open transaction, or -1
+	rows        int // the number of its rows, with those that were rolled back
 	saved       bool
 }
 
-func (h *history) session(conn *pgx.Conn) *session {
-	return &session{history: h, conn: conn, transaction: -1}
+func (h *ledger) session(conn *pgx.Conn) *session {
+	return &session{ledger: h, conn: conn, transaction: -1}
 }
 
 func (s *session) exec(ctx context.Context, sql string, args ...any) error {
@@ -141,7 +141,7 @@ func (s *session) open(ctx context.Context) error {
 	return s.exec(ctx, "BEGIN")
 }
 
-// insert inserts a row for each recipient in one statement; without a transaction it is one.
+// insert inserts a row for each recipient with one statement, which is a transaction of its own if none is open.
 func (s *session) insert(ctx context.Context, recipients ...string) error {
 	alone := s.transaction < 0
 	if alone {
@@ -158,7 +158,7 @@ func (s *session) insert(ctx context.Context, recipients ...string) error {
 	return err
 }
 
-// copy inserts the same with COPY.
+// copy inserts a row for each recipient with COPY.
 func (s *session) copy(ctx context.Context, recipients ...string) error {
 	_, err := s.conn.CopyFrom(ctx, pgx.Identifier{"rowcast", "notifications"}, []string{"recipient", "data"},
 		pgx.CopyFromSlice(len(recipients), func(i int) ([]any, error) {

@@ -1,0 +1,99 @@
+package stream_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	osexec "os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"rowcast/listener/feed"
+)
+
+// clientsVariable makes this test binary run clients only, so that the resources of the clients are not counted as the hub's.
+const clientsVariable = "ROWCAST_TEST_CLIENTS"
+
+// runClients opens the number of streams in its argument, prints a line, and reads and ignores what it receives until its input ends.
+func runClients(arguments string) error {
+	url, count, _ := strings.Cut(arguments, " ")
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	for range n {
+		stream, err := join(url)
+		if err != nil {
+			return err
+		}
+		go func() {
+			var buffer [4 << 10]byte
+			for {
+				if _, err := stream.Read(buffer[:]); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	fmt.Println("open")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// join opens a stream over a connection of its own. With TLS, client and server negotiate the protocol.
+func join(url string) (io.Reader, error) {
+	if !strings.HasPrefix(url, "https") {
+		conn, err := dial(url, request{recipients: []string{"alice"}})
+		if err != nil {
+			return nil, err
+		}
+		return conn, conn.SetDeadline(time.Time{})
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+	response, err := (&http.Client{Transport: transport}).Get(url + "?recipient=alice")
+	if err != nil {
+		return nil, err
+	}
+	return response.Body, nil
+}
+
+// startClients starts a process with clients and waits until all streams are live.
+func startClients(t testing.TB, f *fakeFeed, n int) {
+	t.Helper()
+	clients := osexec.Command(os.Args[0])
+	clients.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", clientsVariable, f.url, n))
+	in, err := clients.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := clients.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clients.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); _ = clients.Process.Kill(); _ = clients.Wait() })
+	limit := time.AfterFunc(2*patience, func() { _ = clients.Process.Kill() })
+	defer limit.Stop()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "open\n" {
+		t.Fatalf("wait for the clients to open their streams: they printed %q, %v", line, err)
+	}
+	f.allLive(t, n)
+}
+
+// allLive waits until the given number of streams is live. The last streams may still be joining when it is called.
+func (f *fakeFeed) allLive(t testing.TB, n int) {
+	t.Helper()
+	eventually(t, "all streams are live", func() bool {
+		before := f.hub.Stats.Sent.Load()
+		f.hub.Send(feed.Message{Data: []byte("1")})
+		return f.hub.Stats.Sent.Load()-before == int64(n)
+	})
+	f.hub.Stats.Sent.Store(0)
+}

@@ -1,0 +1,106 @@
+package stream_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"strings"
+	"testing"
+)
+
+// The fields of a subscriber's seat belong to the state of the Hub. So only methods of types that are reached through the state may use
+// them, and the functions here, which have locked the state.
+func TestSeatsAreUsedOnlyWithTheStateLocked(t *testing.T) {
+	t.Parallel()
+	allowed := map[string]bool{
+		"state": true, "roster": true, "group": true,
+		"Hub.beat": true, "Hub.renew": true, // these lock the state themselves
+	}
+	found := 0
+	for name, function := range functions(t) {
+		ast.Inspect(function, func(n ast.Node) bool {
+			selector, ok := n.(*ast.SelectorExpr)
+			if !ok || selector.Sel.Name != "seat" {
+				return true
+			}
+			found++
+			if receiver, _, _ := strings.Cut(name, "."); !allowed[receiver] && !allowed[name] {
+				t.Errorf("%s uses the seat of a subscriber and may not have locked the state", name)
+			}
+			return true
+		})
+	}
+	if found == 0 {
+		t.Error("no function uses the seat of a subscriber: the test shows nothing")
+	}
+}
+
+// The counters of Stats are for operators. The Hub adds to them, and no decision depends on their values.
+func TestStatsAreNotRead(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for name, function := range functions(t) {
+		ast.Inspect(function, func(n ast.Node) bool {
+			selector, ok := n.(*ast.SelectorExpr)
+			if !ok || !isStat(selector.X) {
+				return true
+			}
+			found++
+			if selector.Sel.Name != "Add" {
+				t.Errorf("%s calls %s of a counter, want only Add", name, selector.Sel.Name)
+			}
+			return true
+		})
+	}
+	if found == 0 {
+		t.Error("no counter is used: the test shows nothing")
+	}
+}
+
+// isStat reports whether an expression is a field of Stats, such as h.Stats.Opened.
+func isStat(x ast.Expr) bool {
+	field, ok := x.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	stats, ok := field.X.(*ast.SelectorExpr)
+	return ok && stats.Sel.Name == "Stats" && field.Sel.Name != "Refused" // a struct of counters
+}
+
+// functions returns the functions of the package, without its tests, by their names: "Hub.Run", or "encode" without a receiver.
+func functions(t *testing.T) map[string]*ast.FuncDecl {
+	t.Helper()
+	files, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]*ast.FuncDecl)
+	for _, file := range files {
+		if !strings.HasSuffix(file.Name(), ".go") || strings.HasSuffix(file.Name(), "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file.Name(), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, declaration := range parsed.Decls {
+			if function, ok := declaration.(*ast.FuncDecl); ok {
+				all[nameOf(function)] = function
+			}
+		}
+	}
+	return all
+}
+
+func nameOf(function *ast.FuncDecl) string {
+	if function.Recv == nil {
+		return function.Name.Name
+	}
+	receiver := function.Recv.List[0].Type
+	if pointer, ok := receiver.(*ast.StarExpr); ok {
+		receiver = pointer.X
+	}
+	name, _ := receiver.(*ast.Ident)
+	return name.Name + "." + function.Name.Name
+}
