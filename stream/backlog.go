@@ -6,8 +6,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A backlog holds the events that a stream has still to be sent, and counts the memory that they use. A stream has one only while
-// a goroutine writes to its client. It belongs to the stream's output.
+// A backlog holds the events that a stream has still to be sent, and counts the memory that they use. A stream has one
+// only while a goroutine writes to its client. It belongs to the stream's output.
 type backlog struct {
 	pending *pending
 	frames  []*frame
@@ -76,7 +76,8 @@ func (b *backlog) endWrite() {
 	}
 }
 
-// take removes frames and returns them behind the bytes of the buffer, up to about writeSize bytes. A large event comes last.
+// take removes frames and returns them behind the bytes of the buffer, up to about writeSize bytes. A large event comes
+// last.
 func (b *backlog) take(buffer []byte) chunk {
 	next, taken := chunk{bytes: buffer}, 0
 	for i, f := range b.frames {

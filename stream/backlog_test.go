@@ -76,7 +76,8 @@ func TestStalledClientsDelayNoOthers(t *testing.T) {
 	}
 }
 
-// When the backlog of a client reaches its limit, its stream is closed, and no other stream. The client resumes without a loss.
+// When the backlog of a client reaches its limit, its stream is closed, and no other stream. The client resumes without
+// a loss.
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	const backlog, size = 64 << 10, 1000
@@ -124,8 +125,8 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// The event that is being written does not count for the backlog. So an event of any size can be sent: live, from the memory, and from the
-// table.
+// The event that is being written does not count for the backlog. So an event of any size can be sent: live, from the
+// memory, and from the table.
 func TestAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()
 	const size = 10_000_000
@@ -151,8 +152,8 @@ func TestAnEventLargerThanTheBacklog(t *testing.T) {
 	}
 }
 
-// The event that is being written and the first event of the backlog do not count for the limit. Events that have been written do not
-// count any more.
+// The event that is being written and the first event of the backlog do not count for the limit. Events that have been
+// written do not count any more.
 func TestWhatCountsForTheBacklog(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {

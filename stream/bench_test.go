@@ -117,7 +117,8 @@ func (c *readers) close() {
 	c.all.Wait()
 }
 
-// manyFrames returns a memory with events for 50 users, every tenth event for everyone, and the cursor after each event.
+// manyFrames returns a memory with events for 50 users, every tenth event for everyone, and the cursor after each
+// event.
 func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 	m = stream.NewMemory(1<<30, start)
 	f := &fakeFeed{now: start}
@@ -134,8 +135,8 @@ func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 	return m, cursors
 }
 
-// BenchmarkUnseen measures the work under the hub's lock when a client resumes. The memory has 100,000 events, of which the client has
-// missed none, some or nearly all.
+// BenchmarkUnseen measures the work under the hub's lock when a client resumes. The memory has 100,000 events, of which
+// the client has missed none, some or nearly all.
 func BenchmarkUnseen(b *testing.B) {
 	const kept = 100_000
 	m, cursors := manyFrames(kept)

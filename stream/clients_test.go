@@ -16,10 +16,12 @@ import (
 	"rowcast/listener/feed"
 )
 
-// clientsVariable makes this test binary run clients only, so that the resources of the clients are not counted as the hub's.
+// clientsVariable makes this test binary run clients only, so that the resources of the clients are not counted as the
+// hub's.
 const clientsVariable = "ROWCAST_TEST_CLIENTS"
 
-// runClients opens the number of streams in its argument, prints a line, and reads and ignores what it receives until its input ends.
+// runClients opens the number of streams in its argument, prints a line, and reads and ignores what it receives until
+// its input ends.
 func runClients(arguments string) error {
 	url, count, _ := strings.Cut(arguments, " ")
 	n, err := strconv.Atoi(count)

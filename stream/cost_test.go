@@ -60,8 +60,8 @@ func (k *recordingListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// BenchmarkDelivery compares the CPU time of a broadcast to 5,000 streams with a plain loop of write(2) calls that writes the same bytes
-// to the same sockets. The two run in turns. The ratio is the median of all pairs.
+// BenchmarkDelivery compares the CPU time of a broadcast to 5,000 streams with a plain loop of write(2) calls that
+// writes the same bytes to the same sockets. The two run in turns. The ratio is the median of all pairs.
 func BenchmarkDelivery(b *testing.B) {
 	const clients, broadcasts, turns = 5000, 20, 5
 	k := &recordingListener{}
@@ -112,7 +112,8 @@ func BenchmarkDelivery(b *testing.B) {
 	b.ReportMetric(median(alls), "µs/delivery")
 }
 
-// BenchmarkProtocol measures the memory and CPU time of streams over each protocol. Only plain HTTP is written to sockets directly.
+// BenchmarkProtocol measures the memory and CPU time of streams over each protocol. Only plain HTTP is written to
+// sockets directly.
 func BenchmarkProtocol(b *testing.B) {
 	const clients, broadcasts = 1000, 20
 	for _, protocol := range []string{"HTTP", "HTTPS", "HTTP/2"} {

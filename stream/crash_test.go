@@ -25,15 +25,16 @@ func insertNumbered(t *testing.T, db *pgx.Conn, data string) (n numbers) {
 	return n
 }
 
-// useUpIDs uses the ids that the write-ahead log has already reserved. The log reserves 32 ids at a time, which a crash skips.
+// useUpIDs uses the ids that the write-ahead log has already reserved. The log reserves 32 ids at a time, which a crash
+// skips.
 func useUpIDs(t *testing.T, db *pgx.Conn) {
 	t.Helper()
 	exec(t, db, `SELECT nextval('rowcast.notifications_id_seq')
 		FROM generate_series(1, (SELECT log_cnt FROM rowcast.notifications_id_seq))`)
 }
 
-// wantAssignedAgain checks that a row has the numbers of lost rows: the first id, and one of the transactions. The first hub that
-// reconnects uses one of the transactions for its epoch.
+// wantAssignedAgain checks that a row has the numbers of lost rows: the first id, and one of the transactions. The
+// first hub that reconnects uses one of the transactions for its epoch.
 func wantAssignedAgain(t *testing.T, got numbers, lost []numbers) {
 	t.Helper()
 	if got.id != lost[0].id || !slices.ContainsFunc(lost, func(n numbers) bool { return n.xid == got.xid }) {
@@ -55,8 +56,8 @@ func forEach(t *testing.T, disasters map[string]func(*testing.T) *disaster, test
 	}
 }
 
-// Failed transactions leave no trace in the write-ahead log, so after a crash their numbers are assigned again. Connected clients and
-// clients that resume from any cursor on any hub receive the rows with these numbers.
+// Failed transactions leave no trace in the write-ahead log, so after a crash their numbers are assigned again.
+// Connected clients and clients that resume from any cursor on any hub receive the rows with these numbers.
 func TestNumbersOfAbortedTransactionsAreAssignedAgain(t *testing.T) {
 	t.Parallel()
 	forEach(t, disasters, func(t *testing.T, d *disaster) {
@@ -97,8 +98,8 @@ func wantResets(t *testing.T, s *site, want int64) {
 	}
 }
 
-// Rows that were sent are lost in a crash. No client misses the rows that get their numbers. The hub that sent the lost rows can convert
-// each cursor. Another hub cannot, and resets the clients that have seen lost rows, and no others.
+// Rows that were sent are lost in a crash. No client misses the rows that get their numbers. The hub that sent the lost
+// rows can convert each cursor. Another hub cannot, and resets the clients that have seen lost rows, and no others.
 func TestSentRowsAreLost(t *testing.T) {
 	t.Parallel()
 	forEach(t, disasters, func(t *testing.T, d *disaster) {
@@ -140,7 +141,8 @@ func TestSentRowsAreLost(t *testing.T) {
 	})
 }
 
-// Several crashes can lose rows before a client reconnects to the hub. The first crash may lose all rows that there were.
+// Several crashes can lose rows before a client reconnects to the hub. The first crash may lose all rows that there
+// were.
 func TestSeveralCrashesInARow(t *testing.T) {
 	t.Parallel()
 	d := crash(t, killBackend)

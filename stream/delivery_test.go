@@ -7,8 +7,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A row reaches all streams of its recipient and no others, for each kind of statement that inserts rows. Each statement inserts a row for
-// alice, one for bob and one for everyone. The last one also rolls a row back.
+// A row reaches all streams of its recipient and no others, for each kind of statement that inserts rows. Each
+// statement inserts a row for alice, one for bob and one for everyone. The last one also rolls a row back.
 func TestFromARowToTheBrowser(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -74,7 +74,8 @@ func wantRows(clients map[string][]*client) {
 	}
 }
 
-// A NOTIFY message reaches all streams that have received rowcast.hello. It has no id, so it does not change from where clients resume.
+// A NOTIFY message reaches all streams that have received rowcast.hello. It has no id, so it does not change from where
+// clients resume.
 func TestNotifyMessages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

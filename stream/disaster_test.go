@@ -71,7 +71,8 @@ func stopLogWriter(t *testing.T, dsn string) (pid int) {
 	return pid
 }
 
-// killBackend kills the process of one session. The postmaster then ends all other processes and recovers. It is not restarted itself.
+// killBackend kills the process of one session. The postmaster then ends all other processes and recovers. It is not
+// restarted itself.
 func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
 	t.Helper()
 	db := connect(t, server.DSN("postgres"))
@@ -135,7 +136,8 @@ func epochToken(t *testing.T, dsn string) (token string) {
 	return token
 }
 
-// failover returns the failure of a primary and the promotion of its standby. The standby has everything that was committed before hold.
+// failover returns the failure of a primary and the promotion of its standby. The standby has everything that was
+// committed before hold.
 func failover(t *testing.T) *disaster {
 	t.Helper()
 	primary := migrated(t)

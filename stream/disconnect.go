@@ -8,9 +8,10 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Disconnect ends the streams of a recipient, which is a user or a group. Their clients receive rowcast.bye and reconnect, and get
-// a stream again if they are authenticated again. Disconnect returns the number of streams that were not ending already. For a recipient
-// without streams it is cheap, because any role of the database can disconnect a million of those.
+// Disconnect ends the streams of a recipient, which is a user or a group. Their clients receive rowcast.bye and
+// reconnect, and get a stream again if they are authenticated again. Disconnect returns the number of streams that were
+// not ending already. For a recipient without streams it is cheap, because any role of the database can disconnect a
+// million of those.
 func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.init()
 	st := h.state.Lock()
@@ -30,10 +31,10 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	return ended
 }
 
-// disconnects record when a recipient was last disconnected. A grant that is older than that is not valid. Any role of the database
-// can disconnect any number of recipients, so they share a fixed number of places by their hash. When several recipients share a place,
-// a disconnect of one counts for all of them. Then a client may be told to retry without need, but no client gets a stream
-// that it must not get.
+// disconnects record when a recipient was last disconnected. A grant that is older than that is not valid. Any role of
+// the database can disconnect any number of recipients, so they share a fixed number of places by their hash. When
+// several recipients share a place, a disconnect of one counts for all of them. Then a client may be told to retry
+// without need, but no client gets a stream that it must not get.
 type disconnects struct {
 	begin time.Time
 	seed  maphash.Seed
@@ -70,8 +71,8 @@ func (d *disconnects) since(grant Grant) bool {
 	})
 }
 
-// lastFrame returns the last bytes of a stream: when to reconnect and, on a live stream, an event whose id is the cursor to resume from.
-// No event may follow it, because a later event has a later cursor.
+// lastFrame returns the last bytes of a stream: when to reconnect and, on a live stream, an event whose id is the
+// cursor to resume from. No event may follow it, because a later event has a later cursor.
 func (st *state) lastFrame(s *subscriber, event *frame) *frame {
 	last := &frame{live: sse.AppendRetry(nil, jitter(st.hub.Retry))}
 	if st.roster.isLive(s) {

@@ -14,8 +14,8 @@ import (
 	"rowcast/stream"
 )
 
-// A stream that is disconnected first receives its pending events, then rowcast.bye with a cursor and a time to retry after. Other streams
-// continue.
+// A stream that is disconnected first receives its pending events, then rowcast.bye with a cursor and a time to retry
+// after. Other streams continue.
 func TestDisconnect(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Retry = time.Hour }) // so long that two random times are hardly ever the same
@@ -61,7 +61,8 @@ func TestDisconnect(t *testing.T) {
 	}
 }
 
-// A grant that is older than a disconnect of one of its recipients opens no stream. It may come from a cache or a slow request.
+// A grant that is older than a disconnect of one of its recipients opens no stream. It may come from a cache or a slow
+// request.
 func TestDisconnectInvalidatesOlderGrants(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t)
@@ -127,8 +128,9 @@ func TestDisconnectWhileJoining(t *testing.T) {
 	})
 }
 
-// Any role of the database can disconnect a million recipients that do not exist. That takes the hub little time and no memory. An older
-// grant opens no stream, even if its recipient was disconnected before all the others. Not parallel: it measures the heap.
+// Any role of the database can disconnect a million recipients that do not exist. That takes the hub little time and no
+// memory. An older grant opens no stream, even if its recipient was disconnected before all the others. Not parallel:
+// it measures the heap.
 func TestAttackManyDisconnects(t *testing.T) {
 	const many = 1_000_000
 	f := newFeed(t)
@@ -155,7 +157,8 @@ func TestAttackManyDisconnects(t *testing.T) {
 	}
 }
 
-// When a large group is disconnected many times, only the first call goes through its streams. They need a while to close.
+// When a large group is disconnected many times, only the first call goes through its streams. They need a while to
+// close.
 func TestAttackDisconnectTheSameGroupManyTimes(t *testing.T) {
 	t.Parallel()
 	const streams, times = 20_000, 100_000

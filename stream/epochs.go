@@ -6,12 +6,12 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// epochs are the last recoveries of the server that a Hub has seen, in order. Each ends the epoch that the one before began. A client
-// may resume several crashes later.
+// epochs are the last recoveries of the server that a Hub has seen, in order. Each ends the epoch that the one before
+// began. A client may resume several crashes later.
 type epochs []recovery
 
-// maxRecoveries is the number of recoveries that are kept. Each uses as much memory as a cursor. A client that was disconnected for longer
-// is reset, unless the row in which its cursor is anchored still exists.
+// maxRecoveries is the number of recoveries that are kept. Each uses as much memory as a cursor. A client that was
+// disconnected for longer is reset, unless the row in which its cursor is anchored still exists.
 const maxRecoveries = 64
 
 // A recovery records which delivered rows survived a crash recovery or failover.
@@ -28,8 +28,8 @@ func (e *epochs) add(r recovery) {
 	*e = append(*e, r)
 }
 
-// forward converts a cursor of an earlier epoch to the current one. known is false if the epoch is not kept, or if the cursor has seen more
-// than this Hub had sent, because the Hub does not know which of those rows survived.
+// forward converts a cursor of an earlier epoch to the current one. known is false if the epoch is not kept, or if the
+// cursor has seen more than this Hub had sent, because the Hub does not know which of those rows survived.
 func (e epochs) forward(c cursor.Cursor) (_ cursor.Cursor, known bool) {
 	for _, r := range e {
 		if c.Epoch != r.sent.Epoch {

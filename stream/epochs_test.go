@@ -72,7 +72,8 @@ func TestResetRemovesTheRecoveries(t *testing.T) {
 	wantReset(resume(t, f.site, before, "alice"), "before the reset", "history", f.now.String())
 }
 
-// In a new epoch, rows may be lost that the memory still has, even if no delivered row is lost. So the memory is emptied.
+// In a new epoch, rows may be lost that the memory still has, even if no delivered row is lost. So the memory is
+// emptied.
 func TestMemoryIsEmptiedWithItsEpoch(t *testing.T) {
 	t.Parallel()
 	f := afterCrashes(t)

@@ -93,7 +93,8 @@ func nameAndData(r *feed.Row) (sse.Name, []byte) {
 	case r.Data == nil:
 		return eventTooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, r.ID, r.Size)
 	}
-	// The table and the listener refuse names that cannot be sent. If one arrives here, the event's name becomes "message".
+	// The table and the listener refuse names that cannot be sent. If one arrives here, the event's name becomes
+	// "message".
 	name, _ := sse.NewName(r.Event)
 	return name, r.Data
 }
@@ -148,8 +149,8 @@ func lengthWithIDs(frames []*frame, idLength int) (n int) {
 	return n
 }
 
-// maxIDLength returns a length in bytes that no id along the steps exceeds. An id between the two ends names one more transaction
-// and row than the ids of the ends, and its list is a part of one of their lists.
+// maxIDLength returns a length in bytes that no id along the steps exceeds. An id between the two ends names one more
+// transaction and row than the ids of the ends, and its list is a part of one of their lists.
 func maxIDLength(steps *cursor.Steps) int {
 	const more = 48
 	length := len(appendID(nil, steps.To())) + more

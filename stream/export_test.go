@@ -52,7 +52,8 @@ func (h *Hub) Leases() int {
 	return len(st.leases)
 }
 
-// Connect opens a stream without a connection, whose client accepts everything at once. If live is false, it stays joining.
+// Connect opens a stream without a connection, whose client accepts everything at once. If live is false, it stays
+// joining.
 func (h *Hub) Connect(live bool, recipients ...string) (leave func()) {
 	grant := Grant{Groups: recipients}
 	s := newSubscriber(h, grant, nil)

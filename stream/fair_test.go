@@ -11,8 +11,9 @@ import (
 	"rowcast/listener/feed"
 )
 
-// A slowSource delays each read until the test lets it continue, and records the recipient. Each page is empty and does not advance the
-// client's cursor, so a client reads without end. Recipients in short have read everything after one page.
+// A slowSource delays each read until the test lets it continue, and records the recipient. Each page is empty and does
+// not advance the client's cursor, so a client reads without end. Recipients in short have read everything after one
+// page.
 type slowSource struct {
 	source
 	short   []string
@@ -54,7 +55,8 @@ func (s *slowSource) count(of *[]string, recipient string) (n int) {
 	return n
 }
 
-// serveSlowly serves a hub with a slowSource. It returns a cursor from which a client cannot resume by the memory alone.
+// serveSlowly serves a hub with a slowSource. It returns a cursor from which a client cannot resume by the memory
+// alone.
 func serveSlowly(t *testing.T, reads int, short ...string) (*fakeFeed, *slowSource, string) {
 	t.Helper()
 	slow := &slowSource{short: short, next: make(chan struct{})}

@@ -37,9 +37,9 @@ func (g *helloOnly) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// FuzzServe checks the beginning of streams for any request. The status is 200. rowcast.hello names the grant's recipients and has the
-// client's cursor as its id. If the stream cannot continue from that cursor, rowcast.reset follows. No part of the request becomes
-// a field of the stream.
+// FuzzServe checks the beginning of streams for any request. The status is 200. rowcast.hello names the grant's
+// recipients and has the client's cursor as its id. If the stream cannot continue from that cursor, rowcast.reset
+// follows. No part of the request becomes a field of the stream.
 func FuzzServe(f *testing.F) {
 	f.Add("", "", "alice", "team:7")
 	f.Add(start.String(), "", "", "")

@@ -9,22 +9,26 @@ import (
 	"time"
 )
 
-// A Grant describes who may receive a stream, and until when. The zero Grant receives what is sent to everyone, without an end.
+// A Grant describes who may receive a stream, and until when. The zero Grant receives what is sent to everyone, without
+// an end.
 type Grant struct {
 	// User is the recipient that identifies the stream's user. Empty means no particular user.
 	User string
 	// Groups are further recipients whose events the stream receives.
 	Groups []string
 
-	// Known is the time at which the client was authenticated, at most a minute ago. If one of the recipients has been disconnected
-	// since then, the stream is not opened and the client is told to retry later. Zero means that the grant is new.
+	// Known is the time at which the client was authenticated, at most a minute ago. If one of the recipients has been
+	// disconnected since then, the stream is not opened and the client is told to retry later. Zero means that the
+	// grant is new.
 	Known time.Time
 	// Expires is the time at which the stream ends. A rowcast.bye event announces the end. Zero means never.
 	Expires time.Time
-	// Leeway is the time for which the stream continues after Expires, because the clock by which Expires was set may be slow.
+	// Leeway is the time for which the stream continues after Expires, because the clock by which Expires was set may
+	// be slow.
 	Leeway time.Duration
-	// Renew, if not nil, is called at Expires, in a goroutine of its own. If ok is true, the stream continues until expires, or without
-	// an end if expires is zero. Otherwise it ends with a rowcast.bye event. The context ends with Run.
+	// Renew, if not nil, is called at Expires, in a goroutine of its own. If ok is true, the stream continues until
+	// expires, or without an end if expires is zero. Otherwise it ends with a rowcast.bye event. The context ends with
+	// Run.
 	Renew func(context.Context) (expires time.Time, ok bool)
 }
 
@@ -47,7 +51,8 @@ type lease struct {
 
 const notQueued = -1
 
-// byeBefore is the time between rowcast.bye and the end of a grant. A grant of less than twice that time gets it after half of its time.
+// byeBefore is the time between rowcast.bye and the end of a grant. A grant of less than twice that time gets it after
+// half of its time.
 const byeBefore = 30 * time.Second
 
 // expiryTick is the time between two checks of the leases. A stream ends at most that long after its grant.
@@ -61,8 +66,8 @@ func (st *state) addLease(s *subscriber, grant Grant) {
 	l := &lease{of: s, due: grant.Expires, expires: grant.Expires, leeway: grant.Leeway, renew: grant.Renew}
 	if grant.Renew == nil {
 		now := time.Now()
-		// A grant that has expired by this clock may be valid by the issuer's. It lasts until the end of its leeway. Without this, a client
-		// that renews at each rowcast.bye would get the next one at once.
+		// A grant that has expired by this clock may be valid by the issuer's. It lasts until the end of its leeway.
+		// Without this, a client that renews at each rowcast.bye would get the next one at once.
 		if !now.Before(l.expires) {
 			l.expires, l.leeway = l.end(), 0
 		}
@@ -135,8 +140,8 @@ const (
 	byeRevoked = "revoked" // Grant.Renew has refused
 )
 
-// sendBye announces the end of a live stream. The event has no id: the stream may have pending events, and an id that came before them
-// would make a client that resumes miss them.
+// sendBye announces the end of a live stream. The event has no id: the stream may have pending events, and an id that
+// came before them would make a client that resumes miss them.
 func (st *state) sendBye(s *subscriber, reason string, in time.Duration) {
 	data := fmt.Appendf(nil, `{"reason": %q, "expires_in": %d}`, reason, int(math.Round(in.Seconds())))
 	st.sendEach(newRun(note(eventBye, nil, data)), []*subscriber{s})

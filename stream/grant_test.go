@@ -42,7 +42,8 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 	}
 }
 
-// wantEnd checks that a stream ends at a time or at most a tick later, with a time to retry after and a heartbeat with the cursor.
+// wantEnd checks that a stream ends at a time or at most a tick later, with a time to retry after and a heartbeat with
+// the cursor.
 func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	t.Helper()
 	if r.ended() {
@@ -111,8 +112,8 @@ func TestAnExpiredGrant(t *testing.T) {
 	})
 }
 
-// On a slow client's stream, rowcast.bye comes after the pending events and has no id. An id before an event would make a client that
-// resumes miss it.
+// On a slow client's stream, rowcast.bye comes after the pending events and has no id. An id before an event would make
+// a client that resumes miss it.
 func TestNoByeBeforePendingEvents(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {

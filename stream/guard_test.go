@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The fields of a subscriber's seat belong to the state of the Hub. So only methods of types that are reached through the state may use
-// them, and the functions here, which have locked the state.
+// The fields of a subscriber's seat belong to the state of the Hub. So only methods of types that are reached through
+// the state may use them, and the functions here, which have locked the state.
 func TestSeatsAreUsedOnlyWithTheStateLocked(t *testing.T) {
 	t.Parallel()
 	allowed := map[string]bool{
@@ -68,7 +68,8 @@ func isStat(x ast.Expr) bool {
 	return ok && stats.Sel.Name == "Stats" && field.Sel.Name != "Refused" // a struct of counters
 }
 
-// functions returns the functions of the package, without its tests, by their names: "Hub.Run", or "encode" without a receiver.
+// functions returns the functions of the package, without its tests, by their names: "Hub.Run", or "encode" without a
+// receiver.
 func functions(t *testing.T) map[string]*ast.FuncDecl {
 	t.Helper()
 	files, err := os.ReadDir(".")

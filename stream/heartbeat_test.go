@@ -77,7 +77,8 @@ func TestBusyStreamsReceiveNoHeartbeats(t *testing.T) {
 	})
 }
 
-// A heartbeat has the hub's cursor, even if the last events were for other recipients, and the time since the last batch.
+// A heartbeat has the hub's cursor, even if the last events were for other recipients, and the time since the last
+// batch.
 func TestContentsOfAHeartbeat(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -137,7 +138,8 @@ func TestHeartbeatsAreSpread(t *testing.T) {
 	})
 }
 
-// A stream with pending events receives no heartbeat. The id of a heartbeat before an event would make a client that resumes miss it.
+// A stream with pending events receives no heartbeat. The id of a heartbeat before an event would make a client that
+// resumes miss it.
 func TestNoHeartbeatBeforePendingEvents(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {

@@ -19,40 +19,42 @@ import (
 	"rowcast/stream/wire"
 )
 
-// A Hub sends committed rows and NOTIFY messages to the streams of its clients. Source and Logger are required. The zero value of every
-// other field is its default. The fields must not be changed once the Hub is in use.
+// A Hub sends committed rows and NOTIFY messages to the streams of its clients. Source and Logger are required. The
+// zero value of every other field is its default. The fields must not be changed once the Hub is in use.
 type Hub struct {
 	Source Source
 	Logger *slog.Logger
 
-	// Heartbeat is the time after which an idle stream is sent a heartbeat. A stream whose client accepts nothing for two heartbeats is
-	// closed. Default 15 s.
+	// Heartbeat is the time after which an idle stream is sent a heartbeat. A stream whose client accepts nothing for
+	// two heartbeats is closed. Default 15 s.
 	Heartbeat time.Duration
 
-	// Retry is the mean time that clients wait before they reconnect. Each client is sent a random time from half of it to one and a half
-	// times of it. Default 3 s.
+	// Retry is the mean time that clients wait before they reconnect. Each client is sent a random time from half of it
+	// to one and a half times of it. Default 3 s.
 	Retry time.Duration
 
 	// Drain is the time over which the streams are ended when the Hub stops. Default 3 s.
 	Drain time.Duration
 
-	// Backlog limits the pending bytes of one stream, besides what is being written and one event of any size. Default 1 MiB.
+	// Backlog limits the pending bytes of one stream, besides what is being written and one event of any size. Default
+	// 1 MiB.
 	Backlog int
 
-	// Pending limits the bytes of memory that are held for all streams together because their clients have not accepted them yet:
-	// backlogs, what is being written, and pages of the Source. Events that many streams wait for count once. Above the limit, the
-	// streams with the most pending bytes are closed, and their clients resume. A stream that resumes waits until the limit allows its
-	// next page. Default 256 MiB.
+	// Pending limits the bytes of memory that are held for all streams together because their clients have not accepted
+	// them yet: backlogs, what is being written, and pages of the Source. Events that many streams wait for count once.
+	// Above the limit, the streams with the most pending bytes are closed, and their clients resume. A stream that
+	// resumes waits until the limit allows its next page. Default 256 MiB.
 	Pending int
 
 	// Page is the largest size of a page of the Source, in bytes. Default 17 MiB.
 	Page int
 
-	// Memory limits the bytes of memory of the recent events that are kept so that clients can resume without a query. Default 64 MiB.
+	// Memory limits the bytes of memory of the recent events that are kept so that clients can resume without a query.
+	// Default 64 MiB.
 	Memory int
 
-	// Reads is the number of calls of Source.Page and Source.IsValid that may run at one time. The Source needs that many connections.
-	// One user may have half of the calls, but at least one, and waiting users take turns. Default 2.
+	// Reads is the number of calls of Source.Page and Source.IsValid that may run at one time. The Source needs that
+	// many connections. One user may have half of the calls, but at least one, and waiting users take turns. Default 2.
 	Reads int
 
 	// Limits limit the number of streams. Default none.
@@ -137,8 +139,8 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// Publish sends a batch to the streams of its recipients. The batches must be published in order. The first one sets the cursor at which
-// the Hub begins.
+// Publish sends a batch to the streams of its recipients. The batches must be published in order. The first one sets
+// the cursor at which the Hub begins.
 func (h *Hub) Publish(b feed.Batch) {
 	h.init()
 	frames := make([]*frame, len(b.Rows))
@@ -196,8 +198,8 @@ func (h *Hub) Send(m feed.Message) {
 	st.limitPending()
 }
 
-// send sends frames to the live streams of a recipient. It does not wait for any client. When it returns, all streams have been given the
-// frames, so events of a later call come after them.
+// send sends frames to the live streams of a recipient. It does not wait for any client. When it returns, all streams
+// have been given the frames, so events of a later call come after them.
 func (st *state) send(recipient string, frames ...*frame) {
 	parts, n := st.roster.audience(recipient)
 	if n == 0 {
@@ -249,8 +251,8 @@ func resetFrame(reason string, now cursor.Cursor) *frame {
 // Held returns the number of bytes that are held for all streams because their clients have not accepted them yet.
 func (h *Hub) Held() int64 { return h.pending.used.Load() }
 
-// Ready reports whether the Hub has begun and is not stopping. It stays ready while the database is unreachable, because its streams
-// stay open.
+// Ready reports whether the Hub has begun and is not stopping. It stays ready while the database is unreachable,
+// because its streams stay open.
 func (h *Hub) Ready() bool {
 	st := h.state.Lock()
 	defer h.state.Unlock()
@@ -271,9 +273,9 @@ func (st *state) behind() time.Duration {
 	return time.Since(st.received)
 }
 
-// hello returns the first event of a stream, after what ends an event that was cut off. c is the cursor at which the stream begins. It
-// is nil before a reset: a client that is cut off between the two must not resume from the new cursor, because it would never
-// receive the reset.
+// hello returns the first event of a stream, after what ends an event that was cut off. c is the cursor at which the
+// stream begins. It is nil before a reset: a client that is cut off between the two must not resume from the new
+// cursor, because it would never receive the reset.
 func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
@@ -282,12 +284,13 @@ func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	if err != nil {
 		panic(err) // strings and a number can be encoded
 	}
-	// WebKit keeps the beginning of an event that was cut off, and adds it to the next stream's first event. This block without data takes
-	// that up. It is no event.
+	// WebKit keeps the beginning of an event that was cut off, and adds it to the next stream's first event. This block
+	// without data takes that up. It is no event.
 	b := note(eventVoid, c, nil).live
 	b = sse.AppendRetry(b, jitter(h.Retry))
 	return append(b, note(eventHello, c, data).live...)
 }
 
-// jitter returns a random time from d/2 to 3d/2, so that clients that lost their connections together do not reconnect together.
+// jitter returns a random time from d/2 to 3d/2, so that clients that lost their connections together do not reconnect
+// together.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }

@@ -13,15 +13,16 @@ import (
 // opening is the first line of a stream, a comment.
 const opening = ":\n"
 
-// goLive makes a stream live and gives it the events that it has missed. The caller has computed these since it locked the state, so no
-// event is missed or sent twice.
+// goLive makes a stream live and gives it the events that it has missed. The caller has computed these since it locked
+// the state, so no event is missed or sent twice.
 func (st *state) goLive(s *subscriber, missed []*frame, steps *cursor.Steps) {
 	st.roster.makeLive(s)
 	s.goLive(missed, steps)
 }
 
-// beginAtPresent makes a stream live whose client sent no cursor and so has missed nothing. It returns the first bytes of the stream, which
-// are then written together with the head of the response. It returns nil if there is more to do, which join does.
+// beginAtPresent makes a stream live whose client sent no cursor and so has missed nothing. It returns the first bytes
+// of the stream, which are then written together with the head of the response. It returns nil if there is more to do,
+// which join does.
 func (h *Hub) beginAtPresent(s *subscriber, from clientCursor) []byte {
 	if from.given {
 		return nil
@@ -38,8 +39,8 @@ func (h *Hub) beginAtPresent(s *subscriber, from clientCursor) []byte {
 	return append([]byte(opening), h.hello(&now, s.recipients)...)
 }
 
-// join sends a stream what its client has missed since its cursor, and makes the stream live. Until then, only join writes to the stream.
-// It returns early when the stream ends.
+// join sends a stream what its client has missed since its cursor, and makes the stream live. Until then, only join
+// writes to the stream. It returns early when the stream ends.
 func (h *Hub) join(s *subscriber, from clientCursor, by reader) {
 	ctx, leave := context.WithCancel(context.Background())
 	defer leave()
@@ -83,20 +84,21 @@ type joining struct {
 	live  bool
 	pause time.Duration // after the last failure of the Source
 
-	// greeting is rowcast.hello, until it has been written. If the stream can become live at once, it does so before rowcast.hello is
-	// written. Then the client misses nothing after that event, NOTIFY messages included.
+	// greeting is rowcast.hello, until it has been written. If the stream can become live at once, it does so before
+	// rowcast.hello is written. Then the client misses nothing after that event, NOTIFY messages included.
 	greeting []byte
 
-	// opening is the first line, until it has been written. It is written alone only if the stream has to wait for something.
+	// opening is the first line, until it has been written. It is written alone only if the stream has to wait for
+	// something.
 	opening []byte
 
-	// comments ticks each heartbeat. At each tick a comment is written, so that no proxy closes the stream as idle. It is nil until the stream
-	// has to wait, and then runs through all waits.
+	// comments ticks each heartbeat. At each tick a comment is written, so that no proxy closes the stream as idle. It
+	// is nil until the stream has to wait, and then runs through all waits.
 	comments *time.Ticker
 }
 
-// check returns the cursor from which the stream continues. That is the client's cursor if possible. Otherwise it is the Hub's cursor, and
-// the reason is not empty.
+// check returns the cursor from which the stream continues. That is the client's cursor if possible. Otherwise it is
+// the Hub's cursor, and the reason is not empty.
 func (j *joining) check(from clientCursor) (c cursor.Cursor, reason string) {
 	now, horizon := j.present()
 	if !from.given {
@@ -129,7 +131,8 @@ func (j *joining) check(from clientCursor) (c cursor.Cursor, reason string) {
 	return c, ""
 }
 
-// toEpochOf converts a cursor of another epoch to the current one if it is valid there. asked is false if the Source could not be asked.
+// toEpochOf converts a cursor of another epoch to the current one if it is valid there. asked is false if the Source
+// could not be asked.
 func (j *joining) toEpochOf(c, now cursor.Cursor) (_ cursor.Cursor, valid, asked bool) {
 	asked = j.attemptInTurn(failures.CheckCursor, func(ctx context.Context) (err error) {
 		valid, err = j.Source.IsValid(ctx, c, now)
@@ -148,8 +151,8 @@ func (j *joining) toEpochOf(c, now cursor.Cursor) (_ cursor.Cursor, valid, asked
 	return c, valid, true
 }
 
-// present returns the Hub's cursor, and the transaction number below which retention has deleted rows. The cursor is whole, unless the stream
-// has ended.
+// present returns the Hub's cursor, and the transaction number below which retention has deleted rows. The cursor is
+// whole, unless the stream has ended.
 func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	if st := j.lockWhole(); st != nil {
 		defer j.state.Unlock()
@@ -158,8 +161,9 @@ func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	return cursor.Cursor{}, 0
 }
 
-// lockWhole locks the Hub's state when its cursor is whole. While the Hub receives a transaction in several batches, a new stream would get
-// only the last part of it. If the stream ends before that, lockWhole returns nil and the state is not locked.
+// lockWhole locks the Hub's state when its cursor is whole. While the Hub receives a transaction in several batches, a
+// new stream would get only the last part of it. If the stream ends before that, lockWhole returns nil and the state is
+// not locked.
 func (j *joining) lockWhole() *state {
 	for {
 		st := j.state.Lock()
@@ -174,8 +178,8 @@ func (j *joining) lockWhole() *state {
 	}
 }
 
-// advance takes one step towards the Hub's cursor. If the memory has all that the client has missed, and that fits into a backlog, the
-// stream becomes live. Otherwise a part of it is written. It returns the client's cursor after the step.
+// advance takes one step towards the Hub's cursor. If the memory has all that the client has missed, and that fits into
+// a backlog, the stream becomes live. Otherwise a part of it is written. It returns the client's cursor after the step.
 func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	st := j.lockWhole()
 	if st == nil {
@@ -207,12 +211,12 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	return c, nil
 }
 
-// maxUnderLock is the number of frames of the memory that are searched while the Hub is locked. More frames are searched and written
-// before the stream becomes live.
+// maxUnderLock is the number of frames of the memory that are searched while the Hub is locked. More frames are
+// searched and written before the stream becomes live.
 const maxUnderLock = 1000
 
-// recheck handles a cursor that is no longer part of the Hub's history, because the server has recovered from a crash while the stream
-// was joining.
+// recheck handles a cursor that is no longer part of the Hub's history, because the server has recovered from a crash
+// while the stream was joining.
 func (j *joining) recheck(c cursor.Cursor) (cursor.Cursor, error) {
 	if err := j.greet(); err != nil {
 		return c, err
@@ -224,8 +228,8 @@ func (j *joining) recheck(c cursor.Cursor) (cursor.Cursor, error) {
 	return next, j.ctx.Err()
 }
 
-// replayFrames writes the first frames that the client has missed, up to the size of a backlog. The steps lead from the client's cursor
-// to the Hub's.
+// replayFrames writes the first frames that the client has missed, up to the size of a backlog. The steps lead from the
+// client's cursor to the Hub's.
 func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cursor, error) {
 	if err := j.greet(); err != nil {
 		return steps.From(), err
@@ -264,8 +268,8 @@ func (j *joining) replayPage(c, to cursor.Cursor) (next cursor.Cursor, err error
 	return next, j.flush(events)
 }
 
-// load reads a page and gives it to the stream. It waits for a free call of the Source first and then for memory. A stream that
-// waits for a call holds no memory.
+// load reads a page and gives it to the stream. It waits for a free call of the Source first and then for memory. A
+// stream that waits for a call holds no memory.
 func (j *joining) load(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon uint64, ok bool) {
 	var memory *reservation
 	defer func() {
@@ -345,8 +349,8 @@ func (j *joining) attemptInTurn(of failures.Operation, call func(ctx context.Con
 	})
 }
 
-// attempt calls the Source once and reports whether that succeeded. After a failure it waits before it returns, longer each time. The
-// caller then tries again, possibly with another cursor of the Hub.
+// attempt calls the Source once and reports whether that succeeded. After a failure it waits before it returns, longer
+// each time. The caller then tries again, possibly with another cursor of the Hub.
 func (j *joining) attempt(of failures.Operation, call func(ctx context.Context) error) bool {
 	ctx, cancel := context.WithCancel(j.ctx)
 	done := make(chan struct{})
@@ -374,7 +378,8 @@ func (j *joining) attempt(of failures.Operation, call func(ctx context.Context) 
 	return false
 }
 
-// waitFor waits until done is closed, and writes a comment each heartbeat. It reports false if the stream ended before that.
+// waitFor waits until done is closed, and writes a comment each heartbeat. It reports false if the stream ended before
+// that.
 func (j *joining) waitFor(done <-chan struct{}) bool {
 	if j.comments == nil {
 		j.comments = time.NewTicker(j.Heartbeat)

@@ -62,8 +62,8 @@ func TestAClientAheadOfItsHubWhenTheDatabaseFails(t *testing.T) {
 	c.wantData(`"2"`)
 }
 
-// While a hub sends a transaction in pages, new streams wait until it is complete, because a cursor cannot describe two incomplete
-// transactions.
+// While a hub sends a transaction in pages, new streams wait until it is complete, because a cursor cannot describe two
+// incomplete transactions.
 func TestNoStreamJoinsInTheMiddleOfATransaction(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -152,8 +152,8 @@ func TestJoiningMissesNothing(t *testing.T) {
 	}
 }
 
-// A client has received 3,000 events on another hub and misses one older transaction. The hub sends just that transaction, if it is for the
-// client, and the stream becomes live.
+// A client has received 3,000 events on another hub and misses one older transaction. The hub sends just that
+// transaction, if it is for the client, and the stream becomes live.
 func TestAClientThatMissesOneOldTransaction(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)

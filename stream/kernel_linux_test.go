@@ -12,7 +12,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The kernel holds few bytes for clients that do not read, even if the events are large and the clients were fast before.
+// The kernel holds few bytes for clients that do not read, even if the events are large and the clients were fast
+// before.
 func TestTheKernelHoldsFewBytes(t *testing.T) {
 	t.Parallel()
 	const clients, size, most = 20, 4 << 20, 256 << 10

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Ten thousand clients that disconnect at random times leave no goroutine, no file descriptor and no memory. Not parallel: it counts
-// these.
+// Ten thousand clients that disconnect at random times leave no goroutine, no file descriptor and no memory. Not
+// parallel: it counts these.
 func TestConnectAndKill(t *testing.T) {
 	const clients, atATime = 10_000, 8
 	f := serveFeed(t, func(s *site) { s.hub.Memory = 4 << 10 })

@@ -14,8 +14,9 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A ledger records what happened in a database: the transactions with their times, by a clock of the test, and the rows that the table
-// has at the end. The data of each row is the number of its transaction and the row's number in it, for example [12, 3].
+// A ledger records what happened in a database: the transactions with their times, by a clock of the test, and the rows
+// that the table has at the end. The data of each row is the number of its transaction and the row's number in it, for
+// example [12, 3].
 type ledger struct {
 	mu    sync.Mutex
 	clock int
@@ -73,9 +74,10 @@ func (h *ledger) read(t *testing.T, conn *pgx.Conn) {
 	}
 }
 
-// check returns what is wrong with the events that a client received since the first row. The client must receive each committed row for
-// its recipients and for everyone exactly once, and nothing else. The rows of a transaction must come in the order of their ids. If
-// a transaction began after another one had been committed, its rows must come after the other's.
+// check returns what is wrong with the events that a client received since the first row. The client must receive each
+// committed row for its recipients and for everyone exactly once, and nothing else. The rows of a transaction must come
+// in the order of their ids. If a transaction began after another one had been committed, its rows must come after the
+// other's.
 func (h *ledger) check(recipients []string, received []sse.Event) (wrong []string) {
 	count := make([]int, len(h.rows))
 	last, youngest := map[int]int64{}, 0

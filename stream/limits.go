@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Limits limit the number of streams that are open at one time. Zero means no limit. When a limit is reached, the open streams continue,
-// and new clients are told to retry later.
+// Limits limit the number of streams that are open at one time. Zero means no limit. When a limit is reached, the open
+// streams continue, and new clients are told to retry later.
 type Limits struct {
 	Streams int // in total
 	User    int // of one user
@@ -28,7 +28,8 @@ type owner struct {
 	address netip.Addr // invalid if it is unknown
 }
 
-// counts are the numbers of open streams by user and by address, as far as these are limited. They belong to the state of a Hub.
+// counts are the numbers of open streams by user and by address, as far as these are limited. They belong to the state
+// of a Hub.
 type counts struct {
 	users     map[string]int
 	addresses map[netip.Addr]int
@@ -42,8 +43,8 @@ func (l Limits) ownerOf(user string, r *http.Request) *owner {
 	return &owner{user, AddressOf(r.RemoteAddr)}
 }
 
-// AddressOf returns the client address that limits apply to. remote is a RemoteAddr with or without a port. The result is an IPv4
-// address, or the first address of an IPv6 network of 64 bits. It is invalid if remote contains no address.
+// AddressOf returns the client address that limits apply to. remote is a RemoteAddr with or without a port. The result
+// is an IPv4 address, or the first address of an IPv6 network of 64 bits. It is invalid if remote contains no address.
 func AddressOf(remote string) netip.Addr {
 	address, err := netip.ParseAddr(remote)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A memory holds the most recent events, so that most clients resume without a query. Its limit counts the bytes of memory that the
-// events really use.
+// A memory holds the most recent events, so that most clients resume without a query. Its limit counts the bytes of
+// memory that the events really use.
 type memory struct {
 	limit int
 	bytes int
@@ -23,7 +23,8 @@ type queue struct {
 	frames    []*frame
 }
 
-// queueSize is about the memory of a queue besides its recipient's text and its frames: the struct, its entry in the map and a small array.
+// queueSize is about the memory of a queue besides its recipient's text and its frames: the struct, its entry in the
+// map and a small array.
 const queueSize = 128
 
 func (q *queue) push(f *frame) { q.frames = append(q.frames, f) }
@@ -77,8 +78,9 @@ func (m *memory) pop() {
 	}
 }
 
-// share lets consecutive frames share one list of the transactions in flight. The list is counted for the newest of these frames, which is
-// removed last. A frame may share the beginning of a newer frame's list if that is at least half of the list.
+// share lets consecutive frames share one list of the transactions in flight. The list is counted for the newest of
+// these frames, which is removed last. A frame may share the beginning of a newer frame's list if that is at least half
+// of the list.
 func (m *memory) share(frames []*frame) {
 	var owner *frame // the frame for which the list is counted
 	kept := len(m.all.frames) > 0
@@ -109,8 +111,9 @@ func beginsWith(list, part []uint64) bool {
 	return len(part) <= len(list) && 2*len(part) >= len(list) && slices.Equal(list[:len(part)], part)
 }
 
-// since returns all events for the recipients and for everyone that a client at a cursor may have missed, and some that it has seen, which
-// unseen removes. It must be quick, because the Hub is locked. The result is complete only if the cursor covers from.
+// since returns all events for the recipients and for everyone that a client at a cursor may have missed, and some that
+// it has seen, which unseen removes. It must be quick, because the Hub is locked. The result is complete only if the
+// cursor covers from.
 func (m *memory) since(c cursor.Cursor, recipients []string) []*frame {
 	frames := m.of[""].since(nil, c)
 	for _, r := range recipients {
@@ -119,8 +122,8 @@ func (m *memory) since(c cursor.Cursor, recipients []string) []*frame {
 	return frames
 }
 
-// since appends the frames that came after the last frame whose cursor c covers. As c then covers all earlier cursors, too, since looks
-// back in growing steps and then searches between the last two.
+// since appends the frames that came after the last frame whose cursor c covers. As c then covers all earlier cursors,
+// too, since looks back in growing steps and then searches between the last two.
 func (q *queue) since(frames []*frame, c cursor.Cursor) []*frame {
 	if q == nil {
 		return frames
@@ -134,7 +137,8 @@ func (q *queue) since(frames []*frame, c cursor.Cursor) []*frame {
 	return append(frames, q.frames[begin:]...)
 }
 
-// unseen returns the frames that a client at a cursor has not seen, in the order in which they must be sent. It changes the slice.
+// unseen returns the frames that a client at a cursor has not seen, in the order in which they must be sent. It changes
+// the slice.
 func unseen(c cursor.Cursor, frames []*frame) []*frame {
 	frames = slices.DeleteFunc(frames, func(f *frame) bool { return c.Seen(f.row.Xid, f.row.ID) })
 	compare := func(a, b *frame) int { return a.row.Compare(b.row) }

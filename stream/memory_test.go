@@ -12,8 +12,8 @@ import (
 	"rowcast/stream"
 )
 
-// The memory uses about as much of the heap as its limit says, for small and large events, for few and many recipients, and with many
-// transactions in flight, which every id contains. Not parallel: it measures the heap.
+// The memory uses about as much of the heap as its limit says, for small and large events, for few and many recipients,
+// and with many transactions in flight, which every id contains. Not parallel: it measures the heap.
 func TestMemoryCountsTheHeap(t *testing.T) {
 	const limit, slack = 8 << 20, 256 << 10
 	for _, tt := range []struct {

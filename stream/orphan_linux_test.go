@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// When the stream of a client that does not read is closed for any reason, its connection is reset and the kernel keeps nothing for it.
+// When the stream of a client that does not read is closed for any reason, its connection is reset and the kernel keeps
+// nothing for it.
 func TestTheKernelKeepsNothingForAClosedStream(t *testing.T) {
 	t.Parallel()
 	const small, large = 40 << 10, 24 << 20 // the kernel's buffers have space for the first only
@@ -78,8 +79,8 @@ func TestAClientThatReadsLateReceivesTheEnd(t *testing.T) {
 	c.wantEnd()
 }
 
-// If the client does not read the rest, the kernel drops it after about two heartbeats and not after minutes. The connection then has
-// no regular end.
+// If the client does not read the rest, the kernel drops it after about two heartbeats and not after minutes. The
+// connection then has no regular end.
 func TestTheEndOfAStreamIsNotKeptForLong(t *testing.T) {
 	t.Parallel()
 	const heartbeat = 500 * time.Millisecond

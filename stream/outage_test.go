@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While PostgreSQL is stopped, and after it has started again or recovered from a crash, streams stay open. A client that resumes receives
-// what the memory has, and waits for the rest. Nothing is lost.
+// While PostgreSQL is stopped, and after it has started again or recovered from a crash, streams stay open. A client
+// that resumes receives what the memory has, and waits for the rest. Nothing is lost.
 func TestTheDatabaseStopsAndStarts(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)

@@ -19,12 +19,12 @@ import (
 	"rowcast/stream"
 )
 
-// peakVariable makes this test binary run the hub of TestPeakMemory. Its value is Hub.Pending and the number of bytes of memory at which
-// the hub ends.
+// peakVariable makes this test binary run the hub of TestPeakMemory. Its value is Hub.Pending and the number of bytes
+// of memory at which the hub ends.
 const peakVariable = "ROWCAST_TEST_PEAK"
 
-// The settings of the hub of TestPeakMemory. Hub.Pending is small, so that without it the backlogs of all clients would use many times
-// the memory of the formula.
+// The settings of the hub of TestPeakMemory. Hub.Pending is small, so that without it the backlogs of all clients would
+// use many times the memory of the formula.
 const (
 	peakMemory  = 4 << 20
 	peakPending = 16 << 20
@@ -34,10 +34,10 @@ const (
 	peakEvicted = 300 // the number of closed streams after which the test ends
 )
 
-// In the worst case, a hub uses no more memory than the README says: the recent events, what is pending, three events for each
-// connection that reads, half of that for garbage, and the memory of an empty process. Clients that do not read resume over rows of
-// 4 MiB, while rows of the same size are published for other clients that do not read. Each page is read with a copy, as by a driver.
-// Without a limit of what is pending, the same clients make the hub use more.
+// In the worst case, a hub uses no more memory than the README says: the recent events, what is pending, three events
+// for each connection that reads, half of that for garbage, and the memory of an empty process. Clients that do not
+// read resume over rows of 4 MiB, while rows of the same size are published for other clients that do not read. Each
+// page is read with a copy, as by a driver. Without a limit of what is pending, the same clients make the hub use more.
 func TestPeakMemory(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -87,8 +87,8 @@ func runPeak(t *testing.T, pending, most int) (empty, peak, evicted int) {
 	return empty, peak, evicted
 }
 
-// bePeak runs the hub and its clients. It ends when the hub has closed enough streams or uses too much memory. It prints the bytes of
-// memory of the process before, the peak, and the number of streams that were closed.
+// bePeak runs the hub and its clients. It ends when the hub has closed enough streams or uses too much memory. It
+// prints the bytes of memory of the process before, the peak, and the number of streams that were closed.
 func bePeak() error {
 	var pending, most int
 	if _, err := fmt.Sscan(os.Getenv(peakVariable), &pending, &most); err != nil {
@@ -142,7 +142,8 @@ func bePeak() error {
 	return nil
 }
 
-// keepReconnecting is a client that hardly reads, and reconnects with the same cursor, or without one, when its stream is closed.
+// keepReconnecting is a client that hardly reads, and reconnects with the same cursor, or without one, when its stream
+// is closed.
 func keepReconnecting(url, id, user string) {
 	for {
 		conn, err := dial(url, request{recipients: []string{user}, header: id, buffer: 8 << 10})

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A pending counts the memory that is held because clients have not accepted it yet: backlogs, what is being written, and pages that
-// were read for streams that resume. Memory that several streams share is counted once.
+// A pending counts the memory that is held because clients have not accepted it yet: backlogs, what is being written,
+// and pages that were read for streams that resume. Memory that several streams share is counted once.
 type pending struct {
 	limit int64
 	used  atomic.Int64
@@ -61,8 +61,8 @@ func (p *pending) release(holders *atomic.Int32, bytes int) {
 	}
 }
 
-// full reports whether the memory exceeds the limit by so much that no stream may begin a backlog, even before the slowest streams have
-// been closed.
+// full reports whether the memory exceeds the limit by so much that no stream may begin a backlog, even before the
+// slowest streams have been closed.
 func (p *pending) full() bool { return p.used.Load() > p.limit+p.limit/8 }
 
 // reserve requests memory. Waiting users take turns, so a user with many streams does not keep others waiting.
@@ -132,8 +132,8 @@ func (p *pending) giveBack(r *reservation) {
 	p.add(-int(r.bytes))
 }
 
-// overdue reports whether reservations wait and none was granted for the given time. It returns the number of bytes that may be held for
-// the next reservation to be granted.
+// overdue reports whether reservations wait and none was granted for the given time. It returns the number of bytes
+// that may be held for the next reservation to be granted.
 func (p *pending) overdue(after time.Duration) (target int64, overdue bool) {
 	if p.waiting.Load() == 0 {
 		return 0, false
@@ -155,7 +155,8 @@ func (st *state) limitPending() {
 	}
 }
 
-// closeSlowest closes the streams with the most pending bytes until at most target bytes are held for all streams. Their clients resume.
+// closeSlowest closes the streams with the most pending bytes until at most target bytes are held for all streams.
+// Their clients resume.
 func (st *state) closeSlowest(target int64) {
 	type slow struct {
 		s     *subscriber

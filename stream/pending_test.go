@@ -15,8 +15,8 @@ import (
 	"rowcast/stream"
 )
 
-// When too many bytes are pending for all streams, the stream with the most pending bytes is closed, and no other. Its client resumes
-// without a loss.
+// When too many bytes are pending for all streams, the stream with the most pending bytes is closed, and no other. Its
+// client resumes without a loss.
 func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	t.Parallel()
 	const limit, modest, size = 4 << 20, 10, 100 << 10
@@ -98,7 +98,8 @@ func TestSharedEventsCountOnce(t *testing.T) {
 	}
 }
 
-// Streams that resume wait for memory before they read a page, so the memory of pages is limited, too. All clients receive everything.
+// Streams that resume wait for memory before they read a page, so the memory of pages is limited, too. All clients
+// receive everything.
 func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 	t.Parallel()
 	const clients, size, most = 20, 1 << 20, 4
@@ -139,7 +140,8 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 	}
 }
 
-// Clients that resume and do not read do not keep other clients waiting: after a heartbeat, some of their streams are closed.
+// Clients that resume and do not read do not keep other clients waiting: after a heartbeat, some of their streams are
+// closed.
 func TestStreamsThatWaitForMemoryGetIt(t *testing.T) {
 	t.Parallel()
 	const size, most = 1 << 20, 4
@@ -159,8 +161,8 @@ func TestStreamsThatWaitForMemoryGetIt(t *testing.T) {
 	}
 }
 
-// feedOfPages serves a feed without a memory, whose Source has one event of the given size. It returns a cursor from before the event, and
-// counts the pages that are read.
+// feedOfPages serves a feed without a memory, whose Source has one event of the given size. It returns a cursor from
+// before the event, and counts the pages that are read.
 func feedOfPages(t *testing.T, size int, pages *atomic.Int64, configure ...func(*site)) (f *fakeFeed, before string) {
 	f = serveFeed(t, append([]func(*site){smallSendBuffers, func(s *site) { s.hub.Memory = 1 }}, configure...)...)
 	before = f.now.String()

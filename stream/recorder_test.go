@@ -13,7 +13,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A recorder is a stream without a socket, so that it can use the time of a synctest bubble. It records what is written at what time.
+// A recorder is a stream without a socket, so that it can use the time of a synctest bubble. It records what is written
+// at what time.
 type recorder struct {
 	done  chan struct{} // the stream has ended
 	leave context.CancelFunc
@@ -29,7 +30,8 @@ type written struct {
 	text string
 }
 
-// record opens a stream for the recipients from a cursor, or without one if id is empty. It is closed at the end of the test.
+// record opens a stream for the recipients from a cursor, or without one if id is empty. It is closed at the end of the
+// test.
 func record(t *testing.T, s *site, id string, recipients ...string) *recorder {
 	return recordGrant(t, s, id, stream.Grant{Groups: recipients})
 }

@@ -16,7 +16,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// If a stream cannot continue from the client's cursor, it begins with rowcast.reset and continues live. The status is 200.
+// If a stream cannot continue from the client's cursor, it begins with rowcast.reset and continues live. The status is
+// 200.
 func TestReset(t *testing.T) {
 	t.Parallel()
 	dsn, otherDSN := dbtest.Database(t), dbtest.Database(t)
@@ -62,7 +63,8 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// wantReset reads the beginning of a stream that could not continue from the client's cursor. The new cursor must cover now.
+// wantReset reads the beginning of a stream that could not continue from the client's cursor. The new cursor must cover
+// now.
 func wantReset(c *client, name, reason, now string) {
 	c.Helper()
 	if c.response.StatusCode != http.StatusOK {
@@ -142,8 +144,9 @@ func TestResetOfAllStreams(t *testing.T) {
 	}
 }
 
-// When a crash has lost the last rows that were sent, live streams and streams that resume continue after the rows that survived. A cursor
-// of another hub may have seen rows of which this hub does not know whether they survived. It is reset.
+// When a crash has lost the last rows that were sent, live streams and streams that resume continue after the rows that
+// survived. A cursor of another hub may have seen rows of which this hub does not know whether they survived. It is
+// reset.
 func TestClampingAfterACrash(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })
@@ -169,7 +172,8 @@ func TestClampingAfterACrash(t *testing.T) {
 	wantReset(resume(t, f.site, "1-0-1043--00000000-00000000", "alice"), "of another epoch", "history", f.now.String())
 }
 
-// While a hub receives rows from before its start, it accepts no streams. After that, clients resume from these rows without a query.
+// While a hub receives rows from before its start, it accepts no streams. After that, clients resume from these rows
+// without a query.
 func TestWarmStart(t *testing.T) {
 	t.Parallel()
 	f := &fakeFeed{site: &site{hub: &stream.Hub{Source: &source{}}}, now: start}

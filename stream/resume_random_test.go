@@ -19,8 +19,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Writers hold transactions open, commit them out of order and roll back. Clients are cut off at any byte and resume on any hub. Sessions of
-// the database are terminated. Each client receives the rows for it exactly once, in causal order.
+// Writers hold transactions open, commit them out of order and roll back. Clients are cut off at any byte and resume on
+// any hub. Sessions of the database are terminated. Each client receives the rows for it exactly once, in causal order.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -201,8 +201,8 @@ func write(t *testing.T, h *ledger, dsn string, connections *atomic.Int64) {
 	h.end(last)
 }
 
-// keepPace waits for a moment if the readers, which reconnect all the time, are slower than the writers. The wait is short, because readers
-// that have received everything wait for the writers.
+// keepPace waits for a moment if the readers, which reconnect all the time, are slower than the writers. The wait is
+// short, because readers that have received everything wait for the writers.
 func keepPace(steps, connections *atomic.Int64) {
 	const wait = 20 * time.Millisecond
 	for began := time.Now(); connections.Load()*1600 < steps.Load()*330 && time.Since(began) < wait; {

@@ -10,8 +10,9 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Transactions are held open and committed out of order. Three hubs fetch them in different portions, and so send them in different
-// orders. A client that stops after any event resumes exactly on any hub, and then again from any event of that hub.
+// Transactions are held open and committed out of order. Three hubs fetch them in different portions, and so send them
+// in different orders. A client that stops after any event resumes exactly on any hub, and then again from any event of
+// that hub.
 func TestResumingAfterEveryEvent(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -201,7 +202,8 @@ func TestTheHeaderHasPriority(t *testing.T) {
 	c.wantData("1", "2", "3")
 }
 
-// Between the state of a page and a stream from rowcast.cursor() of the same statement, there is no gap and no repetition.
+// Between the state of a page and a stream from rowcast.cursor() of the same statement, there is no gap and no
+// repetition.
 func TestFromAPageToItsStream(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -29,9 +29,9 @@ func (b *pausedSource) Page(ctx context.Context, from, to cursor.Cursor, recipie
 	return b.Source.Page(ctx, from, to, recipients)
 }
 
-// Rows are deleted while a client resumes. If the client has seen all deleted rows, the stream continues. Otherwise it receives
-// rowcast.reset. A cursor after a row does not say that the row was the last one of its transaction, so that transaction counts as not
-// seen.
+// Rows are deleted while a client resumes. If the client has seen all deleted rows, the stream continues. Otherwise it
+// receives rowcast.reset. A cursor after a row does not say that the row was the last one of its transaction, so that
+// transaction counts as not seen.
 func TestRetentionWhileAClientResumes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

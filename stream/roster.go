@@ -5,18 +5,21 @@ import (
 	"slices"
 )
 
-// A roster holds the open streams, by recipient and by the time of their heartbeat. It belongs to the state of a Hub. Adding and removing
-// a stream takes the same time however many streams there are, because each stream knows its indexes.
+// A roster holds the open streams, by recipient and by the time of their heartbeat. It belongs to the state of a Hub.
+// Adding and removing a stream takes the same time however many streams there are, because each stream knows its
+// indexes.
 type roster struct {
 	parts      [slots]group      // all streams, by their slot
 	recipients map[string]*group // the streams of each recipient
 	open       int               // the number of streams
 }
 
-// slots is the number of parts into which a heartbeat interval is divided. Each stream has its heartbeats in one of them.
+// slots is the number of parts into which a heartbeat interval is divided. Each stream has its heartbeats in one of
+// them.
 const slots = 32
 
-// A seat is what the roster, and with it the Hub's state, knows about a stream. Only code that has locked the state uses it.
+// A seat is what the roster, and with it the Hub's state, knows about a stream. Only code that has locked the state
+// uses it.
 type seat struct {
 	indexes []uint32 // the stream's indexes in the groups of its recipients
 	lease   *lease   // nil if the stream has no end
@@ -71,7 +74,8 @@ func (r *roster) remove(s *subscriber) {
 	r.open--
 }
 
-// audience returns the live streams that receive an event for a recipient, in parts, and their number. The recipient "" is everyone.
+// audience returns the live streams that receive an event for a recipient, in parts, and their number. The recipient ""
+// is everyone.
 func (r *roster) audience(recipient string) (parts [][]*subscriber, n int) {
 	if recipient != "" {
 		g := r.recipients[recipient]
@@ -97,8 +101,9 @@ func (r *roster) inSlot(tick uint64) []*subscriber {
 	return g.streams[:g.live]
 }
 
-// toEnd returns the streams of a recipient, live or not, for a caller that ends all of them. Until a stream is added, further calls return
-// none: ended streams may take a while to close, and the Hub can be made to call toEnd again and again.
+// toEnd returns the streams of a recipient, live or not, for a caller that ends all of them. Until a stream is added,
+// further calls return none: ended streams may take a while to close, and the Hub can be made to call toEnd again and
+// again.
 func (r *roster) toEnd(recipient string) []*subscriber {
 	g := r.recipients[recipient]
 	if g == nil || g.ended {

@@ -57,8 +57,9 @@ func TestStreamsEndInAnyOrder(t *testing.T) {
 	}
 }
 
-// Ending a stream of a large group costs about as much as ending one of a small group. The test compares the quickest of 20 batches,
-// because a batch can be interrupted by the garbage collector or by another process. It is not parallel for the same reason.
+// Ending a stream of a large group costs about as much as ending one of a small group. The test compares the quickest
+// of 20 batches, because a batch can be interrupted by the garbage collector or by another process. It is not parallel
+// for the same reason.
 func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
 	each := func(streams int) time.Duration {
 		f := newFeed(t)
@@ -97,8 +98,8 @@ func gatherInGroup(f *fakeFeed, streams int) (leave []func()) {
 	return leave
 }
 
-// BenchmarkLargeGroup connects streams of one group, sends the group events, and ends all streams. The costs of a stream must not
-// depend on the number of streams. They are CPU times. The events are written to the null device.
+// BenchmarkLargeGroup connects streams of one group, sends the group events, and ends all streams. The costs of a
+// stream must not depend on the number of streams. They are CPU times. The events are written to the null device.
 func BenchmarkLargeGroup(b *testing.B) {
 	for _, streams := range []int{10_000, 100_000} {
 		b.Run(fmt.Sprint(streams), func(b *testing.B) {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Run sends heartbeats and ends the streams whose grants have expired, until the context ends. Then the Hub answers new clients with
-// "retry later", ends its streams, spread over Drain, and Run returns.
+// Run sends heartbeats and ends the streams whose grants have expired, until the context ends. Then the Hub answers new
+// clients with "retry later", ends its streams, spread over Drain, and Run returns.
 func (h *Hub) Run(ctx context.Context) error {
 	h.init()
 	ticker := time.NewTicker(max(h.Heartbeat/slots, time.Millisecond))
@@ -28,9 +28,9 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 }
 
-// beat sends a heartbeat to the idle streams of the next slot and closes the stalled ones. The id of the heartbeat is the Hub's cursor, so
-// a client that received no event for days resumes from a recent cursor. A stream with pending events gets no heartbeat: if the id
-// came before them, a client that resumes would miss them.
+// beat sends a heartbeat to the idle streams of the next slot and closes the stalled ones. The id of the heartbeat is
+// the Hub's cursor, so a client that received no event for days resumes from a recent cursor. A stream with pending
+// events gets no heartbeat: if the id came before them, a client that resumes would miss them.
 func (h *Hub) beat() {
 	st := h.state.Lock()
 	defer h.state.Unlock()

@@ -12,14 +12,16 @@ import (
 	"rowcast/stream/wire"
 )
 
-// Serve answers a request with a stream of the events for the recipients of a grant and for everyone. The caller must have authenticated
-// the request. Serve sets the headers of the response and keeps others that are set already, such as those for CORS.
+// Serve answers a request with a stream of the events for the recipients of a grant and for everyone. The caller must
+// have authenticated the request. Serve sets the headers of the response and keeps others that are set already, such as
+// those for CORS.
 //
-// [Limits] by address use the request's RemoteAddr, with a port or without. Behind a proxy, the caller must put the client's address there.
+// [Limits] by address use the request's RemoteAddr, with a port or without. Behind a proxy, the caller must put the
+// client's address there.
 //
-// The stream continues from the client's cursor, which is the Last-Event-ID header or else the last_event_id query parameter. If the stream
-// cannot continue from it, a rowcast.reset event says why. The status is always 200, because an EventSource that receives any other
-// status does not reconnect.
+// The stream continues from the client's cursor, which is the Last-Event-ID header or else the last_event_id query
+// parameter. If the stream cannot continue from it, a rowcast.reset event says why. The status is always 200, because
+// an EventSource that receives any other status does not reconnect.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	if r.Method == http.MethodHead { // the response has no body
@@ -54,7 +56,8 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.watcher.Watch(conn, s)
 }
 
-// admit adds a stream. If none can be opened now, it returns the counter of the reason and the time after which to retry.
+// admit adds a stream. If none can be opened now, it returns the counter of the reason and the time after which to
+// retry.
 func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait time.Duration) {
 	st := h.state.Lock()
 	defer h.state.Unlock()
@@ -99,8 +102,9 @@ func (h *Hub) logUnstreamed(err error) {
 	}
 }
 
-// RetryLater answers with an empty stream and a time to retry after. It is for temporary conditions, such as an authentication
-// service that does not answer. An EventSource reconnects after it, which it would not do after any status but 200.
+// RetryLater answers with an empty stream and a time to retry after. It is for temporary conditions, such as an
+// authentication service that does not answer. An EventSource reconnects after it, which it would not do after any
+// status but 200.
 func (h *Hub) RetryLater(w http.ResponseWriter) {
 	h.init()
 	retryLater(w, 2*h.Retry)
@@ -126,8 +130,8 @@ type clientCursor struct {
 	malformed bool
 }
 
-// maxCursor is the length in bytes of the longest text that is parsed as a cursor. Cursors that the hub sends are shorter, because
-// cursor.MaxInFlight limits their transactions in flight.
+// maxCursor is the length in bytes of the longest text that is parsed as a cursor. Cursors that the hub sends are
+// shorter, because cursor.MaxInFlight limits their transactions in flight.
 const maxCursor = 16 << 10
 
 func clientCursorOf(r *http.Request) clientCursor {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// The stream of a client that accepts no byte for two heartbeats is closed, over every protocol. Over plain HTTP this holds even if the
-// kernel's buffers have space for everything, as with a client that has vanished.
+// The stream of a client that accepts no byte for two heartbeats is closed, over every protocol. Over plain HTTP this
+// holds even if the kernel's buffers have space for everything, as with a client that has vanished.
 func TestAStalledStreamIsClosed(t *testing.T) {
 	t.Parallel()
 	const heartbeat = 250 * time.Millisecond
@@ -42,9 +42,10 @@ func TestAStalledStreamIsClosed(t *testing.T) {
 	}
 }
 
-// The stream of a client that accepts some bytes now and then is not closed, however long an event takes. This holds for small and large
-// buffers of the kernel. With large ones it takes long until the kernel reports free space. The client must read in time on a loaded machine,
-// too, so the heartbeats are long and the test allocates nothing large between two reads.
+// The stream of a client that accepts some bytes now and then is not closed, however long an event takes. This holds
+// for small and large buffers of the kernel. With large ones it takes long until the kernel reports free space. The
+// client must read in time on a loaded machine, too, so the heartbeats are long and the test allocates nothing large
+// between two reads.
 func TestASlowStreamIsNotClosed(t *testing.T) {
 	t.Parallel()
 	const heartbeat = time.Second

@@ -11,23 +11,24 @@ import (
 	"rowcast/listener/feed"
 )
 
-// A Source reads rows that a Hub no longer has in memory. Its errors are temporary: the Hub tries again while the client waits.
+// A Source reads rows that a Hub no longer has in memory. Its errors are temporary: the Hub tries again while the
+// client waits.
 type Source interface {
 	// CatchUp returns once everything that was committed before the call has been published.
 	CatchUp(ctx context.Context) error
 
-	// Page reads the first rows that to has seen and from has not, of the recipients and of everyone, in the order in which a client that
-	// resumes at from receives them. next is the client's cursor after these rows; it equals to if there are no more. horizon is the
-	// transaction number below which retention has deleted rows.
+	// Page reads the first rows that to has seen and from has not, of the recipients and of everyone, in the order in
+	// which a client that resumes at from receives them. next is the client's cursor after these rows; it equals to if
+	// there are no more. horizon is the transaction number below which retention has deleted rows.
 	Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
 
-	// IsValid reports whether c, which is of another epoch than now, is still valid: whether the rows that it has seen still exist and the
-	// server has assigned none of their transaction numbers again.
+	// IsValid reports whether c, which is of another epoch than now, is still valid: whether the rows that it has seen
+	// still exist and the server has assigned none of their transaction numbers again.
 	IsValid(ctx context.Context, c, now cursor.Cursor) (bool, error)
 }
 
-// A fairQueue limits the calls of the Source that run at one time. One reader may have at most half of them, and waiting readers take
-// turns. So a user with many clients and costly cursors does not delay the others.
+// A fairQueue limits the calls of the Source that run at one time. One reader may have at most half of them, and
+// waiting readers take turns. So a user with many clients and costly cursors does not delay the others.
 type fairQueue struct {
 	mu      sync.Mutex
 	free    int                     // calls that may begin now
@@ -138,8 +139,8 @@ func (q *fairQueue) advance() {
 	}
 }
 
-// first returns the first reader that may begin another call, or nil. The readers that it passes over have calls running, so they
-// are few.
+// first returns the first reader that may begin another call, or nil. The readers that it passes over have calls
+// running, so they are few.
 func (q *fairQueue) first() *readerQueue {
 	for at := q.waiting.Front(); at != nil; at = at.Next() {
 		if own := at.Value.(*readerQueue); own.reading < q.each {

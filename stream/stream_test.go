@@ -53,8 +53,8 @@ type site struct {
 	lasts    time.Duration                   // the time after which grants expire; 0 means never
 }
 
-// serve runs a listener and a hub on a database and serves streams until the test ends. The recipients are the query's. The
-// listener never looks for rows that came without a bell: a row that is not rung for is missed.
+// serve runs a listener and a hub on a database and serves streams until the test ends. The recipients are the query's.
+// The listener never looks for rows that came without a bell: a row that is not rung for is missed.
 func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)

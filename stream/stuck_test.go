@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// Clients that do not read share the memory of large pending events, whether their streams were live or resume. Not parallel: it
-// measures the heap.
+// Clients that do not read share the memory of large pending events, whether their streams were live or resume. Not
+// parallel: it measures the heap.
 func TestStalledClientsSharePendingEvents(t *testing.T) {
 	const stalled, size = 50, 1 << 20
 	f := serveFeed(t, smallSendBuffers, func(s *site) { s.hub.Backlog = 2 * size })

@@ -47,8 +47,8 @@ func newSubscriber(h *Hub, grant Grant, owner *owner) *subscriber {
 	return s
 }
 
-// send sends a run to a live stream. It never waits. If the client does not accept the run and the backlog has no space, the stream
-// is closed.
+// send sends a run to a live stream. It never waits. If the client does not accept the run and the backlog has no
+// space, the stream is closed.
 func (s *subscriber) send(r *run) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -76,7 +76,8 @@ func (s *subscriber) send(r *run) {
 	go s.drain(rest)
 }
 
-// queue adds frames to the backlog. The first event of a backlog does not count for its limit, so an event of any size can be sent.
+// queue adds frames to the backlog. The first event of a backlog does not count for its limit, so an event of any size
+// can be sent.
 func (o *output) queue(frames []*frame) {
 	if o.closeIfFull() {
 		return
@@ -93,7 +94,8 @@ func (o *output) queue(frames []*frame) {
 	b.count()
 }
 
-// closeIfFull closes the stream, which is about to need a backlog, if the backlogs of all streams use too much memory already.
+// closeIfFull closes the stream, which is about to need a backlog, if the backlogs of all streams use too much memory
+// already.
 func (o *output) closeIfFull() bool {
 	h := o.of.hub
 	if !h.pending.full() {
@@ -137,8 +139,8 @@ func (s *subscriber) flush(buffer []byte, err error) {
 	}
 }
 
-// pieceSize is the number of bytes that the connection is given at a time. After each piece of a large event, the number of bytes that are
-// left is updated.
+// pieceSize is the number of bytes that the connection is given at a time. After each piece of a large event, the
+// number of bytes that are left is updated.
 const pieceSize = 256 << 10
 
 func (s *subscriber) write(parts ...[]byte) error {
@@ -168,8 +170,8 @@ func (s *subscriber) conn() wire.Conn {
 	return o.conn
 }
 
-// next returns what to write next: the bytes of the buffer and events of the backlog. ok is false if there is nothing, or the stream
-// is closed.
+// next returns what to write next: the bytes of the buffer and events of the backlog. ok is false if there is nothing,
+// or the stream is closed.
 func (s *subscriber) next(buffer []byte, err error) (_ chunk, ok bool) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -241,7 +243,8 @@ func (s *subscriber) replay(frames []*frame, steps *cursor.Steps) {
 	o.load(frames, steps)
 }
 
-// load fills the backlog, without a limit. The frames are sent with the ids of the steps, or with their own ids if steps is nil.
+// load fills the backlog, without a limit. The frames are sent with the ids of the steps, or with their own ids if
+// steps is nil.
 func (o *output) load(frames []*frame, steps *cursor.Steps) {
 	if o.closed || len(frames) == 0 {
 		return
@@ -284,8 +287,8 @@ func (s *subscriber) abandonJoin() {
 	o.becomeIdle()
 }
 
-// begin ends the writing of the first bytes of a stream that is live already. Events that arrived in the meantime are written by
-// a goroutine.
+// begin ends the writing of the first bytes of a stream that is live already. Events that arrived in the meantime are
+// written by a goroutine.
 func (s *subscriber) begin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -296,8 +299,8 @@ func (s *subscriber) begin() {
 	}
 }
 
-// end closes the stream once the backlog and the last frame have been sent. A stream that is joining is closed at once, without the last
-// frame. end reports whether the stream was not ending already.
+// end closes the stream once the backlog and the last frame have been sent. A stream that is joining is closed at once,
+// without the last frame. end reports whether the stream was not ending already.
 func (s *subscriber) end(last *frame) bool {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -326,9 +329,9 @@ func (s *subscriber) close() {
 	o.abort()
 }
 
-// abort closes the stream of a client that has disconnected or does not accept what is sent. What the kernel holds for the client is
-// dropped. Otherwise it would stay there for minutes, and no limit counts it: a client that reconnects again and again without
-// reading could fill the machine's memory.
+// abort closes the stream of a client that has disconnected or does not accept what is sent. What the kernel holds for
+// the client is dropped. Otherwise it would stay there for minutes, and no limit counts it: a client that reconnects
+// again and again without reading could fill the machine's memory.
 func (o *output) abort() { o.close(wire.Conn.Abort) }
 
 // close closes the stream and, by the given method, its connection.

@@ -13,8 +13,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Only a few streams read from the table at one time. The others wait with their streams open. Live streams do not wait. A client that
-// disconnects while it reads gives its turn to another at once. A client that disconnects while it waits never reads.
+// Only a few streams read from the table at one time. The others wait with their streams open. Live streams do not
+// wait. A client that disconnects while it reads gives its turn to another at once. A client that disconnects while it
+// waits never reads.
 func TestFewStreamsReadAtOneTime(t *testing.T) {
 	t.Parallel()
 	const reads = 3

@@ -14,9 +14,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The stream of a client that vanishes without closing its connection is closed soon after two heartbeats. This holds for an idle stream
-// and in the middle of an event, and whether or not the hub's machine can see that the link is down. The first heartbeat that the client
-// does not acknowledge must be sent before.
+// The stream of a client that vanishes without closing its connection is closed soon after two heartbeats. This holds
+// for an idle stream and in the middle of an event, and whether or not the hub's machine can see that the link is down.
+// The first heartbeat that the client does not acknowledge must be sent before.
 func TestAClientThatVanishes(t *testing.T) {
 	t.Parallel()
 	const heartbeat = time.Second
@@ -54,8 +54,8 @@ func TestAClientThatVanishes(t *testing.T) {
 	}
 }
 
-// A network is a network namespace. A thread that is used for nothing else executes the actions in it. The namespace ends with the test or
-// the process.
+// A network is a network namespace. A thread that is used for nothing else executes the actions in it. The namespace
+// ends with the test or the process.
 type network struct {
 	actions chan func()
 	thread  int
@@ -95,7 +95,8 @@ func newNetwork(t *testing.T) *network {
 	return n
 }
 
-// unavailable skips the test because something is missing. In CI it fails the test, because a skipped test would not be noticed there.
+// unavailable skips the test because something is missing. In CI it fails the test, because a skipped test would not be
+// noticed there.
 func unavailable(t *testing.T, missing string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {

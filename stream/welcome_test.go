@@ -32,7 +32,8 @@ func serveAlice(t *testing.T, f *fakeFeed, do func()) *site {
 	return &site{url: server.URL}
 }
 
-// The stream of a client without a cursor is live before rowcast.hello is written. Events that are published meanwhile come after it.
+// The stream of a client without a cursor is live before rowcast.hello is written. Events that are published meanwhile
+// come after it.
 func TestEventsWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)

@@ -5,8 +5,9 @@ import (
 	"syscall"
 )
 
-// A Direct writes to a connection without waiting. The zero Direct writes nothing. It is a value and not a part of the Conn's data, so that
-// a caller with thousands of streams can keep it beside its own data of a stream. Otherwise each write would wait for one more cache line.
+// A Direct writes to a connection without waiting. The zero Direct writes nothing. It is a value and not a part of the
+// Conn's data, so that a caller with thousands of streams can keep it beside its own data of a stream. Otherwise each
+// write would wait for one more cache line.
 type Direct struct {
 	raw syscall.RawConn
 }
@@ -14,7 +15,8 @@ type Direct struct {
 // DirectTo returns a Direct for a file or a socket.
 func DirectTo(raw syscall.RawConn) Direct { return Direct{raw} }
 
-// An attempt is one call of write(2). Attempts are kept in a pool because a closure for each write would be an allocation.
+// An attempt is one call of write(2). Attempts are kept in a pool because a closure for each write would be an
+// allocation.
 type attempt struct {
 	b    []byte
 	n    int
@@ -30,8 +32,8 @@ var attempts = sync.Pool{New: func() any {
 
 // Try writes as much of b as is possible without waiting, and returns the number of bytes written.
 //
-// It uses RawConn.Control, which keeps the descriptor open during the call. RawConn.Write would also prepare to wait, and take a lock that is
-// not needed because only one goroutine writes.
+// It uses RawConn.Control, which keeps the descriptor open during the call. RawConn.Write would also prepare to wait,
+// and take a lock that is not needed because only one goroutine writes.
 func (d Direct) Try(b []byte) (n int, err error) {
 	if d.raw == nil {
 		return 0, nil

@@ -29,7 +29,8 @@ func newResponse(ctx context.Context, w http.ResponseWriter, control *http.Respo
 // Direct returns the zero Direct, because net/http cannot write without waiting.
 func (r *response) Direct() Direct { return Direct{} }
 
-// minProgress is the number of bytes that the client must accept within the timeout. Less cannot be observed through net/http.
+// minProgress is the number of bytes that the client must accept within the timeout. Less cannot be observed through
+// net/http.
 const minProgress = 16 << 10
 
 func (r *response) Write(b []byte) error {
@@ -49,8 +50,8 @@ func (r *response) Write(b []byte) error {
 	return r.setWriting(false)
 }
 
-// setWriting begins or ends the time that the client has to accept something. The deadline is removed in between because HTTP/2 resets
-// a stream whose deadline passes, even when nothing is being written.
+// setWriting begins or ends the time that the client has to accept something. The deadline is removed in between
+// because HTTP/2 resets a stream whose deadline passes, even when nothing is being written.
 func (r *response) setWriting(writing bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -82,8 +83,8 @@ func (r *response) wait() {
 	}
 }
 
-// Shutdown lets the handler return, after which net/http ends the stream. That takes a moment, for which the deadline leaves time. A write
-// that waits for the client ends at once.
+// Shutdown lets the handler return, after which net/http ends the stream. That takes a moment, for which the deadline
+// leaves time. A write that waits for the client ends at once.
 func (r *response) Shutdown() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -39,7 +39,8 @@ func (s *socket) control(f func(fd int)) {
 	}
 }
 
-// Write limits the time without progress and not the time for all of b: a slow client receives a large event, however long that takes.
+// Write limits the time without progress and not the time for all of b: a slow client receives a large event, however
+// long that takes.
 func (s *socket) Write(b []byte) error {
 	n, err := s.Direct().Try(b)
 	if b = b[n:]; err != nil || len(b) == 0 { // the usual case, which needs no timer
@@ -57,7 +58,8 @@ func (s *socket) Write(b []byte) error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		// The kernel may accept nothing until a third of its buffer is free. The client may have accepted bytes long before that.
+		// The kernel may accept nothing until a third of its buffer is free. The client may have accepted bytes long
+		// before that.
 		now := s.accepted()
 		if n == 0 && now == before {
 			return err
@@ -66,7 +68,8 @@ func (s *socket) Write(b []byte) error {
 	}
 }
 
-// Stalled finds clients that have vanished or do not read while the kernel's buffer still has space for what is sent to them.
+// Stalled finds clients that have vanished or do not read while the kernel's buffer still has space for what is sent to
+// them.
 func (s *socket) Stalled() bool {
 	acknowledged, all := s.progress()
 	if all || acknowledged != s.acknowledged {
@@ -77,7 +80,8 @@ func (s *socket) Stalled() bool {
 	return s.stalled >= 2
 }
 
-// progress returns the number of bytes that the client has acknowledged, and whether it has acknowledged all that was written.
+// progress returns the number of bytes that the client has acknowledged, and whether it has acknowledged all that was
+// written.
 func (s *socket) progress() (bytes uint64, all bool) {
 	all = true
 	s.control(func(fd int) { bytes, all = acknowledged(fd) })

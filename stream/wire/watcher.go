@@ -1,15 +1,16 @@
 package wire
 
-// A Watcher notices when clients disconnect. T identifies a stream. Gone must be set before the first call of Watch. It is called in
-// a goroutine of its own, once for each stream.
+// A Watcher notices when clients disconnect. T identifies a stream. Gone must be set before the first call of Watch. It
+// is called in a goroutine of its own, once for each stream.
 type Watcher[T any] struct {
 	Gone func(T)
 
 	poller poller[T]
 }
 
-// Watch calls Gone once the client has gone or the stream has ended. For a connection that was taken over, Watch returns at once. For any
-// other it returns after the call of Gone, because net/http ends the stream when the handler returns.
+// Watch calls Gone once the client has gone or the stream has ended. For a connection that was taken over, Watch
+// returns at once. For any other it returns after the call of Gone, because net/http ends the stream when the handler
+// returns.
 func (w *Watcher[T]) Watch(conn Conn, stream T) {
 	switch c := conn.(type) {
 	case *response:

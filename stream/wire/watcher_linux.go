@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A poller waits for all sockets with one goroutine, by epoll. A goroutine for each socket would need as much memory as the rest
-// of a stream. The goroutine runs while the poller has sockets.
+// A poller waits for all sockets with one goroutine, by epoll. A goroutine for each socket would need as much memory as
+// the rest of a stream. The goroutine runs while the poller has sockets.
 type poller[T any] struct {
 	mu      sync.Mutex
 	epoll   *os.File
@@ -107,8 +107,8 @@ func (p *poller[T]) run(epoll *os.File) {
 	}
 }
 
-// ready reads from a socket. The key is of a socket that is still watched, because only ready removes sockets that were added, and
-// epoll returns each of them once in a batch of events.
+// ready reads from a socket. The key is of a socket that is still watched, because only ready removes sockets that were
+// added, and epoll returns each of them once in a batch of events.
 func (p *poller[T]) ready(key int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,9 +1,11 @@
-// Package guard ties a value to the lock that guards it. The compiler then keeps other packages from the value unless they lock it.
+// Package guard ties a value to the lock that guards it. The compiler then keeps other packages from the value unless
+// they lock it.
 package guard
 
 import "sync"
 
-// A Value is a T that is reached only by locking it. The zero Value holds the zero T and is unlocked. It must not be copied.
+// A Value is a T that is reached only by locking it. The zero Value holds the zero T and is unlocked. It must not be
+// copied.
 type Value[T any] struct {
 	mu    sync.Mutex
 	value T
