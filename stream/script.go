@@ -1,8 +1,8 @@
 package stream
 
-import _ "embed" // the browser's half
+import _ "embed" // for Script
 
-// Script is the browser's half, an ES module: a client that does not give up. It is to be served as text/javascript.
+// Script is the browser client, an ES module. It must be served as text/javascript. See the README in web.
 //
 //go:embed web/rowcast.js
 var Script []byte

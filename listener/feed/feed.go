@@ -8,8 +8,8 @@ type Row struct {
 
 	Recipient string // "" is everyone
 	Event     string
-	// Data is one line of JSON. It is nil if it is larger than the listener's MaxData, or if Unreadable is set. The receiver owns it, and
-	// may append to it.
+	// Data is one line of JSON. It is nil if it is larger than the listener's MaxData, or if Unreadable is set. The receiver may
+	// keep it, so the sender must not change it afterwards. The receiver does not change it.
 	Data []byte
 	Size int64 // of the data in bytes; 0 if it is too large to be measured
 
