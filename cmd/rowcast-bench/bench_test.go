@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Each scenario gives the figures that it is for. What they say is not looked at: that is for a machine that does nothing else.
-func TestBenchMeasures(t *testing.T) {
+// Each scenario reports its figures. Their values are not checked, because they depend on the load of the machine.
+func TestScenariosReportTheirFigures(t *testing.T) {
 	t.Parallel()
 	const number = `(\d[\d,.]*|not measured)`
 	compared := func(what, with string) string {
@@ -28,31 +28,31 @@ func TestBenchMeasures(t *testing.T) {
 	}{
 		{"memory,connections", []string{
 			compared("resident memory of each of 200 idle streams, KB", "naive"), compared("resident memory of each of 300 idle streams, KB", "naive"),
-			compared("300 streams opened, a second", "naive"), compared("CPU of the hub a stream opened, µs", "naive"),
-			compared("a broadcast, from the first client to the last, ms", "naive"), `Rowcast's settled \d+ s after the last had connected`,
+			compared("300 streams opened, per second", "naive"), compared("CPU of the hub per opened stream, µs", "naive"),
+			compared("broadcast: from the first client to the last, ms", "naive"), `The memory of rowcast settled \d+ s after the last stream was opened`,
 		}},
 		{"broadcast,latency", []string{
-			compared("CPU a delivery to 100, µs", `loop of write\(2\)`), compared("of it in user mode, µs", `loop of write\(2\)`),
-			compared("the hub process, CPU a delivery, µs", "naive"),
+			compared("CPU per delivery to 100 streams, µs", `loop of write\(2\)`), compared("CPU per delivery in user mode, µs", `loop of write\(2\)`),
+			compared("CPU of the hub process per delivery, µs", "naive"),
 			compared("at 1,000 rows/s: INSERT to client, p50, ms", "naive"), compared("at 1,000 rows/s: p99 of the INSERT itself, ms", "naive"),
-			compared("at 3,000 rows/s: CPU of the hub a row, µs", "naive"),
+			compared("at 3,000 rows/s: CPU of the hub per row, µs", "naive"),
 		}},
 		{"flood,writers", []string{
-			compared("rows until the last was delivered, a second", "naive"), compared("p99, ms", "naive"), compared("p99 of the INSERT itself, ms", "naive"),
-			compared("6 writers, one row a transaction, a second", "no trigger"), compared("2 writers, one row a transaction, a second", "no trigger"),
-			compared("… the naive design's trigger instead, a second", "no trigger"),
+			compared("rows written and delivered, per second", "naive"), compared("p99, ms", "naive"), compared("p99 of the INSERT itself, ms", "naive"),
+			compared("6 writers, one row per transaction, per second", "no trigger"), compared("2 writers, one row per transaction, per second", "no trigger"),
+			compared("the same with the naive design's trigger, per second", "no trigger"),
 		}},
 		{"size", []string{
 			compared("20,000 rows in the table: p50 at 1,000 rows/s, ms", "1,000"),
-			compared("20,000 rows in the table: CPU of the hubs' sessions a row, µs", "1,000"),
+			compared("20,000 rows in the table: CPU of the hubs' sessions per row, µs", "1,000"),
 		}},
 		{"hubs,transaction", []string{
-			compared("2 hubs: p99, ms", "one"), compared("2 hubs: rows by 8 writers, a second", "one"),
+			compared("2 hubs: p99, ms", "one"), compared("2 hubs: rows inserted by 8 writers, per second", "one"),
 			compared("an open transaction: p99, ms", "without"),
 		}},
 		{"bulk,large", []string{
-			compared("20,000 rows in one transaction: the hub's memory grows by at most, MB", "its bounds"),
-			compared("4 rows of 5 MB: the hub's memory grows by at most, MB", "its bounds"),
+			compared("20,000 rows in one transaction: peak growth of the hub's memory, MB", "its limits"),
+			compared("4 rows of 5 MB: peak growth of the hub's memory, MB", "its limits"),
 		}},
 	}
 	server := dbtest.Cluster(t)
@@ -64,42 +64,42 @@ func TestBenchMeasures(t *testing.T) {
 				out, _ := runBench(t, "--only", tt.scenarios, "--table", table, "--database-url", server.DSN("postgres"))
 				for _, want := range tt.want {
 					if !regexp.MustCompile(want).MatchString(out) {
-						t.Errorf("there is no match of %q in\n%s", want, out)
+						t.Errorf("no match of %q in\n%s", want, out)
 					}
 				}
 				if text, err := os.ReadFile(table); string(text) != out {
-					t.Errorf("the file has %q (%v), want what was printed", text, err)
+					t.Errorf("the file has %q (%v), want the printed text", text, err)
 				}
 			})
 		}
 	})
 	if left := databases(t, server.DSN("postgres")); len(left) != 0 {
-		t.Errorf("it leaves %q behind", left)
+		t.Errorf("%q was not removed", left)
 	}
 }
 
-// Without a database it starts a server, of which nothing is left. The curve is also drawn.
-func TestBenchNeedsNoDatabase(t *testing.T) {
+// Without a database URL, the benchmark starts a private server and removes it at the end. It also draws the plot.
+func TestPrivateServer(t *testing.T) {
 	t.Parallel()
 	home, plot := dbtest.Home(t), filepath.Join(t.TempDir(), "curve.svg")
-	out, said := runBenchAt(t, home, "--only", "curve", "--plot", plot)
-	const rate = `([\d.]+ / [\d.]+|only [\d,.]+ a second); [\d,.]+ \+ [\d,.]+`
+	out, stderr := runBenchAt(t, home, "--only", "curve", "--plot", plot)
+	const rate = `([\d.]+ / [\d.]+|only [\d,.]+ per second); [\d,.]+ \+ [\d,.]+`
 	if !regexp.MustCompile(`\| 300 +(\| ` + rate + ` +){4}\|`).MatchString(out) {
-		t.Errorf("there are no figures at 300 rows a second for four designs:\n%s", out)
+		t.Errorf("no results at 300 rows per second for four designs:\n%s", out)
 	}
-	if drawn, err := os.ReadFile(plot); err != nil || !strings.Contains(string(drawn), ">always parked</text>") {
+	if drawn, err := os.ReadFile(plot); err != nil || !strings.Contains(string(drawn), ">always notified</text>") {
 		t.Errorf("the plot (%v) has no legend:\n%s", err, drawn)
 	}
-	if !regexp.MustCompile(`(?m)^curve +\d+ s$`).MatchString(said) {
-		t.Errorf("where there is no terminal it says %q, want a line for the scenario", said)
+	if !regexp.MustCompile(`(?m)^curve +\d+ s$`).MatchString(stderr) {
+		t.Errorf("without a terminal, stderr has %q, want a line for the scenario", stderr)
 	}
 	if left, _ := filepath.Glob(filepath.Join(home, "cache", "rowcast", "bench", "data")); len(left) != 0 {
-		t.Errorf("it leaves %q behind", left)
+		t.Errorf("%q was not removed", left)
 	}
 }
 
-// However it ends, no process outlives it, and only when it is killed does it leave its database behind.
-func TestBenchEndsWithItsChildren(t *testing.T) {
+// No child process outlives the benchmark, and its database is removed unless it is killed.
+func TestInterruptedRun(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		signal syscall.Signal
@@ -109,47 +109,47 @@ func TestBenchEndsWithItsChildren(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Cluster(t).DSN("postgres")
 			cmd := command(t, dbtest.Home(t), "--only", "transaction", "--database-url", dsn)
-			said := new(output)
-			cmd.Stderr = said
+			stderr := new(output)
+			cmd.Stderr = stderr
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			// All are there when the writers write.
+			// All processes have started when the writers write.
 			awaitSessions(t, dsn, "query LIKE 'INSERT INTO rowcast.%'", func(n int) bool { return n > 0 })
 			if err := cmd.Process.Signal(tt.signal); err != nil {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
-			if code := cmd.ProcessState.ExitCode(); tt.signal == syscall.SIGINT && (code != 1 || said.String() != "rowcast-bench: interrupted\n") {
-				t.Errorf("got %d, %q, want 1 and that it was interrupted", code, said)
+			if code := cmd.ProcessState.ExitCode(); tt.signal == syscall.SIGINT && (code != 1 || stderr.String() != "rowcast-bench: interrupted\n") {
+				t.Errorf("got %d, %q, want 1 and \"interrupted\"", code, stderr)
 			}
 			awaitSessions(t, dsn, "true", func(n int) bool { return n == 0 })
 			if left := databases(t, dsn); len(left) != tt.left {
-				t.Errorf("it leaves %q behind, want %d", left, tt.left)
+				t.Errorf("%q were not removed, want %d databases", left, tt.left)
 			}
 		})
 	}
 }
 
-func TestBenchNeedsTheRightToMakeADatabase(t *testing.T) {
+func TestRoleWithoutCREATEDB(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
 	runSQL(t, server.DSN("postgres"), "CREATE ROLE nobody LOGIN")
 	dsn := strings.Replace(server.DSN("postgres"), "postgres@", "nobody@", 1)
-	code, out, said := run(t, "--quick", "--database-url", dsn)
-	const want = "rowcast-bench: the benchmark makes databases of its own, and the role \"nobody\" may not: ALTER ROLE \"nobody\" CREATEDB\n"
-	if code != 1 || out != "" || said != want {
-		t.Errorf("got %d, %q, %q, want 1, %q", code, out, said, want)
+	code, out, stderr := run(t, "--quick", "--database-url", dsn)
+	const want = "rowcast-bench: the benchmark creates its own databases, but the role \"nobody\" may not create any: ALTER ROLE \"nobody\" CREATEDB\n"
+	if code != 1 || out != "" || stderr != want {
+		t.Errorf("got %d, %q, %q, want 1, %q", code, out, stderr, want)
 	}
 }
 
 // runBench runs a quick benchmark to its end.
-func runBench(t *testing.T, args ...string) (out, said string) {
+func runBench(t *testing.T, args ...string) (out, stderr string) {
 	t.Helper()
 	return runBenchAt(t, dbtest.Home(t), args...)
 }
 
-func runBenchAt(t *testing.T, home string, args ...string) (out, said string) {
+func runBenchAt(t *testing.T, home string, args ...string) (out, errors string) {
 	t.Helper()
 	cmd := command(t, home, append([]string{"--quick"}, args...)...)
 	var stdout, stderr strings.Builder
@@ -160,7 +160,7 @@ func runBenchAt(t *testing.T, home string, args ...string) (out, said string) {
 	return stdout.String(), stderr.String()
 }
 
-// databases are those that a benchmark has made and not removed.
+// databases returns the databases of benchmarks that have not been removed.
 func databases(t *testing.T, dsn string) []string {
 	t.Helper()
 	names, err := query(t, dsn, "SELECT datname FROM pg_database WHERE datname LIKE 'rowcast_bench_%'")
@@ -198,8 +198,8 @@ func query(t *testing.T, dsn, statement string) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// TestStrangersTrapsAreNotUsed shows that the benchmark calls no stranger's function, although it begins in a database that is not its own.
-func TestStrangersTrapsAreNotUsed(t *testing.T) {
+// In a database in which another user has created functions with the names of those in pg_catalog, the benchmark calls none of them.
+func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	config, err := pgx.ParseConfig(dsn)
@@ -207,12 +207,12 @@ func TestStrangersTrapsAreNotUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	runSQL(t, dsn, dbtest.Traps, "ALTER DATABASE "+pgx.Identifier{config.Database}.Sanitize()+" SET search_path = public, pg_catalog")
-	code, out, said := run(t, "--quick", "--only", "flood", "--database-url", dsn)
-	if code != 0 || strings.Contains(out+said, "trap of a stranger") {
-		t.Errorf("got %d, %s, %s", code, out, said)
+	code, out, stderr := run(t, "--quick", "--only", "flood", "--database-url", dsn)
+	if code != 0 || strings.Contains(out+stderr, "trap of a stranger") {
+		t.Errorf("got %d, %s, %s", code, out, stderr)
 	}
 	caught, err := query(t, dsn, "SELECT is_called::text FROM public.caught")
 	if err != nil || len(caught) != 1 || caught[0] != "false" {
-		t.Errorf("got %q, %v, want that no stranger's function was called", caught, err)
+		t.Errorf("got %q, %v, want false: no function of another user was called", caught, err)
 	}
 }

@@ -1,5 +1,5 @@
-// Command rowcast-bench measures what rowcast costs on this machine, compared with the design that one writes in an afternoon: the row
-// in the payload of a NOTIFY, and a goroutine and a channel for each stream.
+// Command rowcast-bench measures the cost of rowcast on this machine. It compares rowcast with a naive design: a trigger sends each row in
+// the payload of a NOTIFY, and the hub has a goroutine and a channel for each stream.
 //
 // Exit codes: 0 the measurement is complete; 1 it failed or was interrupted; 2 the command line is wrong.
 package main
@@ -28,7 +28,7 @@ import (
 )
 
 func main() {
-	log.SetOutput(io.Discard) // net/http's client would print what servers answered
+	log.SetOutput(io.Discard) // the client of net/http logs unexpected answers of servers
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
@@ -36,7 +36,7 @@ func main() {
 
 // run is the whole program. It returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == bench.ChildArgument { // a process of the benchmark
+	if len(args) > 0 && args[0] == bench.ChildArgument { // this is a child process of the benchmark
 		return exitCode(bench.Child(ctx, args[1:], stdin, stdout, stderr), stderr)
 	}
 	var c command
@@ -65,10 +65,10 @@ func exitCode(err error, stderr io.Writer) int {
 	return 1
 }
 
-const description = "Compares rowcast with the design that one writes in an afternoon (the row in the payload of a NOTIFY, a goroutine and a channel " +
-	"for each stream), on this machine, in turns. Without a database URL it starts a private PostgreSQL, which waits for the disk as a real " +
-	"one does. It creates its own databases and removes them. All scenarios together take about forty minutes, some gigabytes of disk, and a " +
-	"machine that has nothing else to do."
+const description = "Compares rowcast with a naive design on this machine. In the naive design, a trigger sends each row in the payload of a NOTIFY, " +
+	"and the hub has a goroutine and a channel for each stream. The benchmark creates its own databases and removes them. Without a database " +
+	"URL it starts a private PostgreSQL with fsync on. All scenarios together take about forty minutes and some gigabytes of disk. Run " +
+	"nothing else on the machine meanwhile."
 
 // A command is the command line.
 type command struct {

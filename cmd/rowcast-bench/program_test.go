@@ -48,10 +48,10 @@ func command(t *testing.T, home string, args ...string) *exec.Cmd {
 func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	cmd := command(t, dbtest.Home(t), args...)
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
+	var out, errors bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errors
 	_ = cmd.Run()
-	return cmd.ProcessState.ExitCode(), out.String(), said.String()
+	return cmd.ProcessState.ExitCode(), out.String(), errors.String()
 }
 
 // output is what a process has written.
@@ -86,7 +86,7 @@ func runSQL(t *testing.T, dsn string, statements ...string) {
 	}
 }
 
-// TestWrongCommandLines shows that a scenario or a file that cannot be used is refused before anything is measured.
+// A wrong command line is refused before anything is measured.
 func TestWrongCommandLines(t *testing.T) {
 	t.Parallel()
 	for arg, want := range map[string]string{
@@ -94,8 +94,8 @@ func TestWrongCommandLines(t *testing.T) {
 		"--plot=curve.gif":    `rowcast-bench: --plot: "curve.gif" is neither .svg nor .png` + "\n",
 		"child":               "rowcast-bench: the role is missing\n",
 	} {
-		if code, out, said := run(t, arg); code == 0 || out != "" || said != want {
-			t.Errorf("%s: got %d, %q, %q, want %q", arg, code, out, said, want)
+		if code, out, stderr := run(t, arg); code == 0 || out != "" || stderr != want {
+			t.Errorf("%s: got %d, %q, %q, want %q", arg, code, out, stderr, want)
 		}
 	}
 }

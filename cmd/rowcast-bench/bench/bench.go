@@ -12,21 +12,21 @@ import (
 
 // A Bench is a run of some or all scenarios. DSN, Program and Progress are required.
 type Bench struct {
-	DSN      string   // of any database on the server: where it makes its own
-	Program  string   // this one
-	Only     []string // names of [Names]; empty: all
-	Quick    bool     // small figures in a few seconds, to see that it works
+	DSN      string   // of any database on the server; the benchmark creates its own databases there
+	Program  string   // the path of this program, for the child processes
+	Only     []string // the names of the scenarios to run; if empty, all
+	Quick    bool     // small loads that take a few seconds, to see that everything works
 	Progress io.Writer
 
-	admin  *pgx.Conn // to the database that DSN names
+	admin  *pgx.Conn // a connection to the database of DSN
 	report *Report
 
-	// Of a scenario.
-	steps *progress
-	dsn   string    // of its database
-	watch *pgx.Conn // to that
-	made  []string  // it, and what it has made besides
-	next  int64     // number of the last row
+	// The fields below belong to the scenario that is running.
+	steps   *progress
+	dsn     string    // of the database of the scenario
+	watch   *pgx.Conn // a connection to this database
+	created []string  // the databases to remove
+	next    int64     // the number of the last row
 }
 
 // A scenario measures one thing and adds its figures to the report.
@@ -41,8 +41,8 @@ var scenarios = []scenario{
 	{"broadcast", "CPU of a broadcast", (*Bench).broadcast},
 	{"latency", "Latency and CPU at a steady rate", (*Bench).latency},
 	{"curve", "Latency and CPU by rate", (*Bench).curve},
-	{"flood", "As fast as it goes", (*Bench).flood},
-	{"writers", "What writers notice", (*Bench).insertion},
+	{"flood", "Maximum rate", (*Bench).flood},
+	{"writers", "Overhead for writers", (*Bench).insertion},
 	{"size", "A large table", (*Bench).size},
 	{"transaction", "A transaction that stays open", (*Bench).transaction},
 	{"hubs", "Several hubs", (*Bench).hubs},
@@ -51,7 +51,7 @@ var scenarios = []scenario{
 	{"connections", "Many streams", (*Bench).connections},
 }
 
-// Names are those of the scenarios, in their order.
+// Names returns the names of the scenarios in their order.
 func Names() (names []string) {
 	for _, s := range scenarios {
 		names = append(names, s.name)
@@ -59,17 +59,17 @@ func Names() (names []string) {
 	return names
 }
 
-// ErrInterrupted is that of a run whose context has ended.
+// ErrInterrupted is the error of a run whose context has ended.
 var ErrInterrupted = errors.New("interrupted")
 
-// Run runs the scenarios. What one of them fails with is in the report and joined to the error, and the others are run all the
-// same. There is no report if it could not begin, or was interrupted.
+// Run runs the scenarios. If a scenario fails, its error is in the report and in the returned error, and the other scenarios are still run.
+// Run returns no report if it could not begin or was interrupted.
 func (b *Bench) Run(ctx context.Context) (*Report, error) {
 	err := b.connect(ctx)
 	if err == nil {
 		err = b.runAll(ctx)
 	}
-	if ctx.Err() != nil { // which is why everything else has failed
+	if ctx.Err() != nil { // this is the cause of all other errors
 		b.report, err = nil, ErrInterrupted
 	}
 	return b.report, errors.Join(err, b.disconnect())
@@ -97,7 +97,7 @@ func (b *Bench) runAll(ctx context.Context) (err error) {
 	return err
 }
 
-// runOne runs a scenario in a database of its own, which it finds empty.
+// runOne runs a scenario in a new database.
 func (b *Bench) runOne(ctx context.Context, s scenario) (err error) {
 	defer func() { err = errors.Join(err, b.clear()) }()
 	if err := b.prepare(ctx); err != nil {
@@ -106,7 +106,7 @@ func (b *Bench) runOne(ctx context.Context, s scenario) (err error) {
 	return s.run(b, ctx)
 }
 
-// pick is the first, or for a quick run the second.
+// pick returns full, or quick in a quick run.
 func pick[T any](b *Bench, full, quick T) T {
 	if b.Quick {
 		return quick
@@ -114,7 +114,7 @@ func pick[T any](b *Bench, full, quick T) T {
 	return full
 }
 
-// rows takes the numbers of the next rows.
+// rows reserves the numbers of the next n rows and returns the first one.
 func (b *Bench) rows(n int64) (first int64) {
 	first = b.next + 1
 	b.next += n

@@ -18,8 +18,8 @@ import (
 	"rowcast/cmd/rowcast-bench/bench"
 )
 
-// Whatever is not told exactly once is an error, not a figure.
-func TestTallyIsExact(t *testing.T) {
+// A row that is missing, repeated or not expected is an error.
+func TestTallyFailsUnlessExactlyOnce(t *testing.T) {
 	t.Parallel()
 	type arrival struct {
 		stream int
@@ -35,14 +35,14 @@ func TestTallyIsExact(t *testing.T) {
 	}{
 		{"all", one, []arrival{{1, 11}, {0, 12}, {1, 13}}, ""},
 		{"in another order", one, []arrival{{1, 13}, {0, 12}, {1, 11}}, ""},
-		{"lost", one, []arrival{{1, 11}, {1, 13}}, "of 3, 1 are lost; 0 came twice, 0 to somebody else"},
-		{"twice", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 12}}, "of 3, 0 are lost; 1 came twice, 0 to somebody else"},
-		{"to somebody else", one, []arrival{{1, 11}, {1, 12}, {1, 13}}, "of 3, 1 are lost; 0 came twice, 1 to somebody else"},
-		{"one too many", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 14}}, "of 3, 0 are lost; 0 came twice, 1 to somebody else"},
-		{"of before", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 10}}, "of 3, 0 are lost; 0 came twice, 1 to somebody else"},
+		{"missing", one, []arrival{{1, 11}, {1, 13}}, "of 3 arrivals, 1 are missing, 0 were repeated, 0 were not expected"},
+		{"repeated", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 12}}, "of 3 arrivals, 0 are missing, 1 were repeated, 0 were not expected"},
+		{"at another stream", one, []arrival{{1, 11}, {1, 12}, {1, 13}}, "of 3 arrivals, 1 are missing, 0 were repeated, 1 were not expected"},
+		{"an unexpected row", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 14}}, "of 3 arrivals, 0 are missing, 0 were repeated, 1 were not expected"},
+		{"a row of an earlier load", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 10}}, "of 3 arrivals, 0 are missing, 0 were repeated, 1 were not expected"},
 		{"everyone", all, []arrival{{0, 11}, {1, 11}, {0, 12}, {1, 12}}, ""},
-		{"not everyone", all, []arrival{{0, 11}, {1, 11}, {1, 12}}, "of 4, 1 are lost; 0 came twice, 0 to somebody else"},
-		{"one of them twice", all, []arrival{{0, 11}, {1, 11}, {0, 12}, {1, 12}, {1, 12}}, "of 4, 0 are lost; 1 came twice, 0 to somebody else"},
+		{"not everyone", all, []arrival{{0, 11}, {1, 11}, {1, 12}}, "of 4 arrivals, 1 are missing, 0 were repeated, 0 were not expected"},
+		{"everyone, one of them twice", all, []arrival{{0, 11}, {1, 11}, {0, 12}, {1, 12}, {1, 12}}, "of 4 arrivals, 0 are missing, 1 were repeated, 0 were not expected"},
 	}
 	for _, tt := range tests {
 		tally := bench.NewTally(tt.wanted, 2)
@@ -51,7 +51,7 @@ func TestTallyIsExact(t *testing.T) {
 		}
 		want := ""
 		if tt.want != "" {
-			want = "not everything arrived exactly once: " + tt.want
+			want = "not every row arrived exactly once: " + tt.want
 		}
 		_, _, err := tally.Arrivals()
 		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && got != want {
@@ -60,7 +60,7 @@ func TestTallyIsExact(t *testing.T) {
 	}
 }
 
-func TestTallyTimesFromTheInsert(t *testing.T) {
+func TestTallyPercentiles(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tally := bench.NewTally(bench.Expectation{First: 1, Rows: 100}, 1)
@@ -74,16 +74,16 @@ func TestTallyTimesFromTheInsert(t *testing.T) {
 	})
 }
 
-// A row that had to wait for its writer counts from when it was due, lest a stall be felt by one row only.
-func TestLateRowsCountFromWhenTheyWereDue(t *testing.T) {
+// The latency of a late row is measured from the time at which it was due. Otherwise a stall would increase the latency of one row only.
+func TestLateRowsAreMeasuredFromTheDueTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
-		if got := bench.AwaitTurn(now.Add(-time.Second)); !got.Equal(now.Add(-time.Second)) || !time.Now().Equal(now) {
+		if got := bench.AwaitDue(now.Add(-time.Second)); !got.Equal(now.Add(-time.Second)) || !time.Now().Equal(now) {
 			t.Errorf("late: got %v, want %v at once", got, now.Add(-time.Second))
 		}
-		if got := bench.AwaitTurn(now.Add(time.Second)); !got.Equal(now.Add(time.Second)) || !time.Now().Equal(got) {
-			t.Errorf("early: got %v, want %v when it comes", got, now.Add(time.Second))
+		if got := bench.AwaitDue(now.Add(time.Second)); !got.Equal(now.Add(time.Second)) || !time.Now().Equal(got) {
+			t.Errorf("early: got %v, want %v at that time", got, now.Add(time.Second))
 		}
 	})
 }
@@ -92,8 +92,8 @@ func TestReport(t *testing.T) {
 	t.Parallel()
 	r := &bench.Report{Server: "15.8"}
 	r.Add("Speed",
-		bench.NewFigure("rows", "a second", 15_000, "naive", 5000, bench.AtLeast(3)),
-		bench.NewFigure("fewer", "a second", 14_999, "naive", 5000, bench.AtLeast(3)),
+		bench.NewFigure("rows", "per second", 15_000, "naive", 5000, bench.AtLeast(3)),
+		bench.NewFigure("fewer", "per second", 14_999, "naive", 5000, bench.AtLeast(3)),
 		bench.NewFigure("time", "ms", 1.5, "naive", 1, bench.AtMost(1.5)),
 		bench.NewFigure("longer", "ms", 151, "naive", 100, bench.AtMost(1.5)),
 		bench.NewFigure("memory", "KB", 4.5, "naive", 30, bench.AtMostItself(5)),
@@ -107,16 +107,16 @@ func TestReport(t *testing.T) {
 	_, got, _ = strings.Cut(got, "\n\n")
 	const want = `### Speed
 
-|                 | rowcast      | compared with | ratio        | to reach |                 |
-| ---             | ---          | ---           | ---          | ---      | ---             |
-| rows, a second  | 15,000       | naive: 5,000  | 3            | ≥ 3      | reached         |
-| fewer, a second | 14,999       | naive: 5,000  | 3            | ≥ 3      | **not reached** |
-| time, ms        | 1.50         | naive: 1      | 1.50         | ≤ 1.5    | reached         |
-| longer, ms      | 151          | naive: 100    | 1.51         | ≤ 1.5    | **not reached** |
-| memory, KB      | 4.50         | naive: 30.0   | 0.15         | ≤ 5 KB   | reached         |
-| more, KB        | 5.25         | naive: 30.0   | 0.17         | ≤ 5 KB   | **not reached** |
-| unknown, KB     | not measured | naive: 30.0   | not measured | ≤ 5 KB   |                 |
-| alone, s        | 12.0         |               |              |          |                 |
+|                   | rowcast      | baseline     | ratio        | target |            |
+| ---               | ---          | ---          | ---          | ---    | ---        |
+| rows, per second  | 15,000       | naive: 5,000 | 3            | ≥ 3    | met        |
+| fewer, per second | 14,999       | naive: 5,000 | 3            | ≥ 3    | **missed** |
+| time, ms          | 1.50         | naive: 1     | 1.50         | ≤ 1.5  | met        |
+| longer, ms        | 151          | naive: 100   | 1.51         | ≤ 1.5  | **missed** |
+| memory, KB        | 4.50         | naive: 30.0  | 0.15         | ≤ 5 KB | met        |
+| more, KB          | 5.25         | naive: 30.0  | 0.17         | ≤ 5 KB | **missed** |
+| unknown, KB       | not measured | naive: 30.0  | not measured | ≤ 5 KB |            |
+| alone, s          | 12.0         |              |              |        |            |
 
 ### Loss
 
@@ -126,8 +126,8 @@ func TestReport(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	r.Quick = true
-	if got := table(t, r); strings.Contains(got, "reached") || !strings.Contains(got, "its figures say nothing") {
-		t.Errorf("a quick run judges:\n%s", got)
+	if got := table(t, r); strings.Contains(got, "met  ") || strings.Contains(got, "missed") || !strings.Contains(got, "Its figures mean nothing") {
+		t.Errorf("a quick run has verdicts:\n%s", got)
 	}
 }
 
@@ -140,7 +140,7 @@ func table(t *testing.T, r *bench.Report) string {
 	return out.String()
 }
 
-func TestPlotIsAPicture(t *testing.T) {
+func TestPlotWritesAPicture(t *testing.T) {
 	t.Parallel()
 	r := &bench.Report{}
 	for _, name := range []string{"rowcast", "naive"} {
@@ -170,11 +170,11 @@ func TestPlotIsAPicture(t *testing.T) {
 		}
 	}
 	if len(colours) < 4 {
-		t.Errorf("it has %d colours", len(colours))
+		t.Errorf("the picture has %d colours, want at least 4", len(colours))
 	}
 }
 
-func TestChildrenDoOnlyWhatTheyCan(t *testing.T) {
+func TestUnknownCommandsAndRoles(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	err := bench.Child(t.Context(), []string{"writers"}, strings.NewReader(`{"Do": "sing", "With": {}} {"Do": "open", "With": 7}`), &out, nil)
@@ -211,13 +211,13 @@ func TestWithDatabase(t *testing.T) {
 	}
 }
 
-func TestTooManyStreamsAreRefused(t *testing.T) {
+func TestTooFewDescriptors(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no such limit")
 	}
 	err := bench.CheckDescriptors(math.MaxInt32)
-	if err == nil || !strings.HasPrefix(err.Error(), "2147483647 streams need as many file descriptors and 50 more, and a process may have ") {
+	if err == nil || !strings.HasPrefix(err.Error(), "2147483647 streams need as many file descriptors and 50 more, but a process may have only ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -5,46 +5,46 @@ import (
 	"fmt"
 )
 
-// broadcast is the CPU of telling a row to everyone: the hub's part against a loop of write(2) in the same process, and the whole
-// process, from the NOTIFY on, against the naive design's.
+// broadcast measures the CPU of sending a row to everyone. It compares the hub with a loop of write(2) in the same process, and then the
+// whole process, which also receives the notification and reads the row, with the naive design.
 func (b *Bench) broadcast(ctx context.Context) error {
 	streams, rounds := pick(b, 5000, 100), pick(b, 10, 2)
 	b.steps.plan(2*(rounds+1) + 2)
 	if err := b.againstWrites(ctx, streams, rounds); err != nil {
 		return err
 	}
-	var turns [2]turn
-	for i, d := range []design{ours, theNaive} {
+	var results [2]result
+	for i, d := range []design{rowcastDesign, naiveDesign} {
 		t, err := b.broadcastRows(ctx, d, streams)
 		if err != nil {
 			return err
 		}
-		turns[i] = t
+		results[i] = t
 		b.steps.step()
 	}
-	each := func(t turn) float64 { return t.Hub / float64(streams) }
-	b.report.add(figure{what: "the hub process, CPU a delivery", unit: "µs", ours: each(turns[0]), with: "naive", theirs: each(turns[1])})
+	each := func(t result) float64 { return t.Hub / float64(streams) }
+	b.report.add(figure{what: "CPU of the hub process per delivery", unit: "µs", ours: each(results[0]), with: "naive", theirs: each(results[1])})
 	return nil
 }
 
-// broadcastRows writes rows for everyone, at a rate at which all can follow.
-func (b *Bench) broadcastRows(ctx context.Context, d design, streams int) (turn, error) {
-	s, err := b.set(ctx, set{design: d, streams: streams, writers: 1})
+// broadcastRows writes rows for everyone, at a rate that is low enough for both designs.
+func (b *Bench) broadcastRows(ctx context.Context, d design, streams int) (result, error) {
+	s, err := b.newStage(ctx, setup{design: d, streams: streams, writers: 1})
 	if err != nil {
-		return turn{}, err
+		return result{}, err
 	}
-	defer s.strike()
-	return s.play(ctx, load{Rows: pick(b, int64(30), 5), Rate: 5})
+	defer s.stop()
+	return s.run(ctx, load{Rows: pick(b, int64(30), 5), Rate: 5})
 }
 
-// againstWrites lets the hub and the loop take turns.
+// againstWrites compares the hub with a loop of write(2).
 func (b *Bench) againstWrites(ctx context.Context, streams, rounds int) error {
-	d, err := b.newDuel(ctx, streams)
+	d, err := b.newComparison(ctx, streams)
 	defer d.end()
 	if err != nil {
 		return err
 	}
-	var hub, loop []spent
+	var hub, loop []cpuTime
 	for i := range rounds + 1 {
 		us, err := d.round("publish")
 		if err != nil {
@@ -56,26 +56,26 @@ func (b *Bench) againstWrites(ctx context.Context, streams, rounds int) error {
 			return err
 		}
 		b.steps.step()
-		if i > 0 { // the first is for warming up
+		if i > 0 { // the first round is a warm-up
 			hub, loop = append(hub, us), append(loop, it)
 		}
 	}
-	b.reportFanout(hub, loop, float64(duelRows*streams), streams, d.size)
+	b.reportFanout(hub, loop, float64(roundRows*streams), streams, d.size)
 	return nil
 }
 
-// A duel is between a hub and a loop of write(2).
-type duel struct {
+// A comparison compares a hub with a loop of write(2).
+type comparison struct {
 	fanout, clients *process
-	size            int   // of an event in bytes
-	next            int64 // number of the next row
+	size            int   // the size of an event in bytes
+	next            int64 // the number of the next row
 }
 
-// duelRows are those of a round.
-const duelRows = 20
+// roundRows is the number of rows of a round.
+const roundRows = 20
 
-func (b *Bench) newDuel(ctx context.Context, streams int) (d *duel, err error) {
-	d = &duel{next: firstNumber + 1}
+func (b *Bench) newComparison(ctx context.Context, streams int) (d *comparison, err error) {
+	d = &comparison{next: firstNumber + 1}
 	if d.fanout, err = b.child(ctx, "fanout", b.dsn); err != nil {
 		return d, err
 	}
@@ -93,36 +93,36 @@ func (b *Bench) newDuel(ctx context.Context, streams int) (d *duel, err error) {
 	return d, err
 }
 
-func (d *duel) end() {
+func (d *comparison) end() {
 	d.clients.end()
 	d.fanout.end()
 }
 
-// round is what it costs to tell everyone some rows.
-func (d *duel) round(way string) (spent, error) {
-	e := expectation{First: d.next, Rows: duelRows, Everyone: true}
-	d.next += duelRows
+// round returns the CPU time to send roundRows rows to everyone, by the command "publish" or "write".
+func (d *comparison) round(send string) (cpuTime, error) {
+	e := expectation{First: d.next, Rows: roundRows, Everyone: true}
+	d.next += roundRows
 	if _, err := call[nothing](d.clients, "expect", e); err != nil {
-		return spent{}, err
+		return cpuTime{}, err
 	}
-	before, err := call[spent](d.fanout, "usage", nothing{})
+	before, err := call[cpuTime](d.fanout, "usage", nothing{})
 	if err != nil {
-		return spent{}, err
+		return cpuTime{}, err
 	}
-	if _, err := call[nothing](d.fanout, way, e); err != nil {
-		return spent{}, err
+	if _, err := call[nothing](d.fanout, send, e); err != nil {
+		return cpuTime{}, err
 	}
 	if _, err := call[arrivals](d.clients, "await", nothing{}); err != nil {
-		return spent{}, err
+		return cpuTime{}, err
 	}
-	after, err := call[spent](d.fanout, "usage", nothing{})
+	after, err := call[cpuTime](d.fanout, "usage", nothing{})
 	return after.since(before), err
 }
 
-func (b *Bench) reportFanout(hub, loop []spent, deliveries float64, streams, size int) {
-	total := func(s spent) float64 { return s.total() / deliveries }
-	// The system tells the two kinds apart by sampling, so only their sums say something.
-	parts := func(rounds []spent) (user, system float64) {
+func (b *Bench) reportFanout(hub, loop []cpuTime, deliveries float64, streams, size int) {
+	total := func(s cpuTime) float64 { return s.total() / deliveries }
+	// The kernel divides CPU time into user and system time by sampling, so only the sum of all rounds is meaningful.
+	parts := func(rounds []cpuTime) (user, system float64) {
 		for _, s := range rounds {
 			user, system = user+float64(s.User), system+float64(s.System)
 		}
@@ -132,9 +132,9 @@ func (b *Bench) reportFanout(hub, loop []spent, deliveries float64, streams, siz
 	user, system := parts(hub)
 	loopUser, loopSystem := parts(loop)
 	b.report.add(
-		compared(fmt.Sprintf("CPU a delivery to %s", amount(float64(streams))), "µs", hub, loop, "loop of write(2)", total, atMost(1.25)),
-		figure{what: "of it in user mode", unit: "µs", ours: user, with: "loop of write(2)", theirs: loopUser, limit: atMostItself(1)},
-		figure{what: "of it in the kernel", unit: "µs", ours: system, with: "loop of write(2)", theirs: loopSystem},
+		compared(fmt.Sprintf("CPU per delivery to %s streams", amount(float64(streams))), "µs", hub, loop, "loop of write(2)", total, atMost(1.25)),
+		figure{what: "CPU per delivery in user mode", unit: "µs", ours: user, with: "loop of write(2)", theirs: loopUser, limit: atMostItself(1)},
+		figure{what: "CPU per delivery in the kernel", unit: "µs", ours: system, with: "loop of write(2)", theirs: loopSystem},
 	)
-	b.report.note("The hub and the loop write the same %d bytes to the same sockets, in the same process and in turns.", size)
+	b.report.note("The hub and the loop write the same %d bytes to the same sockets, alternately and in the same process.", size)
 }

@@ -13,7 +13,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// saveRow draws plots beside one another.
+// saveRow draws plots side by side into a file.
 func saveRow(row []*plot.Plot, file string) error {
 	const width, height = 13 * vg.Inch, 4 * vg.Inch
 	canvas, err := draw.NewFormattedCanvas(width, height, strings.TrimPrefix(filepath.Ext(file), "."))
@@ -39,7 +39,7 @@ func saveRow(row []*plot.Plot, file string) error {
 	return out.Close()
 }
 
-// plainTicks are at 1, 2 and 5 of each power of ten, with labels without exponents: at all of them, or at the powers alone.
+// plainTicks are ticks at 1, 2 and 5 times each power of ten. Labels have no exponents. Without all, only powers of ten have a label.
 type plainTicks struct{ all bool }
 
 func (t plainTicks) Ticks(low, high float64) (ticks []plot.Tick) {

@@ -11,23 +11,23 @@ import (
 	"slices"
 )
 
-// A command is what a child process is told, one JSON object a line.
+// A command is sent to a child process as a line of JSON.
 type command struct {
 	Do   string
 	With json.RawMessage
 }
 
-// An answer follows each command.
+// An answer is what a child process sends after each command.
 type answer struct {
 	Error  string `json:",omitempty"`
 	Result json.RawMessage
 }
 
-// deeds are what a child can be told to do.
-type deeds map[string]func(ctx context.Context, with json.RawMessage) (any, error)
+// actions are the functions of a child process, by the names of the commands that call them.
+type actions map[string]func(ctx context.Context, with json.RawMessage) (any, error)
 
-// deed makes one of a function with an argument.
-func deed[With, Result any](do func(context.Context, With) (Result, error)) func(context.Context, json.RawMessage) (any, error) {
+// action converts a function to a value of actions.
+func action[With, Result any](do func(context.Context, With) (Result, error)) func(context.Context, json.RawMessage) (any, error) {
 	return func(ctx context.Context, raw json.RawMessage) (any, error) {
 		var with With
 		if err := json.Unmarshal(raw, &with); err != nil {
@@ -37,18 +37,18 @@ func deed[With, Result any](do func(context.Context, With) (Result, error)) func
 	}
 }
 
-// ChildArgument is the first argument of the benchmark's own processes. The second is the role.
+// ChildArgument is the first argument of a child process. The second argument is the role.
 const ChildArgument = "child"
 
-// roles are the roles of processes that take commands. Another role is the hub.
-var roles = map[string]func(ctx context.Context) (deeds, error){
+// roles are the roles of child processes that receive commands. The role hub is not among them, because a hub receives none.
+var roles = map[string]func(ctx context.Context) (actions, error){
 	"naive":   newNaive,
 	"clients": newClients,
 	"writers": newWriters,
 	"fanout":  newFanout,
 }
 
-// Child runs a process of the benchmark until stdin ends, which the parent holds open. args has the role and its flags.
+// Child runs a child process of the benchmark until stdin ends. The parent keeps stdin open. args has the role and its flags.
 func Child(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
 		return errors.New("the role is missing")
@@ -63,7 +63,7 @@ func Child(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	can, err := begin(ctx)
+	actions, err := begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -75,13 +75,13 @@ func Child(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 		} else if err != nil {
 			return err
 		}
-		if err := answers.Encode(can.do(ctx, c)); err != nil {
+		if err := answers.Encode(actions.do(ctx, c)); err != nil {
 			return err
 		}
 	}
 }
 
-func (d deeds) do(ctx context.Context, c command) answer {
+func (d actions) do(ctx context.Context, c command) answer {
 	do, ok := d[c.Do]
 	if !ok {
 		return answer{Error: fmt.Sprintf("no such command: %q", c.Do)}
@@ -107,5 +107,5 @@ func untilEnd(ctx context.Context, stdin io.Reader) context.Context {
 	return ctx
 }
 
-// nothing is what a command without an argument, or without a result, has.
+// nothing is the type of an argument or result that has no value.
 type nothing struct{}

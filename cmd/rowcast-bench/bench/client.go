@@ -16,26 +16,26 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// crowd is the process of the clients: as many streams as are asked for, one a user, each with a goroutine that reads it and does
-// as little else as possible. A stream that the server ends resumes from its last event id.
-type crowd struct {
+// clients is the process of the clients. It has one stream for each user. A goroutine reads the stream and does as little else as
+// possible. When the server ends a stream, the client reconnects and resumes from its last event id.
+type clients struct {
 	streams []*stream
 	tally   atomic.Pointer[tally]
 }
 
-func newClients(context.Context) (deeds, error) {
-	c := new(crowd)
+func newClients(context.Context) (actions, error) {
+	c := new(clients)
 	c.tally.Store(new(tally))
-	return deeds{
-		"connect": deed(c.connect),
-		"expect":  deed(c.expect),
-		"await":   deed(c.await),
-		"reach":   deed(c.reach),
-		"bounce":  deed(c.bounce),
+	return actions{
+		"connect":    action(c.connect),
+		"expect":     action(c.expect),
+		"await":      action(c.await),
+		"reach":      action(c.reach),
+		"disconnect": action(c.disconnect),
 	}, nil
 }
 
-// connecting is how many connections are opened at a time.
+// connecting is the number of connections that are opened at the same time.
 const connecting = 64
 
 type connectTo struct {
@@ -43,8 +43,8 @@ type connectTo struct {
 	Streams int
 }
 
-// connect opens streams, all at once, and returns how many seconds that took. A stream is open when it has said hello.
-func (c *crowd) connect(ctx context.Context, to connectTo) (seconds float64, err error) {
+// connect opens streams, at most 64 at the same time, and returns the duration in seconds. A stream is open when its hello has arrived.
+func (c *clients) connect(ctx context.Context, to connectTo) (seconds float64, err error) {
 	if err := checkDescriptors(to.Streams); err != nil {
 		return 0, err
 	}
@@ -52,7 +52,7 @@ func (c *crowd) connect(ctx context.Context, to connectTo) (seconds float64, err
 	var group errgroup.Group
 	group.SetLimit(connecting)
 	for i := range to.Streams {
-		s := &stream{crowd: c, number: len(c.streams), address: to.Address}
+		s := &stream{clients: c, number: len(c.streams), address: to.Address}
 		c.streams = append(c.streams, s)
 		group.Go(func() error {
 			if err := s.open(); err != nil {
@@ -71,7 +71,7 @@ func (c *crowd) connect(ctx context.Context, to connectTo) (seconds float64, err
 	return seconds, nil
 }
 
-// checkDescriptors says in time that there will be too few. Go has raised the limit as far as it goes.
+// checkDescriptors returns an error if the process may not open enough connections. The Go runtime has already raised the soft limit.
 func checkDescriptors(streams int) error {
 	const others = 50
 	limit, err := maxDescriptors()
@@ -79,25 +79,25 @@ func checkDescriptors(streams int) error {
 		return err
 	}
 	if limit < uint64(streams)+others {
-		return fmt.Errorf("%d streams need as many file descriptors and %d more, and a process may have %d (ulimit -Hn)", streams, others, limit)
+		return fmt.Errorf("%d streams need as many file descriptors and %d more, but a process may have only %d (ulimit -Hn)", streams, others, limit)
 	}
 	return nil
 }
 
-func (c *crowd) expect(_ context.Context, e expectation) (nothing, error) {
+func (c *clients) expect(_ context.Context, e expectation) (nothing, error) {
 	c.tally.Store(newTally(e, len(c.streams)))
 	return nothing{}, nil
 }
 
-// await returns when everything has arrived, and fails when nothing more comes.
-func (c *crowd) await(context.Context, nothing) (arrivals, error) {
+// await returns when all expected rows have arrived. It fails if none arrives for 20 s.
+func (c *clients) await(context.Context, nothing) (arrivals, error) {
 	t := c.tally.Load()
-	const patience = 20 * time.Second
+	const limit = 20 * time.Second
 	for before := int64(-1); ; {
 		select {
 		case <-t.all:
 			return t.arrivals()
-		case <-time.After(patience):
+		case <-time.After(limit):
 		}
 		now := t.arrived.Load()
 		if now == before {
@@ -107,8 +107,8 @@ func (c *crowd) await(context.Context, nothing) (arrivals, error) {
 	}
 }
 
-// reach returns when so many have arrived.
-func (c *crowd) reach(ctx context.Context, count int64) (nothing, error) {
+// reach returns when a number of rows have arrived.
+func (c *clients) reach(ctx context.Context, count int64) (nothing, error) {
 	for c.tally.Load().arrived.Load() < count {
 		select {
 		case <-ctx.Done():
@@ -119,17 +119,17 @@ func (c *crowd) reach(ctx context.Context, count int64) (nothing, error) {
 	return nothing{}, nil
 }
 
-// bounce cuts off one stream in so many; they resume.
-func (c *crowd) bounce(_ context.Context, oneIn int) (nothing, error) {
+// disconnect closes the connection of one stream in oneIn. These clients reconnect and resume.
+func (c *clients) disconnect(_ context.Context, oneIn int) (nothing, error) {
 	for i := 0; i < len(c.streams); i += oneIn {
-		c.streams[i].cut()
+		c.streams[i].close()
 	}
 	return nothing{}, nil
 }
 
-// A stream is a client's connection, and the next one when it is cut off.
+// A stream is a client with its present connection.
 type stream struct {
-	crowd   *crowd
+	clients *clients
 	number  int
 	address string
 
@@ -137,21 +137,22 @@ type stream struct {
 	conn  *net.TCPConn
 	lines *bufio.Reader
 
-	lastID []byte // of the last whole event
-	// Of the block that is being read.
+	lastID []byte // the id of the last complete event
+
+	// The fields below belong to the block that is being read.
 	id  []byte
 	row row
 }
 
-// A row is what the data of an event says of it.
+// A row is what the data of an event contains.
 type row struct {
 	number int64 // from 1
-	sent   int64 // when, in nanoseconds since 1970
+	sent   int64 // the time of the INSERT, in nanoseconds since 1970
 }
 
-var errNoHello = errors.New("the stream ended before it had said hello")
+var errNoHello = errors.New("the stream ended before its hello")
 
-// open connects, asks for the stream and waits for its hello: from then on nothing is missed.
+// open connects, requests the stream and waits for its hello. The stream contains all rows that are inserted after that.
 func (s *stream) open() error {
 	dialer := net.Dialer{Timeout: time.Minute, KeepAlive: -1}
 	conn, err := dialer.Dial("tcp", s.address)
@@ -159,7 +160,7 @@ func (s *stream) open() error {
 		return err
 	}
 	tcp := conn.(*net.TCPConn)
-	_ = tcp.SetLinger(0) // leaves no port behind in TIME_WAIT
+	_ = tcp.SetLinger(0) // so that no port stays in TIME_WAIT
 	s.mu.Lock()
 	s.conn = tcp
 	s.mu.Unlock()
@@ -172,14 +173,14 @@ func (s *stream) open() error {
 		return err
 	}
 	s.lines = bufio.NewReader(tcp)
-	response, err := http.ReadResponse(s.lines, nil) //nolint:bodyclose // it is the connection, which is closed
+	response, err := http.ReadResponse(s.lines, nil) //nolint:bodyclose // closing the connection closes the body
 	if err != nil {
 		return err
 	}
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("the answer is %s", response.Status)
 	}
-	if len(response.TransferEncoding) > 0 { // else the lines stand as they are
+	if len(response.TransferEncoding) > 0 { // a body that is not chunked is read from the connection
 		s.lines = bufio.NewReader(response.Body)
 	}
 	for {
@@ -193,28 +194,28 @@ func (s *stream) open() error {
 	}
 }
 
-// user is the recipient of a stream's rows.
+// user returns the recipient of the rows of a stream.
 func user(number int) string { return "user" + strconv.Itoa(number) }
 
-// follow reads until the process ends, over all connections.
+// follow reads the stream until ctx ends. It reconnects after each lost connection.
 func (s *stream) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		s.read()
-		s.cut()
+		s.close()
 		for s.open() != nil && ctx.Err() == nil {
-			s.cut()
+			s.close()
 			time.Sleep(100 * time.Millisecond)
 		}
 	}
 }
 
-func (s *stream) cut() {
+func (s *stream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_ = s.conn.Close()
 }
 
-// read reads one connection to its end. What a line has beyond the reader's buffer is of no interest.
+// read reads a connection to its end. It ignores the part of a line that exceeds the reader's buffer.
 func (s *stream) read() {
 	s.id, s.row = nil, row{}
 	for continued := false; ; {
@@ -229,12 +230,12 @@ func (s *stream) read() {
 	}
 }
 
-// line interprets a line. A row counts from the end of its block on: before that, it can be cut off and come again.
+// line interprets a line. A row has arrived at the end of its block. A block that is cut off is sent again after the reconnect.
 func (s *stream) line(line []byte) {
 	switch {
 	case len(line) == 0:
 		if s.row.number > 0 {
-			s.crowd.tally.Load().count(s.number, s.row)
+			s.clients.tally.Load().count(s.number, s.row)
 		}
 		if len(s.id) > 0 {
 			s.lastID = append(s.lastID[:0], s.id...)
@@ -247,10 +248,10 @@ func (s *stream) line(line []byte) {
 	}
 }
 
-// dataFormat is the data of a row, with the keys in the order in which PostgreSQL prints them.
+// dataFormat is the format of the data of a row. The order of the keys is the order in which PostgreSQL prints them.
 const dataFormat = `{"n": %d, "at": %d, "msg": "Bob liked your post"}`
 
-// parseRow reads the two numbers in data of ours, and nothing of others.
+// parseRow returns the two numbers of data in dataFormat. It returns the zero row for other data, such as a hello.
 func parseRow(data []byte) (r row) {
 	rest, ok := bytes.CutPrefix(data, []byte(`{"n": `))
 	if !ok {

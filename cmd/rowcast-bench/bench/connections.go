@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// connections is as many streams as a process with 20,000 descriptors can have.
+// connections measures 15,000 streams, for which a process needs a limit of about 20,000 open files.
 func (b *Bench) connections(ctx context.Context) error {
 	streams, pairs, rows := pick(b, 15_000, 300), pick(b, 5, 1), pick(b, 5, 2)
 	b.steps.plan(2*pairs + idleSteps + 2*rows)
@@ -13,24 +13,24 @@ func (b *Bench) connections(ctx context.Context) error {
 		return err
 	}
 	ours, naive, err := b.idle(ctx, streams)
-	defer ours.strike()
-	defer naive.strike()
+	defer ours.stop()
+	defer naive.stop()
 	if err != nil {
 		return err
 	}
-	spread := func(s *stage) (turns []turn, err error) {
+	spread := func(s *stage) (results []result, err error) {
 		if err := s.addWriters(ctx, openWriters{Connections: 1, Schema: s.schema}); err != nil {
 			return nil, err
 		}
 		for range rows {
-			t, err := s.play(ctx, load{Rows: 1})
+			t, err := s.run(ctx, load{Rows: 1})
 			if err != nil {
 				return nil, err
 			}
-			turns = append(turns, t)
+			results = append(results, t)
 			b.steps.step()
 		}
-		return turns, nil
+		return results, nil
 	}
 	us, err := spread(ours.stage)
 	if err != nil {
@@ -41,34 +41,37 @@ func (b *Bench) connections(ctx context.Context) error {
 		return err
 	}
 	b.report.add(
-		compared("a broadcast, from the first client to the last", "ms", us, them, "naive", func(t turn) float64 { return t.Spread }, limit{}),
-		compared("from its INSERT to the last client", "ms", us, them, "naive", func(t turn) float64 { return t.Max }, limit{}),
+		compared("broadcast: from the first client to the last", "ms", us, them, "naive", func(t result) float64 { return t.Spread }, limit{}),
+		compared("broadcast: from the INSERT to the last client", "ms", us, them, "naive", func(t result) float64 { return t.Max }, limit{}),
 	)
 	return nil
 }
 
-// An opening is what it takes to open streams.
-type opening struct{ rate, cpu float64 } // a second; microseconds of the hub's a stream
+// An opening is the result of opening streams.
+type opening struct {
+	rate float64 // streams per second
+	cpu  float64 // CPU of the hub in microseconds per stream
+}
 
-// openings opens so many streams at once, at new hubs in turns.
+// openings measures how fast streams are opened, each time at a new hub.
 func (b *Bench) openings(ctx context.Context, streams, pairs int) error {
-	us, them, err := inTurns(b, pairs, ours, theNaive, func(d design) (opening, error) { return b.openingOnce(ctx, d, streams) })
+	us, them, err := alternate(b, pairs, rowcastDesign, naiveDesign, func(d design) (opening, error) { return b.openingOnce(ctx, d, streams) })
 	if err != nil {
 		return err
 	}
 	b.report.add(
-		compared(amount(float64(streams))+" streams opened", "a second", us, them, "naive", func(o opening) float64 { return o.rate }, atLeast(1)),
-		compared("CPU of the hub a stream opened", "µs", us, them, "naive", func(o opening) float64 { return o.cpu }, limit{}),
+		compared(amount(float64(streams))+" streams opened", "per second", us, them, "naive", func(o opening) float64 { return o.rate }, atLeast(1)),
+		compared("CPU of the hub per opened stream", "µs", us, them, "naive", func(o opening) float64 { return o.cpu }, limit{}),
 	)
 	return nil
 }
 
 func (b *Bench) openingOnce(ctx context.Context, d design, streams int) (o opening, err error) {
-	s, err := b.set(ctx, set{design: d})
+	s, err := b.newStage(ctx, setup{design: d})
 	if err != nil {
 		return o, err
 	}
-	defer s.strike()
+	defer s.stop()
 	before := s.cpu()
 	seconds, err := s.connect(ctx, streams)
 	o.rate = float64(streams) / seconds

@@ -14,24 +14,24 @@ import (
 	"rowcast/sql"
 )
 
-// connect begins the report, if the role may make databases.
+// connect connects to the server and begins the report. It fails if the role may not create databases.
 func (b *Bench) connect(ctx context.Context) (err error) {
 	if b.admin, err = connect(ctx, b.DSN); err != nil {
 		return err
 	}
-	// It is not our database: a stranger may have put functions into it.
+	// Other users of this database may have created functions with the names of those in pg_catalog.
 	if _, err = b.admin.Exec(ctx, "SET search_path = pg_catalog, pg_temp"); err != nil {
 		return err
 	}
 	r := &Report{Quick: b.Quick}
 	var role string
-	var may bool
+	var mayCreate bool
 	const query = `SELECT current_setting('server_version'), rolname::text, rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user`
-	if err := b.admin.QueryRow(ctx, query).Scan(&r.Server, &role, &may); err != nil {
+	if err := b.admin.QueryRow(ctx, query).Scan(&r.Server, &role, &mayCreate); err != nil {
 		return err
 	}
-	if !may {
-		return fmt.Errorf("the benchmark makes databases of its own, and the role %q may not: ALTER ROLE %s CREATEDB", role, pgx.Identifier{role}.Sanitize())
+	if !mayCreate {
+		return fmt.Errorf("the benchmark creates its own databases, but the role %q may not create any: ALTER ROLE %s CREATEDB", role, pgx.Identifier{role}.Sanitize())
 	}
 	r.Server, _, _ = strings.Cut(r.Server, " ")
 	b.report = r
@@ -45,7 +45,7 @@ func (b *Bench) disconnect() error {
 	return b.admin.Close(context.Background())
 }
 
-// connect connects under a name by which our own sessions are known.
+// connect connects with an application_name that identifies the sessions of the benchmark.
 func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -55,7 +55,7 @@ func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// prepare makes a scenario's database, with what the comparisons are with.
+// prepare creates the database of a scenario, with the tables of all designs.
 func (b *Bench) prepare(ctx context.Context) (err error) {
 	if b.dsn, err = b.scratch(ctx); err != nil {
 		return err
@@ -68,27 +68,27 @@ func (b *Bench) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// scratch makes a database with the schema.
+// scratch creates a database with the schema of rowcast.
 func (b *Bench) scratch(ctx context.Context) (dsn string, err error) {
 	name := "rowcast_bench_" + strings.ToLower(rand.Text()[:10])
-	// Not to be interrupted: the server would make it all the same, after we had looked for what is to be removed.
-	making, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	// This statement is not cancelled with ctx. Otherwise the server could still create the database, and it would not be removed.
+	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	_, err = b.admin.Exec(making, "CREATE DATABASE "+name+" TEMPLATE template0")
+	_, err = b.admin.Exec(creating, "CREATE DATABASE "+name+" TEMPLATE template0")
 	if err != nil {
-		return "", fmt.Errorf("make a database: %w", err)
+		return "", fmt.Errorf("create a database: %w", err)
 	}
-	b.made = append(b.made, name)
+	b.created = append(b.created, name)
 	dsn = withDatabase(b.DSN, name)
 	_, _, err = sql.Migrate(ctx, dsn)
 	return dsn, err
 }
 
-// withDatabase is a connection string with another database.
+// withDatabase returns a connection string with another database.
 func withDatabase(dsn, name string) string {
 	u, err := url.Parse(dsn)
 	if err != nil || u.Scheme == "" {
-		return dsn + " dbname=" + name // the last one counts
+		return dsn + " dbname=" + name // the last dbname applies
 	}
 	query := u.Query()
 	query.Del("dbname")
@@ -103,16 +103,17 @@ func (b *Bench) clear() (err error) {
 	if b.watch != nil {
 		_ = b.watch.Close(ctx)
 	}
-	for _, name := range b.made {
+	for _, name := range b.created {
 		if _, failed := b.admin.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)"); failed != nil {
 			err = errors.Join(err, fmt.Errorf("remove the database %s: %w", name, failed))
 		}
 	}
-	b.dsn, b.watch, b.made = "", nil, nil
+	b.dsn, b.watch, b.created = "", nil, nil
 	return err
 }
 
-// backends is the CPU that a database's sessions have used whose names begin so, where the server is on this machine.
+// backends returns the CPU time of the sessions of a database whose application_name begins with application. It fails with errUnmeasured
+// if the server is on another machine.
 func (b *Bench) backends(ctx context.Context, dsn, application string) (time.Duration, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {

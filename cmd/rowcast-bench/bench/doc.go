@@ -1,11 +1,11 @@
-// Package bench measures rowcast on the user's own machine and database against the design that one writes in an afternoon, and
-// against what the kernel and PostgreSQL cost without either. It prints ratios of what was measured in one run, in turns: absolute
-// times say more of the machine than of a program.
+// Package bench measures rowcast on the user's own machine and database. It compares rowcast with a naive design, and with the cost of the
+// kernel and PostgreSQL alone. The two sides of a comparison run alternately in one run, and the report has their ratios, because absolute
+// times depend on the machine.
 //
-// What crosses the border is a connection string on the way in and a [Report] on the way out. Everything happens in scratch
-// databases that [Bench.Run] makes and removes, however it ends. Whatever is measured is a process of its own, this program again
-// in another role: the hub, the naive design's hub, the clients, the writers. Children are told what to do by JSON lines on stdin
-// and end when that does, so none outlives its parent.
+// [Bench.Run] takes a connection string and returns a [Report]. It creates its own databases and removes them in every case, unless the
+// process is killed. The hub, the naive design's hub, the clients and the writers are processes of their own, so that their CPU time and
+// memory can be measured. They are this program with the name of a role as argument. They receive commands as JSON lines on stdin, and end
+// when stdin ends, so none outlives its parent.
 //
-// A comparison of anything that lost a row, or told one twice, is an error and no figure.
+// If a row was lost or repeated, the comparison fails.
 package bench

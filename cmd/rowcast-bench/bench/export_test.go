@@ -1,6 +1,6 @@
 package bench
 
-// For the tests.
+// Names that the tests use.
 type (
 	Expectation = expectation
 	Tally       = tally
@@ -10,7 +10,7 @@ type (
 
 var (
 	NewTally         = newTally
-	AwaitTurn        = awaitTurn
+	AwaitDue         = awaitDue
 	WithDatabase     = withDatabase
 	ChildEnvironment = childEnvironment
 	CheckDescriptors = checkDescriptors
@@ -21,22 +21,22 @@ var (
 // Count counts a row's arrival at a stream.
 func (t *Tally) Count(stream int, number, sent int64) { t.count(stream, row{number, sent}) }
 
-// Arrivals is what is said in the end.
+// Arrivals returns the percentiles of the result.
 func (t *Tally) Arrivals() (p50, p99 float64, err error) {
 	a, err := t.arrivals()
 	return a.P50, a.P99, err
 }
 
-// NewFigure makes one.
+// NewFigure returns a figure.
 func NewFigure(what, unit string, ours float64, with string, theirs float64, l Limit) Figure {
 	return figure{what: what, unit: unit, ours: ours, with: with, theirs: theirs, limit: l}
 }
 
-// Add begins a section with figures.
+// Add adds a section with figures.
 func (r *Report) Add(title string, f ...Figure) {
 	r.begin(title)
 	r.add(f...)
 }
 
-// Fail is what a scenario fails with.
+// Fail adds the error of a scenario.
 func (r *Report) Fail(err error) { r.fail(err) }

@@ -17,20 +17,20 @@ import (
 	hub "rowcast/stream"
 )
 
-// fanout is a process with a hub that is fed by hand, and that can write the same bytes to the same sockets by itself: with a
-// plain loop of non-blocking write(2), which is what telling so many clients must cost.
+// fanout is a process with a hub without a database. It publishes rows through the hub, or writes the same bytes to the same sockets by a
+// loop of non-blocking write(2), which is the least that a broadcast can cost.
 type fanout struct {
 	hub   *hub.Hub
 	now   cursor.Cursor
 	last  cursor.Row
-	frame []byte // an event's bytes as the hub wrote them
+	frame []byte // an event as the hub writes it
 
 	socket net.Listener
 	mu     sync.Mutex
 	conns  []*net.TCPConn
 }
 
-func newFanout(context.Context) (deeds, error) {
+func newFanout(context.Context) (actions, error) {
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -44,23 +44,23 @@ func newFanout(context.Context) (deeds, error) {
 	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
 		f.hub.Serve(w, r, hub.Grant{User: r.URL.Query().Get("uid")})
 	})
-	go func() { _ = http.Serve(keeper{socket, f}, mux) }()
-	return deeds{
-		"address": deed(func(context.Context, nothing) (string, error) { return socket.Addr().String(), nil }),
-		"learn":   deed(f.learn),
-		"usage":   deed(usage),
-		"publish": deed(f.publish),
-		"write":   deed(f.write),
+	go func() { _ = http.Serve(recordingListener{socket, f}, mux) }()
+	return actions{
+		"address": action(func(context.Context, nothing) (string, error) { return socket.Addr().String(), nil }),
+		"learn":   action(f.learn),
+		"usage":   action(usage),
+		"publish": action(f.publish),
+		"write":   action(f.write),
 	}, nil
 }
 
-// keeper remembers the connections that it accepts.
-type keeper struct {
+// A recordingListener records the connections that it accepts.
+type recordingListener struct {
 	net.Listener
 	f *fanout
 }
 
-func (k keeper) Accept() (net.Conn, error) {
+func (k recordingListener) Accept() (net.Conn, error) {
 	conn, err := k.Listener.Accept()
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		k.f.mu.Lock()
@@ -70,10 +70,11 @@ func (k keeper) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// firstNumber makes all rows' numbers as long as one another, so that a frame can be used again with another.
+// firstNumber is large enough that the numbers of all rows have the same number of digits, so that a frame can be reused for another row.
 const firstNumber = 1_000_000
 
-// learn tells a client of its own an event to see its bytes. The connection is closed, and not written to again.
+// learn sends an event through the hub to a client of its own, stores the bytes in frame and returns their number. It then removes the
+// connection of that client.
 func (f *fanout) learn(ctx context.Context, _ nothing) (size int, err error) {
 	conn, err := net.Dial("tcp", f.socket.Addr().String())
 	if err != nil {
@@ -84,7 +85,7 @@ func (f *fanout) learn(ctx context.Context, _ nothing) (size int, err error) {
 	if _, err := conn.Write([]byte("GET /events?uid=nobody HTTP/1.1\r\nHost: here\r\n\r\n")); err != nil {
 		return 0, err
 	}
-	if _, err := readUntil(conn, []byte("}\n\n")); err != nil { // the hello's end
+	if _, err := readUntil(conn, []byte("}\n\n")); err != nil { // the end of the hello
 		return 0, err
 	}
 	if _, err := f.publish(ctx, expectation{First: firstNumber, Rows: 1}); err != nil {
@@ -109,7 +110,7 @@ func readUntil(conn net.Conn, end []byte) (read []byte, err error) {
 	return read, nil
 }
 
-// publish tells all clients rows through the hub.
+// publish sends rows to all clients through the hub.
 func (f *fanout) publish(_ context.Context, e expectation) (nothing, error) {
 	for number := e.First; number < e.First+e.Rows; number++ {
 		f.last = cursor.Row{Xid: f.now.Xmax, ID: number}
@@ -121,9 +122,9 @@ func (f *fanout) publish(_ context.Context, e expectation) (nothing, error) {
 	return nothing{}, nil
 }
 
-var errFull = errors.New("a socket does not take an event's bytes at once")
+var errFull = errors.New("the buffer of a socket is full")
 
-// write tells all clients rows without the hub: one system call each, and nothing else.
+// write sends rows to all clients without the hub, with one system call for each client and row.
 func (f *fanout) write(_ context.Context, e expectation) (nothing, error) {
 	descriptors, err := f.descriptors()
 	if err != nil {
@@ -140,7 +141,7 @@ func (f *fanout) write(_ context.Context, e expectation) (nothing, error) {
 	return nothing{}, nil
 }
 
-// descriptors are those of the connections, which stay open as long as the clients do.
+// descriptors returns the file descriptors of the connections. They stay open until the clients end.
 func (f *fanout) descriptors() (all []uintptr, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -156,21 +157,21 @@ func (f *fanout) descriptors() (all []uintptr, err error) {
 	return all, nil
 }
 
-// spent is CPU time in microseconds.
-type spent struct{ User, System int64 }
+// A cpuTime is CPU time in microseconds.
+type cpuTime struct{ User, System int64 }
 
-func (s spent) since(before spent) spent {
-	return spent{s.User - before.User, s.System - before.System}
+func (s cpuTime) since(before cpuTime) cpuTime {
+	return cpuTime{s.User - before.User, s.System - before.System}
 }
-func (s spent) total() float64 { return float64(s.User + s.System) }
+func (s cpuTime) total() float64 { return float64(s.User + s.System) }
 
-// usage is what this process has used.
-func usage(context.Context, nothing) (spent, error) {
+// usage returns the CPU time that this process has used.
+func usage(context.Context, nothing) (cpuTime, error) {
 	user, system, err := usedCPU()
-	return spent{user.Microseconds(), system.Microseconds()}, err
+	return cpuTime{user.Microseconds(), system.Microseconds()}, err
 }
 
-// noSource holds nothing: the clients come without a cursor.
+// noSource is a Source without rows. The clients send no cursor, so the hub does not need one.
 type noSource struct{}
 
 func (noSource) CatchUp(context.Context) error { return nil }

@@ -9,31 +9,31 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A growing is what may get worse as something grows: a steady rate, and as fast as it goes.
-type growing struct{ steady, flat turn }
+// A growthResult has the results at a steady rate and at the maximum rate.
+type growthResult struct{ steady, flood result }
 
-// grown compares a thousand rows a second, and as fast as eight writers can, on two kinds of stages that take turns.
-func (b *Bench) grown(ctx context.Context, what, with string, base, other set, readers float64) error {
+// compareGrowth compares two setups, at a thousand rows per second and at the maximum rate of eight writers. readers is the number of hubs.
+func (b *Bench) compareGrowth(ctx context.Context, what, with string, base, other setup, readers float64) error {
 	pairs := pick(b, 5, 1)
 	b.steps.plan(2 * pairs)
-	before, after, err := inTurns(b, pairs, base, other, func(s set) (growing, error) { return b.growingOnce(ctx, s) })
+	before, after, err := alternate(b, pairs, base, other, func(s setup) (growthResult, error) { return b.growthOnce(ctx, s) })
 	if err != nil {
 		return err
 	}
-	steady := func(of func(turn) float64) func(growing) float64 {
-		return func(g growing) float64 { return of(g.steady) }
+	steady := func(of func(result) float64) func(growthResult) float64 {
+		return func(g growthResult) float64 { return of(g.steady) }
 	}
 	b.report.add(
 		compared(what+": p50 at 1,000 rows/s", "ms", after, before, with, steady(p50), atMost(1.1)),
 		compared(what+": p99", "ms", after, before, with, steady(p99), atMost(1.1)),
-		compared(what+": CPU of the hub a row", "µs", after, before, with, steady(hubCPU), atMost(1.1)),
-		compared(what+": CPU of the hubs' sessions a row", "µs", after, before, with, steady(readCPU), atMost(1.1*readers)),
-		compared(what+": rows by 8 writers", "a second", after, before, with, func(g growing) float64 { return g.flat.Rate }, atLeast(0.9)),
+		compared(what+": CPU of the hub per row", "µs", after, before, with, steady(hubCPU), atMost(1.1)),
+		compared(what+": CPU of the hubs' sessions per row", "µs", after, before, with, steady(readCPU), atMost(1.1*readers)),
+		compared(what+": rows inserted by 8 writers", "per second", after, before, with, func(g growthResult) float64 { return g.flood.Rate }, atLeast(0.9)),
 	)
 	return nil
 }
 
-func (b *Bench) growingOnce(ctx context.Context, want set) (g growing, err error) {
+func (b *Bench) growthOnce(ctx context.Context, want setup) (g growthResult, err error) {
 	if want.open {
 		end, err := b.openTransaction(ctx)
 		if err != nil {
@@ -41,24 +41,24 @@ func (b *Bench) growingOnce(ctx context.Context, want set) (g growing, err error
 		}
 		defer end()
 	}
-	want.design, want.streams, want.writers = ours, b.crowdSize(), 8
-	s, err := b.set(ctx, want)
+	want.design, want.streams, want.writers = rowcastDesign, b.userCount(), 8
+	s, err := b.newStage(ctx, want)
 	if err != nil {
 		return g, err
 	}
-	defer s.strike()
+	defer s.stop()
 	if err := s.warmUp(ctx); err != nil {
 		return g, err
 	}
 	users := int64(s.streams)
-	if g.steady, err = s.play(ctx, load{Rows: pick(b, int64(10_000), 100), Rate: 1000, Users: users}); err != nil {
+	if g.steady, err = s.run(ctx, load{Rows: pick(b, int64(10_000), 100), Rate: 1000, Users: users}); err != nil {
 		return g, err
 	}
-	g.flat, err = s.play(ctx, load{Rows: pick(b, int64(10_000), 200), Users: users})
+	g.flood, err = s.run(ctx, load{Rows: pick(b, int64(10_000), 200), Users: users})
 	return g, err
 }
 
-// size compares a table of ten million rows with one of a thousand, in a database of its own.
+// size compares a table of ten million rows with a table of a thousand, in another database.
 func (b *Bench) size(ctx context.Context) error {
 	rows := pick(b, 10_000_000, 20_000)
 	big, err := b.scratch(ctx)
@@ -72,10 +72,10 @@ func (b *Bench) size(ctx context.Context) error {
 	if err := errors.Join(fill(ctx, big, rows), fill(ctx, small, 1000)); err != nil {
 		return err
 	}
-	return b.grown(ctx, amount(float64(rows))+" rows in the table", "1,000", set{dsn: small}, set{dsn: big}, 1)
+	return b.compareGrowth(ctx, amount(float64(rows))+" rows in the table", "1,000", setup{dsn: small}, setup{dsn: big}, 1)
 }
 
-// fill puts rows into a table, in transactions of many, two at a time, and lets the server tidy up.
+// fill inserts rows, in transactions of up to 100,000 rows, two at the same time. Then it runs VACUUM and CHECKPOINT.
 func fill(ctx context.Context, dsn string, rows int) error {
 	const insert = `INSERT INTO rowcast.notifications (recipient, event, data)
 		SELECT 'user' || i % 1000, 'notify', jsonb_build_object('n', 0, 'at', i, 'msg', 'Bob liked your post') FROM generate_series(1, $1::int) i`
@@ -98,12 +98,12 @@ func execOnce(ctx context.Context, dsn, statement string, args ...any) error {
 	return err
 }
 
-// transaction compares with and without a transaction that has a number and a snapshot and stays open.
+// transaction measures the effect of a transaction with a number and a snapshot that stays open.
 func (b *Bench) transaction(ctx context.Context) error {
-	return b.grown(ctx, "an open transaction", "without", set{}, set{open: true}, 1)
+	return b.compareGrowth(ctx, "an open transaction", "without", setup{}, setup{open: true}, 1)
 }
 
-// openTransaction begins one on a connection of its own, which ends it.
+// openTransaction begins a transaction on a new connection. end closes the connection.
 func (b *Bench) openTransaction(ctx context.Context) (end func(), err error) {
 	conn, err := pgx.Connect(ctx, b.dsn)
 	if err != nil {
@@ -113,13 +113,13 @@ func (b *Bench) openTransaction(ctx context.Context) (end func(), err error) {
 	return func() { _ = conn.Close(context.WithoutCancel(ctx)) }, err
 }
 
-// hubs compares two and four hubs with one.
+// hubs compares two and four hubs with one hub.
 func (b *Bench) hubs(ctx context.Context) error {
 	for _, n := range pick(b, []int{2, 4}, []int{2}) {
-		if err := b.grown(ctx, fmt.Sprintf("%d hubs", n), "one", set{}, set{hubs: n}, float64(n)); err != nil {
+		if err := b.compareGrowth(ctx, fmt.Sprintf("%d hubs", n), "one", setup{}, setup{hubs: n}, float64(n)); err != nil {
 			return err
 		}
 	}
-	b.report.note("Each hub reads all rows, with a session of its own. Where all of them share the processors with the server and the writers, what the others read comes out of their time.")
+	b.report.note("Each hub reads all rows in its own session. If the hubs share the processors with the server and the writers, each further hub takes CPU time from them.")
 	return nil
 }

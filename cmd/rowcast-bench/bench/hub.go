@@ -13,8 +13,8 @@ import (
 	"rowcast/cmd/internal/server"
 )
 
-// runHub runs a hub as rowcast serve does with its default flags, except that it ends its streams at once. It listens on a free port, and
-// logs the address as JSON. The database is in the environment.
+// runHub runs a hub as rowcast serve does with its default flags, except that it ends its streams without delay. It listens on a free port,
+// and logs the address as JSON. The environment variable DATABASE_URL has the database.
 func runHub(ctx context.Context, args []string, stderr io.Writer) error {
 	logger := slog.New(slog.NewJSONHandler(stderr, nil))
 	config, err := pgx.ParseConfig(os.Getenv("DATABASE_URL"))
@@ -25,9 +25,9 @@ func runHub(ctx context.Context, args []string, stderr io.Writer) error {
 	var maxEvent int
 	flags := flag.NewFlagSet("hub", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&maxEvent, "max-event", 16<<20, "the largest data in bytes")
-	flags.Float64Var(&s.Listener.Busy, "busy", 0, "commits per second from which the listener polls")
-	flags.Float64Var(&s.Listener.Quiet, "quiet", 0, "commits per second up to which it sleeps again")
+	flags.IntVar(&maxEvent, "max-event", 16<<20, "maximum size of a row's data in bytes")
+	flags.Float64Var(&s.Listener.Busy, "busy", 0, "commits per second above which the listener polls")
+	flags.Float64Var(&s.Listener.Quiet, "quiet", 0, "commits per second below which the listener waits for notifications again")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// insertion is what the trigger and an attached hub leave of the rate of INSERTs into the same table without.
+// insertion compares the rate of INSERTs into a table with a trigger and a hub with the rate for the same table without a trigger.
 func (b *Bench) insertion(ctx context.Context) error {
 	many, few := pick(b, 64, 6), pick(b, 8, 2)
 	mixes := []struct {
@@ -13,14 +13,14 @@ func (b *Bench) insertion(ctx context.Context) error {
 		writers int
 		app     bool
 	}{
-		{fmt.Sprintf("%d writers, one row a transaction", many), many, false},
-		{fmt.Sprintf("%d writers, one row a transaction", few), few, false},
-		{fmt.Sprintf("%d writers, three other statements and a row a transaction", many), many, true},
+		{fmt.Sprintf("%d writers, one row per transaction", many), many, false},
+		{fmt.Sprintf("%d writers, one row per transaction", few), few, false},
+		{fmt.Sprintf("%d writers, three other statements and one row per transaction", many), many, true},
 	}
 	sides := []struct {
 		design
 		pairs int
-	}{{ours, pick(b, 7, 1)}, {theNaive, pick(b, 2, 1)}}
+	}{{rowcastDesign, pick(b, 7, 1)}, {naiveDesign, pick(b, 2, 1)}}
 	b.steps.plan(len(mixes) * (sides[0].pairs + sides[1].pairs))
 	for _, mix := range mixes {
 		for _, d := range sides {
@@ -30,11 +30,11 @@ func (b *Bench) insertion(ctx context.Context) error {
 				return err
 			}
 			itself := func(rate float64) float64 { return rate }
-			f := compared(mix.what, "a second", with, without, "no trigger", itself, limit{})
-			if d.schema == ours.schema {
+			f := compared(mix.what, "per second", with, without, "no trigger", itself, limit{})
+			if d.schema == rowcastDesign.schema {
 				f.limit = atLeast(0.85)
 			} else {
-				f.what = "… the naive design's trigger instead"
+				f.what = "the same with the naive design's trigger"
 			}
 			b.report.add(f)
 		}
@@ -42,14 +42,15 @@ func (b *Bench) insertion(ctx context.Context) error {
 	return nil
 }
 
-// insertRates takes turns between the design's table and the same one without a trigger, with the hub attached all the time.
+// insertRates measures the rates of INSERTs into the design's table and into the same table without a trigger, alternately. The hub runs
+// all the time.
 func (b *Bench) insertRates(ctx context.Context, d design, o openWriters, pairs int) (with, without []float64, err error) {
-	s, err := b.set(ctx, set{design: d})
+	s, err := b.newStage(ctx, setup{design: d})
 	if err != nil {
 		return nil, nil, err
 	}
-	defer s.strike()
-	// Without clients, the naive hub has nobody to send to, and neither has ours.
+	defer s.stop()
+	// There are no clients, so neither hub sends anything.
 	rate := func(schema string) (float64, error) {
 		o.Schema = schema
 		if err := s.addWriters(ctx, o); err != nil {

@@ -7,57 +7,57 @@ import (
 	"time"
 )
 
-// memory is what a stream costs on which nothing happens.
+// memory measures the memory of an idle stream.
 func (b *Bench) memory(ctx context.Context) error {
 	b.steps.plan(idleSteps)
-	us, it, err := b.idle(ctx, pick(b, 10_000, 200))
-	us.strike()
-	it.strike()
+	ours, naive, err := b.idle(ctx, pick(b, 10_000, 200))
+	ours.stop()
+	naive.stop()
 	return err
 }
 
-// idling is a hub with streams on which nothing happens.
-type idling struct {
+// An idleRun is a hub with idle streams.
+type idleRun struct {
 	*stage
-	before    int64 // bytes of memory without the streams; negative: not measured
+	before    int64 // the memory in bytes before the streams were opened; negative if it was not measured
 	connected time.Time
-	at        []time.Duration // since then
-	bytes     []int64         // of memory at these times
+	at        []time.Duration // the times of the measurements, since connected
+	bytes     []int64         // the memory at these times
 }
 
 const idleSteps = 4
 
-// idle opens streams at rowcast and at the naive design and reports what they come to in the end.
-func (b *Bench) idle(ctx context.Context, streams int) (us, it *idling, err error) {
-	us, it = new(idling), new(idling)
-	if us.stage, err = b.set(ctx, set{design: ours}); err != nil {
-		return us, it, err
+// idle opens streams at rowcast and at the naive design, and reports their memory after it has settled.
+func (b *Bench) idle(ctx context.Context, streams int) (ours, naive *idleRun, err error) {
+	ours, naive = new(idleRun), new(idleRun)
+	if ours.stage, err = b.newStage(ctx, setup{design: rowcastDesign}); err != nil {
+		return ours, naive, err
 	}
-	if it.stage, err = b.set(ctx, set{design: theNaive}); err != nil {
-		return us, it, err
+	if naive.stage, err = b.newStage(ctx, setup{design: naiveDesign}); err != nil {
+		return ours, naive, err
 	}
 	b.steps.step()
-	both := []*idling{us, it}
+	both := []*idleRun{ours, naive}
 	for _, i := range both {
 		if err := i.connectAll(ctx, streams); err != nil {
-			return us, it, err
+			return ours, naive, err
 		}
 		b.steps.step()
 	}
 	if err := b.watchMemory(ctx, both); err != nil {
-		return us, it, err
+		return ours, naive, err
 	}
 	b.steps.step()
 	b.report.add(figure{
 		what: "resident memory of each of " + amount(float64(streams)) + " idle streams", unit: "KB",
-		ours: us.kilobytes(), with: "naive", theirs: it.kilobytes(), limit: atMostItself(5),
+		ours: ours.kilobytes(), with: "naive", theirs: naive.kilobytes(), limit: atMostItself(5),
 	})
-	b.report.note("Memory is the hub process's, less what it had before the streams; it was watched for %.0f s. Rowcast's settled %s, the naive design's %s.",
-		settling(b).Seconds(), us.settled(), it.settled())
-	return us, it, nil
+	b.report.note("Memory is the growth of the hub process since before the streams were opened, watched for %.0f s. The memory of rowcast %s. The memory of the naive design %s.",
+		settling(b).Seconds(), ours.settled(), naive.settled())
+	return ours, naive, nil
 }
 
-func (i *idling) connectAll(ctx context.Context, streams int) (err error) {
+func (i *idleRun) connectAll(ctx context.Context, streams int) (err error) {
 	if i.before, _, err = processMemory(i.hubs[0].pid()); err != nil {
 		i.before = -1
 	}
@@ -66,11 +66,11 @@ func (i *idling) connectAll(ctx context.Context, streams int) (err error) {
 	return err
 }
 
-// settling is how long memory is watched: the runtime collects garbage two minutes after the last time at the latest.
+// settling returns the time for which memory is watched. The Go runtime collects garbage at least every two minutes.
 func settling(b *Bench) time.Duration { return pick(b, 140*time.Second, 600*time.Millisecond) }
 
-// watchMemory writes down what they have, twice a second.
-func (b *Bench) watchMemory(ctx context.Context, all []*idling) error {
+// watchMemory records the memory of the hubs twice per second.
+func (b *Bench) watchMemory(ctx context.Context, all []*idleRun) error {
 	ticker := time.NewTicker(500 * time.Millisecond)
 	defer ticker.Stop()
 	for end := time.Now().Add(settling(b)); time.Now().Before(end); {
@@ -88,30 +88,30 @@ func (b *Bench) watchMemory(ctx context.Context, all []*idling) error {
 	return nil
 }
 
-// kilobytes are those of a stream in the end.
-func (i *idling) kilobytes() float64 {
+// kilobytes returns the last measured memory per stream.
+func (i *idleRun) kilobytes() float64 {
 	if i.before < 0 {
 		return math.NaN()
 	}
 	return float64(i.last()-i.before) / 1024 / float64(i.streams)
 }
 
-func (i *idling) last() int64 {
+func (i *idleRun) last() int64 {
 	if len(i.bytes) == 0 {
 		return 0
 	}
 	return i.bytes[len(i.bytes)-1]
 }
 
-// settled says from when on it stayed within a fiftieth of what it was in the end.
-func (i *idling) settled() string {
+// settled describes from when on the memory stayed within 2 % of the last measurement.
+func (i *idleRun) settled() string {
 	from := len(i.bytes)
 	for from > 0 && math.Abs(float64(i.bytes[from-1]-i.last())) <= 0.02*float64(i.last()) {
 		from--
 	}
 	if from == len(i.bytes) {
-		return "is not measured"
+		return "was not measured"
 	}
-	return fmt.Sprintf("%.0f s after the last had connected (at first %.0f MB in all, in the end %.0f MB)",
+	return fmt.Sprintf("settled %.0f s after the last stream was opened (%.0f MB in all at first, and %.0f MB at last)",
 		i.at[from].Seconds(), float64(i.bytes[0])/(1<<20), float64(i.last())/(1<<20))
 }

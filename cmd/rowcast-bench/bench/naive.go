@@ -12,28 +12,28 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// naiveSchema is the naive design's half in the database: the same table, and a trigger that sends each row.
+// naiveSchema is the schema of the naive design: the same table as rowcast's, and a trigger that sends each row with NOTIFY.
 const naiveSchema = `
 CREATE SCHEMA naive;
 CREATE TABLE naive.notifications (LIKE rowcast.notifications INCLUDING ALL);
-CREATE FUNCTION naive.tell() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION naive.notify() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM pg_notify('naive', row_to_json(NEW)::text);
 	RETURN NULL;
 END $$;
-CREATE TRIGGER tell AFTER INSERT ON naive.notifications FOR EACH ROW EXECUTE FUNCTION naive.tell();`
+CREATE TRIGGER notify AFTER INSERT ON naive.notifications FOR EACH ROW EXECUTE FUNCTION naive.notify();`
 
-// naive is the design that one writes in an afternoon: a connection that LISTENs, and for each stream a handler of net/http's
-// with a channel. It loses what happens while a client or itself is away, and rows above 8,000 bytes cannot be inserted.
+// naive is a hub of the naive design: a connection that LISTENs, and for each stream a handler of net/http with a channel. It loses the
+// rows that are inserted while the hub or a client is disconnected, and rows of more than 8,000 bytes cannot be inserted.
 type naive struct {
 	mu      sync.RWMutex
-	streams map[string]map[chan []byte]struct{} // by recipient; all under ""
+	streams map[string]map[chan []byte]struct{} // by recipient; all streams are also under ""
 }
 
-// naiveQueue is how many events a client may be owed.
+// naiveQueue is the maximum number of events that wait for a client.
 const naiveQueue = 1024
 
-func newNaive(ctx context.Context) (deeds, error) {
+func newNaive(ctx context.Context) (actions, error) {
 	n := &naive{streams: map[string]map[chan []byte]struct{}{}}
 	conn, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
 	if err != nil {
@@ -49,7 +49,7 @@ func newNaive(ctx context.Context) (deeds, error) {
 	failed := make(chan error, 2)
 	go func() { failed <- n.listen(ctx, conn) }()
 	go func() { failed <- http.Serve(socket, http.HandlerFunc(n.serve)) }()
-	return deeds{"address": deed(func(context.Context, nothing) (string, error) {
+	return actions{"address": action(func(context.Context, nothing) (string, error) {
 		select {
 		case err := <-failed:
 			return "", err
@@ -84,7 +84,7 @@ func (n *naive) send(recipient string, event []byte) {
 	for queue := range n.streams[recipient] {
 		select {
 		case queue <- event:
-		default: // too slow: it loses the event
+		default: // the client is too slow and loses the event
 		}
 	}
 }

@@ -14,11 +14,11 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// writeCurves is the plot's figures as a table.
+// writeCurves writes the results of the plot as a table.
 func writeCurves(out *bytes.Buffer, curves []Curve) {
 	out.WriteString("\n")
 	columns := tabwriter.NewWriter(out, 0, 0, 0, ' ', 0)
-	fmt.Fprint(columns, "| rows/s \t")
+	fmt.Fprint(columns, "| rows per second \t")
 	for _, c := range curves {
 		fmt.Fprintf(columns, "| %s \t", c.Name)
 	}
@@ -35,33 +35,33 @@ func writeCurves(out *bytes.Buffer, curves []Curve) {
 		fmt.Fprint(columns, "|\n")
 	}
 	_ = columns.Flush()
-	out.WriteString("\nEach is p50 / p99 from INSERT to client in ms; CPU of the hub + of PostgreSQL's sessions in µs a row.\n")
+	out.WriteString("\nEach cell has p50 / p99 from INSERT to client in ms; CPU of the hub + CPU of PostgreSQL's sessions in µs per row.\n")
 }
 
 func (p Point) cell() string {
 	cpu := fmt.Sprintf("%s + %s", amount(p.CPU), amount(p.ServerCPU))
 	if !p.held() {
-		return fmt.Sprintf("only %s a second; %s", amount(p.Reached), cpu)
+		return fmt.Sprintf("only %s per second; %s", amount(p.Reached), cpu)
 	}
 	return fmt.Sprintf("%s / %s; %s", amount(p.P50), amount(p.P99), cpu)
 }
 
-// A panel of the plot shows something of the points.
+// A panel is a part of the plot. It shows one figure of the points.
 type panel struct {
 	title, label string
-	of           func(Point) float64
+	figure       func(Point) float64
 	needsHeld    bool
 }
 
 var panels = []panel{
 	{"INSERT to client, median", "milliseconds", func(p Point) float64 { return p.P50 }, true},
 	{"INSERT to client, 99th percentile", "milliseconds", func(p Point) float64 { return p.P99 }, true},
-	{"CPU of the hub process", "microseconds a row", func(p Point) float64 { return p.CPU }, false},
+	{"CPU of the hub process", "microseconds per row", func(p Point) float64 { return p.CPU }, false},
 }
 
 var colours = []color.RGBA{{0x1f, 0x5f, 0xd0, 0xff}, {0x2c, 0xa0, 0x5a, 0xff}, {0xe0, 0x8a, 0x1e, 0xff}, {0xc0, 0x30, 0x40, 0xff}}
 
-// Plot draws the curves into a file, whose name's end says as what: .svg or .png.
+// Plot draws the curves into a file. The end of its name, .svg or .png, determines the format.
 func (r *Report) Plot(file string) error {
 	if len(r.Curve) == 0 {
 		return nil
@@ -80,7 +80,7 @@ func (r *Report) Plot(file string) error {
 func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 	drawn := plot.New()
 	drawn.Title.Text, drawn.Title.Padding = p.title, vg.Points(8)
-	drawn.X.Label.Text, drawn.Y.Label.Text = "rows a second", p.label
+	drawn.X.Label.Text, drawn.Y.Label.Text = "rows per second", p.label
 	drawn.X.Scale, drawn.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	drawn.X.Tick.Marker, drawn.Y.Tick.Marker = plainTicks{}, plainTicks{all: true}
 	for _, text := range []*font.Font{&drawn.Title.TextStyle.Font, &drawn.X.Label.TextStyle.Font, &drawn.Y.Label.TextStyle.Font, &drawn.X.Tick.Label.Font, &drawn.Y.Tick.Label.Font, &drawn.Legend.TextStyle.Font} {
@@ -99,7 +99,7 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 			return nil, err
 		}
 		line.Color, line.Width = colours[i%len(colours)], vg.Points(3)
-		if i > 0 { // drawn over the first, which so can be seen to follow one of them
+		if i > 0 { // thin and dashed, so that the first curve stays visible below
 			line.Width = vg.Points(1.5)
 			line.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
 		}
@@ -109,7 +109,7 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 			drawn.Legend.Add(c.Name, line, marks)
 		}
 	}
-	rates := curves[0].Points // all of them in each panel, also where a rate was not held
+	rates := curves[0].Points // each panel shows all rates, also those that were not held
 	drawn.X.Min, drawn.X.Max = rates[0].Rate, rates[len(rates)-1].Rate
 	drawn.Y.Min, drawn.Y.Max = drawn.Y.Min/1.2, drawn.Y.Max*1.2
 	drawn.Legend.Top, drawn.Legend.Left, drawn.Legend.Padding = true, true, vg.Points(3)
@@ -119,7 +119,7 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 
 func (p panel) points(c Curve) (xys plotter.XYs) {
 	for _, at := range c.Points {
-		y := p.of(at)
+		y := p.figure(at)
 		if math.IsNaN(y) || y <= 0 || p.needsHeld && !at.held() {
 			continue
 		}

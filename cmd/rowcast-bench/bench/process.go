@@ -15,25 +15,25 @@ import (
 	"time"
 )
 
-// A process is a child: what is measured has one of its own, so that its CPU and memory are told apart.
+// A process is a child process.
 type process struct {
-	name  string
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-	out   *json.Decoder
-	words *words
-	ended chan struct{}
+	name   string
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	out    *json.Decoder
+	stderr *stderrLines
+	ended  chan struct{}
 }
 
-// spawn starts this program again as a child on a database.
+// spawn starts this program as a child process that uses a database.
 func (b *Bench) spawn(ctx context.Context, name, dsn string, args ...string) (*process, error) {
 	cmd := exec.CommandContext(ctx, b.Program, args...)
 	cmd.Env = childEnvironment(os.Environ(), dsn)
-	// Ctrl-C is for the parent, which ends its children in turn.
+	// Ctrl-C must not reach the child processes. The parent ends them.
 	cmd.SysProcAttr = ownGroup()
-	p := &process{name: name, cmd: cmd, words: newWords(), ended: make(chan struct{})}
-	cmd.Stderr = p.words
-	stdout, out, err := os.Pipe() // not StdoutPipe, which Wait closes
+	p := &process{name: name, cmd: cmd, stderr: newStderrLines(), ended: make(chan struct{})}
+	cmd.Stderr = p.stderr
+	stdout, out, err := os.Pipe() // not StdoutPipe, which Wait would close too early
 	if err != nil {
 		return nil, err
 	}
@@ -49,14 +49,15 @@ func (b *Bench) spawn(ctx context.Context, name, dsn string, args ...string) (*p
 	}
 	go func() {
 		_ = cmd.Wait()
-		p.words.end()
+		p.stderr.end()
 		stdout.Close()
 		close(p.ended)
 	}()
 	return p, nil
 }
 
-// childEnvironment leaves out what would set the hub's flags. The database is not on the command line, where all users see it.
+// childEnvironment returns the environment of a child process, without variables that set flags of rowcast. The database is passed in the
+// environment, because all users of the machine can see command lines.
 func childEnvironment(environment []string, dsn string) []string {
 	child := []string{"DATABASE_URL=" + dsn}
 	for _, variable := range environment {
@@ -67,12 +68,12 @@ func childEnvironment(environment []string, dsn string) []string {
 	return child
 }
 
-// child starts one in a role.
+// child starts a child process in a role.
 func (b *Bench) child(ctx context.Context, role, dsn string) (*process, error) {
 	return b.spawn(ctx, role, dsn, ChildArgument, role)
 }
 
-// call tells a child to do something and returns what it answers.
+// call sends a command to a child process and returns the result.
 func call[Result any](p *process, do string, with any) (result Result, err error) {
 	raw, err := json.Marshal(with)
 	if err != nil {
@@ -96,18 +97,18 @@ func (p *process) explain(do string, err error) error {
 	case <-p.ended:
 	case <-time.After(time.Second):
 	}
-	return fmt.Errorf("%s, %s: %w: %s", p.name, do, err, p.words)
+	return fmt.Errorf("%s, %s: %w: %s", p.name, do, err, p.stderr)
 }
 
-// awaitWords returns when a child has written a line with this in it.
-func (p *process) awaitWords(text string) (line string, err error) {
-	if line, ok := p.words.await(text); ok {
+// awaitLine returns the next line on stderr of a child process that contains text.
+func (p *process) awaitLine(text string) (line string, err error) {
+	if line, ok := p.stderr.await(text); ok {
 		return line, nil
 	}
-	return "", fmt.Errorf("%s has ended: %s", p.name, p.words)
+	return "", fmt.Errorf("%s has ended: %s", p.name, p.stderr)
 }
 
-// end ends a child by closing its stdin; what does not heed that is killed.
+// end ends a child process by closing its stdin. After 10 s it kills the process.
 func (p *process) end() {
 	if p == nil {
 		return
@@ -123,8 +124,8 @@ func (p *process) end() {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// words are what a child writes to stderr: its last lines say why it has ended.
-type words struct {
+// stderrLines has the last lines that a child process has written to stderr. They are part of error messages.
+type stderrLines struct {
 	mu    sync.Mutex
 	lines []string
 	rest  []byte
@@ -132,13 +133,13 @@ type words struct {
 	grown *sync.Cond
 }
 
-func newWords() *words {
-	w := new(words)
+func newStderrLines() *stderrLines {
+	w := new(stderrLines)
 	w.grown = sync.NewCond(&w.mu)
 	return w
 }
 
-func (w *words) Write(p []byte) (int, error) {
+func (w *stderrLines) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.rest = append(w.rest, p...)
@@ -154,14 +155,14 @@ func (w *words) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (w *words) end() {
+func (w *stderrLines) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = true
 	w.grown.Broadcast()
 }
 
-func (w *words) await(text string) (string, bool) {
+func (w *stderrLines) await(text string) (string, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
@@ -177,11 +178,11 @@ func (w *words) await(text string) (string, bool) {
 	}
 }
 
-func (w *words) String() string {
+func (w *stderrLines) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return strings.Join(w.lines, " / ")
 }
 
-// errUnmeasured is where the system does not tell.
+// errUnmeasured reports that the operating system or the location of the server does not allow a measurement.
 var errUnmeasured = errors.New("not measured on this system")

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processCPU is the CPU that a process has used, to the nanosecond: the clock whose number clock_getcpuclockid(3) makes of its id.
+// processCPU returns the CPU time of a process in nanoseconds. It reads the clock whose number clock_getcpuclockid(3) computes from the pid.
 func processCPU(pid int) (time.Duration, error) {
 	const schedulers = 2 // CPUCLOCK_SCHED
 	var spent unix.Timespec
@@ -21,7 +21,7 @@ func processCPU(pid int) (time.Duration, error) {
 	return time.Duration(spent.Nano()), nil
 }
 
-// processMemory is a process's resident memory in bytes, and the most that it has been since forgetPeak.
+// processMemory returns the resident memory of a process in bytes, and its peak since the last call of resetPeak.
 func processMemory(pid int) (now, peak int64, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -40,13 +40,13 @@ func processMemory(pid int) (now, peak int64, err error) {
 	return now, peak, nil
 }
 
-// forgetPeak makes the peak what the memory is now: proc_pid_clear_refs(5).
-func forgetPeak(pid int) error {
+// resetPeak sets the peak to the present memory (proc_pid_clear_refs(5)).
+func resetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 }
 
-// isBackend tells whether a process is a session of this database, and not one of another machine's or container's that happens
-// to have the same number.
+// isBackend reports whether a process is a session of this database. If the server runs on another machine or in a container, its pids
+// belong to other processes here.
 func isBackend(pid int, database string) bool {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return err == nil && bytes.HasPrefix(line, []byte("postgres")) && bytes.Contains(line, []byte(database))

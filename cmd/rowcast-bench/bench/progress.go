@@ -10,13 +10,13 @@ import (
 	"golang.org/x/term"
 )
 
-// progress shows how far a scenario is: by a bar on a terminal, elsewhere by a line when it is over.
+// progress shows the progress of a scenario: by a bar on a terminal, or otherwise by a line at the end.
 type progress struct {
 	w     io.Writer
 	name  string
 	began time.Time
 	steps int
-	bar   *progressbar.ProgressBar // nil where there is no terminal
+	bar   *progressbar.ProgressBar // nil if w is not a terminal
 }
 
 func newProgress(w io.Writer, name string) *progress {
@@ -29,7 +29,7 @@ func newProgress(w io.Writer, name string) *progress {
 	return p
 }
 
-// plan says how many steps more there will be.
+// plan announces more steps.
 func (p *progress) plan(steps int) {
 	p.steps += steps
 	if p.bar != nil {
@@ -37,21 +37,21 @@ func (p *progress) plan(steps int) {
 	}
 }
 
-// step says that one is done.
+// step reports that a step has finished.
 func (p *progress) step() {
 	if p.bar != nil {
 		_ = p.bar.Add(1)
 	}
 }
 
-// clear takes the bar away.
+// clear removes the bar.
 func (p *progress) clear() {
 	if p.bar != nil {
 		_ = p.bar.Clear()
 	}
 }
 
-// end says how it went.
+// end removes the bar and writes a line with the result.
 func (p *progress) end(err error) {
 	p.clear()
 	if err != nil {

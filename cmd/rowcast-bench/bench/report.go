@@ -12,16 +12,16 @@ import (
 	"text/tabwriter"
 )
 
-// A Report is what was measured.
+// A Report has the results of a run.
 type Report struct {
-	Server string // PostgreSQL's version
+	Server string // the version of PostgreSQL
 	Quick  bool
 	Curve  []Curve
 
 	sections []*section
 }
 
-// A section is a scenario's part.
+// A section is the part of a report for a scenario.
 type section struct {
 	title   string
 	figures []figure
@@ -29,22 +29,22 @@ type section struct {
 	curves  []Curve
 }
 
-// A figure compares rowcast with something else. What is not measured is NaN.
+// A figure compares a value of rowcast with a baseline. A value that was not measured is NaN.
 type figure struct {
 	what   string
 	unit   string
 	ours   float64
-	with   string // what it is compared with; nothing if empty
+	with   string // the name of the baseline; if empty, there is none
 	theirs float64
-	ratio  float64 // 0: that of the two; it is another where a median of pairs was taken
+	ratio  float64 // the median of the ratios of pairs; 0 means the ratio of the two values
 	limit  limit
 }
 
-// A limit is what was set out to be reached.
+// A limit is the target of a figure.
 type limit struct {
-	least    bool // at least, not at most
+	least    bool // the value is a minimum, not a maximum
 	value    float64
-	absolute bool // of the figure itself, not of the ratio
+	absolute bool // the limit is for the figure itself, not for the ratio
 }
 
 func atMost(ratio float64) limit        { return limit{value: ratio} }
@@ -63,12 +63,12 @@ func (r *Report) note(format string, args ...any) {
 
 func (r *Report) fail(err error) { r.note("**Failed**: %v", err) }
 
-// Table writes it all in Markdown, in columns that can be read as they are.
+// Table writes the report in Markdown, with aligned columns.
 func (r *Report) Table(w io.Writer) error {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "`rowcast-bench`: PostgreSQL %s, %d CPUs, %s/%s, %s\n", r.Server, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	if r.Quick {
-		out.WriteString("\nA quick run, to see that it works: its figures say nothing.\n")
+		out.WriteString("\nThis was a quick run, to see that everything works. Its figures mean nothing.\n")
 	}
 	for _, s := range r.sections {
 		s.write(&out, !r.Quick)
@@ -77,14 +77,14 @@ func (r *Report) Table(w io.Writer) error {
 	return err
 }
 
-func (s *section) write(out *bytes.Buffer, judge bool) {
+func (s *section) write(out *bytes.Buffer, verdicts bool) {
 	fmt.Fprintf(out, "\n### %s\n", s.title)
 	if len(s.figures) > 0 {
 		out.WriteString("\n")
 		columns := tabwriter.NewWriter(out, 0, 0, 0, ' ', 0)
-		fmt.Fprint(columns, "| \t| rowcast \t| compared with \t| ratio \t| to reach \t| \t|\n| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t|\n")
+		fmt.Fprint(columns, "| \t| rowcast \t| baseline \t| ratio \t| target \t| \t|\n| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t|\n")
 		for _, f := range s.figures {
-			fmt.Fprintf(columns, "| %s \t| %s \t| %s \t| %s \t| %s \t| %s \t|\n", f.cells(judge)...)
+			fmt.Fprintf(columns, "| %s \t| %s \t| %s \t| %s \t| %s \t| %s \t|\n", f.cells(verdicts)...)
 		}
 		_ = columns.Flush()
 	}
@@ -96,7 +96,7 @@ func (s *section) write(out *bytes.Buffer, judge bool) {
 	}
 }
 
-func (f figure) cells(judge bool) []any {
+func (f figure) cells(verdicts bool) []any {
 	theirs, ratio, wanted, verdict := "", "", "", ""
 	if f.with != "" {
 		theirs = f.with + ": " + amount(f.theirs)
@@ -111,7 +111,7 @@ func (f figure) cells(judge bool) []any {
 		if f.limit.absolute {
 			wanted += " " + f.unit
 		}
-		if judge {
+		if verdicts {
 			verdict = f.verdict()
 		}
 	}
@@ -122,7 +122,7 @@ func (f figure) quotient() float64 {
 	if f.ratio != 0 {
 		return f.ratio
 	}
-	if f.theirs == 0 { // too little to be measured
+	if f.theirs == 0 { // too small to be measured
 		return math.NaN()
 	}
 	return f.ours / f.theirs
@@ -137,12 +137,12 @@ func (f figure) verdict() string {
 	case math.IsNaN(value):
 		return ""
 	case f.limit.least == (value >= f.limit.value), value == f.limit.value:
-		return "reached"
+		return "met"
 	}
-	return "**not reached**"
+	return "**missed**"
 }
 
-// amount is a number with three digits that count.
+// amount formats a number with three significant digits, and integers above 1,000 completely.
 func amount(x float64) string {
 	switch {
 	case math.IsNaN(x):
@@ -163,7 +163,7 @@ func amount(x float64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(x, 'f', 2, 64), ".00")
 }
 
-// median is that of some values, which are left as they are.
+// median returns the median of values. It does not change their order.
 func median(values []float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	half := len(sorted) / 2
@@ -173,16 +173,17 @@ func median(values []float64) float64 {
 	return sorted[half]
 }
 
-// medianOf is the median of one figure of some turns.
-func medianOf[T any](turns []T, figure func(T) float64) float64 {
+// medianOf returns the median of one figure of all results.
+func medianOf[T any](results []T, figure func(T) float64) float64 {
 	var values []float64
-	for _, t := range turns {
+	for _, t := range results {
 		values = append(values, figure(t))
 	}
 	return median(values)
 }
 
-// compared is the figure of two kinds of turns that were taken in pairs: the medians, and the median of the pairs' ratios.
+// compared returns a figure for results that were measured in pairs. It has the medians of both sides, and the median of the ratios of the
+// pairs.
 func compared[T any](what, unit string, ours, theirs []T, with string, of func(T) float64, l limit) figure {
 	var ratios []float64
 	for i := range ours {

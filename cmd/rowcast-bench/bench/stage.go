@@ -9,53 +9,53 @@ import (
 	"time"
 )
 
-// A design is a way from a row to its clients.
+// A design is an implementation that sends rows to clients.
 type design struct {
 	name   string
-	schema string   // of the table that is written to
-	args   []string // of its hub's command line
+	schema string   // the schema of its table
+	args   []string // the command line of its hub
 }
 
 var (
-	ours     = design{"rowcast", "rowcast", hubCommand()}
-	parked   = design{"always parked", "rowcast", hubCommand("--busy=Inf", "--quiet=Inf")}
-	polling  = design{"always polling", "rowcast", hubCommand("--busy=-1", "--quiet=-1")}
-	theNaive = design{"naive", "naive", []string{ChildArgument, "naive"}}
+	rowcastDesign = design{"rowcast", "rowcast", hubCommand()}
+	notified      = design{"always notified", "rowcast", hubCommand("--busy=Inf", "--quiet=Inf")}
+	polling       = design{"always polling", "rowcast", hubCommand("--busy=-1", "--quiet=-1")}
+	naiveDesign   = design{"naive", "naive", []string{ChildArgument, "naive"}}
 )
 
-// hubCommand returns the arguments of a process that is a hub.
+// hubCommand returns the arguments of a child process that is a hub.
 func hubCommand(more ...string) []string { return append([]string{ChildArgument, "hub"}, more...) }
 
-// A stage is what a load is put on: a database, hubs, of which the first has all the streams, and writers.
+// A stage is the environment of a load: a database, hubs, clients and writers. All clients are connected to the first hub.
 type stage struct {
 	*Bench
 	design
 	dsn     string
 	hubs    []*process
-	address string // of the first
+	address string // the address of the first hub
 	clients *process
 	writers *process
 	streams int
 }
 
-// A set says what is on a stage.
-type set struct {
+// A setup describes a stage.
+type setup struct {
 	design
-	dsn     string // the scratch database if empty
-	hubs    int    // 1 if 0
-	streams int    // one a user
+	dsn     string // if empty, the database of the scenario
+	hubs    int    // the number of hubs; 0 means 1
+	streams int    // the number of streams, each for another user
 	writers int
-	open    bool // with a transaction that stays open
+	open    bool // a transaction stays open
 }
 
-func (b *Bench) set(ctx context.Context, want set) (_ *stage, err error) {
+func (b *Bench) newStage(ctx context.Context, want setup) (_ *stage, err error) {
 	s := &stage{Bench: b, design: want.design, dsn: want.dsn, streams: want.streams}
 	if s.dsn == "" {
 		s.dsn = b.dsn
 	}
 	defer func() {
 		if err != nil {
-			s.strike()
+			s.stop()
 		}
 	}()
 	for range max(1, want.hubs) {
@@ -81,7 +81,7 @@ func (s *stage) addHub(ctx context.Context) error {
 	}
 	s.hubs = append(s.hubs, hub)
 	address := ""
-	if s.schema == theNaive.schema {
+	if s.schema == naiveDesign.schema {
 		address, err = call[string](hub, "address", nothing{})
 	} else {
 		address, err = listening(hub)
@@ -92,18 +92,18 @@ func (s *stage) addHub(ctx context.Context) error {
 	return err
 }
 
-// listening returns where a hub says that it listens.
+// listening returns the address that a hub logs.
 func listening(hub *process) (string, error) {
-	line, err := hub.awaitWords(`"msg":"listening"`)
+	line, err := hub.awaitLine(`"msg":"listening"`)
 	if err != nil {
 		return "", err
 	}
-	var said struct{ Addr string }
-	err = json.Unmarshal([]byte(line), &said)
-	return said.Addr, err
+	var logged struct{ Addr string }
+	err = json.Unmarshal([]byte(line), &logged)
+	return logged.Addr, err
 }
 
-// connect adds the clients and returns how many seconds it took to connect them.
+// connect starts the clients and returns the seconds until all were connected.
 func (s *stage) connect(ctx context.Context, streams int) (seconds float64, err error) {
 	s.streams = streams
 	if s.clients, err = s.child(ctx, "clients", s.dsn); err != nil {
@@ -120,24 +120,24 @@ func (s *stage) addWriters(ctx context.Context, o openWriters) (err error) {
 	return err
 }
 
-// inTurns plays two sides so often, one after the other, so that whatever else the machine does meets both.
-func inTurns[S, T any](b *Bench, pairs int, one, other S, play func(S) (T, error)) (ofOne, ofOther []T, err error) {
-	var turns [2][]T
+// alternate runs both sides alternately, so that other load on the machine affects both.
+func alternate[S, T any](b *Bench, pairs int, one, other S, run func(S) (T, error)) (ofOne, ofOther []T, err error) {
+	var results [2][]T
 	for range pairs {
 		for i, side := range [2]S{one, other} {
-			t, err := play(side)
+			t, err := run(side)
 			if err != nil {
 				return nil, nil, err
 			}
-			turns[i] = append(turns[i], t)
+			results[i] = append(results[i], t)
 			b.steps.step()
 		}
 	}
-	return turns[0], turns[1], nil
+	return results[0], results[1], nil
 }
 
-// strike ends all that is on the stage.
-func (s *stage) strike() {
+// stop ends all processes of the stage.
+func (s *stage) stop() {
 	if s == nil {
 		return
 	}
@@ -148,19 +148,19 @@ func (s *stage) strike() {
 	}
 }
 
-// A turn is what a load did. Times are in milliseconds, CPU in microseconds a row; what is not measured is NaN.
-type turn struct {
+// A result is the result of a load. Times are in milliseconds, and CPU times in microseconds per row. A value that was not measured is NaN.
+type result struct {
 	arrivals
-	Rate    float64 // rows a second, until the last had arrived
-	Hub     float64 // CPU of the first hub's process
-	Server  float64 // of PostgreSQL's sessions
-	Reading float64 // of those of the hubs alone
-	Spread  float64 // from the first arrival to the last
-	Commit  float64 // 99 of a hundred rows were committed within this time
+	Rate    float64 // rows per second, until the last row had arrived
+	Hub     float64 // the CPU of the process of the first hub
+	Server  float64 // the CPU of all sessions of PostgreSQL
+	Reading float64 // the CPU of the sessions of the hubs
+	Spread  float64 // the time from the first arrival to the last
+	Commit  float64 // the 99th percentile of the time to commit a row
 }
 
-// play writes a load and waits for it at the clients.
-func (s *stage) play(ctx context.Context, l load) (t turn, err error) {
+// run writes a load and waits until it has arrived at the clients.
+func (s *stage) run(ctx context.Context, l load) (t result, err error) {
 	l.First = s.rows(l.Rows)
 	if _, err := call[nothing](s.clients, "expect", expectation{l.First, l.Rows, l.Users == 0}); err != nil {
 		return t, err
@@ -183,19 +183,19 @@ func (s *stage) play(ctx context.Context, l load) (t turn, err error) {
 	return t, nil
 }
 
-// warmUp writes some rows that are not looked at.
+// warmUp writes some rows and ignores the result.
 func (s *stage) warmUp(ctx context.Context) error {
-	_, err := s.play(ctx, load{Rows: pick(s.Bench, int64(300), 20), Rate: 1000, Users: int64(s.streams)})
+	_, err := s.run(ctx, load{Rows: pick(s.Bench, int64(300), 20), Rate: 1000, Users: int64(s.streams)})
 	return err
 }
 
-// reading is a clock's, if there is one.
+// A reading is a CPU time, or the reason why it could not be measured.
 type reading struct {
 	spent time.Duration
 	err   error
 }
 
-// until is what was spent since, or NaN.
+// until returns the CPU time from r to later, or NaN if it was not measured.
 func (r reading) until(later reading, each func(time.Duration) float64) float64 {
 	if errors.Join(r.err, later.err) != nil {
 		return math.NaN()

@@ -7,26 +7,26 @@ import (
 	"time"
 )
 
-// An expectation is what the clients shall receive: rows First, First+1, … of which each goes to one of the streams in turn, or
-// to all.
+// An expectation is what the clients must receive: the rows First, First+1, …, First+Rows-1, each at one of the streams in rotation, or at
+// all streams.
 type expectation struct {
 	First, Rows int64
 	Everyone    bool
 }
 
-// tally counts what arrives: each row at each of those whom it is for exactly once.
+// A tally checks that each row arrives exactly once at each of its streams.
 type tally struct {
 	expectation
-	streams int64
-	wanted  int64
-	seen    []uint32 // a bit for each arrival that is wanted
-	took    []int64  // nanoseconds from the INSERT to here, of each
-	arrived atomic.Int64
-	twice   atomic.Int64
-	strange atomic.Int64 // not expected, or not here
-	first   atomic.Int64 // when the first of all arrived, in nanoseconds since 1970
-	last    atomic.Int64
-	all     chan struct{}
+	streams    int64
+	wanted     int64
+	seen       []uint32 // a bit for each expected arrival
+	took       []int64  // the nanoseconds from INSERT to client, for each arrival
+	arrived    atomic.Int64
+	repeated   atomic.Int64
+	unexpected atomic.Int64 // rows that were not expected, or not at this stream
+	first      atomic.Int64 // the time of the first arrival, in nanoseconds since 1970
+	last       atomic.Int64
+	all        chan struct{}
 }
 
 func newTally(e expectation, streams int) *tally {
@@ -43,14 +43,14 @@ func (t *tally) count(stream int, r row) {
 	at := r.number - t.First
 	switch {
 	case at < 0 || at >= t.Rows, !t.Everyone && r.number%t.streams != int64(stream):
-		t.strange.Add(1)
+		t.unexpected.Add(1)
 		return
 	case t.Everyone:
 		at += int64(stream) * t.Rows
 	}
 	bit := uint32(1) << (at % 32)
 	if atomic.OrUint32(&t.seen[at/32], bit)&bit != 0 {
-		t.twice.Add(1)
+		t.repeated.Add(1)
 		return
 	}
 	t.took[at] = now - r.sent
@@ -63,26 +63,26 @@ func (t *tally) count(stream int, r row) {
 	}
 }
 
-// arrivals are what has come of an expectation. Times are in milliseconds.
+// arrivals is the result of an expectation. Durations are in milliseconds.
 type arrivals struct {
 	P50, P99, Max float64
-	First, Last   int64 // when the first and the last of all came, in nanoseconds since 1970
+	First, Last   int64 // the times of the first and the last arrival, in nanoseconds since 1970
 	Count         int64
 }
 
-// arrivals fails unless everything has arrived once, and nothing else.
+// arrivals returns the result. It fails if a row is missing, was repeated or was not expected.
 func (t *tally) arrivals() (arrivals, error) {
-	arrived, twice, strange := t.arrived.Load(), t.twice.Load(), t.strange.Load()
-	if arrived != t.wanted || twice+strange > 0 {
-		return arrivals{}, fmt.Errorf("not everything arrived exactly once: of %d, %d are lost; %d came twice, %d to somebody else",
-			t.wanted, t.wanted-arrived, twice, strange)
+	arrived, repeated, unexpected := t.arrived.Load(), t.repeated.Load(), t.unexpected.Load()
+	if arrived != t.wanted || repeated+unexpected > 0 {
+		return arrivals{}, fmt.Errorf("not every row arrived exactly once: of %d arrivals, %d are missing, %d were repeated, %d were not expected",
+			t.wanted, t.wanted-arrived, repeated, unexpected)
 	}
-	ms := shares(t.took)
+	ms := quantiles(t.took)
 	return arrivals{P50: ms(0.5), P99: ms(0.99), Max: ms(1), First: t.first.Load(), Last: t.last.Load(), Count: arrived}, nil
 }
 
-// shares returns a function that says within how many milliseconds a share of some nanoseconds lie.
-func shares(took []int64) func(share float64) float64 {
+// quantiles returns a function that returns quantiles of durations in nanoseconds. The result is in milliseconds.
+func quantiles(took []int64) func(share float64) float64 {
 	sorted := slices.Sorted(slices.Values(took))
 	return func(share float64) float64 { return float64(sorted[int(share*float64(len(sorted)-1))]) / 1e6 }
 }

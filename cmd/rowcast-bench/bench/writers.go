@@ -13,24 +13,24 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// writers is the process of those who INSERT, each on a connection of its own.
+// writers is the process of the writers, each with a connection of its own.
 type writers struct {
 	conns []*pgconn.PgConn
 	App   bool
 }
 
-func newWriters(context.Context) (deeds, error) {
+func newWriters(context.Context) (actions, error) {
 	w := new(writers)
-	return deeds{"open": deed(w.open), "write": deed(w.write)}, nil
+	return actions{"open": action(w.open), "write": action(w.write)}, nil
 }
 
 type openWriters struct {
 	Connections int
-	Schema      string // whose table notifications is written to
-	App         bool   // in a transaction with three statements on other tables
+	Schema      string // the schema of the table
+	App         bool   // each row is written in a transaction with three other statements
 }
 
-// appSchema is where an app would write besides.
+// appSchema has the other tables of an app.
 const appSchema = `
 CREATE SCHEMA app;
 CREATE TABLE app.posts (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, author int NOT NULL, body text NOT NULL, likes int NOT NULL DEFAULT 0);
@@ -40,7 +40,7 @@ CREATE TABLE app.users (id int PRIMARY KEY, likes int NOT NULL DEFAULT 0);
 INSERT INTO app.posts (author, body) SELECT i, 'It is raining.' FROM generate_series(1, 10000) i;
 INSERT INTO app.users (id) SELECT i FROM generate_series(1, 10000) i;`
 
-// appStatements are what it does: Bob likes a post. Each takes a number from 1 to 10,000.
+// appStatements are the other statements of an app, when Bob likes a post. The parameter is a number from 1 to 10,000.
 var appStatements = []string{
 	`UPDATE app.posts SET likes = likes + 1 WHERE id = $1`,
 	`INSERT INTO app.likes (post, by) VALUES ($1, 1)`,
@@ -70,24 +70,24 @@ func (w *writers) open(ctx context.Context, o openWriters) (nothing, error) {
 	return nothing{}, nil
 }
 
-// A load is what is to be written: as many rows as are asked for, or for as long.
+// A load is a number of rows to write, or a time for which rows are written.
 type load struct {
-	First   int64 // number of the first row
+	First   int64 // the number of the first row
 	Rows    int64
-	Seconds float64 // if Rows is 0
-	Rate    float64 // rows a second; 0: as fast as it goes
-	Users   int64   // rows go to these in turn; 0: to everyone
+	Seconds float64 // the time, if Rows is 0
+	Rate    float64 // rows per second; 0 means the maximum rate
+	Users   int64   // the number of users to whom rows are sent in rotation; 0 means everyone
 }
 
 type written struct {
-	Began   int64 // when the first row was, in nanoseconds since 1970
+	Began   int64 // the time of the first row, in nanoseconds since 1970
 	Rows    int64
-	Seconds float64 // until the last commit had returned
-	P99     float64 // from when a row counts to its commit, in milliseconds; 0 if it was not asked for so many rows
+	Seconds float64 // the time until the last commit had returned
+	P99     float64 // the 99th percentile of the time to commit a row, in milliseconds; 0 if Rows is 0
 }
 
-// write writes a load. At a given rate the rows have a timetable, and a row that is late because the server kept its writer
-// waiting counts from when it was due: so a stall is felt by all that it delays.
+// write writes a load. With a Rate, each row has a time at which it is due. If a row is late because its writer was waiting for the server,
+// its latency is measured from the due time. A stall therefore increases the latency of all rows that it delays.
 func (w *writers) write(_ context.Context, l load) (written, error) {
 	var next atomic.Int64
 	began := time.Now()
@@ -106,7 +106,7 @@ func (w *writers) write(_ context.Context, l load) (written, error) {
 				}
 				at := time.Now()
 				if l.Rate > 0 {
-					at = awaitTurn(began.Add(time.Duration(float64(i) / l.Rate * float64(time.Second))))
+					at = awaitDue(began.Add(time.Duration(float64(i) / l.Rate * float64(time.Second))))
 				}
 				if err := w.insert(conn, l, l.First+i, at); err != nil {
 					return err
@@ -120,13 +120,14 @@ func (w *writers) write(_ context.Context, l load) (written, error) {
 	err := group.Wait()
 	done := written{Began: began.UnixNano(), Rows: next.Load(), Seconds: time.Since(began).Seconds()}
 	if l.Rows > 0 {
-		done.Rows, done.P99 = l.Rows, shares(took)(0.99)
+		done.Rows, done.P99 = l.Rows, quantiles(took)(0.99)
 	}
 	return done, err
 }
 
-// awaitTurn returns from when on a row counts. That a sleeper wakes late is not the server's fault.
-func awaitTurn(due time.Time) time.Time {
+// awaitDue waits until a row is due and returns the time from which its latency is measured. That is the time of waking up, because a late
+// wake-up is not a delay of the server.
+func awaitDue(due time.Time) time.Time {
 	now := time.Now()
 	if now.After(due) {
 		return due
@@ -135,7 +136,7 @@ func awaitTurn(due time.Time) time.Time {
 	return time.Now()
 }
 
-// insert writes a row by prepared statements, without what pgx's convenience costs.
+// insert writes a row with prepared statements of pgconn, which cost less than those of pgx.
 func (w *writers) insert(conn *pgconn.PgConn, l load, number int64, at time.Time) error {
 	var recipient []byte
 	if l.Users > 0 {
