@@ -10,22 +10,22 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// deeds are the ways to insert in a transaction.
-var deeds = []deed{
+// actions are the ways in which a transaction inserts rows.
+var actions = []action{
 	{weight: 6, do: (*writer).few},
 	{weight: 3, do: (*writer).many},
 	{weight: 3, do: (*writer).bulk},
 	{weight: 4, do: (*writer).savepoints},
-	{weight: 3, do: (*writer).changeMind},
-	{weight: 3, do: (*writer).dawdle},
-	{weight: 3, do: (*writer).lookAndInsert, isolation: pgx.RepeatableRead},
-	{weight: 3, do: (*writer).lookAndInsert, isolation: pgx.Serializable},
+	{weight: 3, do: (*writer).rollBack},
+	{weight: 3, do: (*writer).holdOpen},
+	{weight: 3, do: (*writer).readAndInsert, isolation: pgx.RepeatableRead},
+	{weight: 3, do: (*writer).readAndInsert, isolation: pgx.Serializable},
 	{weight: 3, do: (*writer).few, async: true},
-	{weight: 1, do: (*writer).dawdle, async: true},
+	{weight: 1, do: (*writer).holdOpen, async: true},
 }
 
-// laxDeeds are those for when it is about to crash.
-var laxDeeds = []deed{{weight: 1, do: (*writer).few, async: true}, {weight: 1, do: (*writer).savepoints, async: true}, {weight: 1, do: (*writer).changeMind, async: true}}
+// crashActions are the actions before a crash of the server.
+var crashActions = []action{{weight: 1, do: (*writer).few, async: true}, {weight: 1, do: (*writer).savepoints, async: true}, {weight: 1, do: (*writer).rollBack, async: true}}
 
 func (w *writer) few(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	for range 1 + w.random.IntN(4) {
@@ -36,7 +36,7 @@ func (w *writer) few(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	return nil
 }
 
-// many inserts with one statement, once in a while more than the listener reads in one go.
+// many inserts rows with one statement. Some statements insert more rows than a page of the listener has.
 func (w *writer) many(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	n := 2 + w.random.IntN(30)
 	if w.random.IntN(20) == 0 {
@@ -61,7 +61,7 @@ func (w *writer) bulk(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	return err
 }
 
-// savepoints keeps some and rolls back others.
+// savepoints inserts rows after savepoints, and rolls back to some of them.
 func (w *writer) savepoints(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	if w.random.IntN(2) == 0 {
 		if err := w.few(ctx, tx, t); err != nil {
@@ -92,15 +92,15 @@ func (w *writer) savepoints(ctx context.Context, tx pgx.Tx, t *transaction) erro
 	return nil
 }
 
-func (w *writer) changeMind(ctx context.Context, tx pgx.Tx, t *transaction) error {
+func (w *writer) rollBack(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	if err := w.few(ctx, tx, t); err != nil {
 		return err
 	}
-	return errChangedMind
+	return errRollBack
 }
 
-// dawdle holds its transaction open for up to three seconds.
-func (w *writer) dawdle(ctx context.Context, tx pgx.Tx, t *transaction) error {
+// holdOpen keeps its transaction open for up to three seconds.
+func (w *writer) holdOpen(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	if err := w.few(ctx, tx, t); err != nil {
 		return err
 	}
@@ -112,8 +112,8 @@ func (w *writer) dawdle(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	return w.few(ctx, tx, t)
 }
 
-// lookAndInsert reads with its snapshot, and may fail for it.
-func (w *writer) lookAndInsert(ctx context.Context, tx pgx.Tx, t *transaction) error {
+// readAndInsert reads before it inserts. It may fail with a serialization error.
+func (w *writer) readAndInsert(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	var n int
 	err := tx.QueryRow(ctx, `SELECT count(*) FROM (SELECT FROM rowcast.notifications WHERE recipient = $1 ORDER BY xid DESC LIMIT 50) newest`,
 		user(w.random.IntN(users))).Scan(&n)
@@ -123,18 +123,19 @@ func (w *writer) lookAndInsert(ctx context.Context, tx pgx.Tx, t *transaction) e
 	return w.few(ctx, tx, t)
 }
 
-// A mood is how busy all writers are, for a time: only when they are idle do hubs park, and only when they hurry do hubs poll.
-type mood struct {
+// A pacing determines how fast all writers write. It changes every few seconds, because hubs go idle in LISTEN only at low rates, and poll
+// only at high rates.
+type pacing struct {
 	mu    sync.Mutex
 	until time.Time
 	pace  time.Duration
 
-	// lax makes all commits asynchronous, so that there is something that the server loses when it crashes.
-	lax atomic.Bool
+	// asyncOnly makes all commits asynchronous, so that the server loses some of them in a crash.
+	asyncOnly atomic.Bool
 }
 
-func (m *mood) pause(random *rand.Rand) time.Duration {
-	if m.lax.Load() {
+func (m *pacing) pause(random *rand.Rand) time.Duration {
+	if m.asyncOnly.Load() {
 		return 5 * time.Millisecond
 	}
 	m.mu.Lock()
@@ -146,14 +147,14 @@ func (m *mood) pause(random *rand.Rand) time.Duration {
 	return time.Duration(random.Int64N(int64(2 * m.pace)))
 }
 
-// idler keeps a transaction that has written open all along, in a database; each for a while, and then it commits.
-func idler(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() time.Duration) {
+// holdTransactions keeps one transaction open after another. Each has written something, stays open for a time, and then commits.
+func holdTransactions(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() time.Duration) {
 	for {
 		conn, err := connect(ctx, dsn)
 		if err != nil {
 			return
 		}
-		beginning, cancel := context.WithTimeout(ctx, patience)
+		beginning, cancel := context.WithTimeout(ctx, limit)
 		_, err = conn.Exec(beginning, "BEGIN; CREATE TEMPORARY TABLE written (n) ON COMMIT DROP AS SELECT 1")
 		cancel()
 		waiting, cancel := context.WithTimeout(ctx, hold())
@@ -161,7 +162,7 @@ func idler(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() t
 		go func() {
 			defer close(ended)
 			if err == nil {
-				_ = conn.PgConn().WaitForNotification(waiting) // which never comes: it notices when the server goes
+				_ = conn.PgConn().WaitForNotification(waiting) // returns at the end of waiting or of the session
 			}
 		}()
 		select {
@@ -172,7 +173,7 @@ func idler(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() t
 		}
 		cancel()
 		if !conn.IsClosed() {
-			ending, cancel := context.WithTimeout(ctx, patience)
+			ending, cancel := context.WithTimeout(ctx, limit)
 			_, _ = conn.Exec(ending, "COMMIT")
 			cancel()
 		}

@@ -13,31 +13,31 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// A wrecker breaks one thing after another, and mends it.
-type wrecker struct {
+// A breaker breaks a hub, a connection or the server, repairs it, and continues with the next breakage.
+type breaker struct {
 	t       *testing.T
 	cluster *cluster.Cluster
 	hubs    []*hub
 	proxy   *proxy
 	journal *journal
-	mood    *mood
+	pacing  *pacing
 	random  *rand.Rand
 	long    bool
 	counts  map[string]int
 }
 
-// breakages are all there are, in an order that is shuffled for every round: so that even a short run meets each.
+// breakages are all kinds of breakages. Each round runs all of them in random order, so that even a short run contains each.
 var breakages = []struct {
 	name string
-	do   func(*wrecker, context.Context) error
+	do   func(*breaker, context.Context) error
 }{
-	{"hub killed", func(w *wrecker, ctx context.Context) error {
+	{"hub killed", func(w *breaker, ctx context.Context) error {
 		h := w.hub()
 		h.kill()
 		wait(ctx, w.upTo(1500*time.Millisecond))
 		return h.start()
 	}},
-	{"hub stopped", func(w *wrecker, ctx context.Context) error {
+	{"hub stopped", func(w *breaker, ctx context.Context) error {
 		h := w.hub()
 		if err := h.stop(); err != nil {
 			return err
@@ -45,7 +45,7 @@ var breakages = []struct {
 		wait(ctx, w.upTo(time.Second))
 		return h.start()
 	}},
-	{"hub frozen", func(w *wrecker, ctx context.Context) error {
+	{"hub frozen", func(w *breaker, ctx context.Context) error {
 		h := w.hub()
 		if err := h.freeze(); err != nil {
 			return err
@@ -56,10 +56,10 @@ var breakages = []struct {
 	{"listener terminated", terminate("rowcast listener")},
 	{"park lock terminated", terminate("rowcast park lock")},
 	{"replay terminated", terminate("rowcast replay")},
-	{"network silent", func(w *wrecker, ctx context.Context) error {
+	{"network silent", func(w *breaker, ctx context.Context) error {
 		long := 3 * time.Second
 		if w.long && w.random.IntN(4) == 0 {
-			long = 15 * time.Second // beyond what the listener waits for an answer
+			long = 15 * time.Second // longer than the listener waits for an answer
 		}
 		w.proxy.silence(true)
 		wait(ctx, w.upTo(long))
@@ -69,22 +69,22 @@ var breakages = []struct {
 		w.proxy.silence(false)
 		return nil
 	}},
-	{"server restarted", func(w *wrecker, ctx context.Context) error { return w.cluster.Restart(ctx, cluster.Fast) }},
-	{"server crashed", func(w *wrecker, ctx context.Context) error {
+	{"server restarted", func(w *breaker, ctx context.Context) error { return w.cluster.Restart(ctx, cluster.Fast) }},
+	{"server crashed", func(w *breaker, ctx context.Context) error {
 		defer w.crash(ctx)()
 		return w.cluster.Restart(ctx, cluster.Immediate)
 	}},
-	{"backend crashed", (*wrecker).crashBackend},
+	{"backend crashed", (*breaker).crashBackend},
 }
 
-// run breaks things until the time is over.
-func (w *wrecker) run(ctx context.Context, length time.Duration) {
-	over, cancel := context.WithTimeout(ctx, length)
+// run breaks things for a time.
+func (w *breaker) run(ctx context.Context, length time.Duration) {
+	timed, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	for {
 		for _, i := range w.random.Perm(len(breakages)) {
-			wait(over, 100*time.Millisecond+w.upTo(1500*time.Millisecond))
-			if over.Err() != nil {
+			wait(timed, 100*time.Millisecond+w.upTo(1500*time.Millisecond))
+			if timed.Err() != nil {
 				return
 			}
 			b := breakages[i]
@@ -98,25 +98,25 @@ func (w *wrecker) run(ctx context.Context, length time.Duration) {
 	}
 }
 
-func (w *wrecker) breakOne(ctx context.Context, do func(*wrecker, context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (w *breaker) breakOne(ctx context.Context, do func(*breaker, context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return do(w, ctx)
 }
 
-func (w *wrecker) upTo(d time.Duration) time.Duration {
+func (w *breaker) upTo(d time.Duration) time.Duration {
 	return time.Duration(w.random.Int64N(int64(d)))
 }
 
-func (w *wrecker) hub() *hub {
+func (w *breaker) hub() *hub {
 	h := w.hubs[w.random.IntN(len(w.hubs))]
 	w.t.Logf("%s: %s", time.Now().Format("15:04:05.000"), h.name)
 	return h
 }
 
-// terminate ends one, or all, of the hubs' sessions that have a name.
-func terminate(name string) func(*wrecker, context.Context) error {
-	return func(w *wrecker, ctx context.Context) error {
+// terminate returns a breakage that ends one session, or all sessions, with an application_name.
+func terminate(name string) func(*breaker, context.Context) error {
+	return func(w *breaker, ctx context.Context) error {
 		limit := []int{1, 100}[w.random.IntN(2)]
 		return w.admin(ctx, func(conn *pgx.Conn) error {
 			_, err := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM
@@ -126,17 +126,17 @@ func terminate(name string) func(*wrecker, context.Context) error {
 	}
 }
 
-// crash prepares a crash of the server. What it returns is to be called after it.
-func (w *wrecker) crash(ctx context.Context) (crashed func()) {
-	w.mood.lax.Store(true)
+// crash prepares a crash of the server. The caller must call crashed after the crash.
+func (w *breaker) crash(ctx context.Context) (crashed func()) {
+	w.pacing.asyncOnly.Store(true)
 	wait(ctx, w.upTo(600*time.Millisecond))
 	return func() {
 		w.journal.crashed()
-		w.mood.lax.Store(false)
+		w.pacing.asyncOnly.Store(false)
 	}
 }
 
-func (w *wrecker) admin(ctx context.Context, do func(*pgx.Conn) error) error {
+func (w *breaker) admin(ctx context.Context, do func(*pgx.Conn) error) error {
 	conn, err := connect(ctx, w.cluster.DSN("postgres"))
 	if err != nil {
 		return err
@@ -145,9 +145,9 @@ func (w *wrecker) admin(ctx context.Context, do func(*pgx.Conn) error) error {
 	return do(conn)
 }
 
-// crashBackend kills one session, after which the server starts anew from its log, but with the same postmaster: it ends all other
-// sessions first. It is over when a later session of the same name has an answer.
-func (w *wrecker) crashBackend(ctx context.Context) error {
+// crashBackend kills one session. The postmaster then ends all other sessions and recovers from the write-ahead log. crashBackend returns
+// when it can connect again.
+func (w *breaker) crashBackend(ctx context.Context) error {
 	defer w.crash(ctx)()
 	return w.admin(ctx, func(conn *pgx.Conn) error {
 		var pid int

@@ -10,162 +10,164 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A fault is a promise that was not kept.
+// A fault is a broken promise.
 type fault struct {
 	kind string
-	at   int // the delivery that shows it; of a loss there is none: -1
-	row  key // that is lost
+	at   int // the index of the delivery, or -1 for a loss
+	row  key // the lost row
 	text string
 }
 
 const (
-	loss        = "loss"
-	repetition  = "repetition"
-	idOrder     = "order of ids"
-	causalOrder = "causal order"
-	stranger    = "somebody else's row"
-	uncommitted = "uncommitted row"
-	wrongID     = "wrong id"
-	unexcused   = "reset"
+	loss           = "loss"
+	repetition     = "repetition"
+	idOrder        = "order of ids"
+	causalOrder    = "causal order"
+	wrongRecipient = "row of another recipient"
+	uncommitted    = "uncommitted row"
+	wrongID        = "wrong id"
+	unjustified    = "unjustified reset"
 )
 
-// A delivery is an event as a client got it.
+// A delivery is an event that a client has received.
 type delivery struct {
 	key    key
-	id     int64 // as its id: begins
+	id     int64 // the number at the beginning of the event's id
 	at     time.Duration
-	visit  int    // the connection's number, of this client
-	cursor string // the whole id:
+	visit  int    // the index of the connection in client.visits
+	cursor string // the event's id
 }
 
-// A discontinuity is a rowcast.reset that a client got.
+// A discontinuity is a rowcast.reset that a client has received.
 type discontinuity struct {
 	at     time.Duration
-	after  int // how many deliveries it had got
+	after  int // the number of deliveries before it
 	hub    int
-	reason string // as the hub gave it
-	cursor string // with which the client had come, or which it had got last
+	reason string
+	cursor string // the cursor that the client had sent, or the last one that it had received
 }
 
-// A record is all that a client was told.
+// A record has all events that a client has received.
 type record struct {
 	uid        string
-	hello      cursor.Cursor // the first one's id
+	hello      cursor.Cursor // the id of the first hello
 	helloAt    time.Duration
 	deliveries []delivery
 	resets     []discontinuity
 }
 
-// judge says what is wrong with what a client was told.
-func (t *truth) judge(r *record) []fault {
-	j := judgment{truth: t, record: r, got: map[key]bool{}, ids: map[int]int64{}}
+// check returns the faults of a record.
+func (t *truth) check(r *record) []fault {
+	c := checker{truth: t, record: r, got: map[key]bool{}, ids: map[int]int64{}}
 	for i, d := range r.deliveries {
-		j.delivery(i, d)
+		c.delivery(i, d)
 	}
 	for _, reset := range r.resets {
-		if reason := t.excuse(reset); reason != "" {
-			j.fault(unexcused, reset.after, "%q, %s; came from %s", reset.reason, reason, reset.cursor)
+		if reason := t.unjustifiedBecause(reset); reason != "" {
+			c.fault(unjustified, reset.after, "%q, %s; came from %s", reset.reason, reason, reset.cursor)
 		}
 	}
-	j.losses()
-	return j.faults
+	c.losses()
+	return c.faults
 }
 
-// judgment is the state of judge.
-type judgment struct {
+// A checker checks one record.
+type checker struct {
 	*truth
 	*record
 	got    map[key]bool
-	ids    map[int]int64 // the last one told of each transaction
-	latest int           // of the transactions told, the one that began last
+	ids    map[int]int64 // the last received id of each transaction
+	latest int           // the number of the received transaction that began last
 	faults []fault
 }
 
-func (j *judgment) fault(kind string, at int, format string, args ...any) {
-	j.faults = append(j.faults, fault{kind: kind, at: at, text: fmt.Sprintf(format, args...)})
+func (c *checker) fault(kind string, at int, format string, args ...any) {
+	c.faults = append(c.faults, fault{kind: kind, at: at, text: fmt.Sprintf(format, args...)})
 }
 
-// delivery judges a row by itself and by what was told before it.
-func (j *judgment) delivery(i int, d delivery) {
-	row, stands := j.rows[d.key]
+// delivery checks a row and its place after earlier deliveries.
+func (c *checker) delivery(i int, d delivery) {
+	row, stored := c.rows[d.key]
 	switch {
-	case !stands && j.takenBack[d.key.tx]: // it was committed when it was told
+	case !stored && c.lost[d.key.tx]: // the client received it before the crash
 		return
-	case !stands:
-		j.fault(uncommitted, i, "row %v", d.key)
+	case !stored:
+		c.fault(uncommitted, i, "row %v", d.key)
 		return
-	case row.recipient != "" && row.recipient != j.uid:
-		j.fault(stranger, i, "row %v is for %q", d.key, row.recipient)
+	case row.recipient != "" && row.recipient != c.uid:
+		c.fault(wrongRecipient, i, "row %v is for %q", d.key, row.recipient)
 	case row.ID != d.id:
-		j.fault(wrongID, i, "row %v has id %d, was told as %d", d.key, row.ID, d.id)
+		c.fault(wrongID, i, "row %v has id %d, was received with id %d", d.key, row.ID, d.id)
 	}
-	tx := j.transactions[d.key.tx]
-	forgiven := j.resetAfter(tx.ended)
-	if j.got[d.key] && !forgiven {
-		j.fault(repetition, i, "row %v, xid %d, id %d", d.key, row.Xid, row.ID)
-	} else if !j.got[d.key] && !j.owed(row, tx) && j.stands(j.hello) && !forgiven {
-		j.fault(repetition, i, "row %v, xid %d, id %d: the first hello had seen it", d.key, row.Xid, row.ID)
-	} else if last := j.ids[d.key.tx]; d.id < last && !forgiven {
-		j.fault(idOrder, i, "row %v, id %d came after id %d of its transaction", d.key, d.id, last)
+	tx := c.transactions[d.key.tx]
+	afterReset := c.resetAfter(tx.ended)
+	if c.got[d.key] && !afterReset {
+		c.fault(repetition, i, "row %v, xid %d, id %d", d.key, row.Xid, row.ID)
+	} else if !c.got[d.key] && !c.isExpected(row, tx) && c.isValid(c.hello) && !afterReset {
+		c.fault(repetition, i, "row %v, xid %d, id %d: the cursor of the first hello contains it", d.key, row.Xid, row.ID)
+	} else if last := c.ids[d.key.tx]; d.id < last && !afterReset {
+		c.fault(idOrder, i, "row %v, id %d came after id %d of its transaction", d.key, d.id, last)
 	}
-	j.got[d.key] = true
-	j.ids[d.key.tx] = d.id
-	if latest := j.transactions[j.latest]; latest.began > tx.ended && !forgiven {
-		j.fault(causalOrder, i, "row %v, of a transaction that had ended at %v, came after one of transaction %d, which began at %v",
+	c.got[d.key] = true
+	c.ids[d.key.tx] = d.id
+	if latest := c.transactions[c.latest]; latest.began > tx.ended && !afterReset {
+		c.fault(causalOrder, i, "row %v, of a transaction that had ended at %v, came after one of transaction %d, which began at %v",
 			d.key, tx.ended, latest.number, latest.began)
 	}
-	if tx.began > j.transactions[j.latest].began {
-		j.latest = tx.number
+	if tx.began > c.transactions[c.latest].began {
+		c.latest = tx.number
 	}
 }
 
-// owed tells whether a row came after the client's first hello. That can have seen only what began before it.
-func (j *judgment) owed(row stored, tx *transaction) bool {
-	return tx.began > j.helloAt || !j.hello.Seen(row.Xid, row.ID)
+// isExpected reports whether the client must receive a row, because the cursor of its first hello does not contain it. That cursor contains
+// only rows of transactions that began before the hello.
+func (c *checker) isExpected(row stored, tx *transaction) bool {
+	return tx.began > c.helloAt || !c.hello.Seen(row.Xid, row.ID)
 }
 
-// resetAfter tells whether the client was reset after a time: what was committed before that is the page's to read anew.
-func (j *judgment) resetAfter(at time.Duration) bool {
-	return len(j.resets) > 0 && j.resets[len(j.resets)-1].at > at
+// resetAfter reports whether the client was reset after a time. Rows that were committed before are not checked, because the page loads them
+// again.
+func (c *checker) resetAfter(at time.Duration) bool {
+	return len(c.resets) > 0 && c.resets[len(c.resets)-1].at > at
 }
 
-// losses finds what should have come.
-func (j *judgment) losses() {
+// losses finds the rows that were not received.
+func (c *checker) losses() {
 	inOrder := func(a, b key) int { return cmp.Or(cmp.Compare(a.tx, b.tx), cmp.Compare(a.row, b.row)) }
-	for _, k := range slices.SortedFunc(maps.Keys(j.rows), inOrder) {
-		row, tx := j.rows[k], j.transactions[k.tx]
-		if j.got[k] || row.recipient != "" && row.recipient != j.uid || !j.owed(row, tx) {
+	for _, k := range slices.SortedFunc(maps.Keys(c.rows), inOrder) {
+		row, tx := c.rows[k], c.transactions[k.tx]
+		if c.got[k] || row.recipient != "" && row.recipient != c.uid || !c.isExpected(row, tx) {
 			continue
 		}
-		// Around a reset, who was told what is not to be known from outside.
-		if len(j.resets) > 0 && j.resets[len(j.resets)-1].at > tx.began {
+		// It cannot be known which rows a client had to receive around a reset.
+		if len(c.resets) > 0 && c.resets[len(c.resets)-1].at > tx.began {
 			continue
 		}
-		j.fault(loss, -1, "row %v, xid %d, id %d, for %q, of a transaction from %v to %v (async %t)",
+		c.fault(loss, -1, "row %v, xid %d, id %d, for %q, of a transaction from %v to %v (async %t)",
 			k, row.Xid, row.ID, row.recipient, tx.began, tx.ended, tx.async)
-		j.faults[len(j.faults)-1].row = k
+		c.faults[len(c.faults)-1].row = k
 	}
 }
 
-// excuse says why there was no reason for a reset; it is empty if there was one: the server has taken back what the cursor claims.
-func (t *truth) excuse(reset discontinuity) string {
-	if len(t.takenBack) == 0 {
-		return "though the server has taken nothing back"
+// unjustifiedBecause returns why a reset was not justified, or "" if it was: the server has lost rows that the cursor contains.
+func (t *truth) unjustifiedBecause(reset discontinuity) string {
+	if len(t.lost) == 0 {
+		return "although the server has lost nothing"
 	}
 	c, err := cursor.Parse(reset.cursor)
 	if err != nil {
-		return "for a cursor that a hub had given"
+		return "for a cursor that a hub had sent"
 	}
-	if t.stands(c) {
-		return fmt.Sprintf("though all stands that the cursor claims (up to xid %d)", c.AnchorXid())
+	if t.isValid(c) {
+		return fmt.Sprintf("although the server has all rows of the cursor (up to xid %d)", c.AnchorXid())
 	}
 	return ""
 }
 
-// stands tells whether the server has taken back nothing that a cursor claims. Of what it has taken back, others have drawn the
-// numbers again, which the cursor then seems to claim.
-func (t *truth) stands(c cursor.Cursor) bool {
-	if len(t.takenBack) == 0 || c.Anchor.ID == 0 {
+// isValid reports whether the server has lost none of the rows that a cursor contains. Transactions after a crash may have the numbers of
+// lost ones, so the numbers alone do not show this.
+func (t *truth) isValid(c cursor.Cursor) bool {
+	if len(t.lost) == 0 || c.Anchor.ID == 0 {
 		return true
 	}
 	for _, row := range t.rows {

@@ -20,7 +20,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A client follows one user's stream, from one connection to the next.
+// A client reads the stream of a user, with one connection after another.
 type client struct {
 	name    string
 	record  record
@@ -29,40 +29,40 @@ type client struct {
 	random  *rand.Rand
 	decoder sse.Decoder
 	visits  []visit
-	claimed string // the cursor by which a hub last knew what had been told
-	quiet   bool   // nothing more is written
-	marker  bool   // the last row has come
+	sent    string // the cursor that the client sent, or the last id that it received since
+	quiet   bool   // nothing is written any more
+	marker  bool   // the last row has been received
 	wrong   []string
 }
 
-// lastEvent is the name of the row after which there is nothing more.
+// lastEvent is the event name of the last row.
 const lastEvent = "last"
 
-// A visit is one connection.
+// A visit is a connection of a client.
 type visit struct {
 	hub       int
-	from, to  string // cursors: that which was asked with, and the last
+	from, to  string // the cursor that the client sent, and the last one that it received
 	began     time.Duration
 	ended     time.Duration
 	how       string
 	delivered int
 }
 
-// A manner is how a client behaves in a visit.
-type manner struct {
-	bytes int           // after which the connection is cut, anywhere
-	stay  time.Duration // after which it is, too
-	slow  time.Duration // between two small reads
-	stall time.Duration // once
-	after int           // so many bytes
-	query bool          // gives its cursor as a query parameter
+// A behaviour determines how a client behaves during a visit.
+type behaviour struct {
+	bytes int           // the client closes the connection after this number of bytes
+	stay  time.Duration // the client closes the connection after this time
+	slow  time.Duration // the pause before each small read
+	stall time.Duration // one long pause
+	after int           // the number of bytes before the long pause
+	query bool          // the cursor is sent as a query parameter
 }
 
 const forever = 1 << 60
 
-// choose makes up a manner.
-func (c *client) choose() manner {
-	m := manner{bytes: math.MaxInt, stay: forever, query: c.random.IntN(3) == 0}
+// choose returns a random behaviour.
+func (c *client) choose() behaviour {
+	m := behaviour{bytes: math.MaxInt, stay: forever, query: c.random.IntN(3) == 0}
 	switch c.random.IntN(10) {
 	case 0, 1, 2:
 		m.bytes = c.random.IntN(3000)
@@ -81,27 +81,27 @@ func (c *client) choose() manner {
 
 func (c *client) upTo(d time.Duration) time.Duration { return time.Duration(c.random.Int64N(int64(d))) }
 
-// roam goes from hub to hub, until quiet ends, and in between stays away: at times for so long that only the table remembers.
+// roam connects to one hub after another until quiet ends. Some pauses are so long that the hub must read the missed rows from the table.
 func (c *client) roam(quiet context.Context) {
 	for quiet.Err() == nil {
 		c.visit(quiet, c.random.IntN(len(c.hubs)), c.choose(), false)
-		away := c.upTo(300 * time.Millisecond)
+		pause := c.upTo(300 * time.Millisecond)
 		if c.random.IntN(12) == 0 {
-			away = c.upTo(6 * time.Second)
+			pause = c.upTo(6 * time.Second)
 		}
-		wait(quiet, away)
+		wait(quiet, pause)
 	}
 }
 
-// finish visits each hub until there is nothing more to come from it. The first must bring the client up to the last row; what
-// the others bring is too much.
+// finish connects to each hub until the client has received all rows. The first hub must send all missing rows. A row that another hub sends
+// is a repetition.
 func (c *client) finish(ctx context.Context) {
 	c.quiet = true
 	first := c.random.IntN(len(c.hubs))
 	for i := range c.hubs {
-		for !c.visit(ctx, (first+i)%len(c.hubs), manner{bytes: math.MaxInt, stay: forever}, true) {
+		for !c.visit(ctx, (first+i)%len(c.hubs), behaviour{bytes: math.MaxInt, stay: forever}, true) {
 			if ctx.Err() != nil {
-				c.wrong = append(c.wrong, fmt.Sprintf("does not catch up on %s: last row %t", c.hubs[(first+i)%len(c.hubs)].name, c.marker))
+				c.wrong = append(c.wrong, fmt.Sprintf("does not catch up at %s; received the last row: %t", c.hubs[(first+i)%len(c.hubs)].name, c.marker))
 				return
 			}
 			wait(ctx, 50*time.Millisecond)
@@ -116,12 +116,12 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// visit opens a stream and reads it. To the end means: until the last row has come, and after it a heartbeat, which only those get
-// who are owed nothing. It returns whether that was so.
-func (c *client) visit(ctx context.Context, hub int, m manner, toTheEnd bool) (caughtUp bool) {
+// visit opens a stream and reads it. With toTheEnd, it reads until the last row and then a heartbeat have arrived, and returns true: a hub
+// sends heartbeats only to clients for which no events are pending.
+func (c *client) visit(ctx context.Context, hub int, m behaviour, toTheEnd bool) (caughtUp bool) {
 	c.visits = append(c.visits, visit{hub: hub, from: c.decoder.LastID, began: c.journal.now()})
 	v := &c.visits[len(c.visits)-1]
-	c.claimed = c.decoder.LastID
+	c.sent = c.decoder.LastID
 	before := len(c.record.deliveries)
 	defer func() {
 		v.to, v.ended, v.delivered = c.decoder.LastID, c.journal.now(), len(c.record.deliveries)-before
@@ -135,7 +135,7 @@ func (c *client) visit(ctx context.Context, hub int, m manner, toTheEnd bool) (c
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	response, err := http.ReadResponse(bufio.NewReader(&reader{conn: conn, manner: m}), nil)
+	response, err := http.ReadResponse(bufio.NewReader(&reader{conn: conn, behaviour: m}), nil)
 	if err != nil {
 		v.how = err.Error()
 		return false
@@ -158,8 +158,8 @@ func (c *client) visit(ctx context.Context, hub int, m manner, toTheEnd bool) (c
 	return false
 }
 
-// open connects and asks for the stream. Now and then the connection is closed by a reset instead of in order.
-func (c *client) open(ctx context.Context, hub int, m manner) (net.Conn, error) {
+// open connects and requests the stream. Some connections will be closed by a TCP reset.
+func (c *client) open(ctx context.Context, hub int, m behaviour) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: time.Second}
 	if m.slow > 0 || m.stall > 0 {
 		dialer.Control = narrow
@@ -183,28 +183,28 @@ func (c *client) open(ctx context.Context, hub int, m manner) (net.Conn, error) 
 	return conn, err
 }
 
-// A reader reads from a connection in some manner.
+// A reader reads from a connection with a behaviour.
 type reader struct {
-	conn   net.Conn
-	manner manner
-	read   int
+	conn      net.Conn
+	behaviour behaviour
+	read      int
 }
 
-// silence is how long a client waits for a sign of life: longer than hubs are frozen.
+// silence is the time that a client waits for data. It is longer than hubs are frozen.
 const silence = 5 * time.Second
 
 func (r *reader) Read(p []byte) (int, error) {
-	if r.read >= r.manner.bytes {
+	if r.read >= r.behaviour.bytes {
 		return 0, io.EOF
 	}
-	p = p[:min(len(p), r.manner.bytes-r.read)]
-	if r.manner.slow > 0 {
-		time.Sleep(r.manner.slow)
+	p = p[:min(len(p), r.behaviour.bytes-r.read)]
+	if r.behaviour.slow > 0 {
+		time.Sleep(r.behaviour.slow)
 		p = p[:min(len(p), 512)]
 	}
-	if r.read > r.manner.after && r.manner.stall > 0 {
-		time.Sleep(r.manner.stall)
-		r.manner.stall = 0
+	if r.read > r.behaviour.after && r.behaviour.stall > 0 {
+		time.Sleep(r.behaviour.stall)
+		r.behaviour.stall = 0
 	}
 	if err := r.conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
 		return 0, err
@@ -214,26 +214,26 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// event notes what was told.
+// event records an event.
 func (c *client) event(e sse.Event) {
 	switch e.Name {
 	case "rowcast.hello":
 		c.hello(e)
 	case "rowcast.beat":
 	case "rowcast.reset":
-		c.marker = c.marker || c.quiet // it is not told what the hub has read by now
-		var says struct{ Reason string }
-		_ = json.Unmarshal([]byte(e.Data), &says)
+		c.marker = c.marker || c.quiet // the last row may have been skipped
+		var data struct{ Reason string }
+		_ = json.Unmarshal([]byte(e.Data), &data)
 		c.record.resets = append(c.record.resets, discontinuity{
-			at: c.journal.now(), after: len(c.record.deliveries), reason: says.Reason, cursor: c.claimed,
+			at: c.journal.now(), after: len(c.record.deliveries), reason: data.Reason, cursor: c.sent,
 			hub: c.visits[len(c.visits)-1].hub,
 		})
 	default:
 		c.row(e)
 	}
-	// After a reset the hello has the hub's own cursor.
-	if e.Name != "rowcast.hello" || c.claimed == "" {
-		c.claimed = e.LastID
+	// The id of a hello before a reset is the cursor of the hub, not of the client.
+	if e.Name != "rowcast.hello" || c.sent == "" {
+		c.sent = e.LastID
 	}
 }
 

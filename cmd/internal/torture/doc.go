@@ -1,12 +1,12 @@
-// Package torture holds the test of what rowcast promises: that every committed row reaches every client it is for exactly once, in
-// an order that could have been, whatever breaks meanwhile.
+// Package torture contains a test of rowcast's main promise: every committed row reaches every client of its recipient exactly once and in
+// causal order, whatever fails meanwhile.
 //
 //	go test ./cmd/internal/torture -run Torture                         half a minute
-//	ROWCAST_TORTURE=10m go test ./cmd/internal/torture -timeout 0       longer
-//	ROWCAST_TORTURE_SEED=42 go test ./cmd/internal/torture              the same random choices again, though not the same timing
+//	ROWCAST_TORTURE=10m go test ./cmd/internal/torture -timeout 0       ten minutes
+//	ROWCAST_TORTURE_SEED=42 go test ./cmd/internal/torture              the same random choices again, but not the same timing
 //
-// Three hubs, which are real processes, stand before a real PostgreSQL of the test's own. Writers insert in every way there is, and
-// note in a log of their own what they have committed, and when. Clients drop their connections at any byte and resume on another
-// hub. One thing after another is broken. In the end, when all is quiet and every client has caught up, a judge compares what each
-// client was told with the table and with the writers' log.
+// Three processes of rowcast serve a private PostgreSQL server. Writers insert rows in many ways, and record their commits and the times in
+// a journal. Clients close their connections at any byte and resume at another hub. Meanwhile hubs, connections and the server are killed,
+// stopped and restarted. In the end, when nothing is written any more and every client has caught up, a checker compares the events that
+// each client has received with the table and with the journal.
 package torture

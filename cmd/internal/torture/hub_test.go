@@ -27,14 +27,14 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// patience bounds every wait, far above what it takes.
-const patience = 60 * time.Second
+// limit is the time limit of every wait.
+const limit = 60 * time.Second
 
-// build makes the command, with the race detector if the test has it.
+// build builds the command, with the race detector if the test runs with it.
 func build(t *testing.T) string {
 	t.Helper()
-	// go test takes the result of an earlier run for this one's unless it knows that the command is part of it. The packages of
-	// the command are imported, if only for that.
+	// go test caches results, and must run the test again when the command has changed. Therefore this file imports the command's packages,
+	// and reads this directory.
 	if _, err := os.ReadDir(".."); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func build(t *testing.T) string {
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		args = append(args, "-race")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*limit)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "go", append(args, "rowcast/cmd/rowcast")...).CombinedOutput(); err != nil {
 		t.Fatalf("build rowcast: %v\n%s", err, out)
@@ -51,42 +51,42 @@ func build(t *testing.T) string {
 	return program
 }
 
-// A hub is one of the places where clients find a stream: one process after another, all on the same port.
+// A hub is an address of rowcast. Its processes run one after another at the same port.
 type hub struct {
 	name    string
 	address string
 	program string
 	args    []string
-	out     io.Writer // of the test
+	out     io.Writer // the output of the test
 
 	process *exec.Cmd
-	ended   chan struct{}  // closed when it has
-	how     error          // it has ended; nil for exit 0
-	alarms  atomic.Int64   // data races and panics that its processes have reported
-	did     map[string]int // what its processes have counted
+	ended   chan struct{}  // closed when the process has ended
+	how     error          // the result of the process; nil means exit code 0
+	crashes atomic.Int64   // the number of data races and panics in its processes
+	counts  map[string]int // the sums of the metrics of its processes
 }
 
-// start starts a process and returns when it listens.
+// start starts a process and waits until it listens.
 func (h *hub) start() error {
-	words := &log{hub: h, listening: make(chan struct{})}
+	output := &log{hub: h, listening: make(chan struct{})}
 	h.process = exec.Command(h.program, h.args...)
-	h.process.Stderr = words
-	h.process.WaitDelay = patience // for its words, once it has ended
+	h.process.Stderr = output
+	h.process.WaitDelay = limit // for its output, after it has ended
 	dieWithTest(h.process)
 	if err := h.run(); err != nil {
 		return err
 	}
 	select {
-	case <-words.listening:
+	case <-output.listening:
 		return nil
 	case <-h.ended:
 		return fmt.Errorf("%s ended instead of listening: %w", h.name, h.how)
-	case <-time.After(patience):
-		return fmt.Errorf("%s does not begin to listen", h.name)
+	case <-time.After(limit):
+		return fmt.Errorf("%s does not listen after %v", h.name, limit)
 	}
 }
 
-// run starts the process and waits for it on one thread.
+// run starts the process and waits for its end, both on one thread, as dieWithTest requires.
 func (h *hub) run() error {
 	started := make(chan error)
 	process, ended := h.process, make(chan struct{})
@@ -104,36 +104,36 @@ func (h *hub) run() error {
 	return <-started
 }
 
-// kinds are what a run must have made hubs do, for it to show anything about that.
-var kinds = []string{"park_lock_acquired", "wakeups", "replayed_events", "replay_pages", "overflows"}
+// coverage has the metrics that every run must increase, because otherwise it would not test the feature.
+var coverage = []string{"park_lock_acquired", "wakeups", "replayed_events", "replay_pages", "overflows"}
 
-// count adds what the process has counted to what those before it have.
+// count adds the metrics of the process to counts.
 func (h *hub) count() {
 	once := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := once.Get("http://" + h.address + "/metrics")
 	if err != nil {
-		return // it is gone already
+		return // the process has ended
 	}
 	defer response.Body.Close()
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), " ")
-		name, _, _ = strings.Cut(name, "{") // what differs in labels is added up
+		name, _, _ = strings.Cut(name, "{") // sums the values of all labels
 		name = strings.TrimSuffix(strings.TrimPrefix(name, "rowcast_"), "_total")
-		if slices.Contains(kinds, name) {
+		if slices.Contains(coverage, name) {
 			n, _ := strconv.ParseFloat(value, 64)
-			h.did[name] += int(n)
+			h.counts[name] += int(n)
 		}
 	}
 }
 
-// kill ends the process by force.
+// kill kills the process.
 func (h *hub) kill() {
 	h.count()
 	_ = h.process.Process.Kill()
 	<-h.ended
 }
 
-// stop ends the process in an orderly way, or says why that cannot be called so.
+// stop ends the process with SIGTERM. It returns an error if that fails.
 func (h *hub) stop() error {
 	select {
 	case <-h.ended:
@@ -156,11 +156,11 @@ func (h *hub) stop() error {
 	}
 }
 
-// freeze stops the process from doing anything until thaw.
+// freeze suspends the process until thaw is called.
 func (h *hub) freeze() error { return dbtest.Suspend(h.process.Process.Pid) }
 func (h *hub) thaw() error   { return dbtest.Resume(h.process.Process.Pid) }
 
-// A log passes a hub's words on to the test's, which shows them if it fails.
+// A log copies the log of a hub to the output of the test.
 type log struct {
 	hub       *hub
 	line      []byte
@@ -181,13 +181,14 @@ func (l *log) Write(p []byte) (int, error) {
 			close(l.listening)
 		}
 		if bytes.Contains(line, []byte("DATA RACE")) || bytes.HasPrefix(line, []byte("panic:")) || bytes.Contains(line, []byte("panicked")) {
-			l.hub.alarms.Add(1)
+			l.hub.crashes.Add(1)
 		}
 		l.line = rest
 	}
 }
 
-// freeAddresses finds ports below those that systems give to outgoing connections: one of those could take it while a hub is away.
+// freeAddresses returns free ports below the range of outgoing connections. Otherwise an outgoing connection could take the port of a hub
+// that is stopped.
 func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
 	for port := 12000 + os.Getpid()%4000; len(addresses) < n; port++ {
@@ -205,8 +206,8 @@ func freeAddresses(t *testing.T, n int) (addresses []string) {
 
 const heartbeat = 500 * time.Millisecond
 
-// newHubs makes three, each with a weakness of its own: one reaches the database through the proxy, one remembers next to nothing,
-// one suffers no client to be owed much.
+// newHubs returns three hubs with different weaknesses: the first connects to the database through the proxy, the second keeps few recent
+// events in memory, and the third has a small backlog for each client.
 func newHubs(t *testing.T, dsn, proxied string) []*hub {
 	t.Helper()
 	program, addresses := build(t), freeAddresses(t, 3)
@@ -216,7 +217,7 @@ func newHubs(t *testing.T, dsn, proxied string) []*hub {
 		{"--database-url", dsn, "--memory", "16KiB"},
 		{"--database-url", dsn, "--backlog", "2KiB"},
 	} {
-		hubs[i] = &hub{name: fmt.Sprintf("hub %d", i), program: program, out: t.Output(), address: addresses[i], did: map[string]int{}}
+		hubs[i] = &hub{name: fmt.Sprintf("hub %d", i), program: program, out: t.Output(), address: addresses[i], counts: map[string]int{}}
 		hubs[i].args = append([]string{
 			"serve", "--insecure-uid", "--listen", addresses[i], "--heartbeat", heartbeat.String(),
 			"--retry", "50ms", "--drain", "200ms",

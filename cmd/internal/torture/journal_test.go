@@ -11,8 +11,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A key names a row: the number of its transaction in the journal, and its number in that. It stands in the row's data, because
-// the server may draw an id twice when it has taken back an asynchronous commit.
+// A key identifies a row by the number of its transaction in the journal and its number in the transaction. It is part of the row's data,
+// because the server may assign an id again after it has lost an asynchronous commit in a crash.
 type key struct{ tx, row int }
 
 func (k key) String() string { return fmt.Sprintf("%d.%d", k.tx, k.row) }
@@ -22,33 +22,33 @@ func parseKey(text string) (k key, err error) {
 	return k, err
 }
 
-// An outcome is how a transaction has ended, as far as its writer knows.
+// An outcome is the end of a transaction, as far as its writer knows.
 type outcome int
 
 const (
-	rolledBack outcome = iota // or still open, or never asked to commit
-	committed                 // COMMIT has returned, or the table has told afterwards
-	missing                   // COMMIT has failed, and the table did not have it afterwards
+	rolledBack outcome = iota // or still open, or never committed
+	committed                 // COMMIT has succeeded, or the table contained the rows afterwards
+	missing                   // COMMIT has failed, and the table did not contain the rows afterwards
 )
 
-// A transaction is what its writer knows about it. The times are those of the journal's clock.
+// A transaction is what its writer knows about a transaction. Times are measured from the start of the journal.
 type transaction struct {
 	number  int
 	began   time.Duration // before its first statement
 	ended   time.Duration // after COMMIT had returned
 	outcome outcome
-	async   bool         // synchronous_commit is off: the server may take it back when it crashes
-	rows    []string     // recipients, by the number of the row; "" is everyone
+	async   bool         // synchronous_commit is off: the server may lose the transaction in a crash
+	rows    []string     // the recipient of each row; "" is everyone
 	undone  map[int]bool // rows that were rolled back to a savepoint
 }
 
-// A journal is what the writers know, apart from the database.
+// A journal has the transactions of all writers. It does not depend on the database.
 type journal struct {
 	zero time.Time
 
 	mu           sync.Mutex
 	transactions []*transaction
-	crashes      []time.Duration // when the server may have taken back asynchronous commits
+	crashes      []time.Duration // the times at which the server may have lost asynchronous commits
 }
 
 func newJournal() *journal { return &journal{zero: time.Now()} }
@@ -70,22 +70,22 @@ func (j *journal) crashed() {
 	j.crashes = append(j.crashes, j.now())
 }
 
-// A stored row is one that stands in the table at the end.
+// A stored row is a row of the table at the end.
 type stored struct {
 	cursor.Row
 	recipient string
 }
 
-// A truth is what the judge judges by.
+// A truth is what a checker compares a record with.
 type truth struct {
 	transactions []*transaction
 	rows         map[key]stored
-	takenBack    map[int]bool // asynchronous commits that the server has taken back
+	lost         map[int]bool // asynchronous commits that the server has lost
 }
 
 // readTruth reads the table, and compares it with the journal.
 func readTruth(ctx context.Context, conn *pgx.Conn, j *journal) (*truth, []string, error) {
-	t := &truth{transactions: j.transactions, rows: map[key]stored{}, takenBack: map[int]bool{}}
+	t := &truth{transactions: j.transactions, rows: map[key]stored{}, lost: map[int]bool{}}
 	result, err := conn.Query(ctx, `SELECT data->>'k', xid::text::bigint, id, coalesce(recipient, ''), created_at FROM rowcast.notifications`)
 	if err != nil {
 		return nil, nil, err
@@ -109,19 +109,20 @@ func readTruth(ctx context.Context, conn *pgx.Conn, j *journal) (*truth, []strin
 	return t, t.compare(j.crashes), result.Err()
 }
 
-// compare finds what the server has taken back, and what must not be: then it is the writers or the server that are wrong.
+// compare compares the table with the journal. It finds the commits that the server has lost, and returns other differences, which are
+// faults of the writers or of the server.
 func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
 	want := 0
 	for _, tx := range t.transactions {
-		// A commit can have been seen, and told, before the server crashed and its writer heard of it.
+		// A hub may have sent the rows of a commit that was lost in the crash before its writer got an answer.
 		if tx.outcome != rolledBack && tx.async && len(tx.rows) > len(tx.undone) && !t.holds(tx) && crashedAfter(crashes, tx.began) {
-			t.takenBack[tx.number] = true
+			t.lost[tx.number] = true
 			continue
 		}
 		for i, recipient := range tx.rows {
 			row, found := t.rows[key{tx.number, i}]
 			if should := tx.outcome == committed && !tx.undone[i]; found != should {
-				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: in the table: %t, committed: %t (async %t)", tx.number, i, found, should, tx.async))
+				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: in the table: %t, committed: %t (async: %t)", tx.number, i, found, should, tx.async))
 			} else if found && row.recipient != recipient {
 				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: for %q, want %q", tx.number, i, row.recipient, recipient))
 			}
@@ -131,12 +132,12 @@ func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
 		}
 	}
 	if want != len(t.rows) {
-		disagreements = append(disagreements, fmt.Sprintf("%d rows in the table, of which the journal knows %d", len(t.rows), want))
+		disagreements = append(disagreements, fmt.Sprintf("%d rows in the table, but %d in the journal", len(t.rows), want))
 	}
 	return disagreements
 }
 
-// holds tells whether any row of a transaction stands.
+// holds reports whether the table contains a row of a transaction.
 func (t *truth) holds(tx *transaction) bool {
 	for i := range tx.rows {
 		if _, found := t.rows[key{tx.number, i}]; found {

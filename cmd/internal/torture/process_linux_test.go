@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// dieWithTest lets no hub outlive a test that was killed. It is the end of the thread that counts, from which the process was started.
+// dieWithTest makes the kernel kill a process when the thread that has started it ends, so that no hub outlives a test that was killed.
 func dieWithTest(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

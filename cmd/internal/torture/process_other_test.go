@@ -4,5 +4,5 @@ package torture_test
 
 import "os/exec"
 
-// dieWithTest does nothing where there is no such thing.
+// dieWithTest does nothing on systems without such a feature.
 func dieWithTest(*exec.Cmd) {}

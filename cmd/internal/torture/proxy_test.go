@@ -11,8 +11,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A proxy stands between a hub and the database, and can stop passing anything on, as a network does that has gone silent:
-// connections stay open, new ones can be made, and nobody is told.
+// A proxy is between a hub and the database. It can stop forwarding data, like a network that loses all packets: connections stay open and
+// new ones are accepted, but no data and no end of a connection arrives.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -25,7 +25,7 @@ type proxy struct {
 	conns  map[net.Conn]struct{}
 }
 
-// startProxy returns the proxy of a database and the connection string that leads through it.
+// startProxy returns a proxy of a database, and a connection string for the database through the proxy.
 func startProxy(t *testing.T, dsn string) (*proxy, string) {
 	t.Helper()
 	u, err := url.Parse(dsn)
@@ -55,7 +55,7 @@ func (p *proxy) accept() {
 
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
-	server, err := net.DialTimeout("tcp", p.target, patience)
+	server, err := net.DialTimeout("tcp", p.target, limit)
 	if err != nil {
 		return
 	}
@@ -77,7 +77,7 @@ func (p *proxy) serve(client net.Conn) {
 	delete(p.conns, server)
 }
 
-// pass copies until one side ends, and then ends the other; that too is news that a silent network does not pass on.
+// pass copies data until one side closes its connection, and then closes the other one. A silent proxy delays the close, too.
 func (p *proxy) pass(to, from net.Conn) {
 	buffer := make([]byte, 16<<10)
 	for {
@@ -101,7 +101,7 @@ func (p *proxy) pass(to, from net.Conn) {
 	}
 }
 
-// await returns when the network is not silent.
+// await waits until the proxy is not silent.
 func (p *proxy) await() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,7 +117,7 @@ func (p *proxy) silence(silent bool) {
 	p.passes.Broadcast()
 }
 
-// cut ends every connection by force.
+// cut closes all connections.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

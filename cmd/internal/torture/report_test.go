@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// report says of a client's faults what it takes to find their cause.
+// report reports the faults of a client with the context that is needed to find their cause.
 func (t *torture) report(truth *truth, c *client, faults []fault) {
-	const most = 3 // of a kind
+	const most = 3 // faults of each kind
 	count := map[string]int{}
 	for _, f := range faults {
 		if count[f.kind]++; count[f.kind] <= most {
@@ -17,12 +17,12 @@ func (t *torture) report(truth *truth, c *client, faults []fault) {
 	}
 	for kind, n := range count {
 		if n > most {
-			t.Errorf("%s (%s): and %d more of %s", c.name, c.record.uid, n-most, kind)
+			t.Errorf("%s (%s): %d more faults of the kind %s", c.name, c.record.uid, n-most, kind)
 		}
 	}
 }
 
-// around tells what a client was told about the time of a fault.
+// around describes the deliveries and connections of a client around a fault.
 func (c *client) around(truth *truth, f fault) string {
 	var b strings.Builder
 	at := f.at
@@ -53,7 +53,7 @@ func (c *client) describe(b *strings.Builder, number int) {
 		number, v.began.Round(time.Millisecond), v.ended.Round(time.Millisecond), c.hubs[v.hub].name, v.delivered, v.how, v.from, v.to)
 }
 
-// whenLost is the first delivery of a later transaction than the lost row's: about there it should have come.
+// whenLost returns the index of the first delivery of a transaction that began after the transaction of the lost row had ended.
 func (c *client) whenLost(truth *truth, f fault) int {
 	for i, d := range c.record.deliveries {
 		if truth.transactions[d.key.tx].began > truth.transactions[f.row.tx].ended {

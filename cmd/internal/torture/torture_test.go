@@ -23,11 +23,11 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 const (
 	writers = 6
 	clients = 40
-	// short is how long things are broken by default.
+	// short is the default duration of the breakages.
 	short = 20 * time.Second
 )
 
-// A torture is one run.
+// A torture is a run of the test.
 type torture struct {
 	*testing.T
 	seed    uint64
@@ -35,18 +35,18 @@ type torture struct {
 	cluster *cluster.Cluster
 	dsn     string
 	journal *journal
-	mood    mood
+	pacing  pacing
 	hubs    []*hub
 	proxy   *proxy
 	clients []*client
-	wrecker *wrecker
+	breaker *breaker
 }
 
 func TestTorture(t *testing.T) {
 	tt := prepare(t)
 	writing := tt.write()
 	stopRoaming := tt.roam()
-	tt.wrecker.run(t.Context(), tt.length)
+	tt.breaker.run(t.Context(), tt.length)
 	writing()
 	last := tt.writeLast()
 	stopRoaming()
@@ -55,14 +55,14 @@ func TestTorture(t *testing.T) {
 		if err := h.stop(); err != nil {
 			t.Error(err)
 		}
-		if n := h.alarms.Load(); n > 0 {
-			t.Errorf("%s reports %d data races or panics", h.name, n)
+		if n := h.crashes.Load(); n > 0 {
+			t.Errorf("%s has logged %d data races or panics", h.name, n)
 		}
 	}
-	tt.judge()
+	tt.check()
 }
 
-// prepare reads the environment and starts everything.
+// prepare reads the environment variables and starts the server, the proxy and the hubs.
 func prepare(t *testing.T) *torture {
 	t.Helper()
 	tt := &torture{T: t, seed: rand.Uint64(), length: short, journal: newJournal()}
@@ -91,8 +91,8 @@ func prepare(t *testing.T) *torture {
 		}
 		t.Cleanup(h.kill)
 	}
-	tt.wrecker = &wrecker{
-		t: t, cluster: tt.cluster, hubs: tt.hubs, proxy: tt.proxy, journal: tt.journal, mood: &tt.mood,
+	tt.breaker = &breaker{
+		t: t, cluster: tt.cluster, hubs: tt.hubs, proxy: tt.proxy, journal: tt.journal, pacing: &tt.pacing,
 		random: tt.random(0), long: tt.length > time.Minute, counts: map[string]int{},
 	}
 	return tt
@@ -107,7 +107,7 @@ func (t *torture) startServer() {
 	defer conn.Close(t.Context())
 	for _, statement := range []string{
 		"CREATE DATABASE torture", "CREATE DATABASE elsewhere",
-		// So long asynchronous commits wait for being written, and a crash loses them.
+		// Asynchronous commits wait up to three times as long before they are written. A crash loses them.
 		"ALTER SYSTEM SET wal_writer_delay = '2s'", "SELECT pg_reload_conf()",
 	} {
 		if _, err := conn.Exec(dbtest.Context(t), statement); err != nil {
@@ -120,26 +120,28 @@ func (t *torture) startServer() {
 	}
 }
 
-// random is the source of one of the participants: what one does must not depend on what another has drawn.
+// random returns the random numbers of one participant. They do not depend on the other participants.
 func (t *torture) random(participant uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(t.seed, participant))
 }
 
-// write starts those who write; what it returns waits until they have ended. One transaction stays open all along.
+// write starts the writers, and a transaction that stays open during the whole run. end stops the writers.
 func (t *torture) write() (end func()) {
 	quiet, allQuiet := make(chan struct{}), make(chan struct{})
 	var writing, idling sync.WaitGroup
 	for i := range writers {
 		w := &writer{
-			journal: t.journal, dsn: t.dsn, random: t.random(100 + uint64(i)), mood: &t.mood,
+			journal: t.journal, dsn: t.dsn, random: t.random(100 + uint64(i)), pacing: &t.pacing,
 			errs: func(err error) { t.Errorf("writer %d: %v", i, err) },
 		}
 		writing.Go(func() { w.run(t.Context(), quiet) })
 	}
 	elsewhere := t.random(200)
-	idling.Go(func() { idler(t.Context(), t.dsn, allQuiet, func() time.Duration { return 1000 * time.Hour }) })
 	idling.Go(func() {
-		idler(t.Context(), t.cluster.DSN("elsewhere"), quiet, func() time.Duration { return time.Duration(elsewhere.Int64N(int64(4 * time.Second))) })
+		holdTransactions(t.Context(), t.dsn, allQuiet, func() time.Duration { return 1000 * time.Hour })
+	})
+	idling.Go(func() {
+		holdTransactions(t.Context(), t.cluster.DSN("elsewhere"), quiet, func() time.Duration { return time.Duration(elsewhere.Int64N(int64(4 * time.Second))) })
 	})
 	t.Cleanup(func() {
 		close(allQuiet)
@@ -151,7 +153,7 @@ func (t *torture) write() (end func()) {
 	}
 }
 
-// writeLast writes the row after which there is nothing more.
+// writeLast writes the last row.
 func (t *torture) writeLast() *transaction {
 	w := &writer{journal: t.journal, dsn: t.dsn, random: t.random(300), errs: func(err error) { t.Error(err) }}
 	ctx := dbtest.Context(t)
@@ -170,7 +172,7 @@ func (t *torture) writeLast() *transaction {
 	return tx
 }
 
-// roam starts the clients; what it returns ends their roaming.
+// roam starts the clients. end stops them.
 func (t *torture) roam() (end func()) {
 	quiet, cancel := context.WithCancel(t.Context())
 	var roaming sync.WaitGroup
@@ -189,10 +191,10 @@ func (t *torture) roam() (end func()) {
 	}
 }
 
-// finish lets every client catch up, except those that came too late to be told anything.
+// finish lets all clients catch up, except those that began too late to receive anything.
 func (t *torture) finish(last *transaction) {
 	t.clients = slices.DeleteFunc(t.clients, func(c *client) bool { return c.record.helloAt == 0 || c.record.helloAt > last.began })
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	var finishing sync.WaitGroup
 	for _, c := range t.clients {
@@ -201,8 +203,8 @@ func (t *torture) finish(last *transaction) {
 	dbtest.Wait(t, finishing.Wait, "the clients to catch up")
 }
 
-// judge compares what the clients were told with the truth, and prints the figures.
-func (t *torture) judge() {
+// check compares the events that the clients have received with the truth, and logs the numbers.
+func (t *torture) check() {
 	ctx := dbtest.Context(t)
 	conn, err := connect(ctx, t.dsn)
 	if err != nil {
@@ -214,46 +216,46 @@ func (t *torture) judge() {
 		t.Fatal(err)
 	}
 	for _, d := range disagreements {
-		t.Errorf("the journal disagrees with the table: %s", d)
+		t.Errorf("the journal differs from the table: %s", d)
 	}
 	figures := map[string]int{loss: 0, repetition: 0}
-	var deliveries, connections, excused int
+	var deliveries, connections, justified int
 	for _, c := range t.clients {
 		for _, wrong := range c.wrong {
 			t.Errorf("%s: %s", c.name, wrong)
 		}
-		faults := truth.judge(&c.record)
+		faults := truth.check(&c.record)
 		for _, f := range faults {
 			figures[f.kind]++
 		}
 		t.report(truth, c, faults)
 		for _, reset := range c.record.resets {
-			t.Logf("%s was reset at %v by %s: %q, came from %s", c.name, reset.at.Round(time.Millisecond), c.hubs[reset.hub].name, reset.reason, reset.cursor)
+			t.Logf("%s was reset at %v by %s: %q, the cursor was %s", c.name, reset.at.Round(time.Millisecond), c.hubs[reset.hub].name, reset.reason, reset.cursor)
 		}
 		deliveries += len(c.record.deliveries)
 		connections += len(c.visits)
-		excused += len(c.record.resets)
+		justified += len(c.record.resets)
 	}
-	t.Logf("%d transactions, %d rows, %d transactions taken back by the server; %d deliveries to %d clients in %d connections; excused resets: %d",
-		len(truth.transactions), len(truth.rows), len(truth.takenBack), deliveries, len(t.clients), connections, excused-figures[unexcused])
-	t.Logf("broken: %s", counted(t.wrecker.counts))
-	t.judgeRun()
+	t.Logf("%d transactions, %d rows, %d transactions lost by the server; %d deliveries to %d clients in %d connections; justified resets: %d",
+		len(truth.transactions), len(truth.rows), len(truth.lost), deliveries, len(t.clients), connections, justified-figures[unjustified])
+	t.Logf("breakages: %s", counted(t.breaker.counts))
+	t.checkCoverage()
 	t.Logf("faults: %s", counted(figures))
 }
 
-// judgeRun makes sure that hubs slept and were rung, that clients resumed from memory and, past it, from the table, and that slow
-// ones were cut off.
-func (t *torture) judgeRun() {
-	did := map[string]int{}
+// checkCoverage checks that the run has tested everything: hubs were idle in LISTEN and were notified, clients resumed from memory and from
+// the table, and slow clients were disconnected.
+func (t *torture) checkCoverage() {
+	counts := map[string]int{}
 	for _, h := range t.hubs {
-		for name, n := range h.did {
-			did[name] += n
+		for name, n := range h.counts {
+			counts[name] += n
 		}
 	}
-	t.Logf("hubs: %s", counted(did))
-	for _, kind := range kinds {
-		if did[kind] == 0 {
-			t.Errorf("no %s in all the run", kind)
+	t.Logf("hubs: %s", counted(counts))
+	for _, kind := range coverage {
+		if counts[kind] == 0 {
+			t.Errorf("the run has increased no metric %s", kind)
 		}
 	}
 }

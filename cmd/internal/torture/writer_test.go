@@ -12,25 +12,26 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A writer runs one transaction after another, on a connection of its own.
+// A writer runs one transaction after another on its own connection.
 type writer struct {
 	journal *journal
 	dsn     string
 	random  *rand.Rand
-	mood    *mood
+	pacing  *pacing
 	conn    *pgx.Conn
-	errs    func(error) // is told of what should not have failed
+	errs    func(error) // reports an unexpected error
 }
 
-// A deed is one way in which transactions insert. An error of its own rolls back.
-type deed struct {
+// An action is a way in which a transaction inserts rows. If do returns an error, the transaction is rolled back.
+type action struct {
 	weight    int
 	isolation pgx.TxIsoLevel
 	async     bool
 	do        func(*writer, context.Context, pgx.Tx, *transaction) error
 }
 
-var errChangedMind = errors.New("roll back")
+// errRollBack makes transaction roll back.
+var errRollBack = errors.New("roll back")
 
 // run writes until quiet is closed.
 func (w *writer) run(ctx context.Context, quiet <-chan struct{}) {
@@ -43,7 +44,7 @@ func (w *writer) run(ctx context.Context, quiet <-chan struct{}) {
 		select {
 		case <-quiet:
 			return
-		case <-time.After(w.mood.pause(w.random)):
+		case <-time.After(w.pacing.pause(w.random)):
 		}
 		if !w.connect(ctx) {
 			return
@@ -52,24 +53,24 @@ func (w *writer) run(ctx context.Context, quiet <-chan struct{}) {
 	}
 }
 
-// next runs one transaction.
+// next runs a transaction.
 func (w *writer) next(parent context.Context) {
-	ctx, cancel := context.WithTimeout(parent, patience)
+	ctx, cancel := context.WithTimeout(parent, limit)
 	defer cancel()
 	switch {
-	case w.mood.lax.Load():
-		w.transaction(ctx, choose(w.random, laxDeeds))
+	case w.pacing.asyncOnly.Load():
+		w.transaction(ctx, choose(w.random, crashActions))
 	case w.random.IntN(3) == 0:
 		w.single(ctx)
 	default:
-		w.transaction(ctx, choose(w.random, deeds))
+		w.transaction(ctx, choose(w.random, actions))
 	}
 	if ctx.Err() != nil && parent.Err() == nil {
-		w.errs(fmt.Errorf("waited %v for a transaction to end", patience))
+		w.errs(fmt.Errorf("a transaction has not ended after %v", limit))
 	}
 }
 
-// connect makes sure that there is a connection.
+// connect connects if there is no open connection.
 func (w *writer) connect(ctx context.Context) bool {
 	var err error
 	if w.conn != nil && !w.conn.IsClosed() {
@@ -82,9 +83,9 @@ func (w *writer) connect(ctx context.Context) bool {
 	return err == nil
 }
 
-// connect waits for the database to come back.
+// connect connects, and tries again while the server cannot be reached.
 func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
 		conn, err := pgx.Connect(ctx, dsn)
@@ -105,7 +106,7 @@ func (w *writer) single(ctx context.Context) {
 	w.settle(ctx, t, w.insert(ctx, w.conn, t))
 }
 
-func (w *writer) transaction(ctx context.Context, d deed) {
+func (w *writer) transaction(ctx context.Context, d action) {
 	t := w.journal.begin(d.async)
 	tx, err := w.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: d.isolation})
 	if err == nil && d.async {
@@ -124,19 +125,19 @@ func (w *writer) transaction(ctx context.Context, d deed) {
 	}
 }
 
-// check passes on what is neither meant nor a sign that the server went away.
+// check reports an error, unless it is a serialization failure or was caused by the end of the connection.
 func (w *writer) check(err error) {
-	var said *pgconn.PgError
-	if errors.As(err, &said) && said.Code != "40001" && said.Severity != "FATAL" {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code != "40001" && pgErr.Severity != "FATAL" {
 		w.errs(err)
 	}
 }
 
-// settle notes how a transaction has ended. When its COMMIT failed, nobody knows before the table has been asked, and that only
-// once the old sessions are gone: here the server was restarted.
+// settle records the outcome of a transaction. If the connection was lost during COMMIT, settle looks for the rows in the table. That is safe
+// because connections are lost only when the server restarts, and then the old session cannot commit later.
 func (w *writer) settle(ctx context.Context, t *transaction, err error) {
-	var said *pgconn.PgError
-	if err != nil && (!errors.As(err, &said) || said.Severity == "FATAL") {
+	var pgErr *pgconn.PgError
+	if err != nil && (!errors.As(err, &pgErr) || pgErr.Severity == "FATAL") {
 		_ = w.conn.Close(ctx)
 		if !w.connect(ctx) {
 			return
@@ -150,7 +151,7 @@ func (w *writer) settle(ctx context.Context, t *transaction, err error) {
 	}
 	if err != nil {
 		w.check(err)
-		if w.conn.IsClosed() { // again, while asking
+		if w.conn.IsClosed() { // the connection was lost again
 			w.settle(ctx, t, err)
 		}
 		return
@@ -174,12 +175,12 @@ func (w *writer) insert(ctx context.Context, on executor, t *transaction) error 
 	return err
 }
 
-// row makes up the next row of a transaction.
+// row returns the next row of a transaction, with random recipient and data.
 func (w *writer) row(t *transaction) (recipient *string, event, data string) {
 	k := key{t.number, len(t.rows)}
 	name := ""
 	if w.random.IntN(6) > 0 {
-		name = user(w.random.IntN(users + strangers))
+		name = user(w.random.IntN(users + unusedUsers))
 		recipient = &name
 	}
 	t.rows = append(t.rows, name)
@@ -200,17 +201,17 @@ func (w *writer) row(t *transaction) (recipient *string, event, data string) {
 	return recipient, eventOf(k), fmt.Sprintf(`{"k": %q, "sum": %d, "pad": %q}`, k, crc32.ChecksumIEEE(pad), pad)
 }
 
-// eventOf is the event's name, by which the client can tell whether it got the right one.
+// eventOf returns the name of an event. The client checks it.
 func eventOf(k key) string { return []string{"message", "notify", "naïve: é"}[(k.tx+k.row)%3] }
 
 const (
-	users     = 10
-	strangers = 4 // to whom nobody listens
+	users       = 10
+	unusedUsers = 4 // recipients without a client
 )
 
 func user(n int) string { return fmt.Sprintf("user %d", n) }
 
-func choose(random *rand.Rand, among []deed) deed {
+func choose(random *rand.Rand, among []action) action {
 	sum := 0
 	for _, d := range among {
 		sum += d.weight
