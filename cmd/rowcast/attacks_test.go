@@ -16,11 +16,10 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Attacks that are not about tokens. Others stand with what they are about: slow senders, unread answers and the lobby in
-// lobby_test.go, half-open connections in limits_test.go, forged addresses in proxies_test.go; subscribers that never read, and
-// garbage on a stream, in package stream.
+// This file has attacks that are not about tokens. Related tests are in other files: slow requests, unread answers and idle connections
+// in cmd/internal/server, half-open connections in limits_test.go, and clients that never read in the package stream.
 
-// raw sends bytes as they are, on a connection of its own.
+// raw opens a connection and sends text unchanged.
 func raw(t *testing.T, url, sent string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -29,18 +28,18 @@ func raw(t *testing.T, url, sent string) net.Conn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	go func() { _, _ = io.WriteString(conn, sent) }() // which the hub need not read
+	go func() { _, _ = io.WriteString(conn, sent) }() // the hub may close the connection before it has read all
 	return conn
 }
 
-// statuses are those of all the answers to what was sent, until the hub closes the connection or a stream begins.
+// statuses sends text and returns the status of each answer, until the hub closes the connection or a stream begins.
 func statuses(t *testing.T, url, sent string) (all string) {
 	t.Helper()
 	reader := bufio.NewReader(raw(t, url, sent))
 	for {
 		response, err := http.ReadResponse(reader, nil)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("%.100q: after %q nothing comes, and no end", sent, all)
+			t.Fatalf("%.100q: after %q, the hub neither answers nor closes the connection", sent, all)
 		}
 		if err != nil {
 			return strings.TrimSpace(all)
@@ -53,11 +52,11 @@ func statuses(t *testing.T, url, sent string) (all string) {
 	}
 }
 
-// maxHead is what the README says of a request's head, in bytes.
+// maxHead is the documented maximum of a request header in bytes.
 const maxHead = 16 << 10
 
-// Requests that a proxy and a hub could understand in different ways, or that no browser sends: none gets a second answer, nor a
-// stream that it should not, and whoever is connected notices nothing.
+// Requests that a proxy and a hub could parse in different ways, or that no browser sends, get no second answer and no stream of
+// another user. Open streams are not affected.
 func TestAttackOddRequests(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -66,27 +65,27 @@ func TestAttackOddRequests(t *testing.T) {
 	const smuggled = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 	long := strings.Repeat("x", 1<<20)
 	requests := map[string]struct{ sent, want string }{
-		// Smuggling: what follows a body is not taken for a request, so nobody else's connection gets its answer.
-		"length and chunks":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
-		"length and chunks, POST":      {"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "405"},
-		"a length, hiding a request":   {fmt.Sprintf("GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", len(smuggled)) + smuggled + smuggled, "200"},
-		"two lengths":                  {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n" + smuggled, "400"},
-		"a list of lengths":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0, 5\r\n\r\n" + smuggled, "400"},
-		"a signed length":              {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: +5\r\n\r\n" + smuggled, "400"},
-		"a negative length":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n" + smuggled, "400"},
-		"obscured chunks":              {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n" + smuggled, "501"},
-		"two encodings":                {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n" + smuggled, "501"},
-		"a blank before the colon":     {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n" + smuggled, "400"},
-		"a folded header":              {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: b\r\n Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n", "200"},
-		"a NUL in a header":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: b\x00c\r\n\r\n" + smuggled, "400"},
-		"pipelined requests are fine":  {"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + smuggled, "200 200"},
-		"HTTP/1.0 with chunks":         {"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
-		"HTTP/0.9":                     {"GET /events?uid=a\r\n\r\n", "400"},
-		"HTTP/2 that nobody asked for": {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "404"},
-		"HTTP/9.9":                     {"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n", "505"},
-		"an upgrade":                   {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n", "200"},
+		// Request smuggling: bytes after a body are not parsed as a request.
+		"length and chunks":          {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
+		"length and chunks, POST":    {"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "405"},
+		"a length, hiding a request": {fmt.Sprintf("GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", len(smuggled)) + smuggled + smuggled, "200"},
+		"two lengths":                {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n" + smuggled, "400"},
+		"a list of lengths":          {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0, 5\r\n\r\n" + smuggled, "400"},
+		"a signed length":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: +5\r\n\r\n" + smuggled, "400"},
+		"a negative length":          {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n" + smuggled, "400"},
+		"obscured chunks":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n" + smuggled, "501"},
+		"two encodings":              {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n" + smuggled, "501"},
+		"a blank before the colon":   {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n" + smuggled, "400"},
+		"a folded header":            {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: b\r\n Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n", "200"},
+		"a NUL in a header":          {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: b\x00c\r\n\r\n" + smuggled, "400"},
+		"pipelined requests":         {"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" + smuggled, "200 200"},
+		"HTTP/1.0 with chunks":       {"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, "200"},
+		"HTTP/0.9":                   {"GET /events?uid=a\r\n\r\n", "400"},
+		"HTTP/2 without an upgrade":  {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "404"},
+		"HTTP/9.9":                   {"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n", "505"},
+		"an upgrade":                 {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n", "200"},
 
-		// Where it goes is the path's to say, and the path is taken as it is written.
+		// The target of a request is its path, unchanged, and the Host header.
 		"an absolute form":  {"GET http://evil.example/events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "403"},
 		"no host":           {"GET /healthz HTTP/1.1\r\n\r\n", "400"},
 		"two hosts":         {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", "400"},
@@ -106,15 +105,15 @@ func TestAttackOddRequests(t *testing.T) {
 		"unknown": {"EVENTS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
 		"none":    {" /events?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
 
-		// Too much. What is ours has room: an id of up to 4,000 bytes.
-		"a long id, not ours":     {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
-		"a long query":            {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
-		"a query of many keys":    {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
-		"a million bytes of id":   {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long + "\r\n\r\n", "431"},
-		"a million bytes of URL":  {"GET /events?uid=a&last_event_id=" + long + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "431"},
-		"a million bytes of name": {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + long + ": x\r\n\r\n", "431"},
-		"ten thousand headers":    {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-A: b\r\n", 10000) + "\r\n", "431"},
-		"a line without an end":   {long, "431"},
+		// Requests that are too long. A cursor of up to 4,000 bytes fits.
+		"a long id that is not a cursor": {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
+		"a long query":                   {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
+		"a query of many keys":           {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
+		"a million bytes of id":          {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long + "\r\n\r\n", "431"},
+		"a million bytes of URL":         {"GET /events?uid=a&last_event_id=" + long + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "431"},
+		"a million bytes of name":        {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + long + ": x\r\n\r\n", "431"},
+		"ten thousand headers":           {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-A: b\r\n", 10000) + "\r\n", "431"},
+		"a line without an end":          {long, "431"},
 	}
 	for size, want := range map[int]string{maxHead: "200", maxHead + 1: "431"} {
 		const begin, end = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-A: ", "\r\n\r\n"
@@ -125,7 +124,7 @@ func TestAttackOddRequests(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				got := statuses(t, h.url, tt.sent)
 				if got == "" && tt.want == "431" {
-					return // the connection was reset, as there was more to read
+					return // the connection was reset, because the hub had not read everything
 				}
 				if got != tt.want {
 					t.Errorf("%.200q: got %q, want %q", tt.sent, got, tt.want)
@@ -134,12 +133,12 @@ func TestAttackOddRequests(t *testing.T) {
 		}
 	})
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('told', '1')`)
-	if got, _ := receive(t, bystander, "an event of the bystander"); got != "told" {
-		t.Errorf("who was connected before is sent %q, want to be told", got)
+	if got, _ := receive(t, bystander, "an event of the open stream"); got != "told" {
+		t.Errorf("an open stream received %q, want", got)
 	}
 }
 
-// What stands behind the request for a stream is garbage, and no request, whether it comes at once or later.
+// Bytes after the request for a stream are not parsed as a request, whether they arrive at once or later.
 func TestAttackRequestsBehindAStream(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -165,7 +164,7 @@ func TestAttackRequestsBehindAStream(t *testing.T) {
 	}
 }
 
-// Line breaks in all that a row, a message or a request can carry become no fields of the stream and no headers.
+// Line breaks in rows, messages and requests do not add fields to the stream or headers to the answer.
 func TestAttackLineBreaks(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -178,7 +177,7 @@ func TestAttackLineBreaks(t *testing.T) {
 	head := func(lines ...string) string {
 		return "GET /events?uid=" + url.QueryEscape(user) + "&last_event_id=" + url.QueryEscape(forged) + " HTTP/1.1\r\nHost: localhost\r\n" + strings.Join(lines, "") + "\r\n"
 	}
-	// What a header cannot carry ends it: then it is another header, of the client's own.
+	// A line break in a header begins another header of the request.
 	conn := raw(t, h.url, head("Origin: https://app.example.com\r\nX-Forged: 1\r\n", "Last-Event-ID: 1\r\nX-Forged: 2\r\n"))
 	reader := bufio.NewReader(conn)
 	response, err := http.ReadResponse(reader, nil)
@@ -207,7 +206,7 @@ func TestAttackLineBreaks(t *testing.T) {
 	}
 	want("rowcast.void")
 	want("rowcast.hello")
-	want("rowcast.reset") // for an id that is none of ours
+	want("rowcast.reset") // because the id is not a valid cursor
 
 	const quoted = `E'alice\r\nevent: forged\r\nid: 1-1-1\rdata: forged\n\n'`
 	runSQL(t, dsn,
@@ -215,7 +214,7 @@ func TestAttackLineBreaks(t *testing.T) {
 		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', 'alice', 'event', 'message by hand', 'data', `+quoted+`)::text)`,
 		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', `+quoted+`, 'data', 1)::text)`,
 		`SELECT pg_notify('rowcast', jsonb_build_object('event', `+quoted+`, 'data', 1)::text)`)
-	// One may be told at a look of its own, before or after the other.
+	// The row and the message may arrive in either order.
 	first, _ := receive(t, names, "the row or the message")
 	second, _ := receive(t, names, "the message or the row")
 	if got := map[string]bool{first: true, second: true}; !got["row"] || !got["message by hand"] {
@@ -230,7 +229,7 @@ func TestAttackLineBreaks(t *testing.T) {
 	}
 }
 
-// Origin is the only header of a request that an answer repeats: only as it was configured, and with nothing behind it.
+// Origin is the only header of a request that an answer repeats. The answer repeats it only if it equals a configured origin.
 func TestAttackLineBreaksInOrigin(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t), "--cors-origin", "https://app.example.com")
@@ -240,7 +239,7 @@ func TestAttackLineBreaksInOrigin(t *testing.T) {
 		allows bool
 	}{
 		"":                    {"200 OK", true},
-		"\r\nX-Forged: 1":     {"200 OK", true}, // another header, of the client's own
+		"\r\nX-Forged: 1":     {"200 OK", true}, // another header of the request
 		"\nX-Forged: 1":       {"200 OK", true}, // likewise
 		"\r\n X-Forged: 1":    {"200 OK", false},
 		"\rX-Forged: 1":       {"400 Bad Request", false},
@@ -249,7 +248,7 @@ func TestAttackLineBreaksInOrigin(t *testing.T) {
 		"\u0085X-Forged: 1":   {"200 OK", false},
 		"%0d%0aX-Forged: 1":   {"200 OK", false},
 		"\r\nOrigin: forged":  {"200 OK", true}, // the first counts
-		"\r\n\r\nX-Forged: 1": {"200 OK", true}, // no request of its own: see the smuggled ones
+		"\r\n\r\nX-Forged: 1": {"200 OK", true}, // not parsed as a second request; see TestAttackOddRequests
 	} {
 		conn := raw(t, h.url, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: https://app.example.com"+sent+"\r\n\r\n")
 		got, err := io.ReadAll(conn)

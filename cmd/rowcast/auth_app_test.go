@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// An authApp is an app that is asked who is who.
+// An authApp is an app with an authentication endpoint.
 type authApp struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -43,7 +43,7 @@ func (a *authApp) questions() []*http.Request {
 	return a.asked
 }
 
-// saying answers with a text.
+// saying returns a handler that answers with a text.
 func saying(status int, text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
@@ -51,7 +51,7 @@ func saying(status int, text string) http.HandlerFunc {
 	}
 }
 
-// hijacked answers with a text that need not be HTTP.
+// hijacked returns a handler that writes a text to the connection, which need not be HTTP.
 func hijacked(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -62,14 +62,15 @@ func hijacked(text string) http.HandlerFunc {
 	}
 }
 
-// isAlice lets alice listen for a number of seconds.
+// isAlice returns a handler that accepts the user alice for a number of seconds.
 func isAlice(seconds float64) http.HandlerFunc {
 	return saying(200, fmt.Sprintf(`{"recipient": "alice", "groups": ["team:7"], "expires_in": %g}`, seconds))
 }
 
 const aliceAndTeam = `{"recipients":["alice","team:7"],"heartbeat":15}`
 
-// The app gets the credentials and where they come from, and nothing else of the request; once, for those who come together.
+// The app receives the credentials and the client's address, and no other headers of the request. Concurrent requests with the same
+// credentials are one request to the app.
 func TestTheAppIsAsked(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))
@@ -88,7 +89,7 @@ func TestTheAppIsAsked(t *testing.T) {
 		t.Errorf("got %s %s", q.Method, q.RequestURI)
 	}
 	if status, says := listenTo(t, h, ""); status != 401 || len(app.questions()) != 1 {
-		t.Errorf("without credentials: got %d, %s, and %d questions, want 401 and no other", status, says, len(app.questions()))
+		t.Errorf("without credentials: got %d, %s, and %d requests, want 401 and no request", status, says, len(app.questions()))
 	}
 	if status, says := listenTo(t, h, "", append(headers, "Authorization", "Token y")...); status != 401 || len(app.questions()) != 1 {
 		t.Errorf("with two Authorization headers: got %d, %s", status, says)
@@ -98,7 +99,8 @@ func TestTheAppIsAsked(t *testing.T) {
 	}
 }
 
-// Only a clear no is a no. All else will pass, so the client comes back; credentials go nowhere else, and into no log.
+// Only 401, 403 and an invalid recipient or group are denials. After any other answer, the client is told to retry later. Credentials
+// are not sent elsewhere and not logged.
 func TestWhatTheAppAnswers(t *testing.T) {
 	t.Parallel()
 	elsewhere := newAuthApp(t, isAlice(300))
@@ -127,11 +129,11 @@ func TestWhatTheAppAnswers(t *testing.T) {
 		{"HTML", saying(200, "<html>top secret"), 200, later},
 		{"groups of a wrong type", saying(200, `{"recipient": "alice", "groups": "team:7", "expires_in": 60}`), 200, later},
 		{"no recipient", saying(200, `{"expires_in": 60}`), 200, later},
-		{"another word for who", saying(200, `{"Recipient": "alice", "expires_in": 60}`), 200, later},
+		{"a key with another name", saying(200, `{"Recipient": "alice", "expires_in": 60}`), 200, later},
 		{"two recipients", saying(200, `{"recipient": "bob", "expires_in": 60, "recipient": "alice"}`), 200, later},
 		{"two recipients, one escaped", saying(200, `{"recipient": "bob", "expires_in": 60, "\u0072ecipient": "alice"}`), 200, later},
 		{"two lists of groups", saying(200, `{"recipient": "alice", "expires_in": 60, "groups": [], "groups": ["team:7"]}`), 200, later},
-		{"more than it was asked", saying(200, ` {"RECIPIENT": "bob", "role": {"recipient": "bob"}, "recipient": "alice", "groups": null, "expires_in": 6e1}`+"\r\n\t "), 200, aliceOnly},
+		{"additional keys", saying(200, ` {"RECIPIENT": "bob", "role": {"recipient": "bob"}, "recipient": "alice", "groups": null, "expires_in": 6e1}`+"\r\n\t "), 200, aliceOnly},
 		{"two answers", saying(200, `{"recipient": "alice", "expires_in": 60}{}`), 200, later},
 		{"an answer with a text behind it", saying(200, `{"recipient": "alice", "expires_in": 60} top secret`), 200, later},
 		{"an answer with a text far behind it", saying(200, `{"recipient": "alice", "expires_in": 60}`+strings.Repeat(" ", 64<<10)+"top secret"), 200, later},
@@ -145,10 +147,10 @@ func TestWhatTheAppAnswers(t *testing.T) {
 		{"endless", saying(200, strings.Repeat(" ", 1<<20)+`{"recipient": "alice", "expires_in": 60}`), 200, later},
 		{"no HTTP", hijacked("top secret\r\n\r\n"), 200, later},
 		{"no header", hijacked("HTTP/1.1 200 OK\r\ntop secret\r\n\r\n"), 200, later},
-		{"a redirect to nowhere", hijacked("HTTP/1.1 302 Found\r\nLocation: http://top secret:port/\r\nContent-Length: 0\r\n\r\n"), 200, later},
+		{"a redirect with an invalid URL", hijacked("HTTP/1.1 302 Found\r\nLocation: http://top secret:port/\r\nContent-Length: 0\r\n\r\n"), 200, later},
 		{"cut off", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 200, later},
 		{"slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 200, later},
-		{"slow in the middle", func(w http.ResponseWriter, r *http.Request) {
+		{"a pause in the middle", func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, `{"recipient": "alice",`)
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
@@ -170,14 +172,14 @@ func TestWhatTheAppAnswers(t *testing.T) {
 	}
 	app.Close()
 	if status, says := listenTo(t, h, "", "Cookie", "session=hidden"); status != 200 || says != later {
-		t.Errorf("no app: got %d, %s, want to come back later", status, says)
+		t.Errorf("no app: got %d, %s, want an empty stream with retry", status, says)
 	}
 	if got := elsewhere.questions(); len(got) > 0 {
-		t.Errorf("the credentials went elsewhere: %v", got[0].Header)
+		t.Errorf("the credentials were sent elsewhere: %v", got[0].Header)
 	}
 	said += h.err.String() + ask(t, "GET", h.url+"/metrics").body
 	if strings.Contains(said, "hidden") || strings.Contains(said, "top secret") {
-		t.Errorf("what is secret was written: %s", said)
+		t.Errorf("the log contains a secret: %s", said)
 	}
 	for _, want := range []string{
 		"it redirected (302) instead of answering 401 itself", "it answered 500", "connection refused",

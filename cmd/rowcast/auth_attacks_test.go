@@ -13,7 +13,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Each attack is told from what it imitates, and nothing that was sent comes back: in no answer, no log line, no metric.
+// Each of these tokens is denied. No answer, log line or metric contains a part of the token.
 func TestAttacksWithTokens(t *testing.T) {
 	t.Parallel()
 	public := pemOf(t, pairs().rsa.Public())
@@ -24,7 +24,7 @@ func TestAttacksWithTokens(t *testing.T) {
 	hs, none := jwt.SigningMethodHS256, jwt.SigningMethodNone
 	by := func(key []byte) string { return sign(t, hs, key, claims(nil)) }
 	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
-	raw := func(payload string) string { // signed, whatever is in it
+	raw := func(payload string) string { // signs any payload
 		text := part(`{"alg":"HS256"}`) + "." + part(payload)
 		signature, err := hs.Sign(text, []byte(secret))
 		if err != nil {
@@ -45,7 +45,7 @@ func TestAttacksWithTokens(t *testing.T) {
 		want        string
 	}{
 		{"alg none", sign(t, none, jwt.UnsafeAllowNoneSignatureType, claims(nil)), 401, unsigned},
-		{"alg none with the signature of a good one", part(`{"alg":"none"}`) + "." + strings.SplitAfterN(signed(t, nil), ".", 2)[1], 401, unsigned},
+		{"alg none with the signature of a valid token", part(`{"alg":"none"}`) + "." + strings.SplitAfterN(signed(t, nil), ".", 2)[1], 401, unsigned},
 		{"alg unknown", part(`{"alg":"HS1"}`) + "." + part(`{"sub":"alice"`+good) + ".", 401, unsigned},
 		{"HS256 with the public key as secret", by(public), 401, unsigned},
 		{"HS256 with no secret", by([]byte{}), 401, unsigned},
@@ -55,7 +55,7 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"HS512 with the secret", sign(t, jwt.SigningMethodHS512, []byte(secret), claims(nil)), 401, unsigned},
 		{"RS256 with another key", sign(t, jwt.SigningMethodRS256, pairs().otherRSA, claims(nil)), 401, unsigned},
 		{"ES384 with another curve", sign(t, jwt.SigningMethodES384, pairs().ec384, claims(nil)), 401, unsigned},
-		{"RS256 said to be HS256", part(`{"alg":"HS256"}`) + "." + strings.SplitAfterN(sign(t, jwt.SigningMethodRS256, pairs().rsa, claims(nil)), ".", 2)[1], 401, unsigned},
+		{"an RS256 token whose header says HS256", part(`{"alg":"HS256"}`) + "." + strings.SplitAfterN(sign(t, jwt.SigningMethodRS256, pairs().rsa, claims(nil)), ".", 2)[1], 401, unsigned},
 		{"changed after signing", strings.Replace(signed(t, nil), ".", "."+part(`{"a":"`)[:4], 1), 401, "the token is malformed"},
 		{"expired", signed(t, jwt.MapClaims{"exp": in(-time.Minute)}), 401, "the token has expired"},
 		{"without exp", signed(t, jwt.MapClaims{"exp": nil}), 401, "the token has no exp"},
@@ -74,9 +74,9 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"the issuer is one of several", signed(t, jwt.MapClaims{"iss": []string{"https://issuer.example"}}), 401, "the token's iss or aud is empty or has a wrong type"},
 		{"another issuer", signed(t, jwt.MapClaims{"iss": "https://issuer.example.evil"}), 401, "the token is from another issuer"},
 		{"crit", sign(t, hs, []byte(secret), claims(nil), "crit", "exp"), 401, "the token has a crit header, which is not supported"},
-		{"kid leads to a file", sign(t, hs, []byte(otherSecret), claims(nil), "kid", file), 401, unsigned},
-		{"kid leads to a file, from below", sign(t, hs, []byte(otherSecret), claims(nil), "kid", "../../../../../../../.."+file), 401, unsigned},
-		{"kid leads to an empty file", sign(t, hs, []byte{}, claims(nil), "kid", "/dev/null"), 401, unsigned},
+		{"kid is the path of a file", sign(t, hs, []byte(otherSecret), claims(nil), "kid", file), 401, unsigned},
+		{"kid is a relative path to a file", sign(t, hs, []byte(otherSecret), claims(nil), "kid", "../../../../../../../.."+file), 401, unsigned},
+		{"kid is the path of an empty file", sign(t, hs, []byte{}, claims(nil), "kid", "/dev/null"), 401, unsigned},
 		{"kid is SQL", sign(t, hs, []byte(otherSecret), claims(nil), "kid", "' UNION SELECT 'x"), 401, unsigned},
 		{"its own key in jwk", sign(t, hs, []byte(otherSecret), claims(nil), "jwk", map[string]string{"kty": "oct", "k": part(otherSecret)}), 401, unsigned},
 		{"its own key at jku", sign(t, jwt.SigningMethodRS256, pairs().otherRSA, claims(nil), "jku", "http://127.0.0.1:1/keys"), 401, unsigned},
@@ -90,8 +90,8 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"sub with NUL", signed(t, jwt.MapClaims{"sub": "a\x00"}), 403, "the user's id contains a control character"},
 		{"sub with CR and LF", signed(t, jwt.MapClaims{"sub": "a\r\ndata: x\n\n"}), 403, "the user's id contains a control character"},
 		{"sub is not UTF-8", raw(`{"sub":"a` + "\xff" + `"` + good), 403, "the user's id is not valid UTF-8"},
-		{"sub is half a surrogate", raw(`{"sub":"\ud800"` + good), 403, "the user's id is not valid UTF-8"},
-		{"sub is a group's key", signed(t, jwt.MapClaims{"sub": "team:7"}), 403, `the user's id contains ":", which only the name of a group may`},
+		{"sub is a single surrogate", raw(`{"sub":"\ud800"` + good), 403, "the user's id is not valid UTF-8"},
+		{"sub is the name of a group", signed(t, jwt.MapClaims{"sub": "team:7"}), 403, `the user's id contains ":", which only the name of a group may`},
 		{"a group is a user's id", signed(t, jwt.MapClaims{"groups": []string{"team:7", "bob"}}), 403, `the name of a group does not contain ":", so it could be a user's id`},
 		{"a group with LF", signed(t, jwt.MapClaims{"groups": []string{"team:\n"}}), 403, "the name of a group contains a control character"},
 		{"groups is text", signed(t, jwt.MapClaims{"groups": "team:7"}), 403, notGroups},
@@ -116,12 +116,13 @@ func TestAttacksWithTokens(t *testing.T) {
 	}
 	for _, tt := range tests {
 		if i := slices.IndexFunc(strings.Split(tt.token, "."), func(part string) bool { return len(part) > 4 && strings.Contains(said, part) }); i >= 0 {
-			t.Errorf("%s: part %d of the token was written", tt.name, i)
+			t.Errorf("%s: the log contains part %d of the token", tt.name, i)
 		}
 	}
 }
 
-// What a good token says, and no more, is what the stream is for, whoever signed it.
+// With a valid token, the recipients of the stream are the user and the groups of the token. The token may be signed by any of the
+// keys.
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()
@@ -143,13 +144,13 @@ func TestGoodTokens(t *testing.T) {
 		{"PS384", bearer(sign(t, jwt.SigningMethodPS384, k.rsa, claims(nil))), 200, alice},
 		{"ES384", bearer(sign(t, jwt.SigningMethodES384, k.ec384, claims(nil))), 200, alice},
 		{"EdDSA", bearer(sign(t, jwt.SigningMethodEdDSA, k.ed, claims(nil))), 200, alice},
-		{"clocks that differ a little", bearer(signed(t, jwt.MapClaims{"exp": time.Now().Add(-2 * time.Second).Unix(), "nbf": time.Now().Add(2 * time.Second).Unix()})), 200, alice},
+		{"clock skew within --jwt-leeway", bearer(signed(t, jwt.MapClaims{"exp": time.Now().Add(-2 * time.Second).Unix(), "nbf": time.Now().Add(2 * time.Second).Unix()})), 200, alice},
 		{"groups", bearer(signed(t, jwt.MapClaims{"https://app.example/teams": []string{"team:7", "team:8", "team:7"}})), 200, `{"recipients":["alice","team:7","team:8"],"heartbeat":15}`},
 		{"another claim", bearer(signed(t, jwt.MapClaims{"groups": []string{"team:7"}})), 200, alice},
 		{"the cookie", []string{"Cookie", "a=b; session=" + bob + "; c=d"}, 200, `{"recipients":["bob"],"heartbeat":15}`},
 		{"the header wins", []string{"Authorization", "bearer " + bob, "Cookie", "session=" + carol}, 200, `{"recipients":["bob"],"heartbeat":15}`},
-		{"a wrong header wins, too", []string{"Authorization", "Bearer x", "Cookie", "session=" + carol}, 401, "the token is malformed\n"},
-		{"the proxy's password is somebody else's", []string{"Authorization", "Basic YTpi", "Cookie", "session=" + carol}, 200, `{"recipients":["carol"],"heartbeat":15}`},
+		{"an invalid header and a valid cookie", []string{"Authorization", "Bearer x", "Cookie", "session=" + carol}, 401, "the token is malformed\n"},
+		{"a proxy's password and a cookie", []string{"Authorization", "Basic YTpi", "Cookie", "session=" + carol}, 200, `{"recipients":["carol"],"heartbeat":15}`},
 		{"bearer in lower case", []string{"Authorization", "bearer " + bob}, 200, `{"recipients":["bob"],"heartbeat":15}`},
 		{"BEARER and two spaces", []string{"Authorization", "BEARER  " + bob}, 200, `{"recipients":["bob"],"heartbeat":15}`},
 		{"an empty cookie", []string{"Cookie", "session="}, 401, "the token is empty\n"},
@@ -180,7 +181,8 @@ func TestGoodTokens(t *testing.T) {
 	}
 }
 
-// For a change, two secrets count: those of two files, or of the variable and a file. A flag replaces its own variable.
+// Two secrets are valid at the same time, so that a secret can be replaced: two files, or the variable and a file. A flag replaces its
+// own variable.
 func TestSecretsAreChanged(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -190,7 +192,7 @@ func TestSecretsAreChanged(t *testing.T) {
 		name   string
 		env    environment
 		args   []string
-		status [2]int // with a token by secret, by otherSecret
+		status [2]int // with a token signed with secret, and with otherSecret
 	}{
 		{"two files", nil, []string{"--jwt-secret-file", first, "--jwt-secret-file", second}, [2]int{200, 200}},
 		{"the variable and a file", variable, []string{"--jwt-secret-file", second}, [2]int{200, 200}},
@@ -207,7 +209,7 @@ func TestSecretsAreChanged(t *testing.T) {
 	}
 }
 
-// A hub that takes tokens without exp takes no other that has ended, even one that the library takes for one without.
+// A hub that accepts tokens without exp denies expired tokens, also with exp 0, which the library treats as missing.
 func TestTokensWithoutExp(t *testing.T) {
 	t.Parallel()
 	h := secure(t, "--jwt-secret", secret, "--jwt-without-exp")
@@ -222,7 +224,7 @@ func TestTokensWithoutExp(t *testing.T) {
 	}
 }
 
-// A hub does not start with keys that protect nothing, or that are not what they seem.
+// A hub does not start with weak keys, or with files that contain other keys than expected.
 func TestWeakKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	k := pairs()

@@ -15,10 +15,10 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// A keyServer is a URL with a JSON Web Key Set.
+// A keyServer serves a JSON Web Key Set.
 type keyServer struct {
 	*httptest.Server
-	answer atomic.Value // a string; "" is an error
+	answer atomic.Value // the body, a string; "" means status 500
 	asked  atomic.Int32
 }
 
@@ -38,7 +38,7 @@ func newKeyServer(t *testing.T, answer string) *keyServer {
 	return s
 }
 
-// A named key is one of a set.
+// A namedKey is a key of a set.
 type namedKey struct {
 	kid     string
 	private ed25519.PrivateKey
@@ -53,19 +53,19 @@ func newNamedKey(t *testing.T, kid string) namedKey {
 	return namedKey{kid, private}
 }
 
-// bearer is the header with a token of this key.
+// bearer returns the header with a token that is signed with this key.
 func (k namedKey) bearer(t *testing.T) []string {
 	t.Helper()
 	return bearer(sign(t, jwt.SigningMethodEdDSA, k.private, claims(nil), "kid", k.kid))
 }
 
-// jwk is the key as it is published, with something that says what it is for.
+// jwk returns the published form of the key, with additional members.
 func (k namedKey) jwk(purpose string) string {
 	x := base64.RawURLEncoding.EncodeToString(k.private.Public().(ed25519.PublicKey))
 	return fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":%q,"x":%q,%s}`, k.kid, x, purpose)
 }
 
-// jwks are keys as they are published. more are others, as JSON.
+// jwks returns a JSON Web Key Set of keys, and of more keys as JSON.
 func jwks(keys []namedKey, more ...string) string {
 	for _, k := range keys {
 		more = append(more, k.jwk(`"use":"sig"`))
@@ -73,7 +73,7 @@ func jwks(keys []namedKey, more ...string) string {
 	return `{"keys":[` + strings.Join(more, ",") + `]}`
 }
 
-// octet is the secret, as nobody should publish it.
+// octet returns the secret as a key of a set, in which it should never be published.
 func octet(kid string) string {
 	return fmt.Sprintf(`{"kty":"oct","kid":%q,"k":%q}`, kid, base64.RawURLEncoding.EncodeToString([]byte(secret)))
 }
@@ -82,7 +82,7 @@ const notSigned = "the token is not signed by a configured key\n"
 
 const aliceOnly = `{"recipients":["alice"],"heartbeat":15}`
 
-// A new key is read when the first token names it, and a withdrawn one counts no more.
+// A new key is read when the first token names it. A withdrawn key is not valid any more.
 func TestKeysAtAURLChange(t *testing.T) {
 	t.Parallel()
 	before, after := newNamedKey(t, "a"), newNamedKey(t, "b")
@@ -95,7 +95,7 @@ func TestKeysAtAURLChange(t *testing.T) {
 	if _, says := listenTo(t, h, "", after.bearer(t)...); says != aliceOnly {
 		t.Errorf("the new key: got %s", says)
 	}
-	for range 2 { // it is too early to read the keys again, but this one cannot be new
+	for range 2 { // the set is not read again so soon, but this key is known to be withdrawn
 		if status, says := listenTo(t, h, "", before.bearer(t)...); status != 401 {
 			t.Errorf("the withdrawn key: got %d, %s, want 401", status, says)
 		}
@@ -105,7 +105,7 @@ func TestKeysAtAURLChange(t *testing.T) {
 	}
 }
 
-// Whatever set the issuer publishes is his word: where none of it counts no token does, which is said once.
+// If a set has no usable key, all tokens are denied, and one warning is logged.
 func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]string{
@@ -134,8 +134,8 @@ func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 	}
 }
 
-// While the URL is away, or answers something else, the keys of before count. Who has one that is not known must not be turned away
-// for good.
+// While the set cannot be read, the keys that were read before stay valid. A token with an unknown key is not denied; its client is
+// told to retry later.
 func TestKeysAtAURLThatIsAway(t *testing.T) {
 	t.Parallel()
 	known, unknown := newNamedKey(t, "a"), newNamedKey(t, "b")
@@ -153,7 +153,7 @@ func TestKeysAtAURLThatIsAway(t *testing.T) {
 		h := secure(t, "--jwks-url", keys.URL)
 		keys.answer.Store(answer)
 		if status, says := listenTo(t, h, "", unknown.bearer(t)...); status != 200 || says != later {
-			t.Errorf("%s, unknown: got %d, %s, want to come back later", name, status, says)
+			t.Errorf("%s, unknown: got %d, %s, want an empty stream with retry", name, status, says)
 		}
 		if _, says := listenTo(t, h, "", known.bearer(t)...); says != aliceOnly || keys.asked.Load() != 2 {
 			t.Errorf("%s, known: got %s; asked %d times, want 2", name, says, keys.asked.Load())
@@ -163,7 +163,7 @@ func TestKeysAtAURLThatIsAway(t *testing.T) {
 	}
 }
 
-// A secret in the URL stays out of the log.
+// A secret in the URL is not logged.
 func TestSecretsInAURLOfKeys(t *testing.T) {
 	t.Parallel()
 	keys := newKeyServer(t, "")
@@ -175,7 +175,7 @@ func TestSecretsInAURLOfKeys(t *testing.T) {
 	}
 }
 
-// A hub that starts while the URL is away serves as soon as it is there.
+// A hub that starts while the set cannot be read accepts tokens as soon as it can.
 func TestKeysAtAURLThatComesLater(t *testing.T) {
 	t.Parallel()
 	key := newNamedKey(t, "a")
@@ -191,21 +191,21 @@ func TestKeysAtAURLThatComesLater(t *testing.T) {
 	}
 }
 
-// However many keys are made up, the URL is asked once in a while, and nobody waits for it.
+// Tokens with many unknown keys cause few reads of the set, and do not delay other clients.
 func TestFloodOfUnknownKeys(t *testing.T) {
 	t.Parallel()
 	known := newNamedKey(t, "a")
 	keys := newKeyServer(t, jwks([]namedKey{known}))
 	h := secure(t, "--jwks-url", keys.URL)
 	began := time.Now()
-	for i := range 100 { // fewer than take the five seconds after which the next could wait for another reading
+	for i := range 100 { // few enough to take less than 5 s, so that no request waits until the set may be read again
 		status, says := listenTo(t, h, "", newNamedKey(t, fmt.Sprint("../", i)).bearer(t)...)
 		if i == 0 && status != 401 || i > 0 && says != later {
 			t.Fatalf("%d: got %d, %s", i, status, says)
 		}
 	}
 	if got := keys.asked.Load(); got != 2 {
-		t.Errorf("asked %d times, want 2: at the start and for the first", got)
+		t.Errorf("%d reads of the set, want 2: at the start and for the first token", got)
 	}
 	const line = `reason="the key of the token is not known, and the JSON Web Key Set was read less than 10 s ago because of another unknown key"`
 	if lines, most := strings.Count(h.err.String(), line), 50+5*int(1+time.Since(began).Seconds()); lines < 10 || lines > most {
@@ -216,7 +216,7 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	}
 }
 
-// What is no public key for signatures counts for nothing, even where it is published.
+// A key of a set that is not a public key for signatures verifies no token.
 func TestOtherKeysAtAURL(t *testing.T) {
 	t.Parallel()
 	good, encrypting := newNamedKey(t, "a"), newNamedKey(t, "enc")
@@ -240,14 +240,14 @@ func TestOtherKeysAtAURL(t *testing.T) {
 		}
 	}
 	if strings.Contains(h.err.String(), "cannot be read") {
-		t.Error("a key that is malformed keeps the others from being read")
+		t.Error("a malformed key prevents other keys from being read")
 	}
 	if _, says := listenTo(t, h, "", bearer(sign(t, jwt.SigningMethodEdDSA, good.private, claims(nil)))...); says != aliceOnly {
 		t.Errorf("without kid: got %s", says)
 	}
 }
 
-// A published key with an alg verifies that algorithm alone, whether or not the token names the key.
+// A key of a set with an alg verifies only tokens of that algorithm, whether or not the token names the key.
 func TestAlgOfAPublishedKeyIsEnforced(t *testing.T) {
 	t.Parallel()
 	n := base64.RawURLEncoding.EncodeToString(pairs().rsa.N.Bytes())

@@ -13,13 +13,13 @@ import (
 	"rowcast/stream/sse"
 )
 
-// heard is an event and when it came.
+// A heard is an event with the time of its arrival.
 type heard struct {
 	sse.Event
 	at time.Time
 }
 
-// hear opens a stream and returns its events when it has ended.
+// hear opens a stream and returns its events after it has ended.
 func hear(t *testing.T, h *hub, headers ...string) (events []heard) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/events", nil)
@@ -41,7 +41,7 @@ func hear(t *testing.T, h *hub, headers ...string) (events []heard) {
 	return events
 }
 
-// wantByeAndEnd checks that a stream was told of its end, and then from where to come back.
+// wantByeAndEnd checks that a stream received rowcast.bye, and last a heartbeat with the cursor to resume from.
 func wantByeAndEnd(t *testing.T, events []heard, reason string) (bye heard, in int) {
 	t.Helper()
 	n := len(events)
@@ -55,7 +55,7 @@ func wantByeAndEnd(t *testing.T, events []heard, reason string) (bye heard, in i
 	return bye, in
 }
 
-// A stream is told of its token's end in time to renew it, ends when the token counts no more, and the token then opens no other.
+// A stream receives rowcast.bye before its token expires, and ends when the token has expired. The token then opens no other stream.
 func TestAStreamEndsWithItsToken(t *testing.T) {
 	t.Parallel()
 	const leeway = 3 * time.Second
@@ -64,11 +64,11 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	token := signed(t, jwt.MapClaims{"exp": exp.Unix()})
 	events := hear(t, h, bearer(token)...)
 	if late := time.Since(exp.Add(leeway)); late < 0 || late > 5*time.Second {
-		t.Errorf("it ended %v after the token", late)
+		t.Errorf("the stream ended %v after the token", late)
 	}
 	bye, in := wantByeAndEnd(t, events, "expired")
 	if said := bye.at.Add(time.Duration(in) * time.Second); !bye.at.Before(exp) || in < 1 || said.Sub(exp).Abs() >= leeway-time.Second {
-		t.Errorf("the bye came %v before exp, and said %d s", exp.Sub(bye.at), in)
+		t.Errorf("rowcast.bye arrived %v before exp, with expires_in %d", exp.Sub(bye.at), in)
 	}
 	tail := start(t, nil, "tail", "--url", h.url+"/events", "--token", token)
 	if code := tail.wait(); code != 1 || !strings.HasSuffix(tail.err.String(), "/events answered 401 Unauthorized: the token has expired\n") {
@@ -80,24 +80,24 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	}
 }
 
-// inTurn answers each question as the next of these does, and all further ones as the last.
+// inTurn returns a handler that answers each request with the next of the answers, and all further requests with the last one.
 func inTurn(answers ...http.HandlerFunc) http.HandlerFunc {
 	var asked atomic.Int32
 	return func(w http.ResponseWriter, r *http.Request) { answers[min(int(asked.Add(1)), len(answers))-1](w, r) }
 }
 
-// The app is asked again while the stream goes on. It ends when the app says no.
+// The app is asked again while the stream is open. When the app denies the request, the stream ends.
 func TestAStreamIsRenewedByTheApp(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, inTurn(isAlice(1), isAlice(1), isAlice(1), saying(401, "")))
 	h := secure(t, "--auth-url", app.URL)
 	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), "revoked")
 	if got := len(app.questions()); got != 4 {
-		t.Errorf("%d questions, want 4", got)
+		t.Errorf("%d requests, want 4", got)
 	}
 }
 
-// Other groups are another stream: it ends, and the next one has them.
+// When the groups of the user change, the stream ends, and the next stream has the new groups.
 func TestAStreamEndsWhenTheGroupsChange(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, inTurn(isAlice(1), saying(200, `{"recipient": "alice", "groups": ["team:8"], "expires_in": 300}`)))
@@ -108,7 +108,7 @@ func TestAStreamEndsWhenTheGroupsChange(t *testing.T) {
 	}
 }
 
-// While the app is away open streams go on, but not for long.
+// While the app does not answer, open streams continue until the end of --auth-grace.
 func TestAStreamOutlivesTheAppByTheGrace(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, inTurn(isAlice(1), saying(503, "")))
@@ -116,11 +116,11 @@ func TestAStreamOutlivesTheAppByTheGrace(t *testing.T) {
 	opened := time.Now()
 	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), "revoked")
 	if lasted := time.Since(opened); lasted < 3*time.Second {
-		t.Errorf("it ended after %v, want the second and the grace", lasted)
+		t.Errorf("the stream ended after %v, want 1 s and the grace", lasted)
 	}
 }
 
-// Pages of other origins get nothing by a cookie, and those that may can read every answer.
+// Pages of other origins cannot open a stream with a cookie. Pages of the configured origins can read every answer.
 func TestCookiesAcrossOrigins(t *testing.T) {
 	t.Parallel()
 	const ours, denied = "https://app.example", "pages of this origin may not open streams (the hub's option --cors-origin allows an origin)\n"
@@ -163,7 +163,7 @@ func TestCookiesAcrossOrigins(t *testing.T) {
 			}
 		}
 		app.answers(saying(500, ""))
-		for _, cookie := range []string{"session=x", ""} { // 401, or "come back later"
+		for _, cookie := range []string{"session=x", ""} { // status 401, or an empty stream
 			got := ask(t, "GET", h.url+"/events", "Origin", ours, "Cookie", cookie).header
 			if got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Credentials") != "true" {
 				t.Errorf("%s, cookie %q: got %v", name, cookie, got)

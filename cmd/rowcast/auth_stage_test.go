@@ -29,16 +29,16 @@ const (
 	otherSecret = "correct horse battery staple 0002"
 )
 
-// secure starts a hub with a database of its own that wants to know who is there, and waits until it listens.
+// secure starts a hub with authentication and a database of its own, and waits until it listens.
 func secure(t *testing.T, args ...string) *hub {
 	t.Helper()
 	return startHub(t, dbtest.Database(t), args...)
 }
 
-// later is what listenTo returns of a stream that says "come back later".
-const later = "come back later"
+// later is the result of listenTo if the client was told to retry later.
+const later = "retry later"
 
-// listenTo opens a stream and returns what its hello or its refusal says. The headers are name, value, name, value.
+// listenTo opens a stream and returns the data of its hello, or the text of the denial. Headers are given as name, value, name, value.
 func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int, says string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/events"+query, nil)
@@ -55,7 +55,7 @@ func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		var text strings.Builder
-		if err := response.Write(&text); err != nil { // head and body: neither may tell too much
+		if err := response.Write(&text); err != nil { // the header and the body must not contain secrets
 			t.Fatal(err)
 		}
 		return response.StatusCode, text.String()
@@ -71,10 +71,10 @@ func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int
 	return response.StatusCode, later
 }
 
-// bearer is the header for a token.
+// bearer returns the header with a token.
 func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }
 
-// claims are those of a good token for alice, with some changed, or left out where they are nil.
+// claims returns the claims of a valid token for alice, with changes. A nil value removes a claim.
 func claims(changed jwt.MapClaims) jwt.MapClaims {
 	all := jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix(), "iss": "https://issuer.example", "aud": "rowcast"}
 	maps.Copy(all, changed)
@@ -82,7 +82,7 @@ func claims(changed jwt.MapClaims) jwt.MapClaims {
 	return all
 }
 
-// sign makes a token, with more in its header: name, value.
+// sign returns a signed token with additional headers, given as name, value.
 func sign(t testing.TB, method jwt.SigningMethod, key any, claims jwt.MapClaims, header ...any) string {
 	t.Helper()
 	token := jwt.NewWithClaims(method, claims)
@@ -96,20 +96,20 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, claims jwt.MapClaims,
 	return text
 }
 
-// signed is a token by the secret.
+// signed returns a token that is signed with the secret.
 func signed(t testing.TB, changed jwt.MapClaims) string {
 	t.Helper()
 	return sign(t, jwt.SigningMethodHS256, []byte(secret), claims(changed))
 }
 
-// keyPairs are keys of each kind.
+// keyPairs has a key of each kind.
 type keyPairs struct {
 	rsa, otherRSA, smallRSA *rsa.PrivateKey
 	ec, ec384               *ecdsa.PrivateKey
 	ed                      ed25519.PrivateKey
 }
 
-// pairs makes them once: it takes its time.
+// pairs generates the keys once, because that is slow.
 var pairs = sync.OnceValue(func() (k keyPairs) {
 	k.rsa, _ = rsa.GenerateKey(rand.Reader, 2048)
 	k.otherRSA, _ = rsa.GenerateKey(rand.Reader, 2048)
@@ -120,7 +120,7 @@ var pairs = sync.OnceValue(func() (k keyPairs) {
 	return k
 })
 
-// pemOf is a public key as text, or a private one.
+// pemOf returns a public or private key in PEM.
 func pemOf(t testing.TB, key any) []byte {
 	t.Helper()
 	kind, encode := "PUBLIC KEY", x509.MarshalPKIXPublicKey
@@ -134,7 +134,7 @@ func pemOf(t testing.TB, key any) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// fileOf writes parts to a file.
+// fileOf writes parts to a new file and returns its path.
 func fileOf(t testing.TB, parts ...[]byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "key")

@@ -18,8 +18,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// benchDatabase is a server of the benchmark's own that, unlike the tests', waits for the disk, with a hub process attached.
-// Settings are more of the server's, args more of the hub's.
+// benchDatabase starts a server with fsync on, unlike the servers of the tests, and a hub process. settings are additional settings of
+// the server, and args are additional arguments of the hub.
 func benchDatabase(b *testing.B, settings map[string]string, args ...string) (dsn, url string) {
 	b.Helper()
 	home := dbtest.Home(b)
@@ -43,7 +43,7 @@ func benchDatabase(b *testing.B, settings map[string]string, args ...string) (ds
 	return dsn, "http://" + said.await(b, `msg=listening addr=([0-9.:]+)`)[1]
 }
 
-// runPgbench inserts single rows by 64 clients for some seconds and returns the rate.
+// runPgbench inserts single rows with 64 clients for some seconds and returns the rate.
 func runPgbench(b *testing.B, pgbench, dsn, schema string, seconds int, more ...string) float64 {
 	b.Helper()
 	script := filepath.Join(b.TempDir(), schema+".sql")

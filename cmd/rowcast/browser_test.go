@@ -12,7 +12,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestBrowser are the tests that need a real browser. They share one.
+// TestBrowser runs the tests that need a real browser. They share one.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t)
@@ -23,13 +23,13 @@ func TestBrowser(t *testing.T) {
 	t.Run("rolling restart", func(t *testing.T) { testRollingRestart(t, chromium) })
 }
 
-// browserPatience bounds what a page is waited for, far above what it takes.
-const browserPatience = 20 * time.Second
+// browserLimit is the time limit of every wait for a page.
+const browserLimit = 20 * time.Second
 
 // foreignHost is a host name that the browser resolves to this machine.
 const foreignHost = "foreign.example"
 
-// findChromium returns the program, or "".
+// findChromium returns the path of Chromium, or "" if it is not installed.
 func findChromium() string {
 	names := []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"}
 	if runtime.GOOS == "darwin" {
@@ -43,11 +43,10 @@ func findChromium() string {
 	return ""
 }
 
-// A browser is a running Chromium, or a part of one with a storage of its own.
+// A browser is a running Chromium, or a profile of it.
 type browser struct{ ctx context.Context }
 
-// startBrowser starts a headless Chromium, to end with the test. Where there is none the test is skipped, but in CI it fails: there a
-// missing browser would hide that nothing was tested.
+// startBrowser starts a headless Chromium that ends with the test. If Chromium is not installed, the test is skipped, or fails in CI.
 func startBrowser(t *testing.T) browser {
 	t.Helper()
 	program := findChromium()
@@ -61,7 +60,7 @@ func startBrowser(t *testing.T) browser {
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(program),
 		chromedp.UserDataDir(t.TempDir()),
-		chromedp.NoSandbox, // which root and most containers cannot have; it sees pages of ours only
+		chromedp.NoSandbox, // the sandbox is not available to root and in most containers; only pages of the tests are loaded
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
@@ -69,9 +68,9 @@ func startBrowser(t *testing.T) browser {
 	)...)
 	ctx, _ := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
-		limited, cancel := context.WithTimeout(ctx, browserPatience)
+		limited, cancel := context.WithTimeout(ctx, browserLimit)
 		defer cancel()
-		_ = chromedp.Cancel(limited) // gracefully: then nothing of it is left that writes to the directory
+		_ = chromedp.Cancel(limited) // ends the browser in order, so that no process still writes to the directory
 		stop()
 	})
 	if err := chromedp.Do(ctx); err != nil {
@@ -80,7 +79,7 @@ func startBrowser(t *testing.T) browser {
 	return browser{ctx}
 }
 
-// profile makes a part with a storage of its own: what a test opens in it no other test sees.
+// profile returns a new profile of the browser, with its own cookies and storage.
 func (b browser) profile(t *testing.T) browser {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
@@ -91,7 +90,7 @@ func (b browser) profile(t *testing.T) browser {
 	return browser{ctx}
 }
 
-// open opens a page in a tab of its own.
+// open opens a page in a new tab.
 func (b browser) open(t *testing.T, url string) page {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(b.ctx)
@@ -112,7 +111,7 @@ type page struct {
 
 func (p page) do(steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, browserPatience)
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		p.t.Fatal(err)
@@ -129,19 +128,19 @@ func (p page) await(expression string) {
 		})`, expression), chromedp.EvalAwaitPromise))
 }
 
-// enter is the key, at the end of what is typed.
+// enter is the Enter key, for fill.
 const enter = "\r"
 
-// fill types into a field in place of what is there.
+// fill replaces the text of a field.
 func (p page) fill(selector, text string) {
 	p.t.Helper()
 	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.querySelector(%q).value = ''", selector)), chromedp.SendKeys(selector, text))
 }
 
-// value is that of a JavaScript expression.
+// value returns the value of a JavaScript expression.
 func value[T any](p page, expression string) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, browserPatience)
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
 	defer cancel()
 	got, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
 	if err != nil {

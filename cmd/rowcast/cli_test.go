@@ -28,7 +28,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// The help is where people look for names, defaults and units.
+// The help contains the names, defaults and units of the flags.
 func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 	t.Parallel()
 	_, help, _ := run(t, nil, "serve", "--help")
@@ -41,20 +41,20 @@ func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 		"(default 15s) ($ROWCAST_HEARTBEAT)", "(default 16MiB) ($ROWCAST_MAX_EVENT)",
 	} {
 		if !strings.Contains(help, want) {
-			t.Errorf("the help does not say %q:\n%s", want, help)
+			t.Errorf("the help does not contain %q:\n%s", want, help)
 		}
 	}
 }
 
-// As many replays run at a time as there are processors, within limits.
-func TestReplaysGoByTheProcessors(t *testing.T) {
+// The default of --replays is the number of processors, from 2 to 4.
+func TestDefaultOfReplays(t *testing.T) {
 	t.Parallel()
 	for processors, want := range map[string]string{"1": "2", "3": "3", "64": "4"} {
 		cmd := command(t, dbtest.Home(t), "serve", "--help")
 		cmd.Env = append(cmd.Env, "GOMAXPROCS="+processors)
 		help, err := cmd.Output()
 		if want := "(default " + want + ") ($ROWCAST_REPLAYS)"; err != nil || !strings.Contains(strings.Join(strings.Fields(string(help)), " "), want) {
-			t.Errorf("with %s processors the help (%v) does not say %q:\n%s", processors, err, want, help)
+			t.Errorf("with %s processors the help (%v) does not contain %q:\n%s", processors, err, want, help)
 		}
 	}
 }
@@ -179,7 +179,7 @@ func sentAs(origin string) string {
 	return `--cors-origin: browsers send this origin as "` + origin + `"; write it as they do`
 }
 
-// What is wrong with a URL is said without it: it may have a password, or a key in its query.
+// An error about a URL does not contain the URL, because it may contain a password or a key.
 func TestURLsAreNotShown(t *testing.T) {
 	t.Parallel()
 	for _, flag := range []string{"serve --auth-url", "serve --jwks-url", "tail --url"} {
@@ -211,7 +211,7 @@ func TestURLsAreNotShown(t *testing.T) {
 	}
 }
 
-// A URL in a variable is as good as on the command line.
+// A URL in a variable is checked like one on the command line.
 func TestURLsInVariables(t *testing.T) {
 	t.Parallel()
 	const url = "https://app.example/path?key=secret"
@@ -226,19 +226,19 @@ func TestURLsInVariables(t *testing.T) {
 	}
 }
 
-// A flag that would be ignored is refused, and its variable is the same flag: who sets it believes that it protects him.
-func TestFlagsOfAnotherWayAreRefused(t *testing.T) {
+// A flag that would be ignored is refused, also if it is set by its variable, because the operator expects that it has an effect.
+func TestIgnoredFlagsAreRefused(t *testing.T) {
 	t.Parallel()
 	const tokens, app, uid = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)", "--auth-url", "--insecure-uid"
 	ways := map[string][]string{tokens: {"--jwt-secret", secret}, app: {"--auth-url", "http://127.0.0.1:1/auth"}, uid: {"--insecure-uid"}}
 	dsn, says := noDatabase(t)
 	for _, tt := range []struct {
 		flag, value, with string
-		ways              []string // that it goes with
+		ways              []string // the flags that it needs
 	}{
 		{"jwt-issuer", "me", tokens, []string{tokens}},
 		{"jwt-audience", "me", tokens, []string{tokens}},
-		{"jwt-groups-claim", "groups", tokens, []string{tokens}}, // the default, but given
+		{"jwt-groups-claim", "groups", tokens, []string{tokens}}, // the default, given explicitly
 		{"jwt-cookie", "session", tokens, []string{tokens}},
 		{"jwt-leeway", "0s", tokens, []string{tokens}},
 		{"jwt-without-exp", "true", tokens, []string{tokens}},
@@ -268,8 +268,8 @@ func TestFlagsOfAnotherWayAreRefused(t *testing.T) {
 	}
 }
 
-// What is open to more than was perhaps meant is said at start.
-func TestAdminListenForAllIsWarnedOf(t *testing.T) {
+// An --admin-listen address that is not loopback causes a warning at start.
+func TestAdminListenWarning(t *testing.T) {
 	t.Parallel()
 	dsn, _ := noDatabase(t)
 	for address, warns := range map[string]bool{"0.0.0.0:0": true, ":0": true, "192.0.2.1:0": true, "[::]:0": true, "127.0.0.1:0": false, "[::1]:0": false, "localhost:0": false} {
@@ -281,8 +281,8 @@ func TestAdminListenForAllIsWarnedOf(t *testing.T) {
 	}
 }
 
-// The program sees no other environment than the one that it is given.
-func TestEnvironmentIsGiven(t *testing.T) {
+// Run uses only the environment that it is given.
+func TestRunUsesTheGivenEnvironment(t *testing.T) {
 	t.Setenv("ROWCAST_HEARTBEAT", "soon")
 	t.Setenv("ROWCAST_INSECURE_UID", "anywhere")
 	code, _, stderr := run(t, nil, "serve")

@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Where no URL is given, libpq's variables say which database.
+// Without a database URL, libpq's environment variables determine the database.
 func TestDatabaseOfLibpqsVariables(t *testing.T) {
 	t.Parallel()
 	config, err := pgconn.ParseConfig(dbtest.Database(t))
@@ -38,7 +38,7 @@ func TestNoDatabaseIsGiven(t *testing.T) {
 	}
 }
 
-// What PostgreSQL itself says against a connection is passed on.
+// The error with which PostgreSQL refuses a connection is part of the message.
 func TestDatabaseRefuses(t *testing.T) {
 	t.Parallel()
 	dsn, err := url.Parse(dbtest.Database(t))

@@ -10,20 +10,20 @@ import (
 	"rowcast/stream/sse"
 )
 
-// An eventSource is a client that does as a browser's EventSource: it comes back from where it was whenever its stream ends, after the
-// time that it was told, and from any status but 200 never.
+// An eventSource is a client that behaves like a browser's EventSource. When its stream ends, it waits for the retry time and resumes
+// from its last event id. After any status but 200 it stops.
 type eventSource struct {
 	url     string
 	from    string // for X-Forwarded-For
 	hears   func(sse.Event)
 	decoder sse.Decoder
-	streams int // that it has had
+	streams int // the number of streams so far
 }
 
-// errFinal is why an EventSource does not come back.
+// errFinal reports an answer after which an EventSource does not reconnect.
 var errFinal = errors.New("closed for good")
 
-// run follows the stream until ctx ends, or for good.
+// run reads the stream, with reconnects, until ctx ends or the hub answers with an error status.
 func (c *eventSource) run(ctx context.Context) error {
 	for {
 		if err := c.stream(ctx); errors.Is(err, errFinal) {
@@ -37,7 +37,7 @@ func (c *eventSource) run(ctx context.Context) error {
 	}
 }
 
-// stream follows it until it ends: nil says that it did so in order.
+// stream reads one connection to its end. It returns nil if the stream was complete.
 func (c *eventSource) stream(ctx context.Context) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url, nil)
 	if err != nil {

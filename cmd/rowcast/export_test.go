@@ -1,4 +1,4 @@
 package main
 
-// Run is the whole program but for signals and the exit.
+// Run is the whole program, except for signals and the exit.
 var Run = run

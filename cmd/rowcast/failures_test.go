@@ -9,8 +9,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// failingHub serves a role that may have two connections: the listener has both, and so no replay, no retention and no disconnect gets
-// one.
+// failingHub starts a hub whose role may have two connections. The listener uses both, so replays, retention and /disconnect get none.
 func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 	t.Helper()
 	dsn = dbtest.Database(t)
@@ -27,15 +26,15 @@ func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 	return h, dsn, role
 }
 
-// A replay that gets no connection is said to fail: in the log, in /metrics and in /readyz, until it succeeds.
-func TestReplayThatFailsIsShown(t *testing.T) {
+// A replay without a connection is reported as failing in the log, in /metrics and in /readyz, until it succeeds.
+func TestReplayIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	h, dsn, role := failingHub(t, "--retain", "0")
 	cursor := valueOf(t, dsn, "SELECT rowcast.cursor()")
 	for range 3 {
 		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"missed"')`)
 	}
-	askUntil(t, h.url+"/metrics", `(?m)^rowcast_rows_total 3$`) // so that memory holds only the last
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_rows_total 3$`) // so that only the last row is kept in memory
 	client := h.tail(t, "alice", "--last-event-id", cursor)
 	wantFailing(t, h.url, "replay", "53300")
 	h.err.await(t, `level=WARN msg="cannot resume a stream; retrying" operation=replay error=`)
@@ -44,8 +43,8 @@ func TestReplayThatFailsIsShown(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// So is a disconnect of which the other hubs cannot be told.
-func TestDisconnectThatFailsIsShown(t *testing.T) {
+// A disconnect of which the other hubs cannot be notified is reported as failing.
+func TestDisconnectIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	h, dsn, role := failingHub(t, "--retain", "0", "--admin-listen", "127.0.0.1:0")
 	admin := "http://" + h.err.await(t, `admin_addr=([0-9.:]+)`)[1]
@@ -61,10 +60,10 @@ func TestDisconnectThatFailsIsShown(t *testing.T) {
 	askUntil(t, admin+"/readyz", `"failing":{}`)
 }
 
-// So is retention, here of a role that may not delete.
-func TestRetentionThatFailsIsShown(t *testing.T) {
+// Retention is reported as failing if the role may not delete.
+func TestRetentionIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Cluster(t).DSN("postgres") // transactions of other tests would hold deletion back
+	dsn := dbtest.Cluster(t).DSN("postgres") // a server of its own, because open transactions of other tests would delay the deletion
 	migrate(t, dsn)
 	role, limited := login(t, dsn, "Few")
 	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
@@ -79,14 +78,14 @@ func TestRetentionThatFailsIsShown(t *testing.T) {
 	h.err.await(t, `level=WARN msg="old rows could not be deleted" error=.*SQLSTATE 42501`)
 }
 
-// So is the check of a cursor of another epoch.
-func TestCheckOfACursorThatFailsIsShown(t *testing.T) {
+// The check of a cursor of another epoch is reported as failing.
+func TestCheckOfACursorIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	h, dsn, role := failingHub(t, "--retain", "0")
 	cursor := valueOf(t, dsn, "SELECT rowcast.cursor()")
 	runSQL(t, dsn, "TRUNCATE rowcast.epoch")
 	h.err.await(t, `msg="another epoch has begun`)
-	tell(t, dsn, h.tail(t, "alice"), "0") // what is told now is told in the new epoch
+	tell(t, dsn, h.tail(t, "alice"), "0") // this row is sent in the new epoch
 	client := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", cursor)
 	wantFailing(t, h.url, "check_cursor", "53300")
 	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 10", role))
@@ -94,8 +93,8 @@ func TestCheckOfACursorThatFailsIsShown(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// So is the connection for the park lock.
-func TestParkLockThatFailsIsShown(t *testing.T) {
+// The connection for the park lock is reported as failing.
+func TestParkLockIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	role, limited := login(t, dsn, "Few")
@@ -110,8 +109,8 @@ func TestParkLockThatFailsIsShown(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// So is the reading of new rows.
-func TestFetchThatFailsIsShown(t *testing.T) {
+// The reading of new rows is reported as failing.
+func TestFetchIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	migrate(t, dsn)
@@ -123,8 +122,8 @@ func TestFetchThatFailsIsShown(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// So is the connection to PostgreSQL. The hub stays ready: its streams are held.
-func TestConnectionThatFailsIsShown(t *testing.T) {
+// The connection to PostgreSQL is reported as failing. The hub stays ready, and its streams stay open.
+func TestConnectionIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
 	dsn := server.DSN("postgres")
@@ -144,8 +143,8 @@ func TestConnectionThatFailsIsShown(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// So are the app's endpoint and the keys of tokens.
-func TestAuthenticationThatFailsIsShown(t *testing.T) {
+// The app's endpoint and the reading of a JSON Web Key Set are reported as failing.
+func TestAuthenticationIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	nobody := "http://" + silentAddress(t)
@@ -170,7 +169,7 @@ func TestAuthenticationThatFailsIsShown(t *testing.T) {
 	}
 }
 
-// silentAddress returns an address at which nobody listens.
+// silentAddress returns an address at which no server listens.
 func silentAddress(t *testing.T) string {
 	t.Helper()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
@@ -181,7 +180,7 @@ func silentAddress(t *testing.T) string {
 	return socket.Addr().String()
 }
 
-// wantFailing waits until an operation is said to fail.
+// wantFailing waits until /readyz reports an operation as failing.
 func wantFailing(t *testing.T, url, operation, code string) {
 	t.Helper()
 	got := askUntil(t, url+"/readyz", `"failing":{"`+operation+`":{"since":[^,]+,"last":[^,]+,"failures":\d+,`+

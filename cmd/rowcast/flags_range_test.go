@@ -45,7 +45,7 @@ func TestFlagsHaveRanges(t *testing.T) {
 	}
 }
 
-// Both ends of a range are accepted. What is still missing then is how clients are authenticated.
+// Both ends of a range are accepted. The command then fails because no authentication is configured.
 func TestFlagsTakeTheEndsOfTheirRanges(t *testing.T) {
 	t.Parallel()
 	for flag, values := range map[string][]string{

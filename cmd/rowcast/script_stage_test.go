@@ -85,7 +85,7 @@ func (s *stage) next() *visit {
 	case v := <-s.visits:
 		s.t.Cleanup(v.leave)
 		return v
-	case <-time.After(browserPatience):
+	case <-time.After(browserLimit):
 		s.t.Fatal("the browser opened no stream")
 		return nil
 	}
@@ -139,7 +139,7 @@ func (v *visit) gone() {
 	v.t.Helper()
 	select {
 	case <-v.request.Context().Done():
-	case <-time.After(browserPatience):
+	case <-time.After(browserLimit):
 		v.t.Error("the browser has not closed the stream")
 	}
 }
