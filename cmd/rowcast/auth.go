@@ -32,8 +32,8 @@ type authFlags struct {
 	JWTCookie      string         `group:"auth" name:"jwt-cookie" placeholder:"NAME" help:"Read the token from this cookie if the request has none in its Authorization header."`
 	JWTLeeway      time.Duration  `group:"auth" name:"jwt-leeway" default:"5s" min:"0s" max:"1m" placeholder:"DURATION" help:"Accept a token this long before and after its time, because clocks differ (default ${default})."`
 	JWTWithoutExp  bool           `group:"auth" name:"jwt-without-exp" help:"Accept tokens without an expiry time (claim exp), too. Their streams never expire."`
-	JWTGroupsClaim claimName      `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"Read the keys of the user's groups from this claim, an array of strings (default ${default})."`
-	GroupMark      auth.GroupMark `group:"auth" default:":" placeholder:"TEXT" help:"Require this text in the key of every group and refuse it in the id of a user (default ${default})."`
+	JWTGroupsClaim claimName      `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"Read the names of the user's groups from this claim, an array of strings (default ${default})."`
+	GroupMark      auth.GroupMark `group:"auth" default:":" placeholder:"TEXT" help:"Require this text in the name of every group and refuse it in the id of a user (default ${default})."`
 	AuthURL        *webURL        `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie, Authorization and X-Forwarded-For headers."`
 	AuthTimeout    time.Duration  `group:"auth" name:"auth-timeout" default:"5s" min:"1ms" max:"30s" placeholder:"DURATION" help:"Wait this long for the app's answer (default ${default})."`
 	AuthGrace      time.Duration  `group:"auth" name:"auth-grace" default:"1m" min:"0s" max:"30d" placeholder:"DURATION" help:"Keep streams open for this long after they expire while the app gives no valid answer (default ${default})."`

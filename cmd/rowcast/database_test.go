@@ -32,7 +32,7 @@ func TestNoDatabaseIsGiven(t *testing.T) {
 	migrate := command(t, t.TempDir(), "migrate")
 	migrate.Env = append(migrate.Env, "PGPORT=1", "PGUSER=me")
 	out, err := migrate.CombinedOutput()
-	const begin, end = "rowcast: no connection to PostgreSQL at ", " (neither --database-url nor DATABASE_URL is given)\n"
+	const begin, end = "rowcast: cannot connect to PostgreSQL at ", " (no database is given: use --database-url or DATABASE_URL)\n"
 	if got := string(out); exitCode(err) != 1 || !strings.HasPrefix(got, begin) || !strings.HasSuffix(got, end) || strings.Count(got, "\n") != 1 {
 		t.Errorf("got %v, %q", err, got)
 	}
@@ -57,11 +57,11 @@ func TestDatabaseRefuses(t *testing.T) {
 		{missing.String(), `, database "nowhere", user "postgres": FATAL: database "nowhere" does not exist (SQLSTATE 3D000)`},
 		{
 			prisma.String(), `, database "` + config.Database + `", user "postgres": FATAL: unrecognized configuration parameter "schema" (SQLSTATE 42704)` +
-				" (leave out of the database URL what is meant for another program)",
+				" (remove the parameters that are meant for another program from the database URL)",
 		},
 	} {
 		code, _, stderr := run(t, nil, "migrate", "--database-url", tt.dsn)
-		if want := "rowcast: no connection to PostgreSQL at " + where + tt.want + "\n"; code != 1 || stderr != want {
+		if want := "rowcast: cannot connect to PostgreSQL at " + where + tt.want + "\n"; code != 1 || stderr != want {
 			t.Errorf("got %d, %q, want 1, %q", code, stderr, want)
 		}
 	}

@@ -131,7 +131,7 @@ func TestDemoListensHereOnly(t *testing.T) {
 func TestDemoWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	code, _, errs := run(t, environment{"DATABASE_URL": "postgres://u:secret@127.0.0.1:1/d?sslmode=disable"}, "demo", "--listen", "127.0.0.1:0")
-	if code != 1 || !strings.Contains(errs, "no connection to PostgreSQL at 127.0.0.1:1") || strings.Contains(errs, "secret") {
+	if code != 1 || !strings.Contains(errs, "cannot connect to PostgreSQL at 127.0.0.1:1") || strings.Contains(errs, "secret") {
 		t.Errorf("it ends with %d and says %s", code, errs)
 	}
 }

@@ -41,30 +41,30 @@ func TestDoctorFindsNothing(t *testing.T) {
 	for check, want := range map[string]string{
 		"connection":   `ok .*, database "test_.*", as role "postgres"`,
 		"version":      `ok PostgreSQL \d+.*`,
-		"primary":      `ok this is no standby`,
-		"LISTEN":       `ok a NOTIFY arrives, after .*s`,
-		"connections":  `ok the server has \d+ free connections; a hub needs eight`,
-		"timeouts":     `ok none are set`,
-		"standbys":     `ok commits wait for none`,
+		"primary":      `ok this is not a standby`,
+		"LISTEN":       `ok a NOTIFY arrives after .*s`,
+		"connections":  `ok the server has \d+ free connections; a hub needs up to 8`,
+		"timeouts":     `ok no timeout is set`,
+		"standbys":     `ok commits do not wait for a standby`,
 		"NOTIFY queue": `ok 0 % full`,
-		"transactions": `ok none has been writing for more than a minute`,
-		"schema":       `ok the schema rowcast is there`,
-		"rights":       `ok the role has all that a hub needs to read`,
+		"transactions": `ok no transaction has been writing for more than a minute`,
+		"schema":       `ok the schema rowcast exists`,
+		"rights":       `ok the role has the rights to read`,
 		"retention":    `ok the role can delete old rows`,
-		"row security": `ok no policy hides rows from this role`,
-		"migrations":   `ok the schema is as this rowcast needs it: version ` + schemaVersion,
-		"trigger":      `ok it rings, in every session`,
-		"tables":       `ok rowcast.epoch is unlogged, the others are not`,
-		"rows":         `ok all are of this server's transactions`,
-		"hubs":         `ok connected: 1`,
-		"park lock":    `ok a hub is parked: INSERTs ring it`,
+		"row security": `ok no row security policy hides rows from this role`,
+		"migrations":   `ok the schema has the version that this rowcast needs: ` + schemaVersion,
+		"trigger":      `ok it is enabled in all sessions`,
+		"tables":       `ok only rowcast.epoch is UNLOGGED`,
+		"rows":         `ok all rows have transaction numbers of this server`,
+		"hubs":         `ok hubs connected: 1`,
+		"park lock":    `ok a hub is idle in LISTEN, and INSERTs notify it`,
 		"reading":      `ok new rows can be read`,
 	} {
 		if !regexp.MustCompile("^" + want + "$").MatchString(found[check]) {
 			t.Errorf("%s: got %q, want %q", check, found[check], want)
 		}
 	}
-	if code != 0 || len(found) != 20 || !strings.HasSuffix(out, "\n\nAll is well.\n") {
+	if code != 0 || len(found) != 20 || !strings.HasSuffix(out, "\n\nNo problem found.\n") {
 		t.Errorf("got %d, %s", code, out)
 	}
 }
@@ -77,26 +77,26 @@ func TestDoctorFinds(t *testing.T) {
 		harm        []string
 		want        string
 	}{
-		{"no trigger", "trigger", []string{"DROP TRIGGER ring ON rowcast.notifications"}, "fail there is no trigger ring on rowcast.notifications: nothing wakes a hub but its look of every second → drop the schema and run rowcast migrate, or make the trigger as rowcast migrate --print says"},
-		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail the trigger is disabled: nothing wakes a hub but its look of every second" + ring},
+		{"no trigger", "trigger", []string{"DROP TRIGGER ring ON rowcast.notifications"}, "fail the table rowcast.notifications has no trigger ring, so a hub finds new rows only by its safety poll every second → drop the schema and run rowcast migrate, or create the trigger with its statement in rowcast migrate --print"},
+		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail the trigger is disabled, so a hub finds new rows only by its safety poll every second" + ring},
 		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn the trigger does not fire in sessions with session_replication_role = replica" + ring},
-		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail rowcast.epoch is not UNLOGGED, so a crash is not noticed → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
-		{"unlogged rows", "tables", []string{"ALTER TABLE rowcast.notifications SET UNLOGGED"}, "fail a table besides rowcast.epoch is UNLOGGED: a crash empties it → ALTER TABLE rowcast.notifications SET LOGGED; ALTER TABLE rowcast.history SET LOGGED;"},
-		{"a restored dump", "rows", looksRestored, "fail the table was restored from another server; its rows carry transaction numbers that this one gives, or has given, to others → rowcast migrate"},
+		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail rowcast.epoch is not UNLOGGED, so hubs do not detect a crash → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
+		{"unlogged rows", "tables", []string{"ALTER TABLE rowcast.notifications SET UNLOGGED"}, "fail a table other than rowcast.epoch is UNLOGGED, so a crash empties it → ALTER TABLE rowcast.notifications SET LOGGED; ALTER TABLE rowcast.history SET LOGGED;"},
+		{"a restored dump", "rows", looksRestored, "fail the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here → rowcast migrate"},
 		{
 			"forged rows", "rows",
 			[]string{"INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '9999999999')", "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())"},
-			"fail some rows carry transaction numbers that this server has not given: they are not sent before it does → leave the column xid to its default; UPDATE rowcast.notifications SET xid = '1' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot());",
+			"fail some rows have transaction numbers that this server has not assigned, so they are never sent → remove xid from the INSERTs of the app; UPDATE rowcast.notifications SET xid = '1' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot());",
 		},
 		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing or too old: it has version 0, and version " + schemaVersion + " is needed → rowcast migrate"},
 		{
 			"a function that a hub needs", "reading",
 			[]string{"DROP FUNCTION rowcast.epoch_tag() CASCADE"},
-			"fail a hub cannot read here: read epoch: ERROR: function rowcast.epoch_tag() does not exist (SQLSTATE 42883)",
+			"fail a hub cannot read new rows: read epoch: ERROR: function rowcast.epoch_tag() does not exist (SQLSTATE 42883)",
 		},
 		{"no schema", "schema", []string{"DROP SCHEMA rowcast CASCADE"}, "fail there is no schema rowcast in this database → rowcast migrate"},
-		{"no hub", "hubs", nil, "warn none is connected → rowcast serve"},
-		{"nobody parked", "park lock", nil, "ok no hub is parked: INSERTs do not ring"},
+		{"no hub", "hubs", nil, "warn no hub is connected → rowcast serve"},
+		{"nobody parked", "park lock", nil, "ok no hub is idle in LISTEN, so INSERTs send no notification"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	code, found, _ := examine(t, u.String())
 	verdict, mend, _ := strings.Cut(found["rights"], " → ")
-	if code != 1 || verdict != `fail the role "`+role+`" has not all the rights of a hub` {
+	if code != 1 || verdict != `fail the role "`+role+`" lacks rights that a hub needs` {
 		t.Fatalf("got %d, %s", code, found["rights"])
 	}
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", u.String())
@@ -156,18 +156,18 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, strings.Split(mend, " → ")...)
 	code, found, out := examine(t, u.String())
-	if code != 0 || found["rights"] != "ok the role has all that a hub needs to read" {
+	if code != 0 || found["rights"] != "ok the role has the rights to read" {
 		t.Errorf("got %d, %s", code, out)
 	}
 	verdict, mend, _ = strings.Cut(found["retention"], " → ")
-	if want := `warn the role "` + role + `" cannot delete old rows, which is right only with --retain=0`; verdict != want {
+	if want := `warn the role "` + role + `" cannot delete old rows: start the hub with --retain=0, or grant the rights`; verdict != want {
 		t.Errorf("got %s, want %s", verdict, want)
 	}
 	runSQL(t, dsn, strings.Split(mend, " → ")...)
 	if _, found, _ := examine(t, u.String()); found["retention"] != "ok the role can delete old rows" {
 		t.Errorf("got %s", found["retention"])
 	}
-	if want := "free connections; a hub needs eight → raise the role's CONNECTION LIMIT, or put the applications behind a pooler"; !strings.HasSuffix(found["connections"], want) {
+	if want := "free connections; a hub needs up to 8, and a reserve of 4 → raise the role's CONNECTION LIMIT, or connect the apps through a pooler"; !strings.HasSuffix(found["connections"], want) {
 		t.Errorf("got  %s\nwant %s", found["connections"], want)
 	}
 	tail := serve(t, u.String()).tail(t, "alice")
@@ -176,7 +176,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, `ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY`)
 	_, found, _ = examine(t, u.String())
-	if want := "fail policies hide rows from this role, and the hub refuses to read so → give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY"; found["row security"] != want {
+	if want := "fail row security policies hide rows from this role, so the hub would refuse to start → give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY"; found["row security"] != want {
 		t.Errorf("got  %s\nwant %s", found["row security"], want)
 	}
 }
@@ -212,7 +212,7 @@ func TestDoctorLooksAtTheParkLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, found, _ := examine(t, dsn)
-	if want := "ok no hub is parked; transactions that did not ring and are still open: 1"; found["park lock"] != want {
+	if want := "ok no hub is idle in LISTEN; open transactions that inserted without a notification: 1"; found["park lock"] != want {
 		t.Errorf("got  %s\nwant %s", found["park lock"], want)
 	}
 	if err := tx.Rollback(t.Context()); err != nil {
@@ -222,7 +222,7 @@ func TestDoctorLooksAtTheParkLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, found, _ = examine(t, dsn)
-	want := regexp.MustCompile(`^warn a session that is no hub holds it \(pid \d+, application "other"\): every INSERT rings, as if all hubs slept → SELECT pg_terminate_backend\(\d+\);$`)
+	want := regexp.MustCompile(`^warn another session than a hub holds it \(pid \d+, application "other"\), so every INSERT sends a NOTIFY → SELECT pg_terminate_backend\(\d+\);$`)
 	if !want.MatchString(found["park lock"]) {
 		t.Errorf("got %s\nwant %s", found["park lock"], want)
 	}

@@ -106,9 +106,8 @@ func TestMigrateFails(t *testing.T) {
 // nobodyThere is a database URL where nothing listens: port 1 is reserved for what nobody runs.
 const (
 	nobodyThere  = "postgres://me:secret@127.0.0.1:1/app"
-	noConnection = `no connection to PostgreSQL at 127.0.0.1:1, database "app", user "me": connect: connection refused`
-	unreadable   = "the database URL cannot be read: it should look like postgres://user:password@host:5432/name, " +
-		"with special characters in the password percent-encoded"
+	noConnection = `cannot connect to PostgreSQL at 127.0.0.1:1, database "app", user "me": connect: connection refused`
+	unreadable   = "the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password"
 )
 
 // migrate says which session keeps it waiting, and goes on once that session has ended.

@@ -69,7 +69,7 @@ func (r *refuser) dsn() string {
 
 // error is what rowcast says of it.
 func (r *refuser) error() string {
-	return `no connection to PostgreSQL at ` + r.socket.Addr().String() + `, database "app", user "me": FATAL: go away (SQLSTATE ` + r.code.Load().(string) + ")"
+	return `cannot connect to PostgreSQL at ` + r.socket.Addr().String() + `, database "app", user "me": FATAL: go away (SQLSTATE ` + r.code.Load().(string) + ")"
 }
 
 // noDatabase is a database URL with which serve ends at once, and what it says.
@@ -176,7 +176,7 @@ func TestServeWaits(t *testing.T) {
 			h := waiting(t, "postgres://me:secret@"+address+"/app")
 			h.checkWaits(t)
 			if name == "no route" && runtime.GOOS == "linux" {
-				h.err.await(t, "no connection to PostgreSQL at 224.0.0.1:5432.*network is unreachable")
+				h.err.await(t, "cannot connect to PostgreSQL at 224.0.0.1:5432.*network is unreachable")
 			}
 			if code := h.stop(); code != 0 || strings.Contains(h.err.String(), "secret") {
 				t.Errorf("exit code %d: %s", code, h.err)

@@ -1,4 +1,4 @@
-// Package database has the flag that names a database, and makes errors of connections readable for people.
+// Package database contains the flag that names a database. It also rewrites connection errors for people.
 package database
 
 import (
@@ -14,9 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Flags name a database. What they leave open, libpq's PG* variables and files decide.
+// Flags name a database. For settings that they leave out, libpq's environment variables and files are used.
 type Flags struct {
-	DatabaseURL string `name:"database-url" env:"ROWCAST_DATABASE_URL,DATABASE_URL" placeholder:"URL" group:"database" help:"The database, as postgres://user:password@host:5432/name or as host=… dbname=…. What it leaves open, PGHOST and libpq's other variables say."`
+	DatabaseURL string `name:"database-url" env:"ROWCAST_DATABASE_URL,DATABASE_URL" placeholder:"URL" group:"database" help:"Connect to this database: postgres://user:password@host:5432/name, or host=… dbname=…. Settings that are left out come from libpq's variables, such as PGHOST."`
 }
 
 // Config returns the configuration of a connection.
@@ -28,31 +28,31 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// Explain returns an error that says in one line where the database was expected and why it could not be reached. The password is
-// never in it.
+// Explain rewrites a connection error. The result is one line with the address of the database and the reason. It never contains the
+// password. Explain returns other errors unchanged.
 func (f Flags) Explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
-		// Not its own words: they quote what was given, and what cannot be parsed may hide a password anywhere.
-		return errors.New("the database URL cannot be read: it should look like postgres://user:password@host:5432/name, with special characters in the password percent-encoded")
+		// The text of the error quotes the URL, in which a password can be anywhere if it cannot be parsed.
+		return errors.New("the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password")
 	}
 	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		hint := ""
 		if f.DatabaseURL == "" && os.Getenv("PGHOST") == "" && os.Getenv("PGSERVICE") == "" {
-			hint = " (neither --database-url nor DATABASE_URL is given)"
+			hint = " (no database is given: use --database-url or DATABASE_URL)"
 		}
-		if said, ok := errors.AsType[*pgconn.PgError](err); ok && said.Code == "42704" { // undefined_object: a parameter
-			hint = " (leave out of the database URL what is meant for another program)"
+		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42704" { // undefined_object: an unknown parameter
+			hint = " (remove the parameters that are meant for another program from the database URL)"
 		}
-		return fmt.Errorf("no connection to PostgreSQL at %s, database %q, user %q: %w%s",
+		return fmt.Errorf("cannot connect to PostgreSQL at %s, database %q, user %q: %w%s",
 			Addresses(failed.Config), cmp.Or(failed.Config.Database, failed.Config.User), failed.Config.User, reason(failed), hint)
 	}
 	return err
 }
 
-// Addresses returns the addresses that a connection tries.
+// Addresses returns the addresses that a connection attempt tries, joined by "or".
 func Addresses(config *pgconn.Config) string {
 	var all []string
 	add := func(host string, port uint16) {
@@ -60,7 +60,7 @@ func Addresses(config *pgconn.Config) string {
 		if strings.HasPrefix(host, "/") {
 			address = fmt.Sprintf("%s/.s.PGSQL.%d", host, port)
 		}
-		if !slices.Contains(all, address) { // once with TLS and once without
+		if !slices.Contains(all, address) { // an address occurs twice if it is tried with and without TLS
 			all = append(all, address)
 		}
 	}
@@ -71,10 +71,10 @@ func Addresses(config *pgconn.Config) string {
 	return strings.Join(all, " or ")
 }
 
-// reason is why the last attempt to connect failed: what the server said, or the network.
+// reason returns why the last connection attempt failed: the error of the server or of the network.
 func reason(err error) error {
-	if said, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return said
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return refused
 	}
 	if failed := NetworkError(err); failed != nil {
 		return failed

@@ -1,4 +1,4 @@
-// Package doctor examines whether a hub can work with a database, and says how to mend what is wrong.
+// Package doctor checks whether a hub can work with a database, and reports how to fix what is wrong.
 package doctor
 
 import (
@@ -14,11 +14,40 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
+// An Examination examines a database. It changes nothing. Config, Explain and Out must be set.
+type Examination struct {
+	Config  *pgx.ConnConfig   // the connection, as the role of the hub
+	Explain func(error) error // rewrites an error of the database for people
+	Out     io.Writer         // for the report
+
+	conn            *pgx.Conn
+	tx              pgx.Tx // of the current check, with a safe search_path
+	seesAllSessions bool   // the role may see what the sessions of other roles do
+}
+
+// A check examines one property of the database. Its method run returns an error if the property cannot be examined.
+type check struct {
+	name string
+	run  func(*Examination, context.Context) (finding, error)
+	kind checkKind
+}
+
+type checkKind int
+
+const (
+	// An ordinary check runs in a transaction.
+	ordinary checkKind = iota
+	// A vital check ends the examination if it fails, because later checks would fail for the same reason.
+	vital
+	// A check without a transaction uses the connection itself.
+	withoutTransaction
+)
+
 // A finding is the result of a check.
 type finding struct {
 	verdict verdict
 	text    string
-	mend    string // what to do about it; empty: nothing
+	fix     string // statements or advice, one per line; empty if nothing is wrong
 }
 
 type verdict string
@@ -29,44 +58,15 @@ const (
 	failure verdict = "fail"
 )
 
-func fine(format string, args ...any) finding {
+func ok(format string, args ...any) finding {
 	return finding{healthy, fmt.Sprintf(format, args...), ""}
 }
-
-// An Examination examines a database. It changes nothing. Config, Explain and Out must be set.
-type Examination struct {
-	Config  *pgx.ConnConfig   // of the role that the hub has
-	Explain func(error) error // makes an error of the database readable for people
-	Out     io.Writer
-
-	conn *pgx.Conn
-	tx   pgx.Tx // of the present check, with our search_path
-	// allSeen tells whether the role sees what other roles' sessions are doing.
-	allSeen bool
-}
-
-// A check looks at one thing. Its error says that it could not look.
-type check struct {
-	name string
-	look func(*Examination, context.Context) (finding, error)
-	kind checkKind
-}
-
-type checkKind int
-
-const (
-	ordinary checkKind = iota
-	// vital checks end the examination if they fail, as what follows would only fail for the same reason.
-	vital
-	// alone is a check that must not run in a transaction.
-	alone
-)
 
 var checks = []check{
 	{"connection", (*Examination).connection, vital},
 	{"version", (*Examination).version, vital},
 	{"primary", (*Examination).primary, vital},
-	{"LISTEN", (*Examination).listen, alone},
+	{"LISTEN", (*Examination).listen, withoutTransaction},
 	{"connections", (*Examination).connections, ordinary},
 	{"timeouts", (*Examination).timeouts, ordinary},
 	{"standbys", (*Examination).standbys, ordinary},
@@ -82,17 +82,17 @@ var checks = []check{
 	{"rows", (*Examination).rows, ordinary},
 	{"hubs", (*Examination).hubs, ordinary},
 	{"park lock", (*Examination).parkLock, ordinary},
-	{"reading", (*Examination).reading, alone},
+	{"reading", (*Examination).reading, withoutTransaction},
 }
 
-// ErrFailed reports that a check failed. The report says which.
+// ErrFailed is the error of Run if a check fails. The report says which one.
 var ErrFailed = errors.New("a check failed")
 
-// Run runs the checks and reports their results.
+// Run runs the checks and prints their results.
 func (e *Examination) Run(ctx context.Context) error {
 	e.Config.RuntimeParams["application_name"] = "rowcast doctor"
-	e.Config.DefaultQueryExecMode = pgx.QueryExecModeExec // a pooler may not know prepared statements
-	defer e.end()
+	e.Config.DefaultQueryExecMode = pgx.QueryExecModeExec // some poolers do not support prepared statements
+	defer e.close()
 	failed, warned := 0, 0
 	for _, check := range checks {
 		f := e.examine(ctx, check)
@@ -104,31 +104,31 @@ func (e *Examination) Run(ctx context.Context) error {
 			warned++
 		}
 		if f.verdict == failure && check.kind == vital {
-			fmt.Fprintln(e.Out, "\nThe remaining checks need this one.")
+			fmt.Fprintln(e.Out, "\nThe other checks are left out until this one passes.")
 			return ErrFailed
 		}
 	}
-	return conclude(e.Out, failed, warned)
+	return summarise(e.Out, failed, warned)
 }
 
-func conclude(w io.Writer, failed, warned int) error {
+func summarise(w io.Writer, failed, warned int) error {
 	switch {
 	case failed > 0:
-		fmt.Fprintf(w, "\nFailed: %d. Warnings: %d.\n", failed, warned)
+		fmt.Fprintf(w, "\nFailed checks: %d. Warnings: %d.\n", failed, warned)
 		return ErrFailed
 	case warned > 0:
-		fmt.Fprintf(w, "\nIt works. Warnings: %d.\n", warned)
+		fmt.Fprintf(w, "\nNo check failed. Warnings: %d.\n", warned)
 	default:
-		fmt.Fprintln(w, "\nAll is well.")
+		fmt.Fprintln(w, "\nNo problem found.")
 	}
 	return nil
 }
 
-// examine never takes long, whatever the server does.
+// examine runs a check. It takes at most ten seconds, even if the server does not answer.
 func (e *Examination) examine(ctx context.Context, c check) finding {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	f, err := e.look(ctx, c)
+	f, err := e.runCheck(ctx, c)
 	if err != nil {
 		err = e.Explain(err)
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -139,50 +139,50 @@ func (e *Examination) examine(ctx context.Context, c check) finding {
 	return f
 }
 
-// look connects before the first check, and runs every check but those that stand alone in a transaction of its own.
-func (e *Examination) look(ctx context.Context, c check) (f finding, err error) {
+// runCheck connects before the first check. It runs each check in a transaction of its own, except for checks without a transaction.
+func (e *Examination) runCheck(ctx context.Context, c check) (f finding, err error) {
 	if e.conn == nil {
 		if e.conn, err = pgx.ConnectConfig(ctx, e.Config); err != nil {
 			return finding{}, err
 		}
 	}
-	if c.kind == alone {
-		return c.look(e, ctx)
+	if c.kind == withoutTransaction {
+		return c.run(e, ctx)
 	}
 	err = pgx.BeginTxFunc(ctx, e.conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, securePath); err != nil {
 			return err
 		}
 		e.tx = tx
-		f, err = c.look(e, ctx)
+		f, err = c.run(e, ctx)
 		return err
 	})
 	return f, err
 }
 
-// securePath keeps a transaction from using a stranger's functions, operators and tables. It is the transaction's first statement,
-// and needs nothing from the search_path itself. A transaction pooler gives the next transaction another session, so the setting is
-// for this one alone.
+// securePath keeps a transaction from using functions, operators and tables that another role created. It is the first statement of the
+// transaction and does not depend on the search_path itself. The setting is local to the transaction, because a transaction pooler may use
+// another session for the next one.
 const securePath = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 
-func (e *Examination) end() {
+func (e *Examination) close() {
 	if e.conn != nil {
 		_ = e.conn.Close(context.Background())
 	}
 }
 
-// ask runs a query with one row for an answer.
+// ask runs a query that returns one row, and scans the row.
 func (e *Examination) ask(ctx context.Context, query string, into ...any) error {
 	return e.tx.QueryRow(ctx, query).Scan(into...)
 }
 
-// report writes a finding as a line, and what mends it as another.
+// report prints a finding on one line, and each line of its fix on another.
 func report(w io.Writer, name string, f finding) {
 	fmt.Fprintf(w, "%-4s  %-12s  %s\n", f.verdict, name, f.text)
-	if f.mend == "" {
+	if f.fix == "" {
 		return
 	}
-	for line := range strings.Lines(f.mend) {
+	for line := range strings.Lines(f.fix) {
 		fmt.Fprintf(w, "%20s→ %s\n", "", strings.TrimSpace(line))
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// reading reads new rows as a hub does, once. It polls, and so takes no lock from a hub.
+// reading reads new rows once, as a hub does. It polls, so that it does not take the park lock from a hub.
 func (e *Examination) reading(ctx context.Context) (finding, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var began bool
@@ -26,22 +26,22 @@ func (e *Examination) reading(ctx context.Context) (finding, error) {
 	}
 	err := l.Run(ctx)
 	if !began && err == nil {
-		err = fmt.Errorf("a hub cannot read here: %w", context.Cause(ctx))
+		err = fmt.Errorf("a hub cannot read new rows: %w", context.Cause(ctx))
 	}
-	return fine("new rows can be read"), err
+	return ok("new rows can be read"), err
 }
 
-// firstError is a log that takes of a listener only why its first session has ended.
+// firstError is a log handler that ends the context with the first error that is logged. The listener logs why its session ended.
 type firstError struct {
 	slog.Handler
 	once sync.Once
 	end  context.CancelCauseFunc
 }
 
-// Enabled reports whether a line can be about an error.
+// Enabled reports whether a line may contain an error.
 func (*firstError) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
 
-// Handle looks for an error in a line.
+// Handle looks for an error among the attributes of a line.
 func (f *firstError) Handle(_ context.Context, line slog.Record) error {
 	line.Attrs(func(a slog.Attr) bool {
 		if err, ok := a.Value.Any().(error); ok {
@@ -52,5 +52,5 @@ func (f *firstError) Handle(_ context.Context, line slog.Record) error {
 	return nil
 }
 
-// WithAttrs returns the same log, as the attributes have no error.
+// WithAttrs returns the same handler, because these attributes contain no error.
 func (f *firstError) WithAttrs([]slog.Attr) slog.Handler { return f }

@@ -18,37 +18,37 @@ func (e *Examination) schema(ctx context.Context) (finding, error) {
 	if !there {
 		return finding{failure, "there is no schema rowcast in this database", "rowcast migrate"}, nil
 	}
-	return fine("the schema rowcast is there"), nil
+	return ok("the schema rowcast exists"), nil
 }
 
 func (e *Examination) rights(ctx context.Context) (finding, error) {
-	role, mend, err := e.missing(ctx, sql.HubRights())
-	if err != nil || mend == "" {
-		return fine("the role has all that a hub needs to read"), err
+	role, grants, err := e.missing(ctx, sql.HubRights())
+	if err != nil || grants == "" {
+		return ok("the role has the rights to read"), err
 	}
-	return finding{failure, fmt.Sprintf("the role %s has not all the rights of a hub", role), mend}, nil
+	return finding{failure, fmt.Sprintf("the role %s lacks rights that a hub needs", role), grants}, nil
 }
 
-// retention needs rights of its own.
+// retention checks the rights to delete old rows. A hub with --retain=0 does not need them.
 func (e *Examination) retention(ctx context.Context) (finding, error) {
-	role, mend, err := e.missing(ctx, sql.RetentionRights())
-	if err != nil || mend == "" {
-		return fine("the role can delete old rows"), err
+	role, grants, err := e.missing(ctx, sql.RetentionRights())
+	if err != nil || grants == "" {
+		return ok("the role can delete old rows"), err
 	}
-	return finding{warning, fmt.Sprintf("the role %s cannot delete old rows, which is right only with --retain=0", role), mend}, nil
+	return finding{warning, fmt.Sprintf("the role %s cannot delete old rows: start the hub with --retain=0, or grant the rights", role), grants}, nil
 }
 
-// missing says how to grant what this session's role has not.
-func (e *Examination) missing(ctx context.Context, rights []sql.Right) (role, mend string, err error) {
+// missing returns the name of the session's role, quoted for SQL, and the statements that grant it the missing rights.
+func (e *Examination) missing(ctx context.Context, rights []sql.Right) (role, grants string, err error) {
 	var name string
 	if err := e.ask(ctx, "SELECT current_user, quote_ident(current_user)", &name, &role); err != nil {
 		return "", "", err
 	}
 	missing, err := sql.Missing(ctx, e.tx, name, rights...)
 	for _, right := range missing {
-		mend += fmt.Sprintf("GRANT %s TO %s;\n", right, role)
+		grants += fmt.Sprintf("GRANT %s TO %s;\n", right, role)
 	}
-	return role, mend, err
+	return role, grants, err
 }
 
 func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
@@ -60,11 +60,11 @@ func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 	}
 	if filtered {
 		return finding{
-			failure, "policies hide rows from this role, and the hub refuses to read so",
+			failure, "row security policies hide rows from this role, so the hub would refuse to start",
 			"give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY",
 		}, nil
 	}
-	return fine("no policy hides rows from this role"), nil
+	return ok("no row security policy hides rows from this role"), nil
 }
 
 func (e *Examination) migrations(ctx context.Context) (finding, error) {
@@ -73,29 +73,29 @@ func (e *Examination) migrations(ctx context.Context) (finding, error) {
 		return finding{failure, err.Error(), "rowcast migrate"}, nil
 	}
 	if errors.Is(err, sql.ErrRestored) {
-		err = nil // the version is right; rows tells of the other thing
+		err = nil // the version is right; the check rows reports the restore
 	}
-	return fine("the schema is as this rowcast needs it: version %d", sql.Version()), err
+	return ok("the schema has the version that this rowcast needs: %d", sql.Version()), err
 }
 
 func (e *Examination) trigger(ctx context.Context) (finding, error) {
-	const mend = "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;"
+	const enable = "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;"
 	var enabled string
 	err := e.ask(ctx, "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = 'rowcast.notifications'::regclass AND tgname = 'ring'", &enabled)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return finding{failure, "there is no trigger ring on rowcast.notifications: nothing wakes a hub but its look of every second", "drop the schema and run rowcast migrate, or make the trigger as rowcast migrate --print says"}, nil
+		return finding{failure, "the table rowcast.notifications has no trigger ring, so a hub finds new rows only by its safety poll every second", "drop the schema and run rowcast migrate, or create the trigger with its statement in rowcast migrate --print"}, nil
 	case err != nil:
 		return finding{}, err
 	case enabled == "D":
-		return finding{failure, "the trigger is disabled: nothing wakes a hub but its look of every second", mend}, nil
+		return finding{failure, "the trigger is disabled, so a hub finds new rows only by its safety poll every second", enable}, nil
 	case enabled != "A":
-		return finding{warning, "the trigger does not fire in sessions with session_replication_role = replica", mend}, nil
+		return finding{warning, "the trigger does not fire in sessions with session_replication_role = replica", enable}, nil
 	}
-	return fine("it rings, in every session"), nil
+	return ok("it is enabled in all sessions"), nil
 }
 
-// tables are logged, but for the one whose being emptied by a crash is the point of it.
+// tables checks that only rowcast.epoch is UNLOGGED. A crash empties an UNLOGGED table, and that is how hubs detect a crash.
 func (e *Examination) tables(ctx context.Context) (finding, error) {
 	var epoch, others bool
 	const query = `SELECT bool_or(relname = 'epoch' AND relpersistence <> 'u'), bool_or(relname <> 'epoch' AND relpersistence = 'u')
@@ -105,19 +105,19 @@ func (e *Examination) tables(ctx context.Context) (finding, error) {
 	}
 	switch {
 	case epoch:
-		return finding{failure, "rowcast.epoch is not UNLOGGED, so a crash is not noticed", "ALTER TABLE rowcast.epoch SET UNLOGGED;"}, nil
+		return finding{failure, "rowcast.epoch is not UNLOGGED, so hubs do not detect a crash", "ALTER TABLE rowcast.epoch SET UNLOGGED;"}, nil
 	case others:
-		return finding{failure, "a table besides rowcast.epoch is UNLOGGED: a crash empties it", "ALTER TABLE rowcast.notifications SET LOGGED; ALTER TABLE rowcast.history SET LOGGED;"}, nil
+		return finding{failure, "a table other than rowcast.epoch is UNLOGGED, so a crash empties it", "ALTER TABLE rowcast.notifications SET LOGGED; ALTER TABLE rowcast.history SET LOGGED;"}, nil
 	}
-	return fine("rowcast.epoch is unlogged, the others are not"), nil
+	return ok("only rowcast.epoch is UNLOGGED"), nil
 }
 
-// rows that are visible, and yet of no transaction that this server has ended, were given their numbers by another one, or by
-// hand.
+// rows looks for rows with a transaction number that this server has not assigned. Such a row comes from another server, or an INSERT has
+// set its xid.
 func (e *Examination) rows(ctx context.Context) (finding, error) {
 	err := sql.Check(ctx, e.tx)
 	if errors.Is(err, sql.ErrRestored) {
-		return finding{failure, "the table was restored from another server; its rows carry transaction numbers that this one gives, or has given, to others", "rowcast migrate"}, nil
+		return finding{failure, "the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here", "rowcast migrate"}, nil
 	}
 	if err != nil {
 		return finding{}, err
@@ -129,11 +129,11 @@ func (e *Examination) rows(ctx context.Context) (finding, error) {
 	}
 	if forged {
 		return finding{
-			failure, "some rows carry transaction numbers that this server has not given: they are not sent before it does",
-			"leave the column xid to its default; UPDATE rowcast.notifications SET xid = '1' WHERE " + foreign + ";",
+			failure, "some rows have transaction numbers that this server has not assigned, so they are never sent",
+			"remove xid from the INSERTs of the app; UPDATE rowcast.notifications SET xid = '1' WHERE " + foreign + ";",
 		}, nil
 	}
-	return fine("all are of this server's transactions"), nil
+	return ok("all rows have transaction numbers of this server"), nil
 }
 
 func (e *Examination) hubs(ctx context.Context) (finding, error) {
@@ -143,12 +143,12 @@ func (e *Examination) hubs(ctx context.Context) (finding, error) {
 		return finding{}, err
 	}
 	if hubs == 0 {
-		return finding{warning, "none is connected", "rowcast serve"}, nil
+		return finding{warning, "no hub is connected", "rowcast serve"}, nil
 	}
-	return fine("connected: %d", hubs), nil
+	return ok("hubs connected: %d", hubs), nil
 }
 
-// parkLock looks at who has the lock by which hubs and the trigger agree on who rings.
+// parkLock reports which session holds the park lock. While a hub holds it, the trigger notifies the hub of each INSERT.
 func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	query := fmt.Sprintf(`SELECT
 			count(*) FILTER (WHERE mode = 'ShareLock'),
@@ -164,14 +164,14 @@ func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	}
 	switch {
 	case holder != 0 && name == "rowcast park lock":
-		return fine("a hub is parked: INSERTs ring it"), nil
+		return ok("a hub is idle in LISTEN, and INSERTs notify it"), nil
 	case holder != 0:
 		return finding{
-			warning, fmt.Sprintf("a session that is no hub holds it (pid %d, application %q): every INSERT rings, as if all hubs slept", holder, name),
+			warning, fmt.Sprintf("another session than a hub holds it (pid %d, application %q), so every INSERT sends a NOTIFY", holder, name),
 			fmt.Sprintf("SELECT pg_terminate_backend(%d);", holder),
 		}, nil
 	case shared > 0:
-		return fine("no hub is parked; transactions that did not ring and are still open: %d", shared), nil
+		return ok("no hub is idle in LISTEN; open transactions that inserted without a notification: %d", shared), nil
 	}
-	return fine("no hub is parked: INSERTs do not ring"), nil
+	return ok("no hub is idle in LISTEN, so INSERTs send no notification"), nil
 }

@@ -13,8 +13,8 @@ import (
 
 func (e *Examination) connection(ctx context.Context) (finding, error) {
 	var database, role string
-	err := e.ask(ctx, "SELECT current_database(), current_user, pg_has_role('pg_read_all_stats', 'USAGE')", &database, &role, &e.allSeen)
-	return fine("%s, database %q, as role %q", e.conn.PgConn().Conn().RemoteAddr(), database, role), err
+	err := e.ask(ctx, "SELECT current_database(), current_user, pg_has_role('pg_read_all_stats', 'USAGE')", &database, &role, &e.seesAllSessions)
+	return ok("%s, database %q, as role %q", e.conn.PgConn().Conn().RemoteAddr(), database, role), err
 }
 
 func (e *Examination) version(ctx context.Context) (finding, error) {
@@ -27,7 +27,7 @@ func (e *Examination) version(ctx context.Context) (finding, error) {
 	if number/10000 < oldest {
 		return finding{failure, "PostgreSQL " + version, fmt.Sprintf("upgrade PostgreSQL to %d or later", oldest)}, nil
 	}
-	return fine("PostgreSQL %s", version), nil
+	return ok("PostgreSQL %s", version), nil
 }
 
 func (e *Examination) primary(ctx context.Context) (finding, error) {
@@ -37,14 +37,14 @@ func (e *Examination) primary(ctx context.Context) (finding, error) {
 	}
 	if standby {
 		return finding{
-			failure, "this is a standby, whose snapshots leave out the transactions that are running on the primary",
-			"connect to the primary: name all hosts and add target_session_attrs=read-write",
+			failure, "this is a standby, whose snapshots omit transactions that are still running on the primary",
+			"connect to the primary: name all hosts in the database URL and add target_session_attrs=read-write",
 		}, nil
 	}
-	return fine("this is no standby"), nil
+	return ok("this is not a standby"), nil
 }
 
-// listen tries whether a NOTIFY from another connection arrives, as it does not through a transaction pooler.
+// listen checks whether a NOTIFY from another connection arrives. Through a transaction pooler it does not.
 func (e *Examination) listen(ctx context.Context) (finding, error) {
 	pooled := finding{
 		failure, "a NOTIFY does not arrive: the connection goes through a transaction pooler such as PgBouncer",
@@ -81,15 +81,15 @@ func (e *Examination) listen(ctx context.Context) (finding, error) {
 		return finding{}, err
 	}
 	if pid != e.conn.PgConn().PID() {
-		return fine("a NOTIFY arrives, through a pooler that keeps sessions apart, after %v", took.Round(100*time.Microsecond)), nil
+		return ok("a NOTIFY arrives after %v, through a pooler in session mode", took.Round(100*time.Microsecond)), nil
 	}
-	return fine("a NOTIFY arrives, after %v", took.Round(100*time.Microsecond)), nil
+	return ok("a NOTIFY arrives after %v", took.Round(100*time.Microsecond)), nil
 }
 
-// connections are counted as PostgreSQL does: those of the server, the database and the role, as far as they have limits.
+// connections compares the free connections with the needs of a hub. The server, the database and the role each have a limit.
 func (e *Examination) connections(ctx context.Context) (finding, error) {
-	// A hub has two, up to four more by default for replays, and for a while one each for retention and /disconnect. An old hub may not
-	// have ended yet.
+	// A hub uses two connections, by default up to four for replays, and at times one for retention and one for /disconnect. The rest is a
+	// reserve.
 	const enough = 12
 	const query = `SELECT
 		current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -103,17 +103,17 @@ func (e *Examination) connections(ctx context.Context) (finding, error) {
 	if err := e.ask(ctx, query, &server, &database, &role); err != nil {
 		return finding{}, err
 	}
-	free, whose, setting := server, "the server", "raise max_connections"
+	free, owner, setting := server, "the server", "raise max_connections"
 	if database != nil && *database < free {
-		free, whose, setting = *database, "this database", "raise the database's CONNECTION LIMIT"
+		free, owner, setting = *database, "this database", "raise the database's CONNECTION LIMIT"
 	}
 	if role != nil && *role < free {
-		free, whose, setting = *role, "this role", "raise the role's CONNECTION LIMIT"
+		free, owner, setting = *role, "this role", "raise the role's CONNECTION LIMIT"
 	}
 	if free < enough {
-		return finding{warning, fmt.Sprintf("%s has %d free connections; a hub needs eight", whose, free), setting + ", or put the applications behind a pooler"}, nil
+		return finding{warning, fmt.Sprintf("%s has %d free connections; a hub needs up to 8, and a reserve of 4", owner, free), setting + ", or connect the apps through a pooler"}, nil
 	}
-	return fine("%s has %d free connections; a hub needs eight", whose, free), nil
+	return ok("%s has %d free connections; a hub needs up to 8", owner, free), nil
 }
 
 func (e *Examination) timeouts(ctx context.Context) (finding, error) {
@@ -125,9 +125,9 @@ func (e *Examination) timeouts(ctx context.Context) (finding, error) {
 		return finding{}, err
 	}
 	if set == "" {
-		return fine("none are set"), nil
+		return ok("no timeout is set"), nil
 	}
-	return fine("%s; the hub's sessions have their own", set), nil
+	return ok("%s; the sessions of a hub override them", set), nil
 }
 
 func (e *Examination) standbys(ctx context.Context) (finding, error) {
@@ -140,38 +140,38 @@ func (e *Examination) standbys(ctx context.Context) (finding, error) {
 	}
 	switch {
 	case names == "" || commit == "local" || commit == "off":
-		return fine("commits wait for none"), nil
-	case !e.allSeen:
-		return fine("commits wait for %s; whether it is there, only pg_monitor may see", names), nil
+		return ok("commits do not wait for a standby"), nil
+	case !e.seesAllSessions:
+		return ok("commits wait for %s; only a member of pg_monitor can see whether it is connected", names), nil
 	case synchronous == 0:
 		return finding{
-			warning, fmt.Sprintf("commits wait for %s, which is not connected: rows are told when it is back", names),
-			"start the standby, or take it out of synchronous_standby_names",
+			warning, fmt.Sprintf("commits wait for %s, which is not connected; rows are sent after it reconnects", names),
+			"start the standby, or remove it from synchronous_standby_names",
 		}, nil
 	}
-	return fine("commits wait for %s, and rows are told after that", names), nil
+	return ok("commits wait for %s, and rows are sent after that", names), nil
 }
 
-// queue matters because a full one makes every NOTIFY fail, and with it the INSERT that rings.
+// queue checks the queue of notifications. When it is full, every NOTIFY fails, and with it every INSERT that notifies a hub.
 func (e *Examination) queue(ctx context.Context) (finding, error) {
 	var usage float64
 	if err := e.ask(ctx, "SELECT pg_notification_queue_usage()", &usage); err != nil {
 		return finding{}, err
 	}
-	f := fine("%.0f %% full", 100*usage)
+	f := ok("%.0f %% full", 100*usage)
 	if usage < 0.1 {
 		return f, nil
 	}
-	f.verdict, f.mend = warning, "some session has called LISTEN and then begun a transaction that it does not end: end it. Until then "+
-		"ALTER DATABASE … SET rowcast.ring = off keeps INSERTs from depending on the queue"
+	f.verdict, f.fix = warning, "end the session that has called LISTEN and then left a transaction open; until then "+
+		"ALTER DATABASE … SET rowcast.ring = off keeps INSERTs from using the queue"
 	if usage > 0.5 {
 		f.verdict = failure
-		f.text += ": when it is full, INSERTs fail"
+		f.text += "; when it is full, INSERTs fail"
 	}
 	return f, nil
 }
 
-// transactions that did not ring and stay open keep the hubs from parking, and later ones from being rung for.
+// transactions looks for transactions that stay open. If one has inserted rows without a notification, no hub can go idle in LISTEN.
 func (e *Examination) transactions(ctx context.Context) (finding, error) {
 	const query = `SELECT count(*), coalesce(extract(epoch FROM max(age)), 0)::float8, coalesce(string_agg(what, ', ' ORDER BY age DESC), '') FROM (
 		SELECT now() - xact_start AS age, 'pid ' || pid AS what FROM pg_stat_activity
@@ -186,13 +186,13 @@ func (e *Examination) transactions(ctx context.Context) (finding, error) {
 	}
 	if count > 0 {
 		return finding{
-			warning, fmt.Sprintf("writing transactions are open for up to %v: %s; if they have inserted notifications, the hubs must poll",
+			warning, fmt.Sprintf("transactions that write are open for up to %v: %s; if they have inserted notifications, the hubs must poll",
 				time.Duration(seconds*float64(time.Second)).Round(time.Second), which),
 			"end them (pg_terminate_backend, ROLLBACK PREPARED), and consider idle_in_transaction_session_timeout",
 		}, nil
 	}
-	if !e.allSeen {
-		return fine("none of this role's has been writing for more than a minute; others' only pg_monitor may see"), nil
+	if !e.seesAllSessions {
+		return ok("no transaction of this role has been writing for more than a minute; only a member of pg_monitor can see those of other roles"), nil
 	}
-	return fine("none has been writing for more than a minute"), nil
+	return ok("no transaction has been writing for more than a minute"), nil
 }

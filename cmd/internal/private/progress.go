@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// Progress prints what takes time, a line a step. On a terminal, the line of a download is overwritten.
+// A Progress prints the steps of a start, one per line. On a terminal, a download overwrites its line.
 type Progress struct {
 	w        io.Writer
 	terminal bool
@@ -31,10 +31,10 @@ func IsTerminal(w io.Writer) bool {
 // Step prints the next step.
 func (p *Progress) Step(text string) { fmt.Fprintln(p.w, text, "…") }
 
-// Download prints the number of bytes that have been downloaded, of total, or of an unknown number if total is -1.
+// Download prints how many of total bytes have been downloaded. If the total is unknown, it is -1.
 func (p *Progress) Download(done, total int64) {
-	const step = 10 // percent, where lines stay
-	percent := done >> 20
+	const step = 10       // percent between two lines, if the output is not a terminal
+	percent := done >> 20 // megabytes, if the total is unknown
 	if total > 0 {
 		percent = 100 * done / total
 	}

@@ -8,7 +8,7 @@ import (
 	"rowcast/cmd/internal/private"
 )
 
-// TestDownloadProgress shows that a log gets a line for each tenth, and not one for each block.
+// TestDownloadProgress shows that a log file gets one line for each tenth of a download.
 func TestDownloadProgress(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -7,7 +7,7 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-// TestPrintable shows that no text moves the cursor, changes its direction or ends the line.
+// TestPrintable shows that a printed text cannot move the cursor, change the direction of writing or begin a new line.
 func TestPrintable(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
