@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chromedp/chromedp"
 
 	"rowcast/sql/dbtest"
 )
@@ -103,4 +106,47 @@ func runUntilEnd(t *testing.T, command *exec.Cmd) {
 			t.Errorf("the program ended: %v", err)
 		}
 	})
+}
+
+// testFlask runs the app in README.md as printed, with other addresses, and clicks its button in a browser.
+func testFlask(t *testing.T, chromium browser) {
+	t.Parallel()
+	python := findFlask(t)
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn)
+	app := strings.ReplaceAll(printed(t, "README.md", "python", "Flask"), "http://127.0.0.1:8080", h.url)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "app.py"), []byte(app), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, port, err := net.SplitHostPort(freeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(python, "-m", "flask", "run", "--host", host, "--port", port)
+	command.Dir, command.Env = dir, append(os.Environ(), "DATABASE_URL="+dsn)
+	runUntilEnd(t, command)
+	site := "http://" + net.JoinHostPort(host, port) + "/"
+	waitFor(t, "an answer of the app", func() bool { return beginOfAnswer(t, site) != "" })
+
+	p := chromium.profile(t).open(t, site)
+	askUntil(t, h.url+"/metrics", "(?m)^rowcast_streams 1$")
+	p.do(chromedp.Click("button"))
+	p.await("document.querySelector('#notifications li')?.textContent === 'Bob liked your post'")
+}
+
+// findFlask returns a Python with the modules of the example. Without one the test is skipped, but in CI it fails.
+func findFlask(t *testing.T) string {
+	t.Helper()
+	for _, python := range []string{"python3", "/usr/bin/python3"} {
+		if exec.CommandContext(dbtest.Context(t), python, "-c", "import flask, psycopg2").Run() == nil {
+			return python
+		}
+	}
+	const missing = "no Python with Flask and psycopg2 found; install them: apt install python3-flask python3-psycopg2 (Debian)"
+	if os.Getenv("CI") == "true" {
+		t.Fatal(missing)
+	}
+	t.Skip(missing)
+	return ""
 }

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,10 +10,15 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"rowcast/sql/dbtest"
 )
 
 // The root of the repository.
 const root = "../.."
+
+// The changelog also has names that do not exist any more.
+const changelog = ".github/CHANGELOG.md"
 
 // readmeOf returns the text of a file, whose path is relative to the root of the repository.
 func readmeOf(t *testing.T, path string) string {
@@ -39,6 +45,27 @@ func section(t *testing.T, text, heading string) string {
 	return after[:next[0]]
 }
 
+// documents returns the paths of all documents in the repository.
+func documents(t *testing.T) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		switch {
+		case entry.IsDir() && (entry.Name() == ".git" || entry.Name() == "node_modules"):
+			return filepath.SkipDir
+		case strings.HasSuffix(path, ".md"):
+			paths = append(paths, strings.TrimPrefix(path, root+"/"))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
 // wantSame fails if the documentation does not name exactly what the program has.
 func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, actual map[string]W) {
 	t.Helper()
@@ -54,6 +81,14 @@ func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, 
 		if _, ok := actual[name]; !ok {
 			t.Errorf("%s %s is documented, but the program does not have it", what, name)
 		}
+	}
+}
+
+func TestRootReadmeIsShort(t *testing.T) {
+	t.Parallel()
+	const most = 900
+	if words := len(strings.Fields(readmeOf(t, "README.md"))); words > most {
+		t.Errorf("README.md has %d words, more than %d", words, most)
 	}
 }
 
@@ -113,6 +148,48 @@ func TestFlagsAreDocumented(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
+	h := serve(t, dbtest.Database(t))
+	metrics := ask(t, "GET", h.url+"/metrics").body
+	names := func(pattern, text string) map[string]bool {
+		all := map[string]bool{}
+		for _, found := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			all[found[1]] = true
+		}
+		return all
+	}
+	readme := readmeOf(t, "cmd/rowcast/README.md")
+	actual := names(`(?m)^# TYPE (rowcast_\w+) `, metrics)
+	wantSame(t, "the metric", names("(?m)^\\| `(rowcast_\\w+)` \\|", section(t, readme, "## Metrics")), actual)
+	wantSame(t, "the operation", names("(?m)^\\| `(\\w+)` \\|", afterText(t, section(t, readme, "## Health"), "| operation |")),
+		names(`rowcast_failures_total{operation="(\w+)"}`, metrics))
+	for reason := range names(`{reason="(\w+)"}`, metrics) {
+		if !strings.Contains(section(t, readme, "## Metrics"), "`"+reason+"`") {
+			t.Errorf("the reason %s is not documented", reason)
+		}
+	}
+	for _, document := range documents(t) {
+		if document == changelog {
+			continue
+		}
+		for name := range names(`\b(rowcast_[a-z_]+_(?:total|bytes|seconds|ratio|rows))\b`, readmeOf(t, document)) {
+			if !actual[name] {
+				t.Errorf("%s names the metric %s, which does not exist", document, name)
+			}
+		}
+	}
+}
+
+func afterText(t *testing.T, text, begin string) string {
+	t.Helper()
+	_, after, ok := strings.Cut(text, begin)
+	if !ok {
+		t.Fatalf("there is no %q", begin)
+	}
+	return after
 }
 
 func TestExitCodesAreDocumented(t *testing.T) {
