@@ -13,7 +13,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// little makes the kernel's send buffers so small that a client that does not read is soon noticed.
+// smallSendBuffers makes the kernel's send buffers so small that a client that does not read is soon noticed.
 func smallSendBuffers(s *site) { s.buffer = 4 << 10 }
 
 // openStalled opens a stream with a small receive buffer. The test does not read from it at first.
@@ -28,7 +28,7 @@ func text(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
 // Clients that do not read do not delay other clients. They receive everything once they read.
 func TestStalledClientsDelayNoOthers(t *testing.T) {
 	t.Parallel()
-	const stuck, large = 50, 300 << 10
+	const stalledClients, large = 50, 300 << 10
 	f := serveFeed(t, smallSendBuffers)
 	var readers, stalled []*client
 	for range 10 {
@@ -52,18 +52,18 @@ func TestStalledClientsDelayNoOthers(t *testing.T) {
 		return took[len(took)/2]
 	}
 	alone := median()
-	for range stuck {
+	for range stalledClients {
 		stalled = append(stalled, openStalled(t, f.site, "alice", "bob"))
 	}
-	eventually(t, "all streams are live", func() bool { return f.hub.Stats.Streams.Load() == 10+stuck })
+	eventually(t, "all streams are live", func() bool { return f.hub.Stats.Streams.Load() == 10+stalledClients })
 	for _, c := range stalled {
 		c.hello()
 	}
 	f.publish("bob", "message", text(large)) // now each stalled client has pending events
 	beside := median()
-	t.Logf("median time of an event to 10 clients: %v alone, %v beside %d clients that do not read", alone, beside, stuck)
+	t.Logf("median time of an event to 10 clients: %v alone, %v beside %d clients that do not read", alone, beside, stalledClients)
 	if beside > 5*alone+100*time.Millisecond { // a write that waits for a stalled client takes seconds
-		t.Error("clients that read are delayed by those that do not")
+		t.Error("stalled clients delay the other clients")
 	}
 	for _, c := range stalled {
 		c.wantData(text(large))

@@ -153,33 +153,3 @@ func BenchmarkUnseen(b *testing.B) {
 		})
 	}
 }
-
-// The memory stays below its limit, removes the oldest events first, and knows the cursor after which it is complete.
-func TestMemoryIsLimited(t *testing.T) {
-	t.Parallel()
-	const limit = 10_000
-	m := stream.NewMemory(limit, start)
-	f := &fakeFeed{now: start}
-	var added []cursor.Cursor
-	for i := range 1000 {
-		e := f.event(f.now.Xmax, "alice", "notify", fmt.Sprint(i))
-		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})
-		size := m.Add(e)
-		added = append(added, e.Cursor)
-		frames, bytes := m.Size()
-		if bytes > limit || i > 100 && bytes < limit-2*size {
-			t.Fatalf("%d bytes in %d events, want nearly %d", bytes, frames, limit)
-		}
-		if removed := len(added) - frames; removed > 0 && m.From().String() != added[removed-1].String() {
-			t.Fatalf("complete from %s, want %s", m.From(), added[removed-1])
-		}
-		if got := m.Unseen(m.From(), "alice"); got != frames {
-			t.Fatalf("a client at the beginning of the memory has missed %d events, want %d", got, frames)
-		}
-	}
-	e := f.event(f.now.Xmax, "alice", "notify", text(2*limit))
-	m.Add(e)
-	if frames, bytes := m.Size(); frames != 0 || bytes != 0 || m.From().String() != e.Cursor.String() {
-		t.Errorf("after an event larger than the memory: %d events, %d bytes, complete from %s", frames, bytes, m.From())
-	}
-}

@@ -29,7 +29,7 @@ var disasters = map[string]func(*testing.T) *disaster{
 	"failover":                  failover,
 }
 
-// crash returns the crash of a server. What has not left the buffers of its write-ahead log is lost.
+// crash returns the crash of a server. The part of its write-ahead log that is not on disk is lost.
 func crash(t *testing.T, kill func(t *testing.T, server *cluster.Cluster, logWriter int)) *disaster {
 	t.Helper()
 	server := migrated(t)

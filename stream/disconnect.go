@@ -11,7 +11,7 @@ import (
 // Disconnect ends the streams of a recipient, which is a user or a group. Their clients receive rowcast.bye and
 // reconnect, and get a stream again if they are authenticated again. Disconnect returns the number of streams that were
 // not ending already. For a recipient without streams it is cheap, because any role of the database can disconnect a
-// million of those.
+// million such recipients.
 func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.init()
 	st := h.state.Lock()

@@ -14,7 +14,7 @@ import (
 
 // Serve answers a request with a stream of the events for the recipients of a grant and for everyone. The caller must
 // have authenticated the request. Serve sets the headers of the response and keeps others that are set already, such as
-// those for CORS.
+// the headers for CORS.
 //
 // [Limits] by address use the request's RemoteAddr, with a port or without. Behind a proxy, the caller must put the
 // client's address there.

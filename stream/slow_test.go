@@ -95,7 +95,7 @@ func TestAnIdleTLSStreamStaysOpen(t *testing.T) {
 	}
 }
 
-// What a client sends after its request is ignored. A client that sends without end is disconnected.
+// The hub ignores data that a client sends after its request. A client that sends without end is disconnected.
 func TestDataAfterTheRequest(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)

@@ -329,9 +329,9 @@ func (s *subscriber) close() {
 	o.abort()
 }
 
-// abort closes the stream of a client that has disconnected or does not accept what is sent. What the kernel holds for
-// the client is dropped. Otherwise it would stay there for minutes, and no limit counts it: a client that reconnects
-// again and again without reading could fill the machine's memory.
+// abort closes the stream of a client that has disconnected or does not accept what is sent. The data that the kernel
+// holds for the client is dropped. Otherwise it would stay there for minutes, and no limit counts it: a client that
+// reconnects again and again without reading could fill the machine's memory.
 func (o *output) abort() { o.close(wire.Conn.Abort) }
 
 // close closes the stream and, by the given method, its connection.
@@ -349,7 +349,7 @@ func (o *output) close(by func(wire.Conn)) {
 	}
 }
 
-// finish closes the stream, waits until nobody writes to it, and returns its connection.
+// finish closes the stream, waits until no goroutine writes to it, and returns its connection.
 func (s *subscriber) finish() wire.Conn {
 	conn, idle := s.stop()
 	if idle != nil {
@@ -358,7 +358,7 @@ func (s *subscriber) finish() wire.Conn {
 	return conn
 }
 
-// stop closes the stream. It returns a channel that is closed when nobody writes any more, or nil if nobody does.
+// stop closes the stream. It returns a channel that is closed when no goroutine writes any more, or nil if none does.
 func (s *subscriber) stop() (conn wire.Conn, idle <-chan struct{}) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
