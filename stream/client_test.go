@@ -119,12 +119,7 @@ func (r request) control(_, _ string, conn syscall.RawConn) (err error) {
 	if r.buffer == 0 {
 		return nil
 	}
-	const packet = 1400
-	controlErr := conn.Control(func(fd uintptr) {
-		err = errors.Join(
-			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, packet),
-			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, r.buffer))
-	})
+	controlErr := conn.Control(func(fd uintptr) { err = limitBuffer(fd, r.buffer) })
 	return errors.Join(controlErr, err)
 }
 

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"rowcast/listener/feed"
 )
 
@@ -79,7 +77,7 @@ func BenchmarkDelivery(b *testing.B) {
 	}
 	floor := func() {
 		for _, fd := range descriptors {
-			if n, err := unix.Write(fd, frame); n != len(frame) || err != nil {
+			if n, err := writeTo(fd, frame); n != len(frame) || err != nil {
 				b.Fatalf("wrote %d bytes, %v", n, err)
 			}
 		}
@@ -151,12 +149,4 @@ func BenchmarkProtocol(b *testing.B) {
 func median(of []float64) float64 {
 	slices.Sort(of)
 	return of[len(of)/2]
-}
-
-// cpu returns the CPU time that this process has used, in user mode and in total.
-func cpu() (user, all time.Duration) {
-	var used unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &used)
-	user = time.Duration(used.Utime.Nano())
-	return user, user + time.Duration(used.Stime.Nano())
 }

@@ -3,7 +3,6 @@ package stream_test
 import (
 	"context"
 	"net/url"
-	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -65,7 +64,7 @@ func stopLogWriter(t *testing.T, dsn string) (pid int) {
 	eventually(t, "the log writer runs", func() bool {
 		return db.QueryRow(dbtest.Context(t), "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'").Scan(&pid) == nil
 	})
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+	if err := stopProcess(pid); err != nil {
 		t.Fatal(err)
 	}
 	return pid
@@ -78,11 +77,11 @@ func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
 	db := connect(t, server.DSN("postgres"))
 	const started = "SELECT pg_postmaster_start_time()::text"
 	epoch, since := epochToken(t, server.DSN("postgres")), one[string](t, db, started)
-	if err := syscall.Kill(int(db.PgConn().PID()), syscall.SIGKILL); err != nil {
+	if err := killProcess(int(db.PgConn().PID())); err != nil {
 		t.Fatal(err)
 	}
 	if logWriter != 0 { // a stopped process does not end when the postmaster asks it to
-		if err := syscall.Kill(logWriter, syscall.SIGKILL); err != nil {
+		if err := killProcess(logWriter); err != nil {
 			t.Fatal(err)
 		}
 	}
