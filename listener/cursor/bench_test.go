@@ -7,7 +7,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// busy is a cursor with so many in flight among four times as many.
+// busy returns a cursor with transactions in flight. One in four transactions is in flight.
 func busy(inFlight int) cursor.Cursor {
 	c := cursor.Cursor{Xmax: 123_456_789, Xid: 123_456_789, ID: 12345678, Epoch: 1, Anchor: cursor.Anchor{ID: 12345678, Tag: 2}}
 	for i := range inFlight {
@@ -53,7 +53,8 @@ func BenchmarkAppend(b *testing.B) {
 	})
 }
 
-// BenchmarkAfter is a batch of a hundred rows: of transactions that are over since, two rows each, or new.
+// BenchmarkAfter computes the cursors of a batch of a hundred rows. They are of transactions that were in flight or are new, with two rows
+// each.
 func BenchmarkAfter(b *testing.B) {
 	forSizes(b, func(b *testing.B, from cursor.Cursor) {
 		from.Xid, from.ID = 0, 0

@@ -1,10 +1,3 @@
-// Package cursor says exactly which rows a reader has been told, in a form small enough to be a Server-Sent Event's id.
-//
-// Ids are drawn at INSERT but transactions commit in any order, so "id > last" loses rows. What a reader has seen is instead
-// a PostgreSQL snapshot: an xmax, from which on every transaction is unseen, and the transactions below it that were in
-// flight. A [Cursor] is such a snapshot, plus the one transaction in whose middle the reader may have stopped.
-//
-// The package is arithmetic only. It knows rows by their transaction number (xid) and id, and never touches a database.
 package cursor
 
 import (
@@ -12,7 +5,7 @@ import (
 	"slices"
 )
 
-// First is the first transaction number that PostgreSQL gives (FirstNormalTransactionId); every cursor has seen what is below.
+// First is the first transaction number that PostgreSQL assigns (FirstNormalTransactionId). Every cursor has seen everything below it.
 const First = 3
 
 // A Cursor is what a reader has seen. It has not seen
@@ -20,31 +13,31 @@ const First = 3
 //   - the rows of Xid whose id is above ID, if Xid is not 0, and
 //   - all rows of every other transaction that is at or above Xmax or in Xip.
 //
-// Its xmax claims no more than was read: it is at most one above the highest transaction of which a row was read, because the
-// numbers of aborted and empty transactions may be drawn again after a crash. A Cursor is immutable: Xip may be shared.
+// Xmax is at most one above the highest transaction of which a row was read (rule 17), because the server may assign the numbers of
+// aborted and empty transactions again after a crash. A Cursor is immutable, so cursors may share Xip.
 type Cursor struct {
 	Xmax uint64
-	Xip  []uint64 // ascending, each below Xmax and not Xid
+	Xip  []uint64 // the transactions in flight, ascending; each is below Xmax and is not Xid
 
-	Xid uint64 // the half-told transaction, at most Xmax; 0: none
-	ID  int64  // the last row of it that was told
+	Xid uint64 // the half-delivered transaction, at most Xmax; 0 if there is none
+	ID  int64  // the last row of Xid that was delivered
 
-	Epoch  Tag // which unbroken stretch of the server's history this was read in
+	Epoch  Tag // the epoch in which the rows were read
 	Anchor Anchor
 }
 
-// An Anchor is a row of the highest transaction that a cursor claims ([Cursor.AnchorXid]). As long as it stands, that
-// transaction's commit has survived, and no server that knows of it draws a number again that the cursor claims. Lower ones that
-// were committed later may be gone all the same.
+// An Anchor is a row of the highest transaction that a cursor claims ([Cursor.AnchorXid]). As long as the row exists, the commit of that
+// transaction has survived, and no server that knows of it assigns a number again that the cursor claims. The server may still have lost
+// lower transactions that committed later.
 type Anchor struct {
-	ID  int64 // 0 if the cursor has seen no row; the tag is then that of the database
+	ID  int64 // 0 if the cursor has seen no row; Tag is then the tag of the database
 	Tag Tag
 }
 
-// Whole tells whether the cursor is between transactions, not in the middle of one.
+// Whole reports whether the cursor is between two transactions, and not in the middle of one.
 func (c Cursor) Whole() bool { return c.Xid == 0 }
 
-// Seen tells whether a row, of transaction xid, has been seen.
+// Seen reports whether the cursor has seen the row id of transaction xid.
 func (c Cursor) Seen(xid uint64, id int64) bool {
 	if c.Xid != 0 && xid == c.Xid {
 		return id <= c.ID
@@ -52,7 +45,7 @@ func (c Cursor) Seen(xid uint64, id int64) bool {
 	return c.seenAll(xid)
 }
 
-// seenAll tells whether a transaction has been seen to its end.
+// seenAll reports whether the cursor has seen all rows of a transaction.
 func (c Cursor) seenAll(xid uint64) bool {
 	if xid >= c.Xmax || xid == c.Xid && c.Xid != 0 {
 		return false
@@ -61,12 +54,12 @@ func (c Cursor) seenAll(xid uint64) bool {
 	return !inFlight
 }
 
-// SeenBelow tells whether every transaction below the horizon has been seen. If not, retention may have deleted unseen rows.
+// SeenBelow reports whether the cursor has seen every transaction below the horizon. If it has not, retention may have deleted unseen rows.
 func (c Cursor) SeenBelow(horizon uint64) bool {
 	return c.Xmax >= horizon && (len(c.Xip) == 0 || c.Xip[0] >= horizon) && (c.Xid == 0 || c.Xid >= horizon)
 }
 
-// Covers tells whether everything that other has seen, c has seen too.
+// Covers reports whether c has seen everything that other has seen.
 func (c Cursor) Covers(other Cursor) bool {
 	if c.Xmax < other.Xmax {
 		return false
@@ -80,7 +73,7 @@ func (c Cursor) Covers(other Cursor) bool {
 	return other.Xid == 0 || c.Seen(other.Xid, other.ID)
 }
 
-// AnchorXid is the transaction of the anchor's row.
+// AnchorXid returns the transaction of the anchor's row.
 func (c Cursor) AnchorXid() uint64 {
 	if c.Xid != 0 && c.Xid == c.Xmax {
 		return c.Xid
@@ -88,14 +81,14 @@ func (c Cursor) AnchorXid() uint64 {
 	return c.Xmax - 1
 }
 
-// A Row is what the arithmetic needs to know of a row.
+// A Row identifies a row of the table.
 type Row struct {
 	Xid uint64
 	ID  int64
-	Tag Tag // of the row as an anchor, see [AnchorTag]
+	Tag Tag // the tag of the row as an anchor, see [AnchorTag]
 }
 
-// Compare orders rows by transaction, then id: the order in which a batch is told.
+// Compare orders rows by transaction, and then by id.
 func (r Row) Compare(other Row) int {
 	switch {
 	case r.Xid < other.Xid:
@@ -110,16 +103,16 @@ func (r Row) Compare(other Row) int {
 	return 0
 }
 
-// After is the cursor of a reader that came from c, was told the batch of what to has seen and c has not, and stopped after
-// row. The batch must be told in the order of [Cursor.Compare], and to must cover c and be whole.
+// After returns the cursor of a reader that began at c, received the batch of the rows that to has seen and c has not, and stopped after
+// row. The rows of the batch must come in the order of [Cursor.Compare]. to must cover c and must be whole.
 //
-// [Steps] does the same for a whole batch.
+// [Steps] does the same for all rows of a batch.
 func (c Cursor) After(row Row, to Cursor) Cursor {
 	return NewSteps(c, to).After(row)
 }
 
-// Compare orders the rows that c has not seen for telling: the rest of its half-told transaction first, because two
-// transactions that are half told at once are more than a cursor can say; then by transaction and id.
+// Compare orders the rows that c has not seen for delivery. The rest of the half-delivered transaction comes first (rule 7), because a
+// cursor cannot represent two half-delivered transactions. The other rows are ordered by transaction and id.
 func (c Cursor) Compare(a, b Row) int {
 	if a.Xid != b.Xid && c.Xid != 0 {
 		switch c.Xid {
@@ -132,7 +125,7 @@ func (c Cursor) Compare(a, b Row) int {
 	return a.Compare(b)
 }
 
-// finished is c once its half-told transaction has been told to the end.
+// finished returns c after the last row of its half-delivered transaction (rule 6).
 func (c Cursor) finished() Cursor {
 	if c.Xid != 0 && c.Xid == c.Xmax {
 		c.Xmax++
@@ -149,8 +142,8 @@ type Steps struct {
 	xip []uint64
 }
 
-// NewSteps returns the steps along the batch of the rows that to has seen and from has not. It panics if to is not whole: the cursors would
-// claim rows of a transaction that to has seen only in part, and rows would be lost. to must cover from.
+// NewSteps returns the steps along the batch of the rows that to has seen and from has not. to must cover from. NewSteps panics if to is
+// not whole: the cursors would claim rows of a transaction that to has seen only in part, and rows would be lost.
 func NewSteps(from, to Cursor) *Steps {
 	if !to.Whole() {
 		panic(fmt.Sprintf("cursor: steps to %v, which is in the middle of a transaction", to))
@@ -178,15 +171,16 @@ func (s *Steps) After(row Row) Cursor {
 	if s.xid != row.Xid {
 		s.xid, s.xip = row.Xid, inFlight(row.Xid, from.Xip, s.to.Xip)
 	}
-	if row.Xid >= from.Xmax {
+	if row.Xid >= from.Xmax { // rules 4 and 5
 		from.Xmax, from.Anchor = row.Xid, Anchor{row.ID, row.Tag}
 	}
 	from.Xip, from.Xid, from.ID, from.Epoch = s.xip, row.Xid, row.ID, s.to.Epoch
 	return from
 }
 
-// inFlight is what a reader still misses in the middle of transaction xid: below it what the new snapshot misses, as all
-// else there has been told; above it what the old one missed, as nothing there has been.
+// inFlight returns the transactions that a reader in the middle of transaction xid has not seen. Below xid, these are the transactions that
+// the new snapshot does not show, because all others there have been delivered (rule 2). Above xid, these are the transactions that the old
+// cursor had not seen, because none of them has been delivered (rule 3).
 func inFlight(xid uint64, before, after []uint64) []uint64 {
 	below, _ := slices.BinarySearch(after, xid)
 	above, found := slices.BinarySearch(before, xid)
@@ -199,8 +193,8 @@ func inFlight(xid uint64, before, after []uint64) []uint64 {
 	return slices.Concat(after[:below], before[above:])
 }
 
-// Reached is the cursor of a reader that stopped at c after the last row of the batch that ends at to, and so has seen what to
-// has. Its xmax stays where the highest row put it: a snapshot's own xmax would claim transactions that left no row.
+// Reached returns the cursor of a reader that stopped at c, after the last row of the batch that ends at to. It has seen what to has seen.
+// Its xmax is still just above the highest row: the xmax of a snapshot would claim transactions that left no row (rule 17).
 func (c Cursor) Reached(to Cursor) Cursor {
 	c = c.finished()
 	below, _ := slices.BinarySearch(to.Xip, c.Xmax)
@@ -208,7 +202,7 @@ func (c Cursor) Reached(to Cursor) Cursor {
 	return c
 }
 
-// Before is what a reader had seen that has not seen transaction xid nor any above it, and apart from that what c has seen.
+// Before returns the cursor of a reader that has seen what c has seen of the transactions below xid, and nothing of xid and above.
 func (c Cursor) Before(xid uint64) Cursor {
 	below, _ := slices.BinarySearch(c.Xip, xid)
 	c.Xmax, c.Xip = min(c.Xmax, xid), c.Xip[:below:below]
@@ -216,8 +210,9 @@ func (c Cursor) Before(xid uint64) Cursor {
 	return c
 }
 
-// Clamp is what is left of a cursor when the server has taken back every transaction above row that it had seen, but not row's
-// own: their numbers will be drawn again, and are no longer claimed. Those below were drawn before row's, and will not be.
+// Clamp returns what is left of a cursor after the server has lost every transaction above row that the cursor had seen, but not the
+// transaction of row. The server will assign their numbers again, so the cursor must no longer claim them (rule 20). Numbers below row were
+// assigned before, and will not be assigned again.
 func (c Cursor) Clamp(row Row, epoch Tag) Cursor {
 	c.Epoch = epoch
 	if c.Xmax <= row.Xid {

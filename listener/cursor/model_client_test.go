@@ -7,33 +7,33 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// client is an EventSource: it keeps the last id that it received, and nothing else, from stream to stream.
+// A client is an EventSource. From one stream to the next, it keeps only the last id that it received.
 type client struct {
 	*world
 	recipients []string
-	last       string // the id
+	last       string // the last id
 	stream     *stream
 
-	asleep   int          // turns that it still lets pass
-	baseline map[int]bool // what had been seen before its first id, by serial; nil before that
-	told     []*row       // since then
+	asleep   int          // the number of turns that it still skips
+	baseline map[int]bool // the serials of the rows that were seen before its first id; nil before that
+	received []*row       // the rows received since then
 }
 
-// frame is an event on its way: a row's, a beat's or a hello's, which brings a new client its baseline.
+// A frame is an event on its way: a row, a beat or a hello. A hello gives a new client its baseline.
 type frame struct {
 	id       string
 	row      *row
 	baseline map[int]bool
 }
 
-// stream is a client's connection to a hub, at the hub's side.
+// A stream is a client's connection to a hub, as the hub sees it.
 type stream struct {
 	*hub
-	client     *client
-	at         cursor.Cursor  // what has been told or is owed, until it is registered
-	to         *cursor.Cursor // to where the replay that it is in reads
-	registered bool
-	owed       []frame
+	client  *client
+	at      cursor.Cursor  // what was sent or is pending, until the stream is live
+	to      *cursor.Cursor // the end of the present replay; nil if there is none
+	isLive  bool
+	pending []frame
 }
 
 func (w *world) newClient() *client {
@@ -47,33 +47,33 @@ func (w *world) newClient() *client {
 	return c
 }
 
-// carry takes a client's cursor along as another client's, to come back with it at any time.
+// carry makes another client with the same cursor, which reconnects at any later time.
 func (w *world) carry(c *client) {
 	w.clients = append(w.clients, &client{
-		world: w, recipients: c.recipients, last: c.last, asleep: w.IntN(80), baseline: c.baseline, told: slices.Clone(c.told),
+		world: w, recipients: c.recipients, last: c.last, asleep: w.IntN(80), baseline: c.baseline, received: slices.Clone(c.received),
 	})
 }
 
 func (c *client) concerns(r *row) bool { return slices.Contains(c.recipients, r.recipient) }
 
-// receive takes up to n frames. What it does not take is lost when it stops.
+// receive takes up to n frames. The frames that it does not take are lost when the stream closes.
 func (c *client) receive(n int) {
-	for range min(n, len(c.stream.owed)) {
-		f := c.stream.owed[0]
-		c.stream.owed = c.stream.owed[1:]
+	for range min(n, len(c.stream.pending)) {
+		f := c.stream.pending[0]
+		c.stream.pending = c.stream.pending[1:]
 		c.last = f.id
 		if f.baseline != nil {
-			c.baseline, c.told = f.baseline, nil
+			c.baseline, c.received = f.baseline, nil
 		}
 		if f.row != nil {
-			c.told = append(c.told, f.row)
+			c.received = append(c.received, f.row)
 		}
 		c.check(f.id)
 	}
 }
 
-// check is that an id is read as it was written, and that what it claims can be proved after a crash: its anchor is a row of
-// the highest transaction that it claims, so that it claims none beyond what was read.
+// check checks that an id is parsed as it was written, and that it can be validated after a crash: its anchor must be a row of the highest
+// transaction that it claims.
 func (c *client) check(id string) {
 	at, err := cursor.Parse(id)
 	switch {
@@ -86,15 +86,15 @@ func (c *client) check(id string) {
 	}
 }
 
-// connect opens a stream with the last id, if there is one.
+// connect opens a stream, with the last id if there is one.
 func (c *client) connect(h *hub) {
 	s := &stream{hub: h, client: c}
 	c.stream, h.streams = s, append(h.streams, s)
 	at, err := cursor.Parse(c.last)
 	if err != nil {
 		s.hello()
-	} else if s.judge(at) {
-		s.owe(s.at, nil)
+	} else if s.validate(at) {
+		s.enqueue(s.at, nil)
 	}
 }
 
@@ -103,11 +103,11 @@ func (s *stream) close() {
 	s.client.stream = nil
 }
 
-func (s *stream) owe(id cursor.Cursor, r *row) {
-	s.owed = append(s.owed, frame{id: text(id), row: r})
+func (s *stream) enqueue(id cursor.Cursor, r *row) {
+	s.pending = append(s.pending, frame{id: text(id), row: r})
 }
 
-// text is a cursor's, if it is one: wrong formulas make others, too.
+// text returns the text of a cursor. Wrong formulas make cursors that are not well-formed.
 func text(c cursor.Cursor) string {
 	if !wellFormed(c) {
 		return "malformed"
@@ -115,20 +115,21 @@ func text(c cursor.Cursor) string {
 	return c.String()
 }
 
-// hello begins a client's history, or begins it anew if its cursor cannot be honoured, with the hub's cursor.
+// hello begins a stream at the hub's cursor. It resets the client if the client sent a cursor.
 func (s *stream) hello() {
 	if s.client.baseline != nil {
 		s.resets++
 	}
 	s.settle()
-	s.registered = true
-	s.owed = append(s.owed, frame{id: text(s.hub.at), baseline: maps.Clone(s.told)})
+	s.isLive = true
+	s.pending = append(s.pending, frame{id: text(s.hub.at), baseline: maps.Clone(s.seen)})
 }
 
-// join does one step towards being registered: this hub catches up with a client that comes from a faster one; then what is
-// not in memory is read from the table, page by page; from memory follows the rest, at a moment at which nothing is half told.
+// join does one step until the stream is live. First the hub catches up with a client that comes from a faster hub. Then the stream gets the
+// rows that are not in memory from the table, page by page. Then it gets the rows in memory, at a moment when no transaction is
+// half-delivered.
 func (s *stream) join() {
-	if s.at.Epoch != s.db.epoch && !s.judge(s.at) { // a crash has come since the last step
+	if s.at.Epoch != s.db.epoch && !s.validate(s.at) { // the server has crashed since the last step
 		return
 	}
 	if s.omit != clientAhead && !s.hub.at.Covers(s.at) {
@@ -137,39 +138,39 @@ func (s *stream) join() {
 			return
 		}
 	}
-	if s.omit != registeredBetween {
+	if s.omit != liveBetween {
 		s.settle()
 	}
 	if s.at.Covers(s.start) {
-		s.register()
+		s.goLive()
 	} else {
 		s.replay()
 	}
 }
 
-// register makes what memory holds and the client has not seen its backlog, and the stream a live one.
-func (s *stream) register() {
+// goLive makes the stream live. The rows in memory that the client has not seen are pending then.
+func (s *stream) goLive() {
 	steps := s.formula(s.at, *s.target())
 	for _, e := range s.unseen() {
 		id := e.live
 		if s.omit != ownIDs {
 			id = steps(e.Row)
 		}
-		s.owe(id, e.row)
+		s.enqueue(id, e.row)
 	}
-	s.registered = true
+	s.isLive = true
 }
 
-// target is what a client has seen when it has been told all that its hub has.
+// target returns the cursor of a client that has received everything that its hub has.
 func (s *stream) target() *cursor.Cursor {
 	to := s.hub.at
-	if s.omit == registeredBetween {
+	if s.omit == liveBetween {
 		to = s.live
 	}
 	return &to
 }
 
-// unseen is what memory holds for the client, in the order in which it is told.
+// unseen returns the rows in memory that the client has not seen, in the order of delivery.
 func (s *stream) unseen() (events []event) {
 	for _, e := range s.window {
 		if s.client.concerns(e.row) && !s.at.Seen(e.Xid, e.ID) {
@@ -180,9 +181,9 @@ func (s *stream) unseen() (events []event) {
 	return events
 }
 
-// order is the client's own, in which its half-told transaction comes first.
+// order compares two rows in the order of delivery to the client, in which its half-delivered transaction comes first.
 func (s *stream) order(a, b *row) int {
-	if s.omit == halfToldFirst {
+	if s.omit == halfDeliveredFirst {
 		return a.Compare(b.Row)
 	}
 	return s.at.Compare(a.Row, b.Row)
@@ -194,16 +195,16 @@ func (s *stream) replay() {
 		s.to = s.target()
 	}
 	rows := s.db.unseen(s.at, *s.to, s.client.concerns)
-	if s.omit == halfToldFirst {
+	if s.omit == halfDeliveredFirst {
 		slices.SortFunc(rows, s.order)
 	}
 	steps := s.formula(s.at, *s.to)
 	for _, r := range rows[:min(s.page, len(rows))] {
 		s.at = steps(r.Row)
-		s.owe(s.at, r)
+		s.enqueue(s.at, r)
 	}
 	if len(rows) <= s.page {
 		s.at, s.to = *s.to, nil
-		s.registered = s.omit == registeredFromMemory
+		s.isLive = s.omit == liveWithMemory
 	}
 }

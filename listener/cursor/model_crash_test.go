@@ -2,9 +2,8 @@ package cursor_test
 
 import "testing"
 
-// TestCrashes: a crash takes back what was in flight, and draws its numbers again. Cursors stay exact all the same, as they
-// claim no transaction beyond one of which a row was read: who is anchored in a row that still stands goes on as if nothing had
-// been.
+// A crash loses the transactions in flight, and the server assigns their numbers again. Cursors stay exact, because they claim no transaction
+// above one of which a row was read. A client whose anchor still exists continues.
 func TestCrashes(t *testing.T) {
 	t.Parallel()
 	again, resets := 0, 0
@@ -17,17 +16,16 @@ func TestCrashes(t *testing.T) {
 		resets += w.resets
 	}
 	if again == 0 {
-		t.Error("no number was drawn again: these histories show nothing")
+		t.Error("no number was assigned again: these histories show nothing")
 	}
 	if resets != 0 {
-		t.Errorf("%d clients were reset, though no row was taken back", resets)
+		t.Errorf("%d clients were reset, though no row was lost", resets)
 	}
 }
 
-// TestCrashesThatTakeBackCommits: with synchronous_commit off, or a failover to a standby that lags, rows that were told may be
-// taken back, too. Who has seen one begins anew where that is not remembered, nobody else does, and everybody is told what there
-// is, once.
-func TestCrashesThatTakeBackCommits(t *testing.T) {
+// With synchronous_commit off, or after a failover to a standby that lags, the server may lose delivered rows too. A client that has received
+// a lost row is reset if the hub does not keep a record of it. No other client is reset, and each receives the remaining rows once.
+func TestCrashesThatLoseCommits(t *testing.T) {
 	t.Parallel()
 	resets, kept := 0, 0
 	for seed := range seeds(t, 150) {
@@ -43,9 +41,8 @@ func TestCrashesThatTakeBackCommits(t *testing.T) {
 	}
 }
 
-// TestHubThatRemembers: a hub that has been there all along knows after every crash what is left of any cursor that it gave, and
-// resets nobody.
-func TestHubThatRemembers(t *testing.T) {
+// A hub that has run all the time knows after every crash what is left of every cursor that it sent, and resets no client.
+func TestLongRunningHubResetsNoClient(t *testing.T) {
 	t.Parallel()
 	clamps := 0
 	for seed := range seeds(t, 150) {
@@ -56,14 +53,14 @@ func TestHubThatRemembers(t *testing.T) {
 		if w.resets != 0 && w.begun == 1 {
 			t.Errorf("ROWCAST_SEED=%d: %d clients were reset", seed, w.resets)
 		}
-		for _, e := range w.hubs[0].epochs {
+		for _, e := range w.hubs[0].recoveries {
 			if e.left != nil {
 				clamps++
 			}
 		}
 	}
 	if clamps == 0 {
-		t.Error("no told row was taken back: these histories show nothing")
+		t.Error("no delivered row was lost: these histories show nothing")
 	}
-	t.Logf("%d crashes took back what had been told", clamps)
+	t.Logf("%d crashes lost delivered rows", clamps)
 }

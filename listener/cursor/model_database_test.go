@@ -8,73 +8,73 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// database is PostgreSQL as far as a cursor can tell:
+// A database is PostgreSQL as far as it matters for cursors:
 //
-//   - a transaction draws its number (xid) at its first write, not when it begins, and ends in any order;
-//   - ids come from one sequence at INSERT, so that those of open transactions interleave, and rolled-back ones leave holes;
-//   - a snapshot is an xmax, one above the highest transaction that has ended (not begun), and those in flight below it. What
-//     is in flight at or above xmax is in no list;
-//   - a row may come with another transaction's number, from a dump, a subscription or a forger, also one that is not drawn yet.
+//   - A transaction is assigned its number (xid) at its first write, not when it begins. Transactions end in any order.
+//   - Ids come from one sequence at INSERT. The ids of open transactions interleave, and rolled-back transactions leave gaps.
+//   - A snapshot is an xmax, one above the highest transaction that has ended, and the transactions in flight below it. Transactions in
+//     flight at or above xmax are not listed.
+//   - A row may have the number of another transaction (from a dump, a subscription or a forger), even a number that is not assigned yet.
 type database struct {
 	*rand.Rand
-	omit     corner
-	clock    int64 // ticks once for each thing that happens; a row's created_at, too
+	omit     rule
+	clock    int64 // advances by one with each action; it is the created_at of a row too
 	nextXid  uint64
 	nextID   int64
 	highest  uint64 // the highest xid that has ended
 	running  []*transaction
-	log      []*transaction // the commits in their order, of which a crash may cut off the end
-	table    []*row         // what is committed, by xid and id
+	log      []*transaction // the commits in their order; a crash may lose the last ones
+	table    []*row         // the committed rows, ordered by xid and id
 	epoch    cursor.Tag
-	inserted int                 // rows, committed or not
-	ever     map[cursor.Row]*row // what has once been committed
-	peak     uint64              // the highest xid drawn
-	again    int                 // how many were drawn for a second time, after a crash
+	inserted int                 // the number of rows, committed or not
+	ever     map[cursor.Row]*row // all rows that were ever committed
+	peak     uint64              // the highest xid ever assigned
+	again    int                 // how many xids were assigned a second time, after a crash
 }
 
-// transaction is one that has begun.
+// A transaction is a transaction that has begun.
 type transaction struct {
 	xid          uint64 // 0 before the first write
 	began, ended int64
 	rows         []*row
-	patience     int      // how many chances to end it lets pass
-	snapshot     snapshot // its first, which "repeatable read" keeps
-	page         *page    // what rowcast.cursor() returned in it, if it was called
+	delays       int      // how many chances to end it lets pass
+	snapshot     snapshot // its first snapshot, which REPEATABLE READ keeps
+	page         *page    // what rowcast.cursor() returned in the transaction, if it was called
 	committed    bool
-	takenBack    bool // committed, then lost in a crash
+	lost         bool // committed, then lost in a crash
 }
 
-// row is a row of rowcast.notifications.
+// A row is a row of rowcast.notifications.
 type row struct {
 	cursor.Row
-	serial    int    // tells it from all others, also where a crash makes xid and id be drawn again
+	serial    int    // identifies the row, even if a crash makes the server assign its xid and id again
 	recipient string // "" is everyone
 	of        *transaction
-	foreign   bool // it came with another number than its transaction's
+	foreign   bool // its xid is not the number of its transaction
 }
 
-// disownedXid is what the column xid says of a row that came with another number than its transaction's.
+// disownedXid is the xid that the trigger gives a row whose xid is not the number of its transaction.
 const disownedXid = 1
 
-// snapshot is a snapshot as a cursor, and the time at which it was taken: the truth that does not need cursors.
+// A snapshot is a snapshot as a cursor, and the time at which it was taken. The time tells what it shows without cursors.
 type snapshot struct {
 	cursor.Cursor
 	at int64
 }
 
-// page is what a page rendered in a transaction takes along: the cursor, and which rows it shows.
+// A page is a web page that was rendered in a transaction, with its cursor and the rows that it shows.
 type page struct {
 	cursor cursor.Cursor
-	shows  map[int]bool // by serial
+	shows  map[int]bool // the serials of the rows
 }
 
-// recipients are all there are; everyone is the empty one.
+// recipients lists all recipients. The empty one is everyone.
 var recipients = []string{"alice", "bob", "team:7", ""}
 
 // beginning is the cursor of a reader that has seen no row.
 var beginning = cursor.Cursor{Xmax: cursor.First, Anchor: cursor.Anchor{Tag: cursor.NewTag("database")}}
 
-func newDatabase(rng *rand.Rand, omit corner) *database {
+func newDatabase(rng *rand.Rand, omit rule) *database {
 	first := uint64(cursor.First + rng.IntN(3)*rng.IntN(1000))
 	return &database{
 		Rand: rng, omit: omit, nextXid: first, highest: first - 1, nextID: 1 + rng.Int64N(100),
@@ -82,11 +82,11 @@ func newDatabase(rng *rand.Rand, omit corner) *database {
 	}
 }
 
-// step lets one thing happen, in one of the transactions or with a new one.
+// step performs one action, in one of the transactions or in a new one. It returns the transaction that has ended, if one has.
 func (d *database) step() (ended *transaction) {
 	d.clock++
 	if d.IntN(12) == 0 {
-		d.drawXid() // of a transaction that has nothing to do with us, and is over at once
+		d.assignXid() // a transaction that writes elsewhere and ends at once
 		d.highest = d.nextXid - 1
 	}
 	if len(d.running) == 0 || len(d.running) < 6 && d.IntN(4) == 0 {
@@ -100,14 +100,14 @@ func (d *database) step() (ended *transaction) {
 			d.insert(t)
 		}
 	case 4:
-		d.draw(t) // writes elsewhere
+		d.assign(t) // writes elsewhere
 		if d.IntN(3) == 0 {
-			d.bring(t)
+			d.forge(t)
 		}
 	case 5:
 		d.render(t)
 	default:
-		if t.patience--; t.patience < 0 {
+		if t.delays--; t.delays < 0 {
 			d.end(t, d.IntN(5) != 0)
 			return t
 		}
@@ -118,7 +118,7 @@ func (d *database) step() (ended *transaction) {
 func (d *database) begin() *transaction {
 	t := &transaction{began: d.clock, snapshot: d.snapshot()}
 	if d.IntN(3) == 0 {
-		t.patience = 1 + d.IntN(6)
+		t.delays = 1 + d.IntN(6)
 	}
 	d.running = append(d.running, t)
 	if d.IntN(3) != 0 {
@@ -127,7 +127,7 @@ func (d *database) begin() *transaction {
 	return t
 }
 
-func (d *database) drawXid() uint64 {
+func (d *database) assignXid() uint64 {
 	if d.nextXid++; d.nextXid <= d.peak {
 		d.again++
 	}
@@ -135,23 +135,23 @@ func (d *database) drawXid() uint64 {
 	return d.nextXid - 1
 }
 
-func (d *database) draw(t *transaction) {
+func (d *database) assign(t *transaction) {
 	if t.xid == 0 {
-		t.xid = d.drawXid()
+		t.xid = d.assignXid()
 	}
 }
 
 func (d *database) insert(t *transaction) {
-	d.draw(t)
+	d.assign(t)
 	r := cursor.Row{Xid: t.xid, ID: d.nextID, Tag: cursor.AnchorTag(d.nextID, d.clock)}
 	t.rows = append(t.rows, &row{r, d.inserted, recipients[d.IntN(len(recipients))], t, false})
 	d.nextID += 1 + d.Int64N(2)
 	d.inserted++
 }
 
-// bring inserts a row with another number: one that has been drawn or one that has not, if the trigger is there, and with disabled
-// triggers one that has not.
-func (d *database) bring(t *transaction) {
+// forge inserts a row with another xid than its transaction's. If the trigger is enabled, the xid may be assigned or not. If the trigger is
+// disabled, the xid is not assigned yet.
+func (d *database) forge(t *transaction) {
 	d.insert(t)
 	r := t.rows[len(t.rows)-1]
 	r.foreign = true
@@ -164,7 +164,7 @@ func (d *database) bring(t *transaction) {
 	}
 }
 
-// rows are those that count.
+// rows returns the rows that may be delivered.
 func (d *database) rows() iter.Seq[*row] {
 	return func(yield func(*row) bool) {
 		for _, r := range d.table {
@@ -204,7 +204,7 @@ func (d *database) snapshot() snapshot {
 	return s
 }
 
-// visible is what the snapshot shows, by the clock and without any arithmetic of cursors.
+// visible returns the rows that a snapshot shows. It uses the clock, and no arithmetic of cursors.
 func (d *database) visible(s snapshot) (rows []*row) {
 	for r := range d.rows() {
 		if r.of.ended <= s.at && (!r.foreign || s.Seen(r.Xid, r.ID)) {
@@ -214,7 +214,7 @@ func (d *database) visible(s snapshot) (rows []*row) {
 	return rows
 }
 
-// unseen is what one cursor has not seen and another has, in the order in which the first is told it.
+// unseen returns the rows that from has not seen and to has seen, in the order of delivery to from.
 func (d *database) unseen(from, to cursor.Cursor, concerns func(*row) bool) (rows []*row) {
 	for r := range d.rows() {
 		if !from.Seen(r.Xid, r.ID) && to.Seen(r.Xid, r.ID) && (concerns == nil || concerns(r)) {
@@ -227,7 +227,7 @@ func (d *database) unseen(from, to cursor.Cursor, concerns func(*row) bool) (row
 	return rows
 }
 
-// start is the cursor of a reader that begins at a snapshot, and what it has then seen.
+// start returns the cursor of a reader that begins at a snapshot, and the rows that it has then seen.
 func (d *database) start(s snapshot) (cursor.Cursor, map[int]bool) {
 	c, seen := beginning, map[int]bool{}
 	for _, r := range d.visible(s) {
@@ -236,11 +236,11 @@ func (d *database) start(s snapshot) (cursor.Cursor, map[int]bool) {
 	return c.Reached(s.Cursor), seen
 }
 
-// render calls rowcast.cursor() in a transaction: the page shows what its snapshot sees and what it has itself written.
+// render calls rowcast.cursor() in a transaction. The page shows the rows of the snapshot and the rows of the transaction itself.
 func (d *database) render(t *transaction) {
 	s := d.snapshot()
 	if d.IntN(2) == 0 {
-		s = t.snapshot // "repeatable read"
+		s = t.snapshot // REPEATABLE READ
 	}
 	c, shows := d.start(s)
 	t.page = &page{c, shows}
@@ -261,7 +261,8 @@ func (d *database) render(t *transaction) {
 	t.page.cursor = c
 }
 
-// missed is what a snapshot does not see below an xid, which may lie beyond its xmax: what began since is in no list.
+// missed returns the transactions below an xid that a snapshot does not show. The xid may lie above the xmax of the snapshot; the
+// transactions that began in between are not in its list.
 func (d *database) missed(s cursor.Cursor, xid uint64) []uint64 {
 	below, _ := slices.BinarySearch(s.Xip, xid)
 	xip := slices.Clone(s.Xip[:below])
@@ -271,15 +272,15 @@ func (d *database) missed(s cursor.Cursor, xid uint64) []uint64 {
 	return xip
 }
 
-// crash takes back what is in flight and some of the last commits. Numbers and ids above those of what is left in the log may
-// be drawn again.
+// crash loses the transactions in flight and some of the last commits. The server may assign the numbers and ids above those of the commits
+// that are left again.
 func (d *database) crash(lost int) {
 	kept, next, nextID := len(d.log)-lost, uint64(cursor.First), int64(1)
 	for _, t := range d.log[kept:] {
-		t.takenBack = true
+		t.lost = true
 	}
 	d.log, d.running = d.log[:kept], nil
-	d.table = slices.DeleteFunc(d.table, func(r *row) bool { return r.of.takenBack })
+	d.table = slices.DeleteFunc(d.table, func(r *row) bool { return r.of.lost })
 	for _, t := range d.log {
 		next = max(next, t.xid+1)
 	}
@@ -293,23 +294,23 @@ func (d *database) crash(lost int) {
 	}
 }
 
-// anchor is the row that a cursor says it is anchored in.
+// anchor returns the row of a cursor's anchor.
 func anchor(c cursor.Cursor) cursor.Row {
 	return cursor.Row{Xid: c.AnchorXid(), ID: c.Anchor.ID, Tag: c.Anchor.Tag}
 }
 
-// anchored tells whether the cursor's anchor is, or was, a row of exactly the transaction that it should be of.
+// anchored reports whether the cursor's anchor is, or once was, a row of the transaction AnchorXid.
 func (d *database) anchored(c cursor.Cursor) bool {
 	return d.ever[anchor(c)] != nil || c.Xmax == cursor.First && c.Anchor == beginning.Anchor
 }
 
-// holds tells whether the table has a row; that of the beginning it has always.
-func (d *database) holds(told cursor.Row) bool {
-	return told.ID == 0 || slices.ContainsFunc(slices.Collect(d.rows()), func(r *row) bool { return r.Row == told })
+// holds reports whether the table has a row. The anchor of the beginning always exists.
+func (d *database) holds(wanted cursor.Row) bool {
+	return wanted.ID == 0 || slices.ContainsFunc(slices.Collect(d.rows()), func(r *row) bool { return r.Row == wanted })
 }
 
-// stands tells whether it still is, which a cursor of another epoch must show.
-func (d *database) stands(c cursor.Cursor) bool {
+// isValid reports whether a cursor of another epoch is valid: whether its anchor exists.
+func (d *database) isValid(c cursor.Cursor) bool {
 	if c.Anchor.ID == 0 || d.omit == anchorChecked {
 		return true
 	}
@@ -318,8 +319,8 @@ func (d *database) stands(c cursor.Cursor) bool {
 	})
 }
 
-// tookBack tells whether the row in which a cursor is anchored was committed, and lost in a crash.
-func (d *database) tookBack(c cursor.Cursor) bool {
+// hasLost reports whether the anchor of a cursor was committed and then lost in a crash.
+func (d *database) hasLost(c cursor.Cursor) bool {
 	r := d.ever[anchor(c)]
-	return r != nil && r.of.takenBack
+	return r != nil && r.of.lost
 }

@@ -2,20 +2,20 @@ package cursor_test
 
 import "rowcast/listener/cursor"
 
-// reopen is what a hub does at a new epoch, before it fetches again: it goes on from what is left of its cursor, or if it remembers
-// nothing that is left, anew. Its streams stay open.
+// reopen is what a hub does in a new epoch, before it fetches again. It goes on from what is left of its cursor. If no delivered row that it
+// keeps is left, it restarts. Its streams stay open.
 func (h *hub) reopen() {
 	if !h.half {
-		h.live = h.at // what clients may have been given
+		h.live = h.at // the highest cursor that clients may have
 	}
-	last := ending{by: h.live, next: h.db.epoch}
-	if !h.db.stands(h.live) {
+	last := recovery{by: h.live, next: h.db.epoch}
+	if !h.db.isValid(h.live) {
 		if last.left = h.left(); last.left == nil {
-			h.beginAnew()
+			h.restart()
 			return
 		}
 	}
-	h.epochs = append(h.epochs, last)
+	h.recoveries = append(h.recoveries, last)
 	h.live, h.at = last.after(h.omit, h.live), last.after(h.omit, h.at)
 	if h.half = h.half && !h.live.Whole(); !h.half {
 		h.at = h.live
@@ -25,43 +25,43 @@ func (h *hub) reopen() {
 		h.start, h.window = h.live, nil
 	}
 	for _, s := range h.streams {
-		if s.registered && last.left != nil {
-			s.owe(h.live, nil) // so that nobody goes on from what is gone
+		if s.isLive && last.left != nil {
+			s.enqueue(h.live, nil) // so that no client resumes from a lost row
 		}
 	}
 }
 
-// note remembers that a row was told.
-func (h *hub) note(told cursor.Row) {
-	if h.tellings = append(h.tellings, told); len(h.tellings) > h.tellable {
-		h.floor, h.tellings = max(h.floor, h.tellings[0].Xid), h.tellings[1:]
+// note keeps a row that was delivered.
+func (h *hub) note(row cursor.Row) {
+	if h.delivered = append(h.delivered, row); len(h.delivered) > h.maxDelivered {
+		h.floor, h.delivered = max(h.floor, h.delivered[0].Xid), h.delivered[1:]
 	}
 }
 
-// left is the highest of the rows told that still stands, if none that is not remembered could be above it.
+// left returns the highest delivered row that still exists, unless a delivered row that is not kept could be above it.
 func (h *hub) left() (left *cursor.Row) {
-	for _, told := range h.tellings {
-		if h.db.holds(told) && (told.Xid >= h.floor || h.omit == floor) && (left == nil || left.Compare(told) < 0) {
-			left = &told
+	for _, row := range h.delivered {
+		if h.db.holds(row) && (row.Xid >= h.floor || h.omit == floor) && (left == nil || left.Compare(row) < 0) {
+			left = &row
 		}
 	}
 	return left
 }
 
-func (h *hub) beginAnew() {
-	if !h.db.tookBack(h.live) {
-		h.report("the hub begins anew, though nothing that it told was taken back", nil)
+func (h *hub) restart() {
+	if !h.db.hasLost(h.live) {
+		h.report("the hub restarts, though no delivered row was lost", nil)
 	}
 	h.begin()
 	for _, s := range h.streams {
-		if s.registered {
+		if s.isLive {
 			s.hello()
 		}
 	}
 }
 
-// after is what is left of a cursor of the epoch that has ended.
-func (e ending) after(omit corner, c cursor.Cursor) cursor.Cursor {
+// after returns what is left of a cursor of the epoch that has ended.
+func (e recovery) after(omit rule, c cursor.Cursor) cursor.Cursor {
 	if e.left != nil && omit != clamped {
 		return c.Clamp(*e.left, e.next)
 	}
@@ -69,18 +69,18 @@ func (e ending) after(omit corner, c cursor.Cursor) cursor.Cursor {
 	return c
 }
 
-// forward is what is left of a client's cursor of an earlier epoch, if this hub knows.
+// forward converts a client's cursor of an earlier epoch to the present one, if this hub knows how.
 func (h *hub) forward(c cursor.Cursor) (left cursor.Cursor, known bool) {
-	epochs := h.epochs
-	if h.omit == everyCrash && len(epochs) > 0 {
-		epochs = epochs[len(epochs)-1:]
-		epochs[0].by.Epoch = c.Epoch
+	recoveries := h.recoveries
+	if h.omit == everyRecovery && len(recoveries) > 0 {
+		recoveries = recoveries[len(recoveries)-1:]
+		recoveries[0].by.Epoch = c.Epoch
 	}
-	for _, e := range epochs {
+	for _, e := range recoveries {
 		if c.Epoch != e.by.Epoch {
 			continue
 		}
-		if h.omit != onlyWhatItTold && !e.by.Covers(c) {
+		if h.omit != onlyDelivered && !e.by.Covers(c) {
 			return c, false
 		}
 		c, known = e.after(h.omit, c), true
@@ -88,17 +88,17 @@ func (h *hub) forward(c cursor.Cursor) (left cursor.Cursor, known bool) {
 	return c, known
 }
 
-// judge decides from where a stream goes on: from the client's cursor if that still holds or this hub knows what is left of it,
-// else anew from the present.
-func (s *stream) judge(at cursor.Cursor) (honoured bool) {
+// validate decides from where a stream goes on. That is the client's cursor if it is valid, or what is left of it. Otherwise the client is
+// reset.
+func (s *stream) validate(at cursor.Cursor) (accepted bool) {
 	s.to = nil
 	claimed := at
 	if at.Epoch != s.db.epoch {
-		if s.db.stands(at) {
+		if s.db.isValid(at) {
 			at.Epoch = s.db.epoch
-		} else if at, honoured = s.forward(at); !honoured {
-			if !s.db.tookBack(claimed) {
-				s.report("reset, though nothing that it had seen was taken back", s.client)
+		} else if at, accepted = s.forward(at); !accepted {
+			if !s.db.hasLost(claimed) {
+				s.report("reset, though no row that it had seen was lost", s.client)
 			}
 			s.hello()
 			return false

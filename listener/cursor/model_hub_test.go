@@ -6,56 +6,56 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// hub is a hub as far as cursors go. It fetches when it likes: what a new snapshot N shows and its own cursor has not seen, in
-// the cursor's order and in pages of bounded rows, with N fixed. The last rows told stay in memory.
+// A hub is a hub as far as it matters for cursors. It fetches at any time. A fetch reads the rows that a new snapshot shows and the hub's
+// cursor has not seen, in the order of delivery, and in pages of the same snapshot. The hub keeps the last rows in memory.
 type hub struct {
 	*world
-	at   cursor.Cursor // whole: moves only where a transaction ends
-	live cursor.Cursor // after the last row told, perhaps in the middle of a transaction
-	told map[int]bool  // what it has read, by serial: the truth behind live
+	at   cursor.Cursor // whole; it moves only where a transaction ends
+	live cursor.Cursor // after the last row delivered, perhaps in the middle of a transaction
+	seen map[int]bool  // the serials of the rows that it has read
 
-	page int // rows
-	lag  int // percent of its turns that it misses
+	page int // the number of rows of a page
+	lag  int // percent of its turns that it skips
 
-	from, snapshot cursor.Cursor // the batch's: from where, and N
-	more           bool          // of the batch is still to be told
-	half           bool          // of a transaction is still to be told
-	pages          int           // read in all
+	from, snapshot cursor.Cursor // the ends of the present batch
+	more           bool          // the batch has more rows
+	half           bool          // the last page ended in the middle of a transaction
+	pages          int           // the number of pages read
 
-	window  []event       // the last rows told
-	memory  int           // how many they may be
-	start   cursor.Cursor // what the window's first row came after
+	window  []event       // the last rows delivered
+	memory  int           // the largest length of window
+	start   cursor.Cursor // the cursor before the first row of window
 	streams []*stream
 
-	tellings []cursor.Row // the last rows told since it began, and the one from which it did
-	tellable int          // how many they may be
-	floor    uint64       // above it the cursor claims no transaction that is not in tellings
-	epochs   []ending
+	delivered    []cursor.Row // the last rows delivered since it began, and the anchor with which it began
+	maxDelivered int          // the largest length of delivered
+	floor        uint64       // the highest transaction that the cursor may claim although it has no row in delivered
+	recoveries   []recovery
 }
 
-// An ending of an epoch is what became then of what a hub had told.
-type ending struct {
-	by   cursor.Cursor
-	left *cursor.Row // all told of higher transactions was taken back; nil: nothing that a cursor claims was
-	next cursor.Tag
+// A recovery records which delivered rows survived a crash recovery.
+type recovery struct {
+	by   cursor.Cursor // the rows that the hub had delivered
+	left *cursor.Row   // the rows of higher transactions are lost; nil if no row is lost
+	next cursor.Tag    // the epoch that began
 }
 
-// event is a row as all live streams get it, and as memory keeps it.
+// An event is a row as all live streams get it, and as the hub keeps it in memory.
 type event struct {
 	*row
 	live cursor.Cursor
 }
 
 func (w *world) newHub(lag, page int) *hub {
-	h := &hub{world: w, page: page, memory: w.IntN(25), lag: lag, tellable: 1000}
+	h := &hub{world: w, page: page, memory: w.IntN(25), lag: lag, maxDelivered: 1000}
 	if !w.alone {
-		h.tellable = 2 + w.IntN(30)
+		h.maxDelivered = 2 + w.IntN(30)
 	}
 	h.boot()
 	return h
 }
 
-// boot is being killed and started again.
+// boot kills the hub and starts it again.
 func (h *hub) boot() {
 	for len(h.streams) > 0 {
 		h.streams[0].close()
@@ -63,30 +63,30 @@ func (h *hub) boot() {
 	h.begin()
 }
 
-// begin starts with an empty memory at the present snapshot.
+// begin starts at the present snapshot, with an empty memory.
 func (h *hub) begin() {
-	h.at, h.told = h.db.start(h.db.snapshot())
+	h.at, h.seen = h.db.start(h.db.snapshot())
 	h.live, h.start, h.window, h.more, h.half = h.at, h.at, nil, false, false
-	h.tellings, h.floor, h.epochs = []cursor.Row{anchor(h.at)}, h.at.AnchorXid(), nil
+	h.delivered, h.floor, h.recoveries = []cursor.Row{anchor(h.at)}, h.at.AnchorXid(), nil
 	h.begun++
 }
 
-// work reads a page: the next one of a batch, or the first of a new one.
+// work reads a page. It is the next page of the batch, or the first page of a new batch.
 func (h *hub) work() {
 	if !h.more {
 		h.from, h.snapshot = h.live, h.db.snapshot().Cursor
 	}
-	h.tell(h.page)
+	h.deliverSome(h.page)
 }
 
-// settle reads on to where a transaction ends.
+// settle reads on until a transaction ends.
 func (h *hub) settle() {
 	for h.half {
-		h.tell(1)
+		h.deliverSome(1)
 	}
 }
 
-// catchUp reads all that is visible now.
+// catchUp reads all rows that are visible now.
 func (h *hub) catchUp() {
 	for h.more {
 		h.work()
@@ -96,10 +96,10 @@ func (h *hub) catchUp() {
 	}
 }
 
-// tell tells up to n rows of the batch.
-func (h *hub) tell(n int) {
+// deliverSome delivers up to n rows of the batch.
+func (h *hub) deliverSome(n int) {
 	if h.pages++; h.pages > 10_000 {
-		h.report("the hub never comes to an end", nil)
+		h.report("the hub reads pages without end", nil)
 		h.more, h.half = false, false
 		return
 	}
@@ -112,7 +112,7 @@ func (h *hub) tell(n int) {
 	h.more = n < len(rest)
 	h.half = h.more && rest[n].Xid == rest[n-1].Xid
 	switch {
-	case h.half && h.omit == cursorMovesBetween:
+	case h.half && h.omit == batchEndsBetween:
 		h.at, h.more, h.half = h.live, false, false
 	case h.half:
 	case h.more:
@@ -123,13 +123,13 @@ func (h *hub) tell(n int) {
 	}
 }
 
-// rest is what remains of the batch, and the cursors along it.
+// rest returns the rest of the batch, and a function for the cursors of its rows.
 func (h *hub) rest() ([]*row, func(cursor.Row) cursor.Cursor) {
 	rest := h.db.unseen(h.live, h.snapshot, nil)
 	switch h.omit {
-	case cursorMovesBetween:
+	case batchEndsBetween:
 		slices.SortFunc(rest, func(a, b *row) int { return a.Compare(b.Row) })
-	case snapshotFixed:
+	case oneSnapshot:
 		h.snapshot = h.db.snapshot().Cursor
 		last := cursor.Row{Xid: h.live.Xid, ID: h.live.ID}
 		rest = slices.DeleteFunc(h.db.unseen(h.from, h.snapshot, nil), func(r *row) bool { return r.Compare(last) <= 0 })
@@ -138,11 +138,11 @@ func (h *hub) rest() ([]*row, func(cursor.Row) cursor.Cursor) {
 	return rest, h.formula(h.live, h.snapshot)
 }
 
-// reached is the hub's cursor at the end of a batch.
+// reached returns the hub's cursor at the end of a batch.
 func (h *hub) reached() cursor.Cursor {
 	c := h.live.Reached(h.snapshot)
 	switch h.omit {
-	case inFlight:
+	case listsInFlight:
 		c.Xip = nil
 	case claimsWhatWasRead:
 		c.Xmax, c.Xip = h.snapshot.Xmax, h.snapshot.Xip
@@ -150,33 +150,33 @@ func (h *hub) reached() cursor.Cursor {
 	return c
 }
 
-// deliver sends an event to the live streams that it concerns, and remembers it.
+// deliver sends an event to the live streams of its recipient, and keeps it in memory.
 func (h *hub) deliver(e event) {
-	h.told[e.serial] = true
+	h.seen[e.serial] = true
 	h.note(e.Row)
-	h.remember(e)
+	h.keepInMemory(e)
 	for _, s := range h.streams {
-		if s.registered && s.client.concerns(e.row) {
-			s.owe(e.live, e.row)
+		if s.isLive && s.client.concerns(e.row) {
+			s.enqueue(e.live, e.row)
 		}
 	}
 }
 
-// remember keeps an event. What the hub has told and start has not seen is in memory.
-func (h *hub) remember(e event) {
+// keepInMemory keeps an event in memory. The memory has all rows that the hub has delivered and start has not seen.
+func (h *hub) keepInMemory(e event) {
 	h.window = append(h.window, e)
 	for len(h.window) > h.memory {
 		h.start, h.window = h.window[0].live, h.window[1:]
 	}
 }
 
-// beat sends the hub's cursor to a stream that is owed nothing.
+// beat sends the hub's cursor to a stream for which no event is pending.
 func (h *hub) beat(s *stream) {
 	id := h.live
 	if h.omit == beatAfterLastRow {
 		id = h.at
 	}
-	if s.registered && len(s.owed) == 0 || h.omit == beatOwesNothing {
-		s.owed = slices.Insert(s.owed, 0, frame{id: text(id)})
+	if s.isLive && len(s.pending) == 0 || h.omit == beatWithoutPending {
+		s.pending = slices.Insert(s.pending, 0, frame{id: text(id)})
 	}
 }

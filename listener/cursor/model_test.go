@@ -10,7 +10,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// world is one history: a database, several hubs that fetch from it at their own moments, and clients that come and go.
+// A world is one history: a database, several hubs that fetch from it at any time, and clients that connect and disconnect.
 type world struct {
 	*rand.Rand
 	plan
@@ -19,15 +19,15 @@ type world struct {
 	clients  []*client
 	findings []finding
 	resets   int
-	begun    int // times that hubs began, and remembered nothing
+	begun    int // how often a hub began with an empty memory
 }
 
-// formula is how the cursors along a batch are computed.
+// formula returns the function that computes the cursors along a batch.
 func (w *world) formula(from, to cursor.Cursor) func(cursor.Row) cursor.Cursor {
 	if wrong := w.omit.formula(); wrong != nil {
 		return func(r cursor.Row) cursor.Cursor { return wrong(from, to, r) }
 	}
-	if w.omit == cursorMovesBetween { // to may be in the middle of a transaction, which NewSteps refuses
+	if w.omit == batchEndsBetween || w.omit == liveBetween { // NewSteps refuses to if it is in the middle of a transaction
 		to.Xid, to.ID = 0, 0
 	}
 	return cursor.NewSteps(from, to).After
@@ -37,20 +37,20 @@ func (w *world) report(what string, c *client) {
 	w.findings = append(w.findings, finding{what, c, nil})
 }
 
-// plan says what kind of history it is.
+// A plan describes a kind of history.
 type plan struct {
-	omit    corner
+	omit    rule
 	crashes int
-	lost    int  // how many of the last commits each crash may take back
-	alone   bool // there is one hub that never ends, and no page
+	lost    int  // how many of the last commits each crash may lose
+	alone   bool // there is one hub, which is never restarted, and no web page
 }
 
-// play lets a history happen, and judges it.
+// play plays a history and checks it.
 func play(seed uint64, p plan) *world {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	w := &world{Rand: rng, plan: p, db: newDatabase(rng, p.omit)}
 	for range 15 {
-		w.db.step() // what was before the hubs came
+		w.db.step() // before the hubs begin
 	}
 	w.hubs = []*hub{w.newHub(0, 1+rng.IntN(3))}
 	if !p.alone {
@@ -69,12 +69,12 @@ func play(seed uint64, p plan) *world {
 	}
 	w.finish()
 	for _, c := range w.clients {
-		w.findings = append(w.findings, judge(c, w.db.table)...)
+		w.findings = append(w.findings, checkClient(c, w.db.table)...)
 	}
 	return w
 }
 
-// step lets something happen somewhere.
+// step performs one action of the database, a hub or a client.
 func (w *world) step() {
 	switch w.IntN(6) {
 	case 0, 1:
@@ -97,14 +97,14 @@ func (w *world) step() {
 	}
 }
 
-// openPage is a client whose first cursor comes with a page, once the transaction that rendered it is committed.
+// openPage adds a client whose first cursor comes from a web page, after the transaction that rendered the page has committed.
 func (w *world) openPage(p *page) {
 	c := w.newClient()
 	c.last, c.baseline = text(p.cursor), p.shows
 	c.check(c.last)
 }
 
-// act does something to a client's stream.
+// act performs one action on a client's stream.
 func (c *client) act() {
 	if c.asleep > 0 {
 		c.asleep--
@@ -119,14 +119,14 @@ func (c *client) act() {
 		c.stream.close()
 	case n == 2:
 		c.stream.beat(c.stream)
-	case n < 8 && !c.stream.registered:
+	case n < 8 && !c.stream.isLive:
 		c.stream.join()
 	default:
 		c.receive(1 + c.IntN(4))
 	}
 }
 
-// crash restarts the database. Hubs come back with the cursors that they had, and so do clients.
+// crash restarts the database. Hubs and clients keep their cursors.
 func (w *world) crash(lost int) {
 	w.db.crash(min(lost, len(w.db.log)))
 	for _, h := range w.hubs {
@@ -134,7 +134,7 @@ func (w *world) crash(lost int) {
 	}
 }
 
-// finish ends all transactions, and lets the hubs read and the clients receive everything.
+// finish ends all transactions. Then the hubs read and the clients receive everything.
 func (w *world) finish() {
 	for len(w.db.running) > 0 {
 		w.db.end(w.db.running[0], true)
@@ -148,20 +148,20 @@ func (w *world) finish() {
 		if c.stream == nil {
 			c.connect(w.hubs[w.IntN(len(w.hubs))])
 		}
-		for tries := 0; !c.stream.registered; tries++ {
+		for tries := 0; !c.stream.isLive; tries++ {
 			if c.stream.join(); tries == 1000 {
-				w.report("never registered", c)
+				w.report("never live", c)
 				break
 			}
 		}
-		c.receive(len(c.stream.owed))
+		c.receive(len(c.stream.pending))
 	}
 }
 
-// TestHistories: whatever happens, each client is told each row that concerns it once, and in order.
+// In every history, each client receives each row for its recipients once and in order.
 func TestHistories(t *testing.T) {
 	t.Parallel()
-	histories, told := 0, 0
+	histories, received := 0, 0
 	for seed := range seeds(t, 1500) {
 		w := play(seed, plan{})
 		for _, f := range w.findings {
@@ -171,17 +171,17 @@ func TestHistories(t *testing.T) {
 			t.Errorf("ROWCAST_SEED=%d: %d clients were reset", seed, w.resets)
 		}
 		for _, c := range w.clients {
-			told += len(c.told)
+			received += len(c.received)
 		}
 		histories++
 	}
-	if told < 10*histories {
-		t.Errorf("%d rows told in %d histories: they show nothing", told, histories)
+	if received < 10*histories {
+		t.Errorf("%d rows were delivered in %d histories: they show nothing", received, histories)
 	}
 }
 
-// seeds are as many as ROWCAST_HISTORIES says, else the usual number, or a tenth of it with -short; from ROWCAST_SEED on, or
-// from anywhere. They end with the first that fails.
+// seeds returns ROWCAST_HISTORIES seeds, beginning with ROWCAST_SEED. The default is the usual number, or a tenth of it with -short, beginning
+// with a random seed. The seeds end with the first that fails.
 func seeds(t *testing.T, usual uint64) iter.Seq[uint64] {
 	t.Helper()
 	if testing.Short() {
@@ -195,7 +195,7 @@ func seeds(t *testing.T, usual uint64) iter.Seq[uint64] {
 	}
 }
 
-// number is an environment variable's, or the default.
+// number returns the value of an environment variable, or otherwise if it is not set.
 func number(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()
 	text := os.Getenv(name)

@@ -8,7 +8,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// stops are all the cursors that a reader of the universe can have, from the first to the last.
+// stops returns all cursors that a reader of the universe can have, from the first to the last.
 func (u universe) stops() []cursor.Cursor {
 	stops := []cursor.Cursor{u.from}
 	for _, row := range u.batch() {
@@ -17,15 +17,15 @@ func (u universe) stops() []cursor.Cursor {
 	return append(stops, stops[len(stops)-1].Reached(u.to))
 }
 
-// TestStops: wherever a reader stops, what it is told from there on is the rest of the batch, in the same order and with the
-// same cursors, but for which row of the same transaction they are anchored in.
+// Wherever a reader stops, it then receives the rest of the batch, in the same order and with the same cursors. Only the anchors may be
+// different rows of the same transaction.
 func TestStops(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		batch := u.batch()
 		for i, stop := range u.stops() {
 			rest := universe{stop, u.to, u.rows}.batch()
 			if want := batch[min(i, len(batch)):]; !slices.Equal(rest, want) {
-				t.Fatalf("stopped at %+v: told %v, want %v", fields(stop), rest, want)
+				t.Fatalf("stopped at %+v: got %v, want %v", fields(stop), rest, want)
 			}
 			for _, row := range rest {
 				got, want := stop.After(row, u.to), u.from.After(row, u.to)
@@ -40,10 +40,10 @@ func TestStops(t *testing.T) {
 	})
 }
 
-// TestCovers: one cursor covers another exactly if it has seen all that the other has.
+// A cursor covers another if, and only if, it has seen everything that the other has seen.
 func TestCovers(t *testing.T) {
 	covers := map[bool]int{}
-	before := draw(rand.New(rand.NewPCG(3, 4)))
+	before := randomUniverse(rand.New(rand.NewPCG(3, 4)))
 	everywhere(t, func(t *testing.T, u universe) {
 		stops := u.stops()
 		for _, a := range []cursor.Cursor{u.from, u.to, stops[len(stops)/2], before.from} {
@@ -65,7 +65,7 @@ func TestCovers(t *testing.T) {
 	}
 }
 
-// TestSeenBelow: everything below a horizon has been seen exactly if every row there could be has been.
+// A cursor has seen everything below a horizon if, and only if, it has seen every possible row below it.
 func TestSeenBelow(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		for _, c := range u.stops() {
@@ -80,7 +80,7 @@ func TestSeenBelow(t *testing.T) {
 	})
 }
 
-// allRows is every row that could be, and some of transactions that no cursor has seen.
+// allRows returns every possible row, and some rows of transactions that no cursor has seen.
 func allRows() (rows []cursor.Row) {
 	for xid := uint64(cursor.First); xid < cursor.First+xids+5; xid++ {
 		for id := range int64(ids + 1) {
@@ -90,7 +90,7 @@ func allRows() (rows []cursor.Row) {
 	return rows
 }
 
-// TestCompare: transactions in the order of their numbers, rows in the order of their ids; but the half-told transaction first.
+// Rows are ordered by the number of their transaction and then by id, but the half-delivered transaction comes first.
 func TestCompare(t *testing.T) {
 	t.Parallel()
 	rows := []cursor.Row{{Xid: 7, ID: 2}, {Xid: 5, ID: 9}, {Xid: 6, ID: 4}, {Xid: 5, ID: 3}, {Xid: 6, ID: 8}, {Xid: 7, ID: 1}}

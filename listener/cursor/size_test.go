@@ -10,8 +10,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// TestLongest shows that an id with a thousand transactions in flight fits the header line of a proxy, wherever they lie. The
-// longest are the most gaps of five digits that the span has room for.
+// An id with a thousand transactions in flight fits into a header line of a proxy, however they are distributed. It is longest if as many
+// gaps as possible have five digits.
 func TestLongest(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -19,7 +19,7 @@ func TestLongest(t *testing.T) {
 		limit     int
 	}{
 		"neighbours":           {slices.Repeat([]uint64{1}, most), 4000},
-		"strewn over the span": {slices.Repeat([]uint64{widest / most}, most), 7500},
+		"spread over the span": {slices.Repeat([]uint64{widest / most}, most), 7500},
 		"gaps of five and six digits": {
 			slices.Concat(slices.Repeat([]uint64{1<<25 + 1}, 31), slices.Repeat([]uint64{1<<20 + 1}, most-31)), 7500,
 		},
@@ -50,11 +50,10 @@ func TestLongest(t *testing.T) {
 
 const (
 	most   = 1000    // transactions in flight
-	widest = 1 << 31 // how far they can be apart: PostgreSQL stops before their 32-bit numbers would repeat
+	widest = 1 << 31 // the largest distance between them: PostgreSQL stops before 32-bit numbers would repeat
 )
 
-// TestMostInFlight shows that a cursor with as many transactions in flight as a text may list is read, and that one more is
-// refused.
+// Parse accepts MaxInFlight transactions in flight, and refuses one more.
 func TestMostInFlight(t *testing.T) {
 	t.Parallel()
 	c := largest(slices.Repeat([]uint64{2}, cursor.MaxInFlight))
@@ -67,7 +66,7 @@ func TestMostInFlight(t *testing.T) {
 	}
 }
 
-// spread lays up to the most transactions over up to the widest span, in a shape.
+// spread distributes up to most transactions over a span of up to widest, in a shape. It returns their distances.
 func spread(rng *rand.Rand, shape func(rng *rand.Rand, i, n int) float64) []uint64 {
 	n, span := most, uint64(widest)
 	if rng.IntN(2) == 0 {
@@ -88,7 +87,7 @@ func spread(rng *rand.Rand, shape func(rng *rand.Rand, i, n int) float64) []uint
 	return distances
 }
 
-// shapes are distances between transactions, in proportion to each other.
+// shapes has functions that return the distance between two transactions, in proportion to the other distances.
 var shapes = map[string]func(rng *rand.Rand, i, n int) float64{
 	"equal":       func(*rand.Rand, int, int) float64 { return 1 },
 	"random":      func(rng *rand.Rand, _, _ int) float64 { return rng.Float64() },
@@ -107,7 +106,7 @@ func oneIf(condition bool) float64 {
 	return 0
 }
 
-// largest is a cursor all of whose numbers have 19 digits, with what is in flight at these distances, from the xmax down.
+// largest returns a cursor whose numbers have 19 digits, with transactions in flight at these distances, from the xmax downwards.
 func largest(distances []uint64) cursor.Cursor {
 	c := cursor.Cursor{
 		Xmax: math.MaxInt64, Xid: math.MaxInt64, ID: math.MaxInt64, Epoch: math.MaxUint32,
@@ -122,7 +121,7 @@ func largest(distances []uint64) cursor.Cursor {
 	return c
 }
 
-// TestCompact shows that ordinary cursors are short: a neighbour costs one byte.
+// Ordinary cursors are short: a neighbour takes one byte.
 func TestCompact(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(11, 12))
@@ -130,7 +129,7 @@ func TestCompact(t *testing.T) {
 		name     string
 		inFlight int
 		distance func() uint64
-		want     int // bytes at most
+		want     int // the largest length in bytes
 	}{
 		{"none", 0, nil, 40},
 		{"one", 1, func() uint64 { return 1 }, 42},

@@ -6,7 +6,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// TestTags: the first 32 bits of a SHA-256, as sha256sum prints them and the database has them.
+// A tag is the first 32 bits of a SHA-256. The wanted tags are from sha256sum.
 func TestTags(t *testing.T) {
 	t.Parallel()
 	for content, want := range map[string]string{"": "e3b0c442", "abc": "ba7816bf", "77 817000000123456": "6bfff2f2"} {
@@ -23,7 +23,7 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// TestAnchorTag: of the id and created_at, in microseconds since 2000, which may be before it.
+// The anchor tag is the tag of the id and of created_at, in microseconds since 2000. They are negative before 2000.
 func TestAnchorTag(t *testing.T) {
 	t.Parallel()
 	for content, got := range map[string]cursor.Tag{

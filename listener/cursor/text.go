@@ -13,28 +13,28 @@ import (
 	"strings"
 )
 
-// A cursor's text is six fields joined by '-', and needs no escaping in a URL:
+// The text of a cursor has six fields, joined by '-'. It needs no escaping in a URL:
 //
 //	77-1042-1042-~AC-5be3b1f2-0c9a8e11
-//	|  |    |    |   |        anchor tag, then '.' and the anchor's id where it is not the first field
+//	|  |    |    |   |        anchor tag, then '.' and the anchor's id if it differs from the first field
 //	|  |    |    |   epoch tag
 //	|  |    |    transactions in flight, see appendXip
 //	|  |    xmax
-//	|  the half-told transaction, 0 if there is none
-//	the id of the last row: of the half-told transaction, else the anchor's
+//	|  the half-delivered transaction, 0 if there is none
+//	the id of the last row of the half-delivered transaction, or the anchor's id if there is none
 //
-// rowcast.cursor() in the database writes the same.
+// rowcast.cursor() in the database writes the same text.
 
 // A Tag is the first 32 bits of a SHA-256.
 type Tag uint32
 
-// NewTag hashes content, as the database's rowcast.tag() does.
+// NewTag returns the tag of content, as rowcast.tag() in the database does.
 func NewTag(content string) Tag {
 	sum := sha256.Sum256([]byte(content))
 	return Tag(binary.BigEndian.Uint32(sum[:]))
 }
 
-// AnchorTag is the tag of a row: of its id and its created_at, in microseconds since 2000.
+// AnchorTag returns the tag of a row. It is a hash of the id and of created_at, in microseconds since 2000.
 func AnchorTag(id, micros int64) Tag {
 	text := make([]byte, 0, 48)
 	text = strconv.AppendInt(text, id, 10)
@@ -53,7 +53,7 @@ func ParseTag(text string) (Tag, error) {
 	return Tag(tag), nil
 }
 
-// String is the tag in eight hexadecimal digits.
+// String returns the tag as eight hexadecimal digits.
 func (t Tag) String() string { return fmt.Sprintf("%08x", uint32(t)) }
 
 func (t Tag) appendText(b []byte) []byte {
@@ -64,17 +64,17 @@ func (t Tag) appendText(b []byte) []byte {
 	return b
 }
 
-// MaxInFlight is the largest number of transactions in flight that a cursor's text may list. A hub and PostgreSQL do work for
-// each, and a server with as many writers at a time is not known. [Parse] refuses a longer list as malformed.
+// MaxInFlight is the largest number of transactions in flight that the text of a cursor may list. The hub and PostgreSQL do some work for
+// each, and no server is known to have more writers at a time. [Parse] refuses a longer list as malformed.
 const MaxInFlight = 4096
 
-// ErrMalformed is what [Parse] returns for a text that no cursor has.
+// ErrMalformed is returned by [Parse] for a text that is not the text of a cursor.
 var ErrMalformed = errors.New("malformed cursor")
 
-// String is the cursor's text.
+// String returns the text of the cursor.
 func (c Cursor) String() string { return string(c.Append(nil)) }
 
-// Append appends the cursor's text to b.
+// Append appends the text of the cursor to b.
 func (c Cursor) Append(b []byte) []byte {
 	b = strconv.AppendInt(b, c.lastID(), 10)
 	b = append(b, '-')
@@ -101,7 +101,7 @@ func (c Cursor) lastID() int64 {
 	return c.Anchor.ID
 }
 
-// Parse reads a cursor's text. Every text that it accepts is a cursor whose own text is again valid.
+// Parse reads the text of a cursor. For every text that it accepts, the text of the returned cursor is valid too.
 func Parse(text string) (Cursor, error) {
 	fields := strings.Split(text, "-")
 	if len(fields) != 6 {
@@ -126,14 +126,14 @@ func Parse(text string) (Cursor, error) {
 	if c.Xid != 0 {
 		c.ID = id
 	}
-	if c.Xip, err = parseXip(fields[3], c.Xmax); err != nil || !c.possible(id) {
+	if c.Xip, err = parseXip(fields[3], c.Xmax); err != nil || !c.isConsistent(id) {
 		return Cursor{}, ErrMalformed
 	}
 	return c, nil
 }
 
-// possible tells whether the fields agree with each other.
-func (c Cursor) possible(first int64) bool {
+// isConsistent reports whether the fields agree with each other. first is the first field of the text.
+func (c Cursor) isConsistent(first int64) bool {
 	if c.Xmax < First || c.Xid > c.Xmax || c.Xid != 0 && (c.Xid < First || c.ID == 0) || c.Xid == 0 && first != c.Anchor.ID {
 		return false
 	}
@@ -143,7 +143,7 @@ func (c Cursor) possible(first int64) bool {
 	return !slices.Contains(c.Xip, c.Xid)
 }
 
-// parseNumber reads a decimal without sign or leading zeros, below 2^63.
+// parseNumber reads a decimal number below 2^63, without a sign or leading zeros.
 func parseNumber(text string, err *error) int64 {
 	number, parseErr := strconv.ParseUint(text, 10, 63)
 	if parseErr != nil || len(text) > 1 && text[0] == '0' {
@@ -152,8 +152,8 @@ func parseNumber(text string, err *error) int64 {
 	return int64(number)
 }
 
-// alphabet has the 64 digits of a list of transactions in flight: letters that are safe in a URL, without '-', which separates
-// the fields.
+// alphabet has the 64 digits of a list of transactions in flight. All of them are safe in a URL. '-' is not among them, because it
+// separates the fields.
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._"
 
 // digitOf is the inverse of alphabet; notDigit marks all other bytes.
@@ -170,17 +170,17 @@ var digitOf = func() (digits [256]byte) {
 const notDigit = 0xff
 
 const (
-	// xipMark begins a list of transactions in flight. Versions before this encoding wrote lists without it, and refuse it.
+	// xipMark begins a list of transactions in flight. Versions before this encoding wrote lists without it, and refuse a list with it.
 	xipMark = '~'
-	// digitBits is the number of bits of a gap in one digit. The highest bit of a digit says that another digit follows.
+	// digitBits is the number of bits of a gap in one digit. The highest bit of a digit marks that another digit follows.
 	digitBits = 5
 	digitMask = 1<<digitBits - 1
 	goesOn    = 1 << digitBits
 )
 
-// appendXip appends the transactions in flight as the gaps between them, from xmax downwards. A gap is the number of
-// transactions that lie between two of the list. It is written in base 32, its highest digit first. A neighbour costs one
-// letter, and one of a thousand that are strewn over the 2^31 transactions that can be in flight together costs five.
+// appendXip appends the transactions in flight as the gaps between them, from xmax downwards. A gap is the number of transactions between
+// two transactions of the list. It is written in base 32, the highest digit first. A neighbour takes one character. If a thousand
+// transactions are spread evenly over 2^31, which is the largest possible distance, each takes five characters.
 func appendXip(b []byte, xmax uint64, xip []uint64) []byte {
 	if len(xip) == 0 {
 		return b
@@ -198,7 +198,7 @@ func appendXip(b []byte, xmax uint64, xip []uint64) []byte {
 	return b
 }
 
-// parseXip reads what appendXip writes.
+// parseXip reads the text that appendXip writes.
 func parseXip(text string, xmax uint64) ([]uint64, error) {
 	if text == "" {
 		return nil, nil
@@ -227,7 +227,7 @@ func parseXip(text string, xmax uint64) ([]uint64, error) {
 	return xip, nil
 }
 
-// countXip returns how many transactions a text lists, before anything is allocated for them.
+// countXip returns the number of transactions that a text lists. It allows parseXip to refuse a long list before it allocates memory.
 func countXip(text string) (count int, err error) {
 	for i := 1; i < len(text); i++ {
 		digit := digitOf[text[i]]

@@ -13,7 +13,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// texts are cursors and their texts, letter by letter: rowcast.cursor() in the database writes the same.
+// texts has cursors and their texts. rowcast.cursor() in the database writes the same texts.
 var texts = map[string]struct {
 	c    cursor.Cursor
 	text string
@@ -41,7 +41,7 @@ var texts = map[string]struct {
 		},
 		"77-1042-1042-~AAAAAAAAAAB-5be3b1f2-0c9a8e11",
 	},
-	"gaps of 31, 32 and 1023: one letter, two, two": {
+	"gaps of 31, 32 and 1023: one character, two, two": {
 		cursor.Cursor{Xmax: 5000, Xip: []uint64{3911, 4935, 4968}},
 		"0-0-5000-~fhA_f-00000000-00000000",
 	},
@@ -52,7 +52,7 @@ var texts = map[string]struct {
 		},
 		"9223372036854775807-9223372036854775807-9223372036854775807--ffffffff-ffffffff.9223372036854775806",
 	},
-	"the widest gap, 13 letters": {
+	"the widest gap, 13 characters": {
 		cursor.Cursor{Xmax: math.MaxInt64, Xip: []uint64{3}},
 		"0-0-9223372036854775807-~n___________b-00000000-00000000",
 	},
@@ -76,58 +76,58 @@ func TestTexts(t *testing.T) {
 	}
 }
 
-// malformed are texts that no cursor has, by what is wrong with them.
+// malformed has texts that are not the text of a cursor. The keys say what is wrong with them.
 var malformed = map[string]string{
-	"empty":                              "",
-	"an id alone":                        "77",
-	"a snapshot":                         "1042:1043:",
-	"a field too few":                    "77-0-1043--5be3b1f2",
-	"a field too many":                   "77-0-1043--5be3b1f2-0c9a8e11-",
-	"no id":                              "-0-1043--5be3b1f2-0c9a8e11",
-	"no xid":                             "77--1043--5be3b1f2-0c9a8e11",
-	"no xmax":                            "77-0---5be3b1f2-0c9a8e11",
-	"an id that is no number":            "7a-0-1043--5be3b1f2-0c9a8e11",
-	"an id with a sign":                  "+77-0-1043--5be3b1f2-0c9a8e11",
-	"an id with a leading zero":          "077-0-1043--5be3b1f2-0c9a8e11",
-	"an id of zeros":                     "00-0-3--5be3b1f2-0c9a8e11",
-	"an id beyond bigint":                "9223372036854775808-0-1043--5be3b1f2-0c9a8e11",
-	"an xid with a leading zero":         "77-01042-1043--5be3b1f2-0c9a8e11",
-	"an xmax beyond bigint":              "77-0-9223372036854775808--5be3b1f2-0c9a8e11",
-	"an xmax in hexadecimal":             "77-0-0x413--5be3b1f2-0c9a8e11",
-	"an xmax with an underscore":         "77-0-1_043--5be3b1f2-0c9a8e11",
-	"a blank":                            " 77-0-1043--5be3b1f2-0c9a8e11",
-	"a line feed":                        "77-0-1043--5be3b1f2-0c9a8e11\n",
-	"an xmax below the first":            "77-0-2--5be3b1f2-0c9a8e11",
-	"a half-told xid above xmax":         "77-1044-1043--5be3b1f2-0c9a8e11",
-	"a half-told xid below the first":    "77-2-1043--5be3b1f2-0c9a8e11",
-	"a half-told xid without a row":      "0-1042-1042--5be3b1f2-0c9a8e11",
-	"the half-told xid in flight":        "77-1042-1043-~A-5be3b1f2-0c9a8e11",
-	"an anchor besides, not half told":   "77-0-1043--5be3b1f2-0c9a8e11.78",
-	"no epoch":                           "77-0-1043---0c9a8e11",
-	"a short epoch":                      "77-0-1043--5be3b1f-0c9a8e11",
-	"a long epoch":                       "77-0-1043--5be3b1f21-0c9a8e11",
-	"an epoch in capitals":               "77-0-1043--5BE3B1F2-0c9a8e11",
-	"an epoch that is no number":         "77-0-1043--5be3b1fg-0c9a8e11",
-	"no tag":                             "77-0-1043--5be3b1f2-",
-	"a short tag":                        "77-0-1043--5be3b1f2-c9a8e11",
-	"a tag in capitals":                  "77-0-1043--5be3b1f2-0C9A8E11",
-	"a dot without an id":                "77-1042-1043--5be3b1f2-0c9a8e11.",
-	"an anchor's id with a sign":         "77-1042-1043--5be3b1f2-0c9a8e11.+80",
-	"an anchor's id with a leading zero": "77-1042-1043--5be3b1f2-0c9a8e11.080",
-	"two anchors":                        "77-1042-1043--5be3b1f2-0c9a8e11.80.80",
-	"a list of no transaction":           "77-0-1043-~-5be3b1f2-0c9a8e11",
-	"a list of an earlier version":       "77-0-1043-AAC-5be3b1f2-0c9a8e11",
-	"a mark inside the list":             "77-0-1043-~A~A-5be3b1f2-0c9a8e11",
-	"an unknown letter":                  "77-0-1043-~A!-5be3b1f2-0c9a8e11",
-	"a letter of two bytes":              "77-0-1043-~Aé-5be3b1f2-0c9a8e11",
-	"a gap without its last digit":       "77-0-1043-~h-5be3b1f2-0c9a8e11",
-	"a second gap without its last":      "77-0-1043-~Ah-5be3b1f2-0c9a8e11",
-	"a gap with a leading zero":          "77-0-1043-~gB-5be3b1f2-0c9a8e11",
-	"a gap below zero":                   "77-0-1043-~hgf-5be3b1f2-0c9a8e11",
-	"a gap that ends just below zero":    "77-0-1043-~hgT-5be3b1f2-0c9a8e11",
-	"a gap that would overflow":          "77-0-1043-~v____________f-5be3b1f2-0c9a8e11",
-	"in flight below the first":          "77-0-4-~B-5be3b1f2-0c9a8e11",
-	"too many transactions in flight":    "0-0-9999-~" + strings.Repeat("A", cursor.MaxInFlight+1) + "-5be3b1f2-0c9a8e11",
+	"empty":                                    "",
+	"an id alone":                              "77",
+	"a snapshot":                               "1042:1043:",
+	"a field too few":                          "77-0-1043--5be3b1f2",
+	"a field too many":                         "77-0-1043--5be3b1f2-0c9a8e11-",
+	"no id":                                    "-0-1043--5be3b1f2-0c9a8e11",
+	"no xid":                                   "77--1043--5be3b1f2-0c9a8e11",
+	"no xmax":                                  "77-0---5be3b1f2-0c9a8e11",
+	"an id that is no number":                  "7a-0-1043--5be3b1f2-0c9a8e11",
+	"an id with a sign":                        "+77-0-1043--5be3b1f2-0c9a8e11",
+	"an id with a leading zero":                "077-0-1043--5be3b1f2-0c9a8e11",
+	"an id of zeros":                           "00-0-3--5be3b1f2-0c9a8e11",
+	"an id beyond bigint":                      "9223372036854775808-0-1043--5be3b1f2-0c9a8e11",
+	"an xid with a leading zero":               "77-01042-1043--5be3b1f2-0c9a8e11",
+	"an xmax beyond bigint":                    "77-0-9223372036854775808--5be3b1f2-0c9a8e11",
+	"an xmax in hexadecimal":                   "77-0-0x413--5be3b1f2-0c9a8e11",
+	"an xmax with an underscore":               "77-0-1_043--5be3b1f2-0c9a8e11",
+	"a blank":                                  " 77-0-1043--5be3b1f2-0c9a8e11",
+	"a line feed":                              "77-0-1043--5be3b1f2-0c9a8e11\n",
+	"an xmax below the first":                  "77-0-2--5be3b1f2-0c9a8e11",
+	"a half-delivered xid above xmax":          "77-1044-1043--5be3b1f2-0c9a8e11",
+	"a half-delivered xid below the first":     "77-2-1043--5be3b1f2-0c9a8e11",
+	"a half-delivered xid without a row":       "0-1042-1042--5be3b1f2-0c9a8e11",
+	"the half-delivered xid in flight":         "77-1042-1043-~A-5be3b1f2-0c9a8e11",
+	"an anchor besides, no half-delivered xid": "77-0-1043--5be3b1f2-0c9a8e11.78",
+	"no epoch":                                 "77-0-1043---0c9a8e11",
+	"a short epoch":                            "77-0-1043--5be3b1f-0c9a8e11",
+	"a long epoch":                             "77-0-1043--5be3b1f21-0c9a8e11",
+	"an epoch in capitals":                     "77-0-1043--5BE3B1F2-0c9a8e11",
+	"an epoch that is no number":               "77-0-1043--5be3b1fg-0c9a8e11",
+	"no tag":                                   "77-0-1043--5be3b1f2-",
+	"a short tag":                              "77-0-1043--5be3b1f2-c9a8e11",
+	"a tag in capitals":                        "77-0-1043--5be3b1f2-0C9A8E11",
+	"a dot without an id":                      "77-1042-1043--5be3b1f2-0c9a8e11.",
+	"an anchor's id with a sign":               "77-1042-1043--5be3b1f2-0c9a8e11.+80",
+	"an anchor's id with a leading zero":       "77-1042-1043--5be3b1f2-0c9a8e11.080",
+	"two anchors":                              "77-1042-1043--5be3b1f2-0c9a8e11.80.80",
+	"a list of no transaction":                 "77-0-1043-~-5be3b1f2-0c9a8e11",
+	"a list of an earlier version":             "77-0-1043-AAC-5be3b1f2-0c9a8e11",
+	"a mark inside the list":                   "77-0-1043-~A~A-5be3b1f2-0c9a8e11",
+	"an unknown character":                     "77-0-1043-~A!-5be3b1f2-0c9a8e11",
+	"a character of two bytes":                 "77-0-1043-~Aé-5be3b1f2-0c9a8e11",
+	"a gap without its last digit":             "77-0-1043-~h-5be3b1f2-0c9a8e11",
+	"a second gap without its last":            "77-0-1043-~Ah-5be3b1f2-0c9a8e11",
+	"a gap with a leading zero":                "77-0-1043-~gB-5be3b1f2-0c9a8e11",
+	"a gap below zero":                         "77-0-1043-~hgf-5be3b1f2-0c9a8e11",
+	"a gap that ends just below zero":          "77-0-1043-~hgT-5be3b1f2-0c9a8e11",
+	"a gap that would overflow":                "77-0-1043-~v____________f-5be3b1f2-0c9a8e11",
+	"in flight below the first":                "77-0-4-~B-5be3b1f2-0c9a8e11",
+	"too many transactions in flight":          "0-0-9999-~" + strings.Repeat("A", cursor.MaxInFlight+1) + "-5be3b1f2-0c9a8e11",
 }
 
 func TestMalformed(t *testing.T) {
@@ -139,9 +139,9 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// checkText is what must hold for any text: Parse refuses it, or what it is read as is a cursor that is written and read again
-// as itself, in letters that need no escaping in a header or a URL, beginning with a number, and not larger than the text
-// warrants.
+// checkText checks what must be true of any text. Either Parse refuses it, or it returns a cursor whose own text is parsed as the same
+// cursor. That text begins with a number and needs no escaping in a header or a URL. The cursor must not use much more memory than the
+// text.
 func checkText(t *testing.T, text string) (accepted bool) {
 	t.Helper()
 	c, err := cursor.Parse(text)
@@ -172,16 +172,16 @@ func checkText(t *testing.T, text string) (accepted bool) {
 
 var safe = regexp.MustCompile(`^[0-9]+-[0-9]+-[0-9]+-(~[A-Za-z0-9._]+)?-[0-9a-f]{8}-[0-9a-f]{8}(\.[0-9]+)?$`)
 
-// TestAnyText mutilates texts. Most are refused then; what is accepted is as good a cursor as any.
+// Parse refuses most texts that were changed at random. The others must be texts of cursors.
 func TestAnyText(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(5, 6))
-	letters := []byte("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-+ ")
+	characters := []byte("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-+ ")
 	accepted := 0
 	for range 8_000 {
-		text := []byte(drawCursor(rng, rng.IntN(20), 1<<rng.IntN(40)).String())
+		text := []byte(randomCursor(rng, rng.IntN(20), 1<<rng.IntN(40)).String())
 		for range rng.IntN(3) {
-			text[rng.IntN(len(text))] = letters[rng.IntN(len(letters))]
+			text[rng.IntN(len(text))] = characters[rng.IntN(len(characters))]
 		}
 		if checkText(t, string(text)) {
 			accepted++
@@ -192,8 +192,8 @@ func TestAnyText(t *testing.T) {
 	}
 }
 
-// drawCursor makes a cursor that may be anywhere, with so many in flight spread over so many transactions.
-func drawCursor(rng *rand.Rand, inFlight int, spread uint64) cursor.Cursor {
+// randomCursor returns any cursor, with so many transactions in flight that are spread over so many transactions.
+func randomCursor(rng *rand.Rand, inFlight int, spread uint64) cursor.Cursor {
 	c := cursor.Cursor{
 		Xmax: cursor.First + spread + uint64(inFlight) + rng.Uint64N(1<<rng.IntN(62)), Epoch: cursor.Tag(rng.Uint32()),
 		Anchor: cursor.Anchor{ID: rng.Int64N(1 << rng.IntN(62)), Tag: cursor.Tag(rng.Uint32())},
@@ -209,12 +209,12 @@ func drawCursor(rng *rand.Rand, inFlight int, spread uint64) cursor.Cursor {
 	return c
 }
 
-// TestRoundTrip: what is written is read as the same, and parseInt of it is the id of the last row.
+// A text is parsed as the cursor from which it was written. It begins with the id of the last row, which parseInt in JavaScript returns.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(7, 8))
 	for range 4_000 {
-		c := drawCursor(rng, rng.IntN(50), 1<<rng.IntN(40))
+		c := randomCursor(rng, rng.IntN(50), 1<<rng.IntN(40))
 		text := c.String()
 		if got, err := cursor.Parse(text); err != nil || !equal(got, c) {
 			t.Fatalf("%+v: written as %s, read as %+v, %v", fields(c), text, fields(got), err)
@@ -231,7 +231,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// FuzzParse: no text makes Parse panic or take more memory than the text warrants, and what it accepts it accepts again.
+// No text makes Parse panic or use much more memory than the text has. The text of a cursor that Parse returns is accepted too.
 func FuzzParse(f *testing.F) {
 	for _, test := range texts {
 		f.Add(test.text)

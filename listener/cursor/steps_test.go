@@ -27,7 +27,7 @@ func ExampleCursor_After() {
 	// end: xmax 109, in flight [103 107], anchor 8
 }
 
-// universe is some transactions with some rows each, and two cursors: from, and to, which covers it.
+// A universe has some transactions with some rows each, and two cursors. to covers from.
 type universe struct {
 	from, to cursor.Cursor
 	rows     []cursor.Row // in the order of xid and id
@@ -38,9 +38,9 @@ const (
 	ids  = 3 // from 1 on, in each transaction
 )
 
-// draw makes a universe in which anything is possible that can be.
-func draw(rng *rand.Rand) (u universe) {
-	u.from = drawWhole(rng, cursor.First+rng.Uint64N(xids), func(uint64) bool { return true })
+// randomUniverse returns a universe that may be any possible one.
+func randomUniverse(rng *rand.Rand) (u universe) {
+	u.from = randomWhole(rng, cursor.First+rng.Uint64N(xids), func(uint64) bool { return true })
 	if unseen := slices.Concat(u.from.Xip, []uint64{u.from.Xmax}); rng.IntN(2) == 0 {
 		u.from.Xid, u.from.ID = unseen[rng.IntN(len(unseen))], 1+rng.Int64N(ids)
 		u.from.Xip = keep(u.from.Xip, func(xid uint64) bool { return xid != u.from.Xid })
@@ -49,7 +49,7 @@ func draw(rng *rand.Rand) (u universe) {
 		}
 	}
 	xmax := max(u.from.Xmax, u.from.Xid+1) + rng.Uint64N(4)
-	u.to = drawWhole(rng, xmax, func(xid uint64) bool { return !u.from.Seen(xid, 1) })
+	u.to = randomWhole(rng, xmax, func(xid uint64) bool { return !u.from.Seen(xid, 1) })
 	u.from.Epoch, u.to.Epoch = 1, 2
 	for xid := range uint64(xids + 4) {
 		for id := range int64(ids) {
@@ -62,8 +62,9 @@ func draw(rng *rand.Rand) (u universe) {
 	return u
 }
 
-// drawWhole makes a whole cursor that misses about half of what it may miss; the transaction below its xmax it has seen.
-func drawWhole(rng *rand.Rand, xmax uint64, mayMiss func(xid uint64) bool) cursor.Cursor {
+// randomWhole returns a whole cursor that has not seen about half of the transactions that it may miss. It has seen the transaction below
+// its xmax.
+func randomWhole(rng *rand.Rand, xmax uint64, mayMiss func(xid uint64) bool) cursor.Cursor {
 	c := cursor.Cursor{Xmax: xmax}
 	for xid := uint64(cursor.First); xid+1 < xmax; xid++ {
 		if mayMiss(xid) && rng.IntN(2) == 0 {
@@ -79,7 +80,7 @@ func drawWhole(rng *rand.Rand, xmax uint64, mayMiss func(xid uint64) bool) curso
 
 func tag(xid uint64, id int64) cursor.Tag { return cursor.Tag(xid*100 + uint64(id)) }
 
-// batch is what to has seen and from has not, as it is told.
+// batch returns the rows that to has seen and from has not, in the order of delivery.
 func (u universe) batch() []cursor.Row {
 	batch := slices.DeleteFunc(slices.Clone(u.rows), func(r cursor.Row) bool {
 		return u.from.Seen(r.Xid, r.ID) || !u.to.Seen(r.Xid, r.ID)
@@ -94,33 +95,33 @@ func everywhere(t *testing.T, test func(t *testing.T, u universe)) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 5_000 {
-		u := draw(rng)
+		u := randomUniverse(rng)
 		if test(t, u); t.Failed() {
 			t.Fatalf("from %+v\nto %+v\nrows %v", fields(u.from), fields(u.to), u.rows)
 		}
 	}
 }
 
-// TestSeen: after a row, what was seen before and the batch up to that row has been seen, and nothing else; and at the batch's
-// end, what to has seen.
+// After a row of a batch, the cursor has seen the rows from before the batch and the batch up to that row, and nothing else. At the end of the
+// batch, it has seen what to has seen.
 func TestSeen(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		batch := u.batch()
 		steps := cursor.NewSteps(u.from, u.to)
-		at, told := u.from, map[cursor.Row]bool{}
+		at, received := u.from, map[cursor.Row]bool{}
 		for _, row := range batch {
-			at, told[row] = steps.After(row), true
+			at, received[row] = steps.After(row), true
 			if one := u.from.After(row, u.to); !equal(one, at) {
 				t.Errorf("after %v: %+v in a batch, %+v alone", row, fields(at), fields(one))
 			}
-			u.sees(t, at, func(r cursor.Row) bool { return u.from.Seen(r.Xid, r.ID) || told[r] })
+			u.sees(t, at, func(r cursor.Row) bool { return u.from.Seen(r.Xid, r.ID) || received[r] })
 		}
 		u.sees(t, at.Reached(u.to), func(r cursor.Row) bool { return u.from.Seen(r.Xid, r.ID) || u.to.Seen(r.Xid, r.ID) })
 	})
 }
 
-// sees checks a cursor against the rows that it should have seen. Of a transaction that to has not seen, it has seen nothing,
-// not even a row that is yet to come.
+// sees checks a cursor against the rows that it should have seen. The cursor must not have seen any row of a transaction that to has not
+// seen, not even a row that is inserted later.
 func (u universe) sees(t *testing.T, c cursor.Cursor, want func(cursor.Row) bool) {
 	t.Helper()
 	for _, r := range u.rows {
@@ -135,8 +136,8 @@ func (u universe) sees(t *testing.T, c cursor.Cursor, want func(cursor.Row) bool
 	}
 }
 
-// TestShape: whatever comes out is in the form that cursors have, is of the new epoch, and is anchored in the last row of the
-// highest transaction of which one was seen.
+// The cursors of a batch are well-formed and of the new epoch. Their anchor is the last row of the highest transaction of which a row was
+// seen.
 func TestShape(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		at := u.from
@@ -164,7 +165,7 @@ func TestShape(t *testing.T) {
 	})
 }
 
-// TestSharing: cursors share what is in flight, and appending to one's leaves the others alone.
+// Cursors share their lists of transactions in flight. Appending to one list does not change the others.
 func TestSharing(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		from, to := slices.Clone(u.from.Xip), slices.Clone(u.to.Xip)
@@ -177,7 +178,7 @@ func TestSharing(t *testing.T) {
 	})
 }
 
-// sound checks what holds for every cursor that was computed.
+// sound checks what must be true of every cursor that was computed.
 func sound(t *testing.T, c cursor.Cursor) {
 	t.Helper()
 	if !wellFormed(c) {
@@ -193,7 +194,7 @@ func sound(t *testing.T, c cursor.Cursor) {
 	}
 }
 
-// wellFormed tells whether a cursor is as its fields' comments say.
+// wellFormed reports whether the fields of a cursor are as their comments say.
 func wellFormed(c cursor.Cursor) bool {
 	for i, xid := range c.Xip {
 		if xid < cursor.First || xid >= c.Xmax || xid == c.Xid || i > 0 && xid <= c.Xip[i-1] {
@@ -208,7 +209,7 @@ func equal(a, b cursor.Cursor) bool {
 		a.Epoch == b.Epoch && a.Anchor == b.Anchor
 }
 
-// fields is a cursor that prints as its fields and not as its text.
+// fields is a cursor that is printed as its fields and not as its text.
 type fields cursor.Cursor
 
 func TestNewStepsRefusesATransactionThatIsNotComplete(t *testing.T) {

@@ -1,0 +1,61 @@
+// Package cursor represents exactly which rows a reader has seen, in a form that fits into the id of a Server-Sent Event.
+//
+// Row ids are assigned at INSERT, but transactions commit in any order, so "id > last" loses rows. Instead, a [Cursor] is a PostgreSQL
+// snapshot: an xmax, from which on no transaction has been seen, and a list of the transactions below it that were in flight. In addition,
+// a cursor has the one transaction in the middle of which the reader may have stopped. It is called half-delivered.
+//
+// The package computes only. It knows a row by its transaction number (xid) and its id, and never uses a database.
+//
+// # Terms
+//
+// A batch has the rows that a new snapshot shows and an old cursor has not seen. They are delivered in the order of [Cursor.Compare]. A
+// cursor claims a transaction if it would not deliver its rows again. A cursor is whole if it is not in the middle of a transaction.
+//
+// An epoch is a stretch of the server's history without a crash recovery, failover or restore. The anchor of a cursor is a row of the
+// highest transaction that the cursor claims. The anchor carries a tag, a hash of the row. If the row still exists, the server has not lost
+// the transaction, and does not assign its number again.
+//
+// # Rules
+//
+// Each rule prevents that rows are lost or repeated. The model test (model_rules_test.go) plays random histories of a database, hubs and
+// clients. It leaves out one rule at a time, and expects to find lost or repeated rows. Comments in the code cite a rule by its number.
+// In brackets is what keeps the rule.
+//
+// The cursor of a row in a batch:
+//
+//  1. A cursor lists the transactions in flight, because an xmax alone is not enough. [Cursor]
+//  2. Below the transaction of the row, the cursor has not seen what the new snapshot does not show. [inFlight]
+//  3. Above the transaction of the row, the cursor has not seen what the old cursor had not seen. [inFlight]
+//  4. The xmax does not fall back to the transaction of the row. [Steps.After]
+//  5. The xmax does not advance to the xmax of the new snapshot. [Steps.After]
+//  6. If the half-delivered transaction is at the xmax, it is below the xmax once the next transaction is delivered. [Cursor.finished]
+//
+// Hubs and streams:
+//
+//  7. The rest of a half-delivered transaction is delivered before all other rows. [Cursor.Compare, listener.fetchQuery, listener.replayQuery]
+//  8. The id of a replayed row is computed for the client that receives it. [listener.Replayer.Page, package stream]
+//  9. A hub catches up with a client that is ahead of it before the stream becomes live. [package stream]
+//  10. A stream becomes live only where a transaction ends. [package stream]
+//  11. A stream becomes live together with the rows that the hub has received during the replay. [package stream]
+//  12. A batch of a hub ends only where a transaction ends. [listener.session.readAll]
+//  13. The pages of a batch are read from the same snapshot. [listener.reader.fetch]
+//  14. A beat has an id only if no event is pending for the stream. [package stream]
+//  15. The id of a beat comes after the last row that was delivered. [package stream]
+//
+// Web pages and crashes:
+//
+//  16. The cursor of a web page has not seen what began between its snapshot and its own transaction. [rowcast.cursor in package sql]
+//  17. A cursor claims no transaction above the highest one of which a row was read. [Cursor.Reached]
+//  18. A cursor of another epoch is valid only if its anchor exists. [listener.isAnchorValid]
+//  19. A crash recovery begins another epoch. [rowcast.epoch in package sql]
+//  20. After a recovery, a cursor claims no transaction that was lost. [Cursor.Clamp]
+//  21. The cursor of a client is clamped for every recovery since its epoch. [package stream]
+//  22. No cursor is clamped to a row below a transaction that may have been delivered and is no longer kept. [listener.deliveredRows]
+//  23. A new epoch removes the rows that a hub keeps in memory. [package stream]
+//  24. A hub clamps no cursor of a client that has seen more than the hub has delivered. [package stream]
+//
+// Rows with the number of another transaction:
+//
+//  25. A row is delivered only if its number had been assigned when the row was written. [Assigned in package sql]
+//  26. A row that is written with another number than its transaction's loses that number. [the trigger in package sql]
+package cursor
