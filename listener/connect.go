@@ -18,10 +18,9 @@ import (
 	"rowcast/sql"
 )
 
-// settings are what our statements need. None is optional. A default_transaction_isolation of serializable would make the
-// fetch conflict with its writers. row_security could make it silently empty. With another search_path, functions and
-// operators of a stranger could run with the hub's rights. Without the plan settings, the planner reads the whole table
-// whenever its statistics are wrong.
+// settings are the parameters on which the statements depend. With a default_transaction_isolation of serializable, fetches would conflict with
+// writers. With row_security, fetches could silently return no rows. With another search_path, functions and operators of another role could
+// run with the hub's rights. Without the settings for the planner, it would read the whole table whenever its statistics are wrong.
 var settings = map[string]string{
 	"DateStyle":                           "ISO",
 	"default_transaction_isolation":       "read committed",
@@ -40,14 +39,14 @@ var settings = map[string]string{
 	"plan_cache_mode":                 "force_generic_plan",
 }
 
-// newerSettings are those that older servers do not know, with the major version that brought them.
+// newerSettings are parameters that older servers do not have, with the major version that introduced each. Their value is 0.
 var newerSettings = map[string]int{
 	"idle_session_timeout": 14,
 	"transaction_timeout":  17,
 }
 
-// settingsFor are the settings for a server of a major version, as arguments of set_config. The server cancels a statement a
-// little before the client gives up its connection, so that the session survives.
+// settingsFor returns the settings for a server of a major version, as arguments of set_config. The server cancels a statement a little before
+// the client gives up the connection, so that the session survives.
 func settingsFor(version int, timeout time.Duration) map[string]string {
 	all := maps.Clone(settings)
 	all["statement_timeout"] = strconv.FormatInt((timeout * 9 / 10).Milliseconds(), 10)
@@ -59,7 +58,7 @@ func settingsFor(version int, timeout time.Duration) map[string]string {
 	return all
 }
 
-// connConfig returns the configuration of the next connection: named, and noticing a dead peer by itself.
+// connConfig returns the configuration of the next connection. The connection has an application_name, and notices a dead peer by itself.
 func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	config := l.Config
 	if l.Configure != nil {
@@ -70,21 +69,21 @@ func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	}
 	config = config.Copy()
 	config.RuntimeParams["application_name"] = "rowcast " + purpose
-	// Server-Sent Events are UTF-8 whatever the database is, and whatever the role has set.
+	// Server-Sent Events are UTF-8, whatever the encoding of the database is and whatever the role has set.
 	config.RuntimeParams["client_encoding"] = "UTF8"
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = l.Timeout
 	}
 	config.DialFunc = noticingDeath(config.DialFunc, l.Timeout)
 	if l.PollOnly {
-		// A pooler may give every statement another connection, so none is prepared.
+		// A pooler may run every statement on another connection, so no statement is prepared.
 		config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
 	return config, nil
 }
 
-// noticingDeath returns dial, which may be the caller's own, with options on its TCP connections by which the kernel gives up a
-// peer that has died without a word.
+// noticingDeath returns dial with options on its TCP connections. With these, the kernel closes a connection whose peer has died without closing
+// it. dial may be the caller's own function.
 func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -102,17 +101,17 @@ func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc 
 	}
 }
 
-// connect opens a session with our settings that is ours alone; with PollOnly a mere connection. Of several hosts each has its own
-// time to answer: the first may be a primary that died without a word. heard, if not nil, is given the notifications.
-func (l *Listener) connect(ctx context.Context, purpose string, heard pgconn.NotificationHandler) (*pgx.Conn, error) {
+// connect opens a session with the listener's settings. With PollOnly, it opens a connection without settings. If there are several hosts, each
+// has its own time to answer: the first may be a primary that has died. receive, if non-nil, is called with each notification.
+func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config, err := l.connConfig(purpose)
 	if err != nil {
 		return nil, err
 	}
-	if heard != nil {
-		config.OnNotification = heard
+	if receive != nil {
+		config.OnNotification = receive
 	}
-	conn, err := pgx.ConnectConfig(ctx, config) // config.ConnectTimeout is a host's
+	conn, err := pgx.ConnectConfig(ctx, config) // config.ConnectTimeout applies to each host
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +130,7 @@ func (l *Listener) connect(ctx context.Context, purpose string, heard pgconn.Not
 	return conn, nil
 }
 
-// with runs read with our settings on a connection that connect has opened.
+// with calls read with a connection that connect has opened and that has the settings.
 func (l *Listener) with(ctx context.Context, conn *pgx.Conn, read func(querier) error) error {
 	if l.PollOnly {
 		return inTransaction(ctx, conn, l.Timeout, read)
@@ -139,16 +138,16 @@ func (l *Listener) with(ctx context.Context, conn *pgx.Conn, read func(querier) 
 	return read(conn)
 }
 
-// prepare checks that the session is ours alone and makes our settings. Until they are made, nothing may be looked up in the
-// search_path, which can lead to a stranger's functions, operators and types: every name is qualified, and no operator is used.
-// The same holds for checkPrimary and for the first statement of inTransaction.
+// prepare checks that no transaction pooler shares the session, and makes the settings. Until then, the search_path may have functions, operators
+// and types of another role. So every name in these statements is qualified, and no operator is used. The same applies to checkPrimary and to
+// the first statement of inTransaction.
 func prepare(ctx context.Context, conn *pgx.Conn, timeout time.Duration) error {
 	if err := checkPooler(ctx, conn); err != nil {
 		return err
 	}
 	var set strings.Builder
 	for name, value := range settingsFor(majorVersion(conn), timeout) {
-		fmt.Fprintf(&set, "SELECT pg_catalog.set_config('%s', '%s', false);", name, value) // SET would take a list for one name
+		fmt.Fprintf(&set, "SELECT pg_catalog.set_config('%s', '%s', false);", name, value) // SET would take a list of schemas as one name
 	}
 	if _, err := conn.PgConn().Exec(ctx, set.String()).ReadAll(); err != nil {
 		return fmt.Errorf("make session settings: %w", err)
@@ -167,7 +166,7 @@ func checkPrimary(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// inTransaction runs read with our settings on a connection that is ours for one transaction only.
+// inTransaction calls read in a transaction that has the settings. After the transaction, the connection may serve other clients of a pooler.
 func inTransaction(ctx context.Context, conn *pgx.Conn, timeout time.Duration, read func(querier) error) error {
 	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 		var names, values []string
@@ -183,15 +182,15 @@ func inTransaction(ctx context.Context, conn *pgx.Conn, timeout time.Duration, r
 	})
 }
 
-// majorVersion is what the server said when the connection was made, 15 for example.
+// majorVersion returns the major version of the server, for example 15.
 func majorVersion(conn *pgx.Conn) int {
 	var major int
 	_, _ = fmt.Sscanf(conn.PgConn().ParameterStatus("server_version"), "%d", &major)
 	return major
 }
 
-// checkPooler returns ErrPooled if what is listened for on this connection is not heard. A pooler gives process ids of its
-// own; one that pools by session does no harm, so where they differ it is tried.
+// checkPooler returns ErrPooled if notifications are not received on this connection. A pooler reports process IDs of its own, so if they differ
+// checkPooler sends a NOTIFY. A pooler that pools by session passes this test and does no harm.
 func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	var pid uint32
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
@@ -204,12 +203,12 @@ func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.PgConn().Exec(ctx, "LISTEN "+channel).ReadAll(); err != nil {
 		return fmt.Errorf("%w (LISTEN: %w)", ErrPooled, err)
 	}
-	ring, err := pgx.ConnectConfig(ctx, conn.Config())
+	sender, err := pgx.ConnectConfig(ctx, conn.Config())
 	if err != nil {
 		return err
 	}
-	defer func() { _ = ring.Close(ctx) }()
-	if _, err := ring.PgConn().Exec(ctx, "NOTIFY "+channel).ReadAll(); err != nil {
+	defer func() { _ = sender.Close(ctx) }()
+	if _, err := sender.PgConn().Exec(ctx, "NOTIFY "+channel).ReadAll(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -221,7 +220,7 @@ func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// beginEpoch returns the tag of the present epoch. It begins one if PostgreSQL has recovered since the last.
+// beginEpoch returns the tag of the present epoch. It begins a new epoch if PostgreSQL has recovered since the last one (rule 19).
 func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	const begin = `INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING`
 	if _, err := db.Exec(ctx, begin); err != nil {
@@ -239,23 +238,23 @@ func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	return cursor.ParseTag(tag)
 }
 
-// isAnchorValid tells whether the row by which the cursor is checked is still there.
+// isAnchorValid reports whether the anchor of a cursor still exists (rule 18).
 func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
 	find := `SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications n WHERE xid = $1::text::xid8 AND id = $2
 		AND (` + assigned + `) UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3`
 	rows, err := db.Query(ctx, find, fmt.Sprint(c.AnchorXid()), c.Anchor.ID, int64(cursor.First))
 	if err != nil {
-		return false, fmt.Errorf("look for the anchor: %w", err)
+		return false, fmt.Errorf("find the anchor: %w", err)
 	}
 	tags, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return false, fmt.Errorf("look for the anchor: %w", err)
+		return false, fmt.Errorf("find the anchor: %w", err)
 	}
 	return len(tags) == 1 && tags[0] == c.Anchor.Tag.String(), nil
 }
 
-// Preflight connects once, as Run would, and says what is wrong: [ErrPooled], [ErrStandby], [sql.ErrNoSchema], or whatever
-// kept it from connecting.
+// Preflight connects once, as Run would, and returns what is wrong: [ErrPooled], [ErrStandby], [sql.ErrNoSchema], or another error with which
+// connecting has failed.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)

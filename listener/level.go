@@ -5,18 +5,19 @@ import (
 	"rowcast/listener/guard"
 )
 
-// A level is the number of rows that the next page may have. It rises while pages are full and falls where rows are large or
-// cannot be read, so that the work is linear in the rows: PostgreSQL makes the text of few rows that a page then leaves out.
+// A level is the number of rows that the next page may have. It rises while pages are full, and falls when rows are large or cannot be read.
+// So the work is linear in the number of rows: PostgreSQL converts only few rows to text that the page then leaves out.
 //
-// A jsonb number can be 8,000 times as long in text as it is stored, and only making the text tells. So the stored bytes whose
-// text a page asks for are bounded as well, by inlineTotal.
+// The text of a jsonb number can be 8,000 times as long as its stored form, and only the conversion shows its length. So the stored bytes that
+// a page asks to convert are bounded too, by inlineTotal.
 type level int
 
 const (
-	// Below firstLevel, a page lists its rows without their data, and each row is read by a statement of its own.
+	// firstLevel is the level at which reading begins. Below it, a page lists its rows without their data, and each row is read by a
+	// statement of its own.
 	firstLevel level = 16
 
-	// inlineTotal bounds the stored bytes of all rows of a page that come with their data: at most 1 GiB of text.
+	// inlineTotal bounds the stored bytes of all rows of a page that come with their data. Their text is at most 1 GiB.
 	inlineTotal = 128 << 10
 	// minInline and maxInline bound the stored bytes of one row that comes with its data.
 	minInline, maxInline = 256, 8 << 10

@@ -12,9 +12,9 @@ import (
 	"rowcast/listener/strictjson"
 )
 
-// parseMessage reads the payload of a NOTIFY. An object with data, recipient or event is an envelope and must be a correct one, so that
-// a typing error does not reach everyone. For the same reason, a payload that begins with "{" must be a JSON object. Any other object
-// is itself the data, and any other text is sent as a JSON string, both to everyone.
+// parseMessage reads the payload of a NOTIFY. An object with the key data, recipient or event is an envelope, and must be a correct one: a
+// typing error must not send a message to everyone. For the same reason, a payload that begins with "{" must be a JSON object. Any other
+// object is the data itself, and any other text is sent as a JSON string. Both are sent to everyone.
 func parseMessage(payload string) (feed.Message, error) {
 	message := feed.Message{Event: "message"}
 	if !strings.HasPrefix(strings.TrimSpace(payload), "{") {
@@ -64,7 +64,7 @@ func open(m *feed.Message, envelope []strictjson.Member) error {
 	return nil
 }
 
-// compact makes data one line.
+// compact sets the data of a message, without line breaks.
 func compact(m *feed.Message, data []byte) error {
 	var line bytes.Buffer
 	if err := json.Compact(&line, data); err != nil {
@@ -74,12 +74,13 @@ func compact(m *feed.Message, data []byte) error {
 	return nil
 }
 
+// takeText sets field to a JSON string that check accepts.
 func takeText(field *string, value json.RawMessage, check func(string) error) error {
 	var text *string
 	if json.Unmarshal(value, &text) != nil {
 		return errors.New("is not a string")
 	}
-	if text == nil { // null is as good as left out
+	if text == nil { // null is the same as no value
 		return nil
 	}
 	if err := check(*text); err != nil {
@@ -89,7 +90,7 @@ func takeText(field *string, value json.RawMessage, check func(string) error) er
 	return nil
 }
 
-// checkRecipient adds to the rules what a sender who means everyone must do.
+// checkRecipient is feed.CheckRecipient with a hint for a sender that means everyone.
 func checkRecipient(text string) error {
 	if text == "" {
 		return errors.New("is empty: leave it out for everyone")

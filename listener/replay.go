@@ -14,22 +14,22 @@ import (
 	"rowcast/listener/feed"
 )
 
-// A Replayer reads for one subscriber at a time what its cursor has not seen. It holds nothing between two pages: an open query
-// for a slow client would hold back vacuum and block DDL, and behind that every INSERT.
+// A Replayer reads the rows that the cursor of a client has not seen. It keeps no query open between two pages: an open query for a slow client
+// would hold back vacuum and block DDL, and DDL that waits blocks every INSERT.
 type Replayer struct {
 	listener  *Listener
 	pool      *pgxpool.Pool
-	notifying *pgxpool.Pool // of Disconnect alone, which must not wait for replays
+	notifying *pgxpool.Pool // used only by Disconnect, which must not wait for replays
 	limits    limits
 	reader    func(runner) *reader
 	levels    levels
 	timeout   time.Duration
-	// pooled says that settings must be made in every transaction, since the connection is somebody else's in the next.
+	// pooled is set if the connections go through a transaction pooler. Then every transaction must make its own settings.
 	pooled bool
 }
 
-// NewReplayer makes a Replayer that uses at most conns connections at a time, and one more for Disconnect, with the listener's
-// configuration. A connection is opened when it is needed and closed after a minute without use.
+// NewReplayer returns a Replayer with the listener's configuration. It uses at most conns connections at a time, and one more for Disconnect. A
+// connection is opened when it is needed, and closed after a minute without use.
 func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error) {
 	defaults(l)
 	pool, err := l.newPool(ctx, "replay", conns, func(ctx context.Context, conn *pgx.Conn) error {
@@ -53,7 +53,8 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 // CatchUp is [Listener.CatchUp].
 func (r *Replayer) CatchUp(ctx context.Context) error { return r.listener.CatchUp(ctx) }
 
-// newPool makes a pool of connections for a purpose. begin does what a connection of ours alone needs besides our settings.
+// newPool returns a pool of connections for a purpose. begin is called for each new connection after the settings were made. It is not called
+// with PollOnly.
 func (l *Listener) newPool(
 	ctx context.Context, purpose string, conns int, begin func(context.Context, *pgx.Conn) error,
 ) (*pgxpool.Pool, error) {
@@ -87,11 +88,12 @@ func (l *Listener) newPool(
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// epochKey is where a connection remembers its epoch: recovery ends every connection. Only the listener begins an epoch, and gives its
-// rows and cursors to the hub under it: one that a replay's connection began would be unknown to the hub.
+// epochKey is the key of the epoch in the custom data of a connection. The epoch of a connection never changes, because a recovery ends every
+// connection. A connection for replays does not begin an epoch: only the listener does, so that the hub knows each epoch from the listener's
+// batches.
 const epochKey = "rowcast.epoch"
 
-// Close ends the connections. For a server that does not answer, whom the pool would wait for, it waits no longer than a second.
+// Close closes the connections. It waits for at most a second, because the pool would wait for a server that does not answer.
 func (r *Replayer) Close() {
 	closed := make(chan struct{})
 	go func() {
@@ -105,12 +107,12 @@ func (r *Replayer) Close() {
 	}
 }
 
-// ErrEpoch says that PostgreSQL has recovered since the cursor to which one wants to read: ask again with a newer one.
-var ErrEpoch = errors.New("the server has recovered in the meantime")
+// ErrEpoch reports that PostgreSQL has recovered since the cursor up to which a page was to be read. The caller must try again with a newer
+// cursor of the hub.
+var ErrEpoch = errors.New("the server has recovered since the cursor was read")
 
-// Page reads what from has not seen and to has, of the recipients and of everyone, up to the limits of the listener. The
-// cursor that it returns is that of a subscriber who has been told the rows: to itself once there is nothing more.
-// horizon is as in [feed.Batch].
+// Page reads rows that from has not seen and to has seen, for the recipients and for everyone, up to the listener's limits. next is the cursor
+// of a client that has received the rows (rule 8). It equals to if there are no more rows. horizon is as in [feed.Batch].
 func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error) {
 	q := request{query: replayQuery, from: from, epoch: to.Epoch, snapshot: &to, own: []any{distinct(recipients)}, level: r.levels.of(from)}
 	var p page
@@ -132,35 +134,35 @@ func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients 
 	return p.deliverable(), next, p.horizon, nil
 }
 
-// distinct are the recipients, each once: each is read by itself.
+// distinct returns the recipients without duplicates. The query reads the rows of each recipient separately.
 func distinct(recipients []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(recipients)))
 }
 
 // IsValid reports whether a cursor of another epoch is valid in the epoch of now: whether its anchor still exists.
-func (r *Replayer) IsValid(ctx context.Context, c, now cursor.Cursor) (stands bool, err error) {
+func (r *Replayer) IsValid(ctx context.Context, c, now cursor.Cursor) (valid bool, err error) {
 	err = r.with(ctx, now.Epoch, func(run runner) error {
 		return run(func(ctx context.Context, db querier) error {
-			stands, err = isAnchorValid(ctx, db, c)
+			valid, err = isAnchorValid(ctx, db, c)
 			return err
 		})
 	})
 	if err != nil {
 		return false, fmt.Errorf("check cursor: %w", err)
 	}
-	return stands, nil
+	return valid, nil
 }
 
-// with lends a connection of an epoch.
+// with calls use with a runner for a connection of an epoch. It returns ErrEpoch if the server is in another epoch.
 func (r *Replayer) with(ctx context.Context, epoch cursor.Tag, use func(runner) error) error {
-	// Waiting for a connection is waiting for one's turn, and takes as long as it takes.
+	// Waiting for a free connection has no time limit of its own.
 	conn, err := r.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
 	if !r.pooled && conn.Conn().PgConn().CustomData()[epochKey] != epoch {
-		_ = conn.Conn().Close(ctx) // else the pool would keep it
+		_ = conn.Conn().Close(ctx) // so that the pool does not use it again
 		return ErrEpoch
 	}
 	return use(func(statement func(context.Context, querier) error) error {

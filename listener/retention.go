@@ -13,26 +13,27 @@ import (
 	"rowcast/listener/failures"
 )
 
-// A Retention deletes rows that are older than Keep, from the oldest transaction on, and moves the horizon behind them in the same
-// transaction: a cursor that has not seen everything below the horizon is too old. Of several hubs one does it at a time.
+// A Retention deletes rows that are older than Keep, beginning with the oldest transaction. In the same transaction it moves the horizon: a
+// cursor that has not seen everything below the horizon is expired. If there are several hubs, one of them deletes at a time.
 //
-// It has a connection of its own: a portion may take minutes, and no replay may wait for it. The connection is closed
-// while there is nothing to delete.
+// It has a connection of its own. Deleting a portion may take minutes, and no replay may wait for that. The connection is closed while there
+// is nothing to delete.
 type Retention struct {
-	Listener *Listener // says how to connect
+	Listener *Listener // describes how to connect
 	Logger   *slog.Logger
 
-	// Keep is how long a row is kept, by its created_at.
+	// Keep is how long a row is kept after its created_at.
 	Keep time.Duration
-	// Every is the time between two rounds. Default 1 min.
+	// Every is the pause after a round that has deleted nothing. After a round that has deleted rows, the pause is three times the length
+	// of the round. The default is 1 min.
 	Every time.Duration
-	// Rows is about how many are deleted in a transaction; a transaction's rows go together. Default 1,000: the
-	// others' commits wait while those of a portion are written out.
+	// Rows is the approximate number of rows that are deleted in a round. The rows of a transaction are deleted together. The default is
+	// 1,000: the commits of writers wait while the WAL of a round is written.
 	Rows int
 
 	// Deleted counts the rows that were deleted.
 	Deleted atomic.Int64
-	// Failures are those of retention.
+	// Failures has the failures of the operation retention.
 	Failures failures.Record
 
 	conn *pgx.Conn // nil while it is closed
@@ -55,8 +56,8 @@ func (r *Retention) Run(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			r.Failures.Warn(r.Logger, failures.Retention, err, "old rows could not be deleted")
-		} else if deleted > 0 { // there may be more; three quarters of the time are the writers'
+			r.Failures.Warn(r.Logger, failures.Retention, err, "cannot delete old rows")
+		} else if deleted > 0 { // there may be more rows; three quarters of the time are left to the writers
 			r.Deleted.Add(deleted)
 			pause = 3 * time.Since(began)
 		}
@@ -71,10 +72,10 @@ func (r *Retention) Run(ctx context.Context) error {
 	}
 }
 
-// deleteTimeout bounds a portion. A transaction's rows go together, however many.
+// deleteTimeout bounds a round. It is long, because all rows of a transaction are deleted together.
 const deleteTimeout = 10 * time.Minute
 
-// round deletes one portion.
+// round deletes one portion of old rows, and returns the number of rows.
 func (r *Retention) round(ctx context.Context) (deleted int64, err error) {
 	if r.conn == nil {
 		if r.conn, err = r.Listener.connect(ctx, "retention", nil); err != nil {
@@ -103,10 +104,10 @@ func (r *Retention) disconnect() {
 	}
 }
 
-// delete removes whole transactions, up to the first with a row that is young enough, and never the newest one: its rows prove
-// to cursors of an earlier epoch that their history is still this one.
+// delete deletes whole transactions, up to the first that has a row younger than Keep. It never deletes the newest transaction: its rows are
+// the anchors by which cursors of an earlier epoch are validated.
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
-	// Two hubs that delete would only wait for each other.
+	// Two hubs that delete at the same time would only wait for each other.
 	var horizon string
 	const lock = "SELECT horizon::text FROM rowcast.history WHERE one AND horizon IS NOT NULL FOR UPDATE SKIP LOCKED"
 	err := tx.QueryRow(ctx, lock).Scan(&horizon)
@@ -130,14 +131,14 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if _, err := tx.Exec(ctx, move, *end); err != nil {
 		return 0, fmt.Errorf("move the horizon: %w", err)
 	}
-	// The horizon must not be lost where the deletion is not, nor be told before it is safe.
+	// A crash must not lose the horizon without the deletion, and no cursor may be checked against a horizon that a crash could lose.
 	_, err = tx.Exec(ctx, "SET LOCAL synchronous_commit = on")
 	return deleted, err
 }
 
-// endQuery finds the last transaction to go, above the horizon ($1). Rows from the future are of somebody whose clock is wrong: they
-// go with the next row that is old, or one of them would hold back all that come after it. And a large transaction may have
-// younger rows than those looked at ($2).
+// endQuery finds the last transaction to delete, above the horizon ($1). A row with a created_at in the future is deleted with the next old
+// row: otherwise one wrong clock would keep all later rows. The transaction of the last row that is looked at ($2) may have more rows, which
+// can be younger.
 const endQuery = `WITH oldest AS MATERIALIZED (
 		SELECT xid, created_at < now() - $3::text::interval AS old FROM rowcast.notifications
 		WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot()) AND created_at <= now() ORDER BY xid, id LIMIT $2),
@@ -148,7 +149,7 @@ const endQuery = `WITH oldest AS MATERIALIZED (
 	SELECT xid::text FROM oldest WHERE xid < (SELECT xid FROM newest)
 	AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY xid DESC LIMIT 1`
 
-// end is the last transaction to go, nil if there is none.
+// end returns the last transaction to delete, or nil if there is none.
 func (r *Retention) end(ctx context.Context, tx querier, horizon string) (end *string, err error) {
 	keep := fmt.Sprintf("%d microseconds", r.Keep.Microseconds())
 	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, keep).Scan(&end)

@@ -10,25 +10,26 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A row must not keep later rows from being read, whatever it contains. Where a page cannot be read, its rows are read by
-// statements of their own (this file), and a row that cannot be read is replaced by an event that says so.
+// No row may prevent later rows from being read, whatever it contains. If a page cannot be read, each of its rows is read by a statement of
+// its own, which is the subject of this file. A row that cannot be read is replaced by an event that reports it.
 
-// The reasons why a row cannot be read, as an event rowcast.unreadable has them. They say nothing of the row's contents.
+// The reasons why a row cannot be read, as the event rowcast.unreadable has them. They do not reveal the contents of the row.
 const (
-	unreadableEncoding = "encoding" // text has no form in UTF-8
+	unreadableEncoding = "encoding" // a text cannot be converted to UTF-8
 	unreadableInvalid  = "invalid"  // a value that the table should have refused, such as NULL
 	unreadableDamaged  = "damaged"  // the server cannot read what it has stored
 	unreadableMemory   = "memory"   // the server has too little memory to read the row
 	unreadableTimeout  = "timeout"  // reading takes longer than Timeout
 
-	// tooLarge is the reason of a row whose text is too large for PostgreSQL itself. It is announced like a row above MaxData.
+	// tooLarge is the reason of a row whose text is too large for PostgreSQL itself. It is delivered like a row above MaxData.
 	tooLarge = "too large"
 )
 
-// errInvalid says that a row has a value that the table should have refused.
+// errInvalid reports that a row has a value that the table should have refused.
 var errInvalid = errors.New("a column breaks a rule of the table")
 
-// reasonOf returns why a row cannot be read, or "" if err is not the row's fault: a lost connection, a missing right, a lock.
+// reasonOf returns the reason why a row cannot be read. It returns "" if the row is not the cause of err, for example if the connection was
+// lost or a right is missing.
 func reasonOf(err error) string {
 	if errors.Is(err, errInvalid) {
 		return unreadableInvalid
@@ -58,13 +59,13 @@ func codeOf(err error) string {
 	return ""
 }
 
-// mayPass reports whether a row with this reason is worth a second try: the cause may have been a lock or the load.
+// mayPass reports whether a second attempt may succeed: the cause may have been a lock or the load.
 func mayPass(reason string) bool {
 	return reason == unreadableTimeout || reason == unreadableMemory || reason == unreadableDamaged
 }
 
-// single reads all of a row but what its page has said. It reports gone if the row has been deleted, and an error only if that
-// is not the row's fault.
+// single reads the columns of a row that its page did not have. It reports gone if the row was deleted. It returns an error only if the row is
+// not the cause of it.
 func (r *reader) single(row *row) (gone bool, err error) {
 	if err = r.readWhole(row); reasonOf(err) == "" {
 		return gone, orGone(err, &gone)
@@ -85,7 +86,7 @@ func (r *reader) single(row *row) (gone bool, err error) {
 	return false, nil
 }
 
-// orGone returns err, or nil after setting gone if err says that there is no such row.
+// orGone returns err. If err reports that there is no such row, orGone sets gone and returns nil.
 func orGone(err error, gone *bool) error {
 	if *gone = errors.Is(err, pgx.ErrNoRows); *gone {
 		return nil
@@ -93,17 +94,17 @@ func orGone(err error, gone *bool) error {
 	return err
 }
 
-// plainQuery reads a row ($1, $2) with its data, or only the size of data that is larger than $3 bytes. The text is made once.
+// plainQuery reads a row ($1, $2) with its data. Of data larger than $3 bytes, it reads only the size. PostgreSQL converts data to text once.
 const plainQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END, octet_length(text) FROM
 	(SELECT ` + boundRecipient + `, ` + boundEvent + `, data::text FROM rowcast.notifications
 	WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) whole (recipient, event, text)`
 
-// measuredQuery does the same, but makes no text if the numbers in data alone are longer than $3: the size is then 0. A few stored
-// bytes of numbers can be 1 GB of text, and PostgreSQL makes it in memory without looking for a timeout. In new rows the table refuses
-// such numbers. Measuring takes up to fifteen times as long as making the text, so it is done only for data from 7 KiB to 1 MiB: smaller
-// data has less than 64 MiB of text, because a number has at most 147,456 digits in 16 bytes. The numbers are put into one array, and
-// measured one after another until they are too long. Asked for one by one, n numbers would take jsonb_path_query n² steps. In lax mode,
-// those in arrays would count twice.
+// measuredQuery does the same as plainQuery, but does not convert data to text if the numbers in data alone are longer than $3. The size is
+// then 0. A few stored bytes of numbers can be 1 GB of text, which PostgreSQL makes in memory without checking for a timeout. In new rows, the
+// table refuses such numbers. Measuring takes up to fifteen times as long as the conversion, so only data from 7 KiB to 1 MiB is measured.
+// Smaller data has less than 64 MiB of text, because a number has at most 147,456 digits in 16 bytes. The query puts the numbers into one
+// array and measures one after another until they are too long. Without the array, jsonb_path_query would take n² steps for n numbers. In lax
+// mode, it would count the numbers in arrays twice.
 const measuredQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END,
 	CASE WHEN huge THEN 0 ELSE octet_length(text) END FROM
 	(SELECT recipient, event, huge, CASE WHEN NOT huge THEN data::text END FROM
@@ -140,9 +141,8 @@ func (r *reader) readBy(query string, row *row) error {
 	return nil
 }
 
-// readAddress reads the recipient of a row whose data cannot be read, to tell the recipient. If nobody can be told, as the
-// recipient cannot be read either or is no recipient, the row is marked to be skipped. It reports whether the event can be read as
-// well.
+// readAddress reads the recipient of a row whose data cannot be read, so that the recipient is notified of the row. If the recipient is invalid
+// or cannot be read either, the row is marked to be skipped. readAddress reports whether the event can be read.
 func (r *reader) readAddress(row *row) (readable bool, err error) {
 	const (
 		both = "SELECT " + boundRecipient + ", " + boundEvent + " FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"
@@ -158,21 +158,21 @@ func (r *reader) readAddress(row *row) (readable bool, err error) {
 			return query == both, nil
 		}
 		if reason := reasonOf(err); reason != unreadableEncoding && reason != unreadableInvalid && reason != unreadableDamaged {
-			return false, err // short text takes neither time nor memory: something else is wrong
+			return false, err // reading short texts needs little time and memory, so the row is not the cause
 		}
 	}
 	row.skipped = true
 	return false, nil
 }
 
-// readOne runs a query for one row.
+// readOne runs a query that returns one row.
 func (r *reader) readOne(query string, args []any, into ...any) error {
 	return r.run(func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query, args...).Scan(into...) })
 }
 
 func (r *row) xidText() string { return strconv.FormatUint(r.Xid, 10) }
 
-// orEveryone returns the recipient of a row: NULL is everyone.
+// orEveryone returns the recipient of a row, or "" for NULL, which is everyone.
 func orEveryone(recipient *string) string {
 	if recipient == nil {
 		return ""
@@ -180,10 +180,10 @@ func orEveryone(recipient *string) string {
 	return *recipient
 }
 
-// spacious is data with room for the end of a frame: who sends it need not copy it for that.
+// spacious is data with a capacity of two bytes more, so that the end of an event can be appended without copying.
 type spacious []byte
 
-// ScanBytes copies what pgx has read.
+// ScanBytes copies the bytes, because pgx reuses their memory.
 func (s *spacious) ScanBytes(read []byte) error {
 	*s = nil
 	if read != nil {
@@ -192,10 +192,10 @@ func (s *spacious) ScanBytes(read []byte) error {
 	return nil
 }
 
-// kept copies what pgx only lends.
+// kept copies bytes whose memory pgx reuses.
 func kept(read []byte) spacious { return append(make([]byte, 0, len(read)+2), read...) }
 
-// unreadable counts a row that cannot be read, and logs it unless there are many.
+// unreadable counts a row that cannot be read, and logs it unless many rows were logged before.
 func (l *Listener) unreadable(id int64, code, reason string) {
 	l.Stats.Unreadable.Add(1)
 	if logger, ok := l.unreadableLog.Allow(l.Logger); ok {

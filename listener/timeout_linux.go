@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setUserTimeout makes the kernel give up a connection whose peer has not acknowledged anything for so long.
+// setUserTimeout makes the kernel close a connection whose peer has not acknowledged any data for timeout.
 func setUserTimeout(conn syscall.Conn, timeout time.Duration) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// setUserTimeout has no counterpart here. The keep-alive and the timeout of every statement must do.
+// setUserTimeout does nothing, because only Linux has this option. Here the keep-alive and the timeouts of statements notice a dead peer.
 func setUserTimeout(syscall.Conn, time.Duration) error { return nil }

@@ -75,7 +75,7 @@ func TestRetentionIsReportedAsFailing(t *testing.T) {
 	}
 	h := serve(t, limited, "--retain", "1m")
 	wantFailing(t, h.url, "retention", "42501")
-	h.err.await(t, `level=WARN msg="old rows could not be deleted" error=.*SQLSTATE 42501`)
+	h.err.await(t, `level=WARN msg="cannot delete old rows" error=.*SQLSTATE 42501`)
 }
 
 // The check of a cursor of another epoch is reported as failing.

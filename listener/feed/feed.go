@@ -6,15 +6,15 @@ import "rowcast/listener/cursor"
 type Row struct {
 	cursor.Row // its transaction, id and anchor tag
 
-	Recipient string // "" is everyone
+	Recipient string // "" means everyone
 	Event     string
-	// Data is one line of JSON. It is nil if it is larger than the listener's MaxData, or if Unreadable is set. The receiver may
-	// keep it, so the sender must not change it afterwards. The receiver does not change it.
+	// Data is one line of JSON. It is nil if it is larger than the listener's MaxData, or if Unreadable is set. The
+	// receiver may keep it, so the sender must not change it afterwards. The receiver does not change it.
 	Data []byte
-	Size int64 // of the data in bytes; 0 if it is too large to be measured
+	Size int64 // the size of the data in bytes; 0 if it is too large to be measured
 
-	// Unreadable is the reason why the row could not be read: encoding, invalid, damaged, memory or timeout. Event and Data are then
-	// empty. It is empty for all other rows.
+	// Unreadable is the reason why the row could not be read: encoding, invalid, damaged, memory or timeout. Event and Data are then empty. Unreadable is
+	// empty for all other rows.
 	Unreadable string
 
 	// Cursor is the cursor of a reader who has received all rows up to this one.
@@ -29,19 +29,19 @@ type Batch struct {
 	Cursor cursor.Cursor
 	// Horizon is the transaction number below which retention has deleted rows.
 	Horizon uint64
-	// Warming reports that the rows were committed before the listener began. They are for clients that resume, and are not sent to
-	// others.
+	// Warming reports that the listener still reads rows that were committed before it began. Until a batch without Warming, a hub should
+	// accept no clients.
 	Warming bool
-	// Clamp is set when a crash of the server has lost delivered rows, and the batch continues after the rows that are left. Rows of
-	// higher transactions than this row's are lost, and clients of the same epoch that resume must forget them, too.
+	// Clamp is set if a crash of the server has lost delivered rows, and the batch continues after the rows that are left. Rows of higher
+	// transactions than this row's are lost. The cursor of a client of the earlier epoch must be clamped too ([cursor.Cursor.Clamp]).
 	Clamp *cursor.Row
-	// Reset, if not empty, says why this batch does not continue the one before: delivered rows may be lost, and others missed.
+	// Reset, if not empty, is the reason why this batch does not continue the one before: delivered rows may be lost, and rows may be missing.
 	Reset string
 }
 
-// A Message was sent by hand with NOTIFY. It is not stored.
+// A Message was sent with NOTIFY. It is not stored.
 type Message struct {
-	Recipient string // "" is everyone
+	Recipient string // "" means everyone
 	Event     string
 	Data      []byte // one line of JSON
 }

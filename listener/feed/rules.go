@@ -1,5 +1,5 @@
-// Package feed has what the listener hands to a hub, and the rules for recipients and events. The table's constraints, messages sent
-// with NOTIFY and authentication keep the same rules.
+// Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. The table's constraints, messages
+// sent with NOTIFY, and authentication keep the same rules.
 package feed
 
 import (
@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// MaxRecipient is the largest length of a recipient in bytes.
+	// MaxRecipient is the largest length of a recipient, in bytes.
 	MaxRecipient = 256
-	// MaxEvent is the largest length of an event's name in bytes.
+	// MaxEvent is the largest length of an event's name, in bytes.
 	MaxEvent = 128
 )
 
@@ -41,7 +41,7 @@ func CheckEvent(text string) error {
 	return CheckName(text)
 }
 
-// CheckName is CheckEvent for a name whose length is known to be right: in the table, the length counts in the server's encoding.
+// CheckName is CheckEvent without the length. The length of a name from the table was checked in the encoding of the database.
 func CheckName(text string) error {
 	switch {
 	case text == "":
@@ -56,7 +56,7 @@ func CheckName(text string) error {
 	return nil
 }
 
-// isText reports whether text is UTF-8. A JSON decoder puts U+FFFD in the place of what is not.
+// isText reports whether text is valid UTF-8. A JSON decoder replaces invalid bytes by U+FFFD, so a text with U+FFFD counts as invalid.
 func isText(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsRune(text, utf8.RuneError)
 }

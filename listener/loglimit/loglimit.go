@@ -1,5 +1,4 @@
-// Package loglimit bounds how often one kind of log line is written, so that no client, row or other role of the database can
-// fill a disk with the log.
+// Package loglimit bounds how often one kind of log line is written. So no client, row or role of the database can fill a disk with log lines.
 package loglimit
 
 import (
@@ -11,8 +10,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A Limit bounds one kind of log line. Lines that come too often are left out, and the next line says how many were.
-// The zero value is ready to use. The fields must not be changed after the first use. A Limit is safe for concurrent use.
+// A Limit bounds one kind of log line. Lines that come too often are left out, and the next line has their number. The zero value is ready to
+// use. The fields must not be changed after the first use. A Limit is safe for concurrent use.
 type Limit struct {
 	// Every is the time between two lines once Burst is used up. The default is 10 s.
 	Every time.Duration
@@ -24,8 +23,8 @@ type Limit struct {
 	leftOut atomic.Int64
 }
 
-// Allow reports whether a line may be written now, and returns the logger to write it with: to, with the attribute left_out
-// if lines were left out since the last one. If it reports false, it has counted the line as left out.
+// Allow reports whether a line may be written now. If so, it returns the logger for the line. This is to, with the attribute left_out if lines
+// were left out since the last one. If not, Allow counts the line as left out.
 //
 //	if logger, ok := limit.Allow(l.Logger); ok {
 //		logger.Warn("…")

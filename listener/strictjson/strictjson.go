@@ -1,5 +1,6 @@
-// Package strictjson reads JSON objects whose keys decide who receives something. A key counts only as it is written, and only once:
-// [encoding/json] takes RECIPIENT for recipient and the last of two values, which anybody who can write into the text could have added.
+// Package strictjson reads JSON objects with keys that decide which clients receive something. Keys are case-sensitive, and no key may occur
+// twice. [encoding/json] accepts RECIPIENT as recipient, and uses the last of two values. So a role that can write into the text could change
+// the recipient.
 package strictjson
 
 import (
@@ -9,13 +10,13 @@ import (
 	"io"
 )
 
-// ErrNotObject reports that the text is not one JSON object and nothing else.
+// ErrNotObject reports that the text is not exactly one JSON object.
 var ErrNotObject = errors.New("not a JSON object")
 
 // ErrTwice reports that a key occurs twice.
 var ErrTwice = errors.New("occurs twice")
 
-// A Member is one key of an object with its value.
+// A Member is a key of an object with its value.
 type Member struct {
 	Key   string
 	Value json.RawMessage
@@ -36,7 +37,7 @@ func Members(text io.Reader) (members []Member, err error) {
 		if err != nil {
 			return nil, ErrNotObject
 		}
-		m.Key = key.(string) // anything else in this place is a syntax error
+		m.Key = key.(string) // a token of another type would be a syntax error here
 		if decoder.Decode(&m.Value) != nil {
 			return nil, ErrNotObject
 		}
