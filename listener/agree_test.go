@@ -50,8 +50,8 @@ func TestEncodeXipAgrees(t *testing.T) {
 	}
 }
 
-// The anchor's tag is computed by the database from a row and by the listener from what it reads, whatever the session's time
-// zone, and however the values travel.
+// The anchor's tag is computed by the database from a row and by the listener from what it reads, whatever the
+// session's time zone, and however the values travel.
 func TestAnchorTagsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -83,8 +83,8 @@ func TestAnchorTagsAgree(t *testing.T) {
 	}
 }
 
-// The hub's cursor and that of a page rendered at the same time claim the same. (Not the same in flight: other databases of the
-// server have transactions, too.)
+// The hub's cursor and that of a page rendered at the same time claim the same. (Not the same in flight: other
+// databases of the server have transactions, too.)
 func TestCursorsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

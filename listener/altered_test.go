@@ -13,8 +13,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Somebody has altered the table, so that it no longer refuses rows that cannot be sent. A recipient that is none gets nothing, and
-// above all does not become everyone. An event that must not be sent, or data of several lines, is announced as unreadable.
+// Somebody has altered the table, so that it no longer refuses rows that cannot be sent. A recipient that is none
+// gets nothing, and above all does not become everyone. An event that must not be sent, or data of several lines, is
+// announced as unreadable.
 func TestAlteredTableBreaksNoRule(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -51,7 +52,8 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	}, want, 17)
 }
 
-// The bounds of recipient and event count bytes in the encoding of the database, as the constraints do: in UTF-8 they may be more.
+// The bounds of recipient and event count bytes in the encoding of the database, as the constraints do: in UTF-8 they
+// may be more.
 func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := odd(t, "LATIN1")
@@ -64,10 +66,12 @@ func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 	}
 }
 
-// some is a number of unreadable rows that is not known exactly: a page that begins behind an id leaves lower ones out.
+// some is a number of unreadable rows that is not known exactly: a page that begins behind an id leaves lower ones
+// out.
 const some = -1
 
-// Ids that no cursor can have are skipped: rows around them arrive, once each, also where pages and transactions end with them.
+// Ids that no cursor can have are skipped: rows around them arrive, once each, also where pages and transactions end
+// with them.
 func TestIDsThatAreNone(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -88,8 +92,8 @@ func TestIDsThatAreNone(t *testing.T) {
 	}, want, some)
 }
 
-// Somebody empties a table, or makes rows of rowcast.history that are none, while a hub runs. The hub goes on, says what is wrong, and a
-// client that resumes is not told that nothing was deleted.
+// Somebody empties a table, or makes rows of rowcast.history that are none, while a hub runs. The hub goes on, says
+// what is wrong, and a client that resumes is not told that nothing was deleted.
 func TestEmptiedTables(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{
@@ -127,8 +131,8 @@ func TestEmptiedTables(t *testing.T) {
 	}
 }
 
-// wantLost checks whether a hub says that rowcast.history is lost. If so, rowcast migrate mends it, and until then the horizon is on the
-// safe side and retention says that it deletes nothing.
+// wantLost checks whether a hub says that rowcast.history is lost. If so, rowcast migrate mends it, and until then
+// the horizon is on the safe side and retention says that it deletes nothing.
 func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	t.Helper()
 	said := strings.Contains(log.text(), "rowcast.history is empty: run rowcast migrate")

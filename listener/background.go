@@ -6,8 +6,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A background is a connection on which one job at a time may run in a goroutine of its own. Only Run's goroutine uses a background. A
-// job is given the connection and returns a result, and reaches nothing else.
+// A background is a connection on which one job at a time may run in a goroutine of its own. Only Run's goroutine
+// uses a background. A job is given the connection and returns a result, and reaches nothing else.
 type background struct {
 	conn   *pgx.Conn
 	wake   func()      // called at the end of each job

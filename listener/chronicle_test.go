@@ -160,7 +160,8 @@ func ids(rows []feed.Row) (ids []int64) {
 	return ids
 }
 
-// check fails if rows are not just the wanted ones, each once, in an order in which they may be told after those before.
+// check fails if rows are not just the wanted ones, each once, in an order in which they may be told after those
+// before.
 func (c *chronicle) check(before, rows []feed.Row, want []int64) error {
 	if got := ids(rows); !slices.Equal(got, want) {
 		return fmt.Errorf("got rows %v, want %v", got, want)

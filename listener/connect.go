@@ -18,9 +18,10 @@ import (
 	"rowcast/sql"
 )
 
-// settings are the parameters on which the statements depend. With a default_transaction_isolation of serializable, fetches would conflict with
-// writers. With row_security, fetches could silently return no rows. With another search_path, functions and operators of another role could
-// run with the hub's rights. Without the settings for the planner, it would read the whole table whenever its statistics are wrong.
+// settings are the parameters on which the statements depend. With a default_transaction_isolation of serializable,
+// fetches would conflict with writers. With row_security, fetches could silently return no rows. With another
+// search_path, functions and operators of another role could run with the hub's rights. Without the settings for the
+// planner, it would read the whole table whenever its statistics are wrong.
 var settings = map[string]string{
 	"DateStyle":                           "ISO",
 	"default_transaction_isolation":       "read committed",
@@ -39,14 +40,15 @@ var settings = map[string]string{
 	"plan_cache_mode":                 "force_generic_plan",
 }
 
-// newerSettings are parameters that older servers do not have, with the major version that introduced each. Their value is 0.
+// newerSettings are parameters that older servers do not have, with the major version that introduced each. Their
+// value is 0.
 var newerSettings = map[string]int{
 	"idle_session_timeout": 14,
 	"transaction_timeout":  17,
 }
 
-// settingsFor returns the settings for a server of a major version, as arguments of set_config. The server cancels a statement a little before
-// the client gives up the connection, so that the session survives.
+// settingsFor returns the settings for a server of a major version, as arguments of set_config. The server cancels a
+// statement a little before the client gives up the connection, so that the session survives.
 func settingsFor(version int, timeout time.Duration) map[string]string {
 	all := maps.Clone(settings)
 	all["statement_timeout"] = strconv.FormatInt((timeout * 9 / 10).Milliseconds(), 10)
@@ -58,7 +60,8 @@ func settingsFor(version int, timeout time.Duration) map[string]string {
 	return all
 }
 
-// connConfig returns the configuration of the next connection. The connection has an application_name, and notices a dead peer by itself.
+// connConfig returns the configuration of the next connection. The connection has an application_name, and notices a
+// dead peer by itself.
 func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	config := l.Config
 	if l.Configure != nil {
@@ -82,8 +85,8 @@ func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// noticingDeath returns dial with options on its TCP connections. With these, the kernel closes a connection whose peer has died without closing
-// it. dial may be the caller's own function.
+// noticingDeath returns dial with options on its TCP connections. With these, the kernel closes a connection whose
+// peer has died without closing it. dial may be the caller's own function.
 func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -101,8 +104,9 @@ func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc 
 	}
 }
 
-// connect opens a session with the listener's settings. With PollOnly, it opens a connection without settings. If there are several hosts, each
-// has its own time to answer: the first may be a primary that has died. receive, if non-nil, is called with each notification.
+// connect opens a session with the listener's settings. With PollOnly, it opens a connection without settings. If
+// there are several hosts, each has its own time to answer: the first may be a primary that has died. receive, if
+// non-nil, is called with each notification.
 func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config, err := l.connConfig(purpose)
 	if err != nil {
@@ -138,9 +142,9 @@ func (l *Listener) with(ctx context.Context, conn *pgx.Conn, read func(querier) 
 	return read(conn)
 }
 
-// prepare checks that no transaction pooler shares the session, and makes the settings. Until then, the search_path may have functions, operators
-// and types of another role. So every name in these statements is qualified, and no operator is used. The same applies to checkPrimary and to
-// the first statement of inTransaction.
+// prepare checks that no transaction pooler shares the session, and makes the settings. Until then, the search_path
+// may have functions, operators and types of another role. So every name in these statements is qualified, and no
+// operator is used. The same applies to checkPrimary and to the first statement of inTransaction.
 func prepare(ctx context.Context, conn *pgx.Conn, timeout time.Duration) error {
 	if err := checkPooler(ctx, conn); err != nil {
 		return err
@@ -166,7 +170,8 @@ func checkPrimary(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// inTransaction calls read in a transaction that has the settings. After the transaction, the connection may serve other clients of a pooler.
+// inTransaction calls read in a transaction that has the settings. After the transaction, the connection may serve
+// other clients of a pooler.
 func inTransaction(ctx context.Context, conn *pgx.Conn, timeout time.Duration, read func(querier) error) error {
 	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
 		var names, values []string
@@ -189,8 +194,9 @@ func majorVersion(conn *pgx.Conn) int {
 	return major
 }
 
-// checkPooler returns ErrPooled if notifications are not received on this connection. A pooler reports process IDs of its own, so if they differ
-// checkPooler sends a NOTIFY. A pooler that pools by session passes this test and does no harm.
+// checkPooler returns ErrPooled if notifications are not received on this connection. A pooler reports process IDs of
+// its own, so if they differ checkPooler sends a NOTIFY. A pooler that pools by session passes this test and does no
+// harm.
 func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	var pid uint32
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
@@ -220,7 +226,8 @@ func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// beginEpoch returns the tag of the present epoch. It begins a new epoch if PostgreSQL has recovered since the last one (rule 19).
+// beginEpoch returns the tag of the present epoch. It begins a new epoch if PostgreSQL has recovered since the last
+// one (rule 19).
 func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	const begin = `INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING`
 	if _, err := db.Exec(ctx, begin); err != nil {
@@ -253,8 +260,8 @@ func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, erro
 	return len(tags) == 1 && tags[0] == c.Anchor.Tag.String(), nil
 }
 
-// Preflight connects once, as Run would, and returns what is wrong: [ErrPooled], [ErrStandby], [sql.ErrNoSchema], or another error with which
-// connecting has failed.
+// Preflight connects once, as Run would, and returns what is wrong: [ErrPooled], [ErrStandby], [sql.ErrNoSchema], or
+// another error with which connecting has failed.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)

@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Where a commit takes long, as it waits for the disk, those that ring run one at a time, and their rate alone would never tell that
-// there are many writers. Hubs notice that they wait for each other, and poll.
+// Where a commit takes long, as it waits for the disk, those that ring run one at a time, and their rate alone would
+// never tell that there are many writers. Hubs notice that they wait for each other, and poll.
 func TestWritersDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)

@@ -7,16 +7,18 @@ import (
 	"rowcast/sql"
 )
 
-// Both channels ask the hubs to close the streams of a recipient. On disconnectChannel, any role may send the recipient as the payload. On
-// disconnectedChannel, a hub that has closed its own streams sends the name of its listener and the recipient.
+// Both channels ask the hubs to close the streams of a recipient. On disconnectChannel, any role may send the
+// recipient as the payload. On disconnectedChannel, a hub that has closed its own streams sends the name of its
+// listener and the recipient.
 const (
 	disconnectChannel   = sql.Channel + ".disconnect"
 	disconnectedChannel = sql.Channel + ".disconnected"
 )
 
-// Disconnect asks all other listeners of this database to close the streams of a recipient, with [Listener.Disconnect]. The Replayer's own
-// listener ignores the request: its hub has closed the streams already, and when the request came back, clients could have reconnected with
-// a new authentication. Disconnect returns once the request is committed.
+// Disconnect asks all other listeners of this database to close the streams of a recipient, with
+// [Listener.Disconnect]. The Replayer's own listener ignores the request: its hub has closed the streams already, and
+// when the request came back, clients could have reconnected with a new authentication. Disconnect returns once the
+// request is committed.
 func (r *Replayer) Disconnect(ctx context.Context, recipient string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()

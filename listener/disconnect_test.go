@@ -14,8 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Every listener is told whom to disconnect, by another hub or by hand, once what was committed before has been delivered. One that
-// polls hears nothing of it, and can tell the others.
+// Every listener is told whom to disconnect, by another hub or by hand, once what was committed before has been
+// delivered. One that polls hears nothing of it, and can tell the others.
 func TestDisconnectReachesEveryListener(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -69,7 +69,8 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	}
 }
 
-// Whoever has ended the streams of somebody at one hub is not told to again: some may be back by then, rightly. All others are told.
+// Whoever has ended the streams of somebody at one hub is not told to again: some may be back by then, rightly. All
+// others are told.
 func TestDisconnectIsNotEchoed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

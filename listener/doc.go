@@ -1,14 +1,16 @@
-// Package listener reads the rows that are committed to rowcast.notifications, once each and in causal order, and delivers them to a hub.
+// Package listener reads the rows that are committed to rowcast.notifications, once each and in causal order, and
+// delivers them to a hub.
 //
-// A [Listener] has two connections. On the first it receives notifications and reads rows. It sleeps in LISTEN while there is little to do,
-// and polls while there is much (wakeup.go). A fetch reads the rows that the present snapshot shows and the listener's cursor has not seen
-// (page.go, query.go). So it finds a row however long the row's transaction was open. On the second connection the listener takes the park
-// lock (parklock.go). A [Replayer] reads the rows that the cursor of a single client has not seen (replay.go). A [Retention] deletes old
-// rows. Rows, batches and messages are types of the package feed.
+// A [Listener] has two connections. On the first it receives notifications and reads rows. It sleeps in LISTEN while
+// there is little to do, and polls while there is much (wakeup.go). A fetch reads the rows that the present snapshot
+// shows and the listener's cursor has not seen (page.go, query.go). So it finds a row however long the row's
+// transaction was open. On the second connection the listener takes the park lock (parklock.go). A [Replayer] reads
+// the rows that the cursor of a single client has not seen (replay.go). A [Retention] deletes old rows. Rows, batches
+// and messages are types of the package feed.
 //
-// When PostgreSQL is unreachable, Run connects again, with growing pauses, and goes on from its cursor. No row is lost or delivered twice.
-// If the server has lost rows that it had committed (a crash without synchronous commit, a failover to a standby that lagged, a restore), a
-// Batch reports it.
+// When PostgreSQL is unreachable, Run connects again, with growing pauses, and goes on from its cursor. No row is
+// lost or delivered twice. If the server has lost rows that it had committed (a crash without synchronous commit, a
+// failover to a standby that lagged, a restore), a Batch reports it.
 //
 // # Terms
 //
@@ -23,9 +25,10 @@
 //
 // # What is tried again
 //
-// Nothing fails silently. Each failure is counted by its operation (see the package failures; rowcast shows the counts as
-// rowcast_failures_total). It is logged, for each kind at most about once in ten seconds. The body of /readyz shows each operation that fails
-// at present: the times of its first and its last failure, the number of failures, and the SQLSTATE.
+// Nothing fails silently. Each failure is counted by its operation (see the package failures; rowcast shows the
+// counts as rowcast_failures_total). It is logged, for each kind at most about once in ten seconds. The body of
+// /readyz shows each operation that fails at present: the times of its first and its last failure, the number of
+// failures, and the SQLSTATE.
 //
 //	operation     what is tried again                            pauses                        log line
 //	connect       opening the first connection                   0.1 s, doubled up to 5 s      cannot connect to PostgreSQL, or before
@@ -44,9 +47,11 @@
 //
 // All pauses but Every have jitter: they are between half and one and a half times as long.
 //
-// The hub itself attempts the first five operations until they succeed. They count as failing until then. The other operations are attempted
-// on demand, several at a time. Such an operation counts as failing for 2 minutes after its last failure, because there may be no further
-// attempt. If it has succeeded since the failure, it counts as failing for 20 seconds: the success may have been another stream's.
+// The hub itself attempts the first five operations until they succeed. They count as failing until then. The other
+// operations are attempted on demand, several at a time. Such an operation counts as failing for 2 minutes after its
+// last failure, because there may be no further attempt. If it has succeeded since the failure, it counts as failing
+// for 20 seconds: the success may have been another stream's.
 //
-// Run uses one goroutine. While the park lock is waited for or held, there is a second one, which ends with the session.
+// Run uses one goroutine. While the park lock is waited for or held, there is a second one, which ends with the
+// session.
 package listener

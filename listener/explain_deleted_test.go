@@ -8,8 +8,8 @@ import (
 	"rowcast/listener"
 )
 
-// What has been deleted stays in the indexes until vacuum, which may be long, here for an old snapshot. Nothing that a hub does
-// walks through it: its beginning, its fetches, the replays, and deletion itself.
+// What has been deleted stays in the indexes until vacuum, which may be long, here for an old snapshot. Nothing that
+// a hub does walks through it: its beginning, its fetches, the replays, and deletion itself.
 func TestPlansAfterRetention(t *testing.T) {
 	t.Parallel()
 	const rows = 100_000
@@ -59,7 +59,8 @@ func TestPlansAfterRetention(t *testing.T) {
 			t.Errorf("%s: read %d blocks:\n%s", name, plan.Hit+plan.Read, explained)
 		}
 	}
-	// Against which this is measured: a cursor from before all that, which a hub that knows the horizon does not read from.
+	// Against which this is measured: a cursor from before all that, which a hub that knows the horizon does not read
+	// from.
 	plan, _ := explain(t, session, listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, before, nil, 512))
 	t.Logf("from the beginning: %d blocks, %v ms", plan.Hit+plan.Read, plan.Time)
 	if plan.Hit+plan.Read < 1000 {

@@ -51,8 +51,8 @@ func (n node) sorts() (found []node) {
 	return found
 }
 
-// The queries read what is new and no more, whatever the table's size, and without statistics, which a table that grows fast
-// does not have.
+// The queries read what is new and no more, whatever the table's size, and without statistics, which a table that
+// grows fast does not have.
 func TestPlansDoNotDependOnTheTable(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -104,7 +104,8 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"alice"}), 0)
 }
 
-// fillHistory inserts rows of transactions that the server has given, a hundred rows each, of a thousand users and everyone.
+// fillHistory inserts rows of transactions that the server has given, a hundred rows each, of a thousand users and
+// everyone.
 func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	t.Helper()
 	for range (rows/100 + 4999) / 5000 { // numbers to insert under: each subtransaction would need none, a procedure draws them

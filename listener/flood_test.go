@@ -20,8 +20,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Any role that can connect can send any number of notifications. They cost a listener little memory and few log lines, the next
-// row arrives, and no disconnect is left out. Not parallel: it measures the heap.
+// Any role that can connect can send any number of notifications. They cost a listener little memory and few log
+// lines, the next row arrives, and no disconnect is left out. Not parallel: it measures the heap.
 func TestAttackFloodsOfNotify(t *testing.T) {
 	const message, disconnect = "rowcast", "rowcast.disconnect"
 	for _, flood := range []struct {
@@ -143,7 +143,8 @@ func (l *lines) text() string {
 
 func (l *lines) count() int { return strings.Count(l.text(), "\n") }
 
-// Notifications that say nothing do not put off the safety poll, for which a stranger need only send one now and then.
+// Notifications that say nothing do not put off the safety poll, for which a stranger need only send one now and
+// then.
 func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 	t.Parallel()
 	for _, channel := range []string{"rowcast", "rowcast.disconnect", "rowcast.unparked"} {

@@ -22,8 +22,8 @@ func burn(t *testing.T, conn *pgx.Conn, n int) {
 const bring = `INSERT INTO rowcast.notifications (recipient, data, xid)
 	SELECT 'alice', '"foreign"', (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + %d + i)::text::xid8 FROM generate_series(1, 100) i`
 
-// TestForeignNumbersAreNeverSent shows that a row whose number this server had not assigned to it is not sent, live or on resume, also
-// not once the server's counter has passed the number; and that rows between and behind them are.
+// TestForeignNumbersAreNeverSent shows that a row whose number this server had not assigned to it is not sent, live
+// or on resume, also not once the server's counter has passed the number; and that rows between and behind them are.
 func TestForeignNumbersAreNeverSent(t *testing.T) {
 	t.Parallel()
 	const higher, lower = "higher numbers", "lower numbers"
@@ -70,8 +70,8 @@ func checkForeign(t *testing.T, dsn, bring string) {
 	wantData(t, replay(t, newReplayer(t, dsn, 512), before, now, []string{"alice"}), `"1"`, `"2"`, `"3"`)
 }
 
-// TestSubscriptionIsNeverSent shows the same of rows that arrive by logical replication from another server, which is ahead, in a table
-// that a hub reads.
+// TestSubscriptionIsNeverSent shows the same of rows that arrive by logical replication from another server, which is
+// ahead, in a table that a hub reads.
 func TestSubscriptionIsNeverSent(t *testing.T) {
 	t.Parallel()
 	publisher, subscriber := dbtest.Stranger(t), dbtest.Cluster(t)
@@ -115,8 +115,8 @@ func restart(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// TestOwnNumbersAreSent shows that rows whose writer has a number above xid are sent: of savepoints and exception blocks, and after an
-// update or a rewrite of the table.
+// TestOwnNumbersAreSent shows that rows whose writer has a number above xid are sent: of savepoints and exception
+// blocks, and after an update or a rewrite of the table.
 func TestOwnNumbersAreSent(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -140,9 +140,9 @@ func TestOwnNumbersAreSent(t *testing.T) {
 	}
 }
 
-// TestCopyKeepsNumbersUntilItIsAdopted shows that a copy of the whole schema on another server, which a subscription fills before an
-// upgrade, keeps the numbers of the server that history names, so that cursors go on there; and that they are disowned once the copy is
-// this server's own.
+// TestCopyKeepsNumbersUntilItIsAdopted shows that a copy of the whole schema on another server, which a subscription
+// fills before an upgrade, keeps the numbers of the server that history names, so that cursors go on there; and that
+// they are disowned once the copy is this server's own.
 func TestCopyKeepsNumbersUntilItIsAdopted(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, alone(t))

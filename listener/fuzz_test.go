@@ -134,8 +134,9 @@ const (
 	targetPage = 1 << 16
 )
 
-// maxHeap bounds what a target adds to the heap. By the formula of the README it is 12 MiB for the process, and three copies of the
-// largest data beside a page, twice because a test has no GOGC of its own: 18 MiB. The fuzzing engine adds up to 12 MiB in its workers.
+// maxHeap bounds what a target adds to the heap. By the formula of the README it is 12 MiB for the process, and three
+// copies of the largest data beside a page, twice because a test has no GOGC of its own: 18 MiB. The fuzzing engine
+// adds up to 12 MiB in its workers.
 const maxHeap = 12<<20 + 2*(3*targetData+targetPage) + 24<<20
 
 // heap returns the bytes of live and dead objects.
@@ -145,7 +146,8 @@ func heap() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// survive runs an attack and checks that the next row of another recipient comes soon. It reports whether the INSERT was accepted.
+// survive runs an attack and checks that the next row of another recipient comes soon. It reports whether the INSERT
+// was accepted.
 func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 	t.Helper()
 	recipient, event := "mallory", "e"
@@ -209,7 +211,8 @@ func unbounded(t testing.TB) string {
 	return dsn
 }
 
-// Whatever an INSERT accepts, the next row of another recipient comes soon, and the listener's memory stays within its bound.
+// Whatever an INSERT accepts, the next row of another recipient comes soon, and the listener's memory stays within
+// its bound.
 func FuzzRows(f *testing.F) {
 	for _, a := range attacks {
 		for _, odd := range []bool{false, true} {
@@ -222,7 +225,8 @@ func FuzzRows(f *testing.F) {
 	})
 }
 
-// The same with random rows, always the same. The test is not parallel, because it measures the heap of the whole process.
+// The same with random rows, always the same. The test is not parallel, because it measures the heap of the whole
+// process.
 func TestRandomRows(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{
 		"UTF8":      dbtest.Database,
@@ -249,8 +253,8 @@ func TestRandomRows(t *testing.T) {
 	}
 }
 
-// randomAttack draws an attack. Most are accepted: numbers that fit a double, deep arrays, and long text that is control
-// characters or compresses well. The others have numbers of any length, or bytes that no encoding may allow.
+// randomAttack draws an attack. Most are accepted: numbers that fit a double, deep arrays, and long text that is
+// control characters or compresses well. The others have numbers of any length, or bytes that no encoding may allow.
 func randomAttack(random *rand.Rand) attack {
 	a := attack{
 		text: randomText(random), exponent: random.IntN(600) - 300, numbers: uint8(random.IntN(32)), depth: uint16(random.IntN(100)),

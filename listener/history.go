@@ -10,8 +10,8 @@ import (
 // errNoHistory reports that rowcast.history has no row. Some session has deleted it.
 var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
-// observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the listener goes on. A cursor
-// then counts as expired unless it has seen everything below the oldest row of the table.
+// observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the
+// listener goes on. A cursor then counts as expired unless it has seen everything below the oldest row of the table.
 func (l *Listener) observeHistory(p *page) {
 	if p.historyLost {
 		l.Failures.Warn(l.Logger, failures.History, errNoHistory,
@@ -22,7 +22,8 @@ func (l *Listener) observeHistory(p *page) {
 	l.historyLost = p.historyLost
 }
 
-// checkHistory returns errNoHistory if rowcast.history has no row. It returns nil if another session has merely locked the row.
+// checkHistory returns errNoHistory if rowcast.history has no row. It returns nil if another session has merely
+// locked the row.
 func checkHistory(ctx context.Context, db querier) error {
 	var there bool
 	err := db.QueryRow(ctx, "SELECT EXISTS (SELECT FROM rowcast.history WHERE one AND horizon IS NOT NULL)").Scan(&there)

@@ -70,8 +70,8 @@ func TestSeveralCrashes(t *testing.T) {
 	wantData(t, r.rows(t, 1), `"6"`)
 }
 
-// Of what was there before the listener began it knows only the last row. It does not go back behind that, or would tell again
-// what may stand.
+// Of what was there before the listener began it knows only the last row. It does not go back behind that, or would
+// tell again what may stand.
 func TestGoesNotBackBehindItsBeginning(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Rows that take long to read keep the next row waiting. While they do, the lag says how long, and the log says once that rows wait and
-// once that all have been read.
+// Rows that take long to read keep the next row waiting. While they do, the lag says how long, and the log says once
+// that rows wait and once that all have been read.
 func TestLagIsShownWhileRowsAreRead(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -65,8 +65,8 @@ func TestLagGrowsInAnOutage(t *testing.T) {
 	}
 }
 
-// Data that cannot be 64 MiB of text, however much it expands, is not measured before its text is made: measuring takes longer than
-// making the text. Nor is large data, where that would take many seconds.
+// Data that cannot be 64 MiB of text, however much it expands, is not measured before its text is made: measuring
+// takes longer than making the text. Nor is large data, where that would take many seconds.
 func TestSmallAndLargeDataIsNotMeasured(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -5,16 +5,17 @@ import (
 	"rowcast/listener/guard"
 )
 
-// A level is the number of rows that the next page may have. It rises while pages are full, and falls when rows are large or cannot be read.
-// So the work is linear in the number of rows: PostgreSQL converts only few rows to text that the page then leaves out.
+// A level is the number of rows that the next page may have. It rises while pages are full, and falls when rows are
+// large or cannot be read. So the work is linear in the number of rows: PostgreSQL converts only few rows to text
+// that the page then leaves out.
 //
-// The text of a jsonb number can be 8,000 times as long as its stored form, and only the conversion shows its length. So the stored bytes that
-// a page asks to convert are bounded too, by inlineTotal.
+// The text of a jsonb number can be 8,000 times as long as its stored form, and only the conversion shows its length.
+// So the stored bytes that a page asks to convert are bounded too, by inlineTotal.
 type level int
 
 const (
-	// firstLevel is the level at which reading begins. Below it, a page lists its rows without their data, and each row is read by a
-	// statement of its own.
+	// firstLevel is the level at which reading begins. Below it, a page lists its rows without their data, and each row
+	// is read by a statement of its own.
 	firstLevel level = 16
 
 	// inlineTotal bounds the stored bytes of all rows of a page that come with their data. Their text is at most 1 GiB.
@@ -49,8 +50,8 @@ func (l level) after(p *page, pageRows int) level {
 	return l
 }
 
-// levels keep the levels of replays between two pages, by the place where the next page begins: nothing else is known of a replay that
-// goes on.
+// levels keep the levels of replays between two pages, by the place where the next page begins: nothing else is known
+// of a replay that goes on.
 type levels struct{ at guard.Value[map[place]level] }
 
 // A place is the last row of a page.

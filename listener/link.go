@@ -11,8 +11,8 @@ import (
 	"rowcast/sql"
 )
 
-// A link is the listener's first connection. It receives notifications and reads rows. Only Run's goroutine uses it, except for
-// interrupt.
+// A link is the listener's first connection. It receives notifications and reads rows. Only Run's goroutine uses it,
+// except for interrupt.
 type link struct {
 	*Listener
 	conn *pgx.Conn
@@ -57,8 +57,9 @@ func (k *link) listen(ctx context.Context) error {
 	return nil
 }
 
-// bounded runs read for at most Timeout, or until the session ends. Like wait, it uses the deadline of the connection. For a context
-// that can end, pgx would start a goroutine each time, and bounded is called for every notification.
+// bounded runs read for at most Timeout, or until the session ends. Like wait, it uses the deadline of the
+// connection. For a context that can end, pgx would start a goroutine each time, and bounded is called for every
+// notification.
 func (k *link) bounded(ctx context.Context, read func(context.Context, querier) error) error {
 	_ = k.conn.PgConn().Conn().SetDeadline(time.Now().Add(k.Timeout))
 	if ctx.Err() != nil { // interrupt may have been called before SetDeadline
@@ -71,8 +72,9 @@ func (k *link) bounded(ctx context.Context, read func(context.Context, querier) 
 // interrupt ends the statement or the wait that uses the connection now. Any goroutine may call it.
 func (k *link) interrupt() { _ = k.conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
 
-// wait sleeps until a notification is received that is to be answered, a fetch is requested, wake is called, or the time has come. Any
-// other notification does not end the wait: otherwise any role could put off the next safety poll forever.
+// wait sleeps until a notification is received that is to be answered, a fetch is requested, wake is called, or the
+// time has come. Any other notification does not end the wait: otherwise any role could put off the next safety poll
+// forever.
 func (k *link) wait(ctx context.Context, until time.Time) error {
 	if k.isCalled() {
 		return ctx.Err()

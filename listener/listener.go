@@ -19,69 +19,74 @@ import (
 	"rowcast/listener/loglimit"
 )
 
-// A Listener reads rowcast.notifications. Config or Configure, Deliver and Logger are required. The zero value of every other field is its
-// default. The fields must not be changed once Run has begun.
+// A Listener reads rowcast.notifications. Config or Configure, Deliver and Logger are required. The zero value of
+// every other field is its default. The fields must not be changed once Run has begun.
 type Listener struct {
-	// Config describes how to connect. On its connections, the listener sets every parameter on which its statements depend. It keeps
-	// Config's DialFunc and sets options on the TCP connections that DialFunc returns.
+	// Config describes how to connect. On its connections, the listener sets every parameter on which its statements
+	// depend. It keeps Config's DialFunc and sets options on the TCP connections that DialFunc returns.
 	Config *pgx.ConnConfig
 
-	// Configure, if non-nil, is called before each connection and replaces Config. So a password or a certificate that has changed is used:
-	// pgx.ParseConfig reads password files, certificates and the environment each time. Several goroutines may call it at the same time.
+	// Configure, if non-nil, is called before each connection and replaces Config. So a password or a certificate that
+	// has changed is used: pgx.ParseConfig reads password files, certificates and the environment each time. Several
+	// goroutines may call it at the same time.
 	Configure func() (*pgx.ConnConfig, error)
 
-	// Deliver is called with each batch that has been read. It is also called with an empty batch, to report that PostgreSQL has answered.
-	// It is called from Run's goroutine and must not block, because nothing is read meanwhile.
+	// Deliver is called with each batch that has been read. It is also called with an empty batch, to report that
+	// PostgreSQL has answered. It is called from Run's goroutine and must not block, because nothing is read meanwhile.
 	Deliver func(feed.Batch)
 
 	// Message, if non-nil, is called with each message that was sent with NOTIFY. It must not block.
 	Message func(feed.Message)
 
-	// Disconnect, if non-nil, is called when the streams of recipient must be closed, as requested by NOTIFY rowcast.disconnect or by another
-	// hub's [Replayer.Disconnect]. It must not block. If very many requests come at once, some calls come before rows that were committed
-	// earlier have been delivered. It is never called if PollOnly is set.
+	// Disconnect, if non-nil, is called when the streams of recipient must be closed, as requested by NOTIFY
+	// rowcast.disconnect or by another hub's [Replayer.Disconnect]. It must not block. If very many requests come at
+	// once, some calls come before rows that were committed earlier have been delivered. It is never called if PollOnly
+	// is set.
 	Disconnect func(recipient string)
 
 	Logger *slog.Logger
 
-	// PollOnly makes the listener poll every PollInterval, and use neither LISTEN nor the park lock. It is for connections through a
-	// transaction pooler. The default PollInterval is then 100 ms.
+	// PollOnly makes the listener poll every PollInterval, and use neither LISTEN nor the park lock. It is for
+	// connections through a transaction pooler. The default PollInterval is then 100 ms.
 	PollOnly bool
 
-	// PollInterval is the time between two fetches while polling. After a slow fetch it is up to twice as long. While there are fewer commits
-	// than Busy it is half as long. The default is 2 ms.
+	// PollInterval is the time between two fetches while polling. After a slow fetch it is up to twice as long. While
+	// there are fewer commits than Busy it is half as long. The default is 2 ms.
 	PollInterval time.Duration
 
-	// Look is the longest time without a fetch while the listener sleeps. The fetch after it is a safety poll: it finds rows that come without
-	// the trigger (logical replication, disabled triggers), and proves that the session is alive. The default is 1 s. A negative Look
-	// disables the safety poll, which only a test should do.
+	// Look is the longest time without a fetch while the listener sleeps. The fetch after it is a safety poll: it finds
+	// rows that come without the trigger (logical replication, disabled triggers), and proves that the session is alive.
+	// The default is 1 s. A negative Look disables the safety poll, which only a test should do.
 	Look time.Duration
 
-	// Busy is the rate, in commits with rows a second, above which the listener polls. Quiet is the rate below which it sleeps again. The
-	// listener also polls for a while if writers wait for each other with their NOTIFYs. The defaults are 2,000 and 1,000. With an infinite
-	// Busy the listener never polls.
+	// Busy is the rate, in commits with rows a second, above which the listener polls. Quiet is the rate below which it
+	// sleeps again. The listener also polls for a while if writers wait for each other with their NOTIFYs. The defaults
+	// are 2,000 and 1,000. With an infinite Busy the listener never polls.
 	Busy, Quiet float64
 
 	// MaxData is the largest data that is read, in bytes. Of larger data, only the size is read. The default is 16 MiB.
 	MaxData int64
 
-	// PageRows and PageBytes bound the rows that are read at once. A single larger row is read nevertheless. The defaults are 512 and 1 MiB.
+	// PageRows and PageBytes bound the rows that are read at once. A single larger row is read nevertheless. The
+	// defaults are 512 and 1 MiB.
 	PageRows  int
 	PageBytes int
 
-	// Warm is the approximate size, in bytes, of the recent rows that are read before the listener begins, for clients that resume. Reading
-	// them takes at most three times Timeout; after that, the listener begins without the rest. The default is none.
+	// Warm is the approximate size, in bytes, of the recent rows that are read before the listener begins, for clients
+	// that resume. Reading them takes at most three times Timeout; after that, the listener begins without the rest. The
+	// default is none.
 	Warm int64
 
 	// Timeout bounds each statement. The session ends if a statement takes longer. The default is 10 s.
 	Timeout time.Duration
 
-	// QueueLimit is the used part of the server's NOTIFY queue, from 0 to 1, up to which the listener may sleep. While it sleeps, each INSERT
-	// sends a NOTIFY, and fails when the queue is full. Above QueueLimit the listener polls, until the queue is half as full. The default
-	// is 0.25.
+	// QueueLimit is the used part of the server's NOTIFY queue, from 0 to 1, up to which the listener may sleep. While
+	// it sleeps, each INSERT sends a NOTIFY, and fails when the queue is full. Above QueueLimit the listener polls,
+	// until the queue is half as full. The default is 0.25.
 	QueueLimit float64
 
-	// LagLimit is how long a fetch may take before a warning reports that later rows are delayed, see [Stats.Lag]. The default is 5 s.
+	// LagLimit is how long a fetch may take before a warning reports that later rows are delayed, see [Stats.Lag]. The
+	// default is 5 s.
 	LagLimit time.Duration
 
 	Stats Stats
@@ -138,8 +143,8 @@ type logs struct {
 	lag                loglimit.Limit // a fetch takes long
 }
 
-// Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL, it tries to begin one. The pauses
-// between the attempts grow until a session has lasted for a second.
+// Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL, it tries to
+// begin one. The pauses between the attempts grow until a session has lasted for a second.
 func (l *Listener) Run(ctx context.Context) error {
 	defaults(l)
 	l.Stats.setCurrent(time.Now())
@@ -169,7 +174,8 @@ const (
 	maxPause = 5 * time.Second
 )
 
-// Connected reports whether the listener has a session with PostgreSQL. The session includes the connection for the park lock.
+// Connected reports whether the listener has a session with PostgreSQL. The session includes the connection for the
+// park lock.
 func (l *Listener) Connected() bool { return l.isConnected.Load() }
 
 func defaults(l *Listener) { l.once.Do(l.setDefaults) }
@@ -204,8 +210,8 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// ErrPooled reports that the connection goes through a transaction pooler. There, LISTEN receives nothing, and a session's lock would stay
-// with a connection that serves other clients.
+// ErrPooled reports that the connection goes through a transaction pooler. There, LISTEN receives nothing, and a
+// session's lock would stay with a connection that serves other clients.
 var ErrPooled = errors.New("the database connection goes through a transaction pooler (PgBouncer): connect directly, or poll (--poll)")
 
 // ErrStandby reports that the server is a standby. Its snapshots leave out the transactions that run on the primary.

@@ -22,7 +22,8 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 // patience is how long a test waits for what must come. A row that is waited for so long has been missed.
 const patience = 30 * time.Second
 
-// limit bounds one step of a test that takes no time by itself: a statement, or the end of something that was told to end.
+// limit bounds one step of a test that takes no time by itself: a statement, or the end of something that was told to
+// end.
 const limit = 3 * time.Minute
 
 // limited returns a context that ends with the test, and after limit.
@@ -68,8 +69,8 @@ type reader struct {
 	last feed.Batch
 }
 
-// newListener is a listener with no one to deliver to. It never looks for rows that came without a bell: a row that is not
-// rung for is missed.
+// newListener is a listener with no one to deliver to. It never looks for rows that came without a bell: a row that
+// is not rung for is missed.
 func newListener(t testing.TB, dsn string) *listener.Listener {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)

@@ -12,9 +12,10 @@ import (
 	"rowcast/listener/strictjson"
 )
 
-// parseMessage reads the payload of a NOTIFY. An object with the key data, recipient or event is an envelope, and must be a correct one: a
-// typing error must not send a message to everyone. For the same reason, a payload that begins with "{" must be a JSON object. Any other
-// object is the data itself, and any other text is sent as a JSON string. Both are sent to everyone.
+// parseMessage reads the payload of a NOTIFY. An object with the key data, recipient or event is an envelope, and
+// must be a correct one: a typing error must not send a message to everyone. For the same reason, a payload that
+// begins with "{" must be a JSON object. Any other object is the data itself, and any other text is sent as a JSON
+// string. Both are sent to everyone.
 func parseMessage(payload string) (feed.Message, error) {
 	message := feed.Message{Event: "message"}
 	if !strings.HasPrefix(strings.TrimSpace(payload), "{") {
@@ -34,8 +35,8 @@ func parseMessage(payload string) (feed.Message, error) {
 	return message, open(&message, members)
 }
 
-// isEnvelopeKey reports whether a key marks the object as an envelope. It ignores case, because "Recipient" is more likely a typing
-// error than data.
+// isEnvelopeKey reports whether a key marks the object as an envelope. It ignores case, because "Recipient" is more
+// likely a typing error than data.
 func isEnvelopeKey(m strictjson.Member) bool {
 	return strings.EqualFold(m.Key, "data") || strings.EqualFold(m.Key, "recipient") || strings.EqualFold(m.Key, "event")
 }

@@ -8,9 +8,9 @@ import (
 	"rowcast/sql"
 )
 
-// calls are notifications with a payload. While the listener sleeps, they wait until the rows that were committed before them have been
-// delivered. Any role of the database can send them, and PostgreSQL may deliver 8 GB of them while one statement runs, so their number
-// and size are bounded.
+// calls are notifications with a payload. While the listener sleeps, they wait until the rows that were committed
+// before them have been delivered. Any role of the database can send them, and PostgreSQL may deliver 8 GB of them
+// while one statement runs, so their number and size are bounded.
 type calls struct {
 	waiting []call
 	bytes   int
@@ -44,8 +44,8 @@ func (c *calls) take() []call {
 	return waiting
 }
 
-// receive sorts notifications. pgx calls it in the middle of statements, for each of perhaps a million notifications a second. So it
-// drops at once the notifications that the listener does not use, and only takes notes of the others.
+// receive sorts notifications. pgx calls it in the middle of statements, for each of perhaps a million notifications
+// a second. So it drops at once the notifications that the listener does not use, and only takes notes of the others.
 func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 	switch n.Channel {
 	case releasedChannel:
@@ -76,8 +76,8 @@ func (k *link) receiveMessage(payload string) {
 	}
 }
 
-// receiveDisconnect drops no valid recipient. If there is no room, it closes the streams at once, perhaps before rows that were committed
-// earlier have been delivered. The clients receive these rows when they resume.
+// receiveDisconnect drops no valid recipient. If there is no room, it closes the streams at once, perhaps before rows
+// that were committed earlier have been delivered. The clients receive these rows when they resume.
 func (k *link) receiveDisconnect(recipient string) {
 	switch {
 	case k.Disconnect == nil:

@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Where only one of the two connections is to be had, the attempts to begin a session become rare and the log says little. Once
-// there are two, the session is whole.
+// Where only one of the two connections is to be had, the attempts to begin a session become rare and the log says
+// little. Once there are two, the session is whole.
 func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

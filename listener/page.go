@@ -67,8 +67,8 @@ type request struct {
 	level    level
 }
 
-// fetch reads a page of the rows that the listener's cursor has not seen. With the snapshot of an earlier page, it continues that page's
-// batch (rule 13). The query is fetchQuery or stateQuery.
+// fetch reads a page of the rows that the listener's cursor has not seen. With the snapshot of an earlier page, it
+// continues that page's batch (rule 13). The query is fetchQuery or stateQuery.
 func (r *reader) fetch(query pageQuery, from cursor.Cursor, epoch cursor.Tag, snapshot *cursor.Cursor, now level) (page, error) {
 	p, err := r.page(request{query: query, from: from, epoch: epoch, snapshot: snapshot, level: now})
 	if err != nil {
@@ -99,8 +99,8 @@ func (r *reader) page(q request) (page, error) {
 	return p, nil
 }
 
-// list reads the rows of a page with most of their data. If a row makes the query fail, it reads the rows without their data. missing
-// returns the indexes of the rows that must still be read.
+// list reads the rows of a page with most of their data. If a row makes the query fail, it reads the rows without
+// their data. missing returns the indexes of the rows that must still be read.
 func (r *reader) list(q request) (p page, missing []int, err error) {
 	if q.level.isCareful() {
 		return r.collect(q.query.list, q, q.level)
@@ -133,7 +133,8 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 	return p, missing, err
 }
 
-// fill reads the missing rows one by one, and ends the page when it has enough. It removes rows that were deleted meanwhile.
+// fill reads the missing rows one by one, and ends the page when it has enough. It removes rows that were deleted
+// meanwhile.
 func (r *reader) fill(p *page, missing []int) error {
 	var bytes int64
 	var gone int

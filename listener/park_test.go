@@ -16,8 +16,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Nobody looks for rows in this test, so a row whose transaction did not ring and that was not found by the fetch after
-// parking comes only with the next bell. Its writer is the only one in the database and waits for it, so there is none.
+// Nobody looks for rows in this test, so a row whose transaction did not ring and that was not found by the fetch
+// after parking comes only with the next bell. Its writer is the only one in the database and waits for it, so there
+// is none.
 func TestNoRowWaitsForTheLook(t *testing.T) {
 	t.Parallel()
 	proofs := []*parkProof{{hubs: 1}, {hubs: 2}}
@@ -63,7 +64,8 @@ type parkDatabase struct {
 	writer *sparseWriter
 }
 
-// One commit is more than so many a second, and a moment later less: nearly every bell unparks, and soon the hub parks again.
+// One commit is more than so many a second, and a moment later less: nearly every bell unparks, and soon the hub
+// parks again.
 const oneCommit = 19.9
 
 func (p *parkProof) begin(t *testing.T, db *parkDatabase) {
@@ -80,8 +82,8 @@ func (p *parkProof) begin(t *testing.T, db *parkDatabase) {
 	db.writer = &sparseWriter{conn: connect(t, db.dsn), post: db.post, pause: 15 * time.Millisecond}
 }
 
-// delayLock delays what is asked on the connection of the park lock, so that much can happen between a fetch and what is
-// asked before or after it.
+// delayLock delays what is asked on the connection of the park lock, so that much can happen between a fetch and what
+// is asked before or after it.
 func delayLock(_ context.Context, config *pgconn.Config, conn net.Conn) (net.Conn, error) {
 	if config.RuntimeParams["application_name"] == "rowcast park lock" {
 		conn = slowConn{conn}
@@ -175,7 +177,8 @@ func (p *post) recall(recipients []string) {
 	}
 }
 
-// wait waits for committed rows to have arrived everywhere. Far longer than that takes, but it does not take for ever.
+// wait waits for committed rows to have arrived everywhere. Far longer than that takes, but it does not take for
+// ever.
 func (p *post) wait(recipients []string) (missed int) {
 	deadline, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

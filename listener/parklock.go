@@ -15,9 +15,9 @@ import (
 	"rowcast/sql"
 )
 
-// A parkLock takes and releases the park lock for one hub. It has a connection of its own, because two of its statements can take long
-// and must not keep the listener from fetching. The first waits in the queue for the lock. The second is the NOTIFY after a release,
-// which can wait behind a writer that waits for a synchronous standby.
+// A parkLock takes and releases the park lock for one hub. It has a connection of its own, because two of its
+// statements can take long and must not keep the listener from fetching. The first waits in the queue for the lock.
+// The second is the NOTIFY after a release, which can wait behind a writer that waits for a synchronous standby.
 type parkLock struct {
 	background
 
@@ -30,8 +30,8 @@ type parkLock struct {
 // errParkLock marks the errors of the park lock's session.
 var errParkLock = errors.New("park lock")
 
-// queueTimeout bounds a wait in the queue for the lock. It is below the default deadlock_timeout. A waiting SELECT holds back vacuum, and
-// beyond deadlock_timeout the server may log each wait.
+// queueTimeout bounds a wait in the queue for the lock. It is below the default deadlock_timeout. A waiting SELECT
+// holds back vacuum, and beyond deadlock_timeout the server may log each wait.
 const queueTimeout = 500 * time.Millisecond
 
 var lockKey = fmt.Sprintf("(%d, %d)", sql.ParkLock1, sql.ParkLock2)
@@ -53,7 +53,8 @@ func (l *Listener) openParkLock(ctx context.Context) (*parkLock, error) {
 	return p, nil
 }
 
-// begin sets lock_timeout for the session and asks for the process ID of the server process. A pooler may hide the process ID.
+// begin sets lock_timeout for the session and asks for the process ID of the server process. A pooler may hide the
+// process ID.
 func (p *parkLock) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -61,7 +62,8 @@ func (p *parkLock) begin(ctx context.Context) error {
 	return p.conn.QueryRow(ctx, query, strconv.FormatInt(queueTimeout.Milliseconds(), 10)).Scan(&p.pid)
 }
 
-// isIdle reports whether the connection can be used now. It returns the error of the job that has ended since the last call.
+// isIdle reports whether the connection can be used now. It returns the error of the job that has ended since the
+// last call.
 func (p *parkLock) isIdle() (bool, error) {
 	last, idle := p.finish()
 	return idle, last.err
@@ -110,8 +112,8 @@ func (p *parkLock) heldElsewhere(ctx context.Context) (holder uint32, err error)
 	return holder, nil
 }
 
-// waitForLock waits for the lock for at most lock_timeout. After that it ends without an error, because the server would log an error
-// each time. A lock of a session outlives the subtransaction in which it was taken.
+// waitForLock waits for the lock for at most lock_timeout. After that it ends without an error, because the server
+// would log an error each time. A lock of a session outlives the subtransaction in which it was taken.
 var waitForLock = "DO $$ BEGIN PERFORM pg_advisory_lock" + lockKey + "; EXCEPTION WHEN lock_not_available THEN NULL; END $$"
 
 // enqueue begins to wait in the queue for the lock.
@@ -123,7 +125,8 @@ func (p *parkLock) enqueue() {
 		if _, err := conn.Exec(ctx, waitForLock); err != nil {
 			return false, err
 		}
-		// The statement before cannot say whether it has taken the lock. If it has, the lock is now held twice, and release releases both.
+		// The statement before cannot say whether it has taken the lock. If it has, the lock is now held twice, and release
+		// releases both.
 		err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock"+lockKey).Scan(&taken)
 		return taken, err
 	})
@@ -175,7 +178,8 @@ func (p *parkLock) lost() error {
 	return err
 }
 
-// prove checks that the session that holds the lock is alive. It runs no query: the server answers a Sync message too.
+// prove checks that the session that holds the lock is alive. It runs no query: the server answers a Sync message
+// too.
 func (p *parkLock) prove(ctx context.Context) error {
 	if err := p.stop(); err != nil {
 		return err
@@ -192,8 +196,8 @@ func (p *parkLock) prove(ctx context.Context) error {
 	return nil
 }
 
-// release releases the lock, and then notifies the hubs that relied on it. A hub that was notified before the release would find the lock
-// still held.
+// release releases the lock, and then notifies the hubs that relied on it. A hub that was notified before the release
+// would find the lock still held.
 func (p *parkLock) release(ctx context.Context) error {
 	if err := p.stop(); err != nil {
 		return err

@@ -24,7 +24,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// logging starts a migrated server of its own with some settings, and returns a connection string and the path of its log.
+// logging starts a migrated server of its own with some settings, and returns a connection string and the path of its
+// log.
 func logging(t *testing.T, settings map[string]string) (dsn, log string) {
 	t.Helper()
 	server := dbtest.Cluster(t)
@@ -49,8 +50,8 @@ func readLog(t *testing.T, path string, from int) string {
 	return string(text[from:])
 }
 
-// A transaction that did not send a NOTIFY and stays open makes the hub queue for the park lock again and again. That costs no line
-// in the server's log.
+// A transaction that did not send a NOTIFY and stays open makes the hub queue for the park lock again and again. That
+// costs no line in the server's log.
 func TestOpenTransactionWritesNoErrors(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, nil)
@@ -93,8 +94,8 @@ func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 }
 
-// Transactions that overlap leave no time at which none is open that did not send a NOTIFY. The hub parks nevertheless: while it
-// queues for the lock, new ones do not get it.
+// Transactions that overlap leave no time at which none is open that did not send a NOTIFY. The hub parks
+// nevertheless: while it queues for the lock, new ones do not get it.
 func TestParksAmongOverlappingTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -128,8 +129,8 @@ func TestParksAmongOverlappingTransactions(t *testing.T) {
 	t.Logf("parked after %v", time.Since(began))
 }
 
-// deafen returns a connection that leads through a relay. Once deaf is set, the relay forwards nothing in either direction, also not
-// that the server has ended the connection.
+// deafen returns a connection that leads through a relay. Once deaf is set, the relay forwards nothing in either
+// direction, also not that the server has ended the connection.
 func deafen(t *testing.T, conn net.Conn, deaf *atomic.Bool) net.Conn {
 	ours, relay := net.Pipe()
 	t.Cleanup(func() {
@@ -156,7 +157,8 @@ func deafen(t *testing.T, conn net.Conn, deaf *atomic.Bool) net.Conn {
 	return ours
 }
 
-// A session that holds the park lock and is cut off without a word is noticed within seconds, whether or not the server has ended it.
+// A session that holds the park lock and is cut off without a word is noticed within seconds, whether or not the
+// server has ended it.
 func TestNoticesADeafParkLock(t *testing.T) {
 	t.Parallel()
 	for _, ended := range []bool{false, true} {
@@ -234,8 +236,8 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 	relying.parked(t, 1)
 }
 
-// What the server refuses to the park lock's session is logged and counted, and the hub goes on: here it may neither queue for the
-// lock nor notify the other hubs.
+// What the server refuses to the park lock's session is logged and counted, and the hub goes on: here it may neither
+// queue for the lock nor notify the other hubs.
 func TestRefusedParkLockIsShown(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -136,8 +136,8 @@ default_pool_size = %d
 	}
 }
 
-// unprivileged makes a program run as the user whom PostgreSQL runs as: PgBouncer refuses root, and the server's socket refuses
-// others.
+// unprivileged makes a program run as the user whom PostgreSQL runs as: PgBouncer refuses root, and the server's
+// socket refuses others.
 func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 {

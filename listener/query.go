@@ -14,15 +14,15 @@ import (
 
 // A pageQuery reads a page of rows. It consists of arms, each an ordered index scan.
 type pageQuery struct {
-	// full reads rows with their data. Its last two parameters are the stored size up to which data is read, and the length up to which
-	// its text is sent.
+	// full reads rows with their data. Its last two parameters are the stored size up to which data is read, and the
+	// length up to which its text is sent.
 	full string
 	// list reads no column whose value can make the query fail.
 	list string
 }
 
-// newPageQuery returns a query that asks for a state ([readState]) and for the rows of arms. stored and text are the last two parameters
-// of full.
+// newPageQuery returns a query that asks for a state ([readState]) and for the rows of arms. stored and text are the
+// last two parameters of full.
 func newPageQuery(state string, arms func(columns) string, stored, text string) pageQuery {
 	return pageQuery{
 		full: snapshotRow(state, ", NULL::text, NULL::text, NULL::text") + arms(columns{
@@ -33,11 +33,12 @@ func newPageQuery(state string, arms func(columns) string, stored, text string) 
 	}
 }
 
-// fetchQuery reads the rows that a cursor has not seen and a snapshot shows. The cursor is $1 (its half-delivered transaction), $2 (the last
-// row delivered of it), $3 (the transactions in flight) and $4 (the first transaction of which nothing was seen). The snapshot is $5, or the
-// present one if that is NULL. The rows come in the order of delivery: the half-delivered transaction first (rule 7). Each arm is one
-// ordered index scan, because for a single condition with OR the planner would read the whole table. The arms order by n.xid: xid alone
-// would be the column of the result, a text. The last arm has an upper bound. Without it, every fetch would read the rows with transaction
+// fetchQuery reads the rows that a cursor has not seen and a snapshot shows. The cursor is $1 (its half-delivered
+// transaction), $2 (the last row delivered of it), $3 (the transactions in flight) and $4 (the first transaction of
+// which nothing was seen). The snapshot is $5, or the present one if that is NULL. The rows come in the order of
+// delivery: the half-delivered transaction first (rule 7). Each arm is one ordered index scan, because for a single
+// condition with OR the planner would read the whole table. The arms order by n.xid: xid alone would be the column of
+// the result, a text. The last arm has an upper bound. Without it, every fetch would read the rows with transaction
 // numbers that this server has not assigned yet (restored or forged rows).
 var fetchQuery = newPageQuery(noState, fetchArms, "$7", "$8")
 
@@ -56,15 +57,17 @@ UNION ALL (SELECT ` + c.of(3) + ` FROM rowcast.notifications n
 	ORDER BY n.xid, n.id LIMIT $6)`
 }
 
-// assigned leaves out the rows whose transaction number this server had not assigned when they were written (rule 25).
+// assigned leaves out the rows whose transaction number this server had not assigned when they were written (rule
+// 25).
 var assigned = sql.Assigned("n")
 
 // shown is the snapshot that is read. It is computed once for each arm, not once for each row.
 const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
 
-// replayQuery reads the rows of some recipients ($7) and of everyone that a cursor ($1 to $4, as in fetchQuery) has not seen and a snapshot
-// ($5) shows, in the order of delivery. It has an arm for each recipient, and for each transaction that was in flight. So each arm is a short
-// ordered index scan, whatever the statistics of the table are.
+// replayQuery reads the rows of some recipients ($7) and of everyone that a cursor ($1 to $4, as in fetchQuery) has
+// not seen and a snapshot ($5) shows, in the order of delivery. It has an arm for each recipient, and for each
+// transaction that was in flight. So each arm is a short ordered index scan, whatever the statistics of the table
+// are.
 var replayQuery = newPageQuery(noState, func(c columns) string {
 	replayed := c.table + ` FROM rowcast.notifications n`
 	return `
@@ -108,8 +111,9 @@ func (q request) args(rows int) []any {
 	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, rows}
 }
 
-// snapshotRow is the beginning of every query. Its row comes even if there is no other row. Without a row in rowcast.history, the horizon
-// is the lowest transaction that has rows, because retention may have deleted everything before it. "~" marks this case.
+// snapshotRow is the beginning of every query. Its row comes even if there is no other row. Without a row in
+// rowcast.history, the horizon is the lowest transaction that has rows, because retention may have deleted everything
+// before it. "~" marks this case.
 func snapshotRow(state, result string) string {
 	return `SELECT snapshot::text, coalesce((` + horizon + `)::text,
 		'~' || (SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), '~' || pg_snapshot_xmin(snapshot)),
@@ -156,16 +160,17 @@ var (
 	listAsText = make(pgx.QueryResultFormats, listColumns)
 )
 
-// boundRecipient and boundEvent keep the table's rules for the lengths of recipient and event, in the encoding of the database. A value
-// that is too long is not sent. It is replaced by a value that breaks the rules too: the empty recipient, and NULL as the event.
+// boundRecipient and boundEvent keep the table's rules for the lengths of recipient and event, in the encoding of the
+// database. A value that is too long is not sent. It is replaced by a value that breaks the rules too: the empty
+// recipient, and NULL as the event.
 const (
 	boundRecipient = `CASE WHEN octet_length(recipient) > 256 THEN '' ELSE recipient END`
 	boundEvent     = `CASE WHEN octet_length(event) <= 128 THEN event END`
 )
 
-// inlineData is the text of data, or NULL if it is too large. data #> '{}' is data before it is compressed: compressed numbers can be a
-// million times as long in text. Data of at most 512 bytes has at most 4 MiB of text, which is not measured: for a small row, measuring
-// would cost half as much as everything else.
+// inlineData is the text of data, or NULL if it is too large. data #> '{}' is data before it is compressed:
+// compressed numbers can be a million times as long in text. Data of at most 512 bytes has at most 4 MiB of text,
+// which is not measured: for a small row, measuring would cost half as much as everything else.
 func inlineData(stored, text string) string {
 	return `CASE WHEN pg_column_size(data) > ` + stored + `::int THEN NULL
 	WHEN pg_column_size(data #> '{}') <= least(` + stored + `::int, 512) THEN data::text
@@ -173,8 +178,8 @@ func inlineData(stored, text string) string {
 	ELSE (SELECT CASE WHEN octet_length(t) <= ` + text + `::bigint THEN t END FROM (SELECT data::text OFFSET 0) made (t)) END`
 }
 
-// read reads the result of a query whose arms return at most so many rows each. All rows of an arm come before the rows of the next arm.
-// read uses the raw values, because scanning them with pgx costs more than everything else.
+// read reads the result of a query whose arms return at most so many rows each. All rows of an arm come before the
+// rows of the next arm. read uses the raw values, because scanning them with pgx costs more than everything else.
 func (r *reader) read(result pgx.Rows, most int, epoch cursor.Tag) (p page, missing []int, err error) {
 	var bytes, arm, inArm int
 	for result.Next() {
@@ -188,8 +193,8 @@ func (r *reader) read(result pgx.Rows, most int, epoch cursor.Tag) (p page, miss
 		if next := int(values[colArm][0] - '0'); next != arm && !p.more {
 			arm, inArm = next, 0
 		}
-		// An arm that has reached its limit may have more rows, and the rows of later arms must not come before them. Compressed data can be
-		// larger than its stored size.
+		// An arm that has reached its limit may have more rows, and the rows of later arms must not come before them.
+		// Compressed data can be larger than its stored size.
 		p.cut = p.cut || bytes > r.pageBytes && !p.more
 		if p.more = p.more || p.cut; p.more {
 			continue
@@ -226,8 +231,8 @@ func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
 	return nil
 }
 
-// readRow reads a row, and reports whether it is whole: it has its data, and all columns keep the rules of the table. pgx reuses the memory
-// of values.
+// readRow reads a row, and reports whether it is whole: it has its data, and all columns keep the rules of the table.
+// pgx reuses the memory of values.
 func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
 		return row, false, fmt.Errorf("read the column xid of rowcast.notifications: %w", err)
@@ -252,8 +257,8 @@ func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 	return row, row.isSound() && (values[colRecipient] == nil || row.Recipient != ""), nil
 }
 
-// setID sets the id. A cursor cannot refer to a row whose id is NULL or below 1, so the row is skipped. It is given the highest or the lowest
-// id, so that the next page begins after it.
+// setID sets the id. A cursor cannot refer to a row whose id is NULL or below 1, so the row is skipped. It is given
+// the highest or the lowest id, so that the next page begins after it.
 func (r *row) setID(digits []byte) (err error) {
 	if digits == nil {
 		r.ID, r.skipped, r.misplaced = math.MaxInt64, true, true
@@ -268,8 +273,8 @@ func (r *row) setID(digits []byte) (err error) {
 	return nil
 }
 
-// parseTime reads a timestamptz in the form of the queries. NULL and infinity are read as 2000-01-01, as rowcast.anchor_tag does. The table
-// refuses both, unless it was altered.
+// parseTime reads a timestamptz in the form of the queries. NULL and infinity are read as 2000-01-01, as
+// rowcast.anchor_tag does. The table refuses both, unless it was altered.
 func parseTime(digits []byte) (int64, error) {
 	if digits == nil {
 		return 0, nil

@@ -14,8 +14,8 @@ import (
 	"rowcast/listener/feed"
 )
 
-// A Replayer reads the rows that the cursor of a client has not seen. It keeps no query open between two pages: an open query for a slow client
-// would hold back vacuum and block DDL, and DDL that waits blocks every INSERT.
+// A Replayer reads the rows that the cursor of a client has not seen. It keeps no query open between two pages: an
+// open query for a slow client would hold back vacuum and block DDL, and DDL that waits blocks every INSERT.
 type Replayer struct {
 	listener  *Listener
 	pool      *pgxpool.Pool
@@ -24,12 +24,13 @@ type Replayer struct {
 	reader    func(runner) *reader
 	levels    levels
 	timeout   time.Duration
-	// pooled is set if the connections go through a transaction pooler. Then every transaction must make its own settings.
+	// pooled is set if the connections go through a transaction pooler. Then every transaction must make its own
+	// settings.
 	pooled bool
 }
 
-// NewReplayer returns a Replayer with the listener's configuration. It uses at most conns connections at a time, and one more for Disconnect. A
-// connection is opened when it is needed, and closed after a minute without use.
+// NewReplayer returns a Replayer with the listener's configuration. It uses at most conns connections at a time, and
+// one more for Disconnect. A connection is opened when it is needed, and closed after a minute without use.
 func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error) {
 	defaults(l)
 	pool, err := l.newPool(ctx, "replay", conns, func(ctx context.Context, conn *pgx.Conn) error {
@@ -53,8 +54,8 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 // CatchUp is [Listener.CatchUp].
 func (r *Replayer) CatchUp(ctx context.Context) error { return r.listener.CatchUp(ctx) }
 
-// newPool returns a pool of connections for a purpose. begin is called for each new connection after the settings were made. It is not called
-// with PollOnly.
+// newPool returns a pool of connections for a purpose. begin is called for each new connection after the settings
+// were made. It is not called with PollOnly.
 func (l *Listener) newPool(
 	ctx context.Context, purpose string, conns int, begin func(context.Context, *pgx.Conn) error,
 ) (*pgxpool.Pool, error) {
@@ -88,12 +89,13 @@ func (l *Listener) newPool(
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// epochKey is the key of the epoch in the custom data of a connection. The epoch of a connection never changes, because a recovery ends every
-// connection. A connection for replays does not begin an epoch: only the listener does, so that the hub knows each epoch from the listener's
-// batches.
+// epochKey is the key of the epoch in the custom data of a connection. The epoch of a connection never changes,
+// because a recovery ends every connection. A connection for replays does not begin an epoch: only the listener does,
+// so that the hub knows each epoch from the listener's batches.
 const epochKey = "rowcast.epoch"
 
-// Close closes the connections. It waits for at most a second, because the pool would wait for a server that does not answer.
+// Close closes the connections. It waits for at most a second, because the pool would wait for a server that does not
+// answer.
 func (r *Replayer) Close() {
 	closed := make(chan struct{})
 	go func() {
@@ -107,12 +109,13 @@ func (r *Replayer) Close() {
 	}
 }
 
-// ErrEpoch reports that PostgreSQL has recovered since the cursor up to which a page was to be read. The caller must try again with a newer
-// cursor of the hub.
+// ErrEpoch reports that PostgreSQL has recovered since the cursor up to which a page was to be read. The caller must
+// try again with a newer cursor of the hub.
 var ErrEpoch = errors.New("the server has recovered since the cursor was read")
 
-// Page reads rows that from has not seen and to has seen, for the recipients and for everyone, up to the listener's limits. next is the cursor
-// of a client that has received the rows (rule 8). It equals to if there are no more rows. horizon is as in [feed.Batch].
+// Page reads rows that from has not seen and to has seen, for the recipients and for everyone, up to the listener's
+// limits. next is the cursor of a client that has received the rows (rule 8). It equals to if there are no more rows.
+// horizon is as in [feed.Batch].
 func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error) {
 	q := request{query: replayQuery, from: from, epoch: to.Epoch, snapshot: &to, own: []any{distinct(recipients)}, level: r.levels.of(from)}
 	var p page

@@ -32,7 +32,8 @@ func (l *Listener) wake() {
 	})
 }
 
-// beginWait makes wake and CatchUp call interrupt, until endWait. It calls interrupt at once if either was called before.
+// beginWait makes wake and CatchUp call interrupt, until endWait. It calls interrupt at once if either was called
+// before.
 func (l *Listener) beginWait(interrupt func()) {
 	l.requests.Do(func(r *requests) {
 		r.interrupt = interrupt

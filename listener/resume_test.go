@@ -33,8 +33,8 @@ func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
 	return stops, whole
 }
 
-// Transactions are held open and commit out of order, clients are stopped at every event, and again at every event of what
-// they then get: whatever they are told, it is each missing row once, and no effect before its cause.
+// Transactions are held open and commit out of order, clients are stopped at every event, and again at every event of
+// what they then get: whatever they are told, it is each missing row once, and no effect before its cause.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

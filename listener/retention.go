@@ -13,22 +13,23 @@ import (
 	"rowcast/listener/failures"
 )
 
-// A Retention deletes rows that are older than Keep, beginning with the oldest transaction. In the same transaction it moves the horizon: a
-// cursor that has not seen everything below the horizon is expired. If there are several hubs, one of them deletes at a time.
+// A Retention deletes rows that are older than Keep, beginning with the oldest transaction. In the same transaction
+// it moves the horizon: a cursor that has not seen everything below the horizon is expired. If there are several
+// hubs, one of them deletes at a time.
 //
-// It has a connection of its own. Deleting a portion may take minutes, and no replay may wait for that. The connection is closed while there
-// is nothing to delete.
+// It has a connection of its own. Deleting a portion may take minutes, and no replay may wait for that. The
+// connection is closed while there is nothing to delete.
 type Retention struct {
 	Listener *Listener // describes how to connect
 	Logger   *slog.Logger
 
 	// Keep is how long a row is kept after its created_at.
 	Keep time.Duration
-	// Every is the pause after a round that has deleted nothing. After a round that has deleted rows, the pause is three times the length
-	// of the round. The default is 1 min.
+	// Every is the pause after a round that has deleted nothing. After a round that has deleted rows, the pause is three
+	// times the length of the round. The default is 1 min.
 	Every time.Duration
-	// Rows is the approximate number of rows that are deleted in a round. The rows of a transaction are deleted together. The default is
-	// 1,000: the commits of writers wait while the WAL of a round is written.
+	// Rows is the approximate number of rows that are deleted in a round. The rows of a transaction are deleted
+	// together. The default is 1,000: the commits of writers wait while the WAL of a round is written.
 	Rows int
 
 	// Deleted counts the rows that were deleted.
@@ -104,8 +105,8 @@ func (r *Retention) disconnect() {
 	}
 }
 
-// delete deletes whole transactions, up to the first that has a row younger than Keep. It never deletes the newest transaction: its rows are
-// the anchors by which cursors of an earlier epoch are validated.
+// delete deletes whole transactions, up to the first that has a row younger than Keep. It never deletes the newest
+// transaction: its rows are the anchors by which cursors of an earlier epoch are validated.
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// Two hubs that delete at the same time would only wait for each other.
 	var horizon string
@@ -131,14 +132,15 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if _, err := tx.Exec(ctx, move, *end); err != nil {
 		return 0, fmt.Errorf("move the horizon: %w", err)
 	}
-	// A crash must not lose the horizon without the deletion, and no cursor may be checked against a horizon that a crash could lose.
+	// A crash must not lose the horizon without the deletion, and no cursor may be checked against a horizon that a
+	// crash could lose.
 	_, err = tx.Exec(ctx, "SET LOCAL synchronous_commit = on")
 	return deleted, err
 }
 
-// endQuery finds the last transaction to delete, above the horizon ($1). A row with a created_at in the future is deleted with the next old
-// row: otherwise one wrong clock would keep all later rows. The transaction of the last row that is looked at ($2) may have more rows, which
-// can be younger.
+// endQuery finds the last transaction to delete, above the horizon ($1). A row with a created_at in the future is
+// deleted with the next old row: otherwise one wrong clock would keep all later rows. The transaction of the last row
+// that is looked at ($2) may have more rows, which can be younger.
 const endQuery = `WITH oldest AS MATERIALIZED (
 		SELECT xid, created_at < now() - $3::text::interval AS old FROM rowcast.notifications
 		WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot()) AND created_at <= now() ORDER BY xid, id LIMIT $2),

@@ -17,8 +17,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Old rows go from the oldest on, whole transactions at a time, and the horizon moves behind them: a cursor from before is too old
-// and a later one is not. The newest transaction stays, whatever its age: cursors are checked by it.
+// Old rows go from the oldest on, whole transactions at a time, and the horizon moves behind them: a cursor from
+// before is too old and a later one is not. The newest transaction stays, whatever its age: cursors are checked by
+// it.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -137,7 +138,8 @@ func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	wantDeleted(t, r, "after its end", 1)
 }
 
-// A transaction goes as a whole, so it stays as long as one row of it is young, be it behind those that are looked at.
+// A transaction goes as a whole, so it stays as long as one row of it is young, be it behind those that are looked
+// at.
 func TestRetentionDeletesWholeTransactions(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 3)
@@ -208,8 +210,8 @@ func TestRetentionIsForOneHubAtATime(t *testing.T) {
 	}
 }
 
-// The horizon must not be lost by a crash that keeps the deletion, nor be told before it is safe: whatever is the default, the
-// commit waits, here for a standby that never comes.
+// The horizon must not be lost by a crash that keeps the deletion, nor be told before it is safe: whatever is the
+// default, the commit waits, here for a standby that never comes.
 func TestRetentionCommitsSynchronously(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -241,16 +243,17 @@ func TestRetentionCommitsSynchronously(t *testing.T) {
 	}
 }
 
-// beginsSynchronousReplication waits until the server's checkpointer has read synchronous_standby_names for the first time. Before
-// that a commit of PostgreSQL 13.21, 14.18, 15.13 and newer can wait for a standby by the session's own setting, and the checkpointer,
-// when it then reads that there is none, wakes nobody (syncrep.c, SyncRepUpdateSyncStandbysDefined): the commit waits for ever.
-// A checkpointer that makes a checkpoint has read it.
+// beginsSynchronousReplication waits until the server's checkpointer has read synchronous_standby_names for the first
+// time. Before that a commit of PostgreSQL 13.21, 14.18, 15.13 and newer can wait for a standby by the session's own
+// setting, and the checkpointer, when it then reads that there is none, wakes nobody (syncrep.c,
+// SyncRepUpdateSyncStandbysDefined): the commit waits for ever. A checkpointer that makes a checkpoint has read it.
 func beginsSynchronousReplication(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, "CHECKPOINT")
 }
 
-// commitsWait waits until commits wait for a standby. Each session and the checkpointer read the settings anew when they get to it.
+// commitsWait waits until commits wait for a standby. Each session and the checkpointer read the settings anew when
+// they get to it.
 func commitsWait(t *testing.T, conn *pgx.Conn, dsn string) {
 	t.Helper()
 	eventually(t, conn, "SELECT current_setting('synchronous_standby_names') = 'nobody'")

@@ -129,7 +129,8 @@ func loginRole(t *testing.T, dsn, password string) string {
 	return role
 }
 
-// certify makes an authority, and of it a certificate for the server and one for the role certified. It replaces the files.
+// certify makes an authority, and of it a certificate for the server and one for the role certified. It replaces the
+// files.
 func certify(t *testing.T, theirs, ours string) {
 	t.Helper()
 	authority := &x509.Certificate{

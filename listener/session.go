@@ -52,8 +52,8 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 }
 
-// begin listens, and then finds out where to go on from. In the reverse order, a row that is committed in between would be missed: it
-// would not be read, and its notification would not be received.
+// begin listens, and then finds out where to go on from. In the reverse order, a row that is committed in between
+// would be missed: it would not be read, and its notification would not be received.
 func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
@@ -91,7 +91,8 @@ const steady = time.Second
 
 func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.whole) >= steady }
 
-// ended logs why the session has ended. An outage is logged as one line about the loss, and some lines about the attempts to connect again.
+// ended logs why the session has ended. An outage is logged as one line about the loss, and some lines about the
+// attempts to connect again.
 func (s *session) ended(err error, retryIn time.Duration) {
 	s.isConnected.Store(false)
 	s.Failures.Failed(s.failed(err), err)
@@ -122,8 +123,8 @@ func (s *session) failed(err error) failures.Operation {
 	return failures.Fetch
 }
 
-// fetch reads and delivers all rows that are visible now and have not been read, page after page. Then it answers the notifications that
-// have a payload.
+// fetch reads and delivers all rows that are visible now and have not been read, page after page. Then it answers the
+// notifications that have a payload.
 func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
 	s.serving = append(s.serving, s.takeRequests()...)
 	s.link.notified = false
@@ -212,8 +213,8 @@ func commits(rows []row) (n int) {
 	return n
 }
 
-// inspect counts, once a minute, the rows whose transaction number this server has not assigned: rows that were restored, replicated or
-// forged. They are never sent.
+// inspect counts, once a minute, the rows whose transaction number this server has not assigned: rows that were
+// restored, replicated or forged. They are never sent.
 func (s *session) inspect(ctx context.Context) error {
 	if time.Since(s.inspected) < time.Minute {
 		return nil

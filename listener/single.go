@@ -10,10 +10,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// No row may prevent later rows from being read, whatever it contains. If a page cannot be read, each of its rows is read by a statement of
-// its own, which is the subject of this file. A row that cannot be read is replaced by an event that reports it.
+// No row may prevent later rows from being read, whatever it contains. If a page cannot be read, each of its rows is
+// read by a statement of its own, which is the subject of this file. A row that cannot be read is replaced by an
+// event that reports it.
 
-// The reasons why a row cannot be read, as the event rowcast.unreadable has them. They do not reveal the contents of the row.
+// The reasons why a row cannot be read, as the event rowcast.unreadable has them. They do not reveal the contents of
+// the row.
 const (
 	unreadableEncoding = "encoding" // a text cannot be converted to UTF-8
 	unreadableInvalid  = "invalid"  // a value that the table should have refused, such as NULL
@@ -21,15 +23,16 @@ const (
 	unreadableMemory   = "memory"   // the server has too little memory to read the row
 	unreadableTimeout  = "timeout"  // reading takes longer than Timeout
 
-	// tooLarge is the reason of a row whose text is too large for PostgreSQL itself. It is delivered like a row above MaxData.
+	// tooLarge is the reason of a row whose text is too large for PostgreSQL itself. It is delivered like a row above
+	// MaxData.
 	tooLarge = "too large"
 )
 
 // errInvalid reports that a row has a value that the table should have refused.
 var errInvalid = errors.New("a column breaks a rule of the table")
 
-// reasonOf returns the reason why a row cannot be read. It returns "" if the row is not the cause of err, for example if the connection was
-// lost or a right is missing.
+// reasonOf returns the reason why a row cannot be read. It returns "" if the row is not the cause of err, for example
+// if the connection was lost or a right is missing.
 func reasonOf(err error) string {
 	if errors.Is(err, errInvalid) {
 		return unreadableInvalid
@@ -64,8 +67,8 @@ func mayPass(reason string) bool {
 	return reason == unreadableTimeout || reason == unreadableMemory || reason == unreadableDamaged
 }
 
-// single reads the columns of a row that its page did not have. It reports gone if the row was deleted. It returns an error only if the row is
-// not the cause of it.
+// single reads the columns of a row that its page did not have. It reports gone if the row was deleted. It returns an
+// error only if the row is not the cause of it.
 func (r *reader) single(row *row) (gone bool, err error) {
 	if err = r.readWhole(row); reasonOf(err) == "" {
 		return gone, orGone(err, &gone)
@@ -94,17 +97,19 @@ func orGone(err error, gone *bool) error {
 	return err
 }
 
-// plainQuery reads a row ($1, $2) with its data. Of data larger than $3 bytes, it reads only the size. PostgreSQL converts data to text once.
+// plainQuery reads a row ($1, $2) with its data. Of data larger than $3 bytes, it reads only the size. PostgreSQL
+// converts data to text once.
 const plainQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END, octet_length(text) FROM
 	(SELECT ` + boundRecipient + `, ` + boundEvent + `, data::text FROM rowcast.notifications
 	WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) whole (recipient, event, text)`
 
-// measuredQuery does the same as plainQuery, but does not convert data to text if the numbers in data alone are longer than $3. The size is
-// then 0. A few stored bytes of numbers can be 1 GB of text, which PostgreSQL makes in memory without checking for a timeout. In new rows, the
-// table refuses such numbers. Measuring takes up to fifteen times as long as the conversion, so only data from 7 KiB to 1 MiB is measured.
-// Smaller data has less than 64 MiB of text, because a number has at most 147,456 digits in 16 bytes. The query puts the numbers into one
-// array and measures one after another until they are too long. Without the array, jsonb_path_query would take n² steps for n numbers. In lax
-// mode, it would count the numbers in arrays twice.
+// measuredQuery does the same as plainQuery, but does not convert data to text if the numbers in data alone are
+// longer than $3. The size is then 0. A few stored bytes of numbers can be 1 GB of text, which PostgreSQL makes in
+// memory without checking for a timeout. In new rows, the table refuses such numbers. Measuring takes up to fifteen
+// times as long as the conversion, so only data from 7 KiB to 1 MiB is measured. Smaller data has less than 64 MiB of
+// text, because a number has at most 147,456 digits in 16 bytes. The query puts the numbers into one array and
+// measures one after another until they are too long. Without the array, jsonb_path_query would take n² steps for n
+// numbers. In lax mode, it would count the numbers in arrays twice.
 const measuredQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3::bigint THEN text END,
 	CASE WHEN huge THEN 0 ELSE octet_length(text) END FROM
 	(SELECT recipient, event, huge, CASE WHEN NOT huge THEN data::text END FROM
@@ -141,8 +146,9 @@ func (r *reader) readBy(query string, row *row) error {
 	return nil
 }
 
-// readAddress reads the recipient of a row whose data cannot be read, so that the recipient is notified of the row. If the recipient is invalid
-// or cannot be read either, the row is marked to be skipped. readAddress reports whether the event can be read.
+// readAddress reads the recipient of a row whose data cannot be read, so that the recipient is notified of the row.
+// If the recipient is invalid or cannot be read either, the row is marked to be skipped. readAddress reports whether
+// the event can be read.
 func (r *reader) readAddress(row *row) (readable bool, err error) {
 	const (
 		both = "SELECT " + boundRecipient + ", " + boundEvent + " FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"

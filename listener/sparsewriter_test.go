@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A sparseWriter makes random transactions, one after the other: single statements and long ones, with savepoints kept and
-// rolled back, several inserts in one statement, and two-phase commits.
+// A sparseWriter makes random transactions, one after the other: single statements and long ones, with savepoints
+// kept and rolled back, several inserts in one statement, and two-phase commits.
 type sparseWriter struct {
 	conn  *pgx.Conn
 	post  *post
@@ -25,8 +25,8 @@ type sparseWriter struct {
 	savepoints []int    // how many were kept before each that is open
 }
 
-// transact makes one transaction and returns the recipients of the rows that it has committed. The instants at which it
-// inserts and commits are strewn over the time that a hub takes from one parking to the next.
+// transact makes one transaction and returns the recipients of the rows that it has committed. The instants at which
+// it inserts and commits are strewn over the time that a hub takes from one parking to the next.
 func (w *sparseWriter) transact(ctx context.Context) (committed []string, err error) {
 	w.sent, w.kept, w.savepoints = nil, nil, nil
 	w.linger()

@@ -11,7 +11,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A state is what the listener needs to know of the server once a second, besides rows. It is read by the query of a fetch.
+// A state is what the listener needs to know of the server once a second, besides rows. It is read by the query of a
+// fetch.
 type state struct {
 	known  bool
 	holder uint32     // the process that holds the park lock; 0 if there is none
@@ -46,8 +47,8 @@ func readState(values [][]byte) (s state, err error) {
 	return s, err
 }
 
-// queryNow returns the query for the next page. With PollOnly, each page asks for the state: the listener does not notice when the server
-// behind a pooler restarts, and must not go on in another epoch.
+// queryNow returns the query for the next page. With PollOnly, each page asks for the state: the listener does not
+// notice when the server behind a pooler restarts, and must not go on in another epoch.
 func (s *session) queryNow() pageQuery {
 	if s.PollOnly || time.Since(s.inquired) >= s.Look {
 		return stateQuery
@@ -55,8 +56,8 @@ func (s *session) queryNow() pageQuery {
 	return fetchQuery
 }
 
-// observe takes note of a page's state. It reports void if another epoch has begun: the page must not be delivered, and the session goes on
-// from where resume has found.
+// observe takes note of a page's state. It reports void if another epoch has begun: the page must not be delivered,
+// and the session goes on from where resume has found.
 func (s *session) observe(ctx context.Context, now state) (void bool, err error) {
 	if !now.known {
 		return false, nil
@@ -71,9 +72,10 @@ func (s *session) observe(ctx context.Context, now state) (void bool, err error)
 	return true, err
 }
 
-// observeQueue decides whether the hub may sleep. While it sleeps, every INSERT sends a NOTIFY, and fails if the NOTIFY queue is full. Any
-// session that has called LISTEN and keeps a transaction open lets the queue grow, and any role can fill it. So above QueueLimit the hub
-// polls, which needs no NOTIFY, until the queue is half as full as that.
+// observeQueue decides whether the hub may sleep. While it sleeps, every INSERT sends a NOTIFY, and fails if the
+// NOTIFY queue is full. Any session that has called LISTEN and keeps a transaction open lets the queue grow, and any
+// role can fill it. So above QueueLimit the hub polls, which needs no NOTIFY, until the queue is half as full as
+// that.
 func (w *wakeup) observeQueue(usage float64) {
 	w.Stats.queue.Store(math.Float64bits(usage))
 	crowded := usage >= w.QueueLimit || w.crowded && usage >= w.QueueLimit/2

@@ -14,7 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A NOTIFY queue that fills up makes the hub poll, so that no INSERT needs the queue. When it has drained the hub sleeps again.
+// A NOTIFY queue that fills up makes the hub poll, so that no INSERT needs the queue. When it has drained the hub
+// sleeps again.
 func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	t.Parallel()
 	major, _, _ := strings.Cut(one[string](t, connect(t, dbtest.Empty(t)), "SHOW server_version"), ".")
@@ -73,8 +74,8 @@ func fill(t *testing.T, conn *pgx.Conn, notify string) {
 	}
 }
 
-// When somebody empties rowcast.epoch, and the sessions of replays begin anew, the listener notices that the epoch is another one and
-// goes on in it. Nothing is lost, and replays work again.
+// When somebody empties rowcast.epoch, and the sessions of replays begin anew, the listener notices that the epoch is
+// another one and goes on in it. Nothing is lost, and replays work again.
 func TestGoesOnInAnotherEpoch(t *testing.T) {
 	t.Parallel()
 	for name, configure := range map[string]func(*listener.Listener){

@@ -32,8 +32,8 @@ func (d *dialled) dial(ctx context.Context, _, address string) (net.Conn, error)
 	return conn, nil
 }
 
-// The caller's DialFunc makes every connection: to the database, for the park lock and for replays. On each the kernel gives up a
-// server that has died without a word.
+// The caller's DialFunc makes every connection: to the database, for the park lock and for replays. On each the
+// kernel gives up a server that has died without a word.
 func TestDialFuncIsKept(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

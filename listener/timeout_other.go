@@ -7,5 +7,6 @@ import (
 	"time"
 )
 
-// setUserTimeout does nothing, because only Linux has this option. Here the keep-alive and the timeouts of statements notice a dead peer.
+// setUserTimeout does nothing, because only Linux has this option. Here the keep-alive and the timeouts of statements
+// notice a dead peer.
 func setUserTimeout(syscall.Conn, time.Duration) error { return nil }

@@ -45,8 +45,8 @@ func TestStrangersTrapsAreNotUsed(t *testing.T) {
 	}
 }
 
-// A stranger with the same role leaves objects in pg_temp, and settings, in a session behind PgBouncer. The hub that is given the
-// session next uses none of them, and changes nothing of the session.
+// A stranger with the same role leaves objects in pg_temp, and settings, in a session behind PgBouncer. The hub that
+// is given the session next uses none of them, and changes nothing of the session.
 func TestStrangersSessionBehindPgBouncer(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

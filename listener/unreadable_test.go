@@ -33,8 +33,9 @@ func outcomes(rows []feed.Row) (all []string) {
 	return all
 }
 
-// faulty puts a view in place of the table, so that reading the data of a row {"sqlstate": …, "times": …} fails, for ever or so
-// many times. Rows are inserted into rowcast.stored. The function is called STABLE so that it is called where data is read only.
+// faulty puts a view in place of the table, so that reading the data of a row {"sqlstate": …, "times": …} fails, for
+// ever or so many times. Rows are inserted into rowcast.stored. The function is called STABLE so that it is called
+// where data is read only.
 func faulty(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `CREATE SEQUENCE rowcast.tries MINVALUE 0`)
@@ -50,8 +51,8 @@ func faulty(t *testing.T, conn *pgx.Conn) {
 		SELECT xmin, id, recipient, event, rowcast.fault(data) AS data, created_at, xid FROM rowcast.stored`)
 }
 
-// readInEveryWay checks what becomes of rows for alice where they are read as they come, with PollOnly, after a restart, and by a
-// replay. write commits them. Those that cannot be read are counted.
+// readInEveryWay checks what becomes of rows for alice where they are read as they come, with PollOnly, after a
+// restart, and by a replay. write commits them. Those that cannot be read are counted.
 func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unreadable int64) {
 	t.Helper()
 	config := func(l *listener.Listener) { l.PageBytes, l.MaxData = 1<<16, 1<<17 }
@@ -93,7 +94,8 @@ func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unrea
 	}
 }
 
-// A row whose data cannot be read is replaced by an event that says so, whatever PostgreSQL's error, and those around it come.
+// A row whose data cannot be read is replaced by an event that says so, whatever PostgreSQL's error, and those around
+// it come.
 func TestUnreadableRows(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -143,7 +145,8 @@ func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 	}, 2)
 }
 
-// odd makes a database with the schema in another encoding. The constraints that refuse what has no UTF-8 form are dropped.
+// odd makes a database with the schema in another encoding. The constraints that refuse what has no UTF-8 form are
+// dropped.
 func odd(t testing.TB, encoding string) string {
 	t.Helper()
 	server := dbtest.Empty(t)
@@ -264,7 +267,8 @@ func dropDataConstraints(t testing.TB, conn *pgx.Conn) {
 	}
 }
 
-// Numbers are measured before text is made of them: what fits is read, what does not is too large, and nobody waits for it.
+// Numbers are measured before text is made of them: what fits is read, what does not is too large, and nobody waits
+// for it.
 func TestNumbersAreMeasured(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -317,7 +321,8 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 			t.Errorf("%s: the data of %d rows was read %d times", way, 2*rows, made)
 		}
 	}
-	// Work is counted, and not time: each page has a limit of its own, however long all of them take on a loaded machine.
+	// Work is counted, and not time: each page has a limit of its own, however long all of them take on a loaded
+	// machine.
 	for len(r.told) < 2*rows {
 		r.rows(t, 1)
 		if made := one[int](t, conn, "SELECT last_value::int FROM rowcast.made"); made > 6*2*rows {
@@ -335,8 +340,8 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	check("replay", replay(t, replayer, before, one[string](t, conn, "SELECT rowcast.cursor()"), []string{"alice"}))
 }
 
-// Many large rows of one transaction take longer than Timeout together, but no single one does: a hub that was there and one that
-// begins both come to their end.
+// Many large rows of one transaction take longer than Timeout together, but no single one does: a hub that was there
+// and one that begins both come to their end.
 func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	t.Parallel()
 	const rows = 60
@@ -363,8 +368,8 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	check(warm, warm.told)
 }
 
-// slow puts a view in place of the table, so that reading the data of a row that is an array takes some time. Rows are inserted into
-// rowcast.stored, which refuses no data.
+// slow puts a view in place of the table, so that reading the data of a row that is an array takes some time. Rows
+// are inserted into rowcast.stored, which refuses no data.
 func slow(t *testing.T, conn *pgx.Conn, length time.Duration) {
 	t.Helper()
 	dropDataConstraints(t, conn)
@@ -399,7 +404,8 @@ func TestWarmingUpEnds(t *testing.T) {
 	}
 }
 
-// Data with very many numbers is read in time that is linear in their number: it arrives, and does not keep the next row waiting.
+// Data with very many numbers is read in time that is linear in their number: it arrives, and does not keep the next
+// row waiting.
 func TestManyNumbersAreRead(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

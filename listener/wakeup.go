@@ -6,25 +6,26 @@ import (
 	"time"
 )
 
-// A wakeup decides when the listener fetches next, and why. The listener sleeps in LISTEN while there is little to do and polls while
-// there is much.
+// A wakeup decides when the listener fetches next, and why. The listener sleeps in LISTEN while there is little to do
+// and polls while there is much.
 //
-// A transaction with a pending NOTIFY takes a lock of the whole cluster from before its commit until after it, so such commits run one at
-// a time. So the trigger must not notify while hubs poll anyway. One advisory lock decides, the park lock:
+// A transaction with a pending NOTIFY takes a lock of the whole cluster from before its commit until after it, so
+// such commits run one at a time. So the trigger must not notify while hubs poll anyway. One advisory lock decides,
+// the park lock:
 //
 //   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub sleeps, and the trigger notifies.
 //   - A hub with nothing to do takes the lock exclusively, fetches once more, and then sleeps until it is notified.
 //
-// No row is missed. A transaction that did not notify holds the lock shared until its rows are visible. So the hub gets the lock only when
-// there is no such transaction left, and the fetch after that sees their rows. A transaction that comes later cannot take the lock, and
-// notifies.
+// No row is missed. A transaction that did not notify holds the lock shared until its rows are visible. So the hub
+// gets the lock only when there is no such transaction left, and the fetch after that sees their rows. A transaction
+// that comes later cannot take the lock, and notifies.
 //
-// Only one hub can hold the lock, but its NOTIFY wakes all of them. So another hub may sleep too, once it has seen that the lock is held
-// and has then fetched. The holder notifies the others when it releases the lock.
+// Only one hub can hold the lock, but its NOTIFY wakes all of them. So another hub may sleep too, once it has seen
+// that the lock is held and has then fetched. The holder notifies the others when it releases the lock.
 //
-// Both rules need a fetch after a change: after the lock was taken, and after it was seen held by another hub. Therefore a phase cannot
-// pass to another phase by itself. It returns the next phase together with a reason to fetch, and the session's loop fetches before it
-// calls next again.
+// Both rules need a fetch after a change: after the lock was taken, and after it was seen held by another hub.
+// Therefore a phase cannot pass to another phase by itself. It returns the next phase together with a reason to
+// fetch, and the session's loop fetches before it calls next again.
 type wakeup struct {
 	*Listener
 	link *link
@@ -40,7 +41,8 @@ type wakeup struct {
 	holder  uint32  // the process that holds the park lock while this hub relies on it
 }
 
-// A phase is what the listener does between two fetches. It returns when the next fetch is due, with the reason and the phase after it.
+// A phase is what the listener does between two fetches. It returns when the next fetch is due, with the reason and
+// the phase after it.
 type phase func(ctx context.Context, last fetched) (reason, phase, error)
 
 // A reason says why the listener fetches.
@@ -74,10 +76,11 @@ type attempt struct {
 }
 
 const (
-	// patience is how often the lock is tried between two polls. After that, the hub assumes that a transaction which did not notify
-	// stays open, and waits in the queue for the lock.
+	// patience is how often the lock is tried between two polls. After that, the hub assumes that a transaction which
+	// did not notify stays open, and waits in the queue for the lock.
 	patience = 5
-	// slowPoll is the poll interval while the hub waits in the queue. Most transactions notify then: the trigger cannot take the lock.
+	// slowPoll is the poll interval while the hub waits in the queue. Most transactions notify then: the trigger cannot
+	// take the lock.
 	slowPoll = 25 * time.Millisecond
 	// gapPoll is the poll interval in the gap between two waits in the queue, during which the trigger does not notify.
 	gapPoll = 10 * time.Millisecond
@@ -108,8 +111,8 @@ func (w *wakeup) begin(context.Context, fetched) (reason, phase, error) {
 	return sessionBegan, w.awake, nil
 }
 
-// awake is the phase in which the hub polls. While there are few commits, it tries to take the park lock between two polls, so that it
-// can sleep.
+// awake is the phase in which the hub polls. While there are few commits, it tries to take the park lock between two
+// polls, so that it can sleep.
 func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error) {
 	if !w.complete {
 		var err error
@@ -144,8 +147,9 @@ func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error)
 // isBusy reports whether the hub should poll rather than sleep.
 func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w.Busy, w.Quiet) }
 
-// interval returns the time until the next poll. It is PollInterval, or up to twice that after a slow fetch, to leave the CPU of a busy
-// machine to the writers. Below Busy commits a second it is half of that: such writers wait for each other or for the disk, and leave CPU.
+// interval returns the time until the next poll. It is PollInterval, or up to twice that after a slow fetch, to leave
+// the CPU of a busy machine to the writers. Below Busy commits a second it is half of that: such writers wait for
+// each other or for the disk, and leave CPU.
 func (w *wakeup) interval(took time.Duration) time.Duration {
 	least := w.PollInterval
 	if !w.PollOnly && w.pace.rate < w.Busy {
@@ -186,8 +190,9 @@ func (w *wakeup) waitInQueue(ctx context.Context) (reason, phase, error) {
 	return inQueue, w.queue, err
 }
 
-// queue is the phase in which the hub waits in the queue for the park lock, behind a transaction that did not notify and stays open. This
-// is fair: while a hub waits, the trigger's try fails, so that the transactions which hold the lock run out and all others notify.
+// queue is the phase in which the hub waits in the queue for the park lock, behind a transaction that did not notify
+// and stays open. This is fair: while a hub waits, the trigger's try fails, so that the transactions which hold the
+// lock run out and all others notify.
 func (w *wakeup) queue(ctx context.Context, _ fetched) (reason, phase, error) {
 	taken, done, err := w.lock.dequeued()
 	switch {
@@ -225,8 +230,8 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 
 var errNotHeld = fmt.Errorf("%w: the server reports that another session holds it", errParkLock)
 
-// rely is the phase in which the hub sleeps while another hub holds the park lock. When a third one holds it, this hub starts anew: in
-// between no hub held the lock, and transactions may have committed rows without a NOTIFY.
+// rely is the phase in which the hub sleeps while another hub holds the park lock. When a third one holds it, this
+// hub starts anew: in between no hub held the lock, and transactions may have committed rows without a NOTIFY.
 func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) {
 	w.attempt = attempt{}
 	if last.state.known && last.state.holder != w.holder {
@@ -245,7 +250,8 @@ func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) 
 	return why, w.rely, nil
 }
 
-// sleep waits until the hub is woken, or until a safety poll is due. lost reports whether the hub would no longer be notified.
+// sleep waits until the hub is woken, or until a safety poll is due. lost reports whether the hub would no longer be
+// notified.
 func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, error) {
 	due := time.Now().Add(w.Look)
 	for {
@@ -276,7 +282,8 @@ func (w *wakeup) afterSleep(ctx context.Context, last fetched) error {
 	return nil
 }
 
-// expectNotification counts the rows that a safety poll has found as rows without a notification, unless a notification follows soon.
+// expectNotification counts the rows that a safety poll has found as rows without a notification, unless a
+// notification follows soon.
 func (w *wakeup) expectNotification(ctx context.Context, rows int) error {
 	const soon = 100 * time.Millisecond
 	for until := time.Now().Add(soon); time.Now().Before(until) && !w.link.isCalled() && !w.isFetchRequested(); {

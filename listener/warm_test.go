@@ -43,8 +43,8 @@ func TestWarmStart(t *testing.T) {
 	wantData(t, r.told, `"2"`, `"3"`, `"in flight"`, `"4"`)
 }
 
-// Of the rows from before it began, a listener reads no more than it is told to, also if one transaction has many more: the start does
-// not depend on the size of a transaction.
+// Of the rows from before it began, a listener reads no more than it is told to, also if one transaction has many
+// more: the start does not depend on the size of a transaction.
 func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -64,8 +64,8 @@ func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 	}
 }
 
-// A session that breaks while a listener reads recent rows does not end the warming: until all recent rows have been read, each batch
-// reports that the listener warms up.
+// A session that breaks while a listener reads recent rows does not end the warming: until all recent rows have been
+// read, each batch reports that the listener warms up.
 func TestWarmingOutlivesTheSession(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -6,7 +6,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// Clamp removes the lost transactions from a cursor, because the server will assign their numbers again, and keeps the others.
+// Clamp removes the lost transactions from a cursor, because the server will assign their numbers again, and keeps
+// the others.
 func TestClamp(t *testing.T) {
 	t.Parallel()
 	left := cursor.Row{Xid: 100, ID: 7, Tag: 9}

@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// First is the first transaction number that PostgreSQL assigns (FirstNormalTransactionId). Every cursor has seen everything below it.
+// First is the first transaction number that PostgreSQL assigns (FirstNormalTransactionId). Every cursor has seen
+// everything below it.
 const First = 3
 
 // A Cursor is what a reader has seen. It has not seen
@@ -13,8 +14,8 @@ const First = 3
 //   - the rows of Xid whose id is above ID, if Xid is not 0, and
 //   - all rows of every other transaction that is at or above Xmax or in Xip.
 //
-// Xmax is at most one above the highest transaction of which a row was read (rule 17), because the server may assign the numbers of
-// aborted and empty transactions again after a crash. A Cursor is immutable, so cursors may share Xip.
+// Xmax is at most one above the highest transaction of which a row was read (rule 17), because the server may assign
+// the numbers of aborted and empty transactions again after a crash. A Cursor is immutable, so cursors may share Xip.
 type Cursor struct {
 	Xmax uint64
 	Xip  []uint64 // the transactions in flight, ascending; each is below Xmax and is not Xid
@@ -26,9 +27,9 @@ type Cursor struct {
 	Anchor Anchor
 }
 
-// An Anchor is a row of the highest transaction that a cursor claims ([Cursor.AnchorXid]). As long as the row exists, the commit of that
-// transaction has survived, and no server that knows of it assigns a number again that the cursor claims. The server may still have lost
-// lower transactions that committed later.
+// An Anchor is a row of the highest transaction that a cursor claims ([Cursor.AnchorXid]). As long as the row exists,
+// the commit of that transaction has survived, and no server that knows of it assigns a number again that the cursor
+// claims. The server may still have lost lower transactions that committed later.
 type Anchor struct {
 	ID  int64 // 0 if the cursor has seen no row; Tag is then the tag of the database
 	Tag Tag
@@ -54,7 +55,8 @@ func (c Cursor) seenAll(xid uint64) bool {
 	return !inFlight
 }
 
-// SeenBelow reports whether the cursor has seen every transaction below the horizon. If it has not, retention may have deleted unseen rows.
+// SeenBelow reports whether the cursor has seen every transaction below the horizon. If it has not, retention may
+// have deleted unseen rows.
 func (c Cursor) SeenBelow(horizon uint64) bool {
 	return c.Xmax >= horizon && (len(c.Xip) == 0 || c.Xip[0] >= horizon) && (c.Xid == 0 || c.Xid >= horizon)
 }
@@ -103,16 +105,18 @@ func (r Row) Compare(other Row) int {
 	return 0
 }
 
-// After returns the cursor of a reader that began at c, received the batch of the rows that to has seen and c has not, and stopped after
-// row. The rows of the batch must come in the order of [Cursor.Compare]. to must cover c and must be whole.
+// After returns the cursor of a reader that began at c, received the batch of the rows that to has seen and c has
+// not, and stopped after row. The rows of the batch must come in the order of [Cursor.Compare]. to must cover c and
+// must be whole.
 //
 // [Steps] does the same for all rows of a batch.
 func (c Cursor) After(row Row, to Cursor) Cursor {
 	return NewSteps(c, to).After(row)
 }
 
-// Compare orders the rows that c has not seen for delivery. The rest of the half-delivered transaction comes first (rule 7), because a
-// cursor cannot represent two half-delivered transactions. The other rows are ordered by transaction and id.
+// Compare orders the rows that c has not seen for delivery. The rest of the half-delivered transaction comes first
+// (rule 7), because a cursor cannot represent two half-delivered transactions. The other rows are ordered by
+// transaction and id.
 func (c Cursor) Compare(a, b Row) int {
 	if a.Xid != b.Xid && c.Xid != 0 {
 		switch c.Xid {
@@ -142,8 +146,9 @@ type Steps struct {
 	xip []uint64
 }
 
-// NewSteps returns the steps along the batch of the rows that to has seen and from has not. to must cover from. NewSteps panics if to is
-// not whole: the cursors would claim rows of a transaction that to has seen only in part, and rows would be lost.
+// NewSteps returns the steps along the batch of the rows that to has seen and from has not. to must cover from.
+// NewSteps panics if to is not whole: the cursors would claim rows of a transaction that to has seen only in part,
+// and rows would be lost.
 func NewSteps(from, to Cursor) *Steps {
 	if !to.Whole() {
 		panic(fmt.Sprintf("cursor: steps to %v, which is in the middle of a transaction", to))
@@ -178,9 +183,9 @@ func (s *Steps) After(row Row) Cursor {
 	return from
 }
 
-// inFlight returns the transactions that a reader in the middle of transaction xid has not seen. Below xid, these are the transactions that
-// the new snapshot does not show, because all others there have been delivered (rule 2). Above xid, these are the transactions that the old
-// cursor had not seen, because none of them has been delivered (rule 3).
+// inFlight returns the transactions that a reader in the middle of transaction xid has not seen. Below xid, these are
+// the transactions that the new snapshot does not show, because all others there have been delivered (rule 2). Above
+// xid, these are the transactions that the old cursor had not seen, because none of them has been delivered (rule 3).
 func inFlight(xid uint64, before, after []uint64) []uint64 {
 	below, _ := slices.BinarySearch(after, xid)
 	above, found := slices.BinarySearch(before, xid)
@@ -193,8 +198,9 @@ func inFlight(xid uint64, before, after []uint64) []uint64 {
 	return slices.Concat(after[:below], before[above:])
 }
 
-// Reached returns the cursor of a reader that stopped at c, after the last row of the batch that ends at to. It has seen what to has seen.
-// Its xmax is still just above the highest row: the xmax of a snapshot would claim transactions that left no row (rule 17).
+// Reached returns the cursor of a reader that stopped at c, after the last row of the batch that ends at to. It has
+// seen what to has seen. Its xmax is still just above the highest row: the xmax of a snapshot would claim
+// transactions that left no row (rule 17).
 func (c Cursor) Reached(to Cursor) Cursor {
 	c = c.finished()
 	below, _ := slices.BinarySearch(to.Xip, c.Xmax)
@@ -202,7 +208,8 @@ func (c Cursor) Reached(to Cursor) Cursor {
 	return c
 }
 
-// Before returns the cursor of a reader that has seen what c has seen of the transactions below xid, and nothing of xid and above.
+// Before returns the cursor of a reader that has seen what c has seen of the transactions below xid, and nothing of
+// xid and above.
 func (c Cursor) Before(xid uint64) Cursor {
 	below, _ := slices.BinarySearch(c.Xip, xid)
 	c.Xmax, c.Xip = min(c.Xmax, xid), c.Xip[:below:below]
@@ -210,9 +217,9 @@ func (c Cursor) Before(xid uint64) Cursor {
 	return c
 }
 
-// Clamp returns what is left of a cursor after the server has lost every transaction above row that the cursor had seen, but not the
-// transaction of row. The server will assign their numbers again, so the cursor must no longer claim them (rule 20). Numbers below row were
-// assigned before, and will not be assigned again.
+// Clamp returns what is left of a cursor after the server has lost every transaction above row that the cursor had
+// seen, but not the transaction of row. The server will assign their numbers again, so the cursor must no longer
+// claim them (rule 20). Numbers below row were assigned before, and will not be assigned again.
 func (c Cursor) Clamp(row Row, epoch Tag) Cursor {
 	c.Epoch = epoch
 	if c.Xmax <= row.Xid {

@@ -1,25 +1,28 @@
-// Package cursor represents exactly which rows a reader has seen, in a form that fits into the id of a Server-Sent Event.
+// Package cursor represents exactly which rows a reader has seen, in a form that fits into the id of a Server-Sent
+// Event.
 //
-// Row ids are assigned at INSERT, but transactions commit in any order, so "id > last" loses rows. Instead, a [Cursor] is a PostgreSQL
-// snapshot: an xmax, from which on no transaction has been seen, and a list of the transactions below it that were in flight. In addition,
-// a cursor has the one transaction in the middle of which the reader may have stopped. It is called half-delivered.
+// Row ids are assigned at INSERT, but transactions commit in any order, so "id > last" loses rows. Instead, a
+// [Cursor] is a PostgreSQL snapshot: an xmax, from which on no transaction has been seen, and a list of the
+// transactions below it that were in flight. In addition, a cursor has the one transaction in the middle of which the
+// reader may have stopped. It is called half-delivered.
 //
 // The package computes only. It knows a row by its transaction number (xid) and its id, and never uses a database.
 //
 // # Terms
 //
-// A batch has the rows that a new snapshot shows and an old cursor has not seen. They are delivered in the order of [Cursor.Compare]. A
-// cursor claims a transaction if it would not deliver its rows again. A cursor is whole if it is not in the middle of a transaction.
+// A batch has the rows that a new snapshot shows and an old cursor has not seen. They are delivered in the order of
+// [Cursor.Compare]. A cursor claims a transaction if it would not deliver its rows again. A cursor is whole if it is
+// not in the middle of a transaction.
 //
-// An epoch is a stretch of the server's history without a crash recovery, failover or restore. The anchor of a cursor is a row of the
-// highest transaction that the cursor claims. The anchor carries a tag, a hash of the row. If the row still exists, the server has not lost
-// the transaction, and does not assign its number again.
+// An epoch is a stretch of the server's history without a crash recovery, failover or restore. The anchor of a cursor
+// is a row of the highest transaction that the cursor claims. The anchor carries a tag, a hash of the row. If the row
+// still exists, the server has not lost the transaction, and does not assign its number again.
 //
 // # Rules
 //
-// Each rule prevents that rows are lost or repeated. The model test (model_rules_test.go) plays random histories of a database, hubs and
-// clients. It leaves out one rule at a time, and expects to find lost or repeated rows. Comments in the code cite a rule by its number.
-// In brackets is what keeps the rule.
+// Each rule prevents that rows are lost or repeated. The model test (model_rules_test.go) plays random histories of a
+// database, hubs and clients. It leaves out one rule at a time, and expects to find lost or repeated rows. Comments
+// in the code cite a rule by its number. In brackets is what keeps the rule.
 //
 // The cursor of a row in a batch:
 //

@@ -72,8 +72,8 @@ func (c *client) receive(n int) {
 	}
 }
 
-// check checks that an id is parsed as it was written, and that it can be validated after a crash: its anchor must be a row of the highest
-// transaction that it claims.
+// check checks that an id is parsed as it was written, and that it can be validated after a crash: its anchor must be
+// a row of the highest transaction that it claims.
 func (c *client) check(id string) {
 	at, err := cursor.Parse(id)
 	switch {
@@ -125,9 +125,9 @@ func (s *stream) hello() {
 	s.pending = append(s.pending, frame{id: text(s.hub.at), baseline: maps.Clone(s.seen)})
 }
 
-// join does one step until the stream is live. First the hub catches up with a client that comes from a faster hub. Then the stream gets the
-// rows that are not in memory from the table, page by page. Then it gets the rows in memory, at a moment when no transaction is
-// half-delivered.
+// join does one step until the stream is live. First the hub catches up with a client that comes from a faster hub.
+// Then the stream gets the rows that are not in memory from the table, page by page. Then it gets the rows in memory,
+// at a moment when no transaction is half-delivered.
 func (s *stream) join() {
 	if s.at.Epoch != s.db.epoch && !s.validate(s.at) { // the server has crashed since the last step
 		return
@@ -181,7 +181,8 @@ func (s *stream) unseen() (events []event) {
 	return events
 }
 
-// order compares two rows in the order of delivery to the client, in which its half-delivered transaction comes first.
+// order compares two rows in the order of delivery to the client, in which its half-delivered transaction comes
+// first.
 func (s *stream) order(a, b *row) int {
 	if s.omit == halfDeliveredFirst {
 		return a.Compare(b.Row)

@@ -2,8 +2,8 @@ package cursor_test
 
 import "testing"
 
-// A crash loses the transactions in flight, and the server assigns their numbers again. Cursors stay exact, because they claim no transaction
-// above one of which a row was read. A client whose anchor still exists continues.
+// A crash loses the transactions in flight, and the server assigns their numbers again. Cursors stay exact, because
+// they claim no transaction above one of which a row was read. A client whose anchor still exists continues.
 func TestCrashes(t *testing.T) {
 	t.Parallel()
 	again, resets := 0, 0
@@ -23,8 +23,9 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
-// With synchronous_commit off, or after a failover to a standby that lags, the server may lose delivered rows too. A client that has received
-// a lost row is reset if the hub does not keep a record of it. No other client is reset, and each receives the remaining rows once.
+// With synchronous_commit off, or after a failover to a standby that lags, the server may lose delivered rows too. A
+// client that has received a lost row is reset if the hub does not keep a record of it. No other client is reset, and
+// each receives the remaining rows once.
 func TestCrashesThatLoseCommits(t *testing.T) {
 	t.Parallel()
 	resets, kept := 0, 0
@@ -41,7 +42,8 @@ func TestCrashesThatLoseCommits(t *testing.T) {
 	}
 }
 
-// A hub that has run all the time knows after every crash what is left of every cursor that it sent, and resets no client.
+// A hub that has run all the time knows after every crash what is left of every cursor that it sent, and resets no
+// client.
 func TestLongRunningHubResetsNoClient(t *testing.T) {
 	t.Parallel()
 	clamps := 0

@@ -56,7 +56,8 @@ type row struct {
 // disownedXid is the xid that the trigger gives a row whose xid is not the number of its transaction.
 const disownedXid = 1
 
-// A snapshot is a snapshot as a cursor, and the time at which it was taken. The time tells what it shows without cursors.
+// A snapshot is a snapshot as a cursor, and the time at which it was taken. The time tells what it shows without
+// cursors.
 type snapshot struct {
 	cursor.Cursor
 	at int64
@@ -82,7 +83,8 @@ func newDatabase(rng *rand.Rand, omit rule) *database {
 	}
 }
 
-// step performs one action, in one of the transactions or in a new one. It returns the transaction that has ended, if one has.
+// step performs one action, in one of the transactions or in a new one. It returns the transaction that has ended, if
+// one has.
 func (d *database) step() (ended *transaction) {
 	d.clock++
 	if d.IntN(12) == 0 {
@@ -149,8 +151,8 @@ func (d *database) insert(t *transaction) {
 	d.inserted++
 }
 
-// forge inserts a row with another xid than its transaction's. If the trigger is enabled, the xid may be assigned or not. If the trigger is
-// disabled, the xid is not assigned yet.
+// forge inserts a row with another xid than its transaction's. If the trigger is enabled, the xid may be assigned or
+// not. If the trigger is disabled, the xid is not assigned yet.
 func (d *database) forge(t *transaction) {
 	d.insert(t)
 	r := t.rows[len(t.rows)-1]
@@ -236,7 +238,8 @@ func (d *database) start(s snapshot) (cursor.Cursor, map[int]bool) {
 	return c.Reached(s.Cursor), seen
 }
 
-// render calls rowcast.cursor() in a transaction. The page shows the rows of the snapshot and the rows of the transaction itself.
+// render calls rowcast.cursor() in a transaction. The page shows the rows of the snapshot and the rows of the
+// transaction itself.
 func (d *database) render(t *transaction) {
 	s := d.snapshot()
 	if d.IntN(2) == 0 {
@@ -261,8 +264,8 @@ func (d *database) render(t *transaction) {
 	t.page.cursor = c
 }
 
-// missed returns the transactions below an xid that a snapshot does not show. The xid may lie above the xmax of the snapshot; the
-// transactions that began in between are not in its list.
+// missed returns the transactions below an xid that a snapshot does not show. The xid may lie above the xmax of the
+// snapshot; the transactions that began in between are not in its list.
 func (d *database) missed(s cursor.Cursor, xid uint64) []uint64 {
 	below, _ := slices.BinarySearch(s.Xip, xid)
 	xip := slices.Clone(s.Xip[:below])
@@ -272,8 +275,8 @@ func (d *database) missed(s cursor.Cursor, xid uint64) []uint64 {
 	return xip
 }
 
-// crash loses the transactions in flight and some of the last commits. The server may assign the numbers and ids above those of the commits
-// that are left again.
+// crash loses the transactions in flight and some of the last commits. The server may assign the numbers and ids
+// above those of the commits that are left again.
 func (d *database) crash(lost int) {
 	kept, next, nextID := len(d.log)-lost, uint64(cursor.First), int64(1)
 	for _, t := range d.log[kept:] {

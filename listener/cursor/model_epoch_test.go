@@ -2,8 +2,8 @@ package cursor_test
 
 import "rowcast/listener/cursor"
 
-// reopen is what a hub does in a new epoch, before it fetches again. It goes on from what is left of its cursor. If no delivered row that it
-// keeps is left, it restarts. Its streams stay open.
+// reopen is what a hub does in a new epoch, before it fetches again. It goes on from what is left of its cursor. If
+// no delivered row that it keeps is left, it restarts. Its streams stay open.
 func (h *hub) reopen() {
 	if !h.half {
 		h.live = h.at // the highest cursor that clients may have
@@ -38,7 +38,8 @@ func (h *hub) note(row cursor.Row) {
 	}
 }
 
-// left returns the highest delivered row that still exists, unless a delivered row that is not kept could be above it.
+// left returns the highest delivered row that still exists, unless a delivered row that is not kept could be above
+// it.
 func (h *hub) left() (left *cursor.Row) {
 	for _, row := range h.delivered {
 		if h.db.holds(row) && (row.Xid >= h.floor || h.omit == floor) && (left == nil || left.Compare(row) < 0) {
@@ -88,8 +89,8 @@ func (h *hub) forward(c cursor.Cursor) (left cursor.Cursor, known bool) {
 	return c, known
 }
 
-// validate decides from where a stream goes on. That is the client's cursor if it is valid, or what is left of it. Otherwise the client is
-// reset.
+// validate decides from where a stream goes on. That is the client's cursor if it is valid, or what is left of it.
+// Otherwise the client is reset.
 func (s *stream) validate(at cursor.Cursor) (accepted bool) {
 	s.to = nil
 	claimed := at

@@ -6,8 +6,9 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A hub is a hub as far as it matters for cursors. It fetches at any time. A fetch reads the rows that a new snapshot shows and the hub's
-// cursor has not seen, in the order of delivery, and in pages of the same snapshot. The hub keeps the last rows in memory.
+// A hub is a hub as far as it matters for cursors. It fetches at any time. A fetch reads the rows that a new snapshot
+// shows and the hub's cursor has not seen, in the order of delivery, and in pages of the same snapshot. The hub keeps
+// the last rows in memory.
 type hub struct {
 	*world
 	at   cursor.Cursor // whole; it moves only where a transaction ends

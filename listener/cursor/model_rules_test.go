@@ -72,9 +72,9 @@ func documentedRules(t *testing.T) map[rule]string {
 	return texts
 }
 
-// TestRules leaves out one rule at a time and expects that rows are lost or repeated. If leaving out a rule went unnoticed, the other tests
-// of the model would prove nothing. With ROWCAST_HISTORIES it plays that many histories and counts the bad ones; without it, it stops at
-// the third.
+// TestRules leaves out one rule at a time and expects that rows are lost or repeated. If leaving out a rule went
+// unnoticed, the other tests of the model would prove nothing. With ROWCAST_HISTORIES it plays that many histories
+// and counts the bad ones; without it, it stops at the third.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	texts := documentedRules(t)
@@ -119,7 +119,8 @@ func leaveOut(t *testing.T, p plan) {
 	}
 }
 
-// A formula computes the cursor of a row. from is what was seen before the batch, and to is what the new snapshot shows.
+// A formula computes the cursor of a row. from is what was seen before the batch, and to is what the new snapshot
+// shows.
 type formula func(from, to cursor.Cursor, row cursor.Row) cursor.Cursor
 
 // formula returns the formula without the rule, or nil if the formula does not depend on the rule.

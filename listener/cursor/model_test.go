@@ -10,7 +10,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A world is one history: a database, several hubs that fetch from it at any time, and clients that connect and disconnect.
+// A world is one history: a database, several hubs that fetch from it at any time, and clients that connect and
+// disconnect.
 type world struct {
 	*rand.Rand
 	plan
@@ -97,7 +98,8 @@ func (w *world) step() {
 	}
 }
 
-// openPage adds a client whose first cursor comes from a web page, after the transaction that rendered the page has committed.
+// openPage adds a client whose first cursor comes from a web page, after the transaction that rendered the page has
+// committed.
 func (w *world) openPage(p *page) {
 	c := w.newClient()
 	c.last, c.baseline = text(p.cursor), p.shows
@@ -180,8 +182,8 @@ func TestHistories(t *testing.T) {
 	}
 }
 
-// seeds returns ROWCAST_HISTORIES seeds, beginning with ROWCAST_SEED. The default is the usual number, or a tenth of it with -short, beginning
-// with a random seed. The seeds end with the first that fails.
+// seeds returns ROWCAST_HISTORIES seeds, beginning with ROWCAST_SEED. The default is the usual number, or a tenth of
+// it with -short, beginning with a random seed. The seeds end with the first that fails.
 func seeds(t *testing.T, usual uint64) iter.Seq[uint64] {
 	t.Helper()
 	if testing.Short() {

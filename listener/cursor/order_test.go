@@ -17,8 +17,8 @@ func (u universe) stops() []cursor.Cursor {
 	return append(stops, stops[len(stops)-1].Reached(u.to))
 }
 
-// Wherever a reader stops, it then receives the rest of the batch, in the same order and with the same cursors. Only the anchors may be
-// different rows of the same transaction.
+// Wherever a reader stops, it then receives the rest of the batch, in the same order and with the same cursors. Only
+// the anchors may be different rows of the same transaction.
 func TestStops(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		batch := u.batch()

@@ -10,8 +10,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// An id with a thousand transactions in flight fits into a header line of a proxy, however they are distributed. It is longest if as many
-// gaps as possible have five digits.
+// An id with a thousand transactions in flight fits into a header line of a proxy, however they are distributed. It
+// is longest if as many gaps as possible have five digits.
 func TestLongest(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -106,7 +106,8 @@ func oneIf(condition bool) float64 {
 	return 0
 }
 
-// largest returns a cursor whose numbers have 19 digits, with transactions in flight at these distances, from the xmax downwards.
+// largest returns a cursor whose numbers have 19 digits, with transactions in flight at these distances, from the
+// xmax downwards.
 func largest(distances []uint64) cursor.Cursor {
 	c := cursor.Cursor{
 		Xmax: math.MaxInt64, Xid: math.MaxInt64, ID: math.MaxInt64, Epoch: math.MaxUint32,

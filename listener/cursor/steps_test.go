@@ -9,8 +9,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A reader had seen snapshot P, in which 103 and 105 were in flight. In the next one, N, 105 has committed, and so has 108,
-// which began later; 103 and 107 are in flight.
+// A reader had seen snapshot P, in which 103 and 105 were in flight. In the next one, N, 105 has committed, and so
+// has 108, which began later; 103 and 107 are in flight.
 func ExampleCursor_After() {
 	p := cursor.Cursor{Xmax: 107, Xip: []uint64{103, 105}, Anchor: cursor.Anchor{ID: 6}}
 	n := cursor.Cursor{Xmax: 110, Xip: []uint64{103, 107}}
@@ -62,8 +62,8 @@ func randomUniverse(rng *rand.Rand) (u universe) {
 	return u
 }
 
-// randomWhole returns a whole cursor that has not seen about half of the transactions that it may miss. It has seen the transaction below
-// its xmax.
+// randomWhole returns a whole cursor that has not seen about half of the transactions that it may miss. It has seen
+// the transaction below its xmax.
 func randomWhole(rng *rand.Rand, xmax uint64, mayMiss func(xid uint64) bool) cursor.Cursor {
 	c := cursor.Cursor{Xmax: xmax}
 	for xid := uint64(cursor.First); xid+1 < xmax; xid++ {
@@ -102,8 +102,8 @@ func everywhere(t *testing.T, test func(t *testing.T, u universe)) {
 	}
 }
 
-// After a row of a batch, the cursor has seen the rows from before the batch and the batch up to that row, and nothing else. At the end of the
-// batch, it has seen what to has seen.
+// After a row of a batch, the cursor has seen the rows from before the batch and the batch up to that row, and
+// nothing else. At the end of the batch, it has seen what to has seen.
 func TestSeen(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		batch := u.batch()
@@ -120,8 +120,8 @@ func TestSeen(t *testing.T) {
 	})
 }
 
-// sees checks a cursor against the rows that it should have seen. The cursor must not have seen any row of a transaction that to has not
-// seen, not even a row that is inserted later.
+// sees checks a cursor against the rows that it should have seen. The cursor must not have seen any row of a
+// transaction that to has not seen, not even a row that is inserted later.
 func (u universe) sees(t *testing.T, c cursor.Cursor, want func(cursor.Row) bool) {
 	t.Helper()
 	for _, r := range u.rows {
@@ -136,8 +136,8 @@ func (u universe) sees(t *testing.T, c cursor.Cursor, want func(cursor.Row) bool
 	}
 }
 
-// The cursors of a batch are well-formed and of the new epoch. Their anchor is the last row of the highest transaction of which a row was
-// seen.
+// The cursors of a batch are well-formed and of the new epoch. Their anchor is the last row of the highest
+// transaction of which a row was seen.
 func TestShape(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		at := u.from

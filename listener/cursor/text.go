@@ -64,8 +64,9 @@ func (t Tag) appendText(b []byte) []byte {
 	return b
 }
 
-// MaxInFlight is the largest number of transactions in flight that the text of a cursor may list. The hub and PostgreSQL do some work for
-// each, and no server is known to have more writers at a time. [Parse] refuses a longer list as malformed.
+// MaxInFlight is the largest number of transactions in flight that the text of a cursor may list. The hub and
+// PostgreSQL do some work for each, and no server is known to have more writers at a time. [Parse] refuses a longer
+// list as malformed.
 const MaxInFlight = 4096
 
 // ErrMalformed is returned by [Parse] for a text that is not the text of a cursor.
@@ -152,8 +153,8 @@ func parseNumber(text string, err *error) int64 {
 	return int64(number)
 }
 
-// alphabet has the 64 digits of a list of transactions in flight. All of them are safe in a URL. '-' is not among them, because it
-// separates the fields.
+// alphabet has the 64 digits of a list of transactions in flight. All of them are safe in a URL. '-' is not among
+// them, because it separates the fields.
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._"
 
 // digitOf is the inverse of alphabet; notDigit marks all other bytes.
@@ -170,17 +171,20 @@ var digitOf = func() (digits [256]byte) {
 const notDigit = 0xff
 
 const (
-	// xipMark begins a list of transactions in flight. Versions before this encoding wrote lists without it, and refuse a list with it.
+	// xipMark begins a list of transactions in flight. Versions before this encoding wrote lists without it, and refuse
+	// a list with it.
 	xipMark = '~'
-	// digitBits is the number of bits of a gap in one digit. The highest bit of a digit marks that another digit follows.
+	// digitBits is the number of bits of a gap in one digit. The highest bit of a digit marks that another digit
+	// follows.
 	digitBits = 5
 	digitMask = 1<<digitBits - 1
 	goesOn    = 1 << digitBits
 )
 
-// appendXip appends the transactions in flight as the gaps between them, from xmax downwards. A gap is the number of transactions between
-// two transactions of the list. It is written in base 32, the highest digit first. A neighbour takes one character. If a thousand
-// transactions are spread evenly over 2^31, which is the largest possible distance, each takes five characters.
+// appendXip appends the transactions in flight as the gaps between them, from xmax downwards. A gap is the number of
+// transactions between two transactions of the list. It is written in base 32, the highest digit first. A neighbour
+// takes one character. If a thousand transactions are spread evenly over 2^31, which is the largest possible
+// distance, each takes five characters.
 func appendXip(b []byte, xmax uint64, xip []uint64) []byte {
 	if len(xip) == 0 {
 		return b
@@ -227,7 +231,8 @@ func parseXip(text string, xmax uint64) ([]uint64, error) {
 	return xip, nil
 }
 
-// countXip returns the number of transactions that a text lists. It allows parseXip to refuse a long list before it allocates memory.
+// countXip returns the number of transactions that a text lists. It allows parseXip to refuse a long list before it
+// allocates memory.
 func countXip(text string) (count int, err error) {
 	for i := 1; i < len(text); i++ {
 		digit := digitOf[text[i]]

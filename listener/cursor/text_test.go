@@ -139,9 +139,9 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// checkText checks what must be true of any text. Either Parse refuses it, or it returns a cursor whose own text is parsed as the same
-// cursor. That text begins with a number and needs no escaping in a header or a URL. The cursor must not use much more memory than the
-// text.
+// checkText checks what must be true of any text. Either Parse refuses it, or it returns a cursor whose own text is
+// parsed as the same cursor. That text begins with a number and needs no escaping in a header or a URL. The cursor
+// must not use much more memory than the text.
 func checkText(t *testing.T, text string) (accepted bool) {
 	t.Helper()
 	c, err := cursor.Parse(text)
@@ -209,7 +209,8 @@ func randomCursor(rng *rand.Rand, inFlight int, spread uint64) cursor.Cursor {
 	return c
 }
 
-// A text is parsed as the cursor from which it was written. It begins with the id of the last row, which parseInt in JavaScript returns.
+// A text is parsed as the cursor from which it was written. It begins with the id of the last row, which parseInt in
+// JavaScript returns.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(7, 8))
@@ -231,7 +232,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// No text makes Parse panic or use much more memory than the text has. The text of a cursor that Parse returns is accepted too.
+// No text makes Parse panic or use much more memory than the text has. The text of a cursor that Parse returns is
+// accepted too.
 func FuzzParse(f *testing.F) {
 	for _, test := range texts {
 		f.Add(test.text)

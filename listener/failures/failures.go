@@ -1,5 +1,5 @@
-// Package failures records what fails and is tried again, so that nothing fails silently. Each failure is counted for a metric, changes a
-// state that an operator can read, and is logged, unless such a line was logged too often before.
+// Package failures records what fails and is tried again, so that nothing fails silently. Each failure is counted for
+// a metric, changes a state that an operator can read, and is logged, unless such a line was logged too often before.
 package failures
 
 import (
@@ -39,13 +39,14 @@ var All = []Operation{
 	JWKS, AuthURL, Accept,
 }
 
-// steady lists the operations that one loop of the hub attempts again and again, until they succeed. So the last attempt says whether such
-// an operation fails at present. The hub attempts all other operations only on demand of a client, the app or another hub, and often in
-// several goroutines at the same time: some attempts may succeed while others fail.
+// steady lists the operations that one loop of the hub attempts again and again, until they succeed. So the last
+// attempt says whether such an operation fails at present. The hub attempts all other operations only on demand of a
+// client, the app or another hub, and often in several goroutines at the same time: some attempts may succeed while
+// others fail.
 var steady = []Operation{Connect, ParkLock, Fetch, History, Retention, JWKS}
 
-// An operation that is not steady counts as failing for some time after its last failure. Both times are longer than the longest pause
-// between two attempts and an attempt.
+// An operation that is not steady counts as failing for some time after its last failure. Both times are longer than
+// the longest pause between two attempts and an attempt.
 const (
 	Kept       = 2 * time.Minute  // if it has not been attempted since
 	Recovering = 20 * time.Second // if it has succeeded since

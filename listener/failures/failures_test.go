@@ -13,7 +13,8 @@ import (
 	"rowcast/listener/failures"
 )
 
-// An operation that the hub itself repeats is failing from its first failure until it succeeds, however long that takes.
+// An operation that the hub itself repeats is failing from its first failure until it succeeds, however long that
+// takes.
 func TestOperationFailsUntilItSucceeds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -57,7 +58,8 @@ func TestFailureIsForgotten(t *testing.T) {
 	})
 }
 
-// An operation that fails for one stream is failing although it succeeds for many others. It is not soon after the last failure.
+// An operation that fails for one stream is failing although it succeeds for many others. It is not soon after the
+// last failure.
 func TestSuccessOfOthersHidesNoFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -13,8 +13,8 @@ type Row struct {
 	Data []byte
 	Size int64 // the size of the data in bytes; 0 if it is too large to be measured
 
-	// Unreadable is the reason why the row could not be read: encoding, invalid, damaged, memory or timeout. Event and Data are then empty. Unreadable is
-	// empty for all other rows.
+	// Unreadable is the reason why the row could not be read: encoding, invalid, damaged, memory or timeout. Event and
+	// Data are then empty. Unreadable is empty for all other rows.
 	Unreadable string
 
 	// Cursor is the cursor of a reader who has received all rows up to this one.
@@ -25,17 +25,20 @@ type Row struct {
 type Batch struct {
 	Rows []Row // in the order in which they must be sent; empty if there was nothing new
 
-	// Cursor is the cursor of a reader who has received this batch. If it is not whole, more rows of the same transaction follow.
+	// Cursor is the cursor of a reader who has received this batch. If it is not whole, more rows of the same
+	// transaction follow.
 	Cursor cursor.Cursor
 	// Horizon is the transaction number below which retention has deleted rows.
 	Horizon uint64
-	// Warming reports that the listener still reads rows that were committed before it began. Until a batch without Warming, a hub should
-	// accept no clients.
+	// Warming reports that the listener still reads rows that were committed before it began. Until a batch without
+	// Warming, a hub should accept no clients.
 	Warming bool
-	// Clamp is set if a crash of the server has lost delivered rows, and the batch continues after the rows that are left. Rows of higher
-	// transactions than this row's are lost. The cursor of a client of the earlier epoch must be clamped too ([cursor.Cursor.Clamp]).
+	// Clamp is set if a crash of the server has lost delivered rows, and the batch continues after the rows that are
+	// left. Rows of higher transactions than this row's are lost. The cursor of a client of the earlier epoch must be
+	// clamped too ([cursor.Cursor.Clamp]).
 	Clamp *cursor.Row
-	// Reset, if not empty, is the reason why this batch does not continue the one before: delivered rows may be lost, and rows may be missing.
+	// Reset, if not empty, is the reason why this batch does not continue the one before: delivered rows may be lost,
+	// and rows may be missing.
 	Reset string
 }
 

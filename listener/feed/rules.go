@@ -1,5 +1,5 @@
-// Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. The table's constraints, messages
-// sent with NOTIFY, and authentication keep the same rules.
+// Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. The
+// table's constraints, messages sent with NOTIFY, and authentication keep the same rules.
 package feed
 
 import (
@@ -17,8 +17,8 @@ const (
 	MaxEvent = 128
 )
 
-// CheckRecipient returns an error if text cannot be a recipient. Spaces and invisible characters such as U+202E are allowed: "alice "
-// and "alice" are two recipients.
+// CheckRecipient returns an error if text cannot be a recipient. Spaces and invisible characters such as U+202E are
+// allowed: "alice " and "alice" are two recipients.
 func CheckRecipient(text string) error {
 	switch {
 	case text == "":
@@ -41,7 +41,8 @@ func CheckEvent(text string) error {
 	return CheckName(text)
 }
 
-// CheckName is CheckEvent without the length. The length of a name from the table was checked in the encoding of the database.
+// CheckName is CheckEvent without the length. The length of a name from the table was checked in the encoding of the
+// database.
 func CheckName(text string) error {
 	switch {
 	case text == "":
@@ -56,7 +57,8 @@ func CheckName(text string) error {
 	return nil
 }
 
-// isText reports whether text is valid UTF-8. A JSON decoder replaces invalid bytes by U+FFFD, so a text with U+FFFD counts as invalid.
+// isText reports whether text is valid UTF-8. A JSON decoder replaces invalid bytes by U+FFFD, so a text with U+FFFD
+// counts as invalid.
 func isText(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsRune(text, utf8.RuneError)
 }

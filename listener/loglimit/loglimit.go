@@ -1,4 +1,5 @@
-// Package loglimit bounds how often one kind of log line is written. So no client, row or role of the database can fill a disk with log lines.
+// Package loglimit bounds how often one kind of log line is written. So no client, row or role of the database can
+// fill a disk with log lines.
 package loglimit
 
 import (
@@ -10,8 +11,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A Limit bounds one kind of log line. Lines that come too often are left out, and the next line has their number. The zero value is ready to
-// use. The fields must not be changed after the first use. A Limit is safe for concurrent use.
+// A Limit bounds one kind of log line. Lines that come too often are left out, and the next line has their number.
+// The zero value is ready to use. The fields must not be changed after the first use. A Limit is safe for concurrent
+// use.
 type Limit struct {
 	// Every is the time between two lines once Burst is used up. The default is 10 s.
 	Every time.Duration
@@ -23,8 +25,8 @@ type Limit struct {
 	leftOut atomic.Int64
 }
 
-// Allow reports whether a line may be written now. If so, it returns the logger for the line. This is to, with the attribute left_out if lines
-// were left out since the last one. If not, Allow counts the line as left out.
+// Allow reports whether a line may be written now. If so, it returns the logger for the line. This is to, with the
+// attribute left_out if lines were left out since the last one. If not, Allow counts the line as left out.
 //
 //	if logger, ok := limit.Allow(l.Logger); ok {
 //		logger.Warn("…")

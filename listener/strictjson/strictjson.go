@@ -1,6 +1,6 @@
-// Package strictjson reads JSON objects with keys that decide which clients receive something. Keys are case-sensitive, and no key may occur
-// twice. [encoding/json] accepts RECIPIENT as recipient, and uses the last of two values. So a role that can write into the text could change
-// the recipient.
+// Package strictjson reads JSON objects with keys that decide which clients receive something. Keys are
+// case-sensitive, and no key may occur twice. [encoding/json] accepts RECIPIENT as recipient, and uses the last of
+// two values. So a role that can write into the text could change the recipient.
 package strictjson
 
 import (
@@ -22,8 +22,8 @@ type Member struct {
 	Value json.RawMessage
 }
 
-// Members reads the only object of a text. The members are in the order of the text. If a key occurs twice, Members returns all members
-// and an [ErrTwice] that names the key.
+// Members reads the only object of a text. The members are in the order of the text. If a key occurs twice, Members
+// returns all members and an [ErrTwice] that names the key.
 func Members(text io.Reader) (members []Member, err error) {
 	decoder := json.NewDecoder(text)
 	if begin, err := decoder.Token(); err != nil || begin != json.Delim('{') {
