@@ -43,7 +43,7 @@
 //	catch_up      waiting until the hub has read as much         as replay                     the same
 //	park_queue    waiting in the queue for the park lock         until writers overlap again   cannot queue for the park lock
 //	unpark        notifying the hubs of a released park lock     none: they notice in 1 s      cannot notify the other hubs
-//	disconnect    notifying the other hubs of a disconnect       none: the caller gets 503     cannot notify the other hubs of a disconnect
+//	disconnect    notifying the other hubs of a disconnect       none: the caller gets 503     cannot notify other hubs to disconnect a recipient
 //
 // All pauses but Every have jitter: they are between half and one and a half times as long.
 //

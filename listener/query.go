@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"strconv"
@@ -253,7 +254,7 @@ func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 		return row, false, nil
 	}
 	row.Recipient, row.Event = string(values[colRecipient]), string(values[colEvent]) // a NULL recipient is everyone
-	row.setData(kept(values[colData]), int64(len(values[colData])), r.maxData)
+	row.setData(bytes.Clone(values[colData]), int64(len(values[colData])), r.maxData)
 	return row, row.isSound() && (values[colRecipient] == nil || row.Recipient != ""), nil
 }
 

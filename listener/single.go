@@ -130,7 +130,7 @@ func (r *reader) readWhole(row *row) error {
 
 func (r *reader) readBy(query string, row *row) error {
 	var recipient, event *string
-	var data spacious
+	var data []byte
 	var size *int64
 	if err := r.readOne(query, []any{row.xidText(), row.ID, r.maxData}, &recipient, &event, &data, &size); err != nil {
 		return err
@@ -185,21 +185,6 @@ func orEveryone(recipient *string) string {
 	}
 	return *recipient
 }
-
-// spacious is data with a capacity of two bytes more, so that the end of an event can be appended without copying.
-type spacious []byte
-
-// ScanBytes copies the bytes, because pgx reuses their memory.
-func (s *spacious) ScanBytes(read []byte) error {
-	*s = nil
-	if read != nil {
-		*s = kept(read)
-	}
-	return nil
-}
-
-// kept copies bytes whose memory pgx reuses.
-func kept(read []byte) spacious { return append(make([]byte, 0, len(read)+2), read...) }
 
 // unreadable counts a row that cannot be read, and logs it unless many rows were logged before.
 func (l *Listener) unreadable(id int64, code, reason string) {
