@@ -25,19 +25,19 @@ import (
 type authFlags struct {
 	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). To rotate the secret, give the old and the new one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
-	JWTKey         []string       `group:"auth" name:"jwt-key" placeholder:"FILE" help:"Accept tokens whose signature matches a public key in this PEM file (RS256, ES256, EdDSA)."`
+	JWTKey         []string       `group:"auth" name:"jwt-key" placeholder:"FILE" help:"Accept tokens whose signature matches a public key in this PEM file (RSA, ECDSA or Ed25519)."`
 	JWKSURL        []webURL       `group:"auth" name:"jwks-url" sep:"none" placeholder:"URL" help:"Accept tokens whose signature matches a key of the JSON Web Key Set at this URL."`
 	JWTIssuer      string         `group:"auth" name:"jwt-issuer" placeholder:"ISS" help:"Accept only tokens with this issuer (claim iss)."`
-	JWTAudience    []string       `group:"auth" name:"jwt-audience" placeholder:"AUD" help:"Accept only tokens with this audience (claim aud), or with one of several."`
+	JWTAudience    []string       `group:"auth" name:"jwt-audience" placeholder:"AUD" help:"Accept only tokens with this audience (claim aud), or with one of these if several are given."`
 	JWTCookie      string         `group:"auth" name:"jwt-cookie" placeholder:"NAME" help:"Read the token from this cookie if the request has none in its Authorization header."`
-	JWTLeeway      time.Duration  `group:"auth" name:"jwt-leeway" default:"5s" min:"0s" max:"1m" placeholder:"DURATION" help:"Accept a token this long before and after its time, because clocks differ (default ${default})."`
+	JWTLeeway      time.Duration  `group:"auth" name:"jwt-leeway" default:"5s" min:"0s" max:"1m" placeholder:"DURATION" help:"Allow for clocks that differ by this much when the times in a token are checked (default ${default})."`
 	JWTWithoutExp  bool           `group:"auth" name:"jwt-without-exp" help:"Accept tokens without an expiry time (claim exp), too. Their streams never expire."`
 	JWTGroupsClaim claimName      `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"Read the names of the user's groups from this claim, an array of strings (default ${default})."`
 	GroupMark      auth.GroupMark `group:"auth" default:":" placeholder:"TEXT" help:"Require this text in the name of every group and refuse it in the id of a user (default ${default})."`
 	AuthURL        *webURL        `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie, Authorization and X-Forwarded-For headers."`
 	AuthTimeout    time.Duration  `group:"auth" name:"auth-timeout" default:"5s" min:"1ms" max:"30s" placeholder:"DURATION" help:"Wait this long for the app's answer (default ${default})."`
 	AuthGrace      time.Duration  `group:"auth" name:"auth-grace" default:"1m" min:"0s" max:"30d" placeholder:"DURATION" help:"Keep streams open for this long after they expire while the app gives no valid answer (default ${default})."`
-	InsecureUID    insecureUID    `group:"auth" name:"insecure-uid" help:"For testing only: trust the query parameter uid. It works on a loopback address; --insecure-uid=anywhere lifts that limit."`
+	InsecureUID    insecureUID    `group:"auth" name:"insecure-uid" help:"For testing only: trust the query parameter uid, so that every client can read the events of every user. The hub must listen on a loopback address; --insecure-uid=anywhere lifts this limit."`
 }
 
 // Values of insecureUID.

@@ -22,15 +22,15 @@ import (
 type demo struct {
 	t         *testing.T
 	out, err  *output
-	url, psql string // of its page, without a path; the command line that it prints
+	url, psql string // the address of the page and the printed command line
 }
 
-// awaitDemo waits until a demo is ready, and reads what it says of itself.
+// awaitDemo waits until a demo is ready, and parses what it printed.
 func awaitDemo(t *testing.T, out, err *output) demo {
 	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the demo said: %s%s", out, err)
+			t.Logf("the demo printed: %s%s", out, err)
 		}
 	})
 	page := out.await(t, `(?s)(http://\S+)/\?uid=alice.*Ctrl-C`)[1]
@@ -38,7 +38,7 @@ func awaitDemo(t *testing.T, out, err *output) demo {
 	return demo{t, out, err, page, strings.TrimSpace(psql)}
 }
 
-// startDemo starts a demo inside of the test, on a database of the test's own.
+// startDemo runs a demo in the test process, with the database dsn.
 func startDemo(t *testing.T, dsn string, args ...string) demo {
 	t.Helper()
 	args = append([]string{"demo", "--listen", "127.0.0.1:0", "--database-url", dsn}, args...)
@@ -46,8 +46,8 @@ func startDemo(t *testing.T, dsn string, args ...string) demo {
 	return awaitDemo(t, p.out, p.err)
 }
 
-// programVariable makes this test binary the program itself, for tests that need a process of their own to signal and to kill. Its
-// name is none of a flag, which the benchmark keeps from its children.
+// programVariable is the environment variable that turns the test binary into the program. Tests that send signals need a process of their
+// own.
 const programVariable = "TEST_ROWCAST_PROGRAM"
 
 func init() {
@@ -56,28 +56,28 @@ func init() {
 	}
 }
 
-// command prepares the program, with a home of its own and nothing in its environment that it would heed.
+// command returns a command that runs the program, with the home directory home and no environment variables of a flag.
 func command(t testing.TB, home string, args ...string) *exec.Cmd {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // far above what any takes
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // far longer than any test takes
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = []string{programVariable + "=1", "HOME=" + home, "XDG_CACHE_HOME=" + filepath.Join(home, "cache"), "PATH=" + os.Getenv("PATH")}
 	return cmd
 }
 
-// A demoProcess is a demo in a process of its own.
+// A demoProcess is a demo that runs in its own process.
 type demoProcess struct {
 	demo
 	cmd   *exec.Cmd
 	ended chan error
 }
 
-// spawn starts a command and waits until the demo is ready. It is killed at the end of the test, if it still runs.
+// spawn starts a demo in its own process and waits until it is ready. At the end of the test, the process is killed.
 func spawn(t *testing.T, cmd *exec.Cmd) *demoProcess {
 	t.Helper()
 	out, errs := newOutput(), newOutput()
@@ -96,15 +96,15 @@ func spawn(t *testing.T, cmd *exec.Cmd) *demoProcess {
 	return p
 }
 
-// wait returns how it ended.
+// wait waits for the end of the process and returns its error.
 func (p *demoProcess) wait() error {
 	p.t.Helper()
 	select {
 	case err := <-p.ended:
-		p.ended <- err // for whoever asks again
+		p.ended <- err // for the next call
 		return err
 	case <-time.After(patience):
-		p.t.Error("the demo does not end")
+		p.t.Errorf("the demo did not end within %v", patience)
 		return nil
 	}
 }
@@ -115,42 +115,42 @@ func (p *demoProcess) kill() {
 	p.ended <- nil
 }
 
-// stop ends it as the terminal or a service manager does.
+// stop sends a signal, as a terminal or a service manager does, and waits for the end of the process.
 func (p *demoProcess) stop(signal syscall.Signal) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(signal); err != nil {
 		p.t.Fatal(err)
 	}
 	if err := p.wait(); err != nil {
-		p.t.Errorf("the demo ended by %v: %v", signal, err)
+		p.t.Errorf("after the signal %v, the demo ended with: %v", signal, err)
 	}
 }
 
-// post inserts a row as the page does, with headers: name, value, name, value.
+// post inserts a row as the page does. headers are pairs of a name and a value.
 func (d demo) post(body string, headers ...string) answer {
 	d.t.Helper()
 	return send(d.t, http.MethodPost, d.url+"/demo/notifications", body, headers...)
 }
 
-// rows are the data of what is in the table for a user, as the page gets them.
+// rows returns the data of a user's existing rows, as the page gets them.
 func (d demo) rows(user string) []string {
 	d.t.Helper()
 	got := ask(d.t, http.MethodGet, d.url+"/demo/notifications?uid="+user)
-	var history struct {
+	var existing struct {
 		Cursor string
 		Rows   []struct{ Data json.RawMessage }
 	}
-	if err := json.Unmarshal([]byte(got.body), &history); got.status != http.StatusOK || err != nil || history.Cursor == "" {
-		d.t.Fatalf("history: %d %s (%v)", got.status, got.body, err)
+	if err := json.Unmarshal([]byte(got.body), &existing); got.status != http.StatusOK || err != nil || existing.Cursor == "" {
+		d.t.Fatalf("existing rows: %d %s (%v)", got.status, got.body, err)
 	}
 	var data []string
-	for _, row := range history.Rows {
+	for _, row := range existing.Rows {
 		data = append(data, string(row.Data))
 	}
 	return data
 }
 
-// runPsql pastes the printed command line into a shell.
+// runPsql runs the printed command line in a shell, with a statement as its input.
 func (d demo) runPsql(statement string) {
 	d.t.Helper()
 	cmd := exec.Command("sh", "-c", d.psql+" -X -v ON_ERROR_STOP=1")
@@ -160,7 +160,7 @@ func (d demo) runPsql(statement string) {
 	}
 }
 
-// runSQL runs statements, one by one, on a connection of their own.
+// runSQL runs statements one after another on a new connection.
 func runSQL(t *testing.T, dsn string, statements ...string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)

@@ -21,44 +21,45 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestDemo is the life of a demo with a PostgreSQL of its own: from nothing, next to a second one, killed, recovered, anew.
+// TestDemo runs demos with a private PostgreSQL: the first one, a second one at the same time, one after a kill, one with --fresh, and one
+// whose server is killed.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	home := dbtest.Home(t)
 	begin := func(args ...string) *demoProcess {
 		cmd := command(t, home, append([]string{"demo", "--listen", "127.0.0.1:0"}, args...)...)
-		cmd.Env = append(cmd.Env, "PGSERVICE=theirs", "PGHOST=theirs", "PGOPTIONS=-c default_transaction_read_only=on") // not for this one
+		cmd.Env = append(cmd.Env, "PGSERVICE=other", "PGHOST=other", "PGOPTIONS=-c default_transaction_read_only=on") // a private server ignores them
 		return spawn(t, cmd)
 	}
 	d := begin()
 	if !strings.Contains(d.out.String(), home) {
-		t.Fatalf("the demo is not in its home %s:\n%s", home, d.out)
+		t.Fatalf("the demo does not use its home directory %s:\n%s", home, d.out)
 	}
 	if got := ask(t, http.MethodGet, d.url+"/"); got.status != http.StatusOK || !strings.Contains(html.UnescapeString(got.body), d.psql) {
-		t.Errorf("page: %d, %s\nwant one that has %s", got.status, got.body, d.psql)
+		t.Errorf("page: %d, %s\nwant the command %s", got.status, got.body, d.psql)
 	}
-	tellAlice(t, d.demo)
+	notifyAlice(t, d.demo)
 	second, err := command(t, home, "demo").CombinedOutput()
 	if exitCode(err) != 1 || !strings.Contains(string(second), "only one demo runs at a time") {
-		t.Errorf("a second demo ends with %v and says:\n%s", err, second)
+		t.Errorf("a second demo ended with %v and printed:\n%s", err, second)
 	}
 
 	d.kill()
 	d = begin()
 	if got, want := d.rows("alice"), []string{`{"n":1}`, `{"n":2}`}; !slices.Equal(got, want) {
-		t.Errorf("after a kill, there are %v, want %v", got, want)
+		t.Errorf("after a kill, the rows are %v, want %v", got, want)
 	}
 	postmaster := postmasterOf(t, home)
 	d.stop(syscall.SIGTERM)
 	if dbtest.Running(postmaster) {
-		t.Errorf("the demo has ended, but its PostgreSQL (pid %d) has not", postmaster)
+		t.Errorf("the demo has stopped, but its PostgreSQL (pid %d) has not", postmaster)
 	}
 
 	d = begin("--fresh")
 	if got := d.rows("alice"); len(got) != 0 {
-		t.Errorf("a fresh demo begins with %v", got)
+		t.Errorf("a fresh demo has the rows %v", got)
 	}
-	// Without its PostgreSQL the demo has no reason to go on.
+	// Without its PostgreSQL the demo ends.
 	server, err := os.FindProcess(postmasterOf(t, home))
 	if err == nil {
 		err = server.Signal(syscall.SIGQUIT)
@@ -67,25 +68,25 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := d.wait(); exitCode(err) != 1 || !strings.Contains(d.err.String(), "PostgreSQL in "+filepath.Join(home, "cache")) {
-		t.Errorf("with its PostgreSQL killed, the demo ends with %v and says:\n%s", err, d.err)
+		t.Errorf("after its PostgreSQL was killed, the demo ended with %v and printed:\n%s", err, d.err)
 	}
 }
 
-// tellAlice inserts what reaches Alice, by the page and by psql.
-func tellAlice(t *testing.T, d demo) {
+// notifyAlice sends notifications to Alice with the page and with psql, and waits for each of them.
+func notifyAlice(t *testing.T, d demo) {
 	t.Helper()
-	hears := listenToDemo(t, d, "alice")
+	expect := demoStream(t, d, "alice")
 	if got := d.post(`{"recipient": "alice", "event": "notify", "data": "{\"n\": 1}"}`); got.status != http.StatusCreated {
 		t.Errorf("insert: %d %s", got.status, got.body)
 	}
-	hears(`{"n": 1}`)
+	expect(`{"n": 1}`)
 	d.runPsql(`INSERT INTO rowcast.notifications (data) VALUES ('{"n": 2}')`)
-	hears(`{"n": 2}`)
-	d.runPsql(`NOTIFY rowcast, 'by hand'`)
-	hears(`"by hand"`)
+	expect(`{"n": 2}`)
+	d.runPsql(`NOTIFY rowcast, 'a message'`)
+	expect(`"a message"`)
 }
 
-// TestDemoAsNobody shows that a user without any rights can run it. That root can is shown by TestDemo, when root runs it.
+// TestDemoAsNobody shows that a user without any rights can run the demo. If root runs the tests, TestDemo shows that root can run it.
 func TestDemoAsNobody(t *testing.T) {
 	t.Parallel()
 	nobody, err := user.Lookup("nobody")
@@ -96,7 +97,7 @@ func TestDemoAsNobody(t *testing.T) {
 	gid, _ := strconv.Atoi(nobody.Gid)
 	home := dbtest.Home(t)
 	cmd := command(t, home, "demo", "--listen", "127.0.0.1:0")
-	program := filepath.Join(home, "rowcast") // go test keeps its own from other users
+	program := filepath.Join(home, "rowcast") // other users cannot read the file of go test
 	if out, err := exec.Command("cp", cmd.Path, program).CombinedOutput(); err != nil {
 		t.Fatalf("copy the program: %v: %s", err, out)
 	}
@@ -106,24 +107,25 @@ func TestDemoAsNobody(t *testing.T) {
 	cmd.Path, cmd.Dir = program, "/"
 	dbtest.RunAs(cmd, uid, gid)
 	d := spawn(t, cmd)
-	hears := listenToDemo(t, d.demo, "bob")
+	expect := demoStream(t, d.demo, "bob")
 	if got := d.post(`{"event": "message", "data": "1"}`); got.status != http.StatusCreated {
 		t.Errorf("insert: %d %s", got.status, got.body)
 	}
-	hears("1")
+	expect("1")
 	postmaster := postmasterOf(t, home)
 	d.stop(syscall.SIGINT)
 	if dbtest.Running(postmaster) {
-		t.Errorf("PostgreSQL (pid %d) is left", postmaster)
+		t.Errorf("PostgreSQL (pid %d) is still running", postmaster)
 	}
 }
 
-func TestDemoListensHereOnly(t *testing.T) {
+// TestDemoListensOnLoopback shows that other machines cannot reach the demo.
+func TestDemoListensOnLoopback(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{":8080", "0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "example.com:8080"} {
 		code, _, errs := run(t, nil, "demo", "--listen", address)
 		if code != 2 || !strings.Contains(errs, "not a loopback address") {
-			t.Errorf("--listen %s ends with %d and says %s", address, code, errs)
+			t.Errorf("--listen %s: exit code %d, %s", address, code, errs)
 		}
 	}
 }
@@ -132,12 +134,12 @@ func TestDemoWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	code, _, errs := run(t, environment{"DATABASE_URL": "postgres://u:secret@127.0.0.1:1/d?sslmode=disable"}, "demo", "--listen", "127.0.0.1:0")
 	if code != 1 || !strings.Contains(errs, "cannot connect to PostgreSQL at 127.0.0.1:1") || strings.Contains(errs, "secret") {
-		t.Errorf("it ends with %d and says %s", code, errs)
+		t.Errorf("exit code %d, %s", code, errs)
 	}
 }
 
-// listenToDemo opens a stream. What it returns waits for data, and fails if other data comes.
-func listenToDemo(t *testing.T, d demo, uid string) func(want string) {
+// demoStream opens the stream of a user. The returned function waits for the next event and compares its data with want.
+func demoStream(t *testing.T, d demo, uid string) func(want string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
@@ -165,15 +167,16 @@ func listenToDemo(t *testing.T, d demo, uid string) func(want string) {
 		}
 		return fmt.Sprintf("the end of the stream (%v)", text.Err())
 	}
-	next() // hello: from now on nothing is missed
+	next() // rowcast.hello
 	return func(want string) {
 		t.Helper()
 		if got := next(); got != want {
-			t.Errorf("the stream tells %s, want %s", got, want)
+			t.Errorf("the stream sends %s, want %s", got, want)
 		}
 	}
 }
 
+// postmasterOf returns the process id of the private PostgreSQL.
 func postmasterOf(t *testing.T, home string) int {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(home, "cache", "rowcast", "demo", "data", "postmaster.pid"))

@@ -25,16 +25,16 @@ type serveCmd struct {
 	database.Flags
 	Poll             bool          `group:"database" help:"Poll the database ten times a second instead of using LISTEN. Connections through a transaction pooler such as PgBouncer need this."`
 	NoNotifyMessages bool          `group:"database" help:"Ignore messages that are sent with NOTIFY instead of an INSERT. Every role of the database can send them."`
-	Retain           time.Duration `group:"database" default:"7d" min:"0s" max:"36500d" placeholder:"DURATION" help:"Delete rows when their created_at is older than this (default ${default}). 0 keeps all rows."`
+	Retain           time.Duration `group:"database" default:"7d" min:"0s" max:"36500d" placeholder:"DURATION" help:"Delete rows this long after their created_at (default ${default}). 0 keeps all rows."`
 	Replays          int           `group:"database" default:"${replays}" min:"1" max:"1000" placeholder:"N" help:"Use up to N connections at a time to read the rows that reconnecting clients missed (default ${default})."`
 
 	Listen                   string           `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Listen at this address (default ${default}). With port 0 the hub uses a free port and logs it."`
 	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends a user's streams."`
 	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Allow pages of this origin, such as https://app.example.com, to open streams with their cookies. Repeat the flag for more origins."`
 	TrustedProxy             []server.Network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Trust the X-Forwarded-For header of proxies in this network, such as 10.0.0.0/8. Repeat the flag for more networks."`
-	MaxConnections           int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow N streams at a time, and tell further clients to retry later (0, the default: as many as the limit of open files allows)."`
-	MaxConnectionsPerUser    int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each user N streams at a time (0, the default: no limit)."`
-	MaxConnectionsPerAddress int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each IPv4 address and each IPv6 network of 64 bits N streams at a time (0, the default: no limit). Behind a proxy this needs --trusted-proxy."`
+	MaxConnections           int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow up to N streams at a time, and tell further clients to retry later (0, the default: as many as the limit of open files allows)."`
+	MaxConnectionsPerUser    int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each user up to N streams at a time (0, the default: no limit)."`
+	MaxConnectionsPerAddress int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each IPv4 address and each IPv6 network of 64 bits up to N streams at a time (0, the default: no limit). Behind a proxy this needs --trusted-proxy."`
 
 	authFlags
 
@@ -42,8 +42,8 @@ type serveCmd struct {
 	Retry     time.Duration `group:"streams" default:"3s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Tell clients to wait this long on average before they reconnect (default ${default})."`
 	Drain     time.Duration `group:"streams" default:"3s" min:"1ms" max:"6s" placeholder:"DURATION" help:"When the hub stops, end its streams one after another within this time (default ${default}, at most 6s)."`
 	MaxEvent  byteSize      `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"Send only the id and the size of rows with more data than this (default ${default})."`
-	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Queue this much for a slow client, and then disconnect it. The client can resume later (default ${default})."`
-	Pending   byteSize      `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"Queue this much for all slow clients together, and then disconnect the clients with the longest queues. They can resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
+	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Disconnect a slow client when more than this is queued for it. The client can resume later (default ${default})."`
+	Pending   byteSize      `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"When more than this is queued for all clients together, disconnect the clients with the longest queues. They can resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
 	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Keep this much of the newest events in memory. Clients that resume after them need no query (default ${default})."`
 
 	LogFormat string `enum:"text,json" default:"text" group:"log" placeholder:"FORMAT" help:"Log to standard error in this format: text or json (default ${default})."`

@@ -14,7 +14,7 @@ import (
 type tailCmd struct {
 	URL         *webURL `name:"url" default:"http://127.0.0.1:8080/events" placeholder:"URL" help:"The URL of the hub's stream (default ${default})."`
 	UID         string  `name:"uid" xor:"who" placeholder:"USER" help:"Print the events of this user, if the hub runs with --insecure-uid."`
-	Token       string  `xor:"who" placeholder:"JWT" help:"Print the events of the user of this token, if the hub accepts tokens."`
+	Token       string  `xor:"who" placeholder:"JWT" help:"Print the events of the user to whom this token was issued, if the hub accepts tokens."`
 	LastEventID string  `name:"last-event-id" placeholder:"ID" help:"Resume after the event with this id, which --json printed (default: print new events only)."`
 	Count       int     `min:"0" max:"1000000000" placeholder:"N" help:"Stop after N rows and messages (default: never). The hub's own events are not counted."`
 	JSON        bool    `name:"json" help:"Print each event as a JSON object with time, id, event and data."`

@@ -104,7 +104,7 @@ func (e *Examination) Run(ctx context.Context) error {
 			warned++
 		}
 		if f.verdict == failure && check.kind == vital {
-			fmt.Fprintln(e.Out, "\nThe other checks are left out until this one passes.")
+			fmt.Fprintln(e.Out, "\nThe remaining checks were not run, because they need this one to pass.")
 			return ErrFailed
 		}
 	}
