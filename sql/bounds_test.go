@@ -111,7 +111,7 @@ func TestRecipientHasNoControlCharacters(t *testing.T) {
 			_, err := conn.Exec(dbtest.Context(t), `INSERT INTO rowcast.notifications (recipient, data) VALUES (E'`+recipient+`', '{}')`)
 			failure, refused := errors.AsType[*pgconn.PgError](err)
 			if allowed && err != nil || !allowed && (!refused || failure.ConstraintName != "recipient_has_no_control_characters") {
-				t.Errorf("%s, %s: got %v", encoding, recipient, err)
+				t.Errorf("insert %s in a %s database: got %v, want success: %t", recipient, encoding, err, allowed)
 			}
 		}
 	}
@@ -322,7 +322,7 @@ func text(t *testing.T, conn *pgx.Conn, query string) (result string) {
 // for numbers of another server, and after retention has moved the horizon.
 func TestCheckReadsAPartOfTheTable(t *testing.T) {
 	t.Parallel()
-	conn := connect(t, dbtest.Database(t)) // a copy: its files come from a template
+	conn := connect(t, dbtest.Database(t)) // a copy of a template database
 	const rows = 60_000
 	run(t, conn, "UPDATE rowcast.history SET horizon = horizon")
 	run(t, conn, "INSERT INTO rowcast.notifications (data) SELECT '1' FROM generate_series(1, $1::int)", rows)

@@ -15,12 +15,12 @@ import (
 // account is the user that the server runs as.
 type account struct {
 	uid, gid int
-	other    bool // it is not the user of this process
+	other    bool // whether this process runs as another user
 }
 
 // serverAccount returns the user of this process, or an unprivileged user if
-// this process is root. The owner of existing data is preferred, because a user
-// postgres may have been added since.
+// this process is root. It prefers the owner of existing data in dir, because
+// a user postgres may have been created since then.
 func serverAccount(dir string) (account, error) {
 	if !supported {
 		return account{}, ErrUnsupported
@@ -36,7 +36,7 @@ func serverAccount(dir string) (account, error) {
 	}
 	for _, name := range names {
 		if u, err := user.Lookup(name); err == nil {
-			uid, uidErr := strconv.ParseInt(u.Uid, 10, 64) // macOS writes -2 for nobody, system calls want 4294967294
+			uid, uidErr := strconv.ParseInt(u.Uid, 10, 64) // on macOS, the id of nobody is "-2", and system calls need 4294967294
 			gid, gidErr := strconv.ParseInt(u.Gid, 10, 64)
 			return account{uid: int(uint32(uid)), gid: int(uint32(gid)), other: true}, errors.Join(uidErr, gidErr)
 		}
@@ -50,7 +50,7 @@ func serverAccount(dir string) (account, error) {
 func (a account) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"LC_ALL=C"} // PostgreSQL does not start on macOS without it
+	cmd.Env = []string{"LC_ALL=C"} // without LC_ALL, PostgreSQL does not start on macOS
 	for _, name := range []string{"PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} {
 		if value, ok := os.LookupEnv(name); ok {
 			cmd.Env = append(cmd.Env, name+"="+value)
@@ -63,7 +63,7 @@ func (a account) command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// own gives a new file to the account.
+// own makes the account the owner of a new file.
 func (a account) own(path string) error {
 	if !a.other {
 		return nil
@@ -71,8 +71,8 @@ func (a account) own(path string) error {
 	return os.Lchown(path, a.uid, a.gid)
 }
 
-// ownAll gives a new directory and its content to the account. The directory
-// comes last: until then the account cannot enter it and replace a file.
+// ownAll makes the account the owner of a new directory and its content. The
+// directory comes last, so that the account cannot replace a file meanwhile.
 func (a account) ownAll(dir string) error {
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || path == dir {

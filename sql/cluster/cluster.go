@@ -38,15 +38,17 @@ var (
 // configuration. They must not be changed while a method runs; Settings take
 // effect at the next start. The methods may be called by several goroutines.
 type Cluster struct {
-	// Dir holds the data, the log and the socket. It is made if it does not
-	// exist. DefaultDir and Temporary return good ones. Required.
+	// Dir is the directory of the data, the log and the socket. Start creates
+	// it if it does not exist. DefaultDir and Temporary return suitable
+	// directories. Required.
 	Dir string
 
-	// Programs are the server programs. Zero: those that Find returns.
+	// Programs are the server programs. The default is the result of Find.
 	Programs Programs
 
-	// Port is a TCP port on 127.0.0.1. Roles need a password there, and the
-	// superuser has none. 0: the server does not listen on TCP.
+	// Port is a TCP port on 127.0.0.1. On TCP, a role needs a password, and the
+	// superuser has none at first. If Port is 0, the server does not listen on
+	// TCP.
 	Port int
 
 	// Settings are server settings such as "fsync": "off".
@@ -55,30 +57,31 @@ type Cluster struct {
 	// InitArgs are additional arguments for initdb.
 	InitArgs []string
 
-	// Template is a directory of files from which new files are copied, with
-	// their system identifier. If there are none, initdb makes them. Empty:
-	// initdb makes the new files.
+	// Template is a directory. New files are copied from the files in it, so
+	// all copies have the same system identifier. If the directory has no
+	// files, initdb creates them first. If Template is empty, initdb creates
+	// the new files.
 	Template string
 
-	// Primary is a running Cluster. New files are a base backup of it, and the
-	// server is its hot standby. Nil: the server is a primary.
+	// Primary is a running Cluster. If it is not nil, new files are a base
+	// backup of it, and the server is its hot standby.
 	Primary *Cluster
 
 	// Fresh makes the first Start delete the files of earlier runs.
 	Fresh bool
 
-	// Progress is called before each step that takes long. Nil: not called.
+	// Progress, if not nil, is called before each step that takes long.
 	Progress func(step string)
 
 	mu      sync.Mutex
 	dir     string // Dir without symbolic links
 	account account
 	lock    *os.File
-	server  *server // nil after Stop
+	server  *server // nil when stopped
 	started bool    // the first Start has succeeded
 }
 
-// Start makes the files if there are none, starts the server and returns when
+// Start creates the files if there are none, starts the server and returns when
 // the server accepts connections. ctx limits the start only. The error contains
 // the last lines of the server's log.
 func (c *Cluster) Start(ctx context.Context) error {
@@ -131,13 +134,13 @@ func (c *Cluster) release() {
 	c.lock, c.server = nil, nil
 }
 
-// prepare makes the files, after it has stopped a server that still uses them.
+// prepare creates the files. First it stops a server that still uses them.
 func (c *Cluster) prepare(ctx context.Context) error {
 	if err := c.stopLeftover(ctx); err != nil {
 		return err
 	}
 	if c.Fresh && !c.started {
-		c.say("removing the files of earlier runs in %s", c.dir)
+		c.report("removing the files of earlier runs in %s", c.dir)
 		if err := os.RemoveAll(c.data()); err != nil {
 			return err
 		}
@@ -207,12 +210,12 @@ func (c *Cluster) stop(ctx context.Context, mode Mode) error {
 	if err := c.server.stop(ctx, mode); err != nil {
 		return fmt.Errorf("stop PostgreSQL in %s: %w", c.Dir, err)
 	}
-	_ = os.Remove(c.socketDir()) // it may be in /tmp
+	_ = os.Remove(c.socketDir()) // the directory may be in /tmp
 	return nil
 }
 
-// Restart stops the server by the given mode and starts it with the same
-// connection string.
+// Restart stops the server with the given mode and starts it again. The
+// connection string stays the same.
 func (c *Cluster) Restart(ctx context.Context, mode Mode) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -234,8 +237,9 @@ func (c *Cluster) Kill() error {
 	return c.server.kill()
 }
 
-// Wait returns an error when the server ends by itself. It returns nil when the
-// cluster is stopped, and the error of ctx when ctx ends.
+// Wait waits until the server ends. It returns nil if Stop, Restart or Kill has
+// ended the server, and an error if the server has ended by itself. When ctx
+// ends, Wait returns the error of ctx.
 func (c *Cluster) Wait(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -289,13 +293,13 @@ func (c *Cluster) logFile() string { return filepath.Join(c.dir, "log") }
 
 func (c *Cluster) program(name string) string { return filepath.Join(c.Programs.Dir, name) }
 
-func (c *Cluster) say(format string, args ...any) {
+func (c *Cluster) report(format string, args ...any) {
 	if c.Progress != nil {
 		c.Progress(fmt.Sprintf(format, args...))
 	}
 }
 
-// Mode is the signal by which a server is stopped:
+// Mode is the signal that stops a server:
 // https://www.postgresql.org/docs/current/server-shutdown.html
 type Mode syscall.Signal
 

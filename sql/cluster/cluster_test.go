@@ -32,15 +32,15 @@ func TestStartFromNothing(t *testing.T) {
 	if want := "postgres UTF8 C on"; got != want {
 		t.Errorf("server is %q, want %q", got, want)
 	}
-	if len(steps) != 1 || !strings.Contains(steps[0], "making a new database cluster in "+c.Dir) {
-		t.Errorf("progress %q, want one step, the making of the files", steps)
+	if len(steps) != 1 || !strings.Contains(steps[0], "creating a new database cluster in "+c.Dir) {
+		t.Errorf("progress %q, want one step, the creation of the files", steps)
 	}
 	if err := c.Start(dbtest.Context(t)); err == nil {
 		t.Error("a second Start succeeded")
 	}
 }
 
-func TestOthersAreKeptOut(t *testing.T) {
+func TestOtherUsersCannotConnect(t *testing.T) {
 	t.Parallel()
 	c := started(t)
 	if got := query(t, c.DSN("postgres"), "SHOW listen_addresses"); got != "" {
@@ -84,7 +84,7 @@ func TestServerHasItsOwnUserAndSession(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	// The server makes this file itself.
+	// The server itself creates this file.
 	info, err := os.Stat(filepath.Join(c.Dir, "data", "postmaster.pid"))
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func TestServerHasItsOwnUserAndSession(t *testing.T) {
 	}
 }
 
-func TestDataAreKept(t *testing.T) {
+func TestDataRemain(t *testing.T) {
 	t.Parallel()
 	dir := directory(t)
 	c := quick(dir)
@@ -116,10 +116,10 @@ func TestDataAreKept(t *testing.T) {
 	fresh := quick(dir)
 	fresh.Fresh = true
 	start(t, fresh)
-	query(t, fresh.DSN("postgres"), "CREATE TABLE kept (n int)") // fails if it is there
+	query(t, fresh.DSN("postgres"), "CREATE TABLE kept (n int)") // fails if the table exists
 	stop(t, fresh)
 	start(t, fresh)
-	query(t, fresh.DSN("postgres"), "SELECT FROM kept") // Fresh is for the first Start
+	query(t, fresh.DSN("postgres"), "SELECT FROM kept") // only the first Start deletes the files
 }
 
 func TestOtherVersion(t *testing.T) {
@@ -145,7 +145,7 @@ func TestOtherVersion(t *testing.T) {
 	start(t, c)
 }
 
-func TestStartFailsWithTheServersWords(t *testing.T) {
+func TestStartReturnsTheErrorOfTheServer(t *testing.T) {
 	t.Parallel()
 	c := quick(directory(t))
 	c.Settings["max_connections"] = "many"
@@ -157,7 +157,7 @@ func TestStartFailsWithTheServersWords(t *testing.T) {
 	start(t, c)
 }
 
-func TestStartGivesUpWithItsContext(t *testing.T) {
+func TestStartEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	c := &cluster.Cluster{Dir: directory(t), Progress: func(string) { cancel() }} // in the middle of initdb
@@ -167,7 +167,7 @@ func TestStartGivesUpWithItsContext(t *testing.T) {
 	start(t, c)
 }
 
-func TestStartThatGivesUpLeavesNothingRunning(t *testing.T) {
+func TestCancelledStartLeavesNothingRunning(t *testing.T) {
 	t.Parallel()
 	c := quick(directory(t))
 	start(t, c)
@@ -221,7 +221,7 @@ func TestLongDir(t *testing.T) {
 		t.Errorf("connection string after a stop is %s, want as before %s", got, dsn)
 	}
 	stop(t, c)
-	// The name can be foreseen, so another user may have put something there.
+	// Another user can predict the name and create a directory there.
 	if err := os.Mkdir(config.Host, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func TestRestart(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		mode cluster.Mode
-		want string // of the unlogged rows: recovery empties the table
+		want string // number of unlogged rows; recovery empties the table
 	}{{"fast", cluster.Fast, "1"}, {"immediate", cluster.Immediate, "0"}} {
 		before := c.PID()
 		if err := c.Restart(dbtest.Context(t), test.mode); err != nil {
@@ -43,7 +43,7 @@ func TestKill(t *testing.T) {
 	busy := connect(t, c.DSN("postgres"))
 	backend := int(busy.PgConn().PID())
 	ended := make(chan error, 1)
-	go func() { // a session that works does not notice that the postmaster is gone
+	go func() { // a busy session does not notice that the postmaster has ended
 		_, err := busy.Exec(context.Background(), "SELECT count(*) FROM generate_series(1, 1e12)")
 		ended <- err
 	}()
@@ -79,7 +79,7 @@ func TestWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := dbtest.Receive(t, ended, "Wait, as the server ends by itself"); err == nil || !strings.Contains(err.Error(), "database system is shut down") {
-		t.Errorf("wait for a server that ends by itself: %v, want its last words", err)
+		t.Errorf("wait for a server that ends by itself: %v, want the end of its log", err)
 	}
 	start(t, c)
 	go wait()

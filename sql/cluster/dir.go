@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// DefaultDir makes the directory of that name and returns its path. It is
+// DefaultDir creates a directory with the name and returns its path. The path is
 // rowcast/name in the user's cache directory. If the server's user cannot enter
-// that one, it is below /var/cache (for root) or /var/tmp. DefaultDir never
+// that directory, the path is below /var/cache (for root) or /var/tmp. DefaultDir never
 // returns a directory that another user owns or can write to.
 func DefaultDir(name string) (string, error) {
 	server, err := serverAccount("")
@@ -40,10 +40,10 @@ func DefaultDir(name string) (string, error) {
 	return "", fmt.Errorf("choose a directory: %w", failures)
 }
 
-// Temporary makes a directory for the clusters of this process, below the
-// default directory of that name, which is returned as base. remove deletes it.
-// If the process is killed, the next call in any process deletes it. The lock of
-// base is held by every process that makes or deletes such a directory.
+// Temporary creates a directory for the clusters of this process. base is the
+// default directory with the name, and dir is below it. remove deletes dir. If
+// the process is killed, the next call of Temporary in any process deletes dir.
+// A process that creates or deletes such a directory holds the lock of base.
 func Temporary(ctx context.Context, name string) (base, dir string, remove func(context.Context) error, err error) {
 	if base, err = DefaultDir(name); err != nil {
 		return "", "", nil, err
@@ -82,13 +82,13 @@ func removeAbandoned(base string) {
 	dirs, _ := filepath.Glob(filepath.Join(base, "run-*"))
 	for _, dir := range dirs {
 		if owner, err := tryLock(dir); err == nil {
-			_ = os.RemoveAll(dir) // the next call deletes the files that a dying server still writes
+			_ = os.RemoveAll(dir) // the next call deletes files that a server still writes while it ends
 			unlock(owner)
 		}
 	}
 }
 
-// makeDir makes a directory, unless it exists, and returns its path without
+// makeDir creates a directory, unless it exists, and returns its path without
 // symbolic links. It refuses a directory that other users can write to or that
 // the server's user cannot enter.
 func makeDir(path string, server account) (string, error) {
@@ -115,7 +115,8 @@ func makeDir(path string, server account) (string, error) {
 	return path, server.mayEnter(path)
 }
 
-// dirMode lets the server's user enter the directories that root makes.
+// dirMode returns the mode of new directories. The server's user must be able to
+// enter the directories that root creates.
 func dirMode(server account) fs.FileMode {
 	if server.other {
 		return 0o755
@@ -123,7 +124,7 @@ func dirMode(server account) fs.FileMode {
 	return 0o700
 }
 
-// makeAll is os.MkdirAll, but the umask does not change the mode.
+// makeAll does the same as os.MkdirAll, but ignores the umask.
 func makeAll(path string, mode fs.FileMode) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -137,9 +138,10 @@ func makeAll(path string, mode fs.FileMode) error {
 	return os.Chmod(path, mode)
 }
 
-// checkOwner refuses a directory that another user owns or can write to. For
-// root, the same holds for each directory above it, because their owners can
-// replace it. There, others may write if the sticky bit keeps them from renaming.
+// checkOwner returns an error if another user owns a directory or can write to
+// it. For root, it also checks each directory above, whose owner could replace
+// the directory. Above, others may write if the sticky bit is set, because they
+// cannot rename the directory then.
 func checkOwner(path string) error {
 	for dir := path; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
@@ -169,7 +171,7 @@ func (c *Cluster) socketDir() string {
 	return "/tmp/rowcast-" + hex.EncodeToString(sum[:6])
 }
 
-// makeSocketDir makes the directory of the socket. Only the server's user and
+// makeSocketDir creates the directory of the socket. Only the server's user and
 // root can enter it.
 func (c *Cluster) makeSocketDir() error {
 	dir := c.socketDir()
@@ -179,7 +181,7 @@ func (c *Cluster) makeSocketDir() error {
 	}
 	info, statErr := os.Lstat(dir)
 	if statErr == nil && info.Mode() == fs.ModeDir|0o700 && ownerOf(info) == c.account.uid {
-		return nil // an earlier run has made it
+		return nil // an earlier run has created it
 	}
 	return err
 }

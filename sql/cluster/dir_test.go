@@ -31,10 +31,10 @@ func TestDefaultDirIsInTheCacheThatTheServerReaches(t *testing.T) {
 
 func TestDefaultDirFallsBack(t *testing.T) {
 	closed := directory(t)
-	if err := os.WriteFile(closed, nil, 0o600); err != nil { // nothing can be made below a file
+	if err := os.WriteFile(closed, nil, 0o600); err != nil { // no directory can be created below a file
 		t.Fatal(err)
 	}
-	if os.Geteuid() == 0 { // or what is made there is of no use
+	if os.Geteuid() == 0 { // root can create one, but the server cannot enter it
 		if err := os.Remove(closed); err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +44,7 @@ func TestDefaultDirFallsBack(t *testing.T) {
 	}
 	t.Setenv("HOME", closed)
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(closed, "cache"))
-	name := filepath.Base(base) // of this run alone
+	name := filepath.Base(base) // unique for this run
 	dir, err := cluster.DefaultDir(name)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestDefaultDirFallsBack(t *testing.T) {
 	start(t, quick(dir))
 }
 
-// Each of these would let another user choose what we overwrite.
+// With each of these directories, another user could choose which file is overwritten.
 func TestForeignDirectoriesAreRefused(t *testing.T) {
 	t.Parallel()
 	mkdir := func(t *testing.T, dir string) {
@@ -66,7 +66,7 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		prepare  func(t *testing.T, dir string)
-		below    string // the directory asked for is this, below the prepared one
+		below    string // path of the cluster below the prepared directory
 		rootOnly bool
 		want     string
 	}{
@@ -114,7 +114,7 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if test.rootOnly && os.Geteuid() != 0 {
-				t.Skip("of concern to root only")
+				t.Skip("only root is affected")
 			}
 			dir := directory(t)
 			test.prepare(t, dir)
@@ -124,7 +124,7 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 				stop(t, c)
 			}
 			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("start in it: %v, want an error that says %q", err, test.want)
+				t.Errorf("start in this directory: %v, want an error that contains %q", err, test.want)
 			}
 		})
 	}

@@ -53,8 +53,8 @@ func Obtain(ctx context.Context, progress func(done, total int64)) (Programs, er
 	return programs, nil
 }
 
-// download returns the programs in a directory, and downloads them first if
-// they are not there.
+// download returns the programs in a directory. If there are none, it downloads
+// them first.
 func download(ctx context.Context, source, dir string, progress func(done, total int64)) (Programs, error) {
 	gate, err := awaitLock(ctx, dir)
 	if err != nil {
@@ -78,7 +78,7 @@ func download(ctx context.Context, source, dir string, progress func(done, total
 		return Programs{}, fmt.Errorf("unpack %s: %w", source+archivePath(), err)
 	}
 	if _, err := inspect(ctx, filepath.Join(incomplete, "bin")); err != nil {
-		return Programs{}, err // for example, they are for another system
+		return Programs{}, err // for example, the programs are for another system
 	}
 	if err := os.Rename(incomplete, place); err != nil {
 		return Programs{}, err
@@ -163,7 +163,7 @@ func unpack(jar []byte, to string) error {
 	}
 	found, _ := fs.Glob(archive, "*.txz")
 	if len(found) != 1 {
-		return fmt.Errorf("it holds %d files *.txz, want 1", len(found))
+		return fmt.Errorf("the archive has %d files *.txz, want 1", len(found))
 	}
 	compressed, err := archive.Open(found[0])
 	if err != nil {
@@ -184,7 +184,7 @@ func extract(archive *tar.Reader, to string) error {
 	if err := os.Mkdir(to, 0o700); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(to) // no name in the archive leads out of it
+	root, err := os.OpenRoot(to) // a path in the archive cannot name a file outside of this directory
 	if err != nil {
 		return err
 	}
@@ -209,9 +209,9 @@ func extract(archive *tar.Reader, to string) error {
 	}
 }
 
-// extractFile writes a file. Meanwhile no program is started: it would share
-// the open file for a moment, and Linux does not run a program that is open for
-// writing (https://go.dev/issue/22315).
+// extractFile writes a file. The lock keeps this process from starting programs
+// meanwhile. A new process shares the open file for a moment, and Linux does not
+// run a program that is open for writing (https://go.dev/issue/22315).
 func extractFile(archive *tar.Reader, header *tar.Header, to *os.Root) error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

@@ -16,8 +16,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// initialize makes the data directory if there is none. It is filled under
-// another name, so that an incomplete one is never used.
+// initialize creates the data directory if there is none. It fills the directory
+// under another name first, so an incomplete one is never used.
 func (c *Cluster) initialize(ctx context.Context) error {
 	version, err := os.ReadFile(filepath.Join(c.data(), "PG_VERSION"))
 	if err == nil {
@@ -25,7 +25,7 @@ func (c *Cluster) initialize(ctx context.Context) error {
 	}
 	incomplete, _ := filepath.Glob(filepath.Join(c.dir, "new-*"))
 	for _, dir := range incomplete {
-		_ = os.RemoveAll(dir) // the initdb of a killed process may still run there
+		_ = os.RemoveAll(dir) // the initdb of a killed process may still write there
 	}
 	dir, err := os.MkdirTemp(c.dir, "new-")
 	if err != nil {
@@ -41,12 +41,12 @@ func (c *Cluster) checkVersion(major string) error {
 	if major == strconv.Itoa(c.Programs.Major) {
 		return nil
 	}
-	return fmt.Errorf("the data are of PostgreSQL %s, the programs in %s are %s; install PostgreSQL %s, or start afresh (--fresh), which deletes the data",
+	return fmt.Errorf("the data were created by PostgreSQL %s, and the programs in %s have version %s: install PostgreSQL %s, or delete the data with --fresh",
 		major, c.Programs.Dir, c.Programs.Version, major)
 }
 
-// fill makes the files in an empty directory that only this process can enter,
-// and gives them to the server's user.
+// fill creates the files in an empty directory that only this process can enter,
+// and makes the server's user their owner.
 func (c *Cluster) fill(ctx context.Context, dir string) error {
 	switch {
 	case c.Primary != nil:
@@ -63,10 +63,10 @@ func (c *Cluster) fill(ctx context.Context, dir string) error {
 	return c.account.ownAll(dir)
 }
 
-// initdb makes new files. Every user who can enter the directory of the socket
+// initdb creates new files. Every user who can enter the directory of the socket
 // may connect. Roles need a password on TCP.
 func (c *Cluster) initdb(ctx context.Context, dir string) error {
-	c.say("making a new database cluster in %s", c.dir)
+	c.report("creating a new database cluster in %s", c.dir)
 	if err := c.account.own(dir); err != nil {
 		return err
 	}
@@ -77,7 +77,8 @@ func (c *Cluster) initdb(ctx context.Context, dir string) error {
 	return run(ctx, c.account.command(c.program("initdb"), append(args, c.InitArgs...)...))
 }
 
-// copyTemplate copies the files of the template. If there are none, it makes them.
+// copyTemplate copies the files of the template. If there are none, it creates
+// them first.
 func (c *Cluster) copyTemplate(ctx context.Context, dir string) error {
 	path, err := makeDir(c.Template, c.account)
 	if err != nil {
@@ -95,8 +96,8 @@ func (c *Cluster) copyTemplate(ctx context.Context, dir string) error {
 	return copyFiles(template.data(), dir, nil)
 }
 
-// backup makes a base backup of the running server, for a standby. It is made
-// by SQL, because pg_basebackup is not installed with every server:
+// backup makes a base backup of the running server, for a standby. It uses SQL,
+// because pg_basebackup is not installed with every server:
 // https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP
 func (c *Cluster) backup(ctx context.Context, dir string) error {
 	conn, err := pgx.Connect(ctx, c.DSN("postgres"))
@@ -118,11 +119,11 @@ func (c *Cluster) backup(ctx context.Context, dir string) error {
 	if err := conn.QueryRow(ctx, stop).Scan(&label); err != nil {
 		return err
 	}
-	// Only now does the log hold everything that makes the copies consistent.
+	// Only now does the WAL contain everything that makes the copies consistent.
 	if err := copyFiles(filepath.Join(c.data(), "pg_wal"), filepath.Join(dir, "pg_wal"), nil); err != nil {
 		return err
 	}
-	// Not on the command line, because tests change it by ALTER SYSTEM.
+	// In this file, not on the command line: tests change it with ALTER SYSTEM.
 	conf := filepath.Join(dir, "postgresql.auto.conf")
 	settings, err := os.ReadFile(conf)
 	if err != nil {
@@ -139,9 +140,10 @@ func notInBackup(name string) bool {
 	return strings.HasPrefix(name, "pg_wal/") || strings.HasPrefix(name, "pg_replslot/") || strings.HasPrefix(name, "postmaster.")
 }
 
-// copyFiles copies a directory, without the files that leaveOut reports. Files
-// that the server removes meanwhile are left out. It follows no link out of the
-// directory: the server's user must not choose a file that root reads.
+// copyFiles copies a directory. It omits the files for which leaveOut returns
+// true, and files that the server removes meanwhile. It follows no symbolic link
+// out of the directory, because the server's user could create one that makes
+// root read another file.
 func copyFiles(from, to string, leaveOut func(name string) bool) error {
 	root, err := os.OpenRoot(from)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// base holds the directories of all tests. Not t.TempDir, which the server's
-// user cannot enter when root runs the tests.
+// base is the directory of all tests. t.TempDir would not do, because the
+// server's user cannot enter it when root runs the tests.
 var base string
 
 func TestMain(m *testing.M) {
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience is how long a test waits for a process or a server.
+// patience limits each wait of a test for a process or a server.
 const patience = 2 * time.Minute
 
 // directory returns a path for this test alone, where nothing exists yet.
@@ -60,7 +60,8 @@ func directory(t *testing.T) string {
 	return filepath.Join(parent, "pg")
 }
 
-// quick returns a cluster that copies its files and does not wait for the disk.
+// quick returns a cluster that starts fast: it copies its files and runs with
+// fsync off.
 func quick(dir string) *cluster.Cluster {
 	return &cluster.Cluster{
 		Dir: dir, Template: filepath.Join(base, "template"), InitArgs: []string{"--wal-segsize=1"},
@@ -120,8 +121,8 @@ func query(t *testing.T, dsn string, statements ...string) (answer string) {
 	return answer
 }
 
-// running reports whether a process runs. One that has ended may remain until
-// its parent asks for its exit code.
+// running reports whether a process runs. A process that has ended still exists
+// until its parent reads the exit code.
 func running(pid int) bool {
 	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
 		return len(text) > 0
@@ -129,7 +130,7 @@ func running(pid int) bool {
 	return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// until waits for the result of another process.
+// until waits until a condition holds that another process brings about.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {

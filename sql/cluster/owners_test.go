@@ -22,9 +22,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// ownerVariable makes this test binary another process that starts a cluster in
-// the directory that the variable names, below its temporary directory if the
-// name is relative, and stops it when its standard input ends.
+// ownerVariable makes this test binary start a cluster and stop it when the
+// standard input ends. The variable contains the directory of the cluster. A
+// relative path is below the temporary directory of the process.
 const ownerVariable = "ROWCAST_TEST_OWNER"
 
 func own(dir string) int {
@@ -54,7 +54,7 @@ func own(dir string) int {
 	return 0
 }
 
-// owner is the other process.
+// owner is a process that owns a cluster.
 type owner struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
@@ -124,7 +124,7 @@ func TestServerEndsWithItsKilledOwner(t *testing.T) {
 	o := begin(t, directory(t))
 	o.kill()
 	next := quick(o.dir)
-	start(t, next) // it waits for the server of the killed owner
+	start(t, next) // Start waits for the server of the killed owner
 	if pid := next.PID(); running(o.pid) || pid == o.pid {
 		t.Errorf("the server %d of a killed owner runs beside %d", o.pid, pid)
 	}
@@ -191,11 +191,11 @@ func TestFilesOfAKilledProcessAreRemoved(t *testing.T) {
 	}
 }
 
-// The other tests show it for the user who runs them, which may be root.
+// When root runs the tests, the other tests only show that root can run a cluster.
 func TestWithoutRoot(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("the other tests show it")
+		t.Skip("the other tests run without root")
 	}
 	nobody, err := user.Lookup("nobody")
 	if err != nil {

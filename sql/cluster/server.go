@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// patience is how long a server may take to stop before the next signal.
+// patience is the time that a server has to stop before the next signal.
 const patience = 20 * time.Second
 
 // server is a postmaster that this process has started.
@@ -50,7 +50,7 @@ func (s *server) wait(cmd *exec.Cmd, started chan<- error) {
 	s.process = cmd.Process
 	started <- err
 	if err == nil {
-		_ = cmd.Wait() // the log says why it ended
+		_ = cmd.Wait() // the log contains the reason
 	}
 }
 
@@ -80,8 +80,8 @@ func (s *server) awaitReady(ctx context.Context, data string) error {
 	}
 }
 
-// stop signals the server and waits until it ends. When ctx or the patience
-// ends first, stop tries a ruder signal.
+// stop sends the signal to the server and waits until the server ends. If ctx
+// or patience ends first, stop sends the next signal: SIGQUIT, then SIGKILL.
 func (s *server) stop(ctx context.Context, mode Mode) error {
 	for _, signal := range []syscall.Signal{syscall.Signal(mode), syscall.SIGQUIT, syscall.SIGKILL} {
 		if err := s.process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -98,8 +98,8 @@ func (s *server) stop(ctx context.Context, mode Mode) error {
 	return fmt.Errorf("the server (pid %d) does not end", s.process.Pid)
 }
 
-// kill ends the postmaster and its children. The postmaster is suspended first,
-// because it must not start more children meanwhile.
+// kill ends the postmaster and its children. It suspends the postmaster first,
+// because the postmaster must not start more children meanwhile.
 func (s *server) kill() error {
 	err := suspend(s.process)
 	if err == nil {
@@ -121,7 +121,7 @@ func (c *Cluster) stopLeftover(ctx context.Context) error {
 		// Another program has this process id now. PostgreSQL would not start.
 		return os.Remove(pidFile(c.data()))
 	}
-	c.say("stopping the server that an earlier run left behind")
+	c.report("stopping the server that an earlier run left behind")
 	stop := c.account.command(c.program("pg_ctl"), "stop", "--pgdata="+c.data(), "--mode=fast", "--silent")
 	if err := run(ctx, stop); err != nil && isServer(pid, c.data()) {
 		return err

@@ -63,7 +63,7 @@ func killChildren(pid int) error {
 	}
 	for child := range strings.FieldsSeq(string(text)) {
 		n, _ := strconv.Atoi(child)
-		_ = syscall.Kill(n, syscall.SIGKILL) // it may have ended
+		_ = syscall.Kill(n, syscall.SIGKILL) // the child may have ended
 	}
 	return err
 }

@@ -58,7 +58,7 @@ func end() (err error) {
 	return err
 }
 
-// Database makes a database with the migrated schema for this test and returns
+// Database creates a database with the migrated schema for this test and returns
 // its connection string. It is dropped when the test ends, with all sessions.
 func Database(t testing.TB) string {
 	t.Helper()
@@ -66,7 +66,7 @@ func Database(t testing.TB) string {
 	return create(t, server, err, template)
 }
 
-// Empty is Database without the schema.
+// Empty does the same as Database, but the database has no schema rowcast.
 func Empty(t testing.TB) string {
 	t.Helper()
 	server, err := sharedServer()
@@ -167,7 +167,7 @@ func dropDatabase(server *cluster.Cluster, name string) error {
 	return errors.Join(err, execute(ctx, server, statement))
 }
 
-// execute runs a statement on a connection of its own.
+// execute runs a statement on a new connection.
 func execute(ctx context.Context, server *cluster.Cluster, statement string) error {
 	conn, err := pgx.Connect(ctx, server.DSN("postgres"))
 	if err != nil {
@@ -178,7 +178,8 @@ func execute(ctx context.Context, server *cluster.Cluster, statement string) err
 	return err
 }
 
-// Home makes a home directory for a program that starts a server. Unlike t.TempDir, the server's user can enter it when root runs the tests.
+// Home creates a home directory for a program that starts a server. Unlike with
+// t.TempDir, the server's user can enter the directory when root runs the tests.
 func Home(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "rowcast-home-")

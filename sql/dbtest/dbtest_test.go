@@ -41,7 +41,7 @@ func ask(t *testing.T, conn *pgx.Conn, query string) string {
 	return string(last.Rows[0][0])
 }
 
-func TestDatabaseIsMigratedAndItsOwn(t *testing.T) {
+func TestDatabaseIsMigratedAndPrivate(t *testing.T) {
 	t.Parallel()
 	for range 3 {
 		t.Run("", func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestEmptyHasNoSchema(t *testing.T) {
 	}
 }
 
-func TestServerIsFastButHonest(t *testing.T) {
+func TestServerSettings(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Empty(t))
 	for name, want := range map[string]string{
@@ -94,7 +94,7 @@ func TestDatabaseIsDroppedWithItsSessions(t *testing.T) {
 	})
 	defer left.Close(dbtest.Context(t))
 	if err := left.Ping(dbtest.Context(t)); err == nil {
-		t.Error("the session lives on after the test")
+		t.Error("the session is open after the test")
 	}
 	conn, err := pgx.Connect(dbtest.Context(t), left.Config().ConnString())
 	if err == nil {
@@ -136,8 +136,8 @@ func TestClusterCrashesAlone(t *testing.T) {
 	}
 }
 
-// helperVariable makes this test binary that of another package, with one test,
-// TestHelper.
+// helperVariable makes this test binary behave as the binary of another package
+// with one test, TestHelper.
 const helperVariable = "ROWCAST_TEST_HELPER"
 
 func TestMain(m *testing.M) {

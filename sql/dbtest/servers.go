@@ -18,9 +18,10 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// Cluster starts a server for this test alone, which the test may restart,
-// crash or promote. It is stopped and removed when the test ends. All servers
-// of a version of PostgreSQL have the same system identifier.
+// Cluster starts a server for this test alone. The test may restart, crash or
+// promote it. The server is stopped and removed when the test ends. All servers
+// of a version of PostgreSQL have the same system identifier, except those of
+// Stranger.
 func Cluster(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	return startFor(t, func(*cluster.Cluster) {})
@@ -32,7 +33,8 @@ func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
 	return startFor(t, func(c *cluster.Cluster) { c.Primary = primary })
 }
 
-// Stranger is Cluster with a system identifier of its own. It takes longer.
+// Stranger does the same as Cluster, but the server has a system identifier of
+// its own. It takes longer.
 func Stranger(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	return startFor(t, func(c *cluster.Cluster) { c.Template = "" })
@@ -77,7 +79,7 @@ func TCP(t testing.TB, c *cluster.Cluster, database string) string {
 
 var password = rand.Text()
 
-// private returns a server with a directory of its own, to be started.
+// private returns a server that is not started, with its own directory.
 func private() (*cluster.Cluster, error) {
 	b, err := prepare()
 	if err != nil {
@@ -88,7 +90,7 @@ func private() (*cluster.Cluster, error) {
 		Dir:      filepath.Join(b.dir, strings.ToLower(rand.Text()[:8])),
 		Programs: b.programs,
 		Template: filepath.Join(b.base, "files-"+b.programs.Version),
-		InitArgs: []string{"--wal-segsize=1"}, // so that less is copied
+		InitArgs: []string{"--wal-segsize=1"}, // fewer bytes to copy
 		Port:     port,
 		// A commit waits for the log, but the log does not wait for the disk.
 		Settings: map[string]string{
@@ -99,14 +101,15 @@ func private() (*cluster.Cluster, error) {
 
 // binary is what the servers of this test binary share.
 type binary struct {
-	programs  cluster.Programs
-	base, dir string // of the files to copy, and of the servers
+	programs cluster.Programs
+	base     string // directory of the files to copy
+	dir      string // directory of the servers
 }
 
-// obtain is replaced by a test.
+// obtain is a variable because a test replaces it.
 var obtain = cluster.Obtain
 
-// prepare finds the programs and makes a directory for the servers.
+// prepare finds the programs and creates a directory for the servers.
 var prepare = sync.OnceValues(func() (b binary, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -121,8 +124,8 @@ var prepare = sync.OnceValues(func() (b binary, err error) {
 	return b, err
 })
 
-// freePort returns a port below those that systems choose for outgoing
-// connections. It remains free while a server restarts.
+// freePort returns a port that is below the ports of outgoing connections, so it
+// remains free while a server restarts.
 func freePort() (int, error) {
 	for range 100 {
 		n, err := rand.Int(rand.Reader, big.NewInt(12000))

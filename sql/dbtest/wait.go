@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// patience limits each wait of a test and each thing done to the server. It is
-// far above what it takes on a loaded machine.
+// patience limits each wait of a test and each operation on the server. Even on a
+// loaded machine, they take far less.
 const patience = 2 * time.Minute
 
 // Context returns the test's context with a time limit that begins now: a test
@@ -20,8 +20,8 @@ func Context(t testing.TB) context.Context {
 }
 
 // Receive returns the next value from a channel, or the zero value when the
-// channel is closed. It fails the test after the same limit, and then says what
-// the test waited for.
+// channel is closed. After the limit, it fails the test with what the test
+// waited for.
 func Receive[T any](t testing.TB, from <-chan T, what string) T {
 	t.Helper()
 	limit := time.NewTimer(patience)
@@ -35,8 +35,8 @@ func Receive[T any](t testing.TB, from <-chan T, what string) T {
 	}
 }
 
-// Wait returns when wait does, such as the Wait of a sync.WaitGroup. It fails
-// the test after the same limit, and then says what the test waited for.
+// Wait calls wait, such as the Wait of a sync.WaitGroup, and returns when wait
+// returns. After the limit, it fails the test with what the test waited for.
 func Wait(t testing.TB, wait func(), what string) {
 	t.Helper()
 	done := make(chan struct{})
