@@ -27,7 +27,7 @@ func raw(t *testing.T, url, sent string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(waitLimit))
 	go func() { _, _ = io.WriteString(conn, sent) }() // the hub may close the connection before it has read all
 	return conn
 }

@@ -103,8 +103,8 @@ func (p *demoProcess) wait() error {
 	case err := <-p.ended:
 		p.ended <- err // for the next call
 		return err
-	case <-time.After(patience):
-		p.t.Errorf("the demo did not end within %v", patience)
+	case <-time.After(waitLimit):
+		p.t.Errorf("the demo did not end within %v", waitLimit)
 		return nil
 	}
 }

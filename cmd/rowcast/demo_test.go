@@ -141,7 +141,7 @@ func TestDemoWithoutDatabase(t *testing.T) {
 // demoStream opens the stream of a user. The returned function waits for the next event and compares its data with want.
 func demoStream(t *testing.T, d demo, uid string) func(want string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	t.Cleanup(cancel)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/events?uid="+uid, nil)
 	if err != nil {

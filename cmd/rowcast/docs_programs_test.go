@@ -101,7 +101,7 @@ func runUntilEnd(t *testing.T, command *exec.Cmd) {
 	}
 	t.Cleanup(func() {
 		_ = command.Process.Signal(os.Interrupt)
-		defer time.AfterFunc(patience, func() { _ = command.Process.Kill() }).Stop()
+		defer time.AfterFunc(waitLimit, func() { _ = command.Process.Kill() }).Stop()
 		if err := command.Wait(); err != nil {
 			t.Errorf("the program ended: %v", err)
 		}

@@ -15,11 +15,12 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Each limit sends the one too many away, to come back later, and tells the metrics why. Who is connected notices nothing; an
-// EventSource that was sent away comes back by itself until there is room. Behind a trusted proxy, addresses are those of its clients.
+// When a limit is reached, new clients are told to retry later, and are counted by reason. Open streams are not affected. An
+// EventSource reconnects until there is a free stream. Behind a trusted proxy, the limit per address applies to the addresses of its
+// clients.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
-	later := regexp.MustCompile(`^retry: (1[5-9]|[2-4][0-9])[0-9]\n\n$`) // ten times --retry, from half to one and a half
+	later := regexp.MustCompile(`^retry: (1[5-9]|[2-4][0-9])[0-9]\n\n$`) // ten times --retry, with jitter from 0.5 to 1.5
 	for _, tt := range []struct {
 		name, reason string
 		args         []string
@@ -48,7 +49,7 @@ func TestConnectionLimits(t *testing.T) {
 			}
 			got := ask(t, "GET", h.url+"/events?uid="+tt.refused[0], "X-Forwarded-For", tt.refused[1])
 			if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" || !later.MatchString(got.body) {
-				t.Errorf("got %+v, want 200 and to come back in 150 to 450 ms", got)
+				t.Errorf("got %+v, want 200 and a retry of 150 to 450 ms", got)
 			}
 			refused := `(?m)^rowcast_refused_total\{reason="` + tt.reason + `"\} `
 			askUntil(t, h.url+"/metrics", refused+"1$")
@@ -57,20 +58,20 @@ func TestConnectionLimits(t *testing.T) {
 			runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('told', '1')`)
 			for i, names := range connected {
 				if got, _ := receive(t, names, "an event of a stream"); got != "told" {
-					t.Errorf("stream %d was sent %q, want to be told", i, got)
+					t.Errorf("stream %d received %q, want", i, got)
 				}
 			}
 			h.disconnect(t, dsn, tt.one[0]) // which makes room
 			select {
 			case <-gotIn:
-			case <-time.After(patience):
-				t.Error("it was never let in")
+			case <-time.After(waitLimit):
+				t.Error("it never got a stream")
 			}
 		})
 	}
 }
 
-// comesBack lets an EventSource try until the channel is closed by its hello, and then stay for as long as the test.
+// comesBack starts an EventSource, which reconnects until it gets a stream. The channel is closed by its hello.
 func (h *hub) comesBack(t *testing.T, who [2]string) <-chan struct{} {
 	t.Helper()
 	gotIn, ended := make(chan struct{}), make(chan struct{})
@@ -94,14 +95,14 @@ func (h *hub) comesBack(t *testing.T, who [2]string) <-chan struct{} {
 	return gotIn
 }
 
-// disconnect ends a user's streams, by hand.
+// disconnect ends a user's streams with NOTIFY.
 func (h *hub) disconnect(t *testing.T, dsn, user string) {
 	t.Helper()
 	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', '`+user+`')`)
 }
 
-// streamOf opens a stream, for a user behind a proxy that names its client, and waits until it has begun. It tells the names of the
-// events, without heartbeats.
+// streamOf opens a stream for a user behind a proxy, with the address of the client in X-Forwarded-For, and waits until it has begun.
+// The channel receives the names of its events, without heartbeats.
 func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -124,7 +125,7 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 			if err != nil {
 				return
 			}
-			if e.Name != "rowcast.beat" { // which comes when the machine is slow
+			if e.Name != "rowcast.beat" { // a heartbeat arrives if the machine is slow
 				names <- e.Name
 			}
 		}
@@ -140,8 +141,8 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 	return names
 }
 
-// A thousand half-open connections to a hub that may open only half as many files: whoever comes then gets a stream at once, and who
-// was there stays. So it is with connections that send a part of a request, and with those that have asked something before.
+// A hub that may open half as many files gets a thousand connections without a complete request. A new client still gets a stream at
+// once, and open streams stay open. The connections send nothing, or a part of a request, or have sent a complete request before.
 func TestAttackThousandHalfOpenConnections(t *testing.T) {
 	t.Parallel()
 	const files, attackers = 500, 1000
@@ -160,23 +161,23 @@ func TestAttackThousandHalfOpenConnections(t *testing.T) {
 	began := time.Now()
 	during := h.streamOf(t, [2]string{"alice", ""})
 	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("a newcomer waited %v", took)
+		t.Errorf("a new client waited %v", took)
 	}
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'told', '1')`)
 	for name, stream := range map[string]<-chan string{"who was there": before, "who came": during} {
 		if got, _ := receive(t, stream, "an event of "+name); got != "told" {
-			t.Errorf("%s: got %q, want to be told", name, got)
+			t.Errorf("%s: got %q, want", name, got)
 		}
 	}
 	if closed := metric(t, url, "rowcast_idle_connections_closed_total"); closed < attackers-files {
-		t.Errorf("%v were closed for others, want at least %d", closed, attackers-files)
+		t.Errorf("%v idle connections were closed, want at least %d", closed, attackers-files)
 	}
 	if strings.Contains(p.err.String(), "too many open files") {
-		t.Errorf("it ran out of files: %s", p.err)
+		t.Errorf("the hub ran out of files: %s", p.err)
 	}
 }
 
-// A hub does not begin with a promise that it cannot keep.
+// A hub does not start with a --max-connections that its limit of open files does not allow.
 func TestMoreConnectionsThanFiles(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", nobodyThere, "--max-connections", "10000000")

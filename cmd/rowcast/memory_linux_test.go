@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// In a cgroup with a limit, the Go runtime's limit is nine tenths of that, unless GOMEMLIMIT says otherwise.
+// In a cgroup with a memory limit, the limit of the Go runtime is nine tenths of it, unless GOMEMLIMIT is set.
 func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 	t.Parallel()
 	const limit = 256 << 20
@@ -44,8 +44,8 @@ func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 	}
 }
 
-// newCgroup makes a cgroup whose memory is limited, and returns the file that a process writes its number to in order to join. It skips
-// the test where that is not allowed. The cgroup is removed after the test's processes have ended.
+// newCgroup creates a cgroup with a memory limit, and returns the file cgroup.procs. A process joins by writing its pid to this file.
+// If the test may not create cgroups, it is skipped. The cgroup is removed after the processes of the test have ended.
 func newCgroup(t *testing.T, limit int) (procs string) {
 	t.Helper()
 	name := fmt.Sprintf("rowcast-test-%d-%d", os.Getpid(), time.Now().UnixNano())
@@ -63,14 +63,14 @@ func newCgroup(t *testing.T, limit int) (procs string) {
 			return filepath.Join(dir, "cgroup.procs")
 		}
 	}
-	t.Skip("no cgroup can be made here")
+	t.Skip("cannot create a cgroup")
 	return ""
 }
 
-// removeCgroup removes a cgroup whose processes are about to be gone.
+// removeCgroup removes a cgroup as soon as its processes have ended.
 func removeCgroup(t *testing.T, dir string) {
 	var err error
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
 		if err = os.Remove(dir); err == nil || !strings.Contains(err.Error(), "busy") {
 			break
 		}

@@ -17,7 +17,7 @@ import (
 func TestMigrate(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
-	// The same variable as every other program's.
+	// The database URL is in DATABASE_URL.
 	for _, want := range []string{"The schema rowcast is installed: version " + schemaVersion + ".\n", "The schema rowcast is up to date: version " + schemaVersion + ".\n"} {
 		code, stdout, stderr := run(t, environment{"DATABASE_URL": dsn}, "migrate")
 		if code != 0 || stdout != want || stderr != "" {
@@ -27,7 +27,7 @@ func TestMigrate(t *testing.T) {
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
 }
 
-// A database of each version before is upgraded, and serves as one that was new.
+// A database of each earlier version is upgraded, and then works like a new one.
 func TestMigrateUpgrades(t *testing.T) {
 	t.Parallel()
 	for old := int64(1); old < sql.Version(); old++ {
@@ -65,7 +65,7 @@ func schemaOf(t *testing.T, version int64) []string {
 	return statements
 }
 
-// What --print prints, psql makes the same schema of as migrate does.
+// The SQL of --print creates the same schema as migrate, if psql runs it.
 func TestMigratePrint(t *testing.T) {
 	t.Parallel()
 	psql := dbtest.Client(t, "psql")
@@ -103,15 +103,15 @@ func TestMigrateFails(t *testing.T) {
 	}
 }
 
-// nobodyThere is a database URL where nothing listens: port 1 is reserved for what nobody runs.
+// nobodyThere is a database URL without a server: no program listens on port 1.
 const (
 	nobodyThere  = "postgres://me:secret@127.0.0.1:1/app"
 	noConnection = `cannot connect to PostgreSQL at 127.0.0.1:1, database "app", user "me": connect: connection refused`
 	unreadable   = "the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password"
 )
 
-// migrate says which session keeps it waiting, and goes on once that session has ended.
-func TestMigrateSaysWhoKeepsItWaiting(t *testing.T) {
+// While migrate waits for another session, it names that session. It continues when the session has ended.
+func TestMigrateNamesTheBlockingSession(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
 	conn, err := pgx.Connect(t.Context(), dsn+"&application_name=forgotten%20shell")

@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// An nginx is a running nginx with the configuration in README.md.
+// An nginx is a running nginx with the documented configuration.
 type nginx struct {
 	url   string
-	pages string // the directory of what it serves besides
-	log   string // a file with a line for each request: its status, what was asked for, and the hubs that were tried
+	pages string // a directory of pages that it serves
+	log   string // a file with a line for each request: the status, the path, and the hubs that were tried
 	stop  func() // may be called twice
 }
 
-// findNginx returns the program. Where there is none the test is skipped, but in CI it fails.
+// findNginx returns the path of nginx. If it is not installed, the test is skipped, or fails in CI.
 func findNginx(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx"} {
@@ -38,7 +38,7 @@ func findNginx(t *testing.T) string {
 	return ""
 }
 
-// startNginx puts nginx before two hubs. It ends with the test.
+// startNginx starts nginx in front of hubs. It ends with the test.
 func startNginx(t *testing.T, hubs ...string) *nginx {
 	t.Helper()
 	program, dir, address := findNginx(t), t.TempDir(), freeAddress(t)
@@ -67,7 +67,7 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 		}
 	}
 	t.Cleanup(n.stop)
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			conn.Close()
@@ -79,7 +79,7 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 	}
 }
 
-// configuration returns the configuration in README.md with other addresses and a location for pages, as a whole nginx.conf.
+// configuration returns a complete nginx.conf: the documented configuration with other addresses, and a location for pages.
 func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) string {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
@@ -99,7 +99,7 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 	}
 	user := ""
 	if os.Geteuid() == 0 {
-		user = "user root;" // who made the directories
+		user = "user root;" // the directories belong to root
 	}
 	temporary := ""
 	for _, name := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
@@ -118,7 +118,8 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		}`, dir, user, n.log, temporary, site, n.pages)
 }
 
-// freeAddress finds a port on an address that no outgoing connection has, so that none takes the port before it is used.
+// freeAddress returns a free port of a loopback address that outgoing connections do not use, so that none of them takes the port
+// meanwhile.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", farLoopback+":0")

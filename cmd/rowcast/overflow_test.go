@@ -8,8 +8,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A client that stands still is owed more and more until its stream is closed. When it goes on, it resumes by itself and is told every
-// row once, in order.
+// When a client stops reading, its backlog grows until the hub closes the stream. When the client reads again, it resumes by itself and
+// receives every row once and in order.
 func TestAClientThatOverflowedResumesByItself(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -41,7 +41,7 @@ func TestAClientThatOverflowedResumesByItself(t *testing.T) {
 	}
 	for metric(t, h.url, `rowcast_overflows_total\{reason="backlog"\}`) == 0 {
 		if more(); rows > 500 {
-			t.Fatalf("%d rows did not overflow", rows)
+			t.Fatalf("%d rows have not filled the backlog", rows)
 		}
 	}
 	if err := dbtest.Resume(tail.Process.Pid); err != nil {

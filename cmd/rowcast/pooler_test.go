@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// pooler is a connection string for the same database through something that looks like a transaction pooler from outside: it
-// gives its own process ids, and what is listened for is not heard.
+// pooler returns a connection string for the database through a proxy that behaves like a transaction pooler: it sends its own process
+// ids, and no notifications arrive.
 func pooler(t *testing.T, dsn string) string {
 	t.Helper()
 	config, err := pgconn.ParseConfig(dsn)

@@ -19,13 +19,13 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// patience bounds every wait, far above what it takes.
-const patience = 30 * time.Second
+// waitLimit is the time limit of every wait.
+const waitLimit = 30 * time.Second
 
-// schemaVersion is the version that migrate installs, as the messages have it.
+// schemaVersion is the version of the schema that migrate installs, as text.
 var schemaVersion = strconv.FormatInt(sql.Version(), 10)
 
-// environment are the variables that a program finds.
+// environment has the environment variables of the program.
 type environment map[string]string
 
 // run runs the program to its end.
@@ -36,7 +36,7 @@ func run(t *testing.T, env environment, args ...string) (code int, stdout, stder
 	return code, p.out.String(), p.err.String()
 }
 
-// A process is the program, running inside of the test.
+// A process is the program, which runs inside the process of the test.
 type process struct {
 	t        *testing.T
 	out, err *output
@@ -44,7 +44,7 @@ type process struct {
 	ended    chan int
 }
 
-// start starts the program. It is stopped with the test.
+// start starts the program. It is stopped at the end of the test.
 func start(t *testing.T, env environment, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -59,27 +59,27 @@ func start(t *testing.T, env environment, args ...string) *process {
 	return p
 }
 
-// wait returns the exit code.
+// wait waits until the program has ended and returns the exit code.
 func (p *process) wait() int {
 	p.t.Helper()
 	select {
 	case code := <-p.ended:
-		p.ended <- code // for whoever asks again
+		p.ended <- code // for the next call
 		return code
-	case <-time.After(patience):
-		p.t.Fatalf("it does not end; it said: %s", p.err)
+	case <-time.After(waitLimit):
+		p.t.Fatalf("the program has not ended; stderr: %s", p.err)
 		return -1
 	}
 }
 
-// stop ends it as a signal does.
+// stop ends the program in the same way as a signal.
 func (p *process) stop() int {
 	p.t.Helper()
 	p.cancel()
 	return p.wait()
 }
 
-// output is what a program has written so far.
+// output collects what a program writes.
 type output struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
@@ -114,11 +114,11 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// await waits until the output matches, and returns the groups.
+// await waits until the output matches the pattern, and returns the match and its groups.
 func (o *output) await(t testing.TB, pattern string) []string {
 	t.Helper()
 	expression := regexp.MustCompile(pattern)
-	timeout := time.After(patience)
+	timeout := time.After(waitLimit)
 	for {
 		o.mu.Lock()
 		found, ended, grown := expression.FindStringSubmatch(o.text.String()), o.ended, o.grown
@@ -127,7 +127,7 @@ func (o *output) await(t testing.TB, pattern string) []string {
 			return found
 		}
 		if ended {
-			t.Fatalf("it ended; got %q, want a match of %q", o, pattern)
+			t.Fatalf("the program has ended; got %q, want a match of %q", o, pattern)
 		}
 		select {
 		case <-grown:
@@ -143,13 +143,13 @@ type hub struct {
 	url string
 }
 
-// serve starts a hub that trusts ?uid=, and waits until it listens.
+// serve starts a hub with --insecure-uid, and waits until it listens.
 func serve(t *testing.T, dsn string, args ...string) *hub {
 	t.Helper()
 	return startHub(t, dsn, append([]string{"--insecure-uid"}, args...)...)
 }
 
-// startHub starts a hub that finds out who is there as the arguments say, and waits until it listens.
+// startHub starts a hub and waits until it listens. The arguments must configure an authentication.
 func startHub(t *testing.T, dsn string, args ...string) *hub {
 	t.Helper()
 	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--drain", "10ms", "--database-url", dsn}, args...)
@@ -158,8 +158,8 @@ func startHub(t *testing.T, dsn string, args ...string) *hub {
 	return h
 }
 
-// client keeps no connections: a test must not leave any behind.
-var client = http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}, Timeout: patience}
+// client does not keep idle connections, so that none outlives a test.
+var client = http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}, Timeout: waitLimit}
 
 // An answer is a response whose body has been read.
 type answer struct {
@@ -168,13 +168,13 @@ type answer struct {
 	body   string
 }
 
-// ask makes a request with headers: name, value, name, value.
+// ask sends a request. Headers are given as name, value, name, value.
 func ask(t testing.TB, method, url string, headers ...string) answer {
 	t.Helper()
 	return send(t, method, url, "", headers...)
 }
 
-// send makes a request with a body.
+// send sends a request with a body.
 func send(t testing.TB, method, url, body string, headers ...string) answer {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -197,11 +197,11 @@ func send(t testing.TB, method, url, body string, headers ...string) answer {
 	return answer{response.StatusCode, response.Header, string(text)}
 }
 
-// askUntil asks again and again until the body matches.
+// askUntil repeats a request until the body matches.
 func askUntil(t testing.TB, url, pattern string) answer {
 	t.Helper()
 	expression := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) {
 		got := ask(t, http.MethodGet, url)
 		if expression.MatchString(got.body) {
 			return got
@@ -212,28 +212,28 @@ func askUntil(t testing.TB, url, pattern string) answer {
 	}
 }
 
-// receive waits for a channel's next value; it is not ok once the channel is closed.
+// receive waits for the next value of a channel. ok is false if the channel is closed.
 func receive[T any](t testing.TB, from <-chan T, what string) (value T, ok bool) {
 	t.Helper()
 	select {
 	case value, ok = <-from:
-	case <-time.After(patience):
-		t.Fatalf("after %v there is not yet %s", patience, what)
+	case <-time.After(waitLimit):
+		t.Fatalf("waited %v in vain for %s", waitLimit, what)
 	}
 	return value, ok
 }
 
-// waitFor waits until something is so.
+// waitFor waits until a condition is true.
 func waitFor(t testing.TB, what string, isSo func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !isSo(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); !isSo(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("after %v there is not yet %s", patience, what)
+			t.Fatalf("waited %v in vain for %s", waitLimit, what)
 		}
 	}
 }
 
-// tail starts a rowcast tail at the hub and waits until its stream has begun.
+// tail starts rowcast tail and waits until its stream has begun.
 func (h *hub) tail(t *testing.T, uid string, args ...string) *process {
 	t.Helper()
 	args = append([]string{"tail", "--verbose", "--json", "--url", h.url + "/events", "--uid", uid}, args...)
@@ -242,5 +242,5 @@ func (h *hub) tail(t *testing.T, uid string, args ...string) *process {
 	return p
 }
 
-// lines are those of a text without its end.
+// lines splits a text into lines, without an empty line at the end.
 func lines(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }

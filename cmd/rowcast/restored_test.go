@@ -15,14 +15,14 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An original is a database from before it was copied, with the cursors that its clients were left with.
+// An original is a database that will be copied, with the last cursors of its clients.
 type original struct {
 	dsn string
-	// cursors are those after each row: "1", "2", "3". All are told before the copy is made.
+	// cursors has the cursor after each of the rows "1", "2" and "3". All rows are sent before the copy is made.
 	cursors []string
 }
 
-// newOriginal makes one on a server that gives so many other numbers after the first row's.
+// newOriginal returns an original. Its server assigns a number of transaction numbers between the first and the second row.
 func newOriginal(t *testing.T, between int) *original {
 	t.Helper()
 	o := &original{dsn: dbtest.Cluster(t).DSN("postgres")}
@@ -39,7 +39,7 @@ func newOriginal(t *testing.T, between int) *original {
 	return o
 }
 
-// tell inserts a row and returns the cursor with which it arrives.
+// tell inserts a row and returns the cursor with which the row arrives.
 func tell(t *testing.T, dsn string, tail *process, data string) string {
 	t.Helper()
 	runSQL(t, dsn, fmt.Sprintf("INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '%s')", data))
@@ -56,19 +56,19 @@ func migrate(t *testing.T, dsn string) {
 	}
 }
 
-// burn makes a server give transaction numbers.
+// burn makes a server assign n transaction numbers.
 func burn(t *testing.T, dsn string, n int) {
 	t.Helper()
 	runSQL(t, dsn, fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$", n))
 }
 
-// postgres prepares one of PostgreSQL's client programs, or skips the test.
+// postgres returns a command that runs a client program of PostgreSQL. If the program is not installed, the test is skipped.
 func postgres(t *testing.T, program string, args ...string) *exec.Cmd {
 	t.Helper()
 	return exec.CommandContext(dbtest.Context(t), dbtest.Client(t, program), args...)
 }
 
-// restore copies a database to an empty one, by a dump.
+// restore copies a database to an empty one with pg_dump.
 func restore(t *testing.T, from, to string) {
 	t.Helper()
 	dump, err := postgres(t, "pg_dump", "-Fc", from).Output()
@@ -82,7 +82,7 @@ func restore(t *testing.T, from, to string) {
 	}
 }
 
-// resume opens a stream where a client had stopped.
+// resume opens a stream that resumes from a cursor.
 func (h *hub) resume(t *testing.T, cursor string) *process {
 	t.Helper()
 	tail := start(t, nil, "tail", "--verbose", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", cursor)
@@ -90,25 +90,25 @@ func (h *hub) resume(t *testing.T, cursor string) *process {
 	return tail
 }
 
-// wantReset waits until a client is told that its cursor was not honoured.
+// wantReset waits until a client has received rowcast.reset.
 func wantReset(t *testing.T, tail *process) {
 	t.Helper()
 	tail.out.await(t, `"event":"rowcast.reset","data":{"reason": ?"history"}`)
 }
 
-// wantData fails unless a client was told these rows, of which the last has arrived, and was reset no more than once if at all.
+// wantData waits for the last of some rows, and checks that the client has received exactly these rows and this number of resets.
 func wantData(t *testing.T, tail *process, resets int, want ...string) {
 	t.Helper()
 	tail.out.await(t, fmt.Sprintf(`"data":%s}`, want[len(want)-1]))
 	if got := dataOf(t, tail.out); !slices.Equal(got, want) {
-		t.Errorf("told %v, want %v", got, want)
+		t.Errorf("received %v, want %v", got, want)
 	}
 	if got := strings.Count(tail.out.String(), "rowcast.reset"); got != resets {
 		t.Errorf("reset %d times, want %d: %s", got, resets, tail.out)
 	}
 }
 
-// valueOf is what a query says, as text.
+// valueOf returns the result of a query as text.
 func valueOf(t *testing.T, dsn, query string) (text string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
@@ -122,9 +122,9 @@ func valueOf(t *testing.T, dsn, query string) (text string) {
 	return text
 }
 
-// A dump is restored on a server that has yet to give some of its rows' numbers, or has given them to rows of its own by now. Then
-// serve refuses until migrate has made the old rows history, all of them: from a cursor that is exact for the lower ones, the
-// others would be missed.
+// A dump is restored on a server that has not yet assigned the transaction numbers of some rows, or has assigned them to new rows.
+// serve refuses to start until migrate has marked all existing rows as old. Marking only some of them would lose rows for clients that
+// resume.
 func TestRestoredWhereNumbersAreLower(t *testing.T) {
 	t.Parallel()
 	const ahead = 2000
@@ -159,7 +159,7 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 				wantReset(t, tails[len(tails)-1])
 			}
 			here := tell(t, dsn, tails[0], "5")
-			burn(t, dsn, ahead+100) // the old rows' numbers
+			burn(t, dsn, ahead+100) // assigns the numbers of the old rows
 			tell(t, dsn, tails[0], "6")
 			for i, tail := range tails {
 				wantData(t, tail, min(i, 1), "5", "6")
@@ -169,9 +169,8 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 	}
 }
 
-// Where a dump is restored on a server that had given the numbers of all its rows before, there is nothing to put right: its own
-// rows have higher ones, so cursors of the original are exact as they are. Those that claim a row that is not in the dump are
-// reset.
+// A dump is restored on a server that has already assigned the transaction numbers of all its rows. Nothing needs to be corrected: new
+// rows have higher numbers, so the cursors of the original stay exact. A cursor that contains a row that is not in the dump is reset.
 func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 	t.Parallel()
 	o := newOriginal(t, 0)
@@ -188,7 +187,7 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// In flight during the dump, below the anchor of the cursors that follow, with it and without it.
+	// This transaction is in flight during the dump. The cursors below have a higher anchor, in the dump and outside of it.
 	exec("BEGIN; INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '4')")
 	before := tell(t, o.dsn, tail, "5")
 	dsn := dbtest.Stranger(t).DSN("postgres")
@@ -234,7 +233,8 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 	wantData(t, h.resume(t, here), 0, "8")
 }
 
-// A dump without the rows brings the horizon of what was deleted there; here it would make every cursor too old.
+// A dump without the rows contains the retention horizon of the original. On the new server, this horizon would make every cursor too
+// old.
 func TestRestoredWithoutTheRows(t *testing.T) {
 	t.Parallel()
 	o := newOriginal(t, 2000)
@@ -252,8 +252,9 @@ func TestRestoredWithoutTheRows(t *testing.T) {
 	wantData(t, h.resume(t, here), 0, "2")
 }
 
-// Databases of one server draw from one counter. A copy there, of the files or by a dump, needs nothing to be put right: both go on
-// from the cursors of before, and neither from one of the other of after.
+// The databases of a server share one counter of transaction numbers. After a copy to another database of the server, by files or by a
+// dump, nothing needs to be corrected. Cursors from before the copy are valid in both databases. Later cursors are valid only in their
+// own.
 func TestCopiedToAnotherDatabaseOfTheServer(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)

@@ -19,9 +19,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// BenchmarkInsertWhileDeleting is what writers notice while retention deletes a million rows that are too old, as a ratio to the same load
-// without: rate and 99th percentile of the latency, with as many rows as 64 writers can insert, and with 2,000 a second. The two take
-// turns; the ratios are medians of the pairs.
+// BenchmarkInsertWhileDeleting compares inserts while retention deletes a million old rows with the same load without deletion: the
+// rate and the 99th percentile of the latency, at the maximum rate of 64 writers and at 2,000 rows per second. The two run alternately.
+// The reported ratios are the medians of the pairs.
 func BenchmarkInsertWhileDeleting(b *testing.B) {
 	dsn, _ := benchDatabase(b, nil)
 	pgbench := dbtest.Client(b, "pgbench")
@@ -33,7 +33,7 @@ func BenchmarkInsertWhileDeleting(b *testing.B) {
 			for load, args := range map[string][]string{"full": nil, "2000/s": {"--rate", "2000"}} {
 				alone, with := whileDeleting(b, pgbench, dsn, nobody, args), whileDeleting(b, pgbench, dsn, deletes, args)
 				if slowest := min(with.rate, 2000) * benchSeconds; with.deleted < slowest {
-					b.Errorf("%s: meanwhile %v rows were deleted, want %.0f at least, or there will be more and more", load, with.deleted, slowest)
+					b.Errorf("%s: %v rows were deleted meanwhile, want at least %.0f, or the table grows without bound", load, with.deleted, slowest)
 				}
 				for unit, value := range map[string]float64{
 					"ratio": with.rate / alone.rate, "p99-ratio": with.p99 / alone.p99, "alone-rows/s": alone.rate,
@@ -57,13 +57,13 @@ const (
 	benchSeconds = 4
 )
 
-// An inserting is what was measured in one turn.
+// An inserting has the results of one run.
 type inserting struct {
 	rate, p99 float64 // rows/s, milliseconds
 	deleted   float64 // rows meanwhile
 }
 
-// whileDeleting runs pgbench while somebody deletes, and counts what he has.
+// whileDeleting runs pgbench and at the same time deletes, which deletes rows and returns their number.
 func whileDeleting(b *testing.B, pgbench, dsn string, deletes func(context.Context) int64, load []string) (i inserting) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
@@ -80,7 +80,7 @@ func whileDeleting(b *testing.B, pgbench, dsn string, deletes func(context.Conte
 // nobody deletes nothing.
 func nobody(context.Context) int64 { return 0 }
 
-// retention deletes as a hub does.
+// retention returns a function that deletes rows as a hub does.
 func retention(b *testing.B, dsn string) func(context.Context) int64 {
 	b.Helper()
 	config, err := pgx.ParseConfig(dsn)
@@ -98,7 +98,7 @@ func retention(b *testing.B, dsn string) func(context.Context) int64 {
 	}
 }
 
-// fillOld leaves a million old rows in the table, below a young one up to which the first hub has read: it is not to read them.
+// fillOld inserts a million old rows, and a newer one. The hub begins after the newer row, so it does not read the old ones.
 func fillOld(b *testing.B, dsn string) {
 	b.Helper()
 	conn := benchConnect(b, dsn)
@@ -114,12 +114,12 @@ func fillOld(b *testing.B, dsn string) {
 	exec1(b, conn, "CHECKPOINT")
 }
 
-// percentile is that of the latencies in pgbench's logs, in milliseconds.
+// percentile returns a percentile of the latencies in pgbench's logs, in milliseconds.
 func percentile(b *testing.B, prefix string, part float64) float64 {
 	b.Helper()
 	files, err := filepath.Glob(prefix + ".*")
 	if err != nil || len(files) == 0 {
-		b.Fatalf("pgbench has left no logs: %v", err)
+		b.Fatalf("pgbench has written no logs: %v", err)
 	}
 	var all []float64
 	for _, name := range files {

@@ -6,10 +6,10 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A hub deletes what is older than --retain and counts it; with 0 it keeps all.
+// A hub deletes and counts rows that are older than --retain. With --retain 0 it deletes none.
 func TestRetain(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Cluster(t).DSN("postgres") // transactions of other tests would hold deletion back
+	dsn := dbtest.Cluster(t).DSN("postgres") // a server of its own, because open transactions of other tests would delay the deletion
 	migrate(t, dsn)
 	for range 3 {
 		runSQL(t, dsn, `INSERT INTO rowcast.notifications (data, created_at) VALUES ('0', now() - interval '1 hour')`)
@@ -17,7 +17,7 @@ func TestRetain(t *testing.T) {
 	keeps := serve(t, dsn, "--retain", "0")
 	tell(t, dsn, keeps.tail(t, "alice"), "1")
 	askUntil(t, keeps.url+"/metrics", "(?m)^rowcast_deleted_rows_total 0$")
-	keeps.stop() // which waits for a round that may have begun
+	keeps.stop() // waits for a round of deletion that may have begun
 	if got := valueOf(t, dsn, "SELECT count(*)::text FROM rowcast.notifications"); got != "4" {
 		t.Errorf("with 0, %s rows are left, want 4", got)
 	}

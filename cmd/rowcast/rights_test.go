@@ -11,7 +11,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// login makes a role that can log in and is told what migrate grants it. It returns the database's URL for it.
+// login creates a role that can log in. It returns the name of the role and a database URL for it.
 func login(t *testing.T, dsn, name string) (role, roleDSN string) {
 	t.Helper()
 	u, err := url.Parse(dsn)
@@ -25,11 +25,11 @@ func login(t *testing.T, dsn, name string) (role, roleDSN string) {
 	return role, u.String()
 }
 
-// With the rights that migrate grants, all works: a page is rendered and its stream begins there, rows arrive, are replayed, and are
-// deleted when they are old. The doctor finds nothing missing.
+// With the rights that migrate grants, everything works: a page is rendered, its stream begins at the cursor of the page, rows are
+// delivered, replayed, and deleted when they are old. rowcast doctor finds no missing right.
 func TestLeastPrivilege(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Cluster(t).DSN("postgres") // transactions of other tests would hold deletion back
+	dsn := dbtest.Cluster(t).DSN("postgres") // a server of its own, because open transactions of other tests would delay the deletion
 	migrate(t, dsn)
 	appRole, app := login(t, dsn, "App")
 	hubRole, hub := login(t, dsn, "Hub")
@@ -53,9 +53,9 @@ func TestLeastPrivilege(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	runSQL(t, dsn, "DELETE FROM rowcast.epoch") // as after a crash: the hub begins one
+	runSQL(t, dsn, "DELETE FROM rowcast.epoch") // as after a crash: the hub begins a new epoch
 	send(`"old"`, "2 hours")
-	send(`"newest"`, "0") // which is never deleted
+	send(`"newest"`, "0") // the newest row is never deleted
 	h := serve(t, hub, "--retain", "1h", "--memory", "1B", "--no-notify-messages")
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total 1$`)
 	if err := conn.QueryRow(t.Context(), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
@@ -73,7 +73,7 @@ func TestLeastPrivilege(t *testing.T) {
 		t.Errorf("the doctor: %d, %s", code, out)
 	}
 	if got := h.err.String(); strings.Contains(got, "WARN") || strings.Contains(got, "ERROR") {
-		t.Errorf("the hub complains: %s", got)
+		t.Errorf("the hub has logged an error: %s", got)
 	}
 	if id != "4" {
 		t.Errorf("the last id is %s, want 4", id)

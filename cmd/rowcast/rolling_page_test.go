@@ -8,7 +8,8 @@ import (
 	"rowcast/stream"
 )
 
-// rollingHTML is a page that notes what it hears, by a plain EventSource or by rowcast.js, and what becomes of its EventSources.
+// rollingHTML is a page that records the events of its stream and the states of its EventSources. It uses a plain EventSource or
+// rowcast.js.
 const rollingHTML = `<!doctype html><script type="module">
 	import { subscribe } from "/rowcast.js";
 	Object.assign(window, { heard: [], opened: 0, finals: 0, resets: [] });
@@ -26,7 +27,7 @@ const rollingHTML = `<!doctype html><script type="module">
 	else subscribe(url, { onEvent: (name, data) => heard.push(data) });
 </script>`
 
-// testRollingRestart is TestRollingRestart with a browser's own clients, in several tabs.
+// testRollingRestart is TestRollingRestart with the clients in several tabs of a browser.
 func testRollingRestart(t *testing.T, chromium browser) {
 	t.Parallel()
 	c := newCast(t)
@@ -50,7 +51,7 @@ func testRollingRestart(t *testing.T, chromium browser) {
 		if finals, resets := value[int](p, "finals"), value[[]string](p, "resets"); finals != 0 || len(resets) > 0 {
 			t.Errorf("%s: closed for good %d times, reset by %v", kinds[i], finals, resets)
 		}
-		if opened := value[int](p, "opened"); opened < 2 { // who waits long to come back may sleep through a hub's end, but not through both hubs'
+		if opened := value[int](p, "opened"); opened < 2 { // a client that waits before it reconnects may not notice the end of one hub, but notices the end of both
 			t.Errorf("%s opened %d streams", kinds[i], opened)
 		}
 	}

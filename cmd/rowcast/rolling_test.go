@@ -17,8 +17,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A cast is what stands behind a URL in these tests: nginx, two hubs and a database into which rows are inserted all along, with the
-// data 1, 2, 3 and so on, and 0 in the end.
+// A cast has nginx, two hubs behind it, and a database. Rows are inserted all the time, with the data 1, 2, 3 and so on, and 0 at the
+// end.
 type cast struct {
 	t     *testing.T
 	dsn   string
@@ -26,7 +26,7 @@ type cast struct {
 	nginx *nginx
 }
 
-// A rollingHub is one process after another, all at the same address.
+// A rollingHub runs one hub process after another at the same address.
 type rollingHub struct {
 	t       *testing.T
 	dsn     string
@@ -41,7 +41,7 @@ func (h *rollingHub) start() {
 	h.address = strings.TrimPrefix(url, "http://")
 }
 
-// stop ends the process by a signal, and in order if the signal leaves it the choice.
+// stop ends the process by a signal. After a signal other than SIGKILL, the process must exit with code 0.
 func (h *rollingHub) stop(signal syscall.Signal) {
 	h.t.Helper()
 	if err := h.process.cmd.Process.Signal(signal); err != nil {
@@ -65,7 +65,7 @@ func newCast(t *testing.T) *cast {
 	return c
 }
 
-// roll restarts the hubs in every way while rows are inserted, and returns how many there were.
+// roll restarts the hubs in several ways while rows are inserted. It returns the number of rows.
 func (c *cast) roll() (rows int) {
 	c.t.Helper()
 	ctx, stop := context.WithCancel(c.t.Context())
@@ -88,24 +88,24 @@ func (c *cast) roll() (rows int) {
 		hub.start()
 	}
 	c.wantHello()
-	c.wantClients() // who has come back hears what is inserted as it is
+	c.wantClients() // a client that has reconnected receives new rows
 	stop()
 	writing.Wait()
 	return rows
 }
 
-// wantClients waits until a client has come back: to which of the hubs is the balancer's to say.
+// wantClients waits until a client has reconnected to any of the hubs.
 func (c *cast) wantClients() {
 	c.t.Helper()
 	connections := func(hub *rollingHub) float64 { return metric(c.t, "http://"+hub.address, "rowcast_streams") }
-	for deadline := time.Now().Add(patience); connections(c.hubs[0])+connections(c.hubs[1]) == 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); connections(c.hubs[0])+connections(c.hubs[1]) == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			c.t.Fatal("no client comes back")
+			c.t.Fatal("no client has reconnected")
 		}
 	}
 }
 
-// wantHello wants a hub that is back to be used at once.
+// wantHello checks that nginx uses a hub at once after its restart.
 func (c *cast) wantHello() {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(c.t.Context())
@@ -144,22 +144,22 @@ func (c *cast) write(ctx context.Context) (rows int) {
 	return rows
 }
 
-// check wants what a client has heard to be every row, once and in order.
+// check checks that a client has received every row once and in order.
 func (c *cast) check(client string, heard []int, rows int) {
 	c.t.Helper()
 	for i, number := range heard {
 		if number != (i+1)%(rows+1) {
-			c.t.Errorf("%s heard %d after %v", client, number, heard[max(0, i-3):i])
+			c.t.Errorf("%s received %d after %v", client, number, heard[max(0, i-3):i])
 			return
 		}
 	}
 	if len(heard) != rows+1 {
-		c.t.Errorf("%s heard %d rows, want %d", client, len(heard), rows+1)
+		c.t.Errorf("%s received %d rows, want %d", client, len(heard), rows+1)
 	}
 }
 
-// checkLog wants nginx to have answered every request for a stream with 200, though it had to try the other hub and, while both
-// were away, to answer itself.
+// checkLog checks that nginx has answered every request for a stream with 200. It had to try the other hub for some requests, and to
+// answer itself while both hubs were stopped.
 func (c *cast) checkLog() {
 	c.t.Helper()
 	c.nginx.stop()
@@ -181,19 +181,19 @@ func (c *cast) checkLog() {
 			c.t.Errorf("nginx answered %s", line)
 		}
 	}
-	c.t.Logf("%d requests for a stream, of which %d were passed on to the other hub", streams, second)
+	c.t.Logf("%d requests for a stream, %d of them were passed on to the other hub", streams, second)
 	if second == 0 {
-		c.t.Error("no request found a hub away")
+		c.t.Error("no request found a stopped hub")
 	}
 }
 
-// A rolling restart behind nginx, hubs that are killed, and the absence of all hubs lose nothing, repeat nothing and end no
-// EventSource.
+// Behind nginx, no row is lost or repeated and no EventSource stops when hubs are restarted one after another, when hubs are killed,
+// and while no hub runs.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	const clients = 60
 	c := newCast(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience) // for those who miss the last row
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit) // the limit for clients that miss the last row
 	var all [clients]*roller
 	var greeted, heard, running sync.WaitGroup
 	greeted.Add(clients)
@@ -224,7 +224,7 @@ func TestRollingRestart(t *testing.T) {
 	c.checkLog()
 }
 
-// A roller notes what it hears.
+// A roller records the rows that it receives.
 type roller struct {
 	eventSource
 	t       *testing.T

@@ -13,14 +13,14 @@ import (
 	"rowcast/stream"
 )
 
-// A stage is a page that has rowcast.js, and the server behind it. Each request for a stream waits for the test to answer it.
+// A stage is a page with rowcast.js, and its server. The test answers each request for a stream.
 type stage struct {
 	*httptest.Server
 	page
 	visits chan *visit
 }
 
-// A visit is a request for a stream, which goes on until the test ends it.
+// A visit is a request for a stream. It stays open until the test ends it.
 type visit struct {
 	t       *testing.T
 	request *http.Request
@@ -71,14 +71,14 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// listen has the page subscribe, with options as JavaScript.
+// listen makes the page call subscribe. options is JavaScript.
 func (s *stage) listen(options string) {
 	s.t.Helper()
 	s.await("window.listen")
 	value[bool](s.page, fmt.Sprintf("listen('/events', %s), true", options))
 }
 
-// next is the next request for a stream.
+// next returns the next request for a stream.
 func (s *stage) next() *visit {
 	s.t.Helper()
 	select {
@@ -91,7 +91,7 @@ func (s *stage) next() *visit {
 	}
 }
 
-// quiet fails if the browser asks for a stream within the time.
+// quiet fails if the browser requests a stream within a time.
 func (s *stage) quiet(d time.Duration) {
 	s.t.Helper()
 	select {
@@ -102,13 +102,13 @@ func (s *stage) quiet(d time.Duration) {
 	}
 }
 
-// refuse answers with an error, which ends an EventSource for good.
+// refuse answers with an error status, after which an EventSource stops.
 func (v *visit) refuse() {
 	v.answer.WriteHeader(http.StatusBadGateway)
 	v.leave()
 }
 
-// greet begins a stream, with more at once.
+// greet begins a stream with rowcast.hello, followed by more.
 func (v *visit) greet(cursor string, heartbeat time.Duration, more ...string) {
 	v.answer.Header().Set("Content-Type", "text/event-stream")
 	v.send(fmt.Sprintf("retry: 10\nevent: rowcast.hello\nid: %s\ndata: {\"recipients\": [], \"heartbeat\": %g}\n\n", cursor, heartbeat.Seconds()) + strings.Join(more, ""))
@@ -125,7 +125,7 @@ func (v *visit) send(text string) {
 	}
 }
 
-// leave ends the stream as a hub does that stops.
+// leave ends the stream as a hub does when it stops.
 func (v *visit) leave() {
 	select {
 	case <-v.end:
@@ -134,7 +134,7 @@ func (v *visit) leave() {
 	}
 }
 
-// gone waits until the browser has given the stream up.
+// gone waits until the browser has closed the stream.
 func (v *visit) gone() {
 	v.t.Helper()
 	select {
@@ -146,7 +146,7 @@ func (v *visit) gone() {
 
 func (v *visit) wantCursor(want string) {
 	v.t.Helper()
-	// A browser that reconnects by itself keeps the URL, and the hub lets the header win.
+	// A browser that reconnects by itself repeats the URL and sends a newer cursor in the header. The hub prefers the header.
 	got := v.request.Header.Get("Last-Event-ID")
 	if got == "" {
 		got = v.request.URL.Query().Get("last_event_id")

@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// testScript shows what rowcast.js does, opposite a hub that the test plays.
+// testScript tests rowcast.js with a fake hub.
 func testScript(t *testing.T, chromium browser) {
 	t.Parallel()
 	for name, test := range map[string]func(*testing.T, *stage){
-		"a refused stream is opened again, later and later, and resumes": testRefused,
-		"a silent stream is opened again and resumes":                    testSilence,
-		"a stream with heartbeats is left alone":                         testBeats,
-		"a message by hand does not move the cursor":                     testByHand,
-		"at a bye it renews, and is opened anew":                         testBye,
-		"a bye that renews nothing changes nothing":                      testByeWithoutRenewal,
-		"what is refused is renewed first":                               testRenewalOfRefused,
-		"a reset is told":                                                testReset,
-		"a given cursor is where it begins":                              testGivenCursor,
-		"listeners come and go, and do not disturb each other":           testListeners,
-		"after close nothing is opened":                                  testClose,
-		"it can be closed when it is told to be open":                    testCloseAtOnce,
-		"credentials are sent to another origin when asked for":          testCredentials,
+		"after an error status, a stream is opened again with growing waits, and resumes": testRefused,
+		"after silence, a stream is opened again and resumes":                             testSilence,
+		"a stream with heartbeats stays open":                                             testBeats,
+		"a NOTIFY message does not change the cursor":                                     testByHand,
+		"after onBye has renewed the credentials, a stream is opened again":               testBye,
+		"without a renewal, a stream stays open after a bye":                              testByeWithoutRenewal,
+		"after an error status, the credentials are renewed first":                        testRenewalOfRefused,
+		"onReset is called":                                             testReset,
+		"a stream resumes from the option lastEventId":                  testGivenCursor,
+		"listeners are added and removed, and do not affect each other": testListeners,
+		"no stream is opened after close":                               testClose,
+		"onState can close the stream":                                  testCloseAtOnce,
+		"cookies are sent to another origin only with withCredentials":  testCredentials,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -34,7 +34,7 @@ func testScript(t *testing.T, chromium browser) {
 	}
 }
 
-const long = time.Hour // a heartbeat that does not matter
+const long = time.Hour // a heartbeat that no test waits for
 
 func testRefused(t *testing.T, s *stage) {
 	s.listen("{}")
@@ -75,12 +75,12 @@ func testSilence(t *testing.T, s *stage) {
 	first := s.next()
 	first.wantCursor("c-2")
 	v.gone()
-	// Nothing but a greeting: perhaps a large event is on its way, so the next one has more time.
+	// After nothing but a hello, the client waits longer, because a large event may be arriving slowly.
 	first.greet("c-2", heartbeat)
 	greeted := time.Now()
 	second := s.next()
 	if waited := second.arrived.Sub(greeted); waited < 5*heartbeat {
-		t.Errorf("given up after %v, want at least %v", waited, 5*heartbeat)
+		t.Errorf("closed after %v, want at least %v", waited, 5*heartbeat)
 	}
 	second.wantCursor("c-2")
 	s.want("heard", []any{[]any{"notify", 1.}})
@@ -168,7 +168,7 @@ func testCloseAtOnce(_ *testing.T, s *stage) {
 func testCredentials(t *testing.T, s *stage) {
 	other := newStage(t)
 	other.page = s.page
-	// Cookies know hosts and no ports.
+	// Cookies do not depend on the port.
 	value[string](s.page, `document.cookie = "session=1"`)
 	for options, want := range map[string]string{"{}": "", "{ withCredentials: true }": "session=1"} {
 		s.await("window.listen")
@@ -193,7 +193,7 @@ func testBye(_ *testing.T, s *stage) {
 	v.greet("c-1", long, "id: c-2\ndata: 1\n\n"+byeText)
 	s.await("heard.length === 2")
 	s.want("heard", []any{[]any{"message", 1.}, []any{"expired", 30.}})
-	s.quiet(100 * time.Millisecond) // the old stream goes on until the page has renewed
+	s.quiet(100 * time.Millisecond) // the old stream continues until the page has renewed its credentials
 	value[bool](s.page, "renewed(), true")
 	s.next().wantCursor("c-2")
 	v.gone()

@@ -16,7 +16,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A leaver is a client of a hub that stops.
+// A leaver is a client of a hub that is stopped.
 type leaver struct {
 	eventSource
 	greeted func()
@@ -28,13 +28,13 @@ type leaver struct {
 func (l *leaver) hear(e sse.Event) {
 	l.last = e
 	if e.Name == "rowcast.hello" {
-		l.decoder.Retry = 0 // it is told again at the end
+		l.decoder.Retry = 0 // the hub sends it again at the end
 		l.greeted()
 	}
 }
 
-// Thousands of streams are each told from where and when to come back, and end one after another; some whose clients have stopped
-// to read keep nobody waiting.
+// When a hub stops, thousands of streams each receive a cursor and a retry time, and end one after another. Clients that have stopped
+// reading do not delay the others.
 func TestThousandsOfStreamsEnd(t *testing.T) {
 	t.Parallel()
 	const crowd, drain = 2000, 2 * time.Second
@@ -61,7 +61,7 @@ func TestThousandsOfStreamsEnd(t *testing.T) {
 	}
 	askUntil(t, url+"/readyz", `"ready":false`)
 	if got := ask(t, "GET", url+"/events?uid=alice"); got.status != 200 || !strings.HasPrefix(got.body, "retry: ") || strings.Contains(got.body, "event") {
-		t.Errorf("a newcomer: got %+v", got)
+		t.Errorf("a new client: got %+v", got)
 	}
 	ended.Wait()
 	if err := p.wait(t); err != nil {
@@ -74,7 +74,7 @@ func TestThousandsOfStreamsEnd(t *testing.T) {
 	wantSpread(t, leavers, began, drain)
 }
 
-// wantLastWords wants each to have been told, as the last thing, from where and when to come back.
+// wantLastWords checks that each stream ended with a cursor and a retry time.
 func wantLastWords(t *testing.T, leavers []*leaver) {
 	t.Helper()
 	waits := map[time.Duration]bool{}
@@ -86,11 +86,11 @@ func wantLastWords(t *testing.T, leavers []*leaver) {
 		}
 	}
 	if len(waits) < len(leavers)/4 {
-		t.Errorf("%d clients come back at %d times", len(leavers), len(waits))
+		t.Errorf("%d clients have %d different retry times", len(leavers), len(waits))
 	}
 }
 
-// wantSpread wants the streams to have ended at their leisure, but in time.
+// wantSpread checks that the ends of the streams were spread over the drain time.
 func wantSpread(t *testing.T, leavers []*leaver, began time.Time, drain time.Duration) {
 	t.Helper()
 	var ends []time.Duration
@@ -108,7 +108,7 @@ func wantSpread(t *testing.T, leavers []*leaver, began time.Time, drain time.Dur
 	}
 }
 
-// stick opens streams of a user who reads nothing, and is owed far more than anything on the way takes.
+// stick opens streams of a user that reads nothing, and inserts more rows than the buffers of the connections hold.
 func stick(t *testing.T, dsn, url string) {
 	t.Helper()
 	const stuck, rows = 20, 3

@@ -97,12 +97,12 @@ func TestStreamIsForOneUser(t *testing.T) {
 			t.Errorf("/events%s: got %d, %q, want %d, %q", tt.query, got.status, got.body, tt.status, tt.want)
 		}
 	}
-	// What the table takes for a recipient, a stream takes for a user.
+	// A stream accepts every user that the table accepts as a recipient.
 	h.tail(t, strings.Repeat("é", 128))
 }
 
-// A page whose name resolves to this machine is of the same origin as the hub, to the browser (DNS rebinding): where ?uid= is all that
-// it takes, no such name gets an answer. Whoever knows a token, or told the hub so, may call it by any.
+// An attacker's domain name may resolve to this machine, so that its pages have the hub's origin (DNS rebinding). With --insecure-uid,
+// the hub refuses other names than loopback names. With tokens, or with --insecure-uid=anywhere, it accepts every name.
 func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -118,7 +118,7 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 		if got := statuses(t, anywhere.url, request); got != "200" {
 			t.Errorf("as %q, anywhere: got %s", host, got)
 		}
-		if got := statuses(t, tokens.url, request); got != "400" { // uid in the URL
+		if got := statuses(t, tokens.url, request); got != "400" { // because of uid in the URL
 			t.Errorf("as %q, with tokens: got %s", host, got)
 		}
 	}
@@ -244,7 +244,7 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	}
 }
 
-// An open stream has the headers that the browser and the proxies between need, CORS included.
+// An open stream has the headers that browsers and proxies need, including CORS.
 func TestStreamHeaders(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t), "--cors-origin", "https://app.example.com")

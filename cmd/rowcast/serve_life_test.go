@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While PostgreSQL is away, streams stay open and the hub stays ready; afterwards nothing is missing.
+// While PostgreSQL is stopped, streams stay open and the hub stays ready. Afterwards no row is missing.
 func TestServeOutlivesPostgres(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
@@ -46,14 +46,14 @@ func TestServeOutlivesPostgres(t *testing.T) {
 	runSQL(t, dsn, insert(3))
 	tail.out.await(t, `"data":3}`)
 	if got := tail.err.String(); strings.Count(got, "\n") != 1 {
-		t.Errorf("the client noticed: %s", got)
+		t.Errorf("the stream was interrupted: %s", got)
 	}
 	if got, want := dataOf(t, tail.out), []string{"1", "2", "3"}; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
-// Through a transaction pooler it polls, and needs neither LISTEN nor the park lock.
+// Through a transaction pooler, a hub polls. It does not use LISTEN or the park lock.
 func TestServePolls(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -77,7 +77,7 @@ func TestMessagesByHand(t *testing.T) {
 		`NOTIFY rowcast, '{"recipient": "bob", "data": 2}'`,
 		`NOTIFY rowcast, '{"recipent": "alice", "data": 3}'`,
 		`INSERT INTO rowcast.notifications (data) VALUES ('4')`)
-	// A message and the row after it are told at the hub's next looks, which may be one or two.
+	// The message and the next row are sent after the hub's next fetch or the one after it.
 	tail.out.await(t, `"data":4}`)
 	tail.out.await(t, `{"n":1}`)
 	deafTail.out.await(t, `"data":4}`)
@@ -105,7 +105,7 @@ func TestLargeEventsAreOnlyAnnounced(t *testing.T) {
 	tail.out.await(t, `"event":"rowcast.toolarge","data":{"id":2,"size":1001}}`)
 }
 
-// A client that stops reading ends nobody else's stream, and the hub's neither.
+// A client that stops reading does not affect other streams or the hub.
 func TestClientsThatVanish(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

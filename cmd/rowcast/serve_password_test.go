@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A hub goes on with the password that is in the password file when it connects again.
+// When a hub reconnects, it reads the password file again.
 func TestServeOutlivesAPassword(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -34,7 +34,7 @@ func TestServeOutlivesAPassword(t *testing.T) {
 	put("first")
 	h := serve(t, fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user='%s' sslmode=disable passfile=%s", config.Port, config.Database, role, file))
 	tail := h.tail(t, "alice")
-	askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total 1$`) // by both its connections
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total 1$`) // on both connections
 	put("second")
 	runSQL(t, dsn, `ALTER ROLE "`+role+`" PASSWORD 'second'`,
 		`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '`+role+`'`,

@@ -9,8 +9,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Several hubs on one database need nothing of each other: each tells its own clients everything, and costs two sessions, with
-// another while retention works or a client is behind.
+// Several hubs can share a database. Each sends all rows to its own clients, and uses two sessions, and a further one during retention
+// or a replay.
 func TestSeveralHubs(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

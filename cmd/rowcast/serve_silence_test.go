@@ -14,7 +14,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A hub ends in time though its database has fallen silent: what it asks is not answered, and neither is a goodbye.
+// A hub stops in time even if the connections to its database are silent and queries get no answer.
 func TestServeEndsWithASilentDatabase(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
@@ -25,7 +25,7 @@ func TestServeEndsWithASilentDatabase(t *testing.T) {
 	p, url := spawnServe(t, dsn, "--drain", "100ms")
 	openStreams(t, url, 2)
 	silence(t, dsn)
-	// A cursor of another epoch is asked about, and there is no answer.
+	// The hub must query the database about a cursor of another epoch, and gets no answer.
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +47,8 @@ func TestServeEndsWithASilentDatabase(t *testing.T) {
 	}
 }
 
-// silence stops a server, and its half of a hub's sessions, until the test ends: they stay open, and nothing comes from them.
+// silence suspends the processes of a server and of the sessions of a hub until the test ends. The connections stay open, but no data
+// arrives.
 func silence(t *testing.T, dsn string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
@@ -58,7 +59,7 @@ func silence(t *testing.T, dsn string) {
 	const find = `SELECT array_agg(pid) || split_part(pg_read_file('postmaster.pid'), E'\n', 1)::int FROM pg_stat_activity
 		WHERE application_name IN ('rowcast listener', 'rowcast park lock', 'rowcast replay') AND state = 'idle'`
 	var pids []int
-	for deadline := time.Now().Add(patience); len(pids) < 3; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); len(pids) < 3; time.Sleep(10 * time.Millisecond) {
 		if err := conn.QueryRow(t.Context(), find).Scan(&pids); err != nil {
 			t.Fatal(err)
 		}

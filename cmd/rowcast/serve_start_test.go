@@ -87,7 +87,7 @@ func TestServeDoesNotStart(t *testing.T) {
 	}
 }
 
-// looksRestored makes a test's database, whose files are a copy of another's, look like one restored from a dump.
+// looksRestored makes a database look like one that was restored from a dump.
 var looksRestored = []string{
 	"UPDATE rowcast.history SET horizon = horizon",
 	"INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '9999999999')",
@@ -120,7 +120,7 @@ func TestServeSaysInJSONWhyItDoesNotStart(t *testing.T) {
 	}
 }
 
-// Each flag can be given as a variable instead; the flag wins.
+// Each flag can be set by an environment variable. The command line has priority.
 func TestServeIsConfiguredByTheEnvironment(t *testing.T) {
 	t.Parallel()
 	env := environment{

@@ -13,18 +13,18 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While it stops, a hub is not ready, sends newcomers away with a stream that they come back from, and still does its work.
+// While a hub stops, it is not ready, tells new clients to retry later, and still delivers rows.
 func TestServeStops(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	h := serve(t, dsn, "--drain", "6s") // or until the last stream is gone; the first is ended after two seconds
+	h := serve(t, dsn, "--drain", "6s") // the hub waits until its last stream has ended; the first one ends after two seconds
 	first, second := h.tail(t, "alice"), h.tail(t, "alice")
 	h.cancel()
 	got := askUntil(t, h.url+"/readyz", `"ready":false`)
 	if got.status != 503 {
 		t.Errorf("readiness: got %d, want 503", got.status)
 	}
-	// Those who are still there are still told.
+	// Open streams still receive rows.
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
 	first.out.await(t, `"data":1}`)
 	if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 {
@@ -32,7 +32,7 @@ func TestServeStops(t *testing.T) {
 	}
 	got = ask(t, "GET", h.url+"/events?uid=alice")
 	if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" || !strings.HasPrefix(got.body, "retry: ") || strings.Contains(got.body, "data") {
-		t.Errorf("a newcomer: got %+v", got)
+		t.Errorf("a new client: got %+v", got)
 	}
 	first.stop()
 	second.stop()
@@ -57,7 +57,7 @@ func TestServeEndsBySignal(t *testing.T) {
 				for stream.Scan() { // to its end
 				}
 				if err := stream.Err(); err != nil {
-					t.Errorf("a stream ends by %v, want an orderly end", err)
+					t.Errorf("a stream ended with %v, want io.EOF", err)
 				}
 			}
 			if err := p.wait(t); err != nil {
@@ -87,7 +87,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-// A spawned program is one in a process of its own.
+// A spawned program runs in its own process.
 type spawned struct {
 	cmd   *exec.Cmd
 	err   *output
@@ -99,7 +99,7 @@ func spawnServe(t *testing.T, dsn string, args ...string) (p *spawned, url strin
 	return spawnServeWith(t, 0, dsn, args...)
 }
 
-// spawnServeWith starts a hub that may have only so many files open; 0 is as many as this process.
+// spawnServeWith starts a hub with a limit of open files. 0 means the limit of this process.
 func spawnServeWith(t *testing.T, files int, dsn string, args ...string) (p *spawned, url string) {
 	t.Helper()
 	args = append([]string{"serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dsn}, args...)
@@ -128,15 +128,15 @@ func (p *spawned) wait(t *testing.T) error {
 	t.Helper()
 	select {
 	case err := <-p.ended:
-		p.ended <- err // for whoever asks again
+		p.ended <- err // for the next call
 		return err
-	case <-time.After(patience):
-		t.Fatalf("it does not end: %s", p.err)
+	case <-time.After(waitLimit):
+		t.Fatalf("the program has not ended: %s", p.err)
 		return nil
 	}
 }
 
-// openStreams opens streams and reads their greetings.
+// openStreams opens streams and reads their hellos.
 func openStreams(t *testing.T, url string, n int) (streams []*bufio.Scanner) {
 	t.Helper()
 	for range n {

@@ -16,7 +16,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A refuser is something like a PostgreSQL that answers every connection with an error.
+// A refuser is a fake PostgreSQL server that answers every connection with an error.
 type refuser struct {
 	socket net.Listener
 	code   atomic.Value // the SQLSTATE, a string
@@ -67,19 +67,19 @@ func (r *refuser) dsn() string {
 	return "postgres://me:secret@" + r.socket.Addr().String() + "/app?sslmode=disable"
 }
 
-// error is what rowcast says of it.
+// error returns the error that rowcast reports.
 func (r *refuser) error() string {
 	return `cannot connect to PostgreSQL at ` + r.socket.Addr().String() + `, database "app", user "me": FATAL: go away (SQLSTATE ` + r.code.Load().(string) + ")"
 }
 
-// noDatabase is a database URL with which serve ends at once, and what it says.
+// noDatabase returns a database URL with which serve ends at once, and its error.
 func noDatabase(t *testing.T) (dsn, says string) {
 	t.Helper()
 	r := newRefuser(t, "3D000")
 	return r.dsn(), r.error()
 }
 
-// waiting starts a hub whose database is not there yet. It returns the hub once it waits.
+// waiting starts a hub whose database cannot be reached yet. It returns when the hub waits.
 func waiting(t *testing.T, dsn string) *hub {
 	t.Helper()
 	h := &hub{process: start(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn)}
@@ -103,8 +103,8 @@ func (h *hub) checkWaits(t *testing.T) {
 	}
 }
 
-// A hub that starts before its database waits for it, and then serves the client that has waited. After a crash, the database first
-// recovers.
+// A hub that starts before its database waits for it, and then serves a client that has retried meanwhile. It also waits for the
+// recovery after a crash.
 func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)
@@ -142,7 +142,7 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	}
 }
 
-// Waiting ends when the hub is told to end, and when the database says something that waiting does not mend.
+// A hub stops waiting for its database when it is ended, and when the database answers with a permanent error.
 func TestServeWaits(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"57P03", "57P01", "57P02", "53300", "08006", "08P01"} {
@@ -169,7 +169,7 @@ func TestServeWaits(t *testing.T) {
 	for name, address := range map[string]string{
 		"nobody there": "127.0.0.1:1",
 		"no such name": "db.invalid:5432",
-		"no route":     "224.0.0.1:5432", // a group's address, to which the kernel makes no connection
+		"no route":     "224.0.0.1:5432", // a multicast address, to which the kernel does not connect
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -185,7 +185,7 @@ func TestServeWaits(t *testing.T) {
 	}
 }
 
-// The log of a long wait has few lines, although the pauses begin short.
+// A long wait causes few log lines, although the first pauses are short.
 func TestServeWaitsQuietly(t *testing.T) {
 	t.Parallel()
 	r := newRefuser(t, "57P03")
@@ -197,7 +197,7 @@ func TestServeWaitsQuietly(t *testing.T) {
 	}
 }
 
-// What waiting does not mend ends it at once, with a message.
+// A permanent error of the database ends the command at once, with a message.
 func TestServeDoesNotWait(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"28P01", "28000", "3D000", "42501", "42704"} {
@@ -224,7 +224,7 @@ func TestServeDoesNotWait(t *testing.T) {
 	}
 }
 
-// SIGHUP ends nothing, whether the hub waits or serves.
+// SIGHUP does not end a hub, neither while it waits nor while it serves.
 func TestHangupEndsNothing(t *testing.T) {
 	t.Parallel()
 	p, url := spawnServe(t, dbtest.Database(t))
@@ -241,6 +241,6 @@ func TestHangupEndsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := p.wait(t); err != nil {
-		t.Errorf("it ended with %v: %s", err, p.err)
+		t.Errorf("the hub ended with %v: %s", err, p.err)
 	}
 }

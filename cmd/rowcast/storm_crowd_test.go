@@ -20,7 +20,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A crowd is many clients of one hub that come and go together, each a user of its own, and resume from where they were.
+// A crowd is a number of clients of a hub, each with its own user. They connect and disconnect together, and resume from their cursors.
 type crowd struct {
 	testing.TB
 	address string
@@ -28,7 +28,7 @@ type crowd struct {
 	reading sync.WaitGroup
 }
 
-// newCrowd makes clients that are not connected yet, and have no cursor.
+// newCrowd returns clients that are not connected yet and have no cursor.
 func newCrowd(t testing.TB, url string, size int) *crowd {
 	c := &crowd{TB: t, address: strings.TrimPrefix(url, "http://")}
 	for i := range size {
@@ -39,23 +39,23 @@ func newCrowd(t testing.TB, url string, size int) *crowd {
 
 func uid(i int) string { return "user" + strconv.Itoa(i) }
 
-// A member is a client. It notes what it is told.
+// A member is a client. It records the rows that it receives.
 type member struct {
 	uid  string
 	conn net.Conn
 
 	mu      sync.Mutex
 	decoder sse.Decoder
-	first   int // row that is to be told
+	first   int // the index of the first row that it must receive
 	told    []int
 	failed  error
-	greeted chan struct{} // closed by the hello
-	want    int           // rows are to be told until it has come back
-	back    chan struct{} // closed when it has
+	greeted chan struct{} // closed when the hello has arrived
+	want    int           // the number of rows after which it has caught up
+	back    chan struct{} // closed when it has caught up
 }
 
-// connect connects everybody, and returns how long that takes: from the first connection until the last has had its hello and all
-// that the log has for it by now.
+// connect connects all members. It returns the time from the first connection until all members have received their hello and all rows
+// that the log has for them.
 func (c *crowd) connect(log *rowLog) time.Duration {
 	c.Helper()
 	began := c.come(log)
@@ -63,7 +63,7 @@ func (c *crowd) connect(log *rowLog) time.Duration {
 	return time.Since(began)
 }
 
-// come connects everybody, and returns when that began. All have had their hello.
+// come connects all members and waits for their hellos. It returns the time at which that began.
 func (c *crowd) come(log *rowLog) (began time.Time) {
 	c.Helper()
 	for _, m := range c.members {
@@ -73,12 +73,12 @@ func (c *crowd) come(log *rowLog) (began time.Time) {
 		}
 	}
 	began = time.Now()
-	turns := make(chan struct{}, 256) // the system's queue for new connections is finite, and who does not fit waits a second
+	slots := make(chan struct{}, 256) // the kernel's queue for new connections is bounded, and a connection that does not fit waits for a second
 	var coming sync.WaitGroup
 	for _, m := range c.members {
-		turns <- struct{}{}
+		slots <- struct{}{}
 		coming.Go(func() {
-			defer func() { <-turns }()
+			defer func() { <-slots }()
 			if err := m.connect(c); err != nil {
 				c.Errorf("%s: %v", m.uid, err)
 			}
@@ -88,17 +88,17 @@ func (c *crowd) come(log *rowLog) (began time.Time) {
 	return began
 }
 
-// catchUp returns when everybody has been told what the log had for them.
+// catchUp waits until all members have received the rows that the log had for them.
 func (c *crowd) catchUp() {
 	c.Helper()
 	for _, m := range c.members {
 		if err := await(m.back, "what it missed"); err != nil {
-			c.Fatalf("%s: %v; it was told %d of %d", m.uid, err, m.count(), m.want)
+			c.Fatalf("%s: %v; received %d of %d rows", m.uid, err, m.count(), m.want)
 		}
 	}
 }
 
-// connect returns when the client has had its hello.
+// connect connects and waits for the hello.
 func (m *member) connect(c *crowd) error {
 	conn, err := net.Dial("tcp", c.address)
 	if err != nil {
@@ -114,17 +114,17 @@ func (m *member) connect(c *crowd) error {
 	return await(m.greeted, "a hello")
 }
 
-// await waits for what a client is to get.
+// await waits until a channel is closed.
 func await(it <-chan struct{}, what string) error {
 	select {
 	case <-it:
 		return nil
-	case <-time.After(4 * patience):
+	case <-time.After(4 * waitLimit):
 		return errors.New("does not get " + what)
 	}
 }
 
-// read notes what comes until the connection ends.
+// read records events until the connection ends.
 func (m *member) read(fresh bool) {
 	response, err := http.ReadResponse(bufio.NewReaderSize(m.conn, 512), nil)
 	if err != nil {
@@ -133,10 +133,10 @@ func (m *member) read(fresh bool) {
 	back := sync.OnceFunc(func() { close(m.back) })
 	for e, err := range m.decoder.Events(response.Body) {
 		if err != nil {
-			return // it was cut off
+			return // the connection was closed
 		}
 		if fresh {
-			// An id begins with that of the last row before it, and the first row has 1.
+			// A cursor begins with the id of the last row before it. The first row has id 1.
 			id, _, _ := strings.Cut(e.LastID, "-")
 			m.first, m.failed = strconv.Atoi(id)
 			fresh = false
@@ -147,7 +147,7 @@ func (m *member) read(fresh bool) {
 	}
 }
 
-// note returns how many rows have been told.
+// note records an event and returns the number of rows so far.
 func (m *member) note(e sse.Event) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -158,7 +158,7 @@ func (m *member) note(e sse.Event) int {
 	default:
 		n, err := strconv.Atoi(e.Data)
 		if err != nil {
-			m.failed = fmt.Errorf("was told %s %s", e.Name, e.Data)
+			m.failed = fmt.Errorf("received %s %s", e.Name, e.Data)
 		}
 		m.told = append(m.told, n)
 	}
@@ -171,7 +171,7 @@ func (m *member) count() int {
 	return len(m.told)
 }
 
-// cut ends all connections at once, and returns when nobody reads any more.
+// cut closes all connections at once, and waits until no member reads any more.
 func (c *crowd) cut() {
 	for _, m := range c.members {
 		_ = m.conn.Close()
@@ -179,10 +179,10 @@ func (c *crowd) cut() {
 	c.reading.Wait()
 }
 
-// wantAll waits until everybody has been told as much as there is in the log, and compares: each row once, in order.
+// wantAll waits until all members have caught up with the log, and checks that each has received its rows once and in order.
 func (c *crowd) wantAll(log *rowLog) {
 	c.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitLimit)
 	wrong := 0
 	for _, m := range c.members {
 		want := log.of(m.uid, m.first)
@@ -192,24 +192,24 @@ func (c *crowd) wantAll(log *rowLog) {
 		m.mu.Lock()
 		if m.failed != nil || !slices.Equal(m.told, want) {
 			if wrong++; wrong < 5 {
-				c.Errorf("%s was told %v (%v), want %v", m.uid, m.told, m.failed, want)
+				c.Errorf("%s received %v (%v), want %v", m.uid, m.told, m.failed, want)
 			}
 		}
 		m.mu.Unlock()
 	}
 	if wrong > 0 {
-		c.Fatalf("%d of %d were not told exactly their rows", wrong, len(c.members))
+		c.Fatalf("%d of %d members did not receive exactly their rows", wrong, len(c.members))
 	}
 }
 
-// A rowLog is the rows that have been committed, in the order of their commits. A row's data is its index.
+// A rowLog has the committed rows in the order of their commits. The data of a row is its index.
 type rowLog struct {
 	mu   sync.Mutex
 	rows int
 	by   map[string][]int // recipient
 }
 
-// note notes rows, each for one recipient.
+// note records rows, each with one recipient.
 func (l *rowLog) note(recipients ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -222,14 +222,14 @@ func (l *rowLog) note(recipients ...string) {
 	}
 }
 
-// add inserts the next row. Only one may write at a time.
+// add inserts the next row. It must not be called by two goroutines at the same time.
 func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error {
 	_, err := db.Exec(ctx, "INSERT INTO rowcast.notifications (recipient, data) VALUES (nullif($1, ''), to_jsonb($2::int))", recipient, l.rows)
 	l.note(recipient)
 	return err
 }
 
-// write inserts rows at a rate, one in some for everyone and the others for one user each, until what it returns is called.
+// write inserts rows at a rate until stop is called. One row in everyone is for everyone, and the others are for one user each.
 func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -256,7 +256,7 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 	return func() { cancel(); receive(t, done, "the end of the inserts") }
 }
 
-// of are the rows for a user, from one on.
+// of returns the rows for a user, from the index first on.
 func (l *rowLog) of(uid string, first int) []int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

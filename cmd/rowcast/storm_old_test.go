@@ -20,9 +20,10 @@ import (
 	"rowcast/stream/sse"
 )
 
-// BenchmarkStormOfOldCursors is what 5,000 clients cost that come back at once after an hour of 200 rows a second, which memory does not
-// hold: how long they take, and how much longer rows take to a client that was there all along. While they come, that is compared with
-// as many that come and have missed nothing; while they are then told what they missed, with nobody coming.
+// BenchmarkStormOfOldCursors measures a mass reconnect of 5,000 clients after an hour of 200 rows per second, which memory does not
+// hold: the time until all have caught up, and the additional latency of new rows for a client that stayed connected. The latency while
+// they connect is compared with a mass reconnect of clients that have missed nothing. The latency while they catch up is compared with
+// a time without reconnects.
 func BenchmarkStormOfOldCursors(b *testing.B) {
 	for _, replays := range []string{"2", "4", "8"} {
 		b.Run("replays="+replays, func(b *testing.B) {
@@ -35,7 +36,7 @@ func BenchmarkStormOfOldCursors(b *testing.B) {
 			old.connect(log)
 			old.cut()
 			log.fill(b, db, rows, clients)
-			exec1(b, db, "VACUUM ANALYZE rowcast.notifications") // which would be done soon, and is not what is measured
+			exec1(b, db, "VACUUM ANALYZE rowcast.notifications") // autovacuum would do that soon, during the measurement
 			exec1(b, db, "CHECKPOINT")
 			taken := observe(b, dsn, url)
 			for b.Loop() {
@@ -63,14 +64,14 @@ func BenchmarkStormOfOldCursors(b *testing.B) {
 	}
 }
 
-// stormTimes are how long rows took to the observer, in milliseconds.
+// stormTimes has the latencies of rows to the observer, in milliseconds.
 type stormTimes struct {
-	quiet, fresh    []float64 // while nobody came, and while those came who had missed nothing
-	coming, replays []float64 // while the others came, and while they then were told
-	all             []float64 // seconds until they had been
+	quiet, fresh    []float64 // without reconnects, and while clients without missed rows reconnected
+	coming, replays []float64 // while clients with missed rows reconnected, and while they caught up
+	all             []float64 // the seconds until they had caught up
 }
 
-// freshComes notes what it costs that a crowd comes.
+// freshComes measures a mass reconnect without missed rows.
 func (s *stormTimes) freshComes(c *crowd, log *rowLog, taken func() []float64) {
 	taken()
 	<-time.After(2 * time.Second)
@@ -82,7 +83,7 @@ func (s *stormTimes) freshComes(c *crowd, log *rowLog, taken func() []float64) {
 	taken()
 }
 
-// oldComes notes what it costs that a crowd comes and has missed much.
+// oldComes measures a mass reconnect with many missed rows.
 func (s *stormTimes) oldComes(c *crowd, log *rowLog, taken func() []float64) {
 	began := c.come(log)
 	s.coming = append(s.coming, taken()...)
@@ -107,7 +108,7 @@ func (s *stormTimes) report(b *testing.B) {
 	b.ReportMetric(s.all[len(s.all)/2], "all-s")
 }
 
-// fill inserts many rows, a thousand in a transaction: one in 10,000 for everyone and the others for the users in turn.
+// fill inserts many rows, a thousand in a transaction. One row in 10,000 is for everyone, and the others are for the users in rotation.
 func (l *rowLog) fill(t testing.TB, db *pgx.Conn, rows, users int) {
 	t.Helper()
 	const insert = `INSERT INTO rowcast.notifications (recipient, data)
@@ -126,8 +127,7 @@ func (l *rowLog) fill(t testing.TB, db *pgx.Conn, rows, users int) {
 	}
 }
 
-// observe begins to measure how long rows take. What it returns gives the milliseconds of those that have come since it was called
-// last.
+// observe starts the observer. The returned function returns the latencies, in milliseconds, since its last call.
 func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	b.Helper()
 	observer := command(b, dbtest.Home(b))
@@ -145,7 +145,7 @@ func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	b.Cleanup(func() { _ = observer.Process.Kill(); reading.Wait(); _ = observer.Wait() })
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() {
-		b.Fatalf("the observer sees nothing; it said: %s", said)
+		b.Fatalf("the observer has received nothing; stderr: %s", said)
 	}
 
 	var mu sync.Mutex
@@ -170,8 +170,8 @@ func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	}
 }
 
-// observerVariable makes this test binary an observer, who is told a database and the address of his stream. He has a process to
-// himself: what he would wait for in that of the clients, which have much to read, is no delay of the hub's.
+// observerVariable makes this test binary an observer. Its value has a database and the URL of a stream. The observer is a process of
+// its own, so that its measurements do not include delays in the process of the clients.
 const observerVariable = "TEST_ROWCAST_OBSERVER"
 
 func init() {
@@ -182,7 +182,8 @@ func init() {
 	}
 }
 
-// watch inserts a hundred rows a second for a stream and prints how many milliseconds each took: from before the INSERT until it was read.
+// watch inserts a hundred rows per second for a stream and prints the latency of each row in milliseconds, from before the INSERT until
+// it was received.
 func watch(ctx context.Context, dsn, url string) error {
 	response, err := http.Get(url)
 	if err != nil {
@@ -201,14 +202,14 @@ func watch(ctx context.Context, dsn, url string) error {
 		if err != nil {
 			return errors.Join(err, <-failed)
 		}
-		if sent, err := strconv.ParseInt(e.Data, 10, 64); err == nil { // else it is one of the hub's own
+		if sent, err := strconv.ParseInt(e.Data, 10, 64); err == nil { // other events are from the hub itself
 			fmt.Println(float64(time.Now().UnixNano()-sent) / 1e6)
 		}
 	}
 	return <-failed
 }
 
-// writeTimes inserts rows whose data is when that began.
+// writeTimes inserts rows. The data of a row is the time before its INSERT.
 func writeTimes(ctx context.Context, db *pgx.Conn) error {
 	for range time.Tick(10 * time.Millisecond) {
 		now := strconv.FormatInt(time.Now().UnixNano(), 10)

@@ -13,12 +13,12 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Clients that are all cut off at once, and come back at once while rows are being inserted, are told exactly what they missed and
-// what comes, without a single query.
+// When all clients are disconnected at once and reconnect while rows are inserted, they receive exactly the missed and the new rows,
+// without a query.
 func TestStormFromMemory(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	h := serve(t, dsn, "--retain", "0") // which uses the same connections
+	h := serve(t, dsn, "--retain", "0") // retention would use the same connections
 	const users, rate, everyone = 300, 200, 5
 	var log rowLog
 	stop := log.write(t, benchConnect(t, dsn), users, rate, everyone)
@@ -26,7 +26,7 @@ func TestStormFromMemory(t *testing.T) {
 	c := newCrowd(t, h.url, users)
 	t.Logf("fresh: %v", c.connect(&log))
 	for range 3 {
-		<-time.After(200 * time.Millisecond) // so that rows are told
+		<-time.After(200 * time.Millisecond) // so that rows are sent
 		c.cut()
 		<-time.After(200 * time.Millisecond) // and missed
 		t.Logf("back: %v", c.connect(&log))
@@ -35,16 +35,16 @@ func TestStormFromMemory(t *testing.T) {
 	c.wantAll(&log)
 	c.cut()
 	missed, pages := metric(t, h.url, "rowcast_replayed_events_total"), metric(t, h.url, "rowcast_replay_pages_total")
-	t.Logf("%v rows were told from memory", missed)
+	t.Logf("%v rows were sent from memory", missed)
 	if missed < users || pages != 0 {
-		t.Errorf("%v rows were told from memory, and %v pages read", missed, pages)
+		t.Errorf("%v rows were sent from memory, and %v pages were read", missed, pages)
 	}
 	if got := replaySessions(t, benchConnect(t, dsn)); got != 0 {
 		t.Errorf("%d sessions for replays", got)
 	}
 }
 
-// replaySessions counts the connections that read what clients missed. They stay for a minute after that.
+// replaySessions counts the connections for replays. They stay open for a minute after a replay.
 func replaySessions(t testing.TB, db *pgx.Conn) (sessions int) {
 	t.Helper()
 	const count = `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'rowcast replay' AND datname = current_database()`
@@ -54,7 +54,7 @@ func replaySessions(t testing.TB, db *pgx.Conn) (sessions int) {
 	return sessions
 }
 
-// metric reads one of a hub's numbers.
+// metric returns the value of a metric of a hub.
 func metric(t testing.TB, url, name string) float64 {
 	t.Helper()
 	response, err := client.Get(url + "/metrics")
@@ -71,9 +71,9 @@ func metric(t testing.TB, url, name string) float64 {
 	return value
 }
 
-// BenchmarkStorm is the time in which 5,000 clients that were cut off at once, and have missed half a second of 200 rows a second, are
-// back with their cursors and have been told what they missed, as a ratio to that of as many fresh connections, which miss nothing.
-// The two take turns; the ratio is the median of the pairs. For what is in memory there is no query.
+// BenchmarkStorm measures the time in which 5,000 clients reconnect and catch up, after they were disconnected at once and have missed
+// half a second of 200 rows per second. It is compared with as many new clients, which have missed nothing. The two run alternately,
+// and the reported ratio is the median of the pairs. No query is sent, because all missed rows are in memory.
 func BenchmarkStorm(b *testing.B) {
 	dsn, url := benchDatabase(b, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
 	db := benchConnect(b, dsn)
@@ -96,7 +96,7 @@ func BenchmarkStorm(b *testing.B) {
 			c.cut()
 			fresh, back, ratios = append(fresh, first), append(back, again), append(ratios, again/first)
 		}
-		b.Logf("fresh %.2f s, back %.2f s, ratios %.2f", fresh, back, ratios)
+		b.Logf("new %.2f s, reconnected %.2f s, ratios %.2f", fresh, back, ratios)
 		for _, of := range [][]float64{ratios, fresh, back} {
 			slices.Sort(of)
 		}
@@ -112,7 +112,7 @@ func BenchmarkStorm(b *testing.B) {
 	}
 }
 
-// replayQueries counts those that read what clients missed: only they have an arm for each recipient.
+// replayQueries counts the queries of replays. Only these have a part for each recipient.
 func replayQueries(t testing.TB, db *pgx.Conn) (calls int) {
 	t.Helper()
 	const count = `SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE '%rowcast.notifications%LATERAL%' AND query NOT LIKE '%pg_stat_statements%'`

@@ -10,13 +10,13 @@ import (
 	"unicode"
 )
 
-// controls are what a terminal would obey: C0, DEL, C1, and marks that change the direction of the text.
+// controls has characters that a terminal interprets: C0, DEL, C1, and marks that change the direction of the text.
 const controls = "a\x1b[2Jb\x7fc\u009b1md\u0085e\u202ef"
 
 // escaped is controls as tail prints it.
 const escaped = `a\u001b[2Jb\u007fc\u009b1md\u0085e\u202ef`
 
-// checkPrintable reports what a terminal would obey.
+// checkPrintable reports characters that a terminal interprets.
 func checkPrintable(t *testing.T, what, text string) {
 	t.Helper()
 	for _, r := range text {
@@ -26,10 +26,10 @@ func checkPrintable(t *testing.T, what, text string) {
 	}
 }
 
-// Whatever a hub sends, tail prints no control character, in lines or in JSON.
+// tail prints no control characters of a hub, neither in lines nor in JSON.
 func TestTailEscapesControlCharacters(t *testing.T) {
 	t.Parallel()
-	sent := strings.NewReplacer("\x1b", `\u001b`).Replace(controls) // as JSON must have it
+	sent := strings.NewReplacer("\x1b", `\u001b`).Replace(controls) // escaped as JSON requires
 	sent = "event: " + controls + "\ndata: \"" + sent + "\"\n\nevent: text\ndata: " + controls + "\n\n"
 	for _, args := range [][]string{nil, {"--json"}} {
 		url := script(t, streamOf(sent))
@@ -41,7 +41,7 @@ func TestTailEscapesControlCharacters(t *testing.T) {
 	}
 }
 
-// The status line of an answer is the server's own text, too.
+// tail escapes control characters in the status line of an answer.
 func TestTailEscapesTheStatusLine(t *testing.T) {
 	t.Parallel()
 	server, err := net.Listen("tcp", "127.0.0.1:0")
@@ -67,7 +67,7 @@ func TestTailEscapesTheStatusLine(t *testing.T) {
 	checkPrintable(t, "the error", stderr)
 }
 
-// An id with control characters cannot be sent back: tail says so and ends, instead of trying again for ever.
+// An id with control characters cannot be sent back to the hub. tail ends with an error instead of trying for ever.
 func TestTailRefusesAnIDWithControlCharacters(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"1\x1b[2J", "1\u009b2J", "1\x7f"} {
@@ -81,7 +81,8 @@ func TestTailRefusesAnIDWithControlCharacters(t *testing.T) {
 	}
 }
 
-// --count counts rows and messages. The hub's own events, which --verbose shows, do not count, except those in a row's place.
+// --count counts rows and messages. It does not count the hub's own events, which --verbose shows, except events that take the place of
+// a row.
 func TestTailCountsRows(t *testing.T) {
 	t.Parallel()
 	const sent = "event: rowcast.hello\ndata: {}\n\nevent: rowcast.beat\ndata: {}\n\nid: 1\ndata: 1\n\n" +

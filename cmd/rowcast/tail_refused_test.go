@@ -8,7 +8,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An answer that will be the same the next time ends it, with what the answer says. A token is sent nowhere else.
+// tail ends with an error after an answer that will not change, such as 401. It does not follow redirects, so that a token is not sent
+// elsewhere.
 func TestTailIsRefused(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t))
@@ -46,7 +47,7 @@ func TestTailIsRefused(t *testing.T) {
 	}
 }
 
-// TestTailWithoutUser shows that a refused command without a user names the flags that give one.
+// If tail is denied and has no user, its error names the flags for a user.
 func TestTailWithoutUser(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t))

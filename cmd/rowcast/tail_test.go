@@ -23,7 +23,7 @@ type event struct {
 	Data  json.RawMessage
 }
 
-// eventsOf are the printed events, without the hub's own.
+// eventsOf returns the printed events, without the hub's own events.
 func eventsOf(t *testing.T, out *output) (events []event) {
 	t.Helper()
 	for _, line := range lines(out.String()) {
@@ -100,7 +100,7 @@ func TestTailPrintsJSON(t *testing.T) {
 	}
 }
 
-// A hub is stopped and another one started in its place: what was committed meanwhile arrives, and nothing twice.
+// A hub is stopped and another one is started at the same address. Rows that were committed meanwhile arrive, and no row is repeated.
 func TestTailResumes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -144,7 +144,7 @@ func TestTailTellsOfResets(t *testing.T) {
 	tail.out.await(t, `"event":"rowcast.reset"`)
 }
 
-// A script is a server that answers each request by the next of its parts.
+// script starts a server that answers each request with the next of its parts.
 func script(t *testing.T, parts ...func(w http.ResponseWriter, r *http.Request)) string {
 	t.Helper()
 	next := make(chan func(http.ResponseWriter, *http.Request), len(parts))
@@ -163,7 +163,7 @@ func script(t *testing.T, parts ...func(w http.ResponseWriter, r *http.Request))
 	return server.URL
 }
 
-// streamOf answers with a stream of these bytes.
+// streamOf returns a handler that answers with a stream.
 func streamOf(text string) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -171,7 +171,7 @@ func streamOf(text string) func(http.ResponseWriter, *http.Request) {
 	}
 }
 
-// Whatever befalls it, it comes back with the id of the last whole event, and with its credentials.
+// After every kind of failure, tail reconnects with the id of the last complete event and with its credentials.
 func TestTailComesBack(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -215,7 +215,7 @@ func TestTailComesBack(t *testing.T) {
 	}
 }
 
-// A connection that is dead without having ended is given up after three heartbeats.
+// A silent connection is closed after three heartbeats.
 func TestTailNoticesSilence(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{})
@@ -229,7 +229,7 @@ func TestTailNoticesSilence(t *testing.T) {
 	tail.err.await(t, "no data from the hub for too long; reconnecting in ")
 	select {
 	case <-gone:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Error("the connection is still open")
 	}
 	if code := tail.stop(); code != 0 {
@@ -237,12 +237,12 @@ func TestTailNoticesSilence(t *testing.T) {
 	}
 }
 
-// Whatever comes is a sign of life, if it is only a comment.
+// A comment shows that the connection is alive.
 func TestTailHearsComments(t *testing.T) {
 	t.Parallel()
 	url := script(t, func(w http.ResponseWriter, r *http.Request) {
 		streamOf("event: rowcast.hello\ndata: {\"heartbeat\": 0.01}\n\n")(w, r)
-		ticker := time.NewTicker(300 * time.Millisecond) // longer together than it would wait, and each far shorter
+		ticker := time.NewTicker(300 * time.Millisecond) // the pauses together are longer than the limit, but each is shorter
 		defer ticker.Stop()
 		for range 5 {
 			_, _ = io.WriteString(w, ":\n")
@@ -257,7 +257,7 @@ func TestTailHearsComments(t *testing.T) {
 	}
 }
 
-// Without a hub it goes on trying, and says where.
+// Without a hub, tail keeps trying and prints the address.
 func TestTailWaitsForAHub(t *testing.T) {
 	t.Parallel()
 	tail := start(t, nil, "tail", "--url", "http://127.0.0.1:1/events", "--uid", "alice")

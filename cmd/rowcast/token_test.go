@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The token of rowcast token is one that the hub with the same variables takes, and nothing else is on stdout.
+// A hub with the same variables accepts the token of rowcast token. stdout contains only the token.
 func TestTokenForTryingOut(t *testing.T) {
 	t.Parallel()
 	h := secure(t, "--jwt-secret", secret, "--jwt-key", fileOf(t, pemOf(t, pairs().rsa.Public()), pemOf(t, pairs().ed.Public()), pemOf(t, pairs().ec.Public())), "--jwt-issuer", "me", "--jwt-audience", "a,b")
@@ -25,7 +25,7 @@ func TestTokenForTryingOut(t *testing.T) {
 	}
 }
 
-// What no hub would take is not made, and the error says what to give instead.
+// rowcast token refuses to sign a token that no hub would accept. The error says what to change.
 func TestTokenThatIsRefused(t *testing.T) {
 	t.Parallel()
 	k := pairs()

@@ -10,7 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// trapped makes traps in the schema public of a database and leads every new session's search_path to them first.
+// trapped creates functions with the names of those in pg_catalog in the schema public, and puts public first in every new session's
+// search_path.
 func trapped(t *testing.T, dsn string) {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
@@ -31,14 +32,14 @@ func trapped(t *testing.T, dsn string) {
 			t.Fatal(err)
 		}
 		if caught = string(results[1].Rows[0][0]) == "t"; caught {
-			t.Error("a stranger's function was called")
+			t.Error("a function of another user was called")
 		}
 	})
 }
 
-// A stranger who may create objects in the schema public has none of them called by any command, whatever the rights of the role
-// with which the command connects.
-func TestStrangersTrapsAreNotUsed(t *testing.T) {
+// No command calls functions that another user has created in the schema public, whatever the rights of the role with which the command
+// connects.
+func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	role, hubDSN := login(t, dsn, "Hub")
@@ -72,8 +73,8 @@ func TestStrangersTrapsAreNotUsed(t *testing.T) {
 	}
 }
 
-// The schema is installed, and the demo runs, among a stranger's traps.
-func TestStrangersTrapsInANewDatabase(t *testing.T) {
+// The installation of the schema and the demo do not call such functions.
+func TestFunctionsOfOtherUsersInANewDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
 	trapped(t, dsn)
@@ -89,9 +90,9 @@ func TestStrangersTrapsInANewDatabase(t *testing.T) {
 	}
 }
 
-// Behind a pooler, migrate does not set the search_path of a session that may be another client's next. It refuses one that leads into
-// a stranger's traps.
-func TestStrangersTrapsBehindAPooler(t *testing.T) {
+// Behind a pooler, migrate does not change the search_path of a session, because other clients will use the session. It refuses to run
+// if the search_path has other schemas before pg_catalog.
+func TestFunctionsOfOtherUsersBehindAPooler(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
 	trapped(t, dsn)

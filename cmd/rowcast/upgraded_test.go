@@ -10,14 +10,14 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// pg_upgrade gives a new system identifier to files that are the old ones, and goes on with their transaction numbers: nothing is to
-// be put right, and every cursor that has an anchor is honoured.
+// pg_upgrade gives the database a new system identifier and keeps its transaction numbers. Nothing needs to be corrected, and every
+// cursor with an anchor stays valid.
 func TestUpgraded(t *testing.T) {
 	t.Parallel()
 	before, after := dbtest.Cluster(t), dbtest.Stranger(t)
 	dsn := before.DSN("postgres")
 	migrate(t, dsn)
-	burn(t, dsn, 2000) // so that the new server's own numbers would be lower
+	burn(t, dsn, 2000) // otherwise the new server's numbers could be higher than those of the rows
 	runSQL(t, dsn, "INSERT INTO rowcast.notifications (data) VALUES ('0')", "UPDATE rowcast.history SET horizon = (SELECT xid FROM rowcast.notifications)")
 	h := serve(t, dsn)
 	tail := h.tail(t, "alice")
@@ -31,7 +31,7 @@ func TestUpgraded(t *testing.T) {
 	upgrade(t, before, after)
 	dsn = after.DSN("postgres")
 	if valueOf(t, dsn, identifier) == was {
-		t.Fatal("the system identifier is the old one")
+		t.Fatal("the system identifier has not changed")
 	}
 	h = serve(t, dsn)
 	resumed := map[string]*process{greeted: nil, first: nil, second: nil}
@@ -50,7 +50,7 @@ func TestUpgraded(t *testing.T) {
 	wantData(t, h.resume(t, here), 0, "4")
 }
 
-// upgrade stops two servers, runs pg_upgrade, and starts the new one.
+// upgrade stops two servers, runs pg_upgrade, and starts the new server.
 func upgrade(t *testing.T, before, after *cluster.Cluster) {
 	t.Helper()
 	for _, c := range []*cluster.Cluster{before, after} {
@@ -72,7 +72,7 @@ func upgrade(t *testing.T, before, after *cluster.Cluster) {
 	}
 }
 
-// ownedBy makes a program run as the owner of some files, in a directory of his.
+// ownedBy makes a program run as the owner of files, in a directory of that user.
 func ownedBy(t *testing.T, cmd *exec.Cmd, files string) {
 	t.Helper()
 	info, err := os.Stat(files)

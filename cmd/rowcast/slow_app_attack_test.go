@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An attacker opens 500 connections a second with whole requests, of a hub that may open 1,024 files and whose app takes a second for
-// each answer. A client from another address gets its stream, and one that was there keeps it.
+// An attacker opens 500 connections per second and sends a complete request on each. The hub may open 1,024 files, and the app takes a
+// second for each answer. A client from another address still gets a stream, and an open stream stays open.
 func TestAttackWithASlowApp(t *testing.T) {
 	t.Parallel()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,24 +36,24 @@ func TestAttackWithASlowApp(t *testing.T) {
 	during.out.await(t, "rowcast.hello")
 	for _, tail := range []*process{before, during} {
 		if said := tail.err.String(); strings.Count(said, "connected to") != 1 {
-			t.Errorf("a stream did not last: %s", said)
+			t.Errorf("a stream ended: %s", said)
 		}
 	}
 	if strings.Contains(p.err.String(), "too many open files") {
-		t.Errorf("it ran out of files: %s", p.err)
+		t.Errorf("the hub ran out of files: %s", p.err)
 	}
 }
 
-// tailOf starts a tail of alice.
+// tailOf starts rowcast tail for alice.
 func tailOf(t *testing.T, url string) *process {
 	t.Helper()
 	return start(t, environment{"ROWCAST_TOKEN": "alice"}, "tail", "--verbose", "--json", "--url", url+"/events")
 }
 
-// attack opens connections from an address of its own, at a rate, and sends a whole request on each, until the test ends.
+// attack opens connections from another address at a rate, and sends a complete request on each, until the test ends.
 func attack(t *testing.T, url string, rate int) {
 	t.Helper()
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: patience}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: waitLimit}
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -72,7 +72,7 @@ func attack(t *testing.T, url string, rate int) {
 				continue
 			}
 			_, _ = fmt.Fprintf(conn, "GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %d\r\n\r\n", i)
-			if open = append(open, conn); len(open) > 5*rate { // the hub has long closed it
+			if open = append(open, conn); len(open) > 5*rate { // the hub has already closed the oldest connection
 				_ = open[0].Close()
 				open = open[1:]
 			}
