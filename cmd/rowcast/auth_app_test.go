@@ -71,7 +71,7 @@ const aliceAndTeam = `{"recipients":["alice","team:7"],"heartbeat":15}`
 
 // The app receives the credentials and the client's address, and no other headers of the request. Concurrent requests with the same
 // credentials are one request to the app.
-func TestTheAppIsAsked(t *testing.T) {
+func TestAppReceivesCredentials(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))
 	h := secure(t, "--auth-url", app.URL+"/rowcast-auth?x=1")
@@ -101,7 +101,7 @@ func TestTheAppIsAsked(t *testing.T) {
 
 // Only 401, 403 and an invalid recipient or group are denials. After any other answer, the client is told to retry later. Credentials
 // are not sent elsewhere and not logged.
-func TestWhatTheAppAnswers(t *testing.T) {
+func TestAnswersOfTheApp(t *testing.T) {
 	t.Parallel()
 	elsewhere := newAuthApp(t, isAlice(300))
 	app := newAuthApp(t, nil)

@@ -83,7 +83,7 @@ const notSigned = "the token is not signed by a configured key\n"
 const aliceOnly = `{"recipients":["alice"],"heartbeat":15}`
 
 // A new key is read when the first token names it. A withdrawn key is not valid any more.
-func TestKeysAtAURLChange(t *testing.T) {
+func TestKeySetChanges(t *testing.T) {
 	t.Parallel()
 	before, after := newNamedKey(t, "a"), newNamedKey(t, "b")
 	keys := newKeyServer(t, jwks([]namedKey{before}))
@@ -136,7 +136,7 @@ func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 
 // While the set cannot be read, the keys that were read before stay valid. A token with an unknown key is not denied; its client is
 // told to retry later.
-func TestKeysAtAURLThatIsAway(t *testing.T) {
+func TestUnavailableKeySet(t *testing.T) {
 	t.Parallel()
 	known, unknown := newNamedKey(t, "a"), newNamedKey(t, "b")
 	const noSet = "the answer is not a JSON Web Key Set"
@@ -176,7 +176,7 @@ func TestSecretsInAURLOfKeys(t *testing.T) {
 }
 
 // A hub that starts while the set cannot be read accepts tokens as soon as it can.
-func TestKeysAtAURLThatComesLater(t *testing.T) {
+func TestKeySetThatIsAvailableLater(t *testing.T) {
 	t.Parallel()
 	key := newNamedKey(t, "a")
 	keys := newKeyServer(t, "")

@@ -13,14 +13,14 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A heard is an event with the time of its arrival.
-type heard struct {
+// A received is an event with the time of its arrival.
+type received struct {
 	sse.Event
 	at time.Time
 }
 
-// hear opens a stream and returns its events after it has ended.
-func hear(t *testing.T, h *hub, headers ...string) (events []heard) {
+// receiveAll opens a stream and returns its events after it has ended.
+func receiveAll(t *testing.T, h *hub, headers ...string) (events []received) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/events", nil)
 	if err != nil {
@@ -36,13 +36,13 @@ func hear(t *testing.T, h *hub, headers ...string) (events []heard) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		events = append(events, heard{event, time.Now()})
+		events = append(events, received{event, time.Now()})
 	}
 	return events
 }
 
 // wantByeAndEnd checks that a stream received rowcast.bye, and last a heartbeat with the cursor to resume from.
-func wantByeAndEnd(t *testing.T, events []heard, reason string) (bye heard, in int) {
+func wantByeAndEnd(t *testing.T, events []received, reason string) (bye received, in int) {
 	t.Helper()
 	n := len(events)
 	if n < 3 || events[n-2].Name != "rowcast.bye" || events[n-1].Name != "rowcast.beat" || events[n-1].LastID == "" {
@@ -62,7 +62,7 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	h := secure(t, "--jwt-secret", secret, "--jwt-leeway", leeway.String())
 	exp := time.Now().Add(6 * time.Second).Truncate(time.Second)
 	token := signed(t, jwt.MapClaims{"exp": exp.Unix()})
-	events := hear(t, h, bearer(token)...)
+	events := receiveAll(t, h, bearer(token)...)
 	if late := time.Since(exp.Add(leeway)); late < 0 || late > 5*time.Second {
 		t.Errorf("the stream ended %v after the token", late)
 	}
@@ -91,7 +91,7 @@ func TestAStreamIsRenewedByTheApp(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, inTurn(isAlice(1), isAlice(1), isAlice(1), saying(401, "")))
 	h := secure(t, "--auth-url", app.URL)
-	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), "revoked")
+	wantByeAndEnd(t, receiveAll(t, h, "Cookie", "session=1"), "revoked")
 	if got := len(app.questions()); got != 4 {
 		t.Errorf("%d requests, want 4", got)
 	}
@@ -102,19 +102,19 @@ func TestAStreamEndsWhenTheGroupsChange(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, inTurn(isAlice(1), saying(200, `{"recipient": "alice", "groups": ["team:8"], "expires_in": 300}`)))
 	h := secure(t, "--auth-url", app.URL)
-	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), "revoked")
+	wantByeAndEnd(t, receiveAll(t, h, "Cookie", "session=1"), "revoked")
 	if _, says := listenTo(t, h, "", "Cookie", "session=1"); says != `{"recipients":["alice","team:8"],"heartbeat":15}` {
 		t.Errorf("then: got %s", says)
 	}
 }
 
 // While the app does not answer, open streams continue until the end of --auth-grace.
-func TestAStreamOutlivesTheAppByTheGrace(t *testing.T) {
+func TestStreamContinuesDuringTheGrace(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, inTurn(isAlice(1), saying(503, "")))
 	h := secure(t, "--auth-url", app.URL, "--auth-grace", "2s")
 	opened := time.Now()
-	wantByeAndEnd(t, hear(t, h, "Cookie", "session=1"), "revoked")
+	wantByeAndEnd(t, receiveAll(t, h, "Cookie", "session=1"), "revoked")
 	if lasted := time.Since(opened); lasted < 3*time.Second {
 		t.Errorf("the stream ended after %v, want 1 s and the grace", lasted)
 	}

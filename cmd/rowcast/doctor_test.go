@@ -114,7 +114,7 @@ func TestDoctorFinds(t *testing.T) {
 	}
 }
 
-func TestDoctorWithoutAPatient(t *testing.T) {
+func TestDoctorWithoutADatabase(t *testing.T) {
 	t.Parallel()
 	code, found, out := examine(t, nobodyThere)
 	if code != 1 || found["connection"] != "fail "+noConnection || len(found) != 1 || strings.Contains(out, "secret") {
@@ -196,7 +196,7 @@ func dropRole(t *testing.T, dsn, role string) {
 	}
 }
 
-func TestDoctorLooksAtTheParkLock(t *testing.T) {
+func TestDoctorReportsTheParkLock(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn, err := pgx.Connect(t.Context(), dsn+"&application_name=other")

@@ -15,7 +15,7 @@ import (
 type eventSource struct {
 	url     string
 	from    string // for X-Forwarded-For
-	hears   func(sse.Event)
+	onEvent func(sse.Event)
 	decoder sse.Decoder
 	streams int // the number of streams so far
 }
@@ -62,7 +62,7 @@ func (c *eventSource) stream(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.hears(event)
+		c.onEvent(event)
 	}
 	return nil
 }

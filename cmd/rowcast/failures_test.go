@@ -85,7 +85,7 @@ func TestCheckOfACursorIsReportedAsFailing(t *testing.T) {
 	cursor := valueOf(t, dsn, "SELECT rowcast.cursor()")
 	runSQL(t, dsn, "TRUNCATE rowcast.epoch")
 	h.err.await(t, `msg="another epoch has begun`)
-	tell(t, dsn, h.tail(t, "alice"), "0") // this row is sent in the new epoch
+	insertAndAwait(t, dsn, h.tail(t, "alice"), "0") // this row is sent in the new epoch
 	client := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", cursor)
 	wantFailing(t, h.url, "check_cursor", "53300")
 	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 10", role))

@@ -76,7 +76,7 @@ func (h *hub) comesBack(t *testing.T, who [2]string) <-chan struct{} {
 	t.Helper()
 	gotIn, ended := make(chan struct{}), make(chan struct{})
 	hello := sync.OnceFunc(func() { close(gotIn) })
-	c := eventSource{url: h.url + "/events?uid=" + who[0], from: who[1], hears: func(e sse.Event) {
+	c := eventSource{url: h.url + "/events?uid=" + who[0], from: who[1], onEvent: func(e sse.Event) {
 		if e.Name == "rowcast.hello" {
 			hello()
 		}

@@ -10,7 +10,7 @@ import (
 
 // When a client stops reading, its backlog grows until the hub closes the stream. When the client reads again, it resumes by itself and
 // receives every row once and in order.
-func TestAClientThatOverflowedResumesByItself(t *testing.T) {
+func TestResumeAfterAFullBacklog(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn, "--backlog", "64KiB", "--retry", "10ms")

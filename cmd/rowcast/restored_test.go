@@ -29,18 +29,18 @@ func newOriginal(t *testing.T, between int) *original {
 	migrate(t, o.dsn)
 	h := serve(t, o.dsn)
 	tail := h.tail(t, "alice")
-	o.cursors = append(o.cursors, tell(t, o.dsn, tail, "1"))
+	o.cursors = append(o.cursors, insertAndAwait(t, o.dsn, tail, "1"))
 	burn(t, o.dsn, between)
 	for _, data := range []string{"2", "3"} {
-		o.cursors = append(o.cursors, tell(t, o.dsn, tail, data))
+		o.cursors = append(o.cursors, insertAndAwait(t, o.dsn, tail, data))
 	}
 	h.stop()
 	tail.stop()
 	return o
 }
 
-// tell inserts a row and returns the cursor with which the row arrives.
-func tell(t *testing.T, dsn string, tail *process, data string) string {
+// insertAndAwait inserts a row and returns the cursor with which the row arrives.
+func insertAndAwait(t *testing.T, dsn string, tail *process, data string) string {
 	t.Helper()
 	runSQL(t, dsn, fmt.Sprintf("INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '%s')", data))
 	tail.out.await(t, fmt.Sprintf(`"data":%s}`, data))
@@ -158,9 +158,9 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 				tails = append(tails, h.resume(t, cursor))
 				wantReset(t, tails[len(tails)-1])
 			}
-			here := tell(t, dsn, tails[0], "5")
+			here := insertAndAwait(t, dsn, tails[0], "5")
 			burn(t, dsn, ahead+100) // assigns the numbers of the old rows
-			tell(t, dsn, tails[0], "6")
+			insertAndAwait(t, dsn, tails[0], "6")
 			for i, tail := range tails {
 				wantData(t, tail, min(i, 1), "5", "6")
 			}
@@ -189,7 +189,7 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 	}
 	// This transaction is in flight during the dump. The cursors below have a higher anchor, in the dump and outside of it.
 	exec("BEGIN; INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '4')")
-	before := tell(t, o.dsn, tail, "5")
+	before := insertAndAwait(t, o.dsn, tail, "5")
 	dsn := dbtest.Stranger(t).DSN("postgres")
 	burn(t, dsn, 2000)
 	restore(t, o.dsn, dsn)
@@ -197,7 +197,7 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 	tail.out.await(t, `"data":4}`)
 	events := eventsOf(t, tail.out)
 	with := events[len(events)-1].ID
-	after := tell(t, o.dsn, tail, "6")
+	after := insertAndAwait(t, o.dsn, tail, "6")
 	exec("DELETE FROM rowcast.notifications WHERE data = '1'")
 	old.stop()
 
@@ -219,7 +219,7 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 		tails = append(tails, h.resume(t, tt.cursor))
 	}
 	wantReset(t, tails[len(tails)-1])
-	here := tell(t, dsn, fresh, "7")
+	here := insertAndAwait(t, dsn, fresh, "7")
 	wantData(t, fresh, 0, "7")
 	for i, tt := range tests {
 		wantData(t, tails[i], tt.resets, tt.want...)
@@ -229,7 +229,7 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 	h = serve(t, dsn)
 	tail = h.resume(t, o.cursors[2])
 	wantData(t, tail, 0, "5", "7")
-	tell(t, dsn, tail, "8")
+	insertAndAwait(t, dsn, tail, "8")
 	wantData(t, h.resume(t, here), 0, "8")
 }
 
@@ -247,8 +247,8 @@ func TestRestoredWithoutTheRows(t *testing.T) {
 	}
 	migrate(t, dsn)
 	h := serve(t, dsn)
-	here := tell(t, dsn, h.tail(t, "alice"), "1")
-	tell(t, dsn, h.resume(t, here), "2")
+	here := insertAndAwait(t, dsn, h.tail(t, "alice"), "1")
+	insertAndAwait(t, dsn, h.resume(t, here), "2")
 	wantData(t, h.resume(t, here), 0, "2")
 }
 
@@ -263,8 +263,8 @@ func TestCopiedToAnotherDatabaseOfTheServer(t *testing.T) {
 	migrate(t, dsns[0])
 	h := serve(t, dsns[0])
 	tail := h.tail(t, "alice")
-	first := tell(t, dsns[0], tail, "1")
-	last := tell(t, dsns[0], tail, "2")
+	first := insertAndAwait(t, dsns[0], tail, "1")
+	last := insertAndAwait(t, dsns[0], tail, "2")
 	h.stop()
 	restore(t, dsns[0], dsns[2])
 	runSQL(t, c.DSN("template1"), "CREATE DATABASE copied TEMPLATE app")
@@ -275,7 +275,7 @@ func TestCopiedToAnotherDatabaseOfTheServer(t *testing.T) {
 		h := serve(t, dsn)
 		hubs = append(hubs, h)
 		tail, resumed := h.resume(t, last), h.resume(t, first)
-		cursors = append(cursors, tell(t, dsn, tail, fmt.Sprint(10+i)))
+		cursors = append(cursors, insertAndAwait(t, dsn, tail, fmt.Sprint(10+i)))
 		wantData(t, tail, 0, fmt.Sprint(10+i))
 		wantData(t, resumed, 0, "2", fmt.Sprint(10+i))
 	}
@@ -287,7 +287,7 @@ func TestCopiedToAnotherDatabaseOfTheServer(t *testing.T) {
 				wantReset(t, tails[j])
 			}
 		}
-		tell(t, dsns[i], tails[i], "3")
+		insertAndAwait(t, dsns[i], tails[i], "3")
 		for j, tail := range tails {
 			wantData(t, tail, min(1, max(i-j, j-i)), "3")
 		}

@@ -15,7 +15,7 @@ func TestRetain(t *testing.T) {
 		runSQL(t, dsn, `INSERT INTO rowcast.notifications (data, created_at) VALUES ('0', now() - interval '1 hour')`)
 	}
 	keeps := serve(t, dsn, "--retain", "0")
-	tell(t, dsn, keeps.tail(t, "alice"), "1")
+	insertAndAwait(t, dsn, keeps.tail(t, "alice"), "1")
 	askUntil(t, keeps.url+"/metrics", "(?m)^rowcast_deleted_rows_total 0$")
 	keeps.stop() // waits for a round of deletion that may have begun
 	if got := valueOf(t, dsn, "SELECT count(*)::text FROM rowcast.notifications"); got != "4" {

@@ -111,7 +111,7 @@ func (c *cast) wantHello() {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	defer cancel()
 	var got []sse.Event
-	visitor := eventSource{url: c.nginx.url + "/events?uid=nobody", hears: func(e sse.Event) {
+	visitor := eventSource{url: c.nginx.url + "/events?uid=nobody", onEvent: func(e sse.Event) {
 		got = append(got, e)
 		cancel()
 	}}
@@ -200,7 +200,7 @@ func TestRollingRestart(t *testing.T) {
 	heard.Add(clients)
 	for i := range all {
 		r := &roller{t: t, greeted: sync.OnceFunc(greeted.Done), done: sync.OnceFunc(heard.Done)}
-		r.url, r.hears = c.nginx.url+"/events?uid=alice", r.hear
+		r.url, r.onEvent = c.nginx.url+"/events?uid=alice", r.hear
 		all[i] = r
 		running.Go(func() {
 			defer r.done()

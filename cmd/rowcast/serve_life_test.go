@@ -66,7 +66,7 @@ func TestServePolls(t *testing.T) {
 	}
 }
 
-func TestMessagesByHand(t *testing.T) {
+func TestNotifyMessages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	deaf, h := serve(t, dsn, "--no-notify-messages"), serve(t, dsn)
@@ -106,7 +106,7 @@ func TestLargeEventsAreOnlyAnnounced(t *testing.T) {
 }
 
 // A client that stops reading does not affect other streams or the hub.
-func TestClientsThatVanish(t *testing.T) {
+func TestClientsThatStopReading(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn)

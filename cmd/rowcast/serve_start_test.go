@@ -107,7 +107,7 @@ func TestServeDoesNotStartOnAStandby(t *testing.T) {
 	}
 }
 
-func TestServeSaysInJSONWhyItDoesNotStart(t *testing.T) {
+func TestServeStartErrorInJSON(t *testing.T) {
 	t.Parallel()
 	dsn, says := noDatabase(t)
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--log-format=json", "--listen", "127.0.0.1:0", "--database-url", dsn)

@@ -135,7 +135,7 @@ func TestTailResumes(t *testing.T) {
 	}
 }
 
-func TestTailTellsOfResets(t *testing.T) {
+func TestTailReportsResets(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t))
 	tail := h.tail(t, "alice", "--last-event-id", "yesterday")
@@ -172,7 +172,7 @@ func streamOf(text string) func(http.ResponseWriter, *http.Request) {
 }
 
 // After every kind of failure, tail reconnects with the id of the last complete event and with its credentials.
-func TestTailComesBack(t *testing.T) {
+func TestTailReconnects(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var ids []string
@@ -238,7 +238,7 @@ func TestTailNoticesSilence(t *testing.T) {
 }
 
 // A comment shows that the connection is alive.
-func TestTailHearsComments(t *testing.T) {
+func TestTailCommentsShowLife(t *testing.T) {
 	t.Parallel()
 	url := script(t, func(w http.ResponseWriter, r *http.Request) {
 		streamOf("event: rowcast.hello\ndata: {\"heartbeat\": 0.01}\n\n")(w, r)

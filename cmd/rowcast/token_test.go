@@ -7,7 +7,7 @@ import (
 )
 
 // A hub with the same variables accepts the token of rowcast token. stdout contains only the token.
-func TestTokenForTryingOut(t *testing.T) {
+func TestTokenIsAccepted(t *testing.T) {
 	t.Parallel()
 	h := secure(t, "--jwt-secret", secret, "--jwt-key", fileOf(t, pemOf(t, pairs().rsa.Public()), pemOf(t, pairs().ed.Public()), pemOf(t, pairs().ec.Public())), "--jwt-issuer", "me", "--jwt-audience", "a,b")
 	for name, args := range map[string][]string{

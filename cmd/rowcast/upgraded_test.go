@@ -22,8 +22,8 @@ func TestUpgraded(t *testing.T) {
 	h := serve(t, dsn)
 	tail := h.tail(t, "alice")
 	greeted := tail.out.await(t, `"id":"([^"]+)","event":"rowcast.hello"`)[1]
-	first := tell(t, dsn, tail, "1")
-	second := tell(t, dsn, tail, "2")
+	first := insertAndAwait(t, dsn, tail, "1")
+	second := insertAndAwait(t, dsn, tail, "2")
 	h.stop()
 	identifier := "SELECT system_identifier::text FROM pg_control_system()"
 	was := valueOf(t, dsn, identifier)
@@ -38,7 +38,7 @@ func TestUpgraded(t *testing.T) {
 	for cursor := range resumed {
 		resumed[cursor] = h.resume(t, cursor)
 	}
-	here := tell(t, dsn, resumed[second], "3")
+	here := insertAndAwait(t, dsn, resumed[second], "3")
 	wantData(t, resumed[greeted], 0, "1", "2", "3")
 	wantData(t, resumed[first], 0, "2", "3")
 	wantData(t, resumed[second], 0, "3")
@@ -46,7 +46,7 @@ func TestUpgraded(t *testing.T) {
 	migrate(t, dsn)
 	h = serve(t, dsn)
 	wantData(t, h.resume(t, first), 0, "2", "3")
-	tell(t, dsn, h.resume(t, here), "4")
+	insertAndAwait(t, dsn, h.resume(t, here), "4")
 	wantData(t, h.resume(t, here), 0, "4")
 }
 

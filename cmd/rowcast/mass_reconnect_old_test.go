@@ -20,11 +20,11 @@ import (
 	"rowcast/stream/sse"
 )
 
-// BenchmarkStormOfOldCursors measures a mass reconnect of 5,000 clients after an hour of 200 rows per second, which memory does not
+// BenchmarkMassReconnectOfOldCursors measures a mass reconnect of 5,000 clients after an hour of 200 rows per second, which memory does not
 // hold: the time until all have caught up, and the additional latency of new rows for a client that stayed connected. The latency while
 // they connect is compared with a mass reconnect of clients that have missed nothing. The latency while they catch up is compared with
 // a time without reconnects.
-func BenchmarkStormOfOldCursors(b *testing.B) {
+func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 	for _, replays := range []string{"2", "4", "8"} {
 		b.Run("replays="+replays, func(b *testing.B) {
 			dsn, url := benchDatabase(b, map[string]string{"shared_preload_libraries": "pg_stat_statements"},
@@ -32,22 +32,22 @@ func BenchmarkStormOfOldCursors(b *testing.B) {
 			db := benchConnect(b, dsn)
 			exec1(b, db, "CREATE EXTENSION pg_stat_statements")
 			const clients, rows = 5000, 200 * 3600
-			log, old := &rowLog{}, newCrowd(b, url, 1)
+			log, old := &rowLog{}, newClientGroup(b, url, 1)
 			old.connect(log)
-			old.cut()
+			old.disconnect()
 			log.fill(b, db, rows, clients)
 			exec1(b, db, "VACUUM ANALYZE rowcast.notifications") // autovacuum would do that soon, during the measurement
 			exec1(b, db, "CHECKPOINT")
 			taken := observe(b, dsn, url)
 			for b.Loop() {
-				var s stormTimes
+				var s reconnectTimes
 				for range 3 {
-					s.freshComes(newCrowd(b, url, clients), log, taken)
-					c := newCrowd(b, url, clients)
+					s.measureFresh(newClientGroup(b, url, clients), log, taken)
+					c := newClientGroup(b, url, clients)
 					for _, m := range c.members {
 						m.decoder.LastID = old.members[0].decoder.LastID
 					}
-					s.oldComes(c, log, taken)
+					s.measureOld(c, log, taken)
 				}
 				s.report(b)
 			}
@@ -64,37 +64,37 @@ func BenchmarkStormOfOldCursors(b *testing.B) {
 	}
 }
 
-// stormTimes has the latencies of rows to the observer, in milliseconds.
-type stormTimes struct {
+// reconnectTimes has the latencies of rows to the observer, in milliseconds.
+type reconnectTimes struct {
 	quiet, fresh    []float64 // without reconnects, and while clients without missed rows reconnected
 	coming, replays []float64 // while clients with missed rows reconnected, and while they caught up
 	all             []float64 // the seconds until they had caught up
 }
 
-// freshComes measures a mass reconnect without missed rows.
-func (s *stormTimes) freshComes(c *crowd, log *rowLog, taken func() []float64) {
+// measureFresh measures a mass reconnect without missed rows.
+func (s *reconnectTimes) measureFresh(c *clientGroup, log *rowLog, taken func() []float64) {
 	taken()
 	<-time.After(2 * time.Second)
 	s.quiet = append(s.quiet, taken()...)
-	c.come(log)
+	c.connectAll(log)
 	s.fresh = append(s.fresh, taken()...)
-	c.cut()
+	c.disconnect()
 	<-time.After(time.Second)
 	taken()
 }
 
-// oldComes measures a mass reconnect with many missed rows.
-func (s *stormTimes) oldComes(c *crowd, log *rowLog, taken func() []float64) {
-	began := c.come(log)
+// measureOld measures a mass reconnect with many missed rows.
+func (s *reconnectTimes) measureOld(c *clientGroup, log *rowLog, taken func() []float64) {
+	began := c.connectAll(log)
 	s.coming = append(s.coming, taken()...)
 	c.catchUp()
 	s.replays, s.all = append(s.replays, taken()...), append(s.all, time.Since(began).Seconds())
 	c.wantAll(log)
-	c.cut()
+	c.disconnect()
 	<-time.After(time.Second)
 }
 
-func (s *stormTimes) report(b *testing.B) {
+func (s *reconnectTimes) report(b *testing.B) {
 	p99 := make(map[string]float64)
 	for name, times := range map[string][]float64{"quiet": s.quiet, "fresh": s.fresh, "coming": s.coming, "replays": s.replays} {
 		slices.Sort(times)

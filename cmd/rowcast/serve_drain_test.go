@@ -37,14 +37,14 @@ func (l *leaver) hear(e sse.Event) {
 // reading do not delay the others.
 func TestThousandsOfStreamsEnd(t *testing.T) {
 	t.Parallel()
-	const crowd, drain = 2000, 2 * time.Second
+	const group, drain = 2000, 2 * time.Second
 	dsn := dbtest.Database(t)
 	p, url := spawnServe(t, dsn, "--drain", drain.String())
 	stick(t, dsn, url)
 
-	leavers := make([]*leaver, crowd)
+	leavers := make([]*leaver, group)
 	var greeted, ended sync.WaitGroup
-	greeted.Add(crowd)
+	greeted.Add(group)
 	for i := range leavers {
 		l := &leaver{greeted: greeted.Done}
 		l.url, l.hears = url+"/events?uid=alice", l.hear

@@ -20,17 +20,17 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A crowd is a number of clients of a hub, each with its own user. They connect and disconnect together, and resume from their cursors.
-type crowd struct {
+// A clientGroup is a number of clients of a hub, each with its own user. They connect and disconnect together, and resume from their cursors.
+type clientGroup struct {
 	testing.TB
 	address string
 	members []*member
 	reading sync.WaitGroup
 }
 
-// newCrowd returns clients that are not connected yet and have no cursor.
-func newCrowd(t testing.TB, url string, size int) *crowd {
-	c := &crowd{TB: t, address: strings.TrimPrefix(url, "http://")}
+// newClientGroup returns clients that are not connected yet and have no cursor.
+func newClientGroup(t testing.TB, url string, size int) *clientGroup {
+	c := &clientGroup{TB: t, address: strings.TrimPrefix(url, "http://")}
 	for i := range size {
 		c.members = append(c.members, &member{uid: uid(i)})
 	}
@@ -44,27 +44,27 @@ type member struct {
 	uid  string
 	conn net.Conn
 
-	mu      sync.Mutex
-	decoder sse.Decoder
-	first   int // the index of the first row that it must receive
-	told    []int
-	failed  error
-	greeted chan struct{} // closed when the hello has arrived
-	want    int           // the number of rows after which it has caught up
-	back    chan struct{} // closed when it has caught up
+	mu       sync.Mutex
+	decoder  sse.Decoder
+	first    int // the index of the first row that it must receive
+	received []int
+	failed   error
+	greeted  chan struct{} // closed when the hello has arrived
+	want     int           // the number of rows after which it has caught up
+	back     chan struct{} // closed when it has caught up
 }
 
 // connect connects all members. It returns the time from the first connection until all members have received their hello and all rows
 // that the log has for them.
-func (c *crowd) connect(log *rowLog) time.Duration {
+func (c *clientGroup) connect(log *rowLog) time.Duration {
 	c.Helper()
-	began := c.come(log)
+	began := c.connectAll(log)
 	c.catchUp()
 	return time.Since(began)
 }
 
-// come connects all members and waits for their hellos. It returns the time at which that began.
-func (c *crowd) come(log *rowLog) (began time.Time) {
+// connectAll connects all members and waits for their hellos. It returns the time at which that began.
+func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 	c.Helper()
 	for _, m := range c.members {
 		m.want = 0
@@ -89,7 +89,7 @@ func (c *crowd) come(log *rowLog) (began time.Time) {
 }
 
 // catchUp waits until all members have received the rows that the log had for them.
-func (c *crowd) catchUp() {
+func (c *clientGroup) catchUp() {
 	c.Helper()
 	for _, m := range c.members {
 		if err := await(m.back, "what it missed"); err != nil {
@@ -99,7 +99,7 @@ func (c *crowd) catchUp() {
 }
 
 // connect connects and waits for the hello.
-func (m *member) connect(c *crowd) error {
+func (m *member) connect(c *clientGroup) error {
 	conn, err := net.Dial("tcp", c.address)
 	if err != nil {
 		return err
@@ -160,19 +160,19 @@ func (m *member) note(e sse.Event) int {
 		if err != nil {
 			m.failed = fmt.Errorf("received %s %s", e.Name, e.Data)
 		}
-		m.told = append(m.told, n)
+		m.received = append(m.received, n)
 	}
-	return len(m.told)
+	return len(m.received)
 }
 
 func (m *member) count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.told)
+	return len(m.received)
 }
 
-// cut closes all connections at once, and waits until no member reads any more.
-func (c *crowd) cut() {
+// disconnect closes all connections at once, and waits until no member reads any more.
+func (c *clientGroup) disconnect() {
 	for _, m := range c.members {
 		_ = m.conn.Close()
 	}
@@ -180,7 +180,7 @@ func (c *crowd) cut() {
 }
 
 // wantAll waits until all members have caught up with the log, and checks that each has received its rows once and in order.
-func (c *crowd) wantAll(log *rowLog) {
+func (c *clientGroup) wantAll(log *rowLog) {
 	c.Helper()
 	deadline := time.Now().Add(waitLimit)
 	wrong := 0
@@ -190,9 +190,9 @@ func (c *crowd) wantAll(log *rowLog) {
 			time.Sleep(time.Millisecond)
 		}
 		m.mu.Lock()
-		if m.failed != nil || !slices.Equal(m.told, want) {
+		if m.failed != nil || !slices.Equal(m.received, want) {
 			if wrong++; wrong < 5 {
-				c.Errorf("%s received %v (%v), want %v", m.uid, m.told, m.failed, want)
+				c.Errorf("%s received %v (%v), want %v", m.uid, m.received, m.failed, want)
 			}
 		}
 		m.mu.Unlock()

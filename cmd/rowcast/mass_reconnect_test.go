@@ -15,7 +15,7 @@ import (
 
 // When all clients are disconnected at once and reconnect while rows are inserted, they receive exactly the missed and the new rows,
 // without a query.
-func TestStormFromMemory(t *testing.T) {
+func TestMassReconnectFromMemory(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn, "--retain", "0") // retention would use the same connections
@@ -23,17 +23,17 @@ func TestStormFromMemory(t *testing.T) {
 	var log rowLog
 	stop := log.write(t, benchConnect(t, dsn), users, rate, everyone)
 	defer stop()
-	c := newCrowd(t, h.url, users)
+	c := newClientGroup(t, h.url, users)
 	t.Logf("fresh: %v", c.connect(&log))
 	for range 3 {
 		<-time.After(200 * time.Millisecond) // so that rows are sent
-		c.cut()
+		c.disconnect()
 		<-time.After(200 * time.Millisecond) // and missed
 		t.Logf("back: %v", c.connect(&log))
 	}
 	stop()
 	c.wantAll(&log)
-	c.cut()
+	c.disconnect()
 	missed, pages := metric(t, h.url, "rowcast_replayed_events_total"), metric(t, h.url, "rowcast_replay_pages_total")
 	t.Logf("%v rows were sent from memory", missed)
 	if missed < users || pages != 0 {
@@ -71,10 +71,10 @@ func metric(t testing.TB, url, name string) float64 {
 	return value
 }
 
-// BenchmarkStorm measures the time in which 5,000 clients reconnect and catch up, after they were disconnected at once and have missed
+// BenchmarkMassReconnect measures the time in which 5,000 clients reconnect and catch up, after they were disconnected at once and have missed
 // half a second of 200 rows per second. It is compared with as many new clients, which have missed nothing. The two run alternately,
 // and the reported ratio is the median of the pairs. No query is sent, because all missed rows are in memory.
-func BenchmarkStorm(b *testing.B) {
+func BenchmarkMassReconnect(b *testing.B) {
 	dsn, url := benchDatabase(b, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
 	db := benchConnect(b, dsn)
 	exec1(b, db, "CREATE EXTENSION pg_stat_statements")
@@ -84,16 +84,16 @@ func BenchmarkStorm(b *testing.B) {
 		var ratios, fresh, back []float64
 		for range 5 {
 			stop := log.write(b, db, clients, rate, everyone)
-			c := newCrowd(b, url, clients)
+			c := newClientGroup(b, url, clients)
 			first := c.connect(&log).Seconds()
 			<-time.After(time.Second)
-			c.cut()
+			c.disconnect()
 			<-time.After(500 * time.Millisecond)
 			again := c.connect(&log).Seconds()
 			<-time.After(time.Second)
 			stop()
 			c.wantAll(&log)
-			c.cut()
+			c.disconnect()
 			fresh, back, ratios = append(fresh, first), append(back, again), append(ratios, again/first)
 		}
 		b.Logf("new %.2f s, reconnected %.2f s, ratios %.2f", fresh, back, ratios)
