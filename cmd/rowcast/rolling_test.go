@@ -200,7 +200,7 @@ func TestRollingRestart(t *testing.T) {
 	heard.Add(clients)
 	for i := range all {
 		r := &roller{t: t, greeted: sync.OnceFunc(greeted.Done), done: sync.OnceFunc(heard.Done)}
-		r.url, r.onEvent = c.nginx.url+"/events?uid=alice", r.hear
+		r.url, r.onEvent = c.nginx.url+"/events?uid=alice", r.record
 		all[i] = r
 		running.Go(func() {
 			defer r.done()
@@ -233,7 +233,7 @@ type roller struct {
 	done    func()
 }
 
-func (r *roller) hear(e sse.Event) {
+func (r *roller) record(e sse.Event) {
 	switch e.Name {
 	case "rowcast.hello":
 		r.greeted()

@@ -25,7 +25,7 @@ type leaver struct {
 	err     error
 }
 
-func (l *leaver) hear(e sse.Event) {
+func (l *leaver) record(e sse.Event) {
 	l.last = e
 	if e.Name == "rowcast.hello" {
 		l.decoder.Retry = 0 // the hub sends it again at the end
@@ -47,7 +47,7 @@ func TestThousandsOfStreamsEnd(t *testing.T) {
 	greeted.Add(group)
 	for i := range leavers {
 		l := &leaver{greeted: greeted.Done}
-		l.url, l.hears = url+"/events?uid=alice", l.hear
+		l.url, l.onEvent = url+"/events?uid=alice", l.record
 		leavers[i] = l
 		ended.Go(func() {
 			l.err = l.stream(t.Context())
