@@ -173,7 +173,7 @@ func databases(t *testing.T, dsn string) []string {
 // awaitSessions waits until the number of sessions of the benchmark that are so is right.
 func awaitSessions(t *testing.T, dsn, so string, right func(int) bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) {
 		sessions, err := query(t, dsn, "SELECT application_name FROM pg_stat_activity WHERE datname LIKE 'rowcast_bench_%' AND "+so)
 		if err == nil && right(len(sessions)) {
 			return

@@ -27,8 +27,8 @@ func init() {
 	}
 }
 
-// patience is the limit of every wait.
-const patience = 30 * time.Second
+// waitLimit is the limit of every wait.
+const waitLimit = 30 * time.Second
 
 // command returns a command that runs the program with its own home directory.
 func command(t *testing.T, home string, args ...string) *exec.Cmd {

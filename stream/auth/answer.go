@@ -16,7 +16,7 @@ import (
 type answer struct {
 	grant    stream.Grant
 	lifetime time.Duration
-	until    time.Time // when the lifetime ends
+	until    time.Time // the end of the lifetime
 }
 
 // errEndpoint reports that the endpoint did not answer as documented.

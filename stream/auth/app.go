@@ -46,8 +46,8 @@ type App struct {
 	once     sync.Once
 	slots    *slots
 	cache    cache
-	opening  requests // for new streams
-	renewing requests // for open streams
+	opening  requests // the requests for new streams
+	renewing requests // the requests that renew open streams
 }
 
 // requests are the requests to the app for one purpose: for new streams, or for the renewal of open streams. Calls with the same

@@ -24,9 +24,9 @@ import (
 )
 
 const (
-	jwksInterval = 15 * time.Minute // between two reads of the set; a withdrawn key stays valid for about as long
-	jwksRetry    = time.Minute      // mean time between two reads while they fail
-	jwksUnknown  = 10 * time.Second // between two reads because of an unknown kid
+	jwksInterval = 15 * time.Minute // the time between two reads of the set; a withdrawn key stays valid for about as long
+	jwksRetry    = time.Minute      // the mean time between two reads while they fail
+	jwksUnknown  = 10 * time.Second // the minimum time between two reads because of an unknown kid
 	jwksTimeout  = 5 * time.Second
 	jwksMaxBytes = 1 << 20
 	jwksFormer   = 100 // withdrawn keys that are kept
@@ -47,7 +47,7 @@ type KeySets struct {
 	Logger   *slog.Logger
 	Failures *failures.Record
 
-	unavailable atomic.Int32 // sets whose last read failed
+	unavailable atomic.Int32 // the number of sets whose last read failed
 }
 
 // Key returns a key that verifies tokens with the set at a URL. The set is read until ctx ends: now, at intervals, and when a token

@@ -17,7 +17,7 @@ const (
 // slots limits the requests to the app that run at once.
 type slots struct {
 	all     chan struct{}
-	opening chan struct{} // for new streams, so that some slots are left for renewals
+	opening chan struct{} // the slots of requests for new streams; renewals can use the remaining ones
 
 	mu        sync.Mutex
 	addresses map[netip.Addr]*share // the addresses with a request that runs or waits

@@ -33,15 +33,15 @@ type idleConns struct {
 	mu        sync.Mutex
 	conns     map[net.Conn]*idleConn
 	peers     map[netip.Addr]*peer
-	byTotal   peerHeap // by the number of connections
-	byWaiting peerHeap // by the number of connections that wait for a request
+	byTotal   peerHeap // the peers, ordered by the number of their connections
+	byWaiting peerHeap // the peers, ordered by the number of their connections that wait for a request
 }
 
 // An idleConn is a connection without a stream.
 type idleConn struct {
 	conn    net.Conn
 	peer    *peer
-	waiting bool // for a request
+	waiting bool // the connection waits for a request
 	element *list.Element
 }
 
@@ -49,7 +49,7 @@ type idleConn struct {
 type peer struct {
 	address          netip.Addr
 	waiting, serving list.List
-	positions        [2]int // in byTotal and byWaiting
+	positions        [2]int // the indexes of the peer in byTotal and byWaiting
 }
 
 func newIdleConns(limit int) *idleConns {
@@ -160,7 +160,7 @@ func (p *peer) list(waiting bool) *list.List {
 type peerHeap struct {
 	all   []*peer
 	size  func(*peer) int
-	index int // of this heap in peer.positions
+	index int // which of peer.positions belongs to this heap
 }
 
 func (h *peerHeap) first() *peer       { return h.all[0] }

@@ -51,7 +51,7 @@ func TestChecker(t *testing.T) {
 			r.deliveries = r.deliveries[:5]
 		}, []string{loss}},
 		{"a repetition", func(_ *truth, r *record) { r.deliveries = append(r.deliveries, r.deliveries[5]) }, []string{repetition}},
-		{"a row that the hello contains", func(_ *truth, r *record) {
+		{"a row that the cursor of the hello contains", func(_ *truth, r *record) {
 			r.deliveries = slices.Insert(r.deliveries, 0, delivery{key: key{0, 0}, id: 1})
 		}, []string{repetition}},
 		{"a row that the hello seems to contain, because the server lost another one with its number", func(t *truth, r *record) {

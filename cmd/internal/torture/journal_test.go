@@ -26,7 +26,7 @@ func parseKey(text string) (k key, err error) {
 type outcome int
 
 const (
-	rolledBack outcome = iota // or still open, or never committed
+	rolledBack outcome = iota // the transaction was rolled back, is still open, or was never committed
 	committed                 // COMMIT has succeeded, or the table contained the rows afterwards
 	missing                   // COMMIT has failed, and the table did not contain the rows afterwards
 )

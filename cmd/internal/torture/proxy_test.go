@@ -19,7 +19,7 @@ type proxy struct {
 	running  sync.WaitGroup
 
 	mu     sync.Mutex
-	passes sync.Cond // on mu
+	passes sync.Cond // signals that the proxy is not silent any more; uses mu
 	silent bool
 	closed bool
 	conns  map[net.Conn]struct{}

@@ -12,7 +12,7 @@ import (
 
 // A Bench is a run of some or all scenarios. DSN, Program and Progress are required.
 type Bench struct {
-	DSN      string   // of any database on the server; the benchmark creates its own databases there
+	DSN      string   // the connection string of any database on the server; the benchmark creates its own databases there
 	Program  string   // the path of this program, for the child processes
 	Only     []string // the names of the scenarios to run; if empty, all
 	Quick    bool     // small loads that take a few seconds, to see that everything works
@@ -23,8 +23,8 @@ type Bench struct {
 
 	// The fields below belong to the scenario that is running.
 	steps   *progress
-	dsn     string    // of the database of the scenario
-	watch   *pgx.Conn // a connection to this database
+	dsn     string    // the connection string of the database of the scenario
+	watch   *pgx.Conn // a connection to the database of the scenario
 	created []string  // the databases to remove
 	next    int64     // the number of the last row
 }

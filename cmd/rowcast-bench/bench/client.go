@@ -146,7 +146,7 @@ type stream struct {
 
 // A row is what the data of an event contains.
 type row struct {
-	number int64 // from 1
+	number int64 // the number of the row, from 1
 	sent   int64 // the time of the INSERT, in nanoseconds since 1970
 }
 

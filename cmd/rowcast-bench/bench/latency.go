@@ -92,7 +92,7 @@ func (b *Bench) curve(ctx context.Context) error {
 	order := []design{rowcastDesign, notified, polling, naiveDesign}
 	passes := pick(b, 2, 1)
 	b.steps.plan(passes * len(rates) * len(order))
-	results := make(map[string][][]result) // by the name of the design and the index of the rate
+	results := make(map[string][][]result) // the keys are the name of the design and the index of the rate
 	for _, d := range order {
 		results[d.name] = make([][]result, len(rates))
 	}

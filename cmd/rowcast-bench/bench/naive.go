@@ -27,7 +27,7 @@ CREATE TRIGGER notify AFTER INSERT ON naive.notifications FOR EACH ROW EXECUTE F
 // rows that are inserted while the hub or a client is disconnected, and rows of more than 8,000 bytes cannot be inserted.
 type naive struct {
 	mu      sync.RWMutex
-	streams map[string]map[chan []byte]struct{} // by recipient; all streams are also under ""
+	streams map[string]map[chan []byte]struct{} // the key is the recipient; all streams are also under ""
 }
 
 // naiveQueue is the maximum number of events that wait for a client.
