@@ -150,3 +150,9 @@ func median(of []float64) float64 {
 	slices.Sort(of)
 	return of[len(of)/2]
 }
+
+// used returns the CPU time that this process has used.
+func used() time.Duration {
+	_, all := cpu()
+	return all
+}

@@ -84,10 +84,9 @@ func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
 
 // cpuOf returns the CPU time that a function takes.
 func cpuOf(function func()) time.Duration {
-	_, before := cpu()
+	before := used()
 	function()
-	_, after := cpu()
-	return after - before
+	return used() - before
 }
 
 // gatherInGroup connects streams of one group, each of a user of its own.
