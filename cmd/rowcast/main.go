@@ -4,7 +4,7 @@
 // as fields and a method Run. The exit codes are:
 //
 //	0  the command did what was asked, or stopped at a signal
-//	1  the command failed and printed one line that says why
+//	1  the command failed and printed the reason
 //	2  the command line is invalid
 //
 // The documentation of package listener lists the operations that serve retries. The command adds these:
@@ -17,8 +17,8 @@
 //	accept     accepting connections of clients        after 5 ms, doubled up to 1 s           cannot accept connections
 //
 // The metric rowcast_failures_total counts the failures of each operation, and the body of /readyz lists the operations that are failing.
-// The operation jwks fails until the keys of every URL have been read. The operations auth_url and accept fail and recover like the
-// operation replay in package listener. The command tail prints each reconnection to standard error.
+// The operation jwks is failing until the keys of every URL have been read. The operations auth_url and accept are failing for some time
+// after their last failure, as package failures documents. The command tail prints each reconnection to standard error.
 package main
 
 import (

@@ -68,7 +68,7 @@ func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 			}
 		}
 	}
-	if _, _, out := examine(t, nobody); strings.Contains(out, "trap of a stranger") || !strings.Contains(out, "has not all the rights") {
+	if _, _, out := examine(t, nobody); strings.Contains(out, "trap of a stranger") || !strings.Contains(out, "lacks rights that a hub needs") {
 		t.Errorf("doctor as a role without rights: %s", out)
 	}
 }
