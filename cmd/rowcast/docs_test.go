@@ -84,6 +84,57 @@ func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, 
 	}
 }
 
+var (
+	code = regexp.MustCompile("(?ms)^```.*?^```$|^    .*?$")
+	link = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+)
+
+func TestLinksOfDocuments(t *testing.T) {
+	t.Parallel()
+	links := 0
+	for _, document := range documents(t) {
+		for _, found := range link.FindAllStringSubmatch(code.ReplaceAllString(readmeOf(t, document), ""), -1) {
+			if strings.Contains(found[1], "://") {
+				continue
+			}
+			links++
+			path, anchor, _ := strings.Cut(found[1], "#")
+			target := document
+			if path != "" {
+				target = filepath.Join(filepath.Dir(document), path)
+			}
+			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+				t.Errorf("%s: the target of the link %s does not exist", document, found[1])
+			} else if anchor != "" && !slices.Contains(anchors(readmeOf(t, target)), anchor) {
+				t.Errorf("%s: the heading of the link %s does not exist", document, found[1])
+			}
+		}
+	}
+	if links < 30 {
+		t.Errorf("the test found only %d links", links)
+	}
+}
+
+var (
+	headings    = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// anchors returns the anchors that GitHub gives to the headings of a document.
+func anchors(text string) (all []string) {
+	times := map[string]int{}
+	for _, heading := range headings.FindAllStringSubmatch(code.ReplaceAllString(text, ""), -1) {
+		anchor := strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(heading[1]), ""), " ", "-")
+		if n := times[anchor]; n > 0 {
+			all = append(all, anchor+"-"+strconv.Itoa(n))
+		} else {
+			all = append(all, anchor)
+		}
+		times[anchor]++
+	}
+	return all
+}
+
 func TestRootReadmeIsShort(t *testing.T) {
 	t.Parallel()
 	const most = 900
@@ -190,6 +241,59 @@ func afterText(t *testing.T, text, begin string) string {
 		t.Fatalf("there is no %q", begin)
 	}
 	return after
+}
+
+// sourceOf returns the text of all files that match a pattern, except tests.
+func sourceOf(t *testing.T, pattern string) (all string) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(root, pattern))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%s: %d files, %v", pattern, len(paths), err)
+	}
+	for _, path := range paths {
+		if !strings.HasSuffix(path, "_test.go") {
+			all += readmeOf(t, strings.TrimPrefix(path, root+"/"))
+		}
+	}
+	return all
+}
+
+var qualified = regexp.MustCompile(`(?m)(?:^|[^/\w.])rowcast\.([a-z_]+)\b`)
+
+// Every event of the hub is documented, and every name with the prefix rowcast. in a document is an event, an object of the schema or a
+// channel of NOTIFY.
+func TestEventsAreDocumented(t *testing.T) {
+	t.Parallel()
+	protocol := readmeOf(t, "stream/README.md")
+	known := map[string]bool{"js": true} // the browser client
+	events := regexp.MustCompile(`sse\.MustName\("rowcast\.([a-z]+)"\)`).FindAllStringSubmatch(sourceOf(t, "stream/*.go"), -1)
+	if len(events) == 0 {
+		t.Fatal("the test found no events in the source of package stream")
+	}
+	for _, event := range events {
+		known[event[1]] = true
+		if !strings.Contains(protocol, "`rowcast."+event[1]+"`") {
+			t.Errorf("stream/README.md does not document the event rowcast.%s", event[1])
+		}
+	}
+	for _, pattern := range []string{"sql/migrations/*.sql", "sql/*.go", "listener/*.go"} {
+		for _, object := range qualified.FindAllStringSubmatch(sourceOf(t, pattern), -1) {
+			known[object[1]] = true
+		}
+	}
+	for _, channel := range regexp.MustCompile(`sql\.Channel \+ "\.([a-z]+)"`).FindAllStringSubmatch(sourceOf(t, "listener/*.go"), -1) {
+		known[channel[1]] = true
+	}
+	for _, document := range documents(t) {
+		if document == changelog {
+			continue
+		}
+		for _, name := range qualified.FindAllStringSubmatch(readmeOf(t, document), -1) {
+			if !known[name[1]] {
+				t.Errorf("%s names rowcast.%s, which is not an event, an object of the schema or a channel", document, name[1])
+			}
+		}
+	}
 }
 
 func TestExitCodesAreDocumented(t *testing.T) {
