@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"rowcast/listener/cursor"
@@ -78,9 +79,16 @@ func documentedRules(t *testing.T) map[rule]string {
 func TestRules(t *testing.T) {
 	t.Parallel()
 	texts := documentedRules(t)
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for omitted := noRule + 1; omitted <= lastRule; omitted++ {
 		if texts[omitted] == "" {
 			t.Errorf("doc.go has no rule %d", omitted)
+		}
+		if line := fmt.Sprintf("\n%d. %s\n", omitted, texts[omitted]); !strings.Contains(string(readme), line) {
+			t.Errorf("README.md does not have%s", line)
 		}
 		p := plan{omit: omitted}
 		switch omitted {
