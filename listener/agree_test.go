@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The database writes cursors, too: what it writes must be what Go would.
+// rowcast.cursor() in the database must write the same text as the package cursor.
 
 func TestEncodeXipAgrees(t *testing.T) {
 	t.Parallel()
@@ -77,7 +77,7 @@ func TestAnchorTagsAgree(t *testing.T) {
 	for name, r := range map[string]*reader{"direct": direct, "pooled": pooled, "pooled, another time zone": zoned} {
 		for i, row := range r.rows(t, len(dates)) {
 			if got := row.Tag.String(); got != want[i] {
-				t.Errorf("%s: %s: got tag %s, the database says %s", name, dates[i], got, want[i])
+				t.Errorf("%s: %s: got tag %s, the database has %s", name, dates[i], got, want[i])
 			}
 		}
 	}
@@ -96,7 +96,7 @@ func TestCursorsAgree(t *testing.T) {
 		hub, page := r.last.Cursor, present(t, conn)
 		hub.Xip, page.Xip = nil, nil
 		if hub.String() != page.String() {
-			t.Errorf("%s: a page has %s, the hub %s", what, page, hub)
+			t.Errorf("%s: a page has the cursor %s, the hub has %s", what, page, hub)
 		}
 	}
 	same("nothing yet")

@@ -92,8 +92,8 @@ func TestIDsThatAreNone(t *testing.T) {
 	}, want, some)
 }
 
-// Somebody empties a table, or makes rows of rowcast.history that are none, while a hub runs. The hub goes on, says
-// what is wrong, and a client that resumes is not told that nothing was deleted.
+// A role empties a table, or inserts wrong rows into rowcast.history, while a hub runs. The hub goes on and logs what
+// is wrong. A client that resumes must not assume that no rows were deleted.
 func TestEmptiedTables(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{
@@ -131,18 +131,18 @@ func TestEmptiedTables(t *testing.T) {
 	}
 }
 
-// wantLost checks whether a hub says that rowcast.history is lost. If so, rowcast migrate mends it, and until then
-// the horizon is on the safe side and retention says that it deletes nothing.
+// wantLost checks whether a hub reports that rowcast.history is lost. If so, rowcast migrate repairs it. Until then
+// the horizon is a safe guess, and retention reports that it deletes nothing.
 func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	t.Helper()
-	said := strings.Contains(log.text(), "rowcast.history is empty: run rowcast migrate")
-	if failing := r.Failures.Of(failures.History).Failing(); failing != lost || said != lost {
-		t.Errorf("failing: %t, in the log: %t, want %t", failing, said, lost)
+	written := strings.Contains(log.text(), "rowcast.history is empty: run rowcast migrate")
+	if failing := r.Failures.Of(failures.History).Failing(); failing != lost || written != lost {
+		t.Errorf("failing: %t, in the log: %t, want %t", failing, written, lost)
 	}
 	if !lost {
 		return
 	}
-	if first := r.told[0].Xid; r.last.Horizon != first {
+	if first := r.read[0].Xid; r.last.Horizon != first {
 		t.Errorf("the horizon is %d, want %d, the oldest transaction with rows", r.last.Horizon, first)
 	}
 	retention := &listener.Retention{Listener: r.Listener, Keep: time.Hour}

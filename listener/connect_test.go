@@ -17,7 +17,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The sessions say what they need and inherit nothing of what an administrator has set for others.
+// The sessions set all parameters that they need. The settings of the database do not matter.
 func TestInheritsNoSettings(t *testing.T) {
 	t.Parallel()
 	for _, pollOnly := range []bool{false, true} {
@@ -38,7 +38,7 @@ func TestInheritsNoSettings(t *testing.T) {
 			begin := one[string](t, conn, "SELECT rowcast.cursor()")
 			r := listen(t, dsn, func(l *listener.Listener) { l.PollOnly = pollOnly })
 			if !pollOnly {
-				r.parked(t, 1)
+				r.sleeps(t, 1)
 			}
 			exec(t, conn, "BEGIN")
 			insert(t, conn, "1")
@@ -60,7 +60,7 @@ func TestInheritsNoSettings(t *testing.T) {
 	}
 }
 
-// createRole makes a role that the test's databases know, and grants it what is listed.
+// createRole creates a role with grants. It is dropped at the end of the test.
 func createRole(t *testing.T, dsn, name string, grants ...string) string {
 	t.Helper()
 	conn := connect(t, dsn)
@@ -98,7 +98,7 @@ func TestHubNeedsFewRights(t *testing.T) {
 	}
 	begin := one[string](t, conn, "SELECT rowcast.cursor()")
 	r := listen(t, dsn, as)
-	r.parked(t, 1)
+	r.sleeps(t, 1)
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	r.caughtUp(t)
@@ -116,30 +116,30 @@ func TestRowSecurityIsAnError(t *testing.T) {
 	dsn := dbtest.Database(t)
 	exec(t, connect(t, dsn), "ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY")
 	role := createRole(t, dsn, "hub", hubGrants...)
-	log := &logged{said: make(chan string, 1)}
+	log := &logged{written: make(chan string, 1)}
 	l := newListener(t, dsn)
 	l.Config.RuntimeParams["role"] = role
 	l.Logger = slog.New(slog.NewTextHandler(log, nil))
 	run(t, l)
 	select {
-	case said := <-log.said:
-		if !strings.Contains(said, "row-level security") {
-			t.Errorf("got %s", said)
+	case written := <-log.written:
+		if !strings.Contains(written, "row-level security") {
+			t.Errorf("got %s", written)
 		}
 	case <-time.After(patience):
-		t.Error("nothing was said")
+		t.Error("nothing was logged")
 	}
 }
 
 // logged passes on the first warning.
 type logged struct {
-	once sync.Once
-	said chan string
+	once    sync.Once
+	written chan string
 }
 
 func (l *logged) Write(line []byte) (int, error) {
 	if strings.Contains(string(line), "WARN") {
-		l.once.Do(func() { l.said <- string(line) })
+		l.once.Do(func() { l.written <- string(line) })
 	}
 	return len(line), nil
 }

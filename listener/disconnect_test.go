@@ -14,22 +14,22 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Every listener is told whom to disconnect, by another hub or by hand, once what was committed before has been
-// delivered. One that polls hears nothing of it, and can tell the others.
+// A request to disconnect a recipient, from another hub or with NOTIFY, reaches every listener after the rows that
+// were committed before it. With PollOnly, a listener does not receive requests, but can send them.
 func TestDisconnectReachesEveryListener(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
-	type told struct {
+	type delivered struct {
 		who  string
 		rows int // that had been delivered by then
 	}
 	var log strings.Builder
-	calls := make(chan told, 10)
+	calls := make(chan delivered, 10)
 	count := func(l *listener.Listener) {
 		rows, deliver := 0, l.Deliver
 		l.Deliver = func(b feed.Batch) { rows += len(b.Rows); deliver(b) }
-		l.Disconnect = func(recipient string) { calls <- told{recipient, rows} }
+		l.Disconnect = func(recipient string) { calls <- delivered{recipient, rows} }
 	}
 	first := listen(t, dsn, count, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	listen(t, dsn, count)
@@ -46,13 +46,13 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	}
 	exec(t, conn, "SELECT pg_notify('rowcast.disconnect', ''), pg_notify('rowcast.disconnect', $1)", strings.Repeat("x", 257))
 	exec(t, conn, `NOTIFY "rowcast.disconnect", '{"recipient": "bob"}'`)
-	got, want := map[told]int{}, map[told]int{{"alice; DROP 'é", 1}: 2, {`{"recipient": "bob"}`, 1}: 2}
+	got, want := map[delivered]int{}, map[delivered]int{{"alice; DROP 'é", 1}: 2, {`{"recipient": "bob"}`, 1}: 2}
 	for range 4 {
 		select {
 		case call := <-calls:
 			got[call]++
 		case <-time.After(patience):
-			t.Fatalf("not every listener is told: %v", got)
+			t.Fatalf("not every listener received the request: %v", got)
 		}
 	}
 	if !maps.Equal(got, want) {
@@ -61,7 +61,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	polling.caughtUp(t)
 	first.stop()
 	if len(calls) > 0 {
-		t.Errorf("another is told, too: %v", <-calls)
+		t.Errorf("another listener received it too: %v", <-calls)
 	}
 	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a recipient of 1 to 256 bytes"`
 	if got := strings.Count(log.String(), warning); got != 2 || len(first.messages) > 0 {
@@ -69,8 +69,8 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	}
 }
 
-// Whoever has ended the streams of somebody at one hub is not told to again: some may be back by then, rightly. All
-// others are told.
+// A hub that has closed the streams of a recipient does not receive its own request: the clients may have reconnected
+// with a new authentication. All other hubs receive it.
 func TestDisconnectIsNotEchoed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -97,10 +97,10 @@ func TestDisconnectIsNotEchoed(t *testing.T) {
 			select {
 			case got := <-heard[i]:
 				if got != want {
-					t.Errorf("listener %d is told of %s, want %s", i, got, want)
+					t.Errorf("listener %d received %s, want %s", i, got, want)
 				}
 			case <-time.After(patience):
-				t.Fatalf("listener %d is not told of %s", i, want)
+				t.Fatalf("listener %d did not receive %s", i, want)
 			}
 		}
 	}
@@ -113,7 +113,7 @@ func TestDisconnectDoesNotWaitForReplays(t *testing.T) {
 	locker, conn := connect(t, dsn), connect(t, dsn)
 	heard := make(chan string, 1)
 	hub := listen(t, dsn, func(l *listener.Listener) { l.Disconnect = func(recipient string) { heard <- recipient } })
-	hub.parked(t, 1)
+	hub.sleeps(t, 1)
 	begin := hub.last.Cursor
 	insert(t, conn, "1")
 	hub.caughtUp(t)

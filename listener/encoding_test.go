@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Whatever the database's encoding and whatever is set for it, what is read is UTF-8.
+// The rows that are read are UTF-8, whatever the encoding of the database and the client_encoding that is set for it.
 func TestOtherEncodings(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Empty(t)

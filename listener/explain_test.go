@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A node is one of a query's plan, as EXPLAIN (FORMAT JSON) tells it.
+// A node is a node of a plan, as EXPLAIN (FORMAT JSON) prints it.
 type node struct {
 	Type     string   `json:"Node Type"`
 	SortedBy []string `json:"Sort Key"`
@@ -51,7 +51,7 @@ func (n node) sorts() (found []node) {
 	return found
 }
 
-// The queries read what is new and no more, whatever the table's size, and without statistics, which a table that
+// The queries read only new rows, whatever the size of the table is, and without statistics, which a table that
 // grows fast does not have.
 func TestPlansDoNotDependOnTheTable(t *testing.T) {
 	t.Parallel()
@@ -104,7 +104,7 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"alice"}), 0)
 }
 
-// fillHistory inserts rows of transactions that the server has given, a hundred rows each, of a thousand users and
+// fillHistory inserts rows of transactions that the server has assigned, a hundred rows each, of a thousand users and
 // everyone.
 func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	t.Helper()
@@ -113,7 +113,7 @@ func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	}
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER disown")
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, xid)
-		SELECT CASE WHEN i % 10 > 0 THEN 'user' || i % 1000 END, '{"msg": "Bob liked your post"}',
+		SELECT CASE WHEN i % 10 > 0 THEN 'user' || i % 1000 END, '{"msg": "Bob liked your tracker"}',
 			((SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint) - 1 - i / 100)::text::xid8
 		FROM generate_series(1, $1::int) i`, rows)
 	exec(t, conn, "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER disown")
@@ -212,7 +212,7 @@ func explain(t *testing.T, session *pgx.Conn, query string, args []any) (plan no
 	return plans[0].Plan, explained
 }
 
-// Transaction numbers are told in the order of numbers, also where they become longer.
+// Transactions are delivered in the order of their numbers, even where the numbers get one digit longer.
 func TestOrderOfTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -10,7 +10,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// What is read from the table, for tests of the plans.
+// The queries of the package, for tests of their plans.
 var (
 	EndQuery  = endQuery
 	WarmQuery = warmQuery
@@ -39,7 +39,7 @@ func (l *Listener) Connect(ctx context.Context) (*pgx.Conn, error) {
 	return l.connect(ctx, "test", nil)
 }
 
-// ParseMessage reads what was sent by hand.
+// ParseMessage parses the payload of a NOTIFY message.
 var ParseMessage = parseMessage
 
 // Round deletes one portion.
@@ -50,7 +50,7 @@ func (r *Retention) Round(ctx context.Context) (int64, error) {
 	return r.round(ctx)
 }
 
-// Page reads a page of what a cursor has not seen, at a level, and returns its rows.
+// Page reads a page of the rows that a cursor has not seen, at a level, and returns the rows.
 func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor, rows int) ([]feed.Row, error) {
 	r := l.reader(func(statement func(context.Context, querier) error) error { return statement(ctx, conn) })
 	p, err := r.fetch(fetchQuery, from, 0, nil, level(rows))

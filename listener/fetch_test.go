@@ -80,17 +80,17 @@ func TestBigTransactions(t *testing.T) {
 			conn := connect(t, dsn)
 			exec(t, conn, `INSERT INTO rowcast.notifications (data) SELECT to_jsonb(i) FROM generate_series(1, 10000) i`)
 			insert(t, conn, "the next")
-			for len(r.told) < 10001 {
+			for len(r.read) < 10001 {
 				b := r.next(t)
-				inside := len(b.Rows) > 0 && len(r.told) < 10000
+				inside := len(b.Rows) > 0 && len(r.read) < 10000
 				if inside && b.Cursor.Whole() {
-					t.Fatalf("the cursor %s is whole after %d of 10000 rows", b.Cursor, len(r.told))
+					t.Fatalf("the cursor %s is whole after %d of 10000 rows", b.Cursor, len(r.read))
 				}
 				if len(b.Rows) > pageRows {
 					t.Errorf("got %d rows in one page", len(b.Rows))
 				}
 			}
-			for i, row := range r.told[:10000] {
+			for i, row := range r.read[:10000] {
 				if string(row.Data) != fmt.Sprint(i+1) {
 					t.Fatalf("row %d: got %s", i+1, row.Data)
 				}
@@ -103,15 +103,15 @@ func TestBigTransactions(t *testing.T) {
 func TestPagesAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	const half = 500_000 // stored in much less, so that all the rows look small
+	const half = 500_000 // compressed to much less, so that the stored rows are small
 	r := listen(t, dsn, func(l *listener.Listener) { l.PageBytes = 2*half + half/2 })
 	exec(t, connect(t, dsn), `INSERT INTO rowcast.notifications (data) SELECT to_jsonb(i || repeat('x', $1)) FROM generate_series(1, 9) i`, half)
-	for len(r.told) < 9 {
+	for len(r.read) < 9 {
 		if b := r.next(t); len(b.Rows) > 3 {
 			t.Errorf("got %d rows of %d bytes in one page", len(b.Rows), half)
 		}
 	}
-	for i, row := range r.told {
+	for i, row := range r.read {
 		if row.Size != half+3 || int64(len(row.Data)) != row.Size || row.Data[1] != byte('1'+i) {
 			t.Errorf("row %d: got %d bytes, size %d, beginning with %s", i+1, len(row.Data), row.Size, row.Data[:3])
 		}
@@ -135,12 +135,12 @@ func TestLargeRows(t *testing.T) {
 			t.Errorf("row %d: got size %d, want %d", row.ID, row.Size, size)
 		}
 	}
-	for i, row := range all.told {
+	for i, row := range all.read {
 		if int64(len(row.Data)) != want[i] {
 			t.Errorf("row %d: got %d bytes, want %d", row.ID, len(row.Data), want[i])
 		}
 	}
-	for i, row := range most.told {
+	for i, row := range most.read {
 		if (row.Data == nil) != (want[i] > 100) {
 			t.Errorf("row %d of %d bytes: got %d", row.ID, want[i], len(row.Data))
 		}
@@ -170,7 +170,8 @@ func TestRowsThatChange(t *testing.T) {
 	wantData(t, r.rows(t, 2), "1", "3")
 }
 
-// Rows whose transaction the server has not given are restored, replicated or forged.
+// Rows with a transaction number that the server has not assigned were restored, replicated or forged. They are not
+// sent.
 func TestForeignTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -185,7 +186,7 @@ func TestForeignTransactions(t *testing.T) {
 	insert(t, conn, "real")
 	wantData(t, r.rows(t, 1), `"real"`)
 	wantData(t, r.caughtUp(t))
-	if got := r.told[0].Cursor.Xmax; got >= 1<<40 {
+	if got := r.read[0].Cursor.Xmax; got >= 1<<40 {
 		t.Errorf("the cursor claims transactions up to %d", got)
 	}
 

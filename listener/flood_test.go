@@ -29,17 +29,17 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 		payload       string // an expression of i
 		times         int64
 		wanted        bool
-		leftOut       bool // some are
+		dropped       bool // some are
 		malformed     bool // all are
 	}{
 		{name: "disconnects", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000, wanted: true},
 		{name: "disconnects by hubs", channel: disconnect + "ed", payload: "repeat('x', 7700) || ' ' || i", times: 10_000, wanted: true},
 		{name: "disconnects that nobody wants", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000},
 		{name: "disconnects of nobody", channel: disconnect, payload: "i || repeat('x', 257)", times: 100_000, wanted: true, malformed: true},
-		{name: "messages", channel: message, payload: "i || repeat('x', 7900)", times: 10_000, wanted: true, leftOut: true},
-		{name: "short messages", channel: message, payload: "i::text", times: 100_000, wanted: true, leftOut: true},
+		{name: "messages", channel: message, payload: "i || repeat('x', 7900)", times: 10_000, wanted: true, dropped: true},
+		{name: "short messages", channel: message, payload: "i::text", times: 100_000, wanted: true, dropped: true},
 		{name: "messages that nobody wants", channel: message, payload: "i || repeat('x', 7900)", times: 10_000},
-		{name: "malformed messages", channel: message, payload: "'{' || i", times: 100_000, wanted: true, leftOut: true, malformed: true},
+		{name: "malformed messages", channel: message, payload: "'{' || i", times: 100_000, wanted: true, dropped: true, malformed: true},
 	} {
 		t.Run(flood.name, func(t *testing.T) {
 			dsn := dbtest.Database(t)
@@ -54,7 +54,7 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 					l.Disconnect = func(string) { disconnected.Add(1) }
 				}
 			})
-			r.parked(t, 1)
+			r.sleeps(t, 1)
 			before := log.count()
 			exec(t, conn, "SET ROLE "+createRole(t, dsn, "stranger"))
 			peak := peakHeap(t)
@@ -62,20 +62,20 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 			exec(t, conn, "RESET ROLE")
 			insert(t, conn, "after the flood")
 			wantData(t, r.rows(t, 1), `"after the flood"`)
-			for range 2 { // the fetch that serves the second answers what came before
+			for range 2 { // the second call returns after the calls of before were answered
 				r.caughtUp(t)
 			}
-			grown, said := peak(), log.count()-before
+			grown, written := peak(), log.count()-before
 			t.Logf("the heap has grown by %.1f MiB at most, the log by %d lines; %d messages were sent, %d left out, %d disconnects, %d malformed",
-				float64(grown)/(1<<20), said, sent.Load(), r.Stats.Dropped.Load(), disconnected.Load(), r.Stats.Malformed.Load())
+				float64(grown)/(1<<20), written, sent.Load(), r.Stats.Dropped.Load(), disconnected.Load(), r.Stats.Malformed.Load())
 			if most := int64(24 << 20); grown > most {
 				t.Errorf("the heap has grown by %d bytes, want at most %d", grown, most)
 			}
-			if said > 12 {
-				t.Errorf("the log has %d lines about it, want few:\n%s", said, log.text())
+			if written > 12 {
+				t.Errorf("the log has %d lines about the flood, want few:\n%s", written, log.text())
 			}
-			if got := r.Stats.Dropped.Load(); (got > 0) != flood.leftOut {
-				t.Errorf("%d are left out, want some: %t", got, flood.leftOut)
+			if got := r.Stats.Dropped.Load(); (got > 0) != flood.dropped {
+				t.Errorf("%d are left out, want some: %t", got, flood.dropped)
 			}
 			answered := sent.Load() + disconnected.Load() + r.Stats.Dropped.Load() + r.Stats.Malformed.Load()
 			if want := flood.times; flood.wanted && answered != want || !flood.wanted && answered != 0 {
@@ -143,8 +143,8 @@ func (l *lines) text() string {
 
 func (l *lines) count() int { return strings.Count(l.text(), "\n") }
 
-// Notifications that say nothing do not put off the safety poll, for which a stranger need only send one now and
-// then.
+// Notifications without meaning do not delay the safety poll. Otherwise any role could delay it by sending one now
+// and then.
 func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 	t.Parallel()
 	for _, channel := range []string{"rowcast", "rowcast.disconnect", "rowcast.unparked"} {
@@ -153,18 +153,18 @@ func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 			dsn := dbtest.Database(t)
 			conn, stranger := connect(t, dsn), connect(t, dsn)
 			r := listen(t, dsn, func(l *listener.Listener) { l.Look, l.Message = 500*time.Millisecond, nil })
-			r.parked(t, 1)
+			r.sleeps(t, 1)
 			defer notifyAgainAndAgain(t, stranger, channel)()
 			exec(t, conn, "SET rowcast.ring = off")
-			for range 3 { // the first could come with a bell of before
-				insert(t, conn, "not rung for")
-				wantData(t, r.rows(t, 1), `"not rung for"`)
+			for range 3 { // the first could belong to an earlier notification
+				insert(t, conn, "not notified for")
+				wantData(t, r.rows(t, 1), `"not notified for"`)
 			}
 		})
 	}
 }
 
-// notifyAgainAndAgain sends notifications until what it returns is called.
+// notifyAgainAndAgain sends notifications until the returned function is called.
 func notifyAgainAndAgain(t *testing.T, conn *pgx.Conn, channel string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -22,8 +22,9 @@ func burn(t *testing.T, conn *pgx.Conn, n int) {
 const bring = `INSERT INTO rowcast.notifications (recipient, data, xid)
 	SELECT 'alice', '"foreign"', (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + %d + i)::text::xid8 FROM generate_series(1, 100) i`
 
-// TestForeignNumbersAreNeverSent shows that a row whose number this server had not assigned to it is not sent, live
-// or on resume, also not once the server's counter has passed the number; and that rows between and behind them are.
+// TestForeignNumbersAreNeverSent shows that a row with a number that this server had not assigned to it is not sent,
+// live or on resume, also not once the server's counter has passed the number; and that rows between and behind them
+// are.
 func TestForeignNumbersAreNeverSent(t *testing.T) {
 	t.Parallel()
 	const higher, lower = "higher numbers", "lower numbers"
@@ -115,8 +116,8 @@ func restart(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// TestOwnNumbersAreSent shows that rows whose writer has a number above xid are sent: of savepoints and exception
-// blocks, and after an update or a rewrite of the table.
+// TestOwnNumbersAreSent shows that rows are sent if their writer has a number above xid: rows of savepoints and
+// exception blocks, and after an update or a rewrite of the table.
 func TestOwnNumbersAreSent(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)

@@ -21,7 +21,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An attack is what a role that may INSERT can try: some equal rows in one statement.
+// An attack is an INSERT that a role can try: a statement with some equal rows.
 type attack struct {
 	text     []byte // a string in data, and a key
 	exponent int    // of the numbers in data
@@ -69,7 +69,7 @@ type target struct {
 	*listener.Listener
 	conn *pgx.Conn
 	rows chan feed.Row
-	base uint64        // what the heap took before
+	base uint64        // the size of the heap before
 	peak atomic.Uint64 // the most that it took
 	last int
 }
@@ -78,7 +78,7 @@ type target struct {
 func newTarget(t testing.TB, dsn string) *target {
 	t.Helper()
 	target := &target{Listener: newListener(t, dsn), conn: connectRaw(t, dsn), rows: make(chan feed.Row, 1<<10)}
-	target.Logger = slog.New(slog.DiscardHandler) // a fuzz target must not use what belongs to its F
+	target.Logger = slog.New(slog.DiscardHandler) // a fuzz target must not use the logger of its F
 	target.MaxData, target.PageBytes = targetData, targetPage
 	runtime.GC()
 	target.base = heap()
@@ -164,26 +164,26 @@ func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 	}
 	v.last++
 	exec(t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', to_jsonb($1::int))", v.last)
-	var told, announced int64
+	var delivered, announced int64
 	for deadline := time.After(patience); ; {
 		select {
 		case row := <-v.rows:
 			if row.Recipient == "bob" && string(row.Data) == strconv.Itoa(v.last) {
 				skipped := v.Stats.Unreadable.Load() - before - announced
-				if told+skipped != int64(a.rows%64) {
-					t.Errorf("%d rows came and %d were skipped, want %d", told, skipped, a.rows%64)
+				if delivered+skipped != int64(a.rows%64) {
+					t.Errorf("%d rows were delivered and %d were skipped, want %d", delivered, skipped, a.rows%64)
 				}
 				if grown := v.grown(); grown > maxHeap {
 					t.Errorf("the heap has grown by %d KiB, the limit is %d", grown>>10, maxHeap>>10)
 				}
 				return true
 			}
-			told++
+			delivered++
 			if row.Unreadable != "" {
 				announced++
 			}
 		case <-deadline:
-			t.Fatalf("bob's row did not come; %d of %d rows before it did", told, a.rows%64)
+			t.Fatalf("bob's row was not delivered; %d of %d rows before it were", delivered, a.rows%64)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A gate stops a listener at the instant at which it is about to say something to the server, once.
+// A gate stops a listener once, just before it sends a certain statement to the server.
 type gate struct {
 	t       *testing.T
 	text    []byte
@@ -43,7 +43,7 @@ func (g *gate) wait(t *testing.T) {
 	select {
 	case <-g.reached:
 	case <-time.After(patience):
-		t.Fatalf("the listener never said %s", g.text)
+		t.Fatalf("the listener never sent %s", g.text)
 	}
 }
 
@@ -71,52 +71,53 @@ func TestFetchesAfterTheLockWasTaken(t *testing.T) {
 	gate := newGate(t, "pg_try_advisory_lock")
 	hub := listen(t, dsn, gate.into)
 	gate.wait(t)
-	insert(t, connect(t, dsn), "not rung for, as nobody is parked")
+	insert(t, connect(t, dsn), "without a NOTIFY, as no hub sleeps")
 	gate.open()
 	hub.rows(t, 1)
 }
 
-func TestFetchesAfterTheLookAtAnothersLock(t *testing.T) {
+func TestFetchesAfterTheLockWasSeenHeld(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	straggler := connect(t, dsn)
 	exec(t, straggler, "BEGIN")
-	insert(t, straggler, "not rung for, as nobody is parked")
+	insert(t, straggler, "without a NOTIFY, as no hub sleeps")
 
 	gate := newGate(t, "relied_on")
 	relying := listen(t, dsn, gate.into)
 	gate.wait(t)
 	exec(t, straggler, "COMMIT")
-	listen(t, dsn).parked(t, 1)
+	listen(t, dsn).sleeps(t, 1)
 	gate.open()
 	relying.rows(t, 1)
-	if parks := relying.Stats.ParkLocks.Load(); parks != 0 {
-		t.Errorf("got %d parkings, want 0: two cannot have the lock", parks)
+	if locks := relying.Stats.ParkLocks.Load(); locks != 0 {
+		t.Errorf("the lock was taken %d times, want 0: two hubs cannot have it", locks)
 	}
 }
 
-// pollsFromTheFirstRow makes a listener unpark when it is rung, and poll for longer than any test takes.
+// pollsFromTheFirstRow makes a listener release the park lock at the first notification, and poll until the test
+// ends.
 func pollsFromTheFirstRow(l *listener.Listener) { l.Busy = 1e-100 }
 
-func TestRingsTheOthersAfterUnlocking(t *testing.T) {
+func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	gate := newGate(t, "pg_advisory_unlock")
 	holder := listen(t, dsn, gate.into, pollsFromTheFirstRow)
-	holder.parked(t, 1)
+	holder.sleeps(t, 1)
 	pid := one[int](t, conn, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, sql.ParkLock1)
 	relying := listen(t, dsn)
-	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 }) // at the beginning, and after the look
+	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 }) // at the beginning, and after the lock was seen held
 
-	insert(t, conn, "unparks the holder")
+	insert(t, conn, "makes the holder poll")
 	gate.wait(t)
-	// Had the holder rung by now, the other would look again and find the lock still held.
+	// If the holder had already notified the other hub, the other would check again and find the lock still held.
 	relying.caughtUp(t)
 	relying.caughtUp(t)
 	gate.open()
 	eventually(t, conn, "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1)", pid)
-	insert(t, conn, "not rung for by its transaction, unless the other has parked by now")
-	relying.until(t, func() bool { return len(relying.told) == 2 })
+	insert(t, conn, "without a NOTIFY, unless the other hub sleeps by now")
+	relying.until(t, func() bool { return len(relying.read) == 2 })
 }

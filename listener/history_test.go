@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// takeBack does to the table what a crash does: rows are gone, the epoch is over, and so are the hub's sessions.
-func takeBack(t *testing.T, conn *pgx.Conn, data ...string) {
+// loseRows does what a crash does: it deletes rows, ends the epoch, and terminates the hub's sessions.
+func loseRows(t *testing.T, conn *pgx.Conn, data ...string) {
 	t.Helper()
 	exec(t, conn, "DELETE FROM rowcast.notifications WHERE data #>> '{}' = ANY ($1)", data)
 	exec(t, conn, "TRUNCATE rowcast.epoch")
@@ -19,18 +19,18 @@ func takeBack(t *testing.T, conn *pgx.Conn, data ...string) {
 		WHERE datname = current_database() AND application_name LIKE 'rowcast%'`)
 }
 
-// wantLeft waits for the batch that says what is left, which must be up to the row of that id.
+// wantLeft waits for the batch with a Clamp, which must be the row with that id.
 func (r *reader) wantLeft(t *testing.T, want int64) {
 	t.Helper()
 	switch b := r.recovered(t); {
 	case b.Reset != "":
-		t.Error("reset, though told rows are left")
+		t.Error("reset, though delivered rows are left")
 	case b.Clamp.ID != want:
 		t.Errorf("row %d is left, want %d", b.Clamp.ID, want)
 	}
 }
 
-// wantNothingLeft waits for the batch that says that there is nothing to go on from.
+// wantNothingLeft waits for the batch with a Reset.
 func (r *reader) wantNothingLeft(t *testing.T) {
 	t.Helper()
 	if b := r.recovered(t); b.Reset != listener.ResetHistory {
@@ -48,7 +48,7 @@ func (r *reader) recovered(t *testing.T) feed.Batch {
 	}
 }
 
-// Each crash may take back more than the one before, also when nothing has been told in between.
+// Each crash may lose more rows than the one before, even if no row was delivered in between.
 func TestSeveralCrashes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -58,20 +58,20 @@ func TestSeveralCrashes(t *testing.T) {
 		insert(t, conn, data)
 	}
 	rows := r.rows(t, 4)
-	takeBack(t, conn, "3", "4")
+	loseRows(t, conn, "3", "4")
 	r.wantLeft(t, rows[1].ID)
-	takeBack(t, conn, "2")
+	loseRows(t, conn, "2")
 	r.wantLeft(t, rows[0].ID)
 	insert(t, conn, "5")
 	wantData(t, r.rows(t, 1), `"5"`)
-	takeBack(t, conn, "1", "5") // all that there ever was
+	loseRows(t, conn, "1", "5") // all that there ever was
 	r.wantLeft(t, 0)
 	insert(t, conn, "6")
 	wantData(t, r.rows(t, 1), `"6"`)
 }
 
-// Of what was there before the listener began it knows only the last row. It does not go back behind that, or would
-// tell again what may stand.
+// Of the rows from before it began, the listener knows only the last one. It does not go back to an earlier row,
+// because it would deliver rows again that may still exist.
 func TestGoesNotBackBehindItsBeginning(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -84,11 +84,11 @@ func TestGoesNotBackBehindItsBeginning(t *testing.T) {
 	exec(t, open, "COMMIT")
 	insert(t, conn, "1")
 	r.rows(t, 2)
-	takeBack(t, conn, "1")
+	loseRows(t, conn, "1")
 	r.wantLeft(t, before)
 	insert(t, conn, "2")
 	wantData(t, r.rows(t, 1), `"2"`)
-	takeBack(t, conn, "before", "2")
+	loseRows(t, conn, "before", "2")
 	r.wantNothingLeft(t)
 	insert(t, conn, "3")
 	wantData(t, r.rows(t, 1), `"3"`)

@@ -14,7 +14,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// silentHost is a server that takes connections and says nothing, like one whose machine is frozen.
+// silentHost is a server that accepts connections and sends nothing, like a server on a frozen machine.
 func silentHost(t *testing.T) (port string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -54,7 +54,7 @@ func TestSilentHostIsPassedOver(t *testing.T) {
 	t.Cleanup(replayer.Close)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if stands, err := replayer.IsValid(ctx, r.last.Cursor, r.last.Cursor); err != nil || !stands {
-		t.Errorf("a replay's connection: %t, %v", stands, err)
+	if valid, err := replayer.IsValid(ctx, r.last.Cursor, r.last.Cursor); err != nil || !valid {
+		t.Errorf("a replay's connection: %t, %v", valid, err)
 	}
 }

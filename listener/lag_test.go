@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Rows that take long to read keep the next row waiting. While they do, the lag says how long, and the log says once
+// Rows that take long to read delay the next row. Meanwhile Lag reports how long, and the log reports once
 // that rows wait and once that all have been read.
 func TestLagIsShownWhileRowsAreRead(t *testing.T) {
 	t.Parallel()
@@ -29,10 +29,10 @@ func TestLagIsShownWhileRowsAreRead(t *testing.T) {
 		SELECT 'mallory', ('[' || repeat('1e131071, ', 20) || '1e131071]')::jsonb FROM generate_series(1, 40)`)
 	exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '1')")
 	r.until(t, func() bool {
-		if n := len(r.told); n == 40 {
+		if n := len(r.read); n == 40 {
 			highest = max(highest, r.Stats.Lag())
 		}
-		return len(r.told) == 41
+		return len(r.read) == 41
 	})
 	took := time.Since(start)
 	t.Logf("bob's row came after %v, the lag was up to %v", took, highest)
@@ -43,13 +43,13 @@ func TestLagIsShownWhileRowsAreRead(t *testing.T) {
 	if lag := r.Stats.Lag(); lag > 2*time.Second {
 		t.Errorf("the lag is %v after all rows were read", lag)
 	}
-	said := log.text()
-	if strings.Count(said, "reading new rows takes long: later rows are delayed") != 1 || strings.Count(said, "all new rows have been read") != 1 {
-		t.Errorf("the log is\n%s", said)
+	written := log.text()
+	if strings.Count(written, "reading new rows takes long: later rows are delayed") != 1 || strings.Count(written, "all new rows have been read") != 1 {
+		t.Errorf("the log is\n%s", written)
 	}
 }
 
-// An outage is lag, too.
+// Lag grows during an outage.
 func TestLagGrowsInAnOutage(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

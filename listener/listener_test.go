@@ -19,11 +19,10 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// patience is how long a test waits for what must come. A row that is waited for so long has been missed.
+// patience is how long a test waits for an event. A row that has not come by then is missing.
 const patience = 30 * time.Second
 
-// limit bounds one step of a test that takes no time by itself: a statement, or the end of something that was told to
-// end.
+// limit bounds a step of a test that usually takes no time, such as a statement or the end of Run.
 const limit = 3 * time.Minute
 
 // limited returns a context that ends with the test, and after limit.
@@ -34,7 +33,7 @@ func limited(t testing.TB) context.Context {
 	return ctx
 }
 
-// receive waits for a value. what says what it is.
+// receive waits for a value. what describes the value.
 func receive[T any](t testing.TB, what string, from <-chan T) T {
 	t.Helper()
 	select {
@@ -46,7 +45,7 @@ func receive[T any](t testing.TB, what string, from <-chan T) T {
 	}
 }
 
-// await waits for all of a group. what says what that is.
+// await waits for a group. what describes the group.
 func await(t testing.TB, what string, all *sync.WaitGroup) {
 	t.Helper()
 	done := make(chan struct{})
@@ -64,13 +63,13 @@ type reader struct {
 	messages chan feed.Message
 	stop     func()
 
-	// What was taken from batches so far.
-	told []feed.Row
+	// These have been taken from batches so far.
+	read []feed.Row
 	last feed.Batch
 }
 
-// newListener is a listener with no one to deliver to. It never looks for rows that came without a bell: a row that
-// is not rung for is missed.
+// newListener returns a listener that drops its batches. It makes no safety polls, so it misses a row that comes
+// without a notification.
 func newListener(t testing.TB, dsn string) *listener.Listener {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
@@ -102,7 +101,8 @@ func listen(t *testing.T, dsn string, configure ...func(*listener.Listener)) *re
 	return r
 }
 
-// run runs a listener until the test ends, or what it returns is called. What is committed from now on is delivered.
+// run runs a listener until the test ends or stop is called. Rows that are committed after run has returned are
+// delivered.
 func run(t *testing.T, l *listener.Listener) (stop func()) {
 	t.Helper()
 	begun := make(chan struct{})
@@ -134,7 +134,7 @@ func run(t *testing.T, l *listener.Listener) (stop func()) {
 }
 
 func (r *reader) take(b feed.Batch) {
-	r.told, r.last = append(r.told, b.Rows...), b
+	r.read, r.last = append(r.read, b.Rows...), b
 }
 
 // next waits for a batch.
@@ -150,23 +150,23 @@ func (r *reader) next(t *testing.T) feed.Batch {
 	}
 }
 
-// rows waits for so many more rows.
+// rows waits for n more rows, and returns them.
 func (r *reader) rows(t *testing.T, n int) []feed.Row {
 	t.Helper()
-	before := len(r.told)
+	before := len(r.read)
 	deadline := time.After(patience)
-	for len(r.told) < before+n {
+	for len(r.read) < before+n {
 		select {
 		case b := <-r.batches:
 			r.take(b)
 		case <-deadline:
-			t.Fatalf("got %d rows, want %d", len(r.told)-before, n)
+			t.Fatalf("got %d rows, want %d", len(r.read)-before, n)
 		}
 	}
-	return r.told[before:]
+	return r.read[before:]
 }
 
-// until waits for what comes true with some batch.
+// until receives batches until holds returns true.
 func (r *reader) until(t *testing.T, holds func() bool) {
 	t.Helper()
 	deadline := time.After(patience)
@@ -175,18 +175,18 @@ func (r *reader) until(t *testing.T, holds func() bool) {
 		case b := <-r.batches:
 			r.take(b)
 		case <-deadline:
-			t.Fatal("it never came true")
+			t.Fatal("waited in vain for a condition")
 		}
 	}
 }
 
-// parked waits until the listener has taken the park lock so many times.
-func (r *reader) parked(t *testing.T, times int64) {
+// sleeps waits until the listener has taken the park lock so many times.
+func (r *reader) sleeps(t *testing.T, times int64) {
 	t.Helper()
 	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times }) // a fetch follows each
 }
 
-// caughtUp are the rows that were delivered since the last call, of everything that has been committed.
+// caughtUp waits for CatchUp, and returns the rows that were delivered since the last call.
 func (r *reader) caughtUp(t *testing.T) []feed.Row {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -194,13 +194,13 @@ func (r *reader) caughtUp(t *testing.T) []feed.Row {
 	if err := r.CatchUp(ctx); err != nil {
 		t.Fatalf("CatchUp: %v", err)
 	}
-	before := len(r.told)
+	before := len(r.read)
 	for {
 		select {
 		case b := <-r.batches:
 			r.take(b)
 		default:
-			return r.told[before:]
+			return r.read[before:]
 		}
 	}
 }
@@ -242,7 +242,7 @@ func insert(t testing.TB, conn *pgx.Conn, data string) {
 	exec(t, conn, `INSERT INTO rowcast.notifications (data) VALUES (to_jsonb($1::text))`, data)
 }
 
-// query returns the first column of what a query finds.
+// query returns the first column of the result of a query.
 func query[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) []T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -268,7 +268,7 @@ func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
 	return found[0]
 }
 
-// eventually waits until a query says true.
+// eventually waits until a query returns true.
 func eventually(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); !one[bool](t, conn, sql, args...); {

@@ -39,7 +39,7 @@ func TestMessagesByHand(t *testing.T) {
 		},
 		{name: "with only the data", payload: `{"data": [1]}`, event: "message", data: `[1]`},
 		{name: "whose data is null", payload: `{"data": null}`, event: "message", data: `null`},
-		{name: "null is as good as left out", payload: `{"data": 1, "recipient": null, "event": null}`, event: "message", data: `1`},
+		{name: "null is the same as no value", payload: `{"data": 1, "recipient": null, "event": null}`, event: "message", data: `1`},
 
 		{name: "what looks like JSON but is not", payload: `{"a": }`, err: noObject},
 		{name: "a brace that begins a text", payload: "{name} is here", err: noObject},
@@ -95,7 +95,8 @@ func TestMessagesByHand(t *testing.T) {
 	}
 }
 
-// Whatever somebody sends, it is one line of JSON or nothing; and nothing, if it begins as an object and is none.
+// Any payload is refused, or results in one line of JSON. A payload that begins like an object and is not one is
+// refused.
 func FuzzMessage(f *testing.F) {
 	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"event":`} {
 		f.Add(payload)
@@ -143,12 +144,12 @@ func TestMessagesArriveByNotify(t *testing.T) {
 		}
 	}
 	r.stop()
-	if said := log.String(); !strings.Contains(said, `envelope's \"recipient\" is not a string`) || strings.Contains(said, "secret") {
-		t.Errorf("the log must name the wrong key and not the content; got %s", said)
+	if written := log.String(); !strings.Contains(written, `envelope's \"recipient\" is not a string`) || strings.Contains(written, "secret") {
+		t.Errorf("the log must name the wrong key and not the content; got %s", written)
 	}
 }
 
-// Messages by hand can be switched off; the doorbell still rings.
+// NOTIFY messages can be switched off. Rows are still delivered at once.
 func TestMessagesOff(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Where only one of the two connections is to be had, the attempts to begin a session become rare and the log says
-// little. Once there are two, the session is whole.
+// If only one of the two connections can be opened, the attempts to begin a session become rare, and few lines are
+// logged. Once both can be opened, the session is whole.
 func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -35,10 +35,10 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 		t.Errorf("connected: %t, %d sessions; want none that is whole", r.Connected(), r.Stats.Sessions.Load())
 	}
 	if got := log.text(); !strings.Contains(got, `msg="cannot connect to PostgreSQL" error="second connection, for the park lock: `) {
-		t.Errorf("the log does not say what is missing:\n%s", got)
+		t.Errorf("the log does not have what is missing:\n%s", got)
 	}
 	exec(t, conn, "ALTER ROLE "+role+" CONNECTION LIMIT 2")
-	r.parked(t, 1)
+	r.sleeps(t, 1)
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	got := log.text()
@@ -47,7 +47,7 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	}
 }
 
-// An outage is one line about the loss, some about the attempts, and one about the end.
+// An outage is logged as one line about the loss, some lines about the attempts, and one line about the end.
 func TestOutageIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -58,33 +58,33 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	}
 	var log lines
 	r := listen(t, dsn, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	r.parked(t, 1)
+	r.sleeps(t, 1)
 	database := pgx.Identifier{config.Database}.Sanitize()
 	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS false")
 	exec(t, admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", config.Database)
 	holdsSoon(t, "four attempts fail", func() bool { return r.Failures.Of(failures.Connect).Total >= 4 })
 	if r.Connected() {
-		t.Error("it counts as connected")
+		t.Error("Connected returns true")
 	}
 	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS true")
 	holdsSoon(t, "it is connected again", func() bool { return r.Stats.Sessions.Load() == 2 })
 	insert(t, connect(t, dsn), "1")
 	wantData(t, r.rows(t, 1), `"1"`)
-	var said []string
+	var written []string
 	for line := range strings.Lines(log.text()) {
 		_, message, _ := strings.Cut(line, `msg="`)
 		message, _, _ = strings.Cut(message, `"`)
-		if len(said) == 0 || said[len(said)-1] != message {
-			said = append(said, message)
+		if len(written) == 0 || written[len(written)-1] != message {
+			written = append(written, message)
 		}
 	}
 	const want = "connected to PostgreSQL, lost connection to PostgreSQL, cannot connect to PostgreSQL, connected to PostgreSQL"
-	if got := strings.Join(said, ", "); got != want || strings.Count(log.text(), "lost connection") != 1 {
-		t.Errorf("the log says %s, want %s:\n%s", got, want, log.text())
+	if got := strings.Join(written, ", "); got != want || strings.Count(log.text(), "lost connection") != 1 {
+		t.Errorf("the log has %s, want %s:\n%s", got, want, log.text())
 	}
 }
 
-// holdsSoon waits until something holds. what says what it is.
+// holdsSoon waits until holds returns true. what describes the condition.
 func holdsSoon(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {

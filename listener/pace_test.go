@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// commitAt tells a pace of commits at a rate, for a while.
+// commitAt adds commits to a pace at a rate, for a while.
 func commitAt(p *pace, now time.Time, rate float64, while time.Duration) time.Time {
 	every := time.Duration(float64(time.Second) / rate)
 	for end := now.Add(while); now.Before(end); now = now.Add(every) {
@@ -74,7 +74,7 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	var p pace
 	now := time.Now()
 	busy := func() bool { return p.isBusy(now, 2000, 1000) }
-	for range 100 { // now and then one meets another, or the disk stalls
+	for range 100 { // sometimes two writers meet, or the disk stalls
 		for range lasting - 1 {
 			p.observe(now, true)
 		}
@@ -104,11 +104,11 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	}
 }
 
-func TestPaceLooksForAQueue(t *testing.T) {
+func TestPaceChecksForAQueue(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		rate    float64
-		waiting bool // at the last look
+		waiting bool // at the last check
 		want    time.Duration
 	}{
 		"many commits":      {1000, false, checkEvery},
@@ -126,7 +126,7 @@ func TestPaceLooksForAQueue(t *testing.T) {
 			}
 		}
 		if got != test.want {
-			t.Errorf("%s: looks again after %v, want %v", name, got, test.want)
+			t.Errorf("%s: checks again after %v, want %v", name, got, test.want)
 		}
 	}
 }

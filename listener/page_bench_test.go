@@ -17,7 +17,7 @@ func BenchmarkPage(b *testing.B) {
 	}
 	const rows = 500
 	exec(b, conn, `INSERT INTO rowcast.notifications (recipient, event, data)
-		SELECT 'user' || i, 'notify', '{"msg": "Bob liked your post"}' FROM generate_series(1, $1::int) i`, rows)
+		SELECT 'user' || i, 'notify', '{"msg": "Bob liked your tracker"}' FROM generate_series(1, $1::int) i`, rows)
 	b.ReportAllocs()
 	for b.Loop() {
 		page, err := l.Page(b.Context(), conn, cursor.Cursor{}, 512)

@@ -16,10 +16,10 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Nobody looks for rows in this test, so a row whose transaction did not ring and that was not found by the fetch
-// after parking comes only with the next bell. Its writer is the only one in the database and waits for it, so there
-// is none.
-func TestNoRowWaitsForTheLook(t *testing.T) {
+// There are no safety polls in this test. A row that came without a NOTIFY, and was not found by the fetch after the
+// park lock was taken, would come only with the next notification. There is none: its writer is the only one in the
+// database, and waits for the row.
+func TestNoRowWaitsForASafetyPoll(t *testing.T) {
 	t.Parallel()
 	proofs := []*parkProof{{hubs: 1}, {hubs: 2}}
 	databases := make([]*parkDatabase, 18)
@@ -39,51 +39,51 @@ func TestNoRowWaitsForTheLook(t *testing.T) {
 	}
 	await(t, "the writers", &all)
 	for _, proof := range proofs {
-		t.Logf("%d hubs: %d parkings, %d bells, %d rows told, %d missed",
-			proof.hubs, proof.parks.Load(), proof.bells.Load(), proof.told.Load(), proof.missed.Load())
+		t.Logf("%d hubs: the lock was taken %d times, %d notifications, %d rows delivered, %d missed",
+			proof.hubs, proof.locks.Load(), proof.wakeups.Load(), proof.delivered.Load(), proof.missed.Load())
 		if proof.missed.Load() > 0 {
 			t.Errorf("%d hubs: %d rows missed", proof.hubs, proof.missed.Load())
-		} else if proof.parks.Load() < 100 {
-			t.Errorf("%d hubs: %d parkings prove nothing", proof.hubs, proof.parks.Load())
+		} else if proof.locks.Load() < 100 {
+			t.Errorf("%d hubs: the lock was taken only %d times, which proves nothing", proof.hubs, proof.locks.Load())
 		}
 	}
 }
 
-// A parkProof is what the databases of one kind have in common.
+// A parkProof counts for the databases with the same number of hubs.
 type parkProof struct {
 	hubs int
 
-	parks, bells, told, missed atomic.Int64
+	locks, wakeups, delivered, missed atomic.Int64
 }
 
 // A parkDatabase has some hubs and one writer.
 type parkDatabase struct {
-	dsn    string
-	hubs   []*listener.Listener
-	post   *post
-	writer *sparseWriter
+	dsn     string
+	hubs    []*listener.Listener
+	tracker *tracker
+	writer  *sparseWriter
 }
 
-// One commit is more than so many a second, and a moment later less: nearly every bell unparks, and soon the hub
-// parks again.
+// oneCommit is a rate that one commit exceeds for a moment. So the hub polls after nearly every notification, and
+// soon sleeps again.
 const oneCommit = 19.9
 
 func (p *parkProof) begin(t *testing.T, db *parkDatabase) {
-	db.post = &post{t: t, hubs: p.hubs, letters: map[string]*letter{}}
+	db.tracker = &tracker{t: t, hubs: p.hubs, pending: map[string]*pendingRow{}}
 	for hub := range p.hubs {
 		l := newListener(t, db.dsn)
 		l.Busy, l.Quiet = oneCommit, oneCommit
 		l.PollInterval = 4 * time.Millisecond
 		l.Config.AfterNetConnect = delayLock
-		l.Deliver = func(b feed.Batch) { db.post.deliver(hub, b.Rows) }
+		l.Deliver = func(b feed.Batch) { db.tracker.deliver(hub, b.Rows) }
 		run(t, l)
 		db.hubs = append(db.hubs, l)
 	}
-	db.writer = &sparseWriter{conn: connect(t, db.dsn), post: db.post, pause: 15 * time.Millisecond}
+	db.writer = &sparseWriter{conn: connect(t, db.dsn), tracker: db.tracker, pause: 15 * time.Millisecond}
 }
 
-// delayLock delays what is asked on the connection of the park lock, so that much can happen between a fetch and what
-// is asked before or after it.
+// delayLock delays the statements on the connection of the park lock, so that much can happen between a fetch and the
+// statement before or after it.
 func delayLock(_ context.Context, config *pgconn.Config, conn net.Conn) (net.Conn, error) {
 	if config.RuntimeParams["application_name"] == "rowcast park lock" {
 		conn = slowConn{conn}
@@ -100,96 +100,95 @@ func (c slowConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// run lets the writer write.
+// run makes the writer write until the context ends.
 func (p *parkProof) run(ctx context.Context, t *testing.T, db *parkDatabase) {
-	var parks, bells int64 // counted so far
+	var locks, wakeups int64 // counted so far
 	for ctx.Err() == nil {
 		names, err := db.writer.transact(ctx)
 		if err != nil && ctx.Err() == nil {
 			t.Error(err)
 			return
 		}
-		missed := db.post.wait(names)
+		missed := db.tracker.wait(names)
 		p.missed.Add(int64(missed))
-		p.told.Add(int64(len(names) - missed))
-		before := parks
-		parks, bells = p.count(db, parks, bells)
-		db.writer.adapt(parks > before)
+		p.delivered.Add(int64(len(names) - missed))
+		before := locks
+		locks, wakeups = p.count(db, locks, wakeups)
+		db.writer.adapt(locks > before)
 	}
 }
 
-func (p *parkProof) count(db *parkDatabase, parks, bells int64) (nowParks, nowBells int64) {
+func (p *parkProof) count(db *parkDatabase, locks, wakeups int64) (nowLocks, nowWakeups int64) {
 	for _, l := range db.hubs {
-		nowParks += l.Stats.ParkLocks.Load()
-		nowBells += l.Stats.Wakeups.Load()
+		nowLocks += l.Stats.ParkLocks.Load()
+		nowWakeups += l.Stats.Wakeups.Load()
 	}
-	p.parks.Add(nowParks - parks)
-	p.bells.Add(nowBells - bells)
-	return nowParks, nowBells
+	p.locks.Add(nowLocks - locks)
+	p.wakeups.Add(nowWakeups - wakeups)
+	return nowLocks, nowWakeups
 }
 
-// A post knows which rows are on their way, by their recipients, and at which hubs they have arrived.
-type post struct {
+// A tracker knows which rows are on their way, by their recipients, and which hubs have delivered them.
+type tracker struct {
 	t    *testing.T
 	hubs int
 
 	mu      sync.Mutex
-	letters map[string]*letter
+	pending map[string]*pendingRow
 }
 
-type letter struct {
-	at         map[int]bool // hubs
-	everywhere chan struct{}
+type pendingRow struct {
+	at         map[int]bool  // hubs
+	everywhere chan struct{} // closed once all hubs have delivered the row
 }
 
-// send is told of a row before it is inserted.
-func (p *post) send(recipient string) {
+// send must be called before a row is inserted.
+func (p *tracker) send(recipient string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.letters[recipient] = &letter{at: map[int]bool{}, everywhere: make(chan struct{})}
+	p.pending[recipient] = &pendingRow{at: map[int]bool{}, everywhere: make(chan struct{})}
 }
 
-func (p *post) deliver(hub int, rows []feed.Row) {
+func (p *tracker) deliver(hub int, rows []feed.Row) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, row := range rows {
-		letter := p.letters[row.Recipient]
-		if letter == nil || letter.at[hub] {
-			p.t.Errorf("hub %d: %s was told twice, or was rolled back", hub, row.Recipient)
+		pendingRow := p.pending[row.Recipient]
+		if pendingRow == nil || pendingRow.at[hub] {
+			p.t.Errorf("hub %d: %s was delivered twice, or was rolled back", hub, row.Recipient)
 			continue
 		}
-		letter.at[hub] = true
-		if len(letter.at) == p.hubs {
-			close(letter.everywhere)
+		pendingRow.at[hub] = true
+		if len(pendingRow.at) == p.hubs {
+			close(pendingRow.everywhere)
 		}
 	}
 }
 
-// recall is told of rows that were rolled back.
-func (p *post) recall(recipients []string) {
+// recall must be called with the recipients of rows that were rolled back.
+func (p *tracker) recall(recipients []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, recipient := range recipients {
-		if at := p.letters[recipient].at; len(at) > 0 {
-			p.t.Errorf("%s was rolled back and told", recipient)
+		if at := p.pending[recipient].at; len(at) > 0 {
+			p.t.Errorf("%s was rolled back and delivered", recipient)
 		}
-		delete(p.letters, recipient)
+		delete(p.pending, recipient)
 	}
 }
 
-// wait waits for committed rows to have arrived everywhere. Far longer than that takes, but it does not take for
-// ever.
-func (p *post) wait(recipients []string) (missed int) {
+// wait waits until all hubs have delivered committed rows. It returns how many were not delivered within 5 s.
+func (p *tracker) wait(recipients []string) (missed int) {
 	deadline, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	for _, recipient := range recipients {
 		p.mu.Lock()
-		letter := p.letters[recipient]
+		pendingRow := p.pending[recipient]
 		p.mu.Unlock()
 		select {
-		case <-letter.everywhere:
+		case <-pendingRow.everywhere:
 			p.mu.Lock()
-			delete(p.letters, recipient)
+			delete(p.pending, recipient)
 			p.mu.Unlock()
 		case <-deadline.Done():
 			missed++ // and may come later

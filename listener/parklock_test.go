@@ -24,7 +24,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// logging starts a migrated server of its own with some settings, and returns a connection string and the path of its
+// logging starts a server with settings and the schema. It returns a connection string and the path of the server's
 // log.
 func logging(t *testing.T, settings map[string]string) (dsn, log string) {
 	t.Helper()
@@ -40,7 +40,7 @@ func logging(t *testing.T, settings map[string]string) (dsn, log string) {
 	return dsn, filepath.Join(server.Dir, "log")
 }
 
-// readLog returns what a server has written to its log, from an offset on.
+// readLog returns the log of a server, from an offset on.
 func readLog(t *testing.T, path string, from int) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -57,7 +57,7 @@ func TestOpenTransactionWritesNoErrors(t *testing.T) {
 	dsn, log := logging(t, nil)
 	open, conn := connect(t, dsn), connect(t, dsn)
 	exec(t, open, "BEGIN")
-	insert(t, open, "straggler")
+	insert(t, open, "late")
 	began := len(readLog(t, log, 0))
 	hub := listen(t, dsn)
 	rounds := map[time.Time]bool{}
@@ -71,21 +71,21 @@ func TestOpenTransactionWritesNoErrors(t *testing.T) {
 			t.Fatalf("the hub has queued for the park lock %d times, want 4", len(rounds))
 		}
 	}
-	if said := readLog(t, log, began); strings.Contains(said, "ERROR") || strings.Contains(said, "STATEMENT") {
-		t.Errorf("the server's log is\n%s", said)
+	if written := readLog(t, log, began); strings.Contains(written, "ERROR") || strings.Contains(written, "STATEMENT") {
+		t.Errorf("the server's log is\n%s", written)
 	}
 	exec(t, open, "COMMIT")
-	wantData(t, hub.rows(t, 1), `"straggler"`)
+	wantData(t, hub.rows(t, 1), `"late"`)
 	eventually(t, conn, heldExclusively)
 }
 
-// A hub that has queued for the park lock gives it up completely when it begins to poll.
+// A hub that has queued for the park lock releases it completely when it begins to poll.
 func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	open, conn := connect(t, dsn), connect(t, dsn)
 	exec(t, open, "BEGIN")
-	insert(t, open, "straggler")
+	insert(t, open, "late")
 	hub := listen(t, dsn, pollsFromTheFirstRow)
 	eventually(t, conn, `SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()
 		AND application_name = 'rowcast park lock' AND wait_event = 'advisory'`)
@@ -94,9 +94,9 @@ func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 }
 
-// Transactions that overlap leave no time at which none is open that did not send a NOTIFY. The hub parks
+// If transactions overlap, there is always one open that did not send a NOTIFY. The hub sleeps
 // nevertheless: while it queues for the lock, new ones do not get it.
-func TestParksAmongOverlappingTransactions(t *testing.T) {
+func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -125,13 +125,13 @@ func TestParksAmongOverlappingTransactions(t *testing.T) {
 	}
 	hub := listen(t, dsn)
 	began := time.Now()
-	hub.parked(t, 1)
-	t.Logf("parked after %v", time.Since(began))
+	hub.sleeps(t, 1)
+	t.Logf("slept after %v", time.Since(began))
 }
 
-// deafen returns a connection that leads through a relay. Once deaf is set, the relay forwards nothing in either
-// direction, also not that the server has ended the connection.
-func deafen(t *testing.T, conn net.Conn, deaf *atomic.Bool) net.Conn {
+// stall returns a connection that leads through a relay. Once stalled is set, the relay forwards nothing in either
+// direction, not even the end of the connection.
+func stall(t *testing.T, conn net.Conn, stalled *atomic.Bool) net.Conn {
 	ours, relay := net.Pipe()
 	t.Cleanup(func() {
 		_ = ours.Close()
@@ -140,10 +140,10 @@ func deafen(t *testing.T, conn net.Conn, deaf *atomic.Bool) net.Conn {
 	forward := func(to, from net.Conn) {
 		for buffer := make([]byte, 1<<16); ; {
 			n, err := from.Read(buffer)
-			if err == nil && !deaf.Load() {
+			if err == nil && !stalled.Load() {
 				_, err = to.Write(buffer[:n])
 			}
-			if err != nil && deaf.Load() && from == conn {
+			if err != nil && stalled.Load() && from == conn {
 				return
 			}
 			if err != nil {
@@ -157,29 +157,29 @@ func deafen(t *testing.T, conn net.Conn, deaf *atomic.Bool) net.Conn {
 	return ours
 }
 
-// A session that holds the park lock and is cut off without a word is noticed within seconds, whether or not the
-// server has ended it.
-func TestNoticesADeafParkLock(t *testing.T) {
+// The hub notices within seconds that the session which holds the park lock is cut off, whether or not the server has
+// ended the session.
+func TestNoticesAStalledParkLock(t *testing.T) {
 	t.Parallel()
 	for _, ended := range []bool{false, true} {
 		t.Run(fmt.Sprintf("ended=%t", ended), func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Database(t)
 			conn := connect(t, dsn)
-			var deaf atomic.Bool
+			var stalled atomic.Bool
 			var once sync.Once
 			hub := listen(t, dsn, func(l *listener.Listener) {
 				l.Look = 100 * time.Millisecond
 				l.Config.AfterNetConnect = func(_ context.Context, config *pgconn.Config, conn net.Conn) (net.Conn, error) {
 					if config.RuntimeParams["application_name"] == "rowcast park lock" {
-						once.Do(func() { conn = deafen(t, conn, &deaf) }) // only the first
+						once.Do(func() { conn = stall(t, conn, &stalled) }) // only the first
 					}
 					return conn, nil
 				}
 			})
-			hub.parked(t, 1)
+			hub.sleeps(t, 1)
 			sessions := hub.Stats.Sessions.Load()
-			deaf.Store(true)
+			stalled.Store(true)
 			began := time.Now()
 			if ended {
 				exec(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -193,17 +193,17 @@ func TestNoticesADeafParkLock(t *testing.T) {
 	}
 }
 
-// An idle hub runs one query a second, be it the one that holds the park lock or one that relies on it.
+// An idle hub runs one query a second, whether it holds the park lock or relies on another hub.
 func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, map[string]string{"log_statement": "all", "log_line_prefix": "[%a] "})
 	holder := listen(t, dsn, func(l *listener.Listener) { l.Look = 0 })
-	holder.parked(t, 1)
+	holder.sleeps(t, 1)
 	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 0 })
 	began, look := 0, int64(0)
 	for _, hub := range []*reader{holder, relying} {
 		before := hub.Stats.Fetches.Load()
-		hub.until(t, func() bool { return hub.Stats.Fetches.Load() > before+2 }) // what comes at the beginning is over
+		hub.until(t, func() bool { return hub.Stats.Fetches.Load() > before+2 }) // the statements of the beginning are over
 	}
 	began, look = len(readLog(t, log, 0)), holder.Stats.Fetches.Load()+relying.Stats.Fetches.Load()
 	const seconds = 4
@@ -229,15 +229,15 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 	exec(t, conn, "SELECT pg_advisory_lock($1, $2)", sql.ParkLock1, sql.ParkLock2)
 	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 50 * time.Millisecond })
 	relying.until(t, func() bool { return relying.Stats.Fetches.Load() > 3 })
-	if parks := relying.Stats.ParkLocks.Load(); parks > 0 {
-		t.Errorf("%d parkings while another holds the lock", parks)
+	if locks := relying.Stats.ParkLocks.Load(); locks > 0 {
+		t.Errorf("the lock was taken %d times while another session holds it", locks)
 	}
 	exec(t, conn, "SELECT pg_advisory_unlock_all()") // without a NOTIFY
-	relying.parked(t, 1)
+	relying.sleeps(t, 1)
 }
 
-// What the server refuses to the park lock's session is logged and counted, and the hub goes on: here it may neither
-// queue for the lock nor notify the other hubs.
+// If the server refuses a statement of the park lock's session, the hub logs and counts it and goes on. Here the hub
+// may not queue for the lock and may not notify the other hubs.
 func TestRefusedParkLockIsShown(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -247,7 +247,7 @@ func TestRefusedParkLockIsShown(t *testing.T) {
 	exec(t, conn, "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC")
 	exec(t, conn, "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_notify FROM PUBLIC")
 	exec(t, open, "BEGIN")
-	insert(t, open, "straggler")
+	insert(t, open, "late")
 	var log lines
 	hub := listen(t, dsn, pollsFromTheFirstRow, func(l *listener.Listener) {
 		l.Config.User, l.Logger = role, slog.New(slog.NewTextHandler(&log, nil))
@@ -258,8 +258,8 @@ func TestRefusedParkLockIsShown(t *testing.T) {
 	}
 	shown(failures.ParkQueue, "cannot queue for the park lock: polling while a transaction that has inserted stays open")
 	exec(t, open, "COMMIT") // the hub reads the row, and polls for a while without the lock
-	wantData(t, hub.rows(t, 1), `"straggler"`)
-	hub.parked(t, 1)
+	wantData(t, hub.rows(t, 1), `"late"`)
+	hub.sleeps(t, 1)
 	insert(t, conn, "1")
 	wantData(t, hub.rows(t, 1), `"1"`)
 	shown(failures.Unpark, "cannot notify the other hubs")

@@ -21,7 +21,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A pooler in session mode does no harm, and no warning says otherwise.
+// A pooler in session mode does no harm, and nothing warns of it.
 func TestSessionPooler(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -35,7 +35,7 @@ func TestSessionPooler(t *testing.T) {
 		l.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		l.Disconnect = func(recipient string) { t.Errorf("%q is disconnected", recipient) }
 	})
-	r.parked(t, 1)
+	r.sleeps(t, 1)
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	r.caughtUp(t)
@@ -136,7 +136,7 @@ default_pool_size = %d
 	}
 }
 
-// unprivileged makes a program run as the user whom PostgreSQL runs as: PgBouncer refuses root, and the server's
+// unprivileged makes a program run as the user that runs PostgreSQL: PgBouncer refuses root, and the server's
 // socket refuses others.
 func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
 	t.Helper()

@@ -65,12 +65,12 @@ func testPollOnly(t *testing.T, write, read string) {
 	r.caughtUp(t)
 	end := r.last.Cursor
 	rows := replay(t, replayer, begin.String(), end.String(), []string{"alice"})
-	if len(rows) != len(r.told) {
-		t.Errorf("replayed %d rows, want %d", len(rows), len(r.told))
+	if len(rows) != len(r.read) {
+		t.Errorf("replayed %d rows, want %d", len(rows), len(r.read))
 	}
 	for name, c := range map[string]cursor.Cursor{"its own": end, "the first": begin} {
-		if stands, err := replayer.IsValid(limited(t), c, end); err != nil || !stands {
-			t.Errorf("%s cursor stands: got %t, %v", name, stands, err)
+		if valid, err := replayer.IsValid(limited(t), c, end); err != nil || !valid {
+			t.Errorf("%s cursor is valid: got %t, %v", name, valid, err)
 		}
 	}
 }

@@ -12,21 +12,22 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A stop is where a client's connection ended: after so many of the rows that were told.
+// A stop is the place where a client's connection ended: after so many of the delivered rows.
 type stop struct {
-	told   int
-	cursor string
+	delivered int
+	cursor    string
 }
 
-// stops are all places at which a client that was there from the beginning can have stopped.
+// stops returns all places at which a client that was connected from the beginning can have stopped. whole has those
+// with a whole cursor.
 func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
-	told := 0
+	delivered := 0
 	for _, b := range batches {
 		for _, row := range b.Rows {
-			told++
-			stops = append(stops, stop{told, row.Cursor.String()})
+			delivered++
+			stops = append(stops, stop{delivered, row.Cursor.String()})
 		}
-		if at := (stop{told, b.Cursor.String()}); b.Cursor.Whole() && (len(whole) == 0 || whole[len(whole)-1] != at) {
+		if at := (stop{delivered, b.Cursor.String()}); b.Cursor.Whole() && (len(whole) == 0 || whole[len(whole)-1] != at) {
 			stops, whole = append(stops, at), append(whole, at)
 		}
 	}
@@ -34,12 +35,12 @@ func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
 }
 
 // Transactions are held open and commit out of order, clients are stopped at every event, and again at every event of
-// what they then get: whatever they are told, it is each missing row once, and no effect before its cause.
+// the rows that they then get: each missing row once, and no row before a row of a transaction that caused it.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	var batches []feed.Batch
-	var truth chronicle
+	var truth record
 	hub := listen(t, dsn, func(l *listener.Listener) {
 		l.PageRows = 3 // pages end in the middle of transactions, and of all three parts of a fetch
 		deliver := l.Deliver
@@ -51,22 +52,22 @@ func TestResumingIsExact(t *testing.T) {
 	truth.write(t, dsn, 6, 6)
 	hub.caughtUp(t)
 	hub.stop()
-	if err := truth.check(nil, hub.told, truth.committed()); err != nil {
+	if err := truth.check(nil, hub.read, truth.committed()); err != nil {
 		t.Fatal(err)
 	}
 	stops, whole := hub.stops(batches)
-	t.Logf("%d rows of %d transactions, %d places to stop at", len(hub.told), 6*6, len(stops))
+	t.Logf("%d rows of %d transactions, %d places to stop at", len(hub.read), 6*6, len(stops))
 	for _, recipients := range [][]string{nil, {"a"}, {"c", "b", "nobody"}, {"a", "b", "c"}} {
 		t.Run(fmt.Sprint(recipients), func(t *testing.T) {
 			t.Parallel()
-			s := subscriber{chronicle: &truth, told: hub.told, recipients: recipients}
+			s := subscriber{record: &truth, read: hub.read, recipients: recipients}
 			s.small, s.large = newReplayer(t, dsn, 1+rand.N(3)), newReplayer(t, dsn, 512)
 			for _, stop := range stops {
 				end := whole[len(whole)-1]
 				if rand.N(3) == 0 { // or to a hub that is behind
 					end = whole[rand.N(len(whole))]
 				}
-				if end.told >= stop.told {
+				if end.delivered >= stop.delivered {
 					s.resume(t, stop, end)
 				}
 			}
@@ -88,7 +89,7 @@ func newReplayer(t *testing.T, dsn string, pageRows int) *listener.Replayer {
 }
 
 // replay reads all that one cursor has not seen and another has.
-func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []string) (told []feed.Row) {
+func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []string) (delivered []feed.Row) {
 	t.Helper()
 	c, err := cursor.Parse(from)
 	if err != nil {
@@ -106,15 +107,15 @@ func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []st
 		if next.String() == c.String() && len(rows) == 0 {
 			t.Fatalf("no progress from %s to %s", c, end)
 		}
-		told, c = append(told, rows...), next
+		delivered, c = append(delivered, rows...), next
 	}
-	return told
+	return delivered
 }
 
 // A subscriber is a set of recipients that resumes.
 type subscriber struct {
-	*chronicle
-	told       []feed.Row // by the hub
+	*record
+	read       []feed.Row // the rows that the hub has read
 	recipients []string
 
 	small, large  *listener.Replayer // by the size of their pages
@@ -123,7 +124,7 @@ type subscriber struct {
 
 func (s *subscriber) resume(t *testing.T, from, to stop) {
 	t.Helper()
-	before, want := concern(s.told[:from.told], s.recipients), ids(concern(s.told[from.told:to.told], s.recipients))
+	before, want := concern(s.read[:from.delivered], s.recipients), ids(concern(s.read[from.delivered:to.delivered], s.recipients))
 	replayer := s.small
 	if rand.N(2) == 0 {
 		replayer = s.large
@@ -145,12 +146,12 @@ func (s *subscriber) replay(t *testing.T, replayer *listener.Replayer, from, to 
 	return rows
 }
 
-// A page that was rendered by a statement goes on with just what that statement did not see.
+// A web page that a statement rendered gets exactly the rows that the statement did not see.
 func TestResumingFromAPage(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	listen(t, dsn) // a cursor to read to must be of the present epoch, which a hub begins
-	var truth chronicle
+	var truth record
 	truth.write(t, dsn, 6, 20)
 	committed := truth.committed()
 	conn := connect(t, dsn)

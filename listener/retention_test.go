@@ -62,10 +62,10 @@ func TestRetention(t *testing.T) {
 	if err := newListener(t, dsn).Preflight(limited(t)); err != nil { // begins the epoch
 		t.Fatal(err)
 	}
-	// A page tells the horizon, so that a replay that deletion has overtaken is not taken for complete.
-	_, _, told, err := newReplayer(t, dsn, 512).Page(limited(t), before, present(t, conn).Reached(cursor.Cursor{Epoch: epochOf(t, dsn)}), []string{"alice"})
-	if err != nil || told != horizon {
-		t.Errorf("the page says horizon %d, %v, want %d", told, err, horizon)
+	// A page has the horizon, so that a replay is not complete if rows were deleted before it read them.
+	_, _, delivered, err := newReplayer(t, dsn, 512).Page(limited(t), before, present(t, conn).Reached(cursor.Cursor{Epoch: epochOf(t, dsn)}), []string{"alice"})
+	if err != nil || delivered != horizon {
+		t.Errorf("the page has horizon %d, %v, want %d", delivered, err, horizon)
 	}
 }
 
@@ -89,7 +89,7 @@ func epochOf(t *testing.T, dsn string) cursor.Tag {
 	return tag
 }
 
-// newRetention deletes what is older than half an hour, about so many rows at a time.
+// newRetention returns a Retention that deletes rows older than half an hour, about so many at a time.
 func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
 	t.Helper()
 	return &listener.Retention{
@@ -98,7 +98,7 @@ func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
 	}
 }
 
-// aging is a database whose rows the test ages, and what deletes them, about so many at a time.
+// aging returns a database, and a Retention that deletes about so many rows at a time.
 func aging(t *testing.T, rows int) (*pgx.Conn, *listener.Retention) {
 	t.Helper()
 	dsn := alone(t)
@@ -122,7 +122,7 @@ func aged(t *testing.T, conn *pgx.Conn, minutes ...int) {
 		SELECT to_jsonb(m), now() - m * interval '1 minute' FROM unnest($1::int[]) m`, minutes)
 }
 
-// What a long transaction holds back is not deleted: nobody can say yet that it has been seen.
+// Rows that are not below the oldest running transaction are not deleted: a client may not have seen them.
 func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -138,7 +138,7 @@ func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	wantDeleted(t, r, "after its end", 1)
 }
 
-// A transaction goes as a whole, so it stays as long as one row of it is young, be it behind those that are looked
+// A transaction is deleted as a whole, so it is kept while one of its rows is young, even a row after those looked
 // at.
 func TestRetentionDeletesWholeTransactions(t *testing.T) {
 	t.Parallel()
@@ -154,7 +154,7 @@ func TestRetentionDeletesWholeTransactions(t *testing.T) {
 	wantDeleted(t, r, "all but the newest", 1)
 }
 
-// A row from the future, of somebody whose clock is wrong, goes with those around it: neither before them nor never.
+// A row with a created_at in the future, from a wrong clock, is deleted together with the rows around it.
 func TestRetentionPassesRowsFromTheFuture(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 3)
@@ -210,8 +210,8 @@ func TestRetentionIsForOneHubAtATime(t *testing.T) {
 	}
 }
 
-// The horizon must not be lost by a crash that keeps the deletion, nor be told before it is safe: whatever is the
-// default, the commit waits, here for a standby that never comes.
+// A crash must not lose the horizon and keep the deletion, and the horizon must be durable before it is used,
+// whatever the default, the commit waits, here for a standby that never comes.
 func TestRetentionCommitsSynchronously(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -245,8 +245,8 @@ func TestRetentionCommitsSynchronously(t *testing.T) {
 
 // beginsSynchronousReplication waits until the server's checkpointer has read synchronous_standby_names for the first
 // time. Before that a commit of PostgreSQL 13.21, 14.18, 15.13 and newer can wait for a standby by the session's own
-// setting, and the checkpointer, when it then reads that there is none, wakes nobody (syncrep.c,
-// SyncRepUpdateSyncStandbysDefined): the commit waits for ever. A checkpointer that makes a checkpoint has read it.
+// setting, and the checkpointer, when it then reads that there is none, wakes no session (syncrep.c,
+// SyncRepUpdateSyncStandbysDefined): the commit waits forever. A checkpointer that makes a checkpoint has read it.
 func beginsSynchronousReplication(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, "CHECKPOINT")

@@ -15,10 +15,10 @@ import (
 // A sparseWriter makes random transactions, one after the other: single statements and long ones, with savepoints
 // kept and rolled back, several inserts in one statement, and two-phase commits.
 type sparseWriter struct {
-	conn  *pgx.Conn
-	post  *post
-	pause time.Duration // at most, between two steps
-	count int           // of rows
+	conn    *pgx.Conn
+	tracker *tracker
+	pause   time.Duration // at most, between two steps
+	count   int           // of rows
 
 	sent       []string // in this transaction
 	kept       []string // of these, by savepoints
@@ -26,7 +26,7 @@ type sparseWriter struct {
 }
 
 // transact makes one transaction and returns the recipients of the rows that it has committed. The instants at which
-// it inserts and commits are strewn over the time that a hub takes from one parking to the next.
+// it inserts and commits are spread over the time between two times that the hub takes the park lock.
 func (w *sparseWriter) transact(ctx context.Context) (committed []string, err error) {
 	w.sent, w.kept, w.savepoints = nil, nil, nil
 	w.linger()
@@ -52,20 +52,20 @@ func (w *sparseWriter) transact(ctx context.Context) (committed []string, err er
 	if !kept {
 		w.kept = nil
 	}
-	w.post.recall(slices.DeleteFunc(w.sent, func(sent string) bool { return slices.Contains(w.kept, sent) }))
+	w.tracker.recall(slices.DeleteFunc(w.sent, func(sent string) bool { return slices.Contains(w.kept, sent) }))
 	return w.kept, nil
 }
 
-// linger does not wait for anything: it makes instants random.
+// linger makes the times of the steps random. It waits for nothing in particular.
 func (w *sparseWriter) linger() {
 	if rand.N(3) > 0 {
 		time.Sleep(rand.N(w.pause))
 	}
 }
 
-// adapt keeps the writer from being so fast that the hub does not park in between, and from being slower than needed.
-func (w *sparseWriter) adapt(parked bool) {
-	if parked {
+// adapt makes the writer slow enough for the hub to sleep in between, and not slower.
+func (w *sparseWriter) adapt(slept bool) {
+	if slept {
 		w.pause -= w.pause / 16
 	} else {
 		w.pause += w.pause / 16
@@ -77,11 +77,11 @@ func (w *sparseWriter) do(ctx context.Context, sql string) error {
 	return err
 }
 
-// insert is a statement that inserts a row for a recipient of its own.
+// insert returns a statement that inserts a row for a recipient that no other row has.
 func (w *sparseWriter) insert() string {
 	w.count++
 	recipient := fmt.Sprint("row ", w.count)
-	w.post.send(recipient)
+	w.tracker.send(recipient)
 	w.sent, w.kept = append(w.sent, recipient), append(w.kept, recipient)
 	return fmt.Sprintf("INSERT INTO rowcast.notifications (recipient, data) VALUES ('%s', '1') RETURNING id", recipient)
 }
@@ -112,12 +112,12 @@ func (w *sparseWriter) end(ctx context.Context) (kept bool, err error) {
 	case 0:
 		return false, w.do(ctx, "ROLLBACK")
 	case 1:
-		return w.prepare(context.WithoutCancel(ctx)) // what is left prepared would outlive the test
+		return w.prepare(context.WithoutCancel(ctx)) // a prepared transaction would outlive the test
 	}
 	return true, w.do(ctx, "COMMIT")
 }
 
-// prepare commits in two phases if it can: not if the transaction has rung, which is an error that ends it.
+// prepare commits in two phases. It reports false if the transaction has sent a NOTIFY: PREPARE fails and ends it.
 func (w *sparseWriter) prepare(ctx context.Context) (kept bool, err error) {
 	name := fmt.Sprintf("%d %d", w.conn.PgConn().PID(), w.count)
 	err = w.do(ctx, fmt.Sprintf("PREPARE TRANSACTION '%s'", name))

@@ -29,7 +29,7 @@ func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	hub := listen(t, dsn, func(l *listener.Listener) {
 		l.Look, l.QueueLimit, l.Logger = 50*time.Millisecond, queueLimit, slog.New(slog.NewTextHandler(log, nil))
 	})
-	hub.parked(t, 1)
+	hub.sleeps(t, 1)
 	conn, blocker, flood := connect(t, dsn), connect(t, dsn), connect(t, dsn)
 	exec(t, blocker, "LISTEN flood")
 	exec(t, blocker, "BEGIN; SELECT 1")
@@ -40,23 +40,23 @@ func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	if small {
 		fill(t, flood, notify)
 	}
-	bells := hub.Stats.Wakeups.Load()
+	wakeups := hub.Stats.Wakeups.Load()
 	for range 20 {
 		insert(t, conn, "1")
 		wantData(t, hub.rows(t, 1), `"1"`)
 	}
 	hub.caughtUp(t)
-	if got := hub.Stats.Wakeups.Load(); got != bells {
-		t.Errorf("%d INSERTs sent a NOTIFY", got-bells)
+	if got := hub.Stats.Wakeups.Load(); got != wakeups {
+		t.Errorf("%d INSERTs sent a NOTIFY", got-wakeups)
 	}
 	if ratio := hub.Stats.NotifyQueue(); ratio < 1e-4 || ratio > 1 {
-		t.Errorf("the queue is said to be %g full", ratio)
+		t.Errorf("NotifyQueue returns %g", ratio)
 	}
 	exec(t, blocker, "COMMIT")
 	eventually(t, conn, heldExclusively)
 	hub.until(t, func() bool { return !hub.Stats.Crowded.Load() })
-	if said := log.text(); strings.Count(said, "NOTIFY queue is filling up") != 1 || strings.Count(said, "NOTIFY queue has drained") != 1 {
-		t.Errorf("the log is\n%s", said)
+	if written := log.text(); strings.Count(written, "NOTIFY queue is filling up") != 1 || strings.Count(written, "NOTIFY queue has drained") != 1 {
+		t.Errorf("the log is\n%s", written)
 	}
 }
 
@@ -74,7 +74,7 @@ func fill(t *testing.T, conn *pgx.Conn, notify string) {
 	}
 }
 
-// When somebody empties rowcast.epoch, and the sessions of replays begin anew, the listener notices that the epoch is
+// When a role empties rowcast.epoch, and the sessions for replays begin again, the listener notices that the epoch is
 // another one and goes on in it. Nothing is lost, and replays work again.
 func TestGoesOnInAnotherEpoch(t *testing.T) {
 	t.Parallel()

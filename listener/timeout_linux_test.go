@@ -44,7 +44,7 @@ func TestDialFuncIsKept(t *testing.T) {
 		l.Config.DialFunc = d.dial
 		l.Timeout = 7 * time.Second
 	})
-	r.parked(t, 1)
+	r.sleeps(t, 1)
 	replayer, err := r.NewReplayer(limited(t), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestDeadServerIsGivenUp(t *testing.T) {
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(4 * patience))
 	for err == nil {
-		_, err = conn.Write(make([]byte, 1<<20)) // nobody reads it
+		_, err = conn.Write(make([]byte, 1<<20)) // the peer does not read
 	}
 	if !errors.Is(err, syscall.ETIMEDOUT) {
 		t.Errorf("got %v, want %v", err, syscall.ETIMEDOUT)

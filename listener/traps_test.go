@@ -103,7 +103,7 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 	}
 	r := listen(t, dsn, configure)
 	if !pollOnly {
-		r.parked(t, 1)
+		r.sleeps(t, 1)
 	}
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
@@ -115,8 +115,8 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 	}
 	t.Cleanup(replayer.Close)
 	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
-	if stands, err := replayer.IsValid(limited(t), r.last.Cursor, r.last.Cursor); err != nil || !stands {
-		t.Errorf("IsValid: %t, %v", stands, err)
+	if valid, err := replayer.IsValid(limited(t), r.last.Cursor, r.last.Cursor); err != nil || !valid {
+		t.Errorf("IsValid: %t, %v", valid, err)
 	}
 	if err := replayer.Disconnect(limited(t), "alice"); err != nil {
 		t.Errorf("Disconnect: %v", err)

@@ -19,8 +19,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A transaction that did not ring, and stays open, keeps every hub from parking.
-func TestStraggler(t *testing.T) {
+// A transaction that did not send a NOTIFY and stays open prevents every hub from sleeping for long.
+func TestTransactionThatStaysOpen(t *testing.T) {
 	t.Parallel()
 	for _, hubs := range []int{1, 2} {
 		t.Run(fmt.Sprintf("hubs=%d", hubs), func(t *testing.T) {
@@ -28,7 +28,7 @@ func TestStraggler(t *testing.T) {
 			dsn := dbtest.Database(t)
 			straggler, writer := connect(t, dsn), connect(t, dsn)
 			exec(t, straggler, "BEGIN")
-			insert(t, straggler, "straggler")
+			insert(t, straggler, "late")
 			var readers []*reader
 			for range hubs {
 				readers = append(readers, listen(t, dsn))
@@ -61,14 +61,14 @@ func TestStraggler(t *testing.T) {
 
 			exec(t, straggler, "COMMIT")
 			for _, r := range readers {
-				wantData(t, r.rows(t, 1), `"straggler"`)
+				wantData(t, r.rows(t, 1), `"late"`)
 			}
 			readers[0].until(t, func() bool {
-				var parks int64
+				var locks int64
 				for _, r := range readers {
-					parks += r.Stats.ParkLocks.Load()
+					locks += r.Stats.ParkLocks.Load()
 				}
-				return parks > 0
+				return locks > 0
 			})
 		})
 	}
@@ -85,7 +85,7 @@ func TestLostSessions(t *testing.T) {
 			var want []string
 			const rounds = 3
 			for round := range rounds {
-				hub.parked(t, int64(round+1))
+				hub.sleeps(t, int64(round+1))
 				const terminate = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 					WHERE datname = current_database() AND application_name = $1`
 				for i := range 10 {
@@ -95,11 +95,11 @@ func TestLostSessions(t *testing.T) {
 					insert(t, conn, fmt.Sprint(round, i))
 					want = append(want, fmt.Sprintf(`"%d %d"`, round, i))
 				}
-				hub.until(t, func() bool { return len(hub.told) >= len(want) })
+				hub.until(t, func() bool { return len(hub.read) >= len(want) })
 				hub.until(t, func() bool { return hub.Stats.Sessions.Load() == int64(round+2) })
 			}
 			hub.caughtUp(t)
-			wantData(t, hub.told, want...)
+			wantData(t, hub.read, want...)
 		})
 	}
 }
@@ -109,14 +109,14 @@ func TestAnotherHubTakesOver(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	holder := listen(t, dsn)
-	holder.parked(t, 1)
+	holder.sleeps(t, 1)
 	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 50 * time.Millisecond })
 	holder.stop()
-	insert(t, conn, "rung for or not")
+	insert(t, conn, "notified or not")
 	relying.rows(t, 1)
-	relying.parked(t, 1)
-	if unrung := relying.Stats.Unnotified.Load(); unrung != 0 {
-		t.Errorf("%d rows count as unrung, want 0: only a parked hub's do", unrung)
+	relying.sleeps(t, 1)
+	if unnotified := relying.Stats.Unnotified.Load(); unnotified != 0 {
+		t.Errorf("%d rows count as unnotified, want 0: only a sleeping hub counts", unnotified)
 	}
 }
 
@@ -140,8 +140,8 @@ func TestPollsAtHighRates(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	hub := listen(t, dsn, func(l *listener.Listener) { l.Busy, l.Quiet = 200, 100 })
-	hub.parked(t, 1)
-	// Where other tests have the processors, it may take the hub a while to see what goes on.
+	hub.sleeps(t, 1)
+	// While other tests use the CPUs, it may take the hub a while to measure the rate.
 	const writers, each, rounds = 4, 250, 20
 	var conns []*pgx.Conn
 	for range writers {
@@ -150,17 +150,17 @@ func TestPollsAtHighRates(t *testing.T) {
 	for round, before := 1, int64(0); ; round++ {
 		insertByAll(t, conns, each)
 		hub.rows(t, writers*each)
-		bells := hub.Stats.Wakeups.Load()
-		if bells-before < writers*each/10 {
+		wakeups := hub.Stats.Wakeups.Load()
+		if wakeups-before < writers*each/10 {
 			break
 		}
 		if round == rounds {
-			t.Fatalf("%d bells for the last %d commits, want few", bells-before, writers*each)
+			t.Fatalf("%d notifications for the last %d commits, want few", wakeups-before, writers*each)
 		}
-		before = bells
+		before = wakeups
 	}
 
-	// It may have parked in between, and be about to unpark for what it has just read: not any more after two fetches.
+	// The hub may have taken the lock in between, and be about to release it again. After two fetches it has decided.
 	for deadline := time.Now().Add(patience); ; {
 		hub.caughtUp(t)
 		hub.caughtUp(t)
@@ -168,18 +168,18 @@ func TestPollsAtHighRates(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("it does not park again")
+			t.Fatal("the hub does not sleep again")
 		}
 	}
-	bells := hub.Stats.Wakeups.Load()
-	insert(t, conns[0], "rings again")
+	wakeups := hub.Stats.Wakeups.Load()
+	insert(t, conns[0], "notifies again")
 	hub.rows(t, 1)
-	if got := hub.Stats.Wakeups.Load(); got != bells+1 {
-		t.Errorf("got %d bells for a row while parked, want 1", got-bells)
+	if got := hub.Stats.Wakeups.Load(); got != wakeups+1 {
+		t.Errorf("got %d notifications for a row while the hub slept, want 1", got-wakeups)
 	}
 }
 
-// heldExclusively tells whether a hub is parked in this database.
+// heldExclusively is a query that reports whether a hub of this database holds the park lock.
 var heldExclusively = fmt.Sprintf(`SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = %d
 	AND mode = 'ExclusiveLock' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, sql.ParkLock1)
 
@@ -189,10 +189,10 @@ func TestTwoPhaseCommit(t *testing.T) {
 	conn := connect(t, dsn)
 	t.Cleanup(func() { _, _ = conn.Exec(context.Background(), "ROLLBACK PREPARED 'two'") })
 	hub := listen(t, dsn, pollsFromTheFirstRow)
-	hub.parked(t, 1)
+	hub.sleeps(t, 1)
 
 	exec(t, conn, "BEGIN")
-	insert(t, conn, "rings")
+	insert(t, conn, "notifies")
 	_, err := conn.Exec(limited(t), "PREPARE TRANSACTION 'one'")
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "0A000" {
@@ -201,37 +201,37 @@ func TestTwoPhaseCommit(t *testing.T) {
 
 	exec(t, conn, "SET rowcast.ring = off")
 	exec(t, conn, "BEGIN")
-	insert(t, conn, "does not ring")
+	insert(t, conn, "does not notify")
 	exec(t, conn, "PREPARE TRANSACTION 'two'")
 	exec(t, conn, "COMMIT PREPARED 'two'")
-	wantData(t, hub.caughtUp(t), `"does not ring"`)
+	wantData(t, hub.caughtUp(t), `"does not notify"`)
 
 	exec(t, conn, "RESET rowcast.ring")
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 	exec(t, conn, "BEGIN")
-	insert(t, conn, "need not ring")
+	insert(t, conn, "need not notify")
 	exec(t, conn, "PREPARE TRANSACTION 'two'")
 	hub.caughtUp(t)
 	exec(t, conn, "COMMIT PREPARED 'two'")
-	wantData(t, hub.rows(t, 1), `"need not ring"`)
+	wantData(t, hub.rows(t, 1), `"need not notify"`)
 }
 
-func TestLookFindsRowsWithoutABell(t *testing.T) {
+func TestSafetyPollFindsRowsWithoutANotification(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	hub := listen(t, dsn, func(l *listener.Listener) { l.Look = 20 * time.Millisecond })
-	hub.parked(t, 1)
+	hub.sleeps(t, 1)
 	for range 50 {
-		insert(t, conn, "rung for")
-		time.Sleep(rand.N(5 * time.Millisecond)) // around the looks
+		insert(t, conn, "notified")
+		time.Sleep(rand.N(5 * time.Millisecond)) // around the safety polls
 	}
 	hub.rows(t, 50)
 	if got := hub.Stats.Unnotified.Load(); got != 0 {
-		t.Errorf("%d of 50 rows count as unrung", got)
+		t.Errorf("%d of 50 rows count as unnotified", got)
 	}
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
-	for range 2 { // the first may still be found by the fetch for a bell that came just before
+	for range 2 { // the first may still be found by the fetch for an earlier notification
 		insert(t, conn, "by replication, say")
 		wantData(t, hub.rows(t, 1), `"by replication, say"`)
 	}
@@ -243,7 +243,7 @@ func TestCatchUp(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	hub := listen(t, dsn)
-	hub.parked(t, 1)
+	hub.sleeps(t, 1)
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
 	for i := range 20 {
 		insert(t, conn, fmt.Sprint(i))
@@ -262,7 +262,7 @@ func TestCatchUpOutlivesTheSession(t *testing.T) {
 	dsn := dbtest.Database(t)
 	locker, conn := connect(t, dsn), connect(t, dsn)
 	hub := listen(t, dsn)
-	hub.parked(t, 1)
+	hub.sleeps(t, 1)
 	exec(t, locker, "BEGIN")
 	insert(t, locker, "row")
 	exec(t, locker, "LOCK rowcast.notifications")

@@ -18,7 +18,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// outcomes say what became of rows.
+// outcomes describes what was delivered for each row.
 func outcomes(rows []feed.Row) (all []string) {
 	for _, row := range rows {
 		outcome := string(row.Data)
@@ -40,7 +40,7 @@ func faulty(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `CREATE SEQUENCE rowcast.tries MINVALUE 0`)
 	exec(t, conn, `CREATE FUNCTION rowcast.fault(data jsonb) RETURNS jsonb STABLE LANGUAGE plpgsql AS $$ BEGIN
-		-- The size as stored can always be told.
+		-- The size as stored can always be delivered.
 		IF data ? 'sqlstate' AND current_query() NOT LIKE '%newest%' AND (NOT data ? 'times' OR nextval('rowcast.tries') < (data ->> 'times')::int) THEN
 			RAISE EXCEPTION 'a fault' USING ERRCODE = data ->> 'sqlstate';
 		END IF;
@@ -51,7 +51,7 @@ func faulty(t *testing.T, conn *pgx.Conn) {
 		SELECT xmin, id, recipient, event, rowcast.fault(data) AS data, created_at, xid FROM rowcast.stored`)
 }
 
-// readInEveryWay checks what becomes of rows for alice where they are read as they come, with PollOnly, after a
+// readInEveryWay checks the outcomes of rows for alice if they are read as they come, with PollOnly, after a
 // restart, and by a replay. write commits them. Those that cannot be read are counted.
 func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unreadable int64) {
 	t.Helper()
@@ -94,8 +94,8 @@ func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unrea
 	}
 }
 
-// A row whose data cannot be read is replaced by an event that says so, whatever PostgreSQL's error, and those around
-// it come.
+// A row with data that cannot be read is replaced by an event, whatever the error of PostgreSQL is, and the rows
+// around it come.
 func TestUnreadableRows(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -124,7 +124,7 @@ func TestUnreadableRows(t *testing.T) {
 	}, slices.Concat([]string{first}, want, []string{last}), 8)
 }
 
-// What an altered table may hold does not keep other rows from being read, nor the hub from beginning.
+// The rows of an altered table do not prevent other rows from being read, and do not prevent the hub from beginning.
 func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -145,8 +145,8 @@ func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 	}, 2)
 }
 
-// odd makes a database with the schema in another encoding. The constraints that refuse what has no UTF-8 form are
-// dropped.
+// odd creates a database with the schema in another encoding. The constraints that refuse text without a UTF-8 form
+// are dropped.
 func odd(t testing.TB, encoding string) string {
 	t.Helper()
 	server := dbtest.Empty(t)
@@ -187,7 +187,7 @@ func odd(t testing.TB, encoding string) string {
 	return dsn
 }
 
-// What has no form in UTF-8 cannot be sent, and if that is the recipient, nobody can be told.
+// Text without a form in UTF-8 cannot be sent. If the recipient is such a text, the row is skipped.
 func TestTextWithoutAFormInUTF8(t *testing.T) {
 	t.Parallel()
 	for encoding, bad := range map[string]string{"SQL_ASCII": `\xe9`, "EUC_JIS_2004": `\x8ffefe`, "EUC_TW": `\xa9a9`} {
@@ -233,7 +233,7 @@ func TestErrorsThatAreNoRowsFault(t *testing.T) {
 	}
 }
 
-// A lock for which a row's statement waits too long says nothing of the row.
+// A row is not unreadable because the statement that reads it waits too long for a lock.
 func TestLockWhileARowIsRead(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -267,8 +267,8 @@ func dropDataConstraints(t testing.TB, conn *pgx.Conn) {
 	}
 }
 
-// Numbers are measured before text is made of them: what fits is read, what does not is too large, and nobody waits
-// for it.
+// Numbers are measured before they are converted to text: data that fits is read, other data is too large, and no row
+// waits for it.
 func TestNumbersAreMeasured(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -317,19 +317,19 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 		made := one[int](t, conn, "SELECT setval('rowcast.made', setval('rowcast.made', nextval('rowcast.made')))::int")
 		exec(t, conn, "ALTER SEQUENCE rowcast.made RESTART")
 		t.Logf("%s: the data of %d rows was read %d times", way, 2*rows, made)
-		if made > 6*2*rows { // a page alone looks at it three times
+		if made > 6*2*rows { // a page alone reads it three times
 			t.Errorf("%s: the data of %d rows was read %d times", way, 2*rows, made)
 		}
 	}
 	// Work is counted, and not time: each page has a limit of its own, however long all of them take on a loaded
 	// machine.
-	for len(r.told) < 2*rows {
+	for len(r.read) < 2*rows {
 		r.rows(t, 1)
 		if made := one[int](t, conn, "SELECT last_value::int FROM rowcast.made"); made > 6*2*rows {
-			t.Fatalf("live: the data was read %d times for the first %d of %d rows", made, len(r.told), 2*rows)
+			t.Fatalf("live: the data was read %d times for the first %d of %d rows", made, len(r.read), 2*rows)
 		}
 	}
-	check("live", r.told)
+	check("live", r.read)
 	l := newListener(t, dsn)
 	small(l)
 	replayer, err := l.NewReplayer(t.Context(), 1)
@@ -365,7 +365,7 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	check(live, live.rows(t, rows))
 	warm := listen(t, dsn, small, func(l *listener.Listener) { l.Warm = 1 << 20 })
 	warm.until(t, func() bool { return warm.last.Cursor.Xmax > 0 && !warm.last.Warming })
-	check(warm, warm.told)
+	check(warm, warm.read)
 }
 
 // slow puts a view in place of the table, so that reading the data of a row that is an array takes some time. Rows
@@ -374,7 +374,7 @@ func slow(t *testing.T, conn *pgx.Conn, length time.Duration) {
 	t.Helper()
 	dropDataConstraints(t, conn)
 	exec(t, conn, fmt.Sprintf(`CREATE FUNCTION rowcast.slow(data jsonb) RETURNS jsonb STABLE LANGUAGE plpgsql AS $$ BEGIN
-		-- The size as stored is told at once.
+		-- PostgreSQL reports the stored size without reading the data.
 		IF jsonb_typeof(data) = 'array' AND current_query() NOT LIKE '%%newest%%' THEN PERFORM pg_sleep(%f); END IF;
 		RETURN data;
 	END $$`, length.Seconds()))
@@ -383,7 +383,7 @@ func slow(t *testing.T, conn *pgx.Conn, length time.Duration) {
 		SELECT xmin, id, recipient, event, rowcast.slow(data) AS data, created_at, xid FROM rowcast.stored`)
 }
 
-// A hub does not warm up for ever: where recent rows take too long to read, it begins without them.
+// A hub does not warm up forever: if recent rows take too long to read, it begins without them.
 func TestWarmingUpEnds(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -394,8 +394,8 @@ func TestWarmingUpEnds(t *testing.T) {
 		l.Warm, l.PageBytes, l.MaxData, l.Timeout = 1<<20, 1<<16, 1<<16, time.Second
 	})
 	r.until(t, func() bool { return r.last.Cursor.Xmax > 0 && !r.last.Warming })
-	if r.last.Reset == "" || !r.last.Cursor.Whole() || len(r.told) == 0 || len(r.told) == 100 {
-		t.Errorf("after %d of 100 rows it ended with %+v", len(r.told), r.last)
+	if r.last.Reset == "" || !r.last.Cursor.Whole() || len(r.read) == 0 || len(r.read) == 100 {
+		t.Errorf("after %d of 100 rows it ended with %+v", len(r.read), r.last)
 	}
 	exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ('1')")
 	wantData(t, r.rows(t, 1), "1")

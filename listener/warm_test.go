@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A listener that is to be warm first delivers the newest rows of before it began, and what was in flight then
-// is still delivered once when it commits.
+// With Warm, a listener first delivers the newest rows from before it began. A transaction that was in flight then is
+// still delivered once, when it commits.
 func TestWarmStart(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -38,12 +38,12 @@ func TestWarmStart(t *testing.T) {
 	r.caughtUp(t)
 	r.stop()
 	if !first.Warming || len(first.Rows) > 0 {
-		t.Errorf("it began with %+v, want a place from which it warms up", first)
+		t.Errorf("it began with %+v, want an empty batch with Warming", first)
 	}
-	wantData(t, r.told, `"2"`, `"3"`, `"in flight"`, `"4"`)
+	wantData(t, r.read, `"2"`, `"3"`, `"in flight"`, `"4"`)
 }
 
-// Of the rows from before it began, a listener reads no more than it is told to, also if one transaction has many
+// A listener reads no more rows from before it began than Warm allows, even if one transaction has many
 // more: the start does not depend on the size of a transaction.
 func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 	t.Parallel()
@@ -57,8 +57,8 @@ func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 		}
 		r := listen(t, dsn, func(l *listener.Listener) { l.Warm = 20 * 300 })
 		r.caughtUp(t)
-		if len(r.told) != newer {
-			t.Errorf("with %d newer rows: %d rows were read, want the newer ones", newer, len(r.told))
+		if len(r.read) != newer {
+			t.Errorf("with %d newer rows: %d rows were read, want the newer ones", newer, len(r.read))
 		}
 		r.stop()
 	}
@@ -95,8 +95,8 @@ func TestWarmingOutlivesTheSession(t *testing.T) {
 	})
 	r.caughtUp(t)
 	r.stop()
-	if len(r.told) != rows || r.Failures.Of("fetch").Total == 0 {
-		t.Fatalf("%d rows were delivered and %d sessions broke, want %d rows and a broken session", len(r.told), r.Failures.Of("fetch").Total, rows)
+	if len(r.read) != rows || r.Failures.Of("fetch").Total == 0 {
+		t.Fatalf("%d rows were delivered and %d sessions broke, want %d rows and a broken session", len(r.read), r.Failures.Of("fetch").Total, rows)
 	}
 	if len(early) > 0 {
 		t.Errorf("batches did not report warming after %v of %d rows", early, rows)

@@ -13,8 +13,7 @@ import (
 	"rowcast/listener/failures"
 )
 
-// An operation that the hub itself repeats is failing from its first failure until it succeeds, however long that
-// takes.
+// An operation that the hub itself repeats counts as failing from its first failure until it succeeds.
 func TestOperationFailsUntilItSucceeds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -40,8 +39,8 @@ func TestOperationFailsUntilItSucceeds(t *testing.T) {
 	})
 }
 
-// An operation that is attempted for somebody is not failing for long when nobody asks for it any more.
-func TestFailureIsForgotten(t *testing.T) {
+// An operation that is attempted on demand does not count as failing for long after its last attempt.
+func TestFailureEndsWithoutAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r failures.Record
@@ -58,8 +57,8 @@ func TestFailureIsForgotten(t *testing.T) {
 	})
 }
 
-// An operation that fails for one stream is failing although it succeeds for many others. It is not soon after the
-// last failure.
+// An operation that fails for one stream counts as failing, although it succeeds for many others. It stops soon after
+// the last failure.
 func TestSuccessOfOthersHidesNoFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -84,11 +83,11 @@ func TestSuccessOfOthersHidesNoFailure(t *testing.T) {
 func wantFailing(t *testing.T, r *failures.Record, want ...failures.Operation) {
 	t.Helper()
 	if got := r.Failing(); !slices.Equal(got, want) {
-		t.Errorf("failing are %v, want %v", got, want)
+		t.Errorf("%v are failing, want %v", got, want)
 	}
 }
 
-// Warnings of an operation do not fill the log. Those of another are not left out for that.
+// Many warnings of one operation do not fill the log, and do not suppress the warnings of another.
 func TestWarningsAreLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -99,8 +98,8 @@ func TestWarningsAreLimited(t *testing.T) {
 			r.Warn(to, failures.Replay, errors.New("no"), "cannot replay")
 		}
 		r.Warn(to, failures.Retention, errors.New("no"), "cannot delete", "rows", 3)
-		if said := log.String(); strings.Count(said, "cannot replay") != 5 || !strings.Contains(said, "cannot delete\" rows=3 error=no") {
-			t.Errorf("the log is\n%s", said)
+		if written := log.String(); strings.Count(written, "cannot replay") != 5 || !strings.Contains(written, "cannot delete\" rows=3 error=no") {
+			t.Errorf("the log has\n%s", written)
 		}
 		if got := r.Of(failures.Replay).Total; got != 1000 {
 			t.Errorf("%d failures, want 1000", got)

@@ -11,7 +11,7 @@ import (
 	"rowcast/listener/loglimit"
 )
 
-// Lines that come too often are left out, and the next line says how many.
+// Lines that come too often are left out, and the next line has their number.
 func TestLimitCountsWhatItLeavesOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestLimitCountsWhatItLeavesOut(t *testing.T) {
 	})
 }
 
-// The zero value lets a few lines through at once and then one each ten seconds.
+// The zero value allows a few lines at once, and then one line every ten seconds.
 func TestZeroLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"rowcast/listener/strictjson"
 )
 
-// Only one whole object is read, and each key once.
+// Members accepts exactly one object, in which each key occurs once.
 func TestMembers(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

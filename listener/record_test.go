@@ -15,8 +15,8 @@ import (
 	"rowcast/listener/feed"
 )
 
-// A chronicle is what writers really did, by clocks of their own, to judge by it what was told.
-type chronicle struct {
+// A record records what writers did, with times, to check the delivered rows by it.
+type record struct {
 	clock atomic.Int64
 
 	mu    sync.Mutex
@@ -24,20 +24,21 @@ type chronicle struct {
 	pages []renderedPage
 }
 
-// A transaction is of one writer. Another one that began after it had ended must not be told before it.
+// A transaction is a transaction of a writer. A transaction that began after it had ended must not be delivered
+// before it.
 type transaction struct {
 	began, ended int64
 	committed    bool
 }
 
-// A renderedPage is what one statement saw, and the cursor that it had from rowcast.cursor().
+// A renderedPage has the rows that one statement saw, and the cursor that rowcast.cursor() returned in it.
 type renderedPage struct {
 	cursor string
 	shows  []int64
 }
 
-// write lets writers make random transactions all at once until each has made so many.
-func (c *chronicle) write(t *testing.T, dsn string, writers, transactions int) {
+// write runs writers at the same time. Each makes so many random transactions.
+func (c *record) write(t *testing.T, dsn string, writers, transactions int) {
 	c.of = map[int64]*transaction{}
 	var all sync.WaitGroup
 	for range writers {
@@ -55,7 +56,7 @@ func (c *chronicle) write(t *testing.T, dsn string, writers, transactions int) {
 }
 
 // transact makes a transaction that takes a while, so that others begin and end meanwhile.
-func (c *chronicle) transact(ctx context.Context, conn *pgx.Conn) error {
+func (c *record) transact(ctx context.Context, conn *pgx.Conn) error {
 	tx := &transaction{began: c.clock.Add(1)}
 	isolation := []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.ReadCommitted, pgx.RepeatableRead}
 	running, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: isolation[rand.N(len(isolation))]})
@@ -87,7 +88,7 @@ func (c *chronicle) transact(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // savepoint inserts rows, sometimes in a savepoint, which is sometimes rolled back.
-func (c *chronicle) savepoint(ctx context.Context, running pgx.Tx, tx *transaction) error {
+func (c *record) savepoint(ctx context.Context, running pgx.Tx, tx *transaction) error {
 	if rand.N(3) > 0 {
 		return c.insert(ctx, running, tx)
 	}
@@ -107,7 +108,7 @@ func (c *chronicle) savepoint(ctx context.Context, running pgx.Tx, tx *transacti
 	return inner.Commit(ctx)
 }
 
-func (c *chronicle) insert(ctx context.Context, running pgx.Tx, tx *transaction) error {
+func (c *record) insert(ctx context.Context, running pgx.Tx, tx *transaction) error {
 	const insert = `INSERT INTO rowcast.notifications (recipient, data)
 		SELECT nullif(recipient, ''), to_jsonb(recipient) FROM unnest($1::text[]) recipient RETURNING id`
 	recipients := make([]string, 1+rand.N(3))
@@ -127,8 +128,8 @@ func (c *chronicle) insert(ctx context.Context, running pgx.Tx, tx *transaction)
 	return err
 }
 
-// render reads what a page shows, with its cursor, in one statement.
-func (c *chronicle) render(ctx context.Context, running pgx.Tx) error {
+// render reads the rows of a web page and its cursor in one statement.
+func (c *record) render(ctx context.Context, running pgx.Tx) error {
 	var page renderedPage
 	const query = `SELECT rowcast.cursor(), ARRAY(SELECT id FROM rowcast.notifications)`
 	if err := running.QueryRow(ctx, query).Scan(&page.cursor, &page.shows); err != nil {
@@ -140,8 +141,8 @@ func (c *chronicle) render(ctx context.Context, running pgx.Tx) error {
 	return nil
 }
 
-// committed are the ids of the rows that were, in their order.
-func (c *chronicle) committed() (ids []int64) {
+// committed returns the ids of the committed rows, sorted.
+func (c *record) committed() (ids []int64) {
 	for id, tx := range c.of {
 		if tx.committed {
 			ids = append(ids, id)
@@ -151,7 +152,7 @@ func (c *chronicle) committed() (ids []int64) {
 	return ids
 }
 
-// ids are those of rows, sorted.
+// ids returns the ids of rows, sorted.
 func ids(rows []feed.Row) (ids []int64) {
 	for _, row := range rows {
 		ids = append(ids, row.ID)
@@ -160,21 +161,21 @@ func ids(rows []feed.Row) (ids []int64) {
 	return ids
 }
 
-// check fails if rows are not just the wanted ones, each once, in an order in which they may be told after those
-// before.
-func (c *chronicle) check(before, rows []feed.Row, want []int64) error {
+// check returns an error unless rows are exactly the wanted rows, each once, in an order in which they may be
+// delivered after the rows of before.
+func (c *record) check(before, rows []feed.Row, want []int64) error {
 	if got := ids(rows); !slices.Equal(got, want) {
 		return fmt.Errorf("got rows %v, want %v", got, want)
 	}
-	var latest *transaction // that began, of those told so far
+	var latest *transaction // the delivered transaction that began last
 	last := map[uint64]int64{}
 	for _, row := range slices.Concat(before, rows) {
 		tx := c.of[row.ID]
 		if latest != nil && tx.ended < latest.began {
-			return fmt.Errorf("row %d was told after one of a transaction that began when it had been committed", row.ID)
+			return fmt.Errorf("row %d was delivered after a row of a transaction that began after its commit", row.ID)
 		}
 		if row.ID < last[row.Xid] {
-			return fmt.Errorf("row %d was told after row %d of its transaction", row.ID, last[row.Xid])
+			return fmt.Errorf("row %d was delivered after row %d of its transaction", row.ID, last[row.Xid])
 		}
 		last[row.Xid] = row.ID
 		if latest == nil || tx.began > latest.began {
@@ -184,7 +185,7 @@ func (c *chronicle) check(before, rows []feed.Row, want []int64) error {
 	return nil
 }
 
-// concern are those of rows that are for some recipients.
+// concern returns the rows that are for some recipients.
 func concern(rows []feed.Row, recipients []string) (found []feed.Row) {
 	for _, row := range rows {
 		if row.Recipient == "" || slices.Contains(recipients, row.Recipient) {

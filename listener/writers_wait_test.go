@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Where a commit takes long, as it waits for the disk, those that ring run one at a time, and their rate alone would
-// never tell that there are many writers. Hubs notice that they wait for each other, and poll.
+// If a commit waits long for the disk, commits with a NOTIFY run one at a time, and their rate stays low however many
+// writers there are. Hubs notice that the writers wait for each other, and poll.
 func TestWritersDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
@@ -35,7 +35,7 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 	for range 2 {
 		hubs = append(hubs, listen(t, dsn, func(l *listener.Listener) { l.Busy = math.Inf(1) }))
 	}
-	rung := commitsBy(t, dsn, writers, length)
+	notified := commitsBy(t, dsn, writers, length)
 	for _, hub := range hubs {
 		hub.stop()
 	}
@@ -43,15 +43,15 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 		hubs[i] = listen(t, dsn)
 	}
 	polled := commitsBy(t, dsn, writers, length)
-	t.Logf("%.0f commits a second with hubs that never poll, %.0f with hubs that may; %d and %d bells", rung, polled,
+	t.Logf("%.0f commits a second with hubs that never poll, %.0f with hubs that may; %d and %d wake-ups", notified, polled,
 		hubs[0].Stats.Wakeups.Load(), hubs[1].Stats.Wakeups.Load())
 	// Both rates are of one run, because without hubs a loaded machine has fewer commits, too.
-	if polled < 2*rung {
+	if polled < 2*notified {
 		t.Error("the writers wait for each other")
 	}
 }
 
-// commitsBy is how many rows a second so many writers insert, each as soon as it can.
+// commitsBy returns how many rows a second the writers insert, each as fast as it can.
 func commitsBy(t *testing.T, dsn string, writers int, length time.Duration) float64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), length)
