@@ -65,7 +65,8 @@ var (
 
 // Assigned returns a condition in SQL for a row of rowcast.notifications. name is the table's name or alias in the query. The condition
 // is true if this server had assigned the number in the column xid when the row was written. A row for which it is false has its number
-// from another server (a dump, a subscription) or from an app, and is never sent, even after this server has assigned the number.
+// from another server (a dump, a subscription) or from an app, and is never sent, even after this server has assigned the number (rule 25
+// of package cursor).
 //
 // The transaction that wrote a row has the number in xid or a higher one. Savepoints, updates and rewrites of the table cause a higher
 // one. The comparison of 32 bits comes first, because it is true for nearly every row.

@@ -31,11 +31,11 @@ func (e *epochs) add(r recovery) {
 // forward converts a cursor of an earlier epoch to the current one. known is false if the epoch is not kept, or if the
 // cursor has seen more than this Hub had sent, because the Hub does not know which of those rows survived.
 func (e epochs) forward(c cursor.Cursor) (_ cursor.Cursor, known bool) {
-	for _, r := range e {
+	for _, r := range e { // rule 21 of package cursor
 		if c.Epoch != r.sent.Epoch {
 			continue
 		}
-		if !r.sent.Covers(c) {
+		if !r.sent.Covers(c) { // rule 24 of package cursor
 			return c, false
 		}
 		if c.Epoch = r.next; r.last != nil {

@@ -14,7 +14,7 @@ import (
 const opening = ":\n"
 
 // goLive makes a stream live and gives it the events that it has missed. The caller has computed these since it locked
-// the state, so no event is missed or sent twice.
+// the state, so no event is missed or sent twice (rule 11 of package cursor).
 func (st *state) goLive(s *subscriber, missed []*frame, steps *cursor.Steps) {
 	st.roster.makeLive(s)
 	s.goLive(missed, steps)
@@ -122,7 +122,7 @@ func (j *joining) check(from clientCursor) (c cursor.Cursor, reason string) {
 		if now.Covers(c) {
 			return c, ""
 		}
-		// The client received rows from another hub that this hub has not read yet.
+		// The client received rows from another hub that this hub has not read yet (rule 9 of package cursor).
 		if caughtUp {
 			return now, resetAhead
 		}
@@ -161,7 +161,7 @@ func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	return cursor.Cursor{}, 0
 }
 
-// lockWhole locks the Hub's state when its cursor is whole. While the Hub receives a transaction in several batches, a
+// lockWhole locks the Hub's state when its cursor is whole (rule 10 of package cursor). While the Hub receives a transaction in several batches, a
 // new stream would get only the last part of it. If the stream ends before that, lockWhole returns nil and the state is
 // not locked.
 func (j *joining) lockWhole() *state {

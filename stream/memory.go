@@ -37,7 +37,7 @@ func (q *queue) pop() *frame {
 	return f
 }
 
-// begin removes everything.
+// begin removes everything. The Hub calls it at the start and in a new epoch (rule 23 of package cursor).
 func (m *memory) begin(from cursor.Cursor) {
 	*m = memory{limit: m.limit, from: from, of: make(map[string]*queue)}
 }
