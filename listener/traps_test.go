@@ -22,14 +22,14 @@ func layTraps(t *testing.T, conn *pgx.Conn, dsn string) {
 	exec(t, conn, "ALTER DATABASE "+pgx.Identifier{conn.Config().Database}.Sanitize()+" SET search_path = public, pg_catalog")
 	exec(t, conn, "SET search_path = pg_catalog, pg_temp")
 	for _, trapped := range []string{"SELECT concat_ws('-', 1::bigint, 2::oid)", "SELECT 1 WHERE 1::oid = 1::int", "SELECT pg_backend_pid()"} {
-		if _, err := connect(t, dsn).Exec(t.Context(), trapped); err == nil || !strings.Contains(err.Error(), "a trap of a stranger") {
-			t.Fatalf("%s: got %v, want that it goes into a trap", trapped, err)
+		if _, err := connect(t, dsn).Exec(t.Context(), trapped); err == nil || !strings.Contains(err.Error(), "a trap of another role") {
+			t.Fatalf("%s: got %v, want the error of a trap", trapped, err)
 		}
 	}
 }
 
-// No function, operator, type or table of a stranger is used, whatever the search_path is where a connection begins.
-func TestStrangersTrapsAreNotUsed(t *testing.T) {
+// No function, operator, type or table of another role is used, whatever the search_path is when a connection begins.
+func TestTrapsOfAnotherRoleAreNotUsed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
@@ -45,9 +45,9 @@ func TestStrangersTrapsAreNotUsed(t *testing.T) {
 	}
 }
 
-// A stranger with the same role leaves objects in pg_temp, and settings, in a session behind PgBouncer. The hub that
-// is given the session next uses none of them, and changes nothing of the session.
-func TestStrangersSessionBehindPgBouncer(t *testing.T) {
+// A program with the same role leaves objects in pg_temp, and settings, in a session behind PgBouncer. The hub that gets
+// the session next uses none of them, and changes nothing in the session.
+func TestUsedSessionBehindPgBouncer(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
@@ -70,7 +70,7 @@ func TestStrangersSessionBehindPgBouncer(t *testing.T) {
 	session := one[uint32](t, stranger, "SELECT pg_catalog.pg_backend_pid()")
 	for _, trapped := range []string{"SELECT 'x'::text", "SELECT pid FROM pg_locks"} {
 		if _, err := stranger.Exec(t.Context(), trapped); err == nil {
-			t.Fatalf("%s: want that it meets a trap", trapped)
+			t.Fatalf("%s: want the error of a trap", trapped)
 		}
 	}
 	walkPastTraps(t, conn, pooled, true, func(*listener.Listener) {})
@@ -78,7 +78,7 @@ func TestStrangersSessionBehindPgBouncer(t *testing.T) {
 		"search_path": "pg_temp, public, pg_catalog", "default_transaction_read_only": "on", "default_transaction_isolation": "serializable",
 	} {
 		if got := one[string](t, stranger, "SELECT pg_catalog.current_setting('"+setting+"')"); got != want {
-			t.Errorf("the stranger's %s is %s, want %s", setting, got, want)
+			t.Errorf("the %s of the other role is %s, want %s", setting, got, want)
 		}
 	}
 	if got := one[uint32](t, stranger, "SELECT pg_catalog.pg_backend_pid()"); got != session {
