@@ -13,8 +13,8 @@ import (
 	"rowcast/listener/cursor"
 	"rowcast/listener/failures"
 	"rowcast/listener/feed"
+	"rowcast/listener/guard"
 	"rowcast/listener/loglimit"
-	"rowcast/stream/internal/guard"
 	"rowcast/stream/sse"
 	"rowcast/stream/wire"
 )

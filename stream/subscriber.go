@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 
 	"rowcast/listener/cursor"
-	"rowcast/stream/internal/guard"
+	"rowcast/listener/guard"
 	"rowcast/stream/wire"
 )
 

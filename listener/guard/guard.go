@@ -1,17 +1,25 @@
-// Package guard keeps values that several goroutines use. A value can be reached only while its lock is held.
+// Package guard ties a value to its lock. The compiler keeps other packages from the value unless they lock it.
 package guard
 
 import "sync"
 
-// A Value is a value with its lock. The zero Value holds the zero value of T.
+// A Value is a T that is reached only while its lock is held. The zero Value holds the zero T and is unlocked. It must not be copied.
 type Value[T any] struct {
 	mu    sync.Mutex
 	value T
 }
 
-// Do calls use while the lock is held. The pointer must not be kept after use has returned.
+// Do calls use while the lock is held. The pointer must not be used after use has returned.
 func (v *Value[T]) Do(use func(*T)) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	use(&v.value)
+	defer v.Unlock()
+	use(v.Lock())
 }
+
+// Lock locks the value and returns it. The pointer must not be used after Unlock.
+func (v *Value[T]) Lock() *T {
+	v.mu.Lock()
+	return &v.value
+}
+
+// Unlock unlocks the value.
+func (v *Value[T]) Unlock() { v.mu.Unlock() }
