@@ -65,7 +65,8 @@ type Hub struct {
 	// Failures record failed calls of the Source.
 	Failures failures.Record
 
-	once sync.Once
+	once  sync.Once
+	begun chan struct{} // closed when the Hub begins
 
 	state    guard.Value[state]
 	pending  pending
@@ -125,6 +126,7 @@ func (h *Hub) init() {
 		h.pending.limit = int64(h.Pending)
 		h.calls.init(h.Reads)
 		h.watcher.Gone = h.gone
+		h.begun = make(chan struct{})
 		st := h.state.Lock()
 		defer h.state.Unlock()
 		st.hub, st.next, st.memory.limit = h, make(chan struct{}), h.Memory
@@ -155,7 +157,10 @@ func (h *Hub) Publish(b feed.Batch) {
 	}
 	st.memory.add(frames...)
 	st.cursor, st.received = b.Cursor, time.Now()
-	st.begun = st.begun || !b.Warming
+	if !b.Warming && !st.begun {
+		st.begun = true
+		close(h.begun)
+	}
 	if b.Horizon != 0 {
 		st.horizon = b.Horizon
 	}
@@ -165,6 +170,13 @@ func (h *Hub) Publish(b feed.Batch) {
 	close(st.next)
 	st.next = make(chan struct{})
 	st.limitPending()
+}
+
+// Begun returns a channel that is closed when the Hub has received the first batch that is not [feed.Batch.Warming]. Until
+// then, clients are told to retry later.
+func (h *Hub) Begun() <-chan struct{} {
+	h.init()
+	return h.begun
 }
 
 // prepare prepares the state for a batch that may not continue the one before.

@@ -187,9 +187,15 @@ func TestWarmStart(t *testing.T) {
 	if f.hub.Ready() {
 		t.Error("the hub is ready before it has begun")
 	}
+	select {
+	case <-f.hub.Begun():
+		t.Error("Begun is closed before the hub has begun")
+	default:
+	}
 	wantRetryLater(t, listen(t, f.site, "alice"))
 	f.now = second.Cursor.Reached(cursor.Cursor{Xmax: start.Xmax + 1, Epoch: start.Epoch})
 	f.hub.Publish(feed.Batch{Rows: []feed.Row{second}, Cursor: f.now})
+	<-f.hub.Begun() // closed by Publish
 	c := resume(t, f.site, first.Cursor.String(), "alice")
 	c.hello()
 	c.wantData("2")
@@ -198,7 +204,7 @@ func TestWarmStart(t *testing.T) {
 	}
 }
 
-// A bookmark is a Source that calls a function between the first and the second page.
+// A pausedSource is a Source that calls a function between the first and the second page.
 type pausedSource struct {
 	stream.Source
 	between func()

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"runtime"
-	"sync"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
@@ -17,7 +16,6 @@ import (
 
 	"rowcast/listener"
 	"rowcast/listener/failures"
-	"rowcast/listener/feed"
 	"rowcast/listener/loglimit"
 	"rowcast/stream"
 	"rowcast/stream/auth"
@@ -81,7 +79,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	defer replayer.Close()
-	began := s.connect(replayer)
+	s.connect(replayer)
 	servers, err := s.open(ctx)
 	if err != nil {
 		return err
@@ -103,7 +101,7 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(server.run)
 	}
 	group.Go(func() error {
-		s.announce(running, began, servers)
+		s.announce(running, servers)
 		return nil
 	})
 	group.Go(func() error {
@@ -113,30 +111,22 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// connect connects the listener to the hub. The returned channel is closed when the hub has received the first batch.
-func (s *Server) connect(replayer *listener.Replayer) <-chan struct{} {
+// connect connects the listener to the hub.
+func (s *Server) connect(replayer *listener.Replayer) {
 	s.Hub.Reads = s.Replays
 	s.Hub.Source = replayer
+	s.Listener.Deliver = s.Hub.Publish
 	if !s.NoMessages {
 		s.Listener.Message = s.Hub.Send
 	}
 	s.Listener.Disconnect = func(recipient string) { s.Hub.Disconnect(recipient) }
 	s.disconnectOthers = replayer.Disconnect
-	began := make(chan struct{})
-	begin := sync.OnceFunc(func() { close(began) })
-	s.Listener.Deliver = func(b feed.Batch) {
-		s.Hub.Publish(b)
-		if !b.Warming { // the hub tells clients to retry later until then
-			begin()
-		}
-	}
-	return began
 }
 
 // announce logs the addresses as soon as clients can open streams. Later it logs that the server is stopping.
-func (s *Server) announce(running context.Context, began <-chan struct{}, servers []*httpServer) {
+func (s *Server) announce(running context.Context, servers []*httpServer) {
 	select {
-	case <-began:
+	case <-s.Hub.Begun():
 		attributes := []any{"addr", servers[0].address().String()}
 		if len(servers) > 1 {
 			attributes = append(attributes, "admin_addr", servers[1].address().String())
