@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/listener/feed"
 )
 
 // The server announces its address only when clients can open streams. Before, they would be told to retry later.
@@ -26,14 +28,14 @@ func TestAnnounce(t *testing.T) {
 		var announced net.Addr
 		s.Listening = func(addr net.Addr) { announced = addr }
 		running, cancel := context.WithCancel(t.Context())
-		began := make(chan struct{})
-		go s.announce(running, began, []*httpServer{{socket: socket}})
+		go s.announce(running, []*httpServer{{socket: socket}})
 
+		s.Hub.Publish(feed.Batch{Warming: true})
 		synctest.Wait()
 		if announced != nil || log.Len() > 0 {
-			t.Errorf("logged before the first batch: %s", log.String())
+			t.Errorf("logged before the hub began: %s", log.String())
 		}
-		close(began)
+		s.Hub.Publish(feed.Batch{})
 		synctest.Wait()
 		if want := "msg=listening addr=" + socket.Addr().String() + "\n"; announced != socket.Addr() || !strings.HasSuffix(log.String(), want) {
 			t.Errorf("got %s, want %s", log.String(), want)
