@@ -6,24 +6,24 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A backlog holds the events that a stream has still to be sent, and counts the memory that they use. A stream has one
-// only while a goroutine writes to its client. It belongs to the stream's output.
+// A backlog holds the events that are still to be written to a stream, and counts the memory that they use. A stream has
+// a backlog only while a goroutine writes to its client. The backlog belongs to the stream's output.
 type backlog struct {
 	pending *pending
 	frames  []*frame
-	bytes   int // the length of the frames as they are sent
+	bytes   int // the sum of their lengths
 
-	// The first frames of a stream that resumes are sent with ids of its own, which replay computes.
+	// The first frames of a stream that resumes are sent with ids that are for this stream only. replay computes them.
 	replay      *cursor.Steps
 	replayed    int // the number of these frames
-	maxIDLength int // of these ids
+	maxIDLength int // an upper limit for the length of these ids
 
 	buffer  []byte // of the goroutine that writes
 	writing shared // what is being written, if other streams may hold it, too
 	own     int    // the bytes that are counted for this stream alone
 }
 
-// shared is memory that several streams hold. It is counted once.
+// shared is memory that several streams may hold. It is counted once.
 type shared struct {
 	holders *atomic.Int32
 	bytes   int
@@ -35,7 +35,8 @@ const goroutineSize = 8 << 10
 // writeSize is about the number of bytes that are written in one step.
 const writeSize = 32 << 10
 
-// length returns the number of bytes that the client receives for a frame.
+// length returns the number of bytes that the client receives for frame i, or an upper limit if the frame is sent with
+// an id that is for this stream only.
 func (b *backlog) length(i int) int {
 	f := b.frames[i]
 	if i < b.replayed {
@@ -44,7 +45,7 @@ func (b *backlog) length(i int) int {
 	return f.length()
 }
 
-// lengthAfterFirst returns the number of bytes of all frames but the first.
+// lengthAfterFirst returns the sum of the lengths of all frames except the first.
 func (b *backlog) lengthAfterFirst() int {
 	if len(b.frames) == 0 {
 		return 0
@@ -62,13 +63,13 @@ func (b *backlog) add(f *frame) {
 	b.pending.hold(&f.holders, f.held())
 }
 
-// beginWrite counts shared memory that is being written.
+// beginWrite counts shared memory until endWrite is called, because it is being written.
 func (b *backlog) beginWrite(s shared) {
 	b.pending.hold(s.holders, s.bytes)
 	b.writing = s
 }
 
-// endWrite ends the last beginWrite.
+// endWrite releases the memory that beginWrite counted, if there is any.
 func (b *backlog) endWrite() {
 	if b.writing.holders != nil {
 		b.pending.release(b.writing.holders, b.writing.bytes)
@@ -118,7 +119,7 @@ func (b *backlog) count() {
 	b.own = own
 }
 
-// drop releases everything.
+// drop removes all frames and releases all memory that is counted.
 func (b *backlog) drop() {
 	for _, f := range b.frames {
 		b.pending.release(&f.holders, f.held())

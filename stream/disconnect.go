@@ -8,9 +8,9 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Disconnect ends the streams of a recipient, which is a user or a group. Their clients receive rowcast.bye and
-// reconnect, and get a stream again if they are authenticated again. Disconnect returns the number of streams that were
-// not ending already. For a recipient without streams it is cheap, because any role of the database can disconnect a
+// Disconnect ends the streams of a recipient, which is a user or a group. Clients of live streams receive rowcast.bye
+// first. The clients reconnect, and get a stream again if they are authenticated again. Disconnect returns the number of
+// streams that it ended. It does not count streams that were ending already. For a recipient without streams it is cheap, because any role of the database can disconnect a
 // million such recipients.
 func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.init()
@@ -33,18 +33,18 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 
 // disconnects record when a recipient was last disconnected. A grant that is older than that is not valid. Any role of
 // the database can disconnect any number of recipients, so they share a fixed number of places by their hash. When
-// several recipients share a place, a disconnect of one counts for all of them. Then a client may be told to retry
-// without need, but no client gets a stream that it must not get.
+// several recipients share a place, a disconnect of one of them counts for all. In that case a client may have to
+// retry without need, but no client gets a stream that it must not get.
 type disconnects struct {
 	begin time.Time
 	seed  maphash.Seed
 	last  []time.Duration // since begin, by the hash of the recipient; 0 means never; nil before the first disconnect
 }
 
-// disconnectPlaces use 512 KiB.
+// disconnectPlaces is the number of places. They use 512 KiB.
 const disconnectPlaces = 1 << 16
 
-// disconnectLasts is the time for which a disconnect is kept. Authentication takes far less.
+// disconnectLasts is the time for which a disconnect is kept. Grant.Known must not be longer ago.
 const disconnectLasts = time.Minute
 
 func (d *disconnects) add(recipient string) {
@@ -71,8 +71,8 @@ func (d *disconnects) since(grant Grant) bool {
 	})
 }
 
-// lastFrame returns the last bytes of a stream: when to reconnect and, on a live stream, an event whose id is the
-// cursor to resume from. No event may follow it, because a later event has a later cursor.
+// lastFrame returns the last frame of a stream: a retry field and, on a live stream, an event whose id is the cursor to
+// resume from. Events that are published later are not sent to the stream. The client receives them when it resumes.
 func (st *state) lastFrame(s *subscriber, event *frame) *frame {
 	last := &frame{live: sse.AppendRetry(nil, jitter(st.hub.Retry))}
 	if st.roster.isLive(s) {

@@ -5,24 +5,25 @@
 // request with a stream. The Hub reads rows that it no longer has in memory through a [Source]. The package knows HTTP
 // and streams, and no database.
 //
-// A slow client does not delay other clients and does not miss an event. Events that its connection does not accept
-// wait in a backlog. When the backlog reaches its limit, the stream is closed, and the client reconnects and resumes
+// A slow client does not delay other clients and does not miss a row. Events that its connection does not accept wait
+// in a backlog. When the backlog reaches its limit, the stream is closed, and the client reconnects and resumes
 // from its cursor.
 //
 // These terms are used in the code:
 //
-//   - A cursor describes which rows a client has received. Its text is the id of each event. See package rowcast/listener/cursor.
-//   - The stream is joining while it sends what its client has missed since its cursor. After that it is live and receives events as
-//     they are published.
-//   - The memory of a Hub holds recent events, so that most clients resume without a query.
-//   - The backlog of a stream holds the events that are pending: they are published, and the client has not accepted them.
-//   - An epoch is a period in which the server lost no committed row. A crash recovery or a failover begins the next one.
-//   - A frame is an encoded event. A run is several frames for the same streams, which are written together.
-//   - A lease is the end of a stream's grant.
+//   - A cursor describes which rows a client has received. Each event of a row has a cursor as its id. See package
+//     rowcast/listener/cursor.
+//   - A stream is joining while it sends the events that its client has missed since the client's cursor. After that it
+//     is live and receives events as they are published.
+//   - The memory of a Hub holds the events of recent rows, so that most clients resume without a query.
+//   - The backlog of a stream holds pending events: they have been published, and the client has not accepted them.
+//   - An epoch is a period in which the server lost no committed row. A crash recovery or a failover begins the next epoch.
+//   - A frame is an encoded event. A run is one or more frames for the same streams, which are written together.
+//   - A lease records when the grant of a stream ends.
 //
-// [Hub.Run] is one goroutine. It sends heartbeats and ends the streams whose grants have expired. One more goroutine
-// notices when clients disconnect. For streams over TLS or HTTP/2, and on systems other than Linux, each stream has a
-// goroutine for that. A stream has further goroutines only while it is joining, while it has a backlog, and while its
+// [Hub.Run] is one goroutine. It sends heartbeats and ends the streams whose grants have expired. On Linux,
+// one goroutine notices when clients of plain HTTP/1.1 streams disconnect. Each stream over TLS or HTTP/2, and each
+// stream on another system, has a goroutine for this. A stream has further goroutines only while it is joining, while it has a backlog, and while its
 // grant is being renewed. An event for many streams is written by one goroutine for each processor, and Publish and
-// Send wait for these. All goroutines end with the streams or with Run.
+// Send wait for these goroutines. All goroutines end with the streams or with Run.
 package stream

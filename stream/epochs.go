@@ -6,12 +6,12 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// epochs are the last recoveries of the server that a Hub has seen, in order. Each ends the epoch that the one before
-// began. A client may resume several crashes later.
+// epochs are the last recoveries of the server that a Hub has seen, in order. Each recovery ends the epoch that the
+// previous recovery began. A client may resume several crashes later.
 type epochs []recovery
 
 // maxRecoveries is the number of recoveries that are kept. Each uses as much memory as a cursor. A client that was
-// disconnected for longer is reset, unless the row in which its cursor is anchored still exists.
+// disconnected for longer is reset, unless the row that anchors its cursor still exists.
 const maxRecoveries = 64
 
 // A recovery records which delivered rows survived a crash recovery or failover.

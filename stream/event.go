@@ -22,15 +22,15 @@ var (
 	eventUnreadable = sse.MustName("rowcast.unreadable")
 )
 
-// The reasons why a stream cannot continue from the client's cursor, as they stand in the data of rowcast.reset.
+// The reasons why a stream cannot continue from the client's cursor, as the data of rowcast.reset names them.
 const (
 	resetMalformed = "malformed" // the text is not a cursor
-	resetExpired   = "expired"   // retention has deleted rows after the cursor
-	resetHistory   = "history"   // the cursor is of another database, or the server has lost rows before it
+	resetExpired   = "expired"   // retention may have deleted rows that the client has not received
+	resetHistory   = "history"   // the cursor is of another database, or the server may have lost rows that it has seen
 	resetAhead     = "ahead"     // the cursor has seen rows that this database does not have
 )
 
-// A frame is an encoded event. All streams that receive the event share it.
+// A frame is an encoded event. Streams that receive the same published event share one frame.
 type frame struct {
 	row       cursor.Row
 	recipient string
@@ -99,7 +99,7 @@ func nameAndData(r *feed.Row) (sse.Name, []byte) {
 	return name, r.Data
 }
 
-// note returns a frame that belongs to no row: an event of the hub or a NOTIFY message.
+// note returns the frame of an event that belongs to no row: an event of the hub or a NOTIFY message.
 func note(name sse.Name, id *cursor.Cursor, data []byte) *frame {
 	f := &frame{}
 	if id != nil {
@@ -125,7 +125,7 @@ func (f *frame) held() int { return cap(f.live) + cap(f.large) + frameOverhead }
 // size returns the bytes of memory of a frame with its cursor.
 func (f *frame) size() int { return f.held() + f.listed }
 
-// trim releases capacity that a frame with a long id would keep unused.
+// trim releases unused capacity, which is large if the id is long, and returns the frame.
 func (f *frame) trim() *frame {
 	if spare := cap(f.live) - len(f.live); spare > 64 && spare > len(f.live)/8 {
 		f.live = slices.Clone(f.live)
@@ -149,8 +149,8 @@ func lengthWithIDs(frames []*frame, idLength int) (n int) {
 	return n
 }
 
-// maxIDLength returns a length in bytes that no id along the steps exceeds. An id between the two ends names one more
-// transaction and row than the ids of the ends, and its list is a part of one of their lists.
+// maxIDLength returns an upper limit, in bytes, for the length of the ids along the steps. An id between the first and
+// the last cursor names one more transaction and row than they do, and its list is a part of one of their lists.
 func maxIDLength(steps *cursor.Steps) int {
 	const more = 48
 	length := len(appendID(nil, steps.To())) + more
@@ -192,7 +192,8 @@ func (r *run) shared() shared {
 	return shared{&r.holders, cap(r.bytes)}
 }
 
-// runs divides frames where the recipient changes, and into parts of at most about writeSize bytes.
+// runs divides frames where the recipient changes, and into parts of at most writeSize bytes. A larger frame is a part
+// of its own.
 func runs(frames []*frame) iter.Seq[[]*frame] {
 	return func(yield func([]*frame) bool) {
 		for len(frames) > 0 {

@@ -9,7 +9,7 @@ import (
 	"rowcast/stream/wire"
 )
 
-// A Memory is the memory of a Hub, alone.
+// A Memory is the memory of a Hub, without the Hub.
 type Memory struct{ m memory }
 
 // NewMemory returns a memory that begins at a cursor and holds up to limit bytes.
@@ -52,8 +52,8 @@ func (h *Hub) Leases() int {
 	return len(st.leases)
 }
 
-// Connect opens a stream without a connection, whose client accepts everything at once. If live is false, it stays
-// joining.
+// Connect opens a stream over a connection that accepts everything at once. If live is false, the stream stays joining.
+// leave closes the stream.
 func (h *Hub) Connect(live bool, recipients ...string) (leave func()) {
 	grant := Grant{Groups: recipients}
 	s := newSubscriber(h, grant, nil)
@@ -91,13 +91,13 @@ var toNull = sync.OnceValue(func() wire.Direct {
 	return wire.DirectTo(raw)
 })
 
-// Reservations is the queue for memory of streams that resume, alone.
+// Reservations is the queue for memory of streams that resume, without a Hub.
 type Reservations struct{ p pending }
 
 // NewReservations returns a queue with a limit in bytes.
 func NewReservations(limit int) *Reservations { return &Reservations{pending{limit: int64(limit)}} }
 
-// Reserve requests memory for a user. granted is closed when it is granted, and giveBack returns it.
+// Reserve requests memory for a user. granted is closed when the memory is granted, and giveBack gives the memory back.
 func (r *Reservations) Reserve(user string, bytes int) (granted <-chan struct{}, giveBack func()) {
 	of := r.p.reserve(user, bytes)
 	return of.granted, func() { r.p.giveBack(of) }
@@ -113,7 +113,7 @@ func (h *Hub) WaitingCalls() (n int) {
 	return n
 }
 
-// Readers returns the number of users that call the Source or wait to.
+// Readers returns the number of users and addresses with a running or waiting call of the Source.
 func (h *Hub) Readers() int {
 	h.calls.mu.Lock()
 	defer h.calls.mu.Unlock()

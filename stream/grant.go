@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A Grant describes who may receive a stream, and until when. The zero Grant receives what is sent to everyone, without
-// an end.
+// A Grant describes which events a stream receives, and until when. A stream with the zero Grant receives only the
+// events for everyone, and does not expire.
 type Grant struct {
 	// User is the recipient that identifies the stream's user. Empty means no particular user.
 	User string
@@ -18,13 +18,14 @@ type Grant struct {
 	Groups []string
 
 	// Known is the time at which the client was authenticated, at most a minute ago. If one of the recipients has been
-	// disconnected since then, the stream is not opened and the client is told to retry later. Zero means that the
-	// grant is new.
+	// disconnected since then, the stream is not opened and the client is answered with "retry later". Zero means that
+	// the grant is new.
 	Known time.Time
-	// Expires is the time at which the stream ends. A rowcast.bye event announces the end. Zero means never.
+	// Expires is the time at which the grant ends. Zero means never. Without Renew, the stream ends then, and a
+	// rowcast.bye event announces the end.
 	Expires time.Time
 	// Leeway is the time for which the stream continues after Expires, because the clock by which Expires was set may
-	// be slow.
+	// be slow. It has no effect if Renew is set.
 	Leeway time.Duration
 	// Renew, if not nil, is called at Expires, in a goroutine of its own. If ok is true, the stream continues until
 	// expires, or without an end if expires is zero. Otherwise it ends with a rowcast.bye event. The context ends with
@@ -39,7 +40,7 @@ func (g Grant) Recipients() []string {
 	return slices.Clip(slices.Compact(all))
 }
 
-// A lease is the end of a stream's grant. Streams without an end have none.
+// A lease records when the grant of a stream ends. A stream whose grant does not end has no lease.
 type lease struct {
 	of      *subscriber
 	due     time.Time // when the next step is to be taken
@@ -51,11 +52,11 @@ type lease struct {
 
 const notQueued = -1
 
-// byeBefore is the time between rowcast.bye and the end of a grant. A grant of less than twice that time gets it after
-// half of its time.
+// byeBefore is the time between rowcast.bye and the end of a grant. If the grant lasts less than twice byeBefore,
+// rowcast.bye comes after half of the grant's time.
 const byeBefore = 30 * time.Second
 
-// expiryTick is the time between two checks of the leases. A stream ends at most that long after its grant.
+// expiryTick is the time between two checks of the leases. Each step of a lease is taken at most about expiryTick late.
 const expiryTick = 500 * time.Millisecond
 
 // addLease adds the lease of a stream whose grant ends.
@@ -134,7 +135,7 @@ func (h *Hub) renew(ctx context.Context, l *lease) {
 	}
 }
 
-// The reasons why a stream ends, as they stand in the data of rowcast.bye. Disconnect has one more.
+// The reasons why a stream ends, as the data of rowcast.bye names them. Disconnect uses a third reason, "disconnected".
 const (
 	byeExpired = "expired" // the grant has expired
 	byeRevoked = "revoked" // Grant.Renew has refused

@@ -25,12 +25,12 @@ type Hub struct {
 	Source Source
 	Logger *slog.Logger
 
-	// Heartbeat is the time after which an idle stream is sent a heartbeat. A stream whose client accepts nothing for
-	// two heartbeats is closed. Default 15 s.
+	// Heartbeat is the interval at which an idle stream is sent heartbeats. A stream is closed if its client accepts
+	// nothing for two intervals. Default 15 s.
 	Heartbeat time.Duration
 
-	// Retry is the mean time that clients wait before they reconnect. Each client is sent a random time from half of it
-	// to one and a half times of it. Default 3 s.
+	// Retry is the mean time that clients wait before they reconnect. Each client is sent a random time from half of
+	// Retry to one and a half times Retry. Default 3 s.
 	Retry time.Duration
 
 	// Drain is the time over which the streams are ended when the Hub stops. Default 3 s.
@@ -53,8 +53,8 @@ type Hub struct {
 	// Default 64 MiB.
 	Memory int
 
-	// Reads is the number of calls of Source.Page and Source.IsValid that may run at one time. The Source needs that
-	// many connections. One user may have half of the calls, but at least one, and waiting users take turns. Default 2.
+	// Reads is the number of calls of Source.Page and Source.IsValid that may run at one time. The Source needs a
+	// connection for each. One user may have half of the calls, but at least one, and waiting users take turns. Default 2.
 	Reads int
 
 	// Limits limit the number of streams. Default none.
@@ -62,7 +62,7 @@ type Hub struct {
 
 	// Stats count what the Hub has done. They are for reading only.
 	Stats Stats
-	// Failures record failed calls of the Source.
+	// Failures records which calls of the Source failed.
 	Failures failures.Record
 
 	once  sync.Once
@@ -82,14 +82,14 @@ type Hub struct {
 type Stats struct {
 	Streams      atomic.Int64 // streams that are open now
 	Opened       atomic.Int64 // streams that were opened
-	Refused      Refusals     // requests that were answered with "retry later"
-	Sent         atomic.Int64 // events written to live streams
+	Refused      Refusals     // requests that Serve answered with "retry later"
+	Sent         atomic.Int64 // events given to live streams, counted once for each stream
 	SentBytes    atomic.Int64 // bytes of these events
-	Replayed     atomic.Int64 // missed events written to streams that resumed
-	Pages        atomic.Int64 // pages that were read from the Source for streams that resumed
+	Replayed     atomic.Int64 // missed events given to streams that resumed
+	Pages        atomic.Int64 // calls of Source.Page for streams that resumed, failed calls included
 	Overflows    atomic.Int64 // streams that were closed because of Backlog
 	Evicted      atomic.Int64 // streams that were closed because of Pending
-	Resets       atomic.Int64 // client cursors from which no stream could continue
+	Resets       atomic.Int64 // client cursors from which the stream could not continue
 	Disconnected atomic.Int64 // streams that Disconnect ended
 }
 
@@ -97,7 +97,7 @@ type Stats struct {
 type state struct {
 	hub *Hub
 
-	begun    bool          // a batch of new rows has been published
+	begun    bool          // a batch without Warming has been published
 	stopping bool          // Run is ending the streams
 	cursor   cursor.Cursor // the rows that have been published
 	horizon  uint64        // the transaction number below which retention has deleted rows
@@ -172,14 +172,14 @@ func (h *Hub) Publish(b feed.Batch) {
 	st.limitPending()
 }
 
-// Begun returns a channel that is closed when the Hub has received the first batch that is not [feed.Batch.Warming]. Until
-// then, clients are told to retry later.
+// Begun returns a channel that is closed when the Hub has received the first batch that is not [feed.Batch.Warming].
+// Until then, clients are answered with "retry later".
 func (h *Hub) Begun() <-chan struct{} {
 	h.init()
 	return h.begun
 }
 
-// prepare prepares the state for a batch that may not continue the one before.
+// prepare updates the memory and the epoch list if the batch does not continue the last batch.
 func (st *state) prepare(b feed.Batch) {
 	before := st.cursor
 	switch {
@@ -190,7 +190,7 @@ func (st *state) prepare(b feed.Batch) {
 		st.epochs = nil
 		st.send("", resetFrame(b.Reset, b.Cursor))
 	case b.Cursor.Epoch != before.Epoch:
-		// The memory is emptied even if no delivered row is lost, because rows that the memory has may be lost.
+		// A new epoch empties the memory, even if Clamp is nil (rule 23 of package cursor).
 		st.epochs.add(recovery{before, b.Clamp, b.Cursor.Epoch})
 		if b.Clamp != nil {
 			before = b.Cursor
@@ -210,8 +210,8 @@ func (h *Hub) Send(m feed.Message) {
 	st.limitPending()
 }
 
-// send sends frames to the live streams of a recipient. It does not wait for any client. When it returns, all streams
-// have been given the frames, so events of a later call come after them.
+// send sends frames to the live streams of a recipient. It does not wait for any client. When it returns, each of
+// these streams has been given the frames, so events of a later call come after them.
 func (st *state) send(recipient string, frames ...*frame) {
 	parts, n := st.roster.audience(recipient)
 	if n == 0 {
@@ -227,7 +227,7 @@ func (st *state) send(recipient string, frames ...*frame) {
 // fanOutSize is the number of streams for which one more goroutine is worth its cost.
 const fanOutSize = 512
 
-// fanOut sends a run to all streams, by one goroutine for each processor if they are many.
+// fanOut sends a run to all streams of the parts. If there are many, up to one goroutine for each processor sends.
 func (st *state) fanOut(r *run, parts [][]*subscriber, total int) {
 	if total < 2*fanOutSize { // the usual case: an event for one user
 		for _, part := range parts {
@@ -271,7 +271,7 @@ func (h *Hub) Ready() bool {
 	return st.begun && !st.stopping
 }
 
-// Behind returns the time since the last batch, which may have been empty.
+// Behind returns the time since the last batch, which may have been empty. Before the Hub has begun, it returns 0.
 func (h *Hub) Behind() time.Duration {
 	st := h.state.Lock()
 	defer h.state.Unlock()
@@ -285,9 +285,9 @@ func (st *state) behind() time.Duration {
 	return time.Since(st.received)
 }
 
-// hello returns the first event of a stream, after what ends an event that was cut off. c is the cursor at which the
-// stream begins. It is nil before a reset: a client that is cut off between the two must not resume from the new
-// cursor, because it would never receive the reset.
+// hello returns the beginning of a stream: rowcast.void, a retry field and rowcast.hello. c is the cursor at which the
+// stream begins. It is nil if rowcast.reset follows. A client that loses its connection before rowcast.reset must not
+// resume from the new cursor, because it would never receive the reset.
 func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
@@ -296,8 +296,8 @@ func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	if err != nil {
 		panic(err) // strings and a number can be encoded
 	}
-	// WebKit keeps the beginning of an event that was cut off, and adds it to the next stream's first event. This block
-	// without data takes that up. It is no event.
+	// WebKit keeps the beginning of an event that was cut off, and adds it to the first block of the next stream.
+	// rowcast.void is that block. It has no data, so clients ignore it.
 	b := note(eventVoid, c, nil).live
 	b = sse.AppendRetry(b, jitter(h.Retry))
 	return append(b, note(eventHello, c, data).live...)

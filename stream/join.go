@@ -13,18 +13,18 @@ import (
 // opening is the first line of a stream, a comment.
 const opening = ":\n"
 
-// goLive makes a stream live and gives it the events that it has missed. The caller has computed these since it locked
-// the state, so no event is missed or sent twice (rule 11 of package cursor).
+// goLive makes a stream live and gives it the events that its client has missed. The caller has computed these events
+// while it held the lock of the state, so no event is missed or sent twice (rule 11 of package cursor).
 func (st *state) goLive(s *subscriber, missed []*frame, steps *cursor.Steps) {
 	st.roster.makeLive(s)
 	s.goLive(missed, steps)
 }
 
-// beginAtPresent makes a stream live whose client sent no cursor and so has missed nothing. It returns the first bytes
-// of the stream, which are then written together with the head of the response. It returns nil if there is more to do,
-// which join does.
-func (h *Hub) beginAtPresent(s *subscriber, from clientCursor) []byte {
-	if from.given {
+// beginAtPresent makes a stream live if its client sent no cursor, because such a client has missed nothing. It returns
+// the first bytes of the stream, which Serve writes together with the head of the response. If the client sent a
+// cursor, or the Hub's cursor is not whole, beginAtPresent returns nil, and Serve starts join.
+func (h *Hub) beginAtPresent(s *subscriber, resume clientCursor) []byte {
+	if resume.given {
 		return nil
 	}
 	st := h.state.Lock()
@@ -39,9 +39,9 @@ func (h *Hub) beginAtPresent(s *subscriber, from clientCursor) []byte {
 	return append([]byte(opening), h.hello(&now, s.recipients)...)
 }
 
-// join sends a stream what its client has missed since its cursor, and makes the stream live. Until then, only join
-// writes to the stream. It returns early when the stream ends.
-func (h *Hub) join(s *subscriber, from clientCursor, by reader) {
+// join sends a stream the events that its client has missed since the client's cursor, and makes the stream live. Until
+// then, no other function writes to the stream. join returns early when the stream ends.
+func (h *Hub) join(s *subscriber, resume clientCursor, by reader) {
 	ctx, leave := context.WithCancel(context.Background())
 	defer leave()
 	s.beginJoin(leave)
@@ -54,7 +54,7 @@ func (h *Hub) join(s *subscriber, from clientCursor, by reader) {
 			s.abandonJoin()
 		}
 	}()
-	c, reason := j.check(from)
+	c, reason := j.check(resume)
 	begin := &c
 	if reason != "" {
 		begin = nil
@@ -88,30 +88,29 @@ type joining struct {
 	// rowcast.hello is written. Then the client misses nothing after that event, NOTIFY messages included.
 	greeting []byte
 
-	// opening is the first line, until it has been written. It is written alone only if the stream has to wait for
-	// something.
+	// opening is the first line, until it has been written. It is written alone only if the stream has to wait.
 	opening []byte
 
-	// comments ticks each heartbeat. At each tick a comment is written, so that no proxy closes the stream as idle. It
-	// is nil until the stream has to wait, and then runs through all waits.
+	// comments ticks once each heartbeat interval. While the stream waits, a comment is written at each tick, so that no
+	// proxy closes the stream as idle. comments is nil until the first wait.
 	comments *time.Ticker
 }
 
-// check returns the cursor from which the stream continues. That is the client's cursor if possible. Otherwise it is
-// the Hub's cursor, and the reason is not empty.
-func (j *joining) check(from clientCursor) (c cursor.Cursor, reason string) {
+// check returns the cursor from which the stream continues. It is the client's cursor if that is valid, or else the
+// Hub's cursor and the reason for rowcast.reset.
+func (j *joining) check(resume clientCursor) (c cursor.Cursor, reason string) {
 	now, horizon := j.present()
-	if !from.given {
+	if !resume.given {
 		return now, ""
 	}
-	if from.malformed {
+	if resume.malformed {
 		return now, resetMalformed
 	}
-	c = from.cursor
+	c = resume.cursor
 	for caughtUp := false; j.ctx.Err() == nil; now, horizon = j.present() {
 		if c.Epoch != now.Epoch {
 			var valid, asked bool
-			if c, valid, asked = j.toEpochOf(c, now); asked && !valid {
+			if c, valid, asked = j.convert(c, now); asked && !valid {
 				return now, resetHistory
 			}
 			continue
@@ -131,9 +130,9 @@ func (j *joining) check(from clientCursor) (c cursor.Cursor, reason string) {
 	return c, ""
 }
 
-// toEpochOf converts a cursor of another epoch to the current one if it is valid there. asked is false if the Source
-// could not be asked.
-func (j *joining) toEpochOf(c, now cursor.Cursor) (_ cursor.Cursor, valid, asked bool) {
+// convert converts a cursor of another epoch to the current epoch. valid reports whether that is possible. asked is
+// false if the Source did not answer. In that case the cursor is returned unchanged.
+func (j *joining) convert(c, now cursor.Cursor) (_ cursor.Cursor, valid, asked bool) {
 	asked = j.attemptInTurn(failures.CheckCursor, func(ctx context.Context) (err error) {
 		valid, err = j.Source.IsValid(ctx, c, now)
 		return err
@@ -161,9 +160,9 @@ func (j *joining) present() (now cursor.Cursor, horizon uint64) {
 	return cursor.Cursor{}, 0
 }
 
-// lockWhole locks the Hub's state when its cursor is whole (rule 10 of package cursor). While the Hub receives a transaction in several batches, a
-// new stream would get only the last part of it. If the stream ends before that, lockWhole returns nil and the state is
-// not locked.
+// lockWhole waits until the Hub's cursor is whole (rule 10 of package cursor), and locks the state. While the Hub
+// receives a transaction in several batches, its cursor is not whole, and a new stream would get only the last part of
+// the transaction. If the stream ends first, lockWhole returns nil and the state is not locked.
 func (j *joining) lockWhole() *state {
 	for {
 		st := j.state.Lock()
@@ -178,8 +177,9 @@ func (j *joining) lockWhole() *state {
 	}
 }
 
-// advance takes one step towards the Hub's cursor. If the memory has all that the client has missed, and that fits into
-// a backlog, the stream becomes live. Otherwise a part of it is written. It returns the client's cursor after the step.
+// advance takes one step towards the Hub's cursor and returns the client's cursor after the step. If the memory has all
+// events that the client has missed, and they fit into a backlog, the stream becomes live. Otherwise advance writes some
+// of the missed events, or checks the cursor again.
 func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	st := j.lockWhole()
 	if st == nil {
@@ -211,12 +211,12 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	return c, nil
 }
 
-// maxUnderLock is the number of frames of the memory that are searched while the Hub is locked. More frames are
-// searched and written before the stream becomes live.
+// maxUnderLock is the largest number of frames that unseen searches while the Hub's state is locked. If there are more,
+// they are searched and written before the stream becomes live.
 const maxUnderLock = 1000
 
-// recheck handles a cursor that is no longer part of the Hub's history, because the server has recovered from a crash
-// while the stream was joining.
+// recheck checks the client's cursor again when the Hub's cursor is of another epoch or no longer covers it. This
+// happens when the server has recovered from a crash while the stream was joining.
 func (j *joining) recheck(c cursor.Cursor) (cursor.Cursor, error) {
 	if err := j.greet(); err != nil {
 		return c, err
@@ -228,7 +228,8 @@ func (j *joining) recheck(c cursor.Cursor) (cursor.Cursor, error) {
 	return next, j.ctx.Err()
 }
 
-// replayFrames writes the first frames that the client has missed, up to the size of a backlog. The steps lead from the
+// replayFrames writes the first of the frames that the client has missed: at least one frame, and more up to the size of
+// a backlog. The steps lead from the
 // client's cursor to the Hub's.
 func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cursor, error) {
 	if err := j.greet(); err != nil {
@@ -252,12 +253,12 @@ func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cur
 	return next, j.flush(n)
 }
 
-// replayPage reads a page of what the client has missed from the Source, and writes it.
-func (j *joining) replayPage(c, to cursor.Cursor) (next cursor.Cursor, err error) {
+// replayPage reads a page of the rows that the client has missed from the Source, and writes their events.
+func (j *joining) replayPage(c, end cursor.Cursor) (next cursor.Cursor, err error) {
 	if err := j.greet(); err != nil {
 		return c, err
 	}
-	next, events, horizon, ok := j.load(c, to)
+	next, events, horizon, ok := j.load(c, end)
 	if !ok {
 		return c, j.ctx.Err()
 	}
@@ -268,9 +269,9 @@ func (j *joining) replayPage(c, to cursor.Cursor) (next cursor.Cursor, err error
 	return next, j.flush(events)
 }
 
-// load reads a page and gives it to the stream. It waits for a free call of the Source first and then for memory. A
-// stream that waits for a call holds no memory.
-func (j *joining) load(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon uint64, ok bool) {
+// load reads a page and gives its events to the stream. It first waits for a free call of the Source and then for
+// memory. A stream that waits for a call holds no memory.
+func (j *joining) load(c, end cursor.Cursor) (next cursor.Cursor, n int, horizon uint64, ok bool) {
 	var memory *reservation
 	defer func() {
 		if memory != nil {
@@ -286,7 +287,7 @@ func (j *joining) load(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon 
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		rows, next, horizon, err = j.Source.Page(ctx, c, to, j.s.recipients)
+		rows, next, horizon, err = j.Source.Page(ctx, c, end, j.s.recipients)
 		return err
 	}) {
 		return c, 0, 0, false
@@ -303,7 +304,7 @@ func (j *joining) load(c, to cursor.Cursor) (next cursor.Cursor, n int, horizon 
 	return next, len(rows), horizon, true
 }
 
-// flush writes the frames that the stream was given.
+// flush writes the frames that the stream was given, and counts the given number of events as replayed.
 func (j *joining) flush(events int) error {
 	if j.pending.used.Load() > j.pending.limit {
 		st := j.state.Lock()
@@ -317,7 +318,7 @@ func (j *joining) flush(events int) error {
 	return j.ctx.Err()
 }
 
-// greet writes rowcast.hello, unless that has been done.
+// greet writes the greeting unless it has been written.
 func (j *joining) greet() error {
 	defer func() { j.greeting = nil }()
 	return j.write(j.greeting)
@@ -338,7 +339,7 @@ func (j *joining) write(parts ...[]byte) error {
 	return j.s.write(parts...)
 }
 
-// attemptInTurn is attempt, with a call of the Source that takes one of its connections.
+// attemptInTurn is like attempt, but first waits until the reader may call the Source.
 func (j *joining) attemptInTurn(of failures.Operation, call func(ctx context.Context) error) bool {
 	return j.attempt(of, func(ctx context.Context) error {
 		if err := j.calls.acquire(ctx, j.by); err != nil {
@@ -349,8 +350,9 @@ func (j *joining) attemptInTurn(of failures.Operation, call func(ctx context.Con
 	})
 }
 
-// attempt calls the Source once and reports whether that succeeded. After a failure it waits before it returns, longer
-// each time. The caller then tries again, possibly with another cursor of the Hub.
+// attempt calls the Source once and reports whether the call succeeded. After a failure, attempt waits before it
+// returns. The wait is longer after each failure in a row, up to 7.5 s. The caller tries again, possibly with another
+// cursor of the Hub.
 func (j *joining) attempt(of failures.Operation, call func(ctx context.Context) error) bool {
 	ctx, cancel := context.WithCancel(j.ctx)
 	done := make(chan struct{})
@@ -378,8 +380,8 @@ func (j *joining) attempt(of failures.Operation, call func(ctx context.Context) 
 	return false
 }
 
-// waitFor waits until done is closed, and writes a comment each heartbeat. It reports false if the stream ended before
-// that.
+// waitFor waits until done is closed, and writes a comment each heartbeat interval. It returns false if the stream ends
+// first.
 func (j *joining) waitFor(done <-chan struct{}) bool {
 	if j.comments == nil {
 		j.comments = time.NewTicker(j.Heartbeat)

@@ -7,14 +7,14 @@ import (
 )
 
 // Limits limit the number of streams that are open at one time. Zero means no limit. When a limit is reached, the open
-// streams continue, and new clients are told to retry later.
+// streams continue, and new clients are answered with "retry later".
 type Limits struct {
 	Streams int // in total
 	User    int // of one user
 	Address int // of one client address: an IPv4 address or an IPv6 network of 64 bits, which is what one customer gets
 }
 
-// Refusals count requests that were answered with "retry later", by the reason.
+// Refusals count the requests that Serve answered with "retry later", by the reason.
 type Refusals struct {
 	Unavailable atomic.Int64 // the Hub had not begun, was stopping, or had disconnected one of the recipients
 	Streams     atomic.Int64 // Limits.Streams was reached
@@ -28,14 +28,15 @@ type owner struct {
 	address netip.Addr // invalid if it is unknown
 }
 
-// counts are the numbers of open streams by user and by address, as far as these are limited. They belong to the state
-// of a Hub.
+// counts are the numbers of open streams by user and by address. They are empty if the Hub has no limit by user or
+// address. They belong to the state of a Hub.
 type counts struct {
 	users     map[string]int
 	addresses map[netip.Addr]int
 }
 
-// ownerOf returns nil if there are no limits by user or address, so that a stream needs no memory for them.
+// ownerOf returns the owner of a stream. It returns nil if there are no limits by user or address, so that a stream
+// needs no memory for its owner.
 func (l Limits) ownerOf(user string, r *http.Request) *owner {
 	if l.User == 0 && l.Address == 0 {
 		return nil
@@ -48,8 +49,8 @@ func (l Limits) ownerOf(user string, r *http.Request) *owner {
 func AddressOf(remote string) netip.Addr {
 	address, err := netip.ParseAddr(remote)
 	if err != nil {
-		with, _ := netip.ParseAddrPort(remote)
-		address = with.Addr()
+		addressAndPort, _ := netip.ParseAddrPort(remote)
+		address = addressAndPort.Addr()
 	}
 	if address = address.Unmap().WithZone(""); address.Is6() {
 		network, _ := address.Prefix(64)

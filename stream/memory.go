@@ -7,8 +7,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A memory holds the most recent events, so that most clients resume without a query. Its limit counts the bytes of
-// memory that the events really use.
+// A memory holds the events of the most recent rows, so that most clients resume without a query. Its limit is about the
+// bytes of memory that the events use, which are more than the bytes of their texts.
 type memory struct {
 	limit int
 	bytes int
@@ -17,7 +17,7 @@ type memory struct {
 	of    map[string]*queue // the events of each recipient
 }
 
-// A queue is frames in the order of their arrival.
+// A queue holds frames in the order of their arrival.
 type queue struct {
 	recipient string
 	frames    []*frame
@@ -37,7 +37,8 @@ func (q *queue) pop() *frame {
 	return f
 }
 
-// begin removes everything. The Hub calls it at the start and in a new epoch (rule 23 of package cursor).
+// begin removes everything. The Hub calls it at the start, after a reset and in a new epoch (rule 23 of
+// package cursor).
 func (m *memory) begin(from cursor.Cursor) {
 	*m = memory{limit: m.limit, from: from, of: make(map[string]*queue)}
 }
@@ -113,7 +114,7 @@ func beginsWith(list, part []uint64) bool {
 
 // since returns all events for the recipients and for everyone that a client at a cursor may have missed, and some that
 // it has seen, which unseen removes. It must be quick, because the Hub is locked. The result is complete only if the
-// cursor covers from.
+// cursor covers m.from.
 func (m *memory) since(c cursor.Cursor, recipients []string) []*frame {
 	frames := m.of[""].since(nil, c)
 	for _, r := range recipients {
@@ -122,8 +123,9 @@ func (m *memory) since(c cursor.Cursor, recipients []string) []*frame {
 	return frames
 }
 
-// since appends the frames that came after the last frame whose cursor c covers. As c then covers all earlier cursors,
-// too, since looks back in growing steps and then searches between the last two.
+// since appends the frames that came after the last frame whose cursor c covers. c also covers the cursors of all
+// earlier frames. Therefore since searches backwards in growing steps, and then by bisection between the last two
+// steps.
 func (q *queue) since(frames []*frame, c cursor.Cursor) []*frame {
 	if q == nil {
 		return frames
@@ -137,8 +139,8 @@ func (q *queue) since(frames []*frame, c cursor.Cursor) []*frame {
 	return append(frames, q.frames[begin:]...)
 }
 
-// unseen returns the frames that a client at a cursor has not seen, in the order in which they must be sent. It changes
-// the slice.
+// unseen returns the frames that a client at a cursor has not seen, in the order in which they must be sent. It deletes
+// the other frames from the slice that it is given.
 func unseen(c cursor.Cursor, frames []*frame) []*frame {
 	frames = slices.DeleteFunc(frames, func(f *frame) bool { return c.Seen(f.row.Xid, f.row.ID) })
 	compare := func(a, b *frame) int { return a.row.Compare(b.row) }

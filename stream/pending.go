@@ -20,16 +20,17 @@ type pending struct {
 	mu    sync.Mutex
 	turns list.List // of *userQueue: the users with waiting reservations, in the order of their turns
 	users map[string]*list.Element
-	moved time.Time // when a reservation was last granted, or the first one began to wait
+	moved time.Time // when a reservation was last granted, the first one began to wait, or overdue last reported true
 }
 
-// A userQueue is the waiting reservations of one user.
+// A userQueue holds the waiting reservations of one user.
 type userQueue struct {
 	user    string
 	waiting list.List // of *reservation
 }
 
-// A reservation is for memory that a stream is about to need. The stream waits until it is granted.
+// A reservation is a request for memory that a stream is about to need. The stream waits until the reservation is
+// granted.
 type reservation struct {
 	user    string
 	bytes   int64
@@ -54,15 +55,15 @@ func (p *pending) hold(holders *atomic.Int32, bytes int) {
 	}
 }
 
-// release ends a hold.
+// release counts one holder of shared memory less.
 func (p *pending) release(holders *atomic.Int32, bytes int) {
 	if holders.Add(-1) == 0 {
 		p.add(-bytes)
 	}
 }
 
-// full reports whether the memory exceeds the limit by so much that no stream may begin a backlog, even before the
-// slowest streams have been closed.
+// full reports whether the memory exceeds the limit by more than an eighth. In that case, no stream may begin a backlog
+// or add to it, even before limitPending has closed the slowest streams.
 func (p *pending) full() bool { return p.used.Load() > p.limit+p.limit/8 }
 
 // reserve requests memory. Waiting users take turns, so a user with many streams does not keep others waiting.
@@ -94,7 +95,7 @@ func (p *pending) first() *reservation {
 	return nil
 }
 
-// grant grants as many reservations as the limit allows.
+// grant grants reservations in the order of the turns, until the next one does not fit into the limit.
 func (p *pending) grant() {
 	for r := p.first(); r != nil && p.used.Load()+r.bytes <= p.limit; r = p.first() {
 		p.used.Add(r.bytes)
@@ -132,8 +133,9 @@ func (p *pending) giveBack(r *reservation) {
 	p.add(-int(r.bytes))
 }
 
-// overdue reports whether reservations wait and none was granted for the given time. It returns the number of bytes
-// that may be held for the next reservation to be granted.
+// overdue reports whether reservations wait and none was granted for the given time. target is the largest number of
+// held bytes with which the next reservation is granted. After overdue has reported true, it reports false for the
+// given time.
 func (p *pending) overdue(after time.Duration) (target int64, overdue bool) {
 	if p.waiting.Load() == 0 {
 		return 0, false
@@ -155,8 +157,8 @@ func (st *state) limitPending() {
 	}
 }
 
-// closeSlowest closes the streams with the most pending bytes until at most target bytes are held for all streams.
-// Their clients resume.
+// closeSlowest closes the streams with the most pending bytes until at most target bytes are held, or no
+// such stream is left. Their clients resume.
 func (st *state) closeSlowest(target int64) {
 	type slow struct {
 		s     *subscriber

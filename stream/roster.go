@@ -18,8 +18,8 @@ type roster struct {
 // them.
 const slots = 32
 
-// A seat is what the roster, and with it the Hub's state, knows about a stream. Only code that has locked the state
-// uses it.
+// A seat holds the data of a stream that belongs to the Hub's state, such as its place in the roster. Only code that has
+// locked the state uses it.
 type seat struct {
 	indexes []uint32 // the stream's indexes in the groups of its recipients
 	lease   *lease   // nil if the stream has no end
@@ -28,12 +28,12 @@ type seat struct {
 	active  uint64   // the tick at which something was last sent to it
 }
 
-// A group is the streams of one recipient or slot: first the live streams, then the streams that are joining.
+// A group holds the streams of one recipient or slot: first the live streams, then the streams that are joining.
 type group struct {
 	streams   []*subscriber
 	live      int    // the number of live streams
 	recipient string // "" for the group of a slot
-	ended     bool   // Disconnect has ended all streams, and none was added since
+	ended     bool   // Disconnect has ended all streams, and no stream was added since
 }
 
 func (r *roster) init() { r.recipients = make(map[string]*group) }
@@ -102,8 +102,8 @@ func (r *roster) inSlot(tick uint64) []*subscriber {
 }
 
 // toEnd returns the streams of a recipient, live or not, for a caller that ends all of them. Until a stream is added,
-// further calls return none: ended streams may take a while to close, and the Hub can be made to call toEnd again and
-// again.
+// further calls return no streams. Ended streams may take a while to close, and any role of the database can make the
+// Hub call toEnd again and again.
 func (r *roster) toEnd(recipient string) []*subscriber {
 	g := r.recipients[recipient]
 	if g == nil || g.ended {

@@ -28,7 +28,8 @@ func (h *Hub) Run(ctx context.Context) error {
 	}
 }
 
-// beat sends a heartbeat to the idle streams of the next slot and closes the stalled ones. The id of the heartbeat is
+// beat sends a heartbeat to the idle streams of the next slot and closes the stalled streams of the slot. It also
+// closes the slowest streams if too many bytes are pending, or if a stream has waited too long for memory. The id of the heartbeat is
 // the Hub's cursor, so a client that received no event for days resumes from a recent cursor. A stream with pending
 // events gets no heartbeat: if the id came before them, a client that resumes would miss them (rules 14 and 15 of
 // package cursor).
@@ -107,7 +108,7 @@ func (h *Hub) end(s *subscriber) {
 	st.end(s)
 }
 
-// end tells a client from which cursor and when to reconnect, and ends its stream.
+// end ends a stream. A live stream first receives the cursor and the time for the client's reconnect.
 func (st *state) end(s *subscriber) {
 	s.end(st.lastFrame(s, st.heartbeat()))
 }

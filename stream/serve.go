@@ -13,8 +13,8 @@ import (
 )
 
 // Serve answers a request with a stream of the events for the recipients of a grant and for everyone. The caller must
-// have authenticated the request. Serve sets the headers of the response and keeps others that are set already, such as
-// the headers for CORS.
+// have authenticated the request. Serve sets the headers of the response and keeps other headers that are set already,
+// such as the headers for CORS.
 //
 // [Limits] by address use the request's RemoteAddr, with a port or without. Behind a proxy, the caller must put the
 // client's address there.
@@ -34,10 +34,10 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 		retryLater(w, wait)
 		return
 	}
-	from := clientCursorOf(r)
+	resume := clientCursorOf(r)
 	var first []byte
-	if wire.CanTakeOver(r) { // otherwise a write may have to wait, and join writes
-		first = h.beginAtPresent(s, from)
+	if wire.CanTakeOver(r) { // through net/http, a write may have to wait, so the goroutine of join writes
+		first = h.beginAtPresent(s, resume)
 	}
 	setHeaders(w.Header())
 	conn, err := wire.Open(w, r, first, 2*h.Heartbeat)
@@ -51,13 +51,13 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	if first != nil {
 		s.begin()
 	} else {
-		go h.join(s, from, readerOf(grant.User, r))
+		go h.join(s, resume, readerOf(grant.User, r))
 	}
 	h.watcher.Watch(conn, s)
 }
 
-// admit adds a stream. If none can be opened now, it returns the counter of the reason and the time after which to
-// retry.
+// admit adds a stream. If the stream cannot be opened now, admit returns the counter of the reason and the mean time
+// after which the client retries.
 func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait time.Duration) {
 	st := h.state.Lock()
 	defer h.state.Unlock()
@@ -65,7 +65,7 @@ func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait tim
 		return &h.Stats.Refused.Unavailable, 2 * h.Retry
 	}
 	if refused := st.exceeded(s.owner); refused != nil {
-		return refused, 10 * h.Retry // it takes a while until other clients leave
+		return refused, 10 * h.Retry // other clients may stay for a while
 	}
 	st.roster.add(s)
 	st.counts.add(s.owner, 1)
@@ -92,7 +92,8 @@ func (h *Hub) remove(s *subscriber) {
 	h.Stats.Streams.Add(-1)
 }
 
-// logUnstreamed logs that a response cannot be streamed. Other errors mean that the client has disconnected.
+// logUnstreamed logs an error of wire.Open if the response cannot be streamed. Any other error means that the client
+// has disconnected.
 func (h *Hub) logUnstreamed(err error) {
 	if !errors.Is(err, http.ErrNotSupported) {
 		return
@@ -103,8 +104,8 @@ func (h *Hub) logUnstreamed(err error) {
 }
 
 // RetryLater answers with an empty stream and a time to retry after. It is for temporary conditions, such as an
-// authentication service that does not answer. An EventSource reconnects after it, which it would not do after any
-// status but 200.
+// authentication service that does not answer. The status is 200, because an EventSource does not reconnect after any
+// other status.
 func (h *Hub) RetryLater(w http.ResponseWriter) {
 	h.init()
 	retryLater(w, 2*h.Retry)
@@ -130,8 +131,7 @@ type clientCursor struct {
 	malformed bool
 }
 
-// maxCursor is the length in bytes of the longest text that is parsed as a cursor. Cursors that the hub sends are
-// shorter, because cursor.MaxInFlight limits their transactions in flight.
+// maxCursor is the length in bytes of the longest text that is parsed as a cursor. The cursors of the hub are shorter, because cursor.MaxInFlight limits their transactions in flight.
 const maxCursor = 16 << 10
 
 func clientCursorOf(r *http.Request) clientCursor {

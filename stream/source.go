@@ -17,23 +17,25 @@ type Source interface {
 	// CatchUp returns once everything that was committed before the call has been published.
 	CatchUp(ctx context.Context) error
 
-	// Page reads the first rows that to has seen and from has not, of the recipients and of everyone, in the order in
-	// which a client that resumes at from receives them. next is the client's cursor after these rows; it equals to if
-	// there are no more. horizon is the transaction number below which retention has deleted rows.
-	Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
+	// Page reads the first rows that the cursor end has seen and the cursor c has not seen, of the recipients and of
+	// everyone, in the order in which a client that resumes at c receives them. next is the client's cursor after these
+	// rows. If there are no more rows, next is equal to end. horizon is the transaction number below which retention
+	// has deleted rows.
+	Page(ctx context.Context, c, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
 
-	// IsValid reports whether c, which is of another epoch than now, is still valid: whether the rows that it has seen
-	// still exist and the server has assigned none of their transaction numbers again.
+	// IsValid reports whether c, which is of another epoch than now, is valid in the epoch of now: whether the server
+	// still has the row that anchors c. Other rows that c has seen are not checked.
 	IsValid(ctx context.Context, c, now cursor.Cursor) (bool, error)
 }
 
-// A fairQueue limits the calls of the Source that run at one time. One reader may have at most half of them, and
-// waiting readers take turns. So a user with many clients and costly cursors does not delay the others.
+// A fairQueue limits the calls of the Source that run at one time. One reader may have half of the calls, but at least
+// one, and waiting readers take turns. A user with many clients and costly cursors therefore does not take all calls
+// from the other users.
 type fairQueue struct {
 	mu      sync.Mutex
 	free    int                     // calls that may begin now
 	each    int                     // calls of one reader that may run at one time
-	readers map[reader]*readerQueue // the readers that have a call or wait for one
+	readers map[reader]*readerQueue // the readers with a running or waiting call
 	waiting list.List               // of *readerQueue, in the order of their turns
 }
 
@@ -50,11 +52,11 @@ func readerOf(user string, r *http.Request) reader {
 	return reader{address: AddressOf(r.RemoteAddr)}
 }
 
-// A readerQueue is the waiting calls of one reader.
+// A readerQueue holds the waiting calls of one reader and counts its running calls.
 type readerQueue struct {
 	of      reader
-	reading int           // calls that run
-	calls   list.List     // of chan struct{}, which is closed when the call may begin
+	running int           // the number of running calls
+	calls   list.List     // the waiting calls: of chan struct{}, which is closed when the call may begin
 	at      *list.Element // in fairQueue.waiting; nil if no call waits
 }
 
@@ -62,7 +64,8 @@ func (q *fairQueue) init(calls int) {
 	q.free, q.each, q.readers = calls, max(1, calls/2), make(map[reader]*readerQueue)
 }
 
-// acquire waits until a reader may begin a call. The caller must release it, unless acquire returns an error.
+// acquire waits until a reader may begin a call. After the call, the caller must call release, unless acquire returned
+// an error.
 func (q *fairQueue) acquire(ctx context.Context, of reader) error {
 	q.mu.Lock()
 	own := q.readers[of]
@@ -99,7 +102,7 @@ func (q *fairQueue) abandon(own *readerQueue, call *list.Element, begin chan str
 	}
 }
 
-// release ends a call.
+// release ends a running call of a reader.
 func (q *fairQueue) release(of reader) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -108,23 +111,23 @@ func (q *fairQueue) release(of reader) {
 
 func (q *fairQueue) end(own *readerQueue) {
 	q.free++
-	own.reading--
+	own.running--
 	q.tidy(own)
 	q.advance()
 }
 
-// tidy removes a reader from the lists in which it has nothing left.
+// tidy removes a reader from waiting if no call of the reader waits, and from readers if no call runs, either.
 func (q *fairQueue) tidy(own *readerQueue) {
 	if own.calls.Len() == 0 && own.at != nil {
 		q.waiting.Remove(own.at)
 		own.at = nil
 	}
-	if own.calls.Len() == 0 && own.reading == 0 {
+	if own.calls.Len() == 0 && own.running == 0 {
 		delete(q.readers, own.of)
 	}
 }
 
-// advance begins as many calls as are free. After its turn, a reader goes behind the readers that wait already.
+// advance lets waiting calls begin while calls are free. After its turn, a reader goes behind the other waiting readers.
 func (q *fairQueue) advance() {
 	for q.free > 0 {
 		own := q.first()
@@ -132,18 +135,18 @@ func (q *fairQueue) advance() {
 			return
 		}
 		close(own.calls.Remove(own.calls.Front()).(chan struct{}))
-		own.reading++
+		own.running++
 		q.free--
 		q.waiting.MoveToBack(own.at)
 		q.tidy(own)
 	}
 }
 
-// first returns the first reader that may begin another call, or nil. The readers that it passes over have calls
-// running, so they are few.
+// first returns the first waiting reader that may begin another call, or nil. Each reader before it has running calls,
+// so the search is short.
 func (q *fairQueue) first() *readerQueue {
 	for at := q.waiting.Front(); at != nil; at = at.Next() {
-		if own := at.Value.(*readerQueue); own.reading < q.each {
+		if own := at.Value.(*readerQueue); own.running < q.each {
 			return own
 		}
 	}

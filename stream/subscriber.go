@@ -9,26 +9,27 @@ import (
 	"rowcast/stream/wire"
 )
 
-// A subscriber is one stream. A lock of the Hub comes before the lock of a subscriber's output.
+// A subscriber is one stream. Code that needs both the lock of the Hub's state and the lock of a subscriber's output
+// locks the state first.
 type subscriber struct {
 	seat   seat // belongs to the Hub's state
 	output guard.Value[output]
 	left   atomic.Int64 // bytes of the current write that the connection has not accepted
 
-	// These never change.
+	// These fields never change.
 	hub        *Hub
 	user       string
 	recipients []string // sorted
 	owner      *owner   // nil if the Hub has no limits by user or address
 }
 
-// An output is what the lock of a subscriber guards.
+// An output is the state that the lock of a subscriber guards.
 type output struct {
 	// To send an event to an idle stream, these fields are read. They come first so that they share a cache line.
 
 	direct  wire.Direct
-	joining bool // join writes, and the stream is not live yet
-	busy    bool // a goroutine writes, and events go to the backlog
+	joining bool // the stream is not live yet, and only the function join writes to it
+	busy    bool // a goroutine is writing, and new events go to the backlog
 	ending  bool // the stream closes when the backlog is empty
 	closed  bool
 	backlog *backlog // nil while nothing is pending
@@ -76,8 +77,8 @@ func (s *subscriber) send(r *run) {
 	go s.drain(rest)
 }
 
-// queue adds frames to the backlog. The first event of a backlog does not count for its limit, so an event of any size
-// can be sent.
+// queue adds frames to the backlog. If the limit is exceeded, queue closes the stream. The first event of a backlog does
+// not count for the limit, so an event of any size can be sent.
 func (o *output) queue(frames []*frame) {
 	if o.closeIfFull() {
 		return
@@ -94,8 +95,8 @@ func (o *output) queue(frames []*frame) {
 	b.count()
 }
 
-// closeIfFull closes the stream, which is about to need a backlog, if the backlogs of all streams use too much memory
-// already.
+// closeIfFull closes the stream if the backlogs of all streams already use too much memory, and reports whether it did.
+// It is called before the stream gets a backlog or a longer backlog.
 func (o *output) closeIfFull() bool {
 	h := o.of.hub
 	if !h.pending.full() {
@@ -124,10 +125,10 @@ func (s *subscriber) pendingBytes() int64 {
 	return int64(o.backlog.bytes) + s.left.Load()
 }
 
-// drain writes a chunk and then the backlog, until it is empty.
+// drain writes a chunk and then the backlog, until the backlog is empty.
 func (s *subscriber) drain(c chunk) { s.flush(nil, s.write(c.parts()...)) }
 
-// flush writes what is in the buffer and then the backlog, until it is empty. err is the result of the last write.
+// flush writes the buffer and then the backlog, until the backlog is empty. err is the result of the last write.
 func (s *subscriber) flush(buffer []byte, err error) {
 	for {
 		next, ok := s.next(buffer, err)
@@ -170,8 +171,9 @@ func (s *subscriber) conn() wire.Conn {
 	return o.conn
 }
 
-// next returns what to write next: the bytes of the buffer and events of the backlog. ok is false if there is nothing,
-// or the stream is closed.
+// next returns what to write next: the bytes of the buffer and events of the backlog. ok is false if there is nothing to
+// write, or if the stream is closed. next closes the stream if the last write returned an error, and when a stream that
+// is ending has nothing more to write.
 func (s *subscriber) next(buffer []byte, err error) (_ chunk, ok bool) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -206,7 +208,7 @@ func (o *output) dropBacklog() {
 	}
 }
 
-// becomeIdle ends the time in which events go to the backlog.
+// becomeIdle marks the stream as not busy, so that new events are written directly, and wakes finish if it waits.
 func (o *output) becomeIdle() {
 	o.busy = false
 	if o.idle != nil {
@@ -222,13 +224,14 @@ func (s *subscriber) isIdle() bool {
 	return !o.busy
 }
 
-// stalled reports whether the client has accepted nothing for two heartbeats. It is called once a heartbeat.
+// stalled reports whether the client has accepted nothing for two heartbeat intervals, although something was sent. It
+// is called once each heartbeat interval. It is always false over net/http, where a write fails instead.
 func (s *subscriber) stalled() bool {
 	conn := s.conn()
 	return conn != nil && conn.Stalled() // a stream may be live before attach
 }
 
-// goLive makes the stream live and gives it the frames that it has missed. Only state.goLive calls it.
+// goLive makes the stream live and gives it the frames that its client has missed. Only state.goLive calls it.
 func (s *subscriber) goLive(missed []*frame, steps *cursor.Steps) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -278,7 +281,7 @@ func (s *subscriber) beginJoin(leave context.CancelFunc) {
 	}
 }
 
-// abandonJoin closes a stream that has not become live.
+// abandonJoin closes a stream that does not become live.
 func (s *subscriber) abandonJoin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -287,8 +290,8 @@ func (s *subscriber) abandonJoin() {
 	o.becomeIdle()
 }
 
-// begin ends the writing of the first bytes of a stream that is live already. Events that arrived in the meantime are
-// written by a goroutine.
+// begin is called when the first bytes of a stream that is live already have been written. If events have arrived in the
+// meantime, begin starts a goroutine that writes them.
 func (s *subscriber) begin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -300,7 +303,7 @@ func (s *subscriber) begin() {
 }
 
 // end closes the stream once the backlog and the last frame have been sent. A stream that is joining is closed at once,
-// without the last frame. end reports whether the stream was not ending already.
+// without the last frame. end returns false if the stream was ending or closed already.
 func (s *subscriber) end(last *frame) bool {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -329,13 +332,13 @@ func (s *subscriber) close() {
 	o.abort()
 }
 
-// abort closes the stream of a client that has disconnected or does not accept what is sent. The data that the kernel
-// holds for the client is dropped. Otherwise it would stay there for minutes, and no limit counts it: a client that
-// reconnects again and again without reading could fill the machine's memory.
+// abort closes the stream at once. On a connection that was taken over from net/http, it also drops the data that the
+// kernel holds for the client. Without this, the data would stay in the kernel for minutes, and no limit counts it. A
+// client that reconnects again and again without reading could fill the machine's memory.
 func (o *output) abort() { o.close(wire.Conn.Abort) }
 
-// close closes the stream and, by the given method, its connection.
-func (o *output) close(by func(wire.Conn)) {
+// close closes the stream and ends its connection by a call of endConn.
+func (o *output) close(endConn func(wire.Conn)) {
 	if o.closed {
 		return
 	}
@@ -345,7 +348,7 @@ func (o *output) close(by func(wire.Conn)) {
 		o.leave()
 	}
 	if o.conn != nil {
-		by(o.conn)
+		endConn(o.conn)
 	}
 }
 

@@ -12,14 +12,14 @@ import (
 	"rowcast/stream"
 )
 
-// An answer is the answer of the app's endpoint to a request with credentials.
+// An answer is an answer of the app's endpoint that accepts a client.
 type answer struct {
 	grant    stream.Grant
 	lifetime time.Duration
 	until    time.Time // the end of the lifetime
 }
 
-// errEndpoint reports that the endpoint did not answer as documented.
+// errEndpoint reports that the endpoint did not answer, or not as documented.
 var errEndpoint = errors.New("no usable answer from the app")
 
 const (
@@ -27,7 +27,8 @@ const (
 	maxLifetime = 24 * time.Hour // a longer expires_in is shortened to this
 )
 
-// readResponse reads an answer. Only 401, 403 and an invalid recipient or group are a [Denial]. No error quotes the answer.
+// readResponse returns the answer of a response. The error is a [Denial] if the status is 401 or 403, or if GroupMark.Grant denies the
+// recipient or the groups. Any other error is an errEndpoint. No error quotes the response.
 func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answer, error) {
 	switch status := response.StatusCode; {
 	case status == http.StatusOK:
@@ -57,8 +58,8 @@ type body struct {
 	expiresIn float64 // seconds
 }
 
-func readBody(from io.Reader) (b body, err error) {
-	members, err := strictjson.Members(from)
+func readBody(r io.Reader) (b body, err error) {
+	members, err := strictjson.Members(r)
 	if err != nil {
 		return b, errors.New(`the body is not a JSON object such as {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`)
 	}

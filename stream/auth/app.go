@@ -108,14 +108,14 @@ type credentials struct {
 }
 
 func credentialsOf(r *http.Request) credentials {
-	from, _, err := net.SplitHostPort(r.RemoteAddr)
+	remote, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		from = r.RemoteAddr
+		remote = r.RemoteAddr
 	}
 	return credentials{
 		cookie:        strings.Join(r.Header.Values("Cookie"), "; "),
 		authorization: r.Header.Get("Authorization"),
-		forwarded:     strings.Join(append(r.Header.Values("X-Forwarded-For"), from), ", "),
+		forwarded:     strings.Join(append(r.Header.Values("X-Forwarded-For"), remote), ", "),
 		address:       stream.AddressOf(r.RemoteAddr),
 	}
 }
@@ -152,7 +152,8 @@ func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, b
 	}
 }
 
-// ask asks the app. Callers with the same credentials at the same time share one request.
+// ask asks the app and keeps its answer in the cache. Callers with the same credentials at the same time share one request, which
+// continues if a caller's context ends.
 func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, error) {
 	hash := c.hash()
 	asked := of.DoChan(string(hash[:]), func() (any, error) {

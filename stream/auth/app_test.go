@@ -27,7 +27,7 @@ type fakeApp struct {
 	log       *bytes.Buffer
 	requests  atomic.Int32
 	mayAnswer chan struct{}              // each answer waits for a value; if nil, answers do not wait
-	answer    func(cookie string) string // returns the body of the answer, "" for 503, or "401"
+	answer    func(cookie string) string // returns the body of the answer, "" for the status 503, or "401" for the status 401
 }
 
 func newFakeApp(answer func(cookie string) string) *fakeApp {
@@ -95,12 +95,12 @@ func TestAnswersAreCached(t *testing.T) {
 		}
 		for range 3 {
 			if grant, err := a.withCookie(t, "alice"); err != nil || grant.User != "alice" {
-				t.Errorf("got %+v, %v", grant, err)
+				t.Errorf("got %+v, %v, want the user alice", grant, err)
 			}
 		}
 		wantRequests("three tabs", 1)
 		if grant, err := a.withCookie(t, "bob"); err != nil || grant.User != "bob" {
-			t.Errorf("got %+v, %v, want bob", grant, err)
+			t.Errorf("got %+v, %v, want the user bob", grant, err)
 		}
 		wantRequests("another cookie", 1)
 		for i, headers := range [][]string{{"Authorization", "x"}, {"X-Forwarded-For", "192.0.2.1"}, {"Authorization", "x", "X-Forwarded-For", "192.0.2.1"}} {
@@ -151,7 +151,8 @@ func TestCacheIsBounded(t *testing.T) {
 	})
 }
 
-// Requests of a user at the same time share one request to the app. All get the answer, even if the first client disconnects.
+// Requests with the same credentials at the same time share one request to the app. If the first client disconnects, the other clients
+// still get the answer.
 func TestConcurrentRequestsShareOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -161,14 +162,14 @@ func TestConcurrentRequestsShareOne(t *testing.T) {
 		ctx, disconnect := context.WithCancel(t.Context())
 		tabs.Go(func() {
 			if _, err := a.Authenticate(newRequest(ctx, "Cookie", "alice")); !errors.Is(err, context.Canceled) {
-				t.Errorf("the client that disconnected got %v", err)
+				t.Errorf("the client that disconnected: got %v, want %v", err, context.Canceled)
 			}
 		})
 		synctest.Wait()
 		for range 5 {
 			tabs.Go(func() {
 				if grant, err := a.withCookie(t, "alice"); err != nil || grant.User != "alice" {
-					t.Errorf("got %+v, %v", grant, err)
+					t.Errorf("got %+v, %v, want the user alice", grant, err)
 				}
 			})
 		}
@@ -194,7 +195,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		reasons := make(chan string, 100)
 		for i := range 100 {
 			all.Go(func() {
-				if err := a.from(t, fmt.Sprintf("192.0.2.%d:1", i), fmt.Sprint(i)); err != nil {
+				if err := a.authenticateFrom(t, fmt.Sprintf("192.0.2.%d:1", i), fmt.Sprint(i)); err != nil {
 					reasons <- err.Error()
 				} else {
 					accepted.Add(1)
@@ -219,13 +220,14 @@ func TestRequestsAreBounded(t *testing.T) {
 		close(reasons)
 		for reason := range reasons {
 			if want := "no answer within 5s, with "; !strings.Contains(reason, want) {
-				t.Errorf("got %s, want %q", reason, want)
+				t.Errorf("got %q, want a reason that contains %q", reason, want)
 			}
 		}
 	})
 }
 
-// A client that disconnects before the app answers is not a failure of the app. It is neither logged nor counted.
+// If a client disconnects before the app has answered and before Timeout, the Handler does not log or count that. After Timeout, it logs
+// and counts that the client could not be authenticated.
 func TestDisconnectBeforeTheAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -246,10 +248,10 @@ func TestDisconnectBeforeTheAnswer(t *testing.T) {
 			h.ServeHTTP(httptest.NewRecorder(), newRequest(ctx, "Cookie", fmt.Sprint(tt.disconnectAfter)))
 			disconnect()
 			if took := time.Since(began); took != min(tt.disconnectAfter, 5*time.Second) {
-				t.Errorf("disconnected after %v: ServeHTTP took %v", tt.disconnectAfter, took)
+				t.Errorf("disconnected after %v: ServeHTTP took %v, want %v", tt.disconnectAfter, took, min(tt.disconnectAfter, 5*time.Second))
 			}
 			if got := log.String(); !strings.Contains(got, tt.log) || tt.log == "" && got != "" || h.Stats.Unavailable.Load() != tt.unavailable {
-				t.Errorf("disconnected after %v: got %d, log %q, want %d, %q", tt.disconnectAfter, h.Stats.Unavailable.Load(), got, tt.unavailable, tt.log)
+				t.Errorf("disconnected after %v: got %d requests counted and the log %q, want %d and %q", tt.disconnectAfter, h.Stats.Unavailable.Load(), got, tt.unavailable, tt.log)
 			}
 		}
 		synctest.Wait()

@@ -23,11 +23,12 @@ import (
 )
 
 // An Authenticator returns the grant of the client that sent r. If the client must not get a stream, the error is a [Denial].
-// Any other error is temporary: the client is told to retry later, because an EventSource that receives an error status never
-// reconnects.
+// Any other error is temporary. The client is then answered with "retry later" and the status 200, because an EventSource never reconnects
+// after an error status.
 type Authenticator func(r *http.Request) (stream.Grant, error)
 
-// A Denial is the reason why a request gets no stream. The reason is sent to the client and logged, so it must not quote the request.
+// A Denial is the reason why a request gets no stream. The reason is sent to the client and logged, so it must not
+// contain credentials.
 type Denial struct {
 	Status int // the HTTP status: 400, 401 or 403
 	Reason string
@@ -39,13 +40,13 @@ func badRequest(reason string) error   { return Denial{http.StatusBadRequest, re
 func unauthorized(reason string) error { return Denial{http.StatusUnauthorized, reason} }
 func forbidden(reason string) error    { return Denial{http.StatusForbidden, reason} }
 
-// A Handler opens a stream of the hub for each request that is authenticated. Hub, Authenticate and Logger must be set.
+// A Handler authenticates each request, and calls Serve of the hub if the client may get a stream. Hub, Authenticate and Logger must be set.
 type Handler struct {
 	Hub          *stream.Hub
 	Authenticate Authenticator
 	Logger       *slog.Logger
 
-	// Stats only counts.
+	// Stats has counters. The Handler does not read them.
 	Stats struct {
 		Denied      atomic.Int64 // requests that were denied
 		Unavailable atomic.Int64 // requests that could not be authenticated for a temporary reason
@@ -61,7 +62,7 @@ func (h *Handler) init() {
 	h.failures.Every, h.failures.Burst = 200*time.Millisecond, 50
 }
 
-// answerTime is how long a client may take to receive a denial. A stream removes this deadline.
+// answerTime is how long a client may take to receive an answer that is not a stream. The deadline does not apply to a stream.
 const answerTime = 15 * time.Second
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {

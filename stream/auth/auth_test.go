@@ -43,7 +43,7 @@ func testLeftOut(t *testing.T, answer error) {
 		got := log.String()
 		if strings.Count(got, "\n") != step.lines || !strings.Contains(got, step.leftOut) ||
 			step.leftOut == "" && strings.Contains(got, "left_out=") {
-			t.Errorf("%+v: got log %s", step, got)
+			t.Errorf("%d requests: got the log %s, want %d lines with %q", step.requests, got, step.lines, step.leftOut)
 		}
 		time.Sleep(time.Minute)
 	}

@@ -79,17 +79,17 @@ func FuzzClaims(f *testing.F) {
 		grant, err := t.Authenticate(r)
 		if err != nil {
 			if _, isDenied := errors.AsType[Denial](err); !isDenied {
-				test.Errorf("%v is not a denial", err)
+				test.Errorf("got the error %v, want a denial", err)
 			}
 			return
 		}
 		if grant.User != claims["sub"] || strings.Contains(grant.User, ":") || grant.User == "" {
-			test.Errorf("the user is %q, claimed %v", grant.User, claims["sub"])
+			test.Errorf("the user is %q, the token claims %v", grant.User, claims["sub"])
 		}
 		named, _ := claims["groups"].([]any)
 		for _, group := range grant.Groups {
 			if !slices.Contains(named, any(group)) || !strings.Contains(group, ":") {
-				test.Errorf("the grant has the group %q, claimed %v", group, named)
+				test.Errorf("the grant has the group %q, the token claims %v", group, named)
 			}
 		}
 		if !grant.Expires.After(time.Now()) {

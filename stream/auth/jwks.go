@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	jwksInterval = 15 * time.Minute // the time between two reads of the set; a withdrawn key stays valid for about as long
+	jwksInterval = 15 * time.Minute // the time between two reads of the set; a withdrawn key stays valid for at most about this time
 	jwksRetry    = time.Minute      // the mean time between two reads while they fail
 	jwksUnknown  = 10 * time.Second // the minimum time between two reads because of an unknown kid
 	jwksTimeout  = 5 * time.Second
@@ -51,7 +51,7 @@ type KeySets struct {
 }
 
 // Key returns a key that verifies tokens with the set at a URL. The set is read until ctx ends: now, at intervals, and when a token
-// names an unknown key. A URL with a user name and a password is read with them.
+// names an unknown key. If the URL has a user name and a password, they are sent by basic authentication.
 func (s *KeySets) Key(ctx context.Context, at *url.URL) (Key, error) {
 	j := newJWKS(s, at)
 	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j})
@@ -101,7 +101,8 @@ func (j *jwks) keepUp(ctx context.Context) {
 	}
 }
 
-// finder returns the key that a token names, or all keys if the token names none. A key verifies only tokens of its own algorithms.
+// finder returns a value for Key.find: a function that returns a jwt.Keyfunc for the context of a request. The Keyfunc returns the key
+// that a token names, or all keys for the token's algorithm if the token names no key.
 func (j *jwks) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
 	return func(ctx context.Context) jwt.Keyfunc {
 		return func(token *jwt.Token) (any, error) {
@@ -129,7 +130,7 @@ func (j *jwks) keysFor(ctx context.Context, algorithm string) (jwt.VerificationK
 }
 
 // KeyRead returns the key with the given kid. If the key is not known, KeyRead reads the set again, at most every 10 s. If it
-// cannot read the set now, the error is an unknownKey, unless the key is a withdrawn one.
+// cannot read the set now, the error is an unknownKey, which is temporary, unless the key has been withdrawn.
 func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	found, err := j.MemoryJWKSet.KeyRead(ctx, kid)
 	if err == nil {
@@ -195,7 +196,7 @@ func (j *jwks) record(ctx context.Context, err error) {
 	}
 }
 
-// replace replaces the valid keys. Keys that were valid before are kept as former keys.
+// replace replaces the valid keys. The last jwksFormer keys that were valid before are kept as former keys.
 func (j *jwks) replace(ctx context.Context, keys []jwkset.JWK) {
 	former, _ := j.former.KeyReadAll(ctx) // a set in memory never returns an error
 	before, _ := j.KeyReadAll(ctx)

@@ -52,7 +52,7 @@ func TestKeysAreReadAfterTheClientDisconnects(t *testing.T) {
 	}
 }
 
-// When all keys are withdrawn, one warning is logged each time. If the keys are published again, the next token that names one of them
+// Each time that all keys are withdrawn, one warning is logged. If the keys are published again, the next token that names one of them
 // is valid.
 func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	t.Parallel()
@@ -80,19 +80,19 @@ func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 // A redirect is not followed, because an attacker might answer there. The log does not contain its target.
 func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 	t.Parallel()
-	for _, to := range []string{"/topsecret", "http://elsewhere.invalid/topsecret", "http://[topsecret", ""} {
+	for _, target := range []string{"/topsecret", "http://elsewhere.invalid/topsecret", "http://[topsecret", ""} {
 		for _, status := range []int{301, 302, 303, 307, 308} {
 			requests, log := 0, &bytes.Buffer{}
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				requests++
-				w.Header().Set("Location", to)
+				w.Header().Set("Location", target)
 				w.WriteHeader(status)
 			}))
 			t.Cleanup(server.Close)
 			ok := newSet(t, server.URL, slog.New(slog.NewTextHandler(log, nil))).read(t.Context())
 			want := fmt.Sprintf(`error="the server redirected (%d), and redirects are not followed: use the final URL"`, status)
 			if ok || requests != 1 || !strings.Contains(log.String(), want) || strings.Contains(log.String(), "topsecret") {
-				t.Errorf("%d to %q: read %v, %d requests, log %s, want %s", status, to, ok, requests, log, want)
+				t.Errorf("status %d, Location %q: got read %v, %d requests, log %s, want false, 1 and %s", status, target, ok, requests, log, want)
 			}
 		}
 	}
@@ -149,12 +149,12 @@ func TestKeysAtAURLWithAPassword(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret%" {
-			t.Errorf("got %q, %q", user, password)
+			t.Errorf("got the user %q and the password %q, want me and secret%%", user, password)
 		}
 		_, _ = io.WriteString(w, `{"keys":[]}`)
 	}))
 	t.Cleanup(server.Close)
 	if j := newSet(t, strings.Replace(server.URL, "//", "//me:secret%25@", 1), slog.New(slog.DiscardHandler)); !j.read(t.Context()) {
-		t.Error("the keys are not read")
+		t.Error("the keys were not read")
 	}
 }

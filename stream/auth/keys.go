@@ -16,8 +16,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// A Key verifies tokens. The key decides which algorithms it accepts, never the token. Otherwise a token that is signed by HS256
-// with a public key as the secret would be valid, and anybody may know that key.
+// A Key verifies tokens. The key, and not the token, decides which algorithms are accepted. If the token decided, an attacker could sign
+// a token by HS256 with a public key as the secret, and the token would be valid.
 type Key struct {
 	algorithms []string
 	find       func(context.Context) jwt.Keyfunc
@@ -32,11 +32,11 @@ func Secret(secret []byte) (Key, error) {
 		return Key{}, fmt.Errorf("the secret is too short: it has %d bytes and needs at least %d, because a short one can be guessed (openssl rand -hex 32 generates one)",
 			len(secret), minSecret)
 	}
-	return Key{[]string{"HS256"}, always(secret)}, nil
+	return Key{[]string{"HS256"}, findConstant(secret)}, nil
 }
 
-// always finds the same key for every token, and ignores a kid in the token.
-func always(value any) func(context.Context) jwt.Keyfunc {
+// findConstant returns a value for Key.find that finds the same key for every token, whatever kid the token names.
+func findConstant(value any) func(context.Context) jwt.Keyfunc {
 	return func(context.Context) jwt.Keyfunc {
 		return func(*jwt.Token) (any, error) { return value, nil }
 	}
@@ -53,7 +53,7 @@ func PublicKeys(text []byte) (keys []Key, err error) {
 		if err != nil {
 			return nil, err
 		}
-		keys = append(keys, Key{Algorithms(public), always(public)})
+		keys = append(keys, Key{Algorithms(public), findConstant(public)})
 	}
 	if len(keys) == 0 {
 		return nil, errors.New("no public key in PEM format (openssl pkey -pubout writes one)")
@@ -87,7 +87,7 @@ var ErrKeyKind = errors.New("the key is not supported: use RSA with at least 204
 // publicAlgorithms are the algorithms of all supported public keys.
 var publicAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
-// Algorithms returns the algorithms that a public key may verify. It returns none if the key is not supported.
+// Algorithms returns the algorithms of the tokens that a public key may verify. It returns nil if the key is not supported.
 func Algorithms(public crypto.PublicKey) []string {
 	switch k := public.(type) {
 	case *rsa.PublicKey:

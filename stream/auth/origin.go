@@ -9,7 +9,8 @@ import (
 )
 
 // checkOrigin denies requests from pages of other origins, except for the given origins. The browser adds the user's cookies to such a
-// request, so any page could otherwise read the user's events. Requests that do not come from a page have neither header and are allowed.
+// request, so any page could otherwise read the user's events. Requests that do not come from a page are allowed.
+// They have no Origin header and no Sec-Fetch-Site header.
 func checkOrigin(r *http.Request, origins []string) error {
 	if !isAllowedOrigin(r, origins) {
 		return forbidden("pages of this origin may not open streams (the hub's option --cors-origin allows an origin)")
@@ -27,8 +28,8 @@ func isAllowedOrigin(r *http.Request, origins []string) bool {
 	case origin == "":
 		return true
 	}
-	from, err := url.Parse(origin)
-	return err == nil && from.Host != "" && strings.EqualFold(from.Host, r.Host)
+	page, err := url.Parse(origin)
+	return err == nil && page.Host != "" && strings.EqualFold(page.Host, r.Host)
 }
 
 // IsLoopbackOrigin reports whether the origin of a page is localhost, an address in 127.0.0.0/8 or [::1], with any port. Such a page comes

@@ -6,7 +6,7 @@ import (
 	"rowcast/stream/auth"
 )
 
-// TestIsLoopbackOrigin shows that no spelling of another host's origin is taken for an origin of this machine.
+// Origins of this machine are recognised in each of these spellings. No spelling of another host's origin is taken for one of them.
 func TestIsLoopbackOrigin(t *testing.T) {
 	t.Parallel()
 	for origin, want := range map[string]bool{

@@ -14,7 +14,7 @@ type GroupMark string
 
 const defaultMark GroupMark = ":"
 
-// UnmarshalText reads the value of a flag.
+// UnmarshalText sets the mark to the value of a flag. It returns an error if no recipient can contain the value.
 func (m *GroupMark) UnmarshalText(text []byte) error {
 	*m = GroupMark(text)
 	switch {
@@ -33,7 +33,7 @@ func (m *GroupMark) UnmarshalText(text []byte) error {
 const MaxGroups = 100
 
 // Grant returns the grant for a user and the user's groups. It returns a [Denial] if one of them is not a valid recipient, if the user's
-// id contains the mark, or if the name of a group does not.
+// id contains the mark, if the name of a group does not contain the mark, or if there are more than MaxGroups groups.
 func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
 	if m == "" {
 		m = defaultMark

@@ -12,7 +12,8 @@ import (
 	"rowcast/stream"
 )
 
-// The grant of an open stream is renewed before it expires, if the app's answer has the same user and groups.
+// The grant of an open stream is renewed before it expires if the app's answer has the same user and groups, or if the app does not
+// answer and the grace has not passed. Otherwise the renewal is refused.
 func TestGrantIsRenewed(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -35,7 +36,7 @@ func TestGrantIsRenewed(t *testing.T) {
 				a := newFakeApp(func(string) string { return acceptance("alice", 100, "team:7", "team:8") })
 				grant, err := a.withCookie(t, "session")
 				if want := []string{"alice", "team:7", "team:8"}; err != nil || !slices.Equal(grant.Recipients(), want) {
-					t.Fatalf("got %+v, %v", grant, err)
+					t.Fatalf("got %+v, %v, want the recipients %q", grant, err, want)
 				}
 				var all []time.Duration
 				for range 10 { // grants at the same time are not renewed at the same time
@@ -48,14 +49,14 @@ func TestGrantIsRenewed(t *testing.T) {
 				time.Sleep(time.Until(grant.Expires))
 				a.answer = func(string) string { return tt.second }
 				if next, ok := grant.Renew(t.Context()); ok != tt.want || ok && !next.After(time.Now()) {
-					t.Errorf("got %v, %v, want %v", next, ok, tt.want)
+					t.Errorf("Renew: got %v, %v, want a later time and %v", next, ok, tt.want)
 				}
 			})
 		})
 	}
 }
 
-// Failures of the app's endpoint during renewals are logged and counted. Only some of them are logged, without the client's credentials.
+// All failures of the app's endpoint during renewals are counted. A few of them are logged, without the client's credentials.
 func TestFailedRenewalsAreLogged(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// At most 32 requests to the app run at once. New streams may use 24 of them, and a single client address 8. Further requests from that
-// address wait, and do not delay the requests of other addresses.
+// At most 32 requests to the app run at once. At most 24 of them are for new streams, and at most 8 of these for clients of one address.
+// Further requests from that address wait, and do not take slots from other addresses.
 const (
 	maxRequests   = 32
 	maxOpening    = 24
@@ -37,22 +37,22 @@ func newSlots() *slots {
 	}
 }
 
-// An acquire function waits for a slot for a request from an address. It reports false if ctx ends first. The slot is kept until
+// An acquire function waits for a slot for a request from an address. It returns false if ctx ends first. The slot is kept until
 // release is called.
-type acquire func(ctx context.Context, from netip.Addr) (release func(), ok bool)
+type acquire func(ctx context.Context, address netip.Addr) (release func(), ok bool)
 
 // forOpening acquires a slot for a new stream.
-func (s *slots) forOpening(ctx context.Context, from netip.Addr) (release func(), ok bool) {
-	own := s.enter(from)
+func (s *slots) forOpening(ctx context.Context, address netip.Addr) (release func(), ok bool) {
+	own := s.enter(address)
 	// The slot of the address is acquired first, so that an address never has more than its share of requests in the other two queues.
 	releaseSlots, ok := acquireAll(ctx, own.slots, s.opening, s.all)
 	if !ok {
-		s.leave(from)
+		s.leave(address)
 		return nil, false
 	}
 	return func() {
 		releaseSlots()
-		s.leave(from)
+		s.leave(address)
 	}, true
 }
 
@@ -80,24 +80,25 @@ func releaseAll(kinds []chan struct{}) {
 	}
 }
 
-func (s *slots) enter(from netip.Addr) *share {
+// enter counts one more request of an address and returns the share of the address.
+func (s *slots) enter(address netip.Addr) *share {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own := s.addresses[from]
+	own := s.addresses[address]
 	if own == nil {
 		own = &share{slots: make(chan struct{}, maxPerAddress)}
-		s.addresses[from] = own
+		s.addresses[address] = own
 	}
 	own.requests++
 	return own
 }
 
-// leave removes an address that has no more requests.
-func (s *slots) leave(from netip.Addr) {
+// leave counts one request of an address less, and removes an address without requests.
+func (s *slots) leave(address netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own := s.addresses[from]
+	own := s.addresses[address]
 	if own.requests--; own.requests == 0 {
-		delete(s.addresses, from)
+		delete(s.addresses, address)
 	}
 }

@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// from authenticates a request with a cookie from an address.
-func (a *fakeApp) from(t *testing.T, remote, cookie string, headers ...string) (err error) {
+// authenticateFrom authenticates a request that comes from the address remote and has a cookie.
+func (a *fakeApp) authenticateFrom(t *testing.T, remote, cookie string, headers ...string) (err error) {
 	r := newRequest(t.Context(), append(headers, "Cookie", cookie)...)
 	r.RemoteAddr = remote
 	_, err = a.Authenticate(r)
 	return err
 }
 
-// slow is the time that a slow app takes to answer.
-const slow = 2 * time.Second
+// slowAnswer is the time that a slow app takes to answer.
+const slowAnswer = 2 * time.Second
 
-// slowly makes the app answer after slow.
-func (a *fakeApp) slowly() {
+// answerSlowly makes the app wait for the time slowAnswer before it answers.
+func (a *fakeApp) answerSlowly() {
 	a.answer = func(cookie string) string {
-		time.Sleep(slow)
+		time.Sleep(slowAnswer)
 		return acceptCookie(cookie)
 	}
 }
@@ -56,29 +56,31 @@ func TestShareOfAnAddress(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				a := newFakeApp(acceptCookie)
-				a.slowly()
-				many := flood(100, func(i int, cookie string) { _ = a.from(t, tt.remote(i), cookie, "X-Forwarded-For", tt.forwarded) })
+				a.answerSlowly()
+				many := flood(100, func(i int, cookie string) {
+					_ = a.authenticateFrom(t, tt.remote(i), cookie, "X-Forwarded-For", tt.forwarded)
+				})
 				if got := a.requests.Load(); got != 8 {
 					t.Errorf("%d requests of one address are running, want 8", got)
 				}
 				began := time.Now()
-				err := a.from(t, tt.other, "alice")
-				if took := time.Since(began); err != nil || took != slow {
-					t.Errorf("the other address got an answer after %v, %v, want %v", took, err, slow)
+				err := a.authenticateFrom(t, tt.other, "alice")
+				if took := time.Since(began); err != nil || took != slowAnswer {
+					t.Errorf("the other address got an answer after %v, %v, want %v", took, err, slowAnswer)
 				}
 				many.Wait()
 				if got := a.requests.Load(); got != 8*3+1 { // the other requests waited for the Timeout of 5 s
 					t.Errorf("%d requests were sent, want 25", got)
 				}
 				if len(a.slots.addresses) != 0 {
-					t.Errorf("%d addresses without a request are kept", len(a.slots.addresses))
+					t.Errorf("%d addresses without a request are kept, want none", len(a.slots.addresses))
 				}
 			})
 		})
 	}
 }
 
-// Requests for new streams do not delay renewals, wherever they come from, not even with the cookie of the stream that is renewed.
+// Requests for new streams do not delay renewals, even if a request has the address and the cookie of the stream that is renewed.
 func TestNewStreamsDoNotDelayRenewals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -88,12 +90,12 @@ func TestNewStreamsDoNotDelayRenewals(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Until(grant.Expires))
-		a.slowly()
-		many := flood(100, func(i int, cookie string) { _ = a.from(t, fmt.Sprintf("198.51.100.%d:1", i), cookie) })
+		a.answerSlowly()
+		many := flood(100, func(i int, cookie string) { _ = a.authenticateFrom(t, fmt.Sprintf("198.51.100.%d:1", i), cookie) })
 		own := flood(100, func(_ int, cookie string) { _, _ = a.withCookie(t, strings.Replace(cookie, "flood 99", "alice", 1)) })
 		began := time.Now()
-		if _, ok := grant.Renew(t.Context()); !ok || time.Since(began) != slow {
-			t.Errorf("renewed: %v after %v, want true after %v", ok, time.Since(began), slow)
+		if _, ok := grant.Renew(t.Context()); !ok || time.Since(began) != slowAnswer {
+			t.Errorf("renewed: %v after %v, want true after %v", ok, time.Since(began), slowAnswer)
 		}
 		many.Wait()
 		own.Wait()
@@ -112,7 +114,7 @@ func TestRenewalsAreBounded(t *testing.T) {
 		if got := a.requests.Load(); got != 32 {
 			t.Errorf("%d renewals are running, want 32", got)
 		}
-		opening := flood(10, func(_ int, cookie string) { _ = a.from(t, "192.0.2.1:1", "new"+cookie) })
+		opening := flood(10, func(_ int, cookie string) { _ = a.authenticateFrom(t, "192.0.2.1:1", "new"+cookie) })
 		if got := a.requests.Load(); got != 32 {
 			t.Errorf("%d requests are running, want 32", got)
 		}

@@ -21,7 +21,7 @@ type Tokens struct {
 	Issuer string
 	// Audience has the accepted values of aud. If it is empty, any audience is accepted.
 	Audience []string
-	// WithoutExpiry accepts tokens without exp. Their streams do not end.
+	// WithoutExpiry accepts tokens without exp. The streams of such tokens do not expire.
 	WithoutExpiry bool
 	// Leeway is the clock skew that is allowed.
 	Leeway time.Duration
@@ -94,7 +94,8 @@ func (t *Tokens) find(r *http.Request) (string, error) {
 	return "", unauthorized("more than one cookie " + t.Cookie)
 }
 
-// verify checks the signature with each key, and then the claims. No claim is read before the signature is verified.
+// verify checks the signature with one key after another, until a key verifies it, and then checks the claims. No claim is checked before
+// the signature is verified.
 func (t *Tokens) verify(r *http.Request, text string) (jwt.MapClaims, error) {
 	var cause error
 	for _, key := range t.Keys {
@@ -117,8 +118,8 @@ func (t *Tokens) verify(r *http.Request, text string) (jwt.MapClaims, error) {
 	return nil, unauthorized("the token is not signed by a configured key")
 }
 
-// validate checks the claims of a token whose signature is verified. It does not return the library's errors, because they quote the
-// token.
+// validate checks the claims of a token whose signature is verified. It does not return the library's errors, because they may quote
+// the token.
 func (t *Tokens) validate(header map[string]any, claims jwt.MapClaims) error {
 	if header["crit"] != nil { // RFC 7515, section 4.1.11; the library does not check it
 		return unauthorized("the token has a crit header, which is not supported")

@@ -57,7 +57,7 @@ func (n Name) String() string {
 	return n.text
 }
 
-// A Block is an event. A Block with nil Data is not an event to the client, which only stores its ID.
+// A Block is an event, unless Data is nil. From a Block with nil Data, the client only stores the ID.
 type Block struct {
 	ID   ID
 	Name Name

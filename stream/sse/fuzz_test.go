@@ -81,7 +81,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// Encoded events, comments and retry fields are decoded unchanged, and contain nothing else.
+// Events and retry fields are decoded as they were encoded, except that line breaks in data become LF. No text adds a further event or
+// field.
 func FuzzEncode(f *testing.F) {
 	f.Add("1-2-3", "notify", []byte("a\nb"), "comment", int64(1000))
 	f.Add("", "", []byte("\r\n\r\ndata: x\r"), "\ndata: x\n\n", int64(-1))

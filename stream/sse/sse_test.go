@@ -94,12 +94,12 @@ func TestInvalidIDsAndNames(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"a\nb", "a\r", "\n", "a\x00b"} {
 		if _, err := sse.NewID(text); err == nil {
-			t.Errorf("NewID(%q): no error", text)
+			t.Errorf("NewID(%q): got no error, want one", text)
 		}
 	}
 	for _, text := range []string{"a\nb", "\r"} {
 		if _, err := sse.NewName(text); err == nil {
-			t.Errorf("NewName(%q): no error", text)
+			t.Errorf("NewName(%q): got no error, want one", text)
 		}
 	}
 }
@@ -194,7 +194,7 @@ func TestReadError(t *testing.T) {
 	r := io.MultiReader(strings.NewReader("data: x\n\ndata: y\n"), iotest.ErrReader(io.ErrUnexpectedEOF))
 	got, err := collect(sse.Events(r))
 	if len(got) != 1 || !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("got %q, %v", got, err)
+		t.Errorf("got %q, %v, want one event and %v", got, err, io.ErrUnexpectedEOF)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestEventsAreNotDelayed(t *testing.T) {
 		}()
 		for event, err := range sse.Events(r) {
 			if err != nil || event.Data != "x" {
-				t.Errorf("after %q: got %q, %v", end, event, err)
+				t.Errorf("an event that ends with %q: got %q, %v, want the data x", end, event, err)
 			}
 			break
 		}

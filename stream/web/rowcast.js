@@ -10,11 +10,11 @@
  *   - It watches the heartbeats. An EventSource does not notice a connection that was lost while a laptop slept.
  *   - It calls onBye before the credentials expire, and opens a new stream with the renewed ones.
  *   - It parses the data, and reports the state of the stream.
- * A new stream continues after the last event that was received, so no event is lost or repeated.
+ * A new stream continues after the last row that was received, so no row is lost or repeated.
  */
 
 const HEARTBEAT = 15_000; // milliseconds; the default until rowcast.hello has the hub's own value
-const SILENCE = 2.5; // heartbeats without data after which the connection is considered lost
+const SILENCE = 2.5; // heartbeat intervals without an event after which the connection is considered lost
 const RETRYING = 10; // the same limit while the EventSource waits before it reconnects, because the hub may have asked for a long wait
 const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds before a stream is opened again after an error status
 
@@ -25,7 +25,7 @@ const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds before a str
  * @callback Listener
  * @param {any} data the parsed data of the event
  * @param {MessageEvent} event the event of the EventSource. parseInt(event.lastEventId) is the row's id. A message that was sent with
- *   NOTIFY has no id of its own; its lastEventId is that of an earlier event.
+ *   NOTIFY has no id of its own; its lastEventId is the id of an earlier event.
  *
  * @typedef {object} Options
  * @property {boolean} [withCredentials] send cookies to a hub of another origin; default false
@@ -46,7 +46,7 @@ const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds before a str
  *   removes it
  * @property {() => void} close closes the stream for good
  * @property {State} state
- * @property {string} lastEventId the cursor from which another stream would resume; "" before the first rowcast.hello
+ * @property {string} lastEventId the cursor from which another stream would resume; "" before the first event with an id
  */
 
 /** Opens a stream and keeps it open until close() is called.

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// A response is a stream over TLS or HTTP/2, which is written through net/http.
+// A response is a stream that is written through net/http, because it is over TLS or HTTP/2, or because its connection
+// cannot be taken over.
 type response struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -72,7 +73,7 @@ func (r *response) setDeadline(t time.Time) error {
 	return nil
 }
 
-// Stalled reports false. A write that makes no progress fails by its deadline.
+// Stalled returns false. A write that makes no progress fails by its deadline.
 func (r *response) Stalled() bool { return false }
 
 // wait returns when the client has gone or the stream has ended.
@@ -100,7 +101,7 @@ func (r *response) Shutdown() {
 	}
 }
 
-// Abort is Shutdown. net/http offers nothing that drops what the client has not accepted.
+// Abort does the same as Shutdown. net/http has no function that drops what the client has not accepted.
 func (r *response) Abort() { r.Shutdown() }
 
 // Close does nothing. The connection is net/http's.

@@ -68,8 +68,8 @@ func (s *socket) Write(b []byte) error {
 	}
 }
 
-// Stalled finds clients that have vanished or do not read while the kernel's buffer still has space for what is sent to
-// them.
+// Stalled finds clients that have vanished or do not read. Write does not notice such a client while the kernel's buffer
+// has space.
 func (s *socket) Stalled() bool {
 	acknowledged, all := s.progress()
 	if all || acknowledged != s.acknowledged {
@@ -93,7 +93,8 @@ func (s *socket) accepted() uint64 {
 	return bytes
 }
 
-// maxReceived is the number of reads after which a client is disconnected. A client has nothing to send on a stream.
+// maxReceived is the number of reads of data after which a client is disconnected. A client has nothing to send on a
+// stream.
 const maxReceived = 1024
 
 // wait returns when the client has gone or the stream has ended.
@@ -106,7 +107,7 @@ func (s *socket) wait() {
 	}
 }
 
-// Shutdown makes the kernel drop what the client does not accept within the timeout.
+// Shutdown ends the stream, and makes the kernel drop what the client does not accept within the timeout.
 func (s *socket) Shutdown() {
 	s.control(func(fd int) { dropAfter(fd, s.timeout) })
 	s.end()

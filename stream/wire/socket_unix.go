@@ -18,7 +18,7 @@ func rawOf(conn *net.TCPConn) syscall.RawConn {
 	return raw
 }
 
-// writeNow writes what the socket's buffer has space for.
+// writeNow writes as much of b as the socket's buffer has space for, without waiting.
 func writeNow(fd int, b []byte) (int, error) {
 	for {
 		n, err := unix.Write(fd, b)

@@ -20,8 +20,8 @@ func acknowledged(fd int) (bytes uint64, all bool) {
 	return info.Bytes_acked, info.Unacked == 0 && info.Notsent_bytes == 0
 }
 
-// dropAfter makes the kernel end the connection when the client accepts nothing for so long. This holds after the
-// socket has been closed, too, when the kernel would otherwise try for minutes.
+// dropAfter makes the kernel end the connection when the client accepts nothing for the timeout, also after the socket
+// has been closed. By default, the kernel would try for minutes.
 func dropAfter(fd int, timeout time.Duration) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(timeout.Milliseconds()))
 }

@@ -1,7 +1,8 @@
 package wire
 
 // A Watcher notices when clients disconnect. T identifies a stream. Gone must be set before the first call of Watch. It
-// is called in a goroutine of its own, once for each stream.
+// is called once for each stream. For a stream through net/http, Watch calls it. For any other stream, it is called in a
+// goroutine of its own.
 type Watcher[T any] struct {
 	Gone func(T)
 

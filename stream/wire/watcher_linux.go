@@ -48,7 +48,7 @@ func (p *poller[T]) add(s *socket, stream T, gone func(T)) bool {
 	return true
 }
 
-// open creates the epoll instance and begins to run if that has not happened.
+// open creates the epoll instance and starts run, unless that has been done. It reports whether the instance exists.
 func (p *poller[T]) open() bool {
 	if p.epoll != nil {
 		return true
@@ -76,7 +76,7 @@ func (p *poller[T]) control(s *socket, op int, event *unix.EpollEvent) error {
 	return errors.Join(rawErr, epollErr, ctlErr)
 }
 
-// remove frees a key. The removal of the last one ends run.
+// remove frees a key. When the last key is freed, run ends.
 func (p *poller[T]) remove(key int32) {
 	p.watched[key] = watched[T]{}
 	p.free = append(p.free, key)
@@ -107,8 +107,9 @@ func (p *poller[T]) run(epoll *os.File) {
 	}
 }
 
-// ready reads from a socket. The key is of a socket that is still watched, because only ready removes sockets that were
-// added, and epoll returns each of them once in a batch of events.
+// ready reads from a socket. If the client has gone, the stream has ended or the client sends too much, ready stops
+// watching the socket and calls gone. The key is always of a watched socket, because only ready removes sockets that
+// were added, and epoll returns each socket once in a batch of events.
 func (p *poller[T]) ready(key int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,8 +1,8 @@
 // Package wire writes streams to the connections of their clients.
 //
 // [Open] begins the response. It takes a plain HTTP/1.1 connection over from net/http, because writing to the socket
-// directly costs a sixth of the memory and two thirds of the CPU. Streams over TLS or HTTP/2 are written through
-// net/http. A [Watcher] notices when clients disconnect.
+// directly costs a sixth of the memory and two thirds of the CPU. Other streams are written through net/http:
+// streams over TLS or HTTP/2, and streams whose connection cannot be taken over. A [Watcher] notices when clients disconnect.
 //
 // The package uses sockets only through [syscall.RawConn]. The Go runtime keeps the descriptor open during each use, so
 // a write cannot reach a socket that was opened later under the same number.
@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// A Conn is the connection of one stream to its client. Only one goroutine at a time may call Write and Stalled, or Try
-// of the Direct. Shutdown and Abort may be called at any time.
+// A Conn is the connection of one stream to its client. Only one goroutine at a time may call Write, or Try of the
+// Direct. Only one goroutine at a time may call Stalled. Shutdown and Abort may be called at any time before Close.
 type Conn interface {
 	// Direct returns the Direct of the connection.
 	Direct() Direct
 	// Write writes all of b. It fails when the client has accepted no byte for the timeout.
 	Write(b []byte) error
-	// Stalled is called once a heartbeat. It reports whether there was something to accept and the client has accepted
+	// Stalled is called once each heartbeat interval. It reports whether there was something to accept and the client has accepted
 	// nothing since the call before the last one.
 	Stalled() bool
 	// Shutdown ends the stream. The client still receives what was written if it accepts it within the timeout.
@@ -31,12 +31,12 @@ type Conn interface {
 	Close()
 }
 
-// CanTakeOver reports whether the connection of a request can be taken over from net/http.
+// CanTakeOver reports whether Open tries to take over the connection of a request from net/http.
 func CanTakeOver(r *http.Request) bool { return r.ProtoMajor == 1 && r.TLS == nil }
 
-// Open writes the head of the response, which net/http formats, and the first bytes of the body. A client that accepts
-// nothing for the timeout is given up. The body of a connection that is taken over is not chunked and ends with the
-// connection, because every proxy forwards such a body without delay. Open fails with an error that is
+// Open writes the head of the response, which net/http formats, and the first bytes of the body. timeout is the
+// time after which a Write fails if the client accepts nothing. The body of a connection that is taken over is not
+// chunked and ends with the connection, because proxies forward such a body without delay. Open fails with an error that is
 // [http.ErrNotSupported] if w cannot flush.
 func Open(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Duration) (Conn, error) {
 	control := http.NewResponseController(w)
