@@ -9,8 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrRestored reports that the table was restored from a dump of another server or database, and that transaction numbers of
-// restored rows overlap with numbers that this server has assigned since then. A cursor could then refer to either of two rows.
+// ErrRestored reports that the table was restored from a dump of another server or database, and that this server has assigned, or will
+// assign, transaction numbers that restored rows or the horizon of retention already have. A cursor with such a number could refer to
+// either of two rows. [Migrate] sets xid of the restored rows to 1, which is never assigned.
 var ErrRestored = errors.New("rowcast.notifications was restored from another server")
 
 // A dump contains the column xid, so a restored row keeps the transaction number that the other server assigned. This server has its
@@ -53,9 +54,9 @@ var (
 	// early is a condition that is true for a row of the cases B and C.
 	early = "xid >= " + since + "::text::xid8 AND NOT (" + Assigned("notifications") + ")"
 
-	// restored is a query. It returns true if the table has a row of the cases B and C, or if its horizon is such a number. It reads
-	// only the lowest and the highest 10,000 rows from since on, because the table can be large. That is enough, because the restored
-	// numbers form one range and the numbers of this server another: restored rows are at one end.
+	// restored is a query. It returns true if the table has a row of the cases B and C, or if its horizon is such a number. It reads only
+	// the lowest and the highest 10,000 rows from since on, because the table can be large. That is enough, because the restored numbers
+	// form one range and the numbers of this server another. So the restored rows are at one end.
 	restored = "SELECT " + moved + ` AND ((SELECT horizon::text::bigint FROM rowcast.history) > ` + since + `
 		OR EXISTS (SELECT FROM (SELECT NOT (` + Assigned("notifications") + `) AS is_early FROM rowcast.notifications
 			WHERE xid >= ` + since + `::text::xid8 ORDER BY xid LIMIT 10000) lowest WHERE is_early)
@@ -81,7 +82,8 @@ const begin = `INSERT INTO rowcast.history (system_identifier, database, horizon
 		(SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), pg_snapshot_xmin(pg_current_snapshot()))
 	FROM pg_control_system() WHERE NOT EXISTS (SELECT FROM rowcast.history)`
 
-// checkRestored returns [ErrRestored] if [Migrate] must correct the numbers of restored rows.
+// checkRestored returns [ErrRestored] if [Migrate] must correct the numbers of restored rows or the horizon, and [ErrNoSchema] if the
+// table rowcast.history is empty.
 func checkRestored(ctx context.Context, db querier) error {
 	var hasHistory, isRestored bool
 	const has = "SELECT EXISTS (SELECT FROM rowcast.history), coalesce((%s), false)"
@@ -97,8 +99,8 @@ func checkRestored(ctx context.Context, db querier) error {
 	return nil
 }
 
-// adopt records in rowcast.history that the table belongs to this database of this server. If numbers overlap, adopt first gives all
-// restored rows the number 1, which marks rows that are never sent. A client with a cursor from before the restore is then reset,
+// adopt records in rowcast.history that the table belongs to this database of this server. If [ErrRestored] applies, adopt first gives
+// the restored rows the number 1, which marks rows that are never sent. A client with a cursor from before the restore is then reset,
 // because the row in its cursor has another number. adopt does not change rows that were written here.
 func adopt(ctx context.Context, db *sql.DB) error {
 	tx, err := db.BeginTx(ctx, nil)

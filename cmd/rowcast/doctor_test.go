@@ -81,7 +81,12 @@ func TestDoctorFinds(t *testing.T) {
 		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail the trigger is disabled, so a hub finds new rows only by its safety poll every second" + ring},
 		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn the trigger does not fire in sessions with session_replication_role = replica" + ring},
 		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail rowcast.epoch is not UNLOGGED, so hubs do not detect a crash → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
-		{"unlogged rows", "tables", []string{"ALTER TABLE rowcast.notifications SET UNLOGGED"}, "fail a table other than rowcast.epoch is UNLOGGED, so a crash empties it → ALTER TABLE rowcast.notifications SET LOGGED; ALTER TABLE rowcast.history SET LOGGED;"},
+		{
+			"unlogged tables", "tables",
+			[]string{"ALTER TABLE rowcast.notifications SET UNLOGGED", "ALTER TABLE rowcast.migrations SET UNLOGGED"},
+			"fail only rowcast.epoch may be UNLOGGED, but a crash would also empty rowcast.migrations, rowcast.notifications" +
+				" → ALTER TABLE rowcast.migrations SET LOGGED; → ALTER TABLE rowcast.notifications SET LOGGED;",
+		},
 		{"a restored dump", "rows", looksRestored, "fail the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here → rowcast migrate"},
 		{
 			"forged rows", "rows",

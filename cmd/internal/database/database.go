@@ -28,8 +28,8 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// Explain rewrites a connection error. The result is one line with the address of the database and the reason. It never contains the
-// password. Explain returns other errors unchanged.
+// Explain rewrites a connection error. The result is one line. If the connection failed, it contains the address of the database and
+// the reason. It never contains the password. Explain returns other errors unchanged.
 func (f Flags) Explain(err error) error {
 	if err == nil {
 		return nil

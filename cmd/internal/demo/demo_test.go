@@ -78,7 +78,7 @@ func TestTakesAnotherPort(t *testing.T) {
 		t.Errorf("the demo prints %q, want %q", got, want)
 	}
 	if got := d.get(t, "/"); got.status != http.StatusOK {
-		t.Errorf("page: %d", got.status)
+		t.Errorf("GET /: got status %d, want 200", got.status)
 	}
 }
 
@@ -133,13 +133,13 @@ func TestRefuses(t *testing.T) {
 		t.Errorf("the refused requests inserted %v", got)
 	}
 	if got := d.post(t, row, "Sec-Fetch-Site", "same-origin", "Origin", d.url); got.status != http.StatusCreated {
-		t.Errorf("the page's own request: %d %s", got.status, got.body)
+		t.Errorf("the page's own request: got %d %s, want 201", got.status, got.body)
 	}
 }
 
 // A running is a demo that runs until the end of its test.
 type running struct {
-	url, psql string // the address of the page and the printed command line
+	url, psql string // the address of the page, and the psql command line that the demo printed
 	out, err  output
 }
 

@@ -63,8 +63,8 @@ func (p *page) routes(r chi.Router) {
 	r.Get("/demo/{file}", serveFile)
 }
 
-// index serves the page. Its policy allows scripts, styles and connections of this origin only, so that data which a bug inserts as
-// HTML still runs no script.
+// index serves the page. Its Content-Security-Policy allows scripts, styles and connections of this origin only. If a bug inserted data
+// as HTML, the data could not run a script.
 func (p *page) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -78,8 +78,8 @@ func serveFile(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, files, "page/"+chi.URLParam(r, "file"))
 }
 
-// selectExisting reads the newest rows of a user, oldest first, and the cursor of the same statement. The page opens its stream
-// from this cursor, so it misses no row and receives none twice.
+// selectExisting reads the newest 50 rows for a user and for everyone, the oldest of them first, and the cursor of the same statement.
+// The page opens its stream from this cursor, so it misses no row and receives none twice.
 const selectExisting = `
 SELECT json_build_object('cursor', rowcast.cursor(), 'rows', coalesce(json_agg(
 	json_build_object('id', id, 'name', event, 'at', created_at,
@@ -137,7 +137,7 @@ func (p *page) insert(w http.ResponseWriter, r *http.Request) {
 	server.WriteJSON(w, http.StatusCreated, map[string]int64{"id": id})
 }
 
-// writeError writes an error of PostgreSQL as psql would print it.
+// writeError answers with an error of PostgreSQL, in a form like that of psql, or with another error of the connection.
 func writeError(w http.ResponseWriter, err error) {
 	status, text := http.StatusServiceUnavailable, "PostgreSQL does not answer: "+err.Error()
 	if failed, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -39,7 +39,7 @@ const (
 	ordinary checkKind = iota
 	// A vital check ends the examination if it fails, because later checks would fail for the same reason.
 	vital
-	// A check without a transaction uses the connection itself.
+	// A check without a transaction uses the connection itself, or opens another one.
 	withoutTransaction
 )
 

@@ -73,7 +73,7 @@ func (e *Examination) migrations(ctx context.Context) (finding, error) {
 		return finding{failure, err.Error(), "rowcast migrate"}, nil
 	}
 	if errors.Is(err, sql.ErrRestored) {
-		err = nil // the version is right; the check rows reports the restore
+		err = nil // the version is right; the check "rows" reports the restore
 	}
 	return ok("the schema has the version that this rowcast needs: %d", sql.Version()), err
 }
@@ -97,17 +97,21 @@ func (e *Examination) trigger(ctx context.Context) (finding, error) {
 
 // tables checks that only rowcast.epoch is UNLOGGED. A crash empties an UNLOGGED table, and that is how hubs detect a crash.
 func (e *Examination) tables(ctx context.Context) (finding, error) {
-	var epoch, others bool
-	const query = `SELECT bool_or(relname = 'epoch' AND relpersistence <> 'u'), bool_or(relname <> 'epoch' AND relpersistence = 'u')
+	var epoch bool
+	var others, fix string
+	const query = `SELECT bool_or(relname = 'epoch' AND relpersistence <> 'u'),
+		coalesce(string_agg(format('rowcast.%I', relname), ', ' ORDER BY relname) FILTER (WHERE relname <> 'epoch' AND relpersistence = 'u'), ''),
+		coalesce(string_agg(format('ALTER TABLE rowcast.%I SET LOGGED;', relname), chr(10) ORDER BY relname)
+			FILTER (WHERE relname <> 'epoch' AND relpersistence = 'u'), '')
 		FROM pg_class WHERE relnamespace = 'rowcast'::regnamespace AND relkind = 'r'`
-	if err := e.ask(ctx, query, &epoch, &others); err != nil {
+	if err := e.ask(ctx, query, &epoch, &others, &fix); err != nil {
 		return finding{}, err
 	}
 	switch {
 	case epoch:
 		return finding{failure, "rowcast.epoch is not UNLOGGED, so hubs do not detect a crash", "ALTER TABLE rowcast.epoch SET UNLOGGED;"}, nil
-	case others:
-		return finding{failure, "a table other than rowcast.epoch is UNLOGGED, so a crash empties it", "ALTER TABLE rowcast.notifications SET LOGGED; ALTER TABLE rowcast.history SET LOGGED;"}, nil
+	case others != "":
+		return finding{failure, "only rowcast.epoch may be UNLOGGED, but a crash would also empty " + others, fix}, nil
 	}
 	return ok("only rowcast.epoch is UNLOGGED"), nil
 }

@@ -21,14 +21,14 @@ import (
 	"rowcast/sql"
 )
 
-// The pause between two attempts to reach the database grows from minWait to maxWait.
+// The pause between two attempts to reach the database grows from minWait to maxWait. A random factor of 0.5 to 1.5 is applied to it.
 const (
 	minWait = 100 * time.Millisecond
 	maxWait = 5 * time.Second
 )
 
-// awaitDatabase waits until the database can be reached and is suitable for a hub. It returns nil then, and also when ctx ends. It returns
-// an error that waiting will not solve at once. addr is the address of the HTTP server, for the log.
+// awaitDatabase waits until the database can be reached and is suitable for a hub. It returns nil when it has succeeded, and also when
+// ctx ends. If waiting will not help, it returns the error at once. addr is the address of the HTTP server, for the log.
 func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 	lines := loglimit.Limit{Every: 30 * time.Second, Burst: 3}
 	for pause := minWait; ; pause = min(2*pause, maxWait) {

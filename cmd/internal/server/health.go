@@ -21,11 +21,11 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		Ready    bool        `json:"ready"`
 		Postgres string      `json:"postgres"`
 		Behind   float64     `json:"behind_seconds"` // the time since the hub last read from PostgreSQL successfully
-		Lag      float64     `json:"lag_seconds"`    // all rows that were committed longer ago have been read
+		Lag      float64     `json:"lag_seconds"`    // upper bound of the age of committed rows that the hub has not read
 		Lagging  bool        `json:"lagging"`        // the lag exceeds the listener's LagLimit
 		Queue    notifyQueue `json:"notification_queue"`
 
-		// Failing has the operations that fail at present. They are explained in the package failures.
+		// Failing has the operations that fail at present. The documentation of package listener explains most of them.
 		Failing map[failures.Operation]failing `json:"failing"`
 	}{
 		s.Hub.Ready(), "disconnected", s.Hub.Behind().Seconds(), lag.Seconds(), lag > s.Listener.LagLimit,

@@ -113,7 +113,8 @@ func inBubble(t *testing.T, maxIdle int, test func(t *testing.T, p pipes, s *Ser
 	})
 }
 
-// timeToClose returns the time until the server closes a connection on which the client does something every second.
+// timeToClose calls do every second until it fails, because the server has closed the connection, and returns the time that this took.
+// It stops after an hour.
 func timeToClose(do func() error) time.Duration {
 	began := time.Now()
 	for now := range time.Tick(time.Second) {

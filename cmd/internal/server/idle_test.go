@@ -156,7 +156,7 @@ func TestIdleConnsBehindAProxy(t *testing.T) {
 	}
 	last := proxy("198.51.100.3")
 	if attacker[0].closed || !attacker[1].closed || !attacker[2].closed || last.closed {
-		t.Errorf("closed of the attacker: %v, %v, %v, and the last connection: %v; want the newest requests of the attacker",
+		t.Errorf("closed connections of the attacker: %v, %v, %v, and the last connection: %v; want the attacker's two newest closed",
 			attacker[0].closed, attacker[1].closed, attacker[2].closed, last.closed)
 	}
 	idle.track(honest[0], http.StateIdle)

@@ -11,15 +11,15 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// maxDescriptors is the number of file descriptors that are used at most, also where the system has no limit.
+// maxDescriptors is the maximum number of file descriptors that a hub uses, even if the system has no limit.
 const maxDescriptors = 1 << 20
 
 // ownConnections is the number of connections to PostgreSQL besides the connections for replays: two for the listener, one for retention
 // and one for /disconnect.
 const ownConnections = 4
 
-// LimitStreams sets the maximum number of streams. If streams is 0, the maximum is what the limit of open files allows. Replays must be
-// set before.
+// LimitStreams sets the maximum number of streams. If streams is 0, the maximum is what the limit of open files allows. The field
+// Replays must be set before the call.
 func (s *Server) LimitStreams(streams int) error {
 	d, err := divideDescriptors(descriptors(), streams, s.Replays)
 	if err != nil {
@@ -62,8 +62,8 @@ func divideDescriptors(available uint64, streams, replays int) (division, error)
 const memoryShare = 0.9
 
 // LimitMemory sets the memory limit of the Go runtime. Near the limit, the runtime collects garbage more often, so that the kernel does
-// not kill the process. The limit is GOMEMLIMIT or, if that is not set, a share of the cgroup's limit. LimitMemory returns the limit in
-// bytes, or math.MaxInt64 if there is none.
+// not kill the process. The limit is GOMEMLIMIT or, if that is not set, a share of the cgroup's limit. LimitMemory also sets the
+// percentage GOGC to 50, unless the environment sets it. LimitMemory returns the limit in bytes, or math.MaxInt64 if there is none.
 func LimitMemory(logger *slog.Logger) int64 {
 	// Collecting more often than by default saves memory at little cost: most of a hub's heap is recent events, which contain no pointers.
 	if os.Getenv("GOGC") == "" {

@@ -54,7 +54,7 @@ func (s *Server) registerStreams(r registry) {
 	r.counter("streams_opened_total", "Streams that were opened.", &hub.Opened)
 	r.counter("streams_disconnected_total", "Streams of this hub that were ended by POST /disconnect, at this hub or at another one.",
 		&hub.Disconnected)
-	r.counter("resets_total", "Events rowcast.reset sent to clients that asked to resume from a cursor that is not valid any more.",
+	r.counter("resets_total", "Events rowcast.reset sent to clients that asked to resume from a cursor that is not valid.",
 		&hub.Resets)
 	registerOverflows(r, hub)
 }
@@ -111,7 +111,7 @@ func registerRefusals(r registry, refused *stream.Refusals) {
 		"unavailable": &refused.Unavailable, "streams": &refused.Streams, "user": &refused.User, "address": &refused.Address,
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Namespace: "rowcast", Name: "refused_total", Help: "Requests for a stream that were told to retry later, by reason: the hub was starting or stopping, or a limit was reached.",
+			Namespace: "rowcast", Name: "refused_total", Help: "Refused requests for a stream, by reason: the hub was starting or stopping, or a limit was reached. The clients retry later.",
 			ConstLabels: prometheus.Labels{"reason": reason},
 		}, func() float64 { return float64(value.Load()) }))
 	}
@@ -133,7 +133,7 @@ func registerOverflows(r registry, hub *stream.Stats) {
 func (s *Server) registerFailures(r registry) {
 	for _, of := range failures.All {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Namespace: "rowcast", Name: "failures_total", Help: "Failed attempts of operations that the hub retries until they succeed, by operation.",
+			Namespace: "rowcast", Name: "failures_total", Help: "Failed attempts, by operation.",
 			ConstLabels: prometheus.Labels{"operation": string(of)},
 		}, func() float64 { return float64(s.failureOf(of).Total) }))
 	}

@@ -71,8 +71,8 @@ func (p Proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 
 // parseEntry reads an entry of X-Forwarded-For: an address, with or without a port.
 func parseEntry(text string) (netip.Addr, bool) {
-	if with, err := netip.ParseAddrPort(text); err == nil {
-		return with.Addr().Unmap().WithZone(""), true
+	if parsed, err := netip.ParseAddrPort(text); err == nil {
+		return parsed.Addr().Unmap().WithZone(""), true
 	}
 	if inner, ok := strings.CutPrefix(text, "["); ok {
 		if text, ok = strings.CutSuffix(inner, "]"); !ok {

@@ -88,12 +88,12 @@ func FuzzXForwardedFor(f *testing.F) {
 		}
 		split := ours.client(peer, strings.SplitAfter(header, ","))
 		if !strings.Contains(header, ",") && split != got {
-			t.Errorf("with the entries in several headers: got %s, want %s", split, got)
+			t.Errorf("with a header for each entry: got %s, want %s", split, got)
 		}
 		if !ours.trust(got) { // before is written by the client
 			for _, headers := range [][]string{{before + "," + header}, {before, header}} {
-				if with := ours.client(peer, headers); with != got {
-					t.Errorf("with %q before it, %s becomes %s", before, got, with)
+				if longer := ours.client(peer, headers); longer != got {
+					t.Errorf("with the entries %q of the client before the header: got %s, want %s", before, longer, got)
 				}
 			}
 		}

@@ -47,6 +47,6 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	server.Close()
 	if got := log.String(); !strings.Contains(got, `msg="a request handler panicked" path=/panic panic=oops stack=`) || !strings.Contains(got, "routes_test.go") || strings.Count(got, "\n") > 10 {
-		t.Errorf("got log %s", got)
+		t.Errorf("got the log\n%s\nwant the panic with its stack, and at most 10 lines", got)
 	}
 }

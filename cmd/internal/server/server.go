@@ -70,9 +70,9 @@ func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 // faster, and would leave less CPU to live streams. Several hubs may also share one PostgreSQL server.
 func DefaultReplays() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
-// Run serves until ctx ends or an operation fails that is not retried. It serves HTTP from the beginning. While the database cannot be
-// reached, clients are told to retry later. When ctx ends, the hub ends its streams first, while new clients are told to retry later.
-// Then the HTTP servers stop, and then the listener.
+// Run serves until ctx ends or an operation fails that is not retried. It serves HTTP from the beginning. Until the listener has read
+// from the database, the hub asks clients to retry later. When ctx ends, the hub first ends its streams, and asks new clients to retry
+// later. After that the HTTP servers stop, and the listener stops last.
 func (s *Server) Run(ctx context.Context) error {
 	replayer, err := s.Listener.NewReplayer(ctx, s.Replays)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// The server announces its address only when clients can open streams. Before, they would be told to retry later.
+// The server announces its address only when clients can open streams. Until then, the hub asks them to retry later.
 func TestAnnounce(t *testing.T) {
 	t.Parallel()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")

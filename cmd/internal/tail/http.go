@@ -14,7 +14,7 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-// open requests the stream from the end of the previous one.
+// open requests the stream, from the last event that the client has received.
 func (t *Client) open(ctx context.Context) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL.String(), nil)
 	if err != nil {
@@ -75,8 +75,8 @@ func check(response *http.Response) error {
 	return Refusal{status, text}
 }
 
-// A watch reads a stream and calls a function when no data has arrived for some time. A connection that breaks without a word from the
-// network is not noticed otherwise.
+// A watch reads a stream and calls a function when no data has arrived for some time. Without it, the client would not notice that a
+// connection has broken if the network does not report it.
 type watch struct {
 	io.Reader
 	timer   *time.Timer

@@ -88,8 +88,8 @@ func isDone(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.Is(err, errCount)
 }
 
-// pause returns the time until the next attempt. It is the time that the hub asked for, doubled after each failure up to a limit, and
-// up to half as much again at random.
+// pause returns the time until the next attempt. It is the time that the hub asked for, doubled for each failure after the first one
+// while it is below 10 s. A random part of up to a half is added.
 func (t *Client) pause() time.Duration {
 	const longest = 10 * time.Second
 	wait := max(t.decoder.Retry, 100*time.Millisecond)

@@ -123,14 +123,14 @@ func (w *writer) readAndInsert(ctx context.Context, tx pgx.Tx, t *transaction) e
 	return w.few(ctx, tx, t)
 }
 
-// A pacing determines how fast all writers write. It changes every few seconds, because hubs go idle in LISTEN only at low rates, and poll
-// only at high rates.
+// A pacing determines how fast all writers write. It changes every 0.2 to 3.2 s, because hubs go idle in LISTEN only at low rates, and
+// poll only at high rates.
 type pacing struct {
 	mu    sync.Mutex
 	until time.Time
 	pace  time.Duration
 
-	// asyncOnly makes all commits asynchronous, so that the server loses some of them in a crash.
+	// asyncOnly makes all commits asynchronous, so that the server may lose some of them in a crash.
 	asyncOnly atomic.Bool
 }
 
@@ -147,7 +147,8 @@ func (m *pacing) pause(random *rand.Rand) time.Duration {
 	return time.Duration(random.Int64N(int64(2 * m.pace)))
 }
 
-// holdTransactions keeps one transaction open after another. Each has written something, stays open for a time, and then commits.
+// holdTransactions keeps one transaction open after another, until quiet is closed. Each creates a table, stays open for the time that
+// hold returns, and commits.
 func holdTransactions(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() time.Duration) {
 	for {
 		conn, err := connect(ctx, dsn)

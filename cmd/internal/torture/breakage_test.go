@@ -26,7 +26,7 @@ type breaker struct {
 	counts  map[string]int
 }
 
-// breakages are all kinds of breakages. Each round runs all of them in random order, so that even a short run contains each.
+// breakages are all kinds of breakages. Each round runs all of them in random order.
 var breakages = []struct {
 	name string
 	do   func(*breaker, context.Context) error
@@ -59,7 +59,7 @@ var breakages = []struct {
 	{"network silent", func(w *breaker, ctx context.Context) error {
 		long := 3 * time.Second
 		if w.long && w.random.IntN(4) == 0 {
-			long = 15 * time.Second // longer than the listener waits for an answer
+			long = 15 * time.Second // so that the silence can be longer than the listener waits for an answer
 		}
 		w.proxy.silence(true)
 		wait(ctx, w.upTo(long))
@@ -77,7 +77,7 @@ var breakages = []struct {
 	{"backend crashed", (*breaker).crashBackend},
 }
 
-// run breaks things for a time.
+// run runs breakages until length has passed.
 func (w *breaker) run(ctx context.Context, length time.Duration) {
 	timed, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
@@ -126,7 +126,7 @@ func terminate(name string) func(*breaker, context.Context) error {
 	}
 }
 
-// crash prepares a crash of the server. The caller must call crashed after the crash.
+// crash makes the writers commit asynchronously before a crash of the server. The caller must call crashed after the crash.
 func (w *breaker) crash(ctx context.Context) (crashed func()) {
 	w.pacing.asyncOnly.Store(true)
 	wait(ctx, w.upTo(600*time.Millisecond))

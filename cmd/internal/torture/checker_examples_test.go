@@ -79,7 +79,7 @@ func TestChecker(t *testing.T) {
 		{"a reset although the server has lost nothing", func(_ *truth, r *record) {
 			r.resets = []discontinuity{{reason: "history", cursor: invalid}}
 		}, []string{unjustified}},
-		{"a reset although the server has all rows of the cursor", func(t *truth, r *record) {
+		{"a reset although the server has the row that anchors the cursor", func(t *truth, r *record) {
 			t.lost[5] = true
 			r.resets = []discontinuity{{reason: "history", cursor: valid}}
 		}, []string{unjustified}},
@@ -104,7 +104,7 @@ func TestChecker(t *testing.T) {
 				got = append(got, f.kind)
 			}
 			if !slices.Equal(got, test.want) {
-				t.Errorf("got %q, want %q: %v", got, test.want, faults)
+				t.Errorf("got faults of the kinds %q, want %q: %v", got, test.want, faults)
 			}
 		})
 	}
@@ -142,7 +142,7 @@ func TestJournalAgainstTable(t *testing.T) {
 		test.change(truth)
 		got := truth.compare([]time.Duration{8})
 		if len(got) != test.want || len(truth.lost) != test.lost {
-			t.Errorf("%s: got %q and %d lost, want %d and %d", test.name, got, len(truth.lost), test.want, test.lost)
+			t.Errorf("%s: got differences %q and %d lost transactions, want %d and %d", test.name, got, len(truth.lost), test.want, test.lost)
 		}
 	}
 }

@@ -29,7 +29,7 @@ const (
 	unjustified    = "unjustified reset"
 )
 
-// A delivery is an event that a client has received.
+// A delivery is a row that a client has received.
 type delivery struct {
 	key    key
 	id     int64 // the number at the beginning of the event's id
@@ -47,7 +47,7 @@ type discontinuity struct {
 	cursor string // the cursor that the client had sent, or the last one that it had received
 }
 
-// A record has all events that a client has received.
+// A record has the rows, the resets and the first rowcast.hello that a client has received.
 type record struct {
 	uid        string
 	hello      cursor.Cursor // the id of the first hello
@@ -64,7 +64,7 @@ func (t *truth) check(r *record) []fault {
 	}
 	for _, reset := range r.resets {
 		if reason := t.unjustifiedBecause(reset); reason != "" {
-			c.fault(unjustified, reset.after, "%q, %s; came from %s", reset.reason, reason, reset.cursor)
+			c.fault(unjustified, reset.after, "reset with the reason %q: %s; the cursor was %q", reset.reason, reason, reset.cursor)
 		}
 	}
 	c.losses()
@@ -89,7 +89,7 @@ func (c *checker) fault(kind string, at int, format string, args ...any) {
 func (c *checker) delivery(i int, d delivery) {
 	row, stored := c.rows[d.key]
 	switch {
-	case !stored && c.lost[d.key.tx]: // the client received it before the crash
+	case !stored && c.lost[d.key.tx]: // the client received the row before the crash that lost it
 		return
 	case !stored:
 		c.fault(uncommitted, i, "row %v", d.key)
@@ -125,13 +125,13 @@ func (c *checker) isExpected(row stored, tx *transaction) bool {
 	return tx.began > c.helloAt || !c.hello.Seen(row.Xid, row.ID)
 }
 
-// resetAfter reports whether the client was reset after a time. Rows that were committed before are not checked, because the page loads them
-// again.
+// resetAfter reports whether the last reset of the client came after a time. After a reset the page loads older rows again, so the
+// checker ignores their order and repetitions of them.
 func (c *checker) resetAfter(at time.Duration) bool {
 	return len(c.resets) > 0 && c.resets[len(c.resets)-1].at > at
 }
 
-// losses finds the rows that were not received.
+// losses reports a fault for each expected row that the client has not received.
 func (c *checker) losses() {
 	inOrder := func(a, b key) int { return cmp.Or(cmp.Compare(a.tx, b.tx), cmp.Compare(a.row, b.row)) }
 	for _, k := range slices.SortedFunc(maps.Keys(c.rows), inOrder) {
@@ -139,7 +139,7 @@ func (c *checker) losses() {
 		if c.got[k] || row.recipient != "" && row.recipient != c.uid || !c.isExpected(row, tx) {
 			continue
 		}
-		// It cannot be known which rows a client had to receive around a reset.
+		// After a reset, the page loads the rows of transactions that began before it. The client may or may not receive them.
 		if len(c.resets) > 0 && c.resets[len(c.resets)-1].at > tx.began {
 			continue
 		}
@@ -149,23 +149,24 @@ func (c *checker) losses() {
 	}
 }
 
-// unjustifiedBecause returns why a reset was not justified, or "" if it was: the server has lost rows that the cursor contains.
+// unjustifiedBecause returns why a reset was not justified, or "" if it was. A reset is justified if the server has lost the row that
+// anchors the cursor.
 func (t *truth) unjustifiedBecause(reset discontinuity) string {
 	if len(t.lost) == 0 {
-		return "although the server has lost nothing"
+		return "the server has lost no row"
 	}
 	c, err := cursor.Parse(reset.cursor)
 	if err != nil {
-		return "for a cursor that a hub had sent"
+		return "the cursor came from a hub, but it cannot be parsed"
 	}
 	if t.isValid(c) {
-		return fmt.Sprintf("although the server has all rows of the cursor (up to xid %d)", c.AnchorXid())
+		return fmt.Sprintf("the cursor has no anchor, or the server has the row that anchors it (xid %d)", c.AnchorXid())
 	}
 	return ""
 }
 
-// isValid reports whether the server has lost none of the rows that a cursor contains. Transactions after a crash may have the numbers of
-// lost ones, so the numbers alone do not show this.
+// isValid reports whether the table has the row that anchors a cursor. It also returns true if the cursor has no anchor or the server has
+// lost nothing. The tag is compared too, because after a crash another row may get the numbers of a lost row.
 func (t *truth) isValid(c cursor.Cursor) bool {
 	if len(t.lost) == 0 || c.Anchor.ID == 0 {
 		return true

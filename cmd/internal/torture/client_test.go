@@ -31,7 +31,7 @@ type client struct {
 	visits  []visit
 	sent    string // the cursor that the client sent, or the last id that it received since
 	quiet   bool   // nothing is written any more
-	marker  bool   // the last row has been received
+	marker  bool   // the last row has been received, or a reset may have skipped it
 	wrong   []string
 }
 
@@ -81,7 +81,8 @@ func (c *client) choose() behaviour {
 
 func (c *client) upTo(d time.Duration) time.Duration { return time.Duration(c.random.Int64N(int64(d))) }
 
-// roam connects to one hub after another until quiet ends. Some pauses are so long that the hub must read the missed rows from the table.
+// roam connects to one hub after another until quiet ends. Some pauses last up to 6 s, so that a hub may have to read the missed rows
+// from the table.
 func (c *client) roam(quiet context.Context) {
 	for quiet.Err() == nil {
 		c.visit(quiet, c.random.IntN(len(c.hubs)), c.choose(), false)
@@ -116,8 +117,8 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// visit opens a stream and reads it. With toTheEnd, it reads until the last row and then a heartbeat have arrived, and returns true: a hub
-// sends heartbeats only to clients for which no events are pending.
+// visit opens a stream and reads it. With toTheEnd, it returns true after the last row and then a heartbeat have arrived. A hub sends
+// heartbeats only to clients for which no events are pending.
 func (c *client) visit(ctx context.Context, hub int, m behaviour, toTheEnd bool) (caughtUp bool) {
 	c.visits = append(c.visits, visit{hub: hub, from: c.decoder.LastID, began: c.journal.now()})
 	v := &c.visits[len(c.visits)-1]
@@ -150,7 +151,7 @@ func (c *client) visit(ctx context.Context, hub int, m behaviour, toTheEnd bool)
 			v.how = err.Error()
 			break
 		}
-		c.event(event)
+		c.receive(event)
 		if toTheEnd && c.marker && event.Name == "rowcast.beat" {
 			return true
 		}
@@ -158,7 +159,7 @@ func (c *client) visit(ctx context.Context, hub int, m behaviour, toTheEnd bool)
 	return false
 }
 
-// open connects and requests the stream. Some connections will be closed by a TCP reset.
+// open connects and requests the stream. It sets SO_LINGER of some connections to 0, so that closing them sends a TCP reset.
 func (c *client) open(ctx context.Context, hub int, m behaviour) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: time.Second}
 	if m.slow > 0 || m.stall > 0 {
@@ -183,14 +184,14 @@ func (c *client) open(ctx context.Context, hub int, m behaviour) (net.Conn, erro
 	return conn, err
 }
 
-// A reader reads from a connection with a behaviour.
+// A reader reads from a connection in the way that a behaviour demands.
 type reader struct {
 	conn      net.Conn
 	behaviour behaviour
 	read      int
 }
 
-// silence is the time that a client waits for data. It is longer than hubs are frozen.
+// silence is the time that a client waits for data. It is longer than the time for which a hub is frozen.
 const silence = 5 * time.Second
 
 func (r *reader) Read(p []byte) (int, error) {
@@ -214,8 +215,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// event records an event.
-func (c *client) event(e sse.Event) {
+// receive records a row, a reset or the first rowcast.hello, and updates the cursor in sent.
+func (c *client) receive(e sse.Event) {
 	switch e.Name {
 	case "rowcast.hello":
 		c.hello(e)
@@ -231,7 +232,7 @@ func (c *client) event(e sse.Event) {
 	default:
 		c.row(e)
 	}
-	// The id of a hello before a reset is the cursor of the hub, not of the client.
+	// The id of a rowcast.hello before a reset is a cursor of the hub, not the cursor that the client sent.
 	if e.Name != "rowcast.hello" || c.sent == "" {
 		c.sent = e.LastID
 	}

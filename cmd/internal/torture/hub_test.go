@@ -27,7 +27,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// limit is the time limit of every wait.
+// limit bounds the time of each start, connection attempt, transaction and breakage, and the time in which the clients catch up.
 const limit = 60 * time.Second
 
 // build builds the command, with the race detector if the test runs with it.
@@ -104,10 +104,10 @@ func (h *hub) run() error {
 	return <-started
 }
 
-// coverage has the metrics that every run must increase, because otherwise it would not test the feature.
+// coverage lists metrics that a run must increase. A metric that stays 0 shows that the run has not tested a feature.
 var coverage = []string{"park_lock_acquired", "wakeups", "replayed_events", "replay_pages", "overflows"}
 
-// count adds the metrics of the process to counts.
+// count adds the metrics in coverage to counts.
 func (h *hub) count() {
 	once := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := once.Get("http://" + h.address + "/metrics")
@@ -126,14 +126,14 @@ func (h *hub) count() {
 	}
 }
 
-// kill kills the process.
+// kill adds the metrics of the process to counts, kills the process and waits for its end.
 func (h *hub) kill() {
 	h.count()
 	_ = h.process.Process.Kill()
 	<-h.ended
 }
 
-// stop ends the process with SIGTERM. It returns an error if that fails.
+// stop ends the process with SIGTERM. It returns an error unless the process exits with code 0 within 10 s.
 func (h *hub) stop() error {
 	select {
 	case <-h.ended:
@@ -160,7 +160,7 @@ func (h *hub) stop() error {
 func (h *hub) freeze() error { return dbtest.Suspend(h.process.Process.Pid) }
 func (h *hub) thaw() error   { return dbtest.Resume(h.process.Process.Pid) }
 
-// A log copies the log of a hub to the output of the test.
+// A log copies the log of a hub to the output of the test. It closes listening when the hub listens, and counts data races and panics.
 type log struct {
 	hub       *hub
 	line      []byte

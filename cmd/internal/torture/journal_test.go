@@ -28,7 +28,7 @@ type outcome int
 const (
 	rolledBack outcome = iota // the transaction was rolled back, is still open, or was never committed
 	committed                 // COMMIT has succeeded, or the table contained the rows afterwards
-	missing                   // COMMIT has failed, and the table did not contain the rows afterwards
+	missing                   // the connection was lost during COMMIT, and the table did not contain the rows afterwards
 )
 
 // A transaction is what its writer knows about a transaction. Times are measured from the start of the journal.
@@ -76,7 +76,7 @@ type stored struct {
 	recipient string
 }
 
-// A truth is what a checker compares a record with.
+// A truth has the transactions and the rows with which a checker compares a record.
 type truth struct {
 	transactions []*transaction
 	rows         map[key]stored
@@ -114,7 +114,7 @@ func readTruth(ctx context.Context, conn *pgx.Conn, j *journal) (*truth, []strin
 func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
 	want := 0
 	for _, tx := range t.transactions {
-		// A hub may have sent the rows of a commit that was lost in the crash before its writer got an answer.
+		// A crash can lose a commit before its writer gets an answer. A hub may already have sent the rows.
 		if tx.outcome != rolledBack && tx.async && len(tx.rows) > len(tx.undone) && !t.holds(tx) && crashedAfter(crashes, tx.began) {
 			t.lost[tx.number] = true
 			continue
@@ -124,7 +124,7 @@ func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
 			if should := tx.outcome == committed && !tx.undone[i]; found != should {
 				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: in the table: %t, committed: %t (async: %t)", tx.number, i, found, should, tx.async))
 			} else if found && row.recipient != recipient {
-				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: for %q, want %q", tx.number, i, row.recipient, recipient))
+				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: the recipient in the table is %q, want %q", tx.number, i, row.recipient, recipient))
 			}
 			if found {
 				want++

@@ -11,8 +11,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A proxy is between a hub and the database. It can stop forwarding data, like a network that loses all packets: connections stay open and
-// new ones are accepted, but no data and no end of a connection arrives.
+// A proxy is between a hub and the database. It can stop forwarding data, like a network that loses all packets. Connections then stay
+// open and new ones are accepted, but no data and no end of a connection arrives.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -77,14 +77,15 @@ func (p *proxy) serve(client net.Conn) {
 	delete(p.conns, server)
 }
 
-// pass copies data until one side closes its connection, and then closes the other one. A silent proxy delays the close, too.
-func (p *proxy) pass(to, from net.Conn) {
+// pass copies data from source to target. At the end of the data it closes the writing side of target, and after an error both
+// connections. A silent proxy delays the data and the close.
+func (p *proxy) pass(target, source net.Conn) {
 	buffer := make([]byte, 16<<10)
 	for {
-		n, err := from.Read(buffer)
+		n, err := source.Read(buffer)
 		p.await()
 		if n > 0 {
-			if _, writeErr := to.Write(buffer[:n]); writeErr != nil {
+			if _, writeErr := target.Write(buffer[:n]); writeErr != nil {
 				err = writeErr
 			}
 		}
@@ -92,16 +93,16 @@ func (p *proxy) pass(to, from net.Conn) {
 			continue
 		}
 		if errors.Is(err, io.EOF) {
-			_ = to.(*net.TCPConn).CloseWrite()
+			_ = target.(*net.TCPConn).CloseWrite()
 			return
 		}
-		to.Close()
-		from.Close()
+		target.Close()
+		source.Close()
 		return
 	}
 }
 
-// await waits until the proxy is not silent.
+// await waits until the proxy is not silent, or is closed.
 func (p *proxy) await() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -53,7 +53,8 @@ func (c *client) describe(b *strings.Builder, number int) {
 		number, v.began.Round(time.Millisecond), v.ended.Round(time.Millisecond), c.hubs[v.hub].name, v.delivered, v.how, v.from, v.to)
 }
 
-// whenLost returns the index of the first delivery of a transaction that began after the transaction of the lost row had ended.
+// whenLost returns the index of the first delivery of a transaction that began after the transaction of the lost row had ended, or the
+// number of deliveries if there is none.
 func (c *client) whenLost(truth *truth, f fault) int {
 	for i, d := range c.record.deliveries {
 		if truth.transactions[d.key.tx].began > truth.transactions[f.row.tx].ended {

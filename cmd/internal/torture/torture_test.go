@@ -44,10 +44,10 @@ type torture struct {
 
 func TestTorture(t *testing.T) {
 	tt := prepare(t)
-	writing := tt.write()
+	stopWriting := tt.write()
 	stopRoaming := tt.roam()
 	tt.breaker.run(t.Context(), tt.length)
-	writing()
+	stopWriting()
 	last := tt.writeLast()
 	stopRoaming()
 	tt.finish(last)
@@ -56,7 +56,7 @@ func TestTorture(t *testing.T) {
 			t.Error(err)
 		}
 		if n := h.crashes.Load(); n > 0 {
-			t.Errorf("%s has logged %d data races or panics", h.name, n)
+			t.Errorf("%s has logged %d data races or panics, want 0", h.name, n)
 		}
 	}
 	tt.check()
@@ -107,7 +107,7 @@ func (t *torture) startServer() {
 	defer conn.Close(t.Context())
 	for _, statement := range []string{
 		"CREATE DATABASE torture", "CREATE DATABASE elsewhere",
-		// Asynchronous commits wait up to three times as long before they are written. A crash loses them.
+		// An asynchronous commit is written up to three times this delay later. A crash before that loses it.
 		"ALTER SYSTEM SET wal_writer_delay = '2s'", "SELECT pg_reload_conf()",
 	} {
 		if _, err := conn.Exec(dbtest.Context(t), statement); err != nil {
@@ -125,8 +125,9 @@ func (t *torture) random(participant uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(t.seed, participant))
 }
 
-// write starts the writers, and a transaction that stays open during the whole run. end stops the writers.
-func (t *torture) write() (end func()) {
+// write starts the writers. It also keeps a transaction open until a crash ends it, and shorter transactions in another database. stop
+// stops the writers.
+func (t *torture) write() (stop func()) {
 	quiet, allQuiet := make(chan struct{}), make(chan struct{})
 	var writing, idling sync.WaitGroup
 	for i := range writers {
@@ -172,8 +173,8 @@ func (t *torture) writeLast() *transaction {
 	return tx
 }
 
-// roam starts the clients. end stops them.
-func (t *torture) roam() (end func()) {
+// roam starts the clients. stop stops them.
+func (t *torture) roam() (stop func()) {
 	quiet, cancel := context.WithCancel(t.Context())
 	var roaming sync.WaitGroup
 	for i := range clients {
@@ -191,7 +192,7 @@ func (t *torture) roam() (end func()) {
 	}
 }
 
-// finish lets all clients catch up, except those that began too late to receive anything.
+// finish removes the clients that received no rowcast.hello before the last row was written, and lets the other clients catch up.
 func (t *torture) finish(last *transaction) {
 	t.clients = slices.DeleteFunc(t.clients, func(c *client) bool { return c.record.helloAt == 0 || c.record.helloAt > last.began })
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -243,8 +244,8 @@ func (t *torture) check() {
 	t.Logf("faults: %s", counted(figures))
 }
 
-// checkCoverage checks that the run has tested everything: hubs were idle in LISTEN and were notified, clients resumed from memory and from
-// the table, and slow clients were disconnected.
+// checkCoverage checks that the run has tested these features: hubs were idle in LISTEN and were notified, clients resumed from memory
+// and from the table, and slow clients were disconnected.
 func (t *torture) checkCoverage() {
 	counts := map[string]int{}
 	for _, h := range t.hubs {
@@ -255,7 +256,7 @@ func (t *torture) checkCoverage() {
 	t.Logf("hubs: %s", counted(counts))
 	for _, kind := range coverage {
 		if counts[kind] == 0 {
-			t.Errorf("the run has increased no metric %s", kind)
+			t.Errorf("the metric %s is 0 after the run, want more", kind)
 		}
 	}
 }

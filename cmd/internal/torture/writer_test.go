@@ -30,10 +30,10 @@ type action struct {
 	do        func(*writer, context.Context, pgx.Tx, *transaction) error
 }
 
-// errRollBack makes transaction roll back.
+// errRollBack is returned by an action to have its transaction rolled back.
 var errRollBack = errors.New("roll back")
 
-// run writes until quiet is closed.
+// run writes until quiet is closed or the writer cannot connect.
 func (w *writer) run(ctx context.Context, quiet <-chan struct{}) {
 	defer func() {
 		if w.conn != nil {
@@ -70,7 +70,7 @@ func (w *writer) next(parent context.Context) {
 	}
 }
 
-// connect connects if there is no open connection.
+// connect connects if there is no open connection. It reports whether the writer is connected.
 func (w *writer) connect(ctx context.Context) bool {
 	var err error
 	if w.conn != nil && !w.conn.IsClosed() {
@@ -83,7 +83,7 @@ func (w *writer) connect(ctx context.Context) bool {
 	return err == nil
 }
 
-// connect connects, and tries again while the server cannot be reached.
+// connect connects. After a failure it tries again, until ctx ends or limit has passed.
 func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -94,7 +94,7 @@ func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("connect a writer: %w", err)
+			return nil, fmt.Errorf("connect to the database: %w", err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -125,7 +125,7 @@ func (w *writer) transaction(ctx context.Context, d action) {
 	}
 }
 
-// check reports an error, unless it is a serialization failure or was caused by the end of the connection.
+// check reports an error that PostgreSQL has sent, unless it is a serialization failure or ended the session.
 func (w *writer) check(err error) {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code != "40001" && pgErr.Severity != "FATAL" {
@@ -133,8 +133,9 @@ func (w *writer) check(err error) {
 	}
 }
 
-// settle records the outcome of a transaction. If the connection was lost during COMMIT, settle looks for the rows in the table. That is safe
-// because connections are lost only when the server restarts, and then the old session cannot commit later.
+// settle records the outcome of a transaction. If the connection was lost during COMMIT, settle looks for the rows in the table. That is
+// safe, because the connections of writers are lost only when the server restarts. The old session has then ended and cannot commit
+// later.
 func (w *writer) settle(ctx context.Context, t *transaction, err error) {
 	var pgErr *pgconn.PgError
 	if err != nil && (!errors.As(err, &pgErr) || pgErr.Severity == "FATAL") {
@@ -175,7 +176,7 @@ func (w *writer) insert(ctx context.Context, on executor, t *transaction) error 
 	return err
 }
 
-// row returns the next row of a transaction, with random recipient and data.
+// row adds a row with a random recipient and random data to a transaction, and returns its columns.
 func (w *writer) row(t *transaction) (recipient *string, event, data string) {
 	k := key{t.number, len(t.rows)}
 	name := ""
@@ -201,7 +202,7 @@ func (w *writer) row(t *transaction) (recipient *string, event, data string) {
 	return recipient, eventOf(k), fmt.Sprintf(`{"k": %q, "sum": %d, "pad": %q}`, k, crc32.ChecksumIEEE(pad), pad)
 }
 
-// eventOf returns the name of an event. The client checks it.
+// eventOf returns the event name of a row. The client checks that it receives this name.
 func eventOf(k key) string { return []string{"message", "notify", "naïve: é"}[(k.tx+k.row)%3] }
 
 const (
