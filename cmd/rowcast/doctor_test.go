@@ -154,7 +154,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 	if code != 1 || verdict != `fail the role "`+role+`" lacks rights that a hub needs` {
 		t.Fatalf("got %d, %s", code, found["rights"])
 	}
-	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", u.String())
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", u.String())
 	if want := "rowcast: find the schema: ERROR: permission denied for schema rowcast (SQLSTATE 42501): run rowcast doctor, which prints the missing rights\n"; code != 1 || stderr != want {
 		t.Errorf("serve: got %d, %q, want 1, %q", code, stderr, want)
 	}

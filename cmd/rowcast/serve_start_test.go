@@ -96,7 +96,7 @@ var looksRestored = []string{
 func TestServeDoesNotStartOnAStandby(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Standby(t, dbtest.Cluster(t)).DSN("postgres")
-	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", dsn)
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)
 	want := "rowcast: the database is a standby: connect to the primary (target_session_attrs=read-write)\n"
 	if code != 1 || stderr != want {
 		t.Errorf("got %d, %q, want 1, %q", code, stderr, want)
