@@ -6,12 +6,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A background is a connection on which one job at a time may run in a goroutine of its own. Only Run's goroutine
-// uses a background. A job is given the connection and returns a result, and reaches nothing else.
+// A background is a connection on which one job at a time may run in a goroutine of its own. Only Run's goroutine uses
+// a background. A job gets the connection and returns a result. It must not use anything that belongs to Run's
+// goroutine.
 type background struct {
 	conn   *pgx.Conn
 	wake   func()      // called at the end of each job
-	job    chan result // receives the result of the job that runs; nil if none does
+	job    chan result // receives the result of the job that runs; nil if no job runs
 	cancel context.CancelFunc
 }
 
@@ -24,7 +25,7 @@ type result struct {
 // A job is a statement that can take long.
 type job func(context.Context, *pgx.Conn) (ok bool, err error)
 
-// start starts a job. None must be running.
+// start starts a job. No other job may be running.
 func (b *background) start(work job) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done, conn, wake := make(chan result, 1), b.conn, b.wake
@@ -36,10 +37,10 @@ func (b *background) start(work job) {
 	}()
 }
 
-// isRunning reports whether a job has been started of which neither finish nor stop has returned the result.
+// isRunning reports whether a job was started, and neither finish nor stop has returned its result yet.
 func (b *background) isRunning() bool { return b.job != nil }
 
-// finish returns the result of the job if the job has ended. It reports idle if no job runs any more.
+// finish returns the result of the job if the job has ended. It reports idle if no job runs.
 func (b *background) finish() (last result, idle bool) {
 	if b.job == nil {
 		return result{}, true

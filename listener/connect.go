@@ -21,7 +21,7 @@ import (
 // settings are the parameters on which the statements depend. With a default_transaction_isolation of serializable,
 // fetches would conflict with writers. With row_security, fetches could silently return no rows. With another
 // search_path, functions and operators of another role could run with the hub's rights. Without the settings for the
-// planner, it would read the whole table whenever its statistics are wrong.
+// planner, the planner could choose to read the whole table when its statistics are wrong.
 var settings = map[string]string{
 	"DateStyle":                           "ISO",
 	"default_transaction_isolation":       "read committed",
@@ -60,8 +60,8 @@ func settingsFor(version int, timeout time.Duration) map[string]string {
 	return all
 }
 
-// connConfig returns the configuration of the next connection. The connection has an application_name, and notices a
-// dead peer by itself.
+// connConfig returns the configuration of the next connection. The connection has an application_name. Its DialFunc
+// sets options by which the kernel notices a dead peer.
 func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	config := l.Config
 	if l.Configure != nil {
@@ -104,9 +104,9 @@ func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc 
 	}
 }
 
-// connect opens a session with the listener's settings. With PollOnly, it opens a connection without settings. If
-// there are several hosts, each has its own time to answer: the first may be a primary that has died. receive, if
-// non-nil, is called with each notification.
+// connect opens a session with the listener's settings. With PollOnly, it opens a connection without the settings,
+// because each transaction makes them. If there are several hosts, each has its own time to answer: the first may be a
+// primary that has died. receive, if non-nil, is called with each notification.
 func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config, err := l.connConfig(purpose)
 	if err != nil {
@@ -134,8 +134,9 @@ func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.N
 	return conn, nil
 }
 
-// with calls read with a connection that connect has opened and that has the settings.
-func (l *Listener) with(ctx context.Context, conn *pgx.Conn, read func(querier) error) error {
+// withSettings calls read with a connection that connect has opened. With PollOnly, it calls read in a transaction that
+// has the settings.
+func (l *Listener) withSettings(ctx context.Context, conn *pgx.Conn, read func(querier) error) error {
 	if l.PollOnly {
 		return inTransaction(ctx, conn, l.Timeout, read)
 	}
@@ -194,9 +195,9 @@ func majorVersion(conn *pgx.Conn) int {
 	return major
 }
 
-// checkPooler returns ErrPooled if notifications are not received on this connection. A pooler reports process IDs of
-// its own, so if they differ checkPooler sends a NOTIFY. A pooler that pools by session passes this test and does no
-// harm.
+// checkPooler returns ErrPooled if the connection does not receive notifications because of a pooler. A pooler reports
+// a process ID of its own at the beginning of a connection. Therefore checkPooler sends a NOTIFY only if this process
+// ID differs from that of the server process. A pooler that pools by session passes this test and does no harm.
 func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	var pid uint32
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
@@ -260,8 +261,8 @@ func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, erro
 	return len(tags) == 1 && tags[0] == c.Anchor.Tag.String(), nil
 }
 
-// Preflight connects once, as Run would, and returns what is wrong: [ErrPooled], [ErrStandby], [sql.ErrNoSchema], or
-// another error with which connecting has failed.
+// Preflight connects and checks the database, as Run would. The error may be [ErrPooled], [ErrStandby],
+// [sql.ErrNoSchema], or another error of connecting or of beginning the epoch.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)
@@ -271,7 +272,7 @@ func (l *Listener) Preflight(ctx context.Context) error {
 	defer closeNow(conn)
 	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
-	return l.with(ctx, conn, func(db querier) error {
+	return l.withSettings(ctx, conn, func(db querier) error {
 		if err := sql.Check(ctx, db); err != nil {
 			return err
 		}

@@ -10,8 +10,9 @@ import (
 // errNoHistory reports that rowcast.history has no row. Some session has deleted it.
 var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
-// observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the
-// listener goes on. A cursor then counts as expired unless it has seen everything below the oldest row of the table.
+// observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the listener
+// goes on. Meanwhile a cursor counts as expired unless it has seen everything below the oldest transaction in the
+// table.
 func (l *Listener) observeHistory(p *page) {
 	if p.historyLost {
 		l.Failures.Warn(l.Logger, failures.History, errNoHistory,

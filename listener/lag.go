@@ -2,8 +2,8 @@ package listener
 
 import "time"
 
-// Lag returns how far the listener is behind: all rows that were committed longer ago than that have been delivered.
-// It is up to Look (1 s) while the listener sleeps. It grows while new rows are being read, and while PostgreSQL is
+// Lag returns how far the listener is behind: all rows that were committed before that time have been delivered. It is
+// up to Look (1 s) while the listener sleeps. It grows while new rows are being read, and while PostgreSQL is
 // unreachable.
 func (s *Stats) Lag() time.Duration {
 	current := s.current.Load()
@@ -16,8 +16,8 @@ func (s *Stats) Lag() time.Duration {
 // setCurrent takes note that all rows have been delivered that were committed before at.
 func (s *Stats) setCurrent(at time.Time) { s.current.Store(&at) }
 
-// observeLag takes note, after each page, of whether the fetch is complete. It warns if the fetch takes longer than
-// LagLimit: rows that are large, or slow to read, delay all later rows.
+// observeLag is called after each page. If the fetch has no more pages, it records that the listener is up to date. It
+// warns if the fetch takes longer than LagLimit: rows that are large, or slow to read, delay all later rows.
 func (s *session) observeLag(began time.Time, more bool) {
 	if !more {
 		s.Stats.setCurrent(began)

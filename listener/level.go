@@ -6,8 +6,8 @@ import (
 )
 
 // A level is the number of rows that the next page may have. It rises while pages are full, and falls when rows are
-// large or cannot be read. So the work is linear in the number of rows: PostgreSQL converts only few rows to text
-// that the page then leaves out.
+// large or cannot be read. So the work stays linear in the number of rows, because PostgreSQL converts only few rows to
+// text that the page then leaves out.
 //
 // The text of a jsonb number can be 8,000 times as long as its stored form, and only the conversion shows its length.
 // So the stored bytes that a page asks to convert are bounded too, by inlineTotal.
@@ -50,8 +50,8 @@ func (l level) after(p *page, pageRows int) level {
 	return l
 }
 
-// levels keep the levels of replays between two pages, by the place where the next page begins: nothing else is known
-// of a replay that goes on.
+// levels keep the levels of replays between two pages, by the place where the next page begins. A replay is known only
+// by this place, because a Replayer keeps nothing else of it.
 type levels struct{ at guard.Value[map[place]level] }
 
 // A place is the last row of a page.
@@ -63,8 +63,8 @@ type place struct {
 // maxLevels is the number of places that are kept. A replay whose place was removed goes on at firstLevel.
 const maxLevels = 4096
 
-// of returns the level at which a replay goes on from a cursor.
-func (l *levels) of(from cursor.Cursor) level {
+// get returns the level at which a replay goes on from a cursor.
+func (l *levels) get(from cursor.Cursor) level {
 	now := firstLevel
 	l.at.Do(func(at *map[place]level) {
 		if kept, ok := (*at)[place{from.Xid, from.ID}]; ok {

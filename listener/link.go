@@ -57,8 +57,8 @@ func (k *link) listen(ctx context.Context) error {
 	return nil
 }
 
-// bounded runs read for at most Timeout, or until the session ends. Like wait, it uses the deadline of the
-// connection. For a context that can end, pgx would start a goroutine each time, and bounded is called for every
+// bounded runs read for at most Timeout, or until the session ends. Like wait, it uses the deadline of the connection.
+// For a context that can end, pgx would start a goroutine each time, which costs too much for a call after nearly each
 // notification.
 func (k *link) bounded(ctx context.Context, read func(context.Context, querier) error) error {
 	_ = k.conn.PgConn().Conn().SetDeadline(time.Now().Add(k.Timeout))
@@ -66,20 +66,20 @@ func (k *link) bounded(ctx context.Context, read func(context.Context, querier) 
 		return ctx.Err()
 	}
 	never := context.Background()
-	return k.with(never, k.conn, func(db querier) error { return read(never, db) })
+	return k.withSettings(never, k.conn, func(db querier) error { return read(never, db) })
 }
 
 // interrupt ends the statement or the wait that uses the connection now. Any goroutine may call it.
 func (k *link) interrupt() { _ = k.conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
 
-// wait sleeps until a notification is received that is to be answered, a fetch is requested, wake is called, or the
-// time has come. Any other notification does not end the wait: otherwise any role could put off the next safety poll
-// forever.
-func (k *link) wait(ctx context.Context, until time.Time) error {
+// wait sleeps until the deadline. It returns earlier if a notification is received that must be answered, a fetch is
+// requested, or wake is called. Other notifications do not end the wait, because any role could put off the next safety
+// poll forever with them.
+func (k *link) wait(ctx context.Context, deadline time.Time) error {
 	if k.isCalled() {
 		return ctx.Err()
 	}
-	_ = k.conn.PgConn().Conn().SetDeadline(until)
+	_ = k.conn.PgConn().Conn().SetDeadline(deadline)
 	k.beginWait(k.interrupt)
 	var err error
 	for err == nil && ctx.Err() == nil && !k.isCalled() {

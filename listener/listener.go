@@ -19,10 +19,10 @@ import (
 	"rowcast/listener/loglimit"
 )
 
-// A Listener reads rowcast.notifications. Config or Configure, Deliver and Logger are required. The zero value of
-// every other field is its default. The fields must not be changed once Run has begun.
+// A Listener reads rowcast.notifications. Config or Configure, Deliver and Logger are required. The zero value of any
+// other field means the default. The fields must not be changed once Run has begun.
 type Listener struct {
-	// Config describes how to connect. On its connections, the listener sets every parameter on which its statements
+	// Config describes how to connect. On its connections, the listener sets the parameters on which its statements
 	// depend. It keeps Config's DialFunc and sets options on the TCP connections that DialFunc returns.
 	Config *pgx.ConnConfig
 
@@ -35,13 +35,14 @@ type Listener struct {
 	// PostgreSQL has answered. It is called from Run's goroutine and must not block, because nothing is read meanwhile.
 	Deliver func(feed.Batch)
 
-	// Message, if non-nil, is called with each message that was sent with NOTIFY. It must not block.
+	// Message, if non-nil, is called with the messages that were sent with NOTIFY, except malformed ones. If too many
+	// messages come at once, some are dropped. Message must not block. It is never called if PollOnly is set.
 	Message func(feed.Message)
 
 	// Disconnect, if non-nil, is called when the streams of recipient must be closed, as requested by NOTIFY
-	// rowcast.disconnect or by another hub's [Replayer.Disconnect]. It must not block. If very many requests come at
-	// once, some calls come before rows that were committed earlier have been delivered. It is never called if PollOnly
-	// is set.
+	// rowcast.disconnect or by another hub's [Replayer.Disconnect]. It must not block. A call can come before rows that
+	// were committed earlier have been delivered, if the listener polls, reads a large batch or receives very many
+	// requests at once. It is never called if PollOnly is set.
 	Disconnect func(recipient string)
 
 	Logger *slog.Logger
@@ -50,8 +51,8 @@ type Listener struct {
 	// connections through a transaction pooler. The default PollInterval is then 100 ms.
 	PollOnly bool
 
-	// PollInterval is the time between two fetches while polling. After a slow fetch it is up to twice as long. While
-	// there are fewer commits than Busy it is half as long. The default is 2 ms.
+	// PollInterval is the time between two fetches while polling. After a slow fetch it is up to twice as long. If the
+	// listener polls although there are fewer commits a second than Busy, it is half as long. The default is 2 ms.
 	PollInterval time.Duration
 
 	// Look is the longest time without a fetch while the listener sleeps. The fetch after it is a safety poll: it finds
@@ -61,23 +62,25 @@ type Listener struct {
 
 	// Busy is the rate, in commits with rows a second, above which the listener polls. Quiet is the rate below which it
 	// sleeps again. The listener also polls for a while if writers wait for each other with their NOTIFYs. The defaults
-	// are 2,000 and 1,000. With an infinite Busy the listener never polls.
+	// are 2,000 and 1,000. With an infinite Busy, the listener does not poll because of the rate or because of waiting
+	// writers.
 	Busy, Quiet float64
 
 	// MaxData is the largest data that is read, in bytes. Of larger data, only the size is read. The default is 16 MiB.
 	MaxData int64
 
-	// PageRows and PageBytes bound the rows that are read at once. A single larger row is read nevertheless. The
-	// defaults are 512 and 1 MiB.
+	// PageRows and PageBytes bound the rows that are read at once. A single row larger than PageBytes is read
+	// nevertheless. The defaults are 512 and 1 MiB.
 	PageRows  int
 	PageBytes int
 
 	// Warm is the approximate size, in bytes, of the recent rows that are read before the listener begins, for clients
-	// that resume. Reading them takes at most three times Timeout; after that, the listener begins without the rest. The
-	// default is none.
+	// that resume. After three times Timeout, the listener stops reading them at the end of a page, and begins without
+	// the rest. The default is 0: no recent rows are read.
 	Warm int64
 
-	// Timeout bounds each statement. The session ends if a statement takes longer. The default is 10 s.
+	// Timeout bounds each statement of the listener and its Replayers. If a row's data takes longer to read, the row
+	// counts as unreadable. If another statement of the listener takes longer, the session ends. The default is 10 s.
 	Timeout time.Duration
 
 	// QueueLimit is the used part of the server's NOTIFY queue, from 0 to 1, up to which the listener may sleep. While
@@ -95,19 +98,19 @@ type Listener struct {
 	logs     logs
 
 	once sync.Once
-	name string // tells the notifications of the listener's own Replayers from others
+	name string // random; by it, the listener ignores the disconnect requests of its own Replayers
 
 	isConnected atomic.Bool
 
 	// Only Run's goroutine uses these. They outlive a session.
 	cursor      cursor.Cursor
 	begun       bool            // the cursor has been read
-	delivered   deliveredRows   // what a crash may lose
-	level       level           // of the next page
+	delivered   deliveredRows   // the last delivered rows, which a crash may lose
+	level       level           // the level of the next page
 	historyLost bool            // rowcast.history had no row when the last page was read
 	isLagging   bool            // a warning was logged, and the listener has not read to the end since
 	warmUntil   time.Time       // when reading rows from before the listener began is given up; zero if none are being read
-	foreign     int64           // the number of rows with foreign transaction numbers, as it was last counted
+	foreign     int64           // the number of rows with foreign transaction numbers, at the last count
 	serving     []chan struct{} // closed at the end of the present fetch, or of the next one if it fails
 
 	unreadableLog loglimit.Limit
@@ -115,26 +118,26 @@ type Listener struct {
 	requests guard.Value[requests] // from other goroutines
 }
 
-// Stats counts what a Listener has done. Nothing in the program depends on it.
+// Stats counts what a Listener has done.
 type Stats struct {
-	Sessions   atomic.Int64 // sessions that had all they need, including the connection for the park lock
-	Fetches    atomic.Int64 // pages that were read
+	Sessions   atomic.Int64 // sessions that were complete, with the connection for the park lock unless PollOnly is set
+	Fetches    atomic.Int64 // pages that were delivered
 	Rows       atomic.Int64 // rows that were read
-	Wakeups    atomic.Int64 // notifications from the trigger
-	ParkLocks  atomic.Int64 // times the park lock was taken
+	Wakeups    atomic.Int64 // notifications without a payload, as the trigger sends them
+	ParkLocks  atomic.Int64 // how often the listener took the park lock
 	Unnotified atomic.Int64 // rows that arrived without a notification and were found by a safety poll
 	Dropped    atomic.Int64 // messages that were dropped because too many came at once
-	Malformed  atomic.Int64 // messages and disconnects that were malformed
+	Malformed  atomic.Int64 // messages and disconnect requests that were malformed
 	Unreadable atomic.Int64 // rows that could not be read, counted at each attempt
 
 	Crowded    atomic.Bool  // the listener polls because the NOTIFY queue is fuller than QueueLimit
-	ForeignXid atomic.Int64 // the present number of rows whose transaction number this server has not assigned; they are never sent
+	ForeignXid atomic.Int64 // the number of rows whose transaction number this server has not assigned, at the last count, 1,000 at most; they are never sent
 
 	queue   atomic.Uint64             // the bits of NotifyQueue
 	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to the end
 }
 
-// logs bounds the log lines that other roles can cause, each kind by itself.
+// logs has a limit for each kind of log line that other roles can cause.
 type logs struct {
 	connected, lost    loglimit.Limit
 	failed             loglimit.Limit // attempts to begin a session
@@ -153,7 +156,7 @@ func (l *Listener) Run(ctx context.Context) error {
 		err := s.live(ctx)
 		if ctx.Err() != nil {
 			l.isConnected.Store(false)
-			return nil //nolint:nilerr // Run was told to end
+			return nil //nolint:nilerr // the error is an effect of the end of the context
 		}
 		if s.wasSteady() {
 			pause = minPause

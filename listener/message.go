@@ -32,7 +32,7 @@ func parseMessage(payload string) (feed.Message, error) {
 	case err != nil:
 		return message, fmt.Errorf("the envelope's %w", err)
 	}
-	return message, open(&message, members)
+	return message, openEnvelope(&message, members)
 }
 
 // isEnvelopeKey reports whether a key marks the object as an envelope. It ignores case, because "Recipient" is more
@@ -41,8 +41,8 @@ func isEnvelopeKey(m strictjson.Member) bool {
 	return strings.EqualFold(m.Key, "data") || strings.EqualFold(m.Key, "recipient") || strings.EqualFold(m.Key, "event")
 }
 
-// open fills m from the members of an envelope.
-func open(m *feed.Message, envelope []strictjson.Member) error {
+// openEnvelope fills m from the members of an envelope.
+func openEnvelope(m *feed.Message, envelope []strictjson.Member) error {
 	for _, member := range envelope {
 		var err error
 		switch member.Key {
@@ -91,7 +91,7 @@ func takeText(field *string, value json.RawMessage, check func(string) error) er
 	return nil
 }
 
-// checkRecipient is feed.CheckRecipient with a hint for a sender that means everyone.
+// checkRecipient is feed.CheckRecipient with a hint for a sender that wants to send to everyone.
 func checkRecipient(text string) error {
 	if text == "" {
 		return errors.New("is empty: leave it out for everyone")

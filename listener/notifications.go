@@ -8,9 +8,10 @@ import (
 	"rowcast/sql"
 )
 
-// calls are notifications with a payload. While the listener sleeps, they wait until the rows that were committed
-// before them have been delivered. Any role of the database can send them, and PostgreSQL may deliver 8 GB of them
-// while one statement runs, so their number and size are bounded.
+// calls are notifications with a payload. While the listener sleeps, they wait until the fetch after them has delivered
+// a page, so that rows that were committed before them normally come first. Any role of the database can send such
+// notifications, and PostgreSQL may deliver 8 GB of them while one statement runs, so their number and size are
+// bounded.
 type calls struct {
 	waiting []call
 	bytes   int
@@ -27,7 +28,7 @@ const (
 	maxCallBytes = 1 << 20
 )
 
-// add keeps a call until take, and reports whether there was room for it.
+// add keeps a call until take, and reports whether there was capacity for it.
 func (c *calls) add(one call) bool {
 	if len(c.waiting) == maxCalls || c.bytes+len(one.text) > maxCallBytes {
 		return false
@@ -37,15 +38,16 @@ func (c *calls) add(one call) bool {
 	return true
 }
 
-// take returns the calls that wait, and keeps none of them.
+// take removes the waiting calls and returns them.
 func (c *calls) take() []call {
 	waiting := c.waiting
 	*c = calls{}
 	return waiting
 }
 
-// receive sorts notifications. pgx calls it in the middle of statements, for each of perhaps a million notifications
-// a second. So it drops at once the notifications that the listener does not use, and only takes notes of the others.
+// receive sorts notifications. pgx calls it in the middle of statements, for each of perhaps a million notifications a
+// second. So receive drops at once the notifications that the listener does not use, and only records the other
+// notifications.
 func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 	switch n.Channel {
 	case releasedChannel:
@@ -76,8 +78,8 @@ func (k *link) receiveMessage(payload string) {
 	}
 }
 
-// receiveDisconnect drops no valid recipient. If there is no room, it closes the streams at once, perhaps before rows
-// that were committed earlier have been delivered. The clients receive these rows when they resume.
+// receiveDisconnect drops no valid recipient. If too many calls wait, it closes the streams at once, perhaps before
+// rows that were committed earlier have been delivered. Such clients can receive these rows when they resume.
 func (k *link) receiveDisconnect(recipient string) {
 	switch {
 	case k.Disconnect == nil:
@@ -92,7 +94,7 @@ func (k *link) receiveDisconnect(recipient string) {
 	}
 }
 
-// answerCalls sends the messages and closes the streams for which calls wait.
+// answerCalls calls Message or Disconnect for each waiting call.
 func (k *link) answerCalls() {
 	for _, c := range k.calls.take() {
 		if c.disconnect {
@@ -103,7 +105,7 @@ func (k *link) answerCalls() {
 	}
 }
 
-// send sends a message to the hub.
+// send parses a message and sends it to the hub.
 func (k *link) send(payload string) {
 	message, err := parseMessage(payload)
 	if err != nil {

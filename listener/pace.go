@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// A pace tells whether polling is cheaper than being notified. Being notified is cheaper, unless there are many
+// A pace decides whether polling is cheaper than being notified. Being notified is cheaper, unless there are many
 // commits. There are many if their rate is high, or if writers wait for each other with their NOTIFYs: where a commit
-// takes long, they never reach a high rate. Empty fetches would be a wrong sign: at rates where most fetches find
-// rows, being notified can still be cheaper than polling.
+// takes long, they never reach a high rate. Empty fetches would be a wrong sign: at rates where most fetches find rows,
+// being notified can still be cheaper than polling.
 type pace struct {
 	rate float64 // commits a second, at the time of at
 	at   time.Time
@@ -30,9 +30,9 @@ const (
 	// checkEvery is the time between two checks. After a check that has found a queue it is checkAgain.
 	checkEvery = 50 * time.Millisecond
 	checkAgain = 15 * time.Millisecond
-	// lasting is how many checks in a row find writers that wait if they wait for each other. After a stall of the disk,
-	// one or two checks do (measured at a thousand rows a second: 7 of 100 checks), and polling would only delay the
-	// next rows.
+	// lasting is the number of checks in a row that must find waiting writers. After a stall of the disk, one or two
+	// checks find some (measured at a thousand rows a second: 7 of 100 checks), and polling would only delay the next
+	// rows.
 	lasting = 4
 	// minHold and maxHold bound a hold. It is doubled if the writers wait again soon after the last one.
 	minHold, maxHold = 2 * time.Second, time.Minute
@@ -48,7 +48,8 @@ func (p *pace) decay(now time.Time) {
 	p.at = now
 }
 
-// isBusy reports whether to poll: from a rate of busy on, until the rate has fallen below quiet, and during a hold.
+// isBusy reports whether to poll. It returns true from the time when the rate reaches busy until the rate has fallen
+// below quiet, and during a hold.
 func (p *pace) isBusy(now time.Time, busy, quiet float64) bool {
 	p.decay(now)
 	switch {
@@ -89,9 +90,9 @@ func (p *pace) observe(now time.Time, waiting bool) {
 	p.until = now.Add(p.hold)
 }
 
-// lookForQueue checks now and then whether writers wait for the lock under which commits with a NOTIFY run one at a
-// time (async.c, PreCommit_Notify).
-func (w *wakeup) lookForQueue(ctx context.Context) error {
+// checkQueue checks, if a check is due, whether writers wait for the lock under which commits with a NOTIFY run one at
+// a time (async.c, PreCommit_Notify).
+func (w *wakeup) checkQueue(ctx context.Context) error {
 	if math.IsInf(w.Busy, 1) || !w.pace.isCheckDue(time.Now()) {
 		return nil
 	}

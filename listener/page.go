@@ -19,9 +19,9 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// A page is a bounded part of the rows that one cursor has not seen and a snapshot shows, from the first on.
+// A page is a bounded part of the rows that one cursor has not seen and a snapshot shows, beginning with the first.
 type page struct {
-	to      cursor.Cursor // what the snapshot shows, with its own xmax
+	end     cursor.Cursor // the cursor that has seen what the snapshot shows, with the snapshot's own xmax
 	horizon uint64
 	rows    []row // in the order of cursor.Compare
 	more    bool  // more rows follow
@@ -63,7 +63,7 @@ type request struct {
 	from     cursor.Cursor
 	epoch    cursor.Tag
 	snapshot *cursor.Cursor // nil means the present one
-	own      []any          // the parameters that only this query has
+	extra    []any          // the parameters that only this query has
 	level    level
 }
 
@@ -86,7 +86,7 @@ func (r *reader) page(q request) (page, error) {
 	if err := r.fill(&p, missing); err != nil {
 		return page{}, err
 	}
-	steps := cursor.NewSteps(q.from, p.to)
+	steps := cursor.NewSteps(q.from, p.end)
 	last := q.from
 	for i := range p.rows {
 		row := &p.rows[i]
@@ -99,8 +99,8 @@ func (r *reader) page(q request) (page, error) {
 	return p, nil
 }
 
-// list reads the rows of a page with most of their data. If a row makes the query fail, it reads the rows without
-// their data. missing returns the indexes of the rows that must still be read.
+// list reads the rows of a page, with the data that is small. At a low level, or if a row makes the query fail, it
+// reads the rows without their data. missing has the indexes of the rows that must still be read.
 func (r *reader) list(q request) (p page, missing []int, err error) {
 	if q.level.isCareful() {
 		return r.collect(q.query.list, q, q.level)
@@ -120,7 +120,7 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 	if len(inline) > 0 {
 		formats = fullAsText
 	}
-	args := slices.Concat([]any{formats}, q.args(rows), q.own, inline)
+	args := slices.Concat([]any{formats}, q.args(rows), q.extra, inline)
 	err = r.run(func(ctx context.Context, db querier) error {
 		result, err := db.Query(ctx, query, args...)
 		if err != nil {
@@ -133,8 +133,8 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 	return p, missing, err
 }
 
-// fill reads the missing rows one by one, and ends the page when it has enough. It removes rows that were deleted
-// meanwhile.
+// fill reads the missing rows one by one, and ends the page early if that takes too much. It removes rows that were
+// deleted meanwhile.
 func (r *reader) fill(p *page, missing []int) error {
 	var bytes int64
 	var gone int

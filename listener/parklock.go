@@ -16,8 +16,8 @@ import (
 )
 
 // A parkLock takes and releases the park lock for one hub. It has a connection of its own, because two of its
-// statements can take long and must not keep the listener from fetching. The first waits in the queue for the lock.
-// The second is the NOTIFY after a release, which can wait behind a writer that waits for a synchronous standby.
+// statements can take long and must not keep the listener from fetching. One of them waits in the queue for the lock.
+// The other is the NOTIFY after a release, which can wait behind a writer that waits for a synchronous standby.
 type parkLock struct {
 	background
 
@@ -69,7 +69,7 @@ func (p *parkLock) isIdle() (bool, error) {
 	return idle, last.err
 }
 
-// isWorking reports whether a job was running when its end was last checked.
+// isWorking reports whether a job was running at the last call of isIdle or dequeued.
 func (p *parkLock) isWorking() bool { return p.isRunning() }
 
 // ask runs a query that returns one boolean.
@@ -209,7 +209,8 @@ func (p *parkLock) release(ctx context.Context) error {
 	return nil
 }
 
-// notifyReleased is a job. If the NOTIFY queue is full, the other hubs notice the release within Look.
+// notifyReleased is a job that notifies the other hubs of a release. If the NOTIFY queue is full, the notification
+// fails, and the other hubs notice the release within about Look.
 func (p *parkLock) notifyReleased(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	_, err := conn.Exec(ctx, "SELECT pg_notify($1, '')", releasedChannel)
 	if p.isRefused(err) {

@@ -35,12 +35,12 @@ func newPageQuery(state string, arms func(columns) string, stored, text string) 
 }
 
 // fetchQuery reads the rows that a cursor has not seen and a snapshot shows. The cursor is $1 (its half-delivered
-// transaction), $2 (the last row delivered of it), $3 (the transactions in flight) and $4 (the first transaction of
-// which nothing was seen). The snapshot is $5, or the present one if that is NULL. The rows come in the order of
-// delivery: the half-delivered transaction first (rule 7). Each arm is one ordered index scan, because for a single
-// condition with OR the planner would read the whole table. The arms order by n.xid: xid alone would be the column of
-// the result, a text. The last arm has an upper bound. Without it, every fetch would read the rows with transaction
-// numbers that this server has not assigned yet (restored or forged rows).
+// transaction), $2 (the last row delivered of it), $3 (the transactions in flight) and $4 (the transaction from which
+// on nothing was seen). The snapshot is $5, or the present one if that is NULL. The rows come in the order of delivery:
+// the half-delivered transaction first (rule 7). Each arm is one ordered index scan, because for a single condition
+// with OR the planner could read the whole table. The arms order by n.xid: xid alone would be the column of the result,
+// a text. The last arm has an upper bound. Without it, every fetch would read the rows with transaction numbers that
+// this server has not assigned yet (restored or forged rows).
 var fetchQuery = newPageQuery(noState, fetchArms, "$7", "$8")
 
 func fetchArms(c columns) string {
@@ -87,7 +87,7 @@ UNION ALL (SELECT ` + c.of(1) + ` FROM (
 	ORDER BY part, xid, id LIMIT $6) merged)`
 }, "$8", "$9")
 
-// The parts of replayQuery.
+// The parts of replayQuery: three conditions for rows, and the transactions that have ended since the cursor.
 var (
 	restOf = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
 		ORDER BY recipient, xid, id LIMIT $6`
@@ -112,9 +112,9 @@ func (q request) args(rows int) []any {
 	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, rows}
 }
 
-// snapshotRow is the beginning of every query. Its row comes even if there is no other row. Without a row in
-// rowcast.history, the horizon is the lowest transaction that has rows, because retention may have deleted everything
-// before it. "~" marks this case.
+// snapshotRow is the beginning of every query. It selects one row with the snapshot and the horizon, even if there are
+// no rows to deliver. Without a row in rowcast.history, the horizon is the lowest transaction that has rows, because
+// retention may have deleted everything before it. "~" marks this case.
 func snapshotRow(state, result string) string {
 	return `SELECT snapshot::text, coalesce((` + horizon + `)::text,
 		'~' || (SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), '~' || pg_snapshot_xmin(snapshot)),
@@ -125,7 +125,8 @@ func snapshotRow(state, result string) string {
 // noState asks for no state.
 const noState = "NULL::text"
 
-// horizon selects the horizon of retention. max is for a table that was emptied, or altered to have several rows.
+// horizon selects the horizon of retention. max makes it one value even if the table was emptied, or altered to have
+// several rows.
 const horizon = `SELECT max(horizon::text::bigint) FROM rowcast.history WHERE one`
 
 // columns are the columns that the arms of a query select.
@@ -169,9 +170,10 @@ const (
 	boundEvent     = `CASE WHEN octet_length(event) <= 128 THEN event END`
 )
 
-// inlineData is the text of data, or NULL if it is too large. data #> '{}' is data before it is compressed:
-// compressed numbers can be a million times as long in text. Data of at most 512 bytes has at most 4 MiB of text,
-// which is not measured: for a small row, measuring would cost half as much as everything else.
+// inlineData returns an SQL expression for the text of data. Its value is NULL if the text is too large. data #> '{}'
+// is data before it is compressed: compressed numbers can be a million times as long in text. Data of at most 512 bytes
+// has at most 4 MiB of text, which is not measured: for a small row, measuring would cost half as much as everything
+// else.
 func inlineData(stored, text string) string {
 	return `CASE WHEN pg_column_size(data) > ` + stored + `::int THEN NULL
 	WHEN pg_column_size(data #> '{}') <= least(` + stored + `::int, 512) THEN data::text
@@ -179,9 +181,9 @@ func inlineData(stored, text string) string {
 	ELSE (SELECT CASE WHEN octet_length(t) <= ` + text + `::bigint THEN t END FROM (SELECT data::text OFFSET 0) made (t)) END`
 }
 
-// read reads the result of a query whose arms return at most so many rows each. All rows of an arm come before the
+// read reads the result of a query, each arm of which returns at most limit rows. All rows of an arm come before the
 // rows of the next arm. read uses the raw values, because scanning them with pgx costs more than everything else.
-func (r *reader) read(result pgx.Rows, most int, epoch cursor.Tag) (p page, missing []int, err error) {
+func (r *reader) read(result pgx.Rows, limit int, epoch cursor.Tag) (p page, missing []int, err error) {
 	var bytes, arm, inArm int
 	for result.Next() {
 		values := result.RawValues()
@@ -210,7 +212,7 @@ func (r *reader) read(result pgx.Rows, most int, epoch cursor.Tag) (p page, miss
 		bytes += len(row.Data)
 		p.rows = append(p.rows, row)
 		inArm++
-		p.full = inArm == most
+		p.full = inArm == limit
 		p.more = p.full
 	}
 	return p, missing, result.Err()
@@ -218,7 +220,7 @@ func (r *reader) read(result pgx.Rows, most int, epoch cursor.Tag) (p page, miss
 
 // setSnapshot reads the first row of a result.
 func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
-	if p.to, err = parseSnapshot(string(values[colSnapshot]), epoch); err != nil {
+	if p.end, err = parseSnapshot(string(values[colSnapshot]), epoch); err != nil {
 		return err
 	}
 	if p.state, err = readState(values); err != nil {

@@ -89,9 +89,9 @@ func (l *Listener) newPool(
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// epochKey is the key of the epoch in the custom data of a connection. The epoch of a connection never changes,
-// because a recovery ends every connection. A connection for replays does not begin an epoch: only the listener does,
-// so that the hub knows each epoch from the listener's batches.
+// epochKey is the key of the epoch in the custom data of a connection. It is read once, because a recovery ends every
+// connection. A connection for replays does not begin an epoch: only the listener does, so that the hub knows each
+// epoch from the listener's batches.
 const epochKey = "rowcast.epoch"
 
 // Close closes the connections. It waits for at most a second, because the pool would wait for a server that does not
@@ -109,24 +109,24 @@ func (r *Replayer) Close() {
 	}
 }
 
-// ErrEpoch reports that PostgreSQL has recovered since the cursor up to which a page was to be read. The caller must
+// ErrEpoch reports that PostgreSQL has recovered since the cursor up to which a page should be read. The caller must
 // try again with a newer cursor of the hub.
 var ErrEpoch = errors.New("the server has recovered since the cursor was read")
 
-// Page reads rows that from has not seen and to has seen, for the recipients and for everyone, up to the listener's
-// limits. next is the cursor of a client that has received the rows (rule 8). It equals to if there are no more rows.
-// horizon is as in [feed.Batch].
-func (r *Replayer) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error) {
-	q := request{query: replayQuery, from: from, epoch: to.Epoch, snapshot: &to, own: []any{distinct(recipients)}, level: r.levels.of(from)}
+// Page reads rows that the cursor from has not seen and the cursor end has seen, for the recipients and for everyone,
+// up to the listener's limits. next is the cursor of a client that has received the rows (rule 8). If there are no more
+// rows, next equals end. horizon is as in [feed.Batch].
+func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error) {
+	q := request{query: replayQuery, from: from, epoch: end.Epoch, snapshot: &end, extra: []any{distinct(recipients)}, level: r.levels.get(from)}
 	var p page
-	err = r.with(ctx, to.Epoch, func(run runner) error {
+	err = r.withConn(ctx, end.Epoch, func(run runner) error {
 		p, err = r.reader(run).page(q)
 		return err
 	})
 	if err != nil {
 		return nil, cursor.Cursor{}, 0, fmt.Errorf("replay: %w", err)
 	}
-	next = to
+	next = end
 	if p.more {
 		next = from
 		if len(p.rows) > 0 {
@@ -142,9 +142,10 @@ func distinct(recipients []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(recipients)))
 }
 
-// IsValid reports whether a cursor of another epoch is valid in the epoch of now: whether its anchor still exists.
+// IsValid reports whether c, a cursor of another epoch, is valid in the epoch of the cursor now. A cursor is valid if
+// its anchor still exists. IsValid checks no other row.
 func (r *Replayer) IsValid(ctx context.Context, c, now cursor.Cursor) (valid bool, err error) {
-	err = r.with(ctx, now.Epoch, func(run runner) error {
+	err = r.withConn(ctx, now.Epoch, func(run runner) error {
 		return run(func(ctx context.Context, db querier) error {
 			valid, err = isAnchorValid(ctx, db, c)
 			return err
@@ -156,8 +157,9 @@ func (r *Replayer) IsValid(ctx context.Context, c, now cursor.Cursor) (valid boo
 	return valid, nil
 }
 
-// with calls use with a runner for a connection of an epoch. It returns ErrEpoch if the server is in another epoch.
-func (r *Replayer) with(ctx context.Context, epoch cursor.Tag, use func(runner) error) error {
+// withConn calls use with a runner for a free connection, and waits for one if all are busy. withConn returns ErrEpoch
+// if the connection is of another epoch.
+func (r *Replayer) withConn(ctx context.Context, epoch cursor.Tag, use func(runner) error) error {
 	// Waiting for a free connection has no time limit of its own.
 	conn, err := r.pool.Acquire(ctx)
 	if err != nil {

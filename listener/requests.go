@@ -2,14 +2,15 @@ package listener
 
 import "context"
 
-// requests are what other goroutines ask of Run's goroutine.
+// requests are requests of other goroutines to Run's goroutine.
 type requests struct {
 	fetches   []chan struct{} // closed at the end of the next fetch that begins from now on
 	woken     bool            // the next wait must end at once
 	interrupt func()          // ends the present wait; nil if there is none
 }
 
-// CatchUp returns once everything that was committed before the call has been delivered.
+// CatchUp returns nil once everything that was committed before the call has been delivered. It returns the error of
+// the context if the context ends first.
 func (l *Listener) CatchUp(ctx context.Context) error {
 	done := make(chan struct{})
 	l.requests.Do(func(r *requests) { r.fetches = append(r.fetches, done) })
@@ -32,8 +33,8 @@ func (l *Listener) wake() {
 	})
 }
 
-// beginWait makes wake and CatchUp call interrupt, until endWait. It calls interrupt at once if either was called
-// before.
+// beginWait makes wake and CatchUp call interrupt, until endWait. It calls interrupt at once if there is a call of
+// either that no wait or fetch has answered.
 func (l *Listener) beginWait(interrupt func()) {
 	l.requests.Do(func(r *requests) {
 		r.interrupt = interrupt

@@ -14,8 +14,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// resume finds out where to go on from. It is the listener's own cursor, as long as the cursor is valid on this
-// server.
+// resume finds the cursor from which to go on. This is the listener's own cursor, if it is valid on this server.
 func (s *session) resume(ctx context.Context, db querier) (err error) {
 	if s.epoch, err = beginEpoch(ctx, db); err != nil {
 		return err
@@ -70,7 +69,7 @@ func (s *session) endWarming(ctx context.Context) error {
 	return s.link.bounded(ctx, s.restart)
 }
 
-// restart goes on from the rows that are visible now. No cursor from before is valid.
+// restart goes on from the rows that are visible now. Earlier cursors are no longer valid, so the batch has a Reset.
 func (s *session) restart(ctx context.Context, db querier) error {
 	now, err := s.now(ctx, db)
 	if err != nil {
@@ -96,21 +95,21 @@ func (s *session) now(ctx context.Context, db querier) (now cursor.Cursor, err e
 	return now, nil
 }
 
-// warmQuery finds the oldest of the newest transactions whose rows have at most $2 bytes together. A transaction
-// counts as a whole: a larger one would have to be read from its first row on. Each row counts as 300 bytes more than
-// its data, so the LIMIT leaves out only rows beyond $2. Below the horizon there may be millions of rows that are
-// deleted and not vacuumed yet.
+// warmQuery selects the newest transactions, as long as their rows have at most $2 bytes together, and returns the
+// oldest of them. A transaction counts as a whole, because it would have to be read from its first row on. Each row
+// counts as 300 bytes more than its data, so the LIMIT leaves out only rows beyond $2. Below the horizon there may be
+// millions of rows that are deleted and not vacuumed yet.
 const warmQuery = `SELECT xid::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
 	FROM (SELECT xid, id, data FROM rowcast.notifications
 		WHERE xid >= coalesce((` + horizon + `), 3)::text::xid8 AND xid < $1::text::xid8
 		ORDER BY xid DESC, id DESC LIMIT $2 / 300 + 1) newest) sized
 	GROUP BY xid HAVING max(bytes) <= $2 ORDER BY sized.xid LIMIT 1`
 
-// warmCursor returns the cursor of a reader that has not seen the newest transactions, which have at most so many
-// bytes of rows.
-func warmCursor(ctx context.Context, db querier, now cursor.Cursor, bytes int64) (cursor.Cursor, error) {
+// warmCursor returns the cursor of a reader that has not seen the newest transactions. Their rows have at most limit
+// bytes together.
+func warmCursor(ctx context.Context, db querier, now cursor.Cursor, limit int64) (cursor.Cursor, error) {
 	var oldest string
-	err := db.QueryRow(ctx, warmQuery, strconv.FormatUint(now.Xmax, 10), bytes).Scan(&oldest)
+	err := db.QueryRow(ctx, warmQuery, strconv.FormatUint(now.Xmax, 10), limit).Scan(&oldest)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return now, nil
 	}
@@ -121,8 +120,8 @@ func warmCursor(ctx context.Context, db querier, now cursor.Cursor, bytes int64)
 	return now.Before(xid), err
 }
 
-// recover goes on after the server has lost delivered rows. It goes on from the last delivered row that is left. If
-// none is left, or none is kept in memory, it restarts.
+// recover goes on after the server has lost delivered rows. It goes on from the last delivered row that is left. If it
+// knows no such row, it restarts.
 func (s *session) recover(ctx context.Context, db querier) error {
 	left, found, err := s.delivered.left(ctx, db)
 	if err != nil {
@@ -139,8 +138,8 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	return nil
 }
 
-// ResetHistory is the Reset of a [feed.Batch] that does not continue the one before, because the server has lost the
-// delivered rows.
+// ResetHistory is the Reset of a [feed.Batch] that does not continue the batch before it. Either the server has lost
+// delivered rows, or the listener has begun without some of the recent rows that it was reading (Warm).
 const ResetHistory = "history"
 
 // deliveredRows keeps the last row of each of the transactions that were delivered last.
@@ -152,8 +151,8 @@ type deliveredRows struct {
 	floor uint64
 }
 
-// maxDelivered bounds the rows that are kept. It is more than a crash can lose with asynchronous commits, and about
-// as much as a standby can lag in a second.
+// maxDelivered bounds the rows that are kept. It is more than a crash normally loses with asynchronous commits, and
+// about as much as a standby lags in a second.
 const maxDelivered = 1 << 14
 
 // begin keeps only the anchor of a cursor. The rows that were delivered before it are not known.
@@ -176,7 +175,7 @@ func (d *deliveredRows) add(rows []row) {
 	}
 }
 
-// removeAbove removes the rows of transactions above xid. The others are kept, because the next crash may lose them
+// removeAbove removes the rows of transactions above xid. The other rows are kept, because the next crash may lose them
 // too.
 func (d *deliveredRows) removeAbove(xid uint64) {
 	oldestFirst := slices.Concat(d.rows[d.next:], d.rows[:d.next])
@@ -184,9 +183,9 @@ func (d *deliveredRows) removeAbove(xid uint64) {
 	d.next = 0
 }
 
-// left returns the highest of the rows that the table still has. It finds none below floor (rule 22): a transaction
-// above that row that is not kept might have been delivered. The anchor of a cursor that has seen no row is the
-// database.
+// left returns the highest of the kept rows that the table still has. It ignores rows below floor (rule 22), because a
+// transaction above such a row may have been delivered and is no longer kept. The anchor of a cursor that has seen no
+// row is the database.
 func (d *deliveredRows) left(ctx context.Context, db querier) (row cursor.Row, found bool, err error) {
 	xids, ids, tags := make([]uint64, len(d.rows)), make([]int64, len(d.rows)), make([]string, len(d.rows))
 	for i, row := range d.rows {

@@ -13,20 +13,20 @@ import (
 	"rowcast/listener/failures"
 )
 
-// A Retention deletes rows that are older than Keep, beginning with the oldest transaction. In the same transaction
-// it moves the horizon: a cursor that has not seen everything below the horizon is expired. If there are several
-// hubs, one of them deletes at a time.
+// A Retention deletes rows that are older than Keep, beginning with the oldest transaction. In the same transaction it
+// moves the horizon: a cursor that has not seen everything below the horizon is expired. If there are several hubs,
+// only one of them deletes at a time.
 //
-// It has a connection of its own. Deleting a portion may take minutes, and no replay may wait for that. The
-// connection is closed while there is nothing to delete.
+// It has a connection of its own. Deleting a portion may take minutes, and no replay may wait for that. The connection
+// is closed during long pauses.
 type Retention struct {
 	Listener *Listener // describes how to connect
 	Logger   *slog.Logger
 
 	// Keep is how long a row is kept after its created_at.
 	Keep time.Duration
-	// Every is the pause after a round that has deleted nothing. After a round that has deleted rows, the pause is three
-	// times the length of the round. The default is 1 min.
+	// Every is the pause after a round that has deleted nothing or has failed. After a round that has deleted rows, the
+	// pause is three times the length of the round. The default is 1 min.
 	Every time.Duration
 	// Rows is the approximate number of rows that are deleted in a round. The rows of a transaction are deleted
 	// together. The default is 1,000: the commits of writers wait while the WAL of a round is written.
@@ -58,7 +58,7 @@ func (r *Retention) Run(ctx context.Context) error {
 		}
 		if err != nil {
 			r.Failures.Warn(r.Logger, failures.Retention, err, "cannot delete old rows")
-		} else if deleted > 0 { // there may be more rows; three quarters of the time are left to the writers
+		} else if deleted > 0 { // there may be more old rows; the pause leaves three quarters of the time to the writers
 			r.Deleted.Add(deleted)
 			pause = 3 * time.Since(began)
 		}
@@ -118,7 +118,7 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("lock the horizon: %w", err)
 	}
-	end, err := r.end(ctx, tx, horizon)
+	end, err := r.findEnd(ctx, tx, horizon)
 	if err != nil || end == nil {
 		return 0, err
 	}
@@ -139,8 +139,9 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 }
 
 // endQuery finds the last transaction to delete, above the horizon ($1). A row with a created_at in the future is
-// deleted with the next old row: otherwise one wrong clock would keep all later rows. The transaction of the last row
-// that is looked at ($2) may have more rows, which can be younger.
+// deleted with the next old row: if it were kept, one wrong clock would keep all later rows. The query looks at the
+// first $2 rows that are not in the future. It also looks for young rows in the transaction of the last of them,
+// because this transaction may have more rows.
 const endQuery = `WITH oldest AS MATERIALIZED (
 		SELECT xid, created_at < now() - $3::text::interval AS old FROM rowcast.notifications
 		WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot()) AND created_at <= now() ORDER BY xid, id LIMIT $2),
@@ -151,8 +152,8 @@ const endQuery = `WITH oldest AS MATERIALIZED (
 	SELECT xid::text FROM oldest WHERE xid < (SELECT xid FROM newest)
 	AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY xid DESC LIMIT 1`
 
-// end returns the last transaction to delete, or nil if there is none.
-func (r *Retention) end(ctx context.Context, tx querier, horizon string) (end *string, err error) {
+// findEnd returns the last transaction to delete, or nil if there is none.
+func (r *Retention) findEnd(ctx context.Context, tx querier, horizon string) (end *string, err error) {
 	keep := fmt.Sprintf("%d microseconds", r.Keep.Microseconds())
 	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, keep).Scan(&end)
 	if errors.Is(err, pgx.ErrNoRows) {

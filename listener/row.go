@@ -21,5 +21,5 @@ func (r *row) isSound() bool {
 	return feed.CheckName(r.Event) == nil && bytes.IndexByte(r.Data, '\n') < 0 && bytes.IndexByte(r.Data, '\r') < 0
 }
 
-// isTrouble reports whether the row could not be read.
+// isTrouble reports whether the row could not be read, or had data too large to be measured.
 func (r *row) isTrouble() bool { return r.Unreadable != "" || r.Data == nil && r.Size == 0 }

@@ -19,7 +19,7 @@ type session struct {
 	epoch  cursor.Tag
 
 	connected bool      // all connections that were needed so far are open
-	whole     time.Time // when the session had all that it needs; zero if it never had
+	whole     time.Time // when the session was complete; zero before that
 
 	inspected time.Time // when inspect last counted
 	inquired  time.Time // when a page last came with the state of the server
@@ -52,8 +52,8 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 }
 
-// begin listens, and then finds out where to go on from. In the reverse order, a row that is committed in between
-// would be missed: it would not be read, and its notification would not be received.
+// begin begins to listen, and then finds the cursor from which to go on. In the reverse order, a row that is committed
+// in between would be missed: it would not be read, and its notification would not be received.
 func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
@@ -62,7 +62,7 @@ func (s *session) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.with(ctx, s.link.conn, func(db querier) error { return s.resume(ctx, db) })
+	return s.withSettings(ctx, s.link.conn, func(db querier) error { return s.resume(ctx, db) })
 }
 
 // complete opens the second connection, after the first fetch has succeeded. With PollOnly there is none.
@@ -86,12 +86,13 @@ func (s *session) complete(ctx context.Context) (lock *parkLock, err error) {
 	return lock, nil
 }
 
-// steady is how long a session must have been whole for the next one to begin after the shortest pause.
+// steady is the time for which a session must have been complete. The next session then begins after the shortest
+// pause.
 const steady = time.Second
 
 func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.whole) >= steady }
 
-// ended logs why the session has ended. An outage is logged as one line about the loss, and some lines about the
+// ended logs why the session has ended. For an outage, the log has one line about the loss, and some lines about the
 // attempts to connect again.
 func (s *session) ended(err error, retryIn time.Duration) {
 	s.isConnected.Store(false)
@@ -123,8 +124,8 @@ func (s *session) failed(err error) failures.Operation {
 	return failures.Fetch
 }
 
-// fetch reads and delivers all rows that are visible now and have not been read, page after page. Then it answers the
-// notifications that have a payload.
+// fetch reads and delivers all rows that are visible now and have not been read, page after page. After each page, it
+// answers the notifications that have a payload.
 func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
 	s.serving = append(s.serving, s.takeRequests()...)
 	s.link.notified = false
@@ -164,7 +165,7 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 		done.rows += len(p.rows)
 		s.deliver(p)
 		s.link.answerCalls()
-		snapshot, more = &p.to, p.more
+		snapshot, more = &p.end, p.more
 		if more && s.isWarming() && time.Now().After(s.warmUntil) {
 			if err := s.endWarming(ctx); err != nil {
 				return err
@@ -192,7 +193,7 @@ func (s *session) deliver(p page) {
 		s.cursor = p.rows[len(p.rows)-1].Cursor
 	}
 	if !p.more {
-		s.cursor = s.cursor.Reached(p.to)
+		s.cursor = s.cursor.Reached(p.end)
 		s.warmUntil = time.Time{}
 	}
 	s.delivered.add(p.rows)
@@ -213,8 +214,8 @@ func commits(rows []row) (n int) {
 	return n
 }
 
-// inspect counts, once a minute, the rows whose transaction number this server has not assigned: rows that were
-// restored, replicated or forged. They are never sent.
+// inspect counts the rows whose transaction number this server has not assigned: rows that were restored, replicated or
+// forged. These rows are never sent. It counts at most once a minute, and at most 1,000 rows.
 func (s *session) inspect(ctx context.Context) error {
 	if time.Since(s.inspected) < time.Minute {
 		return nil

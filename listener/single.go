@@ -11,11 +11,11 @@ import (
 )
 
 // No row may prevent later rows from being read, whatever it contains. If a page cannot be read, each of its rows is
-// read by a statement of its own, which is the subject of this file. A row that cannot be read is replaced by an
-// event that reports it.
+// read by a statement of its own. These statements are in this file. A row that cannot be read is replaced by the event
+// rowcast.unreadable, or skipped if its recipient is unknown.
 
-// The reasons why a row cannot be read, as the event rowcast.unreadable has them. They do not reveal the contents of
-// the row.
+// The reasons why a row cannot be read, as they are sent with the event rowcast.unreadable. They do not reveal the
+// contents of the row.
 const (
 	unreadableEncoding = "encoding" // a text cannot be converted to UTF-8
 	unreadableInvalid  = "invalid"  // a value that the table should have refused, such as NULL
@@ -31,8 +31,8 @@ const (
 // errInvalid reports that a row has a value that the table should have refused.
 var errInvalid = errors.New("a column breaks a rule of the table")
 
-// reasonOf returns the reason why a row cannot be read. It returns "" if the row is not the cause of err, for example
-// if the connection was lost or a right is missing.
+// reasonOf returns the reason why a row cannot be read. It returns "" if err has another cause than a row, such as a
+// lost connection or a missing right.
 func reasonOf(err error) string {
 	if errors.Is(err, errInvalid) {
 		return unreadableInvalid
@@ -67,8 +67,8 @@ func mayPass(reason string) bool {
 	return reason == unreadableTimeout || reason == unreadableMemory || reason == unreadableDamaged
 }
 
-// single reads the columns of a row that its page did not have. It reports gone if the row was deleted. It returns an
-// error only if the row is not the cause of it.
+// single reads the columns of a row that were not read with the page. It reports gone if the row was deleted. If the
+// row itself cannot be read, single sets Unreadable and returns no error.
 func (r *reader) single(row *row) (gone bool, err error) {
 	if err = r.readWhole(row); reasonOf(err) == "" {
 		return gone, orGone(err, &gone)
@@ -171,7 +171,7 @@ func (r *reader) readAddress(row *row) (readable bool, err error) {
 	return false, nil
 }
 
-// readOne runs a query that returns one row.
+// readOne runs a query that returns one row, and scans the row into the variables into.
 func (r *reader) readOne(query string, args []any, into ...any) error {
 	return r.run(func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query, args...).Scan(into...) })
 }

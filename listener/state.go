@@ -11,8 +11,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A state is what the listener needs to know of the server once a second, besides rows. It is read by the query of a
-// fetch.
+// A state is what the listener must know about the server, besides rows. It asks after each Look (1 s), or for each
+// page with PollOnly. It is read by the query of a fetch.
 type state struct {
 	known  bool
 	holder uint32     // the process that holds the park lock; 0 if there is none

@@ -9,22 +9,22 @@ import (
 // A wakeup decides when the listener fetches next, and why. The listener sleeps in LISTEN while there is little to do
 // and polls while there is much.
 //
-// A transaction with a pending NOTIFY takes a lock of the whole cluster from before its commit until after it, so
-// such commits run one at a time. So the trigger must not notify while hubs poll anyway. One advisory lock decides,
-// the park lock:
+// A transaction with a pending NOTIFY takes a lock of the whole cluster from before its commit until after it, so such
+// commits run one at a time. So the trigger should not notify while all hubs poll. One advisory lock, the park lock,
+// decides:
 //
-//   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub sleeps, and the trigger notifies.
+//   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub sleeps or waits for the lock, and the trigger notifies.
 //   - A hub with nothing to do takes the lock exclusively, fetches once more, and then sleeps until it is notified.
 //
 // No row is missed. A transaction that did not notify holds the lock shared until its rows are visible. So the hub
 // gets the lock only when there is no such transaction left, and the fetch after that sees their rows. A transaction
 // that comes later cannot take the lock, and notifies.
 //
-// Only one hub can hold the lock, but its NOTIFY wakes all of them. So another hub may sleep too, once it has seen
-// that the lock is held and has then fetched. The holder notifies the others when it releases the lock.
+// Only one hub can hold the lock, but a NOTIFY wakes all hubs that listen. So another hub may sleep too, once it has
+// seen that the lock is held and has then fetched. The holder notifies the others when it releases the lock.
 //
-// Both rules need a fetch after a change: after the lock was taken, and after it was seen held by another hub.
-// Therefore a phase cannot pass to another phase by itself. It returns the next phase together with a reason to
+// Before a hub sleeps, it must fetch: after it has taken the lock, or after it has seen that another hub holds the
+// lock. Therefore a phase cannot pass to another phase by itself. It returns the next phase together with a reason to
 // fetch, and the session's loop fetches before it calls next again.
 type wakeup struct {
 	*Listener
@@ -54,7 +54,7 @@ const (
 	lockTaken                   // this hub has taken the park lock
 	lockElsewhere               // another hub was seen to hold the park lock
 	lockLost                    // the hub on which this one relied no longer holds the park lock
-	inQueue                     // the slow poll interval has passed while the hub waits in the queue for the park lock
+	inQueue                     // the hub waits in the queue for the park lock, and the slow poll interval has passed or a notification came
 	queueEnded                  // the wait in the queue has ended without the park lock
 	woken                       // a notification came, or CatchUp was called, while the hub slept
 	safetyPoll                  // nothing came for as long as Look while the hub slept
@@ -76,15 +76,15 @@ type attempt struct {
 }
 
 const (
-	// patience is how often the lock is tried between two polls. After that, the hub assumes that a transaction which
-	// did not notify stays open, and waits in the queue for the lock.
+	// patience is the number of attempts to take the lock, one after each poll, after which the hub waits in the queue
+	// for the lock. By then, it assumes that a transaction which did not notify stays open.
 	patience = 5
 	// slowPoll is the poll interval while the hub waits in the queue. Most transactions notify then: the trigger cannot
 	// take the lock.
 	slowPoll = 25 * time.Millisecond
 	// gapPoll is the poll interval in the gap between two waits in the queue, during which the trigger does not notify.
 	gapPoll = 10 * time.Millisecond
-	// minGap and maxGap bound the gap. It is doubled after each wait in vain.
+	// minGap and maxGap bound the gap. The gap is doubled after each wait that has not brought the lock.
 	minGap, maxGap = 250 * time.Millisecond, 8 * time.Second
 )
 
@@ -147,9 +147,9 @@ func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error)
 // isBusy reports whether the hub should poll rather than sleep.
 func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w.Busy, w.Quiet) }
 
-// interval returns the time until the next poll. It is PollInterval, or up to twice that after a slow fetch, to leave
-// the CPU of a busy machine to the writers. Below Busy commits a second it is half of that: such writers wait for
-// each other or for the disk, and leave CPU.
+// interval returns the time until the next poll. It is PollInterval, or up to twice as long after a slow fetch, to
+// leave the CPU of a busy machine to the writers. Below Busy commits a second it is half as long, because such writers
+// wait for each other or for the disk, and leave CPU.
 func (w *wakeup) interval(took time.Duration) time.Duration {
 	least := w.PollInterval
 	if !w.PollOnly && w.pace.rate < w.Busy {
@@ -161,7 +161,7 @@ func (w *wakeup) interval(took time.Duration) time.Duration {
 	return max(least, min(2*took, 2*least))
 }
 
-// poll waits for an interval. Notifications of rows do not end it.
+// poll waits for an interval, or until CatchUp is called. Notifications of rows do not end the wait.
 func (w *wakeup) poll(ctx context.Context, interval time.Duration) (reason, phase, error) {
 	for until := time.Now().Add(interval); time.Now().Before(until) && !w.isFetchRequested(); {
 		w.link.notified, w.link.released = false, false
@@ -191,8 +191,8 @@ func (w *wakeup) waitInQueue(ctx context.Context) (reason, phase, error) {
 }
 
 // queue is the phase in which the hub waits in the queue for the park lock, behind a transaction that did not notify
-// and stays open. This is fair: while a hub waits, the trigger's try fails, so that the transactions which hold the
-// lock run out and all others notify.
+// and stays open. While a hub waits, the trigger cannot take the lock for another transaction. So the transactions that
+// hold the lock end at some time, and all other transactions notify.
 func (w *wakeup) queue(ctx context.Context, _ fetched) (reason, phase, error) {
 	taken, done, err := w.lock.dequeued()
 	switch {
@@ -230,8 +230,9 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 
 var errNotHeld = fmt.Errorf("%w: the server reports that another session holds it", errParkLock)
 
-// rely is the phase in which the hub sleeps while another hub holds the park lock. When a third one holds it, this
-// hub starts anew: in between no hub held the lock, and transactions may have committed rows without a NOTIFY.
+// rely is the phase in which the hub sleeps while another hub holds the park lock. When a third hub holds the lock,
+// this hub begins again, because for a moment no hub held the lock, and transactions may have committed rows without a
+// NOTIFY.
 func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) {
 	w.attempt = attempt{}
 	if last.state.known && last.state.holder != w.holder {
@@ -271,19 +272,20 @@ func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, 
 	}
 }
 
-// afterSleep draws conclusions from what the fetch after a sleep has found.
+// afterSleep looks at the fetch after a sleep. After a notification, it may check for a queue of writers. After a
+// safety poll that has found rows, it waits for their notification.
 func (w *wakeup) afterSleep(ctx context.Context, last fetched) error {
 	switch {
 	case last.reason == woken:
-		return w.lookForQueue(ctx)
+		return w.checkQueue(ctx)
 	case last.reason == safetyPoll && last.rows > 0:
 		return w.expectNotification(ctx, last.rows)
 	}
 	return nil
 }
 
-// expectNotification counts the rows that a safety poll has found as rows without a notification, unless a
-// notification follows soon.
+// expectNotification counts the rows that a safety poll has found as rows without a notification, unless a notification
+// follows soon or CatchUp is called.
 func (w *wakeup) expectNotification(ctx context.Context, rows int) error {
 	const soon = 100 * time.Millisecond
 	for until := time.Now().Add(soon); time.Now().Before(until) && !w.link.isCalled() && !w.isFetchRequested(); {

@@ -53,7 +53,7 @@ func BenchmarkAppend(b *testing.B) {
 	})
 }
 
-// BenchmarkAfter computes the cursors of a batch of a hundred rows. They are of transactions that were in flight or
+// BenchmarkAfter computes the cursors of a batch of a hundred rows. The rows are of transactions that were in flight or
 // are new, with two rows each.
 func BenchmarkAfter(b *testing.B) {
 	forSizes(b, func(b *testing.B, from cursor.Cursor) {
@@ -79,7 +79,7 @@ func BenchmarkAfter(b *testing.B) {
 			}
 		}
 		if last := rows[99]; got.Xid != last.Xid || got.ID != last.ID || len(got.Xip) != len(to.Xip) {
-			b.Errorf("got %+v after %v", got, last)
+			b.Errorf("the last cursor is %+v, want the cursor after %v", got, last)
 		}
 	})
 }

@@ -21,7 +21,7 @@ type Cursor struct {
 	Xip  []uint64 // the transactions in flight, ascending; each is below Xmax and is not Xid
 
 	Xid uint64 // the half-delivered transaction, at most Xmax; 0 if there is none
-	ID  int64  // the last row of Xid that was delivered
+	ID  int64  // the id of the last row of Xid that was delivered; 0 if there is none
 
 	Epoch  Tag // the epoch in which the rows were read
 	Anchor Anchor
@@ -105,13 +105,13 @@ func (r Row) Compare(other Row) int {
 	return 0
 }
 
-// After returns the cursor of a reader that began at c, received the batch of the rows that to has seen and c has
-// not, and stopped after row. The rows of the batch must come in the order of [Cursor.Compare]. to must cover c and
-// must be whole.
+// After returns the cursor of a reader that stopped in the middle of a batch, after row. The reader began at c, and the
+// batch has the rows that the cursor end has seen and c has not seen, in the order of [Cursor.Compare]. The cursor end
+// must cover c and must be whole.
 //
 // [Steps] does the same for all rows of a batch.
-func (c Cursor) After(row Row, to Cursor) Cursor {
-	return NewSteps(c, to).After(row)
+func (c Cursor) After(row Row, end Cursor) Cursor {
+	return NewSteps(c, end).After(row)
 }
 
 // Compare orders the rows that c has not seen for delivery. The rest of the half-delivered transaction comes first
@@ -138,54 +138,55 @@ func (c Cursor) finished() Cursor {
 	return c
 }
 
-// Steps computes the cursors along one batch. All cursors of a transaction share their Xip.
+// Steps computes the cursors after the rows of a batch. The cursors of one transaction share their Xip.
 type Steps struct {
-	from, to Cursor
+	start, end Cursor
 
 	xid uint64 // the transaction to which xip belongs
 	xip []uint64
 }
 
-// NewSteps returns the steps along the batch of the rows that to has seen and from has not. to must cover from.
-// NewSteps panics if to is not whole: the cursors would claim rows of a transaction that to has seen only in part,
-// and rows would be lost.
-func NewSteps(from, to Cursor) *Steps {
-	if !to.Whole() {
-		panic(fmt.Sprintf("cursor: steps to %v, which is in the middle of a transaction", to))
+// NewSteps returns the Steps of the batch of the rows that the cursor end has seen and the cursor start has not seen.
+// The cursor end must cover start. NewSteps panics if end is not whole, because the cursors would claim rows of a
+// transaction that end has seen only in part, and rows would be lost.
+func NewSteps(start, end Cursor) *Steps {
+	if !end.Whole() {
+		panic(fmt.Sprintf("cursor: NewSteps: end %v is in the middle of a transaction", end))
 	}
-	return &Steps{from: from, to: to}
+	return &Steps{start: start, end: end}
 }
 
 // From returns the cursor before the batch.
-func (s *Steps) From() Cursor { return s.from }
+func (s *Steps) From() Cursor { return s.start }
 
-// To returns the cursor that has seen the batch.
-func (s *Steps) To() Cursor { return s.to }
+// To returns the cursor after the batch.
+func (s *Steps) To() Cursor { return s.end }
 
-// After returns the cursor after a row of the batch. The rows must come in the order of [Cursor.Compare].
+// After returns the cursor after a row of the batch. It must be called for the rows in the order of [Cursor.Compare].
 func (s *Steps) After(row Row) Cursor {
-	from := s.from
-	if from.Xid != 0 && row.Xid == from.Xid {
-		from.ID, from.Epoch = row.ID, s.to.Epoch
-		if from.Xid == from.Xmax {
-			from.Anchor = Anchor{row.ID, row.Tag}
+	c := s.start
+	if c.Xid != 0 && row.Xid == c.Xid {
+		c.ID, c.Epoch = row.ID, s.end.Epoch
+		if c.Xid == c.Xmax {
+			c.Anchor = Anchor{row.ID, row.Tag}
 		}
-		return from
+		return c
 	}
-	from = from.finished()
+	c = c.finished()
 	if s.xid != row.Xid {
-		s.xid, s.xip = row.Xid, inFlight(row.Xid, from.Xip, s.to.Xip)
+		s.xid, s.xip = row.Xid, inFlight(row.Xid, c.Xip, s.end.Xip)
 	}
-	if row.Xid >= from.Xmax { // rules 4 and 5
-		from.Xmax, from.Anchor = row.Xid, Anchor{row.ID, row.Tag}
+	if row.Xid >= c.Xmax { // rules 4 and 5
+		c.Xmax, c.Anchor = row.Xid, Anchor{row.ID, row.Tag}
 	}
-	from.Xip, from.Xid, from.ID, from.Epoch = s.xip, row.Xid, row.ID, s.to.Epoch
-	return from
+	c.Xip, c.Xid, c.ID, c.Epoch = s.xip, row.Xid, row.ID, s.end.Epoch
+	return c
 }
 
 // inFlight returns the transactions that a reader in the middle of transaction xid has not seen. Below xid, these are
-// the transactions that the new snapshot does not show, because all others there have been delivered (rule 2). Above
-// xid, these are the transactions that the old cursor had not seen, because none of them has been delivered (rule 3).
+// the transactions that the new snapshot does not show, because all other transactions below xid have been delivered
+// (rule 2). Above xid, these are the transactions that the old cursor had not seen, because none of them has been
+// delivered (rule 3).
 func inFlight(xid uint64, before, after []uint64) []uint64 {
 	below, _ := slices.BinarySearch(after, xid)
 	above, found := slices.BinarySearch(before, xid)
@@ -198,18 +199,18 @@ func inFlight(xid uint64, before, after []uint64) []uint64 {
 	return slices.Concat(after[:below], before[above:])
 }
 
-// Reached returns the cursor of a reader that stopped at c, after the last row of the batch that ends at to. It has
-// seen what to has seen. Its xmax is still just above the highest row: the xmax of a snapshot would claim
-// transactions that left no row (rule 17).
-func (c Cursor) Reached(to Cursor) Cursor {
+// Reached returns the cursor of a reader at the end of a batch. The reader stopped at c, after the last row of the
+// batch, and has seen what the cursor end has seen. The xmax stays just above the highest row, because the xmax of a
+// snapshot would claim transactions that left no row (rule 17).
+func (c Cursor) Reached(end Cursor) Cursor {
 	c = c.finished()
-	below, _ := slices.BinarySearch(to.Xip, c.Xmax)
-	c.Xip, c.Epoch = to.Xip[:below:below], to.Epoch
+	below, _ := slices.BinarySearch(end.Xip, c.Xmax)
+	c.Xip, c.Epoch = end.Xip[:below:below], end.Epoch
 	return c
 }
 
-// Before returns the cursor of a reader that has seen what c has seen of the transactions below xid, and nothing of
-// xid and above.
+// Before returns the cursor of a reader that has seen what c has seen of the transactions below xid, and nothing of the
+// transactions from xid on.
 func (c Cursor) Before(xid uint64) Cursor {
 	below, _ := slices.BinarySearch(c.Xip, xid)
 	c.Xmax, c.Xip = min(c.Xmax, xid), c.Xip[:below:below]
@@ -217,9 +218,9 @@ func (c Cursor) Before(xid uint64) Cursor {
 	return c
 }
 
-// Clamp returns what is left of a cursor after the server has lost every transaction above row that the cursor had
-// seen, but not the transaction of row. The server will assign their numbers again, so the cursor must no longer
-// claim them (rule 20). Numbers below row were assigned before, and will not be assigned again.
+// Clamp returns what is left of a cursor after a recovery that row has survived. The server has lost the transactions
+// above the transaction of row that the cursor had seen. The server can assign their numbers again, so the cursor must
+// no longer claim them (rule 20). The server does not assign the numbers up to the transaction of row again.
 func (c Cursor) Clamp(row Row, epoch Tag) Cursor {
 	c.Epoch = epoch
 	if c.Xmax <= row.Xid {

@@ -1,12 +1,12 @@
 // Package cursor represents exactly which rows a reader has seen, in a form that fits into the id of a Server-Sent
 // Event.
 //
-// Row ids are assigned at INSERT, but transactions commit in any order, so "id > last" loses rows. Instead, a
-// [Cursor] is a PostgreSQL snapshot: an xmax, from which on no transaction has been seen, and a list of the
-// transactions below it that were in flight. In addition, a cursor has the one transaction in the middle of which the
-// reader may have stopped. It is called half-delivered.
+// Row ids are assigned at INSERT, but transactions commit in any order, so "id > last" loses rows. Instead, a [Cursor]
+// is a PostgreSQL snapshot: an xmax, at or above which no transaction has been seen, and a list of the transactions
+// below it that were in flight. In addition, a cursor has the one transaction in the middle of which the reader may
+// have stopped. It is called half-delivered.
 //
-// The package computes only. It knows a row by its transaction number (xid) and its id, and never uses a database.
+// The package only computes. It knows a row by its transaction number (xid) and its id, and never uses a database.
 //
 // # Terms
 //
@@ -20,9 +20,9 @@
 //
 // # Rules
 //
-// Each rule prevents that rows are lost or repeated. The model test (model_rules_test.go) plays random histories of a
-// database, hubs and clients. It leaves out one rule at a time, and expects to find lost or repeated rows. Comments
-// in the code cite a rule by its number. In brackets is what keeps the rule.
+// Each rule prevents lost or repeated rows. The model test (model_rules_test.go) plays random histories of a database,
+// hubs and clients. It leaves out one rule at a time, and expects to find lost or repeated rows. Comments in the code
+// cite a rule by its number. The brackets after a rule name the code that keeps it.
 //
 // The cursor of a row in a batch:
 //

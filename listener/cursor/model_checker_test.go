@@ -8,7 +8,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A finding is something that must not happen.
+// A finding is a fault that the model has found.
 type finding struct {
 	what   string
 	client *client
@@ -25,13 +25,14 @@ func (f finding) String() string {
 	return fmt.Sprintf("client %v: %s: row %d of transaction %d", f.client.recipients, f.what, f.row.ID, f.row.Xid)
 }
 
-// breaksPromise reports whether a user would notice: rows are lost, repeated, for another recipient, or out of order.
+// breaksPromise reports whether the finding is about a row: rows are lost, repeated, for another recipient, or out of
+// order.
 func (f finding) breaksPromise() bool { return f.row != nil }
 
 // checkClient compares the rows that a client received with the rows that it should have received: each row that was
 // committed for its recipients since its first id, once. The rows of a transaction must be in the order of their ids,
-// and no transaction may come before one that had committed before it began. checkClient uses the times of the model
-// and the serials of the rows, and no cursors.
+// and no transaction may come before a transaction that had committed before it began. checkClient uses the times of
+// the model and the serials of the rows, and no cursors.
 func checkClient(c *client, table []*row) (findings []finding) {
 	find := func(what string, r *row) { findings = append(findings, finding{what, c, r}) }
 	due := map[int]bool{}
@@ -46,9 +47,9 @@ func checkClient(c *client, table []*row) (findings []finding) {
 		case !due[r.serial] && !(r.of.lost && c.concerns(r)):
 			find("not due", r)
 		case r.ID < last[r.of]:
-			find("before a row of its transaction with a lower id", r)
+			find("delivered after a row of its transaction with a higher id", r)
 		case r.of.ended < youngest:
-			find("after a transaction that began later", r)
+			find("delivered after a transaction that began later", r)
 		}
 		received[r.serial], last[r.of], youngest = true, r.ID, max(youngest, r.of.began)
 	}
@@ -63,7 +64,7 @@ func checkClient(c *client, table []*row) (findings []finding) {
 func TestCheckClient(t *testing.T) {
 	t.Parallel()
 	first := &transaction{began: 1, ended: 4, committed: true}
-	overlapping := &transaction{began: 2, ended: 5, committed: true} // it overlaps the first
+	overlapping := &transaction{began: 2, ended: 5, committed: true} // it overlaps the transaction first
 	later := &transaction{began: 6, ended: 7, committed: true}
 	failed := &transaction{began: 6, ended: 8}
 	lost := &transaction{began: 6, ended: 9, committed: true, lost: true}
@@ -83,18 +84,18 @@ func TestCheckClient(t *testing.T) {
 		received []*row
 		want     []string
 	}{
-		"all":                          {[]*row{a, b, c, d}, nil},
-		"overlapping transactions":     {[]*row{c, a, b, d}, nil},
-		"one in the middle of another": {[]*row{a, c, b, d}, nil},
-		"one that was lost later":      {[]*row{a, b, c, d, gone}, nil},
-		"a loss":                       {[]*row{a, b, d}, []string{"lost 3"}},
-		"nothing":                      {nil, []string{"lost 2", "lost 4", "lost 3", "lost 5"}},
-		"a repetition":                 {[]*row{a, b, c, d, c}, []string{"repeated 3"}},
-		"a swap in a transaction":      {[]*row{b, a, c, d}, []string{"before a row of its transaction with a lower id 2"}},
-		"a swap of transactions":       {[]*row{a, b, d, c}, []string{"after a transaction that began later 3"}},
-		"a row of another recipient":   {[]*row{a, b, c, d, bobs}, []string{"not due 6"}},
-		"a row that was there before":  {[]*row{old, a, b, c, d}, []string{"not due 1"}},
-		"a row that was rolled back":   {[]*row{a, b, c, d, aborts}, []string{"not due 7"}},
+		"all rows":                               {[]*row{a, b, c, d}, nil},
+		"overlapping transactions":               {[]*row{c, a, b, d}, nil},
+		"a transaction in the middle of another": {[]*row{a, c, b, d}, nil},
+		"a row that was lost in a crash later":   {[]*row{a, b, c, d, gone}, nil},
+		"a lost row":                             {[]*row{a, b, d}, []string{"lost 3"}},
+		"no rows":                                {nil, []string{"lost 2", "lost 4", "lost 3", "lost 5"}},
+		"a repeated row":                         {[]*row{a, b, c, d, c}, []string{"repeated 3"}},
+		"a swap in a transaction":                {[]*row{b, a, c, d}, []string{"delivered after a row of its transaction with a higher id 2"}},
+		"a swap of transactions":                 {[]*row{a, b, d, c}, []string{"delivered after a transaction that began later 3"}},
+		"a row of another recipient":             {[]*row{a, b, c, d, bobs}, []string{"not due 6"}},
+		"a row that was there before":            {[]*row{old, a, b, c, d}, []string{"not due 1"}},
+		"a row that was rolled back":             {[]*row{a, b, c, d, aborts}, []string{"not due 7"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -14,7 +14,7 @@ type client struct {
 	last       string // the last id
 	stream     *stream
 
-	asleep   int          // the number of turns that it still skips
+	asleep   int          // the number of its next actions that it skips
 	baseline map[int]bool // the serials of the rows that were seen before its first id; nil before that
 	received []*row       // the rows received since then
 }
@@ -30,7 +30,7 @@ type frame struct {
 type stream struct {
 	*hub
 	client  *client
-	at      cursor.Cursor  // what was sent or is pending, until the stream is live
+	at      cursor.Cursor  // the cursor of a client that has received all frames so far; unused once the stream is live
 	to      *cursor.Cursor // the end of the present replay; nil if there is none
 	isLive  bool
 	pending []frame
@@ -56,7 +56,7 @@ func (w *world) carry(c *client) {
 
 func (c *client) concerns(r *row) bool { return slices.Contains(c.recipients, r.recipient) }
 
-// receive takes up to n frames. The frames that it does not take are lost when the stream closes.
+// receive takes up to n frames. If the stream closes, the frames that are still pending are lost.
 func (c *client) receive(n int) {
 	for range min(n, len(c.stream.pending)) {
 		f := c.stream.pending[0]
@@ -72,17 +72,17 @@ func (c *client) receive(n int) {
 	}
 }
 
-// check checks that an id is parsed as it was written, and that it can be validated after a crash: its anchor must be
-// a row of the highest transaction that it claims.
+// check checks that an id is parsed as it was written, and that it can be validated after a crash: its anchor must be,
+// or have been, a row of the highest transaction that it claims.
 func (c *client) check(id string) {
 	at, err := cursor.Parse(id)
 	switch {
 	case err != nil:
-		c.report("malformed", c)
+		c.report("received a malformed id", c)
 	case !c.db.anchored(at):
-		c.report("unanchored", c)
+		c.report("received an id without an anchor in the table", c)
 	case at.String() != id:
-		c.report("reprinted", c)
+		c.report("received an id that is parsed as another cursor", c)
 	}
 }
 
@@ -107,7 +107,7 @@ func (s *stream) enqueue(id cursor.Cursor, r *row) {
 	s.pending = append(s.pending, frame{id: text(id), row: r})
 }
 
-// text returns the text of a cursor. Wrong formulas make cursors that are not well-formed.
+// text returns the text of a cursor. Without a rule, a cursor can be malformed.
 func text(c cursor.Cursor) string {
 	if !wellFormed(c) {
 		return "malformed"
@@ -115,7 +115,7 @@ func text(c cursor.Cursor) string {
 	return c.String()
 }
 
-// hello begins a stream at the hub's cursor. It resets the client if the client sent a cursor.
+// hello begins a stream at the hub's cursor. It counts a reset if the client already has a baseline.
 func (s *stream) hello() {
 	if s.client.baseline != nil {
 		s.resets++
@@ -148,7 +148,7 @@ func (s *stream) join() {
 	}
 }
 
-// goLive makes the stream live. The rows in memory that the client has not seen are pending then.
+// goLive makes the stream live. It adds the rows in memory that the client has not seen to the pending frames.
 func (s *stream) goLive() {
 	steps := s.formula(s.at, *s.target())
 	for _, e := range s.unseen() {

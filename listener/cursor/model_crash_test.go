@@ -3,7 +3,8 @@ package cursor_test
 import "testing"
 
 // A crash loses the transactions in flight, and the server assigns their numbers again. Cursors stay exact, because
-// they claim no transaction above one of which a row was read. A client whose anchor still exists continues.
+// they claim no transaction above the highest transaction of which a row was read. A client whose anchor still exists
+// continues.
 func TestCrashes(t *testing.T) {
 	t.Parallel()
 	again, resets := 0, 0
@@ -16,16 +17,16 @@ func TestCrashes(t *testing.T) {
 		resets += w.resets
 	}
 	if again == 0 {
-		t.Error("no number was assigned again: these histories show nothing")
+		t.Error("got no transaction number that was assigned again, want at least one: these histories show nothing")
 	}
 	if resets != 0 {
-		t.Errorf("%d clients were reset, though no row was lost", resets)
+		t.Errorf("got %d resets, want 0, because no row was lost", resets)
 	}
 }
 
 // With synchronous_commit off, or after a failover to a standby that lags, the server may lose delivered rows too. A
-// client that has received a lost row is reset if the hub does not keep a record of it. No other client is reset, and
-// each receives the remaining rows once.
+// client that has received a lost row is reset if the hub does not keep a record of it. The model reports a reset of
+// any other client as a finding. Each client receives the remaining rows once.
 func TestCrashesThatLoseCommits(t *testing.T) {
 	t.Parallel()
 	resets, kept := 0, 0
@@ -38,12 +39,11 @@ func TestCrashesThatLoseCommits(t *testing.T) {
 		kept += len(w.clients)
 	}
 	if resets == 0 || resets >= kept {
-		t.Errorf("%d clients of %d were reset: these histories show nothing", resets, kept)
+		t.Errorf("got %d resets of %d clients, want some and not all: these histories show nothing", resets, kept)
 	}
 }
 
-// A hub that has run all the time knows after every crash what is left of every cursor that it sent, and resets no
-// client.
+// A hub that runs all the time resets no client: after a crash it knows what is left of the cursors that it has sent.
 func TestLongRunningHubResetsNoClient(t *testing.T) {
 	t.Parallel()
 	clamps := 0
@@ -53,7 +53,7 @@ func TestLongRunningHubResetsNoClient(t *testing.T) {
 			t.Errorf("ROWCAST_SEED=%d: %v", seed, f)
 		}
 		if w.resets != 0 && w.begun == 1 {
-			t.Errorf("ROWCAST_SEED=%d: %d clients were reset", seed, w.resets)
+			t.Errorf("ROWCAST_SEED=%d: got %d resets, want 0", seed, w.resets)
 		}
 		for _, e := range w.hubs[0].recoveries {
 			if e.left != nil {
@@ -62,7 +62,7 @@ func TestLongRunningHubResetsNoClient(t *testing.T) {
 		}
 	}
 	if clamps == 0 {
-		t.Error("no delivered row was lost: these histories show nothing")
+		t.Error("got no crash that lost delivered rows, want at least one: these histories show nothing")
 	}
 	t.Logf("%d crashes lost delivered rows", clamps)
 }

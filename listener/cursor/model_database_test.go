@@ -29,15 +29,15 @@ type database struct {
 	inserted int                 // the number of rows, committed or not
 	ever     map[cursor.Row]*row // all rows that were ever committed
 	peak     uint64              // the highest xid ever assigned
-	again    int                 // how many xids were assigned a second time, after a crash
+	again    int                 // the number of assignments of an xid that had been assigned before a crash
 }
 
-// A transaction is a transaction that has begun.
+// A transaction is a transaction of the database, from its beginning on.
 type transaction struct {
 	xid          uint64 // 0 before the first write
 	began, ended int64
 	rows         []*row
-	delays       int      // how many chances to end it lets pass
+	delays       int      // the number of chances to end that it does not use
 	snapshot     snapshot // its first snapshot, which REPEATABLE READ keeps
 	page         *page    // what rowcast.cursor() returned in the transaction, if it was called
 	committed    bool
@@ -56,8 +56,8 @@ type row struct {
 // disownedXid is the xid that the trigger gives a row whose xid is not the number of its transaction.
 const disownedXid = 1
 
-// A snapshot is a snapshot as a cursor, and the time at which it was taken. The time tells what it shows without
-// cursors.
+// A snapshot is a snapshot as a cursor, and the time at which it was taken. From the time, the model computes what the
+// snapshot shows, without cursors.
 type snapshot struct {
 	cursor.Cursor
 	at int64
@@ -151,8 +151,9 @@ func (d *database) insert(t *transaction) {
 	d.inserted++
 }
 
-// forge inserts a row with another xid than its transaction's. If the trigger is enabled, the xid may be assigned or
-// not. If the trigger is disabled, the xid is not assigned yet.
+// forge inserts a row with another xid than its transaction's. If the trigger is disabled, the row keeps an xid that is
+// not assigned yet. If the trigger is enabled, the xid may be assigned or not, and the trigger replaces it by
+// disownedXid.
 func (d *database) forge(t *transaction) {
 	d.insert(t)
 	r := t.rows[len(t.rows)-1]
@@ -206,7 +207,7 @@ func (d *database) snapshot() snapshot {
 	return s
 }
 
-// visible returns the rows that a snapshot shows. It uses the clock, and no arithmetic of cursors.
+// visible returns the rows that a snapshot shows. For rows with their own xid it uses only the clock, and no cursors.
 func (d *database) visible(s snapshot) (rows []*row) {
 	for r := range d.rows() {
 		if r.of.ended <= s.at && (!r.foreign || s.Seen(r.Xid, r.ID)) {
@@ -264,8 +265,8 @@ func (d *database) render(t *transaction) {
 	t.page.cursor = c
 }
 
-// missed returns the transactions below an xid that a snapshot does not show. The xid may lie above the xmax of the
-// snapshot; the transactions that began in between are not in its list.
+// missed returns the transactions below an xid that a snapshot does not show. If the xid is above the xmax of the
+// snapshot, these include the transactions from xmax on, which the snapshot does not list.
 func (d *database) missed(s cursor.Cursor, xid uint64) []uint64 {
 	below, _ := slices.BinarySearch(s.Xip, xid)
 	xip := slices.Clone(s.Xip[:below])
@@ -275,8 +276,8 @@ func (d *database) missed(s cursor.Cursor, xid uint64) []uint64 {
 	return xip
 }
 
-// crash loses the transactions in flight and some of the last commits. The server may assign the numbers and ids
-// above those of the commits that are left again.
+// crash loses the transactions in flight and some of the last commits. The server may assign the numbers and ids above
+// the remaining commits again.
 func (d *database) crash(lost int) {
 	kept, next, nextID := len(d.log)-lost, uint64(cursor.First), int64(1)
 	for _, t := range d.log[kept:] {
@@ -312,7 +313,7 @@ func (d *database) holds(wanted cursor.Row) bool {
 	return wanted.ID == 0 || slices.ContainsFunc(slices.Collect(d.rows()), func(r *row) bool { return r.Row == wanted })
 }
 
-// isValid reports whether a cursor of another epoch is valid: whether its anchor exists.
+// isValid reports whether a cursor of another epoch is valid. It is valid if its anchor exists.
 func (d *database) isValid(c cursor.Cursor) bool {
 	if c.Anchor.ID == 0 || d.omit == anchorChecked {
 		return true

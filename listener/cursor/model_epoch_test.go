@@ -2,8 +2,8 @@ package cursor_test
 
 import "rowcast/listener/cursor"
 
-// reopen is what a hub does in a new epoch, before it fetches again. It goes on from what is left of its cursor. If
-// no delivered row that it keeps is left, it restarts. Its streams stay open.
+// reopen is what a hub does in a new epoch, before it fetches again. The hub goes on from what is left of its cursor.
+// If it knows no delivered row that is left, it restarts. Its streams stay open.
 func (h *hub) reopen() {
 	if !h.half {
 		h.live = h.at // the highest cursor that clients may have
@@ -51,7 +51,7 @@ func (h *hub) left() (left *cursor.Row) {
 
 func (h *hub) restart() {
 	if !h.db.hasLost(h.live) {
-		h.report("the hub restarts, though no delivered row was lost", nil)
+		h.report("the hub restarts, though the anchor of its cursor was not lost", nil)
 	}
 	h.begin()
 	for _, s := range h.streams {
@@ -89,8 +89,8 @@ func (h *hub) forward(c cursor.Cursor) (left cursor.Cursor, known bool) {
 	return c, known
 }
 
-// validate decides from where a stream goes on. That is the client's cursor if it is valid, or what is left of it.
-// Otherwise the client is reset.
+// validate decides from where a stream goes on: from the client's cursor if it is valid, or from what is left of it if
+// the hub knows that. If not, validate resets the client.
 func (s *stream) validate(at cursor.Cursor) (accepted bool) {
 	s.to = nil
 	claimed := at
@@ -99,7 +99,7 @@ func (s *stream) validate(at cursor.Cursor) (accepted bool) {
 			at.Epoch = s.db.epoch
 		} else if at, accepted = s.forward(at); !accepted {
 			if !s.db.hasLost(claimed) {
-				s.report("reset, though no row that it had seen was lost", s.client)
+				s.report("reset, though the anchor of its cursor was not lost", s.client)
 			}
 			s.hello()
 			return false

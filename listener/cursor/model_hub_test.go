@@ -16,12 +16,12 @@ type hub struct {
 	seen map[int]bool  // the serials of the rows that it has read
 
 	page int // the number of rows of a page
-	lag  int // percent of its turns that it skips
+	lag  int // the percentage of its actions that it skips
 
-	from, snapshot cursor.Cursor // the ends of the present batch
+	from, snapshot cursor.Cursor // the beginning and the end of the present batch
 	more           bool          // the batch has more rows
 	half           bool          // the last page ended in the middle of a transaction
-	pages          int           // the number of pages read
+	pages          int           // the number of pages read so far
 
 	window  []event       // the last rows delivered
 	memory  int           // the largest length of window
@@ -36,8 +36,8 @@ type hub struct {
 
 // A recovery records which delivered rows survived a crash recovery.
 type recovery struct {
-	by   cursor.Cursor // the rows that the hub had delivered
-	left *cursor.Row   // the rows of higher transactions are lost; nil if no row is lost
+	by   cursor.Cursor // the hub's cursor before the recovery
+	left *cursor.Row   // the highest delivered row that is left; nil if the hub's cursor is still valid
 	next cursor.Tag    // the epoch that began
 }
 
@@ -56,7 +56,7 @@ func (w *world) newHub(lag, page int) *hub {
 	return h
 }
 
-// boot kills the hub and starts it again.
+// boot closes the streams and begins with an empty memory, as a restarted process does.
 func (h *hub) boot() {
 	for len(h.streams) > 0 {
 		h.streams[0].close()
@@ -100,7 +100,7 @@ func (h *hub) catchUp() {
 // deliverSome delivers up to n rows of the batch.
 func (h *hub) deliverSome(n int) {
 	if h.pages++; h.pages > 10_000 {
-		h.report("the hub reads pages without end", nil)
+		h.report("the hub has read more than 10,000 pages", nil)
 		h.more, h.half = false, false
 		return
 	}

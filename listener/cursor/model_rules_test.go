@@ -73,9 +73,9 @@ func documentedRules(t *testing.T) map[rule]string {
 	return texts
 }
 
-// TestRules leaves out one rule at a time and expects that rows are lost or repeated. If leaving out a rule went
-// unnoticed, the other tests of the model would prove nothing. With ROWCAST_HISTORIES it plays that many histories
-// and counts the bad ones; without it, it stops at the third.
+// TestRules leaves out one rule at a time and expects that rows are lost or repeated. If the model did not notice a
+// missing rule, its other tests would prove nothing. If ROWCAST_HISTORIES is set, the test plays that many histories
+// and counts the bad histories. If not, it stops at the third bad history.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	texts := documentedRules(t)
@@ -88,7 +88,7 @@ func TestRules(t *testing.T) {
 			t.Errorf("doc.go has no rule %d", omitted)
 		}
 		if line := fmt.Sprintf("\n%d. %s\n", omitted, texts[omitted]); !strings.Contains(string(readme), line) {
-			t.Errorf("README.md does not have%s", line)
+			t.Errorf("README.md does not have the rule%s", line)
 		}
 		p := plan{omit: omitted}
 		switch omitted {
@@ -100,7 +100,7 @@ func TestRules(t *testing.T) {
 		t.Run(fmt.Sprintf("%d %s", omitted, texts[omitted]), func(t *testing.T) { t.Parallel(); leaveOut(t, p) })
 	}
 	if len(texts) != int(lastRule) {
-		t.Errorf("doc.go has %d rules, the test has %d", len(texts), lastRule)
+		t.Errorf("doc.go has %d rules, want the %d of the test", len(texts), lastRule)
 	}
 }
 
@@ -118,17 +118,16 @@ func leaveOut(t *testing.T, p plan) {
 		kept := p
 		kept.omit = noRule
 		if found := play(played, kept).findings; len(found) > 0 {
-			t.Errorf("history %d: with the rule: %v", played, found[0])
+			t.Errorf("history %d: with the rule: got finding %v, want none", played, found[0])
 		}
 	}
 	t.Logf("%d of %d histories lose or repeat rows", bad, played)
 	if bad == 0 {
-		t.Error("no history loses or repeats rows without the rule")
+		t.Error("got no history that loses or repeats rows without the rule, want at least one")
 	}
 }
 
-// A formula computes the cursor of a row. from is what was seen before the batch, and to is what the new snapshot
-// shows.
+// A formula computes the cursor of a row. from is the cursor before the batch, and to is the new snapshot.
 type formula func(from, to cursor.Cursor, row cursor.Row) cursor.Cursor
 
 // formula returns the formula without the rule, or nil if the formula does not depend on the rule.
@@ -160,7 +159,7 @@ func (r rule) formula() formula {
 	return nil
 }
 
-// except returns the right formula with a change. The change applies to rows outside the half-delivered transaction.
+// except returns the correct formula with a change, which applies to the rows outside the half-delivered transaction.
 func except(change func(m *cursor.Cursor, from, to cursor.Cursor)) formula {
 	return func(from, to cursor.Cursor, row cursor.Row) cursor.Cursor {
 		m := from.After(row, to)

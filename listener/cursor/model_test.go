@@ -20,7 +20,7 @@ type world struct {
 	clients  []*client
 	findings []finding
 	resets   int
-	begun    int // how often a hub began with an empty memory
+	begun    int // the number of times that a hub began with an empty memory
 }
 
 // formula returns the function that computes the cursors along a batch.
@@ -28,7 +28,7 @@ func (w *world) formula(from, to cursor.Cursor) func(cursor.Row) cursor.Cursor {
 	if wrong := w.omit.formula(); wrong != nil {
 		return func(r cursor.Row) cursor.Cursor { return wrong(from, to, r) }
 	}
-	if w.omit == batchEndsBetween || w.omit == liveBetween { // NewSteps refuses to if it is in the middle of a transaction
+	if w.omit == batchEndsBetween || w.omit == liveBetween { // NewSteps panics if to is in the middle of a transaction
 		to.Xid, to.ID = 0, 0
 	}
 	return cursor.NewSteps(from, to).After
@@ -42,7 +42,7 @@ func (w *world) report(what string, c *client) {
 type plan struct {
 	omit    rule
 	crashes int
-	lost    int  // how many of the last commits each crash may lose
+	lost    int  // the largest number of the last commits that a crash loses
 	alone   bool // there is one hub, which is never restarted, and no web page
 }
 
@@ -152,7 +152,7 @@ func (w *world) finish() {
 		}
 		for tries := 0; !c.stream.isLive; tries++ {
 			if c.stream.join(); tries == 1000 {
-				w.report("never live", c)
+				w.report("the stream is not live after 1,000 steps", c)
 				break
 			}
 		}
@@ -170,7 +170,7 @@ func TestHistories(t *testing.T) {
 			t.Errorf("ROWCAST_SEED=%d: %v", seed, f)
 		}
 		if w.resets != 0 {
-			t.Errorf("ROWCAST_SEED=%d: %d clients were reset", seed, w.resets)
+			t.Errorf("ROWCAST_SEED=%d: got %d resets, want 0", seed, w.resets)
 		}
 		for _, c := range w.clients {
 			received += len(c.received)
@@ -178,12 +178,12 @@ func TestHistories(t *testing.T) {
 		histories++
 	}
 	if received < 10*histories {
-		t.Errorf("%d rows were delivered in %d histories: they show nothing", received, histories)
+		t.Errorf("got %d delivered rows in %d histories, want at least 10 in each: these histories show nothing", received, histories)
 	}
 }
 
-// seeds returns ROWCAST_HISTORIES seeds, beginning with ROWCAST_SEED. The default is the usual number, or a tenth of
-// it with -short, beginning with a random seed. The seeds end with the first that fails.
+// seeds returns ROWCAST_HISTORIES seeds, beginning with ROWCAST_SEED. The default is the usual number, or a tenth of it
+// with -short, beginning with a random seed. The seeds end after the first seed that fails.
 func seeds(t *testing.T, usual uint64) iter.Seq[uint64] {
 	t.Helper()
 	if testing.Short() {
@@ -197,12 +197,12 @@ func seeds(t *testing.T, usual uint64) iter.Seq[uint64] {
 	}
 }
 
-// number returns the value of an environment variable, or otherwise if it is not set.
-func number(t *testing.T, name string, otherwise uint64) uint64 {
+// number returns the value of an environment variable, or a default if it is not set.
+func number(t *testing.T, name string, usual uint64) uint64 {
 	t.Helper()
 	text := os.Getenv(name)
 	if text == "" {
-		return otherwise
+		return usual
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {

@@ -17,8 +17,8 @@ func (u universe) stops() []cursor.Cursor {
 	return append(stops, stops[len(stops)-1].Reached(u.to))
 }
 
-// Wherever a reader stops, it then receives the rest of the batch, in the same order and with the same cursors. Only
-// the anchors may be different rows of the same transaction.
+// A reader that stopped in a batch and goes on receives the rest of the batch, in the same order and with the same
+// cursors. Only the anchors may be other rows of the same transaction.
 func TestStops(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		batch := u.batch()
@@ -30,17 +30,17 @@ func TestStops(t *testing.T) {
 			for _, row := range rest {
 				got, want := stop.After(row, u.to), u.from.After(row, u.to)
 				if got.AnchorXid() != want.AnchorXid() {
-					t.Errorf("anchored in %d, want %d", got.AnchorXid(), want.AnchorXid())
+					t.Errorf("got an anchor in transaction %d, want %d", got.AnchorXid(), want.AnchorXid())
 				}
 				if got.Anchor = want.Anchor; !equal(got, want) {
-					t.Errorf("stopped at %+v: after %v %+v, want %+v", fields(stop), row, fields(got), fields(want))
+					t.Errorf("stopped at %+v: after row %v: got %+v, want %+v", fields(stop), row, fields(got), fields(want))
 				}
 			}
 		}
 	})
 }
 
-// A cursor covers another if, and only if, it has seen everything that the other has seen.
+// A cursor covers a second cursor if, and only if, it has seen everything that the second has seen.
 func TestCovers(t *testing.T) {
 	covers := map[bool]int{}
 	before := randomUniverse(rand.New(rand.NewPCG(3, 4)))
@@ -53,7 +53,7 @@ func TestCovers(t *testing.T) {
 					want = want && (a.Seen(row.Xid, row.ID) || !b.Seen(row.Xid, row.ID))
 				}
 				if got := a.Covers(b); got != want {
-					t.Errorf("%+v covers %+v: %v", fields(a), fields(b), got)
+					t.Errorf("%+v covers %+v: got %t, want %t", fields(a), fields(b), got, want)
 				}
 				covers[want]++
 			}
@@ -61,7 +61,7 @@ func TestCovers(t *testing.T) {
 		before = u
 	})
 	if covers[true] < 1000 || covers[false] < 1000 {
-		t.Errorf("too few of one kind: %v", covers)
+		t.Errorf("got %d pairs that cover and %d that do not, want at least 1000 of each", covers[true], covers[false])
 	}
 }
 
@@ -72,7 +72,7 @@ func TestSeenBelow(t *testing.T) {
 			want := true
 			for horizon := range uint64(cursor.First + xids + 5) {
 				if got := c.SeenBelow(horizon); got != want {
-					t.Errorf("%+v has seen all below %d: %v", fields(c), horizon, got)
+					t.Errorf("SeenBelow(%d) of %+v: got %t, want %t", horizon, fields(c), got, want)
 				}
 				want = want && c.Seen(horizon, ids+1)
 			}
@@ -114,7 +114,7 @@ func TestCompare(t *testing.T) {
 			for _, b := range rows {
 				got, back := test.c.Compare(a, b), test.c.Compare(b, a)
 				if got != -back || (got == 0) != (a == b) {
-					t.Errorf("%+v: %v to %v compares as %d, and %d the other way round", fields(test.c), a, b, got, back)
+					t.Errorf("%+v: Compare(%v, %v) returns %d, and %d with the arguments exchanged", fields(test.c), a, b, got, back)
 				}
 			}
 		}

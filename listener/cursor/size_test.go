@@ -10,8 +10,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// An id with a thousand transactions in flight fits into a header line of a proxy, however they are distributed. It
-// is longest if as many gaps as possible have five digits.
+// An id with a thousand transactions in flight fits into a header line of a proxy, however they are distributed. The
+// cases are chosen to make long lists.
 func TestLongest(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -27,7 +27,7 @@ func TestLongest(t *testing.T) {
 		c := largest(test.distances)
 		text := c.String()
 		if got, err := cursor.Parse(text); err != nil || !equal(got, c) {
-			t.Errorf("%s: parsed as something else: %v", name, err)
+			t.Errorf("%s: the text is parsed as another cursor, with error %v", name, err)
 		}
 		t.Logf("%s: %d bytes", name, len(text))
 		if len(text) >= test.limit {
@@ -39,7 +39,7 @@ func TestLongest(t *testing.T) {
 		for range 40 {
 			c := largest(spread(rng, shape))
 			if span := c.Xmax - c.Xip[0]; len(c.Xip) > most || span > widest {
-				t.Fatalf("%s: %d in flight over %d", name, len(c.Xip), span)
+				t.Fatalf("%s: the test made %d transactions in flight over a span of %d", name, len(c.Xip), span)
 			}
 			if found := len(c.String()); found >= 7500 {
 				t.Errorf("%s: %d bytes, want less than 7500", name, found)
@@ -58,7 +58,7 @@ func TestMostInFlight(t *testing.T) {
 	t.Parallel()
 	c := largest(slices.Repeat([]uint64{2}, cursor.MaxInFlight))
 	if got, err := cursor.Parse(c.String()); err != nil || !equal(got, c) {
-		t.Errorf("%d in flight: %v", cursor.MaxInFlight, err)
+		t.Errorf("%d in flight: got error %v and a cursor that is equal: %t; want no error and an equal cursor", cursor.MaxInFlight, err, equal(got, c))
 	}
 	tooMany := largest(slices.Repeat([]uint64{2}, cursor.MaxInFlight+1)).String()
 	if _, err := cursor.Parse(tooMany); !errors.Is(err, cursor.ErrMalformed) {
@@ -66,7 +66,8 @@ func TestMostInFlight(t *testing.T) {
 	}
 }
 
-// spread distributes up to most transactions over a span of up to widest, in a shape. It returns their distances.
+// spread distributes at most 1,000 transactions over a span of at most widest, in a shape. It returns the distances
+// between them.
 func spread(rng *rand.Rand, shape func(rng *rand.Rand, i, n int) float64) []uint64 {
 	n, span := most, uint64(widest)
 	if rng.IntN(2) == 0 {
@@ -106,8 +107,8 @@ func oneIf(condition bool) float64 {
 	return 0
 }
 
-// largest returns a cursor whose numbers have 19 digits, with transactions in flight at these distances, from the
-// xmax downwards.
+// largest returns a cursor whose numbers have 19 digits, with transactions in flight at distances, from the xmax
+// downwards.
 func largest(distances []uint64) cursor.Cursor {
 	c := cursor.Cursor{
 		Xmax: math.MaxInt64, Xid: math.MaxInt64, ID: math.MaxInt64, Epoch: math.MaxUint32,
@@ -122,7 +123,7 @@ func largest(distances []uint64) cursor.Cursor {
 	return c
 }
 
-// Ordinary cursors are short: a neighbour takes one byte.
+// Ordinary cursors are short: a transaction next to another one takes one byte.
 func TestCompact(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(11, 12))
@@ -134,10 +135,10 @@ func TestCompact(t *testing.T) {
 	}{
 		{"none", 0, nil, 40},
 		{"one", 1, func() uint64 { return 1 }, 42},
-		{"one that is a million transactions old", 1, func() uint64 { return 1_000_000 }, 45},
+		{"one, a million transactions old", 1, func() uint64 { return 1_000_000 }, 45},
 		{"300 neighbours", 300, func() uint64 { return 1 }, 41 + 300},
-		{"300 among as many that have ended", 300, func() uint64 { return 1 + rng.Uint64N(3) }, 41 + 300},
-		{"300 among ten times as many", 300, func() uint64 { return 1 + rng.Uint64N(20) }, 41 + 300},
+		{"300 among as many ended transactions", 300, func() uint64 { return 1 + rng.Uint64N(3) }, 41 + 300},
+		{"300 among ten times as many ended transactions", 300, func() uint64 { return 1 + rng.Uint64N(20) }, 41 + 300},
 	} {
 		c := cursor.Cursor{Xmax: 123_456_789, Anchor: cursor.Anchor{ID: 12345678}}
 		for at := c.Xmax; len(c.Xip) < test.inFlight; {

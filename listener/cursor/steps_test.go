@@ -9,8 +9,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A reader had seen snapshot P, in which 103 and 105 were in flight. In the next one, N, 105 has committed, and so
-// has 108, which began later; 103 and 107 are in flight.
+// A reader had seen snapshot P, in which 103 and 105 were in flight. In the next snapshot, N, transactions 105 and 108
+// have committed, and 103 and 107 are in flight.
 func ExampleCursor_After() {
 	p := cursor.Cursor{Xmax: 107, Xip: []uint64{103, 105}, Anchor: cursor.Anchor{ID: 6}}
 	n := cursor.Cursor{Xmax: 110, Xip: []uint64{103, 107}}
@@ -27,7 +27,7 @@ func ExampleCursor_After() {
 	// end: xmax 109, in flight [103 107], anchor 8
 }
 
-// A universe has some transactions with some rows each, and two cursors. to covers from.
+// A universe has some transactions with some rows each, and two cursors. The cursor to covers the cursor from.
 type universe struct {
 	from, to cursor.Cursor
 	rows     []cursor.Row // in the order of xid and id
@@ -38,7 +38,7 @@ const (
 	ids  = 3 // from 1 on, in each transaction
 )
 
-// randomUniverse returns a universe that may be any possible one.
+// randomUniverse returns a random universe.
 func randomUniverse(rng *rand.Rand) (u universe) {
 	u.from = randomWhole(rng, cursor.First+rng.Uint64N(xids), func(uint64) bool { return true })
 	if unseen := slices.Concat(u.from.Xip, []uint64{u.from.Xmax}); rng.IntN(2) == 0 {
@@ -80,7 +80,7 @@ func randomWhole(rng *rand.Rand, xmax uint64, mayMiss func(xid uint64) bool) cur
 
 func tag(xid uint64, id int64) cursor.Tag { return cursor.Tag(xid*100 + uint64(id)) }
 
-// batch returns the rows that to has seen and from has not, in the order of delivery.
+// batch returns the rows that the cursor to has seen and the cursor from has not, in the order of delivery.
 func (u universe) batch() []cursor.Row {
 	batch := slices.DeleteFunc(slices.Clone(u.rows), func(r cursor.Row) bool {
 		return u.from.Seen(r.Xid, r.ID) || !u.to.Seen(r.Xid, r.ID)
@@ -102,8 +102,8 @@ func everywhere(t *testing.T, test func(t *testing.T, u universe)) {
 	}
 }
 
-// After a row of a batch, the cursor has seen the rows from before the batch and the batch up to that row, and
-// nothing else. At the end of the batch, it has seen what to has seen.
+// After a row of a batch, the cursor has seen the rows before the batch and the rows of the batch up to that row, and
+// nothing else. After the batch, the cursor has also seen what the cursor u.to has seen.
 func TestSeen(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		batch := u.batch()
@@ -112,7 +112,7 @@ func TestSeen(t *testing.T) {
 		for _, row := range batch {
 			at, received[row] = steps.After(row), true
 			if one := u.from.After(row, u.to); !equal(one, at) {
-				t.Errorf("after %v: %+v in a batch, %+v alone", row, fields(at), fields(one))
+				t.Errorf("after row %v: Steps.After returns %+v, Cursor.After %+v, want the same", row, fields(at), fields(one))
 			}
 			u.sees(t, at, func(r cursor.Row) bool { return u.from.Seen(r.Xid, r.ID) || received[r] })
 		}
@@ -121,17 +121,17 @@ func TestSeen(t *testing.T) {
 }
 
 // sees checks a cursor against the rows that it should have seen. The cursor must not have seen any row of a
-// transaction that to has not seen, not even a row that is inserted later.
+// transaction that the cursor u.to has not seen, not even a row that is inserted later.
 func (u universe) sees(t *testing.T, c cursor.Cursor, want func(cursor.Row) bool) {
 	t.Helper()
 	for _, r := range u.rows {
 		if got := c.Seen(r.Xid, r.ID); got != want(r) {
-			t.Errorf("%+v: row %v seen: %v", fields(c), r, got)
+			t.Errorf("%+v has seen row %v: got %t, want %t", fields(c), r, got, want(r))
 		}
 	}
 	for xid := range uint64(xids + 8) {
 		if xid += cursor.First; !u.to.Seen(xid, 1) && c.Seen(xid, 1) {
-			t.Errorf("%+v: has seen %d", fields(c), xid)
+			t.Errorf("%+v has seen transaction %d, want it not seen", fields(c), xid)
 		}
 	}
 }
@@ -145,22 +145,22 @@ func TestShape(t *testing.T) {
 			at = u.from.After(row, u.to)
 			sound(t, at)
 			if at.Whole() || at.Xid != row.Xid || at.ID != row.ID {
-				t.Errorf("after %v: %+v", row, fields(at))
+				t.Errorf("after row %v: got %+v, want the row's xid and id", row, fields(at))
 			}
 			if row.Xid >= u.from.Xmax && (at.Xmax != row.Xid || at.Anchor.ID != row.ID) {
-				t.Errorf("not anchored in %v: %+v", row, fields(at))
+				t.Errorf("after row %v: got %+v, want the row as the anchor", row, fields(at))
 			}
 			if row.Xid < u.from.Xmax && at.Anchor != u.from.Anchor {
-				t.Errorf("after %v: no longer anchored where it was: %+v", row, fields(at))
+				t.Errorf("after row %v: got anchor %+v, want the anchor from before the batch, %+v", row, at.Anchor, u.from.Anchor)
 			}
 		}
 		end := at.Reached(u.to)
 		sound(t, end)
 		if !end.Whole() || end.ID != 0 || end.Anchor != at.Anchor || end.AnchorXid() != at.AnchorXid() {
-			t.Errorf("from %+v reached %+v", fields(at), fields(end))
+			t.Errorf("Reached from %+v: got %+v, want a whole cursor with the same anchor", fields(at), fields(end))
 		}
 		if want := keep(u.to.Xip, func(xid uint64) bool { return xid < end.Xmax }); !slices.Equal(end.Xip, want) {
-			t.Errorf("in flight at the end: %v, want %v", end.Xip, want)
+			t.Errorf("in flight at the end: got %v, want %v", end.Xip, want)
 		}
 	})
 }
@@ -173,24 +173,24 @@ func TestSharing(t *testing.T) {
 			_ = append(c.Xip, 1)
 		}
 		if !slices.Equal(u.from.Xip, from) || !slices.Equal(u.to.Xip, to) {
-			t.Errorf("from misses %v now, to %v", u.from.Xip, u.to.Xip)
+			t.Errorf("in flight after appending: got %v and %v, want %v and %v", u.from.Xip, u.to.Xip, from, to)
 		}
 	})
 }
 
-// sound checks what must be true of every cursor that was computed.
+// sound checks a cursor after a row or after a batch: its form, its text, its anchor and its epoch.
 func sound(t *testing.T, c cursor.Cursor) {
 	t.Helper()
 	if !wellFormed(c) {
-		t.Errorf("malformed: %+v", fields(c))
+		t.Errorf("the cursor is malformed: %+v", fields(c))
 	} else if parsed, err := cursor.Parse(c.String()); err != nil || !equal(parsed, c) {
-		t.Errorf("%+v: parsed as %+v, %v", fields(c), fields(parsed), err)
+		t.Errorf("the text of %+v is parsed as %+v, with error %v", fields(c), fields(parsed), err)
 	}
 	if c.Anchor.ID != 0 && c.Anchor.Tag != tag(c.AnchorXid(), c.Anchor.ID) {
-		t.Errorf("anchored elsewhere than in %d: %+v", c.AnchorXid(), fields(c))
+		t.Errorf("%+v: got another anchor, want a row of transaction %d", fields(c), c.AnchorXid())
 	}
 	if c.Epoch != 2 {
-		t.Errorf("of epoch %d", c.Epoch)
+		t.Errorf("got epoch %d, want 2", c.Epoch)
 	}
 }
 
@@ -209,7 +209,7 @@ func equal(a, b cursor.Cursor) bool {
 		a.Epoch == b.Epoch && a.Anchor == b.Anchor
 }
 
-// fields is a cursor that is printed as its fields and not as its text.
+// fields is a cursor that %+v prints as its fields, because fields has no method String.
 type fields cursor.Cursor
 
 func TestNewStepsRefusesATransactionThatIsNotComplete(t *testing.T) {

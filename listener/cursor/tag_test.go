@@ -6,7 +6,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A tag is the first 32 bits of a SHA-256. The wanted tags are from sha256sum.
+// A tag is the first 32 bits of a SHA-256. The wanted tags were computed with the program sha256sum.
 func TestTags(t *testing.T) {
 	t.Parallel()
 	for content, want := range map[string]string{"": "e3b0c442", "abc": "ba7816bf", "77 817000000123456": "6bfff2f2"} {
@@ -15,15 +15,16 @@ func TestTags(t *testing.T) {
 			t.Errorf("%q: got %s, want %s", content, got, want)
 		}
 		if parsed, err := cursor.ParseTag(want); parsed != tag || err != nil {
-			t.Errorf("%s parsed as %s, %v", want, parsed, err)
+			t.Errorf("ParseTag(%q): got %s, %v, want %s", want, parsed, err, tag)
 		}
 	}
 	if got := cursor.Tag(0xabc).String(); got != "00000abc" {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want 00000abc", got)
 	}
 }
 
-// The anchor tag is the tag of the id and of created_at, in microseconds since 2000. They are negative before 2000.
+// The anchor tag is the tag of the id and of created_at, in microseconds since 2000. The microseconds are negative
+// before 2000.
 func TestAnchorTag(t *testing.T) {
 	t.Parallel()
 	for content, got := range map[string]cursor.Tag{
@@ -43,7 +44,7 @@ func TestMalformedTags(t *testing.T) {
 		"", "e3b0c44", "e3b0c4422", "E3B0C442", "e3b0c44g", "+3b0c442", "0xe3b0c4", "e3b0_442", " 3b0c442", "e3b0c44\n",
 	} {
 		if tag, err := cursor.ParseTag(text); err == nil || tag != 0 {
-			t.Errorf("%q parsed as %s, %v", text, tag, err)
+			t.Errorf("ParseTag(%q): got %s, %v, want an error", text, tag, err)
 		}
 	}
 }

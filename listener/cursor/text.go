@@ -65,11 +65,11 @@ func (t Tag) appendText(b []byte) []byte {
 }
 
 // MaxInFlight is the largest number of transactions in flight that the text of a cursor may list. The hub and
-// PostgreSQL do some work for each, and no server is known to have more writers at a time. [Parse] refuses a longer
-// list as malformed.
+// PostgreSQL do some work for each, and a server normally has fewer writers at a time. [Parse] refuses a longer list as
+// malformed.
 const MaxInFlight = 4096
 
-// ErrMalformed is returned by [Parse] for a text that is not the text of a cursor.
+// ErrMalformed reports that a text is not the text of a cursor. [Parse] returns it.
 var ErrMalformed = errors.New("malformed cursor")
 
 // String returns the text of the cursor.
@@ -171,8 +171,8 @@ var digitOf = func() (digits [256]byte) {
 const notDigit = 0xff
 
 const (
-	// xipMark begins a list of transactions in flight. Versions before this encoding wrote lists without it, and refuse
-	// a list with it.
+	// xipMark begins a list of transactions in flight. Versions of rowcast before this encoding wrote lists without
+	// xipMark, and refuse a list with it.
 	xipMark = '~'
 	// digitBits is the number of bits of a gap in one digit. The highest bit of a digit marks that another digit
 	// follows.
@@ -182,9 +182,9 @@ const (
 )
 
 // appendXip appends the transactions in flight as the gaps between them, from xmax downwards. A gap is the number of
-// transactions between two transactions of the list. It is written in base 32, the highest digit first. A neighbour
-// takes one character. If a thousand transactions are spread evenly over 2^31, which is the largest possible
-// distance, each takes five characters.
+// transactions between two transactions of the list. The gap is written in base 32, the highest digit first. A gap
+// below 32 takes one character. If a thousand transactions are spread evenly over 2^31, the largest possible distance,
+// each gap takes five characters.
 func appendXip(b []byte, xmax uint64, xip []uint64) []byte {
 	if len(xip) == 0 {
 		return b

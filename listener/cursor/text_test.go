@@ -70,7 +70,7 @@ func TestTexts(t *testing.T) {
 				t.Errorf("got %+v, %v, want %+v", fields(got), err, fields(test.c))
 			}
 			if got := string(test.c.Append([]byte("id: "))); got != "id: "+test.text {
-				t.Errorf("appended: %s", got)
+				t.Errorf("Append: got %s, want %s", got, "id: "+test.text)
 			}
 		})
 	}
@@ -78,101 +78,102 @@ func TestTexts(t *testing.T) {
 
 // malformed has texts that are not the text of a cursor. The keys say what is wrong with them.
 var malformed = map[string]string{
-	"empty":                                    "",
-	"an id alone":                              "77",
-	"a snapshot":                               "1042:1043:",
-	"a field too few":                          "77-0-1043--5be3b1f2",
-	"a field too many":                         "77-0-1043--5be3b1f2-0c9a8e11-",
-	"no id":                                    "-0-1043--5be3b1f2-0c9a8e11",
-	"no xid":                                   "77--1043--5be3b1f2-0c9a8e11",
-	"no xmax":                                  "77-0---5be3b1f2-0c9a8e11",
-	"an id that is no number":                  "7a-0-1043--5be3b1f2-0c9a8e11",
-	"an id with a sign":                        "+77-0-1043--5be3b1f2-0c9a8e11",
-	"an id with a leading zero":                "077-0-1043--5be3b1f2-0c9a8e11",
-	"an id of zeros":                           "00-0-3--5be3b1f2-0c9a8e11",
-	"an id beyond bigint":                      "9223372036854775808-0-1043--5be3b1f2-0c9a8e11",
-	"an xid with a leading zero":               "77-01042-1043--5be3b1f2-0c9a8e11",
-	"an xmax beyond bigint":                    "77-0-9223372036854775808--5be3b1f2-0c9a8e11",
-	"an xmax in hexadecimal":                   "77-0-0x413--5be3b1f2-0c9a8e11",
-	"an xmax with an underscore":               "77-0-1_043--5be3b1f2-0c9a8e11",
-	"a blank":                                  " 77-0-1043--5be3b1f2-0c9a8e11",
-	"a line feed":                              "77-0-1043--5be3b1f2-0c9a8e11\n",
-	"an xmax below the first":                  "77-0-2--5be3b1f2-0c9a8e11",
-	"a half-delivered xid above xmax":          "77-1044-1043--5be3b1f2-0c9a8e11",
-	"a half-delivered xid below the first":     "77-2-1043--5be3b1f2-0c9a8e11",
-	"a half-delivered xid without a row":       "0-1042-1042--5be3b1f2-0c9a8e11",
-	"the half-delivered xid in flight":         "77-1042-1043-~A-5be3b1f2-0c9a8e11",
-	"an anchor besides, no half-delivered xid": "77-0-1043--5be3b1f2-0c9a8e11.78",
-	"no epoch":                                 "77-0-1043---0c9a8e11",
-	"a short epoch":                            "77-0-1043--5be3b1f-0c9a8e11",
-	"a long epoch":                             "77-0-1043--5be3b1f21-0c9a8e11",
-	"an epoch in capitals":                     "77-0-1043--5BE3B1F2-0c9a8e11",
-	"an epoch that is no number":               "77-0-1043--5be3b1fg-0c9a8e11",
-	"no tag":                                   "77-0-1043--5be3b1f2-",
-	"a short tag":                              "77-0-1043--5be3b1f2-c9a8e11",
-	"a tag in capitals":                        "77-0-1043--5be3b1f2-0C9A8E11",
-	"a dot without an id":                      "77-1042-1043--5be3b1f2-0c9a8e11.",
-	"an anchor's id with a sign":               "77-1042-1043--5be3b1f2-0c9a8e11.+80",
-	"an anchor's id with a leading zero":       "77-1042-1043--5be3b1f2-0c9a8e11.080",
-	"two anchors":                              "77-1042-1043--5be3b1f2-0c9a8e11.80.80",
-	"a list of no transaction":                 "77-0-1043-~-5be3b1f2-0c9a8e11",
-	"a list of an earlier version":             "77-0-1043-AAC-5be3b1f2-0c9a8e11",
-	"a mark inside the list":                   "77-0-1043-~A~A-5be3b1f2-0c9a8e11",
-	"an unknown character":                     "77-0-1043-~A!-5be3b1f2-0c9a8e11",
-	"a character of two bytes":                 "77-0-1043-~Aé-5be3b1f2-0c9a8e11",
-	"a gap without its last digit":             "77-0-1043-~h-5be3b1f2-0c9a8e11",
-	"a second gap without its last":            "77-0-1043-~Ah-5be3b1f2-0c9a8e11",
-	"a gap with a leading zero":                "77-0-1043-~gB-5be3b1f2-0c9a8e11",
-	"a gap below zero":                         "77-0-1043-~hgf-5be3b1f2-0c9a8e11",
-	"a gap that ends just below zero":          "77-0-1043-~hgT-5be3b1f2-0c9a8e11",
-	"a gap that would overflow":                "77-0-1043-~v____________f-5be3b1f2-0c9a8e11",
-	"in flight below the first":                "77-0-4-~B-5be3b1f2-0c9a8e11",
-	"too many transactions in flight":          "0-0-9999-~" + strings.Repeat("A", cursor.MaxInFlight+1) + "-5be3b1f2-0c9a8e11",
+	"empty":                               "",
+	"an id alone":                         "77",
+	"a snapshot":                          "1042:1043:",
+	"a field too few":                     "77-0-1043--5be3b1f2",
+	"a field too many":                    "77-0-1043--5be3b1f2-0c9a8e11-",
+	"no id":                               "-0-1043--5be3b1f2-0c9a8e11",
+	"no xid":                              "77--1043--5be3b1f2-0c9a8e11",
+	"no xmax":                             "77-0---5be3b1f2-0c9a8e11",
+	"an id that is not a number":          "7a-0-1043--5be3b1f2-0c9a8e11",
+	"an id with a sign":                   "+77-0-1043--5be3b1f2-0c9a8e11",
+	"an id with a leading zero":           "077-0-1043--5be3b1f2-0c9a8e11",
+	"an id of zeros":                      "00-0-3--5be3b1f2-0c9a8e11",
+	"an id beyond bigint":                 "9223372036854775808-0-1043--5be3b1f2-0c9a8e11",
+	"an xid with a leading zero":          "77-01042-1043--5be3b1f2-0c9a8e11",
+	"an xmax beyond bigint":               "77-0-9223372036854775808--5be3b1f2-0c9a8e11",
+	"an xmax in hexadecimal":              "77-0-0x413--5be3b1f2-0c9a8e11",
+	"an xmax with an underscore":          "77-0-1_043--5be3b1f2-0c9a8e11",
+	"a space":                             " 77-0-1043--5be3b1f2-0c9a8e11",
+	"a line feed":                         "77-0-1043--5be3b1f2-0c9a8e11\n",
+	"an xmax below the first transaction": "77-0-2--5be3b1f2-0c9a8e11",
+	"a half-delivered xid above xmax":     "77-1044-1043--5be3b1f2-0c9a8e11",
+	"a half-delivered xid below the first transaction": "77-2-1043--5be3b1f2-0c9a8e11",
+	"a half-delivered xid without a row":               "0-1042-1042--5be3b1f2-0c9a8e11",
+	"the half-delivered xid in flight":                 "77-1042-1043-~A-5be3b1f2-0c9a8e11",
+	"an anchor of its own, no half-delivered xid":      "77-0-1043--5be3b1f2-0c9a8e11.78",
+	"no epoch":                           "77-0-1043---0c9a8e11",
+	"a short epoch":                      "77-0-1043--5be3b1f-0c9a8e11",
+	"a long epoch":                       "77-0-1043--5be3b1f21-0c9a8e11",
+	"an epoch in capitals":               "77-0-1043--5BE3B1F2-0c9a8e11",
+	"an epoch that is not hexadecimal":   "77-0-1043--5be3b1fg-0c9a8e11",
+	"no tag":                             "77-0-1043--5be3b1f2-",
+	"a short tag":                        "77-0-1043--5be3b1f2-c9a8e11",
+	"a tag in capitals":                  "77-0-1043--5be3b1f2-0C9A8E11",
+	"a dot without an id":                "77-1042-1043--5be3b1f2-0c9a8e11.",
+	"an anchor's id with a sign":         "77-1042-1043--5be3b1f2-0c9a8e11.+80",
+	"an anchor's id with a leading zero": "77-1042-1043--5be3b1f2-0c9a8e11.080",
+	"two anchors":                        "77-1042-1043--5be3b1f2-0c9a8e11.80.80",
+	"a list without a transaction":       "77-0-1043-~-5be3b1f2-0c9a8e11",
+	"a list without its mark, as in an earlier version": "77-0-1043-AAC-5be3b1f2-0c9a8e11",
+	"a mark inside the list":                            "77-0-1043-~A~A-5be3b1f2-0c9a8e11",
+	"an unknown character":                              "77-0-1043-~A!-5be3b1f2-0c9a8e11",
+	"a character of two bytes":                          "77-0-1043-~Aé-5be3b1f2-0c9a8e11",
+	"a gap without its last digit":                      "77-0-1043-~h-5be3b1f2-0c9a8e11",
+	"a second gap without its last digit":               "77-0-1043-~Ah-5be3b1f2-0c9a8e11",
+	"a gap with a leading zero":                         "77-0-1043-~gB-5be3b1f2-0c9a8e11",
+	"a gap below transaction 0":                         "77-0-1043-~hgf-5be3b1f2-0c9a8e11",
+	"a gap that ends just below transaction 0":          "77-0-1043-~hgT-5be3b1f2-0c9a8e11",
+	"a gap that would overflow":                         "77-0-1043-~v____________f-5be3b1f2-0c9a8e11",
+	"a transaction in flight below the first":           "77-0-4-~B-5be3b1f2-0c9a8e11",
+	"too many transactions in flight":                   "0-0-9999-~" + strings.Repeat("A", cursor.MaxInFlight+1) + "-5be3b1f2-0c9a8e11",
 }
 
 func TestMalformed(t *testing.T) {
 	t.Parallel()
 	for name, text := range malformed {
 		if got, err := cursor.Parse(text); !errors.Is(err, cursor.ErrMalformed) || !equal(got, cursor.Cursor{}) {
-			t.Errorf("%s: %q parsed as %+v, %v", name, text, fields(got), err)
+			t.Errorf("%s: Parse(%q): got %+v, %v, want %v", name, text, fields(got), err, cursor.ErrMalformed)
 		}
 	}
 }
 
-// checkText checks what must be true of any text. Either Parse refuses it, or it returns a cursor whose own text is
-// parsed as the same cursor. That text begins with a number and needs no escaping in a header or a URL. The cursor
-// must not use much more memory than the text.
+// checkText parses a text. Parse must refuse the text, or return a cursor. The cursor's own text must be parsed as the
+// same cursor, begin with a number, and need no escaping in a header or a URL. The cursor must not use much more memory
+// than the text.
 func checkText(t *testing.T, text string) (accepted bool) {
 	t.Helper()
 	c, err := cursor.Parse(text)
 	if err != nil {
 		if !errors.Is(err, cursor.ErrMalformed) {
-			t.Errorf("%q: %v", text, err)
+			t.Errorf("Parse(%q): got %v, want %v", text, err, cursor.ErrMalformed)
 		}
 		return false
 	}
 	again := c.String()
 	if parsed, err := cursor.Parse(again); err != nil || !equal(parsed, c) {
-		t.Errorf("%q: printed as %s, parsed as %+v, %v", text, again, fields(parsed), err)
+		t.Errorf("%q: the cursor's text %s is parsed as %+v, %v, want the same cursor", text, again, fields(parsed), err)
 	}
 	if !safe.MatchString(again) {
-		t.Errorf("%q: printed as %q", text, again)
+		t.Errorf("%q: the cursor's text is %q, want a match of %v", text, again, safe)
 	}
 	if len(c.Xip) > len(text) || cap(c.Xip) > len(c.Xip)+len(c.Xip)/4+1 {
-		t.Errorf("%q: %d in flight", text, len(c.Xip))
+		t.Errorf("%q: the list in flight has length %d and capacity %d, which is too much", text, len(c.Xip), cap(c.Xip))
 	}
 	if !wellFormed(c) {
-		t.Errorf("%q: parsed as %+v", text, fields(c))
+		t.Errorf("%q: parsed as the malformed cursor %+v", text, fields(c))
 	}
 	if !c.Covers(c) {
-		t.Errorf("%q: does not cover itself", text)
+		t.Errorf("%q: the cursor does not cover itself", text)
 	}
 	return true
 }
 
 var safe = regexp.MustCompile(`^[0-9]+-[0-9]+-[0-9]+-(~[A-Za-z0-9._]+)?-[0-9a-f]{8}-[0-9a-f]{8}(\.[0-9]+)?$`)
 
-// Parse refuses most texts that were changed at random. The others must be texts of cursors.
+// Each text is the text of a cursor with up to two random changes. Parse refuses it or returns a cursor that is
+// correct.
 func TestAnyText(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(5, 6))
@@ -188,11 +189,12 @@ func TestAnyText(t *testing.T) {
 		}
 	}
 	if accepted < 2_000 || accepted > 6_000 {
-		t.Errorf("%d accepted", accepted)
+		t.Errorf("Parse accepted %d of 8000 texts, want 2000 to 6000", accepted)
 	}
 }
 
-// randomCursor returns any cursor, with so many transactions in flight that are spread over so many transactions.
+// randomCursor returns a random cursor with at most inFlight transactions in flight, among the spread transactions
+// below its xmax.
 func randomCursor(rng *rand.Rand, inFlight int, spread uint64) cursor.Cursor {
 	c := cursor.Cursor{
 		Xmax: cursor.First + spread + uint64(inFlight) + rng.Uint64N(1<<rng.IntN(62)), Epoch: cursor.Tag(rng.Uint32()),
@@ -218,7 +220,7 @@ func TestRoundTrip(t *testing.T) {
 		c := randomCursor(rng, rng.IntN(50), 1<<rng.IntN(40))
 		text := c.String()
 		if got, err := cursor.Parse(text); err != nil || !equal(got, c) {
-			t.Fatalf("%+v: written as %s, read as %+v, %v", fields(c), text, fields(got), err)
+			t.Fatalf("%+v: the text %s is parsed as %+v, %v, want the same cursor", fields(c), text, fields(got), err)
 		}
 		checkText(t, text)
 		want := c.ID
@@ -227,13 +229,13 @@ func TestRoundTrip(t *testing.T) {
 		}
 		first, _, _ := strings.Cut(text, "-")
 		if got, err := strconv.ParseInt(first, 10, 64); err != nil || got != want {
-			t.Errorf("%s begins with %d, want %d", text, got, want)
+			t.Errorf("the text %s begins with %d, want %d", text, got, want)
 		}
 	}
 }
 
-// No text makes Parse panic or use much more memory than the text has. The text of a cursor that Parse returns is
-// accepted too.
+// No text makes Parse panic or use much more memory than the text has. Parse also accepts the text of a cursor that it
+// has returned.
 func FuzzParse(f *testing.F) {
 	for _, test := range texts {
 		f.Add(test.text)

@@ -1,5 +1,5 @@
-// Package failures records what fails and is tried again, so that nothing fails silently. Each failure is counted for
-// a metric, changes a state that an operator can read, and is logged, unless such a line was logged too often before.
+// Package failures counts the failures of the hub's operations. For each operation it keeps the number of failures, for
+// a metric, and whether the operation fails at present, for the operator.
 package failures
 
 import (
@@ -12,7 +12,7 @@ import (
 	"rowcast/listener/loglimit"
 )
 
-// An Operation is something that is tried again until it succeeds.
+// An Operation is something that the hub attempts and that can fail. The caller decides whether it is attempted again.
 type Operation string
 
 // The operations.
@@ -39,14 +39,13 @@ var All = []Operation{
 	JWKS, AuthURL, Accept,
 }
 
-// steady lists the operations that one loop of the hub attempts again and again, until they succeed. So the last
-// attempt says whether such an operation fails at present. The hub attempts all other operations only on demand of a
-// client, the app or another hub, and often in several goroutines at the same time: some attempts may succeed while
-// others fail.
+// steady lists the operations that one loop of the hub attempts again and again. So the last attempt says whether such
+// an operation fails at present. The hub attempts all other operations only on demand of a client, the app or another
+// hub, and often in several goroutines at the same time: some attempts may succeed while others fail.
 var steady = []Operation{Connect, ParkLock, Fetch, History, Retention, JWKS}
 
 // An operation that is not steady counts as failing for some time after its last failure. Both times are longer than
-// the longest pause between two attempts and an attempt.
+// the longest pause between two attempts of a replay (7.5 s) and an attempt (10 s) together.
 const (
 	Kept       = 2 * time.Minute  // if it has not been attempted since
 	Recovering = 20 * time.Second // if it has succeeded since
@@ -66,7 +65,7 @@ type entry struct {
 type State struct {
 	Total     int64     // the number of all failures
 	Failures  int64     // the number of failures since Since
-	Since     time.Time // the first failure of the series that Failing reports, or has last reported
+	Since     time.Time // the first failure after Failing last returned false
 	Last      time.Time // the last failure
 	Err       error     // the last error
 	Succeeded bool      // the operation has succeeded since Last
@@ -118,10 +117,10 @@ func (s *State) add(err error) {
 	s.Last, s.Err, s.Succeeded = now, err, false
 }
 
-// Warn records a failure and logs it, unless the operation's failures were logged too often before.
-func (r *Record) Warn(to *slog.Logger, of Operation, err error, message string, attributes ...any) {
-	if logger, ok := r.failed(of, err).Allow(to); ok {
-		logger.Warn(message, append(attributes, "error", err)...) //nolint:sloglint // each caller gives a constant
+// Warn records a failure and logs it to logger, unless the operation's failures were logged too often before.
+func (r *Record) Warn(logger *slog.Logger, of Operation, err error, message string, attributes ...any) {
+	if limited, ok := r.failed(of, err).Allow(logger); ok {
+		limited.Warn(message, append(attributes, "error", err)...) //nolint:sloglint // each caller gives a constant
 	}
 }
 

@@ -21,7 +21,8 @@ type Row struct {
 	Cursor cursor.Cursor
 }
 
-// A Batch has the rows that became visible since the batch before it.
+// A Batch has the next rows that have become visible since the listener began. If very many have become visible at
+// once, they come in several batches.
 type Batch struct {
 	Rows []Row // in the order in which they must be sent; empty if there was nothing new
 
@@ -30,15 +31,15 @@ type Batch struct {
 	Cursor cursor.Cursor
 	// Horizon is the transaction number below which retention has deleted rows.
 	Horizon uint64
-	// Warming reports that the listener still reads rows that were committed before it began. Until a batch without
-	// Warming, a hub should accept no clients.
+	// Warming reports that the listener still reads rows that were committed before it began. A hub should accept no
+	// clients until it has received a batch without Warming.
 	Warming bool
 	// Clamp is set if a crash of the server has lost delivered rows, and the batch continues after the rows that are
-	// left. Rows of higher transactions than this row's are lost. The cursor of a client of the earlier epoch must be
-	// clamped too ([cursor.Cursor.Clamp]).
+	// left. The rows of transactions above the transaction of this row are lost. The cursor of a client of the earlier
+	// epoch must be clamped too ([cursor.Cursor.Clamp]).
 	Clamp *cursor.Row
-	// Reset, if not empty, is the reason why this batch does not continue the one before: delivered rows may be lost,
-	// and rows may be missing.
+	// Reset, if not empty, is the reason why this batch does not continue the batch before it: delivered rows may be
+	// lost, and rows may be missing.
 	Reset string
 }
 

@@ -1,4 +1,4 @@
-// Package guard ties a value to its lock. The compiler keeps other packages from the value unless they lock it.
+// Package guard ties a value to its lock. Other packages can reach the value only through methods that take the lock.
 package guard
 
 import "sync"

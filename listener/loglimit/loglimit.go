@@ -25,22 +25,22 @@ type Limit struct {
 	leftOut atomic.Int64
 }
 
-// Allow reports whether a line may be written now. If so, it returns the logger for the line. This is to, with the
-// attribute left_out if lines were left out since the last one. If not, Allow counts the line as left out.
+// Allow reports whether a line may be written now. If so, it returns the logger for the line. The attribute left_out is
+// added to logger if lines were left out since the last line. If not, Allow counts the line as left out.
 //
 //	if logger, ok := limit.Allow(l.Logger); ok {
 //		logger.Warn("…")
 //	}
-func (l *Limit) Allow(to *slog.Logger) (_ *slog.Logger, ok bool) {
+func (l *Limit) Allow(logger *slog.Logger) (_ *slog.Logger, ok bool) {
 	l.once.Do(l.init)
 	if !l.limiter.Allow() {
 		l.leftOut.Add(1)
 		return nil, false
 	}
 	if n := l.leftOut.Swap(0); n > 0 {
-		return to.With("left_out", n), true
+		return logger.With("left_out", n), true
 	}
-	return to, true
+	return logger, true
 }
 
 func (l *Limit) init() {
