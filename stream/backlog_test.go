@@ -55,7 +55,7 @@ func TestStalledClientsDelayNoOthers(t *testing.T) {
 	for range stalledClients {
 		stalled = append(stalled, openStalled(t, f.site, "alice", "bob"))
 	}
-	eventually(t, "all streams are live", func() bool { return f.hub.Stats.Streams.Load() == 10+stalledClients })
+	eventually(t, "all streams are open", func() bool { return f.hub.Stats.Streams.Load() == 10+stalledClients })
 	for _, c := range stalled {
 		c.hello()
 	}
@@ -72,7 +72,7 @@ func TestStalledClientsDelayNoOthers(t *testing.T) {
 		}
 	}
 	if got := f.hub.Stats.Overflows.Load(); got != 0 {
-		t.Errorf("%d overflows", got)
+		t.Errorf("got %d overflows, want 0", got)
 	}
 }
 
@@ -98,7 +98,7 @@ func TestOverflow(t *testing.T) {
 	t.Logf("the backlog overflows after %d events of %d bytes", sent, bytes)
 	const id = 100 // the most bytes of an event besides its data
 	if bytes+sent*id < backlog || bytes > backlog+128<<10 {
-		t.Errorf("want about %d bytes, and what the kernel accepts", backlog)
+		t.Errorf("the backlog overflows after %d bytes, want about %d and what the kernel accepts", bytes, backlog)
 	}
 	eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == 1 })
 	more()
@@ -121,7 +121,7 @@ func TestOverflow(t *testing.T) {
 	more()
 	again.wantData(text(size + sent - 1))
 	if got := f.hub.Stats.Overflows.Load(); got != 1 {
-		t.Errorf("%d overflows, want 1", got)
+		t.Errorf("got %d overflows, want 1", got)
 	}
 }
 
@@ -148,7 +148,7 @@ func TestAnEventLargerThanTheBacklog(t *testing.T) {
 		c.wantData(text(size), "1")
 	}
 	if got := keeps.hub.Stats.Overflows.Load() + reads.hub.Stats.Overflows.Load(); got != 0 {
-		t.Errorf("%d overflows", got)
+		t.Errorf("got %d overflows, want 0", got)
 	}
 }
 
@@ -184,14 +184,15 @@ func TestWhatCountsForTheBacklog(t *testing.T) {
 		publish(100)
 		publish(1000)
 		if got := f.hub.Stats.Overflows.Load(); got != 1 {
-			t.Errorf("%d overflows, want 1", got)
+			t.Errorf("got %d overflows, want 1", got)
 		}
 		resumeWrites()
 		r.awaitEnd(t)
 	}, func(s *site) { s.hub.Backlog = 1000 })
 }
 
-// This holds, too, for an event that arrives just when a client has become live and a large event is still pending.
+// A large event that is still pending when its client becomes live does not count for the backlog, so the next event does
+// not close the stream.
 func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Backlog = 128 << 10 })
@@ -213,6 +214,6 @@ func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 		eventually(t, "the stream ends", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 	}
 	if got := f.hub.Stats.Overflows.Load(); got != 0 {
-		t.Errorf("%d overflows", got)
+		t.Errorf("got %d overflows, want 0", got)
 	}
 }

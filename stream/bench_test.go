@@ -24,7 +24,7 @@ func BenchmarkEncode(b *testing.B) {
 		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 	}
 	if f.hub.Stats.Sent.Load() != 0 {
-		b.Error("an event was sent")
+		b.Error("got an event that was sent, want none without streams")
 	}
 }
 
@@ -39,7 +39,7 @@ func BenchmarkBroadcast(b *testing.B) {
 		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 	}
 	if each := float64(mallocs()-before) / float64(b.N) / 1000; each > 0.1 {
-		b.Errorf("%v allocations a delivery", each)
+		b.Errorf("got %v allocations for each delivery, want at most 0.1", each)
 	}
 	readers.close()
 	if want := int64(b.N) * 1000; f.hub.Stats.Sent.Load() != want {
@@ -67,7 +67,7 @@ func TestSendingAllocatesNothingPerStream(t *testing.T) {
 	one, many := allocations(1), allocations(201)
 	t.Logf("%v allocations with one stream, %v with 201", one, many)
 	if each := (many - one) / 200; each > 0.01 {
-		t.Errorf("%v allocations for each stream", each)
+		t.Errorf("got %v allocations for each stream, want at most 0.01", each)
 	}
 }
 

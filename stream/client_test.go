@@ -112,8 +112,8 @@ func dial(address string, r request) (net.Conn, error) {
 	return conn, nil
 }
 
-// control sets the receive buffer of a connection if the request has a size for it. It also sets the packet size to
-// that of a network. With the packets of 64 KB of the loopback interface, a client that reads slowly would seem to read
+// control sets the receive buffer of a connection if the request has a size for it. It also sets the packet size
+// of a network. With the packets of 64 KB of the loopback interface, a client that reads slowly would seem to read
 // nothing.
 func (r request) control(_, _ string, conn syscall.RawConn) (err error) {
 	if r.buffer == 0 {
@@ -154,7 +154,7 @@ func (c *client) expectRun(b byte, n int) {
 			c.Fatalf("got %q, want %q", buffer[i:read], b)
 		}
 		if n -= read; err != nil {
-			c.Fatalf("read: %v; %d bytes are missing", err, n)
+			c.Fatalf("read: got %v, want %d more bytes", err, n)
 		}
 	}
 }

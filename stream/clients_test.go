@@ -29,7 +29,7 @@ func runClients(arguments string) error {
 		return err
 	}
 	for range n {
-		stream, err := join(url)
+		stream, err := openStream(url)
 		if err != nil {
 			return err
 		}
@@ -47,8 +47,8 @@ func runClients(arguments string) error {
 	return err
 }
 
-// join opens a stream over a connection of its own. With TLS, client and server negotiate the protocol.
-func join(url string) (io.Reader, error) {
+// openStream opens a stream over a connection of its own. With TLS, client and server negotiate the protocol.
+func openStream(url string) (io.Reader, error) {
 	if !strings.HasPrefix(url, "https") {
 		conn, err := dial(url, request{recipients: []string{"alice"}})
 		if err != nil {

@@ -75,7 +75,7 @@ func TestNumbersOfAbortedTransactionsAreAssignedAgain(t *testing.T) {
 			exec(t, db, "ROLLBACK")
 		}
 		hub.caughtUp(t)
-		cursors := []string{live.decoder.LastID, listen(t, hub, "alice").hello(), one[string](t, db, "SELECT rowcast.cursor()")}
+		cursors := []string{live.decoder.LastID, listen(t, hub, "alice").hello(), queryValue[string](t, db, "SELECT rowcast.cursor()")}
 
 		d.strike(t)
 		fresh := serve(t, d.dsn)
@@ -94,7 +94,7 @@ func TestNumbersOfAbortedTransactionsAreAssignedAgain(t *testing.T) {
 func wantResets(t *testing.T, s *site, want int64) {
 	t.Helper()
 	if got := s.hub.Stats.Resets.Load(); got != want {
-		t.Errorf("%d resets, want %d", got, want)
+		t.Errorf("got %d resets, want %d", got, want)
 	}
 }
 
@@ -119,7 +119,7 @@ func TestSentRowsAreLost(t *testing.T) {
 			live.wantData(`"lost"`)
 			seen = append(seen, live.decoder.LastID)
 		}
-		seen = append(seen, one[string](t, db, "SELECT rowcast.cursor()"))
+		seen = append(seen, queryValue[string](t, db, "SELECT rowcast.cursor()"))
 
 		d.strike(t)
 		fresh := serve(t, d.dsn)
@@ -141,8 +141,8 @@ func TestSentRowsAreLost(t *testing.T) {
 	})
 }
 
-// Several crashes can lose rows before a client reconnects to the hub. The first crash may lose all rows that there
-// were.
+// Several crashes can lose rows before a client reconnects to the hub. The first crash may lose all rows of the
+// table.
 func TestSeveralCrashesInARow(t *testing.T) {
 	t.Parallel()
 	d := crash(t, killBackend)

@@ -74,8 +74,8 @@ func wantRows(clients map[string][]*client) {
 	}
 }
 
-// A NOTIFY message reaches all streams that have received rowcast.hello. It has no id, so it does not change from where
-// clients resume.
+// A NOTIFY message reaches all streams of its recipient that have received rowcast.hello. It has no id, so it does not
+// change the cursor from which clients resume.
 func TestNotifyMessages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

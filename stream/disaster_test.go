@@ -28,12 +28,12 @@ var disasters = map[string]func(*testing.T) *disaster{
 	"failover":                  failover,
 }
 
-// crash returns the crash of a server. The part of its write-ahead log that is not on disk is lost.
+// crash returns a disaster in which a server crashes. The part of its write-ahead log that is not on disk is lost.
 func crash(t *testing.T, kill func(t *testing.T, server *cluster.Cluster, logWriter int)) *disaster {
 	t.Helper()
 	server := migrated(t)
 	db := connect(t, server.DSN("postgres"))
-	// These could write the log at any moment.
+	// Autovacuum and the background writer could write the log at any moment.
 	exec(t, db, "ALTER SYSTEM SET autovacuum = off")
 	exec(t, db, "ALTER SYSTEM SET bgwriter_lru_maxpages = 0")
 	exec(t, db, "SELECT pg_reload_conf()")
@@ -76,7 +76,7 @@ func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
 	t.Helper()
 	db := connect(t, server.DSN("postgres"))
 	const started = "SELECT pg_postmaster_start_time()::text"
-	epoch, since := epochToken(t, server.DSN("postgres")), one[string](t, db, started)
+	epoch, since := epochToken(t, server.DSN("postgres")), queryValue[string](t, db, started)
 	if err := killProcess(int(db.PgConn().PID())); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
 		now := epochToken(t, server.DSN("postgres"))
 		return now != unreachable && now != epoch
 	})
-	if got := one[string](t, connect(t, server.DSN("postgres")), started); got != since {
+	if got := queryValue[string](t, connect(t, server.DSN("postgres")), started); got != since {
 		t.Errorf("the postmaster was started at %s, want %s as before", got, since)
 	}
 }
@@ -104,7 +104,7 @@ func killAll(t *testing.T, server *cluster.Cluster, _ int) {
 	}
 }
 
-// cleanRestart returns a restart that loses nothing and keeps the epoch.
+// cleanRestart returns a disaster in which a server restarts, loses nothing and keeps its epoch.
 func cleanRestart(t *testing.T) *disaster {
 	t.Helper()
 	server := migrated(t)
@@ -135,8 +135,8 @@ func epochToken(t *testing.T, dsn string) (token string) {
 	return token
 }
 
-// failover returns the failure of a primary and the promotion of its standby. The standby has everything that was
-// committed before hold.
+// failover returns a disaster in which a primary is killed and its standby is promoted. The standby has everything that
+// was committed before hold.
 func failover(t *testing.T) *disaster {
 	t.Helper()
 	primary := migrated(t)
@@ -149,7 +149,7 @@ func failover(t *testing.T) *disaster {
 			db := connect(t, standby.DSN("postgres"))
 			exec(t, db, "ALTER SYSTEM SET primary_conninfo = ''")
 			exec(t, db, "SELECT pg_reload_conf()")
-			eventually(t, "the standby is disconnected", func() bool { return one[int](t, db, "SELECT count(*) FROM pg_stat_wal_receiver") == 0 })
+			eventually(t, "the standby is disconnected", func() bool { return queryValue[int](t, db, "SELECT count(*) FROM pg_stat_wal_receiver") == 0 })
 			held = true
 		},
 		strike: func(t *testing.T) {
@@ -159,8 +159,8 @@ func failover(t *testing.T) *disaster {
 			if err := primary.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			if !one[bool](t, connect(t, standby.DSN("postgres")), "SELECT pg_promote()") {
-				t.Fatal("the standby is not promoted")
+			if !queryValue[bool](t, connect(t, standby.DSN("postgres")), "SELECT pg_promote()") {
+				t.Fatal("got false from pg_promote, want true")
 			}
 		},
 	}
@@ -188,15 +188,15 @@ func eitherOf(t *testing.T, servers ...*cluster.Cluster) string {
 // awaitReplay waits until a standby has everything that its primary has.
 func awaitReplay(t *testing.T, primary, standby *cluster.Cluster) {
 	t.Helper()
-	written := one[string](t, connect(t, primary.DSN("postgres")), "SELECT pg_current_wal_insert_lsn()::text")
+	written := queryValue[string](t, connect(t, primary.DSN("postgres")), "SELECT pg_current_wal_insert_lsn()::text")
 	db := connect(t, standby.DSN("postgres"))
 	eventually(t, "the standby has everything", func() bool {
-		return one[bool](t, db, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written)
+		return queryValue[bool](t, db, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written)
 	})
 }
 
-// one returns the only value of a query.
-func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (value T) {
+// queryValue returns the only value of a query.
+func queryValue[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (value T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -51,7 +51,7 @@ func TestDisconnect(t *testing.T) {
 	bob.want("rowcast.bye")
 	bob.wantEnd()
 	if got := f.hub.Disconnect("nobody"); got != 0 {
-		t.Errorf("Disconnect of a recipient without streams ended %d", got)
+		t.Errorf("Disconnect of a recipient without streams ended %d streams, want none", got)
 	}
 	c := resume(t, f.site, e.Cursor.String(), "alice")
 	c.hello()
@@ -80,7 +80,7 @@ func TestDisconnectInvalidatesOlderGrants(t *testing.T) {
 	}
 }
 
-// greeting requests a stream and disconnects after rowcast.hello. It returns what was sent.
+// firstBytes requests a stream and disconnects after rowcast.hello. It returns what was sent to the client.
 func firstBytes(t *testing.T, f *fakeFeed, grant stream.Grant) string {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
@@ -123,7 +123,7 @@ func TestDisconnectWhileJoining(t *testing.T) {
 		}
 		synctest.Wait()
 		if got := f.hub.Stats.Streams.Load(); got != 0 || r.text() != ":\n" {
-			t.Errorf("%d streams are left; it was sent %q", got, r.text())
+			t.Errorf("%d streams are left, want none; the stream was sent %q, want only a comment", got, r.text())
 		}
 	})
 }

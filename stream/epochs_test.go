@@ -18,8 +18,8 @@ func afterCrashes(t *testing.T) *fakeFeed {
 	return f
 }
 
-// recover begins the next epoch. Rows of higher transactions than left's are lost. If left is nil, no row is lost.
-func (f *fakeFeed) recover(left *cursor.Row) {
+// beginEpoch begins the next epoch. Rows of higher transactions than left's are lost. If left is nil, no row is lost.
+func (f *fakeFeed) beginEpoch(left *cursor.Row) {
 	if f.now.Epoch++; left != nil {
 		f.now = f.now.Clamp(*left, f.now.Epoch)
 	}
@@ -32,12 +32,12 @@ func TestClampingAfterSeveralCrashes(t *testing.T) {
 	f := afterCrashes(t)
 	first := f.publish("alice", "message", "1")
 	cursors := []string{f.now.String(), f.publish("alice", "message", "lost").Cursor.String(), f.now.String()}
-	f.recover(&first.Row)
+	f.beginEpoch(&first.Row)
 	cursors = append(cursors, f.now.String(), f.publish("alice", "message", "lost, too").Cursor.String())
-	f.recover(nil)
+	f.beginEpoch(nil)
 	cursors = append(cursors, f.now.String(), f.publish("alice", "message", "lost with it").Cursor.String())
-	f.recover(&first.Row)
-	f.recover(&first.Row)
+	f.beginEpoch(&first.Row)
+	f.beginEpoch(&first.Row)
 	f.publish("alice", "message", "of the same number")
 	for _, id := range cursors {
 		wantRest(t, f.site, id, "of the same number")
@@ -52,7 +52,7 @@ func TestOldRecoveriesAreRemoved(t *testing.T) {
 	first := f.publish("alice", "message", "1")
 	ids := []string{f.now.String()}
 	for range stream.MaxRecoveries + 1 {
-		f.recover(&first.Row)
+		f.beginEpoch(&first.Row)
 		ids = append(ids, f.now.String())
 	}
 	f.publish("alice", "message", "2")
@@ -66,14 +66,14 @@ func TestResetRemovesTheRecoveries(t *testing.T) {
 	f := afterCrashes(t)
 	first := f.publish("alice", "message", "1")
 	before := f.now.String()
-	f.recover(&first.Row)
+	f.beginEpoch(&first.Row)
 	f.now = cursor.Cursor{Xmax: 500, Epoch: f.now.Epoch + 1}
 	f.hub.Publish(feed.Batch{Cursor: f.now, Reset: "history"})
 	wantReset(resume(t, f.site, before, "alice"), "before the reset", "history", f.now.String())
 }
 
-// In a new epoch, rows may be lost that the memory still has, even if no delivered row is lost. So the memory is
-// emptied.
+// The first batch of a new epoch empties the memory, so a client with a cursor of the earlier epoch resumes from the
+// table.
 func TestMemoryIsEmptiedWithItsEpoch(t *testing.T) {
 	t.Parallel()
 	f := afterCrashes(t)
@@ -84,7 +84,7 @@ func TestMemoryIsEmptiedWithItsEpoch(t *testing.T) {
 	f.publish("alice", "message", "2") // the first batch of the new epoch
 	wantRest(t, f.site, between, "2")
 	if got := f.hub.Stats.Pages.Load(); got != 0 {
-		t.Errorf("%d pages were read for a row of this epoch", got)
+		t.Errorf("%d pages were read for a row of this epoch, want none", got)
 	}
 	resume(t, f.site, before, "alice").hello()
 	eventually(t, "the table is read", func() bool { return f.hub.Stats.Pages.Load() > 0 })

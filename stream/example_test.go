@@ -40,7 +40,7 @@ func Example() {
 	app, err := pgx.ConnectConfig(ctx, config)
 	check(err)
 	server := httptest.NewServer(http.HandlerFunc(events))
-	check(l.CatchUp(ctx)) // Until the hub has begun, clients are told to retry later.
+	check(l.CatchUp(ctx)) // Until the hub has begun, it answers clients with "retry later".
 	response, err := http.Get(server.URL)
 	check(err)
 	for event, err := range sse.Events(response.Body) {

@@ -68,10 +68,11 @@ func (f *fakeFeed) event(xid uint64, recipient, name, data string) feed.Row {
 	}
 }
 
-// A source is a stream.Source made of functions. Without them it has no rows and returns at once.
+// A source is a stream.Source that calls the test's functions. If a function is nil, the source returns at once: it has no
+// rows, and each cursor is valid.
 type source struct {
 	catchUp func(ctx context.Context) error
-	page    func(ctx context.Context, from, to cursor.Cursor) (events []feed.Row, next cursor.Cursor, horizon uint64, err error)
+	page    func(ctx context.Context, c, end cursor.Cursor) (events []feed.Row, next cursor.Cursor, horizon uint64, err error)
 	valid   func(ctx context.Context) (bool, error)
 }
 
@@ -82,11 +83,11 @@ func (s *source) CatchUp(ctx context.Context) error {
 	return s.catchUp(ctx)
 }
 
-func (s *source) Page(ctx context.Context, from, to cursor.Cursor, _ []string) ([]feed.Row, cursor.Cursor, uint64, error) {
+func (s *source) Page(ctx context.Context, c, end cursor.Cursor, _ []string) ([]feed.Row, cursor.Cursor, uint64, error) {
 	if s.page == nil {
-		return nil, to, 0, nil
+		return nil, end, 0, nil
 	}
-	return s.page(ctx, from, to)
+	return s.page(ctx, c, end)
 }
 
 func (s *source) IsValid(ctx context.Context, _, _ cursor.Cursor) (bool, error) {

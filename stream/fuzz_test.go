@@ -84,7 +84,7 @@ func FuzzServe(f *testing.F) {
 			t.Errorf("%q %q: got %d, %q, want %q", header, query, w.status, names, want)
 		}
 		if id, err := cursor.Parse(hello.LastID); text != "" && valid && (err != nil || hello.LastID != c.String()) {
-			t.Errorf("%q: rowcast.hello has the id %q (%v, %v)", text, hello.LastID, id, err)
+			t.Errorf("%q: rowcast.hello has the id %q (%v, %v), want %s", text, hello.LastID, id, err, c)
 		}
 		checkRecipients(t, hello.Data, user, group)
 	})

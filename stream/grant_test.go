@@ -59,12 +59,12 @@ func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 		t.Errorf("the last write is %q, want %q in it", last, want)
 	}
 	if got := f.hub.Stats.Streams.Load(); got != 0 {
-		t.Errorf("%d streams are left", got)
+		t.Errorf("%d streams are left, want none", got)
 	}
 }
 
-// until sleeps until just before a time, which is given since the beginning.
-func until(began time.Time, at time.Duration) {
+// sleepUntil sleeps until just before a time, which is given as the duration since the test began.
+func sleepUntil(began time.Time, at time.Duration) {
 	time.Sleep(time.Until(began.Add(at - time.Millisecond)))
 }
 
@@ -85,7 +85,7 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 			if announced < 0 {
 				announced = end
 			}
-			until(began, end)
+			sleepUntil(began, end)
 			f.publish("alice", "message", `"the last"`)
 			wantBye(t, r, "expired", tt.bye, int((announced - tt.bye).Seconds()))
 			wantEnd(t, f, r, end)
@@ -107,7 +107,7 @@ func TestAnExpiredGrant(t *testing.T) {
 		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: time.Now().Add(-time.Hour), Leeway: time.Minute})
 		time.Sleep(tick)
 		if !r.ended() || len(r.times("rowcast.bye")) != 0 {
-			t.Errorf("got %q", r.text())
+			t.Errorf("got %q, want a stream that has ended without rowcast.bye", r.text())
 		}
 	})
 }
@@ -128,7 +128,7 @@ func TestNoByeBeforePendingEvents(t *testing.T) {
 			f.publish("bob", "message", "for another recipient")
 		}
 		bye := sse.Event{LastID: want[2].LastID, Name: "rowcast.bye", Data: `{"reason": "expired", "expires_in": 10}`}
-		until(began, 10*time.Second+2*tick)
+		sleepUntil(began, 10*time.Second+2*tick)
 		resumeWrites()
 		synctest.Wait()
 		if got := r.events(); fmt.Sprint(got) != fmt.Sprint(append(want, bye)) {
@@ -155,17 +155,17 @@ func TestAGrantEndsWhileJoining(t *testing.T) {
 		}
 		synctest.Test(t, func(t *testing.T) {
 			isBack = make(chan struct{})
-			f := newFeed(t, slowly, func(site *site) { site.hub.Source = s })
+			f := newFeed(t, slowHeartbeat, func(site *site) { site.hub.Source = s })
 			stop := run(t, f.hub.Run)
 			began := time.Now()
 			r := recordGrant(t, f.site, before.String(), stream.Grant{User: "alice", Expires: began.Add(time.Minute), Leeway: end - time.Minute})
 			if back < end {
-				until(began, back)
+				sleepUntil(began, back)
 				close(isBack)
 				time.Sleep(2 * tick)
 				wantBye(t, r, "expired", back-time.Millisecond, in)
 			}
-			until(began, end)
+			sleepUntil(began, end)
 			if r.ended() {
 				t.Error("the stream ended too early")
 			}
@@ -190,7 +190,7 @@ func TestRenewal(t *testing.T) {
 		}
 		r := recordGrant(t, f.site, "", stream.Grant{User: "alice", Expires: began.Add(time.Minute), Renew: renew})
 		end := 3*time.Minute + 3*time.Second
-		until(began, end-tick)
+		sleepUntil(began, end-tick)
 		f.publish("alice", "message", `"before the end"`)
 		synctest.Wait()
 		if len(r.times("rowcast.bye")) != 0 || len(r.times(`"before the end"`)) != 1 || r.ended() {
@@ -273,7 +273,7 @@ func TestEachGrantEndsAtItsOwnTime(t *testing.T) {
 		time.Sleep(11 * time.Minute)
 		synctest.Wait()
 		if streams, leases := f.hub.Stats.Streams.Load(), f.hub.Leases(); streams != 0 || leases != 0 {
-			t.Errorf("%d streams and %d leases are left", streams, leases)
+			t.Errorf("%d streams and %d leases are left, want none", streams, leases)
 		}
 	})
 }

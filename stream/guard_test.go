@@ -10,7 +10,7 @@ import (
 )
 
 // The fields of a subscriber's seat belong to the state of the Hub. So only methods of types that are reached through
-// the state may use them, and the functions here, which have locked the state.
+// the state may use them, and the two functions of the Hub that the test allows.
 func TestSeatsAreUsedOnlyWithTheStateLocked(t *testing.T) {
 	t.Parallel()
 	allowed := map[string]bool{

@@ -17,14 +17,14 @@ import (
 
 const heartbeat = 10 * time.Second
 
-// slowly sets a heartbeat of ten seconds.
-func slowly(s *site) { s.hub.Heartbeat = heartbeat }
+// slowHeartbeat sets a heartbeat interval of ten seconds.
+func slowHeartbeat(s *site) { s.hub.Heartbeat = heartbeat }
 
 // inBubble runs a test with a running hub in a synctest bubble.
 func inBubble(t *testing.T, test func(t *testing.T, f *fakeFeed), configure ...func(*site)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed(t, append(configure, slowly)...)
+		f := newFeed(t, append(configure, slowHeartbeat)...)
 		f.stop = run(t, f.hub.Run)
 		test(t, f)
 		f.stop()
@@ -38,20 +38,20 @@ func TestIdleStreamsReceiveHeartbeats(t *testing.T) {
 		time.Sleep(100 * heartbeat)
 		beats := r.times("rowcast.beat")
 		if len(beats) < 99 || len(beats) > 100 {
-			t.Errorf("%d heartbeats in 100 intervals", len(beats))
+			t.Errorf("got %d heartbeats in 100 intervals, want 99 or 100", len(beats))
 		}
 		if beats[0] < heartbeat/2 || beats[0] > 3*heartbeat/2 {
-			t.Errorf("the first heartbeat came after %v", beats[0])
+			t.Errorf("the first heartbeat came after %v, want a time from half of %v to one and a half times", beats[0], heartbeat)
 		}
 		for i, at := range beats[1:] {
 			if gap := at - beats[i]; gap != heartbeat {
-				t.Errorf("%v between two heartbeats", gap)
+				t.Errorf("%v between two heartbeats, want %v", gap, heartbeat)
 			}
 		}
 	})
 }
 
-// A stream that receives events of any kind receives no heartbeats.
+// A stream that receives rows or NOTIFY messages more often than twice in a heartbeat interval receives no heartbeats.
 func TestBusyStreamsReceiveNoHeartbeats(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -66,10 +66,10 @@ func TestBusyStreamsReceiveNoHeartbeats(t *testing.T) {
 		}
 		synctest.Wait()
 		if got := len(busy.times("rowcast.beat")); got != 0 {
-			t.Errorf("%d heartbeats on a busy stream", got)
+			t.Errorf("got %d heartbeats on a busy stream, want none", got)
 		}
 		if got := len(idle.times("rowcast.beat")); got < 30 {
-			t.Errorf("%d heartbeats on an idle stream", got)
+			t.Errorf("got %d heartbeats on an idle stream, want at least 30", got)
 		}
 		if got := busy.events(); len(got) != 100 {
 			t.Errorf("%d events, want 100", len(got))
@@ -100,7 +100,7 @@ func TestContentsOfAHeartbeat(t *testing.T) {
 		}
 		want := "id: " + f.now.String() + "\nevent: rowcast.beat\ndata: {\"behind\": "
 		if got := r.writes[len(r.writes)-1].text; !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "}\n\n") {
-			t.Errorf("got %q, want %q", got, want)
+			t.Errorf("the last write is %q, want one that begins with %q", got, want)
 		}
 		if got := f.hub.Behind(); got != time.Since(published) {
 			t.Errorf("Behind is %v, want %v", got, time.Since(published))
@@ -129,11 +129,11 @@ func TestHeartbeatsAreSpread(t *testing.T) {
 		}
 		for when, n := range at {
 			if n > 60 {
-				t.Errorf("%d heartbeats at %v", n, when)
+				t.Errorf("got %d heartbeats at %v, want at most 60", n, when)
 			}
 		}
 		if len(at) < 32 {
-			t.Errorf("heartbeats at %d different times", len(at))
+			t.Errorf("got heartbeats at %d different times, want at least 32", len(at))
 		}
 	})
 }
@@ -180,11 +180,11 @@ func TestWaitingStreamsAreSentComments(t *testing.T) {
 			return nil, start, 0, fails(ctx)
 		}
 		s.valid = func(ctx context.Context) (bool, error) { return true, fails(ctx) }
-		for where, from := range map[string]cursor.Cursor{"catching up": ahead, "reading a page": before, "checking the cursor": elsewhere} {
+		for where, c := range map[string]cursor.Cursor{"catching up": ahead, "reading a page": before, "checking the cursor": elsewhere} {
 			t.Run(where+" "+name, func(t *testing.T) {
 				t.Parallel()
 				inBubble(t, func(t *testing.T, f *fakeFeed) {
-					r := record(t, f.site, from.String())
+					r := record(t, f.site, c.String())
 					time.Sleep(20 * heartbeat)
 					wantComments(t, r, 20)
 				}, func(site *site) { site.hub.Source = s })
@@ -213,20 +213,20 @@ func wantComments(t *testing.T, r *recorder, n int) {
 	last := time.Duration(0)
 	for _, at := range append(r.times(":\n"), time.Duration(n)*heartbeat) {
 		if at-last > 3*heartbeat/2 {
-			t.Errorf("nothing was sent between %v and %v", last, at)
+			t.Errorf("nothing was sent between %v and %v, want a comment every %v", last, at, heartbeat)
 		}
 		last = at
 	}
 	text, _, _ := strings.Cut(r.text(), "event: rowcast.void")
 	if got := strings.Count(text, ":\n"); got > n+1 {
-		t.Errorf("%d comments in %d heartbeats", got, n)
+		t.Errorf("got %d comments in %d heartbeat intervals, want at most %d", got, n, n+1)
 	}
 	if got := r.events(); len(got) > 0 {
-		t.Errorf("got %v", got)
+		t.Errorf("got the events %v, want none", got)
 	}
 }
 
-// With a database, too, heartbeats contain the time since the last batch.
+// Heartbeats of a hub with a database contain the time since the last batch of its listener.
 func TestBehindGrowsBetweenBatches(t *testing.T) {
 	t.Parallel()
 	s := serve(t, dbtest.Database(t), func(s *site) { s.hub.Heartbeat = 100 * time.Millisecond })

@@ -13,7 +13,7 @@ import (
 	"rowcast/stream"
 )
 
-// seldom makes a listener fetch only when CatchUp is called.
+// fetchRarely makes a listener fetch at its start and when CatchUp is called, but otherwise only once an hour.
 func fetchRarely(s *site) { s.listener.PollOnly, s.listener.PollInterval = true, time.Hour }
 
 // A client that reconnects from a faster hub is not reset and receives no row twice. The slower hub catches up first.
@@ -38,7 +38,8 @@ func TestAClientAheadOfItsHub(t *testing.T) {
 	c.wantData(`"3"`)
 }
 
-// This holds, too, if the connection to the database is lost while the hub catches up.
+// If the connection to the database is lost while the slower hub catches up, the client is not reset and receives no row
+// twice.
 func TestAClientAheadOfItsHubWhenTheDatabaseFails(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -112,7 +113,7 @@ func TestNoStreamJoinsInTheMiddleOfATransaction(t *testing.T) {
 	}
 }
 
-// Between the events of the memory and live events there is no gap and no repetition, at any rate.
+// A client that resumes again and again while events are published misses no event, and receives no event twice.
 func TestJoiningMissesNothing(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Backlog = 64 << 10 })
@@ -145,7 +146,7 @@ func TestJoiningMissesNothing(t *testing.T) {
 		f.publish([]string{"alice", ""}[n%2], "message", fmt.Sprint(n))
 		for i := range clients {
 			if n > ahead {
-				dbtest.Receive(t, received[i], "the next event at a client") // no client falls far behind
+				dbtest.Receive(t, received[i], "the next event at a client") // no client is more than 300 events behind
 			}
 		}
 	}
@@ -155,7 +156,7 @@ func TestJoiningMissesNothing(t *testing.T) {
 	}
 }
 
-// A client has received 3,000 events on another hub and misses one older transaction. The hub sends just that
+// A client has received 3,000 events on another hub and misses one older transaction. The hub sends only this
 // transaction, if it is for the client, and the stream becomes live.
 func TestAClientThatMissesOneOldTransaction(t *testing.T) {
 	t.Parallel()
@@ -175,11 +176,11 @@ func TestAClientThatMissesOneOldTransaction(t *testing.T) {
 	alice.wantData(`"live"`)
 	replayed, pages := f.hub.Stats.Replayed.Load(), f.hub.Stats.Pages.Load()
 	if replayed > 3 || pages != 0 { // the live event may have been sent before they were live
-		t.Errorf("%d events were replayed, %d pages read", replayed, pages)
+		t.Errorf("%d events were replayed and %d pages were read, want at most 3 and none", replayed, pages)
 	}
 }
 
-// A flushing is a response that calls a function when its head is written.
+// A flushing is a http.ResponseWriter that calls a function each time before it flushes.
 type flushing struct {
 	http.ResponseWriter
 	do func()
@@ -192,7 +193,7 @@ func (w flushing) FlushError() error {
 
 func (w flushing) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// serveAlice serves a feed to the user alice. do is called while the head of a response is written.
+// serveAlice serves a feed to the user alice. It calls do while the head of a response is written.
 func serveAlice(t *testing.T, f *fakeFeed, do func()) *site {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.hub.Serve(flushing{w, do}, r, stream.Grant{User: "alice"})
@@ -224,7 +225,7 @@ func TestDisconnectedWhileTheHeadIsWritten(t *testing.T) {
 	c.wantEnd()
 }
 
-// Heartbeats of a stream can be due while its head is written.
+// A stream begins as usual if its heartbeats were due while its head was written.
 func TestHeartbeatsWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = 50 * time.Millisecond })

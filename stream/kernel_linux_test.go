@@ -47,7 +47,7 @@ func TestTheKernelHoldsFewBytes(t *testing.T) {
 	// With the default buffers, the kernel holds 2.2 MB for each client.
 	t.Logf("the kernel holds %d bytes for each client", held/clients)
 	if held/clients > most {
-		t.Errorf("want at most %d", most)
+		t.Errorf("the kernel holds %d bytes for each client, want at most %d", held/clients, most)
 	}
 }
 
@@ -78,7 +78,7 @@ func BenchmarkLargeEvent(b *testing.B) {
 			b.SetBytes(int64(clients * size))
 			for b.Loop() {
 				f.publish("alice", "message", data)
-				eventually(b, "all clients have accepted it", func() bool { return f.hub.Held() == 0 })
+				eventually(b, "all clients have accepted the event", func() bool { return f.hub.Held() == 0 })
 			}
 			if overflows := f.hub.Stats.Overflows.Load(); overflows > 0 {
 				b.Errorf("%d overflows", overflows)

@@ -13,7 +13,7 @@ import (
 )
 
 // Ten thousand clients that disconnect at random times leave no goroutine, no file descriptor and no memory. Not
-// parallel: it counts these.
+// parallel: it counts the goroutines, descriptors and heap of the process.
 func TestConnectAndKill(t *testing.T) {
 	const clients, atATime = 10_000, 8
 	f := serveFeed(t, func(s *site) { s.hub.Memory = 4 << 10 })
@@ -41,10 +41,10 @@ func TestConnectAndKill(t *testing.T) {
 	grown := heap() - bytes
 	t.Logf("%d streams were opened; the heap has grown by %d bytes", f.hub.Stats.Opened.Load(), grown)
 	if grown > 1<<20 { // 100 bytes a client
-		t.Errorf("the heap has grown by %d bytes", grown)
+		t.Errorf("the heap has grown by %d bytes, want at most 1 MiB", grown)
 	}
 	if f.hub.Stats.Opened.Load() < clients/4 {
-		t.Errorf("%d streams were opened", f.hub.Stats.Opened.Load())
+		t.Errorf("%d streams were opened, want at least %d", f.hub.Stats.Opened.Load(), clients/4)
 	}
 	c := listen(t, f.site, "alice")
 	c.hello()
@@ -57,7 +57,7 @@ type killer struct {
 	f               *fakeFeed
 	address, oldest string
 
-	mu sync.Mutex // of the feed
+	mu sync.Mutex // guards f
 }
 
 // connectAndKill is one client. Its request may be incomplete, and it may read a part of the stream.

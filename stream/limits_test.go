@@ -23,14 +23,13 @@ func limited(t *testing.T, limits stream.Limits) *fakeFeed {
 	return f
 }
 
-// from opens a stream from an address.
-func from(t *testing.T, f *fakeFeed, address, user string) *client {
+// openFrom opens a stream of a client with an address.
+func openFrom(t *testing.T, f *fakeFeed, address, user string) *client {
 	t.Helper()
 	return open(t, f.site, request{recipients: []string{user, "team:7"}, head: http.Header{"From": {address}}})
 }
 
-// When a limit is reached, further clients are told to retry later, with a response after which an EventSource
-// reconnects. Open streams continue. When one ends, a new client gets its place.
+// When a limit is reached, further clients are answered with "retry later", after which an EventSource reconnects. Open streams continue. When one ends, a new client gets its place.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	type visitor struct{ address, user string }
@@ -76,12 +75,12 @@ func TestLimits(t *testing.T) {
 			f := limited(t, tt.limits)
 			var in []*client
 			for _, w := range append(tt.open, tt.others...) {
-				c := from(t, f, w.address, w.user)
+				c := openFrom(t, f, w.address, w.user)
 				c.hello()
 				in = append(in, c)
 			}
 			for i, w := range tt.refused {
-				wantRetryMuchLater(t, from(t, f, w.address, w.user))
+				wantRetryMuchLater(t, openFrom(t, f, w.address, w.user))
 				if got := tt.counting(&f.hub.Stats.Refused).Load(); got != int64(i+1) {
 					t.Errorf("%v: %d requests are counted as refused, want %d", w, got, i+1)
 				}
@@ -93,8 +92,8 @@ func TestLimits(t *testing.T) {
 			in[0].close()
 			eventually(t, "a stream has ended", func() bool { return f.hub.Stats.Streams.Load() == int64(len(in)-1) })
 			first := tt.refused[0]
-			from(t, f, first.address, first.user).hello()
-			wantRetryMuchLater(t, from(t, f, first.address, first.user))
+			openFrom(t, f, first.address, first.user).hello()
+			wantRetryMuchLater(t, openFrom(t, f, first.address, first.user))
 		})
 	}
 }
@@ -103,7 +102,7 @@ func TestLimits(t *testing.T) {
 func wantRetryMuchLater(t *testing.T, c *client) {
 	t.Helper()
 	if c.response.StatusCode != http.StatusOK || c.response.Header.Get("Content-Type") != "text/event-stream" {
-		t.Errorf("got %s, %v", c.response.Status, c.response.Header)
+		t.Errorf("got %s, %v, want 200 and an event stream", c.response.Status, c.response.Header)
 	}
 	wantRetry(t, c.line(), 30*time.Second)
 	c.expect("\n")

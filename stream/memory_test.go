@@ -13,7 +13,7 @@ import (
 )
 
 // The memory uses about as much of the heap as its limit says, for small and large events, for few and many recipients,
-// and with many transactions in flight, which every id contains. Not parallel: it measures the heap.
+// and with no or many transactions in flight, which every cursor contains. Not parallel: it measures the heap.
 func TestMemoryCountsTheHeap(t *testing.T) {
 	const limit, slack = 8 << 20, 256 << 10
 	for _, tt := range []struct {
@@ -45,17 +45,17 @@ func TestMemoryCountsTheHeap(t *testing.T) {
 			grown := heap() - before
 			t.Logf("the limit is %.1f MiB, the heap has grown by %.2f MiB after %d events", float64(limit)/(1<<20), float64(grown)/(1<<20), flow.rows)
 			if grown > limit*12/10+slack {
-				t.Error("the memory uses more than its limit")
+				t.Errorf("the heap has grown by %d bytes, want at most 1.2 times the limit of %d", grown, limit)
 			}
 			if grown < limit*6/10 {
-				t.Error("the memory holds less than its limit allows")
+				t.Errorf("the heap has grown by %d bytes, want at least 0.6 times the limit of %d", grown, limit)
 			}
 			runtime.KeepAlive(hub)
 		})
 	}
 }
 
-// A flow is a sequence of transactions that overlap: each one ends while many others are in flight.
+// A flow is a sequence of transactions. Each one ends while inFlight other transactions are in flight.
 type flow struct {
 	inFlight, rows int
 	steady         bool
@@ -66,17 +66,17 @@ type flow struct {
 func (f *flow) event(recipient, data string) feed.Row {
 	f.rows++
 	row := cursor.Row{Xid: f.now.Xmax + 1, ID: int64(f.rows)}
-	to := cursor.Cursor{Xmax: row.Xid + 1, Epoch: 1}
+	end := cursor.Cursor{Xmax: row.Xid + 1, Epoch: 1}
 	for i := range f.inFlight {
 		xid := uint64(1000 + i)
 		if !f.steady {
 			xid = row.Xid - uint64(2*(f.inFlight-i)) - 1
 		}
-		to.Xip = append(to.Xip, xid) // a new array for each event, larger than needed
+		end.Xip = append(end.Xip, xid) // a new array for each event, larger than needed
 	}
 	e := feed.Row{Row: row, Recipient: recipient, Event: "notify", Data: []byte(data), Size: int64(len(data))}
-	e.Cursor = f.now.After(row, to)
-	f.now = e.Cursor.Reached(to)
+	e.Cursor = f.now.After(row, end)
+	f.now = e.Cursor.Reached(end)
 	return e
 }
 
@@ -97,7 +97,7 @@ func TestMemoryIsLimited(t *testing.T) {
 			t.Fatalf("%d bytes in %d events, want nearly %d", bytes, frames, limit)
 		}
 		if removed := len(added) - frames; removed > 0 && m.From().String() != added[removed-1].String() {
-			t.Fatalf("complete from %s, want %s", m.From(), added[removed-1])
+			t.Fatalf("the memory is complete from %s, want %s", m.From(), added[removed-1])
 		}
 		if got := m.Unseen(m.From(), "alice"); got != frames {
 			t.Fatalf("a client at the beginning of the memory has missed %d events, want %d", got, frames)
@@ -106,6 +106,6 @@ func TestMemoryIsLimited(t *testing.T) {
 	e := f.event(f.now.Xmax, "alice", "notify", text(2*limit))
 	m.Add(e)
 	if frames, bytes := m.Size(); frames != 0 || bytes != 0 || m.From().String() != e.Cursor.String() {
-		t.Errorf("after an event larger than the memory: %d events, %d bytes, complete from %s", frames, bytes, m.From())
+		t.Errorf("after an event larger than the memory: %d events, %d bytes, complete from %s, want none from %s", frames, bytes, m.From(), e.Cursor)
 	}
 }

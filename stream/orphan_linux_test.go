@@ -15,7 +15,7 @@ import (
 // nothing for it.
 func TestTheKernelKeepsNothingForAClosedStream(t *testing.T) {
 	t.Parallel()
-	const small, large = 40 << 10, 24 << 20 // the kernel's buffers have space for the first only
+	const small, large = 40 << 10, 24 << 20 // the kernel's buffers have space for small, but not for large
 	tests := map[string]struct {
 		heartbeat time.Duration
 		size      int
@@ -40,7 +40,7 @@ func TestTheKernelKeepsNothingForAClosedStream(t *testing.T) {
 			}
 			eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 			port := portOf(c)
-			eventually(t, "the kernel keeps nothing for it", func() bool { return len(held(t, port)) == 0 })
+			eventually(t, "the kernel keeps nothing for the client", func() bool { return len(held(t, port)) == 0 })
 			if still := heldBy(t, port, remotePort); len(still) > 0 {
 				t.Errorf("the client's connection is not reset: %v", still)
 			}
@@ -79,8 +79,8 @@ func TestAClientThatReadsLateReceivesTheEnd(t *testing.T) {
 	c.wantEnd()
 }
 
-// If the client does not read the rest, the kernel drops it after about two heartbeats and not after minutes. The
-// connection then has no regular end.
+// If the client does not read the rest of a stream that has ended, the kernel drops the rest after about two heartbeat
+// intervals, and the connection has no regular end.
 func TestTheEndOfAStreamIsNotKeptForLong(t *testing.T) {
 	t.Parallel()
 	const heartbeat = 500 * time.Millisecond

@@ -62,12 +62,12 @@ func TestTheDatabaseStopsAndStarts(t *testing.T) {
 	for range rows {
 		for _, c := range []*client{waiting, again} {
 			if e := c.notification(); e.Name != "message" {
-				t.Fatalf("got %v", e)
+				t.Fatalf("got %v, want a row", e)
 			}
 		}
 	}
 	if got := s.hub.Stats.Resets.Load(); got != 0 {
-		t.Errorf("%d resets", got)
+		t.Errorf("got %d resets, want 0", got)
 	}
 }
 
@@ -75,7 +75,7 @@ func TestTheDatabaseStopsAndStarts(t *testing.T) {
 func whileStopped(t *testing.T, s *site, connected *client, fromTheStart string) (waiting *client) {
 	t.Helper()
 	if !s.hub.Ready() {
-		t.Error("the hub is not ready")
+		t.Error("the hub is not ready, want ready without a database")
 	}
 	for connected.want("rowcast.beat").Data == `{"behind": 0}` {
 	}

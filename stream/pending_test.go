@@ -50,7 +50,7 @@ func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	}
 	var closed, held int
 	if _, line, _ := strings.Cut(log.String(), "closed="); line == "" {
-		t.Errorf("the log is %q", log.String())
+		t.Errorf("the log is %q, want a line with closed=", log.String())
 	} else if _, err := fmt.Sscanf(line, "%d held=%d", &closed, &held); err != nil || closed != 1 || held <= limit {
 		t.Errorf("the log has %s (%v), want one stream, and more than %d bytes held", line, err, limit)
 	}
@@ -94,7 +94,7 @@ func TestSharedEventsCountOnce(t *testing.T) {
 	}
 	eventually(t, "nothing is held", func() bool { return f.hub.Held() == 0 })
 	if got := f.hub.Stats.Evicted.Load(); got != 0 {
-		t.Errorf("%d streams were closed", got)
+		t.Errorf("%d streams were closed, want none", got)
 	}
 }
 
@@ -111,10 +111,10 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 	for range clients {
 		all = append(all, open(t, f.site, request{recipients: []string{"alice"}, header: before, buffer: 8 << 10}))
 	}
-	eventually(t, "some have read a page", func() bool { return pages.Load() == most-1 })
+	eventually(t, "some streams have read a page", func() bool { return pages.Load() == most-1 })
 	for range 20 {
 		if held := f.hub.Held(); held > most*size || pages.Load() > most {
-			t.Fatalf("%d bytes are held, of %d pages", held, pages.Load())
+			t.Fatalf("%d bytes of %d pages are held, want at most %d bytes", held, pages.Load(), most*size)
 		}
 		<-time.After(5 * time.Millisecond) // streams that did not wait would have read by now
 	}
@@ -136,12 +136,12 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 	}
 	eventually(t, "nothing is held", func() bool { return f.hub.Held() == 0 })
 	if got := f.hub.Stats.Evicted.Load(); got != 0 {
-		t.Errorf("%d streams were closed", got)
+		t.Errorf("%d streams were closed, want none", got)
 	}
 }
 
-// Clients that resume and do not read do not keep other clients waiting: after a heartbeat, some of their streams are
-// closed.
+// Clients that resume and do not read do not keep other clients waiting, because some of their streams are closed after a
+// heartbeat interval.
 func TestStreamsThatWaitForMemoryGetIt(t *testing.T) {
 	t.Parallel()
 	const size, most = 1 << 20, 4
@@ -157,7 +157,7 @@ func TestStreamsThatWaitForMemoryGetIt(t *testing.T) {
 	c.hello()
 	c.wantData(text(size))
 	if got := f.hub.Stats.Evicted.Load(); got == 0 {
-		t.Error("no stream was closed")
+		t.Error("no stream was closed, want at least one")
 	}
 }
 
@@ -167,11 +167,11 @@ func feedOfPages(t *testing.T, size int, pages *atomic.Int64, configure ...func(
 	f = serveFeed(t, append([]func(*site){smallSendBuffers, func(s *site) { s.hub.Memory = 1 }}, configure...)...)
 	before = f.now.String()
 	e := f.publish("alice", "message", text(size))
-	f.hub.Source.(*source).page = func(_ context.Context, _, to cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
+	f.hub.Source.(*source).page = func(_ context.Context, _, end cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
 		pages.Add(1)
 		e := e
 		e.Data = []byte(text(size))
-		return []feed.Row{e}, to, 0, nil
+		return []feed.Row{e}, end, 0, nil
 	}
 	return f, before
 }
@@ -259,6 +259,6 @@ func TestStalledClientsSharePendingEvents(t *testing.T) {
 	begin(size + 1)
 	check("while the second event is written")
 	if got := f.hub.Stats.Overflows.Load(); got != 0 {
-		t.Errorf("%d overflows", got)
+		t.Errorf("got %d overflows, want 0", got)
 	}
 }

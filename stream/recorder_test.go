@@ -95,13 +95,13 @@ func (r *recording) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// awaitEnd waits until the stream has ended. In a bubble, the hour that it waits at most takes no time.
+// awaitEnd waits until the stream has ended, for at most an hour. In a synctest bubble, the hour takes no real time.
 func (r *recorder) awaitEnd(t *testing.T) {
 	t.Helper()
 	select {
 	case <-r.done:
 	case <-time.After(time.Hour):
-		t.Errorf("waited an hour for the end of the stream: %q", r.text())
+		t.Errorf("waiting for the end of the stream: it is open after an hour and was sent %q", r.text())
 	}
 }
 

@@ -71,18 +71,18 @@ func TestReset(t *testing.T) {
 func wantReset(c *client, name, reason, now string) {
 	c.Helper()
 	if c.response.StatusCode != http.StatusOK {
-		c.Errorf("%s: status %d", name, c.response.StatusCode)
+		c.Errorf("%s: got the status %d, want 200", name, c.response.StatusCode)
 	}
-	// There must be no id before the reset. A client that is cut off between the two would never receive the reset.
+	// There must be no id before the reset. A client that loses its connection before the reset would never receive it.
 	if hello := c.hello(); hello != "" {
-		c.Errorf("%s: rowcast.hello has the id %s before the reset", name, hello)
+		c.Errorf("%s: rowcast.hello has the id %s before the reset, want none", name, hello)
 	}
 	got := c.event()
 	if want := (sse.Event{LastID: got.LastID, Name: "rowcast.reset", Data: fmt.Sprintf(`{"reason": %q}`, reason)}); got != want {
 		c.Errorf("%s: got %v, want %v", name, got, want)
 	}
 	if !parse(c, got.LastID).Covers(parse(c, now)) {
-		c.Errorf("%s: reset with %s, want %s", name, got.LastID, now)
+		c.Errorf("%s: the reset has the cursor %s, want one that covers %s", name, got.LastID, now)
 	}
 }
 
@@ -140,7 +140,7 @@ func TestResetOfAllStreams(t *testing.T) {
 	changed := cursor.Cursor{Xmax: 500, Epoch: 7}
 	f.hub.Publish(feed.Batch{Cursor: changed, Reset: "history"})
 	if e := c.want("rowcast.reset"); e.Data != `{"reason": "history"}` || e.LastID != changed.String() {
-		t.Errorf("got %v", e)
+		t.Errorf("got %v, want rowcast.reset with the reason history and the id %s", e, changed)
 	}
 	if got := listen(t, f.site).hello(); got != changed.String() {
 		t.Errorf("got %s, want %s", got, changed)
@@ -148,8 +148,8 @@ func TestResetOfAllStreams(t *testing.T) {
 }
 
 // When a crash has lost the last rows that were sent, live streams and streams that resume continue after the rows that
-// survived. A cursor of another hub may have seen rows of which this hub does not know whether they survived. It is
-// reset.
+// survived. A client whose cursor has seen rows that this hub has not sent is reset, because the hub does not know
+// which of these rows survived.
 func TestClampingAfterACrash(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })
@@ -200,7 +200,7 @@ func TestWarmStart(t *testing.T) {
 	c.hello()
 	c.wantData("2")
 	if got := f.hub.Stats.Pages.Load(); got != 0 {
-		t.Errorf("%d pages were read", got)
+		t.Errorf("%d pages were read, want none", got)
 	}
 }
 
@@ -211,11 +211,11 @@ type pausedSource struct {
 	pages   int
 }
 
-func (b *pausedSource) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) ([]feed.Row, cursor.Cursor, uint64, error) {
+func (b *pausedSource) Page(ctx context.Context, c, end cursor.Cursor, recipients []string) ([]feed.Row, cursor.Cursor, uint64, error) {
 	if b.pages++; b.pages == 2 {
 		b.between()
 	}
-	return b.Source.Page(ctx, from, to, recipients)
+	return b.Source.Page(ctx, c, end, recipients)
 }
 
 // Rows are deleted while a client resumes. If the client has seen all deleted rows, the stream continues. Otherwise it

@@ -71,7 +71,7 @@ func TestResumingIsExact(t *testing.T) {
 		t.Logf("replayed %d events, read %d pages, %d sessions", s.hub.Stats.Replayed.Load(), s.hub.Stats.Pages.Load(), s.listener.Stats.Sessions.Load())
 	}
 	if len(h.rows) < 500 || connections.Load() < 300 || kinds["in a transaction"] < 20 || sites[1].hub.Stats.Pages.Load() < 20 {
-		t.Error("too few rows, connections or pages to show anything")
+		t.Error("too few rows, connections, resumes in a transaction or pages: the test shows nothing")
 	}
 }
 
@@ -97,7 +97,7 @@ func (r *reader) read() {
 			r.Errorf("%q: waited %v for the last row, received %d", r.recipients, 2*patience, len(r.received))
 			return
 		}
-		to := r.sites[r.rng.IntN(len(r.sites))]
+		site := r.sites[r.rng.IntN(len(r.sites))]
 		ask := request{recipients: r.recipients}
 		switch r.rng.IntN(3) {
 		case 0:
@@ -113,7 +113,7 @@ func (r *reader) read() {
 		}
 		r.resumed[kind]++
 		var err error
-		if ended, err = r.once(to, ask); err != nil {
+		if ended, err = r.once(site, ask); err != nil {
 			r.Errorf("%q: %v", r.recipients, err)
 			return
 		}
@@ -121,8 +121,8 @@ func (r *reader) read() {
 }
 
 // once connects and reads up to a random byte. It reports whether the last row has arrived.
-func (r *reader) once(to *site, ask request) (ended bool, err error) {
-	conn, err := dial(to.url, ask)
+func (r *reader) once(site *site, ask request) (ended bool, err error) {
+	conn, err := dial(site.url, ask)
 	if err != nil {
 		return false, err
 	}

@@ -40,7 +40,8 @@ func TestResumingAfterEveryEvent(t *testing.T) {
 	}
 }
 
-// writeLedger makes the transactions. The first hub fetches after each commit, the others after several.
+// writeLedger executes the transactions. The first hub fetches after each statement, the other hubs after several
+// statements.
 func writeLedger(t *testing.T, h *ledger, sites []*site, dsn string) {
 	single, long, mixed, saved, late := h.session(connect(t, dsn)), h.session(connect(t, dsn)), h.session(connect(t, dsn)),
 		h.session(connect(t, dsn)), h.session(connect(t, dsn))
@@ -118,31 +119,31 @@ func (w *walk) live() (stops []stop) {
 }
 
 // resume resumes from a stop and returns the following stops.
-func (w *walk) resume(site *site, from stop) []stop {
+func (w *walk) resume(site *site, first stop) []stop {
 	if rand.IntN(3) == 0 {
-		resume(w.t, site, from.id, from.recipients...).close() // has no effect
+		resume(w.t, site, first.id, first.recipients...).close() // has no effect
 	}
-	c := resume(w.t, site, from.id, from.recipients...)
+	c := resume(w.t, site, first.id, first.recipients...)
 	defer c.close()
-	stops := w.follow(c, from)
-	if got, want := parse(w.t, stops[0].id).String(), from.id; got != want {
+	stops := w.follow(c, first)
+	if got, want := parse(w.t, stops[0].id).String(), first.id; got != want {
 		w.t.Errorf("rowcast.hello has the id %s, want %s", got, want)
 	}
 	return stops
 }
 
 // follow reads until all rows have been received, and checks them.
-func (w *walk) follow(c *client, from stop) (stops []stop) {
+func (w *walk) follow(c *client, first stop) (stops []stop) {
 	w.t.Helper()
-	received := slices.Clone(from.received)
-	stops = append(stops, stop{from.recipients, c.hello(), received})
-	for range w.countRows(from.recipients) - len(received) {
+	received := slices.Clone(first.received)
+	stops = append(stops, stop{first.recipients, c.hello(), received})
+	for range w.countRows(first.recipients) - len(received) {
 		e := c.want("notify")
 		received = append(received, e)
-		stops = append(stops, stop{from.recipients, e.LastID, slices.Clone(received)})
+		stops = append(stops, stop{first.recipients, e.LastID, slices.Clone(received)})
 	}
-	for _, wrong := range w.check(from.recipients, received) {
-		w.t.Fatalf("%q from %q: %s", from.recipients, from.id, wrong)
+	for _, wrong := range w.check(first.recipients, received) {
+		w.t.Fatalf("%q from %q: %s", first.recipients, first.id, wrong)
 	}
 	return stops
 }

@@ -122,11 +122,11 @@ func TestRetryIsRandom(t *testing.T) {
 		c.hello()
 		seen[c.decoder.Retry] = true
 		if c.decoder.Retry < 30*time.Second || c.decoder.Retry >= 90*time.Second {
-			t.Errorf("retry: %v", c.decoder.Retry)
+			t.Errorf("got the retry time %v, want 30 s to 90 s", c.decoder.Retry)
 		}
 	}
 	if len(seen) < 15 {
-		t.Errorf("20 clients were sent %d different times", len(seen))
+		t.Errorf("20 clients were sent %d different times, want at least 15", len(seen))
 	}
 }
 
@@ -152,7 +152,7 @@ func TestOtherProtocols(t *testing.T) {
 			run(t, f.hub.Run)
 			c := listenTLS(t, f, proto == "HTTP/2.0", "alice")
 			if c.response.Proto != proto || c.response.StatusCode != http.StatusOK {
-				t.Errorf("got %s %s", c.response.Proto, c.response.Status)
+				t.Errorf("got %s %s, want %s 200", c.response.Proto, c.response.Status, proto)
 			}
 			c.expect(":\nid: " + start.String() + "\nevent: rowcast.void\n\n")
 			c.line()
@@ -210,7 +210,7 @@ func TestHTTP10(t *testing.T) {
 	f := serveFeed(t)
 	c := sendRaw(t, f.site, "GET /?recipient=alice HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
 	if len(c.response.TransferEncoding) > 0 || c.response.ContentLength != -1 {
-		t.Errorf("got %v", c.response)
+		t.Errorf("got %v, want no Transfer-Encoding and no length", c.response)
 	}
 	c.hello()
 	f.publish("alice", "message", "1")
@@ -224,7 +224,7 @@ func TestHEAD(t *testing.T) {
 	for _, proto := range []string{"1.0", "1.1"} {
 		c := sendRaw(t, f.site, "HEAD / HTTP/"+proto+"\r\nHost: x\r\nConnection: close\r\n\r\n")
 		if got := c.response.Header.Get("Content-Type"); got != "text/event-stream" {
-			t.Errorf("Content-Type: got %q", got)
+			t.Errorf("Content-Type: got %q, want text/event-stream", got)
 		}
 		if rest, err := io.ReadAll(c.body); len(rest) > 0 || err != nil {
 			t.Errorf("got %q, %v, want no body", rest, err)
@@ -233,7 +233,7 @@ func TestHEAD(t *testing.T) {
 	eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 }
 
-// speak sends the bytes of a request unchanged.
+// sendRaw sends the bytes of a request unchanged, and reads the head of the response.
 func sendRaw(t *testing.T, s *site, request string) *client {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -269,23 +269,25 @@ func TestCORSHeadersSurvive(t *testing.T) {
 		t.Cleanup(server.Close)
 		header := listen(t, &site{url: server.URL}).response.Header
 		if header.Get("Access-Control-Allow-Origin") != "https://app.example" || header.Get("Vary") != "Origin" {
-			t.Errorf("got %v", header)
+			t.Errorf("got the headers %v, want the two of the middleware", header)
 		}
 	}
 }
 
-// Behind a middleware that hides Flush no stream is opened, because its events would be delayed. The client retries.
+// Behind a middleware that hides Flush, the hub opens no stream, because its events would be delayed. The status is 200,
+// so the client retries.
 func TestAWriterThatCannotFlush(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t)
 	w := httptest.NewRecorder()
 	f.hub.Serve(struct{ http.ResponseWriter }{w}, httptest.NewRequest(http.MethodGet, "/", nil), stream.Grant{})
 	if w.Code != http.StatusOK || f.hub.Stats.Streams.Load() != 0 {
-		t.Errorf("got %d, %d streams left", w.Code, f.hub.Stats.Streams.Load())
+		t.Errorf("got the status %d and %d streams, want 200 and none", w.Code, f.hub.Stats.Streams.Load())
 	}
 }
 
-// A cursor with a thousand transactions in flight, far apart, is short enough for a header that every proxy accepts.
+// A cursor with a thousand transactions in flight, far apart, is shorter than 7,500 bytes, because many
+// proxies limit a header to 8 KiB.
 func TestALongCursorFitsInAHeader(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -296,7 +298,7 @@ func TestALongCursorFitsInAHeader(t *testing.T) {
 	f.hub.Publish(feed.Batch{Cursor: long})
 	id := listen(t, f.site).hello()
 	if len(id) > 7500 || parse(t, id).Xmax != long.Xmax || len(parse(t, id).Xip) != 1000 {
-		t.Errorf("%d bytes: %s", len(id), id)
+		t.Errorf("the id has %d bytes, want at most 7500 and the whole cursor: %s", len(id), id)
 	}
 	if got := resume(t, f.site, id).hello(); got != id {
 		t.Errorf("got %s, want %s", got, id)

@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Only a few streams read from the table at one time. The others wait with their streams open. Live streams do not
-// wait. A client that disconnects while it reads gives its turn to another at once. A client that disconnects while it
+// Only a few streams read from the table at one time. The other streams wait and stay open. Live streams do
+// not wait. When a client disconnects while it reads, another client reads at once. A client that disconnects while it
 // waits never reads.
 func TestFewStreamsReadAtOneTime(t *testing.T) {
 	t.Parallel()
@@ -43,7 +43,7 @@ func TestFewStreamsReadAtOneTime(t *testing.T) {
 			c.expect(":\n")
 		}
 	}
-	eventually(t, "as many read as may", func() bool { return len(g.reading()) == reads })
+	eventually(t, "three streams read", func() bool { return len(g.reading()) == reads })
 	insert(t, db, "live", "1")
 	live.wantData(`"1"`)
 
@@ -106,7 +106,8 @@ func (g *gate) sum() (read []string, most int) {
 // insideKey is the key of the recipient in a query's context.
 type insideKey struct{}
 
-// TraceQueryStart recognises the queries of streams that resume by their argument with the recipients.
+// TraceQueryStart delays the queries of streams that resume until open is closed. It recognises these queries by their
+// argument with the recipients.
 func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, query pgx.TraceQueryStartData) context.Context {
 	var recipients []string
 	for _, arg := range query.Args {
@@ -152,7 +153,7 @@ type slowSource struct {
 	read    []string // in the order in which they ended
 }
 
-func (s *slowSource) Page(ctx context.Context, from, to cursor.Cursor, recipients []string) ([]feed.Row, cursor.Cursor, uint64, error) {
+func (s *slowSource) Page(ctx context.Context, c, end cursor.Cursor, recipients []string) ([]feed.Row, cursor.Cursor, uint64, error) {
 	recipient := recipients[0]
 	s.mu.Lock()
 	s.reading = append(s.reading, recipient)
@@ -168,9 +169,9 @@ func (s *slowSource) Page(ctx context.Context, from, to cursor.Cursor, recipient
 	s.reading = slices.Delete(s.reading, slices.Index(s.reading, recipient), slices.Index(s.reading, recipient)+1)
 	s.read = append(s.read, recipient)
 	if slices.Contains(s.short, recipient) {
-		return nil, to, 0, err
+		return nil, end, 0, err
 	}
-	return nil, from, 0, err
+	return nil, c, 0, err
 }
 
 func (s *slowSource) count(of *[]string, recipient string) (n int) {
@@ -196,7 +197,7 @@ func serveSlowly(t *testing.T, reads int, short ...string) (*fakeFeed, *slowSour
 	return f, slow, start.String()
 }
 
-// A user with many clients whose pages are slow does not delay other users.
+// If a user has many clients and the pages of the clients are slow, the first client of another user reads at once.
 func TestAttackManySlowResumesOfOneUser(t *testing.T) {
 	t.Parallel()
 	f, slow, id := serveSlowly(t, 2, "honest")
@@ -215,7 +216,7 @@ func TestAttackManySlowResumesOfOneUser(t *testing.T) {
 	}
 }
 
-// Many users that read without end take turns. A further user waits for at most one page of each.
+// Many users that read without end take turns. A further user waits for at most about one page of each other user.
 func TestAttackManySlowUsers(t *testing.T) {
 	t.Parallel()
 	const users, clients, reads = 30, 2, 2
@@ -223,7 +224,7 @@ func TestAttackManySlowUsers(t *testing.T) {
 	for i := range users * clients {
 		resume(t, f.site, id, fmt.Sprint("greedy", i%users)).hello()
 	}
-	eventually(t, "as many read as may", func() bool { slow.mu.Lock(); defer slow.mu.Unlock(); return len(slow.reading) == reads })
+	eventually(t, "two streams read", func() bool { slow.mu.Lock(); defer slow.mu.Unlock(); return len(slow.reading) == reads })
 	honest := resume(t, f.site, id, "honest")
 	honest.hello()
 	eventually(t, "all others wait", func() bool { return f.hub.WaitingCalls() == users*clients+1-reads })

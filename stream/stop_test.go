@@ -18,7 +18,7 @@ import (
 )
 
 // When a hub stops, each stream receives a cursor and a time to retry after, and ends regularly, over every protocol.
-// New clients are told to retry later, with the status 200, because an EventSource does not reconnect after any other
+// New clients are answered with "retry later" and the status 200, because an EventSource does not reconnect after any other
 // status.
 func TestStopping(t *testing.T) {
 	t.Parallel()
@@ -46,11 +46,11 @@ func TestStopping(t *testing.T) {
 				t.Error("the hub is still ready")
 			}
 			if got := c.want("rowcast.beat"); got.LastID != f.now.String() || c.decoder.Retry < 1500*time.Millisecond {
-				t.Errorf("the last event is %v, retry is %v", got, c.decoder.Retry)
+				t.Errorf("the last event is %v with the retry time %v, want the id %s and at least 1.5 s", got, c.decoder.Retry, f.now)
 			}
 			c.wantEnd()
 			if got := f.hub.Stats.Streams.Load(); got != 0 {
-				t.Errorf("%d streams are left", got)
+				t.Errorf("%d streams are left, want none", got)
 			}
 			wantRetryLater(t, open(t, f))
 		})
@@ -60,11 +60,11 @@ func TestStopping(t *testing.T) {
 func wantRetryLater(t *testing.T, c *client) {
 	t.Helper()
 	if c.response.StatusCode != http.StatusOK || c.response.Header.Get("Content-Type") != "text/event-stream" {
-		t.Errorf("got %s, %v", c.response.Status, c.response.Header)
+		t.Errorf("got %s, %v, want 200 and an event stream", c.response.Status, c.response.Header)
 	}
 	all, err := io.ReadAll(c.body)
 	if err != nil || !regexp.MustCompile(`^retry: [0-9]{4}\n\n$`).Match(all) {
-		t.Errorf("got %q, %v", all, err)
+		t.Errorf("got %q, %v, want only a retry field", all, err)
 	}
 }
 
@@ -120,7 +120,7 @@ func TestStreamsEndSpreadOverDrain(t *testing.T) {
 			ended[beats[0]]++
 		}
 		if len(ended) < 50 {
-			t.Errorf("200 streams ended at %d different times", len(ended))
+			t.Errorf("200 streams ended at %d different times, want at least 50", len(ended))
 		}
 	})
 }
@@ -146,10 +146,10 @@ func TestStoppingSendsPendingEvents(t *testing.T) {
 		dead.awaitEnd(t)
 		if got := fmt.Sprint(slow.events()); !strings.Contains(got, "message 1") || !strings.Contains(got, "message 2") ||
 			!strings.Contains(got, "message 2} {"+f.now.String()+" rowcast.beat") {
-			t.Errorf("got %v", got)
+			t.Errorf("got %v, want the two pending events and then a heartbeat", got)
 		}
 		if got := waiting.text(); strings.Trim(got, ":\n") != "" {
-			t.Errorf("got %q", got)
+			t.Errorf("the stream that is joining was sent %q, want only comments", got)
 		}
 	}, func(s *site) { s.hub.Drain = heartbeat })
 }
@@ -166,12 +166,12 @@ func TestStoppingWhileAStreamOpens(t *testing.T) {
 		resumeWrites()
 		r.awaitEnd(t)
 		if got := r.events(); len(got) > 0 {
-			t.Errorf("got %v", got)
+			t.Errorf("got the events %v, want none", got)
 		}
 	})
 }
 
-// The cursor at the end of a stream is that of the last event that was sent, even while many events are published.
+// The cursor at the end of a stream belongs to the last event that was sent, even while many events are published.
 func TestTheLastCursorIsExact(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t, func(s *site) { s.hub.Drain = 200 * time.Millisecond })
@@ -203,7 +203,7 @@ func TestTheLastCursorIsExact(t *testing.T) {
 				}
 			}
 			if got := fmt.Sprint(parse(t, c.decoder.LastID).AnchorXid() - start.AnchorXid()); got != last && last != "" {
-				t.Errorf("the last event is %s, the cursor is of %s", last, got)
+				t.Errorf("the last event is %s, the cursor belongs to event %s", last, got)
 			}
 		})
 	}

@@ -53,8 +53,9 @@ type site struct {
 	lasts    time.Duration                   // the time after which grants expire; 0 means never
 }
 
-// serve runs a listener and a hub on a database and serves streams until the test ends. The recipients are the query's.
-// The listener never looks for rows that came without a bell: a row that is not rung for is missed.
+// serve runs a listener and a hub on a database and serves streams until the test ends. The query parameters of a request
+// name the recipients.
+// The listener makes no safety polls, so a row that arrives without a notification is missed.
 func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
@@ -162,12 +163,12 @@ func run(t testing.TB, function func(context.Context) error) (stop func()) {
 	return stop
 }
 
-// eventually waits until a condition holds that nothing signals.
+// eventually waits until a condition holds. It polls, because nothing signals the condition.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain until %s", patience, what)
+			t.Fatalf("waiting until %s: this did not happen within %v", what, patience)
 		}
 	}
 }
