@@ -133,7 +133,7 @@ func unconvertible(t *testing.T, conn *pgx.Conn) string {
 	return ""
 }
 
-// encodedIn creates a database with another encoding and without the schema.
+// encodedIn creates a database with an encoding, on a server of its own. The database has no schema rowcast.
 func encodedIn(t *testing.T, encoding string) (dsn string) {
 	t.Helper()
 	c := dbtest.Cluster(t)
@@ -189,8 +189,8 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	}
 }
 
-// Migrate and Grant call no function or operator of a schema that comes first in the search_path, even if its argument types match
-// better than those in pg_catalog.
+// Migrate and Grant do not call the functions and operators of a schema that comes first in the search_path, even if their argument
+// types match better than those in pg_catalog.
 func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -265,7 +265,7 @@ func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	}
 	const notValid = "SELECT string_agg(conname, ' ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'rowcast.notifications'::regclass AND NOT convalidated"
 	if got := text(t, conn, notValid); got != "data_expands_at_most_32_fold data_is_at_most_64_mib recipient_has_no_control_characters" {
-		t.Errorf("constraints that are NOT VALID: %s", got)
+		t.Errorf("got the NOT VALID constraints %s, want the three of migration 3", got)
 	}
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
 		t.Error(err)
@@ -279,7 +279,7 @@ func TestMigrateFillsAnEmptyHistory(t *testing.T) {
 	conn := connect(t, dsn)
 	run(t, conn, "TRUNCATE rowcast.history")
 	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrNoSchema) {
-		t.Errorf("check with an empty history: got %v, want %v", err, sql.ErrNoSchema)
+		t.Errorf("Check with an empty history: got %v, want %v", err, sql.ErrNoSchema)
 	}
 	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
 		t.Fatal(err)

@@ -16,9 +16,9 @@ type migrationLock struct {
 }
 
 const (
-	lockInterval = 200 * time.Millisecond // between two attempts
-	lockReport   = 5 * time.Second        // until the holder is reported
-	lockTimeout  = 5 * time.Minute
+	lockInterval = 200 * time.Millisecond // the time between two attempts to get the lock
+	lockReport   = 5 * time.Second        // the time after which the holder is reported
+	lockTimeout  = 5 * time.Minute        // the time after which the migration fails
 )
 
 // SessionLock waits for the lock.

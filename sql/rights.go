@@ -15,9 +15,9 @@ type Roles struct{ Apps, Hubs []string }
 // A Right is a privilege on an object in the schema.
 type Right struct {
 	Privilege string
-	Columns   []string // of a table; nil for the whole object
+	Columns   []string // the columns of a table; nil for the whole object
 	Kind      string   // SCHEMA, TABLE or FUNCTION
-	Name      string   // of the object in the schema; for a function, without the arguments
+	Name      string   // the name of the object in the schema; for a function, without the arguments
 }
 
 // AppRights returns the rights of a role that sends. The role can insert rows with RETURNING id, which most frameworks use, and can
@@ -148,7 +148,7 @@ type querier interface {
 }
 
 // has is a query that returns whether a role has a right. It finds the object by its OID, because PostgreSQL resolves no names in a
-// schema on which the current role has no USAGE. It returns true if the object does not exist.
+// schema on which the current role has no USAGE. It also returns true if the object does not exist.
 const has = `SELECT coalesce(CASE
 		WHEN $3::text = 'SCHEMA' THEN has_schema_privilege($1::name, home, $2::text)
 		WHEN $3 = 'FUNCTION' THEN has_function_privilege($1::name, (SELECT oid FROM pg_proc WHERE pronamespace = home AND proname = $4::text), $2)

@@ -114,7 +114,7 @@ func TestRightsOfAnApp(t *testing.T) {
 	setRole(t, conn, app)
 	var id int64
 	if err := conn.QueryRow(dbtest.Context(t), "INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'x', '{}', now()) RETURNING id").Scan(&id); err != nil || id != 2 {
-		t.Errorf("got id %d, %v", id, err)
+		t.Errorf("INSERT as an app: got id %d, %v, want 2", id, err)
 	}
 	var cursor string
 	if err := conn.QueryRow(dbtest.Context(t), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
@@ -168,7 +168,7 @@ func TestRightsOfAHub(t *testing.T) {
 	)
 }
 
-// A role that is granted both has the rights of an app and of a hub, and no others.
+// A role that is granted the rights of an app and of a hub can do what either may do, but not the forbidden statements.
 func TestOneRoleForAppAndHub(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -213,7 +213,7 @@ func TestGrantWithoutTheRightToGrant(t *testing.T) {
 	run(t, conn, "GRANT USAGE ON SCHEMA rowcast TO "+quoted+" WITH GRANT OPTION; GRANT SELECT ON rowcast.notifications TO "+quoted)
 	err := sql.Grant(dbtest.Context(t), dsn+"&role="+strings.NewReplacer(" ", "%20", `"`, "%22").Replace(other), sql.Roles{Apps: []string{app}})
 	if err == nil || !strings.Contains(err.Error(), "GRANT INSERT (recipient, event, data, created_at) ON rowcast.notifications TO ") {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want an error that names the GRANT INSERT", err)
 	}
 }
 

@@ -192,11 +192,11 @@ func checkPath(path string) error {
 		"through a pooler: connect directly to PostgreSQL", path)
 }
 
-// ErrNoSchema reports that the database has no schema rowcast, or an older version than this program needs.
+// ErrNoSchema reports that the database has no schema rowcast, an older version than this program needs, or an empty rowcast.history.
 var ErrNoSchema = errors.New("schema rowcast is missing or too old")
 
-// Check returns [ErrNoSchema] if the schema is missing or below [Version], and [ErrRestored] if the table was restored from another
-// server and must be corrected. [Migrate] corrects both.
+// Check returns [ErrNoSchema] if the schema is missing or below [Version], or if rowcast.history is empty. It returns [ErrRestored] if
+// the table was restored from another server and must be corrected. [Migrate] corrects both.
 func Check(ctx context.Context, db querier) error {
 	var installed *string
 	if err := db.QueryRow(ctx, "SELECT to_regclass($1)::text", versionTable).Scan(&installed); err != nil {

@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// On a standby, rowcast.cursor() fails with the reason and a hint.
+// On a standby, rowcast.cursor() fails with an error that has the reason and a hint.
 func TestNoCursorOnAStandby(t *testing.T) {
 	t.Parallel()
 	primary := dbtest.Cluster(t)
@@ -23,6 +23,6 @@ func TestNoCursorOnAStandby(t *testing.T) {
 	if failure == nil || failure.Code != "55000" || failure.Message != "rowcast.cursor() cannot be used on a standby" ||
 		failure.Detail != "The snapshot of a standby does not contain the transactions that run on the primary." ||
 		failure.Hint != "Render the page from the primary." {
-		t.Errorf("got %+v", err)
+		t.Errorf("got %+v, want the error with its detail and hint", err)
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"strings"
 )
 
-// A text is what a reader is shown: where it stands, the text, and the line of code that follows a comment.
+// A text is shown to a reader with its place. For a comment, code is the line of code after or before it.
 type text struct {
 	file  string
 	line  int
@@ -95,7 +95,7 @@ func textsOf(path string) ([]text, error) {
 	return nil, nil
 }
 
-// textsOfGo returns the comments and the messages of a Go file.
+// textsOfGo returns the comments and the strings in a Go file that are texts for people.
 func textsOfGo(path string) (all []text, err error) {
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -135,7 +135,7 @@ func isMessage(s string) bool {
 	return !isCode.MatchString(s) && !strings.HasPrefix(s, "/") && !strings.Contains(s, "\n\t")
 }
 
-// appendText leaves out texts of fewer than four words, and directives.
+// appendText appends t, unless it has fewer than four words or is a directive.
 func appendText(all []text, t text) []text {
 	if len(strings.Fields(t.words)) < 4 || strings.HasPrefix(t.words, "nolint") {
 		return all
@@ -143,7 +143,7 @@ func appendText(all []text, t text) []text {
 	return append(all, t)
 }
 
-// blocks returns the runs of lines that match, and the line behind each.
+// blocks returns each run of lines that match, with the line after it as its code.
 func blocks(path string, line *regexp.Regexp) (all []text, err error) {
 	source, err := os.ReadFile(path)
 	if err != nil {

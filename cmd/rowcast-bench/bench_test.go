@@ -29,7 +29,7 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 		{"memory,connections", []string{
 			compared("resident memory of each of 200 idle streams, KB", "naive"), compared("resident memory of each of 300 idle streams, KB", "naive"),
 			compared("300 streams opened, per second", "naive"), compared("CPU of the hub per opened stream, µs", "naive"),
-			compared("broadcast: from the first client to the last, ms", "naive"), `The memory of rowcast settled \d+ s after the last stream was opened`,
+			compared("broadcast: from the first arrival to the last, ms", "naive"), `The memory of rowcast settled \d+ s after the last stream was opened`,
 		}},
 		{"broadcast,latency", []string{
 			compared("CPU per delivery to 100 streams, µs", `loop of write\(2\)`), compared("CPU per delivery in user mode, µs", `loop of write\(2\)`),
@@ -64,7 +64,7 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 				out, _ := runBench(t, "--only", tt.scenarios, "--table", table, "--database-url", server.DSN("postgres"))
 				for _, want := range tt.want {
 					if !regexp.MustCompile(want).MatchString(out) {
-						t.Errorf("no match of %q in\n%s", want, out)
+						t.Errorf("got\n%s\nwant a match of %q", out, want)
 					}
 				}
 				if text, err := os.ReadFile(table); string(text) != out {
@@ -74,7 +74,7 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 		}
 	})
 	if left := databases(t, server.DSN("postgres")); len(left) != 0 {
-		t.Errorf("%q was not removed", left)
+		t.Errorf("the databases %q were not removed", left)
 	}
 }
 
@@ -125,7 +125,7 @@ func TestInterruptedRun(t *testing.T) {
 			}
 			awaitSessions(t, dsn, "true", func(n int) bool { return n == 0 })
 			if left := databases(t, dsn); len(left) != tt.left {
-				t.Errorf("%q were not removed, want %d databases", left, tt.left)
+				t.Errorf("the databases %q remain, want %d", left, tt.left)
 			}
 		})
 	}
@@ -160,7 +160,7 @@ func runBenchAt(t *testing.T, home string, args ...string) (out, errors string) 
 	return stdout.String(), stderr.String()
 }
 
-// databases returns the databases of benchmarks that have not been removed.
+// databases returns the databases that benchmarks have created and not removed.
 func databases(t *testing.T, dsn string) []string {
 	t.Helper()
 	names, err := query(t, dsn, "SELECT datname FROM pg_database WHERE datname LIKE 'rowcast_bench_%'")
@@ -170,16 +170,16 @@ func databases(t *testing.T, dsn string) []string {
 	return names
 }
 
-// awaitSessions waits until the number of sessions of the benchmark that are so is right.
-func awaitSessions(t *testing.T, dsn, so string, right func(int) bool) {
+// awaitSessions waits until the number of sessions of the benchmark for which condition, in SQL, is true satisfies isRight.
+func awaitSessions(t *testing.T, dsn, condition string, isRight func(int) bool) {
 	t.Helper()
 	for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) {
-		sessions, err := query(t, dsn, "SELECT application_name FROM pg_stat_activity WHERE datname LIKE 'rowcast_bench_%' AND "+so)
-		if err == nil && right(len(sessions)) {
+		sessions, err := query(t, dsn, "SELECT application_name FROM pg_stat_activity WHERE datname LIKE 'rowcast_bench_%' AND "+condition)
+		if err == nil && isRight(len(sessions)) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the sessions are %q (%v)", sessions, err)
+			t.Fatalf("waited %v for the sessions of the benchmark: got %q (%v)", waitLimit, sessions, err)
 		}
 	}
 }
@@ -208,7 +208,7 @@ func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 	}
 	runSQL(t, dsn, dbtest.Traps, "ALTER DATABASE "+pgx.Identifier{config.Database}.Sanitize()+" SET search_path = public, pg_catalog")
 	code, out, stderr := run(t, "--quick", "--only", "flood", "--database-url", dsn)
-	if code != 0 || strings.Contains(out+stderr, "trap of a stranger") {
+	if code != 0 || strings.Contains(out+stderr, "trap of another role") {
 		t.Errorf("got %d, %s, %s", code, out, stderr)
 	}
 	caught, err := query(t, dsn, "SELECT is_called::text FROM public.caught")

@@ -1,7 +1,7 @@
 // Command rowcast-bench measures the cost of rowcast on this machine. It compares rowcast with a naive design: a trigger sends each row in
 // the payload of a NOTIFY, and the hub has a goroutine and a channel for each stream.
 //
-// Exit codes: 0 the measurement is complete; 1 it failed or was interrupted; 2 the command line is wrong.
+// The exit code is 0 if the measurement is complete, 1 if it failed or was interrupted, and 2 if the command line is wrong.
 package main
 
 import (

@@ -27,7 +27,7 @@ func init() {
 	}
 }
 
-// waitLimit is the limit of every wait.
+// waitLimit is the time limit of a wait.
 const waitLimit = 30 * time.Second
 
 // command returns a command that runs the program with its own home directory.
@@ -54,7 +54,7 @@ func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return cmd.ProcessState.ExitCode(), out.String(), errors.String()
 }
 
-// output is what a process has written.
+// An output collects what a process writes.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -85,7 +85,7 @@ func TestAttackOddRequests(t *testing.T) {
 		"HTTP/9.9":                   {"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n", "505"},
 		"an upgrade":                 {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n", "200"},
 
-		// The target of a request is its path, unchanged, and the Host header.
+		// The hub routes a request by its Host header and its path, which it does not change.
 		"an absolute form":  {"GET http://evil.example/events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "403"},
 		"no host":           {"GET /healthz HTTP/1.1\r\n\r\n", "400"},
 		"two hosts":         {"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", "400"},
@@ -132,9 +132,9 @@ func TestAttackOddRequests(t *testing.T) {
 			})
 		}
 	})
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('told', '1')`)
-	if got, _ := receive(t, bystander, "an event of the open stream"); got != "told" {
-		t.Errorf("an open stream received %q, want", got)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('notify', '1')`)
+	if got, _ := receive(t, bystander, "an event of the open stream"); got != "notify" {
+		t.Errorf("an open stream received the event %q, want notify", got)
 	}
 }
 
@@ -158,7 +158,7 @@ func TestAttackRequestsBehindAStream(t *testing.T) {
 		h.disconnect(t, dsn, "a")
 		text, err := io.ReadAll(conn)
 		if err != nil || strings.Count(string(text), "HTTP/1.") != 1 || !strings.Contains(string(text), "rowcast.bye") {
-			t.Errorf("%s: got %q, %v, want one answer, to its end", name, text, err)
+			t.Errorf("%s: got %q, %v, want one answer that ends with rowcast.bye", name, text, err)
 		}
 		askUntil(t, h.url+"/metrics", "(?m)^rowcast_streams 0$")
 	}
@@ -185,7 +185,7 @@ func TestAttackLineBreaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if response.Header.Get("X-Forged") != "" || response.StatusCode != 200 {
-		t.Errorf("got %s, %v", response.Status, response.Header)
+		t.Errorf("got %s, %v, want 200 and no X-Forged", response.Status, response.Header)
 	}
 	names := make(chan string, 100)
 	go func() {
@@ -211,20 +211,20 @@ func TestAttackLineBreaks(t *testing.T) {
 	const quoted = `E'alice\r\nevent: forged\r\nid: 1-1-1\rdata: forged\n\n'`
 	runSQL(t, dsn,
 		`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'row', to_jsonb(`+quoted+`::text))`,
-		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', 'alice', 'event', 'message by hand', 'data', `+quoted+`)::text)`,
+		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', 'alice', 'event', 'a message', 'data', `+quoted+`)::text)`,
 		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', `+quoted+`, 'data', 1)::text)`,
 		`SELECT pg_notify('rowcast', jsonb_build_object('event', `+quoted+`, 'data', 1)::text)`)
 	// The row and the message may arrive in either order.
 	first, _ := receive(t, names, "the row or the message")
 	second, _ := receive(t, names, "the message or the row")
-	if got := map[string]bool{first: true, second: true}; !got["row"] || !got["message by hand"] {
-		t.Errorf("got %v", got)
+	if got := map[string]bool{first: true, second: true}; !got["row"] || !got["a message"] {
+		t.Errorf("got the events %v, want row and a message", got)
 	}
 	h.err.await(t, "contains a line break or NUL")
 	h.err.await(t, "contains a control character")
 	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', `+quoted+`)`, `SELECT pg_notify('rowcast.disconnect', 'alice')`)
 	want("rowcast.bye")
-	if _, more := receive(t, names, "the end of the stream"); more {
+	if _, more := receive(t, names, "the stream to end"); more {
 		t.Error("the stream goes on")
 	}
 }
@@ -247,7 +247,7 @@ func TestAttackLineBreaksInOrigin(t *testing.T) {
 		"\x00X-Forged: 1":     {"400 Bad Request", false},
 		"\u0085X-Forged: 1":   {"200 OK", false},
 		"%0d%0aX-Forged: 1":   {"200 OK", false},
-		"\r\nOrigin: forged":  {"200 OK", true}, // the first counts
+		"\r\nOrigin: forged":  {"200 OK", true}, // the hub uses the first one
 		"\r\n\r\nX-Forged: 1": {"200 OK", true}, // not parsed as a second request; see TestAttackOddRequests
 	} {
 		conn := raw(t, h.url, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: https://app.example.com"+sent+"\r\n\r\n")

@@ -20,8 +20,8 @@ import (
 	"rowcast/stream/auth"
 )
 
-// authFlags select how the hub authenticates clients. The longest --auth-timeout is shorter than the time for which a hub remembers
-// that a user was disconnected. So an answer that the app gave before the disconnect opens no stream.
+// authFlags select how the hub authenticates clients. The longest --auth-timeout is shorter than the time for which a hub keeps in
+// memory that a user was disconnected. So an answer that the app gave before the disconnect opens no stream.
 type authFlags struct {
 	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). To rotate the secret, give the old and the new one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`

@@ -99,8 +99,8 @@ func TestAppReceivesCredentials(t *testing.T) {
 	}
 }
 
-// Only 401, 403 and an invalid recipient or group are denials. After any other answer, the client is told to retry later. Credentials
-// are not sent elsewhere and not logged.
+// Only 401, 403 and an invalid recipient or group are denials. After any other answer except a valid grant, the hub asks the client to
+// retry later. Credentials are not sent elsewhere and not logged.
 func TestAnswersOfTheApp(t *testing.T) {
 	t.Parallel()
 	elsewhere := newAuthApp(t, isAlice(300))
@@ -129,14 +129,14 @@ func TestAnswersOfTheApp(t *testing.T) {
 		{"HTML", saying(200, "<html>top secret"), 200, later},
 		{"groups of a wrong type", saying(200, `{"recipient": "alice", "groups": "team:7", "expires_in": 60}`), 200, later},
 		{"no recipient", saying(200, `{"expires_in": 60}`), 200, later},
-		{"a key with another name", saying(200, `{"Recipient": "alice", "expires_in": 60}`), 200, later},
+		{"a key in another case", saying(200, `{"Recipient": "alice", "expires_in": 60}`), 200, later},
 		{"two recipients", saying(200, `{"recipient": "bob", "expires_in": 60, "recipient": "alice"}`), 200, later},
 		{"two recipients, one escaped", saying(200, `{"recipient": "bob", "expires_in": 60, "\u0072ecipient": "alice"}`), 200, later},
 		{"two lists of groups", saying(200, `{"recipient": "alice", "expires_in": 60, "groups": [], "groups": ["team:7"]}`), 200, later},
 		{"additional keys", saying(200, ` {"RECIPIENT": "bob", "role": {"recipient": "bob"}, "recipient": "alice", "groups": null, "expires_in": 6e1}`+"\r\n\t "), 200, aliceOnly},
 		{"two answers", saying(200, `{"recipient": "alice", "expires_in": 60}{}`), 200, later},
-		{"an answer with a text behind it", saying(200, `{"recipient": "alice", "expires_in": 60} top secret`), 200, later},
-		{"an answer with a text far behind it", saying(200, `{"recipient": "alice", "expires_in": 60}`+strings.Repeat(" ", 64<<10)+"top secret"), 200, later},
+		{"text after the answer", saying(200, `{"recipient": "alice", "expires_in": 60} top secret`), 200, later},
+		{"text long after the answer", saying(200, `{"recipient": "alice", "expires_in": 60}`+strings.Repeat(" ", 64<<10)+"top secret"), 200, later},
 		{"half an answer", saying(200, `{"recipient": "alice", "expires_in": 60`), 200, later},
 		{"a list", saying(200, `[{"recipient": "alice", "expires_in": 60}]`), 200, later},
 		{"a list with keys in it", saying(200, `["recipient", "alice", "expires_in", 60]`), 200, later},
@@ -144,7 +144,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 		{"endless time", saying(200, `{"recipient": "alice", "expires_in": 1e999}`), 200, later},
 		{"no time", saying(200, `{"recipient": "alice"}`), 200, later},
 		{"negative time", isAlice(-1), 200, later},
-		{"endless", saying(200, strings.Repeat(" ", 1<<20)+`{"recipient": "alice", "expires_in": 60}`), 200, later},
+		{"a body that is too long", saying(200, strings.Repeat(" ", 1<<20)+`{"recipient": "alice", "expires_in": 60}`), 200, later},
 		{"no HTTP", hijacked("top secret\r\n\r\n"), 200, later},
 		{"no header", hijacked("HTTP/1.1 200 OK\r\ntop secret\r\n\r\n"), 200, later},
 		{"a redirect with an invalid URL", hijacked("HTTP/1.1 302 Found\r\nLocation: http://top secret:port/\r\nContent-Length: 0\r\n\r\n"), 200, later},
@@ -155,8 +155,8 @@ func TestAnswersOfTheApp(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		}, 200, later},
-		{"a group for a recipient", saying(200, `{"recipient": "team:7", "expires_in": 60}`), 403, `the user's id contains ":", which only the name of a group may` + "\n"},
-		{"a user for a group", saying(200, `{"recipient": "alice", "groups": ["bob"], "expires_in": 60}`), 403, `the name of a group does not contain ":", so it could be a user's id` + "\n"},
+		{"the name of a group as the recipient", saying(200, `{"recipient": "team:7", "expires_in": 60}`), 403, `the user's id contains ":", which only the name of a group may` + "\n"},
+		{"the id of a user as a group", saying(200, `{"recipient": "alice", "groups": ["bob"], "expires_in": 60}`), 403, `the name of a group does not contain ":", so it could be a user's id` + "\n"},
 	}
 	said, unknown := "", 0
 	for i, tt := range tests {
@@ -179,7 +179,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 	}
 	said += h.err.String() + ask(t, "GET", h.url+"/metrics").body
 	if strings.Contains(said, "hidden") || strings.Contains(said, "top secret") {
-		t.Errorf("the log contains a secret: %s", said)
+		t.Errorf("an answer, the log or a metric contains a secret: %s", said)
 	}
 	for _, want := range []string{
 		"it redirected (302) instead of answering 401 itself", "it answered 500", "connection refused",

@@ -134,8 +134,8 @@ func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 	}
 }
 
-// While the set cannot be read, the keys that were read before stay valid. A token with an unknown key is not denied; its client is
-// told to retry later.
+// While the set cannot be read, the keys that were read before stay valid. A token with an unknown key is not denied. The hub asks its
+// client to retry later.
 func TestUnavailableKeySet(t *testing.T) {
 	t.Parallel()
 	known, unknown := newNamedKey(t, "a"), newNamedKey(t, "b")
@@ -185,9 +185,6 @@ func TestKeySetThatIsAvailableLater(t *testing.T) {
 	keys.answer.Store(jwks([]namedKey{key}))
 	if _, says := listenTo(t, h, "", key.bearer(t)...); says != aliceOnly {
 		t.Errorf("got %s", says)
-	}
-	if strings.Contains(h.err.String(), "those read before") {
-		t.Errorf("the log says %s", h.err)
 	}
 }
 

@@ -35,7 +35,7 @@ func secure(t *testing.T, args ...string) *hub {
 	return startHub(t, dbtest.Database(t), args...)
 }
 
-// later is the result of listenTo if the client was told to retry later.
+// later is the result of listenTo if the hub asked the client to retry later.
 const later = "retry later"
 
 // listenTo opens a stream and returns the data of its hello, or the text of the denial. Headers are given as name, value, name, value.
@@ -74,7 +74,7 @@ func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int
 // bearer returns the header with a token.
 func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }
 
-// claims returns the claims of a valid token for alice, with changes. A nil value removes a claim.
+// claims returns the claims of a valid token for alice. changed replaces some of them, and a nil value removes a claim.
 func claims(changed jwt.MapClaims) jwt.MapClaims {
 	all := jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix(), "iss": "https://issuer.example", "aud": "rowcast"}
 	maps.Copy(all, changed)

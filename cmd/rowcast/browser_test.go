@@ -24,7 +24,7 @@ func TestBrowser(t *testing.T) {
 	t.Run("rolling restart", func(t *testing.T) { testRollingRestart(t, chromium) })
 }
 
-// browserLimit is the time limit of every wait for a page.
+// browserLimit is the time limit of a wait for a page.
 const browserLimit = 20 * time.Second
 
 // foreignHost is a host name that the browser resolves to this machine.
@@ -61,7 +61,7 @@ func startBrowser(t *testing.T) browser {
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(program),
 		chromedp.UserDataDir(t.TempDir()),
-		chromedp.NoSandbox, // the sandbox is not available to root and in most containers; only pages of the tests are loaded
+		chromedp.NoSandbox, // Chromium's sandbox does not work as root and in most containers, and only the pages of the tests are loaded
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
@@ -124,8 +124,8 @@ func (p page) await(expression string) {
 	p.t.Helper()
 	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
 		`new Promise((resolve, reject) => {
-			const look = () => { try { (%s) ? resolve() : setTimeout(look, 10) } catch (error) { reject(error) } };
-			look();
+			const check = () => { try { (%s) ? resolve() : setTimeout(check, 10) } catch (error) { reject(error) } };
+			check();
 		})`, expression), chromedp.EvalAwaitPromise))
 }
 

@@ -90,7 +90,7 @@ func testDemoTabs(_ *testing.T, u *demoUser) {
 		`BEGIN; `+insertFor("NULL", "rolled back")+`; ROLLBACK`,
 	)
 	awaitTitles(alice, "for everyone", "for Alice")
-	u.execute(`NOTIFY rowcast, 'a message'`) // messages and rows are not ordered, so the test waits
+	u.execute(`NOTIFY rowcast, 'a message'`) // a message and a row have no order, so the test waits for the message before it inserts the next row
 	awaitTitles(alice, "a message", "for everyone", "for Alice")
 	u.execute(insertFor("NULL", "the last"))
 	awaitTitles(alice, "the last", "a message", "for everyone", "for Alice")
@@ -105,7 +105,7 @@ func testDemoTabs(_ *testing.T, u *demoUser) {
 func testDemoBell(t *testing.T, u *demoUser) {
 	p := u.open("alice")
 	if got := value[string](p, count); got != "" {
-		t.Errorf("before the first row, the bell shows %q", got)
+		t.Errorf("before the first row, the bell shows %q, want nothing", got)
 	}
 	u.execute(insertFor("'alice'", "one"), insertFor("'alice'", "two"))
 	awaitTitles(p, "two", "one")
@@ -113,14 +113,14 @@ func testDemoBell(t *testing.T, u *demoUser) {
 		t.Errorf("toasts: %q, want %q", got, want)
 	}
 	if got, want := value[string](p, count), "2"; got != want {
-		t.Errorf("count: %q, want %q", got, want)
+		t.Errorf("the bell shows %q, want %q", got, want)
 	}
 	if got := value[string](p, "document.title"); !strings.HasPrefix(got, "(2) Alice") {
-		t.Errorf("title: %q", got)
+		t.Errorf("the title of the page is %q, want (2) Alice at its beginning", got)
 	}
 	p.do(chromedp.Click("#bell"))
 	if got := value[string](p, count); got != "" {
-		t.Errorf("after a click, the bell shows %q", got)
+		t.Errorf("after a click, the bell shows %q, want nothing", got)
 	}
 }
 

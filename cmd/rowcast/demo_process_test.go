@@ -22,7 +22,7 @@ import (
 type demo struct {
 	t         *testing.T
 	out, err  *output
-	url, psql string // the address of the page and the printed command line
+	url, psql string // the address of the page, and the psql command line that the demo printed
 }
 
 // awaitDemo waits until a demo is ready, and parses what it printed.
@@ -63,7 +63,7 @@ func command(t testing.TB, home string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // far longer than any test takes
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // longer than a test takes
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = []string{programVariable + "=1", "HOME=" + home, "XDG_CACHE_HOME=" + filepath.Join(home, "cache"), "PATH=" + os.Getenv("PATH")}
@@ -111,7 +111,7 @@ func (p *demoProcess) wait() error {
 
 func (p *demoProcess) kill() {
 	_ = p.cmd.Process.Kill()
-	receive(p.t, p.ended, "the end of the demo")
+	receive(p.t, p.ended, "the demo to end")
 	p.ended <- nil
 }
 

@@ -21,8 +21,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestDemo runs demos with a private PostgreSQL: the first one, a second one at the same time, one after a kill, one with --fresh, and one
-// whose server is killed.
+// TestDemo runs demos with a private PostgreSQL: one demo, a second one at the same time, one after the first was killed, and one with
+// --fresh, whose server is then stopped.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	home := dbtest.Home(t)
@@ -36,7 +36,7 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("the demo does not use its home directory %s:\n%s", home, d.out)
 	}
 	if got := ask(t, http.MethodGet, d.url+"/"); got.status != http.StatusOK || !strings.Contains(html.UnescapeString(got.body), d.psql) {
-		t.Errorf("page: %d, %s\nwant the command %s", got.status, got.body, d.psql)
+		t.Errorf("GET /: got %d, %s\nwant 200 and the command %s", got.status, got.body, d.psql)
 	}
 	notifyAlice(t, d.demo)
 	second, err := command(t, home, "demo").CombinedOutput()
@@ -57,7 +57,7 @@ func TestDemo(t *testing.T) {
 
 	d = begin("--fresh")
 	if got := d.rows("alice"); len(got) != 0 {
-		t.Errorf("a fresh demo has the rows %v", got)
+		t.Errorf("a demo with --fresh has the rows %v, want none", got)
 	}
 	// Without its PostgreSQL the demo ends.
 	server, err := os.FindProcess(postmasterOf(t, home))
@@ -125,7 +125,7 @@ func TestDemoListensOnLoopback(t *testing.T) {
 	for _, address := range []string{":8080", "0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "example.com:8080"} {
 		code, _, errs := run(t, nil, "demo", "--listen", address)
 		if code != 2 || !strings.Contains(errs, "not a loopback address") {
-			t.Errorf("--listen %s: exit code %d, %s", address, code, errs)
+			t.Errorf("--listen %s: got exit code %d, %s, want 2", address, code, errs)
 		}
 	}
 }

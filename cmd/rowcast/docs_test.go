@@ -14,10 +14,10 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The root of the repository.
+// root is the path of the root of the repository.
 const root = "../.."
 
-// The changelog also has names that do not exist any more.
+// changelog is a document that also contains names which no longer exist.
 const changelog = ".github/CHANGELOG.md"
 
 // readmeOf returns the text of a file, whose path is relative to the root of the repository.
@@ -66,7 +66,7 @@ func documents(t *testing.T) (paths []string) {
 	return paths
 }
 
-// wantSame fails if the documentation does not name exactly what the program has.
+// wantSame fails unless the keys of documented and actual are the same.
 func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, actual map[string]W) {
 	t.Helper()
 	if len(actual) == 0 {
@@ -193,7 +193,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 				if ok && got.placeholder != want.placeholder {
 					t.Errorf("--%s takes %q, but %q is documented", flag, want.placeholder, got.placeholder)
 				}
-				if ok && want.value != "" && got.value != want.value && flag != "replays" { // whose default depends on the machine
+				if ok && want.value != "" && got.value != want.value && flag != "replays" { // the default of --replays depends on the machine
 					t.Errorf("the default of --%s is %s, but %s is documented", flag, want.value, got.value)
 				}
 			}

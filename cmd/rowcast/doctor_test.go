@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// examine runs the doctor and returns what it finds, by check: verdict, text, and what mends it.
+// examine runs the doctor. found has the verdict, the text and the fixes of each check.
 func examine(t *testing.T, dsn string) (code int, found map[string]string, out string) {
 	t.Helper()
 	code, out, stderr := run(t, nil, "doctor", "--database-url", dsn)
@@ -101,7 +101,7 @@ func TestDoctorFinds(t *testing.T) {
 		},
 		{"no schema", "schema", []string{"DROP SCHEMA rowcast CASCADE"}, "fail there is no schema rowcast in this database → rowcast migrate"},
 		{"no hub", "hubs", nil, "warn no hub is connected → rowcast serve"},
-		{"nobody parked", "park lock", nil, "ok no hub is idle in LISTEN, so INSERTs send no notification"},
+		{"no idle hub", "park lock", nil, "ok no hub is idle in LISTEN, so INSERTs send no notification"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestDoctorFindsAPooler(t *testing.T) {
 	}
 }
 
-// A role without rights is told which it needs; with these and no others, a hub works.
+// The doctor prints the rights that a role lacks. With these rights and no others, a hub works.
 func TestDoctorGrantsTheRights(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

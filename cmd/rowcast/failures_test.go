@@ -18,7 +18,7 @@ func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 		t.Fatal(stderr)
 	}
 	h = serve(t, limited, append([]string{"--memory", "1B"}, args...)...)
-	waitFor(t, "the hub sleeps", func() bool {
+	waitFor(t, "the hub to hold the park lock", func() bool {
 		return valueOf(t, dsn, `SELECT (count(*) = 1)::text FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock'
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == "true"
 	})
@@ -43,7 +43,7 @@ func TestReplayIsReportedAsFailing(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// A disconnect of which the other hubs cannot be notified is reported as failing.
+// A failure to notify the other hubs of a disconnect is reported.
 func TestDisconnectIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	h, dsn, role := failingHub(t, "--retain", "0", "--admin-listen", "127.0.0.1:0")
@@ -78,7 +78,7 @@ func TestRetentionIsReportedAsFailing(t *testing.T) {
 	h.err.await(t, `level=WARN msg="cannot delete old rows" error=.*SQLSTATE 42501`)
 }
 
-// The check of a cursor of another epoch is reported as failing.
+// A failure to check a cursor of another epoch is reported.
 func TestCheckOfACursorIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	h, dsn, role := failingHub(t, "--retain", "0")
@@ -93,7 +93,7 @@ func TestCheckOfACursorIsReportedAsFailing(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// The connection for the park lock is reported as failing.
+// A failure to open the connection for the park lock is reported.
 func TestParkLockIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -109,7 +109,7 @@ func TestParkLockIsReportedAsFailing(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// The reading of new rows is reported as failing.
+// A failure to read new rows is reported.
 func TestFetchIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -122,7 +122,7 @@ func TestFetchIsReportedAsFailing(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// The connection to PostgreSQL is reported as failing. The hub stays ready, and its streams stay open.
+// A lost connection to PostgreSQL is reported. The hub stays ready.
 func TestConnectionIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
@@ -143,7 +143,7 @@ func TestConnectionIsReportedAsFailing(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// The app's endpoint and the reading of a JSON Web Key Set are reported as failing.
+// Failures to ask the app's endpoint and to read a JSON Web Key Set are reported.
 func TestAuthenticationIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -15,7 +15,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// When a limit is reached, new clients are told to retry later, and are counted by reason. Open streams are not affected. An
+// When a limit is reached, the hub asks new clients to retry later, and counts them by reason. Open streams are not affected. An
 // EventSource reconnects until there is a free stream. Behind a trusted proxy, the limit per address applies to the addresses of its
 // clients.
 func TestConnectionLimits(t *testing.T) {
@@ -53,29 +53,29 @@ func TestConnectionLimits(t *testing.T) {
 			}
 			refused := `(?m)^rowcast_refused_total\{reason="` + tt.reason + `"\} `
 			askUntil(t, h.url+"/metrics", refused+"1$")
-			gotIn := h.comesBack(t, tt.refused)
+			greeted := h.reconnect(t, tt.refused)
 			askUntil(t, h.url+"/metrics", refused+"([3-9]|[1-9][0-9]+)$")
-			runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('told', '1')`)
+			runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('notify', '1')`)
 			for i, names := range connected {
-				if got, _ := receive(t, names, "an event of a stream"); got != "told" {
-					t.Errorf("stream %d received %q, want", i, got)
+				if got, _ := receive(t, names, "an event of a stream"); got != "notify" {
+					t.Errorf("stream %d received the event %q, want notify", i, got)
 				}
 			}
-			h.disconnect(t, dsn, tt.one[0]) // which makes room
+			h.disconnect(t, dsn, tt.one[0]) // frees a stream
 			select {
-			case <-gotIn:
+			case <-greeted:
 			case <-time.After(waitLimit):
-				t.Error("it never got a stream")
+				t.Errorf("the refused client got no stream within %v", waitLimit)
 			}
 		})
 	}
 }
 
-// comesBack starts an EventSource, which reconnects until it gets a stream. The channel is closed by its hello.
-func (h *hub) comesBack(t *testing.T, who [2]string) <-chan struct{} {
+// reconnect starts an EventSource, which reconnects until it gets a stream. The channel is closed when it has received rowcast.hello.
+func (h *hub) reconnect(t *testing.T, who [2]string) <-chan struct{} {
 	t.Helper()
-	gotIn, ended := make(chan struct{}), make(chan struct{})
-	hello := sync.OnceFunc(func() { close(gotIn) })
+	greeted, ended := make(chan struct{}), make(chan struct{})
+	hello := sync.OnceFunc(func() { close(greeted) })
 	c := eventSource{url: h.url + "/events?uid=" + who[0], from: who[1], onEvent: func(e sse.Event) {
 		if e.Name == "rowcast.hello" {
 			hello()
@@ -90,9 +90,9 @@ func (h *hub) comesBack(t *testing.T, who [2]string) <-chan struct{} {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		receive(t, ended, "the end of a client")
+		receive(t, ended, "a client to end")
 	})
-	return gotIn
+	return greeted
 }
 
 // disconnect ends a user's streams with NOTIFY.
@@ -125,7 +125,7 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 			if err != nil {
 				return
 			}
-			if e.Name != "rowcast.beat" { // a heartbeat arrives if the machine is slow
+			if e.Name != "rowcast.beat" { // on a slow machine, a heartbeat may arrive first
 				names <- e.Name
 			}
 		}
@@ -133,7 +133,7 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 	t.Cleanup(func() {
 		cancel()
 		_ = response.Body.Close()
-		receive(t, done, "the end of a stream")
+		receive(t, done, "a stream to end")
 	})
 	if first, _ := receive(t, names, "the hello of a stream"); first != "rowcast.hello" {
 		t.Fatalf("%v: got %q first, want a hello", who, first)
@@ -141,7 +141,7 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 	return names
 }
 
-// A hub that may open half as many files gets a thousand connections without a complete request. A new client still gets a stream at
+// A hub that may open 500 files gets 1,000 connections on which no complete request is pending. A new client still gets a stream at
 // once, and open streams stay open. The connections send nothing, or a part of a request, or have sent a complete request before.
 func TestAttackThousandHalfOpenConnections(t *testing.T) {
 	t.Parallel()
@@ -161,12 +161,12 @@ func TestAttackThousandHalfOpenConnections(t *testing.T) {
 	began := time.Now()
 	during := h.streamOf(t, [2]string{"alice", ""})
 	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("a new client waited %v", took)
+		t.Errorf("a new client waited %v for a stream, want at most 5s", took)
 	}
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'told', '1')`)
-	for name, stream := range map[string]<-chan string{"who was there": before, "who came": during} {
-		if got, _ := receive(t, stream, "an event of "+name); got != "told" {
-			t.Errorf("%s: got %q, want", name, got)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '1')`)
+	for name, stream := range map[string]<-chan string{"the old stream": before, "the new stream": during} {
+		if got, _ := receive(t, stream, "an event of "+name); got != "notify" {
+			t.Errorf("%s received the event %q, want notify", name, got)
 		}
 	}
 	if closed := metric(t, url, "rowcast_idle_connections_closed_total"); closed < attackers-files {

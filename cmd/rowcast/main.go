@@ -7,7 +7,8 @@
 //	1  the command failed and printed the reason
 //	2  the command line is invalid
 //
-// The documentation of package listener lists the operations that serve retries. The command adds these:
+// The documentation of package listener lists most operations of serve that may fail, and what happens after a failure. The command
+// adds these:
 //
 //	operation  what is retried                         when                                    log line
 //	auth_url   the request to the app's endpoint       when the client reconnects; for an      authentication endpoint failed
@@ -42,7 +43,7 @@ import (
 )
 
 func main() {
-	log.SetOutput(io.Discard) // rowcast logs with slog; net/http's client would print what other servers sent
+	log.SetOutput(io.Discard) // rowcast logs with slog; net/http's client would log texts of other servers
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

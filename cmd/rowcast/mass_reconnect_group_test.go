@@ -3,7 +3,6 @@ package main_test
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -73,7 +72,7 @@ func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 		}
 	}
 	began = time.Now()
-	slots := make(chan struct{}, 256) // the kernel's queue for new connections is bounded, and a connection that does not fit waits for a second
+	slots := make(chan struct{}, 256) // the kernel's queue for new connections is bounded, and a connection for which it has no free place waits for a second
 	var coming sync.WaitGroup
 	for _, m := range c.members {
 		slots <- struct{}{}
@@ -92,7 +91,7 @@ func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 func (c *clientGroup) catchUp() {
 	c.Helper()
 	for _, m := range c.members {
-		if err := await(m.back, "what it missed"); err != nil {
+		if err := await(m.back, "the missed rows"); err != nil {
 			c.Fatalf("%s: %v; received %d of %d rows", m.uid, err, m.count(), m.want)
 		}
 	}
@@ -115,12 +114,12 @@ func (m *member) connect(c *clientGroup) error {
 }
 
 // await waits until a channel is closed.
-func await(it <-chan struct{}, what string) error {
+func await(closed <-chan struct{}, what string) error {
 	select {
-	case <-it:
+	case <-closed:
 		return nil
 	case <-time.After(4 * waitLimit):
-		return errors.New("does not get " + what)
+		return fmt.Errorf("waited %v for %s", 4*waitLimit, what)
 	}
 }
 
@@ -192,7 +191,7 @@ func (c *clientGroup) wantAll(log *rowLog) {
 		m.mu.Lock()
 		if m.failed != nil || !slices.Equal(m.received, want) {
 			if wrong++; wrong < 5 {
-				c.Errorf("%s received %v (%v), want %v", m.uid, m.received, m.failed, want)
+				c.Errorf("%s received the rows %v (error: %v), want %v", m.uid, m.received, m.failed, want)
 			}
 		}
 		m.mu.Unlock()
@@ -229,7 +228,8 @@ func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error 
 	return err
 }
 
-// write inserts rows at a rate until stop is called. One row in everyone is for everyone, and the others are for one user each.
+// write inserts rate rows a second until stop is called. One of every everyone rows is for everyone, and each other row is for one
+// user.
 func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -253,7 +253,7 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 			}
 		}
 	}()
-	return func() { cancel(); receive(t, done, "the end of the inserts") }
+	return func() { cancel(); receive(t, done, "the inserts to end") }
 }
 
 // of returns the rows for a user, from the index first on.

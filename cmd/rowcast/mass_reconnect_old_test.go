@@ -66,9 +66,9 @@ func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 
 // reconnectTimes has the latencies of rows to the observer, in milliseconds.
 type reconnectTimes struct {
-	quiet, fresh    []float64 // without reconnects, and while clients without missed rows reconnected
-	coming, replays []float64 // while clients with missed rows reconnected, and while they caught up
-	all             []float64 // the seconds until they had caught up
+	quiet, fresh    []float64 // quiet: without reconnects; fresh: while clients without missed rows connected
+	coming, replays []float64 // coming: while clients with missed rows connected; replays: while they caught up
+	all             []float64 // the seconds until all clients with missed rows had caught up
 }
 
 // measureFresh measures a mass reconnect without missed rows.

@@ -50,9 +50,9 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 	if err := os.WriteFile(file, []byte(n.configuration(t, dir, address, hubs)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	words := newOutput()
+	stderr := newOutput()
 	cmd := exec.Command(program, "-p", dir, "-c", file)
-	cmd.Stderr = words
+	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 	n.stop = func() {
 		if ctx.Err() == nil {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			receive(t, ended, "the end of nginx")
+			receive(t, ended, "nginx to exit")
 			stopped()
 		}
 	}
@@ -74,7 +74,7 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 			return n
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("nginx does not listen: %s", words)
+			t.Fatalf("nginx does not listen after %v: %s", waitLimit, stderr)
 		}
 	}
 }
@@ -118,8 +118,8 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		}`, dir, user, n.log, temporary, site, n.pages)
 }
 
-// freeAddress returns a free port of a loopback address that outgoing connections do not use, so that none of them takes the port
-// meanwhile.
+// freeAddress returns a free port of a loopback address that outgoing connections do not use. Otherwise such a connection could take
+// the port before a server listens on it.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", farLoopback+":0")

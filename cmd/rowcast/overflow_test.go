@@ -9,7 +9,7 @@ import (
 )
 
 // When a client stops reading, its backlog grows until the hub closes the stream. When the client reads again, it resumes by itself and
-// receives every row once and in order.
+// receives all rows once and in order.
 func TestResumeAfterAFullBacklog(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

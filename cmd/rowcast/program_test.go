@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// waitLimit is the time limit of every wait.
+// waitLimit is the time limit of a wait.
 const waitLimit = 30 * time.Second
 
 // schemaVersion is the version of the schema that migrate installs, as text.
@@ -72,7 +72,7 @@ func (p *process) wait() int {
 	}
 }
 
-// stop ends the program in the same way as a signal.
+// stop ends the context of the program, as a signal does, and waits until the program has ended.
 func (p *process) stop() int {
 	p.t.Helper()
 	p.cancel()
@@ -212,13 +212,13 @@ func askUntil(t testing.TB, url, pattern string) answer {
 	}
 }
 
-// receive waits for the next value of a channel. ok is false if the channel is closed.
-func receive[T any](t testing.TB, from <-chan T, what string) (value T, ok bool) {
+// receive waits for the next value of a channel, and fails the test after waitLimit. ok is false if the channel is closed.
+func receive[T any](t testing.TB, channel <-chan T, what string) (value T, ok bool) {
 	t.Helper()
 	select {
-	case value, ok = <-from:
+	case value, ok = <-channel:
 	case <-time.After(waitLimit):
-		t.Fatalf("waited %v in vain for %s", waitLimit, what)
+		t.Fatalf("waited %v for %s", waitLimit, what)
 	}
 	return value, ok
 }
@@ -228,7 +228,7 @@ func waitFor(t testing.TB, what string, isSo func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(waitLimit); !isSo(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain for %s", waitLimit, what)
+			t.Fatalf("waited %v for %s", waitLimit, what)
 		}
 	}
 }

@@ -22,7 +22,8 @@ type original struct {
 	cursors []string
 }
 
-// newOriginal returns an original. Its server assigns a number of transaction numbers between the first and the second row.
+// newOriginal returns an original. Between the first and the second row, its server assigns between transaction numbers to other
+// transactions.
 func newOriginal(t *testing.T, between int) *original {
 	t.Helper()
 	o := &original{dsn: dbtest.Cluster(t).DSN("postgres")}
@@ -69,13 +70,13 @@ func postgres(t *testing.T, program string, args ...string) *exec.Cmd {
 }
 
 // restore copies a database to an empty one with pg_dump.
-func restore(t *testing.T, from, to string) {
+func restore(t *testing.T, source, target string) {
 	t.Helper()
-	dump, err := postgres(t, "pg_dump", "-Fc", from).Output()
+	dump, err := postgres(t, "pg_dump", "-Fc", source).Output()
 	if err != nil {
 		t.Fatalf("pg_dump: %v", err)
 	}
-	into := postgres(t, "pg_restore", "--exit-on-error", "-d", to)
+	into := postgres(t, "pg_restore", "--exit-on-error", "-d", target)
 	into.Stdin = bytes.NewReader(dump)
 	if out, err := into.CombinedOutput(); err != nil {
 		t.Fatalf("pg_restore: %v: %s", err, out)
@@ -129,7 +130,7 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 	t.Parallel()
 	const ahead = 2000
 	o := newOriginal(t, ahead)
-	for name, catchUp := range map[string]bool{"not given yet": false, "given by now": true} {
+	for name, catchUp := range map[string]bool{"the numbers are not assigned yet": false, "the numbers are assigned by now": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Stranger(t).DSN("postgres")
@@ -141,7 +142,7 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 				kept += " " + valueOf(t, dsn, "SELECT xid::text FROM rowcast.notifications WHERE data = '4'")
 				burn(t, dsn, ahead+100)
 				if valueOf(t, dsn, "SELECT (pg_current_xact_id() > ALL (SELECT xid FROM rowcast.notifications))::text") != "true" {
-					t.Fatal("the server has not given the rows' numbers")
+					t.Fatal("the server has not assigned the numbers of the rows")
 				}
 			}
 			code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)

@@ -60,7 +60,7 @@ const (
 // An inserting has the results of one run.
 type inserting struct {
 	rate, p99 float64 // rows/s, milliseconds
-	deleted   float64 // rows meanwhile
+	deleted   float64 // the number of rows that were deleted during the run
 }
 
 // whileDeleting runs pgbench and at the same time deletes, which deletes rows and returns their number.
@@ -114,7 +114,7 @@ func fillOld(b *testing.B, dsn string) {
 	exec1(b, conn, "CHECKPOINT")
 }
 
-// percentile returns a percentile of the latencies in pgbench's logs, in milliseconds.
+// percentile returns the latency, in milliseconds, that a part of the transactions in pgbench's logs does not exceed.
 func percentile(b *testing.B, prefix string, part float64) float64 {
 	b.Helper()
 	files, err := filepath.Glob(prefix + ".*")

@@ -82,7 +82,7 @@ func (c *cast) roll() (rows int) {
 		hub.stop(syscall.SIGKILL)
 	}
 	if got := ask(c.t, "GET", c.nginx.url+"/events?uid=nobody"); got.status != 200 || got.body != "retry: 3000\n\n" {
-		c.t.Errorf("while both hubs are down, nginx answers %+v", got)
+		c.t.Errorf("while both hubs are down: got %+v, want 200 and a retry time from nginx", got)
 	}
 	for _, hub := range c.hubs {
 		hub.start()
@@ -116,11 +116,11 @@ func (c *cast) wantHello() {
 		cancel()
 	}}
 	if err := visitor.stream(ctx); len(got) == 0 || got[0].Name != "rowcast.hello" {
-		c.t.Errorf("when the hubs are back, nginx answers with %v, %v", got, err)
+		c.t.Errorf("when the hubs are back: got %v, %v from nginx, want rowcast.hello", got, err)
 	}
 }
 
-// write inserts rows until ctx ends.
+// write inserts rows until ctx ends, and then the last row. It returns the number of rows without the last one.
 func (c *cast) write(ctx context.Context) (rows int) {
 	conn, err := pgx.Connect(c.t.Context(), c.dsn)
 	if err != nil {
@@ -183,7 +183,7 @@ func (c *cast) checkLog() {
 	}
 	c.t.Logf("%d requests for a stream, %d of them were passed on to the other hub", streams, second)
 	if second == 0 {
-		c.t.Error("no request found a stopped hub")
+		c.t.Error("nginx passed no request on to the other hub, want at least 1")
 	}
 }
 
@@ -193,7 +193,7 @@ func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	const clients = 60
 	c := newCast(t)
-	ctx, cancel := context.WithTimeout(t.Context(), waitLimit) // the limit for clients that miss the last row
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit) // ends clients that miss the last row
 	var all [clients]*roller
 	var greeted, heard, running sync.WaitGroup
 	greeted.Add(clients)

@@ -14,7 +14,7 @@ func testScript(t *testing.T, chromium browser) {
 		"after an error status, a stream is opened again with growing waits, and resumes": testRefused,
 		"after silence, a stream is opened again and resumes":                             testSilence,
 		"a stream with heartbeats stays open":                                             testBeats,
-		"a NOTIFY message does not change the cursor":                                     testByHand,
+		"a NOTIFY message does not change the cursor":                                     testMessage,
 		"after onBye has renewed the credentials, a stream is opened again":               testBye,
 		"without a renewal, a stream stays open after a bye":                              testByeWithoutRenewal,
 		"after an error status, the credentials are renewed first":                        testRenewalOfRefused,
@@ -44,7 +44,7 @@ func testRefused(t *testing.T, s *stage) {
 	v.send("event: notify\nid: c-2\ndata: {\"n\": 1}\n\n")
 	s.await("heard.length === 1")
 	v.leave()
-	v = s.next() // by itself
+	v = s.next() // the EventSource reconnects by itself
 	v.wantCursor("c-2")
 	v.refuse()
 	before := v.arrived
@@ -101,11 +101,11 @@ func testBeats(_ *testing.T, s *stage) {
 	s.want("heard", []any{})
 }
 
-func testByHand(_ *testing.T, s *stage) {
+func testMessage(_ *testing.T, s *stage) {
 	s.listen("{}")
 	v := s.next()
 	v.greet("c-1", long)
-	v.send("id: c-2\ndata: 1\n\n" + "data: \"by hand\"\n\n")
+	v.send("id: c-2\ndata: 1\n\n" + "data: \"a message\"\n\n")
 	s.await("heard.length === 2")
 	s.want("stream.lastEventId", "c-2")
 	v.leave()
@@ -188,7 +188,7 @@ func testCredentials(t *testing.T, s *stage) {
 const byeText = "event: rowcast.bye\ndata: {\"reason\": \"expired\", \"expires_in\": 30}\n\n"
 
 func testBye(_ *testing.T, s *stage) {
-	s.listen("{ onBye: (...told) => { heard.push(told); return new Promise(done => window.renewed = done); } }")
+	s.listen("{ onBye: (...args) => { heard.push(args); return new Promise(done => window.renewed = done); } }")
 	v := s.next()
 	v.greet("c-1", long, "id: c-2\ndata: 1\n\n"+byeText)
 	s.await("heard.length === 2")
@@ -211,7 +211,7 @@ func testByeWithoutRenewal(_ *testing.T, s *stage) {
 }
 
 func testRenewalOfRefused(_ *testing.T, s *stage) {
-	s.listen("{ onBye: (...told) => { heard.push(told); return new Promise(done => window.renewed = done); } }")
+	s.listen("{ onBye: (...args) => { heard.push(args); return new Promise(done => window.renewed = done); } }")
 	s.next().refuse()
 	s.await("heard.length === 1")
 	s.want("heard", []any{[]any{"closed", 0.}})

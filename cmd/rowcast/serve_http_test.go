@@ -116,10 +116,10 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 			t.Errorf("as %q: got %s, want %s", host, got, want)
 		}
 		if got := statuses(t, anywhere.url, request); got != "200" {
-			t.Errorf("as %q, anywhere: got %s", host, got)
+			t.Errorf("as %q, with --insecure-uid=anywhere: got %s, want 200", host, got)
 		}
 		if got := statuses(t, tokens.url, request); got != "400" { // because of uid in the URL
-			t.Errorf("as %q, with tokens: got %s", host, got)
+			t.Errorf("as %q, with tokens: got %s, want 400", host, got)
 		}
 	}
 	const text = "the Host header must be localhost or a loopback address such as 127.0.0.1; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere\n"
@@ -300,7 +300,7 @@ func TestAdminListen(t *testing.T) {
 	for path, public := range map[string]bool{"/healthz": false, "/readyz": false, "/metrics": false, "/rowcast.js": true, "/events": true} {
 		here, there := ask(t, "GET", h.url+path).status, ask(t, "GET", admin+path).status
 		if (here != 404) != public || (there != 404) == public {
-			t.Errorf("%s: got %d at the public address and %d at the other", path, here, there)
+			t.Errorf("%s: got status %d at --listen and %d at --admin-listen", path, here, there)
 		}
 	}
 }

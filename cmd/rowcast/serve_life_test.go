@@ -62,15 +62,15 @@ func TestServePolls(t *testing.T) {
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`)
 	tail.out.await(t, `"data":1}`)
 	if got := ask(t, "GET", h.url+"/metrics").body; !strings.Contains(got, "\nrowcast_park_lock_acquired_total 0\n") {
-		t.Errorf("it has parked:\n%s", got)
+		t.Errorf("the hub took the park lock:\n%s", got)
 	}
 }
 
 func TestNotifyMessages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	deaf, h := serve(t, dsn, "--no-notify-messages"), serve(t, dsn)
-	deafTail, tail := deaf.tail(t, "alice"), h.tail(t, "alice")
+	ignoring, h := serve(t, dsn, "--no-notify-messages"), serve(t, dsn)
+	ignoringTail, tail := ignoring.tail(t, "alice"), h.tail(t, "alice")
 	runSQL(t, dsn,
 		`NOTIFY rowcast, 'hello'`,
 		`NOTIFY rowcast, '{"recipient": "alice", "event": "x", "data": {"n": 1}}'`,
@@ -80,8 +80,8 @@ func TestNotifyMessages(t *testing.T) {
 	// The message and the next row are sent after the hub's next fetch or the one after it.
 	tail.out.await(t, `"data":4}`)
 	tail.out.await(t, `{"n":1}`)
-	deafTail.out.await(t, `"data":4}`)
-	if got, want := fmt.Sprint(dataOf(t, deafTail.out)), "[4]"; got != want {
+	ignoringTail.out.await(t, `"data":4}`)
+	if got, want := fmt.Sprint(dataOf(t, ignoringTail.out)), "[4]"; got != want {
 		t.Errorf("without messages: got %s, want %s", got, want)
 	}
 	got := dataOf(t, tail.out)
@@ -91,7 +91,7 @@ func TestNotifyMessages(t *testing.T) {
 		}
 	}
 	if len(got) != 3 {
-		t.Errorf("got %v, want three", got)
+		t.Errorf("got %v, want three events", got)
 	}
 	h.err.await(t, `msg="ignored malformed NOTIFY payload" channel=rowcast error="the envelope's \\"recipent\\" is not one of data, recipient, event"`)
 }

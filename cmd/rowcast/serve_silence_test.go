@@ -43,7 +43,7 @@ func TestServeEndsWithASilentDatabase(t *testing.T) {
 		t.Errorf("got %v, want exit code 0", err)
 	}
 	if took := time.Since(began); took > 8*time.Second {
-		t.Errorf("it took %v", took)
+		t.Errorf("the hub stopped after %v, want at most 8s", took)
 	}
 }
 
@@ -64,7 +64,7 @@ func silence(t *testing.T, dsn string) {
 			t.Fatal(err)
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the hub has only sessions %v", pids)
+			t.Fatalf("the sessions of the hub and the postmaster are the processes %v, want at least 3", pids)
 		}
 	}
 	for _, pid := range pids {

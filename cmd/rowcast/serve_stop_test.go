@@ -13,7 +13,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While a hub stops, it is not ready, tells new clients to retry later, and still delivers rows.
+// While a hub stops, it is not ready, asks new clients to retry later, and still delivers rows.
 func TestServeStops(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -57,14 +57,14 @@ func TestServeEndsBySignal(t *testing.T) {
 				for stream.Scan() { // to its end
 				}
 				if err := stream.Err(); err != nil {
-					t.Errorf("a stream ended with %v, want io.EOF", err)
+					t.Errorf("a stream ended with %v, want a complete answer", err)
 				}
 			}
 			if err := p.wait(t); err != nil {
 				t.Errorf("got %v, want exit code 0", err)
 			}
 			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("it took %v", took)
+				t.Errorf("the hub stopped after %v, want at most 10s", took)
 			}
 		})
 	}
@@ -87,7 +87,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-// A spawned program runs in its own process.
+// A spawned is a program that runs in its own process.
 type spawned struct {
 	cmd   *exec.Cmd
 	err   *output

@@ -45,7 +45,7 @@ func newRefuser(t *testing.T, code string) *refuser {
 	}()
 	t.Cleanup(func() {
 		_ = socket.Close()
-		receive(t, ended, "the end of the refuser")
+		receive(t, ended, "the refuser to end")
 	})
 	return r
 }
@@ -99,7 +99,7 @@ func (h *hub) checkWaits(t *testing.T) {
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="connect"} [1-9]`)
 	got := ask(t, "GET", h.url+"/events?uid=alice")
 	if got.status != 200 || !regexp.MustCompile(`^retry: \d+\n\n$`).MatchString(got.body) {
-		t.Errorf("/events: got %d, %q, want 200 and to retry later", got.status, got.body)
+		t.Errorf("/events: got %d, %q, want 200 and a retry time", got.status, got.body)
 	}
 }
 
@@ -142,7 +142,7 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	}
 }
 
-// A hub stops waiting for its database when it is ended, and when the database answers with a permanent error.
+// A hub stops waiting for its database when the hub is stopped, or when the database answers with a permanent error.
 func TestServeWaits(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"57P03", "57P01", "57P02", "53300", "08006", "08P01"} {
@@ -157,7 +157,7 @@ func TestServeWaits(t *testing.T) {
 			}
 		})
 	}
-	t.Run("then in vain", func(t *testing.T) {
+	t.Run("a permanent error later", func(t *testing.T) {
 		t.Parallel()
 		r := newRefuser(t, "57P03")
 		h := waiting(t, r.dsn())
@@ -167,7 +167,7 @@ func TestServeWaits(t *testing.T) {
 		}
 	})
 	for name, address := range map[string]string{
-		"nobody there": "127.0.0.1:1",
+		"no server":    "127.0.0.1:1",
 		"no such name": "db.invalid:5432",
 		"no route":     "224.0.0.1:5432", // a multicast address, to which the kernel does not connect
 	} {

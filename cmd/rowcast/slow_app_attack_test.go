@@ -72,7 +72,7 @@ func attack(t *testing.T, url string, rate int) {
 				continue
 			}
 			_, _ = fmt.Fprintf(conn, "GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %d\r\n\r\n", i)
-			if open = append(open, conn); len(open) > 5*rate { // the hub has already closed the oldest connection
+			if open = append(open, conn); len(open) > 5*rate { // the hub has already closed connections that are this old
 				_ = open[0].Close()
 				open = open[1:]
 			}
@@ -80,7 +80,7 @@ func attack(t *testing.T, url string, rate int) {
 	}()
 	t.Cleanup(func() {
 		close(stop)
-		receive(t, ended, "the end of the attack")
+		receive(t, ended, "the attack to end")
 	})
 }
 

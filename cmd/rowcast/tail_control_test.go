@@ -21,7 +21,7 @@ func checkPrintable(t *testing.T, what, text string) {
 	t.Helper()
 	for _, r := range text {
 		if r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) {
-			t.Errorf("%s has %U in it: %q", what, r, text)
+			t.Errorf("%s contains %U, which a terminal interprets: %q", what, r, text)
 		}
 	}
 }

@@ -53,15 +53,15 @@ func TestTailPrintsLines(t *testing.T) {
 	tail := start(t, nil, "tail", "--url", h.url+"/events", "--uid", "alice", "--count", "4")
 	tail.err.await(t, "connected to "+h.url+"/events\n")
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_streams 1$`)
-	runSQL(t, dsn, `NOTIFY rowcast, 'by hand'`)
-	tail.out.await(t, "by hand")
+	runSQL(t, dsn, `NOTIFY rowcast, 'a message'`)
+	tail.out.await(t, "a message")
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES
 		('bob', 'notify', '0'), ('alice', 'notify', '{"msg": "hi"}'), (NULL, DEFAULT, '"\u2028 ü 👩‍👩‍👧"'), ('alice', E'\x1b[2J\t\u202e', '1'), ('alice', 'notify', '2')`)
 	if code := tail.wait(); code != 0 {
 		t.Errorf("exit code %d: %s", code, tail.err)
 	}
 	want := []string{
-		"-  message  \"by hand\"",
+		"-  message  \"a message\"",
 		"2  notify  {\"msg\": \"hi\"}",
 		"3  message  \"\\u2028 ü 👩‍👩‍👧\"",
 		"4  \\u001b[2J\\u0009\\u202e  1",
@@ -83,15 +83,15 @@ func TestTailPrintsJSON(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	tail := serve(t, dsn).tail(t, "alice")
-	runSQL(t, dsn, `NOTIFY rowcast, 'by hand'`)
-	tail.out.await(t, "by hand")
+	runSQL(t, dsn, `NOTIFY rowcast, 'a message'`)
+	tail.out.await(t, "a message")
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('notify', '{"msg": "<hi>"}')`)
 	tail.out.await(t, `"event":"notify"`)
 	events := eventsOf(t, tail.out)
 	if len(events) != 2 {
 		t.Fatalf("got %v", events)
 	}
-	if e := events[0]; e.ID != "" || e.Event != "message" || string(e.Data) != `"by hand"` || time.Since(e.Time) > time.Minute {
+	if e := events[0]; e.ID != "" || e.Event != "message" || string(e.Data) != `"a message"` || time.Since(e.Time) > time.Minute {
 		t.Errorf("got %+v", e)
 	}
 	var data struct{ Msg string }
@@ -171,7 +171,8 @@ func streamOf(text string) func(http.ResponseWriter, *http.Request) {
 	}
 }
 
-// After every kind of failure, tail reconnects with the id of the last complete event and with its credentials.
+// After a stream that is cut off, an error status or a closed connection, tail reconnects with the id of the last complete event and
+// with its credentials.
 func TestTailReconnects(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -193,13 +194,13 @@ func TestTailReconnects(t *testing.T) {
 		visit(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }),
 		visit(streamOf("id: 2\ndata: 2\n\nid: 3\n\n")),
 		visit(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusTooManyRequests) }),
-		visit(streamOf("data: by hand\n\n")),
+		visit(streamOf("data: a message\n\n")),
 	)
 	code, stdout, stderr := run(t, environment{"ROWCAST_TOKEN": "abc"}, "tail", "--json", "--url", url)
 	if got, want := fmt.Sprintf("%q", ids), `["" "1" "1" "1" "3" "3"]`; code != 1 || got != want {
 		t.Errorf("got %d, ids %s, want 1, %s", code, got, want)
 	}
-	for i, want := range []string{`"id":"1","event":"message","data":1}`, `"id":"2","event":"message","data":2}`, `"event":"message","data":"by hand"}`} {
+	for i, want := range []string{`"id":"1","event":"message","data":1}`, `"id":"2","event":"message","data":2}`, `"event":"message","data":"a message"}`} {
 		if line := lines(stdout)[i]; !strings.HasSuffix(line, want) {
 			t.Errorf("got %s, want %s", line, want)
 		}
@@ -257,7 +258,7 @@ func TestTailCommentsShowLife(t *testing.T) {
 	}
 }
 
-// Without a hub, tail keeps trying and prints the address.
+// While no hub listens, tail keeps trying, and its error names the address.
 func TestTailWaitsForAHub(t *testing.T) {
 	t.Parallel()
 	tail := start(t, nil, "tail", "--url", "http://127.0.0.1:1/events", "--uid", "alice")

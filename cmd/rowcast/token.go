@@ -89,7 +89,7 @@ func (c *tokenCmd) signer() (jwt.SigningMethod, any, error) {
 	return jwt.SigningMethodHS256, secrets[0], nil
 }
 
-// readPrivateKey reads a private key and returns the algorithm that it is used with.
+// readPrivateKey returns the private key in a file and the algorithm to sign with.
 func readPrivateKey(path string) (jwt.SigningMethod, any, error) {
 	private, err := parsePrivateKey(path)
 	if err != nil {

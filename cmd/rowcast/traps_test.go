@@ -48,7 +48,7 @@ func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 
 	code, stdout, stderr := run(t, nil, "migrate", "--database-url", dsn, "--hub-role", role)
 	if code != 0 || stderr != "" {
-		t.Fatalf("migrate: got %d, %s, %s", code, stdout, stderr)
+		t.Fatalf("migrate: got exit code %d, %q, %q, want 0 and no error", code, stdout, stderr)
 	}
 	for name, url := range map[string]string{"a superuser": dsn, "a hub": hubDSN} {
 		h := serve(t, url)
@@ -63,12 +63,12 @@ func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 		}
 		for _, h := range []*hub{h, polls} {
 			h.stop()
-			if said := h.err.String(); strings.Contains(said, "trap of a stranger") {
+			if said := h.err.String(); strings.Contains(said, "trap of another role") {
 				t.Errorf("serve as %s: %s", name, said)
 			}
 		}
 	}
-	if _, _, out := examine(t, nobody); strings.Contains(out, "trap of a stranger") || !strings.Contains(out, "lacks rights that a hub needs") {
+	if _, _, out := examine(t, nobody); strings.Contains(out, "trap of another role") || !strings.Contains(out, "lacks rights that a hub needs") {
 		t.Errorf("doctor as a role without rights: %s", out)
 	}
 }

@@ -123,7 +123,7 @@ func clamp(n float64) int64 {
 // A byteSize is a number of bytes. On the command line it has a unit, as in 64KiB, 16MiB or 1GiB.
 type byteSize int
 
-// sizeUnits are in the order in which parseSize tries them. B is last because most of the others end in B.
+// sizeUnits are in the order in which parseSize tries them. B is last, because most other units end in B.
 var sizeUnits = []struct {
 	name  string
 	bytes float64

@@ -13,7 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// installClient makes a directory that has a client program of that version.
+// installClient creates a directory with a client program that prints the
+// version.
 func installClient(t *testing.T, name, version string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -27,7 +28,7 @@ func TestClientFitsTheServer(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		versions []string // of the installed programs
-		want     int      // index of the one chosen, -1: none
+		want     int      // index of the chosen program; -1 means that no program is chosen
 		err      error
 	}{
 		{name: "pg_dump", versions: []string{"15.18 (Debian 15.18-0+deb12u1)", "16.1"}},
@@ -59,7 +60,7 @@ func TestClientBesideTheServerIsPreferred(t *testing.T) {
 	t.Parallel()
 	programs := cluster.Programs{Major: 15, Dir: installClient(t, "psql", "15.1")}
 	if got, err := programs.Client(dbtest.Context(t), "psql"); err != nil || got != filepath.Join(programs.Dir, "psql") {
-		t.Errorf("got %q, %v, want the one in %s", got, err, programs.Dir)
+		t.Errorf("got %q, %v, want the program in %s", got, err, programs.Dir)
 	}
 	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	cancel()

@@ -5,9 +5,9 @@
 // enter. PostgreSQL refuses to run as root. When this process is root, the
 // server runs as the user postgres or nobody.
 //
-// The server ends with the process that started it. [Cluster.Stop] stops it in
-// the normal case. If the process is killed, the kernel stops the server on
-// Linux and FreeBSD; on other systems the next Start stops it.
+// The server should end with the process that started it. [Cluster.Stop] stops
+// it in the normal case. If the process is killed, the kernel stops the server
+// on Linux and FreeBSD; on other systems the next Start stops it.
 package cluster
 
 import (

@@ -61,7 +61,7 @@ func TestOtherUsersCannotConnect(t *testing.T) {
 			conn.Close(dbtest.Context(t))
 		}
 		if !errors.As(err, &refused) || refused.Code[:2] != "28" && !strings.Contains(err.Error(), "password") {
-			t.Errorf("%s over TCP: %v, want that the password is wrong", user, err)
+			t.Errorf("%s over TCP: got %v, want an authentication error", user, err)
 		}
 	}
 	for name, want := range map[string]os.FileMode{"run": 0o700, "data": 0o700, "log": 0o600} {
@@ -151,7 +151,7 @@ func TestStartReturnsTheErrorOfTheServer(t *testing.T) {
 	c.Settings["max_connections"] = "many"
 	err := c.Start(dbtest.Context(t))
 	if err == nil || !strings.Contains(err.Error(), `invalid value for parameter "max_connections": "many"`) {
-		t.Fatalf("start with a bad setting: %v, want the server's complaint", err)
+		t.Fatalf("Start with a bad setting: got %v, want the error of the server", err)
 	}
 	delete(c.Settings, "max_connections")
 	start(t, c)
@@ -160,7 +160,7 @@ func TestStartReturnsTheErrorOfTheServer(t *testing.T) {
 func TestStartEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(dbtest.Context(t))
-	c := &cluster.Cluster{Dir: directory(t), Progress: func(string) { cancel() }} // in the middle of initdb
+	c := &cluster.Cluster{Dir: directory(t), Progress: func(string) { cancel() }} // Progress is called before initdb
 	if err := c.Start(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("start with a cancelled context: %v, want context.Canceled", err)
 	}
@@ -247,7 +247,8 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// All copies of a template have one system identifier. A new cluster has another.
+// All copies of a template have the same system identifier. A new cluster has a
+// different one.
 func TestTemplateIsCopied(t *testing.T) {
 	t.Parallel()
 	const identifier = "SELECT system_identifier FROM pg_control_system()"

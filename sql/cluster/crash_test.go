@@ -78,13 +78,13 @@ func TestWait(t *testing.T) {
 	if err := syscall.Kill(c.PID(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := dbtest.Receive(t, ended, "Wait, as the server ends by itself"); err == nil || !strings.Contains(err.Error(), "database system is shut down") {
-		t.Errorf("wait for a server that ends by itself: %v, want the end of its log", err)
+	if err := dbtest.Receive(t, ended, "Wait to return after the server has ended by itself"); err == nil || !strings.Contains(err.Error(), "database system is shut down") {
+		t.Errorf("Wait for a server that ends by itself: got %v, want the last lines of its log", err)
 	}
 	start(t, c)
 	go wait()
 	stop(t, c)
-	if err := dbtest.Receive(t, ended, "Wait, as the server is stopped"); err != nil {
+	if err := dbtest.Receive(t, ended, "Wait to return after the server was stopped"); err != nil {
 		t.Errorf("wait for a server that is stopped: %v, want nil", err)
 	}
 }

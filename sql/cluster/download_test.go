@@ -26,7 +26,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// repository is a Maven repository that has what handlers give by extension.
+// repository starts a Maven repository and returns its URL and the number of
+// its requests. handlers answers requests by the extension of the path.
 func repository(t *testing.T, handlers map[string]http.HandlerFunc) (url string, requests *atomic.Int64) {
 	t.Helper()
 	requests = new(atomic.Int64)
@@ -43,7 +44,7 @@ func repository(t *testing.T, handlers map[string]http.HandlerFunc) (url string,
 	return server.URL + "/maven", requests
 }
 
-// existing makes a directory for this test alone, as DefaultDir does.
+// existing creates an empty directory for this test.
 func existing(t *testing.T) string {
 	t.Helper()
 	dir := directory(t)
@@ -162,8 +163,8 @@ func TestDownloadEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// jar makes an archive as the repository has them, of programs that run those
-// in dir.
+// jar returns an archive like those of the repository. Its programs run the
+// programs in dir.
 func jar(t *testing.T, dir string) []byte {
 	t.Helper()
 	var files bytes.Buffer

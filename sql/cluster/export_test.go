@@ -11,7 +11,7 @@ var (
 
 const DownloadVersion = downloadVersion
 
-// ClientIn is Client with given directories instead of those of this machine.
+// ClientIn does the same as Client, but searches only dirs.
 func (p Programs) ClientIn(ctx context.Context, name string, dirs ...string) (string, error) {
 	return p.client(ctx, name, dirs)
 }

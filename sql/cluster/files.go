@@ -123,7 +123,8 @@ func (c *Cluster) backup(ctx context.Context, dir string) error {
 	if err := copyFiles(filepath.Join(c.data(), "pg_wal"), filepath.Join(dir, "pg_wal"), nil); err != nil {
 		return err
 	}
-	// In this file, not on the command line: tests change it with ALTER SYSTEM.
+	// The setting is in this file and not on the command line, because tests
+	// change it with ALTER SYSTEM.
 	conf := filepath.Join(dir, "postgresql.auto.conf")
 	settings, err := os.ReadFile(conf)
 	if err != nil {
@@ -144,8 +145,8 @@ func notInBackup(name string) bool {
 // true, and files that the server removes meanwhile. It follows no symbolic link
 // out of the directory, because the server's user could create one that makes
 // root read another file.
-func copyFiles(from, to string, leaveOut func(name string) bool) error {
-	root, err := os.OpenRoot(from)
+func copyFiles(source, target string, leaveOut func(name string) bool) error {
+	root, err := os.OpenRoot(source)
 	if err != nil {
 		return err
 	}
@@ -157,20 +158,20 @@ func copyFiles(from, to string, leaveOut func(name string) bool) error {
 		case leaveOut != nil && leaveOut(name):
 			return nil
 		case entry.IsDir():
-			return os.MkdirAll(filepath.Join(to, name), 0o700)
+			return os.MkdirAll(filepath.Join(target, name), 0o700)
 		default:
-			return ignoreMissing(copyFile(root, name, filepath.Join(to, name)))
+			return ignoreMissing(copyFile(root, name, filepath.Join(target, name)))
 		}
 	})
 }
 
-func copyFile(from *os.Root, name, to string) error {
-	in, err := from.Open(name)
+func copyFile(source *os.Root, name, target string) error {
+	in, err := source.Open(name)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

@@ -19,8 +19,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// base is the directory of all tests. t.TempDir would not do, because the
-// server's user cannot enter it when root runs the tests.
+// base is the parent of the directories of all tests. If root runs the tests,
+// the server's user cannot enter the directories that t.TempDir returns.
 var base string
 
 func TestMain(m *testing.M) {
@@ -79,7 +79,7 @@ func start(t *testing.T, c *cluster.Cluster) {
 
 func stop(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience) // the test's own may have ended
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // the context of the test may have ended
 	defer cancel()
 	if err := c.Stop(ctx); err != nil {
 		t.Error(err)
@@ -130,7 +130,7 @@ func running(pid int) bool {
 	return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// until waits until a condition holds that another process brings about.
+// until polls a condition that depends on another process, until it is true.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {

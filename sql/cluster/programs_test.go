@@ -16,8 +16,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// writeProgram makes a program. Meanwhile this process starts none, which would
-// share the open file for a moment (https://go.dev/issue/22315).
+// writeProgram writes an executable script. The lock keeps this process from
+// starting programs meanwhile, because a new process would share the open file
+// for a moment (https://go.dev/issue/22315).
 func writeProgram(t *testing.T, path, script string) {
 	t.Helper()
 	syscall.ForkLock.RLock()
@@ -27,7 +28,7 @@ func writeProgram(t *testing.T, path, script string) {
 	}
 }
 
-// install makes a directory that looks like an installation of that version.
+// install creates a directory that looks like an installation of a version.
 func install(t *testing.T, version string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -40,8 +40,9 @@ func spawn(cmd *exec.Cmd, logFile string) (*server, error) {
 	return s, <-started
 }
 
-// wait starts the process and waits for it on one thread. The kernel stops a
-// process of dieWithParent when the thread that started it ends.
+// wait starts the process and waits for it on the same thread. After
+// dieWithParent, the kernel stops the process when the thread that started it
+// ends.
 func (s *server) wait(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

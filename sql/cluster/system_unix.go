@@ -26,7 +26,7 @@ func runAs(attr *syscall.SysProcAttr, uid, gid int) {
 	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-// ownSession makes a program run in a session of its own.
+// ownSession makes a program run in a terminal session of its own.
 func ownSession(attr *syscall.SysProcAttr) { attr.Setsid = true }
 
 // lockFile locks a file, or returns ErrInUse.

@@ -5,10 +5,9 @@
 //
 //	func TestMain(m *testing.M) { dbtest.Main(m) }
 //
-// The server is started for the first test that needs one. Its files are copied
-// from those that initdb makes once per version of PostgreSQL. It runs as
-// package cluster describes, with fsync off. If no PostgreSQL can be found or
-// downloaded, the tests that need one fail and say what to install.
+// The server is started for the first test that needs one. Its files are copies of files that initdb creates once for each version of
+// PostgreSQL. It runs as package cluster describes, with fsync off. If no PostgreSQL can be found or downloaded, the tests that need
+// one fail and say what to install.
 package dbtest
 
 import (
@@ -46,7 +45,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// atEnd stops the shared server and removes the directory of this binary.
+// atEnd has the functions that stop the shared server and remove the directory of this binary.
 var atEnd []func(context.Context) error
 
 func end() (err error) {
@@ -120,8 +119,8 @@ func create(t testing.TB, server *cluster.Cluster, err error, template string) s
 	return server.DSN(name)
 }
 
-// Example is Database for an Example function, which has no testing.TB. It
-// panics if there is no database. The caller drops the database.
+// Example does the same as Database for an Example function, which has no testing.TB. It panics if there is no database. The caller
+// drops the database.
 func Example() (dsn string, drop func()) {
 	server, err := migratedServer()
 	name := ""
@@ -138,7 +137,7 @@ func Example() (dsn string, drop func()) {
 	}
 }
 
-// copyOf makes a database with a new name from a template.
+// copyOf creates a database with a new name from a template.
 func copyOf(ctx context.Context, server *cluster.Cluster, template string) (name string, err error) {
 	name = "test_" + strings.ToLower(rand.Text()[:8])
 	return name, execute(ctx, server, "CREATE DATABASE "+name+" TEMPLATE "+template)

@@ -84,7 +84,7 @@ func TestServerSettings(t *testing.T) {
 func TestDatabaseIsDroppedWithItsSessions(t *testing.T) {
 	t.Parallel()
 	var left *pgx.Conn
-	t.Run("uses it", func(t *testing.T) {
+	t.Run("a test with a session", func(t *testing.T) {
 		conn, err := pgx.Connect(dbtest.Context(t), dbtest.Database(t))
 		if err != nil {
 			t.Fatal(err)
@@ -102,7 +102,7 @@ func TestDatabaseIsDroppedWithItsSessions(t *testing.T) {
 	}
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "3D000" {
-		t.Errorf("connect to the test's database after it: %v, want that it does not exist", err)
+		t.Errorf("connect to the database of a finished test: got %v, want 3D000, because it does not exist", err)
 	}
 }
 

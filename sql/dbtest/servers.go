@@ -99,7 +99,7 @@ func private() (*cluster.Cluster, error) {
 	}, err
 }
 
-// binary is what the servers of this test binary share.
+// binary has the programs and directories that all servers of this test binary use.
 type binary struct {
 	programs cluster.Programs
 	base     string // directory of the files to copy

@@ -25,7 +25,7 @@ BEGIN
 		BEGIN
 			EXECUTE format('CREATE FUNCTION public.%I(%s) RETURNS %s %s', f.name, f.args, f.result, body);
 			n := n + 1;
-		EXCEPTION WHEN OTHERS THEN NULL; -- it takes or returns what plpgsql cannot
+		EXCEPTION WHEN OTHERS THEN NULL; -- plpgsql does not support the types of this function
 		END;
 	END LOOP;
 	FOR f IN SELECT oprname AS name, format_type(oprleft, NULL) AS lhs, format_type(oprright, NULL) AS rhs, format_type(oprresult, NULL) AS result

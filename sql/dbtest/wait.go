@@ -6,12 +6,11 @@ import (
 	"time"
 )
 
-// patience limits each wait of a test and each operation on the server. Even on a
-// loaded machine, they take far less.
+// patience limits a wait of a test and an operation on the server. It is long enough for a loaded machine.
 const patience = 2 * time.Minute
 
-// Context returns the test's context with a time limit that begins now: a test
-// that waits for something which never happens fails and does not hang.
+// Context returns the test's context with a time limit that begins now. A test that uses it does not hang if what it waits for never
+// happens.
 func Context(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -22,12 +21,12 @@ func Context(t testing.TB) context.Context {
 // Receive returns the next value from a channel, or the zero value when the
 // channel is closed. After the limit, it fails the test with what the test
 // waited for.
-func Receive[T any](t testing.TB, from <-chan T, what string) T {
+func Receive[T any](t testing.TB, channel <-chan T, what string) T {
 	t.Helper()
 	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	select {
-	case value := <-from:
+	case value := <-channel:
 		return value
 	case <-limit.C:
 		t.Fatalf("waited %v for %s", patience, what)

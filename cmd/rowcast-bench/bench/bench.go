@@ -15,7 +15,7 @@ type Bench struct {
 	DSN      string   // the connection string of any database on the server; the benchmark creates its own databases there
 	Program  string   // the path of this program, for the child processes
 	Only     []string // the names of the scenarios to run; if empty, all
-	Quick    bool     // small loads that take a few seconds, to see that everything works
+	Quick    bool     // use small loads that take a few seconds, only to see that the benchmark works
 	Progress io.Writer
 
 	admin  *pgx.Conn // a connection to the database of DSN
@@ -29,7 +29,7 @@ type Bench struct {
 	next    int64     // the number of the last row
 }
 
-// A scenario measures one thing and adds its figures to the report.
+// A scenario makes measurements and adds their figures to the report.
 type scenario struct {
 	name  string
 	title string

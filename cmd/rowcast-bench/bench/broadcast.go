@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// broadcast measures the CPU of sending a row to everyone. It compares the hub with a loop of write(2) in the same process, and then the
-// whole process, which also receives the notification and reads the row, with the naive design.
+// broadcast measures the CPU of sending a row to everyone. First it compares the hub with a loop of write(2) in the same process. Then
+// it compares the process of a complete hub, which also receives the notification and reads the row, with the naive design.
 func (b *Bench) broadcast(ctx context.Context) error {
 	streams, rounds := pick(b, 5000, 100), pick(b, 10, 2)
 	b.steps.plan(2*(rounds+1) + 2)

@@ -13,7 +13,7 @@ const (
 	pageLimit    = 1 << 20
 )
 
-// bulk writes a million rows in one transaction. When a quarter has arrived, half of the clients are disconnected and resume.
+// bulk measures a transaction with a million rows. When a quarter has arrived, half of the clients are disconnected and resume.
 func (b *Bench) bulk(ctx context.Context) error {
 	const streams = 100
 	rows := pick(b, int64(1_000_000), 20_000)
@@ -28,7 +28,7 @@ func (b *Bench) bulk(ctx context.Context) error {
 	})
 }
 
-// large writes single rows of 50 MB.
+// large measures four rows of 50 MB, which one statement writes.
 func (b *Bench) large(ctx context.Context) error {
 	const streams = 4
 	megabytes := pick(b, 50, 5)

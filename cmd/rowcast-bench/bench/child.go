@@ -40,7 +40,7 @@ func action[With, Result any](do func(context.Context, With) (Result, error)) fu
 // ChildArgument is the first argument of a child process. The second argument is the role.
 const ChildArgument = "child"
 
-// roles are the roles of child processes that receive commands. The role hub is not among them, because a hub receives none.
+// roles are the roles of child processes that receive commands. A process with the role hub receives no commands.
 var roles = map[string]func(ctx context.Context) (actions, error){
 	"naive":   newNaive,
 	"clients": newClients,
@@ -59,7 +59,7 @@ func Child(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 	}
 	begin, ok := roles[role]
 	if !ok {
-		return fmt.Errorf("no such role: %q is none of %q", role, slices.Sorted(maps.Keys(roles)))
+		return fmt.Errorf("no such role: %q, only %q", role, slices.Sorted(maps.Keys(roles)))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

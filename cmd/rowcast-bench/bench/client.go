@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// clients is the process of the clients. It has one stream for each user. A goroutine reads the stream and does as little else as
-// possible. When the server ends a stream, the client reconnects and resumes from its last event id.
+// clients is the process of the clients. It has one stream for each user. A goroutine for each stream reads it and does little else, so
+// that the clients use little CPU. When the server ends a stream, the client reconnects and resumes from its last event id.
 type clients struct {
 	streams []*stream
 	tally   atomic.Pointer[tally]
@@ -89,7 +89,7 @@ func (c *clients) expect(_ context.Context, e expectation) (nothing, error) {
 	return nothing{}, nil
 }
 
-// await returns when all expected rows have arrived. It fails if none arrives for 20 s.
+// await returns when all expected rows have arrived. It fails if no row arrives for 20 to 40 s.
 func (c *clients) await(context.Context, nothing) (arrivals, error) {
 	t := c.tally.Load()
 	const limit = 20 * time.Second
@@ -119,7 +119,7 @@ func (c *clients) reach(ctx context.Context, count int64) (nothing, error) {
 	return nothing{}, nil
 }
 
-// disconnect closes the connection of one stream in oneIn. These clients reconnect and resume.
+// disconnect closes the connections of every oneIn-th stream. These clients reconnect and resume.
 func (c *clients) disconnect(_ context.Context, oneIn int) (nothing, error) {
 	for i := 0; i < len(c.streams); i += oneIn {
 		c.streams[i].close()
@@ -248,7 +248,7 @@ func (s *stream) line(line []byte) {
 	}
 }
 
-// dataFormat is the format of the data of a row. The order of the keys is the order in which PostgreSQL prints them.
+// dataFormat is the format of the data of a row. PostgreSQL prints the keys of a jsonb value in this order.
 const dataFormat = `{"n": %d, "at": %d, "msg": "Bob liked your post"}`
 
 // parseRow returns the two numbers of data in dataFormat. It returns the zero row for other data, such as a hello.

@@ -5,7 +5,7 @@
 // [Bench.Run] takes a connection string and returns a [Report]. It creates its own databases and removes them in every case, unless the
 // process is killed. The hub, the naive design's hub, the clients and the writers are processes of their own, so that their CPU time and
 // memory can be measured. They are this program with the name of a role as argument. They receive commands as JSON lines on stdin, and end
-// when stdin ends, so none outlives its parent.
+// when stdin ends, so no child process outlives its parent.
 //
 // If a row was lost or repeated, the comparison fails.
 package bench

@@ -73,8 +73,8 @@ func (k recordingListener) Accept() (net.Conn, error) {
 // firstNumber is large enough that the numbers of all rows have the same number of digits, so that a frame can be reused for another row.
 const firstNumber = 1_000_000
 
-// learn sends an event through the hub to a client of its own, stores the bytes in frame and returns their number. It then removes the
-// connection of that client.
+// learn connects to the hub as a client and publishes a row. It stores the bytes that arrive in frame, removes the connection from
+// conns, and returns the number of bytes.
 func (f *fanout) learn(ctx context.Context, _ nothing) (size int, err error) {
 	conn, err := net.Dial("tcp", f.socket.Addr().String())
 	if err != nil {
@@ -176,8 +176,8 @@ type noSource struct{}
 
 func (noSource) CatchUp(context.Context) error { return nil }
 
-func (noSource) Page(_ context.Context, _, to cursor.Cursor, _ []string) ([]feed.Row, cursor.Cursor, uint64, error) {
-	return nil, to, 0, nil
+func (noSource) Page(_ context.Context, _, end cursor.Cursor, _ []string) ([]feed.Row, cursor.Cursor, uint64, error) {
+	return nil, end, 0, nil
 }
 
 func (noSource) IsValid(context.Context, cursor.Cursor, cursor.Cursor) (bool, error) {

@@ -58,7 +58,7 @@ func (b *Bench) growthOnce(ctx context.Context, want setup) (g growthResult, err
 	return g, err
 }
 
-// size compares a table of ten million rows with a table of a thousand, in another database.
+// size compares a table of ten million rows with a table of a thousand rows in another database.
 func (b *Bench) size(ctx context.Context) error {
 	rows := pick(b, 10_000_000, 20_000)
 	big, err := b.scratch(ctx)
@@ -98,7 +98,7 @@ func execOnce(ctx context.Context, dsn, statement string, args ...any) error {
 	return err
 }
 
-// transaction measures the effect of a transaction with a number and a snapshot that stays open.
+// transaction measures the effect of a transaction that stays open. It has a transaction number and a snapshot.
 func (b *Bench) transaction(ctx context.Context) error {
 	return b.compareGrowth(ctx, "an open transaction", "without", setup{}, setup{open: true}, 1)
 }

@@ -44,7 +44,7 @@ func readCPU(t result) float64   { return t.Reading }
 func commitP99(t result) float64 { return t.Commit }
 func rowRate(t result) float64   { return t.Rate }
 
-// steadyWriters is the number of writers. It is enough for every rate that the server can reach.
+// steadyWriters is the number of writers at a steady rate.
 const steadyWriters = 16
 
 // steady writes at each rate for a number of seconds and calls done with the result.
@@ -86,7 +86,8 @@ type Point struct {
 // held reports whether the rate was reached. If not, the latency grows during the run, and is not meaningful.
 func (p Point) held() bool { return p.Reached > 0.9*p.Rate }
 
-// curve measures latency and CPU at rates up to more than any design reaches. Each design runs twice, the second time in reverse order.
+// curve measures latency and CPU at rates up to 20,000 rows a second, which a design may not reach. Each design runs twice, the second
+// time in reverse order.
 func (b *Bench) curve(ctx context.Context) error {
 	rates := pick(b, []float64{10, 30, 100, 300, 1000, 3000, 10_000, 20_000}, []float64{30, 300})
 	order := []design{rowcastDesign, notified, polling, naiveDesign}

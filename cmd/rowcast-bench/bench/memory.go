@@ -21,7 +21,7 @@ type idleRun struct {
 	*stage
 	before    int64 // the memory in bytes before the streams were opened; negative if it was not measured
 	connected time.Time
-	at        []time.Duration // the times of the measurements, since connected
+	at        []time.Duration // the times of the measurements, counted from connected
 	bytes     []int64         // the memory at these times
 }
 

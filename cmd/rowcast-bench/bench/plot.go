@@ -14,7 +14,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// writeCurves writes the results of the plot as a table.
+// writeCurves writes the points of the curves as a table.
 func writeCurves(out *bytes.Buffer, curves []Curve) {
 	out.WriteString("\n")
 	columns := tabwriter.NewWriter(out, 0, 0, 0, ' ', 0)

@@ -73,7 +73,7 @@ func (b *Bench) child(ctx context.Context, role, dsn string) (*process, error) {
 	return b.spawn(ctx, role, dsn, ChildArgument, role)
 }
 
-// call sends a command to a child process and returns the result.
+// call sends the command do with an argument to a child process, and returns the result.
 func call[Result any](p *process, do string, with any) (result Result, err error) {
 	raw, err := json.Marshal(with)
 	if err != nil {
@@ -100,7 +100,7 @@ func (p *process) explain(do string, err error) error {
 	return fmt.Errorf("%s, %s: %w: %s", p.name, do, err, p.stderr)
 }
 
-// awaitLine returns the next line on stderr of a child process that contains text.
+// awaitLine returns a line on stderr of a child process that contains text. It waits for the line until the process has ended.
 func (p *process) awaitLine(text string) (line string, err error) {
 	if line, ok := p.stderr.await(text); ok {
 		return line, nil

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processCPU returns the CPU time of a process in nanoseconds. It reads the clock whose number clock_getcpuclockid(3) computes from the pid.
+// processCPU returns the CPU time of a process. It reads the clock whose number clock_getcpuclockid(3) computes from the pid.
 func processCPU(pid int) (time.Duration, error) {
 	const schedulers = 2 // CPUCLOCK_SCHED
 	var spent unix.Timespec
@@ -21,7 +21,7 @@ func processCPU(pid int) (time.Duration, error) {
 	return time.Duration(spent.Nano()), nil
 }
 
-// processMemory returns the resident memory of a process in bytes, and its peak since the last call of resetPeak.
+// processMemory returns the resident memory of a process in bytes, and its peak since resetPeak was last called.
 func processMemory(pid int) (now, peak int64, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

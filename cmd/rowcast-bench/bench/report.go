@@ -44,7 +44,7 @@ type figure struct {
 type limit struct {
 	least    bool // the value is a minimum, not a maximum
 	value    float64
-	absolute bool // the limit is for the figure itself, not for the ratio
+	absolute bool // the limit is for the value of rowcast, not for the ratio
 }
 
 func atMost(ratio float64) limit        { return limit{value: ratio} }
@@ -142,7 +142,7 @@ func (f figure) verdict() string {
 	return "**missed**"
 }
 
-// amount formats a number with three significant digits, and integers above 1,000 completely.
+// amount formats a number with about three significant digits. From 1,000 on, it prints the rounded integer.
 func amount(x float64) string {
 	switch {
 	case math.IsNaN(x):

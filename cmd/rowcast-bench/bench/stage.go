@@ -120,7 +120,7 @@ func (s *stage) addWriters(ctx context.Context, o openWriters) (err error) {
 	return err
 }
 
-// alternate runs both sides alternately, so that other load on the machine affects both.
+// alternate measures both sides alternately, so that other load on the machine affects both.
 func alternate[S, T any](b *Bench, pairs int, one, other S, run func(S) (T, error)) (ofOne, ofOther []T, err error) {
 	var results [2][]T
 	for range pairs {
