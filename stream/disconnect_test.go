@@ -61,8 +61,8 @@ func TestDisconnect(t *testing.T) {
 	}
 }
 
-// A grant that is older than a disconnect of one of its recipients opens no stream. It may come from a cache or a slow
-// request.
+// A grant that is older than a disconnect of one of its recipients opens no stream. Such a grant may come from a cache
+// or a slow request.
 func TestDisconnectInvalidatesOlderGrants(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t)
@@ -86,7 +86,7 @@ func firstBytes(t *testing.T, f *fakeFeed, grant stream.Grant) string {
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-	r.ProtoMajor = 2 // not to be hijacked
+	r.ProtoMajor = 2 // so that Serve writes through w
 	w := &helloOnly{header: http.Header{}, leave: leave}
 	f.hub.Serve(w, r, grant)
 	return w.body.String()
@@ -157,8 +157,8 @@ func TestAttackManyDisconnects(t *testing.T) {
 	}
 }
 
-// When a large group is disconnected many times, only the first call goes through its streams. They need a while to
-// close.
+// When a large group is disconnected many times, only the first call goes through its streams. The streams
+// need a while to close.
 func TestAttackDisconnectTheSameGroupManyTimes(t *testing.T) {
 	t.Parallel()
 	const streams, times = 20_000, 100_000
@@ -175,7 +175,7 @@ func TestAttackDisconnectTheSameGroupManyTimes(t *testing.T) {
 			t.Fatalf("a further call ended %d streams, want none", got)
 		}
 		if took := time.Since(began); took > 10*time.Second {
-			t.Fatalf("%d calls took %v", i+1, took)
+			t.Fatalf("%d calls took %v, want at most 10 s", i+1, took)
 		}
 	}
 	f.hub.Connect(true, "team:7")

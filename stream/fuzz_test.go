@@ -56,7 +56,7 @@ func FuzzServe(f *testing.F) {
 		ctx, leave := context.WithCancel(t.Context())
 		defer leave()
 		request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-		request.ProtoMajor = 2 // not to be hijacked
+		request.ProtoMajor = 2 // so that Serve writes through w
 		request.URL.RawQuery = query
 		request.Header["Last-Event-Id"] = []string{header}
 		w := &helloOnly{header: http.Header{}, leave: leave}

@@ -137,7 +137,8 @@ func TestNoByeBeforePendingEvents(t *testing.T) {
 	})
 }
 
-// A stream that waits for the database ends in time, too. If it becomes live before, it receives rowcast.bye then.
+// A stream that waits for the database ends in time, too. If it becomes live earlier, it receives
+// rowcast.bye as soon as it is live.
 func TestAGrantEndsWhileJoining(t *testing.T) {
 	t.Parallel()
 	before := start

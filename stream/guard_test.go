@@ -15,7 +15,7 @@ func TestSeatsAreUsedOnlyWithTheStateLocked(t *testing.T) {
 	t.Parallel()
 	allowed := map[string]bool{
 		"state": true, "roster": true, "group": true,
-		"Hub.beat": true, "Hub.renew": true, // these lock the state themselves
+		"Hub.beat": true, "Hub.renew": true, // these two functions lock the state
 	}
 	found := 0
 	for name, function := range functions(t) {

@@ -58,7 +58,7 @@ func (r *recorder) begin(t *testing.T, s *site, id string, grant stream.Grant) {
 	ctx, leave := context.WithCancel(t.Context())
 	r.leave = leave
 	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-	request.ProtoMajor = 2 // not to be hijacked
+	request.ProtoMajor = 2 // so that Serve writes through the recording
 	if id != "" {
 		request.Header.Set("Last-Event-ID", id)
 	}

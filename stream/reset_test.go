@@ -122,7 +122,7 @@ func TestResetOfCursorsBelowTheHorizon(t *testing.T) {
 		t.Errorf("rowcast.hello has the id %s, want %s", got, hello)
 	}
 	if e := c.want("rowcast.reset"); e.Data != `{"reason": "expired"}` || parse(t, e.LastID).Xmax <= last.Xid {
-		t.Errorf("got %v, want expired and %s", e, whole)
+		t.Errorf("got %v, want the reason expired and a cursor after transaction %d", e, last.Xid)
 	}
 	insert(t, db, "alice", "3")
 	late.caughtUp(t)
@@ -256,7 +256,7 @@ func TestRetentionWhileAClientResumes(t *testing.T) {
 			c.wantData("1", "2")
 			if tt.reset {
 				if e := c.event(); e.Name != "rowcast.reset" || e.Data != `{"reason": "expired"}` {
-					t.Errorf("got %v, want expired", e)
+					t.Errorf("got %v, want rowcast.reset with the reason expired", e)
 				}
 			}
 			insert(t, db, "alice", "8")

@@ -104,11 +104,11 @@ func TestDataNeverBecomesFields(t *testing.T) {
 	id := c.hello()
 	f.hub.Send(feed.Message{Event: "x", Data: []byte("a\nid: 1\r\rdata: b\n\n")})
 	if e := c.want("x"); e.Data != "a\nid: 1\n\ndata: b\n\n" || e.LastID != id {
-		t.Errorf("got %q with id %s", e.Data, e.LastID)
+		t.Errorf("got %q with the id %s, want the same lines and the id %s", e.Data, e.LastID, id)
 	}
 	f.hub.Send(feed.Message{Event: "x\nid: 1", Data: []byte("1")})
 	if e := c.want("message"); e.Data != "1" || e.LastID != id {
-		t.Errorf("got %q with id %s", e.Data, e.LastID)
+		t.Errorf("got %q with the id %s, want 1 and the id %s", e.Data, e.LastID, id)
 	}
 }
 
@@ -332,7 +332,7 @@ func TestResponsesThatCannotBeStreamedDoNotFillTheLog(t *testing.T) {
 	for range 100 {
 		wrapped := struct{ http.ResponseWriter }{httptest.NewRecorder()} // without Flush
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		r.ProtoMajor = 2 // not to be hijacked
+		r.ProtoMajor = 2 // so that Serve writes through wrapped
 		f.hub.Serve(wrapped, r, stream.Grant{User: "alice"})
 	}
 	const message = "the response cannot be streamed; a middleware may wrap the ResponseWriter without Unwrap"

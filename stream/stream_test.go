@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	dbtest.Main(m)
 }
 
-// patience is the time that a test waits for an event that must happen.
+// patience is the longest time that a test waits for an event that must happen.
 const patience = time.Minute
 
 // A site is a hub and the server of its streams.

@@ -204,7 +204,7 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	if got := keys.asked.Load(); got != 2 {
 		t.Errorf("%d reads of the set, want 2: at the start and for the first token", got)
 	}
-	const line = `reason="the key of the token is not known, and the JSON Web Key Set was read less than 10 s ago because of another unknown key"`
+	const line = `reason="the key of the token is not known, and the JSON Web Key Set was read less than 10 s ago because of an unknown key"`
 	if lines, most := strings.Count(h.err.String(), line), 50+5*int(1+time.Since(began).Seconds()); lines < 10 || lines > most {
 		t.Errorf("%d lines in the log, want at most %d", lines, most)
 	}

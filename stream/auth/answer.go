@@ -12,7 +12,7 @@ import (
 	"rowcast/stream"
 )
 
-// An answer is an answer of the app's endpoint that accepts a client.
+// An answer records that the app's endpoint has accepted a client.
 type answer struct {
 	grant    stream.Grant
 	lifetime time.Duration

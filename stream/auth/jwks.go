@@ -39,7 +39,7 @@ func (u unknownKey) Error() string { return "the key of the token is not known, 
 
 const (
 	setUnavailable unknownKey = "the last attempt to read the JSON Web Key Set failed"
-	setJustRead    unknownKey = "the JSON Web Key Set was read less than 10 s ago because of another unknown key"
+	setJustRead    unknownKey = "the JSON Web Key Set was read less than 10 s ago because of an unknown key"
 )
 
 // KeySets reads JSON Web Key Sets (RFC 7517). Logger and Failures must be set.

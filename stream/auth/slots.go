@@ -7,7 +7,7 @@ import (
 )
 
 // At most 32 requests to the app run at once. At most 24 of them are for new streams, and at most 8 of these for clients of one address.
-// Further requests from that address wait, and do not take slots from other addresses.
+// Further requests from that address wait without a slot.
 const (
 	maxRequests   = 32
 	maxOpening    = 24
