@@ -6,8 +6,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A backlog holds the events that are still to be written to a stream, and counts the memory that they use. A stream has
-// a backlog only while a goroutine writes to its client. The backlog belongs to the stream's output.
+// A backlog holds the events that are still to be written to a stream, and counts the memory that they use. A stream
+// has a backlog only while a goroutine writes to its client. The backlog belongs to the stream's output.
 type backlog struct {
 	pending *pending
 	frames  []*frame

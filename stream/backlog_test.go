@@ -191,8 +191,8 @@ func TestWhatCountsForTheBacklog(t *testing.T) {
 	}, func(s *site) { s.hub.Backlog = 1000 })
 }
 
-// A large event that is still pending when its client becomes live does not count for the backlog, so the next event does
-// not close the stream.
+// A large event that is still pending when its client becomes live does not count for the backlog, so the next event
+// does not close the stream.
 func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Backlog = 128 << 10 })

@@ -59,8 +59,8 @@ func (k *recordingListener) Accept() (net.Conn, error) {
 }
 
 // BenchmarkDelivery compares the CPU time of a broadcast to 5,000 streams with a plain loop of write(2) calls that
-// writes the same bytes to the same sockets. The broadcasts and the loop run in turns. The reported ratio is the median of
-// the ratios of all turns.
+// writes the same bytes to the same sockets. The broadcasts and the loop run in turns. The reported ratio is the median
+// of the ratios of all turns.
 func BenchmarkDelivery(b *testing.B) {
 	const clients, broadcasts, turns = 5000, 20, 5
 	k := &recordingListener{}

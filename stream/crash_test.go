@@ -25,8 +25,8 @@ func insertNumbered(t *testing.T, db *pgx.Conn, data string) (n numbers) {
 	return n
 }
 
-// useUpIDs uses the ids that the write-ahead log has already reserved. The log reserves 32 ids at a time. After a crash,
-// the server does not assign the reserved ids.
+// useUpIDs uses the ids that the write-ahead log has already reserved. The log reserves 32 ids at a time. After a
+// crash, the server does not assign the reserved ids.
 func useUpIDs(t *testing.T, db *pgx.Conn) {
 	t.Helper()
 	exec(t, db, `SELECT nextval('rowcast.notifications_id_seq')

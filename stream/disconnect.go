@@ -9,9 +9,9 @@ import (
 )
 
 // Disconnect ends the streams of a recipient, which is a user or a group. Clients of live streams receive rowcast.bye
-// first. The clients reconnect, and get a stream again if they are authenticated again. Disconnect returns the number of
-// streams that it ended. It does not count streams that were ending already. For a recipient without streams it is cheap, because any role of the database can disconnect a
-// million such recipients.
+// first. The clients reconnect, and get a stream again if they are authenticated again. Disconnect returns the number
+// of streams that it ended. It does not count streams that were ending already. For a recipient without streams it is
+// cheap, because any role of the database can disconnect a million such recipients.
 func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.init()
 	st := h.state.Lock()

@@ -21,9 +21,9 @@
 //   - A frame is an encoded event. A run is one or more frames for the same streams, which are written together.
 //   - A lease records when the grant of a stream ends.
 //
-// [Hub.Run] is one goroutine. It sends heartbeats and ends the streams whose grants have expired. On Linux,
-// one goroutine notices when clients of plain HTTP/1.1 streams disconnect. Each stream over TLS or HTTP/2, and each
-// stream on another system, has a goroutine for this. A stream has further goroutines only while it is joining, while it has a backlog, and while its
-// grant is being renewed. An event for many streams is written by one goroutine for each processor, and Publish and
-// Send wait for these goroutines. All goroutines end with the streams or with Run.
+// [Hub.Run] is one goroutine. It sends heartbeats and ends the streams whose grants have expired. On Linux, one
+// goroutine notices when clients of plain HTTP/1.1 streams disconnect. Each stream over TLS or HTTP/2, and each stream
+// on another system, has a goroutine for this. A stream has further goroutines only while it is joining, while it has a
+// backlog, and while its grant is being renewed. An event for many streams is written by one goroutine for each
+// processor, and Publish and Send wait for these goroutines. All goroutines end with the streams or with Run.
 package stream

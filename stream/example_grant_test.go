@@ -16,8 +16,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A stream lasts as long as its user is signed in. The hub calls Renew each time that the grant expires. Here the first call finds
-// the session, and the second call does not find it because the user has signed out.
+// A stream lasts as long as its user is signed in. The hub calls Renew each time that the grant expires. Here the first
+// call finds the session, and the second call does not find it because the user has signed out.
 func ExampleGrant_renew() {
 	hub := &stream.Hub{Logger: slog.Default()}
 	hub.Publish(feed.Batch{}) // a Listener delivers batches

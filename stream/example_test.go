@@ -17,7 +17,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A Go program runs a hub in its own process. It serves the streams at a path of its own, and decides who receives which rows.
+// A Go program runs a hub in its own process. It serves the streams at a path of its own, and decides who receives
+// which rows.
 func Example() {
 	dsn, drop := dbtest.Example() // a database that "rowcast migrate" has prepared
 	defer drop()

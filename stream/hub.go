@@ -54,7 +54,8 @@ type Hub struct {
 	Memory int
 
 	// Reads is the number of calls of Source.Page and Source.IsValid that may run at one time. The Source needs a
-	// connection for each. One user may have half of the calls, but at least one, and waiting users take turns. Default 2.
+	// connection for each. One user may have half of the calls, but at least one, and waiting users take turns. Default
+	// 2.
 	Reads int
 
 	// Limits limit the number of streams. Default none.

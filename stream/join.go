@@ -91,8 +91,8 @@ type joining struct {
 	// opening is the first line, until it has been written. It is written alone only if the stream has to wait.
 	opening []byte
 
-	// comments ticks once each heartbeat interval. While the stream waits, a comment is written at each tick, so that no
-	// proxy closes the stream as idle. comments is nil until the first wait.
+	// comments ticks once each heartbeat interval. While the stream waits, a comment is written at each tick, so that
+	// no proxy closes the stream as idle. comments is nil until the first wait.
 	comments *time.Ticker
 }
 
@@ -178,8 +178,8 @@ func (j *joining) lockWhole() *state {
 }
 
 // advance takes one step towards the Hub's cursor and returns the client's cursor after the step. If the memory has all
-// events that the client has missed, and they fit into a backlog, the stream becomes live. Otherwise advance writes some
-// of the missed events, or checks the cursor again.
+// events that the client has missed, and they fit into a backlog, the stream becomes live. Otherwise advance writes
+// some of the missed events, or checks the cursor again.
 func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	st := j.lockWhole()
 	if st == nil {
@@ -228,9 +228,8 @@ func (j *joining) recheck(c cursor.Cursor) (cursor.Cursor, error) {
 	return next, j.ctx.Err()
 }
 
-// replayFrames writes the first of the frames that the client has missed: at least one frame, and more up to the size of
-// a backlog. The steps lead from the
-// client's cursor to the Hub's.
+// replayFrames writes the first of the frames that the client has missed: at least one frame, and more up to the size
+// of a backlog. The steps lead from the client's cursor to the Hub's.
 func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cursor, error) {
 	if err := j.greet(); err != nil {
 		return steps.From(), err

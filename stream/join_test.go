@@ -38,8 +38,8 @@ func TestAClientAheadOfItsHub(t *testing.T) {
 	c.wantData(`"3"`)
 }
 
-// If the connection to the database is lost while the slower hub catches up, the client is not reset and receives no row
-// twice.
+// If the connection to the database is lost while the slower hub catches up, the client is not reset and receives no
+// row twice.
 func TestAClientAheadOfItsHubWhenTheDatabaseFails(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -29,7 +29,8 @@ func openFrom(t *testing.T, f *fakeFeed, address, user string) *client {
 	return open(t, f.site, request{recipients: []string{user, "team:7"}, head: http.Header{"From": {address}}})
 }
 
-// When a limit is reached, further clients are answered with "retry later", after which an EventSource reconnects. Open streams continue. When one ends, a new client gets its place.
+// When a limit is reached, further clients are answered with "retry later", after which an EventSource reconnects. Open
+// streams continue. When one ends, a new client gets its place.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	type visitor struct{ address, user string }

@@ -7,8 +7,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A memory holds the events of the most recent rows, so that most clients resume without a query. Its limit is about the
-// bytes of memory that the events use, which are more than the bytes of their texts.
+// A memory holds the events of the most recent rows, so that most clients resume without a query. Its limit is about
+// the bytes of memory that the events use, which are more than the bytes of their texts.
 type memory struct {
 	limit int
 	bytes int

@@ -140,8 +140,8 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 	}
 }
 
-// Clients that resume and do not read do not keep other clients waiting, because some of their streams are closed after a
-// heartbeat interval.
+// Clients that resume and do not read do not keep other clients waiting, because some of their streams are closed after
+// a heartbeat interval.
 func TestStreamsThatWaitForMemoryGetIt(t *testing.T) {
 	t.Parallel()
 	const size, most = 1 << 20, 4

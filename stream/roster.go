@@ -18,8 +18,8 @@ type roster struct {
 // them.
 const slots = 32
 
-// A seat holds the data of a stream that belongs to the Hub's state, such as its place in the roster. Only code that has
-// locked the state uses it.
+// A seat holds the data of a stream that belongs to the Hub's state, such as its place in the roster. Only code that
+// has locked the state uses it.
 type seat struct {
 	indexes []uint32 // the stream's indexes in the groups of its recipients
 	lease   *lease   // nil if the stream has no end

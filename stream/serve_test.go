@@ -274,8 +274,8 @@ func TestCORSHeadersSurvive(t *testing.T) {
 	}
 }
 
-// Behind a middleware that hides Flush, the hub opens no stream, because its events would be delayed. The status is 200,
-// so the client retries.
+// Behind a middleware that hides Flush, the hub opens no stream, because its events would be delayed. The status is
+// 200, so the client retries.
 func TestAWriterThatCannotFlush(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t)

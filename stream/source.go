@@ -127,7 +127,8 @@ func (q *fairQueue) tidy(own *readerQueue) {
 	}
 }
 
-// advance lets waiting calls begin while calls are free. After its turn, a reader goes behind the other waiting readers.
+// advance lets waiting calls begin while calls are free. After its turn, a reader goes behind the other waiting
+// readers.
 func (q *fairQueue) advance() {
 	for q.free > 0 {
 		own := q.first()

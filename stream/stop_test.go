@@ -18,8 +18,8 @@ import (
 )
 
 // When a hub stops, each stream receives a cursor and a time to retry after, and ends regularly, over every protocol.
-// New clients are answered with "retry later" and the status 200, because an EventSource does not reconnect after any other
-// status.
+// New clients are answered with "retry later" and the status 200, because an EventSource does not reconnect after any
+// other status.
 func TestStopping(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, f *fakeFeed) *client{

@@ -53,9 +53,9 @@ type site struct {
 	lasts    time.Duration                   // the time after which grants expire; 0 means never
 }
 
-// serve runs a listener and a hub on a database and serves streams until the test ends. The query parameters of a request
-// name the recipients.
-// The listener makes no safety polls, so a row that arrives without a notification is missed.
+// serve runs a listener and a hub on a database and serves streams until the test ends. The query parameters of a
+// request name the recipients. The listener makes no safety polls, so a row that arrives without a notification is
+// missed.
 func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)

@@ -77,8 +77,8 @@ func (s *subscriber) send(r *run) {
 	go s.drain(rest)
 }
 
-// queue adds frames to the backlog. If the limit is exceeded, queue closes the stream. The first event of a backlog does
-// not count for the limit, so an event of any size can be sent.
+// queue adds frames to the backlog. If the limit is exceeded, queue closes the stream. The first event of a backlog
+// does not count for the limit, so an event of any size can be sent.
 func (o *output) queue(frames []*frame) {
 	if o.closeIfFull() {
 		return
@@ -171,9 +171,9 @@ func (s *subscriber) conn() wire.Conn {
 	return o.conn
 }
 
-// next returns what to write next: the bytes of the buffer and events of the backlog. ok is false if there is nothing to
-// write, or if the stream is closed. next closes the stream if the last write returned an error, and when a stream that
-// is ending has nothing more to write.
+// next returns what to write next: the bytes of the buffer and events of the backlog. ok is false if there is nothing
+// to write, or if the stream is closed. next closes the stream if the last write returned an error, and when a stream
+// that is ending has nothing more to write.
 func (s *subscriber) next(buffer []byte, err error) (_ chunk, ok bool) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -290,8 +290,8 @@ func (s *subscriber) abandonJoin() {
 	o.becomeIdle()
 }
 
-// begin is called when the first bytes of a stream that is live already have been written. If events have arrived in the
-// meantime, begin starts a goroutine that writes them.
+// begin is called when the first bytes of a stream that is live already have been written. If events have arrived in
+// the meantime, begin starts a goroutine that writes them.
 func (s *subscriber) begin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()

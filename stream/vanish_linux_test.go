@@ -14,9 +14,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The stream of a client that vanishes without closing its connection is closed soon after two heartbeat intervals. This holds
-// for an idle stream and in the middle of an event, and whether or not the hub's machine can see that the link is down.
-// The two heartbeat intervals begin with the first bytes that the client does not acknowledge.
+// The stream of a client that vanishes without closing its connection is closed soon after two heartbeat intervals.
+// This holds for an idle stream and in the middle of an event, and whether or not the hub's machine can see that the
+// link is down. The two heartbeat intervals begin with the first bytes that the client does not acknowledge.
 func TestAClientThatVanishes(t *testing.T) {
 	t.Parallel()
 	const heartbeat = time.Second

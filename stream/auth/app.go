@@ -129,8 +129,8 @@ func (c credentials) hash() [sha256.Size]byte {
 // opened at the same time are therefore renewed at different times.
 func (v answer) renewal() time.Time { return v.until.Add(-rand.N(v.lifetime/10 + 1)) }
 
-// renew returns a function that renews the grant of an open stream by asking the app again. While the endpoint fails, the stream continues for up to Grace
-// after its grant has expired. If the recipients have changed, the stream ends, and the client opens another one.
+// renew returns a function that renews the grant of an open stream by asking the app again. While the endpoint fails, the stream continues
+// for up to Grace after its grant has expired. If the recipients have changed, the stream ends, and the client opens another one.
 func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, bool) {
 	return func(ctx context.Context) (time.Time, bool) {
 		again, err := a.ask(ctx, c, &a.renewing)

@@ -68,8 +68,8 @@ func (s *socket) Write(b []byte) error {
 	}
 }
 
-// Stalled finds clients that have vanished or do not read. Write does not notice such a client while the kernel's buffer
-// has space.
+// Stalled finds clients that have vanished or do not read. Write does not notice such a client while the kernel's
+// buffer has space.
 func (s *socket) Stalled() bool {
 	acknowledged, all := s.progress()
 	if all || acknowledged != s.acknowledged {

@@ -20,8 +20,8 @@ type Conn interface {
 	Direct() Direct
 	// Write writes all of b. It fails when the client has accepted no byte for the timeout.
 	Write(b []byte) error
-	// Stalled is called once each heartbeat interval. It reports whether there was something to accept and the client has accepted
-	// nothing since the call before the last one.
+	// Stalled is called once each heartbeat interval. It reports whether there was something to accept and the client
+	// has accepted nothing since the call before the last one.
 	Stalled() bool
 	// Shutdown ends the stream. The client still receives what was written if it accepts it within the timeout.
 	Shutdown()
