@@ -50,8 +50,8 @@ func TestEncodeXipAgrees(t *testing.T) {
 	}
 }
 
-// The anchor's tag is computed by the database from a row and by the listener from what it reads, whatever the
-// session's time zone, and however the values travel.
+// The database and the listener compute the same tag for an anchor, in any time zone of the session, and through a
+// pooler.
 func TestAnchorTagsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -77,14 +77,15 @@ func TestAnchorTagsAgree(t *testing.T) {
 	for name, r := range map[string]*reader{"direct": direct, "pooled": pooled, "pooled, another time zone": zoned} {
 		for i, row := range r.rows(t, len(dates)) {
 			if got := row.Tag.String(); got != want[i] {
-				t.Errorf("%s: %s: got tag %s, the database has %s", name, dates[i], got, want[i])
+				t.Errorf("%s: created_at %s: got tag %s, want %s, the tag in the database", name, dates[i], got, want[i])
 			}
 		}
 	}
 }
 
-// The hub's cursor and that of a page rendered at the same time claim the same. (Not the same in flight: other
-// databases of the server have transactions, too.)
+// The cursor of a hub and the cursor of a page that is rendered at the same time have the same xmax and the same
+// anchor. Their lists of transactions in flight can differ, because other databases of the server have transactions
+// too.
 func TestCursorsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -99,18 +100,18 @@ func TestCursorsAgree(t *testing.T) {
 			t.Errorf("%s: a page has the cursor %s, the hub has %s", what, page, hub)
 		}
 	}
-	same("nothing yet")
+	same("no row")
 	insert(t, conn, "1")
 	same("one row")
 	exec(t, open, "BEGIN")
 	insert(t, open, "in flight")
 	insert(t, conn, "2")
-	same("one in flight below the last")
+	same("a transaction in flight below the last row")
 	exec(t, open, "COMMIT")
-	same("out of order")
+	same("commits out of order")
 	exec(t, conn, "SELECT pg_current_xact_id()")
 	same("an empty transaction")
 	exec(t, conn, "DELETE FROM rowcast.notifications")
 	insert(t, conn, "3")
-	same("another after all were deleted")
+	same("a row after the deletion of all rows")
 }

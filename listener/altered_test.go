@@ -13,9 +13,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Somebody has altered the table, so that it no longer refuses rows that cannot be sent. A recipient that is none
-// gets nothing, and above all does not become everyone. An event that must not be sent, or data of several lines, is
-// announced as unreadable.
+// The table was altered and no longer refuses rows that cannot be sent. A row with an invalid recipient is not
+// delivered, and above all is not sent to everyone. An event that must not be sent, or data of several lines, is
+// delivered as unreadable.
 func TestAlteredTableBreaksNoRule(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -42,7 +42,7 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	}
 	want = append(want, "alice  unreadable: invalid", "alice  unreadable: invalid", "alice last 6")
 	readInEveryWay(t, dsn, func() {
-		// While pages come with data. Behind a row that is at fault, rows are read one by one.
+		// The pages before were read with their data. After a row that cannot be read, rows are read one by one.
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('', 'e', '7'), ('', 'rowcast.bye', '8')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'first', '1')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', e, '2' FROM unnest($1::text[]) e`, events)
@@ -52,8 +52,8 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	}, want, 17)
 }
 
-// The bounds of recipient and event count bytes in the encoding of the database, as the constraints do: in UTF-8 they
-// may be more.
+// The limits of recipient and event are in bytes of the encoding of the database, as in the constraints. The same text
+// in UTF-8 may be longer.
 func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := odd(t, "LATIN1")
@@ -66,12 +66,11 @@ func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 	}
 }
 
-// some is a number of unreadable rows that is not known exactly: a page that begins behind an id leaves lower ones
-// out.
+// some stands for an unknown number of unreadable rows, because a page that begins after an id leaves out lower ids.
 const some = -1
 
-// Ids that no cursor can have are skipped: rows around them arrive, once each, also where pages and transactions end
-// with them.
+// Rows with ids that no cursor can have are skipped. The rows around them arrive, once each, even if a page or a
+// transaction ends with a skipped row.
 func TestIDsThatAreNone(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -122,7 +121,7 @@ func TestEmptiedTables(t *testing.T) {
 			wantData(t, r.rows(t, 1), "2")
 			r.caughtUp(t)
 			if n := r.Stats.Sessions.Load(); n != 1 || r.last.Reset != "" {
-				t.Errorf("%d sessions, reset %q", n, r.last.Reset)
+				t.Errorf("got %d sessions and reset %q, want 1 and none", n, r.last.Reset)
 			}
 			wantLost(t, r, log, strings.HasPrefix(name, "history is") || strings.HasSuffix(name, "no horizon"))
 			warm := listen(t, dsn, func(l *listener.Listener) { l.Warm = 1 << 20 })
@@ -137,17 +136,17 @@ func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	t.Helper()
 	written := strings.Contains(log.text(), "rowcast.history is empty: run rowcast migrate")
 	if failing := r.Failures.Of(failures.History).Failing(); failing != lost || written != lost {
-		t.Errorf("failing: %t, in the log: %t, want %t", failing, written, lost)
+		t.Errorf("got failing %t and in the log %t, want %t for both", failing, written, lost)
 	}
 	if !lost {
 		return
 	}
 	if first := r.read[0].Xid; r.last.Horizon != first {
-		t.Errorf("the horizon is %d, want %d, the oldest transaction with rows", r.last.Horizon, first)
+		t.Errorf("got horizon %d, want %d, the oldest transaction with rows", r.last.Horizon, first)
 	}
 	retention := &listener.Retention{Listener: r.Listener, Keep: time.Hour}
 	if _, err := retention.Round(limited(t)); err == nil || !strings.Contains(err.Error(), "rowcast.history has no row: run rowcast migrate") {
-		t.Errorf("retention: got %v", err)
+		t.Errorf("retention: got %v, want the error that rowcast.history has no row", err)
 	}
 	conn, err := r.Connect(limited(t))
 	if err != nil {
@@ -163,6 +162,6 @@ func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	}
 	r.caughtUp(t)
 	if r.Failures.Of(failures.History).Failing() {
-		t.Error("it fails after rowcast migrate")
+		t.Error("history still counts as failing after rowcast migrate")
 	}
 }

@@ -17,14 +17,15 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The sessions set all parameters that they need. The settings of the database do not matter.
+// The listener works although the database has settings that would disturb it, because its sessions make their own
+// settings.
 func TestInheritsNoSettings(t *testing.T) {
 	t.Parallel()
 	for _, pollOnly := range []bool{false, true} {
 		t.Run(fmt.Sprintf("PollOnly=%t", pollOnly), func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Database(t)
-			conn := connect(t, dsn) // before the settings
+			conn := connect(t, dsn) // it keeps its settings, because it begins before the database gets new ones
 			exec(t, conn, "CREATE SCHEMA evil; CREATE TABLE evil.notifications (); CREATE FUNCTION evil.pg_current_snapshot() RETURNS int LANGUAGE sql AS 'SELECT 1'")
 			database := pgx.Identifier{one[string](t, conn, "SELECT current_database()")}.Sanitize()
 			for _, set := range []string{
@@ -38,7 +39,7 @@ func TestInheritsNoSettings(t *testing.T) {
 			begin := one[string](t, conn, "SELECT rowcast.cursor()")
 			r := listen(t, dsn, func(l *listener.Listener) { l.PollOnly = pollOnly })
 			if !pollOnly {
-				r.sleeps(t, 1)
+				r.waitForLock(t, 1)
 			}
 			exec(t, conn, "BEGIN")
 			insert(t, conn, "1")
@@ -60,7 +61,7 @@ func TestInheritsNoSettings(t *testing.T) {
 	}
 }
 
-// createRole creates a role with grants. It is dropped at the end of the test.
+// createRole creates a role with grants and returns its name. It drops the role at the end of the test.
 func createRole(t *testing.T, dsn, name string, grants ...string) string {
 	t.Helper()
 	conn := connect(t, dsn)
@@ -98,7 +99,7 @@ func TestHubNeedsFewRights(t *testing.T) {
 	}
 	begin := one[string](t, conn, "SELECT rowcast.cursor()")
 	r := listen(t, dsn, as)
-	r.sleeps(t, 1)
+	r.waitForLock(t, 1)
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	r.caughtUp(t)
@@ -110,7 +111,7 @@ func TestHubNeedsFewRights(t *testing.T) {
 	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
 }
 
-// A policy that hides rows from the hub must be an error: a feed that is silently empty is not noticed.
+// A policy that hides rows from the hub must cause an error, because nobody would notice that rows are missing.
 func TestRowSecurityIsAnError(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -124,14 +125,14 @@ func TestRowSecurityIsAnError(t *testing.T) {
 	select {
 	case written := <-log.written:
 		if !strings.Contains(written, "row-level security") {
-			t.Errorf("got %s", written)
+			t.Errorf("got the warning %s, want one about row-level security", written)
 		}
 	case <-time.After(patience):
-		t.Error("nothing was logged")
+		t.Errorf("waited %v for a warning in the log", patience)
 	}
 }
 
-// logged passes on the first warning.
+// logged is a log that sends its first warning to written.
 type logged struct {
 	once    sync.Once
 	written chan string
@@ -147,13 +148,13 @@ func (l *logged) Write(line []byte) (int, error) {
 func TestPreflight(t *testing.T) {
 	t.Parallel()
 	if err := newListener(t, dbtest.Database(t)).Preflight(limited(t)); err != nil {
-		t.Errorf("got %v", err)
+		t.Errorf("with the schema: got %v, want no error", err)
 	}
 	if err := newListener(t, dbtest.Empty(t)).Preflight(limited(t)); !errors.Is(err, sql.ErrNoSchema) {
 		t.Errorf("without the schema: got %v, want %v", err, sql.ErrNoSchema)
 	}
 	nowhere := newListener(t, "postgres://nobody@127.0.0.1:1/nothing?sslmode=disable")
 	if err := nowhere.Preflight(limited(t)); err == nil {
-		t.Error("without a server: got no error")
+		t.Error("without a server: got no error, want one")
 	}
 }

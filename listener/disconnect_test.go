@@ -22,7 +22,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	conn := connect(t, dsn)
 	type delivered struct {
 		who  string
-		rows int // that had been delivered by then
+		rows int // the number of rows that had been delivered before
 	}
 	var log strings.Builder
 	calls := make(chan delivered, 10)
@@ -52,7 +52,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 		case call := <-calls:
 			got[call]++
 		case <-time.After(patience):
-			t.Fatalf("not every listener received the request: %v", got)
+			t.Fatalf("waited for each listener to receive the request, got %v", got)
 		}
 	}
 	if !maps.Equal(got, want) {
@@ -113,7 +113,7 @@ func TestDisconnectDoesNotWaitForReplays(t *testing.T) {
 	locker, conn := connect(t, dsn), connect(t, dsn)
 	heard := make(chan string, 1)
 	hub := listen(t, dsn, func(l *listener.Listener) { l.Disconnect = func(recipient string) { heard <- recipient } })
-	hub.sleeps(t, 1)
+	hub.waitForLock(t, 1)
 	begin := hub.last.Cursor
 	insert(t, conn, "1")
 	hub.caughtUp(t)
@@ -130,7 +130,7 @@ func TestDisconnectDoesNotWaitForReplays(t *testing.T) {
 	}
 	exec(t, locker, "COMMIT")
 	if got := receive(t, "the disconnect", heard); got != "alice" {
-		t.Errorf("%s is disconnected, want alice", got)
+		t.Errorf("got a request to disconnect %s, want alice", got)
 	}
 	await(t, "the replays", &replays)
 }

@@ -29,18 +29,18 @@ type node struct {
 	Plans    []node
 }
 
-// of are the nodes that read a relation.
-func (n node) of(relation string) (found []node) {
+// readers returns the nodes of the plan that read a relation.
+func (n node) readers(relation string) (found []node) {
 	if n.Relation == relation {
 		found = append(found, n)
 	}
 	for _, child := range n.Plans {
-		found = append(found, child.of(relation)...)
+		found = append(found, child.readers(relation)...)
 	}
 	return found
 }
 
-// sorts are those nodes that do not find their rows in order.
+// sorts returns the nodes of the plan that sort rows.
 func (n node) sorts() (found []node) {
 	if n.Type == "Sort" {
 		found = append(found, n)
@@ -51,8 +51,8 @@ func (n node) sorts() (found []node) {
 	return found
 }
 
-// The queries read only new rows, whatever the size of the table is, and without statistics, which a table that
-// grows fast does not have.
+// The queries read little more than the new rows, whatever the size of the table is. They do so without statistics,
+// because a table that grows fast has none.
 func TestPlansDoNotDependOnTheTable(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -77,7 +77,7 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 				for _, query := range []string{listener.ReplayQuery, listener.ReplayList} {
 					args := listener.QueryArgs(query, recently, &now, 512, []string{"user1", "user2", "team:7"})
 					checkPlan(t, session, query, args, 4*inFlight)
-					// Also from the very beginning, only as much is read as a page holds.
+					// From the beginning of the table too, a replay reads only as much as a page holds.
 					args = listener.QueryArgs(query, cursor.Cursor{Xmax: cursor.First}, &now, 10, []string{"user1"})
 					checkPlan(t, session, query, args, 0)
 				}
@@ -86,7 +86,7 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 	}
 }
 
-// In the middle of a large transaction, its rest is read and nothing twice.
+// A cursor in the middle of a large transaction reads only the rest of the transaction, and reads no row twice.
 func TestPlansInALargeTransaction(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -104,11 +104,11 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"alice"}), 0)
 }
 
-// fillHistory inserts rows of transactions that the server has assigned, a hundred rows each, of a thousand users and
-// everyone.
+// fillHistory inserts rows for a thousand users and for everyone. A hundred rows each have the same transaction number,
+// which the server has assigned before.
 func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	t.Helper()
-	for range (rows/100 + 4999) / 5000 { // numbers to insert under: each subtransaction would need none, a procedure draws them
+	for range (rows/100 + 4999) / 5000 { // the server assigns enough transaction numbers for the rows
 		exec(t, conn, "DO $$ BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
 	}
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER disown")
@@ -119,7 +119,7 @@ func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	exec(t, conn, "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER disown")
 }
 
-// present is the cursor of a reader that has seen everything.
+// present returns the cursor of a reader that has seen everything.
 func present(t *testing.T, conn *pgx.Conn) cursor.Cursor {
 	t.Helper()
 	c, err := cursor.Parse(one[string](t, conn, "SELECT rowcast.cursor()"))
@@ -129,7 +129,7 @@ func present(t *testing.T, conn *pgx.Conn) cursor.Cursor {
 	return c
 }
 
-// recent is a cursor of not long ago: a few transactions before now, with others in flight before that.
+// recent returns a cursor that is two transactions before now and has some transactions in flight.
 func recent(now cursor.Cursor, inFlight int) cursor.Cursor {
 	c := cursor.Cursor{Xmax: max(now.Xmax-2, cursor.First)}
 	for i := inFlight; i > 0; i-- {
@@ -140,7 +140,7 @@ func recent(now cursor.Cursor, inFlight int) cursor.Cursor {
 	return c
 }
 
-// literals are arguments as SQL has them.
+// literals returns arguments as SQL literals, joined by commas.
 func literals(args []any) string {
 	var texts []string
 	for _, arg := range args {
@@ -160,28 +160,28 @@ func literals(args []any) string {
 	return strings.Join(texts, ", ")
 }
 
-// checkPlan runs a query and fails if it has read the table in any other way than by short scans of an index.
+// checkPlan runs a query and checks that it reads the table only by short scans of an index.
 func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlight int) {
 	t.Helper()
 	plan, explained := explain(t, session, query, args)
-	for _, sort := range plan.sorts() { // a replay merges its arms, which are short
+	for _, sort := range plan.sorts() { // a replay sorts the rows of its subqueries together, which are few
 		if query == listener.FetchQuery || query == listener.FetchList || sort.Plans[0].Rows > float64(4*512+4*inFlight) {
-			t.Errorf("%v rows are sorted by %s", sort.Plans[0].Rows, sort.SortedBy)
+			t.Errorf("the query sorts %v rows by %s, want no sort or a smaller one", sort.Plans[0].Rows, sort.SortedBy)
 		}
 	}
-	scans := plan.of("notifications")
+	scans := plan.readers("notifications")
 	if len(scans) < 3 {
-		t.Fatalf("the plan has %d scans of the table, want at least one an arm", len(scans))
+		t.Fatalf("the plan has %d scans of the table, want at least 3, one for each subquery", len(scans))
 	}
 	for _, scan := range scans {
 		if scan.Type != "Index Scan" && scan.Type != "Index Only Scan" {
-			t.Errorf("the table is read by a %s", scan.Type)
+			t.Errorf("the table is read by a %s, want an index scan", scan.Type)
 		}
 		if scan.Filtered > 0 {
-			t.Errorf("a scan has thrown away %v rows", scan.Filtered)
+			t.Errorf("a scan has removed %v rows by its filter, want 0", scan.Filtered)
 		}
 	}
-	// A few pages of an index for every scan, and those of the rows that were found.
+	// The limit allows a few pages of an index for each scan, and the pages of the rows that were found.
 	limit := 4*(len(scans)+inFlight) + 2*int(plan.Rows) + 400
 	if blocks := plan.Hit + plan.Read; blocks > limit {
 		t.Errorf("read %d blocks for %v rows, want at most %d:\n%s", blocks, plan.Rows, limit, explained)
@@ -212,7 +212,7 @@ func explain(t *testing.T, session *pgx.Conn, query string, args []any) (plan no
 	return plans[0].Plan, explained
 }
 
-// Transactions are delivered in the order of their numbers, even where the numbers get one digit longer.
+// Transactions are delivered in the order of their numbers as numbers, not as texts: 9 comes before 10.
 func TestOrderOfTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -227,12 +227,12 @@ func TestOrderOfTransactions(t *testing.T) {
 	t.Cleanup(func() { _ = session.Close(context.Background()) })
 	now := present(t, conn)
 	for _, from := range []cursor.Cursor{{Xmax: cursor.First}, {Xmax: 200, Xip: []uint64{9, 10, 99, 100}}, {Xmax: 99, Xip: []uint64{9, 10}}} {
-		for query, own := range map[string][]any{
+		for query, extra := range map[string][]any{
 			listener.FetchQuery: nil, listener.FetchList: nil, listener.ReplayQuery: {[]string{"alice"}}, listener.ReplayList: {[]string{"alice"}},
 		} {
-			args := listener.QueryArgs(query, from, nil, 512, own...)
-			if len(own) > 0 {
-				args = listener.QueryArgs(query, from, &now, 512, own...)
+			args := listener.QueryArgs(query, from, nil, 512, extra...)
+			if len(extra) > 0 {
+				args = listener.QueryArgs(query, from, &now, 512, extra...)
 			}
 			rows, err := session.Query(limited(t), query, args...)
 			if err != nil {

@@ -24,9 +24,9 @@ var (
 	ReplayList  = replayQuery.list
 )
 
-// QueryArgs returns the arguments of the queries above, with own between the first six and the last two.
-func QueryArgs(query string, c cursor.Cursor, snapshot *cursor.Cursor, rows int, own ...any) []any {
-	args := append(request{from: c, snapshot: snapshot}.args(rows), own...)
+// QueryArgs returns the arguments of a query above. The arguments extra come between the first six and the last two.
+func QueryArgs(query string, c cursor.Cursor, snapshot *cursor.Cursor, rows int, extra ...any) []any {
+	args := append(request{from: c, snapshot: snapshot}.args(rows), extra...)
 	if query == FetchQuery || query == ReplayQuery {
 		args = append(args, level(rows).inline(), 1<<20)
 	}
@@ -42,7 +42,7 @@ func (l *Listener) Connect(ctx context.Context) (*pgx.Conn, error) {
 // ParseMessage parses the payload of a NOTIFY message.
 var ParseMessage = parseMessage
 
-// Round deletes one portion.
+// Round deletes one portion of old rows, as Run does.
 func (r *Retention) Round(ctx context.Context) (int64, error) {
 	setDefault(&r.Rows, 1000)
 	defaults(r.Listener)
@@ -57,7 +57,7 @@ func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor,
 	return p.deliverable(), err
 }
 
-// DialFunc returns the function that makes the listener's connections.
+// DialFunc returns the function by which the listener dials its connections.
 func (l *Listener) DialFunc() (pgconn.DialFunc, error) {
 	defaults(l)
 	config, err := l.connConfig("test")

@@ -108,7 +108,7 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	exec(t, connect(t, dsn), `INSERT INTO rowcast.notifications (data) SELECT to_jsonb(i || repeat('x', $1)) FROM generate_series(1, 9) i`, half)
 	for len(r.read) < 9 {
 		if b := r.next(t); len(b.Rows) > 3 {
-			t.Errorf("got %d rows of %d bytes in one page", len(b.Rows), half)
+			t.Errorf("got %d rows of %d bytes in one page, want fewer", len(b.Rows), half)
 		}
 	}
 	for i, row := range r.read {
@@ -124,7 +124,7 @@ func TestLargeRows(t *testing.T) {
 	conn := connect(t, dsn)
 	all := listen(t, dsn)
 	most := listen(t, dsn, func(l *listener.Listener) { l.MaxData = 100 })
-	// What does not compress is not read with its page.
+	// Large data that does not compress is not read with its page.
 	const random = `(SELECT string_agg(md5(i::text), '') FROM generate_series(1, $1::int) i)`
 	exec(t, conn, `INSERT INTO rowcast.notifications (data) VALUES ('1'),
 		(to_jsonb(repeat('x', 98))), (to_jsonb(repeat('x', 99))), (to_jsonb(`+random+`)), ('2')`, 10<<20/32)
@@ -161,7 +161,7 @@ func TestRowsThatChange(t *testing.T) {
 	exec(t, conn, `UPDATE rowcast.notifications SET data = '"changed"', recipient = 'bob'`)
 	wantData(t, r.caughtUp(t))
 
-	// Withdrawn in the middle of being read: large data is read by itself.
+	// The row is deleted after its page was listed and before its large data is read.
 	const random = `(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 1000) i)`
 	exec(t, conn, `INSERT INTO rowcast.notifications (data) VALUES ('1'), (`+random+`), ('3')`)
 	gate.wait(t)
@@ -170,8 +170,8 @@ func TestRowsThatChange(t *testing.T) {
 	wantData(t, r.rows(t, 2), "1", "3")
 }
 
-// Rows with a transaction number that the server has not assigned were restored, replicated or forged. They are not
-// sent.
+// Rows with a transaction number that the server has not assigned were restored, replicated or forged. The listener
+// does not send them.
 func TestForeignTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -196,7 +196,7 @@ func TestForeignTransactions(t *testing.T) {
 	}
 	wantData(t, replay(t, newReplayer(t, dsn, 512), before, now.String(), []string{"alice"}), `"real"`)
 
-	// Nor are they walked to find out that they are foreign.
+	// rowcast.cursor() does not read these rows at all.
 	session, err := r.Connect(limited(t))
 	if err != nil {
 		t.Fatal(err)
@@ -207,6 +207,6 @@ func TestForeignTransactions(t *testing.T) {
 	var hit int
 	_, buffers, _ := strings.Cut(explained, "Buffers: shared")
 	if _, err := fmt.Sscanf(buffers, " hit=%d", &hit); err != nil || hit > 200 {
-		t.Errorf("rowcast.cursor() walks them:\n%s", explained)
+		t.Errorf("rowcast.cursor() reads the foreign rows:\n%s", explained)
 	}
 }

@@ -54,7 +54,7 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 					l.Disconnect = func(string) { disconnected.Add(1) }
 				}
 			})
-			r.sleeps(t, 1)
+			r.waitForLock(t, 1)
 			before := log.count()
 			exec(t, conn, "SET ROLE "+createRole(t, dsn, "stranger"))
 			peak := peakHeap(t)
@@ -153,7 +153,7 @@ func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 			dsn := dbtest.Database(t)
 			conn, stranger := connect(t, dsn), connect(t, dsn)
 			r := listen(t, dsn, func(l *listener.Listener) { l.Look, l.Message = 500*time.Millisecond, nil })
-			r.sleeps(t, 1)
+			r.waitForLock(t, 1)
 			defer notifyAgainAndAgain(t, stranger, channel)()
 			exec(t, conn, "SET rowcast.ring = off")
 			for range 3 { // the first could belong to an earlier notification

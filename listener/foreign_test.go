@@ -22,9 +22,9 @@ func burn(t *testing.T, conn *pgx.Conn, n int) {
 const bring = `INSERT INTO rowcast.notifications (recipient, data, xid)
 	SELECT 'alice', '"foreign"', (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + %d + i)::text::xid8 FROM generate_series(1, 100) i`
 
-// TestForeignNumbersAreNeverSent shows that a row with a number that this server had not assigned to it is not sent,
-// live or on resume, also not once the server's counter has passed the number; and that rows between and behind them
-// are.
+// TestForeignNumbersAreNeverSent shows that a row is not sent, live or on resume, if this server had not assigned its
+// number when it was written. It is not sent even after the server's counter has passed the number. The rows before and
+// after it are sent.
 func TestForeignNumbersAreNeverSent(t *testing.T) {
 	t.Parallel()
 	const higher, lower = "higher numbers", "lower numbers"
@@ -60,7 +60,7 @@ func checkForeign(t *testing.T, dsn, bring string) {
 	exec(t, connect(t, dsn), bring)
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
-	burn(t, conn, 250) // now the counter is in the middle of the higher numbers
+	burn(t, conn, 250) // the counter is in the middle of the higher numbers
 	insert(t, conn, "2")
 	wantData(t, r.rows(t, 1), `"2"`)
 	burn(t, conn, 250)

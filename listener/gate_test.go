@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A gate stops a listener once, just before it sends a certain statement to the server.
+// A gate stops a listener once, before it sends a certain statement to the server.
 type gate struct {
 	t       *testing.T
 	text    []byte
@@ -25,7 +25,7 @@ type gate struct {
 	open    func()
 }
 
-// newGate stops a listener before its first statement that holds the text, until it is opened.
+// newGate returns a gate. It stops a listener before the first statement that contains text, until open is called.
 func newGate(t *testing.T, text string) *gate {
 	g := &gate{t: t, text: []byte(text), reached: make(chan struct{}), opened: make(chan struct{})}
 	g.open = sync.OnceFunc(func() { close(g.opened) })
@@ -43,7 +43,7 @@ func (g *gate) wait(t *testing.T) {
 	select {
 	case <-g.reached:
 	case <-time.After(patience):
-		t.Fatalf("the listener never sent %s", g.text)
+		t.Fatalf("waited for the listener to send %q", g.text)
 	}
 }
 
@@ -79,24 +79,23 @@ func TestFetchesAfterTheLockWasTaken(t *testing.T) {
 func TestFetchesAfterTheLockWasSeenHeld(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	straggler := connect(t, dsn)
-	exec(t, straggler, "BEGIN")
-	insert(t, straggler, "without a NOTIFY, as no hub sleeps")
+	open := connect(t, dsn) // its transaction holds the lock shared, until it commits
+	exec(t, open, "BEGIN")
+	insert(t, open, "without a NOTIFY, as no hub sleeps")
 
 	gate := newGate(t, "relied_on")
 	relying := listen(t, dsn, gate.into)
 	gate.wait(t)
-	exec(t, straggler, "COMMIT")
-	listen(t, dsn).sleeps(t, 1)
+	exec(t, open, "COMMIT")
+	listen(t, dsn).waitForLock(t, 1)
 	gate.open()
 	relying.rows(t, 1)
 	if locks := relying.Stats.ParkLocks.Load(); locks != 0 {
-		t.Errorf("the lock was taken %d times, want 0: two hubs cannot have it", locks)
+		t.Errorf("this hub took the lock %d times, want 0, because the other hub holds it", locks)
 	}
 }
 
-// pollsFromTheFirstRow makes a listener release the park lock at the first notification, and poll until the test
-// ends.
+// pollsFromTheFirstRow makes a listener release the park lock after the first row, and poll until the test ends.
 func pollsFromTheFirstRow(l *listener.Listener) { l.Busy = 1e-100 }
 
 func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
@@ -105,7 +104,7 @@ func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
 	conn := connect(t, dsn)
 	gate := newGate(t, "pg_advisory_unlock")
 	holder := listen(t, dsn, gate.into, pollsFromTheFirstRow)
-	holder.sleeps(t, 1)
+	holder.waitForLock(t, 1)
 	pid := one[int](t, conn, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, sql.ParkLock1)
 	relying := listen(t, dsn)
@@ -113,11 +112,12 @@ func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
 
 	insert(t, conn, "makes the holder poll")
 	gate.wait(t)
-	// If the holder had already notified the other hub, the other would check again and find the lock still held.
+	// A hub must notify after the release, not before: a hub that is notified too early finds the lock still held and goes
+	// on relying on it.
 	relying.caughtUp(t)
 	relying.caughtUp(t)
 	gate.open()
 	eventually(t, conn, "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1)", pid)
-	insert(t, conn, "without a NOTIFY, unless the other hub sleeps by now")
+	insert(t, conn, "the trigger sends no NOTIFY, unless the other hub holds the lock by now")
 	relying.until(t, func() bool { return len(relying.read) == 2 })
 }

@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// loseRows does what a crash does: it deletes rows, ends the epoch, and terminates the hub's sessions.
+// loseRows has the effects of a crash: it deletes rows, ends the epoch, and terminates the hub's sessions.
 func loseRows(t *testing.T, conn *pgx.Conn, data ...string) {
 	t.Helper()
 	exec(t, conn, "DELETE FROM rowcast.notifications WHERE data #>> '{}' = ANY ($1)", data)
@@ -19,18 +19,18 @@ func loseRows(t *testing.T, conn *pgx.Conn, data ...string) {
 		WHERE datname = current_database() AND application_name LIKE 'rowcast%'`)
 }
 
-// wantLeft waits for the batch with a Clamp, which must be the row with that id.
+// wantLeft waits for the batch after a recovery, and checks that its Clamp is the row with the id want.
 func (r *reader) wantLeft(t *testing.T, want int64) {
 	t.Helper()
 	switch b := r.recovered(t); {
 	case b.Reset != "":
-		t.Error("reset, though delivered rows are left")
+		t.Errorf("got reset %q, want none, because delivered rows are left", b.Reset)
 	case b.Clamp.ID != want:
-		t.Errorf("row %d is left, want %d", b.Clamp.ID, want)
+		t.Errorf("got row %d as the last one that is left, want %d", b.Clamp.ID, want)
 	}
 }
 
-// wantNothingLeft waits for the batch with a Reset.
+// wantNothingLeft waits for the batch after a recovery, and checks that it has a Reset.
 func (r *reader) wantNothingLeft(t *testing.T) {
 	t.Helper()
 	if b := r.recovered(t); b.Reset != listener.ResetHistory {
@@ -38,7 +38,7 @@ func (r *reader) wantNothingLeft(t *testing.T) {
 	}
 }
 
-// recovered waits for a batch that does not continue the one before.
+// recovered waits for a batch with a Reset or a Clamp, and returns it.
 func (r *reader) recovered(t *testing.T) feed.Batch {
 	t.Helper()
 	for {
@@ -64,14 +64,14 @@ func TestSeveralCrashes(t *testing.T) {
 	r.wantLeft(t, rows[0].ID)
 	insert(t, conn, "5")
 	wantData(t, r.rows(t, 1), `"5"`)
-	loseRows(t, conn, "1", "5") // all that there ever was
+	loseRows(t, conn, "1", "5") // no other row is left
 	r.wantLeft(t, 0)
 	insert(t, conn, "6")
 	wantData(t, r.rows(t, 1), `"6"`)
 }
 
-// Of the rows from before it began, the listener knows only the last one. It does not go back to an earlier row,
-// because it would deliver rows again that may still exist.
+// The listener knows only the last one of the rows that were committed before it began. It does not go back to an
+// earlier row, because it would deliver rows again that may still exist.
 func TestGoesNotBackBehindItsBeginning(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

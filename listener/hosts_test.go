@@ -14,7 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// silentHost is a server that accepts connections and sends nothing, like a server on a frozen machine.
+// silentHost starts a server that accepts connections and sends nothing, like a server on a frozen machine. It returns
+// the port of the server.
 func silentHost(t *testing.T) (port string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -26,7 +27,8 @@ func silentHost(t *testing.T) (port string) {
 	return port
 }
 
-// Of several hosts each has its own time to answer: a silent one does not use up that of the primary behind it.
+// If a connection string has several hosts, each host has its own time to answer. A silent host does not use up the
+// time of the primary after it.
 func TestSilentHostIsPassedOver(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -55,6 +57,6 @@ func TestSilentHostIsPassedOver(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if valid, err := replayer.IsValid(ctx, r.last.Cursor, r.last.Cursor); err != nil || !valid {
-		t.Errorf("a replay's connection: %t, %v", valid, err)
+		t.Errorf("IsValid: got %t, %v, want true", valid, err)
 	}
 }

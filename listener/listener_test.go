@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// patience is how long a test waits for an event. A row that has not come by then is missing.
+// patience is how long a test waits for an event. A row that has not come by then counts as lost.
 const patience = 30 * time.Second
 
 // limit bounds a step of a test that usually takes no time, such as a statement or the end of Run.
@@ -33,7 +33,7 @@ func limited(t testing.TB) context.Context {
 	return ctx
 }
 
-// receive waits for a value. what describes the value.
+// receive waits for a value and returns it. what describes the value.
 func receive[T any](t testing.TB, what string, from <-chan T) T {
 	t.Helper()
 	select {
@@ -45,7 +45,7 @@ func receive[T any](t testing.TB, what string, from <-chan T) T {
 	}
 }
 
-// await waits for a group. what describes the group.
+// await waits for the goroutines of a group. what describes the group.
 func await(t testing.TB, what string, all *sync.WaitGroup) {
 	t.Helper()
 	done := make(chan struct{})
@@ -56,14 +56,14 @@ func await(t testing.TB, what string, all *sync.WaitGroup) {
 	receive(t, what, done)
 }
 
-// A reader is a running listener and all that it has delivered.
+// A reader is a running listener, with the batches and messages that it has delivered.
 type reader struct {
 	*listener.Listener
 	batches  chan feed.Batch
 	messages chan feed.Message
 	stop     func()
 
-	// These have been taken from batches so far.
+	// read has the rows of the batches that the test has received so far, and last is the last of these batches.
 	read []feed.Row
 	last feed.Batch
 }
@@ -84,7 +84,7 @@ func newListener(t testing.TB, dsn string) *listener.Listener {
 	}
 }
 
-// listen runs a listener on a database until the test ends.
+// listen starts a listener on a database and returns its reader. The listener runs until the test ends.
 func listen(t *testing.T, dsn string, configure ...func(*listener.Listener)) *reader {
 	t.Helper()
 	r := &reader{
@@ -101,8 +101,8 @@ func listen(t *testing.T, dsn string, configure ...func(*listener.Listener)) *re
 	return r
 }
 
-// run runs a listener until the test ends or stop is called. Rows that are committed after run has returned are
-// delivered.
+// run starts a listener and waits until it has begun, so that it delivers rows that are committed later. The listener
+// runs until the test ends or stop is called.
 func run(t *testing.T, l *listener.Listener) (stop func()) {
 	t.Helper()
 	begun := make(chan struct{})
@@ -122,13 +122,13 @@ func run(t *testing.T, l *listener.Listener) (stop func()) {
 	}()
 	stop = func() {
 		cancel()
-		receive(t, "the end of Run", done)
+		receive(t, "Run to return", done)
 	}
 	t.Cleanup(stop)
 	select {
 	case <-begun:
 	case <-time.After(patience):
-		t.Fatal("the listener did not begin")
+		t.Fatalf("waited %v for the listener to begin", patience)
 	}
 	return stop
 }
@@ -145,7 +145,7 @@ func (r *reader) next(t *testing.T) feed.Batch {
 		r.take(b)
 		return b
 	case <-time.After(patience):
-		t.Fatal("no batch came")
+		t.Fatalf("waited %v for a batch", patience)
 		panic("unreachable")
 	}
 }
@@ -175,15 +175,15 @@ func (r *reader) until(t *testing.T, holds func() bool) {
 		case b := <-r.batches:
 			r.take(b)
 		case <-deadline:
-			t.Fatal("waited in vain for a condition")
+			t.Fatalf("waited %v for a condition", patience)
 		}
 	}
 }
 
-// sleeps waits until the listener has taken the park lock so many times.
-func (r *reader) sleeps(t *testing.T, times int64) {
+// waitForLock waits until the listener has taken the park lock a number of times.
+func (r *reader) waitForLock(t *testing.T, times int64) {
 	t.Helper()
-	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times }) // a fetch follows each
+	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times }) // the fetch after the lock wakes until
 }
 
 // caughtUp waits for CatchUp, and returns the rows that were delivered since the last call.
@@ -205,7 +205,7 @@ func (r *reader) caughtUp(t *testing.T) []feed.Row {
 	}
 }
 
-// wantData compares the data of rows, in their order.
+// wantData checks the data of rows, in their order.
 func wantData(t *testing.T, rows []feed.Row, want ...string) {
 	t.Helper()
 	var got []string
@@ -236,7 +236,7 @@ func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// insert inserts a row for everyone whose data is a string.
+// insert inserts a row for everyone. Its data is a JSON string.
 func insert(t testing.TB, conn *pgx.Conn, data string) {
 	t.Helper()
 	exec(t, conn, `INSERT INTO rowcast.notifications (data) VALUES (to_jsonb($1::text))`, data)
@@ -273,7 +273,7 @@ func eventually(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); !one[bool](t, conn, sql, args...); {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v, never true: %s", limit, sql)
+			t.Fatalf("waited %v for a query to return true: %s", limit, sql)
 		}
 	}
 }

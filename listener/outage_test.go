@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// If only one of the two connections can be opened, the attempts to begin a session become rare, and few lines are
-// logged. Once both can be opened, the session is whole.
+// If only one of the two connections can be opened, the pauses between the attempts to begin a session grow, and few
+// lines are logged. Once both can be opened, the session is whole.
 func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -32,13 +32,13 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 		t.Errorf("the fifth pause is %s, want at least 800 ms: half of 16 times the first one's mean", last)
 	}
 	if r.Connected() || r.Stats.Sessions.Load() != 0 {
-		t.Errorf("connected: %t, %d sessions; want none that is whole", r.Connected(), r.Stats.Sessions.Load())
+		t.Errorf("got connected %t and %d complete sessions, want false and 0", r.Connected(), r.Stats.Sessions.Load())
 	}
 	if got := log.text(); !strings.Contains(got, `msg="cannot connect to PostgreSQL" error="second connection, for the park lock: `) {
-		t.Errorf("the log does not have what is missing:\n%s", got)
+		t.Errorf("the log does not name the missing connection:\n%s", got)
 	}
 	exec(t, conn, "ALTER ROLE "+role+" CONNECTION LIMIT 2")
-	r.sleeps(t, 1)
+	r.waitForLock(t, 1)
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	got := log.text()
@@ -47,24 +47,24 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	}
 }
 
-// An outage is logged as one line about the loss, some lines about the attempts, and one line about the end.
+// An outage is logged as one line about the loss, some lines about the attempts, and one line about the new connection.
 func TestOutageIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	admin := connect(t, dbtest.Empty(t)) // from another database
+	admin := connect(t, dbtest.Empty(t)) // connected to another database
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var log lines
 	r := listen(t, dsn, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	r.sleeps(t, 1)
+	r.waitForLock(t, 1)
 	database := pgx.Identifier{config.Database}.Sanitize()
 	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS false")
 	exec(t, admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", config.Database)
 	holdsSoon(t, "four attempts fail", func() bool { return r.Failures.Of(failures.Connect).Total >= 4 })
 	if r.Connected() {
-		t.Error("Connected returns true")
+		t.Error("Connected: got true during the outage, want false")
 	}
 	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS true")
 	holdsSoon(t, "it is connected again", func() bool { return r.Stats.Sessions.Load() == 2 })
@@ -89,7 +89,7 @@ func holdsSoon(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain: %s", patience, what)
+			t.Fatalf("waited %v for %s", patience, what)
 		}
 	}
 }

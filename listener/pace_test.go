@@ -38,11 +38,11 @@ func TestPaceIsBusyFromBusyToQuiet(t *testing.T) {
 		want  bool
 	}{
 		{500, time.Second, false},
-		{1500, time.Second, false}, // not yet
+		{1500, time.Second, false}, // below busy, so it is still not busy
 		{3000, time.Second, true},
-		{1500, time.Second, true}, // still
+		{1500, time.Second, true}, // above quiet, so it is still busy
 		{500, time.Second, false},
-		{100_000, 5 * time.Millisecond, true}, // a burst is enough
+		{100_000, 5 * time.Millisecond, true}, // a short burst makes the pace busy at once
 	} {
 		now = commitAt(&p, now, step.rate, step.while)
 		if got := p.isBusy(now, busy, quiet); got != step.want {
@@ -50,7 +50,7 @@ func TestPaceIsBusyFromBusyToQuiet(t *testing.T) {
 		}
 	}
 	if now = now.Add(time.Second); p.isBusy(now, busy, quiet) {
-		t.Error("busy a second after the last commit")
+		t.Error("the pace is busy a second after the last commit, want it not busy")
 	}
 }
 
@@ -68,7 +68,7 @@ func TestPaceCountsTransactions(t *testing.T) {
 	}
 }
 
-// Writers that wait for each other make it busy for a while, and for longer if they do so again soon after.
+// Writers that wait for each other make a pace busy for a while, and for longer if they wait again soon after.
 func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	t.Parallel()
 	var p pace

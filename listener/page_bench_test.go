@@ -7,7 +7,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// BenchmarkPage is reading a page of rows, decoding them and computing their cursors.
+// BenchmarkPage reads a page of rows, decodes them and computes their cursors.
 func BenchmarkPage(b *testing.B) {
 	dsn := dbtest.Database(b)
 	l := newListener(b, dsn)

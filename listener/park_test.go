@@ -42,14 +42,14 @@ func TestNoRowWaitsForASafetyPoll(t *testing.T) {
 		t.Logf("%d hubs: the lock was taken %d times, %d notifications, %d rows delivered, %d missed",
 			proof.hubs, proof.locks.Load(), proof.wakeups.Load(), proof.delivered.Load(), proof.missed.Load())
 		if proof.missed.Load() > 0 {
-			t.Errorf("%d hubs: %d rows missed", proof.hubs, proof.missed.Load())
+			t.Errorf("%d hubs: %d rows were missed, want 0", proof.hubs, proof.missed.Load())
 		} else if proof.locks.Load() < 100 {
-			t.Errorf("%d hubs: the lock was taken only %d times, which proves nothing", proof.hubs, proof.locks.Load())
+			t.Errorf("%d hubs: the lock was taken %d times, want at least 100", proof.hubs, proof.locks.Load())
 		}
 	}
 }
 
-// A parkProof counts for the databases with the same number of hubs.
+// A parkProof has the counts of all databases with the same number of hubs.
 type parkProof struct {
 	hubs int
 
@@ -102,7 +102,7 @@ func (c slowConn) Write(b []byte) (int, error) {
 
 // run makes the writer write until the context ends.
 func (p *parkProof) run(ctx context.Context, t *testing.T, db *parkDatabase) {
-	var locks, wakeups int64 // counted so far
+	var locks, wakeups int64 // the counts at the last round
 	for ctx.Err() == nil {
 		names, err := db.writer.transact(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -128,7 +128,8 @@ func (p *parkProof) count(db *parkDatabase, locks, wakeups int64) (nowLocks, now
 	return nowLocks, nowWakeups
 }
 
-// A tracker knows which rows are on their way, by their recipients, and which hubs have delivered them.
+// A tracker knows the rows that were sent and not yet delivered by all hubs, by their recipients, and which hubs have
+// delivered each row.
 type tracker struct {
 	t    *testing.T
 	hubs int
@@ -139,7 +140,7 @@ type tracker struct {
 
 type pendingRow struct {
 	at         map[int]bool  // hubs
-	everywhere chan struct{} // closed once all hubs have delivered the row
+	everywhere chan struct{} // closed when all hubs have delivered the row
 }
 
 // send must be called before a row is inserted.
@@ -165,19 +166,21 @@ func (p *tracker) deliver(hub int, rows []feed.Row) {
 	}
 }
 
-// recall must be called with the recipients of rows that were rolled back.
-func (p *tracker) recall(recipients []string) {
+// rolledBack removes the rows of a rollback, given their recipients. It checks that no hub has delivered one of the
+// rows.
+func (p *tracker) rolledBack(recipients []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, recipient := range recipients {
 		if at := p.pending[recipient].at; len(at) > 0 {
-			p.t.Errorf("%s was rolled back and delivered", recipient)
+			p.t.Errorf("%s was delivered, want it not delivered, because it was rolled back", recipient)
 		}
 		delete(p.pending, recipient)
 	}
 }
 
-// wait waits until all hubs have delivered committed rows. It returns how many were not delivered within 5 s.
+// wait waits until all hubs have delivered committed rows, given their recipients. It returns the number of rows that
+// not all hubs have delivered within 5 s.
 func (p *tracker) wait(recipients []string) (missed int) {
 	deadline, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -191,7 +194,7 @@ func (p *tracker) wait(recipients []string) (missed int) {
 			delete(p.pending, recipient)
 			p.mu.Unlock()
 		case <-deadline.Done():
-			missed++ // and may come later
+			missed++ // a hub may still deliver the row later
 		}
 	}
 	return missed

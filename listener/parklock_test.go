@@ -125,7 +125,7 @@ func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	}
 	hub := listen(t, dsn)
 	began := time.Now()
-	hub.sleeps(t, 1)
+	hub.waitForLock(t, 1)
 	t.Logf("slept after %v", time.Since(began))
 }
 
@@ -177,7 +177,7 @@ func TestNoticesAStalledParkLock(t *testing.T) {
 					return conn, nil
 				}
 			})
-			hub.sleeps(t, 1)
+			hub.waitForLock(t, 1)
 			sessions := hub.Stats.Sessions.Load()
 			stalled.Store(true)
 			began := time.Now()
@@ -198,7 +198,7 @@ func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, map[string]string{"log_statement": "all", "log_line_prefix": "[%a] "})
 	holder := listen(t, dsn, func(l *listener.Listener) { l.Look = 0 })
-	holder.sleeps(t, 1)
+	holder.waitForLock(t, 1)
 	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 0 })
 	began, look := 0, int64(0)
 	for _, hub := range []*reader{holder, relying} {
@@ -233,7 +233,7 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 		t.Errorf("the lock was taken %d times while another session holds it", locks)
 	}
 	exec(t, conn, "SELECT pg_advisory_unlock_all()") // without a NOTIFY
-	relying.sleeps(t, 1)
+	relying.waitForLock(t, 1)
 }
 
 // If the server refuses a statement of the park lock's session, the hub logs and counts it and goes on. Here the hub
@@ -259,7 +259,7 @@ func TestRefusedParkLockIsShown(t *testing.T) {
 	shown(failures.ParkQueue, "cannot queue for the park lock: polling while a transaction that has inserted stays open")
 	exec(t, open, "COMMIT") // the hub reads the row, and polls for a while without the lock
 	wantData(t, hub.rows(t, 1), `"late"`)
-	hub.sleeps(t, 1)
+	hub.waitForLock(t, 1)
 	insert(t, conn, "1")
 	wantData(t, hub.rows(t, 1), `"1"`)
 	shown(failures.Unpark, "cannot notify the other hubs")

@@ -21,7 +21,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A pooler in session mode does no harm, and nothing warns of it.
+// A hub works through a pooler in session mode, and logs no warning.
 func TestSessionPooler(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -35,7 +35,7 @@ func TestSessionPooler(t *testing.T) {
 		l.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		l.Disconnect = func(recipient string) { t.Errorf("%q is disconnected", recipient) }
 	})
-	r.sleeps(t, 1)
+	r.waitForLock(t, 1)
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	r.caughtUp(t)
@@ -44,7 +44,8 @@ func TestSessionPooler(t *testing.T) {
 	}
 }
 
-// A pooler in transaction mode is refused, and polled through. The sessions behind it keep none of a hub's settings.
+// A hub refuses a pooler in transaction mode, but with PollOnly it works through the pooler. The sessions behind the
+// pooler keep none of the hub's settings.
 func TestTransactionPooler(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -80,7 +81,8 @@ func TestTransactionPooler(t *testing.T) {
 	}
 }
 
-// pgbouncer runs a PgBouncer before a database until the test ends, in a pool mode and with so many sessions.
+// pgbouncer runs a PgBouncer before a database until the test ends, in a pool mode. It returns a connection string for
+// it. sessions is the largest number of sessions of the pool.
 func pgbouncer(t *testing.T, dsn, mode string, sessions int) (pooled string) {
 	t.Helper()
 	program, err := osexec.LookPath("pgbouncer")
@@ -130,7 +132,7 @@ default_pool_size = %d
 			return pooled
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("PgBouncer does not answer: %v", err)
+			t.Fatalf("waited for PgBouncer to answer: %v", err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -20,7 +20,7 @@ type record struct {
 	clock atomic.Int64
 
 	mu    sync.Mutex
-	of    map[int64]*transaction // by row
+	of    map[int64]*transaction // the transaction of each row
 	pages []renderedPage
 }
 
@@ -37,7 +37,7 @@ type renderedPage struct {
 	shows  []int64
 }
 
-// write runs writers at the same time. Each makes so many random transactions.
+// write runs several writers at the same time. Each writer makes a number of random transactions.
 func (c *record) write(t *testing.T, dsn string, writers, transactions int) {
 	c.of = map[int64]*transaction{}
 	var all sync.WaitGroup
@@ -185,7 +185,7 @@ func (c *record) check(before, rows []feed.Row, want []int64) error {
 	return nil
 }
 
-// concern returns the rows that are for some recipients.
+// concern returns the rows for some recipients and for everyone.
 func concern(rows []feed.Row, recipients []string) (found []feed.Row) {
 	for _, row := range rows {
 		if row.Recipient == "" || slices.Contains(recipients, row.Recipient) {

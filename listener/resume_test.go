@@ -12,14 +12,14 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A stop is the place where a client's connection ended: after so many of the delivered rows.
+// A stop is a place where a client's connection may end: the number of rows delivered until then, and the cursor.
 type stop struct {
 	delivered int
 	cursor    string
 }
 
-// stops returns all places at which a client that was connected from the beginning can have stopped. whole has those
-// with a whole cursor.
+// stops returns all places at which a client that was connected from the beginning can stop. whole has the places with
+// a whole cursor.
 func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
 	delivered := 0
 	for _, b := range batches {
@@ -34,15 +34,16 @@ func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
 	return stops, whole
 }
 
-// Transactions are held open and commit out of order, clients are stopped at every event, and again at every event of
-// the rows that they then get: each missing row once, and no row before a row of a transaction that caused it.
+// Transactions stay open and commit out of order. A client stops after each event, resumes, and stops again after each
+// event that it then receives. It must receive each missing row once, and no row before a row of a transaction that
+// ended before its own began.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	var batches []feed.Batch
 	var truth record
 	hub := listen(t, dsn, func(l *listener.Listener) {
-		l.PageRows = 3 // pages end in the middle of transactions, and of all three parts of a fetch
+		l.PageRows = 3 // so small that pages end in the middle of transactions, and inside each of the three subqueries of a fetch
 		deliver := l.Deliver
 		l.Deliver = func(b feed.Batch) {
 			batches = append(batches, b)
@@ -64,7 +65,7 @@ func TestResumingIsExact(t *testing.T) {
 			s.small, s.large = newReplayer(t, dsn, 1+rand.N(3)), newReplayer(t, dsn, 512)
 			for _, stop := range stops {
 				end := whole[len(whole)-1]
-				if rand.N(3) == 0 { // or to a hub that is behind
+				if rand.N(3) == 0 { // sometimes the client resumes at a hub that is behind
 					end = whole[rand.N(len(whole))]
 				}
 				if end.delivered >= stop.delivered {
@@ -88,7 +89,7 @@ func newReplayer(t *testing.T, dsn string, pageRows int) *listener.Replayer {
 	return replayer
 }
 
-// replay reads all that one cursor has not seen and another has.
+// replay reads all rows that the cursor from has not seen and the cursor to has seen.
 func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []string) (delivered []feed.Row) {
 	t.Helper()
 	c, err := cursor.Parse(from)
@@ -112,13 +113,13 @@ func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []st
 	return delivered
 }
 
-// A subscriber is a set of recipients that resumes.
+// A subscriber is a client that resumes with a set of recipients.
 type subscriber struct {
 	*record
 	read       []feed.Row // the rows that the hub has read
 	recipients []string
 
-	small, large  *listener.Replayer // by the size of their pages
+	small, large  *listener.Replayer // with small and with large pages
 	replays, rows int
 }
 
@@ -130,7 +131,7 @@ func (s *subscriber) resume(t *testing.T, from, to stop) {
 		replayer = s.large
 	}
 	rows := s.replay(t, replayer, from.cursor, to.cursor, before, want)
-	for i := range rows { // resumed twice in a row
+	for i := range rows { // the client stops again after each row of the first replay
 		s.replay(t, s.large, rows[i].Cursor.String(), to.cursor, slices.Concat(before, rows[:i+1]), ids(rows[i+1:]))
 	}
 }
@@ -146,7 +147,7 @@ func (s *subscriber) replay(t *testing.T, replayer *listener.Replayer, from, to 
 	return rows
 }
 
-// A web page that a statement rendered gets exactly the rows that the statement did not see.
+// A web page that one statement renders then receives exactly the rows that the statement did not see.
 func TestResumingFromAPage(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -157,17 +158,17 @@ func TestResumingFromAPage(t *testing.T) {
 	conn := connect(t, dsn)
 	end := one[string](t, conn, "SELECT rowcast.cursor()")
 	replayer := newReplayer(t, dsn, 7)
-	halfTold := 0
+	ofWriters := 0
 	for _, page := range truth.pages {
 		c, err := cursor.Parse(page.cursor)
 		if err != nil {
 			t.Fatalf("%s: %v", page.cursor, err)
 		}
 		if c.String() != page.cursor {
-			t.Errorf("the database writes %s, Go %s", page.cursor, c)
+			t.Errorf("the cursor of the database is %s, and Go writes it as %s, want the same", page.cursor, c)
 		}
 		if !c.Whole() {
-			halfTold++
+			ofWriters++
 		}
 		want := slices.DeleteFunc(slices.Clone(committed), func(id int64) bool { return slices.Contains(page.shows, id) })
 		rows := replay(t, replayer, page.cursor, end, []string{"a", "b", "c"})
@@ -175,9 +176,9 @@ func TestResumingFromAPage(t *testing.T) {
 			t.Errorf("from %s: %v", page.cursor, err)
 		}
 	}
-	t.Logf("%d pages, %d of transactions that had written", len(truth.pages), halfTold)
-	if halfTold == 0 || halfTold == len(truth.pages) {
-		t.Error("the pages are all of one kind")
+	t.Logf("%d pages, %d of transactions that had written", len(truth.pages), ofWriters)
+	if ofWriters == 0 || ofWriters == len(truth.pages) {
+		t.Error("want pages of transactions that had written, and other pages; all are of one kind")
 	}
 }
 

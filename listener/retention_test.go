@@ -17,9 +17,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Old rows go from the oldest on, whole transactions at a time, and the horizon moves behind them: a cursor from
-// before is too old and a later one is not. The newest transaction stays, whatever its age: cursors are checked by
-// it.
+// Old rows are deleted from the oldest on, whole transactions at a time, and the horizon moves with them. A cursor from
+// before the deleted rows is too old, a later cursor is not. The newest transaction is never deleted, because cursors
+// are validated by its rows.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -31,7 +31,7 @@ func TestRetention(t *testing.T) {
 	}
 	kept := present(t, conn)
 	insert(t, conn, "young")
-	exec(t, conn, old) // behind a young one, so it stays
+	exec(t, conn, old) // after a young transaction, so it is not deleted
 
 	r := newRetention(t, dsn, 10)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -41,7 +41,7 @@ func TestRetention(t *testing.T) {
 	for r.Deleted.Load() < 35 {
 		select {
 		case <-deadline:
-			t.Fatalf("deleted %d rows, want 35", r.Deleted.Load())
+			t.Fatalf("waited for the deletion of 35 rows, got %d", r.Deleted.Load())
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -50,14 +50,14 @@ func TestRetention(t *testing.T) {
 		t.Error(err)
 	}
 	if got := one[int64](t, open, "SELECT count(*) FROM rowcast.notifications"); got != 8 {
-		t.Errorf("%d rows are left, want 8", got)
+		t.Errorf("got %d rows after the deletion, want 8", got)
 	}
 	horizon, err := strconv.ParseUint(one[string](t, conn, "SELECT horizon::text FROM rowcast.history"), 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if before.SeenBelow(horizon) || !kept.SeenBelow(horizon) {
-		t.Errorf("with horizon %d, %v must be too old and %v must not", horizon, before, kept)
+		t.Errorf("with horizon %d: want cursor %v expired and cursor %v not expired", horizon, before, kept)
 	}
 	if err := newListener(t, dsn).Preflight(limited(t)); err != nil { // begins the epoch
 		t.Fatal(err)
@@ -69,7 +69,8 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-// alone is a database on a server of its own: transactions of any database of a server hold deletion back.
+// alone returns a database on a server of its own, because an open transaction in any database of a server delays
+// deletion.
 func alone(t *testing.T) string {
 	t.Helper()
 	dsn := dbtest.Cluster(t).DSN("postgres")
@@ -79,7 +80,7 @@ func alone(t *testing.T) string {
 	return dsn
 }
 
-// epochOf is the tag of the present epoch, which begins when the first of ours connects.
+// epochOf returns the tag of the present epoch. A listener must have connected before, because it begins the epoch.
 func epochOf(t *testing.T, dsn string) cursor.Tag {
 	t.Helper()
 	tag, err := cursor.ParseTag(one[string](t, connect(t, dsn), "SELECT rowcast.epoch_tag()"))
@@ -89,7 +90,7 @@ func epochOf(t *testing.T, dsn string) cursor.Tag {
 	return tag
 }
 
-// newRetention returns a Retention that deletes rows older than half an hour, about so many at a time.
+// newRetention returns a Retention that deletes rows older than half an hour. The parameter rows is its field Rows.
 func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
 	t.Helper()
 	return &listener.Retention{
@@ -98,14 +99,14 @@ func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
 	}
 }
 
-// aging returns a database, and a Retention that deletes about so many rows at a time.
+// aging returns a connection to a new database, and a Retention of this database with the field Rows.
 func aging(t *testing.T, rows int) (*pgx.Conn, *listener.Retention) {
 	t.Helper()
 	dsn := alone(t)
 	return connect(t, dsn), newRetention(t, dsn, rows)
 }
 
-// wantDeleted runs one round.
+// wantDeleted runs one round and checks the number of rows that it deletes. why describes the round.
 func wantDeleted(t *testing.T, r *listener.Retention, why string, want int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -115,7 +116,7 @@ func wantDeleted(t *testing.T, r *listener.Retention, why string, want int64) {
 	}
 }
 
-// aged inserts rows in one transaction, each so many minutes old.
+// aged inserts rows in one transaction. The parameter minutes has the age of each row.
 func aged(t *testing.T, conn *pgx.Conn, minutes ...int) {
 	t.Helper()
 	exec(t, conn, `INSERT INTO rowcast.notifications (data, created_at)
@@ -133,13 +134,13 @@ func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 		aged(t, conn, 60)
 	}
 	r := newRetention(t, dsn, 10)
-	wantDeleted(t, r, "below the open transaction", 2) // and there, too, the newest stays
+	wantDeleted(t, r, "below the open transaction", 2) // the newest transaction below the open one stays
 	exec(t, open, "COMMIT")
 	wantDeleted(t, r, "after its end", 1)
 }
 
-// A transaction is deleted as a whole, so it is kept while one of its rows is young, even a row after those looked
-// at.
+// A transaction is deleted as a whole, so it is kept while one of its rows is young, even a row that the round does not
+// look at.
 func TestRetentionDeletesWholeTransactions(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 3)
@@ -160,7 +161,7 @@ func TestRetentionPassesRowsFromTheFuture(t *testing.T) {
 	conn, r := aging(t, 3)
 	const year = -365 * 24 * 60
 	aged(t, conn, 60)
-	aged(t, conn, year, year, year, year, year) // more than are looked at
+	aged(t, conn, year, year, year, year, year) // more rows than a round looks at
 	aged(t, conn, 60)
 	aged(t, conn, year)
 	aged(t, conn, 1)
@@ -168,7 +169,7 @@ func TestRetentionPassesRowsFromTheFuture(t *testing.T) {
 	wantDeleted(t, r, "before a young one", 0)
 }
 
-// The horizon is moved in the transaction of the deletion, so that there is never the one without the other.
+// The horizon is moved in the transaction of the deletion, so that a failure undoes both.
 func TestRetentionMovesTheHorizonWithTheRows(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 10)
@@ -179,11 +180,11 @@ func TestRetentionMovesTheHorizonWithTheRows(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if got := one[int](t, conn, "SELECT count(*)::int FROM rowcast.notifications"); got != 2 {
-		t.Errorf("%d rows are left, want 2", got)
+		t.Errorf("got %d rows after the failure, want 2", got)
 	}
 }
 
-// One hub deletes at a time, and the others do not wait for it.
+// If two hubs delete, one deletes at a time, and the other does not wait for it.
 func TestRetentionIsForOneHubAtATime(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -203,15 +204,16 @@ func TestRetentionIsForOneHubAtATime(t *testing.T) {
 	}
 	eventually(t, conn, "SELECT count(*) = 2 FROM rowcast.notifications")
 	cancel()
-	await(t, "the end of both", &all)
-	// What is deleted when the context ends is not counted.
+	await(t, "both hubs to end", &all)
+	// A round that was running when the context ended may not be counted.
 	if got := hubs[0].Deleted.Load() + hubs[1].Deleted.Load(); got < 2*transactions-4 || got > 2*transactions-2 {
 		t.Errorf("counted %d rows, want %d", got, 2*transactions-2)
 	}
 }
 
-// A crash must not lose the horizon and keep the deletion, and the horizon must be durable before it is used,
-// whatever the default, the commit waits, here for a standby that never comes.
+// The deletion and the horizon must be durable before they are visible. Therefore the commit of a round waits for the
+// disk and for a standby, even if synchronous_commit is off by default. Here it waits for a standby that does not
+// exist.
 func TestRetentionCommitsSynchronously(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -238,7 +240,7 @@ func TestRetentionCommitsSynchronously(t *testing.T) {
 	eventually(t, conn, "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'rowcast retention' AND wait_event = 'SyncRep'")
 	exec(t, conn, "ALTER SYSTEM RESET synchronous_standby_names")
 	exec(t, conn, "SELECT pg_reload_conf()")
-	if got := receive(t, "the deletion, once commits wait for no standby", deleted); got != 1 {
+	if got := receive(t, "the deletion, which no longer has to wait for a standby", deleted); got != 1 {
 		t.Errorf("deleted %d rows, want 1", got)
 	}
 }

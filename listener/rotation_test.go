@@ -90,7 +90,7 @@ func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 		l.Config = nil
 		l.Configure = func() (*pgx.ConnConfig, error) { return pgx.ParseConfig(dsn) }
 	})
-	r.sleeps(t, 1)
+	r.waitForLock(t, 1)
 	replayer, err := r.NewReplayer(limited(t), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	}
 	insert(t, conn, "after the change")
 	wantData(t, r.rows(t, 1), `"after the change"`)
-	r.sleeps(t, 2)
+	r.waitForLock(t, 2)
 	holdsSoon(t, "a replay's connection", func() bool {
 		_, err := replayer.IsValid(limited(t), begin, begin) // the first may still find the session that was ended
 		return err == nil

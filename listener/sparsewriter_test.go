@@ -12,21 +12,22 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A sparseWriter makes random transactions, one after the other: single statements and long ones, with savepoints
-// kept and rolled back, several inserts in one statement, and two-phase commits.
+// A sparseWriter makes random transactions, one at a time. Some consist of one statement. The others have several
+// statements, with savepoints that are released or rolled back, several inserts in one statement, and two-phase
+// commits.
 type sparseWriter struct {
 	conn    *pgx.Conn
 	tracker *tracker
-	pause   time.Duration // at most, between two steps
-	count   int           // of rows
+	pause   time.Duration // the longest pause between two steps
+	count   int           // the number of rows so far
 
-	sent       []string // in this transaction
-	kept       []string // of these, by savepoints
-	savepoints []int    // how many were kept before each that is open
+	sent       []string // the recipients of the rows of this transaction
+	kept       []string // the recipients in sent whose savepoints were not rolled back
+	savepoints []int    // for each open savepoint, the length of kept when it began
 }
 
-// transact makes one transaction and returns the recipients of the rows that it has committed. The instants at which
-// it inserts and commits are spread over the time between two times that the hub takes the park lock.
+// transact makes one transaction and returns the recipients of the rows that it has committed. The pauses spread its
+// inserts and commits over the time in which the hub polls, takes the park lock and sleeps.
 func (w *sparseWriter) transact(ctx context.Context) (committed []string, err error) {
 	w.sent, w.kept, w.savepoints = nil, nil, nil
 	w.linger()
@@ -52,18 +53,18 @@ func (w *sparseWriter) transact(ctx context.Context) (committed []string, err er
 	if !kept {
 		w.kept = nil
 	}
-	w.tracker.recall(slices.DeleteFunc(w.sent, func(sent string) bool { return slices.Contains(w.kept, sent) }))
+	w.tracker.rolledBack(slices.DeleteFunc(w.sent, func(sent string) bool { return slices.Contains(w.kept, sent) }))
 	return w.kept, nil
 }
 
-// linger makes the times of the steps random. It waits for nothing in particular.
+// linger sleeps for a random time, so that the steps come at random times.
 func (w *sparseWriter) linger() {
 	if rand.N(3) > 0 {
 		time.Sleep(rand.N(w.pause))
 	}
 }
 
-// adapt makes the writer slow enough for the hub to sleep in between, and not slower.
+// adapt makes the pauses shorter if the hub has slept between two rows, and longer if it has not.
 func (w *sparseWriter) adapt(slept bool) {
 	if slept {
 		w.pause -= w.pause / 16
@@ -112,12 +113,13 @@ func (w *sparseWriter) end(ctx context.Context) (kept bool, err error) {
 	case 0:
 		return false, w.do(ctx, "ROLLBACK")
 	case 1:
-		return w.prepare(context.WithoutCancel(ctx)) // a prepared transaction would outlive the test
+		return w.prepare(context.WithoutCancel(ctx)) // if the test ended in between, the prepared transaction would stay
 	}
 	return true, w.do(ctx, "COMMIT")
 }
 
-// prepare commits in two phases. It reports false if the transaction has sent a NOTIFY: PREPARE fails and ends it.
+// prepare commits in two phases. It reports false if the transaction has sent a NOTIFY, because PREPARE then fails and
+// rolls it back.
 func (w *sparseWriter) prepare(ctx context.Context) (kept bool, err error) {
 	name := fmt.Sprintf("%d %d", w.conn.PgConn().PID(), w.count)
 	err = w.do(ctx, fmt.Sprintf("PREPARE TRANSACTION '%s'", name))

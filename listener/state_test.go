@@ -14,8 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A NOTIFY queue that fills up makes the hub poll, so that no INSERT needs the queue. When it has drained the hub
-// sleeps again.
+// A NOTIFY queue that fills up makes the hub poll, so that no INSERT needs the queue. When the queue has drained, the
+// hub sleeps again.
 func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	t.Parallel()
 	major, _, _ := strings.Cut(one[string](t, connect(t, dbtest.Empty(t)), "SHOW server_version"), ".")
@@ -29,7 +29,7 @@ func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	hub := listen(t, dsn, func(l *listener.Listener) {
 		l.Look, l.QueueLimit, l.Logger = 50*time.Millisecond, queueLimit, slog.New(slog.NewTextHandler(log, nil))
 	})
-	hub.sleeps(t, 1)
+	hub.waitForLock(t, 1)
 	conn, blocker, flood := connect(t, dsn), connect(t, dsn), connect(t, dsn)
 	exec(t, blocker, "LISTEN flood")
 	exec(t, blocker, "BEGIN; SELECT 1")
@@ -47,7 +47,7 @@ func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	}
 	hub.caughtUp(t)
 	if got := hub.Stats.Wakeups.Load(); got != wakeups {
-		t.Errorf("%d INSERTs sent a NOTIFY", got-wakeups)
+		t.Errorf("got %d INSERTs that sent a NOTIFY, want 0", got-wakeups)
 	}
 	if ratio := hub.Stats.NotifyQueue(); ratio < 1e-4 || ratio > 1 {
 		t.Errorf("NotifyQueue returns %g", ratio)
@@ -60,7 +60,7 @@ func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	}
 }
 
-// fill notifies until the queue takes no more.
+// fill sends notifications until the NOTIFY queue is full.
 func fill(t *testing.T, conn *pgx.Conn, notify string) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); ; {
@@ -69,7 +69,7 @@ func fill(t *testing.T, conn *pgx.Conn, notify string) {
 			return
 		}
 		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("the queue is not full: %v", err)
+			t.Fatalf("got error %v, want the error of a full queue", err)
 		}
 	}
 }

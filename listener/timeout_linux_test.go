@@ -44,7 +44,7 @@ func TestDialFuncIsKept(t *testing.T) {
 		l.Config.DialFunc = d.dial
 		l.Timeout = 7 * time.Second
 	})
-	r.sleeps(t, 1)
+	r.waitForLock(t, 1)
 	replayer, err := r.NewReplayer(limited(t), 1)
 	if err != nil {
 		t.Fatal(err)

@@ -70,7 +70,7 @@ func TestUsedSessionBehindPgBouncer(t *testing.T) {
 	session := one[uint32](t, stranger, "SELECT pg_catalog.pg_backend_pid()")
 	for _, trapped := range []string{"SELECT 'x'::text", "SELECT pid FROM pg_locks"} {
 		if _, err := stranger.Exec(t.Context(), trapped); err == nil {
-			t.Fatalf("%s: want the error of a trap", trapped)
+			t.Fatalf("%s: got no error, want the error of a trap", trapped)
 		}
 	}
 	walkPastTraps(t, conn, pooled, true, func(*listener.Listener) {})
@@ -82,11 +82,11 @@ func TestUsedSessionBehindPgBouncer(t *testing.T) {
 		}
 	}
 	if got := one[uint32](t, stranger, "SELECT pg_catalog.pg_backend_pid()"); got != session {
-		t.Errorf("the session is %d, want that it was %d all the time", got, session)
+		t.Errorf("got session %d at the end, want %d, the session from the beginning", got, session)
 	}
 }
 
-// walkPastTraps does all that a hub does with its database.
+// walkPastTraps uses the database as a hub does: preflight, fetches, a replay, a disconnect request and retention.
 func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own func(*listener.Listener)) {
 	t.Helper()
 	begin := one[string](t, conn, "SELECT rowcast.cursor()")
@@ -103,7 +103,7 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 	}
 	r := listen(t, dsn, configure)
 	if !pollOnly {
-		r.sleeps(t, 1)
+		r.waitForLock(t, 1)
 	}
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
@@ -126,7 +126,7 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 		t.Errorf("a round of retention: %v", err)
 	}
 	if strings.Contains(log.text(), "level=WARN") {
-		t.Errorf("the log is\n%s", log.text())
+		t.Errorf("the log has warnings, want none:\n%s", log.text())
 	}
 }
 

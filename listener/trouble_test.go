@@ -38,7 +38,7 @@ func TestTransactionThatStaysOpen(t *testing.T) {
 			var took []time.Duration
 			began, fetches := time.Now(), readers[0].Stats.Fetches.Load()
 			for time.Since(began) < 2500*time.Millisecond {
-				time.Sleep(rand.N(30 * time.Millisecond)) // at any instant of all that
+				time.Sleep(rand.N(30 * time.Millisecond)) // so that the rows come at random moments of these waits and gaps
 				start := time.Now()
 				insert(t, writer, "other")
 				for _, r := range readers {
@@ -85,12 +85,12 @@ func TestLostSessions(t *testing.T) {
 			var want []string
 			const rounds = 3
 			for round := range rounds {
-				hub.sleeps(t, int64(round+1))
+				hub.waitForLock(t, int64(round+1))
 				const terminate = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 					WHERE datname = current_database() AND application_name = $1`
 				for i := range 10 {
 					if i == 3 && !one[bool](t, conn, terminate, name) {
-						t.Fatal("the session is not there")
+						t.Fatal("waited for the session of the listener")
 					}
 					insert(t, conn, fmt.Sprint(round, i))
 					want = append(want, fmt.Sprintf(`"%d %d"`, round, i))
@@ -109,12 +109,12 @@ func TestAnotherHubTakesOver(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	holder := listen(t, dsn)
-	holder.sleeps(t, 1)
+	holder.waitForLock(t, 1)
 	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 50 * time.Millisecond })
 	holder.stop()
 	insert(t, conn, "notified or not")
 	relying.rows(t, 1)
-	relying.sleeps(t, 1)
+	relying.waitForLock(t, 1)
 	if unnotified := relying.Stats.Unnotified.Load(); unnotified != 0 {
 		t.Errorf("%d rows count as unnotified, want 0: only a sleeping hub counts", unnotified)
 	}
@@ -140,7 +140,7 @@ func TestPollsAtHighRates(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	hub := listen(t, dsn, func(l *listener.Listener) { l.Busy, l.Quiet = 200, 100 })
-	hub.sleeps(t, 1)
+	hub.waitForLock(t, 1)
 	// While other tests use the CPUs, it may take the hub a while to measure the rate.
 	const writers, each, rounds = 4, 250, 20
 	var conns []*pgx.Conn
@@ -168,7 +168,7 @@ func TestPollsAtHighRates(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the hub does not sleep again")
+			t.Fatal("waited for the hub to sleep again")
 		}
 	}
 	wakeups := hub.Stats.Wakeups.Load()
@@ -189,7 +189,7 @@ func TestTwoPhaseCommit(t *testing.T) {
 	conn := connect(t, dsn)
 	t.Cleanup(func() { _, _ = conn.Exec(context.Background(), "ROLLBACK PREPARED 'two'") })
 	hub := listen(t, dsn, pollsFromTheFirstRow)
-	hub.sleeps(t, 1)
+	hub.waitForLock(t, 1)
 
 	exec(t, conn, "BEGIN")
 	insert(t, conn, "notifies")
@@ -221,10 +221,10 @@ func TestSafetyPollFindsRowsWithoutANotification(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	hub := listen(t, dsn, func(l *listener.Listener) { l.Look = 20 * time.Millisecond })
-	hub.sleeps(t, 1)
+	hub.waitForLock(t, 1)
 	for range 50 {
 		insert(t, conn, "notified")
-		time.Sleep(rand.N(5 * time.Millisecond)) // around the safety polls
+		time.Sleep(rand.N(5 * time.Millisecond)) // so that the rows come just before or after a safety poll
 	}
 	hub.rows(t, 50)
 	if got := hub.Stats.Unnotified.Load(); got != 0 {
@@ -243,7 +243,7 @@ func TestCatchUp(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	hub := listen(t, dsn)
-	hub.sleeps(t, 1)
+	hub.waitForLock(t, 1)
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
 	for i := range 20 {
 		insert(t, conn, fmt.Sprint(i))
@@ -262,7 +262,7 @@ func TestCatchUpOutlivesTheSession(t *testing.T) {
 	dsn := dbtest.Database(t)
 	locker, conn := connect(t, dsn), connect(t, dsn)
 	hub := listen(t, dsn)
-	hub.sleeps(t, 1)
+	hub.waitForLock(t, 1)
 	exec(t, locker, "BEGIN")
 	insert(t, locker, "row")
 	exec(t, locker, "LOCK rowcast.notifications")

@@ -18,7 +18,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// outcomes describes what was delivered for each row.
+// outcomes returns a text for each delivered row: its recipient, its event, and its data or why it has none.
 func outcomes(rows []feed.Row) (all []string) {
 	for _, row := range rows {
 		outcome := string(row.Data)
@@ -33,9 +33,9 @@ func outcomes(rows []feed.Row) (all []string) {
 	return all
 }
 
-// faulty puts a view in place of the table, so that reading the data of a row {"sqlstate": …, "times": …} fails, for
-// ever or so many times. Rows are inserted into rowcast.stored. The function is called STABLE so that it is called
-// where data is read only.
+// faulty puts a view in place of the table, so that reading the data of a row {"sqlstate": …, "times": …} fails each
+// time, or only for the first calls if the row has "times". Rows are inserted into rowcast.stored. The function is
+// STABLE, so PostgreSQL calls it only where a query reads data.
 func faulty(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `CREATE SEQUENCE rowcast.tries MINVALUE 0`)
@@ -249,7 +249,7 @@ func TestLockWhileARowIsRead(t *testing.T) {
 	sessions := r.Stats.Sessions.Load()
 	for deadline := time.Now().Add(patience); r.Connected() && r.Stats.Sessions.Load() == sessions; {
 		if time.Now().After(deadline) {
-			t.Fatal("the session outlived the lock")
+			t.Fatal("waited for the session to end at the lock")
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -259,7 +259,8 @@ func TestLockWhileARowIsRead(t *testing.T) {
 	}
 }
 
-// dropDataConstraints leaves a table such as one with rows of before these constraints.
+// dropDataConstraints drops the constraints for the size of data, because a table can have rows from before these
+// constraints.
 func dropDataConstraints(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
 	for _, constraint := range []string{"data_expands_at_most_32_fold", "data_is_at_most_64_mib"} {
@@ -302,7 +303,7 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	exec(t, conn, `CREATE VIEW rowcast.notifications AS
 		SELECT xmin, id, recipient, event, rowcast.counted(data) AS data, created_at, xid FROM rowcast.stored`)
 	before := one[string](t, conn, "SELECT rowcast.cursor()")
-	small := func(l *listener.Listener) { l.PageBytes = 1 << 16 } // less than a large row, which is delivered all the same
+	small := func(l *listener.Listener) { l.PageBytes = 1 << 16 } // less than the size of a large row, so that a page has one large row
 	r := listen(t, dsn, small)
 	// Small rows first, so that the pages are long when the large ones come.
 	exec(t, conn, `INSERT INTO rowcast.stored (recipient, data) SELECT 'alice', to_jsonb(CASE WHEN i <= $1 THEN 1 ELSE 1e131071 END)
@@ -311,7 +312,7 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 		t.Helper()
 		for i, row := range got {
 			if large := i >= rows; large && len(row.Data) != 131072 || !large && string(row.Data) != "1" {
-				t.Fatalf("%s: row %d has %d bytes of data and size %d", way, i, len(row.Data), row.Size)
+				t.Fatalf("%s: row %d: got %d bytes of data and size %d, want the data of the row", way, i, len(row.Data), row.Size)
 			}
 		}
 		made := one[int](t, conn, "SELECT setval('rowcast.made', setval('rowcast.made', nextval('rowcast.made')))::int")
@@ -340,8 +341,8 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	check("replay", replay(t, replayer, before, one[string](t, conn, "SELECT rowcast.cursor()"), []string{"alice"}))
 }
 
-// Many large rows of one transaction take longer than Timeout together, but no single one does: a hub that was there
-// and one that begins both come to their end.
+// The large rows of one transaction take longer to read than Timeout together, but no single row does. A running hub
+// and a hub that begins later both read all of them.
 func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	t.Parallel()
 	const rows = 60
@@ -357,7 +358,7 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 			}
 		}
 		if n := r.Stats.Sessions.Load(); n > 1 {
-			t.Errorf("%d sessions, want one", n)
+			t.Errorf("got %d sessions, want 1", n)
 		}
 	}
 	live := listen(t, dsn, small)
@@ -395,7 +396,7 @@ func TestWarmingUpEnds(t *testing.T) {
 	})
 	r.until(t, func() bool { return r.last.Cursor.Xmax > 0 && !r.last.Warming })
 	if r.last.Reset == "" || !r.last.Cursor.Whole() || len(r.read) == 0 || len(r.read) == 100 {
-		t.Errorf("after %d of 100 rows it ended with %+v", len(r.read), r.last)
+		t.Errorf("warming ended after %d of 100 rows with the batch %+v, want a reset after some rows", len(r.read), r.last)
 	}
 	exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ('1')")
 	wantData(t, r.rows(t, 1), "1")
@@ -412,7 +413,7 @@ func TestManyNumbersAreRead(t *testing.T) {
 	conn := connect(t, dsn)
 	r := listen(t, dsn)
 	r.caughtUp(t)
-	for _, numbers := range []int{60_000, 3_000_000} { // measured, and too large to be measured
+	for _, numbers := range []int{60_000, 3_000_000} { // data that is measured, and data that is too large to be measured
 		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', jsonb_agg(i % 10) FROM generate_series(1, $1::int) i", numbers)
 		insert(t, conn, "next")
 		rows := r.rows(t, 2)
@@ -420,7 +421,7 @@ func TestManyNumbersAreRead(t *testing.T) {
 			t.Errorf("%d numbers: got %d bytes, unreadable %q", numbers, len(got.Data), got.Unreadable)
 		}
 		if string(rows[1].Data) != `"next"` {
-			t.Errorf("then got %.20s", rows[1].Data)
+			t.Errorf("after %d numbers: got row %.20s, want the row next", numbers, rows[1].Data)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	const writers, length = 16, 2 * time.Second
-	// Hubs that never poll: about 50 commits a second, one at a time.
+	// The first hubs never poll. With them, commits run one at a time, about 50 a second.
 	var hubs []*reader
 	for range 2 {
 		hubs = append(hubs, listen(t, dsn, func(l *listener.Listener) { l.Busy = math.Inf(1) }))
@@ -45,13 +45,13 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 	polled := commitsBy(t, dsn, writers, length)
 	t.Logf("%.0f commits a second with hubs that never poll, %.0f with hubs that may; %d and %d wake-ups", notified, polled,
 		hubs[0].Stats.Wakeups.Load(), hubs[1].Stats.Wakeups.Load())
-	// Both rates are of one run, because without hubs a loaded machine has fewer commits, too.
+	// The test compares two rates of the same run, because a loaded machine reduces both.
 	if polled < 2*notified {
 		t.Error("the writers wait for each other")
 	}
 }
 
-// commitsBy returns how many rows a second the writers insert, each as fast as it can.
+// commitsBy runs writers, each as fast as it can, and returns the number of rows a second.
 func commitsBy(t *testing.T, dsn string, writers int, length time.Duration) float64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), length)

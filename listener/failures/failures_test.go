@@ -13,13 +13,13 @@ import (
 	"rowcast/listener/failures"
 )
 
-// An operation that the hub itself repeats counts as failing from its first failure until it succeeds.
+// An operation that the hub repeats by itself counts as failing from its first failure until it succeeds.
 func TestOperationFailsUntilItSucceeds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r failures.Record
 		began := time.Now()
-		r.Succeeded(failures.Retention) // which has not failed
+		r.Succeeded(failures.Retention) // no effect: the operation has not failed
 		r.Failed(failures.Retention, errors.New("first"))
 		time.Sleep(time.Minute)
 		r.Failed(failures.Retention, errors.New("second"))
@@ -52,7 +52,7 @@ func TestFailureEndsWithoutAttempts(t *testing.T) {
 			wantFailing(t, &r)
 		}
 		if got := r.Of(failures.Replay); got.Failures != 1 || got.Total != 2 || time.Since(got.Since) != failures.Kept {
-			t.Errorf("got %+v, want that the second failure counts by itself", got)
+			t.Errorf("got %+v, want one failure, because the series before has ended", got)
 		}
 	})
 }
@@ -83,11 +83,11 @@ func TestSuccessOfOthersHidesNoFailure(t *testing.T) {
 func wantFailing(t *testing.T, r *failures.Record, want ...failures.Operation) {
 	t.Helper()
 	if got := r.Failing(); !slices.Equal(got, want) {
-		t.Errorf("%v are failing, want %v", got, want)
+		t.Errorf("got failing operations %v, want %v", got, want)
 	}
 }
 
-// Many warnings of one operation do not fill the log, and do not suppress the warnings of another.
+// Many warnings of one operation do not fill the log. They do not suppress the warnings of another operation.
 func TestWarningsAreLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -99,10 +99,10 @@ func TestWarningsAreLimited(t *testing.T) {
 		}
 		r.Warn(to, failures.Retention, errors.New("no"), "cannot delete", "rows", 3)
 		if written := log.String(); strings.Count(written, "cannot replay") != 5 || !strings.Contains(written, "cannot delete\" rows=3 error=no") {
-			t.Errorf("the log has\n%s", written)
+			t.Errorf("got the log\n%s\nwant 5 lines of the first warning and the second warning", written)
 		}
 		if got := r.Of(failures.Replay).Total; got != 1000 {
-			t.Errorf("%d failures, want 1000", got)
+			t.Errorf("got %d failures, want 1000", got)
 		}
 	})
 }
