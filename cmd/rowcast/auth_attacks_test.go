@@ -239,8 +239,8 @@ func TestWeakKeysAreRefused(t *testing.T) {
 		"several authentication methods are configured, ":                      {"--jwt-secret", secret, "--insecure-uid"},
 	} {
 		code, _, stderr := run(t, nil, append([]string{"serve", "--database-url", nobodyThere}, args...)...)
-		if code != 1 || !strings.Contains(stderr, want) || strings.Contains(stderr, secret[:31]) {
-			t.Errorf("%v: got %d, %s, want 1, %q", args, code, stderr, want)
+		if code != 2 || !strings.Contains(stderr, want) || strings.Contains(stderr, secret[:31]) {
+			t.Errorf("%v: got %d, %s, want 2, %q", args, code, stderr, want)
 		}
 	}
 }

@@ -286,7 +286,7 @@ func TestRunUsesTheGivenEnvironment(t *testing.T) {
 	t.Setenv("ROWCAST_HEARTBEAT", "soon")
 	t.Setenv("ROWCAST_INSECURE_UID", "anywhere")
 	code, _, stderr := run(t, nil, "serve")
-	if code != 1 || !strings.HasPrefix(stderr, "rowcast: no authentication is configured, so") {
+	if code != 2 || !strings.HasPrefix(stderr, "rowcast: no authentication is configured, so") {
 		t.Errorf("got %d, %q", code, stderr)
 	}
 }

@@ -303,7 +303,7 @@ func TestExitCodesAreDocumented(t *testing.T) {
 		documented[row[1]] = true
 	}
 	actual := map[string]bool{}
-	for _, args := range [][]string{{"--version"}, {"serve"}, {"serve", "--no-such-flag"}} {
+	for _, args := range [][]string{{"--version"}, {"migrate"}, {"serve", "--no-such-flag"}} {
 		code, _, _ := run(t, environment{"DATABASE_URL": "host=127.0.0.1 port=1"}, args...)
 		actual[strconv.Itoa(code)] = true
 	}

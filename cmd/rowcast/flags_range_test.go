@@ -56,7 +56,7 @@ func TestFlagsTakeTheEndsOfTheirRanges(t *testing.T) {
 	} {
 		for _, value := range values {
 			code, _, stderr := run(t, nil, "serve", flag, value)
-			if code != 1 || !strings.HasPrefix(stderr, "rowcast: no authentication is configured, so") {
+			if code != 2 || !strings.HasPrefix(stderr, "rowcast: no authentication is configured, so") {
 				t.Errorf("%s=%s: got %d, %q", flag, value, code, stderr)
 			}
 		}

@@ -181,7 +181,7 @@ func TestAttackThousandHalfOpenConnections(t *testing.T) {
 func TestMoreConnectionsThanFiles(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", nobodyThere, "--max-connections", "10000000")
-	if code != 1 || !regexp.MustCompile(`^rowcast: --max-connections: 10000000 streams need \d+ more open files than this process may have \(\d+\): raise the limit `).MatchString(stderr) {
+	if code != 2 || !regexp.MustCompile(`^rowcast: --max-connections: 10000000 streams need \d+ more open files than this process may have \(\d+\): raise the limit `).MatchString(stderr) {
 		t.Errorf("got %d, %q", code, stderr)
 	}
 }

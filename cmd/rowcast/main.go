@@ -5,7 +5,7 @@
 //
 //	0  the command did what was asked, or stopped at a signal
 //	1  the command failed and printed the reason
-//	2  the command line is invalid
+//	2  the command line or a variable is invalid
 //
 // The documentation of package listener lists most operations of serve that may fail, and what happens after a failure. The command
 // adds these:
@@ -38,6 +38,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/server"
 	"rowcast/cmd/internal/terminal"
 )
@@ -93,11 +94,28 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case !errors.Is(err, errReported):
 		fmt.Fprintf(stderr, "rowcast: %s\n", terminal.OneLine(err))
 	}
+	if _, ok := errors.AsType[usageError](err); ok || errors.Is(err, database.ErrURL) {
+		return 2
+	}
 	return 1
 }
 
 // errReported is the error of a command that has already reported what failed.
 var errReported = errors.New("failed")
+
+// A usageError is an error of the flags and variables that was found after they had been parsed. Another attempt with the same values
+// fails again.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// usage marks err, if it is not nil, as an error of the flags and variables.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
+}
 
 // parse parses the command line. It returns nil if the command line only asks for help or the version, which parse then prints.
 func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) (*kong.Context, error) {

@@ -89,16 +89,19 @@ func TestMigrateFails(t *testing.T) {
 	t.Parallel()
 	newer := dbtest.Database(t)
 	runSQL(t, newer, `INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (9999, true)`)
-	tests := []struct{ dsn, want string }{
-		{newer, "schema is at version 9999, newer than version " + schemaVersion + " of this program: upgrade rowcast"},
-		{nobodyThere, noConnection},
-		{"postgres://me:secret%zz@db/app", unreadable},
-		{"host=db password=secret sslmode=whatever", unreadable},
+	tests := []struct {
+		dsn, want string
+		code      int
+	}{
+		{newer, "schema is at version 9999, newer than version " + schemaVersion + " of this program: upgrade rowcast", 1},
+		{nobodyThere, noConnection, 1},
+		{"postgres://me:secret%zz@db/app", unreadable, 2},
+		{"host=db password=secret sslmode=whatever", unreadable, 2},
 	}
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, nil, "migrate", "--database-url", tt.dsn)
-		if want := "rowcast: " + tt.want + "\n"; code != 1 || stdout != "" || stderr != want {
-			t.Errorf("%s: got %d, %q, %q, want 1, %q", tt.dsn, code, stdout, stderr, want)
+		if want := "rowcast: " + tt.want + "\n"; code != tt.code || stdout != "" || stderr != want {
+			t.Errorf("%s: got %d, %q, %q, want %d, %q", tt.dsn, code, stdout, stderr, tt.code, want)
 		}
 	}
 }

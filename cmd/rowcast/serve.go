@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -57,8 +58,15 @@ func (serveCmd) Help() string {
 		`SIGHUP has no effect, because passwords and certificates are read again for each connection to PostgreSQL.`
 }
 
-// Validate refuses flags that do not fit together.
-func (c *serveCmd) Validate(ctx *kong.Context) error { return c.validate(ctx) }
+// Validate refuses invalid addresses, and flags that do not fit together.
+func (c *serveCmd) Validate(ctx *kong.Context) error {
+	for flag, address := range map[string]string{"--listen": c.Listen, "--admin-listen": c.AdminListen} {
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			return fmt.Errorf("%s: %q is not HOST:PORT, such as 127.0.0.1:8080 or :8080", flag, address)
+		}
+	}
+	return c.validate(ctx)
+}
 
 // Run runs the hub until ctx ends.
 func (c *serveCmd) Run(ctx context.Context, console console) error {
@@ -66,29 +74,15 @@ func (c *serveCmd) Run(ctx context.Context, console console) error {
 	err := c.run(ctx, logger)
 	if err != nil && c.LogFormat == "json" { // programs that read the log expect JSON on every line
 		logger.Error("cannot serve", "error", terminal.OneLine(err))
-		return errReported
+		return errors.Join(errReported, err)
 	}
 	return err
 }
 
 func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
-	if err := c.check(c.Listen); err != nil {
-		return err
-	}
-	config, err := c.Config()
+	s, err := c.newServer(ctx, logger)
 	if err != nil {
-		return err
-	}
-	if limit := server.LimitMemory(logger); c.Pending == 0 {
-		c.Pending = byteSize(server.DefaultPending(limit))
-	}
-	s := server.New(config, logger)
-	s.Listener.Configure, s.Explain = c.Config, c.Explain
-	if err := c.configure(s); err != nil {
-		return err
-	}
-	if s.Events.Authenticate, err = c.authenticator(ctx, s.Origins, logger, &s.Failures); err != nil {
-		return err
+		return usage(err)
 	}
 	defer ignoreHangup(logger)()
 	err = s.Run(ctx)
@@ -99,6 +93,27 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 		logger.Info("stopped")
 	}
 	return c.advise(c.Explain(err))
+}
+
+// newServer returns the server that the flags describe. It does not connect to anything.
+func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.Server, error) {
+	if err := c.check(c.Listen); err != nil {
+		return nil, err
+	}
+	config, err := c.Config()
+	if err != nil {
+		return nil, err
+	}
+	if limit := server.LimitMemory(logger); c.Pending == 0 {
+		c.Pending = byteSize(server.DefaultPending(limit))
+	}
+	s := server.New(config, logger)
+	s.Listener.Configure, s.Explain = c.Config, c.Explain
+	if err := c.configure(s); err != nil {
+		return nil, err
+	}
+	s.Events.Authenticate, err = c.authenticator(ctx, s.Origins, logger, &s.Failures)
+	return s, err
 }
 
 // configure passes the flags to the server.

@@ -28,23 +28,7 @@ func TestServeDoesNotStart(t *testing.T) {
 		args []string
 		want string
 	}{
-		{
-			"without authentication",
-			[]string{"--database-url", dsn},
-			"no authentication is configured, so anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; for testing on this machine, give --insecure-uid",
-		},
-		{
-			"trusting everybody on every address",
-			[]string{"--database-url", dsn, "--insecure-uid", "--listen", ":0"},
-			"--insecure-uid: anybody who can reach :0 could read everything; if this is intended, give --insecure-uid=anywhere",
-		},
-		{
-			"trusting everybody in the network",
-			[]string{"--database-url", dsn, "--insecure-uid", "--listen", "192.0.2.1:80"},
-			"--insecure-uid: anybody who can reach 192.0.2.1:80 could read everything; if this is intended, give --insecure-uid=anywhere",
-		},
 		{"without its database", []string{"--database-url", missing, "--insecure-uid"}, says},
-		{"with a malformed URL", []string{"--database-url", "postgres://me:secret%zz@db/app", "--insecure-uid"}, unreadable},
 		{
 			"without the schema",
 			[]string{"--database-url", empty, "--insecure-uid"},
@@ -104,6 +88,31 @@ func TestServeDoesNotStartOnAStandby(t *testing.T) {
 	code, out, _ := run(t, nil, "doctor", "--database-url", dsn)
 	if want := "fail  primary       this is a standby, "; code != 1 || !strings.Contains(out, want) {
 		t.Errorf("doctor: got %d, %s, want 1, %q", code, out, want)
+	}
+}
+
+// A configuration with which serve can never start has the exit code of a wrong command line, also when the log is JSON.
+func TestServeWithAWrongConfiguration(t *testing.T) {
+	t.Parallel()
+	const reachable = "could read everything; if this is intended, give --insecure-uid=anywhere"
+	for want, args := range map[string][]string{
+		"no authentication is configured, so anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, " +
+			"or --auth-url; for testing on this machine, give --insecure-uid": nil,
+		"--insecure-uid: anybody who can reach :0 " + reachable:                    {"--insecure-uid", "--listen", ":0"},
+		"--insecure-uid: anybody who can reach 192.0.2.1:80 " + reachable:          {"--insecure-uid", "--listen", "192.0.2.1:80"},
+		`--listen: "8080" is not HOST:PORT, such as 127.0.0.1:8080 or :8080`:       {"--insecure-uid", "--listen", "8080"},
+		`--admin-listen: "here" is not HOST:PORT, such as 127.0.0.1:8080 or :8080`: {"--insecure-uid", "--admin-listen", "here"},
+		"--jwt-secret-file: open /nowhere: no such file or directory":              {"--jwt-secret-file", "/nowhere"},
+		unreadable: {"--insecure-uid", "--database-url", "postgres://me:secret%zz@db/app"},
+	} {
+		code, stdout, stderr := run(t, nil, append([]string{"serve"}, args...)...)
+		if code != 2 || stdout != "" || !strings.HasSuffix(stderr, ": "+want+"\n") {
+			t.Errorf("%v: got %d, %q, %q, want 2, %q", args, code, stdout, stderr, want)
+		}
+	}
+	code, _, stderr := run(t, nil, "serve", "--log-format=json")
+	if code != 2 || !strings.HasPrefix(stderr, "{") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("with a log in JSON: got %d, %q, want 2 and one line of JSON", code, stderr)
 	}
 }
 

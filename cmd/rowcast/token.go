@@ -38,11 +38,11 @@ func (tokenCmd) Help() string {
 func (c *tokenCmd) Run(console console) error {
 	claims, err := c.claims()
 	if err != nil {
-		return err
+		return usage(err)
 	}
 	method, key, err := c.signer()
 	if err != nil {
-		return err
+		return usage(err)
 	}
 	text, err := jwt.NewWithClaims(method, claims).SignedString(key)
 	if err != nil {
@@ -81,7 +81,7 @@ func (c *tokenCmd) signer() (jwt.SigningMethod, any, error) {
 		return nil, nil, err
 	}
 	if len(secrets) == 0 {
-		return nil, nil, errors.New("there is no key to sign with: give --jwt-secret, --jwt-secret-file or --jwt-private-key")
+		return nil, nil, errors.New("there is no key to sign with: give --jwt-secret (or $ROWCAST_JWT_SECRET), --jwt-secret-file or --jwt-private-key")
 	}
 	if _, err := auth.Secret(secrets[0]); err != nil {
 		return nil, nil, err

@@ -31,7 +31,7 @@ func TestTokenThatIsRefused(t *testing.T) {
 	k := pairs()
 	encrypted := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}, Bytes: []byte("x")})
 	for want, args := range map[string][]string{
-		"there is no key to sign with: give --jwt-secret, --jwt-secret-file or --jwt-private-key": nil,
+		"there is no key to sign with: give --jwt-secret (or $ROWCAST_JWT_SECRET), --jwt-secret-file or --jwt-private-key": nil,
 		"the secret is too short: it has 31 bytes and needs at least 32":                          {"--jwt-secret", secret[:31]},
 		`the user's id contains ":", which only the name of a group may`:                          {"--sub", "team:7", "--jwt-secret", secret},
 		`the name of a group does not contain ":", so it could be a user's id`:                    {"--group", "bob", "--jwt-secret", secret},
@@ -44,8 +44,8 @@ func TestTokenThatIsRefused(t *testing.T) {
 		"the key is encrypted: remove the passphrase":                                             {"--jwt-private-key", fileOf(t, encrypted)},
 	} {
 		code, stdout, stderr := run(t, nil, append([]string{"token", "--sub", "alice"}, args...)...)
-		if code == 0 || stdout != "" || !strings.HasPrefix(stderr, "rowcast: ") || !strings.Contains(stderr, want) {
-			t.Errorf("%v: got %d, %q, %q, want %q", args, code, stdout, stderr, want)
+		if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "rowcast: ") || !strings.Contains(stderr, want) {
+			t.Errorf("%v: got %d, %q, %q, want 2, %q", args, code, stdout, stderr, want)
 		}
 	}
 }

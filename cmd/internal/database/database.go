@@ -28,6 +28,9 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
+// ErrURL reports that a database URL cannot be parsed.
+var ErrURL = errors.New("the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password")
+
 // Explain rewrites a connection error. The result is one line. If the connection failed, it contains the address of the database and
 // the reason. It never contains the password. Explain returns other errors unchanged.
 func (f Flags) Explain(err error) error {
@@ -36,7 +39,7 @@ func (f Flags) Explain(err error) error {
 	}
 	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
 		// The text of the error quotes the URL, in which a password can be anywhere if it cannot be parsed.
-		return errors.New("the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password")
+		return ErrURL
 	}
 	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		hint := ""
