@@ -128,7 +128,7 @@ func (c *serveCmd) configure(s *server.Server) error {
 	}
 	s.LoopbackOrigins = c.InsecureUID != insecureOff
 	if c.InsecureUID == insecureLoopback {
-		s.Guard = server.AsLocalhost("; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere")
+		s.Guard = server.AsLocalhost("; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere", s.ForbidStream)
 	}
 	if c.AdminListen != "" && !server.IsLoopback(c.AdminListen) {
 		s.Logger.Warn("anybody who can reach the admin address can end streams and read the metrics", "flag", "--admin-listen", "addr", c.AdminListen)

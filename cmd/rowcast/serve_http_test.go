@@ -128,6 +128,8 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 			t.Errorf("%s: got %d, %q, want 403, %q", path, got.status, got.body, text)
 		}
 	}
+	local.err.await(t, `msg="a stream was denied" status=403 reason="the Host header must be localhost`)
+	askUntil(t, local.url+"/metrics", "(?m)^rowcast_auth_denied_total 6$") // each of the five names, and one more request for a stream
 }
 
 // TestCORS shows that pages of the named origins may read the hub's answers, and that every page may load the browser client.

@@ -32,16 +32,16 @@ func TestTokenThatIsRefused(t *testing.T) {
 	encrypted := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}, Bytes: []byte("x")})
 	for want, args := range map[string][]string{
 		"there is no key to sign with: give --jwt-secret (or $ROWCAST_JWT_SECRET), --jwt-secret-file or --jwt-private-key": nil,
-		"the secret is too short: it has 31 bytes and needs at least 32":                          {"--jwt-secret", secret[:31]},
-		`the user's id contains ":", which only the name of a group may`:                          {"--sub", "team:7", "--jwt-secret", secret},
-		`the name of a group does not contain ":", so it could be a user's id`:                    {"--group", "bob", "--jwt-secret", secret},
-		"--expires: 0s is not from 1s to 3650d":                                                   {"--expires", "0s", "--jwt-secret", secret},
-		`--jwt-groups-claim: "sub" is not a claim that can contain groups`:                        {"--jwt-groups-claim", "sub", "--jwt-secret", secret},
-		"this is a public key, which only the hub uses: give the matching private key":            {"--jwt-private-key", fileOf(t, pemOf(t, k.rsa.Public()))},
-		"the key is not supported: use RSA with at least 2048 bits, ":                             {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
-		"the file is not in PEM format, which openssl genpkey writes":                             {"--jwt-private-key", fileOf(t, []byte(secret))},
-		`"CERTIFICATE" is not the type of a private key`:                                          {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}))},
-		"the key is encrypted: remove the passphrase":                                             {"--jwt-private-key", fileOf(t, encrypted)},
+		"the secret is too short: it has 31 bytes and needs at least 32":                                                   {"--jwt-secret", secret[:31]},
+		`the user's id contains ":", which only the name of a group may`:                                                   {"--sub", "team:7", "--jwt-secret", secret},
+		`the name of a group does not contain ":", so it could be a user's id`:                                             {"--group", "bob", "--jwt-secret", secret},
+		"--expires: 0s is not from 1s to 3650d":                                                                            {"--expires", "0s", "--jwt-secret", secret},
+		`--jwt-groups-claim: "sub" is not a claim that can contain groups`:                                                 {"--jwt-groups-claim", "sub", "--jwt-secret", secret},
+		"this is a public key, which only the hub uses: give the matching private key":                                     {"--jwt-private-key", fileOf(t, pemOf(t, k.rsa.Public()))},
+		"the key is not supported: use RSA with at least 2048 bits, ":                                                      {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
+		"the file is not in PEM format, which openssl genpkey writes":                                                      {"--jwt-private-key", fileOf(t, []byte(secret))},
+		`"CERTIFICATE" is not the type of a private key`:                                                                   {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}))},
+		"the key is encrypted: remove the passphrase":                                                                      {"--jwt-private-key", fileOf(t, encrypted)},
 	} {
 		code, stdout, stderr := run(t, nil, append([]string{"token", "--sub", "alice"}, args...)...)
 		if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "rowcast: ") || !strings.Contains(stderr, want) {

@@ -73,7 +73,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	denial, denied := errors.AsType[Denial](err)
 	switch {
 	case denied:
-		h.deny(w, r, denial)
+		h.Deny(w, r, denial)
 	case err != nil && r.Context().Err() != nil: // the client has closed the connection
 	case err != nil:
 		h.Stats.Unavailable.Add(1)
@@ -86,7 +86,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (h *Handler) deny(w http.ResponseWriter, r *http.Request, d Denial) {
+// Deny answers a request that gets no stream. A program may call it for a request that it denies itself, so that the denial is counted
+// and logged like all others.
+func (h *Handler) Deny(w http.ResponseWriter, r *http.Request, d Denial) {
+	h.once.Do(h.init)
 	h.Stats.Denied.Add(1)
 	if logger, ok := h.denials.Allow(h.Logger); ok {
 		logger.Info("a stream was denied", "status", d.Status, "reason", d.Reason, "from", r.RemoteAddr)

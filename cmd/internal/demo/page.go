@@ -151,7 +151,7 @@ func writeError(w http.ResponseWriter, err error) {
 
 // guard refuses requests that a page of another site makes a browser send. The demo needs this because it authenticates nobody.
 func guard(next http.Handler) http.Handler {
-	checked := server.AsLocalhost("")(http.NewCrossOriginProtection().Handler(next))
+	checked := server.AsLocalhost("", server.Forbid)(http.NewCrossOriginProtection().Handler(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		checked.ServeHTTP(w, r)
