@@ -21,8 +21,8 @@
 //     rowcast.epoch. The table is UNLOGGED, so PostgreSQL empties it in a recovery, and the next listener begins a new epoch.
 //   - The anchor of a cursor is a row by which a cursor of an earlier epoch is validated: if the row still exists, the cursor is valid.
 //   - A safety poll is a fetch of a sleeping listener after Look (1 s) without a notification. It finds rows that came without a notification.
-//   - A batch, in this package and in cursor, has the rows that one fetch reads. A fetch reads a large batch page by page, and delivers each
-//     page as a feed.Batch.
+//   - A batch, in this package and in cursor, has the rows that a fetch reads from one snapshot. A large batch is read page
+//     by page. Each page is delivered as a feed.Batch, so a feed.Batch can end in the middle of a transaction.
 //
 // # Failures
 //

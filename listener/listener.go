@@ -41,8 +41,8 @@ type Listener struct {
 
 	// Disconnect, if non-nil, is called when the streams of recipient must be closed, as requested by NOTIFY
 	// rowcast.disconnect or by another hub's [Replayer.Disconnect]. It must not block. A call can come before rows that
-	// were committed earlier have been delivered, if the listener polls, reads a large batch or receives very many
-	// requests at once. It is never called if PollOnly is set.
+	// were committed earlier have been delivered, if the listener polls, reads several pages in one fetch, or
+	// receives very many requests at once. It is never called if PollOnly is set.
 	Disconnect func(recipient string)
 
 	Logger *slog.Logger
@@ -51,8 +51,9 @@ type Listener struct {
 	// connections through a transaction pooler. The default PollInterval is then 100 ms.
 	PollOnly bool
 
-	// PollInterval is the time between two fetches while polling. After a slow fetch it is up to twice as long. If the
-	// listener polls although there are fewer commits a second than Busy, it is half as long. The default is 2 ms.
+	// PollInterval is the usual time between two fetches while polling. After a slow fetch it is up to twice as long.
+	// While there are fewer commits a second than Busy, it can be half as long, except with PollOnly. While
+	// the transaction of another session keeps the listener from sleeping, it can be 10 to 25 ms. The default is 2 ms.
 	PollInterval time.Duration
 
 	// Look is the longest time without a fetch while the listener sleeps. The fetch after it is a safety poll: it finds

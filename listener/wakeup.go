@@ -148,8 +148,8 @@ func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error)
 func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w.Busy, w.Quiet) }
 
 // interval returns the time until the next poll. It is PollInterval, or up to twice as long after a slow fetch, to
-// leave the CPU of a busy machine to the writers. Below Busy commits a second it is half as long, because such writers
-// wait for each other or for the disk, and leave CPU.
+// leave the CPU of a busy machine to the writers. Without PollOnly, it is half as long below Busy commits a second,
+// because such writers wait for each other or for the disk, and leave CPU.
 func (w *wakeup) interval(took time.Duration) time.Duration {
 	least := w.PollInterval
 	if !w.PollOnly && w.pace.rate < w.Busy {

@@ -40,7 +40,7 @@ const writeSize = 32 << 10
 func (b *backlog) length(i int) int {
 	f := b.frames[i]
 	if i < b.replayed {
-		return f.length() - f.body + b.maxIDLength
+		return f.length() - f.idLength + b.maxIDLength
 	}
 	return f.length()
 }

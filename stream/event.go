@@ -37,7 +37,7 @@ type frame struct {
 	cursor    cursor.Cursor
 	live      []byte       // the block as live streams receive it, or its beginning if large is set
 	large     []byte       // the data of a large event, which is not copied; sse.BlockEnd follows it
-	body      int          // the length of the id in live; the rest is the same for all streams
+	idLength  int          // the length of the id in live; the rest is the same for all streams
 	listed    int          // the bytes of the cursor's list that are counted for this frame, see memory.share
 	holders   atomic.Int32 // the number of backlogs and writes that hold the frame
 }
@@ -73,12 +73,12 @@ func encode(r *feed.Row) *frame {
 	block := sse.Block{Name: name, Data: data}
 	if len(data) > writeSize {
 		f.live = appendID(nil, r.Cursor)
-		f.body = len(f.live)
+		f.idLength = len(f.live)
 		f.live, f.large = block.Split(f.live)
 		return f
 	}
 	f.live = appendID(make([]byte, 0, 96+len(name.String())+len(data)), r.Cursor)
-	f.body = len(f.live)
+	f.idLength = len(f.live)
 	f.live = block.Append(f.live)
 	return f
 }
@@ -138,13 +138,13 @@ func (f *frame) length() int { return chunk{f.live, f.large}.length() }
 
 // appendWithID appends the frame to b with the id that it has for one client that resumes.
 func (f *frame) appendWithID(b []byte, c cursor.Cursor) chunk {
-	return chunk{append(appendID(b, c), f.live[f.body:]...), f.large}
+	return chunk{append(appendID(b, c), f.live[f.idLength:]...), f.large}
 }
 
 // lengthWithIDs returns the number of bytes of frames whose ids are idLength bytes long.
 func lengthWithIDs(frames []*frame, idLength int) (n int) {
 	for _, f := range frames {
-		n += f.length() - f.body + idLength
+		n += f.length() - f.idLength + idLength
 	}
 	return n
 }

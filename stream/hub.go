@@ -143,7 +143,7 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 // Publish sends a batch to the streams of its recipients. The batches must be published in order. The first one sets
-// the cursor at which the Hub begins.
+// the cursor after which the Hub keeps recent events. The Hub begins with the first batch that is not Warming.
 func (h *Hub) Publish(b feed.Batch) {
 	h.init()
 	frames := make([]*frame, len(b.Rows))

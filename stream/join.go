@@ -269,7 +269,8 @@ func (j *joining) replayPage(c, end cursor.Cursor) (next cursor.Cursor, err erro
 }
 
 // load reads a page and gives its events to the stream. It first waits for a free call of the Source and then for
-// memory. A stream that waits for a call holds no memory.
+// memory. A stream that waits for a call holds no memory. If the Source fails, the stream keeps its memory during
+// the pause that follows.
 func (j *joining) load(c, end cursor.Cursor) (next cursor.Cursor, n int, horizon uint64, ok bool) {
 	var memory *reservation
 	defer func() {

@@ -54,7 +54,7 @@ func (r *roster) add(s *subscriber) {
 	r.open++
 }
 
-// makeLive makes a stream live. Only state.goLive calls it, which also sends what the stream has missed.
+// makeLive makes a stream live. Only state.goLive calls it, which also gives it the events that its client has missed.
 func (r *roster) makeLive(s *subscriber) {
 	r.parts[s.seat.slot].makeLive(s)
 	for _, recipient := range s.recipients {

@@ -25,18 +25,18 @@ type subscriber struct {
 
 // An output is the state that the lock of a subscriber guards.
 type output struct {
-	// To send an event to an idle stream, these fields are read. They come first so that they share a cache line.
+	// To send an event to an idle stream, most of these fields are read. They come first to share a cache line.
 
 	direct  wire.Direct
 	joining bool // the stream is not live yet, and only the function join writes to it
-	busy    bool // a goroutine is writing, and new events go to the backlog
+	busy    bool // a goroutine is writing or the stream has not begun; new events go to the backlog
 	ending  bool // the stream closes when the backlog is empty
 	closed  bool
 	backlog *backlog // nil while nothing is pending
 
 	of    *subscriber
 	conn  wire.Conn          // nil until attach
-	leave context.CancelFunc // ends join; nil when join has ended
+	leave context.CancelFunc // ends join; nil before beginJoin, and once the stream is live or abandoned
 	idle  chan struct{}      // closed when the stream is no longer busy; nil unless finish waits
 }
 

@@ -22,7 +22,7 @@ type Row struct {
 }
 
 // A Batch has the next rows that have become visible since the listener began. If very many have become visible at
-// once, they come in several batches.
+// once, they come in several Batches, and a Batch can end in the middle of a transaction.
 type Batch struct {
 	Rows []Row // in the order in which they must be sent; empty if there was nothing new
 
