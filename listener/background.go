@@ -37,10 +37,10 @@ func (b *background) start(work job) {
 	}()
 }
 
-// isRunning reports whether a job was started, and neither finish nor stop has returned its result yet.
+// isRunning reports whether a job was started whose result was not returned yet by finish or stop.
 func (b *background) isRunning() bool { return b.job != nil }
 
-// finish returns the result of the job if the job has ended. It reports idle if no job runs.
+// finish returns the result of the job if the job has ended. idle reports whether no job runs any more.
 func (b *background) finish() (last result, idle bool) {
 	if b.job == nil {
 		return result{}, true

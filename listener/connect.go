@@ -60,8 +60,8 @@ func settingsFor(version int, timeout time.Duration) map[string]string {
 	return all
 }
 
-// connConfig returns the configuration of the next connection. The connection has an application_name. Its DialFunc
-// sets options by which the kernel notices a dead peer.
+// connConfig returns the configuration of the next connection. It sets an application_name, and a DialFunc that sets
+// TCP options with which the kernel detects a dead peer.
 func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	config := l.Config
 	if l.Configure != nil {
@@ -105,8 +105,8 @@ func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc 
 }
 
 // connect opens a session with the listener's settings. With PollOnly, it opens a connection without the settings,
-// because each transaction makes them. If there are several hosts, each has its own time to answer: the first may be a
-// primary that has died. receive, if non-nil, is called with each notification.
+// because each transaction applies them. If there are several hosts, each host has its own time limit, because the
+// first may be a primary that has died. receive, if non-nil, is called with each notification.
 func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config, err := l.connConfig(purpose)
 	if err != nil {
@@ -143,7 +143,7 @@ func (l *Listener) withSettings(ctx context.Context, conn *pgx.Conn, read func(q
 	return read(conn)
 }
 
-// prepare checks that no transaction pooler shares the session, and makes the settings. Until then, the search_path
+// prepare checks that no transaction pooler shares the session, and applies the settings. Until then, the search_path
 // may have functions, operators and types of another role. So every name in these statements is qualified, and no
 // operator is used. The same applies to checkPrimary and to the first statement of inTransaction.
 func prepare(ctx context.Context, conn *pgx.Conn, timeout time.Duration) error {
@@ -152,7 +152,7 @@ func prepare(ctx context.Context, conn *pgx.Conn, timeout time.Duration) error {
 	}
 	var set strings.Builder
 	for name, value := range settingsFor(majorVersion(conn), timeout) {
-		fmt.Fprintf(&set, "SELECT pg_catalog.set_config('%s', '%s', false);", name, value) // SET would take a list of schemas as one name
+		fmt.Fprintf(&set, "SELECT pg_catalog.set_config('%s', '%s', false);", name, value) // SET x = 'a, b' would mean one schema
 	}
 	if _, err := conn.PgConn().Exec(ctx, set.String()).ReadAll(); err != nil {
 		return fmt.Errorf("make session settings: %w", err)

@@ -2,8 +2,8 @@ package listener
 
 import "time"
 
-// Lag returns how far the listener is behind: all rows that were committed before that time have been delivered. It is
-// up to Look (1 s) while the listener sleeps. It grows while new rows are being read, and while PostgreSQL is
+// Lag returns how far the listener is behind. All rows that were committed longer ago than this have been delivered.
+// Lag is up to Look (1 s) while the listener sleeps. It grows while new rows are being read, and while PostgreSQL is
 // unreachable.
 func (s *Stats) Lag() time.Duration {
 	current := s.current.Load()

@@ -50,8 +50,8 @@ func (l level) after(p *page, pageRows int) level {
 	return l
 }
 
-// levels keep the levels of replays between two pages, by the place where the next page begins. A replay is known only
-// by this place, because a Replayer keeps nothing else of it.
+// levels keep the level of each replay between two pages, by the place where the next page begins. A replay is
+// identified only by this place, because a Replayer keeps no other record of a replay.
 type levels struct{ at guard.Value[map[place]level] }
 
 // A place is the last row of a page.

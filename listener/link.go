@@ -72,9 +72,9 @@ func (k *link) bounded(ctx context.Context, read func(context.Context, querier) 
 // interrupt ends the statement or the wait that uses the connection now. Any goroutine may call it.
 func (k *link) interrupt() { _ = k.conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
 
-// wait sleeps until the deadline. It returns earlier if a notification is received that must be answered, a fetch is
-// requested, or wake is called. Other notifications do not end the wait, because any role could put off the next safety
-// poll forever with them.
+// wait sleeps until the deadline. It returns earlier if it receives a notification that must be answered, if a fetch is
+// requested, or if wake is called. Other notifications do not end the wait, because any role could put off the next
+// safety poll forever with them.
 func (k *link) wait(ctx context.Context, deadline time.Time) error {
 	if k.isCalled() {
 		return ctx.Err()

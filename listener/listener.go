@@ -99,20 +99,20 @@ type Listener struct {
 	logs     logs
 
 	once sync.Once
-	name string // random; by it, the listener ignores the disconnect requests of its own Replayers
+	name string // a random name, by which the listener ignores the disconnect requests of its own Replayers
 
 	isConnected atomic.Bool
 
 	// Only Run's goroutine uses these. They outlive a session.
 	cursor      cursor.Cursor
-	begun       bool            // the cursor has been read
+	begun       bool            // cursor is set: the first session has found where to begin
 	delivered   deliveredRows   // the last delivered rows, which a crash may lose
 	level       level           // the level of the next page
 	historyLost bool            // rowcast.history had no row when the last page was read
 	isLagging   bool            // a warning was logged, and the listener has not read to the end since
-	warmUntil   time.Time       // when reading rows from before the listener began is given up; zero if none are being read
+	warmUntil   time.Time       // when the listener stops reading the recent rows (Warm); zero if it is not reading them
 	foreign     int64           // the number of rows with foreign transaction numbers, at the last count
-	serving     []chan struct{} // closed at the end of the present fetch, or of the next one if it fails
+	serving     []chan struct{} // closed at the end of the present fetch, or of the next fetch if the present one fails
 
 	unreadableLog loglimit.Limit
 
@@ -138,7 +138,7 @@ type Stats struct {
 	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to the end
 }
 
-// logs has a limit for each kind of log line that other roles can cause.
+// logs has the limits of log lines that other roles can cause.
 type logs struct {
 	connected, lost    loglimit.Limit
 	failed             loglimit.Limit // attempts to begin a session

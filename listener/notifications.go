@@ -28,7 +28,7 @@ const (
 	maxCallBytes = 1 << 20
 )
 
-// add keeps a call until take, and reports whether there was capacity for it.
+// add keeps a call until take removes it. It reports false if there is no capacity for the call.
 func (c *calls) add(one call) bool {
 	if len(c.waiting) == maxCalls || c.bytes+len(one.text) > maxCallBytes {
 		return false
@@ -63,7 +63,7 @@ func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 		k.receiveDisconnect(n.Payload)
 	case disconnectedChannel:
 		if by, recipient, _ := strings.Cut(n.Payload, " "); by != k.name {
-			k.receiveDisconnect(strings.Clone(recipient)) // the payload can be much longer
+			k.receiveDisconnect(strings.Clone(recipient)) // without Clone, recipient would keep the whole payload in memory
 		}
 	}
 }

@@ -8,9 +8,9 @@ import (
 )
 
 // A pace decides whether polling is cheaper than being notified. Being notified is cheaper, unless there are many
-// commits. There are many if their rate is high, or if writers wait for each other with their NOTIFYs: where a commit
-// takes long, they never reach a high rate. Empty fetches would be a wrong sign: at rates where most fetches find rows,
-// being notified can still be cheaper than polling.
+// commits. There are many if their rate is high, or if writers wait for each other with their NOTIFYs. The second sign
+// is needed because the rate is never high where a commit takes long. Empty fetches would be a wrong sign: at rates
+// where most fetches find rows, being notified can still be cheaper than polling.
 type pace struct {
 	rate float64 // commits a second, at the time of at
 	at   time.Time
@@ -25,7 +25,8 @@ type pace struct {
 const (
 	// memory is the time in which the weight of an old commit falls to 1/e.
 	memory = 50 * time.Millisecond
-	// checkFrom is the rate from which on the hub checks for a queue of writers: slower commits hardly ever meet.
+	// checkFrom is the rate, in commits a second, from which on the hub checks for a queue of writers. At a lower rate,
+	// writers hardly ever wait for each other.
 	checkFrom = 30
 	// checkEvery is the time between two checks. After a check that has found a queue it is checkAgain.
 	checkEvery = 50 * time.Millisecond

@@ -21,7 +21,7 @@ import (
 type parkLock struct {
 	background
 
-	pid      uint32 // of the server process
+	pid      uint32 // the process ID of the server process
 	timeout  time.Duration
 	logger   *slog.Logger
 	failures *failures.Record
@@ -138,7 +138,7 @@ func (p *parkLock) dequeued() (taken, done bool, err error) {
 	if !done {
 		return false, false, nil
 	}
-	if p.isRefused(last.err) { // the role may not use plpgsql: the hub polls until the lock is free
+	if p.isRefused(last.err) { // for example, if the role may not use plpgsql; the hub then polls
 		p.failures.Warn(p.logger, failures.ParkQueue, last.err,
 			"cannot queue for the park lock: polling while a transaction that has inserted stays open")
 		return false, true, nil
@@ -153,7 +153,7 @@ func (p *parkLock) dequeued() (taken, done bool, err error) {
 	return last.ok, true, nil
 }
 
-// isRefused reports whether err is an error of a statement after which the session goes on.
+// isRefused reports whether err is the error of a statement that has failed without ending the session.
 func (p *parkLock) isRefused(err error) bool {
 	_, refused := errors.AsType[*pgconn.PgError](err)
 	return refused && !p.conn.IsClosed()

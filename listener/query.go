@@ -153,7 +153,7 @@ const (
 	colData
 	fullColumns
 	listColumns = colRecipient
-	colState    = colCreatedAt // of the snapshot's row
+	colState    = colCreatedAt // the column of the state, in the first row of a result
 )
 
 // fullAsText and listAsText ask for all columns as text. Where statements are not prepared, columns are text anyway.

@@ -24,8 +24,8 @@ type Replayer struct {
 	reader    func(runner) *reader
 	levels    levels
 	timeout   time.Duration
-	// pooled is set if the connections go through a transaction pooler. Then every transaction must make its own
-	// settings.
+	// pooled is set if the connections go through a transaction pooler. Then every transaction must apply the settings
+	// itself.
 	pooled bool
 }
 
@@ -54,8 +54,8 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 // CatchUp is [Listener.CatchUp].
 func (r *Replayer) CatchUp(ctx context.Context) error { return r.listener.CatchUp(ctx) }
 
-// newPool returns a pool of connections for a purpose. begin is called for each new connection after the settings
-// were made. It is not called with PollOnly.
+// newPool returns a pool of connections for a purpose. begin is called for each new connection after the settings were
+// applied. It is not called with PollOnly.
 func (l *Listener) newPool(
 	ctx context.Context, purpose string, conns int, begin func(context.Context, *pgx.Conn) error,
 ) (*pgxpool.Pool, error) {
@@ -167,7 +167,7 @@ func (r *Replayer) withConn(ctx context.Context, epoch cursor.Tag, use func(runn
 	}
 	defer conn.Release()
 	if !r.pooled && conn.Conn().PgConn().CustomData()[epochKey] != epoch {
-		_ = conn.Conn().Close(ctx) // so that the pool does not use it again
+		_ = conn.Conn().Close(ctx) // so that the pool does not use the connection again
 		return ErrEpoch
 	}
 	return use(func(statement func(context.Context, querier) error) error {

@@ -33,8 +33,8 @@ func (l *Listener) wake() {
 	})
 }
 
-// beginWait makes wake and CatchUp call interrupt, until endWait. It calls interrupt at once if there is a call of
-// either that no wait or fetch has answered.
+// beginWait makes wake and CatchUp call interrupt, until endWait is called. It calls interrupt at once if wake or
+// CatchUp was called before, and no wait or fetch has answered that call.
 func (l *Listener) beginWait(interrupt func()) {
 	l.requests.Do(func(r *requests) {
 		r.interrupt = interrupt
@@ -56,7 +56,7 @@ func (l *Listener) isFetchRequested() (requested bool) {
 	return requested
 }
 
-// takeRequests returns the requests that a fetch which begins now fulfils.
+// takeRequests removes the requests for a fetch, and returns them. A fetch that begins now answers them.
 func (l *Listener) takeRequests() (fetches []chan struct{}) {
 	l.requests.Do(func(r *requests) { fetches, r.fetches = r.fetches, nil })
 	return fetches

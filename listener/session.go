@@ -11,7 +11,8 @@ import (
 	"rowcast/listener/feed"
 )
 
-// A session is one life of the listener's two connections. It ends with its first error.
+// A session has the listener's connections and their state. It begins when they are opened, and ends with its first
+// error.
 type session struct {
 	*Listener
 	link   *link

@@ -11,8 +11,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A state is what the listener must know about the server, besides rows. It asks after each Look (1 s), or for each
-// page with PollOnly. It is read by the query of a fetch.
+// A state is what the listener must know about the server, besides rows. A fetch reads the state together with rows, if
+// the last state is older than Look (1 s). With PollOnly, each page has the state.
 type state struct {
 	known  bool
 	holder uint32     // the process that holds the park lock; 0 if there is none
@@ -56,8 +56,8 @@ func (s *session) queryNow() pageQuery {
 	return fetchQuery
 }
 
-// observe takes note of a page's state. It reports void if another epoch has begun: the page must not be delivered,
-// and the session goes on from where resume has found.
+// observe takes note of a page's state. It reports void if another epoch has begun. Then the page must not be
+// delivered, and the session goes on from the cursor that resume has found.
 func (s *session) observe(ctx context.Context, now state) (void bool, err error) {
 	if !now.known {
 		return false, nil

@@ -30,14 +30,14 @@ type wakeup struct {
 	*Listener
 	link *link
 	open func(context.Context) (*parkLock, error) // opens the second connection, when the first fetch has succeeded
-	lock *parkLock                                // nil before that, and with PollOnly
+	lock *parkLock                                // nil before open is called, and with PollOnly
 
 	phase    phase
 	complete bool // open has been called
 
 	pace    pace
 	crowded bool    // the NOTIFY queue is too full to sleep
-	attempt attempt // to begin sleeping
+	attempt attempt // the present attempt to take the park lock
 	holder  uint32  // the process that holds the park lock while this hub relies on it
 }
 
@@ -154,7 +154,7 @@ func (w *wakeup) interval(took time.Duration) time.Duration {
 	least := w.PollInterval
 	if !w.PollOnly && w.pace.rate < w.Busy {
 		least /= 2
-		if w.crowded { // for as long as the transaction of another session stays open
+		if w.crowded { // this can last for as long as another session keeps a transaction open
 			least = max(least, gapPoll)
 		}
 	}
@@ -191,8 +191,8 @@ func (w *wakeup) waitInQueue(ctx context.Context) (reason, phase, error) {
 }
 
 // queue is the phase in which the hub waits in the queue for the park lock, behind a transaction that did not notify
-// and stays open. While a hub waits, the trigger cannot take the lock for another transaction. So the transactions that
-// hold the lock end at some time, and all other transactions notify.
+// and stays open. While a hub waits, the trigger cannot take the lock for another transaction. So no transaction is
+// added to those that hold the lock, and all other transactions notify.
 func (w *wakeup) queue(ctx context.Context, _ fetched) (reason, phase, error) {
 	taken, done, err := w.lock.dequeued()
 	switch {
@@ -272,8 +272,8 @@ func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, 
 	}
 }
 
-// afterSleep looks at the fetch after a sleep. After a notification, it may check for a queue of writers. After a
-// safety poll that has found rows, it waits for their notification.
+// afterSleep is called after the fetch that ended a sleep. After a notification, it may check for a queue of writers.
+// After a safety poll that has found rows, it waits for their notification.
 func (w *wakeup) afterSleep(ctx context.Context, last fetched) error {
 	switch {
 	case last.reason == woken:

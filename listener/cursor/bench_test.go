@@ -53,8 +53,8 @@ func BenchmarkAppend(b *testing.B) {
 	})
 }
 
-// BenchmarkAfter computes the cursors of a batch of a hundred rows. The rows are of transactions that were in flight or
-// are new, with two rows each.
+// BenchmarkAfter computes the cursors of a batch of a hundred rows. Each transaction has two rows, and was in flight
+// before or is new.
 func BenchmarkAfter(b *testing.B) {
 	forSizes(b, func(b *testing.B, from cursor.Cursor) {
 		from.Xid, from.ID = 0, 0

@@ -27,7 +27,7 @@ func TestClamp(t *testing.T) {
 		}
 		for xid := left.Xid + 1; xid < 120; xid++ {
 			if test.before.Clamp(left, 3).Seen(xid, 1) {
-				t.Errorf("%s: the clamped cursor claims transaction %d, want no transaction above %d claimed", test.name, xid, left.Xid)
+				t.Errorf("%s: the clamped cursor claims transaction %d, want it to claim none above %d", test.name, xid, left.Xid)
 			}
 		}
 	}

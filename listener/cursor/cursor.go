@@ -28,8 +28,8 @@ type Cursor struct {
 }
 
 // An Anchor is a row of the highest transaction that a cursor claims ([Cursor.AnchorXid]). As long as the row exists,
-// the commit of that transaction has survived, and no server that knows of it assigns a number again that the cursor
-// claims. The server may still have lost lower transactions that committed later.
+// the commit of that transaction has survived, and a server that has the commit does not assign any number again that
+// the cursor claims. The server may still have lost lower transactions that committed later.
 type Anchor struct {
 	ID  int64 // 0 if the cursor has seen no row; Tag is then the tag of the database
 	Tag Tag
@@ -142,7 +142,7 @@ func (c Cursor) finished() Cursor {
 type Steps struct {
 	start, end Cursor
 
-	xid uint64 // the transaction to which xip belongs
+	xid uint64 // the transaction for which xip was computed
 	xip []uint64
 }
 

@@ -60,5 +60,5 @@
 // Rows with the number of another transaction:
 //
 //  25. A row is delivered only if its number had been assigned when the row was written. [Assigned in package sql]
-//  26. A row that is written with another number than its transaction's loses that number. [the trigger in package sql]
+//  26. A row that is written with the number of another transaction loses that number. [the trigger in package sql]
 package cursor

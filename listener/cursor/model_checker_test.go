@@ -64,7 +64,7 @@ func checkClient(c *client, table []*row) (findings []finding) {
 func TestCheckClient(t *testing.T) {
 	t.Parallel()
 	first := &transaction{began: 1, ended: 4, committed: true}
-	overlapping := &transaction{began: 2, ended: 5, committed: true} // it overlaps the transaction first
+	overlapping := &transaction{began: 2, ended: 5, committed: true} // runs at the same time as the transaction first
 	later := &transaction{began: 6, ended: 7, committed: true}
 	failed := &transaction{began: 6, ended: 8}
 	lost := &transaction{began: 6, ended: 9, committed: true, lost: true}

@@ -14,12 +14,12 @@ type client struct {
 	last       string // the last id
 	stream     *stream
 
-	asleep   int          // the number of its next actions that it skips
-	baseline map[int]bool // the serials of the rows that were seen before its first id; nil before that
-	received []*row       // the rows received since then
+	asleep   int          // how many of its next actions the client skips
+	baseline map[int]bool // the serials of the rows that the first id has seen; nil until it is received
+	received []*row       // the rows received after the first id
 }
 
-// A frame is an event on its way: a row, a beat or a hello. A hello gives a new client its baseline.
+// A frame is an event that is queued for a client: a row, a beat or a hello. A hello gives a new client its baseline.
 type frame struct {
 	id       string
 	row      *row
@@ -47,7 +47,8 @@ func (w *world) newClient() *client {
 	return c
 }
 
-// carry makes another client with the same cursor, which reconnects at any later time.
+// carry adds a client with the last id of c, as if the id were copied to another page. The new client connects at any
+// later time.
 func (w *world) carry(c *client) {
 	w.clients = append(w.clients, &client{
 		world: w, recipients: c.recipients, last: c.last, asleep: w.IntN(80), baseline: c.baseline, received: slices.Clone(c.received),
@@ -72,15 +73,15 @@ func (c *client) receive(n int) {
 	}
 }
 
-// check checks that an id is parsed as it was written, and that it can be validated after a crash: its anchor must be,
-// or have been, a row of the highest transaction that it claims.
+// check checks that an id is parsed as it was written, and that it can be validated after a crash. For this, its anchor
+// must be, or have been, a row of the highest transaction that the id claims.
 func (c *client) check(id string) {
 	at, err := cursor.Parse(id)
 	switch {
 	case err != nil:
 		c.report("received a malformed id", c)
 	case !c.db.anchored(at):
-		c.report("received an id without an anchor in the table", c)
+		c.report("received an id whose anchor was never in the table", c)
 	case at.String() != id:
 		c.report("received an id that is parsed as another cursor", c)
 	}
@@ -107,7 +108,7 @@ func (s *stream) enqueue(id cursor.Cursor, r *row) {
 	s.pending = append(s.pending, frame{id: text(id), row: r})
 }
 
-// text returns the text of a cursor. Without a rule, a cursor can be malformed.
+// text returns the text of a cursor, or "malformed". A cursor can be malformed if the model leaves out a rule.
 func text(c cursor.Cursor) string {
 	if !wellFormed(c) {
 		return "malformed"
@@ -125,9 +126,9 @@ func (s *stream) hello() {
 	s.pending = append(s.pending, frame{id: text(s.hub.at), baseline: maps.Clone(s.seen)})
 }
 
-// join does one step until the stream is live. First the hub catches up with a client that comes from a faster hub.
-// Then the stream gets the rows that are not in memory from the table, page by page. Then it gets the rows in memory,
-// at a moment when no transaction is half-delivered.
+// join does one step of a stream that is not live yet. First the hub catches up with a client that comes from a faster
+// hub. Then the stream gets the rows that are not in memory from the table, page by page. Then it gets the rows in
+// memory, at a moment when no transaction is half-delivered.
 func (s *stream) join() {
 	if s.at.Epoch != s.db.epoch && !s.validate(s.at) { // the server has crashed since the last step
 		return
@@ -161,7 +162,7 @@ func (s *stream) goLive() {
 	s.isLive = true
 }
 
-// target returns the cursor of a client that has received everything that its hub has.
+// target returns the cursor that the stream must reach to become live. This is the cursor of its hub.
 func (s *stream) target() *cursor.Cursor {
 	to := s.hub.at
 	if s.omit == liveBetween {
@@ -181,7 +182,7 @@ func (s *stream) unseen() (events []event) {
 	return events
 }
 
-// order compares two rows in the order of delivery to the client, in which its half-delivered transaction comes
+// order compares two rows in the order of delivery to the client. The half-delivered transaction of the client comes
 // first.
 func (s *stream) order(a, b *row) int {
 	if s.omit == halfDeliveredFirst {

@@ -2,9 +2,9 @@ package cursor_test
 
 import "testing"
 
-// A crash loses the transactions in flight, and the server assigns their numbers again. Cursors stay exact, because
-// they claim no transaction above the highest transaction of which a row was read. A client whose anchor still exists
-// continues.
+// A crash that loses no commit resets no client. The crash loses the transactions in flight, and the server assigns
+// their numbers again. Cursors stay exact, because a cursor claims no transaction above the highest one of which a row
+// was read.
 func TestCrashes(t *testing.T) {
 	t.Parallel()
 	again, resets := 0, 0
@@ -43,7 +43,8 @@ func TestCrashesThatLoseCommits(t *testing.T) {
 	}
 }
 
-// A hub that runs all the time resets no client: after a crash it knows what is left of the cursors that it has sent.
+// A hub that is never restarted resets no client, even if crashes lose delivered rows. After a crash, it knows what is
+// left of each cursor that it has sent.
 func TestLongRunningHubResetsNoClient(t *testing.T) {
 	t.Parallel()
 	clamps := 0

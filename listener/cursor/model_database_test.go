@@ -8,7 +8,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A database is PostgreSQL as far as it matters for cursors:
+// A database models PostgreSQL as far as it matters for cursors:
 //
 //   - A transaction is assigned its number (xid) at its first write, not when it begins. Transactions end in any order.
 //   - Ids come from one sequence at INSERT. The ids of open transactions interleave, and rolled-back transactions leave gaps.
@@ -18,7 +18,7 @@ import (
 type database struct {
 	*rand.Rand
 	omit     rule
-	clock    int64 // advances by one with each action; it is the created_at of a row too
+	clock    int64 // advances by one with each action; also the created_at of rows
 	nextXid  uint64
 	nextID   int64
 	highest  uint64 // the highest xid that has ended
@@ -37,7 +37,7 @@ type transaction struct {
 	xid          uint64 // 0 before the first write
 	began, ended int64
 	rows         []*row
-	delays       int      // the number of chances to end that it does not use
+	delays       int      // how many more chances to end the transaction skips
 	snapshot     snapshot // its first snapshot, which REPEATABLE READ keeps
 	page         *page    // what rowcast.cursor() returned in the transaction, if it was called
 	committed    bool
@@ -56,8 +56,8 @@ type row struct {
 // disownedXid is the xid that the trigger gives a row whose xid is not the number of its transaction.
 const disownedXid = 1
 
-// A snapshot is a snapshot as a cursor, and the time at which it was taken. From the time, the model computes what the
-// snapshot shows, without cursors.
+// A snapshot has the cursor of a database snapshot, and the time at which it was taken. From the time, the model
+// computes what the snapshot shows, without using the cursor.
 type snapshot struct {
 	cursor.Cursor
 	at int64
@@ -88,7 +88,7 @@ func newDatabase(rng *rand.Rand, omit rule) *database {
 func (d *database) step() (ended *transaction) {
 	d.clock++
 	if d.IntN(12) == 0 {
-		d.assignXid() // a transaction that writes elsewhere and ends at once
+		d.assignXid() // a transaction that writes to another table and ends at once
 		d.highest = d.nextXid - 1
 	}
 	if len(d.running) == 0 || len(d.running) < 6 && d.IntN(4) == 0 {
@@ -102,7 +102,7 @@ func (d *database) step() (ended *transaction) {
 			d.insert(t)
 		}
 	case 4:
-		d.assign(t) // writes elsewhere
+		d.assign(t) // writes to another table
 		if d.IntN(3) == 0 {
 			d.forge(t)
 		}
@@ -151,9 +151,9 @@ func (d *database) insert(t *transaction) {
 	d.inserted++
 }
 
-// forge inserts a row with another xid than its transaction's. If the trigger is disabled, the row keeps an xid that is
-// not assigned yet. If the trigger is enabled, the xid may be assigned or not, and the trigger replaces it by
-// disownedXid.
+// forge inserts a row whose xid is not the number of its transaction. At random, it models one of two cases. In the
+// first, the trigger is disabled, and the row keeps an xid that is not assigned yet. In the second, the trigger is
+// enabled, and replaces the xid by disownedXid, whether the xid was assigned or not.
 func (d *database) forge(t *transaction) {
 	d.insert(t)
 	r := t.rows[len(t.rows)-1]
@@ -207,7 +207,8 @@ func (d *database) snapshot() snapshot {
 	return s
 }
 
-// visible returns the rows that a snapshot shows. For rows with their own xid it uses only the clock, and no cursors.
+// visible returns the rows that a snapshot shows. It uses the time and not the cursor of the snapshot, except for rows
+// whose xid is not the number of their transaction.
 func (d *database) visible(s snapshot) (rows []*row) {
 	for r := range d.rows() {
 		if r.of.ended <= s.at && (!r.foreign || s.Seen(r.Xid, r.ID)) {
@@ -217,7 +218,8 @@ func (d *database) visible(s snapshot) (rows []*row) {
 	return rows
 }
 
-// unseen returns the rows that from has not seen and to has seen, in the order of delivery to from.
+// unseen returns the rows that the cursor to has seen and the cursor from has not seen, in the order of delivery. If
+// concerns is not nil, it selects from these rows.
 func (d *database) unseen(from, to cursor.Cursor, concerns func(*row) bool) (rows []*row) {
 	for r := range d.rows() {
 		if !from.Seen(r.Xid, r.ID) && to.Seen(r.Xid, r.ID) && (concerns == nil || concerns(r)) {
@@ -230,7 +232,8 @@ func (d *database) unseen(from, to cursor.Cursor, concerns func(*row) bool) (row
 	return rows
 }
 
-// start returns the cursor of a reader that begins at a snapshot, and the rows that it has then seen.
+// start returns the cursor of a reader that begins at a snapshot, and the serials of the rows that this cursor has
+// seen.
 func (d *database) start(s snapshot) (cursor.Cursor, map[int]bool) {
 	c, seen := beginning, map[int]bool{}
 	for _, r := range d.visible(s) {
@@ -239,8 +242,8 @@ func (d *database) start(s snapshot) (cursor.Cursor, map[int]bool) {
 	return c.Reached(s.Cursor), seen
 }
 
-// render calls rowcast.cursor() in a transaction. The page shows the rows of the snapshot and the rows of the
-// transaction itself.
+// render calls rowcast.cursor() in a transaction, for a page. The page shows the rows of the snapshot, and the rows
+// that the transaction has inserted with its own xid.
 func (d *database) render(t *transaction) {
 	s := d.snapshot()
 	if d.IntN(2) == 0 {
@@ -276,8 +279,8 @@ func (d *database) missed(s cursor.Cursor, xid uint64) []uint64 {
 	return xip
 }
 
-// crash loses the transactions in flight and some of the last commits. The server may assign the numbers and ids above
-// the remaining commits again.
+// crash loses the transactions in flight and the last commits, as many as lost says. The server may assign the numbers
+// and ids above the remaining commits again.
 func (d *database) crash(lost int) {
 	kept, next, nextID := len(d.log)-lost, uint64(cursor.First), int64(1)
 	for _, t := range d.log[kept:] {
@@ -303,17 +306,20 @@ func anchor(c cursor.Cursor) cursor.Row {
 	return cursor.Row{Xid: c.AnchorXid(), ID: c.Anchor.ID, Tag: c.Anchor.Tag}
 }
 
-// anchored reports whether the cursor's anchor is, or once was, a row of the transaction AnchorXid.
+// anchored reports whether the cursor's anchor is, or once was, a row of the transaction AnchorXid. It also returns
+// true for the anchor of the cursor beginning, which is not a row.
 func (d *database) anchored(c cursor.Cursor) bool {
 	return d.ever[anchor(c)] != nil || c.Xmax == cursor.First && c.Anchor == beginning.Anchor
 }
 
-// holds reports whether the table has a row. The anchor of the beginning always exists.
+// holds reports whether the table has a row. It returns true for the id 0, which is the anchor of a cursor that has
+// seen no row.
 func (d *database) holds(wanted cursor.Row) bool {
 	return wanted.ID == 0 || slices.ContainsFunc(slices.Collect(d.rows()), func(r *row) bool { return r.Row == wanted })
 }
 
-// isValid reports whether a cursor of another epoch is valid. It is valid if its anchor exists.
+// isValid reports whether the hub accepts a cursor of another epoch. The hub accepts it if its anchor exists or if it
+// has seen no row. If the model leaves out a rule, the hub may accept other cursors too.
 func (d *database) isValid(c cursor.Cursor) bool {
 	if c.Anchor.ID == 0 || d.omit == anchorChecked {
 		return true

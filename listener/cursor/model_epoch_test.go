@@ -2,8 +2,9 @@ package cursor_test
 
 import "rowcast/listener/cursor"
 
-// reopen is what a hub does in a new epoch, before it fetches again. The hub goes on from what is left of its cursor.
-// If it knows no delivered row that is left, it restarts. Its streams stay open.
+// reopen is what a hub does in a new epoch, before it fetches again. The hub goes on from its cursor if that is still
+// valid, or else from the highest delivered row that is left. If it knows no such row, it restarts. Its streams stay
+// open.
 func (h *hub) reopen() {
 	if !h.half {
 		h.live = h.at // the highest cursor that clients may have
@@ -26,7 +27,7 @@ func (h *hub) reopen() {
 	}
 	for _, s := range h.streams {
 		if s.isLive && last.left != nil {
-			s.enqueue(h.live, nil) // so that no client resumes from a lost row
+			s.enqueue(h.live, nil) // a beat with the clamped cursor, so that no client resumes from a lost row
 		}
 	}
 }
@@ -70,7 +71,8 @@ func (e recovery) after(omit rule, c cursor.Cursor) cursor.Cursor {
 	return c
 }
 
-// forward converts a client's cursor of an earlier epoch to the present one, if this hub knows how.
+// forward converts a client's cursor of an earlier epoch to the present epoch. known reports whether the hub has kept a
+// record of that epoch's recovery that covers the cursor.
 func (h *hub) forward(c cursor.Cursor) (left cursor.Cursor, known bool) {
 	recoveries := h.recoveries
 	if h.omit == everyRecovery && len(recoveries) > 0 {

@@ -6,17 +6,17 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A hub is a hub as far as it matters for cursors. It fetches at any time. A fetch reads the rows that a new snapshot
-// shows and the hub's cursor has not seen, in the order of delivery, and in pages of the same snapshot. The hub keeps
-// the last rows in memory.
+// A hub models a hub as far as it matters for cursors. It fetches at any time. A fetch reads the rows that a new
+// snapshot shows and the hub's cursor has not seen, in the order of delivery, and in pages of the same snapshot. The
+// hub keeps the last rows in memory.
 type hub struct {
 	*world
-	at   cursor.Cursor // whole; it moves only where a transaction ends
-	live cursor.Cursor // after the last row delivered, perhaps in the middle of a transaction
-	seen map[int]bool  // the serials of the rows that it has read
+	at   cursor.Cursor // a whole cursor; it moves only where a transaction ends
+	live cursor.Cursor // the cursor after the last delivered row, perhaps in the middle of a transaction
+	seen map[int]bool  // the serials of the rows that the hub has read
 
 	page int // the number of rows of a page
-	lag  int // the percentage of its actions that it skips
+	lag  int // the percentage of its actions that the hub skips
 
 	from, snapshot cursor.Cursor // the beginning and the end of the present batch
 	more           bool          // the batch has more rows
@@ -28,7 +28,7 @@ type hub struct {
 	start   cursor.Cursor // the cursor before the first row of window
 	streams []*stream
 
-	delivered    []cursor.Row // the last rows delivered since it began, and the anchor with which it began
+	delivered    []cursor.Row // the last rows delivered since the hub began, and the anchor with which it began
 	maxDelivered int          // the largest length of delivered
 	floor        uint64       // the highest transaction that the cursor may claim although it has no row in delivered
 	recoveries   []recovery

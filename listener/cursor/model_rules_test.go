@@ -104,7 +104,8 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// leaveOut plays histories without a rule. They are the same histories each time.
+// leaveOut plays histories with the rule p.omit left out, and expects lost or repeated rows. The histories are the same
+// in each run.
 func leaveOut(t *testing.T, p plan) {
 	histories := number(t, "ROWCAST_HISTORIES", 1500)
 	enough := os.Getenv("ROWCAST_HISTORIES") == ""
@@ -130,7 +131,8 @@ func leaveOut(t *testing.T, p plan) {
 // A formula computes the cursor of a row. from is the cursor before the batch, and to is the new snapshot.
 type formula func(from, to cursor.Cursor, row cursor.Row) cursor.Cursor
 
-// formula returns the formula without the rule, or nil if the formula does not depend on the rule.
+// formula returns the wrong formula that results from leaving out the rule. It returns nil if the rule is not about the
+// formula.
 func (r rule) formula() formula {
 	switch r {
 	case listsInFlight:
@@ -159,7 +161,8 @@ func (r rule) formula() formula {
 	return nil
 }
 
-// except returns the correct formula with a change, which applies to the rows outside the half-delivered transaction.
+// except returns the correct formula with a change. The change applies only to rows outside the half-delivered
+// transaction.
 func except(change func(m *cursor.Cursor, from, to cursor.Cursor)) formula {
 	return func(from, to cursor.Cursor, row cursor.Row) cursor.Cursor {
 		m := from.After(row, to)

@@ -42,7 +42,7 @@ func (w *world) report(what string, c *client) {
 type plan struct {
 	omit    rule
 	crashes int
-	lost    int  // the largest number of the last commits that a crash loses
+	lost    int  // a crash loses at most this number of the last commits
 	alone   bool // there is one hub, which is never restarted, and no web page
 }
 

@@ -25,7 +25,7 @@ const (
 	Replay      Operation = "replay"       // reading a page of the rows that a client missed
 	CheckCursor Operation = "check_cursor" // checking whether a cursor of another epoch is valid
 	CatchUp     Operation = "catch_up"     // waiting until the hub has read everything that a client has received
-	History     Operation = "history"      // reading rowcast.history, which has lost its row
+	History     Operation = "history"      // reading rowcast.history; fails while the table has no row
 	Retention   Operation = "retention"    // deleting old rows
 	Disconnect  Operation = "disconnect"   // notifying the other hubs that a recipient's streams must be closed
 	JWKS        Operation = "jwks"         // reading the keys of --jwks-url
@@ -40,15 +40,15 @@ var All = []Operation{
 }
 
 // steady lists the operations that one loop of the hub attempts again and again. So the last attempt says whether such
-// an operation fails at present. The hub attempts all other operations only on demand of a client, the app or another
-// hub, and often in several goroutines at the same time: some attempts may succeed while others fail.
+// an operation fails at present. All other operations are attempted only when they are needed, for example by a client
+// or the app. Several goroutines may attempt such an operation at the same time. Some may succeed while others fail.
 var steady = []Operation{Connect, ParkLock, Fetch, History, Retention, JWKS}
 
 // An operation that is not steady counts as failing for some time after its last failure. Both times are longer than
 // the longest pause between two attempts of a replay (7.5 s) and an attempt (10 s) together.
 const (
-	Kept       = 2 * time.Minute  // if it has not been attempted since
-	Recovering = 20 * time.Second // if it has succeeded since
+	Kept       = 2 * time.Minute  // if the operation has not succeeded since
+	Recovering = 20 * time.Second // if the operation has succeeded since
 )
 
 // A Record keeps the failures of each operation. The zero value is ready to use. It is safe for concurrent use.
@@ -65,7 +65,7 @@ type entry struct {
 type State struct {
 	Total     int64     // the number of all failures
 	Failures  int64     // the number of failures since Since
-	Since     time.Time // the first failure after Failing last returned false
+	Since     time.Time // the first failure after the operation last counted as not failing
 	Last      time.Time // the last failure
 	Err       error     // the last error
 	Succeeded bool      // the operation has succeeded since Last

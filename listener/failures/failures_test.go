@@ -39,7 +39,7 @@ func TestOperationFailsUntilItSucceeds(t *testing.T) {
 	})
 }
 
-// An operation that is attempted on demand does not count as failing for long after its last attempt.
+// An operation that is attempted only on demand counts as failing for a limited time after its last failure.
 func TestFailureEndsWithoutAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -57,8 +57,8 @@ func TestFailureEndsWithoutAttempts(t *testing.T) {
 	})
 }
 
-// An operation that fails for one stream counts as failing, although it succeeds for many others. It stops soon after
-// the last failure.
+// An operation that fails for one stream counts as failing, although it succeeds for many others. It counts as failing
+// until Recovering has passed since its last failure.
 func TestSuccessOfOthersHidesNoFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

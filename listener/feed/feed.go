@@ -17,16 +17,16 @@ type Row struct {
 	// Data are then empty. Unreadable is empty for all other rows.
 	Unreadable string
 
-	// Cursor is the cursor of a reader who has received all rows up to this one.
+	// Cursor is the cursor of a reader that has received all rows up to this one.
 	Cursor cursor.Cursor
 }
 
-// A Batch has the next rows that have become visible since the listener began. If very many have become visible at
-// once, they come in several Batches, and a Batch can end in the middle of a transaction.
+// A Batch has the next rows that the listener has read. If very many rows have become visible at once, they come in
+// several Batches, and a Batch can end in the middle of a transaction.
 type Batch struct {
 	Rows []Row // in the order in which they must be sent; empty if there was nothing new
 
-	// Cursor is the cursor of a reader who has received this batch. If it is not whole, more rows of the same
+	// Cursor is the cursor of a reader that has received this batch. If it is not whole, more rows of the same
 	// transaction follow.
 	Cursor cursor.Cursor
 	// Horizon is the transaction number below which retention has deleted rows.

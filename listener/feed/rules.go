@@ -1,5 +1,5 @@
-// Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. The
-// table's constraints, messages sent with NOTIFY, and authentication keep the same rules.
+// Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. The same
+// rules apply to the rows of the table, to messages sent with NOTIFY, and to authentication.
 package feed
 
 import (
