@@ -76,8 +76,8 @@ func TestStalledClientsDelayNoOthers(t *testing.T) {
 	}
 }
 
-// When the backlog of a client reaches its limit, its stream is closed, and no other stream. The client resumes without
-// a loss.
+// When the backlog of a client reaches its limit, the hub closes the stream of this client and no other stream. The
+// client resumes and misses no event.
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	const backlog, size = 64 << 10, 1000
@@ -96,9 +96,9 @@ func TestOverflow(t *testing.T) {
 	}
 	bytes := sent * (size + sent/2)
 	t.Logf("the backlog overflows after %d events of %d bytes", sent, bytes)
-	const id = 100 // the most bytes of an event besides its data
+	const id = 100 // an upper bound for the bytes of an event besides its data
 	if bytes+sent*id < backlog || bytes > backlog+128<<10 {
-		t.Errorf("the backlog overflows after %d bytes, want about %d and what the kernel accepts", bytes, backlog)
+		t.Errorf("the backlog overflows after %d bytes, want about %d plus the bytes that the kernel buffers", bytes, backlog)
 	}
 	eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == 1 })
 	more()
@@ -110,8 +110,8 @@ func TestOverflow(t *testing.T) {
 		}
 		got++
 	}
-	if got == sent { // got may be 0 if the hub had no time to write
-		t.Errorf("received %d of %d events before the stream was closed", got, sent)
+	if got == sent { // fewer are right, even 0 if the hub had no time to write
+		t.Errorf("received %d of %d events before the stream was closed, want fewer", got, sent)
 	}
 	again := resume(t, f.site, stalled.decoder.LastID, "alice")
 	again.hello()
@@ -125,8 +125,8 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// The event that is being written does not count for the backlog. So an event of any size can be sent: live, from the
-// memory, and from the table.
+// The event that is being written does not count toward the backlog. So an event of any size can be sent: live, from
+// the hub's memory, and from the table.
 func TestAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()
 	const size = 10_000_000
@@ -152,8 +152,8 @@ func TestAnEventLargerThanTheBacklog(t *testing.T) {
 	}
 }
 
-// The event that is being written and the first event of the backlog do not count for the limit. Events that have been
-// written do not count any more.
+// The event that is being written and the first event of the backlog do not count toward the limit of the backlog.
+// Events that have been written do not count any more.
 func TestWhatCountsForTheBacklog(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -191,7 +191,7 @@ func TestWhatCountsForTheBacklog(t *testing.T) {
 	}, func(s *site) { s.hub.Backlog = 1000 })
 }
 
-// A large event that is still pending when its client becomes live does not count for the backlog, so the next event
+// A large event that is still pending when its client becomes live does not count toward the backlog, so the next event
 // does not close the stream.
 func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()
@@ -209,7 +209,7 @@ func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 		c := resume(t, f.site, before, "alice")
 		c.hello()
 		c.wantData(text(200<<10), "1")
-		dbtest.Wait(t, next.Wait, "the second event to be published")
+		dbtest.Wait(t, next.Wait, "the publication of the second event")
 		c.close()
 		eventually(t, "the stream ends", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 	}

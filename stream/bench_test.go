@@ -24,7 +24,7 @@ func BenchmarkEncode(b *testing.B) {
 		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 	}
 	if f.hub.Stats.Sent.Load() != 0 {
-		b.Error("got an event that was sent, want none without streams")
+		b.Error("an event was sent, want none because there are no streams")
 	}
 }
 
@@ -85,7 +85,7 @@ type readers struct {
 	bytes int64
 }
 
-// openReaders opens streams and waits until all are live.
+// openReaders opens n streams and waits until all of them are live.
 func openReaders(t testing.TB, f *fakeFeed, n int) *readers {
 	t.Helper()
 	c := &readers{}
@@ -107,7 +107,7 @@ func openReaders(t testing.TB, f *fakeFeed, n int) *readers {
 	return c
 }
 
-// discard is like io.Discard but has no pool. The buffers of a pool would be counted.
+// discard is like io.Discard but has no pool of buffers. The tests would count the allocations of the pool.
 type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
@@ -120,8 +120,8 @@ func (c *readers) close() {
 	c.all.Wait()
 }
 
-// manyFrames returns a memory with events for 50 users, every tenth event for everyone, and the cursor after each
-// event.
+// manyFrames returns a memory with n events, and the cursor after each event. Every tenth event is for everyone. The
+// others are for 45 users.
 func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 	m = stream.NewMemory(1<<30, start)
 	f := &fakeFeed{now: start}

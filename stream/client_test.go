@@ -18,7 +18,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A client receives a stream. The test controls when it reads.
+// A client receives a stream. The test controls when the client reads.
 type client struct {
 	testing.TB
 	conn     net.Conn // nil if an http.Client has opened it
@@ -49,7 +49,7 @@ func resume(t testing.TB, s *site, id string, recipients ...string) *client {
 	return open(t, s, request{recipients: recipients, header: id})
 }
 
-// open opens a stream over a connection of its own, which is closed at the end of the test.
+// open opens a stream over a new connection, which is closed at the end of the test.
 func open(t testing.TB, s *site, r request) *client {
 	t.Helper()
 	conn, err := dial(s.url, r)
@@ -81,7 +81,7 @@ func newClient(t testing.TB, response *http.Response) *client {
 	return c
 }
 
-// dial opens a connection and sends the request. The connection has a deadline of patience.
+// dial opens a connection and sends the request. The deadline of the connection is patience from now.
 func dial(address string, r request) (net.Conn, error) {
 	query := url.Values{"recipient": r.recipients}
 	if r.query != "" {
@@ -112,9 +112,9 @@ func dial(address string, r request) (net.Conn, error) {
 	return conn, nil
 }
 
-// control sets the receive buffer of a connection if the request has a size for it. It also sets the packet size
-// of a network. With the packets of 64 KB of the loopback interface, a client that reads slowly would seem to read
-// nothing.
+// control sets the receive buffer of a connection if the request has a size for it. It then also limits the packet size
+// to that of a usual network. With the 64 KB packets of the loopback interface, a client that reads slowly would seem
+// to read nothing.
 func (r request) control(_, _ string, conn syscall.RawConn) (err error) {
 	if r.buffer == 0 {
 		return nil
@@ -133,7 +133,7 @@ func (c *client) line() string {
 	return line
 }
 
-// expect reads the next bytes and compares them.
+// expect reads the next bytes, which must be equal to want.
 func (c *client) expect(want string) {
 	c.Helper()
 	got := make([]byte, len(want))
@@ -195,7 +195,7 @@ func (c *client) notification() sse.Event {
 	}
 }
 
-// wantData compares the data of the next events, without heartbeats.
+// wantData checks the data of the next events, ignoring heartbeats.
 func (c *client) wantData(want ...string) {
 	c.Helper()
 	var got []string

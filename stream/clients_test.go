@@ -16,12 +16,12 @@ import (
 	"rowcast/listener/feed"
 )
 
-// clientsVariable makes this test binary run clients only, so that the resources of the clients are not counted as the
-// hub's.
+// If the environment variable clientsVariable is set, this test binary only runs clients. Tests start it as a second
+// process, so that they do not count the resources of the clients as the hub's.
 const clientsVariable = "ROWCAST_TEST_CLIENTS"
 
-// runClients opens the number of streams in its argument, prints a line, and reads and ignores what it receives until
-// its input ends.
+// runClients opens streams, prints a line, and then reads and ignores what it receives until its input ends. The
+// arguments are a URL and the number of streams.
 func runClients(arguments string) error {
 	url, count, _ := strings.Cut(arguments, " ")
 	n, err := strconv.Atoi(count)
@@ -47,7 +47,7 @@ func runClients(arguments string) error {
 	return err
 }
 
-// openStream opens a stream over a connection of its own. With TLS, client and server negotiate the protocol.
+// openStream opens a stream over a new connection. With TLS, client and server negotiate the protocol.
 func openStream(url string) (io.Reader, error) {
 	if !strings.HasPrefix(url, "https") {
 		conn, err := dial(url, request{recipients: []string{"alice"}})
@@ -64,7 +64,7 @@ func openStream(url string) (io.Reader, error) {
 	return response.Body, nil
 }
 
-// startClients starts a process with clients and waits until all streams are live.
+// startClients starts a process that runs n clients, and waits until their streams are live.
 func startClients(t testing.TB, f *fakeFeed, n int) {
 	t.Helper()
 	clients := osexec.Command(os.Args[0])
@@ -89,7 +89,7 @@ func startClients(t testing.TB, f *fakeFeed, n int) {
 	f.allLive(t, n)
 }
 
-// allLive waits until the given number of streams is live. The last streams may still be joining when it is called.
+// allLive waits until n streams are live. Some of them may still be joining when it is called.
 func (f *fakeFeed) allLive(t testing.TB, n int) {
 	t.Helper()
 	eventually(t, "all streams are live", func() bool {

@@ -17,14 +17,14 @@ import (
 // An idle stream uses little memory, even if its grant expires. Not parallel: it measures the memory of the process.
 func TestAnIdleStreamIsSmall(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only on Linux does an idle stream have no goroutine of its own")
+		t.Skip("on systems other than Linux, an idle stream has a goroutine, which uses more memory")
 	}
 	const streams, most = 1000, 2 << 10
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.lasts = time.Hour, time.Hour })
 	before := inUse()
 	startClients(t, f, streams)
 	each := (inUse() - before) / streams
-	t.Logf("%d bytes a stream", each)
+	t.Logf("%d bytes for each stream", each)
 	if each > most {
 		t.Errorf("an idle stream has %d bytes of heap and stack, want at most %d", each, most)
 	}
@@ -59,8 +59,8 @@ func (k *recordingListener) Accept() (net.Conn, error) {
 }
 
 // BenchmarkDelivery compares the CPU time of a broadcast to 5,000 streams with a plain loop of write(2) calls that
-// writes the same bytes to the same sockets. The broadcasts and the loop run in turns. The reported ratio is the median
-// of the ratios of all turns.
+// writes the same bytes to the same sockets. Broadcasts and loops alternate. The reported ratio is the median of the
+// ratios of all rounds.
 func BenchmarkDelivery(b *testing.B) {
 	const clients, broadcasts, turns = 5000, 20, 5
 	k := &recordingListener{}
@@ -87,7 +87,7 @@ func BenchmarkDelivery(b *testing.B) {
 		userBefore, allBefore := cpu()
 		for range broadcasts {
 			send()
-			<-time.After(20 * time.Millisecond) // so that the clients can read
+			<-time.After(20 * time.Millisecond) // gives the clients time to read
 		}
 		userAfter, allAfter := cpu()
 		const each = clients * broadcasts * float64(time.Microsecond)
@@ -98,7 +98,7 @@ func BenchmarkDelivery(b *testing.B) {
 		for range turns {
 			user, all := cost(func() { f.hub.Publish(batch) })
 			floorUser, floorAll := cost(floor)
-			b.Logf("%.2f µs for a delivery, %.2f of them in user mode; the plain loop takes %.2f and %.2f", all, user, floorAll, floorUser)
+			b.Logf("a delivery takes %.2f µs of CPU time, %.2f µs of it in user mode; the plain loop takes %.2f and %.2f µs", all, user, floorAll, floorUser)
 			ratios, users, alls = append(ratios, all/floorAll), append(users, user), append(alls, all)
 		}
 	}
@@ -111,8 +111,8 @@ func BenchmarkDelivery(b *testing.B) {
 	b.ReportMetric(median(alls), "µs/delivery")
 }
 
-// BenchmarkProtocol measures the memory and CPU time of streams over each protocol. Only plain HTTP is written to
-// sockets directly.
+// BenchmarkProtocol measures the memory and CPU time of streams over each protocol. Over plain HTTP, the hub writes
+// directly to sockets. Over the others, it writes through net/http.
 func BenchmarkProtocol(b *testing.B) {
 	const clients, broadcasts = 1000, 20
 	for _, protocol := range []string{"HTTP", "HTTPS", "HTTP/2"} {
@@ -133,7 +133,7 @@ func BenchmarkProtocol(b *testing.B) {
 			for b.Loop() {
 				for range broadcasts {
 					f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
-					<-time.After(50 * time.Millisecond) // so that the clients can read
+					<-time.After(50 * time.Millisecond) // gives the clients time to read
 				}
 			}
 			_, ended := cpu()

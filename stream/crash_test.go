@@ -11,7 +11,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// numbers are the transaction and the id that PostgreSQL assigns to a row.
+// numbers are the transaction number and the id that PostgreSQL assigns to a row.
 type numbers struct{ xid, id int64 }
 
 // insertNumbered inserts a row for alice and returns its numbers.
@@ -25,24 +25,24 @@ func insertNumbered(t *testing.T, db *pgx.Conn, data string) (n numbers) {
 	return n
 }
 
-// useUpIDs uses the ids that the write-ahead log has already reserved. The log reserves 32 ids at a time. After a
-// crash, the server does not assign the reserved ids.
+// useUpIDs uses the ids that the write-ahead log has already reserved. The log reserves 32 ids at a time. The server
+// does not assign reserved ids again after a crash, but it may assign later ids again.
 func useUpIDs(t *testing.T, db *pgx.Conn) {
 	t.Helper()
 	exec(t, db, `SELECT nextval('rowcast.notifications_id_seq')
 		FROM generate_series(1, (SELECT log_cnt FROM rowcast.notifications_id_seq))`)
 }
 
-// wantAssignedAgain checks that a row has the numbers of lost rows: the first id, and one of the transactions. The
-// first hub that reconnects uses one of the transactions for its epoch.
+// wantAssignedAgain checks that a row has the id of the first lost row, and the transaction number of one of the lost
+// rows. It need not be the first number, because the first hub that reconnects uses one for its epoch.
 func wantAssignedAgain(t *testing.T, got numbers, lost []numbers) {
 	t.Helper()
 	if got.id != lost[0].id || !slices.ContainsFunc(lost, func(n numbers) bool { return n.xid == got.xid }) {
-		t.Errorf("assigned %v, want the id and a transaction of the lost rows %v: the test shows nothing", got, lost)
+		t.Errorf("assigned %v, want the first id and one of the transaction numbers of the lost rows %v; otherwise the test shows nothing", got, lost)
 	}
 }
 
-// wantRest resumes from a cursor and checks the data of the next events. There must be no reset.
+// wantRest resumes from a cursor and checks the data of the next events. A reset fails the test.
 func wantRest(t *testing.T, s *site, id string, want ...string) {
 	t.Helper()
 	c := resume(t, s, id, "alice")
@@ -56,8 +56,8 @@ func forEach(t *testing.T, disasters map[string]func(*testing.T) *disaster, test
 	}
 }
 
-// Failed transactions leave no trace in the write-ahead log, so after a crash their numbers are assigned again.
-// Connected clients and clients that resume from any cursor on any hub receive the rows with these numbers.
+// Failed transactions leave no trace in the write-ahead log, so after a crash PostgreSQL assigns their numbers again.
+// Connected clients, and clients that resume from any cursor on any hub, receive the rows with these numbers.
 func TestNumbersOfAbortedTransactionsAreAssignedAgain(t *testing.T) {
 	t.Parallel()
 	forEach(t, disasters, func(t *testing.T, d *disaster) {
@@ -98,8 +98,9 @@ func wantResets(t *testing.T, s *site, want int64) {
 	}
 }
 
-// Rows that were sent are lost in a crash. No client misses the rows that get their numbers. The hub that sent the lost
-// rows can convert each cursor. Another hub cannot, and resets the clients that have seen lost rows, and no others.
+// A crash loses rows that were sent. No client misses the later rows that get the same numbers. The hub that sent the
+// lost rows can convert the cursors of all clients. Another hub cannot convert the cursor of a client that has seen
+// lost rows, so it resets this client, and no others.
 func TestSentRowsAreLost(t *testing.T) {
 	t.Parallel()
 	forEach(t, disasters, func(t *testing.T, d *disaster) {
@@ -173,7 +174,7 @@ func TestSeveralCrashesInARow(t *testing.T) {
 			rest[live.decoder.LastID] = nil
 		}
 		d.strike(t)
-		hub.caughtUp(t) // so that the epoch's transaction comes first, and the next crash does not lose it
+		hub.caughtUp(t) // the new epoch begins before the next rows, so the next crash does not lose it
 		db = connect(t, d.dsn)
 		wantAssignedAgain(t, insertForGood(db, "again"), lost)
 	}
@@ -194,7 +195,7 @@ func TestNothingIsLost(t *testing.T) {
 		live := listen(t, hub, "alice")
 		cursors := []string{live.hello()}
 		exec(t, open, "BEGIN")
-		insertNumbered(t, open, "in flight, and never committed")
+		insertNumbered(t, open, "of a transaction that never commits")
 		rows := []string{`"0"`, `"1"`, `"2"`, `"after"`}
 		for i := range 3 {
 			insertNumbered(t, db, fmt.Sprint(i))

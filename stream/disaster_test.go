@@ -33,7 +33,7 @@ func crash(t *testing.T, kill func(t *testing.T, server *cluster.Cluster, logWri
 	t.Helper()
 	server := migrated(t)
 	db := connect(t, server.DSN("postgres"))
-	// Autovacuum and the background writer could write the log at any moment.
+	// Autovacuum and the background writer could write the write-ahead log to disk at any moment.
 	exec(t, db, "ALTER SYSTEM SET autovacuum = off")
 	exec(t, db, "ALTER SYSTEM SET bgwriter_lru_maxpages = 0")
 	exec(t, db, "SELECT pg_reload_conf()")
@@ -70,8 +70,8 @@ func stopLogWriter(t *testing.T, dsn string) (pid int) {
 	return pid
 }
 
-// killBackend kills the process of one session. The postmaster then ends all other processes and recovers. It is not
-// restarted itself.
+// killBackend kills the process of one session. The postmaster then ends all other processes and recovers. The
+// postmaster itself is not restarted.
 func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
 	t.Helper()
 	db := connect(t, server.DSN("postgres"))
@@ -122,7 +122,7 @@ func cleanRestart(t *testing.T) *disaster {
 // unreachable is returned in place of a token when the server does not answer.
 const unreachable = "unreachable"
 
-// epochToken returns the token of the epoch. It is empty if no epoch has begun since the server recovered.
+// epochToken returns the token of the epoch. The token is empty if no epoch has begun since the server recovered.
 func epochToken(t *testing.T, dsn string) (token string) {
 	conn, err := pgx.Connect(dbtest.Context(t), dsn)
 	if err != nil {
@@ -166,7 +166,8 @@ func failover(t *testing.T) *disaster {
 	}
 }
 
-// eitherOf returns a connection string that connects to the server that is the primary.
+// eitherOf returns a connection string with the addresses of several servers. Connections go to the server that is the
+// primary.
 func eitherOf(t *testing.T, servers ...*cluster.Cluster) string {
 	t.Helper()
 	var either *url.URL
@@ -185,12 +186,12 @@ func eitherOf(t *testing.T, servers ...*cluster.Cluster) string {
 	return either.String()
 }
 
-// awaitReplay waits until a standby has everything that its primary has.
+// awaitReplay waits until a standby has replayed everything that its primary has written.
 func awaitReplay(t *testing.T, primary, standby *cluster.Cluster) {
 	t.Helper()
 	written := queryValue[string](t, connect(t, primary.DSN("postgres")), "SELECT pg_current_wal_insert_lsn()::text")
 	db := connect(t, standby.DSN("postgres"))
-	eventually(t, "the standby has everything", func() bool {
+	eventually(t, "the standby has replayed everything", func() bool {
 		return queryValue[bool](t, db, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written)
 	})
 }

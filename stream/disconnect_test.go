@@ -14,11 +14,11 @@ import (
 	"rowcast/stream"
 )
 
-// A stream that is disconnected first receives its pending events, then rowcast.bye with a cursor and a time to retry
-// after. Other streams continue.
+// A stream that is disconnected first receives its pending events. Then it receives a new retry time, and rowcast.bye
+// with the cursor. Other streams continue.
 func TestDisconnect(t *testing.T) {
 	t.Parallel()
-	f := serveFeed(t, func(s *site) { s.hub.Retry = time.Hour }) // so long that two random times are hardly ever the same
+	f := serveFeed(t, func(s *site) { s.hub.Retry = time.Hour }) // with an hour, two random times are hardly ever equal
 	tabs := []*client{listen(t, f.site, "alice", "team:7"), listen(t, f.site, "alice")}
 	bob, carol := listen(t, f.site, "bob", "team:7"), listen(t, f.site, "carol")
 	for _, c := range append(tabs, bob, carol) {
@@ -37,7 +37,7 @@ func TestDisconnect(t *testing.T) {
 		c.wantEnd()
 	}
 	if tabs[0].decoder.Retry == first {
-		t.Errorf("retry is %v as at the beginning, want a new random time", first)
+		t.Errorf("the retry time is still %v, want a new random time", first)
 	}
 	f.publish("", "message", "2")
 	bob.wantData("1", "2")
@@ -70,7 +70,7 @@ func TestDisconnectInvalidatesOlderGrants(t *testing.T) {
 	f.hub.Disconnect("alice")
 	for _, grant := range []stream.Grant{{User: "alice", Known: before}, {User: "bob", Groups: []string{"alice"}, Known: before}} {
 		if got := firstBytes(t, f, grant); !strings.HasPrefix(got, "retry: ") || strings.Contains(got, "hello") {
-			t.Errorf("%+v: got %q, want only retry", grant, got)
+			t.Errorf("%+v: got %q, want only the retry field", grant, got)
 		}
 	}
 	for _, grant := range []stream.Grant{{User: "alice", Known: time.Now().Add(1)}, {User: "alice"}, {User: "bob", Known: before}} {
@@ -86,7 +86,7 @@ func firstBytes(t *testing.T, f *fakeFeed, grant stream.Grant) string {
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-	r.ProtoMajor = 2 // so that Serve writes through w
+	r.ProtoMajor = 2 // over HTTP/2, Serve writes through w
 	w := &helloOnly{header: http.Header{}, leave: leave}
 	f.hub.Serve(w, r, grant)
 	return w.body.String()
@@ -101,7 +101,7 @@ func TestDisconnectExpires(t *testing.T) {
 		f.hub.Disconnect("alice")
 		time.Sleep(time.Minute)
 		if got := firstBytes(t, f, grant); strings.Contains(got, "hello") {
-			t.Errorf("after a minute: got %q, want only retry", got)
+			t.Errorf("after a minute: got %q, want only the retry field", got)
 		}
 		time.Sleep(time.Nanosecond)
 		if got := firstBytes(t, f, grant); !strings.Contains(got, "hello") {
@@ -110,7 +110,7 @@ func TestDisconnectExpires(t *testing.T) {
 	})
 }
 
-// A stream that is still joining is ended, too.
+// Disconnect also ends a stream that is still joining.
 func TestDisconnectWhileJoining(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -128,9 +128,9 @@ func TestDisconnectWhileJoining(t *testing.T) {
 	})
 }
 
-// Any role of the database can disconnect a million recipients that do not exist. That takes the hub little time and no
-// memory. An older grant opens no stream, even if its recipient was disconnected before all the others. Not parallel:
-// it measures the heap and the CPU time of the process.
+// Any role of the database can disconnect a million recipients that do not exist. That takes the hub little time and
+// little memory. A grant from before the disconnects opens no stream, even if its recipient was the first to be
+// disconnected. Not parallel: it measures the heap and the CPU time of the process.
 func TestAttackManyDisconnects(t *testing.T) {
 	const many = 1_000_000
 	f := newFeed(t)
@@ -150,15 +150,15 @@ func TestAttackManyDisconnects(t *testing.T) {
 		t.Errorf("the heap has grown by %d bytes, want at most 4 MiB", grown)
 	}
 	if got := firstBytes(t, f, stream.Grant{User: "alice", Known: began}); strings.Contains(got, "hello") {
-		t.Errorf("an older grant: got %q, want only retry", got)
+		t.Errorf("a grant from before the disconnects: got %q, want only the retry field", got)
 	}
 	if got := firstBytes(t, f, stream.Grant{User: "alice", Known: time.Now().Add(1)}); !strings.Contains(got, "hello") {
-		t.Errorf("a newer grant: got %q, want a stream", got)
+		t.Errorf("a grant from after the disconnects: got %q, want a stream", got)
 	}
 }
 
-// When a large group is disconnected many times, only the first call goes through its streams. The streams
-// need a while to close.
+// When a large group is disconnected many times in a row, only the first call goes through the streams of the group,
+// even if the streams need a while to close.
 func TestAttackDisconnectTheSameGroupManyTimes(t *testing.T) {
 	t.Parallel()
 	const streams, times = 20_000, 100_000

@@ -18,7 +18,7 @@ func afterCrashes(t *testing.T) *fakeFeed {
 	return f
 }
 
-// beginEpoch begins the next epoch. Rows of higher transactions than left's are lost. If left is nil, no row is lost.
+// beginEpoch begins the next epoch. Rows of transactions above that of left are lost. If left is nil, no row is lost.
 func (f *fakeFeed) beginEpoch(left *cursor.Row) {
 	if f.now.Epoch++; left != nil {
 		f.now = f.now.Clamp(*left, f.now.Epoch)
@@ -38,14 +38,14 @@ func TestClampingAfterSeveralCrashes(t *testing.T) {
 	cursors = append(cursors, f.now.String(), f.publish("alice", "message", "lost with it").Cursor.String())
 	f.beginEpoch(&first.Row)
 	f.beginEpoch(&first.Row)
-	f.publish("alice", "message", "of the same number")
+	f.publish("alice", "message", "with the number of a lost row")
 	for _, id := range cursors {
-		wantRest(t, f.site, id, "of the same number")
+		wantRest(t, f.site, id, "with the number of a lost row")
 	}
 	wantResets(t, f.site, 0)
 }
 
-// Only the last recoveries are kept.
+// The hub keeps only the latest MaxRecoveries recoveries, so it resets a client whose cursor is older.
 func TestOldRecoveriesAreRemoved(t *testing.T) {
 	t.Parallel()
 	f := afterCrashes(t)
@@ -57,7 +57,7 @@ func TestOldRecoveriesAreRemoved(t *testing.T) {
 	}
 	f.publish("alice", "message", "2")
 	wantRest(t, f.site, ids[1], "2")
-	wantReset(resume(t, f.site, ids[0], "alice"), "one recovery too many", "history", f.now.String())
+	wantReset(resume(t, f.site, ids[0], "alice"), "a cursor older than the kept recoveries", "history", f.now.String())
 }
 
 // A reset removes the recoveries, too. No cursor from before the reset is valid.

@@ -28,7 +28,7 @@ func ExampleGrant_renew() {
 
 	calls := 0
 	renew := func(context.Context) (expires time.Time, ok bool) {
-		calls++ // One stream's calls come one after another.
+		calls++ // The hub never makes two calls for one stream at once.
 		signedIn := calls == 1
 		fmt.Println("signed in:", signedIn)
 		return time.Now().Add(time.Millisecond), signedIn
@@ -38,7 +38,7 @@ func ExampleGrant_renew() {
 	}))
 	response, err := http.Get(server.URL)
 	check(err)
-	for event, err := range sse.Events(response.Body) { // until the hub ends the stream
+	for event, err := range sse.Events(response.Body) { // The loop ends when the hub ends the stream.
 		check(err)
 		if strings.HasPrefix(event.Name, "rowcast.bye") {
 			fmt.Println(event.Name, event.Data)

@@ -17,8 +17,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A Go program runs a hub in its own process. It serves the streams at a path of its own, and decides who receives
-// which rows.
+// A Go program runs a hub in its own process. The program chooses the path of the streams, and decides which rows each
+// client receives.
 func Example() {
 	dsn, drop := dbtest.Example() // a database that "rowcast migrate" has prepared
 	defer drop()
@@ -41,7 +41,7 @@ func Example() {
 	app, err := pgx.ConnectConfig(ctx, config)
 	check(err)
 	server := httptest.NewServer(http.HandlerFunc(events))
-	check(l.CatchUp(ctx)) // Until the hub has begun, it answers clients with "retry later".
+	check(l.CatchUp(ctx)) // Until the first batch arrives, the hub answers clients with "retry later".
 	response, err := http.Get(server.URL)
 	check(err)
 	for event, err := range sse.Events(response.Body) {

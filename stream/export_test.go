@@ -45,7 +45,7 @@ func (m *Memory) From() cursor.Cursor { return m.m.from }
 // MaxRecoveries is the number of crash recoveries that a Hub keeps.
 const MaxRecoveries = maxRecoveries
 
-// Leases returns the number of grants of open streams that end and are not being renewed.
+// Leases returns the number of open streams whose grant expires and is not being renewed at the moment.
 func (h *Hub) Leases() int {
 	st := h.state.Lock()
 	defer h.state.Unlock()
@@ -103,7 +103,7 @@ func (r *Reservations) Reserve(user string, bytes int) (granted <-chan struct{},
 	return of.granted, func() { r.p.giveBack(of) }
 }
 
-// WaitingCalls returns the number of calls of the Source that wait for their turn.
+// WaitingCalls returns the number of calls of the Source that wait in the fair queue.
 func (h *Hub) WaitingCalls() (n int) {
 	h.calls.mu.Lock()
 	defer h.calls.mu.Unlock()

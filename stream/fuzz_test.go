@@ -50,13 +50,13 @@ func FuzzServe(f *testing.F) {
 	f.Add("9-0-9223372036854775807-.v_________v-5be3b1f2-00000000", "", "a", "b")
 	hub := newFeed(f).hub
 	f.Fuzz(func(t *testing.T, header, query, user, group string) {
-		if len(user) > 256 || len(group) > 256 { // no recipient is longer
+		if len(user) > 256 || len(group) > 256 { // a recipient has at most 256 bytes
 			return
 		}
 		ctx, leave := context.WithCancel(t.Context())
 		defer leave()
 		request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-		request.ProtoMajor = 2 // so that Serve writes through w
+		request.ProtoMajor = 2 // over HTTP/2, Serve writes through w
 		request.URL.RawQuery = query
 		request.Header["Last-Event-Id"] = []string{header}
 		w := &helloOnly{header: http.Header{}, leave: leave}
@@ -98,7 +98,7 @@ func checkRecipients(t *testing.T, data string, given ...string) {
 		t.Fatalf("hello %q: %v", data, err)
 	}
 	if slices.ContainsFunc(given, func(r string) bool { return !utf8.ValidString(r) }) {
-		return // JSON cannot contain it, and no recipient in the table is invalid UTF-8
+		return // JSON cannot contain invalid UTF-8, and no recipient in the table can
 	}
 	given = slices.DeleteFunc(given, func(r string) bool { return r == "" })
 	slices.Sort(given)

@@ -15,7 +15,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// tick is the longest delay of a step at the end of a grant.
+// tick is the longest time by which rowcast.bye or the end of a stream may be late.
 const tick = 500 * time.Millisecond
 
 // ended reports whether the stream has ended.
@@ -34,7 +34,7 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 	t.Helper()
 	times := r.times("rowcast.bye")
 	if len(times) != 1 || times[0] < at || times[0] > at+tick {
-		t.Fatalf("rowcast.bye at %v, want one at %v", times, at)
+		t.Fatalf("rowcast.bye was sent at %v, want once at %v", times, at)
 	}
 	want := fmt.Sprintf("event: rowcast.bye\ndata: {\"reason\": %q, \"expires_in\": %d}\n\n", reason, in)
 	if text := r.text(); !strings.Contains(text, want) {
@@ -42,8 +42,8 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 	}
 }
 
-// wantEnd checks that a stream ends at a time or at most a tick later, with a time to retry after and a heartbeat with
-// the cursor.
+// wantEnd checks that a stream ends at a given time or at most a tick later. The last write must have a retry time, and
+// a heartbeat with the cursor.
 func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	t.Helper()
 	if r.ended() {
@@ -72,11 +72,11 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ expires, leeway, bye time.Duration }{
 		{10 * time.Minute, 0, 10*time.Minute - 30*time.Second},
-		{40 * time.Second, 0, 20 * time.Second}, // half of the time
+		{40 * time.Second, 0, 20 * time.Second}, // rowcast.bye comes after half of the 40 s
 		{8 * time.Second, 0, 4 * time.Second},
 		{10 * time.Minute, 20 * time.Second, 10*time.Minute - 30*time.Second}, // the leeway delays the end and not the bye
 		{2 * time.Second, time.Minute, time.Second},
-		{-4 * time.Second, 20 * time.Second, 8 * time.Second}, // half of what is left of the leeway
+		{-4 * time.Second, 20 * time.Second, 8 * time.Second}, // rowcast.bye comes after half of the 16 s that are left
 	} {
 		inBubble(t, func(t *testing.T, f *fakeFeed) {
 			began := time.Now()
@@ -137,8 +137,8 @@ func TestNoByeBeforePendingEvents(t *testing.T) {
 	})
 }
 
-// A stream that waits for the database ends in time, too. If it becomes live earlier, it receives
-// rowcast.bye as soon as it is live.
+// A stream that waits for the database also ends when its grant does. If the stream becomes live after rowcast.bye was
+// due, it receives rowcast.bye at once.
 func TestAGrantEndsWhileJoining(t *testing.T) {
 	t.Parallel()
 	before := start
@@ -179,7 +179,7 @@ func TestAGrantEndsWhileJoining(t *testing.T) {
 	}
 }
 
-// A renewed grant continues without an event. A refused renewal ends the stream with rowcast.bye.
+// If Renew renews a grant, the stream continues without an event. If Renew refuses, the stream ends with rowcast.bye.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -227,7 +227,7 @@ func TestRenewalWithoutAnEnd(t *testing.T) {
 	})
 }
 
-// A result of Renew has no effect when the stream has ended or the hub is stopping.
+// The result of Renew has no effect after the stream has ended, or when the hub is stopping.
 func TestRenewalReturnsTooLate(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -247,7 +247,7 @@ func TestRenewalReturnsTooLate(t *testing.T) {
 		f.stop()
 		stays.awaitEnd(t)
 		if text := stays.text(); strings.Contains(text, "rowcast.bye") {
-			t.Errorf("the end of the hub was sent as the end of a grant: %q", text)
+			t.Errorf("the hub stopped, but the stream was sent rowcast.bye: %q", text)
 		}
 	})
 }

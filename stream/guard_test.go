@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// The fields of a subscriber's seat belong to the state of the Hub. So only methods of types that are reached through
-// the state may use them, and the two functions of the Hub that the test allows.
+// The seat of a subscriber belongs to the locked state of the Hub. Only methods of the types that make up the state,
+// and two methods of the Hub that lock it, may use a seat.
 func TestSeatsAreUsedOnlyWithTheStateLocked(t *testing.T) {
 	t.Parallel()
 	allowed := map[string]bool{
 		"state": true, "roster": true, "group": true,
-		"Hub.beat": true, "Hub.renew": true, // these two functions lock the state
+		"Hub.beat": true, "Hub.renew": true, // these two methods lock the state
 	}
 	found := 0
 	for name, function := range functions(t) {
@@ -65,7 +65,7 @@ func isStat(x ast.Expr) bool {
 		return false
 	}
 	stats, ok := field.X.(*ast.SelectorExpr)
-	return ok && stats.Sel.Name == "Stats" && field.Sel.Name != "Refused" // a struct of counters
+	return ok && stats.Sel.Name == "Stats" && field.Sel.Name != "Refused" // Refused is a struct of counters itself
 }
 
 // functions returns the functions of the package, without its tests, by their names: "Hub.Run", or "encode" without a

@@ -72,13 +72,13 @@ func TestBusyStreamsReceiveNoHeartbeats(t *testing.T) {
 			t.Errorf("got %d heartbeats on an idle stream, want at least 30", got)
 		}
 		if got := busy.events(); len(got) != 100 {
-			t.Errorf("%d events, want 100", len(got))
+			t.Errorf("received %d events, want 100", len(got))
 		}
 	})
 }
 
-// A heartbeat has the hub's cursor, even if the last events were for other recipients, and the time since the last
-// batch.
+// A heartbeat has the hub's cursor and the time since the last batch, even if the last events were for other
+// recipients.
 func TestContentsOfAHeartbeat(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -151,7 +151,7 @@ func TestNoHeartbeatBeforePendingEvents(t *testing.T) {
 			e := f.publish("alice", "message", fmt.Sprint(i))
 			want = append(want, sse.Event{LastID: e.Cursor.String(), Name: "message", Data: fmt.Sprint(i)})
 			f.publish("bob", "message", "for another recipient")
-			time.Sleep(3*heartbeat + time.Millisecond) // not at the time of a heartbeat
+			time.Sleep(3*heartbeat + time.Millisecond) // avoids the time of a heartbeat
 		}
 		resumeWrites()
 		synctest.Wait()
@@ -165,7 +165,8 @@ func TestNoHeartbeatBeforePendingEvents(t *testing.T) {
 	})
 }
 
-// While a stream waits for the database, it receives comments, so that no proxy closes it. Comments have no id.
+// While a stream waits for the database, it receives comments, so that no proxy closes the connection. Comments have no
+// id.
 func TestWaitingStreamsAreSentComments(t *testing.T) {
 	t.Parallel()
 	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
@@ -191,7 +192,7 @@ func TestWaitingStreamsAreSentComments(t *testing.T) {
 			})
 		}
 	}
-	t.Run("for the end of a large transaction", func(t *testing.T) {
+	t.Run("waiting for the end of a large transaction", func(t *testing.T) {
 		t.Parallel()
 		inBubble(t, func(t *testing.T, f *fakeFeed) {
 			large := f.event(start.Xmax, "bob", "message", "1")
@@ -207,7 +208,8 @@ func TestWaitingStreamsAreSentComments(t *testing.T) {
 	})
 }
 
-// wantComments checks that a stream received a comment at its beginning and one every heartbeat, and no event.
+// wantComments checks that a stream received a comment at its beginning and one in every heartbeat interval, and no
+// event besides rowcast.hello.
 func wantComments(t *testing.T, r *recorder, n int) {
 	t.Helper()
 	last := time.Duration(0)

@@ -21,7 +21,7 @@ func TestAClientAheadOfItsHub(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	fast, slow := serve(t, dsn), serve(t, dsn, fetchRarely)
-	slow.caughtUp(t) // its first fetch must not come later
+	slow.caughtUp(t) // completes the first fetch before the rows are inserted
 	db := connect(t, dsn)
 	c := listen(t, fast, "alice")
 	c.hello()
@@ -44,7 +44,7 @@ func TestAClientAheadOfItsHubWhenTheDatabaseFails(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	fast, slow := serve(t, dsn), serve(t, dsn, fetchRarely)
-	slow.caughtUp(t) // its first fetch must not come later
+	slow.caughtUp(t) // completes the first fetch before the rows are inserted
 	db, lock := connect(t, dsn), connect(t, dsn)
 	c := listen(t, fast, "alice")
 	c.hello()
@@ -66,8 +66,8 @@ func TestAClientAheadOfItsHubWhenTheDatabaseFails(t *testing.T) {
 	c.wantData(`"2"`)
 }
 
-// While a hub sends a transaction in pages, new streams wait until it is complete, because a cursor cannot describe two
-// incomplete transactions.
+// While a hub sends a transaction in pages, new streams wait until the transaction is complete, because a cursor cannot
+// describe two incomplete transactions.
 func TestNoStreamJoinsInTheMiddleOfATransaction(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -88,14 +88,14 @@ func TestNoStreamJoinsInTheMiddleOfATransaction(t *testing.T) {
 	id := early.hello()
 	large, db := connect(t, dsn), connect(t, dsn)
 	exec(t, large, "BEGIN")
-	insert(t, large, "alice", "1") // the older transaction is sent after the younger one
+	insert(t, large, "alice", "1") // the hub sends the older transaction after the younger one
 	insert(t, db, "alice", "younger")
 	early.wantData(`"younger"`)
 	for i := range 4 {
 		insert(t, large, "alice", fmt.Sprint(i+2))
 	}
 	exec(t, large, "COMMIT")
-	dbtest.Receive(t, halfway, "the hub to be in the middle of the transaction")
+	dbtest.Receive(t, halfway, "a delivery in the middle of the transaction")
 	known, unknown := resume(t, s, id, "alice"), listen(t, s, "alice")
 	for _, c := range []*client{known, unknown} {
 		for range 4 {
@@ -132,7 +132,7 @@ func TestJoiningMissesNothing(t *testing.T) {
 					e := c.notification()
 					clients[i].received++
 					if e.Data != fmt.Sprint(clients[i].received) {
-						t.Errorf("received %s after %d", e.Data, clients[i].received-1)
+						t.Errorf("received event %s after event %d", e.Data, clients[i].received-1)
 						return
 					}
 					received[i] <- clients[i].received
@@ -146,11 +146,11 @@ func TestJoiningMissesNothing(t *testing.T) {
 		f.publish([]string{"alice", ""}[n%2], "message", fmt.Sprint(n))
 		for i := range clients {
 			if n > ahead {
-				dbtest.Receive(t, received[i], "the next event at a client") // no client is more than 300 events behind
+				dbtest.Receive(t, received[i], "the next event at a client") // keeps every client within 300 events of the hub
 			}
 		}
 	}
-	dbtest.Wait(t, all.Wait, "every client to receive everything")
+	dbtest.Wait(t, all.Wait, "the last event at every client")
 	for i := range clients {
 		t.Logf("client %d joined %d times", i, clients[i].joined)
 	}
@@ -175,12 +175,12 @@ func TestAClientThatMissesOneOldTransaction(t *testing.T) {
 	both.wantData(`"live"`)
 	alice.wantData(`"live"`)
 	replayed, pages := f.hub.Stats.Replayed.Load(), f.hub.Stats.Pages.Load()
-	if replayed > 3 || pages != 0 { // the live event may have been sent before they were live
-		t.Errorf("%d events were replayed and %d pages were read, want at most 3 and none", replayed, pages)
+	if replayed > 3 || pages != 0 { // the live event may be replayed too, if a stream was not live yet
+		t.Errorf("%d events were replayed and %d pages were read, want at most 3 events and no pages", replayed, pages)
 	}
 }
 
-// A flushing is a http.ResponseWriter that calls a function each time before it flushes.
+// A flushing is an http.ResponseWriter that calls do before each flush.
 type flushing struct {
 	http.ResponseWriter
 	do func()
@@ -235,7 +235,7 @@ func TestHeartbeatsWhileTheHeadIsWritten(t *testing.T) {
 	conn, err := dial(serveAlice(t, f, func() {
 		select {
 		case <-everySlot:
-		case <-t.Context().Done(): // the test has failed
+		case <-t.Context().Done(): // the test has ended early
 		}
 	}).url, request{})
 	if err != nil {

@@ -26,7 +26,7 @@ func TestTheKernelHoldsFewBytes(t *testing.T) {
 	for range clients {
 		c := open(t, f.site, request{recipients: []string{"alice"}, buffer: 1 << 20})
 		c.hello()
-		all.Go(func() { // after this, the kernel regards the client as fast
+		all.Go(func() { // the kernel then regards the client as fast
 			for range 3 {
 				c.notification()
 			}
@@ -35,10 +35,10 @@ func TestTheKernelHoldsFewBytes(t *testing.T) {
 	for range 3 {
 		f.publish("alice", "message", text(size))
 	}
-	dbtest.Wait(t, all.Wait, "every client to receive three events")
+	dbtest.Wait(t, all.Wait, "three events at every client")
 	f.publish("alice", "message", text(size))
 	held := k.held(t)
-	eventually(t, "the kernel accepts no more", func() bool {
+	eventually(t, "the kernel accepts no more bytes", func() bool {
 		before := held
 		<-time.After(100 * time.Millisecond)
 		held = k.held(t)
@@ -78,7 +78,7 @@ func BenchmarkLargeEvent(b *testing.B) {
 			b.SetBytes(int64(clients * size))
 			for b.Loop() {
 				f.publish("alice", "message", data)
-				eventually(b, "all clients have accepted the event", func() bool { return f.hub.Held() == 0 })
+				eventually(b, "the event has been written to all clients", func() bool { return f.hub.Held() == 0 })
 			}
 			if overflows := f.hub.Stats.Overflows.Load(); overflows > 0 {
 				b.Errorf("%d overflows", overflows)

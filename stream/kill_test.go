@@ -18,7 +18,7 @@ func TestConnectAndKill(t *testing.T) {
 	const clients, atATime = 10_000, 8
 	f := serveFeed(t, func(s *site) { s.hub.Memory = 4 << 10 })
 	for range 20 {
-		f.publish("alice", "message", text(1000)) // more than the memory holds, for clients that resume
+		f.publish("alice", "message", text(1000)) // all events together exceed the hub's memory
 	}
 	k := killer{f: f, address: strings.TrimPrefix(f.url, "http://"), oldest: start.String()}
 	round := func(clients int) {
@@ -33,14 +33,14 @@ func TestConnectAndKill(t *testing.T) {
 		all.Wait()
 		eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 	}
-	round(clients / 20) // so that pools have grown
+	round(clients / 20) // lets pools grow before the measurement
 	goroutines, files, bytes := runtime.NumGoroutine(), descriptors(t), heap()
 	round(clients)
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
 	eventually(t, "no descriptor is left", func() bool { return descriptors(t) <= files })
 	grown := heap() - bytes
 	t.Logf("%d streams were opened; the heap has grown by %d bytes", f.hub.Stats.Opened.Load(), grown)
-	if grown > 1<<20 { // 100 bytes a client
+	if grown > 1<<20 { // about 100 bytes for each client
 		t.Errorf("the heap has grown by %d bytes, want at most 1 MiB", grown)
 	}
 	if f.hub.Stats.Opened.Load() < clients/4 {
@@ -52,7 +52,7 @@ func TestConnectAndKill(t *testing.T) {
 	c.wantData("2")
 }
 
-// A killer opens connections and closes them soon.
+// A killer opens connections and closes each of them at a random time.
 type killer struct {
 	f               *fakeFeed
 	address, oldest string
@@ -71,7 +71,7 @@ func (k *killer) connectAndKill(t *testing.T) {
 		t.Error(err)
 		return
 	}
-	_ = conn.SetDeadline(time.Now().Add(patience)) // so that every client ends
+	_ = conn.SetDeadline(time.Now().Add(patience)) // no client may wait forever
 	request := "GET /?recipient=alice HTTP/1.1\r\nHost: x\r\nLast-Event-ID: " + cursor + "\r\n\r\n"
 	cut := rand.IntN(2) * rand.IntN(len(request))
 	_, err = io.WriteString(conn, request[:len(request)-cut])
@@ -80,7 +80,7 @@ func (k *killer) connectAndKill(t *testing.T) {
 		_, _ = io.CopyN(io.Discard, conn, rand.Int64N(2000))
 	}
 	if rand.IntN(2) == 0 {
-		_ = conn.(*net.TCPConn).SetLinger(0) // the connection is reset
+		_ = conn.(*net.TCPConn).SetLinger(0) // Close then resets the connection
 	}
 	_ = conn.Close()
 }

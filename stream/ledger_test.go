@@ -76,8 +76,8 @@ func (h *ledger) read(t *testing.T, conn *pgx.Conn) {
 
 // check returns what is wrong with the events that a client received since the first row. The client must receive each
 // committed row for its recipients and for everyone exactly once, and nothing else. The rows of a transaction must come
-// in the order of their ids. If a transaction began after another one had been committed, its rows must come after the
-// other's.
+// in the order of their ids. If transaction B began after transaction A had been committed, the rows of B must come
+// after the rows of A.
 func (h *ledger) check(recipients []string, received []sse.Event) (wrong []string) {
 	count := make([]int, len(h.rows))
 	last, youngest := map[int]int64{}, 0
@@ -105,7 +105,7 @@ func (h *ledger) check(recipients []string, received []sse.Event) (wrong []strin
 			wrong = append(wrong, "received out of order in its transaction: "+e.Data)
 		}
 		if h.ended[data[0]] < youngest {
-			wrong = append(wrong, "received after a transaction that began later: "+e.Data)
+			wrong = append(wrong, "received after a row of a transaction that began after this one was committed: "+e.Data)
 		}
 		last[data[0]], youngest = r.id, max(youngest, h.began[data[0]])
 	}
@@ -122,7 +122,7 @@ type session struct {
 	*ledger
 	conn        *pgx.Conn
 	transaction int // the number of the open transaction, or -1
-	rows        int // the number of its rows, with those that were rolled back
+	rows        int // the number of rows in the transaction, including rows that were rolled back
 	saved       bool
 }
 

@@ -10,7 +10,7 @@ import (
 	"rowcast/stream"
 )
 
-// limited serves a feed with limits. The test sets the address of a client by a header.
+// limited serves a feed with limits. The test sets the address of a client with a header.
 func limited(t *testing.T, limits stream.Limits) *fakeFeed {
 	f := newFeed(t, func(s *site) { s.hub.Limits = limits })
 	run(t, f.hub.Run)
@@ -23,14 +23,14 @@ func limited(t *testing.T, limits stream.Limits) *fakeFeed {
 	return f
 }
 
-// openFrom opens a stream of a client with an address.
+// openFrom opens a stream for a user from the given client address.
 func openFrom(t *testing.T, f *fakeFeed, address, user string) *client {
 	t.Helper()
 	return open(t, f.site, request{recipients: []string{user, "team:7"}, head: http.Header{"From": {address}}})
 }
 
-// When a limit is reached, further clients are answered with "retry later", after which an EventSource reconnects. Open
-// streams continue. When one ends, a new client gets its place.
+// When a limit is reached, further clients get the response "retry later", so an EventSource reconnects. Open streams
+// continue. When one of them ends, a new client gets its place.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	type visitor struct{ address, user string }
@@ -41,28 +41,28 @@ func TestLimits(t *testing.T) {
 		others   []visitor
 		counting func(*stream.Refusals) *atomic.Int64
 	}{
-		"in total": {
+		"limit in total": {
 			stream.Limits{Streams: 2},
 			[]visitor{{"192.0.2.1:1", "alice"}, {"192.0.2.2:1", "bob"}},
 			[]visitor{{"192.0.2.3:1", "carol"}, {"192.0.2.1:1", "alice"}},
 			nil,
 			func(r *stream.Refusals) *atomic.Int64 { return &r.Streams },
 		},
-		"of a user": {
+		"limit of a user": {
 			stream.Limits{User: 2},
 			[]visitor{{"192.0.2.1:1", "alice"}, {"192.0.2.2:1", "alice"}},
 			[]visitor{{"192.0.2.3:1", "alice"}},
 			[]visitor{{"192.0.2.1:1", "bob"}, {"192.0.2.1:1", "carol"}, {"192.0.2.1:1", "team:7"}}, // a group does not count as a user
 			func(r *stream.Refusals) *atomic.Int64 { return &r.User },
 		},
-		"of an IPv4 address": {
+		"limit of an IPv4 address": {
 			stream.Limits{Address: 2},
 			[]visitor{{"192.0.2.1:1", "alice"}, {"192.0.2.1:2", "bob"}},
 			[]visitor{{"192.0.2.1:3", "carol"}, {"192.0.2.1", "carol"}, {"[::ffff:192.0.2.1]:4", "carol"}},
 			[]visitor{{"192.0.2.2:1", "alice"}},
 			func(r *stream.Refusals) *atomic.Int64 { return &r.Address },
 		},
-		"of an IPv6 network": {
+		"limit of an IPv6 network": {
 			stream.Limits{Address: 2},
 			[]visitor{{"[2001:db8:1:2::1]:1", "alice"}, {"[2001:db8:1:2:ffff::2]:1", "bob"}},
 			[]visitor{{"[2001:db8:1:2::3]:1", "carol"}, {"2001:db8:1:2::4", "carol"}, {"[2001:db8:1:2::3%eth0]:1", "carol"}},

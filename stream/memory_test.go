@@ -18,7 +18,7 @@ func TestMemoryCountsTheHeap(t *testing.T) {
 	const limit, slack = 8 << 20, 256 << 10
 	for _, tt := range []struct {
 		inFlight, data, recipients int
-		steady                     bool // the transactions in flight stay the same
+		steady                     bool // all events have the same transactions in flight
 	}{
 		{0, 30, 1000, false},
 		{0, 0, 10_000_000, false},
@@ -72,7 +72,7 @@ func (f *flow) event(recipient, data string) feed.Row {
 		if !f.steady {
 			xid = row.Xid - uint64(2*(f.inFlight-i)) - 1
 		}
-		end.Xip = append(end.Xip, xid) // a new array for each event, larger than needed
+		end.Xip = append(end.Xip, xid) // each event has a new array, with spare capacity
 	}
 	e := feed.Row{Row: row, Recipient: recipient, Event: "notify", Data: []byte(data), Size: int64(len(data))}
 	e.Cursor = f.now.After(row, end)

@@ -2,5 +2,6 @@
 
 package stream_test
 
-// raceDetector reports whether the race detector is on. It multiplies the memory and the time that a test needs.
+// raceDetector reports whether the race detector is on. The race detector multiplies the memory and the time that a
+// test needs.
 const raceDetector = false

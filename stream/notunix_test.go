@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// limitBuffer does nothing here. The tests still compile.
+// limitBuffer does nothing on systems other than Unix. It exists so that the tests compile.
 func limitBuffer(uintptr, int) error { return nil }
 
 func writeTo(int, []byte) (int, error) { return 0, errors.ErrUnsupported }

@@ -15,18 +15,18 @@ import (
 // nothing for it.
 func TestTheKernelKeepsNothingForAClosedStream(t *testing.T) {
 	t.Parallel()
-	const small, large = 40 << 10, 24 << 20 // the kernel's buffers have space for small, but not for large
+	const small, large = 40 << 10, 24 << 20 // the kernel can buffer small, but not large
 	tests := map[string]struct {
 		heartbeat time.Duration
 		size      int
-		closed    func(t *testing.T, f *fakeFeed, c *client) // closes the stream; nil if a heartbeat does
+		closed    func(t *testing.T, f *fakeFeed, c *client) // closes the stream; nil if the hub closes it at a heartbeat
 	}{
-		"it is stalled":             {250 * time.Millisecond, small, nil},
-		"it is stalled in an event": {250 * time.Millisecond, large, nil},
-		"it overflows":              {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { overflow(f) }},
-		"the hub stops":             {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { f.stop() }},
-		"it closes its side":        {time.Hour, small, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
-		"it closes it in an event":  {time.Hour, large, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
+		"the client is stalled":                  {250 * time.Millisecond, small, nil},
+		"the client is stalled in an event":      {250 * time.Millisecond, large, nil},
+		"the backlog overflows":                  {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { overflow(f) }},
+		"the hub stops":                          {time.Hour, large, func(_ *testing.T, f *fakeFeed, _ *client) { f.stop() }},
+		"the client closes its side":             {time.Hour, small, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
+		"the client closes its side in an event": {time.Hour, large, func(t *testing.T, _ *fakeFeed, c *client) { closeWrite(t, c) }},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -91,14 +91,14 @@ func TestTheEndOfAStreamIsNotKeptForLong(t *testing.T) {
 	f.hub.Disconnect("alice")
 	began := time.Now()
 	port := portOf(c)
-	eventually(t, "the kernel keeps nothing for it", func() bool { return len(held(t, port)) == 0 })
+	eventually(t, "the kernel keeps nothing for the connection", func() bool { return len(held(t, port)) == 0 })
 	took := time.Since(began)
 	t.Logf("dropped after %v", took)
 	if took < heartbeat || took > 10*heartbeat {
 		t.Errorf("dropped after %v, want about %v", took, 2*heartbeat)
 	}
 	if _, err := io.Copy(io.Discard, c.body); err == nil {
-		t.Error("the stream ended as if it were complete")
+		t.Error("the connection had a regular end, want an error")
 	}
 }
 

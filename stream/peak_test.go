@@ -20,8 +20,8 @@ import (
 	"rowcast/stream"
 )
 
-// peakVariable makes this test binary run the hub of TestPeakMemory. Its value is Hub.Pending and the number of bytes
-// of memory at which the hub ends.
+// If the environment variable peakVariable is set, this test binary runs the hub of TestPeakMemory. The value has two
+// numbers: Hub.Pending, and the bytes of memory in use at which the hub ends, above those of an empty process.
 const peakVariable = "ROWCAST_TEST_PEAK"
 
 // The settings of the hub of TestPeakMemory. Hub.Pending is small, so that without it the backlogs of all clients would
@@ -35,17 +35,18 @@ const (
 	peakEvicted = 300 // the number of closed streams after which the test ends
 )
 
-// In the worst case, a hub uses no more memory than the README says: the recent events, what is pending, three events
-// for each connection that reads, half of that for garbage, and the memory of an empty process. Clients that do not
-// read resume over rows of 4 MiB, while rows of the same size are published for other clients that do not read. Each
-// page is read with a copy, as by a driver. Without a limit of what is pending, the same clients make the hub use more.
+// In the worst case, a hub uses no more memory than the README says: the recent events, the pending events, three
+// events for each connection that reads from the database, half of that sum for garbage, and the memory of an empty
+// process. Clients that do not read resume over rows of 4 MiB, while rows of the same size are published for other
+// clients that do not read. The Source copies each page, as a database driver does. Without the limit Hub.Pending, the
+// same clients make the hub use more.
 func TestPeakMemory(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux reports the peak memory of a process")
 	}
 	if raceDetector {
-		t.Skip("the race detector uses memory itself")
+		t.Skip("the race detector itself uses memory")
 	}
 	const live = peakMemory*12/10 + peakPending*9/8 + 3*peakEvent*(1+peakReplays)
 	for _, tt := range []struct {
@@ -60,9 +61,9 @@ func TestPeakMemory(t *testing.T) {
 			t.Parallel()
 			empty, peak, evicted := runPeak(t, tt.pending, live*3/2)
 			most := empty + live*3/2
-			t.Logf("peak %d MiB, %d MiB of them empty; the README says %d; %d streams were closed", peak>>20, empty>>20, most>>20, evicted)
+			t.Logf("the peak is %d MiB, %d MiB of it for the empty process; the README says at most %d MiB; %d streams were closed", peak>>20, empty>>20, most>>20, evicted)
 			if exceeds := peak > most; exceeds != tt.exceeds {
-				t.Errorf("the peak is %d MiB, the README says %d MiB: exceeds is %t, want %t", peak>>20, most>>20, exceeds, tt.exceeds)
+				t.Errorf("the peak is %d MiB, the README says at most %d MiB; exceeded: %t, want %t", peak>>20, most>>20, exceeds, tt.exceeds)
 			}
 			if !tt.exceeds && evicted < peakEvicted {
 				t.Errorf("%d streams were closed, want at least %d: this was not the worst case", evicted, peakEvicted)
@@ -71,7 +72,7 @@ func TestPeakMemory(t *testing.T) {
 	}
 }
 
-// runPeak runs the hub in a process of its own.
+// runPeak runs the hub in a separate process.
 func runPeak(t *testing.T, pending, most int) (empty, peak, evicted int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -80,7 +81,7 @@ func runPeak(t *testing.T, pending, most int) (empty, peak, evicted int) {
 	hub.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", peakVariable, pending, most))
 	out, err := hub.Output()
 	if err != nil {
-		t.Fatalf("the hub: %v (%v), %s", err, ctx.Err(), out)
+		t.Fatalf("run the hub: %v (%v), %s", err, ctx.Err(), out)
 	}
 	if _, err := fmt.Sscan(string(out), &empty, &peak, &evicted); err != nil {
 		t.Fatalf("the hub printed %q: %v", out, err)
@@ -88,8 +89,9 @@ func runPeak(t *testing.T, pending, most int) (empty, peak, evicted int) {
 	return empty, peak, evicted
 }
 
-// bePeak runs the hub and its clients. It ends when the hub has closed enough streams or uses too much memory. It
-// prints the bytes of memory of the process before, the peak, and the number of streams that were closed.
+// bePeak runs the hub and its clients until the hub has closed enough streams or uses too much memory. It prints the
+// memory of the process in bytes before the clients connect and at the peak, and the number of streams that were
+// closed.
 func bePeak() error {
 	var pending, most int
 	if _, err := fmt.Sscan(os.Getenv(peakVariable), &pending, &most); err != nil {
@@ -117,7 +119,7 @@ func bePeak() error {
 		readers <- struct{}{}
 		defer func() { <-readers }()
 		row := cursor.Row{Xid: c.Xmax, ID: c.Anchor.ID + 1}
-		read := bytes.Repeat([]byte("1"), peakEvent) // as a driver does
+		read := bytes.Repeat([]byte("1"), peakEvent) // copied below, as a driver does
 		data := append(make([]byte, 0, peakEvent+2), read...)
 		e := feed.Row{Row: row, Recipient: "alice", Event: "message", Data: data}
 		e.Cursor = c.After(row, end)
@@ -131,7 +133,7 @@ func bePeak() error {
 		go keepReconnecting(f.url, before, fmt.Sprint("user ", i%10))
 		go keepReconnecting(f.url, "", fmt.Sprint("user ", i%10))
 	}
-	ticker := time.NewTicker(50 * time.Millisecond) // so that the clients can reconnect
+	ticker := time.NewTicker(50 * time.Millisecond) // gives the clients time to reconnect
 	defer ticker.Stop()
 	for i := 0; f.hub.Stats.Evicted.Load() < peakEvicted && resident("VmHWM:") <= empty+most; i++ {
 		e := event(fmt.Sprint("user ", i%10), byte(i))
@@ -143,8 +145,8 @@ func bePeak() error {
 	return nil
 }
 
-// keepReconnecting is a client that hardly reads, and reconnects with the same cursor, or without one, when its stream
-// is closed.
+// keepReconnecting is a client that reads slowly. When its stream is closed, it reconnects with the same cursor, or
+// without one if id is empty.
 func keepReconnecting(url, id, user string) {
 	for {
 		conn, err := dial(url, request{recipients: []string{user}, header: id, buffer: 8 << 10})
@@ -152,7 +154,7 @@ func keepReconnecting(url, id, user string) {
 			return
 		}
 		_ = conn.SetDeadline(time.Time{})
-		for { // reads a few bytes now and then
+		for { // reads at most 64 bytes every 100 ms
 			if n, err := conn.Read(make([]byte, 64)); n == 0 || err != nil {
 				break
 			}

@@ -15,12 +15,12 @@ import (
 	"rowcast/stream"
 )
 
-// When too many bytes are pending for all streams, the stream with the most pending bytes is closed, and no other. Its
-// client resumes without a loss.
+// When too many bytes are pending for all streams together, the hub closes only the stream with the most pending bytes.
+// Its client resumes without a loss.
 func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	t.Parallel()
 	const limit, modest, size = 4 << 20, 10, 100 << 10
-	var log strings.Builder // written by Publish, in this goroutine
+	var log strings.Builder // Publish writes the log in this goroutine
 	f := serveFeed(t, smallSendBuffers, func(s *site) {
 		s.hub.Pending, s.hub.Backlog = limit, 64<<20
 		s.hub.Logger = slog.New(slog.NewTextHandler(&log, nil))
@@ -52,7 +52,7 @@ func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	if _, line, _ := strings.Cut(log.String(), "closed="); line == "" {
 		t.Errorf("the log is %q, want a line with closed=", log.String())
 	} else if _, err := fmt.Sscanf(line, "%d held=%d", &closed, &held); err != nil || closed != 1 || held <= limit {
-		t.Errorf("the log has %s (%v), want one stream, and more than %d bytes held", line, err, limit)
+		t.Errorf("the log has closed=%s (%v), want closed=1 and held above %d", line, err, limit)
 	}
 	eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == modest+1 })
 	for i, c := range others {
@@ -73,7 +73,7 @@ func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	eventually(t, "nothing is held", func() bool { return f.hub.Held() == 0 })
 }
 
-// An event that many streams wait for counts once.
+// An event that is pending for many streams counts only once toward Hub.Pending.
 func TestSharedEventsCountOnce(t *testing.T) {
 	t.Parallel()
 	const clients, size = 30, 1 << 20
@@ -116,9 +116,9 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 		if held := f.hub.Held(); held > most*size || pages.Load() > most {
 			t.Fatalf("%d bytes of %d pages are held, want at most %d bytes", held, pages.Load(), most*size)
 		}
-		<-time.After(5 * time.Millisecond) // streams that did not wait would have read by now
+		<-time.After(5 * time.Millisecond) // without the limit, more streams would have read by now
 	}
-	// The clients must read at the same time: a stream that waits has sent rowcast.hello at most.
+	// The clients must read at the same time, because a stream that waits for memory has sent at most rowcast.hello.
 	done := make(chan struct{})
 	for _, c := range all {
 		go func() {
@@ -176,11 +176,11 @@ func feedOfPages(t *testing.T, size int, pages *atomic.Int64, configure ...func(
 	return f, before
 }
 
-// Users take turns for memory, so a user with many streams does not keep other users waiting.
+// The queue for memory is fair to users, so a user with many streams does not keep other users waiting.
 func TestUsersTakeTurnsForMemory(t *testing.T) {
 	t.Parallel()
 	reservations := stream.NewReservations(20)
-	reservations.Reserve("nobody", 10) // so that one reservation is granted at a time
+	reservations.Reserve("nobody", 10) // leaves memory for one reservation at a time
 	type reservation struct {
 		user     string
 		granted  <-chan struct{}
@@ -213,8 +213,8 @@ func TestUsersTakeTurnsForMemory(t *testing.T) {
 	}
 }
 
-// Clients that do not read share the memory of large pending events, whether their streams were live or resume. Not
-// parallel: it measures the heap.
+// Clients that do not read share the memory of large pending events, both on live streams and on streams that resume.
+// Not parallel: it measures the heap.
 func TestStalledClientsSharePendingEvents(t *testing.T) {
 	const stalled, size = 50, 1 << 20
 	f := serveFeed(t, smallSendBuffers, func(s *site) { s.hub.Backlog = 2 * size })
@@ -248,7 +248,7 @@ func TestStalledClientsSharePendingEvents(t *testing.T) {
 		grown := heap() - empty
 		t.Logf("%s: %d bytes in use for %d stalled clients", when, grown, stalled)
 		if each := (grown - 2*size) / stalled; each > 128<<10 {
-			t.Errorf("%s: %d bytes for each client besides the shared events", when, each)
+			t.Errorf("%s: %d bytes for each client besides the shared events, want at most 128 KiB", when, each)
 		}
 	}
 	begin(size)

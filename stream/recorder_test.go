@@ -13,25 +13,24 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A recorder is a stream without a socket, so that it can use the time of a synctest bubble. It records what is written
-// at what time.
+// A recorder opens a stream without a socket, so it works in a synctest bubble. It records each write and its time.
 type recorder struct {
-	done  chan struct{} // the stream has ended
+	done  chan struct{} // closed when the stream has ended
 	leave context.CancelFunc
 
 	mu     sync.Mutex
 	header http.Header
 	writes []written
-	gate   chan struct{} // if not nil, writes and flushes wait until it is closed
+	gate   chan struct{} // if not nil, writes and flushes wait until gate is closed
 }
 
 type written struct {
-	at   time.Duration // since the stream was opened
+	at   time.Duration // the time since the stream was opened
 	text string
 }
 
-// record opens a stream for the recipients from a cursor, or without one if id is empty. It is closed at the end of the
-// test.
+// record opens a stream for the recipients from a cursor, or without one if id is empty. The stream is closed at the
+// end of the test.
 func record(t *testing.T, s *site, id string, recipients ...string) *recorder {
 	return recordGrant(t, s, id, stream.Grant{Groups: recipients})
 }
@@ -58,7 +57,7 @@ func (r *recorder) begin(t *testing.T, s *site, id string, grant stream.Grant) {
 	ctx, leave := context.WithCancel(t.Context())
 	r.leave = leave
 	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-	request.ProtoMajor = 2 // so that Serve writes through the recording
+	request.ProtoMajor = 2 // over HTTP/2, Serve writes through the recording
 	if id != "" {
 		request.Header.Set("Last-Event-ID", id)
 	}
@@ -101,7 +100,7 @@ func (r *recorder) awaitEnd(t *testing.T) {
 	select {
 	case <-r.done:
 	case <-time.After(time.Hour):
-		t.Errorf("waiting for the end of the stream: it is open after an hour and was sent %q", r.text())
+		t.Errorf("the stream is still open after an hour, want its end; it was sent %q", r.text())
 	}
 }
 
@@ -142,7 +141,7 @@ func (r *recorder) text() string {
 	return all.String()
 }
 
-// events returns all events but rowcast.hello.
+// events returns all events except rowcast.hello.
 func (r *recorder) events() (events []sse.Event) {
 	for e, err := range sse.Events(strings.NewReader(r.text())) {
 		if err != nil {

@@ -102,7 +102,7 @@ func TestResetOfCursorsBelowTheHorizon(t *testing.T) {
 	c.hello()
 	half, whole := c.notification().LastID, c.notification().LastID
 
-	// The largest horizon with which the last cursor is valid: the first transaction that it has not seen.
+	// The cursor whole is valid up to a horizon at the first transaction that it has not seen completely.
 	last := parse(t, whole)
 	exec(t, db, `UPDATE rowcast.history SET horizon = $1::text::xid8`, fmt.Sprint(slices.Min(append(last.Xip, last.Xid))))
 	s.caughtUp(t)
@@ -115,8 +115,8 @@ func TestResetOfCursorsBelowTheHorizon(t *testing.T) {
 	exec(t, db, `UPDATE rowcast.history SET horizon = (SELECT xid FROM rowcast.notifications ORDER BY xid DESC LIMIT 1)`)
 	exec(t, db, `DELETE FROM rowcast.notifications WHERE xid < (SELECT horizon FROM rowcast.history)`)
 	s.caughtUp(t)
-	wantReset(resume(t, s, half, "alice"), "in the middle of a transaction below it", "expired", whole)
-	// A hub that does not know the new horizon reads it with the page. It has sent rowcast.hello by then.
+	wantReset(resume(t, s, half, "alice"), "in the middle of a transaction below the horizon", "expired", whole)
+	// A hub that does not know the new horizon reads it with the page. By then, the hub has sent rowcast.hello.
 	c = resume(t, late, hello, "alice")
 	if got := c.hello(); got != hello {
 		t.Errorf("rowcast.hello has the id %s, want %s", got, hello)
@@ -166,17 +166,17 @@ func TestClampingAfterACrash(t *testing.T) {
 	if e := c.want("rowcast.beat"); e.LastID != f.now.String() {
 		t.Errorf("got %v, want the cursor %s", e, f.now)
 	}
-	f.publish("alice", "message", "of the same number")
-	c.wantData("of the same number")
+	f.publish("alice", "message", "with the number of a lost row")
+	c.wantData("with the number of a lost row")
 	again := resume(t, f.site, before, "alice")
 	again.hello()
-	again.wantData("of the same number")
+	again.wantData("with the number of a lost row")
 	wantReset(resume(t, f.site, beyond, "alice"), "of another hub", "history", f.now.String())
 	wantReset(resume(t, f.site, "1-0-1043--00000000-00000000", "alice"), "of another epoch", "history", f.now.String())
 }
 
-// While a hub receives rows from before its start, it accepts no streams. After that, clients resume from these rows
-// without a query.
+// While the hub receives rows that are older than its start, it accepts no streams. Afterwards, clients resume from
+// these rows without a query.
 func TestWarmStart(t *testing.T) {
 	t.Parallel()
 	f := &fakeFeed{site: &site{hub: &stream.Hub{Source: &source{}}}, now: start}
@@ -219,12 +219,12 @@ func (b *pausedSource) Page(ctx context.Context, c, end cursor.Cursor, recipient
 }
 
 // Rows are deleted while a client resumes. If the client has seen all deleted rows, the stream continues. Otherwise it
-// receives rowcast.reset. A cursor after a row does not say that the row was the last one of its transaction, so that
-// transaction counts as not seen.
+// receives rowcast.reset. A cursor after a row does not say whether that row was the last one of its transaction, so
+// the hub regards the transaction as not seen.
 func TestRetentionWhileAClientResumes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		old   int // the number of rows, of seven, that are deleted
+		old   int // how many of the seven rows are deleted
 		want  []string
 		reset bool
 	}{
@@ -235,7 +235,7 @@ func TestRetentionWhileAClientResumes(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%d rows", tt.old), func(t *testing.T) {
 			t.Parallel()
-			dsn := dbtest.Cluster(t).DSN("postgres") // transactions of other tests would delay the deletion
+			dsn := dbtest.Cluster(t).DSN("postgres") // on a shared server, transactions of other tests would delay the deletion
 			if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
 				t.Fatal(err)
 			}

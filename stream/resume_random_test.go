@@ -20,7 +20,8 @@ import (
 )
 
 // Writers hold transactions open, commit them out of order and roll back. Clients are cut off at any byte and resume on
-// any hub. Sessions of the database are terminated. Each client receives the rows for it exactly once, in causal order.
+// any hub. The hubs' database sessions are terminated. Each client receives the rows for its recipients exactly once,
+// in causal order.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -51,7 +52,7 @@ func TestResumingIsExact(t *testing.T) {
 		everyone.Go(r.read)
 	}
 	write(t, h, dsn, connections)
-	dbtest.Wait(t, everyone.Wait, "every reader to receive the last row")
+	dbtest.Wait(t, everyone.Wait, "the last row at every reader")
 	if t.Failed() {
 		return
 	}
@@ -68,14 +69,14 @@ func TestResumingIsExact(t *testing.T) {
 	}
 	t.Logf("%d transactions, %d rows, %d events received, %d connections, resumed from %v", len(h.began), len(h.rows), received, connections.Load(), kinds)
 	for _, s := range sites {
-		t.Logf("replayed %d events, read %d pages, %d sessions", s.hub.Stats.Replayed.Load(), s.hub.Stats.Pages.Load(), s.listener.Stats.Sessions.Load())
+		t.Logf("a hub replayed %d events, read %d pages and opened %d database sessions", s.hub.Stats.Replayed.Load(), s.hub.Stats.Pages.Load(), s.listener.Stats.Sessions.Load())
 	}
 	if len(h.rows) < 500 || connections.Load() < 300 || kinds["in a transaction"] < 20 || sites[1].hub.Stats.Pages.Load() < 20 {
-		t.Error("too few rows, connections, resumes in a transaction or pages: the test shows nothing")
+		t.Error("the test shows nothing: it had too few rows, connections, pages, or cursors in the middle of a transaction")
 	}
 }
 
-// A reader is a client whose connections are cut off, until it has received the last row.
+// A reader is a client whose connections are cut off again and again until it has received the last row.
 type reader struct {
 	testing.TB
 	sites      []*site
@@ -85,7 +86,7 @@ type reader struct {
 	connections *atomic.Int64 // of all readers
 	decoder     sse.Decoder
 	received    []sse.Event
-	resumed     map[string]int // the number of times, by the kind of cursor
+	resumed     map[string]int // the number of connections for each kind of cursor
 }
 
 func (r *reader) read() {
@@ -120,7 +121,7 @@ func (r *reader) read() {
 	}
 }
 
-// once connects and reads up to a random byte. It reports whether the last row has arrived.
+// once connects and reads a random number of bytes. It reports whether the last row has arrived.
 func (r *reader) once(site *site, ask request) (ended bool, err error) {
 	conn, err := dial(site.url, ask)
 	if err != nil {
@@ -128,7 +129,7 @@ func (r *reader) once(site *site, ask request) (ended bool, err error) {
 	}
 	defer conn.Close()
 	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, r.bytes())), nil)
-	if err != nil { // cut off in the head
+	if err != nil { // the connection was cut off in the head of the response
 		return false, onlyTimeout(err)
 	}
 	for e, err := range r.decoder.Events(response.Body) {
@@ -151,12 +152,13 @@ func (r *reader) once(site *site, ask request) (ended bool, err error) {
 // bytes returns the number of bytes after which the connection is cut off.
 func (r *reader) bytes() int64 {
 	if r.rng.IntN(4) == 0 {
-		return r.rng.Int64N(700) // in the head, in rowcast.hello, or in the first event
+		return r.rng.Int64N(700) // cuts in the head, in rowcast.hello, or in the first events
 	}
 	return 400 + int64(r.rng.ExpFloat64()*1000)
 }
 
-// onlyTimeout drops the errors of a connection that was closed.
+// onlyTimeout returns err if it is a timeout, and nil otherwise, because a connection that is cut off causes other
+// errors.
 func onlyTimeout(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -195,14 +197,14 @@ func write(t *testing.T, h *ledger, dsn string, connections *atomic.Int64) {
 		exec(t, admin, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 			WHERE datname = current_database() AND starts_with(application_name, 'rowcast')`)
 	}
-	dbtest.Wait(t, writers.Wait, "the writers to end")
+	dbtest.Wait(t, writers.Wait, "the end of the writers")
 	last := h.begin()
 	exec(t, admin, `INSERT INTO rowcast.notifications (event, data) VALUES ('end', jsonb_build_array($1::int, 1))`, last)
 	h.end(last)
 }
 
-// keepPace waits for a moment if the readers, which reconnect all the time, are slower than the writers. The wait is
-// short, because readers that have received everything wait for the writers.
+// keepPace slows the writers down while the readers, which reconnect all the time, are behind. Each wait is short,
+// because readers that have received everything wait for the writers.
 func keepPace(steps, connections *atomic.Int64) {
 	const wait = 20 * time.Millisecond
 	for began := time.Now(); connections.Load()*1600 < steps.Load()*330 && time.Since(began) < wait; {

@@ -11,8 +11,8 @@ import (
 )
 
 // Transactions are held open and committed out of order. Three hubs fetch them in different portions, and so send them
-// in different orders. A client that stops after any event resumes exactly on any hub, and then again from any event of
-// that hub.
+// in different orders. A client that stops after any event resumes on any hub without a loss or a repetition, and then
+// again from any event of that hub.
 func TestResumingAfterEveryEvent(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -29,7 +29,7 @@ func TestResumingAfterEveryEvent(t *testing.T) {
 	for level, most := range []int{1 << 20, 40, 20} {
 		rand.Shuffle(len(stops), func(i, j int) { stops[i], stops[j] = stops[j], stops[i] })
 		stops = stops[:min(most, len(stops))]
-		t.Logf("level %d: %d stops on %d hubs", level+1, len(stops), len(sites))
+		t.Logf("round %d: resume from %d cursors on each of %d hubs", level+1, len(stops), len(sites))
 		var next []stop
 		for _, s := range stops {
 			for _, site := range sites {
@@ -86,13 +86,13 @@ func writeLedger(t *testing.T, h *ledger, sites []*site, dsn string) {
 	}
 }
 
-// A walk resumes clients from every stop.
+// A walk resumes clients from every cursor at which a client can stop.
 type walk struct {
 	ledger
 	t          *testing.T
 	sites      []*site
 	recipients [][]string
-	clients    []*client // live from the beginning, one on each site for each set of recipients
+	clients    []*client // live from the beginning: one on each site for each set of recipients
 }
 
 // A stop is a place where a client can stop: a cursor, and the events that the client has received until then.
@@ -118,10 +118,10 @@ func (w *walk) live() (stops []stop) {
 	return stops
 }
 
-// resume resumes from a stop and returns the following stops.
+// resume resumes a client from a stop and returns the stops that follow.
 func (w *walk) resume(site *site, first stop) []stop {
 	if rand.IntN(3) == 0 {
-		resume(w.t, site, first.id, first.recipients...).close() // has no effect
+		resume(w.t, site, first.id, first.recipients...).close() // must have no effect
 	}
 	c := resume(w.t, site, first.id, first.recipients...)
 	defer c.close()
@@ -203,8 +203,8 @@ func TestTheHeaderHasPriority(t *testing.T) {
 	c.wantData("1", "2", "3")
 }
 
-// Between the state of a page and a stream from rowcast.cursor() of the same statement, there is no gap and no
-// repetition.
+// A stream that resumes from rowcast.cursor() continues exactly where the snapshot of that statement ends, without a
+// gap and without a repetition.
 func TestFromAPageToItsStream(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -214,7 +214,7 @@ func TestFromAPageToItsStream(t *testing.T) {
 	exec(t, open, "BEGIN")
 	insert(t, open, "alice", "not committed yet")
 	exec(t, db, "BEGIN")
-	insert(t, db, "alice", "of the same transaction")
+	insert(t, db, "alice", "before the cursor, in its transaction")
 	var id string
 	if err := db.QueryRow(dbtest.Context(t), "SELECT rowcast.cursor()").Scan(&id); err != nil {
 		t.Fatal(err)

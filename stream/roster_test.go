@@ -41,7 +41,7 @@ func TestStreamsEndInAnyOrder(t *testing.T) {
 		}
 	}
 	for i := range all {
-		s := all[(i*127)%streams] // each stream once, in a mixed order
+		s := all[(i*127)%streams] // ends each stream once, in a mixed order
 		s.leave()
 		if s.live {
 			want[s.group]--
@@ -69,7 +69,7 @@ func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
 		for i := range batches {
 			began := time.Now()
 			for j := range size {
-				leave[((i*size+j)*7919)%streams]() // 7,919 is a prime: each stream once
+				leave[((i*size+j)*7919)%streams]() // ends each stream at most once, because 7,919 is a prime
 			}
 			took = append(took, time.Since(began)/size)
 		}
@@ -77,7 +77,7 @@ func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
 	}
 	small, large := each(4_000), each(100_000)
 	t.Logf("ending a stream takes %v in a group of 4,000 and %v in one of 100,000", small, large)
-	if large > 8*small && large > 15*time.Microsecond { // a scan of the list would take 50 µs
+	if large > 8*small && large > 15*time.Microsecond { // a scan of the large group would take 50 µs
 		t.Errorf("ending a stream takes %v in a large group and %v in a small one, want about the same", large, small)
 	}
 }
@@ -89,7 +89,7 @@ func cpuOf(function func()) time.Duration {
 	return used() - before
 }
 
-// gatherInGroup connects streams of one group, each of a user of its own.
+// gatherInGroup connects streams of one group, each for a different user.
 func gatherInGroup(f *fakeFeed, streams int) (leave []func()) {
 	for i := range streams {
 		leave = append(leave, f.hub.Connect(true, "everybody", fmt.Sprint("user ", i)))
@@ -97,8 +97,8 @@ func gatherInGroup(f *fakeFeed, streams int) (leave []func()) {
 	return leave
 }
 
-// BenchmarkLargeGroup connects streams of one group, sends the group events, and ends all streams. The costs of a
-// stream must not depend on the number of streams. They are CPU times. The events are written to the null device.
+// BenchmarkLargeGroup connects streams of one group, sends the group events, and ends all streams. It reports CPU
+// times. The time for each stream must not depend on the number of streams. The events are written to the null device.
 func BenchmarkLargeGroup(b *testing.B) {
 	for _, streams := range []int{10_000, 100_000} {
 		b.Run(fmt.Sprint(streams), func(b *testing.B) {
@@ -115,7 +115,7 @@ func BenchmarkLargeGroup(b *testing.B) {
 				})
 				ending += cpuOf(func() {
 					for i := range leave {
-						leave[(i*7919)%streams]() // 7,919 is a prime: each stream once
+						leave[(i*7919)%streams]() // ends each stream at most once, because 7,919 is a prime
 					}
 				})
 				if sent, open := f.hub.Stats.Sent.Load(), f.hub.Stats.Streams.Load(); sent != int64(events*streams) || open != 0 {

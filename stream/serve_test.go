@@ -40,7 +40,7 @@ func TestHeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	delete(got, "Date")
-	// There is no length and no chunked encoding, which some proxies delay: the body ends with the connection.
+	// The response has no length, and no chunks, because some proxies delay them. The body ends with the connection.
 	want := textproto.MIMEHeader{
 		"Content-Type":      {"text/event-stream"},
 		"Cache-Control":     {"no-store, no-transform"},
@@ -134,11 +134,11 @@ func wantRetry(t *testing.T, line string, mean time.Duration) {
 	t.Helper()
 	digits := regexp.MustCompile(`^retry: ([0-9]+)\n$`).FindStringSubmatch(line)
 	if digits == nil {
-		t.Fatalf("got %q, want retry", line)
+		t.Fatalf("got %q, want a retry field", line)
 	}
 	ms, err := strconv.Atoi(digits[1])
 	if got := time.Duration(ms) * time.Millisecond; err != nil || got < mean/2 || got > mean*3/2 {
-		t.Errorf("retry: %v, want %v give or take a half", got, mean)
+		t.Errorf("the retry time is %v, want half of %v to one and a half times as much", got, mean)
 	}
 }
 
@@ -164,7 +164,7 @@ func TestOtherProtocols(t *testing.T) {
 			large := f.publish("alice", "message", `"`+strings.Repeat("x", 3<<20)+`"`)
 			c.expect("id: " + large.Cursor.String() + "\ndata: " + string(large.Data) + "\n\n")
 			_ = c.response.Body.Close()
-			eventually(t, "the stream ends with its client", func() bool { return f.hub.Stats.Streams.Load() == 0 })
+			eventually(t, "the stream of the disconnected client ends", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 		})
 	}
 }
@@ -217,7 +217,8 @@ func TestHTTP10(t *testing.T) {
 	c.wantData("1")
 }
 
-// A HEAD request is answered with the headers alone and at once. The client would take a body for the next response.
+// The response to a HEAD request is only the headers, and is sent at once. The client would mistake a body for the next
+// response.
 func TestHEAD(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -286,8 +287,8 @@ func TestAWriterThatCannotFlush(t *testing.T) {
 	}
 }
 
-// A cursor with a thousand transactions in flight, far apart, is shorter than 7,500 bytes, because many
-// proxies limit a header to 8 KiB.
+// A cursor with a thousand transactions in flight, whose numbers are far apart, is shorter than 7,500 bytes, because
+// many proxies limit a header to 8 KiB.
 func TestALongCursorFitsInAHeader(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -305,7 +306,8 @@ func TestALongCursorFitsInAHeader(t *testing.T) {
 	}
 }
 
-// The data of a row may be a part of a larger buffer. The hub does not write behind it, whatever its size.
+// The data of a row may be a part of a larger buffer. The hub does not write past the end of the data, whatever its
+// size.
 func TestDataIsNotAppendedTo(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -324,7 +326,7 @@ func TestDataIsNotAppendedTo(t *testing.T) {
 	}
 }
 
-// If a middleware keeps responses from being streamed, the hub logs that, at a limited rate, and opens no stream.
+// If a middleware keeps responses from being streamed, the hub opens no stream. It logs that at a limited rate.
 func TestResponsesThatCannotBeStreamedDoNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -332,11 +334,11 @@ func TestResponsesThatCannotBeStreamedDoNotFillTheLog(t *testing.T) {
 	for range 100 {
 		wrapped := struct{ http.ResponseWriter }{httptest.NewRecorder()} // without Flush
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		r.ProtoMajor = 2 // so that Serve writes through wrapped
+		r.ProtoMajor = 2 // over HTTP/2, Serve writes through wrapped
 		f.hub.Serve(wrapped, r, stream.Grant{User: "alice"})
 	}
 	const message = "the response cannot be streamed; a middleware may wrap the ResponseWriter without Unwrap"
 	if got := strings.Count(log.String(), message); got < 1 || got > 10 || f.hub.Stats.Streams.Load() != 0 {
-		t.Errorf("%d streams; %d of 100 requests are logged, want 1 to 10:\n%s", f.hub.Stats.Streams.Load(), got, log.String())
+		t.Errorf("%d streams are open, want none; %d of 100 requests are logged, want 1 to 10:\n%s", f.hub.Stats.Streams.Load(), got, log.String())
 	}
 }

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// The stream of a client that accepts no byte for two heartbeats is closed, over every protocol. Over plain HTTP this
-// holds even if the kernel's buffers have space for everything, as with a client that has vanished.
+// The stream of a client that accepts no byte for two heartbeat intervals is closed, over every protocol. Over plain
+// HTTP this holds even if the kernel's buffers have space for everything, as with a client that has vanished.
 func TestAStalledStreamIsClosed(t *testing.T) {
 	t.Parallel()
 	const heartbeat = 250 * time.Millisecond
-	large := 24 << 20 // more than the buffers of a kernel and the window of HTTP/2
+	large := 24 << 20 // more than the kernel's buffers and the window of HTTP/2 hold
 	tests := map[string]struct {
 		size int
 		open func(t *testing.T, f *fakeFeed) *client
@@ -43,9 +43,9 @@ func TestAStalledStreamIsClosed(t *testing.T) {
 }
 
 // The stream of a client that accepts some bytes now and then is not closed, however long an event takes. This holds
-// for small and large buffers of the kernel. With large ones it takes long until the kernel reports free space. The
-// client must read in time on a loaded machine, too, so the heartbeats are long and the test allocates nothing large
-// between two reads.
+// for small and large buffers of the kernel. With large buffers, it takes long until the kernel reports free space. The
+// client must read in time on a loaded machine, too. So the heartbeat interval is long, and the test allocates nothing
+// large between two reads.
 func TestASlowStreamIsNotClosed(t *testing.T) {
 	t.Parallel()
 	const heartbeat = time.Second
@@ -85,7 +85,7 @@ func TestAnIdleTLSStreamStaysOpen(t *testing.T) {
 		t.Run(fmt.Sprintf("HTTP/2: %v", http2), func(t *testing.T) {
 			t.Parallel()
 			const heartbeat = 50 * time.Millisecond
-			f := newFeed(t, func(s *site) { s.hub.Heartbeat = heartbeat }) // Run sends heartbeats and is not called
+			f := newFeed(t, func(s *site) { s.hub.Heartbeat = heartbeat }) // sends no heartbeats, because Run is not called
 			c := listenTLS(t, f, http2, "alice")
 			c.hello()
 			<-time.After(6 * heartbeat)

@@ -70,7 +70,7 @@ func TestFewStreamsReadAtOneTime(t *testing.T) {
 	read, most := g.sum()
 	for name := range clients {
 		if want := !slices.Contains(left[1:], name); slices.Contains(read, name) != want {
-			t.Errorf("%s has read: %v, want %v", name, !want, want)
+			t.Errorf("%s has read from the table: %v, want %v", name, !want, want)
 		}
 	}
 	if most != reads {
@@ -80,7 +80,7 @@ func TestFewStreamsReadAtOneTime(t *testing.T) {
 
 // A gate delays the queries of streams that resume, and records their recipients.
 type gate struct {
-	open chan struct{} // closed to let the queries continue
+	open chan struct{} // closing it lets the queries continue
 
 	mu     sync.Mutex
 	inside []string // the recipients of the delayed queries
@@ -150,7 +150,7 @@ type slowSource struct {
 	next    chan struct{} // a value lets one read continue
 	mu      sync.Mutex
 	reading []string
-	read    []string // in the order in which they ended
+	read    []string // the recipients of finished reads, in order
 }
 
 func (s *slowSource) Page(ctx context.Context, c, end cursor.Cursor, recipients []string) ([]feed.Row, cursor.Cursor, uint64, error) {
@@ -185,8 +185,8 @@ func (s *slowSource) count(of *[]string, recipient string) (n int) {
 	return n
 }
 
-// serveSlowly serves a hub with a slowSource. It returns a cursor from which a client cannot resume by the memory
-// alone.
+// serveSlowly serves a hub with a slowSource. It returns a cursor that is older than the memory, so clients that resume
+// from it call the source.
 func serveSlowly(t *testing.T, reads int, short ...string) (*fakeFeed, *slowSource, string) {
 	t.Helper()
 	slow := &slowSource{short: short, next: make(chan struct{})}
@@ -216,7 +216,8 @@ func TestAttackManySlowResumesOfOneUser(t *testing.T) {
 	}
 }
 
-// Many users that read without end take turns. A further user waits for at most about one page of each other user.
+// Users that read without end share the reads in a fair queue. A further user waits for at most about one page of each
+// other user.
 func TestAttackManySlowUsers(t *testing.T) {
 	t.Parallel()
 	const users, clients, reads = 30, 2, 2
@@ -231,7 +232,7 @@ func TestAttackManySlowUsers(t *testing.T) {
 	pages := 0
 	for ; slow.count(&slow.read, "honest") == 0; pages++ {
 		if pages > users+reads {
-			t.Fatalf("the user had no turn after %d pages of %d users", pages, users)
+			t.Fatalf("the user has read no page after %d pages of %d other users", pages, users)
 		}
 		slow.next <- struct{}{}
 		eventually(t, "the next read begins", func() bool {
@@ -240,10 +241,10 @@ func TestAttackManySlowUsers(t *testing.T) {
 			return len(slow.read) == pages+1 && len(slow.reading) == reads
 		})
 	}
-	t.Logf("the user had a turn after %d pages", pages)
+	t.Logf("the user waited for %d pages of all users", pages)
 }
 
-// A client that disconnects while it waits or reads gives its turn to another client.
+// A client that disconnects while it waits or reads makes room in the queue, so another client reads at once.
 func TestTurnsAreGivenUp(t *testing.T) {
 	t.Parallel()
 	f, slow, id := serveSlowly(t, 1, "honest")

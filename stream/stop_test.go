@@ -17,9 +17,9 @@ import (
 	"rowcast/stream"
 )
 
-// When a hub stops, each stream receives a cursor and a time to retry after, and ends regularly, over every protocol.
-// New clients are answered with "retry later" and the status 200, because an EventSource does not reconnect after any
-// other status.
+// When a hub stops, each stream receives a new retry time and a cursor, and ends regularly, over every protocol. New
+// clients are answered with "retry later" and the status 200, because an EventSource does not reconnect after any other
+// status.
 func TestStopping(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, f *fakeFeed) *client{
@@ -142,7 +142,7 @@ func TestStoppingSendsPendingEvents(t *testing.T) {
 		f.stop()
 		waiting.awaitEnd(t)
 		slow.awaitEnd(t)
-		free() // the write to a socket would have failed
+		free() // a write to a socket would have failed by now
 		dead.awaitEnd(t)
 		if got := fmt.Sprint(slow.events()); !strings.Contains(got, "message 1") || !strings.Contains(got, "message 2") ||
 			!strings.Contains(got, "message 2} {"+f.now.String()+" rowcast.beat") {
@@ -154,7 +154,7 @@ func TestStoppingSendsPendingEvents(t *testing.T) {
 	}, func(s *site) { s.hub.Drain = heartbeat })
 }
 
-// A stream that is being opened when the hub stops is ended, too.
+// Stopping a hub also ends a stream that is being opened.
 func TestStoppingWhileAStreamOpens(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -209,5 +209,5 @@ func TestTheLastCursorIsExact(t *testing.T) {
 	}
 	stop()
 	close(stopped)
-	dbtest.Wait(t, all.Wait, "every stream to end")
+	dbtest.Wait(t, all.Wait, "the end of every stream")
 }

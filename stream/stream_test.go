@@ -46,7 +46,7 @@ type site struct {
 	hub      *stream.Hub
 	listener *listener.Listener // nil for a hub without a database
 	url      string
-	listen   func(net.Listener) net.Listener // wraps the listening socket; nil for none
+	listen   func(net.Listener) net.Listener // wraps the listening socket, if not nil
 	socket   net.Listener                    // nil for a new socket on the loopback interface
 	buffer   int                             // the size of the sockets' send buffers; 0 for the system's default
 	replays  int                             // calls of the Source that may run at one time; 0 means two
@@ -135,7 +135,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.hub.Serve(w, r, grant)
 }
 
-// caughtUp waits until everything that was committed before has been published.
+// caughtUp waits until the hub has published everything that was committed before the call.
 func (s *site) caughtUp(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -157,7 +157,7 @@ func run(t testing.TB, function func(context.Context) error) (stop func()) {
 	}()
 	stop = func() {
 		cancel()
-		dbtest.Receive(t, done, "Run to return after the end of its context")
+		dbtest.Receive(t, done, "the return of Run after the end of its context")
 	}
 	t.Cleanup(stop)
 	return stop

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limitBuffer sets the size of a socket's receive buffer, and packets of the size that they have on a network.
+// limitBuffer sets the size of a socket's receive buffer, and limits packets to 1,400 bytes, as on a network.
 func limitBuffer(fd uintptr, size int) error {
 	const packet = 1400
 	return errors.Join(
@@ -19,7 +19,7 @@ func limitBuffer(fd uintptr, size int) error {
 
 func writeTo(fd int, b []byte) (int, error) { return unix.Write(fd, b) }
 
-// stopProcess stops a process until it is killed.
+// stopProcess pauses a process until it is killed.
 func stopProcess(pid int) error { return unix.Kill(pid, unix.SIGSTOP) }
 
 func killProcess(pid int) error { return unix.Kill(pid, unix.SIGKILL) }

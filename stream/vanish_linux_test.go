@@ -37,7 +37,7 @@ func TestAClientThatVanishes(t *testing.T) {
 				if large {
 					const size = 24 << 20 // more than the buffers of both kernels
 					e := f.publish("alice", "message", text(size))
-					for c.line() != "id: "+e.Cursor.String()+"\n" { // a heartbeat may have come before it
+					for c.line() != "id: "+e.Cursor.String()+"\n" { // a heartbeat may come before the event
 					}
 					c.expect("data: " + text(size)[:100_000])
 				}
@@ -81,7 +81,7 @@ func newNetwork(t *testing.T) *network {
 	n := &network{actions: make(chan func())}
 	created := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // without an unlock, so the thread ends with this goroutine
+		runtime.LockOSThread() // The thread is never unlocked, so it ends with this goroutine.
 		n.thread = unix.Gettid()
 		created <- unix.Unshare(unix.CLONE_NEWNET)
 		for action := range n.actions {
