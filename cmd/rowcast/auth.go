@@ -20,8 +20,8 @@ import (
 	"rowcast/stream/auth"
 )
 
-// authFlags select how the hub authenticates clients. The longest --auth-timeout is shorter than the time for which a hub keeps in
-// memory that a user was disconnected. So an answer that the app gave before the disconnect opens no stream.
+// authFlags select how the hub authenticates clients. The maximum of --auth-timeout is less than the time for which a hub keeps a
+// record of a disconnected user. An answer that the app gave before the disconnect therefore opens no stream.
 type authFlags struct {
 	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). To rotate the secret, give the old and the new one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
@@ -50,7 +50,7 @@ const (
 // An insecureUID is a value of --insecure-uid.
 type insecureUID string
 
-// IsBool allows the flag without a value.
+// IsBool makes kong accept the flag without a value.
 func (insecureUID) IsBool() bool { return true }
 
 // Decode decodes the value after "=", if there is one.
@@ -118,13 +118,13 @@ func methodsOf(flag string) []string {
 	return nil
 }
 
-// validate refuses flags that make no sense together. It also refuses a flag or a variable that would have no effect: an operator who
-// sets --jwt-audience believes that it is checked.
+// validate refuses an --auth-url with a user or a password. It also refuses a flag or a variable that would have no effect, because
+// an operator who sets --jwt-audience believes that the audience is checked.
 func (f *authFlags) validate(ctx *kong.Context) error {
 	switch methods := f.methods(); {
 	case f.AuthURL != nil && f.AuthURL.User != nil:
-		return errors.New("--auth-url: remove the user and the password: the app would take them for the client's")
-	case len(methods) == 1: // check refuses any other number
+		return errors.New("--auth-url: the URL must not contain a user and a password, because the app would mistake them for the client's credentials")
+	case len(methods) == 1: // check refuses any other number of methods
 		return refuseUnused(ctx, methods[0])
 	}
 	return nil

@@ -69,8 +69,8 @@ func isAlice(seconds float64) http.HandlerFunc {
 
 const aliceAndTeam = `{"recipients":["alice","team:7"],"heartbeat":15}`
 
-// The app receives the credentials and the client's address, and no other headers of the request. Concurrent requests with the same
-// credentials are one request to the app.
+// The app receives the credentials and the client's address, but not other headers of the client, such as X-Other. The hub denies a
+// request without credentials, or with two Authorization headers, without asking the app.
 func TestAppReceivesCredentials(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))
@@ -100,7 +100,7 @@ func TestAppReceivesCredentials(t *testing.T) {
 }
 
 // Only 401, 403 and an invalid recipient or group are denials. After any other answer except a valid grant, the hub asks the client to
-// retry later. Credentials are not sent elsewhere and not logged.
+// retry later. Credentials are not sent to another server and not logged.
 func TestAnswersOfTheApp(t *testing.T) {
 	t.Parallel()
 	elsewhere := newAuthApp(t, isAlice(300))
@@ -175,7 +175,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 		t.Errorf("no app: got %d, %s, want an empty stream with retry", status, says)
 	}
 	if got := elsewhere.questions(); len(got) > 0 {
-		t.Errorf("the credentials were sent elsewhere: %v", got[0].Header)
+		t.Errorf("the credentials were sent to another server: %v", got[0].Header)
 	}
 	said += h.err.String() + ask(t, "GET", h.url+"/metrics").body
 	if strings.Contains(said, "hidden") || strings.Contains(said, "top secret") {

@@ -13,7 +13,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Each of these tokens is denied. No answer, log line or metric contains a part of the token.
+// The hub denies each token of the table. No answer, log line or metric contains a part of the token.
 func TestAttacksWithTokens(t *testing.T) {
 	t.Parallel()
 	public := pemOf(t, pairs().rsa.Public())
@@ -121,8 +121,8 @@ func TestAttacksWithTokens(t *testing.T) {
 	}
 }
 
-// With a valid token, the recipients of the stream are the user and the groups of the token. The token may be signed by any of the
-// keys.
+// The user and the groups of a valid token are the recipients of the stream. Any configured key may have signed the token. A request
+// with several cookies or headers that could have a token, or with an invalid one, is denied.
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()
@@ -181,8 +181,8 @@ func TestGoodTokens(t *testing.T) {
 	}
 }
 
-// Two secrets are valid at the same time, so that a secret can be replaced: two files, or the variable and a file. A flag replaces its
-// own variable.
+// Two secrets are valid at the same time, so that a secret can be replaced. They are in two files, or in the variable and a file. A
+// flag replaces its own variable.
 func TestSecretsAreChanged(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -192,7 +192,7 @@ func TestSecretsAreChanged(t *testing.T) {
 		name   string
 		env    environment
 		args   []string
-		status [2]int // with a token signed with secret, and with otherSecret
+		status [2]int // for a token signed with secret, and for one signed with otherSecret
 	}{
 		{"two files", nil, []string{"--jwt-secret-file", first, "--jwt-secret-file", second}, [2]int{200, 200}},
 		{"the variable and a file", variable, []string{"--jwt-secret-file", second}, [2]int{200, 200}},
@@ -209,7 +209,7 @@ func TestSecretsAreChanged(t *testing.T) {
 	}
 }
 
-// A hub that accepts tokens without exp denies expired tokens, also with exp 0, which the library treats as missing.
+// A hub that accepts tokens without exp still denies expired tokens. That includes exp 0, which the JWT library treats as missing.
 func TestTokensWithoutExp(t *testing.T) {
 	t.Parallel()
 	h := secure(t, "--jwt-secret", secret, "--jwt-without-exp")

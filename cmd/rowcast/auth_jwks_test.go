@@ -73,7 +73,7 @@ func jwks(keys []namedKey, more ...string) string {
 	return `{"keys":[` + strings.Join(more, ",") + `]}`
 }
 
-// octet returns the secret as a key of a set, in which it should never be published.
+// octet returns the secret as a JSON Web Key. Nobody should publish such a key in a set.
 func octet(kid string) string {
 	return fmt.Sprintf(`{"kty":"oct","kid":%q,"k":%q}`, kid, base64.RawURLEncoding.EncodeToString([]byte(secret)))
 }
@@ -95,13 +95,13 @@ func TestKeySetChanges(t *testing.T) {
 	if _, says := listenTo(t, h, "", after.bearer(t)...); says != aliceOnly {
 		t.Errorf("the new key: got %s", says)
 	}
-	for range 2 { // the set is not read again so soon, but this key is known to be withdrawn
+	for range 2 { // the hub does not read the set again so soon, but knows that this key was withdrawn
 		if status, says := listenTo(t, h, "", before.bearer(t)...); status != 401 {
 			t.Errorf("the withdrawn key: got %d, %s, want 401", status, says)
 		}
 	}
 	if got := keys.asked.Load(); got != 2 {
-		t.Errorf("asked %d times, want 2", got)
+		t.Errorf("the set was read %d times, want 2", got)
 	}
 }
 
@@ -175,7 +175,7 @@ func TestSecretsInAURLOfKeys(t *testing.T) {
 	}
 }
 
-// A hub that starts while the set cannot be read accepts tokens as soon as it can.
+// A hub that starts while the set cannot be read accepts tokens as soon as it has read the set.
 func TestKeySetThatIsAvailableLater(t *testing.T) {
 	t.Parallel()
 	key := newNamedKey(t, "a")
@@ -213,7 +213,7 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	}
 }
 
-// A key of a set that is not a public key for signatures verifies no token.
+// A set may contain keys that are not public keys for signatures. Such a key verifies no token.
 func TestOtherKeysAtAURL(t *testing.T) {
 	t.Parallel()
 	good, encrypting := newNamedKey(t, "a"), newNamedKey(t, "enc")

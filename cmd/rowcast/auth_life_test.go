@@ -41,12 +41,12 @@ func receiveAll(t *testing.T, h *hub, headers ...string) (events []received) {
 	return events
 }
 
-// wantByeAndEnd checks that a stream received rowcast.bye, and last a heartbeat with the cursor to resume from.
+// wantByeAndEnd checks that the last two events of a stream are rowcast.bye and a heartbeat with the cursor to resume from.
 func wantByeAndEnd(t *testing.T, events []received, reason string) (bye received, in int) {
 	t.Helper()
 	n := len(events)
 	if n < 3 || events[n-2].Name != "rowcast.bye" || events[n-1].Name != "rowcast.beat" || events[n-1].LastID == "" {
-		t.Fatalf("got %v, want a bye and a last beat", events)
+		t.Fatalf("got %v, want rowcast.bye and rowcast.beat at the end", events)
 	}
 	bye = events[n-2]
 	if _, err := fmt.Sscanf(bye.Data, `{"reason": "`+reason+`", "expires_in": %d}`, &in); err != nil {
@@ -64,7 +64,7 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	token := signed(t, jwt.MapClaims{"exp": exp.Unix()})
 	events := receiveAll(t, h, bearer(token)...)
 	if late := time.Since(exp.Add(leeway)); late < 0 || late > 5*time.Second {
-		t.Errorf("the stream ended %v after the token", late)
+		t.Errorf("the stream ended %v after exp plus the leeway, want 0s to 5s", late)
 	}
 	bye, in := wantByeAndEnd(t, events, "expired")
 	if said := bye.at.Add(time.Duration(in) * time.Second); !bye.at.Before(exp) || in < 1 || said.Sub(exp).Abs() >= leeway-time.Second {

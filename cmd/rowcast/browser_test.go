@@ -12,7 +12,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestBrowser runs the tests that need a real browser. They share one.
+// TestBrowser runs the tests that need a real browser. All of them use the same browser process.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t)
@@ -71,7 +71,7 @@ func startBrowser(t *testing.T) browser {
 	t.Cleanup(func() {
 		limited, cancel := context.WithTimeout(ctx, browserLimit)
 		defer cancel()
-		_ = chromedp.Cancel(limited) // ends the browser in order, so that no process still writes to the directory
+		_ = chromedp.Cancel(limited) // ends the browser properly, so that no process still writes to the directory
 		stop()
 	})
 	if err := chromedp.Do(ctx); err != nil {

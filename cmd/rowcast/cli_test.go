@@ -150,7 +150,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--group-mark=:\xff"}, nil, `--group-mark: the mark is not valid UTF-8`},
 		{[]string{"serve", "--group-mark=" + strings.Repeat("x", 256)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
 		{[]string{"token", "--sub=alice", "--group-mark=" + strings.Repeat("x", 1000)}, nil, `--group-mark: the mark must be shorter than a group's name, which has at most 256 bytes`},
-		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: remove the user and the password: the app would take them for the client's`},
+		{[]string{"serve", "--auth-url", "http://me:secret@app.example/auth"}, nil, `serve: --auth-url: the URL must not contain a user and a password, because the app would mistake them for the client's credentials`},
 
 		{[]string{"serve"}, environment{"ROWCAST_HEARTBEAT": "soon"}, `--heartbeat: from $ROWCAST_HEARTBEAT: "soon" is not a duration such as 500ms, 15s, 12h or 7d`},
 		{[]string{"serve"}, environment{"ROWCAST_CORS_ORIGIN": "https://a.example,*"}, `--cors-origin: from $ROWCAST_CORS_ORIGIN: "*" is refused: streams are sent with cookies, so each origin must be named`},
@@ -234,7 +234,7 @@ func TestIgnoredFlagsAreRefused(t *testing.T) {
 	dsn, says := noDatabase(t)
 	for _, tt := range []struct {
 		flag, value, with string
-		ways              []string // the flags that it needs
+		ways              []string // the methods with which the flag has an effect
 	}{
 		{"jwt-issuer", "me", tokens, []string{tokens}},
 		{"jwt-audience", "me", tokens, []string{tokens}},

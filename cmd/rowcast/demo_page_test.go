@@ -90,7 +90,7 @@ func testDemoTabs(_ *testing.T, u *demoUser) {
 		`BEGIN; `+insertFor("NULL", "rolled back")+`; ROLLBACK`,
 	)
 	awaitTitles(alice, "for everyone", "for Alice")
-	u.execute(`NOTIFY rowcast, 'a message'`) // a message and a row have no order, so the test waits for the message before it inserts the next row
+	u.execute(`NOTIFY rowcast, 'a message'`) // a message and a row may arrive in either order, so the test waits for the message before it inserts the next row
 	awaitTitles(alice, "a message", "for everyone", "for Alice")
 	u.execute(insertFor("NULL", "the last"))
 	awaitTitles(alice, "the last", "a message", "for everyone", "for Alice")
@@ -124,8 +124,8 @@ func testDemoBell(t *testing.T, u *demoUser) {
 	}
 }
 
-// testDemoToasts compares the rectangles on the screen, because clicks go through a toast. On a small screen, where the form is as high as
-// the screen, only the button must stay visible.
+// testDemoToasts checks that no toast covers the form. It compares rectangles, because a click on a toast reaches the form below it. On
+// a small screen, where the form is as high as the screen, only the button must stay visible.
 func testDemoToasts(t *testing.T, u *demoUser) {
 	p := u.open("alice")
 	const covered = `((controls) => {

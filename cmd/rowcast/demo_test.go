@@ -21,14 +21,14 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestDemo runs demos with a private PostgreSQL: one demo, a second one at the same time, one after the first was killed, and one with
-// --fresh, whose server is then stopped.
+// TestDemo runs four demos with a private PostgreSQL. The second demo begins while the first one runs, and fails. The third one begins
+// after the first one was killed. The fourth one has --fresh, and ends when its PostgreSQL is killed.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	home := dbtest.Home(t)
 	begin := func(args ...string) *demoProcess {
 		cmd := command(t, home, append([]string{"demo", "--listen", "127.0.0.1:0"}, args...)...)
-		cmd.Env = append(cmd.Env, "PGSERVICE=other", "PGHOST=other", "PGOPTIONS=-c default_transaction_read_only=on") // a private server ignores them
+		cmd.Env = append(cmd.Env, "PGSERVICE=other", "PGHOST=other", "PGOPTIONS=-c default_transaction_read_only=on") // a private server ignores these variables
 		return spawn(t, cmd)
 	}
 	d := begin()
@@ -97,7 +97,7 @@ func TestDemoAsNobody(t *testing.T) {
 	gid, _ := strconv.Atoi(nobody.Gid)
 	home := dbtest.Home(t)
 	cmd := command(t, home, "demo", "--listen", "127.0.0.1:0")
-	program := filepath.Join(home, "rowcast") // other users cannot read the file of go test
+	program := filepath.Join(home, "rowcast") // other users cannot read the test binary
 	if out, err := exec.Command("cp", cmd.Path, program).CombinedOutput(); err != nil {
 		t.Fatalf("copy the program: %v: %s", err, out)
 	}

@@ -128,7 +128,7 @@ func TestDisconnectRequests(t *testing.T) {
 	h.wantNoDisconnect(t, alice)
 }
 
-// wantNoDisconnect checks that no stream was ended, including the one that is open for alice. It then ends that stream.
+// wantNoDisconnect checks that no stream was ended and that one stream of alice is open. It then ends alice's stream.
 func (h hubWithAdmin) wantNoDisconnect(t *testing.T, alice *process) {
 	t.Helper()
 	if got := metric(t, h.admin, "rowcast_streams_disconnected_total"); got != 0 {
@@ -140,8 +140,8 @@ func (h hubWithAdmin) wantNoDisconnect(t *testing.T, alice *process) {
 	alice.out.await(t, "rowcast.bye")
 }
 
-// A web page in an operator's browser cannot disconnect users, from its own origin or by DNS rebinding. Programs can, also Node's fetch,
-// which sends Sec-Fetch-Mode as browsers do.
+// A web page in an operator's browser cannot disconnect users, from its own origin or by DNS rebinding. Programs can disconnect users.
+// That includes Node's fetch, which sends Sec-Fetch-Mode as browsers do.
 func TestAttackDisconnectFromAPage(t *testing.T) {
 	t.Parallel()
 	h := serveWithAdmin(t, dbtest.Database(t))

@@ -9,7 +9,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// failingHub starts a hub whose role may have two connections. The listener uses both, so replays, retention and /disconnect get none.
+// failingHub starts a hub whose role may have two connections. The listener uses both, so that none is left for replays, retention and
+// /disconnect.
 func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 	t.Helper()
 	dsn = dbtest.Database(t)
@@ -34,7 +35,7 @@ func TestReplayIsReportedAsFailing(t *testing.T) {
 	for range 3 {
 		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"missed"')`)
 	}
-	askUntil(t, h.url+"/metrics", `(?m)^rowcast_rows_total 3$`) // so that only the last row is kept in memory
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_rows_total 3$`) // now memory has only the last row
 	client := h.tail(t, "alice", "--last-event-id", cursor)
 	wantFailing(t, h.url, "replay", "53300")
 	h.err.await(t, `level=WARN msg="cannot resume a stream; retrying" operation=replay error=`)

@@ -16,7 +16,7 @@ import (
 )
 
 // When a limit is reached, the hub asks new clients to retry later, and counts them by reason. Open streams are not affected. An
-// EventSource reconnects until there is a free stream. Behind a trusted proxy, the limit per address applies to the addresses of its
+// EventSource reconnects until there is a free stream. Behind a trusted proxy, the limit per address applies to the addresses of the
 // clients.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
@@ -142,7 +142,8 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 }
 
 // A hub that may open 500 files gets 1,000 connections on which no complete request is pending. A new client still gets a stream at
-// once, and open streams stay open. The connections send nothing, or a part of a request, or have sent a complete request before.
+// once, and open streams stay open. Some connections have sent nothing, some a part of a request, and some a complete request and a
+// part of another one.
 func TestAttackThousandHalfOpenConnections(t *testing.T) {
 	t.Parallel()
 	const files, attackers = 500, 1000

@@ -44,7 +44,7 @@ import (
 )
 
 func main() {
-	log.SetOutput(io.Discard) // rowcast logs with slog; net/http's client would log texts of other servers
+	log.SetOutput(io.Discard) // rowcast itself uses slog; the client of net/http would log texts of other servers here
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

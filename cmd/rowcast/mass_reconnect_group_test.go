@@ -45,12 +45,12 @@ type member struct {
 
 	mu       sync.Mutex
 	decoder  sse.Decoder
-	first    int // the index of the first row that it must receive
+	first    int // the index of the first row that the client must receive
 	received []int
 	failed   error
 	greeted  chan struct{} // closed when the hello has arrived
-	want     int           // the number of rows after which it has caught up
-	back     chan struct{} // closed when it has caught up
+	want     int           // the number of rows after which the client has caught up
+	back     chan struct{} // closed when the client has caught up
 }
 
 // connect connects all members. It returns the time from the first connection until all members have received their hello and all rows
@@ -62,7 +62,7 @@ func (c *clientGroup) connect(log *rowLog) time.Duration {
 	return time.Since(began)
 }
 
-// connectAll connects all members and waits for their hellos. It returns the time at which that began.
+// connectAll connects all members and waits for their hellos. It returns the time before the first connection.
 func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 	c.Helper()
 	for _, m := range c.members {
@@ -72,7 +72,7 @@ func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 		}
 	}
 	began = time.Now()
-	slots := make(chan struct{}, 256) // the kernel's queue for new connections is bounded, and a connection for which it has no free place waits for a second
+	slots := make(chan struct{}, 256) // the kernel's queue for new connections is bounded, and a connection that finds no free place waits for a second
 	var coming sync.WaitGroup
 	for _, m := range c.members {
 		slots <- struct{}{}
@@ -228,8 +228,8 @@ func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error 
 	return err
 }
 
-// write inserts rate rows a second until stop is called. One of every everyone rows is for everyone, and each other row is for one
-// user.
+// write inserts rate rows a second until stop is called. One in everyone rows is for all users, where everyone is the parameter. Each
+// other row is for one user.
 func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

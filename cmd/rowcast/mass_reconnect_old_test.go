@@ -20,10 +20,10 @@ import (
 	"rowcast/stream/sse"
 )
 
-// BenchmarkMassReconnectOfOldCursors measures a mass reconnect of 5,000 clients after an hour of 200 rows per second, which memory does not
-// hold: the time until all have caught up, and the additional latency of new rows for a client that stayed connected. The latency while
-// they connect is compared with a mass reconnect of clients that have missed nothing. The latency while they catch up is compared with
-// a time without reconnects.
+// BenchmarkMassReconnectOfOldCursors measures a mass reconnect of 5,000 clients that have missed an hour of 200 rows per second. Memory
+// does not hold these rows. The benchmark reports the time until all clients have caught up, and the additional latency of new rows for
+// another client that stayed connected. The latency while the clients connect is compared with a mass reconnect of clients that have
+// missed nothing. The latency while they catch up is compared with a time without reconnects.
 func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 	for _, replays := range []string{"2", "4", "8"} {
 		b.Run("replays="+replays, func(b *testing.B) {
@@ -36,7 +36,7 @@ func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 			old.connect(log)
 			old.disconnect()
 			log.fill(b, db, rows, clients)
-			exec1(b, db, "VACUUM ANALYZE rowcast.notifications") // autovacuum would do that soon, during the measurement
+			exec1(b, db, "VACUUM ANALYZE rowcast.notifications") // autovacuum would otherwise do this during the measurement
 			exec1(b, db, "CHECKPOINT")
 			taken := observe(b, dsn, url)
 			for b.Loop() {
@@ -202,7 +202,7 @@ func watch(ctx context.Context, dsn, url string) error {
 		if err != nil {
 			return errors.Join(err, <-failed)
 		}
-		if sent, err := strconv.ParseInt(e.Data, 10, 64); err == nil { // other events are from the hub itself
+		if sent, err := strconv.ParseInt(e.Data, 10, 64); err == nil { // the data of the hub's own events is no number
 			fmt.Println(float64(time.Now().UnixNano()-sent) / 1e6)
 		}
 	}

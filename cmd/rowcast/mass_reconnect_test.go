@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// When all clients are disconnected at once and reconnect while rows are inserted, they receive exactly the missed and the new rows,
-// without a query.
+// When all clients are disconnected at once and reconnect while rows are inserted, they receive exactly the missed and the new rows.
+// The hub reads the missed rows from memory, without a query.
 func TestMassReconnectFromMemory(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -26,9 +26,9 @@ func TestMassReconnectFromMemory(t *testing.T) {
 	c := newClientGroup(t, h.url, users)
 	t.Logf("fresh: %v", c.connect(&log))
 	for range 3 {
-		<-time.After(200 * time.Millisecond) // so that rows are sent
+		<-time.After(200 * time.Millisecond) // time in which rows are sent
 		c.disconnect()
-		<-time.After(200 * time.Millisecond) // and missed
+		<-time.After(200 * time.Millisecond) // time in which rows are missed
 		t.Logf("back: %v", c.connect(&log))
 	}
 	stop()

@@ -17,7 +17,7 @@ import (
 func TestMigrate(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
-	// The database URL is in DATABASE_URL.
+	// DATABASE_URL names the database. The first run installs the schema, and the second one changes nothing.
 	for _, want := range []string{"The schema rowcast is installed: version " + schemaVersion + ".\n", "The schema rowcast is up to date: version " + schemaVersion + ".\n"} {
 		code, stdout, stderr := run(t, environment{"DATABASE_URL": dsn}, "migrate")
 		if code != 0 || stdout != want || stderr != "" {

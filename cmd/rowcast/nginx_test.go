@@ -17,7 +17,7 @@ import (
 // An nginx is a running nginx with the documented configuration.
 type nginx struct {
 	url   string
-	pages string // a directory of pages that it serves
+	pages string // a directory of pages that nginx serves
 	log   string // a file with a line for each request: the status, the path, and the hubs that were tried
 	stop  func() // may be called twice
 }
@@ -38,7 +38,7 @@ func findNginx(t *testing.T) string {
 	return ""
 }
 
-// startNginx starts nginx in front of hubs. It ends with the test.
+// startNginx starts nginx in front of hubs. At the end of the test, nginx is stopped.
 func startNginx(t *testing.T, hubs ...string) *nginx {
 	t.Helper()
 	program, dir, address := findNginx(t), t.TempDir(), freeAddress(t)
@@ -99,7 +99,7 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 	}
 	user := ""
 	if os.Geteuid() == 0 {
-		user = "user root;" // the directories belong to root
+		user = "user root;" // the test runs as root, so the directories belong to root
 	}
 	temporary := ""
 	for _, name := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {

@@ -11,7 +11,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The two ways to receive events that the README shows, on a page that only has the URL of the hub.
+// snippetsHTML is a page that receives events in the two ways that the README shows. HUB stands for the URL of the hub.
 const snippetsHTML = `<!doctype html><script type="module">
 	window.received = [];
 	window.source = new EventSource("HUB/events?uid=alice");

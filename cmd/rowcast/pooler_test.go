@@ -12,7 +12,7 @@ import (
 )
 
 // pooler returns a connection string for the database through a proxy that behaves like a transaction pooler: it sends its own process
-// ids, and no notifications arrive.
+// ids, and delivers no notifications.
 func pooler(t *testing.T, dsn string) string {
 	t.Helper()
 	config, err := pgconn.ParseConfig(dsn)

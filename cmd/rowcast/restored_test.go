@@ -22,8 +22,8 @@ type original struct {
 	cursors []string
 }
 
-// newOriginal returns an original. Between the first and the second row, its server assigns between transaction numbers to other
-// transactions.
+// newOriginal returns an original. After the first row, its server assigns transaction numbers to other transactions. The argument
+// between is the number of these transactions.
 func newOriginal(t *testing.T, between int) *original {
 	t.Helper()
 	o := &original{dsn: dbtest.Cluster(t).DSN("postgres")}
@@ -97,7 +97,7 @@ func wantReset(t *testing.T, tail *process) {
 	tail.out.await(t, `"event":"rowcast.reset","data":{"reason": ?"history"}`)
 }
 
-// wantData waits for the last of some rows, and checks that the client has received exactly these rows and this number of resets.
+// wantData waits for the last of the wanted rows, and checks that the client has received exactly these rows and this number of resets.
 func wantData(t *testing.T, tail *process, resets int, want ...string) {
 	t.Helper()
 	tail.out.await(t, fmt.Sprintf(`"data":%s}`, want[len(want)-1]))
@@ -160,7 +160,7 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 				wantReset(t, tails[len(tails)-1])
 			}
 			here := insertAndAwait(t, dsn, tails[0], "5")
-			burn(t, dsn, ahead+100) // assigns the numbers of the old rows
+			burn(t, dsn, ahead+100) // the server assigns the numbers that the old rows had
 			insertAndAwait(t, dsn, tails[0], "6")
 			for i, tail := range tails {
 				wantData(t, tail, min(i, 1), "5", "6")
@@ -253,9 +253,9 @@ func TestRestoredWithoutTheRows(t *testing.T) {
 	wantData(t, h.resume(t, here), 0, "2")
 }
 
-// The databases of a server share one counter of transaction numbers. After a copy to another database of the server, by files or by a
-// dump, nothing needs to be corrected. Cursors from before the copy are valid in both databases. Later cursors are valid only in their
-// own.
+// The databases of a server share one counter of transaction numbers. After a copy to another database of the server, by CREATE DATABASE
+// or by a dump, nothing needs to be corrected. Cursors from before the copy are valid in all three databases. A later cursor is valid only in the
+// database that it comes from.
 func TestCopiedToAnotherDatabaseOfTheServer(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)

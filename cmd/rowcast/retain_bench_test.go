@@ -98,7 +98,7 @@ func retention(b *testing.B, dsn string) func(context.Context) int64 {
 	}
 }
 
-// fillOld inserts a million old rows, and a newer one. The hub begins after the newer row, so it does not read the old ones.
+// fillOld inserts a million old rows, and a newer one. The hub begins after the newer row, so it does not read the old rows.
 func fillOld(b *testing.B, dsn string) {
 	b.Helper()
 	conn := benchConnect(b, dsn)

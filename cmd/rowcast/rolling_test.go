@@ -158,8 +158,8 @@ func (c *cast) check(client string, heard []int, rows int) {
 	}
 }
 
-// checkLog checks that nginx has answered every request for a stream with 200. It had to try the other hub for some requests, and to
-// answer itself while both hubs were stopped.
+// checkLog checks that nginx answered every request for a stream with 200, and passed at least one request on to the other hub after the
+// first hub had failed.
 func (c *cast) checkLog() {
 	c.t.Helper()
 	c.nginx.stop()
@@ -193,7 +193,7 @@ func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	const clients = 60
 	c := newCast(t)
-	ctx, cancel := context.WithTimeout(t.Context(), waitLimit) // ends clients that miss the last row
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit) // ends the clients if they miss the last row
 	var all [clients]*roller
 	var greeted, heard, running sync.WaitGroup
 	greeted.Add(clients)

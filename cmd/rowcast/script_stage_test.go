@@ -91,7 +91,7 @@ func (s *stage) next() *visit {
 	}
 }
 
-// quiet fails if the browser requests a stream within a time.
+// quiet fails the test if the browser requests a stream within a time.
 func (s *stage) quiet(d time.Duration) {
 	s.t.Helper()
 	select {

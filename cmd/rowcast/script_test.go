@@ -34,7 +34,7 @@ func testScript(t *testing.T, chromium browser) {
 	}
 }
 
-const long = time.Hour // a heartbeat that no test waits for
+const long = time.Hour // a heartbeat interval that is longer than any test
 
 func testRefused(t *testing.T, s *stage) {
 	s.listen("{}")
@@ -75,7 +75,7 @@ func testSilence(t *testing.T, s *stage) {
 	first := s.next()
 	first.wantCursor("c-2")
 	v.gone()
-	// After nothing but a hello, the client waits longer, because a large event may be arriving slowly.
+	// If only a hello has arrived, the client waits longer, because a large event may be arriving slowly.
 	greeted := time.Now()
 	first.greet("c-2", heartbeat)
 	second := s.next()
@@ -168,7 +168,7 @@ func testCloseAtOnce(_ *testing.T, s *stage) {
 func testCredentials(t *testing.T, s *stage) {
 	other := newStage(t)
 	other.page = s.page
-	// Cookies do not depend on the port.
+	// Cookies do not depend on the port, so the browser could send this cookie to the fake hub.
 	value[string](s.page, `document.cookie = "session=1"`)
 	for options, want := range map[string]string{"{}": "", "{ withCredentials: true }": "session=1"} {
 		s.await("window.listen")

@@ -28,7 +28,7 @@ type leaver struct {
 func (l *leaver) record(e sse.Event) {
 	l.last = e
 	if e.Name == "rowcast.hello" {
-		l.decoder.Retry = 0 // the hub sends it again at the end
+		l.decoder.Retry = 0 // the hub must send a retry time again at the end
 		l.greeted()
 	}
 }

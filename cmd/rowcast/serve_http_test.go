@@ -102,7 +102,8 @@ func TestStreamIsForOneUser(t *testing.T) {
 }
 
 // An attacker's domain name may resolve to this machine, so that its pages have the hub's origin (DNS rebinding). With --insecure-uid,
-// the hub refuses other names than loopback names. With tokens, or with --insecure-uid=anywhere, it accepts every name.
+// the hub refuses a host name that is neither empty nor a loopback name. With tokens, or with --insecure-uid=anywhere, it accepts every
+// name.
 func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -118,7 +119,7 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 		if got := statuses(t, anywhere.url, request); got != "200" {
 			t.Errorf("as %q, with --insecure-uid=anywhere: got %s, want 200", host, got)
 		}
-		if got := statuses(t, tokens.url, request); got != "400" { // because of uid in the URL
+		if got := statuses(t, tokens.url, request); got != "400" { // because the URL contains a uid
 			t.Errorf("as %q, with tokens: got %s, want 400", host, got)
 		}
 	}

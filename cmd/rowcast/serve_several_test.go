@@ -9,8 +9,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Several hubs can share a database. Each sends all rows to its own clients, and uses two sessions, and a further one during retention
-// or a replay.
+// Several hubs can share a database. Each hub sends all rows to its own clients. It uses two sessions, and more while it deletes or
+// replays rows.
 func TestSeveralHubs(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -11,7 +11,7 @@ import (
 )
 
 // trapped creates functions with the names of those in pg_catalog in the schema public, and puts public first in every new session's
-// search_path.
+// search_path. At the end of the test, it fails the test if such a function was called.
 func trapped(t *testing.T, dsn string) {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
@@ -37,8 +37,8 @@ func trapped(t *testing.T, dsn string) {
 	})
 }
 
-// No command calls functions that another user has created in the schema public, whatever the rights of the role with which the command
-// connects.
+// migrate, serve and doctor call no functions that another user has created in the schema public, even if that schema comes first in the
+// search_path.
 func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -73,7 +73,7 @@ func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 	}
 }
 
-// The installation of the schema and the demo do not call such functions.
+// The demo, which also installs the schema, calls no functions that another user has created in the schema public.
 func TestFunctionsOfOtherUsersInANewDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
