@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// INSERT refuses data whose text is too long or far longer than what is stored, also if the data comes compressed from another table.
-// JSON that apps write is accepted, even if it is large or compresses well.
+// INSERT refuses data whose text is too long or far longer than what is stored, even if the data comes compressed from
+// another table. JSON that apps write is accepted, even if it is large or compresses well.
 func TestTextOfDataIsBounded(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -69,7 +69,8 @@ func TestTextOfDataIsBounded(t *testing.T) {
 	}
 }
 
-// INSERT refuses a character that cannot be converted to UTF-8, in each column, and accepts other characters of the same encoding.
+// INSERT refuses a character that cannot be converted to UTF-8, in each column, and accepts other characters of the
+// same encoding.
 func TestCharactersThatUTF8LacksAreRefused(t *testing.T) {
 	t.Parallel()
 	dsn := encodedIn(t, "EUC_JIS_2004")
@@ -129,11 +130,11 @@ func unconvertible(t *testing.T, conn *pgx.Conn) string {
 			}
 		}
 	}
-	t.Fatal("every character can be converted to UTF-8")
+	t.Fatal("each two-byte character from A1A1 to FEFE can be converted to UTF-8, want one that cannot")
 	return ""
 }
 
-// encodedIn creates a database with an encoding, on a server of its own. The database has no schema rowcast.
+// encodedIn creates a database with the encoding, on a separate server. The database has no schema rowcast.
 func encodedIn(t *testing.T, encoding string) (dsn string) {
 	t.Helper()
 	c := dbtest.Cluster(t)
@@ -141,7 +142,8 @@ func encodedIn(t *testing.T, encoding string) (dsn string) {
 	return c.DSN("other")
 }
 
-// Migrate and the printed script do not install the schema in a database whose text has no known encoding.
+// Migrate and the printed script do not install the schema in a database with an encoding that cannot be converted to
+// UTF-8.
 func TestEncodingsWithoutConversionAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, encoding := range []string{"SQL_ASCII", "MULE_INTERNAL"} {
@@ -164,7 +166,8 @@ func TestEncodingsWithoutConversionAreRefused(t *testing.T) {
 	}
 }
 
-// A role that owns the schema, or something in it, cannot make a superuser who runs Migrate execute its code.
+// Migrate fails if another role owns the schema, or a table or function in it. Otherwise that role could make a
+// superuser who runs Migrate execute its code.
 func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	t.Parallel()
 	for name, trap := range map[string]func(role string) string{
@@ -189,8 +192,8 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	}
 }
 
-// Migrate and Grant do not call the functions and operators of a schema that comes first in the search_path, even if their argument
-// types match better than those in pg_catalog.
+// Migrate and Grant do not call the functions and operators of a schema that comes first in the search_path, even if
+// their argument types match better than those in pg_catalog.
 func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -222,7 +225,8 @@ func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	}
 }
 
-// After 5 s, Migrate reports the session that holds the lock of migrations. It continues when that session releases the lock.
+// After 5 s, Migrate reports the session that holds the lock of migrations. It continues when that session releases the
+// lock.
 func TestMigrateReportsTheHolderOfTheLock(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -236,19 +240,20 @@ func TestMigrateReportsTheHolderOfTheLock(t *testing.T) {
 		_, _, err := m.Migrate(context.WithoutCancel(dbtest.Context(t)))
 		migrated <- err
 	}()
-	holder := dbtest.Receive(t, waiting, "Migrate to report the holder of the lock")
+	holder := dbtest.Receive(t, waiting, "the report of the session that holds the lock")
 	for _, want := range []string{fmt.Sprintf("process %d", conn.PgConn().PID()), "a shell that was left open", "pg_terminate_backend"} {
 		if !strings.Contains(holder, want) {
 			t.Errorf("report is %q, want it to contain %q", holder, want)
 		}
 	}
 	run(t, conn, "SELECT pg_advisory_unlock(4097083626)")
-	if err := dbtest.Receive(t, migrated, "the migration to end"); err != nil {
+	if err := dbtest.Receive(t, migrated, "the end of the migration"); err != nil {
 		t.Error(err)
 	}
 }
 
-// Migrate keeps rows that violate the constraints of migration 3. It can also correct a restored table that contains such rows.
+// Migrate keeps rows that violate the constraints of migration 3. It can also correct a restored table that contains
+// such rows.
 func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -256,7 +261,7 @@ func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	installUpTo(t, conn, 2)
 	run(t, conn, "INSERT INTO rowcast.notifications (data) SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 8200)")
 	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8)")
-	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'") // as if restored
+	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'") // as if the table was restored
 	if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != 2 {
 		t.Fatalf("from %d: %v", from, err)
 	}
@@ -272,7 +277,7 @@ func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	}
 }
 
-// Check refuses a copy of the schema without rows, and Migrate inserts the row that is missing.
+// Check fails if rowcast.history is empty, as in a copy of the schema without rows. Migrate inserts the missing row.
 func TestMigrateFillsAnEmptyHistory(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -318,8 +323,8 @@ func text(t *testing.T, conn *pgx.Conn, query string) (result string) {
 	return result
 }
 
-// Check, which a hub calls when it starts, reads only a part of a large table. That also holds in a copy of a database, where Check looks
-// for numbers of another server, and after retention has moved the horizon.
+// Check, which a hub calls when it starts, reads only a part of a large table. That also holds in a copy of a database,
+// where Check looks for numbers of another server, and after retention has moved the horizon.
 func TestCheckReadsAPartOfTheTable(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t)) // a copy of a template database

@@ -58,7 +58,8 @@ func (*migrationLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// holderOf returns a sentence about the session that holds the lock. It contains what the role may see of other sessions.
+// holderOf returns a sentence about the session that holds the lock. It contains (hidden) for values that the role may
+// not see.
 func holderOf(ctx context.Context, conn *sql.Conn) string {
 	const find = `SELECT format('process %s of the role %s, application "%s", connected since %s, holds the lock of migrations; '
 			'if it is not a migration, run SELECT pg_terminate_backend(%s)', pid, coalesce(usename, '(hidden)'),

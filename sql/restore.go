@@ -9,36 +9,40 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrRestored reports that the table was restored from a dump of another server or database, and that this server has assigned, or will
-// assign, transaction numbers that restored rows or the horizon of retention already have. A cursor with such a number could refer to
-// either of two rows. [Migrate] sets xid of the restored rows to 1, which is never assigned.
+// ErrRestored reports that the table was restored from a dump of another server or database, and that this server has
+// assigned, or will assign, transaction numbers that restored rows or the horizon of retention already have. A cursor
+// with such a number could refer to either of two rows. [Migrate] sets xid of the restored rows to 1, which is never
+// assigned.
 var ErrRestored = errors.New("rowcast.notifications was restored from another server")
 
-// A dump contains the column xid, so a restored row keeps the transaction number that the other server assigned. This server has its
-// own counter. "since" is the transaction that restored the dump, "present" the next number that this server will assign:
+// A dump contains the column xid, so a restored row keeps the transaction number that the other server assigned. This
+// server has its own counter. "since" is the transaction that restored the dump, "present" the next number that this
+// server will assign:
 //
 //	numbers of this server:   3 ......... since ......... present ........>
 //	restored rows with xid:       (A)             (B)              (C)
 //
-// A: This server assigned the number before the restore. Each row that it writes later has a higher number, so a cursor with such a
-// number can only refer to the restored row. Nothing is wrong.
+// A: This server assigned the number before the restore. Each row that it writes later has a higher number, so a cursor
+// with such a number can only refer to the restored row. Nothing is wrong.
 //
-// B: This server has assigned the number again, to another transaction. C: It will do so later. In both cases the number stands for
-// two transactions, and a cursor with it is ambiguous. [Migrate] must correct this before a hub may read the table.
+// B: This server has assigned the number again, to another transaction. C: It will do so later. In both cases the
+// number stands for two transactions, and a cursor with it is ambiguous. [Migrate] must correct this before a hub may
+// read the table.
 //
-// A copy of the files is always case A. pg_upgrade copies the counter too, and with CREATE DATABASE ... TEMPLATE both databases use
-// the same counter.
+// A copy of the files is always case A. pg_upgrade copies the counter too, and with CREATE DATABASE ... TEMPLATE both
+// databases use the same counter.
 //
-// One case is not detected: a transaction of this database gets its number before the restore and inserts after it. Detecting it would
-// make every restore an error, although nobody restores a table into which others write.
+// One case is not detected: a transaction of this database gets its number before the restore and inserts after it.
+// Detecting it would make every restore an error, although nobody restores a table into which others write.
 
 // moved is a condition in SQL. It is true if the schema was installed in another database or on another server.
 const moved = `(SELECT (system_identifier, database) IS DISTINCT FROM (
 	(SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database())
 	) FROM rowcast.history)`
 
-// written is an expression in SQL for the number of the transaction that wrote a row on this server. The system column xmin has only
-// its lowest 32 bits. The number is the highest one that this server has assigned with these bits:
+// written is an expression in SQL for the number of the transaction that wrote a row on this server. The system column
+// xmin has only the lowest 32 bits of that number. The whole number is the highest number with these bits that this
+// server has assigned:
 //
 //	xmin                                   b = number modulo 2^32
 //	present - (present - b) modulo 2^32    the highest number up to present with the bits b
@@ -46,17 +50,18 @@ const written = `(SELECT present - (present - %s.xmin::text::bigint & 4294967295
 	FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint OFFSET 0) xmax (present))`
 
 var (
-	// since is an expression for the transaction that wrote the row of rowcast.history. In a restored table, it is the transaction that
-	// restored the dump. When retention has moved the horizon, it is the transaction that did so. Hubs run retention only after they
-	// have checked the table.
+	// since is an expression for the transaction that wrote the row of rowcast.history. In a restored table, it is the
+	// transaction that restored the dump. When retention has moved the horizon, it is the transaction that did so. Hubs
+	// run retention only after they have checked the table.
 	since = "(SELECT " + fmt.Sprintf(written, "history") + " FROM rowcast.history)"
 
-	// early is a condition that is true for a row of the cases B and C.
+	// early is a condition that is true for a row of case B or C.
 	early = "xid >= " + since + "::text::xid8 AND NOT (" + Assigned("notifications") + ")"
 
-	// restored is a query. It returns true if the table has a row of the cases B and C, or if its horizon is such a number. It reads only
-	// the lowest and the highest 10,000 rows from since on, because the table can be large. That is enough, because the restored numbers
-	// form one range and the numbers of this server another. So the restored rows are at one end.
+	// restored is a query. It returns true if the schema was moved and either the table has a row of case B or C, or
+	// the horizon is higher than since. It reads only the lowest and the highest 10,000 rows from since on, because the
+	// table can be large. That is enough, because the restored numbers form one range and the numbers of this server
+	// another. So the restored rows are at one end.
 	restored = "SELECT " + moved + ` AND ((SELECT horizon::text::bigint FROM rowcast.history) > ` + since + `
 		OR EXISTS (SELECT FROM (SELECT NOT (` + Assigned("notifications") + `) AS is_early FROM rowcast.notifications
 			WHERE xid >= ` + since + `::text::xid8 ORDER BY xid LIMIT 10000) lowest WHERE is_early)
@@ -64,26 +69,27 @@ var (
 			WHERE xid >= ` + since + `::text::xid8 ORDER BY xid DESC LIMIT 10000) highest WHERE is_early))`
 )
 
-// Assigned returns a condition in SQL for a row of rowcast.notifications. name is the table's name or alias in the query. The condition
-// is true if this server had assigned the number in the column xid when the row was written. A row for which it is false has its number
-// from another server (a dump, a subscription) or from an app, and is never sent, even after this server has assigned the number (rule 25
-// of package cursor).
+// Assigned returns a condition in SQL for a row of rowcast.notifications. name is the table's name or alias in the
+// query. The condition is true if this server had assigned the number in the column xid when the row was written. A row
+// for which it is false has its number from another server (a dump, a subscription) or from an app, and is never sent,
+// even after this server has assigned the number (rule 25 of package cursor).
 //
-// The transaction that wrote a row has the number in xid or a higher one. Savepoints, updates and rewrites of the table cause a higher
-// one. The comparison of 32 bits comes first, because it is true for nearly every row.
+// The transaction that wrote a row has the number in xid or a higher one. Savepoints, updates and rewrites of the table
+// cause a higher one. The comparison of 32 bits comes first, because it is true for nearly every row.
 func Assigned(name string) string {
 	return name + ".xmin = " + name + ".xid::xid OR " + name + ".xid::text::bigint <= " + fmt.Sprintf(written, name)
 }
 
-// begin inserts the row of rowcast.history if there is none: in a copy of the schema without rows, or after TRUNCATE. What retention
-// has deleted is unknown then, so the horizon is the lowest number in the table.
+// begin inserts the row of rowcast.history if there is none: in a copy of the schema without rows, or after TRUNCATE.
+// What retention has deleted is unknown then, so the horizon becomes the lowest number in the table. If the table has
+// no such rows, the horizon becomes the lowest number of a running transaction.
 const begin = `INSERT INTO rowcast.history (system_identifier, database, horizon)
 	SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), coalesce(
 		(SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), pg_snapshot_xmin(pg_current_snapshot()))
 	FROM pg_control_system() WHERE NOT EXISTS (SELECT FROM rowcast.history)`
 
-// checkRestored returns [ErrRestored] if [Migrate] must correct the numbers of restored rows or the horizon, and [ErrNoSchema] if the
-// table rowcast.history is empty.
+// checkRestored returns [ErrRestored] if [Migrate] must correct the numbers of restored rows or the horizon, and
+// [ErrNoSchema] if the table rowcast.history is empty.
 func checkRestored(ctx context.Context, db querier) error {
 	var hasHistory, isRestored bool
 	const has = "SELECT EXISTS (SELECT FROM rowcast.history), coalesce((%s), false)"
@@ -99,9 +105,10 @@ func checkRestored(ctx context.Context, db querier) error {
 	return nil
 }
 
-// adopt records in rowcast.history that the table belongs to this database of this server. If [ErrRestored] applies, adopt first gives
-// the restored rows the number 1, which marks rows that are never sent. A client with a cursor from before the restore is then reset,
-// because the row in its cursor has another number. adopt does not change rows that were written here.
+// adopt records in rowcast.history that the table belongs to this database of this server. If [ErrRestored] applies,
+// adopt first gives the restored rows the number 1, which marks rows that are never sent. A client whose cursor is from
+// before the restore is then reset, because the row that its cursor names has a different number now. adopt does not
+// change rows that were written here.
 func adopt(ctx context.Context, db *sql.DB) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
@@ -124,7 +131,8 @@ func adopt(ctx context.Context, db *sql.DB) error {
 			return err
 		}
 	}
-	// Retention never deletes the newest transaction. A horizon above all rows is therefore a number of the other server.
+	// Retention never deletes the newest transaction. A horizon above all rows is therefore a number of the other
+	// server.
 	const own = `UPDATE rowcast.history SET system_identifier = control.system_identifier, xid = pg_current_xact_id(),
 		database = (SELECT oid FROM pg_database WHERE datname = current_database()),
 		horizon = CASE WHEN EXISTS (SELECT FROM rowcast.notifications WHERE xid >= horizon) THEN horizon ELSE '3' END
@@ -135,8 +143,8 @@ func adopt(ctx context.Context, db *sql.DB) error {
 	return tx.Commit()
 }
 
-// updateRows runs an UPDATE of rowcast.notifications. Rows may be older than a constraint that is NOT VALID and violate it, and an UPDATE
-// would check them. So updateRows drops these constraints and adds them again afterwards.
+// updateRows runs an UPDATE of rowcast.notifications. Rows may be older than a constraint that is NOT VALID and violate
+// it, and an UPDATE would check them. So updateRows drops these constraints and adds them again afterwards.
 func updateRows(ctx context.Context, tx *sql.Tx, statement string) error {
 	const find = `SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
 		WHERE conrelid = 'rowcast.notifications'::regclass AND contype = 'c' AND NOT convalidated`

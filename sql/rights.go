@@ -9,7 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Roles are the names of the roles to which [Grant] grants rights. Apps get [AppRights]. Hubs get [HubRights] and [RetentionRights].
+// Roles are the names of the roles to which [Grant] grants rights. Apps get [AppRights]. Hubs get [HubRights] and
+// [RetentionRights].
 type Roles struct{ Apps, Hubs []string }
 
 // A Right is a privilege on an object in the schema.
@@ -20,8 +21,8 @@ type Right struct {
 	Name      string   // the name of the object in the schema; for a function, without the arguments
 }
 
-// AppRights returns the rights of a role that sends. The role can insert rows with RETURNING id, which most frameworks use, and can
-// call rowcast.cursor(). It cannot read what was sent.
+// AppRights returns the rights of a role that sends notifications. The role can insert rows with RETURNING id, which
+// most frameworks use, and can call rowcast.cursor(). It cannot read the content of rows.
 func AppRights() []Right {
 	return []Right{
 		{"USAGE", nil, "SCHEMA", ""},
@@ -117,8 +118,8 @@ func Grant(ctx context.Context, dsn string, roles Roles) error {
 func (r Roles) grant(ctx context.Context, tx pgx.Tx) error {
 	for _, role := range slices.Concat(r.Apps, r.Hubs) {
 		var exists bool
-		// GRANT would accept two names that are not roles: "public", even in quotes, and a name that is longer than 63 bytes, of which
-		// it ignores the rest.
+		// GRANT would accept two kinds of names that are not roles: "public", even in quotes, and names longer than 63
+		// bytes, which it truncates.
 		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text)", role).Scan(&exists); err != nil {
 			return fmt.Errorf("find the role %q: %w", role, err)
 		}
@@ -147,8 +148,8 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// has is a query that returns whether a role has a right. It finds the object by its OID, because PostgreSQL resolves no names in a
-// schema on which the current role has no USAGE. It also returns true if the object does not exist.
+// has is a query that returns whether a role has a right. It finds the object by its OID, because PostgreSQL resolves
+// no names in a schema on which the current role has no USAGE. It also returns true if the object does not exist.
 const has = `SELECT coalesce(CASE
 		WHEN $3::text = 'SCHEMA' THEN has_schema_privilege($1::name, home, $2::text)
 		WHEN $3 = 'FUNCTION' THEN has_function_privilege($1::name, (SELECT oid FROM pg_proc WHERE pronamespace = home AND proname = $4::text), $2)

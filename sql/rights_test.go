@@ -52,14 +52,15 @@ func wantForbidden(t *testing.T, conn *pgx.Conn, statements ...string) {
 	}
 }
 
-// granted returns a database with a role that has the rights of an app and one that has the rights of a hub.
+// granted returns a connection to a new database, a role with the rights of an app, and a role with the rights of a
+// hub.
 func granted(t *testing.T) (conn *pgx.Conn, app, hub string) {
 	t.Helper()
 	dsn := dbtest.Database(t)
 	conn = connect(t, dsn)
 	app, hub = createRole(t, conn, "app"), createRole(t, conn, "hub")
 	keepFunctions(t, conn)
-	for range 2 { // the second time changes nothing
+	for range 2 { // the second Grant changes nothing
 		if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
 			t.Fatal(err)
 		}
@@ -105,8 +106,8 @@ var forbidden = []string{
 	"SELECT rowcast.encode_xip(7, '{5}')",
 }
 
-// The role of an app can insert rows with RETURNING id and call rowcast.cursor(). It cannot read rows and cannot change what resuming
-// relies on.
+// The role of an app can insert rows with RETURNING id and call rowcast.cursor(). It cannot read other columns, and it
+// cannot change the columns and tables that resuming streams depends on.
 func TestRightsOfAnApp(t *testing.T) {
 	t.Parallel()
 	conn, app, _ := granted(t)

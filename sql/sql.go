@@ -1,8 +1,8 @@
 // Package sql contains the schema as numbered migrations, and the names in it that other packages use.
 //
-// [Migrate] installs or upgrades the schema. Programs built with this package need at least [Version]. Each migration runs in its own
-// transaction, so a failure leaves the schema at the last complete version. An advisory lock makes concurrent migrations run one after
-// the other.
+// [Migrate] installs or upgrades the schema. Programs built with this package need a schema whose version is at least
+// [Version]. Each migration runs in its own transaction, so a failure leaves the schema at the last complete version.
+// An advisory lock makes concurrent migrations run one after the other.
 package sql
 
 import (
@@ -23,17 +23,18 @@ import (
 )
 
 const (
-	// Channel is the NOTIFY channel of the trigger and of messages that are sent with NOTIFY.
+	// Channel is the NOTIFY channel on which the trigger wakes the hubs and apps send messages.
 	Channel = "rowcast"
 
-	// ParkLock1 and [ParkLock2] are the key of the park lock. A hub holds this advisory lock while it is idle in LISTEN.
-	// ParkLock1 is "rowc" in ASCII.
+	// ParkLock1 and [ParkLock2] are the key of the park lock. A hub holds this advisory lock while it sleeps until a
+	// notification arrives. ParkLock1 is "rowc" in ASCII.
 	ParkLock1 = 0x726f7763
 	// ParkLock2 is the second half of the key: "ast" in ASCII, and a zero byte.
 	ParkLock2 = 0x61737400
 
-	// FirstXid is the first number that PostgreSQL assigns to a transaction (FirstNormalTransactionId). A row with a lower number
-	// has its number from elsewhere, for example from a dump of another server, and is never sent.
+	// FirstXid is the first number that PostgreSQL assigns to a transaction (FirstNormalTransactionId). A row with a
+	// lower number in xid is never sent. The trigger disown and [Migrate] set xid to 1 in rows whose number comes from
+	// elsewhere, for example from a dump of another server.
 	FirstXid = 3
 
 	schema       = "rowcast"
@@ -60,23 +61,25 @@ func Version() int64 {
 
 // A Migrator installs or upgrades the schema.
 type Migrator struct {
-	// DSN is the connection string of the database. What it does not contain is taken from libpq's variables, such as PGHOST.
+	// DSN is the connection string of the database. Settings that it does not contain are taken from libpq's variables,
+	// such as PGHOST.
 	DSN string
 
-	// Waiting, if not nil, is called once when Migrate has waited 5 s for another migration. holder is a sentence that names the
-	// session to wait for.
+	// Waiting, if not nil, is called once when Migrate has waited 5 s for the lock of migrations. holder is a sentence
+	// that names the session that holds the lock.
 	Waiting func(holder string)
 }
 
-// Migrate calls [Migrator.Migrate] for the database of a connection string.
+// Migrate calls [Migrator.Migrate] for the database with the connection string dsn.
 func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
 	m := Migrator{DSN: dsn}
 	return m.Migrate(ctx)
 }
 
-// Migrate upgrades the schema to [Version]. It returns the version before (0 without a schema) and after. It fails if the schema is
-// newer than this program, or if text in the encoding of the database cannot be converted to UTF-8. It also fails if another role owns
-// something in the schema, because that role could run its own code with the rights of the current role. Superusers may own it.
+// Migrate upgrades the schema to [Version]. It returns the version before (0 without a schema) and after. It fails if
+// the schema is newer than this program, or if text in the encoding of the database cannot be converted to UTF-8. It
+// also fails if another role owns the schema, or a table or function in it, because that role could run its own code
+// with the rights of the current role. It accepts objects that a superuser owns.
 func (m Migrator) Migrate(ctx context.Context) (from, to int64, err error) {
 	config, err := pgx.ParseConfig(m.DSN)
 	if err != nil {
@@ -115,8 +118,8 @@ func (m Migrator) provider(db *sql.DB) (*goose.Provider, error) {
 	return goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(lock), goose.WithTableName(versionTable))
 }
 
-// ensureSchema creates the schema if it does not exist. It fails if the encoding of the database is not supported, or if another role
-// owns something in the schema.
+// ensureSchema creates the schema if it does not exist. It fails if the encoding of the database is not supported, or
+// if another role owns the schema, or a table or function in it.
 func ensureSchema(ctx context.Context, db *sql.DB) error {
 	if _, err := db.ExecContext(ctx, checkEncoding); err != nil {
 		return err
@@ -132,7 +135,7 @@ func ensureSchema(ctx context.Context, db *sql.DB) error {
 	return checkOwners(ctx, db)
 }
 
-// checkEncoding is SQL that fails in a database whose text cannot be converted to UTF-8.
+// checkEncoding is SQL that fails in a database with an encoding that PostgreSQL cannot convert to UTF-8.
 const checkEncoding = `DO $$ BEGIN
     IF pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) ANY ('{SQL_ASCII,MULE_INTERNAL}'::pg_catalog.text[]) THEN
         RAISE EXCEPTION 'text in the encoding of this database (%) cannot be converted to UTF-8',
@@ -141,7 +144,7 @@ const checkEncoding = `DO $$ BEGIN
     END IF;
 END $$`
 
-// checkOwners returns an error if a role that is neither the current role nor a superuser owns something in the schema.
+// checkOwners returns an error if another role owns the schema, or a table or function in it. Superusers may own them.
 func checkOwners(ctx context.Context, db *sql.DB) error {
 	const find = `SELECT pg_catalog.pg_get_userbyid(owner), name FROM (
 			SELECT nspowner, 0, 'the schema ' || nspname FROM pg_namespace WHERE nspname = 'rowcast'
@@ -161,9 +164,10 @@ func checkOwners(ctx context.Context, db *sql.DB) error {
 		"run rowcast migrate as %q, or drop the schema first", name, owner, owner)
 }
 
-// securePath sets the search_path of a new session to pg_catalog. With another search_path, a name in our statements could refer to a
-// function or operator that another role has created in a schema of the path. Through a pooler, the setting would stay for the next
-// client of the server session. There, securePath changes nothing and returns an error if the present search_path is not safe.
+// securePath sets the search_path of a new session to pg_catalog. With another search_path, a name in our statements
+// could refer to a function or operator that another role has created in a schema of the path. Through a pooler, the
+// setting would stay for the next client of the server session. There, securePath changes nothing and returns an error
+// if the present search_path is not safe.
 func securePath(ctx context.Context, conn *pgx.Conn) error {
 	const query = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path')"
 	result, err := conn.PgConn().Exec(ctx, query).ReadAll()
@@ -178,8 +182,8 @@ func securePath(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkPath returns an error if a search_path has other schemas before pg_catalog. PostgreSQL searches pg_catalog first if the path does
-// not contain it.
+// checkPath returns an error if a search_path has other schemas before pg_catalog. PostgreSQL searches pg_catalog first
+// if the path does not contain it.
 func checkPath(path string) error {
 	var names []string
 	for name := range strings.SplitSeq(path, ",") {
@@ -192,11 +196,13 @@ func checkPath(path string) error {
 		"through a pooler: connect directly to PostgreSQL", path)
 }
 
-// ErrNoSchema reports that the database has no schema rowcast, an older version than this program needs, or an empty rowcast.history.
+// ErrNoSchema reports that the database has no schema rowcast, an older version than this program needs, or an empty
+// rowcast.history.
 var ErrNoSchema = errors.New("schema rowcast is missing or too old")
 
-// Check returns [ErrNoSchema] if the schema is missing or below [Version], or if rowcast.history is empty. It returns [ErrRestored] if
-// the table was restored from another server and must be corrected. [Migrate] corrects both.
+// Check returns [ErrNoSchema] if the schema is missing or below [Version], or if rowcast.history is empty. It returns
+// [ErrRestored] if rowcast.notifications was restored from another server and must be corrected. [Migrate] corrects
+// each of these.
 func Check(ctx context.Context, db querier) error {
 	var installed *string
 	if err := db.QueryRow(ctx, "SELECT to_regclass($1)::text", versionTable).Scan(&installed); err != nil {
@@ -248,7 +254,7 @@ func Print(w io.Writer, roles Roles) error {
 	return err
 }
 
-// createVersionTable creates the table of versions as goose does.
+// createVersionTable creates the table of installed versions as goose does.
 const createVersionTable = `CREATE TABLE ` + versionTable + ` (
     id         integer   PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY,
     version_id bigint    NOT NULL,

@@ -69,7 +69,7 @@ func TestTwoConcurrentMigrationsSucceed(t *testing.T) {
 		}()
 	}
 	for range 2 {
-		if err := dbtest.Receive(t, errs, "two migrations to end"); err != nil {
+		if err := dbtest.Receive(t, errs, "the end of two concurrent migrations"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -169,13 +169,14 @@ func constraintOf(err error) string {
 	return ""
 }
 
-// Check refuses a table with rows of another server. Migrate turns them into existing rows, which are never sent.
+// Check fails if the table was restored from another server. Migrate sets xid of the restored rows to 1, so they are
+// never sent.
 func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8), ('2', '1000')")
-	// On the server that assigned the other numbers, a row with a foreign number is not sent, but it is not an error.
+	// While rowcast.history names this server and this database, Check accepts rows whose numbers come from elsewhere.
 	run(t, conn, "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())")
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {
 		t.Errorf("check on the same server: %v", err)

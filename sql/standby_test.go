@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// On a standby, rowcast.cursor() fails with an error that has the reason and a hint.
+// On a standby, rowcast.cursor() fails with an error that contains the reason and a hint.
 func TestNoCursorOnAStandby(t *testing.T) {
 	t.Parallel()
 	primary := dbtest.Cluster(t)

@@ -1,7 +1,10 @@
-// Command texts draws texts of the project at random for a reader who has not seen them, who marks each as clear at the first
-// reading, as clear at the second, or as wrong: go run ./.ci/texts -n 100 -seed 1
+// Command texts prints texts of the project that it picks at random. A reader who has not seen the texts marks each
+// text as clear at the first reading, as clear at the second reading, or as wrong. For example:
 //
-// It draws from the comments of all languages, the messages and help texts in Go, and the paragraphs of the documentation.
+//	go run ./.ci/texts -n 100 -seed 1
+//
+// It picks from the comments of all languages, the messages and help texts in Go, and the paragraphs of the
+// documentation.
 package main
 
 import (
@@ -21,7 +24,8 @@ import (
 	"strings"
 )
 
-// A text is shown to a reader with its place. For a comment, code is the line of code after or before it.
+// A text is shown to a reader with its file and line. For a comment, code is the code before it on its line, or else
+// the line below it.
 type text struct {
 	file  string
 	line  int
@@ -31,8 +35,8 @@ type text struct {
 
 func main() {
 	n := flag.Int("n", 100, "number of texts")
-	seed := flag.Uint64("seed", 1, "seed of the random numbers: the same seed draws the same texts of the same files")
-	within := flag.String("in", "", "draw only from files whose path begins with this")
+	seed := flag.Uint64("seed", 1, "seed of the random numbers: the same seed picks the same texts from the same files")
+	within := flag.String("in", "", "pick only from files whose path begins with this")
 	flag.Parse()
 	all, err := collect(*within)
 	if err != nil {

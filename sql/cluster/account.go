@@ -19,8 +19,8 @@ type account struct {
 }
 
 // serverAccount returns the user of this process, or an unprivileged user if
-// this process is root. It prefers the owner of existing data in dir, because
-// a user postgres may have been created since then.
+// this process is root. If dir already has data, it prefers the owner of the
+// data, because a user postgres may have been created later than the data.
 func serverAccount(dir string) (account, error) {
 	if !supported {
 		return account{}, ErrUnsupported

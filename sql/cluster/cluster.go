@@ -46,8 +46,8 @@ type Cluster struct {
 	// Programs are the server programs. The default is the result of Find.
 	Programs Programs
 
-	// Port is a TCP port on 127.0.0.1. On TCP, a role needs a password, and the
-	// superuser has none at first. If Port is 0, the server does not listen on
+	// Port is a TCP port on 127.0.0.1. A connection over TCP needs a password.
+	// The superuser has no password at first. If Port is 0, the server does not listen on
 	// TCP.
 	Port int
 
@@ -164,7 +164,7 @@ func (c *Cluster) run(ctx context.Context) error {
 		}
 		err = errors.Join(err, server.stop(context.WithoutCancel(ctx), Immediate))
 		err = fmt.Errorf("%w%s", err, lastLines(c.logFile()))
-		// The sessions of a killed server end a moment after it.
+		// The new server cannot start until all sessions of a killed server have ended.
 		if !strings.Contains(err.Error(), "pre-existing shared memory block") || time.Now().After(deadline) {
 			return err
 		}
@@ -194,8 +194,8 @@ func (c *Cluster) arguments() []string {
 }
 
 // Stop disconnects the sessions, stops the server and unlocks the directory.
-// When ctx ends first, the server is stopped as by a crash, which makes the next
-// start slower. If the cluster is not started, Stop does nothing.
+// If ctx ends first, or after 20 s, the server is stopped as by a crash, which
+// makes the next start slower. If the cluster is not started, Stop does nothing.
 func (c *Cluster) Stop(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,8 +225,8 @@ func (c *Cluster) Restart(ctx context.Context, mode Mode) error {
 	return c.start(ctx)
 }
 
-// Kill ends all processes of the server by SIGKILL, as a power failure would.
-// The next Start recovers the data from the log.
+// Kill ends all processes of the server with SIGKILL, as in a crash. The next
+// Start recovers the data from the WAL.
 func (c *Cluster) Kill() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -237,9 +237,10 @@ func (c *Cluster) Kill() error {
 	return c.server.kill()
 }
 
-// Wait waits until the server ends. It returns nil if Stop, Restart or Kill has
-// ended the server, and an error if the server has ended by itself. When ctx
-// ends, Wait returns the error of ctx.
+// Wait waits until the server ends. It returns nil if Stop or Kill has ended the
+// server, or if the server is not started. It returns an error if the server has
+// ended by itself. After Restart, it waits for the new server. When ctx ends,
+// Wait returns the error of ctx.
 func (c *Cluster) Wait(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -253,7 +254,7 @@ func (c *Cluster) Wait(ctx context.Context) error {
 			return ctx.Err()
 		case <-server.exited:
 		}
-		c.mu.Lock() // Stop, Restart and Kill hold it until they are done.
+		c.mu.Lock() // Stop, Restart and Kill hold this mutex until they return.
 		same := c.server == server
 		c.mu.Unlock()
 		if same {
@@ -277,7 +278,7 @@ func (c *Cluster) DSN(database string) string {
 	return u.String()
 }
 
-// superuser is the only role of a new cluster.
+// superuser is the only role that can log in to a new cluster.
 const superuser = "postgres"
 
 // port returns the port of the socket, which is a part of its file name.
@@ -306,7 +307,7 @@ type Mode syscall.Signal
 const (
 	// Fast disconnects the sessions and writes everything to the disk.
 	Fast = Mode(syscall.SIGINT)
-	// Immediate writes nothing. The next start recovers the data from the log,
+	// Immediate writes nothing. The next start recovers the data from the WAL,
 	// as after a crash.
 	Immediate = Mode(syscall.SIGQUIT)
 )

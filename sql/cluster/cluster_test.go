@@ -79,7 +79,7 @@ func TestServerHasItsOwnUserAndSession(t *testing.T) {
 	t.Parallel()
 	c := started(t)
 	if group, err := syscall.Getpgid(c.PID()); err != nil || group != c.PID() {
-		t.Errorf("process group %d (%v), want its own, %d: Ctrl-C would stop it", group, err, c.PID())
+		t.Errorf("the server is in the process group %d (%v), want %d, its own: Ctrl-C must not stop the server", group, err, c.PID())
 	}
 	if os.Geteuid() != 0 {
 		return
@@ -109,7 +109,7 @@ func TestDataRemain(t *testing.T) {
 		t.Errorf("kept table has %s rows, want 0", got)
 	}
 	if got := again.DSN("postgres"); got != dsn {
-		t.Errorf("connection string of the next run is %s, want as before %s", got, dsn)
+		t.Errorf("connection string of the next run is %s, want %s as before", got, dsn)
 	}
 	stop(t, again)
 
@@ -172,7 +172,7 @@ func TestCancelledStartLeavesNothingRunning(t *testing.T) {
 	c := quick(directory(t))
 	start(t, c)
 	stop(t, c)
-	// A standby that takes no connections is never ready.
+	// A standby that accepts no connections is never ready.
 	c.Settings["hot_standby"] = "off"
 	if err := os.WriteFile(filepath.Join(c.Dir, "data", "standby.signal"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -188,14 +188,14 @@ func TestCancelledStartLeavesNothingRunning(t *testing.T) {
 		return len(lines) > 7 && strings.HasPrefix(lines[7], "standby")
 	})
 	cancel()
-	if err := dbtest.Receive(t, ended, "Start to end with its context"); !errors.Is(err, context.Canceled) {
+	if err := dbtest.Receive(t, ended, "the return of Start after its context was cancelled"); !errors.Is(err, context.Canceled) {
 		t.Errorf("start: %v, want context.Canceled", err)
 	}
 	if running(pid) {
 		t.Errorf("server %d still runs", pid)
 	}
 	c.Settings["hot_standby"] = "on"
-	start(t, c) // the directory is not locked any more
+	start(t, c) // succeeds only if the directory is not locked any more
 }
 
 func TestLongDir(t *testing.T) {
@@ -218,10 +218,10 @@ func TestLongDir(t *testing.T) {
 	}
 	start(t, c)
 	if got := c.DSN("postgres"); got != dsn {
-		t.Errorf("connection string after a stop is %s, want as before %s", got, dsn)
+		t.Errorf("connection string after a stop is %s, want %s as before", got, dsn)
 	}
 	stop(t, c)
-	// Another user can predict the name and create a directory there.
+	// Another user can predict the path of the socket directory, and can create it first.
 	if err := os.Mkdir(config.Host, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestLongDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := c.Start(dbtest.Context(t)); err == nil {
-		t.Error("the socket is in a directory that others can write to")
+		t.Error("Start succeeded with a socket directory that others can write to")
 	}
 }
 

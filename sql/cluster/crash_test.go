@@ -53,7 +53,7 @@ func TestKill(t *testing.T) {
 	if err := c.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := dbtest.Receive(t, ended, "the killed server's query to end"); err == nil {
+	if err := dbtest.Receive(t, ended, "the end of the query on the killed server"); err == nil {
 		t.Error("the query of the killed server succeeded")
 	}
 	until(t, "the session of the killed server ends", func() bool { return !running(backend) })
@@ -78,13 +78,13 @@ func TestWait(t *testing.T) {
 	if err := syscall.Kill(c.PID(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := dbtest.Receive(t, ended, "Wait to return after the server has ended by itself"); err == nil || !strings.Contains(err.Error(), "database system is shut down") {
+	if err := dbtest.Receive(t, ended, "the return of Wait after the server has ended by itself"); err == nil || !strings.Contains(err.Error(), "database system is shut down") {
 		t.Errorf("Wait for a server that ends by itself: got %v, want the last lines of its log", err)
 	}
 	start(t, c)
 	go wait()
 	stop(t, c)
-	if err := dbtest.Receive(t, ended, "Wait to return after the server was stopped"); err != nil {
+	if err := dbtest.Receive(t, ended, "the return of Wait after the server was stopped"); err != nil {
 		t.Errorf("wait for a server that is stopped: %v, want nil", err)
 	}
 }

@@ -15,8 +15,8 @@ import (
 
 // DefaultDir creates a directory with the name and returns its path. The path is
 // rowcast/name in the user's cache directory. If the server's user cannot enter
-// that directory, the path is below /var/cache (for root) or /var/tmp. DefaultDir never
-// returns a directory that another user owns or can write to.
+// that directory, the path is below /var/cache (for root) or /var/tmp. DefaultDir
+// never returns a directory that another user owns or can write to.
 func DefaultDir(name string) (string, error) {
 	server, err := serverAccount("")
 	if err != nil {
@@ -89,8 +89,8 @@ func removeAbandoned(base string) {
 }
 
 // makeDir creates a directory, unless it exists, and returns its path without
-// symbolic links. It refuses a directory that other users can write to or that
-// the server's user cannot enter.
+// symbolic links. It refuses a symbolic link, a directory that another user owns
+// or can write to, and a directory that the server's user cannot enter.
 func makeDir(path string, server account) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -139,9 +139,9 @@ func makeAll(path string, mode fs.FileMode) error {
 }
 
 // checkOwner returns an error if another user owns a directory or can write to
-// it. For root, it also checks each directory above, whose owner could replace
-// the directory. Above, others may write if the sticky bit is set, because they
-// cannot rename the directory then.
+// it. For root, it also checks each directory above, because its owner could
+// replace the directory. A directory above may be writable by others if its
+// sticky bit is set, because others cannot rename the files of root there.
 func checkOwner(path string) error {
 	for dir := path; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)

@@ -34,7 +34,8 @@ func TestDefaultDirFallsBack(t *testing.T) {
 	if err := os.WriteFile(closed, nil, 0o600); err != nil { // no directory can be created below a file
 		t.Fatal(err)
 	}
-	if os.Geteuid() == 0 { // root can create one, but the server cannot enter it
+	// For root, use a directory that the server's user cannot enter instead.
+	if os.Geteuid() == 0 {
 		if err := os.Remove(closed); err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +57,8 @@ func TestDefaultDirFallsBack(t *testing.T) {
 	start(t, quick(dir))
 }
 
-// With each of these directories, another user could choose which file is overwritten.
+// Start refuses a directory that another user controls, a link, a file, and a directory that the server's user cannot
+// enter. Otherwise another user could choose which files Start overwrites.
 func TestForeignDirectoriesAreRefused(t *testing.T) {
 	t.Parallel()
 	mkdir := func(t *testing.T, dir string) {
@@ -114,7 +116,7 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if test.rootOnly && os.Geteuid() != 0 {
-				t.Skip("only root is affected")
+				t.Skip("this case can occur only for root")
 			}
 			dir := directory(t)
 			test.prepare(t, dir)

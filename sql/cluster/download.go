@@ -99,7 +99,8 @@ func archivePath() string {
 	return "/io/zonky/test/postgres/" + name + "/" + downloadVersion + "/" + name + "-" + downloadVersion + ".jar"
 }
 
-// fetchVerified returns a file of the repository after comparing its checksum.
+// fetchVerified returns a file of the repository. It fails if the file does not
+// have the checksum that the repository publishes.
 func fetchVerified(ctx context.Context, address string, progress func(done, total int64)) ([]byte, error) {
 	want, err := fetch(ctx, address+".sha256", nil)
 	if err != nil {
@@ -155,7 +156,7 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 // unpack extracts the programs from a jar, which holds one compressed tar file.
-// Every user may read and run them, because the server's user may be another.
+// Every user may read and run them, because the server may run as another user.
 func unpack(jar []byte, to string) error {
 	archive, err := zip.NewReader(bytes.NewReader(jar), int64(len(jar)))
 	if err != nil {

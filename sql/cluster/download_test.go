@@ -27,7 +27,7 @@ import (
 )
 
 // repository starts a Maven repository and returns its URL and the number of
-// its requests. handlers answers requests by the extension of the path.
+// requests that it has received. The extension of the path selects the handler.
 func repository(t *testing.T, handlers map[string]http.HandlerFunc) (url string, requests *atomic.Int64) {
 	t.Helper()
 	requests = new(atomic.Int64)
@@ -84,7 +84,7 @@ func TestDownload(t *testing.T) {
 		t.Errorf("downloaded %+v, want version %s below %s", got, installed.Version, dir)
 	}
 	if size := int64(len(programs)); done != size || total != size {
-		t.Errorf("progress ended at %d of %d, want %d of the same", done, total, size)
+		t.Errorf("progress ended at %d of %d bytes, want %d of %[3]d bytes", done, total, size)
 	}
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) != 2 { // the programs and the lock
@@ -100,7 +100,7 @@ func TestDownload(t *testing.T) {
 	}
 
 	c := quick(directory(t))
-	c.Programs = got // as root: the server's user can run them
+	c.Programs = got // if root runs the test, start shows that the server's user can run these programs
 	start(t, c)
 }
 

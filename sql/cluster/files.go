@@ -136,7 +136,8 @@ func (c *Cluster) backup(ctx context.Context, dir string) error {
 		os.WriteFile(filepath.Join(dir, "standby.signal"), nil, 0o600))
 }
 
-// notInBackup reports whether a file belongs to the log or to the running server.
+// notInBackup reports whether a file belongs to the WAL, to a replication slot or
+// to the running server.
 func notInBackup(name string) bool {
 	return strings.HasPrefix(name, "pg_wal/") || strings.HasPrefix(name, "pg_replslot/") || strings.HasPrefix(name, "postmaster.")
 }

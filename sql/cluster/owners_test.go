@@ -58,7 +58,7 @@ func own(dir string) int {
 type owner struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
-	pid   int // of its server
+	pid   int // the process id of the server
 	dir   string
 }
 
@@ -135,7 +135,8 @@ func TestServerEndsWithItsKilledOwner(t *testing.T) {
 	}
 }
 
-// A killed owner leaves a pid file. Another program may have its process id now.
+// A killed server leaves a file with its process id. If another program has that id now, Start does not stop the
+// program.
 func TestReusedProcessID(t *testing.T) {
 	t.Parallel()
 	c := started(t)
@@ -148,7 +149,7 @@ func TestReusedProcessID(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(string(text), "\n")
-	// A program of the server's user, which PostgreSQL takes for the old server.
+	// PostgreSQL mistakes this program for the old server, because the program runs as the server's user.
 	stranger := exec.CommandContext(dbtest.Context(t), "sleep", "600")
 	info, err := os.Stat(filepath.Join(c.Dir, "data"))
 	if err != nil {
@@ -191,7 +192,8 @@ func TestFilesOfAKilledProcessAreRemoved(t *testing.T) {
 	}
 }
 
-// When root runs the tests, the other tests only show that root can run a cluster.
+// If root runs the tests, the other tests show only that root can run a cluster. This test shows that an unprivileged
+// user can.
 func TestWithoutRoot(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

@@ -17,8 +17,9 @@ import (
 )
 
 // writeProgram writes an executable script. The lock keeps this process from
-// starting programs meanwhile, because a new process would share the open file
-// for a moment (https://go.dev/issue/22315).
+// starting programs meanwhile. A new process shares the open file for a moment,
+// and Linux does not run a program that is open for writing
+// (https://go.dev/issue/22315).
 func writeProgram(t *testing.T, path, script string) {
 	t.Helper()
 	syscall.ForkLock.RLock()
@@ -42,7 +43,7 @@ func install(t *testing.T, version string) string {
 func TestFirstOnPathIsChosenElseTheNewest(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		path, usual []string // their versions
+		path, usual []string // the versions that are installed there
 		want        string   // "path 1" is the second on PATH, "usual 0" the first of the usual places
 	}{
 		{path: []string{"13.1", "15.4"}, usual: []string{"17.2"}, want: "path 0"},

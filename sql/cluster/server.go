@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// patience is the time that a server has to stop before the next signal.
+// patience is the time that a server has to stop before it gets the next signal.
+// It is also how long a new server waits for the sessions of a killed server.
 const patience = 20 * time.Second
 
 // server is a postmaster that this process has started.
@@ -40,7 +41,7 @@ func spawn(cmd *exec.Cmd, logFile string) (*server, error) {
 	return s, <-started
 }
 
-// wait starts the process and waits for it on the same thread. After
+// wait starts the process and waits for it on the same thread. Because of
 // dieWithParent, the kernel stops the process when the thread that started it
 // ends.
 func (s *server) wait(cmd *exec.Cmd, started chan<- error) {
@@ -64,8 +65,8 @@ func (s *server) ended() bool {
 	}
 }
 
-// awaitReady returns when the server accepts connections, or with an error when
-// the server has ended.
+// awaitReady returns when the server accepts connections. It returns an error if
+// the server or ctx ends first.
 func (s *server) awaitReady(ctx context.Context, data string) error {
 	for {
 		if pid, ready := readPIDFile(data); pid == s.process.Pid && ready {
@@ -81,7 +82,7 @@ func (s *server) awaitReady(ctx context.Context, data string) error {
 	}
 }
 
-// stop sends the signal to the server and waits until the server ends. If ctx
+// stop sends the signal mode to the server and waits until the server ends. If ctx
 // or patience ends first, stop sends the next signal: SIGQUIT, then SIGKILL.
 func (s *server) stop(ctx context.Context, mode Mode) error {
 	for _, signal := range []syscall.Signal{syscall.Signal(mode), syscall.SIGQUIT, syscall.SIGKILL} {
@@ -119,7 +120,7 @@ func (c *Cluster) stopLeftover(ctx context.Context) error {
 		return nil // PostgreSQL ignores the file of a process that has ended
 	}
 	if !isServer(pid, c.data()) {
-		// Another program has this process id now. PostgreSQL would not start.
+		// Another program has this process id now. PostgreSQL would not start with this file.
 		return os.Remove(pidFile(c.data()))
 	}
 	c.report("stopping the server that an earlier run left behind")
@@ -141,8 +142,8 @@ func isServer(pid int, data string) bool {
 
 func pidFile(data string) string { return filepath.Join(data, "postmaster.pid") }
 
-// readPIDFile returns the process id of a server, 0 if there is none, and
-// reports whether it accepts connections. PostgreSQL describes the lines of the
+// readPIDFile returns the process id of a server, or 0 if there is no file. It
+// also reports whether the server accepts connections. PostgreSQL describes the lines of the
 // file in src/include/utils/pidfile.h.
 func readPIDFile(data string) (pid int, ready bool) {
 	text, _ := os.ReadFile(pidFile(data))

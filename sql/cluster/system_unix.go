@@ -29,7 +29,7 @@ func runAs(attr *syscall.SysProcAttr, uid, gid int) {
 // ownSession makes a program run in a terminal session of its own.
 func ownSession(attr *syscall.SysProcAttr) { attr.Setsid = true }
 
-// lockFile locks a file, or returns ErrInUse.
+// lockFile locks a file. It returns ErrInUse if the file is already locked.
 func lockFile(file *os.File) error {
 	err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {

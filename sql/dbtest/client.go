@@ -9,8 +9,9 @@ import (
 )
 
 // Client returns the path of a client program, such as pg_dump, that works with
-// the tests' server. It skips the test if there is none. In CI, where the
-// programs of one version are installed, only their version is a reason to skip.
+// the tests' server. If there is none, it skips the test. With CI=true, it skips
+// the test only if all installed versions of the program do not work with the
+// server, and it fails the test if no version is installed.
 func Client(t testing.TB, name string) string {
 	t.Helper()
 	b, err := prepare()

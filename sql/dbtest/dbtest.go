@@ -5,9 +5,9 @@
 //
 //	func TestMain(m *testing.M) { dbtest.Main(m) }
 //
-// The server is started for the first test that needs one. Its files are copies of files that initdb creates once for each version of
-// PostgreSQL. It runs as package cluster describes, with fsync off. If no PostgreSQL can be found or downloaded, the tests that need
-// one fail and say what to install.
+// The server is started for the first test that needs one. Its files are copies of files that initdb creates once for
+// each version of PostgreSQL. It runs as package cluster describes, with fsync off. If no PostgreSQL can be found or
+// downloaded, the tests that need one fail and say what to install.
 package dbtest
 
 import (
@@ -30,8 +30,9 @@ import (
 
 // Main runs the tests of a package, fails if they leave goroutines behind,
 // removes the servers and exits. It is the whole body of a TestMain. If the
-// binary is killed, the kernel stops its servers, and the next binary removes
-// their files.
+// binary is killed, the next binary removes the files of its servers. On Linux
+// and FreeBSD the kernel stops the servers at once. Elsewhere they end when
+// their files are gone.
 func Main(m *testing.M) {
 	code := m.Run()
 	err := end()
@@ -45,7 +46,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// atEnd has the functions that stop the shared server and remove the directory of this binary.
+// atEnd contains the functions that stop the shared server and remove the directory of this binary.
 var atEnd []func(context.Context) error
 
 func end() (err error) {
@@ -58,7 +59,8 @@ func end() (err error) {
 }
 
 // Database creates a database with the migrated schema for this test and returns
-// its connection string. It is dropped when the test ends, with all sessions.
+// its connection string. When the test ends, the sessions of the database are
+// closed and the database is dropped.
 func Database(t testing.TB) string {
 	t.Helper()
 	server, err := migratedServer()
@@ -119,8 +121,8 @@ func create(t testing.TB, server *cluster.Cluster, err error, template string) s
 	return server.DSN(name)
 }
 
-// Example does the same as Database for an Example function, which has no testing.TB. It panics if there is no database. The caller
-// drops the database.
+// Example does the same as Database for an Example function, which has no testing.TB. It panics if there is no
+// database. The caller drops the database.
 func Example() (dsn string, drop func()) {
 	server, err := migratedServer()
 	name := ""
@@ -177,8 +179,9 @@ func execute(ctx context.Context, server *cluster.Cluster, statement string) err
 	return err
 }
 
-// Home creates a home directory for a program that starts a server. Unlike with
-// t.TempDir, the server's user can enter the directory when root runs the tests.
+// Home creates a home directory for a program that starts a server. The server's
+// user can enter it even if root runs the tests. That user could not enter a
+// directory of t.TempDir.
 func Home(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "rowcast-home-")

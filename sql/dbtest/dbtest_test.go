@@ -64,7 +64,7 @@ func TestEmptyHasNoSchema(t *testing.T) {
 		t.Errorf("schema of an empty database: %v, want ErrNoSchema", err)
 	}
 	if got := ask(t, conn, "SHOW application_name"); got != os.Getenv("PGAPPNAME") {
-		t.Errorf("application_name is %q, want what the test itself sets", got)
+		t.Errorf("application_name is %q, want the value of PGAPPNAME", got)
 	}
 }
 
@@ -129,7 +129,7 @@ func TestClusterCrashesAlone(t *testing.T) {
 		}
 	})
 	if err := shared.Ping(dbtest.Context(t)); err != nil {
-		t.Errorf("the shared server: %v", err)
+		t.Errorf("ping the shared server after the crash of another server: %v", err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("files of the private server are still there (%v)", err)
@@ -150,7 +150,7 @@ func TestMain(m *testing.M) {
 func TestHelper(t *testing.T) {
 	switch os.Getenv(helperVariable) {
 	case "":
-		t.Skip("the other tests run it in processes of their own")
+		t.Skip("other tests run this test in separate processes")
 	case "leak":
 		go func() { select {} }()
 	default:
@@ -175,17 +175,17 @@ func TestPackagesHaveTheirOwnServers(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Empty(t))
 	if code, output := runHelper(t, "use"); code != 0 {
-		t.Errorf("another package beside this one: exit code %d\n%s", code, output)
+		t.Errorf("tests of another package at the same time: exit code %d, want 0; output:\n%s", code, output)
 	}
 	if err := conn.Ping(dbtest.Context(t)); err != nil {
-		t.Errorf("the server, after another package has ended: %v", err)
+		t.Errorf("ping the server after the tests of another package have ended: %v", err)
 	}
 }
 
 func TestWithoutPostgreSQLTestsFail(t *testing.T) {
 	t.Parallel()
 	if code, output := runHelper(t, "without"); code != 1 || !strings.Contains(output, "apt install postgresql") {
-		t.Errorf("exit code %d, want 1 and a line that says what to install, got\n%s", code, output)
+		t.Errorf("exit code %d, want 1 and a line that says what to install; output:\n%s", code, output)
 	}
 }
 
@@ -193,7 +193,7 @@ func TestLeakedGoroutinesFailThePackage(t *testing.T) {
 	t.Parallel()
 	code, output := runHelper(t, "leak")
 	if code != 1 || !strings.Contains(output, "left goroutines behind") || !strings.Contains(output, "TestHelper") {
-		t.Errorf("exit code %d, want 1 and the goroutine, got\n%s", code, output)
+		t.Errorf("exit code %d, want 1 and a report of the goroutine; output:\n%s", code, output)
 	}
 }
 

@@ -6,8 +6,8 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// WithoutPostgreSQL makes this binary behave as on a machine without PostgreSQL
-// that cannot download it.
+// WithoutPostgreSQL makes this binary behave as on a machine that has no
+// PostgreSQL and cannot download it.
 func WithoutPostgreSQL() {
 	obtain = func(context.Context, func(done, total int64)) (cluster.Programs, error) {
 		return cluster.Programs{}, cluster.ErrNotFound

@@ -24,7 +24,7 @@ func Owner(info fs.FileInfo) (uid, gid int) {
 	return int(stat.Uid), int(stat.Gid)
 }
 
-// RunAs makes a program run as another user. Only root can start it then.
+// RunAs makes a program run as another user. Only root can start such a program.
 func RunAs(cmd *exec.Cmd, uid, gid int) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 }

@@ -34,7 +34,7 @@ func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
 }
 
 // Stranger does the same as Cluster, but the server has a system identifier of
-// its own. It takes longer.
+// its own. It takes longer to start, because initdb creates its files.
 func Stranger(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	return startFor(t, func(c *cluster.Cluster) { c.Template = "" })
@@ -92,7 +92,7 @@ func private() (*cluster.Cluster, error) {
 		Template: filepath.Join(b.base, "files-"+b.programs.Version),
 		InitArgs: []string{"--wal-segsize=1"}, // fewer bytes to copy
 		Port:     port,
-		// A commit waits for the log, but the log does not wait for the disk.
+		// A commit waits until the WAL is written to its file, but not until the file is on the disk.
 		Settings: map[string]string{
 			"fsync": "off", "full_page_writes": "off", "max_connections": "300", "max_prepared_transactions": "20",
 		},
@@ -124,8 +124,8 @@ var prepare = sync.OnceValues(func() (b binary, err error) {
 	return b, err
 })
 
-// freePort returns a port that is below the ports of outgoing connections, so it
-// remains free while a server restarts.
+// freePort returns a port below the ports that Linux and macOS give to outgoing
+// connections, so that it remains free while a server restarts.
 func freePort() (int, error) {
 	for range 100 {
 		n, err := rand.Int(rand.Reader, big.NewInt(12000))

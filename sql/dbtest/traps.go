@@ -1,8 +1,9 @@
 package dbtest
 
-// Traps is SQL that creates traps in the schema public. For each function and operator of pg_catalog, a trap has the same name and
-// arguments, if PostgreSQL permits it. Further operators match a pair of types better than the operators of pg_catalog do. A trap raises
-// an error. It also advances the sequence public.caught, which a rollback does not undo.
+// Traps is SQL that creates traps in the schema public: functions and operators that no code of rowcast may call. For
+// each function and binary operator of pg_catalog, there is a trap with the same name and arguments, if PostgreSQL
+// permits it. Further traps match a pair of types better than the operators of pg_catalog do. A trap that is called
+// raises an error. It also advances the sequence public.caught, which a rollback does not undo.
 const Traps = `DO $do$
 DECLARE
 	f record;
@@ -46,8 +47,9 @@ BEGIN
 	END IF;
 END $do$`
 
-// TemporaryTraps is SQL that creates types and tables in the schema pg_temp of a session. PostgreSQL searches pg_temp before pg_catalog
-// for these. Behind a pooler, another client with the same role can leave them in a session that the hub uses next.
+// TemporaryTraps is SQL that creates types and tables in the schema pg_temp of a session. PostgreSQL searches pg_temp
+// before pg_catalog for types and tables, unless the search_path names pg_temp. Behind a pooler, another client with
+// the same role can leave them in a session that the hub uses next.
 const TemporaryTraps = `CREATE TYPE pg_temp.text AS ENUM ('trap'); CREATE TYPE pg_temp.xid8 AS ENUM ('trap');
 	CREATE TYPE pg_temp.pg_snapshot AS ENUM ('trap'); CREATE TYPE pg_temp.regclass AS ENUM ('trap');
 	CREATE TYPE pg_temp.jsonb AS ENUM ('trap'); CREATE TYPE pg_temp.name AS ENUM ('trap'); CREATE TYPE pg_temp.oid AS ENUM ('trap');

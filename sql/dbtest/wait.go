@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// patience limits a wait of a test and an operation on the server. It is long enough for a loaded machine.
+// patience limits each wait of a test and each operation on a server. It is long enough for a loaded machine.
 const patience = 2 * time.Minute
 
-// Context returns the test's context with a time limit that begins now. A test that uses it does not hang if what it waits for never
-// happens.
+// Context returns the test's context with a time limit that begins now. A test that uses it does not hang if what it
+// waits for never happens.
 func Context(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -19,7 +19,7 @@ func Context(t testing.TB) context.Context {
 }
 
 // Receive returns the next value from a channel, or the zero value when the
-// channel is closed. After the limit, it fails the test with what the test
+// channel is closed. After 2 minutes, it fails the test with what the test
 // waited for.
 func Receive[T any](t testing.TB, channel <-chan T, what string) T {
 	t.Helper()
@@ -35,7 +35,7 @@ func Receive[T any](t testing.TB, channel <-chan T, what string) T {
 }
 
 // Wait calls wait, such as the Wait of a sync.WaitGroup, and returns when wait
-// returns. After the limit, it fails the test with what the test waited for.
+// returns. After 2 minutes, it fails the test with what the test waited for.
 func Wait(t testing.TB, wait func(), what string) {
 	t.Helper()
 	done := make(chan struct{})

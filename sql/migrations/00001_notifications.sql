@@ -1,6 +1,6 @@
 -- +goose Up
 
--- A row is a message. It is sent when its transaction commits.
+-- A row is a notification. It is sent when its transaction commits.
 CREATE TABLE rowcast.notifications (
     id          bigint      GENERATED ALWAYS AS IDENTITY,
     recipient   text,
@@ -9,7 +9,7 @@ CREATE TABLE rowcast.notifications (
     created_at  timestamptz NOT NULL DEFAULT now(),
     xid         xid8        NOT NULL DEFAULT pg_current_xact_id(),
     PRIMARY KEY (xid, id),
-    -- The INSERT fails if a row could not be sent as a Server-Sent Event, so the app that made the mistake gets the error.
+    -- These constraints refuse rows that a hub could not send or delete correctly. The app that made the mistake gets the error.
     CONSTRAINT id_is_positive CHECK (id > 0),
     CONSTRAINT recipient_is_1_to_256_bytes CHECK (octet_length(recipient) BETWEEN 1 AND 256),
     CONSTRAINT event_is_1_to_128_bytes CHECK (octet_length(event) BETWEEN 1 AND 128),
@@ -19,7 +19,8 @@ CREATE TABLE rowcast.notifications (
 );
 CREATE INDEX notifications_recipient_idx ON rowcast.notifications (recipient, xid, id);
 
--- ring() notifies the hubs. The trigger below calls it only while a hub is idle in LISTEN and holds the park lock.
+-- ring() notifies the hubs. The trigger below calls it only while a hub sleeps until a notification arrives. Such a hub holds the park
+-- lock, an advisory lock.
 -- +goose StatementBegin
 CREATE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -31,15 +32,15 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- The condition tries to get the park lock in shared mode. If it succeeds, no hub is idle: the hubs poll and find the row without a
--- notification. The transaction keeps the lock until it ends, so no hub can become idle before the row is visible. The check is in
+-- The condition tries to get the park lock in shared mode. If it succeeds, no hub sleeps: the hubs poll and find the row without a
+-- notification. The transaction keeps the lock until it ends, so no hub can go to sleep before the row is visible. The check is in
 -- WHEN because a statement that does not notify then needs no call of the function.
 CREATE TRIGGER ring AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT
     WHEN (NOT pg_try_advisory_xact_lock_shared(1919907683, 1634956288)) EXECUTE FUNCTION rowcast.ring();
 ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;
 
--- PostgreSQL empties an unlogged table when it recovers from a crash, and a standby has no copy of it. A hub then inserts a new
--- token. A new token means that committed transactions may be lost and that their numbers may have been assigned again.
+-- PostgreSQL empties an unlogged table when it recovers from a crash, and a standby has no copy of its rows. A hub then inserts a
+-- new token. A new token means that committed transactions may be lost and that their numbers may have been assigned again.
 CREATE UNLOGGED TABLE rowcast.epoch (
     one   boolean PRIMARY KEY DEFAULT true CHECK (one),
     token uuid    NOT NULL DEFAULT gen_random_uuid()

@@ -1,14 +1,17 @@
 -- +goose Up
 
--- A hub reads data as text, which must not be far longer than what is stored: a jsonb number can have 9,000 times as many bytes as text.
+-- A hub reads data as text, which must not be far longer than what is stored. The text of a jsonb number can be 9,000 times as long
+-- as its stored form.
+--
 -- The first constraint compares the length of the text with the size of data before compression (data #> '{}'). JSON that apps write
--- satisfies it: a control character has 6 bytes of text for each stored byte, and a number that fits a double has up to 28. Data with
--- at most 8 KiB of text is always accepted, and its text is made only once.
+-- satisfies it: a control character has 6 bytes of text for each stored byte, and a number that fits a double has up to 28. The first
+-- constraint always accepts data with at most 8 KiB of text, and converts such data to text only once.
 --
 -- The second constraint limits the text to 64 MiB. It does not measure data below 2 MiB, whose text cannot be longer because of the
 -- first constraint. PostgreSQL itself refuses text above 1 GB.
 --
--- The constraints are NOT VALID: rows that violate them remain. Hubs announce such a row as rowcast.toolarge or rowcast.unreadable.
+-- The constraints are NOT VALID: existing rows that violate them remain. Hubs announce such a row as rowcast.toolarge or
+-- rowcast.unreadable.
 ALTER TABLE rowcast.notifications
     ADD CONSTRAINT data_expands_at_most_32_fold CHECK (pg_catalog.octet_length(data::pg_catalog.text) <= 8192
         OR pg_catalog.octet_length(data::pg_catalog.text) <= 32::bigint * pg_catalog.pg_column_size(data #> '{}')) NOT VALID,
@@ -34,8 +37,8 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- A row may have its number in xid from elsewhere: from a dump, by logical replication, or because the app has set it. disown() replaces
--- it by 1, which marks rows that are never sent.
+-- A row may have its number in xid from elsewhere: from a dump, by logical replication, or because the app has set it. disown()
+-- replaces it by 1, which marks rows that are never sent.
 --
 -- If history names another server, the whole schema is a copy, for example in an upgrade by logical replication. The rows then keep
 -- their numbers until rowcast migrate has checked them.
