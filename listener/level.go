@@ -9,7 +9,7 @@ import (
 // large or cannot be read. So the work stays linear in the number of rows, because PostgreSQL converts only few rows to
 // text that the page then leaves out.
 //
-// The text of a jsonb number can be 8,000 times as long as its stored form, and only the conversion shows its length.
+// The text of a jsonb number can be 9,000 times as long as its stored form, and only the conversion shows its length.
 // So the stored bytes that a page asks to convert are bounded too, by inlineTotal.
 type level int
 
@@ -18,7 +18,7 @@ const (
 	// is read by a statement of its own.
 	firstLevel level = 16
 
-	// inlineTotal bounds the stored bytes of all rows of a page that come with their data. Their text is at most 1 GiB.
+	// inlineTotal bounds the stored bytes of all rows of a page that come with their data. Their text is at most 1.2 GB.
 	inlineTotal = 128 << 10
 	// minInline and maxInline bound the stored bytes of one row that comes with its data.
 	minInline, maxInline = 256, 8 << 10

@@ -86,7 +86,7 @@ type Listener struct {
 
 	// QueueLimit is the used part of the server's NOTIFY queue, from 0 to 1, up to which the listener may sleep. While
 	// it sleeps, each INSERT sends a NOTIFY, and fails when the queue is full. Above QueueLimit the listener polls,
-	// until the queue is half as full. The default is 0.25.
+	// until the used part is below half of QueueLimit. The default is 0.25.
 	QueueLimit float64
 
 	// LagLimit is how long a fetch may take before a warning reports that later rows are delayed, see [Stats.Lag]. The

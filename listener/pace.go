@@ -12,7 +12,7 @@ import (
 // is needed because the rate is never high where a commit takes long. Empty fetches would be a wrong sign: at rates
 // where most fetches find rows, being notified can still be cheaper than polling.
 type pace struct {
-	rate float64 // commits a second, at the time of at
+	rate float64 // commits a second, as of the time at
 	at   time.Time
 	busy bool
 
@@ -35,7 +35,8 @@ const (
 	// checks find some (measured at a thousand rows a second: 7 of 100 checks), and polling would only delay the next
 	// rows.
 	lasting = 4
-	// minHold and maxHold bound a hold. It is doubled if the writers wait again soon after the last one.
+	// minHold and maxHold bound a hold, the time for which the hub polls because writers have waited. The hold is
+	// doubled if writers wait again soon after the last hold.
 	minHold, maxHold = 2 * time.Second, time.Minute
 )
 

@@ -172,7 +172,7 @@ const (
 
 // inlineData returns an SQL expression for the text of data. Its value is NULL if the text is too large. data #> '{}'
 // is data before it is compressed: compressed numbers can be a million times as long in text. Data of at most 512 bytes
-// has at most 4 MiB of text, which is not measured: for a small row, measuring would cost half as much as everything
+// has less than 5 MiB of text, which is not measured: for a small row, measuring would cost half as much as everything
 // else.
 func inlineData(stored, text string) string {
 	return `CASE WHEN pg_column_size(data) > ` + stored + `::int THEN NULL

@@ -109,8 +109,8 @@ func (r *Replayer) Close() {
 	}
 }
 
-// ErrEpoch reports that PostgreSQL has recovered since the cursor up to which a page should be read. The caller must
-// try again with a newer cursor of the hub.
+// ErrEpoch reports that PostgreSQL has recovered, so the epoch of the hub's cursor has ended. The caller must try again
+// with a newer cursor of the hub.
 var ErrEpoch = errors.New("the server has recovered since the cursor was read")
 
 // Page reads rows that the cursor from has not seen and the cursor end has seen, for the recipients and for everyone,

@@ -68,7 +68,7 @@ type fetched struct {
 	state  state // unknown unless the fetch has asked for it
 }
 
-// An attempt is a series of attempts to take the park lock.
+// An attempt records how the hub has tried to take the park lock since it was last busy or asleep.
 type attempt struct {
 	tries  int
 	gap    time.Duration // the length of the last gap between two waits in the queue; 0 before the first
@@ -230,9 +230,9 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 
 var errNotHeld = fmt.Errorf("%w: the server reports that another session holds it", errParkLock)
 
-// rely is the phase in which the hub sleeps while another hub holds the park lock. When a third hub holds the lock,
-// this hub begins again, because for a moment no hub held the lock, and transactions may have committed rows without a
-// NOTIFY.
+// rely is the phase in which the hub sleeps while another hub holds the park lock. If a third hub holds the lock now,
+// this hub polls again before it sleeps, because for a moment no hub held the lock, and transactions may have committed
+// rows without a NOTIFY.
 func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) {
 	w.attempt = attempt{}
 	if last.state.known && last.state.holder != w.holder {

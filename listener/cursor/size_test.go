@@ -66,8 +66,8 @@ func TestMostInFlight(t *testing.T) {
 	}
 }
 
-// spread distributes at most 1,000 transactions over a span of at most widest, in a shape. It returns the distances
-// between them.
+// spread distributes at most 1,000 transactions over a span of at most widest, and returns the distances between them.
+// The function shape decides how they are distributed.
 func spread(rng *rand.Rand, shape func(rng *rand.Rand, i, n int) float64) []uint64 {
 	n, span := most, uint64(widest)
 	if rng.IntN(2) == 0 {

@@ -34,7 +34,7 @@ func TestOperationFailsUntilItSucceeds(t *testing.T) {
 		wantFailing(t, &r)
 		r.Failed(failures.Retention, errors.New("third"))
 		if got := r.Of(failures.Retention); got.Failures != 1 || got.Total != 3 || time.Since(got.Since) != 0 {
-			t.Errorf("got %+v, want one failure now and three in all", got)
+			t.Errorf("got %+v, want one failure since the last success, and three in all", got)
 		}
 	})
 }
@@ -52,7 +52,7 @@ func TestFailureEndsWithoutAttempts(t *testing.T) {
 			wantFailing(t, &r)
 		}
 		if got := r.Of(failures.Replay); got.Failures != 1 || got.Total != 2 || time.Since(got.Since) != failures.Kept {
-			t.Errorf("got %+v, want one failure, because the series before has ended", got)
+			t.Errorf("got %+v, want one failure, because the earlier failure no longer counts", got)
 		}
 	})
 }
