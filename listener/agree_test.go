@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// rowcast.cursor() in the database must write the same text as the package cursor.
+// The tests in this file show that the database and the package cursor write the same text for a cursor.
 
 func TestEncodeXipAgrees(t *testing.T) {
 	t.Parallel()
@@ -25,11 +25,11 @@ func TestEncodeXipAgrees(t *testing.T) {
 			t.Errorf("xmax %d, in flight %v: got %s, want %s", c.Xmax, c.Xip, got, want)
 		}
 		if parsed, err := cursor.Parse(c.String()); err != nil || !slices.Equal(parsed.Xip, c.Xip) {
-			t.Errorf("%s: got %v, %v", c, parsed.Xip, err)
+			t.Errorf("parse %s: got %v in flight and error %v, want %v in flight", c, parsed.Xip, err, c.Xip)
 		}
 	}
 	check(cursor.Cursor{Xmax: 3})
-	for shift := range 32 { // where the mean distance is at and about a power of two
+	for shift := range 32 { // mean distances of a power of two, one less and one more
 		for off := -1; off <= 1; off++ {
 			if distance := 1<<shift + off; distance > 0 {
 				check(cursor.Cursor{Xmax: 1<<40 + uint64(distance), Xip: []uint64{1 << 40}})
@@ -38,7 +38,7 @@ func TestEncodeXipAgrees(t *testing.T) {
 	}
 	for range 200 {
 		c := cursor.Cursor{Xmax: 3 + rand.Uint64N(1<<rand.N(62))}
-		spread := min(c.Xmax-3, 1<<rand.N(31)) // no two in flight are further apart than 2^31
+		spread := min(c.Xmax-3, 1<<rand.N(31)) // no two transactions in flight are further apart than 2^31
 		for range rand.N(1 << rand.N(11)) {
 			if spread > 0 {
 				c.Xip = append(c.Xip, c.Xmax-1-rand.Uint64N(spread))
@@ -50,8 +50,8 @@ func TestEncodeXipAgrees(t *testing.T) {
 	}
 }
 
-// The database and the listener compute the same tag for an anchor, in any time zone of the session, and through a
-// pooler.
+// The database and the listener compute the same tag for an anchor. The tag does not depend on the time zone of the
+// session, or on PollOnly.
 func TestAnchorTagsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -60,7 +60,7 @@ func TestAnchorTagsAgree(t *testing.T) {
 	pooled := listen(t, dsn, func(l *listener.Listener) { l.PollOnly, l.PollInterval = true, 5*time.Millisecond })
 	zoned := listen(t, dsn, func(l *listener.Listener) {
 		l.PollOnly, l.PollInterval = true, 5*time.Millisecond
-		l.Config.RuntimeParams["timezone"] = "Europe/Amsterdam" // was off by seconds before 1937
+		l.Config.RuntimeParams["timezone"] = "Europe/Amsterdam" // until 1937, its offset was +00:19:32
 	})
 	exec(t, conn, "SET timezone = 'America/St_Johns'")
 	dates := []string{
@@ -74,7 +74,7 @@ func TestAnchorTagsAgree(t *testing.T) {
 		exec(t, conn, `INSERT INTO rowcast.notifications (data, created_at) VALUES (to_jsonb($1::text), $1::text::timestamptz)`, date)
 	}
 	want := query[string](t, conn, "SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications ORDER BY id")
-	for name, r := range map[string]*reader{"direct": direct, "pooled": pooled, "pooled, another time zone": zoned} {
+	for name, r := range map[string]*reader{"direct": direct, "PollOnly": pooled, "PollOnly, another time zone": zoned} {
 		for i, row := range r.rows(t, len(dates)) {
 			if got := row.Tag.String(); got != want[i] {
 				t.Errorf("%s: created_at %s: got tag %s, want %s, the tag in the database", name, dates[i], got, want[i])

@@ -42,7 +42,8 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	}
 	want = append(want, "alice  unreadable: invalid", "alice  unreadable: invalid", "alice last 6")
 	readInEveryWay(t, dsn, func() {
-		// The pages before were read with their data. After a row that cannot be read, rows are read one by one.
+		// Until the listener meets a row that it cannot read, it reads rows with their data, a page at a time. After such
+		// a row, it reads rows one by one.
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('', 'e', '7'), ('', 'rowcast.bye', '8')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'first', '1')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', e, '2' FROM unnest($1::text[]) e`, events)
@@ -52,8 +53,8 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	}, want, 17)
 }
 
-// The limits of recipient and event are in bytes of the encoding of the database, as in the constraints. The same text
-// in UTF-8 may be longer.
+// The limits of recipient and event count bytes in the encoding of the database, as the constraints do. In UTF-8, the
+// same text may be longer than the limit.
 func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := odd(t, "LATIN1")
@@ -62,16 +63,17 @@ func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 		"INSERT INTO rowcast.notifications (recipient, event, data) VALUES (repeat('é', 256), repeat('é', 128), '1')")
 	want := strings.Repeat("é", 256) + " " + strings.Repeat("é", 128) + " 1"
 	if got := outcomes(r.rows(t, 1)); got[0] != want || r.Stats.Unreadable.Load() != 0 {
-		t.Errorf("got %s", got[0])
+		t.Errorf("got row %s, want %s", got[0], want)
 	}
 }
 
-// some stands for an unknown number of unreadable rows, because a page that begins after an id leaves out lower ids.
+// some is passed to readInEveryWay as the number of unreadable rows if only one is certain. A page that begins after an
+// id does not read rows with lower ids, so the number depends on where the pages begin.
 const some = -1
 
 // Rows with ids that no cursor can have are skipped. The rows around them arrive, once each, even if a page or a
 // transaction ends with a skipped row.
-func TestIDsThatAreNone(t *testing.T) {
+func TestRowsWithInvalidIDs(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
@@ -91,8 +93,8 @@ func TestIDsThatAreNone(t *testing.T) {
 	}, want, some)
 }
 
-// A role empties a table, or inserts wrong rows into rowcast.history, while a hub runs. The hub goes on and logs what
-// is wrong. A client that resumes must not assume that no rows were deleted.
+// While a hub runs, a role empties a table of rowcast, or damages rowcast.history. The hub goes on in the same session.
+// If the row of rowcast.history or its horizon is lost, the hub logs that, and treats old cursors as expired.
 func TestEmptiedTables(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{
@@ -121,7 +123,7 @@ func TestEmptiedTables(t *testing.T) {
 			wantData(t, r.rows(t, 1), "2")
 			r.caughtUp(t)
 			if n := r.Stats.Sessions.Load(); n != 1 || r.last.Reset != "" {
-				t.Errorf("got %d sessions and reset %q, want 1 and none", n, r.last.Reset)
+				t.Errorf("got %d sessions and reset %q, want 1 session and no reset", n, r.last.Reset)
 			}
 			wantLost(t, r, log, strings.HasPrefix(name, "history is") || strings.HasSuffix(name, "no horizon"))
 			warm := listen(t, dsn, func(l *listener.Listener) { l.Warm = 1 << 20 })
@@ -130,13 +132,14 @@ func TestEmptiedTables(t *testing.T) {
 	}
 }
 
-// wantLost checks whether a hub reports that rowcast.history is lost. If so, rowcast migrate repairs it. Until then
-// the horizon is a safe guess, and retention reports that it deletes nothing.
+// wantLost checks that a hub reports the row of rowcast.history as lost, or that it does not, as the parameter lost
+// says. If the row is lost, the horizon is the oldest transaction with rows, retention returns an error, and rowcast
+// migrate repairs the table.
 func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	t.Helper()
 	written := strings.Contains(log.text(), "rowcast.history is empty: run rowcast migrate")
 	if failing := r.Failures.Of(failures.History).Failing(); failing != lost || written != lost {
-		t.Errorf("got failing %t and in the log %t, want %t for both", failing, written, lost)
+		t.Errorf("history counts as failing: %t, the log reports it: %t, want %t for both", failing, written, lost)
 	}
 	if !lost {
 		return

@@ -25,7 +25,7 @@ func TestInheritsNoSettings(t *testing.T) {
 		t.Run(fmt.Sprintf("PollOnly=%t", pollOnly), func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Database(t)
-			conn := connect(t, dsn) // it keeps its settings, because it begins before the database gets new ones
+			conn := connect(t, dsn) // begins before the settings are changed, so they do not apply to it
 			exec(t, conn, "CREATE SCHEMA evil; CREATE TABLE evil.notifications (); CREATE FUNCTION evil.pg_current_snapshot() RETURNS int LANGUAGE sql AS 'SELECT 1'")
 			database := pgx.Identifier{one[string](t, conn, "SELECT current_database()")}.Sanitize()
 			for _, set := range []string{
@@ -43,7 +43,7 @@ func TestInheritsNoSettings(t *testing.T) {
 			}
 			exec(t, conn, "BEGIN")
 			insert(t, conn, "1")
-			exec(t, conn, "LOCK rowcast.notifications") // longer than the timeouts that were set
+			exec(t, conn, "LOCK rowcast.notifications") // the transaction holds the lock for longer than the timeouts of 100 ms
 			exec(t, conn, "SELECT pg_sleep(0.2)")
 			exec(t, conn, "COMMIT")
 			wantData(t, r.rows(t, 1), `"1"`)
@@ -111,7 +111,8 @@ func TestHubNeedsFewRights(t *testing.T) {
 	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
 }
 
-// A policy that hides rows from the hub must cause an error, because nobody would notice that rows are missing.
+// If row-level security hides rows from the hub, the hub logs a warning. Otherwise, nobody would notice that rows are
+// missing.
 func TestRowSecurityIsAnError(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

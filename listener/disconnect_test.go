@@ -14,15 +14,15 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A request to disconnect a recipient, from another hub or with NOTIFY, reaches every listener after the rows that
-// were committed before it. With PollOnly, a listener does not receive requests, but can send them.
+// A listener receives the requests to disconnect a recipient that other hubs or a NOTIFY send, after the rows that were
+// committed before the request. A listener with PollOnly receives no requests, but its hub can send them.
 func TestDisconnectReachesEveryListener(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	type delivered struct {
 		who  string
-		rows int // the number of rows that had been delivered before
+		rows int // the number of rows that were delivered before the request
 	}
 	var log strings.Builder
 	calls := make(chan delivered, 10)
@@ -52,7 +52,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 		case call := <-calls:
 			got[call]++
 		case <-time.After(patience):
-			t.Fatalf("waited for each listener to receive the request, got %v", got)
+			t.Fatalf("waited for two listeners to receive two requests each, got %v", got)
 		}
 	}
 	if !maps.Equal(got, want) {
@@ -61,11 +61,11 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	polling.caughtUp(t)
 	first.stop()
 	if len(calls) > 0 {
-		t.Errorf("another listener received it too: %v", <-calls)
+		t.Errorf("got a request that was not expected: %v", <-calls)
 	}
 	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a recipient of 1 to 256 bytes"`
 	if got := strings.Count(log.String(), warning); got != 2 || len(first.messages) > 0 {
-		t.Errorf("%d warnings and %d messages, want 2 and none; the log is %s", got, len(first.messages), log.String())
+		t.Errorf("got %d warnings and %d messages, want 2 warnings and no message; the log is %s", got, len(first.messages), log.String())
 	}
 }
 
@@ -106,7 +106,7 @@ func TestDisconnectIsNotEchoed(t *testing.T) {
 	}
 }
 
-// Disconnect does not wait for replays, however many of them wait for a connection.
+// Disconnect does not wait for replays, however many replays wait for a connection.
 func TestDisconnectDoesNotWaitForReplays(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -129,7 +129,7 @@ func TestDisconnectDoesNotWaitForReplays(t *testing.T) {
 		t.Fatal(err)
 	}
 	exec(t, locker, "COMMIT")
-	if got := receive(t, "the disconnect", heard); got != "alice" {
+	if got := receive(t, "the request to disconnect", heard); got != "alice" {
 		t.Errorf("got a request to disconnect %s, want alice", got)
 	}
 	await(t, "the replays", &replays)

@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The rows that are read are UTF-8, whatever the encoding of the database and the client_encoding that is set for it.
+// The listener delivers rows in UTF-8, even if the encoding of the database and its client_encoding are LATIN1.
 func TestOtherEncodings(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Empty(t)
@@ -44,7 +44,7 @@ func TestOtherEncodings(t *testing.T) {
 			r := listen(t, dsn, func(l *listener.Listener) { l.PollOnly = poll })
 			exec(t, connect(t, dsn+" client_encoding=UTF8"), "INSERT INTO rowcast.notifications (recipient, data) VALUES ($1, to_jsonb($2::text))", "ünï", "é")
 			if got := r.rows(t, 1)[0]; got.Recipient != "ünï" || string(got.Data) != `"é"` {
-				t.Errorf("got %q for %q", got.Data, got.Recipient)
+				t.Errorf("got data %q for recipient %q, want %q for %q", got.Data, got.Recipient, `"é"`, "ünï")
 			}
 		})
 	}

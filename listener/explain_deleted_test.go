@@ -8,8 +8,8 @@ import (
 	"rowcast/listener"
 )
 
-// Deleted rows stay in the indexes until vacuum removes them, which an old snapshot can delay for long. No query of a
-// hub reads through them: not at its beginning, in fetches, in replays or in the deletion.
+// Deleted rows stay in the indexes until vacuum removes them, which an old snapshot can delay for long. The queries of
+// a hub do not read through these rows if the cursor is above the horizon.
 func TestPlansAfterRetention(t *testing.T) {
 	t.Parallel()
 	const rows = 100_000
@@ -39,10 +39,10 @@ func TestPlansAfterRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = session.Close(context.Background()) })
-	exec(t, session, "SELECT rowcast.cursor()") // the first call in a session compiles the function and reads more blocks
+	exec(t, session, "SELECT rowcast.cursor()") // compiles the function, so that the call below reads fewer blocks
 	now := present(t, conn)
 	horizon := one[string](t, conn, "SELECT horizon::text FROM rowcast.history")
-	fresh := now.Before(now.AnchorXid()) // has seen all transactions except the newest
+	fresh := now.Before(now.AnchorXid()) // a cursor that has seen all transactions except the newest
 	for name, q := range map[string]struct {
 		text string
 		args []any

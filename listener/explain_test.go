@@ -51,8 +51,8 @@ func (n node) sorts() (found []node) {
 	return found
 }
 
-// The queries read little more than the new rows, whatever the size of the table is. They do so without statistics,
-// because a table that grows fast has none.
+// The queries read little more than the new rows, whatever the size of the table is. The table has no statistics in
+// this test, because the statistics of a table that grows fast may be missing.
 func TestPlansDoNotDependOnTheTable(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -77,7 +77,7 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 				for _, query := range []string{listener.ReplayQuery, listener.ReplayList} {
 					args := listener.QueryArgs(query, recently, &now, 512, []string{"user1", "user2", "team:7"})
 					checkPlan(t, session, query, args, 4*inFlight)
-					// From the beginning of the table too, a replay reads only as much as a page holds.
+					// A replay from the beginning of the table reads little more than the rows of a page, too.
 					args = listener.QueryArgs(query, cursor.Cursor{Xmax: cursor.First}, &now, 10, []string{"user1"})
 					checkPlan(t, session, query, args, 0)
 				}
@@ -86,7 +86,7 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 	}
 }
 
-// A cursor in the middle of a large transaction reads only the rest of the transaction, and reads no row twice.
+// From a cursor in the middle of a large transaction, a query does not read the rows before the cursor again.
 func TestPlansInALargeTransaction(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -104,11 +104,11 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"alice"}), 0)
 }
 
-// fillHistory inserts rows for a thousand users and for everyone. A hundred rows each have the same transaction number,
-// which the server has assigned before.
+// fillHistory inserts rows for a thousand users and for everyone. Each hundred rows have the same transaction number.
+// The server has assigned all these numbers before.
 func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	t.Helper()
-	for range (rows/100 + 4999) / 5000 { // the server assigns enough transaction numbers for the rows
+	for range (rows/100 + 4999) / 5000 { // makes the server assign enough transaction numbers
 		exec(t, conn, "DO $$ BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
 	}
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER disown")
@@ -119,7 +119,7 @@ func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	exec(t, conn, "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER disown")
 }
 
-// present returns the cursor of a reader that has seen everything.
+// present returns the cursor of a reader that has seen all committed rows.
 func present(t *testing.T, conn *pgx.Conn) cursor.Cursor {
 	t.Helper()
 	c, err := cursor.Parse(one[string](t, conn, "SELECT rowcast.cursor()"))
@@ -129,7 +129,7 @@ func present(t *testing.T, conn *pgx.Conn) cursor.Cursor {
 	return c
 }
 
-// recent returns a cursor that is two transactions before now and has some transactions in flight.
+// recent returns a cursor with an xmax two below that of now, and with at most inFlight transactions in flight.
 func recent(now cursor.Cursor, inFlight int) cursor.Cursor {
 	c := cursor.Cursor{Xmax: max(now.Xmax-2, cursor.First)}
 	for i := inFlight; i > 0; i-- {
@@ -164,9 +164,9 @@ func literals(args []any) string {
 func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlight int) {
 	t.Helper()
 	plan, explained := explain(t, session, query, args)
-	for _, sort := range plan.sorts() { // a replay sorts the rows of its subqueries together, which are few
+	for _, sort := range plan.sorts() { // a replay may sort the few rows that its subqueries return
 		if query == listener.FetchQuery || query == listener.FetchList || sort.Plans[0].Rows > float64(4*512+4*inFlight) {
-			t.Errorf("the query sorts %v rows by %s, want no sort or a smaller one", sort.Plans[0].Rows, sort.SortedBy)
+			t.Errorf("the query sorts %v rows by %s, want no sort, or fewer rows in a replay", sort.Plans[0].Rows, sort.SortedBy)
 		}
 	}
 	scans := plan.readers("notifications")
@@ -187,7 +187,7 @@ func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlig
 		t.Errorf("read %d blocks for %v rows, want at most %d:\n%s", blocks, plan.Rows, limit, explained)
 	}
 	if strings.Contains(explained, `"Seq Scan"`) || strings.Contains(explained, "Bitmap") || strings.Contains(explained, "Parallel Aware\": true") {
-		t.Errorf("the plan is not made of index scans:\n%s", explained)
+		t.Errorf("the plan has a sequential, bitmap or parallel scan, want only index scans:\n%s", explained)
 	}
 }
 
@@ -212,7 +212,7 @@ func explain(t *testing.T, session *pgx.Conn, query string, args []any) (plan no
 	return plans[0].Plan, explained
 }
 
-// Transactions are delivered in the order of their numbers as numbers, not as texts: 9 comes before 10.
+// Transactions are delivered in the numeric order of their numbers: 9 comes before 10.
 func TestOrderOfTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

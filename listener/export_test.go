@@ -24,7 +24,8 @@ var (
 	ReplayList  = replayQuery.list
 )
 
-// QueryArgs returns the arguments of a query above. The arguments extra come between the first six and the last two.
+// QueryArgs returns the arguments of one of the queries above that read a page. The recipients of a replay are passed as
+// extra.
 func QueryArgs(query string, c cursor.Cursor, snapshot *cursor.Cursor, rows int, extra ...any) []any {
 	args := append(request{from: c, snapshot: snapshot}.args(rows), extra...)
 	if query == FetchQuery || query == ReplayQuery {
@@ -50,14 +51,14 @@ func (r *Retention) Round(ctx context.Context) (int64, error) {
 	return r.round(ctx)
 }
 
-// Page reads a page of the rows that a cursor has not seen, at a level, and returns the rows.
+// Page reads a page of the rows that a cursor has not seen, and returns the rows. The parameter rows is the level.
 func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor, rows int) ([]feed.Row, error) {
 	r := l.reader(func(statement func(context.Context, querier) error) error { return statement(ctx, conn) })
 	p, err := r.fetch(fetchQuery, from, 0, nil, level(rows))
 	return p.deliverable(), err
 }
 
-// DialFunc returns the function by which the listener dials its connections.
+// DialFunc returns the function with which the listener opens its connections.
 func (l *Listener) DialFunc() (pgconn.DialFunc, error) {
 	defaults(l)
 	config, err := l.connConfig("test")

@@ -70,7 +70,8 @@ func TestCopy(t *testing.T) {
 	wantData(t, r.rows(t, 3), "1", "2", "3")
 }
 
-// A batch too big for memory comes in pages, and its cursor is whole only where a transaction ends.
+// A large transaction is delivered in several pages. Only the cursor at the end of the transaction is whole: it is not
+// in the middle of a transaction.
 func TestBigTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -87,12 +88,12 @@ func TestBigTransactions(t *testing.T) {
 					t.Fatalf("the cursor %s is whole after %d of 10000 rows", b.Cursor, len(r.read))
 				}
 				if len(b.Rows) > pageRows {
-					t.Errorf("got %d rows in one page", len(b.Rows))
+					t.Errorf("got %d rows in one page, want at most %d", len(b.Rows), pageRows)
 				}
 			}
 			for i, row := range r.read[:10000] {
 				if string(row.Data) != fmt.Sprint(i+1) {
-					t.Fatalf("row %d: got %s", i+1, row.Data)
+					t.Fatalf("row %d: got data %s, want %d", i+1, row.Data, i+1)
 				}
 			}
 			r.stop()
@@ -103,12 +104,12 @@ func TestBigTransactions(t *testing.T) {
 func TestPagesAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	const half = 500_000 // compressed to much less, so that the stored rows are small
+	const half = 500_000 // PostgreSQL compresses such data well, so the stored rows are small
 	r := listen(t, dsn, func(l *listener.Listener) { l.PageBytes = 2*half + half/2 })
 	exec(t, connect(t, dsn), `INSERT INTO rowcast.notifications (data) SELECT to_jsonb(i || repeat('x', $1)) FROM generate_series(1, 9) i`, half)
 	for len(r.read) < 9 {
 		if b := r.next(t); len(b.Rows) > 3 {
-			t.Errorf("got %d rows of %d bytes in one page, want fewer", len(b.Rows), half)
+			t.Errorf("got %d rows of %d bytes in one page, want at most 3", len(b.Rows), half)
 		}
 	}
 	for i, row := range r.read {
@@ -124,7 +125,7 @@ func TestLargeRows(t *testing.T) {
 	conn := connect(t, dsn)
 	all := listen(t, dsn)
 	most := listen(t, dsn, func(l *listener.Listener) { l.MaxData = 100 })
-	// Large data that does not compress is not read with its page.
+	// Large data that does not compress is not read with its page, but by a statement of its own.
 	const random = `(SELECT string_agg(md5(i::text), '') FROM generate_series(1, $1::int) i)`
 	exec(t, conn, `INSERT INTO rowcast.notifications (data) VALUES ('1'),
 		(to_jsonb(repeat('x', 98))), (to_jsonb(repeat('x', 99))), (to_jsonb(`+random+`)), ('2')`, 10<<20/32)
@@ -142,7 +143,7 @@ func TestLargeRows(t *testing.T) {
 	}
 	for i, row := range most.read {
 		if (row.Data == nil) != (want[i] > 100) {
-			t.Errorf("row %d of %d bytes: got %d", row.ID, want[i], len(row.Data))
+			t.Errorf("row %d of %d bytes: got %d bytes of data, want none above MaxData", row.ID, want[i], len(row.Data))
 		}
 	}
 }
@@ -187,16 +188,16 @@ func TestForeignTransactions(t *testing.T) {
 	wantData(t, r.rows(t, 1), `"real"`)
 	wantData(t, r.caughtUp(t))
 	if got := r.read[0].Cursor.Xmax; got >= 1<<40 {
-		t.Errorf("the cursor claims transactions up to %d", got)
+		t.Errorf("the cursor includes transactions up to %d, which the server has not assigned", got)
 	}
 
 	now := present(t, conn)
 	if now.Xmax >= 1<<40 {
-		t.Errorf("rowcast.cursor() claims transactions up to %d", now.Xmax)
+		t.Errorf("rowcast.cursor() includes transactions up to %d, which the server has not assigned", now.Xmax)
 	}
 	wantData(t, replay(t, newReplayer(t, dsn, 512), before, now.String(), []string{"alice"}), `"real"`)
 
-	// rowcast.cursor() does not read these rows at all.
+	// The next fetch and rowcast.cursor() do not read the forged rows at all.
 	session, err := r.Connect(limited(t))
 	if err != nil {
 		t.Fatal(err)
@@ -207,6 +208,6 @@ func TestForeignTransactions(t *testing.T) {
 	var hit int
 	_, buffers, _ := strings.Cut(explained, "Buffers: shared")
 	if _, err := fmt.Sscanf(buffers, " hit=%d", &hit); err != nil || hit > 200 {
-		t.Errorf("rowcast.cursor() reads the foreign rows:\n%s", explained)
+		t.Errorf("rowcast.cursor() reads more than 200 blocks, so it reads the forged rows:\n%s", explained)
 	}
 }

@@ -20,25 +20,26 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Any role that can connect can send any number of notifications. They cost a listener little memory and few log
-// lines, the next row arrives, and no disconnect is left out. Not parallel: it measures the heap.
+// Any role that can connect can send any number of notifications. A flood of notifications costs a listener little
+// memory and few log lines. The next row is delivered, and no request to disconnect is dropped. The test is not
+// parallel, because it measures the heap of the process.
 func TestAttackFloodsOfNotify(t *testing.T) {
 	const message, disconnect = "rowcast", "rowcast.disconnect"
 	for _, flood := range []struct {
 		name, channel string
-		payload       string // an expression of i
+		payload       string // an SQL expression; i is the number of the notification
 		times         int64
-		wanted        bool
-		dropped       bool // some are
-		malformed     bool // all are
+		wanted        bool // the hub handles messages and requests to disconnect
+		dropped       bool // some notifications must be dropped
+		malformed     bool // the payloads are malformed
 	}{
 		{name: "disconnects", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000, wanted: true},
 		{name: "disconnects by hubs", channel: disconnect + "ed", payload: "repeat('x', 7700) || ' ' || i", times: 10_000, wanted: true},
-		{name: "disconnects that nobody wants", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000},
-		{name: "disconnects of nobody", channel: disconnect, payload: "i || repeat('x', 257)", times: 100_000, wanted: true, malformed: true},
+		{name: "disconnects that the hub ignores", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000},
+		{name: "malformed disconnects", channel: disconnect, payload: "i || repeat('x', 257)", times: 100_000, wanted: true, malformed: true},
 		{name: "messages", channel: message, payload: "i || repeat('x', 7900)", times: 10_000, wanted: true, dropped: true},
 		{name: "short messages", channel: message, payload: "i::text", times: 100_000, wanted: true, dropped: true},
-		{name: "messages that nobody wants", channel: message, payload: "i || repeat('x', 7900)", times: 10_000},
+		{name: "messages that the hub ignores", channel: message, payload: "i || repeat('x', 7900)", times: 10_000},
 		{name: "malformed messages", channel: message, payload: "'{' || i", times: 100_000, wanted: true, dropped: true, malformed: true},
 	} {
 		t.Run(flood.name, func(t *testing.T) {
@@ -62,11 +63,11 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 			exec(t, conn, "RESET ROLE")
 			insert(t, conn, "after the flood")
 			wantData(t, r.rows(t, 1), `"after the flood"`)
-			for range 2 { // the second call returns after the calls of before were answered
+			for range 2 { // the second call returns after all earlier notifications were handled
 				r.caughtUp(t)
 			}
 			grown, written := peak(), log.count()-before
-			t.Logf("the heap has grown by %.1f MiB at most, the log by %d lines; %d messages were sent, %d left out, %d disconnects, %d malformed",
+			t.Logf("the heap has grown by %.1f MiB at most, the log by %d lines; %d messages were delivered, %d dropped, %d disconnects, %d malformed",
 				float64(grown)/(1<<20), written, sent.Load(), r.Stats.Dropped.Load(), disconnected.Load(), r.Stats.Malformed.Load())
 			if most := int64(24 << 20); grown > most {
 				t.Errorf("the heap has grown by %d bytes, want at most %d", grown, most)
@@ -75,20 +76,21 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 				t.Errorf("the log has %d lines about the flood, want few:\n%s", written, log.text())
 			}
 			if got := r.Stats.Dropped.Load(); (got > 0) != flood.dropped {
-				t.Errorf("%d are left out, want some: %t", got, flood.dropped)
+				t.Errorf("got %d dropped notifications, want some: %t", got, flood.dropped)
 			}
 			answered := sent.Load() + disconnected.Load() + r.Stats.Dropped.Load() + r.Stats.Malformed.Load()
 			if want := flood.times; flood.wanted && answered != want || !flood.wanted && answered != 0 {
-				t.Errorf("%d of %d were sent, done, left out or malformed", answered, want)
+				t.Errorf("%d of %d notifications were delivered, dropped or malformed", answered, want)
 			}
 			if flood.malformed != (r.Stats.Malformed.Load() > 0) {
-				t.Errorf("%d were malformed, want some: %t", r.Stats.Malformed.Load(), flood.malformed)
+				t.Errorf("got %d malformed notifications, want some: %t", r.Stats.Malformed.Load(), flood.malformed)
 			}
 		})
 	}
 }
 
-// peakHeap watches the heap. What it returns ends that, and returns by how much the heap had grown at most.
+// peakHeap watches the size of the heap. The returned function ends that, and returns by how many bytes the heap had
+// grown at most.
 func peakHeap(t *testing.T) func() int64 {
 	t.Helper()
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
@@ -123,7 +125,7 @@ func peakHeap(t *testing.T) func() int64 {
 	}
 }
 
-// lines are those of a log.
+// lines collects the lines of a log.
 type lines struct {
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -143,8 +145,8 @@ func (l *lines) text() string {
 
 func (l *lines) count() int { return strings.Count(l.text(), "\n") }
 
-// Notifications without meaning do not delay the safety poll. Otherwise any role could delay it by sending one now
-// and then.
+// Notifications that announce no row do not delay the safety poll. Otherwise any role could delay the safety poll
+// forever by sending such notifications.
 func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 	t.Parallel()
 	for _, channel := range []string{"rowcast", "rowcast.disconnect", "rowcast.unparked"} {
@@ -156,7 +158,7 @@ func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 			r.waitForLock(t, 1)
 			defer notifyAgainAndAgain(t, stranger, channel)()
 			exec(t, conn, "SET rowcast.ring = off")
-			for range 3 { // the first could belong to an earlier notification
+			for range 3 { // the fetch for an earlier notification may find the first row
 				insert(t, conn, "not notified for")
 				wantData(t, r.rows(t, 1), `"not notified for"`)
 			}

@@ -12,34 +12,36 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// burn makes a server assign transaction numbers.
+// burn makes a server assign n transaction numbers.
 func burn(t *testing.T, conn *pgx.Conn, n int) {
 	t.Helper()
 	exec(t, conn, fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$", n))
 }
 
-// bring inserts a hundred rows with numbers from above or below the one that the server assigns next.
+// bring inserts a hundred rows with transaction numbers that are not their own. %d is the distance of these numbers from
+// the number that the server assigns next.
 const bring = `INSERT INTO rowcast.notifications (recipient, data, xid)
 	SELECT 'alice', '"foreign"', (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + %d + i)::text::xid8 FROM generate_series(1, 100) i`
 
-// TestForeignNumbersAreNeverSent shows that a row is not sent, live or on resume, if this server had not assigned its
-// number when it was written. It is not sent even after the server's counter has passed the number. The rows before and
-// after it are sent.
+// TestForeignNumbersAreNeverSent shows that a row is not sent, live or on resume, if its number in xid is not the number
+// of the transaction that inserted it. Where the trigger does not replace such a number, the test uses only numbers that
+// the server has not assigned yet. Such a row is not sent even after the server's counter has passed its number. The
+// rows before and after it are sent.
 func TestForeignNumbersAreNeverSent(t *testing.T) {
 	t.Parallel()
 	const higher, lower = "higher numbers", "lower numbers"
 	for name, test := range map[string]struct {
 		database func(*testing.T) string
-		bring    string // with the offset of the numbers
+		bring    string // an SQL statement with %d for the distance of the numbers
 		numbers  []string
 	}{
-		"inserted by the owner": {alone, bring, []string{higher, lower}},
-		"inserted by a replica": {alone, "SET session_replication_role = replica;" + bring, []string{higher, lower}},
+		"inserted by the owner":                            {alone, bring, []string{higher, lower}},
+		"inserted with session_replication_role = replica": {alone, "SET session_replication_role = replica;" + bring, []string{higher, lower}},
 		"restored with triggers disabled": {
 			alone, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ALL;" + bring + ";ALTER TABLE rowcast.notifications ENABLE TRIGGER ALL",
 			[]string{higher},
 		},
-		"in a copy of the database": {func(t *testing.T) string { return dbtest.Database(t) }, bring, []string{higher}},
+		"inserted into a copy of the database": {func(t *testing.T) string { return dbtest.Database(t) }, bring, []string{higher}},
 	} {
 		for _, numbers := range test.numbers {
 			t.Run(name+", "+numbers, func(t *testing.T) {
@@ -60,7 +62,7 @@ func checkForeign(t *testing.T, dsn, bring string) {
 	exec(t, connect(t, dsn), bring)
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
-	burn(t, conn, 250) // the counter is in the middle of the higher numbers
+	burn(t, conn, 250) // now the server's counter is in the middle of the higher numbers
 	insert(t, conn, "2")
 	wantData(t, r.rows(t, 1), `"2"`)
 	burn(t, conn, 250)
@@ -71,8 +73,8 @@ func checkForeign(t *testing.T, dsn, bring string) {
 	wantData(t, replay(t, newReplayer(t, dsn, 512), before, now, []string{"alice"}), `"1"`, `"2"`, `"3"`)
 }
 
-// TestSubscriptionIsNeverSent shows the same of rows that arrive by logical replication from another server, which is
-// ahead, in a table that a hub reads.
+// TestSubscriptionIsNeverSent shows that rows are not sent if logical replication has copied them from another server.
+// The transaction numbers of the other server are higher, so this server has not assigned them yet.
 func TestSubscriptionIsNeverSent(t *testing.T) {
 	t.Parallel()
 	publisher, subscriber := dbtest.Stranger(t), dbtest.Cluster(t)
@@ -116,8 +118,8 @@ func restart(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// TestOwnNumbersAreSent shows that rows are sent if their writer has a number above xid: rows of savepoints and
-// exception blocks, and after an update or a rewrite of the table.
+// TestOwnNumbersAreSent shows that rows are sent even if PostgreSQL stores them under a number (xmin) that is higher than
+// the number in xid. That happens in savepoints and exception blocks, and after an update or a rewrite of the table.
 func TestOwnNumbersAreSent(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -141,9 +143,9 @@ func TestOwnNumbersAreSent(t *testing.T) {
 	}
 }
 
-// TestCopyKeepsNumbersUntilItIsAdopted shows that a copy of the whole schema on another server, which a subscription
-// fills before an upgrade, keeps the numbers of the server that history names, so that cursors go on there; and that
-// they are disowned once the copy is this server's own.
+// TestCopyKeepsNumbersUntilItIsAdopted shows that rows keep their numbers in a copy of the whole schema, while
+// rowcast.history still names the old server. A subscription makes such a copy before an upgrade. After rowcast.history
+// names the new server, the trigger replaces foreign numbers by 1.
 func TestCopyKeepsNumbersUntilItIsAdopted(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, alone(t))
