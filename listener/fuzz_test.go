@@ -21,18 +21,18 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An attack is an INSERT that a role can try: a statement with some equal rows.
+// An attack describes an INSERT of equal rows that a role may try.
 type attack struct {
-	text     []byte // a string in data, and a key
-	exponent int    // of the numbers in data
+	text     []byte // a string in data, and part of a key
+	exponent int    // the exponent of the numbers in data
 	numbers  uint8
-	depth    uint16 // of arrays around all that
+	depth    uint16 // the number of nested arrays around the object in data
 	rows     uint8
 	inEvent  bool // text is also part of the event
 	inName   bool // text is also part of the recipient
 }
 
-// data returns the JSON.
+// data returns the text of the column data, as JSON.
 func (a *attack) data() string {
 	var b strings.Builder
 	depth := int(a.depth % 4096)
@@ -47,7 +47,8 @@ func (a *attack) data() string {
 	return b.String()
 }
 
-// quote makes any bytes the inside of a JSON string, as far as an encoding allows them.
+// quote returns text as the inside of a JSON string. Bytes that are not UTF-8 stay as they are, because some encodings
+// of a database allow them.
 func quote(text []byte) string {
 	var b strings.Builder
 	for _, c := range text {
@@ -69,8 +70,8 @@ type target struct {
 	*listener.Listener
 	conn *pgx.Conn
 	rows chan feed.Row
-	base uint64        // the size of the heap before
-	peak atomic.Uint64 // the most that it took
+	base uint64        // the size of the heap, in bytes, before the listener began
+	peak atomic.Uint64 // the largest size of the heap, in bytes, since then
 	last int
 }
 
@@ -78,7 +79,7 @@ type target struct {
 func newTarget(t testing.TB, dsn string) *target {
 	t.Helper()
 	target := &target{Listener: newListener(t, dsn), conn: connectRaw(t, dsn), rows: make(chan feed.Row, 1<<10)}
-	target.Logger = slog.New(slog.DiscardHandler) // a fuzz target must not use the logger of its F
+	target.Logger = slog.New(slog.DiscardHandler) // a fuzz target must not use the logger of testing.F
 	target.MaxData, target.PageBytes = targetData, targetPage
 	runtime.GC()
 	target.base = heap()
@@ -128,26 +129,26 @@ func connectRaw(t testing.TB, dsn string) *pgx.Conn {
 	return conn
 }
 
-// What the listener of a target may read at once, see Listener.
+// MaxData and PageBytes of the listener of a target, in bytes.
 const (
 	targetData = 1 << 20
 	targetPage = 1 << 16
 )
 
-// maxHeap bounds what a target adds to the heap. By the formula of the README it is 12 MiB for the process, and three
-// copies of the largest data beside a page, twice because a test has no GOGC of its own: 18 MiB. The fuzzing engine
-// adds up to 12 MiB in its workers.
+// maxHeap is the number of bytes by which the heap may grow. The listener may use 18 MiB: 12 MiB for the process, and
+// twice the size of a page and three copies of the largest data. The factor is 2 because a test runs with the default
+// of GOGC. The other 24 MiB are for the workers of the fuzzing engine, which use up to 12 MiB.
 const maxHeap = 12<<20 + 2*(3*targetData+targetPage) + 24<<20
 
-// heap returns the bytes of live and dead objects.
+// heap returns the size of the objects in the heap, in bytes. Dead objects count until they are collected.
 func heap() uint64 {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
 }
 
-// survive runs an attack and checks that the next row of another recipient comes soon. It reports whether the INSERT
-// was accepted.
+// survive runs an attack and checks that the next row, for another recipient, is delivered. It reports whether
+// PostgreSQL accepted the INSERT of the attack.
 func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 	t.Helper()
 	recipient, event := "mallory", "e"
@@ -171,10 +172,10 @@ func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 			if row.Recipient == "bob" && string(row.Data) == strconv.Itoa(v.last) {
 				skipped := v.Stats.Unreadable.Load() - before - announced
 				if delivered+skipped != int64(a.rows%64) {
-					t.Errorf("%d rows were delivered and %d were skipped, want %d", delivered, skipped, a.rows%64)
+					t.Errorf("%d rows were delivered and %d were skipped, want %d in total", delivered, skipped, a.rows%64)
 				}
 				if grown := v.grown(); grown > maxHeap {
-					t.Errorf("the heap has grown by %d KiB, the limit is %d", grown>>10, maxHeap>>10)
+					t.Errorf("the heap has grown by %d KiB, want at most %d KiB", grown>>10, maxHeap>>10)
 				}
 				return true
 			}
@@ -183,12 +184,12 @@ func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 				announced++
 			}
 		case <-deadline:
-			t.Fatalf("bob's row was not delivered; %d of %d rows before it were", delivered, a.rows%64)
+			t.Fatalf("bob's row was not delivered; %d of the %d rows before it were delivered", delivered, a.rows%64)
 		}
 	}
 }
 
-// attacks are those that once stopped a listener, or come near it.
+// attacks has attacks that once stopped a listener, or that resemble such an attack.
 var attacks = []attack{
 	{text: []byte("hi"), rows: 1},
 	{text: []byte("caf\xe9"), rows: 2},
@@ -203,7 +204,8 @@ var attacks = []attack{
 	{text: []byte("é\n\r\x00\"\\"), rows: 1, inEvent: true, inName: true},
 }
 
-// unbounded makes a database that may hold data of any length, as it may from before there were bounds.
+// unbounded returns a database without the constraints for the size of data. A database may have rows from before these
+// constraints.
 func unbounded(t testing.TB) string {
 	t.Helper()
 	dsn := dbtest.Database(t)
@@ -211,8 +213,7 @@ func unbounded(t testing.TB) string {
 	return dsn
 }
 
-// Whatever an INSERT accepts, the next row of another recipient comes soon, and the listener's memory stays within
-// its bound.
+// Whatever rows an INSERT adds, the next row of another recipient is delivered, and the heap grows by at most maxHeap.
 func FuzzRows(f *testing.F) {
 	for _, a := range attacks {
 		for _, odd := range []bool{false, true} {
@@ -225,8 +226,8 @@ func FuzzRows(f *testing.F) {
 	})
 }
 
-// The same with random rows, always the same. The test is not parallel, because it measures the heap of the whole
-// process.
+// TestRandomRows checks the same as FuzzRows, with random rows from a fixed seed. The test is not parallel, because it
+// measures the heap of the whole process.
 func TestRandomRows(t *testing.T) {
 	for name, dsn := range map[string]func(testing.TB) string{
 		"UTF8":      dbtest.Database,
@@ -244,17 +245,17 @@ func TestRandomRows(t *testing.T) {
 					accepted++
 				}
 			}
-			t.Logf("%d of %d were accepted, %d rows could not be read, the heap has grown by %d KiB at most", accepted, all,
+			t.Logf("%d of %d attacks were accepted, %d rows could not be read, the heap has grown by %d KiB at most", accepted, all,
 				target.Stats.Unreadable.Load(), target.grown()>>10)
 			if accepted < all/3 || accepted == all || target.Stats.Sessions.Load() != 1 {
-				t.Errorf("%d of %d were accepted, %d sessions", accepted, all, target.Stats.Sessions.Load())
+				t.Errorf("%d of %d attacks were accepted in %d sessions, want at least a third, not all, and 1 session", accepted, all, target.Stats.Sessions.Load())
 			}
 		})
 	}
 }
 
-// randomAttack draws an attack. Most are accepted: numbers that fit a double, deep arrays, and long text that is
-// control characters or compresses well. The others have numbers of any length, or bytes that no encoding may allow.
+// randomAttack returns a random attack. Its numbers may have many digits, its arrays may be deeply nested, and its text
+// may be long or have bytes that the encoding of the database refuses.
 func randomAttack(random *rand.Rand) attack {
 	a := attack{
 		text: randomText(random), exponent: random.IntN(600) - 300, numbers: uint8(random.IntN(32)), depth: uint16(random.IntN(100)),
@@ -267,12 +268,12 @@ func randomAttack(random *rand.Rand) attack {
 		a.depth = uint16(random.IntN(4096))
 	case 2:
 		a.text = bytes.Repeat(append(a.text, 'a'), random.IntN(4000))
-		a.inEvent, a.inName = false, false // those are short
+		a.inEvent, a.inName = false, false // a recipient and an event must be short
 	}
 	return a
 }
 
-// randomText draws a few bytes of ASCII, of control characters, or with the high bit set.
+// randomText returns up to 11 random bytes. All are ASCII, all are control characters, or all have the high bit set.
 func randomText(random *rand.Rand) []byte {
 	text := make([]byte, random.IntN(12))
 	low, size := 1, 127

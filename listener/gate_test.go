@@ -25,7 +25,7 @@ type gate struct {
 	open    func()
 }
 
-// newGate returns a gate. It stops a listener before the first statement that contains text, until open is called.
+// newGate returns a gate. The gate stops a listener before the first statement that contains text, until open is called.
 func newGate(t *testing.T, text string) *gate {
 	g := &gate{t: t, text: []byte(text), reached: make(chan struct{}), opened: make(chan struct{})}
 	g.open = sync.OnceFunc(func() { close(g.opened) })
@@ -58,7 +58,7 @@ func (c *gatedConn) Write(b []byte) (int, error) {
 			close(c.gate.reached)
 			select {
 			case <-c.gate.opened:
-			case <-c.gate.t.Context().Done(): // before the test stops the listener
+			case <-c.gate.t.Context().Done(): // the test has ended, and stops the listener next
 			}
 		})
 	}
@@ -71,7 +71,7 @@ func TestFetchesAfterTheLockWasTaken(t *testing.T) {
 	gate := newGate(t, "pg_try_advisory_lock")
 	hub := listen(t, dsn, gate.into)
 	gate.wait(t)
-	insert(t, connect(t, dsn), "without a NOTIFY, as no hub sleeps")
+	insert(t, connect(t, dsn), "without a NOTIFY, because no hub sleeps")
 	gate.open()
 	hub.rows(t, 1)
 }
@@ -79,9 +79,9 @@ func TestFetchesAfterTheLockWasTaken(t *testing.T) {
 func TestFetchesAfterTheLockWasSeenHeld(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	open := connect(t, dsn) // its transaction holds the lock shared, until it commits
+	open := connect(t, dsn) // until it commits, its transaction holds the park lock shared
 	exec(t, open, "BEGIN")
-	insert(t, open, "without a NOTIFY, as no hub sleeps")
+	insert(t, open, "without a NOTIFY, because no hub sleeps")
 
 	gate := newGate(t, "relied_on")
 	relying := listen(t, dsn, gate.into)
@@ -108,12 +108,12 @@ func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
 	pid := one[int](t, conn, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, sql.ParkLock1)
 	relying := listen(t, dsn)
-	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 }) // at the beginning, and after the lock was seen held
+	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 }) // one fetch at the beginning, one after the lock was seen held
 
 	insert(t, conn, "makes the holder poll")
 	gate.wait(t)
-	// A hub must notify after the release, not before: a hub that is notified too early finds the lock still held and goes
-	// on relying on it.
+	// A hub must notify the other hubs after it has released the lock. A hub that is notified before that finds the lock
+	// still held, and goes on relying on the holder.
 	relying.caughtUp(t)
 	relying.caughtUp(t)
 	gate.open()

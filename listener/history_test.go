@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// loseRows has the effects of a crash: it deletes rows, ends the epoch, and terminates the hub's sessions.
+// loseRows simulates a crash of the server. It deletes rows, ends the epoch, and terminates the hub's sessions.
 func loseRows(t *testing.T, conn *pgx.Conn, data ...string) {
 	t.Helper()
 	exec(t, conn, "DELETE FROM rowcast.notifications WHERE data #>> '{}' = ANY ($1)", data)
@@ -26,7 +26,7 @@ func (r *reader) wantLeft(t *testing.T, want int64) {
 	case b.Reset != "":
 		t.Errorf("got reset %q, want none, because delivered rows are left", b.Reset)
 	case b.Clamp.ID != want:
-		t.Errorf("got row %d as the last one that is left, want %d", b.Clamp.ID, want)
+		t.Errorf("got row %d as the last row that is left, want %d", b.Clamp.ID, want)
 	}
 }
 
@@ -48,7 +48,8 @@ func (r *reader) recovered(t *testing.T) feed.Batch {
 	}
 }
 
-// Each crash may lose more rows than the one before, even if no row was delivered in between.
+// The listener finds the last remaining row after each of several crashes, even if a later crash loses rows that
+// survived an earlier crash, and no row was delivered in between.
 func TestSeveralCrashes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -64,15 +65,15 @@ func TestSeveralCrashes(t *testing.T) {
 	r.wantLeft(t, rows[0].ID)
 	insert(t, conn, "5")
 	wantData(t, r.rows(t, 1), `"5"`)
-	loseRows(t, conn, "1", "5") // no other row is left
+	loseRows(t, conn, "1", "5") // now the table is empty
 	r.wantLeft(t, 0)
 	insert(t, conn, "6")
 	wantData(t, r.rows(t, 1), `"6"`)
 }
 
-// The listener knows only the last one of the rows that were committed before it began. It does not go back to an
-// earlier row, because it would deliver rows again that may still exist.
-func TestGoesNotBackBehindItsBeginning(t *testing.T) {
+// The listener knows only the last of the rows that were committed before it began. If a crash loses this row and the
+// rows of all later transactions, the listener does not go back to an earlier row, but resets the streams.
+func TestDoesNotGoBackBehindItsBeginning(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	open, conn := connect(t, dsn), connect(t, dsn)

@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Rows that take long to read delay the next row. Meanwhile Lag reports how long, and the log reports once
-// that rows wait and once that all have been read.
+// Rows that take long to read delay later rows. Meanwhile, Lag returns the delay. The log reports once that rows are
+// delayed, and once that all rows have been read.
 func TestLagIsShownWhileRowsAreRead(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -41,15 +41,15 @@ func TestLagIsShownWhileRowsAreRead(t *testing.T) {
 	}
 	r.caughtUp(t)
 	if lag := r.Stats.Lag(); lag > 2*time.Second {
-		t.Errorf("the lag is %v after all rows were read", lag)
+		t.Errorf("the lag is %v after all rows were read, want at most 2 s", lag)
 	}
 	written := log.text()
 	if strings.Count(written, "reading new rows takes long: later rows are delayed") != 1 || strings.Count(written, "all new rows have been read") != 1 {
-		t.Errorf("the log is\n%s", written)
+		t.Errorf("want one line about the delay and one about its end, the log is\n%s", written)
 	}
 }
 
-// Lag grows during an outage.
+// Lag grows while the listener cannot read the table.
 func TestLagGrowsInAnOutage(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -57,22 +57,22 @@ func TestLagGrowsInAnOutage(t *testing.T) {
 	r := listen(t, dsn)
 	r.caughtUp(t)
 	exec(t, conn, "ALTER TABLE rowcast.notifications RENAME TO away")
-	holdsSoon(t, "the lag exceeds 1.5 s", func() bool { return r.Stats.Lag() > 1500*time.Millisecond })
+	holdsSoon(t, "a lag above 1.5 s", func() bool { return r.Stats.Lag() > 1500*time.Millisecond })
 	exec(t, conn, "ALTER TABLE rowcast.away RENAME TO notifications")
 	r.caughtUp(t)
 	if lag := r.Stats.Lag(); lag > 1500*time.Millisecond {
-		t.Errorf("the lag is %v after all rows were read", lag)
+		t.Errorf("the lag is %v after all rows were read, want at most 1.5 s", lag)
 	}
 }
 
-// Data that cannot be 64 MiB of text, however much it expands, is not measured before its text is made: measuring
-// takes longer than making the text. Nor is large data, where that would take many seconds.
+// Only data from 7 KiB to 1 MiB is measured before it is converted to text, because measuring takes longer than
+// converting. Smaller data has less than 64 MiB of text. Larger data would take many seconds to measure.
 func TestSmallAndLargeDataIsNotMeasured(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	dropDataConstraints(t, conn)
-	// Nothing expands more than these numbers: as many digits on both sides of the point as PostgreSQL allows.
+	// These numbers expand most: they have as many digits before and after the point as PostgreSQL allows.
 	const longest = `SELECT ('[' || rpad('', ($1 - 1) * length(number || ','), number || ',') || number || ']')::jsonb
 		FROM (SELECT '1' || repeat('0', 131071) || '.' || repeat('0', 16383)) n (number)`
 	const small = "SELECT jsonb_agg(i % 10) FROM generate_series(1, $1) i"
@@ -83,10 +83,10 @@ func TestSmallAndLargeDataIsNotMeasured(t *testing.T) {
 	}{{longest, 450, false}, {longest, 451, true}, {small, 60_000, true}, {small, 100_000, false}} {
 		size := one[int](t, conn, "INSERT INTO rowcast.notifications (data) "+tt.data+" RETURNING pg_column_size(data #> '{}')", tt.numbers)
 		if (size > 7216 && size <= 1<<20) != tt.measured {
-			t.Errorf("%d numbers have %d bytes", tt.numbers, size)
+			t.Errorf("%d numbers are stored in %d bytes, want from 7217 bytes to 1 MiB: %t", tt.numbers, size, tt.measured)
 		}
 		if text := one[int](t, conn, "SELECT octet_length(data::text) FROM rowcast.notifications ORDER BY id DESC LIMIT 1"); text > 68<<20 {
-			t.Errorf("%d numbers in %d bytes are %d bytes of text", tt.numbers, size, text)
+			t.Errorf("%d numbers in %d bytes are %d bytes of text, want at most 68 MiB", tt.numbers, size, text)
 		}
 		xid := one[string](t, conn, "SELECT xid::text FROM rowcast.notifications ORDER BY id DESC LIMIT 1")
 		id := one[int](t, conn, "SELECT id FROM rowcast.notifications ORDER BY id DESC LIMIT 1")
@@ -94,7 +94,7 @@ func TestSmallAndLargeDataIsNotMeasured(t *testing.T) {
 		_, scan, found := strings.Cut(plan, "Function Scan on jsonb_array_elements")
 		scan, _, _ = strings.Cut(scan, "\n")
 		if !found || strings.Contains(scan, "never executed") == tt.measured {
-			t.Errorf("%d numbers in %d bytes, want them measured: %t\n%s", tt.numbers, size, tt.measured, plan)
+			t.Errorf("%d numbers in %d bytes: want the query to measure them: %t, the plan is\n%s", tt.numbers, size, tt.measured, plan)
 		}
 	}
 }

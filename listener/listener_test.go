@@ -33,7 +33,7 @@ func limited(t testing.TB) context.Context {
 	return ctx
 }
 
-// receive waits for a value and returns it. what describes the value.
+// receive waits for a value and returns it. The parameter what describes the value.
 func receive[T any](t testing.TB, what string, from <-chan T) T {
 	t.Helper()
 	select {
@@ -45,7 +45,7 @@ func receive[T any](t testing.TB, what string, from <-chan T) T {
 	}
 }
 
-// await waits for the goroutines of a group. what describes the group.
+// await waits for the goroutines of a group. The parameter what describes the group.
 func await(t testing.TB, what string, all *sync.WaitGroup) {
 	t.Helper()
 	done := make(chan struct{})
@@ -63,7 +63,7 @@ type reader struct {
 	messages chan feed.Message
 	stop     func()
 
-	// read has the rows of the batches that the test has received so far, and last is the last of these batches.
+	// read has the rows of all batches that the test has received so far, and last is the last of these batches.
 	read []feed.Row
 	last feed.Batch
 }
@@ -183,10 +183,10 @@ func (r *reader) until(t *testing.T, holds func() bool) {
 // waitForLock waits until the listener has taken the park lock a number of times.
 func (r *reader) waitForLock(t *testing.T, times int64) {
 	t.Helper()
-	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times }) // the fetch after the lock wakes until
+	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times }) // when the lock was taken, a fetch follows, and its batch makes until call the function
 }
 
-// caughtUp waits for CatchUp, and returns the rows that were delivered since the last call.
+// caughtUp waits for CatchUp, and returns the rows that the test had not received before.
 func (r *reader) caughtUp(t *testing.T) []feed.Row {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -14,7 +14,7 @@ import (
 )
 
 // If only one of the two connections can be opened, the pauses between the attempts to begin a session grow, and few
-// lines are logged. Once both can be opened, the session is whole.
+// lines are logged. Once both can be opened, a session begins.
 func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -26,10 +26,10 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 		l.Config.User = role
 		l.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
-	holdsSoon(t, "five attempts fail", func() bool { return strings.Count(log.text(), "retry_in=") == 5 })
+	holdsSoon(t, "five failed attempts", func() bool { return strings.Count(log.text(), "retry_in=") == 5 })
 	_, last, _ := strings.Cut(log.text()[strings.LastIndex(log.text(), "retry_in="):], "=")
 	if pause, err := time.ParseDuration(strings.TrimSpace(last)); err != nil || pause < 800*time.Millisecond {
-		t.Errorf("the fifth pause is %s, want at least 800 ms: half of 16 times the first one's mean", last)
+		t.Errorf("the fifth pause is %s, want at least 800 ms, because the pauses double, with a random part", last)
 	}
 	if r.Connected() || r.Stats.Sessions.Load() != 0 {
 		t.Errorf("got connected %t and %d complete sessions, want false and 0", r.Connected(), r.Stats.Sessions.Load())
@@ -43,7 +43,7 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	wantData(t, r.rows(t, 1), `"1"`)
 	got := log.text()
 	if strings.Count(got, "connected to PostgreSQL") != 1 || strings.Contains(got, "lost") || strings.Count(got, "\n") > 10 {
-		t.Errorf("the log is\n%s", got)
+		t.Errorf("want one line about the connection, no loss, and at most 10 lines; the log is\n%s", got)
 	}
 }
 
@@ -51,7 +51,7 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 func TestOutageIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	admin := connect(t, dbtest.Empty(t)) // connected to another database
+	admin := connect(t, dbtest.Empty(t)) // a session in another database, which the outage does not affect
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -62,12 +62,12 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	database := pgx.Identifier{config.Database}.Sanitize()
 	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS false")
 	exec(t, admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", config.Database)
-	holdsSoon(t, "four attempts fail", func() bool { return r.Failures.Of(failures.Connect).Total >= 4 })
+	holdsSoon(t, "four failed attempts", func() bool { return r.Failures.Of(failures.Connect).Total >= 4 })
 	if r.Connected() {
 		t.Error("Connected: got true during the outage, want false")
 	}
 	exec(t, admin, "ALTER DATABASE "+database+" ALLOW_CONNECTIONS true")
-	holdsSoon(t, "it is connected again", func() bool { return r.Stats.Sessions.Load() == 2 })
+	holdsSoon(t, "the second session", func() bool { return r.Stats.Sessions.Load() == 2 })
 	insert(t, connect(t, dsn), "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	var written []string
@@ -84,7 +84,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// holdsSoon waits until holds returns true. what describes the condition.
+// holdsSoon waits until holds returns true. The parameter what describes the condition.
 func holdsSoon(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// commitAt adds commits to a pace at a rate, for a while.
+// commitAt adds commits to a pace at a rate, for a while. It returns the time at the end.
 func commitAt(p *pace, now time.Time, rate float64, while time.Duration) time.Time {
 	every := time.Duration(float64(time.Second) / rate)
 	for end := now.Add(while); now.Before(end); now = now.Add(every) {
@@ -38,9 +38,9 @@ func TestPaceIsBusyFromBusyToQuiet(t *testing.T) {
 		want  bool
 	}{
 		{500, time.Second, false},
-		{1500, time.Second, false}, // below busy, so it is still not busy
+		{1500, time.Second, false}, // the rate is below busy, so the pace is still not busy
 		{3000, time.Second, true},
-		{1500, time.Second, true}, // above quiet, so it is still busy
+		{1500, time.Second, true}, // the rate is above quiet, so the pace is still busy
 		{500, time.Second, false},
 		{100_000, 5 * time.Millisecond, true}, // a short burst makes the pace busy at once
 	} {
@@ -74,14 +74,14 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	var p pace
 	now := time.Now()
 	busy := func() bool { return p.isBusy(now, 2000, 1000) }
-	for range 100 { // sometimes two writers meet, or the disk stalls
+	for range 100 { // the queues of writers are short: two commit at the same time, or the disk stalls
 		for range lasting - 1 {
 			p.observe(now, true)
 		}
 		p.observe(now, false)
 	}
 	if busy() {
-		t.Error("busy without a queue that lasts")
+		t.Error("the pace is busy, want it not busy, because no queue of writers lasted")
 	}
 	queue := func() {
 		for range lasting {
@@ -91,16 +91,16 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	for hold := minHold; hold <= 4*minHold; hold *= 2 {
 		queue()
 		if now = now.Add(hold - 1); !busy() {
-			t.Errorf("not busy for %v", hold)
+			t.Errorf("after a queue, the pace was not busy for %v", hold)
 		}
 		if now = now.Add(1); busy() {
-			t.Errorf("busy for longer than %v", hold)
+			t.Errorf("after a queue, the pace was busy for longer than %v", hold)
 		}
 	}
 	now = now.Add(maxHold)
 	queue()
 	if now = now.Add(minHold); busy() {
-		t.Error("busy for long, though there was no queue for a minute")
+		t.Error("the pace is busy after minHold, want it not busy, because the queue before was longer than maxHold ago")
 	}
 }
 
@@ -108,13 +108,13 @@ func TestPaceChecksForAQueue(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		rate    float64
-		waiting bool // at the last check
+		waiting bool // whether the last check found waiting writers
 		want    time.Duration
 	}{
-		"many commits":      {1000, false, checkEvery},
-		"many in a queue":   {1000, true, checkAgain},
-		"too few to meet":   {checkFrom - 1, false, 0},
-		"few after a queue": {checkFrom - 1, true, 0},
+		"many commits":               {1000, false, checkEvery},
+		"many commits, with a queue": {1000, true, checkAgain},
+		"few commits":                {checkFrom - 1, false, 0},
+		"few commits, with a queue":  {checkFrom - 1, true, 0},
 	} {
 		now := time.Now()
 		p := pace{rate: test.rate, at: now}
@@ -126,7 +126,7 @@ func TestPaceChecksForAQueue(t *testing.T) {
 			}
 		}
 		if got != test.want {
-			t.Errorf("%s: checks again after %v, want %v", name, got, test.want)
+			t.Errorf("%s: checks again after %v, want %v; 0 means never", name, got, test.want)
 		}
 	}
 }
@@ -139,13 +139,13 @@ func TestPollInterval(t *testing.T) {
 		pollOnly   bool
 		took, want time.Duration
 	}{
-		"many commits":              {2000, false, ms / 2, 2 * ms},
-		"many, and little time":     {2000, false, 3 * ms / 2, 3 * ms},
-		"many, and no time":         {2000, false, time.Second, 4 * ms},
-		"few, which wait":           {1000, false, ms / 4, ms},
-		"few, and no time":          {1000, false, time.Second, 2 * ms},
-		"few, through a pooler":     {1000, true, ms / 4, 2 * ms},
-		"no time, through a pooler": {0, true, time.Second, 4 * ms},
+		"many commits":                            {2000, false, ms / 2, 2 * ms},
+		"many commits, a slow fetch":              {2000, false, 3 * ms / 2, 3 * ms},
+		"many commits, a very slow fetch":         {2000, false, time.Second, 4 * ms},
+		"few commits":                             {1000, false, ms / 4, ms},
+		"few commits, a very slow fetch":          {1000, false, time.Second, 2 * ms},
+		"few commits, PollOnly":                   {1000, true, ms / 4, 2 * ms},
+		"no commits, a very slow fetch, PollOnly": {0, true, time.Second, 4 * ms},
 	} {
 		w := wakeup{Listener: &Listener{PollInterval: 2 * ms, Busy: 2000, PollOnly: test.pollOnly}, pace: pace{rate: test.rate}}
 		if got := w.interval(test.took); got != test.want {

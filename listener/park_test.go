@@ -16,9 +16,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// There are no safety polls in this test. A row that came without a NOTIFY, and was not found by the fetch after the
-// park lock was taken, would come only with the next notification. There is none: its writer is the only one in the
-// database, and waits for the row.
+// The fetch after the park lock was taken finds every row that came without a NOTIFY. There are no safety polls in this
+// test, so only the next notification could deliver a row that this fetch has missed. But there is no next notification:
+// the database has one writer, and the writer waits for the row.
 func TestNoRowWaitsForASafetyPoll(t *testing.T) {
 	t.Parallel()
 	proofs := []*parkProof{{hubs: 1}, {hubs: 2}}
@@ -49,7 +49,7 @@ func TestNoRowWaitsForASafetyPoll(t *testing.T) {
 	}
 }
 
-// A parkProof has the counts of all databases with the same number of hubs.
+// A parkProof counts what happens in all databases with the same number of hubs.
 type parkProof struct {
 	hubs int
 
@@ -64,8 +64,8 @@ type parkDatabase struct {
 	writer  *sparseWriter
 }
 
-// oneCommit is a rate that one commit exceeds for a moment. So the hub polls after nearly every notification, and
-// soon sleeps again.
+// oneCommit is a rate, in commits a second, that the rate after one commit exceeds for a moment. So the hub polls after
+// nearly every notification, and soon sleeps again.
 const oneCommit = 19.9
 
 func (p *parkProof) begin(t *testing.T, db *parkDatabase) {
@@ -102,7 +102,7 @@ func (c slowConn) Write(b []byte) (int, error) {
 
 // run makes the writer write until the context ends.
 func (p *parkProof) run(ctx context.Context, t *testing.T, db *parkDatabase) {
-	var locks, wakeups int64 // the counts at the last round
+	var locks, wakeups int64 // the counts after the previous transaction
 	for ctx.Err() == nil {
 		names, err := db.writer.transact(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -128,8 +128,8 @@ func (p *parkProof) count(db *parkDatabase, locks, wakeups int64) (nowLocks, now
 	return nowLocks, nowWakeups
 }
 
-// A tracker knows the rows that were sent and not yet delivered by all hubs, by their recipients, and which hubs have
-// delivered each row.
+// A tracker keeps the rows that a writer inserts until all hubs have delivered them. Each row has a recipient of its own,
+// by which the tracker finds it.
 type tracker struct {
 	t    *testing.T
 	hubs int
@@ -139,11 +139,11 @@ type tracker struct {
 }
 
 type pendingRow struct {
-	at         map[int]bool  // hubs
+	at         map[int]bool  // the hubs that have delivered the row
 	everywhere chan struct{} // closed when all hubs have delivered the row
 }
 
-// send must be called before a row is inserted.
+// send adds a row with this recipient to the pending rows. It must be called before the row is inserted.
 func (p *tracker) send(recipient string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

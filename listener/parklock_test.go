@@ -50,8 +50,8 @@ func readLog(t *testing.T, path string, from int) string {
 	return string(text[from:])
 }
 
-// A transaction that did not send a NOTIFY and stays open makes the hub queue for the park lock again and again. That
-// costs no line in the server's log.
+// A transaction that did not send a NOTIFY and stays open makes the hub queue for the park lock again and again. These
+// attempts write no error to the server's log.
 func TestOpenTransactionWritesNoErrors(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, nil)
@@ -72,7 +72,7 @@ func TestOpenTransactionWritesNoErrors(t *testing.T) {
 		}
 	}
 	if written := readLog(t, log, began); strings.Contains(written, "ERROR") || strings.Contains(written, "STATEMENT") {
-		t.Errorf("the server's log is\n%s", written)
+		t.Errorf("want no errors, the server's log is\n%s", written)
 	}
 	exec(t, open, "COMMIT")
 	wantData(t, hub.rows(t, 1), `"late"`)
@@ -94,8 +94,8 @@ func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 }
 
-// If transactions overlap, there is always one open that did not send a NOTIFY. The hub sleeps
-// nevertheless: while it queues for the lock, new ones do not get it.
+// If transactions overlap, a transaction that did not send a NOTIFY is open at any time. The hub sleeps nevertheless: while
+// it queues for the park lock, new transactions do not get the lock.
 func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -120,7 +120,7 @@ func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	}()
 	for deadline := time.Now().Add(limit); open.Load() < 20; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("the writers do not write")
+			t.Fatal("waited for 20 transactions of the writers")
 		}
 	}
 	hub := listen(t, dsn)
@@ -129,7 +129,7 @@ func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Logf("slept after %v", time.Since(began))
 }
 
-// stall returns a connection that leads through a relay. Once stalled is set, the relay forwards nothing in either
+// stall puts a relay in front of conn, and returns the connection to the relay. Once stalled is set, the relay forwards nothing in either
 // direction, not even the end of the connection.
 func stall(t *testing.T, conn net.Conn, stalled *atomic.Bool) net.Conn {
 	ours, relay := net.Pipe()
@@ -172,7 +172,7 @@ func TestNoticesAStalledParkLock(t *testing.T) {
 				l.Look = 100 * time.Millisecond
 				l.Config.AfterNetConnect = func(_ context.Context, config *pgconn.Config, conn net.Conn) (net.Conn, error) {
 					if config.RuntimeParams["application_name"] == "rowcast park lock" {
-						once.Do(func() { conn = stall(t, conn, &stalled) }) // only the first
+						once.Do(func() { conn = stall(t, conn, &stalled) }) // only the first connection
 					}
 					return conn, nil
 				}
@@ -203,7 +203,7 @@ func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	began, look := 0, int64(0)
 	for _, hub := range []*reader{holder, relying} {
 		before := hub.Stats.Fetches.Load()
-		hub.until(t, func() bool { return hub.Stats.Fetches.Load() > before+2 }) // the statements of the beginning are over
+		hub.until(t, func() bool { return hub.Stats.Fetches.Load() > before+2 }) // the hub no longer runs the statements of its beginning
 	}
 	began, look = len(readLog(t, log, 0)), holder.Stats.Fetches.Load()+relying.Stats.Fetches.Load()
 	const seconds = 4
@@ -213,15 +213,15 @@ func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	}
 	queries := regexp.MustCompile(`(?m)^\[rowcast .*(statement|execute)`).FindAllString(readLog(t, log, began), -1)
 	fetches := int(holder.Stats.Fetches.Load() + relying.Stats.Fetches.Load() - look)
-	if len(queries) > fetches+2 || len(queries) < fetches-2 { // some may be under way at both ends
-		t.Errorf("%d queries for %d fetches: %s", len(queries), fetches, queries)
+	if len(queries) > fetches+2 || len(queries) < fetches-2 { // a query of each hub may be running when the counts are read
+		t.Errorf("got %d queries for %d fetches, want one query for each fetch: %s", len(queries), fetches, queries)
 	}
 	if relying.Stats.ParkLocks.Load() > 0 || holder.Stats.ParkLocks.Load() > 1 {
-		t.Error("the hubs did not stay as they were")
+		t.Error("the park lock was taken again, want one hub to hold it all the time")
 	}
 }
 
-// When the session that holds the park lock is gone, the hub that relies on it takes the lock.
+// If the holder releases the park lock without a notification, a hub that relied on the holder takes the lock.
 func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -230,14 +230,14 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 	relying := listen(t, dsn, func(l *listener.Listener) { l.Look = 50 * time.Millisecond })
 	relying.until(t, func() bool { return relying.Stats.Fetches.Load() > 3 })
 	if locks := relying.Stats.ParkLocks.Load(); locks > 0 {
-		t.Errorf("the lock was taken %d times while another session holds it", locks)
+		t.Errorf("the hub took the lock %d times while another session held it, want 0", locks)
 	}
 	exec(t, conn, "SELECT pg_advisory_unlock_all()") // without a NOTIFY
 	relying.waitForLock(t, 1)
 }
 
-// If the server refuses a statement of the park lock's session, the hub logs and counts it and goes on. Here the hub
-// may not queue for the lock and may not notify the other hubs.
+// If the server refuses a statement for the park lock, the hub logs and counts the failure, and goes on. In this test,
+// the role of the hub has no right to queue for the lock or to notify the other hubs.
 func TestRefusedParkLockIsShown(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -254,7 +254,7 @@ func TestRefusedParkLockIsShown(t *testing.T) {
 	})
 	shown := func(of failures.Operation, line string) {
 		refused := regexp.MustCompile(line + ".*SQLSTATE 42501")
-		holdsSoon(t, line, func() bool { return hub.Failures.Of(of).Failing() && refused.MatchString(log.text()) })
+		holdsSoon(t, "a failure with the log line: "+line, func() bool { return hub.Failures.Of(of).Failing() && refused.MatchString(log.text()) })
 	}
 	shown(failures.ParkQueue, "cannot queue for the park lock: polling while a transaction that has inserted stays open")
 	exec(t, open, "COMMIT") // the hub reads the row, and polls for a while without the lock

@@ -40,7 +40,7 @@ func TestSessionPooler(t *testing.T) {
 	wantData(t, r.rows(t, 1), `"1"`)
 	r.caughtUp(t)
 	if strings.Contains(log.text(), "level=WARN") || len(r.messages) > 0 {
-		t.Errorf("%d messages; the log is\n%s", len(r.messages), log.text())
+		t.Errorf("got %d messages, want no messages and no warnings; the log is\n%s", len(r.messages), log.text())
 	}
 }
 
@@ -81,8 +81,8 @@ func TestTransactionPooler(t *testing.T) {
 	}
 }
 
-// pgbouncer runs a PgBouncer before a database until the test ends, in a pool mode. It returns a connection string for
-// it. sessions is the largest number of sessions of the pool.
+// pgbouncer runs a PgBouncer in front of a database until the test ends, in a pool mode. It returns a connection string
+// for the PgBouncer. The parameter sessions is the largest number of sessions of the pool.
 func pgbouncer(t *testing.T, dsn, mode string, sessions int) (pooled string) {
 	t.Helper()
 	program, err := osexec.LookPath("pgbouncer")
@@ -138,8 +138,8 @@ default_pool_size = %d
 	}
 }
 
-// unprivileged makes a program run as the user that runs PostgreSQL: PgBouncer refuses root, and the server's
-// socket refuses others.
+// unprivileged makes a program run as the user postgres, _postgres or nobody if the test runs as root, because PgBouncer
+// does not run as root.
 func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 {

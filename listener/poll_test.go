@@ -18,7 +18,8 @@ func TestPollOnly(t *testing.T) {
 	testPollOnly(t, dsn, dsn)
 }
 
-// A transaction pooler gives every transaction any connection.
+// Behind a transaction pooler, each transaction may run in another session. So Preflight returns an error, unless
+// PollOnly is set.
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
 	direct := dbtest.Database(t)
@@ -29,17 +30,18 @@ func TestPgBouncer(t *testing.T) {
 		t.Errorf("got %v, want %v", err, listener.ErrPooled)
 	}
 	if err := newListener(t, direct).Preflight(limited(t)); err != nil {
-		t.Errorf("without the pooler: %v", err)
+		t.Errorf("without the pooler: got %v, want no error", err)
 	}
 	poller := newListener(t, pooled)
 	pollOnly(poller)
 	if err := poller.Preflight(limited(t)); err != nil {
-		t.Errorf("polling through the pooler: %v", err)
+		t.Errorf("with PollOnly, through the pooler: got %v, want no error", err)
 	}
 	testPollOnly(t, direct, pooled)
 }
 
-// testPollOnly writes by one connection string and listens and replays by another.
+// testPollOnly inserts rows through the connection string write. It listens, with PollOnly, and replays through the
+// connection string read.
 func testPollOnly(t *testing.T, write, read string) {
 	conn, locker := connect(t, write), connect(t, write)
 	r := listen(t, read, pollOnly)
@@ -54,7 +56,7 @@ func testPollOnly(t *testing.T, write, read string) {
 	exec(t, locker, "COMMIT")
 	wantData(t, r.rows(t, 1), `"held open"`)
 	if one[bool](t, conn, heldExclusively) {
-		t.Error("it has taken the park lock")
+		t.Error("a listener with PollOnly has taken the park lock")
 	}
 
 	replayer, err := r.NewReplayer(t.Context(), 2)
@@ -68,9 +70,9 @@ func testPollOnly(t *testing.T, write, read string) {
 	if len(rows) != len(r.read) {
 		t.Errorf("replayed %d rows, want %d", len(rows), len(r.read))
 	}
-	for name, c := range map[string]cursor.Cursor{"its own": end, "the first": begin} {
+	for name, c := range map[string]cursor.Cursor{"last": end, "first": begin} {
 		if valid, err := replayer.IsValid(limited(t), c, end); err != nil || !valid {
-			t.Errorf("%s cursor is valid: got %t, %v", name, valid, err)
+			t.Errorf("IsValid of the %s cursor: got %t and error %v, want true", name, valid, err)
 		}
 	}
 }

@@ -15,17 +15,17 @@ import (
 	"rowcast/listener/feed"
 )
 
-// A record records what writers did, with times, to check the delivered rows by it.
+// A record has the transactions of some writers, with their times. The test uses it to check which rows were delivered,
+// and in which order.
 type record struct {
 	clock atomic.Int64
 
 	mu    sync.Mutex
-	of    map[int64]*transaction // the transaction of each row
+	of    map[int64]*transaction // the transaction of each row, by the id of the row
 	pages []renderedPage
 }
 
-// A transaction is a transaction of a writer. A transaction that began after it had ended must not be delivered
-// before it.
+// A transaction is a transaction of a writer. It must be delivered before the transactions that began after its end.
 type transaction struct {
 	began, ended int64
 	committed    bool
@@ -55,7 +55,7 @@ func (c *record) write(t *testing.T, dsn string, writers, transactions int) {
 	await(t, "the writers", &all)
 }
 
-// transact makes a transaction that takes a while, so that others begin and end meanwhile.
+// transact makes a transaction that takes a while, so that other transactions begin and end meanwhile.
 func (c *record) transact(ctx context.Context, conn *pgx.Conn) error {
 	tx := &transaction{began: c.clock.Add(1)}
 	isolation := []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.ReadCommitted, pgx.RepeatableRead}
@@ -161,8 +161,8 @@ func ids(rows []feed.Row) (ids []int64) {
 	return ids
 }
 
-// check returns an error unless rows are exactly the wanted rows, each once, in an order in which they may be
-// delivered after the rows of before.
+// check returns an error unless rows are exactly the wanted rows, each once, and may be delivered in this order after the
+// rows in before.
 func (c *record) check(before, rows []feed.Row, want []int64) error {
 	if got := ids(rows); !slices.Equal(got, want) {
 		return fmt.Errorf("got rows %v, want %v", got, want)
@@ -172,7 +172,7 @@ func (c *record) check(before, rows []feed.Row, want []int64) error {
 	for _, row := range slices.Concat(before, rows) {
 		tx := c.of[row.ID]
 		if latest != nil && tx.ended < latest.began {
-			return fmt.Errorf("row %d was delivered after a row of a transaction that began after its commit", row.ID)
+			return fmt.Errorf("row %d was delivered after a row of a transaction that began only when row %[1]d had been committed", row.ID)
 		}
 		if row.ID < last[row.Xid] {
 			return fmt.Errorf("row %d was delivered after row %d of its transaction", row.ID, last[row.Xid])
@@ -185,7 +185,7 @@ func (c *record) check(before, rows []feed.Row, want []int64) error {
 	return nil
 }
 
-// concern returns the rows for some recipients and for everyone.
+// concern returns those of rows that are for everyone or for one of the recipients.
 func concern(rows []feed.Row, recipients []string) (found []feed.Row) {
 	for _, row := range rows {
 		if row.Recipient == "" || slices.Contains(recipients, row.Recipient) {

@@ -18,8 +18,8 @@ type stop struct {
 	cursor    string
 }
 
-// stops returns all places at which a client that was connected from the beginning can stop. whole has the places with
-// a whole cursor.
+// stops returns all places at which a client that was connected from the beginning can stop. The result whole has the
+// places between two transactions.
 func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
 	delivered := 0
 	for _, b := range batches {
@@ -35,15 +35,15 @@ func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
 }
 
 // Transactions stay open and commit out of order. A client stops after each event, resumes, and stops again after each
-// event that it then receives. It must receive each missing row once, and no row before a row of a transaction that
-// ended before its own began.
+// event that it then receives. It must receive each missing row once. It must not receive a row before a row of a
+// transaction that ended before the transaction of the first row began.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	var batches []feed.Batch
 	var truth record
 	hub := listen(t, dsn, func(l *listener.Listener) {
-		l.PageRows = 3 // so small that pages end in the middle of transactions, and inside each of the three subqueries of a fetch
+		l.PageRows = 3 // so few that pages end in the middle of transactions, and inside each of the three subqueries of a fetch
 		deliver := l.Deliver
 		l.Deliver = func(b feed.Batch) {
 			batches = append(batches, b)
@@ -65,7 +65,7 @@ func TestResumingIsExact(t *testing.T) {
 			s.small, s.large = newReplayer(t, dsn, 1+rand.N(3)), newReplayer(t, dsn, 512)
 			for _, stop := range stops {
 				end := whole[len(whole)-1]
-				if rand.N(3) == 0 { // sometimes the client resumes at a hub that is behind
+				if rand.N(3) == 0 { // sometimes the client resumes at a hub that has read fewer rows
 					end = whole[rand.N(len(whole))]
 				}
 				if end.delivered >= stop.delivered {
@@ -119,7 +119,7 @@ type subscriber struct {
 	read       []feed.Row // the rows that the hub has read
 	recipients []string
 
-	small, large  *listener.Replayer // with small and with large pages
+	small, large  *listener.Replayer // replayers with small and with large pages
 	replays, rows int
 }
 
@@ -147,11 +147,12 @@ func (s *subscriber) replay(t *testing.T, replayer *listener.Replayer, from, to 
 	return rows
 }
 
-// A web page that one statement renders then receives exactly the rows that the statement did not see.
+// If one statement reads the rows and the cursor of a web page, a replay from this cursor returns exactly the rows that
+// the statement did not see.
 func TestResumingFromAPage(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	listen(t, dsn) // a cursor to read to must be of the present epoch, which a hub begins
+	listen(t, dsn) // a replay ends at a cursor of the present epoch, which a hub begins
 	var truth record
 	truth.write(t, dsn, 6, 20)
 	committed := truth.committed()
@@ -165,7 +166,7 @@ func TestResumingFromAPage(t *testing.T) {
 			t.Fatalf("%s: %v", page.cursor, err)
 		}
 		if c.String() != page.cursor {
-			t.Errorf("the cursor of the database is %s, and Go writes it as %s, want the same", page.cursor, c)
+			t.Errorf("the database writes a cursor as %s, Go writes it as %s, want the same text", page.cursor, c)
 		}
 		if !c.Whole() {
 			ofWriters++
@@ -178,7 +179,7 @@ func TestResumingFromAPage(t *testing.T) {
 	}
 	t.Logf("%d pages, %d of transactions that had written", len(truth.pages), ofWriters)
 	if ofWriters == 0 || ofWriters == len(truth.pages) {
-		t.Error("want pages of transactions that had written, and other pages; all are of one kind")
+		t.Error("want both pages of transactions that had written and other pages, got only one kind")
 	}
 }
 
