@@ -11,16 +11,17 @@ import (
 type backlog struct {
 	pending *pending
 	frames  []*frame
-	bytes   int // the sum of their lengths
+	bytes   int // the sum of the lengths of frames
 
-	// The first frames of a stream that resumes are sent with ids that are for this stream only. replay computes them.
+	// When a stream resumes, its first frames are sent with ids that are for this stream only. replay computes these
+	// ids.
 	replay      *cursor.Steps
-	replayed    int // the number of these frames
-	maxIDLength int // an upper limit for the length of these ids
+	replayed    int // the number of frames whose ids replay computes
+	maxIDLength int // an upper limit for the length of the ids that replay computes
 
-	buffer  []byte // of the goroutine that writes
+	buffer  []byte // the buffer of the goroutine that writes
 	writing shared // what is being written, if other streams may hold it, too
-	own     int    // the bytes that are counted for this stream alone
+	own     int    // the bytes of memory that are counted for this stream alone
 }
 
 // shared is memory that several streams may hold. It is counted once.
@@ -63,7 +64,7 @@ func (b *backlog) add(f *frame) {
 	b.pending.hold(&f.holders, f.held())
 }
 
-// beginWrite counts shared memory until endWrite is called, because it is being written.
+// beginWrite counts shared memory that is being written. The memory is counted until endWrite is called.
 func (b *backlog) beginWrite(s shared) {
 	b.pending.hold(s.holders, s.bytes)
 	b.writing = s
@@ -77,8 +78,8 @@ func (b *backlog) endWrite() {
 	}
 }
 
-// take removes frames and returns them behind the bytes of the buffer, up to about writeSize bytes. A large event comes
-// last.
+// take removes the first frames and appends them to buffer, up to about writeSize bytes in all. A large event ends the
+// chunk.
 func (b *backlog) take(buffer []byte) chunk {
 	next, taken := chunk{bytes: buffer}, 0
 	for i, f := range b.frames {

@@ -31,14 +31,14 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	return ended
 }
 
-// disconnects record when a recipient was last disconnected. A grant that is older than that is not valid. Any role of
-// the database can disconnect any number of recipients, so they share a fixed number of places by their hash. When
-// several recipients share a place, a disconnect of one of them counts for all. In that case a client may have to
-// retry without need, but no client gets a stream that it must not get.
+// disconnects record when a recipient was last disconnected. A grant that was issued before the disconnect is not
+// valid. Any role of the database can disconnect any number of recipients, so they share a fixed number of places by
+// their hash. When several recipients share a place, a disconnect of one of them counts for all. In that case a client
+// may have to retry without need. A client never gets a stream that it must not get.
 type disconnects struct {
 	begin time.Time
 	seed  maphash.Seed
-	last  []time.Duration // since begin, by the hash of the recipient; 0 means never; nil before the first disconnect
+	last  []time.Duration // the time since begin, by the hash of the recipient; 0 means never
 }
 
 // disconnectPlaces is the number of places. They use 512 KiB.
@@ -59,7 +59,8 @@ func (d *disconnects) place(recipient string) *time.Duration {
 	return &d.last[maphash.String(d.seed, recipient)%disconnectPlaces]
 }
 
-// since reports whether a recipient of a grant has been disconnected since Grant.Known.
+// since reports whether a recipient of a grant has been disconnected since Grant.Known. If Known is zero, it returns
+// false.
 func (d *disconnects) since(grant Grant) bool {
 	if d.last == nil || grant.Known.IsZero() {
 		return false

@@ -7,17 +7,17 @@ import (
 )
 
 // epochs are the last recoveries of the server that a Hub has seen, in order. Each recovery ends the epoch that the
-// previous recovery began. A client may resume several crashes later.
+// previous recovery began. Several recoveries are kept, because a client may resume after several crashes.
 type epochs []recovery
 
-// maxRecoveries is the number of recoveries that are kept. Each uses as much memory as a cursor. A client that was
-// disconnected for longer is reset, unless the row that anchors its cursor still exists.
+// maxRecoveries is the number of recoveries that are kept. Each uses as much memory as a cursor. A client whose cursor
+// is older is reset, unless the row that anchors the cursor still exists.
 const maxRecoveries = 64
 
 // A recovery records which delivered rows survived a crash recovery or failover.
 type recovery struct {
 	sent cursor.Cursor // the rows that the Hub had sent
-	last *cursor.Row   // rows of higher transactions than this row's are lost; nil if no row is lost
+	last *cursor.Row   // rows of transactions above this row's transaction are lost; nil if no row is lost
 	next cursor.Tag    // the epoch that began
 }
 
@@ -43,6 +43,6 @@ func (e epochs) forward(c cursor.Cursor) (_ cursor.Cursor, known bool) {
 		}
 		known = true
 	}
-	// The recoveries form a chain, so c is now of the last recovery's epoch.
+	// Each recovery begins the epoch that the following recovery ends, so c is now of the current epoch.
 	return c, known
 }

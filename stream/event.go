@@ -37,8 +37,8 @@ type frame struct {
 	cursor    cursor.Cursor
 	live      []byte       // the block as live streams receive it, or its beginning if large is set
 	large     []byte       // the data of a large event, which is not copied; sse.BlockEnd follows it
-	idLength  int          // the length of the id in live; the rest is the same for all streams
-	listed    int          // the bytes of the cursor's list that are counted for this frame, see memory.share
+	idLength  int          // the length of the id field in live; the bytes after it are the same for all streams
+	listed    int          // the bytes of the cursor's list that are counted for this frame (see memory.share)
 	holders   atomic.Int32 // the number of backlogs and writes that hold the frame
 }
 
@@ -119,7 +119,8 @@ func appendID(b []byte, c cursor.Cursor) []byte {
 // frameOverhead is about the memory of a frame besides its bytes: the struct and its entries in two queues.
 const frameOverhead = 256
 
-// held returns the bytes of memory of a frame without its cursor. The result never changes.
+// held returns the bytes of memory of a frame without its cursor. The result does not change during the life of a
+// frame.
 func (f *frame) held() int { return cap(f.live) + cap(f.large) + frameOverhead }
 
 // size returns the bytes of memory of a frame with its cursor.
@@ -149,8 +150,9 @@ func lengthWithIDs(frames []*frame, idLength int) (n int) {
 	return n
 }
 
-// maxIDLength returns an upper limit, in bytes, for the length of the ids along the steps. An id between the first and
-// the last cursor names one more transaction and row than they do, and its list is a part of one of their lists.
+// maxIDLength returns an upper limit, in bytes, for the length of an id between the first and the last cursor of the
+// steps. Such an id lists only transactions that the first or the last cursor lists. Besides, it names one more
+// transaction and one more row.
 func maxIDLength(steps *cursor.Steps) int {
 	const more = 48
 	length := len(appendID(nil, steps.To())) + more
@@ -160,14 +162,14 @@ func maxIDLength(steps *cursor.Steps) int {
 	return length
 }
 
-// A run is consecutive frames for the same streams, which are written together.
+// A run holds consecutive frames for the same streams. They are written together.
 type run struct {
 	chunk
 	frames  []*frame
-	holders atomic.Int32 // the number of streams to which bytes are being written, if there are several frames
+	holders atomic.Int32 // for several frames: the number of streams to which bytes are being written
 }
 
-// newRun joins frames. A large event must be alone.
+// newRun joins frames. A frame of a large event must be the only one.
 func newRun(frames ...*frame) *run {
 	r := &run{frames: frames, chunk: chunk{frames[0].live, frames[0].large}}
 	if len(frames) == 1 {

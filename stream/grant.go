@@ -21,15 +21,15 @@ type Grant struct {
 	// disconnected since then, the stream is not opened and the client is answered with "retry later". Zero means that
 	// the grant is new.
 	Known time.Time
-	// Expires is the time at which the grant ends. Zero means never. Without Renew, the stream ends then, and a
-	// rowcast.bye event announces the end.
+	// Expires is the time at which the grant ends. Zero means never. Without Renew, a rowcast.bye event announces the
+	// end, and the stream ends at Expires plus Leeway.
 	Expires time.Time
 	// Leeway is the time for which the stream continues after Expires, because the clock by which Expires was set may
 	// be slow. It has no effect if Renew is set.
 	Leeway time.Duration
-	// Renew, if not nil, is called at Expires, in a goroutine of its own. If ok is true, the stream continues until
-	// expires, or without an end if expires is zero. Otherwise it ends with a rowcast.bye event. The context ends with
-	// Run.
+	// Renew, if not nil, is called at Expires, in a goroutine of its own. If ok is true, the stream continues, and
+	// Renew is called again at expires, or never again if expires is zero. If ok is false, the stream ends with a
+	// rowcast.bye event. The context is the context of Run.
 	Renew func(context.Context) (expires time.Time, ok bool)
 }
 
@@ -43,11 +43,11 @@ func (g Grant) Recipients() []string {
 // A lease records when the grant of a stream ends. A stream whose grant does not end has no lease.
 type lease struct {
 	of      *subscriber
-	due     time.Time // when the next step is to be taken
-	expires time.Time // as rowcast.bye announces it
+	due     time.Time // when expire takes the next step
+	expires time.Time // when the grant expires, as rowcast.bye announces it
 	leeway  time.Duration
 	renew   func(context.Context) (time.Time, bool)
-	index   int // in state.leases; notQueued while it is being renewed
+	index   int // the index in state.leases; notQueued while the lease is being renewed
 }
 
 const notQueued = -1
@@ -67,8 +67,9 @@ func (st *state) addLease(s *subscriber, grant Grant) {
 	l := &lease{of: s, due: grant.Expires, expires: grant.Expires, leeway: grant.Leeway, renew: grant.Renew}
 	if grant.Renew == nil {
 		now := time.Now()
-		// A grant that has expired by this clock may be valid by the issuer's. It lasts until the end of its leeway.
-		// Without this, a client that renews at each rowcast.bye would get the next one at once.
+		// A grant that has expired by this machine's clock may be valid by the issuer's clock. It lasts until the end
+		// of its leeway. Otherwise, rowcast.bye would be sent at once, and a client that renews at each rowcast.bye
+		// would renew again and again.
 		if !now.Before(l.expires) {
 			l.expires, l.leeway = l.end(), 0
 		}

@@ -36,8 +36,8 @@ type Hub struct {
 	// Drain is the time over which the streams are ended when the Hub stops. Default 3 s.
 	Drain time.Duration
 
-	// Backlog limits the pending bytes of one stream, besides what is being written and one event of any size. Default
-	// 1 MiB.
+	// Backlog limits the pending bytes of one stream. Bytes that are being written do not count, and the first pending
+	// event may have any size. Default 1 MiB.
 	Backlog int
 
 	// Pending limits the bytes of memory that are held for all streams together because their clients have not accepted
@@ -75,8 +75,8 @@ type Hub struct {
 	watcher  wire.Watcher[*subscriber]
 	renewals sync.WaitGroup
 
-	unstreamed loglimit.Limit // log lines about responses that cannot be streamed
-	evictions  loglimit.Limit // log lines about streams that were closed because of Pending
+	unstreamed loglimit.Limit // limits log lines about responses that cannot be streamed
+	evictions  loglimit.Limit // limits log lines about streams that were closed because of Pending
 }
 
 // Stats are counters and one gauge. The Hub does not read them.
@@ -85,7 +85,7 @@ type Stats struct {
 	Opened       atomic.Int64 // streams that were opened
 	Refused      Refusals     // requests that Serve answered with "retry later"
 	Sent         atomic.Int64 // events given to live streams, counted once for each stream
-	SentBytes    atomic.Int64 // bytes of these events
+	SentBytes    atomic.Int64 // bytes of the events that Sent counts
 	Replayed     atomic.Int64 // missed events given to streams that resumed
 	Pages        atomic.Int64 // calls of Source.Page for streams that resumed, failed calls included
 	Overflows    atomic.Int64 // streams that were closed because of Backlog
@@ -94,16 +94,16 @@ type Stats struct {
 	Disconnected atomic.Int64 // streams that Disconnect ended
 }
 
-// A state is what the lock of a Hub guards. It is reached only through that lock.
+// A state is the data that the lock of a Hub guards. Only code that holds the lock uses it.
 type state struct {
 	hub *Hub
 
-	begun    bool          // a batch without Warming has been published
+	begun    bool          // a batch that is not Warming has been published
 	stopping bool          // Run is ending the streams
-	cursor   cursor.Cursor // the rows that have been published
+	cursor   cursor.Cursor // describes the rows that have been published
 	horizon  uint64        // the transaction number below which retention has deleted rows
 	received time.Time     // when the last batch was published
-	next     chan struct{} // closed by the next batch
+	next     chan struct{} // closed when the next batch is published
 	tick     uint64        // the number of heartbeat ticks
 
 	memory      memory
@@ -165,7 +165,7 @@ func (h *Hub) Publish(b feed.Batch) {
 	if b.Horizon != 0 {
 		st.horizon = b.Horizon
 	}
-	if b.Clamp != nil { // so that no client resumes from a lost row
+	if b.Clamp != nil { // moves the cursors of the clients, so that none of them resumes from a lost row
 		st.send("", st.heartbeat())
 	}
 	close(st.next)
@@ -180,7 +180,7 @@ func (h *Hub) Begun() <-chan struct{} {
 	return h.begun
 }
 
-// prepare updates the memory and the epoch list if the batch does not continue the last batch.
+// prepare updates the memory and the epoch list if the batch is the first one, or follows a reset or a new epoch.
 func (st *state) prepare(b feed.Batch) {
 	before := st.cursor
 	switch {
@@ -200,7 +200,7 @@ func (st *state) prepare(b feed.Batch) {
 	}
 }
 
-// Send sends a NOTIFY message to the streams that are live now.
+// Send sends a NOTIFY message to the live streams of its recipient.
 func (h *Hub) Send(m feed.Message) {
 	h.init()
 	name, _ := sse.NewName(m.Event)
@@ -298,7 +298,7 @@ func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 		panic(err) // strings and a number can be encoded
 	}
 	// WebKit keeps the beginning of an event that was cut off, and adds it to the first block of the next stream.
-	// rowcast.void is that block. It has no data, so clients ignore it.
+	// rowcast.void serves as this block. It has no data, so clients ignore it.
 	b := note(eventVoid, c, nil).live
 	b = sse.AppendRetry(b, jitter(h.Retry))
 	return append(b, note(eventHello, c, data).live...)

@@ -22,7 +22,7 @@ func (st *state) goLive(s *subscriber, missed []*frame, steps *cursor.Steps) {
 
 // beginAtPresent makes a stream live if its client sent no cursor, because such a client has missed nothing. It returns
 // the first bytes of the stream, which Serve writes together with the head of the response. If the client sent a
-// cursor, or the Hub's cursor is not whole, beginAtPresent returns nil, and Serve starts join.
+// cursor, or the Hub's cursor is not whole (see lockWhole), beginAtPresent returns nil, and Serve starts join.
 func (h *Hub) beginAtPresent(s *subscriber, resume clientCursor) []byte {
 	if resume.given {
 		return nil
@@ -82,7 +82,7 @@ type joining struct {
 	by    reader
 	ctx   context.Context
 	live  bool
-	pause time.Duration // after the last failure of the Source
+	pause time.Duration // the wait after the last failure of the Source; 0 after a success
 
 	// greeting is rowcast.hello, until it has been written. If the stream can become live at once, it does so before
 	// rowcast.hello is written. Then the client misses nothing after that event, NOTIFY messages included.
@@ -121,7 +121,7 @@ func (j *joining) check(resume clientCursor) (c cursor.Cursor, reason string) {
 		if now.Covers(c) {
 			return c, ""
 		}
-		// The client received rows from another hub that this hub has not read yet (rule 9 of package cursor).
+		// Another hub may have sent the client rows that this hub has not read yet (rule 9 of package cursor).
 		if caughtUp {
 			return now, resetAhead
 		}
@@ -298,7 +298,7 @@ func (j *joining) load(c, end cursor.Cursor) (next cursor.Cursor, n int, horizon
 	frames := make([]*frame, len(rows))
 	for i := range rows {
 		frames[i] = encode(&rows[i]).trim()
-		frames[i].cursor = cursor.Cursor{} // the frame has it as text
+		frames[i].cursor = cursor.Cursor{} // not needed any more: the frame has the cursor as text
 	}
 	j.s.replay(frames, nil)
 	return next, len(rows), horizon, true
@@ -339,7 +339,7 @@ func (j *joining) write(parts ...[]byte) error {
 	return j.s.write(parts...)
 }
 
-// attemptInTurn is like attempt, but first waits until the reader may call the Source.
+// attemptInTurn is like attempt, but call runs only when the fair queue lets the reader call the Source.
 func (j *joining) attemptInTurn(of failures.Operation, call func(ctx context.Context) error) bool {
 	return j.attempt(of, func(ctx context.Context) error {
 		if err := j.calls.acquire(ctx, j.by); err != nil {

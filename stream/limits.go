@@ -11,7 +11,7 @@ import (
 type Limits struct {
 	Streams int // in total
 	User    int // of one user
-	Address int // of one client address: an IPv4 address or an IPv6 network of 64 bits, which is what one customer gets
+	Address int // of one client address, which is an IPv4 address or an IPv6 network of 64 bits
 }
 
 // Refusals count the requests that Serve answered with "retry later", by the reason.

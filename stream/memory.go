@@ -7,8 +7,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A memory holds the events of the most recent rows, so that most clients resume without a query. Its limit is about
-// the bytes of memory that the events use, which are more than the bytes of their texts.
+// A memory holds the events of the most recent rows, so that most clients resume without a query. Its limit applies to
+// about the memory that the events use, which is more than the length of their texts.
 type memory struct {
 	limit int
 	bytes int
@@ -92,7 +92,7 @@ func (m *memory) share(frames []*frame) {
 		xip := f.cursor.Xip
 		switch {
 		case len(xip) == 0:
-			f.cursor.Xip = nil // it may be an empty slice of a large array
+			f.cursor.Xip = nil // an empty slice could keep a large array in memory
 		case kept && slices.Equal(xip, owner.cursor.Xip):
 			m.bytes -= owner.listed
 			f.cursor.Xip, f.listed, owner.listed = owner.cursor.Xip, owner.listed, 0
@@ -112,9 +112,9 @@ func beginsWith(list, part []uint64) bool {
 	return len(part) <= len(list) && 2*len(part) >= len(list) && slices.Equal(list[:len(part)], part)
 }
 
-// since returns all events for the recipients and for everyone that a client at a cursor may have missed, and some that
-// it has seen, which unseen removes. It must be quick, because the Hub is locked. The result is complete only if the
-// cursor covers m.from.
+// since returns all events for the recipients and for everyone that a client at a cursor may have missed, and some
+// events that the client has seen, which unseen removes. It must be quick, because the Hub is locked. The result is
+// complete only if the cursor covers m.from.
 func (m *memory) since(c cursor.Cursor, recipients []string) []*frame {
 	frames := m.of[""].since(nil, c)
 	for _, r := range recipients {

@@ -18,9 +18,9 @@ type pending struct {
 	waiting atomic.Int32 // the number of waiting reservations
 
 	mu    sync.Mutex
-	turns list.List // of *userQueue: the users with waiting reservations, in the order of their turns
+	turns list.List // the users with waiting reservations, in the order of their turns, each as a *userQueue
 	users map[string]*list.Element
-	moved time.Time // when a reservation was last granted, the first one began to wait, or overdue last reported true
+	moved time.Time // the last time that a reservation was granted, the first one began to wait, or overdue was true
 }
 
 // A userQueue holds the waiting reservations of one user.
@@ -35,7 +35,7 @@ type reservation struct {
 	user    string
 	bytes   int64
 	granted chan struct{}
-	at      *list.Element // in its userQueue; nil once it is granted
+	at      *list.Element // the place in the userQueue; nil once the reservation is granted
 }
 
 // add counts n more bytes, or fewer if n is negative.
@@ -48,14 +48,14 @@ func (p *pending) add(n int) {
 	}
 }
 
-// hold counts one more holder of shared memory.
+// hold adds a holder of shared memory. The memory is counted when the first holder is added.
 func (p *pending) hold(holders *atomic.Int32, bytes int) {
 	if holders.Add(1) == 1 {
 		p.add(bytes)
 	}
 }
 
-// release counts one holder of shared memory less.
+// release removes a holder of shared memory. The memory is no longer counted when the last holder is removed.
 func (p *pending) release(holders *atomic.Int32, bytes int) {
 	if holders.Add(-1) == 0 {
 		p.add(-bytes)
@@ -150,7 +150,7 @@ func (p *pending) overdue(after time.Duration) (target int64, overdue bool) {
 	return p.limit - r.bytes, true
 }
 
-// limitPending closes the slowest streams if more memory is held than the limit.
+// limitPending closes the slowest streams if more memory is held than the limit allows.
 func (st *state) limitPending() {
 	if p := &st.hub.pending; p.used.Load() > p.limit {
 		st.closeSlowest(p.limit - p.limit/8)

@@ -15,17 +15,17 @@ type roster struct {
 }
 
 // slots is the number of parts into which a heartbeat interval is divided. Each stream has its heartbeats in one of
-// them.
+// these parts.
 const slots = 32
 
 // A seat holds the data of a stream that belongs to the Hub's state, such as its place in the roster. Only code that
 // has locked the state uses it.
 type seat struct {
 	indexes []uint32 // the stream's indexes in the groups of its recipients
-	lease   *lease   // nil if the stream has no end
+	lease   *lease   // nil if the grant of the stream does not end
 	slot    uint32   // the part of the roster that the stream is in
-	index   uint32   // its index in that part
-	active  uint64   // the tick at which something was last sent to it
+	index   uint32   // the stream's index in that part of the roster
+	active  uint64   // the tick at which something was last sent to the stream
 }
 
 // A group holds the streams of one recipient or slot: first the live streams, then the streams that are joining.
@@ -54,7 +54,8 @@ func (r *roster) add(s *subscriber) {
 	r.open++
 }
 
-// makeLive makes a stream live. Only state.goLive calls it, which also gives it the events that its client has missed.
+// makeLive makes a stream live. Only state.goLive calls it. state.goLive also gives the stream the events that its client
+// has missed.
 func (r *roster) makeLive(s *subscriber) {
 	r.parts[s.seat.slot].makeLive(s)
 	for _, recipient := range s.recipients {
@@ -75,7 +76,7 @@ func (r *roster) remove(s *subscriber) {
 }
 
 // audience returns the live streams that receive an event for a recipient, in parts, and their number. The recipient ""
-// is everyone.
+// means everyone.
 func (r *roster) audience(recipient string) (parts [][]*subscriber, n int) {
 	if recipient != "" {
 		g := r.recipients[recipient]
@@ -92,7 +93,8 @@ func (r *roster) audience(recipient string) (parts [][]*subscriber, n int) {
 	return parts, n
 }
 
-// audiencePart is the number of streams that a goroutine sends to before it takes the next part.
+// audiencePart is the largest number of streams in a part of a recipient's audience. A goroutine sends to one part
+// after another.
 const audiencePart = 128
 
 // inSlot returns the live streams that have their heartbeat at a tick.
@@ -102,8 +104,8 @@ func (r *roster) inSlot(tick uint64) []*subscriber {
 }
 
 // toEnd returns the streams of a recipient, live or not, for a caller that ends all of them. Until a stream is added,
-// further calls return no streams. Ended streams may take a while to close, and any role of the database can make the
-// Hub call toEnd again and again.
+// further calls return no streams. This keeps repeated calls cheap: ended streams may take a while to close, and any
+// role of the database can make the Hub call toEnd again and again.
 func (r *roster) toEnd(recipient string) []*subscriber {
 	g := r.recipients[recipient]
 	if g == nil || g.ended {

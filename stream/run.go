@@ -7,7 +7,7 @@ import (
 )
 
 // Run sends heartbeats and ends the streams whose grants have expired, until the context ends. Then the Hub answers new
-// clients with "retry later", ends its streams, spread over Drain, and Run returns.
+// clients with "retry later", ends its streams at different times during Drain, and Run returns.
 func (h *Hub) Run(ctx context.Context) error {
 	h.init()
 	ticker := time.NewTicker(max(h.Heartbeat/slots, time.Millisecond))
@@ -53,7 +53,7 @@ func (h *Hub) beat() {
 		if st.tick-s.seat.active < slots/2 || !s.isIdle() {
 			continue
 		}
-		if r == nil { // encoded once for all streams
+		if r == nil { // the heartbeat is encoded once for all streams
 			r = newRun(st.heartbeat())
 		}
 		s.seat.active = st.tick
@@ -70,7 +70,7 @@ func (st *state) heartbeat() *frame {
 func (h *Hub) stop() {
 	streams := h.beginStop()
 
-	// The last quarter of the time is for pending events.
+	// In the last quarter of the time, the clients can accept their pending events.
 	const steps, ends = 100, 75
 	ticker := time.NewTicker(max(h.Drain/steps, time.Millisecond))
 	defer ticker.Stop()
@@ -108,7 +108,7 @@ func (h *Hub) end(s *subscriber) {
 	st.end(s)
 }
 
-// end ends a stream. A live stream first receives the cursor and the time for the client's reconnect.
+// end ends a stream. A live stream first receives the cursor and the time after which the client must reconnect.
 func (st *state) end(s *subscriber) {
 	s.end(st.lastFrame(s, st.heartbeat()))
 }

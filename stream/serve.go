@@ -24,7 +24,7 @@ import (
 // an EventSource that receives any other status does not reconnect.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
-	if r.Method == http.MethodHead { // the response has no body
+	if r.Method == http.MethodHead { // the response to HEAD has no body
 		setHeaders(w.Header())
 		return
 	}
@@ -65,7 +65,7 @@ func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait tim
 		return &h.Stats.Refused.Unavailable, 2 * h.Retry
 	}
 	if refused := st.exceeded(s.owner); refused != nil {
-		return refused, 10 * h.Retry // other clients may stay for a while
+		return refused, 10 * h.Retry // the other streams may stay open for a while
 	}
 	st.roster.add(s)
 	st.counts.add(s.owner, 1)
@@ -103,9 +103,9 @@ func (h *Hub) logUnstreamed(err error) {
 	}
 }
 
-// RetryLater answers with an empty stream and a time to retry after. It is for temporary conditions, such as an
-// authentication service that does not answer. The status is 200, because an EventSource does not reconnect after any
-// other status.
+// RetryLater answers with an empty stream that says after which time the client must retry. It is for temporary
+// conditions, such as an authentication service that does not answer. The status is 200, because an EventSource does
+// not reconnect after any other status.
 func (h *Hub) RetryLater(w http.ResponseWriter) {
 	h.init()
 	retryLater(w, 2*h.Retry)

@@ -23,8 +23,8 @@ type Source interface {
 	// has deleted rows.
 	Page(ctx context.Context, c, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
 
-	// IsValid reports whether c, which is of another epoch than now, is valid in the epoch of now: whether the server
-	// still has the row that anchors c. Other rows that c has seen are not checked.
+	// IsValid reports whether c, a cursor of another epoch, is valid in the epoch of the cursor now. It is valid if its
+	// anchor still exists. IsValid checks no other row.
 	IsValid(ctx context.Context, c, now cursor.Cursor) (bool, error)
 }
 
@@ -36,7 +36,7 @@ type fairQueue struct {
 	free    int                     // calls that may begin now
 	each    int                     // calls of one reader that may run at one time
 	readers map[reader]*readerQueue // the readers with a running or waiting call
-	waiting list.List               // of *readerQueue, in the order of their turns
+	waiting list.List               // the readers with a waiting call, in the order of their turns; of *readerQueue
 }
 
 // A reader is a user, or an address if the user is unknown.
@@ -56,8 +56,8 @@ func readerOf(user string, r *http.Request) reader {
 type readerQueue struct {
 	of      reader
 	running int           // the number of running calls
-	calls   list.List     // the waiting calls: of chan struct{}, which is closed when the call may begin
-	at      *list.Element // in fairQueue.waiting; nil if no call waits
+	calls   list.List     // the waiting calls, each as a chan struct{} that is closed when the call may begin
+	at      *list.Element // the place in fairQueue.waiting; nil if no call waits
 }
 
 func (q *fairQueue) init(calls int) {
@@ -127,8 +127,8 @@ func (q *fairQueue) tidy(own *readerQueue) {
 	}
 }
 
-// advance lets waiting calls begin while calls are free. After its turn, a reader goes behind the other waiting
-// readers.
+// advance lets waiting calls begin as long as the limit of running calls allows. After its turn, a reader goes behind
+// the other waiting readers.
 func (q *fairQueue) advance() {
 	for q.free > 0 {
 		own := q.first()
@@ -144,7 +144,7 @@ func (q *fairQueue) advance() {
 }
 
 // first returns the first waiting reader that may begin another call, or nil. Each reader before it has running calls,
-// so the search is short.
+// and few calls run at one time, so the search is short.
 func (q *fairQueue) first() *readerQueue {
 	for at := q.waiting.Front(); at != nil; at = at.Next() {
 		if own := at.Value.(*readerQueue); own.running < q.each {

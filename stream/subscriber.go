@@ -12,7 +12,7 @@ import (
 // A subscriber is one stream. Code that needs both the lock of the Hub's state and the lock of a subscriber's output
 // locks the state first.
 type subscriber struct {
-	seat   seat // belongs to the Hub's state
+	seat   seat // guarded by the lock of the Hub's state
 	output guard.Value[output]
 	left   atomic.Int64 // bytes of the current write that the connection has not accepted
 
@@ -25,7 +25,7 @@ type subscriber struct {
 
 // An output is the state that the lock of a subscriber guards.
 type output struct {
-	// To send an event to an idle stream, most of these fields are read. They come first to share a cache line.
+	// Sending an event to an idle stream reads most of the next fields. They come first so that they share a cache line.
 
 	direct  wire.Direct
 	joining bool // the stream is not live yet, and only the function join writes to it
@@ -128,7 +128,8 @@ func (s *subscriber) pendingBytes() int64 {
 // drain writes a chunk and then the backlog, until the backlog is empty.
 func (s *subscriber) drain(c chunk) { s.flush(nil, s.write(c.parts()...)) }
 
-// flush writes the buffer and then the backlog, until the backlog is empty. err is the result of the last write.
+// flush writes the buffer and then the backlog, until the backlog is empty. err is the error of the write before, or
+// nil.
 func (s *subscriber) flush(buffer []byte, err error) {
 	for {
 		next, ok := s.next(buffer, err)
@@ -262,7 +263,7 @@ func (o *output) load(frames []*frame, steps *cursor.Steps) {
 	b.count()
 }
 
-// attach sets the connection. The stream may have been closed before.
+// attach sets the connection. If the stream has been closed already, attach ends the connection.
 func (s *subscriber) attach(conn wire.Conn) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -290,8 +291,8 @@ func (s *subscriber) abandonJoin() {
 	o.becomeIdle()
 }
 
-// begin is called when the first bytes of a stream that is live already have been written. If events have arrived in
-// the meantime, begin starts a goroutine that writes them.
+// begin ends the opening of a stream that was live before its first bytes were written. Serve calls it after that
+// write. If events have arrived in the meantime, begin starts a goroutine that writes them.
 func (s *subscriber) begin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -361,7 +362,8 @@ func (s *subscriber) finish() wire.Conn {
 	return conn
 }
 
-// stop closes the stream. It returns a channel that is closed when no goroutine writes any more, or nil if none does.
+// stop closes the stream. It returns a channel that is closed when the last write has ended, or nil if no goroutine is
+// writing.
 func (s *subscriber) stop() (conn wire.Conn, idle <-chan struct{}) {
 	o := s.output.Lock()
 	defer s.output.Unlock()

@@ -16,10 +16,10 @@ import (
 type answer struct {
 	grant    stream.Grant
 	lifetime time.Duration
-	until    time.Time // the end of the lifetime
+	until    time.Time // when the lifetime ends
 }
 
-// errEndpoint reports that the endpoint did not answer, or not as documented.
+// errEndpoint reports that the endpoint sent no answer, or an answer that is not as documented.
 var errEndpoint = errors.New("no usable answer from the app")
 
 const (
@@ -27,8 +27,8 @@ const (
 	maxLifetime = 24 * time.Hour // a longer expires_in is shortened to this
 )
 
-// readResponse returns the answer of a response. The error is a [Denial] if the status is 401 or 403, or if GroupMark.Grant denies the
-// recipient or the groups. Any other error is an errEndpoint. No error quotes the response.
+// readResponse returns the answer of a response. The error is a [Denial] if the status is 401 or 403, or if
+// GroupMark.Grant denies the recipient or the groups. Any other error wraps errEndpoint. No error quotes the response.
 func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answer, error) {
 	switch status := response.StatusCode; {
 	case status == http.StatusOK:

@@ -23,9 +23,10 @@ import (
 	"rowcast/stream"
 )
 
-// App authenticates by asking the app, at an endpoint that knows the app's sessions. The endpoint receives the Cookie, Authorization
-// and X-Forwarded-For headers of the client's request, and answers 200 with {"recipient": "alice", "groups": ["team:7"],
-// "expires_in": 300}, or 401, or 403. URL, Logger and Failures must be set; the other fields may be zero.
+// App authenticates by asking the app, at an endpoint that knows the app's sessions. The endpoint receives the Cookie,
+// Authorization and X-Forwarded-For headers of the client's request, and answers 200 with {"recipient": "alice",
+// "groups": ["team:7"], "expires_in": 300}, or answers 401 or 403. URL, Logger and Failures must be set; the other
+// fields may be zero.
 type App struct {
 	URL *url.URL
 	// Timeout is how long an answer may take, including the wait for a free slot. The default is 5 s.
@@ -34,10 +35,10 @@ type App struct {
 	Grace time.Duration
 	// Mark distinguishes groups from users.
 	Mark GroupMark
-	// Origins are the origins whose pages may open streams, besides the hub's own.
+	// Origins are further origins whose pages may open streams. Pages of the hub's own origin always may.
 	Origins []string
-	// Transport sends the requests. The default is a copy of [http.DefaultTransport]. It must not follow redirects, because the
-	// credentials are for this endpoint alone.
+	// Transport sends the requests. The default is a copy of [http.DefaultTransport]. A Transport must not follow
+	// redirects, because the credentials are for this endpoint alone.
 	Transport http.RoundTripper
 
 	Logger   *slog.Logger
@@ -129,8 +130,9 @@ func (c credentials) hash() [sha256.Size]byte {
 // opened at the same time are therefore renewed at different times.
 func (v answer) renewal() time.Time { return v.until.Add(-rand.N(v.lifetime/10 + 1)) }
 
-// renew returns a function that renews the grant of an open stream by asking the app again. While the endpoint fails, the stream continues
-// for up to Grace after its grant has expired. If the recipients have changed, the stream ends, and the client opens another one.
+// renew returns a function that renews the grant of an open stream by asking the app again. While the endpoint fails,
+// the stream continues for up to Grace after its grant has expired. The function ends the stream if the app denies the
+// client or answers with other recipients, or if the grace has passed.
 func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, bool) {
 	return func(ctx context.Context) (time.Time, bool) {
 		again, err := a.ask(ctx, c, &a.renewing)
@@ -152,8 +154,9 @@ func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, b
 	}
 }
 
-// ask asks the app and keeps its answer in the cache. Callers with the same credentials at the same time share one request, which
-// continues if a caller's context ends.
+// ask asks the app, and caches the answer unless it is a denial or an error. Concurrent calls with the same credentials
+// and the same value of the parameter "of" share one request. The request continues even if the context of a caller
+// ends.
 func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, error) {
 	hash := c.hash()
 	asked := of.DoChan(string(hash[:]), func() (any, error) {
@@ -209,7 +212,7 @@ func (a *App) exchange(ctx context.Context, c credentials) (answer, error) {
 	return readResponse(response, sent, a.Mark)
 }
 
-// transportError returns the part of an error of the transport that cannot quote the answer.
+// transportError returns the part of a transport's error that may be logged. The whole error may quote the answer.
 func transportError(err error) error {
 	if broken, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return broken

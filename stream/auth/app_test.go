@@ -26,14 +26,14 @@ type fakeApp struct {
 	App
 	log       *bytes.Buffer
 	requests  atomic.Int32
-	mayAnswer chan struct{}              // each answer waits for a value; if nil, answers do not wait
+	mayAnswer chan struct{}              // if not nil, each answer waits for a value from it
 	answer    func(cookie string) string // returns the body of the answer, "" for the status 503, or "401" for the status 401
 }
 
 func newFakeApp(answer func(cookie string) string) *fakeApp {
 	a := &fakeApp{log: &bytes.Buffer{}, answer: answer}
 	a.URL, a.Grace = &url.URL{Scheme: "http", Host: "app.example", Path: "/auth"}, time.Minute
-	a.Transport, a.Failures, a.Logger = a, &failures.Record{}, slog.New(slog.NewTextHandler(a.log, nil)) // the handler serialises its writes
+	a.Transport, a.Failures, a.Logger = a, &failures.Record{}, slog.New(slog.NewTextHandler(a.log, nil)) // a TextHandler serialises its writes
 	return a
 }
 
@@ -226,8 +226,8 @@ func TestRequestsAreBounded(t *testing.T) {
 	})
 }
 
-// If a client disconnects before the app has answered and before Timeout, the Handler does not log or count that. After Timeout, it logs
-// and counts that the client could not be authenticated.
+// If a client disconnects before the app has answered and before Timeout, the Handler does not log or count that. After
+// Timeout, it logs and counts that the client could not be authenticated.
 func TestDisconnectBeforeTheAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -255,6 +255,6 @@ func TestDisconnectBeforeTheAnswer(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		time.Sleep(time.Minute) // until the request to the app has ended
+		time.Sleep(time.Minute) // wait until the request to the app has ended
 	})
 }

@@ -22,9 +22,9 @@ import (
 	"rowcast/stream"
 )
 
-// An Authenticator returns the grant of the client that sent r. If the client must not get a stream, the error is a [Denial].
-// Any other error is temporary. The client is then answered with "retry later" and the status 200, because an EventSource never reconnects
-// after an error status.
+// An Authenticator returns the grant of the client that sent r. If the client must not get a stream, the error is a
+// [Denial]. Any other error is temporary. After a temporary error, the client is answered with the status 200 and
+// "retry later", because an EventSource never reconnects after an error status.
 type Authenticator func(r *http.Request) (stream.Grant, error)
 
 // A Denial is the reason why a request gets no stream. The reason is sent to the client and logged, so it must not
@@ -55,7 +55,7 @@ type Handler struct {
 
 	once     sync.Once
 	denials  loglimit.Limit // limits the log lines about denials
-	failures loglimit.Limit // limits the log lines about temporary errors; separate, so that denials do not suppress them
+	failures loglimit.Limit // limits the log lines about temporary errors, so that denials do not suppress these lines
 }
 
 func (h *Handler) init() {
@@ -69,12 +69,12 @@ const answerTime = 15 * time.Second
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.once.Do(h.init)
 	grant, err := h.Authenticate(r)
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // set here, because authentication may take long
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // after Authenticate, which may take long
 	denial, denied := errors.AsType[Denial](err)
 	switch {
 	case denied:
 		h.Deny(w, r, denial)
-	case err != nil && r.Context().Err() != nil: // the client has closed the connection
+	case err != nil && r.Context().Err() != nil: // the client has disconnected and needs no answer
 	case err != nil:
 		h.Stats.Unavailable.Add(1)
 		if logger, ok := h.failures.Allow(h.Logger); ok {
@@ -101,10 +101,11 @@ func (h *Handler) Deny(w http.ResponseWriter, r *http.Request, d Denial) {
 	http.Error(w, d.Reason, d.Status)
 }
 
-// An InsecureUID authenticates a client by the query parameter uid, without any proof. It is for local testing, because every client can
-// read the events of every user. Pages of loopback origins may open streams; pages of other origins may not.
+// An InsecureUID authenticates a client by the query parameter uid, without any proof. It is only for local testing,
+// because every client can read the events of every user. Pages may open streams if their origin is on the loopback, is
+// the hub's own, or is in Origins.
 type InsecureUID struct {
-	Origins []string // other origins whose pages may open streams
+	Origins []string // further origins whose pages may open streams
 }
 
 // Authenticate is an [Authenticator].
@@ -136,8 +137,8 @@ var identityParameters = []string{
 	"token", "access_token", "id_token", "jwt", "ticket", "auth", "bearer", "authorization",
 }
 
-// checkURL denies a request whose URL has a parameter for a user, a group or a token, in upper or lower case. Such a parameter would have
-// no effect, although the client expects one. A token in a URL would also end up in logs.
+// checkURL denies a request whose URL has a parameter for a user, a group or a token, in upper or lower case. The hub
+// would ignore such a parameter, and the client would not notice. A token in a URL would also end up in logs.
 func checkURL(r *http.Request) error {
 	given := slices.Collect(maps.Keys(r.URL.Query()))
 	for _, name := range identityParameters {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A cache keeps the app's latest answers for a second, for pages that open several streams. Denials are not kept, because the user may be
-// about to sign in.
+// A cache keeps each answer of the app for a second, because a page may open several streams at once. Denials are not
+// kept, because the user may be about to sign in.
 type cache struct {
 	mu      sync.Mutex
 	answers map[[sha256.Size]byte]cached
@@ -19,7 +19,7 @@ type cached struct {
 }
 
 const (
-	cacheTime = time.Second // less than clients wait before they reconnect: the cache must not accept a user who has signed out
+	cacheTime = time.Second // shorter than the wait before a reconnect: the app must be asked again after a logout
 	cacheSize = 10_000
 )
 

@@ -12,7 +12,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// An Authenticator of the program's own finds the user by the session cookie of the app.
+// A program can supply its own Authenticator. This one identifies the user by the app's session cookie.
 func ExampleHandler() {
 	sessions := map[string]string{"secret": "alice"}
 	authenticate := func(r *http.Request) (stream.Grant, error) {
@@ -23,7 +23,7 @@ func ExampleHandler() {
 		return stream.Grant{User: sessions[cookie.Value], Groups: []string{"team:7"}}, nil
 	}
 	hub := &stream.Hub{Logger: slog.New(slog.DiscardHandler)}
-	hub.Publish(feed.Batch{}) // a Listener delivers batches
+	hub.Publish(feed.Batch{}) // in a program, a Listener calls Publish
 	server := httptest.NewServer(&auth.Handler{Hub: hub, Authenticate: authenticate, Logger: hub.Logger})
 	defer server.Close()
 
@@ -53,7 +53,7 @@ func firstEvent(response *http.Response) string {
 	return "no event"
 }
 
-// check stops an example at the first error.
+// check panics if err is not nil.
 func check(err error) {
 	if err != nil {
 		panic(err)

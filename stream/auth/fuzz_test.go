@@ -24,7 +24,7 @@ func fuzzTokens(f *testing.F) *Tokens {
 	return &Tokens{Keys: []Key{k}, Cookie: "session"}
 }
 
-// No request without a signed token is accepted, whatever its headers contain, and the denial does not quote the headers.
+// A request without a signed token is denied, whatever its headers contain. The denial does not quote the headers.
 func FuzzCredentials(f *testing.F) {
 	expired, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "exp": 1}).SignedString([]byte(fuzzSecret))
 	if err != nil {

@@ -24,15 +24,15 @@ import (
 )
 
 const (
-	jwksInterval = 15 * time.Minute // the time between two reads of the set; a withdrawn key stays valid for at most about this time
-	jwksRetry    = time.Minute      // the mean time between two reads while they fail
+	jwksInterval = 15 * time.Minute // the time between two reads; a withdrawn key stays valid until the next read
+	jwksRetry    = time.Minute      // the mean time between two reads while reads fail
 	jwksUnknown  = 10 * time.Second // the minimum time between two reads because of an unknown kid
 	jwksTimeout  = 5 * time.Second
 	jwksMaxBytes = 1 << 20
-	jwksFormer   = 100 // withdrawn keys that are kept
+	jwksFormer   = 100 // the maximum number of withdrawn keys that are kept
 )
 
-// An unknownKey is a temporary error: the key that a token names is not known, but may be in the set the next time that it is read.
+// An unknownKey is a temporary error: the key of a token is not known, but the set may contain it at the next read.
 type unknownKey string
 
 func (u unknownKey) Error() string { return "the key of the token is not known, and " + string(u) }
@@ -50,15 +50,16 @@ type KeySets struct {
 	unavailable atomic.Int32 // the number of sets whose last read failed
 }
 
-// Key returns a key that verifies tokens with the set at a URL. The set is read until ctx ends: now, at intervals, and when a token
-// names an unknown key. If the URL has a user name and a password, they are sent by basic authentication.
+// Key returns a key that verifies tokens with the set at a URL. The set is read at once, again when a token names an
+// unknown key, and at intervals until ctx ends. If the URL has a user name and a password, they are sent by basic
+// authentication.
 func (s *KeySets) Key(ctx context.Context, at *url.URL) (Key, error) {
 	j := newJWKS(s, at)
 	keys, err := keyfunc.New(keyfunc.Options{Ctx: ctx, Storage: j})
 	if err != nil {
 		return Key{}, err
 	}
-	j.read(ctx) // requests wait for the first read
+	j.read(ctx) // the first read, before any token is verified
 	go j.keepUp(ctx)
 	return Key{publicAlgorithms, j.finder(keys)}, nil
 }
@@ -72,7 +73,7 @@ type jwks struct {
 	url       string
 	logger    *slog.Logger
 	transport http.RoundTripper // not an http.Client, which would follow redirects to other servers
-	unknown   *rate.Limiter     // limits the reads because of unknown keys
+	unknown   *rate.Limiter     // limits the reads that unknown keys cause
 
 	reading     sync.Mutex
 	unavailable atomic.Bool // the last read failed
@@ -114,7 +115,8 @@ func (j *jwks) finder(keys keyfunc.Keyfunc) func(context.Context) jwt.Keyfunc {
 	}
 }
 
-// keysFor returns all keys that may verify an algorithm. A key with an alg is for that algorithm alone (RFC 7517, section 4.4).
+// keysFor returns all keys that may verify a token of an algorithm. A key with an alg parameter is for that algorithm
+// alone (RFC 7517, section 4.4).
 func (j *jwks) keysFor(ctx context.Context, algorithm string) (jwt.VerificationKeySet, error) {
 	all, err := j.KeyReadAll(ctx)
 	if err == nil && len(all) == 0 && j.unavailable.Load() {
@@ -142,7 +144,7 @@ func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	defer cancel()
 	allowed := mayBeNew && j.unknown.Wait(waiting) == nil || !mayBeNew && j.unknown.Allow()
 	switch {
-	case allowed && j.read(context.WithoutCancel(ctx)): // the read continues if this client disconnects, because others need the result
+	case allowed && j.read(context.WithoutCancel(ctx)): // the read continues if this client disconnects: other clients need the result
 		return j.MemoryJWKSet.KeyRead(ctx, kid)
 	case !mayBeNew:
 		return found, err
@@ -153,7 +155,8 @@ func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	}
 }
 
-// read reads the set and reports whether it succeeded. A set without a usable key withdraws all keys. After an error, all keys stay valid.
+// read reads the set and reports whether it succeeded. If the set has no usable key, all known keys are withdrawn. If
+// the read fails, all known keys stay valid.
 func (j *jwks) read(ctx context.Context) (ok bool) {
 	j.reading.Lock() // an old answer must not replace a newer one
 	defer j.reading.Unlock()
@@ -178,7 +181,7 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 	return true
 }
 
-// record records the result of a read. The operation counts as successful when the last read of every set was successful.
+// record records the result of a read. The operation counts as failing until the last read of every set was successful.
 func (j *jwks) record(ctx context.Context, err error) {
 	switch was := j.unavailable.Swap(err != nil); {
 	case err != nil && !was:
@@ -196,7 +199,7 @@ func (j *jwks) record(ctx context.Context, err error) {
 	}
 }
 
-// replace replaces the valid keys. The last jwksFormer keys that were valid before are kept as former keys.
+// replace replaces the valid keys. It keeps the last jwksFormer keys that were withdrawn as former keys.
 func (j *jwks) replace(ctx context.Context, keys []jwkset.JWK) {
 	former, _ := j.former.KeyReadAll(ctx) // a set in memory never returns an error
 	before, _ := j.KeyReadAll(ctx)
@@ -250,7 +253,8 @@ func readSet(body io.Reader) ([]json.RawMessage, error) {
 	return set.Keys, nil
 }
 
-// parseJWK returns a key if it can verify tokens. A key that is malformed or for another purpose is ignored (RFC 7517, section 5).
+// parseJWK parses a key and reports whether it can verify tokens. The caller ignores a key that is malformed or for
+// another purpose (RFC 7517, section 5).
 func parseJWK(text json.RawMessage) (jwkset.JWK, bool) {
 	var m jwkset.JWKMarshal
 	if json.Unmarshal(text, &m) != nil {

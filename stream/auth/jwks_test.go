@@ -19,7 +19,7 @@ import (
 	"rowcast/listener/failures"
 )
 
-// newSet returns the set at a URL. The set is not read at intervals.
+// newSet returns the set at a URL. It is not read until the test calls read or KeyRead.
 func newSet(t *testing.T, at string, logger *slog.Logger) *jwks {
 	t.Helper()
 	u, err := url.Parse(at)
@@ -77,7 +77,8 @@ func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// A redirect is not followed, because an attacker might answer there. The log does not contain its target.
+// A redirect is not followed, because an attacker might answer there. The log does not contain the target of the
+// redirect.
 func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"/topsecret", "http://elsewhere.invalid/topsecret", "http://[topsecret", ""} {

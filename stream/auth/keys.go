@@ -42,7 +42,7 @@ func findConstant(value any) func(context.Context) jwt.Keyfunc {
 	}
 }
 
-// PublicKeys reads public keys from PEM. There must be at least one.
+// PublicKeys reads public keys from PEM. It returns an error if there is none.
 func PublicKeys(text []byte) (keys []Key, err error) {
 	for {
 		var block *pem.Block

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// checkOrigin denies requests from pages of other origins, except for the given origins. The browser adds the user's cookies to such a
-// request, so any page could otherwise read the user's events. Requests that do not come from a page are allowed.
-// They have no Origin header and no Sec-Fetch-Site header.
+// checkOrigin denies a request from a page unless the origin of the page is the hub's own or one of origins. The
+// browser adds the user's cookies to such a request, so any page could otherwise read the user's events. A request that
+// has no Origin header and no Sec-Fetch-Site header does not come from a page, and is allowed.
 func checkOrigin(r *http.Request, origins []string) error {
 	if !isAllowedOrigin(r, origins) {
 		return forbidden("pages of this origin may not open streams (the hub's option --cors-origin allows an origin)")
@@ -23,7 +23,7 @@ func isAllowedOrigin(r *http.Request, origins []string) bool {
 	switch {
 	case slices.Contains(origins, strings.ToLower(origin)):
 		return true
-	case site != "": // the browser's own decision, which does not depend on the Host that a proxy sends
+	case site != "": // the browser has compared the origins, and knows the Host before a proxy changes it
 		return site == "same-origin" || site == "none"
 	case origin == "":
 		return true

@@ -6,7 +6,8 @@ import (
 	"rowcast/stream/auth"
 )
 
-// Origins of this machine are recognised in each of these spellings. No spelling of another host's origin is taken for one of them.
+// IsLoopbackOrigin accepts each of these spellings of an origin on this machine. It rejects similar spellings of other
+// origins.
 func TestIsLoopbackOrigin(t *testing.T) {
 	t.Parallel()
 	for origin, want := range map[string]bool{

@@ -32,8 +32,9 @@ func (m *GroupMark) UnmarshalText(text []byte) error {
 // MaxGroups is the maximum number of groups of a stream.
 const MaxGroups = 100
 
-// Grant returns the grant for a user and the user's groups. It returns a [Denial] if one of them is not a valid recipient, if the user's
-// id contains the mark, if the name of a group does not contain the mark, or if there are more than MaxGroups groups.
+// Grant returns the grant for a user and the user's groups. It returns a [Denial] if the user or a group is not a valid
+// recipient, if the user's id contains the mark, if the name of a group does not contain the mark, or if there are more
+// than MaxGroups groups.
 func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
 	if m == "" {
 		m = defaultMark

@@ -12,8 +12,8 @@ import (
 	"rowcast/stream"
 )
 
-// The grant of an open stream is renewed before it expires if the app's answer has the same user and groups, or if the app does not
-// answer and the grace has not passed. Otherwise the renewal is refused.
+// The grant of an open stream is renewed before it expires if the app's answer has the same user and groups, or if the
+// endpoint fails and the grace has not passed. Otherwise the renewal is refused.
 func TestGrantIsRenewed(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -39,12 +39,12 @@ func TestGrantIsRenewed(t *testing.T) {
 					t.Fatalf("got %+v, %v, want the recipients %q", grant, err, want)
 				}
 				var all []time.Duration
-				for range 10 { // grants at the same time are not renewed at the same time
+				for range 10 { // grants that are issued at the same time are renewed at different times
 					grant, _ := a.withCookie(t, "session")
 					all = append(all, time.Until(grant.Expires))
 				}
 				if first, last := slices.Min(all), slices.Max(all); first < 90*time.Second || last > 100*time.Second || first == last {
-					t.Errorf("the grants are renewed in %v, want different times in the last tenth of 100s", all)
+					t.Errorf("the grants are renewed after %v, want different times in the last tenth of 100s", all)
 				}
 				time.Sleep(time.Until(grant.Expires))
 				a.answer = func(string) string { return tt.second }
@@ -123,7 +123,7 @@ func TestGraceWhileTheAppFails(t *testing.T) {
 			lasted, requests := time.Since(opened), a.requests.Load()
 			switch {
 			case recovers && (!ok || lasted < 330*time.Second || time.Until(next) < 270*time.Second):
-				t.Errorf("the app answers again: after %v got %v for %v, want another five minutes", lasted, ok, time.Until(next))
+				t.Errorf("the app answers again: after %v, Renew returned %v and a time in %v, want true and about five minutes", lasted, ok, time.Until(next))
 			case !recovers && (ok || lasted != 360*time.Second):
 				t.Errorf("the stream ended after %v, want 5m and the grace of 1m", lasted)
 			case requests < 5 || requests > 22:

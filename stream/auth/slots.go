@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// At most 32 requests to the app run at once. At most 24 of them are for new streams, and at most 8 of these for clients of one address.
-// Further requests from that address wait without a slot.
+// At most 32 requests to the app run at once. At most 24 of them are for new streams, and at most 8 of these for
+// clients of one address. Further requests wait.
 const (
 	maxRequests   = 32
 	maxOpening    = 24
@@ -17,7 +17,7 @@ const (
 // slots limits the requests to the app that run at once.
 type slots struct {
 	all     chan struct{}
-	opening chan struct{} // the slots of requests for new streams; renewals can use the remaining ones
+	opening chan struct{} // a request for a new stream also needs one of these, so renewals always have 8 slots
 
 	mu        sync.Mutex
 	addresses map[netip.Addr]*share // the addresses with a request that runs or waits
@@ -44,7 +44,8 @@ type acquire func(ctx context.Context, address netip.Addr) (release func(), ok b
 // forOpening acquires a slot for a new stream.
 func (s *slots) forOpening(ctx context.Context, address netip.Addr) (release func(), ok bool) {
 	own := s.enter(address)
-	// The slot of the address is acquired first, so that an address never has more than its share of requests in the other two queues.
+	// The slot of the address is acquired first, so that an address never has more than maxPerAddress requests in the
+	// other two queues.
 	releaseSlots, ok := acquireAll(ctx, own.slots, s.opening, s.all)
 	if !ok {
 		s.leave(address)
@@ -56,7 +57,8 @@ func (s *slots) forOpening(ctx context.Context, address netip.Addr) (release fun
 	}, true
 }
 
-// forRenewal acquires a slot for the renewal of an open stream. Addresses have no share here, because the number of streams is limited.
+// forRenewal acquires a slot for the renewal of an open stream. There is no limit for each address, because the number
+// of open streams limits the renewals.
 func (s *slots) forRenewal(ctx context.Context, _ netip.Addr) (release func(), ok bool) {
 	return acquireAll(ctx, s.all)
 }
@@ -93,7 +95,7 @@ func (s *slots) enter(address netip.Addr) *share {
 	return own
 }
 
-// leave counts one request of an address less, and removes an address without requests.
+// leave counts one request of an address less. It removes the address when it has no other request.
 func (s *slots) leave(address netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -66,10 +66,10 @@ func TestShareOfAnAddress(t *testing.T) {
 				began := time.Now()
 				err := a.authenticateFrom(t, tt.other, "alice")
 				if took := time.Since(began); err != nil || took != slowAnswer {
-					t.Errorf("the other address got an answer after %v, %v, want %v", took, err, slowAnswer)
+					t.Errorf("the request from the other address took %v and returned %v, want %v and no error", took, err, slowAnswer)
 				}
 				many.Wait()
-				if got := a.requests.Load(); got != 8*3+1 { // the other requests waited for the Timeout of 5 s
+				if got := a.requests.Load(); got != 8*3+1 { // the flood sends 8 at 0, 2 and 4 s, before the Timeout of 5 s
 					t.Errorf("%d requests were sent, want 25", got)
 				}
 				if len(a.slots.addresses) != 0 {
@@ -95,7 +95,7 @@ func TestNewStreamsDoNotDelayRenewals(t *testing.T) {
 		own := flood(100, func(_ int, cookie string) { _, _ = a.withCookie(t, strings.Replace(cookie, "flood 99", "alice", 1)) })
 		began := time.Now()
 		if _, ok := grant.Renew(t.Context()); !ok || time.Since(began) != slowAnswer {
-			t.Errorf("renewed: %v after %v, want true after %v", ok, time.Since(began), slowAnswer)
+			t.Errorf("Renew returned %v after %v, want true after %v", ok, time.Since(began), slowAnswer)
 		}
 		many.Wait()
 		own.Wait()

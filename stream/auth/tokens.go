@@ -33,7 +33,8 @@ type Tokens struct {
 
 	// Cookie is the name of a cookie that may contain the token if the Authorization header has none.
 	Cookie string
-	// Origins are the origins whose pages may open streams with that cookie, besides the hub's own.
+	// Origins are further origins whose pages may open streams with the Cookie. Pages of the hub's own origin always
+	// may.
 	Origins []string
 }
 
@@ -74,7 +75,7 @@ func (t *Tokens) find(r *http.Request) (string, error) {
 		return "", unauthorized("more than one Authorization header")
 	}
 	for _, header := range headers {
-		// Another scheme is ignored. It may be meant for a proxy that requires a password.
+		// A header of another scheme is ignored, because it may be for a proxy that requires a password.
 		if scheme, token, _ := strings.Cut(header, " "); strings.EqualFold(scheme, "Bearer") {
 			return strings.TrimSpace(token), nil
 		}
@@ -90,7 +91,7 @@ func (t *Tokens) find(r *http.Request) (string, error) {
 	case 1:
 		return cookies[0].Value, nil
 	}
-	// An attacker on another subdomain may have set one of them, to sign the user in as somebody else.
+	// An attacker on another subdomain may have set one of the cookies, to sign the user in as somebody else.
 	return "", unauthorized("more than one cookie " + t.Cookie)
 }
 
@@ -118,10 +119,10 @@ func (t *Tokens) verify(r *http.Request, text string) (jwt.MapClaims, error) {
 	return nil, unauthorized("the token is not signed by a configured key")
 }
 
-// validate checks the claims of a token whose signature is verified. It does not return the library's errors, because they may quote
-// the token.
+// validate checks the claims of a token whose signature is verified. It does not return the errors of the jwt library,
+// because they may quote the token.
 func (t *Tokens) validate(header map[string]any, claims jwt.MapClaims) error {
-	if header["crit"] != nil { // RFC 7515, section 4.1.11; the library does not check it
+	if header["crit"] != nil { // RFC 7515, section 4.1.11; the jwt library does not check crit
 		return unauthorized("the token has a crit header, which is not supported")
 	}
 	if err := t.checkPresent(claims); err != nil {
@@ -129,7 +130,7 @@ func (t *Tokens) validate(header map[string]any, claims jwt.MapClaims) error {
 	}
 	err := jwt.NewValidator(jwt.WithLeeway(t.Leeway), jwt.WithIssuer(t.Issuer), jwt.WithAudience(t.Audience...)).Validate(claims)
 	switch {
-	case errors.Is(err, jwt.ErrTokenExpired), claims["exp"] == 0.0: // the library ignores an exp of 0
+	case errors.Is(err, jwt.ErrTokenExpired), claims["exp"] == 0.0: // the jwt library ignores an exp of 0
 		return unauthorized("the token has expired")
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
 		return unauthorized("the token is not valid yet")
@@ -182,7 +183,7 @@ func (t *Tokens) grant(claims jwt.MapClaims) (stream.Grant, error) {
 		return stream.Grant{}, err
 	}
 	if expires, err := claims.GetExpirationTime(); err == nil && expires != nil {
-		grant.Expires, grant.Leeway = expires.Time, t.Leeway // the same token is valid for new streams until then
+		grant.Expires, grant.Leeway = expires.Time, t.Leeway // until then, new streams may use the same token
 	}
 	return grant, nil
 }

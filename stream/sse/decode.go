@@ -27,8 +27,9 @@ var ErrTooLong = errors.New("line is too long")
 
 // A Decoder decodes streams and keeps the state that a client needs to reconnect. Its fields may be read and set between two events.
 type Decoder struct {
-	// LastID is the last event id, which a client sends when it reconnects. It changes at the end of a block, also of a block without
-	// data. A block that the end of the stream cuts off does not change it. The next stream begins with the LastID of the stream before.
+	// LastID is the last event id, which a client sends when it reconnects. It changes at the end of a block, even if
+	// the block has no data. A block that the end of the stream cuts off does not change it. The next stream begins
+	// with the LastID of the stream before.
 	LastID string
 
 	// Retry is the time that the server wants the client to wait before it reconnects. The decoder never sets a negative value.
@@ -94,7 +95,7 @@ func (d *Decoder) lines(r io.Reader) *bufio.Scanner {
 	// Besides the longest line, the buffer needs two bytes for a line break and one that the scanner keeps free.
 	lines.Buffer(nil, d.maxLine()+3)
 	afterCR := false
-	searched := 0 // the number of bytes of data that are known to have no line break and need not be searched again
+	searched := 0 // bytes at the beginning of data that are known to have no line break
 	lines.Split(func(data []byte, _ bool) (advance int, token []byte, err error) {
 		if afterCR && len(data) > 0 {
 			afterCR = false

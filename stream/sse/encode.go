@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// An ID is an id field. The zero ID is no field, and leaves the client's last event id unchanged.
+// An ID is an id field. The zero ID stands for no field, and leaves the client's last event id unchanged.
 type ID struct{ field string }
 
-// NewID returns the id field for a text. The text must not contain a line break, which would end the field, or a NUL, because clients
-// ignore such a field. An empty text clears the client's last event id.
+// NewID returns the id field for a text. The text must not contain a line break, which would end the field, or a NUL,
+// because clients ignore an id with a NUL. An empty text clears the client's last event id.
 func NewID(text string) (ID, error) {
 	if strings.ContainsAny(text, "\r\n\x00") {
 		return ID{}, errors.New("an id must not contain a line break or a NUL")
@@ -57,7 +57,7 @@ func (n Name) String() string {
 	return n.text
 }
 
-// A Block is an event, unless Data is nil. From a Block with nil Data, the client only stores the ID.
+// A Block is an event, unless Data is nil. If Data is nil, the client stores the ID and dispatches no event.
 type Block struct {
 	ID   ID
 	Name Name

@@ -18,7 +18,8 @@ func ExampleEvents() {
 	// Output: 7 notify {"msg": "hi"}
 }
 
-// A Decoder keeps what the next connection needs. LastID is the value of its Last-Event-ID header, and Retry the time to wait before it.
+// A Decoder keeps what the next connection needs. LastID is the value for the header Last-Event-ID. Retry is the time
+// to wait before the next connection.
 func ExampleDecoder() {
 	connections := []string{
 		"retry: 3000\n\ndata: one\nid: 1\n\ndata: two, but the connection breaks here",

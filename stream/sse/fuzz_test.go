@@ -58,7 +58,7 @@ func reference(stream string) (events []sse.Event, reconnection *big.Int) {
 	return events, reconnection
 }
 
-// A stream is decoded as the standard requires, whatever parts it is read in.
+// A stream is decoded as the standard requires, even if each read returns only a few bytes.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\ufeffid: 1\r\nevent: a\rdata: b\ndata\n\r\n"))
 	f.Add([]byte("data: a\r\n\r\n\r\r\n\n:x\nid: \x00\nretry: 5\nid\n\ndata:  b\n\n"))

@@ -180,7 +180,7 @@ func TestDecoderKeepsIDAndRetry(t *testing.T) {
 	read("data: x\n\nretry: 10\n")
 	expect("0", 10*time.Millisecond)
 	read("id: 1\n\nid: 2\ndata: x\n")
-	expect("1", 10*time.Millisecond) // the block of 2 was cut off
+	expect("1", 10*time.Millisecond) // the block with the id 2 was cut off
 	read("data: y\n\nretry: 5s\nretry: -1\nretry\nretry: 1 \n")
 	expect("1", 10*time.Millisecond)
 	read("retry: 99999999999999999999\n")

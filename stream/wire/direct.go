@@ -5,9 +5,9 @@ import (
 	"syscall"
 )
 
-// A Direct writes to a connection without waiting. The zero Direct writes nothing. It is a value and not a part of the
-// Conn's data, so that a caller with thousands of streams can keep it beside its own data of a stream. Otherwise each
-// write would wait for one more cache line.
+// A Direct writes to a connection without waiting. The zero Direct writes nothing. A caller with thousands of streams
+// can keep the Direct of a stream beside its own data of the stream. Otherwise each write would read one more cache
+// line, from the Conn.
 type Direct struct {
 	raw syscall.RawConn
 }

@@ -30,8 +30,8 @@ func newResponse(ctx context.Context, w http.ResponseWriter, control *http.Respo
 // Direct returns the zero Direct, because net/http cannot write without waiting.
 func (r *response) Direct() Direct { return Direct{} }
 
-// minProgress is the number of bytes that the client must accept within the timeout. Less cannot be observed through
-// net/http.
+// minProgress is the number of bytes that the client must accept within the timeout. Smaller progress cannot be
+// observed through net/http.
 const minProgress = 16 << 10
 
 func (r *response) Write(b []byte) error {
@@ -51,8 +51,8 @@ func (r *response) Write(b []byte) error {
 	return r.setWriting(false)
 }
 
-// setWriting begins or ends the time that the client has to accept something. The deadline is removed in between
-// because HTTP/2 resets a stream whose deadline passes, even when nothing is being written.
+// setWriting sets the deadline of a write before the write, and removes the deadline after it. A deadline that passes
+// between two writes would make HTTP/2 reset the stream.
 func (r *response) setWriting(writing bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,7 +76,7 @@ func (r *response) setDeadline(t time.Time) error {
 // Stalled returns false. A write that makes no progress fails by its deadline.
 func (r *response) Stalled() bool { return false }
 
-// wait returns when the client has gone or the stream has ended.
+// wait returns when the client has disconnected or the stream has ended.
 func (r *response) wait() {
 	select {
 	case <-r.gone:
@@ -84,8 +84,8 @@ func (r *response) wait() {
 	}
 }
 
-// Shutdown lets the handler return, after which net/http ends the stream. That takes a moment, for which the deadline
-// leaves time. A write that waits for the client ends at once.
+// Shutdown lets the handler return, after which net/http ends the stream. If no write is in progress, net/http has the
+// timeout to send the end. A write that waits for the client fails at once.
 func (r *response) Shutdown() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -104,5 +104,5 @@ func (r *response) Shutdown() {
 // Abort does the same as Shutdown. net/http has no function that drops what the client has not accepted.
 func (r *response) Abort() { r.Shutdown() }
 
-// Close does nothing. The connection is net/http's.
+// Close does nothing. net/http closes the connection.
 func (r *response) Close() {}

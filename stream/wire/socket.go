@@ -11,10 +11,10 @@ import (
 // A socket is a connection that was taken over from net/http.
 type socket struct {
 	conn    net.Conn
-	raw     syscall.RawConn // nil if the connection has no socket that can be used without waiting
+	raw     syscall.RawConn // nil if the connection cannot be used without waiting
 	timeout time.Duration
 
-	acknowledged uint64 // bytes, at the last call of Stalled
+	acknowledged uint64 // the bytes that the client had acknowledged at the last call of Stalled
 	stalled      int    // consecutive calls of Stalled without progress
 }
 
@@ -39,8 +39,8 @@ func (s *socket) control(f func(fd int)) {
 	}
 }
 
-// Write limits the time without progress and not the time for all of b: a slow client receives a large event, however
-// long that takes.
+// Write fails when the client accepts nothing for the timeout. The time for all of b is not limited, so a slow client
+// can receive a large event.
 func (s *socket) Write(b []byte) error {
 	n, err := s.Direct().Try(b)
 	if b = b[n:]; err != nil || len(b) == 0 { // the usual case, which needs no timer
@@ -97,7 +97,7 @@ func (s *socket) accepted() uint64 {
 // stream.
 const maxReceived = 1024
 
-// wait returns when the client has gone or the stream has ended.
+// wait returns when the client has disconnected, the stream has ended or the client has sent too much.
 func (s *socket) wait() {
 	var buffer [64]byte
 	for range maxReceived {
@@ -121,7 +121,7 @@ func (s *socket) Abort() {
 	s.end()
 }
 
-// end ends reads and writes that wait for the client, and makes a Watcher notice.
+// end ends reads and writes that wait for the client. A Watcher notices that the stream has ended.
 func (s *socket) end() {
 	if s.raw == nil {
 		_ = s.conn.Close()

@@ -4,11 +4,12 @@ package wire
 
 import "time"
 
-// acknowledged knows nothing here. A client that does not read is found when the buffer of its socket is full.
+// acknowledged cannot ask this system, and reports that all bytes are acknowledged. A client that does not read is
+// found when the buffer of its socket is full.
 func acknowledged(int) (bytes uint64, all bool) { return 0, true }
 
-// dropAfter does nothing here. The kernel uses its own timeouts.
+// dropAfter does nothing on this system. The kernel uses its own timeouts.
 func dropAfter(int, time.Duration) {}
 
-// limitUnsent does nothing here. The kernel's buffers are the limit.
+// limitUnsent does nothing on this system. The kernel's buffers are the limit.
 func limitUnsent(int) {}

@@ -13,7 +13,7 @@ import (
 type poller[T any] struct {
 	mu      sync.Mutex
 	epoll   *os.File
-	watched []watched[T] // by the key that epoll returns
+	watched []watched[T] // the sockets, by the key that epoll returns
 	free    []int32      // unused keys
 	buffer  [1 << 10]byte
 }
@@ -23,7 +23,7 @@ type watched[T any] struct {
 	socket *socket
 	stream T
 	gone   func(T)
-	reads  int // reads that returned data
+	reads  int // the number of reads that returned data
 }
 
 // add begins to watch a socket. It reports whether that was possible.
@@ -57,13 +57,13 @@ func (p *poller[T]) open() bool {
 	if err != nil {
 		return false
 	}
-	_ = unix.SetNonblock(fd, true) // so that waiting for it, as for a connection, blocks no thread
+	_ = unix.SetNonblock(fd, true) // so that the Go runtime waits for it without blocking a thread
 	p.epoll = os.NewFile(uintptr(fd), "epoll")
 	go p.run(p.epoll)
 	return true
 }
 
-// control changes what epoll watches. Both descriptors are used inside of calls of RawConn.Control, so both are open.
+// control changes what epoll watches. Both descriptors are used inside calls of RawConn.Control, so both are open.
 func (p *poller[T]) control(s *socket, op int, event *unix.EpollEvent) error {
 	epoll, err := p.epoll.SyscallConn()
 	if err != nil {
@@ -107,7 +107,7 @@ func (p *poller[T]) run(epoll *os.File) {
 	}
 }
 
-// ready reads from a socket. If the client has gone, the stream has ended or the client sends too much, ready stops
+// ready reads from a socket. If the client has disconnected or sent too much, or if the stream has ended, ready stops
 // watching the socket and calls gone. The key is always of a watched socket, because only ready removes sockets that
 // were added, and epoll returns each socket once in a batch of events.
 func (p *poller[T]) ready(key int32) {

@@ -18,14 +18,14 @@ import (
 type Conn interface {
 	// Direct returns the Direct of the connection.
 	Direct() Direct
-	// Write writes all of b. It fails when the client has accepted no byte for the timeout.
+	// Write writes all of b. It fails when the client makes no progress for the timeout.
 	Write(b []byte) error
 	// Stalled is called once each heartbeat interval. It reports whether there was something to accept and the client
 	// has accepted nothing since the call before the last one.
 	Stalled() bool
 	// Shutdown ends the stream. The client still receives what was written if it accepts it within the timeout.
 	Shutdown()
-	// Abort ends the stream and drops what was written and the client has not accepted.
+	// Abort ends the stream. If the connection was taken over, it drops what the client has not accepted.
 	Abort()
 	// Close releases the connection. It must be the last call.
 	Close()
@@ -45,7 +45,7 @@ func Open(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Dur
 		w.Header().Set("Transfer-Encoding", "identity")
 	}
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(first) // Flush returns the error
+	_, _ = w.Write(first) // Flush returns an error of this write
 	if err := control.Flush(); err != nil {
 		return nil, err
 	}
