@@ -16,7 +16,7 @@ import (
 // smallSendBuffers makes the kernel's send buffers so small that a client that does not read is soon noticed.
 func smallSendBuffers(s *site) { s.buffer = 4 << 10 }
 
-// openStalled opens a stream with a small receive buffer. The test does not read from it at first.
+// openStalled opens a stream with a small receive buffer. The test does not read from the stream at first.
 func openStalled(t *testing.T, s *site, recipients ...string) *client {
 	t.Helper()
 	return open(t, s, request{recipients: recipients, buffer: 8 << 10})
@@ -110,7 +110,7 @@ func TestOverflow(t *testing.T) {
 		}
 		got++
 	}
-	if got == sent { // fewer are right, even 0 if the hub had no time to write
+	if got == sent { // the client must miss events; it receives none if the hub had no time to write
 		t.Errorf("received %d of %d events before the stream was closed, want fewer", got, sent)
 	}
 	again := resume(t, f.site, stalled.decoder.LastID, "alice")

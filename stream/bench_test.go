@@ -49,7 +49,8 @@ func BenchmarkBroadcast(b *testing.B) {
 	b.ReportMetric(float64(readers.bytes)/float64(b.N)/1000, "B/delivery")
 }
 
-// Sending an event to many streams allocates as much as sending it to one. Not parallel: it counts allocations.
+// Sending an event to many streams allocates as much as sending it to one stream. Not parallel: the test counts the
+// allocations of the process.
 func TestSendingAllocatesNothingPerStream(t *testing.T) {
 	if raceDetector {
 		t.Skip("with the race detector, a sync.Pool drops some of its values")

@@ -16,8 +16,8 @@ import (
 	"rowcast/listener/feed"
 )
 
-// If the environment variable clientsVariable is set, this test binary only runs clients. Tests start it as a second
-// process, so that they do not count the resources of the clients as the hub's.
+// If the environment variable clientsVariable is set, this test binary only runs clients. Tests start the binary as a
+// second process, so that they do not count the resources of the clients as the hub's.
 const clientsVariable = "ROWCAST_TEST_CLIENTS"
 
 // runClients opens streams, prints a line, and then reads and ignores what it receives until its input ends. The

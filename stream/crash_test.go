@@ -34,7 +34,7 @@ func useUpIDs(t *testing.T, db *pgx.Conn) {
 }
 
 // wantAssignedAgain checks that a row has the id of the first lost row, and the transaction number of one of the lost
-// rows. It need not be the first number, because the first hub that reconnects uses one for its epoch.
+// rows. The row need not have the first number, because the first hub that reconnects uses one number for its epoch.
 func wantAssignedAgain(t *testing.T, got numbers, lost []numbers) {
 	t.Helper()
 	if got.id != lost[0].id || !slices.ContainsFunc(lost, func(n numbers) bool { return n.xid == got.xid }) {
@@ -174,7 +174,7 @@ func TestSeveralCrashesInARow(t *testing.T) {
 			rest[live.decoder.LastID] = nil
 		}
 		d.strike(t)
-		hub.caughtUp(t) // the new epoch begins before the next rows, so the next crash does not lose it
+		hub.caughtUp(t) // the new epoch begins before the next rows, so the next crash does not lose the epoch
 		db = connect(t, d.dsn)
 		wantAssignedAgain(t, insertForGood(db, "again"), lost)
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // A row reaches all streams of its recipient and no others, for each kind of statement that inserts rows. Each
-// statement inserts a row for alice, one for bob and one for everyone. The last one also rolls a row back.
+// statement inserts a row for alice, one for bob and one for everyone. The DO block also rolls a row back.
 func TestFromARowToTheBrowser(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

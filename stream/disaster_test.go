@@ -15,7 +15,7 @@ import (
 // A disaster is a crash, a failover or a restart of a database, on servers that only this test uses.
 type disaster struct {
 	dsn string
-	// hold makes the disaster lose what is committed from then on with synchronous_commit = off.
+	// hold makes the disaster lose the transactions that are committed from then on with synchronous_commit = off.
 	hold func(t *testing.T)
 	// strike causes the disaster, and returns when rows can be inserted again.
 	strike func(t *testing.T)

@@ -84,7 +84,7 @@ func TestMemoryIsEmptiedWithItsEpoch(t *testing.T) {
 	f.publish("alice", "message", "2") // the first batch of the new epoch
 	wantRest(t, f.site, between, "2")
 	if got := f.hub.Stats.Pages.Load(); got != 0 {
-		t.Errorf("%d pages were read for a row of this epoch, want none", got)
+		t.Errorf("%d pages were read for a row of the new epoch, want none", got)
 	}
 	resume(t, f.site, before, "alice").hello()
 	eventually(t, "the table is read", func() bool { return f.hub.Stats.Pages.Load() > 0 })

@@ -30,7 +30,7 @@ func Example() {
 	check(err)
 	l := &listener.Listener{Config: config, Logger: slog.Default()}
 	l.Deliver, l.Message = hub.Publish, hub.Send
-	replayer, err := l.NewReplayer(ctx, 2) // reads what clients missed
+	replayer, err := l.NewReplayer(ctx, 2) // reads the rows that clients have missed
 	check(err)
 	hub.Source = replayer
 	var running errgroup.Group

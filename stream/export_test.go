@@ -52,8 +52,8 @@ func (h *Hub) Leases() int {
 	return len(st.leases)
 }
 
-// Connect opens a stream over a connection that accepts everything at once. If live is false, the stream stays joining.
-// leave closes the stream.
+// Connect opens a stream over a connection that accepts everything at once. If live is false, the stream never becomes
+// live. leave closes the stream.
 func (h *Hub) Connect(live bool, recipients ...string) (leave func()) {
 	grant := Grant{Groups: recipients}
 	s := newSubscriber(h, grant, nil)

@@ -38,7 +38,7 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 	}
 	want := fmt.Sprintf("event: rowcast.bye\ndata: {\"reason\": %q, \"expires_in\": %d}\n\n", reason, in)
 	if text := r.text(); !strings.Contains(text, want) {
-		t.Errorf("got %q, want %q in it", text, want)
+		t.Errorf("got %q, want text that contains %q", text, want)
 	}
 }
 
@@ -56,7 +56,7 @@ func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	last := r.writes[len(r.writes)-1].text
 	want := "id: " + f.now.String() + "\nevent: rowcast.beat\ndata: {\"behind\": "
 	if !strings.HasPrefix(last, "retry: ") || !strings.Contains(last, want) {
-		t.Errorf("the last write is %q, want %q in it", last, want)
+		t.Errorf("the last write is %q, want a retry field and %q", last, want)
 	}
 	if got := f.hub.Stats.Streams.Load(); got != 0 {
 		t.Errorf("%d streams are left, want none", got)
@@ -112,8 +112,8 @@ func TestAnExpiredGrant(t *testing.T) {
 	})
 }
 
-// On a slow client's stream, rowcast.bye comes after the pending events and has no id. An id before an event would make
-// a client that resumes miss it.
+// On a slow client's stream, rowcast.bye comes after the pending events and has no id. If an id came before an event, a
+// client that resumes from this id would miss the event.
 func TestNoByeBeforePendingEvents(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -137,7 +137,7 @@ func TestNoByeBeforePendingEvents(t *testing.T) {
 	})
 }
 
-// A stream that waits for the database also ends when its grant does. If the stream becomes live after rowcast.bye was
+// A stream that waits for the database also ends when its grant ends. If the stream becomes live after rowcast.bye was
 // due, it receives rowcast.bye at once.
 func TestAGrantEndsWhileJoining(t *testing.T) {
 	t.Parallel()
@@ -252,7 +252,7 @@ func TestRenewalReturnsTooLate(t *testing.T) {
 	})
 }
 
-// Each stream ends at its own time, in whatever order streams are opened and closed.
+// Each stream ends when its grant ends, in whatever order streams are opened and closed.
 func TestEachGrantEndsAtItsOwnTime(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {

@@ -138,8 +138,8 @@ func TestHeartbeatsAreSpread(t *testing.T) {
 	})
 }
 
-// A stream with pending events receives no heartbeat. The id of a heartbeat before an event would make a client that
-// resumes miss it.
+// A stream with pending events receives no heartbeat. If the id of a heartbeat came before an event, a client that
+// resumes from this id would miss the event.
 func TestNoHeartbeatBeforePendingEvents(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {

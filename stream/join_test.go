@@ -193,7 +193,7 @@ func (w flushing) FlushError() error {
 
 func (w flushing) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// serveAlice serves a feed to the user alice. It calls do while the head of a response is written.
+// serveAlice serves a feed to the user alice. It calls do while the hub writes the head of a response.
 func serveAlice(t *testing.T, f *fakeFeed, do func()) *site {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.hub.Serve(flushing{w, do}, r, stream.Grant{User: "alice"})
@@ -203,7 +203,7 @@ func serveAlice(t *testing.T, f *fakeFeed, do func()) *site {
 }
 
 // The stream of a client without a cursor is live before rowcast.hello is written. Events that are published meanwhile
-// come after it.
+// come after rowcast.hello.
 func TestEventsWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)

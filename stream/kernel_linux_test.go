@@ -26,7 +26,7 @@ func TestTheKernelHoldsFewBytes(t *testing.T) {
 	for range clients {
 		c := open(t, f.site, request{recipients: []string{"alice"}, buffer: 1 << 20})
 		c.hello()
-		all.Go(func() { // the kernel then regards the client as fast
+		all.Go(func() { // the kernel regards a client that reads three events as fast
 			for range 3 {
 				c.notification()
 			}

@@ -24,8 +24,8 @@ import (
 // numbers: Hub.Pending, and the bytes of memory in use at which the hub ends, above those of an empty process.
 const peakVariable = "ROWCAST_TEST_PEAK"
 
-// The settings of the hub of TestPeakMemory. Hub.Pending is small, so that without it the backlogs of all clients would
-// use many times the memory of the formula.
+// The settings of the hub of TestPeakMemory. Hub.Pending is small compared with the backlogs of all clients. Without
+// this limit, the backlogs would use much more memory than the formula in the README allows.
 const (
 	peakMemory  = 4 << 20
 	peakPending = 16 << 20

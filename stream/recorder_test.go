@@ -104,7 +104,7 @@ func (r *recorder) awaitEnd(t *testing.T) {
 	}
 }
 
-// stall makes writes wait until resumeWrites is called.
+// stall makes writes and flushes wait until resumeWrites is called.
 func (r *recorder) stall() (resumeWrites func()) {
 	gate := make(chan struct{})
 	r.mu.Lock()

@@ -83,7 +83,7 @@ type reader struct {
 	recipients []string
 	rng        *rand.Rand
 
-	connections *atomic.Int64 // of all readers
+	connections *atomic.Int64 // the number of connections of all readers
 	decoder     sse.Decoder
 	received    []sse.Event
 	resumed     map[string]int // the number of connections for each kind of cursor

@@ -332,7 +332,7 @@ func TestResponsesThatCannotBeStreamedDoNotFillTheLog(t *testing.T) {
 	var log bytes.Buffer
 	f := newFeed(t, func(s *site) { s.hub.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	for range 100 {
-		wrapped := struct{ http.ResponseWriter }{httptest.NewRecorder()} // without Flush
+		wrapped := struct{ http.ResponseWriter }{httptest.NewRecorder()} // a ResponseWriter without Flush
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.ProtoMajor = 2 // over HTTP/2, Serve writes through wrapped
 		f.hub.Serve(wrapped, r, stream.Grant{User: "alice"})

@@ -83,8 +83,8 @@ type gate struct {
 	open chan struct{} // closing it lets the queries continue
 
 	mu     sync.Mutex
-	inside []string // the recipients of the delayed queries
-	read   []string // the recipients of all queries
+	inside []string // the recipients whose queries are delayed at the moment
+	read   []string // the recipients of all queries so far
 	most   int      // the largest number of queries at one time
 }
 
@@ -142,8 +142,8 @@ func (g *gate) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryE
 }
 
 // A slowSource delays each read until the test lets it continue, and records the recipient. Each page is empty and does
-// not advance the client's cursor, so a client reads without end. Recipients in short have read everything after one
-// page.
+// not advance the client's cursor, so most clients read without end. Only the recipients in short have read everything
+// after one page.
 type slowSource struct {
 	source
 	short   []string
