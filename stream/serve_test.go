@@ -40,7 +40,7 @@ func TestHeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	delete(got, "Date")
-	// The response has no length, and no chunks, because some proxies delay them. The body ends with the connection.
+	// The response has no Content-Length, and no chunks, which some proxies delay. The body ends with the connection.
 	want := textproto.MIMEHeader{
 		"Content-Type":      {"text/event-stream"},
 		"Cache-Control":     {"no-store, no-transform"},

@@ -244,7 +244,7 @@ func TestAttackManySlowUsers(t *testing.T) {
 	t.Logf("the user waited for %d pages of all users", pages)
 }
 
-// A client that disconnects while it waits or reads makes room in the queue, so another client reads at once.
+// A client that disconnects while it waits leaves the queue. If it disconnects while it reads, another client reads.
 func TestTurnsAreGivenUp(t *testing.T) {
 	t.Parallel()
 	f, slow, id := serveSlowly(t, 1, "honest")
