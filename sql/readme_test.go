@@ -29,7 +29,7 @@ func TestReadmeHasTheColumnsAndConstraints(t *testing.T) {
 	const inSchema = `SELECT name::text COLLATE "C" FROM (
 			SELECT attname FROM pg_attribute WHERE attrelid = 'rowcast.notifications'::regclass AND attnum > 0
 			UNION ALL SELECT conname FROM pg_constraint WHERE conrelid = 'rowcast.notifications'::regclass AND contype = 'c'
-			UNION ALL SELECT 'has_utf8_form') names (name) ORDER BY 1` // that constraint is only in databases that are not UTF-8
+			UNION ALL SELECT 'has_utf8_form') names (name) ORDER BY 1` // has_utf8_form exists only if the encoding is not UTF-8
 	rows, err := conn.Query(dbtest.Context(t), inSchema)
 	if err != nil {
 		t.Fatal(err)

@@ -200,7 +200,7 @@ func TestGrantToAMissingRole(t *testing.T) {
 	}
 	missing, err := sql.Missing(dbtest.Context(t), conn, app, sql.AppRights()...)
 	if err != nil || len(missing) != 3 { // every role may execute functions by default
-		t.Errorf("missing rights are %v, %v, want all three that are not granted by default", missing, err)
+		t.Errorf("missing rights: got %v, %v, want the three that PostgreSQL does not grant by default", missing, err)
 	}
 }
 
@@ -235,7 +235,7 @@ func TestPrintedScriptGrantsRights(t *testing.T) {
 	}
 	for role, rights := range map[string][]sql.Right{app: sql.AppRights(), hub: append(sql.HubRights(), sql.RetentionRights()...)} {
 		if missing, err := sql.Missing(dbtest.Context(t), conn, role, rights...); err != nil || len(missing) > 0 {
-			t.Errorf("%s: %v is missing, %v", role, missing, err)
+			t.Errorf("role %s: got the missing rights %v, %v, want none", role, missing, err)
 		}
 	}
 }

@@ -76,10 +76,10 @@ func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
 	return m.Migrate(ctx)
 }
 
-// Migrate upgrades the schema to [Version]. It returns the version before (0 without a schema) and after. It fails if
-// the schema is newer than this program, or if text in the encoding of the database cannot be converted to UTF-8. It
-// also fails if another role owns the schema, or a table or function in it, because that role could run its own code
-// with the rights of the current role. It accepts objects that a superuser owns.
+// Migrate upgrades the schema to [Version]. It returns the version before and after the upgrade. Without a schema, the
+// version is 0. It fails if the schema is newer than this program, or if text in the encoding of the database cannot be
+// converted to UTF-8. It also fails if another role owns the schema, or a table or function in it, because that role
+// could run its own code with the rights of the current role. It accepts objects that a superuser owns.
 func (m Migrator) Migrate(ctx context.Context) (from, to int64, err error) {
 	config, err := pgx.ParseConfig(m.DSN)
 	if err != nil {

@@ -108,7 +108,7 @@ func dump(t *testing.T, pgDump, dsn string) string {
 	}
 	var lines []string
 	for line := range strings.Lines(string(out)) {
-		if !strings.HasPrefix(line, `\`) { // \restrict has a random key
+		if !strings.HasPrefix(line, `\`) { // pg_dump prints \restrict with a random key
 			lines = append(lines, line)
 		}
 	}
@@ -196,6 +196,6 @@ func TestMigrateCorrectsARestoredTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if xids != "1 1" || horizon != "3" {
-		t.Errorf("got xids %s and horizon %s, want 1 1 and 3", xids, horizon)
+		t.Errorf("got the transaction numbers %s and the horizon %s, want 1 1 and 3", xids, horizon)
 	}
 }

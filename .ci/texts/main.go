@@ -3,8 +3,8 @@
 //
 //	go run ./.ci/texts -n 100 -seed 1
 //
-// It picks from the comments of all languages, the messages and help texts in Go, and the paragraphs of the
-// documentation.
+// It picks from the comments in Go, SQL, JavaScript and .ci/run, the messages and help texts in Go, and the paragraphs
+// of the documentation.
 package main
 
 import (
@@ -63,7 +63,7 @@ func main() {
 
 func indent(s string) string { return "    " + strings.ReplaceAll(s, "\n", "\n    ") }
 
-// collect returns the texts of all files below the working directory.
+// collect returns the texts of the files below the working directory whose path begins with within.
 func collect(within string) (all []text, err error) {
 	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -139,7 +139,7 @@ func isMessage(s string) bool {
 	return !isCode.MatchString(s) && !strings.HasPrefix(s, "/") && !strings.Contains(s, "\n\t")
 }
 
-// appendText appends t, unless it has fewer than four words or is a directive.
+// appendText appends t, unless it has fewer than four words or is a nolint directive.
 func appendText(all []text, t text) []text {
 	if len(strings.Fields(t.words)) < 4 || strings.HasPrefix(t.words, "nolint") {
 		return all

@@ -27,7 +27,7 @@ func TestClientFitsTheServer(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name     string
-		versions []string // of the installed programs
+		versions []string // the versions of the installed programs
 		want     int      // index of the chosen program; -1 means that no program is chosen
 		err      error
 	}{
@@ -51,7 +51,7 @@ func TestClientFitsTheServer(t *testing.T) {
 		}
 		got, err := cluster.Programs{Major: 15}.ClientIn(dbtest.Context(t), test.name, dirs...)
 		if got != want || !errors.Is(err, test.err) {
-			t.Errorf("%s of %q for 15: got %q, %v, want %q, %v", test.name, test.versions, got, err, want, test.err)
+			t.Errorf("%s with the versions %q for PostgreSQL 15: got %q, %v, want %q, %v", test.name, test.versions, got, err, want, test.err)
 		}
 	}
 }

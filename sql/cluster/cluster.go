@@ -47,8 +47,8 @@ type Cluster struct {
 	Programs Programs
 
 	// Port is a TCP port on 127.0.0.1. A connection over TCP needs a password.
-	// The superuser has no password at first. If Port is 0, the server does not listen on
-	// TCP.
+	// The superuser has no password at first. If Port is 0, the server does not
+	// listen on TCP.
 	Port int
 
 	// Settings are server settings such as "fsync": "off".
@@ -210,7 +210,7 @@ func (c *Cluster) stop(ctx context.Context, mode Mode) error {
 	if err := c.server.stop(ctx, mode); err != nil {
 		return fmt.Errorf("stop PostgreSQL in %s: %w", c.Dir, err)
 	}
-	_ = os.Remove(c.socketDir()) // the directory may be in /tmp
+	_ = os.Remove(c.socketDir()) // the directory may be in /tmp, where nobody else removes it
 	return nil
 }
 

@@ -33,7 +33,7 @@ func TestStartFromNothing(t *testing.T) {
 		t.Errorf("server is %q, want %q", got, want)
 	}
 	if len(steps) != 1 || !strings.Contains(steps[0], "creating a new database cluster in "+c.Dir) {
-		t.Errorf("progress %q, want one step, the creation of the files", steps)
+		t.Errorf("Progress was called with %q, want one step: the creation of the files", steps)
 	}
 	if err := c.Start(dbtest.Context(t)); err == nil {
 		t.Error("a second Start succeeded")
@@ -106,7 +106,7 @@ func TestDataRemain(t *testing.T) {
 	again := &cluster.Cluster{Dir: dir, Settings: c.Settings}
 	start(t, again)
 	if got := query(t, again.DSN("postgres"), "SELECT count(*) FROM kept"); got != "0" {
-		t.Errorf("kept table has %s rows, want 0", got)
+		t.Errorf("the table kept has %s rows, want 0", got)
 	}
 	if got := again.DSN("postgres"); got != dsn {
 		t.Errorf("connection string of the next run is %s, want %s as before", got, dsn)

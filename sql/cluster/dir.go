@@ -42,7 +42,8 @@ func DefaultDir(name string) (string, error) {
 
 // Temporary creates a directory for the clusters of this process. base is the
 // default directory with the name, and dir is below it. remove deletes dir. If
-// the process is killed, the next call of Temporary in any process deletes dir.
+// the process is killed, the next call of Temporary with the name, in any
+// process, deletes dir.
 // A process that creates or deletes such a directory holds the lock of base.
 func Temporary(ctx context.Context, name string) (base, dir string, remove func(context.Context) error, err error) {
 	if base, err = DefaultDir(name); err != nil {
@@ -82,7 +83,7 @@ func removeAbandoned(base string) {
 	dirs, _ := filepath.Glob(filepath.Join(base, "run-*"))
 	for _, dir := range dirs {
 		if owner, err := tryLock(dir); err == nil {
-			_ = os.RemoveAll(dir) // the next call deletes files that a server still writes while it ends
+			_ = os.RemoveAll(dir) // the next call of removeAbandoned deletes files that a server still writes while it ends
 			unlock(owner)
 		}
 	}

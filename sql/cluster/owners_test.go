@@ -114,7 +114,7 @@ func TestOneOwnerAtATime(t *testing.T) {
 	}
 	o.end(t)
 	if running(o.pid) {
-		t.Error("the server runs after its owner has stopped it")
+		t.Error("the server still runs after its owner has stopped it")
 	}
 	start(t, quick(o.dir))
 }
@@ -184,7 +184,7 @@ func TestFilesOfAKilledProcessAreRemoved(t *testing.T) {
 		t.Errorf("the files of a killed process are still there (%v)", err)
 	}
 	if _, err := os.Stat(filepath.Join(living.dir, "data", "PG_VERSION")); err != nil {
-		t.Errorf("the files of a living process: %v", err)
+		t.Errorf("the files of a living process are not there: %v", err)
 	}
 	living.end(t)
 	if _, err := os.Stat(filepath.Dir(living.dir)); !errors.Is(err, os.ErrNotExist) {
@@ -197,7 +197,7 @@ func TestFilesOfAKilledProcessAreRemoved(t *testing.T) {
 func TestWithoutRoot(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("the other tests run without root")
+		t.Skip("only root needs this test")
 	}
 	nobody, err := user.Lookup("nobody")
 	if err != nil {

@@ -82,8 +82,8 @@ func (s *server) awaitReady(ctx context.Context, data string) error {
 	}
 }
 
-// stop sends the signal mode to the server and waits until the server ends. If ctx
-// or patience ends first, stop sends the next signal: SIGQUIT, then SIGKILL.
+// stop sends the signal mode to the server and waits until the server ends. If
+// ctx or patience ends first, stop sends the next signal: SIGQUIT, then SIGKILL.
 func (s *server) stop(ctx context.Context, mode Mode) error {
 	for _, signal := range []syscall.Signal{syscall.Signal(mode), syscall.SIGQUIT, syscall.SIGKILL} {
 		if err := s.process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -131,7 +131,8 @@ func (c *Cluster) stopLeftover(ctx context.Context) error {
 	return nil
 }
 
-// isServer reports whether a process is a PostgreSQL server on these data.
+// isServer reports whether a process is a PostgreSQL server with this data
+// directory.
 func isServer(pid int, data string) bool {
 	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
 		return strings.Contains(string(text), "postgres\x00-D\x00"+data+"\x00")
@@ -143,8 +144,8 @@ func isServer(pid int, data string) bool {
 func pidFile(data string) string { return filepath.Join(data, "postmaster.pid") }
 
 // readPIDFile returns the process id of a server, or 0 if there is no file. It
-// also reports whether the server accepts connections. PostgreSQL describes the lines of the
-// file in src/include/utils/pidfile.h.
+// also reports whether the server accepts connections. PostgreSQL describes the
+// lines of the file in src/include/utils/pidfile.h.
 func readPIDFile(data string) (pid int, ready bool) {
 	text, _ := os.ReadFile(pidFile(data))
 	lines := strings.Split(string(text), "\n")

@@ -84,7 +84,7 @@ func TestServerSettings(t *testing.T) {
 func TestDatabaseIsDroppedWithItsSessions(t *testing.T) {
 	t.Parallel()
 	var left *pgx.Conn
-	t.Run("a test with a session", func(t *testing.T) {
+	t.Run("a test that leaves a session open", func(t *testing.T) {
 		conn, err := pgx.Connect(dbtest.Context(t), dbtest.Database(t))
 		if err != nil {
 			t.Fatal(err)

@@ -46,8 +46,8 @@ CREATE UNLOGGED TABLE rowcast.epoch (
     token uuid    NOT NULL DEFAULT gen_random_uuid()
 );
 
--- The server and the database that assigned the transaction numbers in the table, and the number below which retention has
--- deleted rows.
+-- history has one row. It names the server and the database that assigned the transaction numbers in rowcast.notifications, and the
+-- number below which retention has deleted rows (horizon).
 CREATE TABLE rowcast.history (
     one               boolean PRIMARY KEY DEFAULT true CHECK (one),
     horizon           xid8    NOT NULL DEFAULT '3',
@@ -84,7 +84,8 @@ CREATE FUNCTION rowcast.anchor_tag(id bigint, created_at timestamptz) RETURNS te
 $$;
 
 -- encode_xip() returns the transactions in flight in the text of a cursor: the gaps between them, from xmax downwards, in a Rice code
--- with six bits in each character. The first character is the number of low bits of a gap that are not in unary.
+-- with six bits in each character. The first character is the number of low bits that are written in binary. The rest of a gap is
+-- written in unary.
 -- +goose StatementBegin
 CREATE FUNCTION rowcast.encode_xip(xmax bigint, xip bigint[]) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
