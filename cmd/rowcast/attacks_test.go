@@ -39,7 +39,7 @@ func statuses(t *testing.T, url, sent string) (all string) {
 	for {
 		response, err := http.ReadResponse(reader, nil)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("%.100q: after %q, the hub neither answers nor closes the connection", sent, all)
+			t.Fatalf("%.100q: after the statuses %q, the hub neither answers nor closes the connection", sent, all)
 		}
 		if err != nil {
 			return strings.TrimSpace(all)
@@ -192,7 +192,7 @@ func TestAttackLineBreaks(t *testing.T) {
 		defer close(names)
 		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 			if line := lines.Text(); strings.ContainsRune(line, '\r') || strings.Contains(line, "forged") && !strings.HasPrefix(line, "data: ") {
-				t.Errorf("got the line %q", line)
+				t.Errorf("the stream has a line that a client could take for a forged field: %q", line)
 			} else if name, ok := strings.CutPrefix(line, "event: "); ok {
 				names <- name
 			}
@@ -224,7 +224,7 @@ func TestAttackLineBreaks(t *testing.T) {
 	h.err.await(t, "contains a control character")
 	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', `+quoted+`)`, `SELECT pg_notify('rowcast.disconnect', 'alice')`)
 	want("rowcast.bye")
-	if _, more := receive(t, names, "the stream to end"); more {
+	if _, more := receive(t, names, "the end of the stream"); more {
 		t.Error("the stream did not end")
 	}
 }

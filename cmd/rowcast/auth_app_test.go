@@ -86,13 +86,13 @@ func TestAppReceivesCredentials(t *testing.T) {
 		}
 	}
 	if q.Method != "GET" || q.RequestURI != "/rowcast-auth?x=1" {
-		t.Errorf("got %s %s", q.Method, q.RequestURI)
+		t.Errorf("the app received %s %s, want GET /rowcast-auth?x=1", q.Method, q.RequestURI)
 	}
 	if status, says := listenTo(t, h, ""); status != 401 || len(app.questions()) != 1 {
 		t.Errorf("without credentials: got %d, %s, and %d requests, want 401 and no request", status, says, len(app.questions()))
 	}
 	if status, says := listenTo(t, h, "", append(headers, "Authorization", "Token y")...); status != 401 || len(app.questions()) != 1 {
-		t.Errorf("with two Authorization headers: got %d, %s", status, says)
+		t.Errorf("with two Authorization headers: got %d, %s, want 401 and no request to the app", status, says)
 	}
 	if status, _ := listenTo(t, h, "?uid=bob", headers...); status != 400 {
 		t.Errorf("with a uid in the URL: got %d, want 400", status)

@@ -93,11 +93,11 @@ func TestKeySetChanges(t *testing.T) {
 	}
 	keys.answer.Store(jwks([]namedKey{after}))
 	if _, says := listenTo(t, h, "", after.bearer(t)...); says != aliceOnly {
-		t.Errorf("the new key: got %s", says)
+		t.Errorf("a token with the new key: got %s, want a stream", says)
 	}
 	for range 2 { // the hub does not read the set again so soon, but knows that this key was withdrawn
 		if status, says := listenTo(t, h, "", before.bearer(t)...); status != 401 {
-			t.Errorf("the withdrawn key: got %d, %s, want 401", status, says)
+			t.Errorf("a token with the withdrawn key: got %d, %s, want 401", status, says)
 		}
 	}
 	if got := keys.asked.Load(); got != 2 {
@@ -209,7 +209,7 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 		t.Errorf("%d lines in the log, want at most %d", lines, most)
 	}
 	if _, says := listenTo(t, h, "", known.bearer(t)...); says != aliceOnly {
-		t.Errorf("the known key: got %s", says)
+		t.Errorf("a token with the known key: got %s, want a stream", says)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestOtherKeysAtAURL(t *testing.T) {
 		t.Error("a malformed key prevents other keys from being read")
 	}
 	if _, says := listenTo(t, h, "", bearer(sign(t, jwt.SigningMethodEdDSA, good.private, claims(nil)))...); says != aliceOnly {
-		t.Errorf("without kid: got %s", says)
+		t.Errorf("a token without kid: got %s, want a stream", says)
 	}
 }
 

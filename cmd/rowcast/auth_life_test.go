@@ -72,11 +72,11 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	}
 	tail := start(t, nil, "tail", "--url", h.url+"/events", "--token", token)
 	if code := tail.wait(); code != 1 || !strings.HasSuffix(tail.err.String(), "/events answered 401 Unauthorized: the token has expired\n") {
-		t.Errorf("tail: got %d, %s", code, tail.err)
+		t.Errorf("tail with the expired token: got exit code %d, %s, want 1 and the reason", code, tail.err)
 	}
 	status, says := listenTo(t, h, "", bearer(token)...)
 	if status != 401 || !strings.HasSuffix(says, "the token has expired\n") {
-		t.Errorf("again: got %d, %s, want 401", status, says)
+		t.Errorf("the expired token: got %d, %s, want 401", status, says)
 	}
 }
 
@@ -104,7 +104,7 @@ func TestAStreamEndsWhenTheGroupsChange(t *testing.T) {
 	h := secure(t, "--auth-url", app.URL)
 	wantByeAndEnd(t, receiveAll(t, h, "Cookie", "session=1"), "revoked")
 	if _, says := listenTo(t, h, "", "Cookie", "session=1"); says != `{"recipients":["alice","team:8"],"heartbeat":15}` {
-		t.Errorf("then: got %s", says)
+		t.Errorf("after the change of the groups: got %s, want team:8 instead of team:7", says)
 	}
 }
 
@@ -133,7 +133,7 @@ func TestCookiesAcrossOrigins(t *testing.T) {
 		origin, site string
 		status       int
 	}{
-		{"", "", 200}, // no browser
+		{"", "", 200}, // no browser sends these two values together
 		{"", "same-origin", 200},
 		{"", "none", 200},
 		{"", "cross-site", 403}, // an image, or a link
@@ -146,7 +146,7 @@ func TestCookiesAcrossOrigins(t *testing.T) {
 		{"https://app.example.evil.example", "", 403},
 		{"null", "", 403},
 		{"null", "cross-site", 403},
-		{"https://evil.example", "same-origin", 200}, // no browser
+		{"https://evil.example", "same-origin", 200}, // no browser sends these two values together
 	}
 	for name, h := range hubs {
 		for _, tt := range tests {
@@ -166,7 +166,7 @@ func TestCookiesAcrossOrigins(t *testing.T) {
 		for _, cookie := range []string{"session=x", ""} { // status 401, or an empty stream
 			got := ask(t, "GET", h.url+"/events", "Origin", ours, "Cookie", cookie).header
 			if got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Credentials") != "true" {
-				t.Errorf("%s, cookie %q: got %v", name, cookie, got)
+				t.Errorf("%s, cookie %q: got the headers %v, want CORS headers", name, cookie, got)
 			}
 		}
 	}

@@ -12,7 +12,7 @@ func TestHelp(t *testing.T) {
 	t.Parallel()
 	code, help, stderr := run(t, nil)
 	if code != 0 || stderr != "" {
-		t.Errorf("rowcast alone: exit code %d, %q", code, stderr)
+		t.Errorf("rowcast without arguments: exit code %d, %q", code, stderr)
 	}
 	for _, command := range []string{"demo", "migrate", "serve", "tail", "doctor"} {
 		if !strings.Contains(help, "\n  "+command+" ") {

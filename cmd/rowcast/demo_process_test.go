@@ -111,7 +111,7 @@ func (p *demoProcess) wait() error {
 
 func (p *demoProcess) kill() {
 	_ = p.cmd.Process.Kill()
-	receive(p.t, p.ended, "the demo to end")
+	receive(p.t, p.ended, "the end of the demo")
 	p.ended <- nil
 }
 
@@ -141,7 +141,7 @@ func (d demo) rows(user string) []string {
 		Rows   []struct{ Data json.RawMessage }
 	}
 	if err := json.Unmarshal([]byte(got.body), &existing); got.status != http.StatusOK || err != nil || existing.Cursor == "" {
-		d.t.Fatalf("existing rows: %d %s (%v)", got.status, got.body, err)
+		d.t.Fatalf("the page's existing rows: got %d, %s (%v), want 200 and JSON", got.status, got.body, err)
 	}
 	var data []string
 	for _, row := range existing.Rows {

@@ -43,7 +43,7 @@ func TestDisconnectOnAllHubs(t *testing.T) {
 	for _, tail := range bobs {
 		tail.out.await(t, `(?s)"data":1}.*`+bye)
 		if got := strings.Count(tail.out.String(), "rowcast.bye"); got != 1 {
-			t.Errorf("bob was disconnected %d times: %s", got, tail.out)
+			t.Errorf("bob was disconnected %d times, want 1: %s", got, tail.out)
 		}
 	}
 	for _, h := range []string{first.admin, second.url} {

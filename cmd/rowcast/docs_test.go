@@ -139,7 +139,7 @@ func TestRootReadmeIsShort(t *testing.T) {
 	t.Parallel()
 	const most = 900
 	if words := len(strings.Fields(readmeOf(t, "README.md"))); words > most {
-		t.Errorf("README.md has %d words, more than %d", words, most)
+		t.Errorf("README.md has %d words, want at most %d", words, most)
 	}
 }
 
@@ -248,7 +248,7 @@ func sourceOf(t *testing.T, pattern string) (all string) {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(root, pattern))
 	if err != nil || len(paths) == 0 {
-		t.Fatalf("%s: %d files, %v", pattern, len(paths), err)
+		t.Fatalf("the pattern %s matches %d files (%v), want at least 1", pattern, len(paths), err)
 	}
 	for _, path := range paths {
 		if !strings.HasSuffix(path, "_test.go") {

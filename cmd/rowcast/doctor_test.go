@@ -17,7 +17,7 @@ func examine(t *testing.T, dsn string) (code int, found map[string]string, out s
 	t.Helper()
 	code, out, stderr := run(t, nil, "doctor", "--database-url", dsn)
 	if stderr != "" {
-		t.Errorf("on stderr: %s", stderr)
+		t.Errorf("the doctor wrote to stderr: %s", stderr)
 	}
 	found = make(map[string]string)
 	last := ""

@@ -19,7 +19,7 @@ func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 		t.Fatal(stderr)
 	}
 	h = serve(t, limited, append([]string{"--memory", "1B"}, args...)...)
-	waitFor(t, "the hub to hold the park lock", func() bool {
+	waitFor(t, "the park lock of the hub", func() bool {
 		return valueOf(t, dsn, `SELECT (count(*) = 1)::text FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock'
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == "true"
 	})

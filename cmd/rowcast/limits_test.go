@@ -90,7 +90,7 @@ func (h *hub) reconnect(t *testing.T, who [2]string) <-chan struct{} {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		receive(t, ended, "a client to end")
+		receive(t, ended, "the end of a client")
 	})
 	return greeted
 }
@@ -133,7 +133,7 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 	t.Cleanup(func() {
 		cancel()
 		_ = response.Body.Close()
-		receive(t, done, "a stream to end")
+		receive(t, done, "the end of a stream")
 	})
 	if first, _ := receive(t, names, "the hello of a stream"); first != "rowcast.hello" {
 		t.Fatalf("%v: got %q first, want a hello", who, first)

@@ -157,7 +157,7 @@ func (m *member) note(e sse.Event) int {
 	default:
 		n, err := strconv.Atoi(e.Data)
 		if err != nil {
-			m.failed = fmt.Errorf("received %s %s", e.Name, e.Data)
+			m.failed = fmt.Errorf("received the event %s with the data %s, want a number as data", e.Name, e.Data)
 		}
 		m.received = append(m.received, n)
 	}
@@ -253,7 +253,7 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 			}
 		}
 	}()
-	return func() { cancel(); receive(t, done, "the inserts to end") }
+	return func() { cancel(); receive(t, done, "the end of the inserts") }
 }
 
 // of returns the rows for a user, from the index first on.

@@ -62,7 +62,7 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 	n.stop = func() {
 		if ctx.Err() == nil {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			receive(t, ended, "nginx to exit")
+			receive(t, ended, "the end of nginx")
 			stopped()
 		}
 	}

@@ -53,7 +53,7 @@ func insertAndAwait(t *testing.T, dsn string, tail *process, data string) string
 func migrate(t *testing.T, dsn string) {
 	t.Helper()
 	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn); code != 0 {
-		t.Fatalf("migrate: %d, %s", code, stderr)
+		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
 	}
 }
 
@@ -105,7 +105,7 @@ func wantData(t *testing.T, tail *process, resets int, want ...string) {
 		t.Errorf("received %v, want %v", got, want)
 	}
 	if got := strings.Count(tail.out.String(), "rowcast.reset"); got != resets {
-		t.Errorf("reset %d times, want %d: %s", got, resets, tail.out)
+		t.Errorf("the client was reset %d times, want %d: %s", got, resets, tail.out)
 	}
 }
 

@@ -49,7 +49,7 @@ func testRollingRestart(t *testing.T, chromium browser) {
 		p.await("heard.at(-1) === 0")
 		c.check(kinds[i], value[[]int](p, "heard"), rows)
 		if finals, resets := value[int](p, "finals"), value[[]string](p, "resets"); finals != 0 || len(resets) > 0 {
-			t.Errorf("%s: closed for good %d times, reset by %v", kinds[i], finals, resets)
+			t.Errorf("%s: the EventSource closed for good %d times, and resets were %v, want none", kinds[i], finals, resets)
 		}
 		if opened := value[int](p, "opened"); opened < 2 { // a client that waits before it reconnects may miss the restart of one hub, but not the time in which both are stopped
 			t.Errorf("%s opened %d streams, want at least 2", kinds[i], opened)

@@ -149,7 +149,7 @@ func (c *cast) check(client string, heard []int, rows int) {
 	c.t.Helper()
 	for i, number := range heard {
 		if number != (i+1)%(rows+1) {
-			c.t.Errorf("%s received %d after %v", client, number, heard[max(0, i-3):i])
+			c.t.Errorf("%s received row %d after the rows %v", client, number, heard[max(0, i-3):i])
 			return
 		}
 	}
@@ -238,7 +238,7 @@ func (r *roller) record(e sse.Event) {
 	case "rowcast.hello":
 		r.greeted()
 	case "rowcast.reset":
-		r.t.Errorf("a reset: %s", e.Data)
+		r.t.Errorf("a client was reset: %s", e.Data)
 	case "message":
 		number, err := strconv.Atoi(e.Data)
 		if err != nil {

@@ -52,7 +52,7 @@ func testRefused(t *testing.T, s *stage) {
 		v = s.next()
 		v.wantCursor("c-2")
 		if waited := v.arrived.Sub(before); waited < least {
-			t.Errorf("opened again after %v, want at least %v", waited, least)
+			t.Errorf("the stream was opened again after %v, want at least %v", waited, least)
 		}
 		before = v.arrived
 		if least < time.Second {
@@ -80,7 +80,7 @@ func testSilence(t *testing.T, s *stage) {
 	first.greet("c-2", heartbeat)
 	second := s.next()
 	if waited := second.arrived.Sub(greeted); waited < 5*heartbeat {
-		t.Errorf("closed after %v, want at least %v", waited, 5*heartbeat)
+		t.Errorf("the stream was closed after %v, want at least %v", waited, 5*heartbeat)
 	}
 	second.wantCursor("c-2")
 	s.want("heard", []any{[]any{"notify", 1.}})

@@ -61,7 +61,7 @@ func TestThousandsOfStreamsEnd(t *testing.T) {
 	}
 	askUntil(t, url+"/readyz", `"ready":false`)
 	if got := ask(t, "GET", url+"/events?uid=alice"); got.status != 200 || !strings.HasPrefix(got.body, "retry: ") || strings.Contains(got.body, "event") {
-		t.Errorf("a new client: got %+v", got)
+		t.Errorf("a new client: got %+v, want 200 and only a retry time", got)
 	}
 	ended.Wait()
 	if err := p.wait(t); err != nil {

@@ -32,7 +32,7 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 		if again := ask(t, "GET", h.url+"/rowcast.js", "If-None-Match", got.header.Get("ETag")); again.status != 304 {
-			t.Errorf("asked again: got %d, want 304", again.status)
+			t.Errorf("with the ETag of the first answer: got %d, want 304", again.status)
 		}
 	})
 	t.Run("not found", func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestCORS(t *testing.T) {
 		t.Errorf("preflight with another header: got %v", got)
 	}
 	if got := preflight(foreign, ""); got.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("preflight from elsewhere: got %v", got)
+		t.Errorf("preflight from another origin: got %v", got)
 	}
 }
 

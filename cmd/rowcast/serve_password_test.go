@@ -42,6 +42,6 @@ func TestServeOutlivesAPassword(t *testing.T) {
 	tail.out.await(t, `"data":1}`)
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_database_sessions_total 2$`)
 	if got := h.err.String(); strings.Contains(got, "cannot connect") {
-		t.Errorf("the log is %s", got)
+		t.Errorf("the log contains a failed connection: %s", got)
 	}
 }

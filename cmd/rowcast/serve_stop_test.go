@@ -32,7 +32,7 @@ func TestServeStops(t *testing.T) {
 	}
 	got = ask(t, "GET", h.url+"/events?uid=alice")
 	if got.status != 200 || got.header.Get("Content-Type") != "text/event-stream" || !strings.HasPrefix(got.body, "retry: ") || strings.Contains(got.body, "data") {
-		t.Errorf("a new client: got %+v", got)
+		t.Errorf("a new client: got %+v, want 200 and only a retry time", got)
 	}
 	first.stop()
 	second.stop()
@@ -54,7 +54,7 @@ func TestServeEndsBySignal(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, stream := range streams {
-				for stream.Scan() { // to its end
+				for stream.Scan() { // read the stream to its end
 				}
 				if err := stream.Err(); err != nil {
 					t.Errorf("a stream ended with %v, want a complete answer", err)

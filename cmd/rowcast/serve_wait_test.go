@@ -45,7 +45,7 @@ func newRefuser(t *testing.T, code string) *refuser {
 	}()
 	t.Cleanup(func() {
 		_ = socket.Close()
-		receive(t, ended, "the refuser to end")
+		receive(t, ended, "the end of the fake server")
 	})
 	return r
 }
@@ -204,7 +204,7 @@ func TestServeDoesNotWait(t *testing.T) {
 		r := newRefuser(t, code)
 		got, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", r.dsn())
 		if got != 1 || !strings.HasPrefix(stderr, "rowcast: "+r.error()) || strings.Count(stderr, "\n") != 1 || r.asked.Load() != 1 {
-			t.Errorf("%s: got %d, %q after %d attempts", code, got, stderr, r.asked.Load())
+			t.Errorf("SQLSTATE %s: got exit code %d, %q after %d attempts, want 1 and one attempt", code, got, stderr, r.asked.Load())
 		}
 	}
 	c := dbtest.Cluster(t)
@@ -215,12 +215,12 @@ func TestServeDoesNotWait(t *testing.T) {
 	wrong.User = url.UserPassword("postgres", "wrong")
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", wrong.String())
 	if code != 1 || !strings.HasSuffix(stderr, `FATAL: password authentication failed for user "postgres" (SQLSTATE 28P01)`+"\n") {
-		t.Errorf("a wrong password: got %d, %q", code, stderr)
+		t.Errorf("a wrong password: got exit code %d, %q, want 1 and the error", code, stderr)
 	}
 	wrong.RawQuery = "sslmode=require"
 	code, _, stderr = run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", wrong.String())
 	if code != 1 || !strings.Contains(stderr, "server refused TLS connection") {
-		t.Errorf("without TLS: got %d, %q", code, stderr)
+		t.Errorf("without TLS: got exit code %d, %q, want 1 and the error", code, stderr)
 	}
 }
 

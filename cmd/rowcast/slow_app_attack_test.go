@@ -36,7 +36,7 @@ func TestAttackWithASlowApp(t *testing.T) {
 	during.out.await(t, "rowcast.hello")
 	for _, tail := range []*process{before, during} {
 		if said := tail.err.String(); strings.Count(said, "connected to") != 1 {
-			t.Errorf("a stream ended: %s", said)
+			t.Errorf("the open stream was interrupted: %s", said)
 		}
 	}
 	if strings.Contains(p.err.String(), "too many open files") {
@@ -80,7 +80,7 @@ func attack(t *testing.T, url string, rate int) {
 	}()
 	t.Cleanup(func() {
 		close(stop)
-		receive(t, ended, "the attack to end")
+		receive(t, ended, "the end of the attack")
 	})
 }
 

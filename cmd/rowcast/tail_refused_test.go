@@ -24,7 +24,7 @@ func TestTailIsRefused(t *testing.T) {
 		case "/308":
 			http.Redirect(w, r, "http://elsewhere.invalid/secret", http.StatusPermanentRedirect)
 		case "/elsewhere":
-			t.Errorf("a redirect is followed, with %q", r.Header.Get("Authorization"))
+			t.Errorf("tail followed a redirect, with the Authorization %q", r.Header.Get("Authorization"))
 		}
 	}))
 	t.Cleanup(other.Close)

@@ -128,10 +128,10 @@ func TestTailResumes(t *testing.T) {
 	tail.err.await(t, `the stream has ended; reconnecting in \d`)
 	tail.err.await(t, `connected to `+h.url+`/events, resuming after row \d+\n`)
 
-	last := eventsOf(t, tail.out)[4].ID // a later day
+	last := eventsOf(t, tail.out)[4].ID // as if rowcast tail was started on a later day
 	again := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", last, "--count", "2")
 	if code := again.wait(); code != 0 || fmt.Sprint(dataOf(t, again.out)) != "[6 7]" {
-		t.Errorf("from %s: got %d, %s", last, code, again.out)
+		t.Errorf("resumed from %s: got exit code %d, %s, want the rows 6 and 7", last, code, again.out)
 	}
 }
 
@@ -180,7 +180,7 @@ func TestTailReconnects(t *testing.T) {
 	visit := func(answer func(http.ResponseWriter, *http.Request)) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if got := r.Header.Get("Authorization"); got != "Bearer abc" {
-				t.Errorf("got Authorization %q", got)
+				t.Errorf("the hub received the Authorization %q, want Bearer abc", got)
 			}
 			mu.Lock()
 			ids = append(ids, r.Header.Get("Last-Event-ID"))

@@ -59,7 +59,7 @@ func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 			tail.out.await(t, `"data":"`+name+`"}`)
 		}
 		if code, _, out := examine(t, url); code != 0 {
-			t.Errorf("doctor as %s: got %d, %s", name, code, out)
+			t.Errorf("doctor as %s: got exit code %d, want 0: %s", name, code, out)
 		}
 		for _, h := range []*hub{h, polls} {
 			h.stop()
@@ -86,7 +86,7 @@ func TestFunctionsOfOtherUsersInANewDatabase(t *testing.T) {
 		}
 	}
 	if code := demo.stop(); code != 0 {
-		t.Errorf("the demo: got %d, %s", code, demo.err)
+		t.Errorf("the demo: got exit code %d, want 0: %s", code, demo.err)
 	}
 }
 
