@@ -18,7 +18,7 @@ import (
 // A keyServer serves a JSON Web Key Set.
 type keyServer struct {
 	*httptest.Server
-	answer atomic.Value // the body, a string; "" means status 500
+	answer atomic.Value // the body of the answer, as a string; "" means status 500
 	asked  atomic.Int32
 }
 

@@ -136,7 +136,7 @@ func TestCookiesAcrossOrigins(t *testing.T) {
 		{"", "", 200}, // no browser sends these two values together
 		{"", "same-origin", 200},
 		{"", "none", 200},
-		{"", "cross-site", 403}, // an image, or a link
+		{"", "cross-site", 403}, // as in the request for an image or a link
 		{"", "same-site", 403},
 		{ours, "cross-site", 200},
 		{ours, "", 200},
@@ -163,7 +163,7 @@ func TestCookiesAcrossOrigins(t *testing.T) {
 			}
 		}
 		app.answers(saying(500, ""))
-		for _, cookie := range []string{"session=x", ""} { // status 401, or an empty stream
+		for _, cookie := range []string{"session=x", ""} { // depending on the cookie, the answer is 401 or an empty stream
 			got := ask(t, "GET", h.url+"/events", "Origin", ours, "Cookie", cookie).header
 			if got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Credentials") != "true" {
 				t.Errorf("%s, cookie %q: got the headers %v, want CORS headers", name, cookie, got)

@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// In a cgroup with a memory limit, the limit of the Go runtime is nine tenths of that limit, unless GOMEMLIMIT is set.
+// In a cgroup with a memory limit, the memory limit of the Go runtime is nine tenths of the limit of the cgroup, unless GOMEMLIMIT is set.
 func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 	t.Parallel()
 	const limit = 256 << 20
