@@ -43,8 +43,8 @@
 //	check_cursor  validating a cursor of another epoch           like replay                   like replay
 //	catch_up      waiting until the hub has read as much         like replay                   like replay
 //	park_queue    waiting in the queue for the park lock         0.25 s, doubled up to 8 s     cannot queue for the park lock
-//	unpark        notifying the hubs of a released park lock     no attempt: they notice it    cannot notify the other hubs
-//	disconnect    notifying the other hubs of a disconnect       no attempt: the app gets 503  cannot notify other hubs to disconnect a recipient
+//	unpark        notifying the hubs of a released park lock     none: the hubs notice it      cannot notify the other hubs
+//	disconnect    notifying the other hubs of a disconnect       none: the app gets 503        cannot notify other hubs to disconnect a recipient
 //
 // The pauses of connect, park_lock, fetch, replay, check_cursor and catch_up have jitter: they are between half and one
 // and a half times as long.

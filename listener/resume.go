@@ -142,7 +142,8 @@ func (s *session) recover(ctx context.Context, db querier) error {
 // delivered rows, or the listener has begun without some of the recent rows that it was reading (Warm).
 const ResetHistory = "history"
 
-// deliveredRows keeps the last row of each of the transactions that were delivered last.
+// deliveredRows keeps rows of the transactions that were delivered last. For most of these transactions, it keeps only
+// the last row.
 type deliveredRows struct {
 	rows []cursor.Row
 	next int // the index of the oldest row, once there are maxDelivered rows
