@@ -141,8 +141,8 @@ func (s *subscriber) flush(buffer []byte, err error) {
 	}
 }
 
-// pieceSize is the number of bytes that the connection is given at a time. After each piece of a large event, the
-// number of bytes that are left is updated.
+// pieceSize is the number of bytes that the connection is given at a time. After each piece of a large event, the field
+// left is updated.
 const pieceSize = 256 << 10
 
 func (s *subscriber) write(parts ...[]byte) error {

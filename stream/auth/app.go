@@ -51,8 +51,9 @@ type App struct {
 	renewing requests // the requests that renew open streams
 }
 
-// requests are the requests to the app for one purpose: for new streams, or for the renewal of open streams. Calls with the same
-// credentials at the same time share a request. The purposes are separate, so that a renewal never waits for a slot of new streams.
+// requests are the requests to the app for one purpose: for new streams, or for the renewal of open streams. Calls with
+// the same credentials at the same time share a request. Each purpose has its own requests, so that a renewal never
+// waits for a request that waits for a slot of new streams.
 type requests struct {
 	singleflight.Group
 	acquire acquire

@@ -181,7 +181,8 @@ func (j *jwks) read(ctx context.Context) (ok bool) {
 	return true
 }
 
-// record records the result of a read. The operation counts as failing until the last read of every set was successful.
+// record records the result of a read. The operation failures.JWKS counts as failing until the last read of every set
+// was successful.
 func (j *jwks) record(ctx context.Context, err error) {
 	switch was := j.unavailable.Swap(err != nil); {
 	case err != nil && !was:
