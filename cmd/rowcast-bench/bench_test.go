@@ -68,7 +68,7 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 					}
 				}
 				if text, err := os.ReadFile(table); string(text) != out {
-					t.Errorf("the file has %q (%v), want the printed text", text, err)
+					t.Errorf("the file of --table contains %q (%v), want the printed text", text, err)
 				}
 			})
 		}
@@ -98,7 +98,8 @@ func TestPrivateServer(t *testing.T) {
 	}
 }
 
-// No child process outlives the benchmark, and its database is removed unless it is killed.
+// No child process outlives the benchmark. An interrupted benchmark removes its database. A killed benchmark cannot do
+// that.
 func TestInterruptedRun(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -170,7 +171,8 @@ func databases(t *testing.T, dsn string) []string {
 	return names
 }
 
-// awaitSessions waits until the number of sessions of the benchmark for which condition, in SQL, is true satisfies isRight.
+// awaitSessions counts the sessions of the benchmark for which the SQL expression condition is true. It waits until
+// isRight accepts the number.
 func awaitSessions(t *testing.T, dsn, condition string, isRight func(int) bool) {
 	t.Helper()
 	for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) {
@@ -198,7 +200,8 @@ func query(t *testing.T, dsn, statement string) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// In a database in which another user has created functions with the names of those in pg_catalog, the benchmark calls none of them.
+// Another user may create functions that have the same names as functions in pg_catalog. The benchmark calls none of
+// them.
 func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

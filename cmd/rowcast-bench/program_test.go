@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// programVariable makes the test binary the program itself.
+// programVariable is an environment variable. If it is set, the test binary runs as the program rowcast-bench.
 const programVariable = "TEST_ROWCAST_PROGRAM"
 
 func init() {
@@ -27,7 +27,7 @@ func init() {
 	}
 }
 
-// waitLimit is the time limit of a wait.
+// waitLimit is the time after which a test that waits fails.
 const waitLimit = 30 * time.Second
 
 // command returns a command that runs the program with its own home directory.

@@ -57,7 +57,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"tables":       `ok only rowcast.epoch is UNLOGGED`,
 		"rows":         `ok all rows have transaction numbers of this server`,
 		"hubs":         `ok hubs connected: 1`,
-		"park lock":    `ok a hub is idle in LISTEN, and INSERTs notify it`,
+		"park lock":    `ok a hub sleeps until a notification arrives \(LISTEN\), and INSERTs notify it`,
 		"reading":      `ok new rows can be read`,
 	} {
 		if !regexp.MustCompile("^" + want + "$").MatchString(found[check]) {

@@ -1,4 +1,4 @@
-// Package database contains the flag that names a database. It also rewrites connection errors for people.
+// Package database defines the flag --database-url. It also rewrites connection errors for people.
 package database
 
 import (
@@ -38,7 +38,7 @@ func (f Flags) Explain(err error) error {
 		return nil
 	}
 	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
-		// The text of the error quotes the URL, in which a password can be anywhere if it cannot be parsed.
+		// The error quotes the URL. In a URL that cannot be parsed, any part may be the password.
 		return ErrURL
 	}
 	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {

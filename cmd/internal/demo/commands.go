@@ -61,8 +61,8 @@ func psqlCommand(programs cluster.Programs, dsn string) string {
 	return shellQuote(program) + " " + shellQuote(dsn)
 }
 
-// withoutPassword returns a connection string without its passwords, which the page and the terminal may show. psql asks for a
-// missing password.
+// withoutPassword returns a connection string without its passwords. The page and the terminal show the result. If the
+// server requires a password, psql asks the user for it.
 func withoutPassword(dsn string, config *pgx.ConnConfig) string {
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
 		if u.User != nil {

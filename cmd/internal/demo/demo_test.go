@@ -65,7 +65,7 @@ func TestHidesPassword(t *testing.T) {
 	}
 }
 
-// TestTakesAnotherPort shows that the demo starts on a free port if another program uses its own.
+// TestTakesAnotherPort shows that the demo starts on a free port if the port of its address is in use.
 func TestTakesAnotherPort(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -82,7 +82,7 @@ func TestTakesAnotherPort(t *testing.T) {
 	}
 }
 
-// TestServesItsFiles shows that the page's files have the types that browsers insist on.
+// TestServesItsFiles shows that the page's files have the content types that browsers require.
 func TestServesItsFiles(t *testing.T) {
 	t.Parallel()
 	d := start(t, dbtest.Database(t), "127.0.0.1:0")
@@ -90,17 +90,18 @@ func TestServesItsFiles(t *testing.T) {
 		"/": "text/html", "/demo/demo.js": "text/javascript", "/demo/demo.css": "text/css", "/demo/icon.svg": "image/svg+xml", "/rowcast.js": "text/javascript",
 	} {
 		if got := d.get(t, path); got.status != http.StatusOK || !strings.HasPrefix(got.header.Get("Content-Type"), want) {
-			t.Errorf("%s: %d, %s, want 200, %s", path, got.status, got.header.Get("Content-Type"), want)
+			t.Errorf("%s: got status %d, type %s, want 200, %s", path, got.status, got.header.Get("Content-Type"), want)
 		}
 	}
 	for _, path := range []string{"/demo/index.html", "/demo/..%2fpage.go", "/demo/.", "/demo/"} {
 		if got := d.get(t, path); got.status < 400 || got.status >= 500 {
-			t.Errorf("%s: %d, want an error of the client", path, got.status)
+			t.Errorf("%s: got status %d, want 4xx", path, got.status)
 		}
 	}
 }
 
-// TestRefuses shows that the demo inserts nothing for pages of other sites, and passes on what PostgreSQL finds wrong with a row.
+// TestRefuses shows that the demo refuses requests from pages of other sites. If PostgreSQL refuses a row, the answer
+// has its error.
 func TestRefuses(t *testing.T) {
 	t.Parallel()
 	d := start(t, dbtest.Database(t), "127.0.0.1:0")

@@ -137,19 +137,21 @@ func (p *page) insert(w http.ResponseWriter, r *http.Request) {
 	server.WriteJSON(w, http.StatusCreated, map[string]int64{"id": id})
 }
 
-// writeError answers with an error of PostgreSQL, in a form like that of psql, or with another error of the connection.
+// writeError answers with an error of a query. It formats an error message of PostgreSQL in nearly the same way as
+// psql.
 func writeError(w http.ResponseWriter, err error) {
 	status, text := http.StatusServiceUnavailable, "PostgreSQL does not answer: "+err.Error()
 	if failed, ok := errors.AsType[*pgconn.PgError](err); ok {
 		status, text = http.StatusUnprocessableEntity, fmt.Sprintf("%s: %s", failed.Severity, failed.Message)
-		if failed.Detail != "" && failed.ConstraintName == "" { // the detail of a constraint repeats the row
+		if failed.Detail != "" && failed.ConstraintName == "" { // for a violated constraint, the detail repeats the row
 			text += ". " + failed.Detail
 		}
 	}
 	server.WriteJSON(w, status, map[string]string{"error": text})
 }
 
-// guard refuses requests that a page of another site makes a browser send. The demo needs this because it authenticates nobody.
+// guard refuses requests that a browser sends for a page of another site. The demo needs this because it authenticates
+// nobody.
 func guard(next http.Handler) http.Handler {
 	checked := server.AsLocalhost("", server.Forbid)(http.NewCrossOriginProtection().Handler(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -21,11 +21,11 @@ type Examination struct {
 	Out     io.Writer         // for the report
 
 	conn            *pgx.Conn
-	tx              pgx.Tx // of the current check, with a safe search_path
+	tx              pgx.Tx // the transaction of the current check, with a safe search_path
 	seesAllSessions bool   // the role may see what the sessions of other roles do
 }
 
-// A check examines one property of the database. Its method run returns an error if the property cannot be examined.
+// A check examines one property of the database. Its function run returns an error if the property cannot be examined.
 type check struct {
 	name string
 	run  func(*Examination, context.Context) (finding, error)
@@ -160,9 +160,9 @@ func (e *Examination) runCheck(ctx context.Context, c check) (f finding, err err
 	return f, err
 }
 
-// securePath keeps a transaction from using functions, operators and tables that another role created. It is the first statement of the
-// transaction and does not depend on the search_path itself. The setting is local to the transaction, because a transaction pooler may use
-// another session for the next one.
+// securePath keeps a transaction from using functions, operators and tables that another role created. It is the first
+// statement of the transaction and does not depend on the search_path itself. The setting is local to the transaction,
+// because a transaction pooler may use another session for the next transaction.
 const securePath = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 
 func (e *Examination) close() {

@@ -31,7 +31,8 @@ func (e *Examination) reading(ctx context.Context) (finding, error) {
 	return ok("new rows can be read"), err
 }
 
-// firstError is a log handler that ends the context with the first error that is logged. The listener logs why its session ended.
+// firstError is a log handler. The listener logs the error that ended its session. firstError then ends a context with
+// this error.
 type firstError struct {
 	slog.Handler
 	once sync.Once
@@ -41,7 +42,7 @@ type firstError struct {
 // Enabled reports whether a line may contain an error.
 func (*firstError) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
 
-// Handle looks for an error among the attributes of a line.
+// Handle ends the context if an attribute of a log line is an error.
 func (f *firstError) Handle(_ context.Context, line slog.Record) error {
 	line.Attrs(func(a slog.Attr) bool {
 		if err, ok := a.Value.Any().(error); ok {
@@ -52,5 +53,5 @@ func (f *firstError) Handle(_ context.Context, line slog.Record) error {
 	return nil
 }
 
-// WithAttrs returns the same handler, because these attributes contain no error.
+// WithAttrs ignores the attributes, because the listener passes its errors to Handle only.
 func (f *firstError) WithAttrs([]slog.Attr) slog.Handler { return f }

@@ -73,7 +73,7 @@ func (e *Examination) migrations(ctx context.Context) (finding, error) {
 		return finding{failure, err.Error(), "rowcast migrate"}, nil
 	}
 	if errors.Is(err, sql.ErrRestored) {
-		err = nil // the version is right; the check "rows" reports the restore
+		err = nil // the schema has the right version; the check "rows" reports that the table was restored
 	}
 	return ok("the schema has the version that this rowcast needs: %d", sql.Version()), err
 }
@@ -95,7 +95,8 @@ func (e *Examination) trigger(ctx context.Context) (finding, error) {
 	return ok("it is enabled in all sessions"), nil
 }
 
-// tables checks that only rowcast.epoch is UNLOGGED. A crash empties an UNLOGGED table, and that is how hubs detect a crash.
+// tables checks that rowcast.epoch is UNLOGGED and that no other table is. A crash empties an UNLOGGED table, and that
+// is how hubs detect a crash.
 func (e *Examination) tables(ctx context.Context) (finding, error) {
 	var epoch bool
 	var others, fix string
@@ -152,7 +153,8 @@ func (e *Examination) hubs(ctx context.Context) (finding, error) {
 	return ok("hubs connected: %d", hubs), nil
 }
 
-// parkLock reports which session holds the park lock. While a hub holds it, the trigger notifies the hub of each INSERT.
+// parkLock reports which session holds the park lock. While a hub holds this lock, INSERTs send notifications.
+// Otherwise the hubs poll.
 func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	query := fmt.Sprintf(`SELECT
 			count(*) FILTER (WHERE mode = 'ShareLock'),
@@ -168,7 +170,7 @@ func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	}
 	switch {
 	case holder != 0 && name == "rowcast park lock":
-		return ok("a hub is idle in LISTEN, and INSERTs notify it"), nil
+		return ok("a hub sleeps until a notification arrives (LISTEN), and INSERTs notify it"), nil
 	case holder != 0:
 		return finding{
 			warning, fmt.Sprintf("another session than a hub holds it (pid %d, application %q), so every INSERT sends a NOTIFY", holder, name),

@@ -171,7 +171,8 @@ func (e *Examination) queue(ctx context.Context) (finding, error) {
 	return f, nil
 }
 
-// transactions looks for transactions that stay open. If one has inserted rows without a notification, no hub can go idle in LISTEN.
+// transactions looks for transactions that stay open. While a transaction that inserted rows without a notification is
+// open, the hubs must poll.
 func (e *Examination) transactions(ctx context.Context) (finding, error) {
 	const query = `SELECT count(*), coalesce(extract(epoch FROM max(age)), 0)::float8, coalesce(string_agg(what, ', ' ORDER BY age DESC), '') FROM (
 		SELECT now() - xact_start AS age, 'pid ' || pid AS what FROM pg_stat_activity
@@ -188,7 +189,7 @@ func (e *Examination) transactions(ctx context.Context) (finding, error) {
 		return finding{
 			warning, fmt.Sprintf("transactions that write are open for up to %v: %s; if they have inserted notifications, the hubs must poll",
 				time.Duration(seconds*float64(time.Second)).Round(time.Second), which),
-			"end them (pg_terminate_backend, ROLLBACK PREPARED), and consider idle_in_transaction_session_timeout",
+			"end these transactions (pg_terminate_backend, ROLLBACK PREPARED), and consider idle_in_transaction_session_timeout",
 		}, nil
 	}
 	if !e.seesAllSessions {

@@ -36,7 +36,7 @@ func Start(ctx context.Context, name string, progress *Progress, configure func(
 func ignoreLibpq() {
 	for _, variable := range os.Environ() {
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") {
-			_ = os.Unsetenv(name) // fails only for names that no process can set
+			_ = os.Unsetenv(name) // Unsetenv fails only for names that a variable cannot have
 		}
 	}
 }

@@ -63,7 +63,7 @@ func isTemporary(err error) bool {
 	if answered, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return isTemporaryCode(answered.Code)
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok { // wrapped in a net.OpError, which NetworkError below would accept
+	if _, ok := errors.AsType[tls.AlertError](err); ok { // a TLS alert is wrapped in a net.OpError, so NetworkError accepts it
 		return false
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -77,7 +77,7 @@ func isTemporary(err error) bool {
 // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 func isTemporaryCode(code string) bool {
 	classes := []string{
-		"08", // connection exceptions, also from a pooler that cannot reach its server
+		"08", // connection exceptions, including errors of a pooler that cannot reach PostgreSQL
 		"53", // insufficient resources, such as too many connections
 	}
 	codes := []string{

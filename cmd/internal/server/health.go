@@ -25,7 +25,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		Lagging  bool        `json:"lagging"`        // the lag exceeds the listener's LagLimit
 		Queue    notifyQueue `json:"notification_queue"`
 
-		// Failing has the operations that fail at present. The documentation of package listener explains most of them.
+		// Failing contains the operations that are failing now. The documentation of package listener explains most of
+		// them.
 		Failing map[failures.Operation]failing `json:"failing"`
 	}{
 		s.Hub.Ready(), "disconnected", s.Hub.Behind().Seconds(), lag.Seconds(), lag > s.Listener.LagLimit,
@@ -48,16 +49,16 @@ type notifyQueue struct {
 	Polling bool    `json:"polling"` // the hub polls, because the queue is nearly full
 }
 
-// A failing describes an operation that fails at present.
+// A failing describes an operation that is failing now.
 type failing struct {
 	Since    float64 `json:"since"`    // the seconds since the operation began to fail
 	Last     float64 `json:"last"`     // the seconds since the last failure
-	Failures int64   `json:"failures"` // the number of failures in this time
+	Failures int64   `json:"failures"` // the number of failures since the operation began to fail
 	Error    string  `json:"error"`
 }
 
-// failing returns the operations that fail at present. It contains no complete errors, because /readyz may be public, and errors contain
-// the names of hosts and roles.
+// failing returns the operations that are failing now. It omits the texts of errors, because /readyz may be public, and
+// these texts contain the names of hosts and roles.
 func (s *Server) failing() map[failures.Operation]failing {
 	all := map[failures.Operation]failing{}
 	for _, of := range failures.All {
@@ -68,7 +69,7 @@ func (s *Server) failing() map[failures.Operation]failing {
 	return all
 }
 
-// publicError returns the part of an error that anybody may read.
+// publicError returns a text about an error that anybody may read.
 func publicError(err error) string {
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return "PostgreSQL answered with SQLSTATE " + refused.Code + "; see the log"
@@ -76,7 +77,7 @@ func publicError(err error) string {
 	return "see the log"
 }
 
-// failureOf returns the state of an operation, from the part of the server that runs it.
+// failureOf returns the state of an operation. The part of the server that runs the operation keeps this state.
 func (s *Server) failureOf(of failures.Operation) failures.State {
 	switch of {
 	case failures.Connect, failures.ParkLock, failures.ParkQueue, failures.Unpark, failures.Fetch, failures.History:

@@ -50,7 +50,7 @@ func (s *Server) newServer(ctx context.Context, address string, handler http.Han
 	return &httpServer{socket: acceptor{socket, s.Logger, &s.Failures}, http: http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       15 * time.Second, // includes the body; the hub removes it from a connection that becomes a stream
+		ReadTimeout:       15 * time.Second, // for the header and the body; the hub removes this limit from streams
 		IdleTimeout:       2 * time.Minute,
 		// WriteTimeout is not set, because it would end every stream.
 
@@ -72,7 +72,8 @@ func (s *httpServer) run() error {
 	return nil
 }
 
-// shutdown waits up to 3 s for requests that are being answered, and then closes their connections. Streams have ended before.
+// shutdown waits up to 3 s for requests that are being answered, and then closes their connections. The streams have
+// already ended.
 func shutdown(servers []*httpServer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()

@@ -53,7 +53,7 @@ func TestAcceptFailure(t *testing.T) {
 	if !ok {
 		t.Fatalf("the socket is a %T, want an acceptor", server.socket)
 	}
-	synctest.Test(t, func(t *testing.T) { // net/http pauses between two attempts
+	synctest.Test(t, func(t *testing.T) { // in a bubble, because net/http sleeps after each failure
 		socket.Listener = &failingSocket{failures: 20}
 		_ = server.http.Serve(socket)
 		if got := s.Failures.Of(failures.Accept); got.Total != 20 || !got.Failing() {
@@ -66,7 +66,8 @@ func TestAcceptFailure(t *testing.T) {
 	}
 }
 
-// pipes is a listening socket whose connections are pipes in memory, for tests in a synctest bubble. A write returns when all has been read.
+// pipes is a listening socket whose connections are pipes in memory, for tests in a synctest bubble. A write returns
+// when the other side has read all of it.
 type pipes chan net.Conn
 
 func (p pipes) Accept() (net.Conn, error) {
@@ -76,7 +77,7 @@ func (p pipes) Accept() (net.Conn, error) {
 	}
 	return conn, nil
 }
-func (p pipes) Close() error   { close(p); return nil } // net/http calls it once
+func (p pipes) Close() error   { close(p); return nil } // net/http calls Close once
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // dial opens a connection and sends text.
@@ -113,8 +114,8 @@ func inBubble(t *testing.T, maxIdle int, test func(t *testing.T, p pipes, s *Ser
 	})
 }
 
-// timeToClose calls do every second until it fails, because the server has closed the connection, and returns the time that this took.
-// It stops after an hour.
+// timeToClose calls do every second until do fails because the server has closed the connection. It returns the time
+// until then, or a time of more than an hour if the connection stays open.
 func timeToClose(do func() error) time.Duration {
 	began := time.Now()
 	for now := range time.Tick(time.Second) {
@@ -160,7 +161,7 @@ func TestAttackSlowRequest(t *testing.T) {
 	}
 }
 
-// The time of an answer is limited, too: a client that sends requests and reads no answers is disconnected.
+// The time of an answer is limited: a client that sends requests and reads no answers is disconnected.
 func TestAttackUnreadAnswers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 10, func(t *testing.T, p pipes, _ *Server) {
@@ -175,8 +176,8 @@ func TestAttackUnreadAnswers(t *testing.T) {
 	})
 }
 
-// The time of an answer begins after the authentication, however long that takes. Otherwise the client would get no answer, and would
-// repeat the request for ever.
+// The time limit of an answer begins after the authentication, so a slow authentication does not prevent the answer.
+// Without an answer, the client would repeat the request for ever.
 func TestAnswerAfterSlowAuthentication(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 10, func(t *testing.T, p pipes, s *Server) {

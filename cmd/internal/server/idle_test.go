@@ -15,8 +15,8 @@ import (
 	"rowcast/stream"
 )
 
-// When there are too many idle connections, the server closes the one that has been waiting for a request the longest, and no connection
-// that has sent a request recently.
+// When there are too many idle connections, the server closes the connection that has been waiting for a request the
+// longest. It closes no connection that has sent a request recently.
 func TestIdleConnsOfAServer(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 3, func(t *testing.T, p pipes, s *Server) {
@@ -38,13 +38,13 @@ func TestIdleConnsOfAServer(t *testing.T) {
 		_ = p.dial(t, "GET")
 		synctest.Wait()
 		if isAnswered(silent, "") {
-			t.Error("the connection that had been silent the longest got an answer")
+			t.Error("the connection that had been waiting the longest was not closed")
 		}
 		if n := s.idle.Closed.Load(); n != 1 {
 			t.Errorf("%d connections were closed, want 1", n)
 		}
 		if !isAnswered(partial, "Host: localhost\r\n\r\n") {
-			t.Error("a connection was closed that had waited for a shorter time")
+			t.Error("another connection was closed than the one that had waited the longest")
 		}
 		if !isAnswered(active, request) {
 			t.Error("a connection was closed that had sent a request recently")
@@ -165,8 +165,8 @@ func TestIdleConnsBehindAProxy(t *testing.T) {
 	}
 }
 
-// In random histories, idleConns chooses the same connection as a search through all connections, keeps at most max connections, and
-// keeps nothing of connections that have ended.
+// After random sequences of events, idleConns chooses the same connection as a search through all connections, and has
+// at most max connections. It keeps no data about connections that have ended.
 func TestIdleConnsAgainstAModel(t *testing.T) {
 	t.Parallel()
 	const seed = 1
@@ -190,7 +190,7 @@ func TestIdleConnsAgainstAModel(t *testing.T) {
 			idle.track(c, http.StateClosed)
 		}
 		if len(idle.conns)+len(idle.peers)+idle.byTotal.Len()+idle.byWaiting.Len() > 0 {
-			t.Fatal("idleConns keeps something of connections that have ended")
+			t.Fatal("idleConns keeps data about connections that have ended")
 		}
 	}
 }

@@ -43,9 +43,10 @@ func (p Proxies) trust(address netip.Addr) bool {
 	return false
 }
 
-// client returns the address of the client that sent a request, from the address of its connection and the X-Forwarded-For headers. Each
-// trusted proxy appends the address that it was connected with. So the client is the rightmost address that is not a trusted proxy's; a
-// client may have forged all addresses to the left of its own. An entry that is not an address ends the search.
+// client returns the address of the client that sent a request, from the address of the connection and the
+// X-Forwarded-For headers. Each trusted proxy appends the address of the host that connected to it. So the client's
+// address is the rightmost one that is not a trusted proxy's. The client may have forged all addresses to the left of
+// it. An entry that is not an address ends the search.
 func (p Proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	nearest := peer.Unmap().WithZone("")
 	for _, line := range slices.Backward(forwarded) {

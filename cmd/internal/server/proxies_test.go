@@ -65,7 +65,8 @@ func TestXForwardedFor(t *testing.T) {
 	}
 }
 
-// For every header, the address is the peer's or was written by a trusted proxy. Entries that a client adds to the left change nothing.
+// Whatever the header contains, the result is the address of the peer or one that a trusted proxy has appended. Entries
+// that a client adds on the left change nothing.
 func FuzzXForwardedFor(f *testing.F) {
 	f.Add("10.1.2.3", "203.0.113.1, 10.0.0.1", "198.51.100.9")
 	f.Add("203.0.113.1", "10.0.0.1:80,,", "[fd00::1]:80")
@@ -90,10 +91,10 @@ func FuzzXForwardedFor(f *testing.F) {
 		if !strings.Contains(header, ",") && split != got {
 			t.Errorf("with a header for each entry: got %s, want %s", split, got)
 		}
-		if !ours.trust(got) { // before is written by the client
+		if !ours.trust(got) { // the client may have written the entries in before
 			for _, headers := range [][]string{{before + "," + header}, {before, header}} {
 				if longer := ours.client(peer, headers); longer != got {
-					t.Errorf("with the entries %q of the client before the header: got %s, want %s", before, longer, got)
+					t.Errorf("with the client's entries %q on the left of the header: got %s, want %s", before, longer, got)
 				}
 			}
 		}

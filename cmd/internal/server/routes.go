@@ -122,15 +122,16 @@ func (s *Server) recoverPanic(next http.Handler) http.Handler {
 				if logger, ok := s.panics.Allow(s.Logger); ok {
 					logger.Error("a request handler panicked", "path", r.URL.Path, "panic", panicked, "stack", string(debug.Stack()))
 				}
-				panic(http.ErrAbortHandler) // closes the connection, because a part of the answer may have been sent
+				panic(http.ErrAbortHandler) // closes the connection, so that the client does not take a part of the answer for all of it
 			}
 		}()
 		next.ServeHTTP(w, r)
 	})
 }
 
-// serveScript serves the browser client. Browsers may cache it, but must ask each time whether it has changed. Pages of all origins may
-// load it, because it is public. The header of an allowed origin stays, because "*" does not allow a request with cookies.
+// serveScript serves the browser client. Browsers may cache it, but must ask each time whether it has changed. Pages of
+// all origins may load it, because it is public. If the CORS middleware has allowed the origin, its header stays,
+// because "*" does not allow a request with cookies.
 func serveScript(w http.ResponseWriter, r *http.Request) {
 	if w.Header().Get("Access-Control-Allow-Origin") == "" {
 		w.Header().Set("Access-Control-Allow-Origin", "*")

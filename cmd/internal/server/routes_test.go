@@ -38,7 +38,7 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	if body, err := get("/panic"); err == nil {
 		t.Errorf("got %q without an error: the client cannot see that the answer is incomplete", body)
 	}
-	for range 20 { // only some of them are logged
+	for range 20 { // only some of these panics are logged
 		_, _ = get("/panic")
 	}
 	if body, err := get("/healthz"); err != nil || body != "ok\n" {

@@ -23,9 +23,9 @@ import (
 
 // A Server is a hub with everything that it needs. [New] sets the defaults. The fields must not be changed after Run is called.
 type Server struct {
-	Listener  listener.Listener  // Run connects it to the hub
-	Hub       stream.Hub         // Run connects it to the listener
-	Retention listener.Retention // without Keep, no rows are deleted
+	Listener  listener.Listener  // Run connects the listener to the hub
+	Hub       stream.Hub         // Run connects the hub to the listener
+	Retention listener.Retention // if its field Keep is 0, no rows are deleted
 	Replays   int                // the maximum number of connections for replays; the default is DefaultReplays
 	Logger    *slog.Logger
 
@@ -54,7 +54,8 @@ type Server struct {
 	panics           loglimit.Limit // limits the log lines about handlers that panicked
 }
 
-// PageBytes is the maximum size of a page of rows. One row of any size may come on top. It equals the listener's default.
+// PageBytes bounds the bytes of the rows that are read at once. A single larger row is read nevertheless. The value is
+// the listener's default.
 const PageBytes = 1 << 20
 
 // New returns a server for a database. The server accepts as many streams as the process's limit of open files allows.
@@ -123,7 +124,8 @@ func (s *Server) connect(replayer *listener.Replayer) {
 	s.disconnectOthers = replayer.Disconnect
 }
 
-// announce logs the addresses as soon as clients can open streams. Later it logs that the server is stopping.
+// announce logs the addresses as soon as clients can open streams. When running ends, it logs that the server is
+// stopping, unless the server failed before clients could open streams.
 func (s *Server) announce(running context.Context, servers []*httpServer) {
 	select {
 	case <-s.Hub.Begun():

@@ -14,7 +14,7 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-// open requests the stream, from the last event that the client has received.
+// open requests the stream. The stream continues after the last event that the client has received.
 func (t *Client) open(ctx context.Context) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, t.URL.String(), nil)
 	if err != nil {
@@ -84,7 +84,7 @@ type watch struct {
 }
 
 func newWatch(r io.Reader, silent func()) *watch {
-	const timeout = time.Minute // until rowcast.hello contains the interval of the heartbeats
+	const timeout = time.Minute // applies until rowcast.hello announces the heartbeat interval
 	return &watch{Reader: r, timer: time.AfterFunc(timeout, silent), timeout: timeout}
 }
 
@@ -94,7 +94,7 @@ func (w *watch) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// setHeartbeat sets the timeout to three of the heartbeat intervals that rowcast.hello announces.
+// setHeartbeat sets the timeout to three times the heartbeat interval that rowcast.hello announces, but at least 1 s.
 func (w *watch) setHeartbeat(hello string) {
 	var data struct {
 		Heartbeat float64 `json:"heartbeat"` // seconds

@@ -39,7 +39,8 @@ type jsonLine struct {
 	Data  json.RawMessage `json:"data"`
 }
 
-// jsonEvent copies data that is valid JSON, and converts other data to a JSON string.
+// jsonEvent returns the line of --json for an event. It copies data that is valid JSON, and converts other data to a
+// JSON string.
 func jsonEvent(event sse.Event, stored bool, now time.Time) jsonLine {
 	line := jsonLine{Time: now, Event: event.Name, Data: json.RawMessage(event.Data)}
 	if stored {

@@ -20,7 +20,7 @@ import (
 
 // A Client prints the events of a stream. It reconnects and resumes by itself. URL, Out and Err must be set.
 type Client struct {
-	URL         *url.URL // of the stream
+	URL         *url.URL // the address of the stream
 	UID         string   // the user, for a hub with --insecure-uid
 	Token       string   // sent in the Authorization header
 	LastEventID string   // where to resume; if empty, only new events are printed
@@ -33,8 +33,8 @@ type Client struct {
 
 	client    http.Client
 	decoder   sse.Decoder
-	connected bool   // the client has received a stream before
-	attempts  int    // attempts to connect since the last stream
+	connected bool   // the client has been connected before
+	attempts  int    // attempts to connect since the last stream was opened
 	id        string // the id of the last event
 	printed   int    // printed rows and messages
 }
@@ -56,9 +56,9 @@ var (
 	errSilent = errors.New("no data from the hub for too long")
 )
 
-// A Refusal is the error of a stream that another attempt would not open either.
+// A Refusal is an error that means that the stream cannot be opened, and that another attempt would fail, too.
 type Refusal struct {
-	Status int // of HTTP; 0 if there was no answer
+	Status int // the status of HTTP; 0 if there was no answer
 	text   string
 }
 
@@ -88,8 +88,8 @@ func isDone(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.Is(err, errCount)
 }
 
-// pause returns the time until the next attempt. It is the time that the hub asked for, doubled for each failure after the first one
-// while it is below 10 s. A random part of up to a half is added.
+// pause returns the time until the next attempt. It begins with the time that the hub asked for. Each further failure
+// doubles the time until it is 10 s. Then a random part of up to half of the time is added.
 func (t *Client) pause() time.Duration {
 	const longest = 10 * time.Second
 	wait := max(t.decoder.Retry, 100*time.Millisecond)
@@ -111,7 +111,7 @@ func (t *Client) follow(ctx context.Context) error {
 	t.attempts++
 	response, err := t.open(ctx)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return failed.Err // without the URL, which may contain a password
+		return failed.Err // the error without the URL, which may contain a password
 	}
 	if err != nil {
 		return err
@@ -147,7 +147,7 @@ func (t *Client) reportConnected() {
 
 // receive interprets the hub's own events and prints all others.
 func (t *Client) receive(event sse.Event, watch *watch) error {
-	stored := event.LastID != t.id // a message that is not stored has no id of its own
+	stored := event.LastID != t.id // a message that is not stored does not change the last event id
 	t.id = event.LastID
 	switch event.Name {
 	case "rowcast.hello":
@@ -171,7 +171,8 @@ func (t *Client) receive(event sse.Event, watch *watch) error {
 	return nil
 }
 
-// isHubs reports whether an event is the hub's own. The events rowcast.toolarge and rowcast.unreadable stand for rows.
+// isHubs reports whether an event is about the stream itself. The events rowcast.toolarge and rowcast.unreadable are
+// not, because they replace rows.
 func isHubs(name string) bool {
 	return strings.HasPrefix(name, "rowcast.") && name != "rowcast.toolarge" && name != "rowcast.unreadable"
 }

@@ -24,7 +24,7 @@ var actions = []action{
 	{weight: 1, do: (*writer).holdOpen, async: true},
 }
 
-// crashActions are the actions before a crash of the server.
+// crashActions are the actions of the writers shortly before a crash of the server.
 var crashActions = []action{{weight: 1, do: (*writer).few, async: true}, {weight: 1, do: (*writer).savepoints, async: true}, {weight: 1, do: (*writer).rollBack, async: true}}
 
 func (w *writer) few(ctx context.Context, tx pgx.Tx, t *transaction) error {
@@ -123,8 +123,8 @@ func (w *writer) readAndInsert(ctx context.Context, tx pgx.Tx, t *transaction) e
 	return w.few(ctx, tx, t)
 }
 
-// A pacing determines how fast all writers write. It changes every 0.2 to 3.2 s, because hubs go idle in LISTEN only at low rates, and
-// poll only at high rates.
+// A pacing determines how fast all writers write. It changes every 0.2 to 3.2 s, because hubs wait for notifications
+// only at low rates, and poll only at high rates.
 type pacing struct {
 	mu    sync.Mutex
 	until time.Time
@@ -147,8 +147,8 @@ func (m *pacing) pause(random *rand.Rand) time.Duration {
 	return time.Duration(random.Int64N(int64(2 * m.pace)))
 }
 
-// holdTransactions keeps one transaction open after another, until quiet is closed. Each creates a table, stays open for the time that
-// hold returns, and commits.
+// holdTransactions runs one transaction after another until quiet is closed. Each transaction creates a table, stays
+// open for the time that hold returns, and commits.
 func holdTransactions(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() time.Duration) {
 	for {
 		conn, err := connect(ctx, dsn)
@@ -163,7 +163,7 @@ func holdTransactions(ctx context.Context, dsn string, quiet <-chan struct{}, ho
 		go func() {
 			defer close(ended)
 			if err == nil {
-				_ = conn.PgConn().WaitForNotification(waiting) // returns at the end of waiting or of the session
+				_ = conn.PgConn().WaitForNotification(waiting) // returns when waiting or the session ends
 			}
 		}()
 		select {

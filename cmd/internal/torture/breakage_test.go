@@ -26,7 +26,7 @@ type breaker struct {
 	counts  map[string]int
 }
 
-// breakages are all kinds of breakages. Each round runs all of them in random order.
+// breakages are all kinds of breakages. The breaker runs each kind once, in random order, and then begins again.
 var breakages = []struct {
 	name string
 	do   func(*breaker, context.Context) error
@@ -59,7 +59,7 @@ var breakages = []struct {
 	{"network silent", func(w *breaker, ctx context.Context) error {
 		long := 3 * time.Second
 		if w.long && w.random.IntN(4) == 0 {
-			long = 15 * time.Second // so that the silence can be longer than the listener waits for an answer
+			long = 15 * time.Second // the silence may then last longer than the listener waits for an answer
 		}
 		w.proxy.silence(true)
 		wait(ctx, w.upTo(long))
@@ -126,7 +126,8 @@ func terminate(name string) func(*breaker, context.Context) error {
 	}
 }
 
-// crash makes the writers commit asynchronously before a crash of the server. The caller must call crashed after the crash.
+// crash prepares a crash of the server: it makes all writers commit asynchronously. The caller must call crashed after
+// the crash.
 func (w *breaker) crash(ctx context.Context) (crashed func()) {
 	w.pacing.asyncOnly.Store(true)
 	wait(ctx, w.upTo(600*time.Millisecond))
@@ -161,7 +162,7 @@ func (w *breaker) crashBackend(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("kill a backend: %w", err)
 		}
-		_ = conn.PgConn().WaitForNotification(ctx) // ends with the session
+		_ = conn.PgConn().WaitForNotification(ctx) // returns when the session has ended
 		again, err := connect(ctx, w.cluster.DSN("postgres"))
 		if err != nil {
 			return err

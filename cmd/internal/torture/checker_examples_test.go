@@ -54,7 +54,7 @@ func TestChecker(t *testing.T) {
 		{"a row that the cursor of the hello contains", func(_ *truth, r *record) {
 			r.deliveries = slices.Insert(r.deliveries, 0, delivery{key: key{0, 0}, id: 1})
 		}, []string{repetition}},
-		{"a row that the hello seems to contain, because the server lost another one with its number", func(t *truth, r *record) {
+		{"a row that the hello seems to contain, because the server lost another row with the same id", func(t *truth, r *record) {
 			t.lost[5] = true
 			r.hello.Anchor = cursor.Anchor{ID: 99, Tag: cursor.AnchorTag(99, 0)}
 			r.deliveries = slices.Insert(r.deliveries, 0, delivery{key: key{0, 0}, id: 1})

@@ -10,7 +10,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A fault is a broken promise.
+// A fault is a violation of a promise of rowcast, such as a lost row.
 type fault struct {
 	kind string
 	at   int // the index of the delivery, or -1 for a loss
@@ -38,13 +38,13 @@ type delivery struct {
 	cursor string // the event's id
 }
 
-// A discontinuity is a rowcast.reset that a client has received.
+// A discontinuity is an event rowcast.reset that a client has received.
 type discontinuity struct {
 	at     time.Duration
-	after  int // the number of deliveries before it
+	after  int // the number of deliveries before the reset
 	hub    int
 	reason string
-	cursor string // the cursor that the client had sent, or the last one that it had received
+	cursor string // the last cursor that the client had sent or received
 }
 
 // A record has the rows, the resets and the first rowcast.hello that a client has received.
@@ -77,7 +77,7 @@ type checker struct {
 	*record
 	got    map[key]bool
 	ids    map[int]int64 // the last received id of each transaction
-	latest int           // the number of the received transaction that began last
+	latest int           // of the received transactions, the number of the one that began last
 	faults []fault
 }
 

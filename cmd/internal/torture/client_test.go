@@ -29,8 +29,8 @@ type client struct {
 	random  *rand.Rand
 	decoder sse.Decoder
 	visits  []visit
-	sent    string // the cursor that the client sent, or the last id that it received since
-	quiet   bool   // nothing is written any more
+	sent    string // the last cursor that the client sent or received
+	quiet   bool   // the writers have stopped
 	marker  bool   // the last row has been received, or a reset may have skipped it
 	wrong   []string
 }
@@ -41,7 +41,7 @@ const lastEvent = "last"
 // A visit is a connection of a client.
 type visit struct {
 	hub       int
-	from, to  string // the cursor that the client sent, and the last one that it received
+	from, to  string // the cursor that the client sent, and the last cursor that it received
 	began     time.Duration
 	ended     time.Duration
 	how       string
@@ -94,15 +94,15 @@ func (c *client) roam(quiet context.Context) {
 	}
 }
 
-// finish connects to each hub until the client has received all rows. The first hub must send all missing rows. A row that another hub sends
-// is a repetition.
+// finish reads from one hub after another, each time until the client has caught up. The first hub sends all missing
+// rows, so each row that another hub sends is a repetition, unless a reset came before it.
 func (c *client) finish(ctx context.Context) {
 	c.quiet = true
 	first := c.random.IntN(len(c.hubs))
 	for i := range c.hubs {
 		for !c.visit(ctx, (first+i)%len(c.hubs), behaviour{bytes: math.MaxInt, stay: forever}, true) {
 			if ctx.Err() != nil {
-				c.wrong = append(c.wrong, fmt.Sprintf("does not catch up at %s; received the last row: %t", c.hubs[(first+i)%len(c.hubs)].name, c.marker))
+				c.wrong = append(c.wrong, fmt.Sprintf("did not catch up at %s; received the last row: %t", c.hubs[(first+i)%len(c.hubs)].name, c.marker))
 				return
 			}
 			wait(ctx, 50*time.Millisecond)
@@ -184,7 +184,8 @@ func (c *client) open(ctx context.Context, hub int, m behaviour) (net.Conn, erro
 	return conn, err
 }
 
-// A reader reads from a connection in the way that a behaviour demands.
+// A reader reads from a connection at the speed of a behaviour, and up to the number of bytes at which the client
+// closes the connection.
 type reader struct {
 	conn      net.Conn
 	behaviour behaviour
@@ -222,7 +223,7 @@ func (c *client) receive(e sse.Event) {
 		c.hello(e)
 	case "rowcast.beat":
 	case "rowcast.reset":
-		c.marker = c.marker || c.quiet // the last row may have been skipped
+		c.marker = c.marker || c.quiet // the reset may have skipped the last row
 		var data struct{ Reason string }
 		_ = json.Unmarshal([]byte(e.Data), &data)
 		c.record.resets = append(c.record.resets, discontinuity{

@@ -51,7 +51,7 @@ func build(t *testing.T) string {
 	return program
 }
 
-// A hub is an address of rowcast. Its processes run one after another at the same port.
+// A hub is a process of rowcast. The test can end the process and start another one at the same address.
 type hub struct {
 	name    string
 	address string
@@ -62,8 +62,8 @@ type hub struct {
 	process *exec.Cmd
 	ended   chan struct{}  // closed when the process has ended
 	how     error          // the result of the process; nil means exit code 0
-	crashes atomic.Int64   // the number of data races and panics in its processes
-	counts  map[string]int // the sums of the metrics of its processes
+	crashes atomic.Int64   // the number of data races and panics
+	counts  map[string]int // the metrics, added up over all processes at this address
 }
 
 // start starts a process and waits until it listens.
@@ -71,7 +71,7 @@ func (h *hub) start() error {
 	output := &log{hub: h, listening: make(chan struct{})}
 	h.process = exec.Command(h.program, h.args...)
 	h.process.Stderr = output
-	h.process.WaitDelay = limit // for its output, after it has ended
+	h.process.WaitDelay = limit // the time to read the output of a process that has ended
 	dieWithTest(h.process)
 	if err := h.run(); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (h *hub) start() error {
 	case <-output.listening:
 		return nil
 	case <-h.ended:
-		return fmt.Errorf("%s ended instead of listening: %w", h.name, h.how)
+		return fmt.Errorf("%s ended instead of listening: %s", h.name, h.process.ProcessState)
 	case <-time.After(limit):
 		return fmt.Errorf("%s does not listen after %v", h.name, limit)
 	}
@@ -112,12 +112,12 @@ func (h *hub) count() {
 	once := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := once.Get("http://" + h.address + "/metrics")
 	if err != nil {
-		return // the process has ended
+		return // the process has ended or does not answer
 	}
 	defer response.Body.Close()
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), " ")
-		name, _, _ = strings.Cut(name, "{") // sums the values of all labels
+		name, _, _ = strings.Cut(name, "{") // removes the labels, so that the values of all labels are added up
 		name = strings.TrimSuffix(strings.TrimPrefix(name, "rowcast_"), "_total")
 		if slices.Contains(coverage, name) {
 			n, _ := strconv.ParseFloat(value, 64)
@@ -137,7 +137,7 @@ func (h *hub) kill() {
 func (h *hub) stop() error {
 	select {
 	case <-h.ended:
-		return fmt.Errorf("%s has ended by itself: %w", h.name, h.how)
+		return fmt.Errorf("%s has ended by itself: %s", h.name, h.process.ProcessState)
 	default:
 	}
 	h.count()
@@ -187,8 +187,8 @@ func (l *log) Write(p []byte) (int, error) {
 	}
 }
 
-// freeAddresses returns free ports below the range of outgoing connections. Otherwise an outgoing connection could take the port of a hub
-// that is stopped.
+// freeAddresses returns addresses with free ports. The ports are below the range that the system uses for outgoing
+// connections. Otherwise an outgoing connection could take the port of a stopped hub.
 func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
 	for port := 12000 + os.Getpid()%4000; len(addresses) < n; port++ {

@@ -31,11 +31,11 @@ const (
 	missing                   // the connection was lost during COMMIT, and the table did not contain the rows afterwards
 )
 
-// A transaction is what its writer knows about a transaction. Times are measured from the start of the journal.
+// A transaction records what its writer knows about it. Times are measured from the start of the journal.
 type transaction struct {
 	number  int
-	began   time.Duration // before its first statement
-	ended   time.Duration // after COMMIT had returned
+	began   time.Duration // the time before the first statement
+	ended   time.Duration // the time at which the writer knew the outcome
 	outcome outcome
 	async   bool         // synchronous_commit is off: the server may lose the transaction in a crash
 	rows    []string     // the recipient of each row; "" is everyone
@@ -70,7 +70,7 @@ func (j *journal) crashed() {
 	j.crashes = append(j.crashes, j.now())
 }
 
-// A stored row is a row of the table at the end.
+// A stored row is a row that the table contains at the end of the test.
 type stored struct {
 	cursor.Row
 	recipient string
@@ -80,7 +80,7 @@ type stored struct {
 type truth struct {
 	transactions []*transaction
 	rows         map[key]stored
-	lost         map[int]bool // asynchronous commits that the server has lost
+	lost         map[int]bool // the numbers of the transactions that the server has lost
 }
 
 // readTruth reads the table, and compares it with the journal.

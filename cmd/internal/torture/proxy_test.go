@@ -11,15 +11,15 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A proxy is between a hub and the database. It can stop forwarding data, like a network that loses all packets. Connections then stay
-// open and new ones are accepted, but no data and no end of a connection arrives.
+// A proxy is between a hub and the database. It can stop forwarding data, like a network that loses all packets.
+// Connections then stay open and new connections are accepted, but no data and no end of a connection arrives.
 type proxy struct {
 	listener net.Listener
 	target   string
 	running  sync.WaitGroup
 
 	mu     sync.Mutex
-	passes sync.Cond // signals that the proxy is not silent any more; uses mu
+	passes sync.Cond // is signalled when the proxy stops being silent; its lock is mu
 	silent bool
 	closed bool
 	conns  map[net.Conn]struct{}
@@ -38,7 +38,7 @@ func startProxy(t *testing.T, dsn string) (*proxy, string) {
 		t.Fatal(err)
 	}
 	p.running.Go(p.accept)
-	t.Cleanup(func() { dbtest.Wait(t, p.close, "the proxy's connections to end") })
+	t.Cleanup(func() { dbtest.Wait(t, p.close, "the end of the proxy's connections") })
 	u.Host = p.listener.Addr().String()
 	return p, u.String()
 }
@@ -77,8 +77,8 @@ func (p *proxy) serve(client net.Conn) {
 	delete(p.conns, server)
 }
 
-// pass copies data from source to target. At the end of the data it closes the writing side of target, and after an error both
-// connections. A silent proxy delays the data and the close.
+// pass copies data from source to target. At the end of the data it closes the writing side of target. After an error
+// it closes both connections. While the proxy is silent, pass waits.
 func (p *proxy) pass(target, source net.Conn) {
 	buffer := make([]byte, 16<<10)
 	for {

@@ -8,7 +8,7 @@ import (
 
 // report reports the faults of a client with the context that is needed to find their cause.
 func (t *torture) report(truth *truth, c *client, faults []fault) {
-	const most = 3 // faults of each kind
+	const most = 3 // the number of faults of each kind that are reported in full
 	count := map[string]int{}
 	for _, f := range faults {
 		if count[f.kind]++; count[f.kind] <= most {
@@ -53,8 +53,9 @@ func (c *client) describe(b *strings.Builder, number int) {
 		number, v.began.Round(time.Millisecond), v.ended.Round(time.Millisecond), c.hubs[v.hub].name, v.delivered, v.how, v.from, v.to)
 }
 
-// whenLost returns the index of the first delivery of a transaction that began after the transaction of the lost row had ended, or the
-// number of deliveries if there is none.
+// whenLost returns the index of the delivery before which the lost row should have arrived. That is the first delivery
+// of a transaction that began after the transaction of the lost row had ended. If there is none, whenLost returns the
+// number of deliveries.
 func (c *client) whenLost(truth *truth, f fault) int {
 	for i, d := range c.record.deliveries {
 		if truth.transactions[d.key.tx].began > truth.transactions[f.row.tx].ended {

@@ -107,7 +107,8 @@ func (t *torture) startServer() {
 	defer conn.Close(t.Context())
 	for _, statement := range []string{
 		"CREATE DATABASE torture", "CREATE DATABASE elsewhere",
-		// An asynchronous commit is written up to three times this delay later. A crash before that loses it.
+		// The server writes an asynchronous commit to disk within three times this delay. A crash before that loses the
+		// commit.
 		"ALTER SYSTEM SET wal_writer_delay = '2s'", "SELECT pg_reload_conf()",
 	} {
 		if _, err := conn.Exec(dbtest.Context(t), statement); err != nil {
@@ -120,7 +121,7 @@ func (t *torture) startServer() {
 	}
 }
 
-// random returns the random numbers of one participant. They do not depend on the other participants.
+// random returns the random numbers of one participant. These numbers do not depend on what the other participants do.
 func (t *torture) random(participant uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(t.seed, participant))
 }
@@ -146,15 +147,15 @@ func (t *torture) write() (stop func()) {
 	})
 	t.Cleanup(func() {
 		close(allQuiet)
-		dbtest.Wait(t, idling.Wait, "idle transactions to end")
+		dbtest.Wait(t, idling.Wait, "the end of the idle transactions")
 	})
 	return func() {
 		close(quiet)
-		dbtest.Wait(t, writing.Wait, "the writers to end")
+		dbtest.Wait(t, writing.Wait, "the end of the writers")
 	}
 }
 
-// writeLast writes the last row.
+// writeLast writes the last row, by which a client recognises that it has received all rows.
 func (t *torture) writeLast() *transaction {
 	w := &writer{journal: t.journal, dsn: t.dsn, random: t.random(300), errs: func(err error) { t.Error(err) }}
 	ctx := dbtest.Context(t)
@@ -188,7 +189,7 @@ func (t *torture) roam() (stop func()) {
 	}
 	return func() {
 		cancel()
-		dbtest.Wait(t, roaming.Wait, "the clients to stop roaming")
+		dbtest.Wait(t, roaming.Wait, "the end of the clients' connections")
 	}
 }
 
@@ -201,7 +202,7 @@ func (t *torture) finish(last *transaction) {
 	for _, c := range t.clients {
 		finishing.Go(func() { c.finish(ctx) })
 	}
-	dbtest.Wait(t, finishing.Wait, "the clients to catch up")
+	dbtest.Wait(t, finishing.Wait, "the arrival of all rows at the clients")
 }
 
 // check compares the events that the clients have received with the truth, and logs the numbers.
@@ -244,8 +245,8 @@ func (t *torture) check() {
 	t.Logf("faults: %s", counted(figures))
 }
 
-// checkCoverage checks that the run has tested these features: hubs were idle in LISTEN and were notified, clients resumed from memory
-// and from the table, and slow clients were disconnected.
+// checkCoverage checks that the run has tested these features: hubs waited for notifications and received some, clients
+// resumed from memory and from the table, and slow clients were disconnected.
 func (t *torture) checkCoverage() {
 	counts := map[string]int{}
 	for _, h := range t.hubs {

@@ -30,7 +30,7 @@ type action struct {
 	do        func(*writer, context.Context, pgx.Tx, *transaction) error
 }
 
-// errRollBack is returned by an action to have its transaction rolled back.
+// errRollBack is the error of an action that wants its transaction rolled back.
 var errRollBack = errors.New("roll back")
 
 // run writes until quiet is closed or the writer cannot connect.
@@ -125,7 +125,7 @@ func (w *writer) transaction(ctx context.Context, d action) {
 	}
 }
 
-// check reports an error that PostgreSQL has sent, unless it is a serialization failure or ended the session.
+// check reports an error that PostgreSQL has sent, except a serialization failure and an error that ended the session.
 func (w *writer) check(err error) {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code != "40001" && pgErr.Severity != "FATAL" {
@@ -133,9 +133,9 @@ func (w *writer) check(err error) {
 	}
 }
 
-// settle records the outcome of a transaction. If the connection was lost during COMMIT, settle looks for the rows in the table. That is
-// safe, because the connections of writers are lost only when the server restarts. The old session has then ended and cannot commit
-// later.
+// settle records the outcome of a transaction. If the connection was lost during COMMIT, settle looks for the rows in
+// the table. That is safe, because the connections of writers are lost only when the server restarts or recovers from a
+// crash. The old session has then ended, and cannot commit later.
 func (w *writer) settle(ctx context.Context, t *transaction, err error) {
 	var pgErr *pgconn.PgError
 	if err != nil && (!errors.As(err, &pgErr) || pgErr.Severity == "FATAL") {

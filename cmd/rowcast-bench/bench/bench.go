@@ -15,7 +15,7 @@ type Bench struct {
 	DSN      string   // the connection string of any database on the server; the benchmark creates its own databases there
 	Program  string   // the path of this program, for the child processes
 	Only     []string // the names of the scenarios to run; if empty, all
-	Quick    bool     // use small loads that take a few seconds, only to see that the benchmark works
+	Quick    bool     // use small loads, which only show that the benchmark works
 	Progress io.Writer
 
 	admin  *pgx.Conn // a connection to the database of DSN
@@ -69,7 +69,7 @@ func (b *Bench) Run(ctx context.Context) (*Report, error) {
 	if err == nil {
 		err = b.runAll(ctx)
 	}
-	if ctx.Err() != nil { // this is the cause of all other errors
+	if ctx.Err() != nil { // the interruption is the cause of the other errors
 		b.report, err = nil, ErrInterrupted
 	}
 	return b.report, errors.Join(err, b.disconnect())

@@ -214,7 +214,7 @@ func TestWithDatabase(t *testing.T) {
 func TestTooFewDescriptors(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
-		t.Skip("Windows has no such limit")
+		t.Skip("Windows does not limit the number of open files")
 	}
 	err := bench.CheckDescriptors(math.MaxInt32)
 	if err == nil || !strings.HasPrefix(err.Error(), "2147483647 streams need as many file descriptors and 50 more, but a process may have only ") {

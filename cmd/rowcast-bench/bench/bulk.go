@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// The limits of a hub's memory besides the streams: the defaults of the flags, and a page of rows.
+// These are the limits of the hub's memory for events: the defaults of two flags, and the size of a page of rows.
 const (
 	memoryLimit  = 64 << 20 // --memory
 	backlogLimit = 1 << 20  // --backlog, for each stream
@@ -51,7 +51,7 @@ type bulkLoad struct {
 	what        string
 	streams     int
 	rows        int64
-	insert      string // the statement, which writes the rows from $1 to $2-1
+	insert      string // a statement that writes the rows from $1 to $2-1
 	interrupted bool
 	limit       float64 // the bytes by which memory may grow
 }
@@ -85,7 +85,8 @@ func (b *Bench) runBulk(ctx context.Context, h bulkLoad) error {
 	return nil
 }
 
-// memoryGrowth returns a function that returns by how many bytes the memory of a process has grown since, at its peak.
+// memoryGrowth returns a function. That function returns the peak growth of a process's memory since the call of
+// memoryGrowth, in bytes.
 func memoryGrowth(p *process) func() float64 {
 	before, _, err := processMemory(p.pid())
 	if err == nil {

@@ -139,7 +139,7 @@ type stream struct {
 
 	lastID []byte // the id of the last complete event
 
-	// The fields below belong to the block that is being read.
+	// The fields below describe the event that is being read.
 	id  []byte
 	row row
 }
@@ -180,7 +180,7 @@ func (s *stream) open() error {
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("the answer is %s", response.Status)
 	}
-	if len(response.TransferEncoding) > 0 { // a body that is not chunked is read from the connection
+	if len(response.TransferEncoding) > 0 { // otherwise the lines are read from the connection itself
 		s.lines = bufio.NewReader(response.Body)
 	}
 	for {
@@ -215,7 +215,8 @@ func (s *stream) close() {
 	_ = s.conn.Close()
 }
 
-// read reads a connection to its end. It ignores the part of a line that exceeds the reader's buffer.
+// read reads a connection to its end. It ignores the part of a line that exceeds the buffer, because the
+// numbers of a row are at the beginning.
 func (s *stream) read() {
 	s.id, s.row = nil, row{}
 	for continued := false; ; {
@@ -230,7 +231,8 @@ func (s *stream) read() {
 	}
 }
 
-// line interprets a line. A row has arrived at the end of its block. A block that is cut off is sent again after the reconnect.
+// line interprets a line of the stream. An empty line ends an event, and only then is the row counted. rowcast sends an
+// incomplete event again after the reconnect.
 func (s *stream) line(line []byte) {
 	switch {
 	case len(line) == 0:

@@ -19,7 +19,7 @@ func (b *Bench) connect(ctx context.Context) (err error) {
 	if b.admin, err = connect(ctx, b.DSN); err != nil {
 		return err
 	}
-	// Other users of this database may have created functions with the names of those in pg_catalog.
+	// Other users of this database may have created functions that have the same names as functions in pg_catalog.
 	if _, err = b.admin.Exec(ctx, "SET search_path = pg_catalog, pg_temp"); err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (b *Bench) scratch(ctx context.Context) (dsn string, err error) {
 func withDatabase(dsn, name string) string {
 	u, err := url.Parse(dsn)
 	if err != nil || u.Scheme == "" {
-		return dsn + " dbname=" + name // the last dbname applies
+		return dsn + " dbname=" + name // if dbname occurs twice, the last one applies
 	}
 	query := u.Query()
 	query.Del("dbname")

@@ -7,5 +7,5 @@
 // memory can be measured. They are this program with the name of a role as argument. They receive commands as JSON lines on stdin, and end
 // when stdin ends, so no child process outlives its parent.
 //
-// If a row was lost or repeated, the comparison fails.
+// If a row is lost, repeated or sent to the wrong client, the scenario fails.
 package bench

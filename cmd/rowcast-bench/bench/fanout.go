@@ -85,7 +85,7 @@ func (f *fanout) learn(ctx context.Context, _ nothing) (size int, err error) {
 	if _, err := conn.Write([]byte("GET /events?uid=nobody HTTP/1.1\r\nHost: here\r\n\r\n")); err != nil {
 		return 0, err
 	}
-	if _, err := readUntil(conn, []byte("}\n\n")); err != nil { // the end of the hello
+	if _, err := readUntil(conn, []byte("}\n\n")); err != nil { // "}" and an empty line end the hello
 		return 0, err
 	}
 	if _, err := f.publish(ctx, expectation{First: firstNumber, Rows: 1}); err != nil {

@@ -12,7 +12,8 @@ import (
 // A growthResult has the results at a steady rate and at the maximum rate.
 type growthResult struct{ steady, flood result }
 
-// compareGrowth compares two setups, at a thousand rows per second and at the maximum rate of eight writers. readers is the number of hubs.
+// compareGrowth compares two setups, at a thousand rows per second and at the maximum rate of eight writers. readers is
+// the number of hubs in the setup other.
 func (b *Bench) compareGrowth(ctx context.Context, what, with string, base, other setup, readers float64) error {
 	pairs := pick(b, 5, 1)
 	b.steps.plan(2 * pairs)
@@ -98,7 +99,8 @@ func execOnce(ctx context.Context, dsn, statement string, args ...any) error {
 	return err
 }
 
-// transaction measures the effect of a transaction that stays open. It has a transaction number and a snapshot.
+// transaction measures the effect of a transaction that stays open. The open transaction has a transaction number and a
+// snapshot.
 func (b *Bench) transaction(ctx context.Context) error {
 	return b.compareGrowth(ctx, "an open transaction", "without", setup{}, setup{open: true}, 1)
 }

@@ -50,7 +50,7 @@ func (b *Bench) insertRates(ctx context.Context, d design, o openWriters, pairs 
 		return nil, nil, err
 	}
 	defer s.stop()
-	// There are no clients, so neither hub sends anything.
+	// There are no clients, so the hub sends nothing.
 	rate := func(schema string) (float64, error) {
 		o.Schema = schema
 		if err := s.addWriters(ctx, o); err != nil {

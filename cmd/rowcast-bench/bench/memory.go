@@ -66,7 +66,8 @@ func (i *idleRun) connectAll(ctx context.Context, streams int) (err error) {
 	return err
 }
 
-// settling returns the time for which memory is watched. The Go runtime collects garbage at least every two minutes.
+// settling returns the time for which memory is watched. In a full run, it is more than two minutes, because
+// the Go runtime collects garbage at least that often.
 func settling(b *Bench) time.Duration { return pick(b, 140*time.Second, 600*time.Millisecond) }
 
 // watchMemory records the memory of the hubs twice per second.
@@ -88,7 +89,8 @@ func (b *Bench) watchMemory(ctx context.Context, all []*idleRun) error {
 	return nil
 }
 
-// kilobytes returns the last measured memory per stream.
+// kilobytes returns the growth of memory per stream, from before the streams were opened to the last measurement, in
+// KiB.
 func (i *idleRun) kilobytes() float64 {
 	if i.before < 0 {
 		return math.NaN()

@@ -33,7 +33,7 @@ func (b *Bench) spawn(ctx context.Context, name, dsn string, args ...string) (*p
 	cmd.SysProcAttr = ownGroup()
 	p := &process{name: name, cmd: cmd, stderr: newStderrLines(), ended: make(chan struct{})}
 	cmd.Stderr = p.stderr
-	stdout, out, err := os.Pipe() // not StdoutPipe, which Wait would close too early
+	stdout, out, err := os.Pipe() // StdoutPipe is not used, because Wait would close it too early
 	if err != nil {
 		return nil, err
 	}

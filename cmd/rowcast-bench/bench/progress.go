@@ -29,7 +29,7 @@ func newProgress(w io.Writer, name string) *progress {
 	return p
 }
 
-// plan announces more steps.
+// plan adds to the number of steps that the bar expects.
 func (p *progress) plan(steps int) {
 	p.steps += steps
 	if p.bar != nil {

@@ -42,7 +42,7 @@ type figure struct {
 
 // A limit is the target of a figure.
 type limit struct {
-	least    bool // the value is a minimum, not a maximum
+	least    bool // the limit is a minimum, not a maximum
 	value    float64
 	absolute bool // the limit is for the value of rowcast, not for the ratio
 }
@@ -122,7 +122,7 @@ func (f figure) quotient() float64 {
 	if f.ratio != 0 {
 		return f.ratio
 	}
-	if f.theirs == 0 { // too small to be measured
+	if f.theirs == 0 { // the baseline is too small to be measured
 		return math.NaN()
 	}
 	return f.ours / f.theirs
@@ -173,7 +173,7 @@ func median(values []float64) float64 {
 	return sorted[half]
 }
 
-// medianOf returns the median of one figure of all results.
+// medianOf returns the median of one figure over all results.
 func medianOf[T any](results []T, figure func(T) float64) float64 {
 	var values []float64
 	for _, t := range results {
@@ -182,8 +182,8 @@ func medianOf[T any](results []T, figure func(T) float64) float64 {
 	return median(values)
 }
 
-// compared returns a figure for results that were measured in pairs. It has the medians of both sides, and the median of the ratios of the
-// pairs.
+// compared returns a figure for results that were measured in pairs. The figure has the medians of both sides, and the
+// median of the ratios of the pairs.
 func compared[T any](what, unit string, ours, theirs []T, with string, of func(T) float64, l limit) figure {
 	var ratios []float64
 	for i := range ours {

@@ -38,14 +38,14 @@ type stage struct {
 	streams int
 }
 
-// A setup describes a stage.
+// A setup says what newStage creates: the design, the database, and the numbers of hubs, streams and writers.
 type setup struct {
 	design
 	dsn     string // if empty, the database of the scenario
 	hubs    int    // the number of hubs; 0 means 1
-	streams int    // the number of streams, each for another user
+	streams int    // the number of streams, each for a different user
 	writers int
-	open    bool // a transaction stays open
+	open    bool // a transaction stays open meanwhile; used by growthOnce, not by newStage
 }
 
 func (b *Bench) newStage(ctx context.Context, want setup) (_ *stage, err error) {
@@ -92,7 +92,7 @@ func (s *stage) addHub(ctx context.Context) error {
 	return err
 }
 
-// listening returns the address that a hub logs.
+// listening returns the address that a hub logs when it listens.
 func listening(hub *process) (string, error) {
 	line, err := hub.awaitLine(`"msg":"listening"`)
 	if err != nil {
@@ -153,7 +153,7 @@ type result struct {
 	arrivals
 	Rate    float64 // rows per second, until the last row had arrived
 	Hub     float64 // the CPU of the process of the first hub
-	Server  float64 // the CPU of all sessions of PostgreSQL
+	Server  float64 // the CPU of all PostgreSQL sessions of the database
 	Reading float64 // the CPU of the sessions of the hubs
 	Spread  float64 // the time from the first arrival to the last
 	Commit  float64 // the 99th percentile of the time to commit a row
@@ -195,7 +195,8 @@ type reading struct {
 	err   error
 }
 
-// until returns the CPU time from r to later, or NaN if it was not measured.
+// until calls each with the CPU time between r and later, and returns its result. It returns NaN if the time was not
+// measured.
 func (r reading) until(later reading, each func(time.Duration) float64) float64 {
 	if errors.Join(r.err, later.err) != nil {
 		return math.NaN()

@@ -125,8 +125,9 @@ func (w *writers) write(_ context.Context, l load) (written, error) {
 	return done, err
 }
 
-// awaitDue waits until a row is due and returns the time from which its latency is measured. That is the time of waking up, because a late
-// wake-up is not a delay of the server.
+// awaitDue waits until a row is due and returns the time from which its latency is measured. For a late row, that is
+// the due time. Otherwise it is the time after the wait, because a wait that takes too long is not a delay of the
+// server.
 func awaitDue(due time.Time) time.Time {
 	now := time.Now()
 	if now.After(due) {
