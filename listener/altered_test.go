@@ -42,8 +42,8 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	}
 	want = append(want, "alice  unreadable: invalid", "alice  unreadable: invalid", "alice last 6")
 	readInEveryWay(t, dsn, func() {
-		// Until the listener meets a row that it cannot read, it reads rows with their data, a page at a time. After such
-		// a row, it reads rows one by one.
+		// Until the listener meets a row that it cannot read, it reads rows with their data, a page at a time. After
+		// such a row, it reads rows one by one.
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('', 'e', '7'), ('', 'rowcast.bye', '8')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'first', '1')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', e, '2' FROM unnest($1::text[]) e`, events)

@@ -25,7 +25,7 @@ func TestInheritsNoSettings(t *testing.T) {
 		t.Run(fmt.Sprintf("PollOnly=%t", pollOnly), func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Database(t)
-			conn := connect(t, dsn) // begins before the settings are changed, so they do not apply to it
+			conn := connect(t, dsn) // this session begins before the settings are changed, so it keeps the defaults
 			exec(t, conn, "CREATE SCHEMA evil; CREATE TABLE evil.notifications (); CREATE FUNCTION evil.pg_current_snapshot() RETURNS int LANGUAGE sql AS 'SELECT 1'")
 			database := pgx.Identifier{one[string](t, conn, "SELECT current_database()")}.Sanitize()
 			for _, set := range []string{

@@ -24,8 +24,8 @@ var (
 	ReplayList  = replayQuery.list
 )
 
-// QueryArgs returns the arguments of one of the queries above that read a page. The recipients of a replay are passed as
-// extra.
+// QueryArgs returns the arguments of one of the queries above that read a page. The recipients of a replay are passed
+// as extra.
 func QueryArgs(query string, c cursor.Cursor, snapshot *cursor.Cursor, rows int, extra ...any) []any {
 	args := append(request{from: c, snapshot: snapshot}.args(rows), extra...)
 	if query == FetchQuery || query == ReplayQuery {

@@ -18,15 +18,15 @@ func burn(t *testing.T, conn *pgx.Conn, n int) {
 	exec(t, conn, fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$", n))
 }
 
-// bring inserts a hundred rows with transaction numbers that are not their own. %d is the distance of these numbers from
-// the number that the server assigns next.
+// bring inserts a hundred rows with transaction numbers that are not their own. %d is the distance of these numbers
+// from the number that the server assigns next.
 const bring = `INSERT INTO rowcast.notifications (recipient, data, xid)
 	SELECT 'alice', '"foreign"', (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + %d + i)::text::xid8 FROM generate_series(1, 100) i`
 
-// TestForeignNumbersAreNeverSent shows that a row is not sent, live or on resume, if its number in xid is not the number
-// of the transaction that inserted it. Where the trigger does not replace such a number, the test uses only numbers that
-// the server has not assigned yet. Such a row is not sent even after the server's counter has passed its number. The
-// rows before and after it are sent.
+// TestForeignNumbersAreNeverSent shows that a row is not sent, live or on resume, if its number in xid is not the
+// number of the transaction that inserted it. Where the trigger does not replace such a number, the test uses only
+// numbers that the server has not assigned yet. Such a row is not sent even after the server's counter has passed its
+// number. The rows before and after it are sent.
 func TestForeignNumbersAreNeverSent(t *testing.T) {
 	t.Parallel()
 	const higher, lower = "higher numbers", "lower numbers"
@@ -118,8 +118,9 @@ func restart(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// TestOwnNumbersAreSent shows that rows are sent even if PostgreSQL stores them under a number (xmin) that is higher than
-// the number in xid. That happens in savepoints and exception blocks, and after an update or a rewrite of the table.
+// TestOwnNumbersAreSent shows that rows are sent even if PostgreSQL stores them under a number (xmin) that is higher
+// than the number in xid. That happens in savepoints and exception blocks, and after an update or a rewrite of the
+// table.
 func TestOwnNumbersAreSent(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)

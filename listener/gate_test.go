@@ -25,7 +25,8 @@ type gate struct {
 	open    func()
 }
 
-// newGate returns a gate. The gate stops a listener before the first statement that contains text, until open is called.
+// newGate returns a gate. The gate stops a listener before the first statement that contains text, until open is
+// called.
 func newGate(t *testing.T, text string) *gate {
 	g := &gate{t: t, text: []byte(text), reached: make(chan struct{}), opened: make(chan struct{})}
 	g.open = sync.OnceFunc(func() { close(g.opened) })
@@ -108,12 +109,12 @@ func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
 	pid := one[int](t, conn, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, sql.ParkLock1)
 	relying := listen(t, dsn)
-	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 }) // one fetch at the beginning, one after the lock was seen held
+	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 }) // the second is the fetch after the lock was seen held
 
 	insert(t, conn, "makes the holder poll")
 	gate.wait(t)
-	// A hub must notify the other hubs after it has released the lock. A hub that is notified before that finds the lock
-	// still held, and goes on relying on the holder.
+	// A hub must notify the other hubs after it has released the lock. A hub that is notified before that finds the
+	// lock still held, and goes on relying on the holder.
 	relying.caughtUp(t)
 	relying.caughtUp(t)
 	gate.open()

@@ -183,7 +183,8 @@ func (r *reader) until(t *testing.T, holds func() bool) {
 // waitForLock waits until the listener has taken the park lock a number of times.
 func (r *reader) waitForLock(t *testing.T, times int64) {
 	t.Helper()
-	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times }) // when the lock was taken, a fetch follows, and its batch makes until call the function
+	// After the listener has taken the lock, it fetches. The batch of this fetch makes until check the count again.
+	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times })
 }
 
 // caughtUp waits for CatchUp, and returns the rows that the test had not received before.

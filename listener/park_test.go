@@ -17,8 +17,8 @@ import (
 )
 
 // The fetch after the park lock was taken finds every row that came without a NOTIFY. There are no safety polls in this
-// test, so only the next notification could deliver a row that this fetch has missed. But there is no next notification:
-// the database has one writer, and the writer waits for the row.
+// test, so only the next notification could deliver a row that this fetch has missed. But there is no next
+// notification: the database has one writer, and the writer waits for the row.
 func TestNoRowWaitsForASafetyPoll(t *testing.T) {
 	t.Parallel()
 	proofs := []*parkProof{{hubs: 1}, {hubs: 2}}
@@ -128,8 +128,8 @@ func (p *parkProof) count(db *parkDatabase, locks, wakeups int64) (nowLocks, now
 	return nowLocks, nowWakeups
 }
 
-// A tracker keeps the rows that a writer inserts until all hubs have delivered them. Each row has a recipient of its own,
-// by which the tracker finds it.
+// A tracker keeps the rows that a writer inserts until all hubs have delivered them. Each row has a recipient of its
+// own, by which the tracker finds it.
 type tracker struct {
 	t    *testing.T
 	hubs int

@@ -94,8 +94,8 @@ func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 }
 
-// If transactions overlap, a transaction that did not send a NOTIFY is open at any time. The hub sleeps nevertheless: while
-// it queues for the park lock, new transactions do not get the lock.
+// If transactions overlap, a transaction that did not send a NOTIFY is open at any time. The hub sleeps nevertheless:
+// while it queues for the park lock, new transactions do not get the lock.
 func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -129,8 +129,8 @@ func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Logf("slept after %v", time.Since(began))
 }
 
-// stall puts a relay in front of conn, and returns the connection to the relay. Once stalled is set, the relay forwards nothing in either
-// direction, not even the end of the connection.
+// stall puts a relay in front of conn, and returns the connection to the relay. Once stalled is set, the relay forwards
+// nothing in either direction, not even the end of the connection.
 func stall(t *testing.T, conn net.Conn, stalled *atomic.Bool) net.Conn {
 	ours, relay := net.Pipe()
 	t.Cleanup(func() {
@@ -203,7 +203,7 @@ func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	began, look := 0, int64(0)
 	for _, hub := range []*reader{holder, relying} {
 		before := hub.Stats.Fetches.Load()
-		hub.until(t, func() bool { return hub.Stats.Fetches.Load() > before+2 }) // the hub no longer runs the statements of its beginning
+		hub.until(t, func() bool { return hub.Stats.Fetches.Load() > before+2 }) // the hub has begun
 	}
 	began, look = len(readLog(t, log, 0)), holder.Stats.Fetches.Load()+relying.Stats.Fetches.Load()
 	const seconds = 4
@@ -213,7 +213,7 @@ func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	}
 	queries := regexp.MustCompile(`(?m)^\[rowcast .*(statement|execute)`).FindAllString(readLog(t, log, began), -1)
 	fetches := int(holder.Stats.Fetches.Load() + relying.Stats.Fetches.Load() - look)
-	if len(queries) > fetches+2 || len(queries) < fetches-2 { // a query of each hub may be running when the counts are read
+	if len(queries) > fetches+2 || len(queries) < fetches-2 { // each hub may be in a query when the test counts
 		t.Errorf("got %d queries for %d fetches, want one query for each fetch: %s", len(queries), fetches, queries)
 	}
 	if relying.Stats.ParkLocks.Load() > 0 || holder.Stats.ParkLocks.Load() > 1 {

@@ -138,8 +138,8 @@ default_pool_size = %d
 	}
 }
 
-// unprivileged makes a program run as the user postgres, _postgres or nobody if the test runs as root, because PgBouncer
-// does not run as root.
+// unprivileged makes a program run as the user postgres, _postgres or nobody if the test runs as root, because
+// PgBouncer does not run as root.
 func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 {

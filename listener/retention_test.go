@@ -31,7 +31,7 @@ func TestRetention(t *testing.T) {
 	}
 	kept := present(t, conn)
 	insert(t, conn, "young")
-	exec(t, conn, old) // after a young transaction, so it is not deleted
+	exec(t, conn, old) // these rows follow a young transaction, so they are not deleted
 
 	r := newRetention(t, dsn, 10)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -59,10 +59,10 @@ func TestRetention(t *testing.T) {
 	if before.SeenBelow(horizon) || !kept.SeenBelow(horizon) {
 		t.Errorf("with horizon %d: want cursor %v expired and cursor %v not expired", horizon, before, kept)
 	}
-	if err := newListener(t, dsn).Preflight(limited(t)); err != nil { // begins the epoch
+	if err := newListener(t, dsn).Preflight(limited(t)); err != nil { // Preflight begins the epoch
 		t.Fatal(err)
 	}
-	// A page has the horizon, so that a replay is not complete if rows were deleted before it read them.
+	// A page reports the horizon. By the horizon, a replay notices that rows were deleted before they were read.
 	_, _, delivered, err := newReplayer(t, dsn, 512).Page(limited(t), before, present(t, conn).Reached(cursor.Cursor{Epoch: epochOf(t, dsn)}), []string{"alice"})
 	if err != nil || delivered != horizon {
 		t.Errorf("the page has horizon %d, %v, want %d", delivered, err, horizon)
@@ -90,7 +90,7 @@ func epochOf(t *testing.T, dsn string) cursor.Tag {
 	return tag
 }
 
-// newRetention returns a Retention that deletes rows older than half an hour. The parameter rows is its field Rows.
+// newRetention returns a Retention that deletes rows older than half an hour. The parameter rows sets its field Rows.
 func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
 	t.Helper()
 	return &listener.Retention{
@@ -99,14 +99,15 @@ func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
 	}
 }
 
-// aging returns a connection to a new database, and a Retention of this database with the field Rows.
+// aging returns a connection to a new database, and a Retention of this database. The parameter rows sets its field
+// Rows.
 func aging(t *testing.T, rows int) (*pgx.Conn, *listener.Retention) {
 	t.Helper()
 	dsn := alone(t)
 	return connect(t, dsn), newRetention(t, dsn, rows)
 }
 
-// wantDeleted runs one round and checks the number of rows that it deletes. why describes the round.
+// wantDeleted runs one round and checks the number of rows that it deletes. The parameter why describes the round.
 func wantDeleted(t *testing.T, r *listener.Retention, why string, want int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -116,14 +117,15 @@ func wantDeleted(t *testing.T, r *listener.Retention, why string, want int64) {
 	}
 }
 
-// aged inserts rows in one transaction. The parameter minutes has the age of each row.
+// aged inserts rows in one transaction. The parameter minutes has the age of each row, in minutes.
 func aged(t *testing.T, conn *pgx.Conn, minutes ...int) {
 	t.Helper()
 	exec(t, conn, `INSERT INTO rowcast.notifications (data, created_at)
 		SELECT to_jsonb(m), now() - m * interval '1 minute' FROM unnest($1::int[]) m`, minutes)
 }
 
-// Rows that are not below the oldest running transaction are not deleted: a client may not have seen them.
+// A row is deleted only if its transaction is older than all running transactions. Clients may not have seen other rows
+// yet.
 func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -139,8 +141,8 @@ func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	wantDeleted(t, r, "after its end", 1)
 }
 
-// A transaction is deleted as a whole, so it is kept while one of its rows is young, even a row that the round does not
-// look at.
+// A transaction is deleted as a whole, so it is kept while one of its rows is young. That holds even if a round has
+// read its maximum of rows before it comes to the young row.
 func TestRetentionDeletesWholeTransactions(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 3)
@@ -148,11 +150,11 @@ func TestRetentionDeletesWholeTransactions(t *testing.T) {
 	aged(t, conn, 60, 60, 60, 60, 60, 1)
 	aged(t, conn, 60)
 	aged(t, conn, 60)
-	wantDeleted(t, r, "before the mixed one", 2)
-	wantDeleted(t, r, "the mixed one", 0)
+	wantDeleted(t, r, "rows before the transaction with a young row", 2)
+	wantDeleted(t, r, "the transaction with a young row", 0)
 	exec(t, conn, "UPDATE rowcast.notifications SET created_at = now() - interval '1 hour'")
-	wantDeleted(t, r, "once all its rows are old", 6)
-	wantDeleted(t, r, "all but the newest", 1)
+	wantDeleted(t, r, "the transaction, when all its rows are old", 6)
+	wantDeleted(t, r, "all but the newest transaction", 1)
 }
 
 // A row with a created_at in the future, from a wrong clock, is deleted together with the rows around it.
@@ -161,12 +163,12 @@ func TestRetentionPassesRowsFromTheFuture(t *testing.T) {
 	conn, r := aging(t, 3)
 	const year = -365 * 24 * 60
 	aged(t, conn, 60)
-	aged(t, conn, year, year, year, year, year) // more rows than a round looks at
+	aged(t, conn, year, year, year, year, year) // more than the three rows that a round reads
 	aged(t, conn, 60)
 	aged(t, conn, year)
 	aged(t, conn, 1)
-	wantDeleted(t, r, "up to the last old one", 7)
-	wantDeleted(t, r, "before a young one", 0)
+	wantDeleted(t, r, "rows up to the last old row", 7)
+	wantDeleted(t, r, "a row from the future before a young row", 0)
 }
 
 // The horizon is moved in the transaction of the deletion, so that a failure undoes both.
@@ -184,7 +186,7 @@ func TestRetentionMovesTheHorizonWithTheRows(t *testing.T) {
 	}
 }
 
-// If two hubs delete, one deletes at a time, and the other does not wait for it.
+// If two hubs delete old rows, one deletes at a time. The other hub does not wait until it may delete.
 func TestRetentionIsForOneHubAtATime(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -195,7 +197,7 @@ func TestRetentionIsForOneHubAtATime(t *testing.T) {
 	}
 	exec(t, other, "BEGIN; SELECT FROM rowcast.history FOR UPDATE")
 	hubs := []*listener.Retention{newRetention(t, dsn, 2), newRetention(t, dsn, 2)}
-	wantDeleted(t, hubs[0], "while another deletes", 0)
+	wantDeleted(t, hubs[0], "while another session has locked the horizon", 0)
 	exec(t, other, "COMMIT")
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
@@ -204,10 +206,10 @@ func TestRetentionIsForOneHubAtATime(t *testing.T) {
 	}
 	eventually(t, conn, "SELECT count(*) = 2 FROM rowcast.notifications")
 	cancel()
-	await(t, "both hubs to end", &all)
+	await(t, "the end of Run of both hubs", &all)
 	// A round that was running when the context ended may not be counted.
 	if got := hubs[0].Deleted.Load() + hubs[1].Deleted.Load(); got < 2*transactions-4 || got > 2*transactions-2 {
-		t.Errorf("counted %d rows, want %d", got, 2*transactions-2)
+		t.Errorf("the hubs counted %d deleted rows, want %d, or up to 2 fewer", got, 2*transactions-2)
 	}
 }
 
@@ -246,16 +248,16 @@ func TestRetentionCommitsSynchronously(t *testing.T) {
 }
 
 // beginsSynchronousReplication waits until the server's checkpointer has read synchronous_standby_names for the first
-// time. Before that a commit of PostgreSQL 13.21, 14.18, 15.13 and newer can wait for a standby by the session's own
-// setting, and the checkpointer, when it then reads that there is none, wakes no session (syncrep.c,
-// SyncRepUpdateSyncStandbysDefined): the commit waits forever. A checkpointer that makes a checkpoint has read it.
+// time. In PostgreSQL 13.21, 14.18, 15.13 and newer, a commit before that can wait for a standby forever. If the
+// checkpointer then reads that there is no standby, it does not wake the session (SyncRepUpdateSyncStandbysDefined in
+// syncrep.c). When a checkpoint ends, the checkpointer has read the setting.
 func beginsSynchronousReplication(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, "CHECKPOINT")
 }
 
-// commitsWait waits until commits wait for a standby. Each session and the checkpointer read the settings anew when
-// they get to it.
+// commitsWait waits until commits wait for a standby. After the settings were reloaded, it takes some time until each
+// session and the checkpointer have read them.
 func commitsWait(t *testing.T, conn *pgx.Conn, dsn string) {
 	t.Helper()
 	eventually(t, conn, "SELECT current_setting('synchronous_standby_names') = 'nobody'")
@@ -263,7 +265,7 @@ func commitsWait(t *testing.T, conn *pgx.Conn, dsn string) {
 	exec(t, conn, "CREATE TABLE probe (n int)")
 	exec(t, probe, "SET application_name = 'probe'; SET synchronous_commit = on")
 	ended := make(chan struct{})
-	go func() { // until one waits; it ends with the test's last setting
+	go func() { // inserts until an INSERT waits; the last setting of the test ends the wait
 		defer close(ended)
 		for ctx := limited(t); ; {
 			if _, err := probe.Exec(ctx, "INSERT INTO probe VALUES (1)"); err != nil || ctx.Err() != nil {
@@ -282,7 +284,7 @@ func commitsWait(t *testing.T, conn *pgx.Conn, dsn string) {
 func TestRetentionDoesNotWaitForReplays(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 10)
-	if err := r.Listener.Preflight(limited(t)); err != nil { // which begins the epoch
+	if err := r.Listener.Preflight(limited(t)); err != nil { // Preflight begins the epoch
 		t.Fatal(err)
 	}
 	begin := present(t, conn)
@@ -310,7 +312,7 @@ func TestRetentionDoesNotWaitForReplays(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	holdsSoon(t, "the old rows are deleted", func() bool { return r.Deleted.Load() == 3 })
+	holdsSoon(t, "the deletion of the old rows", func() bool { return r.Deleted.Load() == 3 })
 	cancel()
 	if err := receive(t, "the end of Run", done); err != nil {
 		t.Error(err)

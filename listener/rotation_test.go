@@ -23,7 +23,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A hub survives a new password: the password file is read anew for each connection, for replays too.
+// After the password of a hub was changed, the hub can connect again, because it reads the password file for each new
+// connection. That includes the connections for replays.
 func TestPasswordIsReadAnew(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -37,7 +38,8 @@ func TestPasswordIsReadAnew(t *testing.T) {
 	})
 }
 
-// A hub survives new certificates, its own and the server's, of a new authority.
+// After the certificates of the hub and of the server were replaced by those of a new authority, the hub can connect
+// again.
 func TestCertificatesAreReadAnew(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
@@ -73,7 +75,7 @@ func TestCertificatesAreReadAnew(t *testing.T) {
 	rotate(t, conn, "certified", ssl, func() {
 		certify(t, theirs, ours)
 		exec(t, conn, "SELECT pg_reload_conf()")
-		holdsSoon(t, "the server has its new certificate", func() bool {
+		holdsSoon(t, "the new certificate of the server", func() bool {
 			fresh, err := pgx.Connect(limited(t), ssl)
 			if err == nil {
 				_ = fresh.Close(t.Context())
@@ -83,7 +85,8 @@ func TestCertificatesAreReadAnew(t *testing.T) {
 	})
 }
 
-// rotate runs a listener and a replayer of a role, changes its credentials and ends its sessions. Both must go on.
+// rotate runs a listener and a replayer of a role, changes its credentials and ends its sessions. The listener and the
+// replayer must go on.
 func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	t.Helper()
 	r := listen(t, dsn, func(l *listener.Listener) {
@@ -103,25 +106,26 @@ func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	change()
 	const terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1"
 	if got := one[int64](t, conn, terminate, role); got < 3 {
-		t.Errorf("%d sessions were ended, want 3 at least", got)
+		t.Errorf("%d sessions were ended, want at least 3", got)
 	}
 	insert(t, conn, "after the change")
 	wantData(t, r.rows(t, 1), `"after the change"`)
 	r.waitForLock(t, 2)
 	holdsSoon(t, "a replay's connection", func() bool {
-		_, err := replayer.IsValid(limited(t), begin, begin) // the first may still find the session that was ended
+		_, err := replayer.IsValid(limited(t), begin, begin) // the first call may use the session that was ended
 		return err == nil
 	})
 }
 
-// overTCP returns a connection string for a role over TCP, which takes a password, unlike the Unix socket.
+// overTCP returns a connection string for a role over TCP. Over TCP, the server takes a password. Over the Unix socket,
+// it takes none.
 func overTCP(t *testing.T, dsn, role string) string {
 	t.Helper()
 	config := connect(t, dsn).Config()
 	return fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user=%s sslmode=disable", config.Port, config.Database, role)
 }
 
-// loginRole makes a role for a hub that logs in by a password.
+// loginRole creates a role for a hub that logs in with a password.
 func loginRole(t *testing.T, dsn, password string) string {
 	t.Helper()
 	role := createRole(t, dsn, "hub", hubGrants...)
@@ -129,8 +133,8 @@ func loginRole(t *testing.T, dsn, password string) string {
 	return role
 }
 
-// certify makes an authority, and of it a certificate for the server and one for the role certified. It replaces the
-// files.
+// certify creates an authority, which signs a certificate for the server and one for the role certified. It writes the
+// files of the server to the directory theirs, and those of the role to ours. Existing files are replaced.
 func certify(t *testing.T, theirs, ours string) {
 	t.Helper()
 	authority := &x509.Certificate{
@@ -187,7 +191,8 @@ func block(kind string, bytes []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}))
 }
 
-// write replaces a file. It belongs to the owner of its directory, as PostgreSQL demands of its keys.
+// write replaces a file. The owner of the directory becomes the owner of the file, because PostgreSQL refuses key files
+// of other users.
 func write(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

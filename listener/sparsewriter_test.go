@@ -57,7 +57,7 @@ func (w *sparseWriter) transact(ctx context.Context) (committed []string, err er
 	return w.kept, nil
 }
 
-// linger sleeps for a random time, so that the steps come at random times.
+// linger sleeps for a random time, or not at all, so that the steps of the writer come at random times.
 func (w *sparseWriter) linger() {
 	if rand.N(3) > 0 {
 		time.Sleep(rand.N(w.pause))
@@ -78,7 +78,7 @@ func (w *sparseWriter) do(ctx context.Context, sql string) error {
 	return err
 }
 
-// insert returns a statement that inserts a row for a recipient that no other row has.
+// insert returns a statement that inserts a row with a recipient that no other row has. It adds the row to the tracker.
 func (w *sparseWriter) insert() string {
 	w.count++
 	recipient := fmt.Sprint("row ", w.count)
@@ -113,7 +113,7 @@ func (w *sparseWriter) end(ctx context.Context) (kept bool, err error) {
 	case 0:
 		return false, w.do(ctx, "ROLLBACK")
 	case 1:
-		return w.prepare(context.WithoutCancel(ctx)) // if the test ended in between, the prepared transaction would stay
+		return w.prepare(context.WithoutCancel(ctx)) // the end of the test must not leave a prepared transaction
 	}
 	return true, w.do(ctx, "COMMIT")
 }

@@ -14,12 +14,12 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A NOTIFY queue that fills up makes the hub poll, so that no INSERT needs the queue. When the queue has drained, the
-// hub sleeps again.
+// While the NOTIFY queue fills up, the hub polls, so that no INSERT sends a NOTIFY. When the queue has drained, the hub
+// sleeps again.
 func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	t.Parallel()
 	major, _, _ := strings.Cut(one[string](t, connect(t, dbtest.Empty(t)), "SHOW server_version"), ".")
-	small := len(major) == 2 && major >= "17" // max_notify_queue_pages makes the queue so small that it can be filled
+	small := len(major) == 2 && major >= "17" // with max_notify_queue_pages, the queue is small enough to be filled
 	settings, queueLimit, some := map[string]string{}, 1e-4, 150
 	if small {
 		settings["max_notify_queue_pages"], queueLimit, some = "64", 0, 30
@@ -50,13 +50,13 @@ func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 		t.Errorf("got %d INSERTs that sent a NOTIFY, want 0", got-wakeups)
 	}
 	if ratio := hub.Stats.NotifyQueue(); ratio < 1e-4 || ratio > 1 {
-		t.Errorf("NotifyQueue returns %g", ratio)
+		t.Errorf("NotifyQueue returns %g, want from 0.0001 to 1", ratio)
 	}
 	exec(t, blocker, "COMMIT")
 	eventually(t, conn, heldExclusively)
 	hub.until(t, func() bool { return !hub.Stats.Crowded.Load() })
 	if written := log.text(); strings.Count(written, "NOTIFY queue is filling up") != 1 || strings.Count(written, "NOTIFY queue has drained") != 1 {
-		t.Errorf("the log is\n%s", written)
+		t.Errorf("want one line when the queue fills up and one when it has drained, the log is\n%s", written)
 	}
 }
 
@@ -74,8 +74,8 @@ func fill(t *testing.T, conn *pgx.Conn, notify string) {
 	}
 }
 
-// When a role empties rowcast.epoch, and the sessions for replays begin again, the listener notices that the epoch is
-// another one and goes on in it. Nothing is lost, and replays work again.
+// If a role empties rowcast.epoch, the listener notices that another epoch has begun, and goes on in it in the same
+// session. No row is lost, and a new replayer can replay rows in the new epoch.
 func TestGoesOnInAnotherEpoch(t *testing.T) {
 	t.Parallel()
 	for name, configure := range map[string]func(*listener.Listener){
@@ -95,7 +95,7 @@ func TestGoesOnInAnotherEpoch(t *testing.T) {
 			insert(t, conn, "2")
 			wantData(t, hub.rows(t, 1), `"2"`)
 			if hub.last.Reset != "" || hub.last.Clamp != nil {
-				t.Errorf("got %+v, want no interruption", hub.last)
+				t.Errorf("got batch %+v, want no Reset and no Clamp", hub.last)
 			}
 			hub.caughtUp(t)
 			begin.Epoch = hub.last.Cursor.Epoch

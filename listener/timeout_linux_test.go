@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// dialled collects the TCP connections that a listener makes by a DialFunc of its own.
+// dialled has the DialFunc of a test, and the TCP connections that it has opened.
 type dialled struct {
 	mu    sync.Mutex
 	conns []*net.TCPConn
@@ -32,8 +32,8 @@ func (d *dialled) dial(ctx context.Context, _, address string) (net.Conn, error)
 	return conn, nil
 }
 
-// The caller's DialFunc makes every connection: to the database, for the park lock and for replays. On each the
-// kernel gives up a server that has died without a word.
+// The listener uses the DialFunc of Config for its connections: the first one, the one for the park lock, and those for
+// replays. It sets options of each socket, by which the kernel notices that the server no longer answers.
 func TestDialFuncIsKept(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -75,12 +75,12 @@ func option(t *testing.T, conn *net.TCPConn, name int) (value int) {
 		err = errors.Join(raw.Control(func(fd uintptr) { value, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, name) }), err)
 	}
 	if err != nil {
-		t.Fatalf("read a socket's option: %v", err)
+		t.Fatalf("cannot read an option of a socket: %v", err)
 	}
 	return value
 }
 
-// The kernel gives up a server that takes nothing any more, long before a deadline of the connection.
+// If the server no longer reads, the kernel ends the connection long before the deadline of the connection.
 func TestDeadServerIsGivenUp(t *testing.T) {
 	t.Parallel()
 	server, err := net.Listen("tcp", "127.0.0.1:0")

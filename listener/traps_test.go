@@ -15,7 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// layTraps makes the traps and puts them before pg_catalog in every new session.
+// layTraps creates the traps, which are functions, operators and types with the names of built-in ones. A trap raises
+// an error when it is used. New sessions find the traps before the built-in objects.
 func layTraps(t *testing.T, conn *pgx.Conn, dsn string) {
 	t.Helper()
 	exec(t, conn, dbtest.Traps)
@@ -23,12 +24,12 @@ func layTraps(t *testing.T, conn *pgx.Conn, dsn string) {
 	exec(t, conn, "SET search_path = pg_catalog, pg_temp")
 	for _, trapped := range []string{"SELECT concat_ws('-', 1::bigint, 2::oid)", "SELECT 1 WHERE 1::oid = 1::int", "SELECT pg_backend_pid()"} {
 		if _, err := connect(t, dsn).Exec(t.Context(), trapped); err == nil || !strings.Contains(err.Error(), "a trap of another role") {
-			t.Fatalf("%s: got %v, want the error of a trap", trapped, err)
+			t.Fatalf("%s: got %v, want the error that a trap of another role raises", trapped, err)
 		}
 	}
 }
 
-// No function, operator, type or table of another role is used, whatever the search_path is when a connection begins.
+// The hub uses no function, operator, type or table of another role, whatever the search_path of a new connection is.
 func TestTrapsOfAnotherRoleAreNotUsed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -45,8 +46,8 @@ func TestTrapsOfAnotherRoleAreNotUsed(t *testing.T) {
 	}
 }
 
-// A program with the same role leaves objects in pg_temp, and settings, in a session behind PgBouncer. The hub that gets
-// the session next uses none of them, and changes nothing in the session.
+// A program with the same role leaves objects in pg_temp, and settings, in a session behind PgBouncer. The hub that
+// gets the session next uses none of them, and changes nothing in the session.
 func TestUsedSessionBehindPgBouncer(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -70,7 +71,7 @@ func TestUsedSessionBehindPgBouncer(t *testing.T) {
 	session := one[uint32](t, stranger, "SELECT pg_catalog.pg_backend_pid()")
 	for _, trapped := range []string{"SELECT 'x'::text", "SELECT pid FROM pg_locks"} {
 		if _, err := stranger.Exec(t.Context(), trapped); err == nil {
-			t.Fatalf("%s: got no error, want the error of a trap", trapped)
+			t.Fatalf("%s: got no error, want the error that a trap of another role raises", trapped)
 		}
 	}
 	walkPastTraps(t, conn, pooled, true, func(*listener.Listener) {})
@@ -108,7 +109,7 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	fetches := r.Stats.Fetches.Load()
-	r.until(t, func() bool { return r.Stats.Fetches.Load() > fetches+3 }) // safety polls among them
+	r.until(t, func() bool { return r.Stats.Fetches.Load() > fetches+3 }) // some of these fetches are safety polls
 	replayer, err := r.NewReplayer(limited(t), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -123,14 +124,14 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 	}
 	retention := &listener.Retention{Listener: l, Logger: l.Logger, Keep: time.Nanosecond}
 	if _, err := retention.Round(limited(t)); err != nil {
-		t.Errorf("a round of retention: %v", err)
+		t.Errorf("a round of retention: got error %v, want none", err)
 	}
 	if strings.Contains(log.text(), "level=WARN") {
 		t.Errorf("the log has warnings, want none:\n%s", log.text())
 	}
 }
 
-// A role that is read-only by default can poll, too.
+// A listener with PollOnly works with a role whose transactions are read-only by default.
 func TestReadOnlyRoleCanPoll(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -19,7 +19,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A transaction that did not send a NOTIFY and stays open prevents every hub from sleeping for long.
+// A transaction that did not send a NOTIFY and stays open prevents every hub from sleeping for long. Nevertheless, the
+// rows of other transactions are delivered soon, and the hubs do not poll at full speed.
 func TestTransactionThatStaysOpen(t *testing.T) {
 	t.Parallel()
 	for _, hubs := range []int{1, 2} {
@@ -34,11 +35,11 @@ func TestTransactionThatStaysOpen(t *testing.T) {
 				readers = append(readers, listen(t, dsn))
 			}
 
-			// Long enough for some waits in the lock's queue, and the gaps between them.
+			// The loop is long enough for some waits in the queue of the lock, and for the gaps between these waits.
 			var took []time.Duration
 			began, fetches := time.Now(), readers[0].Stats.Fetches.Load()
 			for time.Since(began) < 2500*time.Millisecond {
-				time.Sleep(rand.N(30 * time.Millisecond)) // so that the rows come at random moments of these waits and gaps
+				time.Sleep(rand.N(30 * time.Millisecond)) // the rows come at random times in these waits and gaps
 				start := time.Now()
 				insert(t, writer, "other")
 				for _, r := range readers {
@@ -50,10 +51,10 @@ func TestTransactionThatStaysOpen(t *testing.T) {
 			fetches = readers[0].Stats.Fetches.Load() - fetches - int64(len(took))
 			slices.Sort(took)
 			median := took[len(took)/2]
-			t.Logf("%d rows of others took %v at the median, %v at most; %.0f fetches a second besides",
+			t.Logf("%d rows of other transactions took %v at the median, %v at most; %.0f fetches a second besides",
 				len(took), median, took[len(took)-1], float64(fetches)/elapsed.Seconds())
 			if median > 250*time.Millisecond {
-				t.Errorf("others' rows took %v at the median", median)
+				t.Errorf("rows of other transactions took %v at the median, want at most 250 ms", median)
 			}
 			if most := elapsed.Milliseconds() / 6; fetches > most {
 				t.Errorf("%d fetches in %v, want at most %d: it polls at full speed", fetches, elapsed, most)
@@ -90,7 +91,7 @@ func TestLostSessions(t *testing.T) {
 					WHERE datname = current_database() AND application_name = $1`
 				for i := range 10 {
 					if i == 3 && !one[bool](t, conn, terminate, name) {
-						t.Fatal("waited for the session of the listener")
+						t.Fatal("cannot terminate the session")
 					}
 					insert(t, conn, fmt.Sprint(round, i))
 					want = append(want, fmt.Sprintf(`"%d %d"`, round, i))
@@ -116,7 +117,7 @@ func TestAnotherHubTakesOver(t *testing.T) {
 	relying.rows(t, 1)
 	relying.waitForLock(t, 1)
 	if unnotified := relying.Stats.Unnotified.Load(); unnotified != 0 {
-		t.Errorf("%d rows count as unnotified, want 0: only a sleeping hub counts", unnotified)
+		t.Errorf("%d rows count as unnotified, want 0, because the hub did not sleep", unnotified)
 	}
 }
 
@@ -141,7 +142,7 @@ func TestPollsAtHighRates(t *testing.T) {
 	dsn := dbtest.Database(t)
 	hub := listen(t, dsn, func(l *listener.Listener) { l.Busy, l.Quiet = 200, 100 })
 	hub.waitForLock(t, 1)
-	// While other tests use the CPUs, it may take the hub a while to measure the rate.
+	// While other tests use the CPUs, it may take some rounds until the hub measures a high rate.
 	const writers, each, rounds = 4, 250, 20
 	var conns []*pgx.Conn
 	for range writers {
@@ -155,12 +156,12 @@ func TestPollsAtHighRates(t *testing.T) {
 			break
 		}
 		if round == rounds {
-			t.Fatalf("%d notifications for the last %d commits, want few", wakeups-before, writers*each)
+			t.Fatalf("%d notifications for the last %d commits, want fewer than a tenth", wakeups-before, writers*each)
 		}
 		before = wakeups
 	}
 
-	// The hub may have taken the lock in between, and be about to release it again. After two fetches it has decided.
+	// The hub may hold the park lock only until its next fetch. So the test looks at the lock after two fetches.
 	for deadline := time.Now().Add(patience); ; {
 		hub.caughtUp(t)
 		hub.caughtUp(t)
@@ -196,7 +197,7 @@ func TestTwoPhaseCommit(t *testing.T) {
 	_, err := conn.Exec(limited(t), "PREPARE TRANSACTION 'one'")
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "0A000" {
-		t.Fatalf("got %v, want it refused for the NOTIFY", err)
+		t.Fatalf("PREPARE TRANSACTION: got %v, want an error because of the NOTIFY", err)
 	}
 
 	exec(t, conn, "SET rowcast.ring = off")
@@ -224,14 +225,14 @@ func TestSafetyPollFindsRowsWithoutANotification(t *testing.T) {
 	hub.waitForLock(t, 1)
 	for range 50 {
 		insert(t, conn, "notified")
-		time.Sleep(rand.N(5 * time.Millisecond)) // so that the rows come just before or after a safety poll
+		time.Sleep(rand.N(5 * time.Millisecond)) // the rows come at random times before and after a safety poll
 	}
 	hub.rows(t, 50)
 	if got := hub.Stats.Unnotified.Load(); got != 0 {
-		t.Errorf("%d of 50 rows count as unnotified", got)
+		t.Errorf("%d of 50 rows count as unnotified, want 0", got)
 	}
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
-	for range 2 { // the first may still be found by the fetch for an earlier notification
+	for range 2 { // the fetch for an earlier notification may find the first row
 		insert(t, conn, "by replication, say")
 		wantData(t, hub.rows(t, 1), `"by replication, say"`)
 	}

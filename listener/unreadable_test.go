@@ -18,7 +18,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// outcomes returns a text for each delivered row: its recipient, its event, and its data or why it has none.
+// outcomes returns a text for each delivered row: its recipient, its event, and its data or the reason why it has no
+// data.
 func outcomes(rows []feed.Row) (all []string) {
 	for _, row := range rows {
 		outcome := string(row.Data)
@@ -33,14 +34,14 @@ func outcomes(rows []feed.Row) (all []string) {
 	return all
 }
 
-// faulty puts a view in place of the table, so that reading the data of a row {"sqlstate": …, "times": …} fails each
-// time, or only for the first calls if the row has "times". Rows are inserted into rowcast.stored. The function is
-// STABLE, so PostgreSQL calls it only where a query reads data.
+// faulty puts a view in place of the table. Through the view, reading data with the key "sqlstate" fails with this
+// SQLSTATE. If the data has the key "times" too, only so many reads fail. Rows are inserted into rowcast.stored. The
+// function is STABLE, so PostgreSQL calls it only where a query reads data.
 func faulty(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `CREATE SEQUENCE rowcast.tries MINVALUE 0`)
 	exec(t, conn, `CREATE FUNCTION rowcast.fault(data jsonb) RETURNS jsonb STABLE LANGUAGE plpgsql AS $$ BEGIN
-		-- The size as stored can always be delivered.
+		-- The query for the newest rows reads only the stored size, which does not fail.
 		IF data ? 'sqlstate' AND current_query() NOT LIKE '%newest%' AND (NOT data ? 'times' OR nextval('rowcast.tries') < (data ->> 'times')::int) THEN
 			RAISE EXCEPTION 'a fault' USING ERRCODE = data ->> 'sqlstate';
 		END IF;
@@ -51,8 +52,9 @@ func faulty(t *testing.T, conn *pgx.Conn) {
 		SELECT xmin, id, recipient, event, rowcast.fault(data) AS data, created_at, xid FROM rowcast.stored`)
 }
 
-// readInEveryWay checks the outcomes of rows for alice if they are read as they come, with PollOnly, after a
-// restart, and by a replay. write commits them. Those that cannot be read are counted.
+// readInEveryWay calls write, which commits rows, and checks the outcomes of the rows that are delivered. The rows are
+// read by a running listener, by a listener with PollOnly, by a listener that begins later, and by replays for alice.
+// The parameter unreadable is the number of rows that each listener must count as unreadable.
 func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unreadable int64) {
 	t.Helper()
 	config := func(l *listener.Listener) { l.PageBytes, l.MaxData = 1<<16, 1<<17 }
@@ -94,8 +96,8 @@ func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unrea
 	}
 }
 
-// A row with data that cannot be read is replaced by an event, whatever the error of PostgreSQL is, and the rows
-// around it come.
+// If PostgreSQL cannot read the data of a row, whatever the error is, the row is delivered without data and with the
+// reason. The rows before and after it are delivered as usual.
 func TestUnreadableRows(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -124,7 +126,8 @@ func TestUnreadableRows(t *testing.T) {
 	}, slices.Concat([]string{first}, want, []string{last}), 8)
 }
 
-// The rows of an altered table do not prevent other rows from being read, and do not prevent the hub from beginning.
+// Rows that only an altered table accepts do not prevent other rows from being read, and do not prevent the hub from
+// beginning.
 func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -187,7 +190,7 @@ func odd(t testing.TB, encoding string) string {
 	return dsn
 }
 
-// Text without a form in UTF-8 cannot be sent. If the recipient is such a text, the row is skipped.
+// Text without a form in UTF-8 cannot be sent. If the recipient has no such form, the row is skipped.
 func TestTextWithoutAFormInUTF8(t *testing.T) {
 	t.Parallel()
 	for encoding, bad := range map[string]string{"SQL_ASCII": `\xe9`, "EUC_JIS_2004": `\x8ffefe`, "EUC_TW": `\xa9a9`} {
@@ -213,7 +216,8 @@ func TestTextWithoutAFormInUTF8(t *testing.T) {
 	}
 }
 
-// An error that is not a row's fault ends the session, and the row is read by the next one.
+// If reading a row fails for another cause than the row, the row does not count as unreadable. The listener reads it
+// again, if necessary in another session.
 func TestErrorsThatAreNoRowsFault(t *testing.T) {
 	t.Parallel()
 	for _, state := range []string{"42501", "55P03", "57P01", "57014", "53200"} {
@@ -227,13 +231,13 @@ func TestErrorsThatAreNoRowsFault(t *testing.T) {
 			exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ($1), ('1')", data)
 			wantData(t, r.rows(t, 2), data, "1")
 			if n := r.Stats.Unreadable.Load(); n > 0 {
-				t.Errorf("counted %d rows that cannot be read", n)
+				t.Errorf("counted %d rows that cannot be read, want 0", n)
 			}
 		})
 	}
 }
 
-// A row is not unreadable because the statement that reads it waits too long for a lock.
+// A row does not count as unreadable if the statement that reads it waits too long for a lock.
 func TestLockWhileARowIsRead(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -249,18 +253,18 @@ func TestLockWhileARowIsRead(t *testing.T) {
 	sessions := r.Stats.Sessions.Load()
 	for deadline := time.Now().Add(patience); r.Connected() && r.Stats.Sessions.Load() == sessions; {
 		if time.Now().After(deadline) {
-			t.Fatal("waited for the session to end at the lock")
+			t.Fatal("waited for the end of the session, whose statement waits for a lock")
 		}
 		time.Sleep(time.Millisecond)
 	}
 	exec(t, locker, "COMMIT")
 	if got := r.rows(t, 1)[0]; len(got.Data) != 32*1000+2 || r.Stats.Unreadable.Load() > 0 {
-		t.Errorf("got %d bytes, unreadable: %q", len(got.Data), got.Unreadable)
+		t.Errorf("got %d bytes, unreadable: %q, want 32002 bytes", len(got.Data), got.Unreadable)
 	}
 }
 
-// dropDataConstraints drops the constraints for the size of data, because a table can have rows from before these
-// constraints.
+// dropDataConstraints drops the constraints for the size of data, so that a test can insert rows like those from before
+// the constraints.
 func dropDataConstraints(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
 	for _, constraint := range []string{"data_expands_at_most_32_fold", "data_is_at_most_64_mib"} {
@@ -268,8 +272,8 @@ func dropDataConstraints(t testing.TB, conn *pgx.Conn) {
 	}
 }
 
-// Numbers are measured before they are converted to text: data that fits is read, other data is too large, and no row
-// waits for it.
+// Numbers are measured before they are converted to text. Data that is not too large is read. Data that is too large is
+// not converted, so that it does not delay the next row.
 func TestNumbersAreMeasured(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -287,7 +291,8 @@ func TestNumbersAreMeasured(t *testing.T) {
 	}
 }
 
-// PostgreSQL makes the text of a row a few times at most, however many rows expand.
+// On average, the listener reads the data of a row only a few times, even if the text of many rows is much longer than
+// their stored form.
 func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	t.Parallel()
 	const rows = 300
@@ -303,9 +308,10 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	exec(t, conn, `CREATE VIEW rowcast.notifications AS
 		SELECT xmin, id, recipient, event, rowcast.counted(data) AS data, created_at, xid FROM rowcast.stored`)
 	before := one[string](t, conn, "SELECT rowcast.cursor()")
-	small := func(l *listener.Listener) { l.PageBytes = 1 << 16 } // less than the size of a large row, so that a page has one large row
+	// PageBytes is less than the size of a large row, so a page has at most one large row.
+	small := func(l *listener.Listener) { l.PageBytes = 1 << 16 }
 	r := listen(t, dsn, small)
-	// Small rows first, so that the pages are long when the large ones come.
+	// The small rows come first, so that pages have many rows when the large rows come.
 	exec(t, conn, `INSERT INTO rowcast.stored (recipient, data) SELECT 'alice', to_jsonb(CASE WHEN i <= $1 THEN 1 ELSE 1e131071 END)
 		FROM generate_series(1, 2 * $1::int) i`, rows)
 	check := func(way string, got []feed.Row) {
@@ -318,12 +324,12 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 		made := one[int](t, conn, "SELECT setval('rowcast.made', setval('rowcast.made', nextval('rowcast.made')))::int")
 		exec(t, conn, "ALTER SEQUENCE rowcast.made RESTART")
 		t.Logf("%s: the data of %d rows was read %d times", way, 2*rows, made)
-		if made > 6*2*rows { // a page alone reads it three times
-			t.Errorf("%s: the data of %d rows was read %d times", way, 2*rows, made)
+		if made > 6*2*rows { // a single page reads the data of each row three times
+			t.Errorf("%s: the data of %d rows was read %d times, want at most 6 times a row", way, 2*rows, made)
 		}
 	}
-	// Work is counted, and not time: each page has a limit of its own, however long all of them take on a loaded
-	// machine.
+	// The test counts reads and does not measure time, because all pages may take long on a loaded machine. Only the
+	// wait for a page has a time limit.
 	for len(r.read) < 2*rows {
 		r.rows(t, 1)
 		if made := one[int](t, conn, "SELECT last_value::int FROM rowcast.made"); made > 6*2*rows {
@@ -341,8 +347,8 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	check("replay", replay(t, replayer, before, one[string](t, conn, "SELECT rowcast.cursor()"), []string{"alice"}))
 }
 
-// The large rows of one transaction take longer to read than Timeout together, but no single row does. A running hub
-// and a hub that begins later both read all of them.
+// All large rows of a transaction together take longer to read than Timeout, but each row takes less. A running hub and
+// a hub that begins later both read all these rows.
 func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	t.Parallel()
 	const rows = 60
@@ -369,13 +375,13 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	check(warm, warm.read)
 }
 
-// slow puts a view in place of the table, so that reading the data of a row that is an array takes some time. Rows
-// are inserted into rowcast.stored, which refuses no data.
+// slow puts a view in place of the table. Through the view, it takes the time length to read data that is an array.
+// Rows are inserted into rowcast.stored, which has no constraints for the size of data.
 func slow(t *testing.T, conn *pgx.Conn, length time.Duration) {
 	t.Helper()
 	dropDataConstraints(t, conn)
 	exec(t, conn, fmt.Sprintf(`CREATE FUNCTION rowcast.slow(data jsonb) RETURNS jsonb STABLE LANGUAGE plpgsql AS $$ BEGIN
-		-- PostgreSQL reports the stored size without reading the data.
+		-- The query for the newest rows reads only the stored size, which takes no time.
 		IF jsonb_typeof(data) = 'array' AND current_query() NOT LIKE '%%newest%%' THEN PERFORM pg_sleep(%f); END IF;
 		RETURN data;
 	END $$`, length.Seconds()))
@@ -384,7 +390,7 @@ func slow(t *testing.T, conn *pgx.Conn, length time.Duration) {
 		SELECT xmin, id, recipient, event, rowcast.slow(data) AS data, created_at, xid FROM rowcast.stored`)
 }
 
-// A hub does not warm up forever: if recent rows take too long to read, it begins without them.
+// If the recent rows take too long to read, a hub begins without the rest of them.
 func TestWarmingUpEnds(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -401,19 +407,19 @@ func TestWarmingUpEnds(t *testing.T) {
 	exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ('1')")
 	wantData(t, r.rows(t, 1), "1")
 	if c := r.last.Cursor; c.Covers(cursor.Cursor{Xmax: c.Xmax + 1}) {
-		t.Errorf("the cursor is %s", c)
+		t.Errorf("the cursor %s covers a later cursor", c)
 	}
 }
 
-// Data with very many numbers is read in time that is linear in their number: it arrives, and does not keep the next
-// row waiting.
+// Data with very many numbers is delivered, and so is the next row. The time to read such data must not grow with the
+// square of the count of numbers.
 func TestManyNumbersAreRead(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	r := listen(t, dsn)
 	r.caughtUp(t)
-	for _, numbers := range []int{60_000, 3_000_000} { // data that is measured, and data that is too large to be measured
+	for _, numbers := range []int{60_000, 3_000_000} { // the first data is measured, the second is too large for that
 		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', jsonb_agg(i % 10) FROM generate_series(1, $1::int) i", numbers)
 		insert(t, conn, "next")
 		rows := r.rows(t, 2)

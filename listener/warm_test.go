@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// With Warm, a listener first delivers the newest rows from before it began. A transaction that was in flight then is
-// still delivered once, when it commits.
+// With Warm, a listener first delivers the newest rows from before it began. A transaction that was in flight at
+// that time is delivered once, after it has committed.
 func TestWarmStart(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -23,7 +23,7 @@ func TestWarmStart(t *testing.T) {
 	}
 	var first feed.Batch
 	r := listen(t, dsn, func(l *listener.Listener) {
-		l.Warm = 700 // two rows
+		l.Warm = 700 // the size of two rows
 		deliver := l.Deliver
 		l.Deliver = func(b feed.Batch) {
 			if first.Cursor.Xmax == 0 {
@@ -38,13 +38,13 @@ func TestWarmStart(t *testing.T) {
 	r.caughtUp(t)
 	r.stop()
 	if !first.Warming || len(first.Rows) > 0 {
-		t.Errorf("it began with %+v, want an empty batch with Warming", first)
+		t.Errorf("the first batch is %+v, want an empty batch with Warming", first)
 	}
 	wantData(t, r.read, `"2"`, `"3"`, `"in flight"`, `"4"`)
 }
 
-// A listener reads no more rows from before it began than Warm allows, even if one transaction has many
-// more: the start does not depend on the size of a transaction.
+// If a transaction has more rows than Warm allows, a listener that begins reads only the rows after this transaction.
+// So the time to begin does not depend on the size of a transaction.
 func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -64,8 +64,8 @@ func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 	}
 }
 
-// A session that breaks while a listener reads recent rows does not end the warming: until all recent rows have been
-// read, each batch reports that the listener warms up.
+// If the session breaks while a listener reads recent rows, the listener goes on reading them in the next session.
+// Until all recent rows have been read, each batch has Warming set.
 func TestWarmingOutlivesTheSession(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
