@@ -158,7 +158,7 @@ func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 			r.waitForLock(t, 1)
 			defer notifyAgainAndAgain(t, stranger, channel)()
 			exec(t, conn, "SET rowcast.ring = off")
-			for range 3 { // the fetch for an earlier notification may find the first row
+			for range 3 { // three rows, because a fetch that an earlier notification caused may find the first one
 				insert(t, conn, "not notified for")
 				wantData(t, r.rows(t, 1), `"not notified for"`)
 			}

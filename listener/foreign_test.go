@@ -32,7 +32,7 @@ func TestForeignNumbersAreNeverSent(t *testing.T) {
 	const higher, lower = "higher numbers", "lower numbers"
 	for name, test := range map[string]struct {
 		database func(*testing.T) string
-		bring    string // an SQL statement with %d for the distance of the numbers
+		bring    string // SQL that inserts the rows; %d is as in the constant bring
 		numbers  []string
 	}{
 		"inserted by the owner":                            {alone, bring, []string{higher, lower}},

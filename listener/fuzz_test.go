@@ -25,8 +25,8 @@ import (
 type attack struct {
 	text     []byte // a string in data, and part of a key
 	exponent int    // the exponent of the numbers in data
-	numbers  uint8
-	depth    uint16 // the number of nested arrays around the object in data
+	numbers  uint8  // modulo 128: the number of numbers in data
+	depth    uint16 // modulo 4096: the number of nested arrays around the object in data
 	rows     uint8
 	inEvent  bool // text is also part of the event
 	inName   bool // text is also part of the recipient

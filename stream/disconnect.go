@@ -31,10 +31,10 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	return ended
 }
 
-// disconnects record when a recipient was last disconnected. A grant that was issued before the disconnect is not
-// valid. Any role of the database can disconnect any number of recipients, so they share a fixed number of places by
-// their hash. When several recipients share a place, a disconnect of one of them counts for all. In that case a client
-// may have to retry without need. A client never gets a stream that it must not get.
+// A disconnects value records when each recipient was last disconnected. A grant that was issued before the disconnect is
+// not valid. Because any role of the database can disconnect any number of recipients, recipients are hashed into a fixed
+// number of places. If two recipients share a place, the disconnect of one counts for both. A client may then have to
+// retry without need, but it never gets a stream that it must not get.
 type disconnects struct {
 	begin time.Time
 	seed  maphash.Seed

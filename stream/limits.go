@@ -59,7 +59,8 @@ func AddressOf(remote string) netip.Addr {
 	return address
 }
 
-// exceeded returns the counter of the limit that one more stream would exceed, or nil.
+// exceeded returns the counter of refused streams for the first limit that one more stream would exceed, or nil if one more
+// stream exceeds no limit.
 func (st *state) exceeded(o *owner) *atomic.Int64 {
 	limits := st.hub.Limits
 	switch refused := &st.hub.Stats.Refused; {

@@ -70,7 +70,8 @@ func (st *state) heartbeat() *frame {
 func (h *Hub) stop() {
 	streams := h.beginStop()
 
-	// In the last quarter of the time, the clients can accept their pending events.
+	// Streams are ended during the first three quarters of Drain. In the last quarter, the clients can accept their pending
+	// events.
 	const steps, ends = 100, 75
 	ticker := time.NewTicker(max(h.Drain/steps, time.Millisecond))
 	defer ticker.Stop()

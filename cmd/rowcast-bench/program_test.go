@@ -27,7 +27,7 @@ func init() {
 	}
 }
 
-// waitLimit is the time after which a test that waits fails.
+// waitLimit limits how long awaitSessions waits for the sessions of a database.
 const waitLimit = 30 * time.Second
 
 // command returns a command that runs the program with its own home directory.

@@ -106,14 +106,14 @@ func TestAttackOddRequests(t *testing.T) {
 		"none":    {" /events?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
 
 		// Requests that are too long. A cursor of up to 4,000 bytes fits.
-		"a long id that is not a cursor": {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
-		"a long query":                   {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
-		"a query with many keys":         {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
-		"a million bytes of id":          {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long + "\r\n\r\n", "431"},
-		"a million bytes of URL":         {"GET /events?uid=a&last_event_id=" + long + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "431"},
-		"a million bytes of name":        {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + long + ": x\r\n\r\n", "431"},
-		"ten thousand headers":           {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-A: b\r\n", 10000) + "\r\n", "431"},
-		"a line without an end":          {long, "431"},
+		"a long id that is not a cursor":   {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
+		"a long query":                     {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
+		"a query with many keys":           {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
+		"a million bytes of id":            {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long + "\r\n\r\n", "431"},
+		"a million bytes of URL":           {"GET /events?uid=a&last_event_id=" + long + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "431"},
+		"a header name of a million bytes": {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + long + ": x\r\n\r\n", "431"},
+		"ten thousand headers":             {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-A: b\r\n", 10000) + "\r\n", "431"},
+		"a line without an end":            {long, "431"},
 	}
 	for size, want := range map[int]string{maxHead: "200", maxHead + 1: "431"} {
 		const begin, end = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-A: ", "\r\n\r\n"

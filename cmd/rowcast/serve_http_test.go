@@ -48,7 +48,7 @@ func TestEndpoints(t *testing.T) {
 			got := ask(t, "POST", h.url+path)
 			want := "method not allowed: use " + allow + "\n"
 			if got.status != 405 || got.header.Get("Allow") != allow || got.body != want {
-				t.Errorf("POST %s: got %d, Allow %q, %q, want %q", path, got.status, got.header.Get("Allow"), got.body, allow)
+				t.Errorf("POST %s: got %d, Allow %q, body %q, want 405, Allow %q, body %q", path, got.status, got.header.Get("Allow"), got.body, allow, want)
 			}
 		}
 		for _, method := range []string{"HEAD", "BREW"} {

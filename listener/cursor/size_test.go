@@ -88,7 +88,7 @@ func spread(rng *rand.Rand, shape func(rng *rand.Rand, i, n int) float64) []uint
 	return distances
 }
 
-// shapes has functions that return the distance between two transactions, in proportion to the other distances.
+// shapes are functions that return the relative size of distance i of n distances. spread scales all distances to the span.
 var shapes = map[string]func(rng *rand.Rand, i, n int) float64{
 	"equal":       func(*rand.Rand, int, int) float64 { return 1 },
 	"random":      func(rng *rand.Rand, _, _ int) float64 { return rng.Float64() },

@@ -14,8 +14,9 @@ import (
 	"time"
 )
 
-// patience is the time that a server has to stop before it gets the next signal.
-// It is also how long a new server waits for the sessions of a killed server.
+// patience is how long stop waits after each signal before it sends the next
+// one. It is also how long run keeps trying to start a server while sessions of
+// a killed server remain.
 const patience = 20 * time.Second
 
 // server is a postmaster that this process has started.
@@ -41,9 +42,9 @@ func spawn(cmd *exec.Cmd, logFile string) (*server, error) {
 	return s, <-started
 }
 
-// wait starts the process and waits for it on the same thread. Because of
-// dieWithParent, the kernel stops the process when the thread that started it
-// ends.
+// wait starts the process and waits for it on the same thread. Where
+// dieWithParent has an effect, the kernel stops the process when the thread that
+// started it ends.
 func (s *server) wait(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

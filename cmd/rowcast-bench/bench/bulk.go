@@ -85,8 +85,8 @@ func (b *Bench) runBulk(ctx context.Context, h bulkLoad) error {
 	return nil
 }
 
-// memoryGrowth returns a function. That function returns the peak growth of a process's memory since the call of
-// memoryGrowth, in bytes.
+// memoryGrowth returns a function for the growth of a process: its peak memory since the call of memoryGrowth, minus its
+// memory at that call, in bytes.
 func memoryGrowth(p *process) func() float64 {
 	before, _, err := processMemory(p.pid())
 	if err == nil {
