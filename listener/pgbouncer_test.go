@@ -85,15 +85,7 @@ func TestTransactionPooler(t *testing.T) {
 // for the PgBouncer. The parameter sessions is the largest number of sessions of the pool.
 func pgbouncer(t *testing.T, dsn, mode string, sessions int) (pooled string) {
 	t.Helper()
-	program, err := osexec.LookPath("pgbouncer")
-	if err != nil {
-		program, err = osexec.LookPath("/usr/sbin/pgbouncer")
-	}
-	if err != nil && os.Getenv("CI") == "true" {
-		t.Fatal("PgBouncer is not installed (apt-get install pgbouncer)")
-	} else if err != nil {
-		t.Skip("PgBouncer is not installed (apt-get install pgbouncer)")
-	}
+	program := dbtest.Program(t, "pgbouncer", "pgbouncer", "/usr/sbin/pgbouncer")
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal(err)

@@ -3,13 +3,12 @@ package main_test
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"rowcast/sql/dbtest"
 )
 
 // TestBrowser runs the tests that need a real browser. All of them use the same browser process.
@@ -30,34 +29,14 @@ const browserLimit = 20 * time.Second
 // foreignHost is a host name that the browser resolves to this machine.
 const foreignHost = "foreign.example"
 
-// findChromium returns the path of Chromium, or "" if it is not installed.
-func findChromium() string {
-	names := []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"}
-	if runtime.GOOS == "darwin" {
-		names = append(names, "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium")
-	}
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	return ""
-}
-
 // A browser is a running Chromium, or a profile of it.
 type browser struct{ ctx context.Context }
 
-// startBrowser starts a headless Chromium that ends with the test. If Chromium is not installed, the test is skipped, or fails in CI.
+// startBrowser starts a headless Chromium that ends with the test.
 func startBrowser(t *testing.T) browser {
 	t.Helper()
-	program := findChromium()
-	if program == "" {
-		const missing = "no Chromium found; install it: apt install chromium (Debian), or Google Chrome"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
-	}
+	program := dbtest.Program(t, "chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
+		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium")
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(program),
 		chromedp.UserDataDir(t.TempDir()),

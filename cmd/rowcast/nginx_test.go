@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rowcast/sql/dbtest"
 )
 
 // An nginx is a running nginx with the documented configuration.
@@ -22,20 +24,10 @@ type nginx struct {
 	stop  func() // may be called twice
 }
 
-// findNginx returns the path of nginx. If it is not installed, the test is skipped, or fails in CI.
+// findNginx returns the path of nginx.
 func findNginx(t *testing.T) string {
 	t.Helper()
-	for _, name := range []string{"nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	const missing = "no nginx found; install it: apt install nginx (Debian)"
-	if os.Getenv("CI") == "true" {
-		t.Fatal(missing)
-	}
-	t.Skip(missing)
-	return ""
+	return dbtest.Program(t, "nginx", "nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx")
 }
 
 // startNginx starts nginx in front of hubs. At the end of the test, nginx is stopped.

@@ -3,9 +3,11 @@ package dbtest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -213,4 +215,38 @@ func TestTCPNeedsThePassword(t *testing.T) {
 		conn.Close(dbtest.Context(t))
 		t.Error("connected without the password")
 	}
+}
+
+// With CI=true, a test that needs a program that is not installed fails. Otherwise it is skipped.
+func TestMissingPrograms(t *testing.T) {
+	for ci, want := range map[string]string{"true": "failed", "": "skipped"} {
+		t.Setenv("CI", ci)
+		r := &recordingTB{TB: t}
+		done := make(chan struct{})
+		go func() { // ends as a test does
+			defer close(done)
+			dbtest.Program(r, "nothing", "no-such-program")
+		}()
+		dbtest.Receive(t, done, "the end of the recorded test")
+		if r.outcome != want || r.message != "no-such-program is not installed: apt install nothing (Debian)" {
+			t.Errorf("CI=%q: %s with %q, want %s", ci, r.outcome, r.message, want)
+		}
+	}
+}
+
+// A recordingTB records how a test ends.
+type recordingTB struct {
+	testing.TB
+	outcome, message string
+}
+
+func (r *recordingTB) Helper() {}
+
+func (r *recordingTB) Fatal(args ...any) { r.end("failed", args) }
+
+func (r *recordingTB) Skip(args ...any) { r.end("skipped", args) }
+
+func (r *recordingTB) end(outcome string, args []any) {
+	r.outcome, r.message = outcome, fmt.Sprint(args...)
+	runtime.Goexit()
 }
