@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,16 +121,26 @@ func (c *Cluster) stopLeftover(ctx context.Context) error {
 	if pid == 0 || !exists(pid) {
 		return nil // PostgreSQL ignores the file of a process that has ended
 	}
-	if !isServer(pid, c.data()) {
-		// Another program has this process id now. PostgreSQL would not start with this file.
-		return os.Remove(pidFile(c.data()))
-	}
-	c.report("stopping the server that an earlier run left behind")
-	stop := c.account.command(c.program("pg_ctl"), "stop", "--pgdata="+c.data(), "--mode=fast", "--silent")
-	if err := run(ctx, stop); err != nil && isServer(pid, c.data()) {
+	process, err := os.FindProcess(pid)
+	if err != nil {
 		return err
 	}
-	return nil
+	if !isServer(pid, c.data()) {
+		// Another program has this process id now. PostgreSQL would not start with this file.
+		if err := os.Remove(pidFile(c.data())); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	c.report("stopping the server that an earlier run left behind")
+	leftover := &server{process: process, exited: make(chan struct{})}
+	go func() {
+		for isServer(pid, c.data()) {
+			time.Sleep(5 * time.Millisecond) // only the parent of a process can wait for its end
+		}
+		close(leftover.exited)
+	}()
+	return leftover.stop(ctx, Fast)
 }
 
 // isServer reports whether a process is a PostgreSQL server with this data
