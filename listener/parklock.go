@@ -69,9 +69,6 @@ func (p *parkLock) isIdle() (bool, error) {
 	return idle, last.err
 }
 
-// isWorking reports whether a job was running at the last call of isIdle or dequeued.
-func (p *parkLock) isWorking() bool { return p.isRunning() }
-
 // ask runs a query that returns one boolean.
 func (p *parkLock) ask(ctx context.Context, query string) (answer bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)

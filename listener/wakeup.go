@@ -24,17 +24,15 @@ import (
 // seen that the lock is held and has then fetched. The holder notifies the others when it releases the lock.
 //
 // Before a hub sleeps, it must fetch: after it has taken the lock, or after it has seen that another hub holds the
-// lock. Therefore a phase cannot pass to another phase by itself. It returns the next phase together with a reason to
-// fetch, and the session's loop fetches before it calls next again.
+// lock. Therefore no phase calls one of the two phases that sleep, hold and rely. A phase returns the next phase
+// together with a reason to fetch, and the session's loop fetches before it calls next again.
 type wakeup struct {
 	*Listener
 	link *link
 	open func(context.Context) (*parkLock, error) // opens the second connection, when the first fetch has succeeded
 	lock *parkLock                                // nil before open is called, and with PollOnly
 
-	phase    phase
-	complete bool // open has been called
-
+	phase   phase
 	pace    pace
 	crowded bool    // the NOTIFY queue is too full to sleep
 	attempt attempt // the present attempt to take the park lock
@@ -108,19 +106,20 @@ func (w *wakeup) next(ctx context.Context, last fetched) (why reason, err error)
 
 // begin makes the session fetch once before it opens its second connection.
 func (w *wakeup) begin(context.Context, fetched) (reason, phase, error) {
-	return sessionBegan, w.awake, nil
+	return sessionBegan, w.complete, nil
+}
+
+// complete opens the second connection, and goes on as awake.
+func (w *wakeup) complete(ctx context.Context, last fetched) (why reason, next phase, err error) {
+	if w.lock, err = w.open(ctx); err != nil {
+		return 0, nil, err
+	}
+	return w.awake(ctx, last)
 }
 
 // awake is the phase in which the hub polls. While there are few commits, it tries to take the park lock between two
 // polls, so that it can sleep.
 func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error) {
-	if !w.complete {
-		var err error
-		if w.lock, err = w.open(ctx); err != nil {
-			return 0, nil, err
-		}
-		w.complete = true
-	}
 	if w.PollOnly || w.isBusy() {
 		w.attempt = attempt{}
 		return w.poll(ctx, w.interval(last.took))
@@ -137,7 +136,7 @@ func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error)
 		return lockElsewhere, w.rely, err
 	}
 	// While the lock's connection still notifies the other hubs of the last release, it can do nothing else.
-	if w.attempt.tries++; w.attempt.tries < patience || w.lock.isWorking() {
+	if w.attempt.tries++; w.attempt.tries < patience || w.lock.isRunning() {
 		return w.poll(ctx, w.PollInterval)
 	}
 	w.lock.enqueue()
