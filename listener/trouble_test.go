@@ -10,9 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/listener"
 	"rowcast/sql"
@@ -215,28 +214,6 @@ func TestTwoPhaseCommit(t *testing.T) {
 	hub.caughtUp(t)
 	exec(t, conn, "COMMIT PREPARED 'two'")
 	wantData(t, hub.rows(t, 1), `"need not notify"`)
-}
-
-func TestSafetyPollFindsRowsWithoutANotification(t *testing.T) {
-	t.Parallel()
-	dsn := dbtest.Database(t)
-	conn := connect(t, dsn)
-	hub := listen(t, dsn, func(l *listener.Listener) { l.Look = 20 * time.Millisecond })
-	hub.waitForLock(t, 1)
-	for range 50 {
-		insert(t, conn, "notified")
-		time.Sleep(rand.N(5 * time.Millisecond)) // the rows come at random times before and after a safety poll
-	}
-	hub.rows(t, 50)
-	if got := hub.Stats.Unnotified.Load(); got != 0 {
-		t.Errorf("%d of 50 rows count as unnotified, want 0", got)
-	}
-	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
-	for range 2 { // the fetch for an earlier notification may find the first row
-		insert(t, conn, "by replication, say")
-		wantData(t, hub.rows(t, 1), `"by replication, say"`)
-	}
-	hub.until(t, func() bool { return hub.Stats.Unnotified.Load() > 0 })
 }
 
 func TestCatchUp(t *testing.T) {

@@ -1,0 +1,64 @@
+package listener_test
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"rowcast/listener"
+	"rowcast/listener/feed"
+	"rowcast/sql/dbtest"
+)
+
+func TestSafetyPollFindsRowsWithoutANotification(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	hub := listen(t, dsn, func(l *listener.Listener) { l.Look = 20 * time.Millisecond })
+	hub.waitForLock(t, 1)
+	for range 50 {
+		insert(t, conn, "notified")
+		time.Sleep(rand.N(5 * time.Millisecond)) // the rows come at random times before and after a safety poll
+	}
+	hub.rows(t, 50)
+	if got := hub.Stats.Unnotified.Load(); got != 0 {
+		t.Errorf("%d of 50 rows count as unnotified, want 0", got)
+	}
+	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER ring")
+	for range 2 { // the fetch for an earlier notification may find the first row
+		insert(t, conn, "by replication, say")
+		wantData(t, hub.rows(t, 1), `"by replication, say"`)
+	}
+	hub.until(t, func() bool { return hub.Stats.Unnotified.Load() > 0 })
+}
+
+// A safety poll can find a row just before the row's notification comes. The row then does not count as unnotified.
+func TestNotificationJustAfterASafetyPoll(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn, notifier := connect(t, dsn), connect(t, dsn)
+	exec(t, conn, "SET rowcast.ring = off") // only the safety polls find rows
+	hub := listen(t, dsn, func(l *listener.Listener) {
+		l.Look = 20 * time.Millisecond
+		deliver := l.Deliver
+		l.Deliver = func(b feed.Batch) {
+			if len(b.Rows) > 0 {
+				if _, err := notifier.Exec(limited(t), "NOTIFY rowcast"); err != nil {
+					t.Error(err)
+				}
+			}
+			deliver(b)
+		}
+	})
+	hub.waitForLock(t, 1)
+	const rows = 10
+	for range rows {
+		insert(t, conn, "notified late")
+		wantData(t, hub.rows(t, 1), `"notified late"`)
+		hub.next(t) // the batch of the fetch for the notification
+	}
+	// On a loaded machine, some notifications may come too late.
+	if got := hub.Stats.Unnotified.Load(); got > rows/2 {
+		t.Errorf("%d of %d rows count as unnotified, want 0", got, rows)
+	}
+}
