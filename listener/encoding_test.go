@@ -3,6 +3,8 @@ package listener_test
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -46,6 +48,74 @@ func TestOtherEncodings(t *testing.T) {
 			if got := r.rows(t, 1)[0]; got.Recipient != "ünï" || string(got.Data) != `"é"` {
 				t.Errorf("got data %q for recipient %q, want %q for %q", got.Data, got.Recipient, `"é"`, "ünï")
 			}
+		})
+	}
+}
+
+// odd creates a database with the schema in another encoding. The constraints that refuse text without a UTF-8 form
+// are dropped.
+func odd(t testing.TB, encoding string) string {
+	t.Helper()
+	server := dbtest.Empty(t)
+	admin := connect(t, server)
+	name := fmt.Sprintf("%s_%d", strings.ToLower(encoding), admin.PgConn().PID())
+	exec(t, admin, fmt.Sprintf("CREATE DATABASE %s ENCODING '%s' LOCALE 'C' TEMPLATE template0", name, encoding))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		cleanup, err := pgx.Connect(ctx, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = cleanup.Close(ctx) }()
+		if _, err := cleanup.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+	})
+	dsn := fmt.Sprintf("host=%s port=%d user=%s dbname=%s", admin.Config().Host, admin.Config().Port, admin.Config().User, name)
+	conn := connect(t, dsn)
+	exec(t, conn, "CREATE SCHEMA rowcast")
+	files, err := fs.Glob(sql.Migrations, "migrations/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := fs.ReadFile(sql.Migrations, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.PgConn().Exec(limited(t), "BEGIN;"+string(text)+"COMMIT;").ReadAll(); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+	for _, constraint := range []string{"data_expands_at_most_32_fold", "data_is_at_most_64_mib", "has_utf8_form"} {
+		exec(t, conn, "ALTER TABLE rowcast.notifications DROP CONSTRAINT IF EXISTS "+constraint)
+	}
+	return dsn
+}
+
+// Text without a form in UTF-8 cannot be sent. If the recipient has no such form, the row is skipped.
+func TestTextWithoutAFormInUTF8(t *testing.T) {
+	t.Parallel()
+	for encoding, bad := range map[string]string{"SQL_ASCII": `\xe9`, "EUC_JIS_2004": `\x8ffefe`, "EUC_TW": `\xa9a9`} {
+		t.Run(encoding, func(t *testing.T) {
+			t.Parallel()
+			dsn := odd(t, encoding)
+			conn := connect(t, dsn)
+			readInEveryWay(t, dsn, func() {
+				exec(t, conn, fmt.Sprintf(`WITH bad AS (SELECT convert_from('%s', getdatabaseencoding()) AS text)
+					INSERT INTO rowcast.notifications (recipient, event, data)
+					SELECT 'alice', 'e', '1'::jsonb UNION ALL
+					SELECT 'alice', 'e', jsonb_build_object('msg', 'caf' || text) FROM bad UNION ALL
+					SELECT 'alice', 'e' || text, '2'  FROM bad UNION ALL
+					SELECT 'bob' || text, 'e', '3' FROM bad UNION ALL
+					SELECT 'alice', 'e', '4'`, bad))
+				exec(t, conn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, data) VALUES
+					('bob' || convert_from('%s', getdatabaseencoding()), '5')`, bad))
+				exec(t, conn, "INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'e', '6')")
+			}, []string{
+				"alice e 1", "alice  unreadable: encoding", "alice  unreadable: encoding", "alice e 4", "alice e 6",
+			}, 4)
 		})
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"rowcast/listener"
+	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
@@ -100,5 +102,26 @@ func TestWarmingOutlivesTheSession(t *testing.T) {
 	}
 	if len(early) > 0 {
 		t.Errorf("batches did not report warming after %v of %d rows", early, rows)
+	}
+}
+
+// If the recent rows take too long to read, a hub begins without the rest of them.
+func TestWarmingUpEnds(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	slow(t, conn, 200*time.Millisecond)
+	exec(t, conn, `INSERT INTO rowcast.stored (data) SELECT jsonb_build_array(1e131071) FROM generate_series(1, 100)`)
+	r := listen(t, dsn, func(l *listener.Listener) {
+		l.Warm, l.PageBytes, l.MaxData, l.Timeout = 1<<20, 1<<16, 1<<16, time.Second
+	})
+	r.until(t, func() bool { return r.last.Cursor.Xmax > 0 && !r.last.Warming })
+	if r.last.Reset == "" || !r.last.Cursor.Whole() || len(r.read) == 0 || len(r.read) == 100 {
+		t.Errorf("warming ended after %d of 100 rows with the batch %+v, want a reset after some rows", len(r.read), r.last)
+	}
+	exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ('1')")
+	wantData(t, r.rows(t, 1), "1")
+	if c := r.last.Cursor; c.Covers(cursor.Cursor{Xmax: c.Xmax + 1}) {
+		t.Errorf("the cursor %s covers a later cursor", c)
 	}
 }
