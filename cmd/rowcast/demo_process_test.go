@@ -153,7 +153,9 @@ func (d demo) rows(user string) []string {
 // runPsql runs the printed command line in a shell, with a statement as its input.
 func (d demo) runPsql(statement string) {
 	d.t.Helper()
-	cmd := exec.Command("sh", "-c", d.psql+" -X -v ON_ERROR_STOP=1")
+	ctx, cancel := context.WithTimeout(d.t.Context(), waitLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", d.psql+" -X -v ON_ERROR_STOP=1")
 	cmd.Stdin = strings.NewReader(statement)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		d.t.Errorf("%s: %v: %s", d.psql, err, out)

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"html"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/user"
@@ -116,6 +118,117 @@ func TestDemoAsNobody(t *testing.T) {
 	d.stop(syscall.SIGINT)
 	if dbtest.Running(postmaster) {
 		t.Errorf("PostgreSQL (pid %d) is still running", postmaster)
+	}
+}
+
+// TestDemoOnNamedDatabase shows that the demo installs the schema in the database that the user names and prints a psql command for it.
+func TestDemoOnNamedDatabase(t *testing.T) {
+	t.Parallel()
+	d := startDemo(t, dbtest.Empty(t))
+	if want := "not a private database"; !strings.Contains(d.out.String(), want) {
+		t.Errorf("the demo prints\n%s\nwant %q", d.out, want)
+	}
+	if want := "installed the schema"; !strings.Contains(d.err.String(), want) {
+		t.Errorf("the demo prints\n%s\nwant %q", d.err, want)
+	}
+	d.runPsql(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1'), ('bob', '2')`)
+	for user, want := range map[string][]string{"alice": {"1"}, "bob": {"2"}} {
+		if got := d.rows(user); !slices.Equal(got, want) {
+			t.Errorf("%s: the page gets the rows %v, want %v", user, got, want)
+		}
+	}
+}
+
+// TestDemoHidesPassword shows that no password of a connection string is printed or served.
+func TestDemoHidesPassword(t *testing.T) {
+	t.Parallel()
+	dsn, err := url.Parse(dbtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn.User = url.UserPassword(dsn.User.Username(), "secret")
+	keyValue := fmt.Sprintf("host=%s port=%s user=%s dbname=%s password=secret",
+		dsn.Query().Get("host"), dsn.Query().Get("port"), dsn.User.Username(), dsn.Path[1:])
+	for _, dsn := range []string{dsn.String(), keyValue} {
+		d := startDemo(t, dsn)
+		page := ask(t, http.MethodGet, d.url+"/")
+		if shown := d.out.String() + d.err.String() + page.body; page.status != http.StatusOK || strings.Contains(shown, "secret") {
+			t.Errorf("status %d; the password is shown:\n%s", page.status, shown)
+		}
+		d.runPsql("SELECT 1")
+	}
+}
+
+// TestDemoTakesAnotherPort shows that the demo starts on a free port if the port of its address is in use.
+func TestDemoTakesAnotherPort(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	d := startDemo(t, dbtest.Database(t), "--listen", taken.Addr().String())
+	if got, want := d.err.String(), taken.Addr().String()+" is in use"; !strings.Contains(got, want) {
+		t.Errorf("the demo prints %q, want %q", got, want)
+	}
+	if got := ask(t, http.MethodGet, d.url+"/"); got.status != http.StatusOK {
+		t.Errorf("GET /: got status %d, want 200", got.status)
+	}
+}
+
+// TestDemoServesItsFiles shows that the page's files have the content types that browsers require.
+func TestDemoServesItsFiles(t *testing.T) {
+	t.Parallel()
+	d := startDemo(t, dbtest.Database(t))
+	for path, want := range map[string]string{
+		"/": "text/html", "/demo/demo.js": "text/javascript", "/demo/demo.css": "text/css", "/demo/icon.svg": "image/svg+xml", "/rowcast.js": "text/javascript",
+	} {
+		if got := ask(t, http.MethodGet, d.url+path); got.status != http.StatusOK || !strings.HasPrefix(got.header.Get("Content-Type"), want) {
+			t.Errorf("%s: got status %d, type %s, want 200, %s", path, got.status, got.header.Get("Content-Type"), want)
+		}
+	}
+	for _, path := range []string{"/demo/index.html", "/demo/..%2fpage.go", "/demo/.", "/demo/"} {
+		if got := ask(t, http.MethodGet, d.url+path); got.status < 400 || got.status >= 500 {
+			t.Errorf("%s: got status %d, want 4xx", path, got.status)
+		}
+	}
+}
+
+// TestDemoRefuses shows that the demo refuses requests from pages of other sites. If PostgreSQL refuses a row, the answer
+// has its error.
+func TestDemoRefuses(t *testing.T) {
+	t.Parallel()
+	d := startDemo(t, dbtest.Database(t))
+	const row = `{"recipient": "alice", "event": "notify", "data": "{}"}`
+	for name, test := range map[string]struct {
+		body    string
+		headers []string
+		status  int
+		text    string
+	}{
+		"a page whose host name resolves to this machine": {row, []string{"Host", "evil.example"}, http.StatusForbidden, "localhost"},
+		"a page of another site":                          {row, []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, ""},
+		"a page of another port":                          {row, []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden, ""},
+		"a page of another origin, in an old browser":     {row, []string{"Origin", "http://evil.example"}, http.StatusForbidden, ""},
+		"a reserved event":                                {`{"event": "rowcast.x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_is_not_reserved"},
+		"an empty recipient":                              {`{"recipient": "", "event": "x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "recipient_is_1_to_256_bytes"},
+		"an event with a line break":                      {`{"event": "a\nb", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_has_no_line_break"},
+		"an event with NUL":                               {`{"event": "a\u0000b", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "0x00"},
+		"data that is not JSON":                           {`{"event": "x", "data": "{"}`, nil, http.StatusUnprocessableEntity, "invalid input syntax for type json"},
+		"a request that is not JSON":                      {`recipient=alice`, nil, http.StatusBadRequest, "read the request"},
+		"an unknown field":                                {`{"event": "x", "data": "{}", "id": 1}`, nil, http.StatusBadRequest, "unknown field"},
+		"a body above the limit":                          {`{"data": "` + strings.Repeat("x", 17<<20), nil, http.StatusBadRequest, "too large"},
+	} {
+		got := d.post(test.body, test.headers...)
+		if got.status != test.status || !strings.Contains(got.body, test.text) {
+			t.Errorf("%s: got %d %s, want %d %s", name, got.status, got.body, test.status, test.text)
+		}
+	}
+	if got := d.rows("alice"); got != nil {
+		t.Errorf("the refused requests inserted %v", got)
+	}
+	if got := d.post(row, "Sec-Fetch-Site", "same-origin", "Origin", d.url); got.status != http.StatusCreated {
+		t.Errorf("the page's own request: got %d %s, want 201", got.status, got.body)
 	}
 }
 
