@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/doctor"
@@ -25,7 +24,7 @@ func (c *doctorCmd) Run(ctx context.Context, console console) error {
 		return err
 	}
 	examination := doctor.Examination{Config: config, Explain: c.Explain, Out: console.out}
-	if err := examination.Run(ctx); errors.Is(err, doctor.ErrFailed) {
+	if !examination.Run(ctx) {
 		return errReported
 	}
 	return nil

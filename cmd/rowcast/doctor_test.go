@@ -47,7 +47,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"timeouts":     `ok no timeout is set`,
 		"standbys":     `ok commits do not wait for a standby`,
 		"NOTIFY queue": `ok 0 % full`,
-		"transactions": `ok no transaction has been writing for more than a minute`,
+		"transactions": `ok no transaction that writes has been open for more than a minute`,
 		"schema":       `ok the schema rowcast exists`,
 		"rights":       `ok the role has the rights to read`,
 		"retention":    `ok the role can delete old rows`,

@@ -108,7 +108,7 @@ func (s *reconnectTimes) report(b *testing.B) {
 	b.ReportMetric(s.all[len(s.all)/2], "all-s")
 }
 
-// fill inserts many rows, a thousand in a transaction. One row in 10,000 is for everyone, and the others are for the users in rotation.
+// fill inserts many rows, a thousand in a transaction. One row in 10,000 is for everyone. Of the others, row n is for user n%users.
 func (l *rowLog) fill(t testing.TB, db *pgx.Conn, rows, users int) {
 	t.Helper()
 	const insert = `INSERT INTO rowcast.notifications (recipient, data)

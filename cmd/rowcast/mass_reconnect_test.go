@@ -1,7 +1,7 @@
 package main_test
 
 import (
-	"io"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -57,17 +57,12 @@ func replaySessions(t testing.TB, db *pgx.Conn) (sessions int) {
 // metric returns the value of a metric of a hub.
 func metric(t testing.TB, url, name string) float64 {
 	t.Helper()
-	response, err := client.Get(url + "/metrics")
-	if err != nil {
-		t.Fatal(err)
+	body := ask(t, http.MethodGet, url+"/metrics").body
+	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(body)
+	if found == nil {
+		t.Fatalf("the metric %s is not in %s", name, body)
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindSubmatch(body)
-	if err != nil || found == nil {
-		t.Fatalf("the metric %s is not in %s (%v)", name, body, err)
-	}
-	value, _ := strconv.ParseFloat(string(found[1]), 64)
+	value, _ := strconv.ParseFloat(found[1], 64)
 	return value
 }
 

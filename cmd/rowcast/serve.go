@@ -128,7 +128,7 @@ func (c *serveCmd) configure(s *server.Server) error {
 	}
 	s.LoopbackOrigins = c.InsecureUID != insecureOff
 	if c.InsecureUID == insecureLoopback {
-		s.Guard = server.AsLocalhost("; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere", s.ForbidStream)
+		s.Guard = s.AsLocalhost("; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere")
 	}
 	if c.AdminListen != "" && !server.IsLoopback(c.AdminListen) {
 		s.Logger.Warn("anybody who can reach the admin address can end streams and read the metrics", "flag", "--admin-listen", "addr", c.AdminListen)
@@ -175,20 +175,15 @@ func durationAsText(_ []string, a slog.Attr) slog.Attr {
 
 // ignoreHangup keeps SIGHUP from ending the process and logs that the signal has no effect. stop restores the default.
 func ignoreHangup(logger *slog.Logger) (stop func()) {
-	hangups, done := make(chan os.Signal, 1), make(chan struct{})
+	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	go func() {
-		for {
-			select {
-			case <-hangups:
-				logger.Info("SIGHUP has no effect: passwords and certificates are read again for each connection to PostgreSQL")
-			case <-done:
-				return
-			}
+		for range hangups {
+			logger.Info("SIGHUP has no effect: passwords and certificates are read again for each connection to PostgreSQL")
 		}
 	}()
 	return func() {
 		signal.Stop(hangups)
-		close(done)
+		close(hangups)
 	}
 }

@@ -153,7 +153,7 @@ func writeError(w http.ResponseWriter, err error) {
 // guard refuses requests that a browser sends for a page of another site. The demo needs this because it authenticates
 // nobody.
 func guard(next http.Handler) http.Handler {
-	checked := server.AsLocalhost("", server.Forbid)(http.NewCrossOriginProtection().Handler(next))
+	checked := http.NewCrossOriginProtection().Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		checked.ServeHTTP(w, r)

@@ -85,11 +85,8 @@ var checks = []check{
 	{"reading", (*Examination).reading, withoutTransaction},
 }
 
-// ErrFailed is the error of Run if a check fails. The report says which one.
-var ErrFailed = errors.New("a check failed")
-
-// Run runs the checks and prints their results.
-func (e *Examination) Run(ctx context.Context) error {
+// Run runs the checks, prints their results, and reports whether no check failed.
+func (e *Examination) Run(ctx context.Context) bool {
 	e.Config.RuntimeParams["application_name"] = "rowcast doctor"
 	e.Config.DefaultQueryExecMode = pgx.QueryExecModeExec // some poolers do not support prepared statements
 	defer e.close()
@@ -105,23 +102,22 @@ func (e *Examination) Run(ctx context.Context) error {
 		}
 		if f.verdict == failure && check.kind == vital {
 			fmt.Fprintln(e.Out, "\nThe remaining checks were not run, because they need this one to pass.")
-			return ErrFailed
+			return false
 		}
 	}
-	return summarise(e.Out, failed, warned)
+	summarise(e.Out, failed, warned)
+	return failed == 0
 }
 
-func summarise(w io.Writer, failed, warned int) error {
+func summarise(w io.Writer, failed, warned int) {
 	switch {
 	case failed > 0:
 		fmt.Fprintf(w, "\nFailed checks: %d. Warnings: %d.\n", failed, warned)
-		return ErrFailed
 	case warned > 0:
 		fmt.Fprintf(w, "\nNo check failed. Warnings: %d.\n", warned)
 	default:
 		fmt.Fprintln(w, "\nNo problem found.")
 	}
-	return nil
 }
 
 // examine runs a check. It takes at most ten seconds, even if the server does not answer.

@@ -193,7 +193,7 @@ func (e *Examination) transactions(ctx context.Context) (finding, error) {
 		}, nil
 	}
 	if !e.seesAllSessions {
-		return ok("no transaction of this role has been writing for more than a minute; only a member of pg_monitor can see those of other roles"), nil
+		return ok("no transaction of this role that writes has been open for more than a minute; only a member of pg_monitor can see other roles' transactions"), nil
 	}
-	return ok("no transaction has been writing for more than a minute"), nil
+	return ok("no transaction that writes has been open for more than a minute"), nil
 }

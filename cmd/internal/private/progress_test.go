@@ -2,11 +2,25 @@ package private_test
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 
 	"rowcast/cmd/internal/private"
 )
+
+// TestIsTerminal shows that /dev/null, a character device like a terminal, is not a terminal.
+func TestIsTerminal(t *testing.T) {
+	t.Parallel()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if private.IsTerminal(null) {
+		t.Errorf("%s is taken for a terminal", os.DevNull)
+	}
+}
 
 // TestDownloadProgress shows that a log file gets one line for each tenth of a download.
 func TestDownloadProgress(t *testing.T) {

@@ -20,30 +20,23 @@ func IsLoopback(host string) bool {
 
 // AsLocalhost returns a middleware that refuses requests whose Host header does not name this machine. It protects from DNS rebinding: an
 // attacker's page can make its own domain name resolve to this machine, and then the browser treats this server as the page's origin.
-// A request without a Host header is accepted. Such a request uses HTTP/1.0, and no browser does. advice is appended to the error.
-// refuse answers a request that is refused.
-func AsLocalhost(advice string, refuse func(w http.ResponseWriter, r *http.Request, reason string)) func(http.Handler) http.Handler {
+// A request without a Host header is accepted. Such a request uses HTTP/1.0, and no browser does. advice is appended to the error. A
+// refused request for a stream is counted and logged as denied.
+func (s *Server) AsLocalhost(advice string) func(http.Handler) http.Handler {
+	refusal := auth.Denial{
+		Status: http.StatusForbidden,
+		Reason: "the Host header must be localhost or a loopback address such as 127.0.0.1" + advice,
+	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Host != "" && !IsLoopback(r.Host) {
-				refuse(w, r, "the Host header must be localhost or a loopback address such as 127.0.0.1"+advice)
-				return
+			switch {
+			case r.Host == "" || IsLoopback(r.Host):
+				next.ServeHTTP(w, r)
+			case r.URL.Path == "/events":
+				s.Events.Deny(w, r, refusal)
+			default:
+				http.Error(w, refusal.Reason, refusal.Status)
 			}
-			next.ServeHTTP(w, r)
 		})
 	}
-}
-
-// Forbid answers with status 403 and the reason.
-func Forbid(w http.ResponseWriter, _ *http.Request, reason string) {
-	http.Error(w, reason, http.StatusForbidden)
-}
-
-// ForbidStream answers with status 403 and the reason. It counts and logs a request for a stream as denied.
-func (s *Server) ForbidStream(w http.ResponseWriter, r *http.Request, reason string) {
-	if r.URL.Path == "/events" {
-		s.Events.Deny(w, r, auth.Denial{Status: http.StatusForbidden, Reason: reason})
-		return
-	}
-	Forbid(w, r, reason)
 }

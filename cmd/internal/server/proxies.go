@@ -35,12 +35,7 @@ func (n *Network) UnmarshalText(text []byte) error {
 type Proxies []netip.Prefix
 
 func (p Proxies) trust(address netip.Addr) bool {
-	for _, prefix := range p {
-		if prefix.Contains(address) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p, func(n netip.Prefix) bool { return n.Contains(address) })
 }
 
 // client returns the address of the client that sent a request, from the address of the connection and the

@@ -48,7 +48,7 @@ func (s *Server) routers() (public, admin http.Handler) {
 	}
 	a := s.newRouter()
 	if IsLoopback(s.AdminListen) {
-		a.Use(AsLocalhost("", Forbid))
+		a.Use(s.AsLocalhost(""))
 	}
 	s.adminRoutes(a)
 	a.With(refuseBrowsers).Post("/disconnect", s.disconnect)

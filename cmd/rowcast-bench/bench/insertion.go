@@ -21,7 +21,7 @@ func (b *Bench) insertion(ctx context.Context) error {
 		design
 		pairs int
 	}{{rowcastDesign, pick(b, 7, 1)}, {naiveDesign, pick(b, 2, 1)}}
-	b.steps.plan(len(mixes) * (sides[0].pairs + sides[1].pairs))
+	b.steps.plan(2 * len(mixes) * (sides[0].pairs + sides[1].pairs))
 	for _, mix := range mixes {
 		for _, d := range sides {
 			o := openWriters{Connections: mix.writers, App: mix.app}
@@ -63,17 +63,6 @@ func (b *Bench) insertRates(ctx context.Context, d design, o openWriters, pairs 
 		w, err := call[written](s.writers, "write", load{Seconds: pick(b, 2.5, 0.1), Users: 1000})
 		return float64(w.Rows) / w.Seconds, err
 	}
-	for range pairs {
-		bare, err := rate("plain")
-		if err != nil {
-			return nil, nil, fmt.Errorf("without a trigger: %w", err)
-		}
-		triggered, err := rate(d.schema)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", d.name, err)
-		}
-		with, without = append(with, triggered), append(without, bare)
-		b.steps.step()
-	}
-	return with, without, nil
+	without, with, err = alternate(b, pairs, "plain", d.schema, rate)
+	return with, without, err
 }

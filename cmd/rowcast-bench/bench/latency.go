@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// userCount returns the number of users to whom rows are sent in rotation.
+// userCount returns the number of users. Row n is for user n%userCount.
 func (b *Bench) userCount() int { return pick(b, 1000, 50) }
 
 // latency measures the time from INSERT to client, and the CPU time, with each row for one user.

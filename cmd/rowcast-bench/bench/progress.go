@@ -3,11 +3,11 @@ package bench
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
+
+	"rowcast/cmd/internal/private"
 )
 
 // progress shows the progress of a scenario: by a bar on a terminal, or otherwise by a line at the end.
@@ -21,7 +21,7 @@ type progress struct {
 
 func newProgress(w io.Writer, name string) *progress {
 	p := &progress{w: w, name: name, began: time.Now()}
-	if file, ok := w.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if private.IsTerminal(w) {
 		p.bar = progressbar.NewOptions(1, progressbar.OptionSetWriter(w), progressbar.OptionSetDescription(fmt.Sprintf("%-12s", name)),
 			progressbar.OptionSetWidth(30), progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
 		_ = p.bar.RenderBlank()

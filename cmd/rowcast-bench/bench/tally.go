@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// An expectation is what the clients must receive: the rows First, First+1, …, First+Rows-1, each at one of the streams in rotation, or at
-// all streams.
+// An expectation is what the clients must receive: the rows First, First+1, …, First+Rows-1.
 type expectation struct {
 	First, Rows int64
-	Everyone    bool
+	Everyone    bool // each row arrives at all streams; otherwise row n arrives at stream n%streams only
 }
 
 // A tally checks that each row arrives exactly once at each of its streams.

@@ -16,7 +16,7 @@ import (
 // writers is the process of the writers, each with a connection of its own.
 type writers struct {
 	conns []*pgconn.PgConn
-	App   bool
+	app   bool // each row is written in a transaction with three other statements
 }
 
 func newWriters(context.Context) (actions, error) {
@@ -48,7 +48,7 @@ var appStatements = []string{
 }
 
 func (w *writers) open(ctx context.Context, o openWriters) (nothing, error) {
-	w.App = o.App
+	w.app = o.App
 	for range o.Connections {
 		conn, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
 		if err != nil {
@@ -76,7 +76,7 @@ type load struct {
 	Rows    int64
 	Seconds float64 // the time, if Rows is 0
 	Rate    float64 // rows per second; 0 means the maximum rate
-	Users   int64   // the number of users to whom rows are sent in rotation; 0 means everyone
+	Users   int64   // the number of users; row n is for user n%Users. If Users is 0, each row is for everyone
 }
 
 type written struct {
@@ -137,14 +137,14 @@ func awaitDue(due time.Time) time.Time {
 	return time.Now()
 }
 
-// insert writes a row with prepared statements of pgconn, which cost less than those of pgx.
+// insert writes a row. It executes the statements with pgconn, which costs less CPU time than pgx.
 func (w *writers) insert(conn *pgconn.PgConn, l load, number int64, at time.Time) error {
 	var recipient []byte
 	if l.Users > 0 {
 		recipient = []byte(user(int(number % l.Users)))
 	}
 	row := [][]byte{recipient, fmt.Appendf(nil, dataFormat, number, at.UnixNano())}
-	if !w.App {
+	if !w.app {
 		return execute(conn, 0, row)
 	}
 	key := [][]byte{strconv.AppendInt(nil, number*7919%10000+1, 10)}
