@@ -24,14 +24,18 @@ import (
 	"strings"
 )
 
-// A text is shown to a reader with its file and line. For a comment, code is the code before it on its line, or else
-// the line below it.
+// A text is shown to a reader with the lines around it, as someone who reads the file sees it.
 type text struct {
-	file  string
-	line  int
-	words string
-	code  string
+	file        string
+	first, last int // the lines of the file, counted from 1
+	words       string
 }
+
+// The numbers of lines before and after a text that are shown with it.
+const (
+	linesBefore = 4
+	linesAfter  = 8
+)
 
 func main() {
 	n := flag.Int("n", 100, "number of texts")
@@ -49,19 +53,32 @@ func main() {
 		if a.file != b.file {
 			return strings.Compare(a.file, b.file)
 		}
-		return a.line - b.line
+		return a.first - b.first
 	})
 	for i, t := range drawn {
-		fmt.Printf("%d. %s:%d\n%s\n", i+1, t.file, t.line, indent(t.words))
-		if t.code != "" {
-			fmt.Printf("    => %s\n", t.code)
+		place, err := t.place()
+		if err != nil {
+			log.Fatal(err)
 		}
-		fmt.Println()
+		fmt.Printf("%d. %s:%d\n%s\n\n", i+1, t.file, t.first, place)
 	}
 	fmt.Printf("%d of %d texts, seed %d\n", len(drawn), len(all), *seed)
 }
 
-func indent(s string) string { return "    " + strings.ReplaceAll(s, "\n", "\n    ") }
+// place returns the lines around the text. The lines of the text are marked with ">".
+func (t text) place() (string, error) {
+	source, err := os.ReadFile(t.file)
+	lines := strings.Split(string(source), "\n")
+	var place strings.Builder
+	for n := max(1, t.first-linesBefore); n <= min(t.last+linesAfter, len(lines)); n++ {
+		mark := " "
+		if n >= t.first && n <= t.last {
+			mark = ">"
+		}
+		fmt.Fprintf(&place, "%s %s\n", mark, lines[n-1])
+	}
+	return place.String(), err
+}
 
 // collect returns the texts of the files below the working directory whose path begins with within.
 func collect(within string) (all []text, err error) {
@@ -110,21 +127,13 @@ func textsOfGo(path string) (all []text, err error) {
 	if err != nil {
 		return nil, err
 	}
-	lines := strings.Split(string(source), "\n")
 	for _, group := range file.Comments {
-		from, to := files.Position(group.Pos()), files.Position(group.End())
-		code := ""
-		if before := strings.TrimSpace(lines[from.Line-1][:from.Column-1]); before != "" {
-			code = before
-		} else if to.Line < len(lines) {
-			code = strings.TrimSpace(lines[to.Line])
-		}
-		all = appendText(all, text{path, from.Line, strings.TrimSpace(group.Text()), code})
+		all = appendText(all, text{path, files.Position(group.Pos()).Line, files.Position(group.End()).Line, strings.TrimSpace(group.Text())})
 	}
 	ast.Inspect(file, func(n ast.Node) bool {
 		if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
 			if s, err := strconv.Unquote(literal.Value); err == nil && isMessage(s) {
-				all = appendText(all, text{path, files.Position(literal.Pos()).Line, strings.TrimSpace(s), ""})
+				all = appendText(all, text{path, files.Position(literal.Pos()).Line, files.Position(literal.End()).Line, strings.TrimSpace(s)})
 			}
 		}
 		return true
@@ -147,7 +156,7 @@ func appendText(all []text, t text) []text {
 	return append(all, t)
 }
 
-// blocks returns each run of lines that match, with the line after it as its code.
+// blocks returns each run of lines that match.
 func blocks(path string, line *regexp.Regexp) (all []text, err error) {
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -167,7 +176,7 @@ func blocks(path string, line *regexp.Regexp) (all []text, err error) {
 			continue
 		}
 		if len(block) > 0 {
-			all = appendText(all, text{path, from, strings.TrimSpace(strings.Join(block, "\n")), strings.TrimSpace(l)})
+			all = appendText(all, text{path, from, i, strings.TrimSpace(strings.Join(block, "\n"))})
 		}
 		block = nil
 	}
