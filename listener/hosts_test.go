@@ -42,11 +42,11 @@ func TestSilentHostIsPassedOver(t *testing.T) {
 	}
 	either := "postgres://" + primary.User + "@/" + primary.Database + "?" + query.Encode()
 	l := newListener(t, either)
-	l.Timeout = time.Second
+	l.Timeout = 4 * time.Second
 	if err := l.Preflight(limited(t)); err != nil {
 		t.Errorf("Preflight: %v", err)
 	}
-	r := listen(t, either, func(l *listener.Listener) { l.Timeout = time.Second })
+	r := listen(t, either, func(l *listener.Listener) { l.Timeout = 4 * time.Second })
 	insert(t, connect(t, dsn), "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	replayer, err := r.NewReplayer(t.Context(), 1)
