@@ -16,8 +16,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// This file has attacks that are not about tokens. Related tests are in other files: slow requests, unread answers and idle connections
-// in cmd/internal/server, half-open connections in limits_test.go, and clients that never read in the package stream.
+// This file has attacks that are not about tokens. Related tests are in other files: slow requests, unread answers and
+// idle connections in cmd/internal/server, half-open connections in limits_test.go, and clients that never read in
+// package stream.
 
 // raw opens a connection and sends text unchanged.
 func raw(t *testing.T, url, sent string) net.Conn {
@@ -55,8 +56,8 @@ func statuses(t *testing.T, url, sent string) (all string) {
 // maxHead is the documented maximum of a request header in bytes.
 const maxHead = 16 << 10
 
-// Requests that a proxy and a hub could parse in different ways, or that no browser sends, get at most one answer and no stream of
-// another user. Only correct pipelining gets two answers. Open streams are not affected.
+// A request that a proxy and a hub could parse in different ways, or that no browser sends, gets at most one answer.
+// Two correct requests on a connection (pipelining) get two answers. An open stream is not affected.
 func TestAttackOddRequests(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -105,7 +106,7 @@ func TestAttackOddRequests(t *testing.T) {
 		"unknown": {"EVENTS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
 		"none":    {" /events?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
 
-		// Requests that are too long. A cursor of up to 4,000 bytes fits.
+		// Long requests. A cursor has fewer than 7,500 bytes, so every cursor fits.
 		"a long id that is not a cursor":   {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
 		"a long query":                     {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
 		"a query with many keys":           {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
@@ -138,7 +139,7 @@ func TestAttackOddRequests(t *testing.T) {
 	}
 }
 
-// Bytes after the request for a stream are not parsed as a request, whether they arrive at once or later.
+// Bytes after the request for a stream are not parsed as a request, whether they arrive with it or later.
 func TestAttackRequestsBehindAStream(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -229,7 +230,8 @@ func TestAttackLineBreaks(t *testing.T) {
 	}
 }
 
-// The answer to a GET request repeats no header of the request except Origin, and Origin only if it equals a configured origin.
+// A line break or a control character in the Origin header adds no header to the answer. The hub allows the origin only
+// if the whole value of the header equals a configured origin.
 func TestAttackLineBreaksInOrigin(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t), "--cors-origin", "https://app.example.com")
@@ -247,8 +249,8 @@ func TestAttackLineBreaksInOrigin(t *testing.T) {
 		"\x00X-Forged: 1":     {"400 Bad Request", false},
 		"\u0085X-Forged: 1":   {"200 OK", false},
 		"%0d%0aX-Forged: 1":   {"200 OK", false},
-		"\r\nOrigin: forged":  {"200 OK", true}, // the hub uses the first one
-		"\r\n\r\nX-Forged: 1": {"200 OK", true}, // not parsed as a second request; see TestAttackOddRequests
+		"\r\nOrigin: forged":  {"200 OK", true}, // the hub uses the first Origin header
+		"\r\n\r\nX-Forged: 1": {"200 OK", true}, // the text after the head is not parsed as a second request; see TestAttackOddRequests
 	} {
 		conn := raw(t, h.url, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nOrigin: https://app.example.com"+sent+"\r\n\r\n")
 		got, err := io.ReadAll(conn)

@@ -75,7 +75,7 @@ func (i *insecureUID) Decode(ctx *kong.DecodeContext) error {
 // A claimName is the name of the claim that contains the groups.
 type claimName string
 
-// UnmarshalText refuses the names of registered claims (RFC 7519, section 4.1).
+// UnmarshalText refuses the empty name and the names of registered claims (RFC 7519, section 4.1).
 func (c *claimName) UnmarshalText(text []byte) error {
 	*c = claimName(text)
 	if slices.Contains([]claimName{"", "iss", "sub", "aud", "exp", "nbf", "iat", "jti"}, *c) {
@@ -147,7 +147,8 @@ func refuseUnused(ctx *kong.Context, method string) error {
 	return nil
 }
 
-// check refuses to serve without authentication. It also refuses several methods, because a client could choose the weakest one.
+// check refuses to serve without authentication. It also refuses several methods, because a client could choose the
+// weakest one, and --insecure-uid with an address that other machines can reach.
 func (f *authFlags) check(listen string) error {
 	switch methods := len(f.methods()); {
 	case methods == 0:
@@ -160,7 +161,8 @@ func (f *authFlags) check(listen string) error {
 	return nil
 }
 
-// authenticator returns the authenticator that the flags select. It reads JSON Web Key Sets until ctx ends.
+// authenticator returns the authenticator that the flags select, and logs which flags weaken it. It reads each JSON Web
+// Key Set before it returns, and again from time to time until ctx ends.
 func (f *authFlags) authenticator(
 	ctx context.Context, origins []string, logger *slog.Logger, record *failures.Record,
 ) (auth.Authenticator, error) {

@@ -43,7 +43,7 @@ func (a *authApp) questions() []*http.Request {
 	return a.asked
 }
 
-// saying returns a handler that answers with a text.
+// saying returns a handler that answers with a status and a text.
 func saying(status int, text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
@@ -62,22 +62,23 @@ func hijacked(text string) http.HandlerFunc {
 	}
 }
 
-// isAlice returns a handler that accepts the user alice for a number of seconds.
+// isAlice returns a handler that accepts the user alice, with the group team:7, for a number of seconds.
 func isAlice(seconds float64) http.HandlerFunc {
 	return saying(200, fmt.Sprintf(`{"recipient": "alice", "groups": ["team:7"], "expires_in": %g}`, seconds))
 }
 
 const aliceAndTeam = `{"recipients":["alice","team:7"],"heartbeat":15}`
 
-// The app receives the credentials and the client's address, but not other headers of the client, such as X-Other. The hub denies a
-// request without credentials, or with two Authorization headers, without asking the app.
+// The app receives the credentials and the client's address, but not other headers of the client, such as X-Other. The
+// hub denies a request without credentials, or with two Authorization headers, without asking the app. It refuses a
+// request with a uid in the URL.
 func TestAppReceivesCredentials(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))
 	h := secure(t, "--auth-url", app.URL+"/rowcast-auth?x=1")
 	headers := []string{"Cookie", "session=1; b=2", "Authorization", "Token x", "X-Forwarded-For", "192.0.2.1", "X-Other", "o", "User-Agent", "browser"}
 	if status, says := listenTo(t, h, "?last_event_id=x", headers...); status != 200 || says != "" && says != aliceAndTeam {
-		t.Errorf("got %d, %s", status, says)
+		t.Errorf("got %d, %s, want 200, %s", status, says, aliceAndTeam)
 	}
 	q := app.questions()[0]
 	for name, want := range map[string]string{"Cookie": "session=1; b=2", "Authorization": "Token x", "X-Forwarded-For": "192.0.2.1, 127.0.0.1", "X-Other": "", "Accept": "application/json"} {
@@ -99,8 +100,10 @@ func TestAppReceivesCredentials(t *testing.T) {
 	}
 }
 
-// Only 401, 403 and an invalid recipient or group are denials. After any other answer except a valid grant, the hub asks the client to
-// retry later. Credentials are not sent to another server and not logged.
+// A valid grant opens a stream. A client is denied if the app answers 401 or 403, or if the name of the recipient or of
+// a group is not allowed. After any other answer, the hub asks the client to retry later. The credentials are not sent
+// to another server. The log, the metrics and the hub's answers contain no credentials and no text of a rejected
+// answer.
 func TestAnswersOfTheApp(t *testing.T) {
 	t.Parallel()
 	elsewhere := newAuthApp(t, isAlice(300))

@@ -116,13 +116,14 @@ func TestAttacksWithTokens(t *testing.T) {
 	}
 	for _, tt := range tests {
 		if i := slices.IndexFunc(strings.Split(tt.token, "."), func(part string) bool { return len(part) > 4 && strings.Contains(said, part) }); i >= 0 {
-			t.Errorf("%s: the log contains part %d of the token", tt.name, i)
+			t.Errorf("%s: an answer, the log or a metric contains part %d of the token", tt.name, i)
 		}
 	}
 }
 
-// The user and the groups of a valid token are the recipients of the stream. Any configured key may have signed the token. A request
-// with several cookies or headers that could have a token, or with an invalid one, is denied.
+// The user and the groups of a valid token are the recipients of the stream. Any configured key may have signed the
+// token. A request with an invalid token, or with several cookies or headers that could have a token, is denied. A
+// request with a user, a group or a token in the URL is refused.
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()
@@ -209,7 +210,8 @@ func TestSecretsAreChanged(t *testing.T) {
 	}
 }
 
-// A hub that accepts tokens without exp still denies expired tokens. That includes exp 0, which the JWT library treats as missing.
+// A hub that accepts tokens without exp still denies tokens with an expired or an invalid exp. That includes exp 0,
+// which the JWT library treats as missing.
 func TestTokensWithoutExp(t *testing.T) {
 	t.Parallel()
 	h := secure(t, "--jwt-secret", secret, "--jwt-without-exp")
@@ -224,7 +226,8 @@ func TestTokensWithoutExp(t *testing.T) {
 	}
 }
 
-// A hub does not start with weak keys, or with files that contain other keys than expected.
+// A hub does not start with weak keys, with files that do not contain the expected kind of key, with an invalid
+// --jwt-cookie, or with two authentication methods. The error does not contain the secret.
 func TestWeakKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	k := pairs()

@@ -34,7 +34,7 @@ func testCookies(t *testing.T, chromium browser) {
 		value[bool](s.page, fmt.Sprintf("window.result = null, "+ask+".then(result => window.result = result), true", other.url))
 		s.await("result !== null")
 		if got := value[string](s.page, "result"); got != "closed" {
-			t.Errorf("%s from a foreign page: %s, want closed", what, got)
+			t.Errorf("%s from a foreign page: got %s, want closed", what, got)
 		}
 	}
 	if got, want := ask(t, "GET", other.url+"/metrics").body, "rowcast_auth_denied_total 3\n"; !strings.Contains(got, want) || !strings.Contains(got, "rowcast_streams_opened_total 0\n") {

@@ -29,7 +29,8 @@ const (
 	otherSecret = "correct horse battery staple 0002"
 )
 
-// secure starts a hub with authentication and a database of its own, and waits until it listens.
+// secure starts a hub with a database of its own, and waits until it listens. The arguments must configure an
+// authentication method.
 func secure(t *testing.T, args ...string) *hub {
 	t.Helper()
 	return startHub(t, dbtest.Database(t), args...)
@@ -38,7 +39,8 @@ func secure(t *testing.T, args ...string) *hub {
 // later is the result of listenTo if the hub asked the client to retry later.
 const later = "retry later"
 
-// listenTo opens a stream and returns the data of its hello, or the text of the denial. Headers are given as name, value, name, value.
+// listenTo opens a stream and returns the data of its hello, the whole answer if the stream was denied, or later.
+// Headers are given as name, value, name, value.
 func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int, says string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/events"+query, nil)
@@ -55,7 +57,7 @@ func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		var text strings.Builder
-		if err := response.Write(&text); err != nil { // the header and the body must not contain secrets
+		if err := response.Write(&text); err != nil { // with the header, so that a test can look for secrets in it
 			t.Fatal(err)
 		}
 		return response.StatusCode, text.String()
@@ -102,7 +104,7 @@ func signed(t testing.TB, changed jwt.MapClaims) string {
 	return sign(t, jwt.SigningMethodHS256, []byte(secret), claims(changed))
 }
 
-// keyPairs has a key of each kind.
+// keyPairs has private keys of several kinds and sizes.
 type keyPairs struct {
 	rsa, otherRSA, smallRSA *rsa.PrivateKey
 	ec, ec384               *ecdsa.PrivateKey

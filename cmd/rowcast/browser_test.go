@@ -29,7 +29,7 @@ const browserLimit = 20 * time.Second
 // foreignHost is a host name that the browser resolves to this machine.
 const foreignHost = "foreign.example"
 
-// A browser is a running Chromium, or a profile of it.
+// A browser is a running Chromium, or one of its profiles.
 type browser struct{ ctx context.Context }
 
 // startBrowser starts a headless Chromium that ends with the test.

@@ -12,7 +12,7 @@ func TestHelp(t *testing.T) {
 	t.Parallel()
 	code, help, stderr := run(t, nil)
 	if code != 0 || stderr != "" {
-		t.Errorf("rowcast without arguments: exit code %d, %q", code, stderr)
+		t.Errorf("rowcast without arguments: got exit code %d, stderr %q, want 0 and no error", code, stderr)
 	}
 	for _, command := range []string{"demo", "migrate", "serve", "tail", "doctor"} {
 		if !strings.Contains(help, "\n  "+command+" ") {
@@ -20,15 +20,15 @@ func TestHelp(t *testing.T) {
 		}
 		code, text, stderr := run(t, nil, command, "--help")
 		if code != 0 || stderr != "" || !strings.HasPrefix(text, "Usage: rowcast "+command+" [flags]\n") {
-			t.Errorf("%s --help: exit code %d, %q, %s", command, code, stderr, text)
+			t.Errorf("%s --help: got exit code %d, stderr %q, %s, want 0 and the usage of the command", command, code, stderr, text)
 		}
 	}
 	if code, again, _ := run(t, nil, "--help"); code != 0 || again != help {
-		t.Errorf("--help: exit code %d, %s", code, again)
+		t.Errorf("--help: got exit code %d, %s, want 0 and the text that rowcast without arguments prints", code, again)
 	}
 }
 
-// The help contains the names, defaults and units of the flags.
+// The help of serve contains flags with their variables and defaults.
 func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 	t.Parallel()
 	_, help, _ := run(t, nil, "serve", "--help")
@@ -63,7 +63,7 @@ func TestVersion(t *testing.T) {
 	t.Parallel()
 	code, out, stderr := run(t, nil, "--version")
 	if code != 0 || stderr != "" || !strings.HasPrefix(out, "rowcast ") || strings.Count(out, "\n") != 1 {
-		t.Errorf("got %d, %q, %q", code, out, stderr)
+		t.Errorf("got %d, %q, %q, want 0 and one line that begins with rowcast", code, out, stderr)
 	}
 }
 
@@ -211,7 +211,7 @@ func TestURLsAreNotShown(t *testing.T) {
 	}
 }
 
-// A URL in a variable is checked like one on the command line.
+// A valid URL in a variable is accepted. The command then fails for another reason.
 func TestURLsInVariables(t *testing.T) {
 	t.Parallel()
 	const url = "https://app.example/path?key=secret"
@@ -287,6 +287,6 @@ func TestRunUsesTheGivenEnvironment(t *testing.T) {
 	t.Setenv("ROWCAST_INSECURE_UID", "anywhere")
 	code, _, stderr := run(t, nil, "serve")
 	if code != 2 || !strings.HasPrefix(stderr, "rowcast: no authentication is configured, so") {
-		t.Errorf("got %d, %q", code, stderr)
+		t.Errorf("got %d, %q, want 2 and the error that no authentication is configured", code, stderr)
 	}
 }

@@ -34,11 +34,12 @@ func TestNoDatabaseIsGiven(t *testing.T) {
 	out, err := migrate.CombinedOutput()
 	const begin, end = "rowcast: cannot connect to PostgreSQL at ", " (no database is given: use --database-url or DATABASE_URL)\n"
 	if got := string(out); exitCode(err) != 1 || !strings.HasPrefix(got, begin) || !strings.HasSuffix(got, end) || strings.Count(got, "\n") != 1 {
-		t.Errorf("got %v, %q", err, got)
+		t.Errorf("got %v, %q, want exit code 1 and one line that begins with %q and ends with %q", err, got, begin, end)
 	}
 }
 
-// The error with which PostgreSQL refuses a connection is part of the message.
+// The error with which PostgreSQL refuses a connection is part of the message. If the database URL has a parameter that
+// PostgreSQL does not know, the message also says how to fix the URL.
 func TestDatabaseRefuses(t *testing.T) {
 	t.Parallel()
 	dsn, err := url.Parse(dbtest.Database(t))

@@ -1,4 +1,4 @@
 package main
 
-// Main is the program with its signals and exit.
+// Main is the function main. It handles signals and ends the process, so tests run it in another process.
 var Main = main

@@ -46,7 +46,7 @@ type demoUser struct {
 	profile browser
 }
 
-// open opens the page of alice or bob and waits until its stream is open.
+// open opens the page of a user and waits until its stream is open.
 func (u *demoUser) open(uid string) page {
 	u.t.Helper()
 	p := u.profile.open(u.t, u.demo.url+"/?uid="+uid)
@@ -72,7 +72,7 @@ func insertFor(recipient, msg string) string {
 	return fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES (%s, 'notify', jsonb_build_object('msg', '%s'))`, recipient, msg)
 }
 
-// awaitTitles waits until the list has as many entries as want, and compares their titles.
+// awaitTitles waits until the list has at least as many entries as want, and compares their titles with want.
 func awaitTitles(p page, want ...string) {
 	p.t.Helper()
 	p.await(fmt.Sprintf("(%s).length >= %d", titles, len(want)))
@@ -98,7 +98,7 @@ func testDemoTabs(_ *testing.T, u *demoUser) {
 	awaitTitles(bob, "the last", "a message", "for everyone", "for Bob")
 	const ids = `[...document.querySelectorAll("#list .id")].map((id) => id.textContent.slice(0, 3))`
 	if got, want := value[[]string](alice, ids), []string{"row", "not", "row", "row"}; !reflect.DeepEqual(got, want) {
-		u.t.Errorf("ids: %q, want %q", got, want)
+		u.t.Errorf("the ids in the list of alice begin with %q, want %q", got, want)
 	}
 }
 
@@ -249,18 +249,18 @@ func testDemoHTML(t *testing.T, u *demoUser) {
 	for _, when := range []string{"new rows", "existing rows"} {
 		p.await(live + " && (" + titles + ").length >= 3")
 		if got := value[[]string](p, titles); len(got) != 3 || got[0] != attack || got[2] != attack {
-			t.Errorf("%s: the list shows %q", when, got)
+			t.Errorf("%s: the list shows %q, want 3 titles, of which the first and the last are %q", when, got, attack)
 		}
 		if value[bool](p, `"pwned" in window || document.querySelector("#list img, #list b, #list script, #toasts img, #names img, #toasts b, #names b") !== null`) {
 			t.Errorf("%s: the page interprets data as HTML", when)
 		}
 		p.do(chromedp.Reload())
 	}
-	// If a bug assigned data to innerHTML, the page's policy would refuse it.
+	// If a bug assigned data to innerHTML, the Content-Security-Policy of the page would refuse this.
 	p.await(live)
 	const refused = `(() => { try { document.body.innerHTML = "<b>"; return false } catch (error) { return error instanceof TypeError } })()`
 	if !value[bool](p, refused) {
-		t.Error("the page's policy allows innerHTML")
+		t.Error("the Content-Security-Policy of the page allows innerHTML")
 	}
 }
 

@@ -115,7 +115,7 @@ func (p *demoProcess) kill() {
 	p.ended <- nil
 }
 
-// stop sends a signal, as a terminal or a service manager does, and waits for the end of the process.
+// stop sends a signal, as a terminal or a service manager does, and checks that the process then exits with code 0.
 func (p *demoProcess) stop(signal syscall.Signal) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(signal); err != nil {
@@ -150,7 +150,7 @@ func (d demo) rows(user string) []string {
 	return data
 }
 
-// runPsql runs the printed command line in a shell, with a statement as its input.
+// runPsql runs the psql command line that the demo printed, with a statement as its input.
 func (d demo) runPsql(statement string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), waitLimit)

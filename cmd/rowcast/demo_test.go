@@ -74,12 +74,12 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// notifyAlice sends notifications to Alice with the page and with psql, and waits for each of them.
+// notifyAlice sends notifications that Alice receives, as the page does and with psql, and waits for each of them.
 func notifyAlice(t *testing.T, d demo) {
 	t.Helper()
 	expect := demoStream(t, d, "alice")
 	if got := d.post(`{"recipient": "alice", "event": "notify", "data": "{\"n\": 1}"}`); got.status != http.StatusCreated {
-		t.Errorf("insert: %d %s", got.status, got.body)
+		t.Errorf("insert: got %d, %s, want 201", got.status, got.body)
 	}
 	expect(`{"n": 1}`)
 	d.runPsql(`INSERT INTO rowcast.notifications (data) VALUES ('{"n": 2}')`)
@@ -111,13 +111,13 @@ func TestDemoAsNobody(t *testing.T) {
 	d := spawn(t, cmd)
 	expect := demoStream(t, d.demo, "bob")
 	if got := d.post(`{"event": "message", "data": "1"}`); got.status != http.StatusCreated {
-		t.Errorf("insert: %d %s", got.status, got.body)
+		t.Errorf("insert: got %d, %s, want 201", got.status, got.body)
 	}
 	expect("1")
 	postmaster := postmasterOf(t, home)
 	d.stop(syscall.SIGINT)
 	if dbtest.Running(postmaster) {
-		t.Errorf("PostgreSQL (pid %d) is still running", postmaster)
+		t.Errorf("the demo has stopped, but its PostgreSQL (pid %d) has not", postmaster)
 	}
 }
 
@@ -176,7 +176,8 @@ func TestDemoTakesAnotherPort(t *testing.T) {
 	}
 }
 
-// TestDemoServesItsFiles shows that the page's files have the content types that browsers require.
+// TestDemoServesItsFiles shows that the page's files have the content types that browsers require, and that other files
+// are not served.
 func TestDemoServesItsFiles(t *testing.T) {
 	t.Parallel()
 	d := startDemo(t, dbtest.Database(t))
@@ -194,8 +195,8 @@ func TestDemoServesItsFiles(t *testing.T) {
 	}
 }
 
-// TestDemoRefuses shows that the demo refuses requests from pages of other sites. If PostgreSQL refuses a row, the answer
-// has its error.
+// TestDemoRefuses shows that the demo refuses requests from pages of other sites, and malformed requests. If PostgreSQL
+// refuses a row, the answer contains the error of PostgreSQL.
 func TestDemoRefuses(t *testing.T) {
 	t.Parallel()
 	d := startDemo(t, dbtest.Database(t))
@@ -232,7 +233,7 @@ func TestDemoRefuses(t *testing.T) {
 	}
 }
 
-// TestDemoListensOnLoopback shows that other machines cannot reach the demo.
+// TestDemoListensOnLoopback shows that the demo refuses to listen at an address that is not a loopback address.
 func TestDemoListensOnLoopback(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{":8080", "0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "example.com:8080"} {
@@ -247,7 +248,7 @@ func TestDemoWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	code, _, errs := run(t, environment{"DATABASE_URL": "postgres://u:secret@127.0.0.1:1/d?sslmode=disable"}, "demo", "--listen", "127.0.0.1:0")
 	if code != 1 || !strings.Contains(errs, "cannot connect to PostgreSQL at 127.0.0.1:1") || strings.Contains(errs, "secret") {
-		t.Errorf("exit code %d, %s", code, errs)
+		t.Errorf("got exit code %d, %s, want 1 and an error with the address but not the password", code, errs)
 	}
 }
 

@@ -51,7 +51,8 @@ func TestDisconnectOnAllHubs(t *testing.T) {
 	}
 }
 
-// /disconnect accepts a user or a group in the query, in a form or in JSON. Every other request gets an error and ends no stream.
+// /disconnect accepts a user or a group in the query, in a form or in JSON. Other requests get an error and end no
+// stream.
 func TestDisconnectRequests(t *testing.T) {
 	t.Parallel()
 	h := serveWithAdmin(t, dbtest.Database(t))
@@ -123,7 +124,7 @@ func TestDisconnectRequests(t *testing.T) {
 		}
 	}
 	if got := ask(t, "GET", h.admin+"/disconnect?recipient=alice"); got.status != 405 || got.header.Get("Allow") != "POST" {
-		t.Errorf("GET: got %+v", got)
+		t.Errorf("GET: got %+v, want 405 and Allow: POST", got)
 	}
 	h.wantNoDisconnect(t, alice)
 }
@@ -135,7 +136,7 @@ func (h hubWithAdmin) wantNoDisconnect(t *testing.T, alice *process) {
 		t.Errorf("%v streams were ended, want none", got)
 	}
 	if got := send(t, "POST", h.admin+"/disconnect?recipient=alice", ""); got.body != `{"recipient":"alice","disconnected":1}`+"\n" {
-		t.Errorf("got %+v, want one stream of alice", got)
+		t.Errorf("got %+v, want that one stream of alice was ended", got)
 	}
 	alice.out.await(t, "rowcast.bye")
 }
@@ -169,12 +170,12 @@ func TestAttackDisconnectFromAPage(t *testing.T) {
 	}
 	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/nothing"} {
 		if got := ask(t, "GET", h.admin+path, "Host", "evil.example"); got.status != 403 || got.body != rebound {
-			t.Errorf("%s by DNS rebinding: got %d, %q", path, got.status, got.body)
+			t.Errorf("%s by DNS rebinding: got %d, %q, want 403, %q", path, got.status, got.body, rebound)
 		}
 	}
 	for _, host := range []string{"localhost", "LOCALHOST:9090", "[::1]:9090", "127.0.0.1"} {
 		if got := ask(t, "POST", h.admin+"/disconnect?recipient=bob", "Host", host, "Sec-Fetch-Mode", "cors"); got.status != 200 {
-			t.Errorf("as %s: got %+v, want 200", host, got)
+			t.Errorf("with the Host header %s: got %+v, want 200", host, got)
 		}
 	}
 	if got := statuses(t, h.admin, "GET /healthz HTTP/1.0\r\n\r\n"); got != "200" {
@@ -212,7 +213,8 @@ func TestDisconnectIsNotPublic(t *testing.T) {
 	}
 }
 
-// A hub that polls through a pooler cannot receive notifications, but it can notify other hubs.
+// A hub that polls through a pooler cannot receive notifications. Its /disconnect still ends its own streams and
+// notifies the other hubs.
 func TestDisconnectThroughAPooler(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -220,7 +222,7 @@ func TestDisconnectThroughAPooler(t *testing.T) {
 	listening := serve(t, dsn)
 	here, there := polling.tail(t, "alice"), listening.tail(t, "alice")
 	if got := ask(t, "POST", polling.admin+"/disconnect?recipient=alice"); got.status != 200 || !strings.Contains(got.body, `"disconnected":1}`) {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %+v, want 200 and one ended stream", got)
 	}
 	here.out.await(t, "rowcast.bye")
 	there.out.await(t, "rowcast.bye")

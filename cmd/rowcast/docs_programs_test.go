@@ -16,7 +16,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The program in stream/README.md builds in another module, which finds rowcast by replace, and serves a stream.
+// The program in stream/README.md can be built in another module, which has a replace directive for rowcast. It serves
+// a stream.
 func TestEmbeddingInAnotherModule(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
@@ -48,7 +49,7 @@ func beginOfAnswer(t *testing.T, url string) string {
 	return string(begin[:n])
 }
 
-// printed returns a block of code in a document: the first one in a language that matches a pattern.
+// printed returns the first code block of a document that is in a language and matches a pattern.
 func printed(t *testing.T, document, language, pattern string) string {
 	t.Helper()
 	for _, block := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(readmeOf(t, document), -1) {
@@ -60,7 +61,8 @@ func printed(t *testing.T, document, language, pattern string) string {
 	return ""
 }
 
-// buildElsewhere builds a program in a new module, and returns its path. The module uses rowcast's go.sum, so no checksum is looked up.
+// buildElsewhere builds a program in a new module, and returns the path of the executable. The module uses rowcast's
+// go.sum, so no checksum is looked up.
 func buildElsewhere(t *testing.T, program string) string {
 	t.Helper()
 	root, err := filepath.Abs("../..")
@@ -103,12 +105,13 @@ func runUntilEnd(t *testing.T, command *exec.Cmd) {
 		_ = command.Process.Signal(os.Interrupt)
 		defer time.AfterFunc(waitLimit, func() { _ = command.Process.Kill() }).Stop()
 		if err := command.Wait(); err != nil {
-			t.Errorf("the program ended: %v", err)
+			t.Errorf("after an interrupt, the program ended with %v, want exit code 0", err)
 		}
 	})
 }
 
-// testFlask runs the app in README.md as printed, with other addresses, and clicks its button in a browser.
+// testFlask runs the app in README.md, in which only the hub's address is replaced, and clicks its button in a browser.
+// The page then shows the notification.
 func testFlask(t *testing.T, chromium browser) {
 	t.Parallel()
 	python := findFlask(t)

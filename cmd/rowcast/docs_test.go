@@ -17,7 +17,7 @@ import (
 // root is the path of the root of the repository.
 const root = "../.."
 
-// changelog is a document that also contains names which no longer exist.
+// changelog is the document that may contain names that no longer exist.
 const changelog = ".github/CHANGELOG.md"
 
 // readmeOf returns the text of a file, whose path is relative to the root of the repository.
@@ -70,7 +70,7 @@ func documents(t *testing.T) (paths []string) {
 func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, actual map[string]W) {
 	t.Helper()
 	if len(actual) == 0 {
-		t.Errorf("the test found no %s of the program", what)
+		t.Errorf("%s: the test found none in the program", what)
 	}
 	for _, name := range slices.Sorted(maps.Keys(actual)) {
 		if _, ok := documented[name]; !ok {
@@ -111,7 +111,7 @@ func TestLinksOfDocuments(t *testing.T) {
 		}
 	}
 	if links < 30 {
-		t.Errorf("the test found only %d links", links)
+		t.Errorf("the test found %d links, want at least 30", links)
 	}
 }
 
@@ -143,7 +143,7 @@ func TestRootReadmeIsShort(t *testing.T) {
 	}
 }
 
-// A flagText is what a text says about a flag.
+// A flagText has the placeholder and the default of a flag, as the help or a README shows them.
 type flagText struct{ placeholder, value string }
 
 var (
@@ -152,7 +152,8 @@ var (
 	readmeFlag  = regexp.MustCompile("(?m)^\\| `--([a-z-]+) ?([^`]*)` \\| ([^|]*) \\|")
 )
 
-// flagsOfHelp returns the flags of a command. The value is the default, or "" if the help names none.
+// flagsOfHelp returns the flags of a command, except --help and --version. The value is the default, or "" if the help
+// names none.
 func flagsOfHelp(t *testing.T, command string) map[string]flagText {
 	t.Helper()
 	_, help, _ := run(t, nil, command, "--help")
@@ -166,7 +167,7 @@ func flagsOfHelp(t *testing.T, command string) map[string]flagText {
 	return flags
 }
 
-// flagsOfReadme returns the flags of a table.
+// flagsOfReadme returns the flags in a table of a README.
 func flagsOfReadme(table string) map[string]flagText {
 	flags := map[string]flagText{}
 	for _, row := range readmeFlag.FindAllStringSubmatch(table, -1) {
@@ -260,8 +261,8 @@ func sourceOf(t *testing.T, pattern string) (all string) {
 
 var qualified = regexp.MustCompile(`(?m)(?:^|[^/\w.])rowcast\.([a-z_]+)\b`)
 
-// Every event of the hub is documented, and every name with the prefix rowcast. in a document is an event, an object of the schema or a
-// channel of NOTIFY.
+// Every event of the hub is documented. Every name with the prefix rowcast. in a document, except rowcast.js and the
+// names in the changelog, is an event, an object of the schema or a channel of NOTIFY.
 func TestEventsAreDocumented(t *testing.T) {
 	t.Parallel()
 	protocol := readmeOf(t, "stream/README.md")

@@ -65,7 +65,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		}
 	}
 	if code != 0 || len(found) != 20 || !strings.HasSuffix(out, "\n\nNo problem found.\n") {
-		t.Errorf("got %d, %s", code, out)
+		t.Errorf("got %d, %d checks, %s, want 0, 20 checks and no problem", code, len(found), out)
 	}
 }
 
@@ -113,7 +113,7 @@ func TestDoctorFinds(t *testing.T) {
 				t.Errorf("got  %s\nwant %s\n%s", found[tt.check], tt.want, out)
 			}
 			if failed := strings.HasPrefix(tt.want, "fail"); (code == 1) != failed {
-				t.Errorf("exit code %d\n%s", code, out)
+				t.Errorf("got exit code %d, want 1 if a check fails (%v) and otherwise 0\n%s", code, failed, out)
 			}
 		})
 	}
@@ -123,7 +123,7 @@ func TestDoctorWithoutADatabase(t *testing.T) {
 	t.Parallel()
 	code, found, out := examine(t, nobodyThere)
 	if code != 1 || found["connection"] != "fail "+noConnection || len(found) != 1 || strings.Contains(out, "secret") {
-		t.Errorf("got %d, %s", code, out)
+		t.Errorf("got %d, %s, want 1 and only the check of the connection", code, out)
 	}
 }
 
@@ -136,7 +136,8 @@ func TestDoctorFindsAPooler(t *testing.T) {
 	}
 }
 
-// The doctor prints the rights that a role lacks. With these rights and no others, a hub works.
+// The doctor prints the rights that a role lacks. With these rights and no others, a hub works. The doctor also reports
+// a low CONNECTION LIMIT of the role, and row security policies.
 func TestDoctorGrantsTheRights(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -152,7 +153,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 	code, found, _ := examine(t, u.String())
 	verdict, mend, _ := strings.Cut(found["rights"], " → ")
 	if code != 1 || verdict != `fail the role "`+role+`" lacks rights that a hub needs` {
-		t.Fatalf("got %d, %s", code, found["rights"])
+		t.Fatalf("got %d, %s, want 1 and that rights are missing", code, found["rights"])
 	}
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", u.String())
 	if want := "rowcast: find the schema: ERROR: permission denied for schema rowcast (SQLSTATE 42501): run rowcast doctor, which prints the missing rights\n"; code != 1 || stderr != want {
@@ -162,7 +163,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 	runSQL(t, dsn, strings.Split(mend, " → ")...)
 	code, found, out := examine(t, u.String())
 	if code != 0 || found["rights"] != "ok the role has the rights to read" {
-		t.Errorf("got %d, %s", code, out)
+		t.Errorf("got %d, %s, want 0 and no missing rights", code, out)
 	}
 	verdict, mend, _ = strings.Cut(found["retention"], " → ")
 	if want := `warn the role "` + role + `" cannot delete old rows: start the hub with --retain=0, or grant the rights`; verdict != want {
@@ -170,7 +171,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 	}
 	runSQL(t, dsn, strings.Split(mend, " → ")...)
 	if _, found, _ := examine(t, u.String()); found["retention"] != "ok the role can delete old rows" {
-		t.Errorf("got %s", found["retention"])
+		t.Errorf("got %s, want that the role can delete old rows", found["retention"])
 	}
 	if want := "free connections; a hub needs up to 8, and a reserve of 4 → raise the role's CONNECTION LIMIT, or connect the apps through a pooler"; !strings.HasSuffix(found["connections"], want) {
 		t.Errorf("got  %s\nwant %s", found["connections"], want)

@@ -10,8 +10,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// An eventSource is a client that behaves like a browser's EventSource. When its stream ends, it waits for the retry time and resumes
-// from its last event id. After any status but 200 it stops.
+// An eventSource is a client that behaves like a browser's EventSource. When its stream ends, it waits for the retry
+// time and resumes from its last event id. After any answer but an event stream with status 200, it stops.
 type eventSource struct {
 	url     string
 	from    string // for X-Forwarded-For
@@ -23,7 +23,7 @@ type eventSource struct {
 // errFinal reports an answer after which an EventSource does not reconnect.
 var errFinal = errors.New("closed for good")
 
-// run reads the stream, with reconnects, until ctx ends or the hub answers with an error status.
+// run reads the stream, with reconnects, until ctx ends or an answer makes an EventSource stop.
 func (c *eventSource) run(ctx context.Context) error {
 	for {
 		if err := c.stream(ctx); errors.Is(err, errFinal) {

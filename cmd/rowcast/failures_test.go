@@ -144,7 +144,7 @@ func TestConnectionIsReportedAsFailing(t *testing.T) {
 	askUntil(t, h.url+"/readyz", `"failing":{}`)
 }
 
-// Failures to ask the app's endpoint and to read a JSON Web Key Set are reported.
+// Failures to ask the app's endpoint and to read a JSON Web Key Set are reported. /readyz does not contain the URL.
 func TestAuthenticationIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -181,13 +181,14 @@ func silentAddress(t *testing.T) string {
 	return socket.Addr().String()
 }
 
-// wantFailing waits until /readyz reports an operation as failing.
+// wantFailing waits until /readyz reports that an operation fails with an SQLSTATE, and until the metric counts a
+// failure. /readyz must not contain the name of the role.
 func wantFailing(t *testing.T, url, operation, code string) {
 	t.Helper()
 	got := askUntil(t, url+"/readyz", `"failing":{"`+operation+`":{"since":[^,]+,"last":[^,]+,"failures":\d+,`+
 		`"error":"PostgreSQL answered with SQLSTATE `+code+`; see the log"}}`)
 	if got.status != 200 || strings.Contains(got.body, "Few") {
-		t.Errorf("got %+v, want 200 and no names", got)
+		t.Errorf("got %+v, want 200 and no name of a role", got)
 	}
 	askUntil(t, url+"/metrics", `(?m)^rowcast_failures_total{operation="`+operation+`"} [1-9]`)
 }

@@ -19,9 +19,9 @@ var flagGroups = []kong.Group{
 	{Key: "log", Title: "Log:"},
 }
 
-// environment gives every flag except --help and --version an environment variable. The variable of --listen is ROWCAST_LISTEN. The
-// names are kong's, but environment calls getenv instead of reading the environment of the process, so that a test can run the whole
-// program. An empty variable is ignored.
+// environment gives every flag except --help and --version an environment variable, such as ROWCAST_LISTEN for
+// --listen. The help shows the names, which kong chooses. The values come from getenv instead of the environment of the
+// process, so that a test can run the whole program. An empty variable is ignored.
 func environment(getenv func(string) string) kong.Option {
 	names := make(map[*kong.Value][]string)
 	return kong.OptionFunc(func(k *kong.Kong) error {
@@ -93,8 +93,9 @@ func joinNegative(args []string) (joined []string) {
 
 var negative = regexp.MustCompile(`^-[0-9.]`)
 
-// Validate refuses a flag with an empty value. A shell passes an empty value for an unset variable, as in --jwt-audience "$AUD", and an empty
-// audience must not allow every audience. To leave a flag out, the operator can set its environment variable to the empty string.
+// Validate refuses a flag with an empty value. A shell passes an empty value for an unset variable, as in
+// --jwt-audience "$AUD", and an empty audience must not allow every audience. An empty environment variable is not
+// refused: it is ignored, as if it were not set.
 func (*commandLine) Validate(ctx *kong.Context) error {
 	for _, path := range ctx.Path {
 		if path.Flag == nil || path.Flag.IsBool() {

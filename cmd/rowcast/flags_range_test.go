@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Every number, duration and size is refused on both sides of its range, with the range in the message. That includes values that
-// overflow.
+// Numbers, durations and sizes below and above the range of a flag are refused, with the range in the message. That
+// includes values that overflow.
 func TestFlagsHaveRanges(t *testing.T) {
 	t.Parallel()
 	tooMany := []string{"-9223372036854775808", "9223372036854775807", "99999999999999999999", "-1"}
@@ -45,7 +45,8 @@ func TestFlagsHaveRanges(t *testing.T) {
 	}
 }
 
-// Both ends of a range are accepted. The command then fails because no authentication is configured.
+// Both ends of a range, and values between them, are accepted. The command then fails because no authentication is
+// configured.
 func TestFlagsTakeTheEndsOfTheirRanges(t *testing.T) {
 	t.Parallel()
 	for flag, values := range map[string][]string{
@@ -57,7 +58,7 @@ func TestFlagsTakeTheEndsOfTheirRanges(t *testing.T) {
 		for _, value := range values {
 			code, _, stderr := run(t, nil, "serve", flag, value)
 			if code != 2 || !strings.HasPrefix(stderr, "rowcast: no authentication is configured, so") {
-				t.Errorf("%s=%s: got %d, %q", flag, value, code, stderr)
+				t.Errorf("%s=%s: got %d, %q, want 2 and the error that no authentication is configured", flag, value, code, stderr)
 			}
 		}
 	}

@@ -15,9 +15,9 @@ import (
 	"rowcast/stream/sse"
 )
 
-// When a limit is reached, the hub asks new clients to retry later, and counts them by reason. Open streams are not affected. An
-// EventSource reconnects until there is a free stream. Behind a trusted proxy, the limit per address applies to the addresses of the
-// clients.
+// When a limit is reached, the hub asks new clients to retry later, and counts them by reason. Open streams are not
+// affected. An EventSource reconnects until it gets a stream. Behind a trusted proxy, the limit per address applies to
+// the addresses of the clients.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
 	later := regexp.MustCompile(`^retry: (1[5-9]|[2-4][0-9])[0-9]\n\n$`) // ten times --retry, with jitter from 0.5 to 1.5
@@ -71,7 +71,8 @@ func TestConnectionLimits(t *testing.T) {
 	}
 }
 
-// reconnect starts an EventSource, which reconnects until it gets a stream. The channel is closed when it has received rowcast.hello.
+// reconnect starts an EventSource, which reconnects until it gets a stream. The channel is closed when rowcast.hello
+// has arrived.
 func (h *hub) reconnect(t *testing.T, who [2]string) <-chan struct{} {
 	t.Helper()
 	greeted, ended := make(chan struct{}), make(chan struct{})
@@ -101,8 +102,8 @@ func (h *hub) disconnect(t *testing.T, dsn, user string) {
 	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', '`+user+`')`)
 }
 
-// streamOf opens a stream for a user behind a proxy, with the address of the client in X-Forwarded-For, and waits until it has begun.
-// The channel receives the names of its events, without heartbeats.
+// streamOf opens a stream and waits for rowcast.hello. who has the user and the X-Forwarded-For header, which is not
+// sent if it is empty. The channel receives the names of the next events, without heartbeats.
 func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -141,9 +142,9 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 	return names
 }
 
-// A hub that may open 500 files gets 1,000 connections on which no complete request is pending. A new client still gets a stream at
-// once, and open streams stay open. Some connections have sent nothing, some a part of a request, and some a complete request and a
-// part of another one.
+// A hub that may open 500 files gets 1,000 connections on which no complete request is pending. A new client still gets
+// a stream within 5 s, and open streams stay open. Some connections have sent nothing, some a part of a request, and
+// some a complete request and a part of another one.
 func TestAttackThousandHalfOpenConnections(t *testing.T) {
 	t.Parallel()
 	const files, attackers = 500, 1000
@@ -183,6 +184,6 @@ func TestMoreConnectionsThanFiles(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", nobodyThere, "--max-connections", "10000000")
 	if code != 2 || !regexp.MustCompile(`^rowcast: --max-connections: 10000000 streams need \d+ more open files than this process may have \(\d+\): raise the limit `).MatchString(stderr) {
-		t.Errorf("got %d, %q", code, stderr)
+		t.Errorf("got %d, %q, want 2 and an error about the limit of open files", code, stderr)
 	}
 }

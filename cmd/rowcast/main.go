@@ -13,8 +13,8 @@
 //	operation  what is retried                         when                                    log line
 //	auth_url   the request to the app's endpoint       when the client reconnects; for an      authentication endpoint failed
 //	                                                   open stream after 5 to 15 s
-//	jwks       reading a JSON Web Key Set from its     after 30 to 90 s; after 10 s if a       cannot read the JSON Web Key Set: the keys …
-//	           URL                                     token names an unknown key
+//	jwks       reading a JSON Web Key Set from its     after 30 to 90 s; when a token names    cannot read the JSON Web Key Set: the keys …
+//	           URL                                     an unknown key, at most every 10 s
 //	accept     accepting connections of clients        after 5 ms, doubled up to 1 s           cannot accept connections
 //
 // The metric rowcast_failures_total counts the failures of each operation, and the body of /readyz lists the operations that are failing.

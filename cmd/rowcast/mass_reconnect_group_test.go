@@ -53,8 +53,8 @@ type member struct {
 	back     chan struct{} // closed when the client has caught up
 }
 
-// connect connects all members. It returns the time from the first connection until all members have received their hello and all rows
-// that the log has for them.
+// connect connects all members. It returns the time from the first connection until each member has received its hello
+// and the rows that it had missed before.
 func (c *clientGroup) connect(log *rowLog) time.Duration {
 	c.Helper()
 	began := c.connectAll(log)
@@ -62,7 +62,7 @@ func (c *clientGroup) connect(log *rowLog) time.Duration {
 	return time.Since(began)
 }
 
-// connectAll connects all members and waits for their hellos. It returns the time before the first connection.
+// connectAll connects all members and waits for their hellos. It returns the time at which it began to connect.
 func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 	c.Helper()
 	for _, m := range c.members {
@@ -135,7 +135,8 @@ func (m *member) read(fresh bool) {
 			return // the connection was closed
 		}
 		if fresh {
-			// A cursor begins with the id of the last row before it. The first row has id 1.
+			// A cursor begins with the id of the last row before it. Ids begin with 1 and indexes with 0, so this id is
+			// the index of the next row.
 			id, _, _ := strings.Cut(e.LastID, "-")
 			m.first, m.failed = strconv.Atoi(id)
 			fresh = false
@@ -205,7 +206,7 @@ func (c *clientGroup) wantAll(log *rowLog) {
 type rowLog struct {
 	mu   sync.Mutex
 	rows int
-	by   map[string][]int // recipient
+	by   map[string][]int // the indexes of the rows by recipient, which is "" for rows for everyone
 }
 
 // note records rows, each with one recipient.

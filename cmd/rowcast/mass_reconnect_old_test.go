@@ -202,7 +202,7 @@ func watch(ctx context.Context, dsn, url string) error {
 		if err != nil {
 			return errors.Join(err, <-failed)
 		}
-		if sent, err := strconv.ParseInt(e.Data, 10, 64); err == nil { // the data of the hub's own events is no number
+		if sent, err := strconv.ParseInt(e.Data, 10, 64); err == nil { // the data of the hub's own events is not a number
 			fmt.Println(float64(time.Now().UnixNano()-sent) / 1e6)
 		}
 	}

@@ -25,7 +25,7 @@ func (migrateCmd) Help() string {
 		"Granting rights again has no effect, and rights are never revoked."
 }
 
-// Run installs or upgrades the schema and grants the rights.
+// Run installs or upgrades the schema and grants the rights. With --print, it only prints the SQL for this.
 func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	c.warn(console)
 	if c.Print {

@@ -27,7 +27,7 @@ func TestMigrate(t *testing.T) {
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
 }
 
-// A database of each earlier version is upgraded, and then works like a new one.
+// A database of each earlier version is upgraded, and a hub then starts.
 func TestMigrateUpgrades(t *testing.T) {
 	t.Parallel()
 	for old := int64(1); old < sql.Version(); old++ {
@@ -65,13 +65,13 @@ func schemaOf(t *testing.T, version int64) []string {
 	return statements
 }
 
-// The SQL of --print creates the same schema as migrate, if psql runs it.
+// When psql runs the SQL of --print, the schema is installed, and migrate then finds it up to date.
 func TestMigratePrint(t *testing.T) {
 	t.Parallel()
 	psql := dbtest.Client(t, "psql")
 	code, printed, stderr := run(t, nil, "migrate", "--print")
 	if code != 0 || stderr != "" {
-		t.Fatalf("got %d, %q", code, stderr)
+		t.Fatalf("got %d, %q, want 0 and no error", code, stderr)
 	}
 	dsn := dbtest.Empty(t)
 	apply := exec.CommandContext(dbtest.Context(t), psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", dsn)
@@ -106,7 +106,8 @@ func TestMigrateFails(t *testing.T) {
 	}
 }
 
-// nobodyThere is a database URL without a server: no program listens on port 1.
+// nobodyThere is a database URL without a server, because no program listens on port 1. noConnection is the error for
+// this URL, and unreadable is the error for a URL that cannot be parsed.
 const (
 	nobodyThere  = "postgres://me:secret@127.0.0.1:1/app"
 	noConnection = `cannot connect to PostgreSQL at 127.0.0.1:1, database "app", user "me": connect: connection refused`
@@ -122,7 +123,7 @@ func TestMigrateNamesTheBlockingSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_lock(4097083626)"); err != nil { // goose's
+	if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_lock(4097083626)"); err != nil { // the lock of goose, for which migrate waits
 		t.Fatal(err)
 	}
 	p := start(t, nil, "migrate", "--database-url", dsn)
@@ -131,6 +132,6 @@ func TestMigrateNamesTheBlockingSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code := p.wait(); code != 0 {
-		t.Errorf("got %d, %s", code, p.err)
+		t.Errorf("got exit code %d, %s, want 0", code, p.err)
 	}
 }

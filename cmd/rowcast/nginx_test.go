@@ -30,7 +30,7 @@ func findNginx(t *testing.T) string {
 	return dbtest.Program(t, "nginx", "nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx")
 }
 
-// startNginx starts nginx in front of hubs. At the end of the test, nginx is stopped.
+// startNginx starts nginx in front of two hubs. At the end of the test, nginx is stopped.
 func startNginx(t *testing.T, hubs ...string) *nginx {
 	t.Helper()
 	program, dir, address := findNginx(t), t.TempDir(), freeAddress(t)

@@ -11,7 +11,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// snippetsHTML is a page that receives events in the two ways that the README shows. HUB stands for the URL of the hub.
+// snippetsHTML is a page that receives events in the two ways that stream/web/README.md shows. HUB stands for the URL
+// of the hub.
 const snippetsHTML = `<!doctype html><script type="module">
 	window.received = [];
 	window.source = new EventSource("HUB/events?uid=alice");
@@ -25,8 +26,8 @@ const snippetsHTML = `<!doctype html><script type="module">
 	});
 </script>`
 
-// testOtherOrigins shows, in a real browser, that pages of other ports of this machine receive events from a hub with --insecure-uid, and
-// that pages of other hosts do not. The script rowcast.js can be loaded by all of them.
+// testOtherOrigins shows, in a real browser, that pages of other ports of this machine receive events from a hub with
+// --insecure-uid, and that pages of other hosts do not. All of these pages can load the script rowcast.js.
 func testOtherOrigins(t *testing.T, chromium browser) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -67,7 +67,7 @@ func (p *process) wait() int {
 		p.ended <- code // for the next call
 		return code
 	case <-time.After(waitLimit):
-		p.t.Fatalf("the program has not ended; stderr: %s", p.err)
+		p.t.Fatalf("the program has not ended within %v; stderr: %s", waitLimit, p.err)
 		return -1
 	}
 }
@@ -149,7 +149,7 @@ func serve(t *testing.T, dsn string, args ...string) *hub {
 	return startHub(t, dsn, append([]string{"--insecure-uid"}, args...)...)
 }
 
-// startHub starts a hub and waits until it listens. The arguments must configure an authentication.
+// startHub starts a hub and waits until it listens. The arguments must configure an authentication method.
 func startHub(t *testing.T, dsn string, args ...string) *hub {
 	t.Helper()
 	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--drain", "10ms", "--database-url", dsn}, args...)

@@ -123,9 +123,9 @@ func valueOf(t *testing.T, dsn, query string) (text string) {
 	return text
 }
 
-// A dump is restored on a server that has not yet assigned the transaction numbers of some rows, or has assigned them to new rows.
-// serve refuses to start until migrate has marked all existing rows as old. Marking only some of them would lose rows for clients that
-// resume.
+// A dump is restored on a server that has not yet assigned the transaction numbers of some rows, or has assigned them
+// to other transactions since the restore. serve refuses to start until migrate has set the number of all rows of the
+// dump to 1. Changing only some of them would lose rows for clients that resume.
 func TestRestoredWhereNumbersAreLower(t *testing.T) {
 	t.Parallel()
 	const ahead = 2000
@@ -170,8 +170,9 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 	}
 }
 
-// A dump is restored on a server that has already assigned the transaction numbers of all its rows. Nothing needs to be corrected: new
-// rows have higher numbers, so the cursors of the original stay exact. A cursor that contains a row that is not in the dump is reset.
+// A dump is restored on a server that has already assigned the transaction numbers of all its rows. Nothing needs to be
+// corrected: new rows have higher numbers, so the cursors of the original stay exact. A client is reset if the anchor
+// of its cursor is not in the dump. The anchor is a row of the highest transaction that the cursor has seen.
 func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 	t.Parallel()
 	o := newOriginal(t, 0)
@@ -188,7 +189,8 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// This transaction is in flight during the dump. The cursors below have a higher anchor, in the dump and outside of it.
+	// This transaction is in flight during the dump. The anchors of the cursors before, with and after have higher
+	// transaction numbers. They are row 5, which is in the dump, and row 6, which is not.
 	exec("BEGIN; INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '4')")
 	before := insertAndAwait(t, o.dsn, tail, "5")
 	dsn := dbtest.Stranger(t).DSN("postgres")
@@ -234,8 +236,8 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 	wantData(t, h.resume(t, here), 0, "8")
 }
 
-// A dump without the rows contains the retention horizon of the original. On the new server, this horizon would make every cursor too
-// old.
+// A dump without the rows contains the retention horizon of the original. On the new server, this horizon would make
+// every cursor too old, so serve refuses to start until migrate has corrected the horizon.
 func TestRestoredWithoutTheRows(t *testing.T) {
 	t.Parallel()
 	o := newOriginal(t, 2000)
@@ -244,7 +246,7 @@ func TestRestoredWithoutTheRows(t *testing.T) {
 	restore(t, o.dsn, dsn)
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)
 	if !regexp.MustCompile("run rowcast migrate\n$").MatchString(stderr) || code != 1 {
-		t.Fatalf("got %d, %q", code, stderr)
+		t.Fatalf("got %d, %q, want 1 and the advice to run rowcast migrate", code, stderr)
 	}
 	migrate(t, dsn)
 	h := serve(t, dsn)
@@ -253,9 +255,9 @@ func TestRestoredWithoutTheRows(t *testing.T) {
 	wantData(t, h.resume(t, here), 0, "2")
 }
 
-// The databases of a server share one counter of transaction numbers. After a copy to another database of the server, by CREATE DATABASE
-// or by a dump, nothing needs to be corrected. Cursors from before the copy are valid in all three databases. A later cursor is valid only in the
-// database that it comes from.
+// The databases of a server share one counter of transaction numbers. After a copy to another database of the server,
+// by CREATE DATABASE or by a dump, nothing needs to be corrected. Cursors from before the copy are valid in all three
+// databases. A later cursor is valid only in the database that it comes from.
 func TestCopiedToAnotherDatabaseOfTheServer(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)

@@ -63,7 +63,8 @@ type inserting struct {
 	deleted   float64 // the number of rows that were deleted during the run
 }
 
-// whileDeleting runs pgbench and at the same time deletes, which deletes rows and returns their number.
+// whileDeleting runs pgbench and, at the same time, the function deletes. The function deletes rows until its context
+// ends, and returns their number.
 func whileDeleting(b *testing.B, pgbench, dsn string, deletes func(context.Context) int64, load []string) (i inserting) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
@@ -77,7 +78,7 @@ func whileDeleting(b *testing.B, pgbench, dsn string, deletes func(context.Conte
 	return i
 }
 
-// nobody deletes nothing.
+// nobody takes the place of retention in the runs without deletion.
 func nobody(context.Context) int64 { return 0 }
 
 // retention returns a function that deletes rows as a hub does.
@@ -98,7 +99,8 @@ func retention(b *testing.B, dsn string) func(context.Context) int64 {
 	}
 }
 
-// fillOld inserts a million old rows, and a newer one. The hub begins after the newer row, so it does not read the old rows.
+// fillOld replaces all rows by a newer row and a million old rows. The old rows have lower transaction numbers than the
+// newer row. The hub has read the newer row before the old rows are committed, so it never reads the old rows.
 func fillOld(b *testing.B, dsn string) {
 	b.Helper()
 	conn := benchConnect(b, dsn)

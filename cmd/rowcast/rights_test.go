@@ -94,7 +94,7 @@ func TestMigrateGrants(t *testing.T) {
 		t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
 	}
 	if _, _, stderr := run(t, nil, "migrate", "--print", "--app-role", "a", "--app-role", "b", "--hub-role", "b"); stderr != `rowcast: the role "b"`+both {
-		t.Errorf("printed: got %q", stderr)
+		t.Errorf("--print: got %q, want a warning about the role b", stderr)
 	}
 	code, printed, _ := run(t, nil, "migrate", "--print", "--app-role", `a "quoted" one`, "--app-role", "b")
 	want := "GRANT INSERT (recipient, event, data, created_at) ON rowcast.notifications TO \"a \"\"quoted\"\" one\";\n"

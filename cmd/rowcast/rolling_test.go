@@ -17,8 +17,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A cast has nginx, two hubs behind it, and a database. Rows are inserted all the time, with the data 1, 2, 3 and so on, and 0 at the
-// end.
+// A cast has nginx, two hubs behind it, and a database. Its method roll inserts rows with the data 1, 2, 3 and so on,
+// and a last row with the data 0.
 type cast struct {
 	t     *testing.T
 	dsn   string
@@ -41,14 +41,14 @@ func (h *rollingHub) start() {
 	h.address = strings.TrimPrefix(url, "http://")
 }
 
-// stop ends the process by a signal. After a signal other than SIGKILL, the process must exit with code 0.
+// stop ends the process by a signal. After SIGTERM, the process must exit with code 0.
 func (h *rollingHub) stop(signal syscall.Signal) {
 	h.t.Helper()
 	if err := h.process.cmd.Process.Signal(signal); err != nil {
 		h.t.Fatal(err)
 	}
 	if err := h.process.wait(h.t); signal == syscall.SIGTERM && err != nil {
-		h.t.Errorf("a hub ended by %v: %s", err, h.process.err)
+		h.t.Errorf("after SIGTERM, a hub ended with %v, want exit code 0: %s", err, h.process.err)
 	}
 }
 
@@ -65,7 +65,7 @@ func newCast(t *testing.T) *cast {
 	return c
 }
 
-// roll restarts the hubs in several ways while rows are inserted. It returns the number of rows.
+// roll restarts the hubs in several ways while rows are inserted. It returns the number of rows without the last one.
 func (c *cast) roll() (rows int) {
 	c.t.Helper()
 	ctx, stop := context.WithCancel(c.t.Context())
@@ -88,13 +88,13 @@ func (c *cast) roll() (rows int) {
 		hub.start()
 	}
 	c.wantHello()
-	c.wantClients() // a client that has reconnected receives new rows
+	c.wantClients() // so that the last row is also sent to an open stream
 	stop()
 	writing.Wait()
 	return rows
 }
 
-// wantClients waits until a client has reconnected to any of the hubs.
+// wantClients waits until a client has reconnected to one of the hubs.
 func (c *cast) wantClients() {
 	c.t.Helper()
 	connections := func(hub *rollingHub) float64 { return metric(c.t, "http://"+hub.address, "rowcast_streams") }
@@ -149,7 +149,7 @@ func (c *cast) check(client string, heard []int, rows int) {
 	c.t.Helper()
 	for i, number := range heard {
 		if number != (i+1)%(rows+1) {
-			c.t.Errorf("%s received row %d after the rows %v", client, number, heard[max(0, i-3):i])
+			c.t.Errorf("%s received row %d after the rows %v, want row %d", client, number, heard[max(0, i-3):i], (i+1)%(rows+1))
 			return
 		}
 	}
@@ -178,7 +178,7 @@ func (c *cast) checkLog() {
 			second++
 		}
 		if status != "200" {
-			c.t.Errorf("nginx answered %s", line)
+			c.t.Errorf("nginx answered %s, want status 200", line)
 		}
 	}
 	c.t.Logf("%d requests for a stream, %d of them were passed on to the other hub", streams, second)

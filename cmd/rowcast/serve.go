@@ -58,7 +58,7 @@ func (serveCmd) Help() string {
 		`SIGHUP has no effect, because passwords and certificates are read again for each connection to PostgreSQL.`
 }
 
-// Validate refuses invalid addresses, and flags that do not fit together.
+// Validate checks the addresses and the authentication flags.
 func (c *serveCmd) Validate(ctx *kong.Context) error {
 	for flag, address := range map[string]string{"--listen": c.Listen, "--admin-listen": c.AdminListen} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
@@ -95,7 +95,8 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	return c.advise(c.Explain(err))
 }
 
-// newServer returns the server that the flags describe. It does not connect to anything.
+// newServer returns the server that the flags describe. It sets the memory limit of the process and reads the JSON Web
+// Key Sets of --jwks-url, but does not connect to PostgreSQL.
 func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.Server, error) {
 	if err := c.check(c.Listen); err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.
 	return s, err
 }
 
-// configure passes the flags to the server.
+// configure passes the flags to the server, and logs a warning if other machines can reach the admin address.
 func (c *serveCmd) configure(s *server.Server) error {
 	s.Listen, s.AdminListen, s.Replays = c.Listen, c.AdminListen, c.Replays
 	if err := s.LimitStreams(c.MaxConnections); err != nil {

@@ -74,7 +74,8 @@ func TestThousandsOfStreamsEnd(t *testing.T) {
 	wantSpread(t, leavers, began, drain)
 }
 
-// wantLastEvents checks that each stream ended with the same cursor and a retry time.
+// wantLastEvents checks that each stream ended with a heartbeat, with the same cursor and with a retry time. The retry
+// times must differ, so that the clients do not all reconnect at once.
 func wantLastEvents(t *testing.T, leavers []*leaver) {
 	t.Helper()
 	waits := map[time.Duration]bool{}
@@ -82,7 +83,7 @@ func wantLastEvents(t *testing.T, leavers []*leaver) {
 		retry := l.decoder.Retry
 		waits[retry] = true
 		if l.err != nil || l.last.Name != "rowcast.beat" || l.last.LastID != leavers[0].last.LastID || retry < 1500*time.Millisecond || retry > 4500*time.Millisecond {
-			t.Fatalf("stream %d ended by %v after %v, retry %v", i, l.err, l.last, retry)
+			t.Fatalf("stream %d ended with the error %v, the event %v and the retry time %v, want no error, rowcast.beat with the cursor %s, and 1.5s to 4.5s", i, l.err, l.last, retry, leavers[0].last.LastID)
 		}
 	}
 	if len(waits) < len(leavers)/4 {

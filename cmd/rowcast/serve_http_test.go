@@ -13,23 +13,23 @@ func TestEndpoints(t *testing.T) {
 	h := serve(t, dbtest.Database(t))
 	t.Run("health", func(t *testing.T) {
 		if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 || got.body != "ok\n" {
-			t.Errorf("got %+v", got)
+			t.Errorf("GET: got %+v, want 200 and ok", got)
 		}
 		if got := ask(t, "HEAD", h.url+"/healthz"); got.status != 200 {
-			t.Errorf("HEAD: got %+v", got)
+			t.Errorf("HEAD: got %+v, want 200", got)
 		}
 	})
 	t.Run("readiness", func(t *testing.T) {
 		got := askUntil(t, h.url+"/readyz", `^{"ready":true,"postgres":"connected","behind_seconds":\d\.\d+,"lag_seconds":\d\.\d+,"lagging":false,`+
 			`"notification_queue":{"ratio":\d[^,]*,"polling":false},"failing":{}}\n$`)
 		if got.status != 200 || got.header.Get("Content-Type") != "application/json" {
-			t.Errorf("got %+v", got)
+			t.Errorf("got %+v, want 200 and application/json", got)
 		}
 	})
 	t.Run("script", func(t *testing.T) {
 		got := ask(t, "GET", h.url+"/rowcast.js")
 		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "EventSource") {
-			t.Errorf("got %+v", got)
+			t.Errorf("got %+v, want 200 and the script", got)
 		}
 		if again := ask(t, "GET", h.url+"/rowcast.js", "If-None-Match", got.header.Get("ETag")); again.status != 304 {
 			t.Errorf("with the ETag of the first answer: got %d, want 304", again.status)
@@ -101,9 +101,9 @@ func TestStreamIsForOneUser(t *testing.T) {
 	h.tail(t, strings.Repeat("é", 128))
 }
 
-// An attacker's domain name may resolve to this machine, so that its pages have the hub's origin (DNS rebinding). With --insecure-uid,
-// the hub refuses a host name that is neither empty nor a loopback name. With tokens, or with --insecure-uid=anywhere, it accepts every
-// name.
+// An attacker's domain name may resolve to this machine, so that its pages have the hub's origin (DNS rebinding). With
+// --insecure-uid, the hub accepts only an empty Host header, localhost and loopback addresses. With tokens, or with
+// --insecure-uid=anywhere, it accepts every host.
 func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -114,13 +114,13 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 	} {
 		request := "GET /events?uid=alice HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n"
 		if got := statuses(t, local.url, request); got != want {
-			t.Errorf("as %q: got %s, want %s", host, got, want)
+			t.Errorf("with the host %q: got %s, want %s", host, got, want)
 		}
 		if got := statuses(t, anywhere.url, request); got != "200" {
-			t.Errorf("as %q, with --insecure-uid=anywhere: got %s, want 200", host, got)
+			t.Errorf("with the host %q and --insecure-uid=anywhere: got %s, want 200", host, got)
 		}
 		if got := statuses(t, tokens.url, request); got != "400" { // because the URL contains a uid
-			t.Errorf("as %q, with tokens: got %s, want 400", host, got)
+			t.Errorf("with the host %q and tokens: got %s, want 400", host, got)
 		}
 	}
 	const text = "the Host header must be localhost or a loopback address such as 127.0.0.1; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere\n"
@@ -142,7 +142,7 @@ func TestCORS(t *testing.T) {
 		for _, origin := range []string{ours, "http://localhost:3000"} {
 			got := ask(t, "GET", h.url+path, "Origin", origin).header
 			if got.Get("Access-Control-Allow-Origin") != origin || got.Get("Access-Control-Allow-Credentials") != "true" || got.Get("Vary") != "Origin" {
-				t.Errorf("%s from %s: got %v", path, origin, got)
+				t.Errorf("%s from %s: got %v, want Access-Control-Allow-Origin %q, credentials and Vary", path, origin, got, origin)
 			}
 		}
 		for _, origin := range []string{foreign, "null", ours + ".evil.example", "http://localhost:3001", "http://app.example.com"} {
@@ -157,13 +157,13 @@ func TestCORS(t *testing.T) {
 	}
 	if got := preflight(ours, "authorization,last-event-id"); got.Get("Access-Control-Allow-Headers") != "Authorization, Last-Event-Id" ||
 		got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Methods") != "GET" {
-		t.Errorf("preflight: got %v", got)
+		t.Errorf("preflight: got %v, want that GET with Authorization and Last-Event-Id is allowed", got)
 	}
 	if got := preflight(ours, "x-other"); got.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("preflight with another header: got %v", got)
+		t.Errorf("preflight with another header: got %v, want no Access-Control-Allow-Origin", got)
 	}
 	if got := preflight(foreign, ""); got.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("preflight from another origin: got %v", got)
+		t.Errorf("preflight from another origin: got %v, want no Access-Control-Allow-Origin", got)
 	}
 }
 
@@ -243,7 +243,7 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	}
 	// The page of an attacker whose host name resolves to this machine may claim any origin.
 	if got := ask(t, "GET", local.url+"/events?uid=alice", "Host", "evil.example", "Origin", "http://localhost:3000"); got.status != 403 {
-		t.Errorf("by the name evil.example: got %d, want 403", got.status)
+		t.Errorf("with the host evil.example: got %d, want 403", got.status)
 	}
 }
 
@@ -303,7 +303,7 @@ func TestAdminListen(t *testing.T) {
 	for path, public := range map[string]bool{"/healthz": false, "/readyz": false, "/metrics": false, "/rowcast.js": true, "/events": true} {
 		here, there := ask(t, "GET", h.url+path).status, ask(t, "GET", admin+path).status
 		if (here != 404) != public || (there != 404) == public {
-			t.Errorf("%s: got status %d at --listen and %d at --admin-listen", path, here, there)
+			t.Errorf("%s: got status %d at --listen and %d at --admin-listen, want it at --listen: %v, and 404 at the other address", path, here, there, public)
 		}
 	}
 }

@@ -87,7 +87,7 @@ func TestNotifyMessages(t *testing.T) {
 	got := dataOf(t, tail.out)
 	for _, want := range []string{`"hello"`, `{"n":1}`, "4"} {
 		if !strings.Contains(fmt.Sprint(got), want) {
-			t.Errorf("got %v, want %s among it", got, want)
+			t.Errorf("got %v, want %s among these events", got, want)
 		}
 	}
 	if len(got) != 3 {
@@ -105,7 +105,7 @@ func TestLargeEventsAreOnlyAnnounced(t *testing.T) {
 	tail.out.await(t, `"event":"rowcast.toolarge","data":{"id":2,"size":1001}}`)
 }
 
-// A client that stops reading does not affect other streams or the hub.
+// A client that resets its connection before, during or after its request does not affect other streams or the hub.
 func TestClientsThatStopReading(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -119,12 +119,12 @@ func TestClientsThatStopReading(t *testing.T) {
 		if _, err := conn.Write([]byte(request)); err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.(*net.TCPConn).SetLinger(0) // a reset
+		_ = conn.(*net.TCPConn).SetLinger(0) // so that Close resets the connection
 		_ = conn.Close()
 	}
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`)
 	tail.out.await(t, `"data":1}`)
 	if got := askUntil(t, h.url+"/metrics", `(?m)^rowcast_streams 1$`); got.status != 200 {
-		t.Errorf("got %d", got.status)
+		t.Errorf("got %d, want 200", got.status)
 	}
 }

@@ -34,7 +34,7 @@ func TestServeOutlivesAPassword(t *testing.T) {
 	put("first")
 	h := serve(t, fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user='%s' sslmode=disable passfile=%s", config.Port, config.Database, role, file))
 	tail := h.tail(t, "alice")
-	askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total 1$`) // on both connections
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_park_lock_acquired_total 1$`) // now the hub has both of its connections
 	put("second")
 	runSQL(t, dsn, `ALTER ROLE "`+role+`" PASSWORD 'second'`,
 		`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '`+role+`'`,

@@ -91,7 +91,8 @@ func TestServeDoesNotStartOnAStandby(t *testing.T) {
 	}
 }
 
-// A configuration with which serve can never start has the exit code of a wrong command line, also when the log is JSON.
+// If serve can never start with a configuration, its exit code is 2, as for a wrong command line. That is also so if
+// the log is JSON.
 func TestServeWithAWrongConfiguration(t *testing.T) {
 	t.Parallel()
 	const reachable = "could read everything; if this is intended, give --insecure-uid=anywhere"
@@ -125,11 +126,12 @@ func TestServeStartErrorInJSON(t *testing.T) {
 		t.Fatalf("%v: %s", err, stderr)
 	}
 	if code != 1 || line.Level != "ERROR" || line.Msg != "cannot serve" || line.Error != says {
-		t.Errorf("got %d, %+v", code, line)
+		t.Errorf("got %d, %+v, want 1, the level ERROR, the message \"cannot serve\" and the error %q", code, line, says)
 	}
 }
 
-// Each flag can be set by an environment variable. The command line has priority.
+// Flags can be set by environment variables. The command line has priority over a variable, and ROWCAST_DATABASE_URL
+// has priority over DATABASE_URL. An empty variable is ignored.
 func TestServeIsConfiguredByTheEnvironment(t *testing.T) {
 	t.Parallel()
 	env := environment{

@@ -37,7 +37,7 @@ func TestServeStops(t *testing.T) {
 	first.stop()
 	second.stop()
 	if code := h.wait(); code != 0 {
-		t.Errorf("exit code %d: %s", code, h.err)
+		t.Errorf("got exit code %d, want 0: %s", code, h.err)
 	}
 	h.err.await(t, `msg=stopping streams=2\n(.*\n)*.*msg=stopped\n$`)
 }
@@ -83,7 +83,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 	err := p.wait(t)
 	if state := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !state.Signaled() || state.Signal() != syscall.SIGTERM {
-		t.Errorf("got %v, want an end by the signal", err)
+		t.Errorf("the hub ended with %v, want an end by SIGTERM", err)
 	}
 }
 
@@ -131,7 +131,7 @@ func (p *spawned) wait(t *testing.T) error {
 		p.ended <- err // for the next call
 		return err
 	case <-time.After(waitLimit):
-		t.Fatalf("the program has not ended: %s", p.err)
+		t.Fatalf("the program has not ended within %v: %s", waitLimit, p.err)
 		return nil
 	}
 }

@@ -136,13 +136,14 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 				t.Errorf("/readyz: got %d, %s, want 200", got.status, got.body)
 			}
 			if code := h.stop(); code != 0 {
-				t.Errorf("exit code %d: %s", code, h.err)
+				t.Errorf("got exit code %d, want 0: %s", code, h.err)
 			}
 		})
 	}
 }
 
-// A hub stops waiting for its database when the hub is stopped, or when the database answers with a permanent error.
+// A hub waits while its database answers with a temporary error or cannot be reached. It stops waiting when the hub is
+// stopped, or when the database answers with a permanent error.
 func TestServeWaits(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"57P03", "57P01", "57P02", "53300", "08006", "08P01"} {
@@ -153,7 +154,7 @@ func TestServeWaits(t *testing.T) {
 			h.err.await(t, regexp.QuoteMeta(`(SQLSTATE `+code+`)" retry_in=`))
 			h.checkWaits(t)
 			if code := h.stop(); code != 0 || !strings.HasSuffix(h.err.String(), "msg=stopped\n") {
-				t.Errorf("exit code %d: %s", code, h.err)
+				t.Errorf("got exit code %d, %s, want 0 and msg=stopped at the end", code, h.err)
 			}
 		})
 	}
@@ -163,7 +164,7 @@ func TestServeWaits(t *testing.T) {
 		h := waiting(t, r.dsn())
 		r.code.Store("28P01")
 		if code := h.wait(); code != 1 || !strings.HasSuffix(h.err.String(), "\nrowcast: "+r.error()+"\n") {
-			t.Errorf("exit code %d: %s", code, h.err)
+			t.Errorf("got exit code %d, %s, want 1 and the error %q", code, h.err, r.error())
 		}
 	})
 	for name, address := range map[string]string{
@@ -179,7 +180,7 @@ func TestServeWaits(t *testing.T) {
 				h.err.await(t, "cannot connect to PostgreSQL at 224.0.0.1:5432.*network is unreachable")
 			}
 			if code := h.stop(); code != 0 || strings.Contains(h.err.String(), "secret") {
-				t.Errorf("exit code %d: %s", code, h.err)
+				t.Errorf("got exit code %d, %s, want 0 and no password", code, h.err)
 			}
 		})
 	}
@@ -224,7 +225,7 @@ func TestServeDoesNotWait(t *testing.T) {
 	}
 }
 
-// SIGHUP does not end a hub, neither while it waits nor while it serves.
+// SIGHUP does not end a hub. The hub logs that the signal has no effect.
 func TestHangupEndsNothing(t *testing.T) {
 	t.Parallel()
 	p, url := spawnServe(t, dbtest.Database(t))
@@ -235,12 +236,12 @@ func TestHangupEndsNothing(t *testing.T) {
 	}
 	p.err.await(t, "SIGHUP has no effect")
 	if got := ask(t, "GET", url+"/readyz"); got.status != 200 {
-		t.Errorf("got %d, %s", got.status, got.body)
+		t.Errorf("after SIGHUP: got %d, %s, want 200", got.status, got.body)
 	}
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.wait(t); err != nil {
-		t.Errorf("the hub ended with %v: %s", err, p.err)
+		t.Errorf("after an interrupt, the hub ended with %v, want exit code 0: %s", err, p.err)
 	}
 }

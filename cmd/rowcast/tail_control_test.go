@@ -26,7 +26,7 @@ func checkPrintable(t *testing.T, what, text string) {
 	}
 }
 
-// tail prints no control characters of a hub, neither in lines nor in JSON.
+// tail escapes control characters that a hub sends, in lines and in JSON.
 func TestTailEscapesControlCharacters(t *testing.T) {
 	t.Parallel()
 	sent := strings.NewReplacer("\x1b", `\u001b`).Replace(controls) // escaped as JSON requires
@@ -62,7 +62,7 @@ func TestTailEscapesTheStatusLine(t *testing.T) {
 	}()
 	code, stdout, stderr := run(t, nil, "tail", "--url", "http://"+server.Addr().String())
 	if code != 1 || stdout != "" || !strings.Contains(stderr, `\u001b[2Jb\u007fc\u009b1m`) {
-		t.Errorf("got %d, %q, %q", code, stdout, stderr)
+		t.Errorf("got %d, %q, %q, want 1, no output, and the status line with escapes", code, stdout, stderr)
 	}
 	checkPrintable(t, "the error", stderr)
 }
@@ -81,8 +81,8 @@ func TestTailRefusesAnIDWithControlCharacters(t *testing.T) {
 	}
 }
 
-// --count counts rows and messages. It does not count the hub's own events, which --verbose shows, except events that take the place of
-// a row.
+// --count counts rows, messages and the hub's events that take the place of a row. It does not count the other events
+// of the hub, which --verbose shows.
 func TestTailCountsRows(t *testing.T) {
 	t.Parallel()
 	const sent = "event: rowcast.hello\ndata: {}\n\nevent: rowcast.beat\ndata: {}\n\nid: 1\ndata: 1\n\n" +

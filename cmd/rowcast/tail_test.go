@@ -58,7 +58,7 @@ func TestTailPrintsLines(t *testing.T) {
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES
 		('bob', 'notify', '0'), ('alice', 'notify', '{"msg": "hi"}'), (NULL, DEFAULT, '"\u2028 ü 👩‍👩‍👧"'), ('alice', E'\x1b[2J\t\u202e', '1'), ('alice', 'notify', '2')`)
 	if code := tail.wait(); code != 0 {
-		t.Errorf("exit code %d: %s", code, tail.err)
+		t.Errorf("got exit code %d, want 0: %s", code, tail.err)
 	}
 	want := []string{
 		"-  message  \"a message\"",
@@ -89,14 +89,14 @@ func TestTailPrintsJSON(t *testing.T) {
 	tail.out.await(t, `"event":"notify"`)
 	events := eventsOf(t, tail.out)
 	if len(events) != 2 {
-		t.Fatalf("got %v", events)
+		t.Fatalf("got %v, want two events", events)
 	}
 	if e := events[0]; e.ID != "" || e.Event != "message" || string(e.Data) != `"a message"` || time.Since(e.Time) > time.Minute {
-		t.Errorf("got %+v", e)
+		t.Errorf("got %+v, want the event message without an id, with the data \"a message\" and the present time", e)
 	}
 	var data struct{ Msg string }
 	if e := events[1]; !strings.HasPrefix(e.ID, "1-") || json.Unmarshal(e.Data, &data) != nil || data.Msg != "<hi>" {
-		t.Errorf("got %+v", e)
+		t.Errorf("got %+v, want row 1 with the msg <hi>", e)
 	}
 }
 
@@ -123,7 +123,7 @@ func TestTailResumes(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if code := tail.stop(); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("after the stop: got exit code %d, want 0", code)
 	}
 	tail.err.await(t, `the stream has ended; reconnecting in \d`)
 	tail.err.await(t, `connected to `+h.url+`/events, resuming after row \d+\n`)
@@ -144,7 +144,8 @@ func TestTailReportsResets(t *testing.T) {
 	tail.out.await(t, `"event":"rowcast.reset"`)
 }
 
-// script starts a server that answers each request with the next of its parts.
+// script starts a server that answers each request with the next of its parts. After the last part it answers 404, so
+// that tail ends.
 func script(t *testing.T, parts ...func(w http.ResponseWriter, r *http.Request)) string {
 	t.Helper()
 	next := make(chan func(http.ResponseWriter, *http.Request), len(parts))
@@ -156,7 +157,7 @@ func script(t *testing.T, parts ...func(w http.ResponseWriter, r *http.Request))
 		case part := <-next:
 			part(w, r)
 		default:
-			w.WriteHeader(http.StatusNotFound) // the end
+			w.WriteHeader(http.StatusNotFound)
 		}
 	}))
 	t.Cleanup(server.Close)
@@ -216,7 +217,7 @@ func TestTailReconnects(t *testing.T) {
 	}
 }
 
-// A silent connection is closed after three heartbeats.
+// A silent connection is closed after three times the heartbeat interval, but at the earliest after 1 s.
 func TestTailNoticesSilence(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{})
@@ -234,7 +235,7 @@ func TestTailNoticesSilence(t *testing.T) {
 		t.Error("the connection is still open")
 	}
 	if code := tail.stop(); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("after the stop: got exit code %d, want 0", code)
 	}
 }
 
@@ -264,6 +265,6 @@ func TestTailWaitsForAHub(t *testing.T) {
 	tail := start(t, nil, "tail", "--url", "http://127.0.0.1:1/events", "--uid", "alice")
 	tail.err.await(t, `^rowcast: dial tcp 127.0.0.1:1: connect: connection refused; reconnecting in \d(\.\d)?s\n`)
 	if code := tail.stop(); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("after the stop: got exit code %d, want 0", code)
 	}
 }

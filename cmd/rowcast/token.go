@@ -52,7 +52,7 @@ func (c *tokenCmd) Run(console console) error {
 	return err
 }
 
-// claims returns the claims of the token. It refuses users and groups that no hub accepts.
+// claims returns the claims of the token. It refuses users and groups that a hub with the same --group-mark refuses.
 func (c *tokenCmd) claims() (jwt.MapClaims, error) {
 	if _, err := c.GroupMark.Grant(c.Sub, c.Group); err != nil {
 		return nil, err

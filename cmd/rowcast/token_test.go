@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A hub with the same variables accepts the token of rowcast token. stdout contains only the token.
+// A hub with matching settings accepts the token of rowcast token. The standard output contains only the token.
 func TestTokenIsAccepted(t *testing.T) {
 	t.Parallel()
 	h := secure(t, "--jwt-secret", secret, "--jwt-key", fileOf(t, pemOf(t, pairs().rsa.Public()), pemOf(t, pairs().ed.Public()), pemOf(t, pairs().ec.Public())), "--jwt-issuer", "me", "--jwt-audience", "a,b")
@@ -18,14 +18,15 @@ func TestTokenIsAccepted(t *testing.T) {
 		code, stdout, stderr := run(t, env, append([]string{"token", "--sub", "alice", "--group", "team:7", "--expires", "1m"}, args...)...)
 		token := strings.TrimSuffix(stdout, "\n")
 		if code != 0 || stderr != "" || strings.ContainsAny(token, " \n") {
-			t.Fatalf("%s: got %d, %q, %q", name, code, stdout, stderr)
+			t.Fatalf("%s: got %d, %q, %q, want 0 and only a token", name, code, stdout, stderr)
 		}
 		tail := start(t, environment{"ROWCAST_TOKEN": token}, "tail", "--verbose", "--json", "--url", h.url+"/events")
 		tail.out.await(t, `"recipients":\["alice","team:7"\]`)
 	}
 }
 
-// rowcast token refuses to sign a token that no hub would accept. The error says what to change.
+// Without a usable key, or with claims that a hub would refuse, rowcast token signs no token. The error says what is
+// wrong.
 func TestTokenThatIsRefused(t *testing.T) {
 	t.Parallel()
 	k := pairs()

@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// trapped creates functions with the names of those in pg_catalog in the schema public, and puts public first in every new session's
-// search_path. At the end of the test, it fails the test if such a function was called.
+// trapped creates traps in the schema public: functions and operators with the names of those in pg_catalog. It puts
+// public first in the search_path of new sessions. At the end of the test, it fails the test if a trap was called.
 func trapped(t *testing.T, dsn string) {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
@@ -64,12 +64,12 @@ func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 		for _, h := range []*hub{h, polls} {
 			h.stop()
 			if said := h.err.String(); strings.Contains(said, "trap of another role") {
-				t.Errorf("serve as %s: %s", name, said)
+				t.Errorf("serve as %s called a function of another user: %s", name, said)
 			}
 		}
 	}
 	if _, _, out := examine(t, nobody); strings.Contains(out, "trap of another role") || !strings.Contains(out, "lacks rights that a hub needs") {
-		t.Errorf("doctor as a role without rights: %s", out)
+		t.Errorf("doctor as a role without rights: got %s, want that rights are missing and that no function of another user was called", out)
 	}
 }
 
@@ -82,7 +82,7 @@ func TestFunctionsOfOtherUsersInANewDatabase(t *testing.T) {
 	url := demo.out.await(t, `(http://127\.0\.0\.1:\d+)`)[1]
 	for _, path := range []string{"/", "/demo/notifications?uid=alice"} {
 		if got := ask(t, "GET", url+path); got.status != 200 || strings.Contains(got.body, "trap") {
-			t.Errorf("the demo's %s: got %d, %.300s", path, got.status, got.body)
+			t.Errorf("GET %s of the demo: got %d, %.300s, want 200 and no error of a trap", path, got.status, got.body)
 		}
 	}
 	if code := demo.stop(); code != 0 {
@@ -98,10 +98,10 @@ func TestFunctionsOfOtherUsersBehindAPooler(t *testing.T) {
 	trapped(t, dsn)
 	code, stdout, stderr := run(t, nil, "migrate", "--database-url", pooler(t, dsn))
 	if code != 1 || !strings.Contains(stderr, "(public, pg_catalog) has other schemas before pg_catalog") || strings.Count(stderr, "\n") != 1 {
-		t.Errorf("got %d, %s, %s", code, stdout, stderr)
+		t.Errorf("got %d, %s, %s, want 1 and one line about the search_path", code, stdout, stderr)
 	}
 	runSQL(t, dsn, "ALTER DATABASE "+valueOf(t, dsn, "SELECT pg_catalog.current_database()")+" RESET search_path")
 	if code, stdout, stderr := run(t, nil, "migrate", "--database-url", pooler(t, dsn)); code != 0 {
-		t.Errorf("with the default search_path: got %d, %s, %s", code, stdout, stderr)
+		t.Errorf("with the default search_path: got %d, %s, %s, want 0", code, stdout, stderr)
 	}
 }
