@@ -20,7 +20,7 @@ import (
 // idle connections in cmd/internal/server, half-open connections in limits_test.go, and clients that never read in
 // package stream.
 
-// raw opens a connection and sends text unchanged.
+// raw opens a connection and sends a text unchanged.
 func raw(t *testing.T, url, sent string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -33,7 +33,7 @@ func raw(t *testing.T, url, sent string) net.Conn {
 	return conn
 }
 
-// statuses sends text and returns the status of each answer, until the hub closes the connection or a stream begins.
+// statuses sends a text and returns the status of each answer, until the hub closes the connection or a stream begins.
 func statuses(t *testing.T, url, sent string) (all string) {
 	t.Helper()
 	reader := bufio.NewReader(raw(t, url, sent))
@@ -53,7 +53,7 @@ func statuses(t *testing.T, url, sent string) (all string) {
 	}
 }
 
-// maxHead is the documented maximum of a request header in bytes.
+// maxHead is the documented maximum of a request line and its headers together, in bytes.
 const maxHead = 16 << 10
 
 // A request that a proxy and a hub could parse in different ways, or that no browser sends, gets at most one answer.
@@ -226,7 +226,7 @@ func TestAttackLineBreaks(t *testing.T) {
 	runSQL(t, dsn, `SELECT pg_notify('rowcast.disconnect', `+quoted+`)`, `SELECT pg_notify('rowcast.disconnect', 'alice')`)
 	want("rowcast.bye")
 	if _, more := receive(t, names, "the end of the stream"); more {
-		t.Error("the stream did not end")
+		t.Error("after rowcast.bye, the stream has another event, want its end")
 	}
 }
 

@@ -56,7 +56,8 @@ func wantByeAndEnd(t *testing.T, events []received, reason string) (bye received
 	return bye, in
 }
 
-// A stream receives rowcast.bye before its token expires, and ends when the token has expired. The token then opens no other stream.
+// A stream receives rowcast.bye before its token expires, and ends when --jwt-leeway has passed after that time. The
+// token then opens no other stream.
 func TestAStreamEndsWithItsToken(t *testing.T) {
 	t.Parallel()
 	const leeway = 3 * time.Second

@@ -30,7 +30,7 @@ func awaitDemo(t *testing.T, out, err *output) demo {
 	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the demo printed: %s%s", out, err)
+			t.Logf("the demo printed:\n%s%s", out, err)
 		}
 	})
 	page := out.await(t, `(?s)(http://\S+)/\?uid=alice.*Ctrl-C`)[1]
@@ -122,7 +122,7 @@ func (p *demoProcess) stop(signal syscall.Signal) {
 		p.t.Fatal(err)
 	}
 	if err := p.wait(); err != nil {
-		p.t.Errorf("after the signal %v, the demo ended with: %v", signal, err)
+		p.t.Errorf("after the signal %v, the demo ended with %v, want exit code 0", signal, err)
 	}
 }
 

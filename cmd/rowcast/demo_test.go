@@ -43,7 +43,7 @@ func TestDemo(t *testing.T) {
 	notifyAlice(t, d.demo)
 	second, err := command(t, home, "demo").CombinedOutput()
 	if exitCode(err) != 1 || !strings.Contains(string(second), "only one demo runs at a time") {
-		t.Errorf("a second demo ended with %v and printed:\n%s", err, second)
+		t.Errorf("a second demo ended with %v, want exit code 1 and that only one demo runs at a time. It printed:\n%s", err, second)
 	}
 
 	d.kill()
@@ -70,7 +70,7 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := d.wait(); exitCode(err) != 1 || !strings.Contains(d.err.String(), "PostgreSQL in "+filepath.Join(home, "cache")) {
-		t.Errorf("after its PostgreSQL was killed, the demo ended with %v and printed:\n%s", err, d.err)
+		t.Errorf("after its PostgreSQL was killed, the demo ended with %v, want exit code 1 and an error with its directory. It printed:\n%s", err, d.err)
 	}
 }
 
@@ -153,7 +153,7 @@ func TestDemoHidesPassword(t *testing.T) {
 		d := startDemo(t, dsn)
 		page := ask(t, http.MethodGet, d.url+"/")
 		if shown := d.out.String() + d.err.String() + page.body; page.status != http.StatusOK || strings.Contains(shown, "secret") {
-			t.Errorf("status %d; the password is shown:\n%s", page.status, shown)
+			t.Errorf("got status %d, want 200, and no password in the page and the output:\n%s", page.status, shown)
 		}
 		d.runPsql("SELECT 1")
 	}

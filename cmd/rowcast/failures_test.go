@@ -16,7 +16,7 @@ func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 	dsn = dbtest.Database(t)
 	role, limited := login(t, dsn, "Few")
 	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
-		t.Fatal(stderr)
+		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
 	}
 	h = serve(t, limited, append([]string{"--memory", "1B"}, args...)...)
 	waitFor(t, "the park lock of the hub", func() bool {
@@ -68,7 +68,7 @@ func TestRetentionIsReportedAsFailing(t *testing.T) {
 	migrate(t, dsn)
 	role, limited := login(t, dsn, "Few")
 	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
-		t.Fatal(stderr)
+		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
 	}
 	runSQL(t, dsn, fmt.Sprintf("REVOKE DELETE ON rowcast.notifications FROM %q", role))
 	for range 2 {
@@ -100,7 +100,7 @@ func TestParkLockIsReportedAsFailing(t *testing.T) {
 	dsn := dbtest.Database(t)
 	role, limited := login(t, dsn, "Few")
 	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
-		t.Fatal(stderr)
+		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
 	}
 	runSQL(t, dsn, fmt.Sprintf("ALTER ROLE %q CONNECTION LIMIT 1", role))
 	h := serve(t, limited, "--retain", "0")

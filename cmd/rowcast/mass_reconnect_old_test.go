@@ -64,7 +64,7 @@ func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 	}
 }
 
-// reconnectTimes has the latencies of rows to the observer, in milliseconds.
+// reconnectTimes has the latencies of rows to the observer, in milliseconds, and the times until all clients caught up.
 type reconnectTimes struct {
 	quiet, fresh    []float64 // quiet: without reconnects; fresh: while clients without missed rows connected
 	coming, replays []float64 // coming: while clients with missed rows connected; replays: while they caught up

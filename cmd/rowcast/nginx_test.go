@@ -91,7 +91,7 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 	}
 	user := ""
 	if os.Geteuid() == 0 {
-		user = "user root;" // the test runs as root, so the directories belong to root
+		user = "user root;" // the workers of nginx must read directories that belong to root
 	}
 	temporary := ""
 	for _, name := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {

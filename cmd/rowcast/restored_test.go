@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An original is a database that will be copied, with the last cursors of its clients.
+// An original is a database that will be copied, with cursors of a client.
 type original struct {
 	dsn string
 	// cursors has the cursor after each of the rows "1", "2" and "3". All rows are sent before the copy is made.
@@ -142,7 +142,7 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 				kept += " " + valueOf(t, dsn, "SELECT xid::text FROM rowcast.notifications WHERE data = '4'")
 				burn(t, dsn, ahead+100)
 				if valueOf(t, dsn, "SELECT (pg_current_xact_id() > ALL (SELECT xid FROM rowcast.notifications))::text") != "true" {
-					t.Fatal("the server has not assigned the numbers of the rows")
+					t.Fatal("the server has not assigned all transaction numbers of the rows")
 				}
 			}
 			code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", dsn)

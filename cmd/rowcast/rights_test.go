@@ -70,10 +70,10 @@ func TestLeastPrivilege(t *testing.T) {
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_deleted_rows_total 1$`)
 	code, found, out := examine(t, hub)
 	if code != 0 || !strings.HasPrefix(found["rights"], "ok ") || !strings.HasPrefix(found["retention"], "ok ") {
-		t.Errorf("the doctor: got exit code %d, %s", code, out)
+		t.Errorf("the doctor: got exit code %d, %s, want 0 and no missing rights", code, out)
 	}
 	if got := h.err.String(); strings.Contains(got, "WARN") || strings.Contains(got, "ERROR") {
-		t.Errorf("the hub has logged an error: %s", got)
+		t.Errorf("the hub has logged a warning or an error: %s", got)
 	}
 	if id != "4" {
 		t.Errorf("the last id is %s, want 4", id)

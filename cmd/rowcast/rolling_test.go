@@ -100,7 +100,7 @@ func (c *cast) wantClients() {
 	connections := func(hub *rollingHub) float64 { return metric(c.t, "http://"+hub.address, "rowcast_streams") }
 	for deadline := time.Now().Add(waitLimit); connections(c.hubs[0])+connections(c.hubs[1]) == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			c.t.Fatal("no client has reconnected")
+			c.t.Fatalf("no client has reconnected within %v", waitLimit)
 		}
 	}
 }

@@ -86,7 +86,7 @@ func (s *stage) next() *visit {
 		s.t.Cleanup(v.leave)
 		return v
 	case <-time.After(browserLimit):
-		s.t.Fatal("the browser opened no stream")
+		s.t.Fatalf("the browser opened no stream within %v", browserLimit)
 		return nil
 	}
 }
@@ -97,7 +97,7 @@ func (s *stage) quiet(d time.Duration) {
 	select {
 	case v := <-s.visits:
 		close(v.end)
-		s.t.Errorf("the browser opened a stream: %s", v.request.URL)
+		s.t.Errorf("the browser opened the stream %s, want none for %v", v.request.URL, d)
 	case <-time.After(d):
 	}
 }
@@ -140,7 +140,7 @@ func (v *visit) gone() {
 	select {
 	case <-v.request.Context().Done():
 	case <-time.After(browserLimit):
-		v.t.Error("the browser has not closed the stream")
+		v.t.Errorf("the browser has not closed the stream within %v", browserLimit)
 	}
 }
 

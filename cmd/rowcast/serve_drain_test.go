@@ -91,7 +91,8 @@ func wantLastEvents(t *testing.T, leavers []*leaver) {
 	}
 }
 
-// wantSpread checks that the ends of the streams were spread over the drain time.
+// wantSpread checks that the ends of the streams were spread over the drain time, and that the last stream ended in
+// time.
 func wantSpread(t *testing.T, leavers []*leaver, began time.Time, drain time.Duration) {
 	t.Helper()
 	var ends []time.Duration

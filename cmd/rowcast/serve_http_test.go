@@ -97,7 +97,7 @@ func TestStreamIsForOneUser(t *testing.T) {
 			t.Errorf("/events%s: got %d, %q, want %d, %q", tt.query, got.status, got.body, tt.status, tt.want)
 		}
 	}
-	// A stream accepts every user that the table accepts as a recipient.
+	// A uid of 256 bytes, the length of the longest recipient in the table, is accepted.
 	h.tail(t, strings.Repeat("é", 128))
 }
 

@@ -16,7 +16,7 @@ func TestServeOutlivesPostgres(t *testing.T) {
 	server := dbtest.Cluster(t)
 	dsn := server.DSN("postgres")
 	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn); code != 0 {
-		t.Fatal(stderr)
+		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
 	}
 	h := serve(t, dsn)
 	tail := h.tail(t, "alice")

@@ -23,7 +23,7 @@ func TestServeOutlivesAPassword(t *testing.T) {
 	role, _ := login(t, dsn, "hub")
 	runSQL(t, dsn, `ALTER ROLE "`+role+`" PASSWORD 'first'`)
 	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
-		t.Fatal(stderr)
+		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
 	}
 	file := filepath.Join(t.TempDir(), "pgpass")
 	put := func(password string) {

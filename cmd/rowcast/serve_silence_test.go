@@ -20,7 +20,7 @@ func TestServeEndsWithASilentDatabase(t *testing.T) {
 	server := dbtest.Cluster(t)
 	dsn := server.DSN("postgres")
 	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn); code != 0 {
-		t.Fatal(stderr)
+		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
 	}
 	p, url := spawnServe(t, dsn, "--drain", "100ms")
 	openStreams(t, url, 2)

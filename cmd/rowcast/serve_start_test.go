@@ -123,7 +123,7 @@ func TestServeStartErrorInJSON(t *testing.T) {
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--log-format=json", "--listen", "127.0.0.1:0", "--database-url", dsn)
 	var line struct{ Level, Msg, Error string }
 	if err := json.Unmarshal([]byte(stderr), &line); err != nil {
-		t.Fatalf("%v: %s", err, stderr)
+		t.Fatalf("the error is not a line of JSON: %v: %s", err, stderr)
 	}
 	if code != 1 || line.Level != "ERROR" || line.Msg != "cannot serve" || line.Error != says {
 		t.Errorf("got %d, %+v, want 1, the level ERROR, the message \"cannot serve\" and the error %q", code, line, says)

@@ -29,7 +29,7 @@ func eventsOf(t *testing.T, out *output) (events []event) {
 	for _, line := range lines(out.String()) {
 		var e event
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatalf("%v: %s", err, line)
+			t.Fatalf("a line of tail --json is not JSON: %v: %s", err, line)
 		}
 		if !strings.HasPrefix(e.Event, "rowcast.") {
 			events = append(events, e)
@@ -232,7 +232,7 @@ func TestTailNoticesSilence(t *testing.T) {
 	select {
 	case <-gone:
 	case <-time.After(waitLimit):
-		t.Error("the connection is still open")
+		t.Errorf("the connection is still open after %v", waitLimit)
 	}
 	if code := tail.stop(); code != 0 {
 		t.Errorf("after the stop: got exit code %d, want 0", code)
