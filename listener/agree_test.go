@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The tests in this file show that the database and the package cursor write the same text for a cursor.
+// The tests in this file show that the database and the Go code compute the same cursors.
 
 func TestEncodeXipAgrees(t *testing.T) {
 	t.Parallel()
@@ -29,7 +29,7 @@ func TestEncodeXipAgrees(t *testing.T) {
 		}
 	}
 	check(cursor.Cursor{Xmax: 3})
-	for shift := range 32 { // mean distances of a power of two, one less and one more
+	for shift := range 32 { // the distance from xmax is a power of two, one less or one more
 		for off := -1; off <= 1; off++ {
 			if distance := 1<<shift + off; distance > 0 {
 				check(cursor.Cursor{Xmax: 1<<40 + uint64(distance), Xip: []uint64{1 << 40}})
@@ -38,7 +38,7 @@ func TestEncodeXipAgrees(t *testing.T) {
 	}
 	for range 200 {
 		c := cursor.Cursor{Xmax: 3 + rand.Uint64N(1<<rand.N(62))}
-		spread := min(c.Xmax-3, 1<<rand.N(31)) // no two transactions in flight are further apart than 2^31
+		spread := min(c.Xmax-3, 1<<rand.N(31)) // on a server, transactions in flight are less than 2^31 apart
 		for range rand.N(1 << rand.N(11)) {
 			if spread > 0 {
 				c.Xip = append(c.Xip, c.Xmax-1-rand.Uint64N(spread))
@@ -84,8 +84,8 @@ func TestAnchorTagsAgree(t *testing.T) {
 }
 
 // The cursor of a hub and the cursor of a page that is rendered at the same time have the same xmax and the same
-// anchor. Their lists of transactions in flight can differ, because other databases of the server have transactions
-// too.
+// anchor. Their lists of transactions in flight can differ, because transactions of other databases begin and end at the
+// same time.
 func TestCursorsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

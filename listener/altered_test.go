@@ -14,8 +14,8 @@ import (
 )
 
 // The table was altered and no longer refuses rows that cannot be sent. A row with an invalid recipient is not
-// delivered, and above all is not sent to everyone. An event that must not be sent, or data of several lines, is
-// delivered as unreadable.
+// delivered, and above all is not sent to everyone. A row with an event that must not be sent, or with data of several
+// lines, is delivered as unreadable.
 func TestAlteredTableBreaksNoRule(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -43,7 +43,7 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	want = append(want, "alice  unreadable: invalid", "alice  unreadable: invalid", "alice last 6")
 	readInEveryWay(t, dsn, func() {
 		// Until the listener meets a row that it cannot read, it reads rows with their data, a page at a time. After
-		// such a row, it reads rows one by one.
+		// such a row, it reads rows one by one for a while. In this order, it reads invalid recipients in both ways.
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('', 'e', '7'), ('', 'rowcast.bye', '8')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'first', '1')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', e, '2' FROM unnest($1::text[]) e`, events)
@@ -63,12 +63,12 @@ func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 		"INSERT INTO rowcast.notifications (recipient, event, data) VALUES (repeat('é', 256), repeat('é', 128), '1')")
 	want := strings.Repeat("é", 256) + " " + strings.Repeat("é", 128) + " 1"
 	if got := outcomes(r.rows(t, 1)); got[0] != want || r.Stats.Unreadable.Load() != 0 {
-		t.Errorf("got row %s, want %s", got[0], want)
+		t.Errorf("got row %s and %d unreadable rows, want row %s and 0", got[0], r.Stats.Unreadable.Load(), want)
 	}
 }
 
-// some is passed to readInEveryWay as the number of unreadable rows if only one is certain. A page that begins after an
-// id does not read rows with lower ids, so the number depends on where the pages begin.
+// some is passed to readInEveryWay in place of the number of unreadable rows, and means at least one. A page that begins
+// after an id does not read rows with lower ids, so the number depends on where the pages begin.
 const some = -1
 
 // Rows with ids that no cursor can have are skipped. The rows around them arrive, once each, even if a page or a
@@ -93,8 +93,9 @@ func TestRowsWithInvalidIDs(t *testing.T) {
 	}, want, some)
 }
 
-// While a hub runs, a role empties a table of rowcast, or damages rowcast.history. The hub goes on in the same session.
-// If the row of rowcast.history or its horizon is lost, the hub logs that, and treats old cursors as expired.
+// While a hub runs, another session empties a table of rowcast, or damages rowcast.history. The hub goes on in the same
+// session. If the row of rowcast.history or its horizon is lost, the hub logs that, and uses the oldest transaction with
+// rows as the horizon.
 func TestEmptiedTables(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{
@@ -132,8 +133,8 @@ func TestEmptiedTables(t *testing.T) {
 	}
 }
 
-// wantLost checks that a hub reports the row of rowcast.history as lost, or that it does not, as the parameter lost
-// says. If the row is lost, the horizon is the oldest transaction with rows, retention returns an error, and rowcast
+// wantLost checks that a hub reports the row of rowcast.history as lost if lost is true, and only then. In that case, it
+// also checks that the horizon is the oldest transaction with rows, that retention returns an error, and that rowcast
 // migrate repairs the table.
 func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	t.Helper()

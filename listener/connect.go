@@ -60,8 +60,8 @@ func settingsFor(version int, timeout time.Duration) map[string]string {
 	return all
 }
 
-// connConfig returns the configuration of the next connection. It sets an application_name, and a DialFunc that sets
-// TCP options with which the kernel detects a dead peer.
+// connConfig returns the configuration of the next connection. It sets an application_name, an encoding, a time limit, and
+// a DialFunc that sets TCP options with which the kernel detects a dead peer.
 func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	config := l.Config
 	if l.Configure != nil {
@@ -104,9 +104,10 @@ func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc 
 	}
 }
 
-// connect opens a session with the listener's settings. With PollOnly, it opens a connection without the settings,
-// because each transaction applies them. If there are several hosts, each host has its own time limit, because the
-// first may be a primary that has died. receive, if non-nil, is called with each notification.
+// connect opens a session with the listener's settings, and checks that the server is a primary. With PollOnly, it opens
+// a connection without the settings, because each transaction applies them. If there are several hosts, each host has its
+// own time limit, because the first may be a primary that has died. receive, if non-nil, is called with each
+// notification.
 func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config, err := l.connConfig(purpose)
 	if err != nil {
@@ -197,7 +198,7 @@ func majorVersion(conn *pgx.Conn) int {
 
 // checkPooler returns ErrPooled if the connection does not receive notifications because of a pooler. A pooler reports
 // a process ID of its own at the beginning of a connection. Therefore checkPooler sends a NOTIFY only if this process
-// ID differs from that of the server process. A pooler that pools by session passes this test and does no harm.
+// ID is not the ID of the server process. A pooler that pools by session passes this test and does no harm.
 func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	var pid uint32
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()", pgx.QueryExecModeExec).Scan(&pid); err != nil {
@@ -261,8 +262,8 @@ func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, erro
 	return len(tags) == 1 && tags[0] == c.Anchor.Tag.String(), nil
 }
 
-// Preflight connects and checks the database, as Run would. The error may be [ErrPooled], [ErrStandby],
-// [sql.ErrNoSchema], or another error of connecting or of beginning the epoch.
+// Preflight connects as Run does, checks the schema, and begins the epoch. The error may be [ErrPooled], [ErrStandby],
+// [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these steps.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)

@@ -14,8 +14,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A listener receives the requests to disconnect a recipient that other hubs or a NOTIFY send, after the rows that were
-// committed before the request. A listener with PollOnly receives no requests, but its hub can send them.
+// A listener receives the requests of other hubs to disconnect a recipient, and the requests that are sent with NOTIFY.
+// Rows that were committed before a request are delivered first. Malformed requests are logged and ignored. A listener
+// with PollOnly receives no requests, but its hub can send them.
 func TestDisconnectReachesEveryListener(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -69,8 +70,8 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	}
 }
 
-// A hub that has closed the streams of a recipient does not receive its own request: the clients may have reconnected
-// with a new authentication. All other hubs receive it.
+// A hub that has closed the streams of a recipient does not receive its own request, because the clients may have
+// reconnected with a new authentication. The other hub receives the request.
 func TestDisconnectIsNotEchoed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -100,7 +101,7 @@ func TestDisconnectIsNotEchoed(t *testing.T) {
 					t.Errorf("listener %d received %s, want %s", i, got, want)
 				}
 			case <-time.After(patience):
-				t.Fatalf("listener %d did not receive %s", i, want)
+				t.Fatalf("waited %v for listener %d to receive %s", patience, i, want)
 			}
 		}
 	}

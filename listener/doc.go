@@ -4,9 +4,10 @@
 // A [Listener] has two connections. On the first it receives notifications and reads rows. It sleeps in LISTEN while
 // there is little to do, and polls while there is much (wakeup.go). A fetch reads the rows that the present snapshot
 // shows and the listener's cursor has not seen (page.go, query.go). So the listener finds a row however long the row's
-// transaction was open. On the second connection the listener takes the park lock (parklock.go). A [Replayer] reads the
-// rows that the cursor of a single client has not seen (replay.go). A [Retention] deletes old rows. Rows, batches and
-// messages are types of the package feed.
+// transaction was open. On the second connection the listener takes the park lock (parklock.go). With PollOnly, a
+// listener has only the first connection, and always polls. A [Replayer] reads the rows that the cursor of a single
+// client has not seen (replay.go). A [Retention] deletes old rows. Rows, batches and messages are types of the package
+// feed.
 //
 // When PostgreSQL is unreachable, Run connects again, with growing pauses, and goes on from its cursor. No row is lost
 // or delivered twice. If the server has lost delivered rows (in a crash without synchronous commit, a failover to a
@@ -34,7 +35,8 @@
 //	operation     what fails                                     pause before the next attempt log line
 //	connect       opening the first connection                   0.1 s, doubled up to 5 s      cannot connect to PostgreSQL, or before
 //	                                                                                           the first success waiting for PostgreSQL
-//	park_lock     opening the second connection                  like connect                  cannot connect to PostgreSQL
+//	park_lock     opening or keeping the second connection       like connect                  cannot connect to PostgreSQL, or
+//	                                                                                           lost connection to PostgreSQL
 //	fetch         reading new rows, in a new session             like connect                  cannot read from PostgreSQL, or
 //	                                                                                           lost connection to PostgreSQL
 //	history       reading rowcast.history: it has lost its row   none                          rowcast.history is empty: run rowcast migrate; …

@@ -52,8 +52,8 @@ func TestOtherEncodings(t *testing.T) {
 	}
 }
 
-// odd creates a database with the schema in another encoding. The constraints that refuse text without a UTF-8 form
-// are dropped.
+// odd creates a database in an encoding, with the schema, and returns a connection string. It drops the constraints for
+// the size of data, and the constraint that refuses text without a UTF-8 form.
 func odd(t testing.TB, encoding string) string {
 	t.Helper()
 	server := dbtest.Empty(t)
@@ -94,7 +94,8 @@ func odd(t testing.TB, encoding string) string {
 	return dsn
 }
 
-// Text without a form in UTF-8 cannot be sent. If the recipient has no such form, the row is skipped.
+// If the event or data of a row has no form in UTF-8, the row is delivered as unreadable. If the recipient has no such
+// form, the row is skipped.
 func TestTextWithoutAFormInUTF8(t *testing.T) {
 	t.Parallel()
 	for encoding, bad := range map[string]string{"SQL_ASCII": `\xe9`, "EUC_JIS_2004": `\x8ffefe`, "EUC_TW": `\xa9a9`} {

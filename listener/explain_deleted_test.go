@@ -15,7 +15,7 @@ func TestPlansAfterRetention(t *testing.T) {
 	const rows = 100_000
 	dsn := alone(t)
 	conn, old := connect(t, dsn), connect(t, dsn)
-	exec(t, conn, "ALTER TABLE rowcast.notifications SET UNLOGGED, SET (autovacuum_enabled = off)") // fills faster
+	exec(t, conn, "ALTER TABLE rowcast.notifications SET UNLOGGED, SET (autovacuum_enabled = off)") // makes the inserts faster
 	before := present(t, conn)
 	fillHistory(t, conn, rows)
 	exec(t, old, "BEGIN ISOLATION LEVEL REPEATABLE READ")

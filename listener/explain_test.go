@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A node is a node of a plan, as EXPLAIN (FORMAT JSON) prints it.
+// A node is one step of a query plan, as EXPLAIN (FORMAT JSON) prints it.
 type node struct {
 	Type     string   `json:"Node Type"`
 	SortedBy []string `json:"Sort Key"`
@@ -40,7 +40,7 @@ func (n node) readers(relation string) (found []node) {
 	return found
 }
 
-// sorts returns the nodes of the plan that sort rows.
+// sorts returns the Sort nodes of the plan.
 func (n node) sorts() (found []node) {
 	if n.Type == "Sort" {
 		found = append(found, n)
@@ -57,7 +57,7 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
-	exec(t, conn, "ALTER TABLE rowcast.notifications SET UNLOGGED, SET (autovacuum_enabled = off)") // fills faster
+	exec(t, conn, "ALTER TABLE rowcast.notifications SET UNLOGGED, SET (autovacuum_enabled = off)") // makes the inserts faster
 	session, err := newListener(t, dsn).Connect(limited(t))
 	if err != nil {
 		t.Fatal(err)
@@ -104,8 +104,8 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"alice"}), 0)
 }
 
-// fillHistory inserts rows for a thousand users and for everyone. Each hundred rows have the same transaction number.
-// The server has assigned all these numbers before.
+// fillHistory inserts rows for 900 users and for everyone. Each hundred rows have the same transaction number. The server
+// has assigned all these numbers before.
 func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	t.Helper()
 	for range (rows/100 + 4999) / 5000 { // makes the server assign enough transaction numbers
@@ -129,7 +129,7 @@ func present(t *testing.T, conn *pgx.Conn) cursor.Cursor {
 	return c
 }
 
-// recent returns a cursor with an xmax two below that of now, and with at most inFlight transactions in flight.
+// recent returns a cursor whose xmax is two below the xmax of now, with at most inFlight transactions in flight.
 func recent(now cursor.Cursor, inFlight int) cursor.Cursor {
 	c := cursor.Cursor{Xmax: max(now.Xmax-2, cursor.First)}
 	for i := inFlight; i > 0; i-- {
@@ -191,7 +191,8 @@ func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlig
 	}
 }
 
-// explain runs a query as the listener does: prepared, with a generic plan.
+// explain runs a query as the listener does, prepared and with a generic plan. It returns the plan, and the text of the
+// plan.
 func explain(t *testing.T, session *pgx.Conn, query string, args []any) (plan node, explained string) {
 	t.Helper()
 	exec(t, session, "DEALLOCATE ALL")
@@ -247,7 +248,7 @@ func TestOrderOfTransactions(t *testing.T) {
 				got = append(got, fmt.Sprint(values[2]))
 			}
 			if want := []string{"9", "10", "99", "100"}; !slices.Equal(got, want) {
-				t.Errorf("from %v: got %s, want %s", from, got, want)
+				t.Errorf("from %v: got transactions %s, want %s", from, got, want)
 			}
 		}
 	}

@@ -21,12 +21,12 @@ func TestRowsArriveAsInserted(t *testing.T) {
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '{"msg": "hi\nthere"}')`)
 	got := r.rows(t, 1)[0]
 	if got.Recipient != "alice" || got.Event != "notify" || string(got.Data) != `{"msg": "hi\nthere"}` || got.ID != 1 || got.Size != 20 {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %+v with data %s, want row 1 for alice, with event notify and 20 bytes of data", got, got.Data)
 	}
 	insert(t, conn, "to everyone")
 	got = r.rows(t, 1)[0]
 	if got.Recipient != "" || got.Event != "message" || string(got.Data) != `"to everyone"` || got.ID != 2 {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %+v with data %s, want row 2 for everyone, with event message and the data that was inserted", got, got.Data)
 	}
 }
 
@@ -70,8 +70,7 @@ func TestCopy(t *testing.T) {
 	wantData(t, r.rows(t, 3), "1", "2", "3")
 }
 
-// A large transaction is delivered in several pages. Only the cursor at the end of the transaction is whole: it is not
-// in the middle of a transaction.
+// A large transaction is delivered in several pages. A cursor in the middle of the transaction is not whole.
 func TestBigTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -114,7 +113,8 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	}
 	for i, row := range r.read {
 		if row.Size != half+3 || int64(len(row.Data)) != row.Size || row.Data[1] != byte('1'+i) {
-			t.Errorf("row %d: got %d bytes, size %d, beginning with %s", i+1, len(row.Data), row.Size, row.Data[:3])
+			t.Errorf("row %d: got %d bytes and size %d, beginning with %s, want %d bytes, beginning with \"%d",
+				i+1, len(row.Data), row.Size, row.Data[:3], half+3, i+1)
 		}
 	}
 }
@@ -143,7 +143,7 @@ func TestLargeRows(t *testing.T) {
 	}
 	for i, row := range most.read {
 		if (row.Data == nil) != (want[i] > 100) {
-			t.Errorf("row %d of %d bytes: got %d bytes of data, want none above MaxData", row.ID, want[i], len(row.Data))
+			t.Errorf("row %d of %d bytes: got %d bytes of data, want the data only up to MaxData, 100 bytes", row.ID, want[i], len(row.Data))
 		}
 	}
 }
@@ -172,7 +172,7 @@ func TestRowsThatChange(t *testing.T) {
 }
 
 // Rows with a transaction number that the server has not assigned were restored, replicated or forged. The listener
-// does not send them.
+// does not send such rows.
 func TestForeignTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

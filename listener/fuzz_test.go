@@ -25,11 +25,11 @@ import (
 type attack struct {
 	text     []byte // a string in data, and part of a key
 	exponent int    // the exponent of the numbers in data
-	numbers  uint8  // modulo 128: the number of numbers in data
+	numbers  uint8  // modulo 128: how many numbers with this exponent are in data
 	depth    uint16 // modulo 4096: the number of nested arrays around the object in data
-	rows     uint8
-	inEvent  bool // text is also part of the event
-	inName   bool // text is also part of the recipient
+	rows     uint8  // modulo 64: the number of rows
+	inEvent  bool   // text is also part of the event
+	inName   bool   // text is also part of the recipient
 }
 
 // data returns the text of the column data, as JSON.
@@ -72,7 +72,7 @@ type target struct {
 	rows chan feed.Row
 	base uint64        // the size of the heap, in bytes, before the listener began
 	peak atomic.Uint64 // the largest size of the heap, in bytes, since then
-	last int
+	last int           // the data of the last row for bob
 }
 
 // newTarget runs a listener on a database until the test ends.
@@ -113,7 +113,7 @@ func newTarget(t testing.TB, dsn string) *target {
 // grown returns by how many bytes the heap has grown at most.
 func (v *target) grown() uint64 { return max(v.peak.Load(), v.base) - v.base }
 
-// connectRaw opens a session that sends any bytes.
+// connectRaw opens a session that can send any bytes as text, also bytes that are not UTF-8.
 func connectRaw(t testing.TB, dsn string) *pgx.Conn {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
@@ -135,9 +135,10 @@ const (
 	targetPage = 1 << 16
 )
 
-// maxHeap is the number of bytes by which the heap may grow. The listener may use 18 MiB: 12 MiB for the process, and
-// twice the size of a page and three copies of the largest data. The factor is 2 because a test runs with the default
-// of GOGC. The other 24 MiB are for the workers of the fuzzing engine, which use up to 12 MiB.
+// maxHeap is the number of bytes by which the heap may grow. The process may use 12 MiB. The listener may use twice the
+// size of a page and of three copies of the largest data. The factor is 2 because, with the default of GOGC, dead objects
+// may take as much memory as live ones. The other 24 MiB are for the workers of the fuzzing engine, which use up to
+// 12 MiB.
 const maxHeap = 12<<20 + 2*(3*targetData+targetPage) + 24<<20
 
 // heap returns the size of the objects in the heap, in bytes. Dead objects count until they are collected.
@@ -147,8 +148,9 @@ func heap() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// survive runs an attack and checks that the next row, for another recipient, is delivered. It reports whether
-// PostgreSQL accepted the INSERT of the attack.
+// survive runs an attack and checks that the next row, for another recipient, is delivered. It also checks that each row
+// of the attack was delivered or skipped, and that the heap has not grown too much. It reports whether PostgreSQL
+// accepted the INSERT of the attack.
 func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 	t.Helper()
 	recipient, event := "mallory", "e"

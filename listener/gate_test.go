@@ -44,7 +44,7 @@ func (g *gate) wait(t *testing.T) {
 	select {
 	case <-g.reached:
 	case <-time.After(patience):
-		t.Fatalf("waited for the listener to send %q", g.text)
+		t.Fatalf("waited %v for the listener to send %q", patience, g.text)
 	}
 }
 
@@ -92,11 +92,12 @@ func TestFetchesAfterTheLockWasSeenHeld(t *testing.T) {
 	gate.open()
 	relying.rows(t, 1)
 	if locks := relying.Stats.ParkLocks.Load(); locks != 0 {
-		t.Errorf("this hub took the lock %d times, want 0, because the other hub holds it", locks)
+		t.Errorf("the relying hub took the lock %d times, want 0, because the other hub holds it", locks)
 	}
 }
 
-// pollsFromTheFirstRow makes a listener release the park lock after the first row, and poll until the test ends.
+// pollsFromTheFirstRow makes a listener release the park lock after the first row, and poll until more than 10 s after
+// the last row.
 func pollsFromTheFirstRow(l *listener.Listener) { l.Busy = 1e-100 }
 
 func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
@@ -109,7 +110,7 @@ func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
 	pid := one[int](t, conn, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, sql.ParkLock1)
 	relying := listen(t, dsn)
-	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 }) // the second is the fetch after the lock was seen held
+	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 }) // the hub fetches a second time after it has seen that the lock is held
 
 	insert(t, conn, "makes the holder poll")
 	gate.wait(t)

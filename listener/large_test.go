@@ -36,7 +36,7 @@ func TestNumbersAreMeasured(t *testing.T) {
 		(SELECT jsonb_build_object('a', jsonb_agg(1e131071)) FROM generate_series(1, 8200)), '1']) d`)
 	for i, row := range r.rows(t, 4) {
 		if want := []int64{16_893, 120*131_074 + 2, 0, 1}[i]; row.Size != want || int64(len(row.Data)) != want || row.Unreadable != "" {
-			t.Errorf("row %d has %d bytes of data and size %d, want %d: %q", i, len(row.Data), row.Size, want, row.Unreadable)
+			t.Errorf("row %d has %d bytes of data and size %d, want %d for both; unreadable: %q", i, len(row.Data), row.Size, want, row.Unreadable)
 		}
 	}
 }
@@ -48,7 +48,7 @@ func TestSmallAndLargeDataIsNotMeasured(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	dropDataConstraints(t, conn)
-	// These numbers expand most: they have as many digits before and after the point as PostgreSQL allows.
+	// The text of these numbers is as long as possible: PostgreSQL allows no more digits before and after the point.
 	const longest = `SELECT ('[' || rpad('', ($1 - 1) * length(number || ','), number || ',') || number || ']')::jsonb
 		FROM (SELECT '1' || repeat('0', 131071) || '.' || repeat('0', 16383)) n (number)`
 	const small = "SELECT jsonb_agg(i % 10) FROM generate_series(1, $1) i"
@@ -88,10 +88,10 @@ func TestManyNumbersAreRead(t *testing.T) {
 		insert(t, conn, "next")
 		rows := r.rows(t, 2)
 		if got := rows[0]; got.Unreadable != "" || len(got.Data) != 3*numbers {
-			t.Errorf("%d numbers: got %d bytes, unreadable %q", numbers, len(got.Data), got.Unreadable)
+			t.Errorf("%d numbers: got %d bytes, want %d; unreadable: %q", numbers, len(got.Data), 3*numbers, got.Unreadable)
 		}
 		if string(rows[1].Data) != `"next"` {
-			t.Errorf("after %d numbers: got row %.20s, want the row next", numbers, rows[1].Data)
+			t.Errorf("after %d numbers: got row %.20s, want \"next\"", numbers, rows[1].Data)
 		}
 	}
 }
@@ -138,7 +138,7 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	for len(r.read) < 2*rows {
 		r.rows(t, 1)
 		if made := one[int](t, conn, "SELECT last_value::int FROM rowcast.made"); made > 6*2*rows {
-			t.Fatalf("live: the data was read %d times for the first %d of %d rows", made, len(r.read), 2*rows)
+			t.Fatalf("live: the data was read %d times for the first %d of %d rows, want at most %d times in total", made, len(r.read), 2*rows, 6*2*rows)
 		}
 	}
 	check("live", r.read)
@@ -152,8 +152,8 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	check("replay", replay(t, replayer, before, one[string](t, conn, "SELECT rowcast.cursor()"), []string{"alice"}))
 }
 
-// All large rows of a transaction together take longer to read than Timeout, but each row takes less. A running hub and
-// a hub that begins later both read all these rows.
+// All large rows of a transaction together take longer to read than Timeout, but each row takes less. A running hub
+// reads all these rows in one session. A hub that begins later, with Warm, reads rows in one session too.
 func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	t.Parallel()
 	const rows = 80
@@ -165,7 +165,7 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 		t.Helper()
 		for i, row := range got {
 			if row.Data != nil || row.Unreadable != "" || row.Size != 131_074 {
-				t.Fatalf("row %d has %d bytes of data and size %d: %s", i, len(row.Data), row.Size, row.Unreadable)
+				t.Fatalf("row %d has %d bytes of data and size %d, want no data and size 131074; unreadable: %q", i, len(row.Data), row.Size, row.Unreadable)
 			}
 		}
 		if n := r.Stats.Sessions.Load(); n > 1 {

@@ -53,7 +53,7 @@ type Listener struct {
 
 	// PollInterval is the usual time between two fetches while polling. After a slow fetch it is up to twice as long.
 	// While there are fewer commits a second than Busy, it can be half as long, except with PollOnly. While
-	// the transaction of another session keeps the listener from sleeping, it can be 10 to 25 ms. The default is 2 ms.
+	// the transaction of another session keeps the listener from sleeping, it can be from 10 to 25 ms. The default is 2 ms.
 	PollInterval time.Duration
 
 	// Look is the longest time without a fetch while the listener sleeps. The fetch after it is a safety poll: it finds

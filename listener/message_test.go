@@ -95,8 +95,8 @@ func TestParseMessage(t *testing.T) {
 	}
 }
 
-// parseMessage refuses a payload, or returns one line of JSON as the data. It refuses a payload that begins with a
-// brace but is not a JSON object.
+// parseMessage refuses a payload, or returns one line of JSON as the data and an event without line breaks. It refuses a
+// payload that begins with a brace but is not a JSON object.
 func FuzzMessage(f *testing.F) {
 	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"event":`} {
 		f.Add(payload)
@@ -137,10 +137,11 @@ func TestMessagesArriveByNotify(t *testing.T) {
 		select {
 		case got := <-r.messages:
 			if got.Recipient != want.Recipient || got.Event != want.Event || string(got.Data) != string(want.Data) {
-				t.Errorf("message %d: got data %.100q, event %q and recipient %q", i, got.Data, got.Event, got.Recipient)
+				t.Errorf("message %d: got data %.100q, event %q and recipient %q, want data %.100q, event %q and recipient %q",
+					i, got.Data, got.Event, got.Recipient, want.Data, want.Event, want.Recipient)
 			}
 		case <-time.After(patience):
-			t.Fatalf("waited for message %d", i)
+			t.Fatalf("waited %v for message %d", patience, i)
 		}
 	}
 	r.stop()
@@ -149,7 +150,7 @@ func TestMessagesArriveByNotify(t *testing.T) {
 	}
 }
 
-// NOTIFY messages can be switched off. Rows are still delivered at once.
+// A listener without Message ignores NOTIFY messages, and still delivers rows.
 func TestMessagesOff(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

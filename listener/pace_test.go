@@ -100,7 +100,7 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	now = now.Add(maxHold)
 	queue()
 	if now = now.Add(minHold); busy() {
-		t.Error("the pace is busy after minHold, want it not busy, because the queue before was longer than maxHold ago")
+		t.Error("the pace is busy after minHold, want it not busy, because the hold before ended longer than maxHold ago")
 	}
 }
 

@@ -31,7 +31,7 @@ type page struct {
 
 	// These decide how many rows the next page may have.
 	full    bool // the page has as many rows as it may have
-	cut     bool // the page ends early, because its rows are large
+	cut     bool // the page ends early, because its rows are large or cannot be read with the page
 	trouble bool // a row is larger than a page, or cannot be read
 	single  int  // the number of rows that were read by statements of their own
 }
@@ -133,8 +133,8 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 	return p, missing, err
 }
 
-// fill reads the missing rows one by one, and ends the page early if that takes too much. It removes rows that were
-// deleted meanwhile.
+// fill reads the missing rows one by one, and ends the page early if these rows are too many or too large, or if one
+// cannot be read. It removes rows that were deleted meanwhile.
 func (r *reader) fill(p *page, missing []int) error {
 	var bytes int64
 	var gone int

@@ -82,8 +82,8 @@ func (p *parkProof) begin(t *testing.T, db *parkDatabase) {
 	db.writer = &sparseWriter{conn: connect(t, db.dsn), tracker: db.tracker, pause: 15 * time.Millisecond}
 }
 
-// delayLock delays the statements on the connection of the park lock, so that much can happen between a fetch and the
-// statement before or after it.
+// delayLock delays some statements on the connection of the park lock, so that much can happen between a fetch and the
+// statement before or after the fetch.
 func delayLock(_ context.Context, config *pgconn.Config, conn net.Conn) (net.Conn, error) {
 	if config.RuntimeParams["application_name"] == "rowcast park lock" {
 		conn = slowConn{conn}
@@ -100,7 +100,8 @@ func (c slowConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// run makes the writer write until the context ends.
+// run makes the writer write until the context ends. After each transaction, it waits for the committed rows, and counts
+// them as delivered or missed.
 func (p *parkProof) run(ctx context.Context, t *testing.T, db *parkDatabase) {
 	var locks, wakeups int64 // the counts after the previous transaction
 	for ctx.Err() == nil {

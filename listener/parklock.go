@@ -30,7 +30,7 @@ type parkLock struct {
 // errParkLock marks the errors of the park lock's session.
 var errParkLock = errors.New("park lock")
 
-// queueTimeout bounds a wait in the queue for the lock. It is below the default deadlock_timeout. A waiting SELECT
+// queueTimeout bounds a wait in the queue for the lock. It is below the default deadlock_timeout. A statement that waits
 // holds back vacuum, and beyond deadlock_timeout the server may log each wait.
 const queueTimeout = 500 * time.Millisecond
 

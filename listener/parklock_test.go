@@ -130,7 +130,7 @@ func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 }
 
 // stall puts a relay in front of conn, and returns the connection to the relay. Once stalled is set, the relay forwards
-// nothing in either direction, not even the end of the connection.
+// no data in either direction. It does not forward the end of conn either.
 func stall(t *testing.T, conn net.Conn, stalled *atomic.Bool) net.Conn {
 	ours, relay := net.Pipe()
 	t.Cleanup(func() {
@@ -157,8 +157,8 @@ func stall(t *testing.T, conn net.Conn, stalled *atomic.Bool) net.Conn {
 	return ours
 }
 
-// The hub notices within seconds that the session which holds the park lock is cut off, whether or not the server has
-// ended the session.
+// If the connection of the session that holds the park lock no longer answers, the hub notices that and begins a new
+// session. That holds whether or not the server has ended the session.
 func TestNoticesAStalledParkLock(t *testing.T) {
 	t.Parallel()
 	for _, ended := range []bool{false, true} {
@@ -193,7 +193,8 @@ func TestNoticesAStalledParkLock(t *testing.T) {
 	}
 }
 
-// An idle hub runs one query a second, whether it holds the park lock or relies on another hub.
+// An idle hub runs no query except its safety polls, one a second by default, whether it holds the park lock or relies on
+// another hub.
 func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, map[string]string{"log_statement": "all", "log_line_prefix": "[%a] "})
@@ -203,7 +204,7 @@ func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	began, look := 0, int64(0)
 	for _, hub := range []*reader{holder, relying} {
 		before := hub.Stats.Fetches.Load()
-		hub.until(t, func() bool { return hub.Stats.Fetches.Load() > before+2 }) // the hub has begun
+		hub.until(t, func() bool { return hub.Stats.Fetches.Load() > before+2 }) // now the hub only makes safety polls
 	}
 	began, look = len(readLog(t, log, 0)), holder.Stats.Fetches.Load()+relying.Stats.Fetches.Load()
 	const seconds = 4

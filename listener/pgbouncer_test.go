@@ -81,8 +81,8 @@ func TestTransactionPooler(t *testing.T) {
 	}
 }
 
-// pgbouncer runs a PgBouncer in front of a database until the test ends, in a pool mode. It returns a connection string
-// for the PgBouncer. The parameter sessions is the largest number of sessions of the pool.
+// pgbouncer runs PgBouncer in front of a database until the test ends. The parameter mode is the pool mode, and sessions
+// is the largest number of sessions of the pool. It returns a connection string for PgBouncer.
 func pgbouncer(t *testing.T, dsn, mode string, sessions int) (pooled string) {
 	t.Helper()
 	program := dbtest.Program(t, "pgbouncer", "pgbouncer", "/usr/sbin/pgbouncer")
@@ -131,7 +131,7 @@ default_pool_size = %d
 }
 
 // unprivileged makes a program run as the user postgres, _postgres or nobody if the test runs as root, because
-// PgBouncer does not run as root.
+// PgBouncer does not run as root. It lets the user read dir. If there is no such user, it skips the test.
 func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -152,7 +152,7 @@ func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
 		}
 		return
 	}
-	t.Skip("there is no user postgres or nobody, and PgBouncer refuses root")
+	t.Skip("there is no user postgres, _postgres or nobody, and PgBouncer refuses to run as root")
 }
 
 func freePort(t *testing.T) int {

@@ -19,7 +19,7 @@ func TestPollOnly(t *testing.T) {
 }
 
 // Behind a transaction pooler, each transaction may run in another session. So Preflight returns an error, unless
-// PollOnly is set.
+// PollOnly is set. With PollOnly, a listener and a replayer work through the pooler.
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
 	direct := dbtest.Database(t)
@@ -51,7 +51,7 @@ func testPollOnly(t *testing.T, write, read string) {
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '{"msg": "hi"}')`)
 	exec(t, conn, `INSERT INTO rowcast.notifications (data) SELECT to_jsonb(repeat('x', i)) FROM generate_series(1, 1000) i`)
 	if row := r.rows(t, 1001)[0]; row.Recipient != "alice" || row.Event != "notify" || string(row.Data) != `{"msg": "hi"}` {
-		t.Errorf("got %+v", row)
+		t.Errorf(`got %+v with data %s, want event notify and data {"msg": "hi"} for alice`, row, row.Data)
 	}
 	exec(t, locker, "COMMIT")
 	wantData(t, r.rows(t, 1), `"held open"`)

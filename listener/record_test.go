@@ -185,7 +185,7 @@ func (c *record) check(before, rows []feed.Row, want []int64) error {
 	return nil
 }
 
-// concern returns those of rows that are for everyone or for one of the recipients.
+// concern returns the rows that are for everyone or for one of the recipients.
 func concern(rows []feed.Row, recipients []string) (found []feed.Row) {
 	for _, row := range rows {
 		if row.Recipient == "" || slices.Contains(recipients, row.Recipient) {

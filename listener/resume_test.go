@@ -35,8 +35,8 @@ func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
 }
 
 // Transactions stay open and commit out of order. A client stops after each event, resumes, and stops again after each
-// event that it then receives. It must receive each missing row once. It must not receive a row before a row of a
-// transaction that ended before the transaction of the first row began.
+// event that it then receives. It must receive each missing row once. If one transaction ended before another began, it
+// must receive the rows of the former first.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

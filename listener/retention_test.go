@@ -17,9 +17,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Old rows are deleted from the oldest on, whole transactions at a time, and the horizon moves with them. A cursor from
-// before the deleted rows is too old, a later cursor is not. The newest transaction is never deleted, because cursors
-// are validated by its rows.
+// Old rows are deleted from the oldest on, whole transactions at a time, up to the first transaction with a young row. The
+// horizon moves with them. A cursor from before the deleted rows is expired, a later cursor is not.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -65,7 +64,7 @@ func TestRetention(t *testing.T) {
 	// A page reports the horizon. By the horizon, a replay notices that rows were deleted before they were read.
 	_, _, delivered, err := newReplayer(t, dsn, 512).Page(limited(t), before, present(t, conn).Reached(cursor.Cursor{Epoch: epochOf(t, dsn)}), []string{"alice"})
 	if err != nil || delivered != horizon {
-		t.Errorf("the page has horizon %d, %v, want %d", delivered, err, horizon)
+		t.Errorf("the page has horizon %d and error %v, want horizon %d and no error", delivered, err, horizon)
 	}
 }
 
@@ -113,7 +112,7 @@ func wantDeleted(t *testing.T, r *listener.Retention, why string, want int64) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if deleted, err := r.Round(ctx); err != nil || deleted != want {
-		t.Errorf("%s: deleted %d, %v, want %d", why, deleted, err, want)
+		t.Errorf("%s: deleted %d rows, with error %v, want %d rows and no error", why, deleted, err, want)
 	}
 }
 
@@ -124,8 +123,8 @@ func aged(t *testing.T, conn *pgx.Conn, minutes ...int) {
 		SELECT to_jsonb(m), now() - m * interval '1 minute' FROM unnest($1::int[]) m`, minutes)
 }
 
-// A row is deleted only if its transaction is older than all running transactions. Clients may not have seen other rows
-// yet.
+// A row is deleted only if its transaction is older than all running transactions. Otherwise the horizon would pass a
+// running transaction, whose rows no client has seen yet.
 func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)
@@ -138,7 +137,7 @@ func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	r := newRetention(t, dsn, 10)
 	wantDeleted(t, r, "below the open transaction", 2) // the newest transaction below the open one stays
 	exec(t, open, "COMMIT")
-	wantDeleted(t, r, "after its end", 1)
+	wantDeleted(t, r, "after the end of the open transaction", 1)
 }
 
 // A transaction is deleted as a whole, so it is kept while one of its rows is young. That holds even if a round has
@@ -157,7 +156,7 @@ func TestRetentionDeletesWholeTransactions(t *testing.T) {
 	wantDeleted(t, r, "all but the newest transaction", 1)
 }
 
-// A row with a created_at in the future, from a wrong clock, is deleted together with the rows around it.
+// A row with a created_at in the future, from a wrong clock, is deleted together with the next old row.
 func TestRetentionPassesRowsFromTheFuture(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 3)
@@ -179,7 +178,7 @@ func TestRetentionMovesTheHorizonWithTheRows(t *testing.T) {
 	aged(t, conn, 60)
 	exec(t, conn, "ALTER TABLE rowcast.history ADD CONSTRAINT stays CHECK (horizon = '3')")
 	if _, err := r.Round(limited(t)); err == nil || !strings.HasPrefix(err.Error(), "move the horizon: ") {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v, want the error of the move of the horizon", err)
 	}
 	if got := one[int](t, conn, "SELECT count(*)::int FROM rowcast.notifications"); got != 2 {
 		t.Errorf("got %d rows after the failure, want 2", got)

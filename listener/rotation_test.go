@@ -38,8 +38,8 @@ func TestPasswordIsReadAnew(t *testing.T) {
 	})
 }
 
-// After the certificates of the hub and of the server were replaced by those of a new authority, the hub can connect
-// again.
+// After the certificates of the hub and of the server were replaced by certificates of a new authority, the hub can
+// connect again.
 func TestCertificatesAreReadAnew(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
@@ -133,8 +133,8 @@ func loginRole(t *testing.T, dsn, password string) string {
 	return role
 }
 
-// certify creates an authority, which signs a certificate for the server and one for the role certified. It writes the
-// files of the server to the directory theirs, and those of the role to ours. Existing files are replaced.
+// certify creates an authority, which signs a certificate for the server and a certificate for the role certified. It
+// writes the files of the server to the directory theirs, and the files of the role to ours. Existing files are replaced.
 func certify(t *testing.T, theirs, ours string) {
 	t.Helper()
 	authority := &x509.Certificate{

@@ -59,6 +59,6 @@ func TestNotificationJustAfterASafetyPoll(t *testing.T) {
 	}
 	// On a loaded machine, some notifications may come too late.
 	if got := hub.Stats.Unnotified.Load(); got > rows/2 {
-		t.Errorf("%d of %d rows count as unnotified, want 0", got, rows)
+		t.Errorf("%d of %d rows count as unnotified, want at most half of them", got, rows)
 	}
 }

@@ -66,7 +66,8 @@ func (s *session) begin(ctx context.Context) error {
 	return s.withSettings(ctx, s.link.conn, func(db querier) error { return s.resume(ctx, db) })
 }
 
-// complete opens the second connection, after the first fetch has succeeded. With PollOnly there is none.
+// complete opens the second connection, after the first fetch has succeeded, and records that the session is complete.
+// With PollOnly there is no second connection.
 func (s *session) complete(ctx context.Context) (lock *parkLock, err error) {
 	s.Failures.Succeeded(failures.Fetch)
 	if !s.PollOnly {
@@ -87,14 +88,13 @@ func (s *session) complete(ctx context.Context) (lock *parkLock, err error) {
 	return lock, nil
 }
 
-// steady is the time for which a session must have been complete. The next session then begins after the shortest
-// pause.
+// steady is how long a session must have been complete. If it was, the next session begins after the shortest pause.
 const steady = time.Second
 
 func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.whole) >= steady }
 
-// ended logs why the session has ended. For an outage, the log has one line about the loss, and some lines about the
-// attempts to connect again.
+// ended records and logs why the session has ended. For an outage, the log has one line about the loss, and some lines
+// about the attempts to connect again.
 func (s *session) ended(err error, retryIn time.Duration) {
 	s.isConnected.Store(false)
 	s.Failures.Failed(s.failed(err), err)
@@ -126,7 +126,7 @@ func (s *session) failed(err error) failures.Operation {
 }
 
 // fetch reads and delivers all rows that are visible now and have not been read, page after page. After each page, it
-// answers the notifications that have a payload.
+// answers the notifications that have a payload. In the end, it answers the callers of CatchUp.
 func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
 	s.serving = append(s.serving, s.takeRequests()...)
 	s.link.notified = false

@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// No row may prevent later rows from being read, whatever it contains. If a page cannot be read, each of its rows is
-// read by a statement of its own. These statements are in this file. A row that cannot be read is replaced by the event
-// rowcast.unreadable, or skipped if its recipient is unknown.
+// No row may prevent later rows from being read, whatever the row contains. A row that is large, or whose page cannot be
+// read, is read by a statement of its own. These statements are in this file. A row that cannot be read is replaced by
+// the event rowcast.unreadable, or skipped if its recipient is unknown.
 
 // The reasons why a row cannot be read, as they are sent with the event rowcast.unreadable. They do not reveal the
 // contents of the row.
@@ -104,7 +104,7 @@ const plainQuery = `SELECT recipient, event, CASE WHEN octet_length(text) <= $3:
 	WHERE xid = $1::text::xid8 AND id = $2 OFFSET 0) whole (recipient, event, text)`
 
 // measuredQuery does the same as plainQuery, but does not convert data to text if the numbers in data alone are
-// longer than $3. The size is then 0. A few stored bytes of numbers can be 1 GB of text, which PostgreSQL makes in
+// longer than $3. The size is then 0. A few stored kilobytes of numbers can be 1 GB of text, which PostgreSQL makes in
 // memory without checking for a timeout. In new rows, the table refuses such numbers. Measuring takes up to fifteen
 // times as long as the conversion, so only data from 7 KiB to 1 MiB is measured. Smaller data has less than 64 MiB of
 // text, because a number has at most 147,456 digits in 16 bytes. The query puts the numbers into one array and

@@ -64,7 +64,7 @@ func (w *sparseWriter) linger() {
 	}
 }
 
-// adapt makes the pauses shorter if the hub has slept between two rows, and longer if it has not.
+// adapt makes the pauses shorter if a hub has slept since the previous transaction, and longer otherwise.
 func (w *sparseWriter) adapt(slept bool) {
 	if slept {
 		w.pause -= w.pause / 16

@@ -32,8 +32,8 @@ func (d *dialled) dial(ctx context.Context, _, address string) (net.Conn, error)
 	return conn, nil
 }
 
-// The listener uses the DialFunc of Config for its connections: the first one, the one for the park lock, and those for
-// replays. It sets options of each socket, by which the kernel notices that the server no longer answers.
+// The listener uses the DialFunc of Config for its first connection, for the connection of the park lock, and for the
+// connections of replays. On each socket, it sets options with which the kernel notices that the server no longer answers.
 func TestDialFuncIsKept(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// layTraps creates the traps, which are functions, operators and types with the names of built-in ones. A trap raises
-// an error when it is used. New sessions find the traps before the built-in objects.
+// layTraps creates the traps, which are functions and operators with the names of built-in ones. A trap raises an error
+// when it is used. New sessions find the traps before the built-in functions and operators.
 func layTraps(t *testing.T, conn *pgx.Conn, dsn string) {
 	t.Helper()
 	exec(t, conn, dbtest.Traps)
@@ -29,7 +29,8 @@ func layTraps(t *testing.T, conn *pgx.Conn, dsn string) {
 	}
 }
 
-// The hub uses no function, operator, type or table of another role, whatever the search_path of a new connection is.
+// The hub uses no function, operator, type or table of another role, even if a new connection finds these objects before
+// the built-in ones.
 func TestTrapsOfAnotherRoleAreNotUsed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -47,7 +48,7 @@ func TestTrapsOfAnotherRoleAreNotUsed(t *testing.T) {
 }
 
 // A program with the same role leaves objects in pg_temp, and settings, in a session behind PgBouncer. The hub that
-// gets the session next uses none of them, and changes nothing in the session.
+// gets the session next uses none of them, and leaves the settings of the session as they are.
 func TestUsedSessionBehindPgBouncer(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -71,7 +72,7 @@ func TestUsedSessionBehindPgBouncer(t *testing.T) {
 	session := one[uint32](t, stranger, "SELECT pg_catalog.pg_backend_pid()")
 	for _, trapped := range []string{"SELECT 'x'::text", "SELECT pid FROM pg_locks"} {
 		if _, err := stranger.Exec(t.Context(), trapped); err == nil {
-			t.Fatalf("%s: got no error, want the error that a trap of another role raises", trapped)
+			t.Fatalf("%s: got no error, want one, because the session finds a trap in pg_temp first", trapped)
 		}
 	}
 	walkPastTraps(t, conn, pooled, true, func(*listener.Listener) {})
@@ -79,7 +80,7 @@ func TestUsedSessionBehindPgBouncer(t *testing.T) {
 		"search_path": "pg_temp, public, pg_catalog", "default_transaction_read_only": "on", "default_transaction_isolation": "serializable",
 	} {
 		if got := one[string](t, stranger, "SELECT pg_catalog.current_setting('"+setting+"')"); got != want {
-			t.Errorf("the %s of the other role is %s, want %s", setting, got, want)
+			t.Errorf("the session behind PgBouncer has %s = %s, want %s", setting, got, want)
 		}
 	}
 	if got := one[uint32](t, stranger, "SELECT pg_catalog.pg_backend_pid()"); got != session {
@@ -109,7 +110,7 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	fetches := r.Stats.Fetches.Load()
-	r.until(t, func() bool { return r.Stats.Fetches.Load() > fetches+3 }) // some of these fetches are safety polls
+	r.until(t, func() bool { return r.Stats.Fetches.Load() > fetches+3 }) // without PollOnly, some of these fetches are safety polls
 	replayer, err := r.NewReplayer(limited(t), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +118,7 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 	t.Cleanup(replayer.Close)
 	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
 	if valid, err := replayer.IsValid(limited(t), r.last.Cursor, r.last.Cursor); err != nil || !valid {
-		t.Errorf("IsValid: %t, %v", valid, err)
+		t.Errorf("IsValid: got %t and error %v, want true", valid, err)
 	}
 	if err := replayer.Disconnect(limited(t), "alice"); err != nil {
 		t.Errorf("Disconnect: %v", err)

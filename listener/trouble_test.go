@@ -56,7 +56,7 @@ func TestTransactionThatStaysOpen(t *testing.T) {
 				t.Errorf("rows of other transactions took %v at the median, want at most 250 ms", median)
 			}
 			if most := elapsed.Milliseconds() / 6; fetches > most {
-				t.Errorf("%d fetches in %v, want at most %d: it polls at full speed", fetches, elapsed, most)
+				t.Errorf("%d fetches in %v, want at most %d: the hub polls at full speed", fetches, elapsed, most)
 			}
 
 			exec(t, straggler, "COMMIT")
@@ -116,7 +116,7 @@ func TestAnotherHubTakesOver(t *testing.T) {
 	relying.rows(t, 1)
 	relying.waitForLock(t, 1)
 	if unnotified := relying.Stats.Unnotified.Load(); unnotified != 0 {
-		t.Errorf("%d rows count as unnotified, want 0, because the hub did not sleep", unnotified)
+		t.Errorf("%d rows count as unnotified, want 0, because no hub held the park lock", unnotified)
 	}
 }
 
@@ -196,7 +196,7 @@ func TestTwoPhaseCommit(t *testing.T) {
 	_, err := conn.Exec(limited(t), "PREPARE TRANSACTION 'one'")
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) || refused.Code != "0A000" {
-		t.Fatalf("PREPARE TRANSACTION: got %v, want an error because of the NOTIFY", err)
+		t.Fatalf("PREPARE TRANSACTION: got error %v, want SQLSTATE 0A000, because the transaction has sent a NOTIFY", err)
 	}
 
 	exec(t, conn, "SET rowcast.ring = off")

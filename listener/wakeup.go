@@ -148,7 +148,7 @@ func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w
 
 // interval returns the time until the next poll. It is PollInterval, or up to twice as long after a slow fetch, to
 // leave the CPU of a busy machine to the writers. Without PollOnly, it is half as long below Busy commits a second,
-// because such writers wait for each other or for the disk, and leave CPU.
+// because the writers then wait for each other or for the disk, and leave CPU.
 func (w *wakeup) interval(took time.Duration) time.Duration {
 	least := w.PollInterval
 	if !w.PollOnly && w.pace.rate < w.Busy {
@@ -229,9 +229,9 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 
 var errNotHeld = fmt.Errorf("%w: the server reports that another session holds it", errParkLock)
 
-// rely is the phase in which the hub sleeps while another hub holds the park lock. If a third hub holds the lock now,
-// this hub polls again before it sleeps, because for a moment no hub held the lock, and transactions may have committed
-// rows without a NOTIFY.
+// rely is the phase in which the hub sleeps while another hub holds the park lock. If a third hub or no hub holds the
+// lock now, this hub polls again before it sleeps, because for a moment no hub held the lock, and transactions may have
+// committed rows without a NOTIFY.
 func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) {
 	w.attempt = attempt{}
 	if last.state.known && last.state.holder != w.holder {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Before a hub sleeps again, it checks whether the park lock is still held by the session by which it is notified. If
-// another session holds the lock, rows may have come without a NOTIFY.
+// Before a hub sleeps again, it checks whether the same session as before holds the park lock. If another session or no
+// session holds it, rows may have come without a NOTIFY.
 func TestSleepingHubChecksTheHolder(t *testing.T) {
 	t.Parallel()
 	for _, holder := range []uint32{0, 8} {

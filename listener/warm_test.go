@@ -25,7 +25,7 @@ func TestWarmStart(t *testing.T) {
 	}
 	var first feed.Batch
 	r := listen(t, dsn, func(l *listener.Listener) {
-		l.Warm = 700 // the size of two rows
+		l.Warm = 700 // enough for two rows, not for three
 		deliver := l.Deliver
 		l.Deliver = func(b feed.Batch) {
 			if first.Cursor.Xmax == 0 {
@@ -60,7 +60,7 @@ func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 		r := listen(t, dsn, func(l *listener.Listener) { l.Warm = 20 * 300 })
 		r.caughtUp(t)
 		if len(r.read) != newer {
-			t.Errorf("with %d newer rows: %d rows were read, want the newer ones", newer, len(r.read))
+			t.Errorf("with %d newer rows: %d rows were read, want only the newer rows", newer, len(r.read))
 		}
 		r.stop()
 	}
@@ -122,6 +122,6 @@ func TestWarmingUpEnds(t *testing.T) {
 	exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ('1')")
 	wantData(t, r.rows(t, 1), "1")
 	if c := r.last.Cursor; c.Covers(cursor.Cursor{Xmax: c.Xmax + 1}) {
-		t.Errorf("the cursor %s covers a later cursor", c)
+		t.Errorf("the cursor %s covers a cursor with a higher xmax, want it not to", c)
 	}
 }
