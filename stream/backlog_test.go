@@ -22,10 +22,10 @@ func openStalled(t *testing.T, s *site, recipients ...string) *client {
 	return open(t, s, request{recipients: recipients, buffer: 8 << 10})
 }
 
-// text returns data of the given size in bytes.
+// text returns a JSON string of the given size in bytes.
 func text(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
 
-// Clients that do not read do not delay other clients. They receive everything once they read.
+// Clients that do not read delay no other clients, and receive everything once they read.
 func TestStalledClientsDelayNoOthers(t *testing.T) {
 	t.Parallel()
 	const stalledClients, large = 50, 300 << 10
@@ -63,7 +63,7 @@ func TestStalledClientsDelayNoOthers(t *testing.T) {
 	beside := median()
 	t.Logf("median time of an event to 10 clients: %v alone, %v beside %d clients that do not read", alone, beside, stalledClients)
 	if beside > 5*alone+100*time.Millisecond { // a write that waits for a stalled client takes seconds
-		t.Error("stalled clients delay the other clients")
+		t.Error("the median beside stalled clients is more than 100 ms above five times the median alone")
 	}
 	for _, c := range stalled {
 		c.wantData(text(large))
@@ -95,10 +95,10 @@ func TestOverflow(t *testing.T) {
 		more()
 	}
 	bytes := sent * (size + sent/2)
-	t.Logf("the backlog overflows after %d events of %d bytes", sent, bytes)
+	t.Logf("the backlog overflows after %d events of %d bytes or more", sent, bytes)
 	const id = 100 // an upper bound for the bytes of an event besides its data
 	if bytes+sent*id < backlog || bytes > backlog+128<<10 {
-		t.Errorf("the backlog overflows after %d bytes, want about %d plus the bytes that the kernel buffers", bytes, backlog)
+		t.Errorf("the backlog overflows after %d bytes, want about %d plus up to 128 KiB that the kernel buffers", bytes, backlog)
 	}
 	eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == 1 })
 	more()
@@ -125,8 +125,7 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// The event that is being written does not count toward the backlog. So an event of any size can be sent: live, from
-// the hub's memory, and from the table.
+// An event may be larger than the limit of the backlog. It can be sent live, from the hub's memory, and from the table.
 func TestAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()
 	const size = 10_000_000
@@ -166,7 +165,7 @@ func TestWhatCountsForTheBacklog(t *testing.T) {
 		}
 		for range 10 {
 			resumeWrites := r.stall()
-			publish(5000) // is being written
+			publish(5000) // this event is being written
 			synctest.Wait()
 			publish(5000)
 			for range 3 {
@@ -176,7 +175,7 @@ func TestWhatCountsForTheBacklog(t *testing.T) {
 			synctest.Wait()
 		}
 		if got := len(r.events()); got != sent || f.hub.Stats.Overflows.Load() != 0 {
-			t.Fatalf("received %d of %d events, %d overflows", got, sent, f.hub.Stats.Overflows.Load())
+			t.Fatalf("received %d of %d events, want all; %d overflows, want none", got, sent, f.hub.Stats.Overflows.Load())
 		}
 		resumeWrites := r.stall()
 		publish(100)
@@ -191,7 +190,7 @@ func TestWhatCountsForTheBacklog(t *testing.T) {
 	}, func(s *site) { s.hub.Backlog = 1000 })
 }
 
-// A large event that is still pending when its client becomes live does not count toward the backlog, so the next event
+// A large event that is still pending when the stream becomes live does not count toward the backlog, so the next event
 // does not close the stream.
 func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()

@@ -21,7 +21,7 @@ import (
 // A client receives a stream. The test controls when the client reads.
 type client struct {
 	testing.TB
-	conn     net.Conn // nil if an http.Client has opened it
+	conn     net.Conn // nil if an http.Client opened the connection
 	response *http.Response
 	body     *bufio.Reader
 	decoder  sse.Decoder
@@ -37,7 +37,7 @@ type request struct {
 	buffer     int // the size of the client's receive buffer; 0 for the system's default
 }
 
-// listen opens a stream for some recipients without a cursor.
+// listen opens a stream for the recipients. The request has no cursor.
 func listen(t testing.TB, s *site, recipients ...string) *client {
 	t.Helper()
 	return open(t, s, request{recipients: recipients})
@@ -112,9 +112,9 @@ func dial(address string, r request) (net.Conn, error) {
 	return conn, nil
 }
 
-// control sets the receive buffer of a connection if the request has a size for it. It then also limits the packet size
-// to that of a usual network. With the 64 KB packets of the loopback interface, a client that reads slowly would seem
-// to read nothing.
+// If the request sets the size of the receive buffer, control sets this size, and limits packets to the size that is
+// usual on a network. With the 64 KB packets of the loopback interface, a client that reads slowly would seem to read
+// nothing.
 func (r request) control(_, _ string, conn syscall.RawConn) (err error) {
 	if r.buffer == 0 {
 		return nil
@@ -164,7 +164,7 @@ func (c *client) event() sse.Event {
 	c.Helper()
 	e, err, ok := c.next()
 	if err != nil || !ok {
-		c.Fatalf("the stream ended (%v) after %s", err, c.decoder.LastID)
+		c.Fatalf("the stream ended (%v) after the id %s, want an event", err, c.decoder.LastID)
 	}
 	return e
 }
@@ -214,7 +214,7 @@ func (c *client) wantEnd() {
 		e, err, ok := c.next()
 		switch {
 		case err != nil:
-			c.Fatalf("the stream did not end: %v", err)
+			c.Fatalf("got the error %v, want the end of the stream", err)
 		case !ok:
 			return
 		case e.Name != "rowcast.beat":

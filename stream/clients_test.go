@@ -16,12 +16,12 @@ import (
 	"rowcast/listener/feed"
 )
 
-// If the environment variable clientsVariable is set, this test binary only runs clients. Tests start the binary as a
-// second process, so that they do not count the resources of the clients as the hub's.
+// clientsVariable names an environment variable. If the variable is set, this test binary only runs clients. Tests
+// start the binary as a second process, so that they measure the resources of the hub without the clients.
 const clientsVariable = "ROWCAST_TEST_CLIENTS"
 
-// runClients opens streams, prints a line, and then reads and ignores what it receives until its input ends. The
-// arguments are a URL and the number of streams.
+// runClients opens streams, and reads and ignores what they receive. It prints a line when all streams are open, and
+// returns when its standard input ends. The arguments are a URL and the number of streams.
 func runClients(arguments string) error {
 	url, count, _ := strings.Cut(arguments, " ")
 	n, err := strconv.Atoi(count)
@@ -84,12 +84,13 @@ func startClients(t testing.TB, f *fakeFeed, n int) {
 	limit := time.AfterFunc(2*patience, func() { _ = clients.Process.Kill() })
 	defer limit.Stop()
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "open\n" {
-		t.Fatalf("wait for the clients to open their streams: they printed %q, %v", line, err)
+		t.Fatalf("the clients printed %q (%v), want open", line, err)
 	}
 	f.allLive(t, n)
 }
 
-// allLive waits until n streams are live. Some of them may still be joining when it is called.
+// allLive waits until n streams are live. It sends messages to everyone until n streams receive one, and then sets
+// Stats.Sent to 0.
 func (f *fakeFeed) allLive(t testing.TB, n int) {
 	t.Helper()
 	eventually(t, "all streams are live", func() bool {

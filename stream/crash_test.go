@@ -56,8 +56,9 @@ func forEach(t *testing.T, disasters map[string]func(*testing.T) *disaster, test
 	}
 }
 
-// Failed transactions leave no trace in the write-ahead log, so after a crash PostgreSQL assigns their numbers again.
-// Connected clients, and clients that resume from any cursor on any hub, receive the rows with these numbers.
+// A rollback does not wait until the write-ahead log is on disk. So after a crash or a failover, PostgreSQL can assign
+// the numbers of rolled-back transactions again. Connected clients receive the rows with these numbers, and so do
+// clients that resume on the same hub or on another hub.
 func TestNumbersOfAbortedTransactionsAreAssignedAgain(t *testing.T) {
 	t.Parallel()
 	forEach(t, disasters, func(t *testing.T, d *disaster) {
@@ -98,9 +99,9 @@ func wantResets(t *testing.T, s *site, want int64) {
 	}
 }
 
-// A crash loses rows that were sent. No client misses the later rows that get the same numbers. The hub that sent the
-// lost rows can convert the cursors of all clients. Another hub cannot convert the cursor of a client that has seen
-// lost rows, so it resets this client, and no others.
+// A crash or a failover loses rows that were sent, and later rows get the same numbers. The hub that sent the lost rows
+// can convert the cursors of all clients, so they miss no later row. Another hub cannot convert the cursor of a client
+// that has seen lost rows. It resets such a client, and no others.
 func TestSentRowsAreLost(t *testing.T) {
 	t.Parallel()
 	forEach(t, disasters, func(t *testing.T, d *disaster) {
@@ -142,8 +143,8 @@ func TestSentRowsAreLost(t *testing.T) {
 	})
 }
 
-// Several crashes can lose rows before a client reconnects to the hub. The first crash may lose all rows of the
-// table.
+// Several crashes lose rows that were sent. The first crash loses all rows of the table. A client that resumes after
+// the last crash receives the rows that it has missed, and is not reset.
 func TestSeveralCrashesInARow(t *testing.T) {
 	t.Parallel()
 	d := crash(t, killBackend)
@@ -185,7 +186,8 @@ func TestSeveralCrashesInARow(t *testing.T) {
 	wantResets(t, hub, 0)
 }
 
-// If a crash loses no row that was sent, all clients continue on every hub without a reset.
+// If a crash, a failover or a restart loses no row that was sent, all clients continue without a reset, on the same hub
+// or on another hub.
 func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
 	all := maps.Clone(disasters)

@@ -7,8 +7,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A row reaches all streams of its recipient and no others, for each kind of statement that inserts rows. Each
-// statement inserts a row for alice, one for bob and one for everyone. The DO block also rolls a row back.
+// A row reaches all streams of its recipient and no others, whichever statement inserts it. Each statement inserts a
+// row for alice, one for bob and one for everyone. Rows that are rolled back reach no stream.
 func TestFromARowToTheBrowser(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -75,7 +75,7 @@ func wantRows(clients map[string][]*client) {
 }
 
 // A NOTIFY message reaches all streams of its recipient that have received rowcast.hello. It has no id, so it does not
-// change the cursor from which clients resume.
+// change the cursor from which clients resume. A message with a typing error reaches no stream.
 func TestNotifyMessages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

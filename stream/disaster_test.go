@@ -12,10 +12,11 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A disaster is a crash, a failover or a restart of a database, on servers that only this test uses.
+// A disaster is a crash, a failover or a restart of a database, on servers that only one test uses.
 type disaster struct {
 	dsn string
-	// hold makes the disaster lose the transactions that are committed from then on with synchronous_commit = off.
+	// hold makes the disaster lose the transactions that are committed from then on with synchronous_commit = off. It is
+	// nil if the disaster loses nothing.
 	hold func(t *testing.T)
 	// strike causes the disaster, and returns when rows can be inserted again.
 	strike func(t *testing.T)
@@ -136,7 +137,7 @@ func epochToken(t *testing.T, dsn string) (token string) {
 }
 
 // failover returns a disaster in which a primary is killed and its standby is promoted. The standby has everything that
-// was committed before hold.
+// was committed before hold, or before strike if hold is not called.
 func failover(t *testing.T) *disaster {
 	t.Helper()
 	primary := migrated(t)

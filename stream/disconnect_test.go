@@ -32,7 +32,7 @@ func TestDisconnect(t *testing.T) {
 	for _, c := range tabs {
 		c.wantData("1")
 		if bye := c.want("rowcast.bye"); bye.Data != `{"reason": "disconnected", "expires_in": 0}` || bye.LastID != f.now.String() {
-			t.Errorf("got %s with the id %s, want the id %s", bye.Data, bye.LastID, f.now)
+			t.Errorf("got %s with the id %s, want the reason disconnected and the id %s", bye.Data, bye.LastID, f.now)
 		}
 		c.wantEnd()
 	}
@@ -141,7 +141,7 @@ func TestAttackManyDisconnects(t *testing.T) {
 	for i := range many {
 		f.hub.Disconnect(long + strconv.Itoa(i))
 		if took := used() - usedBefore; i%1000 == 0 && took > 10*time.Second {
-			t.Fatalf("%d disconnects took %v of CPU time", i+1, took)
+			t.Fatalf("%d disconnects took %v of CPU time, want at most 10 s for all", i+1, took)
 		}
 	}
 	grown := heap() - before
@@ -180,6 +180,6 @@ func TestAttackDisconnectTheSameGroupManyTimes(t *testing.T) {
 	}
 	f.hub.Connect(true, "team:7")
 	if got := f.hub.Disconnect("team:7"); got != 1 {
-		t.Errorf("the call after a new stream ended %d streams, want 1", got)
+		t.Errorf("after a new stream was opened, the call ended %d streams, want 1", got)
 	}
 }

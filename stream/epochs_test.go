@@ -18,7 +18,8 @@ func afterCrashes(t *testing.T) *fakeFeed {
 	return f
 }
 
-// beginEpoch begins the next epoch. Rows of transactions above that of left are lost. If left is nil, no row is lost.
+// beginEpoch begins the next epoch. Rows of transactions above the transaction of left are lost. If left is nil, no row
+// is lost.
 func (f *fakeFeed) beginEpoch(left *cursor.Row) {
 	if f.now.Epoch++; left != nil {
 		f.now = f.now.Clamp(*left, f.now.Epoch)
@@ -60,7 +61,7 @@ func TestOldRecoveriesAreRemoved(t *testing.T) {
 	wantReset(resume(t, f.site, ids[0], "alice"), "a cursor older than the kept recoveries", "history", f.now.String())
 }
 
-// A reset removes the recoveries, too. No cursor from before the reset is valid.
+// A reset removes the recoveries, so the hub can no longer convert a cursor from before the reset.
 func TestResetRemovesTheRecoveries(t *testing.T) {
 	t.Parallel()
 	f := afterCrashes(t)

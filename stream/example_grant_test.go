@@ -20,7 +20,7 @@ import (
 // call finds the session, and the second call does not find it because the user has signed out.
 func ExampleGrant_renew() {
 	hub := &stream.Hub{Logger: slog.Default()}
-	hub.Publish(feed.Batch{}) // a Listener delivers batches
+	hub.Publish(feed.Batch{}) // In a real program, a Listener delivers the batches.
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	var running errgroup.Group

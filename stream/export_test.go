@@ -42,7 +42,7 @@ func (m *Memory) Size() (frames, bytes int) { return len(m.m.all.frames), m.m.by
 // From returns the cursor after which the memory has all events.
 func (m *Memory) From() cursor.Cursor { return m.m.from }
 
-// MaxRecoveries is the number of crash recoveries that a Hub keeps.
+// MaxRecoveries is the largest number of recoveries that a Hub keeps.
 const MaxRecoveries = maxRecoveries
 
 // Leases returns the number of open streams whose grant expires and is not being renewed at the moment.

@@ -22,7 +22,7 @@ type fakeFeed struct {
 // start is the cursor at which a feed begins.
 var start = cursor.Cursor{Xmax: 1043, Epoch: 0x5be3b1f2, Anchor: cursor.Anchor{ID: 77, Tag: 0x0c9a8e11}}
 
-// newFeed returns a feed whose streams are not served.
+// newFeed returns a feed whose hub has begun. No server serves its streams.
 func newFeed(t testing.TB, configure ...func(*site)) *fakeFeed {
 	f := &fakeFeed{
 		site: &site{hub: &stream.Hub{

@@ -38,8 +38,8 @@ func (g *helloOnly) Write(b []byte) (int, error) {
 }
 
 // FuzzServe checks the beginning of streams for any request. The status is 200. rowcast.hello names the grant's
-// recipients and has the client's cursor as its id. If the stream cannot continue from that cursor, rowcast.reset
-// follows. No part of the request becomes a field of the stream.
+// recipients. If the stream continues from the client's cursor, this cursor is the id of rowcast.hello. If it cannot
+// continue, rowcast.reset follows. No part of the request becomes a field of the stream.
 func FuzzServe(f *testing.F) {
 	f.Add("", "", "alice", "team:7")
 	f.Add(start.String(), "", "", "")
@@ -81,7 +81,7 @@ func FuzzServe(f *testing.F) {
 			want = append(want, "rowcast.reset")
 		}
 		if w.status != http.StatusOK || w.header.Get("Content-Type") != "text/event-stream" || !slices.Equal(names, want) {
-			t.Errorf("%q %q: got %d, %q, want %q", header, query, w.status, names, want)
+			t.Errorf("%q %q: got the status %d and the events %q, want 200 and %q", header, query, w.status, names, want)
 		}
 		if id, err := cursor.Parse(hello.LastID); text != "" && valid && (err != nil || hello.LastID != c.String()) {
 			t.Errorf("%q: rowcast.hello has the id %q (%v, %v), want %s", text, hello.LastID, id, err, c)
@@ -95,7 +95,7 @@ func checkRecipients(t *testing.T, data string, given ...string) {
 	t.Helper()
 	var got struct{ Recipients []string }
 	if err := json.Unmarshal([]byte(data), &got); err != nil || strings.ContainsAny(data, "\r\n") {
-		t.Fatalf("hello %q: %v", data, err)
+		t.Fatalf("the data of rowcast.hello is %q (%v), want one line of JSON", data, err)
 	}
 	if slices.ContainsFunc(given, func(r string) bool { return !utf8.ValidString(r) }) {
 		return // JSON and the table cannot contain invalid UTF-8

@@ -29,7 +29,7 @@ func (r *recorder) ended() bool {
 	}
 }
 
-// wantBye checks that a stream received rowcast.bye once, in time and without an id.
+// wantBye checks that a stream received rowcast.bye once, in time, without an id, and with the given data.
 func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int) {
 	t.Helper()
 	times := r.times("rowcast.bye")
@@ -42,8 +42,8 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 	}
 }
 
-// wantEnd checks that a stream ends at a given time or at most a tick later. The last write must have a retry time, and
-// a heartbeat with the cursor.
+// wantEnd checks that a stream is open just before a given time, and has ended less than two ticks after it. The last
+// write must have a retry time, and a heartbeat with the cursor.
 func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	t.Helper()
 	if r.ended() {
@@ -51,7 +51,7 @@ func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	}
 	time.Sleep(2 * tick) // the stream ends at most one tick late
 	if !r.ended() {
-		t.Fatalf("the stream continues after %v", at)
+		t.Fatalf("the stream is still open two ticks after %v, want its end", at)
 	}
 	last := r.writes[len(r.writes)-1].text
 	want := "id: " + f.now.String() + "\nevent: rowcast.beat\ndata: {\"behind\": "
@@ -74,7 +74,7 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 		{10 * time.Minute, 0, 10*time.Minute - 30*time.Second},
 		{40 * time.Second, 0, 20 * time.Second}, // rowcast.bye comes after half of the 40 s
 		{8 * time.Second, 0, 4 * time.Second},
-		{10 * time.Minute, 20 * time.Second, 10*time.Minute - 30*time.Second}, // the leeway delays the end and not the bye
+		{10 * time.Minute, 20 * time.Second, 10*time.Minute - 30*time.Second}, // the leeway delays the end, but not rowcast.bye
 		{2 * time.Second, time.Minute, time.Second},
 		{-4 * time.Second, 20 * time.Second, 8 * time.Second}, // rowcast.bye comes after half of the 16 s that are left
 	} {
@@ -195,12 +195,12 @@ func TestRenewal(t *testing.T) {
 		f.publish("alice", "message", `"before the end"`)
 		synctest.Wait()
 		if len(r.times("rowcast.bye")) != 0 || len(r.times(`"before the end"`)) != 1 || r.ended() {
-			t.Fatalf("before the last renewal: got %q", r.text())
+			t.Fatalf("before the last renewal: got %q, want the event on an open stream without rowcast.bye", r.text())
 		}
 		time.Sleep(4 * tick)
 		synctest.Wait()
 		if !r.ended() || calls != 3 {
-			t.Errorf("called Renew %d times, want 3; got %q", calls, r.text())
+			t.Errorf("called Renew %d times, want 3; got %q, want a stream that has ended", calls, r.text())
 		}
 		wantBye(t, r, "revoked", end, 0)
 	})
@@ -218,7 +218,7 @@ func TestRenewalWithoutAnEnd(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
 		if calls != 1 || r.ended() || f.hub.Leases() != 0 {
-			t.Errorf("called Renew %d times, want once; ended: %t; %d leases", calls, r.ended(), f.hub.Leases())
+			t.Errorf("called Renew %d times, want once; ended: %t, want false; %d leases, want none", calls, r.ended(), f.hub.Leases())
 		}
 		r.leave()
 		if !r.ended() {
@@ -242,7 +242,7 @@ func TestRenewalReturnsTooLate(t *testing.T) {
 		close(answer)
 		synctest.Wait()
 		if got := f.hub.Leases(); got != 0 {
-			t.Errorf("%d leases, want none: one stream has ended, the other is being renewed", got)
+			t.Errorf("%d leases, want none: one stream has ended, and the grant of the other stream is being renewed", got)
 		}
 		f.stop()
 		stays.awaitEnd(t)
@@ -267,7 +267,7 @@ func TestEachGrantEndsAtItsOwnTime(t *testing.T) {
 			go func() {
 				r.awaitEnd(t)
 				if late := time.Since(expires); late < 0 || late > tick {
-					t.Errorf("a stream ended %v after its grant", late)
+					t.Errorf("a stream ended %v after its grant, want at most 500 ms and not earlier", late)
 				}
 			}()
 		}

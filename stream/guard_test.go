@@ -58,7 +58,8 @@ func TestStatsAreNotRead(t *testing.T) {
 	}
 }
 
-// isStat reports whether an expression is a field of Stats, such as h.Stats.Opened.
+// isStat reports whether an expression is a counter of Stats, such as h.Stats.Opened. It does not recognise the
+// counters of Refusals.
 func isStat(x ast.Expr) bool {
 	field, ok := x.(*ast.SelectorExpr)
 	if !ok {

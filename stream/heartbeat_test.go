@@ -41,7 +41,7 @@ func TestIdleStreamsReceiveHeartbeats(t *testing.T) {
 			t.Errorf("got %d heartbeats in 100 intervals, want 99 or 100", len(beats))
 		}
 		if beats[0] < heartbeat/2 || beats[0] > 3*heartbeat/2 {
-			t.Errorf("the first heartbeat came after %v, want a time from half of %v to one and a half times", beats[0], heartbeat)
+			t.Errorf("the first heartbeat came after %v, want from half to one and a half times %v", beats[0], heartbeat)
 		}
 		for i, at := range beats[1:] {
 			if gap := at - beats[i]; gap != heartbeat {
@@ -51,7 +51,7 @@ func TestIdleStreamsReceiveHeartbeats(t *testing.T) {
 	})
 }
 
-// A stream that receives rows or NOTIFY messages more often than twice in a heartbeat interval receives no heartbeats.
+// A stream that receives a row or a NOTIFY message every third of a heartbeat interval receives no heartbeats.
 func TestBusyStreamsReceiveNoHeartbeats(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -208,8 +208,8 @@ func TestWaitingStreamsAreSentComments(t *testing.T) {
 	})
 }
 
-// wantComments checks that a stream received a comment at its beginning and one in every heartbeat interval, and no
-// event besides rowcast.hello.
+// wantComments checks what a stream received in n heartbeat intervals: comments, with at most one and a half intervals
+// between two of them, at most n+1 of them, and no event besides rowcast.hello.
 func wantComments(t *testing.T, r *recorder, n int) {
 	t.Helper()
 	last := time.Duration(0)

@@ -16,7 +16,8 @@ import (
 // fetchRarely makes a listener fetch at its start and when CatchUp is called, but otherwise only once an hour.
 func fetchRarely(s *site) { s.listener.PollOnly, s.listener.PollInterval = true, time.Hour }
 
-// A client that reconnects from a faster hub is not reset and receives no row twice. The slower hub catches up first.
+// A client that moves from a faster hub to a slower one is not reset and receives no row twice, because the slower hub
+// catches up first.
 func TestAClientAheadOfItsHub(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -31,7 +32,7 @@ func TestAClientAheadOfItsHub(t *testing.T) {
 	id := c.decoder.LastID
 	c = resume(t, slow, id, "alice")
 	if got := c.hello(); got != id {
-		t.Errorf("got %s, want %s", got, id)
+		t.Errorf("rowcast.hello has the id %s, want %s", got, id)
 	}
 	insert(t, db, "alice", "3")
 	slow.caughtUp(t)
@@ -66,8 +67,8 @@ func TestAClientAheadOfItsHubWhenTheDatabaseFails(t *testing.T) {
 	c.wantData(`"2"`)
 }
 
-// While a hub sends a transaction in pages, new streams wait until the transaction is complete, because a cursor cannot
-// describe two incomplete transactions.
+// While a hub receives a transaction in several batches, new streams wait until the transaction is complete. Otherwise
+// a client without a cursor would receive only the last part of the transaction.
 func TestNoStreamJoinsInTheMiddleOfATransaction(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -132,7 +133,7 @@ func TestJoiningMissesNothing(t *testing.T) {
 					e := c.notification()
 					clients[i].received++
 					if e.Data != fmt.Sprint(clients[i].received) {
-						t.Errorf("received event %s after event %d", e.Data, clients[i].received-1)
+						t.Errorf("received event %s after event %d, want the next one", e.Data, clients[i].received-1)
 						return
 					}
 					received[i] <- clients[i].received

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Ten thousand clients that disconnect at random times leave no goroutine, no file descriptor and no memory. Not
-// parallel: it counts the goroutines, descriptors and heap of the process.
+// Ten thousand clients that disconnect at random times leave no goroutine, no file descriptor and hardly any memory.
+// Not parallel: it counts the goroutines, descriptors and heap of the process.
 func TestConnectAndKill(t *testing.T) {
 	const clients, atATime = 10_000, 8
 	f := serveFeed(t, func(s *site) { s.hub.Memory = 4 << 10 })
@@ -60,7 +60,8 @@ type killer struct {
 	mu sync.Mutex // guards f
 }
 
-// connectAndKill is one client. Its request may be incomplete, and it may read a part of the stream.
+// connectAndKill publishes an event and runs one client. The client's request may be incomplete. If it is complete, the
+// client may read a part of the stream.
 func (k *killer) connectAndKill(t *testing.T) {
 	k.mu.Lock()
 	k.f.publish("alice", "message", "1")

@@ -75,9 +75,9 @@ func (h *ledger) read(t *testing.T, conn *pgx.Conn) {
 }
 
 // check returns what is wrong with the events that a client received since the first row. The client must receive each
-// committed row for its recipients and for everyone exactly once, and nothing else. The rows of a transaction must come
-// in the order of their ids. If transaction B began after transaction A had been committed, the rows of B must come
-// after the rows of A.
+// committed row for its recipients and for everyone exactly once, and nothing else. The id of each event must begin
+// with the id of its row. The rows of a transaction must come in the order of their ids. If transaction B began after
+// transaction A had been committed, the rows of B must come after the rows of A.
 func (h *ledger) check(recipients []string, received []sse.Event) (wrong []string) {
 	count := make([]int, len(h.rows))
 	last, youngest := map[int]int64{}, 0
@@ -99,7 +99,7 @@ func (h *ledger) check(recipients []string, received []sse.Event) (wrong []strin
 			wrong = append(wrong, "received a row for another recipient: "+e.Data)
 		}
 		if id := fmt.Sprint(r.id); len(e.LastID) <= len(id) || e.LastID[:len(id)+1] != id+"-" {
-			wrong = append(wrong, fmt.Sprintf("the id of row %[2]d is %[1]s", e.LastID, r.id))
+			wrong = append(wrong, fmt.Sprintf("the event id %[1]s does not begin with the row's id %[2]d", e.LastID, r.id))
 		}
 		if r.id < last[data[0]] {
 			wrong = append(wrong, "received out of order in its transaction: "+e.Data)

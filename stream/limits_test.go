@@ -10,7 +10,7 @@ import (
 	"rowcast/stream"
 )
 
-// limited serves a feed with limits. The test sets the address of a client with a header.
+// limited serves a feed with limits. The header From of a request sets the address of its client.
 func limited(t *testing.T, limits stream.Limits) *fakeFeed {
 	f := newFeed(t, func(s *site) { s.hub.Limits = limits })
 	run(t, f.hub.Run)

@@ -94,7 +94,7 @@ func TestMemoryIsLimited(t *testing.T) {
 		added = append(added, e.Cursor)
 		frames, bytes := m.Size()
 		if bytes > limit || i > 100 && bytes < limit-2*size {
-			t.Fatalf("%d bytes in %d events, want nearly %d", bytes, frames, limit)
+			t.Fatalf("%d bytes in %d events, want nearly %d bytes and not more", bytes, frames, limit)
 		}
 		if removed := len(added) - frames; removed > 0 && m.From().String() != added[removed-1].String() {
 			t.Fatalf("the memory is complete from %s, want %s", m.From(), added[removed-1])
@@ -106,6 +106,6 @@ func TestMemoryIsLimited(t *testing.T) {
 	e := f.event(f.now.Xmax, "alice", "notify", text(2*limit))
 	m.Add(e)
 	if frames, bytes := m.Size(); frames != 0 || bytes != 0 || m.From().String() != e.Cursor.String() {
-		t.Errorf("after an event larger than the memory: %d events, %d bytes, complete from %s, want none from %s", frames, bytes, m.From(), e.Cursor)
+		t.Errorf("after an event larger than the memory: %d events, %d bytes, complete from %s, want no events, complete from %s", frames, bytes, m.From(), e.Cursor)
 	}
 }

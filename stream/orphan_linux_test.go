@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// When the stream of a client that does not read is closed for any reason, its connection is reset and the kernel keeps
-// nothing for it.
+// When the stream of a client that does not read is closed for one of these reasons, the connection is reset and the
+// kernel keeps nothing for the client.
 func TestTheKernelKeepsNothingForAClosedStream(t *testing.T) {
 	t.Parallel()
 	const small, large = 40 << 10, 24 << 20 // the kernel can buffer small, but not large
@@ -123,14 +123,15 @@ const (
 	remotePort = 2
 )
 
-// held returns the connections that the kernel holds on a server's side.
+// held returns the connections that the kernel holds for the server with the given port.
 func held(t *testing.T, port int) []row {
 	t.Helper()
 	return heldBy(t, port, localPort)
 }
 
-// heldBy reads the table of the calling thread's network namespace. /proc/net is that of the process's first thread,
-// which a network of another test may use.
+// heldBy returns the connections with the given port in the given column, except connections in TIME-WAIT. It reads the
+// table of the calling thread's network namespace. /proc/net would show the namespace of the process's first thread,
+// which may belong to another test.
 func heldBy(t *testing.T, port, column int) (rows []row) {
 	t.Helper()
 	table, err := os.ReadFile("/proc/thread-self/net/tcp")

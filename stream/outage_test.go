@@ -11,7 +11,8 @@ import (
 )
 
 // While PostgreSQL is stopped, and after it has started again or recovered from a crash, streams stay open. A client
-// that resumes receives what the memory has, and waits for the rest. Nothing is lost.
+// can resume while PostgreSQL is stopped. If the memory does not have all rows that the client has missed, the client
+// waits. No row is lost.
 func TestTheDatabaseStopsAndStarts(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
@@ -44,7 +45,7 @@ func TestTheDatabaseStopsAndStarts(t *testing.T) {
 		insert(t, connect(t, dsn), "alice", "after it was "+way)
 		connected.wantData(quote("after it was " + way))
 		rows++
-		// In another epoch, the cursor is still valid.
+		// The cursor is still valid, although a crash begins another epoch.
 		c := resume(t, s, last, "alice")
 		c.hello()
 		c.wantData(quote("after it was " + way))
@@ -81,12 +82,12 @@ func whileStopped(t *testing.T, s *site, connected *client, fromTheStart string)
 	}
 	last := connected.decoder.LastID
 	if got := resume(t, s, last, "alice").hello(); got != last {
-		t.Errorf("got %s, want %s", got, last)
+		t.Errorf("rowcast.hello has the id %s, want %s", got, last)
 	}
 	listen(t, s, "bob").want("rowcast.hello")
 	waiting = resume(t, s, fromTheStart, "alice")
 	if got := waiting.hello(); got != fromTheStart {
-		t.Errorf("got %s, want %s", got, fromTheStart)
+		t.Errorf("rowcast.hello has the id %s, want %s", got, fromTheStart)
 	}
 	for range 3 {
 		if got := waiting.line(); got != ":\n" {

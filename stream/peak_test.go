@@ -20,8 +20,9 @@ import (
 	"rowcast/stream"
 )
 
-// If the environment variable peakVariable is set, this test binary runs the hub of TestPeakMemory. The value has two
-// numbers: Hub.Pending, and the bytes of memory in use at which the hub ends, above those of an empty process.
+// peakVariable names an environment variable. If the variable is set, this test binary runs the hub of TestPeakMemory.
+// The value has two numbers: Hub.Pending, and the number of bytes of memory at which the hub ends. The memory of an
+// empty process does not count.
 const peakVariable = "ROWCAST_TEST_PEAK"
 
 // The settings of the hub of TestPeakMemory. Hub.Pending is small compared with the backlogs of all clients. Without
@@ -37,13 +38,13 @@ const (
 
 // In the worst case, a hub uses no more memory than the README says: the recent events, the pending events, three
 // events for each connection that reads from the database, half of that sum for garbage, and the memory of an empty
-// process. Clients that do not read resume over rows of 4 MiB, while rows of the same size are published for other
-// clients that do not read. The Source copies each page, as a database driver does. Without the limit Hub.Pending, the
-// same clients make the hub use more.
+// process. Clients that read very slowly resume and miss a row of 4 MiB, while rows of the same size are published for
+// other clients that read very slowly. The Source copies each page, as a database driver does. Without the limit
+// Hub.Pending, the same clients make the hub use more.
 func TestPeakMemory(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux reports the peak memory of a process")
+		t.Skip("the test reads the peak memory of a process from /proc, which only Linux has")
 	}
 	if raceDetector {
 		t.Skip("the race detector itself uses memory")
@@ -72,7 +73,7 @@ func TestPeakMemory(t *testing.T) {
 	}
 }
 
-// runPeak runs the hub in a separate process.
+// runPeak runs the hub in a separate process and returns the numbers that bePeak prints.
 func runPeak(t *testing.T, pending, most int) (empty, peak, evicted int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

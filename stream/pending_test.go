@@ -15,8 +15,8 @@ import (
 	"rowcast/stream"
 )
 
-// When too many bytes are pending for all streams together, the hub closes only the stream with the most pending bytes.
-// Its client resumes without a loss.
+// When too many bytes are pending for all streams together, the hub closes the stream with the most pending bytes. No
+// other stream is closed if this is enough. The client of the closed stream resumes without a loss.
 func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	t.Parallel()
 	const limit, modest, size = 4 << 20, 10, 100 << 10
@@ -114,7 +114,7 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 	eventually(t, "some streams have read a page", func() bool { return pages.Load() == most-1 })
 	for range 20 {
 		if held := f.hub.Held(); held > most*size || pages.Load() > most {
-			t.Fatalf("%d bytes of %d pages are held, want at most %d bytes", held, pages.Load(), most*size)
+			t.Fatalf("%d bytes of %d pages are held, want at most %d bytes of 4 pages", held, pages.Load(), most*size)
 		}
 		<-time.After(5 * time.Millisecond) // without the limit, more streams would have read by now
 	}
@@ -140,8 +140,8 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 	}
 }
 
-// Clients that resume and do not read do not keep other clients waiting, because some of their streams are closed after
-// a heartbeat interval.
+// Clients that resume but do not read keep no other client waiting for long. When no stream has been granted memory for
+// a heartbeat interval, the hub closes some of the streams that do not read.
 func TestStreamsThatWaitForMemoryGetIt(t *testing.T) {
 	t.Parallel()
 	const size, most = 1 << 20, 4
@@ -232,7 +232,7 @@ func TestStalledClientsSharePendingEvents(t *testing.T) {
 		c := open(t, f.site, request{recipients: []string{"alice"}, header: before, buffer: 8 << 10})
 		for c.line() != "event: rowcast.hello\n" {
 		}
-		c.line() // its data
+		c.line() // the data of rowcast.hello
 		c.expect("\n")
 		clients = append(clients, c)
 	}

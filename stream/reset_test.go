@@ -19,8 +19,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// If a stream cannot continue from the client's cursor, it begins with rowcast.reset and continues live. The status is
-// 200.
+// If a stream cannot continue from the client's cursor, it begins with rowcast.hello and rowcast.reset, and continues
+// live. The status is 200.
 func TestReset(t *testing.T) {
 	t.Parallel()
 	dsn, otherDSN := dbtest.Database(t), dbtest.Database(t)
@@ -66,8 +66,8 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// wantReset reads the beginning of a stream that could not continue from the client's cursor. The new cursor must cover
-// now.
+// wantReset checks the beginning of a stream that cannot continue from the client's cursor: rowcast.hello without an
+// id, and rowcast.reset with the reason and with a cursor that covers now.
 func wantReset(c *client, name, reason, now string) {
 	c.Helper()
 	if c.response.StatusCode != http.StatusOK {
@@ -129,7 +129,8 @@ func TestResetOfCursorsBelowTheHorizon(t *testing.T) {
 	c.wantData(`"3"`)
 }
 
-// When the listener reports that the database's history has changed, every live stream receives rowcast.reset.
+// When the listener reports that the database's history has changed, live streams receive rowcast.reset, and new
+// streams begin at the new cursor.
 func TestResetOfAllStreams(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -143,13 +144,13 @@ func TestResetOfAllStreams(t *testing.T) {
 		t.Errorf("got %v, want rowcast.reset with the reason history and the id %s", e, changed)
 	}
 	if got := listen(t, f.site).hello(); got != changed.String() {
-		t.Errorf("got %s, want %s", got, changed)
+		t.Errorf("rowcast.hello has the id %s, want %s", got, changed)
 	}
 }
 
 // When a crash has lost the last rows that were sent, live streams and streams that resume continue after the rows that
 // survived. A client whose cursor has seen rows that this hub has not sent is reset, because the hub does not know
-// which of these rows survived.
+// which of these rows survived. A client with a cursor of an unknown epoch is reset, too.
 func TestClampingAfterACrash(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })
@@ -218,13 +219,13 @@ func (b *pausedSource) Page(ctx context.Context, c, end cursor.Cursor, recipient
 	return b.Source.Page(ctx, c, end, recipients)
 }
 
-// Rows are deleted while a client resumes. If the client has seen all deleted rows, the stream continues. Otherwise it
-// receives rowcast.reset. A cursor after a row does not say whether that row was the last one of its transaction, so
-// the hub regards the transaction as not seen.
+// Rows are deleted while a client resumes. If the hub knows that the client has seen all deleted rows, the stream
+// continues. Otherwise the stream receives rowcast.reset. A cursor after a row does not say whether that row was the
+// last one of its transaction, so the hub regards the transaction as not seen.
 func TestRetentionWhileAClientResumes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		old   int // how many of the seven rows are deleted
+		old   int // how many of the seven rows that the client has missed are deleted
 		want  []string
 		reset bool
 	}{

@@ -95,7 +95,7 @@ func (r *reader) read() {
 	limit := time.Now().Add(2 * patience)
 	for ended := false; !ended; r.connections.Add(1) {
 		if time.Now().After(limit) {
-			r.Errorf("%q: waited %v for the last row, received %d", r.recipients, 2*patience, len(r.received))
+			r.Errorf("%q: waited %v for the last row, received %d events", r.recipients, 2*patience, len(r.received))
 			return
 		}
 		site := r.sites[r.rng.IntN(len(r.sites))]
@@ -138,7 +138,7 @@ func (r *reader) once(site *site, ask request) (ended bool, err error) {
 			return false, onlyTimeout(err)
 		case e.Name == "rowcast.hello" || e.Name == "rowcast.beat":
 		case strings.HasPrefix(e.Name, "rowcast."):
-			return false, fmt.Errorf("got %s: %s", e.Name, e.Data)
+			return false, fmt.Errorf("got the event %s with the data %s, want only rows", e.Name, e.Data)
 		default:
 			r.received = append(r.received, e)
 			if e.Name == "end" {
@@ -166,7 +166,8 @@ func onlyTimeout(err error) error {
 	return nil
 }
 
-// write runs two writers, each with several sessions, and then inserts the last row.
+// write runs two writers, each with several sessions, and then inserts the last row. Meanwhile, it terminates the hubs'
+// database sessions three times.
 func write(t *testing.T, h *ledger, dsn string, connections *atomic.Int64) {
 	t.Helper()
 	var steps atomic.Int64

@@ -11,8 +11,8 @@ import (
 )
 
 // Transactions are held open and committed out of order. Three hubs fetch them in different portions, and so send them
-// in different orders. A client that stops after any event resumes on any hub without a loss or a repetition, and then
-// again from any event of that hub.
+// in different orders. A client that stops after any event resumes on any hub without a loss or a repetition. Then it
+// resumes again from random events that it has received from that hub.
 func TestResumingAfterEveryEvent(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -86,7 +86,7 @@ func writeLedger(t *testing.T, h *ledger, sites []*site, dsn string) {
 	}
 }
 
-// A walk resumes clients from every cursor at which a client can stop.
+// A walk resumes clients from the cursors at which other clients can stop.
 type walk struct {
 	ledger
 	t          *testing.T
@@ -121,7 +121,7 @@ func (w *walk) live() (stops []stop) {
 // resume resumes a client from a stop and returns the stops that follow.
 func (w *walk) resume(site *site, first stop) []stop {
 	if rand.IntN(3) == 0 {
-		resume(w.t, site, first.id, first.recipients...).close() // must have no effect
+		resume(w.t, site, first.id, first.recipients...).close() // a connection that is closed at once must have no effect
 	}
 	c := resume(w.t, site, first.id, first.recipients...)
 	defer c.close()
@@ -132,7 +132,8 @@ func (w *walk) resume(site *site, first stop) []stop {
 	return stops
 }
 
-// follow reads until all rows have been received, and checks them.
+// follow reads until all rows have been received, and checks them. It returns the stops before the first event and
+// after each event.
 func (w *walk) follow(c *client, first stop) (stops []stop) {
 	w.t.Helper()
 	received := slices.Clone(first.received)
@@ -180,7 +181,7 @@ func TestResumingFromAHeartbeat(t *testing.T) {
 	s.caughtUp(t)
 	c = resume(t, s, id, "alice")
 	if got := c.hello(); got != id {
-		t.Errorf("got %s, want %s", got, id)
+		t.Errorf("rowcast.hello has the id %s, want %s", got, id)
 	}
 	c.wantData(`"held open"`, `"while disconnected"`)
 }
@@ -203,8 +204,8 @@ func TestTheHeaderHasPriority(t *testing.T) {
 	c.wantData("1", "2", "3")
 }
 
-// A stream that resumes from rowcast.cursor() continues exactly where the snapshot of that statement ends, without a
-// gap and without a repetition.
+// A stream that resumes from the result of rowcast.cursor() continues exactly where the snapshot of the calling
+// statement ends, without a gap and without a repetition.
 func TestFromAPageToItsStream(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

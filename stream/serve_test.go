@@ -33,14 +33,15 @@ func TestHeaders(t *testing.T) {
 	defer conn.Close()
 	head := textproto.NewReader(bufio.NewReader(conn))
 	if status, err := head.ReadLine(); status != "HTTP/1.1 200 OK" {
-		t.Errorf("got %q, %v", status, err)
+		t.Errorf("got the status line %q (%v), want HTTP/1.1 200 OK", status, err)
 	}
 	got, err := head.ReadMIMEHeader()
 	if err != nil {
 		t.Fatal(err)
 	}
 	delete(got, "Date")
-	// The response has no Content-Length, and no chunks, which some proxies delay. The body ends with the connection.
+	// The response has no Content-Length. It has no chunks, because some proxies delay chunks. The body ends with the
+	// connection.
 	want := textproto.MIMEHeader{
 		"Content-Type":      {"text/event-stream"},
 		"Cache-Control":     {"no-store, no-transform"},
@@ -112,7 +113,7 @@ func TestDataNeverBecomesFields(t *testing.T) {
 	}
 }
 
-// Each client is sent a different retry time, so that clients that lost their hub together do not reconnect together.
+// Each client is sent a random retry time, so that clients that lost their hub together do not reconnect together.
 func TestRetryIsRandom(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Retry = time.Minute })
@@ -138,7 +139,7 @@ func wantRetry(t *testing.T, line string, mean time.Duration) {
 	}
 	ms, err := strconv.Atoi(digits[1])
 	if got := time.Duration(ms) * time.Millisecond; err != nil || got < mean/2 || got > mean*3/2 {
-		t.Errorf("the retry time is %v, want half of %v to one and a half times as much", got, mean)
+		t.Errorf("the retry time is %v, want from half to one and a half times %v", got, mean)
 	}
 }
 
@@ -255,7 +256,7 @@ func sendRaw(t *testing.T, s *site, request string) *client {
 	return c
 }
 
-// Headers that a middleware has set are sent with every response of the hub.
+// Headers that a middleware has set are sent with a stream and with "retry later".
 func TestCORSHeadersSurvive(t *testing.T) {
 	t.Parallel()
 	f, stopped := newFeed(t), newFeed(t)
@@ -287,8 +288,8 @@ func TestAWriterThatCannotFlush(t *testing.T) {
 	}
 }
 
-// A cursor with a thousand transactions in flight, whose numbers are far apart, is shorter than 7,500 bytes, because
-// many proxies limit a header to 8 KiB.
+// A cursor with a thousand transactions in flight, whose numbers are far apart, has at most 7,500 bytes. Many proxies
+// limit a header to 8 KiB.
 func TestALongCursorFitsInAHeader(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -302,7 +303,7 @@ func TestALongCursorFitsInAHeader(t *testing.T) {
 		t.Errorf("the id has %d bytes, want at most 7500 and the whole cursor: %s", len(id), id)
 	}
 	if got := resume(t, f.site, id).hello(); got != id {
-		t.Errorf("got %s, want %s", got, id)
+		t.Errorf("rowcast.hello has the id %s, want %s", got, id)
 	}
 }
 
@@ -321,7 +322,7 @@ func TestDataIsNotAppendedTo(t *testing.T) {
 		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: f.now})
 		c.wantData(text(size))
 		if got := string(buffer[size:]); got != "the next row" {
-			t.Errorf("%d bytes of data: the bytes after them have become %q", size, got)
+			t.Errorf("%d bytes of data: the bytes after them have become %q, want them unchanged", size, got)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // The stream of a client that accepts no byte for two heartbeat intervals is closed, over every protocol. Over plain
-// HTTP this holds even if the kernel's buffers have space for everything, as with a client that has vanished.
+// HTTP on Linux, this holds even if the kernel's buffers have space for everything, as with a client that has vanished.
 func TestAStalledStreamIsClosed(t *testing.T) {
 	t.Parallel()
 	const heartbeat = 250 * time.Millisecond
@@ -28,7 +28,7 @@ func TestAStalledStreamIsClosed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if tt.size < large && runtime.GOOS != "linux" {
-				t.Skip("only Linux reports what a client has acknowledged")
+				t.Skip("only on Linux, the hub knows what a client has acknowledged")
 			}
 			f := serveFeed(t, func(s *site) { s.hub.Heartbeat, s.buffer = heartbeat, 200<<10 })
 			tt.open(t, f).hello()
@@ -78,7 +78,7 @@ func TestASlowStreamIsNotClosed(t *testing.T) {
 	}
 }
 
-// A stream over TLS on which nothing is sent for several heartbeats stays open.
+// A stream over TLS on which nothing is sent for several heartbeat intervals stays open.
 func TestAnIdleTLSStreamStaysOpen(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {

@@ -228,7 +228,7 @@ func TestAttackManySlowUsers(t *testing.T) {
 	eventually(t, "two streams read", func() bool { slow.mu.Lock(); defer slow.mu.Unlock(); return len(slow.reading) == reads })
 	honest := resume(t, f.site, id, "honest")
 	honest.hello()
-	eventually(t, "all others wait", func() bool { return f.hub.WaitingCalls() == users*clients+1-reads })
+	eventually(t, "all other streams wait", func() bool { return f.hub.WaitingCalls() == users*clients+1-reads })
 	pages := 0
 	for ; slow.count(&slow.read, "honest") == 0; pages++ {
 		if pages > users+reads {

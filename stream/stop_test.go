@@ -38,12 +38,12 @@ func TestStopping(t *testing.T) {
 			f.publish("alice", "message", "2")
 			c.wantData("2")
 			if !f.hub.Ready() {
-				t.Error("the hub is not ready")
+				t.Error("the hub is not ready before it stops")
 			}
 			c.decoder.Retry = 0
 			stop()
 			if f.hub.Ready() {
-				t.Error("the hub is still ready")
+				t.Error("the hub is ready after it has stopped")
 			}
 			if got := c.want("rowcast.beat"); got.LastID != f.now.String() || c.decoder.Retry < 1500*time.Millisecond {
 				t.Errorf("the last event is %v with the retry time %v, want the id %s and at least 1.5 s", got, c.decoder.Retry, f.now)
@@ -74,22 +74,22 @@ func TestBeforeTheFirstBatch(t *testing.T) {
 	s := &site{hub: &stream.Hub{Source: &source{}}}
 	s.open(t)
 	if s.hub.Ready() {
-		t.Error("the hub is ready")
+		t.Error("the hub is ready before the first batch")
 	}
 	wantRetryLater(t, listen(t, s, "alice"))
 	wantRetryLater(t, resume(t, s, start.String(), "alice"))
 	if got := s.hub.Stats.Refused.Unavailable.Load(); got != 2 {
-		t.Errorf("%d requests were refused, want 2", got)
+		t.Errorf("%d requests are counted as refused, want 2", got)
 	}
 	if got := s.hub.Behind(); got != 0 {
 		t.Errorf("Behind is %v, want 0", got)
 	}
 	s.hub.Publish(feed.Batch{Cursor: start})
 	if !s.hub.Ready() {
-		t.Error("the hub is not ready")
+		t.Error("the hub is not ready after the first batch")
 	}
 	if got := listen(t, s).hello(); got != start.String() {
-		t.Errorf("got %s, want %s", got, start)
+		t.Errorf("rowcast.hello has the id %s, want %s", got, start)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestStreamsEndSpreadOverDrain(t *testing.T) {
 		began := time.Now()
 		stop()
 		if took := time.Since(began); took < drain/2 || took > drain {
-			t.Errorf("stopped after %v, want about %v", took, drain)
+			t.Errorf("stopped after %v, want at most %v and at least half of it", took, drain)
 		}
 		ended := map[time.Duration]int{}
 		for _, r := range all {
@@ -125,7 +125,8 @@ func TestStreamsEndSpreadOverDrain(t *testing.T) {
 	})
 }
 
-// Pending events are sent before a stream ends, if the client accepts them during Drain.
+// Pending events are sent before a stream ends, if the client accepts them during Drain. A stream that is joining ends
+// without an event.
 func TestStoppingSendsPendingEvents(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {

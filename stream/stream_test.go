@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	dbtest.Main(m)
 }
 
-// patience is the longest time that a test waits for an event that must happen.
+// patience limits most waits of the tests.
 const patience = time.Minute
 
 // A site is a hub and the server of its streams.
@@ -53,9 +53,9 @@ type site struct {
 	lasts    time.Duration                   // the time after which grants expire; 0 means never
 }
 
-// serve runs a listener and a hub on a database and serves streams until the test ends. The query parameters of a
-// request name the recipients. The listener makes no safety polls, so a row that arrives without a notification is
-// missed.
+// serve runs a listener and a hub on a database and serves streams until the test ends. The query parameter recipient
+// names the user. If the parameter is repeated, the other values are groups. The listener makes no safety polls, so it
+// does not notice a row that arrives without a notification.
 func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
@@ -90,7 +90,7 @@ func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	return s
 }
 
-// open runs the hub and serves its streams until the test ends or stop is called.
+// open serves the streams until the test ends. It runs the hub until the test ends or stop is called.
 func (s *site) open(t testing.TB) (stop func()) {
 	server := httptest.NewUnstartedServer(s)
 	if s.socket != nil {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limitBuffer sets the size of a socket's receive buffer, and limits packets to 1,400 bytes, as on a network.
+// limitBuffer sets the size of a socket's receive buffer, and limits packets to 1,400 bytes, as on a usual network.
 func limitBuffer(fd uintptr, size int) error {
 	const packet = 1400
 	return errors.Join(

@@ -47,7 +47,7 @@ func TestAClientThatVanishes(t *testing.T) {
 				took := time.Since(began)
 				t.Logf("closed after %v", took)
 				if took < heartbeat || took > 15*heartbeat {
-					t.Errorf("closed after %v, want a little more than two heartbeat intervals of %v", took, heartbeat)
+					t.Errorf("closed after %v, want from 1 to 15 heartbeat intervals of %v", took, heartbeat)
 				}
 			})
 		}
