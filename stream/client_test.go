@@ -128,7 +128,7 @@ func (c *client) line() string {
 	c.Helper()
 	line, err := c.body.ReadString('\n')
 	if err != nil {
-		c.Fatalf("read a line: got %q, %v", line, err)
+		c.Fatalf("got %q (%v), want a line", line, err)
 	}
 	return line
 }

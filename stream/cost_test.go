@@ -33,7 +33,7 @@ func TestAnIdleStreamIsSmall(t *testing.T) {
 // inUse returns the bytes of the heap and the stacks after a garbage collection.
 func inUse() int64 {
 	debug.FreeOSMemory()
-	debug.FreeOSMemory() // the second call empties pools
+	debug.FreeOSMemory() // the second call empties each sync.Pool
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc + stats.StackInuse)

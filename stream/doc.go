@@ -22,8 +22,8 @@
 //   - A lease records when the grant of a stream ends.
 //
 // [Hub.Run] is one goroutine. It sends heartbeats and ends the streams whose grants have expired. On Linux, one
-// goroutine notices when clients of plain HTTP/1.1 streams disconnect. Each stream over TLS or HTTP/2, and each stream
-// on another system, has a goroutine for this. A stream has further goroutines only while it is joining, while it has a
-// backlog, and while its grant is being renewed. An event for many streams is written by up to one goroutine for each
-// processor, and Publish and Send wait for these goroutines. All goroutines end with the streams or with Run.
+// goroutine notices when clients of plain HTTP/1.1 streams disconnect. Each other stream has a goroutine for this, for
+// example over TLS or HTTP/2, or on another system. A stream has further goroutines only while it is joining, while it
+// has a backlog, and while its grant is being renewed. An event for many streams is written by up to one goroutine for
+// each processor, and Publish and Send wait for these goroutines. All goroutines end with the streams or with Run.
 package stream

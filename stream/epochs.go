@@ -10,13 +10,13 @@ import (
 // previous recovery began. Several recoveries are kept, because a client may resume after several crashes.
 type epochs []recovery
 
-// maxRecoveries is the number of recoveries that are kept. Each uses as much memory as a cursor. A client whose cursor
-// is older is reset, unless the row that anchors the cursor still exists.
+// maxRecoveries is the largest number of recoveries that are kept. Each uses about as much memory as a cursor. A client
+// whose cursor is older is reset, unless the row that anchors the cursor still exists.
 const maxRecoveries = 64
 
 // A recovery records which delivered rows survived a crash recovery or failover.
 type recovery struct {
-	sent cursor.Cursor // the rows that the Hub had sent
+	sent cursor.Cursor // describes the rows that the Hub had sent
 	last *cursor.Row   // rows of transactions above this row's transaction are lost; nil if no row is lost
 	next cursor.Tag    // the epoch that began
 }

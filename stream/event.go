@@ -26,7 +26,7 @@ var (
 const (
 	resetMalformed = "malformed" // the text is not a cursor
 	resetExpired   = "expired"   // retention may have deleted rows that the client has not received
-	resetHistory   = "history"   // the cursor is of another database, or the server may have lost rows that it has seen
+	resetHistory   = "history"   // the cursor is of another database, or the server may have lost rows that the cursor has seen
 	resetAhead     = "ahead"     // the cursor has seen rows that this database does not have
 )
 

@@ -76,7 +76,7 @@ func FuzzServe(f *testing.F) {
 		text := cmp.Or(header, request.URL.Query().Get("last_event_id"))
 		c, err := cursor.Parse(text)
 		valid := err == nil && start.Covers(c)
-		c.Epoch = start.Epoch // the Source says that every cursor of another epoch is valid
+		c.Epoch = start.Epoch // the hub converts a cursor of another epoch, because the Source says that it is valid
 		if text != "" && !valid {
 			want = append(want, "rowcast.reset")
 		}

@@ -122,7 +122,7 @@ func (h *Hub) renew(ctx context.Context, l *lease) {
 	defer h.state.Unlock()
 	switch {
 	case ctx.Err() != nil || l.of.seat.lease == nil: // the Hub is stopping, or the stream has ended
-	case ok && expires.IsZero(): // without an end
+	case ok && expires.IsZero(): // the new grant has no end
 		l.of.seat.lease = nil
 	case ok:
 		l.due, l.expires = expires, expires

@@ -168,11 +168,11 @@ func TestAGrantEndsWhileJoining(t *testing.T) {
 			}
 			sleepUntil(began, end)
 			if r.ended() {
-				t.Error("the stream ended too early")
+				t.Error("the stream ended before the end of its grant and leeway")
 			}
 			time.Sleep(2 * tick)
 			if !r.ended() {
-				t.Errorf("the stream continues: %q", r.text())
+				t.Errorf("the stream is open after the end of its grant and leeway: %q", r.text())
 			}
 			stop()
 		})

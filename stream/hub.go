@@ -165,7 +165,7 @@ func (h *Hub) Publish(b feed.Batch) {
 	if b.Horizon != 0 {
 		st.horizon = b.Horizon
 	}
-	if b.Clamp != nil { // moves the cursors of the clients, so that none of them resumes from a lost row
+	if b.Clamp != nil { // moves the cursors of live clients, so that no client resumes from a lost row
 		st.send("", st.heartbeat())
 	}
 	close(st.next)
@@ -180,7 +180,8 @@ func (h *Hub) Begun() <-chan struct{} {
 	return h.begun
 }
 
-// prepare updates the memory and the epoch list if the batch is the first one, or follows a reset or a new epoch.
+// prepare updates the memory and the epoch list if the batch is the first one, has a Reset, or begins an epoch. If the
+// batch has a Reset, prepare sends rowcast.reset to all live streams.
 func (st *state) prepare(b feed.Batch) {
 	before := st.cursor
 	switch {

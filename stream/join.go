@@ -84,8 +84,9 @@ type joining struct {
 	live  bool
 	pause time.Duration // the wait after the last failure of the Source; 0 after a success
 
-	// greeting is rowcast.hello, until it has been written. If the stream can become live at once, it does so before
-	// rowcast.hello is written. Then the client misses nothing after that event, NOTIFY messages included.
+	// greeting is the result of hello, followed by rowcast.reset if the client must be reset. It is nil once greet has
+	// written it. If the stream can become live at once, it does so before rowcast.hello is written. Then the client
+	// misses nothing after that event, NOTIFY messages included.
 	greeting []byte
 
 	// opening is the first line, until it has been written. It is written alone only if the stream has to wait.
@@ -252,7 +253,8 @@ func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cur
 	return next, j.flush(n)
 }
 
-// replayPage reads a page of the rows that the client has missed from the Source, and writes their events.
+// replayPage reads a page of the rows that the client has missed from the Source, and writes their events. If missed
+// rows may have been deleted, it writes rowcast.reset instead.
 func (j *joining) replayPage(c, end cursor.Cursor) (next cursor.Cursor, err error) {
 	if err := j.greet(); err != nil {
 		return c, err
@@ -350,9 +352,9 @@ func (j *joining) attemptInTurn(of failures.Operation, call func(ctx context.Con
 	})
 }
 
-// attempt calls the Source once and reports whether the call succeeded. After a failure, attempt waits before it
-// returns. The wait is longer after each failure in a row, up to 7.5 s. The caller tries again, possibly with another
-// cursor of the Hub.
+// attempt calls the Source once and reports whether the call succeeded. After a failure, attempt waits for a random
+// time before it returns. The mean of this time doubles with each failure in a row, from 100 ms to 5 s. The caller
+// tries again, possibly with another cursor of the Hub.
 func (j *joining) attempt(of failures.Operation, call func(ctx context.Context) error) bool {
 	ctx, cancel := context.WithCancel(j.ctx)
 	done := make(chan struct{})
@@ -380,8 +382,8 @@ func (j *joining) attempt(of failures.Operation, call func(ctx context.Context) 
 	return false
 }
 
-// waitFor waits until done is closed, and writes a comment each heartbeat interval. It returns false if the stream ends
-// first.
+// waitFor waits until done is closed. It writes the opening, if that has not been written, and then a comment each
+// heartbeat interval. It returns false if the stream ends first.
 func (j *joining) waitFor(done <-chan struct{}) bool {
 	if j.comments == nil {
 		j.comments = time.NewTicker(j.Heartbeat)

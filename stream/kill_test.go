@@ -33,7 +33,7 @@ func TestConnectAndKill(t *testing.T) {
 		all.Wait()
 		eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
 	}
-	round(clients / 20) // lets pools grow before the measurement
+	round(clients / 20) // fills each sync.Pool before the measurement
 	goroutines, files, bytes := runtime.NumGoroutine(), descriptors(t), heap()
 	round(clients)
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
@@ -103,7 +103,7 @@ func descriptors(t *testing.T) int {
 func heap() int64 {
 	var stats runtime.MemStats
 	runtime.GC()
-	runtime.GC() // the second collection empties pools
+	runtime.GC() // the second collection empties each sync.Pool
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc)
 }

@@ -16,7 +16,7 @@ type Limits struct {
 
 // Refusals count the requests that Serve answered with "retry later", by the reason.
 type Refusals struct {
-	Unavailable atomic.Int64 // the Hub had not begun, was stopping, or had disconnected one of the recipients
+	Unavailable atomic.Int64 // the Hub had not begun, was stopping, or had disconnected a recipient since Grant.Known
 	Streams     atomic.Int64 // Limits.Streams was reached
 	User        atomic.Int64 // Limits.User was reached
 	Address     atomic.Int64 // Limits.Address was reached

@@ -72,7 +72,7 @@ func (f *flow) event(recipient, data string) feed.Row {
 		if !f.steady {
 			xid = row.Xid - uint64(2*(f.inFlight-i)) - 1
 		}
-		end.Xip = append(end.Xip, xid) // each event has a new array, with spare capacity
+		end.Xip = append(end.Xip, xid) // append gives each event a new array, with spare capacity
 	}
 	e := feed.Row{Row: row, Recipient: recipient, Event: "notify", Data: []byte(data), Size: int64(len(data))}
 	e.Cursor = f.now.After(row, end)

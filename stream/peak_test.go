@@ -82,7 +82,7 @@ func runPeak(t *testing.T, pending, most int) (empty, peak, evicted int) {
 	hub.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", peakVariable, pending, most))
 	out, err := hub.Output()
 	if err != nil {
-		t.Fatalf("run the hub: %v (%v), %s", err, ctx.Err(), out)
+		t.Fatalf("the hub failed: %v (%v), %s", err, ctx.Err(), out)
 	}
 	if _, err := fmt.Sscan(string(out), &empty, &peak, &evicted); err != nil {
 		t.Fatalf("the hub printed %q: %v", out, err)

@@ -131,7 +131,7 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 		select {
 		case <-done:
 		case <-time.After(patience):
-			t.Fatalf("not all clients have received the event; %d pages were read, %d bytes are held", pages.Load(), f.hub.Held())
+			t.Fatalf("some clients have not received the event; %d pages were read, %d bytes are held", pages.Load(), f.hub.Held())
 		}
 	}
 	eventually(t, "nothing is held", func() bool { return f.hub.Held() == 0 })

@@ -6,7 +6,7 @@ import (
 )
 
 // A roster holds the open streams, by recipient and by the time of their heartbeat. It belongs to the state of a Hub.
-// Adding and removing a stream takes the same time however many streams there are, because each stream knows its
+// The mean time to add or remove a stream does not depend on the number of streams, because each stream knows its
 // indexes.
 type roster struct {
 	parts      [slots]group      // all streams, by their slot

@@ -70,7 +70,7 @@ func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
 		for i := range batches {
 			began := time.Now()
 			for j := range size {
-				leave[((i*size+j)*7919)%streams]() // ends each stream at most once, because 7,919 is a prime
+				leave[((i*size+j)*7919)%streams]() // ends no stream twice, because 7,919 is a prime
 			}
 			took = append(took, time.Since(began)/size)
 		}
@@ -116,7 +116,7 @@ func BenchmarkLargeGroup(b *testing.B) {
 				})
 				ending += cpuOf(func() {
 					for i := range leave {
-						leave[(i*7919)%streams]() // ends each stream at most once, because 7,919 is a prime
+						leave[(i*7919)%streams]() // ends no stream twice, because 7,919 is a prime
 					}
 				})
 				if sent, open := f.hub.Stats.Sent.Load(), f.hub.Stats.Streams.Load(); sent != int64(events*streams) || open != 0 {

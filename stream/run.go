@@ -29,10 +29,10 @@ func (h *Hub) Run(ctx context.Context) error {
 }
 
 // beat sends a heartbeat to the idle streams of the next slot and closes the stalled streams of the slot. It also
-// closes the slowest streams if too many bytes are pending, or if a stream has waited too long for memory. The id of
-// the heartbeat is the Hub's cursor, so a client that received no event for days resumes from a recent cursor. A stream
-// with pending events gets no heartbeat: if the id came before them, a client that resumes would miss them (rules 14
-// and 15 of package cursor).
+// closes the slowest streams if too many bytes are pending, or if streams wait for memory and none has been granted any
+// for a heartbeat interval. The id of the heartbeat is the Hub's cursor, so a client that received no event for days
+// resumes from a recent cursor. A stream with pending events gets no heartbeat: if the id came before them, a client
+// that resumes would miss them (rules 14 and 15 of package cursor).
 func (h *Hub) beat() {
 	st := h.state.Lock()
 	defer h.state.Unlock()
@@ -86,7 +86,7 @@ func (h *Hub) stop() {
 		}
 	}
 	for _, s := range streams {
-		s.close() // the client has not accepted its pending events
+		s.close() // a stream is still open if its client has not accepted all pending events
 	}
 }
 

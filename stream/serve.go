@@ -12,9 +12,9 @@ import (
 	"rowcast/stream/wire"
 )
 
-// Serve answers a request with a stream of the events for the recipients of a grant and for everyone. The caller must
-// have authenticated the request. Serve sets the headers of the response and keeps other headers that are set already,
-// such as the headers for CORS.
+// Serve answers a request with a stream of the events for the recipients of a grant and for everyone, or with "retry
+// later" if the stream cannot be opened now. The caller must have authenticated the request. Serve sets the headers of
+// the response and keeps other headers that are set already, such as the headers for CORS.
 //
 // [Limits] by address use the request's RemoteAddr, with a port or without. Behind a proxy, the caller must put the
 // client's address there.

@@ -67,7 +67,7 @@ func TestASlowStreamIsNotClosed(t *testing.T) {
 				<-ticker.C
 				c.expectRun('x', part)
 				if f.hub.Stats.Streams.Load() != 1 {
-					t.Fatal("the stream was closed")
+					t.Fatal("the stream was closed, although the client accepts bytes")
 				}
 			}
 			c.expectRun('x', size-2-times*part)

@@ -28,9 +28,9 @@ type Source interface {
 	IsValid(ctx context.Context, c, now cursor.Cursor) (bool, error)
 }
 
-// A fairQueue limits the calls of the Source that run at one time. One reader may have half of the calls, but at least
-// one, and waiting readers take turns. A user with many clients and costly cursors therefore does not take all calls
-// from the other users.
+// A fairQueue limits the calls of Source.Page and Source.IsValid that run at one time. One reader may have half of the
+// calls, but at least one, and waiting readers take turns. A user with many clients and costly cursors therefore does
+// not take all calls from the other users.
 type fairQueue struct {
 	mu      sync.Mutex
 	free    int                     // calls that may begin now

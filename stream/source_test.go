@@ -80,7 +80,7 @@ func TestFewStreamsReadAtOneTime(t *testing.T) {
 
 // A gate delays the queries of streams that resume, and records their recipients.
 type gate struct {
-	open chan struct{} // closing it lets the queries continue
+	open chan struct{} // when it is closed, the queries continue
 
 	mu     sync.Mutex
 	inside []string // the recipients whose queries are delayed at the moment
@@ -232,7 +232,7 @@ func TestAttackManySlowUsers(t *testing.T) {
 	pages := 0
 	for ; slow.count(&slow.read, "honest") == 0; pages++ {
 		if pages > users+reads {
-			t.Fatalf("the user has read no page after %d pages of %d other users", pages, users)
+			t.Fatalf("the user has read no page after %d pages of %d other users, want one by then", pages, users)
 		}
 		slow.next <- struct{}{}
 		eventually(t, "the next read begins", func() bool {

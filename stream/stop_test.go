@@ -204,7 +204,7 @@ func TestTheLastCursorIsExact(t *testing.T) {
 				}
 			}
 			if got := fmt.Sprint(parse(t, c.decoder.LastID).AnchorXid() - start.AnchorXid()); got != last && last != "" {
-				t.Errorf("the last event is %s, the cursor belongs to event %s", last, got)
+				t.Errorf("the last event is %s, but the cursor belongs to event %s", last, got)
 			}
 		})
 	}

@@ -35,7 +35,7 @@ func TestAClientThatVanishes(t *testing.T) {
 				f.publish("alice", "message", "1")
 				c.wantData("1")
 				if large {
-					const size = 24 << 20 // more than the buffers of both kernels
+					const size = 24 << 20 // more than the buffers of both sockets
 					e := f.publish("alice", "message", text(size))
 					for c.line() != "id: "+e.Cursor.String()+"\n" { // a heartbeat may come before the event
 					}
