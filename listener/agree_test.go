@@ -84,8 +84,8 @@ func TestAnchorTagsAgree(t *testing.T) {
 }
 
 // The cursor of a hub and the cursor of a page that is rendered at the same time have the same xmax and the same
-// anchor. Their lists of transactions in flight can differ, because transactions of other databases begin and end at the
-// same time.
+// anchor. Their lists of transactions in flight can differ, because transactions of other databases begin and end at
+// the same time.
 func TestCursorsAgree(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

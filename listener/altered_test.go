@@ -43,7 +43,8 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	want = append(want, "alice  unreadable: invalid", "alice  unreadable: invalid", "alice last 6")
 	readInEveryWay(t, dsn, func() {
 		// Until the listener meets a row that it cannot read, it reads rows with their data, a page at a time. After
-		// such a row, it reads rows one by one for a while. In this order, it reads invalid recipients in both ways.
+		// such a row, it reads rows one by one for a while. In the order of these INSERTs, both ways meet invalid
+		// recipients.
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('', 'e', '7'), ('', 'rowcast.bye', '8')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'first', '1')`)
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', e, '2' FROM unnest($1::text[]) e`, events)
@@ -67,8 +68,8 @@ func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 	}
 }
 
-// some is passed to readInEveryWay in place of the number of unreadable rows, and means at least one. A page that begins
-// after an id does not read rows with lower ids, so the number depends on where the pages begin.
+// some is passed to readInEveryWay in place of the number of unreadable rows, and means at least one. A page that
+// begins after an id does not read rows with lower ids, so the number depends on where the pages begin.
 const some = -1
 
 // Rows with ids that no cursor can have are skipped. The rows around them arrive, once each, even if a page or a
@@ -94,8 +95,8 @@ func TestRowsWithInvalidIDs(t *testing.T) {
 }
 
 // While a hub runs, another session empties a table of rowcast, or damages rowcast.history. The hub goes on in the same
-// session. If the row of rowcast.history or its horizon is lost, the hub logs that, and uses the oldest transaction with
-// rows as the horizon.
+// session. If the row of rowcast.history or its horizon is lost, the hub logs that, and uses the oldest transaction
+// with rows as the horizon.
 func TestEmptiedTables(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{
@@ -133,9 +134,9 @@ func TestEmptiedTables(t *testing.T) {
 	}
 }
 
-// wantLost checks that a hub reports the row of rowcast.history as lost if lost is true, and only then. In that case, it
-// also checks that the horizon is the oldest transaction with rows, that retention returns an error, and that rowcast
-// migrate repairs the table.
+// wantLost checks that a hub reports the row of rowcast.history as lost if lost is true, and only then. In that case,
+// it also checks that the horizon is the oldest transaction with rows, that retention returns an error, and that
+// rowcast migrate repairs the table.
 func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	t.Helper()
 	written := strings.Contains(log.text(), "rowcast.history is empty: run rowcast migrate")

@@ -60,8 +60,8 @@ func settingsFor(version int, timeout time.Duration) map[string]string {
 	return all
 }
 
-// connConfig returns the configuration of the next connection. It sets an application_name, an encoding, a time limit, and
-// a DialFunc that sets TCP options with which the kernel detects a dead peer.
+// connConfig returns the configuration of the next connection. It sets an application_name, an encoding, a time limit,
+// and a DialFunc that sets TCP options with which the kernel detects a dead peer.
 func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	config := l.Config
 	if l.Configure != nil {
@@ -104,9 +104,9 @@ func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc 
 	}
 }
 
-// connect opens a session with the listener's settings, and checks that the server is a primary. With PollOnly, it opens
-// a connection without the settings, because each transaction applies them. If there are several hosts, each host has its
-// own time limit, because the first may be a primary that has died. receive, if non-nil, is called with each
+// connect opens a session with the listener's settings, and checks that the server is a primary. With PollOnly, it
+// opens a connection without the settings, because each transaction applies them. If there are several hosts, each host
+// has its own time limit, because the first may be a primary that has died. receive, if non-nil, is called with each
 // notification.
 func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config, err := l.connConfig(purpose)

@@ -57,7 +57,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 		}
 	}
 	if !maps.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+		t.Errorf("got requests %v, want %v", got, want)
 	}
 	polling.caughtUp(t)
 	first.stop()

@@ -104,8 +104,8 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"alice"}), 0)
 }
 
-// fillHistory inserts rows for 900 users and for everyone. Each hundred rows have the same transaction number. The server
-// has assigned all these numbers before.
+// fillHistory inserts rows for 900 users and for everyone. Each hundred rows have the same transaction number. The
+// server has assigned all these numbers before.
 func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	t.Helper()
 	for range (rows/100 + 4999) / 5000 { // makes the server assign enough transaction numbers

@@ -18,8 +18,8 @@ func burn(t *testing.T, conn *pgx.Conn, n int) {
 	exec(t, conn, fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$", n))
 }
 
-// bring inserts a hundred rows with the numbers of other transactions. The lowest of these numbers is n + %d + 1, where n
-// is the number that the server assigns next.
+// bring inserts a hundred rows with the numbers of other transactions. The lowest of these numbers is n + %d + 1, where
+// n is the number that the server assigns next.
 const bring = `INSERT INTO rowcast.notifications (recipient, data, xid)
 	SELECT 'alice', '"foreign"', (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + %d + i)::text::xid8 FROM generate_series(1, 100) i`
 
@@ -74,7 +74,8 @@ func checkForeign(t *testing.T, dsn, bring string) {
 }
 
 // TestSubscriptionIsNeverSent shows that rows are not sent if logical replication has copied them from another server.
-// The transaction numbers of the other server are higher, so this server has not assigned them yet.
+// The transaction numbers of the other server are higher than the numbers of this server. The rows are not sent even
+// after this server has assigned such high numbers too.
 func TestSubscriptionIsNeverSent(t *testing.T) {
 	t.Parallel()
 	publisher, subscriber := dbtest.Stranger(t), dbtest.Cluster(t)

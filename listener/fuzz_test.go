@@ -136,9 +136,9 @@ const (
 )
 
 // maxHeap is the number of bytes by which the heap may grow. The process may use 12 MiB. The listener may use twice the
-// size of a page and of three copies of the largest data. The factor is 2 because, with the default of GOGC, dead objects
-// may take as much memory as live ones. The other 24 MiB are for the workers of the fuzzing engine, which use up to
-// 12 MiB.
+// size of a page and of three copies of the largest data. The factor is 2 because, with the default of GOGC, dead
+// objects may take as much memory as live ones. The other 24 MiB are for the workers of the fuzzing engine, which use
+// up to 12 MiB.
 const maxHeap = 12<<20 + 2*(3*targetData+targetPage) + 24<<20
 
 // heap returns the size of the objects in the heap, in bytes. Dead objects count until they are collected.
@@ -148,8 +148,8 @@ func heap() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// survive runs an attack and checks that the next row, for another recipient, is delivered. It also checks that each row
-// of the attack was delivered or skipped, and that the heap has not grown too much. It reports whether PostgreSQL
+// survive runs an attack and checks that the next row, for another recipient, is delivered. It also checks that each
+// row of the attack was delivered or skipped, and that the heap has not grown too much. It reports whether PostgreSQL
 // accepted the INSERT of the attack.
 func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 	t.Helper()

@@ -96,8 +96,8 @@ func TestFetchesAfterTheLockWasSeenHeld(t *testing.T) {
 	}
 }
 
-// pollsFromTheFirstRow makes a listener release the park lock after the first row, and poll until more than 10 s after
-// the last row.
+// pollsFromTheFirstRow makes a listener release the park lock after the first row. The listener then polls, for more
+// than 10 s after each row.
 func pollsFromTheFirstRow(l *listener.Listener) { l.Busy = 1e-100 }
 
 func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {

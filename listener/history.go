@@ -7,7 +7,8 @@ import (
 	"rowcast/listener/failures"
 )
 
-// errNoHistory reports that rowcast.history has no row. Some session has deleted it.
+// errNoHistory reports that rowcast.history has no row with a horizon, because another session has deleted or changed
+// it.
 var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
 // observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the listener
@@ -23,8 +24,8 @@ func (l *Listener) observeHistory(p *page) {
 	l.historyLost = p.historyLost
 }
 
-// checkHistory returns errNoHistory if rowcast.history has no row. It returns nil if another session has merely
-// locked the row.
+// checkHistory returns errNoHistory if rowcast.history has no row with a horizon. It returns nil if another session has
+// merely locked the row.
 func checkHistory(ctx context.Context, db querier) error {
 	var there bool
 	err := db.QueryRow(ctx, "SELECT EXISTS (SELECT FROM rowcast.history WHERE one AND horizon IS NOT NULL)").Scan(&there)

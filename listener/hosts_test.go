@@ -57,6 +57,6 @@ func TestSilentHostIsPassedOver(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if valid, err := replayer.IsValid(ctx, r.last.Cursor, r.last.Cursor); err != nil || !valid {
-		t.Errorf("IsValid: got %t, %v, want true", valid, err)
+		t.Errorf("IsValid: got %t and error %v, want true", valid, err)
 	}
 }

@@ -129,7 +129,7 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 		made := one[int](t, conn, "SELECT setval('rowcast.made', setval('rowcast.made', nextval('rowcast.made')))::int")
 		exec(t, conn, "ALTER SEQUENCE rowcast.made RESTART")
 		t.Logf("%s: the data of %d rows was read %d times", way, 2*rows, made)
-		if made > 6*2*rows { // a single page reads the data of each row three times
+		if made > 6*2*rows { // the query of a page uses the data of each row three times
 			t.Errorf("%s: the data of %d rows was read %d times, want at most 6 times a row", way, 2*rows, made)
 		}
 	}

@@ -22,7 +22,7 @@ const (
 	inlineTotal = 128 << 10
 	// minInline and maxInline bound the stored bytes of one row that comes with its data.
 	minInline, maxInline = 256, 8 << 10
-	// maxSingle is the number of rows of a page that are read by statements of their own.
+	// maxSingle is the largest number of rows of a page that are read by statements of their own.
 	maxSingle = 16
 )
 

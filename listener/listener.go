@@ -52,8 +52,8 @@ type Listener struct {
 	PollOnly bool
 
 	// PollInterval is the usual time between two fetches while polling. After a slow fetch it is up to twice as long.
-	// While there are fewer commits a second than Busy, it can be half as long, except with PollOnly. While
-	// the transaction of another session keeps the listener from sleeping, it can be from 10 to 25 ms. The default is 2 ms.
+	// While there are fewer commits a second than Busy, it can be half as long, except with PollOnly. While the
+	// transaction of another session keeps the listener from sleeping, it can be from 10 to 25 ms. The default is 2 ms.
 	PollInterval time.Duration
 
 	// Look is the longest time without a fetch while the listener sleeps. The fetch after it is a safety poll: it finds
@@ -131,10 +131,10 @@ type Stats struct {
 	Malformed  atomic.Int64 // messages and disconnect requests that were malformed
 	Unreadable atomic.Int64 // rows that could not be read, counted at each attempt
 
-	Crowded    atomic.Bool  // the listener polls because the NOTIFY queue is fuller than QueueLimit
-	ForeignXid atomic.Int64 // the number of rows whose transaction number this server has not assigned, at the last count, 1,000 at most; they are never sent
+	Crowded    atomic.Bool  // the listener polls because the NOTIFY queue fills up, see QueueLimit
+	ForeignXid atomic.Int64 // the number, at most 1,000, of rows whose transaction number this server had not assigned at the last count; such rows are never sent
 
-	queue   atomic.Uint64             // the bits of NotifyQueue
+	queue   atomic.Uint64             // the bits of the number that NotifyQueue returns
 	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to the end
 }
 

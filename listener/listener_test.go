@@ -68,8 +68,8 @@ type reader struct {
 	last feed.Batch
 }
 
-// newListener returns a listener that drops its batches. It makes no safety polls, so while it sleeps, it does not find a
-// row that comes without a notification.
+// newListener returns a listener that drops its batches. It makes no safety polls, so while it sleeps, it does not find
+// a row that comes without a notification.
 func newListener(t testing.TB, dsn string) *listener.Listener {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)

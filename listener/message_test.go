@@ -95,8 +95,8 @@ func TestParseMessage(t *testing.T) {
 	}
 }
 
-// parseMessage refuses a payload, or returns one line of JSON as the data and an event without line breaks. It refuses a
-// payload that begins with a brace but is not a JSON object.
+// parseMessage refuses a payload, or returns one line of JSON as the data and an event without line breaks. It refuses
+// a payload that begins with a brace but is not a JSON object.
 func FuzzMessage(f *testing.F) {
 	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"event":`} {
 		f.Add(payload)

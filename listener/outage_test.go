@@ -35,7 +35,7 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 		t.Errorf("got connected %t and %d complete sessions, want false and 0", r.Connected(), r.Stats.Sessions.Load())
 	}
 	if got := log.text(); !strings.Contains(got, `msg="cannot connect to PostgreSQL" error="second connection, for the park lock: `) {
-		t.Errorf("the log does not name the missing connection:\n%s", got)
+		t.Errorf("want a line about the missing second connection, the log is\n%s", got)
 	}
 	exec(t, conn, "ALTER ROLE "+role+" CONNECTION LIMIT 2")
 	r.waitForLock(t, 1)

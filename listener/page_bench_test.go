@@ -22,7 +22,7 @@ func BenchmarkPage(b *testing.B) {
 	for b.Loop() {
 		page, err := l.Page(b.Context(), conn, cursor.Cursor{}, 512)
 		if err != nil || len(page) != rows {
-			b.Fatalf("got %d rows, %v", len(page), err)
+			b.Fatalf("got %d rows and error %v, want %d rows", len(page), err, rows)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/rows, "ns/row")

@@ -30,8 +30,8 @@ type parkLock struct {
 // errParkLock marks the errors of the park lock's session.
 var errParkLock = errors.New("park lock")
 
-// queueTimeout bounds a wait in the queue for the lock. It is below the default deadlock_timeout. A statement that waits
-// holds back vacuum, and beyond deadlock_timeout the server may log each wait.
+// queueTimeout bounds a wait in the queue for the lock. It is below the default deadlock_timeout. A statement that
+// waits holds back vacuum, and beyond deadlock_timeout the server may log each wait.
 const queueTimeout = 500 * time.Millisecond
 
 var lockKey = fmt.Sprintf("(%d, %d)", sql.ParkLock1, sql.ParkLock2)
@@ -79,7 +79,7 @@ func (p *parkLock) ask(ctx context.Context, query string) (answer bool, err erro
 	return answer, nil
 }
 
-// try takes the lock if no other session has it. It does not wait for the lock.
+// try takes the lock, unless another session holds it or the connection is busy. It does not wait for the lock.
 func (p *parkLock) try(ctx context.Context) (bool, error) {
 	if idle, err := p.isIdle(); err != nil || !idle {
 		return false, err
@@ -96,7 +96,8 @@ var lockHolder = fmt.Sprintf(`SELECT pid FROM pg_locks WHERE locktype = 'advisor
 	AND classid = %d AND objid = %d AND objsubid = 2
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1`, sql.ParkLock1, sql.ParkLock2)
 
-// heldElsewhere returns the process of another hub that holds the lock, or 0.
+// heldElsewhere returns the process of another hub that holds the lock. It returns 0 if there is none, or if the
+// connection is busy.
 func (p *parkLock) heldElsewhere(ctx context.Context) (holder uint32, err error) {
 	if idle, err := p.isIdle(); err != nil || !idle {
 		return 0, err
@@ -206,8 +207,9 @@ func (p *parkLock) release(ctx context.Context) error {
 	return nil
 }
 
-// notifyReleased is a job that notifies the other hubs of a release. If the NOTIFY queue is full, the notification
-// fails, and the other hubs notice the release within about Look.
+// notifyReleased is a job that notifies the other hubs of a release. The notification fails if the NOTIFY queue is
+// full, or if the job waits for another writer for longer than queueTimeout. The other hubs then notice the release
+// within about Look.
 func (p *parkLock) notifyReleased(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	_, err := conn.Exec(ctx, "SELECT pg_notify($1, '')", releasedChannel)
 	if p.isRefused(err) {

@@ -193,8 +193,8 @@ func TestNoticesAStalledParkLock(t *testing.T) {
 	}
 }
 
-// An idle hub runs no query except its safety polls, one a second by default, whether it holds the park lock or relies on
-// another hub.
+// An idle hub runs no query except its safety polls, one a second by default, whether it holds the park lock or relies
+// on another hub.
 func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, map[string]string{"log_statement": "all", "log_line_prefix": "[%a] "})

@@ -81,8 +81,8 @@ func TestTransactionPooler(t *testing.T) {
 	}
 }
 
-// pgbouncer runs PgBouncer in front of a database until the test ends. The parameter mode is the pool mode, and sessions
-// is the largest number of sessions of the pool. It returns a connection string for PgBouncer.
+// pgbouncer runs PgBouncer in front of a database until the test ends. The parameter mode is the pool mode, and
+// sessions is the largest number of sessions of the pool. It returns a connection string for PgBouncer.
 func pgbouncer(t *testing.T, dsn, mode string, sessions int) (pooled string) {
 	t.Helper()
 	program := dbtest.Program(t, "pgbouncer", "pgbouncer", "/usr/sbin/pgbouncer")

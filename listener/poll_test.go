@@ -27,7 +27,7 @@ func TestPgBouncer(t *testing.T) {
 
 	err := newListener(t, pooled).Preflight(limited(t))
 	if !errors.Is(err, listener.ErrPooled) {
-		t.Errorf("got %v, want %v", err, listener.ErrPooled)
+		t.Errorf("through the pooler: got %v, want %v", err, listener.ErrPooled)
 	}
 	if err := newListener(t, direct).Preflight(limited(t)); err != nil {
 		t.Errorf("without the pooler: got %v, want no error", err)

@@ -114,7 +114,8 @@ func (q request) args(rows int) []any {
 
 // snapshotRow is the beginning of every query. It selects one row with the snapshot and the horizon, even if there are
 // no rows to deliver. Without a row in rowcast.history, the horizon is the lowest transaction that has rows, because
-// retention may have deleted everything before it. "~" marks this case.
+// retention may have deleted everything before it. Without any rows, the horizon is then the xmin of the snapshot. "~"
+// marks both cases.
 func snapshotRow(state, result string) string {
 	return `SELECT snapshot::text, coalesce((` + horizon + `)::text,
 		'~' || (SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), '~' || pg_snapshot_xmin(snapshot)),
@@ -170,10 +171,10 @@ const (
 	boundEvent     = `CASE WHEN octet_length(event) <= 128 THEN event END`
 )
 
-// inlineData returns an SQL expression for the text of data. Its value is NULL if the text is too large. data #> '{}'
-// is data before it is compressed: compressed numbers can be a million times as long in text. Data of at most 512 bytes
-// has less than 5 MiB of text, which is not measured: for a small row, measuring would cost half as much as everything
-// else.
+// inlineData returns an SQL expression for the text of data. Its value is NULL if data is too large, stored or as text.
+// data #> '{}' is data before it is compressed: compressed numbers can be a million times as long in text. Data of at
+// most 512 bytes has less than 5 MiB of text, which is not measured: for a small row, measuring would cost half as much
+// as everything else.
 func inlineData(stored, text string) string {
 	return `CASE WHEN pg_column_size(data) > ` + stored + `::int THEN NULL
 	WHEN pg_column_size(data #> '{}') <= least(` + stored + `::int, 512) THEN data::text

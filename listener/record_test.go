@@ -15,8 +15,8 @@ import (
 	"rowcast/listener/feed"
 )
 
-// A record has the transactions of some writers, with their times. The test uses it to check which rows were delivered,
-// and in which order.
+// A record has the transactions of some writers, and the order in which they began and ended. Tests use it to check
+// which rows were delivered, and in which order.
 type record struct {
 	clock atomic.Int64
 
@@ -55,7 +55,8 @@ func (c *record) write(t *testing.T, dsn string, writers, transactions int) {
 	await(t, "the writers", &all)
 }
 
-// transact makes a transaction that takes a while, so that other transactions begin and end meanwhile.
+// transact makes a transaction that inserts rows and renders pages, and then commits or rolls back. The transaction
+// takes a while, so that other transactions begin and end meanwhile.
 func (c *record) transact(ctx context.Context, conn *pgx.Conn) error {
 	tx := &transaction{began: c.clock.Add(1)}
 	isolation := []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.ReadCommitted, pgx.RepeatableRead}

@@ -89,9 +89,9 @@ func (l *Listener) newPool(
 	return pgxpool.NewWithConfig(ctx, config)
 }
 
-// epochKey is the key of the epoch in the custom data of a connection. It is read once, because a recovery ends every
-// connection. A connection for replays does not begin an epoch: only the listener does, so that the hub knows each
-// epoch from the listener's batches.
+// epochKey is the key of the epoch in the custom data of a connection. The epoch is read once, because a recovery ends
+// every connection. A connection for replays does not begin an epoch: only the listener does, so that the hub knows
+// each epoch from the listener's batches.
 const epochKey = "rowcast.epoch"
 
 // Close closes the connections. It waits for at most a second, because the pool would wait for a server that does not

@@ -35,8 +35,8 @@ func (r *reader) stops(batches []feed.Batch) (stops []stop, whole []stop) {
 }
 
 // Transactions stay open and commit out of order. A client stops after each event, resumes, and stops again after each
-// event that it then receives. It must receive each missing row once. If one transaction ended before another began, it
-// must receive the rows of the former first.
+// event that it then receives. It must receive each missing row once. If a transaction began after the end of another,
+// its rows must come after the rows of the other.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

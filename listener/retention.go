@@ -13,9 +13,9 @@ import (
 	"rowcast/listener/failures"
 )
 
-// A Retention deletes rows that are older than Keep, beginning with the oldest transaction. In the same transaction it
-// moves the horizon: a cursor that has not seen everything below the horizon is expired. If there are several hubs,
-// only one of them deletes at a time.
+// A Retention deletes rows that are older than Keep, beginning with the oldest transaction. Together with the deletion,
+// in one transaction, it moves the horizon. A cursor that has not seen everything below the horizon is expired. If
+// there are several hubs, only one of them deletes at a time.
 //
 // It has a connection of its own. Deleting a portion may take minutes, and no replay may wait for that. The connection
 // is closed during long pauses.
@@ -138,7 +138,7 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	return deleted, err
 }
 
-// endQuery finds the last transaction to delete, above the horizon ($1). A row with a created_at in the future is
+// endQuery finds the last transaction to delete, from the horizon ($1) on. A row with a created_at in the future is
 // deleted with the next old row: if it were kept, one wrong clock would keep all later rows. The query looks at the
 // first $2 rows that are not in the future. It also looks for young rows in the transaction of the last of them,
 // because this transaction may have more rows.

@@ -17,8 +17,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Old rows are deleted from the oldest on, whole transactions at a time, up to the first transaction with a young row. The
-// horizon moves with them. A cursor from before the deleted rows is expired, a later cursor is not.
+// Old rows are deleted from the oldest on, whole transactions at a time, up to the first transaction with a young row.
+// The horizon moves with the deletion. A cursor from before the deleted rows is expired, a later cursor is not.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	dsn := alone(t)

@@ -101,7 +101,7 @@ func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	t.Cleanup(replayer.Close)
 	begin := r.last.Cursor
 	if _, err := replayer.IsValid(limited(t), begin, begin); err != nil {
-		t.Fatalf("before the change: %v", err)
+		t.Fatalf("IsValid before the change: %v", err)
 	}
 	change()
 	const terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1"
@@ -134,7 +134,8 @@ func loginRole(t *testing.T, dsn, password string) string {
 }
 
 // certify creates an authority, which signs a certificate for the server and a certificate for the role certified. It
-// writes the files of the server to the directory theirs, and the files of the role to ours. Existing files are replaced.
+// writes the files of the server to the directory theirs, and the files of the role to ours. Existing files are
+// replaced.
 func certify(t *testing.T, theirs, ours string) {
 	t.Helper()
 	authority := &x509.Certificate{

@@ -101,7 +101,7 @@ func TestGoesOnInAnotherEpoch(t *testing.T) {
 			begin.Epoch = hub.last.Cursor.Epoch
 			wantData(t, replay(t, newReplayer(t, dsn, 512), begin.String(), hub.last.Cursor.String(), nil), `"1"`, `"2"`)
 			if sessions := hub.Stats.Sessions.Load(); sessions != 1 {
-				t.Errorf("%d sessions, want 1", sessions)
+				t.Errorf("got %d sessions, want 1", sessions)
 			}
 		})
 	}

@@ -33,7 +33,8 @@ func (d *dialled) dial(ctx context.Context, _, address string) (net.Conn, error)
 }
 
 // The listener uses the DialFunc of Config for its first connection, for the connection of the park lock, and for the
-// connections of replays. On each socket, it sets options with which the kernel notices that the server no longer answers.
+// connections of replays. On each socket, it sets options with which the kernel notices that the server no longer
+// answers.
 func TestDialFuncIsKept(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -104,6 +105,6 @@ func TestDeadServerIsGivenUp(t *testing.T) {
 		_, err = conn.Write(make([]byte, 1<<20)) // the peer does not read
 	}
 	if !errors.Is(err, syscall.ETIMEDOUT) {
-		t.Errorf("got %v, want %v", err, syscall.ETIMEDOUT)
+		t.Errorf("write: got error %v, want %v", err, syscall.ETIMEDOUT)
 	}
 }

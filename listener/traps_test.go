@@ -29,8 +29,8 @@ func layTraps(t *testing.T, conn *pgx.Conn, dsn string) {
 	}
 }
 
-// The hub uses no function, operator, type or table of another role, even if a new connection finds these objects before
-// the built-in ones.
+// The hub uses no function, operator, type or table of another role, even if a new connection finds these objects
+// before the built-in ones.
 func TestTrapsOfAnotherRoleAreNotUsed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

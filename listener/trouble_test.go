@@ -231,7 +231,7 @@ func TestCatchUp(t *testing.T) {
 	cancel()
 	hub.stop()
 	if err := hub.CatchUp(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want %v", err, context.Canceled)
+		t.Errorf("CatchUp after the end of Run: got error %v, want %v", err, context.Canceled)
 	}
 }
 
