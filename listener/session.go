@@ -11,8 +11,8 @@ import (
 	"rowcast/listener/feed"
 )
 
-// A session has the listener's connections and their state. It begins when they are opened, and ends with its first
-// error.
+// A session has the listener's connections and their state. It begins with the opening of the first connection, and
+// ends with the first error.
 type session struct {
 	*Listener
 	link   *link

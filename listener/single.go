@@ -68,7 +68,7 @@ func mayPass(reason string) bool {
 }
 
 // single reads the columns of a row that were not read with the page. It reports gone if the row was deleted. If the
-// row itself cannot be read, single sets Unreadable and returns no error.
+// row itself cannot be read, single sets Unreadable, unless the row is too large, and returns no error.
 func (r *reader) single(row *row) (gone bool, err error) {
 	if err = r.readWhole(row); reasonOf(err) == "" {
 		return gone, orGone(err, &gone)

@@ -52,7 +52,7 @@ const (
 	lockTaken                   // this hub has taken the park lock
 	lockElsewhere               // another hub was seen to hold the park lock
 	lockLost                    // the hub on which this one relied no longer holds the park lock
-	inQueue                     // the hub waits in the queue for the park lock, and the slow poll interval has passed or a notification came
+	inQueue                     // the hub waits in the queue for the park lock, and waitInQueue has returned
 	queueEnded                  // the wait in the queue has ended without the park lock
 	woken                       // a notification came, or CatchUp was called, while the hub slept
 	safetyPoll                  // nothing came for as long as Look while the hub slept
@@ -182,7 +182,8 @@ func (w *wakeup) taken(err error) (reason, phase, error) {
 	return lockTaken, w.hold, nil
 }
 
-// waitInQueue waits for the slow poll interval, or until the wait in the queue has ended.
+// waitInQueue waits for the slow poll interval. It returns earlier if a notification comes, if CatchUp is called, or if
+// the wait in the queue has ended.
 func (w *wakeup) waitInQueue(ctx context.Context) (reason, phase, error) {
 	err := w.link.wait(ctx, time.Now().Add(slowPoll))
 	w.link.released = false
