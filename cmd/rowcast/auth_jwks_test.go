@@ -237,7 +237,7 @@ func TestOtherKeysAtAURL(t *testing.T) {
 			t.Errorf("%s: got %d, %s, want 401 or an empty stream with retry", name, status, says)
 		}
 	}
-	if strings.Contains(h.err.String(), "cannot be read") {
+	if strings.Contains(h.err.String(), "cannot read the JSON Web Key Set") {
 		t.Error("a malformed key prevents other keys from being read")
 	}
 	if _, says := listenTo(t, h, "", bearer(sign(t, jwt.SigningMethodEdDSA, good.private, claims(nil)))...); says != aliceOnly {

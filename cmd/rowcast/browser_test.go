@@ -91,21 +91,29 @@ type page struct {
 
 func (p page) do(steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
+	if err := p.try(steps...); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// try runs the steps, for at most browserLimit.
+func (p page) try(steps ...chromedp.Action[chromedp.Void]) error {
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+	defer cancel()
+	return chromedp.Do(ctx, steps...)
 }
 
 // await waits until a JavaScript expression is true.
 func (p page) await(expression string) {
 	p.t.Helper()
-	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
+	err := p.try(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
 		`new Promise((resolve, reject) => {
 			const check = () => { try { (%s) ? resolve() : setTimeout(check, 10) } catch (error) { reject(error) } };
 			check();
 		})`, expression), chromedp.EvalAwaitPromise))
+	if err != nil {
+		p.t.Fatalf("wait until %s: %v", expression, err)
+	}
 }
 
 // enter is the Enter key, for fill.
