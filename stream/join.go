@@ -217,7 +217,7 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 const maxUnderLock = 1000
 
 // recheck checks the client's cursor again when the Hub's cursor is of another epoch or no longer covers it. This
-// happens when the server has recovered from a crash while the stream was joining.
+// happens when an epoch has begun, or all streams were reset, while the stream was joining.
 func (j *joining) recheck(c cursor.Cursor) (cursor.Cursor, error) {
 	if err := j.greet(); err != nil {
 		return c, err

@@ -271,7 +271,7 @@ func TestCORSHeadersSurvive(t *testing.T) {
 		t.Cleanup(server.Close)
 		header := listen(t, &site{url: server.URL}).response.Header
 		if header.Get("Access-Control-Allow-Origin") != "https://app.example" || header.Get("Vary") != "Origin" {
-			t.Errorf("got the headers %v, want the two of the middleware", header)
+			t.Errorf("got the headers %v, want the two headers of the middleware", header)
 		}
 	}
 }
