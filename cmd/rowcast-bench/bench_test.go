@@ -181,7 +181,7 @@ func awaitSessions(t *testing.T, dsn, condition string, isRight func(int) bool) 
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for the sessions of the benchmark: got %q (%v)", waitLimit, sessions, err)
+			t.Fatalf("waited %v for another number of sessions of the benchmark where %s: got %q (%v)", waitLimit, condition, sessions, err)
 		}
 	}
 }
@@ -212,10 +212,10 @@ func TestFunctionsOfOtherUsersAreNotCalled(t *testing.T) {
 	runSQL(t, dsn, dbtest.Traps, "ALTER DATABASE "+pgx.Identifier{config.Database}.Sanitize()+" SET search_path = public, pg_catalog")
 	code, out, stderr := run(t, "--quick", "--only", "flood", "--database-url", dsn)
 	if code != 0 || strings.Contains(out+stderr, "trap of another role") {
-		t.Errorf("got %d, %s, %s", code, out, stderr)
+		t.Errorf("got exit code %d, %s, %s, want 0 and no call of another user's function", code, out, stderr)
 	}
 	caught, err := query(t, dsn, "SELECT is_called::text FROM public.caught")
 	if err != nil || len(caught) != 1 || caught[0] != "false" {
-		t.Errorf("got %q, %v, want false: no function of another user was called", caught, err)
+		t.Errorf("the sequence of the traps has is_called = %q (%v), want false: a function of another user was called", caught, err)
 	}
 }

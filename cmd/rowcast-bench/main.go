@@ -136,7 +136,7 @@ func (c *command) write(report *bench.Report, out io.Writer) error {
 	return nil
 }
 
-// startServer starts a server for this run, with the settings of a small production server.
+// startServer starts a server for this run, with the settings of a small production server. remove stops it and deletes its files.
 func startServer(ctx context.Context, progress *private.Progress) (dsn string, remove func() error, err error) {
 	server, _, err := private.Start(ctx, "bench", progress, func(c *cluster.Cluster) {
 		c.Fresh = true

@@ -95,7 +95,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"child":               "rowcast-bench: the role is missing\n",
 	} {
 		if code, out, stderr := run(t, arg); code == 0 || out != "" || stderr != want {
-			t.Errorf("%s: got %d, %q, %q, want %q", arg, code, out, stderr, want)
+			t.Errorf("%s: got exit code %d, %q, %q, want another code than 0, no output and %q", arg, code, out, stderr, want)
 		}
 	}
 }

@@ -31,8 +31,8 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 // ErrURL reports that a database URL cannot be parsed.
 var ErrURL = errors.New("the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password")
 
-// Explain rewrites a connection error. The result is one line. If the connection failed, it contains the address of the database and
-// the reason. It never contains the password. Explain returns other errors unchanged.
+// Explain rewrites a connection error. For a failed connection, the new error contains the address of the database and the reason. It
+// never contains the password. Explain returns other errors unchanged.
 func (f Flags) Explain(err error) error {
 	if err == nil {
 		return nil
@@ -74,7 +74,7 @@ func Addresses(config *pgconn.Config) string {
 	return strings.Join(all, " or ")
 }
 
-// reason returns why the last connection attempt failed: the error of the server or of the network.
+// reason returns why a connection failed: an error of the server, or else of the network, or else the error inside err.
 func reason(err error) error {
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return refused

@@ -46,7 +46,7 @@ func printCommands(w io.Writer, page string, p *postgres) {
 	fmt.Fprintf(w, "  %sCtrl-C stops the demo.%s\n\n", faint, plain)
 }
 
-// psqlCommand returns a command line that opens the private database. It names the Unix socket, for which no password is needed.
+// psqlCommand returns a command line that opens the private database through its Unix socket. No password is needed there.
 func psqlCommand(programs cluster.Programs, dsn string) string {
 	program := "psql"
 	if _, err := exec.LookPath(program); err != nil {
@@ -61,8 +61,9 @@ func psqlCommand(programs cluster.Programs, dsn string) string {
 	return shellQuote(program) + " " + shellQuote(dsn)
 }
 
-// withoutPassword returns a connection string without its passwords. The page and the terminal show the result. If the
-// server requires a password, psql asks the user for it.
+// withoutPassword returns a connection string without its passwords. From a string of key=value pairs with a password,
+// it keeps only the host, the port, the user and the database. The page and the terminal show the result. If the server
+// requires a password, psql asks the user for it.
 func withoutPassword(dsn string, config *pgx.ConnConfig) string {
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
 		if u.User != nil {

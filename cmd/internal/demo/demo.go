@@ -30,7 +30,7 @@ type Demo struct {
 	Err io.Writer // for progress and the warnings of the hub
 }
 
-// Run runs the demo until ctx ends or PostgreSQL stops.
+// Run runs the demo until ctx ends, or until the hub or the private PostgreSQL fails.
 func (d *Demo) Run(ctx context.Context) error {
 	err := d.run(ctx)
 	if d.Database.DatabaseURL != "" {

@@ -78,8 +78,8 @@ func serveFile(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, files, "page/"+chi.URLParam(r, "file"))
 }
 
-// selectExisting reads the newest 50 rows for a user and for everyone, the oldest of them first, and the cursor of the same statement.
-// The page opens its stream from this cursor, so it misses no row and receives none twice.
+// selectExisting reads the cursor, and the newest 50 rows that are for a user or for everyone, the oldest of them first. It replaces
+// large data by a text. The page opens its stream from this cursor, so it misses no row and receives none twice.
 const selectExisting = `
 SELECT json_build_object('cursor', rowcast.cursor(), 'rows', coalesce(json_agg(
 	json_build_object('id', id, 'name', event, 'at', created_at,
@@ -109,7 +109,7 @@ func (p *page) existing(w http.ResponseWriter, r *http.Request) {
 // A formRow is a row from the page's form. Data is text that PostgreSQL converts to jsonb, so that PostgreSQL reports what is wrong
 // with it.
 type formRow struct {
-	Recipient *string `json:"recipient"` // null is everyone
+	Recipient *string `json:"recipient"` // null means everyone
 	Event     string  `json:"event"`
 	Data      string  `json:"data"`
 }
@@ -118,7 +118,7 @@ const maxFormRow = 16 << 20 // bytes
 
 const insertRow = `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ($1, $2, $3::text::jsonb) RETURNING id`
 
-// insert inserts a row. The trigger on the table does the rest.
+// insert inserts a row. This is enough for the hub to send it.
 func (p *page) insert(w http.ResponseWriter, r *http.Request) {
 	var row formRow
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxFormRow))
@@ -150,8 +150,8 @@ func writeError(w http.ResponseWriter, err error) {
 	server.WriteJSON(w, status, map[string]string{"error": text})
 }
 
-// guard refuses requests that a browser sends for a page of another site. The demo needs this because it authenticates
-// nobody.
+// guard refuses a request to insert a row if a browser sends it for a page of another site. The demo needs this because
+// it authenticates nobody. guard also forbids browsers to guess the content type of an answer.
 func guard(next http.Handler) http.Handler {
 	checked := http.NewCrossOriginProtection().Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -10,7 +10,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// reading reads new rows once, as a hub does. It polls, so that it does not take the park lock from a hub.
+// reading reads new rows once, as a hub does. It only polls, which leaves the park lock to the hubs.
 func (e *Examination) reading(ctx context.Context) (finding, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var began bool

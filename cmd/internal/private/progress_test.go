@@ -22,7 +22,7 @@ func TestIsTerminal(t *testing.T) {
 	}
 }
 
-// TestDownloadProgress shows that a log file gets one line for each tenth of a download.
+// TestDownloadProgress shows that a log file gets a line at the start of a download, and one for each tenth of it.
 func TestDownloadProgress(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

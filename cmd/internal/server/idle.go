@@ -17,9 +17,9 @@ import (
 // are too many, each new connection causes one to be closed. A client that opens thousands of connections, and sends nothing or only a
 // byte now and then, therefore does not block other clients. The connection to close is chosen by the first rule that applies:
 //
-//  1. If an address has more than a quarter of max, the address with the most connections loses one. That is the connection that has
-//     been waiting for a request the longest. If none is waiting, it is the connection with the newest request, because older requests
-//     will be finished sooner.
+//  1. If an address has more than a quarter of max, the address with the most connections loses one: the connection that has been
+//     waiting for a request the longest or, if none of them is waiting, the connection with the newest request. Older requests will be
+//     finished sooner.
 //  2. If connections are waiting for a request, the address with the most waiting connections loses the one that has been waiting the
 //     longest.
 //  3. Otherwise, the address with the most connections loses the one with the newest request.

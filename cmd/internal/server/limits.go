@@ -11,7 +11,7 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// maxDescriptors is the maximum number of file descriptors that a hub uses, even if the system has no limit.
+// maxDescriptors is the maximum number of file descriptors that a hub uses, even if the system allows more.
 const maxDescriptors = 1 << 20
 
 // ownConnections is the number of connections to PostgreSQL besides the connections for replays: two for the listener, one for retention

@@ -20,8 +20,8 @@ func IsLoopback(host string) bool {
 
 // AsLocalhost returns a middleware that refuses requests whose Host header does not name this machine. It protects from DNS rebinding: an
 // attacker's page can make its own domain name resolve to this machine, and then the browser treats this server as the page's origin.
-// A request without a Host header is accepted. Such a request uses HTTP/1.0, and no browser does. advice is appended to the error. A
-// refused request for a stream is counted and logged as denied.
+// A request without a Host header is accepted, because only HTTP/1.0 allows it, and browsers do not use HTTP/1.0. advice is appended to
+// the error. A refused request for a stream is counted and logged as denied.
 func (s *Server) AsLocalhost(advice string) func(http.Handler) http.Handler {
 	refusal := auth.Denial{
 		Status: http.StatusForbidden,

@@ -11,7 +11,8 @@ import (
 // A Network is a network of trusted proxies, such as 10.0.0.0/8, or a single address.
 type Network netip.Prefix
 
-// UnmarshalText reads the value of a flag. It refuses a network that contains all addresses.
+// UnmarshalText reads the value of a flag. It refuses a network that contains all addresses, and an IPv4 network in IPv6
+// notation.
 func (n *Network) UnmarshalText(text []byte) error {
 	prefix, err := netip.ParsePrefix(string(text))
 	if err != nil {
@@ -41,7 +42,8 @@ func (p Proxies) trust(address netip.Addr) bool {
 // client returns the address of the client that sent a request, from the address of the connection and the
 // X-Forwarded-For headers. Each trusted proxy appends the address of the host that connected to it. So the client's
 // address is the rightmost one that is not a trusted proxy's. The client may have forged all addresses to the left of
-// it. An entry that is not an address ends the search.
+// it. If all addresses are trusted proxies', the result is the leftmost one. An entry that is not an address ends the
+// search.
 func (p Proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	nearest := peer.Unmap().WithZone("")
 	for _, line := range slices.Backward(forwarded) {

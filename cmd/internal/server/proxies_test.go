@@ -65,8 +65,8 @@ func TestXForwardedFor(t *testing.T) {
 	}
 }
 
-// Whatever the header contains, the result is the address of the peer or one that a trusted proxy has appended. Entries
-// that a client adds on the left change nothing.
+// Whatever the header contains, the result is the address of the peer or one that a trusted proxy has appended. If the
+// result is not a trusted proxy, entries that a client adds on the left change nothing.
 func FuzzXForwardedFor(f *testing.F) {
 	f.Add("10.1.2.3", "203.0.113.1, 10.0.0.1", "198.51.100.9")
 	f.Add("203.0.113.1", "10.0.0.1:80,,", "[fd00::1]:80")

@@ -58,7 +58,7 @@ var (
 
 // A Refusal is an error that means that the stream cannot be opened, and that another attempt would fail, too.
 type Refusal struct {
-	Status int // the status of HTTP; 0 if there was no answer
+	Status int // the HTTP status; 0 if there was no answer
 	text   string
 }
 

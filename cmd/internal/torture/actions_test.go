@@ -130,7 +130,7 @@ type pacing struct {
 	until time.Time
 	pace  time.Duration
 
-	// asyncOnly makes all commits asynchronous, so that the server may lose some of them in a crash.
+	// asyncOnly makes all further transactions commit asynchronously, so that the server may lose some of them in a crash.
 	asyncOnly atomic.Bool
 }
 

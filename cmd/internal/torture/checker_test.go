@@ -13,8 +13,8 @@ import (
 // A fault is a violation of a promise of rowcast, such as a lost row.
 type fault struct {
 	kind string
-	at   int // the index of the delivery, or -1 for a loss
-	row  key // the lost row
+	at   int // the index of the delivery; -1 for a loss; the number of earlier deliveries for a reset
+	row  key // the lost row, for a loss
 	text string
 }
 
@@ -77,7 +77,7 @@ type checker struct {
 	*record
 	got    map[key]bool
 	ids    map[int]int64 // the last received id of each transaction
-	latest int           // of the received transactions, the number of the one that began last
+	latest int           // the number of the received transaction that began last
 	faults []fault
 }
 
@@ -97,7 +97,7 @@ func (c *checker) delivery(i int, d delivery) {
 	case row.recipient != "" && row.recipient != c.uid:
 		c.fault(wrongRecipient, i, "row %v is for %q", d.key, row.recipient)
 	case row.ID != d.id:
-		c.fault(wrongID, i, "row %v has id %d, was received with id %d", d.key, row.ID, d.id)
+		c.fault(wrongID, i, "row %v has id %d, but was received with id %d", d.key, row.ID, d.id)
 	}
 	tx := c.transactions[d.key.tx]
 	afterReset := c.resetAfter(tx.ended)
@@ -111,7 +111,7 @@ func (c *checker) delivery(i int, d delivery) {
 	c.got[d.key] = true
 	c.ids[d.key.tx] = d.id
 	if latest := c.transactions[c.latest]; latest.began > tx.ended && !afterReset {
-		c.fault(causalOrder, i, "row %v, of a transaction that had ended at %v, came after one of transaction %d, which began at %v",
+		c.fault(causalOrder, i, "row %v, of a transaction that had ended at %v, came after a row of transaction %d, which began at %v",
 			d.key, tx.ended, latest.number, latest.began)
 	}
 	if tx.began > c.transactions[c.latest].began {

@@ -1,5 +1,5 @@
 // Package torture contains a test of rowcast's main promise: every committed row reaches every client of its recipient exactly once and in
-// causal order, whatever fails meanwhile.
+// causal order, whatever fails meanwhile. A client that receives rowcast.reset must load the existing rows again.
 //
 //	go test ./cmd/internal/torture -run Torture                         half a minute
 //	ROWCAST_TORTURE=10m go test ./cmd/internal/torture -timeout 0       ten minutes

@@ -33,8 +33,8 @@ const limit = 60 * time.Second
 // build builds the command, with the race detector if the test runs with it.
 func build(t *testing.T) string {
 	t.Helper()
-	// go test caches results, and must run the test again when the command has changed. Therefore this file imports the command's packages,
-	// and reads this directory.
+	// go test caches results. To run the test again after a change of the command, it must see the change. Therefore this file imports
+	// libraries of the command, and reads cmd/internal.
 	if _, err := os.ReadDir(".."); err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ const (
 type transaction struct {
 	number  int
 	began   time.Duration // the time before the first statement
-	ended   time.Duration // the time at which the writer knew the outcome
+	ended   time.Duration // the time at which the writer knew the outcome; 0 for rolledBack
 	outcome outcome
 	async   bool         // synchronous_commit is off: the server may lose the transaction in a crash
 	rows    []string     // the recipient of each row; "" is everyone

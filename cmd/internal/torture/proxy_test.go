@@ -19,7 +19,7 @@ type proxy struct {
 	running  sync.WaitGroup
 
 	mu     sync.Mutex
-	passes sync.Cond // is signalled when the proxy stops being silent; its lock is mu
+	passes sync.Cond // is signalled when silent or closed has changed; its lock is mu
 	silent bool
 	closed bool
 	conns  map[net.Conn]struct{}

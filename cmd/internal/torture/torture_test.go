@@ -126,8 +126,8 @@ func (t *torture) random(participant uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(t.seed, participant))
 }
 
-// write starts the writers. It also keeps a transaction open until a crash ends it, and shorter transactions in another database. stop
-// stops the writers.
+// write starts the writers. It also keeps a transaction open in their database, begins a new one after each crash or restart of the
+// server, and runs shorter transactions in another database. stop stops the writers and the shorter transactions.
 func (t *torture) write() (stop func()) {
 	quiet, allQuiet := make(chan struct{}), make(chan struct{})
 	var writing, idling sync.WaitGroup

@@ -74,7 +74,8 @@ func TestTallyPercentiles(t *testing.T) {
 	})
 }
 
-// The latency of a late row is measured from the time at which it was due. Otherwise a stall would increase the latency of one row only.
+// The latency of a late row is measured from the time at which it was due. Otherwise a stall would increase the latency of only one row per
+// writer.
 func TestLateRowsAreMeasuredFromTheDueTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -127,7 +128,7 @@ func TestReport(t *testing.T) {
 	}
 	r.Quick = true
 	if got := table(t, r); strings.Contains(got, "met  ") || strings.Contains(got, "missed") || !strings.Contains(got, "Its figures mean nothing") {
-		t.Errorf("a quick run has verdicts:\n%s", got)
+		t.Errorf("the report of a quick run has verdicts, or does not warn that its figures mean nothing:\n%s", got)
 	}
 }
 

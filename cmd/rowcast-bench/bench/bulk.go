@@ -51,8 +51,8 @@ type bulkLoad struct {
 	what        string
 	streams     int
 	rows        int64
-	insert      string // a statement that writes the rows from $1 to $2-1
-	interrupted bool
+	insert      string  // a statement that writes the rows from $1 to $2-1
+	interrupted bool    // half of the clients are disconnected after a quarter of the rows
 	limit       float64 // the bytes by which memory may grow
 }
 
@@ -85,8 +85,8 @@ func (b *Bench) runBulk(ctx context.Context, h bulkLoad) error {
 	return nil
 }
 
-// memoryGrowth returns a function for the growth of a process: its peak memory since the call of memoryGrowth, minus its
-// memory at that call, in bytes.
+// memoryGrowth returns a function that returns how much the memory of a process has grown, in bytes: its peak since the
+// call of memoryGrowth, minus its memory at that call. If the memory cannot be measured, the function returns NaN.
 func memoryGrowth(p *process) func() float64 {
 	before, _, err := processMemory(p.pid())
 	if err == nil {

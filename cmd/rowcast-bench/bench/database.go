@@ -112,8 +112,8 @@ func (b *Bench) clear() (err error) {
 	return err
 }
 
-// backends returns the CPU time of the sessions of a database whose application_name begins with application. It fails with errUnmeasured
-// if the server is on another machine.
+// backends returns the CPU time of the sessions of a database whose application_name begins with application. The session of backends is
+// not included. It fails with errUnmeasured if this system cannot measure the sessions, for example if the server is on another machine.
 func (b *Bench) backends(ctx context.Context, dsn, application string) (time.Duration, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// insertion compares the rate of INSERTs into a table with a trigger and a hub with the rate for the same table without a trigger.
+// insertion compares the rates of INSERTs into a table with a trigger and into the same table without a trigger. A hub without clients
+// is connected meanwhile.
 func (b *Bench) insertion(ctx context.Context) error {
 	many, few := pick(b, 64, 6), pick(b, 8, 2)
 	mixes := []struct {
@@ -50,7 +51,6 @@ func (b *Bench) insertRates(ctx context.Context, d design, o openWriters, pairs 
 		return nil, nil, err
 	}
 	defer s.stop()
-	// There are no clients, so the hub sends nothing.
 	rate := func(schema string) (float64, error) {
 		o.Schema = schema
 		if err := s.addWriters(ctx, o); err != nil {

@@ -83,7 +83,7 @@ type Point struct {
 	CPU, ServerCPU float64
 }
 
-// held reports whether the rate was reached. If not, the latency grows during the run, and is not meaningful.
+// held reports whether more than 90 % of the rate was reached. If not, the latency grows during the run, and is not meaningful.
 func (p Point) held() bool { return p.Reached > 0.9*p.Rate }
 
 // curve measures latency and CPU at rates up to 20,000 rows a second, which a design may not reach. Each design runs twice, the second

@@ -27,7 +27,7 @@ type idleRun struct {
 
 const idleSteps = 4
 
-// idle opens streams at rowcast and at the naive design, and reports their memory after it has settled.
+// idle opens streams at rowcast and at the naive design, watches the memory of both hubs until it should have settled, and reports it.
 func (b *Bench) idle(ctx context.Context, streams int) (ours, naive *idleRun, err error) {
 	ours, naive = new(idleRun), new(idleRun)
 	if ours.stage, err = b.newStage(ctx, setup{design: rowcastDesign}); err != nil {
@@ -67,7 +67,7 @@ func (i *idleRun) connectAll(ctx context.Context, streams int) (err error) {
 }
 
 // settling returns the time for which memory is watched. In a full run, it is more than two minutes, because
-// the Go runtime collects garbage at least that often.
+// the Go runtime collects garbage at least every two minutes.
 func settling(b *Bench) time.Duration { return pick(b, 140*time.Second, 600*time.Millisecond) }
 
 // watchMemory records the memory of the hubs twice per second.

@@ -61,7 +61,7 @@ var panels = []panel{
 
 var colours = []color.RGBA{{0x1f, 0x5f, 0xd0, 0xff}, {0x2c, 0xa0, 0x5a, 0xff}, {0xe0, 0x8a, 0x1e, 0xff}, {0xc0, 0x30, 0x40, 0xff}}
 
-// Plot draws the curves into a file. The end of its name, .svg or .png, determines the format.
+// Plot draws the curves into a file. The end of its name, .svg or .png, determines the format. Without curves, Plot writes no file.
 func (r *Report) Plot(file string) error {
 	if len(r.Curve) == 0 {
 		return nil
