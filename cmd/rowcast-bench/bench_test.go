@@ -15,7 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Each scenario reports its figures. Their values are not checked, because they depend on the load of the machine.
+// Each scenario reports figures. The scenario curve is in TestPrivateServer. The values of the figures are not checked, because they
+// depend on the load of the machine.
 func TestScenariosReportTheirFigures(t *testing.T) {
 	t.Parallel()
 	const number = `(\d[\d,.]*|not measured)`
@@ -98,8 +99,8 @@ func TestPrivateServer(t *testing.T) {
 	}
 }
 
-// No child process outlives the benchmark. An interrupted benchmark removes its database. A killed benchmark cannot do
-// that.
+// No child process that is connected to the database outlives the benchmark. An interrupted benchmark removes its
+// database. A killed benchmark cannot do that.
 func TestInterruptedRun(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -122,7 +123,7 @@ func TestInterruptedRun(t *testing.T) {
 			}
 			_ = cmd.Wait()
 			if code := cmd.ProcessState.ExitCode(); tt.signal == syscall.SIGINT && (code != 1 || stderr.String() != "rowcast-bench: interrupted\n") {
-				t.Errorf("got %d, %q, want 1 and \"interrupted\"", code, stderr)
+				t.Errorf("got exit code %d, %q, want 1 and \"interrupted\"", code, stderr)
 			}
 			awaitSessions(t, dsn, "true", func(n int) bool { return n == 0 })
 			if left := databases(t, dsn); len(left) != tt.left {
@@ -140,7 +141,7 @@ func TestRoleWithoutCREATEDB(t *testing.T) {
 	code, out, stderr := run(t, "--quick", "--database-url", dsn)
 	const want = "rowcast-bench: the benchmark creates its own databases, but the role \"nobody\" may not create any: ALTER ROLE \"nobody\" CREATEDB\n"
 	if code != 1 || out != "" || stderr != want {
-		t.Errorf("got %d, %q, %q, want 1, %q", code, out, stderr, want)
+		t.Errorf("got exit code %d, %q, %q, want 1, no output and %q", code, out, stderr, want)
 	}
 }
 

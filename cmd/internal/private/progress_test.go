@@ -32,6 +32,6 @@ func TestDownloadProgress(t *testing.T) {
 		p.Download(total*i/300, total)
 	}
 	if lines := strings.Count(out.String(), "\n"); lines != 11 || !strings.HasSuffix(out.String(), "30 MB of 30 (100 %)\n") {
-		t.Errorf("%d lines, want 11 with the last for 100 %%:\n%s", lines, &out)
+		t.Errorf("got %d lines, want 11, the last one for 100 %%:\n%s", lines, &out)
 	}
 }

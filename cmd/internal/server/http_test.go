@@ -57,7 +57,7 @@ func TestAcceptFailure(t *testing.T) {
 		socket.Listener = &failingSocket{failures: 20}
 		_ = server.http.Serve(socket)
 		if got := s.Failures.Of(failures.Accept); got.Total != 20 || !got.Failing() {
-			t.Errorf("got %+v, want 20 failures", got)
+			t.Errorf("got %+v, want 20 failures and no later success", got)
 		}
 	})
 	const line = `level=WARN msg="cannot accept connections" error="accept tcp: accept4: too many open files"`

@@ -44,7 +44,7 @@ func TestIdleConnsOfAServer(t *testing.T) {
 			t.Errorf("%d connections were closed, want 1", n)
 		}
 		if !isAnswered(partial, "Host: localhost\r\n\r\n") {
-			t.Error("another connection was closed than the one that had waited the longest")
+			t.Error("the connection with a partial request was closed, want the one that had waited the longest")
 		}
 		if !isAnswered(active, request) {
 			t.Error("a connection was closed that had sent a request recently")
@@ -92,7 +92,7 @@ func TestIdleConnsCloseUnderTheLock(t *testing.T) {
 	c.track(first, http.StateNew)
 	c.track(&fakeConn{from: "192.0.2.1"}, http.StateNew)
 	if !first.closed || c.Closed.Load() != 1 {
-		t.Errorf("closed the first: %v; closed %d, want 1", first.closed, c.Closed.Load())
+		t.Errorf("closed the first connection: %v, want true; closed %d connections, want 1", first.closed, c.Closed.Load())
 	}
 }
 
@@ -127,7 +127,7 @@ func TestIdleConnsVictim(t *testing.T) {
 			}
 			got := slices.IndexFunc(all, func(c *fakeConn) bool { return c.closed })
 			if got != tt.want || idle.Closed.Load() != 1 {
-				t.Errorf("closed connection %d, want %d; closed %d in all, want 1", got, tt.want, idle.Closed.Load())
+				t.Errorf("closed connection number %d, want number %d; closed %d connections, want 1", got, tt.want, idle.Closed.Load())
 			}
 		})
 	}
@@ -165,8 +165,8 @@ func TestIdleConnsBehindAProxy(t *testing.T) {
 	}
 }
 
-// After random sequences of events, idleConns chooses the same connection as a search through all connections, and has
-// at most max connections. It keeps no data about connections that have ended.
+// After random sequences of events, idleConns chooses a connection of the same address and in the same state as a search
+// through all connections, and has at most max connections. It keeps no data about connections that have ended.
 func TestIdleConnsAgainstAModel(t *testing.T) {
 	t.Parallel()
 	const seed = 1
@@ -198,7 +198,7 @@ func TestIdleConnsAgainstAModel(t *testing.T) {
 func checkIdleConns(t *testing.T, idle *idleConns, open []*fakeConn) {
 	t.Helper()
 	if len(idle.conns) > idle.max || len(idle.conns) != len(open) {
-		t.Fatalf("%d connections, want %d and at most %d", len(idle.conns), len(open), idle.max)
+		t.Fatalf("idleConns has %d connections, want the %d open ones, and at most %d", len(idle.conns), len(open), idle.max)
 	}
 	all, waiting := make(map[string]int), make(map[string]int)
 	for _, c := range open {
@@ -215,10 +215,10 @@ func checkIdleConns(t *testing.T, idle *idleConns, open []*fakeConn) {
 	switch most, mostWaiting := largest(all), largest(waiting); {
 	case most > idle.max/4 || mostWaiting == 0:
 		if all[from] != most || got.waiting != (waiting[from] > 0) {
-			t.Fatalf("chose a connection of %s, waiting: %v; connections: %v, waiting: %v", from, got.waiting, all, waiting)
+			t.Fatalf("chose a connection of %s (waiting: %v), want one of the address with the most of all connections %v, and a waiting one if it has any of %v", from, got.waiting, all, waiting)
 		}
 	case !got.waiting || waiting[from] != mostWaiting:
-		t.Fatalf("chose a connection of %s, waiting: %v; waiting connections: %v", from, got.waiting, waiting)
+		t.Fatalf("chose a connection of %s (waiting: %v), want a waiting one of the address with the most of the waiting connections %v", from, got.waiting, waiting)
 	}
 }
 

@@ -82,7 +82,7 @@ func FuzzXForwardedFor(f *testing.F) {
 		plain := peer.Unmap().WithZone("")
 		got := ours.client(peer, []string{header})
 		if !ours.trust(plain) && got != plain {
-			t.Errorf("the untrusted peer %s gets the address %s", peer, got)
+			t.Errorf("the untrusted peer %s gets the address %s, want its own", peer, got)
 		}
 		if want := rightmost(ours, plain, header); got != want {
 			t.Errorf("%s with %q: got %s, want %s", peer, header, got, want)

@@ -36,13 +36,13 @@ func TestPanicEndsOneRequest(t *testing.T) {
 		return string(body), err
 	}
 	if body, err := get("/panic"); err == nil {
-		t.Errorf("got %q without an error: the client cannot see that the answer is incomplete", body)
+		t.Errorf("/panic: got %q without an error, want an error, because the answer is incomplete", body)
 	}
 	for range 20 { // only some of these panics are logged
 		_, _ = get("/panic")
 	}
 	if body, err := get("/healthz"); err != nil || body != "ok\n" {
-		t.Errorf("after the panics: got %q, %v", body, err)
+		t.Errorf("/healthz after the panics: got %q, %v, want \"ok\\n\"", body, err)
 	}
 	http.DefaultClient.CloseIdleConnections()
 	server.Close()

@@ -1,5 +1,5 @@
-// Package server runs a complete hub: the listener, which reads new rows; the hub, which sends them to clients; connections for replays;
-// retention; and the HTTP servers.
+// Package server runs a complete hub: a listener that reads new rows, a [stream.Hub] that sends them to clients, connections for replays,
+// retention, and the HTTP servers.
 package server
 
 import (

@@ -33,7 +33,7 @@ func TestAnnounce(t *testing.T) {
 		s.Hub.Publish(feed.Batch{Warming: true})
 		synctest.Wait()
 		if announced != nil || log.Len() > 0 {
-			t.Errorf("logged before clients could open streams: %s", log.String())
+			t.Errorf("announced %v and logged %q before clients could open streams, want no address and no line", announced, log.String())
 		}
 		s.Hub.Publish(feed.Batch{})
 		synctest.Wait()

@@ -143,7 +143,7 @@ func (c *client) visit(ctx context.Context, hub int, m behaviour, toTheEnd bool)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" {
-		c.wrong = append(c.wrong, fmt.Sprintf("%s answered %s, %q", c.hubs[hub].name, response.Status, response.Header))
+		c.wrong = append(c.wrong, fmt.Sprintf("%s answered %s, %q, want status 200 and an event stream", c.hubs[hub].name, response.Status, response.Header))
 	}
 	v.how = "end of stream"
 	for event, err := range c.decoder.Events(response.Body) {
@@ -242,7 +242,7 @@ func (c *client) receive(e sse.Event) {
 func (c *client) hello(e sse.Event) {
 	parsed, err := cursor.Parse(e.LastID)
 	if err != nil {
-		c.wrong = append(c.wrong, fmt.Sprintf("hello with id %q: %v", e.LastID, err))
+		c.wrong = append(c.wrong, fmt.Sprintf("cannot parse the id %q of a rowcast.hello: %v", e.LastID, err))
 	}
 	if c.record.helloAt == 0 {
 		c.record.hello, c.record.helloAt = parsed, c.journal.now()
@@ -258,7 +258,7 @@ func (c *client) row(e sse.Event) {
 	err := json.Unmarshal([]byte(e.Data), &data)
 	k, keyErr := parseKey(data.K)
 	if err != nil || keyErr != nil || crc32.ChecksumIEEE([]byte(data.Pad)) != data.Sum || e.Name != eventOf(k) && e.Name != lastEvent {
-		c.wrong = append(c.wrong, fmt.Sprintf("event %q, id %s, with data %.100q", e.Name, e.LastID, e.Data))
+		c.wrong = append(c.wrong, fmt.Sprintf("unexpected event %q with the id %s and the data %.100q", e.Name, e.LastID, e.Data))
 		return
 	}
 	text, _, _ := strings.Cut(e.LastID, "-")

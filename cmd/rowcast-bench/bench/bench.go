@@ -62,7 +62,7 @@ func Names() (names []string) {
 // ErrInterrupted is the error of a run whose context has ended.
 var ErrInterrupted = errors.New("interrupted")
 
-// Run runs the scenarios that Only names. If a scenario fails, its error is in the report and in the returned error, and the other scenarios are still run.
+// Run runs the chosen scenarios. If a scenario fails, its error is in the report and in the returned error, and the other scenarios are still run.
 // Run returns no report if it could not begin or was interrupted.
 func (b *Bench) Run(ctx context.Context) (*Report, error) {
 	err := b.connect(ctx)

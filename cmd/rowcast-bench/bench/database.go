@@ -112,8 +112,8 @@ func (b *Bench) clear() (err error) {
 	return err
 }
 
-// backends returns the CPU time of the sessions of a database whose application_name begins with application. The session of backends is
-// not included. It fails with errUnmeasured if this system cannot measure the sessions, for example if the server is on another machine.
+// backends returns the CPU time of the sessions of a database whose application_name begins with application. The session of b.watch
+// is not included. backends fails with errUnmeasured if the sessions cannot be measured, for example if the server is on another machine.
 func (b *Bench) backends(ctx context.Context, dsn, application string) (time.Duration, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
