@@ -156,7 +156,7 @@ func appendText(all []text, t text) []text {
 	return append(all, t)
 }
 
-// blocks returns each run of lines that match.
+// blocks returns a text for each run of lines that match and are not fenced code.
 func blocks(path string, line *regexp.Regexp) (all []text, err error) {
 	source, err := os.ReadFile(path)
 	if err != nil {

@@ -23,10 +23,10 @@ import (
 	"rowcast/stream"
 )
 
-// App authenticates by asking the app, at an endpoint that knows the app's sessions. The endpoint receives the Cookie,
-// Authorization and X-Forwarded-For headers of the client's request, and answers 200 with {"recipient": "alice",
-// "groups": ["team:7"], "expires_in": 300}, or answers 401 or 403. URL, Logger and Failures must be set; the other
-// fields may be zero.
+// App authenticates by asking the app, at an endpoint that knows the app's sessions. The endpoint receives the Cookie
+// and Authorization headers of the client's request, and its X-Forwarded-For header with the client's address appended.
+// It answers 200 with {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}, or answers 401 or 403. URL,
+// Logger and Failures must be set; the other fields may be zero.
 type App struct {
 	URL *url.URL
 	// Timeout is how long an answer may take, including the wait for a free slot. The default is 5 s.
@@ -53,7 +53,7 @@ type App struct {
 
 // requests are the requests to the app for one purpose: for new streams, or for the renewal of open streams. Calls with
 // the same credentials at the same time share a request. Each purpose has its own requests, so that a renewal never
-// waits for a request that waits for a slot of new streams.
+// waits for a request that waits for the slot of a new stream.
 type requests struct {
 	singleflight.Group
 	acquire acquire

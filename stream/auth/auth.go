@@ -40,8 +40,8 @@ func badRequest(reason string) error   { return Denial{http.StatusBadRequest, re
 func unauthorized(reason string) error { return Denial{http.StatusUnauthorized, reason} }
 func forbidden(reason string) error    { return Denial{http.StatusForbidden, reason} }
 
-// A Handler authenticates each request, and calls Serve of the hub if the client may get a stream. Hub, Authenticate and Logger must be
-// set.
+// A Handler authenticates each request, and calls Serve of the hub if the client may get a stream. Otherwise it denies
+// the request, or tells the client to retry later. Hub, Authenticate and Logger must be set.
 type Handler struct {
 	Hub          *stream.Hub
 	Authenticate Authenticator

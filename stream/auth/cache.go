@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A cache keeps each answer of the app for a second, because a page may open several streams at once. Denials are not
-// kept, because the user may be about to sign in.
+// A cache keeps the answers that accept a client for a second, because a page may open several streams at once. Denials
+// are not kept, because the user may be about to sign in.
 type cache struct {
 	mu      sync.Mutex
 	answers map[[sha256.Size]byte]cached
@@ -19,7 +19,8 @@ type cached struct {
 }
 
 const (
-	cacheTime = time.Second // shorter than the wait before a reconnect: the app must be asked again after a logout
+	// cacheTime is shorter than the default wait before a reconnect, so that the app is asked again after a logout.
+	cacheTime = time.Second
 	cacheSize = 10_000
 )
 

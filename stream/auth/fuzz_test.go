@@ -24,7 +24,8 @@ func fuzzTokens(f *testing.F) *Tokens {
 	return &Tokens{Keys: []Key{k}, Cookie: "session"}
 }
 
-// A request without a signed token is denied, whatever its headers contain. The denial does not quote the headers.
+// A request without a valid token is denied, whatever its headers contain. The denial quotes no header of more than 40
+// bytes.
 func FuzzCredentials(f *testing.F) {
 	expired, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "exp": 1}).SignedString([]byte(fuzzSecret))
 	if err != nil {
@@ -84,12 +85,12 @@ func FuzzClaims(f *testing.F) {
 			return
 		}
 		if grant.User != claims["sub"] || strings.Contains(grant.User, ":") || grant.User == "" {
-			test.Errorf("the user is %q, the token claims %v", grant.User, claims["sub"])
+			test.Errorf("got the user %q for the sub %v, want the same id, not empty and without a mark", grant.User, claims["sub"])
 		}
 		named, _ := claims["groups"].([]any)
 		for _, group := range grant.Groups {
 			if !slices.Contains(named, any(group)) || !strings.Contains(group, ":") {
-				test.Errorf("the grant has the group %q, the token claims %v", group, named)
+				test.Errorf("got the group %q, want one of the token's groups %v that contains the mark", group, named)
 			}
 		}
 		if !grant.Expires.After(time.Now()) {

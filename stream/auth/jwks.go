@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	jwksInterval = 15 * time.Minute // the time between two reads; a withdrawn key stays valid until the next read
+	jwksInterval = 15 * time.Minute // about the time between two reads; a withdrawn key stays valid until the next read
 	jwksRetry    = time.Minute      // the mean time between two reads while reads fail
 	jwksUnknown  = 10 * time.Second // the minimum time between two reads because of an unknown kid
 	jwksTimeout  = 5 * time.Second
@@ -131,8 +131,9 @@ func (j *jwks) keysFor(ctx context.Context, algorithm string) (jwt.VerificationK
 	return set, err
 }
 
-// KeyRead returns the key with the given kid. If the key is not known, KeyRead reads the set again, at most every 10 s. If it
-// cannot read the set now, the error is an unknownKey, which is temporary, unless the key has been withdrawn.
+// KeyRead returns the key with the given kid. If the key is not known, KeyRead reads the set again, at most every 10 s.
+// It waits for up to 5 s until it may read, or not at all if the key has been withdrawn. If it cannot read the set, the
+// error is an unknownKey, which is temporary, unless the key has been withdrawn.
 func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	found, err := j.MemoryJWKSet.KeyRead(ctx, kid)
 	if err == nil {
@@ -155,8 +156,8 @@ func (j *jwks) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	}
 }
 
-// read reads the set and reports whether it succeeded. If the set has no usable key, all known keys are withdrawn. If
-// the read fails, all known keys stay valid.
+// read reads the set and reports whether it succeeded. The usable keys of the set replace the known keys, even if there
+// is no usable key. If the read fails, all known keys stay valid.
 func (j *jwks) read(ctx context.Context) (ok bool) {
 	j.reading.Lock() // an old answer must not replace a newer one
 	defer j.reading.Unlock()

@@ -42,7 +42,8 @@ func findConstant(value any) func(context.Context) jwt.Keyfunc {
 	}
 }
 
-// PublicKeys reads public keys from PEM. It returns an error if there is none.
+// PublicKeys reads public keys from PEM. It returns an error if there is no key, or if a PEM block is not a supported
+// public key.
 func PublicKeys(text []byte) (keys []Key, err error) {
 	for {
 		var block *pem.Block

@@ -14,7 +14,8 @@ type GroupMark string
 
 const defaultMark GroupMark = ":"
 
-// UnmarshalText sets the mark to the value of a flag. It returns an error if no recipient can contain the value.
+// UnmarshalText sets the mark to the value of a flag. It returns an error if no name of a group can
+// contain the value and another character.
 func (m *GroupMark) UnmarshalText(text []byte) error {
 	*m = GroupMark(text)
 	switch {

@@ -12,8 +12,8 @@ import (
 	"rowcast/stream"
 )
 
-// The grant of an open stream is renewed before it expires if the app's answer has the same user and groups, or if the
-// endpoint fails and the grace has not passed. Otherwise the renewal is refused.
+// Renew lets a stream continue if the app's answer has the same user and groups, or if the endpoint fails within the
+// grace. It ends the stream if the app denies the client or answers with another user or other groups.
 func TestGrantIsRenewed(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -84,7 +84,7 @@ func TestFailedRenewalsAreLogged(t *testing.T) {
 			t.Errorf("got log %s, want five times %s", got, line)
 		}
 		if got := a.Failures.Of(failures.AuthURL); got.Total != 100 || !got.Failing() {
-			t.Errorf("got %+v, want 100 failures", got)
+			t.Errorf("got %+v, want 100 failures and an operation that is failing", got)
 		}
 		a.answer = acceptCookie
 		if _, ok := all[0].Renew(t.Context()); !ok {

@@ -183,7 +183,7 @@ func (t *Tokens) grant(claims jwt.MapClaims) (stream.Grant, error) {
 		return stream.Grant{}, err
 	}
 	if expires, err := claims.GetExpirationTime(); err == nil && expires != nil {
-		grant.Expires, grant.Leeway = expires.Time, t.Leeway // until then, new streams may use the same token
+		grant.Expires, grant.Leeway = expires.Time, t.Leeway // a token is valid until exp plus the leeway, and so is a stream
 	}
 	return grant, nil
 }

@@ -58,7 +58,7 @@ func reference(stream string) (events []sse.Event, reconnection *big.Int) {
 	return events, reconnection
 }
 
-// A stream is decoded as the standard requires, even if each read returns only a few bytes.
+// A stream is decoded as the standard requires, even if each read returns only one byte.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\ufeffid: 1\r\nevent: a\rdata: b\ndata\n\r\n"))
 	f.Add([]byte("data: a\r\n\r\n\r\r\n\n:x\nid: \x00\nretry: 5\nid\n\ndata:  b\n\n"))
@@ -91,7 +91,7 @@ func FuzzEncode(f *testing.F) {
 		id, idErr := sse.NewID(idText)
 		name, nameErr := sse.NewName(nameText)
 		if (idErr != nil) != strings.ContainsAny(idText, "\r\n\x00") || (nameErr != nil) != strings.ContainsAny(nameText, "\r\n") {
-			t.Fatalf("NewID: %v, NewName: %v", idErr, nameErr)
+			t.Fatalf("NewID(%q): %v, NewName(%q): %v, want errors only for a line break, or a NUL in an id", idText, idErr, nameText, nameErr)
 		}
 		stream := sse.AppendComment(nil, comment)
 		stream = sse.AppendRetry(stream, time.Duration(retry))
@@ -108,7 +108,7 @@ func FuzzEncode(f *testing.F) {
 			whole += string(rest) + sse.BlockEnd
 		}
 		if whole != "x"+string(block.Append(nil)) {
-			t.Errorf("Split: got %q and %q, want x%q", head, rest, block.Append(nil))
+			t.Errorf("Split: got head %q and data %q, want together x%q", head, rest, block.Append(nil))
 		}
 
 		var want []sse.Event

@@ -63,7 +63,7 @@ func TestSplitDoesNotCopyOrChangeData(t *testing.T) {
 	data := buffer[:4]
 	head, rest := sse.Block{Name: sse.MustName("notify"), Data: data}.Split(nil)
 	if string(head) != "event: notify\ndata: " || string(rest) != `"hi"` || &rest[0] != &data[0] {
-		t.Errorf("got %q and %q, the same data: %t", head, rest, &rest[0] == &data[0])
+		t.Errorf("got head %q and data %q (uncopied: %t), want the event's name and the uncopied data", head, rest, &rest[0] == &data[0])
 	}
 	if string(buffer) != `"hi" and the next row` {
 		t.Errorf("the bytes after the data have become %q", buffer)

@@ -46,7 +46,8 @@ const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds before a str
  *   removes it
  * @property {() => void} close closes the stream for good
  * @property {State} state
- * @property {string} lastEventId the cursor from which another stream would resume; "" before the first event with an id
+ * @property {string} lastEventId the cursor from which another stream would resume; "" before the first event with an id, unless the
+ *   option lastEventId was given
  */
 
 /** Opens a stream and keeps it open until close() is called.

@@ -17,7 +17,7 @@ func TestAClosedFileIsNotWrittenTo(t *testing.T) {
 	first := create(t)
 	direct, number := wire.DirectTo(raw(t, first)), numberOf(t, first)
 	if n, err := direct.Try([]byte("open")); n != 4 || err != nil {
-		t.Fatalf("wrote %d bytes, %v, to an open file", n, err)
+		t.Fatalf("wrote %d bytes, %v, to an open file, want 4 and no error", n, err)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
@@ -27,7 +27,7 @@ func TestAClosedFileIsNotWrittenTo(t *testing.T) {
 		t.Fatalf("the next file has the number %d, want %d: the test shows nothing", got, number)
 	}
 	if n, err := direct.Try([]byte("closed")); n != 0 || err == nil {
-		t.Errorf("wrote %d bytes, %v, to a closed file", n, err)
+		t.Errorf("wrote %d bytes, %v, to a closed file, want none and an error", n, err)
 	}
 	if info, err := next.Stat(); err != nil || info.Size() != 0 {
 		t.Errorf("the next file has %d bytes, %v, want none", info.Size(), err)
@@ -38,7 +38,7 @@ func TestAClosedFileIsNotWrittenTo(t *testing.T) {
 func TestZeroDirect(t *testing.T) {
 	t.Parallel()
 	if n, err := (wire.Direct{}).Try([]byte("x")); n != 0 || err != nil {
-		t.Errorf("wrote %d bytes, %v", n, err)
+		t.Errorf("wrote %d bytes, %v, want none and no error", n, err)
 	}
 }
 

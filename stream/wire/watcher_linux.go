@@ -57,7 +57,7 @@ func (p *poller[T]) open() bool {
 	if err != nil {
 		return false
 	}
-	_ = unix.SetNonblock(fd, true) // so that the Go runtime waits for it without blocking a thread
+	_ = unix.SetNonblock(fd, true) // so that the Go runtime waits for events without blocking a thread
 	p.epoll = os.NewFile(uintptr(fd), "epoll")
 	go p.run(p.epoll)
 	return true

@@ -23,9 +23,9 @@ type Conn interface {
 	// Stalled is called once each heartbeat interval. It reports whether there was something to accept and the client
 	// has accepted nothing since the call before the last one.
 	Stalled() bool
-	// Shutdown ends the stream. The client still receives what was written if it accepts it within the timeout.
+	// Shutdown ends the stream. The client still receives what was written if it accepts the bytes within the timeout.
 	Shutdown()
-	// Abort ends the stream. If the connection was taken over, it drops what the client has not accepted.
+	// Abort ends the stream. If the connection was taken over, Close then drops what the client has not accepted.
 	Abort()
 	// Close releases the connection. It must be the last call.
 	Close()
