@@ -85,7 +85,7 @@ func TestCharactersThatUTF8LacksAreRefused(t *testing.T) {
 		return err
 	}
 	if err := insert("alice", "notify", "\xa4\xa2"); err != nil {
-		t.Errorf("hiragana: %v", err)
+		t.Errorf("hiragana: got %v, want no error", err)
 	}
 	bad := unconvertible(t, conn)
 	for name, err := range map[string]error{
@@ -161,7 +161,7 @@ func TestEncodingsWithoutConversionAreRefused(t *testing.T) {
 			t.Errorf("Print: got %v, want %q", err, want)
 		}
 		if got := text(t, conn, "SELECT coalesce(to_regnamespace('rowcast')::text, 'none')"); got != "none" {
-			t.Errorf("%s: the schema was installed", encoding)
+			t.Errorf("%s: the schema was installed, want no schema", encoding)
 		}
 	}
 }
@@ -192,8 +192,8 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	}
 }
 
-// Migrate and Grant do not call the functions and operators of a schema that comes first in the search_path, even if
-// their argument types match better than those in pg_catalog.
+// Migrate, Grant, an INSERT and the functions of the schema rowcast do not call the functions and operators of a schema
+// that comes first in the search_path, even if their argument types match better than the types in pg_catalog.
 func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -221,7 +221,7 @@ func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	run(t, writer, "INSERT INTO rowcast.notifications (data) VALUES ('1')")
 	run(t, writer, "SELECT rowcast.cursor(), rowcast.epoch_tag()")
 	if got := text(t, conn, "SELECT coalesce(string_agg(what, ' '), 'none') FROM public.trapped"); got != "none" {
-		t.Errorf("Migrate or Grant called functions of another schema: %s", got)
+		t.Errorf("functions of another schema were called: %s, want none", got)
 	}
 }
 
@@ -263,7 +263,7 @@ func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8)")
 	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'") // as if the table was restored
 	if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != 2 {
-		t.Fatalf("from %d: %v", from, err)
+		t.Fatalf("Migrate: got version %d before, %v, want version 2", from, err)
 	}
 	if got := text(t, conn, "SELECT string_agg(xid::text, ' ' ORDER BY id) FROM rowcast.notifications"); got != "1 1" {
 		t.Errorf("restored rows have the transaction numbers %s, want 1 1", got)

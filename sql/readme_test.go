@@ -50,7 +50,7 @@ func TestReadmeHasTheColumnsAndConstraints(t *testing.T) {
 	}
 }
 
-// The SQL of README.md runs with the rights of the role that README.md names for it.
+// The SQL of README.md runs with the rights of an app.
 func TestReadmeSQLRuns(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("README.md")

@@ -27,7 +27,7 @@ type database struct {
 	table    []*row         // the committed rows, ordered by xid and id
 	epoch    cursor.Tag
 	inserted int                 // the number of rows, committed or not
-	ever     map[cursor.Row]*row // all rows that were ever committed
+	ever     map[cursor.Row]*row // all rows that were ever committed, except foreign rows
 	peak     uint64              // the highest xid ever assigned
 	again    int                 // the number of assignments of an xid that had been assigned before a crash
 }

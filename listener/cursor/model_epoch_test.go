@@ -2,9 +2,9 @@ package cursor_test
 
 import "rowcast/listener/cursor"
 
-// reopen is what a hub does in a new epoch, before it fetches again. The hub goes on from its cursor if that is still
-// valid, or else from the highest delivered row that is left. If it knows no such row, it restarts. Its streams stay
-// open.
+// reopen does what a hub does in a new epoch, before it fetches again. The hub goes on from its cursor if the cursor is
+// still valid, or else from the highest delivered row that is left. If the hub knows no such row, it restarts. Its
+// streams stay open.
 func (h *hub) reopen() {
 	if !h.half {
 		h.live = h.at // the highest cursor that clients may have

@@ -30,7 +30,7 @@ type hub struct {
 
 	delivered    []cursor.Row // the last rows delivered since the hub began, and the anchor with which it began
 	maxDelivered int          // the largest length of delivered
-	floor        uint64       // the highest transaction that the cursor may claim although it has no row in delivered
+	floor        uint64       // the highest transaction of a row that was removed from delivered, or of the first anchor
 	recoveries   []recovery
 }
 
@@ -80,7 +80,7 @@ func (h *hub) work() {
 	h.deliverSome(h.page)
 }
 
-// settle reads on until a transaction ends.
+// settle reads on until no transaction is half-delivered.
 func (h *hub) settle() {
 	for h.half {
 		h.deliverSome(1)

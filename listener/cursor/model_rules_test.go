@@ -73,9 +73,10 @@ func documentedRules(t *testing.T) map[rule]string {
 	return texts
 }
 
-// TestRules leaves out one rule at a time and expects that rows are lost or repeated. If the model did not notice a
-// missing rule, its other tests would prove nothing. If ROWCAST_HISTORIES is set, the test plays that many histories
-// and counts the bad histories. If not, it stops at the third bad history.
+// TestRules leaves out one rule at a time and expects that clients receive wrong rows, see breaksPromise. If the model
+// did not notice a missing rule, its other tests would not show that the rule is kept. For each rule, the test plays
+// ROWCAST_HISTORIES histories and counts the bad histories. If ROWCAST_HISTORIES is not set, it plays at most 1,500
+// histories and stops at the third bad history. The rules in README.md must be the same as in doc.go.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	texts := documentedRules(t)
@@ -104,8 +105,8 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// leaveOut plays histories with the rule p.omit left out, and expects lost or repeated rows. The histories are the same
-// in each run.
+// leaveOut plays histories with the rule p.omit left out, and expects that clients receive wrong rows. With the rule,
+// the same histories must have no finding. The histories are the same in each run.
 func leaveOut(t *testing.T, p plan) {
 	histories := number(t, "ROWCAST_HISTORIES", 1500)
 	enough := os.Getenv("ROWCAST_HISTORIES") == ""
@@ -122,9 +123,9 @@ func leaveOut(t *testing.T, p plan) {
 			t.Errorf("history %d: with the rule: got finding %v, want none", played, found[0])
 		}
 	}
-	t.Logf("%d of %d histories lose or repeat rows", bad, played)
+	t.Logf("%d of %d histories have wrong rows", bad, played)
 	if bad == 0 {
-		t.Error("got no history that loses or repeats rows without the rule, want at least one")
+		t.Error("got no history with a lost, repeated, undue or misplaced row without the rule, want at least one")
 	}
 }
 

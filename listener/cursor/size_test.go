@@ -27,7 +27,7 @@ func TestLongest(t *testing.T) {
 		c := largest(test.distances)
 		text := c.String()
 		if got, err := cursor.Parse(text); err != nil || !equal(got, c) {
-			t.Errorf("%s: the text is parsed as another cursor, with error %v", name, err)
+			t.Errorf("%s: parsing the text returns error %v or another cursor, want the same cursor", name, err)
 		}
 		t.Logf("%s: %d bytes", name, len(text))
 		if len(text) >= test.limit {
@@ -107,8 +107,8 @@ func oneIf(condition bool) float64 {
 	return 0
 }
 
-// largest returns a cursor whose numbers have 19 digits, with transactions in flight at distances, from the xmax
-// downwards.
+// largest returns a cursor whose xmax, xid and ids have 19 digits. Its transactions in flight have the given distances
+// from each other, from the xmax downwards.
 func largest(distances []uint64) cursor.Cursor {
 	c := cursor.Cursor{
 		Xmax: math.MaxInt64, Xid: math.MaxInt64, ID: math.MaxInt64, Epoch: math.MaxUint32,
@@ -123,7 +123,8 @@ func largest(distances []uint64) cursor.Cursor {
 	return c
 }
 
-// Ordinary cursors are short: a transaction next to another one takes one byte.
+// Ordinary cursors are short. A transaction in flight takes one byte if fewer than 32 other transactions lie between it
+// and the next transaction in flight.
 func TestCompact(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(11, 12))

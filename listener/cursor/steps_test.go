@@ -34,11 +34,10 @@ type universe struct {
 }
 
 const (
-	xids = 9 // from cursor.First on
-	ids  = 3 // from 1 on, in each transaction
+	xids = 9 // the xmax of the cursor from is below cursor.First+xids
+	ids  = 3 // the ids of each transaction are from 1 to ids
 )
 
-// randomUniverse returns a random universe.
 func randomUniverse(rng *rand.Rand) (u universe) {
 	u.from = randomWhole(rng, cursor.First+rng.Uint64N(xids), func(uint64) bool { return true })
 	if unseen := slices.Concat(u.from.Xip, []uint64{u.from.Xmax}); rng.IntN(2) == 0 {

@@ -18,9 +18,9 @@ type Operation string
 // The operations.
 const (
 	Connect     Operation = "connect"      // opening the listener's first connection
-	ParkLock    Operation = "park_lock"    // opening or keeping its second connection, for the park lock
+	ParkLock    Operation = "park_lock"    // opening or keeping the listener's second connection, for the park lock
 	ParkQueue   Operation = "park_queue"   // waiting in the queue for the park lock, while a transaction that has inserted stays open
-	Unpark      Operation = "unpark"       // notifying the other hubs that this one has released the park lock
+	Unpark      Operation = "unpark"       // notifying the other hubs that this hub has released the park lock
 	Fetch       Operation = "fetch"        // reading new rows
 	Replay      Operation = "replay"       // reading a page of the rows that a client missed
 	CheckCursor Operation = "check_cursor" // checking whether a cursor of another epoch is valid

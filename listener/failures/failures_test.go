@@ -26,7 +26,7 @@ func TestOperationFailsUntilItSucceeds(t *testing.T) {
 		wantFailing(t, &r, failures.Retention)
 		got := r.Of(failures.Retention)
 		if got.Failures != 2 || !got.Since.Equal(began) || !got.Last.Equal(began.Add(time.Minute)) || got.Err.Error() != "second" {
-			t.Errorf("got %+v", got)
+			t.Errorf("got %+v, want two failures, a minute apart, and the error second", got)
 		}
 		time.Sleep(time.Hour)
 		wantFailing(t, &r, failures.Retention)

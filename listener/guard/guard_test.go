@@ -32,5 +32,5 @@ func TestValueIsUnlockedAfterAPanic(t *testing.T) {
 		defer func() { _ = recover() }()
 		v.Do(func(*int) { panic("in use") })
 	}()
-	v.Do(func(*int) {}) // would wait forever
+	v.Do(func(*int) {}) // waits forever if the value is still locked
 }

@@ -38,13 +38,13 @@ func TestLimitCountsWhatItLeavesOut(t *testing.T) {
 			got := log.String()
 			if strings.Count(got, "\n") != step.lines || !strings.Contains(got, step.leftOut) ||
 				step.leftOut == "" && strings.Contains(got, "left_out") {
-				t.Errorf("%+v: the log is %s", step, got)
+				t.Errorf("%+v: got the log %q, want as many lines, and the attribute left_out as in this step", step, got)
 			}
 		}
 	})
 }
 
-// The zero value allows a few lines at once, and then one line every ten seconds.
+// The zero value allows five lines at once, and then one line every ten seconds.
 func TestZeroLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

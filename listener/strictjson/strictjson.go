@@ -1,5 +1,5 @@
 // Package strictjson reads JSON objects with keys that decide which clients receive something. Keys are
-// case-sensitive, and no key may occur twice. [encoding/json] accepts RECIPIENT as recipient, and uses the last of
+// case-sensitive, and no key may occur twice. Objects inside the values are not checked. [encoding/json] accepts RECIPIENT as recipient, and uses the last of
 // two values. So a role that can write into the text could change the recipient.
 package strictjson
 
@@ -23,7 +23,8 @@ type Member struct {
 }
 
 // Members reads the only object of a text. The members are in the order of the text. If a key occurs twice, Members
-// returns all members and an [ErrTwice] that names the key.
+// returns all members and an error that wraps [ErrTwice] and names the key. If the text is not exactly one object, it
+// returns [ErrNotObject].
 func Members(text io.Reader) (members []Member, err error) {
 	decoder := json.NewDecoder(text)
 	if begin, err := decoder.Token(); err != nil || begin != json.Delim('{') {

@@ -82,8 +82,8 @@ type Cluster struct {
 }
 
 // Start creates the files if there are none, starts the server and returns when
-// the server accepts connections. ctx limits the start only. The error contains
-// the last lines of the server's log.
+// the server accepts connections. ctx limits the start only. If the server ends
+// or does not become ready, the error contains the last lines of its log.
 func (c *Cluster) Start(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,7 +109,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	return nil
 }
 
-// acquire finds the programs and locks the directory.
+// acquire finds the programs, and creates and locks the directory.
 func (c *Cluster) acquire(ctx context.Context) (err error) {
 	if c.Dir == "" {
 		return errors.New("no directory is set")
@@ -134,7 +134,9 @@ func (c *Cluster) release() {
 	c.lock, c.server = nil, nil
 }
 
-// prepare creates the files. First it stops a server that still uses them.
+// prepare stops a server that still uses the files, deletes the files if Fresh
+// asks for it, and creates the data and the directory of the socket if they are
+// missing.
 func (c *Cluster) prepare(ctx context.Context) error {
 	if err := c.stopLeftover(ctx); err != nil {
 		return err

@@ -44,7 +44,7 @@ func TestOtherUsersCannotConnect(t *testing.T) {
 	t.Parallel()
 	c := started(t)
 	if got := query(t, c.DSN("postgres"), "SHOW listen_addresses"); got != "" {
-		t.Errorf("without a port the server listens on %q", got)
+		t.Errorf("without a port the server listens on %q, want no address", got)
 	}
 	stop(t, c)
 	free, err := net.Listen("tcp", "127.0.0.1:0")

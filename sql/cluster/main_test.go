@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience limits each wait of a test for a process or a server.
+// patience is the time limit of a wait for a process or a server.
 const patience = 2 * time.Minute
 
 // directory returns a path for this test alone, where nothing exists yet.

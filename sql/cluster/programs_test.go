@@ -43,8 +43,8 @@ func install(t *testing.T, version string) string {
 func TestFirstOnPathIsChosenElseTheNewest(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		path, usual []string // the versions that are installed there
-		want        string   // "path 1" is the second on PATH, "usual 0" the first of the usual places
+		path, usual []string // the installed versions, on PATH and in the usual places
+		want        string   // "path 1" is the second on PATH, "usual 0" the first of the usual places, "" means ErrNotFound
 	}{
 		{path: []string{"13.1", "15.4"}, usual: []string{"17.2"}, want: "path 0"},
 		{path: []string{"9.6.24", "nonsense", "14.1", "15.4"}, usual: []string{"17.2"}, want: "path 2"},

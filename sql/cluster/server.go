@@ -115,7 +115,8 @@ func (s *server) kill() error {
 	return nil
 }
 
-// stopLeftover stops the server of a process that was killed.
+// stopLeftover stops the server of a process that was killed. If another program
+// has the process id of that server now, it only removes the server's pid file.
 func (c *Cluster) stopLeftover(ctx context.Context) error {
 	pid, _ := readPIDFile(c.data())
 	if pid == 0 || !exists(pid) {

@@ -229,7 +229,7 @@ func TestMissingPrograms(t *testing.T) {
 		}()
 		dbtest.Receive(t, done, "the end of the recorded test")
 		if r.outcome != want || r.message != "no-such-program is not installed: apt install nothing (Debian)" {
-			t.Errorf("CI=%q: %s with %q, want %s", ci, r.outcome, r.message, want)
+			t.Errorf("CI=%q: %s with %q, want %s with the line that says what to install", ci, r.outcome, r.message, want)
 		}
 	}
 }

@@ -60,8 +60,8 @@ func startFor(t testing.TB, configure func(*cluster.Cluster)) *cluster.Cluster {
 	return c
 }
 
-// TCP returns a connection string of the superuser over TCP, with a password.
-// A standby has the password of its primary.
+// TCP sets the password of the superuser and returns the superuser's connection
+// string over TCP. A standby has the password of its primary, and TCP sets none.
 func TCP(t testing.TB, c *cluster.Cluster, database string) string {
 	t.Helper()
 	err := execute(Context(t), c, `DO $$ BEGIN

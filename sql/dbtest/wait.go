@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// patience limits each wait of a test and each operation on a server. It is long enough for a loaded machine.
+// patience is the time limit of a wait in a test. It is long enough for a loaded machine.
 const patience = 2 * time.Minute
 
 // Context returns the test's context with a time limit that begins now. A test that uses it does not hang if what it

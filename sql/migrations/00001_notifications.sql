@@ -74,8 +74,8 @@ CREATE FUNCTION rowcast.epoch_tag() RETURNS text LANGUAGE sql STABLE AS $$
         (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint))
 $$;
 
--- anchor_tag() identifies a row by its id and its created_at. A cursor contains the tag of its last row. If that row is still there, no
--- transaction up to it is lost. The time is in microseconds since 2000. It is computed from two parts, because extract(epoch) returns
+-- anchor_tag() identifies a row by its id and its created_at. A cursor contains the tag of its anchor, a row of the highest transaction
+-- that the cursor has seen. If that row is still there, that transaction is not lost. The time is in microseconds since 2000. It is computed from two parts, because extract(epoch) returns
 -- a double before PostgreSQL 14, which is not exact.
 CREATE FUNCTION rowcast.anchor_tag(id bigint, created_at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT rowcast.tag(concat_ws(' ', id,
