@@ -1,6 +1,7 @@
 // Package strictjson reads JSON objects with keys that decide which clients receive something. Keys are
-// case-sensitive, and no key may occur twice. Objects inside the values are not checked. [encoding/json] accepts RECIPIENT as recipient, and uses the last of
-// two values. So a role that can write into the text could change the recipient.
+// case-sensitive, and no key may occur twice. Objects inside the values are not checked. [encoding/json] accepts
+// RECIPIENT as recipient, and uses the last of two values. So a role that can write into the text could change the
+// recipient.
 package strictjson
 
 import (

@@ -17,8 +17,7 @@ import (
 )
 
 // initialize creates the data directory if there is none. It fills the directory
-// under another name first, so an incomplete
-// directory is never used.
+// under another name first, so an incomplete directory is never used.
 func (c *Cluster) initialize(ctx context.Context) error {
 	version, err := os.ReadFile(filepath.Join(c.data(), "PG_VERSION"))
 	if err == nil {

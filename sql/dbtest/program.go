@@ -10,9 +10,9 @@ import (
 )
 
 // Client returns the path of a client program, such as pg_dump, that works with
-// the tests' server. If there is none, it skips the test. With CI=true, it skips
-// the test only if all installed versions of the program do not work with the
-// server, and it fails the test if no version is installed.
+// the tests' server. If there is none, it skips the test. With CI=true, it fails
+// the test if no version of the program is installed, and skips the test if the
+// installed versions do not work with the server.
 func Client(t testing.TB, name string) string {
 	t.Helper()
 	b, err := prepare()

@@ -67,7 +67,7 @@ CREATE FUNCTION rowcast.database_tag() RETURNS text LANGUAGE sql STABLE AS $$
     FROM pg_control_system()
 $$;
 
--- epoch_tag() identifies the epoch: a period in which the server has lost no committed transaction. It contains the start time of the
+-- epoch_tag() identifies the epoch. In an epoch, the server loses no committed transaction. The hashed text contains the start time of the
 -- postmaster, because with some hosted services unlogged tables survive a crash.
 CREATE FUNCTION rowcast.epoch_tag() RETURNS text LANGUAGE sql STABLE AS $$
     SELECT rowcast.tag(concat_ws(' ', rowcast.database_tag(), (SELECT token FROM rowcast.epoch),
@@ -75,8 +75,8 @@ CREATE FUNCTION rowcast.epoch_tag() RETURNS text LANGUAGE sql STABLE AS $$
 $$;
 
 -- anchor_tag() identifies a row by its id and its created_at. A cursor contains the tag of its anchor, a row of the highest transaction
--- that the cursor has seen. If that row is still there, that transaction is not lost. The time is in microseconds since 2000. It is computed from two parts, because extract(epoch) returns
--- a double before PostgreSQL 14, which is not exact.
+-- that the cursor has seen. If that row is still there, that transaction is not lost. The time is in microseconds since 2000. It is
+-- computed from two parts, because extract(epoch) returns a double before PostgreSQL 14, which is not exact.
 CREATE FUNCTION rowcast.anchor_tag(id bigint, created_at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT rowcast.tag(concat_ws(' ', id,
         (extract(epoch FROM date_trunc('second', created_at AT TIME ZONE 'UTC'))::bigint - 946684800) * 1000000
