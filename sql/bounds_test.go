@@ -261,7 +261,7 @@ func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	installUpTo(t, conn, 2)
 	run(t, conn, "INSERT INTO rowcast.notifications (data) SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 8200)")
 	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8)")
-	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'") // as if the table was restored
+	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7, horizon = '999999999999'") // as if the table were restored
 	if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != 2 {
 		t.Fatalf("Migrate: got version %d before, %v, want version 2", from, err)
 	}

@@ -36,7 +36,7 @@ func TestStartFromNothing(t *testing.T) {
 		t.Errorf("Progress was called with %q, want one step: the creation of the files", steps)
 	}
 	if err := c.Start(dbtest.Context(t)); err == nil {
-		t.Error("a second Start succeeded")
+		t.Error("a second Start succeeded, want an error")
 	}
 }
 
@@ -90,7 +90,7 @@ func TestServerHasItsOwnUserAndSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.Sys().(*syscall.Stat_t).Uid == 0 {
-		t.Error("server runs as root")
+		t.Error("the server runs as root, want another user")
 	}
 }
 
@@ -133,7 +133,7 @@ func TestOtherVersion(t *testing.T) {
 	}
 	err := c.Start(dbtest.Context(t))
 	if err == nil {
-		t.Fatal("started with the files of another version")
+		t.Fatal("started with the files of another version, want an error")
 	}
 	for _, part := range []string{dir, "PostgreSQL 9", "--fresh"} {
 		if !strings.Contains(err.Error(), part) {

@@ -16,7 +16,8 @@ import (
 // DefaultDir creates a directory with the name and returns its path. The path is
 // rowcast/name in the user's cache directory. If that directory cannot be used,
 // for example because the server's user cannot enter it, the path is below
-// /var/cache (for root) or /var/tmp. DefaultDir never returns a directory that another user owns or can write to.
+// /var/cache (for root) or /var/tmp. DefaultDir never returns a directory that
+// another user owns or can write to.
 func DefaultDir(name string) (string, error) {
 	server, err := serverAccount("")
 	if err != nil {

@@ -126,7 +126,7 @@ func TestServerEndsWithItsKilledOwner(t *testing.T) {
 	next := quick(o.dir)
 	start(t, next) // Start waits for the server of the killed owner
 	if pid := next.PID(); running(o.pid) || pid == o.pid {
-		t.Errorf("the server %d of a killed owner runs beside %d", o.pid, pid)
+		t.Errorf("the server %d of a killed owner still runs, or the new server has the same process id: %d", o.pid, pid)
 	}
 	other := begin(t, directory(t))
 	other.kill()

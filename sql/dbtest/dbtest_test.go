@@ -213,7 +213,7 @@ func TestTCPNeedsThePassword(t *testing.T) {
 	conn, err := pgx.Connect(dbtest.Context(t), u.String())
 	if err == nil {
 		conn.Close(dbtest.Context(t))
-		t.Error("connected without the password")
+		t.Error("connected without the password, want an error")
 	}
 }
 

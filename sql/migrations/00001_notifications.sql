@@ -67,8 +67,8 @@ CREATE FUNCTION rowcast.database_tag() RETURNS text LANGUAGE sql STABLE AS $$
     FROM pg_control_system()
 $$;
 
--- epoch_tag() identifies the epoch. In an epoch, the server loses no committed transaction. The hashed text contains the start time of the
--- postmaster, because with some hosted services unlogged tables survive a crash.
+-- epoch_tag() identifies the epoch. In an epoch, the server loses no committed transaction. The hashed text contains the start time of
+-- the postmaster, because with some hosted services unlogged tables survive a crash.
 CREATE FUNCTION rowcast.epoch_tag() RETURNS text LANGUAGE sql STABLE AS $$
     SELECT rowcast.tag(concat_ws(' ', rowcast.database_tag(), (SELECT token FROM rowcast.epoch),
         (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint))
