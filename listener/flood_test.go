@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
 	"strings"
 	"sync"
@@ -99,6 +100,8 @@ func peakHeap(t *testing.T) func() int64 {
 		metrics.Read(sample)
 		return int64(sample[0].Value.Uint64())
 	}
+	usual := debug.SetGCPercent(20) // most of the heap would be garbage otherwise
+	t.Cleanup(func() { debug.SetGCPercent(usual) })
 	runtime.GC()
 	before := read()
 	highest := before
