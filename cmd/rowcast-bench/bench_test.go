@@ -79,7 +79,8 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 	}
 }
 
-// Without a database URL, the benchmark starts a private server and removes it at the end. It also draws the plot.
+// Without a database URL, the benchmark starts a private server and removes it at the end. With --plot it draws the
+// plot.
 func TestPrivateServer(t *testing.T) {
 	t.Parallel()
 	home, plot := dbtest.Home(t), filepath.Join(t.TempDir(), "curve.svg")

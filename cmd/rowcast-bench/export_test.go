@@ -1,4 +1,4 @@
 package main
 
-// Main is the program with its signals and exit.
+// Main is the function main, which handles signals and ends the process.
 var Main = main

@@ -79,7 +79,7 @@ type command struct {
 	database.Flags
 }
 
-// Validate is called by kong.
+// Validate checks --only and --plot. kong calls it.
 func (c *command) Validate() error {
 	for _, name := range c.Only {
 		if !slices.Contains(bench.Names(), name) {

@@ -98,7 +98,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"migrate", "--hub-role=current_user"}, nil, `--hub-role: "current_user" ` + noRole},
 		{[]string{"migrate", "--hub-role=CURRENT_ROLE"}, nil, `--hub-role: "CURRENT_ROLE" ` + noRole},
 		{[]string{"migrate", "--hub-role=session_user"}, nil, `--hub-role: "session_user" ` + noRole},
-		{[]string{"migrate", "--hub-role=" + strings.Repeat("x", 64)}, nil, `--hub-role: "` + strings.Repeat("x", 64) + `" is not the name of a role`},
+		{[]string{"migrate", "--hub-role=" + strings.Repeat("x", 64)}, nil, `--hub-role: "` + strings.Repeat("x", 64) + `" cannot be the name of a role, which has 1 to 63 bytes of UTF-8`},
 		{[]string{"serve", "--retain=-1h"}, nil, `--retain: -1h is not from 0s to 36500d`},
 		{[]string{"serve", "--retain", "7w"}, nil, `--retain: "7w" is not a duration such as 500ms, 15s, 12h or 7d`},
 		{[]string{"serve", "--retain", ""}, nil, `--retain: "" is not a duration such as 500ms, 15s, 12h or 7d`},

@@ -3,9 +3,9 @@
 // The command parses flags and environment variables, handles signals and returns exit codes. Each subcommand is a type with its flags
 // as fields and a method Run. The exit codes are:
 //
-//	0  the command did what was asked, or stopped at a signal
+//	0  the command did what was asked, or a signal stopped demo, serve or tail
 //	1  the command failed and printed the reason
-//	2  the command line or a variable is invalid
+//	2  the command line, a variable or a file that they name is invalid
 //
 // The documentation of package listener lists most operations of serve that may fail, and what happens after a failure. The command
 // adds these:
@@ -56,7 +56,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// A commandLine has the subcommands as its fields.
+// A commandLine has the subcommands and the flag --version as its fields.
 type commandLine struct {
 	Demo    demoCmd    `cmd:"" help:"Try rowcast on this machine: start a private PostgreSQL, a hub and a page. Nothing needs to be prepared."`
 	Migrate migrateCmd `cmd:"" help:"Install or upgrade the schema rowcast in a database."`
@@ -141,8 +141,8 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	return parsed, withCommands(parser, err)
 }
 
-// withCommands adds the names of the commands to the error of a command line that names none of them. kong itself suggests a command
-// with a similar name.
+// withCommands adds the names of the commands to the error of a command line that names none of them, unless kong has
+// suggested a command with a similar name.
 func withCommands(parser *kong.Kong, err error) error {
 	failed, ok := errors.AsType[*kong.ParseError](err)
 	if !ok || failed.Context.Selected() != nil || strings.Contains(err.Error(), "did you mean") {

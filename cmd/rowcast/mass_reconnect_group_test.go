@@ -38,7 +38,7 @@ func newClientGroup(t testing.TB, url string, size int) *clientGroup {
 
 func uid(i int) string { return "user" + strconv.Itoa(i) }
 
-// A member is a client. It records the rows that it receives.
+// A member is a client of a group. It records the rows that it receives.
 type member struct {
 	uid  string
 	conn net.Conn
@@ -87,7 +87,7 @@ func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 	return began
 }
 
-// catchUp waits until all members have received the rows that the log had for them.
+// catchUp waits until all members have received the rows that the log contained for them when they began to connect.
 func (c *clientGroup) catchUp() {
 	c.Helper()
 	for _, m := range c.members {
@@ -113,7 +113,7 @@ func (m *member) connect(c *clientGroup) error {
 	return await(m.greeted, "a hello")
 }
 
-// await waits until a channel is closed.
+// await waits until a channel is closed, for at most 4*waitLimit.
 func await(closed <-chan struct{}, what string) error {
 	select {
 	case <-closed:
@@ -192,7 +192,7 @@ func (c *clientGroup) wantAll(log *rowLog) {
 		m.mu.Lock()
 		if m.failed != nil || !slices.Equal(m.received, want) {
 			if wrong++; wrong < 5 {
-				c.Errorf("%s received the rows %v (error: %v), want %v", m.uid, m.received, m.failed, want)
+				c.Errorf("%s received the rows %v (error: %v), want %v and no error", m.uid, m.received, m.failed, want)
 			}
 		}
 		m.mu.Unlock()
@@ -209,7 +209,7 @@ type rowLog struct {
 	by   map[string][]int // the indexes of the rows by recipient, which is "" for rows for everyone
 }
 
-// note records rows, each with one recipient.
+// note records one row for each recipient.
 func (l *rowLog) note(recipients ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -222,15 +222,15 @@ func (l *rowLog) note(recipients ...string) {
 	}
 }
 
-// add inserts the next row. It must not be called by two goroutines at the same time.
+// add inserts and records the next row. It must not be called by two goroutines at the same time.
 func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error {
 	_, err := db.Exec(ctx, "INSERT INTO rowcast.notifications (recipient, data) VALUES (nullif($1, ''), to_jsonb($2::int))", recipient, l.rows)
 	l.note(recipient)
 	return err
 }
 
-// write inserts rate rows a second until stop is called. One in everyone rows is for all users, where everyone is the parameter. Each
-// other row is for one user.
+// write inserts rate rows per second until stop is called. The rows 0, everyone, 2*everyone and so on are for all
+// users. Each other row is for a random user.
 func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

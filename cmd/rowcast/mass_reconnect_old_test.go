@@ -20,10 +20,11 @@ import (
 	"rowcast/stream/sse"
 )
 
-// BenchmarkMassReconnectOfOldCursors measures a mass reconnect of 5,000 clients that have missed an hour of 200 rows per second. Memory
-// does not hold these rows. The benchmark reports the time until all clients have caught up, and the additional latency of new rows for
-// another client that stayed connected. The latency while the clients connect is compared with a mass reconnect of clients that have
-// missed nothing. The latency while they catch up is compared with a time without reconnects.
+// BenchmarkMassReconnectOfOldCursors measures a mass reconnect of 5,000 clients that have missed an hour of 200 rows
+// per second. The hub must read these rows from the table, because only the newest ones are in memory. The benchmark
+// reports the time until all clients have caught up, and the additional latency of new rows for another client that
+// stayed connected. The latency while the clients connect is compared with a mass reconnect of clients that have missed
+// nothing. The latency while they catch up is compared with a time without reconnects.
 func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 	for _, replays := range []string{"2", "4", "8"} {
 		b.Run("replays="+replays, func(b *testing.B) {
@@ -71,7 +72,7 @@ type reconnectTimes struct {
 	all             []float64 // the seconds until all clients with missed rows had caught up
 }
 
-// measureFresh measures a mass reconnect without missed rows.
+// measureFresh measures the latency for 2 s without reconnects, and then while clients without missed rows connect.
 func (s *reconnectTimes) measureFresh(c *clientGroup, log *rowLog, taken func() []float64) {
 	taken()
 	<-time.After(2 * time.Second)
@@ -83,7 +84,8 @@ func (s *reconnectTimes) measureFresh(c *clientGroup, log *rowLog, taken func() 
 	taken()
 }
 
-// measureOld measures a mass reconnect with many missed rows.
+// measureOld measures the latency while clients with many missed rows connect and then while they catch up, and the
+// time until all of them have caught up.
 func (s *reconnectTimes) measureOld(c *clientGroup, log *rowLog, taken func() []float64) {
 	began := c.connectAll(log)
 	s.coming = append(s.coming, taken()...)
@@ -108,7 +110,8 @@ func (s *reconnectTimes) report(b *testing.B) {
 	b.ReportMetric(s.all[len(s.all)/2], "all-s")
 }
 
-// fill inserts many rows, a thousand in a transaction. One row in 10,000 is for everyone. Of the others, row n is for user n%users.
+// fill inserts and records rows, a thousand in a transaction. One row in 10,000 is for everyone. Of the others, row n
+// is for user n%users.
 func (l *rowLog) fill(t testing.TB, db *pgx.Conn, rows, users int) {
 	t.Helper()
 	const insert = `INSERT INTO rowcast.notifications (recipient, data)
@@ -127,7 +130,8 @@ func (l *rowLog) fill(t testing.TB, db *pgx.Conn, rows, users int) {
 	}
 }
 
-// observe starts the observer. The returned function returns the latencies, in milliseconds, since its last call.
+// observe starts an observer (see observerVariable) and waits for its first latency. The returned function returns the
+// latencies, in milliseconds, since its last call.
 func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	b.Helper()
 	observer := command(b, dbtest.Home(b))

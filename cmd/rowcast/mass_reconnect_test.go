@@ -18,7 +18,7 @@ import (
 func TestMassReconnectFromMemory(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	h := serve(t, dsn, "--retain", "0") // retention would use the same connections
+	h := serve(t, dsn, "--retain", "0")
 	const users, rate, everyone = 300, 200, 5
 	var log rowLog
 	stop := log.write(t, benchConnect(t, dsn), users, rate, everyone)
@@ -54,7 +54,7 @@ func replaySessions(t testing.TB, db *pgx.Conn) (sessions int) {
 	return sessions
 }
 
-// metric returns the value of a metric of a hub.
+// metric returns the value of a metric of a hub. The name is a regular expression.
 func metric(t testing.TB, url, name string) float64 {
 	t.Helper()
 	body := ask(t, http.MethodGet, url+"/metrics").body

@@ -44,8 +44,9 @@ func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 	}
 }
 
-// newCgroup creates a cgroup with a memory limit, and returns the file cgroup.procs. A process joins by writing its pid to this file.
-// If the test may not create cgroups, it is skipped. The cgroup is removed after the processes of the test have ended.
+// newCgroup creates a cgroup with a memory limit, and returns the path of its file cgroup.procs. A process joins by
+// writing its pid to this file. If the test may not create cgroups, it is skipped. The cgroup is removed after the
+// processes of the test have ended.
 func newCgroup(t *testing.T, limit int) (procs string) {
 	t.Helper()
 	name := fmt.Sprintf("rowcast-test-%d-%d", os.Getpid(), time.Now().UnixNano())

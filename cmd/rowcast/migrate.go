@@ -25,7 +25,8 @@ func (migrateCmd) Help() string {
 		"Granting rights again has no effect, and rights are never revoked."
 }
 
-// Run installs or upgrades the schema and grants the rights. With --print, it only prints the SQL for this.
+// Run installs or upgrades the schema and grants the rights. With --print, it only prints the SQL that does this in an
+// empty database.
 func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	c.warn(console)
 	if c.Print {
@@ -91,7 +92,7 @@ func (r *roleName) UnmarshalText(text []byte) error {
 	const longest = 63 // PostgreSQL truncates a longer name (NAMEDATALEN)
 	switch name := string(text); {
 	case name == "" || len(name) > longest || !utf8.ValidString(name) || strings.Contains(name, "\x00"):
-		return fmt.Errorf("%q is not the name of a role", name)
+		return fmt.Errorf("%q cannot be the name of a role, which has 1 to 63 bytes of UTF-8", name)
 	case slices.Contains([]string{"public", "none", "current_user", "current_role", "session_user"}, strings.ToLower(name)):
 		return fmt.Errorf("%q is a keyword of SQL and not the name of a role", name)
 	}

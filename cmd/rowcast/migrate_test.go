@@ -21,7 +21,7 @@ func TestMigrate(t *testing.T) {
 	for _, want := range []string{"The schema rowcast is installed: version " + schemaVersion + ".\n", "The schema rowcast is up to date: version " + schemaVersion + ".\n"} {
 		code, stdout, stderr := run(t, environment{"DATABASE_URL": dsn}, "migrate")
 		if code != 0 || stdout != want || stderr != "" {
-			t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
+			t.Errorf("got %d, %q, %q, want 0, %q, \"\"", code, stdout, stderr, want)
 		}
 	}
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
@@ -77,7 +77,7 @@ func TestMigratePrint(t *testing.T) {
 	apply := exec.CommandContext(dbtest.Context(t), psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", dsn)
 	apply.Stdin = strings.NewReader(printed)
 	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Fatalf("psql: %v: %s", err, out)
+		t.Fatalf("psql: got %v, %s, want no error and no output", err, out)
 	}
 	code, stdout, stderr := run(t, nil, "migrate", "--database-url", dsn)
 	if want := "The schema rowcast is up to date: version " + schemaVersion + ".\n"; code != 0 || stdout != want {
@@ -101,7 +101,7 @@ func TestMigrateFails(t *testing.T) {
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, nil, "migrate", "--database-url", tt.dsn)
 		if want := "rowcast: " + tt.want + "\n"; code != tt.code || stdout != "" || stderr != want {
-			t.Errorf("%s: got %d, %q, %q, want %d, %q", tt.dsn, code, stdout, stderr, tt.code, want)
+			t.Errorf("%s: got %d, %q, %q, want %d, \"\", %q", tt.dsn, code, stdout, stderr, tt.code, want)
 		}
 	}
 }

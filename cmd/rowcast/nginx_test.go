@@ -24,13 +24,13 @@ type nginx struct {
 	stop  func() // may be called twice
 }
 
-// findNginx returns the path of nginx.
+// findNginx returns the path of nginx. If nginx is not installed, the test ends (see dbtest.Program).
 func findNginx(t *testing.T) string {
 	t.Helper()
 	return dbtest.Program(t, "nginx", "nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx")
 }
 
-// startNginx starts nginx in front of two hubs. At the end of the test, nginx is stopped.
+// startNginx starts nginx in front of two hubs and waits until it listens. At the end of the test, nginx is stopped.
 func startNginx(t *testing.T, hubs ...string) *nginx {
 	t.Helper()
 	program, dir, address := findNginx(t), t.TempDir(), freeAddress(t)

@@ -54,7 +54,7 @@ func testOtherOrigins(t *testing.T, chromium browser) {
 		t.Error("a page of another host has a stream")
 	}
 	if got, want := h.err.String(), `reason="pages of this origin may not open streams`; !strings.Contains(got, want) {
-		t.Errorf("the hub logged\n%s\nwant %s", got, want)
+		t.Errorf("the hub logged\n%s\nwant %s in it", got, want)
 	}
 	value[bool](p, "stream.close(), true")
 }

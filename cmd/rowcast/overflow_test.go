@@ -56,7 +56,7 @@ func TestResumeAfterAFullBacklog(t *testing.T) {
 			err = json.Unmarshal(line, &event)
 		}
 		if err != nil || event.Data.N != want {
-			t.Fatalf("got row %d of %d, %v, want %d", event.Data.N, rows, err, want)
+			t.Fatalf("got row %d of %d (error: %v), want row %d and no error", event.Data.N, rows, err, want)
 		}
 	}
 	said.await(t, "(?s)connected.*connected")

@@ -84,7 +84,7 @@ type output struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
 	ended bool
-	grown chan struct{} // closed by the next write
+	grown chan struct{} // closed by the next call of Write or close
 }
 
 func newOutput() *output { return &output{grown: make(chan struct{})} }
@@ -132,7 +132,7 @@ func (o *output) await(t testing.TB, pattern string) []string {
 		select {
 		case <-grown:
 		case <-timeout:
-			t.Fatalf("got %q, want a match of %q", o, pattern)
+			t.Fatalf("waited %v; got %q, want a match of %q", waitLimit, o, pattern)
 		}
 	}
 }
@@ -197,7 +197,7 @@ func send(t testing.TB, method, url, body string, headers ...string) answer {
 	return answer{response.StatusCode, response.Header, string(text)}
 }
 
-// askUntil repeats a request until the body matches.
+// askUntil repeats a GET request until the body of the answer matches the pattern.
 func askUntil(t testing.TB, url, pattern string) answer {
 	t.Helper()
 	expression := regexp.MustCompile(pattern)
@@ -207,7 +207,7 @@ func askUntil(t testing.TB, url, pattern string) answer {
 			return got
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("got %d, %s, want a match of %q", got.status, got.body, pattern)
+			t.Fatalf("waited %v; got %d, %s, want a match of %q", waitLimit, got.status, got.body, pattern)
 		}
 	}
 }

@@ -69,7 +69,7 @@ func postgres(t *testing.T, program string, args ...string) *exec.Cmd {
 	return exec.CommandContext(dbtest.Context(t), dbtest.Client(t, program), args...)
 }
 
-// restore copies a database to an empty one with pg_dump.
+// restore copies a database to an empty one with pg_dump and pg_restore.
 func restore(t *testing.T, source, target string) {
 	t.Helper()
 	dump, err := postgres(t, "pg_dump", "-Fc", source).Output()
@@ -83,7 +83,7 @@ func restore(t *testing.T, source, target string) {
 	}
 }
 
-// resume opens a stream that resumes from a cursor.
+// resume opens a stream for alice that resumes from a cursor.
 func (h *hub) resume(t *testing.T, cursor string) *process {
 	t.Helper()
 	tail := start(t, nil, "tail", "--verbose", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", cursor)
@@ -91,7 +91,7 @@ func (h *hub) resume(t *testing.T, cursor string) *process {
 	return tail
 }
 
-// wantReset waits until a client has received rowcast.reset.
+// wantReset waits until a client has received rowcast.reset with the reason history.
 func wantReset(t *testing.T, tail *process) {
 	t.Helper()
 	tail.out.await(t, `"event":"rowcast.reset","data":{"reason": ?"history"}`)
@@ -189,8 +189,9 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// This transaction is in flight during the dump. The anchors of the cursors before, with and after have higher
-	// transaction numbers. They are row 5, which is in the dump, and row 6, which is not.
+	// This transaction is in flight during the dump. The anchor of the cursors before and with is row 5, which is in
+	// the dump. The anchor of the cursor after is row 6, which is not. Both have higher transaction numbers than this
+	// transaction.
 	exec("BEGIN; INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '4')")
 	before := insertAndAwait(t, o.dsn, tail, "5")
 	dsn := dbtest.Stranger(t).DSN("postgres")

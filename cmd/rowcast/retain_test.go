@@ -24,6 +24,6 @@ func TestRetain(t *testing.T) {
 	deletes := serve(t, dsn, "--retain", "30m")
 	askUntil(t, deletes.url+"/metrics", "(?m)^rowcast_deleted_rows_total 3$")
 	if got := valueOf(t, dsn, "SELECT string_agg(data::text, ' ') FROM rowcast.notifications"); got != "1" {
-		t.Errorf("rows %s are left, want 1", got)
+		t.Errorf("the rows with the data %s are left, want only the row with the data 1", got)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"rowcast/stream"
 )
 
-// rollingHTML is a page that records the events of its stream and the states of its EventSources. It uses a plain EventSource or
-// rowcast.js.
+// rollingHTML is a page that records the data of its rows and its resets. It counts the streams that were opened and
+// the times that an EventSource closed for good. It uses a plain EventSource or rowcast.js.
 const rollingHTML = `<!doctype html><script type="module">
 	import { subscribe } from "/rowcast.js";
 	Object.assign(window, { heard: [], opened: 0, finals: 0, resets: [] });

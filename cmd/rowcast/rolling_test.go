@@ -65,7 +65,7 @@ func newCast(t *testing.T) *cast {
 	return c
 }
 
-// roll restarts the hubs in several ways while rows are inserted. It returns the number of rows without the last one.
+// roll restarts the hubs in several ways while rows are inserted. It returns the number of rows without the last row.
 func (c *cast) roll() (rows int) {
 	c.t.Helper()
 	ctx, stop := context.WithCancel(c.t.Context())
@@ -82,7 +82,7 @@ func (c *cast) roll() (rows int) {
 		hub.stop(syscall.SIGKILL)
 	}
 	if got := ask(c.t, "GET", c.nginx.url+"/events?uid=nobody"); got.status != 200 || got.body != "retry: 3000\n\n" {
-		c.t.Errorf("while both hubs are down: got %+v, want 200 and a retry time from nginx", got)
+		c.t.Errorf("while both hubs are down: got %+v, want 200 and only \"retry: 3000\" from nginx", got)
 	}
 	for _, hub := range c.hubs {
 		hub.start()
@@ -105,7 +105,7 @@ func (c *cast) wantClients() {
 	}
 }
 
-// wantHello checks that nginx uses a hub at once after its restart.
+// wantHello checks that nginx passes a request to a hub as soon as the hubs have restarted.
 func (c *cast) wantHello() {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(c.t.Context())
@@ -116,11 +116,11 @@ func (c *cast) wantHello() {
 		cancel()
 	}}
 	if err := visitor.stream(ctx); len(got) == 0 || got[0].Name != "rowcast.hello" {
-		c.t.Errorf("when the hubs are back: got %v, %v from nginx, want rowcast.hello", got, err)
+		c.t.Errorf("when the hubs are back: got the events %v (error: %v) from nginx, want rowcast.hello as the first event", got, err)
 	}
 }
 
-// write inserts rows until ctx ends, and then the last row. It returns the number of rows without the last one.
+// write inserts rows until ctx ends, and then the last row. It returns the number of rows without the last row.
 func (c *cast) write(ctx context.Context) (rows int) {
 	conn, err := pgx.Connect(c.t.Context(), c.dsn)
 	if err != nil {

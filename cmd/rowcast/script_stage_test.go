@@ -125,7 +125,7 @@ func (v *visit) send(text string) {
 	}
 }
 
-// leave ends the stream as a hub does when it stops.
+// leave ends the answer, and with it the stream.
 func (v *visit) leave() {
 	select {
 	case <-v.end:

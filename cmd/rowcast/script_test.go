@@ -80,7 +80,7 @@ func testSilence(t *testing.T, s *stage) {
 	first.greet("c-2", heartbeat)
 	second := s.next()
 	if waited := second.arrived.Sub(greeted); waited < 5*heartbeat {
-		t.Errorf("the stream was closed after %v, want at least %v", waited, 5*heartbeat)
+		t.Errorf("the next stream was opened %v after the hello, want at least %v", waited, 5*heartbeat)
 	}
 	second.wantCursor("c-2")
 	s.want("heard", []any{[]any{"notify", 1.}})
@@ -175,7 +175,7 @@ func testCredentials(t *testing.T, s *stage) {
 		value[bool](s.page, fmt.Sprintf("listen('%s/events', %s), true", other.URL, options))
 		v := other.next()
 		if got := v.request.Header.Get("Cookie"); got != want {
-			t.Errorf("%s: cookie %q, want %q", options, got, want)
+			t.Errorf("%s: the hub received the cookie %q, want %q", options, got, want)
 		}
 		v.answer.Header().Set("Access-Control-Allow-Origin", strings.TrimSuffix(s.URL, "/"))
 		v.answer.Header().Set("Access-Control-Allow-Credentials", "true")

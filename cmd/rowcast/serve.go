@@ -53,8 +53,8 @@ type serveCmd struct {
 // Help is shown by rowcast serve --help.
 func (serveCmd) Help() string {
 	return `/events is the stream, and /rowcast.js is the browser client. /healthz, /readyz and /metrics are for monitoring. ` +
-		`If PostgreSQL cannot be reached, the hub keeps trying; meanwhile /readyz answers 503, and clients are told to retry later. ` +
-		`SIGTERM and SIGINT stop the hub: it ends its streams, and the clients reconnect to another hub or to the next one here. ` +
+		`If PostgreSQL cannot be reached at the start, the hub keeps trying; until then, /readyz answers 503, and clients are told to retry later. ` +
+		`SIGTERM and SIGINT stop the hub: it ends its streams, and the clients reconnect to another hub or to the next hub at this address. ` +
 		`SIGHUP has no effect, because passwords and certificates are read again for each connection to PostgreSQL.`
 }
 
@@ -68,7 +68,7 @@ func (c *serveCmd) Validate(ctx *kong.Context) error {
 	return c.validate(ctx)
 }
 
-// Run runs the hub until ctx ends.
+// Run runs the hub until ctx ends or the hub fails.
 func (c *serveCmd) Run(ctx context.Context, console console) error {
 	logger := newLogger(console.err, c.LogFormat)
 	err := c.run(ctx, logger)

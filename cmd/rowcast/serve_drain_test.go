@@ -74,8 +74,8 @@ func TestThousandsOfStreamsEnd(t *testing.T) {
 	wantSpread(t, leavers, began, drain)
 }
 
-// wantLastEvents checks that each stream ended with a heartbeat, with the same cursor and with a retry time. The retry
-// times must differ, so that the clients do not all reconnect at once.
+// wantLastEvents checks that each stream ended with a heartbeat, with the same cursor and with a retry time. There must
+// be many different retry times, so that the clients do not all reconnect at once.
 func wantLastEvents(t *testing.T, leavers []*leaver) {
 	t.Helper()
 	waits := map[time.Duration]bool{}
@@ -101,16 +101,16 @@ func wantSpread(t *testing.T, leavers []*leaver, began time.Time, drain time.Dur
 	}
 	slices.Sort(ends)
 	first, quarter, half, threeQuarters, last := ends[0], ends[len(ends)/4], ends[len(ends)/2], ends[3*len(ends)/4], ends[len(ends)-1]
-	t.Logf("streams ended after %v, %v, %v, %v, %v", first, quarter, half, threeQuarters, last)
+	t.Logf("the first stream, a quarter, a half, three quarters and all streams had ended after %v, %v, %v, %v, %v", first, quarter, half, threeQuarters, last)
 	if threeQuarters-quarter < drain/5 {
-		t.Errorf("half of the streams ended within %v, want at least %v", threeQuarters-quarter, drain/5)
+		t.Errorf("the middle half of the streams ended within %v, want at least %v", threeQuarters-quarter, drain/5)
 	}
 	if last > drain+time.Second {
 		t.Errorf("the last stream ended after %v, want at most %v", last, drain+time.Second)
 	}
 }
 
-// stick opens streams of a user that reads nothing, and inserts more rows than the buffers of the connections hold.
+// stick opens streams of a user that reads nothing, and inserts more data than the buffers of the connections hold.
 func stick(t *testing.T, dsn, url string) {
 	t.Helper()
 	const stuck, rows = 20, 3

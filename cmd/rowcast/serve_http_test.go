@@ -29,7 +29,7 @@ func TestEndpoints(t *testing.T) {
 	t.Run("script", func(t *testing.T) {
 		got := ask(t, "GET", h.url+"/rowcast.js")
 		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "EventSource") {
-			t.Errorf("got %+v, want 200 and the script", got)
+			t.Errorf("got %+v, want 200, the type text/javascript; charset=utf-8, and a script that contains EventSource", got)
 		}
 		if again := ask(t, "GET", h.url+"/rowcast.js", "If-None-Match", got.header.Get("ETag")); again.status != 304 {
 			t.Errorf("with the ETag of the first answer: got %d, want 304", again.status)
@@ -62,10 +62,10 @@ func TestEndpoints(t *testing.T) {
 	})
 	t.Run("large head", func(t *testing.T) {
 		if got := ask(t, "GET", h.url+"/healthz", "Cookie", strings.Repeat("x", 14<<10)); got.status != 200 {
-			t.Errorf("14 KiB: got %d, want 200", got.status)
+			t.Errorf("with a cookie of 14 KiB: got %d, want 200", got.status)
 		}
 		if got := ask(t, "GET", h.url+"/healthz", "Cookie", strings.Repeat("x", 32<<10)); got.status != 431 {
-			t.Errorf("32 KiB: got %d, want 431", got.status)
+			t.Errorf("with a cookie of 32 KiB: got %d, want 431", got.status)
 		}
 	})
 }
@@ -94,22 +94,22 @@ func TestStreamIsForOneUser(t *testing.T) {
 	for _, tt := range tests {
 		got := ask(t, "GET", h.url+"/events"+tt.query)
 		if got.status != tt.status || got.body != tt.want+"\n" {
-			t.Errorf("/events%s: got %d, %q, want %d, %q", tt.query, got.status, got.body, tt.status, tt.want)
+			t.Errorf("/events%s: got %d, %q, want %d, %q", tt.query, got.status, got.body, tt.status, tt.want+"\n")
 		}
 	}
-	// A uid of 256 bytes, the length of the longest recipient in the table, is accepted.
+	// A uid of 256 bytes, the maximum length of a recipient in the table, is accepted.
 	h.tail(t, strings.Repeat("é", 128))
 }
 
 // An attacker's domain name may resolve to this machine, so that its pages have the hub's origin (DNS rebinding). With
-// --insecure-uid, the hub accepts only an empty Host header, localhost and loopback addresses. With tokens, or with
-// --insecure-uid=anywhere, it accepts every host.
+// --insecure-uid, the hub accepts only an empty Host header, localhost, subdomains of localhost, and loopback
+// addresses. With tokens, or with --insecure-uid=anywhere, it accepts every host.
 func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	local, anywhere, tokens := serve(t, dsn), serve(t, dsn, "--insecure-uid=anywhere"), startHub(t, dsn, "--jwt-secret", secret)
 	for host, want := range map[string]string{
-		"localhost": "200", "localhost:8080": "200", "127.0.0.1": "200", "127.0.0.1:8080": "200", "[::1]": "200", "[::1]:8080": "200", "": "200",
+		"localhost": "200", "localhost:8080": "200", "app.localhost:8080": "200", "127.0.0.1": "200", "127.0.0.1:8080": "200", "[::1]": "200", "[::1]:8080": "200", "": "200",
 		"evil.example": "403", "evil.example:8080": "403", "127.0.0.1.evil.example": "403", "192.0.2.1:8080": "403", "0.0.0.0:8080": "403",
 	} {
 		request := "GET /events?uid=alice HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n"
@@ -130,7 +130,8 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 		}
 	}
 	local.err.await(t, `msg="a stream was denied" status=403 reason="the Host header must be localhost`)
-	askUntil(t, local.url+"/metrics", "(?m)^rowcast_auth_denied_total 6$") // each of the five names, and one more request for a stream
+	// One for each of the five refused hosts, and one for /events in the last loop.
+	askUntil(t, local.url+"/metrics", "(?m)^rowcast_auth_denied_total 6$")
 }
 
 // TestCORS shows that pages of the named origins may read the hub's answers, and that every page may load the browser client.
@@ -148,7 +149,7 @@ func TestCORS(t *testing.T) {
 		for _, origin := range []string{foreign, "null", ours + ".evil.example", "http://localhost:3001", "http://app.example.com"} {
 			got := ask(t, "GET", h.url+path, "Origin", origin).header
 			if got.Get("Access-Control-Allow-Origin") != others || got.Get("Access-Control-Allow-Credentials") != "" || got.Get("Vary") != "Origin" {
-				t.Errorf("%s from %s: got %v, want Access-Control-Allow-Origin %q", path, origin, got, others)
+				t.Errorf("%s from %s: got %v, want Access-Control-Allow-Origin %q, no credentials, and Vary", path, origin, got, others)
 			}
 		}
 	}
@@ -157,7 +158,7 @@ func TestCORS(t *testing.T) {
 	}
 	if got := preflight(ours, "authorization,last-event-id"); got.Get("Access-Control-Allow-Headers") != "Authorization, Last-Event-Id" ||
 		got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Methods") != "GET" {
-		t.Errorf("preflight: got %v, want that GET with Authorization and Last-Event-Id is allowed", got)
+		t.Errorf("preflight: got %v, want that this origin may send GET with Authorization and Last-Event-Id", got)
 	}
 	if got := preflight(ours, "x-other"); got.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("preflight with another header: got %v, want no Access-Control-Allow-Origin", got)
@@ -199,7 +200,7 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	for _, tt := range []struct {
 		origin, site string // the headers Origin and Sec-Fetch-Site
 		status       string
-		allowed      bool // the page may read the answer
+		allowed      bool // the answer names the origin in Access-Control-Allow-Origin
 	}{
 		{"http://localhost:3000", "cross-site", "200", true},
 		{"https://localhost", "cross-site", "200", true},
@@ -241,7 +242,7 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	if got := statuses(t, local.url, "GET /events?uid=alice HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example\r\nConnection: close\r\n\r\n"); got != "200" {
 		t.Errorf("from the origin of --cors-origin: got %s, want 200", got)
 	}
-	// The page of an attacker whose host name resolves to this machine may claim any origin.
+	// A request with another Host header is refused, even if its Origin is that of a page on this machine.
 	if got := ask(t, "GET", local.url+"/events?uid=alice", "Host", "evil.example", "Origin", "http://localhost:3000"); got.status != 403 {
 		t.Errorf("with the host evil.example: got %d, want 403", got.status)
 	}
@@ -303,7 +304,8 @@ func TestAdminListen(t *testing.T) {
 	for path, public := range map[string]bool{"/healthz": false, "/readyz": false, "/metrics": false, "/rowcast.js": true, "/events": true} {
 		here, there := ask(t, "GET", h.url+path).status, ask(t, "GET", admin+path).status
 		if (here != 404) != public || (there != 404) == public {
-			t.Errorf("%s: got status %d at --listen and %d at --admin-listen, want it at --listen: %v, and 404 at the other address", path, here, there, public)
+			missing := map[bool]string{true: "--admin-listen", false: "--listen"}[public]
+			t.Errorf("%s: got status %d at --listen and %d at --admin-listen, want 404 only at %s", path, here, there, missing)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func TestServeDoesNotStart(t *testing.T) {
 			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use",
 		},
 		{
-			"with a taken port for health",
+			"with a taken port for --admin-listen",
 			[]string{"--database-url", dsn, "--insecure-uid", "--listen", "127.0.0.1:0", "--admin-listen", taken.Addr().String()},
 			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use",
 		},
@@ -65,7 +65,7 @@ func TestServeDoesNotStart(t *testing.T) {
 			t.Parallel()
 			code, stdout, stderr := run(t, nil, append([]string{"serve", "--listen", "127.0.0.1:0"}, tt.args...)...)
 			if want := "rowcast: " + tt.want + "\n"; code != 1 || stdout != "" || stderr != want {
-				t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
+				t.Errorf("got %d, %q, %q, want 1, \"\", %q", code, stdout, stderr, want)
 			}
 		})
 	}
@@ -87,11 +87,11 @@ func TestServeDoesNotStartOnAStandby(t *testing.T) {
 	}
 	code, out, _ := run(t, nil, "doctor", "--database-url", dsn)
 	if want := "fail  primary       this is a standby, "; code != 1 || !strings.Contains(out, want) {
-		t.Errorf("doctor: got %d, %s, want 1, %q", code, out, want)
+		t.Errorf("doctor: got %d, %s, want 1 and %q in the output", code, out, want)
 	}
 }
 
-// If serve can never start with a configuration, its exit code is 2, as for a wrong command line. That is also so if
+// If serve can never start with a configuration, its exit code is 2, as for a wrong command line. This is also true if
 // the log is JSON.
 func TestServeWithAWrongConfiguration(t *testing.T) {
 	t.Parallel()
@@ -108,7 +108,7 @@ func TestServeWithAWrongConfiguration(t *testing.T) {
 	} {
 		code, stdout, stderr := run(t, nil, append([]string{"serve"}, args...)...)
 		if code != 2 || stdout != "" || !strings.HasSuffix(stderr, ": "+want+"\n") {
-			t.Errorf("%v: got %d, %q, %q, want 2, %q", args, code, stdout, stderr, want)
+			t.Errorf("%v: got %d, %q, %q, want 2, \"\", and %q at the end", args, code, stdout, stderr, want)
 		}
 	}
 	code, _, stderr := run(t, nil, "serve", "--log-format=json")
@@ -150,7 +150,7 @@ func TestServeIsConfiguredByTheEnvironment(t *testing.T) {
 	h := &hub{p, "http://127.0.0.1:" + port}
 	got := ask(t, "GET", h.url+"/rowcast.js", "Origin", "https://b.example").header.Get("Access-Control-Allow-Origin")
 	if want := "https://b.example"; got != want {
-		t.Errorf("got origin %q, want %q", got, want)
+		t.Errorf("got the Access-Control-Allow-Origin %q, want %q", got, want)
 	}
 	h.tail(t, "alice").out.await(t, `"event":"rowcast.hello","data":{"recipients":\["alice"\],"heartbeat":7}`)
 }

@@ -17,7 +17,7 @@ import (
 func TestServeStops(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	h := serve(t, dsn, "--drain", "6s") // the hub waits until its last stream has ended; the first one ends after two seconds
+	h := serve(t, dsn, "--drain", "6s") // the first stream ends after about 2 s, and the second one after about 4 s
 	first, second := h.tail(t, "alice"), h.tail(t, "alice")
 	h.cancel()
 	got := askUntil(t, h.url+"/readyz", `"ready":false`)

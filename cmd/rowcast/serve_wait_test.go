@@ -99,7 +99,7 @@ func (h *hub) checkWaits(t *testing.T) {
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="connect"} [1-9]`)
 	got := ask(t, "GET", h.url+"/events?uid=alice")
 	if got.status != 200 || !regexp.MustCompile(`^retry: \d+\n\n$`).MatchString(got.body) {
-		t.Errorf("/events: got %d, %q, want 200 and a retry time", got.status, got.body)
+		t.Errorf("/events: got %d, %q, want 200 and only a retry time", got.status, got.body)
 	}
 }
 
@@ -142,7 +142,7 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	}
 }
 
-// A hub waits while its database answers with a temporary error or cannot be reached. It stops waiting when the hub is
+// A hub waits while its database answers with a temporary error or cannot be reached. It stops waiting when it is
 // stopped, or when the database answers with a permanent error.
 func TestServeWaits(t *testing.T) {
 	t.Parallel()
@@ -205,7 +205,7 @@ func TestServeDoesNotWait(t *testing.T) {
 		r := newRefuser(t, code)
 		got, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", r.dsn())
 		if got != 1 || !strings.HasPrefix(stderr, "rowcast: "+r.error()) || strings.Count(stderr, "\n") != 1 || r.asked.Load() != 1 {
-			t.Errorf("SQLSTATE %s: got exit code %d, %q after %d attempts, want 1 and one attempt", code, got, stderr, r.asked.Load())
+			t.Errorf("SQLSTATE %s: got exit code %d, %q after %d attempts, want 1, one line with the error, and one attempt", code, got, stderr, r.asked.Load())
 		}
 	}
 	c := dbtest.Cluster(t)
@@ -216,12 +216,12 @@ func TestServeDoesNotWait(t *testing.T) {
 	wrong.User = url.UserPassword("postgres", "wrong")
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", wrong.String())
 	if code != 1 || !strings.HasSuffix(stderr, `FATAL: password authentication failed for user "postgres" (SQLSTATE 28P01)`+"\n") {
-		t.Errorf("a wrong password: got exit code %d, %q, want 1 and the error", code, stderr)
+		t.Errorf("a wrong password: got exit code %d, %q, want 1 and the error 28P01", code, stderr)
 	}
 	wrong.RawQuery = "sslmode=require"
 	code, _, stderr = run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", wrong.String())
 	if code != 1 || !strings.Contains(stderr, "server refused TLS connection") {
-		t.Errorf("without TLS: got exit code %d, %q, want 1 and the error", code, stderr)
+		t.Errorf("with sslmode=require, and a server without TLS: got exit code %d, %q, want 1 and \"server refused TLS connection\"", code, stderr)
 	}
 }
 

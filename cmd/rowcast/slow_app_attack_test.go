@@ -18,7 +18,7 @@ import (
 func TestAttackWithASlowApp(t *testing.T) {
 	t.Parallel()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(time.Second) // the app is slow
+		time.Sleep(time.Second)
 		if r.Header.Get("Authorization") != "Bearer alice" {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
@@ -36,7 +36,7 @@ func TestAttackWithASlowApp(t *testing.T) {
 	during.out.await(t, "rowcast.hello")
 	for _, tail := range []*process{before, during} {
 		if said := tail.err.String(); strings.Count(said, "connected to") != 1 {
-			t.Errorf("the open stream was interrupted: %s", said)
+			t.Errorf("a stream was interrupted: %s", said)
 		}
 	}
 	if strings.Contains(p.err.String(), "too many open files") {

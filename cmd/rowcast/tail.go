@@ -16,14 +16,14 @@ type tailCmd struct {
 	UID         string  `name:"uid" xor:"who" placeholder:"USER" help:"Print the events of this user, if the hub runs with --insecure-uid."`
 	Token       string  `xor:"who" placeholder:"JWT" help:"Print the events of the user to whom this token was issued, if the hub accepts tokens."`
 	LastEventID string  `name:"last-event-id" placeholder:"ID" help:"Resume after the event with this id, which --json printed (default: print new events only)."`
-	Count       int     `min:"0" max:"1000000000" placeholder:"N" help:"Stop after N rows and messages (default: never). The hub's own events are not counted."`
+	Count       int     `min:"0" max:"1000000000" placeholder:"N" help:"Stop after N rows and messages (default: never). Events such as heartbeats are not counted."`
 	JSON        bool    `name:"json" help:"Print each event as a JSON object with time, id, event and data."`
 	Verbose     bool    `short:"v" help:"Print the hub's own events, too, such as heartbeats."`
 }
 
 // Help is shown by rowcast tail --help.
 func (tailCmd) Help() string {
-	return "A line has the time of arrival, the id of the row (- if the message is not stored), the name of the event and its data. " +
+	return "A line has the time of arrival, the id of the row (- for a message, which is not stored), the name of the event and its data. " +
 		"When the connection is lost, the command reconnects, resumes after the last event and reports this on standard error. " +
 		"It stops at SIGINT, or when the hub refuses the stream."
 }
@@ -36,7 +36,7 @@ func (c *tailCmd) Validate() error {
 	return nil
 }
 
-// Run prints events until ctx ends or --count is reached.
+// Run prints events until ctx ends, --count is reached or the hub refuses the stream.
 func (c *tailCmd) Run(ctx context.Context, console console) error {
 	client := tail.Client{
 		URL: (*url.URL)(c.URL), UID: c.UID, Token: c.Token, LastEventID: c.LastEventID, Count: c.Count, JSON: c.JSON, Verbose: c.Verbose,

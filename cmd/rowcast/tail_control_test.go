@@ -35,7 +35,7 @@ func TestTailEscapesControlCharacters(t *testing.T) {
 		url := script(t, streamOf(sent))
 		code, stdout, _ := run(t, nil, append([]string{"tail", "--count", "2", "--url", url}, args...)...)
 		if code != 0 || strings.Count(stdout, escaped) != 3 {
-			t.Errorf("%v: got %d, %q, want %s three times", args, code, stdout, escaped)
+			t.Errorf("%v: got %d, %q, want 0 and %s three times", args, code, stdout, escaped)
 		}
 		checkPrintable(t, "the output", stdout)
 	}
@@ -75,7 +75,7 @@ func TestTailRefusesAnIDWithControlCharacters(t *testing.T) {
 		code, stdout, stderr := run(t, nil, "tail", "--json", "--url", url)
 		want := "rowcast: the id of the last event contains control characters, so the stream cannot be resumed\n"
 		if code != 1 || !strings.HasSuffix(stderr, want) {
-			t.Errorf("%q: got %d, %q, want 1, %q", id, code, stderr, want)
+			t.Errorf("%q: got %d, %q, want 1 and %q at the end", id, code, stderr, want)
 		}
 		checkPrintable(t, "the output", stdout+stderr)
 	}
@@ -97,7 +97,7 @@ func TestTailCountsRows(t *testing.T) {
 	} {
 		code, stdout, stderr := run(t, nil, append([]string{"tail", "--url", script(t, streamOf(sent))}, tt.args...)...)
 		if code != 0 || len(lines(stdout)) != tt.want {
-			t.Errorf("%v: got %d, %q, %q, want %d lines", tt.args, code, stdout, stderr, tt.want)
+			t.Errorf("%v: got %d, %q, %q, want 0 and %d lines", tt.args, code, stdout, stderr, tt.want)
 		}
 	}
 }

@@ -42,12 +42,12 @@ func TestTailIsRefused(t *testing.T) {
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, nil, "tail", "--url", tt.url, "--token", "secret")
 		if want := "rowcast: " + tt.want + "\n"; code != 1 || stdout != "" || stderr != want {
-			t.Errorf("%s: got %d, %q, %q, want 1, %q", tt.url, code, stdout, stderr, want)
+			t.Errorf("%s: got %d, %q, %q, want 1, \"\", %q", tt.url, code, stdout, stderr, want)
 		}
 	}
 }
 
-// If tail is denied and has no user, its error names the flags for a user.
+// If tail was started without --uid and --token, and the hub answers 401, the error names these flags.
 func TestTailWithoutUser(t *testing.T) {
 	t.Parallel()
 	h := serve(t, dbtest.Database(t))
@@ -55,6 +55,6 @@ func TestTailWithoutUser(t *testing.T) {
 	want := "rowcast: " + h.url + "/events answered 401 Unauthorized: uid is missing: open /events?uid=alice; " +
 		"give --token, or --uid if the hub runs with --insecure-uid\n"
 	if code != 1 || stdout != "" || stderr != want {
-		t.Errorf("got %d, %q, %q, want 1, %q", code, stdout, stderr, want)
+		t.Errorf("got %d, %q, %q, want 1, \"\", %q", code, stdout, stderr, want)
 	}
 }

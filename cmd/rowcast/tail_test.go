@@ -131,7 +131,7 @@ func TestTailResumes(t *testing.T) {
 	last := eventsOf(t, tail.out)[4].ID // as if rowcast tail was started on a later day
 	again := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", last, "--count", "2")
 	if code := again.wait(); code != 0 || fmt.Sprint(dataOf(t, again.out)) != "[6 7]" {
-		t.Errorf("resumed from %s: got exit code %d, %s, want the rows 6 and 7", last, code, again.out)
+		t.Errorf("resumed from %s: got exit code %d, %s, want 0 and the rows 6 and 7", last, code, again.out)
 	}
 }
 
@@ -172,8 +172,8 @@ func streamOf(text string) func(http.ResponseWriter, *http.Request) {
 	}
 }
 
-// After a stream that is cut off, an error status or a closed connection, tail reconnects with the id of the last complete event and
-// with its credentials.
+// After a stream that is cut off, the status 503 or 429, or a closed connection, tail reconnects with the id of the
+// last complete event and with its credentials.
 func TestTailReconnects(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -203,7 +203,7 @@ func TestTailReconnects(t *testing.T) {
 	}
 	for i, want := range []string{`"id":"1","event":"message","data":1}`, `"id":"2","event":"message","data":2}`, `"event":"message","data":"a message"}`} {
 		if line := lines(stdout)[i]; !strings.HasSuffix(line, want) {
-			t.Errorf("got %s, want %s", line, want)
+			t.Errorf("got the line %s, want %s at the end", line, want)
 		}
 	}
 	for _, want := range []string{
@@ -227,12 +227,16 @@ func TestTailNoticesSilence(t *testing.T) {
 		<-r.Context().Done()
 		close(gone)
 	})
+	began := time.Now()
 	tail := start(t, nil, "tail", "--url", url)
 	tail.err.await(t, "no data from the hub for too long; reconnecting in ")
 	select {
 	case <-gone:
 	case <-time.After(waitLimit):
 		t.Errorf("the connection is still open after %v", waitLimit)
+	}
+	if took := time.Since(began); took < time.Second {
+		t.Errorf("the connection was closed after %v, want at least 1s", took)
 	}
 	if code := tail.stop(); code != 0 {
 		t.Errorf("after the stop: got exit code %d, want 0", code)
@@ -255,7 +259,7 @@ func TestTailCommentsShowLife(t *testing.T) {
 	})
 	code, stdout, stderr := run(t, nil, "tail", "--url", url, "--count", "1")
 	if want := "rowcast: connected to " + url + "\n"; code != 0 || !strings.HasSuffix(stdout, "  message  1\n") || stderr != want {
-		t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
+		t.Errorf("got %d, %q, %q, want 0, the message 1 at the end, and %q", code, stdout, stderr, want)
 	}
 }
 

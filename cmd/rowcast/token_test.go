@@ -46,7 +46,7 @@ func TestTokenThatIsRefused(t *testing.T) {
 	} {
 		code, stdout, stderr := run(t, nil, append([]string{"token", "--sub", "alice"}, args...)...)
 		if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "rowcast: ") || !strings.Contains(stderr, want) {
-			t.Errorf("%v: got %d, %q, %q, want 2, %q", args, code, stdout, stderr, want)
+			t.Errorf("%v: got %d, %q, %q, want 2, \"\", and %q in the error", args, code, stdout, stderr, want)
 		}
 	}
 }

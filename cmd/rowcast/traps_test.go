@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// trapped creates traps in the schema public: functions and operators with the names of those in pg_catalog. It puts
+// trapped creates traps in the schema public: functions and operators with names that pg_catalog has, too. It puts
 // public first in the search_path of new sessions. At the end of the test, it fails the test if a trap was called.
 func trapped(t *testing.T, dsn string) {
 	t.Helper()

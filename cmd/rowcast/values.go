@@ -76,7 +76,7 @@ var (
 	wholeDuration = regexp.MustCompile(`^[+-]?(` + durationPart.String() + `)+$`)
 )
 
-// durationUnits are the units of time.ParseDuration and the day.
+// durationUnits are the units of time.ParseDuration, and d for a day.
 var durationUnits = map[string]time.Duration{
 	"ns": time.Nanosecond,
 	"us": time.Microsecond,

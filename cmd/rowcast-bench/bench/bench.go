@@ -20,13 +20,13 @@ type Bench struct {
 
 	admin  *pgx.Conn // a connection to the database of DSN
 	report *Report
+	next   int64 // the number of the last row that was reserved, counted over all scenarios
 
 	// The fields below belong to the scenario that is running.
 	steps   *progress
 	dsn     string    // the connection string of the database of the scenario
 	watch   *pgx.Conn // a connection to the database of the scenario
 	created []string  // the databases to remove
-	next    int64     // the number of the last row, counted over all scenarios
 }
 
 // A scenario makes measurements and adds their figures to the report.

@@ -33,16 +33,16 @@ func TestTallyFailsUnlessExactlyOnce(t *testing.T) {
 		arrivals []arrival
 		want     string
 	}{
-		{"all", one, []arrival{{1, 11}, {0, 12}, {1, 13}}, ""},
+		{"all rows", one, []arrival{{1, 11}, {0, 12}, {1, 13}}, ""},
 		{"in another order", one, []arrival{{1, 13}, {0, 12}, {1, 11}}, ""},
-		{"missing", one, []arrival{{1, 11}, {1, 13}}, "of 3 arrivals, 1 are missing, 0 were repeated, 0 were not expected"},
-		{"repeated", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 12}}, "of 3 arrivals, 0 are missing, 1 were repeated, 0 were not expected"},
-		{"at another stream", one, []arrival{{1, 11}, {1, 12}, {1, 13}}, "of 3 arrivals, 1 are missing, 0 were repeated, 1 were not expected"},
+		{"a missing row", one, []arrival{{1, 11}, {1, 13}}, "of 3 arrivals, 1 are missing, 0 were repeated, 0 were not expected"},
+		{"a repeated row", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 12}}, "of 3 arrivals, 0 are missing, 1 were repeated, 0 were not expected"},
+		{"a row at another stream", one, []arrival{{1, 11}, {1, 12}, {1, 13}}, "of 3 arrivals, 1 are missing, 0 were repeated, 1 were not expected"},
 		{"an unexpected row", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 14}}, "of 3 arrivals, 0 are missing, 0 were repeated, 1 were not expected"},
 		{"a row of an earlier load", one, []arrival{{1, 11}, {0, 12}, {1, 13}, {0, 10}}, "of 3 arrivals, 0 are missing, 0 were repeated, 1 were not expected"},
-		{"everyone", all, []arrival{{0, 11}, {1, 11}, {0, 12}, {1, 12}}, ""},
-		{"not everyone", all, []arrival{{0, 11}, {1, 11}, {1, 12}}, "of 4 arrivals, 1 are missing, 0 were repeated, 0 were not expected"},
-		{"everyone, one row twice at a stream", all, []arrival{{0, 11}, {1, 11}, {0, 12}, {1, 12}, {1, 12}}, "of 4 arrivals, 0 are missing, 1 were repeated, 0 were not expected"},
+		{"rows for everyone", all, []arrival{{0, 11}, {1, 11}, {0, 12}, {1, 12}}, ""},
+		{"rows for everyone, one row missing at a stream", all, []arrival{{0, 11}, {1, 11}, {1, 12}}, "of 4 arrivals, 1 are missing, 0 were repeated, 0 were not expected"},
+		{"rows for everyone, one row twice at a stream", all, []arrival{{0, 11}, {1, 11}, {0, 12}, {1, 12}, {1, 12}}, "of 4 arrivals, 0 are missing, 1 were repeated, 0 were not expected"},
 	}
 	for _, tt := range tests {
 		tally := bench.NewTally(tt.wanted, 2)
@@ -69,7 +69,7 @@ func TestTallyPercentiles(t *testing.T) {
 			tally.Count(0, int64(i+1), now.Add(-time.Duration(i+1)*time.Millisecond).UnixNano())
 		}
 		if p50, p99, err := tally.Arrivals(); p50 != 50 || p99 != 99 || err != nil {
-			t.Errorf("got the percentiles %v and %v ms (%v), want 50 and 99 ms", p50, p99, err)
+			t.Errorf("got the percentiles %v and %v ms (%v), want 50 and 99 ms and no error", p50, p99, err)
 		}
 	})
 }
@@ -183,10 +183,10 @@ func TestUnknownCommandsAndRoles(t *testing.T) {
 {"Error":"json: cannot unmarshal number into Go value of type bench.openWriters","Result":null}
 `
 	if err != nil || out.String() != want {
-		t.Errorf("got %q, %v, want %q", &out, err, want)
+		t.Errorf("got %q, %v, want %q and no error", &out, err, want)
 	}
 	if err := bench.Child(context.Background(), []string{"singer"}, nil, nil, nil); err == nil || !strings.HasPrefix(err.Error(), `no such role: "singer"`) {
-		t.Errorf("got %v, want an error that lists the roles", err)
+		t.Errorf(`got %v, want an error that begins with no such role: "singer"`, err)
 	}
 }
 
@@ -218,7 +218,8 @@ func TestTooFewDescriptors(t *testing.T) {
 		t.Skip("Windows does not limit the number of open files")
 	}
 	err := bench.CheckDescriptors(math.MaxInt32)
-	if err == nil || !strings.HasPrefix(err.Error(), "2147483647 streams need as many file descriptors and 50 more, but a process may have only ") {
-		t.Errorf("got %v, want an error that names the limit", err)
+	const want = "2147483647 streams need as many file descriptors and 50 more, but a process may have only "
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want an error that begins with %q", err, want)
 	}
 }

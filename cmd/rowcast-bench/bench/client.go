@@ -89,7 +89,8 @@ func (c *clients) expect(_ context.Context, e expectation) (nothing, error) {
 	return nothing{}, nil
 }
 
-// await returns when all expected rows have arrived. It fails if no row arrives for 20 to 40 s.
+// await returns when all expected rows have arrived. It fails if a row was repeated or not expected, or if no row
+// arrives for 20 to 40 s.
 func (c *clients) await(context.Context, nothing) (arrivals, error) {
 	t := c.tally.Load()
 	const limit = 20 * time.Second
@@ -119,7 +120,7 @@ func (c *clients) reach(ctx context.Context, count int64) (nothing, error) {
 	return nothing{}, nil
 }
 
-// disconnect closes the connections of every oneIn-th stream. These clients reconnect and resume.
+// disconnect closes the connection of every oneIn-th stream. These clients reconnect and resume.
 func (c *clients) disconnect(_ context.Context, oneIn int) (nothing, error) {
 	for i := 0; i < len(c.streams); i += oneIn {
 		c.streams[i].close()
@@ -144,10 +145,10 @@ type stream struct {
 	row row
 }
 
-// A row is what the data of an event contains.
+// A row has the numbers in the data of an event.
 type row struct {
 	number int64 // the number of the row, from 1
-	sent   int64 // the time of the INSERT, in nanoseconds since 1970
+	sent   int64 // the time from which the latency is measured (see awaitDue), in nanoseconds since 1970
 }
 
 var errNoHello = errors.New("the stream ended before its hello")

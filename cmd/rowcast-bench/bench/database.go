@@ -55,7 +55,7 @@ func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// prepare creates the database of a scenario, with the tables of all designs.
+// prepare creates the database of a scenario, with the tables of all designs and of an app.
 func (b *Bench) prepare(ctx context.Context) (err error) {
 	if b.dsn, err = b.scratch(ctx); err != nil {
 		return err

@@ -21,7 +21,7 @@ var (
 // Count counts a row's arrival at a stream.
 func (t *Tally) Count(stream int, number, sent int64) { t.count(stream, row{number, sent}) }
 
-// Arrivals returns the percentiles of the result.
+// Arrivals returns the 50th and the 99th percentile of the latencies in milliseconds.
 func (t *Tally) Arrivals() (p50, p99 float64, err error) {
 	a, err := t.arrivals()
 	return a.P50, a.P99, err

@@ -73,8 +73,8 @@ func (k recordingListener) Accept() (net.Conn, error) {
 // firstNumber is large enough that the numbers of all rows have the same number of digits, so that a frame can be reused for another row.
 const firstNumber = 1_000_000
 
-// learn connects to the hub as a client and publishes a row. It stores the bytes that arrive in frame, removes the connection from
-// conns, and returns the number of bytes.
+// learn connects to the hub as a client and publishes a row. It stores the bytes of the received event in f.frame,
+// removes its connection from f.conns, and returns the number of bytes.
 func (f *fanout) learn(ctx context.Context, _ nothing) (size int, err error) {
 	conn, err := net.Dial("tcp", f.socket.Addr().String())
 	if err != nil {

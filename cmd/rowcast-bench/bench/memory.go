@@ -90,7 +90,7 @@ func (b *Bench) watchMemory(ctx context.Context, all []*idleRun) error {
 }
 
 // kilobytes returns the growth of memory per stream, from before the streams were opened to the last measurement, in
-// KiB.
+// KiB. It returns NaN if the memory before was not measured.
 func (i *idleRun) kilobytes() float64 {
 	if i.before < 0 {
 		return math.NaN()

@@ -35,7 +35,8 @@ func writeCurves(out *bytes.Buffer, curves []Curve) {
 		fmt.Fprint(columns, "|\n")
 	}
 	_ = columns.Flush()
-	out.WriteString("\nEach cell has p50 / p99 from INSERT to client in ms; CPU of the hub + CPU of PostgreSQL's sessions in µs per row.\n")
+	out.WriteString("\nEach cell has p50 / p99 from INSERT to client in ms, or the rate that was reached if it is at most 90 % of the wanted rate; " +
+		"then CPU of the hub + CPU of PostgreSQL's sessions in µs per row.\n")
 }
 
 func (p Point) cell() string {
@@ -109,7 +110,7 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 			drawn.Legend.Add(c.Name, line, marks)
 		}
 	}
-	rates := curves[0].Points // each panel shows all rates, also those that were not held
+	rates := curves[0].Points // each panel shows all rates, also rates that no design reached
 	drawn.X.Min, drawn.X.Max = rates[0].Rate, rates[len(rates)-1].Rate
 	drawn.Y.Min, drawn.Y.Max = drawn.Y.Min/1.2, drawn.Y.Max*1.2
 	drawn.Legend.Top, drawn.Legend.Left, drawn.Legend.Padding = true, true, vg.Points(3)

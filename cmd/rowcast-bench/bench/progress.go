@@ -10,7 +10,7 @@ import (
 	"rowcast/cmd/internal/private"
 )
 
-// progress shows the progress of a scenario: by a bar on a terminal, or otherwise by a line at the end.
+// progress shows the progress of a scenario by a bar, if w is a terminal, and writes a line at the end.
 type progress struct {
 	w     io.Writer
 	name  string

@@ -38,7 +38,8 @@ type stage struct {
 	streams int
 }
 
-// A setup says what newStage creates: the design, the database, and the numbers of hubs, streams and writers.
+// A setup has the design and the database of a stage, and the numbers of hubs, streams and writers that newStage
+// starts.
 type setup struct {
 	design
 	dsn     string // if empty, the database of the scenario

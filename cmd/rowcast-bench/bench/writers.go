@@ -80,10 +80,10 @@ type load struct {
 }
 
 type written struct {
-	Began   int64 // the time of the first row, in nanoseconds since 1970
+	Began   int64 // the time at which the writing began, in nanoseconds since 1970
 	Rows    int64
 	Seconds float64 // the time until the last commit had returned
-	P99     float64 // the 99th percentile of the time to commit a row, in milliseconds; 0 if Rows is 0
+	P99     float64 // the 99th percentile of the time to commit a row, in milliseconds; 0 if the load has no Rows
 }
 
 // write writes a load. With a Rate, each row has a time at which it is due. If a row is late because its writer was waiting for the server,
