@@ -29,7 +29,7 @@ func TestEncodeXipAgrees(t *testing.T) {
 		}
 	}
 	check(cursor.Cursor{Xmax: 3})
-	for shift := range 32 { // the distance from xmax is a power of two, one less or one more
+	for shift := range 32 { // the distance from xmax is a power of two, or one less or more
 		for off := -1; off <= 1; off++ {
 			if distance := 1<<shift + off; distance > 0 {
 				check(cursor.Cursor{Xmax: 1<<40 + uint64(distance), Xip: []uint64{1 << 40}})
@@ -60,7 +60,7 @@ func TestAnchorTagsAgree(t *testing.T) {
 	pooled := listen(t, dsn, func(l *listener.Listener) { l.PollOnly, l.PollInterval = true, 5*time.Millisecond })
 	zoned := listen(t, dsn, func(l *listener.Listener) {
 		l.PollOnly, l.PollInterval = true, 5*time.Millisecond
-		l.Config.RuntimeParams["timezone"] = "Europe/Amsterdam" // until 1937, its offset was +00:19:32
+		l.Config.RuntimeParams["timezone"] = "Europe/Amsterdam" // its old offsets include seconds
 	})
 	exec(t, conn, "SET timezone = 'America/St_Johns'")
 	dates := []string{
@@ -97,7 +97,7 @@ func TestCursorsAgree(t *testing.T) {
 		hub, page := r.last.Cursor, present(t, conn)
 		hub.Xip, page.Xip = nil, nil
 		if hub.String() != page.String() {
-			t.Errorf("%s: a page has the cursor %s, the hub has %s", what, page, hub)
+			t.Errorf("%s: a page has the cursor %s and the hub %s, want the same cursor (without the transactions in flight)", what, page, hub)
 		}
 	}
 	same("no row")

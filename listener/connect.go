@@ -60,8 +60,9 @@ func settingsFor(version int, timeout time.Duration) map[string]string {
 	return all
 }
 
-// connConfig returns the configuration of the next connection. It sets an application_name, an encoding, a time limit,
-// and a DialFunc that sets TCP options with which the kernel detects a dead peer.
+// connConfig returns the configuration of the next connection. It sets an application_name, an encoding, a time limit
+// if there is none, and a DialFunc that sets TCP options with which the kernel detects a dead peer. With PollOnly, it
+// also turns off prepared statements.
 func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	config := l.Config
 	if l.Configure != nil {
@@ -86,7 +87,7 @@ func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 }
 
 // noticingDeath returns dial with options on its TCP connections. With these, the kernel closes a connection whose
-// peer has died without closing it. dial may be the caller's own function.
+// peer has died without closing it. Other connections are returned as dial has opened them.
 func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -153,7 +154,8 @@ func prepare(ctx context.Context, conn *pgx.Conn, timeout time.Duration) error {
 	}
 	var set strings.Builder
 	for name, value := range settingsFor(majorVersion(conn), timeout) {
-		fmt.Fprintf(&set, "SELECT pg_catalog.set_config('%s', '%s', false);", name, value) // SET x = 'a, b' would mean one schema
+		// SET search_path = 'a, b' would name one schema, with a comma in its name.
+		fmt.Fprintf(&set, "SELECT pg_catalog.set_config('%s', '%s', false);", name, value)
 	}
 	if _, err := conn.PgConn().Exec(ctx, set.String()).ReadAll(); err != nil {
 		return fmt.Errorf("make session settings: %w", err)
@@ -228,8 +230,8 @@ func checkPooler(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// beginEpoch returns the tag of the present epoch. It begins a new epoch if PostgreSQL has recovered since the last
-// one (rule 19).
+// beginEpoch returns the tag of the present epoch. It begins a new epoch if rowcast.epoch is empty, as it is after a
+// crash recovery (rule 19).
 func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	const begin = `INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING`
 	if _, err := db.Exec(ctx, begin); err != nil {

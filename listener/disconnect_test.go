@@ -70,8 +70,8 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	}
 }
 
-// A hub that has closed the streams of a recipient does not receive its own request, because the clients may have
-// reconnected with a new authentication. The other hub receives the request.
+// A listener ignores the requests to disconnect that its own Replayer sends, because the clients may have reconnected
+// with a new authentication. The listener of the other hub receives these requests.
 func TestDisconnectIsNotEchoed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -107,7 +107,7 @@ func TestDisconnectIsNotEchoed(t *testing.T) {
 	}
 }
 
-// Disconnect does not wait for replays, however many replays wait for a connection.
+// Disconnect does not wait for replays, even if one replay waits for a lock and others wait for its connection.
 func TestDisconnectDoesNotWaitForReplays(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -15,15 +15,19 @@
 //
 // # Terms
 //
-//   - The park lock is an advisory lock of the database. A hub holds it exclusively while it sleeps. The trigger on the table sends a NOTIFY
-//     only if it cannot take the lock shared, that is, while a hub sleeps or waits for the lock.
+//   - The park lock is an advisory lock of the database. While hubs sleep, one of them holds it exclusively. The trigger
+//     on the table sends a NOTIFY only if it cannot take the lock shared, that is, while a hub sleeps or waits for the
+//     lock.
 //   - A cursor represents exactly which rows a reader has seen. See the package cursor.
-//   - An epoch is a stretch of the server's history without a crash recovery, failover or restore. Each epoch has a random token in the table
-//     rowcast.epoch. The table is UNLOGGED, so PostgreSQL empties it in a recovery, and the next listener begins a new epoch.
-//   - The anchor of a cursor is a row by which a cursor of an earlier epoch is validated: if the row still exists, the cursor is valid.
-//   - A safety poll is a fetch of a sleeping listener after Look (1 s) without a notification. It finds rows that came without a notification.
-//   - A batch, in this package and in cursor, has the rows that a fetch reads from one snapshot. A large batch is read page
-//     by page. Each page is delivered as a feed.Batch, so a feed.Batch can end in the middle of a transaction.
+//   - An epoch is a stretch of the server's history without a crash recovery, failover or restore. Each epoch has a
+//     random token in the table rowcast.epoch. The table is UNLOGGED, so PostgreSQL empties it in a crash recovery, and
+//     the next listener begins a new epoch.
+//   - The anchor of a cursor is a row by which a cursor of an earlier epoch is validated: if the row still exists, the
+//     cursor is valid.
+//   - A safety poll is a fetch of a sleeping listener after Look (1 s) without a notification. It finds rows that came
+//     without a notification.
+//   - A batch, in this package and in cursor, has the rows that a fetch reads from one snapshot. A large batch is read
+//     page by page. Each page is delivered as a feed.Batch, so a feed.Batch can end in the middle of a transaction.
 //
 // # Failures
 //

@@ -21,7 +21,7 @@ func TestRowsArriveAsInserted(t *testing.T) {
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '{"msg": "hi\nthere"}')`)
 	got := r.rows(t, 1)[0]
 	if got.Recipient != "alice" || got.Event != "notify" || string(got.Data) != `{"msg": "hi\nthere"}` || got.ID != 1 || got.Size != 20 {
-		t.Errorf("got %+v with data %s, want row 1 for alice, with event notify and 20 bytes of data", got, got.Data)
+		t.Errorf("got %+v with data %s, want row 1 for alice, with event notify, the data that was inserted and size 20", got, got.Data)
 	}
 	insert(t, conn, "to everyone")
 	got = r.rows(t, 1)[0]
@@ -113,7 +113,7 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	}
 	for i, row := range r.read {
 		if row.Size != half+3 || int64(len(row.Data)) != row.Size || row.Data[1] != byte('1'+i) {
-			t.Errorf("row %d: got %d bytes and size %d, beginning with %s, want %d bytes, beginning with \"%d",
+			t.Errorf("row %d: got %d bytes and size %d, beginning with %s, want %d for both, beginning with \"%d",
 				i+1, len(row.Data), row.Size, row.Data[:3], half+3, i+1)
 		}
 	}
@@ -188,12 +188,12 @@ func TestForeignTransactions(t *testing.T) {
 	wantData(t, r.rows(t, 1), `"real"`)
 	wantData(t, r.caughtUp(t))
 	if got := r.read[0].Cursor.Xmax; got >= 1<<40 {
-		t.Errorf("the cursor includes transactions up to %d, which the server has not assigned", got)
+		t.Errorf("the cursor has xmax %d, want less than 2^40, because the server has assigned no such high number", got)
 	}
 
 	now := present(t, conn)
 	if now.Xmax >= 1<<40 {
-		t.Errorf("rowcast.cursor() includes transactions up to %d, which the server has not assigned", now.Xmax)
+		t.Errorf("rowcast.cursor() has xmax %d, want less than 2^40, because the server has assigned no such high number", now.Xmax)
 	}
 	wantData(t, replay(t, newReplayer(t, dsn, 512), before, now.String(), []string{"alice"}), `"real"`)
 
@@ -208,6 +208,6 @@ func TestForeignTransactions(t *testing.T) {
 	var hit int
 	_, buffers, _ := strings.Cut(explained, "Buffers: shared")
 	if _, err := fmt.Sscanf(buffers, " hit=%d", &hit); err != nil || hit > 200 {
-		t.Errorf("rowcast.cursor() reads more than 200 blocks, so it reads the forged rows:\n%s", explained)
+		t.Errorf("want rowcast.cursor() to read at most 200 blocks from memory, and not the forged rows; the plan is\n%s", explained)
 	}
 }

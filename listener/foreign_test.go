@@ -26,7 +26,7 @@ const bring = `INSERT INTO rowcast.notifications (recipient, data, xid)
 // TestForeignNumbersAreNeverSent shows that a row is not sent, live or on resume, if its number in xid is not the
 // number of the transaction that inserted it. Where the trigger does not replace such a number, the test uses only
 // numbers that the server has not assigned yet. Such a row is not sent even after the server's counter has passed its
-// number. The rows before and after it are sent.
+// number. Rows that are inserted later, with their own numbers, are sent.
 func TestForeignNumbersAreNeverSent(t *testing.T) {
 	t.Parallel()
 	const higher, lower = "higher numbers", "lower numbers"

@@ -137,8 +137,8 @@ const (
 
 // maxHeap is the number of bytes by which the heap may grow. The process may use 12 MiB. The listener may use twice the
 // size of a page and of three copies of the largest data. The factor is 2 because, with the default of GOGC, dead
-// objects may take as much memory as live ones. The other 24 MiB are for the workers of the fuzzing engine, which use
-// up to 12 MiB.
+// objects may take as much memory as live ones. The other 24 MiB, by the same factor, are for the workers of the
+// fuzzing engine, which use up to 12 MiB.
 const maxHeap = 12<<20 + 2*(3*targetData+targetPage) + 24<<20
 
 // heap returns the size of the objects in the heap, in bytes. Dead objects count until they are collected.
@@ -186,7 +186,7 @@ func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 				announced++
 			}
 		case <-deadline:
-			t.Fatalf("bob's row was not delivered; %d of the %d rows before it were delivered", delivered, a.rows%64)
+			t.Fatalf("waited %v for bob's row; %d of the %d rows before it were delivered", patience, delivered, a.rows%64)
 		}
 	}
 }

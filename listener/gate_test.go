@@ -110,7 +110,8 @@ func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
 	pid := one[int](t, conn, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, sql.ParkLock1)
 	relying := listen(t, dsn)
-	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 }) // the hub fetches a second time after it has seen that the lock is held
+	// The hub fetches a second time after it has seen that the lock is held.
+	relying.until(t, func() bool { return relying.Stats.Fetches.Load() >= 2 })
 
 	insert(t, conn, "makes the holder poll")
 	gate.wait(t)

@@ -3,8 +3,8 @@ package listener
 import "time"
 
 // Lag returns how far the listener is behind. All rows that were committed longer ago than this have been delivered.
-// Lag is up to Look (1 s) while the listener sleeps. It grows while new rows are being read, and while PostgreSQL is
-// unreachable.
+// Lag is up to about Look (1 s) while the listener sleeps. It grows while new rows are being read, and while PostgreSQL
+// is unreachable. It is 0 before Run has begun.
 func (s *Stats) Lag() time.Duration {
 	current := s.current.Load()
 	if current == nil {
@@ -17,7 +17,8 @@ func (s *Stats) Lag() time.Duration {
 func (s *Stats) setCurrent(at time.Time) { s.current.Store(&at) }
 
 // observeLag is called after each page. If the fetch has no more pages, it records that the listener is up to date. It
-// warns if the fetch takes longer than LagLimit: rows that are large, or slow to read, delay all later rows.
+// warns if the fetch takes longer than LagLimit: rows that are large, or slow to read, delay all later rows. It does not
+// warn while recent rows are being read (Warm).
 func (s *session) observeLag(began time.Time, more bool) {
 	if !more {
 		s.Stats.setCurrent(began)

@@ -123,7 +123,8 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 		t.Helper()
 		for i, row := range got {
 			if large := i >= rows; large && len(row.Data) != 131072 || !large && string(row.Data) != "1" {
-				t.Fatalf("%s: row %d: got %d bytes of data and size %d, want the data of the row", way, i, len(row.Data), row.Size)
+				t.Fatalf("%s: row %d: got %d bytes of data, beginning with %.1q, want 131072 bytes from row %d on, and \"1\" before it",
+					way, i, len(row.Data), row.Data, rows)
 			}
 		}
 		made := one[int](t, conn, "SELECT setval('rowcast.made', setval('rowcast.made', nextval('rowcast.made')))::int")
@@ -169,7 +170,7 @@ func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 			}
 		}
 		if n := r.Stats.Sessions.Load(); n > 1 {
-			t.Errorf("got %d sessions, want 1", n)
+			t.Errorf("got %d sessions, want at most 1", n)
 		}
 	}
 	live := listen(t, dsn, small)

@@ -18,7 +18,8 @@ const (
 	// is read by a statement of its own.
 	firstLevel level = 16
 
-	// inlineTotal bounds the stored bytes of all rows of a page that come with their data. Their text is at most 1.2 GB.
+	// inlineTotal bounds the stored bytes of all rows of a page that come with their data, if PageRows is at most 512.
+	// Their text is then at most 1.2 GB.
 	inlineTotal = 128 << 10
 	// minInline and maxInline bound the stored bytes of one row that comes with its data.
 	minInline, maxInline = 256, 8 << 10
@@ -74,7 +75,8 @@ func (l *levels) get(from cursor.Cursor) level {
 	return now
 }
 
-// set keeps the level at which a replay goes on from a cursor.
+// set keeps the level at which a replay goes on from a cursor. It keeps nothing for a cursor at the end of a
+// transaction.
 func (l *levels) set(from cursor.Cursor, now level) {
 	if from.Whole() {
 		return

@@ -17,8 +17,8 @@ type link struct {
 	*Listener
 	conn *pgx.Conn
 
-	notified bool  // the trigger has sent a notification since the last fetch began
-	released bool  // another hub has released the park lock
+	notified bool  // a notification without a payload has come, and no fetch has begun since
+	released bool  // a notification says that a hub has released the park lock
 	calls    calls // notifications with a payload that have not been answered
 }
 
@@ -73,8 +73,7 @@ func (k *link) bounded(ctx context.Context, read func(context.Context, querier) 
 func (k *link) interrupt() { _ = k.conn.PgConn().Conn().SetDeadline(time.Unix(1, 0)) }
 
 // wait sleeps until the deadline. It returns earlier if it receives a notification that must be answered, if a fetch is
-// requested, or if wake is called. Other notifications do not end the wait, because any role could put off the next
-// safety poll forever with them.
+// requested, or if wake is called. Other notifications do not end the wait.
 func (k *link) wait(ctx context.Context, deadline time.Time) error {
 	if k.isCalled() {
 		return ctx.Err()

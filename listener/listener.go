@@ -35,8 +35,9 @@ type Listener struct {
 	// PostgreSQL has answered. It is called from Run's goroutine and must not block, because nothing is read meanwhile.
 	Deliver func(feed.Batch)
 
-	// Message, if non-nil, is called with the messages that were sent with NOTIFY, except malformed ones. If too many
-	// messages come at once, some are dropped. Message must not block. It is never called if PollOnly is set.
+	// Message, if non-nil, is called with the messages that are received by NOTIFY, except malformed ones. If too many
+	// messages come at once, some are dropped. Messages that are sent while there is no session are lost. Message must
+	// not block. It is never called if PollOnly is set.
 	Message func(feed.Message)
 
 	// Disconnect, if non-nil, is called when the streams of recipient must be closed, as requested by NOTIFY
@@ -67,11 +68,12 @@ type Listener struct {
 	// writers.
 	Busy, Quiet float64
 
-	// MaxData is the largest data that is read, in bytes. Of larger data, only the size is read. The default is 16 MiB.
+	// MaxData is the largest data that is read, in bytes. Of larger data, only the size is read, which is 0 if the data
+	// is too large to be measured. The default is 16 MiB.
 	MaxData int64
 
-	// PageRows and PageBytes bound the rows that are read at once. A single row larger than PageBytes is read
-	// nevertheless. The defaults are 512 and 1 MiB.
+	// PageRows bounds the number of rows that are read at once. PageBytes approximately bounds the size of their data. A
+	// single row larger than PageBytes is read nevertheless. The defaults are 512 and 1 MiB.
 	PageRows  int
 	PageBytes int
 
@@ -80,13 +82,14 @@ type Listener struct {
 	// the rest. The default is 0: no recent rows are read.
 	Warm int64
 
-	// Timeout bounds each statement of the listener and its Replayers. If a row's data takes longer to read, the row
-	// counts as unreadable. If another statement of the listener takes longer, the session ends. The default is 10 s.
+	// Timeout bounds each statement of the listener and its Replayers. If a page takes longer to read, its rows are read
+	// one by one. If a row takes longer by itself, the row counts as unreadable. If another statement of the listener
+	// takes longer, the session normally ends. The default is 10 s.
 	Timeout time.Duration
 
-	// QueueLimit is the used part of the server's NOTIFY queue, from 0 to 1, up to which the listener may sleep. While
-	// it sleeps, each INSERT sends a NOTIFY, and fails when the queue is full. Above QueueLimit the listener polls,
-	// until the used part is below half of QueueLimit. The default is 0.25.
+	// QueueLimit is the used part of the server's NOTIFY queue, from 0 to 1, from which on the listener must not sleep.
+	// While it sleeps, each INSERT sends a NOTIFY, and fails when the queue is full. From QueueLimit on the listener
+	// polls, until the used part is below half of QueueLimit. The default is 0.25.
 	QueueLimit float64
 
 	// LagLimit is how long a fetch may take before a warning reports that later rows are delayed, see [Stats.Lag]. The
@@ -129,16 +132,18 @@ type Stats struct {
 	Unnotified atomic.Int64 // rows that arrived without a notification and were found by a safety poll
 	Dropped    atomic.Int64 // messages that were dropped because too many came at once
 	Malformed  atomic.Int64 // messages and disconnect requests that were malformed
-	Unreadable atomic.Int64 // rows that could not be read, counted at each attempt
+	Unreadable atomic.Int64 // rows that could not be read; a row counts again for each page that has it
 
-	Crowded    atomic.Bool  // the listener polls because the NOTIFY queue fills up, see QueueLimit
-	ForeignXid atomic.Int64 // the number, at most 1,000, of rows whose transaction number this server had not assigned at the last count; such rows are never sent
+	Crowded atomic.Bool // the listener polls because the NOTIFY queue fills up, see QueueLimit
+	// ForeignXid is the number of rows whose transaction number this server had not assigned at the last count. It is at
+	// most 1,000. Such rows are never sent.
+	ForeignXid atomic.Int64
 
 	queue   atomic.Uint64             // the bits of the number that NotifyQueue returns
 	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to the end
 }
 
-// logs has the limits of log lines that other roles can cause.
+// logs has the limits of log lines that could otherwise be written very often.
 type logs struct {
 	connected, lost    loglimit.Limit
 	failed             loglimit.Limit // attempts to begin a session
@@ -172,7 +177,8 @@ func (l *Listener) Run(ctx context.Context) error {
 	}
 }
 
-// minPause and maxPause bound the pauses between two attempts to connect.
+// minPause and maxPause bound the pauses between two attempts to begin a session. Jitter then makes each pause from half
+// to one and a half times as long.
 const (
 	minPause = 100 * time.Millisecond
 	maxPause = 5 * time.Second

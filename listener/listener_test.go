@@ -25,7 +25,7 @@ const patience = 30 * time.Second
 // limit bounds a step of a test that usually takes no time, such as a statement or the end of Run.
 const limit = 3 * time.Minute
 
-// limited returns a context that ends with the test, and after limit.
+// limited returns a context that ends after limit, or earlier with the test.
 func limited(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, errors.New("the test has waited for too long"))
@@ -150,7 +150,7 @@ func (r *reader) next(t *testing.T) feed.Batch {
 	}
 }
 
-// rows waits for n more rows, and returns them.
+// rows waits for n more rows. It returns these rows, and the rows after them in the same batch.
 func (r *reader) rows(t *testing.T, n int) []feed.Row {
 	t.Helper()
 	before := len(r.read)
@@ -180,7 +180,7 @@ func (r *reader) until(t *testing.T, holds func() bool) {
 	}
 }
 
-// waitForLock waits until the listener has taken the park lock a number of times.
+// waitForLock waits until the listener has taken the park lock at least a number of times.
 func (r *reader) waitForLock(t *testing.T, times int64) {
 	t.Helper()
 	// After the listener has taken the lock, it fetches. The batch of this fetch makes until check the count again.

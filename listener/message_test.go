@@ -107,7 +107,7 @@ func FuzzMessage(f *testing.F) {
 			return
 		}
 		if !json.Valid(m.Data) || strings.ContainsAny(string(m.Data), "\r\n") || strings.ContainsAny(m.Event, "\r\n\x00") || m.Event == "" {
-			t.Errorf("payload %q: got event %q and data %q, want an event without line breaks and one line of JSON", payload, m.Event, m.Data)
+			t.Errorf("payload %q: got event %q and data %q, want an event that is not empty and has no line break or NUL, and one line of JSON", payload, m.Event, m.Data)
 		}
 		if strings.HasPrefix(strings.TrimSpace(payload), "{") && !json.Valid([]byte(payload)) {
 			t.Errorf("payload %q is not JSON, but is sent to recipient %q", payload, m.Recipient)

@@ -46,8 +46,8 @@ func (c *calls) take() []call {
 }
 
 // receive sorts notifications. pgx calls it in the middle of statements, for each of perhaps a million notifications a
-// second. So receive drops at once the notifications that the listener does not use, and only records the other
-// notifications.
+// second. So receive drops at once the notifications that the listener does not use, and normally only records the
+// others.
 func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 	switch n.Channel {
 	case releasedChannel:

@@ -80,7 +80,8 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	}
 	const want = "connected to PostgreSQL, lost connection to PostgreSQL, cannot connect to PostgreSQL, connected to PostgreSQL"
 	if got := strings.Join(written, ", "); got != want || strings.Count(log.text(), "lost connection") != 1 {
-		t.Errorf("the log has %s, want %s:\n%s", got, want, log.text())
+		t.Errorf("the log has the messages (without repetitions) %s, want %s, with one line \"lost connection\"; the log is\n%s",
+			got, want, log.text())
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 	// checkFrom is the rate, in commits a second, from which on the hub checks for a queue of writers. At a lower rate,
 	// writers hardly ever wait for each other.
 	checkFrom = 30
-	// checkEvery is the time between two checks. After a check that has found a queue it is checkAgain.
+	// checkEvery is the minimum time between two checks. After a check that has found a queue it is checkAgain.
 	checkEvery = 50 * time.Millisecond
 	checkAgain = 15 * time.Millisecond
 	// lasting is the number of checks in a row that must find waiting writers. After a stall of the disk, one or two
@@ -50,8 +50,8 @@ func (p *pace) decay(now time.Time) {
 	p.at = now
 }
 
-// isBusy reports whether to poll. It returns true from the time when the rate reaches busy until the rate has fallen
-// below quiet, and during a hold.
+// isBusy reports whether to poll. It returns true from the time when the rate reaches busy, or when a hold begins, until
+// the rate is below quiet and there is no hold.
 func (p *pace) isBusy(now time.Time, busy, quiet float64) bool {
 	p.decay(now)
 	switch {
@@ -73,7 +73,8 @@ func (p *pace) isCheckDue(now time.Time) bool {
 	return p.rate >= checkFrom && now.Sub(p.checked) >= every
 }
 
-// observe takes note of whether a check has found writers that wait.
+// observe takes note of whether a check has found writers that wait. After enough such checks in a row, it begins a
+// hold.
 func (p *pace) observe(now time.Time, waiting bool) {
 	p.checked = now
 	if !waiting {
@@ -103,7 +104,7 @@ func (w *wakeup) checkQueue(ctx context.Context) error {
 	var waiting bool
 	ask := func(ctx context.Context, db querier) error { return db.QueryRow(ctx, query).Scan(&waiting) }
 	if err := w.link.bounded(ctx, ask); err != nil {
-		return fmt.Errorf("check for writers that wait: %w", err)
+		return fmt.Errorf("check whether writers wait for the NOTIFY lock: %w", err)
 	}
 	w.pace.observe(time.Now(), waiting)
 	return nil

@@ -22,7 +22,7 @@ func TestPaceMeasuresTheRate(t *testing.T) {
 		now := commitAt(&p, time.Now(), rate, time.Second)
 		p.decay(now)
 		if math.Abs(p.rate-rate) > 0.15*rate {
-			t.Errorf("got %.0f commits a second, want about %.0f", p.rate, rate)
+			t.Errorf("got %.0f commits a second, want %.0f with an error of at most 15%%", p.rate, rate)
 		}
 	}
 }
@@ -91,16 +91,16 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	for hold := minHold; hold <= 4*minHold; hold *= 2 {
 		queue()
 		if now = now.Add(hold - 1); !busy() {
-			t.Errorf("after a queue, the pace was not busy for %v", hold)
+			t.Errorf("1 ns before %v after a queue, the pace is not busy, want it busy", hold)
 		}
 		if now = now.Add(1); busy() {
-			t.Errorf("after a queue, the pace was busy for longer than %v", hold)
+			t.Errorf("%v after a queue, the pace is busy, want it not busy", hold)
 		}
 	}
 	now = now.Add(maxHold)
 	queue()
 	if now = now.Add(minHold); busy() {
-		t.Error("the pace is busy after minHold, want it not busy, because the hold before ended longer than maxHold ago")
+		t.Error("the pace is busy after minHold, want it not busy, because the hold before ended maxHold earlier")
 	}
 }
 

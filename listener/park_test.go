@@ -107,8 +107,8 @@ func (c slowConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// run makes the writer write until the time enough has come and the lock was taken leastLocks times, or the context ends.
-// After each transaction, it waits for the committed rows, and counts them as delivered or missed.
+// run makes the writer write until the time enough has come and the lock was taken leastLocks times, or the context
+// ends. After each transaction, it waits for the committed rows, and counts them as delivered or missed.
 func (p *parkProof) run(ctx context.Context, t *testing.T, db *parkDatabase, enough time.Time) {
 	var locks, wakeups int64 // the counts after the previous transaction
 	for ctx.Err() == nil && (time.Now().Before(enough) || p.locks.Load() < leastLocks) {

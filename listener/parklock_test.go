@@ -215,7 +215,7 @@ func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	queries := regexp.MustCompile(`(?m)^\[rowcast .*(statement|execute)`).FindAllString(readLog(t, log, began), -1)
 	fetches := int(holder.Stats.Fetches.Load() + relying.Stats.Fetches.Load() - look)
 	if len(queries) > fetches+2 || len(queries) < fetches-2 { // each hub may be in a query when the test counts
-		t.Errorf("got %d queries for %d fetches, want one query for each fetch: %s", len(queries), fetches, queries)
+		t.Errorf("got %d queries for %d fetches, want one query for each fetch, or up to 2 more or fewer: %s", len(queries), fetches, queries)
 	}
 	if relying.Stats.ParkLocks.Load() > 0 || holder.Stats.ParkLocks.Load() > 1 {
 		t.Error("the park lock was taken again, want one hub to hold it all the time")

@@ -141,7 +141,8 @@ func (c columns) of(arm int) string {
 	return "NULL::text, NULL::text, xid::text, id, encode(timestamptz_send(created_at), 'hex'), " + strconv.Itoa(arm) + c.result
 }
 
-// The columns of a result. A time is what timestamptz is made of: microseconds since 2000, in hexadecimal digits.
+// The columns of a result. created_at comes as timestamptz_send encodes it: microseconds since 2000, in hexadecimal
+// digits.
 const (
 	colSnapshot = iota
 	colHorizon
@@ -154,7 +155,7 @@ const (
 	colData
 	fullColumns
 	listColumns = colRecipient
-	colState    = colCreatedAt // the column of the state, in the first row of a result
+	colState    = colCreatedAt // in the first row of a result, this column has the state of the server (see readState)
 )
 
 // fullAsText and listAsText ask for all columns as text. Where statements are not prepared, columns are text anyway.
@@ -235,8 +236,8 @@ func (p *page) setSnapshot(values [][]byte, epoch cursor.Tag) (err error) {
 	return nil
 }
 
-// readRow reads a row, and reports whether it is whole: it has its data, and all columns keep the rules of the table.
-// pgx reuses the memory of values.
+// readRow reads a row, and reports whether it is whole: it has its data, and all columns keep the rules of the table. A
+// misplaced row counts as whole, because it is skipped. The data is copied, because pgx reuses the memory of values.
 func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 	if row.Xid, err = strconv.ParseUint(string(values[colXid]), 10, 64); err != nil {
 		return row, false, fmt.Errorf("read the column xid of rowcast.notifications: %w", err)

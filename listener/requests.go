@@ -4,7 +4,7 @@ import "context"
 
 // requests are requests of other goroutines to Run's goroutine.
 type requests struct {
-	fetches   []chan struct{} // closed at the end of the next fetch that begins from now on
+	fetches   []chan struct{} // closed when a fetch that begins later has ended
 	woken     bool            // the next wait must end at once
 	interrupt func()          // ends the present wait; nil if there is none
 }

@@ -53,8 +53,8 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 }
 
-// begin begins to listen, and then finds the cursor from which to go on. In the reverse order, a row that is committed
-// in between would be missed: it would not be read, and its notification would not be received.
+// begin begins to listen, and then finds the cursor from which to go on. The first fetch comes after both, so it reads
+// each row whose notification was sent before the listener could receive it.
 func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()

@@ -186,7 +186,7 @@ func orEveryone(recipient *string) string {
 	return *recipient
 }
 
-// unreadable counts a row that cannot be read, and logs it unless many rows were logged before.
+// unreadable counts a row that cannot be read, and logs it unless many rows were logged shortly before.
 func (l *Listener) unreadable(id int64, code, reason string) {
 	l.Stats.Unreadable.Add(1)
 	if logger, ok := l.unreadableLog.Allow(l.Logger); ok {

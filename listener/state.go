@@ -20,7 +20,7 @@ type state struct {
 	epoch  cursor.Tag // the present epoch
 }
 
-// stateQuery is fetchQuery that also asks for the state.
+// stateQuery is like fetchQuery, and also asks for the state.
 var stateQuery = newPageQuery(`concat_ws(' ', rowcast.epoch_tag(), pg_notification_queue_usage(), (`+lockHolder+`))`, fetchArms, "$7", "$8")
 
 // readState reads the state from the first row of a page, if it is there.

@@ -110,7 +110,8 @@ func walkPastTraps(t *testing.T, conn *pgx.Conn, dsn string, pollOnly bool, own 
 	insert(t, conn, "1")
 	wantData(t, r.rows(t, 1), `"1"`)
 	fetches := r.Stats.Fetches.Load()
-	r.until(t, func() bool { return r.Stats.Fetches.Load() > fetches+3 }) // without PollOnly, some of these fetches are safety polls
+	// Without PollOnly, some of these fetches are safety polls.
+	r.until(t, func() bool { return r.Stats.Fetches.Load() > fetches+3 })
 	replayer, err := r.NewReplayer(limited(t), 1)
 	if err != nil {
 		t.Fatal(err)

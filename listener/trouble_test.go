@@ -18,7 +18,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A transaction that did not send a NOTIFY and stays open prevents every hub from sleeping for long. Nevertheless, the
+// While a transaction that did not send a NOTIFY stays open, no hub can take the park lock and sleep. Nevertheless, the
 // rows of other transactions are delivered soon, and the hubs do not poll at full speed.
 func TestTransactionThatStaysOpen(t *testing.T) {
 	t.Parallel()
@@ -56,7 +56,7 @@ func TestTransactionThatStaysOpen(t *testing.T) {
 				t.Errorf("rows of other transactions took %v at the median, want at most 250 ms", median)
 			}
 			if most := elapsed.Milliseconds() / 6; fetches > most {
-				t.Errorf("%d fetches in %v, want at most %d: the hub polls at full speed", fetches, elapsed, most)
+				t.Errorf("%d fetches in %v besides one for each row, want at most %d, because the hub must not poll at full speed", fetches, elapsed, most)
 			}
 
 			exec(t, straggler, "COMMIT")
@@ -116,7 +116,7 @@ func TestAnotherHubTakesOver(t *testing.T) {
 	relying.rows(t, 1)
 	relying.waitForLock(t, 1)
 	if unnotified := relying.Stats.Unnotified.Load(); unnotified != 0 {
-		t.Errorf("%d rows count as unnotified, want 0, because no hub held the park lock", unnotified)
+		t.Errorf("%d rows count as unnotified, want 0: a row that comes while no hub holds the park lock does not count", unnotified)
 	}
 }
 

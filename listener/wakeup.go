@@ -13,7 +13,8 @@ import (
 // commits run one at a time. So the trigger should not notify while all hubs poll. One advisory lock, the park lock,
 // decides:
 //
-//   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub sleeps or waits for the lock, and the trigger notifies.
+//   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub sleeps or waits for the lock,
+//     and the trigger notifies.
 //   - A hub with nothing to do takes the lock exclusively, fetches once more, and then sleeps until it is notified.
 //
 // No row is missed. A transaction that did not notify holds the lock shared until its rows are visible. So the hub

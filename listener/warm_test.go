@@ -117,7 +117,7 @@ func TestWarmingUpEnds(t *testing.T) {
 	})
 	r.until(t, func() bool { return r.last.Cursor.Xmax > 0 && !r.last.Warming })
 	if r.last.Reset == "" || !r.last.Cursor.Whole() || len(r.read) == 0 || len(r.read) == 100 {
-		t.Errorf("warming ended after %d of 100 rows with the batch %+v, want a reset after some rows", len(r.read), r.last)
+		t.Errorf("warming ended after %d of 100 rows with the batch %+v, want a Reset and a whole cursor, after some rows but not all", len(r.read), r.last)
 	}
 	exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ('1')")
 	wantData(t, r.rows(t, 1), "1")
