@@ -148,7 +148,7 @@ func TestAttackDisconnectFromAPage(t *testing.T) {
 	h := serveWithAdmin(t, dbtest.Database(t))
 	alice := h.tail(t, "alice")
 	const page = "web pages may not disconnect users: send the request from your app's server\n"
-	const rebound = "the Host header must be localhost or a loopback address such as 127.0.0.1\n"
+	const rebound = "the Host header must be localhost, a subdomain of localhost, or a loopback address such as 127.0.0.1\n"
 	for _, tt := range []struct {
 		name    string
 		headers []string

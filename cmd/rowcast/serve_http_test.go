@@ -123,7 +123,7 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 			t.Errorf("with the host %q and tokens: got %s, want 400", host, got)
 		}
 	}
-	const text = "the Host header must be localhost or a loopback address such as 127.0.0.1; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere\n"
+	const text = "the Host header must be localhost, a subdomain of localhost, or a loopback address such as 127.0.0.1; behind a proxy that sends another Host header, start the hub with --insecure-uid=anywhere\n"
 	for _, path := range []string{"/events?uid=alice", "/rowcast.js", "/metrics", "/nothing"} {
 		if got := ask(t, "GET", local.url+path, "Host", "evil.example", "Origin", "http://evil.example"); got.status != 403 || got.body != text {
 			t.Errorf("%s: got %d, %q, want 403, %q", path, got.status, got.body, text)

@@ -24,7 +24,10 @@ import (
 )
 
 const (
-	jwksInterval = 15 * time.Minute // about the time between two reads; a withdrawn key stays valid until the next read
+	// jwksInterval is the minimum time between two regular reads. A withdrawn key stays valid until the next successful
+	// read.
+	jwksInterval = 15 * time.Minute
+
 	jwksRetry    = time.Minute      // the mean time between two reads while reads fail
 	jwksUnknown  = 10 * time.Second // the minimum time between two reads because of an unknown kid
 	jwksTimeout  = 5 * time.Second

@@ -93,7 +93,7 @@ func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 			ok := newSet(t, server.URL, slog.New(slog.NewTextHandler(log, nil))).read(t.Context())
 			want := fmt.Sprintf(`error="the server redirected (%d), and redirects are not followed: use the final URL"`, status)
 			if ok || requests != 1 || !strings.Contains(log.String(), want) || strings.Contains(log.String(), "topsecret") {
-				t.Errorf("status %d, Location %q: got read %v, %d requests, log %s, want false, 1 and %s", status, target, ok, requests, log, want)
+				t.Errorf("status %d, Location %q: got read %v, %d requests, log %s, want false, 1 and %s without the Location", status, target, ok, requests, log, want)
 			}
 		}
 	}
@@ -131,7 +131,7 @@ func TestFailedReadIsRepeated(t *testing.T) {
 			time.Sleep(2 * time.Minute)
 		}
 		if got := all.Failures.Of(failures.JWKS).Total; got < 4 || got > 13 {
-			t.Errorf("%d failures in 6 minutes, want one every 30 to 90 s", got)
+			t.Errorf("%d failures in 6 minutes, want 4 to 13: one at once, and then one every 30 to 90 s", got)
 		}
 		unavailable.Store(false)
 		time.Sleep(2 * time.Minute)

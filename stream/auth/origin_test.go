@@ -6,8 +6,7 @@ import (
 	"rowcast/stream/auth"
 )
 
-// IsLoopbackOrigin accepts each of these spellings of an origin on this machine. It rejects similar spellings of other
-// origins.
+// IsLoopbackOrigin accepts spellings of an origin on this machine, and rejects similar texts.
 func TestIsLoopbackOrigin(t *testing.T) {
 	t.Parallel()
 	for origin, want := range map[string]bool{

@@ -99,8 +99,8 @@ func (e Block) appendHead(b []byte) []byte {
 // AppendComment appends a comment, which the client ignores. Each line of text becomes a line of the comment.
 func AppendComment(b []byte, text string) []byte { return appendLines(b, ":", []byte(text)) }
 
-// AppendRetry appends a retry field: the time, in whole milliseconds, that the client must wait before it reconnects. No block needs to
-// follow.
+// AppendRetry appends a retry field: the time, in whole milliseconds, that the client must wait before it reconnects. A
+// negative time becomes 0. No block needs to follow.
 func AppendRetry(b []byte, wait time.Duration) []byte {
 	b = append(b, "retry: "...)
 	b = strconv.AppendInt(b, max(0, wait.Milliseconds()), 10)

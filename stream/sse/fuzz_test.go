@@ -21,8 +21,8 @@ var (
 )
 
 // reference decodes a whole stream. It follows the standard sentence by sentence (interpreting an event stream, in
-// https://html.spec.whatwg.org/multipage/server-sent-events.html) and shares no code with the package. The reconnection time is in
-// milliseconds, or -1 if the stream has no retry field.
+// https://html.spec.whatwg.org/multipage/server-sent-events.html) and shares no code with the package. The reconnection
+// time is in milliseconds, or -1 if the stream has no valid retry field.
 func reference(stream string) (events []sse.Event, reconnection *big.Int) {
 	reconnection = big.NewInt(-1)
 	stream, _ = strings.CutPrefix(stream, "\ufeff")
@@ -121,7 +121,7 @@ func FuzzEncode(f *testing.F) {
 		}
 		got, reconnection := reference(string(stream))
 		if !slices.Equal(got, want) || reconnection.Int64() != max(0, time.Duration(retry).Milliseconds()) {
-			t.Errorf("%q: the reference decodes %q and retry %v, want %q and %v", stream, got, reconnection, want, time.Duration(retry))
+			t.Errorf("%q: the reference decodes %q and retry %v ms, want %q and %d ms", stream, got, reconnection, want, max(0, time.Duration(retry).Milliseconds()))
 		}
 		d := sse.Decoder{}
 		got, err := collect(d.Events(bytes.NewReader(stream)))

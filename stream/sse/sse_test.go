@@ -33,7 +33,7 @@ func TestAppend(t *testing.T) {
 			string(sse.Block{ID: id(t, "7-1"), Name: sse.MustName("notify"), Data: []byte(`{"a": 1}`)}.Append(nil)),
 			"id: 7-1\nevent: notify\ndata: {\"a\": 1}\n\n",
 		},
-		{"id alone", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x")}.Append(nil)), "id: 7\nevent: x\n\n"},
+		{"no data", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x")}.Append(nil)), "id: 7\nevent: x\n\n"},
 		{"clearing the id", string(id(t, "").Append(nil)), "id: \n"},
 		{"no id", string(sse.ID{}.Append(nil)), ""},
 		{"empty data", string(sse.Block{Data: []byte{}}.Append(nil)), "data: \n\n"},
@@ -111,7 +111,7 @@ func TestDecode(t *testing.T) {
 		want         []sse.Event
 	}{
 		// The examples of the standard.
-		{"data of two lines", "data: YHOO\ndata: +2\ndata: 10\n\n", []sse.Event{{"", "message", "YHOO\n+2\n10"}}},
+		{"data of three lines", "data: YHOO\ndata: +2\ndata: 10\n\n", []sse.Event{{"", "message", "YHOO\n+2\n10"}}},
 		{
 			"four blocks", ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
 			[]sse.Event{{"1", "message", "first event"}, {"", "message", "second event"}, {"", "message", " third event"}},
@@ -127,7 +127,7 @@ func TestDecode(t *testing.T) {
 		{"mixed line ends", "data: x\rdata: y\r\ndata: z\n\r", []sse.Event{{"", "message", "x\ny\nz"}}},
 		{"LF CR are two line ends", "data: x\n\rdata: y\n\n", []sse.Event{{"", "message", "x"}, {"", "message", "y"}}},
 		{"event", "event: a\ndata: x\n\ndata: y\n\n", []sse.Event{{"", "a", "x"}, {"", "message", "y"}}},
-		{"last event field", "event: a\nevent: b\ndata: x\n\nevent: a\nevent\ndata: y\n\n", []sse.Event{{"", "b", "x"}, {"", "message", "y"}}},
+		{"the last of several event fields", "event: a\nevent: b\ndata: x\n\nevent: a\nevent\ndata: y\n\n", []sse.Event{{"", "b", "x"}, {"", "message", "y"}}},
 		{"id is kept", "id: 1\ndata: x\n\ndata: y\n\n", []sse.Event{{"1", "message", "x"}, {"1", "message", "y"}}},
 		{"id of a block without data", "id: 1\n\ndata: y\n\n", []sse.Event{{"1", "message", "y"}}},
 		{"event of a block without data", "event: a\n\ndata: y\n\n", []sse.Event{{"", "message", "y"}}},
@@ -219,7 +219,7 @@ func TestLongLines(t *testing.T) {
 			got, err := collect(d.Events(r))
 			if tt.fails {
 				if want := "line is too long: more than 10000 bytes"; len(got) != 0 || !errors.Is(err, sse.ErrTooLong) || err.Error() != want {
-					t.Errorf("%s: got %d events, %v, want %q", tt.name, len(got), err, want)
+					t.Errorf("%s: got %d events, %v, want none and %q", tt.name, len(got), err, want)
 				}
 			} else if len(got) != 1 || err != nil {
 				t.Errorf("%s: got %d events, %v, want one", tt.name, len(got), err)

@@ -107,7 +107,7 @@ func (s *socket) wait() {
 	}
 }
 
-// Shutdown ends the stream, and makes the kernel drop what the client does not accept within the timeout.
+// Shutdown ends the stream. On Linux, it also makes the kernel drop what the client does not accept within the timeout.
 func (s *socket) Shutdown() {
 	s.control(func(fd int) { dropAfter(fd, s.timeout) })
 	s.end()

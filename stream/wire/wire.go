@@ -21,7 +21,7 @@ type Conn interface {
 	// Write writes all of b. It fails when the client makes no progress for the timeout.
 	Write(b []byte) error
 	// Stalled is called once each heartbeat interval. It reports whether there was something to accept and the client
-	// has accepted nothing since the call before the last one.
+	// has accepted nothing during the last two intervals.
 	Stalled() bool
 	// Shutdown ends the stream. The client still receives what was written if it accepts the bytes within the timeout.
 	Shutdown()

@@ -49,7 +49,7 @@ func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*post
 		return nil, err
 	}
 	if from != to {
-		progress.Step(fmt.Sprintf("installed the schema rowcast in this database (version %d)", to))
+		progress.Step(fmt.Sprintf("the schema rowcast in this database now has version %d", to))
 	}
 	return &postgres{
 		dsn:  dsn,

@@ -47,7 +47,7 @@ const (
 type finding struct {
 	verdict verdict
 	text    string
-	fix     string // statements or advice, one per line; empty if nothing is wrong
+	fix     string // statements or advice, one per line; may be empty
 }
 
 type verdict string

@@ -117,8 +117,8 @@ func (e *Examination) tables(ctx context.Context) (finding, error) {
 	return ok("only rowcast.epoch is UNLOGGED"), nil
 }
 
-// rows looks for rows with a transaction number that this server has not assigned. Such a row comes from another server, or an INSERT has
-// set its xid.
+// rows checks whether the table was restored from another server, and looks for rows with a transaction number that
+// this server has not assigned. Such a row comes from another server, or an INSERT has set its xid.
 func (e *Examination) rows(ctx context.Context) (finding, error) {
 	err := sql.Check(ctx, e.tx)
 	if errors.Is(err, sql.ErrRestored) {
@@ -153,8 +153,8 @@ func (e *Examination) hubs(ctx context.Context) (finding, error) {
 	return ok("hubs connected: %d", hubs), nil
 }
 
-// parkLock reports which session holds the park lock. While a hub holds this lock, INSERTs send notifications.
-// Otherwise the hubs poll.
+// parkLock reports which session holds the park lock. While a session holds the lock exclusively, INSERTs send
+// notifications. Otherwise the hubs poll.
 func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 	query := fmt.Sprintf(`SELECT
 			count(*) FILTER (WHERE mode = 'ShareLock'),

@@ -31,7 +31,8 @@ func (p *Progress) Step(text string) { fmt.Fprintln(p.w, text, "…") }
 
 // Download prints how many of total bytes have been downloaded. If the total is unknown, it is -1.
 func (p *Progress) Download(done, total int64) {
-	const step = 10       // if the output is not a terminal, a line is printed every 10 percent or megabytes
+	// If the output is not a terminal, a line is printed every 10 percent, or every 10 MB if the total is unknown.
+	const step = 10
 	percent := done >> 20 // megabytes, if the total is unknown
 	if total > 0 {
 		percent = 100 * done / total

@@ -25,8 +25,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		Lagging  bool        `json:"lagging"`        // the lag exceeds the listener's LagLimit
 		Queue    notifyQueue `json:"notification_queue"`
 
-		// Failing contains the operations that are failing now. The documentation of package listener explains most of
-		// them.
+		// Failing contains the operations that are failing now, as State.Failing of package failures reports. That
+		// package explains the operations.
 		Failing map[failures.Operation]failing `json:"failing"`
 	}{
 		s.Hub.Ready(), "disconnected", s.Hub.Behind().Seconds(), lag.Seconds(), lag > s.Listener.LagLimit,
@@ -58,7 +58,7 @@ type failing struct {
 }
 
 // failing returns the operations that are failing now. It omits the texts of errors, because /readyz may be public, and
-// these texts contain the names of hosts and roles.
+// these texts may contain the names of hosts and roles.
 func (s *Server) failing() map[failures.Operation]failing {
 	all := map[failures.Operation]failing{}
 	for _, of := range failures.All {

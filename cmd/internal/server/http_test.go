@@ -57,12 +57,12 @@ func TestAcceptFailure(t *testing.T) {
 		socket.Listener = &failingSocket{failures: 20}
 		_ = server.http.Serve(socket)
 		if got := s.Failures.Of(failures.Accept); got.Total != 20 || !got.Failing() {
-			t.Errorf("got %+v, want 20 failures and no later success", got)
+			t.Errorf("got %+v, want a total of 20, and an operation that is failing", got)
 		}
 	})
 	const line = `level=WARN msg="cannot accept connections" error="accept tcp: accept4: too many open files"`
 	if n := strings.Count(log.String(), line); n < 5 || n > 10 {
-		t.Errorf("%d log lines, want 5 at once and up to 5 later: %s", n, log.String())
+		t.Errorf("%d log lines, want 5 to 10: %s", n, log.String())
 	}
 }
 
@@ -192,7 +192,7 @@ func TestAnswerAfterSlowAuthentication(t *testing.T) {
 		}
 		defer response.Body.Close()
 		if got, err := io.ReadAll(response.Body); err != nil || !strings.HasPrefix(string(got), "retry: ") {
-			t.Errorf("got %q, %v, want \"retry: \" and more", got, err)
+			t.Errorf("got %q, %v, want a body that begins with \"retry: \"", got, err)
 		}
 	})
 }

@@ -104,13 +104,13 @@ func TestIdleConnsVictim(t *testing.T) {
 		conns []string // the address of each connection; "!" means that its request is being answered
 		want  int      // the index of the connection to close
 	}{
-		"the longest waiting":                         {[]string{a, b, c, a, b, c, "198.51.100.1", "198.51.100.2", "198.51.100.3"}, 0},
-		"waiting, not answered":                       {[]string{a + "!", b + "!", c, "198.51.100.1!", "198.51.100.2!", "198.51.100.3!", a + "!", b + "!", c}, 2},
-		"the address with most waiting":               {[]string{a, b, c, "198.51.100.1", b, "198.51.100.2", "198.51.100.3", "198.51.100.4", "198.51.100.5"}, 1},
-		"the address with most in all":                {[]string{a, b + "!", b + "!", b, "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "198.51.100.5"}, 3},
-		"the newest request of the address with most": {[]string{a, b + "!", b + "!", b + "!", "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", a}, 3},
-		"the new connection, if no other waits":       {[]string{a + "!", b + "!", c + "!", "198.51.100.1!", "198.51.100.2!", "198.51.100.3!", "198.51.100.4!", "198.51.100.5!", a}, 8},
-		"an IPv6 network is one address":              {[]string{a, b, "2001:db8::1!", "2001:db8::2!", "2001:db8::3!", "198.51.100.1", "198.51.100.2", "198.51.100.3", a}, 4},
+		"the longest waiting":                          {[]string{a, b, c, a, b, c, "198.51.100.1", "198.51.100.2", "198.51.100.3"}, 0},
+		"a waiting connection, not one with a request": {[]string{a + "!", b + "!", c, "198.51.100.1!", "198.51.100.2!", "198.51.100.3!", a + "!", b + "!", c}, 2},
+		"the address with most waiting connections":    {[]string{a, b, c, "198.51.100.1", b, "198.51.100.2", "198.51.100.3", "198.51.100.4", "198.51.100.5"}, 1},
+		"the address with most connections":            {[]string{a, b + "!", b + "!", b, "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "198.51.100.5"}, 3},
+		"the newest request of the address with most":  {[]string{a, b + "!", b + "!", b + "!", "198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", a}, 3},
+		"the new connection, if no other waits":        {[]string{a + "!", b + "!", c + "!", "198.51.100.1!", "198.51.100.2!", "198.51.100.3!", "198.51.100.4!", "198.51.100.5!", a}, 8},
+		"an IPv6 network is one address":               {[]string{a, b, "2001:db8::1!", "2001:db8::2!", "2001:db8::3!", "198.51.100.1", "198.51.100.2", "198.51.100.3", a}, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -127,7 +127,7 @@ func TestIdleConnsVictim(t *testing.T) {
 			}
 			got := slices.IndexFunc(all, func(c *fakeConn) bool { return c.closed })
 			if got != tt.want || idle.Closed.Load() != 1 {
-				t.Errorf("closed connection number %d, want number %d; closed %d connections, want 1", got, tt.want, idle.Closed.Load())
+				t.Errorf("closed the connection with index %d, want %d; closed %d connections, want 1", got, tt.want, idle.Closed.Load())
 			}
 		})
 	}
@@ -156,7 +156,7 @@ func TestIdleConnsBehindAProxy(t *testing.T) {
 	}
 	last := proxy("198.51.100.3")
 	if attacker[0].closed || !attacker[1].closed || !attacker[2].closed || last.closed {
-		t.Errorf("closed connections of the attacker: %v, %v, %v, and the last connection: %v; want the attacker's two newest closed",
+		t.Errorf("closed connections of the attacker: %v, %v, %v, and the last connection: %v; want only the attacker's two newest closed",
 			attacker[0].closed, attacker[1].closed, attacker[2].closed, last.closed)
 	}
 	idle.track(honest[0], http.StateIdle)
@@ -165,8 +165,8 @@ func TestIdleConnsBehindAProxy(t *testing.T) {
 	}
 }
 
-// After random sequences of events, idleConns chooses a connection of the same address and in the same state as a search
-// through all connections, and has at most max connections. It keeps no data about connections that have ended.
+// After random sequences of events, idleConns has at most max connections. The connection that it would close has the
+// address and the state that the rules in its comment name. idleConns keeps no data about connections that have ended.
 func TestIdleConnsAgainstAModel(t *testing.T) {
 	t.Parallel()
 	const seed = 1
@@ -215,10 +215,10 @@ func checkIdleConns(t *testing.T, idle *idleConns, open []*fakeConn) {
 	switch most, mostWaiting := largest(all), largest(waiting); {
 	case most > idle.max/4 || mostWaiting == 0:
 		if all[from] != most || got.waiting != (waiting[from] > 0) {
-			t.Fatalf("chose a connection of %s (waiting: %v), want one of the address with the most of all connections %v, and a waiting one if it has any of %v", from, got.waiting, all, waiting)
+			t.Fatalf("chose a connection of %s (waiting: %v), want one of an address with the most connections of %v, and a waiting one if the address has any of %v", from, got.waiting, all, waiting)
 		}
 	case !got.waiting || waiting[from] != mostWaiting:
-		t.Fatalf("chose a connection of %s (waiting: %v), want a waiting one of the address with the most of the waiting connections %v", from, got.waiting, waiting)
+		t.Fatalf("chose a connection of %s (waiting: %v), want a waiting one of an address with the most waiting connections of %v", from, got.waiting, waiting)
 	}
 }
 

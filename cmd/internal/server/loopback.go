@@ -25,7 +25,7 @@ func IsLoopback(host string) bool {
 func (s *Server) AsLocalhost(advice string) func(http.Handler) http.Handler {
 	refusal := auth.Denial{
 		Status: http.StatusForbidden,
-		Reason: "the Host header must be localhost or a loopback address such as 127.0.0.1" + advice,
+		Reason: "the Host header must be localhost, a subdomain of localhost, or a loopback address such as 127.0.0.1" + advice,
 	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

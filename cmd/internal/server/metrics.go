@@ -52,9 +52,9 @@ func (s *Server) registerStreams(r registry) {
 	hub := &s.Hub.Stats
 	r.gauge("streams", "Streams that are open now.", func() float64 { return float64(hub.Streams.Load()) })
 	r.counter("streams_opened_total", "Streams that were opened.", &hub.Opened)
-	r.counter("streams_disconnected_total", "Streams of this hub that were ended by POST /disconnect, at this hub or at another one.",
+	r.counter("streams_disconnected_total", "Streams of this hub that were ended by POST /disconnect at any hub, or by a NOTIFY on rowcast.disconnect.",
 		&hub.Disconnected)
-	r.counter("resets_total", "Events rowcast.reset sent to clients that asked to resume from a cursor that is not valid.",
+	r.counter("resets_total", "Events rowcast.reset for clients that asked to resume from a cursor from which their stream could not continue.",
 		&hub.Resets)
 	registerOverflows(r, hub)
 }
@@ -65,7 +65,7 @@ func (s *Server) registerEvents(r registry) {
 	r.counter("sent_events_total", "Events written to live streams, counted once for each stream.", &hub.Sent)
 	r.counter("sent_bytes_total", "Bytes of events written to live streams, counted once for each stream.", &hub.SentBytes)
 	r.counter("replayed_events_total", "Events sent to streams that resumed from a cursor, because their clients had missed them.", &hub.Replayed)
-	r.counter("replay_pages_total", "Pages of rows that were read from the table for streams that resumed from a cursor.", &hub.Pages)
+	r.counter("replay_pages_total", "Attempts to read a page of rows from the table for streams that resumed from a cursor.", &hub.Pages)
 	r.gauge("pending_bytes", "Bytes of events held in memory because clients have not received them yet, for all streams together.",
 		func() float64 { return float64(s.Hub.Held()) })
 }
@@ -83,11 +83,11 @@ func (s *Server) registerSessions(r registry) {
 		return 0
 	})
 	r.counter("database_sessions_total", "Sessions with PostgreSQL that the listener has started: the first one, and one for each reconnect.", &feed.Sessions)
-	r.counter("fetches_total", "Queries of the listener for new rows.", &feed.Fetches)
+	r.counter("fetches_total", "Pages of rows that the listener has read, empty pages included.", &feed.Fetches)
 	r.counter("wakeups_total", "Notifications from the trigger.", &feed.Wakeups)
 	r.counter("park_lock_acquired_total", "Times that this hub took the park lock to wait for notifications.", &feed.ParkLocks)
 	r.counter("notify_dropped_total", "NOTIFY messages that were dropped because too many came at once.", &feed.Dropped)
-	r.counter("notify_malformed_total", "Malformed messages and rowcast.disconnect notifications that were received with NOTIFY and ignored.", &feed.Malformed)
+	r.counter("notify_malformed_total", "Malformed messages, and malformed requests to disconnect a recipient, that were received with NOTIFY and ignored.", &feed.Malformed)
 	r.gauge("notification_queue_ratio", "Used part of the PostgreSQL server's NOTIFY queue, from 0 to 1. When it is full, transactions that notify fail.",
 		feed.NotifyQueue)
 }
@@ -105,13 +105,14 @@ func (s *Server) registerRows(r registry) {
 	r.counter("deleted_rows_total", "Rows that this hub has deleted because they were older than --retain.", &s.Retention.Deleted)
 }
 
-// registerRefusals registers the numbers of refused streams, by reason.
+// registerRefusals registers the numbers of refused requests for a stream, by reason.
 func registerRefusals(r registry, refused *stream.Refusals) {
 	for reason, value := range map[string]*atomic.Int64{
 		"unavailable": &refused.Unavailable, "streams": &refused.Streams, "user": &refused.User, "address": &refused.Address,
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Namespace: "rowcast", Name: "refused_total", Help: "Refused requests for a stream, by reason: the hub was starting or stopping, or a limit was reached. The clients retry later.",
+			Namespace: "rowcast", Name: "refused_total", Help: "Refused requests for a stream, by reason: the hub was unavailable (it was starting or stopping, or had just " +
+				"disconnected the user or a group of the user), or a limit was reached. The clients retry later.",
 			ConstLabels: prometheus.Labels{"reason": reason},
 		}, func() float64 { return float64(value.Load()) }))
 	}

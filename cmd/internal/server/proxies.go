@@ -43,7 +43,7 @@ func (p Proxies) trust(address netip.Addr) bool {
 // X-Forwarded-For headers. Each trusted proxy appends the address of the host that connected to it. So the client's
 // address is the rightmost one that is not a trusted proxy's. The client may have forged all addresses to the left of
 // it. If all addresses are trusted proxies', the result is the leftmost one. An entry that is not an address ends the
-// search.
+// search, and the result is the address to the right of it.
 func (p Proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	nearest := peer.Unmap().WithZone("")
 	for _, line := range slices.Backward(forwarded) {

@@ -31,7 +31,7 @@ func TestXForwardedFor(t *testing.T) {
 	}{
 		{"no proxy, no header", "203.0.113.1:5", nil, "203.0.113.1:5"},
 		{"an untrusted peer with the header", "203.0.113.1:5", []string{"198.51.100.9"}, "203.0.113.1:5"},
-		{"an untrusted peer that claims to be a proxy", "203.0.113.1:5", []string{"198.51.100.9, 10.0.0.1"}, "203.0.113.1:5"},
+		{"an untrusted peer that names a trusted proxy", "203.0.113.1:5", []string{"198.51.100.9, 10.0.0.1"}, "203.0.113.1:5"},
 		{"a proxy without the header", "10.1.2.3:5", nil, "10.1.2.3:5"},
 		{"a proxy with an empty header", "10.1.2.3:5", []string{""}, "10.1.2.3:5"},
 		{"one proxy", "10.1.2.3:5", []string{"203.0.113.1"}, "203.0.113.1:0"},
@@ -90,7 +90,7 @@ func FuzzXForwardedFor(f *testing.F) {
 		if split := ours.client(peer, strings.Split(header, ",")); split != got {
 			t.Errorf("with one header for each entry of %q: got %s, want %s", header, split, got)
 		}
-		if !ours.trust(got) { // the client may have written the entries in before
+		if !ours.trust(got) { // the client may have written the entries to the left of its address
 			for _, headers := range [][]string{{before + "," + header}, {before, header}} {
 				if longer := ours.client(peer, headers); longer != got {
 					t.Errorf("with the client's entries %q on the left of the header: got %s, want %s", before, longer, got)

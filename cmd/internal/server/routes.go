@@ -18,7 +18,8 @@ import (
 	"rowcast/stream/auth"
 )
 
-// routers returns the handlers for Listen and for AdminListen. If AdminListen is empty, public also serves health and metrics.
+// routers returns the handlers for Listen and for AdminListen. If AdminListen is empty, public also serves health and
+// metrics, and admin is nil.
 func (s *Server) routers() (public, admin http.Handler) {
 	p := s.newRouter()
 	if len(s.Trusted) > 0 {
@@ -110,7 +111,8 @@ func limitTime(next http.Handler) http.Handler {
 	})
 }
 
-// recoverPanic is a middleware that logs the panic of a handler and closes the connection of its request. Other requests continue.
+// recoverPanic is a middleware that logs the panic of a handler, except http.ErrAbortHandler, and closes the connection
+// of its request. Other requests continue.
 func (s *Server) recoverPanic(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

@@ -88,8 +88,9 @@ func isDone(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.Is(err, errCount)
 }
 
-// pause returns the time until the next attempt. It begins with the time that the hub asked for. Each further failure
-// doubles the time until it is 10 s. Then a random part of up to half of the time is added.
+// pause returns the time until the next attempt. It begins with the time that the hub asked for, but at least 100 ms.
+// Each further failure doubles the time, up to 10 s. A time that is longer already stays the same. Then a random part
+// of up to half of the time is added.
 func (t *Client) pause() time.Duration {
 	const longest = 10 * time.Second
 	wait := max(t.decoder.Retry, 100*time.Millisecond)
@@ -155,7 +156,7 @@ func (t *Client) receive(event sse.Event, watch *watch) error {
 	case "rowcast.bye":
 		t.report("the stream is about to end: %s", terminal.Printable(event.Data))
 	case "rowcast.reset":
-		t.report("the hub cannot resume there, so events may be missing: %s", terminal.Printable(event.Data))
+		t.report("the hub cannot resume the stream, so events may be missing: %s", terminal.Printable(event.Data))
 	}
 	own := isHubs(event.Name)
 	if own && !t.Verbose {

@@ -25,7 +25,7 @@ func TestPrintable(t *testing.T) {
 			t.Errorf("%q: a control character is left", text)
 		}
 	}
-	if got := terminal.OneLine(errors.New("a\n\tb \x1b")); got != `a b \u001b` {
-		t.Errorf("got %q", got)
+	if got, want := terminal.OneLine(errors.New("a\n\tb \x1b")), `a b \u001b`; got != want {
+		t.Errorf("OneLine: got %q, want %q", got, want)
 	}
 }

@@ -77,7 +77,7 @@ var breakages = []struct {
 	{"backend crashed", (*breaker).crashBackend},
 }
 
-// run runs breakages until length has passed.
+// run runs breakages until length has passed or a breakage returns an error.
 func (w *breaker) run(ctx context.Context, length time.Duration) {
 	timed, cancel := context.WithTimeout(ctx, length)
 	defer cancel()

@@ -45,7 +45,7 @@ func TestChecker(t *testing.T) {
 	}{
 		{"nothing wrong", func(*truth, *record) {}, nil},
 		{"a loss", func(_ *truth, r *record) { r.deliveries = slices.Delete(r.deliveries, 3, 4) }, []string{loss}},
-		{"nothing at all", func(_ *truth, r *record) { r.deliveries = nil }, []string{loss, loss, loss, loss, loss, loss}},
+		{"no deliveries", func(_ *truth, r *record) { r.deliveries = nil }, []string{loss, loss, loss, loss, loss, loss}},
 		{"a loss of the first row after the hello", func(_ *truth, r *record) { r.deliveries = r.deliveries[1:] }, []string{loss}},
 		{"a loss of a row that the hello of an earlier epoch seems to contain", func(_ *truth, r *record) {
 			r.hello.Xmax = 200
@@ -55,7 +55,7 @@ func TestChecker(t *testing.T) {
 		{"a row that the cursor of the hello contains", func(_ *truth, r *record) {
 			r.deliveries = slices.Insert(r.deliveries, 0, delivery{key: key{0, 0}, id: 1})
 		}, []string{repetition}},
-		{"a row that the hello seems to contain, because the server lost another row with the same id", func(t *truth, r *record) {
+		{"a row that the hello seems to contain, but the server lost the row that anchors the hello", func(t *truth, r *record) {
 			t.lost[5] = true
 			r.hello.Anchor = cursor.Anchor{ID: 99, Tag: cursor.AnchorTag(99, 0)}
 			r.deliveries = slices.Insert(r.deliveries, 0, delivery{key: key{0, 0}, id: 1})
@@ -123,27 +123,27 @@ func TestJournalAgainstTable(t *testing.T) {
 	}{
 		{"nothing wrong", func(*truth) {}, 0, 0},
 		{"a committed row is missing", func(t *truth) { delete(t.rows, key{0, 0}) }, 1, 0},
-		{"an asynchronous commit from before a crash", func(t *truth) {
+		{"a lost asynchronous commit from before a crash", func(t *truth) {
 			t.transactions[0].async = true
 			delete(t.rows, key{0, 0})
 		}, 0, 1},
-		{"an asynchronous commit whose writer got no answer", func(t *truth) {
+		{"a lost asynchronous commit whose writer got no answer", func(t *truth) {
 			t.transactions[0].async, t.transactions[0].outcome = true, missing
 			delete(t.rows, key{0, 0})
 		}, 0, 1},
-		{"an asynchronous commit from after the crash", func(t *truth) {
+		{"a lost asynchronous commit from after the crash", func(t *truth) {
 			t.transactions[4].async = true
 			delete(t.rows, key{4, 0})
 		}, 1, 0},
 		{"a row that was rolled back", func(t *truth) { t.rows[key{5, 0}] = stored{recipient: "alice"} }, 1, 0},
 		{"a row that no writer has written", func(t *truth) { t.rows[key{6, 0}] = stored{} }, 1, 0},
-		{"another recipient", func(t *truth) { t.rows[key{0, 0}] = stored{} }, 1, 0},
+		{"a row with another recipient", func(t *truth) { t.rows[key{0, 0}] = stored{} }, 1, 0},
 	} {
 		truth, _ := example()
 		test.change(truth)
 		got := truth.compare([]time.Duration{8})
 		if len(got) != test.want || len(truth.lost) != test.lost {
-			t.Errorf("%s: got differences %q and %d lost transactions, want %d and %d", test.name, got, len(truth.lost), test.want, test.lost)
+			t.Errorf("%s: got differences %q and %d lost transactions, want %d differences and %d lost transactions", test.name, got, len(truth.lost), test.want, test.lost)
 		}
 	}
 }

@@ -117,8 +117,8 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// visit opens a stream and reads it. With toTheEnd, it returns true after the last row and then a heartbeat have arrived. A hub sends
-// heartbeats only to clients for which no events are pending.
+// visit opens a stream and reads it. With toTheEnd, it returns true when c.marker is set and then a heartbeat has
+// arrived. A hub sends heartbeats only to clients for which no events are pending.
 func (c *client) visit(ctx context.Context, hub int, m behaviour, toTheEnd bool) (caughtUp bool) {
 	c.visits = append(c.visits, visit{hub: hub, from: c.decoder.LastID, began: c.journal.now()})
 	v := &c.visits[len(c.visits)-1]

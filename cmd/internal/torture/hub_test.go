@@ -86,7 +86,7 @@ func (h *hub) start() error {
 	}
 }
 
-// run starts the process and waits for its end, both on one thread, as dieWithTest requires.
+// run starts the process and returns. One thread starts the process and waits for its end, as dieWithTest requires.
 func (h *hub) run() error {
 	started := make(chan error)
 	process, ended := h.process, make(chan struct{})
