@@ -66,7 +66,7 @@ func (b *background) stop() error {
 	return last.err
 }
 
-// close ends the job and closes the connection.
+// close ends the job, if one runs, and closes the connection.
 func (b *background) close() {
 	_ = b.stop()
 	closeNow(b.conn)

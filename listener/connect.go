@@ -158,7 +158,7 @@ func prepare(ctx context.Context, conn *pgx.Conn, timeout time.Duration) error {
 		fmt.Fprintf(&set, "SELECT pg_catalog.set_config('%s', '%s', false);", name, value)
 	}
 	if _, err := conn.PgConn().Exec(ctx, set.String()).ReadAll(); err != nil {
-		return fmt.Errorf("make session settings: %w", err)
+		return fmt.Errorf("apply the session settings: %w", err)
 	}
 	return nil
 }
@@ -185,7 +185,7 @@ func inTransaction(ctx context.Context, conn *pgx.Conn, timeout time.Duration, r
 		const set = `SELECT pg_catalog.set_config(name, value, true) FROM ROWS FROM
 			(pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) setting (name, value)`
 		if _, err := tx.Exec(ctx, set, names, values); err != nil {
-			return fmt.Errorf("make settings: %w", err)
+			return fmt.Errorf("apply the settings: %w", err)
 		}
 		return read(tx)
 	})

@@ -75,7 +75,8 @@ func compact(m *feed.Message, data []byte) error {
 	return nil
 }
 
-// takeText sets field to a JSON string that check accepts.
+// takeText sets field to a JSON string that check accepts. It leaves field as it is for null, and returns an error for
+// any other value.
 func takeText(field *string, value json.RawMessage, check func(string) error) error {
 	var text *string
 	if json.Unmarshal(value, &text) != nil {

@@ -105,7 +105,7 @@ func (k *link) answerCalls() {
 	}
 }
 
-// send parses a message and sends it to the hub.
+// send parses a message and sends it to the hub. It counts and logs a malformed message.
 func (k *link) send(payload string) {
 	message, err := parseMessage(payload)
 	if err != nil {

@@ -32,7 +32,7 @@ type page struct {
 	// These decide how many rows the next page may have.
 	full    bool // the page ends because an arm of the query has reached the limit of rows
 	cut     bool // the page ends early, because its rows are large or cannot be read with the page
-	trouble bool // a row is larger than a page, or cannot be read
+	trouble bool // a row is larger than a page, is too large to be measured, or has made a query fail
 	single  int  // the number of rows that were read by statements of their own
 }
 

@@ -142,7 +142,7 @@ func (p *parkLock) dequeued() (taken, done bool, err error) {
 		return false, true, nil
 	}
 	if last.err != nil {
-		return false, true, fmt.Errorf("wait for %w: %w", errParkLock, last.err)
+		return false, true, fmt.Errorf("wait for the %w: %w", errParkLock, last.err)
 	}
 	p.failures.Succeeded(failures.ParkQueue)
 	if last.ok {

@@ -68,7 +68,7 @@ func TestOpenTransactionWritesNoErrors(t *testing.T) {
 			rounds[start] = true
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the hub has queued for the park lock %d times, want 4", len(rounds))
+			t.Fatalf("the hub has queued for the park lock %d times, want at least 4", len(rounds))
 		}
 	}
 	if written := readLog(t, log, began); strings.Contains(written, "ERROR") || strings.Contains(written, "STATEMENT") {

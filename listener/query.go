@@ -199,7 +199,7 @@ func (r *reader) read(result pgx.Rows, limit int, epoch cursor.Tag) (p page, mis
 			arm, inArm = next, 0
 		}
 		// An arm that has reached its limit may have more rows, and the rows of later arms must not come before them.
-		// Compressed data can be larger than its stored size.
+		// The bytes are counted here too, because compressed data can be larger than its stored size.
 		p.cut = p.cut || bytes > r.pageBytes && !p.more
 		if p.more = p.more || p.cut; p.more {
 			continue
@@ -262,8 +262,8 @@ func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 	return row, row.isSound() && (values[colRecipient] == nil || row.Recipient != ""), nil
 }
 
-// setID sets the id. A cursor cannot refer to a row whose id is NULL or below 1, so the row is skipped. It is given
-// the highest or the lowest id, so that the next page begins after it.
+// setID sets the id. A cursor cannot refer to a row whose id is NULL or below 1, so the row is skipped. NULL,
+// which sorts last, becomes the highest id, and an id below 1 becomes 0. So the next page begins after all such rows.
 func (r *row) setID(digits []byte) (err error) {
 	if digits == nil {
 		r.ID, r.skipped, r.misplaced = math.MaxInt64, true, true

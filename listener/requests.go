@@ -4,7 +4,7 @@ import "context"
 
 // requests are requests of other goroutines to Run's goroutine.
 type requests struct {
-	fetches   []chan struct{} // closed when a fetch that begins later has ended
+	fetches   []chan struct{} // each is closed when a fetch that began after the request has ended
 	woken     bool            // the next wait must end at once
 	interrupt func()          // ends the present wait; nil if there is none
 }
@@ -45,7 +45,7 @@ func (l *Listener) beginWait(interrupt func()) {
 	})
 }
 
-// endWait ends what beginWait began.
+// endWait makes wake and CatchUp no longer call interrupt.
 func (l *Listener) endWait() {
 	l.requests.Do(func(r *requests) { r.interrupt = nil })
 }

@@ -20,7 +20,7 @@ type session struct {
 	epoch  cursor.Tag
 
 	connected bool      // all connections that were needed so far are open
-	whole     time.Time // when the session was complete; zero before that
+	whole     time.Time // when the session became complete; zero before that
 
 	inspected time.Time // when inspect last counted
 	inquired  time.Time // when a page last came with the state of the server

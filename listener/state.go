@@ -74,8 +74,8 @@ func (s *session) observe(ctx context.Context, now state) (void bool, err error)
 
 // observeQueue decides whether the hub may sleep. While it sleeps, every INSERT sends a NOTIFY, and fails if the
 // NOTIFY queue is full. Any session that has called LISTEN and keeps a transaction open lets the queue grow, and any
-// role can fill it. So above QueueLimit the hub polls, which needs no NOTIFY, until the usage is below half of
-// QueueLimit.
+// role can fill it. So from QueueLimit on the hub polls, which needs no NOTIFY, until the usage is below half
+// of QueueLimit.
 func (w *wakeup) observeQueue(usage float64) {
 	w.Stats.queue.Store(math.Float64bits(usage))
 	crowded := usage >= w.QueueLimit || w.crowded && usage >= w.QueueLimit/2

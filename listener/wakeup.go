@@ -110,7 +110,7 @@ func (w *wakeup) begin(context.Context, fetched) (reason, phase, error) {
 	return sessionBegan, w.complete, nil
 }
 
-// complete opens the second connection, and goes on as awake.
+// complete opens the second connection, unless PollOnly is set, and goes on with the phase awake.
 func (w *wakeup) complete(ctx context.Context, last fetched) (why reason, next phase, err error) {
 	if w.lock, err = w.open(ctx); err != nil {
 		return 0, nil, err
@@ -161,7 +161,8 @@ func (w *wakeup) interval(took time.Duration) time.Duration {
 	return max(least, min(2*took, 2*least))
 }
 
-// poll waits for an interval, or until CatchUp is called. Notifications of rows do not end the wait.
+// poll waits for an interval, or until CatchUp is called. Notifications of rows do not end the wait. Notifications with a
+// payload are answered.
 func (w *wakeup) poll(ctx context.Context, interval time.Duration) (reason, phase, error) {
 	for until := time.Now().Add(interval); time.Now().Before(until) && !w.isFetchRequested(); {
 		w.link.notified, w.link.released = false, false
@@ -229,7 +230,7 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 	return why, w.hold, err
 }
 
-var errNotHeld = fmt.Errorf("%w: the server reports that another session holds it", errParkLock)
+var errNotHeld = fmt.Errorf("%w: the server reports that this hub does not hold it", errParkLock)
 
 // rely is the phase in which the hub sleeps while another hub holds the park lock. If a third hub or no hub holds the
 // lock now, this hub polls again before it sleeps, because for a moment no hub held the lock, and transactions may have
