@@ -13,11 +13,11 @@ type backlog struct {
 	frames  []*frame
 	bytes   int // the sum of the lengths of frames
 
-	// When a stream resumes, its first frames are sent with ids that are for this stream only. replay computes these
-	// ids.
+	// When a stream resumes from the Hub's memory, its first frames are sent with ids that are for this stream only.
+	// replay computes these ids.
 	replay      *cursor.Steps
 	replayed    int // the number of frames whose ids replay computes
-	maxIDLength int // an upper limit for the length of the ids that replay computes
+	maxIDLength int // an upper limit for the length of the id fields that replay computes
 
 	buffer  []byte // the buffer of the goroutine that writes
 	writing shared // what is being written, if other streams may hold it, too

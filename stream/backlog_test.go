@@ -95,10 +95,11 @@ func TestOverflow(t *testing.T) {
 		more()
 	}
 	bytes := sent * (size + sent/2)
-	t.Logf("the backlog overflows after %d events of %d bytes or more", sent, bytes)
-	const id = 100 // an upper bound for the bytes of an event besides its data
-	if bytes+sent*id < backlog || bytes > backlog+128<<10 {
-		t.Errorf("the backlog overflows after %d bytes, want about %d plus up to 128 KiB that the kernel buffers", bytes, backlog)
+	t.Logf("the backlog overflows after %d events with %d bytes of data together", sent, bytes)
+	const overhead = 100     // an upper bound for the bytes of an event besides its data
+	const kernel = 128 << 10 // an upper bound for the bytes that the kernel buffers
+	if least, most := backlog-sent*overhead, backlog+kernel; bytes < least || bytes > most {
+		t.Errorf("the backlog overflows after %d bytes of data, want from %d to %d bytes", bytes, least, most)
 	}
 	eventually(t, "the stream is closed", func() bool { return f.hub.Stats.Streams.Load() == 1 })
 	more()
@@ -190,8 +191,8 @@ func TestWhatCountsForTheBacklog(t *testing.T) {
 	}, func(s *site) { s.hub.Backlog = 1000 })
 }
 
-// A large event that is still pending when the stream becomes live does not count toward the backlog, so the next event
-// does not close the stream.
+// A large event that is still pending when the stream becomes live does not count toward the limit of the backlog, so
+// the next event does not close the stream.
 func TestResumingWithAnEventLargerThanTheBacklog(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Backlog = 128 << 10 })

@@ -151,7 +151,7 @@ func (c *client) expectRun(b byte, n int) {
 	for n > 0 {
 		read, err := c.body.Read(buffer[:min(n, len(buffer))])
 		if i := slices.IndexFunc(buffer[:read], func(got byte) bool { return got != b }); i >= 0 {
-			c.Fatalf("got %q, want %q", buffer[i:read], b)
+			c.Fatalf("got %q, want only %q", buffer[i:read], b)
 		}
 		if n -= read; err != nil {
 			c.Fatalf("read: got %v, want %d more bytes", err, n)
@@ -174,7 +174,7 @@ func (c *client) want(name string) sse.Event {
 	c.Helper()
 	e := c.event()
 	if e.Name != name {
-		c.Fatalf("got %s %s (%s), want a %s", e.Name, e.Data, e.LastID, name)
+		c.Fatalf("got the event %s with the data %s and the id %s, want the event %s", e.Name, e.Data, e.LastID, name)
 	}
 	return e
 }

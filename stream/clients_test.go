@@ -20,7 +20,7 @@ import (
 // start the binary as a second process, so that they measure the resources of the hub without the clients.
 const clientsVariable = "ROWCAST_TEST_CLIENTS"
 
-// runClients opens streams, and reads and ignores what they receive. It prints a line when all streams are open, and
+// runClients requests streams, and reads and ignores what they receive. It prints a line after the last request, and
 // returns when its standard input ends. The arguments are a URL and the number of streams.
 func runClients(arguments string) error {
 	url, count, _ := strings.Cut(arguments, " ")
@@ -47,7 +47,7 @@ func runClients(arguments string) error {
 	return err
 }
 
-// openStream opens a stream over a new connection. With TLS, client and server negotiate the protocol.
+// openStream requests a stream over a new connection. With TLS, client and server negotiate the protocol.
 func openStream(url string) (io.Reader, error) {
 	if !strings.HasPrefix(url, "https") {
 		conn, err := dial(url, request{recipients: []string{"alice"}})

@@ -42,7 +42,8 @@ func wantAssignedAgain(t *testing.T, got numbers, lost []numbers) {
 	}
 }
 
-// wantRest resumes from a cursor and checks the data of the next events. A reset fails the test.
+// wantRest resumes from a cursor and checks the data of the next events. A reset before one of these events fails the
+// test.
 func wantRest(t *testing.T, s *site, id string, want ...string) {
 	t.Helper()
 	c := resume(t, s, id, "alice")
@@ -175,7 +176,7 @@ func TestSeveralCrashesInARow(t *testing.T) {
 			rest[live.decoder.LastID] = nil
 		}
 		d.strike(t)
-		hub.caughtUp(t) // the new epoch begins before the next rows, so the next crash does not lose the epoch
+		hub.caughtUp(t) // begins the new epoch; the commit of the next row writes it to disk, too
 		db = connect(t, d.dsn)
 		wantAssignedAgain(t, insertForGood(db, "again"), lost)
 	}

@@ -57,7 +57,7 @@ func TestFromARowToTheBrowser(t *testing.T) {
 	}
 }
 
-// wantRows reads the events of one statement. The order of the rows within a statement is not fixed.
+// wantRows checks the events of one statement. The order of the rows within a statement is not fixed.
 func wantRows(clients map[string][]*client) {
 	for recipient, own := range map[string]string{"alice": `"a"`, "bob": `"b"`, "": ""} {
 		for _, c := range clients[recipient] {

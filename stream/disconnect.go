@@ -31,14 +31,14 @@ func (h *Hub) Disconnect(recipient string) (ended int) {
 	return ended
 }
 
-// A disconnects value records when each recipient was last disconnected. A grant that was issued before the disconnect is
-// not valid. Because any role of the database can disconnect any number of recipients, recipients are hashed into a fixed
-// number of places. If two recipients share a place, the disconnect of one counts for both. A client may then have to
-// retry without need, but it never gets a stream that it must not get.
+// A disconnects value records when each recipient was last disconnected, so that no stream is opened with a grant from
+// before the disconnect. Because any role of the database can disconnect any number of recipients, recipients are
+// hashed into a fixed number of places. If two recipients share a place, the disconnect of one counts for both. A
+// client may then have to retry without need, but it never gets a stream that it must not get.
 type disconnects struct {
 	begin time.Time
 	seed  maphash.Seed
-	last  []time.Duration // the time since begin, by the hash of the recipient; 0 means never
+	last  []time.Duration // by the hash of the recipient: the time from begin to the last disconnect; 0 means never
 }
 
 // disconnectPlaces is the number of places. They use 512 KiB.
@@ -59,8 +59,8 @@ func (d *disconnects) place(recipient string) *time.Duration {
 	return &d.last[maphash.String(d.seed, recipient)%disconnectPlaces]
 }
 
-// since reports whether a recipient of a grant has been disconnected since Grant.Known. If Known is zero, it returns
-// false.
+// since reports whether a recipient of a grant has been disconnected since Grant.Known. A disconnect that is longer ago
+// than disconnectLasts does not count. If Known is zero, since returns false.
 func (d *disconnects) since(grant Grant) bool {
 	if d.last == nil || grant.Known.IsZero() {
 		return false

@@ -31,8 +31,9 @@ func TestDisconnect(t *testing.T) {
 	first := tabs[0].decoder.Retry
 	for _, c := range tabs {
 		c.wantData("1")
-		if bye := c.want("rowcast.bye"); bye.Data != `{"reason": "disconnected", "expires_in": 0}` || bye.LastID != f.now.String() {
-			t.Errorf("got %s with the id %s, want the reason disconnected and the id %s", bye.Data, bye.LastID, f.now)
+		const data = `{"reason": "disconnected", "expires_in": 0}`
+		if bye := c.want("rowcast.bye"); bye.Data != data || bye.LastID != f.now.String() {
+			t.Errorf("got the data %s and the id %s, want %s and %s", bye.Data, bye.LastID, data, f.now)
 		}
 		c.wantEnd()
 	}
@@ -70,12 +71,12 @@ func TestDisconnectInvalidatesOlderGrants(t *testing.T) {
 	f.hub.Disconnect("alice")
 	for _, grant := range []stream.Grant{{User: "alice", Known: before}, {User: "bob", Groups: []string{"alice"}, Known: before}} {
 		if got := firstBytes(t, f, grant); !strings.HasPrefix(got, "retry: ") || strings.Contains(got, "hello") {
-			t.Errorf("%+v: got %q, want only the retry field", grant, got)
+			t.Errorf("%+v: got %q, want a retry field and no rowcast.hello", grant, got)
 		}
 	}
 	for _, grant := range []stream.Grant{{User: "alice", Known: time.Now().Add(1)}, {User: "alice"}, {User: "bob", Known: before}} {
 		if got := firstBytes(t, f, grant); !strings.Contains(got, "rowcast.hello") {
-			t.Errorf("%+v: got %q, want a stream", grant, got)
+			t.Errorf("%+v: got %q, want rowcast.hello", grant, got)
 		}
 	}
 }
@@ -101,11 +102,11 @@ func TestDisconnectExpires(t *testing.T) {
 		f.hub.Disconnect("alice")
 		time.Sleep(time.Minute)
 		if got := firstBytes(t, f, grant); strings.Contains(got, "hello") {
-			t.Errorf("after a minute: got %q, want only the retry field", got)
+			t.Errorf("after a minute: got %q, want no rowcast.hello", got)
 		}
 		time.Sleep(time.Nanosecond)
 		if got := firstBytes(t, f, grant); !strings.Contains(got, "hello") {
-			t.Errorf("after more than a minute: got %q, want a stream", got)
+			t.Errorf("after more than a minute: got %q, want rowcast.hello", got)
 		}
 	})
 }
@@ -150,10 +151,10 @@ func TestAttackManyDisconnects(t *testing.T) {
 		t.Errorf("the heap has grown by %d bytes, want at most 4 MiB", grown)
 	}
 	if got := firstBytes(t, f, stream.Grant{User: "alice", Known: began}); strings.Contains(got, "hello") {
-		t.Errorf("a grant from before the disconnects: got %q, want only the retry field", got)
+		t.Errorf("a grant from before the disconnects: got %q, want no rowcast.hello", got)
 	}
 	if got := firstBytes(t, f, stream.Grant{User: "alice", Known: time.Now().Add(1)}); !strings.Contains(got, "hello") {
-		t.Errorf("a grant from after the disconnects: got %q, want a stream", got)
+		t.Errorf("a grant from after the disconnects: got %q, want rowcast.hello", got)
 	}
 }
 

@@ -17,7 +17,8 @@
 //     is live and receives events as they are published.
 //   - The memory of a Hub holds the events of recent rows, so that most clients resume without a query.
 //   - The backlog of a stream holds pending events: they have been published, and the client has not accepted them.
-//   - An epoch is a period in which the server lost no committed row. A crash recovery or a failover begins the next epoch.
+//   - An epoch is a period in which the server lost no committed row. A crash recovery or a failover begins the next
+//     epoch.
 //   - A frame is an encoded event. A run is one or more frames for the same streams, which are written together.
 //   - A lease records when the grant of a stream ends.
 //

@@ -26,7 +26,7 @@ var (
 const (
 	resetMalformed = "malformed" // the text is not a cursor
 	resetExpired   = "expired"   // retention may have deleted rows that the client has not received
-	resetHistory   = "history"   // the cursor is of another database, or the server may have lost rows that the cursor has seen
+	resetHistory   = "history"   // the cursor is of another database, or has seen rows that the server may have lost
 	resetAhead     = "ahead"     // the cursor has seen rows that this database does not have
 )
 
@@ -142,7 +142,7 @@ func (f *frame) appendWithID(b []byte, c cursor.Cursor) chunk {
 	return chunk{append(appendID(b, c), f.live[f.idLength:]...), f.large}
 }
 
-// lengthWithIDs returns the number of bytes of frames whose ids are idLength bytes long.
+// lengthWithIDs returns the number of bytes of frames whose id fields are idLength bytes long.
 func lengthWithIDs(frames []*frame, idLength int) (n int) {
 	for _, f := range frames {
 		n += f.length() - f.idLength + idLength
@@ -150,9 +150,9 @@ func lengthWithIDs(frames []*frame, idLength int) (n int) {
 	return n
 }
 
-// maxIDLength returns an upper limit, in bytes, for the length of an id between the first and the last cursor of the
-// steps. Such an id lists only transactions that the first or the last cursor lists. Besides, it names one more
-// transaction and one more row.
+// maxIDLength returns an upper limit, in bytes, for the length of an id field with a cursor between the first and the
+// last cursor of the steps. Such a cursor lists only transactions that the first or the last cursor lists. Besides, it
+// names one more transaction and one more row.
 func maxIDLength(steps *cursor.Steps) int {
 	const more = 48
 	length := len(appendID(nil, steps.To())) + more
@@ -166,7 +166,7 @@ func maxIDLength(steps *cursor.Steps) int {
 type run struct {
 	chunk
 	frames  []*frame
-	holders atomic.Int32 // for several frames: the number of streams to which bytes are being written
+	holders atomic.Int32 // for several frames: the number of streams to which the run is being written
 }
 
 // newRun joins frames. A frame of a large event must be the only one.

@@ -10,7 +10,7 @@ import (
 )
 
 // A Grant describes which events a stream receives, and until when. A stream with the zero Grant receives only the
-// events for everyone, and does not expire.
+// events for everyone, and does not expire. If a stream is still joining when it must end, it receives no rowcast.bye.
 type Grant struct {
 	// User is the recipient that identifies the stream's user. Empty means no particular user.
 	User string

@@ -100,7 +100,7 @@ func TestContentsOfAHeartbeat(t *testing.T) {
 		}
 		want := "id: " + f.now.String() + "\nevent: rowcast.beat\ndata: {\"behind\": "
 		if got := r.writes[len(r.writes)-1].text; !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "}\n\n") {
-			t.Errorf("the last write is %q, want one that begins with %q", got, want)
+			t.Errorf("the last write is %q, want one that begins with %q and ends with %q", got, want, "}\n\n")
 		}
 		if got := f.hub.Behind(); got != time.Since(published) {
 			t.Errorf("Behind is %v, want %v", got, time.Since(published))
@@ -151,7 +151,7 @@ func TestNoHeartbeatBeforePendingEvents(t *testing.T) {
 			e := f.publish("alice", "message", fmt.Sprint(i))
 			want = append(want, sse.Event{LastID: e.Cursor.String(), Name: "message", Data: fmt.Sprint(i)})
 			f.publish("bob", "message", "for another recipient")
-			time.Sleep(3*heartbeat + time.Millisecond) // avoids the time of a heartbeat
+			time.Sleep(3*heartbeat + time.Millisecond) // the next event is not published at the time of a heartbeat
 		}
 		resumeWrites()
 		synctest.Wait()
@@ -160,7 +160,7 @@ func TestNoHeartbeatBeforePendingEvents(t *testing.T) {
 		}
 		time.Sleep(2 * heartbeat)
 		if got := r.events()[len(want)]; got.Name != "rowcast.beat" || got.LastID != f.now.String() {
-			t.Errorf("got %v, want a heartbeat with %s", got, f.now)
+			t.Errorf("got %v, want a heartbeat with the id %s", got, f.now)
 		}
 	})
 }
@@ -215,7 +215,7 @@ func wantComments(t *testing.T, r *recorder, n int) {
 	last := time.Duration(0)
 	for _, at := range append(r.times(":\n"), time.Duration(n)*heartbeat) {
 		if at-last > 3*heartbeat/2 {
-			t.Errorf("nothing was sent between %v and %v, want a comment every %v", last, at, heartbeat)
+			t.Errorf("no comment was sent between %v and %v, want at most %v without a comment", last, at, 3*heartbeat/2)
 		}
 		last = at
 	}

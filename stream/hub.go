@@ -54,8 +54,8 @@ type Hub struct {
 	Memory int
 
 	// Reads is the number of calls of Source.Page and Source.IsValid that may run at one time. The Source needs a
-	// connection for each. One user may have half of the calls, but at least one, and waiting users take turns. Default
-	// 2.
+	// connection for each. One user may have half of the calls, but at least one, and waiting users take turns. If a
+	// client has no user, its address is used instead. Default 2.
 	Reads int
 
 	// Limits limit the number of streams. Default none.
@@ -84,10 +84,10 @@ type Stats struct {
 	Streams      atomic.Int64 // streams that are open now
 	Opened       atomic.Int64 // streams that were opened
 	Refused      Refusals     // requests that Serve answered with "retry later"
-	Sent         atomic.Int64 // events given to live streams, counted once for each stream
+	Sent         atomic.Int64 // events given to live streams, once for each stream, except regular heartbeats and byes
 	SentBytes    atomic.Int64 // bytes of the events that Sent counts
 	Replayed     atomic.Int64 // missed events given to streams that resumed
-	Pages        atomic.Int64 // calls of Source.Page for streams that resumed, failed calls included
+	Pages        atomic.Int64 // attempts to read a page of the Source for a stream that resumes, failed attempts included
 	Overflows    atomic.Int64 // streams that were closed because of Backlog
 	Evicted      atomic.Int64 // streams that were closed because of Pending
 	Resets       atomic.Int64 // client cursors from which the stream could not continue
@@ -99,7 +99,7 @@ type state struct {
 	hub *Hub
 
 	begun    bool          // a batch that is not Warming has been published
-	stopping bool          // Run is ending the streams
+	stopping bool          // Run is ending the streams or has ended them
 	cursor   cursor.Cursor // describes the rows that have been published
 	horizon  uint64        // the transaction number below which retention has deleted rows
 	received time.Time     // when the last batch was published

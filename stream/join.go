@@ -97,8 +97,9 @@ type joining struct {
 	comments *time.Ticker
 }
 
-// check returns the cursor from which the stream continues. It is the client's cursor if that is valid, or else the
-// Hub's cursor and the reason for rowcast.reset.
+// check returns the cursor from which the stream continues. It is the client's cursor, converted to the current epoch,
+// or the Hub's cursor if the client sent none. If the client's cursor is not valid, check returns the Hub's cursor and
+// the reason for rowcast.reset. If the stream ends first, the result has no meaning.
 func (j *joining) check(resume clientCursor) (c cursor.Cursor, reason string) {
 	now, horizon := j.present()
 	if !resume.given {
@@ -179,8 +180,8 @@ func (j *joining) lockWhole() *state {
 }
 
 // advance takes one step towards the Hub's cursor and returns the client's cursor after the step. If the memory has all
-// events that the client has missed, and they fit into a backlog, the stream becomes live. Otherwise advance writes
-// some of the missed events, or checks the cursor again.
+// events that the client has missed, they are few (see maxUnderLock), and they fit into a backlog, the stream becomes
+// live. Otherwise advance writes some of the missed events, or checks the cursor again.
 func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 	st := j.lockWhole()
 	if st == nil {
@@ -213,7 +214,7 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 }
 
 // maxUnderLock is the largest number of frames that unseen searches while the Hub's state is locked. If there are more,
-// they are searched and written before the stream becomes live.
+// they are searched without the lock, and some are written before the stream becomes live.
 const maxUnderLock = 1000
 
 // recheck checks the client's cursor again when the Hub's cursor is of another epoch or no longer covers it. This
@@ -306,7 +307,8 @@ func (j *joining) load(c, end cursor.Cursor) (next cursor.Cursor, n int, horizon
 	return next, len(rows), horizon, true
 }
 
-// flush writes the frames that the stream was given, and counts the given number of events as replayed.
+// flush writes the frames that the stream was given. Unless the stream ends first, it counts the given number of events
+// as replayed.
 func (j *joining) flush(events int) error {
 	if j.pending.used.Load() > j.pending.limit {
 		st := j.state.Lock()

@@ -59,8 +59,8 @@ func AddressOf(remote string) netip.Addr {
 	return address
 }
 
-// exceeded returns the counter of refused streams for the first limit that one more stream would exceed, or nil if one more
-// stream exceeds no limit.
+// exceeded returns the counter of refused requests for the first limit that one more stream would exceed, or nil if
+// there is no such limit.
 func (st *state) exceeded(o *owner) *atomic.Int64 {
 	limits := st.hub.Limits
 	switch refused := &st.hub.Stats.Refused; {
@@ -76,7 +76,8 @@ func (st *state) exceeded(o *owner) *atomic.Int64 {
 	return nil
 }
 
-// add adds n to the numbers of an owner's streams.
+// add adds n, which may be negative, to the number of streams of the owner's user and to that of the owner's address.
+// If o is nil, add does nothing.
 func (c *counts) add(o *owner, n int) {
 	if o == nil {
 		return

@@ -52,7 +52,7 @@ func TestLimits(t *testing.T) {
 			stream.Limits{User: 2},
 			[]visitor{{"192.0.2.1:1", "alice"}, {"192.0.2.2:1", "alice"}},
 			[]visitor{{"192.0.2.3:1", "alice"}},
-			[]visitor{{"192.0.2.1:1", "bob"}, {"192.0.2.1:1", "carol"}, {"192.0.2.1:1", "team:7"}}, // a group does not count as a user
+			[]visitor{{"192.0.2.1:1", "bob"}, {"192.0.2.1:1", "carol"}, {"192.0.2.1:1", "team:7"}}, // groups do not count as users
 			func(r *stream.Refusals) *atomic.Int64 { return &r.User },
 		},
 		"limit of an IPv4 address": {

@@ -62,8 +62,8 @@ func (p *pending) release(holders *atomic.Int32, bytes int) {
 	}
 }
 
-// full reports whether the memory exceeds the limit by more than an eighth. In that case, no stream may begin a backlog
-// or add to it, even before limitPending has closed the slowest streams.
+// full reports whether the memory exceeds the limit by more than an eighth. In that case, a live stream that would
+// begin or extend a backlog is closed, even before limitPending has closed the slowest streams.
 func (p *pending) full() bool { return p.used.Load() > p.limit+p.limit/8 }
 
 // reserve requests memory. Waiting users take turns, so a user with many streams does not keep others waiting.
@@ -157,8 +157,8 @@ func (st *state) limitPending() {
 	}
 }
 
-// closeSlowest closes the streams with the most pending bytes until at most target bytes are held, or no
-// such stream is left. Their clients resume.
+// closeSlowest closes the streams with the most pending bytes until at most target bytes are held, or no stream
+// with pending bytes is left. Their clients resume.
 func (st *state) closeSlowest(target int64) {
 	type slow struct {
 		s     *subscriber
@@ -190,7 +190,7 @@ func (h *Hub) countEvicted(closed int, held int64) {
 	}
 	h.Stats.Evicted.Add(int64(closed))
 	if logger, ok := h.evictions.Allow(h.Logger); ok {
-		logger.Warn("closed the slowest streams because too many bytes were held for slow streams; their clients resume",
+		logger.Warn("closed slow streams because too many bytes were held for all streams together; their clients resume",
 			"closed", closed, "held", held, "limit", h.pending.limit)
 	}
 }

@@ -165,7 +165,7 @@ func TestClampingAfterACrash(t *testing.T) {
 	f.now = f.now.Clamp(first.Row, start.Epoch+1)
 	f.hub.Publish(feed.Batch{Cursor: f.now, Clamp: &first.Row})
 	if e := c.want("rowcast.beat"); e.LastID != f.now.String() {
-		t.Errorf("got %v, want the cursor %s", e, f.now)
+		t.Errorf("got %v, want the id %s", e, f.now)
 	}
 	f.publish("alice", "message", "with the number of a lost row")
 	c.wantData("with the number of a lost row")
@@ -234,7 +234,7 @@ func TestRetentionWhileAClientResumes(t *testing.T) {
 		{old: 3, reset: true},
 		{old: 6, reset: true},
 	} {
-		t.Run(fmt.Sprintf("%d rows", tt.old), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d missed rows are deleted", tt.old), func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Cluster(t).DSN("postgres") // on a shared server, transactions of other tests would delay the deletion
 			if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {

@@ -27,7 +27,7 @@ func TestResumingIsExact(t *testing.T) {
 	dsn := dbtest.Database(t)
 	sites := []*site{
 		serve(t, dsn, func(s *site) { s.hub.Heartbeat = 60 * time.Millisecond }),
-		// This hub polls rarely, sends large transactions in pages, and has no memory.
+		// This hub polls every 100 ms, reads large transactions in pages, and keeps no event in memory.
 		serve(t, dsn, func(s *site) {
 			s.listener.PollOnly, s.listener.PollInterval, s.listener.PageRows = true, 100*time.Millisecond, 2
 			s.hub.Memory, s.hub.Heartbeat = 1, 60*time.Millisecond

@@ -54,8 +54,8 @@ func (r *roster) add(s *subscriber) {
 	r.open++
 }
 
-// makeLive makes a stream live. Only state.goLive calls it. state.goLive also gives the stream the events that its client
-// has missed.
+// makeLive makes a stream live. Only state.goLive calls it. state.goLive also gives the stream the events that its
+// client has missed.
 func (r *roster) makeLive(s *subscriber) {
 	r.parts[s.seat.slot].makeLive(s)
 	for _, recipient := range s.recipients {

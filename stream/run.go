@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Run sends heartbeats and ends the streams whose grants have expired, until the context ends. Then the Hub answers new
-// clients with "retry later", ends its streams at different times during Drain, and Run returns.
+// Run sends heartbeats, closes stalled streams, and renews each grant that expires or ends its stream, until the context
+// ends. Then the Hub answers new clients with "retry later", ends its streams at different times during Drain, and Run
+// returns.
 func (h *Hub) Run(ctx context.Context) error {
 	h.init()
 	ticker := time.NewTicker(max(h.Heartbeat/slots, time.Millisecond))
@@ -53,7 +54,7 @@ func (h *Hub) beat() {
 		if st.tick-s.seat.active < slots/2 || !s.isIdle() {
 			continue
 		}
-		if r == nil { // the heartbeat is encoded once for all streams
+		if r == nil { // the heartbeat is encoded once for all streams of the slot
 			r = newRun(st.heartbeat())
 		}
 		s.seat.active = st.tick
@@ -70,8 +71,8 @@ func (st *state) heartbeat() *frame {
 func (h *Hub) stop() {
 	streams := h.beginStop()
 
-	// Streams are ended during the first three quarters of Drain. In the last quarter, the clients can accept their pending
-	// events.
+	// Streams are ended during the first three quarters of Drain. In the last quarter, the clients can accept their
+	// pending events.
 	const steps, ends = 100, 75
 	ticker := time.NewTicker(max(h.Drain/steps, time.Millisecond))
 	defer ticker.Stop()

@@ -131,8 +131,8 @@ type clientCursor struct {
 	malformed bool
 }
 
-// maxCursor is the length in bytes of the longest text that is parsed as a cursor. A longer text counts as
-// malformed. A cursor with 1,000 transactions in flight has fewer than 7,500 bytes (TestLongest in package cursor).
+// maxCursor is the length in bytes of the longest text that is parsed as a cursor. A longer text is malformed. A cursor
+// with 1,000 transactions in flight has fewer than 7,500 bytes (TestLongest in package cursor).
 const maxCursor = 16 << 10
 
 func clientCursorOf(r *http.Request) clientCursor {

@@ -104,8 +104,9 @@ func TestDataNeverBecomesFields(t *testing.T) {
 	c := listen(t, f.site, "alice")
 	id := c.hello()
 	f.hub.Send(feed.Message{Event: "x", Data: []byte("a\nid: 1\r\rdata: b\n\n")})
-	if e := c.want("x"); e.Data != "a\nid: 1\n\ndata: b\n\n" || e.LastID != id {
-		t.Errorf("got %q with the id %s, want the same lines and the id %s", e.Data, e.LastID, id)
+	const data = "a\nid: 1\n\ndata: b\n\n"
+	if e := c.want("x"); e.Data != data || e.LastID != id {
+		t.Errorf("got %q with the id %s, want %q with the id %s", e.Data, e.LastID, data, id)
 	}
 	f.hub.Send(feed.Message{Event: "x\nid: 1", Data: []byte("1")})
 	if e := c.want("message"); e.Data != "1" || e.LastID != id {

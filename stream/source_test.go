@@ -74,7 +74,7 @@ func TestFewStreamsReadAtOneTime(t *testing.T) {
 		}
 	}
 	if most != reads {
-		t.Errorf("%d clients read at one time, want %d", most, reads)
+		t.Errorf("at most %d clients have read at one time, want %d", most, reads)
 	}
 }
 

@@ -54,8 +54,8 @@ type site struct {
 }
 
 // serve runs a listener and a hub on a database and serves streams until the test ends. The query parameter recipient
-// names the user. If the parameter is repeated, the other values are groups. The listener makes no safety polls, so it
-// does not notice a row that arrives without a notification.
+// names the user. If the parameter is repeated, the other values are groups. The listener makes no safety polls, so
+// a row that arrives without a notification waits for the next fetch.
 func serve(t testing.TB, dsn string, configure ...func(*site)) *site {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)

@@ -48,8 +48,8 @@ func newSubscriber(h *Hub, grant Grant, owner *owner) *subscriber {
 	return s
 }
 
-// send sends a run to a live stream. It never waits. If the client does not accept the run and the backlog has no
-// space, the stream is closed.
+// send sends a run to a live stream. It never waits. The stream is closed if the write fails, or if the client
+// does not accept the whole run and no more bytes may become pending (see queue and closeIfFull).
 func (s *subscriber) send(r *run) {
 	o := s.output.Lock()
 	defer s.output.Unlock()
@@ -95,8 +95,8 @@ func (o *output) queue(frames []*frame) {
 	b.count()
 }
 
-// closeIfFull closes the stream if the backlogs of all streams already use too much memory, and reports whether it did.
-// It is called before the stream gets a backlog or a longer backlog.
+// closeIfFull closes the stream if too many bytes are held for all streams together, and reports whether it did. send
+// and queue call it before they create or extend the backlog.
 func (o *output) closeIfFull() bool {
 	h := o.of.hub
 	if !h.pending.full() {
@@ -141,8 +141,8 @@ func (s *subscriber) flush(buffer []byte, err error) {
 	}
 }
 
-// pieceSize is the number of bytes that the connection is given at a time. After each piece of a large event, the field
-// left is updated.
+// pieceSize is the largest number of bytes that the connection is given at a time. After each piece of a large event,
+// the field left is updated.
 const pieceSize = 256 << 10
 
 func (s *subscriber) write(parts ...[]byte) error {
