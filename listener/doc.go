@@ -47,7 +47,7 @@
 //	retention     deleting old rows                              Every (1 min)                 cannot delete old rows
 //	replay        reading a page of the rows a client missed     0.1 s, doubled up to 5 s      cannot resume a stream; retrying
 //	check_cursor  validating a cursor of another epoch           like replay                   like replay
-//	catch_up      waiting until the hub has read as much         like replay                   like replay
+//	catch_up      waiting for the hub to read what a client has  like replay                   like replay
 //	park_queue    waiting in the queue for the park lock         0.25 s, doubled up to 8 s     cannot queue for the park lock
 //	unpark        notifying the hubs of a released park lock     none: the hubs notice it      cannot notify the other hubs
 //	disconnect    notifying the other hubs of a disconnect       none: the app gets 503        cannot notify other hubs to disconnect a recipient

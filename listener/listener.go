@@ -184,8 +184,8 @@ const (
 	maxPause = 5 * time.Second
 )
 
-// Connected reports whether the listener has a session with PostgreSQL. The session includes the connection for the
-// park lock.
+// Connected reports whether the listener has a session with PostgreSQL. Unless PollOnly is set, the session includes the
+// connection for the park lock.
 func (l *Listener) Connected() bool { return l.isConnected.Load() }
 
 func defaults(l *Listener) { l.once.Do(l.setDefaults) }

@@ -44,8 +44,8 @@ func TestSessionPooler(t *testing.T) {
 	}
 }
 
-// A hub refuses a pooler in transaction mode, but with PollOnly it works through the pooler. The sessions behind the
-// pooler keep none of the hub's settings.
+// A hub refuses a pooler in transaction mode, but with PollOnly it works through the pooler. The session behind the
+// pooler does not keep the hub's settings.
 func TestTransactionPooler(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -44,7 +44,7 @@ func reasonOf(err error) string {
 		return unreadableInvalid
 	case strings.HasPrefix(code, "54"): // program_limit_exceeded
 		return tooLarge
-	case strings.HasPrefix(code, "XX") || code == "58030": // data_corrupted, io_error
+	case strings.HasPrefix(code, "XX") || code == "58030": // internal_error, data_corrupted, index_corrupted; io_error
 		return unreadableDamaged
 	case code == "53200": // out_of_memory
 		return unreadableMemory
@@ -62,7 +62,8 @@ func codeOf(err error) string {
 	return ""
 }
 
-// mayPass reports whether a second attempt may succeed: the cause may have been a lock or the load.
+// mayPass reports whether a second attempt may succeed: the cause may have been a lock, the load, or an error of the
+// server that does not last.
 func mayPass(reason string) bool {
 	return reason == unreadableTimeout || reason == unreadableMemory || reason == unreadableDamaged
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setUserTimeout makes the kernel close a connection whose peer has not acknowledged any data for timeout.
+// setUserTimeout makes the kernel close a connection whose peer has not acknowledged sent data for timeout.
 func setUserTimeout(conn syscall.Conn, timeout time.Duration) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
