@@ -34,9 +34,9 @@ const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds before a str
  *   events with other names.
  * @property {(name: string, data: any, event: MessageEvent) => void} [onEvent] called for each event with one of these names
  * @property {(reason: string, expiresIn: number) => any} [onBye] called when the credentials expire in expiresIn seconds ("expired"),
- *   and when the stream has ended: the app did not renew it ("revoked"), POST /disconnect ended it ("disconnected"), or the hub or a
- *   proxy answered with an error status ("closed"). Renew the credentials here, for example with a fetch that sets a new cookie, and
- *   return the promise. When it is fulfilled, a new stream is opened.
+ *   and when the stream has ended: the app did not renew it ("revoked"), the user or a group was disconnected ("disconnected"), or the
+ *   hub or a proxy answered with an error status ("closed"). Renew the credentials here, for example with a fetch that sets a new
+ *   cookie, and return the promise. When it is fulfilled, a new stream is opened.
  * @property {(reason: string) => void} [onReset] called when the stream could not resume and continues from now: load the page's state
  *   again, because events may be missing
  * @property {(state: State) => void} [onState] called after each change of the state

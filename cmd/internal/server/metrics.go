@@ -73,7 +73,7 @@ func (s *Server) registerEvents(r registry) {
 // registerSessions registers the metrics of the sessions with PostgreSQL and of the ways in which the hub finds new rows.
 func (s *Server) registerSessions(r registry) {
 	feed := &s.Listener.Stats
-	r.gauge("behind_seconds", "Seconds since the hub last read from PostgreSQL successfully.", func() float64 { return s.Hub.Behind().Seconds() })
+	r.gauge("behind_seconds", "Seconds since the hub last read from PostgreSQL successfully. 0 while the hub starts.", func() float64 { return s.Hub.Behind().Seconds() })
 	r.gauge("lag_seconds", "Upper bound, in seconds, of the age of committed rows that the hub has not read yet. Up to 1 s while no rows are inserted.",
 		func() float64 { return s.Listener.Stats.Lag().Seconds() })
 	r.gauge("database_connected", "1 while the listener is connected to PostgreSQL, else 0.", func() float64 {
