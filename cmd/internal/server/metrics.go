@@ -84,7 +84,7 @@ func (s *Server) registerSessions(r registry) {
 	})
 	r.counter("database_sessions_total", "Sessions with PostgreSQL that the listener has started: the first one, and one for each reconnect.", &feed.Sessions)
 	r.counter("fetches_total", "Pages of rows that the listener has read, empty pages included.", &feed.Fetches)
-	r.counter("wakeups_total", "Notifications from the trigger.", &feed.Wakeups)
+	r.counter("wakeups_total", "Notifications without a payload, as the trigger sends them.", &feed.Wakeups)
 	r.counter("park_lock_acquired_total", "Times that this hub took the park lock to wait for notifications.", &feed.ParkLocks)
 	r.counter("notify_dropped_total", "NOTIFY messages that were dropped because too many came at once.", &feed.Dropped)
 	r.counter("notify_malformed_total", "Malformed messages, and malformed requests to disconnect a recipient, that were received with NOTIFY and ignored.", &feed.Malformed)
