@@ -93,7 +93,7 @@ func TestPrivateServer(t *testing.T) {
 		t.Errorf("the plot (%v) has no legend:\n%s", err, drawn)
 	}
 	if !regexp.MustCompile(`(?m)^curve +\d+ s$`).MatchString(stderr) {
-		t.Errorf("without a terminal, stderr has %q, want a line for the scenario", stderr)
+		t.Errorf("without a terminal, stderr has %q, want a line with the name curve and a number of seconds", stderr)
 	}
 	if left, _ := filepath.Glob(filepath.Join(home, "cache", "rowcast", "bench", "data")); len(left) != 0 {
 		t.Errorf("%q was not removed", left)
@@ -124,7 +124,7 @@ func TestInterruptedRun(t *testing.T) {
 			}
 			_ = cmd.Wait()
 			if code := cmd.ProcessState.ExitCode(); tt.signal == syscall.SIGINT && (code != 1 || stderr.String() != "rowcast-bench: interrupted\n") {
-				t.Errorf("got exit code %d, %q, want 1 and \"interrupted\"", code, stderr)
+				t.Errorf("got exit code %d, %q, want 1 and \"rowcast-bench: interrupted\"", code, stderr)
 			}
 			awaitSessions(t, dsn, "true", func(n int) bool { return n == 0 })
 			if left := databases(t, dsn); len(left) != tt.left {

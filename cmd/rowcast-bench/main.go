@@ -83,11 +83,11 @@ type command struct {
 func (c *command) Validate() error {
 	for _, name := range c.Only {
 		if !slices.Contains(bench.Names(), name) {
-			return fmt.Errorf("--only: there is no %q, only %s", name, strings.Join(bench.Names(), ", "))
+			return fmt.Errorf("--only: there is no scenario %q; the scenarios are %s", name, strings.Join(bench.Names(), ", "))
 		}
 	}
 	if ext := filepath.Ext(c.Plot); c.Plot != "" && ext != ".svg" && ext != ".png" {
-		return fmt.Errorf("--plot: %q is neither .svg nor .png", c.Plot)
+		return fmt.Errorf("--plot: %q does not end in .svg or .png", c.Plot)
 	}
 	return nil
 }

@@ -90,8 +90,8 @@ func runSQL(t *testing.T, dsn string, statements ...string) {
 func TestWrongCommandLines(t *testing.T) {
 	t.Parallel()
 	for arg, want := range map[string]string{
-		"--only=memory,speed": `rowcast-bench: --only: there is no "speed", only memory, broadcast, latency, curve, flood, writers, size, transaction, hubs, bulk, large, connections` + "\n",
-		"--plot=curve.gif":    `rowcast-bench: --plot: "curve.gif" is neither .svg nor .png` + "\n",
+		"--only=memory,speed": `rowcast-bench: --only: there is no scenario "speed"; the scenarios are memory, broadcast, latency, curve, flood, writers, size, transaction, hubs, bulk, large, connections` + "\n",
+		"--plot=curve.gif":    `rowcast-bench: --plot: "curve.gif" does not end in .svg or .png` + "\n",
 		"child":               "rowcast-bench: the role is missing\n",
 	} {
 		if code, out, stderr := run(t, arg); code == 0 || out != "" || stderr != want {

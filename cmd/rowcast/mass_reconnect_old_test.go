@@ -213,7 +213,7 @@ func watch(ctx context.Context, dsn, url string) error {
 	return <-failed
 }
 
-// writeTimes inserts rows. The data of a row is the time before its INSERT.
+// writeTimes inserts rows. The data of a row is the time before its INSERT, in nanoseconds since 1970.
 func writeTimes(ctx context.Context, db *pgx.Conn) error {
 	for range time.Tick(10 * time.Millisecond) {
 		now := strconv.FormatInt(time.Now().UnixNano(), 10)

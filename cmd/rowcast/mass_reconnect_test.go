@@ -108,7 +108,7 @@ func BenchmarkMassReconnect(b *testing.B) {
 	}
 }
 
-// replayQueries counts the queries of replays. Only these queries contain LATERAL.
+// replayQueries counts the queries of replays. Only they name the table before a LATERAL.
 func replayQueries(t testing.TB, db *pgx.Conn) (calls int) {
 	t.Helper()
 	const count = `SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query LIKE '%rowcast.notifications%LATERAL%' AND query NOT LIKE '%pg_stat_statements%'`

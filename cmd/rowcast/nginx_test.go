@@ -110,13 +110,13 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		}`, dir, user, n.log, temporary, site, n.pages)
 }
 
-// freeAddress returns a free port of a loopback address that outgoing connections do not use. Otherwise such a connection could take
-// the port before a server listens on it.
+// freeAddress returns an address with a free port at farLoopback. Outgoing connections do not use this IP address.
+// Otherwise such a connection could take the port before a server listens on it.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", farLoopback+":0")
 	if err != nil {
-		t.Skipf("no other loopback addresses here: %v", err)
+		t.Skipf("this machine has no loopback address %s: %v", farLoopback, err)
 	}
 	defer l.Close()
 	return l.Addr().String()

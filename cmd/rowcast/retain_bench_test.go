@@ -19,9 +19,10 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// BenchmarkInsertWhileDeleting compares inserts while retention deletes a million old rows with the same load without deletion: the
-// rate and the 99th percentile of the latency, at the maximum rate of 64 writers and at 2,000 rows per second. The two run alternately.
-// The reported ratios are the medians of the pairs.
+// BenchmarkInsertWhileDeleting compares inserts while retention deletes old rows, of which there are a million, with
+// the same load without deletion. It reports the rate and the 99th percentile of the latency, at the maximum rate of 64
+// writers and at 2,000 rows per second. The two measurements alternate. The reported ratios are the medians of the
+// pairs.
 func BenchmarkInsertWhileDeleting(b *testing.B) {
 	dsn, _ := benchDatabase(b, nil)
 	pgbench := dbtest.Client(b, "pgbench")

@@ -228,7 +228,7 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 				}
 			}
 			if got := statuses(t, h.url, head+"\r\n"); got != tt.status {
-				t.Errorf("%s, from %q, %q: got %s, want %s", name, tt.origin, tt.site, got, tt.status)
+				t.Errorf("%s, Origin %q, Sec-Fetch-Site %q: got %s, want %s", name, tt.origin, tt.site, got, tt.status)
 			}
 			want := ""
 			if tt.allowed {

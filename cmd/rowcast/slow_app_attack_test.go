@@ -72,7 +72,7 @@ func attack(t *testing.T, url string, rate int) {
 				continue
 			}
 			_, _ = fmt.Fprintf(conn, "GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %d\r\n\r\n", i)
-			if open = append(open, conn); len(open) > 5*rate { // the hub has already closed connections that are this old
+			if open = append(open, conn); len(open) > 5*rate { // the attacker keeps at most this many connections open
 				_ = open[0].Close()
 				open = open[1:]
 			}

@@ -92,7 +92,7 @@ func TestTailPrintsJSON(t *testing.T) {
 		t.Fatalf("got %v, want two events", events)
 	}
 	if e := events[0]; e.ID != "" || e.Event != "message" || string(e.Data) != `"a message"` || time.Since(e.Time) > time.Minute {
-		t.Errorf("got %+v, want the event message without an id, with the data \"a message\" and the present time", e)
+		t.Errorf("got %+v, want an event with the name message, no id, the data \"a message\", and a time within the last minute", e)
 	}
 	var data struct{ Msg string }
 	if e := events[1]; !strings.HasPrefix(e.ID, "1-") || json.Unmarshal(e.Data, &data) != nil || data.Msg != "<hi>" {
@@ -217,7 +217,8 @@ func TestTailReconnects(t *testing.T) {
 	}
 }
 
-// A silent connection is closed after three times the heartbeat interval, but at the earliest after 1 s.
+// A silent connection is closed. If three heartbeat intervals are shorter than 1 s, it is closed after 1 s at the
+// earliest.
 func TestTailNoticesSilence(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{})

@@ -31,7 +31,7 @@ type tokenCmd struct {
 // Help is shown by rowcast token --help.
 func (tokenCmd) Help() string {
 	return "The command prints only the token, so that it can be used as in: rowcast tail --token \"$(rowcast token --sub alice)\". " +
-		"With the environment variables of a hub, it issues tokens that this hub accepts. In production your app issues the tokens of its logged-in users."
+		"With the environment variables of a hub that has a secret, it issues tokens that this hub accepts. In production your app issues the tokens of its logged-in users."
 }
 
 // Run prints the token.

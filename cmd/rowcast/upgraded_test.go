@@ -10,8 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// pg_upgrade gives the database a new system identifier and keeps its transaction numbers. Nothing needs to be corrected, and every
-// cursor with an anchor stays valid.
+// After pg_upgrade, the server has another system identifier, and the rows have the same transaction numbers as before.
+// Nothing needs to be corrected, and every cursor with an anchor stays valid.
 func TestUpgraded(t *testing.T) {
 	t.Parallel()
 	before, after := dbtest.Cluster(t), dbtest.Stranger(t)

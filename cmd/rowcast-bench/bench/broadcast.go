@@ -98,7 +98,8 @@ func (d *comparison) end() {
 	d.fanout.end()
 }
 
-// round returns the CPU time to send roundRows rows to everyone, by the command "publish" or "write".
+// round returns the CPU time that the process of the hub uses while it sends roundRows rows to everyone, with the
+// command "publish" or "write".
 func (d *comparison) round(send string) (cpuTime, error) {
 	e := expectation{First: d.next, Rows: roundRows, Everyone: true}
 	d.next += roundRows

@@ -115,7 +115,7 @@ func (b *Bench) openTransaction(ctx context.Context) (end func(), err error) {
 	return func() { _ = conn.Close(context.WithoutCancel(ctx)) }, err
 }
 
-// hubs compares two and four hubs with one hub.
+// hubs compares two and four hubs (only two in a quick run) with one hub.
 func (b *Bench) hubs(ctx context.Context) error {
 	for _, n := range pick(b, []int{2, 4}, []int{2}) {
 		if err := b.compareGrowth(ctx, fmt.Sprintf("%d hubs", n), "one", setup{}, setup{hubs: n}, float64(n)); err != nil {

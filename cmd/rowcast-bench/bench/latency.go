@@ -59,7 +59,7 @@ func (b *Bench) steady(ctx context.Context, d design, rates []float64, seconds f
 	}
 	users := int64(s.streams)
 	for i, rate := range rates {
-		// At least 40 rows, and at most 12,000, so that a slow design does not take too long.
+		// At least 40 rows (5 in a quick run), and at most 12,000, so that a slow design does not take too long.
 		rows := min(max(int64(rate*pick(b, seconds, 0.2)), pick(b, int64(40), 5)), 12_000)
 		t, err := s.run(ctx, load{Rows: rows, Rate: rate, Users: users})
 		if err != nil {
@@ -86,8 +86,8 @@ type Point struct {
 // held reports whether more than 90 % of the rate was reached. If not, the latency grows during the run, and is not meaningful.
 func (p Point) held() bool { return p.Reached > 0.9*p.Rate }
 
-// curve measures latency and CPU at rates up to 20,000 rows a second, which a design may not reach. Each design runs twice, the second
-// time in reverse order.
+// curve measures latency and CPU at rates up to 20,000 rows per second, which a design may not reach. The designs run
+// in one order, and then in the reverse order. A quick run has fewer rates and only the first order.
 func (b *Bench) curve(ctx context.Context) error {
 	rates := pick(b, []float64{10, 30, 100, 300, 1000, 3000, 10_000, 20_000}, []float64{30, 300})
 	order := []design{rowcastDesign, notified, polling, naiveDesign}
