@@ -21,7 +21,7 @@ import (
 )
 
 // authFlags select how the hub authenticates clients. The maximum of --auth-timeout is less than the time for which a hub keeps a
-// record of a disconnected user. An answer that the app gave before the disconnect therefore opens no stream.
+// record of a disconnected user. An answer that the app gave before the disconnect therefore opens no stream after it.
 type authFlags struct {
 	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). To rotate the secret, give the old and the new one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
@@ -53,7 +53,7 @@ type insecureUID string
 // IsBool makes kong accept the flag without a value.
 func (insecureUID) IsBool() bool { return true }
 
-// Decode decodes the value after "=", if there is one.
+// Decode decodes the value after "=". Without one, the value is insecureLoopback.
 func (i *insecureUID) Decode(ctx *kong.DecodeContext) error {
 	if ctx.Scan.Peek().Type != kong.FlagValueToken {
 		*i = insecureLoopback
@@ -130,7 +130,8 @@ func (f *authFlags) validate(ctx *kong.Context) error {
 	return nil
 }
 
-// refuseUnused returns an error if a flag that is set has no effect with the selected method.
+// refuseUnused returns an error if a flag that is set has no effect with the selected method. A boolean flag that is
+// false is accepted.
 func refuseUnused(ctx *kong.Context, method string) error {
 	for _, path := range ctx.Path {
 		if path.Flag == nil || path.Flag.IsBool() && path.Flag.Target.IsZero() {
@@ -148,7 +149,7 @@ func refuseUnused(ctx *kong.Context, method string) error {
 }
 
 // check refuses to serve without authentication. It also refuses several methods, because a client could choose the
-// weakest one, and --insecure-uid with an address that other machines can reach.
+// weakest one, and --insecure-uid without "anywhere" if other machines can reach the address.
 func (f *authFlags) check(listen string) error {
 	switch methods := len(f.methods()); {
 	case methods == 0:
@@ -161,8 +162,8 @@ func (f *authFlags) check(listen string) error {
 	return nil
 }
 
-// authenticator returns the authenticator that the flags select, and logs which flags weaken it. It reads each JSON Web
-// Key Set before it returns, and again from time to time until ctx ends.
+// authenticator returns the authenticator that the flags select, and logs which flags weaken it. It tries to read each
+// JSON Web Key Set before it returns, and again from time to time until ctx ends.
 func (f *authFlags) authenticator(
 	ctx context.Context, origins []string, logger *slog.Logger, record *failures.Record,
 ) (auth.Authenticator, error) {

@@ -77,7 +77,7 @@ func TestAppReceivesCredentials(t *testing.T) {
 	app := newAuthApp(t, isAlice(300))
 	h := secure(t, "--auth-url", app.URL+"/rowcast-auth?x=1")
 	headers := []string{"Cookie", "session=1; b=2", "Authorization", "Token x", "X-Forwarded-For", "192.0.2.1", "X-Other", "o", "User-Agent", "browser"}
-	if status, says := listenTo(t, h, "?last_event_id=x", headers...); status != 200 || says != "" && says != aliceAndTeam {
+	if status, says := listenTo(t, h, "?last_event_id=x", headers...); status != 200 || says != aliceAndTeam {
 		t.Errorf("got %d, %s, want 200, %s", status, says, aliceAndTeam)
 	}
 	q := app.questions()[0]
@@ -90,10 +90,10 @@ func TestAppReceivesCredentials(t *testing.T) {
 		t.Errorf("the app received %s %s, want GET /rowcast-auth?x=1", q.Method, q.RequestURI)
 	}
 	if status, says := listenTo(t, h, ""); status != 401 || len(app.questions()) != 1 {
-		t.Errorf("without credentials: got %d, %s, and %d requests, want 401 and no request", status, says, len(app.questions()))
+		t.Errorf("without credentials: got %d, %s, and %d requests to the app, want 401 and still 1 request", status, says, len(app.questions()))
 	}
 	if status, says := listenTo(t, h, "", append(headers, "Authorization", "Token y")...); status != 401 || len(app.questions()) != 1 {
-		t.Errorf("with two Authorization headers: got %d, %s, want 401 and no request to the app", status, says)
+		t.Errorf("with two Authorization headers: got %d, %s, and %d requests to the app, want 401 and still 1 request", status, says, len(app.questions()))
 	}
 	if status, _ := listenTo(t, h, "?uid=bob", headers...); status != 400 {
 		t.Errorf("with a uid in the URL: got %d, want 400", status)
@@ -118,7 +118,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"yes", isAlice(300), 200, aliceAndTeam},
+		{"a valid grant", isAlice(300), 200, aliceAndTeam},
 		{"no groups", saying(200, `{"recipient": "alice", "expires_in": 60}`), 200, aliceOnly},
 		{"401", saying(401, "top secret"), 401, "not signed in: the app answered 401\n"},
 		{"403", saying(403, "top secret"), 403, "not allowed: the app answered 403\n"},
@@ -128,7 +128,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 		{"429", saying(429, ""), 200, later},
 		{"500", saying(500, "top secret"), 200, later},
 		{"204", saying(204, ""), 200, later},
-		{"empty", saying(200, ""), 200, later},
+		{"an empty body", saying(200, ""), 200, later},
 		{"HTML", saying(200, "<html>top secret"), 200, later},
 		{"groups of a wrong type", saying(200, `{"recipient": "alice", "groups": "team:7", "expires_in": 60}`), 200, later},
 		{"no recipient", saying(200, `{"expires_in": 60}`), 200, later},
@@ -142,18 +142,18 @@ func TestAnswersOfTheApp(t *testing.T) {
 		{"text long after the answer", saying(200, `{"recipient": "alice", "expires_in": 60}`+strings.Repeat(" ", 64<<10)+"top secret"), 200, later},
 		{"half an answer", saying(200, `{"recipient": "alice", "expires_in": 60`), 200, later},
 		{"a list", saying(200, `[{"recipient": "alice", "expires_in": 60}]`), 200, later},
-		{"a list with keys in it", saying(200, `["recipient", "alice", "expires_in", 60]`), 200, later},
+		{"a list of keys and values", saying(200, `["recipient", "alice", "expires_in", 60]`), 200, later},
 		{"null", saying(200, "null"), 200, later},
-		{"endless time", saying(200, `{"recipient": "alice", "expires_in": 1e999}`), 200, later},
-		{"no time", saying(200, `{"recipient": "alice"}`), 200, later},
-		{"negative time", isAlice(-1), 200, later},
+		{"expires_in that overflows", saying(200, `{"recipient": "alice", "expires_in": 1e999}`), 200, later},
+		{"no expires_in", saying(200, `{"recipient": "alice"}`), 200, later},
+		{"a negative expires_in", isAlice(-1), 200, later},
 		{"a body that is too long", saying(200, strings.Repeat(" ", 1<<20)+`{"recipient": "alice", "expires_in": 60}`), 200, later},
-		{"no HTTP", hijacked("top secret\r\n\r\n"), 200, later},
-		{"no header", hijacked("HTTP/1.1 200 OK\r\ntop secret\r\n\r\n"), 200, later},
+		{"text that is not HTTP", hijacked("top secret\r\n\r\n"), 200, later},
+		{"a line that is not a header", hijacked("HTTP/1.1 200 OK\r\ntop secret\r\n\r\n"), 200, later},
 		{"a redirect with an invalid URL", hijacked("HTTP/1.1 302 Found\r\nLocation: http://top secret:port/\r\nContent-Length: 0\r\n\r\n"), 200, later},
-		{"cut off", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 200, later},
-		{"slow", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 200, later},
-		{"a pause in the middle", func(w http.ResponseWriter, r *http.Request) {
+		{"a connection closed without an answer", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 200, later},
+		{"no answer in time", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, 200, later},
+		{"an answer that stops in the middle", func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, `{"recipient": "alice",`)
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
@@ -166,7 +166,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 		app.answers(tt.answer)
 		status, says := listenTo(t, h, "", "Cookie", fmt.Sprintf("session=hidden%d", i), "Authorization", "Bearer hidden")
 		if status != tt.status || !strings.HasSuffix(says, tt.want) {
-			t.Errorf("%s: got %d, %s, want %d, %s", tt.name, status, says, tt.status, tt.want)
+			t.Errorf("%s: got %d, %s, want %d and %s at the end", tt.name, status, says, tt.status, tt.want)
 		}
 		said += says
 		if tt.want == later {
@@ -175,7 +175,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 	}
 	app.Close()
 	if status, says := listenTo(t, h, "", "Cookie", "session=hidden"); status != 200 || says != later {
-		t.Errorf("no app: got %d, %s, want an empty stream with retry", status, says)
+		t.Errorf("after the app has stopped: got %d, %s, want an empty stream with retry", status, says)
 	}
 	if got := elsewhere.questions(); len(got) > 0 {
 		t.Errorf("the credentials were sent to another server: %v", got[0].Header)

@@ -48,20 +48,20 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"alg none with the signature of a valid token", part(`{"alg":"none"}`) + "." + strings.SplitAfterN(signed(t, nil), ".", 2)[1], 401, unsigned},
 		{"alg unknown", part(`{"alg":"HS1"}`) + "." + part(`{"sub":"alice"`+good) + ".", 401, unsigned},
 		{"HS256 with the public key as secret", by(public), 401, unsigned},
-		{"HS256 with no secret", by([]byte{}), 401, unsigned},
+		{"HS256 with an empty secret", by([]byte{}), 401, unsigned},
 		{"HS256 with another secret", by([]byte(otherSecret)), 401, unsigned},
-		{"HS256 with 32 bytes of the secret", by([]byte(secret[:32])), 401, unsigned},
-		{"HS256 with 31 bytes of the secret", by([]byte(secret[:31])), 401, unsigned},
+		{"HS256 with the first 32 bytes of the secret", by([]byte(secret[:32])), 401, unsigned},
+		{"HS256 with the first 31 bytes of the secret", by([]byte(secret[:31])), 401, unsigned},
 		{"HS512 with the secret", sign(t, jwt.SigningMethodHS512, []byte(secret), claims(nil)), 401, unsigned},
 		{"RS256 with another key", sign(t, jwt.SigningMethodRS256, pairs().otherRSA, claims(nil)), 401, unsigned},
-		{"ES384 with another curve", sign(t, jwt.SigningMethodES384, pairs().ec384, claims(nil)), 401, unsigned},
+		{"ES384 with a key of another curve", sign(t, jwt.SigningMethodES384, pairs().ec384, claims(nil)), 401, unsigned},
 		{"an RS256 token whose header says HS256", part(`{"alg":"HS256"}`) + "." + strings.SplitAfterN(sign(t, jwt.SigningMethodRS256, pairs().rsa, claims(nil)), ".", 2)[1], 401, unsigned},
 		{"changed after signing", strings.Replace(signed(t, nil), ".", "."+part(`{"a":"`)[:4], 1), 401, "the token is malformed"},
 		{"expired", signed(t, jwt.MapClaims{"exp": in(-time.Minute)}), 401, "the token has expired"},
 		{"without exp", signed(t, jwt.MapClaims{"exp": nil}), 401, "the token has no exp"},
 		{"exp is text", signed(t, jwt.MapClaims{"exp": "tomorrow"}), 401, "the token's exp is not a time in seconds since 1970"},
 		{"exp is null", raw(`{"sub":"alice","exp":null,"iss":"https://issuer.example","aud":"rowcast"}`), 401, "the token's exp is not a time in seconds since 1970"},
-		{"exp is never", signed(t, jwt.MapClaims{"exp": 1e30}), 401, "the token's exp is not a time in seconds since 1970"},
+		{"exp is too large", signed(t, jwt.MapClaims{"exp": 1e30}), 401, "the token's exp is not a time in seconds since 1970"},
 		{"exp in milliseconds", signed(t, jwt.MapClaims{"exp": time.Now().UnixMilli()}), 401, "the token's exp is not a time in seconds since 1970"},
 		{"exp is zero", signed(t, jwt.MapClaims{"exp": 0}), 401, "the token has expired"},
 		{"nbf is text", signed(t, jwt.MapClaims{"nbf": "yesterday"}), 401, "the token's nbf is not a time in seconds since 1970"},
@@ -71,7 +71,7 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"the audience is a number", signed(t, jwt.MapClaims{"aud": 7}), 401, "the token's iss or aud is empty or has a wrong type"},
 		{"an empty audience", signed(t, jwt.MapClaims{"aud": []string{}}), 401, "the token's iss or aud is empty or has a wrong type"},
 		{"no issuer", signed(t, jwt.MapClaims{"iss": nil}), 401, "the token has no iss"},
-		{"the issuer is one of several", signed(t, jwt.MapClaims{"iss": []string{"https://issuer.example"}}), 401, "the token's iss or aud is empty or has a wrong type"},
+		{"the issuer is in an array", signed(t, jwt.MapClaims{"iss": []string{"https://issuer.example"}}), 401, "the token's iss or aud is empty or has a wrong type"},
 		{"another issuer", signed(t, jwt.MapClaims{"iss": "https://issuer.example.evil"}), 401, "the token is from another issuer"},
 		{"crit", sign(t, hs, []byte(secret), claims(nil), "crit", "exp"), 401, "the token has a crit header, which is not supported"},
 		{"kid is the path of a file", sign(t, hs, []byte(otherSecret), claims(nil), "kid", file), 401, unsigned},
@@ -103,7 +103,7 @@ func TestAttacksWithTokens(t *testing.T) {
 		for where, headers := range map[string][]string{"header": bearer(tt.token), "cookie": {"Cookie", "session=" + tt.token}} {
 			status, says := listenTo(t, h, "", headers...)
 			if status != tt.status || !strings.HasSuffix(says, "\r\n\r\n"+tt.want+"\n") {
-				t.Errorf("%s, in the %s: got %d, %s, want %d, %q", tt.name, where, status, says, tt.status, tt.want)
+				t.Errorf("%s, in the %s: got %d, %s, want %d and the body %q", tt.name, where, status, says, tt.status, tt.want)
 			}
 			said += says
 		}
@@ -139,17 +139,17 @@ func TestGoodTokens(t *testing.T) {
 	}{
 		{"a secret", bearer(signed(t, nil)), 200, alice},
 		{"another secret", bearer(sign(t, jwt.SigningMethodHS256, []byte(otherSecret), claims(nil))), 200, alice},
-		{"a secret of 32 bytes", bearer(sign(t, jwt.SigningMethodHS256, []byte(secret[:32]), claims(nil))), 200, alice},
-		{"a secret of 31 bytes", bearer(sign(t, jwt.SigningMethodHS256, []byte(secret[:31]), claims(nil))), 401, "the token is not signed by a configured key\n"},
+		{"a configured secret of 32 bytes", bearer(sign(t, jwt.SigningMethodHS256, []byte(secret[:32]), claims(nil))), 200, alice},
+		{"the first 31 bytes of a secret", bearer(sign(t, jwt.SigningMethodHS256, []byte(secret[:31]), claims(nil))), 401, "the token is not signed by a configured key\n"},
 		{"RS256", bearer(sign(t, jwt.SigningMethodRS256, k.rsa, claims(nil))), 200, alice},
 		{"PS384", bearer(sign(t, jwt.SigningMethodPS384, k.rsa, claims(nil))), 200, alice},
 		{"ES384", bearer(sign(t, jwt.SigningMethodES384, k.ec384, claims(nil))), 200, alice},
 		{"EdDSA", bearer(sign(t, jwt.SigningMethodEdDSA, k.ed, claims(nil))), 200, alice},
 		{"clock skew within --jwt-leeway", bearer(signed(t, jwt.MapClaims{"exp": time.Now().Add(-2 * time.Second).Unix(), "nbf": time.Now().Add(2 * time.Second).Unix()})), 200, alice},
 		{"groups", bearer(signed(t, jwt.MapClaims{"https://app.example/teams": []string{"team:7", "team:8", "team:7"}})), 200, `{"recipients":["alice","team:7","team:8"],"heartbeat":15}`},
-		{"another claim", bearer(signed(t, jwt.MapClaims{"groups": []string{"team:7"}})), 200, alice},
-		{"the cookie", []string{"Cookie", "a=b; session=" + bob + "; c=d"}, 200, `{"recipients":["bob"],"heartbeat":15}`},
-		{"the header wins", []string{"Authorization", "bearer " + bob, "Cookie", "session=" + carol}, 200, `{"recipients":["bob"],"heartbeat":15}`},
+		{"groups in another claim", bearer(signed(t, jwt.MapClaims{"groups": []string{"team:7"}})), 200, alice},
+		{"a token in the cookie", []string{"Cookie", "a=b; session=" + bob + "; c=d"}, 200, `{"recipients":["bob"],"heartbeat":15}`},
+		{"a token in the header and another one in the cookie", []string{"Authorization", "bearer " + bob, "Cookie", "session=" + carol}, 200, `{"recipients":["bob"],"heartbeat":15}`},
 		{"an invalid header and a valid cookie", []string{"Authorization", "Bearer x", "Cookie", "session=" + carol}, 401, "the token is malformed\n"},
 		{"a proxy's password and a cookie", []string{"Authorization", "Basic YTpi", "Cookie", "session=" + carol}, 200, `{"recipients":["carol"],"heartbeat":15}`},
 		{"bearer in lower case", []string{"Authorization", "bearer " + bob}, 200, `{"recipients":["bob"],"heartbeat":15}`},
@@ -166,7 +166,7 @@ func TestGoodTokens(t *testing.T) {
 	}
 	for _, tt := range tests {
 		if status, says := listenTo(t, h, "", tt.headers...); status != tt.status || !strings.HasSuffix(says, tt.want) {
-			t.Errorf("%s: got %d, %s, want %d, %s", tt.name, status, says, tt.status, tt.want)
+			t.Errorf("%s: got %d, %s, want %d and %s at the end", tt.name, status, says, tt.status, tt.want)
 		}
 	}
 	for _, name := range []string{
@@ -176,7 +176,7 @@ func TestGoodTokens(t *testing.T) {
 		for _, written := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], "%" + fmt.Sprintf("%x", name[0]) + name[1:]} {
 			status, says := listenTo(t, h, "?x=y&"+written+"=alice", bearer(bob)...)
 			if want := "remove " + name + " from the URL: "; status != 400 || !strings.Contains(says, want) {
-				t.Errorf("?%s=: got %d, %s, want 400, %q", written, status, says, want)
+				t.Errorf("?%s=: got %d, %s, want 400 and %q in it", written, status, says, want)
 			}
 		}
 	}
@@ -221,13 +221,13 @@ func TestTokensWithoutExp(t *testing.T) {
 		"the token's exp is not a time in seconds since 1970\n": "never",
 	} {
 		if _, says := listenTo(t, h, "", bearer(signed(t, jwt.MapClaims{"exp": exp}))...); !strings.HasSuffix(says, want) {
-			t.Errorf("exp %v: got %s, want %s", exp, says, want)
+			t.Errorf("exp %v: got %s, want %s at the end", exp, says, want)
 		}
 	}
 }
 
-// A hub does not start with weak keys, with files that do not contain the expected kind of key, with an invalid
-// --jwt-cookie, or with two authentication methods. The error does not contain the secret.
+// A hub does not start with weak keys, with files that are missing or do not contain the expected kind of key, with an
+// invalid --jwt-cookie, or with two authentication methods. The error does not contain the secret.
 func TestWeakKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	k := pairs()
@@ -243,7 +243,7 @@ func TestWeakKeysAreRefused(t *testing.T) {
 	} {
 		code, _, stderr := run(t, nil, append([]string{"serve", "--database-url", nobodyThere}, args...)...)
 		if code != 2 || !strings.Contains(stderr, want) || strings.Contains(stderr, secret[:31]) {
-			t.Errorf("%v: got %d, %s, want 2, %q", args, code, stderr, want)
+			t.Errorf("%v: got %d, %s, want 2 and an error with %q but without the secret", args, code, stderr, want)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func newKeyServer(t *testing.T, answer string) *keyServer {
 	return s
 }
 
-// A namedKey is a key of a set.
+// A namedKey is a private key with a kid.
 type namedKey struct {
 	kid     string
 	private ed25519.PrivateKey
@@ -59,7 +59,7 @@ func (k namedKey) bearer(t *testing.T) []string {
 	return bearer(sign(t, jwt.SigningMethodEdDSA, k.private, claims(nil), "kid", k.kid))
 }
 
-// jwk returns the published form of the key, with additional members.
+// jwk returns the public key as a JSON Web Key. purpose has further members, as JSON.
 func (k namedKey) jwk(purpose string) string {
 	x := base64.RawURLEncoding.EncodeToString(k.private.Public().(ed25519.PublicKey))
 	return fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":%q,"x":%q,%s}`, k.kid, x, purpose)
@@ -82,7 +82,7 @@ const notSigned = "the token is not signed by a configured key\n"
 
 const aliceOnly = `{"recipients":["alice"],"heartbeat":15}`
 
-// A new key is read when the first token names it. A withdrawn key is not valid any more.
+// A new key is read when the first token names it. After this read, a withdrawn key is not valid any more.
 func TestKeySetChanges(t *testing.T) {
 	t.Parallel()
 	before, after := newNamedKey(t, "a"), newNamedKey(t, "b")
@@ -124,11 +124,11 @@ func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 			unnamed := bearer(sign(t, jwt.SigningMethodEdDSA, known.private, claims(nil)))
 			for _, headers := range [][]string{newNamedKey(t, "unknown").bearer(t), known.bearer(t), unnamed} {
 				if status, says := listenTo(t, h, "", headers...); status != 401 || !strings.HasSuffix(says, notSigned) {
-					t.Errorf("got %d, %s, want 401", status, says)
+					t.Errorf("got %d, %s, want 401 and %s at the end", status, says, notSigned)
 				}
 			}
 			if said := h.err.String(); strings.Count(said, `level=WARN msg="the JSON Web Key Set has no key`) != 1 || strings.Contains(said, "cannot read") {
-				t.Errorf("got the log %s, want one warning that the set has no key", said)
+				t.Errorf("got the log %s, want one warning that the set has no key, and no failed read", said)
 			}
 		})
 	}
@@ -153,17 +153,17 @@ func TestUnavailableKeySet(t *testing.T) {
 		h := secure(t, "--jwks-url", keys.URL)
 		keys.answer.Store(answer)
 		if status, says := listenTo(t, h, "", unknown.bearer(t)...); status != 200 || says != later {
-			t.Errorf("%s, unknown: got %d, %s, want an empty stream with retry", name, status, says)
+			t.Errorf("%q, unknown key: got %d, %s, want an empty stream with retry", name, status, says)
 		}
 		if _, says := listenTo(t, h, "", known.bearer(t)...); says != aliceOnly || keys.asked.Load() != 2 {
-			t.Errorf("%s, known: got %s; asked %d times, want 2", name, says, keys.asked.Load())
+			t.Errorf("%q, known key: got %s; the set was read %d times, want a stream and 2 reads", name, says, keys.asked.Load())
 		}
 		h.err.await(t, `level=WARN msg="cannot read the JSON Web Key Set: the keys that were read before stay valid" host=127.0.0.1:.* known_keys=[1-9][0-9]* error="`+reason)
 		h.err.await(t, `level=WARN msg=".*" reason="the key of the token is not known, and the last attempt to read the JSON Web Key Set failed"`)
 	}
 }
 
-// A secret in the URL is not logged.
+// A secret in the URL of a JSON Web Key Set is not logged.
 func TestSecretsInAURLOfKeys(t *testing.T) {
 	t.Parallel()
 	keys := newKeyServer(t, "")
@@ -196,7 +196,7 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	keys := newKeyServer(t, jwks([]namedKey{known}))
 	h := secure(t, "--jwks-url", keys.URL)
 	began := time.Now()
-	for i := range 100 { // few enough to take less than 5 s, so that no request waits until the set may be read again
+	for i := range 100 { // few enough to take less than 5 s, so that no request waits until the set may be read again (see KeyRead in stream/auth)
 		status, says := listenTo(t, h, "", newNamedKey(t, fmt.Sprint("../", i)).bearer(t)...)
 		if i == 0 && status != 401 || i > 0 && says != later {
 			t.Fatalf("token %d: got %d, %s, want 401 for token 0 and an empty stream with retry for the others", i, status, says)
@@ -245,7 +245,7 @@ func TestOtherKeysAtAURL(t *testing.T) {
 	}
 }
 
-// A key of a set with an alg verifies only tokens of that algorithm, whether or not the token names the key.
+// A published key that has an alg verifies only tokens of that algorithm, whether or not the token names the key.
 func TestAlgOfAPublishedKeyIsEnforced(t *testing.T) {
 	t.Parallel()
 	n := base64.RawURLEncoding.EncodeToString(pairs().rsa.N.Bytes())

@@ -41,22 +41,22 @@ func receiveAll(t *testing.T, h *hub, headers ...string) (events []received) {
 	return events
 }
 
-// wantByeAndEnd checks that the last two events of a stream are rowcast.bye and a heartbeat with the cursor to resume
-// from. It returns rowcast.bye and its expires_in.
+// wantByeAndEnd checks that the last two events of a stream are rowcast.bye with a reason, and a heartbeat with an id.
+// It returns rowcast.bye and its expires_in.
 func wantByeAndEnd(t *testing.T, events []received, reason string) (bye received, in int) {
 	t.Helper()
 	n := len(events)
 	if n < 3 || events[n-2].Name != "rowcast.bye" || events[n-1].Name != "rowcast.beat" || events[n-1].LastID == "" {
-		t.Fatalf("got %v, want rowcast.bye and rowcast.beat at the end", events)
+		t.Fatalf("got %v, want at least 3 events, with rowcast.bye and a rowcast.beat with an id at the end", events)
 	}
 	bye = events[n-2]
 	if _, err := fmt.Sscanf(bye.Data, `{"reason": "`+reason+`", "expires_in": %d}`, &in); err != nil {
-		t.Errorf("got %s, want the reason %s", bye.Data, reason)
+		t.Errorf("got %s, want the reason %s, and expires_in", bye.Data, reason)
 	}
 	return bye, in
 }
 
-// A stream receives rowcast.bye before its token expires, and ends when --jwt-leeway has passed after that time. The
+// A stream receives rowcast.bye before its token expires. It ends when --jwt-leeway has passed since the expiry. The
 // token then opens no other stream.
 func TestAStreamEndsWithItsToken(t *testing.T) {
 	t.Parallel()
@@ -70,7 +70,7 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	}
 	bye, in := wantByeAndEnd(t, events, "expired")
 	if said := bye.at.Add(time.Duration(in) * time.Second); !bye.at.Before(exp) || in < 1 || said.Sub(exp).Abs() >= leeway-time.Second {
-		t.Errorf("rowcast.bye arrived %v before exp, with expires_in %d, want it before exp and expires_in close to this time", exp.Sub(bye.at), in)
+		t.Errorf("rowcast.bye arrived %v before exp, with expires_in %d, want it before exp, and expires_in at least 1 and less than %v from this time", exp.Sub(bye.at), in, leeway-time.Second)
 	}
 	tail := start(t, nil, "tail", "--url", h.url+"/events", "--token", token)
 	if code := tail.wait(); code != 1 || !strings.HasSuffix(tail.err.String(), "/events answered 401 Unauthorized: the token has expired\n") {
@@ -78,7 +78,7 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	}
 	status, says := listenTo(t, h, "", bearer(token)...)
 	if status != 401 || !strings.HasSuffix(says, "the token has expired\n") {
-		t.Errorf("the expired token: got %d, %s, want 401", status, says)
+		t.Errorf("the expired token: got %d, %s, want 401 and that the token has expired", status, says)
 	}
 }
 
@@ -95,7 +95,7 @@ func TestAStreamIsRenewedByTheApp(t *testing.T) {
 	h := secure(t, "--auth-url", app.URL)
 	wantByeAndEnd(t, receiveAll(t, h, "Cookie", "session=1"), "revoked")
 	if got := len(app.questions()); got != 4 {
-		t.Errorf("%d requests, want 4", got)
+		t.Errorf("the app received %d requests, want 4", got)
 	}
 }
 
@@ -136,7 +136,7 @@ func TestCookiesAcrossOrigins(t *testing.T) {
 		origin, site string
 		status       int
 	}{
-		{"", "", 200}, // no browser sends these two values together
+		{"", "", 200}, // a program, or over plain HTTP a page of the hub's own origin
 		{"", "same-origin", 200},
 		{"", "none", 200},
 		{"", "cross-site", 403}, // as in the request for an image or a link
@@ -162,14 +162,14 @@ func TestCookiesAcrossOrigins(t *testing.T) {
 			}
 			status, says := listenTo(t, h, "", headers...)
 			if status != tt.status || status == 403 && !strings.HasSuffix(says, denied) {
-				t.Errorf("%s, %+v: got %d, %s, want status %d", name, tt, status, says, tt.status)
+				t.Errorf("%s, %+v: got %d, %s, want status %d (403 with the reason)", name, tt, status, says, tt.status)
 			}
 		}
 		app.answers(saying(500, ""))
 		for _, cookie := range []string{"session=x", ""} { // the answer is 401, or an empty stream while the app fails
 			got := ask(t, "GET", h.url+"/events", "Origin", ours, "Cookie", cookie).header
 			if got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Credentials") != "true" {
-				t.Errorf("%s, cookie %q: got the headers %v, want CORS headers", name, cookie, got)
+				t.Errorf("%s, cookie %q: got the headers %v, want CORS headers for %s with credentials", name, cookie, got, ours)
 			}
 		}
 	}

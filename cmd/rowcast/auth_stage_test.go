@@ -39,8 +39,9 @@ func secure(t *testing.T, args ...string) *hub {
 // later is the result of listenTo if the hub asked the client to retry later.
 const later = "retry later"
 
-// listenTo opens a stream and returns the data of its hello, the whole answer if the stream was denied, or later.
-// Headers are given as name, value, name, value.
+// listenTo opens a stream. It returns the status and the data of rowcast.hello. Instead of the data, it returns the
+// whole answer if the status is not 200, and later if the stream ends without rowcast.hello. Headers are given as name,
+// value, name, value.
 func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int, says string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/events"+query, nil)
@@ -98,7 +99,7 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, claims jwt.MapClaims,
 	return text
 }
 
-// signed returns a token that is signed with the secret.
+// signed returns a token that is signed with the constant secret, and has the claims that claims returns.
 func signed(t testing.TB, changed jwt.MapClaims) string {
 	t.Helper()
 	return sign(t, jwt.SigningMethodHS256, []byte(secret), claims(changed))

@@ -43,7 +43,7 @@ func benchDatabase(b *testing.B, settings map[string]string, args ...string) (ds
 	return dsn, "http://" + said.await(b, `msg=listening addr=([0-9.:]+)`)[1]
 }
 
-// runPgbench inserts single rows with 64 clients for some seconds and returns the rate.
+// runPgbench inserts single rows with 64 clients for some seconds and returns the number of rows per second.
 func runPgbench(b *testing.B, pgbench, dsn, schema string, seconds int, more ...string) float64 {
 	b.Helper()
 	script := filepath.Join(b.TempDir(), schema+".sql")

@@ -23,7 +23,7 @@ func TestBrowser(t *testing.T) {
 	t.Run("rolling restart", func(t *testing.T) { testRollingRestart(t, chromium) })
 }
 
-// browserLimit is the time limit of a wait for a page.
+// browserLimit is the time limit of an action or a wait in the browser.
 const browserLimit = 20 * time.Second
 
 // foreignHost is a host name that the browser resolves to this machine.

@@ -46,7 +46,7 @@ func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 	}
 }
 
-// The default of --replays is the number of processors, from 2 to 4.
+// The default of --replays is the number of processors, but at least 2 and at most 4.
 func TestDefaultOfReplays(t *testing.T) {
 	t.Parallel()
 	for processors, want := range map[string]string{"1": "2", "3": "3", "64": "4"} {
@@ -63,7 +63,7 @@ func TestVersion(t *testing.T) {
 	t.Parallel()
 	code, out, stderr := run(t, nil, "--version")
 	if code != 0 || stderr != "" || !strings.HasPrefix(out, "rowcast ") || strings.Count(out, "\n") != 1 {
-		t.Errorf("got %d, %q, %q, want 0 and one line that begins with rowcast", code, out, stderr)
+		t.Errorf("got %d, %q, %q, want 0, one line that begins with rowcast, and no error", code, out, stderr)
 	}
 }
 
@@ -160,7 +160,7 @@ func TestWrongCommandLines(t *testing.T) {
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, tt.env, tt.args...)
 		if want := "rowcast: " + tt.want + "\n"; code != 2 || stdout != "" || stderr != want {
-			t.Errorf("rowcast %q %v: got %d, %q, %q, want 2, %q", tt.args, tt.env, code, stdout, stderr, want)
+			t.Errorf("rowcast %q %v: got %d, stdout %q, stderr %q, want 2, nothing, %q", tt.args, tt.env, code, stdout, stderr, want)
 		}
 	}
 }
@@ -234,7 +234,7 @@ func TestIgnoredFlagsAreRefused(t *testing.T) {
 	dsn, says := noDatabase(t)
 	for _, tt := range []struct {
 		flag, value, with string
-		ways              []string // the methods with which the flag has an effect
+		ways              []string // the methods with which the flag is accepted
 	}{
 		{"jwt-issuer", "me", tokens, []string{tokens}},
 		{"jwt-audience", "me", tokens, []string{tokens}},
@@ -261,7 +261,7 @@ func TestIgnoredFlagsAreRefused(t *testing.T) {
 					want, exit = "rowcast: "+says+"\n", 1
 				}
 				if code, _, stderr := run(); code != exit || !strings.HasSuffix(stderr, want) {
-					t.Errorf("%s=%s with %s: got %d, %q, want %d, %q", name, tt.value, way, code, stderr, exit, want)
+					t.Errorf("%s=%s with %s: got %d, %q, want %d and %q at the end", name, tt.value, way, code, stderr, exit, want)
 				}
 			}
 		}

@@ -23,7 +23,8 @@ func (demoCmd) Help() string {
 		`With a database URL, the demo installs the schema rowcast in that database. The schema and the rows stay there.`
 }
 
-// Validate refuses an address that other machines can reach, because the demo authenticates nobody.
+// Validate refuses an address that other machines can reach, because the demo authenticates nobody. It also refuses
+// --fresh with a database URL.
 func (c *demoCmd) Validate() error {
 	if !server.IsLoopback(c.Listen) {
 		return fmt.Errorf("--listen: %q is not a loopback address such as 127.0.0.1:8080; the demo authenticates nobody, so it must be reachable from this machine only", c.Listen)
@@ -34,7 +35,7 @@ func (c *demoCmd) Validate() error {
 	return nil
 }
 
-// Run runs the demo until ctx ends.
+// Run runs the demo until ctx ends or the demo fails.
 func (c *demoCmd) Run(ctx context.Context, console console) error {
 	d := demo.Demo{Listen: c.Listen, Database: c.Flags, Fresh: c.Fresh, Out: console.out, Err: console.err}
 	return d.Run(ctx)

@@ -110,7 +110,7 @@ func testDemoBell(t *testing.T, u *demoUser) {
 	u.execute(insertFor("'alice'", "one"), insertFor("'alice'", "two"))
 	awaitTitles(p, "two", "one")
 	if got, want := value[[]string](p, toasts), []string{"one", "two"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("toasts: %q, want %q", got, want)
+		t.Errorf("the page shows the toasts %q, want %q", got, want)
 	}
 	if got, want := value[string](p, count), "2"; got != want {
 		t.Errorf("the bell shows %q, want %q", got, want)
@@ -125,7 +125,7 @@ func testDemoBell(t *testing.T, u *demoUser) {
 }
 
 // testDemoToasts checks that no toast covers the form. It compares rectangles, because a click on a toast reaches the form below it. On
-// a small screen, where the form is as high as the screen, only the button must stay visible.
+// a small screen, where the form is as high as the screen, only the button must not be covered.
 func testDemoToasts(t *testing.T, u *demoUser) {
 	p := u.open("alice")
 	const covered = `((controls) => {

@@ -141,7 +141,7 @@ func (d demo) rows(user string) []string {
 		Rows   []struct{ Data json.RawMessage }
 	}
 	if err := json.Unmarshal([]byte(got.body), &existing); got.status != http.StatusOK || err != nil || existing.Cursor == "" {
-		d.t.Fatalf("the page's existing rows: got %d, %s (%v), want 200 and JSON", got.status, got.body, err)
+		d.t.Fatalf("the page's existing rows: got %d, %s (%v), want 200 and JSON with a cursor", got.status, got.body, err)
 	}
 	var data []string
 	for _, row := range existing.Rows {

@@ -126,10 +126,10 @@ func TestDemoOnNamedDatabase(t *testing.T) {
 	t.Parallel()
 	d := startDemo(t, dbtest.Empty(t))
 	if want := "not a private database"; !strings.Contains(d.out.String(), want) {
-		t.Errorf("the demo prints\n%s\nwant %q", d.out, want)
+		t.Errorf("the demo prints\n%s\nwant %q in it", d.out, want)
 	}
 	if want := "installed the schema"; !strings.Contains(d.err.String(), want) {
-		t.Errorf("the demo prints\n%s\nwant %q", d.err, want)
+		t.Errorf("the demo prints\n%s\nwant %q in it", d.err, want)
 	}
 	d.runPsql(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1'), ('bob', '2')`)
 	for user, want := range map[string][]string{"alice": {"1"}, "bob": {"2"}} {
@@ -169,7 +169,7 @@ func TestDemoTakesAnotherPort(t *testing.T) {
 	defer taken.Close()
 	d := startDemo(t, dbtest.Database(t), "--listen", taken.Addr().String())
 	if got, want := d.err.String(), taken.Addr().String()+" is in use"; !strings.Contains(got, want) {
-		t.Errorf("the demo prints %q, want %q", got, want)
+		t.Errorf("the demo prints %q, want %q in it", got, want)
 	}
 	if got := ask(t, http.MethodGet, d.url+"/"); got.status != http.StatusOK {
 		t.Errorf("GET /: got status %d, want 200", got.status)
@@ -185,7 +185,7 @@ func TestDemoServesItsFiles(t *testing.T) {
 		"/": "text/html", "/demo/demo.js": "text/javascript", "/demo/demo.css": "text/css", "/demo/icon.svg": "image/svg+xml", "/rowcast.js": "text/javascript",
 	} {
 		if got := ask(t, http.MethodGet, d.url+path); got.status != http.StatusOK || !strings.HasPrefix(got.header.Get("Content-Type"), want) {
-			t.Errorf("%s: got status %d, type %s, want 200, %s", path, got.status, got.header.Get("Content-Type"), want)
+			t.Errorf("%s: got status %d, type %s, want 200 and a type that begins with %s", path, got.status, got.header.Get("Content-Type"), want)
 		}
 	}
 	for _, path := range []string{"/demo/index.html", "/demo/..%2fpage.go", "/demo/.", "/demo/"} {
@@ -222,7 +222,7 @@ func TestDemoRefuses(t *testing.T) {
 	} {
 		got := d.post(test.body, test.headers...)
 		if got.status != test.status || !strings.Contains(got.body, test.text) {
-			t.Errorf("%s: got %d %s, want %d %s", name, got.status, got.body, test.status, test.text)
+			t.Errorf("%s: got %d, %s, want %d and %q in it", name, got.status, got.body, test.status, test.text)
 		}
 	}
 	if got := d.rows("alice"); got != nil {
@@ -239,7 +239,7 @@ func TestDemoListensOnLoopback(t *testing.T) {
 	for _, address := range []string{":8080", "0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "example.com:8080"} {
 		code, _, errs := run(t, nil, "demo", "--listen", address)
 		if code != 2 || !strings.Contains(errs, "not a loopback address") {
-			t.Errorf("--listen %s: got exit code %d, %s, want 2", address, code, errs)
+			t.Errorf("--listen %s: got exit code %d, %s, want 2 and that it is not a loopback address", address, code, errs)
 		}
 	}
 }

@@ -31,7 +31,7 @@ func TestDisconnectOnAllHubs(t *testing.T) {
 	const bye = `"event":"rowcast.bye","data":{"reason": ?"disconnected", ?"expires_in": ?0}`
 	got := ask(t, "POST", first.admin+"/disconnect?recipient=alice")
 	if want := "{\"recipient\":\"alice\",\"disconnected\":2}\n"; got.status != 200 || got.body != want || got.header.Get("Content-Type") != "application/json" {
-		t.Errorf("got %+v, want %s", got, want)
+		t.Errorf("got %+v, want 200, application/json and the body %s", got, want)
 	}
 	for _, tail := range alices {
 		tail.out.await(t, `(?s)rowcast.hello.*`+bye+`.*rowcast.hello`)
@@ -81,14 +81,14 @@ func TestDisconnectRequests(t *testing.T) {
 
 		{"nothing", "", "", "", 400, missing},
 		{"another key", "?uid=alice", "", "", 400, unknown},
-		{"another key besides", "?recipient=alice&dry_run=1", "", "", 400, unknown},
-		{"in another case", "?Recipient=alice", "", "", 400, unknown},
-		{"twice", "?recipient=alice&recipient=bob", "", "", 400, repeated},
-		{"twice the same", "?recipient=alice&recipient=alice", "", "", 400, repeated},
+		{"a second key", "?recipient=alice&dry_run=1", "", "", 400, unknown},
+		{"a key in another case", "?Recipient=alice", "", "", 400, unknown},
+		{"two recipients", "?recipient=alice&recipient=bob", "", "", 400, repeated},
+		{"the same recipient twice", "?recipient=alice&recipient=alice", "", "", 400, repeated},
 		{"in the query and a form", "?recipient=alice", form, "recipient=alice", 400, repeated},
 		{"in the query and JSON", "?recipient=alice", inJSON, `{"recipient": "bob"}`, 400, repeated},
-		{"empty", "?recipient=", "", "", 400, "the recipient is empty\n"},
-		{"too long", "?recipient=" + many[:257], "", "", 400, "the recipient is longer than 256 bytes\n"},
+		{"an empty recipient", "?recipient=", "", "", 400, "the recipient is empty\n"},
+		{"a recipient that is too long", "?recipient=" + many[:257], "", "", 400, "the recipient is longer than 256 bytes\n"},
 		{"with NUL", "?recipient=alice%00", "", "", 400, "the recipient contains a control character\n"},
 		{"with a line break", "", form, "recipient=alice%0A", 400, "the recipient contains a control character\n"},
 		{"not UTF-8", "?recipient=alice%ff", "", "", 400, "the recipient is not valid UTF-8\n"},
@@ -104,11 +104,11 @@ func TestDisconnectRequests(t *testing.T) {
 		{"a form sent as JSON", "", inJSON, "recipient=alice", 400, badJSON},
 		{"JSON without an end", "", inJSON, `{"recipient": "alice"`, 400, badJSON},
 		{"JSON without an end, in the middle of a key", "", inJSON, `{"recipient": "alice", "recipient"`, 400, badJSON},
-		{"JSON and more", "", inJSON, `{"recipient": "alice"} {"recipient": "bob"}`, 400, badJSON},
+		{"two JSON objects", "", inJSON, `{"recipient": "alice"} {"recipient": "bob"}`, 400, badJSON},
 		{"JSON and garbage", "", inJSON, `{"recipient": "alice"}]`, 400, badJSON},
 		{"JSON with a repeated key", "", inJSON, `{"recipient": "alice", "recipient": "alice"}`, 400, badJSON},
 		{"JSON with another key", "", inJSON, `{"recipient": "alice", "dry_run": true}`, 400, badJSON},
-		{"JSON in another case", "", inJSON, `{"RECIPIENT": "alice"}`, 400, badJSON},
+		{"JSON with a key in another case", "", inJSON, `{"RECIPIENT": "alice"}`, 400, badJSON},
 		{"JSON with an array of recipients", "", inJSON, `{"recipient": ["alice"]}`, 400, badJSON},
 		{"JSON with null", "", inJSON, `{"recipient": null}`, 400, badJSON},
 		{"a JSON array", "", inJSON, `["recipient", "alice"]`, 400, badJSON},
@@ -242,7 +242,7 @@ func TestDisconnectWithoutPostgres(t *testing.T) {
 	got := ask(t, "POST", h.admin+"/disconnect?recipient=alice")
 	want := `{"recipient":"alice","disconnected":1,"error":"the other hubs could not be notified through PostgreSQL: try again"}` + "\n"
 	if got.status != 503 || got.body != want {
-		t.Errorf("got %+v, want %s", got, want)
+		t.Errorf("got %+v, want 503 and the body %s", got, want)
 	}
 	tail.out.await(t, "rowcast.bye")
 }

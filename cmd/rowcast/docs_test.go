@@ -45,7 +45,7 @@ func section(t *testing.T, text, heading string) string {
 	return after[:next[0]]
 }
 
-// documents returns the paths of all documents in the repository.
+// documents returns the paths of all Markdown files in the repository, relative to its root.
 func documents(t *testing.T) (paths []string) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -66,7 +66,7 @@ func documents(t *testing.T) (paths []string) {
 	return paths
 }
 
-// wantSame fails unless the keys of documented and actual are the same.
+// wantSame reports an error for each key that only documented or only actual has, and if actual is empty.
 func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, actual map[string]W) {
 	t.Helper()
 	if len(actual) == 0 {
@@ -239,7 +239,7 @@ func afterText(t *testing.T, text, begin string) string {
 	t.Helper()
 	_, after, ok := strings.Cut(text, begin)
 	if !ok {
-		t.Fatalf("there is no %q", begin)
+		t.Fatalf("the text does not contain %q", begin)
 	}
 	return after
 }

@@ -17,7 +17,7 @@ func (doctorCmd) Help() string {
 		"If a check fails, the exit code is 1. A warning is not a failure."
 }
 
-// Run examines the database.
+// Run examines the database. It returns errReported if a check fails.
 func (c *doctorCmd) Run(ctx context.Context, console console) error {
 	config, err := c.Config()
 	if err != nil {

@@ -27,7 +27,8 @@ func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 	return h, dsn, role
 }
 
-// A replay without a connection is reported as failing in the log, in /metrics and in /readyz, until it succeeds.
+// The failure of a replay that gets no connection is reported in the log and in /metrics, and in /readyz until the
+// replay succeeds.
 func TestReplayIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	h, dsn, role := failingHub(t, "--retain", "0")
@@ -162,7 +163,7 @@ func TestAuthenticationIsReportedAsFailing(t *testing.T) {
 			_ = ask(t, "GET", h.url+"/events", "Cookie", "a=b")
 			got := askUntil(t, h.url+"/readyz", `"failing":{"`+operation+`":{`)
 			if got.status != 200 || strings.Contains(got.body, nobody) {
-				t.Errorf("got %+v, want 200 and no address", got)
+				t.Errorf("got %+v, want 200 and no URL", got)
 			}
 			askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="`+operation+`"} [1-9]`)
 			h.err.await(t, `level=WARN msg="`+tt.line+`" host=127.0.0.1:\d+ .*error=.*refused`)

@@ -20,8 +20,8 @@ var flagGroups = []kong.Group{
 }
 
 // environment gives every flag except --help and --version an environment variable, such as ROWCAST_LISTEN for
-// --listen. The help shows the names, which kong chooses. The values come from getenv instead of the environment of the
-// process, so that a test can run the whole program. An empty variable is ignored.
+// --listen. The help shows the names. The values come from getenv instead of the environment of the process, so that a
+// test can run the whole program. An empty variable is ignored.
 func environment(getenv func(string) string) kong.Option {
 	names := make(map[*kong.Value][]string)
 	return kong.OptionFunc(func(k *kong.Kong) error {
@@ -58,7 +58,8 @@ func takeVariables(names map[*kong.Value][]string) kong.Visitor {
 	}
 }
 
-// lookUp returns the value of a flag from the environment. It decodes the value once here, so that an error names the variable.
+// lookUp returns the value of a flag from the environment, or nil if none of its variables has a value. It decodes the
+// value once here, so that an error names the variable.
 func lookUp(flag *kong.Flag, names []string, getenv func(string) string) (any, error) {
 	for _, name := range names {
 		value := getenv(name)

@@ -39,7 +39,7 @@ func TestFlagsHaveRanges(t *testing.T) {
 			code, stdout, stderr := run(t, nil, command, flag+"="+value)
 			want := fmt.Sprintf("rowcast: %s: %s is not from %s to %s\n", flag, value, tt.low, tt.high)
 			if code != 2 || stdout != "" || stderr != want {
-				t.Errorf("%s=%s: got %d, %q, want 2, %q", tt.flag, value, code, stderr, want)
+				t.Errorf("%s=%s: got %d, stdout %q, stderr %q, want 2, nothing, %q", tt.flag, value, code, stdout, stderr, want)
 			}
 		}
 	}

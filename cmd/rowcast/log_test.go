@@ -14,7 +14,7 @@ func TestDurationsInTheLogHaveUnits(t *testing.T) {
 		var log bytes.Buffer
 		newLogger(&log, format).Info("x", "retry_in", 140*time.Millisecond)
 		if !strings.HasSuffix(log.String(), want) {
-			t.Errorf("got %s, want %s", log.String(), want)
+			t.Errorf("got %s, want %s at the end", log.String(), want)
 		}
 	}
 }
