@@ -20,7 +20,7 @@ type backlog struct {
 	maxIDLength int // an upper limit for the length of the id fields that replay computes
 
 	buffer  []byte // the buffer of the goroutine that writes
-	writing shared // what is being written, if other streams may hold it, too
+	writing shared // the memory of the current write that other streams may hold, too; zero if there is none
 	own     int    // the bytes of memory that are counted for this stream alone
 }
 

@@ -38,7 +38,7 @@ type frame struct {
 	live      []byte       // the block as live streams receive it, or its beginning if large is set
 	large     []byte       // the data of a large event, which is not copied; sse.BlockEnd follows it
 	idLength  int          // the length of the id field in live; the bytes after it are the same for all streams
-	listed    int          // the bytes of the cursor's list that are counted for this frame (see memory.share)
+	listed    int          // the bytes of the cursor's list of transactions that are counted for this frame (see memory.share)
 	holders   atomic.Int32 // the number of backlogs and writes that hold the frame
 }
 

@@ -82,7 +82,7 @@ type joining struct {
 	by    reader
 	ctx   context.Context
 	live  bool
-	pause time.Duration // the wait after the last failure of the Source; 0 after a success
+	pause time.Duration // the mean wait after the last failure of the Source; 0 after a success
 
 	// greeting is the result of hello, followed by rowcast.reset if the client must be reset. It is nil once greet has
 	// written it. If the stream can become live at once, it does so before rowcast.hello is written. Then the client

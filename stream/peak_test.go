@@ -26,7 +26,7 @@ import (
 const peakVariable = "ROWCAST_TEST_PEAK"
 
 // The settings of the hub of TestPeakMemory. Hub.Pending is small compared with the backlogs of all clients. Without
-// this limit, the backlogs would use much more memory than the formula in the README allows.
+// this limit, the backlogs would use much more memory than the formula in cmd/rowcast/README.md allows.
 const (
 	peakMemory  = 4 << 20
 	peakPending = 16 << 20
@@ -36,11 +36,11 @@ const (
 	peakEvicted = 300 // the number of closed streams after which the test ends
 )
 
-// In the worst case, a hub uses no more memory than the README says: the recent events, the pending events, three
-// events for each connection that reads from the database, half of that sum for garbage, and the memory of an empty
-// process. Clients that read very slowly resume and miss a row of 4 MiB, while rows of the same size are published for
-// other clients that read very slowly. The Source copies each page, as a database driver does. Without the limit
-// Hub.Pending, the same clients make the hub use more.
+// In the worst case, a hub uses no more memory than cmd/rowcast/README.md says: the recent events, the pending events,
+// three events for each connection that reads from the database, half of that sum for garbage, and the memory of an
+// empty process. Clients that read very slowly resume and miss a row of 4 MiB, while rows of the same size are
+// published for other clients that read very slowly. The Source copies each page, as a database driver does. Without
+// the limit Hub.Pending, the same clients make the hub use more.
 func TestPeakMemory(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {

@@ -102,7 +102,7 @@ func TestResetOfCursorsBelowTheHorizon(t *testing.T) {
 	c.hello()
 	half, whole := c.notification().LastID, c.notification().LastID
 
-	// The cursor whole is valid up to a horizon at the first transaction that it has not seen completely.
+	// The cursor of the last row has seen all transactions below this horizon, so it is still valid.
 	last := parse(t, whole)
 	exec(t, db, `UPDATE rowcast.history SET horizon = $1::text::xid8`, fmt.Sprint(slices.Min(append(last.Xip, last.Xid))))
 	s.caughtUp(t)

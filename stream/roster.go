@@ -25,7 +25,7 @@ type seat struct {
 	lease   *lease   // nil if the grant of the stream does not end
 	slot    uint32   // the part of the roster that the stream is in
 	index   uint32   // the stream's index in that part of the roster
-	active  uint64   // the tick at which something was last sent to the stream
+	active  uint64   // the tick at which something was last sent to the live stream, or 0
 }
 
 // A group holds the streams of one recipient or slot: first the live streams, then the streams that are joining.

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Run sends heartbeats, closes stalled streams, and renews each grant that expires or ends its stream, until the context
-// ends. Then the Hub answers new clients with "retry later", ends its streams at different times during Drain, and Run
-// returns.
+// Run sends heartbeats, closes stalled streams, and renews each grant that expires or ends its stream, until the
+// context ends. Then the Hub answers new clients with "retry later", ends its streams at different times during Drain,
+// and Run returns.
 func (h *Hub) Run(ctx context.Context) error {
 	h.init()
 	ticker := time.NewTicker(max(h.Heartbeat/slots, time.Millisecond))

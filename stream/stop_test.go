@@ -143,7 +143,7 @@ func TestStoppingSendsPendingEvents(t *testing.T) {
 		f.stop()
 		waiting.awaitEnd(t)
 		slow.awaitEnd(t)
-		free() // a write to a socket would have failed by now
+		free() // on a real connection, the write would have failed by now
 		dead.awaitEnd(t)
 		if got := fmt.Sprint(slow.events()); !strings.Contains(got, "message 1") || !strings.Contains(got, "message 2") ||
 			!strings.Contains(got, "message 2} {"+f.now.String()+" rowcast.beat") {
