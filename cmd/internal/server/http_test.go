@@ -234,6 +234,6 @@ func TestAttackLogLines(t *testing.T) {
 		}
 	}
 	if strings.Contains(text.String(), "\x1b") {
-		t.Error("the log contains a control character")
+		t.Error("the log contains an escape character")
 	}
 }

@@ -193,7 +193,7 @@ func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
 	for port := 12000 + os.Getpid()%4000; len(addresses) < n; port++ {
 		if port > 20000 {
-			t.Fatal("no free TCP ports on 127.0.0.1 between 12000 and 20000")
+			t.Fatal("too few free TCP ports on 127.0.0.1 below 20001")
 		}
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		if l, err := net.Listen("tcp", address); err == nil {
