@@ -101,7 +101,7 @@ func TestKeySetChanges(t *testing.T) {
 		}
 	}
 	if got := keys.asked.Load(); got != 2 {
-		t.Errorf("the set was read %d times, want 2", got)
+		t.Errorf("the set was read %d times, want 2: at the start and for the new key", got)
 	}
 }
 
@@ -207,14 +207,15 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	}
 	const line = `reason="the key of the token is not known, and the JSON Web Key Set was read less than 10 s ago because of an unknown key"`
 	if lines, most := strings.Count(h.err.String(), line), 50+5*int(1+time.Since(began).Seconds()); lines < 10 || lines > most {
-		t.Errorf("%d lines in the log, want 10 to %d", lines, most)
+		t.Errorf("the log has %d lines with this reason, want 10 to %d", lines, most)
 	}
 	if _, says := listenTo(t, h, "", known.bearer(t)...); says != aliceOnly {
 		t.Errorf("a token with the known key: got %s, want a stream", says)
 	}
 }
 
-// A set may contain keys that are not public keys for signatures. Such a key verifies no token.
+// A set may contain keys that are not public keys for signatures. Such a key verifies no token. A good
+// key verifies no token of another key or algorithm.
 func TestOtherKeysAtAURL(t *testing.T) {
 	t.Parallel()
 	good, encrypting := newNamedKey(t, "a"), newNamedKey(t, "enc")

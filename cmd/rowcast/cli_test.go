@@ -54,7 +54,7 @@ func TestDefaultOfReplays(t *testing.T) {
 		cmd.Env = append(cmd.Env, "GOMAXPROCS="+processors)
 		help, err := cmd.Output()
 		if want := "(default " + want + ") ($ROWCAST_REPLAYS)"; err != nil || !strings.Contains(strings.Join(strings.Fields(string(help)), " "), want) {
-			t.Errorf("with %s processors the help (%v) does not contain %q:\n%s", processors, err, want, help)
+			t.Errorf("with %s processors: got the error %v and this help, want no error and %q in the help:\n%s", processors, err, want, help)
 		}
 	}
 }

@@ -23,7 +23,7 @@ func TestDatabaseOfLibpqsVariables(t *testing.T) {
 	migrate.Env = append(migrate.Env, "PGHOST="+config.Host, "PGPORT="+port, "PGUSER="+config.User, "PGDATABASE="+config.Database)
 	out, err := migrate.CombinedOutput()
 	if want := "The schema rowcast is up to date: version " + schemaVersion + ".\n"; err != nil || string(out) != want {
-		t.Errorf("got %v, %q, want %q", err, out, want)
+		t.Errorf("got the error %v, %q, want no error, %q", err, out, want)
 	}
 }
 

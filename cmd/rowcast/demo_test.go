@@ -30,12 +30,12 @@ func TestDemo(t *testing.T) {
 	home := dbtest.Home(t)
 	begin := func(args ...string) *demoProcess {
 		cmd := command(t, home, append([]string{"demo", "--listen", "127.0.0.1:0"}, args...)...)
-		cmd.Env = append(cmd.Env, "PGSERVICE=other", "PGHOST=other", "PGOPTIONS=-c default_transaction_read_only=on") // a private server ignores these variables
+		cmd.Env = append(cmd.Env, "PGSERVICE=other", "PGHOST=other", "PGOPTIONS=-c default_transaction_read_only=on") // the demo with a private PostgreSQL ignores these variables
 		return spawn(t, cmd)
 	}
 	d := begin()
 	if !strings.Contains(d.out.String(), home) {
-		t.Fatalf("the demo does not use its home directory %s:\n%s", home, d.out)
+		t.Fatalf("the demo prints no path in its home directory %s:\n%s", home, d.out)
 	}
 	if got := ask(t, http.MethodGet, d.url+"/"); got.status != http.StatusOK || !strings.Contains(html.UnescapeString(got.body), d.psql) {
 		t.Errorf("GET /: got %d, %s\nwant 200 and the command %s", got.status, got.body, d.psql)
