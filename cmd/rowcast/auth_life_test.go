@@ -19,7 +19,7 @@ type received struct {
 	at time.Time
 }
 
-// receiveAll opens a stream and returns its events after it has ended. headers are the name and the value of one header.
+// receiveAll opens a stream and returns its events after it has ended. headers are the name and value of one header.
 func receiveAll(t *testing.T, h *hub, headers ...string) (events []received) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/events", nil)

@@ -36,7 +36,7 @@ func TestReplayIsReportedAsFailing(t *testing.T) {
 	for range 3 {
 		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"missed"')`)
 	}
-	askUntil(t, h.url+"/metrics", `(?m)^rowcast_rows_total 3$`) // now memory has only the last row
+	askUntil(t, h.url+"/metrics", `(?m)^rowcast_rows_total 3$`) // the hub has read the rows, and --memory 1B keeps none of them
 	client := h.tail(t, "alice", "--last-event-id", cursor)
 	wantFailing(t, h.url, "replay", "53300")
 	h.err.await(t, `level=WARN msg="cannot resume a stream; retrying" operation=replay error=`)
