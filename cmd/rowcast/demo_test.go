@@ -128,7 +128,7 @@ func TestDemoOnNamedDatabase(t *testing.T) {
 	if want := "not a private database"; !strings.Contains(d.out.String(), want) {
 		t.Errorf("the demo prints\n%s\nwant %q in it", d.out, want)
 	}
-	if want := "installed the schema"; !strings.Contains(d.err.String(), want) {
+	if want := "the schema rowcast in this database now has version "; !strings.Contains(d.err.String(), want) {
 		t.Errorf("the demo prints\n%s\nwant %q in it", d.err, want)
 	}
 	d.runPsql(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1'), ('bob', '2')`)
