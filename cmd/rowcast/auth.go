@@ -20,8 +20,9 @@ import (
 	"rowcast/stream/auth"
 )
 
-// authFlags select how the hub authenticates clients. The maximum of --auth-timeout is less than the time for which a hub keeps a
-// record of a disconnected user. An answer that the app gave before the disconnect therefore opens no stream after it.
+// authFlags select how the hub authenticates clients. The maximum of --auth-timeout is less than the time for which a
+// hub keeps a record of a disconnected user. An answer that the app gave before the disconnect therefore opens no
+// stream after it.
 type authFlags struct {
 	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). To rotate the secret, give the old and the new one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
@@ -53,7 +54,7 @@ type insecureUID string
 // IsBool makes kong accept the flag without a value.
 func (insecureUID) IsBool() bool { return true }
 
-// Decode decodes the value after "=". Without one, the value is insecureLoopback.
+// Decode decodes the value after "=" or in the variable. Without a value, the flag becomes insecureLoopback.
 func (i *insecureUID) Decode(ctx *kong.DecodeContext) error {
 	if ctx.Scan.Peek().Type != kong.FlagValueToken {
 		*i = insecureLoopback
@@ -84,7 +85,7 @@ func (c *claimName) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// The authentication methods, as errors name them.
+// The authentication methods, as the errors of refuseUnused name them.
 const (
 	byToken    = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)"
 	byApp      = "--auth-url"
@@ -118,8 +119,8 @@ func methodsOf(flag string) []string {
 	return nil
 }
 
-// validate refuses an --auth-url with a user or a password. It also refuses a flag or a variable that would have no effect, because
-// an operator who sets --jwt-audience believes that the audience is checked.
+// validate refuses an --auth-url with a user or a password. It also refuses a flag or a variable that belongs to
+// another authentication method: an operator who sets --jwt-audience believes that the audience is checked.
 func (f *authFlags) validate(ctx *kong.Context) error {
 	switch methods := f.methods(); {
 	case f.AuthURL != nil && f.AuthURL.User != nil:
@@ -163,7 +164,7 @@ func (f *authFlags) check(listen string) error {
 }
 
 // authenticator returns the authenticator that the flags select, and logs which flags weaken it. It tries to read each
-// JSON Web Key Set before it returns, and again from time to time until ctx ends.
+// JSON Web Key Set before it returns. The sets are read again from time to time, until ctx ends.
 func (f *authFlags) authenticator(
 	ctx context.Context, origins []string, logger *slog.Logger, record *failures.Record,
 ) (auth.Authenticator, error) {
@@ -236,7 +237,8 @@ func readPublicKeys(path string) ([]auth.Key, error) {
 	return keys, nil
 }
 
-// readSecrets returns the secrets that are given as values, followed by the secrets in files. A file may end in a line break.
+// readSecrets returns the secrets that are given as values, followed by the secrets in files. Line breaks at the end
+// of a file are ignored.
 func readSecrets(values, files []string) (secrets [][]byte, err error) {
 	for _, value := range values {
 		secrets = append(secrets, []byte(value))

@@ -13,7 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The hub denies each token of the table. No answer, log line or metric contains a part of the token.
+// The hub denies each token of the table. No answer, log line or metric contains the token's header, payload or
+// signature.
 func TestAttacksWithTokens(t *testing.T) {
 	t.Parallel()
 	public := pemOf(t, pairs().rsa.Public())
@@ -116,7 +117,7 @@ func TestAttacksWithTokens(t *testing.T) {
 	}
 	for _, tt := range tests {
 		if i := slices.IndexFunc(strings.Split(tt.token, "."), func(part string) bool { return len(part) > 4 && strings.Contains(said, part) }); i >= 0 {
-			t.Errorf("%s: an answer, the log or a metric contains part %d of the token", tt.name, i)
+			t.Errorf("%s: an answer, the log or a metric contains part %d of the token, counted from 0", tt.name, i)
 		}
 	}
 }
@@ -182,8 +183,8 @@ func TestGoodTokens(t *testing.T) {
 	}
 }
 
-// Two secrets are valid at the same time, so that a secret can be replaced. They are in two files, or in the variable and a file. A
-// flag replaces its own variable.
+// Two secrets are valid at the same time, so that a secret can be replaced. They are in two files, or in the variable
+// and a file. A flag replaces its own variable.
 func TestSecretsAreChanged(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -204,7 +205,7 @@ func TestSecretsAreChanged(t *testing.T) {
 		for i, by := range []string{secret, otherSecret} {
 			token := sign(t, jwt.SigningMethodHS256, []byte(by), claims(nil))
 			if got, says := listenTo(t, h, "", bearer(token)...); got != tt.status[i] {
-				t.Errorf("%s, token %d: got %d, %s, want %d", tt.name, i, got, says, tt.status[i])
+				t.Errorf("%s, a token signed with %q: got %d, %s, want %d", tt.name, by, got, says, tt.status[i])
 			}
 		}
 	}

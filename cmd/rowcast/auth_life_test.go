@@ -41,13 +41,13 @@ func receiveAll(t *testing.T, h *hub, headers ...string) (events []received) {
 	return events
 }
 
-// wantByeAndEnd checks that the last two events of a stream are rowcast.bye with a reason, and a heartbeat with an id.
-// It returns rowcast.bye and its expires_in.
+// wantByeAndEnd checks that the last two events of a stream are rowcast.bye with a reason, and a heartbeat, and that
+// the stream has an id. It returns rowcast.bye and its expires_in.
 func wantByeAndEnd(t *testing.T, events []received, reason string) (bye received, in int) {
 	t.Helper()
 	n := len(events)
 	if n < 3 || events[n-2].Name != "rowcast.bye" || events[n-1].Name != "rowcast.beat" || events[n-1].LastID == "" {
-		t.Fatalf("got %v, want at least 3 events, with rowcast.bye and a rowcast.beat with an id at the end", events)
+		t.Fatalf("got %v, want at least 3 events, rowcast.bye and rowcast.beat as the last two, and an id at the end of the stream", events)
 	}
 	bye = events[n-2]
 	if _, err := fmt.Sscanf(bye.Data, `{"reason": "`+reason+`", "expires_in": %d}`, &in); err != nil {
@@ -70,11 +70,11 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	}
 	bye, in := wantByeAndEnd(t, events, "expired")
 	if said := bye.at.Add(time.Duration(in) * time.Second); !bye.at.Before(exp) || in < 1 || said.Sub(exp).Abs() >= leeway-time.Second {
-		t.Errorf("rowcast.bye arrived %v before exp, with expires_in %d, want it before exp, and expires_in at least 1 and less than %v from this time", exp.Sub(bye.at), in, leeway-time.Second)
+		t.Errorf("rowcast.bye arrived %v before exp, with expires_in %d s, want both above 0 and less than %v apart", exp.Sub(bye.at), in, leeway-time.Second)
 	}
 	tail := start(t, nil, "tail", "--url", h.url+"/events", "--token", token)
 	if code := tail.wait(); code != 1 || !strings.HasSuffix(tail.err.String(), "/events answered 401 Unauthorized: the token has expired\n") {
-		t.Errorf("tail with the expired token: got exit code %d, %s, want 1 and the reason", code, tail.err)
+		t.Errorf("tail with the expired token: got exit code %d, %s, want 1 and, at the end, 401 because the token has expired", code, tail.err)
 	}
 	status, says := listenTo(t, h, "", bearer(token)...)
 	if status != 401 || !strings.HasSuffix(says, "the token has expired\n") {
@@ -82,7 +82,8 @@ func TestAStreamEndsWithItsToken(t *testing.T) {
 	}
 }
 
-// inTurn returns a handler that answers each request with the next of the answers, and all further requests with the last one.
+// inTurn returns a handler that answers each request with the next of the answers, and all further requests with the
+// last one.
 func inTurn(answers ...http.HandlerFunc) http.HandlerFunc {
 	var asked atomic.Int32
 	return func(w http.ResponseWriter, r *http.Request) { answers[min(int(asked.Add(1)), len(answers))-1](w, r) }

@@ -36,12 +36,12 @@ func secure(t *testing.T, args ...string) *hub {
 	return startHub(t, dbtest.Database(t), args...)
 }
 
-// later is the result of listenTo if the hub asked the client to retry later.
+// later is what listenTo returns if the stream ends without rowcast.hello. The hub then asks the client to retry later.
 const later = "retry later"
 
 // listenTo opens a stream. It returns the status and the data of rowcast.hello. Instead of the data, it returns the
-// whole answer if the status is not 200, and later if the stream ends without rowcast.hello. Headers are given as name,
-// value, name, value.
+// whole answer if the status is not 200, and the constant later if the stream ends without rowcast.hello. Headers are
+// given as name, value, name, value.
 func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int, says string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+"/events"+query, nil)
@@ -77,7 +77,8 @@ func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int
 // bearer returns the header with a token.
 func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }
 
-// claims returns the claims of a valid token for alice. changed replaces some of them, and a nil value removes a claim.
+// claims returns the claims of a valid token for alice. changed adds or replaces claims, and a nil value removes a
+// claim.
 func claims(changed jwt.MapClaims) jwt.MapClaims {
 	all := jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix(), "iss": "https://issuer.example", "aud": "rowcast"}
 	maps.Copy(all, changed)

@@ -18,8 +18,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// benchDatabase starts a server with fsync on, unlike the servers of the tests, and a hub process. settings are additional settings of
-// the server, and args are additional arguments of the hub.
+// benchDatabase starts a PostgreSQL server with the schema rowcast, and a hub process. Unlike the servers of the tests,
+// this server has fsync on. settings are additional settings of the server, and args are additional arguments of the
+// hub.
 func benchDatabase(b *testing.B, settings map[string]string, args ...string) (dsn, url string) {
 	b.Helper()
 	home := dbtest.Home(b)
@@ -43,7 +44,8 @@ func benchDatabase(b *testing.B, settings map[string]string, args ...string) (ds
 	return dsn, "http://" + said.await(b, `msg=listening addr=([0-9.:]+)`)[1]
 }
 
-// runPgbench inserts single rows with 64 clients for some seconds and returns the number of rows per second.
+// runPgbench inserts single rows with 64 clients for some seconds and returns the number of rows per second. more are
+// additional arguments of pgbench.
 func runPgbench(b *testing.B, pgbench, dsn, schema string, seconds int, more ...string) float64 {
 	b.Helper()
 	script := filepath.Join(b.TempDir(), schema+".sql")

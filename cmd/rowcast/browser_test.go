@@ -50,7 +50,7 @@ func startBrowser(t *testing.T) browser {
 	t.Cleanup(func() {
 		limited, cancel := context.WithTimeout(ctx, browserLimit)
 		defer cancel()
-		_ = chromedp.Cancel(limited) // ends the browser properly, so that no process still writes to the directory
+		_ = chromedp.Cancel(limited) // ends the browser and waits for it, so that it writes no file while the test removes its directory
 		stop()
 	})
 	if err := chromedp.Do(ctx); err != nil {

@@ -20,7 +20,7 @@ func TestHelp(t *testing.T) {
 		}
 		code, text, stderr := run(t, nil, command, "--help")
 		if code != 0 || stderr != "" || !strings.HasPrefix(text, "Usage: rowcast "+command+" ") {
-			t.Errorf("%s --help: got exit code %d, stderr %q, %s, want 0 and the usage of the command", command, code, stderr, text)
+			t.Errorf("%s --help: got exit code %d, stderr %q, %s, want 0, no error and the usage of the command", command, code, stderr, text)
 		}
 	}
 	if code, again, _ := run(t, nil, "--help"); code != 0 || again != help {
@@ -160,7 +160,7 @@ func TestWrongCommandLines(t *testing.T) {
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, tt.env, tt.args...)
 		if want := "rowcast: " + tt.want + "\n"; code != 2 || stdout != "" || stderr != want {
-			t.Errorf("rowcast %q %v: got %d, stdout %q, stderr %q, want 2, nothing, %q", tt.args, tt.env, code, stdout, stderr, want)
+			t.Errorf("rowcast %q %v: got %d, stdout %q, stderr %q, want 2, no stdout, and stderr %q", tt.args, tt.env, code, stdout, stderr, want)
 		}
 	}
 }
@@ -226,7 +226,8 @@ func TestURLsInVariables(t *testing.T) {
 	}
 }
 
-// A flag that would be ignored is refused, also if it is set by its variable, because the operator expects that it has an effect.
+// A flag of another authentication method is refused, also if it is set by its variable, because the operator expects
+// that it has an effect. A boolean flag that is false is accepted.
 func TestIgnoredFlagsAreRefused(t *testing.T) {
 	t.Parallel()
 	const tokens, app, uid = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)", "--auth-url", "--insecure-uid"
