@@ -159,7 +159,7 @@ func TestAttackRequestsBehindAStream(t *testing.T) {
 		h.disconnect(t, dsn, "a")
 		text, err := io.ReadAll(conn)
 		if err != nil || strings.Count(string(text), "HTTP/1.") != 1 || !strings.Contains(string(text), "rowcast.bye") {
-			t.Errorf("%s: got %q, %v, want one answer that contains rowcast.bye", name, text, err)
+			t.Errorf("%s: got %q and the error %v, want one answer that contains rowcast.bye, and no error", name, text, err)
 		}
 		askUntil(t, h.url+"/metrics", "(?m)^rowcast_streams 0$")
 	}
@@ -256,7 +256,7 @@ func TestAttackLineBreaksInOrigin(t *testing.T) {
 		got, err := io.ReadAll(conn)
 		text := string(got)
 		if err != nil || !strings.HasPrefix(text, "HTTP/1.1 "+want.status+"\r\n") || strings.Contains(text, allows) != want.allows || strings.Contains(strings.ToLower(text), "forged") {
-			t.Errorf("%q: got %q, %v, want %s, the origin allowed: %v, and no forged text", sent, text, err, want.status, want.allows)
+			t.Errorf("%q: got %q and the error %v, want %s, the origin allowed: %v, no forged text and no error", sent, text, err, want.status, want.allows)
 		}
 	}
 }
