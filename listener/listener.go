@@ -112,7 +112,7 @@ type Listener struct {
 	delivered   deliveredRows   // the last delivered rows, which a crash may lose
 	level       level           // the level of the next page
 	historyLost bool            // rowcast.history had no row when the last page was read
-	isLagging   bool            // a warning was logged, and the listener has not read to the end since
+	isLagging   bool            // the warning about LagLimit was logged, and the listener has not read to the end since
 	warmUntil   time.Time       // when the listener stops reading the recent rows (Warm); zero if it is not reading them
 	foreign     int64           // the number of rows with foreign transaction numbers, at the last count
 	serving     []chan struct{} // closed at the end of the present fetch, or of the next fetch if the present one fails

@@ -50,7 +50,7 @@ func TestTransactionThatStaysOpen(t *testing.T) {
 			fetches = readers[0].Stats.Fetches.Load() - fetches - int64(len(took))
 			slices.Sort(took)
 			median := took[len(took)/2]
-			t.Logf("%d rows of other transactions took %v at the median, %v at most; %.0f fetches a second besides",
+			t.Logf("%d rows of other transactions took %v at the median, %v at most; %.0f fetches a second in addition to one for each row",
 				len(took), median, took[len(took)-1], float64(fetches)/elapsed.Seconds())
 			if median > 250*time.Millisecond {
 				t.Errorf("rows of other transactions took %v at the median, want at most 250 ms", median)

@@ -143,7 +143,8 @@ func textsOfGo(path string) (all []text, err error) {
 
 var isCode = regexp.MustCompile(`(?i)\b(select|insert|update|delete|create|alter|grant|drop|truncate|vacuum)\b.*\b(from|into|set|table|on|to|database|role|schema)\b|[<>{}=\\]|;$`)
 
-// isMessage reports whether a string is a text for people: not SQL, HTML, JSON or a path.
+// isMessage guesses whether a string is a text for people. It leaves out most SQL, HTML and JSON, and paths. It also leaves
+// out texts with one of the characters < > { } = and \.
 func isMessage(s string) bool {
 	return !isCode.MatchString(s) && !strings.HasPrefix(s, "/") && !strings.Contains(s, "\n\t")
 }

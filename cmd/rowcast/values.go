@@ -45,11 +45,11 @@ func inRange(parse func(text string) (int64, error)) kong.Mapper {
 		lowest, highest := ctx.Value.Tag.Get("min"), ctx.Value.Tag.Get("max")
 		low, err := parse(lowest)
 		if err != nil {
-			return fmt.Errorf("the flag has no tag min: %w", err)
+			return fmt.Errorf("the flag's tag min is missing or invalid: %w", err)
 		}
 		high, err := parse(highest)
 		if err != nil {
-			return fmt.Errorf("the flag has no tag max: %w", err)
+			return fmt.Errorf("the flag's tag max is missing or invalid: %w", err)
 		}
 		if value < low || value > high || target.OverflowInt(value) {
 			return fmt.Errorf("%s is not from %s to %s", text, lowest, highest)

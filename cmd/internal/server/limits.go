@@ -65,7 +65,8 @@ const memoryShare = 0.9
 // not kill the process. The limit is GOMEMLIMIT or, if that is not set, a share of the cgroup's limit. LimitMemory also sets the
 // percentage GOGC to 50, unless the environment sets it. LimitMemory returns the limit in bytes, or math.MaxInt64 if there is none.
 func LimitMemory(logger *slog.Logger) int64 {
-	// Collecting more often than by default saves memory at little cost: most of a hub's heap is recent events, which contain no pointers.
+	// Collecting more often than by default saves memory at little cost, because much of a hub's heap is the bytes of recent events, which
+	// the collector does not scan.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
