@@ -9,10 +9,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrRestored reports that the table was restored from a dump of another server or database, and that this server has
-// assigned, or will assign, transaction numbers that restored rows or the horizon of retention already have. A cursor
-// with such a number could refer to either of two rows. [Migrate] sets xid of the restored rows to 1, which is never
-// assigned.
+// ErrRestored reports that the table was restored from a dump of another server or database, and that since the restore
+// this server has assigned, or later will assign, transaction numbers that restored rows or the horizon of retention
+// have from the other server. Such a number stands for two transactions, so a cursor with it is ambiguous. [Migrate]
+// sets xid of the restored rows to 1, which is never assigned.
 var ErrRestored = errors.New("rowcast.notifications was restored from another server")
 
 // A dump contains the column xid, so a restored row keeps the transaction number that the other server assigned. This

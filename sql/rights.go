@@ -149,7 +149,8 @@ type querier interface {
 }
 
 // has is a query that returns whether a role has a right. It finds the object by its OID, because PostgreSQL resolves
-// no names in a schema on which the current role has no USAGE. It also returns true if the object does not exist.
+// no names in a schema on which the current role has no USAGE. It also returns true if the object does not exist in the
+// schema. Without the schema, it returns no row.
 const has = `SELECT coalesce(CASE
 		WHEN $3::text = 'SCHEMA' THEN has_schema_privilege($1::name, home, $2::text)
 		WHEN $3 = 'FUNCTION' THEN has_function_privilege($1::name, (SELECT oid FROM pg_proc WHERE pronamespace = home AND proname = $4::text), $2)

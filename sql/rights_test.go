@@ -60,7 +60,7 @@ func granted(t *testing.T) (conn *pgx.Conn, app, hub string) {
 	conn = connect(t, dsn)
 	app, hub = createRole(t, conn, "app"), createRole(t, conn, "hub")
 	keepFunctions(t, conn)
-	for range 2 { // the second Grant changes nothing
+	for range 2 { // a second Grant must succeed too
 		if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +231,7 @@ func TestPrintedScriptGrantsRights(t *testing.T) {
 	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", dsn)
 	apply.Stdin = strings.NewReader(text.String())
 	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Fatalf("psql: %v\n%s", err, out)
+		t.Fatalf("psql: got %v and the output %q, want no error and no output", err, out)
 	}
 	for role, rights := range map[string][]sql.Right{app: sql.AppRights(), hub: append(sql.HubRights(), sql.RetentionRights()...)} {
 		if missing, err := sql.Missing(dbtest.Context(t), conn, role, rights...); err != nil || len(missing) > 0 {

@@ -26,8 +26,8 @@ const (
 	// Channel is the NOTIFY channel on which the trigger wakes the hubs and apps send messages.
 	Channel = "rowcast"
 
-	// ParkLock1 and [ParkLock2] are the key of the park lock. A hub holds this advisory lock while it sleeps until a
-	// notification arrives. ParkLock1 is "rowc" in ASCII.
+	// ParkLock1 and [ParkLock2] are the key of the park lock, an advisory lock. While hubs are idle in LISTEN, one of
+	// them holds it. ParkLock1 is "rowc" in ASCII.
 	ParkLock1 = 0x726f7763
 	// ParkLock2 is the second half of the key: "ast" in ASCII, and a zero byte.
 	ParkLock2 = 0x61737400
@@ -164,7 +164,7 @@ func checkOwners(ctx context.Context, db *sql.DB) error {
 		"run rowcast migrate as %q, or drop the schema first", name, owner, owner)
 }
 
-// securePath sets the search_path of a new session to pg_catalog. With another search_path, a name in our statements
+// securePath sets the search_path of a new session to pg_catalog, pg_temp. With another path, a name in our statements
 // could refer to a function or operator that another role has created in a schema of the path. Through a pooler, the
 // setting would stay for the next client of the server session. There, securePath changes nothing and returns an error
 // if the present search_path is not safe.

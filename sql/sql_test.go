@@ -75,7 +75,7 @@ func TestTwoConcurrentMigrationsSucceed(t *testing.T) {
 	}
 }
 
-// A database administrator may prefer to run the printed script. The result is the same as after Migrate.
+// A database administrator may prefer to run the printed script. The schema is then the same as after Migrate.
 func TestPrintedScriptDoesWhatMigrateDoes(t *testing.T) {
 	t.Parallel()
 	psql, pgDump := dbtest.Client(t, "psql"), dbtest.Client(t, "pg_dump")
@@ -87,7 +87,7 @@ func TestPrintedScriptDoesWhatMigrateDoes(t *testing.T) {
 	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", printed)
 	apply.Stdin = strings.NewReader(text.String())
 	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Fatalf("psql: %v\n%s", err, out)
+		t.Fatalf("psql: got %v and the output %q, want no error and no output", err, out)
 	}
 	if from, _, err := sql.Migrate(dbtest.Context(t), printed); err != nil || from != sql.Version() {
 		t.Errorf("after Print, Migrate found version %d, %v; want %d", from, err, sql.Version())
@@ -161,7 +161,7 @@ func TestConstraints(t *testing.T) {
 	}
 }
 
-// constraintOf returns the name of the constraint that an INSERT has violated.
+// constraintOf returns the name of the constraint that an INSERT has violated, or "" if it has violated none.
 func constraintOf(err error) string {
 	if failure, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return failure.ConstraintName

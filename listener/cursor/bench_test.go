@@ -7,7 +7,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// busy returns a cursor with transactions in flight. One in four transactions is in flight.
+// busy returns a cursor with the given number of transactions in flight. They are among the newest transactions, where
+// about one in four is in flight.
 func busy(inFlight int) cursor.Cursor {
 	c := cursor.Cursor{Xmax: 123_456_789, Xid: 123_456_789, ID: 12345678, Epoch: 1, Anchor: cursor.Anchor{ID: 12345678, Tag: 2}}
 	for i := range inFlight {
@@ -79,7 +80,7 @@ func BenchmarkAfter(b *testing.B) {
 			}
 		}
 		if last := rows[99]; got.Xid != last.Xid || got.ID != last.ID || len(got.Xip) != len(to.Xip) {
-			b.Errorf("the last cursor is %+v, want the cursor after %v", got, last)
+			b.Errorf("the last cursor is %+v, want the cursor after %v, with %d transactions in flight", got, last, len(to.Xip))
 		}
 	})
 }

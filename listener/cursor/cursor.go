@@ -210,7 +210,7 @@ func (c Cursor) Reached(end Cursor) Cursor {
 }
 
 // Before returns the cursor of a reader that has seen what c has seen of the transactions below xid, and nothing of the
-// transactions from xid on.
+// transactions from xid on. The cursor c must be whole. The returned cursor has no anchor.
 func (c Cursor) Before(xid uint64) Cursor {
 	below, _ := slices.BinarySearch(c.Xip, xid)
 	c.Xmax, c.Xip = min(c.Xmax, xid), c.Xip[:below:below]

@@ -14,9 +14,11 @@
 // [Cursor.Compare]. A cursor claims a transaction if it would not deliver its rows again. A cursor is whole if it is
 // not in the middle of a transaction.
 //
-// An epoch is a stretch of the server's history without a restart, crash recovery, failover or restore. The anchor of a cursor
-// is a row of the highest transaction that the cursor claims. The anchor carries a tag, a hash of the row. If the row
-// still exists, the server has not lost the transaction, and does not assign its number again.
+// An epoch is a stretch of the server's history without a restart, crash recovery, failover or restore.
+//
+// The anchor of a cursor is a row of the highest transaction that the cursor claims. The anchor carries a tag, a hash
+// of the row's id and created_at. If the row still exists, the server has not lost the transaction, and does not assign
+// its number again.
 //
 // # Rules
 //

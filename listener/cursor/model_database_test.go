@@ -11,14 +11,16 @@ import (
 // A database models PostgreSQL as far as it matters for cursors:
 //
 //   - A transaction is assigned its number (xid) at its first write, not when it begins. Transactions end in any order.
-//   - Ids come from one sequence at INSERT. The ids of open transactions interleave, and rolled-back transactions leave gaps.
-//   - A snapshot is an xmax, one above the highest transaction that has ended, and the transactions in flight below it. Transactions in
-//     flight at or above xmax are not listed.
-//   - A row may have the number of another transaction (from a dump, a subscription or a forger), even a number that is not assigned yet.
+//   - Ids come from one sequence at INSERT. The ids of open transactions interleave, and rolled-back transactions leave
+//     gaps.
+//   - A snapshot is an xmax, one above the highest transaction that has ended, and the transactions in flight below it.
+//     Transactions in flight at or above xmax are not listed.
+//   - A row may have the number of another transaction (from a dump, a subscription or a forger), even a number that is
+//     not assigned yet.
 type database struct {
 	*rand.Rand
 	omit     rule
-	clock    int64 // advances by one with each action; also the created_at of rows
+	clock    int64 // advances with each action; also the created_at of rows
 	nextXid  uint64
 	nextID   int64
 	highest  uint64 // the highest xid that has ended
@@ -28,7 +30,7 @@ type database struct {
 	epoch    cursor.Tag
 	inserted int                 // the number of rows, committed or not
 	ever     map[cursor.Row]*row // all rows that were ever committed, except foreign rows
-	peak     uint64              // the highest xid ever assigned
+	peak     uint64              // one above the highest xid ever assigned
 	again    int                 // the number of assignments of an xid that had been assigned before a crash
 }
 
@@ -37,9 +39,9 @@ type transaction struct {
 	xid          uint64 // 0 before the first write
 	began, ended int64
 	rows         []*row
-	delays       int      // how many more chances to end the transaction skips
+	delays       int      // how many more attempts to end the transaction are skipped
 	snapshot     snapshot // its first snapshot, which REPEATABLE READ keeps
-	page         *page    // what rowcast.cursor() returned in the transaction, if it was called
+	page         *page    // the last page that was rendered in the transaction; nil if there is none
 	committed    bool
 	lost         bool // committed, then lost in a crash
 }

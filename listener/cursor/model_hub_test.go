@@ -171,7 +171,7 @@ func (h *hub) keepInMemory(e event) {
 	}
 }
 
-// beat sends the hub's cursor to a stream for which no event is pending.
+// beat sends the hub's cursor to a live stream for which no event is pending.
 func (h *hub) beat(s *stream) {
 	id := h.live
 	if h.omit == beatAfterLastRow {

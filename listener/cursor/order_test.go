@@ -114,7 +114,7 @@ func TestCompare(t *testing.T) {
 			for _, b := range rows {
 				got, back := test.c.Compare(a, b), test.c.Compare(b, a)
 				if got != -back || (got == 0) != (a == b) {
-					t.Errorf("%+v: Compare(%v, %v) returns %d, and %d with the arguments exchanged", fields(test.c), a, b, got, back)
+					t.Errorf("%+v: Compare(%v, %v) returns %d, and %d with the arguments exchanged; want opposite results, and 0 only for equal rows", fields(test.c), a, b, got, back)
 				}
 			}
 		}

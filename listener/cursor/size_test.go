@@ -39,7 +39,7 @@ func TestLongest(t *testing.T) {
 		for range 40 {
 			c := largest(spread(rng, shape))
 			if span := c.Xmax - c.Xip[0]; len(c.Xip) > most || span > widest {
-				t.Fatalf("%s: the test made %d transactions in flight over a span of %d", name, len(c.Xip), span)
+				t.Fatalf("%s: the test made %d transactions in flight over a span of %d, want at most %d over at most %d", name, len(c.Xip), span, most, uint64(widest))
 			}
 			if found := len(c.String()); found >= 7500 {
 				t.Errorf("%s: %d bytes, want less than 7500", name, found)
@@ -50,7 +50,7 @@ func TestLongest(t *testing.T) {
 
 const (
 	most   = 1000    // transactions in flight
-	widest = 1 << 31 // the largest distance between them: PostgreSQL stops before 32-bit numbers would repeat
+	widest = 1 << 31 // the largest distance from xmax to the lowest: PostgreSQL stops before 32-bit numbers would repeat
 )
 
 // Parse accepts MaxInFlight transactions in flight, and refuses one more.
@@ -88,7 +88,8 @@ func spread(rng *rand.Rand, shape func(rng *rand.Rand, i, n int) float64) []uint
 	return distances
 }
 
-// shapes are functions that return the relative size of distance i of n distances. spread scales all distances to the span.
+// shapes are functions that return the relative size of distance i of n distances. spread scales all distances to the
+// span.
 var shapes = map[string]func(rng *rand.Rand, i, n int) float64{
 	"equal":       func(*rand.Rand, int, int) float64 { return 1 },
 	"random":      func(rng *rand.Rand, _, _ int) float64 { return rng.Float64() },

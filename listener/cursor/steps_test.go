@@ -147,7 +147,7 @@ func TestShape(t *testing.T) {
 				t.Errorf("after row %v: got %+v, want the row's xid and id", row, fields(at))
 			}
 			if row.Xid >= u.from.Xmax && (at.Xmax != row.Xid || at.Anchor.ID != row.ID) {
-				t.Errorf("after row %v: got %+v, want the row as the anchor", row, fields(at))
+				t.Errorf("after row %v: got %+v, want the row as the anchor and its transaction as the xmax", row, fields(at))
 			}
 			if row.Xid < u.from.Xmax && at.Anchor != u.from.Anchor {
 				t.Errorf("after row %v: got anchor %+v, want the anchor from before the batch, %+v", row, at.Anchor, u.from.Anchor)
@@ -183,7 +183,7 @@ func sound(t *testing.T, c cursor.Cursor) {
 	if !wellFormed(c) {
 		t.Errorf("the cursor is malformed: %+v", fields(c))
 	} else if parsed, err := cursor.Parse(c.String()); err != nil || !equal(parsed, c) {
-		t.Errorf("the text of %+v is parsed as %+v, with error %v", fields(c), fields(parsed), err)
+		t.Errorf("the text of %+v is parsed as %+v, with error %v, want the same cursor", fields(c), fields(parsed), err)
 	}
 	if c.Anchor.ID != 0 && c.Anchor.Tag != tag(c.AnchorXid(), c.Anchor.ID) {
 		t.Errorf("%+v: got another anchor, want a row of transaction %d", fields(c), c.AnchorXid())

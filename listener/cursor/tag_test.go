@@ -44,7 +44,7 @@ func TestMalformedTags(t *testing.T) {
 		"", "e3b0c44", "e3b0c4422", "E3B0C442", "e3b0c44g", "+3b0c442", "0xe3b0c4", "e3b0_442", " 3b0c442", "e3b0c44\n",
 	} {
 		if tag, err := cursor.ParseTag(text); err == nil || tag != 0 {
-			t.Errorf("ParseTag(%q): got %s, %v, want an error", text, tag, err)
+			t.Errorf("ParseTag(%q): got %s, %v, want 00000000 and an error", text, tag, err)
 		}
 	}
 }

@@ -23,7 +23,7 @@ import (
 //	|  the half-delivered transaction, 0 if there is none
 //	the id of the last row of the half-delivered transaction, or the anchor's id if there is none
 //
-// rowcast.cursor() in the database writes the same text.
+// rowcast.cursor() in the database writes texts of the same form.
 
 // A Tag is the first 32 bits of a SHA-256.
 type Tag uint32
@@ -102,7 +102,7 @@ func (c Cursor) lastID() int64 {
 	return c.Anchor.ID
 }
 
-// Parse reads the text of a cursor. For every text that it accepts, the text of the returned cursor is valid too.
+// Parse reads the text of a cursor. It also accepts the text of each cursor that it returns.
 func Parse(text string) (Cursor, error) {
 	fields := strings.Split(text, "-")
 	if len(fields) != 6 {

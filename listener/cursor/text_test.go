@@ -13,7 +13,7 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// texts has cursors and their texts. rowcast.cursor() in the database writes the same texts.
+// texts has cursors and their texts. rowcast.cursor() in the database writes texts of the same form.
 var texts = map[string]struct {
 	c    cursor.Cursor
 	text string
@@ -139,9 +139,10 @@ func TestMalformed(t *testing.T) {
 	}
 }
 
-// checkText parses a text. Parse must refuse the text, or return a cursor. The cursor's own text must be parsed as the
-// same cursor, begin with a number, and need no escaping in a header or a URL. The cursor must not use much more memory
-// than the text.
+// checkText parses a text. Parse must refuse the text with ErrMalformed, or return a well-formed cursor that covers
+// itself. The cursor's own text must be parsed as the same cursor, and must have the form of safe: it begins with a
+// number and needs no escaping in a header or a URL. The list in flight must have at most one transaction for each byte
+// of the text, and little unused memory.
 func checkText(t *testing.T, text string) (accepted bool) {
 	t.Helper()
 	c, err := cursor.Parse(text)
@@ -159,21 +160,21 @@ func checkText(t *testing.T, text string) (accepted bool) {
 		t.Errorf("%q: the cursor's text is %q, want a match of %v", text, again, safe)
 	}
 	if len(c.Xip) > len(text) || cap(c.Xip) > len(c.Xip)+len(c.Xip)/4+1 {
-		t.Errorf("%q: the list in flight has length %d and capacity %d, which is too much", text, len(c.Xip), cap(c.Xip))
+		t.Errorf("%q: the list in flight has length %d and capacity %d, want a length of at most %d and a capacity of at most five quarters of the length, plus one", text, len(c.Xip), cap(c.Xip), len(text))
 	}
 	if !wellFormed(c) {
-		t.Errorf("%q: parsed as the malformed cursor %+v", text, fields(c))
+		t.Errorf("%q: parsed as %+v, want a well-formed cursor", text, fields(c))
 	}
 	if !c.Covers(c) {
-		t.Errorf("%q: the cursor does not cover itself", text)
+		t.Errorf("%q: the cursor does not cover itself, want it to", text)
 	}
 	return true
 }
 
 var safe = regexp.MustCompile(`^[0-9]+-[0-9]+-[0-9]+-(~[A-Za-z0-9._]+)?-[0-9a-f]{8}-[0-9a-f]{8}(\.[0-9]+)?$`)
 
-// Each text is the text of a cursor with up to two random changes. Parse refuses it or returns a cursor that is
-// correct.
+// Each text is the text of a cursor with up to two random changes. Parse refuses it or returns a cursor that passes
+// checkText.
 func TestAnyText(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(5, 6))

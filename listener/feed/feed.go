@@ -11,7 +11,7 @@ type Row struct {
 	// Data is one line of JSON. It is nil if it is larger than the listener's MaxData, or if Unreadable is set. The
 	// receiver may keep it, so the sender must not change it afterwards. The receiver does not change it.
 	Data []byte
-	Size int64 // the size of the data in bytes; 0 if it is too large to be measured
+	Size int64 // the size of the data in bytes; 0 if it is too large to be measured, or if Unreadable is set
 
 	// Unreadable is the reason why the row could not be read: encoding, invalid, damaged, memory or timeout. Event and
 	// Data are then empty. Unreadable is empty for all other rows.
@@ -21,8 +21,9 @@ type Row struct {
 	Cursor cursor.Cursor
 }
 
-// A Batch has the next rows that the listener has read. If very many rows have become visible at once, they come in
-// several Batches, and a Batch can end in the middle of a transaction.
+// A Batch has the next rows that the listener has read. It is a batch as package cursor defines it, or a part of one: if
+// very many rows have become visible at once, they come in several Batches. So a Batch can end in the middle of a
+// transaction.
 type Batch struct {
 	Rows []Row // in the order in which they must be sent; empty if there was nothing new
 

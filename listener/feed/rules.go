@@ -1,5 +1,6 @@
-// Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. The same
-// rules apply to the rows of the table, to messages sent with NOTIFY, and to authentication.
+// Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. They apply
+// to messages sent with NOTIFY and to authentication. The constraints of the table are nearly the same rules (see
+// sql/README.md).
 package feed
 
 import (
@@ -41,8 +42,8 @@ func CheckEvent(text string) error {
 	return CheckName(text)
 }
 
-// CheckName is CheckEvent without the length. The length of a name from the table was checked in the encoding of the
-// database.
+// CheckName does the same as CheckEvent, but does not check the length. The length of a name from the table was checked
+// in the encoding of the database.
 func CheckName(text string) error {
 	switch {
 	case text == "":

@@ -3,7 +3,8 @@ package guard
 
 import "sync"
 
-// A Value is a T that is reached only while its lock is held. The zero Value holds the zero T and is unlocked. It must not be copied.
+// A Value is a T that is reached only while its lock is held. The zero Value holds the zero T and is unlocked. A Value
+// must not be copied.
 type Value[T any] struct {
 	mu    sync.Mutex
 	value T

@@ -38,7 +38,7 @@ func TestLimitCountsWhatItLeavesOut(t *testing.T) {
 			got := log.String()
 			if strings.Count(got, "\n") != step.lines || !strings.Contains(got, step.leftOut) ||
 				step.leftOut == "" && strings.Contains(got, "left_out") {
-				t.Errorf("%+v: got the log %q, want as many lines, and the attribute left_out as in this step", step, got)
+				t.Errorf("%+v: got the log %q, want %d lines and the attribute %q (none if empty)", step, got, step.lines, step.leftOut)
 			}
 		}
 	})

@@ -24,8 +24,8 @@ type Member struct {
 }
 
 // Members reads the only object of a text. The members are in the order of the text. If a key occurs twice, Members
-// returns all members and an error that wraps [ErrTwice] and names the key. If the text is not exactly one object, it
-// returns [ErrNotObject].
+// returns all members and an error that wraps [ErrTwice] and names the key. If the text is not exactly one object, or
+// cannot be read, it returns [ErrNotObject].
 func Members(text io.Reader) (members []Member, err error) {
 	decoder := json.NewDecoder(text)
 	if begin, err := decoder.Token(); err != nil || begin != json.Delim('{') {

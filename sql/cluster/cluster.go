@@ -3,7 +3,7 @@
 //
 // The server listens on a Unix socket in a directory that other users cannot
 // enter. PostgreSQL refuses to run as root. When this process is root, the
-// server runs as the user postgres or nobody.
+// server runs as another user, such as postgres or nobody.
 //
 // The server should end with the process that started it. [Cluster.Stop] stops
 // it in the normal case. If the process is killed, the kernel stops the server
@@ -70,7 +70,8 @@ type Cluster struct {
 	// Fresh makes the first Start delete the files of earlier runs.
 	Fresh bool
 
-	// Progress, if not nil, is called before each step that takes long.
+	// Progress, if not nil, is called before a step that can take long, such
+	// as initdb.
 	Progress func(step string)
 
 	mu      sync.Mutex

@@ -137,7 +137,7 @@ func TestOtherVersion(t *testing.T) {
 	}
 	for _, part := range []string{dir, "PostgreSQL 9", "--fresh"} {
 		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error %q does not name %s", err, part)
+			t.Errorf("got error %q, want it to contain %s", err, part)
 		}
 	}
 	c = quick(dir)
@@ -192,7 +192,7 @@ func TestCancelledStartLeavesNothingRunning(t *testing.T) {
 		t.Errorf("start: %v, want context.Canceled", err)
 	}
 	if running(pid) {
-		t.Errorf("server %d still runs", pid)
+		t.Errorf("server %d still runs, want it ended", pid)
 	}
 	c.Settings["hot_standby"] = "on"
 	start(t, c) // succeeds only if the directory is not locked any more
@@ -214,7 +214,7 @@ func TestLongDir(t *testing.T) {
 	}
 	stop(t, c)
 	if _, err := os.Stat(config.Host); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("socket directory %s is still there after Stop (%v)", config.Host, err)
+		t.Errorf("find the socket directory %s after Stop: got error %v, want %v", config.Host, err, os.ErrNotExist)
 	}
 	start(t, c)
 	if got := c.DSN("postgres"); got != dsn {
@@ -230,7 +230,7 @@ func TestLongDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := c.Start(dbtest.Context(t)); err == nil {
-		t.Error("Start succeeded with a socket directory that others can write to")
+		t.Error("Start succeeded with a socket directory that others can write to, want an error")
 	}
 }
 
@@ -257,7 +257,7 @@ func TestTemplateIsCopied(t *testing.T) {
 	stranger.Template = ""
 	start(t, stranger)
 	if own := query(t, stranger.DSN("postgres"), identifier); one != other || one == own {
-		t.Errorf("copies have the identifiers %s and %s, a new cluster has %s", one, other, own)
+		t.Errorf("copies have the identifiers %s and %s, a new cluster has %s; want the same for the copies and another for the new cluster", one, other, own)
 	}
 }
 

@@ -54,7 +54,7 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := dbtest.Receive(t, ended, "the end of the query on the killed server"); err == nil {
-		t.Error("the query of the killed server succeeded")
+		t.Error("the query of the killed server succeeded, want an error")
 	}
 	until(t, "the session of the killed server ends", func() bool { return !running(backend) })
 	start(t, c)

@@ -44,8 +44,8 @@ func DefaultDir(name string) (string, error) {
 // Temporary creates a directory for the clusters of this process. base is the
 // default directory with the name, and dir is below it. remove deletes dir. If
 // the process is killed, the next call of Temporary with the name, in any
-// process, deletes dir.
-// A process that creates or deletes such a directory holds the lock of base.
+// process, deletes dir. A process that creates or deletes such a directory holds
+// the lock of base.
 func Temporary(ctx context.Context, name string) (base, dir string, remove func(context.Context) error, err error) {
 	if base, err = DefaultDir(name); err != nil {
 		return "", "", nil, err

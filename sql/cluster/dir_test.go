@@ -21,7 +21,7 @@ func TestDefaultDirIsInTheCacheThatTheServerReaches(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(dir, home) || !strings.HasSuffix(dir, "/rowcast/demo") {
-		t.Errorf("directory is %s, want …/rowcast/demo in the cache of %s", dir, home)
+		t.Errorf("directory is %s, want …/rowcast/demo below %s", dir, home)
 	}
 	if again, err := cluster.DefaultDir("demo"); err != nil || again != dir {
 		t.Errorf("the second time: %s, %v, want %s", again, err, dir)
@@ -72,41 +72,41 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 		rootOnly bool
 		want     string
 	}{
-		"link": {prepare: func(t *testing.T, dir string) {
+		"a link": {prepare: func(t *testing.T, dir string) {
 			if err := os.Symlink(t.TempDir(), dir); err != nil {
 				t.Fatal(err)
 			}
 		}, want: "is not a directory"},
-		"file": {prepare: func(t *testing.T, dir string) {
+		"a file": {prepare: func(t *testing.T, dir string) {
 			if err := os.WriteFile(dir, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, want: "is not a directory"},
-		"writable": {prepare: func(t *testing.T, dir string) {
+		"writable by others": {prepare: func(t *testing.T, dir string) {
 			mkdir(t, dir)
 			if err := os.Chmod(dir, 0o777); err != nil {
 				t.Fatal(err)
 			}
 		}, want: "can be written by others (mode 0777)"},
-		"owned": {prepare: func(t *testing.T, dir string) {
+		"owned by another user": {prepare: func(t *testing.T, dir string) {
 			mkdir(t, dir)
 			if err := os.Chown(dir, 12345, 12345); err != nil {
 				t.Fatal(err)
 			}
 		}, rootOnly: true, want: "belongs to another user (id 12345)"},
-		"below owned": {prepare: func(t *testing.T, dir string) {
+		"below a directory of another user": {prepare: func(t *testing.T, dir string) {
 			mkdir(t, dir)
 			if err := os.Chown(dir, 12345, 12345); err != nil {
 				t.Fatal(err)
 			}
 		}, below: "pg", rootOnly: true, want: "belongs to another user (id 12345)"},
-		"below writable": {prepare: func(t *testing.T, dir string) {
+		"below a directory that others can write to": {prepare: func(t *testing.T, dir string) {
 			mkdir(t, dir)
 			if err := os.Chmod(dir, 0o777); err != nil {
 				t.Fatal(err)
 			}
 		}, below: "pg", rootOnly: true, want: "can be written by others (mode 0777)"},
-		"closed": {prepare: func(t *testing.T, dir string) {
+		"below a directory that the server's user cannot enter": {prepare: func(t *testing.T, dir string) {
 			mkdir(t, dir)
 			if err := os.Chmod(dir, 0o700); err != nil {
 				t.Fatal(err)

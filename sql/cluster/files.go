@@ -123,8 +123,8 @@ func (c *Cluster) backup(ctx context.Context, dir string) error {
 	if err := copyFiles(filepath.Join(c.data(), "pg_wal"), filepath.Join(dir, "pg_wal"), nil); err != nil {
 		return err
 	}
-	// The setting is in this file and not on the command line, because tests
-	// change it with ALTER SYSTEM.
+	// primary_conninfo is in this file and not on the command line, because
+	// tests change it with ALTER SYSTEM.
 	conf := filepath.Join(dir, "postgresql.auto.conf")
 	settings, err := os.ReadFile(conf)
 	if err != nil {

@@ -22,9 +22,10 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// ownerVariable makes this test binary start a cluster and stop it when the
+// ownerVariable makes this test binary start a cluster and stop it when its
 // standard input ends. The variable contains the directory of the cluster. A
-// relative path is below the temporary directory of the process.
+// relative path is below the directory that cluster.Temporary creates for the
+// process.
 const ownerVariable = "ROWCAST_TEST_OWNER"
 
 func own(dir string) int {
@@ -167,7 +168,7 @@ func TestReusedProcessID(t *testing.T) {
 	}
 	start(t, c)
 	if !running(stranger.Process.Pid) {
-		t.Error("the other program was stopped")
+		t.Error("the other program was stopped, want it running")
 	}
 }
 

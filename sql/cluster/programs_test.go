@@ -96,7 +96,7 @@ func TestLinksOnPathAreFollowed(t *testing.T) {
 	}
 	path := strings.Join([]string{t.TempDir(), links}, string(filepath.ListSeparator))
 	if got := cluster.OnPath(path); len(got) != 1 || got[0] != dir {
-		t.Errorf("programs on PATH in %q, want %q", got, dir)
+		t.Errorf("programs on PATH are in %q, want only %q", got, dir)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestWhatToInstallIsNamed(t *testing.T) {
 	}
 	for _, want := range []string{"apt install postgresql", "dnf install postgresql-server", "brew install postgresql"} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error %q does not say %q", err, want)
+			t.Errorf("got error %q, want it to contain %q", err, want)
 		}
 	}
 }

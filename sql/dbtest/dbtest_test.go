@@ -29,7 +29,7 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 	return conn
 }
 
-// ask runs a query for one value, as text.
+// ask runs statements. It returns the first value of the last result as text, or "" if the last result has no row.
 func ask(t *testing.T, conn *pgx.Conn, query string) string {
 	t.Helper()
 	results, err := conn.PgConn().Exec(dbtest.Context(t), query).ReadAll()
@@ -66,7 +66,7 @@ func TestEmptyHasNoSchema(t *testing.T) {
 		t.Errorf("schema of an empty database: %v, want ErrNoSchema", err)
 	}
 	if got := ask(t, conn, "SHOW application_name"); got != os.Getenv("PGAPPNAME") {
-		t.Errorf("application_name is %q, want the value of PGAPPNAME", got)
+		t.Errorf("application_name is %q, want %q, the value of PGAPPNAME", got, os.Getenv("PGAPPNAME"))
 	}
 }
 
@@ -96,7 +96,7 @@ func TestDatabaseIsDroppedWithItsSessions(t *testing.T) {
 	})
 	defer left.Close(dbtest.Context(t))
 	if err := left.Ping(dbtest.Context(t)); err == nil {
-		t.Error("the session is open after the test")
+		t.Error("the session is open after the test, want it closed")
 	}
 	conn, err := pgx.Connect(dbtest.Context(t), left.Config().ConnString())
 	if err == nil {
@@ -134,7 +134,7 @@ func TestClusterCrashesAlone(t *testing.T) {
 		t.Errorf("ping the shared server after the crash of another server: %v", err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("files of the private server are still there (%v)", err)
+		t.Errorf("find the files of the private server after its test: got error %v, want %v", err, os.ErrNotExist)
 	}
 }
 
@@ -223,7 +223,7 @@ func TestMissingPrograms(t *testing.T) {
 		t.Setenv("CI", ci)
 		r := &recordingTB{TB: t}
 		done := make(chan struct{})
-		go func() { // ends as a test does
+		go func() { // Fatal and Skip end this goroutine
 			defer close(done)
 			dbtest.Program(r, "nothing", "no-such-program")
 		}()

@@ -19,8 +19,8 @@ CREATE TABLE rowcast.notifications (
 );
 CREATE INDEX notifications_recipient_idx ON rowcast.notifications (recipient, xid, id);
 
--- ring() notifies the hubs. The trigger below calls it only while a hub sleeps until a notification arrives. Such a hub holds the park
--- lock, an advisory lock.
+-- ring() notifies the hubs. The trigger below calls it only while a hub sleeps until a notification arrives. While hubs sleep, one of
+-- them holds the park lock, an advisory lock.
 -- +goose StatementBegin
 CREATE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
