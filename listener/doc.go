@@ -62,5 +62,5 @@
 // another stream may have succeeded.
 //
 // Run reads and delivers in one goroutine. Another goroutine runs the statements of the second connection that can take
-// long (background.go). It ends before the session ends.
+// long (parklock.go). It ends before the session ends.
 package listener
