@@ -21,7 +21,7 @@ const (
 	lockTimeout  = 5 * time.Minute        // the time after which the migration fails
 )
 
-// SessionLock waits for the lock.
+// SessionLock waits for the lock until lockTimeout has passed.
 func (l *migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	ticker := time.NewTicker(lockInterval)
 	defer ticker.Stop()

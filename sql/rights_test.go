@@ -186,7 +186,7 @@ func TestOneRoleForAppAndHub(t *testing.T) {
 	wantForbidden(t, conn, forbidden...)
 }
 
-// If one role does not exist, the error names it, and no role gets a right. PUBLIC is not a role.
+// If one of two roles does not exist, the error names it, and the other role gets no right. PUBLIC is not a role.
 func TestGrantToAMissingRole(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

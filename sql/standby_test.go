@@ -23,6 +23,6 @@ func TestNoCursorOnAStandby(t *testing.T) {
 	if failure == nil || failure.Code != "55000" || failure.Message != "rowcast.cursor() cannot be used on a standby" ||
 		failure.Detail != "The snapshot of a standby does not contain the transactions that run on the primary." ||
 		failure.Hint != "Render the page from the primary." {
-		t.Errorf("got %+v, want the error with its detail and hint", err)
+		t.Errorf("got %v, %#v, want code 55000 with the message, the detail and the hint for a standby", err, failure)
 	}
 }

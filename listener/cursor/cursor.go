@@ -14,8 +14,9 @@ const First = 3
 //   - the rows of Xid whose id is above ID, if Xid is not 0, and
 //   - all rows of every other transaction that is at or above Xmax or in Xip.
 //
-// Xmax is at most one above the highest transaction of which a row was read (rule 17), because the server may assign
-// the numbers of aborted and empty transactions again after a crash. A Cursor is immutable, so cursors may share Xip.
+// In the cursor of a reader, Xmax is at most one above the highest transaction of which a row was read (rule 17),
+// because the server may assign the numbers of aborted and empty transactions again after a crash. The end of a batch
+// has the xmax of its snapshot. A Cursor is immutable, so cursors may share Xip.
 type Cursor struct {
 	Xmax uint64
 	Xip  []uint64 // the transactions in flight, ascending; each is below Xmax and is not Xid
@@ -31,7 +32,7 @@ type Cursor struct {
 // the commit of that transaction has survived, and a server that has the commit does not assign any number again that
 // the cursor claims. The server may still have lost lower transactions that committed later.
 type Anchor struct {
-	ID  int64 // 0 if the cursor has seen no row; Tag is then the tag of the database
+	ID  int64 // 0 if there is no anchor; in the cursor of a client, Tag is then the tag of the database
 	Tag Tag
 }
 

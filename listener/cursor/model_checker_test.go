@@ -25,8 +25,7 @@ func (f finding) String() string {
 	return fmt.Sprintf("client %v: %s: row %d of transaction %d", f.client.recipients, f.what, f.row.ID, f.row.Xid)
 }
 
-// breaksPromise reports whether the finding is about a row: rows are lost, repeated, for another recipient, or out of
-// order.
+// breaksPromise reports whether the finding is about a row: the row is lost, repeated, not due or out of order.
 func (f finding) breaksPromise() bool { return f.row != nil }
 
 // checkClient compares the rows that a client received with the rows that it should have received: each row that was

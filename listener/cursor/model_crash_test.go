@@ -2,7 +2,7 @@ package cursor_test
 
 import "testing"
 
-// A crash that loses no commit resets no client. The crash loses the transactions in flight, and the server assigns
+// A crash that loses no commit resets no client. The crash loses the transactions in flight, and the server may assign
 // their numbers again. Cursors stay exact, because a cursor claims no transaction above the highest one of which a row
 // was read.
 func TestCrashes(t *testing.T) {

@@ -52,7 +52,7 @@ func TestFailureEndsWithoutAttempts(t *testing.T) {
 			wantFailing(t, &r)
 		}
 		if got := r.Of(failures.Replay); got.Failures != 1 || got.Total != 2 || time.Since(got.Since) != failures.Kept {
-			t.Errorf("got %+v, want two failures in all, and one since the last failure, %v ago", got, failures.Kept)
+			t.Errorf("got %+v, want two failures in all, of which Failures counts only the last, %v ago", got, failures.Kept)
 		}
 	})
 }

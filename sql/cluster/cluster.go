@@ -38,9 +38,10 @@ var (
 // configuration. They must not be changed while a method runs; Settings take
 // effect at the next start. The methods may be called by several goroutines.
 type Cluster struct {
-	// Dir is the directory of the data, the log and the socket. Start creates
-	// it if it does not exist. DefaultDir and Temporary return suitable
-	// directories. Required.
+	// Dir is the directory of the data, the log and the socket. If its path is
+	// too long for a socket, the socket is in /tmp. Start creates Dir if it
+	// does not exist. DefaultDir and Temporary return suitable directories.
+	// Required.
 	Dir string
 
 	// Programs are the server programs. The default is the result of Find.

@@ -84,7 +84,7 @@ func TestServerHasItsOwnUserAndSession(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	// The server itself creates this file.
+	// The server itself creates postmaster.pid.
 	info, err := os.Stat(filepath.Join(c.Dir, "data", "postmaster.pid"))
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(dbtest.Context(t))
 	c := &cluster.Cluster{Dir: directory(t), Progress: func(string) { cancel() }} // Progress is called before initdb
 	if err := c.Start(ctx); !errors.Is(err, context.Canceled) {
-		t.Fatalf("start with a cancelled context: %v, want context.Canceled", err)
+		t.Fatalf("Start with a context that is cancelled before initdb: got %v, want context.Canceled", err)
 	}
 	start(t, c)
 }

@@ -26,7 +26,7 @@ func runAs(attr *syscall.SysProcAttr, uid, gid int) {
 	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-// ownSession makes a program run in a terminal session of its own.
+// ownSession makes a program run in a new session, which has no terminal.
 func ownSession(attr *syscall.SysProcAttr) { attr.Setsid = true }
 
 // lockFile locks a file. It returns ErrInUse if the file is already locked.

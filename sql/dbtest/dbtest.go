@@ -122,7 +122,7 @@ func create(t testing.TB, server *cluster.Cluster, err error, template string) s
 }
 
 // Example does the same as Database for an Example function, which has no testing.TB. It panics if there is no
-// database. The caller drops the database.
+// database. The caller must call drop, which drops the database.
 func Example() (dsn string, drop func()) {
 	server, err := migratedServer()
 	name := ""
