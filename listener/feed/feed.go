@@ -40,7 +40,7 @@ type Batch struct {
 	// epoch must be clamped too ([cursor.Cursor.Clamp]).
 	Clamp *cursor.Row
 	// Reset, if not empty, is the reason why this batch does not continue the batch before it: delivered rows may be
-	// lost, and rows may be missing.
+	// lost, or rows between the batches may be missing.
 	Reset string
 }
 
