@@ -62,10 +62,13 @@ func psqlCommand(programs cluster.Programs, dsn string) string {
 }
 
 // withoutPassword returns a connection string without its passwords. From a string of key=value pairs with a password,
-// it keeps only the host, the port, the user and the database. The page and the terminal show the result. If the server
-// requires a password, psql asks the user for it.
+// and from a URL that net/url cannot read, it keeps only the host, the port, the user and the database. The page and the
+// terminal show the result. If the server requires a password, psql asks the user for it.
 func withoutPassword(dsn string, config *pgx.ConnConfig) string {
-	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+	u, err := url.Parse(dsn)
+	isURL := strings.HasPrefix(dsn, "postgres") && strings.Contains(dsn, "://")
+	// net/url reads some URLs in another way than libpq: with several ports, or with a "?" in the password.
+	if isURL && err == nil && (u.User != nil || !strings.Contains(dsn, "@")) {
 		if u.User != nil {
 			u.User = url.User(u.User.Username())
 		}
@@ -75,7 +78,7 @@ func withoutPassword(dsn string, config *pgx.ConnConfig) string {
 		u.RawQuery = query.Encode()
 		return u.String()
 	}
-	if !strings.Contains(dsn, "password") {
+	if !isURL && !strings.Contains(dsn, "password") {
 		return dsn
 	}
 	return conninfo(config.Host, strconv.Itoa(int(config.Port)), config.User, config.Database)

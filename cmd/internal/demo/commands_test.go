@@ -28,6 +28,9 @@ func TestWithoutPassword(t *testing.T) {
 		"host=h port=5433 user=u dbname=d sslmode=disable":                 "host=h port=5433 user=u dbname=d sslmode=disable",
 		`host='/a b/it\'s' port=5433 user=u dbname=d password='se cret'`:   `host='/a b/it\'s' port=5433 user=u dbname=d`,
 		`host=h port=5433 user='a\\b' dbname=d password=x sslmode=disable`: `host=h port=5433 user='a\\b' dbname=d`,
+		"postgres://u:secret@h1:5433,h2:5434/app":                          "postgres://u@h1:5433,h2:5434/app",
+		"postgres://u:secret@h1:5433,h2/app":                               "host=h1 port=5433 user=u dbname=app",
+		"postgres://u:12?34@h:5433/app":                                    "host=h port=5433 user=u dbname=app",
 	} {
 		config, err := pgx.ParseConfig(dsn)
 		if err != nil {
