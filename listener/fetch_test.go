@@ -103,7 +103,7 @@ func TestBigTransactions(t *testing.T) {
 func TestPagesAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	const half = 500_000 // PostgreSQL compresses such data well, so the stored rows are small
+	const half = 500_000 // bytes of text of a row; PostgreSQL compresses it well, but PageBytes limits the text
 	r := listen(t, dsn, func(l *listener.Listener) { l.PageBytes = 2*half + half/2 })
 	exec(t, connect(t, dsn), `INSERT INTO rowcast.notifications (data) SELECT to_jsonb(i || repeat('x', $1)) FROM generate_series(1, 9) i`, half)
 	for len(r.read) < 9 {

@@ -23,7 +23,7 @@ import (
 
 // An attack describes an INSERT of equal rows that a role may try.
 type attack struct {
-	text     []byte // a string in data, and part of a key
+	text     []byte // a string in the object in data, and part of the key of this string
 	exponent int    // the exponent of the numbers in data
 	numbers  uint8  // modulo 128: how many numbers with this exponent are in data
 	depth    uint16 // modulo 4096: the number of nested arrays around the object in data

@@ -65,7 +65,7 @@ func TestSeveralCrashes(t *testing.T) {
 	r.wantLeft(t, rows[0].ID)
 	insert(t, conn, "5")
 	wantData(t, r.rows(t, 1), `"5"`)
-	loseRows(t, conn, "1", "5") // the table is empty now, so the anchor is the database, which has the id 0
+	loseRows(t, conn, "1", "5") // the table is empty now: there is no row to go back to, so the id of the anchor is 0
 	r.wantLeft(t, 0)
 	insert(t, conn, "6")
 	wantData(t, r.rows(t, 1), `"6"`)

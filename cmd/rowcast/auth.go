@@ -20,9 +20,9 @@ import (
 	"rowcast/stream/auth"
 )
 
-// authFlags select how the hub authenticates clients. The maximum of --auth-timeout is less than the time for which a
-// hub keeps a record of a disconnected user. An answer that the app gave before the disconnect therefore opens no
-// stream after it.
+// authFlags select how the hub authenticates clients. After POST /disconnect, a hub keeps a record of the user for a
+// minute, which is longer than the maximum of --auth-timeout. So an answer that the app gave before that request cannot
+// open a stream afterwards.
 type authFlags struct {
 	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). To rotate the secret, give the old and the new one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`

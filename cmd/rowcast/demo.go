@@ -18,7 +18,7 @@ type demoCmd struct {
 
 // Help is shown by rowcast demo --help.
 func (demoCmd) Help() string {
-	return `Without a database URL, the demo starts a private PostgreSQL: the newest version that is installed, or a downloaded one. ` +
+	return `Without a database URL, the demo starts a private PostgreSQL: the first one on PATH, else the newest that is installed, or a downloaded one. ` +
 		`This server listens on a Unix socket only and stops when the demo stops. Its rows are kept for the next demo. ` +
 		`With a database URL, the demo installs the schema rowcast in that database. The schema and the rows stay there.`
 }

@@ -42,8 +42,8 @@ func TestDemo(t *testing.T) {
 	}
 	notifyAlice(t, d.demo)
 	second, err := command(t, home, "demo").CombinedOutput()
-	if exitCode(err) != 1 || !strings.Contains(string(second), "only one demo runs at a time") {
-		t.Errorf("a second demo ended with %v, want exit code 1 and that only one demo runs at a time. It printed:\n%s", err, second)
+	if exitCode(err) != 1 || !strings.Contains(string(second), "another demo uses the private PostgreSQL") {
+		t.Errorf("a second demo ended with %v, want exit code 1 and that another demo uses the private PostgreSQL. It printed:\n%s", err, second)
 	}
 
 	d.kill()

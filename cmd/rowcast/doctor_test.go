@@ -52,7 +52,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"rights":       `ok the role has the rights to read`,
 		"retention":    `ok the role can delete old rows`,
 		"row security": `ok no row security policy hides rows from this role`,
-		"migrations":   `ok the schema has the version that this rowcast needs: ` + schemaVersion,
+		"migrations":   `ok the schema has version ` + schemaVersion + `, which this rowcast needs, or a later one`,
 		"trigger":      `ok it is enabled in all sessions`,
 		"tables":       `ok only rowcast.epoch is UNLOGGED`,
 		"rows":         `ok all rows have transaction numbers of this server`,

@@ -63,8 +63,8 @@ func burn(t *testing.T, dsn string, n int) {
 	runSQL(t, dsn, fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$", n))
 }
 
-// postgres returns a command that runs a client program of PostgreSQL. If the program is not installed, the test ends
-// (see dbtest.Client).
+// postgres returns a command that runs a client program of PostgreSQL. If no suitable version is installed, the test is
+// skipped or fails (see dbtest.Client).
 func postgres(t *testing.T, program string, args ...string) *exec.Cmd {
 	t.Helper()
 	return exec.CommandContext(dbtest.Context(t), dbtest.Client(t, program), args...)

@@ -80,7 +80,8 @@ func TestSeenBelow(t *testing.T) {
 	})
 }
 
-// allRows returns every possible row, and some rows of transactions that no cursor has seen.
+// allRows returns every row that a universe can have. It also returns rows with an id or a transaction number above those
+// of every universe.
 func allRows() (rows []cursor.Row) {
 	for xid := uint64(cursor.First); xid < cursor.First+xids+5; xid++ {
 		for id := range int64(ids + 1) {

@@ -29,7 +29,7 @@ const minSecret = 32
 // Secret returns a key that verifies tokens signed with a shared secret by HS256. The secret must have 32 bytes or more.
 func Secret(secret []byte) (Key, error) {
 	if len(secret) < minSecret {
-		return Key{}, fmt.Errorf("the secret is too short: it has %d bytes and needs at least %d, because a short one can be guessed (openssl rand -hex 32 generates one)",
+		return Key{}, fmt.Errorf("the secret is too short: it has %d bytes and needs at least %d, because a short secret can be guessed; openssl rand -hex 32 generates a good one",
 			len(secret), minSecret)
 	}
 	return Key{[]string{"HS256"}, findConstant(secret)}, nil

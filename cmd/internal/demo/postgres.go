@@ -63,7 +63,7 @@ func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*post
 func startPrivate(ctx context.Context, fresh bool, progress *private.Progress) (*postgres, error) {
 	server, programs, err := private.Start(ctx, "demo", progress, func(c *cluster.Cluster) { c.Fresh = fresh })
 	if errors.Is(err, cluster.ErrInUse) {
-		return nil, fmt.Errorf("%w: only one demo runs at a time; use its page, or stop it first", err)
+		return nil, fmt.Errorf("%w: another demo uses the private PostgreSQL; open the page of that demo, stop it, or give this demo a database URL", err)
 	}
 	if err != nil {
 		return nil, err

@@ -75,7 +75,7 @@ func (e *Examination) migrations(ctx context.Context) (finding, error) {
 	if errors.Is(err, sql.ErrRestored) {
 		err = nil // the schema has the right version; the check "rows" reports that the table was restored
 	}
-	return ok("the schema has the version that this rowcast needs: %d", sql.Version()), err
+	return ok("the schema has version %d, which this rowcast needs, or a later one", sql.Version()), err
 }
 
 func (e *Examination) trigger(ctx context.Context) (finding, error) {
