@@ -209,7 +209,7 @@ func (p *parkLock) release(ctx context.Context) error {
 
 // notifyReleased is a job that notifies the other hubs of a release. The notification fails if the NOTIFY queue is
 // full, or if the job waits for another writer for longer than queueTimeout. The other hubs then notice the release
-// within about Look.
+// at their next safety poll, within about Look (1 s).
 func (p *parkLock) notifyReleased(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	_, err := conn.Exec(ctx, "SELECT pg_notify($1, '')", releasedChannel)
 	if p.isRefused(err) {

@@ -43,8 +43,8 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 	}
 }
 
-// wantEnd checks that a stream is open just before a given time, and has ended less than two ticks after it. The last
-// write must have a retry time, and a heartbeat with the cursor.
+// wantEnd is called just before the time at (see sleepUntil). It checks that the stream is still open, and that it has
+// ended less than two ticks after at. The last write must have a retry time, and a heartbeat with the cursor.
 func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 	t.Helper()
 	if r.ended() {

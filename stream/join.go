@@ -254,7 +254,7 @@ func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cur
 	return next, j.flush(n)
 }
 
-// replayPage reads a page of the rows that the client has missed from the Source, and writes their events. If missed
+// replayPage reads from the Source a page of the rows that the client has missed, and writes their events. If missed
 // rows may have been deleted, it writes rowcast.reset instead.
 func (j *joining) replayPage(c, end cursor.Cursor) (next cursor.Cursor, err error) {
 	if err := j.greet(); err != nil {

@@ -13,7 +13,7 @@ type doctorCmd struct {
 
 // Help is shown by rowcast doctor --help.
 func (doctorCmd) Help() string {
-	return "Connect as the role of the hub, because the result depends on its rights. The command changes nothing. " +
+	return "Connect as the role of the hub, because the result depends on its rights. The command changes nothing, except that it begins an epoch if no hub has done so. " +
 		"If a check fails, the exit code is 1. A warning is not a failure."
 }
 

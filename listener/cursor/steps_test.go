@@ -34,7 +34,7 @@ type universe struct {
 }
 
 const (
-	xids = 9 // the xmax of the cursor from is below cursor.First+xids
+	xids = 9 // universe.from.Xmax is below cursor.First+xids
 	ids  = 3 // the ids of each transaction are from 1 to ids
 )
 

@@ -55,7 +55,7 @@ type Handler struct {
 
 	once     sync.Once
 	denials  loglimit.Limit // limits the log lines about denials
-	failures loglimit.Limit // limits the log lines about temporary errors, so that denials do not suppress these lines
+	failures loglimit.Limit // limits the log lines about temporary errors; many denials do not suppress these lines
 }
 
 func (h *Handler) init() {
