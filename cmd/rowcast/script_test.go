@@ -168,8 +168,8 @@ func testCloseAtOnce(_ *testing.T, s *stage) {
 func testCredentials(t *testing.T, s *stage) {
 	other := newStage(t)
 	other.page = s.page
-	// The stage other is the hub, at another port of the same host. Cookies do not depend on the port, so the browser could send it the page's
-	// cookie. It must do so only with withCredentials.
+	// The stage other is the hub, at another port of the same host. Cookies do not depend on the port, so the browser could send it the
+	// page's cookie. It must do so only with withCredentials.
 	value[string](s.page, `document.cookie = "session=1"`)
 	for options, want := range map[string]string{"{}": "", "{ withCredentials: true }": "session=1"} {
 		s.await("window.listen")

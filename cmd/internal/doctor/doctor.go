@@ -14,8 +14,8 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-// An Examination examines a database. It changes nothing, except that it begins an epoch if no
-// hub has done so. Config, Explain and Out must be set.
+// An Examination examines a database. It changes nothing, except that it begins an epoch if no hub has done so. Config,
+// Explain and Out must be set.
 type Examination struct {
 	Config  *pgx.ConnConfig   // the connection, as the role of the hub
 	Explain func(error) error // rewrites an error of the database for people
