@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// dropDataConstraints drops the constraints for the size of data, so that a test can insert rows like those from before
-// the constraints.
+// dropDataConstraints drops the constraints for the size of data, so that a test can insert rows that violate them. A table
+// can have such rows from before migration 3.
 func dropDataConstraints(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
 	for _, constraint := range []string{"data_expands_at_most_32_fold", "data_is_at_most_64_mib"} {

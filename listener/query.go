@@ -106,7 +106,7 @@ func (q request) args(rows int) []any {
 	}
 	c := q.from
 	later := c.Xmax
-	if c.Xid == later { // this transaction has an arm of its own: the last arm would read its rows again for every page
+	if c.Xid == later { // the first arm reads the rest of this transaction; the last arm would read its rows from the beginning
 		later++
 	}
 	return []any{strconv.FormatUint(c.Xid, 10), c.ID, formatXids(c.Xip), strconv.FormatUint(later, 10), shows, rows}

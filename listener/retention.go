@@ -34,7 +34,7 @@ type Retention struct {
 
 	// Deleted counts the rows that were deleted.
 	Deleted atomic.Int64
-	// Failures has the failures of the operation retention.
+	// Failures records the rounds that failed, as the operation failures.Retention.
 	Failures failures.Record
 
 	conn *pgx.Conn // nil while it is closed

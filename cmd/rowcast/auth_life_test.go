@@ -41,8 +41,8 @@ func receiveAll(t *testing.T, h *hub, headers ...string) (events []received) {
 	return events
 }
 
-// wantByeAndEnd checks that the last two events of a stream are rowcast.bye with a reason, and a heartbeat, and that
-// the stream has an id. It returns rowcast.bye and its expires_in.
+// wantByeAndEnd checks that a stream ends with rowcast.bye, which has the given reason, and then a heartbeat, and that the
+// client then has a cursor. It returns rowcast.bye and its expires_in.
 func wantByeAndEnd(t *testing.T, events []received, reason string) (bye received, in int) {
 	t.Helper()
 	n := len(events)

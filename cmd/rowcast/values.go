@@ -193,7 +193,7 @@ func (o *origin) UnmarshalText(text []byte) error {
 	u, err := url.Parse(name)
 	switch {
 	case strings.Contains(name, "*"):
-		return errors.New(`"*" is refused: streams are sent with cookies, so each origin must be named`)
+		return errors.New(`"*" is refused: requests for streams carry the user's cookies, so each origin must be named`)
 	case strings.EqualFold(name, "null"):
 		return errors.New(`"null" is refused: any page can have this origin`)
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":

@@ -43,8 +43,9 @@ func TestCrashesThatLoseCommits(t *testing.T) {
 	}
 }
 
-// A hub that is never restarted resets no client, even if crashes lose delivered rows. After a crash, it knows what is
-// left of each cursor that it has sent.
+// If there is one hub, which is never restarted, and no web page, no client is reset, even if crashes lose delivered rows.
+// The hub has sent every cursor itself, and keeps a record of what it delivered. So it can clamp each cursor to the rows
+// that are left.
 func TestLongRunningHubResetsNoClient(t *testing.T) {
 	t.Parallel()
 	clamps := 0

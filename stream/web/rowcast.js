@@ -2,7 +2,7 @@
  * The browser client of rowcast: a stream of events that reconnects after every kind of failure.
  *
  *     import { subscribe } from "/rowcast.js";
- *     const stream = subscribe("/events", { withCredentials: true });
+ *     const stream = subscribe("/events", { onReset: () => location.reload() });
  *     stream.on("notify", (data) => show(data.msg));
  *
  * A plain EventSource works too. It reconnects after a lost connection and resumes. This client adds:
@@ -10,7 +10,8 @@
  *   - It watches the heartbeats. An EventSource does not notice a connection that was lost while a laptop slept.
  *   - It calls onBye before the credentials expire, and opens a new stream with the renewed ones.
  *   - It parses the data, and reports the state of the stream.
- * A new stream continues after the last row that was received, so no row is lost or repeated.
+ * A new stream continues after the last row that was received, so no row is lost or repeated. If the hub cannot continue there, onReset is
+ * called: load the page's state again, because rows may be missing.
  */
 
 const HEARTBEAT = 15_000; // milliseconds; the default until rowcast.hello has the hub's own value

@@ -80,7 +80,7 @@ func (b *Bench) runBulk(ctx context.Context, h bulkLoad) error {
 	b.steps.step()
 	const mega = 1 << 20
 	b.report.add(
-		figure{what: h.what + ": peak growth of the hub's memory", unit: "MB", ours: growth() / mega, with: "its limits", theirs: h.limit / mega, limit: atMost(1)},
+		figure{what: h.what + ": peak growth of the hub's memory", unit: "MiB", ours: growth() / mega, with: "its limits", theirs: h.limit / mega, limit: atMost(1)},
 		figure{what: h.what + ": from first to last delivery", unit: "s", ours: float64(arrived.Last-arrived.First) / 1e9},
 	)
 	return nil
