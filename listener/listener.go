@@ -124,7 +124,7 @@ type Listener struct {
 
 // Stats counts what a Listener has done.
 type Stats struct {
-	Sessions   atomic.Int64 // sessions that were complete, with the connection for the park lock unless PollOnly is set
+	Sessions   atomic.Int64 // sessions that became complete: both connections were open, or the only one with PollOnly
 	Fetches    atomic.Int64 // pages that were delivered
 	Rows       atomic.Int64 // rows that were read
 	Wakeups    atomic.Int64 // notifications without a payload, as the trigger sends them

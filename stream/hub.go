@@ -287,9 +287,9 @@ func (st *state) behind() time.Duration {
 	return time.Since(st.received)
 }
 
-// hello returns the beginning of a stream: rowcast.void, a retry field and rowcast.hello. c is the cursor at which the
-// stream begins. It is nil if rowcast.reset follows. A client that loses its connection before rowcast.reset must not
-// resume from the new cursor, because it would never receive the reset.
+// hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. c is the cursor
+// at which the stream begins. It is nil if rowcast.reset follows. A client that loses its connection before rowcast.reset
+// must not resume from the new cursor, because it would never receive the reset.
 func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`

@@ -52,8 +52,8 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 			compared("an open transaction: p99, ms", "without"),
 		}},
 		{"bulk,large", []string{
-			compared("20,000 rows in one transaction: peak growth of the hub's memory, MB", "its limits"),
-			compared("4 rows of 5 MB: peak growth of the hub's memory, MB", "its limits"),
+			compared("20,000 rows in one transaction: peak growth of the hub's memory, MiB", "its limits"),
+			compared("4 rows of 5 MB: peak growth of the hub's memory, MiB", "its limits"),
 		}},
 	}
 	server := dbtest.Cluster(t)

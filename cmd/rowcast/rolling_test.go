@@ -17,8 +17,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A cast has nginx, two hubs behind it, and a database. Its method roll inserts rows with the data 1, 2, 3 and so on,
-// and a last row with the data 0.
+// A cast has nginx, two hubs behind it, and a database. Its method roll restarts the hubs while rows with the data 1,
+// 2, 3 and so on are inserted. A row with the data 0 marks the end.
 type cast struct {
 	t     *testing.T
 	dsn   string

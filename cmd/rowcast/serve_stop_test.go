@@ -87,7 +87,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-// A spawned is a program that runs in its own process.
+// A spawned is a program that runs in a process of its own, not in the process of the test.
 type spawned struct {
 	cmd   *exec.Cmd
 	err   *output
