@@ -152,7 +152,7 @@ func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
 		}
 		return
 	}
-	t.Skip("there is no user postgres, _postgres or nobody, and PgBouncer refuses to run as root")
+	t.Skip("PgBouncer refuses to run as root, and this machine has no user postgres, _postgres or nobody")
 }
 
 func freePort(t *testing.T) int {

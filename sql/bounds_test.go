@@ -192,8 +192,8 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	}
 }
 
-// Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() do not call the functions and operators of a
-// schema that comes first in the search_path, even if the arguments match these better than those of pg_catalog.
+// If a schema comes before pg_catalog in the search_path, its functions and operators can match arguments better.
+// Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() do not call them.
 func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)

@@ -81,8 +81,8 @@ func Assigned(name string) string {
 }
 
 // begin inserts the row of rowcast.history if there is none: in a copy of the schema without rows, or after TRUNCATE.
-// What retention has deleted is unknown then, so the horizon becomes the lowest number from 3 on in the table. If there
-// is none, the horizon becomes the xmin of the present snapshot.
+// It is then unknown up to which number retention has deleted rows. The horizon becomes the lowest number in the table
+// that is at least 3. If there is no such number, the horizon becomes the xmin of the present snapshot.
 const begin = `INSERT INTO rowcast.history (system_identifier, database, horizon)
 	SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), coalesce(
 		(SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), pg_snapshot_xmin(pg_current_snapshot()))

@@ -97,61 +97,6 @@ type joining struct {
 	comments *time.Ticker
 }
 
-// check returns the cursor from which the stream continues. It is the client's cursor, converted to the current epoch,
-// or the Hub's cursor if the client sent none. If the client's cursor is not valid, check returns the Hub's cursor and
-// the reason for rowcast.reset. If the stream ends first, the result has no meaning.
-func (j *joining) check(resume clientCursor) (c cursor.Cursor, reason string) {
-	now, horizon := j.present()
-	if !resume.given {
-		return now, ""
-	}
-	if resume.malformed {
-		return now, resetMalformed
-	}
-	c = resume.cursor
-	for caughtUp := false; j.ctx.Err() == nil; now, horizon = j.present() {
-		if c.Epoch != now.Epoch {
-			var valid, asked bool
-			if c, valid, asked = j.convert(c, now); asked && !valid {
-				return now, resetHistory
-			}
-			continue
-		}
-		if !c.SeenBelow(horizon) {
-			return now, resetExpired
-		}
-		if now.Covers(c) {
-			return c, ""
-		}
-		// Another hub may have sent the client rows that this hub has not read yet (rule 9 of package cursor).
-		if caughtUp {
-			return now, resetAhead
-		}
-		caughtUp = j.attempt(failures.CatchUp, j.Source.CatchUp)
-	}
-	return c, ""
-}
-
-// convert converts a cursor of another epoch to the current epoch. valid reports whether that is possible. asked is
-// false if the Source did not answer. In that case the cursor is returned unchanged.
-func (j *joining) convert(c, now cursor.Cursor) (_ cursor.Cursor, valid, asked bool) {
-	asked = j.attemptInTurn(failures.CheckCursor, func(ctx context.Context) (err error) {
-		valid, err = j.Source.IsValid(ctx, c, now)
-		return err
-	})
-	switch {
-	case !asked:
-		return c, false, false
-	case valid:
-		c.Epoch = now.Epoch
-		return c, true, true
-	}
-	st := j.state.Lock()
-	defer j.state.Unlock()
-	c, valid = st.epochs.forward(c)
-	return c, valid, true
-}
-
 // present returns the Hub's cursor, and the transaction number below which retention has deleted rows. The cursor is
 // whole, unless the stream has ended.
 func (j *joining) present() (now cursor.Cursor, horizon uint64) {

@@ -76,8 +76,8 @@ func (st *state) exceeded(o *owner) *atomic.Int64 {
 	return nil
 }
 
-// add adds n, which may be negative, to the number of streams of the owner's user and to that of the owner's address.
-// If o is nil, add does nothing.
+// add changes two numbers by n: the streams of the owner's user, and the streams of the owner's address. n is negative
+// when a stream has ended. If o is nil, add does nothing.
 func (c *counts) add(o *owner, n int) {
 	if o == nil {
 		return

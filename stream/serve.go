@@ -1,13 +1,11 @@
 package stream
 
 import (
-	"cmp"
 	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
 
-	"rowcast/listener/cursor"
 	"rowcast/stream/sse"
 	"rowcast/stream/wire"
 )
@@ -122,27 +120,4 @@ func setHeaders(header http.Header) {
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", "no-store, no-transform")
 	header.Set("X-Accel-Buffering", "no")
-}
-
-// A clientCursor is the cursor that the client sent.
-type clientCursor struct {
-	cursor    cursor.Cursor
-	given     bool
-	malformed bool
-}
-
-// maxCursor is the length in bytes of the longest text that is parsed as a cursor. A longer text is malformed. A cursor
-// with 1,000 transactions in flight has fewer than 7,500 bytes (TestLongest in package cursor).
-const maxCursor = 16 << 10
-
-func clientCursorOf(r *http.Request) clientCursor {
-	text := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("last_event_id"))
-	if text == "" {
-		return clientCursor{}
-	}
-	if len(text) > maxCursor {
-		return clientCursor{given: true, malformed: true}
-	}
-	c, err := cursor.Parse(text)
-	return clientCursor{cursor: c, given: true, malformed: err != nil}
 }

@@ -23,11 +23,11 @@ func (demoCmd) Help() string {
 		`With a database URL, the demo installs the schema rowcast in that database. The schema and the rows stay there.`
 }
 
-// Validate refuses an address that other machines can reach, because the demo authenticates nobody. It also refuses
-// --fresh with a database URL.
+// Validate refuses an address that other machines can reach, because the demo does not authenticate requests. It also
+// refuses --fresh with a database URL.
 func (c *demoCmd) Validate() error {
 	if !server.IsLoopback(c.Listen) {
-		return fmt.Errorf("--listen: %q is not a loopback address such as 127.0.0.1:8080; the demo authenticates nobody, so it must be reachable from this machine only", c.Listen)
+		return fmt.Errorf("--listen: %q is not a loopback address such as 127.0.0.1:8080; the demo does not authenticate requests, so it must be reachable from this machine only", c.Listen)
 	}
 	if c.Fresh && c.DatabaseURL != "" {
 		return errors.New("--fresh: only for the private PostgreSQL, but a database URL is given")

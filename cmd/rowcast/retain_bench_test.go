@@ -32,7 +32,7 @@ func BenchmarkInsertWhileDeleting(b *testing.B) {
 		results := make(map[string][]float64)
 		for range 3 {
 			for load, args := range map[string][]string{"full": nil, "2000/s": {"--rate", "2000"}} {
-				alone, with := whileDeleting(b, pgbench, dsn, nobody, args), whileDeleting(b, pgbench, dsn, deletes, args)
+				alone, with := whileDeleting(b, pgbench, dsn, noRetention, args), whileDeleting(b, pgbench, dsn, deletes, args)
 				if slowest := min(with.rate, 2000) * benchSeconds; with.deleted < slowest {
 					b.Errorf("%s: %v rows were deleted meanwhile, want at least %.0f, or the table grows without bound", load, with.deleted, slowest)
 				}
@@ -79,8 +79,8 @@ func whileDeleting(b *testing.B, pgbench, dsn string, deletes func(context.Conte
 	return i
 }
 
-// nobody takes the place of retention in the runs without deletion.
-func nobody(context.Context) int64 { return 0 }
+// noRetention deletes nothing. It is used in place of retention to measure without deletion.
+func noRetention(context.Context) int64 { return 0 }
 
 // retention returns a function that deletes rows as a hub does.
 func retention(b *testing.B, dsn string) func(context.Context) int64 {

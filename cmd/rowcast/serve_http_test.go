@@ -242,7 +242,7 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	if got := statuses(t, local.url, "GET /events?uid=alice HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example\r\nConnection: close\r\n\r\n"); got != "200" {
 		t.Errorf("from the origin of --cors-origin: got %s, want 200", got)
 	}
-	// A request with another Host header is refused, even if its Origin is that of a page on this machine.
+	// If the Host header does not name this machine, a request is refused, even if it comes from a page of this machine.
 	if got := ask(t, "GET", local.url+"/events?uid=alice", "Host", "evil.example", "Origin", "http://localhost:3000"); got.status != 403 {
 		t.Errorf("with the host evil.example: got %d, want 403", got.status)
 	}

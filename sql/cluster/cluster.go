@@ -3,7 +3,7 @@
 //
 // The server listens on a Unix socket in a directory that other users cannot
 // enter. PostgreSQL refuses to run as root. When this process is root, the
-// server runs as another user, such as postgres or nobody.
+// server runs as an unprivileged user (see serverAccount).
 //
 // The server should end with the process that started it. [Cluster.Stop] stops
 // it in the normal case. If the process is killed, the kernel stops the server

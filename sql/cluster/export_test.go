@@ -16,6 +16,13 @@ func (p Programs) ClientIn(ctx context.Context, name string, dirs ...string) (st
 	return p.client(ctx, name, dirs)
 }
 
+// Abandon unlocks the directory and leaves the server running, as a killed process
+// does on systems on which the server does not end with its parent.
+func (c *Cluster) Abandon() {
+	unlock(c.lock)
+	c.lock = nil
+}
+
 // PID returns the process id of the server.
 func (c *Cluster) PID() int {
 	pid, _ := readPIDFile(c.data())

@@ -136,6 +136,19 @@ func TestServerEndsWithItsKilledOwner(t *testing.T) {
 	}
 }
 
+// Start stops the server that a killed process has left behind.
+func TestLeftoverServerIsStopped(t *testing.T) {
+	t.Parallel()
+	leftover := started(t)
+	pid := leftover.PID()
+	leftover.Abandon()
+	next := quick(leftover.Dir)
+	start(t, next)
+	if running(pid) || next.PID() == pid {
+		t.Errorf("the server %d that was left behind runs beside %d", pid, next.PID())
+	}
+}
+
 // A killed server leaves a file with its process id. If another program has that id now, Start does not stop the
 // program.
 func TestReusedProcessID(t *testing.T) {

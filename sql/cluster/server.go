@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,16 +127,13 @@ func (c *Cluster) stopLeftover(ctx context.Context) error {
 	}
 	if !isServer(pid, c.data()) {
 		// Another program has this process id now. PostgreSQL would not start with this file.
-		if err := os.Remove(pidFile(c.data())); !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
+		return ignoreMissing(os.Remove(pidFile(c.data())))
 	}
 	c.report("stopping the server that an earlier run left behind")
 	leftover := &server{process: process, exited: make(chan struct{})}
 	go func() {
 		for isServer(pid, c.data()) {
-			time.Sleep(5 * time.Millisecond) // only the parent of a process can wait for its end
+			time.Sleep(10 * time.Millisecond) // only the parent of a process can wait for its end
 		}
 		close(leftover.exited)
 	}()

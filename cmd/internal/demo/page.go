@@ -150,8 +150,8 @@ func writeError(w http.ResponseWriter, err error) {
 	server.WriteJSON(w, status, map[string]string{"error": text})
 }
 
-// guard refuses a request to insert a row if a browser sends it for a page of another origin. The demo needs this
-// because it authenticates nobody. guard also forbids browsers to guess the content type of an answer.
+// guard refuses a request to insert a row if a browser sends it for a page of another origin. The demo needs this,
+// because it does not authenticate requests. guard also tells browsers not to guess the content type of an answer.
 func guard(next http.Handler) http.Handler {
 	checked := http.NewCrossOriginProtection().Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -48,8 +48,8 @@ func divideDescriptors(available uint64, streams, replays int) (division, error)
 			"lower --replays, or %s", replays, all, howToRaise)
 	}
 	if streams > d.streams {
-		return division{}, fmt.Errorf("--max-connections: %d streams need %d more open files than this process may have (%d): %s",
-			streams, streams-d.streams, all, howToRaise)
+		return division{}, fmt.Errorf("--max-connections: this process may have %d open files, which is enough for %d streams, not for %d: "+
+			"lower --max-connections, or %s", all, d.streams, streams, howToRaise)
 	}
 	if streams > 0 {
 		d.streams = streams

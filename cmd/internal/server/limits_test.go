@@ -16,7 +16,8 @@ func TestDivideDescriptors(t *testing.T) {
 		{1024, 0, division{1024 - 64 - 4 - 4 - 128, 128}, ""},
 		{1024, 100, division{100, 128}, ""},
 		{1024, 824, division{824, 128}, ""},
-		{1024, 825, division{}, "--max-connections: 825 streams need 1 more open files than this process may have (1024): " + howToRaise},
+		{1024, 825, division{}, "--max-connections: this process may have 1024 open files, which is enough for 824 streams, not for 825: " +
+			"lower --max-connections, or " + howToRaise},
 		{256, 0, division{256 - 64 - 4 - 4 - 32, 32}, ""},
 		{64, 0, division{64 - 16 - 4 - 4 - 16, 16}, ""},
 		{24, 0, division{}, "--replays: 4 connections for replays leave no open files for streams, because this process may have only 24: " +

@@ -64,5 +64,8 @@ func (b *Bench) insertRates(ctx context.Context, d design, o openWriters, pairs 
 		return float64(w.Rows) / w.Seconds, err
 	}
 	without, with, err = alternate(b, pairs, "plain", d.schema, rate)
+	if err != nil {
+		err = fmt.Errorf("compare %s with a table without a trigger: %w", d.name, err)
+	}
 	return with, without, err
 }

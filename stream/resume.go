@@ -1,0 +1,130 @@
+package stream
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+
+	"rowcast/listener/cursor"
+	"rowcast/listener/failures"
+)
+
+// A clientCursor is the cursor that the client sent.
+type clientCursor struct {
+	cursor    cursor.Cursor
+	given     bool
+	malformed bool
+}
+
+// maxCursor is the length in bytes of the longest text that is parsed as a cursor. A longer text is malformed. A cursor
+// with 1,000 transactions in flight has fewer than 7,500 bytes (TestLongest in package cursor).
+const maxCursor = 16 << 10
+
+func clientCursorOf(r *http.Request) clientCursor {
+	text := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("last_event_id"))
+	if text == "" {
+		return clientCursor{}
+	}
+	if len(text) > maxCursor {
+		return clientCursor{given: true, malformed: true}
+	}
+	c, err := cursor.Parse(text)
+	return clientCursor{cursor: c, given: true, malformed: err != nil}
+}
+
+// check returns the cursor from which the stream continues. It is the client's cursor, converted to the current epoch,
+// or the Hub's cursor if the client sent none. If the client's cursor is not valid, check returns the Hub's cursor and
+// the reason for rowcast.reset. If the stream ends first, the result has no meaning.
+func (j *joining) check(resume clientCursor) (c cursor.Cursor, reason string) {
+	now, horizon := j.present()
+	if !resume.given {
+		return now, ""
+	}
+	if resume.malformed {
+		return now, resetMalformed
+	}
+	c = resume.cursor
+	for caughtUp := false; j.ctx.Err() == nil; now, horizon = j.present() {
+		if c.Epoch != now.Epoch {
+			var valid, asked bool
+			if c, valid, asked = j.convert(c, now); asked && !valid {
+				return now, resetHistory
+			}
+			continue
+		}
+		if !c.SeenBelow(horizon) {
+			return now, resetExpired
+		}
+		if now.Covers(c) {
+			return c, ""
+		}
+		// Another hub may have sent the client rows that this hub has not read yet (rule 9 of package cursor).
+		if caughtUp {
+			return now, resetAhead
+		}
+		caughtUp = j.attempt(failures.CatchUp, j.Source.CatchUp)
+	}
+	return c, ""
+}
+
+// convert converts a cursor of another epoch to the current epoch. valid reports whether that is possible. asked is
+// false if the Source did not answer. In that case the cursor is returned unchanged.
+func (j *joining) convert(c, now cursor.Cursor) (_ cursor.Cursor, valid, asked bool) {
+	asked = j.attemptInTurn(failures.CheckCursor, func(ctx context.Context) (err error) {
+		valid, err = j.Source.IsValid(ctx, c, now)
+		return err
+	})
+	switch {
+	case !asked:
+		return c, false, false
+	case valid:
+		c.Epoch = now.Epoch
+		return c, true, true
+	}
+	st := j.state.Lock()
+	defer j.state.Unlock()
+	c, valid = st.epochs.forward(c)
+	return c, valid, true
+}
+
+// epochs are the last recoveries of the server that a Hub has seen, in order. Each recovery ends the epoch that the
+// previous recovery began. Several recoveries are kept, because a client may resume after several crashes.
+type epochs []recovery
+
+// maxRecoveries is the largest number of recoveries that are kept. Each uses about as much memory as a cursor. A client
+// whose cursor is older is reset, unless the row that anchors the cursor still exists.
+const maxRecoveries = 64
+
+// A recovery records which delivered rows survived a crash recovery or failover.
+type recovery struct {
+	sent cursor.Cursor // describes the rows that the Hub had sent
+	last *cursor.Row   // rows of transactions above this row's transaction are lost; nil if no row is lost
+	next cursor.Tag    // the epoch that began
+}
+
+func (e *epochs) add(r recovery) {
+	if len(*e) == maxRecoveries {
+		*e = slices.Delete(*e, 0, 1)
+	}
+	*e = append(*e, r)
+}
+
+// forward converts a cursor of an earlier epoch to the current one. known is false if the epoch is not kept, or if the
+// cursor has seen more than this Hub had sent, because the Hub does not know which of those rows survived.
+func (e epochs) forward(c cursor.Cursor) (_ cursor.Cursor, known bool) {
+	for _, r := range e { // rule 21 of package cursor
+		if c.Epoch != r.sent.Epoch {
+			continue
+		}
+		if !r.sent.Covers(c) { // rule 24 of package cursor
+			return c, false
+		}
+		if c.Epoch = r.next; r.last != nil {
+			c = c.Clamp(*r.last, r.next)
+		}
+		known = true
+	}
+	// Each recovery begins the epoch that the following recovery ends, so c is now of the current epoch.
+	return c, known
+}
