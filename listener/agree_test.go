@@ -71,7 +71,7 @@ func TestAnchorTagsAgree(t *testing.T) {
 		"10000-01-01 00:00:00+00", "294246-12-31 23:59:59.999999+00", "294276-12-31 23:59:59.999999+00",
 	}
 	for _, date := range dates {
-		exec(t, conn, `INSERT INTO rowcast.notifications (data, created_at) VALUES (to_jsonb($1::text), $1::text::timestamptz)`, date)
+		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('*', to_jsonb($1::text), $1::text::timestamptz)`, date)
 	}
 	want := query[string](t, conn, "SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications ORDER BY id")
 	for name, r := range map[string]*reader{"direct": direct, "PollOnly": pooled, "PollOnly, another time zone": zoned} {

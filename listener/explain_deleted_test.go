@@ -49,7 +49,7 @@ func TestPlansAfterRetention(t *testing.T) {
 		args []any
 	}{
 		"fetch":  {listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, now, nil, 512)},
-		"replay": {listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, fresh, &now, 512, []string{"user1", "user2"})},
+		"replay": {listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, fresh, &now, 512, []string{"*", "user1", "user2"})},
 		"end":    {listener.EndQuery, []any{horizon, "5000", "1 microsecond"}},
 		"warm":   {listener.WarmQuery, []any{"999999999", "67108864"}},
 		"cursor": {"SELECT rowcast.cursor()", nil},

@@ -76,10 +76,10 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 					checkPlan(t, session, query, listener.QueryArgs(query, recently, nil, 512), inFlight)
 				}
 				for _, query := range []string{listener.ReplayQuery, listener.ReplayList} {
-					args := listener.QueryArgs(query, recently, &now, 512, []string{"user1", "user2", "team:7"})
+					args := listener.QueryArgs(query, recently, &now, 512, []string{"*", "team:7", "user1", "user2"})
 					checkPlan(t, session, query, args, 4*inFlight)
 					// A replay from the beginning of the table reads little more than the rows of a page, too.
-					args = listener.QueryArgs(query, cursor.Cursor{Xmax: cursor.First}, &now, 10, []string{"user1"})
+					args = listener.QueryArgs(query, cursor.Cursor{Xmax: cursor.First}, &now, 10, []string{"*", "user1"})
 					checkPlan(t, session, query, args, 0)
 				}
 			})
@@ -102,7 +102,7 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	now := present(t, conn)
 	half := before.After(cursor.Row{Xid: now.AnchorXid(), ID: 1000}, now)
 	checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, half, nil, 512), 0)
-	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"alice"}), 0)
+	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"*", "alice"}), 0)
 }
 
 // fillHistory inserts rows for 900 users and for everyone. Each hundred rows have the same transaction number. The
@@ -114,7 +114,7 @@ func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	}
 	exec(t, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER disown")
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, xid)
-		SELECT CASE WHEN i % 10 > 0 THEN 'user' || i % 1000 END, '{"msg": "Bob liked your tracker"}',
+		SELECT CASE WHEN i % 10 > 0 THEN 'user' || i % 1000 ELSE '*' END, '{"msg": "Bob liked your tracker"}',
 			((SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint) - 1 - i / 100)::text::xid8
 		FROM generate_series(1, $1::int) i`, rows)
 	exec(t, conn, "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER disown")

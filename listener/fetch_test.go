@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 )
 
@@ -25,7 +26,7 @@ func TestRowsArriveAsInserted(t *testing.T) {
 	}
 	insert(t, conn, "to everyone")
 	got = r.rows(t, 1)[0]
-	if got.Recipient != "" || got.Event != "message" || string(got.Data) != `"to everyone"` || got.ID != 2 {
+	if got.Recipient != feed.Everyone || got.Event != "message" || string(got.Data) != `"to everyone"` || got.ID != 2 {
 		t.Errorf("got %+v with data %s, want row 2 for everyone, with event message and the data that was inserted", got, got.Data)
 	}
 }
@@ -63,7 +64,7 @@ func TestCopy(t *testing.T) {
 	dsn := dbtest.Database(t)
 	r := listen(t, dsn)
 	table, columns := pgx.Identifier{"rowcast", "notifications"}, []string{"recipient", "data"}
-	rows := [][]any{{"alice", "1"}, {nil, "2"}, {"bob", "3"}}
+	rows := [][]any{{"alice", "1"}, {feed.Everyone, "2"}, {"bob", "3"}}
 	if _, err := connect(t, dsn).CopyFrom(limited(t), table, columns, pgx.CopyFromRows(rows)); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func TestBigTransactions(t *testing.T) {
 		t.Run(fmt.Sprintf("%d rows a page", pageRows), func(t *testing.T) {
 			r := listen(t, dsn, func(l *listener.Listener) { l.PageRows = pageRows })
 			conn := connect(t, dsn)
-			exec(t, conn, `INSERT INTO rowcast.notifications (data) SELECT to_jsonb(i) FROM generate_series(1, 10000) i`)
+			exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) SELECT '*', to_jsonb(i) FROM generate_series(1, 10000) i`)
 			insert(t, conn, "the next")
 			for len(r.read) < 10001 {
 				b := r.next(t)
@@ -105,7 +106,7 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	dsn := dbtest.Database(t)
 	const half = 500_000 // bytes of text of a row; PostgreSQL compresses it well, but PageBytes limits the text
 	r := listen(t, dsn, func(l *listener.Listener) { l.PageBytes = 2*half + half/2 })
-	exec(t, connect(t, dsn), `INSERT INTO rowcast.notifications (data) SELECT to_jsonb(i || repeat('x', $1)) FROM generate_series(1, 9) i`, half)
+	exec(t, connect(t, dsn), `INSERT INTO rowcast.notifications (recipient, data) SELECT '*', to_jsonb(i || repeat('x', $1)) FROM generate_series(1, 9) i`, half)
 	for len(r.read) < 9 {
 		if b := r.next(t); len(b.Rows) > 3 {
 			t.Errorf("got %d rows of %d bytes in one page, want at most 3", len(b.Rows), half)
@@ -127,8 +128,8 @@ func TestLargeRows(t *testing.T) {
 	most := listen(t, dsn, func(l *listener.Listener) { l.MaxData = 100 })
 	// Large data that does not compress is not read with its page, but by a statement of its own.
 	const random = `(SELECT string_agg(md5(i::text), '') FROM generate_series(1, $1::int) i)`
-	exec(t, conn, `INSERT INTO rowcast.notifications (data) VALUES ('1'),
-		(to_jsonb(repeat('x', 98))), (to_jsonb(repeat('x', 99))), (to_jsonb(`+random+`)), ('2')`, 10<<20/32)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1'),
+		('*', to_jsonb(repeat('x', 98))), ('*', to_jsonb(repeat('x', 99))), ('*', to_jsonb(`+random+`)), ('*', '2')`, 10<<20/32)
 	want := []int64{1, 100, 101, 10<<20 + 2, 1}
 	for _, row := range slices.Concat(all.rows(t, 5), most.rows(t, 5)) {
 		size := want[(row.ID-1)%5]
@@ -164,7 +165,7 @@ func TestRowsThatChange(t *testing.T) {
 
 	// The row is deleted after its page was listed and before its large data is read.
 	const random = `(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 1000) i)`
-	exec(t, conn, `INSERT INTO rowcast.notifications (data) VALUES ('1'), (`+random+`), ('3')`)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1'), ('*', `+random+`), ('*', '3')`)
 	gate.wait(t)
 	exec(t, conn, `DELETE FROM rowcast.notifications WHERE octet_length(data::text) > 1000`)
 	gate.open()

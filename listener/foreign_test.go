@@ -153,7 +153,7 @@ func TestCopyKeepsNumbersUntilItIsAdopted(t *testing.T) {
 	conn := connect(t, alone(t))
 	burn(t, conn, 100)
 	exec(t, conn, "SET session_replication_role = replica")
-	const row = "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '700') RETURNING xid::text"
+	const row = "INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', '700') RETURNING xid::text"
 	exec(t, conn, "UPDATE rowcast.history SET system_identifier = 7")
 	if got := one[string](t, conn, row); got != "700" {
 		t.Errorf("in a copy the row has number %s, want 700", got)

@@ -28,7 +28,7 @@ func (l *Listener) observeHistory(p *page) {
 // merely locked the row.
 func checkHistory(ctx context.Context, db querier) error {
 	var there bool
-	err := db.QueryRow(ctx, "SELECT EXISTS (SELECT FROM rowcast.history WHERE one AND horizon IS NOT NULL)").Scan(&there)
+	err := db.QueryRow(ctx, "SELECT EXISTS (SELECT FROM rowcast.history WHERE singleton AND horizon IS NOT NULL)").Scan(&there)
 	if err == nil && !there {
 		return errNoHistory
 	}

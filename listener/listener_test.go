@@ -240,7 +240,7 @@ func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 // insert inserts a row for everyone. Its data is a JSON string.
 func insert(t testing.TB, conn *pgx.Conn, data string) {
 	t.Helper()
-	exec(t, conn, `INSERT INTO rowcast.notifications (data) VALUES (to_jsonb($1::text))`, data)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', to_jsonb($1::text))`, data)
 }
 
 // query returns the first column of the result of a query.

@@ -13,11 +13,11 @@ import (
 )
 
 // parseMessage reads the payload of a NOTIFY. An object with the key data, recipient or event is an envelope, and
-// must be a correct one: a typing error must not send a message to everyone. For the same reason, a payload that
-// begins with "{" must be a JSON object. Any other object is the data itself, and any other text is sent as a JSON
-// string. Both are sent to everyone.
+// must be a correct one: a typing error must not send a message to everyone. For the same reason, an envelope must name
+// its recipient, and a payload that begins with "{" must be a JSON object. Any other object is the data itself, and any
+// other text is sent as a JSON string. Both are sent to everyone.
 func parseMessage(payload string) (feed.Message, error) {
-	message := feed.Message{Event: "message"}
+	message := feed.Message{Recipient: feed.Everyone, Event: "message"}
 	if !strings.HasPrefix(strings.TrimSpace(payload), "{") {
 		text, err := json.Marshal(payload)
 		message.Data = text
@@ -43,13 +43,14 @@ func isEnvelopeKey(m strictjson.Member) bool {
 
 // openEnvelope fills m from the members of an envelope.
 func openEnvelope(m *feed.Message, envelope []strictjson.Member) error {
+	m.Recipient = ""
 	for _, member := range envelope {
 		var err error
 		switch member.Key {
 		case "data":
 			err = compact(m, member.Value)
 		case "recipient":
-			err = takeText(&m.Recipient, member.Value, checkRecipient)
+			err = takeText(&m.Recipient, member.Value, feed.CheckRecipient)
 		case "event":
 			err = takeText(&m.Event, member.Value, feed.CheckEvent)
 		default:
@@ -59,8 +60,11 @@ func openEnvelope(m *feed.Message, envelope []strictjson.Member) error {
 			return fmt.Errorf("the envelope's %q %w", member.Key, err)
 		}
 	}
-	if m.Data == nil {
+	switch {
+	case m.Data == nil:
 		return errors.New(`the envelope has no "data"`)
+	case m.Recipient == "":
+		return fmt.Errorf(`the envelope has no "recipient": %q is everyone`, feed.Everyone)
 	}
 	return nil
 }
@@ -90,12 +94,4 @@ func takeText(field *string, value json.RawMessage, check func(string) error) er
 	}
 	*field = *text
 	return nil
-}
-
-// checkRecipient is feed.CheckRecipient with a hint for a sender that wants to send to everyone.
-func checkRecipient(text string) error {
-	if text == "" {
-		return errors.New("is empty: leave it out for everyone")
-	}
-	return feed.CheckRecipient(text)
 }

@@ -16,30 +16,31 @@ func TestParseMessage(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 257)
 	const noObject = `the payload begins with "{" and is not a JSON object`
+	const noRecipient = `the envelope has no "recipient": "*" is everyone`
 	for _, test := range []struct {
 		name, payload, recipient, event, data, err string
 	}{
-		{name: "text becomes a JSON string", payload: "hello from psql", event: "message", data: `"hello from psql"`},
-		{name: "text with braces inside", payload: "hello {name}", event: "message", data: `"hello {name}"`},
-		{name: "text of two lines becomes one line", payload: "a\r\nb", event: "message", data: `"a\r\nb"`},
-		{name: "a JSON string is text", payload: `"a"`, event: "message", data: `"\"a\""`},
-		{name: "a number is text", payload: `42`, event: "message", data: `"42"`},
-		{name: "an array is text", payload: `[1, 2]`, event: "message", data: `"[1, 2]"`},
-		{name: "null is text", payload: `null`, event: "message", data: `"null"`},
-		{name: "an object is the data", payload: `{"msg": "hi"}`, event: "message", data: `{"msg":"hi"}`},
-		{name: "an object of several lines becomes one line", payload: "{\"a\":\n [1,\r\n 2]}", event: "message", data: `{"a":[1,2]}`},
-		{name: "an empty object is the data", payload: `{}`, event: "message", data: `{}`},
-		{name: "the digits of a number do not change", payload: `{"n": 12345678901234567890.10}`, event: "message", data: `{"n":12345678901234567890.10}`},
-		{name: "an object with envelope keys in a nested object is the data", payload: `{"a": {"data": 1, "Recipient": 2}}`, event: "message", data: `{"a":{"data":1,"Recipient":2}}`},
-		{name: "an object with a key twice is the data", payload: `{"a": 1, "a": 2}`, event: "message", data: `{"a":1,"a":2}`},
+		{name: "text becomes a JSON string", payload: "hello from psql", recipient: "*", event: "message", data: `"hello from psql"`},
+		{name: "text with braces inside", payload: "hello {name}", recipient: "*", event: "message", data: `"hello {name}"`},
+		{name: "text of two lines becomes one line", payload: "a\r\nb", recipient: "*", event: "message", data: `"a\r\nb"`},
+		{name: "a JSON string is text", payload: `"a"`, recipient: "*", event: "message", data: `"\"a\""`},
+		{name: "a number is text", payload: `42`, recipient: "*", event: "message", data: `"42"`},
+		{name: "an array is text", payload: `[1, 2]`, recipient: "*", event: "message", data: `"[1, 2]"`},
+		{name: "null is text", payload: `null`, recipient: "*", event: "message", data: `"null"`},
+		{name: "an object is the data", payload: `{"msg": "hi"}`, recipient: "*", event: "message", data: `{"msg":"hi"}`},
+		{name: "an object of several lines becomes one line", payload: "{\"a\":\n [1,\r\n 2]}", recipient: "*", event: "message", data: `{"a":[1,2]}`},
+		{name: "an empty object is the data", payload: `{}`, recipient: "*", event: "message", data: `{}`},
+		{name: "the digits of a number do not change", payload: `{"n": 12345678901234567890.10}`, recipient: "*", event: "message", data: `{"n":12345678901234567890.10}`},
+		{name: "an object with envelope keys in a nested object is the data", payload: `{"a": {"data": 1, "Recipient": 2}}`, recipient: "*", event: "message", data: `{"a":{"data":1,"Recipient":2}}`},
+		{name: "an object with a key twice is the data", payload: `{"a": 1, "a": 2}`, recipient: "*", event: "message", data: `{"a":1,"a":2}`},
 
 		{
 			name: "an envelope", payload: `{"recipient": "alice", "event": "notify", "data": {"msg": "hi"}}`,
 			recipient: "alice", event: "notify", data: `{"msg":"hi"}`,
 		},
-		{name: "an envelope with only data", payload: `{"data": [1]}`, event: "message", data: `[1]`},
-		{name: "an envelope with null as the data", payload: `{"data": null}`, event: "message", data: `null`},
-		{name: "an envelope with null as recipient and event", payload: `{"data": 1, "recipient": null, "event": null}`, event: "message", data: `1`},
+		{name: "an envelope for everyone", payload: `{"data": [1], "recipient": "*"}`, recipient: "*", event: "message", data: `[1]`},
+		{name: "an envelope with null as the data", payload: `{"data": null, "recipient": "alice"}`, recipient: "alice", event: "message", data: `null`},
+		{name: "an envelope with null as the event", payload: `{"data": 1, "recipient": "alice", "event": null}`, recipient: "alice", event: "message", data: `1`},
 
 		{name: "an object that is not valid JSON", payload: `{"a": }`, err: noObject},
 		{name: "text that begins with a brace", payload: "{name} is here", err: noObject},
@@ -55,13 +56,15 @@ func TestParseMessage(t *testing.T) {
 		{name: "the key data in another case", payload: `{"Data": 1}`, err: `the envelope's "Data" is not one of data, recipient, event`},
 		{name: "the key recipient in another case", payload: `{"Recipient": "alice", "msg": "hi"}`, err: `the envelope's "Recipient" is not one of data, recipient, event`},
 		{name: "the key event in another case", payload: `{"data": 1, "EVENT": "notify"}`, err: `the envelope's "EVENT" is not one of data, recipient, event`},
+		{name: "an envelope without a recipient", payload: `{"data": 1}`, err: noRecipient},
+		{name: "an envelope with null as the recipient", payload: `{"data": 1, "recipient": null}`, err: noRecipient},
 		{name: "an envelope without data", payload: `{"recipient": "alice"}`, err: `the envelope has no "data"`},
 		{name: "an envelope with only an event", payload: `{"event": "notify"}`, err: `the envelope has no "data"`},
 		{name: "a typing error in a key", payload: `{"data": 1, "recipent": "alice"}`, err: `the envelope's "recipent" is not one of data, recipient, event`},
 		{name: "a recipient that is a number", payload: `{"data": 1, "recipient": 7}`, err: `the envelope's "recipient" is not a string`},
 		{
 			name: "an empty recipient", payload: `{"data": 1, "recipient": ""}`,
-			err: `the envelope's "recipient" is empty: leave it out for everyone`,
+			err: `the envelope's "recipient" is empty`,
 		},
 		{
 			name: "a long recipient", payload: `{"data": 1, "recipient": "` + long + `"}`,
@@ -98,7 +101,7 @@ func TestParseMessage(t *testing.T) {
 // parseMessage refuses a payload, or returns one line of JSON as the data and an event without line breaks. It refuses
 // a payload that begins with a brace but is not a JSON object.
 func FuzzMessage(f *testing.F) {
-	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"event":`} {
+	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"data": 1, "recipient": "*"}`, `{"data": 1, "recipient": null}`, `{"event":`} {
 		f.Add(payload)
 	}
 	f.Fuzz(func(t *testing.T, payload string) {
@@ -130,7 +133,7 @@ func TestMessagesArriveByNotify(t *testing.T) {
 	exec(t, conn, `NOTIFY rowcast, '{"recipient": "alice", "event": "notify", "data": {"msg": "hi"}}'`)
 
 	want := []feed.Message{
-		{Event: "message", Data: []byte(`"` + most + `"`)},
+		{Recipient: feed.Everyone, Event: "message", Data: []byte(`"` + most + `"`)},
 		{Recipient: "alice", Event: "notify", Data: []byte(`{"msg":"hi"}`)},
 	}
 	for i, want := range want {

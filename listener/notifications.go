@@ -5,6 +5,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rowcast/listener/feed"
 	"rowcast/sql"
 )
 
@@ -83,11 +84,11 @@ func (k *link) receiveMessage(payload string) {
 func (k *link) receiveDisconnect(recipient string) {
 	switch {
 	case k.Disconnect == nil:
-	case checkRecipient(recipient) != nil:
+	case feed.CheckIdentity(recipient) != nil:
 		k.Stats.Malformed.Add(1)
 		if logger, ok := k.logs.malformed.Allow(k.Logger); ok {
 			logger.Warn("ignored malformed NOTIFY payload", "channel", disconnectChannel,
-				"error", "the payload is not a recipient of 1 to 256 bytes")
+				"error", "the payload is not a user or a group of 1 to 256 bytes")
 		}
 	case !k.calls.add(call{recipient, true}):
 		k.Disconnect(recipient)

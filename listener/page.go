@@ -187,10 +187,10 @@ type row struct {
 	gone      bool // the row was deleted before it was read
 }
 
-// isSound reports whether the event and data can be sent. The table refuses other values, unless it was altered. For
-// example, a column data of type json can have line breaks. The bounds for lengths are checked in SQL.
+// isSound reports whether the recipient, the event and the data can be sent. The table refuses other values, unless it
+// was altered. For example, a column data of type json can have line breaks. The bounds for lengths are checked in SQL.
 func (r *row) isSound() bool {
-	return feed.CheckName(r.Event) == nil && bytes.IndexByte(r.Data, '\n') < 0 && bytes.IndexByte(r.Data, '\r') < 0
+	return r.Recipient != "" && feed.CheckName(r.Event) == nil && bytes.IndexByte(r.Data, '\n') < 0 && bytes.IndexByte(r.Data, '\r') < 0
 }
 
 // isTrouble reports whether the row could not be read, or had data too large to be measured.

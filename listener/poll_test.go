@@ -49,7 +49,7 @@ func testPollOnly(t *testing.T, write, read string) {
 	exec(t, locker, "BEGIN")
 	insert(t, locker, "held open")
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '{"msg": "hi"}')`)
-	exec(t, conn, `INSERT INTO rowcast.notifications (data) SELECT to_jsonb(repeat('x', i)) FROM generate_series(1, 1000) i`)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) SELECT '*', to_jsonb(repeat('x', i)) FROM generate_series(1, 1000) i`)
 	if row := r.rows(t, 1001)[0]; row.Recipient != "alice" || row.Event != "notify" || string(row.Data) != `{"msg": "hi"}` {
 		t.Errorf(`got %+v with data %s, want event notify and data {"msg": "hi"} for alice`, row, row.Data)
 	}

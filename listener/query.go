@@ -65,8 +65,8 @@ var assigned = sql.Assigned("n")
 // shown is the snapshot that is read. It is computed once for each arm, not once for each row.
 const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
 
-// replayQuery reads the rows of some recipients ($7) and of everyone that a cursor ($1 to $4, as in fetchQuery) has
-// not seen and a snapshot ($5) shows, in the order of delivery. It has an arm for each recipient, and for each
+// replayQuery reads the rows of some recipients ($7) that a cursor ($1 to $4, as in fetchQuery) has not seen and a
+// snapshot ($5) shows, in the order of delivery. It has an arm for each recipient, and for each
 // transaction that was in flight. So each arm is a short ordered index scan, whatever the statistics of the table
 // are.
 var replayQuery = newPageQuery(noState, func(c columns) string {
@@ -75,15 +75,9 @@ var replayQuery = newPageQuery(noState, func(c columns) string {
 UNION ALL (SELECT ` + c.of(1) + ` FROM (
 	(SELECT 1 AS part, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + restOf + `) n)
 	UNION ALL
-	(SELECT 1, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + restOf + `) n)
-	UNION ALL
 	(SELECT 2, n.* FROM unnest($7::text[]) r, ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + ofX + `) n)
 	UNION ALL
-	(SELECT 2, n.* FROM ` + finished + `, LATERAL (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + ofX + `) n)
-	UNION ALL
 	(SELECT 2, n.* FROM unnest($7::text[]) r, LATERAL (SELECT ` + replayed + ` WHERE recipient = r AND ` + later + `) n)
-	UNION ALL
-	(SELECT 2, n.* FROM (SELECT ` + replayed + ` WHERE recipient IS NULL AND ` + later + `) n)
 	ORDER BY part, xid, id LIMIT $6) merged)`
 }, "$8", "$9")
 
@@ -128,7 +122,7 @@ const noState = "NULL::text"
 
 // horizon selects the horizon of retention. max makes it one value even if the table was emptied, or altered to have
 // several rows.
-const horizon = `SELECT max(horizon::text::bigint) FROM rowcast.history WHERE one`
+const horizon = `SELECT max(horizon::text::bigint) FROM rowcast.history WHERE singleton`
 
 // columns are the columns that the arms of a query select.
 type columns struct {
@@ -165,10 +159,9 @@ var (
 )
 
 // boundRecipient and boundEvent keep the table's rules for the lengths of recipient and event, in the encoding of the
-// database. A value that is too long is not sent. It is replaced by a value that breaks the rules too: the empty
-// recipient, and NULL as the event.
+// database. A value that is too long is replaced by NULL, which breaks the rules too.
 const (
-	boundRecipient = `CASE WHEN octet_length(recipient) > 256 THEN '' ELSE recipient END`
+	boundRecipient = `CASE WHEN octet_length(recipient) <= 256 THEN recipient END`
 	boundEvent     = `CASE WHEN octet_length(event) <= 128 THEN event END`
 )
 
@@ -254,12 +247,12 @@ func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 		r.unreadable(row.ID, "", unreadableInvalid)
 		return row, true, nil
 	}
-	if len(values) == listColumns || values[colEvent] == nil || values[colData] == nil {
+	if len(values) == listColumns || values[colRecipient] == nil || values[colEvent] == nil || values[colData] == nil {
 		return row, false, nil
 	}
-	row.Recipient, row.Event = string(values[colRecipient]), string(values[colEvent]) // a NULL recipient is everyone
+	row.Recipient, row.Event = string(values[colRecipient]), string(values[colEvent])
 	row.setData(bytes.Clone(values[colData]), int64(len(values[colData])), r.maxData)
-	return row, row.isSound() && (values[colRecipient] == nil || row.Recipient != ""), nil
+	return row, row.isSound(), nil
 }
 
 // setID sets the id. A cursor cannot refer to a row whose id is NULL or below 1, so the row is skipped. NULL,

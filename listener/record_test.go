@@ -111,10 +111,10 @@ func (c *record) savepoint(ctx context.Context, running pgx.Tx, tx *transaction)
 
 func (c *record) insert(ctx context.Context, running pgx.Tx, tx *transaction) error {
 	const insert = `INSERT INTO rowcast.notifications (recipient, data)
-		SELECT nullif(recipient, ''), to_jsonb(recipient) FROM unnest($1::text[]) recipient RETURNING id`
+		SELECT recipient, to_jsonb(recipient) FROM unnest($1::text[]) recipient RETURNING id`
 	recipients := make([]string, 1+rand.N(3))
 	for i := range recipients {
-		recipients[i] = []string{"a", "b", "c", ""}[rand.N(4)]
+		recipients[i] = []string{"a", "b", "c", feed.Everyone}[rand.N(4)]
 	}
 	rows, err := running.Query(ctx, insert, recipients)
 	if err != nil {
@@ -189,7 +189,7 @@ func (c *record) check(before, rows []feed.Row, want []int64) error {
 // concern returns the rows that are for everyone or for one of the recipients.
 func concern(rows []feed.Row, recipients []string) (found []feed.Row) {
 	for _, row := range rows {
-		if row.Recipient == "" || slices.Contains(recipients, row.Recipient) {
+		if row.Recipient == feed.Everyone || slices.Contains(recipients, row.Recipient) {
 			found = append(found, row)
 		}
 	}

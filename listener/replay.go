@@ -113,8 +113,8 @@ func (r *Replayer) Close() {
 // with a newer cursor of the hub.
 var ErrEpoch = errors.New("the server has recovered since the cursor was read")
 
-// Page reads rows that the cursor from has not seen and the cursor end has seen, for the recipients and for everyone,
-// up to the listener's limits. next is the cursor of a client that has received the rows (rule 8). If there are no more
+// Page reads rows that the cursor from has not seen and the cursor end has seen, for the recipients, up to the
+// listener's limits. next is the cursor of a client that has received the rows (rule 8). If there are no more
 // rows, next equals end. horizon is as in [feed.Batch].
 func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error) {
 	q := request{query: replayQuery, from: from, epoch: end.Epoch, snapshot: &end, extra: []any{distinct(recipients)}, level: r.levels.get(from)}

@@ -103,7 +103,7 @@ func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []st
 		t.Fatalf("%s: %v", to, err)
 	}
 	for c.String() != end.String() {
-		rows, next, _, err := r.Page(limited(t), c, end, recipients)
+		rows, next, _, err := r.Page(limited(t), c, end, append(slices.Clone(recipients), feed.Everyone))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +191,7 @@ func TestReplayIgnoresRepeatedRecipients(t *testing.T) {
 	conn := connect(t, dsn)
 	listen(t, dsn)
 	begin := one[string](t, conn, "SELECT rowcast.cursor()")
-	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('a', '1'), (NULL, '2'), ('b', '3')`)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('a', '1'), ('*', '2'), ('b', '3')`)
 	end := one[string](t, conn, "SELECT rowcast.cursor()")
-	wantData(t, replay(t, newReplayer(t, dsn, 512), begin, end, []string{"a", "a", "", "a"}), "1", "2")
+	wantData(t, replay(t, newReplayer(t, dsn, 512), begin, end, []string{"a", "a", feed.Everyone, "a"}), "1", "2")
 }

@@ -110,7 +110,7 @@ func (r *Retention) disconnect() {
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// Two hubs that delete at the same time would only wait for each other.
 	var horizon string
-	const lock = "SELECT horizon::text FROM rowcast.history WHERE one AND horizon IS NOT NULL FOR UPDATE SKIP LOCKED"
+	const lock = "SELECT horizon::text FROM rowcast.history WHERE singleton AND horizon IS NOT NULL FOR UPDATE SKIP LOCKED"
 	err := tx.QueryRow(ctx, lock).Scan(&horizon)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, checkHistory(ctx, tx)
@@ -128,7 +128,7 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if err := tx.QueryRow(ctx, remove, horizon, *end).Scan(&deleted); err != nil {
 		return 0, fmt.Errorf("delete: %w", err)
 	}
-	const move = "UPDATE rowcast.history SET horizon = ($1::text::bigint + 1)::text::xid8 WHERE one"
+	const move = "UPDATE rowcast.history SET horizon = ($1::text::bigint + 1)::text::xid8 WHERE singleton"
 	if _, err := tx.Exec(ctx, move, *end); err != nil {
 		return 0, fmt.Errorf("move the horizon: %w", err)
 	}

@@ -119,8 +119,8 @@ func wantDeleted(t *testing.T, r *listener.Retention, why string, want int64) {
 // aged inserts rows in one transaction. The parameter minutes has the age of each row, in minutes.
 func aged(t *testing.T, conn *pgx.Conn, minutes ...int) {
 	t.Helper()
-	exec(t, conn, `INSERT INTO rowcast.notifications (data, created_at)
-		SELECT to_jsonb(m), now() - m * interval '1 minute' FROM unnest($1::int[]) m`, minutes)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, created_at)
+		SELECT '*', to_jsonb(m), now() - m * interval '1 minute' FROM unnest($1::int[]) m`, minutes)
 }
 
 // A row is deleted only if its transaction is older than all running transactions. Otherwise the horizon would pass a

@@ -136,12 +136,12 @@ func (r *reader) readBy(query string, row *row) error {
 	if err := r.readOne(query, []any{row.xidText(), row.ID, r.maxData}, &recipient, &event, &data, &size); err != nil {
 		return err
 	}
-	if event == nil || size == nil {
+	if recipient == nil || event == nil || size == nil {
 		return errInvalid
 	}
-	row.Recipient, row.Event = orEveryone(recipient), *event
+	row.Recipient, row.Event = *recipient, *event
 	row.setData(data, *size, r.maxData)
-	if recipient != nil && *recipient == "" || !row.isSound() {
+	if !row.isSound() {
 		return errInvalid
 	}
 	return nil
@@ -160,8 +160,9 @@ func (r *reader) readAddress(row *row) (readable bool, err error) {
 		var recipient, event *string
 		err = r.readOne(query, []any{row.xidText(), row.ID}, &recipient, &event)
 		if err == nil {
-			row.Recipient = orEveryone(recipient)
-			row.skipped = recipient != nil && *recipient == ""
+			if row.skipped = recipient == nil || *recipient == ""; !row.skipped {
+				row.Recipient = *recipient
+			}
 			return query == both, nil
 		}
 		if reason := reasonOf(err); reason != unreadableEncoding && reason != unreadableInvalid && reason != unreadableDamaged {
@@ -178,14 +179,6 @@ func (r *reader) readOne(query string, args []any, into ...any) error {
 }
 
 func (r *row) xidText() string { return strconv.FormatUint(r.Xid, 10) }
-
-// orEveryone returns the recipient of a row, or "" for NULL, which is everyone.
-func orEveryone(recipient *string) string {
-	if recipient == nil {
-		return ""
-	}
-	return *recipient
-}
 
 // unreadable counts a row that cannot be read, and logs it unless many rows were logged shortly before.
 func (l *Listener) unreadable(id int64, code, reason string) {

@@ -127,7 +127,7 @@ func insertByAll(t *testing.T, conns []*pgx.Conn, each int) {
 	for _, conn := range conns {
 		all.Go(func() {
 			for range each {
-				if _, err := conn.Exec(limited(t), `INSERT INTO rowcast.notifications (data) VALUES ('1')`); err != nil {
+				if _, err := conn.Exec(limited(t), `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')`); err != nil {
 					t.Error(err)
 				}
 			}

@@ -124,12 +124,12 @@ func TestUnreadableRows(t *testing.T) {
 }
 
 // Rows that only an altered table accepts do not prevent other rows from being read, and do not prevent the hub from
-// beginning.
+// beginning. A row without a recipient is skipped.
 func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
-	for _, column := range []string{"event", "data", "created_at"} {
+	for _, column := range []string{"recipient", "event", "data", "created_at"} {
 		exec(t, conn, "ALTER TABLE rowcast.notifications ALTER "+column+" DROP NOT NULL")
 	}
 	for _, constraint := range []string{"created_at_is_finite", "data_expands_at_most_32_fold", "data_is_at_most_64_mib"} {
@@ -138,11 +138,11 @@ func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 	readInEveryWay(t, dsn, func() {
 		exec(t, conn, `INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES
 			('alice', 'e', '1', now()), ('alice', NULL, '2', now()), ('alice', 'e', NULL, now()),
-			('alice', 'e', '3', NULL), ('alice', 'e', '4', 'infinity'), ('alice', 'e', '5', '-infinity'), ('alice', 'e', '6', now())`)
+			('alice', 'e', '3', NULL), ('alice', 'e', '4', 'infinity'), ('alice', 'e', '5', '-infinity'), (NULL, 'e', '7', now()), ('alice', 'e', '6', now())`)
 	}, []string{
 		"alice e 1", "alice  unreadable: invalid", "alice  unreadable: invalid",
 		"alice e 3", "alice e 4", "alice e 5", "alice e 6",
-	}, 2)
+	}, 3)
 }
 
 // If reading a row fails for another cause than the row, the row does not count as unreadable. The listener reads it
@@ -157,7 +157,7 @@ func TestErrorsThatAreNoRowsFault(t *testing.T) {
 			faulty(t, conn)
 			r := listen(t, dsn)
 			data := fmt.Sprintf(`{"times": 2, "sqlstate": "%s"}`, state)
-			exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ($1), ('1')", data)
+			exec(t, conn, "INSERT INTO rowcast.stored (recipient, data) VALUES ('*', $1), ('*', '1')", data)
 			wantData(t, r.rows(t, 2), data, "1")
 			if n := r.Stats.Unreadable.Load(); n > 0 {
 				t.Errorf("counted %d rows that cannot be read, want 0", n)
@@ -174,7 +174,7 @@ func TestLockWhileARowIsRead(t *testing.T) {
 	gate := newGate(t, "whole (recipient, event, huge, text)")
 	r := listen(t, dsn, gate.into, func(l *listener.Listener) { l.Timeout = 2 * time.Second })
 	const random = `(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 1000) i)`
-	exec(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ("+random+")")
+	exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', "+random+")")
 	gate.wait(t)
 	exec(t, locker, "BEGIN; LOCK TABLE rowcast.notifications")
 	gate.open()

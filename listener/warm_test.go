@@ -52,7 +52,7 @@ func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	insert(t, conn, "old")
-	exec(t, conn, "INSERT INTO rowcast.notifications (data) SELECT to_jsonb(i) FROM generate_series(1, 5000) i")
+	exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT '*', to_jsonb(i) FROM generate_series(1, 5000) i")
 	for _, newer := range []int{0, 3} {
 		for i := range newer {
 			insert(t, conn, strconv.Itoa(i))
@@ -111,7 +111,7 @@ func TestWarmingUpEnds(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	slow(t, conn, 200*time.Millisecond)
-	exec(t, conn, `INSERT INTO rowcast.stored (data) SELECT jsonb_build_array(1e131071) FROM generate_series(1, 100)`)
+	exec(t, conn, `INSERT INTO rowcast.stored (recipient, data) SELECT '*', jsonb_build_array(1e131071) FROM generate_series(1, 100)`)
 	r := listen(t, dsn, func(l *listener.Listener) {
 		l.Warm, l.PageBytes, l.MaxData, l.Timeout = 1<<20, 1<<16, 1<<16, 2*time.Second
 	})
@@ -119,7 +119,7 @@ func TestWarmingUpEnds(t *testing.T) {
 	if r.last.Reset == "" || !r.last.Cursor.Whole() || len(r.read) == 0 || len(r.read) == 100 {
 		t.Errorf("warming ended after %d of 100 rows with the batch %+v, want a Reset and a whole cursor, after some rows but not all", len(r.read), r.last)
 	}
-	exec(t, conn, "INSERT INTO rowcast.stored (data) VALUES ('1')")
+	exec(t, conn, "INSERT INTO rowcast.stored (recipient, data) VALUES ('*', '1')")
 	wantData(t, r.rows(t, 1), "1")
 	if c := r.last.Cursor; c.Covers(cursor.Cursor{Xmax: c.Xmax + 1}) {
 		t.Errorf("the cursor %s covers a cursor with a higher xmax, want it not to", c)

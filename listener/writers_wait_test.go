@@ -62,7 +62,7 @@ func commitsBy(t *testing.T, dsn string, writers int, length time.Duration) floa
 		conn := connect(t, dsn)
 		all.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := conn.Exec(limited(t), "INSERT INTO rowcast.notifications (data) VALUES ('1')"); err != nil {
+				if _, err := conn.Exec(limited(t), "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')"); err != nil {
 					t.Error(err)
 					return
 				}

@@ -58,7 +58,7 @@ func TestTextOfDataIsBounded(t *testing.T) {
 		"4,500 nested arrays":             {"(repeat('[', 4500) || repeat(']', 4500))::jsonb", ""},
 		"4,500 arrays around 1,000 words": {"(repeat('[', 4500) || '\"' || repeat('word ', 1000) || '\"' || repeat(']', 4500))::jsonb", ""},
 	} {
-		_, err := conn.Exec(dbtest.Context(t), "INSERT INTO rowcast.notifications (data) SELECT "+test.data)
+		_, err := conn.Exec(dbtest.Context(t), "INSERT INTO rowcast.notifications (recipient, data) SELECT '*', "+test.data)
 		got := constraintOf(err)
 		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && got == "" {
 			got = refused.Code
@@ -218,7 +218,7 @@ func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 		t.Fatal(err)
 	}
 	writer := connect(t, dsn)
-	run(t, writer, "INSERT INTO rowcast.notifications (data) VALUES ('1')")
+	run(t, writer, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')")
 	run(t, writer, "SELECT rowcast.cursor(), rowcast.epoch_tag()")
 	if got := text(t, conn, "SELECT coalesce(string_agg(what, ' '), 'none') FROM public.trapped"); got != "none" {
 		t.Errorf("functions of another schema were called: %s, want none", got)
@@ -330,7 +330,7 @@ func TestCheckReadsAPartOfTheTable(t *testing.T) {
 	conn := connect(t, dbtest.Database(t)) // a copy of a template database
 	const rows = 60_000
 	run(t, conn, "UPDATE rowcast.history SET horizon = horizon")
-	run(t, conn, "INSERT INTO rowcast.notifications (data) SELECT '1' FROM generate_series(1, $1::int)", rows)
+	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT '*', '1' FROM generate_series(1, $1::int)", rows)
 	run(t, conn, "ANALYZE rowcast.notifications")
 	run(t, conn, "BEGIN")
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {

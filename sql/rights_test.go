@@ -78,8 +78,8 @@ func keepFunctions(t *testing.T, conn *pgx.Conn) {
 // forbidden are statements that must fail for apps and for hubs.
 var forbidden = []string{
 	"UPDATE rowcast.notifications SET data = '{}'",
-	"INSERT INTO rowcast.notifications (data, xid) VALUES ('{}', '3')",
-	"INSERT INTO rowcast.notifications (id, data) OVERRIDING SYSTEM VALUE VALUES (7, '{}')",
+	"INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '{}', '3')",
+	"INSERT INTO rowcast.notifications (recipient, id, data) OVERRIDING SYSTEM VALUE VALUES ('*', 7, '{}')",
 	"SELECT setval('rowcast.notifications_id_seq', 1000)",
 	"SELECT nextval('rowcast.notifications_id_seq')",
 	"TRUNCATE rowcast.notifications",
@@ -130,8 +130,8 @@ func TestRightsOfAnApp(t *testing.T) {
 		"SELECT n FROM rowcast.notifications n",
 		"SELECT id FROM rowcast.notifications WHERE recipient = 'bob'",
 		"SELECT id FROM rowcast.notifications ORDER BY xid",
-		"INSERT INTO rowcast.notifications (data) VALUES ('1') RETURNING data",
-		"INSERT INTO rowcast.notifications (data) VALUES ('1') ON CONFLICT (xid, id) DO UPDATE SET data = '2'",
+		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1') RETURNING data",
+		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1') ON CONFLICT (xid, id) DO UPDATE SET data = '2'",
 		"COPY rowcast.notifications TO STDOUT",
 		"DELETE FROM rowcast.notifications",
 		"DO $$ BEGIN LOCK rowcast.notifications IN SHARE MODE; END $$",
@@ -148,21 +148,21 @@ func TestRightsOfAnApp(t *testing.T) {
 func TestRightsOfAHub(t *testing.T) {
 	t.Parallel()
 	conn, _, hub := granted(t)
-	run(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ('1')")
+	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')")
 	setRole(t, conn, hub)
 	for _, statement := range []string{
 		"SELECT * FROM rowcast.notifications",
 		"INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING",
 		"SELECT rowcast.epoch_tag(), rowcast.database_tag(), rowcast.anchor_tag(1, now())",
-		"SELECT horizon FROM rowcast.history WHERE one FOR UPDATE SKIP LOCKED",
+		"SELECT horizon FROM rowcast.history WHERE singleton FOR UPDATE SKIP LOCKED",
 		"DELETE FROM rowcast.notifications",
-		"UPDATE rowcast.history SET horizon = '9' WHERE one",
+		"UPDATE rowcast.history SET horizon = '9' WHERE singleton",
 	} {
 		run(t, conn, statement)
 	}
 	wantForbidden(t, conn, forbidden...)
 	wantForbidden(t, conn,
-		"INSERT INTO rowcast.notifications (data) VALUES ('1')",
+		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')",
 		"INSERT INTO rowcast.notifications DEFAULT VALUES",
 		"UPDATE rowcast.history SET database = 7",
 		"SELECT rowcast.cursor()",

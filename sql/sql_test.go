@@ -148,12 +148,12 @@ func TestConstraints(t *testing.T) {
 		}
 	}
 	for _, statement := range []string{
-		"INSERT INTO rowcast.notifications (data, created_at) VALUES ('{}', 'infinity')",
-		"INSERT INTO rowcast.notifications (id, data) OVERRIDING SYSTEM VALUE VALUES (0, '{}')",
-		"INSERT INTO rowcast.notifications (data) VALUES (NULL)",
-		"INSERT INTO rowcast.notifications (data) VALUES ('{\"msg\": ')",
-		"INSERT INTO rowcast.notifications (event, data) VALUES (NULL, '{}')",
-		"INSERT INTO rowcast.notifications (event, data) VALUES (E'a\\u0000', '{}')",
+		"INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('*', '{}', 'infinity')",
+		"INSERT INTO rowcast.notifications (recipient, id, data) OVERRIDING SYSTEM VALUE VALUES ('*', 0, '{}')",
+		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', NULL)",
+		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '{\"msg\": ')",
+		"INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', NULL, '{}')",
+		"INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', E'a\\u0000', '{}')",
 	} {
 		if _, err := conn.Exec(dbtest.Context(t), statement); err == nil {
 			t.Errorf("an INSERT that must fail succeeded: %s", statement)
@@ -175,7 +175,7 @@ func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
-	run(t, conn, "INSERT INTO rowcast.notifications (data, xid) VALUES ('1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8), ('2', '1000')")
+	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', (pg_current_xact_id()::text::bigint + 1000000)::text::xid8), ('*', '2', '1000')")
 	// While rowcast.history names this server and this database, Check accepts rows whose numbers come from elsewhere.
 	run(t, conn, "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())")
 	if err := sql.Check(dbtest.Context(t), conn); err != nil {

@@ -32,7 +32,7 @@ func BenchmarkEncode(b *testing.B) {
 func BenchmarkBroadcast(b *testing.B) {
 	f := serveFeed(b)
 	readers := openReaders(b, f, 1000)
-	e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
+	e := f.event(start.Xmax, everyone, "notify", `{"msg": "maintenance at 22:00"}`)
 	before := mallocs()
 	b.ReportAllocs()
 	for b.Loop() {
@@ -60,7 +60,7 @@ func TestSendingAllocatesNothingPerStream(t *testing.T) {
 		f := serveFeed(t, func(s *site) { s.hub.Memory = 1; s.hub.Heartbeat = time.Hour })
 		readers := openReaders(t, f, streams)
 		defer readers.close()
-		e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
+		e := f.event(start.Xmax, everyone, "notify", `{"msg": "maintenance at 22:00"}`)
 		return testing.AllocsPerRun(20, func() {
 			f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})
 		})
@@ -129,7 +129,7 @@ func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 	for i := range n {
 		recipient := fmt.Sprintf("user %d", i%50)
 		if i%10 == 0 {
-			recipient = ""
+			recipient = everyone
 		}
 		e := f.event(f.now.Xmax, recipient, "notify", `{"msg": "Bob liked your post"}`)
 		f.now = e.Cursor.Reached(cursor.Cursor{Xmax: e.Xid + 1, Epoch: f.now.Epoch})

@@ -95,7 +95,7 @@ func (f *fakeFeed) allLive(t testing.TB, n int) {
 	t.Helper()
 	eventually(t, "all streams are live", func() bool {
 		before := f.hub.Stats.Sent.Load()
-		f.hub.Send(feed.Message{Data: []byte("1")})
+		f.hub.Send(feed.Message{Recipient: everyone, Data: []byte("1")})
 		return f.hub.Stats.Sent.Load()-before == int64(n)
 	})
 	f.hub.Stats.Sent.Store(0)

@@ -69,7 +69,7 @@ func BenchmarkDelivery(b *testing.B) {
 		s.listen = func(l net.Listener) net.Listener { k.Listener = l; return k }
 	})
 	startClients(b, f, clients)
-	e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
+	e := f.event(start.Xmax, everyone, "notify", `{"msg": "maintenance at 22:00"}`)
 	batch := feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor}
 	frame := []byte("id: " + e.Cursor.String() + "\nevent: notify\ndata: {\"msg\": \"maintenance at 22:00\"}\n\n")
 	var descriptors []int
@@ -128,7 +128,7 @@ func BenchmarkProtocol(b *testing.B) {
 			before := inUse()
 			startClients(b, f, clients)
 			memory := float64(inUse()-before) / clients
-			e := f.event(start.Xmax, "", "notify", `{"msg": "maintenance at 22:00"}`)
+			e := f.event(start.Xmax, everyone, "notify", `{"msg": "maintenance at 22:00"}`)
 			_, began := cpu()
 			for b.Loop() {
 				for range broadcasts {

@@ -14,9 +14,9 @@ func TestFromARowToTheBrowser(t *testing.T) {
 	dsn := dbtest.Database(t)
 	s := serve(t, dsn)
 	clients := map[string][]*client{
-		"alice": {listen(t, s, "alice"), listen(t, s, "alice"), listen(t, s, "alice", "team:7")},
-		"bob":   {listen(t, s, "bob")},
-		"":      {listen(t, s)},
+		"alice":  {listen(t, s, "alice"), listen(t, s, "alice"), listen(t, s, "alice", "team:7")},
+		"bob":    {listen(t, s, "bob")},
+		everyone: {listen(t, s)},
 	}
 	for _, all := range clients {
 		for _, c := range all {
@@ -25,32 +25,32 @@ func TestFromARowToTheBrowser(t *testing.T) {
 	}
 	db := connect(t, dsn)
 	statements := []string{
-		`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"a"'), ('bob', '"b"'), (NULL, '"all"')`,
+		`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"a"'), ('bob', '"b"'), ('*', '"all"')`,
 		`INSERT INTO rowcast.notifications (recipient, data)
-			SELECT r, to_jsonb(d) FROM (VALUES ('alice', 'a'), ('bob', 'b'), (NULL, 'all')) v (r, d)`,
+			SELECT r, to_jsonb(d) FROM (VALUES ('alice', 'a'), ('bob', 'b'), ('*', 'all')) v (r, d)`,
 		`WITH one AS (INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"a"') RETURNING id),
 			two AS (INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '"b"') RETURNING id)
-			INSERT INTO rowcast.notifications (data) SELECT '"all"' FROM one, two`,
+			INSERT INTO rowcast.notifications (recipient, data) SELECT '*', '"all"' FROM one, two`,
 		`DO $$ BEGIN
-			INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"a"'), ('bob', '"b"'), (NULL, '"all"');
+			INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"a"'), ('bob', '"b"'), ('*', '"all"');
 			BEGIN
-				INSERT INTO rowcast.notifications (data) VALUES ('"rolled back, too"');
+				INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '"rolled back, too"');
 				RAISE EXCEPTION 'no';
 			EXCEPTION WHEN raise_exception THEN
 			END;
 		END $$`,
 	}
 	for _, statement := range statements {
-		exec(t, db, "BEGIN; INSERT INTO rowcast.notifications (data) VALUES ('\"rolled back\"'); ROLLBACK")
+		exec(t, db, "BEGIN; INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '\"rolled back\"'); ROLLBACK")
 		exec(t, db, statement)
 		wantRows(clients)
 	}
 	copied := &ledger{}
 	session := copied.session(db)
-	if err := session.copy(dbtest.Context(t), "alice", "bob", ""); err != nil {
+	if err := session.copy(dbtest.Context(t), "alice", "bob", everyone); err != nil {
 		t.Fatal(err)
 	}
-	for recipient, want := range map[string][]string{"alice": {"[-1, 1]", "[-1, 3]"}, "bob": {"[-1, 2]", "[-1, 3]"}, "": {"[-1, 3]"}} {
+	for recipient, want := range map[string][]string{"alice": {"[-1, 1]", "[-1, 3]"}, "bob": {"[-1, 2]", "[-1, 3]"}, everyone: {"[-1, 3]"}} {
 		for _, c := range clients[recipient] {
 			c.wantData(want...)
 		}
@@ -59,7 +59,7 @@ func TestFromARowToTheBrowser(t *testing.T) {
 
 // wantRows checks the events of one statement. The order of the rows within a statement is not fixed.
 func wantRows(clients map[string][]*client) {
-	for recipient, own := range map[string]string{"alice": `"a"`, "bob": `"b"`, "": ""} {
+	for recipient, own := range map[string]string{"alice": `"a"`, "bob": `"b"`, everyone: ""} {
 		for _, c := range clients[recipient] {
 			got := map[string]int{c.notification().Data: 1}
 			want := map[string]int{`"all"`: 1}

@@ -24,7 +24,7 @@ func TestDisconnect(t *testing.T) {
 	for _, c := range append(tabs, bob, carol) {
 		c.hello()
 	}
-	e := f.publish("", "message", "1")
+	e := f.publish(everyone, "message", "1")
 	if got := f.hub.Disconnect("alice"); got != len(tabs) {
 		t.Errorf("ended %d streams, want %d", got, len(tabs))
 	}
@@ -40,7 +40,7 @@ func TestDisconnect(t *testing.T) {
 	if tabs[0].decoder.Retry == first {
 		t.Errorf("the retry time is still %v, want a new random time", first)
 	}
-	f.publish("", "message", "2")
+	f.publish(everyone, "message", "2")
 	bob.wantData("1", "2")
 	carol.wantData("1", "2")
 	if got := f.hub.Disconnect("alice"); got != 0 {

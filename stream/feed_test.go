@@ -11,6 +11,8 @@ import (
 	"rowcast/stream"
 )
 
+const everyone = feed.Everyone
+
 // A fakeFeed is a hub without a database. The test publishes the transactions.
 type fakeFeed struct {
 	*site

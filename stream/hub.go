@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -166,7 +167,7 @@ func (h *Hub) Publish(b feed.Batch) {
 		st.horizon = b.Horizon
 	}
 	if b.Clamp != nil { // moves the cursors of live clients, so that no client resumes from a lost row
-		st.send("", st.heartbeat())
+		st.send(feed.Everyone, st.heartbeat())
 	}
 	close(st.next)
 	st.next = make(chan struct{})
@@ -190,7 +191,7 @@ func (st *state) prepare(b feed.Batch) {
 	case b.Reset != "":
 		st.memory.begin(b.Cursor)
 		st.epochs = nil
-		st.send("", resetFrame(b.Reset, b.Cursor))
+		st.send(feed.Everyone, resetFrame(b.Reset, b.Cursor))
 	case b.Cursor.Epoch != before.Epoch:
 		// A new epoch empties the memory, even if Clamp is nil (rule 23 of package cursor).
 		st.epochs.add(recovery{before, b.Clamp, b.Cursor.Epoch})
@@ -289,12 +290,14 @@ func (st *state) behind() time.Duration {
 
 // hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. c is the cursor
 // at which the stream begins. It is nil if rowcast.reset follows. A client that loses its connection before rowcast.reset
-// must not resume from the new cursor, because it would never receive the reset.
+// must not resume from the new cursor, because it would never receive the reset. rowcast.hello does not
+// name [feed.Everyone].
 func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
+	own := slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == feed.Everyone })
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
 		Heartbeat  float64  `json:"heartbeat"`
-	}{recipients, h.Heartbeat.Seconds()})
+	}{own, h.Heartbeat.Seconds()})
 	if err != nil {
 		panic(err) // strings and a number can be encoded
 	}

@@ -144,7 +144,7 @@ func TestJoiningMissesNothing(t *testing.T) {
 		})
 	}
 	for n := 1; n <= last; n++ {
-		f.publish([]string{"alice", ""}[n%2], "message", fmt.Sprint(n))
+		f.publish([]string{"alice", everyone}[n%2], "message", fmt.Sprint(n))
 		for i := range clients {
 			if n > ahead {
 				dbtest.Receive(t, received[i], "the next event at a client") // keeps every client within 300 events of the hub
@@ -172,7 +172,7 @@ func TestAClientThatMissesOneOldTransaction(t *testing.T) {
 	both.hello()
 	alice.hello()
 	both.wantData(`"late"`)
-	f.publish("", "message", `"live"`)
+	f.publish(everyone, "message", `"live"`)
 	both.wantData(`"live"`)
 	alice.wantData(`"live"`)
 	replayed, pages := f.hub.Stats.Replayed.Load(), f.hub.Stats.Pages.Load()

@@ -95,7 +95,7 @@ func (h *ledger) check(recipients []string, received []sse.Event) (wrong []strin
 		if count[at]++; count[at] > 1 {
 			wrong = append(wrong, "received twice: "+e.Data)
 		}
-		if r.recipient != "" && !slices.Contains(recipients, r.recipient) {
+		if r.recipient != everyone && !slices.Contains(recipients, r.recipient) {
 			wrong = append(wrong, "received a row for another recipient: "+e.Data)
 		}
 		if id := fmt.Sprint(r.id); len(e.LastID) <= len(id) || e.LastID[:len(id)+1] != id+"-" {
@@ -110,7 +110,7 @@ func (h *ledger) check(recipients []string, received []sse.Event) (wrong []strin
 		last[data[0]], youngest = r.id, max(youngest, h.began[data[0]])
 	}
 	for i, r := range h.rows {
-		if count[i] == 0 && (r.recipient == "" || slices.Contains(recipients, r.recipient)) {
+		if count[i] == 0 && (r.recipient == everyone || slices.Contains(recipients, r.recipient)) {
 			wrong = append(wrong, fmt.Sprintf("lost: %v", r.data))
 		}
 	}
@@ -150,7 +150,7 @@ func (s *session) insert(ctx context.Context, recipients ...string) error {
 		s.transaction, s.rows = s.begin(), 0
 	}
 	err := s.exec(ctx, `INSERT INTO rowcast.notifications (recipient, event, data)
-		SELECT nullif(r, ''), 'notify', jsonb_build_array($2::int, $3::int + n) FROM unnest($1::text[]) WITH ORDINALITY u (r, n) ORDER BY n`,
+		SELECT r, 'notify', jsonb_build_array($2::int, $3::int + n) FROM unnest($1::text[]) WITH ORDINALITY u (r, n) ORDER BY n`,
 		recipients, s.transaction, s.rows)
 	s.rows += len(recipients)
 	if alone && err == nil {
@@ -165,11 +165,7 @@ func (s *session) copy(ctx context.Context, recipients ...string) error {
 	_, err := s.conn.CopyFrom(ctx, pgx.Identifier{"rowcast", "notifications"}, []string{"recipient", "data"},
 		pgx.CopyFromSlice(len(recipients), func(i int) ([]any, error) {
 			s.rows++
-			var recipient *string
-			if recipients[i] != "" {
-				recipient = &recipients[i]
-			}
-			return []any{recipient, []int{s.transaction, s.rows}}, nil
+			return []any{recipients[i], []int{s.transaction, s.rows}}, nil
 		}))
 	return err
 }

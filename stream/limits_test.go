@@ -86,7 +86,7 @@ func TestLimits(t *testing.T) {
 					t.Errorf("%v: %d requests are counted as refused, want %d", w, got, i+1)
 				}
 			}
-			f.publish("", "message", "1")
+			f.publish(everyone, "message", "1")
 			for _, c := range in {
 				c.wantData("1")
 			}

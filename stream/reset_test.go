@@ -136,7 +136,7 @@ func TestResetOfAllStreams(t *testing.T) {
 	f := serveFeed(t)
 	c := listen(t, f.site)
 	c.hello()
-	f.publish("", "message", "1")
+	f.publish(everyone, "message", "1")
 	c.wantData("1")
 	changed := cursor.Cursor{Xmax: 500, Epoch: 7}
 	f.hub.Publish(feed.Batch{Cursor: changed, Reset: "history"})

@@ -200,7 +200,7 @@ func write(t *testing.T, h *ledger, dsn string, connections *atomic.Int64) {
 	}
 	dbtest.Wait(t, writers.Wait, "the end of the writers")
 	last := h.begin()
-	exec(t, admin, `INSERT INTO rowcast.notifications (event, data) VALUES ('end', jsonb_build_array($1::int, 1))`, last)
+	exec(t, admin, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', 'end', jsonb_build_array($1::int, 1))`, last)
 	h.end(last)
 }
 
@@ -247,7 +247,7 @@ func (w *writer) step(ctx context.Context) error {
 func (w *writer) recipients(most int) []string {
 	var some []string
 	for range 1 + w.rng.IntN(most) {
-		some = append(some, []string{"alice", "bob", "team:7", ""}[w.rng.IntN(4)])
+		some = append(some, []string{"alice", "bob", "team:7", everyone}[w.rng.IntN(4)])
 	}
 	return some
 }

@@ -54,9 +54,9 @@ func writeLedger(t *testing.T, h *ledger, sites []*site, dsn string) {
 	}
 	ctx := dbtest.Context(t)
 	do(long.open(ctx))
-	do(long.insert(ctx, "alice", ""))
+	do(long.insert(ctx, "alice", everyone))
 	do(mixed.open(ctx))
-	do(mixed.insert(ctx, "alice", "bob", ""))
+	do(mixed.insert(ctx, "alice", "bob", everyone))
 	do(saved.open(ctx))
 	do(saved.insert(ctx, "team:7"))
 	do(saved.exec(ctx, "SAVEPOINT s"))
@@ -70,9 +70,9 @@ func writeLedger(t *testing.T, h *ledger, sites []*site, dsn string) {
 	do(late.insert(ctx, "alice", "bob"))
 	do(long.commit(ctx))
 	sites[1].caughtUp(t)
-	do(single.insert(ctx, "", "alice", "bob", "team:7", "alice"))
+	do(single.insert(ctx, everyone, "alice", "bob", "team:7", "alice"))
 	do(mixed.open(ctx))
-	do(mixed.insert(ctx, "alice", "bob", ""))
+	do(mixed.insert(ctx, "alice", "bob", everyone))
 	do(mixed.rollback(ctx))
 	do(saved.commit(ctx))
 	sites[2].caughtUp(t)
@@ -80,7 +80,7 @@ func writeLedger(t *testing.T, h *ledger, sites []*site, dsn string) {
 	do(late.insert(ctx, "alice"))
 	do(late.commit(ctx))
 	sites[1].caughtUp(t)
-	do(single.insert(ctx, "alice", ""))
+	do(single.insert(ctx, "alice", everyone))
 	for _, s := range sites {
 		s.caughtUp(t)
 	}
@@ -152,7 +152,7 @@ func (w *walk) follow(c *client, first stop) (stops []stop) {
 // countRows returns the number of rows for the recipients.
 func (w *walk) countRows(recipients []string) (n int) {
 	for _, r := range w.rows {
-		if r.recipient == "" || slices.Contains(recipients, r.recipient) {
+		if r.recipient == everyone || slices.Contains(recipients, r.recipient) {
 			n++
 		}
 	}
@@ -190,9 +190,9 @@ func TestResumingFromAHeartbeat(t *testing.T) {
 func TestTheHeaderHasPriority(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
-	first := f.publish("", "message", "1")
-	second := f.publish("", "message", "2")
-	f.publish("", "message", "3")
+	first := f.publish(everyone, "message", "1")
+	second := f.publish(everyone, "message", "2")
+	f.publish(everyone, "message", "3")
 	c := open(t, f.site, request{header: second.Cursor.String(), query: first.Cursor.String()})
 	c.hello()
 	c.wantData("3")

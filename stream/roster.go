@@ -75,22 +75,13 @@ func (r *roster) remove(s *subscriber) {
 	r.open--
 }
 
-// audience returns the live streams that receive an event for a recipient, in parts, and their number. The recipient ""
-// means everyone.
+// audience returns the live streams that receive an event for a recipient, in parts, and their number.
 func (r *roster) audience(recipient string) (parts [][]*subscriber, n int) {
-	if recipient != "" {
-		g := r.recipients[recipient]
-		if g == nil {
-			return nil, 0
-		}
-		return slices.Collect(slices.Chunk(g.streams[:g.live], audiencePart)), g.live
+	g := r.recipients[recipient]
+	if g == nil {
+		return nil, 0
 	}
-	parts = make([][]*subscriber, slots)
-	for i := range parts {
-		parts[i] = r.inSlot(uint64(i))
-		n += len(parts[i])
-	}
-	return parts, n
+	return slices.Collect(slices.Chunk(g.streams[:g.live], audiencePart)), g.live
 }
 
 // audiencePart is the largest number of streams in a part of a recipient's audience. A goroutine sends to one part

@@ -48,7 +48,7 @@ func TestStreamsEndInAnyOrder(t *testing.T) {
 			want[s.group]--
 			want["all"]--
 		}
-		count("", want["all"])
+		count(everyone, want["all"])
 		for recipient, n := range want {
 			count(recipient, n)
 		}
@@ -130,5 +130,20 @@ func BenchmarkLargeGroup(b *testing.B) {
 			b.ReportMetric(each(sending)/events, "cpu-ns/delivery")
 			b.ReportMetric(each(ending), "cpu-ns/disconnect")
 		})
+	}
+}
+
+// A grant that names everyone as its user or as a group has no effect: its stream receives each event once.
+func TestAGrantForEveryone(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	c := listen(t, f.site, everyone, everyone)
+	c.hello()
+	f.publish(everyone, "message", "1")
+	f.publish("alice", "message", "2")
+	f.publish(everyone, "message", "3")
+	c.wantData("1", "3")
+	if n := f.hub.Disconnect("alice"); n != 0 {
+		t.Errorf("ended %d streams of alice, want 0", n)
 	}
 }

@@ -66,7 +66,7 @@ func TestTheBytesOfAStream(t *testing.T) {
 	e := f.publish("alice", "notify", `{"msg": "Bob liked your post"}`)
 	c.expect("id: " + e.Cursor.String() + "\nevent: notify\ndata: {\"msg\": \"Bob liked your post\"}\n\n")
 	f.publish("bob", "notify", "0")
-	e = f.publish("", "message", "1") // no event line
+	e = f.publish(everyone, "message", "1") // no event line
 	c.expect("id: " + e.Cursor.String() + "\ndata: 1\n\n")
 	if got, want := e.Cursor.String(), "80-1045-1045--5be3b1f2-0000004f"; got != want {
 		t.Errorf("the id is %s, want %s", got, want)
@@ -103,12 +103,12 @@ func TestDataNeverBecomesFields(t *testing.T) {
 	f := serveFeed(t)
 	c := listen(t, f.site, "alice")
 	id := c.hello()
-	f.hub.Send(feed.Message{Event: "x", Data: []byte("a\nid: 1\r\rdata: b\n\n")})
+	f.hub.Send(feed.Message{Recipient: everyone, Event: "x", Data: []byte("a\nid: 1\r\rdata: b\n\n")})
 	const data = "a\nid: 1\n\ndata: b\n\n"
 	if e := c.want("x"); e.Data != data || e.LastID != id {
 		t.Errorf("got %q with the id %s, want %q with the id %s", e.Data, e.LastID, data, id)
 	}
-	f.hub.Send(feed.Message{Event: "x\nid: 1", Data: []byte("1")})
+	f.hub.Send(feed.Message{Recipient: everyone, Event: "x\nid: 1", Data: []byte("1")})
 	if e := c.want("message"); e.Data != "1" || e.LastID != id {
 		t.Errorf("got %q with the id %s, want 1 and the id %s", e.Data, e.LastID, id)
 	}
@@ -203,7 +203,7 @@ func TestPlainHTTP2(t *testing.T) {
 	}
 	c := newClient(t, response)
 	c.hello()
-	f.publish("", "message", "1")
+	f.publish(everyone, "message", "1")
 	c.wantData("1")
 }
 

@@ -17,8 +17,8 @@ type Source interface {
 	// CatchUp returns once everything that was committed before the call has been published.
 	CatchUp(ctx context.Context) error
 
-	// Page reads the first rows that the cursor end has seen and the cursor c has not seen, of the recipients and of
-	// everyone, in the order in which a client that resumes at c receives them. next is the client's cursor after these
+	// Page reads the first rows that the cursor end has seen and the cursor c has not seen, of the recipients, in
+	// the order in which a client that resumes at c receives them. next is the client's cursor after these
 	// rows. If there are no more rows, next is equal to end. horizon is the transaction number below which retention
 	// has deleted rows.
 	Page(ctx context.Context, c, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)

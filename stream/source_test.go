@@ -112,7 +112,7 @@ func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, query pgx.Trace
 	var recipients []string
 	for _, arg := range query.Args {
 		if names, ok := arg.([]string); ok {
-			recipients = names
+			recipients = own(names)
 		}
 	}
 	if len(recipients) != 1 {
@@ -141,6 +141,11 @@ func (g *gate) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryE
 	}
 }
 
+// own returns the recipients of a stream without everyone.
+func own(recipients []string) []string {
+	return slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == everyone })
+}
+
 // A slowSource delays each read until the test lets it continue, and records the recipient. Each page is empty and does
 // not advance the client's cursor, so most clients read without end. Only the recipients in short have read everything
 // after one page.
@@ -154,7 +159,7 @@ type slowSource struct {
 }
 
 func (s *slowSource) Page(ctx context.Context, c, end cursor.Cursor, recipients []string) ([]feed.Row, cursor.Cursor, uint64, error) {
-	recipient := recipients[0]
+	recipient := own(recipients)[0]
 	s.mu.Lock()
 	s.reading = append(s.reading, recipient)
 	s.mu.Unlock()

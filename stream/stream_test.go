@@ -192,8 +192,8 @@ func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// insert inserts a row whose data is a string. An empty recipient means everyone.
+// insert inserts a row whose data is a string.
 func insert(t testing.TB, conn *pgx.Conn, recipient, data string) {
 	t.Helper()
-	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES (nullif($1, ''), to_jsonb($2::text))`, recipient, data)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ($1, to_jsonb($2::text))`, recipient, data)
 }

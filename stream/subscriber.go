@@ -2,9 +2,11 @@ package stream
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/listener/guard"
 	"rowcast/stream/wire"
 )
@@ -19,7 +21,7 @@ type subscriber struct {
 	// These fields never change.
 	hub        *Hub
 	user       string
-	recipients []string // sorted
+	recipients []string // the user, the groups and feed.Everyone, sorted
 	owner      *owner   // nil if the Hub has no limits by user or address
 }
 
@@ -41,7 +43,9 @@ type output struct {
 }
 
 func newSubscriber(h *Hub, grant Grant, owner *owner) *subscriber {
-	s := &subscriber{hub: h, user: grant.User, recipients: grant.Recipients(), owner: owner}
+	recipients := append(grant.Recipients(), feed.Everyone)
+	slices.Sort(recipients)
+	s := &subscriber{hub: h, user: grant.User, recipients: slices.Compact(recipients), owner: owner}
 	o := s.output.Lock()
 	defer s.output.Unlock()
 	o.of, o.joining, o.busy = s, true, true

@@ -133,7 +133,7 @@ func TestAttackOddRequests(t *testing.T) {
 			})
 		}
 	})
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('notify', '1')`)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', 'notify', '1')`)
 	if got, _ := receive(t, bystander, "an event of the open stream"); got != "notify" {
 		t.Errorf("an open stream received the event %q, want notify", got)
 	}
@@ -214,7 +214,7 @@ func TestAttackLineBreaks(t *testing.T) {
 		`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'row', to_jsonb(`+quoted+`::text))`,
 		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', 'alice', 'event', 'a message', 'data', `+quoted+`)::text)`,
 		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', `+quoted+`, 'data', 1)::text)`,
-		`SELECT pg_notify('rowcast', jsonb_build_object('event', `+quoted+`, 'data', 1)::text)`)
+		`SELECT pg_notify('rowcast', jsonb_build_object('recipient', 'alice', 'event', `+quoted+`, 'data', 1)::text)`)
 	// The row and the message may arrive in either order.
 	first, _ := receive(t, names, "the row or the message")
 	second, _ := receive(t, names, "the message or the row")

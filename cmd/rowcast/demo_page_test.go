@@ -86,13 +86,13 @@ func testDemoTabs(_ *testing.T, u *demoUser) {
 	u.execute(
 		insertFor("'alice'", "for Alice"),
 		insertFor("'bob'", "for Bob"),
-		insertFor("NULL", "for everyone"),
-		`BEGIN; `+insertFor("NULL", "rolled back")+`; ROLLBACK`,
+		insertFor("'*'", "for everyone"),
+		`BEGIN; `+insertFor("'*'", "rolled back")+`; ROLLBACK`,
 	)
 	awaitTitles(alice, "for everyone", "for Alice")
 	u.execute(`NOTIFY rowcast, 'a message'`) // a message and a row may arrive in either order, so the test waits for the message before it inserts the next row
 	awaitTitles(alice, "a message", "for everyone", "for Alice")
-	u.execute(insertFor("NULL", "the last"))
+	u.execute(insertFor("'*'", "the last"))
 	awaitTitles(alice, "the last", "a message", "for everyone", "for Alice")
 	awaitTitles(again, "the last", "a message", "for everyone", "for Alice")
 	awaitTitles(bob, "the last", "a message", "for everyone", "for Bob")
@@ -172,7 +172,7 @@ func testDemoForm(_ *testing.T, u *demoUser) {
 }
 
 func testDemoReload(_ *testing.T, u *demoUser) {
-	u.execute(insertFor("'alice'", "one"), insertFor("'bob'", "another"), insertFor("NULL", "two"))
+	u.execute(insertFor("'alice'", "one"), insertFor("'bob'", "another"), insertFor("'*'", "two"))
 	p := u.open("alice")
 	awaitTitles(p, "two", "one")
 	u.execute(insertFor("'alice'", "three"))
@@ -216,7 +216,7 @@ func testDemoRestart(t *testing.T, u *demoUser) {
 	awaitTitles(p, "before")
 	first.stop(syscall.SIGTERM)
 	p.await("!(" + live + ")")
-	u.execute(insertFor("'alice'", "missed by Alice"), insertFor("NULL", "missed by all"))
+	u.execute(insertFor("'alice'", "missed by Alice"), insertFor("'*'", "missed by all"))
 	address := strings.TrimPrefix(u.demo.url, "http://")
 	second := begin(address)
 	p.await(live)
@@ -238,7 +238,7 @@ func testDemoHTML(t *testing.T, u *demoUser) {
 			t.Fatal(err)
 		}
 		defer conn.Close(context.Background())
-		if _, err := conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (event, data) VALUES ($1, $2)`, event, data); err != nil {
+		if _, err := conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', $1, $2)`, event, data); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -268,7 +268,7 @@ func testDemoNames(_ *testing.T, u *demoUser) {
 	alice, bob := u.open("alice"), u.open("bob")
 	bob.fill("#name", "order.shipped"+enter)
 	alice.await(`document.querySelector("#names").textContent.includes("order.shipped")`)
-	u.execute(`INSERT INTO rowcast.notifications (event, data) VALUES ('order.shipped', '{"msg": "on its way"}')`)
+	u.execute(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', 'order.shipped', '{"msg": "on its way"}')`)
 	awaitTitles(alice, "on its way")
 	awaitTitles(bob, "on its way")
 }

@@ -82,7 +82,7 @@ func notifyAlice(t *testing.T, d demo) {
 		t.Errorf("insert: got %d, %s, want 201", got.status, got.body)
 	}
 	expect(`{"n": 1}`)
-	d.runPsql(`INSERT INTO rowcast.notifications (data) VALUES ('{"n": 2}')`)
+	d.runPsql(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '{"n": 2}')`)
 	expect(`{"n": 2}`)
 	d.runPsql(`NOTIFY rowcast, 'a message'`)
 	expect(`"a message"`)
@@ -110,7 +110,7 @@ func TestDemoAsNobody(t *testing.T) {
 	dbtest.RunAs(cmd, uid, gid)
 	d := spawn(t, cmd)
 	expect := demoStream(t, d.demo, "bob")
-	if got := d.post(`{"event": "message", "data": "1"}`); got.status != http.StatusCreated {
+	if got := d.post(`{"recipient": "*", "event": "message", "data": "1"}`); got.status != http.StatusCreated {
 		t.Errorf("insert: got %d, %s, want 201", got.status, got.body)
 	}
 	expect("1")
@@ -211,13 +211,14 @@ func TestDemoRefuses(t *testing.T) {
 		"a page of another site":                          {row, []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, ""},
 		"a page of another port":                          {row, []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden, ""},
 		"a page of another origin, in an old browser":     {row, []string{"Origin", "http://evil.example"}, http.StatusForbidden, ""},
-		"a reserved event":                                {`{"event": "rowcast.x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_is_not_reserved"},
+		"a reserved event":                                {`{"recipient": "alice", "event": "rowcast.x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_is_not_reserved"},
 		"an empty recipient":                              {`{"recipient": "", "event": "x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "recipient_is_1_to_256_bytes"},
-		"an event with a line break":                      {`{"event": "a\nb", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_has_no_line_break"},
-		"an event with NUL":                               {`{"event": "a\u0000b", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "0x00"},
-		"data that is not JSON":                           {`{"event": "x", "data": "{"}`, nil, http.StatusUnprocessableEntity, "invalid input syntax for type json"},
+		"no recipient":                                    {`{"event": "x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "recipient_is_1_to_256_bytes"},
+		"an event with a line break":                      {`{"recipient": "alice", "event": "a\nb", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_has_no_line_break"},
+		"an event with NUL":                               {`{"recipient": "alice", "event": "a\u0000b", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "0x00"},
+		"data that is not JSON":                           {`{"recipient": "alice", "event": "x", "data": "{"}`, nil, http.StatusUnprocessableEntity, "invalid input syntax for type json"},
 		"a request that is not JSON":                      {`recipient=alice`, nil, http.StatusBadRequest, "read the request"},
-		"an unknown field":                                {`{"event": "x", "data": "{}", "id": 1}`, nil, http.StatusBadRequest, "unknown field"},
+		"an unknown field":                                {`{"recipient": "alice", "event": "x", "data": "{}", "id": 1}`, nil, http.StatusBadRequest, "unknown field"},
 		"a body above the limit":                          {`{"data": "` + strings.Repeat("x", 17<<20), nil, http.StatusBadRequest, "too large"},
 	} {
 		got := d.post(test.body, test.headers...)

@@ -36,7 +36,7 @@ func TestDisconnectOnAllHubs(t *testing.T) {
 	for _, tail := range alices {
 		tail.out.await(t, `(?s)rowcast.hello.*`+bye+`.*rowcast.hello`)
 	}
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`, `SELECT pg_notify('rowcast.disconnect', 'bob')`)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')`, `SELECT pg_notify('rowcast.disconnect', 'bob')`)
 	for _, tail := range alices {
 		tail.out.await(t, `"data":1}`)
 	}
@@ -88,6 +88,7 @@ func TestDisconnectRequests(t *testing.T) {
 		{"in the query and a form", "?recipient=alice", form, "recipient=alice", 400, repeated},
 		{"in the query and JSON", "?recipient=alice", inJSON, `{"recipient": "bob"}`, 400, repeated},
 		{"an empty recipient", "?recipient=", "", "", 400, "the recipient is empty\n"},
+		{"everyone", "?recipient=*", "", "", 400, "the recipient is \"*\", which means everyone\n"},
 		{"a recipient that is too long", "?recipient=" + many[:257], "", "", 400, "the recipient is longer than 256 bytes\n"},
 		{"with NUL", "?recipient=alice%00", "", "", 400, "the recipient contains a control character\n"},
 		{"with a line break", "", form, "recipient=alice%0A", 400, "the recipient contains a control character\n"},

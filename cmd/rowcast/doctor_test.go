@@ -90,7 +90,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"a restored dump", "rows", looksRestored, "fail the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here → rowcast migrate"},
 		{
 			"forged rows", "rows",
-			[]string{"INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '9999999999')", "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())"},
+			[]string{"INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', '9999999999')", "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())"},
 			"fail some rows have transaction numbers that this server has not assigned, so they are never sent → remove xid from the INSERTs of the app; UPDATE rowcast.notifications SET xid = '1' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot());",
 		},
 		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing or too old: it has version 0, and version " + schemaVersion + " is needed → rowcast migrate"},
@@ -181,7 +181,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 		t.Errorf("got  %s\nwant %s at the end", found["connections"], want)
 	}
 	tail := serve(t, u.String()).tail(t, "alice")
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')`)
 	tail.out.await(t, `"data":1}`)
 
 	runSQL(t, dsn, `ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY`)
@@ -218,7 +218,7 @@ func TestDoctorReportsTheParkLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), `INSERT INTO rowcast.notifications (data) VALUES ('1')`); err != nil {
+	if _, err := tx.Exec(t.Context(), `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')`); err != nil {
 		t.Fatal(err)
 	}
 	_, found, _ := examine(t, dsn)

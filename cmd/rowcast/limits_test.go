@@ -55,7 +55,7 @@ func TestConnectionLimits(t *testing.T) {
 			askUntil(t, h.url+"/metrics", refused+"1$")
 			greeted := h.reconnect(t, tt.refused)
 			askUntil(t, h.url+"/metrics", refused+"([3-9]|[1-9][0-9]+)$")
-			runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('notify', '1')`)
+			runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', 'notify', '1')`)
 			for i, names := range connected {
 				if got, _ := receive(t, names, "an event of a stream"); got != "notify" {
 					t.Errorf("stream %d received the event %q, want notify", i, got)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rowcast/listener/feed"
 	"rowcast/stream/sse"
 )
 
@@ -206,7 +207,7 @@ func (c *clientGroup) wantAll(log *rowLog) {
 type rowLog struct {
 	mu   sync.Mutex
 	rows int
-	by   map[string][]int // the indexes of the rows by recipient, which is "" for rows for everyone
+	by   map[string][]int // the indexes of the rows by recipient
 }
 
 // note records one row for each recipient.
@@ -224,7 +225,7 @@ func (l *rowLog) note(recipients ...string) {
 
 // add inserts and records the next row. It must not be called by two goroutines at the same time.
 func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error {
-	_, err := db.Exec(ctx, "INSERT INTO rowcast.notifications (recipient, data) VALUES (nullif($1, ''), to_jsonb($2::int))", recipient, l.rows)
+	_, err := db.Exec(ctx, "INSERT INTO rowcast.notifications (recipient, data) VALUES ($1, to_jsonb($2::int))", recipient, l.rows)
 	l.note(recipient)
 	return err
 }
@@ -244,7 +245,7 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 				return
 			case <-ticker.C:
 			}
-			recipient := ""
+			recipient := feed.Everyone
 			if n%everyone != 0 {
 				recipient = uid(rand.IntN(users))
 			}
@@ -261,7 +262,7 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 func (l *rowLog) of(uid string, first int) []int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	rows := slices.Sorted(slices.Values(slices.Concat(l.by[uid], l.by[""])))
+	rows := slices.Sorted(slices.Values(slices.Concat(l.by[uid], l.by[feed.Everyone])))
 	from, _ := slices.BinarySearch(rows, first)
 	return rows[from:]
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rowcast/listener/feed"
 	"rowcast/sql/dbtest"
 	"rowcast/stream/sse"
 )
@@ -115,14 +116,14 @@ func (s *reconnectTimes) report(b *testing.B) {
 func (l *rowLog) fill(t testing.TB, db *pgx.Conn, rows, users int) {
 	t.Helper()
 	const insert = `INSERT INTO rowcast.notifications (recipient, data)
-		SELECT CASE WHEN n % 10000 > 0 THEN 'user' || n % $3::int END, to_jsonb(n) FROM generate_series($1::int, $2::int - 1) n`
+		SELECT CASE WHEN n % 10000 > 0 THEN 'user' || n % $3::int ELSE '*' END, to_jsonb(n) FROM generate_series($1::int, $2::int - 1) n`
 	for from := 0; from < rows; from += 1000 {
 		if _, err := db.Exec(t.Context(), insert, from, from+1000, users); err != nil {
 			t.Fatal(err)
 		}
 		for n := from; n < from+1000; n++ {
 			if n%10000 == 0 {
-				l.note("")
+				l.note(feed.Everyone)
 			} else {
 				l.note(uid(n % users))
 			}

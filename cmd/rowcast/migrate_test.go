@@ -24,7 +24,7 @@ func TestMigrate(t *testing.T) {
 			t.Errorf("got %d, %q, %q, want 0, %q, \"\"", code, stdout, stderr, want)
 		}
 	}
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')`)
 }
 
 // A database of each earlier version is upgraded, and a hub then starts.

@@ -139,7 +139,7 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 			restore(t, o.dsn, dsn)
 			kept := "1 1 1"
 			if catchUp {
-				runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('4')`)
+				runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '4')`)
 				kept += " " + valueOf(t, dsn, "SELECT xid::text FROM rowcast.notifications WHERE data = '4'")
 				burn(t, dsn, ahead+100)
 				if valueOf(t, dsn, "SELECT (pg_current_xact_id() > ALL (SELECT xid FROM rowcast.notifications))::text") != "true" {

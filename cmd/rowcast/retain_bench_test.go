@@ -107,7 +107,7 @@ func fillOld(b *testing.B, dsn string) {
 	conn := benchConnect(b, dsn)
 	exec1(b, conn, "TRUNCATE rowcast.notifications")
 	exec1(b, conn, "DO $$ BEGIN FOR i IN 1..10001 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
-	exec1(b, conn, "INSERT INTO rowcast.notifications (data) VALUES ('0')")
+	exec1(b, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '0')")
 	exec1(b, conn, "ALTER TABLE rowcast.notifications DISABLE TRIGGER disown")
 	exec1(b, conn, `INSERT INTO rowcast.notifications (recipient, data, created_at, xid)
 		SELECT 'user' || i % 1000, '{"msg": "Bob liked your post"}', now() - interval '2 hours',

@@ -12,7 +12,7 @@ func TestRetain(t *testing.T) {
 	dsn := dbtest.Cluster(t).DSN("postgres") // a server of its own, because open transactions of other tests would delay the deletion
 	migrate(t, dsn)
 	for range 3 {
-		runSQL(t, dsn, `INSERT INTO rowcast.notifications (data, created_at) VALUES ('0', now() - interval '1 hour')`)
+		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('*', '0', now() - interval '1 hour')`)
 	}
 	keeps := serve(t, dsn, "--retain", "0")
 	insertAndAwait(t, dsn, keeps.tail(t, "alice"), "1")

@@ -77,7 +77,7 @@ func TestNotifyMessages(t *testing.T) {
 		`NOTIFY rowcast, '{"recipient": "alice", "event": "x", "data": {"n": 1}}'`,
 		`NOTIFY rowcast, '{"recipient": "bob", "data": 2}'`,
 		`NOTIFY rowcast, '{"recipent": "alice", "data": 3}'`,
-		`INSERT INTO rowcast.notifications (data) VALUES ('4')`)
+		`INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '4')`)
 	// The hub may send the messages and the row in any order.
 	tail.out.await(t, `"data":4}`)
 	tail.out.await(t, `{"n":1}`)
@@ -101,7 +101,7 @@ func TestLargeEventsAreOnlyAnnounced(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	tail := serve(t, dsn, "--max-event", "1kB").tail(t, "alice")
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES (to_jsonb(repeat('x', 998))), (to_jsonb(repeat('x', 999)))`)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', to_jsonb(repeat('x', 998))), ('*', to_jsonb(repeat('x', 999)))`)
 	tail.out.await(t, `"event":"message","data":"x{998}"`)
 	tail.out.await(t, `"event":"rowcast.toolarge","data":{"id":2,"size":1001}}`)
 }

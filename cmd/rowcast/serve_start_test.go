@@ -74,7 +74,7 @@ func TestServeDoesNotStart(t *testing.T) {
 // looksRestored makes a database look like one that was restored from a dump.
 var looksRestored = []string{
 	"UPDATE rowcast.history SET horizon = horizon",
-	"INSERT INTO rowcast.notifications (data, xid) VALUES ('1', '9999999999')",
+	"INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', '9999999999')",
 }
 
 func TestServeDoesNotStartOnAStandby(t *testing.T) {

@@ -25,7 +25,7 @@ func TestServeStops(t *testing.T) {
 		t.Errorf("readiness: got %d, want 503", got.status)
 	}
 	// Open streams still receive rows.
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (data) VALUES ('1')`)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')`)
 	first.out.await(t, `"data":1}`)
 	if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 {
 		t.Errorf("health: got %d, want 200", got.status)

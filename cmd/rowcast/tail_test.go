@@ -56,7 +56,7 @@ func TestTailPrintsLines(t *testing.T) {
 	runSQL(t, dsn, `NOTIFY rowcast, 'a message'`)
 	tail.out.await(t, "a message")
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES
-		('bob', 'notify', '0'), ('alice', 'notify', '{"msg": "hi"}'), (NULL, DEFAULT, '"\u2028 ü 👩‍👩‍👧"'), ('alice', E'\x1b[2J\t\u202e', '1'), ('alice', 'notify', '2')`)
+		('bob', 'notify', '0'), ('alice', 'notify', '{"msg": "hi"}'), ('*', DEFAULT, '"\u2028 ü 👩‍👩‍👧"'), ('alice', E'\x1b[2J\t\u202e', '1'), ('alice', 'notify', '2')`)
 	if code := tail.wait(); code != 0 {
 		t.Errorf("got exit code %d, want 0: %s", code, tail.err)
 	}
@@ -85,7 +85,7 @@ func TestTailPrintsJSON(t *testing.T) {
 	tail := serve(t, dsn).tail(t, "alice")
 	runSQL(t, dsn, `NOTIFY rowcast, 'a message'`)
 	tail.out.await(t, "a message")
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (event, data) VALUES ('notify', '{"msg": "<hi>"}')`)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', 'notify', '{"msg": "<hi>"}')`)
 	tail.out.await(t, `"event":"notify"`)
 	events := eventsOf(t, tail.out)
 	if len(events) != 2 {

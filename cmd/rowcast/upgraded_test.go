@@ -18,7 +18,7 @@ func TestUpgraded(t *testing.T) {
 	dsn := before.DSN("postgres")
 	migrate(t, dsn)
 	burn(t, dsn, 2000) // otherwise the new server could have assigned higher transaction numbers than the rows have
-	runSQL(t, dsn, "INSERT INTO rowcast.notifications (data) VALUES ('0')", "UPDATE rowcast.history SET horizon = (SELECT xid FROM rowcast.notifications)")
+	runSQL(t, dsn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '0')", "UPDATE rowcast.history SET horizon = (SELECT xid FROM rowcast.notifications)")
 	h := serve(t, dsn)
 	tail := h.tail(t, "alice")
 	greeted := tail.out.await(t, `"id":"([^"]+)","event":"rowcast.hello"`)[1]

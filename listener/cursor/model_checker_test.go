@@ -73,7 +73,7 @@ func TestCheckClient(t *testing.T) {
 	}
 	var (
 		old    = of(first, 10, 1, "alice")
-		a, b   = of(first, 10, 2, "alice"), of(first, 10, 4, "")
+		a, b   = of(first, 10, 2, "alice"), of(first, 10, 4, everyone)
 		c      = of(overlapping, 11, 3, "team:7")
 		d      = of(later, 12, 5, "alice")
 		bobs   = of(later, 12, 6, "bob")
@@ -99,7 +99,7 @@ func TestCheckClient(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			alice := &client{recipients: []string{"", "alice", "team:7"}, baseline: map[int]bool{1: true}, received: test.received}
+			alice := &client{recipients: []string{everyone, "alice", "team:7"}, baseline: map[int]bool{1: true}, received: test.received}
 			var got []string
 			for _, f := range checkClient(alice, []*row{old, a, b, c, d, bobs}) {
 				got = append(got, fmt.Sprint(f.what, " ", f.row.ID))

@@ -39,7 +39,7 @@ type stream struct {
 func (w *world) newClient() *client {
 	c := &client{world: w}
 	for _, recipient := range recipients {
-		if recipient == "" || w.IntN(2) == 0 {
+		if recipient == everyone || w.IntN(2) == 0 {
 			c.recipients = append(c.recipients, recipient)
 		}
 	}

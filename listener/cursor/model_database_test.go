@@ -49,8 +49,8 @@ type transaction struct {
 // A row is a row of rowcast.notifications.
 type row struct {
 	cursor.Row
-	serial    int    // identifies the row, even if a crash makes the server assign its xid and id again
-	recipient string // "" is everyone
+	serial    int // identifies the row, even if a crash makes the server assign its xid and id again
+	recipient string
 	of        *transaction
 	foreign   bool // its xid is not the number of its transaction
 }
@@ -71,8 +71,11 @@ type page struct {
 	shows  map[int]bool // the serials of the rows
 }
 
-// recipients lists all recipients. The empty one is everyone.
-var recipients = []string{"alice", "bob", "team:7", ""}
+// everyone is the recipient whose rows every client receives.
+const everyone = "*"
+
+// recipients lists all recipients.
+var recipients = []string{"alice", "bob", "team:7", everyone}
 
 // beginning is the cursor of a reader that has seen no row.
 var beginning = cursor.Cursor{Xmax: cursor.First, Anchor: cursor.Anchor{Tag: cursor.NewTag("database")}}

@@ -6,7 +6,7 @@ import "rowcast/listener/cursor"
 type Row struct {
 	cursor.Row // its transaction, id and anchor tag
 
-	Recipient string // "" means everyone
+	Recipient string // [Everyone], a user or a group
 	Event     string
 	// Data is one line of JSON. It is nil if it is larger than the listener's MaxData, or if Unreadable is set. The
 	// receiver may keep it, so the sender must not change it afterwards. The receiver does not change it.
@@ -46,7 +46,7 @@ type Batch struct {
 
 // A Message was sent with NOTIFY. It is not stored.
 type Message struct {
-	Recipient string // "" means everyone
+	Recipient string // [Everyone], a user or a group
 	Event     string
 	Data      []byte // one line of JSON
 }

@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// Everyone is the recipient of rows and messages that every stream receives.
+	Everyone = "*"
 	// MaxRecipient is the largest length of a recipient, in bytes.
 	MaxRecipient = 256
 	// MaxEvent is the largest length of an event's name, in bytes.
@@ -32,6 +34,15 @@ func CheckRecipient(text string) error {
 		return errors.New("contains a control character")
 	}
 	return nil
+}
+
+// CheckIdentity returns an error if text cannot be the id of a user or the name of a group: if it cannot be a recipient,
+// or is [Everyone].
+func CheckIdentity(text string) error {
+	if text == Everyone {
+		return fmt.Errorf("is %q, which means everyone", Everyone)
+	}
+	return CheckRecipient(text)
 }
 
 // CheckEvent returns an error if text cannot be the name of an event.

@@ -12,6 +12,7 @@ func TestCheckRecipient(t *testing.T) {
 	for text, want := range map[string]string{
 		"alice":                   "",
 		"team:7":                  "",
+		feed.Everyone:             "",
 		" \u202eé*":               "",
 		strings.Repeat("x", 256):  "",
 		"":                        "is empty",
@@ -24,6 +25,22 @@ func TestCheckRecipient(t *testing.T) {
 		"half a surrogate \ufffd": "is not valid UTF-8",
 	} {
 		if got := errorText(feed.CheckRecipient(text)); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestCheckIdentity(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"alice":  "",
+		"team:7": "",
+		"**":     "",
+		"*":      `is "*", which means everyone`,
+		"":       "is empty",
+		"a\n":    "contains a control character",
+	} {
+		if got := errorText(feed.CheckIdentity(text)); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}

@@ -52,7 +52,7 @@ func TestDatabaseIsMigratedAndPrivate(t *testing.T) {
 			if err := sql.Check(dbtest.Context(t), conn); err != nil {
 				t.Fatal(err)
 			}
-			if got := ask(t, conn, "INSERT INTO rowcast.notifications (data) VALUES ('{}'); SELECT count(*) FROM rowcast.notifications"); got != "1" {
+			if got := ask(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '{}'); SELECT count(*) FROM rowcast.notifications"); got != "1" {
 				t.Errorf("%s rows after the first INSERT, want 1", got)
 			}
 		})

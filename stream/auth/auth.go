@@ -125,7 +125,7 @@ func (i *InsecureUID) Authenticate(r *http.Request) (stream.Grant, error) {
 	case len(uids) == 0 || uids[0] == "":
 		return stream.Grant{}, unauthorized("uid is missing: open /events?uid=alice")
 	}
-	if err := feed.CheckRecipient(uids[0]); err != nil {
+	if err := feed.CheckIdentity(uids[0]); err != nil {
 		return stream.Grant{}, badRequest("the uid " + err.Error())
 	}
 	return stream.Grant{User: uids[0]}, nil

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"rowcast/listener/feed"
 )
 
 const fuzzSecret = "correct horse battery staple 0001"
@@ -65,6 +67,7 @@ func FuzzClaims(f *testing.F) {
 	f.Add(`{"sub": "alice", "exp": 1e300, "groups": {"team:7": true}}`)
 	f.Add(`{"sub": ["alice"], "exp": "99999999999", "groups": ["alice", null, 7]}`)
 	f.Add(`{"sub": "a\u0000\r\n", "exp": -1, "nbf": 1e19, "iat": null}`)
+	f.Add(`{"sub": "*", "exp": 99999999999, "groups": ["*"]}`)
 	t := fuzzTokens(f)
 	f.Fuzz(func(test *testing.T, text string) {
 		var claims jwt.MapClaims
@@ -84,8 +87,8 @@ func FuzzClaims(f *testing.F) {
 			}
 			return
 		}
-		if grant.User != claims["sub"] || strings.Contains(grant.User, ":") || grant.User == "" {
-			test.Errorf("got the user %q for the sub %v, want the same id, not empty and without a mark", grant.User, claims["sub"])
+		if grant.User != claims["sub"] || strings.Contains(grant.User, ":") || grant.User == "" || grant.User == feed.Everyone {
+			test.Errorf("got the user %q for the sub %v, want the same id, not empty, not \"*\" and without a mark", grant.User, claims["sub"])
 		}
 		named, _ := claims["groups"].([]any)
 		for _, group := range grant.Groups {

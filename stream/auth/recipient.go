@@ -40,7 +40,7 @@ func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
 	if m == "" {
 		m = defaultMark
 	}
-	if err := feed.CheckRecipient(user); err != nil {
+	if err := feed.CheckIdentity(user); err != nil {
 		return stream.Grant{}, forbidden("the user's id " + err.Error())
 	}
 	if strings.Contains(user, string(m)) {
@@ -50,7 +50,7 @@ func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
 		return stream.Grant{}, forbidden(fmt.Sprintf("more than %d groups", MaxGroups))
 	}
 	for _, group := range groups {
-		if err := feed.CheckRecipient(group); err != nil {
+		if err := feed.CheckIdentity(group); err != nil {
 			return stream.Grant{}, forbidden("the name of a group " + err.Error())
 		}
 		if !strings.Contains(group, string(m)) {

@@ -88,7 +88,7 @@ SELECT json_build_object('cursor', rowcast.cursor(), 'rows', coalesce(json_agg(
 FROM (
 	(SELECT * FROM rowcast.notifications WHERE recipient = $1 ORDER BY xid DESC, id DESC LIMIT 50)
 	UNION ALL
-	(SELECT * FROM rowcast.notifications WHERE recipient IS NULL ORDER BY xid DESC, id DESC LIMIT 50)
+	(SELECT * FROM rowcast.notifications WHERE recipient = '*' ORDER BY xid DESC, id DESC LIMIT 50)
 	ORDER BY xid DESC, id DESC LIMIT 50
 ) newest`
 
@@ -109,9 +109,9 @@ func (p *page) existing(w http.ResponseWriter, r *http.Request) {
 // A formRow is a row from the page's form. Data is text that PostgreSQL converts to jsonb, so that PostgreSQL reports what is wrong
 // with it.
 type formRow struct {
-	Recipient *string `json:"recipient"` // null means everyone
-	Event     string  `json:"event"`
-	Data      string  `json:"data"`
+	Recipient string `json:"recipient"`
+	Event     string `json:"event"`
+	Data      string `json:"data"`
 }
 
 const maxFormRow = 16 << 20 // bytes

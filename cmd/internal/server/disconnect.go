@@ -114,7 +114,7 @@ func onlyRecipient(parameters url.Values) (recipient, text string) {
 	case len(given) > 1:
 		return "", "send recipient only once, in the query or in the body"
 	}
-	if err := feed.CheckRecipient(given[0]); err != nil {
+	if err := feed.CheckIdentity(given[0]); err != nil {
 		return "", "the recipient " + err.Error()
 	}
 	return given[0], ""

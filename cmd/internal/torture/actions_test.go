@@ -42,7 +42,7 @@ func (w *writer) many(ctx context.Context, tx pgx.Tx, t *transaction) error {
 	if w.random.IntN(20) == 0 {
 		n = 700
 	}
-	recipients, events, data := make([]*string, n), make([]string, n), make([]string, n)
+	recipients, events, data := make([]string, n), make([]string, n), make([]string, n)
 	for i := range n {
 		recipients[i], events[i], data[i] = w.row(t)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 )
 
 // example returns five committed transactions, of which the third and the fourth overlap, one transaction that is rolled back, and a
@@ -22,10 +23,10 @@ func example() (*truth, *record) {
 		}
 	}
 	add(100, 1, 2, "alice")
-	add(101, 3, 4, "alice", "bob", "")
+	add(101, 3, 4, "alice", "bob", feed.Everyone)
 	add(102, 5, 8, "alice", "alice")
 	add(103, 6, 7, "alice")
-	add(104, 9, 10, "")
+	add(104, 9, 10, feed.Everyone)
 	t.transactions = append(t.transactions, &transaction{number: 5, began: 1, ended: 2, rows: []string{"alice"}})
 	r := &record{uid: "alice", hello: cursor.Cursor{Xmax: 101}, helloAt: 2}
 	for _, k := range []key{{1, 0}, {1, 2}, {3, 0}, {2, 0}, {2, 1}, {4, 0}} {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 )
 
 // A fault is a violation of a promise of rowcast, such as a lost row.
@@ -94,7 +95,7 @@ func (c *checker) delivery(i int, d delivery) {
 	case !stored:
 		c.fault(uncommitted, i, "row %v", d.key)
 		return
-	case row.recipient != "" && row.recipient != c.uid:
+	case row.recipient != feed.Everyone && row.recipient != c.uid:
 		c.fault(wrongRecipient, i, "row %v is for %q", d.key, row.recipient)
 	case row.ID != d.id:
 		c.fault(wrongID, i, "row %v has id %d, but was received with id %d", d.key, row.ID, d.id)
@@ -136,7 +137,7 @@ func (c *checker) losses() {
 	inOrder := func(a, b key) int { return cmp.Or(cmp.Compare(a.tx, b.tx), cmp.Compare(a.row, b.row)) }
 	for _, k := range slices.SortedFunc(maps.Keys(c.rows), inOrder) {
 		row, tx := c.rows[k], c.transactions[k.tx]
-		if c.got[k] || row.recipient != "" && row.recipient != c.uid || !c.isExpected(row, tx) {
+		if c.got[k] || row.recipient != feed.Everyone && row.recipient != c.uid || !c.isExpected(row, tx) {
 			continue
 		}
 		// After a reset, the page loads the rows of transactions that began before it. The client may or may not receive them.

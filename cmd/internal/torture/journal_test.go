@@ -38,7 +38,7 @@ type transaction struct {
 	ended   time.Duration // the time at which the writer knew the outcome; 0 for rolledBack
 	outcome outcome
 	async   bool         // synchronous_commit is off: the server may lose the transaction in a crash
-	rows    []string     // the recipient of each row; "" is everyone
+	rows    []string     // the recipient of each row
 	undone  map[int]bool // rows that were rolled back to a savepoint
 }
 
@@ -86,7 +86,7 @@ type truth struct {
 // readTruth reads the table, and compares it with the journal.
 func readTruth(ctx context.Context, conn *pgx.Conn, j *journal) (*truth, []string, error) {
 	t := &truth{transactions: j.transactions, rows: map[key]stored{}, lost: map[int]bool{}}
-	result, err := conn.Query(ctx, `SELECT data->>'k', xid::text::bigint, id, coalesce(recipient, ''), created_at FROM rowcast.notifications`)
+	result, err := conn.Query(ctx, `SELECT data->>'k', xid::text::bigint, id, recipient, created_at FROM rowcast.notifications`)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"rowcast/listener/feed"
 	"rowcast/sql"
 	"rowcast/sql/cluster"
 	"rowcast/sql/dbtest"
@@ -164,8 +165,8 @@ func (t *torture) writeLast() *transaction {
 	}
 	defer w.conn.Close(ctx)
 	tx := t.journal.begin(false)
-	tx.rows = []string{""}
-	_, err := w.conn.Exec(ctx, `INSERT INTO rowcast.notifications (event, data) VALUES ($1, $2)`, lastEvent,
+	tx.rows = []string{feed.Everyone}
+	_, err := w.conn.Exec(ctx, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', $1, $2)`, lastEvent,
 		fmt.Sprintf(`{"k": "%d.0", "sum": 0, "pad": ""}`, tx.number))
 	if err != nil {
 		t.Fatal(err)

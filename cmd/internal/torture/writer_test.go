@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"rowcast/listener/feed"
 )
 
 // A writer runs one transaction after another on its own connection.
@@ -177,14 +178,13 @@ func (w *writer) insert(ctx context.Context, on executor, t *transaction) error 
 }
 
 // row adds a row with a random recipient and random data to a transaction, and returns its columns.
-func (w *writer) row(t *transaction) (recipient *string, event, data string) {
+func (w *writer) row(t *transaction) (recipient, event, data string) {
 	k := key{t.number, len(t.rows)}
-	name := ""
+	recipient = feed.Everyone
 	if w.random.IntN(6) > 0 {
-		name = user(w.random.IntN(users + unusedUsers))
-		recipient = &name
+		recipient = user(w.random.IntN(users + unusedUsers))
 	}
-	t.rows = append(t.rows, name)
+	t.rows = append(t.rows, recipient)
 	size := w.random.IntN(200)
 	switch w.random.IntN(100) {
 	case 0:

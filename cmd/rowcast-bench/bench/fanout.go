@@ -114,7 +114,7 @@ func readUntil(conn net.Conn, end []byte) (read []byte, err error) {
 func (f *fanout) publish(_ context.Context, e expectation) (nothing, error) {
 	for number := e.First; number < e.First+e.Rows; number++ {
 		f.last = cursor.Row{Xid: f.now.Xmax, ID: number}
-		event := feed.Row{Row: f.last, Event: "notify", Data: fmt.Appendf(nil, dataFormat, number, time.Now().UnixNano())}
+		event := feed.Row{Row: f.last, Recipient: feed.Everyone, Event: "notify", Data: fmt.Appendf(nil, dataFormat, number, time.Now().UnixNano())}
 		event.Cursor = f.now.After(f.last, cursor.Cursor{Xmax: f.last.Xid + 1})
 		f.now = event.Cursor.Reached(cursor.Cursor{Xmax: f.last.Xid + 1})
 		f.hub.Publish(feed.Batch{Rows: []feed.Row{event}, Cursor: f.now})

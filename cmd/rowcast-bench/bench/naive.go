@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"rowcast/listener/feed"
 )
 
 // naiveSchema is the schema of the naive design: the same table as rowcast's, and a trigger that sends each row with NOTIFY.
@@ -27,7 +28,7 @@ CREATE TRIGGER notify AFTER INSERT ON naive.notifications FOR EACH ROW EXECUTE F
 // rows that are inserted while the hub or a client is disconnected, and an INSERT fails if the JSON of the row has 8,000 bytes or more.
 type naive struct {
 	mu      sync.RWMutex
-	streams map[string]map[chan []byte]struct{} // the key is the recipient; all streams are also under ""
+	streams map[string]map[chan []byte]struct{} // the key is the recipient; all streams are also under "*"
 }
 
 // naiveQueue is the maximum number of events that wait for a client.
@@ -91,7 +92,7 @@ func (n *naive) send(recipient string, event []byte) {
 
 func (n *naive) serve(w http.ResponseWriter, r *http.Request) {
 	queue := make(chan []byte, naiveQueue)
-	recipients := []string{"", r.URL.Query().Get("uid")}
+	recipients := []string{feed.Everyone, r.URL.Query().Get("uid")}
 	n.subscribe(recipients, queue)
 	defer n.unsubscribe(recipients, queue)
 	w.Header().Set("Content-Type", "text/event-stream")

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
+	"rowcast/listener/feed"
 )
 
 // writers is the process of the writers, each with a connection of its own.
@@ -139,7 +140,7 @@ func awaitDue(due time.Time) time.Time {
 
 // insert writes a row. It executes the statements with pgconn, which costs less CPU time than pgx.
 func (w *writers) insert(conn *pgconn.PgConn, l load, number int64, at time.Time) error {
-	var recipient []byte
+	recipient := []byte(feed.Everyone)
 	if l.Users > 0 {
 		recipient = []byte(user(int(number % l.Users)))
 	}

@@ -13,13 +13,13 @@ export function onInsert(callback) {
 function columns() {
   const text = data.value.trim();
   return {
-    recipient: recipient.value || null,
+    recipient: recipient.value,
     event: event.value,
     data: /^[[{]/.test(text) ? text : `{"msg": ${JSON.stringify(text)}}`,
   };
 }
 
-const literal = (text) => (text === null ? "NULL" : `'${text.replaceAll("'", "''")}'`);
+const literal = (text) => `'${text.replaceAll("'", "''")}'`;
 
 function showSQL() {
   const row = columns();
