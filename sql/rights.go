@@ -9,21 +9,33 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Roles are the names of the roles to which [Grant] grants rights. Apps get [AppRights]. Hubs get [HubRights] and
-// [RetentionRights].
-type Roles struct{ Apps, Hubs []string }
+// Roles are the names of the roles to which [Grant] grants rights. Apps get [AppRights], and Senders get
+// [SenderRights]. Hubs get [HubRights] and [RetentionRights].
+type Roles struct{ Apps, Senders, Hubs []string }
 
 // A Right is a privilege on an object in the schema.
 type Right struct {
 	Privilege string
 	Columns   []string // the columns of a table; nil for the whole object
-	Kind      string   // SCHEMA, TABLE or FUNCTION
+	Kind      string   // SCHEMA, TABLE, SEQUENCE or FUNCTION
 	Name      string   // the name of the object in the schema; for a function, without the arguments
 }
 
-// AppRights returns the rights of a role that sends notifications. The role can insert rows with RETURNING id, which
-// most frameworks use, and can call rowcast.cursor(). It cannot read the content of rows.
+// AppRights returns the rights of an app: what frameworks need with their default statements. The role can insert rows,
+// read all rows, and call rowcast.cursor(). It cannot update or delete rows, and cannot set xid.
 func AppRights() []Right {
+	return []Right{
+		{"USAGE", nil, "SCHEMA", ""},
+		{"INSERT", []string{"id", "recipient", "event", "data", "created_at"}, "TABLE", "notifications"},
+		{"SELECT", nil, "TABLE", "notifications"},
+		{"USAGE", nil, "SEQUENCE", "notifications_id_seq"}, // for lastval and currval
+		{"EXECUTE", nil, "FUNCTION", "cursor"},
+	}
+}
+
+// SenderRights returns the rights of a role that only sends notifications. The role can insert rows with RETURNING id,
+// and can call rowcast.cursor(). It cannot read the other columns.
+func SenderRights() []Right {
 	return []Right{
 		{"USAGE", nil, "SCHEMA", ""},
 		{"INSERT", []string{"recipient", "event", "data", "created_at"}, "TABLE", "notifications"},
@@ -63,7 +75,7 @@ func (r Right) String() string {
 	switch r.Kind {
 	case "TABLE":
 		on = schema + "." + r.Name
-	case "FUNCTION":
+	case "FUNCTION", "SEQUENCE":
 		on += "." + r.Name
 	}
 	return r.Privilege + columns + " ON " + on
@@ -89,14 +101,16 @@ func (g grant) String() string {
 
 // grants returns the grants for all roles.
 func (r Roles) grants() (all []grant) {
-	for _, role := range r.Apps {
-		for _, right := range AppRights() {
-			all = append(all, grant{right, role})
-		}
-	}
-	for _, role := range r.Hubs {
-		for _, right := range slices.Concat(HubRights(), RetentionRights()) {
-			all = append(all, grant{right, role})
+	for _, group := range []struct {
+		roles  []string
+		rights []Right
+	}{
+		{r.Apps, AppRights()}, {r.Senders, SenderRights()}, {r.Hubs, slices.Concat(HubRights(), RetentionRights())},
+	} {
+		for _, role := range group.roles {
+			for _, right := range group.rights {
+				all = append(all, grant{right, role})
+			}
 		}
 	}
 	return all
@@ -116,7 +130,7 @@ func Grant(ctx context.Context, dsn string, roles Roles) error {
 }
 
 func (r Roles) grant(ctx context.Context, tx pgx.Tx) error {
-	for _, role := range slices.Concat(r.Apps, r.Hubs) {
+	for _, role := range slices.Concat(r.Apps, r.Senders, r.Hubs) {
 		var exists bool
 		// GRANT would accept two kinds of names that are not roles: "public", even in quotes, and names longer than 63
 		// bytes, which it truncates.
@@ -153,7 +167,8 @@ type querier interface {
 // schema. Without the schema, it returns no row.
 const has = `SELECT coalesce(CASE
 		WHEN $3::text = 'SCHEMA' THEN has_schema_privilege($1::name, home, $2::text)
-		WHEN $3 = 'FUNCTION' THEN has_function_privilege($1::name, (SELECT oid FROM pg_proc WHERE pronamespace = home AND proname = $4::text), $2)
+		WHEN $3 = 'SEQUENCE' THEN has_sequence_privilege($1::name, (SELECT oid FROM pg_class WHERE relnamespace = home AND relname = $4::text), $2)
+		WHEN $3 = 'FUNCTION' THEN has_function_privilege($1::name, (SELECT oid FROM pg_proc WHERE pronamespace = home AND proname = $4), $2)
 		WHEN $5::text = '' THEN has_table_privilege($1::name, (SELECT oid FROM pg_class WHERE relnamespace = home AND relname = $4), $2)
 		ELSE has_column_privilege($1::name, (SELECT oid FROM pg_class WHERE relnamespace = home AND relname = $4), $5, $2)
 	END, true) FROM (SELECT oid AS home FROM pg_namespace WHERE nspname = 'rowcast') ours`

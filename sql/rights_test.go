@@ -52,20 +52,19 @@ func wantForbidden(t *testing.T, conn *pgx.Conn, statements ...string) {
 	}
 }
 
-// granted returns a connection to a new database, a role with the rights of an app, and a role with the rights of a
-// hub.
-func granted(t *testing.T) (conn *pgx.Conn, app, hub string) {
+// granted returns a connection to a new database, and three roles with the rights of an app, a sender and a hub.
+func granted(t *testing.T) (conn *pgx.Conn, app, sender, hub string) {
 	t.Helper()
 	dsn := dbtest.Database(t)
 	conn = connect(t, dsn)
-	app, hub = createRole(t, conn, "app"), createRole(t, conn, "hub")
+	app, sender, hub = createRole(t, conn, "app"), createRole(t, conn, "sender"), createRole(t, conn, "hub")
 	keepFunctions(t, conn)
 	for range 2 { // a second Grant must succeed too
-		if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
+		if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}, Senders: []string{sender}, Hubs: []string{hub}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return conn, app, hub
+	return conn, app, sender, hub
 }
 
 // keepFunctions revokes the rights on functions that every role has by default, as some administrators do.
@@ -75,13 +74,11 @@ func keepFunctions(t *testing.T, conn *pgx.Conn) {
 	run(t, conn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast FROM PUBLIC")
 }
 
-// forbidden are statements that must fail for apps and for hubs.
+// forbidden are statements that must fail for all roles.
 var forbidden = []string{
 	"UPDATE rowcast.notifications SET data = '{}'",
 	"INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '{}', '3')",
-	"INSERT INTO rowcast.notifications (recipient, id, data) OVERRIDING SYSTEM VALUE VALUES ('*', 7, '{}')",
 	"SELECT setval('rowcast.notifications_id_seq', 1000)",
-	"SELECT nextval('rowcast.notifications_id_seq')",
 	"TRUNCATE rowcast.notifications",
 	"DROP TABLE rowcast.notifications",
 	"DROP SCHEMA rowcast CASCADE",
@@ -106,23 +103,62 @@ var forbidden = []string{
 	"SELECT rowcast.encode_xip(7, '{5}')",
 }
 
-// The role of an app can insert rows with RETURNING id and call rowcast.cursor(). It cannot read other columns, and it
-// cannot change the columns and tables that resuming streams depends on.
+// unreadable are statements that must fail for an app and for a sender.
+var unreadable = []string{
+	"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1') ON CONFLICT (id) DO UPDATE SET data = '2'",
+	"DELETE FROM rowcast.notifications",
+	"DO $$ BEGIN LOCK rowcast.notifications IN SHARE MODE; END $$",
+	"SELECT token FROM rowcast.epoch",
+	"INSERT INTO rowcast.epoch DEFAULT VALUES",
+	"SELECT horizon FROM rowcast.history",
+	"UPDATE rowcast.history SET horizon = '9'",
+	"SELECT FROM rowcast.migrations",
+	"SELECT rowcast.epoch_tag()",
+}
+
+// The role of an app can use the statements that frameworks send by default, and read all rows. It cannot change the
+// columns and tables that resuming streams depends on.
 func TestRightsOfAnApp(t *testing.T) {
 	t.Parallel()
-	conn, app, _ := granted(t)
-	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '\"secret\"')")
+	conn, app, _, _ := granted(t)
 	setRole(t, conn, app)
+	for _, statement := range []string{
+		"INSERT INTO rowcast.notifications (id, recipient, event, data, created_at) VALUES (DEFAULT, 'alice', 'x', '{}', DEFAULT)",
+		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1') RETURNING id, event, created_at",
+		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1') RETURNING *",
+		"SELECT lastval()",
+		"SELECT currval('rowcast.notifications_id_seq')",
+		"SELECT * FROM rowcast.notifications WHERE id = 1",
+		"SELECT rowcast.cursor()",
+	} {
+		run(t, conn, statement)
+	}
+	wantForbidden(t, conn, forbidden...)
+	wantForbidden(t, conn, unreadable...)
+}
+
+// The role of a sender can insert rows with RETURNING id and call rowcast.cursor(). It cannot read other columns, and it
+// cannot change the columns and tables that resuming streams depends on.
+func TestRightsOfASender(t *testing.T) {
+	t.Parallel()
+	conn, _, sender, _ := granted(t)
+	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '\"secret\"')")
+	setRole(t, conn, sender)
 	var id int64
 	if err := conn.QueryRow(dbtest.Context(t), "INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'x', '{}', now()) RETURNING id").Scan(&id); err != nil || id != 2 {
-		t.Errorf("INSERT as an app: got id %d, %v, want 2", id, err)
+		t.Errorf("INSERT as a sender: got id %d, %v, want 2", id, err)
 	}
 	var cursor string
 	if err := conn.QueryRow(dbtest.Context(t), "SELECT rowcast.cursor()").Scan(&cursor); err != nil {
 		t.Error(err)
 	}
 	wantForbidden(t, conn, forbidden...)
+	wantForbidden(t, conn, unreadable...)
 	wantForbidden(t, conn,
+		"INSERT INTO rowcast.notifications (id, recipient, data) VALUES (DEFAULT, '*', '1')",
+		"INSERT INTO rowcast.notifications (id, recipient, data) OVERRIDING SYSTEM VALUE VALUES (1000, '*', '1')",
+		"SELECT nextval('rowcast.notifications_id_seq')",
+		"SELECT lastval()",
 		"SELECT data FROM rowcast.notifications",
 		"SELECT recipient FROM rowcast.notifications",
 		"SELECT xid FROM rowcast.notifications",
@@ -131,23 +167,14 @@ func TestRightsOfAnApp(t *testing.T) {
 		"SELECT id FROM rowcast.notifications WHERE recipient = 'bob'",
 		"SELECT id FROM rowcast.notifications ORDER BY xid",
 		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1') RETURNING data",
-		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1') ON CONFLICT (xid, id) DO UPDATE SET data = '2'",
 		"COPY rowcast.notifications TO STDOUT",
-		"DELETE FROM rowcast.notifications",
-		"DO $$ BEGIN LOCK rowcast.notifications IN SHARE MODE; END $$",
-		"SELECT token FROM rowcast.epoch",
-		"INSERT INTO rowcast.epoch DEFAULT VALUES",
-		"SELECT horizon FROM rowcast.history",
-		"UPDATE rowcast.history SET horizon = '9'",
-		"SELECT FROM rowcast.migrations",
-		"SELECT rowcast.epoch_tag()",
 	)
 }
 
 // The role of a hub can read rows, begin an epoch and delete old rows. It cannot insert or change rows.
 func TestRightsOfAHub(t *testing.T) {
 	t.Parallel()
-	conn, _, hub := granted(t)
+	conn, _, _, hub := granted(t)
 	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')")
 	setRole(t, conn, hub)
 	for _, statement := range []string{
@@ -199,8 +226,8 @@ func TestGrantToAMissingRole(t *testing.T) {
 		}
 	}
 	missing, err := sql.Missing(dbtest.Context(t), conn, app, sql.AppRights()...)
-	if err != nil || len(missing) != 3 { // every role may execute functions by default
-		t.Errorf("missing rights: got %v, %v, want the three that PostgreSQL does not grant by default", missing, err)
+	if err != nil || len(missing) != 4 { // every role may execute functions by default
+		t.Errorf("missing rights: got %v, %v, want the four that PostgreSQL does not grant by default", missing, err)
 	}
 }
 
@@ -212,7 +239,7 @@ func TestGrantWithoutTheRightToGrant(t *testing.T) {
 	app, other := createRole(t, conn, "app"), createRole(t, conn, "other")
 	quoted := pgx.Identifier{other}.Sanitize()
 	run(t, conn, "GRANT USAGE ON SCHEMA rowcast TO "+quoted+" WITH GRANT OPTION; GRANT SELECT ON rowcast.notifications TO "+quoted)
-	err := sql.Grant(dbtest.Context(t), dsn+"&role="+strings.NewReplacer(" ", "%20", `"`, "%22").Replace(other), sql.Roles{Apps: []string{app}})
+	err := sql.Grant(dbtest.Context(t), dsn+"&role="+strings.NewReplacer(" ", "%20", `"`, "%22").Replace(other), sql.Roles{Senders: []string{app}})
 	if err == nil || !strings.Contains(err.Error(), "GRANT INSERT (recipient, event, data, created_at) ON rowcast.notifications TO ") {
 		t.Errorf("got %v, want an error that names the GRANT INSERT", err)
 	}

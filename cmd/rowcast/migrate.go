@@ -14,9 +14,10 @@ import (
 
 type migrateCmd struct {
 	database.Flags
-	AppRole []roleName `name:"app-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send notifications. Repeat the flag for more roles."`
-	HubRole []roleName `name:"hub-role" placeholder:"ROLE" help:"Grant this role the rights that rowcast serve needs. Repeat the flag for more roles."`
-	Print   bool       `help:"Print the SQL that installs the schema and grants the rights, for use with psql. Nothing is changed."`
+	AppRole    []roleName `name:"app-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send and read notifications. Repeat the flag for more roles."`
+	SenderRole []roleName `name:"sender-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send notifications. It cannot read them. Repeat the flag for more roles."`
+	HubRole    []roleName `name:"hub-role" placeholder:"ROLE" help:"Grant this role the rights that rowcast serve needs. Repeat the flag for more roles."`
+	Print      bool       `help:"Print the SQL that installs the schema and grants the rights, for use with psql. Nothing is changed."`
 }
 
 // Help is shown by rowcast migrate --help.
@@ -48,19 +49,20 @@ func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	return c.grant(ctx, console)
 }
 
-func (c *migrateCmd) roles() (roles sql.Roles) {
-	for _, name := range c.AppRole {
-		roles.Apps = append(roles.Apps, string(name))
+func (c *migrateCmd) roles() sql.Roles {
+	return sql.Roles{Apps: texts(c.AppRole), Senders: texts(c.SenderRole), Hubs: texts(c.HubRole)}
+}
+
+func texts(names []roleName) (all []string) {
+	for _, name := range names {
+		all = append(all, string(name))
 	}
-	for _, name := range c.HubRole {
-		roles.Hubs = append(roles.Hubs, string(name))
-	}
-	return roles
+	return all
 }
 
 // warn warns of a role that is given as the role of an app and of a hub.
 func (c *migrateCmd) warn(console console) {
-	for _, name := range c.AppRole {
+	for _, name := range slices.Concat(c.AppRole, c.SenderRole) {
 		if slices.Contains(c.HubRole, name) {
 			fmt.Fprintf(console.err, "rowcast: the role %q gets the rights of an app and of a hub, so the app can read and delete the notifications of all users\n", string(name))
 		}
@@ -69,7 +71,7 @@ func (c *migrateCmd) warn(console console) {
 
 func (c *migrateCmd) grant(ctx context.Context, console console) error {
 	roles := c.roles()
-	if len(roles.Apps)+len(roles.Hubs) == 0 {
+	if len(roles.Apps)+len(roles.Senders)+len(roles.Hubs) == 0 {
 		return nil
 	}
 	if err := sql.Grant(ctx, c.DatabaseURL, roles); err != nil {
@@ -77,6 +79,9 @@ func (c *migrateCmd) grant(ctx context.Context, console console) error {
 	}
 	for _, name := range roles.Apps {
 		fmt.Fprintf(console.out, "The role %q has the rights of an app.\n", name)
+	}
+	for _, name := range roles.Senders {
+		fmt.Fprintf(console.out, "The role %q has the rights of a sender.\n", name)
 	}
 	for _, name := range roles.Hubs {
 		fmt.Fprintf(console.out, "The role %q has the rights of a hub.\n", name)

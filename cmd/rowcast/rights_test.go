@@ -97,8 +97,15 @@ func TestMigrateGrants(t *testing.T) {
 	if _, _, stderr := run(t, nil, "migrate", "--print", "--app-role", "a", "--app-role", "b", "--hub-role", "b"); stderr != `rowcast: the role "b"`+both {
 		t.Errorf("--print: got %q, want %q", stderr, `rowcast: the role "b"`+both)
 	}
+	code, stdout, stderr = run(t, nil, "migrate", "--sender-role", role, "--database-url", dsn)
+	if want := "The role \"" + role + "\" has the rights of a sender.\n"; code != 0 || !strings.HasSuffix(stdout, want) || stderr != "" {
+		t.Errorf("--sender-role: got %d, %q, %q, want 0, %q at the end", code, stdout, stderr, want)
+	}
+	if _, _, stderr := run(t, nil, "migrate", "--print", "--sender-role", "b", "--hub-role", "b"); stderr != `rowcast: the role "b"`+both {
+		t.Errorf("--print --sender-role: got %q, want a warning about the role b", stderr)
+	}
 	code, printed, _ := run(t, nil, "migrate", "--print", "--app-role", `a "quoted" one`, "--app-role", "b")
-	want := "GRANT INSERT (recipient, event, data, created_at) ON rowcast.notifications TO \"a \"\"quoted\"\" one\";\n"
+	want := "GRANT INSERT (id, recipient, event, data, created_at) ON rowcast.notifications TO \"a \"\"quoted\"\" one\";\n"
 	if code != 0 || !strings.Contains(printed, want) || !strings.Contains(printed, "GRANT USAGE ON SCHEMA rowcast TO \"b\";\n") || !strings.HasSuffix(printed, ";\nCOMMIT;\n") {
 		t.Errorf("got %d, %s, want 0, %s in the text, a GRANT USAGE for the role b, and COMMIT at the end", code, printed, want)
 	}
