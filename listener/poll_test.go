@@ -23,7 +23,7 @@ func TestPollOnly(t *testing.T) {
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
 	direct := dbtest.Database(t)
-	pooled := pgbouncer(t, direct, "transaction", 5)
+	pooled := dbtest.PgBouncer(t, direct, "transaction", 5)
 
 	err := newListener(t, pooled).Preflight(limited(t))
 	if !errors.Is(err, listener.ErrPooled) {

@@ -54,7 +54,7 @@ func TestUsedSessionBehindPgBouncer(t *testing.T) {
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
 	layTraps(t, conn, dsn)
-	pooled := pgbouncer(t, dsn, "transaction", 1)
+	pooled := dbtest.PgBouncer(t, dsn, "transaction", 1)
 	config, err := pgx.ParseConfig(pooled)
 	if err != nil {
 		t.Fatal(err)

@@ -201,7 +201,7 @@ func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	for _, trap := range []string{
 		"CREATE TABLE public.trapped (what text)",
 		"CREATE FUNCTION public.concat_ws(text, bigint, oid) RETURNS text LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('concat_ws') RETURNING what $$",
-		"CREATE FUNCTION public.pg_try_advisory_lock(int) RETURNS bool LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('lock') RETURNING true $$",
+		"CREATE FUNCTION public.pg_try_advisory_xact_lock(int) RETURNS bool LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('lock') RETURNING true $$",
 		"CREATE FUNCTION public.same(oid, int) RETURNS bool LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('=') RETURNING true $$",
 		"CREATE OPERATOR public.= (LEFTARG = oid, RIGHTARG = int, FUNCTION = public.same)",
 		"CREATE FUNCTION public.to_regnamespace(text) RETURNS regnamespace LANGUAGE sql AS $$ INSERT INTO public.trapped VALUES ('to_regnamespace') RETURNING NULL::regnamespace $$",
@@ -232,7 +232,7 @@ func TestMigrateReportsTheHolderOfTheLock(t *testing.T) {
 	dsn := dbtest.Empty(t)
 	conn := connect(t, dsn)
 	run(t, conn, "SET application_name = 'a shell that was left open'")
-	run(t, conn, "SELECT pg_advisory_lock(4097083626)") // the key that goose uses
+	run(t, conn, "SELECT pg_advisory_lock(4097083626)")
 	waiting := make(chan string, 1)
 	migrated := make(chan error, 1)
 	m := sql.Migrator{DSN: dsn, Waiting: func(holder string) { waiting <- holder }}

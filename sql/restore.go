@@ -2,7 +2,6 @@ package sql
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 
@@ -109,21 +108,13 @@ func checkRestored(ctx context.Context, db querier) error {
 // adopt first gives the restored rows the number 1, which marks rows that are never sent. A client whose cursor is from
 // before the restore is then reset, because the row that its cursor names has a different number now. adopt does not
 // change rows that were written here.
-func adopt(ctx context.Context, db *sql.DB) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }()
+func adopt(ctx context.Context, tx pgx.Tx) error {
 	var isMoved, isRestored bool
-	if _, err := tx.ExecContext(ctx, begin); err != nil {
+	if _, err := tx.Exec(ctx, begin); err != nil {
 		return err
 	}
-	if err := tx.QueryRowContext(ctx, "SELECT "+moved+", ("+restored+")").Scan(&isMoved, &isRestored); err != nil {
+	if err := tx.QueryRow(ctx, "SELECT "+moved+", ("+restored+")").Scan(&isMoved, &isRestored); err != nil || !isMoved {
 		return err
-	}
-	if !isMoved {
-		return tx.Commit()
 	}
 	if isRestored {
 		markExisting := "UPDATE rowcast.notifications SET xid = '1' WHERE xid >= '3' AND (xid < " + since + "::text::xid8 OR " + early + ")"
@@ -137,42 +128,29 @@ func adopt(ctx context.Context, db *sql.DB) error {
 		database = (SELECT oid FROM pg_database WHERE datname = current_database()),
 		horizon = CASE WHEN EXISTS (SELECT FROM rowcast.notifications WHERE xid >= horizon) THEN horizon ELSE '3' END
 		FROM pg_control_system() control`
-	if _, err := tx.ExecContext(ctx, own); err != nil {
-		return err
-	}
-	return tx.Commit()
+	_, err := tx.Exec(ctx, own)
+	return err
 }
 
 // updateRows runs an UPDATE of rowcast.notifications. Rows may be older than a constraint that is NOT VALID and violate
 // it, and an UPDATE would check them. So updateRows drops these constraints and adds them again afterwards.
-func updateRows(ctx context.Context, tx *sql.Tx, statement string) error {
+func updateRows(ctx context.Context, tx pgx.Tx, statement string) error {
 	const find = `SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
 		WHERE conrelid = 'rowcast.notifications'::regclass AND contype = 'c' AND NOT convalidated`
-	rows, err := tx.QueryContext(ctx, find)
+	rows, err := tx.Query(ctx, find)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
-	before, after := "", ""
-	for rows.Next() {
-		var name, definition string
-		if err := rows.Scan(&name, &definition); err != nil {
-			return err
-		}
-		name = pgx.Identifier{name}.Sanitize()
-		before += "ALTER TABLE rowcast.notifications DROP CONSTRAINT " + name + ";"
-		after += "ALTER TABLE rowcast.notifications ADD CONSTRAINT " + name + " " + definition + ";"
-	}
-	if err := rows.Err(); err != nil {
+	var name, definition, before, after string
+	_, err = pgx.ForEachRow(rows, []any{&name, &definition}, func() error {
+		constraint := pgx.Identifier{name}.Sanitize()
+		before += "ALTER TABLE rowcast.notifications DROP CONSTRAINT " + constraint + ";"
+		after += "ALTER TABLE rowcast.notifications ADD CONSTRAINT " + constraint + " " + definition + ";"
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	for _, part := range []string{before, statement, after} {
-		if part == "" {
-			continue
-		}
-		if _, err := tx.ExecContext(ctx, part); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = tx.Exec(ctx, before+statement+";"+after, pgx.QueryExecModeSimpleProtocol)
+	return err
 }

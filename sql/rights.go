@@ -118,15 +118,12 @@ func (r Roles) grants() (all []grant) {
 
 // Grant grants the rights to the roles in one transaction. It revokes nothing.
 func Grant(ctx context.Context, dsn string, roles Roles) error {
-	conn, err := pgx.Connect(ctx, dsn)
+	conn, err := connect(ctx, dsn)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close(ctx) }()
-	if err := securePath(ctx, conn); err != nil {
-		return err
-	}
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return roles.grant(ctx, tx) })
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	return secured(ctx, conn, func(tx pgx.Tx) error { return roles.grant(ctx, tx) })
 }
 
 func (r Roles) grant(ctx context.Context, tx pgx.Tx) error {

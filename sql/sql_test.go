@@ -3,6 +3,7 @@ package sql_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -197,5 +198,39 @@ func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	}
 	if xids != "1 1" || horizon != "3" {
 		t.Errorf("got the transaction numbers %s and the horizon %s, want 1 1 and 3", xids, horizon)
+	}
+}
+
+// Migrate and Grant work through a pooler in transaction mode, which gives each transaction any of its sessions, also
+// four at once. They leave no lock behind.
+func TestMigrateThroughPgBouncer(t *testing.T) {
+	t.Parallel()
+	for _, sessions := range []int{1, 3} {
+		t.Run(fmt.Sprint(sessions, " sessions"), func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Empty(t)
+			pooled := dbtest.PgBouncer(t, dsn, "transaction", sessions)
+			role := createRole(t, connect(t, dsn), "app")
+			for range 3 {
+				errs := make(chan error, 4)
+				for range cap(errs) {
+					go func() {
+						_, _, err := sql.Migrate(dbtest.Context(t), pooled)
+						errs <- errors.Join(err, sql.Grant(dbtest.Context(t), pooled, sql.Roles{Apps: []string{role}}))
+					}()
+				}
+				for range cap(errs) {
+					if err := dbtest.Receive(t, errs, "the end of four concurrent migrations"); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != sql.Version() {
+				t.Errorf("without the pooler: found version %d, %v, want %d", from, err, sql.Version())
+			}
+			if locks := text(t, connect(t, dsn), "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); locks != "0" {
+				t.Errorf("%s advisory locks are left, want 0", locks)
+			}
+		})
 	}
 }

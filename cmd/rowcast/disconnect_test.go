@@ -219,7 +219,7 @@ func TestDisconnectIsNotPublic(t *testing.T) {
 func TestDisconnectThroughAPooler(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	polling := serveWithAdmin(t, pooler(t, dsn), "--poll")
+	polling := serveWithAdmin(t, dbtest.PgBouncer(t, dsn, "transaction", 5), "--poll")
 	listening := serve(t, dsn)
 	here, there := polling.tail(t, "alice"), listening.tail(t, "alice")
 	if got := ask(t, "POST", polling.admin+"/disconnect?recipient=alice"); got.status != 200 || !strings.Contains(got.body, `"disconnected":1}`) {

@@ -133,7 +133,7 @@ func TestDoctorWithoutADatabase(t *testing.T) {
 
 func TestDoctorFindsAPooler(t *testing.T) {
 	t.Parallel()
-	_, found, _ := examine(t, pooler(t, dbtest.Database(t)))
+	_, found, _ := examine(t, dbtest.PgBouncer(t, dbtest.Database(t), "transaction", 5))
 	want := "fail a NOTIFY does not arrive: the connection goes through a transaction pooler such as PgBouncer → connect the hub directly to PostgreSQL, or start it with --poll"
 	if found["LISTEN"] != want {
 		t.Errorf("got  %s\nwant %s", found["LISTEN"], want)

@@ -58,7 +58,7 @@ func TestServeOutlivesPostgres(t *testing.T) {
 func TestServePolls(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	h := serve(t, pooler(t, dsn), "--poll")
+	h := serve(t, dbtest.PgBouncer(t, dsn, "transaction", 5), "--poll")
 	tail := h.tail(t, "alice")
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`)
 	tail.out.await(t, `"data":1}`)

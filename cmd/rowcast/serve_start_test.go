@@ -21,7 +21,7 @@ func TestServeDoesNotStart(t *testing.T) {
 	runSQL(t, old, `UPDATE rowcast.migrations SET version_id = 0`)
 	restored := dbtest.Database(t)
 	runSQL(t, restored, looksRestored...)
-	pooled := pooler(t, dsn)
+	pooled := dbtest.PgBouncer(t, dsn, "transaction", 5)
 	missing, says := noDatabase(t)
 	tests := []struct {
 		name string

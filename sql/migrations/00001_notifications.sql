@@ -1,5 +1,3 @@
--- +goose Up
-
 -- A row is a notification. It is sent when its transaction commits.
 CREATE TABLE rowcast.notifications (
     id          bigint      GENERATED ALWAYS AS IDENTITY,
@@ -21,7 +19,6 @@ CREATE INDEX notifications_recipient_idx ON rowcast.notifications (recipient, xi
 
 -- ring() notifies the hubs. The trigger below calls it only while a hub sleeps until a notification arrives. While hubs sleep, one of
 -- them holds the park lock, an advisory lock.
--- +goose StatementBegin
 CREATE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     -- Two-phase commit refuses NOTIFY: SET rowcast.ring = off, and the hubs find the row within a second.
@@ -30,7 +27,6 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
--- +goose StatementEnd
 
 -- The condition tries to get the park lock in shared mode. If it succeeds, no hub sleeps: the hubs poll and find the row without a
 -- notification. The transaction keeps the lock until it ends, so no hub can go to sleep before the row is visible. The check is in
@@ -86,7 +82,6 @@ $$;
 -- encode_xip() returns the transactions in flight in the text of a cursor: the gaps between them, from xmax downwards, in a Rice code
 -- with six bits in each character. The first character is the number of low bits that are written in binary. The rest of a gap is
 -- written in unary.
--- +goose StatementBegin
 CREATE FUNCTION rowcast.encode_xip(xmax bigint, xip bigint[]) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
     alphabet CONSTANT text := 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._';
@@ -105,11 +100,9 @@ BEGIN
         SELECT string_agg(substr(alphabet, substr(bits, i, 6)::bit(6)::int + 1, 1), '' ORDER BY i)
         FROM generate_series(1, length(bits), 6) i);
 END $$;
--- +goose StatementEnd
 
 -- cursor() returns the cursor of the statement that calls it. A page that shows rows of the same statement opens its stream with this
 -- cursor and receives each later row exactly once. The function is STABLE because it must read with the snapshot of its caller.
--- +goose StatementBegin
 CREATE FUNCTION rowcast.cursor() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     seen     CONSTANT pg_snapshot := pg_current_snapshot();
@@ -159,4 +152,3 @@ BEGIN
     RETURN concat_ws('-', coalesce(told.id, id), coalesce(told.xid, 0), xmax, rowcast.encode_xip(xmax, xip),
         rowcast.epoch_tag(), anchor);
 END $$;
--- +goose StatementEnd

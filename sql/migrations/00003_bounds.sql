@@ -1,5 +1,3 @@
--- +goose Up
-
 -- A hub reads data as text, which must not be far longer than what is stored. The text of a jsonb number can be 9,000 times as long
 -- as its stored form.
 --
@@ -22,7 +20,6 @@ ALTER TABLE rowcast.notifications
 --
 -- A recipient with a control character, such as a line break at its end, is a mistake of the app. No client can have that name, because
 -- authentication refuses it. In encodings other than UTF-8, the constraint checks only the control characters of ASCII.
--- +goose StatementBegin
 DO $$
 BEGIN
     IF current_setting('server_encoding') = 'UTF8' THEN
@@ -35,14 +32,12 @@ BEGIN
             AND convert_to(event, 'UTF8') IS NOT NULL AND convert_to(data::text, 'UTF8') IS NOT NULL) NOT VALID;
     END IF;
 END $$;
--- +goose StatementEnd
 
 -- A row may have its number in xid from elsewhere: from a dump, by logical replication, or because the app has set it. disown()
 -- replaces it by 1, which marks rows that are never sent.
 --
 -- If history names another server, the whole schema is a copy, for example in an upgrade by logical replication. The rows then keep
 -- their numbers until rowcast migrate has checked them.
--- +goose StatementBegin
 CREATE FUNCTION rowcast.disown() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM rowcast.history h, pg_control_system() s WHERE h.system_identifier = s.system_identifier
@@ -51,7 +46,6 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
--- +goose StatementEnd
 CREATE TRIGGER disown BEFORE INSERT ON rowcast.notifications FOR EACH ROW
     WHEN (NEW.xid IS DISTINCT FROM pg_current_xact_id()) EXECUTE FUNCTION rowcast.disown();
 ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER disown;
@@ -82,7 +76,6 @@ $$;
 
 -- cursor() returns the cursor of the statement that calls it. A page that shows rows of the same statement opens its stream with this
 -- cursor and receives each later row exactly once. The function is STABLE because it must read with the snapshot of its caller.
--- +goose StatementBegin
 CREATE OR REPLACE FUNCTION rowcast.cursor() RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     seen     CONSTANT pg_snapshot := pg_current_snapshot();
@@ -137,7 +130,6 @@ BEGIN
     RETURN concat_ws('-', coalesce(mine.id, id), coalesce(mine.xid, 0), xmax, rowcast.encode_xip(xmax, xip),
         rowcast.epoch_tag(), anchor);
 END $$;
--- +goose StatementEnd
 
 -- The comments replace those of version 1, which an older rowcast may have installed.
 COMMENT ON TABLE rowcast.notifications IS 'Notifications. At COMMIT, an inserted row is sent to the browsers of its recipient.';

@@ -1,5 +1,3 @@
--- +goose Up
-
 -- The recipient '*' is everyone. Until now, NULL was everyone, so an undefined variable in an app turned a private message into a message
 -- to everyone. A recipient is compared by its bytes (COLLATE "C"): an index in the order of a language becomes wrong when the operating
 -- system's rules for that language change, for example when the files of the server move to another system.
@@ -7,7 +5,6 @@
 -- The primary key is id alone, because frameworks find, update and delete rows by one column.
 
 -- An UPDATE checks all constraints. Existing rows may violate the constraints that are NOT VALID, so they are dropped and added again.
--- +goose StatementBegin
 DO $$
 DECLARE
     constraints CONSTANT name[] := ARRAY(SELECT conname FROM pg_constraint
@@ -35,7 +32,6 @@ BEGIN
         EXECUTE format('ALTER TABLE rowcast.notifications ADD CONSTRAINT %I %s', constraints[i], definitions[i]);
     END LOOP;
 END $$;
--- +goose StatementEnd
 
 ALTER TABLE rowcast.notifications
     ALTER COLUMN recipient TYPE text COLLATE "C",

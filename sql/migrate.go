@@ -1,0 +1,283 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A migration is one of the numbered files of [Migrations].
+type migration struct {
+	version    int64
+	name       string
+	statements string
+}
+
+// migrations returns the migrations, the oldest first.
+func migrations() (all []migration) {
+	names, err := fs.Glob(Migrations, "migrations/*.sql")
+	if err != nil {
+		panic(err)
+	}
+	for _, name := range names {
+		text, err := Migrations.ReadFile(name)
+		if err != nil {
+			panic(err)
+		}
+		number, _, _ := strings.Cut(path.Base(name), "_")
+		version, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, migration{version, path.Base(name), string(text)})
+	}
+	return all
+}
+
+// Version returns the number of the newest migration.
+func Version() int64 {
+	all := migrations()
+	return all[len(all)-1].version
+}
+
+// A Migrator installs or upgrades the schema.
+type Migrator struct {
+	// DSN is the connection string of the database. Settings that it does not contain are taken from libpq's variables,
+	// such as PGHOST.
+	DSN string
+
+	// Waiting, if not nil, is called once when Migrate has waited 5 s for the lock of migrations. holder is a sentence
+	// that names the session that holds the lock.
+	Waiting func(holder string)
+}
+
+// Migrate calls [Migrator.Migrate] for the database with the connection string dsn.
+func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
+	m := Migrator{DSN: dsn}
+	return m.Migrate(ctx)
+}
+
+// Migrate upgrades the schema to [Version]. It returns the version before and after the upgrade. Without a schema, the
+// version is 0. It fails if the schema is newer than this program, or if text in the encoding of the database cannot be
+// converted to UTF-8. It also fails if another role owns the schema, or a table or function in it, because that role
+// could run its own code with the rights of the current role. It accepts objects that a superuser owns.
+//
+// Each migration runs in a transaction of its own, which holds the lock of migrations. Nothing else is bound to the
+// session, so Migrate works through a pooler in transaction mode.
+func (m Migrator) Migrate(ctx context.Context) (from, to int64, err error) {
+	conn, err := connect(ctx, m.DSN)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	for begun, complete := false, false; !complete; {
+		err = m.locked(ctx, conn, func(tx pgx.Tx) error {
+			version, err := prepare(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if to = version; !begun {
+				from, begun = version, true
+			}
+			complete, err = step(ctx, tx, version)
+			return err
+		})
+		if err != nil {
+			return from, to, err
+		}
+	}
+	return from, to, nil
+}
+
+// connect opens a connection whose statements are not prepared, because some poolers do not support prepared statements.
+func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, err
+	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	return pgx.ConnectConfig(ctx, config)
+}
+
+// secured calls change in a transaction whose search_path is pg_catalog, pg_temp. With another path, a name in our
+// statements could refer to a function or operator that another role has created in a schema of the path.
+func secured(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL search_path = pg_catalog, pg_temp"); err != nil {
+			return err
+		}
+		return change(tx)
+	})
+}
+
+const (
+	// lockKey is the key of the advisory lock that makes migrations run one at a time. Earlier versions of rowcast used
+	// goose (github.com/pressly/goose), whose key this is.
+	lockKey = 4097083626
+
+	lockInterval = 200 * time.Millisecond // the time between two attempts to get the lock
+	lockReport   = 5 * time.Second        // the time after which the holder is reported
+	lockTimeout  = 5 * time.Minute        // the time after which the migration fails
+)
+
+// locked calls change in a transaction that holds the lock of migrations.
+func (m Migrator) locked(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx) error) error {
+	ticker := time.NewTicker(lockInterval)
+	defer ticker.Stop()
+	for began, reported := time.Now(), false; ; {
+		var locked bool
+		holder := ""
+		err := secured(ctx, conn, func(tx pgx.Tx) error {
+			if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock($1)", int64(lockKey)).Scan(&locked); err != nil {
+				return err
+			}
+			if locked {
+				return change(tx)
+			}
+			holder = holderOf(ctx, tx)
+			return nil
+		})
+		waited := time.Since(began)
+		switch {
+		case err != nil || locked:
+			return err
+		case waited > lockTimeout:
+			return fmt.Errorf("waited %v for the lock of migrations: %s", lockTimeout, holder)
+		case waited > lockReport && !reported && m.Waiting != nil:
+			reported = true
+			m.Waiting(holder)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// holderOf returns a sentence about the session that holds the lock. It contains (hidden) for values that the role may
+// not see.
+func holderOf(ctx context.Context, db querier) string {
+	const find = `SELECT format('process %s of the role %s, application "%s", connected since %s, holds the lock of migrations; '
+			'if it is not a migration, run SELECT pg_terminate_backend(%s)', pid, coalesce(usename, '(hidden)'),
+			coalesce(application_name, '(hidden)'), coalesce(backend_start::text, '(hidden)'), pid)
+		FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted AND objsubid = 1
+			AND classid::bigint << 32 | objid::bigint = $1
+			AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+	var holder string
+	if err := db.QueryRow(ctx, find, int64(lockKey)).Scan(&holder); err != nil {
+		return "another session holds the lock of migrations"
+	}
+	return holder
+}
+
+// prepare checks that the schema can be installed or upgraded, creates it if it does not exist, and returns its version.
+func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
+	if _, err := tx.Exec(ctx, checkEncoding); err != nil {
+		return 0, err
+	}
+	// CREATE SCHEMA IF NOT EXISTS would need the right to create schemas even if the schema exists.
+	const ensure = `DO $$ BEGIN IF to_regnamespace('rowcast') IS NULL THEN CREATE SCHEMA rowcast; END IF; END $$`
+	if _, err := tx.Exec(ctx, ensure); err != nil {
+		return 0, fmt.Errorf("create schema %s: %w", schema, err)
+	}
+	if err := checkOwners(ctx, tx); err != nil {
+		return 0, err
+	}
+	var installed bool
+	if err := tx.QueryRow(ctx, "SELECT to_regclass($1::text) IS NOT NULL", versionTable).Scan(&installed); err != nil {
+		return 0, err
+	}
+	if !installed {
+		_, err := tx.Exec(ctx, createVersionTable, pgx.QueryExecModeSimpleProtocol)
+		return 0, err
+	}
+	if err := tx.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&version); err != nil {
+		return 0, fmt.Errorf("read schema version: %w", err)
+	}
+	return version, nil
+}
+
+// step runs the migration that follows a version. If there is none, it corrects restored rows and reports complete.
+func step(ctx context.Context, tx pgx.Tx, version int64) (complete bool, err error) {
+	if version > Version() {
+		return false, fmt.Errorf("schema is at version %d, newer than version %d of this program: upgrade rowcast", version, Version())
+	}
+	for _, m := range migrations() {
+		if m.version <= version {
+			continue
+		}
+		if _, err := tx.Exec(ctx, m.statements, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return false, fmt.Errorf("migrate: %s: %w", m.name, err)
+		}
+		_, err := tx.Exec(ctx, "INSERT INTO "+versionTable+" (version_id, is_applied) VALUES ($1, true)", m.version)
+		return false, err
+	}
+	if err := adopt(ctx, tx); err != nil {
+		return false, fmt.Errorf("adopt restored rows: %w", err)
+	}
+	return true, nil
+}
+
+// checkEncoding is SQL that fails in a database with an encoding that PostgreSQL cannot convert to UTF-8.
+const checkEncoding = `DO $$ BEGIN
+    IF pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) ANY ('{SQL_ASCII,MULE_INTERNAL}'::pg_catalog.text[]) THEN
+        RAISE EXCEPTION 'text in the encoding of this database (%) cannot be converted to UTF-8',
+            pg_catalog.current_setting('server_encoding')
+            USING HINT = 'Create a database with CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0.';
+    END IF;
+END $$`
+
+// checkOwners returns an error if another role owns the schema, or a table or function in it. Superusers may own them.
+func checkOwners(ctx context.Context, tx pgx.Tx) error {
+	const find = `SELECT pg_catalog.pg_get_userbyid(owner), name FROM (
+			SELECT nspowner, 0, 'the schema ' || nspname FROM pg_namespace WHERE nspname = 'rowcast'
+			UNION ALL SELECT relowner, 1, 'rowcast.' || relname FROM pg_class WHERE relnamespace = to_regnamespace('rowcast')
+			UNION ALL SELECT proowner, 2, 'the function rowcast.' || proname FROM pg_proc WHERE pronamespace = to_regnamespace('rowcast')
+		) objects (owner, kind, name) JOIN pg_roles ON pg_roles.oid = owner
+		WHERE NOT rolsuper AND rolname <> current_user ORDER BY kind, name LIMIT 1`
+	var owner, name string
+	err := tx.QueryRow(ctx, find).Scan(&owner, &name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the owners of the schema: %w", err)
+	}
+	return fmt.Errorf("%s belongs to the role %q, which could run its own code with the rights of the current role: "+
+		"run rowcast migrate as %q, or drop the schema first", name, owner, owner)
+}
+
+// Print writes a script for psql that does the same as [Migrate] and [Grant] do in an empty database.
+func Print(w io.Writer, roles Roles) error {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s;\nBEGIN;\nSET LOCAL search_path = pg_catalog, pg_temp;\nCREATE SCHEMA IF NOT EXISTS %s;\n%s", checkEncoding, schema, createVersionTable)
+	for _, m := range migrations() {
+		fmt.Fprintf(&out, "\n-- %s\n%s", m.name, m.statements)
+		fmt.Fprintf(&out, "INSERT INTO %s (version_id, is_applied) VALUES (%d, true);\n", versionTable, m.version)
+	}
+	for _, g := range roles.grants() {
+		fmt.Fprintf(&out, "%s;\n", g)
+	}
+	out.WriteString("COMMIT;\n")
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// createVersionTable creates the table of installed versions, in the format of goose.
+const createVersionTable = `CREATE TABLE ` + versionTable + ` (
+    id         integer   PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY,
+    version_id bigint    NOT NULL,
+    is_applied boolean   NOT NULL,
+    tstamp     timestamp NOT NULL DEFAULT now()
+);
+INSERT INTO ` + versionTable + ` (version_id, is_applied) VALUES (0, true);
+`
