@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -153,7 +154,7 @@ func TestEncodingsWithoutConversionAreRefused(t *testing.T) {
 			t.Errorf("Migrate: got %v, want an error that contains %q", err, want)
 		}
 		var printed strings.Builder
-		if err := sql.Print(&printed, sql.Roles{}); err != nil {
+		if err := (sql.Script{}).Print(&printed); err != nil {
 			t.Fatal(err)
 		}
 		conn := connect(t, dsn)
@@ -277,20 +278,59 @@ func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	}
 }
 
-// Check fails if rowcast.history is empty, as in a copy of the schema without rows. Migrate inserts the missing row.
-func TestMigrateFillsAnEmptyHistory(t *testing.T) {
+// Test suites truncate tables, some of them all tables. Check then fails, and Migrate fills the tables that must not be
+// empty. An empty rowcast.epoch is not an error, because PostgreSQL empties the table after a crash.
+func TestMigrateFillsTruncatedTables(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Database(t)
-	conn := connect(t, dsn)
-	run(t, conn, "TRUNCATE rowcast.history")
-	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrNoSchema) {
-		t.Errorf("Check with an empty history: got %v, want %v", err, sql.ErrNoSchema)
+	for truncate, want := range map[string]error{
+		"TRUNCATE rowcast.history":      sql.ErrNoSchema,
+		"TRUNCATE rowcast.migrations":   sql.ErrNoSchema,
+		"DROP TABLE rowcast.migrations": sql.ErrNoSchema,
+		"TRUNCATE rowcast.epoch":        nil,
+		"TRUNCATE rowcast.notifications, rowcast.history, rowcast.epoch, rowcast.migrations":     sql.ErrNoSchema,
+		"DELETE FROM rowcast.migrations; DELETE FROM rowcast.history; DELETE FROM rowcast.epoch": sql.ErrNoSchema,
+	} {
+		t.Run(truncate, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			conn := connect(t, dsn)
+			run(t, conn, truncate)
+			if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, want) {
+				t.Errorf("Check: got %v, want %v", err, want)
+			}
+			if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != sql.Version() {
+				t.Errorf("Migrate: found version %d, %v, want %d", from, err, sql.Version())
+			}
+			if err := sql.Check(dbtest.Context(t), conn); err != nil {
+				t.Errorf("Check after Migrate: %v", err)
+			}
+			run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')")
+		})
 	}
-	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
-		t.Fatal(err)
-	}
-	if err := sql.Check(dbtest.Context(t), conn); err != nil {
-		t.Errorf("check after Migrate: %v", err)
+}
+
+// Migrate recognizes the version of a schema whose table of versions is empty, as in a copy of the schema without rows
+// (pg_dump --schema-only, Rails' structure.sql).
+func TestMigrateRecognizesACopyWithoutRows(t *testing.T) {
+	t.Parallel()
+	pgDump, psql := dbtest.Client(t, "pg_dump"), dbtest.Client(t, "psql")
+	for version := 1; version <= int(sql.Version()); version++ {
+		t.Run(fmt.Sprint("version ", version), func(t *testing.T) {
+			t.Parallel()
+			original, copied := dbtest.Empty(t), dbtest.Empty(t)
+			installUpTo(t, connect(t, original), version)
+			restore := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", copied)
+			restore.Stdin = strings.NewReader(dump(t, pgDump, original))
+			if out, err := restore.CombinedOutput(); err != nil {
+				t.Fatalf("psql: %v\n%s", err, out)
+			}
+			if from, _, err := sql.Migrate(dbtest.Context(t), copied); err != nil || from != int64(version) {
+				t.Errorf("found version %d, %v, want %d", from, err, version)
+			}
+			if err := sql.Check(dbtest.Context(t), connect(t, copied)); err != nil {
+				t.Errorf("Check after Migrate: %v", err)
+			}
+		})
 	}
 }
 

@@ -180,6 +180,8 @@ func holderOf(ctx context.Context, db querier) string {
 }
 
 // prepare checks that the schema can be installed or upgraded, creates it if it does not exist, and returns its version.
+// It fills the table of installed versions if that is missing or empty, although the schema is there: in a copy of the
+// schema without rows, or after a test suite has truncated all tables.
 func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	if _, err := tx.Exec(ctx, checkEncoding); err != nil {
 		return 0, err
@@ -197,11 +199,40 @@ func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 		return 0, err
 	}
 	if !installed {
-		_, err := tx.Exec(ctx, createVersionTable, pgx.QueryExecModeSimpleProtocol)
-		return 0, err
+		if _, err := tx.Exec(ctx, createVersionTable, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return 0, err
+		}
 	}
 	if err := tx.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&version); err != nil {
 		return 0, fmt.Errorf("read schema version: %w", err)
+	}
+	if version > 0 {
+		return version, nil
+	}
+	if version, err = recognize(ctx, tx); err != nil {
+		return 0, fmt.Errorf("recognize schema version: %w", err)
+	}
+	const record = "INSERT INTO " + versionTable + " (version_id, is_applied) SELECT v, true FROM generate_series(1, $1::bigint) v"
+	_, err = tx.Exec(ctx, record, version)
+	return version, err
+}
+
+// signs has a condition for each version, which is true if the schema has that version or a later one.
+var signs = []string{
+	"to_regclass('rowcast.notifications') IS NOT NULL",
+	"EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('rowcast.history') AND attname = 'xid' AND NOT attisdropped)",
+	"to_regproc('rowcast.disown') IS NOT NULL",
+	"EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('rowcast.history') AND attname = 'singleton' AND NOT attisdropped)",
+}
+
+// recognize returns the version of the schema by its objects.
+func recognize(ctx context.Context, tx pgx.Tx) (version int64, err error) {
+	for _, sign := range signs {
+		var there bool
+		if err := tx.QueryRow(ctx, "SELECT "+sign).Scan(&there); err != nil || !there {
+			return version, err
+		}
+		version++
 	}
 	return version, nil
 }
@@ -256,21 +287,45 @@ func checkOwners(ctx context.Context, tx pgx.Tx) error {
 		"run rowcast migrate as %q, or drop the schema first", name, owner, owner)
 }
 
-// Print writes a script for psql that does the same as [Migrate] and [Grant] do in an empty database.
-func Print(w io.Writer, roles Roles) error {
+// A Script is SQL for psql, or for a migration of a framework. It does the same as [Migrate] and [Grant] do in an empty
+// database.
+type Script struct {
+	Roles Roles
+	// NoTransaction leaves out BEGIN and COMMIT, because a framework runs its migrations in a transaction of its own.
+	NoTransaction bool
+}
+
+// Print writes the script. It leaves the search_path as it was, because a framework continues with it.
+func (s Script) Print(w io.Writer) error {
+	begin, end := "BEGIN;\n", "COMMIT;\n"
+	if s.NoTransaction {
+		begin, end = "", ""
+	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s;\nBEGIN;\nSET LOCAL search_path = pg_catalog, pg_temp;\nCREATE SCHEMA IF NOT EXISTS %s;\n%s", checkEncoding, schema, createVersionTable)
+	fmt.Fprintf(&out, "%s;\n%s%s%s", checkEncoding, begin, setPath, "CREATE SCHEMA IF NOT EXISTS "+schema+";\n"+createVersionTable)
 	for _, m := range migrations() {
 		fmt.Fprintf(&out, "\n-- %s\n%s", m.name, m.statements)
 		fmt.Fprintf(&out, "INSERT INTO %s (version_id, is_applied) VALUES (%d, true);\n", versionTable, m.version)
 	}
-	for _, g := range roles.grants() {
+	for _, g := range s.Roles.grants() {
 		fmt.Fprintf(&out, "%s;\n", g)
 	}
-	out.WriteString("COMMIT;\n")
+	out.WriteString(resetPath + end)
 	_, err := io.WriteString(w, out.String())
 	return err
 }
+
+// setPath sets the search_path of a transaction as [secured] does, and resetPath sets it back. A DO block returns no row,
+// which psql would print.
+const (
+	setPath = `DO $$ BEGIN
+    PERFORM pg_catalog.set_config('rowcast.search_path', pg_catalog.current_setting('search_path'), true);
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+END $$;
+`
+	resetPath = `DO $$ BEGIN PERFORM set_config('search_path', current_setting('rowcast.search_path'), true); END $$;
+`
+)
 
 // createVersionTable creates the table of installed versions, in the format of goose.
 const createVersionTable = `CREATE TABLE ` + versionTable + ` (

@@ -252,7 +252,7 @@ func TestPrintedScriptGrantsRights(t *testing.T) {
 	conn := connect(t, dsn)
 	app, hub := createRole(t, conn, "app"), createRole(t, conn, "hub")
 	var text strings.Builder
-	if err := sql.Print(&text, sql.Roles{Apps: []string{app}, Hubs: []string{hub}}); err != nil {
+	if err := (sql.Script{Roles: sql.Roles{Apps: []string{app}, Hubs: []string{hub}}}).Print(&text); err != nil {
 		t.Fatal(err)
 	}
 	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", dsn)

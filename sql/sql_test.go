@@ -82,7 +82,7 @@ func TestPrintedScriptDoesWhatMigrateDoes(t *testing.T) {
 	psql, pgDump := dbtest.Client(t, "psql"), dbtest.Client(t, "pg_dump")
 	printed, migrated := dbtest.Empty(t), dbtest.Empty(t)
 	var text strings.Builder
-	if err := sql.Print(&text, sql.Roles{}); err != nil {
+	if err := (sql.Script{}).Print(&text); err != nil {
 		t.Fatal(err)
 	}
 	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", printed)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +19,8 @@ type migrateCmd struct {
 	SenderRole []roleName `name:"sender-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send notifications. It cannot read them. Repeat the flag for more roles."`
 	HubRole    []roleName `name:"hub-role" placeholder:"ROLE" help:"Grant this role the rights that rowcast serve needs. Repeat the flag for more roles."`
 	Print      bool       `help:"Print the SQL that installs the schema and grants the rights, for use with psql. Nothing is changed."`
+
+	NoTransaction bool `help:"Print the SQL without BEGIN and COMMIT, for a framework that runs its migrations in a transaction."`
 }
 
 // Help is shown by rowcast migrate --help.
@@ -31,7 +34,10 @@ func (migrateCmd) Help() string {
 func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	c.warn(console)
 	if c.Print {
-		return sql.Print(console.out, c.roles())
+		return sql.Script{Roles: c.roles(), NoTransaction: c.NoTransaction}.Print(console.out)
+	}
+	if c.NoTransaction {
+		return usage(errors.New("--no-transaction: add --print, because without it nothing is printed"))
 	}
 	m := sql.Migrator{DSN: c.DatabaseURL, Waiting: func(holder string) { fmt.Fprintf(console.err, "rowcast: %s\n", terminal.Printable(holder)) }}
 	from, to, err := m.Migrate(ctx)

@@ -85,6 +85,35 @@ func TestMigratePrint(t *testing.T) {
 	}
 }
 
+// The SQL of --print --no-transaction belongs to the transaction of a framework: a rollback removes the schema, and the statements
+// after it find their tables by the search_path that the framework uses.
+func TestMigratePrintNoTransaction(t *testing.T) {
+	t.Parallel()
+	psql := dbtest.Client(t, "psql")
+	code, printed, stderr := run(t, nil, "migrate", "--print", "--no-transaction")
+	if code != 0 || stderr != "" || strings.Contains(printed, "\nBEGIN;") || strings.Contains(printed, "\nCOMMIT;") {
+		t.Fatalf("got %d, %q, %s, want 0 and SQL without BEGIN and COMMIT", code, stderr, printed)
+	}
+	for end, want := range map[string]string{"COMMIT": "rowcast app", "ROLLBACK": "app"} {
+		dsn := dbtest.Empty(t)
+		runSQL(t, dsn, "CREATE SCHEMA app; CREATE TABLE app.versions (version int)",
+			"ALTER DATABASE "+valueOf(t, dsn, "SELECT current_database()")+" SET search_path = app")
+		apply := exec.CommandContext(dbtest.Context(t), psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", dsn)
+		apply.Stdin = strings.NewReader("BEGIN;\n" + printed + "INSERT INTO versions VALUES (1);\n" + end + ";\n")
+		if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Fatalf("psql: %v: %s", err, out)
+		}
+		got := valueOf(t, dsn, "SELECT string_agg(nspname, ' ' ORDER BY nspname DESC) FROM pg_namespace WHERE nspname IN ('rowcast', 'app')")
+		if got != want {
+			t.Errorf("after %s: got the schemas %s, want %s", end, got, want)
+		}
+	}
+	code, _, stderr = run(t, nil, "migrate", "--no-transaction")
+	if want := "rowcast: --no-transaction: add --print, because without it nothing is printed\n"; code != 2 || stderr != want {
+		t.Errorf("without --print: got %d, %q, want 2, %q", code, stderr, want)
+	}
+}
+
 func TestMigrateFails(t *testing.T) {
 	t.Parallel()
 	newer := dbtest.Database(t)
