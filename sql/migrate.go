@@ -186,6 +186,9 @@ func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	if _, err := tx.Exec(ctx, checkEncoding); err != nil {
 		return 0, err
 	}
+	if err := checkControl(ctx, tx); err != nil {
+		return 0, err
+	}
 	// CREATE SCHEMA IF NOT EXISTS would need the right to create schemas even if the schema exists.
 	const ensure = `DO $$ BEGIN IF to_regnamespace('rowcast') IS NULL THEN CREATE SCHEMA rowcast; END IF; END $$`
 	if _, err := tx.Exec(ctx, ensure); err != nil {
@@ -223,6 +226,7 @@ var signs = []string{
 	"EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('rowcast.history') AND attname = 'xid' AND NOT attisdropped)",
 	"to_regproc('rowcast.disown') IS NOT NULL",
 	"EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('rowcast.history') AND attname = 'singleton' AND NOT attisdropped)",
+	"to_regproc('rowcast.server') IS NOT NULL",
 }
 
 // recognize returns the version of the schema by its objects.
@@ -266,6 +270,19 @@ const checkEncoding = `DO $$ BEGIN
             USING HINT = 'Create a database with CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0.';
     END IF;
 END $$`
+
+// checkControl returns an error if the current role may not call pg_control_system(), which the functions of the schema
+// call with the rights of its owner.
+func checkControl(ctx context.Context, tx pgx.Tx) error {
+	var role string
+	var may bool
+	const query = "SELECT quote_ident(current_user), has_function_privilege('pg_control_system()', 'EXECUTE')"
+	if err := tx.QueryRow(ctx, query).Scan(&role, &may); err != nil || may {
+		return err
+	}
+	return fmt.Errorf("the role %s may not call pg_control_system(), which tells whether the database was restored on another server: "+
+		"let a superuser run GRANT EXECUTE ON FUNCTION pg_control_system() TO %s in this database", role, role)
+}
 
 // checkOwners returns an error if another role owns the schema, or a table or function in it. Superusers may own them.
 func checkOwners(ctx context.Context, tx pgx.Tx) error {

@@ -35,9 +35,8 @@ var ErrRestored = errors.New("rowcast.notifications was restored from another se
 // Detecting it would make every restore an error, although nobody restores a table into which others write.
 
 // moved is a condition in SQL. It is true if the schema was installed in another database or on another server.
-const moved = `(SELECT (system_identifier, database) IS DISTINCT FROM (
-	(SELECT system_identifier FROM pg_control_system()), (SELECT oid FROM pg_database WHERE datname = current_database())
-	) FROM rowcast.history)`
+const moved = `(SELECT (h.system_identifier, h.database) IS DISTINCT FROM (s.system_identifier, s.database)
+	FROM rowcast.history h, rowcast.server() s)`
 
 // written is an expression in SQL for the number of the transaction that wrote a row on this server. The system column
 // xmin has only the lowest 32 bits of that number. The whole number is the highest number with these bits that this
@@ -83,9 +82,9 @@ func Assigned(name string) string {
 // It is then unknown up to which number retention has deleted rows. The horizon becomes the lowest number in the table
 // that is at least 3. If there is no such number, the horizon becomes the xmin of the present snapshot.
 const begin = `INSERT INTO rowcast.history (system_identifier, database, horizon)
-	SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), coalesce(
+	SELECT system_identifier, database, coalesce(
 		(SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), pg_snapshot_xmin(pg_current_snapshot()))
-	FROM pg_control_system() WHERE NOT EXISTS (SELECT FROM rowcast.history)`
+	FROM rowcast.server() WHERE NOT EXISTS (SELECT FROM rowcast.history)`
 
 // checkRestored returns [ErrRestored] if [Migrate] must correct the numbers of restored rows or the horizon, and
 // [ErrNoSchema] if the table rowcast.history is empty.
@@ -124,10 +123,9 @@ func adopt(ctx context.Context, tx pgx.Tx) error {
 	}
 	// Retention never deletes the newest transaction. A horizon above all rows is therefore a number of the other
 	// server.
-	const own = `UPDATE rowcast.history SET system_identifier = control.system_identifier, xid = pg_current_xact_id(),
-		database = (SELECT oid FROM pg_database WHERE datname = current_database()),
+	const own = `UPDATE rowcast.history SET system_identifier = server.system_identifier, xid = pg_current_xact_id(), database = server.database,
 		horizon = CASE WHEN EXISTS (SELECT FROM rowcast.notifications WHERE xid >= horizon) THEN horizon ELSE '3' END
-		FROM pg_control_system() control`
+		FROM rowcast.server() server`
 	_, err := tx.Exec(ctx, own)
 	return err
 }

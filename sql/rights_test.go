@@ -196,6 +196,38 @@ func TestRightsOfAHub(t *testing.T) {
 	)
 }
 
+// An administrator may revoke pg_control_system() from PUBLIC. Then only the owner of the schema needs the right to call
+// it. The error of Migrate contains the GRANT.
+func TestWithoutTheRightToReadTheControlFile(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Cluster(t).DSN("postgres") // the function belongs to the database
+	conn := connect(t, dsn)
+	for _, statement := range []string{
+		"REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC",
+		"CREATE ROLE owner LOGIN; GRANT CREATE ON DATABASE postgres TO owner", "CREATE ROLE hub LOGIN", "CREATE ROLE app LOGIN",
+	} {
+		run(t, conn, statement)
+	}
+	owner := dsn + "&role=owner"
+	_, _, err := sql.Migrate(dbtest.Context(t), owner)
+	const grant = "GRANT EXECUTE ON FUNCTION pg_control_system() TO owner"
+	if err == nil || !strings.Contains(err.Error(), grant) {
+		t.Fatalf("Migrate: got %v, want an error with %s", err, grant)
+	}
+	run(t, conn, grant)
+	if _, _, err := sql.Migrate(dbtest.Context(t), owner); err != nil {
+		t.Fatal(err)
+	}
+	if err := sql.Grant(dbtest.Context(t), owner, sql.Roles{Apps: []string{"app"}, Hubs: []string{"hub"}}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, conn, "SET ROLE app; INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1'); SELECT rowcast.cursor(); RESET ROLE")
+	run(t, conn, "SET ROLE hub; SELECT rowcast.epoch_tag(); SELECT * FROM rowcast.notifications")
+	if err := sql.Check(dbtest.Context(t), conn); err != nil {
+		t.Errorf("Check as a hub: %v", err)
+	}
+}
+
 // A role that is granted the rights of an app and of a hub can do what either may do, but not the forbidden statements.
 func TestOneRoleForAppAndHub(t *testing.T) {
 	t.Parallel()
