@@ -91,7 +91,7 @@ func newReplayer(t *testing.T, dsn string, pageRows int) *listener.Replayer {
 	return replayer
 }
 
-// replay reads all rows that the cursor from has not seen and the cursor to has seen.
+// replay reads all rows of the recipients and of everyone that the cursor from has not seen and the cursor to has seen.
 func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []string) (delivered []feed.Row) {
 	t.Helper()
 	c, err := cursor.Parse(from)

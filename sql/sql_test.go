@@ -121,12 +121,12 @@ func TestConstraints(t *testing.T) {
 	conn := connect(t, dbtest.Database(t))
 	const length, reserved = "event_is_1_to_128_bytes", "event_is_not_reserved"
 	for _, test := range []struct {
-		recipient  any
+		recipient  string
 		event      string
 		constraint string
 	}{
 		{recipient: "alice", event: "notify"},
-		{recipient: nil, event: "message"},
+		{recipient: "*", event: "message"},
 		{recipient: strings.Repeat("é", 128), event: strings.Repeat("é", 64)},
 		{recipient: "team:7", event: "errors"},
 		{recipient: "a b", event: "rowcast"},
@@ -151,6 +151,8 @@ func TestConstraints(t *testing.T) {
 	for _, statement := range []string{
 		"INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('*', '{}', 'infinity')",
 		"INSERT INTO rowcast.notifications (recipient, id, data) OVERRIDING SYSTEM VALUE VALUES ('*', 0, '{}')",
+		"INSERT INTO rowcast.notifications (recipient, data) VALUES (NULL, '{}')",
+		"INSERT INTO rowcast.notifications (data) VALUES ('{}')",
 		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', NULL)",
 		"INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '{\"msg\": ')",
 		"INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', NULL, '{}')",

@@ -159,6 +159,8 @@ func TestAnswersOfTheApp(t *testing.T) {
 			<-r.Context().Done()
 		}, 200, later},
 		{"the name of a group as the recipient", saying(200, `{"recipient": "team:7", "expires_in": 60}`), 403, `the user's id contains ":", which only the name of a group may` + "\n"},
+		{"everyone as the recipient", saying(200, `{"recipient": "*", "expires_in": 60}`), 403, `the user's id is "*", which means everyone` + "\n"},
+		{"everyone as a group", saying(200, `{"recipient": "alice", "groups": ["*"], "expires_in": 60}`), 403, `the name of a group is "*", which means everyone` + "\n"},
 		{"the id of a user as a group", saying(200, `{"recipient": "alice", "groups": ["bob"], "expires_in": 60}`), 403, `the name of a group does not contain ":", so it could be a user's id` + "\n"},
 	}
 	said, unknown := "", 0

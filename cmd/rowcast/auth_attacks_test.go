@@ -86,6 +86,7 @@ func TestAttacksWithTokens(t *testing.T) {
 		{"empty", "", 401, "the token is empty"},
 		{"sub missing", signed(t, jwt.MapClaims{"sub": nil}), 403, "the user's id is empty"},
 		{"sub empty", signed(t, jwt.MapClaims{"sub": ""}), 403, "the user's id is empty"},
+		{"sub is everyone", signed(t, jwt.MapClaims{"sub": "*"}), 403, `the user's id is "*", which means everyone`},
 		{"sub too long", signed(t, jwt.MapClaims{"sub": strings.Repeat("x", 257)}), 403, "the user's id is longer than 256 bytes"},
 		{"sub is a number", signed(t, jwt.MapClaims{"sub": 7}), 403, "the token's sub is not a string"},
 		{"sub with NUL", signed(t, jwt.MapClaims{"sub": "a\x00"}), 403, "the user's id contains a control character"},

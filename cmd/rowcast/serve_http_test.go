@@ -86,6 +86,7 @@ func TestStreamIsForOneUser(t *testing.T) {
 		{"?uid=alice&uid=alice", 400, "a stream is for one user: give uid once"},
 		{"?uid=" + strings.Repeat("x", 257), 400, "the uid is longer than 256 bytes"},
 		{"?uid=" + strings.Repeat("%C3%A9", 129), 400, "the uid is longer than 256 bytes"},
+		{"?uid=*", 400, `the uid is "*", which means everyone`},
 		{"?uid=a%00", 400, "the uid contains a control character"},
 		{"?uid=%ff", 400, "the uid is not valid UTF-8"},
 		{"?uid=%zz", 400, `the query cannot be read: invalid URL escape "%zz"`},
