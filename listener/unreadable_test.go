@@ -49,9 +49,9 @@ func faulty(t *testing.T, conn *pgx.Conn) {
 }
 
 // readInEveryWay calls write, which commits rows, and checks the outcomes of the rows that are delivered. The rows are
-// read by a running listener, by a listener with PollOnly, by a listener that begins later, and by replays for alice and everyone.
-// The parameter unreadable is the number of rows that each listener must count as unreadable; some means at least one. The
-// replays must count the unreadable rows that they deliver to alice.
+// read by a running listener, by a listener with PollOnly, by a listener that begins later, and by replays for alice
+// and everyone. The parameter unreadable is the number of rows that each listener must count as unreadable; some means
+// at least one. The replays must count the unreadable rows that they deliver to alice and to everyone.
 func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unreadable int64) {
 	t.Helper()
 	config := func(l *listener.Listener) { l.PageBytes, l.MaxData = 1<<16, 1<<17 }

@@ -112,6 +112,23 @@ func TestMigrateKeepsTheSequence(t *testing.T) {
 	}
 }
 
+// In a copy of the schema, such as by logical replication, the sequence has not reached the ids of the rows. Migrate
+// advances it, so INSERTs get ids that no row has.
+func TestMigrateAdvancesTheSequenceOfACopy(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	run(t, conn, `INSERT INTO rowcast.notifications (id, recipient, data) OVERRIDING SYSTEM VALUE VALUES (1, 'alice', '1'), (7, 'alice', '2')`)
+	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7")
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	run(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '3')`)
+	if got := text(t, conn, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM rowcast.notifications"); got != "1 7 8" {
+		t.Errorf("got the ids %s, want 1 7 8", got)
+	}
+}
+
 // Rows that violate a constraint that is NOT VALID survive migration 4, also those that it changes.
 func TestMigrateKeepsInvalidRowsForEveryone(t *testing.T) {
 	t.Parallel()

@@ -126,7 +126,13 @@ func adopt(ctx context.Context, tx pgx.Tx) error {
 	const own = `UPDATE rowcast.history SET system_identifier = server.system_identifier, xid = pg_current_xact_id(), database = server.database,
 		horizon = CASE WHEN EXISTS (SELECT FROM rowcast.notifications WHERE xid >= horizon) THEN horizon ELSE '3' END
 		FROM rowcast.server() server`
-	_, err := tx.Exec(ctx, own)
+	if _, err := tx.Exec(ctx, own); err != nil {
+		return err
+	}
+	// Logical replication does not copy sequences. An INSERT fails if it gets an id that a row has.
+	const advance = `SELECT setval(pg_get_serial_sequence('rowcast.notifications', 'id'), max(id)) FROM rowcast.notifications
+		HAVING max(id) > coalesce(pg_sequence_last_value(pg_get_serial_sequence('rowcast.notifications', 'id')::regclass), 0)`
+	_, err := tx.Exec(ctx, advance)
 	return err
 }
 

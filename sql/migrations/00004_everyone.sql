@@ -5,7 +5,6 @@
 -- The primary key is id alone, because frameworks find, update and delete rows by one column.
 
 -- An UPDATE checks all constraints. Existing rows may violate the constraints that are NOT VALID, so they are dropped and added again.
--- +goose StatementBegin
 DO $$
 DECLARE
     constraints CONSTANT name[] := ARRAY(SELECT conname FROM pg_constraint
@@ -58,7 +57,6 @@ BEGIN
         EXECUTE format('ALTER TABLE rowcast.notifications ADD CONSTRAINT %I %s', constraints[i], definitions[i]);
     END LOOP;
 END $$;
--- +goose StatementEnd
 
 ALTER TABLE rowcast.notifications
     ALTER COLUMN recipient TYPE text COLLATE "C",
