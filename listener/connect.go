@@ -16,6 +16,7 @@ import (
 
 	"rowcast/listener/cursor"
 	"rowcast/sql"
+	"rowcast/sql/connstring"
 )
 
 // settings are the parameters on which the statements depend. With a default_transaction_isolation of serializable,
@@ -96,7 +97,7 @@ func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc 
 		}
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			keepAlive := net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}
-			if err := errors.Join(tcp.SetKeepAliveConfig(keepAlive), setUserTimeout(tcp, timeout)); err != nil {
+			if err := errors.Join(tcp.SetKeepAliveConfig(keepAlive), connstring.SetUserTimeout(tcp, timeout)); err != nil {
 				_ = conn.Close()
 				return nil, err
 			}

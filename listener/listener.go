@@ -22,12 +22,13 @@ import (
 // A Listener reads rowcast.notifications. Config or Configure, Deliver and Logger are required. The zero value of any
 // other field means the default. The fields must not be changed once Run has begun.
 type Listener struct {
-	// Config describes how to connect. On its connections, the listener sets the parameters on which its statements
-	// depend. It keeps Config's DialFunc and sets options on the TCP connections that DialFunc returns.
+	// Config describes how to connect. connstring.Parse returns it, and accepts the parameters of libpq. On its
+	// connections, the listener sets the parameters on which its statements depend. It keeps Config's DialFunc and sets
+	// options on the TCP connections that DialFunc returns.
 	Config *pgx.ConnConfig
 
 	// Configure, if non-nil, is called before each connection and replaces Config. So a password or a certificate that
-	// has changed is used: pgx.ParseConfig reads password files, certificates and the environment each time. Several
+	// has changed is used: connstring.Parse reads password files, certificates and the environment each time. Several
 	// goroutines may call it at the same time.
 	Configure func() (*pgx.ConnConfig, error)
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/connstring"
 )
 
 // A migration is one of the numbered files of [Migrations].
@@ -50,8 +52,7 @@ func Version() int64 {
 
 // A Migrator installs or upgrades the schema.
 type Migrator struct {
-	// DSN is the connection string of the database. Settings that it does not contain are taken from libpq's variables,
-	// such as PGHOST.
+	// DSN is the connection string of the database, as for [connstring.Parse].
 	DSN string
 
 	// Waiting, if not nil, is called once when Migrate has waited 5 s for the lock of migrations. holder is a sentence
@@ -99,7 +100,7 @@ func (m Migrator) Migrate(ctx context.Context) (from, to int64, err error) {
 
 // connect opens a connection whose statements are not prepared, because some poolers do not support prepared statements.
 func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
-	config, err := pgx.ParseConfig(dsn)
+	config, err := connstring.Parse(dsn)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,197 @@
+// Package connstring reads connection strings as libpq does. It uses pgx, and adds the parameters of libpq that pgx would send to the
+// server, which refuses them. It also says what to write instead of the URLs and parameters of other programs.
+package connstring
+
+import (
+	"errors"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// An Error reports what is wrong with a connection string, and what to write instead. It contains no value of the connection string,
+// because any part of a malformed string may be the password.
+type Error string
+
+func (e Error) Error() string { return string(e) }
+
+// ErrInvalid reports a connection string that cannot be parsed.
+const ErrInvalid = Error("the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password")
+
+const errSSLMode = Error("sslmode is invalid: write disable, allow, prefer, require, verify-ca or verify-full")
+
+// Parse returns the configuration that a connection string describes: a URL such as postgres://user:password@host:5432/name, or
+// keywords and values such as host=… dbname=…. Environment variables and files of libpq, such as PGHOST and ~/.pgpass, supply what the
+// connection string leaves out. The returned errors are of type [Error], and contain no password.
+func Parse(s string) (*pgx.ConnConfig, error) {
+	if err := checkFormat(s); err != nil {
+		return nil, err
+	}
+	// With one port and without TLS, the result has one address for each host. It also has the parameters that pgx does not know, even
+	// if their values are the reason why the real configuration cannot be parsed.
+	hosts, err := pgx.ParseConfig(override(override(s, "port", "5432"), "sslmode", "disable"))
+	if err != nil {
+		return nil, ErrInvalid
+	}
+	if err := checkForeign(hosts.RuntimeParams); err != nil {
+		return nil, err
+	}
+	settings := settingsOf(hosts.RuntimeParams)
+	if err := settings.checkRefused(); err != nil {
+		return nil, err
+	}
+	config, err := withAddresses(s, hosts, settings["hostaddr"])
+	if err != nil {
+		return nil, err
+	}
+	settings.setNames(config)
+	if err := settings.setTLS(config); err != nil {
+		return nil, err
+	}
+	return config, settings.setSockets(config)
+}
+
+func parse(s string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(s)
+	if err == nil {
+		return config, nil
+	}
+	// The error of pgx quotes the connection string.
+	if reason := errors.Unwrap(err); reason != nil && reason.Error() == "sslmode is invalid" {
+		return nil, errSSLMode
+	}
+	return nil, ErrInvalid
+}
+
+// variables are the keywords of libpq that pgx does not know, with the environment variable of each. A variable is omitted if its
+// keyword has no effect here.
+var variables = map[string]string{
+	"client_encoding":           "",
+	"fallback_application_name": "",
+	"gssdelegation":             "",
+	"gssencmode":                "PGGSSENCMODE",
+	"gsslib":                    "",
+	"hostaddr":                  "PGHOSTADDR",
+	"keepalives":                "",
+	"keepalives_count":          "",
+	"keepalives_idle":           "",
+	"keepalives_interval":       "",
+	"load_balance_hosts":        "",
+	"oauth_client_id":           "",
+	"oauth_client_secret":       "",
+	"oauth_issuer":              "",
+	"oauth_scope":               "",
+	"replication":               "",
+	"requirepeer":               "PGREQUIREPEER",
+	"scram_client_key":          "",
+	"scram_server_key":          "",
+	"ssl_max_protocol_version":  "PGSSLMAXPROTOCOLVERSION",
+	"ssl_min_protocol_version":  "PGSSLMINPROTOCOLVERSION",
+	"sslcompression":            "",
+	"sslcrl":                    "PGSSLCRL",
+	"sslcrldir":                 "PGSSLCRLDIR",
+	"sslkeylogfile":             "",
+	"tcp_user_timeout":          "",
+}
+
+// settings are the values of the keywords in variables. As in libpq, an empty value means the default.
+type settings map[string]string
+
+func settingsOf(params map[string]string) settings {
+	s := settings{}
+	for keyword, variable := range variables {
+		value, given := params[keyword]
+		if !given && variable != "" {
+			value = os.Getenv(variable)
+		}
+		if value != "" {
+			s[keyword] = value
+		}
+	}
+	return s
+}
+
+// checkRefused returns an error if a setting demands what rowcast cannot do. Connecting without it would be less secure, or would
+// fail later with a less clear error.
+func (s settings) checkRefused() error {
+	switch s["gssencmode"] {
+	case "", "disable", "prefer":
+	case "require":
+		return Error("gssencmode=require is not supported: write gssencmode=disable, and encrypt with TLS (sslmode=verify-full)")
+	default:
+		return Error("gssencmode is invalid: write disable or prefer")
+	}
+	switch s["load_balance_hosts"] {
+	case "", "disable", "random":
+	default:
+		return Error("load_balance_hosts is invalid: write disable or random")
+	}
+	switch s["replication"] {
+	case "", "false", "off", "no", "0":
+	default:
+		return Error("replication is not supported, because rowcast needs an ordinary connection: remove it")
+	}
+	for _, keyword := range []string{"scram_client_key", "scram_server_key"} {
+		if s[keyword] != "" {
+			return Error(keyword + " is not supported: give the password, or use a client certificate")
+		}
+	}
+	for _, keyword := range []string{"oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope"} {
+		if s[keyword] != "" {
+			return Error(keyword + " is not supported: give a password, or use a client certificate")
+		}
+	}
+	return nil
+}
+
+// setNames removes the keywords in variables from the parameters that config sends to the server, and sets the fallback_application_name.
+func (s settings) setNames(config *pgx.ConnConfig) {
+	for keyword := range variables {
+		delete(config.RuntimeParams, keyword)
+	}
+	if name := s["fallback_application_name"]; name != "" && config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = name
+	}
+}
+
+// override returns the connection string with another value for a keyword. Of several values, the last one counts.
+func override(s, keyword, value string) string {
+	if !isURL(s) {
+		return endPairs(s) + keyword + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+	}
+	_, rest, _ := strings.Cut(s, "://")
+	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
+		rest = rest[i+1:] // the user and the password may contain a "?"
+	}
+	separator := "?"
+	if _, query, found := strings.Cut(rest, "?"); found {
+		separator = "&"
+		if query == "" || strings.HasSuffix(query, "&") {
+			separator = ""
+		}
+	}
+	return s + separator + keyword + "=" + strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
+}
+
+func isURL(s string) bool {
+	return strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://")
+}
+
+// pair matches a keyword and its value, which is the group.
+var pair = regexp.MustCompile(`(?s)[^\s=]+\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)`)
+
+// endPairs returns a string of keywords and values to which another pair can be appended. The last value may be empty, or end with a
+// backslash, which has no effect there.
+func endPairs(s string) string {
+	if backslashes := len(s) - len(strings.TrimRight(s, `\`)); backslashes%2 == 1 {
+		s = s[:len(s)-1]
+	}
+	all := pair.FindAllStringSubmatch(s, -1)
+	if len(all) > 0 && all[len(all)-1][1] == "" {
+		s += "''"
+	}
+	return s + " "
+}

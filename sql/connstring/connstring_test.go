@@ -1,0 +1,349 @@
+package connstring_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/connstring"
+	"rowcast/sql/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// keywords are the keywords of libpq in PostgreSQL 18 (PQconndefaults), with a value that must be accepted. The value of a keyword that
+// must be refused begins with "!".
+var keywords = map[string]string{
+	"application_name":          "app",
+	"channel_binding":           "disable",
+	"client_encoding":           "LATIN1",
+	"connect_timeout":           "10",
+	"dbname":                    "app",
+	"fallback_application_name": "app",
+	"gssdelegation":             "0",
+	"gssencmode":                "prefer",
+	"gsslib":                    "gssapi",
+	"host":                      "127.0.0.1",
+	"hostaddr":                  "127.0.0.1",
+	"keepalives":                "1",
+	"keepalives_count":          "3",
+	"keepalives_idle":           "30",
+	"keepalives_interval":       "10",
+	"krbsrvname":                "postgres",
+	"load_balance_hosts":        "random",
+	"max_protocol_version":      "3.2",
+	"min_protocol_version":      "3.0",
+	"oauth_client_id":           "!id",
+	"oauth_client_secret":       "!secret",
+	"oauth_issuer":              "!https://example.com",
+	"oauth_scope":               "!scope",
+	"options":                   "-csearch_path=app",
+	"passfile":                  "/nowhere",
+	"password":                  "secret",
+	"port":                      "5432",
+	"replication":               "!database",
+	"require_auth":              "scram-sha-256",
+	"requirepeer":               "postgres",
+	"scram_client_key":          "!c2VjcmV0",
+	"scram_server_key":          "!c2VjcmV0",
+	"service":                   "",
+	"servicefile":               "/nowhere",
+	"ssl_max_protocol_version":  "TLSv1.3",
+	"ssl_min_protocol_version":  "TLSv1.2",
+	"sslcert":                   "",
+	"sslcertmode":               "allow",
+	"sslcompression":            "0",
+	"sslcrl":                    "!/nowhere",
+	"sslcrldir":                 "!/nowhere",
+	"sslkey":                    "",
+	"sslkeylogfile":             "/nowhere",
+	"sslmode":                   "require",
+	"sslnegotiation":            "direct",
+	"sslpassword":               "secret",
+	"sslrootcert":               "system",
+	"sslsni":                    "0",
+	"target_session_attrs":      "read-write",
+	"tcp_user_timeout":          "10000",
+	"user":                      "me",
+}
+
+// Each keyword of libpq is accepted, or refused with an error that names it. No keyword is sent to the server, which would refuse it.
+// The README documents each keyword.
+func TestEachKeywordOfLibpq(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../cmd/rowcast/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, documented, _ := strings.Cut(string(readme), "\n### Parameters of the database URL\n")
+	documented, _, _ = strings.Cut(documented, "\n## ")
+	for keyword, value := range keywords {
+		if !strings.Contains(documented, "`"+keyword+"`") {
+			t.Errorf("the README does not describe %s", keyword)
+		}
+		value, refused := strings.CutPrefix(value, "!")
+		if value == "" {
+			continue
+		}
+		for _, s := range []string{keyword + "=" + value, "postgresql://?" + keyword + "=" + url.QueryEscape(value)} {
+			config, err := connstring.Parse(s)
+			if refused {
+				if problem, ok := errors.AsType[connstring.Error](err); !ok || !strings.Contains(problem.Error(), keyword) {
+					t.Errorf("%s: got error %v, want one that names the keyword", s, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s: %v", s, err)
+				continue
+			}
+			for name := range config.RuntimeParams {
+				if name != "application_name" && name != "options" {
+					t.Errorf("%s: %s is sent to the server", s, name)
+				}
+			}
+		}
+	}
+}
+
+// A parameter of PostgreSQL is sent to the server. An empty value of libpq's keywords means the default.
+func TestOtherParameters(t *testing.T) {
+	t.Parallel()
+	config, err := connstring.Parse("host=h statement_timeout=5s rowcast.ring=off hostaddr='' keepalives='' replication='' gssencmode=''")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]string{"statement_timeout": "5s", "rowcast.ring": "off"}; !maps.Equal(config.RuntimeParams, want) {
+		t.Errorf("got the parameters %v, want %v", config.RuntimeParams, want)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	for variable, wrong := range map[string]string{
+		"PGHOSTADDR": "name", "PGSSLCRL": "/nowhere", "PGSSLCRLDIR": "/nowhere", "PGGSSENCMODE": "require",
+		"PGSSLMINPROTOCOLVERSION": "SSLv3", "PGSSLMAXPROTOCOLVERSION": "SSLv3",
+	} {
+		t.Run(variable, func(t *testing.T) {
+			t.Setenv(variable, wrong)
+			if _, err := connstring.Parse("host=h"); err == nil {
+				t.Errorf("%s=%s has no effect", variable, wrong)
+			}
+		})
+	}
+	t.Setenv("PGHOSTADDR", "192.0.2.1")
+	config, err := connstring.Parse("")
+	if err != nil || config.Host != "192.0.2.1" {
+		t.Errorf("PGHOSTADDR=192.0.2.1: got %v, want a configuration for this address", err)
+	}
+	config, err = connstring.Parse("postgres://u:a?b@db.example/app")
+	if err != nil || config.Host != "192.0.2.1" || config.Database != "app" || config.Password != "a?b" {
+		t.Errorf("PGHOSTADDR=192.0.2.1 and a password with a question mark: got %v and error %v", config, err)
+	}
+	config, err = connstring.Parse("hostaddr=192.0.2.2")
+	if err != nil || config.Host != "192.0.2.2" {
+		t.Errorf("got error %v, want hostaddr before PGHOSTADDR", err)
+	}
+}
+
+// hostaddr replaces the addresses of the hosts, and their names are still verified.
+func TestHostaddr(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]string{
+		"host=a hostaddr=192.0.2.1 sslmode=verify-full":                        "192.0.2.1:5432 tls a",
+		"postgres://a:1/x?hostaddr=192.0.2.1&sslmode=verify-full":              "192.0.2.1:1 tls a",
+		"host=a hostaddr=192.0.2.1":                                            "192.0.2.1:5432 tls a, 192.0.2.1:5432",
+		"host=a,a,b port=1,2,3 hostaddr='192.0.2.1, 192.0.2.2,'":               "192.0.2.1:1 tls a, 192.0.2.1:1, 192.0.2.2:2 tls a, 192.0.2.2:2, b:3 tls b, b:3",
+		"hostaddr=192.0.2.1,::1 port=1,2 sslmode=disable":                      "192.0.2.1:1, ::1:2",
+		"hostaddr=192.0.2.1 sslmode=require":                                   "192.0.2.1:5432 tls ",
+		"postgres:///x?hostaddr=192.0.2.1&sslmode=disable":                     "192.0.2.1:5432",
+		"host=/run,a,/run hostaddr=,192.0.2.1,192.0.2.2":                       "/run:5432, 192.0.2.1:5432 tls a, 192.0.2.1:5432, 192.0.2.2:5432 tls , 192.0.2.2:5432",
+		"host=/run,/run hostaddr=,192.0.2.2 sslmode=disable":                   "/run:5432, 192.0.2.2:5432",
+		"postgres://u:a?b@a,b/x?hostaddr=192.0.2.1,192.0.2.2&sslmode=disable&": "192.0.2.1:5432, 192.0.2.2:5432",
+		"host=a hostaddr=192.0.2.1,192.0.2.2":                                  "there are 1 hosts, and 2 addresses in hostaddr: write an address for each host",
+		"host=a hostaddr=a.example":                                            "hostaddr is invalid: write an IP address such as 192.0.2.1, and name the host in host",
+		"host=a port=x hostaddr=192.0.2.1":                                     connstring.ErrInvalid.Error(),
+	} {
+		config, err := connstring.Parse(s)
+		got := fmt.Sprint(err)
+		if err == nil {
+			got = attempts(config)
+		}
+		if got != want {
+			t.Errorf("%s: got %s, want %s", s, got, want)
+		}
+	}
+}
+
+func attempts(config *pgx.ConnConfig) string {
+	var all []string
+	attempt := func(host string, port uint16, server *string) {
+		one := fmt.Sprintf("%s:%d", host, port)
+		if server != nil {
+			one += " tls " + *server
+		}
+		all = append(all, one)
+	}
+	var name *string
+	if config.TLSConfig != nil {
+		name = &config.TLSConfig.ServerName
+	}
+	attempt(config.Host, config.Port, name)
+	for _, f := range config.Fallbacks {
+		name = nil
+		if f.TLSConfig != nil {
+			name = &f.TLSConfig.ServerName
+		}
+		attempt(f.Host, f.Port, name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// A connection string keeps its user, password and database, whatever its last value looks like.
+func TestLastValue(t *testing.T) {
+	t.Parallel()
+	for s, password := range map[string]string{
+		"user=u hostaddr=192.0.2.1 password=":           "",
+		"user=u hostaddr=192.0.2.1 password = ":         "",
+		"user=u hostaddr=192.0.2.1 password=ab==":       "ab==",
+		`user=u hostaddr=192.0.2.1 password=ab\`:        "ab",
+		`user=u hostaddr=192.0.2.1 password=ab\\`:       `ab\`,
+		`user=u hostaddr=192.0.2.1 password='a b=\' '`:  "a b=' ",
+		"postgres://u:a%20?b=c@/?hostaddr=192.0.2.1":    "a ?b=c",
+		"postgres://u@/?hostaddr=192.0.2.1&password=x&": "x",
+		"postgres://u:p@192.0.2.1?":                     "p",
+		"postgres://u:p@192.0.2.1":                      "p",
+	} {
+		config, err := connstring.Parse(s)
+		if err != nil {
+			t.Errorf("%s: %v", s, err)
+			continue
+		}
+		if config.Password != password || config.User != "u" || config.Host != "192.0.2.1" {
+			t.Errorf("%s: got the user %q, the password %q and the host %q", s, config.User, config.Password, config.Host)
+		}
+	}
+}
+
+// What belongs to another program is refused with an error that says what to write instead.
+func TestOtherPrograms(t *testing.T) {
+	t.Parallel()
+	const asURL = "write postgres://user:password@host:5432/name"
+	const params, remove = "the database URL has parameters that belong to other programs: ", "; remove them from the URL for rowcast"
+	for s, want := range map[string]string{
+		"jdbc:postgresql://h/app?user=me&password=secret": `the database URL begins with jdbc: (JDBC): leave out "jdbc:", and write postgresql://user:password@host:5432/name`,
+		"JDBC:postgresql:app":                             `the database URL begins with jdbc: (JDBC): leave out "jdbc:", and write postgresql://user:password@host:5432/name`,
+		"postgresql+psycopg2://me:secret@h/app":           "the database URL begins with postgresql+psycopg2:// (SQLAlchemy): write postgresql:// instead",
+		"postgres+asyncpg://me:secret@h/app":              "the database URL begins with postgres+asyncpg:// (SQLAlchemy): write postgresql:// instead",
+		"postgresql+secret://me:secret@h/app":             "the database URL begins with postgresql+…:// (SQLAlchemy): write postgresql:// instead",
+		"prisma://h/?api_key=secret":                      "the database URL begins with prisma:// (Prisma Accelerate): " + asURL + ", which Prisma calls the direct URL",
+		"pgsql:host=h;password=secret":                    `the database URL begins with pgsql: (PDO): leave out "pgsql:", and replace each semicolon by a space`,
+		"pgsql://me:secret@h/app":                         "the database URL begins with pgsql:// (PHP): " + asURL,
+		"Host=h;Username=me;Password=secret":              "the database URL has the form of Npgsql (ADO.NET): " + asURL,
+		"User Id=me; Password=secret; Server=h":           "the database URL has the form of Npgsql (ADO.NET): " + asURL,
+		"Driver={PostgreSQL};Server=h;Pwd=secret":         "the database URL begins with driver= (ODBC): " + asURL,
+		`"postgres://me:secret@h/app"`:                    `the database URL begins with " (a quote): leave out the quotes, which docker --env-file keeps`,
+		"psql 'postgres://me:secret@h/app'":               `the database URL begins with psql (a command of a shell): leave out "psql", and the quotes around the URL`,
+		"mysql://me:secret@h/app":                         "the database URL does not begin with postgres:// or postgresql://: " + asURL,
+		"POSTGRES://me:secret@h/app":                      "the database URL does not begin with postgres:// or postgresql://: " + asURL,
+		"secret://me@h/app":                               "the database URL does not begin with postgres:// or postgresql://: " + asURL,
+
+		"postgres://me:secret@h/app?schema=public&connection_limit=5&pgbouncer=true&pool_timeout=0": params +
+			"connection_limit (Prisma), pgbouncer (Prisma), pool_timeout (Prisma), schema (Prisma)" + remove,
+		"host=h password=secret pool=5 reaping_frequency=10": params + "pool (Rails), reaping_frequency (Rails)" + remove,
+		"postgres://h/app?sslaccept=strict&sslcert=/secret":  params + "sslaccept (Prisma, write sslmode=require or sslmode=verify-full)" + remove,
+		"postgres://h/app?ssl=no-verify":                     params + "ssl (node-postgres and others, write sslmode=require)" + remove,
+		"host=h username=me password=secret":                 params + "username (Rails, write user)" + remove,
+		"Host=h Password=secret":                             params + "Host (Npgsql, write host), Password (Npgsql, write password)" + remove,
+		"postgres://h/app?sslmode=no-verify":                 "sslmode is invalid: write disable, allow, prefer, require, verify-ca or verify-full",
+		"postgres://h/app?gssencmode=require":                "gssencmode=require is not supported: write gssencmode=disable, and encrypt with TLS (sslmode=verify-full)",
+		"postgres://h/app?keepalives_idle=soon":              "keepalives_idle is invalid: write a whole number",
+		"postgres://h/app?ssl_min_protocol_version=3":        "ssl_min_protocol_version is invalid: write TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3",
+		"postgres://h/app?ssl_max_protocol_version=TLSv1.1":  "ssl_max_protocol_version is lower than ssl_min_protocol_version, which is TLSv1.2 by default",
+		"host=h sslcrl=/nowhere":                             "a file of sslcrl or sslcrldir cannot be read",
+		"postgres://me:secret%zz@h/app":                      connstring.ErrInvalid.Error(),
+		"host=h password='secret":                            connstring.ErrInvalid.Error(),
+		"host=h password=secret port=secret":                 connstring.ErrInvalid.Error(),
+		"host=h password=secret sslmode=secret":              "sslmode is invalid: write disable, allow, prefer, require, verify-ca or verify-full",
+	} {
+		_, err := connstring.Parse(s)
+		if problem, ok := errors.AsType[connstring.Error](err); !ok || problem.Error() != want {
+			t.Errorf("%s:\n got %v\nwant %s", s, err, want)
+		}
+	}
+}
+
+// A password that looks like another form is a password.
+func TestPasswordsAreNotForms(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{
+		"host=h password=a;b user=u", "password=jdbc:x host=h", "password=a;Host=h host=h", "postgres://u:schema=a&pool=b@h/app",
+		"host=h password=mysql://x", "application_name='pool=5'", "postgres://h/app?ssl=true",
+	} {
+		if _, err := connstring.Parse(s); err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+}
+
+// No name of a foreign parameter is a parameter that PostgreSQL lets a session set.
+func TestForeignParametersAreUnknownToPostgreSQL(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Empty(t))
+	rows, err := conn.Query(t.Context(), "SELECT lower(name) FROM pg_settings WHERE context IN ('user', 'superuser', 'backend', 'superuser-backend')")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(known) < 100 {
+		t.Fatalf("got %d parameters and error %v, want at least 100", len(known), err)
+	}
+	for name := range connstring.ProgramOf() {
+		if slices.Contains(known, strings.ToLower(name)) {
+			t.Errorf("PostgreSQL has a parameter %s", name)
+		}
+		if _, ok := keywords[name]; ok {
+			t.Errorf("libpq has a keyword %s", name)
+		}
+	}
+}
+
+// fallback_application_name is used if there is no application_name.
+func TestFallbackApplicationName(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	for params, want := range map[string]string{"&fallback_application_name=second": "second", "&fallback_application_name=second&application_name=first": "first"} {
+		var got string
+		if err := connect(t, dsn+params+"&client_encoding=auto&keepalives=1&gssencmode=disable").QueryRow(t.Context(), "SHOW application_name").Scan(&got); err != nil || got != want {
+			t.Errorf("%s: got %q and error %v, want %q", params, got, err, want)
+		}
+	}
+}
+
+func connect(t *testing.T, s string) *pgx.Conn {
+	t.Helper()
+	conn, err := tryConnect(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func tryConnect(t *testing.T, s string) (*pgx.Conn, error) {
+	t.Helper()
+	config, err := connstring.Parse(s)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(dbtest.Context(t), config)
+	if err == nil {
+		t.Cleanup(func() { _ = conn.Close(dbtest.Context(t)) })
+	}
+	return conn, err
+}

@@ -1,0 +1,4 @@
+package connstring
+
+// ProgramOf returns the programs of the foreign parameters.
+func ProgramOf() map[string]string { return programOf() }

@@ -1,0 +1,76 @@
+package connstring
+
+import (
+	"context"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// setSockets replaces the DialFunc of config if there are settings of sockets.
+func (s settings) setSockets(config *pgx.ConnConfig) error {
+	var numbers [5]int // 0 means the default of the system
+	given := false
+	for i, keyword := range []string{"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"} {
+		if s[keyword] == "" {
+			continue
+		}
+		n, err := strconv.ParseInt(s[keyword], 10, 32)
+		if err != nil {
+			return Error(keyword + " is invalid: write a whole number")
+		}
+		numbers[i], given = int(n), true
+	}
+	peer := s["requirepeer"]
+	if !given && peer == "" {
+		return nil
+	}
+	dialer := net.Dialer{Timeout: config.ConnectTimeout}
+	if s["keepalives"] != "" && numbers[0] == 0 {
+		dialer.KeepAlive = -1
+	} else {
+		dialer.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: seconds(numbers[1]), Interval: seconds(numbers[2]), Count: orSystem(numbers[3])}
+	}
+	timeout := time.Duration(max(0, numbers[4])) * time.Millisecond
+	config.DialFunc = dial(dialer, timeout, peer)
+	return nil
+}
+
+// seconds returns a duration for net.KeepAliveConfig. The default is the system's and not Go's.
+func seconds(n int) time.Duration { return time.Duration(orSystem(n)) * time.Second }
+
+func orSystem(n int) int {
+	if n <= 0 {
+		return -1
+	}
+	return n
+}
+
+// dial returns a DialFunc. It limits how long data may be unacknowledged, unless timeout is 0. It refuses the server of a Unix socket
+// unless it runs as the user peer, or peer is empty.
+func dial(dialer net.Dialer, timeout time.Duration, peer string) pgconn.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		switch conn := conn.(type) {
+		case *net.TCPConn:
+			if timeout > 0 {
+				err = SetUserTimeout(conn, timeout)
+			}
+		case *net.UnixConn:
+			if peer != "" {
+				err = checkPeer(conn, peer)
+			}
+		}
+		if err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return conn, nil
+	}
+}
