@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -46,9 +47,9 @@ func TestDatabaseRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	missing, prisma := *dsn, *dsn
+	missing, unknown := *dsn, *dsn
 	missing.Path = "/nowhere"
-	prisma.RawQuery += "&schema=public"
+	unknown.RawQuery += "&statement_timeuot=5s"
 	config, err := pgconn.ParseConfig(dsn.String())
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +58,7 @@ func TestDatabaseRefuses(t *testing.T) {
 	for _, tt := range []struct{ dsn, want string }{
 		{missing.String(), `, database "nowhere", user "postgres": FATAL: database "nowhere" does not exist (SQLSTATE 3D000)`},
 		{
-			prisma.String(), `, database "` + config.Database + `", user "postgres": FATAL: unrecognized configuration parameter "schema" (SQLSTATE 42704)` +
+			unknown.String(), `, database "` + config.Database + `", user "postgres": FATAL: unrecognized configuration parameter "statement_timeuot" (SQLSTATE 42704)` +
 				" (remove the parameters that are meant for another program from the database URL)",
 		},
 	} {
@@ -66,4 +67,58 @@ func TestDatabaseRefuses(t *testing.T) {
 			t.Errorf("got %d, %q, want 1, %q", code, stderr, want)
 		}
 	}
+}
+
+// Each command refuses the URLs and parameters of other programs with an error that names them. The error has no password. The URL can be
+// given by a flag and by each variable.
+func TestURLsOfOtherPrograms(t *testing.T) {
+	t.Parallel()
+	const belong, remove = "the database URL has parameters that belong to other programs: ", "; remove them from the URL for rowcast"
+	for dsn, want := range map[string]string{
+		"postgres://me:secret@127.0.0.1:1/app?schema=public&connection_limit=5": belong + "connection_limit (Prisma), schema (Prisma)" + remove,
+		"host=127.0.0.1 port=1 password=secret pool=5":                          belong + "pool (Rails)" + remove,
+		"jdbc:postgresql://127.0.0.1:1/app?user=me&password=secret": `the database URL begins with jdbc: (JDBC): leave out "jdbc:", ` +
+			"and write postgresql://user:password@host:5432/name",
+		"postgresql+psycopg2://me:secret@127.0.0.1:1/app": "the database URL begins with postgresql+psycopg2:// (SQLAlchemy): write postgresql:// instead",
+	} {
+		for _, command := range []string{"migrate", "serve --insecure-uid --listen=127.0.0.1:0", "doctor", "demo --listen=127.0.0.1:0"} {
+			args := strings.Fields(command)
+			given := map[string]func() (int, string, string){
+				"by the flag": func() (int, string, string) { return run(t, nil, append(args, "--database-url", dsn)...) },
+			}
+			for _, variable := range []string{"DATABASE_URL", "ROWCAST_DATABASE_URL"} {
+				given["by "+variable] = func() (int, string, string) { return run(t, environment{variable: dsn}, args...) }
+			}
+			for how, run := range given {
+				code, stdout, stderr := run()
+				if want := "rowcast: " + want + "\n"; code != 2 || stdout != "" || !strings.HasSuffix(stderr, want) || strings.Contains(stderr, "secret") {
+					t.Errorf("%s, %s %s: got %d, %q, %q, want 2 and %q", command, dsn, how, code, stdout, stderr, want)
+				}
+			}
+		}
+	}
+}
+
+// migrate, doctor and serve use the parameters of libpq that pgx does not know.
+func TestParametersOfLibpq(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	config, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role, _ := login(t, dsn, "hub")
+	runSQL(t, dsn, `ALTER ROLE "`+role+`" PASSWORD 'secret'`)
+	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn+"&keepalives_idle=30&gssencmode=disable"); code != 0 {
+		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
+	}
+	libpq := fmt.Sprintf("host=db.invalid hostaddr=127.0.0.1 port=%d dbname=%s user='%s' password=secret sslmode=prefer keepalives=1 "+
+		"fallback_application_name=app client_encoding=auto ssl_min_protocol_version=TLSv1.2 gssencmode=prefer", config.Port, config.Database, role)
+	if code, stdout, stderr := run(t, nil, "doctor", "--database-url", libpq); code != 0 || stderr != "" || strings.Contains(stdout, "secret") {
+		t.Errorf("doctor: got exit code %d, %s%s, want 0", code, stdout, stderr)
+	}
+	h := serve(t, libpq)
+	tail := h.tail(t, "alice")
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`)
+	tail.out.await(t, `"data":1}`)
 }

@@ -38,9 +38,9 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/server"
 	"rowcast/cmd/internal/terminal"
+	"rowcast/sql/connstring"
 )
 
 func main() {
@@ -94,7 +94,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case !errors.Is(err, errReported):
 		fmt.Fprintf(stderr, "rowcast: %s\n", terminal.OneLine(err))
 	}
-	if _, ok := errors.AsType[usageError](err); ok || errors.Is(err, database.ErrURL) {
+	if _, ok := errors.AsType[usageError](err); ok {
+		return 2
+	}
+	if _, ok := errors.AsType[connstring.Error](err); ok {
 		return 2
 	}
 	return 1

@@ -125,7 +125,7 @@ func TestMigrateFails(t *testing.T) {
 		{newer, "schema is at version 9999, newer than version " + schemaVersion + " of this program: upgrade rowcast", 1},
 		{nobodyThere, noConnection, 1},
 		{"postgres://me:secret%zz@db/app", unreadable, 2},
-		{"host=db password=secret sslmode=whatever", unreadable, 2},
+		{"host=db password=secret port=whatever", unreadable, 2},
 	}
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, nil, "migrate", "--database-url", tt.dsn)

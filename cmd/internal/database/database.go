@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/sql/connstring"
 )
 
 // Flags name a database. For settings that they leave out, libpq's environment variables and files are used.
@@ -21,25 +23,14 @@ type Flags struct {
 
 // Config returns the configuration of a connection.
 func (f Flags) Config() (*pgx.ConnConfig, error) {
-	config, err := pgx.ParseConfig(f.DatabaseURL)
-	if err != nil {
-		return nil, f.Explain(err)
-	}
-	return config, nil
+	return connstring.Parse(f.DatabaseURL)
 }
-
-// ErrURL reports that a database URL cannot be parsed.
-var ErrURL = errors.New("the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password")
 
 // Explain rewrites a connection error. For a failed connection, the new error contains the address of the database and the reason. It
 // never contains the password. Explain returns other errors unchanged.
 func (f Flags) Explain(err error) error {
 	if err == nil {
 		return nil
-	}
-	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
-		// The error quotes the URL. In a URL that cannot be parsed, any part may be the password.
-		return ErrURL
 	}
 	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		hint := ""

@@ -12,12 +12,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/private"
 	"rowcast/cmd/internal/server"
+	"rowcast/sql/connstring"
 )
 
 // A Demo is a hub with a page. Listen, Out and Err must be set.
@@ -54,7 +54,7 @@ func (d *Demo) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, postgres.close()) }()
 
-	config, err := pgx.ParseConfig(postgres.dsn)
+	config, err := connstring.Parse(postgres.dsn)
 	if err != nil {
 		return err
 	}

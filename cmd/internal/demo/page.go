@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rowcast/cmd/internal/server"
+	"rowcast/sql/connstring"
 )
 
 //go:embed page/index.html
@@ -43,10 +44,15 @@ func newPage(ctx context.Context, p *postgres) (*page, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := pgxpool.ParseConfig(p.dsn)
+	database, err := connstring.Parse(p.dsn)
 	if err != nil {
 		return nil, err
 	}
+	config, err := pgxpool.ParseConfig(database.ConnString())
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig = database
 	config.MaxConns = 4
 	config.ConnConfig.RuntimeParams["application_name"] = "rowcast demo"
 	config.ConnConfig.RuntimeParams["search_path"] = "pg_catalog, pg_temp" // other schemas may contain another role's functions

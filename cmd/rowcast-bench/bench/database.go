@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/sql"
+	"rowcast/sql/connstring"
 )
 
 // connect connects to the server and begins the report. It fails if the role may not create databases.
@@ -47,11 +48,20 @@ func (b *Bench) disconnect() error {
 
 // connect connects with an application_name that identifies the sessions of the benchmark.
 func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
-	config, err := pgx.ParseConfig(dsn)
+	config, err := connstring.Parse(dsn)
 	if err != nil {
 		return nil, err
 	}
 	config.RuntimeParams["application_name"] = "rowcast bench"
+	return pgx.ConnectConfig(ctx, config)
+}
+
+// open connects with the settings of the connection string alone.
+func open(ctx context.Context, dsn string) (*pgx.Conn, error) {
+	config, err := connstring.Parse(dsn)
+	if err != nil {
+		return nil, err
+	}
 	return pgx.ConnectConfig(ctx, config)
 }
 
@@ -115,7 +125,7 @@ func (b *Bench) clear() (err error) {
 // backends returns the CPU time of the sessions of a database whose application_name begins with application. The session of b.watch
 // is not included. backends fails with errUnmeasured if the sessions cannot be measured, for example if the server is on another machine.
 func (b *Bench) backends(ctx context.Context, dsn, application string) (time.Duration, error) {
-	config, err := pgx.ParseConfig(dsn)
+	config, err := connstring.Parse(dsn)
 	if err != nil {
 		return 0, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -90,7 +89,7 @@ func fill(ctx context.Context, dsn string, rows int) error {
 }
 
 func execOnce(ctx context.Context, dsn, statement string, args ...any) error {
-	conn, err := pgx.Connect(ctx, dsn)
+	conn, err := open(ctx, dsn)
 	if err != nil {
 		return err
 	}
@@ -107,7 +106,7 @@ func (b *Bench) transaction(ctx context.Context) error {
 
 // openTransaction begins a transaction on a new connection. end closes the connection.
 func (b *Bench) openTransaction(ctx context.Context) (end func(), err error) {
-	conn, err := pgx.Connect(ctx, b.dsn)
+	conn, err := open(ctx, b.dsn)
 	if err != nil {
 		return nil, err
 	}

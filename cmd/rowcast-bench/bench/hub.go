@@ -8,9 +8,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"rowcast/cmd/internal/server"
+	"rowcast/sql/connstring"
 )
 
 // runHub runs a hub as rowcast serve --insecure-uid does with its default flags, except that it ends its streams within
@@ -18,7 +17,7 @@ import (
 // which the parent reads the address. The environment variable DATABASE_URL contains the connection string.
 func runHub(ctx context.Context, args []string, stderr io.Writer) error {
 	logger := slog.New(slog.NewJSONHandler(stderr, nil))
-	config, err := pgx.ParseConfig(os.Getenv("DATABASE_URL"))
+	config, err := connstring.Parse(os.Getenv("DATABASE_URL"))
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ const naiveQueue = 1024
 
 func newNaive(ctx context.Context) (actions, error) {
 	n := &naive{streams: map[string]map[chan []byte]struct{}{}}
-	conn, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
+	conn, err := open(ctx, os.Getenv("DATABASE_URL"))
 	if err != nil {
 		return nil, err
 	}

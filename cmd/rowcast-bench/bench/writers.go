@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 	"rowcast/listener/feed"
@@ -51,7 +50,7 @@ var appStatements = []string{
 func (w *writers) open(ctx context.Context, o openWriters) (nothing, error) {
 	w.app = o.App
 	for range o.Connections {
-		conn, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
+		conn, err := open(ctx, os.Getenv("DATABASE_URL"))
 		if err != nil {
 			return nothing{}, err
 		}
