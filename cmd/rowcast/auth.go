@@ -35,7 +35,7 @@ type authFlags struct {
 	JWTWithoutExp  bool           `group:"auth" name:"jwt-without-exp" help:"Accept tokens without an expiry time (claim exp), too. Their streams never expire."`
 	JWTGroupsClaim claimName      `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"Read the names of the user's groups from this claim, an array of strings (default ${default})."`
 	GroupMark      auth.GroupMark `group:"auth" default:":" placeholder:"TEXT" help:"Require this text in the name of every group and refuse it in the id of a user (default ${default})."`
-	AuthURL        *webURL        `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie, Authorization and X-Forwarded-For headers."`
+	AuthURL        *webURL        `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie and Authorization headers, the address and the host that were used, and Rowcast-Check: open or renew."`
 	AuthTimeout    time.Duration  `group:"auth" name:"auth-timeout" default:"5s" min:"1ms" max:"30s" placeholder:"DURATION" help:"Wait this long for the app's answer (default ${default})."`
 	AuthGrace      time.Duration  `group:"auth" name:"auth-grace" default:"1m" min:"0s" max:"30d" placeholder:"DURATION" help:"Keep streams open for this long after they expire while the app gives no valid answer (default ${default})."`
 	InsecureUID    insecureUID    `group:"auth" name:"insecure-uid" help:"For testing only: trust the query parameter uid, so that every client can read the events of every user. The hub must listen on a loopback address; --insecure-uid=anywhere lifts this limit."`
@@ -163,31 +163,29 @@ func (f *authFlags) check(listen string) error {
 	return nil
 }
 
-// authenticator returns the authenticator that the flags select, and logs which flags weaken it. It tries to read each
-// JSON Web Key Set before it returns. The sets are read again from time to time, until ctx ends.
-func (f *authFlags) authenticator(
-	ctx context.Context, origins []string, logger *slog.Logger, record *failures.Record,
-) (auth.Authenticator, error) {
-	f.warn(logger)
+// authenticator returns the authenticator that the flags select for a server, and logs which flags weaken it. It tries
+// to read each JSON Web Key Set before it returns. The sets are read again from time to time, until ctx ends.
+func (f *authFlags) authenticator(ctx context.Context, s *server.Server) (auth.Authenticator, error) {
+	f.warn(s.Logger)
 	switch {
 	case f.InsecureUID != insecureOff:
-		return (&auth.InsecureUID{Origins: origins}).Authenticate, nil
+		return (&auth.InsecureUID{Origins: s.Origins}).Authenticate, nil
 	case f.AuthURL != nil:
 		app := &auth.App{
-			URL: (*url.URL)(f.AuthURL), Timeout: f.AuthTimeout, Grace: f.AuthGrace, Mark: f.GroupMark, Origins: origins,
-			Logger: logger, Failures: record,
+			URL: (*url.URL)(f.AuthURL), UserAgent: userAgent(), TrustForwarded: len(s.Trusted) > 0,
+			Timeout: f.AuthTimeout, Grace: f.AuthGrace, Mark: f.GroupMark, Origins: s.Origins, Logger: s.Logger, Failures: &s.Failures,
 		}
 		return app.Authenticate, nil
 	case f.JWTCookie != "" && !isCookieName(f.JWTCookie):
 		return nil, fmt.Errorf("--jwt-cookie: %q is not the name of a cookie", f.JWTCookie)
 	}
-	keys, err := f.keys(ctx, logger, record)
+	keys, err := f.keys(ctx, s.Logger, &s.Failures)
 	if err != nil {
 		return nil, err
 	}
 	tokens := &auth.Tokens{
 		Keys: keys, Issuer: f.JWTIssuer, Audience: f.JWTAudience, WithoutExpiry: f.JWTWithoutExp, Leeway: f.JWTLeeway,
-		GroupsClaim: string(f.JWTGroupsClaim), Mark: f.GroupMark, Cookie: f.JWTCookie, Origins: origins,
+		GroupsClaim: string(f.JWTGroupsClaim), Mark: f.GroupMark, Cookie: f.JWTCookie, Origins: s.Origins,
 	}
 	return tokens.Authenticate, nil
 }

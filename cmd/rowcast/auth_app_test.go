@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -69,22 +70,26 @@ func isAlice(seconds float64) http.HandlerFunc {
 
 const aliceAndTeam = `{"recipients":["alice","team:7"],"heartbeat":15}`
 
-// The app receives the credentials and the client's address, but not other headers of the client, such as X-Other. The
+// The app receives the credentials, the client's address, and how the client has reached the hub, but not other headers
+// of the client, such as X-Other. Headers that a trusted proxy sets are passed on, and those of other clients are not. The
 // hub denies a request without credentials, or with two Authorization headers, without asking the app. It refuses a
 // request with a uid in the URL.
 func TestAppReceivesCredentials(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))
 	h := secure(t, "--auth-url", app.URL+"/rowcast-auth?x=1")
-	headers := []string{"Cookie", "session=1; b=2", "Authorization", "Token x", "X-Forwarded-For", "192.0.2.1", "X-Other", "o", "User-Agent", "browser"}
+	headers := []string{"Cookie", "session=1; b=2", "Authorization", "Token x", "X-Forwarded-For", "192.0.2.1", "X-Other", "o", "User-Agent", "browser", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "app.example"}
 	if status, says := listenTo(t, h, "?last_event_id=x", headers...); status != 200 || says != aliceAndTeam {
 		t.Errorf("got %d, %s, want 200, %s", status, says, aliceAndTeam)
 	}
 	q := app.questions()[0]
-	for name, want := range map[string]string{"Cookie": "session=1; b=2", "Authorization": "Token x", "X-Forwarded-For": "192.0.2.1, 127.0.0.1", "X-Other": "", "Accept": "application/json"} {
+	for name, want := range map[string]string{"Cookie": "session=1; b=2", "Authorization": "Token x", "X-Forwarded-For": "192.0.2.1, 127.0.0.1", "X-Other": "", "Accept": "application/json", "X-Forwarded-Proto": "http", "X-Forwarded-Host": strings.TrimPrefix(h.url, "http://"), "Rowcast-Check": "open"} {
 		if got := q.Header.Get(name); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
+	}
+	if got := q.Header.Get("User-Agent"); !regexp.MustCompile(`^rowcast/[\w.+-]+$`).MatchString(got) {
+		t.Errorf("User-Agent: got %q, want rowcast/ and the version", got)
 	}
 	if q.Method != "GET" || q.RequestURI != "/rowcast-auth?x=1" {
 		t.Errorf("the app received %s %s, want GET /rowcast-auth?x=1", q.Method, q.RequestURI)
@@ -97,6 +102,11 @@ func TestAppReceivesCredentials(t *testing.T) {
 	}
 	if status, _ := listenTo(t, h, "?uid=bob", headers...); status != 400 {
 		t.Errorf("with a uid in the URL: got %d, want 400", status)
+	}
+	behindProxy := secure(t, "--auth-url", app.URL, "--trusted-proxy", "127.0.0.1")
+	listenTo(t, behindProxy, "", headers...)
+	if q := app.questions()[1].Header; q.Get("X-Forwarded-Proto") != "https" || q.Get("X-Forwarded-Host") != "app.example" {
+		t.Errorf("behind a trusted proxy: the app received %v, want the proxy's headers", q)
 	}
 }
 

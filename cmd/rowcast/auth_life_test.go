@@ -3,6 +3,7 @@ package main_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -89,14 +90,19 @@ func inTurn(answers ...http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { answers[min(int(asked.Add(1)), len(answers))-1](w, r) }
 }
 
-// The app is asked again while the stream is open. When the app denies the request, the stream ends.
+// The app is asked again while the stream is open. Rowcast-Check tells it why. When the app denies
+// the request, the stream ends.
 func TestAStreamIsRenewedByTheApp(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, inTurn(isAlice(1), isAlice(1), isAlice(1), saying(401, "")))
 	h := secure(t, "--auth-url", app.URL)
 	wantByeAndEnd(t, receiveAll(t, h, "Cookie", "session=1"), "revoked")
-	if got := len(app.questions()); got != 4 {
-		t.Errorf("the app received %d requests, want 4", got)
+	var purposes []string
+	for _, question := range app.questions() {
+		purposes = append(purposes, question.Header.Get("Rowcast-Check"))
+	}
+	if want := []string{"open", "renew", "renew", "renew"}; !slices.Equal(purposes, want) {
+		t.Errorf("the app was asked to %q, want %q", purposes, want)
 	}
 }
 

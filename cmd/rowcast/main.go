@@ -159,9 +159,21 @@ func withCommands(parser *kong.Kong, err error) error {
 }
 
 func version() string {
-	number := "(unknown version)"
+	return fmt.Sprintf("rowcast %s %s %s/%s", versionNumber(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// versionNumber returns the version of the module, or a text in parentheses.
+func versionNumber() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		number = info.Main.Version
+		return info.Main.Version
 	}
-	return fmt.Sprintf("rowcast %s %s %s/%s", number, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return "(unknown version)"
+}
+
+// userAgent returns the program and its version for the header User-Agent. A build without a version is "devel".
+func userAgent() string {
+	if number := versionNumber(); !strings.HasPrefix(number, "(") {
+		return "rowcast/" + number
+	}
+	return "rowcast/devel"
 }

@@ -113,7 +113,7 @@ func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.
 	if err := c.configure(s); err != nil {
 		return nil, err
 	}
-	s.Events.Authenticate, err = c.authenticator(ctx, s.Origins, logger, &s.Failures)
+	s.Events.Authenticate, err = c.authenticator(ctx, s)
 	return s, err
 }
 

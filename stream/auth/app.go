@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -23,12 +24,19 @@ import (
 	"rowcast/stream"
 )
 
-// App authenticates by asking the app, at an endpoint that knows the app's sessions. The endpoint receives the Cookie
-// and Authorization headers of the client's request, and its X-Forwarded-For header with the client's address appended.
-// It answers 200 with {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}, or answers 401 or 403. URL,
-// Logger and Failures must be set; the other fields may be zero.
+// App authenticates by asking the app, at an endpoint that knows the app's sessions. The endpoint receives the Cookie and
+// Authorization headers of the client's request, its X-Forwarded-For header with the client's address appended, and the
+// headers X-Forwarded-Proto, X-Forwarded-Host, User-Agent and Rowcast-Check. Rowcast-Check is "open" for a new stream, and
+// "renew" for a stream that is open already. The endpoint answers 200 with {"recipient": "alice", "groups": ["team:7"],
+// "expires_in": 300}, or answers 401 or 403. URL, Logger and Failures must be set; the other fields may be zero.
 type App struct {
 	URL *url.URL
+	// UserAgent is the User-Agent header of the requests. The default is "rowcast".
+	UserAgent string
+	// TrustForwarded passes on the headers X-Forwarded-Proto and X-Forwarded-Host of the client's request. The program
+	// must have removed them from requests that do not come from a trusted proxy. Without TrustForwarded, these headers
+	// say how the client has reached this program: by http or https, and with which Host header.
+	TrustForwarded bool
 	// Timeout is how long an answer may take, including the wait for a free slot. The default is 5 s.
 	Timeout time.Duration
 	// Grace is how long an open stream continues after its grant has expired while the endpoint fails.
@@ -56,6 +64,7 @@ type App struct {
 // waits for a request that waits for the slot of a new stream.
 type requests struct {
 	singleflight.Group
+	purpose string // "open" or "renew", the header Rowcast-Check
 	acquire acquire
 }
 
@@ -64,7 +73,11 @@ const renewRetry = 10 * time.Second
 
 func (a *App) init() {
 	a.slots = newSlots()
-	a.opening.acquire, a.renewing.acquire = a.slots.forOpening, a.slots.forRenewal
+	a.opening.purpose, a.opening.acquire = "open", a.slots.forOpening
+	a.renewing.purpose, a.renewing.acquire = "renew", a.slots.forRenewal
+	if a.UserAgent == "" {
+		a.UserAgent = "rowcast"
+	}
 	if a.Timeout == 0 {
 		a.Timeout = 5 * time.Second
 	}
@@ -84,7 +97,7 @@ func (a *App) Authenticate(r *http.Request) (stream.Grant, error) {
 	if err := checkOrigin(r, a.Origins); err != nil {
 		return stream.Grant{}, err
 	}
-	c := credentialsOf(r)
+	c := a.credentialsOf(r)
 	if c.cookie == "" && c.authorization == "" {
 		return stream.Grant{}, unauthorized("send a cookie or an Authorization header")
 	}
@@ -102,29 +115,57 @@ func (a *App) Authenticate(r *http.Request) (stream.Grant, error) {
 	return found.grant, nil
 }
 
-// credentials are the headers of a client's request that the app receives.
+// credentials are the headers of a client's request that the app receives, and what else its answer may depend on.
 type credentials struct {
-	cookie, authorization, forwarded string
+	cookie, authorization        string
+	forwardedFor, forwardedProto string
+	forwardedHost                string
 
 	address netip.Addr // the address of the client, which has a share of the slots
 }
 
-func credentialsOf(r *http.Request) credentials {
+func (a *App) credentialsOf(r *http.Request) credentials {
 	remote, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		remote = r.RemoteAddr
 	}
-	return credentials{
-		cookie:        strings.Join(r.Header.Values("Cookie"), "; "),
-		authorization: r.Header.Get("Authorization"),
-		forwarded:     strings.Join(append(r.Header.Values("X-Forwarded-For"), remote), ", "),
-		address:       stream.AddressOf(r.RemoteAddr),
+	c := credentials{
+		cookie:         strings.Join(r.Header.Values("Cookie"), "; "),
+		authorization:  r.Header.Get("Authorization"),
+		forwardedFor:   strings.Join(append(r.Header.Values("X-Forwarded-For"), remote), ", "),
+		forwardedProto: "http",
+		forwardedHost:  r.Host,
+		address:        stream.AddressOf(r.RemoteAddr),
 	}
+	if r.TLS != nil {
+		c.forwardedProto = "https"
+	}
+	if a.TrustForwarded {
+		c.forwardedProto = cmp.Or(strings.Join(r.Header.Values("X-Forwarded-Proto"), ", "), c.forwardedProto)
+		c.forwardedHost = cmp.Or(strings.Join(r.Header.Values("X-Forwarded-Host"), ", "), c.forwardedHost)
+	}
+	return c
+}
+
+// header returns the headers that are set.
+func (c credentials) header() http.Header {
+	header := make(http.Header)
+	for name, value := range map[string]string{
+		"Cookie": c.cookie, "Authorization": c.authorization,
+		"X-Forwarded-For": c.forwardedFor, "X-Forwarded-Proto": c.forwardedProto, "X-Forwarded-Host": c.forwardedHost,
+	} {
+		if value != "" {
+			header.Set(name, value)
+		}
+	}
+	return header
 }
 
 // hash returns a hash that identifies the credentials. The cache keeps it instead of the credentials.
 func (c credentials) hash() [sha256.Size]byte {
-	return sha256.Sum256(fmt.Appendf(nil, "%q%q%q", c.cookie, c.authorization, c.forwarded))
+	return sha256.Sum256(fmt.Appendf(nil, "%q", []string{
+		c.cookie, c.authorization, c.forwardedFor, c.forwardedProto, c.forwardedHost,
+	}))
 }
 
 // renewal returns the time at which the app is asked again: a random time in the last tenth of the grant's lifetime. Streams that were
@@ -155,14 +196,14 @@ func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, b
 	}
 }
 
-// ask asks the app, and caches the answer unless it is a denial or an error. Concurrent calls with the same credentials
-// and the same value of the parameter "of" share one request. The request continues even if the context of a caller
-// ends.
+// ask asks the app. It caches an answer that opens a stream, but no denial, error or renewal: an app that is asked to
+// open a stream may extend its session, which it does not for a renewal. Concurrent calls with the same credentials and
+// the same value of the parameter "of" share one request. The request continues even if the context of a caller ends.
 func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, error) {
 	hash := c.hash()
 	asked := of.DoChan(string(hash[:]), func() (any, error) {
-		v, err := a.request(context.WithoutCancel(ctx), c, of.acquire)
-		if err == nil {
+		v, err := a.request(context.WithoutCancel(ctx), c, of)
+		if err == nil && of == &a.opening {
 			a.cache.put(hash, v)
 		}
 		return v, err
@@ -176,12 +217,12 @@ func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, err
 }
 
 // request waits for a free slot, sends the request and waits for the answer.
-func (a *App) request(ctx context.Context, c credentials, acquire acquire) (v answer, err error) {
+func (a *App) request(ctx context.Context, c credentials, of *requests) (v answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
 	defer cancel()
-	if release, ok := acquire(ctx, c.address); ok {
+	if release, ok := of.acquire(ctx, c.address); ok {
 		defer release()
-		v, err = a.exchange(ctx, c)
+		v, err = a.exchange(ctx, c, of.purpose)
 	} else {
 		err = errEndpoint
 	}
@@ -196,14 +237,11 @@ func (a *App) request(ctx context.Context, c credentials, acquire acquire) (v an
 	return v, err
 }
 
-func (a *App) exchange(ctx context.Context, c credentials) (answer, error) {
-	request := (&http.Request{Method: http.MethodGet, URL: a.URL, Header: make(http.Header)}).WithContext(ctx)
-	for name, value := range map[string]string{"Cookie": c.cookie, "Authorization": c.authorization, "X-Forwarded-For": c.forwarded} {
-		if value != "" {
-			request.Header.Set(name, value)
-		}
-	}
+func (a *App) exchange(ctx context.Context, c credentials, purpose string) (answer, error) {
+	request := (&http.Request{Method: http.MethodGet, URL: a.URL, Header: c.header()}).WithContext(ctx)
 	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", a.UserAgent)
+	request.Header.Set("Rowcast-Check", purpose)
 	sent := time.Now()
 	response, err := a.Transport.RoundTrip(request)
 	if err != nil {

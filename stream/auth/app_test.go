@@ -3,6 +3,7 @@ package auth
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,8 +27,9 @@ type fakeApp struct {
 	App
 	log       *bytes.Buffer
 	requests  atomic.Int32
-	mayAnswer chan struct{}              // if not nil, each answer waits for a value from it
-	answer    func(cookie string) string // returns the body of the answer, "" for the status 503, or "401" for the status 401
+	last      atomic.Pointer[http.Header] // of the last request
+	mayAnswer chan struct{}               // if not nil, each answer waits for a value from it
+	answer    func(cookie string) string  // returns the body of the answer, "" for the status 503, or "401" for the status 401
 }
 
 func newFakeApp(answer func(cookie string) string) *fakeApp {
@@ -39,6 +41,7 @@ func newFakeApp(answer func(cookie string) string) *fakeApp {
 
 func (a *fakeApp) RoundTrip(r *http.Request) (*http.Response, error) {
 	a.requests.Add(1)
+	a.last.Store(&r.Header)
 	if a.mayAnswer != nil {
 		select {
 		case <-a.mayAnswer:
@@ -109,6 +112,10 @@ func TestAnswersAreCached(t *testing.T) {
 			}
 			wantRequests(fmt.Sprintf("other header %d", i), 1)
 		}
+		onAnother := newRequest(t.Context(), "Cookie", "alice")
+		onAnother.Host = "tenant.example"
+		_, _ = a.Authenticate(onAnother)
+		wantRequests("another Host", 1)
 		fromAnother := newRequest(t.Context(), "Cookie", "alice")
 		fromAnother.RemoteAddr = "198.51.100.1:1"
 		_, _ = a.Authenticate(fromAnother)
@@ -126,6 +133,50 @@ func TestAnswersAreCached(t *testing.T) {
 			}
 		}
 		wantRequests("denied twice", 2)
+	})
+}
+
+// The app is told who asks and why, and how the client has reached the hub. A renewal is never answered from the cache,
+// and its answer opens no other stream, so an app can extend its session for each visit and only then.
+func TestTheAppIsToldWhy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newFakeApp(func(string) string { return acceptance("alice", 100) })
+		a.UserAgent = "rowcast/v1"
+		want := func(when string, requests int32, headers ...string) {
+			t.Helper()
+			if got := a.requests.Load(); got != requests {
+				t.Errorf("%s: %d requests, want %d", when, got, requests)
+			}
+			for i := 0; i < len(headers); i += 2 {
+				if got := a.last.Load().Get(headers[i]); got != headers[i+1] {
+					t.Errorf("%s: %s is %q, want %q", when, headers[i], got, headers[i+1])
+				}
+			}
+		}
+		forged := []string{"X-Forwarded-Proto", "gopher", "X-Forwarded-Host", "evil.example", "Rowcast-Check", "renew", "User-Agent", "browser"}
+		r := newRequest(t.Context(), append(forged, "Cookie", "session")...)
+		grant, err := a.Authenticate(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want("a new stream", 1, "User-Agent", "rowcast/v1", "Rowcast-Check", "open", "X-Forwarded-Proto", "http", "X-Forwarded-Host", r.Host)
+		time.Sleep(time.Until(grant.Expires))
+		if _, ok := grant.Renew(t.Context()); !ok {
+			t.Error("the stream was ended")
+		}
+		want("a renewal", 2, "User-Agent", "rowcast/v1", "Rowcast-Check", "renew", "X-Forwarded-Proto", "http", "X-Forwarded-Host", r.Host)
+		_, _ = a.Authenticate(r)
+		want("a new stream after the renewal", 3, "Rowcast-Check", "open")
+
+		r.TLS = &tls.ConnectionState{}
+		_, _ = a.Authenticate(r)
+		want("over TLS", 4, "X-Forwarded-Proto", "https", "X-Forwarded-Host", r.Host)
+		a.TrustForwarded = true
+		_, _ = a.Authenticate(r)
+		want("through a trusted proxy", 5, "X-Forwarded-Proto", "gopher", "X-Forwarded-Host", "evil.example")
+		_, _ = a.withCookie(t, "another session")
+		want("through a trusted proxy without the headers", 6, "X-Forwarded-Proto", "http", "X-Forwarded-Host", "example.com")
 	})
 }
 

@@ -81,13 +81,20 @@ func parseEntry(text string) (netip.Addr, bool) {
 	return address.Unmap().WithZone(""), err == nil
 }
 
-// setClientAddress is a middleware that sets RemoteAddr to the address of the client behind a trusted proxy.
+// setClientAddress is a middleware that sets RemoteAddr to the address of the client behind a trusted proxy. It removes
+// the headers X-Forwarded-Proto and X-Forwarded-Host from requests that do not come from a trusted proxy.
 func (p Proxies) setClientAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		trusted := false
 		if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 			if client := p.client(peer.Addr(), r.Header.Values("X-Forwarded-For")); client != peer.Addr() {
 				r.RemoteAddr = netip.AddrPortFrom(client, 0).String()
 			}
+			trusted = p.trust(peer.Addr().Unmap().WithZone(""))
+		}
+		if !trusted {
+			r.Header.Del("X-Forwarded-Proto")
+			r.Header.Del("X-Forwarded-Host")
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -65,6 +65,26 @@ func TestXForwardedFor(t *testing.T) {
 	}
 }
 
+// Only a trusted proxy may say which protocol and which host a client has used.
+func TestForwardedHeadersOfStrangersAreRemoved(t *testing.T) {
+	t.Parallel()
+	ours := parseProxies(t, "10.0.0.0/8", "fd00::/8")
+	for peer, want := range map[string]string{"10.1.2.3:1": "https", "[::ffff:10.1.2.3]:1": "https", "203.0.113.1:1": "", "[::1]:1": "", "@": ""} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = peer
+		for _, name := range []string{"X-Forwarded-Proto", "X-Forwarded-Host"} {
+			r.Header[name] = []string{"https"}
+		}
+		ours.setClientAddress(http.HandlerFunc(func(_ http.ResponseWriter, seen *http.Request) {
+			for _, name := range []string{"X-Forwarded-Proto", "X-Forwarded-Host"} {
+				if got := seen.Header.Get(name); got != want {
+					t.Errorf("from %s: %s is %q, want %q", peer, name, got, want)
+				}
+			}
+		})).ServeHTTP(httptest.NewRecorder(), r)
+	}
+}
+
 // Whatever the header contains, the result is the address of the peer or one that a trusted proxy has appended. If the
 // result is not a trusted proxy, entries that a client adds on the left change nothing.
 func FuzzXForwardedFor(f *testing.F) {
