@@ -124,14 +124,15 @@ func TestAttacksWithTokens(t *testing.T) {
 }
 
 // The user and the groups of a valid token are the recipients of the stream. Any configured key may have signed the
-// token. A request with an invalid token, or with several cookies or headers that could have a token, is denied. A
-// request with a user, a group or a token in the URL is refused.
+// token. Of several cookies, those without a valid token are ignored. A request without a valid token, with several
+// headers that could have a token, or with valid tokens of different users, is denied. A request with a user, a group or a token in the URL is refused.
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()
 	h := secure(t, "--jwt-secret", secret, "--jwt-secret-file", fileOf(t, []byte(otherSecret+"\n")), "--jwt-secret", secret[:32], "--jwt-cookie", "session", "--jwt-groups-claim", "https://app.example/teams",
 		"--jwt-key", fileOf(t, pemOf(t, k.rsa.Public()), pemOf(t, k.ec384.Public())), "--jwt-key", fileOf(t, pemOf(t, k.ed.Public())))
 	bob, carol := signed(t, jwt.MapClaims{"sub": "bob"}), signed(t, jwt.MapClaims{"sub": "carol"})
+	expired := signed(t, jwt.MapClaims{"exp": time.Now().Add(-time.Hour).Unix()})
 	const alice = `{"recipients":["alice"],"heartbeat":15}`
 	tests := []struct {
 		name    string
@@ -159,10 +160,14 @@ func TestGoodTokens(t *testing.T) {
 		{"an empty cookie", []string{"Cookie", "session="}, 401, "the token is empty\n"},
 		{"an empty cookie in quotes", []string{"Cookie", `session=""`}, 401, "the token is empty\n"},
 		{"an empty header and a cookie", []string{"Authorization", "Bearer ", "Cookie", "session=" + carol}, 401, "the token is empty\n"},
-		{"an empty cookie and a good one", []string{"Cookie", "session=; session=" + carol}, 401, "more than one cookie session\n"},
-		{"two headers with a cookie each", []string{"Cookie", "session=" + bob, "Cookie", "session=" + carol}, 401, "more than one cookie session\n"},
-		{"the same cookie twice", []string{"Cookie", "session=" + bob + "; session=" + bob}, 401, "more than one cookie session\n"},
-		{"two cookies", []string{"Cookie", "session=" + bob + "; session=" + carol}, 401, "more than one cookie session\n"},
+		{"an empty cookie and a good one", []string{"Cookie", "session=; session=" + carol}, 200, `{"recipients":["carol"],"heartbeat":15}`},
+		{"a good cookie and an expired one", []string{"Cookie", "session=" + carol + "; session=" + expired}, 200, `{"recipients":["carol"],"heartbeat":15}`},
+		{"two headers with a cookie each", []string{"Cookie", "session=" + bob, "Cookie", "session=" + carol}, 401, "the cookies session have valid tokens of different users\n"},
+		{"the same cookie twice", []string{"Cookie", "session=" + bob + "; session=" + bob}, 200, `{"recipients":["bob"],"heartbeat":15}`},
+		{"two cookies", []string{"Cookie", "session=" + bob + "; session=" + carol}, 401, "the cookies session have valid tokens of different users\n"},
+		{"two cookies without a valid token", []string{"Cookie", "session=" + expired + "; session=x"}, 401, "none of the 2 cookies session has a valid token; the first: the token has expired\n"},
+		{"ten bad cookies and a good one", []string{"Cookie", strings.Repeat("session=x; ", 10) + "session=" + bob}, 401, "more than 10 cookies session\n"},
+		{"nine bad cookies and a good one", []string{"Cookie", strings.Repeat("session=x; ", 9) + "session=" + bob}, 200, `{"recipients":["bob"],"heartbeat":15}`},
 		{"two headers", append(bearer(bob), bearer(carol)...), 401, "more than one Authorization header\n"},
 		{"nothing", nil, 401, "send a token: in the Authorization header, as Bearer, or in the cookie session\n"},
 	}

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"strings"
@@ -31,15 +32,18 @@ type Tokens struct {
 	// Mark distinguishes groups from users.
 	Mark GroupMark
 
-	// Cookie is the name of a cookie that may contain the token if the Authorization header has none.
+	// Cookie is the name of a cookie that may contain the token if the Authorization header has none. If a request has
+	// several cookies with this name, each is tried.
 	Cookie string
 	// Origins are further origins whose pages may open streams with the Cookie. Pages of the hub's own origin always
 	// may.
 	Origins []string
 }
 
-// maxToken is the maximum length of a token in bytes.
-const maxToken = 8 << 10
+const (
+	maxToken   = 8 << 10 // the maximum length of a token in bytes
+	maxCookies = 10      // the maximum number of cookies that are tried, because each check of a signature costs CPU
+)
 
 // Authenticate is an [Authenticator].
 func (t *Tokens) Authenticate(r *http.Request) (stream.Grant, error) {
@@ -51,48 +55,90 @@ func (t *Tokens) Authenticate(r *http.Request) (stream.Grant, error) {
 			return stream.Grant{}, err
 		}
 	}
-	text, err := t.find(r)
+	tokens, err := t.find(r)
 	if err != nil {
 		return stream.Grant{}, err
 	}
-	switch {
-	case text == "":
-		return stream.Grant{}, unauthorized("the token is empty")
-	case len(text) > maxToken:
-		return stream.Grant{}, unauthorized("the token is longer than 8 KiB")
+	if len(tokens) == 1 {
+		return t.check(r, tokens[0])
 	}
-	claims, err := t.verify(r, text)
-	if err != nil {
-		return stream.Grant{}, err
-	}
-	return t.grant(claims)
+	return t.choose(r, tokens)
 }
 
-// find returns the token of the Authorization header or, if there is none, of the cookie.
-func (t *Tokens) find(r *http.Request) (string, error) {
+// find returns the token of the Authorization header or, if there is none, of each cookie with the right name.
+func (t *Tokens) find(r *http.Request) (tokens []string, err error) {
 	headers := r.Header.Values("Authorization")
 	if len(headers) > 1 {
-		return "", unauthorized("more than one Authorization header")
+		return nil, unauthorized("more than one Authorization header")
 	}
 	for _, header := range headers {
 		// A header of another scheme is ignored, because it may be for a proxy that requires a password.
 		if scheme, token, _ := strings.Cut(header, " "); strings.EqualFold(scheme, "Bearer") {
-			return strings.TrimSpace(token), nil
+			return []string{strings.TrimSpace(token)}, nil
 		}
 	}
 	const missing = "send a token: in the Authorization header, as Bearer"
 	if t.Cookie == "" {
-		return "", unauthorized(missing)
+		return nil, unauthorized(missing)
 	}
 	cookies := r.CookiesNamed(t.Cookie)
-	switch len(cookies) {
-	case 0:
-		return "", unauthorized(missing + ", or in the cookie " + t.Cookie)
-	case 1:
-		return cookies[0].Value, nil
+	if len(cookies) > maxCookies {
+		return nil, unauthorized(fmt.Sprintf("more than %d cookies %s", maxCookies, t.Cookie))
 	}
-	// An attacker on another subdomain may have set one of the cookies, to sign the user in as somebody else.
-	return "", unauthorized("more than one cookie " + t.Cookie)
+	for _, cookie := range cookies {
+		tokens = append(tokens, cookie.Value)
+	}
+	if len(tokens) == 0 {
+		return nil, unauthorized(missing + ", or in the cookie " + t.Cookie)
+	}
+	return tokens, nil
+}
+
+// choose returns the grant of several cookies. A browser sends several cookies with one name if they were set for
+// different paths or domains, and some of them may be old, so invalid tokens are ignored. Of several valid tokens, the
+// one that expires last counts. Valid tokens of different users are denied: an attacker on another subdomain may have
+// set one of the cookies, to sign the user in as somebody else.
+func (t *Tokens) choose(r *http.Request, tokens []string) (chosen stream.Grant, err error) {
+	var cause error
+	for _, token := range tokens {
+		grant, err := t.check(r, token)
+		switch _, denied := errors.AsType[Denial](err); {
+		case err != nil && (cause == nil || !denied): // after a temporary error, a new attempt may succeed
+			cause = err
+		case err != nil:
+		case chosen.User != "" && chosen.User != grant.User:
+			return stream.Grant{}, unauthorized("the cookies " + t.Cookie + " have valid tokens of different users")
+		case chosen.User == "" || lastsLonger(grant, chosen):
+			chosen = grant
+		}
+	}
+	if denial, denied := errors.AsType[Denial](cause); denied {
+		cause = Denial{denial.Status, fmt.Sprintf("none of the %d cookies %s has a valid token; the first: %s", len(tokens), t.Cookie, denial.Reason)}
+	}
+	if chosen.User == "" {
+		return stream.Grant{}, cause
+	}
+	return chosen, nil
+}
+
+// lastsLonger reports whether a expires later than b. A grant without Expires never expires.
+func lastsLonger(a, b stream.Grant) bool {
+	return !b.Expires.IsZero() && (a.Expires.IsZero() || a.Expires.After(b.Expires))
+}
+
+// check returns the grant of a token.
+func (t *Tokens) check(r *http.Request, token string) (stream.Grant, error) {
+	switch {
+	case token == "":
+		return stream.Grant{}, unauthorized("the token is empty")
+	case len(token) > maxToken:
+		return stream.Grant{}, unauthorized("the token is longer than 8 KiB")
+	}
+	claims, err := t.verify(r, token)
+	if err != nil {
+		return stream.Grant{}, err
+	}
+	return t.grant(claims)
 }
 
 // verify checks the signature with one key after another, until a key verifies it, and then checks the claims. No claim is checked before
