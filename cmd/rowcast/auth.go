@@ -34,10 +34,12 @@ type authFlags struct {
 	JWTLeeway      time.Duration  `group:"auth" name:"jwt-leeway" default:"5s" min:"0s" max:"1m" placeholder:"DURATION" help:"Allow for clocks that differ by this much when the times in a token are checked (default ${default})."`
 	JWTWithoutExp  bool           `group:"auth" name:"jwt-without-exp" help:"Accept tokens without an expiry time (claim exp), too. Their streams never expire."`
 	JWTGroupsClaim claimName      `group:"auth" name:"jwt-groups-claim" default:"groups" placeholder:"NAME" help:"Read the names of the user's groups from this claim, an array of strings (default ${default})."`
+	JWTTopicsClaim claimName      `group:"auth" name:"jwt-topics-claim" default:"topics" placeholder:"NAME" help:"Read the topics that the user may ask for from this claim, an array of strings that may end with * (default ${default})."`
 	GroupMark      auth.GroupMark `group:"auth" default:":" placeholder:"TEXT" help:"Require this text in the name of every group and refuse it in the id of a user (default ${default})."`
 	AuthURL        *webURL        `group:"auth" name:"auth-url" placeholder:"URL" help:"Ask the app at this URL which user sent a request. The hub sends it the request's Cookie and Authorization headers, the address and the host that were used, and Rowcast-Check: open or renew."`
 	AuthTimeout    time.Duration  `group:"auth" name:"auth-timeout" default:"5s" min:"1ms" max:"30s" placeholder:"DURATION" help:"Wait this long for the app's answer (default ${default})."`
 	AuthGrace      time.Duration  `group:"auth" name:"auth-grace" default:"1m" min:"0s" max:"30d" placeholder:"DURATION" help:"Keep streams open for this long after they expire while the app gives no valid answer (default ${default})."`
+	Public         bool           `group:"auth" name:"public" help:"Give clients without a credential a stream of the rows for everyone and of topics that begin with public:. All clients may ask for these topics."`
 	InsecureUID    insecureUID    `group:"auth" name:"insecure-uid" help:"For testing only: trust the query parameter uid, so that every client can read the events of every user. The hub must listen on a loopback address; --insecure-uid=anywhere lifts this limit."`
 }
 
@@ -73,14 +75,14 @@ func (i *insecureUID) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
-// A claimName is the name of the claim that contains the groups.
+// A claimName is the name of a claim that contains groups or topics.
 type claimName string
 
 // UnmarshalText refuses the empty name and the names of registered claims (RFC 7519, section 4.1).
 func (c *claimName) UnmarshalText(text []byte) error {
 	*c = claimName(text)
 	if slices.Contains([]claimName{"", "iss", "sub", "aud", "exp", "nbf", "iat", "jti"}, *c) {
-		return fmt.Errorf("%q is not a claim that can contain groups", text)
+		return fmt.Errorf("%q is not a claim that can contain groups or topics", text)
 	}
 	return nil
 }
@@ -90,9 +92,10 @@ const (
 	byToken    = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)"
 	byApp      = "--auth-url"
 	byInsecure = "--insecure-uid"
+	byNothing  = "--public" // the only method if no client needs a credential
 )
 
-// methods returns the authentication methods that the flags select.
+// methods returns the authentication methods that the flags select. --public is one of them only if there is no other.
 func (f *authFlags) methods() (methods []string) {
 	if len(f.JWTSecret)+len(f.JWTSecretFile)+len(f.JWTKey)+len(f.JWKSURL) > 0 {
 		methods = append(methods, byToken)
@@ -102,6 +105,9 @@ func (f *authFlags) methods() (methods []string) {
 	}
 	if f.InsecureUID != insecureOff {
 		methods = append(methods, byInsecure)
+	}
+	if f.Public && methods == nil {
+		methods = append(methods, byNothing)
 	}
 	return methods
 }
@@ -114,7 +120,7 @@ func methodsOf(flag string) []string {
 	case strings.HasPrefix(flag, "auth-"):
 		return []string{byApp}
 	case flag == "group-mark":
-		return []string{byToken, byApp}
+		return []string{byToken, byApp, byNothing}
 	}
 	return nil
 }
@@ -154,7 +160,7 @@ func refuseUnused(ctx *kong.Context, method string) error {
 func (f *authFlags) check(listen string) error {
 	switch methods := len(f.methods()); {
 	case methods == 0:
-		return errors.New("no authentication is configured, so anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; for testing on this machine, give --insecure-uid")
+		return errors.New("no authentication is configured, so anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; for testing on this machine, give --insecure-uid; for public streams only, give --public")
 	case methods > 1:
 		return errors.New("several authentication methods are configured, and a client could choose the weakest: give only one of tokens (--jwt-secret, --jwt-key, --jwks-url), --auth-url and --insecure-uid")
 	case f.InsecureUID == insecureLoopback && !server.IsLoopback(listen):
@@ -167,6 +173,15 @@ func (f *authFlags) check(listen string) error {
 // to read each JSON Web Key Set before it returns. The sets are read again from time to time, until ctx ends.
 func (f *authFlags) authenticator(ctx context.Context, s *server.Server) (auth.Authenticator, error) {
 	f.warn(s.Logger)
+	authenticate, err := f.byCredential(ctx, s)
+	if err != nil || !f.Public {
+		return authenticate, err
+	}
+	return (&auth.Public{Next: authenticate, Mark: f.GroupMark, Origins: s.Origins}).Authenticate, nil
+}
+
+// byCredential returns the authenticator of clients with a credential, or nil if there is none.
+func (f *authFlags) byCredential(ctx context.Context, s *server.Server) (auth.Authenticator, error) {
 	switch {
 	case f.InsecureUID != insecureOff:
 		return (&auth.InsecureUID{Origins: s.Origins}).Authenticate, nil
@@ -176,6 +191,8 @@ func (f *authFlags) authenticator(ctx context.Context, s *server.Server) (auth.A
 			Timeout: f.AuthTimeout, Grace: f.AuthGrace, Mark: f.GroupMark, Origins: s.Origins, Logger: s.Logger, Failures: &s.Failures,
 		}
 		return app.Authenticate, nil
+	case slices.Equal(f.methods(), []string{byNothing}):
+		return nil, nil
 	case f.JWTCookie != "" && !isCookieName(f.JWTCookie):
 		return nil, fmt.Errorf("--jwt-cookie: %q is not the name of a cookie", f.JWTCookie)
 	}
@@ -185,7 +202,8 @@ func (f *authFlags) authenticator(ctx context.Context, s *server.Server) (auth.A
 	}
 	tokens := &auth.Tokens{
 		Keys: keys, Issuer: f.JWTIssuer, Audience: f.JWTAudience, WithoutExpiry: f.JWTWithoutExp, Leeway: f.JWTLeeway,
-		GroupsClaim: string(f.JWTGroupsClaim), Mark: f.GroupMark, Cookie: f.JWTCookie, Origins: s.Origins,
+		GroupsClaim: string(f.JWTGroupsClaim), TopicsClaim: string(f.JWTTopicsClaim), Mark: f.GroupMark,
+		Cookie: f.JWTCookie, Origins: s.Origins,
 	}
 	return tokens.Authenticate, nil
 }

@@ -98,7 +98,7 @@ func TestServeWithAWrongConfiguration(t *testing.T) {
 	const reachable = "could read everything; if this is intended, give --insecure-uid=anywhere"
 	for want, args := range map[string][]string{
 		"no authentication is configured, so anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, " +
-			"or --auth-url; for testing on this machine, give --insecure-uid": nil,
+			"or --auth-url; for testing on this machine, give --insecure-uid; for public streams only, give --public": nil,
 		"--insecure-uid: anybody who can reach :0 " + reachable:                    {"--insecure-uid", "--listen", ":0"},
 		"--insecure-uid: anybody who can reach 192.0.2.1:80 " + reachable:          {"--insecure-uid", "--listen", "192.0.2.1:80"},
 		`--listen: "8080" is not HOST:PORT, such as 127.0.0.1:8080 or :8080`:       {"--insecure-uid", "--listen", "8080"},

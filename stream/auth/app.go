@@ -27,8 +27,10 @@ import (
 // App authenticates by asking the app, at an endpoint that knows the app's sessions. The endpoint receives the Cookie and
 // Authorization headers of the client's request, its X-Forwarded-For header with the client's address appended, and the
 // headers X-Forwarded-Proto, X-Forwarded-Host, User-Agent and Rowcast-Check. Rowcast-Check is "open" for a new stream, and
-// "renew" for a stream that is open already. The endpoint answers 200 with {"recipient": "alice", "groups": ["team:7"],
-// "expires_in": 300}, or answers 401 or 403. URL, Logger and Failures must be set; the other fields may be zero.
+// "renew" for a stream that is open already. Rowcast-Topics has the topics that the client asks for, percent-encoded and
+// separated by commas. The endpoint answers 200 with {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}, or
+// answers 401 or 403. It grants a topic by naming it among the groups. URL, Logger and Failures must be set; the other
+// fields may be zero.
 type App struct {
 	URL *url.URL
 	// UserAgent is the User-Agent header of the requests. The default is "rowcast".
@@ -97,16 +99,19 @@ func (a *App) Authenticate(r *http.Request) (stream.Grant, error) {
 	if err := checkOrigin(r, a.Origins); err != nil {
 		return stream.Grant{}, err
 	}
-	c := a.credentialsOf(r)
+	topics, err := Topics(r)
+	if err != nil {
+		return stream.Grant{}, err
+	}
+	c := a.credentialsOf(r, topics)
 	if c.cookie == "" && c.authorization == "" {
-		return stream.Grant{}, unauthorized("send a cookie or an Authorization header")
+		return stream.Grant{}, noCredential("send a cookie or an Authorization header")
 	}
 	if len(r.Header.Values("Authorization")) > 1 {
 		return stream.Grant{}, unauthorized("more than one Authorization header")
 	}
 	found, known := a.cache.get(c.hash())
 	if !known {
-		var err error
 		if found, err = a.ask(r.Context(), c, &a.opening); err != nil {
 			return stream.Grant{}, err
 		}
@@ -119,12 +124,12 @@ func (a *App) Authenticate(r *http.Request) (stream.Grant, error) {
 type credentials struct {
 	cookie, authorization        string
 	forwardedFor, forwardedProto string
-	forwardedHost                string
+	forwardedHost, topics        string
 
 	address netip.Addr // the address of the client, which has a share of the slots
 }
 
-func (a *App) credentialsOf(r *http.Request) credentials {
+func (a *App) credentialsOf(r *http.Request, topics []string) credentials {
 	remote, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		remote = r.RemoteAddr
@@ -135,6 +140,7 @@ func (a *App) credentialsOf(r *http.Request) credentials {
 		forwardedFor:   strings.Join(append(r.Header.Values("X-Forwarded-For"), remote), ", "),
 		forwardedProto: "http",
 		forwardedHost:  r.Host,
+		topics:         topicsHeader(topics),
 		address:        stream.AddressOf(r.RemoteAddr),
 	}
 	if r.TLS != nil {
@@ -153,6 +159,7 @@ func (c credentials) header() http.Header {
 	for name, value := range map[string]string{
 		"Cookie": c.cookie, "Authorization": c.authorization,
 		"X-Forwarded-For": c.forwardedFor, "X-Forwarded-Proto": c.forwardedProto, "X-Forwarded-Host": c.forwardedHost,
+		"Rowcast-Topics": c.topics,
 	} {
 		if value != "" {
 			header.Set(name, value)
@@ -164,7 +171,7 @@ func (c credentials) header() http.Header {
 // hash returns a hash that identifies the credentials. The cache keeps it instead of the credentials.
 func (c credentials) hash() [sha256.Size]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "%q", []string{
-		c.cookie, c.authorization, c.forwardedFor, c.forwardedProto, c.forwardedHost,
+		c.cookie, c.authorization, c.forwardedFor, c.forwardedProto, c.forwardedHost, c.topics,
 	}))
 }
 

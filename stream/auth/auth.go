@@ -1,7 +1,8 @@
 // Package auth finds out which user a request for a stream comes from, and which groups the user is in.
 //
 // There are three authenticators: [Tokens] validates JSON Web Tokens, [App] asks an endpoint of the app, and [InsecureUID] trusts
-// the query parameter uid. A [Handler] puts one of them, or any other function, in front of a [stream.Hub].
+// the query parameter uid. [Public] wraps one of them, and gives clients without a credential a public stream. A [Handler] puts one
+// of them, or any other function, in front of a [stream.Hub]. A client may ask for topics; see [Topics].
 package auth
 
 import (
@@ -10,7 +11,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -32,16 +32,25 @@ type Authenticator func(r *http.Request) (stream.Grant, error)
 type Denial struct {
 	Status int // the HTTP status: 400, 401 or 403
 	Reason string
+
+	noCredential bool // the request has no credential, so Public may accept it
 }
 
 func (d Denial) Error() string { return d.Reason }
 
-func badRequest(reason string) error   { return Denial{http.StatusBadRequest, reason} }
-func unauthorized(reason string) error { return Denial{http.StatusUnauthorized, reason} }
-func forbidden(reason string) error    { return Denial{http.StatusForbidden, reason} }
+func badRequest(reason string) error { return Denial{Status: http.StatusBadRequest, Reason: reason} }
+func unauthorized(reason string) error {
+	return Denial{Status: http.StatusUnauthorized, Reason: reason}
+}
+func forbidden(reason string) error { return Denial{Status: http.StatusForbidden, Reason: reason} }
 
-// A Handler authenticates each request, and calls Serve of the hub if the client may get a stream. Otherwise it denies
-// the request, or tells the client to retry later. Hub, Authenticate and Logger must be set.
+// noCredential returns the denial of a request that has no credential.
+func noCredential(reason string) error {
+	return Denial{Status: http.StatusUnauthorized, Reason: reason, noCredential: true}
+}
+
+// A Handler authenticates each request, and calls Serve of the hub if the client may get a stream and every topic that it
+// asks for. Otherwise it denies the request, or tells the client to retry later. Hub, Authenticate and Logger must be set.
 type Handler struct {
 	Hub          *stream.Hub
 	Authenticate Authenticator
@@ -68,7 +77,7 @@ const answerTime = 15 * time.Second
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.once.Do(h.init)
-	grant, err := h.Authenticate(r)
+	grant, err := h.authenticate(r)
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // after Authenticate, which may take long
 	denial, denied := errors.AsType[Denial](err)
 	switch {
@@ -84,6 +93,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		h.Hub.Serve(w, r, grant)
 	}
+}
+
+// authenticate returns the grant of a client. It denies the request if a topic is not granted, whatever the Authenticator does,
+// because a client would wait in vain for the events of this topic.
+func (h *Handler) authenticate(r *http.Request) (stream.Grant, error) {
+	topics, err := Topics(r)
+	if err != nil {
+		return stream.Grant{}, err
+	}
+	grant, err := h.Authenticate(r)
+	if err != nil {
+		return stream.Grant{}, err
+	}
+	return grant, checkGranted(topics, grant)
 }
 
 // Deny answers a request that gets no stream. A program may call it for a request that it denies itself, so that the denial is counted
@@ -102,7 +125,7 @@ func (h *Handler) Deny(w http.ResponseWriter, r *http.Request, d Denial) {
 }
 
 // An InsecureUID authenticates a client by the query parameter uid, without any proof. It is only for local testing,
-// because every client can read the events of every user. Pages may open streams if their origin is on the loopback, is
+// because every client can read the events of every user and topic. Pages may open streams if their origin is on the loopback, is
 // the hub's own, or is in Origins.
 type InsecureUID struct {
 	Origins []string // further origins whose pages may open streams
@@ -115,20 +138,24 @@ func (i *InsecureUID) Authenticate(r *http.Request) (stream.Grant, error) {
 			return stream.Grant{}, err
 		}
 	}
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	uids := query["uid"]
+	topics, err := Topics(r)
+	if err != nil {
+		return stream.Grant{}, err
+	}
+	uids := r.URL.Query()["uid"]
+	const missing = "uid is missing: open /events?uid=alice"
 	switch {
-	case err != nil:
-		return stream.Grant{}, badRequest("the query cannot be read: " + err.Error())
 	case len(uids) > 1:
 		return stream.Grant{}, badRequest("a stream is for one user: give uid once")
-	case len(uids) == 0 || uids[0] == "":
-		return stream.Grant{}, unauthorized("uid is missing: open /events?uid=alice")
+	case len(uids) == 0:
+		return stream.Grant{}, noCredential(missing)
+	case uids[0] == "":
+		return stream.Grant{}, unauthorized(missing)
 	}
 	if err := feed.CheckIdentity(uids[0]); err != nil {
 		return stream.Grant{}, badRequest("the uid " + err.Error())
 	}
-	return stream.Grant{User: uids[0]}, nil
+	return stream.Grant{User: uids[0], Groups: topics}, nil
 }
 
 // identityParameters are common names of parameters for a user, a group or a token.

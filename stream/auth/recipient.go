@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -37,25 +38,33 @@ const MaxGroups = 100
 // recipient, if the user's id contains the mark, if the name of a group does not contain the mark, or if there are more
 // than MaxGroups groups.
 func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
-	if m == "" {
-		m = defaultMark
-	}
+	mark := m.text()
 	if err := feed.CheckIdentity(user); err != nil {
 		return stream.Grant{}, forbidden("the user's id " + err.Error())
 	}
-	if strings.Contains(user, string(m)) {
-		return stream.Grant{}, forbidden(fmt.Sprintf("the user's id contains %q, which only the name of a group may", string(m)))
+	if strings.Contains(user, mark) {
+		return stream.Grant{}, forbidden(fmt.Sprintf("the user's id contains %q, which only the name of a group may", mark))
 	}
 	if len(groups) > MaxGroups {
 		return stream.Grant{}, forbidden(fmt.Sprintf("more than %d groups", MaxGroups))
 	}
 	for _, group := range groups {
-		if err := feed.CheckIdentity(group); err != nil {
-			return stream.Grant{}, forbidden("the name of a group " + err.Error())
-		}
-		if !strings.Contains(group, string(m)) {
-			return stream.Grant{}, forbidden(fmt.Sprintf("the name of a group does not contain %q, so it could be a user's id", string(m)))
+		if err := m.checkGroup(group); err != nil {
+			return stream.Grant{}, err
 		}
 	}
 	return stream.Grant{User: user, Groups: groups}, nil
 }
+
+// checkGroup returns a [Denial] if a name cannot be the name of a group.
+func (m GroupMark) checkGroup(name string) error {
+	if err := feed.CheckIdentity(name); err != nil {
+		return forbidden("the name of a group " + err.Error())
+	}
+	if mark := m.text(); !strings.Contains(name, mark) {
+		return forbidden(fmt.Sprintf("the name of a group does not contain %q, so it could be a user's id", mark))
+	}
+	return nil
+}
+
+func (m GroupMark) text() string { return string(cmp.Or(m, defaultMark)) }

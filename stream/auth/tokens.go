@@ -1,10 +1,12 @@
 package auth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +31,10 @@ type Tokens struct {
 
 	// GroupsClaim is the claim with the names of the groups, an array of strings. The default is "groups".
 	GroupsClaim string
+	// TopicsClaim is the claim with the topics that the user may ask for, an array of strings. A string that ends with "*"
+	// allows all topics that begin with the rest of the string. The default is "topics". The user may also ask for the
+	// groups of the token.
+	TopicsClaim string
 	// Mark distinguishes groups from users.
 	Mark GroupMark
 
@@ -79,7 +85,7 @@ func (t *Tokens) find(r *http.Request) (tokens []string, err error) {
 	}
 	const missing = "send a token: in the Authorization header, as Bearer"
 	if t.Cookie == "" {
-		return nil, unauthorized(missing)
+		return nil, noCredential(missing)
 	}
 	cookies := r.CookiesNamed(t.Cookie)
 	if len(cookies) > maxCookies {
@@ -89,7 +95,7 @@ func (t *Tokens) find(r *http.Request) (tokens []string, err error) {
 		tokens = append(tokens, cookie.Value)
 	}
 	if len(tokens) == 0 {
-		return nil, unauthorized(missing + ", or in the cookie " + t.Cookie)
+		return nil, noCredential(missing + ", or in the cookie " + t.Cookie)
 	}
 	return tokens, nil
 }
@@ -113,7 +119,7 @@ func (t *Tokens) choose(r *http.Request, tokens []string) (chosen stream.Grant, 
 		}
 	}
 	if denial, denied := errors.AsType[Denial](cause); denied {
-		cause = Denial{denial.Status, fmt.Sprintf("none of the %d cookies %s has a valid token; the first: %s", len(tokens), t.Cookie, denial.Reason)}
+		cause = Denial{Status: denial.Status, Reason: fmt.Sprintf("none of the %d cookies %s has a valid token; the first: %s", len(tokens), t.Cookie, denial.Reason)}
 	}
 	if chosen.User == "" {
 		return stream.Grant{}, cause
@@ -138,7 +144,7 @@ func (t *Tokens) check(r *http.Request, token string) (stream.Grant, error) {
 	if err != nil {
 		return stream.Grant{}, err
 	}
-	return t.grant(claims)
+	return t.grant(r, claims)
 }
 
 // verify checks the signature with one key after another, until a key verifies it, and then checks the claims. No claim is checked before
@@ -214,15 +220,25 @@ func isTime(value any) bool {
 	return ok && math.Abs(seconds) <= lastTime
 }
 
-// grant returns the grant that the claims of a valid token describe.
-func (t *Tokens) grant(claims jwt.MapClaims) (stream.Grant, error) {
+// grant returns the grant that the claims of a valid token describe. Of the topics that the request asks for, it contains
+// those that the claims allow.
+func (t *Tokens) grant(r *http.Request, claims jwt.MapClaims) (stream.Grant, error) {
 	user, err := claims.GetSubject()
 	if err != nil {
 		return stream.Grant{}, forbidden("the token's sub is not a string")
 	}
-	groups, err := t.groups(claims)
+	groups, err := texts(claims, cmp.Or(t.GroupsClaim, "groups"), "groups")
 	if err != nil {
 		return stream.Grant{}, err
+	}
+	topics, err := t.topics(r, claims)
+	if err != nil {
+		return stream.Grant{}, err
+	}
+	for _, topic := range topics {
+		if !slices.Contains(groups, topic) {
+			groups = append(groups, topic)
+		}
 	}
 	grant, err := t.Mark.Grant(user, groups)
 	if err != nil {
@@ -234,25 +250,35 @@ func (t *Tokens) grant(claims jwt.MapClaims) (stream.Grant, error) {
 	return grant, nil
 }
 
-func (t *Tokens) groups(claims jwt.MapClaims) (groups []string, err error) {
-	const wrong = "the token's groups are not an array of strings"
-	name := t.GroupsClaim
-	if name == "" {
-		name = "groups"
+// topics returns the topics that a request asks for and the claims allow.
+func (t *Tokens) topics(r *http.Request, claims jwt.MapClaims) ([]string, error) {
+	topics, err := Topics(r)
+	if err != nil || len(topics) == 0 {
+		return nil, err
 	}
+	patterns, err := texts(claims, cmp.Or(t.TopicsClaim, "topics"), "topics")
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(topics, func(topic string) bool { return !covers(patterns, topic) }), nil
+}
+
+// texts returns the strings of a claim, or none if the claim is missing. what names its contents in errors.
+func texts(claims jwt.MapClaims, name, what string) (all []string, err error) {
+	wrong := forbidden("the token's " + what + " are not an array of strings")
 	if claims[name] == nil {
 		return nil, nil
 	}
-	all, ok := claims[name].([]any)
+	values, ok := claims[name].([]any)
 	if !ok {
-		return nil, forbidden(wrong)
+		return nil, wrong
 	}
-	for _, one := range all {
-		group, ok := one.(string)
+	for _, value := range values {
+		text, ok := value.(string)
 		if !ok {
-			return nil, forbidden(wrong)
+			return nil, wrong
 		}
-		groups = append(groups, group)
+		all = append(all, text)
 	}
-	return groups, nil
+	return all, nil
 }

@@ -1,0 +1,75 @@
+package auth
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"rowcast/listener/feed"
+	"rowcast/stream"
+)
+
+// maxTopicsHeader is the maximum length of the topics of a request in bytes, as the app receives them. Many web servers
+// refuse headers above 8 KiB in total.
+const maxTopicsHeader = 4 << 10
+
+// Topics returns the topics that a request for a stream asks for, sorted and without duplicates. Each value of the query
+// parameter topic is a topic. An [Authenticator] grants a topic by naming it among the groups of the grant. A [Handler]
+// denies the request if a topic is not granted. If the query cannot be read, or a topic cannot be a recipient, the error is
+// a [Denial].
+func Topics(r *http.Request) ([]string, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil { // a part of the query would be ignored, and the client would not notice
+		return nil, badRequest("the query cannot be read: " + err.Error())
+	}
+	for name := range query {
+		if name != "topic" && (strings.EqualFold(name, "topic") || strings.EqualFold(name, "topics")) {
+			return nil, badRequest("unknown parameter " + name + ": write topic=NAME for each topic")
+		}
+	}
+	topics := slices.Sorted(slices.Values(query["topic"]))
+	topics = slices.Clip(slices.Compact(topics))
+	if len(topics) > MaxGroups {
+		return nil, badRequest(fmt.Sprintf("more than %d topics", MaxGroups))
+	}
+	for _, topic := range topics {
+		if err := feed.CheckIdentity(topic); err != nil {
+			return nil, badRequest("a topic " + err.Error())
+		}
+	}
+	if length := len(topicsHeader(topics)); length > maxTopicsHeader {
+		return nil, badRequest(fmt.Sprintf("the topics have %d bytes together, and may have %d", length, maxTopicsHeader))
+	}
+	return topics, nil
+}
+
+// topicsHeader returns the value of the header Rowcast-Topics. The topics are separated by commas. Commas and other
+// characters in a topic are percent-encoded.
+func topicsHeader(topics []string) string {
+	encoded := make([]string, len(topics))
+	for i, topic := range topics {
+		encoded[i] = url.PathEscape(topic)
+	}
+	return strings.Join(encoded, ",")
+}
+
+// checkGranted denies a request if the grant does not contain one of the topics that it asks for.
+func checkGranted(topics []string, grant stream.Grant) error {
+	for _, topic := range topics {
+		if !slices.Contains(grant.Groups, topic) {
+			return forbidden(fmt.Sprintf("the topic %q was not granted", topic))
+		}
+	}
+	return nil
+}
+
+// covers reports whether one of the patterns matches a topic. A pattern that ends with "*" matches every topic that begins
+// with the rest of the pattern. Any other pattern matches only itself.
+func covers(patterns []string, topic string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		prefix, isPrefix := strings.CutSuffix(pattern, "*")
+		return pattern == topic || isPrefix && strings.HasPrefix(topic, prefix)
+	})
+}
