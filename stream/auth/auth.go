@@ -39,6 +39,7 @@ type Denial struct {
 func (d Denial) Error() string { return d.Reason }
 
 func badRequest(reason string) error { return Denial{Status: http.StatusBadRequest, Reason: reason} }
+
 func unauthorized(reason string) error {
 	return Denial{Status: http.StatusUnauthorized, Reason: reason}
 }
