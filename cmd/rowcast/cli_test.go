@@ -246,7 +246,7 @@ func TestIgnoredFlagsAreRefused(t *testing.T) {
 		{"jwt-without-exp", "false", "", []string{tokens, app, uid}},
 		{"auth-timeout", "5s", app, []string{app}},
 		{"auth-grace", "0s", app, []string{app}},
-		{"group-mark", "/", tokens + " or " + app, []string{tokens, app}},
+		{"group-mark", "/", tokens + " or " + app + " or --public", []string{tokens, app}},
 		{"cors-origin", "https://app.example", "", []string{tokens, app, uid}},
 	} {
 		variable := "ROWCAST_" + strings.ToUpper(strings.ReplaceAll(tt.flag, "-", "_"))
