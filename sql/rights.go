@@ -123,7 +123,8 @@ func Grant(ctx context.Context, dsn string, roles Roles) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	return secured(ctx, conn, func(tx pgx.Tx) error { return roles.grant(ctx, tx) })
+	// Two sessions that grant rights on one object at the same time fail with "tuple concurrently updated".
+	return Migrator{DSN: dsn}.locked(ctx, conn, func(tx pgx.Tx) error { return roles.grant(ctx, tx) })
 }
 
 func (r Roles) grant(ctx context.Context, tx pgx.Tx) error {
