@@ -266,7 +266,8 @@ func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, erro
 }
 
 // Preflight connects as Run does, checks the schema, and begins the epoch. The error may be [ErrPooled], [ErrStandby],
-// [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these steps.
+// [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these steps. Preflight logs each difference between
+// the schema and what [sql.Migrate] installs, and then succeeds.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)
@@ -280,7 +281,23 @@ func (l *Listener) Preflight(ctx context.Context) error {
 		if err := sql.Check(ctx, db); err != nil {
 			return err
 		}
-		_, err := beginEpoch(ctx, db)
-		return err
+		if _, err := beginEpoch(ctx, db); err != nil {
+			return err
+		}
+		return l.logDifferences(ctx, db)
 	})
+}
+
+// logDifferences logs the first differences between the schema and what [sql.Migrate] installs. It does not compare a
+// schema of a later version.
+func (l *Listener) logDifferences(ctx context.Context, db querier) error {
+	if version, err := sql.CheckVersion(ctx, db); err != nil || version > sql.Version() {
+		return err
+	}
+	const most = 10
+	differences, err := sql.Differences(ctx, db)
+	for _, d := range differences[:min(len(differences), most)] {
+		l.Logger.Warn("the schema is not as rowcast migrate installs it: run rowcast doctor, which prints how to mend it", "difference", d.String())
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package listener_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -157,5 +158,34 @@ func TestPreflight(t *testing.T) {
 	nowhere := newListener(t, "postgres://nobody@127.0.0.1:1/nothing?sslmode=disable")
 	if err := nowhere.Preflight(limited(t)); err == nil {
 		t.Error("without a server: got no error, want one")
+	}
+}
+
+// A hub starts with a schema that was altered, and logs the difference.
+func TestPreflightLogsDifferences(t *testing.T) {
+	t.Parallel()
+	for _, pollOnly := range []bool{false, true} {
+		dsn := dbtest.Database(t)
+		conn, err := pgx.Connect(limited(t), dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		var log bytes.Buffer
+		l := newListener(t, dsn)
+		l.PollOnly, l.Logger = pollOnly, slog.New(slog.NewTextHandler(&log, nil))
+		if err := l.Preflight(limited(t)); err != nil || log.Len() != 0 {
+			t.Errorf("migrated schema, PollOnly %t: got %v and the log %s, want neither", pollOnly, err, &log)
+		}
+		exec(t, conn, "DROP INDEX rowcast.notifications_recipient_idx")
+		const want = `difference="index rowcast.notifications.notifications_recipient_idx is missing"`
+		if err := l.Preflight(limited(t)); err != nil || strings.Count(log.String(), want) != 1 {
+			t.Errorf("altered schema, PollOnly %t: got %v and the log %s, want no error and %s", pollOnly, err, &log, want)
+		}
+		exec(t, conn, "INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (99, true)")
+		log.Reset()
+		if err := l.Preflight(limited(t)); err != nil || log.Len() != 0 {
+			t.Errorf("newer schema, PollOnly %t: got %v and the log %s, want neither", pollOnly, err, &log)
+		}
 	}
 }

@@ -11,8 +11,10 @@ import (
 
 // A Difference is an object of the schema that is not as [Migrate] installs it.
 type Difference struct {
+	// Kind is table, column, not null, default, identity, sequence, constraint, index, valid, function, trigger, enabled,
+	// rule, owner or grant.
+	Kind   string
 	Object string // the kind of the object and its name
-	Table  string // the table to which the object belongs; the name of a function or sequence
 	What   string // what is wrong, such as "is missing"
 	// Mend is SQL that makes the object as Migrate installs it: one statement, or a few that belong together. It never
 	// deletes rows. If it is empty, no statement can mend the object.
@@ -69,7 +71,7 @@ func compare(expected, actual []object) (all []Difference) {
 	for _, o := range actual {
 		if !known[o.String()] && slices.Contains([]string{"trigger", "rule"}, o.kind) && known[(object{kind: "table", name: o.table()}).String()] {
 			all = append(all, Difference{
-				Object: o.String(), Table: o.table(), Minor: true,
+				Kind: o.kind, Object: o.String(), Minor: true,
 				What: "was not installed by rowcast; it can change or drop rows before they are sent",
 			})
 		}
@@ -99,7 +101,7 @@ func impliedBy(missing object, found map[string]string) bool {
 
 // difference describes an object that is missing or differs.
 func difference(want object, got string, exists bool) Difference {
-	d := Difference{Object: want.String(), Table: want.table(), What: "is missing", Mend: mend(want, got, exists)}
+	d := Difference{Kind: want.kind, Object: want.String(), What: "is missing", Mend: mend(want, got, exists)}
 	switch {
 	case (want.kind == "table" || want.kind == "column") && !exists:
 		d.What = "is missing; restore it from a backup"
@@ -197,19 +199,19 @@ func mendTrigger(want object, exists bool, table string) string {
 }
 
 // strangeOwners is a query for objects that do not belong to the owner of the schema, or to a superuser.
-const strangeOwners = `SELECT object, name, format('belongs to the role %I, and the schema to %I', pg_get_userbyid(owner), pg_get_userbyid(nspowner)),
+const strangeOwners = `SELECT 'owner', object, format('belongs to the role %I, and the schema to %I', pg_get_userbyid(owner), pg_get_userbyid(nspowner)),
 		format('ALTER %s OWNER TO %I;', object, pg_get_userbyid(nspowner)), false
 	FROM pg_namespace home, LATERAL (
-		SELECT relowner, format('%s rowcast.%I', CASE relkind WHEN 'r' THEN 'TABLE' WHEN 'S' THEN 'SEQUENCE' ELSE 'VIEW' END, relname), relname::text
+		SELECT relowner, format('%s rowcast.%I', CASE relkind WHEN 'r' THEN 'TABLE' WHEN 'S' THEN 'SEQUENCE' ELSE 'VIEW' END, relname)
 			FROM pg_class c WHERE relnamespace = home.oid AND (relkind IN ('r', 'v') OR relkind = 'S'
 				AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype IN ('a', 'i')))
-		UNION ALL SELECT proowner, format('FUNCTION rowcast.%I(%s)', proname, pg_get_function_identity_arguments(oid)), proname::text
+		UNION ALL SELECT proowner, format('FUNCTION rowcast.%I(%s)', proname, pg_get_function_identity_arguments(oid))
 			FROM pg_proc WHERE pronamespace = home.oid AND prokind = 'f'
-	) objects (owner, object, name)
+	) objects (owner, object)
 	WHERE nspname = 'rowcast' AND owner <> nspowner AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = owner) ORDER BY object`
 
 // publicGrants is a query for tables on which PUBLIC, that is every role, has rights.
-const publicGrants = `SELECT format('TABLE rowcast.%I', relname), relname::text,
+const publicGrants = `SELECT 'grant', format('TABLE rowcast.%I', relname),
 		format('grants %s to PUBLIC, that is to every role', string_agg(privilege_type, ', ' ORDER BY privilege_type)),
 		format('REVOKE ALL ON rowcast.%I FROM PUBLIC;', relname), true
 	FROM pg_class, aclexplode(relacl) WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND grantee = 0

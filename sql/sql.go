@@ -44,19 +44,26 @@ var ErrNoSchema = errors.New("schema rowcast is missing or too old")
 // [ErrRestored] if rowcast.notifications was restored from another server and must be corrected. [Migrate] corrects
 // each of these.
 func Check(ctx context.Context, db querier) error {
-	var installed *string
-	if err := db.QueryRow(ctx, "SELECT to_regclass($1)::text", versionTable).Scan(&installed); err != nil {
-		return fmt.Errorf("find the schema: %w", err)
-	}
-	if installed == nil {
-		return fmt.Errorf("%w: it does not exist", ErrNoSchema)
-	}
-	var version int64
-	if err := db.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&version); err != nil {
-		return fmt.Errorf("read schema version: %w", err)
-	}
-	if version < Version() {
-		return fmt.Errorf("%w: it has version %d, and version %d is needed", ErrNoSchema, version, Version())
+	if _, err := CheckVersion(ctx, db); err != nil {
+		return err
 	}
 	return checkRestored(ctx, db)
+}
+
+// CheckVersion returns the version of the schema. It returns [ErrNoSchema] if the schema is missing or below [Version].
+func CheckVersion(ctx context.Context, db querier) (version int64, err error) {
+	var installed *string
+	if err := db.QueryRow(ctx, "SELECT to_regclass($1)::text", versionTable).Scan(&installed); err != nil {
+		return 0, fmt.Errorf("find the schema: %w", err)
+	}
+	if installed == nil {
+		return 0, fmt.Errorf("%w: it does not exist", ErrNoSchema)
+	}
+	if err := db.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&version); err != nil {
+		return 0, fmt.Errorf("read schema version: %w", err)
+	}
+	if version < Version() {
+		return version, fmt.Errorf("%w: it has version %d, and version %d is needed", ErrNoSchema, version, Version())
+	}
+	return version, nil
 }
