@@ -9,11 +9,12 @@ import (
 
 type doctorCmd struct {
 	database.Flags
+	Role roleName `placeholder:"ROLE" help:"Examine only the rights of this role of an app: those that rowcast migrate grants with --app-role or --sender-role."`
 }
 
 // Help is shown by rowcast doctor --help.
 func (doctorCmd) Help() string {
-	return "Connect as the role of the hub, because the result depends on its rights. The command changes nothing, except that it begins an epoch if no hub has done so. " +
+	return "Connect as the role of the hub, because the result depends on its rights. With --role, connect as any role. The command changes nothing, except that it begins an epoch if no hub has done so. " +
 		"If a check fails, the exit code is 1. A warning is not a failure."
 }
 
@@ -23,7 +24,7 @@ func (c *doctorCmd) Run(ctx context.Context, console console) error {
 	if err != nil {
 		return err
 	}
-	examination := doctor.Examination{Config: config, Explain: c.Explain, Out: console.out}
+	examination := doctor.Examination{Config: config, Explain: c.Explain, Out: console.out, Role: string(c.Role)}
 	if !examination.Run(ctx) {
 		return errReported
 	}

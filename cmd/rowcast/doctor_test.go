@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"regexp"
 	"strings"
@@ -42,6 +43,9 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"connection":   `ok .*, database "test_.*", as role "postgres"`,
 		"version":      `ok PostgreSQL \d+.*`,
 		"primary":      `ok this is not a standby`,
+		"encoding":     `ok the encoding is UTF8`,
+		"collation":    `ok .*`,
+		"durability":   `warn fsync, full_page_writes: off, so a crash of the machine can damage the database → ALTER SYSTEM SET fsync = on; → ALTER SYSTEM SET full_page_writes = on; → SELECT pg_reload_conf\(\);`, // as in all tests
 		"LISTEN":       `ok a NOTIFY arrives after .*s`,
 		"connections":  `ok the server has \d+ free connections; a hub needs up to 8`,
 		"timeouts":     `ok no timeout is set`,
@@ -52,9 +56,16 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"rights":       `ok the role has the rights to read`,
 		"retention":    `ok the role can delete old rows`,
 		"row security": `ok no row security policy hides rows from this role`,
-		"migrations":   `ok the schema has version ` + schemaVersion + `, which this rowcast needs, or a later one`,
-		"trigger":      `ok it is enabled in all sessions`,
-		"tables":       `ok only rowcast.epoch is UNLOGGED`,
+		"migrations":   `ok the schema has the version that this rowcast needs: ` + schemaVersion,
+		"tables":       `ok every table is as rowcast migrate creates it`,
+		"columns":      `ok every column is as rowcast migrate creates it`,
+		"constraints":  `ok every constraint is there`,
+		"indexes":      `ok every index is there and valid`,
+		"functions":    `ok every function has the source that rowcast migrate installs`,
+		"trigger":      `ok every trigger is enabled in all sessions`,
+		"owners":       `ok every object belongs to the owner of the schema`,
+		"grants":       `ok no table grants rights to PUBLIC`,
+		"senders":      `ok the roles that may insert notifications may call what an INSERT calls`,
 		"rows":         `ok all rows have transaction numbers of this server`,
 		"hubs":         `ok hubs connected: 1`,
 		"park lock":    `ok a hub sleeps until a notification arrives \(LISTEN\), and INSERTs notify it`,
@@ -64,8 +75,8 @@ func TestDoctorFindsNothing(t *testing.T) {
 			t.Errorf("%s: got %q, want a match of %q", check, found[check], want)
 		}
 	}
-	if code != 0 || len(found) != 20 || !strings.HasSuffix(out, "\n\nNo problem found.\n") {
-		t.Errorf("got %d, %d checks, %s, want 0, 20 checks and no problem", code, len(found), out)
+	if code != 0 || len(found) != 30 || !strings.HasSuffix(out, "\n\nNo check failed. Warnings: 1.\n") {
+		t.Errorf("got %d, %d checks, %s, want 0, 30 checks and no other problem", code, len(found), out)
 	}
 }
 
@@ -77,14 +88,14 @@ func TestDoctorFinds(t *testing.T) {
 		harm        []string
 		want        string
 	}{
-		{"no trigger", "trigger", []string{"DROP TRIGGER ring ON rowcast.notifications"}, "fail the table rowcast.notifications has no trigger ring, so a hub finds new rows only by its safety poll every second → drop the schema and run rowcast migrate, or create the trigger with its statement in rowcast migrate --print"},
-		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail the trigger is disabled, so a hub finds new rows only by its safety poll every second" + ring},
-		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn the trigger does not fire in sessions with session_replication_role = replica" + ring},
-		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail rowcast.epoch is not UNLOGGED, so hubs do not detect a crash → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
+		{"no trigger", "trigger", []string{"DROP TRIGGER ring ON rowcast.notifications"}, "fail trigger rowcast.notifications.ring is missing, so a hub finds new rows only by its safety poll every second → CREATE TRIGGER ring AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT WHEN ((NOT pg_try_advisory_xact_lock_shared(1919907683, 1634956288))) EXECUTE FUNCTION rowcast.ring();" + ring},
+		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail property enabled of rowcast.notifications.ring is DISABLED instead of ALWAYS, so a hub finds new rows only by its safety poll every second" + ring},
+		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn property enabled of rowcast.notifications.ring is ORIGIN instead of ALWAYS" + ring},
+		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail table rowcast.epoch is LOGGED instead of UNLOGGED, so hubs do not detect a crash → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
 		{
 			"unlogged tables", "tables",
 			[]string{"ALTER TABLE rowcast.notifications SET UNLOGGED", "ALTER TABLE rowcast.migrations SET UNLOGGED"},
-			"fail only rowcast.epoch may be UNLOGGED, but a crash would also empty rowcast.migrations, rowcast.notifications" +
+			"fail table rowcast.migrations is UNLOGGED instead of LOGGED; table rowcast.notifications is UNLOGGED instead of LOGGED, so a crash empties it" +
 				" → ALTER TABLE rowcast.migrations SET LOGGED; → ALTER TABLE rowcast.notifications SET LOGGED;",
 		},
 		{"a restored dump", "rows", looksRestored, "fail the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here → rowcast migrate"},
@@ -99,6 +110,15 @@ func TestDoctorFinds(t *testing.T) {
 			[]string{"DROP FUNCTION rowcast.epoch_tag() CASCADE"},
 			"fail a hub cannot read new rows: read epoch: ERROR: function rowcast.epoch_tag() does not exist (SQLSTATE 42883)",
 		},
+		{"an index is missing", "indexes", []string{"DROP INDEX rowcast.notifications_recipient_idx"}, "fail index rowcast.notifications.notifications_recipient_idx is missing → CREATE INDEX CONCURRENTLY notifications_recipient_idx ON rowcast.notifications USING btree (recipient, xid, id);"},
+		{"recipient may be NULL", "columns", []string{"ALTER TABLE rowcast.notifications ALTER recipient DROP NOT NULL"}, "fail property not null of rowcast.notifications.recipient is missing → ALTER TABLE rowcast.notifications ALTER COLUMN recipient SET NOT NULL;"},
+		{"a weak primary key", "constraints", []string{"ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey"}, "fail constraint rowcast.notifications.notifications_pkey is missing → ALTER TABLE rowcast.notifications ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);"},
+		{"another owner", "owners", []string{"ALTER TABLE rowcast.epoch OWNER TO pg_monitor"}, "fail TABLE rowcast.epoch belongs to the role pg_monitor, and the schema to postgres → ALTER TABLE rowcast.epoch OWNER TO postgres;"},
+		{"rights of everyone", "grants", []string{"GRANT DELETE ON rowcast.notifications TO PUBLIC"}, "warn TABLE rowcast.notifications grants DELETE to PUBLIC, that is to every role → REVOKE ALL ON rowcast.notifications FROM PUBLIC;"},
+		{"no right to notify", "senders", []string{"REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC", "GRANT INSERT ON rowcast.notifications TO pg_monitor"}, "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls → GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO pg_monitor;"},
+		{"a newer schema", "migrations", []string{"INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (99, true)"}, "warn the schema has version 99, newer than version " + schemaVersion + " of this rowcast, which therefore does not compare its objects → use the rowcast that has migrated the schema"},
+		{"a history without rows", "rows", []string{"DELETE FROM rowcast.history"}, "fail schema rowcast is missing or too old: the table rowcast.history is empty → rowcast migrate"},
+		{"a changed collation", "collation", []string{"UPDATE pg_database SET datcollversion = '1.0' WHERE datname = current_database()"}, "warn the collation of the database had version 1.0"},
 		{"no schema", "schema", []string{"DROP SCHEMA rowcast CASCADE"}, "fail there is no schema rowcast in this database → rowcast migrate"},
 		{"no hub", "hubs", nil, "warn no hub is connected → rowcast serve"},
 		{"no idle hub", "park lock", nil, "ok no hub is idle in LISTEN, so INSERTs send no notification"},
@@ -109,7 +129,7 @@ func TestDoctorFinds(t *testing.T) {
 			dsn := dbtest.Database(t)
 			runSQL(t, dsn, tt.harm...)
 			code, found, out := examine(t, dsn)
-			if found[tt.check] != tt.want {
+			if !strings.HasPrefix(found[tt.check], tt.want) {
 				t.Errorf("got  %s\nwant %s\n%s", found[tt.check], tt.want, out)
 			}
 			wantCode := 0
@@ -235,5 +255,97 @@ func TestDoctorReportsTheParkLock(t *testing.T) {
 	want := regexp.MustCompile(`^warn another session than a hub holds it \(pid \d+, application "other"\), so every INSERT sends a NOTIFY → SELECT pg_terminate_backend\(\d+\);$`)
 	if !want.MatchString(found["park lock"]) {
 		t.Errorf("got  %s\nwant a match of %s", found["park lock"], want)
+	}
+}
+
+// The statement for a function is printed whole, and mends the schema.
+func TestDoctorPrintsAFunction(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	runSQL(t, dsn, "DROP FUNCTION rowcast.cursor()")
+	_, _, out := examine(t, dsn)
+	_, rest, found := strings.Cut(out, "function rowcast.cursor() is missing")
+	statement, _, ended := strings.Cut(rest, "$function$;")
+	if !found || !ended {
+		t.Fatalf("got %s, want the statement that creates the function", out)
+	}
+	runSQL(t, dsn, strings.Replace(statement, "→", "", 1)+"$function$;")
+	if code, fixed, out := examine(t, dsn); code != 0 || !strings.HasPrefix(fixed["functions"], "ok") {
+		t.Errorf("after the statement: got %d, %s, want 0", code, out)
+	}
+}
+
+func TestDoctorNamesTheSessionThatBlocksIt(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn, err := pgx.Connect(t.Context(), dsn+"&application_name=blocker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE rowcast.history"); err != nil {
+		t.Fatal(err)
+	}
+	code, _, out := examine(t, dsn)
+	want := regexp.MustCompile(fmt.Sprintf(`(?m)^fail .* no answer within 10 s: process %d of the role postgres \(application "blocker", idle in transaction\) holds a lock\n +→ .*SELECT pg_terminate_backend\(%[1]d\);$`, conn.PgConn().PID()))
+	if code != 1 || !want.MatchString(out) {
+		t.Errorf("got %d, %s\nwant a match of %s", code, out, want)
+	}
+}
+
+// doctor --role examines the rights of the role of an app. It never prints rights of a hub.
+func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := "App of " + strings.TrimPrefix(u.Path, "/")
+	doctor := func() (int, string) {
+		code, out, _ := run(t, nil, "doctor", "--database-url", dsn, "--role", role)
+		return code, out
+	}
+	if code, out := doctor(); code != 1 || !strings.Contains(out, `the role "`+role+`" does not exist`) {
+		t.Errorf("got %d, %s, want 1 and that there is no such role", code, out)
+	}
+	runSQL(t, dsn, `CREATE ROLE "`+role+`" LOGIN PASSWORD 'x'`)
+	t.Cleanup(func() { dropRole(t, dsn, role) })
+
+	code, out := doctor()
+	grants := regexp.MustCompile(`(?m)→ (GRANT .*)$`).FindAllStringSubmatch(out, -1)
+	if code != 1 || len(grants) != 4 || strings.Contains(out, "epoch") {
+		t.Fatalf("got %d, %s, want 1 and four grants of an app", code, out)
+	}
+	for _, grant := range grants {
+		runSQL(t, dsn, grant[1])
+	}
+	if code, out := doctor(); code != 0 || !strings.Contains(out, "the rights of an app (--app-role)") || !strings.Contains(out, "the role cannot change or delete") {
+		t.Errorf("got %d, %s, want 0 and the rights of an app", code, out)
+	}
+
+	u.User = url.UserPassword(role, "x")
+	_, found, _ := examine(t, u.String())
+	if want := `fail the role "` + role + `" lacks rights that a hub needs; it can insert notifications, so it is probably the role of an app → connect as the role of the hub, or check the role of an app with rowcast doctor --role`; found["rights"] != want {
+		t.Errorf("as the role of an app: got  %s\nwant %s", found["rights"], want)
+	}
+	runSQL(t, dsn, `GRANT DELETE ON rowcast.notifications TO "`+role+`"`)
+	if _, out := doctor(); !strings.Contains(out, `→ REVOKE DELETE ON rowcast.notifications FROM "`+role+`";`) {
+		t.Errorf("with DELETE: got %s, want that DELETE is revoked", out)
+	}
+	runSQL(t, dsn, `REVOKE DELETE, SELECT ON rowcast.notifications FROM "`+role+`"`, `GRANT SELECT (id) ON rowcast.notifications TO "`+role+`"`)
+	if code, out := doctor(); code != 0 || !strings.Contains(out, "the rights of a sender (--sender-role)") {
+		t.Errorf("as a sender: got %d, %s, want 0 and the rights of a sender", code, out)
+	}
+}
+
+func TestDoctorRefusesSQLASCII(t *testing.T) {
+	t.Parallel()
+	c := dbtest.Cluster(t)
+	runSQL(t, c.DSN("postgres"), "CREATE DATABASE other ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+	code, found, _ := examine(t, c.DSN("other"))
+	want := "fail text in the encoding of this database (SQL_ASCII) cannot be converted to UTF-8 → create a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and copy the data with pg_dump"
+	if code != 1 || found["encoding"] != want {
+		t.Errorf("got %d, %s, want 1, %s", code, found["encoding"], want)
 	}
 }

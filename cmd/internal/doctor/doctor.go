@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/cmd/internal/terminal"
+	"rowcast/sql"
 )
 
 // An Examination examines a database. It changes nothing, except that it begins an epoch if no hub has done so. Config,
@@ -20,10 +21,13 @@ type Examination struct {
 	Config  *pgx.ConnConfig   // the connection, as the role of the hub
 	Explain func(error) error // rewrites an error of the database for people
 	Out     io.Writer         // for the report
+	Role    string            // if not empty, only the rights of this role of an app are examined
 
 	conn            *pgx.Conn
 	tx              pgx.Tx // the transaction of the current check, with a safe search_path
 	seesAllSessions bool   // the role may see what the sessions of other roles do
+
+	differences []sql.Difference // between the schema and what rowcast migrate installs; set by the check "migrations"
 }
 
 // A check examines one property of the database. Its function run returns an error if the property cannot be examined.
@@ -67,6 +71,9 @@ var checks = []check{
 	{"connection", (*Examination).connection, vital},
 	{"version", (*Examination).version, vital},
 	{"primary", (*Examination).primary, vital},
+	{"encoding", (*Examination).encoding, vital},
+	{"collation", (*Examination).collation, ordinary},
+	{"durability", (*Examination).durability, ordinary},
 	{"LISTEN", (*Examination).listen, withoutTransaction},
 	{"connections", (*Examination).connections, ordinary},
 	{"timeouts", (*Examination).timeouts, ordinary},
@@ -78,12 +85,30 @@ var checks = []check{
 	{"retention", (*Examination).retention, ordinary},
 	{"row security", (*Examination).rowSecurity, vital},
 	{"migrations", (*Examination).migrations, vital},
-	{"trigger", (*Examination).trigger, ordinary},
-	{"tables", (*Examination).tables, ordinary},
+	{"tables", compared("every table is as rowcast migrate creates it", "table"), ordinary},
+	{"columns", compared("every column is as rowcast migrate creates it", "column", "not null", "default", "identity", "sequence"), ordinary},
+	{"constraints", compared("every constraint is there", "constraint"), ordinary},
+	{"indexes", compared("every index is there and valid", "index", "valid"), ordinary},
+	{"functions", compared("every function has the source that rowcast migrate installs", "function"), ordinary},
+	{"trigger", compared("every trigger is enabled in all sessions", "trigger", "enabled", "rule"), ordinary},
+	{"owners", compared("every object belongs to the owner of the schema", "owner"), ordinary},
+	{"grants", compared("no table grants rights to PUBLIC", "grant"), ordinary},
+	{"senders", (*Examination).senders, ordinary},
 	{"rows", (*Examination).rows, ordinary},
 	{"hubs", (*Examination).hubs, ordinary},
 	{"park lock", (*Examination).parkLock, ordinary},
 	{"reading", (*Examination).reading, withoutTransaction},
+}
+
+// roleChecks are the checks of the role of an app.
+var roleChecks = []check{
+	{"connection", (*Examination).connection, vital},
+	{"version", (*Examination).version, vital},
+	{"schema", (*Examination).schema, vital},
+	{"role", (*Examination).role, vital},
+	{"rights", (*Examination).appRights, ordinary},
+	{"more rights", (*Examination).excess, ordinary},
+	{"senders", (*Examination).senders, ordinary},
 }
 
 // Run runs the checks, prints their results, and reports whether no check failed.
@@ -92,7 +117,11 @@ func (e *Examination) Run(ctx context.Context) bool {
 	e.Config.DefaultQueryExecMode = pgx.QueryExecModeExec // some poolers do not support prepared statements
 	defer e.close()
 	failed, warned := 0, 0
-	for _, check := range checks {
+	selected := checks
+	if e.Role != "" {
+		selected = roleChecks
+	}
+	for _, check := range selected {
 		f := e.examine(ctx, check)
 		report(e.Out, check.name, f)
 		switch f.verdict {
@@ -125,10 +154,16 @@ func summarise(w io.Writer, failed, warned int) {
 func (e *Examination) examine(ctx context.Context, c check) finding {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	blocker := e.watch(ctx)
 	f, err := e.runCheck(ctx, c)
-	if err != nil {
+	timedOut := errors.Is(ctx.Err(), context.DeadlineExceeded)
+	cancel()
+	if blocked := <-blocker; err != nil {
 		err = e.Explain(err)
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if timedOut && blocked.text != "" {
+			return blocked
+		}
+		if timedOut {
 			err = errors.New("no answer within 10 s")
 		}
 		return finding{failure, terminal.OneLine(err), ""}
@@ -138,7 +173,7 @@ func (e *Examination) examine(ctx context.Context, c check) finding {
 
 // runCheck connects before the first check. It runs each check in a transaction of its own, except for checks without a transaction.
 func (e *Examination) runCheck(ctx context.Context, c check) (f finding, err error) {
-	if e.conn == nil {
+	if e.conn == nil || e.conn.IsClosed() {
 		if e.conn, err = pgx.ConnectConfig(ctx, e.Config); err != nil {
 			return finding{}, err
 		}
@@ -173,13 +208,18 @@ func (e *Examination) ask(ctx context.Context, query string, into ...any) error 
 	return e.tx.QueryRow(ctx, query).Scan(into...)
 }
 
-// report prints a finding on one line, and each line of its fix on another.
+// report prints a finding on one line, and each line of its fix on another. A line that begins with a space continues
+// the statement of the line before.
 func report(w io.Writer, name string, f finding) {
 	fmt.Fprintf(w, "%-4s  %-12s  %s\n", f.verdict, name, f.text)
 	if f.fix == "" {
 		return
 	}
 	for line := range strings.Lines(f.fix) {
-		fmt.Fprintf(w, "%20s→ %s\n", "", strings.TrimSpace(line))
+		arrow := "→"
+		if strings.HasPrefix(line, " ") { // the statement of the line before continues
+			arrow = " "
+		}
+		fmt.Fprintf(w, "%20s%s %s\n", "", arrow, strings.TrimSpace(line))
 	}
 }

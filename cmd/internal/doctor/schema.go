@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-
 	"rowcast/sql"
 )
 
@@ -26,8 +24,22 @@ func (e *Examination) rights(ctx context.Context) (finding, error) {
 	if err != nil || grants == "" {
 		return ok("the role has the rights to read"), err
 	}
+	var sends bool
+	if err := e.ask(ctx, insertsQuery, &sends); err != nil {
+		return finding{}, fmt.Errorf("check the right to insert: %w", err)
+	}
+	if sends {
+		return finding{
+			failure, fmt.Sprintf("the role %s lacks rights that a hub needs; it can insert notifications, so it is probably the role of an app", role),
+			"connect as the role of the hub, or check the role of an app with rowcast doctor --role",
+		}, nil
+	}
 	return finding{failure, fmt.Sprintf("the role %s lacks rights that a hub needs", role), grants}, nil
 }
+
+// insertsQuery finds the table without USAGE on the schema.
+const insertsQuery = `SELECT coalesce(bool_or(has_any_column_privilege(oid, 'INSERT')), false) FROM pg_class
+	WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'`
 
 // retention checks the rights to delete old rows. A hub with --retain=0 does not need them.
 func (e *Examination) retention(ctx context.Context) (finding, error) {
@@ -67,54 +79,23 @@ func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 	return ok("no row security policy hides rows from this role"), nil
 }
 
+// migrations checks the version of the schema, and compares the objects of the schema for the checks that follow.
 func (e *Examination) migrations(ctx context.Context) (finding, error) {
-	err := sql.Check(ctx, e.tx)
+	version, err := sql.CheckVersion(ctx, e.tx)
 	if errors.Is(err, sql.ErrNoSchema) {
 		return finding{failure, err.Error(), "rowcast migrate"}, nil
 	}
-	if errors.Is(err, sql.ErrRestored) {
-		err = nil // the schema has the right version; the check "rows" reports that the table was restored
-	}
-	return ok("the schema has version %d, which this rowcast needs, or a later one", sql.Version()), err
-}
-
-func (e *Examination) trigger(ctx context.Context) (finding, error) {
-	const enable = "ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;"
-	var enabled string
-	err := e.ask(ctx, "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = 'rowcast.notifications'::regclass AND tgname = 'ring'", &enabled)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return finding{failure, "the table rowcast.notifications has no trigger ring, so a hub finds new rows only by its safety poll every second", "drop the schema and run rowcast migrate, or create the trigger with its statement in rowcast migrate --print"}, nil
-	case err != nil:
-		return finding{}, err
-	case enabled == "D":
-		return finding{failure, "the trigger is disabled, so a hub finds new rows only by its safety poll every second", enable}, nil
-	case enabled != "A":
-		return finding{warning, "the trigger does not fire in sessions with session_replication_role = replica", enable}, nil
-	}
-	return ok("it is enabled in all sessions"), nil
-}
-
-// tables checks that rowcast.epoch is UNLOGGED and that no other table is. A crash empties an UNLOGGED table, and that
-// is how hubs detect a crash.
-func (e *Examination) tables(ctx context.Context) (finding, error) {
-	var epoch bool
-	var others, fix string
-	const query = `SELECT bool_or(relname = 'epoch' AND relpersistence <> 'u'),
-		coalesce(string_agg(format('rowcast.%I', relname), ', ' ORDER BY relname) FILTER (WHERE relname <> 'epoch' AND relpersistence = 'u'), ''),
-		coalesce(string_agg(format('ALTER TABLE rowcast.%I SET LOGGED;', relname), chr(10) ORDER BY relname)
-			FILTER (WHERE relname <> 'epoch' AND relpersistence = 'u'), '')
-		FROM pg_class WHERE relnamespace = 'rowcast'::regnamespace AND relkind = 'r'`
-	if err := e.ask(ctx, query, &epoch, &others, &fix); err != nil {
+	if err != nil {
 		return finding{}, err
 	}
-	switch {
-	case epoch:
-		return finding{failure, "rowcast.epoch is not UNLOGGED, so hubs do not detect a crash", "ALTER TABLE rowcast.epoch SET UNLOGGED;"}, nil
-	case others != "":
-		return finding{failure, "only rowcast.epoch may be UNLOGGED, but a crash would also empty " + others, fix}, nil
+	if version > sql.Version() {
+		return finding{
+			warning, fmt.Sprintf("the schema has version %d, newer than version %d of this rowcast, which therefore does not compare its objects", version, sql.Version()),
+			"use the rowcast that has migrated the schema",
+		}, nil
 	}
-	return ok("only rowcast.epoch is UNLOGGED"), nil
+	e.differences, err = sql.Differences(ctx, e.tx)
+	return ok("the schema has the version that this rowcast needs: %d", version), err
 }
 
 // rows checks whether the table was restored from another server, and looks for rows with a transaction number that
@@ -123,6 +104,9 @@ func (e *Examination) rows(ctx context.Context) (finding, error) {
 	err := sql.Check(ctx, e.tx)
 	if errors.Is(err, sql.ErrRestored) {
 		return finding{failure, "the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here", "rowcast migrate"}, nil
+	}
+	if errors.Is(err, sql.ErrNoSchema) {
+		return finding{failure, err.Error(), "rowcast migrate"}, nil
 	}
 	if err != nil {
 		return finding{}, err

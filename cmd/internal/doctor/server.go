@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,7 +28,78 @@ func (e *Examination) version(ctx context.Context) (finding, error) {
 	if number/10000 < oldest {
 		return finding{failure, "PostgreSQL " + version, fmt.Sprintf("upgrade PostgreSQL to %d or later", oldest)}, nil
 	}
+	if fixed := faultless[number/10000]; number%10000 < fixed {
+		return finding{
+			warning, fmt.Sprintf("PostgreSQL %s has faults in LISTEN and NOTIFY: after VACUUM has removed old transaction states, a LISTEN or the delivery of a notification can fail", version),
+			fmt.Sprintf("upgrade PostgreSQL to %d.%d or later, which keeps the data directory", number/10000, fixed),
+		}, nil
+	}
+	if number/10000 == oldest {
+		return finding{warning, "PostgreSQL " + version + " has known faults in LISTEN and NOTIFY, and no release of this major version corrects them", "upgrade PostgreSQL to 14 or later"}, nil
+	}
 	return ok("PostgreSQL %s", version), nil
+}
+
+// faultless has the first minor release of each major version in which VACUUM keeps the transaction states that
+// unread notifications need.
+var faultless = map[int]int{14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
+
+// encoding checks that text in the database can be converted to UTF-8, which Server-Sent Events use.
+func (e *Examination) encoding(ctx context.Context) (finding, error) {
+	var name string
+	if err := e.ask(ctx, "SELECT current_setting('server_encoding')", &name); err != nil {
+		return finding{}, err
+	}
+	if name == "SQL_ASCII" || name == "MULE_INTERNAL" {
+		return finding{
+			failure, fmt.Sprintf("text in the encoding of this database (%s) cannot be converted to UTF-8", name),
+			"create a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and copy the data with pg_dump",
+		}, nil
+	}
+	return ok("the encoding is %s", name), nil
+}
+
+// collation checks whether the operating system's rules for comparing text have changed since the database was created.
+func (e *Examination) collation(ctx context.Context) (finding, error) {
+	var number int
+	if err := e.ask(ctx, "SELECT current_setting('server_version_num')::int", &number); err != nil {
+		return finding{}, err
+	}
+	if number < 150000 {
+		return ok("PostgreSQL records the version of a database's collation from 15 on"), nil
+	}
+	var changed bool
+	var database, recorded, actual string
+	const query = `SELECT coalesce(datcollversion <> coalesce(pg_database_collation_actual_version(oid), ''), false), quote_ident(datname),
+		coalesce(datcollversion, ''), coalesce(pg_database_collation_actual_version(oid), 'none') FROM pg_database WHERE datname = current_database()`
+	if err := e.ask(ctx, query, &changed, &database, &recorded, &actual); err != nil {
+		return finding{}, err
+	}
+	if changed {
+		return finding{
+			warning, fmt.Sprintf("the collation of the database had version %s and has version %s now, so indexes of the app on text may be wrong; those of rowcast do not depend on it", recorded, actual),
+			fmt.Sprintf("REINDEX DATABASE %s;\nALTER DATABASE %s REFRESH COLLATION VERSION;", database, database),
+		}, nil
+	}
+	return ok("the collation of the database has not changed"), nil
+}
+
+// durability checks that a crash of the machine loses no committed transaction and does not damage the files.
+func (e *Examination) durability(ctx context.Context) (finding, error) {
+	var off string
+	const query = `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM pg_settings
+		WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'`
+	if err := e.ask(ctx, query, &off); err != nil {
+		return finding{}, err
+	}
+	if off == "" {
+		return ok("fsync and full_page_writes are on"), nil
+	}
+	var fix string
+	for name := range strings.SplitSeq(off, ", ") {
+		fix += fmt.Sprintf("ALTER SYSTEM SET %s = on;\n", name)
+	}
+	return finding{warning, off + ": off, so a crash of the machine can damage the database", fix + "SELECT pg_reload_conf();"}, nil
 }
 
 func (e *Examination) primary(ctx context.Context) (finding, error) {

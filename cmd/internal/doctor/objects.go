@@ -1,0 +1,61 @@
+package doctor
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"rowcast/cmd/internal/terminal"
+)
+
+// consequences says what the difference of an object means for a hub.
+var consequences = map[string]string{
+	"trigger rowcast.notifications.ring":             "a hub finds new rows only by its safety poll every second",
+	"property enabled of rowcast.notifications.ring": "a hub finds new rows only by its safety poll every second",
+	"table rowcast.epoch":                            "hubs do not detect a crash",
+	"table rowcast.notifications":                    "a crash empties it",
+}
+
+// compared returns a check that reports the differences of some kinds, with the statements that mend them.
+func compared(healthyText string, kinds ...string) func(*Examination, context.Context) (finding, error) {
+	return func(e *Examination, _ context.Context) (finding, error) {
+		f := ok("%s", healthyText)
+		var texts []string
+		for _, d := range e.differences {
+			if !slices.Contains(kinds, d.Kind) {
+				continue
+			}
+			if f.verdict == healthy {
+				f.verdict = warning
+			}
+			text := d.String()
+			if !d.Minor {
+				f.verdict = failure
+				if consequence := consequences[d.Object]; consequence != "" {
+					text += ", so " + consequence
+				}
+			}
+			texts = append(texts, terminal.Printable(text))
+			f.fix += statements(d.Kind, d.Mend)
+		}
+		if len(texts) > 0 {
+			f.text = strings.Join(texts, "; ")
+		}
+		return f, nil
+	}
+}
+
+// statements returns the statements of a fix, one per line. The definition of a function keeps its lines.
+func statements(kind, mend string) string {
+	if mend == "" {
+		return ""
+	}
+	var lines []string
+	for line := range strings.SplitSeq(mend, "\n") {
+		lines = append(lines, terminal.Printable(line))
+	}
+	if kind == "function" {
+		return strings.Join(lines, "\n ") + "\n"
+	}
+	return strings.Join(lines, "\n") + "\n"
+}

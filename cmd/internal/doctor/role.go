@@ -1,0 +1,129 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/cmd/internal/terminal"
+	"rowcast/sql"
+)
+
+// role checks that the role of an app exists, and that its rights are not those of everyone.
+func (e *Examination) role(ctx context.Context) (finding, error) {
+	var exists, super bool
+	const query = `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text), EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text AND rolsuper)`
+	if err := e.tx.QueryRow(ctx, query, e.Role).Scan(&exists, &super); err != nil {
+		return finding{}, err
+	}
+	role := pgx.Identifier{e.Role}.Sanitize()
+	switch {
+	case !exists:
+		return finding{failure, fmt.Sprintf("the role %s does not exist", terminal.Printable(role)), terminal.Printable("CREATE ROLE " + role + " LOGIN;")}, nil
+	case super:
+		return finding{warning, fmt.Sprintf("the role %s is a superuser, and an app should not be", terminal.Printable(role)), "let the app connect as another role"}, nil
+	}
+	return ok("the role %s exists", terminal.Printable(role)), nil
+}
+
+// appRights checks that the role has the rights of an app, or those of a sender.
+func (e *Examination) appRights(ctx context.Context) (finding, error) {
+	app, err := sql.Missing(ctx, e.tx, e.Role, sql.AppRights()...)
+	if err != nil {
+		return finding{}, err
+	}
+	if len(app) == 0 {
+		return ok("the role has the rights of an app (--app-role)"), nil
+	}
+	sender, err := sql.Missing(ctx, e.tx, e.Role, sql.SenderRights()...)
+	if err != nil {
+		return finding{}, err
+	}
+	if len(sender) == 0 {
+		return ok("the role has the rights of a sender (--sender-role): it can insert notifications and cannot read them"), nil
+	}
+	fix := ""
+	for _, right := range app {
+		fix += grantTo(right, e.Role) + "\n"
+	}
+	return finding{failure, "the role lacks rights that an app needs; for an app that only sends, rowcast migrate --sender-role grants fewer rights", fix}, nil
+}
+
+// grantTo returns a GRANT.
+func grantTo(right fmt.Stringer, role string) string {
+	return terminal.Printable(fmt.Sprintf("GRANT %s TO %s;", right, pgx.Identifier{role}.Sanitize()))
+}
+
+// excessive are the rights that an app does not need: with them it can change or delete notifications, or disturb the hubs.
+var excessive = []sql.Right{
+	{Privilege: "INSERT", Columns: []string{"xid"}, Kind: "TABLE", Name: "notifications"},
+	{Privilege: "UPDATE", Kind: "TABLE", Name: "notifications"},
+	{Privilege: "DELETE", Kind: "TABLE", Name: "notifications"},
+	{Privilege: "TRUNCATE", Kind: "TABLE", Name: "notifications"},
+	{Privilege: "TRIGGER", Kind: "TABLE", Name: "notifications"},
+	{Privilege: "UPDATE", Kind: "SEQUENCE", Name: "notifications_id_seq"},
+	{Privilege: "INSERT", Kind: "TABLE", Name: "epoch"},
+	{Privilege: "DELETE", Kind: "TABLE", Name: "epoch"},
+	{Privilege: "UPDATE", Kind: "TABLE", Name: "history"},
+	{Privilege: "DELETE", Kind: "TABLE", Name: "history"},
+	{Privilege: "INSERT", Kind: "TABLE", Name: "migrations"},
+	{Privilege: "CREATE", Kind: "SCHEMA"},
+}
+
+// excess looks for rights that an app does not need. REVOKE takes away only rights that were granted to the role itself.
+func (e *Examination) excess(ctx context.Context) (finding, error) {
+	missing, err := sql.Missing(ctx, e.tx, e.Role, excessive...)
+	if err != nil {
+		return finding{}, err
+	}
+	lacks := make(map[string]bool)
+	for _, right := range missing {
+		lacks[right.String()] = true
+	}
+	var rights []string
+	fix := ""
+	for _, right := range excessive {
+		if !lacks[right.String()] {
+			rights = append(rights, right.String())
+			fix += terminal.Printable(fmt.Sprintf("REVOKE %s FROM %s;", right, pgx.Identifier{e.Role}.Sanitize())) + "\n"
+		}
+	}
+	if len(rights) == 0 {
+		return ok("the role cannot change or delete notifications"), nil
+	}
+	fix += "if the role has the right as a member of another role, or as the owner: let the app connect as another role"
+	return finding{warning, "the role has rights that an app does not need: " + strings.Join(rights, ", "), fix}, nil
+}
+
+// senders looks for roles that may insert notifications, but may not call the functions of PostgreSQL that an INSERT
+// calls with the rights of its role. By default, every role may call them.
+func (e *Examination) senders(ctx context.Context) (finding, error) {
+	rows, err := e.tx.Query(ctx, uncallable, e.Role)
+	if err != nil {
+		return finding{}, err
+	}
+	grants, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return finding{}, err
+	}
+	if len(grants) == 0 {
+		return ok("the roles that may insert notifications may call what an INSERT calls"), nil
+	}
+	for i := range grants {
+		grants[i] = terminal.Printable(grants[i])
+	}
+	return finding{failure, "INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls", strings.Join(grants, "\n")}, nil
+}
+
+// uncallable is a query for the missing grants of one role, or of all roles with a grant to insert notifications.
+// It finds the table without USAGE on the schema.
+const uncallable = `WITH home AS (SELECT oid, relacl FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications')
+	SELECT format('GRANT EXECUTE ON FUNCTION pg_catalog.%s TO %I;', call, rolname) FROM pg_roles,
+		unnest('{"pg_notify(text, text)","pg_try_advisory_xact_lock_shared(integer, integer)","pg_current_xact_id()"}'::text[]) call
+	WHERE NOT has_function_privilege(pg_roles.oid, 'pg_catalog.' || call, 'EXECUTE') AND CASE WHEN $1::text <> '' THEN rolname = $1
+		ELSE pg_roles.oid IN (
+			SELECT grantee FROM home, aclexplode(relacl) WHERE privilege_type = 'INSERT'
+			UNION SELECT grantee FROM home JOIN pg_attribute ON attrelid = home.oid, aclexplode(attacl) WHERE privilege_type = 'INSERT') END
+	ORDER BY rolname, call`
