@@ -19,25 +19,28 @@ func (e *Examination) connection(ctx context.Context) (finding, error) {
 }
 
 func (e *Examination) version(ctx context.Context) (finding, error) {
-	const oldest = 13
 	var version string
 	var number int
 	if err := e.ask(ctx, "SELECT current_setting('server_version'), current_setting('server_version_num')::int", &version, &number); err != nil {
 		return finding{}, err
 	}
-	if number/10000 < oldest {
-		return finding{failure, "PostgreSQL " + version, fmt.Sprintf("upgrade PostgreSQL to %d or later", oldest)}, nil
+	return release(version, number/10000, number%10000), nil
+}
+
+// release judges a release of PostgreSQL by its major and minor number.
+func release(version string, major, minor int) finding {
+	const oldest = 13
+	const faults = "PostgreSQL %s has a fault in LISTEN and NOTIFY: VACUUM can remove the state of transactions whose notifications were not read yet, and then LISTEN fails"
+	fixed, fixable := faultless[major]
+	switch {
+	case major < oldest:
+		return finding{failure, "PostgreSQL " + version, fmt.Sprintf("upgrade PostgreSQL to %d or later", oldest)}
+	case fixable && minor < fixed:
+		return finding{warning, fmt.Sprintf(faults, version), fmt.Sprintf("upgrade PostgreSQL to %d.%d or later, which keeps the data directory", major, fixed)}
+	case major == oldest:
+		return finding{warning, fmt.Sprintf(faults, version), "upgrade PostgreSQL to a newer major version: no release of this one corrects the fault"}
 	}
-	if fixed := faultless[number/10000]; number%10000 < fixed {
-		return finding{
-			warning, fmt.Sprintf("PostgreSQL %s has faults in LISTEN and NOTIFY: after VACUUM has removed old transaction states, a LISTEN or the delivery of a notification can fail", version),
-			fmt.Sprintf("upgrade PostgreSQL to %d.%d or later, which keeps the data directory", number/10000, fixed),
-		}, nil
-	}
-	if number/10000 == oldest {
-		return finding{warning, "PostgreSQL " + version + " has known faults in LISTEN and NOTIFY, and no release of this major version corrects them", "upgrade PostgreSQL to 14 or later"}, nil
-	}
-	return ok("PostgreSQL %s", version), nil
+	return ok("PostgreSQL %s", version)
 }
 
 // faultless has the first minor release of each major version in which VACUUM keeps the transaction states that

@@ -1,0 +1,7 @@
+package doctor
+
+// Release returns the verdict about a release of PostgreSQL, and how to fix it.
+func Release(version string, major, minor int) (verdict, fix string) {
+	f := release(version, major, minor)
+	return string(f.verdict), f.fix
+}
