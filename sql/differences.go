@@ -101,7 +101,7 @@ func impliedBy(missing object, found map[string]string) bool {
 
 // difference describes an object that is missing or differs.
 func difference(want object, got string, exists bool) Difference {
-	d := Difference{Kind: want.kind, Object: want.String(), What: "is missing", Mend: mend(want, got, exists)}
+	d := Difference{Kind: want.kind, Object: want.String(), What: "is missing", Mend: mend(want, exists)}
 	switch {
 	case (want.kind == "table" || want.kind == "column") && !exists:
 		d.What = "is missing; restore it from a backup"
@@ -122,7 +122,7 @@ func difference(want object, got string, exists bool) Difference {
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // mend returns the statements that make an object as it should be.
-func mend(want object, got string, exists bool) string {
+func mend(want object, exists bool) string {
 	table := "ALTER TABLE " + schema + "." + want.table() + " "
 	column := table + "ALTER COLUMN " + want.member() + " "
 	switch want.kind {

@@ -44,11 +44,11 @@ func (e *Examination) appRights(ctx context.Context) (finding, error) {
 	if len(sender) == 0 {
 		return ok("the role has the rights of a sender (--sender-role): it can insert notifications and cannot read them"), nil
 	}
-	fix := ""
+	var fix []string
 	for _, right := range app {
-		fix += grantTo(right, e.Role) + "\n"
+		fix = append(fix, grantTo(right, e.Role))
 	}
-	return finding{failure, "the role lacks rights that an app needs; for an app that only sends, rowcast migrate --sender-role grants fewer rights", fix}, nil
+	return finding{failure, "the role lacks rights that an app needs; for an app that only sends, rowcast migrate --sender-role grants fewer rights", strings.Join(fix, "\n")}, nil
 }
 
 // grantTo returns a GRANT.
