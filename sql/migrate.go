@@ -228,6 +228,7 @@ var signs = []string{
 	"to_regproc('rowcast.disown') IS NOT NULL",
 	"EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('rowcast.history') AND attname = 'singleton' AND NOT attisdropped)",
 	"to_regproc('rowcast.server') IS NOT NULL",
+	"to_regproc('rowcast.unwatch') IS NOT NULL",
 }
 
 // recognize returns the version of the schema by its objects.
