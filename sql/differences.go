@@ -198,7 +198,8 @@ func mendTrigger(want object, exists bool, table string) string {
 	return create
 }
 
-// strangeOwners is a query for objects that do not belong to the owner of the schema, or to a superuser.
+// strangeOwners is a query for objects that do not belong to the owner of the schema, or to a superuser. The trigger
+// function of a watched table belongs to the owner of the table.
 const strangeOwners = `SELECT 'owner', object, format('belongs to the role %I, and the schema to %I', pg_get_userbyid(owner), pg_get_userbyid(nspowner)),
 		format('ALTER %s OWNER TO %I;', object, pg_get_userbyid(nspowner)), false
 	FROM pg_namespace home, LATERAL (
@@ -206,7 +207,7 @@ const strangeOwners = `SELECT 'owner', object, format('belongs to the role %I, a
 			FROM pg_class c WHERE relnamespace = home.oid AND (relkind IN ('r', 'v') OR relkind = 'S'
 				AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype IN ('a', 'i')))
 		UNION ALL SELECT proowner, format('FUNCTION rowcast.%I(%s)', proname, pg_get_function_identity_arguments(oid))
-			FROM pg_proc WHERE pronamespace = home.oid AND prokind = 'f'
+			FROM pg_proc WHERE pronamespace = home.oid AND prokind = 'f' AND NOT (` + ofWatchedTable + `)
 	) objects (owner, object)
 	WHERE nspname = 'rowcast' AND owner <> nspowner AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = owner) ORDER BY object`
 

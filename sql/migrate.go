@@ -286,12 +286,15 @@ func checkControl(ctx context.Context, tx pgx.Tx) error {
 		"let a superuser run GRANT EXECUTE ON FUNCTION pg_control_system() TO %s in this database", role, role)
 }
 
-// checkOwners returns an error if another role owns the schema, or a table or function in it. Superusers may own them.
+// checkOwners returns an error if another role owns the schema, or a table or function in it. Superusers may own them. The
+// owner of a watched table may own its trigger function: nothing can call such a function, except a trigger of a table, and
+// no migration creates a trigger with it.
 func checkOwners(ctx context.Context, tx pgx.Tx) error {
 	const find = `SELECT pg_catalog.pg_get_userbyid(owner), name FROM (
 			SELECT nspowner, 0, 'the schema ' || nspname FROM pg_namespace WHERE nspname = 'rowcast'
 			UNION ALL SELECT relowner, 1, 'rowcast.' || relname FROM pg_class WHERE relnamespace = to_regnamespace('rowcast')
-			UNION ALL SELECT proowner, 2, 'the function rowcast.' || proname FROM pg_proc WHERE pronamespace = to_regnamespace('rowcast')
+			UNION ALL SELECT proowner, 2, 'the function rowcast.' || proname FROM pg_proc
+				WHERE pronamespace = to_regnamespace('rowcast') AND NOT (` + ofWatchedTable + `)
 		) objects (owner, kind, name) JOIN pg_roles ON pg_roles.oid = owner
 		WHERE NOT rolsuper AND rolname <> current_user ORDER BY kind, name LIMIT 1`
 	var owner, name string
@@ -305,6 +308,9 @@ func checkOwners(ctx context.Context, tx pgx.Tx) error {
 	return fmt.Errorf("%s belongs to the role %q, which could run its own code with the rights of the current role: "+
 		"run rowcast migrate as %q, or drop the schema first", name, owner, owner)
 }
+
+// ofWatchedTable is a condition in SQL. It is true if a row of pg_proc is a trigger function of a watched table.
+const ofWatchedTable = `proname ~ '^watch_[0-9a-f]{32}$' AND prorettype = 'trigger'::regtype`
 
 // A Script is SQL for psql, or for a migration of a framework. It does the same as [Migrate] and [Grant] do in an empty
 // database.

@@ -7,16 +7,31 @@ CREATE FUNCTION rowcast.recipients(anynonarray) RETURNS SETOF text LANGUAGE sql 
 CREATE FUNCTION rowcast.recipients(anyarray) RETURNS SETOF text LANGUAGE sql STABLE AS
     'SELECT DISTINCT r::pg_catalog.text FROM pg_catalog.unnest($1) AS u(r) WHERE r IS NOT NULL';
 
--- watched() returns the watched tables and the options of watch(). is_enabled is false if a trigger is disabled or was
--- dropped, or if the table has another owner than the trigger function.
-CREATE FUNCTION rowcast.watched() RETURNS TABLE (target regclass, watcher regprocedure, options jsonb, is_enabled boolean)
+-- watched() returns the watched tables, with the options of watch() and what is wrong. target is NULL for a trigger
+-- function that has no trigger. dropped has the columns that the table had when it was watched, and no longer has: they
+-- were dropped or renamed. An expression that names one of them fails.
+CREATE FUNCTION rowcast.watched()
+    RETURNS TABLE (target regclass, watcher regprocedure, options jsonb, problems text[], dropped text[])
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT tgrelid::regclass, tgfoid::regprocedure, options,
-        bool_and(tgenabled IN ('O', 'A')) AND count(*) = jsonb_array_length(options -> 'on') AND relowner = proowner
-    FROM pg_trigger JOIN pg_proc p ON p.oid = tgfoid JOIN pg_class c ON c.oid = tgrelid
-        CROSS JOIN LATERAL CAST(substring(split_part(prosrc, E'\n', 1) FROM '^-- rowcast\.watch (.*)$') AS jsonb) AS options
-    WHERE pronamespace = 'rowcast'::regnamespace AND tgname IN ('rowcast_watch_insert', 'rowcast_watch_update', 'rowcast_watch_delete')
-    GROUP BY tgrelid, tgfoid, options, relowner, proowner
+    SELECT c.oid::regclass, p.oid::regprocedure, o, array_remove(ARRAY[
+        CASE WHEN c.oid IS NULL THEN 'the table or its triggers were dropped' END,
+        (SELECT 'missing triggers: ' || string_agg(operation, ', ') FROM jsonb_array_elements_text(o -> 'on') AS operation
+            WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgfoid = p.oid AND tgname = 'rowcast_watch_' || operation)
+            HAVING c.oid IS NOT NULL),
+        (SELECT 'disabled triggers: ' || string_agg(tgname, ', ' ORDER BY tgname) FROM pg_trigger
+            WHERE tgrelid = c.oid AND tgfoid = p.oid AND tgenabled NOT IN ('O', 'A')),
+        CASE WHEN relowner <> proowner THEN
+            format('the table belongs to %I, and its trigger function to %I', pg_get_userbyid(relowner), pg_get_userbyid(proowner)) END,
+        CASE WHEN NOT (has_schema_privilege(proowner, home, 'USAGE') AND has_column_privilege(proowner, notifications, 'recipient', 'INSERT')) THEN
+            format('the owner %I of the trigger function may not insert notifications', pg_get_userbyid(proowner)) END], NULL),
+        ARRAY(SELECT d FROM jsonb_array_elements_text(o -> 'columns') AS d WHERE c.oid IS NOT NULL AND NOT EXISTS (
+            SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = d AND NOT attisdropped))
+    FROM (SELECT relnamespace AS home, oid AS notifications FROM pg_class
+            WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications') AS ours
+        JOIN pg_proc AS p ON pronamespace = home AND proname ~ '^watch_[0-9a-f]{32}$' AND prorettype = 'trigger'::regtype
+        CROSS JOIN LATERAL CAST(substring(split_part(prosrc, E'\n', 1) FROM '^-- rowcast\.watch (.*)$') AS jsonb) AS o
+        LEFT JOIN pg_class AS c ON c.oid IN (SELECT tgrelid FROM pg_trigger WHERE tgfoid = p.oid)
+    ORDER BY c.oid::regclass::text COLLATE "C", proname
 $$;
 
 -- watch_check() raises an error if the relation is not a table that can be watched, or if the role may not watch it.
@@ -24,6 +39,7 @@ CREATE FUNCTION rowcast.watch_check(target regclass) RETURNS void LANGUAGE plpgs
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     relation pg_class;
+    grants_options constant boolean := current_setting('server_version_num')::int >= 160000;
 BEGIN
     SELECT * INTO relation FROM pg_class WHERE oid = target;
     IF NOT FOUND THEN
@@ -34,12 +50,15 @@ BEGIN
     ELSIF relation.relnamespace IN ('rowcast'::regnamespace, 'pg_catalog'::regnamespace) OR relation.relpersistence = 't' THEN
         RAISE EXCEPTION 'rowcast: % cannot be watched', target USING ERRCODE = 'wrong_object_type',
             HINT = 'Watch a permanent table of an app.';
-    ELSIF NOT has_schema_privilege('rowcast', 'CREATE') THEN
+    ELSIF NOT (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'rowcast') THEN
         RAISE EXCEPTION 'rowcast: role % may not watch tables', current_user USING ERRCODE = 'insufficient_privilege',
             HINT = 'Only the owner of the schema rowcast may watch tables.';
-    ELSIF NOT pg_has_role(relation.relowner, 'USAGE') THEN
+    -- The role needs the rights of the owner of the table for its triggers, and gives the trigger function to the owner.
+    -- From PostgreSQL 16 on, a membership can have one without the other.
+    ELSIF NOT (pg_has_role(relation.relowner, 'USAGE') AND pg_has_role(relation.relowner, CASE WHEN grants_options THEN 'SET' ELSE 'MEMBER' END)) THEN
         RAISE EXCEPTION 'rowcast: role % may not watch %', current_user, target USING ERRCODE = 'insufficient_privilege',
-            HINT = format('Run this first: GRANT %I TO %I', pg_get_userbyid(relation.relowner), current_user);
+            HINT = format('Run this first: GRANT %I TO %I', pg_get_userbyid(relation.relowner), current_user)
+                || CASE WHEN grants_options THEN ' WITH INHERIT TRUE, SET TRUE' ELSE '' END;
     END IF;
 END
 $$;
@@ -53,24 +72,52 @@ CREATE FUNCTION rowcast.watch_query(tg_op text, source text, expressions text, c
         ' CROSS JOIN LATERAL (SELECT %s FROM (SELECT (p.rowcast_n).*) AS n WHERE %s) AS s', result, tg_op, source, expressions, condition)
 $$;
 
--- unwatch() drops the triggers and the function that watch() created. It reports whether there were any.
+-- unwatch() drops the triggers and the function that watch() created. It reports whether there were any. It ignores
+-- functions that watch() has not created, because the owner of the table can give any name to a trigger of any function.
 CREATE FUNCTION rowcast.unwatch(target regclass) RETURNS boolean LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     trigger name;
     watcher regprocedure;
-    was_watched boolean := false;
+    watchers regprocedure[] := '{}';
 BEGIN
     PERFORM rowcast.watch_check(target);
-    FOR trigger, watcher IN SELECT tgname, tgfoid FROM pg_trigger
-        WHERE tgrelid = target AND tgname IN ('rowcast_watch_insert', 'rowcast_watch_update', 'rowcast_watch_delete') LOOP
+    FOR trigger, watcher IN SELECT tgname, p.oid FROM pg_trigger JOIN pg_proc AS p ON p.oid = tgfoid
+        WHERE tgrelid = target AND pronamespace = 'rowcast'::regnamespace AND proname ~ '^watch_[0-9a-f]{32}$' LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', trigger, target);
-        was_watched := true;
+        watchers := watchers || watcher;
     END LOOP;
-    IF was_watched THEN
+    FOR watcher IN SELECT DISTINCT unnest(watchers) LOOP
         EXECUTE format('DROP FUNCTION %s', watcher);
+    END LOOP;
+    RETURN watchers <> '{}';
+END
+$$;
+
+-- watch_function() creates a function that runs with the rights of the owner of a table. The owner gets the rights of a
+-- sender, without which the function could not insert notifications.
+CREATE FUNCTION rowcast.watch_function(watcher name, result text, body text, owner name) RETURNS void LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lends boolean := NOT has_schema_privilege(owner, 'rowcast', 'CREATE');
+BEGIN
+    EXECUTE format('CREATE FUNCTION rowcast.%I() RETURNS %s LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L',
+        watcher, result, body);
+    EXECUTE format('REVOKE ALL ON FUNCTION rowcast.%I() FROM PUBLIC', watcher);
+    IF NOT (SELECT pg_has_role(owner, nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'rowcast') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA rowcast TO %I', owner);
+        EXECUTE format('GRANT INSERT (recipient, event, data) ON rowcast.notifications TO %I', owner);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.watch_query(text, text, text, text, text), rowcast.recipients(text),'
+            ' rowcast.recipients(anynonarray), rowcast.recipients(anyarray) TO %I', owner);
     END IF;
-    RETURN was_watched;
+    -- A role that becomes the owner of a function must have the right CREATE on the schema at this moment.
+    IF lends THEN
+        EXECUTE format('GRANT CREATE ON SCHEMA rowcast TO %I', owner);
+    END IF;
+    EXECUTE format('ALTER FUNCTION rowcast.%I() OWNER TO %I', watcher, owner);
+    IF lends THEN
+        EXECUTE format('REVOKE CREATE ON SCHEMA rowcast FROM %I', owner);
+    END IF;
 END
 $$;
 
@@ -83,13 +130,14 @@ $$;
 -- Watching a table again replaces the options. The body of the trigger function begins with a comment that has the options
 -- as JSON, which pg_dump keeps.
 --
--- The trigger function runs with the rights of the owner of the table, who gets the rights of a sender. If it ran with the
--- rights of the owner of the schema, the owner of the table could use them: in a cast of the type of a column.
+-- The expressions run with the rights of the owner of the table. With those of the owner of the schema, the owner of the
+-- table could use them in a function that an expression calls, also indirectly: in a cast, or in the CHECK of a domain.
 CREATE FUNCTION rowcast.watch(target regclass, recipient text, event text DEFAULT '''message''',
     data text DEFAULT 'to_jsonb(n.*)', "on" text[] DEFAULT '{insert}', "when" text DEFAULT 'true', on_error text DEFAULT 'fail')
     RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $watch$
 DECLARE
-    options jsonb := jsonb_build_object('when', "when", 'recipient', recipient, 'event', event, 'data', data, 'on', "on", 'on_error', on_error);
+    options jsonb := jsonb_build_object('when', "when", 'recipient', recipient, 'event', event, 'data', data, 'on', "on", 'on_error', on_error,
+        'columns', ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = target AND attnum > 0 AND NOT attisdropped));
     -- A line break before the closing parenthesis ends a comment in an expression.
     parts jsonb := jsonb_build_object('when', format(E'(%s\n)::boolean', "when"), 'recipient', format(E'(%s\n)', recipient),
         'event', format(E'(%s\n)::text', event), 'data', format(E'(%s\n)', data));
@@ -100,9 +148,9 @@ DECLARE
         'update', 'SELECT rowcast_n, rowcast_o FROM (SELECT row_number() OVER () AS i, rowcast_a AS rowcast_n FROM rowcast_new AS rowcast_a) AS a'
             ' JOIN (SELECT row_number() OVER () AS i, rowcast_b AS rowcast_o FROM rowcast_old AS rowcast_b) AS b USING (i) ORDER BY i',
         'delete', 'SELECT rowcast_a AS rowcast_n, rowcast_a AS rowcast_o FROM rowcast_old AS rowcast_a');
-    watcher name := 'watch_' || replace(gen_random_uuid()::text, '-', '');
-    owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = target);
-    lends boolean;
+    watcher constant name := 'watch_' || replace(gen_random_uuid()::text, '-', '');
+    call constant text := format('SELECT rowcast.%I()', watcher);
+    owner constant name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = target);
     part text;
     operation text;
     body text;
@@ -119,14 +167,40 @@ BEGIN
         IF coalesce(btrim(options ->> part), '') = '' THEN
             RAISE EXCEPTION 'rowcast: the % expression is empty', part USING ERRCODE = 'invalid_parameter_value';
         END IF;
+    END LOOP;
+
+    -- Two sessions that grant rights on one object at the same time fail, so this takes the lock of migrations.
+    PERFORM pg_advisory_xact_lock(4097083626);
+    body := format($body$
+DECLARE
+    part text;
+    hint text;
+BEGIN
+    FOREACH part IN ARRAY ARRAY['when', 'recipient', 'event', 'data'] LOOP
         BEGIN
-            EXECUTE rowcast.watch_query('INSERT', format('SELECT rowcast_a AS rowcast_n, rowcast_a AS rowcast_o FROM %s AS rowcast_a WHERE false', target),
-                (parts ->> part) || ' AS v', 'true',
+            EXECUTE rowcast.watch_query('INSERT', %4$L,
+                (%2$L::jsonb ->> part) || ' AS v', 'true',
                 CASE part WHEN 'recipient' THEN 'rowcast.recipients(v)' WHEN 'data' THEN 'to_jsonb(v)' ELSE 'v' END);
         EXCEPTION WHEN OTHERS THEN
-            RAISE EXCEPTION 'rowcast: watching %: % expression % failed: %', target, part, options ->> part, SQLERRM USING ERRCODE = SQLSTATE;
+            GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+            IF hint = '' AND SQLSTATE IN ('42601', '42703') THEN
+                hint := 'Each expression is SQL over the row n. A constant text needs single quotes.';
+            END IF;
+            RAISE EXCEPTION USING ERRCODE = SQLSTATE, HINT = hint,
+                MESSAGE = format('rowcast: watching %%s: %%s expression %%s failed: %%s', %1$L, part, %3$L::jsonb ->> part, SQLERRM);
         END;
     END LOOP;
+END
+$body$, target, parts, options, format('SELECT rowcast_a AS rowcast_n, rowcast_a AS rowcast_o FROM %s AS rowcast_a WHERE false', target));
+    -- The expressions can run code of the owner of the table, which can change settings of the session, such as the
+    -- search_path. The rollback of this block undoes that. Nothing between the call and the rollback depends on settings.
+    BEGIN
+        PERFORM rowcast.watch_function(watcher, 'void', body, owner);
+        EXECUTE call;
+        RAISE EXCEPTION USING ERRCODE = 'RCOK0';
+    EXCEPTION WHEN SQLSTATE 'RCOK0' THEN NULL;
+    END;
+
     body := '-- rowcast.watch ' || options::text || $body$
 #variable_conflict use_column
 DECLARE
@@ -168,30 +242,12 @@ EXCEPTION WHEN OTHERS THEN
 END
 $body$, sources, parts, parts ->> 'when', options, CASE on_error WHEN 'skip' THEN 'WARNING' ELSE 'EXCEPTION' END);
 
-    -- Two sessions that grant rights on one object at the same time fail, so this takes the lock of migrations.
-    PERFORM pg_advisory_xact_lock(4097083626);
     PERFORM rowcast.unwatch(target);
-    EXECUTE format('CREATE FUNCTION rowcast.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L',
-        watcher, body);
-    EXECUTE format('REVOKE ALL ON FUNCTION rowcast.%I() FROM PUBLIC', watcher);
+    PERFORM rowcast.watch_function(watcher, 'trigger', body, owner);
     FOREACH operation IN ARRAY "on" LOOP
         EXECUTE format('CREATE TRIGGER rowcast_watch_%s AFTER %s ON %s REFERENCING %s FOR EACH STATEMENT EXECUTE FUNCTION rowcast.%I()',
             operation, operation, target, CASE operation WHEN 'insert' THEN 'NEW TABLE AS rowcast_new' WHEN 'delete' THEN 'OLD TABLE AS rowcast_old'
                 ELSE 'NEW TABLE AS rowcast_new OLD TABLE AS rowcast_old' END, watcher);
     END LOOP;
-    IF owner = current_user THEN
-        RETURN;
-    END IF;
-    EXECUTE format('GRANT USAGE ON SCHEMA rowcast TO %I', owner);
-    EXECUTE format('GRANT INSERT (recipient, event, data) ON rowcast.notifications TO %I', owner);
-    -- A role that becomes the owner of a function must have the right CREATE on the schema at this moment.
-    lends := NOT has_schema_privilege(owner, 'rowcast', 'CREATE');
-    IF lends THEN
-        EXECUTE format('GRANT CREATE ON SCHEMA rowcast TO %I', owner);
-    END IF;
-    EXECUTE format('ALTER FUNCTION rowcast.%I() OWNER TO %I', watcher, owner);
-    IF lends THEN
-        EXECUTE format('REVOKE CREATE ON SCHEMA rowcast FROM %I', owner);
-    END IF;
 END
 $watch$;

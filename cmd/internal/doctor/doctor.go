@@ -95,6 +95,7 @@ var checks = []check{
 	{"grants", compared("no table grants rights to PUBLIC", "grant"), ordinary},
 	{"senders", (*Examination).senders, ordinary},
 	{"rows", (*Examination).rows, ordinary},
+	{"watched", (*Examination).watched, ordinary},
 	{"hubs", (*Examination).hubs, ordinary},
 	{"park lock", (*Examination).parkLock, ordinary},
 	{"reading", (*Examination).reading, withoutTransaction},

@@ -1,0 +1,48 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"rowcast/cmd/internal/terminal"
+	"rowcast/sql"
+)
+
+// watched checks the watched tables: their triggers, their owners, and the columns that their expressions name. It
+// executes no expression, because the owner of the table could run own code with the rights of the doctor's role.
+func (e *Examination) watched(ctx context.Context) (finding, error) {
+	role, grants, err := e.missing(ctx, []sql.Right{{Privilege: "EXECUTE", Kind: "FUNCTION", Name: "watched"}})
+	if err != nil {
+		return finding{}, err
+	}
+	if grants != "" {
+		return finding{warning, fmt.Sprintf("the role %s cannot list the watched tables", role), grants}, nil
+	}
+	all, err := sql.ReadWatched(ctx, e.tx)
+	if err != nil {
+		return finding{}, err
+	}
+	f := ok("tables that are watched: %d", len(all))
+	var texts, fixes []string
+	for _, w := range all {
+		if len(w.Problems) == 0 {
+			continue
+		}
+		texts = append(texts, terminal.Printable(strings.TrimPrefix(w.Table+": "+strings.Join(w.Problems, "; "), ": ")))
+		switch {
+		case w.Failing:
+			f.verdict = failure
+			fixes = append(fixes, terminal.Printable(fmt.Sprintf("watch the table %s again with the new name of the column: rowcast watch --list prints its options", w.Table)))
+		case f.verdict == healthy:
+			f.verdict = warning
+		}
+		if w.Mend != "" {
+			fixes = append(fixes, terminal.Printable(w.Mend))
+		}
+	}
+	if len(texts) > 0 {
+		f.text, f.fix = strings.Join(texts, "; "), strings.Join(fixes, "\n")
+	}
+	return f, nil
+}

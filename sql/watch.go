@@ -1,0 +1,230 @@
+package sql
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A Watch says which notifications the statements on a table of an app insert. Fields except Table and Recipient may be
+// empty. The defaults are those of the SQL function rowcast.watch(), which the README documents.
+type Watch struct {
+	Table     string   `json:"-"` // in the syntax of SQL, such as public.orders or "Orders"
+	Recipient string   `json:"recipient"`
+	Event     string   `json:"event"`
+	Data      string   `json:"data"`
+	On        []string `json:"on"`
+	When      string   `json:"when"`
+	OnError   string   `json:"on_error"`
+}
+
+// Statement returns a statement that watches the table, without a semicolon. It leaves out defaults.
+func (w Watch) Statement() string {
+	on := ""
+	if len(w.On) > 0 {
+		on = "{" + strings.Join(w.On, ",") + "}"
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "SELECT rowcast.watch(%s, recipient => %s", literal(w.Table), literal(w.Recipient))
+	for _, argument := range []struct{ name, value, standard string }{
+		{"event", w.Event, "'message'"},
+		{"data", w.Data, "to_jsonb(n.*)"},
+		{`"on"`, on, "{insert}"},
+		{`"when"`, w.When, "true"},
+		{"on_error", w.OnError, "fail"},
+	} {
+		if argument.value != "" && argument.value != argument.standard {
+			fmt.Fprintf(&out, ", %s => %s", argument.name, literal(argument.value))
+		}
+	}
+	return out.String() + ")"
+}
+
+// literal returns text as a string constant on one line, which means the same with every setting of
+// standard_conforming_strings.
+func literal(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
+		return "'" + strings.ReplaceAll(text, "'", "''") + "'"
+	}
+	var out strings.Builder
+	for _, r := range text {
+		switch {
+		case r == '\\' || r == '\'':
+			out.WriteString(`\` + string(r))
+		case r == '\n':
+			out.WriteString(`\n`)
+		case unicode.IsControl(r):
+			fmt.Fprintf(&out, `\u%04x`, r)
+		default:
+			out.WriteRune(r)
+		}
+	}
+	return "E'" + out.String() + "'"
+}
+
+// Install watches the table, or replaces the options of a watched table. It returns the name of the table with its
+// schema. The role must be the owner of the schema rowcast, or have its rights.
+func (w Watch) Install(ctx context.Context, dsn string) (table string, err error) {
+	err = onTable(ctx, dsn, w.Table, func(tx pgx.Tx, name string) error {
+		w.Table, table = name, name
+		_, err := tx.Exec(ctx, w.Statement())
+		return err
+	})
+	return table, err
+}
+
+// Unwatch ends the watching of a table. It returns the name of the table with its schema, and reports whether the table
+// was watched.
+func Unwatch(ctx context.Context, dsn, name string) (table string, was bool, err error) {
+	err = onTable(ctx, dsn, name, func(tx pgx.Tx, name string) error {
+		table = name
+		return tx.QueryRow(ctx, "SELECT rowcast.unwatch($1::text::regclass)", name).Scan(&was)
+	})
+	return table, was, err
+}
+
+// onTable finds a table with the search_path of the connection. It calls change in a transaction with a safe
+// search_path, with the name of the table and its schema.
+func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table string) error) error {
+	conn, err := connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var target *uint32
+	if err := conn.QueryRow(ctx, "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid", name).Scan(&target); err != nil {
+		return withHint(fmt.Errorf("find the table %s: %w", name, err))
+	}
+	if target == nil {
+		return fmt.Errorf("the table %s does not exist in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes", name)
+	}
+	return withHint(secured(ctx, conn, func(tx pgx.Tx) error {
+		if err := checkInstalled(ctx, tx); err != nil {
+			return err
+		}
+		var table string
+		if err := tx.QueryRow(ctx, "SELECT $1::oid::regclass::text", *target).Scan(&table); err != nil {
+			return err
+		}
+		return change(tx, table)
+	}))
+}
+
+// checkInstalled returns [ErrNoSchema] if the schema does not have the functions that watch tables. Unlike
+// [CheckVersion], it needs no rights on the schema.
+func checkInstalled(ctx context.Context, db querier) error {
+	var there bool
+	const find = "SELECT EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('rowcast') AND proname = 'watched')"
+	if err := db.QueryRow(ctx, find).Scan(&there); err != nil {
+		return fmt.Errorf("find the schema: %w", err)
+	}
+	if !there {
+		return fmt.Errorf("%w: run rowcast migrate", ErrNoSchema)
+	}
+	return nil
+}
+
+// withHint adds the hint of PostgreSQL to an error.
+func withHint(err error) error {
+	failed, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || failed.Hint == "" {
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, failed.Hint)
+}
+
+// A Watched table has its options and what is wrong with it. Table is empty if the table or its triggers were dropped.
+type Watched struct {
+	Watch
+	Problems []string // sentences without a full stop
+	// Failing reports that an expression names a column that the table no longer has, so that statements fail.
+	Failing bool
+	// Mend is SQL that mends the problems, if a statement can.
+	Mend string
+}
+
+// ListWatched calls [ReadWatched] for the database with the connection string dsn.
+func ListWatched(ctx context.Context, dsn string) (all []Watched, err error) {
+	conn, err := connect(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	err = secured(ctx, conn, func(tx pgx.Tx) error {
+		if err := checkInstalled(ctx, tx); err != nil {
+			return err
+		}
+		all, err = ReadWatched(ctx, tx)
+		return err
+	})
+	return all, withHint(err)
+}
+
+// ReadWatched returns the watched tables. The search_path must be pg_catalog.
+//
+// It does not let PostgreSQL parse an expression. Even the analysis of a statement converts constants, which can run code
+// of the owner of the table (the CHECK of a domain, for example), with the rights of the role that asks.
+func ReadWatched(ctx context.Context, db rowsQuerier) ([]Watched, error) {
+	rows, err := db.Query(ctx, "SELECT coalesce(target::text, ''), watcher::text, coalesce(options, '{}'), problems, dropped FROM rowcast.watched()")
+	if err != nil {
+		return nil, fmt.Errorf("list the watched tables: %w", err)
+	}
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w Watched, err error) {
+		var table, watcher string
+		var dropped []string
+		if err = row.Scan(&table, &watcher, &w.Watch, &w.Problems, &dropped); err != nil {
+			return w, err
+		}
+		w.Table = table
+		w.examine(watcher, dropped)
+		return w, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the watched tables: %w", err)
+	}
+	return all, nil
+}
+
+// examine finds the expressions that name a dropped column, and sets Mend.
+func (w *Watched) examine(watcher string, dropped []string) {
+	for _, e := range []struct{ name, text string }{
+		{"when", w.When}, {"recipient", w.Recipient}, {"event", w.Event}, {"data", w.Data},
+	} {
+		names := identifiers(e.text)
+		for _, column := range dropped {
+			if slices.Contains(names, column) {
+				w.Failing = true
+				w.Problems = append(w.Problems, fmt.Sprintf("the %s expression %s names the column %q, which was dropped or renamed", e.name, e.text, column))
+			}
+		}
+	}
+	switch {
+	case w.Table == "":
+		w.Mend = "DROP FUNCTION " + watcher + ";"
+	case len(w.Problems) > 0 && !w.Failing:
+		w.Mend = w.Statement() + ";"
+	}
+}
+
+// token matches a string constant, a comment, a quoted identifier (group 1), or another word (group 2). It does not know
+// dollar quotes with a tag, whose words count as identifiers.
+var token = regexp.MustCompile(`[eE]'(?:[^'\\]|\\(?s:.)|'')*'|'(?:[^']|'')*'|(?s:\$\$.*?\$\$)|--[^\n]*|(?s:/\*.*?\*/)|"((?:[^"]|"")*)"|([\pL_][\pL\pM\pN_$]*)`)
+
+// identifiers returns the names in an expression, spelled as the catalog spells them.
+func identifiers(expression string) (names []string) {
+	for _, found := range token.FindAllStringSubmatch(expression, -1) {
+		name := cmp.Or(strings.ReplaceAll(found[1], `""`, `"`), strings.ToLower(found[2]))
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
