@@ -182,6 +182,10 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 			return "CREATE SCHEMA rowcast; CREATE FUNCTION rowcast.tag(text) RETURNS text LANGUAGE sql AS 'SELECT 1::text';" +
 				"ALTER FUNCTION rowcast.tag(text) OWNER TO " + role
 		},
+		"a function that looks like a trigger function of a watched table": func(role string) string {
+			return "CREATE SCHEMA rowcast; CREATE FUNCTION rowcast.watch_00000000000000000000000000000000() RETURNS text LANGUAGE sql AS 'SELECT 1::text';" +
+				"ALTER FUNCTION rowcast.watch_00000000000000000000000000000000() OWNER TO " + role
+		},
 	} {
 		dsn := dbtest.Empty(t)
 		conn := connect(t, dsn)

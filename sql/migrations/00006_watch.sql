@@ -20,6 +20,8 @@ CREATE FUNCTION rowcast.watched()
             HAVING c.oid IS NOT NULL),
         (SELECT 'disabled triggers: ' || string_agg(tgname, ', ' ORDER BY tgname) FROM pg_trigger
             WHERE tgrelid = c.oid AND tgfoid = p.oid AND tgenabled NOT IN ('O', 'A')),
+        (SELECT 'virtual generated columns, which PostgreSQL does not compute for triggers: ' || string_agg(quote_ident(attname), ', ')
+            FROM pg_attribute WHERE attrelid = c.oid AND attgenerated = 'v' AND NOT attisdropped),
         CASE WHEN relowner <> proowner THEN
             format('the table belongs to %I, and its trigger function to %I', pg_get_userbyid(relowner), pg_get_userbyid(proowner)) END,
         CASE WHEN NOT (has_schema_privilege(proowner, home, 'USAGE') AND has_column_privilege(proowner, notifications, 'recipient', 'INSERT')) THEN
@@ -156,7 +158,10 @@ DECLARE
     body text;
 BEGIN
     PERFORM rowcast.watch_check(target);
-    IF on_error IS NULL OR on_error NOT IN ('fail', 'skip') THEN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = target AND attgenerated = 'v' AND NOT attisdropped) THEN
+        RAISE EXCEPTION 'rowcast: % has a virtual generated column, and PostgreSQL does not compute it for triggers', target
+            USING ERRCODE = 'feature_not_supported', HINT = 'Declare the column as STORED.';
+    ELSIF on_error IS NULL OR on_error NOT IN ('fail', 'skip') THEN
         RAISE EXCEPTION 'rowcast: on_error is %, want fail or skip', quote_nullable(on_error) USING ERRCODE = 'invalid_parameter_value';
     ELSIF coalesce(cardinality("on"), 0) = 0 OR NOT "on" <@ ARRAY['insert', 'update', 'delete'] OR
         cardinality("on") <> (SELECT count(DISTINCT o) FROM unnest("on") AS u(o)) THEN

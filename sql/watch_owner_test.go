@@ -1,0 +1,288 @@
+package sql_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+)
+
+// giveSchema makes a role without other rights the owner of the schema rowcast.
+func giveSchema(t *testing.T, conn *pgx.Conn, role string) {
+	t.Helper()
+	quoted := pgx.Identifier{role}.Sanitize()
+	keepFunctions(t, conn)
+	run(t, conn, "ALTER SCHEMA rowcast OWNER TO "+quoted)
+	run(t, conn, `DO $$ DECLARE change text; BEGIN
+		FOR change IN SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, pg_get_userbyid(nspowner)) FROM pg_class JOIN (SELECT nspowner FROM pg_namespace WHERE nspname = 'rowcast') s ON true
+				WHERE relnamespace = 'rowcast'::regnamespace AND relkind = 'r'
+			UNION ALL SELECT format('ALTER FUNCTION %s OWNER TO %I', oid::regprocedure, pg_get_userbyid(nspowner)) FROM pg_proc JOIN (SELECT nspowner FROM pg_namespace WHERE nspname = 'rowcast') s ON true
+				WHERE pronamespace = 'rowcast'::regnamespace LOOP
+			EXECUTE change;
+		END LOOP;
+	END $$`)
+}
+
+// trap is SQL that creates a table whose expressions run code of its owner: in the CHECK of a domain, when a constant is
+// converted, and in a cast. The code counts its runs, fails if another role than the owner runs it, and changes the
+// search_path of the session.
+const trap = `CREATE SCHEMA shop;
+	CREATE SEQUENCE shop.runs;
+	CREATE FUNCTION shop.spy(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE SECURITY INVOKER AS $$ BEGIN
+		PERFORM pg_catalog.set_config('search_path', 'shop, pg_catalog', false);
+		IF current_user <> (SELECT tableowner FROM pg_catalog.pg_tables WHERE schemaname = 'shop') THEN
+			RAISE EXCEPTION 'the code of the owner of the table runs as %', current_user;
+		END IF;
+		PERFORM pg_catalog.nextval('shop.runs');
+		RETURN true;
+	END $$;
+	CREATE FUNCTION shop.format(text, text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'shop.format was called'; END $$;
+	CREATE DOMAIN shop.tag AS text CHECK (shop.spy(VALUE));
+	CREATE TYPE shop.code AS (a int);
+	CREATE FUNCTION shop.text_of(shop.code) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM shop.spy(''); RETURN current_user; END $$;
+	CREATE CAST (shop.code AS text) WITH FUNCTION shop.text_of(shop.code);
+	CREATE TABLE shop.orders (code shop.code, tags shop.tag[], b text[])`
+
+const (
+	watchTrap = `SELECT rowcast.watch('shop.orders', 'code', data => 'to_jsonb(current_user)', "when" => $$b && '{urgent}' OR tags && '{urgent}'$$)`
+	trapRuns  = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END::text FROM shop.runs"
+)
+
+// The owner of the schema, who is not a superuser, can watch a table of a role of which it is a member. The code of the
+// owner of the table never runs with the rights of the owner of the schema, and does not change its session.
+func TestCodeOfAWatchedTableRunsAsItsOwner(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	owner, seller, app := createRole(t, conn, "owner"), createRole(t, conn, "seller"), createRole(t, conn, "app")
+	giveSchema(t, conn, owner)
+	run(t, conn, "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO PUBLIC', current_database()); END $$")
+	setRole(t, conn, seller)
+	run(t, conn, trap+"; GRANT USAGE ON SCHEMA shop TO PUBLIC; GRANT INSERT ON shop.orders TO PUBLIC")
+
+	setRole(t, conn, owner)
+	_, err := conn.Exec(dbtest.Context(t), watchTrap)
+	failed, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || failed.Code != "42501" || !strings.HasPrefix(failed.Hint, "Run this first: GRANT ") {
+		t.Fatalf("watch without a membership: got %v, want insufficient_privilege and a hint with GRANT", err)
+	}
+	run(t, conn, "RESET ROLE")
+	run(t, conn, strings.TrimPrefix(failed.Hint, "Run this first: "))
+	setRole(t, conn, owner)
+	path := text(t, conn, "SHOW search_path")
+	run(t, conn, watchTrap)
+	if got := text(t, conn, "SHOW search_path"); got != path {
+		t.Errorf("after watch, the search_path is %s, want %s", got, path)
+	}
+	if got := text(t, conn, "SELECT has_schema_privilege('"+strings.ReplaceAll(seller, "'", "''")+"', 'rowcast', 'CREATE')::text"); got != "false" {
+		t.Error("the owner of the table has kept the right to create objects in the schema rowcast")
+	}
+	run(t, conn, "RESET ROLE")
+	if text(t, conn, trapRuns) == "0" {
+		t.Error("the code of the owner of the table did not run, so this test shows nothing")
+	}
+	setRole(t, conn, app)
+	run(t, conn, "INSERT INTO shop.orders (code, b) VALUES (ROW(1), '{urgent}')")
+	run(t, conn, "RESET search_path; RESET ROLE")
+	if got, want := text(t, conn, "SELECT recipient || data FROM rowcast.notifications"), seller+text(t, conn, "SELECT to_jsonb('"+strings.ReplaceAll(seller, "'", "''")+"'::text)::text"); got != want {
+		t.Errorf("the notification has the recipient and data %s, want %s", got, want)
+	}
+	setRole(t, conn, owner)
+	run(t, conn, "SELECT rowcast.unwatch('shop.orders')")
+}
+
+// Reading the watched tables runs no code of their owners. Preparing a statement with an expression does, although it
+// executes nothing.
+func TestReadWatchedRunsNoCode(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	run(t, conn, trap)
+	run(t, conn, watchTrap)
+	before := text(t, conn, trapRuns)
+	run(t, conn, "SET search_path = pg_catalog, pg_temp")
+	if all, err := sql.ReadWatched(dbtest.Context(t), conn); err != nil || len(all) != 1 || len(all[0].Problems) > 0 {
+		t.Errorf("got %v, %v, want one table without problems", all, err)
+	}
+	if after := text(t, conn, trapRuns); after != before {
+		t.Errorf("the code of the owner of the table has run %s times, want %s", after, before)
+	}
+	if _, err := conn.Prepare(dbtest.Context(t), "p", "SELECT tags && '{urgent}' FROM shop.orders"); err != nil || text(t, conn, trapRuns) == before {
+		t.Errorf("preparing a statement ran no code of the owner (%v), so this test shows nothing", err)
+	}
+}
+
+// Two sessions can watch tables of the same role at the same time.
+func TestWatchTwoTablesAtOnce(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	first, second, monitor := connect(t, dsn), connect(t, dsn), connect(t, dsn)
+	seller := pgx.Identifier{createRole(t, first, "seller")}.Sanitize()
+	run(t, first, "CREATE TABLE a (id int); CREATE TABLE b (id int); ALTER TABLE a OWNER TO "+seller+"; ALTER TABLE b OWNER TO "+seller)
+	run(t, first, "BEGIN; SELECT rowcast.watch('a', 'id')")
+	done := make(chan error, 1)
+	go func() {
+		_, err := second.Exec(dbtest.Context(t), "SELECT rowcast.watch('b', 'id')")
+		done <- err
+	}()
+	const waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
+	for waiting := false; !waiting; {
+		if err := monitor.QueryRow(dbtest.Context(t), waits, int32(second.PgConn().PID())).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("the second session did not wait for the first: got %v", err)
+		default:
+		}
+	}
+	run(t, first, "COMMIT")
+	if err := dbtest.Receive(t, done, "the end of the second watch"); err != nil {
+		t.Errorf("two sessions watch tables at once: %v", err)
+	}
+	run(t, first, "INSERT INTO a VALUES (1); INSERT INTO b VALUES (2)")
+	if got := text(t, first, notified); !strings.Contains(got, "1 message") || !strings.Contains(got, "2 message") {
+		t.Errorf("got the notifications %q, want one of each table", got)
+	}
+}
+
+// unwatch drops no function that watch has not created, although a trigger has the name that watch gives.
+func TestUnwatchDropsOnlyItsFunction(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	run(t, conn, `CREATE TABLE t (a int); CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+		CREATE TRIGGER rowcast_watch_delete AFTER DELETE ON t EXECUTE FUNCTION theirs(); SELECT rowcast.watch('t', 'a')`)
+	if got := text(t, conn, "SELECT concat(rowcast.unwatch('t'), rowcast.unwatch('t'), to_regproc('theirs'))"); got != "tftheirs" {
+		t.Errorf("got %s, want t, f and the function", got)
+	}
+}
+
+// ReadWatched returns what is wrong with a watched table. Mend mends it, unless a column is missing.
+func TestProblemsOfWatchedTables(t *testing.T) {
+	t.Parallel()
+	const watch = `SELECT rowcast.watch('t', 'a', data => $$jsonb_build_object('c', "B c")$$, "on" => '{insert,update}', "when" => 'o.d IS NULL -- e')`
+	for name, test := range map[string]struct {
+		harm, want string
+		failing    bool
+	}{
+		"none":               {`ALTER TABLE t DROP c, DROP e; ALTER TABLE t ENABLE ALWAYS TRIGGER rowcast_watch_insert; ALTER TABLE t RENAME TO s; ALTER TABLE s RENAME TO t`, "", false},
+		"disabled":           {`ALTER TABLE t DISABLE TRIGGER rowcast_watch_update`, "disabled triggers: rowcast_watch_update", false},
+		"replica":            {`ALTER TABLE t ENABLE REPLICA TRIGGER rowcast_watch_insert`, "disabled triggers: rowcast_watch_insert", false},
+		"one trigger":        {`DROP TRIGGER rowcast_watch_update ON t`, "missing triggers: update", false},
+		"no trigger":         {`DROP TRIGGER rowcast_watch_update ON t; DROP TRIGGER rowcast_watch_insert ON t`, "the table or its triggers were dropped", false},
+		"dropped table":      {`DROP TABLE t`, "the table or its triggers were dropped", false},
+		"another owner":      {`ALTER TABLE t OWNER TO pg_monitor`, "the table belongs to pg_monitor, and its trigger function to postgres", false},
+		"no right to insert": {`ALTER TABLE t OWNER TO pg_monitor; DO $$ BEGIN EXECUTE format('ALTER FUNCTION %s OWNER TO pg_monitor', (SELECT watcher FROM rowcast.watched())); END $$`, "the owner pg_monitor of the trigger function may not insert notifications", false},
+		"renamed column":     {`ALTER TABLE t RENAME d TO x`, `the when expression o.d IS NULL -- e names the column "d", which was dropped or renamed`, true},
+		"dropped column":     {`ALTER TABLE t DROP "B c"`, `the data expression jsonb_build_object('c', "B c") names the column "B c", which was dropped or renamed`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := connect(t, dbtest.Database(t))
+			run(t, conn, `CREATE TABLE t (a int, "B c" int, c int, d int, e int, f int); ALTER TABLE t DROP f`)
+			run(t, conn, watch)
+			run(t, conn, test.harm)
+			run(t, conn, "SET search_path = pg_catalog, pg_temp")
+			read := func() (problems, mend string, failing bool) {
+				all, err := sql.ReadWatched(dbtest.Context(t), conn)
+				if err != nil || len(all) > 1 {
+					t.Fatalf("got %v, %v, want at most one table", all, err)
+				}
+				for _, w := range all {
+					problems, mend, failing = strings.Join(w.Problems, "; "), w.Mend, w.Failing
+				}
+				return problems, mend, failing
+			}
+			problems, mend, failing := read()
+			if problems != test.want || failing != test.failing || (mend == "") != (failing || problems == "") {
+				t.Fatalf("got %q, %t, mend %s, want %q, %t", problems, failing, mend, test.want, test.failing)
+			}
+			if mend == "" {
+				return
+			}
+			run(t, conn, mend)
+			if problems, _, _ := read(); problems != "" {
+				t.Errorf("after %s: got %s, want no problems", mend, problems)
+			}
+		})
+	}
+}
+
+// Install, ReadWatched and Statement keep all options, with any characters. Statement leaves out defaults.
+func TestWatchStatement(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	const table = `public."T's \ä"`
+	run(t, conn, `CREATE TABLE `+table+` (a int)`)
+	want := sql.Watch{
+		Table: table, Recipient: "a -- it's\n", Event: `'a\b''c' || E'\n'`, Data: "'\"\t\\\"'::text", On: []string{"update", "delete"},
+		When: "'ä\u0085' <> $$'$$", OnError: "skip",
+	}
+	if got, err := want.Install(dbtest.Context(t), dsn); err != nil || got != table {
+		t.Fatalf("got %s, %v, want %s", got, err, table)
+	}
+	for range 2 {
+		all, err := sql.ListWatched(dbtest.Context(t), dsn)
+		if err != nil || len(all) != 1 || len(all[0].Problems) > 0 {
+			t.Fatalf("got %v, %v, want one table without problems", all, err)
+		}
+		got := all[0].Watch
+		if got.Statement() != want.Statement() || !slices.Equal(got.On, want.On) {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
+		run(t, conn, "SET standard_conforming_strings = off; SET escape_string_warning = off")
+		run(t, conn, got.Statement())
+	}
+	const short = "SELECT rowcast.watch('t', recipient => 'a')"
+	if got := (sql.Watch{Table: "t", Recipient: "a", Event: "'message'", Data: "to_jsonb(n.*)", On: []string{"insert"}, When: "true", OnError: "fail"}).Statement(); got != short {
+		t.Errorf("got %s, want %s", got, short)
+	}
+	if _, was, err := sql.Unwatch(dbtest.Context(t), dsn, table); err != nil || !was {
+		t.Errorf("unwatch: got %t, %v, want true", was, err)
+	}
+}
+
+// Migrate and Differences accept that the trigger function of a watched table belongs to the owner of the table.
+func TestWatchedTableOfAnotherOwnerIsNoDifference(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	seller := createRole(t, conn, "seller")
+	run(t, conn, "CREATE TABLE t (a int); ALTER TABLE t OWNER TO "+pgx.Identifier{seller}.Sanitize()+"; SELECT rowcast.watch('t', 'a')")
+	if got := text(t, conn, "SELECT pg_get_userbyid(proowner)::text FROM pg_proc WHERE oid = (SELECT watcher FROM rowcast.watched())"); got != seller {
+		t.Fatalf("the trigger function belongs to %s, want %s", got, seller)
+	}
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Errorf("migrate: %v", err)
+	}
+	run(t, conn, "SET search_path = pg_catalog, pg_temp")
+	if all, err := sql.Differences(dbtest.Context(t), conn); err != nil || len(all) > 0 {
+		t.Errorf("got %v, %v, want no differences", all, err)
+	}
+}
+
+// PostgreSQL 18 does not compute virtual generated columns for triggers. watch refuses such a table, unwatch does not.
+func TestVirtualColumnsAreRefused(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	if text(t, conn, "SELECT current_setting('server_version_num')") < "180000" {
+		t.Skip("PostgreSQL has virtual generated columns from version 18 on")
+	}
+	const add = "ALTER TABLE t ADD b int GENERATED ALWAYS AS (a * 2) VIRTUAL"
+	run(t, conn, "CREATE TABLE t (a int); SELECT rowcast.watch('t', 'a'); "+add)
+	if got, want := text(t, conn, "SELECT problems::text FROM rowcast.watched()"), `{"virtual generated columns, which PostgreSQL does not compute for triggers: b"}`; got != want {
+		t.Errorf("got the problems %s, want %s", got, want)
+	}
+	_, err := conn.Exec(dbtest.Context(t), "SELECT rowcast.watch('t', 'a')")
+	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Code != "0A000" {
+		t.Errorf("watch: got %v, want feature_not_supported", err)
+	}
+	if got := text(t, conn, "SELECT rowcast.unwatch('t')::text"); got != "true" {
+		t.Errorf("unwatch: got %s, want true", got)
+	}
+}
