@@ -14,7 +14,7 @@ func TestHelp(t *testing.T) {
 	if code != 0 || stderr != "" {
 		t.Errorf("rowcast without arguments: got exit code %d, stderr %q, want 0 and no error", code, stderr)
 	}
-	for _, command := range []string{"demo", "migrate", "serve", "tail", "token", "doctor"} {
+	for _, command := range []string{"demo", "migrate", "serve", "tail", "token", "watch", "unwatch", "doctor"} {
 		if !strings.Contains(help, "\n  "+command+" ") {
 			t.Errorf("the help does not name %s:\n%s", command, help)
 		}
@@ -166,7 +166,7 @@ func TestWrongCommandLines(t *testing.T) {
 }
 
 const (
-	commands = "; the commands are demo, migrate, serve, tail, token, doctor, and rowcast --help explains them"
+	commands = "; the commands are demo, migrate, serve, tail, token, watch, unwatch, doctor, and rowcast --help explains them"
 	noID     = `tail: --last-event-id: the id contains control characters, so it is not the id of an event`
 	noOrigin = "--cors-origin: an origin is a scheme and a host, such as https://app.example.com, and the port if it is not 80 or 443"
 	noURL    = "this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded"

@@ -182,9 +182,10 @@ func TestFlagsAreDocumented(t *testing.T) {
 	tables := map[string]string{"serve": section(t, readme, "### `rowcast serve`")}
 	for _, part := range strings.Split(section(t, readme, "### Other commands"), "| `rowcast ")[1:] {
 		command, rows, _ := strings.Cut(part, "`")
+		command, _, _ = strings.Cut(command, " ") // without an argument
 		tables[command] = rows
 	}
-	for _, command := range []string{"serve", "migrate", "doctor", "tail", "token", "demo"} {
+	for _, command := range []string{"serve", "migrate", "doctor", "tail", "token", "watch", "unwatch", "demo"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
 			documented, actual := flagsOfReadme(tables[command]), flagsOfHelp(t, command)

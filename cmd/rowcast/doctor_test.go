@@ -67,6 +67,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"grants":       `ok no table grants rights to PUBLIC`,
 		"senders":      `ok the roles that may insert notifications may call what an INSERT calls`,
 		"rows":         `ok all rows have transaction numbers of this server`,
+		"watched":      `ok tables that are watched: 0`,
 		"hubs":         `ok hubs connected: 1`,
 		"park lock":    `ok a hub sleeps until a notification arrives \(LISTEN\), and INSERTs notify it`,
 		"reading":      `ok new rows can be read`,
@@ -75,8 +76,8 @@ func TestDoctorFindsNothing(t *testing.T) {
 			t.Errorf("%s: got %q, want a match of %q", check, found[check], want)
 		}
 	}
-	if code != 0 || len(found) != 30 || !regexp.MustCompile(`\n\nNo check failed. Warnings: [12].\n$`).MatchString(out) {
-		t.Errorf("got %d, %d checks, %s, want 0, 30 checks and no other problem", code, len(found), out)
+	if code != 0 || len(found) != 31 || !regexp.MustCompile(`\n\nNo check failed. Warnings: [12].\n$`).MatchString(out) {
+		t.Errorf("got %d, %d checks, %s, want 0, 31 checks and no other problem", code, len(found), out)
 	}
 }
 

@@ -63,6 +63,8 @@ type commandLine struct {
 	Serve   serveCmd   `cmd:"" help:"Run a hub: read inserted rows and stream them to browsers."`
 	Tail    tailCmd    `cmd:"" help:"Print the events of a user, one per line."`
 	Token   tokenCmd   `cmd:"" help:"Issue a token for testing."`
+	Watch   watchCmd   `cmd:"" help:"Send notifications for the rows of a table that an app already has."`
+	Unwatch unwatchCmd `cmd:"" help:"End what rowcast watch began."`
 	Doctor  doctorCmd  `cmd:"" help:"Check whether a hub can work with a database, and print how to fix what is wrong."`
 
 	Version kong.VersionFlag `help:"Print the version."`

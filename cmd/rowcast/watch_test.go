@@ -1,0 +1,188 @@
+package main_test
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// succeed runs a command that must succeed, and returns what it prints.
+func succeed(t *testing.T, args ...string) string {
+	t.Helper()
+	code, stdout, stderr := run(t, nil, args...)
+	if code != 0 || stderr != "" {
+		t.Fatalf("rowcast %q: got %d, %s, want 0 and no error", args, code, stderr)
+	}
+	return stdout
+}
+
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	runSQL(t, dsn, `CREATE TABLE "Orders" (id int, customer text, status text)`)
+	args := []string{
+		"watch", `"Orders"`, "--database-url", dsn, "--recipient", "customer", "--event", "'order'", "--data", "jsonb_build_array(tg_op, id)",
+		"--on=insert,update", "--when", "status = 'open'", "--on-error=skip",
+	}
+	const statement = `, recipient => 'customer', event => '''order''', data => 'jsonb_build_array(tg_op, id)', "on" => '{insert,update}', "when" => 'status = ''open''', on_error => 'skip');` + "\n"
+	printed := succeed(t, append(args, "--print")...)
+	if want := `SELECT rowcast.watch('"Orders"'` + statement; printed != want {
+		t.Errorf("--print: got %s, want %s", printed, want)
+	}
+	if got, want := succeed(t, "watch", "--list", "--database-url", dsn), "-- No table is watched.\n"; got != want {
+		t.Errorf("--list: got %s, want %s", got, want)
+	}
+	for _, watch := range []func(){
+		func() { runSQL(t, dsn, printed) },
+		func() {
+			if got, want := succeed(t, args...), "The table public.\"Orders\" is watched.\n"; got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		},
+	} {
+		watch()
+		if got, want := succeed(t, "watch", "--list", "--database-url", dsn), `SELECT rowcast.watch('public."Orders"'`+statement; got != want {
+			t.Errorf("--list: got %s, want %s", got, want)
+		}
+		runSQL(t, dsn, `INSERT INTO "Orders" VALUES (1, 'alice', 'new')`, `UPDATE "Orders" SET status = 'open'`)
+		if got, want := valueOf(t, dsn, "SELECT string_agg(recipient || event || data, ' ') FROM rowcast.notifications"), `aliceorder["UPDATE", 1]`; got != want {
+			t.Errorf("got the notifications %s, want %s", got, want)
+		}
+		for _, want := range []string{"is no longer watched", "was not watched"} {
+			if got := succeed(t, "unwatch", `public."Orders"`, "--database-url", dsn); got != `The table public."Orders" `+want+".\n" {
+				t.Errorf("got %s, want that the table %s", got, want)
+			}
+		}
+		runSQL(t, dsn, `INSERT INTO "Orders" VALUES (2, 'alice', 'open')`, `DELETE FROM "Orders"`)
+		if got := valueOf(t, dsn, "WITH gone AS (DELETE FROM rowcast.notifications RETURNING 1) SELECT count(*)::text FROM gone"); got != "1" {
+			t.Errorf("after unwatch, there are %s notifications, want 1", got)
+		}
+	}
+}
+
+func TestWatchFails(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	runSQL(t, dsn, "CREATE TABLE orders (id int, customer text)", "CREATE VIEW v AS TABLE orders")
+	const missing = " does not exist in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes"
+	for _, tt := range []struct {
+		want string
+		code int
+		args []string
+	}{
+		{"name the table, as in rowcast watch public.orders --recipient customer_id, or give --list", 2, []string{"watch"}},
+		{"--recipient: name the column or expression of the recipient, as in --recipient customer_id; '*' in single quotes is everyone", 2, []string{"watch", "orders"}},
+		{"--recipient: the value is empty", 2, []string{"watch", "orders", "--recipient= "}},
+		{`--on must be one of "insert","update","delete" but got "truncate"`, 2, []string{"watch", "orders", "--recipient=id", "--on=insert,truncate"}},
+		{`--on-error must be one of "fail","skip" but got "ignore"`, 2, []string{"watch", "orders", "--recipient=id", "--on-error=ignore"}},
+		{"--list: leave out the table and the other flags, because it prints all watched tables", 2, []string{"watch", "orders", "--list"}},
+		{`expected "<table>"`, 2, []string{"unwatch"}},
+		{"the table Orders_" + missing, 1, []string{"watch", "Orders_", "--recipient=id"}},
+		{"the table nowhere.orders" + missing, 1, []string{"unwatch", "nowhere.orders"}},
+		{"ERROR: rowcast: public.v is not a table (SQLSTATE 42809); Watch the table under a view. A foreign table cannot be watched.", 1, []string{"watch", "v", "--recipient=id"}},
+		{`ERROR: rowcast: watching public.orders: event expression order failed: syntax error at or near "order" (SQLSTATE 42601); Each expression is SQL over the row n. A constant text needs single quotes.`, 1, []string{"watch", "orders", "--recipient=id", "--event=order"}},
+		{`ERROR: rowcast: watching public.orders: recipient expression custmer failed: column "custmer" does not exist (SQLSTATE 42703); Perhaps you meant to reference the column "n.customer" or the column "o.customer".`, 1, []string{"watch", "orders", "--recipient=custmer"}},
+		{`ERROR: rowcast: "on" is '{insert,insert}', want an array of one or more of insert, update and delete (SQLSTATE 22023)`, 1, []string{"watch", "orders", "--recipient=id", "--on=insert,insert"}},
+	} {
+		args := tt.args
+		if tt.code == 1 {
+			args = append(args, "--database-url", dsn)
+		}
+		code, stdout, stderr := run(t, nil, args...)
+		if want := "rowcast: " + tt.want + "\n"; code != tt.code || stdout != "" || stderr != want {
+			t.Errorf("rowcast %q: got %d, %q, %q, want %d, no output, %q", args, code, stdout, stderr, tt.code, want)
+		}
+	}
+	if got := valueOf(t, dsn, "SELECT count(*)::text FROM rowcast.watched()"); got != "0" {
+		t.Errorf("after the errors, %s tables are watched, want 0", got)
+	}
+	empty := dbtest.Empty(t)
+	runSQL(t, empty, "CREATE TABLE orders (id int)")
+	for _, args := range [][]string{{"watch", "orders", "--recipient=id"}, {"watch", "--list"}, {"unwatch", "orders"}} {
+		code, _, stderr := run(t, nil, append(args, "--database-url", empty)...)
+		if want := "rowcast: schema rowcast is missing or too old: run rowcast migrate\n"; code != 1 || stderr != want {
+			t.Errorf("rowcast %q without the schema: got %d, %q, want 1, %q", args, code, stderr, want)
+		}
+	}
+}
+
+// A dump contains the watching. In the restored database, rows are sent, doctor finds nothing, and unwatch works. The
+// rows in the dump do not send notifications again.
+func TestWatchedTableIsRestored(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]string{
+		"pg_restore": {"-Fc"}, "psql": {"-Fp"}, "pg_restore without owners": {"-Fc", "--no-owner", "--no-privileges"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			source, target := dbtest.Database(t), dbtest.Empty(t)
+			runSQL(t, source, "CREATE TABLE orders (id int, customer text, gone int)", "ALTER TABLE orders DROP gone")
+			runSQL(t, source, "ALTER TABLE orders OWNER TO pg_monitor", "GRANT CREATE ON SCHEMA public TO pg_monitor")
+			succeed(t, "watch", "orders", "--database-url", source, "--recipient", "customer", "--data", "to_jsonb(current_user)", "--when", "id > 0\n -- new", "--on", "insert,update,delete")
+			runSQL(t, source, "INSERT INTO orders VALUES (1, 'alice')")
+
+			dump, err := postgres(t, "pg_dump", append(options, source)...).Output()
+			if err != nil {
+				t.Fatalf("pg_dump: %v", err)
+			}
+			into := postgres(t, "pg_restore", "--exit-on-error", "-d", target)
+			if name == "psql" {
+				into = postgres(t, "psql", "-qX", "-v", "ON_ERROR_STOP=1", target)
+			} else if len(options) > 1 {
+				into = postgres(t, "pg_restore", "--exit-on-error", "--no-owner", "--no-privileges", "-d", target)
+			}
+			into.Stdin = bytes.NewReader(dump)
+			if out, err := into.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v: %s", into.Path, err, out)
+			}
+			migrate(t, target)
+			runSQL(t, target, "UPDATE orders SET id = 2")
+			owner := valueOf(t, target, "SELECT tableowner::text FROM pg_tables WHERE tablename = 'orders'")
+			if got, want := valueOf(t, target, "SELECT string_agg(recipient || ' ' || data, ', ' ORDER BY id) FROM rowcast.notifications"), `alice "pg_monitor", alice "`+owner+`"`; got != want {
+				t.Errorf("got the notifications %s, want %s", got, want)
+			}
+			if got, want := succeed(t, "watch", "--list", "--database-url", target), succeed(t, "watch", "--list", "--database-url", source); got != want {
+				t.Errorf("the restored database lists %s, want %s", got, want)
+			}
+			_, found, out := examine(t, target)
+			for check, want := range map[string]string{"watched": "ok tables that are watched: 1", "owners": "ok every object belongs to the owner of the schema"} {
+				if found[check] != want {
+					t.Errorf("%s: got %q, want %q\n%s", check, found[check], want, out)
+				}
+			}
+			succeed(t, "unwatch", "orders", "--database-url", target)
+			if got := valueOf(t, target, "SELECT concat((SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass), (SELECT count(*) FROM rowcast.watched()))"); got != "00" {
+				t.Errorf("after unwatch, got %s triggers and functions, want 00", got)
+			}
+		})
+	}
+}
+
+// The doctor reports what is wrong with a watched table.
+func TestDoctorExaminesWatchedTables(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	runSQL(t, dsn, "CREATE TABLE orders (id int, customer text)", "SELECT rowcast.watch('orders', 'customer')",
+		"CREATE TABLE tickets (id int)", "SELECT rowcast.watch('tickets', 'id')", "CREATE TABLE users (id int)", "SELECT rowcast.watch('users', 'id')")
+	code, found, _ := examine(t, dsn)
+	if want := "ok tables that are watched: 3"; code != 0 || found["watched"] != want {
+		t.Errorf("got %d, %q, want 0, %q", code, found["watched"], want)
+	}
+	runSQL(t, dsn, "ALTER TABLE tickets DISABLE TRIGGER rowcast_watch_insert", "DROP TABLE users")
+	code, found, _ = examine(t, dsn)
+	want := `^warn public.tickets: disabled triggers: rowcast_watch_insert; the table or its triggers were dropped` +
+		` → SELECT rowcast.watch\('public.tickets', recipient => 'id'\); → DROP FUNCTION rowcast.watch_[0-9a-f]{32}\(\);$`
+	if code != 0 || !regexp.MustCompile(want).MatchString(found["watched"]) {
+		t.Errorf("got %d, %q, want 0 and a match of %q", code, found["watched"], want)
+	}
+	_, mend, _ := strings.Cut(found["watched"], " → ")
+	runSQL(t, dsn, strings.Split(mend, " → ")...)
+	runSQL(t, dsn, "ALTER TABLE orders RENAME customer TO buyer")
+	code, found, _ = examine(t, dsn)
+	if want := `fail public.orders: the recipient expression customer names the column "customer", which was dropped or renamed → watch the table public.orders again with the new name of the column: rowcast watch --list prints its options`; code != 1 || found["watched"] != want {
+		t.Errorf("got %d, %q, want 1, %q", code, found["watched"], want)
+	}
+}
