@@ -58,7 +58,7 @@ func literal(text string) string {
 	for _, r := range text {
 		switch {
 		case r == '\\' || r == '\'':
-			out.WriteString(`\` + string(r))
+			out.WriteString(string(r) + string(r))
 		case r == '\n':
 			out.WriteString(`\n`)
 		case unicode.IsControl(r):

@@ -94,6 +94,7 @@ func TestCodeOfAWatchedTableRunsAsItsOwner(t *testing.T) {
 	}
 	setRole(t, conn, owner)
 	run(t, conn, "SELECT rowcast.unwatch('shop.orders')")
+	run(t, conn, "RESET ROLE; DROP SCHEMA shop CASCADE") // DROP OWNED does not drop the cast
 }
 
 // Reading the watched tables runs no code of their owners. Preparing a statement with an expression does, although it
