@@ -43,6 +43,10 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 			compared("6 writers, one row per transaction, per second", "no trigger"), compared("2 writers, one row per transaction, per second", "no trigger"),
 			compared("the same with the naive design's trigger, per second", "no trigger"),
 		}},
+		{"watch", []string{
+			compared("6 writers, one row per transaction into a watched table, per second", "no trigger"),
+			compared("the same with a trigger that sends each row with pg_notify, per second", "no trigger"),
+		}},
 		{"size", []string{
 			compared("20,000 rows in the table: p50 at 1,000 rows/s, ms", "1,000"),
 			compared("20,000 rows in the table: CPU of the hubs' sessions per row, µs", "1,000"),

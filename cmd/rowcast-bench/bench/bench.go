@@ -43,6 +43,7 @@ var scenarios = []scenario{
 	{"curve", "Latency and CPU by rate", (*Bench).curve},
 	{"flood", "Maximum rate", (*Bench).flood},
 	{"writers", "Overhead for writers", (*Bench).insertion},
+	{"watch", "Overhead for writers of a watched table", (*Bench).watchedInsertion},
 	{"size", "A large table", (*Bench).size},
 	{"transaction", "A transaction that stays open", (*Bench).transaction},
 	{"hubs", "Several hubs", (*Bench).hubs},

@@ -43,6 +43,31 @@ func (b *Bench) insertion(ctx context.Context) error {
 	return nil
 }
 
+// watchedInsertion compares the rates of INSERTs into a watched table and into the same table without a trigger. Each INSERT into the
+// watched table inserts a notification too. The rows of the naive design have a trigger with pg_notify instead.
+func (b *Bench) watchedInsertion(ctx context.Context) error {
+	const schema = `CREATE SCHEMA watched; CREATE TABLE watched.notifications (LIKE rowcast.notifications INCLUDING ALL);
+		SELECT rowcast.watch('watched.notifications', 'recipient', 'event', 'data')`
+	if _, err := b.watch.Exec(ctx, schema); err != nil {
+		return err
+	}
+	pairs, writers := pick(b, 5, 1), pick(b, 64, 6)
+	b.steps.plan(2 * 2 * pairs)
+	for _, d := range []design{watched, naiveDesign} {
+		with, without, err := b.insertRates(ctx, d, openWriters{Connections: writers}, pairs)
+		if err != nil {
+			return err
+		}
+		itself := func(rate float64) float64 { return rate }
+		what := fmt.Sprintf("%d writers, one row per transaction into a watched table", writers)
+		if d.schema == naiveDesign.schema {
+			what = "the same with a trigger that sends each row with pg_notify"
+		}
+		b.report.add(compared(what, "per second", with, without, "no trigger", itself, limit{}))
+	}
+	return nil
+}
+
 // insertRates measures the rates of INSERTs into the design's table and into the same table without a trigger, alternately. The hub runs
 // all the time.
 func (b *Bench) insertRates(ctx context.Context, d design, o openWriters, pairs int) (with, without []float64, err error) {

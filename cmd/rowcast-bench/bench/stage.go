@@ -21,6 +21,7 @@ var (
 	notified      = design{"always notified", "rowcast", hubCommand("--busy=Inf", "--quiet=Inf")}
 	polling       = design{"always polling", "rowcast", hubCommand("--busy=-1", "--quiet=-1")}
 	naiveDesign   = design{"naive", "naive", []string{ChildArgument, "naive"}}
+	watched       = design{"watched table", "watched", hubCommand()}
 )
 
 // hubCommand returns the arguments of a child process that is a hub.
