@@ -1,0 +1,19 @@
+"""The program prints what Alembic would change in a database whose app has no tables."""
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import MetaData, create_engine
+
+# README
+
+engine = create_engine("postgresql+psycopg2://")
+
+
+def changes(**options):
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_schemas": True, **options})
+        return compare_metadata(context, MetaData())
+
+
+print("drops:", "remove_table" in [change[0] for change in changes()])
+print("with include_object:", changes(include_object=include_object))

@@ -1,0 +1,132 @@
+// Package check does what apps do with one of the database clients.
+package check
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"reflect"
+	"strings"
+)
+
+// A Client has the calls of a library. Q is a database or a transaction.
+type Client[Q any] struct {
+	DB            Q
+	Insert        func(q Q, recipient, data string) error
+	InsertMany    func(q Q, recipient string, data []string) error
+	InsertWithKey func(q Q, recipient, data string) (id int64, err error)
+	Transaction   func(work func(tx Q) error) error
+	Savepoint     func(tx Q, work func(Q) error) error
+	Find          func(q Q, recipient string) ([]Row, error)
+}
+
+// A Row is a row that was read back.
+type Row struct {
+	ID          int64
+	Event, Data string
+}
+
+// Run ends the program with an error if something is not as an app expects it. readme runs the code of README.md. The
+// Go test examines the rows afterwards. A role with the rights of a sender cannot read rows.
+func Run[Q any](client Client[Q], readme func() error) {
+	steps := []func(Client[Q]) error{everyone[Q], many[Q], key[Q], rollback[Q], savepoint[Q]}
+	if os.Getenv("ROLE") == "app" {
+		steps = append(steps, readBack[Q])
+	}
+	if err := readme(); err != nil {
+		log.Fatal("the code of README.md: ", err)
+	}
+	for _, step := range steps {
+		if err := step(client); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+func everyone[Q any](c Client[Q]) error { return c.Insert(c.DB, "*", `{"to": "everyone"}`) }
+
+func many[Q any](c Client[Q]) error {
+	return c.InsertMany(c.DB, "many", []string{`{"n": 1}`, `{"n": 2}`, `{"n": 3}`})
+}
+
+func key[Q any](c Client[Q]) error {
+	id, err := c.InsertWithKey(c.DB, "key", `[1, "two", null]`)
+	if err == nil {
+		fmt.Println("key", id)
+	}
+	return err
+}
+
+// rollback checks that a transaction that fails inserts nothing, and that the app sees the error that made it fail.
+func rollback[Q any](c Client[Q]) error {
+	own := errors.New("an error of the app")
+	err := c.Transaction(func(tx Q) error {
+		return errors.Join(c.Insert(tx, "rolled back", "{}"), own)
+	})
+	if !errors.Is(err, own) {
+		return fmt.Errorf("a transaction in which the app fails: got %w, want the error of the app", err)
+	}
+	return refused(c.Transaction(func(tx Q) error {
+		if err := c.Insert(tx, "rolled back", "{}"); err != nil {
+			return err
+		}
+		return c.Insert(tx, "", "{}")
+	}))
+}
+
+// savepoint checks that an error in a savepoint undoes the work since then, and that the transaction can continue.
+func savepoint[Q any](c Client[Q]) error {
+	return c.Transaction(func(tx Q) error {
+		if err := c.Insert(tx, "kept", `{"n": 1}`); err != nil {
+			return err
+		}
+		err := c.Savepoint(tx, func(nested Q) error {
+			if err := c.Insert(nested, "undone", "{}"); err != nil {
+				return err
+			}
+			return c.Insert(nested, "", "{}")
+		})
+		if err := refused(err); err != nil {
+			return err
+		}
+		if err := c.Savepoint(tx, func(nested Q) error { return c.Insert(nested, "kept", `{"n": 2}`) }); err != nil {
+			return err
+		}
+		return c.Insert(tx, "kept", `{"n": 3}`)
+	})
+}
+
+// refused returns an error unless PostgreSQL has refused an empty recipient.
+func refused(err error) error {
+	if err == nil || !strings.Contains(err.Error(), "recipient_is_1_to_256_bytes") {
+		return fmt.Errorf("an empty recipient: got %w, want the constraint recipient_is_1_to_256_bytes", err)
+	}
+	return nil
+}
+
+func readBack[Q any](c Client[Q]) error {
+	for recipient, want := range map[string][]string{
+		"alice": {`notify {"msg":"hi"}`}, "key": {`message [1,"two",null]`},
+		"many": {`message {"n":1}`, `message {"n":2}`, `message {"n":3}`}, "rolled back": nil,
+	} {
+		rows, err := c.Find(c.DB, recipient)
+		if err != nil {
+			return fmt.Errorf("read back: %w", err)
+		}
+		var got []string
+		for _, row := range rows {
+			var data any
+			if err := json.Unmarshal([]byte(row.Data), &data); err != nil || row.ID <= 0 {
+				return fmt.Errorf("read back %+v: %w", row, err)
+			}
+			compact, _ := json.Marshal(data)
+			got = append(got, row.Event+" "+string(compact))
+		}
+		if !reflect.DeepEqual(got, want) {
+			return fmt.Errorf("read back %q: got %q, want %q", recipient, got, want)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package sql_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// The programs in these directories insert notifications with the clients of README.md.
+const (
+	goDir     = "../.ci/clients/go"
+	debianDir = "../.ci/clients/debian"
+)
+
+// With the code of README.md, each client of Go inserts one row, a row for everyone and many rows, gets the generated
+// id, reads rows back, and uses transactions and savepoints. A sender can do all but read. Only bun needs the rights of
+// an app for its INSERT.
+func TestGoClients(t *testing.T) {
+	t.Parallel()
+	bin := buildGoClients(t)
+	for _, name := range []string{"GORM", "bun", "sqlx", "lib/pq"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rights := []string{"app", "sender"}
+			if name == "bun" {
+				rights = rights[:1]
+			}
+			testClient(t, rights, filepath.Join(bin, goProgram(name)))
+		})
+	}
+}
+
+// goProgram returns the name of the program for a client of Go.
+func goProgram(client string) string { return strings.TrimPrefix(strings.ToLower(client), "lib/") }
+
+// buildGoClients puts the code of README.md into the programs of Go and returns the directory of the executables.
+func buildGoClients(t *testing.T) string {
+	t.Helper()
+	goProgramPath := dbtest.Program(t, "golang", "go")
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(goDir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"GORM", "bun", "sqlx", "lib/pq"} {
+		file := filepath.Join(dir, goProgram(name), "main.go")
+		writeFile(t, file, withReadme(t, file, "go", "// "+name))
+	}
+	// The first build compiles all modules, which takes minutes on a loaded machine.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	goTool := func(arguments ...string) ([]byte, error) {
+		command := exec.CommandContext(ctx, goProgramPath, arguments...)
+		command.Dir, command.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false", "GOPROXY=off", "CGO_ENABLED=0")
+		return command.CombinedOutput()
+	}
+	if out, err := goTool("mod", "download"); err != nil {
+		dbtest.Missing(t, fmt.Sprintf("the Go modules of the clients are not downloaded: run go mod download in .ci/clients/go\n%s", out))
+	}
+	if out, err := goTool("build", "-o", "bin/", "./..."); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return filepath.Join(dir, "bin")
+}
+
+// With the code of README.md, the clients that Debian has do the same as those of Go.
+func TestDebianClients(t *testing.T) {
+	t.Parallel()
+	for _, client := range []struct{ name, language, comment, file, interpreter, modules, packages string }{
+		{"Django", "python", "# Django", "django.py", "/usr/bin/python3", "import django, psycopg2", "python3-django python3-psycopg2"},
+		{"SQLAlchemy", "python", "# SQLAlchemy", "sqlalchemy.py", "/usr/bin/python3", "import sqlalchemy, psycopg2", "python3-sqlalchemy python3-psycopg2"},
+		{"ActiveRecord", "ruby", "# Rails", "activerecord.rb", "ruby", `require "active_record"; require "pg"`, "ruby-activerecord ruby-pg"},
+		{"PDO", "php", "// PDO", "pdo.php", "php", `exit(in_array("pgsql", PDO::getAvailableDrivers()) ? 0 : 1);`, "php-cli php-pgsql"},
+	} {
+		t.Run(client.name, func(t *testing.T) {
+			t.Parallel()
+			interpreter := interpreterWith(t, client.interpreter, client.modules, client.packages)
+			dir := t.TempDir()
+			writeFile(t, filepath.Join(dir, "check.py"), readFile(t, filepath.Join(debianDir, "check.py")))
+			file := filepath.Join(dir, "program_"+client.file)
+			writeFile(t, file, withReadme(t, filepath.Join(debianDir, client.file), client.language, client.comment))
+			testClient(t, []string{"app", "sender"}, interpreter, file)
+		})
+	}
+}
+
+// With the include_object of README.md, Alembic leaves the schema alone. Without it, it would drop the tables.
+func TestAlembicLeavesTheSchemaAlone(t *testing.T) {
+	t.Parallel()
+	python := interpreterWith(t, "/usr/bin/python3", "import alembic, psycopg2", "alembic python3-psycopg2")
+	file := filepath.Join(t.TempDir(), "program_alembic.py")
+	writeFile(t, file, withReadme(t, filepath.Join(debianDir, "alembic.py"), "python", "# Alembic"))
+	conn, app, _, _ := granted(t)
+	if out := runClient(t, conn, app, "app", python, file); out != "drops: True\nwith include_object: []\n" {
+		t.Errorf("got %q, want no change with include_object, and changes without", out)
+	}
+}
+
+// An app can dump its own tables with pg_dump if it excludes the schema, which has tables that the app cannot read.
+func TestDumpAsAnApp(t *testing.T) {
+	t.Parallel()
+	pgDump := dbtest.Client(t, "pg_dump")
+	conn, app, _, _ := granted(t)
+	role := pgx.Identifier{app}.Sanitize()
+	run(t, conn, "CREATE TABLE public.orders (id int)")
+	run(t, conn, "ALTER TABLE public.orders OWNER TO "+role)
+	if out := runClient(t, conn, app, "app", pgDump, "-N", "rowcast"); !strings.Contains(out, "orders") || strings.Contains(out, "rowcast.") {
+		t.Errorf("pg_dump -N rowcast: got %s, want orders alone", out)
+	}
+	server := conn.Config()
+	command := exec.CommandContext(dbtest.Context(t), pgDump, "-h", server.Host, "-p", strconv.Itoa(int(server.Port)), "-U", app, server.Database)
+	if out, err := command.CombinedOutput(); err == nil || !strings.Contains(string(out), "permission denied") {
+		t.Errorf("pg_dump without -N: got %v, %s, want a table that the app cannot read", err, out)
+	}
+}
+
+// interpreterWith returns the path of an interpreter that can run the code, which loads modules. If there is none, the
+// test ends with [dbtest.Missing].
+func interpreterWith(t *testing.T, name, code, packages string) string {
+	t.Helper()
+	interpreter := dbtest.Program(t, packages, name)
+	option := map[string]string{"php": "-r", "ruby": "-e"}[name]
+	if option == "" {
+		option = "-c"
+	}
+	if out, err := exec.CommandContext(dbtest.Context(t), interpreter, option, code).CombinedOutput(); err != nil {
+		dbtest.Missing(t, fmt.Sprintf("%s cannot run %q: apt install %s (Debian)\n%s", interpreter, code, packages, out))
+	}
+	return interpreter
+}
+
+// withReadme returns a program in which the code of README.md replaces the comment "README". The code is the block in a
+// language whose first line is the given comment.
+func withReadme(t *testing.T, program, language, comment string) string {
+	t.Helper()
+	block := regexp.MustCompile("(?s)```" + language + "\n" + regexp.QuoteMeta(comment) + "\n(.*?)```").FindStringSubmatch(readFile(t, "README.md"))
+	if block == nil {
+		t.Fatalf("README.md has no code in %s that begins with %q", language, comment)
+	}
+	text, marker := readFile(t, program), strings.Fields(comment)[0]+" README\n"
+	if strings.Count(text, marker) != 1 {
+		t.Fatalf("%s does not contain %q exactly once", program, marker)
+	}
+	return strings.Replace(text, marker, block[1], 1)
+}
+
+// testClient runs a program with the rights of an app or a sender, and checks the rows that it has inserted.
+func testClient(t *testing.T, rights []string, arguments ...string) {
+	t.Helper()
+	conn, app, sender, _ := granted(t)
+	for _, rights := range rights {
+		role := map[string]string{"app": app, "sender": sender}[rights]
+		run(t, conn, "TRUNCATE rowcast.notifications")
+		out := runClient(t, conn, role, rights, arguments...)
+		wantNotifications(t, conn, `alice notify {"msg": "hi"}`, `* message {"to": "everyone"}`,
+			`many message {"n": 1}`, `many message {"n": 2}`, `many message {"n": 3}`, `key message [1, "two", null]`,
+			`kept message {"n": 1}`, `kept message {"n": 2}`, `kept message {"n": 3}`)
+		var id int64
+		if err := conn.QueryRow(dbtest.Context(t), "SELECT id FROM rowcast.notifications WHERE recipient = 'key'").Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("key %d\n", id); out != want {
+			t.Errorf("with the rights of the %s, the program printed %q, want %q", rights, out, want)
+		}
+	}
+}
+
+// runClient runs a program that connects with a role, and returns its output. The environment of the test could have
+// settings of PostgreSQL and of languages, so the program gets only the path and the variables of the connection.
+func runClient(t *testing.T, conn *pgx.Conn, role, rights string, arguments ...string) string {
+	t.Helper()
+	run(t, conn, "ALTER ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN")
+	server := conn.Config()
+	command := exec.CommandContext(dbtest.Context(t), arguments[0], arguments[1:]...)
+	command.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LC_ALL=C.UTF-8", "ROLE=" + rights,
+		"PGHOST=" + server.Host, "PGPORT=" + strconv.Itoa(int(server.Port)), "PGDATABASE=" + server.Database, "PGUSER=" + role,
+	}
+	var failure strings.Builder
+	command.Stderr = &failure
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s with the rights of the %s: %v\n%s%s", filepath.Base(arguments[len(arguments)-1]), rights, err, out, failure.String())
+	}
+	return string(out)
+}
+
+// wantNotifications checks the recipient, the event and the data of all rows, in the order of their ids.
+func wantNotifications(t *testing.T, conn *pgx.Conn, want ...string) {
+	t.Helper()
+	var got string
+	const query = `SELECT coalesce(string_agg(concat_ws(' ', recipient, event, data), E'\n' ORDER BY id), '') FROM rowcast.notifications`
+	if err := conn.QueryRow(dbtest.Context(t), query).Scan(&got); err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Join(want, "\n"); got != want {
+		t.Errorf("got the rows\n%s\nwant\n%s", got, want)
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
