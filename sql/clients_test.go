@@ -106,6 +106,24 @@ func TestAlembicLeavesTheSchemaAlone(t *testing.T) {
 	}
 }
 
+// With the schema_filter of README.md, Doctrine finds only the tables of the app. Without it, Doctrine fails.
+func TestDoctrineLeavesTheSchemaAlone(t *testing.T) {
+	t.Parallel()
+	load := `require "/usr/share/php/Doctrine/DBAL/autoload.php"; exit(in_array("pgsql", PDO::getAvailableDrivers()) ? 0 : 1);`
+	php := interpreterWith(t, "php", load, "php-cli php-pgsql php-doctrine-dbal")
+	filter := regexp.MustCompile("`schema_filter: ([^`]+)`").FindStringSubmatch(readFile(t, "README.md"))
+	if filter == nil {
+		t.Fatal("README.md has no schema_filter of Doctrine")
+	}
+	conn, app, _, _ := granted(t)
+	run(t, conn, "CREATE TABLE public.orders (id int)")
+	out := runClient(t, conn, app, "app", php, filepath.Join(debianDir, "doctrine.php"), filter[1])
+	without, with, _ := strings.Cut(out, "\n")
+	if !strings.HasPrefix(without, "Unknown database type xid8") || with != "orders\n" {
+		t.Errorf("got %q, want an unknown type without the filter, and orders with it", out)
+	}
+}
+
 // An app can dump its own tables with pg_dump if it excludes the schema, which has tables that the app cannot read.
 func TestDumpAsAnApp(t *testing.T) {
 	t.Parallel()
