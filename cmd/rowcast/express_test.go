@@ -13,28 +13,11 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// expressModules returns the directory of the Node modules of the app in README.md, which .ci/run installs.
-func expressModules(t *testing.T) string {
-	t.Helper()
-	caches := []string{"/var/cache"}
-	if own, err := os.UserCacheDir(); err == nil {
-		caches = append(caches, own)
-	}
-	for _, cache := range caches {
-		modules := filepath.Join(cache, "rowcast", "express", "node_modules")
-		if _, err := os.Stat(filepath.Join(modules, "express-session")); err == nil {
-			return modules
-		}
-	}
-	dbtest.Missing(t, "Express is not installed: copy .ci/express to "+filepath.Join(caches[len(caches)-1], "rowcast")+" and run npm ci in the copy")
-	return ""
-}
-
 // startExpress runs the app in README.md with sessions that end after a number of milliseconds without a visit, and with
 // grants for a second. It returns the URL of the app.
 func startExpress(t *testing.T, milliseconds string) string {
 	t.Helper()
-	node, modules := dbtest.Program(t, "nodejs", "node", "nodejs"), expressModules(t)
+	node, modules := dbtest.Program(t, "nodejs", "node", "nodejs"), dbtest.NodeModules(t, ".ci/express", "express", "express-session")
 	address := freeAddress(t)
 	host, port, _ := strings.Cut(address, ":")
 	app := printed(t, "cmd/rowcast/README.md", "js", "express-session")

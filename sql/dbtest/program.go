@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"rowcast/sql/cluster"
@@ -40,6 +41,26 @@ func Program(t testing.TB, debianPackage string, names ...string) string {
 		}
 	}
 	Missing(t, names[0]+" is not installed: apt install "+debianPackage+" (Debian)")
+	return ""
+}
+
+// NodeModules returns the directory of Node modules that .ci/run installs. Source is the directory in the repository
+// that has the package.json, name is the directory of the installation in the cache of rowcast, and module is one of the
+// modules. If it is not installed, the test ends with [Missing].
+func NodeModules(t testing.TB, source, name, module string) string {
+	t.Helper()
+	caches := []string{"/var/cache"}
+	if own, err := os.UserCacheDir(); err == nil {
+		caches = append(caches, own)
+	}
+	for _, cache := range caches {
+		modules := filepath.Join(cache, "rowcast", name, "node_modules")
+		if _, err := os.Stat(filepath.Join(modules, module)); err == nil {
+			return modules
+		}
+	}
+	Missing(t, "the Node module "+module+" is not installed: copy "+source+" to "+filepath.Join(caches[len(caches)-1], "rowcast", name)+
+		" and run npm ci --ignore-scripts in the copy")
 	return ""
 }
 
