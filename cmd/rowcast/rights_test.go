@@ -25,9 +25,8 @@ func login(t *testing.T, dsn, name string) (role, roleDSN string) {
 	return role, u.String()
 }
 
-// With the rights that migrate grants, everything works: the app inserts rows and reads the cursor for a page, the hub
-// begins an epoch, and rows are delivered, replayed from the cursor of the page, and deleted when they are old. rowcast
-// doctor finds no missing right.
+// With the rights that migrate grants, the app inserts rows and reads the cursor for a page. The hub begins an epoch,
+// delivers rows, replays rows from the cursor of the page, and deletes old rows. rowcast doctor finds no missing right.
 func TestLeastPrivilege(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Cluster(t).DSN("postgres") // a server of its own, because open transactions of other tests would delay the deletion

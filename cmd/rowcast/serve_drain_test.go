@@ -16,7 +16,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A leaver is a client of a hub that is stopped.
+// A leaver is a client that records how its stream ends.
 type leaver struct {
 	eventSource
 	greeted func()
@@ -91,8 +91,8 @@ func wantLastEvents(t *testing.T, leavers []*leaver) {
 	}
 }
 
-// wantSpread checks that the ends of the streams were spread over the drain time, and that the last stream ended in
-// time.
+// wantSpread checks that the streams did not all end at once: the middle half took at least a fifth of the drain time. It
+// also checks that the last stream ended at most a second after the drain time.
 func wantSpread(t *testing.T, leavers []*leaver, began time.Time, drain time.Duration) {
 	t.Helper()
 	var ends []time.Duration
@@ -110,7 +110,7 @@ func wantSpread(t *testing.T, leavers []*leaver, began time.Time, drain time.Dur
 	}
 }
 
-// stick opens streams of a user that reads nothing, and inserts more data than the buffers of the connections hold.
+// stick opens streams of clients that read nothing, and inserts more data than the buffers of the connections hold.
 func stick(t *testing.T, dsn, url string) {
 	t.Helper()
 	const stuck, rows = 20, 3

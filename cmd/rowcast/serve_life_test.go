@@ -53,7 +53,7 @@ func TestServeOutlivesPostgres(t *testing.T) {
 	}
 }
 
-// With --poll, a hub works through a transaction pooler, which delivers no notifications. It does not take the park
+// With --poll, a hub works through a transaction pooler, which delivers no notifications. The hub does not take the park
 // lock.
 func TestServePolls(t *testing.T) {
 	t.Parallel()

@@ -9,7 +9,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Several hubs can share a database. Each hub sends all rows to its own clients. It uses two sessions, and more while it deletes or
+// Several hubs can share a database: a row reaches clients of every hub. Each hub uses two sessions, and more when it deletes or
 // replays rows.
 func TestSeveralHubs(t *testing.T) {
 	t.Parallel()

@@ -72,7 +72,7 @@ func (r *refuser) error() string {
 	return `cannot connect to PostgreSQL at ` + r.socket.Addr().String() + `, database "app", user "me": FATAL: go away (SQLSTATE ` + r.code.Load().(string) + ")"
 }
 
-// noDatabase returns a database URL with which serve ends at once, and its error.
+// noDatabase returns the URL of a database that does not exist, and the error with which serve then ends.
 func noDatabase(t *testing.T) (dsn, says string) {
 	t.Helper()
 	r := newRefuser(t, "3D000")
@@ -103,8 +103,8 @@ func (h *hub) checkWaits(t *testing.T) {
 	}
 }
 
-// A hub that starts before its database waits for it, and then serves a client that has retried meanwhile. It also waits for the
-// recovery after a crash.
+// A hub that starts before its database waits for the database, and then serves a client that has retried meanwhile. The database was
+// stopped, or has crashed and must recover first.
 func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)
@@ -186,7 +186,7 @@ func TestServeWaits(t *testing.T) {
 	}
 }
 
-// A long wait causes few log lines, although the first pauses are short.
+// A hub that waits for its database does not log every attempt.
 func TestServeWaitsQuietly(t *testing.T) {
 	t.Parallel()
 	r := newRefuser(t, "57P03")

@@ -128,7 +128,7 @@ func TestTailResumes(t *testing.T) {
 	tail.err.await(t, `the stream has ended; reconnecting in \d`)
 	tail.err.await(t, `connected to `+h.url+`/events, resuming after row \d+\n`)
 
-	last := eventsOf(t, tail.out)[4].ID // as if rowcast tail was started on a later day
+	last := eventsOf(t, tail.out)[4].ID // of row 5; a new tail resumes after it
 	again := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", last, "--count", "2")
 	if code := again.wait(); code != 0 || fmt.Sprint(dataOf(t, again.out)) != "[6 7]" {
 		t.Errorf("resumed from %s: got exit code %d, %s, want 0 and the rows 6 and 7", last, code, again.out)
