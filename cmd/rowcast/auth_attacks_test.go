@@ -122,9 +122,9 @@ func TestAttacksWithTokens(t *testing.T) {
 	}
 }
 
-// The user and the groups of a valid token are the recipients of the stream. Any configured key may have signed the
-// token. A request with an invalid token, or with several cookies or headers that could have a token, is denied. A
-// request with a user, a group or a token in the URL is refused.
+// The user and the groups of a valid token are the recipients of the stream. The token may be signed by any configured
+// key. A Bearer token in the header has priority over the cookie. A request with an invalid token, with several such
+// headers or cookies, or with a user, a group or a token in the URL is denied.
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()
@@ -183,8 +183,8 @@ func TestGoodTokens(t *testing.T) {
 	}
 }
 
-// Two secrets are valid at the same time, so that a secret can be replaced. They are in two files, or in the variable
-// and a file. A flag replaces its own variable.
+// Two secrets can be valid at the same time, so that a secret can be replaced. They can be in two files, or in the
+// variable ROWCAST_JWT_SECRET and a file. The flag --jwt-secret replaces its variable.
 func TestSecretsAreChanged(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -211,8 +211,8 @@ func TestSecretsAreChanged(t *testing.T) {
 	}
 }
 
-// A hub that accepts tokens without exp still denies tokens with an expired or an invalid exp. That includes exp 0,
-// which the JWT library treats as missing.
+// A hub that accepts tokens without exp still denies a token whose exp is not a number, or is 0. The JWT library treats
+// an exp of 0 as missing.
 func TestTokensWithoutExp(t *testing.T) {
 	t.Parallel()
 	h := secure(t, "--jwt-secret", secret, "--jwt-without-exp")

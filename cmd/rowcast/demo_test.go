@@ -23,8 +23,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestDemo runs four demos with a private PostgreSQL. The second demo begins while the first one runs, and fails. The third one begins
-// after the first one was killed. The fourth one has --fresh, and ends when its PostgreSQL is killed.
+// TestDemo runs four demos with a private PostgreSQL. The second demo begins while the first one runs, and fails. The
+// third one begins after the first one was killed. The fourth one has --fresh, and ends when its PostgreSQL is killed.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	home := dbtest.Home(t)
@@ -70,7 +70,7 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := d.wait(); exitCode(err) != 1 || !strings.Contains(d.err.String(), "PostgreSQL in "+filepath.Join(home, "cache")) {
-		t.Errorf("after its PostgreSQL was killed, the demo ended with %v, want exit code 1 and an error with its directory. It printed:\n%s", err, d.err)
+		t.Errorf("after its PostgreSQL was killed, the demo ended with %v, want exit code 1 and an error with the directory of PostgreSQL. It printed:\n%s", err, d.err)
 	}
 }
 
@@ -88,12 +88,13 @@ func notifyAlice(t *testing.T, d demo) {
 	expect(`"a message"`)
 }
 
-// TestDemoAsNobody shows that a user without any rights can run the demo. If root runs the tests, TestDemo shows that root can run it.
+// TestDemoAsNobody shows that a user without any rights can run the demo. If root runs the tests, TestDemo shows that
+// root can run it.
 func TestDemoAsNobody(t *testing.T) {
 	t.Parallel()
 	nobody, err := user.Lookup("nobody")
 	if err != nil || os.Geteuid() != 0 {
-		t.Skip("only root can start a program as the user nobody")
+		t.Skip("only root can start a program as the user nobody, and that user must exist")
 	}
 	uid, _ := strconv.Atoi(nobody.Uid)
 	gid, _ := strconv.Atoi(nobody.Gid)
@@ -121,7 +122,8 @@ func TestDemoAsNobody(t *testing.T) {
 	}
 }
 
-// TestDemoOnNamedDatabase shows that the demo installs the schema in the database that the user names and prints a psql command for it.
+// TestDemoOnNamedDatabase shows that the demo installs the schema in the database that the user names, and prints a
+// psql command that opens this database.
 func TestDemoOnNamedDatabase(t *testing.T) {
 	t.Parallel()
 	d := startDemo(t, dbtest.Empty(t))
@@ -195,8 +197,8 @@ func TestDemoServesItsFiles(t *testing.T) {
 	}
 }
 
-// TestDemoRefuses shows that the demo refuses requests from pages of other sites, and malformed requests. If PostgreSQL
-// refuses a row, the answer contains the error of PostgreSQL.
+// TestDemoRefuses shows that the demo refuses malformed requests, and requests from pages of other origins. If
+// PostgreSQL refuses a row, the answer contains the error of PostgreSQL.
 func TestDemoRefuses(t *testing.T) {
 	t.Parallel()
 	d := startDemo(t, dbtest.Database(t))
@@ -209,7 +211,7 @@ func TestDemoRefuses(t *testing.T) {
 	}{
 		"a page whose host name resolves to this machine": {row, []string{"Host", "evil.example"}, http.StatusForbidden, "localhost"},
 		"a page of another site":                          {row, []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, ""},
-		"a page of another port":                          {row, []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden, ""},
+		"a page at another port":                          {row, []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden, ""},
 		"a page of another origin, in an old browser":     {row, []string{"Origin", "http://evil.example"}, http.StatusForbidden, ""},
 		"a reserved event":                                {`{"event": "rowcast.x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_is_not_reserved"},
 		"an empty recipient":                              {`{"recipient": "", "event": "x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "recipient_is_1_to_256_bytes"},
@@ -252,7 +254,8 @@ func TestDemoWithoutDatabase(t *testing.T) {
 	}
 }
 
-// demoStream opens the stream of a user. The returned function waits for the next event and compares its data with want.
+// demoStream opens the stream of a user. The returned function waits for the next event that is not a heartbeat, and
+// compares its data with want.
 func demoStream(t *testing.T, d demo, uid string) func(want string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)

@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// examine runs the doctor. found has the verdict, the text and the fixes of each check.
+// examine runs the doctor. found has the verdict, the text and the fixes of each check, by the name of the check.
 func examine(t *testing.T, dsn string) (code int, found map[string]string, out string) {
 	t.Helper()
 	code, out, stderr := run(t, nil, "doctor", "--database-url", dsn)
@@ -140,8 +140,8 @@ func TestDoctorFindsAPooler(t *testing.T) {
 	}
 }
 
-// The doctor prints the rights that a role lacks. With these rights and no others, a hub works. The doctor also reports
-// a low CONNECTION LIMIT of the role, and row security policies.
+// The doctor prints the statements that grant a role the rights that it lacks. With these rights and no others, a hub
+// works. The doctor also reports a low CONNECTION LIMIT of the role, and row security policies.
 func TestDoctorGrantsTheRights(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -157,7 +157,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 	code, found, _ := examine(t, u.String())
 	verdict, mend, _ := strings.Cut(found["rights"], " → ")
 	if code != 1 || verdict != `fail the role "`+role+`" lacks rights that a hub needs` {
-		t.Fatalf("got %d, %s, want 1 and that rights are missing", code, found["rights"])
+		t.Fatalf("got %d, %s, want 1 and a failure because rights are missing", code, found["rights"])
 	}
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", u.String())
 	if want := "rowcast: find the schema: ERROR: permission denied for schema rowcast (SQLSTATE 42501): run rowcast doctor, which prints the missing rights\n"; code != 1 || stderr != want {

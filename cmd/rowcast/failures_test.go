@@ -9,8 +9,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// failingHub starts a hub whose role may have two connections. The listener uses both, so that none is left for replays, retention and
-// /disconnect.
+// failingHub starts a hub whose role may have two connections. The listener uses both, so that none is left for
+// replays, retention and /disconnect.
 func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 	t.Helper()
 	dsn = dbtest.Database(t)
