@@ -200,7 +200,7 @@ func (r *row) isTrouble() bool { return r.Unreadable != "" || r.Data == nil && r
 // large or cannot be read. So the work stays linear in the number of rows, because PostgreSQL converts only few rows to
 // text that the page then leaves out.
 //
-// The text of a jsonb number can be 9,000 times as long as its stored form, and only the conversion shows its length.
+// The text of a jsonb number can be 8,000 times as long as its stored form, and only the conversion shows its length.
 // So the stored bytes that a page asks to convert are bounded too, by inlineTotal.
 type level int
 

@@ -10,7 +10,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// A migrationLock makes sessions migrate one at a time. It uses the advisory lock that goose would use by itself.
+// A migrationLock makes sessions migrate one at a time. It uses the same advisory lock as the session locker of goose.
 type migrationLock struct {
 	waiting func(holder string) // see [Migrator.Waiting]
 }
@@ -21,7 +21,7 @@ const (
 	lockTimeout  = 5 * time.Minute        // the time after which the migration fails
 )
 
-// SessionLock waits for the lock until lockTimeout has passed.
+// SessionLock waits for the lock. After lockTimeout it returns an error.
 func (l *migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	ticker := time.NewTicker(lockInterval)
 	defer ticker.Stop()

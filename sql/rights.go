@@ -18,11 +18,11 @@ type Right struct {
 	Privilege string
 	Columns   []string // the columns of a table; nil for the whole object
 	Kind      string   // SCHEMA, TABLE or FUNCTION
-	Name      string   // the name of the object in the schema; for a function, without the arguments
+	Name      string   // the name in the schema, without the arguments of a function; "" for the schema itself
 }
 
 // AppRights returns the rights of a role that sends notifications. The role can insert rows with RETURNING id, which
-// most frameworks use, and can call rowcast.cursor(). It cannot read the content of rows.
+// most frameworks use, and can call rowcast.cursor(). The only column that it can read is id.
 func AppRights() []Right {
 	return []Right{
 		{"USAGE", nil, "SCHEMA", ""},
@@ -158,7 +158,7 @@ const has = `SELECT coalesce(CASE
 		ELSE has_column_privilege($1::name, (SELECT oid FROM pg_class WHERE relnamespace = home AND relname = $4), $5, $2)
 	END, true) FROM (SELECT oid AS home FROM pg_namespace WHERE nspname = 'rowcast') ours`
 
-// Missing returns the rights that a role does not have.
+// Missing returns which of the rights the role does not have. A right on an object that does not exist is not missing.
 func Missing(ctx context.Context, db querier, role string, rights ...Right) (missing []Right, err error) {
 	for _, right := range rights {
 		all := true

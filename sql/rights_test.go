@@ -106,8 +106,8 @@ var forbidden = []string{
 	"SELECT rowcast.encode_xip(7, '{5}')",
 }
 
-// The role of an app can insert rows with RETURNING id and call rowcast.cursor(). It cannot read other columns, and it
-// cannot change the columns and tables that resuming streams depends on.
+// The role of an app can insert rows with RETURNING id and call rowcast.cursor(). It cannot read other columns, set id
+// or xid, change or delete rows, or write to other tables of the schema.
 func TestRightsOfAnApp(t *testing.T) {
 	t.Parallel()
 	conn, app, _ := granted(t)
@@ -169,7 +169,7 @@ func TestRightsOfAHub(t *testing.T) {
 	)
 }
 
-// A role that is granted the rights of an app and of a hub can do what either may do, but not the forbidden statements.
+// A role can have the rights of an app and of a hub. The forbidden statements still fail.
 func TestOneRoleForAppAndHub(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -1,4 +1,4 @@
-// Package sql contains the schema as numbered migrations, and the names in it that other packages use.
+// Package sql contains the schema rowcast as numbered migrations, and the rights that its roles need.
 //
 // [Migrate] installs or upgrades the schema. Programs built with this package need a schema whose version is at least
 // [Version]. Each migration runs in its own transaction, so a failure leaves the schema at the last complete version.
@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// Channel is the NOTIFY channel on which the trigger wakes the hubs and apps send messages.
+	// Channel is the NOTIFY channel for the wake-ups of the trigger and for the messages of apps.
 	Channel = "rowcast"
 
 	// ParkLock1 and [ParkLock2] are the key of the park lock, an advisory lock. While hubs are idle in LISTEN, one of
@@ -33,8 +33,8 @@ const (
 	ParkLock2 = 0x61737400
 
 	// FirstXid is the first number that PostgreSQL assigns to a transaction (FirstNormalTransactionId). A row with a
-	// lower number in xid is never sent. The trigger disown and [Migrate] set xid to 1 in rows whose number comes from
-	// elsewhere, for example from a dump of another server.
+	// lower number in xid is never sent. For example, the trigger disown and [Migrate] set xid to 1 in rows of a dump of
+	// another server.
 	FirstXid = 3
 
 	schema       = "rowcast"
@@ -65,8 +65,8 @@ type Migrator struct {
 	// such as PGHOST.
 	DSN string
 
-	// Waiting, if not nil, is called once when Migrate has waited 5 s for the lock of migrations. holder is a sentence
-	// that names the session that holds the lock.
+	// Waiting, if not nil, is called when Migrate has waited 5 s for the lock of migrations. holder is a sentence about
+	// the session that holds the lock.
 	Waiting func(holder string)
 }
 
@@ -196,9 +196,9 @@ func checkPath(path string) error {
 		"through a pooler: connect directly to PostgreSQL", path)
 }
 
-// ErrNoSchema reports that the database has no schema rowcast, an older version than this program needs, or an empty
+// ErrNoSchema reports that the schema is missing, has an older version than this program needs, or has an empty table
 // rowcast.history.
-var ErrNoSchema = errors.New("schema rowcast is missing or too old")
+var ErrNoSchema = errors.New("schema rowcast is missing, incomplete or too old")
 
 // Check returns [ErrNoSchema] if the schema is missing or below [Version], or if rowcast.history is empty. It returns
 // [ErrRestored] if rowcast.notifications was restored from another server and must be corrected. [Migrate] corrects
@@ -221,7 +221,7 @@ func Check(ctx context.Context, db querier) error {
 	return checkRestored(ctx, db)
 }
 
-// Print writes a script for psql that does the same as [Migrate] and [Grant] do in an empty database.
+// Print writes a script for psql that installs the schema in a database without it, and grants the rights to the roles.
 func Print(w io.Writer, roles Roles) error {
 	names, err := fs.Glob(Migrations, "migrations/*.sql")
 	if err != nil {

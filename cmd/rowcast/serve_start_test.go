@@ -32,12 +32,12 @@ func TestServeDoesNotStart(t *testing.T) {
 		{
 			"without the schema",
 			[]string{"--database-url", empty, "--insecure-uid"},
-			"schema rowcast is missing or too old: it does not exist: run rowcast migrate",
+			"schema rowcast is missing, incomplete or too old: it does not exist: run rowcast migrate",
 		},
 		{
 			"with an old schema",
 			[]string{"--database-url", old, "--insecure-uid"},
-			"schema rowcast is missing or too old: it has version 0, and version " + schemaVersion + " is needed: run rowcast migrate",
+			"schema rowcast is missing, incomplete or too old: it has version 0, and version " + schemaVersion + " is needed: run rowcast migrate",
 		},
 		{
 			"on a restored dump",
