@@ -176,7 +176,9 @@ func TestSeveralCrashesInARow(t *testing.T) {
 			rest[live.decoder.LastID] = nil
 		}
 		d.strike(t)
-		hub.caughtUp(t) // begins the new epoch; the commit of the next row writes it to disk, too
+		// The hub begins the new epoch before the next row is inserted. So the commit of that row also writes the
+		// transaction of the epoch to disk.
+		hub.caughtUp(t)
 		db = connect(t, d.dsn)
 		wantAssignedAgain(t, insertForGood(db, "again"), lost)
 	}

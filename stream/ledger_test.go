@@ -88,7 +88,7 @@ func (h *ledger) check(recipients []string, received []sse.Event) (wrong []strin
 			at, ok = h.at[data]
 		}
 		if !ok {
-			wrong = append(wrong, fmt.Sprintf("received a row that was never committed: %s %s", e.Name, e.Data))
+			wrong = append(wrong, fmt.Sprintf("received an event that is not a committed row: %s %s", e.Name, e.Data))
 			continue
 		}
 		r := h.rows[at]

@@ -118,7 +118,7 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 		}
 		<-time.After(5 * time.Millisecond) // without the limit, more streams would have read by now
 	}
-	// The clients must read at the same time, because a stream that waits for memory has sent at most rowcast.hello.
+	// All clients must read at the same time: some of them receive the event only after others have read theirs.
 	done := make(chan struct{})
 	for _, c := range all {
 		go func() {

@@ -20,8 +20,8 @@ import (
 )
 
 // Writers hold transactions open, commit them out of order and roll back. Clients are cut off at any byte and resume on
-// any hub. The hubs' database sessions are terminated. Each client receives the rows for its recipients exactly once,
-// in causal order.
+// any hub. The hubs' database sessions are terminated. Each client receives the rows for its recipients and for
+// everyone exactly once, in causal order.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -49,7 +49,7 @@ type site struct {
 	listen   func(net.Listener) net.Listener // wraps the listening socket, if not nil
 	socket   net.Listener                    // nil for a new socket on the loopback interface
 	buffer   int                             // the size of the sockets' send buffers; 0 for the system's default
-	replays  int                             // calls of the Source that may run at one time; 0 means two
+	replays  int                             // Hub.Reads, and the connections of the Replayer; 0 means two
 	lasts    time.Duration                   // the time after which grants expire; 0 means never
 }
 

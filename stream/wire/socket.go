@@ -108,7 +108,8 @@ func (s *socket) wait() {
 	}
 }
 
-// Shutdown ends the stream. On Linux, it also makes the kernel drop what the client does not accept within the timeout.
+// Shutdown ends the stream. On Linux, it also makes the kernel drop the rest when the client accepts nothing for the
+// timeout.
 func (s *socket) Shutdown() {
 	s.control(func(fd int) { dropAfter(fd, s.timeout) })
 	s.end()
@@ -133,9 +134,8 @@ func (s *socket) end() {
 
 func (s *socket) Close() { _ = s.conn.Close() }
 
-// A Direct writes to a connection without waiting. The zero Direct writes nothing. A caller with thousands of streams
-// can keep the Direct of a stream beside its own data of the stream. Otherwise each write would read one more cache
-// line, from the Conn.
+// A Direct writes to a connection without waiting. The zero Direct writes nothing. A caller can keep the Direct of a
+// stream beside its own data of the stream. A write then reads one cache line less than through the Conn.
 type Direct struct {
 	raw syscall.RawConn
 }
