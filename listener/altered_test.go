@@ -136,7 +136,7 @@ func TestEmptiedTables(t *testing.T) {
 
 // wantLost checks that a hub reports the row of rowcast.history as lost if lost is true, and only then. In that case,
 // it also checks that the horizon is the oldest transaction with rows, that retention returns an error, and that
-// rowcast migrate repairs the table.
+// rowcast migrate inserts the row again if it is missing.
 func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	t.Helper()
 	written := strings.Contains(log.text(), "rowcast.history is empty: run rowcast migrate")

@@ -15,8 +15,8 @@ import (
 )
 
 // A listener receives the requests of other hubs to disconnect a recipient, and the requests that are sent with NOTIFY.
-// Rows that were committed before a request are delivered first. Malformed requests are logged and ignored. A listener
-// with PollOnly receives no requests, but its hub can send them.
+// If the listener sleeps, rows that were committed before a request are delivered first. Malformed requests are logged
+// and ignored. A listener with PollOnly receives no requests, but its hub can send them.
 func TestDisconnectReachesEveryListener(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -33,7 +33,11 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 		l.Disconnect = func(recipient string) { calls <- delivered{recipient, rows} }
 	}
 	first := listen(t, dsn, count, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	listen(t, dsn, count)
+	first.waitForLock(t, 1)
+	first.caughtUp(t)
+	second := listen(t, dsn, count)
+	// The second fetch comes after the listener has seen that the lock is held. Then it sleeps.
+	second.until(t, func() bool { return second.Stats.Fetches.Load() >= 2 })
 	polling := listen(t, dsn, count, func(l *listener.Listener) { l.PollOnly = true })
 	listen(t, dbtest.Database(t), count)
 	replayer, err := polling.NewReplayer(t.Context(), 1)

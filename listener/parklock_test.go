@@ -79,7 +79,8 @@ func TestOpenTransactionWritesNoErrors(t *testing.T) {
 	eventually(t, conn, heldExclusively)
 }
 
-// A hub that has queued for the park lock releases it completely when it begins to poll.
+// A hub that gets the park lock by waiting in the queue holds the lock twice. When it begins to poll, it releases both
+// holds.
 func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -89,13 +90,13 @@ func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	hub := listen(t, dsn, pollsFromTheFirstRow)
 	eventually(t, conn, `SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()
 		AND application_name = 'rowcast park lock' AND wait_event = 'advisory'`)
-	exec(t, open, "COMMIT") // the hub gets the lock, reads the row and polls from then on
+	exec(t, open, "COMMIT") // the hub gets the lock, reads the row and begins to poll
 	hub.rows(t, 1)
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 }
 
-// If transactions overlap, a transaction that did not send a NOTIFY is open at any time. The hub sleeps nevertheless:
-// while it queues for the park lock, new transactions do not get the lock.
+// While transactions overlap without a gap, a transaction that did not send a NOTIFY may be open at any time. The hub
+// goes to sleep nevertheless: while it queues for the park lock, new transactions do not get the lock.
 func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -157,8 +158,8 @@ func stall(t *testing.T, conn net.Conn, stalled *atomic.Bool) net.Conn {
 	return ours
 }
 
-// If the connection of the session that holds the park lock no longer answers, the hub notices that and begins a new
-// session. That holds whether or not the server has ended the session.
+// If the hub's second connection, which holds the park lock, no longer answers, the hub notices that and connects
+// again. That holds whether or not the server has ended its side of the connection.
 func TestNoticesAStalledParkLock(t *testing.T) {
 	t.Parallel()
 	for _, ended := range []bool{false, true} {

@@ -25,7 +25,8 @@ type record struct {
 	pages []renderedPage
 }
 
-// A transaction is a transaction of a writer. It must be delivered before the transactions that began after its end.
+// A transaction has the times, by the clock of the record, at which a writer's transaction began and ended. Its rows
+// must be delivered before the rows of every transaction that began after its end.
 type transaction struct {
 	began, ended int64
 	committed    bool

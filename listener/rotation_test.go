@@ -85,8 +85,8 @@ func TestCertificatesAreReadAnew(t *testing.T) {
 	})
 }
 
-// rotate runs a listener and a replayer of a role, calls change, which changes credentials, and ends the sessions of the
-// role. The listener and the replayer must go on.
+// rotate runs a listener and a replayer of a role, calls change, which changes credentials, and ends the sessions of
+// the role. The listener and the replayer must go on.
 func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	t.Helper()
 	r := listen(t, dsn, func(l *listener.Listener) {
@@ -117,8 +117,8 @@ func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	})
 }
 
-// overTCP returns a connection string for a role over TCP. Over TCP, the server takes a password. Over the Unix socket,
-// it takes none.
+// overTCP returns a connection string for a role over TCP. Over TCP, the server requires a password. Over the Unix
+// socket, it requires none.
 func overTCP(t *testing.T, dsn, role string) string {
 	t.Helper()
 	config := connect(t, dsn).Config()

@@ -160,7 +160,7 @@ func TestPollsAtHighRates(t *testing.T) {
 		before = wakeups
 	}
 
-	// The hub may hold the park lock only until its next fetch. So the test looks at the lock after two fetches.
+	// The hub may release the park lock again after its next fetch. So the test looks at the lock after two fetches.
 	for deadline := time.Now().Add(patience); ; {
 		hub.caughtUp(t)
 		hub.caughtUp(t)

@@ -30,9 +30,9 @@ func outcomes(rows []feed.Row) (all []string) {
 	return all
 }
 
-// faulty puts a view in place of the table. Through the view, reading data with the key "sqlstate" fails with this
-// SQLSTATE. If the data has the key "times" too, only the first reads fail, as many as "times" says. Rows are inserted
-// into rowcast.stored. The function is STABLE, so PostgreSQL calls it only where a query reads data.
+// faulty puts a view in place of the table. Through the view, reading data with the key "sqlstate" fails with the
+// SQLSTATE that is its value. If the data has the key "times" too, only that many reads fail. Rows are inserted into
+// rowcast.stored. The function rowcast.fault is STABLE, so PostgreSQL calls it only where a query reads data.
 func faulty(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `CREATE SEQUENCE rowcast.tries MINVALUE 0`)
@@ -50,8 +50,8 @@ func faulty(t *testing.T, conn *pgx.Conn) {
 
 // readInEveryWay calls write, which commits rows, and checks the outcomes of the rows that are delivered. The rows are
 // read by a running listener, by a listener with PollOnly, by a listener that begins later, and by replays for alice.
-// The parameter unreadable is the number of rows that each listener must count as unreadable; some means at least one. The
-// replays must count the unreadable rows of alice.
+// The parameter unreadable is the number of rows that each listener must count as unreadable; some means at least one.
+// The replays must count the unreadable rows of alice.
 func readInEveryWay(t *testing.T, dsn string, write func(), want []string, unreadable int64) {
 	t.Helper()
 	config := func(l *listener.Listener) { l.PageBytes, l.MaxData = 1<<16, 1<<17 }
@@ -123,8 +123,8 @@ func TestUnreadableRows(t *testing.T) {
 	}, slices.Concat([]string{first}, want, []string{last}), 8)
 }
 
-// Rows that only an altered table accepts do not prevent other rows from being read, and do not prevent the hub from
-// beginning.
+// Rows that only an altered table accepts do not prevent other rows from being read, and do not prevent another hub
+// from beginning.
 func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -30,7 +30,7 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	const writers, length = 16, 2 * time.Second
-	// Waiting writers do not make the first hubs poll. With them, commits run one at a time, about 50 a second.
+	// The first hubs do not poll because of waiting writers, so commits run one at a time, about 50 a second.
 	var hubs []*reader
 	for range 2 {
 		hubs = append(hubs, listen(t, dsn, func(l *listener.Listener) { l.Busy = math.Inf(1) }))
