@@ -123,8 +123,8 @@ func TestAttacksWithTokens(t *testing.T) {
 }
 
 // The user and the groups of a valid token are the recipients of the stream. The token may be signed by any configured
-// key. A Bearer token in the header has priority over the cookie. A request with an invalid token, with several such
-// headers or cookies, or with a user, a group or a token in the URL is denied.
+// key. A Bearer token in the Authorization header has priority over the cookie. A request with an invalid token, with
+// several such headers or cookies, or with a user, a group or a token in the URL is denied.
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()

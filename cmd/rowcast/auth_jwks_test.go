@@ -188,8 +188,8 @@ func TestKeySetThatIsAvailableLater(t *testing.T) {
 	}
 }
 
-// Many tokens, each with another unknown key, cause one more read of the set and a bounded number of log lines. Tokens
-// with a known key stay valid.
+// Many tokens with different unknown keys, within a few seconds, cause only one more read of the set and a bounded
+// number of log lines. Tokens with a known key stay valid.
 func TestFloodOfUnknownKeys(t *testing.T) {
 	t.Parallel()
 	known := newNamedKey(t, "a")

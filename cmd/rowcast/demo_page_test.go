@@ -21,7 +21,7 @@ func testDemoPage(t *testing.T, chromium browser) {
 	for name, test := range map[string]func(*testing.T, *demoUser){
 		"every tab shows the rows of its user":             testDemoTabs,
 		"toasts, bell and title show new rows":             testDemoBell,
-		"toasts do not cover the form":                     testDemoToasts,
+		"toasts leave the form usable":                     testDemoToasts,
 		"the form inserts rows and shows errors":           testDemoForm,
 		"existing rows are shown after a reload":           testDemoReload,
 		"rows inserted while the page loads are shown":     testDemoGap,

@@ -43,7 +43,7 @@ func TestDemo(t *testing.T) {
 	notifyAlice(t, d.demo)
 	second, err := command(t, home, "demo").CombinedOutput()
 	if exitCode(err) != 1 || !strings.Contains(string(second), "another demo uses the private PostgreSQL") {
-		t.Errorf("a second demo ended with %v, want exit code 1 and that another demo uses the private PostgreSQL. It printed:\n%s", err, second)
+		t.Errorf("a second demo ended with %v, want exit code 1 and the error that another demo uses the private PostgreSQL. It printed:\n%s", err, second)
 	}
 
 	d.kill()
@@ -74,7 +74,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// notifyAlice sends notifications that Alice receives, as the page does and with psql, and waits for each of them.
+// notifyAlice inserts a row as the page does, inserts a row with psql, and sends a message with NOTIFY. The stream of
+// Alice must have an event for each of them.
 func notifyAlice(t *testing.T, d demo) {
 	t.Helper()
 	expect := demoStream(t, d, "alice")
@@ -241,7 +242,7 @@ func TestDemoListensOnLoopback(t *testing.T) {
 	for _, address := range []string{":8080", "0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "example.com:8080"} {
 		code, _, errs := run(t, nil, "demo", "--listen", address)
 		if code != 2 || !strings.Contains(errs, "not a loopback address") {
-			t.Errorf("--listen %s: got exit code %d, %s, want 2 and that it is not a loopback address", address, code, errs)
+			t.Errorf("--listen %s: got exit code %d, %s, want 2 and the error that this is not a loopback address", address, code, errs)
 		}
 	}
 }
