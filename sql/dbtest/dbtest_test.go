@@ -138,8 +138,8 @@ func TestClusterCrashesAlone(t *testing.T) {
 	}
 }
 
-// helperVariable makes this test binary behave as the binary of another package
-// with one test, TestHelper.
+// helperVariable tells TestHelper what to do in a process that another test has
+// started: "use" a database, "leak" a goroutine, or run "without" PostgreSQL.
 const helperVariable = "ROWCAST_TEST_HELPER"
 
 func TestMain(m *testing.M) {

@@ -61,7 +61,8 @@ func startFor(t testing.TB, configure func(*cluster.Cluster)) *cluster.Cluster {
 }
 
 // TCP sets the password of the superuser and returns the superuser's connection
-// string over TCP. A standby has the password of its primary, and TCP sets none.
+// string over TCP. On a standby it sets none, because the standby has the
+// password of its primary.
 func TCP(t testing.TB, c *cluster.Cluster, database string) string {
 	t.Helper()
 	err := execute(Context(t), c, `DO $$ BEGIN
