@@ -28,7 +28,7 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 		want      []string
 	}{
 		{"memory,connections", []string{
-			compared("resident memory of each of 200 idle streams, KB", "naive"), compared("resident memory of each of 300 idle streams, KB", "naive"),
+			compared("resident memory of each of 200 idle streams, KiB", "naive"), compared("resident memory of each of 300 idle streams, KiB", "naive"),
 			compared("300 streams opened, per second", "naive"), compared("CPU of the hub per opened stream, µs", "naive"),
 			compared("broadcast: from the first arrival to the last, ms", "naive"), `The memory of rowcast settled \d+ s after the last stream was opened`,
 		}},
@@ -79,7 +79,7 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 	}
 }
 
-// Without a database URL, the benchmark starts a private server and removes it at the end. With --plot it draws the
+// Without a database URL, the benchmark starts a private server and removes it at the end. With --plot it writes a
 // plot.
 func TestPrivateServer(t *testing.T) {
 	t.Parallel()
