@@ -65,7 +65,8 @@ func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 	}
 }
 
-// reconnectTimes has the latencies that the observer measured, in milliseconds, and the times until all clients had caught up.
+// reconnectTimes has the latencies that the observer measured, in milliseconds, and the times until all clients had
+// caught up.
 type reconnectTimes struct {
 	quiet, fresh    []float64 // quiet: without reconnects; fresh: while clients without missed rows connected
 	coming, replays []float64 // coming: while clients with missed rows connected; replays: while they caught up
@@ -174,9 +175,9 @@ func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	}
 }
 
-// observerVariable is an environment variable. If it is set, this test binary is an observer: it runs watch with the database and the
-// URL of a stream that the value contains. The observer is a process of its own, so that its measurements do not include delays in the
-// process of the clients.
+// observerVariable is an environment variable. If it is set, this test binary is an observer: it runs watch with the
+// database and the URL of a stream that the value contains. The observer is a process of its own, so that its
+// measurements do not include delays in the process of the clients.
 const observerVariable = "TEST_ROWCAST_OBSERVER"
 
 func init() {
@@ -187,8 +188,8 @@ func init() {
 	}
 }
 
-// watch inserts a hundred rows per second for the recipient observer. It prints the latency of each row in milliseconds, from before
-// the INSERT until the stream at the URL has received the row.
+// watch inserts a hundred rows per second for the recipient observer. It prints the latency of each row in
+// milliseconds, from before the INSERT until the stream at the URL has received the row.
 func watch(ctx context.Context, dsn, url string) error {
 	response, err := http.Get(url)
 	if err != nil {

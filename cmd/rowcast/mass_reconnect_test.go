@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// When all clients lose their connections at once and reconnect while rows are inserted, they receive exactly the missed and the new rows.
-// The hub reads the missed rows from memory, without a query.
+// When all clients lose their connections at once and reconnect while rows are inserted, they receive exactly the
+// missed and the new rows. The hub reads the missed rows from memory, without a query.
 func TestMassReconnectFromMemory(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -65,9 +65,10 @@ func metric(t testing.TB, url, name string) float64 {
 	return value
 }
 
-// BenchmarkMassReconnect measures how long 5,000 clients take to reconnect at once and catch up, after they have missed half a second
-// of 200 rows per second. This is compared with how long 5,000 new clients take to connect. The two measurements alternate, and each
-// reported value is the median of five. The hub sends no query for the missed rows, because all of them are in memory.
+// BenchmarkMassReconnect measures how long 5,000 clients take to reconnect at once and catch up, after they have missed
+// half a second of 200 rows per second. This is compared with how long 5,000 new clients take to connect. The two
+// measurements alternate, and each reported value is the median of five. The hub sends no query for the missed rows,
+// because all of them are in memory.
 func BenchmarkMassReconnect(b *testing.B) {
 	dsn, url := benchDatabase(b, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
 	db := benchConnect(b, dsn)

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,7 +24,7 @@ func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 		{"", `memory limit of the Go runtime" bytes=` + strconv.Itoa(limit*9/10)},
 		{"GOMEMLIMIT=300MiB", `memory limit of the Go runtime" bytes=` + strconv.Itoa(300<<20)},
 	} {
-		t.Run("variable "+tt.variable, func(t *testing.T) {
+		t.Run(cmp.Or(tt.variable, "no GOMEMLIMIT"), func(t *testing.T) {
 			t.Parallel()
 			procs := newCgroup(t, limit)
 			p := &spawned{command(t, t.TempDir(), "serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dbtest.Database(t)), newOutput(), make(chan error, 1)}

@@ -110,8 +110,9 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		}`, dir, user, n.log, temporary, site, n.pages)
 }
 
-// freeAddress returns an address at farLoopback with a free port. If the machine does not have this IP address, the test
-// is skipped. Outgoing connections have another IP address, so none can take the port before a server listens on it.
+// freeAddress returns an address at farLoopback with a free port. If the machine does not have this IP address, the
+// test is skipped. Outgoing connections have another IP address, so none can take the port before a server listens on
+// it.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", farLoopback+":0")

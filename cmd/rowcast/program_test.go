@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// waitLimit is the time limit of a wait.
+// waitLimit is the usual time limit of a wait.
 const waitLimit = 30 * time.Second
 
 // schemaVersion is the version of the schema that migrate installs, as text.

@@ -257,8 +257,8 @@ func TestRestoredWithoutTheRows(t *testing.T) {
 }
 
 // The databases of a server share one counter of transaction numbers. After a copy to another database of the server,
-// by CREATE DATABASE or by a dump, nothing needs to be corrected. Cursors from before the copy are valid in the original
-// and in the copies. A later cursor is valid only in the database that it comes from.
+// by CREATE DATABASE or by a dump, nothing needs to be corrected. Cursors from before the copy are valid in the
+// original and in the copies. A later cursor is valid only in the database that it comes from.
 func TestCopiedToAnotherDatabaseOfTheServer(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)

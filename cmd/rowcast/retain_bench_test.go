@@ -20,8 +20,8 @@ import (
 )
 
 // BenchmarkInsertWhileDeleting compares inserts while retention deletes rows from a million old rows, with the same
-// inserts without deletion. It reports the rate and the 99th percentile of the latency, at the maximum rate of 64 writers
-// and at 2,000 rows per second. The two measurements alternate. Each reported value is the median of three.
+// inserts without deletion. It reports the rate and the 99th percentile of the latency, at the maximum rate of 64
+// writers and at 2,000 rows per second. The two measurements alternate. Each reported value is the median of three.
 func BenchmarkInsertWhileDeleting(b *testing.B) {
 	dsn, _ := benchDatabase(b, nil)
 	pgbench := dbtest.Client(b, "pgbench")
@@ -99,8 +99,8 @@ func retention(b *testing.B, dsn string) func(context.Context) int64 {
 	}
 }
 
-// fillOld replaces all rows by a million old rows and one newer row. The old rows have lower transaction numbers than the
-// newer row. The hub has read the newer row before the old rows are committed, so it never reads the old rows.
+// fillOld replaces all rows by a million old rows and one newer row. The old rows have lower transaction numbers than
+// the newer row. The hub has read the newer row before the old rows are committed, so it never reads the old rows.
 func fillOld(b *testing.B, dsn string) {
 	b.Helper()
 	conn := benchConnect(b, dsn)

@@ -9,7 +9,8 @@ import (
 )
 
 // rollingHTML is a page that records the data of its rows and its resets. It counts the streams that were opened and
-// the times that an EventSource closed for good. With the query ?plain it uses a plain EventSource, otherwise rowcast.js.
+// the times that an EventSource closed for good. With the query ?plain it uses a plain EventSource, otherwise
+// rowcast.js.
 const rollingHTML = `<!doctype html><script type="module">
 	import { subscribe } from "/rowcast.js";
 	Object.assign(window, { heard: [], opened: 0, finals: 0, resets: [] });

@@ -158,8 +158,8 @@ func (c *cast) check(client string, heard []int, rows int) {
 	}
 }
 
-// checkLog stops nginx. It checks that nginx answered every request for a stream with 200, and passed at least one request on to the
-// other hub after the first hub had failed.
+// checkLog stops nginx. It checks that nginx answered every request for a stream with 200, and passed at least one
+// request on to the other hub after the first hub had failed.
 func (c *cast) checkLog() {
 	c.t.Helper()
 	c.nginx.stop()

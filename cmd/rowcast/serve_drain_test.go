@@ -91,8 +91,8 @@ func wantLastEvents(t *testing.T, leavers []*leaver) {
 	}
 }
 
-// wantSpread checks that the streams did not all end at once: the middle half took at least a fifth of the drain time. It
-// also checks that the last stream ended at most a second after the drain time.
+// wantSpread checks that the streams did not all end at once: the middle half took at least a fifth of the drain time.
+// It also checks that the last stream ended at most a second after the drain time.
 func wantSpread(t *testing.T, leavers []*leaver, began time.Time, drain time.Duration) {
 	t.Helper()
 	var ends []time.Duration

@@ -53,8 +53,8 @@ func TestServeOutlivesPostgres(t *testing.T) {
 	}
 }
 
-// With --poll, a hub works through a transaction pooler, which delivers no notifications. The hub does not take the park
-// lock.
+// With --poll, a hub works through a transaction pooler, which delivers no notifications. The hub does not take the
+// park lock.
 func TestServePolls(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -79,7 +79,7 @@ func noDatabase(t *testing.T) (dsn, says string) {
 	return r.dsn(), r.error()
 }
 
-// waiting starts a hub whose database cannot be reached yet. It returns when the hub waits.
+// waiting starts a hub that cannot use its database yet, and returns when the hub waits for the database.
 func waiting(t *testing.T, dsn string) *hub {
 	t.Helper()
 	h := &hub{process: start(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn)}
@@ -103,8 +103,8 @@ func (h *hub) checkWaits(t *testing.T) {
 	}
 }
 
-// A hub that starts before its database waits for the database, and then serves a client that has retried meanwhile. The database was
-// stopped, or has crashed and must recover first.
+// A hub that starts before its database waits for the database, and then serves a client that has retried meanwhile.
+// The database was stopped, or has crashed and must recover first.
 func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)

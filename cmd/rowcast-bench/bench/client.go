@@ -16,8 +16,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// clients is the child process with the role clients. It has one stream for each user. A goroutine for each stream reads it and does little else, so
-// that the clients use little CPU. When the server ends a stream, the client reconnects and resumes from its last event id.
+// clients is the child process with the role clients. It has one stream for each user. A goroutine for each stream
+// reads it and does little else, so that the clients use little CPU. When the server ends a stream, the client
+// reconnects and resumes from its last event id.
 type clients struct {
 	streams []*stream
 	tally   atomic.Pointer[tally]

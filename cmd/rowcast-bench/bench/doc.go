@@ -2,10 +2,11 @@
 // kernel and PostgreSQL alone. Both sides of a comparison are measured in the same run, most of them alternately, and the report has their
 // ratios, because absolute times depend on the machine.
 //
-// [Bench.Run] returns a [Report]. It creates its own databases and removes them, also after a failure or an interruption. The hub, the
-// naive design's hub, the clients and the writers are child processes, so that their CPU time and memory can be measured. Each runs this
-// program with the arguments "child" and a role, and ends when its stdin ends, so no child process outlives its parent. All roles except the
-// hub receive commands on stdin, as JSON values.
+// [Bench.Run] returns a [Report]. It creates its own databases and removes them, also after a failure or an
+// interruption. The hub, the naive design's hub, the clients and the writers are child processes, so that their CPU
+// time and memory can be measured. Each runs this program with the arguments "child" and a role, and ends when its
+// stdin ends, so no child process outlives its parent. All roles except the hub receive commands on stdin, as JSON
+// values.
 //
 // If a client misses an expected row, or receives it twice, or receives another client's row, the scenario fails.
 package bench

@@ -17,8 +17,9 @@ import (
 	hub "rowcast/stream"
 )
 
-// fanout is the child process with the role fanout: a hub without a database. It publishes rows through the hub, or writes events of the
-// same size to the same sockets in a loop of non-blocking write(2), which is the least that a broadcast can cost.
+// fanout is the child process with the role fanout: a hub without a database. It publishes rows through the hub, or
+// writes events of the same size to the same sockets in a loop of non-blocking write(2), which is the least that a
+// broadcast can cost.
 type fanout struct {
 	hub   *hub.Hub
 	now   cursor.Cursor

@@ -86,8 +86,8 @@ type written struct {
 	P99     float64 // the 99th percentile of the time to commit a row, in milliseconds; 0 if the load has no Rows
 }
 
-// write writes a load. With a Rate, each row has a time at which it is due, and the latency of a late row is measured from that time. So
-// a stall of the server increases the latency of all rows that it delays.
+// write writes a load. With a Rate, each row has a time at which it is due, and the latency of a late row is measured
+// from that time. So a stall of the server increases the latency of all rows that it delays.
 func (w *writers) write(_ context.Context, l load) (written, error) {
 	var next atomic.Int64
 	began := time.Now()
