@@ -68,7 +68,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	if len(calls) > 0 {
 		t.Errorf("got a request that was not expected: %v", <-calls)
 	}
-	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a recipient of 1 to 256 bytes"`
+	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a recipient: 1 to 256 bytes of UTF-8 without control characters"`
 	if got := strings.Count(log.String(), warning); got != 2 || len(first.messages) > 0 {
 		t.Errorf("got %d warnings and %d messages, want 2 warnings and no message; the log is %s", got, len(first.messages), log.String())
 	}

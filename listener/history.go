@@ -8,7 +8,7 @@ import (
 )
 
 // errNoHistory reports that rowcast.history has no row with a horizon, because another session has deleted or changed
-// it.
+// the row.
 var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
 // observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the listener

@@ -95,7 +95,7 @@ func takeText(field *string, value json.RawMessage, check func(string) error) er
 // checkRecipient is feed.CheckRecipient with a hint for a sender that wants to send to everyone.
 func checkRecipient(text string) error {
 	if text == "" {
-		return errors.New("is empty: leave it out for everyone")
+		return errors.New("is empty: leave it out to send to everyone")
 	}
 	return feed.CheckRecipient(text)
 }

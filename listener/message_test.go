@@ -61,7 +61,7 @@ func TestParseMessage(t *testing.T) {
 		{name: "a recipient that is a number", payload: `{"data": 1, "recipient": 7}`, err: `the envelope's "recipient" is not a string`},
 		{
 			name: "an empty recipient", payload: `{"data": 1, "recipient": ""}`,
-			err: `the envelope's "recipient" is empty: leave it out for everyone`,
+			err: `the envelope's "recipient" is empty: leave it out to send to everyone`,
 		},
 		{
 			name: "a long recipient", payload: `{"data": 1, "recipient": "` + long + `"}`,

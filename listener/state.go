@@ -23,7 +23,7 @@ type state struct {
 // stateQuery is like fetchQuery, and also asks for the state.
 var stateQuery = newPageQuery(`concat_ws(' ', rowcast.epoch_tag(), pg_notification_queue_usage(), (`+lockHolder+`))`, fetchArms, "$7", "$8")
 
-// readState reads the state from the first row of a page, if it is there.
+// readState reads the state from the first row of a result. The state is unknown if the query did not ask for it.
 func readState(values [][]byte) (s state, err error) {
 	if values[colState] == nil {
 		return state{}, nil
@@ -88,7 +88,7 @@ func (w *wakeup) observeQueue(usage float64) {
 		return
 	}
 	if logger, ok := w.logs.queue.Allow(w.Logger); ok {
-		logger.Warn("NOTIFY queue is filling up: polling until it has drained; some session has called LISTEN and keeps a transaction open",
+		logger.Warn("NOTIFY queue is filling up: polling until it has drained; probably a session has called LISTEN and keeps a transaction open",
 			"ratio", usage, "limit", w.QueueLimit)
 	}
 }
