@@ -39,7 +39,7 @@ func HubRights() []Right {
 		rights = append(rights, Right{"SELECT", nil, "TABLE", table})
 	}
 	rights = append(rights, Right{"INSERT", nil, "TABLE", "epoch"})
-	for _, function := range []string{"tag", "database_tag", "epoch_tag", "anchor_tag"} {
+	for _, function := range []string{"tag", "database_tag", "epoch_tag", "anchor_tag", "cursor"} {
 		rights = append(rights, Right{"EXECUTE", nil, "FUNCTION", function})
 	}
 	return rights

@@ -153,7 +153,7 @@ func TestRightsOfAHub(t *testing.T) {
 	for _, statement := range []string{
 		"SELECT * FROM rowcast.notifications",
 		"INSERT INTO rowcast.epoch (one) SELECT true WHERE NOT EXISTS (SELECT FROM rowcast.epoch) ON CONFLICT DO NOTHING",
-		"SELECT rowcast.epoch_tag(), rowcast.database_tag(), rowcast.anchor_tag(1, now())",
+		"SELECT rowcast.cursor(), rowcast.epoch_tag(), rowcast.database_tag(), rowcast.anchor_tag(1, now())",
 		"SELECT horizon FROM rowcast.history WHERE one FOR UPDATE SKIP LOCKED",
 		"DELETE FROM rowcast.notifications",
 		"UPDATE rowcast.history SET horizon = '9' WHERE one",
@@ -165,7 +165,6 @@ func TestRightsOfAHub(t *testing.T) {
 		"INSERT INTO rowcast.notifications (data) VALUES ('1')",
 		"INSERT INTO rowcast.notifications DEFAULT VALUES",
 		"UPDATE rowcast.history SET database = 7",
-		"SELECT rowcast.cursor()",
 	)
 }
 
