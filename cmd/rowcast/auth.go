@@ -149,8 +149,8 @@ func refuseUnused(ctx *kong.Context, method string) error {
 	return nil
 }
 
-// check refuses to serve without authentication. It also refuses several methods, because a client could choose the
-// weakest one, and --insecure-uid without "anywhere" if other machines can reach the address.
+// check refuses to serve without authentication, and with several methods, because a client could choose the weakest one.
+// If other machines can reach the address, check also refuses --insecure-uid without "anywhere".
 func (f *authFlags) check(listen string) error {
 	switch methods := len(f.methods()); {
 	case methods == 0:

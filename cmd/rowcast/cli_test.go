@@ -167,7 +167,7 @@ func TestWrongCommandLines(t *testing.T) {
 const (
 	commands = "; the commands are demo, migrate, serve, tail, token, doctor, and rowcast --help explains them"
 	noID     = `tail: --last-event-id: the id contains control characters, so it is not the id of an event`
-	noOrigin = "--cors-origin: an origin is a scheme and a host, such as https://app.example.com, and the port if it is not 80 or 443"
+	noOrigin = "--cors-origin: an origin is a scheme and a host, such as https://app.example.com, and the port if it is not the default"
 	noURL    = "this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded"
 	noScheme = "the URL must begin with http:// or https://, as in http://127.0.0.1:3000/path or https://app.example.com/path"
 	fragment = "remove the fragment (# and what follows it), which is never sent; if # is part of a name, write %23"
