@@ -58,7 +58,7 @@ func migrated(t *testing.T) *cluster.Cluster {
 	return server
 }
 
-// stopLogWriter stops the process that writes asynchronous commits to the disk.
+// stopLogWriter pauses the process that writes asynchronous commits to the disk.
 func stopLogWriter(t *testing.T, dsn string) (pid int) {
 	t.Helper()
 	db := connect(t, dsn)
@@ -81,7 +81,7 @@ func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
 	if err := killProcess(int(db.PgConn().PID())); err != nil {
 		t.Fatal(err)
 	}
-	if logWriter != 0 { // a stopped process does not end when the postmaster asks it to
+	if logWriter != 0 { // a paused process does not end when the postmaster asks it to
 		if err := killProcess(logWriter); err != nil {
 			t.Fatal(err)
 		}

@@ -93,7 +93,7 @@ func firstBytes(t *testing.T, f *fakeFeed, grant stream.Grant) string {
 	return w.body.String()
 }
 
-// A disconnect expires after a minute.
+// After a minute, a disconnect no longer keeps older grants from opening a stream.
 func TestDisconnectExpires(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

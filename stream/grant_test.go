@@ -101,7 +101,7 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 	}
 }
 
-// A stream whose grant and leeway have already expired ends at once, without rowcast.bye.
+// A stream whose grant and leeway have already expired ends within one tick, without rowcast.bye.
 func TestAnExpiredGrant(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -139,7 +139,7 @@ func TestNoByeBeforePendingEvents(t *testing.T) {
 }
 
 // A stream that waits for the database also ends when its grant ends. If the stream becomes live after rowcast.bye was
-// due, it receives rowcast.bye at once.
+// due, it receives rowcast.bye within one tick.
 func TestAGrantEndsWhileJoining(t *testing.T) {
 	t.Parallel()
 	before := start

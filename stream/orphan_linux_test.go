@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// When the stream of a client that does not read is closed for one of these reasons, the connection is reset and the
-// kernel keeps nothing for the client.
+// When the stream of a client that does not read is closed for one of the reasons below, the connection is reset and
+// the kernel keeps nothing for the client.
 func TestTheKernelKeepsNothingForAClosedStream(t *testing.T) {
 	t.Parallel()
 	const small, large = 40 << 10, 24 << 20 // the kernel can buffer small, but not large
@@ -155,5 +155,5 @@ func heldBy(t *testing.T, port, column int) (rows []row) {
 	return rows
 }
 
-// portOf returns the port of the server of a client.
+// portOf returns the port of the server to which a client is connected.
 func portOf(c *client) int { return c.conn.RemoteAddr().(*net.TCPAddr).Port }

@@ -205,7 +205,7 @@ func write(t *testing.T, h *ledger, dsn string, connections *atomic.Int64) {
 }
 
 // keepPace slows the writers down while the readers, which reconnect all the time, are behind. Each wait is short,
-// because readers that have received everything wait for the writers.
+// because readers that have received everything do not reconnect until more is written.
 func keepPace(steps, connections *atomic.Int64) {
 	const wait = 20 * time.Millisecond
 	for began := time.Now(); connections.Load()*1600 < steps.Load()*330 && time.Since(began) < wait; {

@@ -86,7 +86,7 @@ func writeLedger(t *testing.T, h *ledger, sites []*site, dsn string) {
 	}
 }
 
-// A walk resumes clients from the cursors at which other clients can stop.
+// A walk resumes clients from cursors that other clients have received.
 type walk struct {
 	ledger
 	t          *testing.T

@@ -66,7 +66,7 @@ func TestSplitDoesNotCopyOrChangeData(t *testing.T) {
 		t.Errorf("got head %q and data %q (uncopied: %t), want the event's name and the uncopied data", head, rest, &rest[0] == &data[0])
 	}
 	if string(buffer) != `"hi" and the next row` {
-		t.Errorf("the bytes after the data have become %q", buffer)
+		t.Errorf("the buffer has become %q, want it unchanged", buffer)
 	}
 }
 
@@ -126,7 +126,7 @@ func TestDecode(t *testing.T) {
 		{"mixed line ends", "data: x\rdata: y\r\ndata: z\n\r", []sse.Event{{"", "message", "x\ny\nz"}}},
 		{"LF CR are two line ends", "data: x\n\rdata: y\n\n", []sse.Event{{"", "message", "x"}, {"", "message", "y"}}},
 		{"event", "event: a\ndata: x\n\ndata: y\n\n", []sse.Event{{"", "a", "x"}, {"", "message", "y"}}},
-		{"the last of several event fields", "event: a\nevent: b\ndata: x\n\nevent: a\nevent\ndata: y\n\n", []sse.Event{{"", "b", "x"}, {"", "message", "y"}}},
+		{"the last of several event fields applies", "event: a\nevent: b\ndata: x\n\nevent: a\nevent\ndata: y\n\n", []sse.Event{{"", "b", "x"}, {"", "message", "y"}}},
 		{"id is kept", "id: 1\ndata: x\n\ndata: y\n\n", []sse.Event{{"1", "message", "x"}, {"1", "message", "y"}}},
 		{"id of a block without data", "id: 1\n\ndata: y\n\n", []sse.Event{{"1", "message", "y"}}},
 		{"event of a block without data", "event: a\n\ndata: y\n\n", []sse.Event{{"", "message", "y"}}},

@@ -73,7 +73,7 @@ func (r *response) setDeadline(t time.Time) error {
 	return nil
 }
 
-// Stalled returns false. A write that makes no progress fails by its deadline.
+// Stalled returns false. A write that makes no progress fails at its deadline.
 func (r *response) Stalled() bool { return false }
 
 // wait returns when the client has disconnected or the stream has ended.

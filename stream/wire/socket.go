@@ -23,7 +23,7 @@ func newSocket(conn net.Conn, timeout time.Duration) *socket {
 	s := &socket{conn: conn, timeout: timeout}
 	_ = conn.SetDeadline(time.Time{})
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		// Heartbeats find dead clients. Go's default keep-alive closes idle connections when the machine is busy.
+		// Heartbeats find dead clients. Go's default keep-alive can close idle connections when the machine is busy.
 		_ = tcp.SetKeepAlive(false)
 		s.raw = rawOf(tcp)
 		s.control(limitUnsent)
