@@ -28,7 +28,7 @@ const (
 )
 
 // readResponse returns the answer of a response. The error is a [Denial] if the status is 401 or 403, or if
-// GroupMark.Grant denies the recipient or the groups. Any other error wraps errEndpoint. No error quotes the response.
+// GroupMark.Grant denies the recipient or the groups. Any other error wraps errEndpoint. No error quotes the body of the response.
 func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answer, error) {
 	switch status := response.StatusCode; {
 	case status == http.StatusOK:
@@ -51,7 +51,7 @@ func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answ
 	return answer{grant, lifetime, sent.Add(lifetime)}, err
 }
 
-// A body is the JSON object of an answer. Other keys are ignored.
+// A body is the JSON object of an answer. Other keys of the object are ignored.
 type body struct {
 	recipient string
 	groups    []string
@@ -61,7 +61,7 @@ type body struct {
 func readBody(r io.Reader) (b body, err error) {
 	members, err := strictjson.Members(r)
 	if err != nil {
-		return b, errors.New(`the body is not a JSON object such as {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`)
+		return b, errors.New(`the body is not exactly one JSON object with different keys, such as {"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`)
 	}
 	into := map[string]any{"recipient": &b.recipient, "groups": &b.groups, "expires_in": &b.expiresIn}
 	for _, m := range members {

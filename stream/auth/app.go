@@ -37,8 +37,8 @@ type App struct {
 	Mark GroupMark
 	// Origins are further origins whose pages may open streams. Pages of the hub's own origin always may.
 	Origins []string
-	// Transport sends the requests. The default is a copy of [http.DefaultTransport]. A Transport must not follow
-	// redirects, because the credentials are for this endpoint alone.
+	// Transport sends the requests. The default is a copy of [http.DefaultTransport] that keeps more idle connections. A
+	// Transport must not follow redirects, because the credentials are for this endpoint alone.
 	Transport http.RoundTripper
 
 	Logger   *slog.Logger
@@ -53,7 +53,7 @@ type App struct {
 
 // requests are the requests to the app for one purpose: for new streams, or for the renewal of open streams. Calls with
 // the same credentials at the same time share a request. Each purpose has its own requests, so that a renewal never
-// waits for a request that waits for the slot of a new stream.
+// shares a request that waits for a slot for new streams.
 type requests struct {
 	singleflight.Group
 	acquire acquire
@@ -156,8 +156,7 @@ func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, b
 }
 
 // ask asks the app, and caches the answer unless it is a denial or an error. Concurrent calls with the same credentials
-// and the same value of the parameter "of" share one request. The request continues even if the context of a caller
-// ends.
+// and for the same purpose share one request. The request continues even if the context of a caller ends.
 func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, error) {
 	hash := c.hash()
 	asked := of.DoChan(string(hash[:]), func() (any, error) {

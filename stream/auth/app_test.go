@@ -145,7 +145,7 @@ func TestCacheIsBounded(t *testing.T) {
 				t.Fatalf("the cache has %d answers, want at most %d", n, cacheSize)
 			}
 			if _, kept := c.get(key(cacheSize)); !kept && i < cacheSize {
-				t.Fatalf("after %d more answers, one that has not expired was removed before the expired ones", i)
+				t.Fatalf("after %d more answers, one that has not expired was removed, although it was enough to remove expired ones", i)
 			}
 		}
 	})
@@ -206,7 +206,7 @@ func TestRequestsAreBounded(t *testing.T) {
 			t.Helper()
 			synctest.Wait()
 			if got := a.requests.Load(); got != want {
-				t.Errorf("%d requests, want %d", got, want)
+				t.Errorf("the app received %d requests, want %d", got, want)
 			}
 		}
 		wantRequests(24)
