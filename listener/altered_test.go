@@ -54,8 +54,8 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	}, want, 17)
 }
 
-// The limits of recipient and event count bytes in the encoding of the database, as the constraints do. In UTF-8, the
-// same text may be longer than the limit.
+// The hub measures recipients and events in bytes of the database's encoding, as the constraints do. In UTF-8, the same
+// text may be longer than the limit.
 func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := odd(t, "LATIN1")

@@ -33,10 +33,10 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 		dropped       bool // some notifications must be dropped
 		malformed     bool // the payloads are malformed
 	}{
-		{name: "disconnects", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000, wanted: true},
-		{name: "disconnects by hubs", channel: disconnect + "ed", payload: "repeat('x', 7700) || ' ' || i", times: 10_000, wanted: true},
-		{name: "disconnects that the hub ignores", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000},
-		{name: "malformed disconnects", channel: disconnect, payload: "i || repeat('x', 257)", times: 100_000, wanted: true, malformed: true},
+		{name: "requests to disconnect", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000, wanted: true},
+		{name: "requests of hubs to disconnect", channel: disconnect + "ed", payload: "repeat('x', 7700) || ' ' || i", times: 10_000, wanted: true},
+		{name: "requests to disconnect that the hub ignores", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000},
+		{name: "malformed requests to disconnect", channel: disconnect, payload: "i || repeat('x', 257)", times: 100_000, wanted: true, malformed: true},
 		{name: "messages", channel: message, payload: "i || repeat('x', 7900)", times: 10_000, wanted: true, dropped: true},
 		{name: "short messages", channel: message, payload: "i::text", times: 100_000, wanted: true, dropped: true},
 		{name: "messages that the hub ignores", channel: message, payload: "i || repeat('x', 7900)", times: 10_000},
@@ -67,7 +67,7 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 				r.caughtUp(t)
 			}
 			grown, written := peak(), log.count()-before
-			t.Logf("the live heap has grown by %.1f MiB at most, the log by %d lines; %d messages were delivered, %d dropped, %d disconnects, %d malformed",
+			t.Logf("the live heap has grown by %.1f MiB at most, the log by %d lines; %d messages were delivered, %d dropped, %d requests to disconnect, %d malformed",
 				float64(grown)/(1<<20), written, sent.Load(), r.Stats.Dropped.Load(), disconnected.Load(), r.Stats.Malformed.Load())
 			if most := int64(12 << 20); grown > most {
 				t.Errorf("the live heap has grown by %d bytes, want at most %d", grown, most)

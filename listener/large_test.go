@@ -41,7 +41,7 @@ func TestNumbersAreMeasured(t *testing.T) {
 	}
 }
 
-// Only data from 7 KiB to 1 MiB is measured before it is converted to text, because measuring takes longer than
+// Only data of 7217 bytes to 1 MiB is measured before it is converted to text, because measuring takes longer than
 // converting. Smaller data has less than 64 MiB of text. Larger data would take many seconds to measure.
 func TestSmallAndLargeDataIsNotMeasured(t *testing.T) {
 	t.Parallel()

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 // patience is how long a test waits for a row, a batch or a message. A row that has not come by then counts as lost.
 const patience = 30 * time.Second
 
-// limit bounds a step of a test that usually takes no time, such as a statement or the end of Run.
+// limit bounds a step of a test that usually takes little time, such as a statement or the end of Run.
 const limit = 3 * time.Minute
 
 // limited returns a context that ends after limit, or earlier with the test.
@@ -181,11 +181,11 @@ func (r *reader) until(t *testing.T, holds func() bool) {
 	}
 }
 
-// waitForLock waits until the listener has taken the park lock at least a number of times.
-func (r *reader) waitForLock(t *testing.T, times int64) {
+// waitForLock waits until the listener has taken the park lock at least n times.
+func (r *reader) waitForLock(t *testing.T, n int64) {
 	t.Helper()
 	// After the listener has taken the lock, it fetches. The batch of this fetch makes until check the count again.
-	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times })
+	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= n })
 }
 
 // caughtUp waits for CatchUp, and returns the rows that the test had not received before.

@@ -166,7 +166,7 @@ func (p *tracker) deliver(hub int, rows []feed.Row) {
 	for _, row := range rows {
 		pendingRow := p.pending[row.Recipient]
 		if pendingRow == nil || pendingRow.at[hub] {
-			p.t.Errorf("hub %d: %s was delivered twice, or was rolled back", hub, row.Recipient)
+			p.t.Errorf("hub %d delivered %s twice, or although it was rolled back", hub, row.Recipient)
 			continue
 		}
 		pendingRow.at[hub] = true

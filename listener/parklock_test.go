@@ -95,7 +95,7 @@ func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 }
 
-// While transactions overlap without a gap, a transaction that did not send a NOTIFY may be open at any time. The hub
+// While transactions overlap without a gap, there can always be an open transaction that did not send a NOTIFY. The hub
 // goes to sleep nevertheless: while it queues for the park lock, new transactions do not get the lock.
 func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Parallel()
@@ -121,7 +121,7 @@ func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	}()
 	for deadline := time.Now().Add(limit); open.Load() < 20; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("waited for 20 transactions of the writers")
+			t.Fatalf("the writers have inserted %d rows, want at least 20", open.Load())
 		}
 	}
 	hub := listen(t, dsn)
@@ -194,8 +194,8 @@ func TestNoticesAStalledParkLock(t *testing.T) {
 	}
 }
 
-// An idle hub runs no query except its safety polls, one a second by default, whether it holds the park lock or relies
-// on another hub.
+// An idle hub runs no query except its safety polls, one a second by default, and a count of foreign rows once a minute.
+// That holds whether the hub holds the park lock or relies on another hub.
 func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, map[string]string{"log_statement": "all", "log_line_prefix": "[%a] "})
@@ -239,7 +239,7 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 }
 
 // If the server refuses a statement for the park lock, the hub logs and counts the failure, and goes on. In this test,
-// the role of the hub has no right to queue for the lock or to notify the other hubs.
+// the role of the hub may not use plpgsql, which queueing for the lock needs, and may not notify the other hubs.
 func TestRefusedParkLockIsShown(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

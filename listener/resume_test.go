@@ -91,8 +91,8 @@ func newReplayer(t *testing.T, dsn string, pageRows int) *listener.Replayer {
 	return replayer
 }
 
-// replay returns the rows for the recipients and for everyone that a client with the cursor from receives until it has
-// the cursor to.
+// replay reads all pages from one cursor to another, and returns their rows: the rows for the recipients and for
+// everyone.
 func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []string) (delivered []feed.Row) {
 	t.Helper()
 	c, err := cursor.Parse(from)
