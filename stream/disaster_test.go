@@ -34,7 +34,8 @@ func crash(t *testing.T, kill func(t *testing.T, server *cluster.Cluster, logWri
 	t.Helper()
 	server := migrated(t)
 	db := connect(t, server.DSN("postgres"))
-	// Autovacuum and the background writer could write the write-ahead log to disk at any moment.
+	// Autovacuum and the background writer could write the write-ahead log to disk at any moment. Then the crash would
+	// not lose the transactions after hold.
 	exec(t, db, "ALTER SYSTEM SET autovacuum = off")
 	exec(t, db, "ALTER SYSTEM SET bgwriter_lru_maxpages = 0")
 	exec(t, db, "SELECT pg_reload_conf()")

@@ -138,8 +138,8 @@ func TestNoByeBeforePendingEvents(t *testing.T) {
 	})
 }
 
-// A stream that waits for the database also ends when its grant ends. If the stream becomes live after rowcast.bye was
-// due, it receives rowcast.bye within one tick.
+// A stream that waits for the database also ends at the end of its grant and leeway. If the stream becomes live after
+// rowcast.bye was due, it receives rowcast.bye within one tick.
 func TestAGrantEndsWhileJoining(t *testing.T) {
 	t.Parallel()
 	before := start

@@ -21,7 +21,7 @@ type ledger struct {
 	mu    sync.Mutex
 	clock int
 	began []int // by transaction: the time before its first statement was sent
-	ended []int // by transaction: the time after its COMMIT succeeded, or 0
+	ended []int // by transaction: the time after its commit succeeded; 0 if it has not
 
 	rows []committed
 	at   map[[2]int]int // index in rows, by data

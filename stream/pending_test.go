@@ -45,7 +45,7 @@ func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	}
 	for f.hub.Stats.Evicted.Load() == 0 {
 		if more(); f.hub.Held() > limit {
-			t.Fatalf("%d bytes are held, the limit is %d", f.hub.Held(), limit)
+			t.Fatalf("%d bytes are held, want at most %d", f.hub.Held(), limit)
 		}
 	}
 	var closed, held int

@@ -129,7 +129,7 @@ func (r *reader) once(site *site, ask request) (ended bool, err error) {
 	}
 	defer conn.Close()
 	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, r.bytes())), nil)
-	if err != nil { // the connection was cut off in the head of the response
+	if err != nil { // usually, the connection was cut off in the head of the response
 		return false, onlyTimeout(err)
 	}
 	for e, err := range r.decoder.Events(response.Body) {

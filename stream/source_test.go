@@ -241,7 +241,7 @@ func TestAttackManySlowUsers(t *testing.T) {
 			return len(slow.read) == pages+1 && len(slow.reading) == reads
 		})
 	}
-	t.Logf("the user waited for %d pages of all users", pages)
+	t.Logf("the first page of the user was page %d of all users", pages)
 }
 
 // A client that disconnects while it waits leaves the queue. If it disconnects while it reads, another client reads.
