@@ -107,7 +107,7 @@ func TestLargeEventsAreOnlyAnnounced(t *testing.T) {
 }
 
 // A client that resets its connection before, during or after its request does not affect other streams or the hub.
-func TestClientsThatStopReading(t *testing.T) {
+func TestClientsThatResetTheirConnections(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn)

@@ -14,7 +14,7 @@ import (
 func TestSeveralHubs(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	hubs := []*hub{serve(t, dsn), serve(t, dsn), serve(t, dsn)}
+	hubs := []*hub{serve(t, dsn, "--retain", "0"), serve(t, dsn, "--retain", "0"), serve(t, dsn, "--retain", "0")}
 	var tails []*process
 	for _, h := range hubs {
 		tails = append(tails, h.tail(t, "alice"))

@@ -8,5 +8,6 @@
 // stdin ends, so no child process outlives its parent. All roles except the hub receive commands on stdin, as JSON
 // values.
 //
-// If a client misses an expected row, or receives it twice, or receives another client's row, the scenario fails.
+// A scenario fails if an expected row does not arrive. It also fails if, before the last row arrives, a client receives
+// a row twice or another client's row.
 package bench
