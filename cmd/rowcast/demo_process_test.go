@@ -85,7 +85,7 @@ func spawn(t *testing.T, cmd *exec.Cmd) *demoProcess {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &demoProcess{cmd: cmd, ended: make(chan error, 1)}
+	p := &demoProcess{demo: demo{t: t}, cmd: cmd, ended: make(chan error, 1)}
 	go func() {
 		err := cmd.Wait()
 		out.close()

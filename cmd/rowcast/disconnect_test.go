@@ -62,7 +62,7 @@ func TestDisconnectRequests(t *testing.T) {
 		badQuery     = "cannot read the query: send recipient=alice, percent-encoded\n"
 		badForm      = "cannot read the form: send recipient=alice, percent-encoded\n"
 		badJSON      = `cannot read the body: send {"recipient": "alice"} and nothing else` + "\n"
-		badType      = `unknown Content-Type: send a form, recipient=alice, or application/json, {"recipient": "alice"}` + "\n"
+		badType      = `unknown Content-Type: send the form recipient=alice, or {"recipient": "alice"} as application/json` + "\n"
 		missing      = "recipient is missing: send a user or a group, such as recipient=alice\n"
 		repeated     = "send recipient only once, in the query or in the body\n"
 		unknown      = "unknown parameter: recipient is the only one\n"

@@ -49,7 +49,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"NOTIFY queue": `ok 0 % full`,
 		"transactions": `ok no transaction that writes has been open for more than a minute`,
 		"schema":       `ok the schema rowcast exists`,
-		"rights":       `ok the role has the rights to read`,
+		"rights":       `ok the role has the rights that a hub needs to read rows`,
 		"retention":    `ok the role can delete old rows`,
 		"row security": `ok no row security policy hides rows from this role`,
 		"migrations":   `ok the schema has version ` + schemaVersion + `, which this rowcast needs, or a later one`,
@@ -77,8 +77,9 @@ func TestDoctorFinds(t *testing.T) {
 		harm        []string
 		want        string
 	}{
-		{"no trigger", "trigger", []string{"DROP TRIGGER ring ON rowcast.notifications"}, "fail the table rowcast.notifications has no trigger ring, so a hub finds new rows only by its safety poll every second → drop the schema and run rowcast migrate, or create the trigger with its statement in rowcast migrate --print"},
-		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail the trigger is disabled, so a hub finds new rows only by its safety poll every second" + ring},
+		{"no trigger", "trigger", []string{"DROP TRIGGER ring ON rowcast.notifications"}, "fail the table rowcast.notifications has no trigger ring, so a sleeping hub finds new rows only by its safety poll, within about a second → drop the schema and run rowcast migrate, or create the trigger with its statement in rowcast migrate --print"},
+		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail the trigger is disabled, so a sleeping hub finds new rows only by its safety poll, within about a second" + ring},
+		{"replica trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE REPLICA TRIGGER ring"}, "fail the trigger fires only in sessions with session_replication_role = replica" + ring},
 		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn the trigger does not fire in sessions with session_replication_role = replica" + ring},
 		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail rowcast.epoch is not UNLOGGED, so hubs do not detect a crash → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
 		{
@@ -166,7 +167,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, strings.Split(mend, " → ")...)
 	code, found, out := examine(t, u.String())
-	if code != 0 || found["rights"] != "ok the role has the rights to read" {
+	if code != 0 || found["rights"] != "ok the role has the rights that a hub needs to read rows" {
 		t.Errorf("got %d, %s, want 0 and no missing rights", code, out)
 	}
 	verdict, mend, _ = strings.Cut(found["retention"], " → ")
@@ -186,7 +187,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, `ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY`)
 	_, found, _ = examine(t, u.String())
-	if want := "fail row security policies hide rows from this role, so the hub would refuse to start → give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY"; found["row security"] != want {
+	if want := "fail row security policies hide rows from this role, so the hub would refuse to start → give the role BYPASSRLS, or make it the owner of the tables, which must not have FORCE ROW LEVEL SECURITY"; found["row security"] != want {
 		t.Errorf("got  %s\nwant %s", found["row security"], want)
 	}
 }

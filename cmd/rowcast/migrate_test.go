@@ -111,7 +111,8 @@ func TestMigrateFails(t *testing.T) {
 const (
 	nobodyThere  = "postgres://me:secret@127.0.0.1:1/app"
 	noConnection = `cannot connect to PostgreSQL at 127.0.0.1:1, database "app", user "me": connect: connection refused`
-	unreadable   = "the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password"
+	unreadable   = "the database URL, a variable of libpq such as PGPORT, or a file that they name is invalid: " +
+		"write the URL as postgres://user:password@host:5432/name, and percent-encode special characters in its password"
 )
 
 // While migrate waits for another session, it names that session. It continues when the session has ended.

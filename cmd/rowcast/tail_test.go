@@ -140,7 +140,7 @@ func TestTailReportsResets(t *testing.T) {
 	h := serve(t, dbtest.Database(t))
 	tail := h.tail(t, "alice", "--last-event-id", "yesterday")
 	tail.err.await(t, `connected to .*, resuming after row yesterday\n`)
-	tail.err.await(t, `the hub cannot resume the stream, so events may be missing: {"reason": "malformed"}\n`)
+	tail.err.await(t, `the hub cannot continue the stream, so events may be missing: {"reason": "malformed"}\n`)
 	tail.out.await(t, `"event":"rowcast.reset"`)
 }
 

@@ -1,4 +1,4 @@
-// Package database defines the flag --database-url. It also rewrites connection errors for people.
+// Package database defines the flag --database-url. It also rewrites connection errors so that people understand them.
 package database
 
 import (
@@ -28,17 +28,18 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// ErrURL reports that a database URL cannot be parsed.
-var ErrURL = errors.New("the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password")
+// ErrURL reports that no configuration can be made of a database URL and libpq's variables.
+var ErrURL = errors.New("the database URL, a variable of libpq such as PGPORT, or a file that they name is invalid: " +
+	"write the URL as postgres://user:password@host:5432/name, and percent-encode special characters in its password")
 
-// Explain rewrites a connection error. For a failed connection, the new error contains the address of the database and the reason. It
-// never contains the password. Explain returns other errors unchanged.
+// Explain rewrites an error for people. An error of Config becomes ErrURL. The error of a failed connection becomes an error with the
+// addresses that were tried, and the reason. Neither contains the password. Explain returns other errors unchanged.
 func (f Flags) Explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
-		// The error quotes the URL. In a URL that cannot be parsed, any part may be the password.
+		// The error quotes the URL, and in an invalid URL any part may be the password.
 		return ErrURL
 	}
 	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {

@@ -24,7 +24,7 @@ var indexHTML string
 //go:embed page/*.js page/*.css page/*.svg
 var files embed.FS
 
-// A page serves the page of the demo, the existing rows and the form that inserts a row.
+// A page serves the page of the demo and its existing rows, and inserts the rows of its form.
 type page struct {
 	pool *pgxpool.Pool
 	html []byte
@@ -64,7 +64,7 @@ func (p *page) routes(r chi.Router) {
 }
 
 // index serves the page. Its Content-Security-Policy allows scripts, styles and connections of this origin only. If a bug inserted data
-// as HTML, the data could not run a script.
+// as HTML, a script in the data would not run.
 func (p *page) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -114,7 +114,7 @@ type formRow struct {
 	Data      string  `json:"data"`
 }
 
-const maxFormRow = 16 << 20 // bytes
+const maxFormRow = 16 << 20 // bytes of the request's body
 
 const insertRow = `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ($1, $2, $3::text::jsonb) RETURNING id`
 

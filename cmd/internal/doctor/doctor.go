@@ -38,7 +38,7 @@ type checkKind int
 const (
 	// An ordinary check runs in a transaction.
 	ordinary checkKind = iota
-	// A vital check ends the examination if it fails, because later checks would fail for the same reason.
+	// A vital check runs in a transaction too. If it fails, it ends the examination, because later checks need it to pass.
 	vital
 	// A check without a transaction uses the connection itself, or opens another one.
 	withoutTransaction
@@ -157,8 +157,8 @@ func (e *Examination) runCheck(ctx context.Context, c check) (f finding, err err
 	return f, err
 }
 
-// securePath keeps a transaction from using functions, operators and tables that another role created. It is the first
-// statement of the transaction and does not depend on the search_path itself. The setting is local to the transaction,
+// securePath keeps the unqualified names in a transaction from meaning functions, operators and tables that another role created. It is
+// the first statement of the transaction and does not depend on the search_path itself. The setting is local to the transaction,
 // because a transaction pooler may use another session for the next transaction.
 const securePath = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 

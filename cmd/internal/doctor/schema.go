@@ -24,7 +24,7 @@ func (e *Examination) schema(ctx context.Context) (finding, error) {
 func (e *Examination) rights(ctx context.Context) (finding, error) {
 	role, grants, err := e.missing(ctx, sql.HubRights())
 	if err != nil || grants == "" {
-		return ok("the role has the rights to read"), err
+		return ok("the role has the rights that a hub needs to read rows"), err
 	}
 	return finding{failure, fmt.Sprintf("the role %s lacks rights that a hub needs", role), grants}, nil
 }
@@ -61,7 +61,7 @@ func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 	if filtered {
 		return finding{
 			failure, "row security policies hide rows from this role, so the hub would refuse to start",
-			"give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY",
+			"give the role BYPASSRLS, or make it the owner of the tables, which must not have FORCE ROW LEVEL SECURITY",
 		}, nil
 	}
 	return ok("no row security policy hides rows from this role"), nil
@@ -84,11 +84,13 @@ func (e *Examination) trigger(ctx context.Context) (finding, error) {
 	err := e.ask(ctx, "SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = 'rowcast.notifications'::regclass AND tgname = 'ring'", &enabled)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return finding{failure, "the table rowcast.notifications has no trigger ring, so a hub finds new rows only by its safety poll every second", "drop the schema and run rowcast migrate, or create the trigger with its statement in rowcast migrate --print"}, nil
+		return finding{failure, "the table rowcast.notifications has no trigger ring, so a sleeping hub finds new rows only by its safety poll, within about a second", "drop the schema and run rowcast migrate, or create the trigger with its statement in rowcast migrate --print"}, nil
 	case err != nil:
 		return finding{}, err
 	case enabled == "D":
-		return finding{failure, "the trigger is disabled, so a hub finds new rows only by its safety poll every second", enable}, nil
+		return finding{failure, "the trigger is disabled, so a sleeping hub finds new rows only by its safety poll, within about a second", enable}, nil
+	case enabled == "R":
+		return finding{failure, "the trigger fires only in sessions with session_replication_role = replica", enable}, nil
 	case enabled != "A":
 		return finding{warning, "the trigger does not fire in sessions with session_replication_role = replica", enable}, nil
 	}

@@ -86,7 +86,7 @@ func (e *Examination) listen(ctx context.Context) (finding, error) {
 	return ok("a NOTIFY arrives after %v", took.Round(100*time.Microsecond)), nil
 }
 
-// connections compares the free connections with the needs of a hub. The server, the database and the role each have a limit.
+// connections compares the free connections with the needs of a hub. The server has a limit, and the database and the role may have one.
 func (e *Examination) connections(ctx context.Context) (finding, error) {
 	// A hub uses two connections, by default up to four for replays, and at times one for retention and one for /disconnect. The rest is a
 	// reserve.
@@ -142,7 +142,7 @@ func (e *Examination) standbys(ctx context.Context) (finding, error) {
 	case names == "" || commit == "local" || commit == "off":
 		return ok("commits do not wait for a standby"), nil
 	case !e.seesAllSessions:
-		return ok("commits wait for %s; only a member of pg_monitor can see whether it is connected", names), nil
+		return ok("commits wait for %s; only a member of pg_read_all_stats can see whether it is connected", names), nil
 	case synchronous == 0:
 		return finding{
 			warning, fmt.Sprintf("commits wait for %s, which is not connected; rows are sent after it reconnects", names),
@@ -193,7 +193,7 @@ func (e *Examination) transactions(ctx context.Context) (finding, error) {
 		}, nil
 	}
 	if !e.seesAllSessions {
-		return ok("no transaction of this role that writes has been open for more than a minute; only a member of pg_monitor can see other roles' transactions"), nil
+		return ok("no transaction of this role that writes has been open for more than a minute; only a member of pg_read_all_stats can see other roles' transactions"), nil
 	}
 	return ok("no transaction that writes has been open for more than a minute"), nil
 }

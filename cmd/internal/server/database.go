@@ -63,7 +63,7 @@ func isTemporary(err error) bool {
 	if answered, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return isTemporaryCode(answered.Code)
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok { // a TLS alert is wrapped in a net.OpError, so NetworkError accepts it
+	if _, ok := errors.AsType[tls.AlertError](err); ok { // a net.OpError contains it, so NetworkError would return it
 		return false
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {

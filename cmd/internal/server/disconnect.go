@@ -15,7 +15,7 @@ import (
 	"rowcast/listener/strictjson"
 )
 
-// disconnect ends the streams of a recipient at this hub, and through PostgreSQL at all other hubs.
+// disconnect ends the streams of a recipient at this hub, and notifies the other hubs through PostgreSQL to do the same.
 func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	recipient, status, text := recipientOf(w, r)
 	if text != "" {
@@ -98,7 +98,7 @@ func addBody(parameters url.Values, contentType string, body []byte) (status int
 		}
 		parameters.Add("recipient", *recipient)
 	default:
-		return http.StatusUnsupportedMediaType, `unknown Content-Type: send a form, recipient=alice, or application/json, {"recipient": "alice"}`
+		return http.StatusUnsupportedMediaType, `unknown Content-Type: send the form recipient=alice, or {"recipient": "alice"} as application/json`
 	}
 	return 0, ""
 }

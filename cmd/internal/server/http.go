@@ -52,7 +52,7 @@ func (s *Server) newServer(ctx context.Context, address string, handler http.Han
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       15 * time.Second, // for the header and the body; the hub removes this limit from streams
 		IdleTimeout:       2 * time.Minute,
-		// WriteTimeout is not set, because it would end every stream.
+		// WriteTimeout is not set: limitTime limits the time of an answer.
 
 		// net/http adds 4 KiB to this limit, so the header of a request may have 16 KiB. A cursor with 1,000 transactions
 		// in flight has up to 7,500 bytes, and cookies need space too.

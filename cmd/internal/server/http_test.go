@@ -126,7 +126,7 @@ func timeToClose(do func() error) time.Duration {
 	return time.Since(began)
 }
 
-// The time for the header and the body of a request is limited, even if the client sends a byte every second.
+// The time for the header and the body of a request is limited, even if the client sends a byte every second, or nothing.
 func TestAttackSlowRequest(t *testing.T) {
 	t.Parallel()
 	for name, begin := range map[string]string{
@@ -177,7 +177,6 @@ func TestAttackUnreadAnswers(t *testing.T) {
 }
 
 // The time limit of an answer begins after the authentication, so a slow authentication does not prevent the answer.
-// Without an answer, the client would repeat the request for ever.
 func TestAnswerAfterSlowAuthentication(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 10, func(t *testing.T, p pipes, s *Server) {

@@ -30,7 +30,7 @@ func (s *Server) LimitStreams(streams int) error {
 }
 
 // A division says how many file descriptors of the process are for streams and how many for idle connections. The remaining ones are for
-// the database, listening sockets and connections that are being closed.
+// other purposes, such as connections to the database and to the app.
 type division struct {
 	streams int
 	idle    int

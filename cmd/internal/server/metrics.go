@@ -39,7 +39,7 @@ func (s *Server) metrics() http.Handler {
 
 // registerRequests registers the metrics of requests for streams and of idle connections.
 func (s *Server) registerRequests(r registry) {
-	r.counter("idle_connections_closed_total", "HTTP connections without a stream that were closed because too many of them were open.",
+	r.counter("idle_connections_closed_total", "HTTP connections without a stream at --listen that were closed because too many of them were open.",
 		&s.idle.Closed)
 	r.counter("auth_denied_total", "Requests for a stream that were answered with status 400, 401 or 403.", &s.Events.Stats.Denied)
 	r.counter("auth_unavailable_total", "Requests for a stream that could not be authenticated for a temporary reason, such as an "+
@@ -74,7 +74,7 @@ func (s *Server) registerEvents(r registry) {
 func (s *Server) registerSessions(r registry) {
 	feed := &s.Listener.Stats
 	r.gauge("behind_seconds", "Seconds since the hub last read from PostgreSQL successfully. 0 while the hub starts.", func() float64 { return s.Hub.Behind().Seconds() })
-	r.gauge("lag_seconds", "Upper bound, in seconds, of the age of committed rows that the hub has not read yet. Up to 1 s while no rows are inserted.",
+	r.gauge("lag_seconds", "Upper bound, in seconds, of the age of committed rows that the hub has not read yet. Values up to about 1 are normal, even if no rows are inserted.",
 		func() float64 { return s.Listener.Stats.Lag().Seconds() })
 	r.gauge("database_connected", "1 while the listener is connected to PostgreSQL, else 0.", func() float64 {
 		if s.Listener.Connected() {
@@ -98,8 +98,8 @@ func (s *Server) registerRows(r registry) {
 	r.counter("rows_total", "Rows that the listener has read. Rows that are read again for streams that resume are not counted.", &feed.Rows)
 	r.counter("unreadable_rows_total", "Rows that could not be read, counted at each attempt. Streams get rowcast.unreadable instead, "+
 		"or nothing if the row's recipient cannot be read either.", &feed.Unreadable)
-	r.counter("unnotified_rows_total", "Rows that were found without a notification: logical replication, rowcast.ring = off, or a disabled trigger.", &feed.Unnotified)
-	r.gauge("foreign_rows", "Rows in the table with a transaction number that this server has not assigned, which are never sent. "+
+	r.counter("unnotified_rows_total", "Rows that a safety poll found because they came without a notification: logical replication, rowcast.ring = off, or a disabled trigger.", &feed.Unnotified)
+	r.gauge("foreign_rows", "Rows in the table with a transaction number that the PostgreSQL server has not assigned, which are never sent. "+
 		"Counted at most once a minute, and only up to 1000.",
 		func() float64 { return float64(feed.ForeignXid.Load()) })
 	r.counter("deleted_rows_total", "Rows that this hub has deleted because they were older than --retain.", &s.Retention.Deleted)

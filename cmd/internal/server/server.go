@@ -54,8 +54,8 @@ type Server struct {
 	panics           loglimit.Limit // limits the log lines about handlers that panicked
 }
 
-// PageBytes bounds the bytes of the rows that are read at once. A single larger row is read nevertheless. The value is
-// the listener's default.
+// PageBytes is the default of Listener.PageBytes. It approximately bounds the size of the rows that are read at once. A single larger row
+// is read nevertheless.
 const PageBytes = 1 << 20
 
 // New returns a server for a database. The server accepts as many streams as the process's limit of open files allows.
@@ -71,8 +71,8 @@ func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 // faster, and would leave less CPU to live streams. Several hubs may also share one PostgreSQL server.
 func DefaultReplays() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
-// Run serves until ctx ends or an operation fails that is not retried. It serves HTTP from the beginning. Until the listener has read
-// from the database, the hub asks clients to retry later. When ctx ends, the hub first ends its streams, and asks new clients to retry
+// Run serves until ctx ends or an operation fails that is not retried. It serves HTTP from the beginning. Until the hub has
+// begun ([stream.Hub.Begun]), it asks clients to retry later. When ctx ends, the hub first ends its streams, and asks new clients to retry
 // later. After that the HTTP servers stop, and the listener stops last.
 func (s *Server) Run(ctx context.Context) error {
 	replayer, err := s.Listener.NewReplayer(ctx, s.Replays)

@@ -44,7 +44,7 @@ type discontinuity struct {
 	after  int // the number of deliveries before the reset
 	hub    int
 	reason string
-	cursor string // the last cursor that the client had sent or received
+	cursor string // client.sent before the reset
 }
 
 // A record has the rows, the resets and the first rowcast.hello that a client has received.
@@ -139,7 +139,8 @@ func (c *checker) losses() {
 		if c.got[k] || row.recipient != "" && row.recipient != c.uid || !c.isExpected(row, tx) {
 			continue
 		}
-		// After a reset, the page loads the rows of transactions that began before it. The client may or may not receive them.
+		// After a reset, the page loads rows, and the stream sends others. If a transaction began before the reset, its rows can be among
+		// either.
 		if len(c.resets) > 0 && c.resets[len(c.resets)-1].at > tx.began {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -33,9 +34,10 @@ const limit = 60 * time.Second
 // build builds the command, with the race detector if the test runs with it.
 func build(t *testing.T) string {
 	t.Helper()
-	// go test caches results. To run the test again after a change of the command, it must see the change. Therefore this file imports
-	// libraries of the command, and reads cmd/internal.
-	if _, err := os.ReadDir(".."); err != nil {
+	// go test does not use a cached result after a change in a package that the test imports, or in a directory that it lists. Therefore
+	// this file imports libraries of the command, and build lists the directories below cmd.
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(_ string, _ fs.DirEntry, err error) error { return err })
+	if err != nil {
 		t.Fatal(err)
 	}
 	program := filepath.Join(t.TempDir(), "rowcast")
@@ -187,8 +189,8 @@ func (l *log) Write(p []byte) (int, error) {
 	}
 }
 
-// freeAddresses returns addresses with free ports. The ports are below the range that the system uses for outgoing
-// connections. Otherwise an outgoing connection could take the port of a stopped hub.
+// freeAddresses returns addresses with free ports. On Linux and macOS, the ports are below the range for outgoing connections.
+// Otherwise an outgoing connection could take the port of a stopped hub.
 func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
 	for port := 12000 + os.Getpid()%4000; len(addresses) < n; port++ {

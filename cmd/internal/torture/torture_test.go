@@ -107,8 +107,8 @@ func (t *torture) startServer() {
 	defer conn.Close(t.Context())
 	for _, statement := range []string{
 		"CREATE DATABASE torture", "CREATE DATABASE elsewhere",
-		// The server writes an asynchronous commit to disk within three times this delay. A crash before that loses the
-		// commit.
+		// The server writes an asynchronous commit to disk within three times this delay. The longer it is, the more commits a
+		// crash loses.
 		"ALTER SYSTEM SET wal_writer_delay = '2s'", "SELECT pg_reload_conf()",
 	} {
 		if _, err := conn.Exec(dbtest.Context(t), statement); err != nil {
@@ -245,8 +245,8 @@ func (t *torture) check() {
 	t.Logf("faults: %s", counted(figures))
 }
 
-// checkCoverage checks that the run has tested these features: hubs waited for notifications and received some, clients
-// resumed from memory and from the table, and slow clients were disconnected.
+// checkCoverage checks that the run has tested these features: hubs took the park lock and received notifications, clients
+// resumed, some of them from the table, and slow clients were disconnected.
 func (t *torture) checkCoverage() {
 	counts := map[string]int{}
 	for _, h := range t.hubs {
@@ -257,7 +257,7 @@ func (t *torture) checkCoverage() {
 	t.Logf("hubs: %s", counted(counts))
 	for _, kind := range coverage {
 		if counts[kind] == 0 {
-			t.Errorf("the metric %s is 0 after the run, want more", kind)
+			t.Errorf("the metric rowcast_%s_total is 0 after the run, want more", kind)
 		}
 	}
 }
