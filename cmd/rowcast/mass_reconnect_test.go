@@ -43,7 +43,7 @@ func TestMassReconnectFromMemory(t *testing.T) {
 	}
 }
 
-// replaySessions counts the connections for replays. They stay open for a minute after a replay.
+// replaySessions counts the connections for replays. They stay open for at least a minute after a replay.
 func replaySessions(t testing.TB, db *pgx.Conn) (sessions int) {
 	t.Helper()
 	const count = `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'rowcast replay' AND datname = current_database()`

@@ -75,9 +75,9 @@ func testSilence(t *testing.T, s *stage) {
 	first := s.next()
 	first.wantCursor("c-2")
 	v.gone()
-	// After a silence, the client waits for five heartbeat intervals instead of two and a half, until it receives an
-	// event other than rowcast.hello: a large event may be arriving slowly. On a loaded machine, the first request may
-	// arrive late.
+	// After a silence, the client's limit is five heartbeat intervals instead of two and a half, because a large event may
+	// be arriving slowly. The limit stays until an event other than rowcast.hello has arrived. On a loaded machine, the
+	// first request may arrive late.
 	first.greet("c-2", heartbeat)
 	second := s.next()
 	if waited := second.arrived.Sub(first.arrived); waited < 4*heartbeat {

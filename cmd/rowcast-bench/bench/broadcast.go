@@ -64,7 +64,7 @@ func (b *Bench) againstWrites(ctx context.Context, streams, rounds int) error {
 	return nil
 }
 
-// A comparison compares a hub with a loop of write(2).
+// A comparison has the child processes with which a hub is compared with a loop of write(2).
 type comparison struct {
 	fanout, clients *process
 	size            int   // the size of an event in bytes

@@ -157,7 +157,7 @@ type result struct {
 	Server  float64 // the CPU of all PostgreSQL sessions of the database
 	Reading float64 // the CPU of the sessions of the hubs
 	Spread  float64 // the time from the first arrival to the last
-	Commit  float64 // the 99th percentile of the time to commit a row
+	Commit  float64 // the 99th percentile of the time until a row is committed (see awaitDue)
 }
 
 // run writes a load and waits until it has arrived at the clients.

@@ -83,7 +83,7 @@ type written struct {
 	Began   int64 // the time at which the writing began, in nanoseconds since 1970
 	Rows    int64
 	Seconds float64 // the time until the last commit had returned
-	P99     float64 // the 99th percentile of the time to commit a row, in milliseconds; 0 if the load has no Rows
+	P99     float64 // the 99th percentile of the time until a row is committed (see awaitDue), in milliseconds; 0 if the load has no Rows
 }
 
 // write writes a load. With a Rate, each row has a time at which it is due, and the latency of a late row is measured
