@@ -30,7 +30,7 @@ type serveCmd struct {
 	Replays          int           `group:"database" default:"${replays}" min:"1" max:"1000" placeholder:"N" help:"Use up to N connections at a time to read the rows that reconnecting clients missed (default ${default})."`
 
 	Listen                   string           `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Listen at this address (default ${default}). With port 0 the hub uses a free port and logs it."`
-	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends a user's streams."`
+	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends the streams of a user or a group."`
 	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Allow pages of this origin, such as https://app.example.com, to open streams with the user's cookies. Repeat the flag for more origins."`
 	TrustedProxy             []server.Network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Trust the X-Forwarded-For header of proxies in this network, such as 10.0.0.0/8. Repeat the flag for more networks."`
 	MaxConnections           int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow up to N streams at a time, and tell further clients to retry later (0, the default: as many as the limit of open files allows)."`
