@@ -194,8 +194,8 @@ func TestNoticesAStalledParkLock(t *testing.T) {
 	}
 }
 
-// An idle hub runs no query except its safety polls, one a second by default, and a count of foreign rows once a minute.
-// That holds whether the hub holds the park lock or relies on another hub.
+// An idle hub runs no query except its safety polls, one a second by default, and a count of foreign rows once a
+// minute. That holds whether the hub holds the park lock or relies on another hub.
 func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, map[string]string{"log_statement": "all", "log_line_prefix": "[%a] "})
