@@ -147,7 +147,7 @@ func (m *member) read(fresh bool) {
 	}
 }
 
-// note records an event and returns the number of rows so far.
+// note records the row of an event, if there is one, and returns the number of rows so far.
 func (m *member) note(e sse.Event) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -50,7 +50,7 @@ func newRefuser(t *testing.T, code string) *refuser {
 	return r
 }
 
-// refuse reads a start-up packet and answers it (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+// refuse reads a start-up packet and answers with the error (https://www.postgresql.org/docs/current/protocol-message-formats.html).
 func (r *refuser) refuse(conn net.Conn) {
 	defer conn.Close()
 	var length [4]byte

@@ -72,7 +72,8 @@ func (c *clients) connect(ctx context.Context, to connectTo) (seconds float64, e
 	return seconds, nil
 }
 
-// checkDescriptors returns an error if the process may not open enough connections. The Go runtime has already raised the soft limit.
+// checkDescriptors returns an error if the limit of open files is too low for the streams. The Go runtime has already
+// raised the soft limit.
 func checkDescriptors(streams int) error {
 	const others = 50
 	limit, err := maxDescriptors()
