@@ -96,7 +96,7 @@ func TestRowsWithInvalidIDs(t *testing.T) {
 
 // While a hub runs, another session empties a table of rowcast, or damages rowcast.history. The hub goes on in the same
 // session. If the row of rowcast.history or its horizon is lost, the hub logs that, and uses the oldest transaction
-// with rows as the horizon.
+// with rows as the horizon. Another hub can begin afterwards.
 func TestEmptiedTables(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{

@@ -16,7 +16,8 @@ import (
 
 // A listener receives the requests of other hubs to disconnect a recipient, and the requests that are sent with NOTIFY.
 // If the listener sleeps, rows that were committed before a request are delivered first. Malformed requests are logged
-// and ignored. A listener with PollOnly receives no requests, but its hub can send them.
+// and ignored. A listener with PollOnly receives no requests, but its hub can send them. Requests do not reach other
+// databases.
 func TestDisconnectReachesEveryListener(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

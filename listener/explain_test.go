@@ -216,7 +216,7 @@ func explain(t *testing.T, session *pgx.Conn, query string, args []any) (plan no
 	return plans[0].Plan, explained
 }
 
-// Transactions are delivered in the numeric order of their numbers: 9 comes before 10.
+// The queries return transactions in the numeric order of their numbers: 9 comes before 10.
 func TestOrderOfTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
