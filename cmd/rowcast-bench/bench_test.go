@@ -128,7 +128,7 @@ func TestInterruptedRun(t *testing.T) {
 			}
 			awaitSessions(t, dsn, "true", func(n int) bool { return n == 0 })
 			if left := databases(t, dsn); len(left) != tt.left {
-				t.Errorf("the databases %q remain, want %d", left, tt.left)
+				t.Errorf("%d databases of the benchmark remain, want %d: %q", len(left), tt.left, left)
 			}
 		})
 	}
