@@ -193,7 +193,7 @@ func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 	}
 }
 
-// attacks has attacks that once stopped a listener, or that resemble such an attack.
+// attacks has an ordinary row, and attacks that once stopped a listener or that resemble such an attack.
 var attacks = []attack{
 	{text: []byte("hi"), rows: 1},
 	{text: []byte("caf\xe9"), rows: 2},

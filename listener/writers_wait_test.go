@@ -20,7 +20,7 @@ import (
 func TestWritersDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
-	// A commit takes 20 ms. Several commits that do not wait for each other share these 20 ms.
+	// A commit takes at least 20 ms. Several commits that do not wait for each other share these 20 ms.
 	maps.Copy(server.Settings, map[string]string{"fsync": "on", "commit_delay": "20000", "commit_siblings": "0"})
 	if err := server.Restart(limited(t), cluster.Fast); err != nil {
 		t.Fatal(err)
