@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	osexec "os/exec"
 	"os/user"
@@ -90,7 +89,7 @@ func pgbouncer(t *testing.T, dsn, mode string, sessions int) (pooled string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := freePort(t)
+	port := dbtest.Port(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "pgbouncer.ini")
 	ini := fmt.Sprintf(`[databases]
@@ -153,14 +152,4 @@ func unprivileged(t *testing.T, cmd *osexec.Cmd, dir string) {
 		return
 	}
 	t.Skip("PgBouncer refuses to run as root, and this machine has no user postgres, _postgres or nobody")
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
 }

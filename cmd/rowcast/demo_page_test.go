@@ -206,10 +206,11 @@ func testDemoGap(t *testing.T, u *demoUser) {
 }
 
 func testDemoRestart(t *testing.T, u *demoUser) {
-	begin := func(address string) *demoProcess {
+	address := fmt.Sprintf("127.0.0.1:%d", dbtest.Port(t))
+	begin := func() *demoProcess {
 		return spawn(t, command(t, t.TempDir(), "demo", "--listen", address, "--database-url", u.dsn))
 	}
-	first := begin("127.0.0.1:0")
+	first := begin()
 	u.demo = first.demo
 	p := u.open("alice")
 	u.execute(insertFor("'alice'", "before"))
@@ -217,13 +218,12 @@ func testDemoRestart(t *testing.T, u *demoUser) {
 	first.stop(syscall.SIGTERM)
 	p.await("!(" + live + ")")
 	u.execute(insertFor("'alice'", "missed by Alice"), insertFor("NULL", "missed by all"))
-	address := strings.TrimPrefix(u.demo.url, "http://")
-	second := begin(address)
+	second := begin()
 	p.await(live)
 	awaitTitles(p, "missed by all", "missed by Alice", "before")
 	second.kill()
 	u.execute(insertFor("'alice'", "missed after a crash"))
-	begin(address)
+	begin()
 	awaitTitles(p, "missed after a crash", "missed by all", "missed by Alice", "before")
 	u.execute(insertFor("'alice'", "after"))
 	awaitTitles(p, "after", "missed after a crash", "missed by all", "missed by Alice", "before")

@@ -110,9 +110,8 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		}`, dir, user, n.log, temporary, site, n.pages)
 }
 
-// freeAddress returns an address at farLoopback with a free port. If the machine does not have this IP address, the
-// test is skipped. Outgoing connections have another IP address, so none can take the port before a server listens on
-// it.
+// freeAddress returns an address at farLoopback with a reserved port (see dbtest.Port). If the machine does not have this
+// IP address, the test is skipped.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", farLoopback+":0")
@@ -120,7 +119,7 @@ func freeAddress(t *testing.T) string {
 		t.Skipf("this machine has no loopback address %s: %v", farLoopback, err)
 	}
 	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("%s:%d", farLoopback, dbtest.Port(t))
 }
 
 const farLoopback = "127.0.0.2"

@@ -55,10 +55,9 @@ func (h *rollingHub) stop(signal syscall.Signal) {
 func newCast(t *testing.T) *cast {
 	t.Helper()
 	findNginx(t)
-	freeAddress(t)
 	c := &cast{t: t, dsn: dbtest.Database(t)}
 	for i := range c.hubs {
-		c.hubs[i] = &rollingHub{t: t, dsn: c.dsn, address: farLoopback + ":0"}
+		c.hubs[i] = &rollingHub{t: t, dsn: c.dsn, address: freeAddress(t)}
 		c.hubs[i].start()
 	}
 	c.nginx = startNginx(t, c.hubs[0].address, c.hubs[1].address)

@@ -13,3 +13,6 @@ func WithoutPostgreSQL() {
 		return cluster.Programs{}, cluster.ErrNotFound
 	}
 }
+
+// ReservePort is called by a test with few ports.
+var ReservePort = reservePort
