@@ -15,7 +15,7 @@ type hub struct {
 	live cursor.Cursor // the cursor after the last delivered row, perhaps in the middle of a transaction
 	seen map[int]bool  // the serials of the rows that the hub has read
 
-	page int // the number of rows of a page
+	page int // the largest number of rows of a page
 	lag  int // the percentage of its actions that the hub skips
 
 	from, snapshot cursor.Cursor // the beginning and the end of the present batch
