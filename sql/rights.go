@@ -32,7 +32,7 @@ func AppRights() []Right {
 	}
 }
 
-// HubRights returns the rights that a hub needs to read the notifications.
+// HubRights returns the rights of a hub that does not delete old rows.
 func HubRights() []Right {
 	rights := []Right{{"USAGE", nil, "SCHEMA", ""}}
 	for _, table := range []string{"notifications", "history", "migrations", "epoch"} {

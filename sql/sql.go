@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// Channel is the NOTIFY channel for the wake-ups of the trigger and for the messages of apps.
+	// Channel is the NOTIFY channel for the wake-ups of the trigger and for messages sent with NOTIFY.
 	Channel = "rowcast"
 
 	// ParkLock1 and [ParkLock2] are the key of the park lock, an advisory lock. While hubs are idle in LISTEN, one of
@@ -33,8 +33,8 @@ const (
 	ParkLock2 = 0x61737400
 
 	// FirstXid is the first number that PostgreSQL assigns to a transaction (FirstNormalTransactionId). A row with a
-	// lower number in xid is never sent. For example, the trigger disown and [Migrate] set xid to 1 in rows of a dump of
-	// another server.
+	// lower number in xid is never sent. To mark rows that must not be sent, such as rows of a dump of another server,
+	// the trigger disown and [Migrate] set xid to 1.
 	FirstXid = 3
 
 	schema       = "rowcast"

@@ -142,8 +142,8 @@ func makeAll(path string, mode fs.FileMode) error {
 }
 
 // checkOwner returns an error if another user owns a directory or can write to
-// it. For root, it also checks each directory above, because its owner could
-// replace the directory. A directory above may be writable by others if its
+// it. For root, it also checks each directory above, whose owner could replace
+// the directory. A directory above may be writable by others if its
 // sticky bit is set, because others cannot rename the files of root there.
 func checkOwner(path string) error {
 	for dir := path; ; dir = filepath.Dir(dir) {

@@ -31,8 +31,8 @@ import (
 // Main runs the tests of a package, fails if they leave goroutines behind,
 // removes the servers and exits. If the binary is killed, the next binary that
 // starts a server removes the files of the killed one. On Linux and FreeBSD the
-// kernel has stopped the servers by then. Elsewhere they end when their files
-// are gone.
+// kernel stops the servers when the binary is killed. Elsewhere they end when
+// their files are gone.
 func Main(m *testing.M) {
 	code := m.Run()
 	err := end()

@@ -255,8 +255,7 @@ func (r *recordingTB) end(outcome string, args []any) {
 	runtime.Goexit()
 }
 
-// Each port is reserved once, also if two processes look for one at the same time. No port is reserved at which a server
-// listens.
+// Two processes reserve different ports. A port at which a server listens is not reserved.
 func TestPortsAreReservedOnce(t *testing.T) {
 	const first, end = 19000, 19004
 	if os.Getenv("DBTEST_RESERVES") != "" {

@@ -14,5 +14,5 @@ func WithoutPostgreSQL() {
 	}
 }
 
-// ReservePort is called by a test with few ports.
+// ReservePort lets a test reserve ports of a small range.
 var ReservePort = reservePort

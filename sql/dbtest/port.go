@@ -9,9 +9,9 @@ import (
 )
 
 // Port returns a TCP port on 127.0.0.1 at which no server listens. Until this
-// process ends, no other call returns the port, in no process. The port is below
-// those that Linux and macOS give to outgoing connections, so it also stays free
-// while a server restarts.
+// process ends, no other call of Port in any process returns the same port. Linux
+// and macOS give higher ports to outgoing connections, so the port also stays
+// free while a server restarts.
 func Port(t testing.TB) int {
 	t.Helper()
 	port, err := reservePort(firstPort, endPort)
@@ -23,8 +23,9 @@ func Port(t testing.TB) int {
 
 const firstPort, endPort = 20000, 32000
 
-// reservations has a UDP socket for each reserved TCP port, with the same number.
-// Only one process can have it, and the system closes it when the process ends.
+// reservations has a UDP socket for each reserved TCP port, at the UDP port with
+// the same number. Only one socket can have a UDP port, and the system closes the
+// socket when the process ends.
 var reservations struct {
 	sync.Mutex
 	sockets []net.PacketConn

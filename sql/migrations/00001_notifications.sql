@@ -19,8 +19,8 @@ CREATE TABLE rowcast.notifications (
 );
 CREATE INDEX notifications_recipient_idx ON rowcast.notifications (recipient, xid, id);
 
--- ring() notifies the hubs. The trigger below calls it only while a hub sleeps until a notification arrives, or waits for the park lock,
--- an advisory lock. While hubs sleep, one of them holds this lock.
+-- ring() notifies the hubs. The trigger below calls it only while a session holds the park lock, an advisory lock, or waits for it. A
+-- hub that sleeps until a notification arrives holds the lock, or knows that another hub holds it.
 -- +goose StatementBegin
 CREATE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
