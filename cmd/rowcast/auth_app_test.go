@@ -186,7 +186,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 	}
 	for _, want := range []string{
 		"it redirected (302) instead of answering 401 itself", "it answered 500", "connection refused",
-		"no answer within 2s, with 1 requests running", fmt.Sprintf("rowcast_auth_unavailable_total %d\n", unknown+1),
+		"no answer within 2s (requests running: 1)", fmt.Sprintf("rowcast_auth_unavailable_total %d\n", unknown+1),
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("got %s, want %q in it", said, want)

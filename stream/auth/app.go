@@ -185,7 +185,7 @@ func (a *App) request(ctx context.Context, c credentials, acquire acquire) (v an
 		err = errEndpoint
 	}
 	if errors.Is(err, errEndpoint) && ctx.Err() != nil {
-		err = fmt.Errorf("%w: no answer within %v, with %d requests running", errEndpoint, a.Timeout, len(a.slots.all))
+		err = fmt.Errorf("%w: no answer within %v (requests running: %d)", errEndpoint, a.Timeout, len(a.slots.all))
 	}
 	if errors.Is(err, errEndpoint) {
 		a.Failures.Warn(a.Logger, failures.AuthURL, err, "authentication endpoint failed", "host", a.URL.Host)

@@ -241,7 +241,7 @@ func TestDisconnectBeforeTheAnswer(t *testing.T) {
 			unavailable     int64
 		}{
 			{4 * time.Second, "", 0},
-			{6 * time.Second, "no answer within 5s, with 1 requests running", 1},
+			{6 * time.Second, "no answer within 5s (requests running: 1)", 1},
 		} {
 			began := time.Now()
 			ctx, disconnect := context.WithTimeout(t.Context(), tt.disconnectAfter)
