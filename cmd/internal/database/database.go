@@ -32,8 +32,9 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 var ErrURL = errors.New("the database URL, a variable of libpq such as PGPORT, or a file that they name is invalid: " +
 	"write the URL as postgres://user:password@host:5432/name, and percent-encode special characters in its password")
 
-// Explain rewrites an error for people. An error of Config becomes ErrURL. The error of a failed connection becomes an error with the
-// addresses that were tried, and the reason. Neither contains the password. Explain returns other errors unchanged.
+// Explain rewrites an error for people. An error of Config becomes ErrURL. The error of a failed connection becomes an
+// error with the addresses that were tried, and the reason. Neither contains the password. Explain returns other errors
+// unchanged.
 func (f Flags) Explain(err error) error {
 	if err == nil {
 		return nil

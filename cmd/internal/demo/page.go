@@ -63,8 +63,8 @@ func (p *page) routes(r chi.Router) {
 	r.Get("/demo/{file}", serveFile)
 }
 
-// index serves the page. Its Content-Security-Policy allows scripts, styles and connections of this origin only. If a bug inserted data
-// as HTML, a script in the data would not run.
+// index serves the page. Its Content-Security-Policy allows scripts, styles and connections of this origin only. If a
+// bug inserted data as HTML, a script in the data would not run.
 func (p *page) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -78,8 +78,9 @@ func serveFile(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, files, "page/"+chi.URLParam(r, "file"))
 }
 
-// selectExisting reads the cursor, and the newest 50 rows that are for a user or for everyone, the oldest of them first. It replaces
-// large data by a text. The page opens its stream from this cursor, so it misses no row and receives none twice.
+// selectExisting reads the cursor, and the newest 50 rows that are for a user or for everyone, the oldest of them
+// first. It replaces large data by a text. The page opens its stream from this cursor, so it misses no row and receives
+// none twice.
 const selectExisting = `
 SELECT json_build_object('cursor', rowcast.cursor(), 'rows', coalesce(json_agg(
 	json_build_object('id', id, 'name', event, 'at', created_at,
@@ -106,8 +107,8 @@ func (p *page) existing(w http.ResponseWriter, r *http.Request) {
 	server.WriteJSON(w, http.StatusOK, rows)
 }
 
-// A formRow is a row from the page's form. Data is text that PostgreSQL converts to jsonb, so that PostgreSQL reports what is wrong
-// with it.
+// A formRow is a row from the page's form. Data is text that PostgreSQL converts to jsonb, so that PostgreSQL reports
+// what is wrong with it.
 type formRow struct {
 	Recipient *string `json:"recipient"` // null means everyone
 	Event     string  `json:"event"`

@@ -57,8 +57,8 @@ type failing struct {
 	Error    string  `json:"error"`
 }
 
-// failing returns the operations that are failing now. It omits the texts of errors, which may contain the names of hosts and roles,
-// because /readyz may be public.
+// failing returns the operations that are failing now. It omits the texts of errors, which may contain the names of
+// hosts and roles, because /readyz may be public.
 func (s *Server) failing() map[failures.Operation]failing {
 	all := map[failures.Operation]failing{}
 	for _, of := range failures.All {

@@ -88,8 +88,8 @@ func shutdown(servers []*httpServer) error {
 	return errs
 }
 
-// An acceptor is a listening socket that records failures to accept connections. After a temporary failure, net/http tries again after
-// a pause.
+// An acceptor is a listening socket that records failures to accept connections. After a temporary failure, net/http
+// tries again after a pause.
 type acceptor struct {
 	net.Listener
 	logger   *slog.Logger

@@ -79,7 +79,8 @@ func (c *fakeConn) Close() error {
 	return nil
 }
 
-// A connection cannot become a stream while idleConns closes it. Otherwise a stream that has just begun could be closed.
+// A connection cannot become a stream while idleConns closes it. Otherwise a stream that has just begun could be
+// closed.
 func TestIdleConnsCloseUnderTheLock(t *testing.T) {
 	t.Parallel()
 	c := newIdleConns(1)

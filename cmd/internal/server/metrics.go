@@ -12,7 +12,8 @@ import (
 	"rowcast/stream"
 )
 
-// A registry holds the metrics of a hub. It is not Prometheus' default registry, to which imported packages may add metrics.
+// A registry holds the metrics of a hub. It is not Prometheus' default registry, to which imported packages may add
+// metrics.
 type registry struct{ *prometheus.Registry }
 
 func (r registry) counter(name, help string, value *atomic.Int64) {
@@ -54,7 +55,7 @@ func (s *Server) registerStreams(r registry) {
 	r.counter("streams_opened_total", "Streams that were opened.", &hub.Opened)
 	r.counter("streams_disconnected_total", "Streams of this hub that were ended by POST /disconnect at any hub, or by a NOTIFY on rowcast.disconnect.",
 		&hub.Disconnected)
-	r.counter("resets_total", "Events rowcast.reset for clients that asked to resume from a cursor from which their stream could not continue.",
+	r.counter("resets_total", "Events rowcast.reset that were sent because a stream could not continue from its client's cursor.",
 		&hub.Resets)
 	registerOverflows(r, hub)
 }
@@ -62,15 +63,16 @@ func (s *Server) registerStreams(r registry) {
 // registerEvents registers the metrics of events.
 func (s *Server) registerEvents(r registry) {
 	hub := &s.Hub.Stats
-	r.counter("sent_events_total", "Events written to live streams, counted once for each stream.", &hub.Sent)
-	r.counter("sent_bytes_total", "Bytes of events written to live streams, counted once for each stream.", &hub.SentBytes)
+	r.counter("sent_events_total", "Events sent to live streams, counted once for each stream. Regular heartbeats and rowcast.bye are not counted.", &hub.Sent)
+	r.counter("sent_bytes_total", "Bytes of the events that rowcast_sent_events_total counts.", &hub.SentBytes)
 	r.counter("replayed_events_total", "Events sent to streams that resumed from a cursor, because their clients had missed them.", &hub.Replayed)
 	r.counter("replay_pages_total", "Attempts to read a page of rows from the table for streams that resumed from a cursor.", &hub.Pages)
 	r.gauge("pending_bytes", "Bytes of events held in memory because clients have not received them yet, for all streams together.",
 		func() float64 { return float64(s.Hub.Held()) })
 }
 
-// registerSessions registers the metrics of the sessions with PostgreSQL and of the ways in which the hub finds new rows.
+// registerSessions registers the metrics of the sessions with PostgreSQL and of the ways in which the hub finds new
+// rows.
 func (s *Server) registerSessions(r registry) {
 	feed := &s.Listener.Stats
 	r.gauge("behind_seconds", "Seconds since the hub last read from PostgreSQL successfully. 0 while the hub starts.", func() float64 { return s.Hub.Behind().Seconds() })

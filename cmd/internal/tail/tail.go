@@ -39,7 +39,8 @@ type Client struct {
 	printed   int    // printed rows and messages
 }
 
-// Run prints events until ctx ends, Count is reached or the hub refuses the stream. In the last case the error is a Refusal.
+// Run prints events until ctx ends, Count is reached or the hub refuses the stream. In the last case the error is a
+// Refusal.
 func (t *Client) Run(ctx context.Context) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 10 * time.Second}).DialContext

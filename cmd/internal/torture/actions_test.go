@@ -130,7 +130,8 @@ type pacing struct {
 	until time.Time
 	pace  time.Duration
 
-	// asyncOnly makes all further transactions commit asynchronously, so that the server may lose some of them in a crash.
+	// asyncOnly makes all further transactions commit asynchronously, so that the server may lose some of them in a
+	// crash.
 	asyncOnly atomic.Bool
 }
 
@@ -147,8 +148,8 @@ func (m *pacing) pause(random *rand.Rand) time.Duration {
 	return time.Duration(random.Int64N(int64(2 * m.pace)))
 }
 
-// holdTransactions runs one transaction after another until quiet is closed. Each transaction creates a table, and so gets
-// a transaction number. It stays open for the time that hold returns, or until quiet is closed, and commits.
+// holdTransactions runs one transaction after another until quiet is closed. Each transaction creates a table, and so
+// gets a transaction number. It stays open for the time that hold returns, or until quiet is closed, and commits.
 func holdTransactions(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() time.Duration) {
 	for {
 		conn, err := connect(ctx, dsn)

@@ -81,8 +81,8 @@ func (c *client) choose() behaviour {
 
 func (c *client) upTo(d time.Duration) time.Duration { return time.Duration(c.random.Int64N(int64(d))) }
 
-// roam connects to one hub after another until quiet ends. Some pauses last up to 6 s, so that a hub may have to read the missed rows
-// from the table.
+// roam connects to one hub after another until quiet ends. Some pauses last up to 6 s, so that a hub may have to read
+// the missed rows from the table.
 func (c *client) roam(quiet context.Context) {
 	for quiet.Err() == nil {
 		c.visit(quiet, c.random.IntN(len(c.hubs)), c.choose(), false)
@@ -159,7 +159,8 @@ func (c *client) visit(ctx context.Context, hub int, m behaviour, toTheEnd bool)
 	return false
 }
 
-// open connects and requests the stream. It sets SO_LINGER of some connections to 0, so that closing them sends a TCP reset.
+// open connects and requests the stream. It sets SO_LINGER of some connections to 0, so that closing them sends a TCP
+// reset.
 func (c *client) open(ctx context.Context, hub int, m behaviour) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: time.Second}
 	if m.slow > 0 || m.stall > 0 {
@@ -233,7 +234,8 @@ func (c *client) receive(e sse.Event) {
 	default:
 		c.row(e)
 	}
-	// rowcast.hello has the cursor at which the hub begins the stream. If a reset follows, the checker needs the cursor that the client sent.
+	// rowcast.hello has the cursor at which the hub begins the stream. If a reset follows, the checker needs the cursor
+	// that the client sent.
 	if e.Name != "rowcast.hello" || c.sent == "" {
 		c.sent = e.LastID
 	}

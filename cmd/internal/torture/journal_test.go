@@ -11,8 +11,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A key identifies a row by the number of its transaction in the journal and its number in the transaction. It is part of the row's data,
-// because the server may assign an id again after it has lost an asynchronous commit in a crash.
+// A key identifies a row by the number of its transaction in the journal and its number in the transaction. It is part
+// of the row's data, because the server may assign an id again after it has lost an asynchronous commit in a crash.
 type key struct{ tx, row int }
 
 func (k key) String() string { return fmt.Sprintf("%d.%d", k.tx, k.row) }
@@ -109,8 +109,8 @@ func readTruth(ctx context.Context, conn *pgx.Conn, j *journal) (*truth, []strin
 	return t, t.compare(j.crashes), result.Err()
 }
 
-// compare compares the table with the journal. It records in lost the transactions that crashes have lost, and returns all other
-// differences.
+// compare compares the table with the journal. It records in lost the transactions that crashes have lost, and returns
+// all other differences.
 func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
 	known := 0
 	for _, tx := range t.transactions {

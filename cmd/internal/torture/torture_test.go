@@ -107,8 +107,8 @@ func (t *torture) startServer() {
 	defer conn.Close(t.Context())
 	for _, statement := range []string{
 		"CREATE DATABASE torture", "CREATE DATABASE elsewhere",
-		// The server writes an asynchronous commit to disk within three times this delay. The longer it is, the more commits a
-		// crash loses.
+		// The server writes an asynchronous commit to disk within three times this delay. The longer it is, the more
+		// commits a crash loses.
 		"ALTER SYSTEM SET wal_writer_delay = '2s'", "SELECT pg_reload_conf()",
 	} {
 		if _, err := conn.Exec(dbtest.Context(t), statement); err != nil {
@@ -126,8 +126,9 @@ func (t *torture) random(participant uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(t.seed, participant))
 }
 
-// write starts the writers. It also keeps a transaction open in their database, begins a new one after each crash or restart of the
-// server, and runs shorter transactions in another database. stop stops the writers and the shorter transactions.
+// write starts the writers. It also keeps a transaction open in their database, begins a new one after each crash or
+// restart of the server, and runs shorter transactions in another database. stop stops the writers and the shorter
+// transactions.
 func (t *torture) write() (stop func()) {
 	quiet, allQuiet := make(chan struct{}), make(chan struct{})
 	var writing, idling sync.WaitGroup
@@ -193,7 +194,8 @@ func (t *torture) roam() (stop func()) {
 	}
 }
 
-// finish removes the clients that received no rowcast.hello before the last row was written, and lets the other clients catch up.
+// finish removes the clients that received no rowcast.hello before the last row was written, and lets the other clients
+// catch up.
 func (t *torture) finish(last *transaction) {
 	t.clients = slices.DeleteFunc(t.clients, func(c *client) bool { return c.record.helloAt == 0 || c.record.helloAt > last.began })
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -245,8 +247,8 @@ func (t *torture) check() {
 	t.Logf("faults: %s", counted(figures))
 }
 
-// checkCoverage checks that the run has tested these features: hubs took the park lock and received notifications, clients
-// resumed, some of them from the table, and slow clients were disconnected.
+// checkCoverage checks that the run has tested these features: hubs took the park lock and received notifications,
+// clients resumed, some of them from the table, and slow clients were disconnected.
 func (t *torture) checkCoverage() {
 	counts := map[string]int{}
 	for _, h := range t.hubs {
