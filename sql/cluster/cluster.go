@@ -67,7 +67,8 @@ type Cluster struct {
 	Template string
 
 	// Primary is a running Cluster. If it is not nil, new files are a base
-	// backup of it, and the server is its hot standby.
+	// backup of it instead of copies of Template, and the server is its hot
+	// standby.
 	Primary *Cluster
 
 	// Fresh makes the first Start delete the files of earlier runs.
