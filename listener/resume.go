@@ -66,11 +66,15 @@ func (l *Listener) isWarming() bool { return !l.warmUntil.IsZero() }
 // visible now.
 func (s *session) endWarming(ctx context.Context) error {
 	s.Logger.Warn("reading recent rows takes too long: beginning without the rest of them")
-	return s.link.bounded(ctx, s.restart)
+	return s.restart(ctx, ResetHistory)
 }
 
-// restart goes on after the rows that are visible now. Earlier cursors are no longer valid, so the batch has a Reset.
-func (s *session) restart(ctx context.Context, db querier) error {
+// restart goes on after the rows that are visible now. The reset tells the clients why rows may be missing.
+func (s *session) restart(ctx context.Context, reset string) error {
+	return s.link.bounded(ctx, func(ctx context.Context, db querier) error { return s.restartWith(ctx, db, reset) })
+}
+
+func (s *session) restartWith(ctx context.Context, db querier, reset string) error {
 	now, err := s.now(ctx, db)
 	if err != nil {
 		return err
@@ -78,7 +82,7 @@ func (s *session) restart(ctx context.Context, db querier) error {
 	s.warmUntil = time.Time{}
 	s.delivered.begin(now)
 	s.cursor = now
-	s.Deliver(feed.Batch{Cursor: now, Reset: ResetHistory})
+	s.Deliver(feed.Batch{Cursor: now, Reset: reset})
 	return nil
 }
 
@@ -129,7 +133,7 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	}
 	if !found {
 		s.Logger.Warn("database history changed (crash, failover or restore): resetting all streams")
-		return s.restart(ctx, db)
+		return s.restartWith(ctx, db, ResetHistory)
 	}
 	s.delivered.removeAbove(left.Xid)
 	s.cursor = s.cursor.Clamp(left, s.epoch) // rule 20
@@ -138,9 +142,14 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	return nil
 }
 
-// ResetHistory is the Reset of a [feed.Batch] that does not continue the batch before it. Either the server may have
-// lost delivered rows, or the listener has begun without some of the recent rows that it was reading (Warm).
-const ResetHistory = "history"
+// These are the values of Reset in a [feed.Batch] that does not continue the batch before it.
+const (
+	// ResetHistory says that the server may have lost delivered rows, or that the listener has begun without some of the
+	// recent rows that it was reading (Warm).
+	ResetHistory = "history"
+	// ResetExpired says that retention may have deleted rows before the listener read them.
+	ResetExpired = "expired"
+)
 
 // deliveredRows keeps rows of the transactions that were delivered last. For most of these transactions, it keeps only
 // the last row.

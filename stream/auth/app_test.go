@@ -219,7 +219,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		}
 		close(reasons)
 		for reason := range reasons {
-			if want := "no answer within 5s, with "; !strings.Contains(reason, want) {
+			if want := "no answer within 5s (requests running: "; !strings.Contains(reason, want) {
 				t.Errorf("got %q, want a reason that contains %q", reason, want)
 			}
 		}
