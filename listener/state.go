@@ -80,7 +80,7 @@ func (w *wakeup) observeQueue(usage float64) {
 	w.Stats.queue.Store(math.Float64bits(usage))
 	crowded := usage >= w.QueueLimit || w.crowded && usage >= w.QueueLimit/2
 	if w.crowded && !crowded {
-		w.Logger.Info("NOTIFY queue has drained: sleeping again between notifications", "ratio", usage)
+		w.Logger.Info("NOTIFY queue has drained: the hub may sleep between notifications again", "ratio", usage)
 	}
 	w.crowded = crowded && !w.PollOnly
 	w.Stats.Crowded.Store(w.crowded)

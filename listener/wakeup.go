@@ -81,7 +81,8 @@ const (
 	// slowPoll is the poll interval while the hub waits in the queue. Most transactions notify then: the trigger cannot
 	// take the lock.
 	slowPoll = 25 * time.Millisecond
-	// gapPoll is the poll interval in the gap between two waits in the queue, during which the trigger does not notify.
+	// gapPoll is the poll interval in the gap between two waits in the queue. In the gap, the trigger normally does not
+	// notify.
 	gapPoll = 10 * time.Millisecond
 	// minGap and maxGap bound the gap. The gap is doubled after each wait that has not brought the lock.
 	minGap, maxGap = 250 * time.Millisecond, 8 * time.Second
@@ -162,8 +163,8 @@ func (w *wakeup) interval(took time.Duration) time.Duration {
 	return max(least, min(2*took, 2*least))
 }
 
-// poll waits for an interval, or until CatchUp is called. Notifications of rows do not end the wait. Notifications with a
-// payload are answered.
+// poll waits for an interval, or until CatchUp is called. No notification ends the wait. Messages and requests to
+// disconnect, which have a payload, are passed on at once.
 func (w *wakeup) poll(ctx context.Context, interval time.Duration) (reason, phase, error) {
 	for until := time.Now().Add(interval); time.Now().Before(until) && !w.isFetchRequested(); {
 		w.link.notified, w.link.released = false, false

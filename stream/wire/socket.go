@@ -69,8 +69,8 @@ func (s *socket) Write(b []byte) error {
 	}
 }
 
-// Stalled finds clients that have vanished or do not read. Write does not notice such a client while the kernel's
-// buffer has space.
+// Stalled finds out that the client has vanished or does not read. Write does not notice this while the kernel's buffer
+// has space. On systems other than Linux, Stalled always returns false.
 func (s *socket) Stalled() bool {
 	acknowledged, all := s.progress()
 	if all || acknowledged != s.acknowledged {

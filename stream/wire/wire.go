@@ -21,10 +21,11 @@ type Conn interface {
 	// Write writes all of b. It fails when the client makes no progress for the timeout.
 	Write(b []byte) error
 	// Stalled is called once each heartbeat interval. It reports whether there was something to accept and the client
-	// has accepted nothing during the last two intervals. Through net/http, it always returns false, and a Write
-	// fails instead.
+	// has accepted nothing during the last two intervals. Through net/http, and on systems other than Linux, it
+	// always returns false, and a Write fails instead.
 	Stalled() bool
-	// Shutdown ends the stream. The client still receives what was written if it accepts the bytes within the timeout.
+	// Shutdown ends the stream. The client still receives what was written before, unless it accepts nothing for the
+	// timeout of Open. Through net/http, a Write that is in progress fails.
 	Shutdown()
 	// Abort ends the stream. If the connection was taken over, Close then drops what the client has not accepted.
 	Abort()

@@ -152,7 +152,7 @@ func (s *stage) stop() {
 // A result is the result of a load. Times are in milliseconds, and CPU times in microseconds per row. A value that was not measured is NaN.
 type result struct {
 	arrivals
-	Rate    float64 // rows per second, until the last row had arrived
+	Rate    float64 // rows per second, from the beginning of the writing until the last row had arrived
 	Hub     float64 // the CPU of the process of the first hub
 	Server  float64 // the CPU of all PostgreSQL sessions of the database
 	Reading float64 // the CPU of the sessions of the hubs
