@@ -33,6 +33,11 @@ type attack struct {
 	inName   bool   // text is also part of the recipient
 }
 
+// digits returns how many digits the numbers of all rows have, if PostgreSQL accepts them.
+func (a *attack) digits() int {
+	return int(a.rows%64) * int(a.numbers%128) * min(max(a.exponent, -a.exponent, 0), 1<<17)
+}
+
 // data returns the text of the column data, as JSON.
 func (a *attack) data() string {
 	var b strings.Builder
@@ -227,7 +232,11 @@ func FuzzRows(f *testing.F) {
 	}
 	targets := map[bool]*target{false: newTarget(f, unbounded(f)), true: newTarget(f, odd(f, "SQL_ASCII"))}
 	f.Fuzz(func(t *testing.T, odd bool, text []byte, exponent int, numbers uint8, depth uint16, rows uint8, inEvent, inName bool) {
-		targets[odd].survive(t, attack{text, exponent, numbers, depth, rows, inEvent, inName})
+		a := attack{text, exponent, numbers, depth, rows, inEvent, inName}
+		if a.digits() > 64<<20 {
+			t.Skip("the engine ends a worker that needs more than 10 s for an input, as it could on a busy machine")
+		}
+		targets[odd].survive(t, a)
 	})
 }
 
