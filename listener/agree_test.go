@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The tests in this file show that the database and the Go code compute the same cursors.
+// The tests in this file show that the database and the Go code compute the same cursors and the same tags.
 
 func TestEncodeXipAgrees(t *testing.T) {
 	t.Parallel()

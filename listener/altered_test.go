@@ -54,8 +54,8 @@ func TestAlteredTableBreaksNoRule(t *testing.T) {
 	}, want, 17)
 }
 
-// The limits of recipient and event count bytes in the encoding of the database, as the constraints do. In UTF-8, the
-// same text may be longer than the limit.
+// The hub measures recipients and events in bytes of the database's encoding, as the constraints do. In UTF-8, the same
+// text may be longer than the limit.
 func TestBoundsCountBytesOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := odd(t, "LATIN1")
@@ -96,7 +96,7 @@ func TestRowsWithInvalidIDs(t *testing.T) {
 
 // While a hub runs, another session empties a table of rowcast, or damages rowcast.history. The hub goes on in the same
 // session. If the row of rowcast.history or its horizon is lost, the hub logs that, and uses the oldest transaction
-// with rows as the horizon.
+// with rows as the horizon. Another hub can begin afterwards.
 func TestEmptiedTables(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]string{
@@ -136,7 +136,7 @@ func TestEmptiedTables(t *testing.T) {
 
 // wantLost checks that a hub reports the row of rowcast.history as lost if lost is true, and only then. In that case,
 // it also checks that the horizon is the oldest transaction with rows, that retention returns an error, and that
-// rowcast migrate repairs the table.
+// rowcast migrate inserts the row again if it is missing.
 func wantLost(t *testing.T, r *reader, log *lines, lost bool) {
 	t.Helper()
 	written := strings.Contains(log.text(), "rowcast.history is empty: run rowcast migrate")

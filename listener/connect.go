@@ -41,8 +41,8 @@ var settings = map[string]string{
 	"plan_cache_mode":                 "force_generic_plan",
 }
 
-// newerSettings are parameters that older servers do not have, with the major version that introduced each. Their
-// value is 0.
+// newerSettings are parameters that older servers do not have, with the major version that introduced each. They are
+// set to 0.
 var newerSettings = map[string]int{
 	"idle_session_timeout": 14,
 	"transaction_timeout":  17,
@@ -62,8 +62,8 @@ func settingsFor(version int, timeout time.Duration) map[string]string {
 }
 
 // connConfig returns the configuration of the next connection. It sets an application_name, an encoding, a time limit
-// if there is none, and a DialFunc that sets TCP options with which the kernel detects a dead peer. With PollOnly, it
-// also turns off prepared statements.
+// for connecting if there is none, and a DialFunc that sets TCP options with which the kernel detects a dead peer. With
+// PollOnly, it also turns off prepared statements.
 func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	config := l.Config
 	if l.Configure != nil {
@@ -241,7 +241,6 @@ func beginEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	return readEpoch(ctx, db)
 }
 
-// readEpoch returns the tag of the present epoch.
 func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	var tag string
 	if err := db.QueryRow(ctx, "SELECT rowcast.epoch_tag()").Scan(&tag); err != nil {
@@ -250,7 +249,8 @@ func readEpoch(ctx context.Context, db querier) (cursor.Tag, error) {
 	return cursor.ParseTag(tag)
 }
 
-// isAnchorValid reports whether the anchor of a cursor still exists (rule 18).
+// isAnchorValid reports whether the anchor of a cursor still exists (rule 18). The anchor of a cursor that has seen no
+// row is the database.
 func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, error) {
 	find := `SELECT rowcast.anchor_tag(id, created_at) FROM rowcast.notifications n WHERE xid = $1::text::xid8 AND id = $2
 		AND (` + assigned + `) UNION ALL SELECT rowcast.database_tag() WHERE $1::text::bigint < $3`
@@ -265,9 +265,9 @@ func isAnchorValid(ctx context.Context, db querier, c cursor.Cursor) (bool, erro
 	return len(tags) == 1 && tags[0] == c.Anchor.Tag.String(), nil
 }
 
-// Preflight connects as Run does, checks the schema, and begins the epoch. The error may be [ErrPooled], [ErrStandby],
-// [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these steps. Preflight logs each difference between
-// the schema and what [sql.Migrate] installs, and then succeeds.
+// Preflight connects as Run does, checks the schema, and begins an epoch if rowcast.epoch is empty. The error may be
+// [ErrPooled], [ErrStandby], [sql.ErrNoSchema], [sql.ErrRestored], or another error of one of these steps. Preflight
+// logs each difference between the schema and what [sql.Migrate] installs, and then succeeds.
 func (l *Listener) Preflight(ctx context.Context) error {
 	defaults(l)
 	conn, err := l.connect(ctx, "preflight", nil)

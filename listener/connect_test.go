@@ -112,8 +112,8 @@ func TestHubNeedsFewRights(t *testing.T) {
 	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
 }
 
-// If row-level security hides rows from the hub, the hub logs a warning. Otherwise, nobody would notice that rows are
-// missing.
+// If row-level security would hide rows from the hub, reading fails, and the hub logs a warning. If the rows were only
+// hidden, nobody would notice that they are missing.
 func TestRowSecurityIsAnError(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

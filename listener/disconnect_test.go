@@ -15,8 +15,9 @@ import (
 )
 
 // A listener receives the requests of other hubs to disconnect a recipient, and the requests that are sent with NOTIFY.
-// Rows that were committed before a request are delivered first. Malformed requests are logged and ignored. A listener
-// with PollOnly receives no requests, but its hub can send them.
+// If the listener sleeps, rows that were committed before a request are delivered first. Malformed requests are logged
+// and ignored. A listener with PollOnly receives no requests, but its hub can send them. Requests do not reach other
+// databases.
 func TestDisconnectReachesEveryListener(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -33,7 +34,11 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 		l.Disconnect = func(recipient string) { calls <- delivered{recipient, rows} }
 	}
 	first := listen(t, dsn, count, func(l *listener.Listener) { l.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	listen(t, dsn, count)
+	first.waitForLock(t, 1)
+	first.caughtUp(t)
+	second := listen(t, dsn, count)
+	// The listener sleeps after its second fetch, because it has seen that the first listener holds the park lock.
+	second.until(t, func() bool { return second.Stats.Fetches.Load() >= 2 })
 	polling := listen(t, dsn, count, func(l *listener.Listener) { l.PollOnly = true })
 	listen(t, dbtest.Database(t), count)
 	replayer, err := polling.NewReplayer(t.Context(), 1)
@@ -64,7 +69,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	if len(calls) > 0 {
 		t.Errorf("got a request that was not expected: %v", <-calls)
 	}
-	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a user or a group of 1 to 256 bytes"`
+	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters, and not *"`
 	if got := strings.Count(log.String(), warning); got != 3 || len(first.messages) > 0 {
 		t.Errorf("got %d warnings and %d messages, want 3 warnings and no message; the log is %s", got, len(first.messages), log.String())
 	}

@@ -9,9 +9,9 @@
 // client has not seen (replay.go). A [Retention] deletes old rows. Rows, batches and messages are types of the package
 // feed.
 //
-// When PostgreSQL is unreachable, Run connects again, with growing pauses, and goes on from its cursor. No row is lost
-// or delivered twice. If the server has lost delivered rows (in a crash without synchronous commit, a failover to a
-// standby that lagged, or a restore), a Batch reports it.
+// When PostgreSQL is unreachable, Run connects again, with growing pauses, and goes on from its cursor, so no row is
+// lost or delivered twice. If the server has lost delivered rows (in a crash without synchronous commit, a failover to
+// a standby that lagged, or a restore), that may be impossible. The next Batch then has a Clamp or a Reset.
 //
 // # Terms
 //
@@ -19,9 +19,9 @@
 //     on the table sends a NOTIFY only if it cannot take the lock shared, that is, while a hub sleeps or waits for the
 //     lock.
 //   - A cursor represents exactly which rows a reader has seen. See the package cursor.
-//   - An epoch is a stretch of the server's history without a crash recovery, failover or restore. Each epoch has a
-//     random token in the table rowcast.epoch. The table is UNLOGGED, so PostgreSQL empties it in a crash recovery, and
-//     the next listener begins a new epoch.
+//   - An epoch is a stretch of the server's history without a restart, crash recovery, failover or restore. It is
+//     identified by the start time of the server and a random token in the table rowcast.epoch. The table is UNLOGGED,
+//     so PostgreSQL empties it in a crash recovery, and the next listener inserts a new token.
 //   - The anchor of a cursor is a row by which a cursor of an earlier epoch is validated: if the row still exists, the
 //     cursor is valid.
 //   - A safety poll is a fetch of a sleeping listener after Look (1 s) without a notification. It finds rows that came
@@ -34,23 +34,23 @@
 // The failures of the following operations are counted by operation (see the package failures; rowcast shows the counts
 // as rowcast_failures_total). They are logged, for each kind of line at most five lines at once and then one line in
 // ten seconds. The body of /readyz shows each operation that fails at present: the times of its first and its last
-// failure, the number of failures, and the SQLSTATE.
+// failure, the number of failures, and the SQLSTATE if PostgreSQL sent one.
 //
-//	operation     what fails                                     pause before the next attempt log line
+//	operation     what fails                                     pause before a retry          log line
 //	connect       opening the first connection                   0.1 s, doubled up to 5 s      cannot connect to PostgreSQL, or before
 //	                                                                                           the first success waiting for PostgreSQL
 //	park_lock     opening or keeping the second connection       like connect                  cannot connect to PostgreSQL, or
 //	                                                                                           lost connection to PostgreSQL
-//	fetch         reading new rows, in a new session             like connect                  cannot read from PostgreSQL, or
+//	fetch         reading rows, or keeping the first connection  like connect                  cannot read from PostgreSQL, or
 //	                                                                                           lost connection to PostgreSQL
-//	history       reading rowcast.history: it has lost its row   none                          rowcast.history is empty: run rowcast migrate; …
+//	history       reading rowcast.history: it has lost its row   none: each fetch reads it     rowcast.history is empty: run rowcast migrate; …
 //	retention     deleting old rows                              Every (1 min)                 cannot delete old rows
 //	replay        reading a page of the rows a client missed     0.1 s, doubled up to 5 s      cannot resume a stream; retrying
 //	check_cursor  validating a cursor of another epoch           like replay                   like replay
-//	catch_up      waiting for the hub to read what a client has  like replay                   like replay
+//	catch_up      waiting for the hub to catch up with a client  like replay                   like replay
 //	park_queue    waiting in the queue for the park lock         0.25 s, doubled up to 8 s     cannot queue for the park lock
-//	unpark        notifying the hubs of a released park lock     none: the hubs notice it      cannot notify the other hubs
-//	disconnect    notifying the other hubs of a disconnect       none: the app gets 503        cannot notify other hubs to disconnect a recipient
+//	unpark        notifying the hubs of a released park lock     no retry: the hubs notice it  cannot notify the other hubs
+//	disconnect    notifying the other hubs of a disconnect       no retry: the app gets 503    cannot notify other hubs to disconnect a recipient
 //
 // The pauses of connect, park_lock, fetch, replay, check_cursor and catch_up have jitter: they are between half and one
 // and a half times as long.
@@ -58,9 +58,9 @@
 // The hub itself attempts the first five operations again and again. Such an operation counts as failing from its first
 // failure until it succeeds. The other operations are attempted only when they are needed, some of them for several
 // streams at a time. Such an operation counts as failing for 2 minutes after its last failure, because there may be no
-// further attempt. If the operation has succeeded since the failure, it counts as failing for 20 seconds, because
-// another stream may have succeeded.
+// further attempt. If the operation has succeeded since that failure, it counts as failing for 20 seconds only, and not
+// for a shorter time, because the success may be that of another stream.
 //
-// Run reads and delivers in one goroutine. Another goroutine runs the statements of the second connection that can take
-// long (parklock.go). It ends before the session ends.
+// Run reads and delivers in one goroutine. Another goroutine runs what can take long on the second connection
+// (parklock.go). It ends before the session ends.
 package listener

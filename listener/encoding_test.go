@@ -14,7 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The listener delivers rows in UTF-8, even if the encoding of the database and its client_encoding are LATIN1.
+// The listener delivers rows in UTF-8, even if the encoding of the database and its default client_encoding are LATIN1,
+// and standard_conforming_strings is off by default.
 func TestOtherEncodings(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Empty(t)

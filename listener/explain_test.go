@@ -40,7 +40,6 @@ func (n node) readers(relation string) (found []node) {
 	return found
 }
 
-// sorts returns the Sort nodes of the plan.
 func (n node) sorts() (found []node) {
 	if n.Type == "Sort" {
 		found = append(found, n)
@@ -57,7 +56,7 @@ func TestPlansDoNotDependOnTheTable(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
-	// This makes the inserts faster.
+	// UNLOGGED makes the inserts faster. Without autovacuum, the table gets no statistics.
 	exec(t, conn, "ALTER TABLE rowcast.notifications SET UNLOGGED, SET (autovacuum_enabled = off)")
 	session, err := newListener(t, dsn).Connect(limited(t))
 	if err != nil {
@@ -105,7 +104,7 @@ func TestPlansInALargeTransaction(t *testing.T) {
 	checkPlan(t, session, listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, half, &now, 512, []string{"*", "alice"}), 0)
 }
 
-// fillHistory inserts rows for 900 users and for everyone. Each hundred rows have the same transaction number. The
+// fillHistory inserts rows for 900 users and for everyone. A transaction number belongs to a hundred rows at most. The
 // server has assigned all these numbers before.
 func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 	t.Helper()
@@ -130,7 +129,8 @@ func present(t *testing.T, conn *pgx.Conn) cursor.Cursor {
 	return c
 }
 
-// recent returns a cursor whose xmax is two below the xmax of now, with at most inFlight transactions in flight.
+// recent returns a cursor whose xmax is two below the xmax of now, but at least cursor.First. At most inFlight
+// transactions are in flight.
 func recent(now cursor.Cursor, inFlight int) cursor.Cursor {
 	c := cursor.Cursor{Xmax: max(now.Xmax-2, cursor.First)}
 	for i := inFlight; i > 0; i-- {
@@ -183,7 +183,8 @@ func checkPlan(t *testing.T, session *pgx.Conn, query string, args []any, inFlig
 			t.Errorf("a scan has removed %v rows by its filter, want 0", scan.Filtered)
 		}
 	}
-	// The limit allows a few pages of an index for each scan, and the pages of the rows that were found.
+	// The limit allows a few blocks for each scan, for each transaction in flight and for each row that was found, and
+	// 400 blocks for everything else.
 	limit := 4*(len(scans)+inFlight) + 2*int(plan.Rows) + 400
 	if blocks := plan.Hit + plan.Read; blocks > limit {
 		t.Errorf("read %d blocks for %v rows, want at most %d:\n%s", blocks, plan.Rows, limit, explained)
@@ -215,7 +216,7 @@ func explain(t *testing.T, session *pgx.Conn, query string, args []any) (plan no
 	return plans[0].Plan, explained
 }
 
-// Transactions are delivered in the numeric order of their numbers: 9 comes before 10.
+// The queries return transactions in the numeric order of their numbers: 9 comes before 10.
 func TestOrderOfTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

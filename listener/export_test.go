@@ -10,7 +10,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// The queries of the package, for tests of their plans.
+// Queries of the package, for tests.
 var (
 	EndQuery  = endQuery
 	WarmQuery = warmQuery

@@ -104,7 +104,7 @@ func TestBigTransactions(t *testing.T) {
 func TestPagesAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	const half = 500_000 // bytes of text of a row; PostgreSQL compresses it well, but PageBytes limits the text
+	const half = 500_000 // bytes in the text of a row: half a MB. It is stored compressed, but PageBytes limits the text
 	r := listen(t, dsn, func(l *listener.Listener) { l.PageBytes = 2*half + half/2 })
 	exec(t, connect(t, dsn), `INSERT INTO rowcast.notifications (recipient, data) SELECT '*', to_jsonb(i || repeat('x', $1)) FROM generate_series(1, 9) i`, half)
 	for len(r.read) < 9 {
@@ -163,7 +163,7 @@ func TestRowsThatChange(t *testing.T) {
 	exec(t, conn, `UPDATE rowcast.notifications SET data = '"changed"', recipient = 'bob'`)
 	wantData(t, r.caughtUp(t))
 
-	// The row is deleted after its page was listed and before its large data is read.
+	// A row with large data is deleted after its page was listed, and before its data is read.
 	const random = `(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 1000) i)`
 	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1'), ('*', `+random+`), ('*', '3')`)
 	gate.wait(t)
@@ -173,7 +173,7 @@ func TestRowsThatChange(t *testing.T) {
 }
 
 // Rows with a transaction number that the server has not assigned were restored, replicated or forged. The listener
-// does not send such rows.
+// does not deliver such rows.
 func TestForeignTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -33,10 +33,10 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 		dropped       bool // some notifications must be dropped
 		malformed     bool // the payloads are malformed
 	}{
-		{name: "disconnects", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000, wanted: true},
-		{name: "disconnects by hubs", channel: disconnect + "ed", payload: "repeat('x', 7700) || ' ' || i", times: 10_000, wanted: true},
-		{name: "disconnects that the hub ignores", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000},
-		{name: "malformed disconnects", channel: disconnect, payload: "i || repeat('x', 257)", times: 100_000, wanted: true, malformed: true},
+		{name: "requests to disconnect", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000, wanted: true},
+		{name: "requests of hubs to disconnect", channel: disconnect + "ed", payload: "repeat('x', 7700) || ' ' || i", times: 10_000, wanted: true},
+		{name: "requests to disconnect that the hub ignores", channel: disconnect, payload: "i || repeat('x', 240)", times: 100_000},
+		{name: "malformed requests to disconnect", channel: disconnect, payload: "i || repeat('x', 257)", times: 100_000, wanted: true, malformed: true},
 		{name: "messages", channel: message, payload: "i || repeat('x', 7900)", times: 10_000, wanted: true, dropped: true},
 		{name: "short messages", channel: message, payload: "i::text", times: 100_000, wanted: true, dropped: true},
 		{name: "messages that the hub ignores", channel: message, payload: "i || repeat('x', 7900)", times: 10_000},
@@ -50,6 +50,7 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 			r := listen(t, dsn, func(l *listener.Listener) {
 				l.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				l.Message = nil
+				l.Timeout = limit // a loaded machine may take long to receive the flood, and the session must last
 				if flood.wanted {
 					l.Message = func(feed.Message) { sent.Add(1) }
 					l.Disconnect = func(string) { disconnected.Add(1) }
@@ -67,7 +68,7 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 				r.caughtUp(t)
 			}
 			grown, written := peak(), log.count()-before
-			t.Logf("the live heap has grown by %.1f MiB at most, the log by %d lines; %d messages were delivered, %d dropped, %d disconnects, %d malformed",
+			t.Logf("the live heap has grown by %.1f MiB at most, the log by %d lines; %d messages were delivered, %d dropped, %d requests to disconnect, %d malformed",
 				float64(grown)/(1<<20), written, sent.Load(), r.Stats.Dropped.Load(), disconnected.Load(), r.Stats.Malformed.Load())
 			if most := int64(12 << 20); grown > most {
 				t.Errorf("the live heap has grown by %d bytes, want at most %d", grown, most)
@@ -79,9 +80,12 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 				t.Errorf("got %d dropped notifications, want some: %t", got, flood.dropped)
 			}
 			answered := sent.Load() + disconnected.Load() + r.Stats.Dropped.Load() + r.Stats.Malformed.Load()
-			if want := flood.times; flood.wanted && answered != want || !flood.wanted && answered != 0 {
-				t.Errorf("%d of %d notifications were delivered, dropped or malformed, want all if the hub handles them (%t), otherwise 0",
-					answered, want, flood.wanted)
+			want := flood.times
+			if !flood.wanted {
+				want = 0
+			}
+			if answered != want {
+				t.Errorf("%d notifications were delivered, dropped or malformed, want %d", answered, want)
 			}
 			if flood.malformed != (r.Stats.Malformed.Load() > 0) {
 				t.Errorf("got %d malformed notifications, want some: %t", r.Stats.Malformed.Load(), flood.malformed)
@@ -123,7 +127,6 @@ func peakHeap(t *testing.T) func() int64 {
 	}
 }
 
-// lines collects the lines of a log.
 type lines struct {
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -156,7 +159,7 @@ func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 			r.waitForLock(t, 1)
 			defer notifyAgainAndAgain(t, stranger, channel)()
 			exec(t, conn, "SET rowcast.ring = off")
-			for range 3 { // three rows, because a fetch that an earlier notification caused may find the first one
+			for range 3 { // three rows, because the fetch after an earlier notification may find the first row
 				insert(t, conn, "not notified for")
 				wantData(t, r.rows(t, 1), `"not notified for"`)
 			}

@@ -146,8 +146,8 @@ func TestOwnNumbersAreSent(t *testing.T) {
 }
 
 // TestCopyKeepsNumbersUntilItIsAdopted shows that rows keep their numbers in a copy of the whole schema, while
-// rowcast.history still names the old server. A subscription makes such a copy before an upgrade. After rowcast.history
-// names the new server, the trigger replaces foreign numbers by 1.
+// rowcast.history still names the old server. An upgrade by logical replication makes such a copy. After
+// rowcast.history names the new server, the trigger replaces foreign numbers by 1.
 func TestCopyKeepsNumbersUntilItIsAdopted(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, alone(t))

@@ -33,6 +33,11 @@ type attack struct {
 	inName   bool   // text is also part of the recipient
 }
 
+// digits returns how many digits the numbers of all rows have, if PostgreSQL accepts them.
+func (a *attack) digits() int {
+	return int(a.rows%64) * int(a.numbers%128) * min(max(a.exponent, -a.exponent, 0), 1<<17)
+}
+
 // data returns the text of the column data, as JSON.
 func (a *attack) data() string {
 	var b strings.Builder
@@ -73,14 +78,14 @@ type target struct {
 	rows chan feed.Row
 	base uint64        // the size of the live heap, in bytes, before the listener began
 	peak atomic.Uint64 // the largest size of the live heap, in bytes, since then
-	last int           // the data of the last row for bob
+	last int           // the data of the last row for bob, which follows an attack (see survive)
 }
 
 // newTarget runs a listener on a database until the test ends.
 func newTarget(t testing.TB, dsn string) *target {
 	t.Helper()
 	target := &target{Listener: newListener(t, dsn), conn: connectRaw(t, dsn), rows: make(chan feed.Row, 1<<10)}
-	target.Logger = slog.New(slog.DiscardHandler) // a fuzz target must not use the logger of testing.F
+	target.Logger = slog.New(slog.DiscardHandler) // inside a fuzz target, testing.F must not be used for output
 	target.MaxData, target.PageBytes = targetData, targetPage
 	debug.SetGCPercent(20) // more collections, so more measurements
 	t.Cleanup(func() { debug.SetGCPercent(100) })
@@ -116,7 +121,7 @@ func newTarget(t testing.TB, dsn string) *target {
 // grown returns by how many bytes the live heap has grown at most.
 func (v *target) grown() uint64 { return max(v.peak.Load(), v.base) - v.base }
 
-// connectRaw opens a session that can send any bytes as text, also bytes that are not UTF-8.
+// connectRaw opens a session that can send text that is not valid UTF-8.
 func connectRaw(t testing.TB, dsn string) *pgx.Conn {
 	t.Helper()
 	config, err := pgx.ParseConfig(dsn)
@@ -138,12 +143,12 @@ const (
 	targetPage = 1 << 16
 )
 
-// maxHeap is the number of bytes by which the live heap may grow: 12 MiB for the process, a page and three copies of the
-// largest data for the listener, and 12 MiB for a worker of the fuzzing engine.
+// maxHeap is the number of bytes by which the live heap may grow: 12 MiB for the process, a page and three copies of
+// the largest data for the listener, and 12 MiB for a worker of the fuzzing engine.
 const maxHeap = 12<<20 + 3*targetData + targetPage + 12<<20
 
-// liveHeap returns how many bytes of the heap were in use at the last garbage collection. The objects that died since
-// the last collection would otherwise count too, and on a busy machine a collection takes long.
+// liveHeap returns how many bytes of the heap the last garbage collection found in use. The present size of the heap
+// would be a worse measure: it includes the garbage since then, and on a busy machine a collection takes long.
 func liveHeap() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)
@@ -193,7 +198,7 @@ func (v *target) survive(t *testing.T, a attack) (accepted bool) {
 	}
 }
 
-// attacks has attacks that once stopped a listener, or that resemble such an attack.
+// attacks has an ordinary row, and attacks that once stopped a listener or that resemble such an attack.
 var attacks = []attack{
 	{text: []byte("hi"), rows: 1},
 	{text: []byte("caf\xe9"), rows: 2},
@@ -217,7 +222,8 @@ func unbounded(t testing.TB) string {
 	return dsn
 }
 
-// Whatever rows an INSERT adds, the next row of another recipient is delivered, and the live heap grows by at most maxHeap.
+// Whatever rows an INSERT adds, the next row for another recipient is delivered, and the live heap grows by at most
+// maxHeap.
 func FuzzRows(f *testing.F) {
 	for _, a := range attacks {
 		for _, odd := range []bool{false, true} {
@@ -226,7 +232,11 @@ func FuzzRows(f *testing.F) {
 	}
 	targets := map[bool]*target{false: newTarget(f, unbounded(f)), true: newTarget(f, odd(f, "SQL_ASCII"))}
 	f.Fuzz(func(t *testing.T, odd bool, text []byte, exponent int, numbers uint8, depth uint16, rows uint8, inEvent, inName bool) {
-		targets[odd].survive(t, attack{text, exponent, numbers, depth, rows, inEvent, inName})
+		a := attack{text, exponent, numbers, depth, rows, inEvent, inName}
+		if a.digits() > 64<<20 {
+			t.Skip("the engine ends a worker that needs more than 10 s for an input, as it could on a busy machine")
+		}
+		targets[odd].survive(t, a)
 	})
 }
 

@@ -80,7 +80,7 @@ func TestFetchesAfterTheLockWasTaken(t *testing.T) {
 func TestFetchesAfterTheLockWasSeenHeld(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	open := connect(t, dsn) // until it commits, its transaction holds the park lock shared
+	open := connect(t, dsn) // its transaction holds the park lock shared until COMMIT
 	exec(t, open, "BEGIN")
 	insert(t, open, "without a NOTIFY, because no hub sleeps")
 

@@ -8,7 +8,7 @@ import (
 )
 
 // errNoHistory reports that rowcast.history has no row with a horizon, because another session has deleted or changed
-// it.
+// the row.
 var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
 // observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the listener
@@ -22,6 +22,16 @@ func (l *Listener) observeHistory(p *page) {
 		l.Failures.Succeeded(failures.History)
 	}
 	l.historyLost = p.historyLost
+}
+
+// isOutrun reports whether the horizon has moved, and retention may have deleted rows that the listener has not read: for
+// example, while it was disconnected for longer than the retention of another hub.
+func (l *Listener) isOutrun(p *page) bool {
+	moved := p.horizon > l.horizon && !p.historyLost
+	if moved {
+		l.horizon = p.horizon
+	}
+	return moved && !l.cursor.SeenBelow(p.horizon)
 }
 
 // checkHistory returns errNoHistory if rowcast.history has no row with a horizon. It returns nil if another session has

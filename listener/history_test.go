@@ -10,7 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// loseRows simulates a crash of the server. It deletes rows, ends the epoch, and terminates the hub's sessions.
+// loseRows simulates a crash that loses rows. It deletes the rows with this data, ends the epoch, and terminates the
+// hub's sessions.
 func loseRows(t *testing.T, conn *pgx.Conn, data ...string) {
 	t.Helper()
 	exec(t, conn, "DELETE FROM rowcast.notifications WHERE data #>> '{}' = ANY ($1)", data)
@@ -24,7 +25,7 @@ func (r *reader) wantLeft(t *testing.T, want int64) {
 	t.Helper()
 	switch b := r.recovered(t); {
 	case b.Reset != "":
-		t.Errorf("got reset %q, want none, because delivered rows are left", b.Reset)
+		t.Errorf("got reset %q, want none", b.Reset)
 	case b.Clamp.ID != want:
 		t.Errorf("got row %d as the last row that is left, want %d", b.Clamp.ID, want)
 	}

@@ -2,9 +2,9 @@ package listener
 
 import "time"
 
-// Lag returns how far the listener is behind. All rows that were committed longer ago than this have been delivered.
-// Lag is up to about Look (1 s) while the listener sleeps. It grows while new rows are being read, and while PostgreSQL
-// is unreachable. It is 0 before Run has begun.
+// Lag returns how far the listener is behind. All rows that were committed after Run began, and longer ago than Lag,
+// have been delivered. Lag is up to about Look (1 s) while the listener sleeps. It grows while new rows are being read,
+// and while PostgreSQL is unreachable. It is 0 before Run has begun.
 func (s *Stats) Lag() time.Duration {
 	current := s.current.Load()
 	if current == nil {
@@ -13,12 +13,12 @@ func (s *Stats) Lag() time.Duration {
 	return time.Since(*current)
 }
 
-// setCurrent takes note that all rows have been delivered that were committed before at.
+// setCurrent makes Lag the time since at.
 func (s *Stats) setCurrent(at time.Time) { s.current.Store(&at) }
 
-// observeLag is called after each page. If the fetch has no more pages, it records that the listener is up to date. It
-// warns if the fetch takes longer than LagLimit: rows that are large, or slow to read, delay all later rows. It does not
-// warn while recent rows are being read (Warm).
+// observeLag is called after each page. If the fetch has no more pages, it records that the listener is up to date. If
+// the fetch has more pages and has taken longer than LagLimit, it warns: rows that are large, or slow to read, delay
+// all later rows. It does not warn while recent rows are being read (Warm).
 func (s *session) observeLag(began time.Time, more bool) {
 	if !more {
 		s.Stats.setCurrent(began)

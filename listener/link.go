@@ -17,7 +17,7 @@ type link struct {
 	*Listener
 	conn *pgx.Conn
 
-	notified bool  // a notification without a payload has come, and no fetch has begun since
+	notified bool  // a notification without a payload has come; reset when a fetch begins, and while polling
 	released bool  // a notification says that a hub has released the park lock
 	calls    calls // notifications with a payload that have not been answered
 }
@@ -45,7 +45,6 @@ func closeNow(conn *pgx.Conn) {
 	_ = conn.Close(ctx)
 }
 
-// listen subscribes to the channels.
 func (k *link) listen(ctx context.Context) error {
 	var listen strings.Builder
 	for _, channel := range []string{sql.Channel, releasedChannel, disconnectChannel, disconnectedChannel} {

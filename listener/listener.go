@@ -20,16 +20,16 @@ import (
 )
 
 // A Listener reads rowcast.notifications. Config or Configure, Deliver and Logger are required. The zero value of any
-// other field means the default. The fields must not be changed once Run has begun.
+// other field means the default. The fields must not be changed after the first call of a method.
 type Listener struct {
 	// Config describes how to connect. connstring.Parse returns it, and accepts the parameters of libpq. On its
-	// connections, the listener sets the parameters on which its statements depend. It keeps Config's DialFunc and sets
-	// options on the TCP connections that DialFunc returns.
+	// connections, the listener sets the parameters on which its statements depend. It connects with Config's DialFunc,
+	// and sets options on the TCP connections that DialFunc returns.
 	Config *pgx.ConnConfig
 
-	// Configure, if non-nil, is called before each connection and replaces Config. So a password or a certificate that
-	// has changed is used: connstring.Parse reads password files, certificates and the environment each time. Several
-	// goroutines may call it at the same time.
+	// Configure, if non-nil, replaces Config. It is called whenever the listener connects, so it can return a password
+	// or a certificate that has changed, for example with connstring.Parse, which reads password files, certificates and
+	// the environment. Several goroutines may call Configure at the same time.
 	Configure func() (*pgx.ConnConfig, error)
 
 	// Deliver is called with each batch that has been read. It is also called with an empty batch, to report that
@@ -50,27 +50,28 @@ type Listener struct {
 	Logger *slog.Logger
 
 	// PollOnly makes the listener poll every PollInterval, and use neither LISTEN nor the park lock. It is for
-	// connections through a transaction pooler. The default PollInterval is then 100 ms.
+	// connections through a transaction pooler.
 	PollOnly bool
 
 	// PollInterval is the usual time between two fetches while polling. After a slow fetch it is up to twice as long.
 	// While there are fewer commits a second than Busy, it can be half as long, except with PollOnly. While the
-	// transaction of another session keeps the listener from sleeping, it can be from 10 to 25 ms. The default is 2 ms.
+	// transaction of another session keeps the listener from sleeping, it can be from 10 to 25 ms. The default is 2 ms,
+	// or 100 ms with PollOnly.
 	PollInterval time.Duration
 
 	// Look is the longest time without a fetch while the listener sleeps. The fetch after it is a safety poll: it finds
-	// rows that come without the trigger (logical replication, disabled triggers), and proves that the session is alive.
-	// The default is 1 s. A negative Look disables the safety poll, which only a test should do.
+	// rows that came without a notification (logical replication, a disabled trigger), and proves that the session is
+	// alive. The default is 1 s. A negative Look disables the safety poll, which only a test should do.
 	Look time.Duration
 
-	// Busy is the rate, in commits with rows a second, above which the listener polls. Quiet is the rate below which it
-	// sleeps again. The listener also polls for a while if writers wait for each other with their NOTIFYs. The defaults
-	// are 2,000 and 1,000. With an infinite Busy, the listener does not poll because of the rate or because of waiting
-	// writers.
+	// Busy is the number of commits a second from which on the listener polls. Quiet is the number below which it
+	// sleeps again. Only commits with rows count. The listener also polls for a while if writers wait for each other
+	// with their NOTIFYs. The defaults are 2,000 and 1,000. With an infinite Busy, the listener does not poll because
+	// of the rate or because of waiting writers.
 	Busy, Quiet float64
 
-	// MaxData is the largest data that is read, in bytes. Of larger data, only the size is read, which is 0 if the data
-	// is too large to be measured. The default is 16 MiB.
+	// MaxData is the largest size of a row's data that is read, in bytes of text. Of larger data, only the size is
+	// read. The size is 0 if the data is too large to be measured. The default is 16 MiB.
 	MaxData int64
 
 	// PageRows bounds the number of rows that are read at once. PageBytes approximately bounds the size of their data. A
@@ -78,9 +79,9 @@ type Listener struct {
 	PageRows  int
 	PageBytes int
 
-	// Warm is the approximate size, in bytes, of the recent rows that are read before the listener begins, for clients
-	// that resume. After three times Timeout, the listener stops reading them at the end of a page, and begins without
-	// the rest. The default is 0: no recent rows are read.
+	// Warm is the approximate stored size, in bytes, of the recent rows that are read before the listener begins, for
+	// clients that resume. After three times Timeout, the listener stops reading them at the end of a page, and begins
+	// without the rest. The default is 0: no recent rows are read.
 	Warm int64
 
 	// Timeout bounds each statement of the listener and its Replayers. If a page takes longer to read, its rows are read
@@ -93,8 +94,8 @@ type Listener struct {
 	// polls, until the used part is below half of QueueLimit. The default is 0.25.
 	QueueLimit float64
 
-	// LagLimit is how long a fetch may take before a warning reports that later rows are delayed, see [Stats.Lag]. The
-	// default is 5 s.
+	// LagLimit is the time after which a fetch that has more pages to read logs a warning: later rows are delayed, see
+	// [Stats.Lag]. The default is 5 s.
 	LagLimit time.Duration
 
 	Stats Stats
@@ -111,12 +112,13 @@ type Listener struct {
 	cursor      cursor.Cursor
 	begun       bool            // cursor is set: the first session has found where to begin
 	delivered   deliveredRows   // the last delivered rows, which a crash may lose
-	level       level           // the level of the next page
+	level       level           // bounds the rows of the next page
 	historyLost bool            // rowcast.history had no row when the last page was read
+	horizon     uint64          // the highest horizon of a page
 	isLagging   bool            // the warning about LagLimit was logged, and the listener has not read to the end since
 	warmUntil   time.Time       // when the listener stops reading the recent rows (Warm); zero if it is not reading them
-	foreign     int64           // the number of rows with foreign transaction numbers, at the last count
-	serving     []chan struct{} // closed at the end of the present fetch, or of the next fetch if the present one fails
+	foreign     int64           // the last value of Stats.ForeignXid
+	serving     []chan struct{} // closed at the end of the present fetch, or of the next one that succeeds
 
 	unreadableLog loglimit.Limit
 
@@ -136,12 +138,12 @@ type Stats struct {
 	Unreadable atomic.Int64 // rows that could not be read; a row counts again for each page that has it
 
 	Crowded atomic.Bool // the listener polls because the NOTIFY queue fills up, see QueueLimit
-	// ForeignXid is the number of rows whose transaction number this server had not assigned at the last count. It is at
-	// most 1,000. Such rows are never sent.
+	// ForeignXid is the result of the last count of the rows with a transaction number that this server has not
+	// assigned. Such rows are never sent. At most 1,000 are counted.
 	ForeignXid atomic.Int64
 
 	queue   atomic.Uint64             // the bits of the number that NotifyQueue returns
-	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to the end
+	current atomic.Pointer[time.Time] // the beginning of the last fetch that read to the end; before the first, of Run
 }
 
 // logs has the limits of log lines that could otherwise be written very often.
@@ -154,7 +156,8 @@ type logs struct {
 }
 
 // Run reads until the context ends, and then returns nil. While there is no session with PostgreSQL, it tries to
-// begin one. The pauses between the attempts grow until a session has lasted for a second.
+// begin one. The pauses between the attempts grow, up to about 5 s. They are short again after a session that was
+// complete for a second.
 func (l *Listener) Run(ctx context.Context) error {
 	defaults(l)
 	l.Stats.setCurrent(time.Now())
@@ -185,8 +188,8 @@ const (
 	maxPause = 5 * time.Second
 )
 
-// Connected reports whether the listener has a session with PostgreSQL. Unless PollOnly is set, the session includes the
-// connection for the park lock.
+// Connected reports whether the listener has a session with PostgreSQL that has read all rows at least once. Unless
+// PollOnly is set, the session must also have the connection for the park lock.
 func (l *Listener) Connected() bool { return l.isConnected.Load() }
 
 func defaults(l *Listener) { l.once.Do(l.setDefaults) }
@@ -230,7 +233,7 @@ var ErrStandby = errors.New("the database is a standby: connect to the primary (
 
 // requests are requests of other goroutines to Run's goroutine.
 type requests struct {
-	fetches   []chan struct{} // each is closed when a fetch that began after the request has ended
+	fetches   []chan struct{} // each is closed at the end of a fetch that began after the request
 	woken     bool            // the next wait must end at once
 	interrupt func()          // ends the present wait; nil if there is none
 }
@@ -249,7 +252,7 @@ func (l *Listener) CatchUp(ctx context.Context) error {
 	}
 }
 
-// wake ends the present wait of Run's goroutine, or the next one if there is none.
+// wake ends the present wait of Run's goroutine. It also ends the next one, which may be about to begin.
 func (l *Listener) wake() {
 	l.requests.Do(func(r *requests) {
 		r.woken = true
@@ -259,8 +262,8 @@ func (l *Listener) wake() {
 	})
 }
 
-// beginWait makes wake and CatchUp call interrupt, until endWait is called. It calls interrupt at once if wake or
-// CatchUp was called before, and no wait or fetch has answered that call.
+// beginWait makes wake and CatchUp call interrupt, until endWait is called. It calls interrupt at once if wake was
+// called since the last beginWait, or if a caller of CatchUp waits for a fetch to begin.
 func (l *Listener) beginWait(interrupt func()) {
 	l.requests.Do(func(r *requests) {
 		r.interrupt = interrupt

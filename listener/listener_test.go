@@ -19,10 +19,10 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// patience is how long a test waits for an event. A row that has not come by then counts as lost.
+// patience is how long a test waits for a row, a batch or a message. A row that has not come by then counts as lost.
 const patience = 30 * time.Second
 
-// limit bounds a step of a test that usually takes no time, such as a statement or the end of Run.
+// limit bounds a step of a test that usually takes little time, such as a statement or the end of Run.
 const limit = 3 * time.Minute
 
 // limited returns a context that ends after limit, or earlier with the test.
@@ -84,7 +84,8 @@ func newListener(t testing.TB, dsn string) *listener.Listener {
 	}
 }
 
-// listen starts a listener on a database and returns its reader. The listener runs until the test ends.
+// listen starts a listener on a database and returns its reader (see run). The listener runs until the test ends, or
+// until stop is called.
 func listen(t *testing.T, dsn string, configure ...func(*listener.Listener)) *reader {
 	t.Helper()
 	r := &reader{
@@ -175,16 +176,16 @@ func (r *reader) until(t *testing.T, holds func() bool) {
 		case b := <-r.batches:
 			r.take(b)
 		case <-deadline:
-			t.Fatalf("waited %v for a condition", patience)
+			t.Fatalf("waited %v for a condition, and received %d rows in total", patience, len(r.read))
 		}
 	}
 }
 
-// waitForLock waits until the listener has taken the park lock at least a number of times.
-func (r *reader) waitForLock(t *testing.T, times int64) {
+// waitForLock waits until the listener has taken the park lock at least n times.
+func (r *reader) waitForLock(t *testing.T, n int64) {
 	t.Helper()
 	// After the listener has taken the lock, it fetches. The batch of this fetch makes until check the count again.
-	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= times })
+	r.until(t, func() bool { return r.Stats.ParkLocks.Load() >= n })
 }
 
 // caughtUp waits for CatchUp, and returns the rows that the test had not received before.
@@ -259,7 +260,7 @@ func query[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) []T {
 	return found
 }
 
-// one returns the only value of a query.
+// one returns the only value in the result of a query.
 func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
 	t.Helper()
 	found := query[T](t, conn, sql, args...)

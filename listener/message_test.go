@@ -32,7 +32,7 @@ func TestParseMessage(t *testing.T) {
 		{name: "an empty object is the data", payload: `{}`, recipient: "*", event: "message", data: `{}`},
 		{name: "the digits of a number do not change", payload: `{"n": 12345678901234567890.10}`, recipient: "*", event: "message", data: `{"n":12345678901234567890.10}`},
 		{name: "an object with envelope keys in a nested object is the data", payload: `{"a": {"data": 1, "Recipient": 2}}`, recipient: "*", event: "message", data: `{"a":{"data":1,"Recipient":2}}`},
-		{name: "an object with a key twice is the data", payload: `{"a": 1, "a": 2}`, recipient: "*", event: "message", data: `{"a":1,"a":2}`},
+		{name: "an object that has a key twice is the data", payload: `{"a": 1, "a": 2}`, recipient: "*", event: "message", data: `{"a":1,"a":2}`},
 
 		{
 			name: "an envelope", payload: `{"recipient": "alice", "event": "notify", "data": {"msg": "hi"}}`,
@@ -98,8 +98,9 @@ func TestParseMessage(t *testing.T) {
 	}
 }
 
-// parseMessage refuses a payload, or returns one line of JSON as the data and an event without line breaks. It refuses
-// a payload that begins with a brace but is not a JSON object.
+// parseMessage refuses a payload, or returns one line of JSON as the data, and the name of an event that is not empty
+// and has no line break or NUL. It refuses a payload that begins with a brace, perhaps after white space, but is not a
+// JSON object.
 func FuzzMessage(f *testing.F) {
 	for _, payload := range []string{"", "a\nb", `{}`, ` {"data": 1, "Data": 2}`, `{"a": "b"c"}`, `{"data": {"a": [1, "\n"]}}`, `{"data": 1, "event": "x", "recipient": "y"}`, `{"data": 1, "recipient": "*"}`, `{"data": 1, "recipient": null}`, `{"event":`} {
 		f.Add(payload)

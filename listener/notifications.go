@@ -79,8 +79,8 @@ func (k *link) receiveMessage(payload string) {
 	}
 }
 
-// receiveDisconnect drops no valid recipient. If too many calls wait, it closes the streams at once, perhaps before
-// rows that were committed earlier have been delivered. Such clients can receive these rows when they resume.
+// receiveDisconnect does not drop a request because too many calls wait. It then closes the streams at once, perhaps
+// before rows that were committed earlier have been delivered. A client receives these rows if it resumes.
 func (k *link) receiveDisconnect(recipient string) {
 	switch {
 	case k.Disconnect == nil:
@@ -88,7 +88,7 @@ func (k *link) receiveDisconnect(recipient string) {
 		k.Stats.Malformed.Add(1)
 		if logger, ok := k.logs.malformed.Allow(k.Logger); ok {
 			logger.Warn("ignored malformed NOTIFY payload", "channel", disconnectChannel,
-				"error", "the payload is not a user or a group of 1 to 256 bytes")
+				"error", "the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters, and not *")
 		}
 	case !k.calls.add(call{recipient, true}):
 		k.Disconnect(recipient)

@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// If only one of the two connections can be opened, the pauses between the attempts to begin a session grow, and few
-// lines are logged. Once both can be opened, a session begins.
+// If only one of the hub's two connections can be opened, the pauses between the attempts to begin a session grow, and
+// few lines are logged. Once both can be opened, a session begins.
 func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -43,7 +43,7 @@ func TestRefusedSecondConnectionIsRetriedWithPauses(t *testing.T) {
 	wantData(t, r.rows(t, 1), `"1"`)
 	got := log.text()
 	if strings.Count(got, "connected to PostgreSQL") != 1 || strings.Contains(got, "lost") || strings.Count(got, "\n") > 10 {
-		t.Errorf("want one line about the connection, no loss, and at most 10 lines; the log is\n%s", got)
+		t.Errorf("want one line about the connection, none about a loss, and at most 10 lines; the log is\n%s", got)
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 
 // A pace decides whether polling is cheaper than being notified. Being notified is cheaper, unless there are many
 // commits. There are many if their rate is high, or if writers wait for each other with their NOTIFYs. The second sign
-// is needed because the rate is never high where a commit takes long. Empty fetches would be a wrong sign: at rates
-// where most fetches find rows, being notified can still be cheaper than polling.
+// is needed because the rate is never high where a commit takes long. The share of fetches that find rows would be a
+// wrong sign: at rates where most of them do, being notified can still be cheaper than polling.
 type pace struct {
 	rate float64 // commits a second, as of the time at
 	at   time.Time

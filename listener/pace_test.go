@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// commitAt adds commits to a pace at a rate, for a while. It returns the time at the end.
+// commitAt adds commits to a pace from now on, for the given time, at a rate in commits a second. It returns the time
+// at the end.
 func commitAt(p *pace, now time.Time, rate float64, while time.Duration) time.Time {
 	every := time.Duration(float64(time.Second) / rate)
 	for end := now.Add(while); now.Before(end); now = now.Add(every) {
@@ -91,7 +92,7 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	for hold := minHold; hold <= 4*minHold; hold *= 2 {
 		queue()
 		if now = now.Add(hold - 1); !busy() {
-			t.Errorf("1 ns before %v after a queue, the pace is not busy, want it busy", hold)
+			t.Errorf("%v after a queue, the pace is not busy, want it busy until %v", hold-1, hold)
 		}
 		if now = now.Add(1); busy() {
 			t.Errorf("%v after a queue, the pace is busy, want it not busy", hold)
@@ -100,7 +101,7 @@ func TestPaceIsBusyWhileWritersWait(t *testing.T) {
 	now = now.Add(maxHold)
 	queue()
 	if now = now.Add(minHold); busy() {
-		t.Error("the pace is busy after minHold, want it not busy, because the hold before ended maxHold earlier")
+		t.Error("the pace is busy after minHold, want it not busy, because the last hold ended maxHold before this queue")
 	}
 }
 

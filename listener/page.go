@@ -26,7 +26,7 @@ type page struct {
 	end     cursor.Cursor // the cursor that has seen what the snapshot shows, with the snapshot's own xmax
 	horizon uint64
 	rows    []row // in the order of cursor.Compare
-	more    bool  // more rows follow
+	more    bool  // more rows may follow
 	state   state // unknown unless the query was stateQuery
 
 	historyLost bool // rowcast.history has no row: the horizon is a safe guess
@@ -34,11 +34,10 @@ type page struct {
 	// These decide how many rows the next page may have.
 	full    bool // the page ends because an arm of the query has reached the limit of rows
 	cut     bool // the page ends early, because its rows are large or cannot be read with the page
-	trouble bool // a row is larger than a page, is too large to be measured, or has made a query fail
+	trouble bool // a row is larger than pageBytes, is too large to be measured, or has made a query fail
 	single  int  // the number of rows that were read by statements of their own
 }
 
-// limits bounds what is read at once.
 type limits struct {
 	maxData   int64
 	pageRows  int
@@ -47,7 +46,6 @@ type limits struct {
 
 func (l *Listener) limits() limits { return limits{l.MaxData, l.PageRows, l.PageBytes} }
 
-// A reader reads pages.
 type reader struct {
 	limits
 	run        runner
@@ -65,7 +63,7 @@ type request struct {
 	from     cursor.Cursor
 	epoch    cursor.Tag
 	snapshot *cursor.Cursor // nil means the present one
-	extra    []any          // the parameters that only this query has
+	extra    []any          // further parameters of the query
 	level    level
 }
 
@@ -200,7 +198,7 @@ func (r *row) isTrouble() bool { return r.Unreadable != "" || r.Data == nil && r
 // large or cannot be read. So the work stays linear in the number of rows, because PostgreSQL converts only few rows to
 // text that the page then leaves out.
 //
-// The text of a jsonb number can be 9,000 times as long as its stored form, and only the conversion shows its length.
+// The text of a jsonb number can be 8,000 times as long as its stored form, and only the conversion shows its length.
 // So the stored bytes that a page asks to convert are bounded too, by inlineTotal.
 type level int
 
@@ -252,7 +250,7 @@ type place struct {
 	id  int64
 }
 
-// maxLevels is the number of places that are kept. A replay whose place was removed goes on at firstLevel.
+// maxLevels is the largest number of places that are kept. A replay whose place was removed goes on at firstLevel.
 const maxLevels = 4096
 
 // get returns the level at which a replay goes on from a cursor.

@@ -17,8 +17,8 @@ import (
 )
 
 // The fetch after the park lock was taken finds every row that came without a NOTIFY. There are no safety polls in this
-// test, so only the next notification could deliver a row that this fetch has missed. But there is no next
-// notification: the database has one writer, and the writer waits for the row.
+// test, so a row that this fetch has missed would come only after the next notification. But there is no next
+// notification: each database has one writer, and the writer waits for the row.
 func TestNoRowWaitsForASafetyPoll(t *testing.T) {
 	t.Parallel()
 	proofs := []*parkProof{{hubs: 1}, {hubs: 2}}
@@ -50,7 +50,8 @@ func TestNoRowWaitsForASafetyPoll(t *testing.T) {
 	}
 }
 
-// The hubs of a parkProof must take the lock leastLocks times within the time longest. Otherwise the test shows nothing.
+// The hubs of a parkProof must take the lock leastLocks times within the time longest. Otherwise the test shows
+// nothing.
 const (
 	leastLocks = 100
 	longest    = 25 * time.Second
@@ -107,8 +108,9 @@ func (c slowConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// run makes the writer write until the time enough has come and the lock was taken leastLocks times, or the context
-// ends. After each transaction, it waits for the committed rows, and counts them as delivered or missed.
+// run makes the writer write at least until the time enough, and until the hubs of p have taken the lock leastLocks
+// times. It stops earlier if the context ends. After each transaction, it waits for the committed rows, and counts them
+// as delivered or missed.
 func (p *parkProof) run(ctx context.Context, t *testing.T, db *parkDatabase, enough time.Time) {
 	var locks, wakeups int64 // the counts after the previous transaction
 	for ctx.Err() == nil && (time.Now().Before(enough) || p.locks.Load() < leastLocks) {
@@ -164,7 +166,7 @@ func (p *tracker) deliver(hub int, rows []feed.Row) {
 	for _, row := range rows {
 		pendingRow := p.pending[row.Recipient]
 		if pendingRow == nil || pendingRow.at[hub] {
-			p.t.Errorf("hub %d: %s was delivered twice, or was rolled back", hub, row.Recipient)
+			p.t.Errorf("hub %d delivered %s twice, or although it was rolled back", hub, row.Recipient)
 			continue
 		}
 		pendingRow.at[hub] = true
@@ -202,7 +204,7 @@ func (p *tracker) wait(recipients []string) (missed int) {
 			delete(p.pending, recipient)
 			p.mu.Unlock()
 		case <-deadline.Done():
-			missed++ // a hub may still deliver the row later
+			missed++ // the row stays pending, because a hub may still deliver it
 		}
 	}
 	return missed

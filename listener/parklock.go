@@ -62,8 +62,8 @@ func (p *parkLock) begin(ctx context.Context) error {
 	return p.conn.QueryRow(ctx, query, strconv.FormatInt(queueTimeout.Milliseconds(), 10)).Scan(&p.pid)
 }
 
-// isIdle reports whether the connection can be used now. It returns the error of the job that has ended since the
-// last call.
+// isIdle reports whether the connection can be used now. If a job has ended since the last call, isIdle returns the
+// job's error.
 func (p *parkLock) isIdle() (bool, error) {
 	last, idle := p.finish()
 	return idle, last.err
@@ -91,7 +91,8 @@ func (p *parkLock) try(ctx context.Context) (bool, error) {
 	return taken, err
 }
 
-// lockHolder selects the process that holds the park lock. A process that only waits for it is not selected.
+// lockHolder selects the process that holds the park lock exclusively. It does not select a process that waits for the
+// lock, or a writer that holds it shared.
 var lockHolder = fmt.Sprintf(`SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock'
 	AND classid = %d AND objid = %d AND objsubid = 2
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1`, sql.ParkLock1, sql.ParkLock2)
@@ -232,13 +233,12 @@ type background struct {
 	cancel context.CancelFunc
 }
 
-// A result is the result of a job.
 type result struct {
 	ok  bool
 	err error
 }
 
-// A job is a statement that can take long.
+// A job is work that can take long, such as a statement that waits for a lock.
 type job func(context.Context, *pgx.Conn) (ok bool, err error)
 
 // start starts a job. No other job may be running.

@@ -79,7 +79,8 @@ func TestOpenTransactionWritesNoErrors(t *testing.T) {
 	eventually(t, conn, heldExclusively)
 }
 
-// A hub that has queued for the park lock releases it completely when it begins to poll.
+// A hub that gets the park lock by waiting in the queue holds the lock twice. When it begins to poll, it releases both
+// holds.
 func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -89,13 +90,13 @@ func TestGivesUpTheLockThatItQueuedFor(t *testing.T) {
 	hub := listen(t, dsn, pollsFromTheFirstRow)
 	eventually(t, conn, `SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()
 		AND application_name = 'rowcast park lock' AND wait_event = 'advisory'`)
-	exec(t, open, "COMMIT") // the hub gets the lock, reads the row and polls from then on
+	exec(t, open, "COMMIT") // the hub gets the lock, reads the row and begins to poll
 	hub.rows(t, 1)
 	eventually(t, conn, heldExclusively[:7]+"NOT "+heldExclusively[7:])
 }
 
-// If transactions overlap, a transaction that did not send a NOTIFY is open at any time. The hub sleeps nevertheless:
-// while it queues for the park lock, new transactions do not get the lock.
+// While transactions overlap without a gap, there can always be an open transaction that did not send a NOTIFY. The hub
+// goes to sleep nevertheless: while it queues for the park lock, new transactions do not get the lock.
 func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -120,7 +121,7 @@ func TestSleepsAmongOverlappingTransactions(t *testing.T) {
 	}()
 	for deadline := time.Now().Add(limit); open.Load() < 20; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("waited for 20 transactions of the writers")
+			t.Fatalf("the writers have inserted %d rows, want at least 20", open.Load())
 		}
 	}
 	hub := listen(t, dsn)
@@ -157,8 +158,8 @@ func stall(t *testing.T, conn net.Conn, stalled *atomic.Bool) net.Conn {
 	return ours
 }
 
-// If the connection of the session that holds the park lock no longer answers, the hub notices that and begins a new
-// session. That holds whether or not the server has ended the session.
+// If the hub's second connection, which holds the park lock, no longer answers, the hub notices that and connects
+// again. That holds whether or not the server has ended its side of the connection.
 func TestNoticesAStalledParkLock(t *testing.T) {
 	t.Parallel()
 	for _, ended := range []bool{false, true} {
@@ -193,8 +194,8 @@ func TestNoticesAStalledParkLock(t *testing.T) {
 	}
 }
 
-// An idle hub runs no query except its safety polls, one a second by default, whether it holds the park lock or relies
-// on another hub.
+// An idle hub runs no query except its safety polls, one a second by default, and a count of foreign rows once a
+// minute. That holds whether the hub holds the park lock or relies on another hub.
 func TestIdleHubMakesOneQueryASecond(t *testing.T) {
 	t.Parallel()
 	dsn, log := logging(t, map[string]string{"log_statement": "all", "log_line_prefix": "[%a] "})
@@ -238,7 +239,7 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 }
 
 // If the server refuses a statement for the park lock, the hub logs and counts the failure, and goes on. In this test,
-// the role of the hub has no right to queue for the lock or to notify the other hubs.
+// the role of the hub may not use plpgsql, which queueing for the lock needs, and may not notify the other hubs.
 func TestRefusedParkLockIsShown(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

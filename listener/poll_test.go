@@ -40,8 +40,8 @@ func TestPgBouncer(t *testing.T) {
 	testPollOnly(t, direct, pooled)
 }
 
-// testPollOnly inserts rows through the connection string write. It listens, with PollOnly, and replays through the
-// connection string read.
+// testPollOnly inserts rows through the connection string write. A listener with PollOnly and a replayer read them
+// through the connection string read.
 func testPollOnly(t *testing.T, write, read string) {
 	conn, locker := connect(t, write), connect(t, write)
 	r := listen(t, read, pollOnly)

@@ -13,10 +13,10 @@ import (
 	"rowcast/sql"
 )
 
-// A pageQuery reads a page of rows. It consists of arms, each an ordered index scan.
+// A pageQuery reads a page of rows, in the order of delivery.
 type pageQuery struct {
 	// full reads rows with their data. Its last two parameters are the stored size up to which data is read, and the
-	// length up to which its text is sent.
+	// length up to which the text of data is returned.
 	full string
 	// list reads no column whose value can make the query fail.
 	list string
@@ -65,10 +65,9 @@ var assigned = sql.Assigned("n")
 // shown is the snapshot that is read. It is computed once for each arm, not once for each row.
 const shown = `(SELECT coalesce($5::text::pg_snapshot, pg_current_snapshot()))`
 
-// replayQuery reads the rows of some recipients ($7) that a cursor ($1 to $4, as in fetchQuery) has not seen and a
-// snapshot ($5) shows, in the order of delivery. It has an arm for each recipient, and for each
-// transaction that was in flight. So each arm is a short ordered index scan, whatever the statistics of the table
-// are.
+// replayQuery reads the rows that a cursor ($1 to $4, as in fetchQuery) has not seen and a snapshot ($5) shows, if they
+// are for some recipients ($7), in the order of delivery. It scans the index for each recipient separately, and for each
+// transaction that was in flight. So each scan is short and ordered, whatever the statistics of the table are.
 var replayQuery = newPageQuery(noState, func(c columns) string {
 	replayed := c.table + ` FROM rowcast.notifications n`
 	return `
@@ -81,7 +80,8 @@ UNION ALL (SELECT ` + c.of(1) + ` FROM (
 	ORDER BY part, xid, id LIMIT $6) merged)`
 }, "$8", "$9")
 
-// The parts of replayQuery: three conditions for rows, and the transactions that have ended since the cursor.
+// The parts of replayQuery: three conditions for rows, and the transactions that were in flight at the cursor and have
+// ended.
 var (
 	restOf = `xid = $1::text::xid8 AND id > $2 AND pg_visible_in_snapshot(xid, ` + shown + `) AND (` + assigned + `)
 		ORDER BY recipient, xid, id LIMIT $6`
@@ -117,7 +117,6 @@ func snapshotRow(state, result string) string {
 	FROM coalesce($5::text::pg_snapshot, pg_current_snapshot()) snapshot`
 }
 
-// noState asks for no state.
 const noState = "NULL::text"
 
 // horizon selects the horizon of retention. max makes it one value even if the table was emptied, or altered to have
@@ -316,7 +315,7 @@ func parseSnapshot(text string, epoch cursor.Tag) (cursor.Cursor, error) {
 	return c, nil
 }
 
-// formatSnapshot returns what a whole cursor has seen as the text of a pg_snapshot.
+// formatSnapshot returns the text of the pg_snapshot that shows what a whole cursor has seen.
 func formatSnapshot(c cursor.Cursor) string {
 	xmin := c.Xmax
 	if len(c.Xip) > 0 {

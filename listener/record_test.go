@@ -25,7 +25,8 @@ type record struct {
 	pages []renderedPage
 }
 
-// A transaction is a transaction of a writer. It must be delivered before the transactions that began after its end.
+// A transaction has the times, by the clock of the record, at which a writer's transaction began and ended. Its rows
+// must be delivered before the rows of every transaction that began after its end.
 type transaction struct {
 	began, ended int64
 	committed    bool
@@ -162,8 +163,8 @@ func ids(rows []feed.Row) (ids []int64) {
 	return ids
 }
 
-// check returns an error unless rows are exactly the wanted rows, each once, and may be delivered in this order after
-// the rows in before.
+// check returns an error unless rows are exactly the wanted rows, each once, in an order that is allowed. The rows in
+// the parameter before were delivered earlier.
 func (c *record) check(before, rows []feed.Row, want []int64) error {
 	if got := ids(rows); !slices.Equal(got, want) {
 		return fmt.Errorf("got rows %v, want %v", got, want)

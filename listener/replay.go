@@ -51,7 +51,7 @@ func (l *Listener) NewReplayer(ctx context.Context, conns int) (*Replayer, error
 	}, nil
 }
 
-// CatchUp is [Listener.CatchUp].
+// CatchUp calls [Listener.CatchUp].
 func (r *Replayer) CatchUp(ctx context.Context) error { return r.listener.CatchUp(ctx) }
 
 // newPool returns a pool of connections for a purpose. begin is called for each new connection after the settings were
@@ -109,13 +109,14 @@ func (r *Replayer) Close() {
 	}
 }
 
-// ErrEpoch reports that PostgreSQL has recovered, so the epoch of the hub's cursor has ended. The caller must try again
-// with a newer cursor of the hub.
-var ErrEpoch = errors.New("the server has recovered since the cursor was read")
+// ErrEpoch reports that the epoch of the hub's cursor has ended. The caller must try again with a newer cursor of the
+// hub.
+var ErrEpoch = errors.New("the server has restarted or recovered since the cursor was read")
 
-// Page reads rows that the cursor from has not seen and the cursor end has seen, for the recipients, up to the
-// listener's limits. next is the cursor of a client that has received the rows (rule 8). If there are no more
-// rows, next equals end. horizon is as in [feed.Batch].
+// Page reads the rows between two cursors of a client, for the recipients, up to the listener's limits. These are the
+// rows that end has seen and from has not seen. The rows for everyone are read if [feed.Everyone] is among the
+// recipients. next is the cursor of a client that has received the rows (rule 8). If there are no more rows, next equals
+// end. horizon is as in [feed.Batch].
 func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error) {
 	q := request{query: replayQuery, from: from, epoch: end.Epoch, snapshot: &end, extra: []any{distinct(recipients)}, level: r.levels.get(from)}
 	var p page
@@ -142,8 +143,8 @@ func distinct(recipients []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(recipients)))
 }
 
-// IsValid reports whether c, a cursor of another epoch, is valid in the epoch of the cursor now. A cursor is valid if
-// its anchor still exists. IsValid checks no other row.
+// IsValid reports whether c, a cursor of an earlier epoch, is valid in the epoch of now. A cursor is valid if its
+// anchor still exists. IsValid checks no other row.
 func (r *Replayer) IsValid(ctx context.Context, c, now cursor.Cursor) (valid bool, err error) {
 	err = r.withConn(ctx, now.Epoch, func(run runner) error {
 		return run(func(ctx context.Context, db querier) error {

@@ -62,15 +62,19 @@ func (s *session) start(ctx context.Context, db querier) error {
 // isWarming reports whether rows are being read that were committed before the listener began.
 func (l *Listener) isWarming() bool { return !l.warmUntil.IsZero() }
 
-// endWarming gives up warming, because reading the recent rows takes too long. It goes on from the rows that are
+// endWarming gives up warming, because reading the recent rows takes too long. It goes on after the rows that are
 // visible now.
 func (s *session) endWarming(ctx context.Context) error {
 	s.Logger.Warn("reading recent rows takes too long: beginning without the rest of them")
-	return s.link.bounded(ctx, s.restart)
+	return s.restart(ctx, ResetHistory)
 }
 
-// restart goes on from the rows that are visible now. Earlier cursors are no longer valid, so the batch has a Reset.
-func (s *session) restart(ctx context.Context, db querier) error {
+// restart goes on after the rows that are visible now. The reset tells the clients why rows may be missing.
+func (s *session) restart(ctx context.Context, reset string) error {
+	return s.link.bounded(ctx, func(ctx context.Context, db querier) error { return s.restartWith(ctx, db, reset) })
+}
+
+func (s *session) restartWith(ctx context.Context, db querier, reset string) error {
 	now, err := s.now(ctx, db)
 	if err != nil {
 		return err
@@ -78,7 +82,7 @@ func (s *session) restart(ctx context.Context, db querier) error {
 	s.warmUntil = time.Time{}
 	s.delivered.begin(now)
 	s.cursor = now
-	s.Deliver(feed.Batch{Cursor: now, Reset: ResetHistory})
+	s.Deliver(feed.Batch{Cursor: now, Reset: reset})
 	return nil
 }
 
@@ -97,8 +101,8 @@ func (s *session) now(ctx context.Context, db querier) (now cursor.Cursor, err e
 
 // warmQuery selects the newest transactions, as long as their rows have at most $2 bytes together, and returns the
 // oldest of them. A transaction counts as a whole, because it would have to be read from its first row on. Each row
-// counts as 300 bytes more than its data, so the LIMIT leaves out only rows beyond $2. Below the horizon there may be
-// millions of rows that are deleted and not vacuumed yet.
+// counts as 300 bytes more than its stored data, so the LIMIT leaves out only rows beyond $2. The query does not scan
+// below the horizon, where there may be millions of rows that are deleted and not vacuumed yet.
 const warmQuery = `SELECT xid::text FROM (SELECT xid, sum(pg_column_size(data) + 300) OVER (ORDER BY xid DESC, id DESC) AS bytes
 	FROM (SELECT xid, id, data FROM rowcast.notifications
 		WHERE xid >= coalesce((` + horizon + `), 3)::text::xid8 AND xid < $1::text::xid8
@@ -120,8 +124,8 @@ func warmCursor(ctx context.Context, db querier, now cursor.Cursor, limit int64)
 	return now.Before(xid), err
 }
 
-// recover goes on after the server has lost delivered rows. It goes on from the last delivered row that is left. If it
-// knows no such row, it restarts.
+// recover goes on after the server has lost delivered rows, or may have lost them. It goes on after the last delivered
+// row that is left. If no such row is known, it restarts.
 func (s *session) recover(ctx context.Context, db querier) error {
 	left, found, err := s.delivered.left(ctx, db)
 	if err != nil {
@@ -129,7 +133,7 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	}
 	if !found {
 		s.Logger.Warn("database history changed (crash, failover or restore): resetting all streams")
-		return s.restart(ctx, db)
+		return s.restartWith(ctx, db, ResetHistory)
 	}
 	s.delivered.removeAbove(left.Xid)
 	s.cursor = s.cursor.Clamp(left, s.epoch) // rule 20
@@ -138,9 +142,14 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	return nil
 }
 
-// ResetHistory is the Reset of a [feed.Batch] that does not continue the batch before it. Either the server has lost
-// delivered rows, or the listener has begun without some of the recent rows that it was reading (Warm).
-const ResetHistory = "history"
+// These are the values of Reset in a [feed.Batch] that does not continue the batch before it.
+const (
+	// ResetHistory says that the server may have lost delivered rows, or that the listener has begun without some of the
+	// recent rows that it was reading (Warm).
+	ResetHistory = "history"
+	// ResetExpired says that retention may have deleted rows before the listener read them.
+	ResetExpired = "expired"
+)
 
 // deliveredRows keeps rows of the transactions that were delivered last. For most of these transactions, it keeps only
 // the last row.
@@ -148,12 +157,11 @@ type deliveredRows struct {
 	rows []cursor.Row
 	next int // the index of the oldest row, once there are maxDelivered rows
 
-	// floor is the highest transaction that the cursor may claim although it has no row in rows.
+	// floor is the highest transaction that may have been delivered, was not lost, and has no row in rows.
 	floor uint64
 }
 
-// maxDelivered bounds the rows that are kept. It is more than a crash normally loses with asynchronous commits, and
-// about as much as a standby lags in a second.
+// maxDelivered bounds the rows that are kept. It is more than a crash normally loses with asynchronous commits.
 const maxDelivered = 1 << 14
 
 // begin keeps only the anchor of a cursor. The rows that were delivered before it are not known.
@@ -185,8 +193,8 @@ func (d *deliveredRows) removeAbove(xid uint64) {
 }
 
 // left returns the highest of the kept rows that the table still has. It ignores rows below floor (rule 22), because a
-// transaction above such a row may have been delivered and is no longer kept. The anchor of a cursor that has seen no
-// row is the database.
+// transaction above such a row may have been delivered and is no longer kept. A kept row below cursor.First stands for
+// the database, the anchor of a cursor that has seen no row.
 func (d *deliveredRows) left(ctx context.Context, db querier) (row cursor.Row, found bool, err error) {
 	xids, ids, tags := make([]uint64, len(d.rows)), make([]int64, len(d.rows)), make([]string, len(d.rows))
 	for i, row := range d.rows {

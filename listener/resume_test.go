@@ -91,7 +91,8 @@ func newReplayer(t *testing.T, dsn string, pageRows int) *listener.Replayer {
 	return replayer
 }
 
-// replay reads all rows of the recipients and of everyone that the cursor from has not seen and the cursor to has seen.
+// replay reads all pages from one cursor to another, and returns their rows: the rows for the recipients and for
+// everyone.
 func replay(t *testing.T, r *listener.Replayer, from, to string, recipients []string) (delivered []feed.Row) {
 	t.Helper()
 	c, err := cursor.Parse(from)
@@ -154,7 +155,7 @@ func (s *subscriber) replay(t *testing.T, replayer *listener.Replayer, from, to 
 func TestResumingFromAPage(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	listen(t, dsn) // a replay ends at a cursor of the present epoch, which a hub begins
+	listen(t, dsn) // begins the epoch; a replay must end at a cursor of the present epoch
 	var truth record
 	truth.write(t, dsn, 6, 20)
 	committed := truth.committed()

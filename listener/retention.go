@@ -28,8 +28,9 @@ type Retention struct {
 	// Every is the pause after a round that has deleted nothing or has failed. After a round that has deleted rows, the
 	// pause is three times the length of the round. The default is 1 min.
 	Every time.Duration
-	// Rows is the approximate number of rows that are deleted in a round. The rows of a transaction are deleted
-	// together. The default is 1,000: the commits of writers wait while the WAL of a round is written.
+	// Rows is approximately the largest number of rows that are deleted in a round. The rows of a transaction are
+	// deleted together. The default is 1,000. A large number would delay the commits of writers while the WAL of the
+	// round is written.
 	Rows int
 
 	// Deleted counts the rows that were deleted.
@@ -105,8 +106,9 @@ func (r *Retention) disconnect() {
 	}
 }
 
-// delete deletes whole transactions, up to the first that has a row younger than Keep. It never deletes the newest
-// transaction: its rows are the anchors by which cursors of an earlier epoch are validated.
+// delete deletes all rows of the oldest transactions, about r.Rows rows at most. It stops before the first transaction
+// that has a row younger than Keep. It never deletes the rows of the newest transaction: they are the anchors by which
+// cursors of an earlier epoch are validated.
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// Two hubs that delete at the same time would only wait for each other.
 	var horizon string
@@ -132,8 +134,8 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if _, err := tx.Exec(ctx, move, *end); err != nil {
 		return 0, fmt.Errorf("move the horizon: %w", err)
 	}
-	// A crash must not lose the horizon without the deletion, and no cursor may be checked against a horizon that a
-	// crash could lose.
+	// The commit is synchronous, whatever the setting is: no cursor may be checked against a horizon that a crash could
+	// lose.
 	_, err = tx.Exec(ctx, "SET LOCAL synchronous_commit = on")
 	return deleted, err
 }

@@ -23,8 +23,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// After the password of a hub was changed, the hub can connect again, because it reads the password file for each new
-// connection. That includes the connections for replays.
+// After the password of a hub was changed, the hub can connect again, because Configure reads the password file for
+// each new connection. That includes the connections for replays.
 func TestPasswordIsReadAnew(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -85,8 +85,8 @@ func TestCertificatesAreReadAnew(t *testing.T) {
 	})
 }
 
-// rotate runs a listener and a replayer of a role, calls change, which changes credentials, and ends the sessions of the
-// role. The listener and the replayer must go on.
+// rotate runs a listener, which has a Configure, and a replayer, both with a role. It calls change, which changes the
+// credentials of the role, and ends the role's sessions. The listener and the replayer must go on.
 func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	t.Helper()
 	r := listen(t, dsn, func(l *listener.Listener) {
@@ -117,8 +117,8 @@ func rotate(t *testing.T, conn *pgx.Conn, role, dsn string, change func()) {
 	})
 }
 
-// overTCP returns a connection string for a role over TCP. Over TCP, the server takes a password. Over the Unix socket,
-// it takes none.
+// overTCP returns a connection string for a role over TCP. Over TCP, the server requires a password. Over the Unix
+// socket, it requires none.
 func overTCP(t *testing.T, dsn, role string) string {
 	t.Helper()
 	config := connect(t, dsn).Config()
@@ -133,9 +133,9 @@ func loginRole(t *testing.T, dsn, password string) string {
 	return role
 }
 
-// certify creates an authority, which signs a certificate for the server and a certificate for the role certified. It
-// writes the files of the server to the directory theirs, and the files of the role to ours. Existing files are
-// replaced.
+// certify creates an authority, which signs a certificate for the server and a certificate for the role "certified". It
+// writes the files of the server to the directory theirs, and the files of the role to the directory ours. Existing
+// files are replaced.
 func certify(t *testing.T, theirs, ours string) {
 	t.Helper()
 	authority := &x509.Certificate{

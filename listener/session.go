@@ -53,8 +53,8 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 }
 
-// begin begins to listen, and then finds the cursor from which to go on. The first fetch comes after both, so it reads
-// each row whose notification was sent before the listener could receive it.
+// begin begins to listen, and then finds the cursor from which to go on. The first fetch comes after both, so it also
+// reads the rows after the cursor whose notification was sent before the session listened.
 func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
@@ -88,7 +88,7 @@ func (s *session) complete(ctx context.Context) (lock *parkLock, err error) {
 	return lock, nil
 }
 
-// steady is how long a session must have been complete. If it was, the next session begins after the shortest pause.
+// steady is how long a session must have been complete for the pause after it to be the shortest one.
 const steady = time.Second
 
 func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.whole) >= steady }
@@ -160,6 +160,14 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 			snapshot = nil
 			continue
 		}
+		if s.isOutrun(&p) {
+			s.Logger.Warn("rows were deleted before this hub had read them: resetting all streams", "horizon", p.horizon)
+			if err := s.restart(ctx, ResetExpired); err != nil {
+				return err
+			}
+			snapshot = nil
+			continue
+		}
 		if p.state.known {
 			done.state = p.state
 		}
@@ -178,7 +186,6 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 	return nil
 }
 
-// page reads the next page.
 func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
 	r := s.reader(func(statement func(context.Context, querier) error) error { return s.link.bounded(ctx, statement) })
 	if p, err = r.fetch(s.queryNow(), s.cursor, s.epoch, snapshot, s.level); err == nil {

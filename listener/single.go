@@ -149,7 +149,7 @@ func (r *reader) readBy(query string, row *row) error {
 
 // readAddress reads the recipient of a row whose data cannot be read, so that the recipient is sent an event in place
 // of the row. If the recipient is invalid or cannot be read either, the row is marked to be skipped. readAddress
-// reports whether the event can be read.
+// reports whether both the recipient and the column event can be read.
 func (r *reader) readAddress(row *row) (readable bool, err error) {
 	const (
 		both = "SELECT " + boundRecipient + ", " + boundEvent + " FROM rowcast.notifications WHERE xid = $1::text::xid8 AND id = $2"

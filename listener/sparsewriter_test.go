@@ -12,13 +12,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A sparseWriter makes random transactions, one at a time. Some consist of one statement. The others have several
-// statements, with savepoints that are released or rolled back, several inserts in one statement, and two-phase
-// commits.
+// A sparseWriter makes random transactions, one at a time. Some consist of one statement. The others can have
+// savepoints that are released or rolled back, statements with two inserts, and a two-phase commit.
 type sparseWriter struct {
 	conn    *pgx.Conn
 	tracker *tracker
-	pause   time.Duration // the longest pause between two steps
+	pause   time.Duration // the upper bound of a random pause
 	count   int           // the number of rows so far
 
 	sent       []string // the recipients of the rows of this transaction
@@ -64,9 +63,10 @@ func (w *sparseWriter) linger() {
 	}
 }
 
-// adapt makes the pauses shorter if a hub has slept since the previous transaction, and longer otherwise.
-func (w *sparseWriter) adapt(slept bool) {
-	if slept {
+// adapt makes the pauses shorter if a hub has taken the park lock since the previous transaction, and longer otherwise.
+// So many inserts come just when a hub takes the lock.
+func (w *sparseWriter) adapt(lockTaken bool) {
+	if lockTaken {
 		w.pause -= w.pause / 16
 	} else {
 		w.pause += w.pause / 16
@@ -107,7 +107,7 @@ func (w *sparseWriter) step(ctx context.Context) error {
 	return w.do(ctx, w.insert())
 }
 
-// end commits, in one phase or in two, or rolls back.
+// end commits, in one phase or in two, or rolls back. It reports whether the transaction was committed.
 func (w *sparseWriter) end(ctx context.Context) (kept bool, err error) {
 	switch rand.N(8) {
 	case 0:

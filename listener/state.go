@@ -23,7 +23,7 @@ type state struct {
 // stateQuery is like fetchQuery, and also asks for the state.
 var stateQuery = newPageQuery(`concat_ws(' ', rowcast.epoch_tag(), pg_notification_queue_usage(), (`+lockHolder+`))`, fetchArms, "$7", "$8")
 
-// readState reads the state from the first row of a page, if it is there.
+// readState reads the state from the first row of a result. The state is unknown if the query did not ask for it.
 func readState(values [][]byte) (s state, err error) {
 	if values[colState] == nil {
 		return state{}, nil
@@ -80,7 +80,7 @@ func (w *wakeup) observeQueue(usage float64) {
 	w.Stats.queue.Store(math.Float64bits(usage))
 	crowded := usage >= w.QueueLimit || w.crowded && usage >= w.QueueLimit/2
 	if w.crowded && !crowded {
-		w.Logger.Info("NOTIFY queue has drained: sleeping again between notifications", "ratio", usage)
+		w.Logger.Info("NOTIFY queue has drained: the hub may sleep between notifications again", "ratio", usage)
 	}
 	w.crowded = crowded && !w.PollOnly
 	w.Stats.Crowded.Store(w.crowded)
@@ -88,7 +88,7 @@ func (w *wakeup) observeQueue(usage float64) {
 		return
 	}
 	if logger, ok := w.logs.queue.Allow(w.Logger); ok {
-		logger.Warn("NOTIFY queue is filling up: polling until it has drained; some session has called LISTEN and keeps a transaction open",
+		logger.Warn("NOTIFY queue is filling up: polling until it has drained; probably a session has called LISTEN and keeps a transaction open",
 			"ratio", usage, "limit", w.QueueLimit)
 	}
 }

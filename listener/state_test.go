@@ -19,7 +19,7 @@ import (
 func TestPollsWhileTheNotifyQueueFillsUp(t *testing.T) {
 	t.Parallel()
 	major, _, _ := strings.Cut(one[string](t, connect(t, dbtest.Empty(t)), "SHOW server_version"), ".")
-	small := len(major) == 2 && major >= "17" // with max_notify_queue_pages, the queue is small enough to be filled
+	small := len(major) == 2 && major >= "17" // since version 17, the queue can be made so small that a test can fill it
 	settings, queueLimit, some := map[string]string{}, 1e-4, 150
 	if small {
 		settings["max_notify_queue_pages"], queueLimit, some = "64", 0, 30
@@ -74,7 +74,7 @@ func fill(t *testing.T, conn *pgx.Conn, notify string) {
 	}
 }
 
-// If a role empties rowcast.epoch, the listener notices that another epoch has begun, and goes on in it in the same
+// If a role empties rowcast.epoch, the listener notices that another epoch has begun, and goes on in the same
 // session. No row is lost, and a new replayer can replay rows in the new epoch.
 func TestGoesOnInAnotherEpoch(t *testing.T) {
 	t.Parallel()

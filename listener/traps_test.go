@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// layTraps creates the traps, which are functions and operators with the names of built-in ones. A trap raises an error
-// when it is used. New sessions find the traps before the built-in functions and operators.
+// layTraps creates traps: functions and operators that have the names of built-in functions and operators (see
+// dbtest.Traps). A trap raises an error when it is used. New sessions find the traps first.
 func layTraps(t *testing.T, conn *pgx.Conn, dsn string) {
 	t.Helper()
 	exec(t, conn, dbtest.Traps)

@@ -160,7 +160,7 @@ func TestPollsAtHighRates(t *testing.T) {
 		before = wakeups
 	}
 
-	// The hub may hold the park lock only until its next fetch. So the test looks at the lock after two fetches.
+	// The hub may release the park lock again after its next fetch. So the test looks at the lock after two fetches.
 	for deadline := time.Now().Add(patience); ; {
 		hub.caughtUp(t)
 		hub.caughtUp(t)
@@ -179,7 +179,7 @@ func TestPollsAtHighRates(t *testing.T) {
 	}
 }
 
-// heldExclusively is a query that reports whether a hub of this database holds the park lock.
+// heldExclusively is a query that reports whether a session of this database holds the park lock exclusively.
 var heldExclusively = fmt.Sprintf(`SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = %d
 	AND mode = 'ExclusiveLock' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, sql.ParkLock1)
 

@@ -30,9 +30,9 @@ func outcomes(rows []feed.Row) (all []string) {
 	return all
 }
 
-// faulty puts a view in place of the table. Through the view, reading data with the key "sqlstate" fails with this
-// SQLSTATE. If the data has the key "times" too, only the first reads fail, as many as "times" says. Rows are inserted
-// into rowcast.stored. The function is STABLE, so PostgreSQL calls it only where a query reads data.
+// faulty puts a view in place of the table. Through the view, reading data with the key "sqlstate" fails with the
+// SQLSTATE that is its value. If the data has the key "times" too, only that many reads fail. Rows are inserted into
+// rowcast.stored. The function rowcast.fault is STABLE, so PostgreSQL calls it only where a query reads data.
 func faulty(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	exec(t, conn, `CREATE SEQUENCE rowcast.tries MINVALUE 0`)
@@ -123,8 +123,8 @@ func TestUnreadableRows(t *testing.T) {
 	}, slices.Concat([]string{first}, want, []string{last}), 8)
 }
 
-// Rows that only an altered table accepts do not prevent other rows from being read, and do not prevent the hub from
-// beginning. A row without a recipient is skipped.
+// Rows that only an altered table accepts do not prevent other rows from being read, and do not prevent another hub
+// from beginning. A row without a recipient is skipped.
 func TestRowsThatTheTableShouldRefuse(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

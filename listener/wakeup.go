@@ -15,18 +15,18 @@ import (
 //
 //   - The trigger tries to take the lock shared, for its transaction. If that fails, a hub sleeps or waits for the lock,
 //     and the trigger notifies.
-//   - A hub with nothing to do takes the lock exclusively, fetches once more, and then sleeps until it is notified.
+//   - A hub with nothing to do takes the lock exclusively, fetches once more, and then sleeps.
 //
 // No row is missed. A transaction that did not notify holds the lock shared until its rows are visible. So the hub
-// gets the lock only when there is no such transaction left, and the fetch after that sees their rows. A transaction
-// that comes later cannot take the lock, and notifies.
+// gets the lock only after all such transactions, and the fetch after that sees their rows. A transaction that comes
+// later cannot take the lock, and notifies.
 //
 // Only one hub can hold the lock, but a NOTIFY wakes all hubs that listen. So another hub may sleep too, once it has
 // seen that the lock is held and has then fetched. The holder notifies the others when it releases the lock.
 //
 // Before a hub sleeps, it must fetch: after it has taken the lock, or after it has seen that another hub holds the
-// lock. Therefore no phase calls one of the two phases that sleep, hold and rely. A phase returns the next phase
-// together with a reason to fetch, and the session's loop fetches before it calls next again.
+// lock. Therefore no phase calls hold or rely, in which the hub sleeps. A phase returns the next phase together with a
+// reason to fetch, and the session's loop fetches before it calls next again.
 type wakeup struct {
 	*Listener
 	link *link
@@ -53,7 +53,7 @@ const (
 	lockTaken                   // this hub has taken the park lock
 	lockElsewhere               // another hub was seen to hold the park lock
 	lockLost                    // the hub on which this one relied no longer holds the park lock
-	inQueue                     // the hub waits in the queue for the park lock, and waitInQueue has returned
+	inQueue                     // the hub waits in the queue for the park lock, and polls slowly
 	queueEnded                  // the wait in the queue has ended without the park lock
 	woken                       // a notification came, or CatchUp was called, while the hub slept
 	safetyPoll                  // nothing came for as long as Look while the hub slept
@@ -81,7 +81,8 @@ const (
 	// slowPoll is the poll interval while the hub waits in the queue. Most transactions notify then: the trigger cannot
 	// take the lock.
 	slowPoll = 25 * time.Millisecond
-	// gapPoll is the poll interval in the gap between two waits in the queue, during which the trigger does not notify.
+	// gapPoll is the poll interval in the gap between two waits in the queue. In the gap, the trigger normally does not
+	// notify.
 	gapPoll = 10 * time.Millisecond
 	// minGap and maxGap bound the gap. The gap is doubled after each wait that has not brought the lock.
 	minGap, maxGap = 250 * time.Millisecond, 8 * time.Second
@@ -149,7 +150,8 @@ func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w
 
 // interval returns the time until the next poll. It is PollInterval, or up to twice as long after a slow fetch, to
 // leave the CPU of a busy machine to the writers. Without PollOnly, it is half as long below Busy commits a second,
-// because the writers then wait for each other or for the disk, and leave CPU.
+// because the writers then wait for each other or for the disk, and leave CPU. If the NOTIFY queue is too full to
+// sleep, it is then at least gapPoll.
 func (w *wakeup) interval(took time.Duration) time.Duration {
 	least := w.PollInterval
 	if !w.PollOnly && w.pace.rate < w.Busy {
@@ -161,8 +163,8 @@ func (w *wakeup) interval(took time.Duration) time.Duration {
 	return max(least, min(2*took, 2*least))
 }
 
-// poll waits for an interval, or until CatchUp is called. Notifications of rows do not end the wait. Notifications with a
-// payload are answered.
+// poll waits for an interval, or until CatchUp is called. No notification ends the wait. Messages and requests to
+// disconnect, which have a payload, are passed on at once.
 func (w *wakeup) poll(ctx context.Context, interval time.Duration) (reason, phase, error) {
 	for until := time.Now().Add(interval); time.Now().Before(until) && !w.isFetchRequested(); {
 		w.link.notified, w.link.released = false, false
@@ -253,7 +255,7 @@ func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) 
 	return why, w.rely, nil
 }
 
-// sleep waits until the hub is woken, or until a safety poll is due. lost reports whether the hub would no longer be
+// sleep waits until the hub is woken, until a safety poll is due, or until lost reports that the hub would no longer be
 // notified.
 func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, error) {
 	due := time.Now().Add(w.Look)
@@ -274,8 +276,8 @@ func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, 
 	}
 }
 
-// afterSleep is called after the fetch that ended a sleep. After a notification, it may check for a queue of writers.
-// After a safety poll that has found rows, it waits for their notification.
+// afterSleep may check for a queue of writers if the last fetch was caused by a notification. If the last fetch was a
+// safety poll that has found rows, afterSleep waits for their notification.
 func (w *wakeup) afterSleep(ctx context.Context, last fetched) error {
 	switch {
 	case last.reason == woken:
@@ -286,8 +288,8 @@ func (w *wakeup) afterSleep(ctx context.Context, last fetched) error {
 	return nil
 }
 
-// expectNotification counts the rows that a safety poll has found as rows without a notification, unless a notification
-// follows soon or CatchUp is called.
+// expectNotification is called after a safety poll that has found rows. It counts and logs them as rows without a
+// notification, unless a notification follows soon or CatchUp is called.
 func (w *wakeup) expectNotification(ctx context.Context, rows int) error {
 	const soon = 100 * time.Millisecond
 	for until := time.Now().Add(soon); time.Now().Before(until) && !w.link.isCalled() && !w.isFetchRequested(); {

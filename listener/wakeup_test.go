@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// Before a hub sleeps again, it checks whether the same session as before holds the park lock. If another session or no
-// session holds it, rows may have come without a NOTIFY.
+// If the last fetch has read the state of the server, a hub that is about to sleep again checks whether the same
+// session as before holds the park lock. If another session or no session holds it, rows may have come without a
+// NOTIFY.
 func TestSleepingHubChecksTheHolder(t *testing.T) {
 	t.Parallel()
 	for _, holder := range []uint32{0, 8} {

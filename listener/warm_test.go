@@ -77,7 +77,7 @@ func TestWarmingOutlivesTheSession(t *testing.T) {
 		insert(t, conn, strconv.Itoa(i))
 	}
 	var breakOnce sync.Once
-	var early []int // how many rows had been read at each batch that did not report warming
+	var early []int // how many rows had been read at each batch that came without Warming too early
 	read := 0
 	r := listen(t, dsn, func(l *listener.Listener) {
 		l.Warm, l.PageRows = 1<<20, pageRows

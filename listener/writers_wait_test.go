@@ -20,7 +20,7 @@ import (
 func TestWritersDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
-	// A commit takes 20 ms. Several commits that do not wait for each other share these 20 ms.
+	// A commit takes at least 20 ms. Several commits that do not wait for each other share these 20 ms.
 	maps.Copy(server.Settings, map[string]string{"fsync": "on", "commit_delay": "20000", "commit_siblings": "0"})
 	if err := server.Restart(limited(t), cluster.Fast); err != nil {
 		t.Fatal(err)
@@ -30,7 +30,7 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	const writers, length = 16, 2 * time.Second
-	// Waiting writers do not make the first hubs poll. With them, commits run one at a time, about 50 a second.
+	// The first hubs do not poll because of waiting writers, so commits run one at a time, about 50 a second.
 	var hubs []*reader
 	for range 2 {
 		hubs = append(hubs, listen(t, dsn, func(l *listener.Listener) { l.Busy = math.Inf(1) }))

@@ -28,7 +28,7 @@ func TestTextOfDataIsBounded(t *testing.T) {
 	compressed := func(name, data string) string {
 		run(t, conn, "CREATE TABLE "+name+" AS SELECT "+data+" AS data")
 		if got := text(t, conn, "SELECT (pg_column_size(data #> '{}') > 40 * pg_column_size(data))::text FROM "+name); got != "true" {
-			t.Fatalf("the data of %s is not compressed to a fortieth of its size", name)
+			t.Fatalf("the data of %s is not compressed to less than a fortieth of its size", name)
 		}
 		return "(SELECT data FROM " + name + ")"
 	}
@@ -70,8 +70,8 @@ func TestTextOfDataIsBounded(t *testing.T) {
 	}
 }
 
-// INSERT refuses a character that cannot be converted to UTF-8, in each column, and accepts other characters of the
-// same encoding.
+// INSERT refuses a character that cannot be converted to UTF-8 in recipient, event and data. It accepts a character of
+// the same encoding that can be converted.
 func TestCharactersThatUTF8LacksAreRefused(t *testing.T) {
 	t.Parallel()
 	dsn := encodedIn(t, "EUC_JIS_2004")
@@ -131,7 +131,7 @@ func unconvertible(t *testing.T, conn *pgx.Conn) string {
 			}
 		}
 	}
-	t.Fatal("each two-byte character from A1A1 to FEFE can be converted to UTF-8, want one that cannot")
+	t.Fatal("PostgreSQL reports no character from A1A1 to FEFE as untranslatable to UTF-8, want one")
 	return ""
 }
 
@@ -197,8 +197,8 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	}
 }
 
-// If a schema comes before pg_catalog in the search_path, its functions and operators can match arguments better.
-// Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() do not call them.
+// If the search_path names a schema before pg_catalog, functions and operators of that schema can hide those of
+// pg_catalog. Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() do not call them.
 func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -367,8 +367,8 @@ func text(t *testing.T, conn *pgx.Conn, query string) (result string) {
 	return result
 }
 
-// Check, which a hub calls when it starts, reads only a part of a large table. That also holds in a copy of a database,
-// where Check looks for numbers of another server, and after retention has moved the horizon.
+// In a copy of a database, Check looks for numbers of another server. It reads at most half of a large table, even
+// after retention has moved the horizon. A hub calls Check when it starts.
 func TestCheckReadsAPartOfTheTable(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t)) // a copy of a template database

@@ -55,8 +55,8 @@ type Migrator struct {
 	// DSN is the connection string of the database, as for [connstring.Parse].
 	DSN string
 
-	// Waiting, if not nil, is called once when Migrate has waited 5 s for the lock of migrations. holder is a sentence
-	// that names the session that holds the lock.
+	// Waiting, if not nil, is called when Migrate has waited 5 s for the lock of migrations. holder is a sentence about
+	// the session that holds the lock.
 	Waiting func(holder string)
 }
 
@@ -120,8 +120,8 @@ func secured(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx) error) err
 }
 
 const (
-	// lockKey is the key of the advisory lock that makes migrations run one at a time. Earlier versions of rowcast used
-	// goose (github.com/pressly/goose), whose key this is.
+	// lockKey is the key of the advisory lock that makes migrations run one at a time. The session locker of goose
+	// (github.com/pressly/goose), which earlier versions of rowcast used, has the same key.
 	lockKey = 4097083626
 
 	lockInterval = 200 * time.Millisecond // the time between two attempts to get the lock
@@ -129,7 +129,8 @@ const (
 	lockTimeout  = 5 * time.Minute        // the time after which the migration fails
 )
 
-// locked calls change in a transaction that holds the lock of migrations.
+// locked waits for the lock of migrations, and calls change in a transaction that holds it. After lockTimeout without
+// the lock, it returns an error.
 func (m Migrator) locked(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx) error) error {
 	ticker := time.NewTicker(lockInterval)
 	defer ticker.Stop()
@@ -312,8 +313,8 @@ func checkOwners(ctx context.Context, tx pgx.Tx) error {
 // ofWatchedTable is a condition in SQL. It is true if a row of pg_proc is a trigger function of a watched table.
 const ofWatchedTable = `proname ~ '^watch_[0-9a-f]{32}$' AND prorettype = 'trigger'::regtype`
 
-// A Script is SQL for psql, or for a migration of a framework. It does the same as [Migrate] and [Grant] do in an empty
-// database.
+// A Script is SQL for psql, or for a migration of a framework. It installs the schema in a database without it, and
+// grants the rights to the roles.
 type Script struct {
 	Roles Roles
 	// NoTransaction leaves out BEGIN and COMMIT, because a framework runs its migrations in a transaction of its own.

@@ -8,10 +8,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrRestored reports that the table was restored from a dump of another server or database, and that since the restore
-// this server has assigned, or later will assign, transaction numbers that restored rows or the horizon of retention
-// have from the other server. Such a number stands for two transactions, so a cursor with it is ambiguous. [Migrate]
-// sets xid of the restored rows to 1, which is never assigned.
+// ErrRestored reports that the table was restored from a dump of another server or database, and must be corrected:
+// restored rows or the horizon of retention have transaction numbers of the other server that this server has assigned
+// since the restore, or will assign. A cursor with such a number is ambiguous. [Migrate] sets xid of the restored rows
+// to 1, which is never assigned.
 var ErrRestored = errors.New("rowcast.notifications was restored from another server")
 
 // A dump contains the column xid, so a restored row keeps the transaction number that the other server assigned. This
@@ -31,16 +31,17 @@ var ErrRestored = errors.New("rowcast.notifications was restored from another se
 // A copy of the files is always case A. pg_upgrade copies the counter too, and with CREATE DATABASE ... TEMPLATE both
 // databases use the same counter.
 //
-// One case is not detected: a transaction of this database gets its number before the restore and inserts after it.
-// Detecting it would make every restore an error, although nobody restores a table into which others write.
+// One case is not detected: a transaction of this database has got its number before the restore, inserts after it, and
+// a restored row has the same number. To detect this, every row of case A would have to be an error, although nobody
+// restores a table into which others write.
 
-// moved is a condition in SQL. It is true if the schema was installed in another database or on another server.
+// moved is a condition in SQL. It is true if rowcast.history names another server or another database.
 const moved = `(SELECT (h.system_identifier, h.database) IS DISTINCT FROM (s.system_identifier, s.database)
 	FROM rowcast.history h, rowcast.server() s)`
 
-// written is an expression in SQL for the number of the transaction that wrote a row on this server. The system column
-// xmin has only the lowest 32 bits of that number. The whole number is the highest number with these bits that this
-// server has assigned:
+// written is an expression in SQL for the number of the transaction that wrote a row on this server. %s is the table.
+// The system column xmin has only the lowest 32 bits of that number. The expression assumes that the row was written in
+// the last 2^32 transactions, and returns the highest number up to present with these bits:
 //
 //	xmin                                   b = number modulo 2^32
 //	present - (present - b) modulo 2^32    the highest number up to present with the bits b
@@ -48,18 +49,18 @@ const written = `(SELECT present - (present - %s.xmin::text::bigint & 4294967295
 	FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint OFFSET 0) xmax (present))`
 
 var (
-	// since is an expression for the transaction that wrote the row of rowcast.history. In a restored table, it is the
-	// transaction that restored the dump. When retention has moved the horizon, it is the transaction that did so. Hubs
-	// run retention only after they have checked the table.
+	// since is an expression for the transaction that wrote the row of rowcast.history. After a restore, it is the
+	// transaction that restored the dump, until retention moves the horizon. A hub checks the table before it runs
+	// retention.
 	since = "(SELECT " + fmt.Sprintf(written, "history") + " FROM rowcast.history)"
 
 	// early is a condition that is true for a row of case B or C.
 	early = "xid >= " + since + "::text::xid8 AND NOT (" + Assigned("notifications") + ")"
 
-	// restored is a query. It returns true if the schema was moved and either the table has a row of case B or C, or
-	// the horizon is higher than since. It reads only the lowest and the highest 10,000 rows from since on, because the
-	// table can be large. That is enough, because the restored numbers form one range and the numbers of this server
-	// another. So the restored rows are at one end.
+	// restored is a query. It returns true if moved is true and either the table has a row of case B or C, or the
+	// horizon is higher than since. The table can be large, so the query reads at most 20,000 rows from since on: those
+	// with the lowest numbers and those with the highest. It misses restored rows only if this server has written
+	// 10,000 rows with lower numbers and 10,000 with higher ones.
 	restored = "SELECT " + moved + ` AND ((SELECT horizon::text::bigint FROM rowcast.history) > ` + since + `
 		OR EXISTS (SELECT FROM (SELECT NOT (` + Assigned("notifications") + `) AS is_early FROM rowcast.notifications
 			WHERE xid >= ` + since + `::text::xid8 ORDER BY xid LIMIT 10000) lowest WHERE is_early)
@@ -72,8 +73,9 @@ var (
 // for which it is false has its number from another server (a dump, a subscription) or from an app, and is never sent,
 // even after this server has assigned the number (rule 25 of package cursor).
 //
-// The transaction that wrote a row has the number in xid or a higher one. Savepoints, updates and rewrites of the table
-// cause a higher one. The comparison of 32 bits comes first, because it is true for nearly every row.
+// If the number is of this server, the transaction that wrote the row has this number or a higher one. Savepoints,
+// updates and rewrites of the table cause a higher one. The comparison of 32 bits comes first, because it is true for
+// nearly every row.
 func Assigned(name string) string {
 	return name + ".xmin = " + name + ".xid::xid OR " + name + ".xid::text::bigint <= " + fmt.Sprintf(written, name)
 }
@@ -105,8 +107,7 @@ func checkRestored(ctx context.Context, db querier) error {
 
 // adopt records in rowcast.history that the table belongs to this database of this server. If [ErrRestored] applies,
 // adopt first gives the restored rows the number 1, which marks rows that are never sent. A client whose cursor is from
-// before the restore is then reset, because the row that its cursor names has a different number now. adopt does not
-// change rows that were written here.
+// before the restore is then reset, because the row that its cursor names has a different number now.
 func adopt(ctx context.Context, tx pgx.Tx) error {
 	var isMoved, isRestored bool
 	if _, err := tx.Exec(ctx, begin); err != nil {

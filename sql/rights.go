@@ -18,7 +18,7 @@ type Right struct {
 	Privilege string
 	Columns   []string // the columns of a table; nil for the whole object
 	Kind      string   // SCHEMA, TABLE, SEQUENCE or FUNCTION
-	Name      string   // the name of the object in the schema; for a function, without the arguments
+	Name      string   // the name in the schema, without the arguments of a function; "" for the schema itself
 }
 
 // AppRights returns the rights of an app: what frameworks need with their default statements. The role can insert rows,
@@ -34,7 +34,7 @@ func AppRights() []Right {
 }
 
 // SenderRights returns the rights of a role that only sends notifications. The role can insert rows with RETURNING id,
-// and can call rowcast.cursor(). It cannot read the other columns.
+// and can call rowcast.cursor(). The only column that it can read is id.
 func SenderRights() []Right {
 	return []Right{
 		{"USAGE", nil, "SCHEMA", ""},
@@ -44,14 +44,14 @@ func SenderRights() []Right {
 	}
 }
 
-// HubRights returns the rights that a hub needs to read the notifications.
+// HubRights returns the rights of a hub that does not delete old rows.
 func HubRights() []Right {
 	rights := []Right{{"USAGE", nil, "SCHEMA", ""}}
 	for _, table := range []string{"notifications", "history", "migrations", "epoch"} {
 		rights = append(rights, Right{"SELECT", nil, "TABLE", table})
 	}
 	rights = append(rights, Right{"INSERT", nil, "TABLE", "epoch"})
-	for _, function := range []string{"tag", "server", "database_tag", "epoch_tag", "anchor_tag"} {
+	for _, function := range []string{"tag", "server", "database_tag", "epoch_tag", "anchor_tag", "cursor"} {
 		rights = append(rights, Right{"EXECUTE", nil, "FUNCTION", function})
 	}
 	return rights
@@ -171,7 +171,7 @@ const has = `SELECT coalesce(CASE
 		ELSE has_column_privilege($1::name, (SELECT oid FROM pg_class WHERE relnamespace = home AND relname = $4), $5, $2)
 	END, true) FROM (SELECT oid AS home FROM pg_namespace WHERE nspname = 'rowcast') ours`
 
-// Missing returns the rights that a role does not have.
+// Missing returns which of the rights the role does not have. A right on an object that does not exist is not missing.
 func Missing(ctx context.Context, db querier, role string, rights ...Right) (missing []Right, err error) {
 	for _, right := range rights {
 		all := true

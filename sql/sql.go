@@ -1,4 +1,4 @@
-// Package sql contains the schema as numbered migrations, and the names in it that other packages use.
+// Package sql contains the schema rowcast as numbered migrations, and the rights that its roles need.
 //
 // [Migrate] installs or upgrades the schema. Programs built with this package need a schema whose version is at least
 // [Version]. Each migration runs in its own transaction, so a failure leaves the schema at the last complete version.
@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// Channel is the NOTIFY channel on which the trigger wakes the hubs and apps send messages.
+	// Channel is the NOTIFY channel for the wake-ups of the trigger and for messages sent with NOTIFY.
 	Channel = "rowcast"
 
 	// ParkLock1 and [ParkLock2] are the key of the park lock, an advisory lock. While hubs are idle in LISTEN, one of
@@ -23,8 +23,8 @@ const (
 	ParkLock2 = 0x61737400
 
 	// FirstXid is the first number that PostgreSQL assigns to a transaction (FirstNormalTransactionId). A row with a
-	// lower number in xid is never sent. The trigger disown and [Migrate] set xid to 1 in rows whose number comes from
-	// elsewhere, for example from a dump of another server.
+	// lower number in xid is never sent. To mark rows that must not be sent, such as rows of a dump of another server,
+	// the trigger disown and [Migrate] set xid to 1.
 	FirstXid = 3
 
 	schema       = "rowcast"
@@ -36,9 +36,9 @@ const (
 //go:embed migrations/*.sql
 var Migrations embed.FS
 
-// ErrNoSchema reports that the database has no schema rowcast, an older version than this program needs, or an empty
+// ErrNoSchema reports that the schema is missing, has an older version than this program needs, or has an empty table
 // rowcast.history.
-var ErrNoSchema = errors.New("schema rowcast is missing or too old")
+var ErrNoSchema = errors.New("schema rowcast is missing, incomplete or too old")
 
 // Check returns [ErrNoSchema] if the schema is missing or below [Version], or if rowcast.history is empty. It returns
 // [ErrRestored] if rowcast.notifications was restored from another server and must be corrected. [Migrate] corrects

@@ -33,7 +33,7 @@ type shared struct {
 // goroutineSize is about the memory of a goroutine that writes to a client, in bytes.
 const goroutineSize = 8 << 10
 
-// writeSize is about the number of bytes that are written in one step.
+// writeSize is about the largest number of bytes that are written in one step, except for large events.
 const writeSize = 32 << 10
 
 // length returns the number of bytes that the client receives for frame i, or an upper limit if the frame is sent with
@@ -57,7 +57,6 @@ func (b *backlog) lengthAfterFirst() int {
 // empty reports whether there are no frames. It may be called on nil.
 func (b *backlog) empty() bool { return b == nil || len(b.frames) == 0 }
 
-// add appends a frame.
 func (b *backlog) add(f *frame) {
 	b.frames = append(b.frames, f)
 	b.bytes += b.length(len(b.frames) - 1)

@@ -16,7 +16,7 @@ import (
 // smallSendBuffers makes the kernel's send buffers so small that a client that does not read is soon noticed.
 func smallSendBuffers(s *site) { s.buffer = 4 << 10 }
 
-// openStalled opens a stream with a small receive buffer. The test does not read from the stream at first.
+// openStalled opens a stream with a small receive buffer. While the test does not read from it, the client is stalled.
 func openStalled(t *testing.T, s *site, recipients ...string) *client {
 	t.Helper()
 	return open(t, s, request{recipients: recipients, buffer: 8 << 10})
@@ -85,16 +85,16 @@ func TestOverflow(t *testing.T) {
 	reading, stalled := listen(t, f.site, "alice"), openStalled(t, f.site, "alice")
 	reading.hello()
 	stalled.hello()
-	sent := 0
+	sent, bytes := 0, 0
 	more := func() {
 		f.publish("alice", "message", text(size+sent))
 		reading.wantData(text(size + sent))
+		bytes += size + sent
 		sent++
 	}
 	for f.hub.Stats.Overflows.Load() == 0 {
 		more()
 	}
-	bytes := sent * (size + sent/2)
 	t.Logf("the backlog overflows after %d events with %d bytes of data together", sent, bytes)
 	const overhead = 100     // an upper bound for the bytes of an event besides its data
 	const kernel = 128 << 10 // an upper bound for the bytes that the kernel buffers

@@ -140,7 +140,7 @@ func manyFrames(n int) (m *stream.Memory, cursors []cursor.Cursor) {
 }
 
 // BenchmarkUnseen measures the search for the events that a client has missed. The memory has 100,000 events. The
-// client's cursor comes before the last 0, 100, 1,000 or 99,999 of them.
+// client's cursor has seen all of them except the last 0, 100, 1,000 or 99,999.
 func BenchmarkUnseen(b *testing.B) {
 	const kept = 100_000
 	m, cursors := manyFrames(kept)

@@ -164,7 +164,7 @@ func (c *client) event() sse.Event {
 	c.Helper()
 	e, err, ok := c.next()
 	if err != nil || !ok {
-		c.Fatalf("the stream ended (%v) after the id %s, want an event", err, c.decoder.LastID)
+		c.Fatalf("got no event after the id %s (error: %v), want one", c.decoder.LastID, err)
 	}
 	return e
 }

@@ -33,8 +33,8 @@ func useUpIDs(t *testing.T, db *pgx.Conn) {
 		FROM generate_series(1, (SELECT log_cnt FROM rowcast.notifications_id_seq))`)
 }
 
-// wantAssignedAgain checks that a row has the id of the first lost row, and the transaction number of one of the lost
-// rows. The row need not have the first number, because the first hub that reconnects uses one number for its epoch.
+// wantAssignedAgain checks that a row has the first id and one of the transaction numbers of the lost rows. It need not
+// be the first transaction number, because the first hub that reconnects uses one number for its epoch.
 func wantAssignedAgain(t *testing.T, got numbers, lost []numbers) {
 	t.Helper()
 	if got.id != lost[0].id || !slices.ContainsFunc(lost, func(n numbers) bool { return n.xid == got.xid }) {
@@ -176,7 +176,9 @@ func TestSeveralCrashesInARow(t *testing.T) {
 			rest[live.decoder.LastID] = nil
 		}
 		d.strike(t)
-		hub.caughtUp(t) // begins the new epoch; the commit of the next row writes it to disk, too
+		// The hub begins the new epoch before the next row is inserted. So the commit of that row also writes the
+		// transaction of the epoch to disk.
+		hub.caughtUp(t)
 		db = connect(t, d.dsn)
 		wantAssignedAgain(t, insertForGood(db, "again"), lost)
 	}

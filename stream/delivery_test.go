@@ -74,8 +74,8 @@ func wantRows(clients map[string][]*client) {
 	}
 }
 
-// A NOTIFY message reaches all streams of its recipient that have received rowcast.hello. It has no id, so it does not
-// change the cursor from which clients resume. A message with a typing error reaches no stream.
+// A NOTIFY message reaches all live streams of its recipient. It has no id, so it does not change the cursor from which
+// clients resume. A message with a misspelled field reaches no stream.
 func TestNotifyMessages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

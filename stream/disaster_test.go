@@ -34,7 +34,8 @@ func crash(t *testing.T, kill func(t *testing.T, server *cluster.Cluster, logWri
 	t.Helper()
 	server := migrated(t)
 	db := connect(t, server.DSN("postgres"))
-	// Autovacuum and the background writer could write the write-ahead log to disk at any moment.
+	// Autovacuum and the background writer could write the write-ahead log to disk at any moment. Then the crash would
+	// not lose the transactions after hold.
 	exec(t, db, "ALTER SYSTEM SET autovacuum = off")
 	exec(t, db, "ALTER SYSTEM SET bgwriter_lru_maxpages = 0")
 	exec(t, db, "SELECT pg_reload_conf()")
@@ -58,7 +59,7 @@ func migrated(t *testing.T) *cluster.Cluster {
 	return server
 }
 
-// stopLogWriter stops the process that writes asynchronous commits to the disk.
+// stopLogWriter pauses the process that writes asynchronous commits to the disk.
 func stopLogWriter(t *testing.T, dsn string) (pid int) {
 	t.Helper()
 	db := connect(t, dsn)
@@ -81,7 +82,7 @@ func killBackend(t *testing.T, server *cluster.Cluster, logWriter int) {
 	if err := killProcess(int(db.PgConn().PID())); err != nil {
 		t.Fatal(err)
 	}
-	if logWriter != 0 { // a stopped process does not end when the postmaster asks it to
+	if logWriter != 0 { // a paused process does not end when the postmaster asks it to
 		if err := killProcess(logWriter); err != nil {
 			t.Fatal(err)
 		}

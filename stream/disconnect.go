@@ -8,10 +8,12 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Disconnect ends the streams of a recipient, which is a user or a group. Clients of live streams receive rowcast.bye
-// first. The clients reconnect, and get a stream again if they are authenticated again. Disconnect returns the number
-// of streams that it ended. It does not count streams that were ending already. For a recipient without streams it is
-// cheap, because any role of the database can disconnect a million such recipients.
+// Disconnect ends the streams that this Hub has for a recipient, which is a user or a group. Clients of live streams
+// receive rowcast.bye first. The clients reconnect, and get a stream again if they are authenticated again. Disconnect
+// returns the number of streams that it ended. It does not count streams that were ending already.
+//
+// A call for a recipient without streams is cheap. It must be, because any role of the database can disconnect a
+// million such recipients.
 func (h *Hub) Disconnect(recipient string) (ended int) {
 	h.init()
 	st := h.state.Lock()

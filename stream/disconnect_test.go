@@ -14,8 +14,8 @@ import (
 	"rowcast/stream"
 )
 
-// A stream that is disconnected first receives its pending events. Then it receives a new retry time, and rowcast.bye
-// with the cursor. Other streams continue.
+// A stream that Disconnect ends first receives its pending events. Then it receives a new retry time, and rowcast.bye
+// with the hub's cursor. Other streams continue.
 func TestDisconnect(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Retry = time.Hour }) // with an hour, two random times are hardly ever equal
@@ -62,8 +62,8 @@ func TestDisconnect(t *testing.T) {
 	}
 }
 
-// A grant that is older than a disconnect of one of its recipients opens no stream. Such a grant may come from a cache
-// or a slow request.
+// A grant opens no stream if one of its recipients was disconnected after Grant.Known. Such a grant may come from a
+// cache or a slow request.
 func TestDisconnectInvalidatesOlderGrants(t *testing.T) {
 	t.Parallel()
 	f := newFeed(t)
@@ -93,7 +93,7 @@ func firstBytes(t *testing.T, f *fakeFeed, grant stream.Grant) string {
 	return w.body.String()
 }
 
-// A disconnect expires after a minute.
+// After a minute, a disconnect no longer keeps older grants from opening a stream.
 func TestDisconnectExpires(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -111,7 +111,6 @@ func TestDisconnectExpires(t *testing.T) {
 	})
 }
 
-// Disconnect also ends a stream that is still joining.
 func TestDisconnectWhileJoining(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

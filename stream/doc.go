@@ -6,7 +6,7 @@
 // and streams, and no database.
 //
 // A slow client does not delay other clients and does not miss a row. Events that its connection does not accept wait
-// in a backlog. When the backlog reaches its limit, the stream is closed, and the client reconnects and resumes
+// in a backlog. If the backlog would exceed its limit, the stream is closed, and the client reconnects and resumes
 // from its cursor.
 //
 // These terms are used in the code:
@@ -17,8 +17,8 @@
 //     is live and receives events as they are published.
 //   - The memory of a Hub holds the events of recent rows, so that most clients resume without a query.
 //   - The backlog of a stream holds pending events: they have been published, and the client has not accepted them.
-//   - An epoch is a period in which the server lost no committed row. A crash recovery or a failover begins the next
-//     epoch.
+//   - An epoch is a stretch of the server's history without a restart, crash recovery, failover or restore. Within an
+//     epoch, the server loses no committed row.
 //   - A frame is an encoded event. A run is one or more frames for the same streams, which are written together.
 //   - A lease records when the grant of a stream ends.
 //

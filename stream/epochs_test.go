@@ -10,7 +10,7 @@ import (
 	"rowcast/stream"
 )
 
-// afterCrashes serves a feed whose Source says that no cursor of another epoch is valid.
+// afterCrashes serves a feed whose Source regards no cursor of another epoch as valid.
 func afterCrashes(t *testing.T) *fakeFeed {
 	t.Helper()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })
@@ -46,7 +46,8 @@ func TestClampingAfterSeveralCrashes(t *testing.T) {
 	wantResets(t, f.site, 0)
 }
 
-// The hub keeps only the latest MaxRecoveries recoveries, so it resets a client whose cursor is older.
+// The hub keeps only the latest MaxRecoveries recoveries. It resets a client whose cursor is older, if the anchor of
+// the cursor no longer exists.
 func TestOldRecoveriesAreRemoved(t *testing.T) {
 	t.Parallel()
 	f := afterCrashes(t)
@@ -61,7 +62,7 @@ func TestOldRecoveriesAreRemoved(t *testing.T) {
 	wantReset(resume(t, f.site, ids[0], "alice"), "a cursor older than the kept recoveries", "history", f.now.String())
 }
 
-// A reset removes the recoveries, so the hub can no longer convert a cursor from before the reset.
+// A batch with a Reset removes the recoveries, so the hub can no longer convert a cursor from before this batch.
 func TestResetRemovesTheRecoveries(t *testing.T) {
 	t.Parallel()
 	f := afterCrashes(t)
@@ -73,8 +74,8 @@ func TestResetRemovesTheRecoveries(t *testing.T) {
 	wantReset(resume(t, f.site, before, "alice"), "before the reset", "history", f.now.String())
 }
 
-// The first batch of a new epoch empties the memory, so a client with a cursor of the earlier epoch resumes from the
-// table.
+// The first batch of a new epoch empties the memory, so a client that has missed rows of the earlier epoch resumes from
+// the table.
 func TestMemoryIsEmptiedWithItsEpoch(t *testing.T) {
 	t.Parallel()
 	f := afterCrashes(t)

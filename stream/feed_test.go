@@ -70,8 +70,8 @@ func (f *fakeFeed) event(xid uint64, recipient, name, data string) feed.Row {
 	}
 }
 
-// A source is a stream.Source that calls the test's functions. If a function is nil, the source returns at once: it has
-// no rows, and each cursor is valid.
+// A source is a stream.Source whose methods call the test's functions. A method whose function is nil returns at once:
+// the source is caught up, has no rows, and regards each cursor as valid.
 type source struct {
 	catchUp func(ctx context.Context) error
 	page    func(ctx context.Context, c, end cursor.Cursor) (events []feed.Row, next cursor.Cursor, horizon uint64, err error)

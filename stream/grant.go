@@ -17,9 +17,9 @@ type Grant struct {
 	// Groups are further recipients whose events the stream receives.
 	Groups []string
 
-	// Known is the time at which the client was authenticated, at most a minute ago. If one of the recipients has been
-	// disconnected since then, the stream is not opened and the client is answered with "retry later". Zero means that
-	// the grant is new.
+	// Known is the time at which the client was authenticated, which must be at most a minute ago. If [Hub.Disconnect]
+	// was called for one of the recipients since then, the stream is not opened and the client is answered with "retry
+	// later". Zero means that the grant is new.
 	Known time.Time
 	// Expires is the time at which the grant ends. Zero means never. Without Renew, a rowcast.bye event announces the
 	// end, and the stream ends at Expires plus Leeway.
@@ -67,9 +67,9 @@ func (st *state) addLease(s *subscriber, grant Grant) {
 	l := &lease{of: s, due: grant.Expires, expires: grant.Expires, leeway: grant.Leeway, renew: grant.Renew}
 	if grant.Renew == nil {
 		now := time.Now()
-		// A grant that has expired by this machine's clock may be valid by the issuer's clock. It lasts until the end
-		// of its leeway. Otherwise, rowcast.bye would be sent at once, and a client that renews at each rowcast.bye
-		// would renew again and again.
+		// A grant that has expired by this machine's clock may be valid by the issuer's clock. The end of its leeway
+		// then serves as its expiry. Otherwise, rowcast.bye would be sent at once, and a client that renews at each
+		// rowcast.bye would renew again and again.
 		if !now.Before(l.expires) {
 			l.expires, l.leeway = l.end(), 0
 		}
@@ -82,7 +82,6 @@ func (st *state) addLease(s *subscriber, grant Grant) {
 // end returns the time at which the stream must end.
 func (l *lease) end() time.Time { return l.expires.Add(l.leeway) }
 
-// removeLease removes the lease of a stream.
 func (st *state) removeLease(s *subscriber) {
 	if s.seat.lease != nil && s.seat.lease.index != notQueued {
 		heap.Remove(&st.leases, s.seat.lease.index)

@@ -38,7 +38,7 @@ func wantBye(t *testing.T, r *recorder, reason string, at time.Duration, in int)
 	}
 	want := fmt.Sprintf("event: rowcast.bye\ndata: {\"reason\": %q, \"expires_in\": %d}\n\n", reason, in)
 	before, _, found := strings.Cut(r.text(), want)
-	if !found || !strings.HasSuffix(before, "\n\n") && !strings.HasSuffix(before, ":\n") { // a block or a comment
+	if !found || !strings.HasSuffix(before, "\n\n") && !strings.HasSuffix(before, ":\n") { // rowcast.bye follows a block or a comment, not an id
 		t.Errorf("got %q, want the block %q without an id", r.text(), want)
 	}
 }
@@ -101,7 +101,7 @@ func TestAGrantEndsAfterABye(t *testing.T) {
 	}
 }
 
-// A stream whose grant and leeway have already expired ends at once, without rowcast.bye.
+// A stream whose grant and leeway have already expired ends within one tick, without rowcast.bye.
 func TestAnExpiredGrant(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {
@@ -138,8 +138,8 @@ func TestNoByeBeforePendingEvents(t *testing.T) {
 	})
 }
 
-// A stream that waits for the database also ends when its grant ends. If the stream becomes live after rowcast.bye was
-// due, it receives rowcast.bye at once.
+// A stream that waits for the database also ends at the end of its grant and leeway. If the stream becomes live after
+// rowcast.bye was due, it receives rowcast.bye within one tick.
 func TestAGrantEndsWhileJoining(t *testing.T) {
 	t.Parallel()
 	before := start
@@ -196,7 +196,7 @@ func TestRenewal(t *testing.T) {
 		f.publish("alice", "message", `"before the end"`)
 		synctest.Wait()
 		if len(r.times("rowcast.bye")) != 0 || len(r.times(`"before the end"`)) != 1 || r.ended() {
-			t.Fatalf("before the last renewal: got %q, want the event on an open stream without rowcast.bye", r.text())
+			t.Fatalf("during the last call of Renew: got %q, want the event on an open stream without rowcast.bye", r.text())
 		}
 		time.Sleep(4 * tick)
 		synctest.Wait()

@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// The seat of a subscriber belongs to the locked state of the Hub. Only methods of the types that make up the state,
-// and two methods of the Hub that lock it, may use a seat.
+// The seat of a subscriber must only be used while the state of the Hub is locked. The methods of state, roster and
+// group run with the lock. Hub.beat and Hub.renew lock the state themselves.
 func TestSeatsAreUsedOnlyWithTheStateLocked(t *testing.T) {
 	t.Parallel()
 	allowed := map[string]bool{
 		"state": true, "roster": true, "group": true,
-		"Hub.beat": true, "Hub.renew": true, // these two methods lock the state
+		"Hub.beat": true, "Hub.renew": true,
 	}
 	found := 0
 	for name, function := range functions(t) {
@@ -26,7 +26,7 @@ func TestSeatsAreUsedOnlyWithTheStateLocked(t *testing.T) {
 			}
 			found++
 			if receiver, _, _ := strings.Cut(name, "."); !allowed[receiver] && !allowed[name] {
-				t.Errorf("%s uses the seat of a subscriber and may not have locked the state", name)
+				t.Errorf("%s uses the seat of a subscriber, but is not known to run with the state locked", name)
 			}
 			return true
 		})
@@ -58,7 +58,7 @@ func TestStatsAreNotRead(t *testing.T) {
 	}
 }
 
-// isStat reports whether an expression is a counter of Stats, such as h.Stats.Opened. It does not recognise the
+// isStat reports whether an expression is a counter of Stats, such as h.Stats.Opened. It does not recognize the
 // counters of Refusals.
 func isStat(x ast.Expr) bool {
 	field, ok := x.(*ast.SelectorExpr)

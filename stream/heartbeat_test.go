@@ -17,7 +17,6 @@ import (
 
 const heartbeat = 10 * time.Second
 
-// slowHeartbeat sets a heartbeat interval of ten seconds.
 func slowHeartbeat(s *site) { s.hub.Heartbeat = heartbeat }
 
 // inBubble runs a test with a running hub in a synctest bubble.
@@ -165,8 +164,8 @@ func TestNoHeartbeatBeforePendingEvents(t *testing.T) {
 	})
 }
 
-// While a stream waits for the database, it receives comments, so that no proxy closes the connection. Comments have no
-// id.
+// While a stream waits for the database or for the end of a large transaction, it receives comments, so that no proxy
+// closes the connection. Comments have no id.
 func TestWaitingStreamsAreSentComments(t *testing.T) {
 	t.Parallel()
 	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }

@@ -21,7 +21,7 @@ import (
 )
 
 // A Hub sends committed rows and NOTIFY messages to the streams of its clients. Source and Logger are required. The
-// zero value of every other field is its default. The fields must not be changed once the Hub is in use.
+// zero value of every other field means the default. The fields must not be changed once the Hub is in use.
 type Hub struct {
 	Source Source
 	Logger *slog.Logger
@@ -37,8 +37,8 @@ type Hub struct {
 	// Drain is the time over which the streams are ended when the Hub stops. Default 3 s.
 	Drain time.Duration
 
-	// Backlog limits the pending bytes of one stream. Bytes that are being written do not count, and the first pending
-	// event may have any size. Default 1 MiB.
+	// Backlog limits the pending bytes of one live stream. Bytes that are being written do not count, and the first
+	// pending event may have any size. Default 1 MiB.
 	Backlog int
 
 	// Pending limits the bytes of memory that are held for all streams together because their clients have not accepted
@@ -105,7 +105,7 @@ type state struct {
 	horizon  uint64        // the transaction number below which retention has deleted rows
 	received time.Time     // when the last batch was published
 	next     chan struct{} // closed when the next batch is published
-	tick     uint64        // the number of heartbeat ticks
+	tick     uint64        // the number of calls of beat
 
 	memory      memory
 	epochs      epochs
@@ -143,8 +143,9 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// Publish sends a batch to the streams of its recipients. The batches must be published in order. The first one sets
-// the cursor after which the Hub keeps recent events. The Hub begins with the first batch that is not Warming.
+// Publish sends the rows of a batch to the live streams of their recipients. The batches must be published in order. The
+// first one sets the cursor after which the Hub keeps recent events. The Hub accepts clients once a batch that is not
+// Warming was published.
 func (h *Hub) Publish(b feed.Batch) {
 	h.init()
 	frames := make([]*frame, len(b.Rows))
@@ -213,8 +214,9 @@ func (h *Hub) Send(m feed.Message) {
 	st.limitPending()
 }
 
-// send sends frames to the live streams of a recipient. It does not wait for any client. When it returns, each of
-// these streams has been given the frames, so events of a later call come after them.
+// send sends frames to the live streams of a recipient, or to all live streams if the recipient is [feed.Everyone]. It
+// does not wait for any client. When it returns, each of these streams has been given the frames, so events of a later
+// call come after them.
 func (st *state) send(recipient string, frames ...*frame) {
 	parts, n := st.roster.audience(recipient)
 	if n == 0 {

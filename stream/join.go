@@ -10,11 +10,12 @@ import (
 	"rowcast/listener/feed"
 )
 
-// opening is the first line of a stream, a comment.
+// opening is the first line of a stream, a comment. A stream that has to wait sends it before the wait, so the client
+// and proxies receive something at once.
 const opening = ":\n"
 
-// goLive makes a stream live and gives it the events that its client has missed. The caller has computed these events
-// while it held the lock of the state, so no event is missed or sent twice (rule 11 of package cursor).
+// goLive makes a stream live and gives it the events that its client has missed. The caller has held the lock of the
+// state since before it computed these events, so no event is missed or sent twice (rule 11 of package cursor).
 func (st *state) goLive(s *subscriber, missed []*frame, steps *cursor.Steps) {
 	st.roster.makeLive(s)
 	s.goLive(missed, steps)
@@ -89,7 +90,8 @@ type joining struct {
 	// misses nothing after that event, NOTIFY messages included.
 	greeting []byte
 
-	// opening is the first line, until it has been written. It is written alone only if the stream has to wait.
+	// opening is the constant opening, or nil once it has been written. It is written alone only if the stream has to
+	// wait.
 	opening []byte
 
 	// comments ticks once each heartbeat interval. While the stream waits, a comment is written at each tick, so that
@@ -216,9 +218,9 @@ func (j *joining) replayPage(c, end cursor.Cursor) (next cursor.Cursor, err erro
 	return next, j.flush(events)
 }
 
-// load reads a page and gives its events to the stream. It first waits for a free call of the Source and then for
-// memory. A stream that waits for a call holds no memory. If the Source fails, the stream keeps its memory during
-// the pause that follows.
+// load reads a page and gives its events to the stream. It first waits until it may call the Source, and then for
+// memory. So a stream holds no memory while it waits for its call. If the Source fails, the stream keeps its memory
+// during the pause that follows.
 func (j *joining) load(c, end cursor.Cursor) (next cursor.Cursor, n int, horizon uint64, ok bool) {
 	var memory *reservation
 	defer func() {

@@ -216,7 +216,7 @@ func TestEventsWhileTheHeadIsWritten(t *testing.T) {
 	c.wantData(`"first"`, `"with NOTIFY"`)
 }
 
-// A stream can be disconnected while its head is written.
+// Disconnect can end a stream while its head is written. The client receives rowcast.hello and then rowcast.bye.
 func TestDisconnectedWhileTheHeadIsWritten(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -242,7 +242,7 @@ func TestHeartbeatsWhileTheHeadIsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "alice is live", func() bool { return f.hub.Stats.Opened.Load() == 2 })
+	eventually(t, "the stream of alice is opened", func() bool { return f.hub.Stats.Opened.Load() == 2 })
 	for range 3 {
 		bob.want("rowcast.beat")
 	}

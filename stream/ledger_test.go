@@ -21,7 +21,7 @@ type ledger struct {
 	mu    sync.Mutex
 	clock int
 	began []int // by transaction: the time before its first statement was sent
-	ended []int // by transaction: the time after its COMMIT succeeded, or 0
+	ended []int // by transaction: the time after its commit succeeded; 0 if it has not
 
 	rows []committed
 	at   map[[2]int]int // index in rows, by data
@@ -88,7 +88,7 @@ func (h *ledger) check(recipients []string, received []sse.Event) (wrong []strin
 			at, ok = h.at[data]
 		}
 		if !ok {
-			wrong = append(wrong, fmt.Sprintf("received a row that was never committed: %s %s", e.Name, e.Data))
+			wrong = append(wrong, fmt.Sprintf("received an event that is not a committed row: %s %s", e.Name, e.Data))
 			continue
 		}
 		r := h.rows[at]

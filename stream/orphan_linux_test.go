@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// When the stream of a client that does not read is closed for one of these reasons, the connection is reset and the
-// kernel keeps nothing for the client.
+// When the stream of a client that does not read is closed for one of the reasons below, the connection is reset and
+// the kernel keeps nothing for the client.
 func TestTheKernelKeepsNothingForAClosedStream(t *testing.T) {
 	t.Parallel()
 	const small, large = 40 << 10, 24 << 20 // the kernel can buffer small, but not large
@@ -70,9 +70,9 @@ func TestAClientThatReadsLateReceivesTheEnd(t *testing.T) {
 	f.publish("alice", "message", text(40<<10))
 	f.hub.Disconnect("alice")
 	port := portOf(c)
-	eventually(t, "the connection is closed and has unsent bytes", func() bool {
+	eventually(t, "the connection is closed and has unacknowledged bytes", func() bool {
 		rows := held(t, port)
-		return len(rows) == 1 && rows[0].state == finWait1 && rows[0].unsent > 0
+		return len(rows) == 1 && rows[0].state == finWait1 && rows[0].unacknowledged > 0
 	})
 	c.wantData(text(40 << 10))
 	c.want("rowcast.bye")
@@ -104,11 +104,13 @@ func TestTheEndOfAStreamIsNotKeptForLong(t *testing.T) {
 
 // A row describes a connection, as the kernel lists it.
 type row struct {
-	state  string
-	unsent int
+	state          string
+	unacknowledged int // bytes that the client has not acknowledged
 }
 
-func (r row) String() string { return fmt.Sprintf("state %s, %d bytes unsent", r.state, r.unsent) }
+func (r row) String() string {
+	return fmt.Sprintf("state %s, %d bytes unacknowledged", r.state, r.unacknowledged)
+}
 
 // States of connections in the kernel's table. In TIME-WAIT, the kernel holds no data.
 const (
@@ -129,9 +131,9 @@ func held(t *testing.T, port int) []row {
 	return heldBy(t, port, localPort)
 }
 
-// heldBy returns the connections with the given port in the given column, except connections in TIME-WAIT. It reads the
-// table of the calling thread's network namespace. /proc/net would show the namespace of the process's first thread, in
-// which another test may run.
+// heldBy returns the connections with the given port in the given column, except listening sockets and connections in
+// TIME-WAIT. It reads the table of the calling thread's network namespace. /proc/net would show the namespace of the
+// process's first thread, which TestAClientThatVanishes may have changed.
 func heldBy(t *testing.T, port, column int) (rows []row) {
 	t.Helper()
 	table, err := os.ReadFile("/proc/thread-self/net/tcp")
@@ -143,8 +145,8 @@ func heldBy(t *testing.T, port, column int) (rows []row) {
 		if !strings.HasSuffix(fields[column], fmt.Sprintf(":%04X", port)) || fields[3] == listens || fields[3] == timeWait {
 			continue
 		}
-		unsent, _, _ := strings.Cut(fields[4], ":")
-		n, err := strconv.ParseInt(unsent, 16, 64)
+		queued, _, _ := strings.Cut(fields[4], ":")
+		n, err := strconv.ParseInt(queued, 16, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,5 +155,5 @@ func heldBy(t *testing.T, port, column int) (rows []row) {
 	return rows
 }
 
-// portOf returns the port of the server of a client.
+// portOf returns the port of the server to which a client is connected.
 func portOf(c *client) int { return c.conn.RemoteAddr().(*net.TCPAddr).Port }

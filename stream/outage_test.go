@@ -11,8 +11,8 @@ import (
 )
 
 // While PostgreSQL is stopped, and after it has started again or recovered from a crash, streams stay open. A client
-// can resume while PostgreSQL is stopped. If the memory does not have all rows that the client has missed, the client
-// waits. No row is lost.
+// can resume while PostgreSQL is stopped. If the hub's memory does not have all rows that the client has missed, the
+// client waits. No row is lost.
 func TestTheDatabaseStopsAndStarts(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)

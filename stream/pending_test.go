@@ -45,7 +45,7 @@ func TestTheSlowestStreamIsClosedFirst(t *testing.T) {
 	}
 	for f.hub.Stats.Evicted.Load() == 0 {
 		if more(); f.hub.Held() > limit {
-			t.Fatalf("%d bytes are held, the limit is %d", f.hub.Held(), limit)
+			t.Fatalf("%d bytes are held, want at most %d", f.hub.Held(), limit)
 		}
 	}
 	var closed, held int
@@ -114,11 +114,11 @@ func TestStreamsThatResumeWaitForMemory(t *testing.T) {
 	eventually(t, "three streams have read a page", func() bool { return pages.Load() == most-1 })
 	for range 20 {
 		if held := f.hub.Held(); held > most*size || pages.Load() > most {
-			t.Fatalf("%d bytes of %d pages are held, want at most %d bytes of 4 pages", held, pages.Load(), most*size)
+			t.Fatalf("%d bytes are held and %d pages were read, want at most %d bytes and 4 pages", held, pages.Load(), most*size)
 		}
 		<-time.After(5 * time.Millisecond) // without the limit, more streams would have read by now
 	}
-	// The clients must read at the same time, because a stream that waits for memory has sent at most rowcast.hello.
+	// All clients must read at the same time: some of them receive the event only after others have read theirs.
 	done := make(chan struct{})
 	for _, c := range all {
 		go func() {
@@ -152,7 +152,7 @@ func TestStreamsThatWaitForMemoryGetIt(t *testing.T) {
 	for range 3 * most {
 		open(t, f.site, request{recipients: []string{"mallory"}, header: before, buffer: 8 << 10})
 	}
-	eventually(t, "no more memory can be reserved", func() bool { return pages.Load() == most-1 })
+	eventually(t, "three streams have read a page", func() bool { return pages.Load() == most-1 })
 	c := resume(t, f.site, before, "alice")
 	c.hello()
 	c.wantData(text(size))
@@ -213,8 +213,8 @@ func TestUsersTakeTurnsForMemory(t *testing.T) {
 	}
 }
 
-// Clients that do not read share the memory of large pending events, both on live streams and on streams that resume.
-// Not parallel: it measures the heap.
+// Streams whose clients do not read share the memory of large pending events. This holds for live streams and for
+// streams that resume. Not parallel: it measures the heap.
 func TestStalledClientsSharePendingEvents(t *testing.T) {
 	const stalled, size = 50, 1 << 20
 	f := serveFeed(t, smallSendBuffers, func(s *site) { s.hub.Backlog = 2 * size })

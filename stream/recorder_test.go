@@ -41,7 +41,7 @@ func recordGrant(t *testing.T, s *site, id string, grant stream.Grant) *recorder
 	return r
 }
 
-// recordStalled is like record, but the first write waits until resumeWrites is called.
+// recordStalled is like record, but writes and flushes wait until resumeWrites is called.
 func recordStalled(t *testing.T, s *site, id string, recipients ...string) (r *recorder, resumeWrites func()) {
 	r = newRecorder()
 	resumeWrites = r.stall()

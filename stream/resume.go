@@ -34,8 +34,8 @@ func clientCursorOf(r *http.Request) clientCursor {
 }
 
 // check returns the cursor from which the stream continues. It is the client's cursor, converted to the current epoch,
-// or the Hub's cursor if the client sent none. If the client's cursor is not valid, check returns the Hub's cursor and
-// the reason for rowcast.reset. If the stream ends first, the result has no meaning.
+// or the Hub's cursor if the client sent none. If the stream cannot continue from the client's cursor, check returns
+// the Hub's cursor and the reason for rowcast.reset. If the stream ends first, the result has no meaning.
 func (j *joining) check(resume clientCursor) (c cursor.Cursor, reason string) {
 	now, horizon := j.present()
 	if !resume.given {
@@ -89,16 +89,16 @@ func (j *joining) convert(c, now cursor.Cursor) (_ cursor.Cursor, valid, asked b
 }
 
 // epochs are the last recoveries of the server that a Hub has seen, in order. Each recovery ends the epoch that the
-// previous recovery began. Several recoveries are kept, because a client may resume after several crashes.
+// previous recovery began. Several recoveries are kept, because a client may resume after several of them.
 type epochs []recovery
 
 // maxRecoveries is the largest number of recoveries that are kept. Each uses about as much memory as a cursor. A client
 // whose cursor is older is reset, unless the row that anchors the cursor still exists.
 const maxRecoveries = 64
 
-// A recovery records which delivered rows survived a crash recovery or failover.
+// A recovery records which delivered rows survived when a restart, crash recovery or failover began a new epoch.
 type recovery struct {
-	sent cursor.Cursor // describes the rows that the Hub had sent
+	sent cursor.Cursor // describes the rows that had been published
 	last *cursor.Row   // rows of transactions above this row's transaction are lost; nil if no row is lost
 	next cursor.Tag    // the epoch that began
 }
@@ -111,7 +111,7 @@ func (e *epochs) add(r recovery) {
 }
 
 // forward converts a cursor of an earlier epoch to the current one. known is false if the epoch is not kept, or if the
-// cursor has seen more than this Hub had sent, because the Hub does not know which of those rows survived.
+// cursor has seen rows that this Hub had not published, because the Hub does not know which of those rows survived.
 func (e epochs) forward(c cursor.Cursor) (_ cursor.Cursor, known bool) {
 	for _, r := range e { // rule 21 of package cursor
 		if c.Epoch != r.sent.Epoch {

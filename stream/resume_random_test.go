@@ -20,8 +20,8 @@ import (
 )
 
 // Writers hold transactions open, commit them out of order and roll back. Clients are cut off at any byte and resume on
-// any hub. The hubs' database sessions are terminated. Each client receives the rows for its recipients exactly once,
-// in causal order.
+// any hub. The hubs' database sessions are terminated. Each client receives the rows for its recipients and for
+// everyone exactly once, in causal order.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -129,7 +129,7 @@ func (r *reader) once(site *site, ask request) (ended bool, err error) {
 	}
 	defer conn.Close()
 	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, r.bytes())), nil)
-	if err != nil { // the connection was cut off in the head of the response
+	if err != nil { // usually, the connection was cut off in the head of the response
 		return false, onlyTimeout(err)
 	}
 	for e, err := range r.decoder.Events(response.Body) {
@@ -205,7 +205,7 @@ func write(t *testing.T, h *ledger, dsn string, connections *atomic.Int64) {
 }
 
 // keepPace slows the writers down while the readers, which reconnect all the time, are behind. Each wait is short,
-// because readers that have received everything wait for the writers.
+// because readers that have received everything do not reconnect until more is written.
 func keepPace(steps, connections *atomic.Int64) {
 	const wait = 20 * time.Millisecond
 	for began := time.Now(); connections.Load()*1600 < steps.Load()*330 && time.Since(began) < wait; {

@@ -86,7 +86,7 @@ func writeLedger(t *testing.T, h *ledger, sites []*site, dsn string) {
 	}
 }
 
-// A walk resumes clients from the cursors at which other clients can stop.
+// A walk resumes clients from cursors that other clients have received.
 type walk struct {
 	ledger
 	t          *testing.T
@@ -118,7 +118,7 @@ func (w *walk) live() (stops []stop) {
 	return stops
 }
 
-// resume resumes a client from a stop and returns the stops that follow.
+// resume resumes a client from a stop and returns the stops of the new stream (see follow).
 func (w *walk) resume(site *site, first stop) []stop {
 	if rand.IntN(3) == 0 {
 		resume(w.t, site, first.id, first.recipients...).close() // a connection that is closed at once must have no effect
@@ -149,7 +149,7 @@ func (w *walk) follow(c *client, first stop) (stops []stop) {
 	return stops
 }
 
-// countRows returns the number of rows for the recipients.
+// countRows returns the number of rows for the recipients and for everyone.
 func (w *walk) countRows(recipients []string) (n int) {
 	for _, r := range w.rows {
 		if r.recipient == everyone || slices.Contains(recipients, r.recipient) {
@@ -159,7 +159,7 @@ func (w *walk) countRows(recipients []string) (n int) {
 	return n
 }
 
-// A client that has received no event resumes from the last heartbeat.
+// A client that has received no row resumes from the last heartbeat.
 func TestResumingFromAHeartbeat(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

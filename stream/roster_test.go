@@ -70,7 +70,7 @@ func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
 		for i := range batches {
 			began := time.Now()
 			for j := range size {
-				leave[((i*size+j)*7919)%streams]() // ends no stream twice, because 7,919 is a prime
+				leave[((i*size+j)*7919)%streams]() // ends no stream twice, because 7,919 and streams have no common factor
 			}
 			took = append(took, time.Since(began)/size)
 		}
@@ -83,7 +83,6 @@ func TestEndingAStreamOfALargeGroupIsCheap(t *testing.T) {
 	}
 }
 
-// cpuOf returns the CPU time that a function takes.
 func cpuOf(function func()) time.Duration {
 	before := used()
 	function()
@@ -98,8 +97,8 @@ func gatherInGroup(f *fakeFeed, streams int) (leave []func()) {
 	return leave
 }
 
-// BenchmarkLargeGroup connects streams of one group, sends the group events, and ends all streams. It reports the CPU
-// time of each operation, which should hardly depend on the number of streams. The events are written to the null
+// BenchmarkLargeGroup connects streams of one group, sends events to the group, and ends all streams. It reports the
+// CPU time of each operation, which should hardly depend on the number of streams. The events are written to the null
 // device.
 func BenchmarkLargeGroup(b *testing.B) {
 	for _, streams := range []int{10_000, 100_000} {
@@ -117,7 +116,7 @@ func BenchmarkLargeGroup(b *testing.B) {
 				})
 				ending += cpuOf(func() {
 					for i := range leave {
-						leave[(i*7919)%streams]() // ends no stream twice, because 7,919 is a prime
+						leave[(i*7919)%streams]() // ends no stream twice, because 7,919 and streams have no common factor
 					}
 				})
 				if sent, open := f.hub.Stats.Sent.Load(), f.hub.Stats.Streams.Load(); sent != int64(events*streams) || open != 0 {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Run sends heartbeats, closes stalled streams, and renews each grant that expires or ends its stream, until the
-// context ends. Then the Hub answers new clients with "retry later", ends its streams at different times during Drain,
-// and Run returns.
+// Run sends heartbeats and closes stalled streams. When a grant expires, Run renews it or ends its stream. When the
+// context ends, the Hub answers new clients with "retry later" and ends its streams at different times during Drain.
+// Then Run returns nil.
 func (h *Hub) Run(ctx context.Context) error {
 	h.init()
 	ticker := time.NewTicker(max(h.Heartbeat/slots, time.Millisecond))
@@ -30,10 +30,10 @@ func (h *Hub) Run(ctx context.Context) error {
 }
 
 // beat sends a heartbeat to the idle streams of the next slot and closes the stalled streams of the slot. It also
-// closes the slowest streams if too many bytes are pending, or if streams wait for memory and none has been granted any
-// for a heartbeat interval. The id of the heartbeat is the Hub's cursor, so a client that received no event for days
-// resumes from a recent cursor. A stream with pending events gets no heartbeat: if the id came before them, a client
-// that resumes would miss them (rules 14 and 15 of package cursor).
+// closes the slowest streams if too many bytes are held, or if streams wait for memory and none of them has received
+// any for a heartbeat interval. The id of the heartbeat is the Hub's cursor, so a client that received no event for
+// days resumes from a recent cursor. A stream with pending events gets no heartbeat: if the id came before them, a
+// client that resumes would miss them (rules 14 and 15 of package cursor).
 func (h *Hub) beat() {
 	st := h.state.Lock()
 	defer h.state.Unlock()

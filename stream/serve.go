@@ -80,7 +80,6 @@ func (h *Hub) gone(s *subscriber) {
 	conn.Close()
 }
 
-// remove removes a stream.
 func (h *Hub) remove(s *subscriber) {
 	st := h.state.Lock()
 	defer h.state.Unlock()

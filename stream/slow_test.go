@@ -42,10 +42,10 @@ func TestAStalledStreamIsClosed(t *testing.T) {
 	}
 }
 
-// The stream of a client that accepts some bytes now and then is not closed, however long an event takes. This holds
-// for small and large buffers of the kernel. With large buffers, it takes long until the kernel reports free space. The
-// client must read in time on a loaded machine, too. So the heartbeat interval is long, and the test allocates nothing
-// large between two reads.
+// The stream of a client that accepts some bytes in each heartbeat interval is not closed, however long an event takes.
+// This holds for small and large buffers of the kernel. With large buffers, it takes long until the kernel reports free
+// space. The client must read in time on a loaded machine, too. So the heartbeat interval is long, and the test
+// allocates nothing large between two reads.
 func TestASlowStreamIsNotClosed(t *testing.T) {
 	t.Parallel()
 	const heartbeat = time.Second
@@ -78,7 +78,6 @@ func TestASlowStreamIsNotClosed(t *testing.T) {
 	}
 }
 
-// A stream over TLS on which nothing is sent for several heartbeat intervals stays open.
 func TestAnIdleTLSStreamStaysOpen(t *testing.T) {
 	t.Parallel()
 	for _, http2 := range []bool{false, true} {

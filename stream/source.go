@@ -17,14 +17,14 @@ type Source interface {
 	// CatchUp returns once everything that was committed before the call has been published.
 	CatchUp(ctx context.Context) error
 
-	// Page reads the first rows that the cursor end has seen and the cursor c has not seen, of the recipients, in
-	// the order in which a client that resumes at c receives them. next is the client's cursor after these
-	// rows. If there are no more rows, next is equal to end. horizon is the transaction number below which retention
-	// has deleted rows.
+	// Page reads a page of the rows that a client at the cursor c has not received and that end has seen, of the
+	// recipients, in the order in which the client receives them. The rows for everyone are read if [feed.Everyone] is
+	// among the recipients. next is the client's cursor after these rows. If there are no more rows, next is equal to
+	// end. horizon is the transaction number below which retention has deleted rows.
 	Page(ctx context.Context, c, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
 
-	// IsValid reports whether c, a cursor of another epoch, is valid in the epoch of the cursor now. It is valid if its
-	// anchor still exists. IsValid checks no other row.
+	// IsValid reports whether c, a cursor of an earlier epoch, is valid in the epoch of now, the Hub's cursor. It is
+	// valid if its anchor still exists. IsValid checks no other row.
 	IsValid(ctx context.Context, c, now cursor.Cursor) (bool, error)
 }
 

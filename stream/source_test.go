@@ -57,9 +57,9 @@ func TestFewStreamsReadAtOneTime(t *testing.T) {
 	for _, name := range left[1:] {
 		clients[name].close()
 	}
-	eventually(t, "the waiting clients are disconnected", func() bool { return s.hub.Stats.Streams.Load() == 8 })
+	eventually(t, "the streams of the waiting clients end", func() bool { return s.hub.Stats.Streams.Load() == 8 })
 	clients[left[0]].close()
-	eventually(t, "the reading client is disconnected", func() bool { return s.hub.Stats.Streams.Load() == 7 })
+	eventually(t, "the stream of the reading client ends", func() bool { return s.hub.Stats.Streams.Load() == 7 })
 	eventually(t, "another client reads", func() bool { return len(g.reading()) == reads })
 	close(g.open)
 	for name, c := range clients {
@@ -80,7 +80,7 @@ func TestFewStreamsReadAtOneTime(t *testing.T) {
 
 // A gate delays the queries of streams that resume, and records their recipients.
 type gate struct {
-	open chan struct{} // when it is closed, the queries continue
+	open chan struct{} // when this channel is closed, the queries continue
 
 	mu     sync.Mutex
 	inside []string // the recipients whose queries are delayed at the moment
@@ -106,8 +106,8 @@ func (g *gate) sum() (read []string, most int) {
 // insideKey is the key of the recipient in a query's context.
 type insideKey struct{}
 
-// TraceQueryStart delays the queries of streams that resume until open is closed. It recognises these queries by their
-// argument with the recipients.
+// TraceQueryStart delays a query of a stream that resumes, until open is closed or the query is canceled. It recognizes
+// such a query by an argument with exactly one recipient.
 func (g *gate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, query pgx.TraceQueryStartData) context.Context {
 	var recipients []string
 	for _, arg := range query.Args {
@@ -246,7 +246,7 @@ func TestAttackManySlowUsers(t *testing.T) {
 			return len(slow.read) == pages+1 && len(slow.reading) == reads
 		})
 	}
-	t.Logf("the user waited for %d pages of all users", pages)
+	t.Logf("the first page of the user was page %d of all users", pages)
 }
 
 // A client that disconnects while it waits leaves the queue. If it disconnects while it reads, another client reads.

@@ -17,9 +17,9 @@ import (
 	"rowcast/stream"
 )
 
-// When a hub stops, each stream receives a new retry time and a cursor, and ends regularly, over every protocol. New
-// clients are answered with "retry later" and the status 200, because an EventSource does not reconnect after any other
-// status.
+// When a hub stops, each live stream receives a new retry time and a cursor, and ends regularly, over every protocol.
+// New clients are answered with "retry later" and the status 200, because an EventSource does not reconnect after any
+// other status.
 func TestStopping(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, f *fakeFeed) *client{
@@ -155,7 +155,6 @@ func TestStoppingSendsPendingEvents(t *testing.T) {
 	}, func(s *site) { s.hub.Drain = heartbeat })
 }
 
-// Stopping a hub also ends a stream that is being opened.
 func TestStoppingWhileAStreamOpens(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

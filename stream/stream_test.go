@@ -49,7 +49,7 @@ type site struct {
 	listen   func(net.Listener) net.Listener // wraps the listening socket, if not nil
 	socket   net.Listener                    // nil for a new socket on the loopback interface
 	buffer   int                             // the size of the sockets' send buffers; 0 for the system's default
-	replays  int                             // calls of the Source that may run at one time; 0 means two
+	replays  int                             // Hub.Reads, and the connections of the Replayer; 0 means two
 	lasts    time.Duration                   // the time after which grants expire; 0 means never
 }
 
@@ -98,7 +98,7 @@ func (s *site) open(t testing.TB) (stop func()) {
 		server.Listener = s.socket
 	}
 	if s.buffer > 0 {
-		server.Listener = smallBuffers{server.Listener, s.buffer}
+		server.Listener = sendBuffers{server.Listener, s.buffer}
 	}
 	if s.listen != nil {
 		server.Listener = s.listen(server.Listener)
@@ -110,13 +110,13 @@ func (s *site) open(t testing.TB) (stop func()) {
 	return run(t, s.hub.Run)
 }
 
-// smallBuffers is a listener whose connections have small send buffers.
-type smallBuffers struct {
+// sendBuffers is a listener whose connections have send buffers of the given size.
+type sendBuffers struct {
 	net.Listener
 	size int
 }
 
-func (l smallBuffers) Accept() (net.Conn, error) {
+func (l sendBuffers) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err

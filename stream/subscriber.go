@@ -145,8 +145,8 @@ func (s *subscriber) flush(buffer []byte, err error) {
 	}
 }
 
-// pieceSize is the largest number of bytes that the connection is given at a time. After each piece of a large event,
-// the field left is updated.
+// pieceSize is the largest number of bytes that write gives to the connection at a time. After each piece, write
+// updates the field left.
 const pieceSize = 256 << 10
 
 func (s *subscriber) write(parts ...[]byte) error {
@@ -286,7 +286,7 @@ func (s *subscriber) beginJoin(leave context.CancelFunc) {
 	}
 }
 
-// abandonJoin closes a stream that does not become live.
+// abandonJoin closes a stream that has not become live, or whose response could not be opened.
 func (s *subscriber) abandonJoin() {
 	o := s.output.Lock()
 	defer s.output.Unlock()

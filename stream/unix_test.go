@@ -19,7 +19,7 @@ func limitBuffer(fd uintptr, size int) error {
 
 func writeTo(fd int, b []byte) (int, error) { return unix.Write(fd, b) }
 
-// stopProcess pauses a process until it is killed.
+// stopProcess pauses a process.
 func stopProcess(pid int) error { return unix.Kill(pid, unix.SIGSTOP) }
 
 func killProcess(pid int) error { return unix.Kill(pid, unix.SIGKILL) }

@@ -27,7 +27,7 @@ import (
 // A text is shown to a reader with the lines around it, as someone who reads the file sees it.
 type text struct {
 	file        string
-	first, last int // the lines of the file, counted from 1
+	first, last int // the first and the last line of the text, counted from 1
 	words       string
 }
 

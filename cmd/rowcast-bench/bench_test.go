@@ -28,7 +28,7 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 		want      []string
 	}{
 		{"memory,connections", []string{
-			compared("resident memory of each of 200 idle streams, KB", "naive"), compared("resident memory of each of 300 idle streams, KB", "naive"),
+			compared("resident memory of each of 200 idle streams, KiB", "naive"), compared("resident memory of each of 300 idle streams, KiB", "naive"),
 			compared("300 streams opened, per second", "naive"), compared("CPU of the hub per opened stream, µs", "naive"),
 			compared("broadcast: from the first arrival to the last, ms", "naive"), `The memory of rowcast settled \d+ s after the last stream was opened`,
 		}},
@@ -83,7 +83,7 @@ func TestScenariosReportTheirFigures(t *testing.T) {
 	}
 }
 
-// Without a database URL, the benchmark starts a private server and removes it at the end. With --plot it draws the
+// Without a database URL, the benchmark starts a private server and removes it at the end. With --plot it writes a
 // plot.
 func TestPrivateServer(t *testing.T) {
 	t.Parallel()
@@ -132,7 +132,7 @@ func TestInterruptedRun(t *testing.T) {
 			}
 			awaitSessions(t, dsn, "true", func(n int) bool { return n == 0 })
 			if left := databases(t, dsn); len(left) != tt.left {
-				t.Errorf("the databases %q remain, want %d", left, tt.left)
+				t.Errorf("%d databases of the benchmark remain, want %d: %q", len(left), tt.left, left)
 			}
 		})
 	}

@@ -73,7 +73,7 @@ const description = "Compares rowcast with a naive design on this machine. In th
 // A command is the command line.
 type command struct {
 	Only  []string `placeholder:"NAME,…" help:"Run only these scenarios: ${scenarios}."`
-	Quick bool     `help:"Small loads in a few seconds, to see that everything works. The figures mean nothing."`
+	Quick bool     `help:"Use small loads, to see that everything works. The figures mean nothing."`
 	Table string   `placeholder:"FILE.md" help:"Also write the table to a file."`
 	Plot  string   `placeholder:"FILE.svg" help:"Plot latency and CPU by rate, as .svg or .png. This needs the scenario curve."`
 	database.Flags
@@ -143,7 +143,7 @@ func startServer(ctx context.Context, progress *private.Progress) (dsn string, r
 		c.Settings = map[string]string{"max_connections": "200", "shared_buffers": "512MB", "max_wal_size": "4GB"}
 	})
 	if errors.Is(err, cluster.ErrInUse) {
-		return "", nil, fmt.Errorf("%w: only one benchmark runs at a time", err)
+		return "", nil, fmt.Errorf("%w: another benchmark uses the private PostgreSQL; wait until it has ended, or give this benchmark a database URL", err)
 	}
 	if err != nil {
 		return "", nil, err

@@ -24,7 +24,7 @@ import (
 // minute, which is longer than the maximum of --auth-timeout. So an answer that the app gave before that request cannot
 // open a stream afterwards.
 type authFlags struct {
-	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). To rotate the secret, give the old and the new one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
+	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). Repeat the flag for more secrets; the variable has only one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
 	JWTKey         []string       `group:"auth" name:"jwt-key" placeholder:"FILE" help:"Accept tokens whose signature matches a public key in this PEM file (RSA, ECDSA or Ed25519)."`
 	JWKSURL        []webURL       `group:"auth" name:"jwks-url" sep:"none" placeholder:"URL" help:"Accept tokens whose signature matches a key of the JSON Web Key Set at this URL."`
@@ -155,8 +155,8 @@ func refuseUnused(ctx *kong.Context, method string) error {
 	return nil
 }
 
-// check refuses to serve without authentication. It also refuses several methods, because a client could choose the
-// weakest one, and --insecure-uid without "anywhere" if other machines can reach the address.
+// check refuses to serve without authentication, and with several methods, because a client could choose the weakest one.
+// If other machines can reach the address, check also refuses --insecure-uid without "anywhere".
 func (f *authFlags) check(listen string) error {
 	switch methods := len(f.methods()); {
 	case methods == 0:

@@ -71,9 +71,9 @@ func isAlice(seconds float64) http.HandlerFunc {
 const aliceAndTeam = `{"recipients":["alice","team:7"],"heartbeat":15}`
 
 // The app receives the credentials, the client's address, and how the client has reached the hub, but not other headers
-// of the client, such as X-Other. Headers that a trusted proxy sets are passed on, and those of other clients are not. The
-// hub denies a request without credentials, or with two Authorization headers, without asking the app. It refuses a
-// request with a uid in the URL.
+// of the client, such as X-Other. Headers that a trusted proxy sets are passed on, and those of other clients are not. A
+// request without credentials, with two Authorization headers or with a uid in the URL is denied, and the app is not
+// asked.
 func TestAppReceivesCredentials(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))
@@ -100,8 +100,8 @@ func TestAppReceivesCredentials(t *testing.T) {
 	if status, says := listenTo(t, h, "", append(headers, "Authorization", "Token y")...); status != 401 || len(app.questions()) != 1 {
 		t.Errorf("with two Authorization headers: got %d, %s, and %d requests to the app, want 401 and still 1 request", status, says, len(app.questions()))
 	}
-	if status, _ := listenTo(t, h, "?uid=bob", headers...); status != 400 {
-		t.Errorf("with a uid in the URL: got %d, want 400", status)
+	if status, says := listenTo(t, h, "?uid=bob", headers...); status != 400 || len(app.questions()) != 1 {
+		t.Errorf("with a uid in the URL: got %d, %s, and %d requests to the app, want 400 and still 1 request", status, says, len(app.questions()))
 	}
 	behindProxy := secure(t, "--auth-url", app.URL, "--trusted-proxy", "127.0.0.1")
 	listenTo(t, behindProxy, "", headers...)
@@ -110,10 +110,10 @@ func TestAppReceivesCredentials(t *testing.T) {
 	}
 }
 
-// A valid grant opens a stream. A client is denied if the app answers 401 or 403, or if the name of the recipient or of
-// a group is not allowed. After any other answer, the hub asks the client to retry later. The hub does not follow a
-// redirect to another server. The log, the metrics and the hub's answers contain no credentials and no text of a
-// rejected answer.
+// A valid grant opens a stream. A client is denied if the app answers 401 or 403, or if the id of the user or the name
+// of a group is not allowed. After any other answer, or without one, the hub asks the client to retry later. The hub
+// does not follow a redirect to another server. The log, the metrics and the hub's answers contain no credentials and
+// no text of an answer that opened no stream.
 func TestAnswersOfTheApp(t *testing.T) {
 	t.Parallel()
 	elsewhere := newAuthApp(t, isAlice(300))
@@ -150,7 +150,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 		{"two answers", saying(200, `{"recipient": "alice", "expires_in": 60}{}`), 200, later},
 		{"text after the answer", saying(200, `{"recipient": "alice", "expires_in": 60} top secret`), 200, later},
 		{"text long after the answer", saying(200, `{"recipient": "alice", "expires_in": 60}`+strings.Repeat(" ", 64<<10)+"top secret"), 200, later},
-		{"half an answer", saying(200, `{"recipient": "alice", "expires_in": 60`), 200, later},
+		{"an answer without the last brace", saying(200, `{"recipient": "alice", "expires_in": 60`), 200, later},
 		{"a list", saying(200, `[{"recipient": "alice", "expires_in": 60}]`), 200, later},
 		{"a list of keys and values", saying(200, `["recipient", "alice", "expires_in", 60]`), 200, later},
 		{"null", saying(200, "null"), 200, later},
@@ -198,7 +198,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 	}
 	for _, want := range []string{
 		"it redirected (302) instead of answering 401 itself", "it answered 500", "connection refused",
-		"no answer within 2s, with 1 requests running", fmt.Sprintf("rowcast_auth_unavailable_total %d\n", unknown+1),
+		"no answer within 2s (requests running: 1)", fmt.Sprintf("rowcast_auth_unavailable_total %d\n", unknown+1),
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("got %s, want %q in it", said, want)

@@ -123,9 +123,10 @@ func TestAttacksWithTokens(t *testing.T) {
 	}
 }
 
-// The user and the groups of a valid token are the recipients of the stream. Any configured key may have signed the
-// token. Of several cookies, those without a valid token are ignored. A request without a valid token, with several
-// headers that could have a token, or with valid tokens of different users, is denied. A request with a user, a group or a token in the URL is refused.
+// The user and the groups of a valid token are the recipients of the stream. The token may be signed by any configured
+// key. A Bearer token in the Authorization header has priority over the cookies. Of several cookies, those without a
+// valid token are ignored. A request without a valid token, with several Authorization headers, with more than ten
+// cookies or with valid cookies of different users, or with a user, a group or a token in the URL is denied.
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()
@@ -189,8 +190,8 @@ func TestGoodTokens(t *testing.T) {
 	}
 }
 
-// Two secrets are valid at the same time, so that a secret can be replaced. They are in two files, or in the variable
-// and a file. A flag replaces its own variable.
+// Two secrets can be valid at the same time, so that a secret can be replaced. They can be in two files, or in the
+// variable ROWCAST_JWT_SECRET and a file. The flag --jwt-secret replaces its variable.
 func TestSecretsAreChanged(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -217,8 +218,8 @@ func TestSecretsAreChanged(t *testing.T) {
 	}
 }
 
-// A hub that accepts tokens without exp still denies tokens with an expired or an invalid exp. That includes exp 0,
-// which the JWT library treats as missing.
+// A hub that accepts tokens without exp still denies a token whose exp is not a number, or is 0. The JWT library treats
+// an exp of 0 as missing.
 func TestTokensWithoutExp(t *testing.T) {
 	t.Parallel()
 	h := secure(t, "--jwt-secret", secret, "--jwt-without-exp")

@@ -17,7 +17,7 @@ func testCookies(t *testing.T, chromium browser) {
 	other, allowing := startHub(t, dsn, tokens...), startHub(t, dsn, append(tokens, "--cors-origin", s.URL)...)
 	s.page = chromium.profile(t).open(t, s.URL)
 	s.await("window.listen")
-	// Cookies do not depend on the port, so the browser sends this cookie to both hubs.
+	// Cookies do not depend on the port, so this cookie of the page's host is also a cookie of both hubs.
 	value[string](s.page, fmt.Sprintf("document.cookie = 'session=%s'", signed(t, nil)))
 
 	value[bool](s.page, fmt.Sprintf("listen('%s/events', { withCredentials: true }), true", allowing.url))

@@ -53,7 +53,7 @@ func newNamedKey(t *testing.T, kid string) namedKey {
 	return namedKey{kid, private}
 }
 
-// bearer returns the header with a token that is signed with this key.
+// bearer returns the Authorization header with a token that is signed with this key.
 func (k namedKey) bearer(t *testing.T) []string {
 	t.Helper()
 	return bearer(sign(t, jwt.SigningMethodEdDSA, k.private, claims(nil), "kid", k.kid))
@@ -73,7 +73,7 @@ func jwks(keys []namedKey, more ...string) string {
 	return `{"keys":[` + strings.Join(more, ",") + `]}`
 }
 
-// octet returns the secret as a JSON Web Key. Nobody should publish such a key in a set.
+// octet returns the constant secret as a JSON Web Key. Nobody should publish such a key.
 func octet(kid string) string {
 	return fmt.Sprintf(`{"kty":"oct","kid":%q,"k":%q}`, kid, base64.RawURLEncoding.EncodeToString([]byte(secret)))
 }
@@ -82,7 +82,7 @@ const notSigned = "the token is not signed by a configured key\n"
 
 const aliceOnly = `{"recipients":["alice"],"heartbeat":15}`
 
-// A new key is read when the first token names it. After this read, a withdrawn key is not valid any more.
+// The hub reads the set again when a token names an unknown key. Then a new key is valid, and a withdrawn key is not.
 func TestKeySetChanges(t *testing.T) {
 	t.Parallel()
 	before, after := newNamedKey(t, "a"), newNamedKey(t, "b")
@@ -134,8 +134,8 @@ func TestAllKeysAtAURLAreWithdrawn(t *testing.T) {
 	}
 }
 
-// While the set cannot be read, the keys that were read before stay valid. A token with an unknown key is not denied.
-// The hub asks its client to retry later.
+// While the set cannot be read, the keys that were read before stay valid. The hub does not deny a token with an
+// unknown key, but asks the client to retry later.
 func TestUnavailableKeySet(t *testing.T) {
 	t.Parallel()
 	known, unknown := newNamedKey(t, "a"), newNamedKey(t, "b")
@@ -188,8 +188,8 @@ func TestKeySetThatIsAvailableLater(t *testing.T) {
 	}
 }
 
-// Many tokens, each with another unknown key, cause one more read of the set and a bounded number of log lines. Tokens
-// with a known key stay valid.
+// Many tokens with different unknown keys, within a few seconds, cause only one more read of the set and a bounded
+// number of log lines. Tokens with a known key stay valid.
 func TestFloodOfUnknownKeys(t *testing.T) {
 	t.Parallel()
 	known := newNamedKey(t, "a")
@@ -214,8 +214,8 @@ func TestFloodOfUnknownKeys(t *testing.T) {
 	}
 }
 
-// A set may contain keys that are not public keys for signatures. Such a key verifies no token. A good
-// key verifies no token of another key or algorithm.
+// A set may contain keys that are not public keys for signatures. Such a key verifies no token. A good key verifies no
+// token of another key or algorithm.
 func TestOtherKeysAtAURL(t *testing.T) {
 	t.Parallel()
 	good, encrypting := newNamedKey(t, "a"), newNamedKey(t, "enc")

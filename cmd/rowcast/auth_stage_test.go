@@ -36,7 +36,8 @@ func secure(t *testing.T, args ...string) *hub {
 	return startHub(t, dbtest.Database(t), args...)
 }
 
-// later is what listenTo returns if the stream ends without rowcast.hello. The hub then asks the client to retry later.
+// later is what listenTo returns if the stream ends without rowcast.hello. In this way, the hub asks a client to retry
+// later.
 const later = "retry later"
 
 // listenTo opens a stream. It returns the status and the data of rowcast.hello. Instead of the data, it returns the
@@ -74,7 +75,7 @@ func listenTo(t testing.TB, h *hub, query string, headers ...string) (status int
 	return response.StatusCode, later
 }
 
-// bearer returns the header with a token.
+// bearer returns the Authorization header with a token, as name and value.
 func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }
 
 // claims returns the claims of a valid token for alice. changed adds or replaces claims, and a nil value removes a
@@ -86,7 +87,7 @@ func claims(changed jwt.MapClaims) jwt.MapClaims {
 	return all
 }
 
-// sign returns a signed token with additional headers, given as name, value.
+// sign returns a signed token. header has additional members of the token's header, as name, value.
 func sign(t testing.TB, method jwt.SigningMethod, key any, claims jwt.MapClaims, header ...any) string {
 	t.Helper()
 	token := jwt.NewWithClaims(method, claims)

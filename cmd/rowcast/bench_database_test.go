@@ -44,8 +44,8 @@ func benchDatabase(b *testing.B, settings map[string]string, args ...string) (ds
 	return dsn, "http://" + said.await(b, `msg=listening addr=([0-9.:]+)`)[1]
 }
 
-// runPgbench inserts single rows with 64 clients for some seconds and returns the number of rows per second. more are
-// additional arguments of pgbench.
+// runPgbench inserts single rows with 64 clients for the given number of seconds, and returns the number of rows per
+// second. more are additional arguments of pgbench.
 func runPgbench(b *testing.B, pgbench, dsn, schema string, seconds int, more ...string) float64 {
 	b.Helper()
 	script := filepath.Join(b.TempDir(), schema+".sql")

@@ -28,7 +28,6 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// The help of serve contains flags with their variables and defaults.
 func TestHelpNamesVariablesAndDefaults(t *testing.T) {
 	t.Parallel()
 	_, help, _ := run(t, nil, "serve", "--help")
@@ -168,7 +167,7 @@ func TestWrongCommandLines(t *testing.T) {
 const (
 	commands = "; the commands are demo, migrate, serve, tail, token, watch, unwatch, doctor, and rowcast --help explains them"
 	noID     = `tail: --last-event-id: the id contains control characters, so it is not the id of an event`
-	noOrigin = "--cors-origin: an origin is a scheme and a host, such as https://app.example.com, and the port if it is not 80 or 443"
+	noOrigin = "--cors-origin: an origin is a scheme and a host, such as https://app.example.com, and the port if it is not the default"
 	noURL    = "this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded"
 	noScheme = "the URL must begin with http:// or https://, as in http://127.0.0.1:3000/path or https://app.example.com/path"
 	fragment = "remove the fragment (# and what follows it), which is never sent; if # is part of a name, write %23"
@@ -179,7 +178,7 @@ func sentAs(origin string) string {
 	return `--cors-origin: browsers send this origin as "` + origin + `"; write it as they do`
 }
 
-// An error about a URL does not contain the URL, because it may contain a password or a key.
+// An error about a URL does not contain the URL, because a URL may contain a password or a key.
 func TestURLsAreNotShown(t *testing.T) {
 	t.Parallel()
 	for _, flag := range []string{"serve --auth-url", "serve --jwks-url", "tail --url"} {
@@ -226,8 +225,8 @@ func TestURLsInVariables(t *testing.T) {
 	}
 }
 
-// A flag of another authentication method is refused, also if it is set by its variable, because the operator expects
-// that it has an effect. A boolean flag that is false is accepted.
+// A flag of an authentication method that is not selected is refused, also if it is set by its variable, because the
+// operator expects that it has an effect. A boolean flag that is false is accepted.
 func TestIgnoredFlagsAreRefused(t *testing.T) {
 	t.Parallel()
 	const tokens, app, uid = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)", "--auth-url", "--insecure-uid"
@@ -282,7 +281,6 @@ func TestAdminListenWarning(t *testing.T) {
 	}
 }
 
-// Run uses only the environment that it is given.
 func TestRunUsesTheGivenEnvironment(t *testing.T) {
 	t.Setenv("ROWCAST_HEARTBEAT", "soon")
 	t.Setenv("ROWCAST_INSECURE_UID", "anywhere")

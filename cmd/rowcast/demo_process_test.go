@@ -38,7 +38,7 @@ func awaitDemo(t *testing.T, out, err *output) demo {
 	return demo{t, out, err, page, strings.TrimSpace(psql)}
 }
 
-// startDemo runs a demo in the test process, with the database dsn.
+// startDemo starts a demo in the test process, with the database dsn, and waits until it is ready.
 func startDemo(t *testing.T, dsn string, args ...string) demo {
 	t.Helper()
 	args = append([]string{"demo", "--listen", "127.0.0.1:0", "--database-url", dsn}, args...)
@@ -46,8 +46,8 @@ func startDemo(t *testing.T, dsn string, args ...string) demo {
 	return awaitDemo(t, p.out, p.err)
 }
 
-// programVariable is the environment variable that turns the test binary into the program. Tests that send signals need a process of their
-// own.
+// programVariable is the environment variable that turns the test binary into the program. Some tests need the program
+// in a process of its own, for example to send it a signal.
 const programVariable = "TEST_ROWCAST_PROGRAM"
 
 func init() {
@@ -56,7 +56,7 @@ func init() {
 	}
 }
 
-// command returns a command that runs the program, with the home directory home and no environment variables of a flag.
+// command returns a command that runs the program, with the home directory home and without the variables of flags.
 func command(t testing.TB, home string, args ...string) *exec.Cmd {
 	t.Helper()
 	program, err := os.Executable()
@@ -85,7 +85,7 @@ func spawn(t *testing.T, cmd *exec.Cmd) *demoProcess {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &demoProcess{cmd: cmd, ended: make(chan error, 1)}
+	p := &demoProcess{demo: demo{t: t}, cmd: cmd, ended: make(chan error, 1)}
 	go func() {
 		err := cmd.Wait()
 		out.close()
@@ -126,13 +126,13 @@ func (p *demoProcess) stop(signal syscall.Signal) {
 	}
 }
 
-// post inserts a row as the page does. headers are pairs of a name and a value.
+// post sends a request to insert a row, as the page does. headers are pairs of a name and a value.
 func (d demo) post(body string, headers ...string) answer {
 	d.t.Helper()
 	return send(d.t, http.MethodPost, d.url+"/demo/notifications", body, headers...)
 }
 
-// rows returns the data of a user's existing rows, as the page gets them.
+// rows returns the data of the existing rows that the page of a user shows.
 func (d demo) rows(user string) []string {
 	d.t.Helper()
 	got := ask(d.t, http.MethodGet, d.url+"/demo/notifications?uid="+user)

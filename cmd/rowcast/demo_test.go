@@ -23,8 +23,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestDemo runs four demos with a private PostgreSQL. The second demo begins while the first one runs, and fails. The third one begins
-// after the first one was killed. The fourth one has --fresh, and ends when its PostgreSQL is killed.
+// TestDemo runs four demos with a private PostgreSQL. The second demo begins while the first one runs, and fails. The
+// third one begins after the first one was killed. The fourth one has --fresh, and ends when its PostgreSQL is killed.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	home := dbtest.Home(t)
@@ -43,7 +43,7 @@ func TestDemo(t *testing.T) {
 	notifyAlice(t, d.demo)
 	second, err := command(t, home, "demo").CombinedOutput()
 	if exitCode(err) != 1 || !strings.Contains(string(second), "another demo uses the private PostgreSQL") {
-		t.Errorf("a second demo ended with %v, want exit code 1 and that another demo uses the private PostgreSQL. It printed:\n%s", err, second)
+		t.Errorf("a second demo ended with %v, want exit code 1 and the error that another demo uses the private PostgreSQL. It printed:\n%s", err, second)
 	}
 
 	d.kill()
@@ -70,11 +70,12 @@ func TestDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := d.wait(); exitCode(err) != 1 || !strings.Contains(d.err.String(), "PostgreSQL in "+filepath.Join(home, "cache")) {
-		t.Errorf("after its PostgreSQL was killed, the demo ended with %v, want exit code 1 and an error with its directory. It printed:\n%s", err, d.err)
+		t.Errorf("after its PostgreSQL was killed, the demo ended with %v, want exit code 1 and an error with the directory of PostgreSQL. It printed:\n%s", err, d.err)
 	}
 }
 
-// notifyAlice sends notifications that Alice receives, as the page does and with psql, and waits for each of them.
+// notifyAlice inserts a row as the page does, inserts a row with psql, and sends a message with NOTIFY. The stream of
+// Alice must have an event for each of them.
 func notifyAlice(t *testing.T, d demo) {
 	t.Helper()
 	expect := demoStream(t, d, "alice")
@@ -88,12 +89,13 @@ func notifyAlice(t *testing.T, d demo) {
 	expect(`"a message"`)
 }
 
-// TestDemoAsNobody shows that a user without any rights can run the demo. If root runs the tests, TestDemo shows that root can run it.
+// TestDemoAsNobody shows that a user without any rights can run the demo. If root runs the tests, TestDemo shows that
+// root can run it.
 func TestDemoAsNobody(t *testing.T) {
 	t.Parallel()
 	nobody, err := user.Lookup("nobody")
 	if err != nil || os.Geteuid() != 0 {
-		t.Skip("only root can start a program as the user nobody")
+		t.Skip("only root can start a program as the user nobody, and that user must exist")
 	}
 	uid, _ := strconv.Atoi(nobody.Uid)
 	gid, _ := strconv.Atoi(nobody.Gid)
@@ -121,7 +123,8 @@ func TestDemoAsNobody(t *testing.T) {
 	}
 }
 
-// TestDemoOnNamedDatabase shows that the demo installs the schema in the database that the user names and prints a psql command for it.
+// TestDemoOnNamedDatabase shows that the demo installs the schema in the database that the user names, and prints a
+// psql command that opens this database.
 func TestDemoOnNamedDatabase(t *testing.T) {
 	t.Parallel()
 	d := startDemo(t, dbtest.Empty(t))
@@ -195,8 +198,8 @@ func TestDemoServesItsFiles(t *testing.T) {
 	}
 }
 
-// TestDemoRefuses shows that the demo refuses requests from pages of other sites, and malformed requests. If PostgreSQL
-// refuses a row, the answer contains the error of PostgreSQL.
+// TestDemoRefuses shows that the demo refuses malformed requests, and requests from pages of other origins. If
+// PostgreSQL refuses a row, the answer contains the error of PostgreSQL.
 func TestDemoRefuses(t *testing.T) {
 	t.Parallel()
 	d := startDemo(t, dbtest.Database(t))
@@ -209,7 +212,7 @@ func TestDemoRefuses(t *testing.T) {
 	}{
 		"a page whose host name resolves to this machine": {row, []string{"Host", "evil.example"}, http.StatusForbidden, "localhost"},
 		"a page of another site":                          {row, []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden, ""},
-		"a page of another port":                          {row, []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden, ""},
+		"a page at another port":                          {row, []string{"Sec-Fetch-Site", "same-site"}, http.StatusForbidden, ""},
 		"a page of another origin, in an old browser":     {row, []string{"Origin", "http://evil.example"}, http.StatusForbidden, ""},
 		"a reserved event":                                {`{"recipient": "alice", "event": "rowcast.x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "event_is_not_reserved"},
 		"an empty recipient":                              {`{"recipient": "", "event": "x", "data": "{}"}`, nil, http.StatusUnprocessableEntity, "recipient_is_1_to_256_bytes"},
@@ -240,7 +243,7 @@ func TestDemoListensOnLoopback(t *testing.T) {
 	for _, address := range []string{":8080", "0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "example.com:8080"} {
 		code, _, errs := run(t, nil, "demo", "--listen", address)
 		if code != 2 || !strings.Contains(errs, "not a loopback address") {
-			t.Errorf("--listen %s: got exit code %d, %s, want 2 and that it is not a loopback address", address, code, errs)
+			t.Errorf("--listen %s: got exit code %d, %s, want 2 and the error that this is not a loopback address", address, code, errs)
 		}
 	}
 }
@@ -253,7 +256,8 @@ func TestDemoWithoutDatabase(t *testing.T) {
 	}
 }
 
-// demoStream opens the stream of a user. The returned function waits for the next event and compares its data with want.
+// demoStream opens the stream of a user. The returned function waits for the next event that is not a heartbeat, and
+// compares its data with want.
 func demoStream(t *testing.T, d demo, uid string) func(want string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)

@@ -19,8 +19,8 @@ func serveWithAdmin(t *testing.T, dsn string, args ...string) hubWithAdmin {
 	return hubWithAdmin{h, "http://" + h.err.await(t, `admin_addr=([0-9.:]+)`)[1]}
 }
 
-// POST /disconnect at one hub ends the user's streams at all hubs, and no other streams. A client whose credentials are still valid
-// opens a new stream.
+// POST /disconnect at one hub ends the user's streams at all hubs, and no other streams. So does a NOTIFY message, even
+// with --no-notify-messages. A client whose credentials are still valid opens a new stream.
 func TestDisconnectOnAllHubs(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -62,7 +62,7 @@ func TestDisconnectRequests(t *testing.T) {
 		badQuery     = "cannot read the query: send recipient=alice, percent-encoded\n"
 		badForm      = "cannot read the form: send recipient=alice, percent-encoded\n"
 		badJSON      = `cannot read the body: send {"recipient": "alice"} and nothing else` + "\n"
-		badType      = `unknown Content-Type: send a form, recipient=alice, or application/json, {"recipient": "alice"}` + "\n"
+		badType      = `unknown Content-Type: send the form recipient=alice, or {"recipient": "alice"} as application/json` + "\n"
 		missing      = "recipient is missing: send a user or a group, such as recipient=alice\n"
 		repeated     = "send recipient only once, in the query or in the body\n"
 		unknown      = "unknown parameter: recipient is the only one\n"
@@ -93,18 +93,18 @@ func TestDisconnectRequests(t *testing.T) {
 		{"with NUL", "?recipient=alice%00", "", "", 400, "the recipient contains a control character\n"},
 		{"with a line break", "", form, "recipient=alice%0A", 400, "the recipient contains a control character\n"},
 		{"not UTF-8", "?recipient=alice%ff", "", "", 400, "the recipient is not valid UTF-8\n"},
-		{"not percent-encoded", "?recipient=alice%zz", "", "", 400, badQuery},
+		{"with an incorrect percent-encoding", "?recipient=alice%zz", "", "", 400, badQuery},
 		{"with a semicolon", "?recipient=alice;a=b", "", "", 400, badQuery},
 
 		{"a form with two recipients", "", form, "recipient=alice&recipient=bob", 400, repeated},
 		{"JSON sent as a form", "", form, `{"recipient": "alice"}`, 400, unknown},
 		{"a form that cannot be read", "", form, "recipient=alice&%", 400, badForm},
-		{"a form of a million bytes", "", form, "recipient=" + many, 413, tooLong},
-		{"JSON of a million bytes", "", inJSON, `{"recipient": "` + many + `"}`, 413, tooLong},
-		{"JSON with a million blanks", "", inJSON, `{"recipient": "alice"}` + strings.Repeat(" ", 1<<20), 413, tooLong},
+		{"a form that is too long", "", form, "recipient=" + many, 413, tooLong},
+		{"JSON that is too long", "", inJSON, `{"recipient": "` + many + `"}`, 413, tooLong},
+		{"JSON and too many blanks", "", inJSON, `{"recipient": "alice"}` + strings.Repeat(" ", 1<<20), 413, tooLong},
 		{"a form sent as JSON", "", inJSON, "recipient=alice", 400, badJSON},
 		{"JSON without an end", "", inJSON, `{"recipient": "alice"`, 400, badJSON},
-		{"JSON without an end, in the middle of a key", "", inJSON, `{"recipient": "alice", "recipient"`, 400, badJSON},
+		{"JSON that ends after a key", "", inJSON, `{"recipient": "alice", "recipient"`, 400, badJSON},
 		{"two JSON objects", "", inJSON, `{"recipient": "alice"} {"recipient": "bob"}`, 400, badJSON},
 		{"JSON and garbage", "", inJSON, `{"recipient": "alice"}]`, 400, badJSON},
 		{"JSON with a repeated key", "", inJSON, `{"recipient": "alice", "recipient": "alice"}`, 400, badJSON},
@@ -142,8 +142,9 @@ func (h hubWithAdmin) wantNoDisconnect(t *testing.T, alice *process) {
 	alice.out.await(t, "rowcast.bye")
 }
 
-// A web page in an operator's browser cannot disconnect users, from its own origin or by DNS rebinding. Programs can disconnect users.
-// That includes Node's fetch, which sends Sec-Fetch-Mode as browsers do.
+// A web page in an operator's browser cannot disconnect users, from its own origin or by DNS rebinding. At a loopback
+// address, DNS rebinding reaches no other path either. Programs can disconnect users. That includes Node's fetch, which
+// sends Sec-Fetch-Mode as browsers do.
 func TestAttackDisconnectFromAPage(t *testing.T) {
 	t.Parallel()
 	h := serveWithAdmin(t, dbtest.Database(t))
@@ -157,10 +158,10 @@ func TestAttackDisconnectFromAPage(t *testing.T) {
 	}{
 		{"a form of another site", []string{"Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"}, page},
 		{"a form of another site, in an old browser", []string{"Origin", "https://evil.example"}, page},
-		{"a form from a frame without an origin", []string{"Origin", "null"}, page},
-		{"a page of another port", []string{"Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"}, page},
-		{"a page of the admin address itself", []string{"Origin", h.admin, "Sec-Fetch-Site", "same-origin"}, page},
-		{"an extension", []string{"Sec-Fetch-Site", "none"}, page},
+		{"a form in a sandboxed frame", []string{"Origin", "null"}, page},
+		{"a page at another port", []string{"Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"}, page},
+		{"a page at the admin address itself", []string{"Origin", h.admin, "Sec-Fetch-Site", "same-origin"}, page},
+		{"a browser extension", []string{"Sec-Fetch-Site", "none"}, page},
 		{"DNS rebinding", []string{"Host", "evil.example", "Origin", "http://evil.example"}, rebound},
 		{"DNS rebinding, without an origin", []string{"Host", "evil.example:9090"}, rebound},
 		{"DNS rebinding, with a name that begins like a loopback address", []string{"Host", "127.0.0.1.evil.example"}, rebound},
@@ -185,8 +186,8 @@ func TestAttackDisconnectFromAPage(t *testing.T) {
 	h.wantNoDisconnect(t, alice)
 }
 
-// An --admin-listen address that is not loopback accepts every Host header, such as a service name in a cluster. Web pages are still
-// refused.
+// An --admin-listen address that is not loopback accepts every Host header, such as a service name in a cluster. Its
+// /disconnect still refuses web pages.
 func TestAdminAddressAcceptsEveryHost(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -229,7 +230,8 @@ func TestDisconnectThroughAPooler(t *testing.T) {
 	there.out.await(t, "rowcast.bye")
 }
 
-// While PostgreSQL is unreachable, /disconnect ends the streams of its own hub, and answers 503 because other hubs were not notified.
+// While PostgreSQL is unreachable, /disconnect ends the user's streams at its own hub, and answers 503 because it
+// cannot notify other hubs.
 func TestDisconnectWithoutPostgres(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)

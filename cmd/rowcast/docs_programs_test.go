@@ -49,7 +49,7 @@ func beginOfAnswer(t *testing.T, url string) string {
 	return string(begin[:n])
 }
 
-// printed returns the first code block of a document that is in a language and matches a pattern.
+// printed returns a code block of a document: the first one in the given language that matches the pattern.
 func printed(t *testing.T, document, language, pattern string) string {
 	t.Helper()
 	for _, block := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(readmeOf(t, document), -1) {

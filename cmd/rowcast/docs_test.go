@@ -30,7 +30,7 @@ func readmeOf(t *testing.T, path string) string {
 	return string(text)
 }
 
-// section returns the part of a text from a heading to the next heading of the same or a higher level.
+// section returns the part of a text after a heading, up to the next heading of the same or a higher level.
 func section(t *testing.T, text, heading string) string {
 	t.Helper()
 	_, after, ok := strings.Cut(text, "\n"+heading+"\n")

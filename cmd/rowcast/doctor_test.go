@@ -13,7 +13,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// examine runs the doctor. found has the verdict, the text and the fixes of each check.
+// examine runs the doctor. found has the verdict, the text and the fixes of each check, by the name of the check.
 func examine(t *testing.T, dsn string) (code int, found map[string]string, out string) {
 	t.Helper()
 	code, out, stderr := run(t, nil, "doctor", "--database-url", dsn)
@@ -53,7 +53,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"NOTIFY queue": `ok 0 % full`,
 		"transactions": `ok no transaction that writes has been open for more than a minute`,
 		"schema":       `ok the schema rowcast exists`,
-		"rights":       `ok the role has the rights to read`,
+		"rights":       `ok the role has the rights that a hub needs to read rows`,
 		"retention":    `ok the role can delete old rows`,
 		"row security": `ok no row security policy hides rows from this role`,
 		"migrations":   `ok the schema has the version that this rowcast needs: ` + schemaVersion,
@@ -89,8 +89,9 @@ func TestDoctorFinds(t *testing.T) {
 		harm        []string
 		want        string
 	}{
-		{"no trigger", "trigger", []string{"DROP TRIGGER ring ON rowcast.notifications"}, "fail trigger rowcast.notifications.ring is missing, so a hub finds new rows only by its safety poll every second → CREATE TRIGGER ring AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT WHEN ((NOT pg_try_advisory_xact_lock_shared(1919907683, 1634956288))) EXECUTE FUNCTION rowcast.ring();" + ring},
-		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail property enabled of rowcast.notifications.ring is DISABLED instead of ALWAYS, so a hub finds new rows only by its safety poll every second" + ring},
+		{"no trigger", "trigger", []string{"DROP TRIGGER ring ON rowcast.notifications"}, "fail trigger rowcast.notifications.ring is missing, so a sleeping hub finds new rows only by its safety poll, within about a second → CREATE TRIGGER ring AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT WHEN ((NOT pg_try_advisory_xact_lock_shared(1919907683, 1634956288))) EXECUTE FUNCTION rowcast.ring();" + ring},
+		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail property enabled of rowcast.notifications.ring is DISABLED instead of ALWAYS, so a sleeping hub finds new rows only by its safety poll, within about a second" + ring},
+		{"replica trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE REPLICA TRIGGER ring"}, "fail property enabled of rowcast.notifications.ring is REPLICA instead of ALWAYS, so a sleeping hub finds new rows only by its safety poll, within about a second" + ring},
 		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn property enabled of rowcast.notifications.ring is ORIGIN instead of ALWAYS" + ring},
 		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail table rowcast.epoch is LOGGED instead of UNLOGGED, so hubs do not detect a crash → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
 		{
@@ -105,7 +106,7 @@ func TestDoctorFinds(t *testing.T) {
 			[]string{"INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', '9999999999')", "UPDATE rowcast.history SET database = (SELECT oid FROM pg_database WHERE datname = current_database())"},
 			"fail some rows have transaction numbers that this server has not assigned, so they are never sent → remove xid from the INSERTs of the app; UPDATE rowcast.notifications SET xid = '1' WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()) AND NOT pg_visible_in_snapshot(xid, pg_current_snapshot());",
 		},
-		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing or too old: it has version 0, and version " + schemaVersion + " is needed → rowcast migrate"},
+		{"an old schema", "migrations", []string{"UPDATE rowcast.migrations SET version_id = 0"}, "fail schema rowcast is missing, incomplete or too old: it has version 0, and version " + schemaVersion + " is needed → rowcast migrate"},
 		{
 			"a missing function", "reading",
 			[]string{"DROP FUNCTION rowcast.epoch_tag() CASCADE"},
@@ -118,7 +119,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"rights of everyone", "grants", []string{"GRANT DELETE ON rowcast.notifications TO PUBLIC"}, "warn TABLE rowcast.notifications grants DELETE to PUBLIC, that is to every role → REVOKE ALL ON rowcast.notifications FROM PUBLIC;"},
 		{"no right to notify", "senders", []string{"REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC", "GRANT INSERT ON rowcast.notifications TO pg_monitor"}, "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls → GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO pg_monitor;"},
 		{"a newer schema", "migrations", []string{"INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (99, true)"}, "warn the schema has version 99, newer than version " + schemaVersion + " of this rowcast, which therefore does not compare its objects → use the rowcast that has migrated the schema"},
-		{"a history without rows", "rows", []string{"DELETE FROM rowcast.history"}, "fail schema rowcast is missing or too old: the table rowcast.history is empty → rowcast migrate"},
+		{"a history without rows", "rows", []string{"DELETE FROM rowcast.history"}, "fail schema rowcast is missing, incomplete or too old: the table rowcast.history is empty → rowcast migrate"},
 		{"no schema", "schema", []string{"DROP SCHEMA rowcast CASCADE"}, "fail there is no schema rowcast in this database → rowcast migrate"},
 		{"no hub", "hubs", nil, "warn no hub is connected → rowcast serve"},
 		{"no idle hub", "park lock", nil, "ok no hub is idle in LISTEN, so INSERTs send no notification"},
@@ -160,8 +161,8 @@ func TestDoctorFindsAPooler(t *testing.T) {
 	}
 }
 
-// The doctor prints the rights that a role lacks. With these rights and no others, a hub works. The doctor also reports
-// a low CONNECTION LIMIT of the role, and row security policies.
+// The doctor prints the statements that grant a role the rights that it lacks. With these rights and no others, a hub
+// works. The doctor also reports a low CONNECTION LIMIT of the role, and row security policies.
 func TestDoctorGrantsTheRights(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -177,7 +178,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 	code, found, _ := examine(t, u.String())
 	verdict, mend, _ := strings.Cut(found["rights"], " → ")
 	if code != 1 || verdict != `fail the role "`+role+`" lacks rights that a hub needs` {
-		t.Fatalf("got %d, %s, want 1 and that rights are missing", code, found["rights"])
+		t.Fatalf("got %d, %s, want 1 and a failure because rights are missing", code, found["rights"])
 	}
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", u.String())
 	if want := "rowcast: find the schema: ERROR: permission denied for schema rowcast (SQLSTATE 42501): run rowcast doctor, which prints the missing rights\n"; code != 1 || stderr != want {
@@ -186,7 +187,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, strings.Split(mend, " → ")...)
 	code, found, out := examine(t, u.String())
-	if code != 0 || found["rights"] != "ok the role has the rights to read" {
+	if code != 0 || found["rights"] != "ok the role has the rights that a hub needs to read rows" {
 		t.Errorf("got %d, %s, want 0 and no missing rights", code, out)
 	}
 	verdict, mend, _ = strings.Cut(found["retention"], " → ")
@@ -206,7 +207,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, `ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY`)
 	_, found, _ = examine(t, u.String())
-	if want := "fail row security policies hide rows from this role, so the hub would refuse to start → give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY"; found["row security"] != want {
+	if want := "fail row security policies hide rows from this role, so the hub would refuse to start → give the role BYPASSRLS, or make it the owner of the tables, which must not have FORCE ROW LEVEL SECURITY"; found["row security"] != want {
 		t.Errorf("got  %s\nwant %s", found["row security"], want)
 	}
 }

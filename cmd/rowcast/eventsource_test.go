@@ -15,7 +15,7 @@ import (
 // status 200, it stops.
 type eventSource struct {
 	url     string
-	from    string // for X-Forwarded-For
+	from    string // the X-Forwarded-For header; not sent if empty
 	onEvent func(sse.Event)
 	decoder sse.Decoder
 	streams int // the number of streams so far
@@ -38,7 +38,7 @@ func (c *eventSource) run(ctx context.Context) error {
 	}
 }
 
-// stream reads one connection to its end. It returns nil if the stream was complete.
+// stream reads one connection to its end. It returns nil if the stream ended without an error.
 func (c *eventSource) stream(ctx context.Context) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url, nil)
 	if err != nil {

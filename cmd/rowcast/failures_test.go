@@ -2,15 +2,14 @@ package main_test
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 
 	"rowcast/sql/dbtest"
 )
 
-// failingHub starts a hub whose role may have two connections. The listener uses both, so that none is left for replays, retention and
-// /disconnect.
+// failingHub starts a hub whose role may have two connections. The listener uses both, so that none is left for
+// replays, retention and /disconnect.
 func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 	t.Helper()
 	dsn = dbtest.Database(t)
@@ -174,12 +173,7 @@ func TestAuthenticationIsReportedAsFailing(t *testing.T) {
 // silentAddress returns an address at which no server listens.
 func silentAddress(t *testing.T) string {
 	t.Helper()
-	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = socket.Close() }()
-	return socket.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", dbtest.Port(t))
 }
 
 // wantFailing waits until /readyz reports that an operation fails with an SQLSTATE, and until the metric counts a

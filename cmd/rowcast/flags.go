@@ -58,8 +58,8 @@ func takeVariables(names map[*kong.Value][]string) kong.Visitor {
 	}
 }
 
-// lookUp returns the value of a flag from the environment, or nil if none of its variables has a value. It decodes the
-// value once here, so that an error names the variable.
+// lookUp returns the value of a flag from the environment, or nil if none of its variables has a value. It also decodes
+// the value, so that the error for a wrong value names the variable.
 func lookUp(flag *kong.Flag, names []string, getenv func(string) string) (any, error) {
 	for _, name := range names {
 		value := getenv(name)

@@ -20,11 +20,11 @@ import (
 // the addresses of the clients.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
-	later := regexp.MustCompile(`^retry: (1[5-9]|[23][0-9]|4[0-4])[0-9]\n\n$`) // ten times --retry, with jitter from 0.5 to 1.5
+	later := regexp.MustCompile(`^retry: (1[5-9]|[23][0-9]|4[0-4])[0-9]\n\n$`) // ten times --retry, multiplied by 0.5 to 1.5
 	for _, tt := range []struct {
 		name, reason string
 		args         []string
-		one          [2]string // user and X-Forwarded-For of a stream that the test ends to make capacity
+		one          [2]string // user and X-Forwarded-For of a stream that the test ends, so that a client gets its place
 		others       [][2]string
 		refused      [2]string
 	}{
@@ -71,8 +71,7 @@ func TestConnectionLimits(t *testing.T) {
 	}
 }
 
-// reconnect starts an EventSource, which reconnects until it gets a stream. The channel is closed when rowcast.hello
-// has arrived.
+// reconnect starts an eventSource. The channel is closed when rowcast.hello has arrived.
 func (h *hub) reconnect(t *testing.T, who [2]string) <-chan struct{} {
 	t.Helper()
 	greeted, ended := make(chan struct{}), make(chan struct{})

@@ -7,7 +7,6 @@ import (
 	"time"
 )
 
-// Durations in the log have a unit, in both formats.
 func TestDurationsInTheLogHaveUnits(t *testing.T) {
 	t.Parallel()
 	for format, want := range map[string]string{"text": "retry_in=140ms\n", "json": `"retry_in":"140ms"}` + "\n"} {

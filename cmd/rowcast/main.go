@@ -12,7 +12,8 @@
 //
 //	operation  what is retried                         when                                    log line
 //	auth_url   the request to the app's endpoint       when the client reconnects; for an      authentication endpoint failed
-//	                                                   open stream after 5 to 15 s
+//	                                                   open stream after 5 to 15 s, until
+//	                                                   --auth-grace has passed
 //	jwks       reading a JSON Web Key Set from its     after 30 to 90 s; when a token names    cannot read the JSON Web Key Set: the keys …
 //	           URL                                     an unknown key, at most every 10 s
 //	accept     accepting connections of clients        after 5 ms, doubled up to 1 s           cannot accept connections
@@ -75,7 +76,7 @@ const description = "rowcast sends each row that is inserted into the table rowc
 // A console has the standard output and the standard error of a command.
 type console struct{ out, err io.Writer }
 
-// run is the whole program. It returns the exit code when the command is done or ctx has ended.
+// run is the whole program. It returns the exit code. When ctx ends, the command stops.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
@@ -108,8 +109,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 // errReported is the error of a command that has already reported what failed.
 var errReported = errors.New("failed")
 
-// A usageError is an error of the flags and variables that was found after they had been parsed. Another attempt with the same values
-// fails again.
+// A usageError is an error of the flags and variables that was found after they had been parsed. The exit code is then 2.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }

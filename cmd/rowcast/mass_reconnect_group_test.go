@@ -46,10 +46,10 @@ type member struct {
 
 	mu       sync.Mutex
 	decoder  sse.Decoder
-	first    int // the index of the first row that the client must receive
+	first    int // the index in the rowLog of the first row that the client must receive
 	received []int
 	failed   error
-	greeted  chan struct{} // closed when the hello has arrived
+	greeted  chan struct{} // closed when rowcast.hello has arrived
 	want     int           // the number of rows after which the client has caught up
 	back     chan struct{} // closed when the client has caught up
 }
@@ -73,7 +73,7 @@ func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 		}
 	}
 	began = time.Now()
-	slots := make(chan struct{}, 256) // the kernel's queue for new connections is bounded, and a connection that finds no free place waits for a second
+	slots := make(chan struct{}, 256) // for 256 connections at a time: if the kernel's queue for new connections is full, a connection takes a second more
 	var coming sync.WaitGroup
 	for _, m := range c.members {
 		slots <- struct{}{}
@@ -88,7 +88,7 @@ func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 	return began
 }
 
-// catchUp waits until all members have received the rows that the log contained for them when they began to connect.
+// catchUp waits until all members have received the rows that they had missed when connectAll was called.
 func (c *clientGroup) catchUp() {
 	c.Helper()
 	for _, m := range c.members {
@@ -148,7 +148,7 @@ func (m *member) read(fresh bool) {
 	}
 }
 
-// note records an event and returns the number of rows so far.
+// note records the row of an event, if there is one, and returns the number of rows so far.
 func (m *member) note(e sse.Event) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -230,8 +230,8 @@ func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error 
 	return err
 }
 
-// write inserts rate rows per second until stop is called. The rows 0, everyone, 2*everyone and so on are for all
-// users. Each other row is for a random user.
+// write inserts at most rate rows per second until stop is called. The first of them, and then one in everyone, are for
+// all users. Each other row is for a random user.
 func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -258,7 +258,7 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 	return func() { cancel(); receive(t, done, "the end of the inserts") }
 }
 
-// of returns the rows for a user, from the index first on.
+// of returns the indexes of the rows for a user, including those for everyone, from first on.
 func (l *rowLog) of(uid string, first int) []int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -24,8 +24,8 @@ import (
 // BenchmarkMassReconnectOfOldCursors measures a mass reconnect of 5,000 clients that have missed an hour of 200 rows
 // per second. The hub must read these rows from the table, because only the newest ones are in memory. The benchmark
 // reports the time until all clients have caught up, and the additional latency of new rows for another client that
-// stayed connected. The latency while the clients connect is compared with a mass reconnect of clients that have missed
-// nothing. The latency while they catch up is compared with a time without reconnects.
+// stays connected. The latency while the clients connect is compared with the latency while 5,000 new clients connect.
+// The latency while they catch up is compared with a time in which no client connects.
 func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 	for _, replays := range []string{"2", "4", "8"} {
 		b.Run("replays="+replays, func(b *testing.B) {
@@ -66,7 +66,8 @@ func BenchmarkMassReconnectOfOldCursors(b *testing.B) {
 	}
 }
 
-// reconnectTimes has the latencies of rows to the observer, in milliseconds, and the times until all clients caught up.
+// reconnectTimes has the latencies that the observer measured, in milliseconds, and the times until all clients had
+// caught up.
 type reconnectTimes struct {
 	quiet, fresh    []float64 // quiet: without reconnects; fresh: while clients without missed rows connected
 	coming, replays []float64 // coming: while clients with missed rows connected; replays: while they caught up
@@ -150,7 +151,7 @@ func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	b.Cleanup(func() { _ = observer.Process.Kill(); reading.Wait(); _ = observer.Wait() })
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() {
-		b.Fatalf("the observer has received nothing; stderr: %s", said)
+		b.Fatalf("the observer has printed nothing; stderr: %s", said)
 	}
 
 	var mu sync.Mutex
@@ -175,8 +176,9 @@ func observe(b *testing.B, dsn, url string) (taken func() []float64) {
 	}
 }
 
-// observerVariable makes this test binary an observer. Its value has a database and the URL of a stream. The observer is a process of
-// its own, so that its measurements do not include delays in the process of the clients.
+// observerVariable is an environment variable. If it is set, this test binary is an observer: it runs watch with the
+// database and the URL of a stream that the value contains. The observer is a process of its own, so that its
+// measurements do not include delays in the process of the clients.
 const observerVariable = "TEST_ROWCAST_OBSERVER"
 
 func init() {
@@ -187,8 +189,8 @@ func init() {
 	}
 }
 
-// watch inserts a hundred rows per second for a stream and prints the latency of each row in milliseconds, from before the INSERT until
-// it was received.
+// watch inserts a hundred rows per second for the recipient observer. It prints the latency of each row in
+// milliseconds, from before the INSERT until the stream at the URL has received the row.
 func watch(ctx context.Context, dsn, url string) error {
 	response, err := http.Get(url)
 	if err != nil {

@@ -98,7 +98,7 @@ func (c *migrateCmd) grant(ctx context.Context, console console) error {
 // A roleName is the name of a role as the catalog contains it, without quotes.
 type roleName string
 
-// UnmarshalText refuses names that GRANT would not read as the name of one role, such as public.
+// UnmarshalText refuses text that cannot be the name of a role, and keywords such as public.
 func (r *roleName) UnmarshalText(text []byte) error {
 	const longest = 63 // PostgreSQL truncates a longer name (NAMEDATALEN)
 	switch name := string(text); {

@@ -140,7 +140,8 @@ func TestMigrateFails(t *testing.T) {
 const (
 	nobodyThere  = "postgres://me:secret@127.0.0.1:1/app"
 	noConnection = `cannot connect to PostgreSQL at 127.0.0.1:1, database "app", user "me": connect: connection refused`
-	unreadable   = "the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password"
+	unreadable   = "the database URL, a variable of libpq such as PGPORT, or a file that they name is invalid: " +
+		"write the URL as postgres://user:password@host:5432/name, and percent-encode special characters in its password"
 )
 
 // While migrate waits for another session, it names that session. It continues when the session has ended.
@@ -152,7 +153,7 @@ func TestMigrateNamesTheBlockingSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_lock(4097083626)"); err != nil { // the lock of goose, for which migrate waits
+	if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_lock(4097083626)"); err != nil { // the lock of migrations
 		t.Fatal(err)
 	}
 	p := start(t, nil, "migrate", "--database-url", dsn)

@@ -24,7 +24,7 @@ type nginx struct {
 	stop  func() // may be called twice
 }
 
-// findNginx returns the path of nginx. If nginx is not installed, the test ends (see dbtest.Program).
+// findNginx returns the path of nginx. If nginx is not installed, the test is skipped, or fails with CI=true.
 func findNginx(t *testing.T) string {
 	t.Helper()
 	return dbtest.Program(t, "nginx", "nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx")
@@ -110,8 +110,8 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		}`, dir, user, n.log, temporary, site, n.pages)
 }
 
-// freeAddress returns an address with a free port at farLoopback. Outgoing connections do not use this IP address.
-// Otherwise such a connection could take the port before a server listens on it.
+// freeAddress returns an address at farLoopback with a reserved port (see dbtest.Port). If the machine does not have this
+// IP address, the test is skipped.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", farLoopback+":0")
@@ -119,7 +119,7 @@ func freeAddress(t *testing.T) string {
 		t.Skipf("this machine has no loopback address %s: %v", farLoopback, err)
 	}
 	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("%s:%d", farLoopback, dbtest.Port(t))
 }
 
 const farLoopback = "127.0.0.2"

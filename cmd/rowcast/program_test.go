@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// waitLimit is the time limit of a wait.
+// waitLimit is the usual time limit of a wait.
 const waitLimit = 30 * time.Second
 
 // schemaVersion is the version of the schema that migrate installs, as text.
@@ -36,7 +36,7 @@ func run(t *testing.T, env environment, args ...string) (code int, stdout, stder
 	return code, p.out.String(), p.err.String()
 }
 
-// A process is the program, which runs inside the process of the test.
+// A process is a run of the program rowcast, inside the process of the test.
 type process struct {
 	t        *testing.T
 	out, err *output
@@ -242,5 +242,5 @@ func (h *hub) tail(t *testing.T, uid string, args ...string) *process {
 	return p
 }
 
-// lines splits a text into lines, without an empty line at the end.
+// lines splits a text into lines. A line break at the end begins no line.
 func lines(text string) []string { return strings.Split(strings.TrimSuffix(text, "\n"), "\n") }

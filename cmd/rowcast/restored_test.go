@@ -17,9 +17,8 @@ import (
 
 // An original is a database that will be copied, with cursors of a client.
 type original struct {
-	dsn string
-	// cursors has the cursor after each of the rows "1", "2" and "3". All rows are sent before the copy is made.
-	cursors []string
+	dsn     string
+	cursors []string // the cursor after each of the rows "1", "2" and "3"
 }
 
 // newOriginal returns an original. After the first row, its server assigns transaction numbers to other transactions. The argument
@@ -161,7 +160,7 @@ func TestRestoredWhereNumbersAreLower(t *testing.T) {
 				wantReset(t, tails[len(tails)-1])
 			}
 			here := insertAndAwait(t, dsn, tails[0], "5")
-			burn(t, dsn, ahead+100) // the server assigns the numbers that the old rows had
+			burn(t, dsn, ahead+100) // by now the server has assigned the numbers that the old rows had
 			insertAndAwait(t, dsn, tails[0], "6")
 			for i, tail := range tails {
 				wantData(t, tail, min(i, 1), "5", "6")
@@ -190,9 +189,9 @@ func TestRestoredWhereNumbersAreHigher(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// This transaction is in flight during the dump. The anchor of the cursors before and with is row 5, which is in
-	// the dump. The anchor of the cursor after is row 6, which is not. Both have higher transaction numbers than this
-	// transaction.
+	// This transaction is in flight during the dump. The rows 5 and 6 have higher transaction numbers. Row 5 is in the
+	// dump, and is the anchor of the cursors named before and with. Row 6 is not in the dump, and is the anchor of the
+	// cursor named after.
 	exec("BEGIN; INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '4')")
 	before := insertAndAwait(t, o.dsn, tail, "5")
 	dsn := dbtest.Stranger(t).DSN("postgres")
@@ -258,8 +257,8 @@ func TestRestoredWithoutTheRows(t *testing.T) {
 }
 
 // The databases of a server share one counter of transaction numbers. After a copy to another database of the server,
-// by CREATE DATABASE or by a dump, nothing needs to be corrected. Cursors from before the copy are valid in all three
-// databases. A later cursor is valid only in the database that it comes from.
+// by CREATE DATABASE or by a dump, nothing needs to be corrected. Cursors from before the copy are valid in the
+// original and in the copies. A later cursor is valid only in the database that it comes from.
 func TestCopiedToAnotherDatabaseOfTheServer(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)

@@ -17,7 +17,7 @@ func TestRetain(t *testing.T) {
 	keeps := serve(t, dsn, "--retain", "0")
 	insertAndAwait(t, dsn, keeps.tail(t, "alice"), "1")
 	askUntil(t, keeps.url+"/metrics", "(?m)^rowcast_deleted_rows_total 0$")
-	keeps.stop() // stop waits for a round of deletion that may have begun
+	keeps.stop() // after this, no deletion can be running
 	if got := valueOf(t, dsn, "SELECT count(*)::text FROM rowcast.notifications"); got != "4" {
 		t.Errorf("with --retain 0, %s rows are left, want 4", got)
 	}

@@ -20,7 +20,7 @@ type stage struct {
 	visits chan *visit
 }
 
-// A visit is a request for a stream. It stays open until the test calls leave or refuse, or ends.
+// A visit is a request for a stream. The test ends it with leave or refuse; otherwise it ends with the test.
 type visit struct {
 	t       *testing.T
 	request *http.Request

@@ -75,12 +75,13 @@ func testSilence(t *testing.T, s *stage) {
 	first := s.next()
 	first.wantCursor("c-2")
 	v.gone()
-	// If only a hello has arrived, the client waits for five heartbeat intervals instead of two and a half, because a large event may be
-	// arriving slowly. Requests may arrive late on a loaded machine.
+	// After a silence, the client's limit is five heartbeat intervals instead of two and a half, because a large event may
+	// be arriving slowly. The limit stays until an event other than rowcast.hello has arrived. On a loaded machine, the
+	// first request may arrive late.
 	first.greet("c-2", heartbeat)
 	second := s.next()
 	if waited := second.arrived.Sub(first.arrived); waited < 4*heartbeat {
-		t.Errorf("the next stream was opened %v after the one with only a hello, want about %v", waited, 5*heartbeat)
+		t.Errorf("the next stream was opened after %v, want at least %v", waited, 4*heartbeat)
 	}
 	second.wantCursor("c-2")
 	s.want("heard", []any{[]any{"notify", 1.}})

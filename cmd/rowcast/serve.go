@@ -30,8 +30,8 @@ type serveCmd struct {
 	Replays          int           `group:"database" default:"${replays}" min:"1" max:"1000" placeholder:"N" help:"Use up to N connections at a time to read the rows that reconnecting clients missed (default ${default})."`
 
 	Listen                   string           `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Listen at this address (default ${default}). With port 0 the hub uses a free port and logs it."`
-	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends a user's streams."`
-	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Allow pages of this origin, such as https://app.example.com, to open streams with their cookies. Repeat the flag for more origins."`
+	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends the streams of a user or a group."`
+	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Allow pages of this origin, such as https://app.example.com, to open streams with the user's cookies. Repeat the flag for more origins."`
 	TrustedProxy             []server.Network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Trust the X-Forwarded-For header of proxies in this network, such as 10.0.0.0/8. Repeat the flag for more networks."`
 	MaxConnections           int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow up to N streams at a time, and tell further clients to retry later (0, the default: as many as the limit of open files allows)."`
 	MaxConnectionsPerUser    int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each user up to N streams at a time (0, the default: no limit)."`
@@ -39,13 +39,13 @@ type serveCmd struct {
 
 	authFlags
 
-	Heartbeat time.Duration `group:"streams" default:"15s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Send a heartbeat to a stream after this long without an event (default ${default})."`
+	Heartbeat time.Duration `group:"streams" default:"15s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Send heartbeats to an idle stream at this interval (default ${default})."`
 	Retry     time.Duration `group:"streams" default:"3s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Tell clients to wait this long on average before they reconnect (default ${default})."`
 	Drain     time.Duration `group:"streams" default:"3s" min:"1ms" max:"6s" placeholder:"DURATION" help:"When the hub stops, end its streams one after another within this time (default ${default}, at most 6s)."`
 	MaxEvent  byteSize      `group:"streams" default:"16MiB" min:"1B" max:"1GiB" placeholder:"SIZE" help:"Send only the id and the size of rows with more data than this (default ${default})."`
 	Backlog   byteSize      `group:"streams" default:"1MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Disconnect a slow client when more than this is queued for it. The client can resume later (default ${default})."`
 	Pending   byteSize      `group:"streams" min:"32MiB" max:"1TiB" placeholder:"SIZE" help:"When more than this is queued for all clients together, disconnect the clients with the longest queues. They can resume later (default: 256MiB, or a quarter of the memory limit if that is less)."`
-	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Keep this much of the newest events in memory. Clients that resume after them need no query (default ${default})."`
+	Memory    byteSize      `group:"streams" default:"64MiB" min:"1B" max:"1TiB" placeholder:"SIZE" help:"Keep this much of the newest events in memory. Clients that have missed only these events resume without a query (default ${default})."`
 
 	LogFormat string `enum:"text,json" default:"text" group:"log" placeholder:"FORMAT" help:"Log to standard error in this format: text or json (default ${default})."`
 }
@@ -53,9 +53,9 @@ type serveCmd struct {
 // Help is shown by rowcast serve --help.
 func (serveCmd) Help() string {
 	return `/events is the stream, and /rowcast.js is the browser client. /healthz, /readyz and /metrics are for monitoring. ` +
-		`If PostgreSQL cannot be reached at the start, the hub keeps trying; until then, /readyz answers 503, and clients are told to retry later. ` +
+		`If PostgreSQL cannot be reached at the start, the hub keeps trying. Meanwhile, /readyz answers 503, and clients are told to retry later. ` +
 		`SIGTERM and SIGINT stop the hub: it ends its streams, and the clients reconnect to another hub or to the next hub at this address. ` +
-		`SIGHUP has no effect, because passwords and certificates are read again for each connection to PostgreSQL.`
+		`SIGHUP has no effect, because password files and certificates are read again for each connection to PostgreSQL.`
 }
 
 // Validate checks the addresses and the authentication flags.
@@ -95,8 +95,8 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
 	return c.advise(c.Explain(err))
 }
 
-// newServer returns the server that the flags describe. It sets the memory limit of the process and reads the JSON Web
-// Key Sets of --jwks-url, but does not connect to PostgreSQL.
+// newServer returns the server that the flags describe. It sets the memory limit of the Go runtime and tries to read the
+// JSON Web Key Sets of --jwks-url, but does not connect to PostgreSQL.
 func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.Server, error) {
 	if err := c.check(c.Listen); err != nil {
 		return nil, err
@@ -157,7 +157,6 @@ func (c *serveCmd) advise(err error) error {
 	return err
 }
 
-// newLogger returns a logger that writes text or JSON.
 func newLogger(w io.Writer, format string) *slog.Logger {
 	if format == "json" {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: durationAsText}))
@@ -180,7 +179,7 @@ func ignoreHangup(logger *slog.Logger) (stop func()) {
 	signal.Notify(hangups, syscall.SIGHUP)
 	go func() {
 		for range hangups {
-			logger.Info("SIGHUP has no effect: passwords and certificates are read again for each connection to PostgreSQL")
+			logger.Info("SIGHUP has no effect: password files and certificates are read again for each connection to PostgreSQL")
 		}
 	}()
 	return func() {

@@ -135,7 +135,8 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 	askUntil(t, local.url+"/metrics", "(?m)^rowcast_auth_denied_total 6$")
 }
 
-// TestCORS shows that pages of the named origins may read the hub's answers, and that every page may load the browser client.
+// TestCORS shows that only pages of the origins of --cors-origin may read the hub's answers, but that every page may
+// load the browser client.
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	const ours, foreign = "https://app.example.com", "https://evil.example.com"
@@ -169,7 +170,8 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-// TestCORSByDefault shows that without --cors-origin, pages of other origins may load the browser client and nothing else.
+// TestCORSByDefault shows that without --cors-origin and --insecure-uid, pages of other origins may load the browser
+// client and nothing else.
 func TestCORSByDefault(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, dbtest.Database(t), "--jwt-secret", secret)
@@ -243,7 +245,8 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	if got := statuses(t, local.url, "GET /events?uid=alice HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example\r\nConnection: close\r\n\r\n"); got != "200" {
 		t.Errorf("from the origin of --cors-origin: got %s, want 200", got)
 	}
-	// If the Host header does not name this machine, a request is refused, even if it comes from a page of this machine.
+	// Without =anywhere, a request whose Host header does not name this machine is refused, even if a page of this
+	// machine sends it.
 	if got := ask(t, "GET", local.url+"/events?uid=alice", "Host", "evil.example", "Origin", "http://localhost:3000"); got.status != 403 {
 		t.Errorf("with the host evil.example: got %d, want 403", got.status)
 	}

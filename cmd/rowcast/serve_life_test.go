@@ -53,8 +53,8 @@ func TestServeOutlivesPostgres(t *testing.T) {
 	}
 }
 
-// With --poll, a hub works through a transaction pooler, which delivers no notifications. It does not take the park
-// lock.
+// With --poll, a hub works through a transaction pooler, which delivers no notifications. The hub does not take the
+// park lock.
 func TestServePolls(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -107,7 +107,7 @@ func TestLargeEventsAreOnlyAnnounced(t *testing.T) {
 }
 
 // A client that resets its connection before, during or after its request does not affect other streams or the hub.
-func TestClientsThatStopReading(t *testing.T) {
+func TestClientsThatResetTheirConnections(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	h := serve(t, dsn)

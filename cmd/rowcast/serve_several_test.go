@@ -9,12 +9,12 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Several hubs can share a database. Each hub sends all rows to its own clients. It uses two sessions, and more while it deletes or
-// replays rows.
+// Several hubs can share a database: a row reaches clients of every hub. Each hub uses two sessions, and more when it
+// deletes or replays rows.
 func TestSeveralHubs(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	hubs := []*hub{serve(t, dsn), serve(t, dsn), serve(t, dsn)}
+	hubs := []*hub{serve(t, dsn, "--retain", "0"), serve(t, dsn, "--retain", "0"), serve(t, dsn, "--retain", "0")}
 	var tails []*process
 	for _, h := range hubs {
 		tails = append(tails, h.tail(t, "alice"))

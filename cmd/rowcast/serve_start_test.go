@@ -32,12 +32,12 @@ func TestServeDoesNotStart(t *testing.T) {
 		{
 			"without the schema",
 			[]string{"--database-url", empty, "--insecure-uid"},
-			"schema rowcast is missing or too old: it does not exist: run rowcast migrate",
+			"schema rowcast is missing, incomplete or too old: it does not exist: run rowcast migrate",
 		},
 		{
 			"with an old schema",
 			[]string{"--database-url", old, "--insecure-uid"},
-			"schema rowcast is missing or too old: it has version 0, and version " + schemaVersion + " is needed: run rowcast migrate",
+			"schema rowcast is missing, incomplete or too old: it has version 0, and version " + schemaVersion + " is needed: run rowcast migrate",
 		},
 		{
 			"on a restored dump",
@@ -71,7 +71,7 @@ func TestServeDoesNotStart(t *testing.T) {
 	}
 }
 
-// looksRestored makes a database look like one that was restored from a dump.
+// looksRestored is SQL that makes a database look like one that was restored from a dump.
 var looksRestored = []string{
 	"UPDATE rowcast.history SET horizon = horizon",
 	"INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', '9999999999')",
@@ -91,8 +91,7 @@ func TestServeDoesNotStartOnAStandby(t *testing.T) {
 	}
 }
 
-// If serve can never start with a configuration, its exit code is 2, as for a wrong command line. This is also true if
-// the log is JSON.
+// If a flag, a variable, or a file that they name is invalid, the exit code of serve is 2, even if the log is JSON.
 func TestServeWithAWrongConfiguration(t *testing.T) {
 	t.Parallel()
 	const reachable = "could read everything; if this is intended, give --insecure-uid=anywhere"

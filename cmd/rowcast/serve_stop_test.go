@@ -24,7 +24,6 @@ func TestServeStops(t *testing.T) {
 	if got.status != 503 {
 		t.Errorf("readiness: got %d, want 503", got.status)
 	}
-	// Open streams still receive rows.
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')`)
 	first.out.await(t, `"data":1}`)
 	if got := ask(t, "GET", h.url+"/healthz"); got.status != 200 {
@@ -136,7 +135,7 @@ func (p *spawned) wait(t *testing.T) error {
 	}
 }
 
-// openStreams opens streams and reads their hellos.
+// openStreams opens streams of alice and waits for the rowcast.hello of each.
 func openStreams(t *testing.T, url string, n int) (streams []*bufio.Scanner) {
 	t.Helper()
 	for range n {

@@ -50,7 +50,7 @@ func newRefuser(t *testing.T, code string) *refuser {
 	return r
 }
 
-// refuse reads a start-up packet and answers it (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+// refuse reads a start-up packet and answers with the error (https://www.postgresql.org/docs/current/protocol-message-formats.html).
 func (r *refuser) refuse(conn net.Conn) {
 	defer conn.Close()
 	var length [4]byte
@@ -72,14 +72,14 @@ func (r *refuser) error() string {
 	return `cannot connect to PostgreSQL at ` + r.socket.Addr().String() + `, database "app", user "me": FATAL: go away (SQLSTATE ` + r.code.Load().(string) + ")"
 }
 
-// noDatabase returns a database URL with which serve ends at once, and its error.
+// noDatabase returns the URL of a database that does not exist, and the error with which serve then ends.
 func noDatabase(t *testing.T) (dsn, says string) {
 	t.Helper()
 	r := newRefuser(t, "3D000")
 	return r.dsn(), r.error()
 }
 
-// waiting starts a hub whose database cannot be reached yet. It returns when the hub waits.
+// waiting starts a hub that cannot use its database yet, and returns when the hub waits for the database.
 func waiting(t *testing.T, dsn string) *hub {
 	t.Helper()
 	h := &hub{process: start(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn)}
@@ -103,8 +103,8 @@ func (h *hub) checkWaits(t *testing.T) {
 	}
 }
 
-// A hub that starts before its database waits for it, and then serves a client that has retried meanwhile. It also waits for the
-// recovery after a crash.
+// A hub that starts before its database waits for the database, and then serves a client that has retried meanwhile.
+// The database was stopped, or has crashed and must recover first.
 func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	t.Parallel()
 	c := dbtest.Cluster(t)
@@ -186,7 +186,7 @@ func TestServeWaits(t *testing.T) {
 	}
 }
 
-// A long wait causes few log lines, although the first pauses are short.
+// A hub that waits for its database does not log every attempt.
 func TestServeWaitsQuietly(t *testing.T) {
 	t.Parallel()
 	r := newRefuser(t, "57P03")

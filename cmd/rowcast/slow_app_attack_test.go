@@ -40,7 +40,7 @@ func TestAttackWithASlowApp(t *testing.T) {
 		}
 	}
 	if strings.Contains(p.err.String(), "too many open files") {
-		t.Errorf("the hub ran out of files: %s", p.err)
+		t.Errorf("the hub ran out of file descriptors: %s", p.err)
 	}
 }
 

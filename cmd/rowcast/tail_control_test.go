@@ -16,7 +16,7 @@ const controls = "a\x1b[2Jb\x7fc\u009b1md\u0085e\u202ef"
 // escaped is controls as tail prints it.
 const escaped = `a\u001b[2Jb\u007fc\u009b1md\u0085e\u202ef`
 
-// checkPrintable reports characters that a terminal interprets.
+// checkPrintable fails the test if a text contains characters that a terminal interprets, except line feeds.
 func checkPrintable(t *testing.T, what, text string) {
 	t.Helper()
 	for _, r := range text {

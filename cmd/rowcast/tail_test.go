@@ -128,7 +128,7 @@ func TestTailResumes(t *testing.T) {
 	tail.err.await(t, `the stream has ended; reconnecting in \d`)
 	tail.err.await(t, `connected to `+h.url+`/events, resuming after row \d+\n`)
 
-	last := eventsOf(t, tail.out)[4].ID // as if rowcast tail was started on a later day
+	last := eventsOf(t, tail.out)[4].ID // of row 5; a new tail resumes after it
 	again := start(t, nil, "tail", "--json", "--url", h.url+"/events", "--uid", "alice", "--last-event-id", last, "--count", "2")
 	if code := again.wait(); code != 0 || fmt.Sprint(dataOf(t, again.out)) != "[6 7]" {
 		t.Errorf("resumed from %s: got exit code %d, %s, want 0 and the rows 6 and 7", last, code, again.out)
@@ -140,7 +140,7 @@ func TestTailReportsResets(t *testing.T) {
 	h := serve(t, dbtest.Database(t))
 	tail := h.tail(t, "alice", "--last-event-id", "yesterday")
 	tail.err.await(t, `connected to .*, resuming after row yesterday\n`)
-	tail.err.await(t, `the hub cannot resume the stream, so events may be missing: {"reason": "malformed"}\n`)
+	tail.err.await(t, `the hub cannot continue the stream, so events may be missing: {"reason": "malformed"}\n`)
 	tail.out.await(t, `"event":"rowcast.reset"`)
 }
 

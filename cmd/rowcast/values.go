@@ -76,7 +76,7 @@ var (
 	wholeDuration = regexp.MustCompile(`^[+-]?(` + durationPart.String() + `)+$`)
 )
 
-// durationUnits are the units of time.ParseDuration, and d for a day.
+// durationUnits are the units of a duration. A day (d) has 24 hours.
 var durationUnits = map[string]time.Duration{
 	"ns": time.Nanosecond,
 	"us": time.Microsecond,
@@ -109,7 +109,7 @@ func parseDuration(text string) (int64, error) {
 	return clamp(sum), nil
 }
 
-// clamp converts n to the nearest int64.
+// clamp converts n to an int64. A number outside the range of int64 becomes the nearest int64.
 func clamp(n float64) int64 {
 	switch {
 	case n >= math.MaxInt64:
@@ -197,7 +197,7 @@ func (o *origin) UnmarshalText(text []byte) error {
 	case strings.EqualFold(name, "null"):
 		return errors.New(`"null" is refused: any page can have this origin`)
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
-		return errors.New("an origin is a scheme and a host, such as https://app.example.com, and the port if it is not 80 or 443")
+		return errors.New("an origin is a scheme and a host, such as https://app.example.com, and the port if it is not the default")
 	case strings.Trim(strings.ToLower(u.Hostname()), asciiHost) != "":
 		return fmt.Errorf("%q: browsers send this name in ASCII; write it as they do (xn--…)", u.Hostname())
 	case name != asSent(u):

@@ -103,7 +103,7 @@ func TestWatchFails(t *testing.T) {
 	runSQL(t, empty, "CREATE TABLE orders (id int)")
 	for _, args := range [][]string{{"watch", "orders", "--recipient=id"}, {"watch", "--list"}, {"unwatch", "orders"}} {
 		code, _, stderr := run(t, nil, append(args, "--database-url", empty)...)
-		if want := "rowcast: schema rowcast is missing or too old: run rowcast migrate\n"; code != 1 || stderr != want {
+		if want := "rowcast: schema rowcast is missing, incomplete or too old: run rowcast migrate\n"; code != 1 || stderr != want {
 			t.Errorf("rowcast %q without the schema: got %d, %q, want 1, %q", args, code, stderr, want)
 		}
 	}

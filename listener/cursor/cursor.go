@@ -15,8 +15,8 @@ const First = 3
 //   - all rows of every other transaction that is at or above Xmax or in Xip.
 //
 // In the cursor of a reader, Xmax is at most one above the highest transaction of which a row was read (rule 17),
-// because the server may assign the numbers of aborted and empty transactions again after a crash. The end of a batch
-// has the xmax of its snapshot. A Cursor is immutable, so cursors may share Xip.
+// because the server may assign the numbers of aborted and empty transactions again after a crash. The cursor of a
+// snapshot, which is the end of a batch, has the xmax of the snapshot. A Cursor is immutable, so cursors may share Xip.
 type Cursor struct {
 	Xmax uint64
 	Xip  []uint64 // the transactions in flight, ascending; each is below Xmax and is not Xid
@@ -62,7 +62,7 @@ func (c Cursor) SeenBelow(horizon uint64) bool {
 	return c.Xmax >= horizon && (len(c.Xip) == 0 || c.Xip[0] >= horizon) && (c.Xid == 0 || c.Xid >= horizon)
 }
 
-// Covers reports whether c has seen everything that other has seen.
+// Covers reports whether c has seen everything that other has seen. If c has the lower Xmax, Covers returns false.
 func (c Cursor) Covers(other Cursor) bool {
 	if c.Xmax < other.Xmax {
 		return false
@@ -184,9 +184,9 @@ func (s *Steps) After(row Row) Cursor {
 	return c
 }
 
-// inFlight returns the transactions that a reader in the middle of transaction xid has not seen. Below xid, these are
-// the transactions that the new snapshot does not show, because all other transactions below xid have been delivered
-// (rule 2). Above xid, these are the transactions that the old cursor had not seen, because none of them has been
+// inFlight returns the Xip of a reader in the middle of transaction xid. before is the Xip of the old cursor, and after
+// is the Xip of the new snapshot. Below xid, the result has the transactions of after, because all other transactions
+// below xid have been delivered (rule 2). Above xid, it has the transactions of before, because none of them has been
 // delivered (rule 3).
 func inFlight(xid uint64, before, after []uint64) []uint64 {
 	below, _ := slices.BinarySearch(after, xid)
@@ -219,9 +219,9 @@ func (c Cursor) Before(xid uint64) Cursor {
 	return c
 }
 
-// Clamp returns what is left of a cursor after a recovery that row has survived. The server has lost the transactions
-// above the transaction of row that the cursor had seen. The server can assign their numbers again, so the cursor must
-// no longer claim them (rule 20). The server does not assign the numbers up to the transaction of row again.
+// Clamp returns the cursor without the transactions above the transaction of row, in the new epoch. The server has lost
+// these transactions in a crash or failover, and row is left. The server can assign their numbers again, so the cursor
+// must no longer claim them (rule 20). The server does not assign the numbers up to the transaction of row again.
 func (c Cursor) Clamp(row Row, epoch Tag) Cursor {
 	c.Epoch = epoch
 	if c.Xmax <= row.Xid {

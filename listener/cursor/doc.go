@@ -11,8 +11,8 @@
 // # Terms
 //
 // A batch has the rows that a new snapshot shows and an old cursor has not seen. They are delivered in the order of
-// [Cursor.Compare]. A cursor claims a transaction if it would not deliver its rows again. A cursor is whole if it is
-// not in the middle of a transaction.
+// [Cursor.Compare]. A cursor claims a transaction if its reader would not receive the rows of the transaction again. A
+// cursor is whole if it is not in the middle of a transaction.
 //
 // An epoch is a stretch of the server's history without a restart, crash recovery, failover or restore.
 //

@@ -19,7 +19,8 @@ type client struct {
 	received []*row       // the rows received after the first id
 }
 
-// A frame is an event that is queued for a client: a row, a beat or a hello. A hello gives a new client its baseline.
+// A frame is an event that is queued for a client: a row, a beat or a hello. The hello of a new or reset stream has a
+// baseline.
 type frame struct {
 	id       string
 	row      *row

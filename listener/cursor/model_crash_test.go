@@ -24,9 +24,9 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
-// With synchronous_commit off, or after a failover to a standby that lags, the server may lose delivered rows too. A
-// client that has received a lost row is reset if the hub does not keep a record of it. The model reports a reset of
-// any other client as a finding. Each client receives the remaining rows once.
+// With synchronous_commit off, or after a failover to a standby that lags, the server may lose delivered rows too. If
+// the anchor of a client's cursor is lost, and the hub cannot clamp the cursor, the client is reset. The model reports
+// any other reset as a finding. Each client receives the remaining rows once.
 func TestCrashesThatLoseCommits(t *testing.T) {
 	t.Parallel()
 	resets, clients := 0, 0
@@ -43,9 +43,9 @@ func TestCrashesThatLoseCommits(t *testing.T) {
 	}
 }
 
-// If there is one hub, which is never restarted, and no web page, no client is reset, even if crashes lose delivered rows.
-// The hub has sent every cursor itself, and keeps a record of what it delivered. So it can clamp each cursor to the rows
-// that are left.
+// If there is one hub, which is never restarted, and no web page, no client is reset, even if crashes lose delivered
+// rows. The hub has sent every cursor itself, and keeps a record of what it delivered. So it can clamp each cursor to
+// the rows that are left.
 func TestLongRunningHubResetsNoClient(t *testing.T) {
 	t.Parallel()
 	clamps := 0

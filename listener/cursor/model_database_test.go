@@ -59,7 +59,7 @@ type row struct {
 const disownedXid = 1
 
 // A snapshot has the cursor of a database snapshot, and the time at which it was taken. From the time, the model
-// computes what the snapshot shows, without using the cursor.
+// computes what the snapshot shows (see visible).
 type snapshot struct {
 	cursor.Cursor
 	at int64
@@ -223,8 +223,8 @@ func (d *database) visible(s snapshot) (rows []*row) {
 	return rows
 }
 
-// unseen returns the rows that the cursor to has seen and the cursor from has not seen, in the order of delivery. If
-// concerns is not nil, it selects from these rows.
+// unseen returns the rows that from has not seen and to has seen, in the order of delivery. If concerns is not nil,
+// only rows for which it returns true are returned.
 func (d *database) unseen(from, to cursor.Cursor, concerns func(*row) bool) (rows []*row) {
 	for r := range d.rows() {
 		if !from.Seen(r.Xid, r.ID) && to.Seen(r.Xid, r.ID) && (concerns == nil || concerns(r)) {
@@ -247,8 +247,8 @@ func (d *database) start(s snapshot) (cursor.Cursor, map[int]bool) {
 	return c.Reached(s.Cursor), seen
 }
 
-// render calls rowcast.cursor() in a transaction, for a page. The page shows the rows of the snapshot, and the rows
-// that the transaction has inserted with its own xid.
+// render models a page that is rendered in a transaction, and its call of rowcast.cursor(). The page shows the rows of
+// the snapshot, and the rows that the transaction has inserted with its own xid.
 func (d *database) render(t *transaction) {
 	s := d.snapshot()
 	if d.IntN(2) == 0 {

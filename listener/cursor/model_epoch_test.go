@@ -39,8 +39,8 @@ func (h *hub) note(row cursor.Row) {
 	}
 }
 
-// left returns the highest delivered row that still exists, unless a delivered row that is not kept could be above
-// it.
+// left returns the highest delivered row that still exists. It returns nil if there is none, or if a delivered row that
+// is not kept could be above it.
 func (h *hub) left() (left *cursor.Row) {
 	for _, row := range h.delivered {
 		if h.db.holds(row) && (row.Xid >= h.floor || h.omit == floor) && (left == nil || left.Compare(row) < 0) {
@@ -62,7 +62,7 @@ func (h *hub) restart() {
 	}
 }
 
-// after returns what is left of a cursor of the epoch that has ended.
+// after converts a cursor of the ended epoch to the new epoch. It clamps the cursor if delivered rows are lost.
 func (e recovery) after(omit rule, c cursor.Cursor) cursor.Cursor {
 	if e.left != nil && omit != clamped {
 		return c.Clamp(*e.left, e.next)
@@ -71,8 +71,8 @@ func (e recovery) after(omit rule, c cursor.Cursor) cursor.Cursor {
 	return c
 }
 
-// forward converts a client's cursor of an earlier epoch to the present epoch. known reports whether the hub has kept a
-// record of that epoch's recovery that covers the cursor.
+// forward converts a client's cursor of an earlier epoch to the present epoch. known reports whether that is possible:
+// the hub must have a record of each recovery since that epoch, and must have delivered what the client has seen.
 func (h *hub) forward(c cursor.Cursor) (left cursor.Cursor, known bool) {
 	recoveries := h.recoveries
 	if h.omit == everyRecovery && len(recoveries) > 0 {
@@ -91,8 +91,8 @@ func (h *hub) forward(c cursor.Cursor) (left cursor.Cursor, known bool) {
 	return c, known
 }
 
-// validate decides from where a stream goes on: from the client's cursor if it is valid, or from what is left of it if
-// the hub knows that. If not, validate resets the client.
+// validate decides from where a stream goes on: from the client's cursor if it is valid, or from the cursor that
+// forward returns. If forward cannot convert the cursor, validate resets the client.
 func (s *stream) validate(at cursor.Cursor) (accepted bool) {
 	s.to = nil
 	claimed := at

@@ -15,7 +15,7 @@ type hub struct {
 	live cursor.Cursor // the cursor after the last delivered row, perhaps in the middle of a transaction
 	seen map[int]bool  // the serials of the rows that the hub has read
 
-	page int // the number of rows of a page
+	page int // the largest number of rows of a page
 	lag  int // the percentage of its actions that the hub skips
 
 	from, snapshot cursor.Cursor // the beginning and the end of the present batch
@@ -28,7 +28,7 @@ type hub struct {
 	start   cursor.Cursor // the cursor before the first row of window
 	streams []*stream
 
-	delivered    []cursor.Row // the last rows delivered since the hub began, and the anchor with which it began
+	delivered    []cursor.Row // the anchor with which the hub began and the rows delivered since, the last maxDelivered
 	maxDelivered int          // the largest length of delivered
 	floor        uint64       // the highest transaction of a row that was removed from delivered, or of the first anchor
 	recoveries   []recovery

@@ -106,8 +106,8 @@ func TestRules(t *testing.T) {
 }
 
 // leaveOut plays histories with the rule p.omit left out, and expects that clients receive wrong rows in at least one.
-// It plays the histories with wrong rows again with the rule, and expects no finding. The histories are the same in
-// each run.
+// It plays the seeds of the histories with wrong rows again, with the rule, and expects no finding. The seeds are the
+// same in each run of the test.
 func leaveOut(t *testing.T, p plan) {
 	histories := number(t, "ROWCAST_HISTORIES", 1500)
 	enough := os.Getenv("ROWCAST_HISTORIES") == ""

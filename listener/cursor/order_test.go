@@ -65,7 +65,7 @@ func TestCovers(t *testing.T) {
 	}
 }
 
-// A cursor has seen everything below a horizon if, and only if, it has seen every possible row below it.
+// SeenBelow returns true if, and only if, the cursor has seen all rows of each transaction below the horizon.
 func TestSeenBelow(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		for _, c := range u.stops() {
@@ -80,8 +80,8 @@ func TestSeenBelow(t *testing.T) {
 	})
 }
 
-// allRows returns every row that a universe can have. It also returns rows with an id or a transaction number above those
-// of every universe.
+// allRows returns every row that a universe can have. It also returns rows with an id or a transaction number above
+// those of every universe.
 func allRows() (rows []cursor.Row) {
 	for xid := uint64(cursor.First); xid < cursor.First+xids+5; xid++ {
 		for id := range int64(ids + 1) {

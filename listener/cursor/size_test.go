@@ -10,8 +10,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// An id with a thousand transactions in flight fits into a header line of a proxy, however they are distributed. The
-// cases are chosen to make long lists.
+// An id with a thousand transactions in flight has fewer than 7,500 bytes, however they are distributed. So it fits
+// into a header line of a proxy.
 func TestLongest(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -50,7 +50,7 @@ func TestLongest(t *testing.T) {
 
 const (
 	most   = 1000    // transactions in flight
-	widest = 1 << 31 // the largest distance from xmax to the lowest: PostgreSQL stops before 32-bit numbers would repeat
+	widest = 1 << 31 // the largest distance from xmax to them: PostgreSQL stops before 32-bit numbers repeat
 )
 
 // Parse accepts MaxInFlight transactions in flight, and refuses one more.

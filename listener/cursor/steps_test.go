@@ -27,7 +27,7 @@ func ExampleCursor_After() {
 	// end: xmax 109, in flight [103 107], anchor 8
 }
 
-// A universe has some transactions with some rows each, and two cursors. The cursor to covers the cursor from.
+// A universe has the rows of some transactions, and two cursors. The second cursor, to, covers the first, from.
 type universe struct {
 	from, to cursor.Cursor
 	rows     []cursor.Row // in the order of xid and id
@@ -79,7 +79,7 @@ func randomWhole(rng *rand.Rand, xmax uint64, mayMiss func(xid uint64) bool) cur
 
 func tag(xid uint64, id int64) cursor.Tag { return cursor.Tag(xid*100 + uint64(id)) }
 
-// batch returns the rows that the cursor to has seen and the cursor from has not, in the order of delivery.
+// batch returns the rows that u.to has seen and u.from has not seen, in the order of delivery.
 func (u universe) batch() []cursor.Row {
 	batch := slices.DeleteFunc(slices.Clone(u.rows), func(r cursor.Row) bool {
 		return u.from.Seen(r.Xid, r.ID) || !u.to.Seen(r.Xid, r.ID)
@@ -135,8 +135,8 @@ func (u universe) sees(t *testing.T, c cursor.Cursor, want func(cursor.Row) bool
 	}
 }
 
-// The cursors of a batch are well-formed and of the new epoch. Their anchor is the last row of the highest
-// transaction of which a row was seen.
+// The cursors of a batch are well-formed and of the new epoch. A row of the batch becomes the anchor if its transaction
+// is the highest of which a row was seen. Otherwise the anchor stays.
 func TestShape(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {
 		at := u.from

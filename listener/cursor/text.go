@@ -102,7 +102,7 @@ func (c Cursor) lastID() int64 {
 	return c.Anchor.ID
 }
 
-// Parse reads the text of a cursor. It also accepts the text of each cursor that it returns.
+// Parse reads the text of a cursor. Its only error is [ErrMalformed].
 func Parse(text string) (Cursor, error) {
 	fields := strings.Split(text, "-")
 	if len(fields) != 6 {
@@ -182,9 +182,9 @@ const (
 )
 
 // appendXip appends the transactions in flight as the gaps between them, from xmax downwards. A gap is the number of
-// transactions between two transactions of the list. The gap is written in base 32, the highest digit first. A gap
-// below 32 takes one character. If a thousand transactions are spread evenly over 2^31, the largest possible distance,
-// each gap takes five characters.
+// transactions between two neighbours of the list, or between xmax and the highest. The gap is written in base 32, the
+// highest digit first. A gap below 32 takes one character. If a thousand transactions are spread evenly over 2^31
+// numbers, the widest possible range, each gap takes five characters.
 func appendXip(b []byte, xmax uint64, xip []uint64) []byte {
 	if len(xip) == 0 {
 		return b

@@ -12,7 +12,7 @@ import (
 	"rowcast/listener/loglimit"
 )
 
-// An Operation is something that the hub attempts and that can fail. The caller decides whether it is attempted again.
+// An Operation is something that the hub attempts and that can fail.
 type Operation string
 
 // The operations.
@@ -40,8 +40,8 @@ var All = []Operation{
 }
 
 // steady lists the operations that one loop of the hub attempts again and again. So the last attempt says whether such
-// an operation fails at present. All other operations are attempted only when they are needed, for example by a client
-// or the app. Several goroutines may attempt such an operation at the same time. Some may succeed while others fail.
+// an operation fails at present. All other operations are attempted only when they are needed, for example for a
+// client. Several goroutines may attempt them at the same time, and some may succeed while others fail.
 var steady = []Operation{Connect, ParkLock, Fetch, History, Retention, JWKS}
 
 // An operation that is not steady counts as failing for some time after its last failure. Both times are longer than
@@ -117,7 +117,8 @@ func (s *State) add(err error) {
 	s.Last, s.Err, s.Succeeded = now, err, false
 }
 
-// Warn records a failure and logs it to logger, unless the operation's failures were logged too often before.
+// Warn records a failure. It also logs the failure to logger, unless the operation's failures were logged too often
+// before.
 func (r *Record) Warn(logger *slog.Logger, of Operation, err error, message string, attributes ...any) {
 	if limited, ok := r.failed(of, err).Allow(logger); ok {
 		limited.Warn(message, append(attributes, "error", err)...) //nolint:sloglint // each caller gives a constant

@@ -9,7 +9,7 @@ type Row struct {
 	Recipient string // [Everyone], a user or a group
 	Event     string
 	// Data is one line of JSON. It is nil if it is larger than the listener's MaxData, or if Unreadable is set. The
-	// receiver may keep it, so the sender must not change it afterwards. The receiver does not change it.
+	// receiver may keep it, so nobody may change it afterwards.
 	Data []byte
 	Size int64 // the size of the data in bytes; 0 if it is too large to be measured, or if Unreadable is set
 
@@ -21,8 +21,8 @@ type Row struct {
 	Cursor cursor.Cursor
 }
 
-// A Batch has the next rows that the listener has read. It is a batch as package cursor defines it, or a part of one: if
-// very many rows have become visible at once, they come in several Batches. So a Batch can end in the middle of a
+// A Batch has the next rows that the listener has read. It is a batch as package cursor defines it, or a part of one:
+// if very many rows have become visible at once, they come in several Batches. So a Batch can end in the middle of a
 // transaction.
 type Batch struct {
 	Rows []Row // in the order in which they must be sent; empty if there was nothing new
@@ -35,9 +35,9 @@ type Batch struct {
 	// Warming reports that the listener still reads rows that were committed before it began. A hub should accept no
 	// clients until it has received a batch without Warming.
 	Warming bool
-	// Clamp is set if a crash of the server has lost delivered rows, and the batch continues after the rows that are
-	// left. The rows of transactions above the transaction of this row are lost. The cursor of a client of the earlier
-	// epoch must be clamped too ([cursor.Cursor.Clamp]).
+	// Clamp is set if the server has lost delivered rows in a crash or failover, and the batch continues after the rows
+	// that are left. The delivered rows of transactions above the transaction of this row are lost. The cursor of a
+	// client of the earlier epoch must be clamped too ([cursor.Cursor.Clamp]).
 	Clamp *cursor.Row
 	// Reset, if not empty, is the reason why this batch does not continue the batch before it: delivered rows may be
 	// lost, or rows between the batches may be missing.

@@ -1,5 +1,5 @@
-// Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. They apply
-// to messages sent with NOTIFY and to authentication. The constraints of the table are nearly the same rules (see
+// Package feed has the types that the listener delivers to a hub, and the rules for recipients and events. The rules
+// apply to messages sent with NOTIFY and to authentication. The constraints of the table are nearly the same (see
 // sql/README.md).
 package feed
 

@@ -11,7 +11,6 @@ import (
 	"rowcast/listener/loglimit"
 )
 
-// Lines that come too often are left out, and the next line has their number.
 func TestLimitCountsWhatItLeavesOut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

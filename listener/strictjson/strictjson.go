@@ -1,7 +1,7 @@
 // Package strictjson reads JSON objects with keys that decide which clients receive something. Keys are
-// case-sensitive, and no key may occur twice. Objects inside the values are not checked. [encoding/json] accepts
-// RECIPIENT as recipient, and uses the last of two values. So a role that can write into the text could change the
-// recipient.
+// case-sensitive, and no key may occur twice. Objects inside the values are not checked. [encoding/json] alone would
+// accept RECIPIENT as recipient, and use the last of two values. Somebody who can add a key to the text could then
+// change the recipient.
 package strictjson
 
 import (

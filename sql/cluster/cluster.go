@@ -2,12 +2,14 @@
 // programs. The demo, the benchmark and the tests use it.
 //
 // The server listens on a Unix socket in a directory that other users cannot
-// enter. PostgreSQL refuses to run as root. When this process is root, the
-// server runs as an unprivileged user (see serverAccount).
+// enter, and on 127.0.0.1 if a port is set. PostgreSQL refuses to run as root.
+// When this process is root, the server runs as an unprivileged user (see
+// serverAccount).
 //
 // The server should end with the process that started it. [Cluster.Stop] stops
 // it in the normal case. If the process is killed, the kernel stops the server
-// on Linux and FreeBSD; on other systems the next Start stops it.
+// on Linux and FreeBSD. On other systems the next Start with the same directory
+// stops it.
 package cluster
 
 import (
@@ -65,7 +67,8 @@ type Cluster struct {
 	Template string
 
 	// Primary is a running Cluster. If it is not nil, new files are a base
-	// backup of it, and the server is its hot standby.
+	// backup of it instead of copies of Template, and the server is its hot
+	// standby.
 	Primary *Cluster
 
 	// Fresh makes the first Start delete the files of earlier runs.
@@ -80,7 +83,7 @@ type Cluster struct {
 	account account
 	lock    *os.File
 	server  *server // nil when stopped
-	started bool    // the first Start has succeeded
+	started bool    // Start has succeeded before
 }
 
 // Start creates the files if there are none, starts the server and returns when
@@ -282,7 +285,7 @@ func (c *Cluster) DSN(database string) string {
 // superuser is the only role that can log in to a new cluster.
 const superuser = "postgres"
 
-// port returns the port of the socket, which is a part of its file name.
+// port returns the server's port, which is a part of the socket's file name.
 func (c *Cluster) port() int {
 	if c.Port == 0 {
 		return 5432

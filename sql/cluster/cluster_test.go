@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,12 +46,7 @@ func TestOtherUsersCannotConnect(t *testing.T) {
 		t.Errorf("without a port the server listens on %q, want no address", got)
 	}
 	stop(t, c)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Port = free.Addr().(*net.TCPAddr).Port
-	free.Close()
+	c.Port = dbtest.Port(t)
 	start(t, c)
 	for _, user := range []string{"postgres", "postgres:guess"} {
 		conn, err := pgx.Connect(dbtest.Context(t), fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres?sslmode=disable", user, c.Port))

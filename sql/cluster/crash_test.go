@@ -79,7 +79,7 @@ func TestWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := dbtest.Receive(t, ended, "the return of Wait after the server has ended by itself"); err == nil || !strings.Contains(err.Error(), "database system is shut down") {
-		t.Errorf("Wait for a server that ends by itself: got %v, want an error with the line database system is shut down of its log", err)
+		t.Errorf("Wait for a server that ends by itself: got %v, want an error that contains the log line \"database system is shut down\"", err)
 	}
 	start(t, c)
 	go wait()

@@ -42,10 +42,10 @@ func DefaultDir(name string) (string, error) {
 }
 
 // Temporary creates a directory for the clusters of this process. base is the
-// default directory with the name, and dir is below it. remove deletes dir. If
-// the process is killed, the next call of Temporary with the name, in any
-// process, deletes dir. A process that creates or deletes such a directory holds
-// the lock of base.
+// result of DefaultDir, and dir is below it. remove deletes dir. If the process
+// is killed, the next call of Temporary with the same name, in any process,
+// deletes dir. A process that creates or deletes such a directory holds the lock
+// of base.
 func Temporary(ctx context.Context, name string) (base, dir string, remove func(context.Context) error, err error) {
 	if base, err = DefaultDir(name); err != nil {
 		return "", "", nil, err
@@ -126,7 +126,8 @@ func dirMode(server account) fs.FileMode {
 	return 0o700
 }
 
-// makeAll does the same as os.MkdirAll, but ignores the umask.
+// makeAll creates a directory and the directories above it, unless they exist.
+// It ignores the umask.
 func makeAll(path string, mode fs.FileMode) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -141,8 +142,8 @@ func makeAll(path string, mode fs.FileMode) error {
 }
 
 // checkOwner returns an error if another user owns a directory or can write to
-// it. For root, it also checks each directory above, because its owner could
-// replace the directory. A directory above may be writable by others if its
+// it. For root, it also checks each directory above, whose owner could replace
+// the directory. A directory above may be writable by others if its
 // sticky bit is set, because others cannot rename the files of root there.
 func checkOwner(path string) error {
 	for dir := path; ; dir = filepath.Dir(dir) {
@@ -206,7 +207,7 @@ func tryLock(dir string) (*os.File, error) {
 	return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 }
 
-// awaitLock locks a directory as soon as no other process has the lock.
+// awaitLock waits until it can lock a directory, or until ctx ends.
 func awaitLock(ctx context.Context, dir string) (*os.File, error) {
 	for {
 		file, err := tryLock(dir)

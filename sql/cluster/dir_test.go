@@ -57,8 +57,8 @@ func TestDefaultDirFallsBack(t *testing.T) {
 	start(t, quick(dir))
 }
 
-// Start refuses a directory that another user controls, a link, a file, and a directory that the server's user cannot
-// enter. Otherwise another user could choose which files Start overwrites.
+// Start refuses a link, and a directory that another user controls, because that user could choose which files Start
+// overwrites. It also refuses a file, and a directory that the server's user cannot enter.
 func TestForeignDirectoriesAreRefused(t *testing.T) {
 	t.Parallel()
 	mkdir := func(t *testing.T, dir string) {

@@ -136,7 +136,6 @@ func TestServerEndsWithItsKilledOwner(t *testing.T) {
 	}
 }
 
-// Start stops the server that a killed process has left behind.
 func TestLeftoverServerIsStopped(t *testing.T) {
 	t.Parallel()
 	leftover := started(t)

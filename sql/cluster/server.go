@@ -19,7 +19,7 @@ import (
 // a killed server remain.
 const patience = 20 * time.Second
 
-// server is a postmaster that this process has started.
+// server is a postmaster that this process or an earlier one has started.
 type server struct {
 	process *os.Process
 	exited  chan struct{} // closed when the process has ended
@@ -44,7 +44,7 @@ func spawn(cmd *exec.Cmd, logFile string) (*server, error) {
 
 // wait starts the process and waits for it on the same thread. Where
 // dieWithParent has an effect, the kernel stops the process when the thread that
-// started it ends.
+// started it ends, so the thread must exist as long as the process.
 func (s *server) wait(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -126,7 +126,8 @@ func (c *Cluster) stopLeftover(ctx context.Context) error {
 		return err
 	}
 	if !isServer(pid, c.data()) {
-		// Another program has this process id now. PostgreSQL would not start with this file.
+		// If that program runs as the server's user, PostgreSQL does not start
+		// while this file exists.
 		return ignoreMissing(os.Remove(pidFile(c.data())))
 	}
 	c.report("stopping the server that an earlier run left behind")

@@ -9,8 +9,8 @@ import (
 )
 
 // supported is false: a Cluster needs Unix sockets, owners of files, and
-// signals. Start, DefaultDir, Temporary and Obtain fail with ErrUnsupported
-// before they call one of the functions below.
+// signals. Start, DefaultDir, Temporary and Obtain fail before they call one of
+// the functions below.
 const supported = false
 
 const noFollow = 0

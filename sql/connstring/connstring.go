@@ -18,8 +18,9 @@ type Error string
 
 func (e Error) Error() string { return string(e) }
 
-// ErrInvalid reports a connection string that cannot be parsed.
-const ErrInvalid = Error("the database URL is invalid: write postgres://user:password@host:5432/name, and percent-encode special characters in the password")
+// ErrInvalid reports that no configuration can be made of a connection string and libpq's variables.
+const ErrInvalid = Error("the database URL, a variable of libpq such as PGPORT, or a file that they name is invalid: " +
+	"write the URL as postgres://user:password@host:5432/name, and percent-encode special characters in its password")
 
 const errSSLMode = Error("sslmode is invalid: write disable, allow, prefer, require, verify-ca or verify-full")
 

@@ -1,13 +1,13 @@
 // Package dbtest gives tests a real PostgreSQL: a private server for each test
 // binary, and in it a database for each test.
 //
-// Every package that uses it begins its tests with
+// A package whose tests need a database has this function:
 //
 //	func TestMain(m *testing.M) { dbtest.Main(m) }
 //
 // The server is started for the first test that needs one. Its files are copies of files that initdb creates once for
 // each version of PostgreSQL. It runs as package cluster describes, with fsync off. If no PostgreSQL can be found or
-// downloaded, the tests that need one fail and say what to install.
+// downloaded, the tests that need one fail.
 package dbtest
 
 import (
@@ -29,9 +29,9 @@ import (
 )
 
 // Main runs the tests of a package, fails if they leave goroutines behind,
-// removes the servers and exits. It is the whole body of a TestMain. If the
-// binary is killed, the next binary removes the files of its servers. On Linux
-// and FreeBSD the kernel stops the servers at once. Elsewhere they end when
+// removes the servers and exits. If the binary is killed, the next binary that
+// starts a server removes the files of the killed one. On Linux and FreeBSD the
+// kernel stops the servers when the binary is killed. Elsewhere they end when
 // their files are gone.
 func Main(m *testing.M) {
 	code := m.Run()
@@ -74,7 +74,7 @@ func Empty(t testing.TB) string {
 	return create(t, server, err, "template0")
 }
 
-// sharedServer returns the server of this test binary.
+// sharedServer returns the server of this test binary. The first call starts it.
 var sharedServer = sync.OnceValues(func() (*cluster.Cluster, error) {
 	server, err := private()
 	if err != nil {

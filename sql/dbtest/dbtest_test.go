@@ -1,13 +1,17 @@
 package dbtest_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,8 +142,8 @@ func TestClusterCrashesAlone(t *testing.T) {
 	}
 }
 
-// helperVariable makes this test binary behave as the binary of another package
-// with one test, TestHelper.
+// helperVariable tells TestHelper what to do in a process that another test has
+// started: "use" a database, "leak" a goroutine, or run "without" PostgreSQL.
 const helperVariable = "ROWCAST_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -249,4 +253,48 @@ func (r *recordingTB) Skip(args ...any) { r.end("skipped", args) }
 func (r *recordingTB) end(outcome string, args []any) {
 	r.outcome, r.message = outcome, fmt.Sprint(args...)
 	runtime.Goexit()
+}
+
+// Two processes reserve different ports. A port at which a server listens is not reserved.
+func TestPortsAreReservedOnce(t *testing.T) {
+	const first, end = 19000, 19004
+	if os.Getenv("DBTEST_RESERVES") != "" {
+		port, err := dbtest.ReservePort(first, end)
+		fmt.Println(port, err)
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the test closes the pipe
+		os.Exit(0)
+	}
+	listening, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", end-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listening.Close()
+	other := exec.Command(os.Args[0], "-test.run=^TestPortsAreReservedOnce$")
+	other.Env = append(os.Environ(), "DBTEST_RESERVES=1")
+	out, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = in.Close(), other.Wait() }()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{line}
+	for range 3 {
+		port, err := dbtest.ReservePort(first, end)
+		got = append(got, fmt.Sprintln(port, err))
+	}
+	slices.Sort(got)
+	want := []string{"0 find a free TCP port on 127.0.0.1: all from 19000 to 19003 are taken\n", "19000 <nil>\n", "19001 <nil>\n", "19002 <nil>\n"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }

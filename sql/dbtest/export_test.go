@@ -13,3 +13,6 @@ func WithoutPostgreSQL() {
 		return cluster.Programs{}, cluster.ErrNotFound
 	}
 }
+
+// ReservePort lets a test reserve ports of a small range.
+var ReservePort = reservePort

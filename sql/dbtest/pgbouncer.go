@@ -25,10 +25,7 @@ func PgBouncer(t testing.TB, dsn, mode string, sessions int) (pooled string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := freePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := Port(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "pgbouncer.ini")
 	ini := fmt.Sprintf(`[databases]

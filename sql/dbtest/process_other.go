@@ -8,8 +8,8 @@ import (
 	"os/exec"
 )
 
-// The tests that call these functions need a PostgreSQL of their own, which
-// package cluster cannot start on this system.
+// The tests that call these functions need a PostgreSQL, which package cluster
+// cannot start on this system.
 
 func Suspend(int) error                { return errors.ErrUnsupported }
 func Resume(int) error                 { return errors.ErrUnsupported }

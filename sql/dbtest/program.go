@@ -31,8 +31,8 @@ func Client(t testing.TB, name string) string {
 }
 
 // Program returns the path of the first of the named programs that is installed.
-// If there is none, the test ends with [Missing]. The Debian package is the one
-// that has the program.
+// If none is installed, it calls [Missing] and names the Debian package of the
+// first program.
 func Program(t testing.TB, debianPackage string, names ...string) string {
 	t.Helper()
 	for _, name := range names {
@@ -65,8 +65,8 @@ func NodeModules(t testing.TB, source, name, module string) string {
 }
 
 // Missing skips a test that needs something that the machine does not have. With
-// CI=true it fails the test, because .ci/run installs what the tests need, and a
-// skipped test would not be noticed.
+// CI=true, which .ci/run sets, it fails the test, because a skipped test would
+// not be noticed.
 func Missing(t testing.TB, missing string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {

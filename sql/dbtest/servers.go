@@ -4,9 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
-	"math/big"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -61,7 +58,8 @@ func startFor(t testing.TB, configure func(*cluster.Cluster)) *cluster.Cluster {
 }
 
 // TCP sets the password of the superuser and returns the superuser's connection
-// string over TCP. A standby has the password of its primary, and TCP sets none.
+// string over TCP. On a standby it sets none, because the standby has the
+// password of its primary.
 func TCP(t testing.TB, c *cluster.Cluster, database string) string {
 	t.Helper()
 	err := execute(Context(t), c, `DO $$ BEGIN
@@ -85,7 +83,7 @@ func private() (*cluster.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := reservePort(firstPort, endPort)
 	return &cluster.Cluster{
 		Dir:      filepath.Join(b.dir, strings.ToLower(rand.Text()[:8])),
 		Programs: b.programs,
@@ -123,19 +121,3 @@ var prepare = sync.OnceValues(func() (b binary, err error) {
 	}
 	return b, err
 })
-
-// freePort returns a port below the ports that Linux and macOS give to outgoing
-// connections, so that it remains free while a server restarts.
-func freePort() (int, error) {
-	for range 100 {
-		n, err := rand.Int(rand.Reader, big.NewInt(12000))
-		if err != nil {
-			return 0, err
-		}
-		port := 20000 + int(n.Int64())
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, errors.New("find a free TCP port on 127.0.0.1 from 20000 to 31999: tried 100")
-}

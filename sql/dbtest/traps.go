@@ -2,8 +2,8 @@ package dbtest
 
 // Traps is SQL that creates traps in the schema public: functions and operators that no code of rowcast may call. For
 // each function and binary operator of pg_catalog, there is a trap with the same name and arguments, if PostgreSQL
-// permits it. Further traps match a pair of types better than the operators of pg_catalog do. A trap that is called
-// raises an error. It also advances the sequence public.caught, which a rollback does not undo.
+// permits it. Further traps match the types of arguments better than what pg_catalog has. A trap that is called raises
+// an error. It also advances the sequence public.caught, which a rollback does not undo.
 const Traps = `DO $do$
 DECLARE
 	f record;
@@ -26,7 +26,7 @@ BEGIN
 		BEGIN
 			EXECUTE format('CREATE FUNCTION public.%I(%s) RETURNS %s %s', f.name, f.args, f.result, body);
 			n := n + 1;
-		EXCEPTION WHEN OTHERS THEN NULL; -- plpgsql does not support the types of this function
+		EXCEPTION WHEN OTHERS THEN NULL; -- for example, plpgsql does not support the types of this function
 		END;
 	END LOOP;
 	FOR f IN SELECT oprname AS name, format_type(oprleft, NULL) AS lhs, format_type(oprright, NULL) AS rhs, format_type(oprresult, NULL) AS result

@@ -17,8 +17,8 @@ CREATE TABLE rowcast.notifications (
 );
 CREATE INDEX notifications_recipient_idx ON rowcast.notifications (recipient, xid, id);
 
--- ring() notifies the hubs. The trigger below calls it only while a hub sleeps until a notification arrives. While hubs sleep, one of
--- them holds the park lock, an advisory lock.
+-- ring() notifies the hubs. The trigger below calls it only while a session holds the park lock, an advisory lock, or waits for it. A
+-- hub that sleeps until a notification arrives holds the lock, or knows that another hub holds it.
 CREATE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     -- Two-phase commit refuses NOTIFY: SET rowcast.ring = off, and the hubs find the row within a second.
@@ -28,9 +28,9 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- The condition tries to get the park lock in shared mode. If it succeeds, no hub sleeps: the hubs poll and find the row without a
--- notification. The transaction keeps the lock until it ends, so no hub can go to sleep before the row is visible. The check is in
--- WHEN because a statement that does not notify then needs no call of the function.
+-- The condition tries to get the park lock in shared mode. If it succeeds, no hub holds the lock: the hubs poll and find the row
+-- without a notification. The transaction keeps the lock until it ends, so no hub can get the lock, and then sleep, before the row is
+-- visible. The check is in WHEN because a statement that does not notify then needs no call of the function.
 CREATE TRIGGER ring AFTER INSERT ON rowcast.notifications FOR EACH STATEMENT
     WHEN (NOT pg_try_advisory_xact_lock_shared(1919907683, 1634956288)) EXECUTE FUNCTION rowcast.ring();
 ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;
@@ -79,9 +79,9 @@ CREATE FUNCTION rowcast.anchor_tag(id bigint, created_at timestamptz) RETURNS te
         + extract(microseconds FROM created_at AT TIME ZONE 'UTC')::bigint % 1000000))
 $$;
 
--- encode_xip() returns the transactions in flight in the text of a cursor: the gaps between them, from xmax downwards, in a Rice code
--- with six bits in each character. The first character is the number of low bits that are written in binary. The rest of a gap is
--- written in unary.
+-- encode_xip() returns the part of a cursor's text that lists the transactions in flight: the gaps between them, from xmax downwards, in
+-- a Rice code with six bits in each character. The first character is the number of low bits that are written in binary. The rest of a
+-- gap is written in unary. (Migration 3 replaces this function.)
 CREATE FUNCTION rowcast.encode_xip(xmax bigint, xip bigint[]) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
     alphabet CONSTANT text := 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._';

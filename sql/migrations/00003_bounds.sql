@@ -1,4 +1,4 @@
--- A hub reads data as text, which must not be far longer than what is stored. The text of a jsonb number can be 9,000 times as long
+-- A hub reads data as text, which must not be far longer than what is stored. The text of a jsonb number can be 8,000 times as long
 -- as its stored form.
 --
 -- The first constraint compares the length of the text with the size of data before compression (data #> '{}'). JSON that apps write
@@ -8,8 +8,8 @@
 -- The second constraint limits the text to 64 MiB. It does not measure data below 2 MiB, whose text cannot be longer because of the
 -- first constraint. PostgreSQL itself refuses text above 1 GB.
 --
--- The constraints are NOT VALID: existing rows that violate them remain. Hubs announce such a row as rowcast.toolarge or
--- rowcast.unreadable.
+-- The constraints are NOT VALID: existing rows that violate them remain. If a hub cannot send such a row, it sends rowcast.toolarge or
+-- rowcast.unreadable instead.
 ALTER TABLE rowcast.notifications
     ADD CONSTRAINT data_expands_at_most_32_fold CHECK (pg_catalog.octet_length(data::pg_catalog.text) <= 8192
         OR pg_catalog.octet_length(data::pg_catalog.text) <= 32::bigint * pg_catalog.pg_column_size(data #> '{}')) NOT VALID,
@@ -36,8 +36,8 @@ END $$;
 -- A row may have its number in xid from elsewhere: from a dump, by logical replication, or because the app has set it. disown()
 -- replaces it by 1, which marks rows that are never sent.
 --
--- If history names another server, the whole schema is a copy, for example in an upgrade by logical replication. The rows then keep
--- their numbers until rowcast migrate has checked them.
+-- If history names another server or database, the whole schema is a copy, for example in an upgrade by logical replication. The rows
+-- then keep their numbers until rowcast migrate has checked them.
 CREATE FUNCTION rowcast.disown() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM rowcast.history h, pg_control_system() s WHERE h.system_identifier = s.system_identifier
@@ -64,8 +64,9 @@ CREATE OR REPLACE FUNCTION rowcast.anchor_tag(id bigint, created_at timestamptz)
     FROM (SELECT CASE WHEN isfinite(created_at) THEN created_at AT TIME ZONE 'UTC' ELSE timestamp '2000-01-01' END) utc (t)
 $$;
 
--- encode_xip() returns the transactions in flight in the text of a cursor: the gaps between them, from xmax downwards, in base 32 with
--- the highest digit first. A digit from the upper half of the alphabet is followed by another digit of the same gap.
+-- encode_xip() returns the part of a cursor's text that lists the transactions in flight: "~", and then the gaps between them, from xmax
+-- downwards, in base 32 with the highest digit first. A digit from the upper half of the alphabet is followed by another digit of the
+-- same gap. Without transactions in flight, it returns ''.
 CREATE OR REPLACE FUNCTION rowcast.encode_xip(xmax bigint, xip bigint[]) RETURNS text LANGUAGE sql IMMUTABLE STRICT
     SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce('~' || string_agg(substr('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._',

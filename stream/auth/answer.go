@@ -30,7 +30,7 @@ const (
 )
 
 // readResponse returns the answer of a response. The error is a [Denial] if the status is 401 or 403, or if
-// GroupMark.Grant denies the recipient or the groups. Any other error wraps errEndpoint. No error quotes the response.
+// GroupMark.Grant denies the recipient or the groups. Any other error wraps errEndpoint. No error quotes the body of the response.
 func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answer, error) {
 	switch status := response.StatusCode; {
 	case status == http.StatusOK:
@@ -59,7 +59,7 @@ func readResponse(response *http.Response, sent time.Time, mark GroupMark) (answ
 	return answer{grant, lifetime, sent.Add(lifetime)}, err
 }
 
-// A body is the JSON object of an answer. Other keys are ignored.
+// A body is the JSON object of an answer. Other keys of the object are ignored.
 type body struct {
 	recipient string
 	groups    []string

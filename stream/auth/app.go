@@ -47,8 +47,8 @@ type App struct {
 	Mark GroupMark
 	// Origins are further origins whose pages may open streams. Pages of the hub's own origin always may.
 	Origins []string
-	// Transport sends the requests. The default is a copy of [http.DefaultTransport]. A Transport must not follow
-	// redirects, because the credentials are for this endpoint alone.
+	// Transport sends the requests. The default is a copy of [http.DefaultTransport] that keeps more idle connections. A
+	// Transport must not follow redirects, because the credentials are for this endpoint alone.
 	Transport http.RoundTripper
 
 	Logger   *slog.Logger
@@ -63,7 +63,7 @@ type App struct {
 
 // requests are the requests to the app for one purpose: for new streams, or for the renewal of open streams. Calls with
 // the same credentials at the same time share a request. Each purpose has its own requests, so that a renewal never
-// waits for a request that waits for the slot of a new stream.
+// shares a request that waits for a slot for new streams.
 type requests struct {
 	singleflight.Group
 	purpose string // "open" or "renew", the header Rowcast-Check
@@ -205,7 +205,7 @@ func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, b
 
 // ask asks the app. It caches an answer that opens a stream, but no denial, error or renewal: an app that is asked to
 // open a stream may extend its session, which it does not for a renewal. Concurrent calls with the same credentials and
-// the same value of the parameter "of" share one request. The request continues even if the context of a caller ends.
+// for the same purpose share one request. The request continues even if the context of a caller ends.
 func (a *App) ask(ctx context.Context, c credentials, of *requests) (answer, error) {
 	hash := c.hash()
 	asked := of.DoChan(string(hash[:]), func() (any, error) {
@@ -234,7 +234,7 @@ func (a *App) request(ctx context.Context, c credentials, of *requests) (v answe
 		err = errEndpoint
 	}
 	if errors.Is(err, errEndpoint) && ctx.Err() != nil {
-		err = fmt.Errorf("%w: no answer within %v, with %d requests running", errEndpoint, a.Timeout, len(a.slots.all))
+		err = fmt.Errorf("%w: no answer within %v (requests running: %d)", errEndpoint, a.Timeout, len(a.slots.all))
 	}
 	if errors.Is(err, errEndpoint) {
 		a.Failures.Warn(a.Logger, failures.AuthURL, err, "authentication endpoint failed", "host", a.URL.Host)

@@ -196,7 +196,7 @@ func TestCacheIsBounded(t *testing.T) {
 				t.Fatalf("the cache has %d answers, want at most %d", n, cacheSize)
 			}
 			if _, kept := c.get(key(cacheSize)); !kept && i < cacheSize {
-				t.Fatalf("after %d more answers, one that has not expired was removed before the expired ones", i)
+				t.Fatalf("after %d more answers, one that has not expired was removed, although it was enough to remove expired ones", i)
 			}
 		}
 	})
@@ -257,7 +257,7 @@ func TestRequestsAreBounded(t *testing.T) {
 			t.Helper()
 			synctest.Wait()
 			if got := a.requests.Load(); got != want {
-				t.Errorf("%d requests, want %d", got, want)
+				t.Errorf("the app received %d requests, want %d", got, want)
 			}
 		}
 		wantRequests(24)
@@ -270,7 +270,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		}
 		close(reasons)
 		for reason := range reasons {
-			if want := "no answer within 5s, with "; !strings.Contains(reason, want) {
+			if want := "no answer within 5s (requests running: "; !strings.Contains(reason, want) {
 				t.Errorf("got %q, want a reason that contains %q", reason, want)
 			}
 		}
@@ -292,7 +292,7 @@ func TestDisconnectBeforeTheAnswer(t *testing.T) {
 			unavailable     int64
 		}{
 			{4 * time.Second, "", 0},
-			{6 * time.Second, "no answer within 5s, with 1 requests running", 1},
+			{6 * time.Second, "no answer within 5s (requests running: 1)", 1},
 		} {
 			began := time.Now()
 			ctx, disconnect := context.WithTimeout(t.Context(), tt.disconnectAfter)

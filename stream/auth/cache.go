@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A cache keeps the answers that accept a client. It keeps each for a second, because a page may open several streams
-// at once. Denials are not kept, because the user may be about to sign in.
+// A cache keeps the answers that accept a client, each for up to a second, because a page may open several streams at
+// once. Denials are not kept, because the user may be about to sign in.
 type cache struct {
 	mu      sync.Mutex
 	answers map[[sha256.Size]byte]cached

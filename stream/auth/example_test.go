@@ -53,7 +53,6 @@ func firstEvent(response *http.Response) string {
 	return "no event"
 }
 
-// check panics if err is not nil.
 func check(err error) {
 	if err != nil {
 		panic(err)

@@ -26,8 +26,8 @@ func fuzzTokens(f *testing.F) *Tokens {
 	return &Tokens{Keys: []Key{k}, Cookie: "session"}
 }
 
-// A request without a valid token is denied, whatever its headers contain. The denial quotes no header of more than 40
-// bytes.
+// A request without a valid token is denied, whatever its Authorization and Cookie headers contain. The denial quotes no
+// header of more than 40 bytes.
 func FuzzCredentials(f *testing.F) {
 	expired, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice", "exp": 1}).SignedString([]byte(fuzzSecret))
 	if err != nil {
@@ -49,7 +49,7 @@ func FuzzCredentials(f *testing.F) {
 		grant, err := t.Authenticate(r)
 		denied, isDenied := errors.AsType[Denial](err)
 		if !isDenied || denied.Status != http.StatusUnauthorized || grant.User != "" || len(grant.Groups) > 0 {
-			test.Fatalf("got %+v, %v, want a denial with 401", grant, err)
+			test.Fatalf("got %+v, %v, want a denial with 401 and an empty grant", grant, err)
 		}
 		for _, sent := range []string{authorization, cookie} {
 			if len(sent) > 40 && strings.Contains(denied.Reason, sent) {

@@ -77,8 +77,8 @@ func TestWithdrawalOfAllKeysIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// A redirect is not followed, because an attacker might answer there. The log does not contain the target of the
-// redirect.
+// A redirect is not followed, because keys from another address must not be trusted. The log does not contain the target
+// of the redirect.
 func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"/topsecret", "http://elsewhere.invalid/topsecret", "http://[topsecret", ""} {

@@ -33,8 +33,9 @@ func isAllowedOrigin(r *http.Request, origins []string) bool {
 	return err == nil && page.Host != "" && strings.EqualFold(page.Host, r.Host)
 }
 
-// IsLoopbackOrigin reports whether the origin of a page is localhost, an address in 127.0.0.0/8 or [::1], with any port. Such a page comes
-// from this machine. The origin "null", which any page can have, is not a loopback origin.
+// IsLoopbackOrigin reports whether the origin of a page is localhost, an address in 127.0.0.0/8 or [::1], with any
+// port. Such a page comes from the machine on which the browser runs. The origin "null", which any page can have, is
+// not a loopback origin.
 func IsLoopbackOrigin(origin string) bool {
 	origin = strings.ToLower(origin)
 	u, err := url.Parse(origin)

@@ -31,7 +31,7 @@ func (m *GroupMark) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MaxGroups is the maximum number of groups of a stream.
+// MaxGroups is the maximum number of groups that [GroupMark.Grant] accepts.
 const MaxGroups = 100
 
 // Grant returns the grant for a user and the user's groups. It returns a [Denial] if the user or a group is not a valid

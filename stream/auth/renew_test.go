@@ -49,7 +49,7 @@ func TestGrantIsRenewed(t *testing.T) {
 				time.Sleep(time.Until(grant.Expires))
 				a.answer = func(string) string { return tt.second }
 				if next, ok := grant.Renew(t.Context()); ok != tt.want || ok && !next.After(time.Now()) {
-					t.Errorf("Renew: got %v, %v, want %v, and a later time if that is true", next, ok, tt.want)
+					t.Errorf("Renew: got the time %v and %v, want %v, and a time after now if it is true", next, ok, tt.want)
 				}
 			})
 		})
@@ -81,7 +81,7 @@ func TestFailedRenewalsAreLogged(t *testing.T) {
 		}
 		const line = `level=WARN msg="authentication endpoint failed" host=app.example error="no usable answer from the app: it answered 503"`
 		if got := a.log.String(); strings.Count(got, line) != 5 || strings.Count(got, "\n") != 5 || strings.Contains(got, "user1") {
-			t.Errorf("got log %s, want five times %s, and no cookie", got, line)
+			t.Errorf("got log %s, want five lines with %s, no other line, and no cookie", got, line)
 		}
 		if got := a.Failures.Of(failures.AuthURL); got.Total != 100 || !got.Failing() {
 			t.Errorf("got %+v, want 100 failures and an operation that is failing", got)

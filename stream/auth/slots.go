@@ -20,7 +20,7 @@ type slots struct {
 	opening chan struct{} // a request for a new stream also needs one of these, so renewals always have 8 slots
 
 	mu        sync.Mutex
-	addresses map[netip.Addr]*share // the addresses with a request that runs or waits
+	addresses map[netip.Addr]*share // the addresses with a request for a new stream that runs or waits
 }
 
 // A share contains the slots of an address.
@@ -95,7 +95,7 @@ func (s *slots) enter(address netip.Addr) *share {
 	return own
 }
 
-// leave counts one request of an address less. It removes the address when it has no other request.
+// leave subtracts one request of an address. It removes the address when no request is left.
 func (s *slots) leave(address netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -196,7 +196,7 @@ func (t *Tokens) validate(header map[string]any, claims jwt.MapClaims) error {
 	return nil
 }
 
-// checkPresent checks that the token has the required claims, and that exp and nbf are times.
+// checkPresent checks that the token has the required claims, and that exp and nbf, if present, are times.
 func (t *Tokens) checkPresent(claims jwt.MapClaims) error {
 	for _, claim := range []struct {
 		name     string

@@ -14,7 +14,7 @@ import (
 
 // An Event is an event as a browser would dispatch it, in a MessageEvent.
 type Event struct {
-	LastID string // the last id of the stream, from this event's block or an earlier one
+	LastID string // the last event id, from the block of this event or an earlier block
 	Name   string // "message" if the block has no name
 	Data   string
 }
@@ -23,16 +23,18 @@ type Event struct {
 const DefaultMaxLine = 64 << 20
 
 // ErrTooLong reports that a line, or the data of an event, is longer than [Decoder.MaxLine].
-var ErrTooLong = errors.New("line is too long")
+var ErrTooLong = errors.New("line or data is too long")
 
-// A Decoder decodes streams and keeps the state that a client needs to reconnect. Its fields may be read and set between two events.
+// A Decoder decodes streams and keeps the state that a client needs to reconnect. Its fields may be read between two
+// events, and set between two streams.
 type Decoder struct {
 	// LastID is the last event id, which a client sends when it reconnects. It changes at the end of a block, even if
 	// the block has no data. A block that the end of the stream cuts off does not change it. The next stream begins
 	// with the LastID of the stream before.
 	LastID string
 
-	// Retry is the time that the server wants the client to wait before it reconnects. The decoder never sets a negative value.
+	// Retry is the time that the server wants the client to wait before it reconnects. The decoder never sets a
+	// negative value.
 	Retry time.Duration
 
 	// MaxLine is the maximum length, in bytes, of a line and of the data of an event. The default is [DefaultMaxLine].
@@ -46,8 +48,8 @@ type Decoder struct {
 // Events decodes a stream with a new [Decoder].
 func Events(r io.Reader) iter.Seq2[Event, error] { return new(Decoder).Events(r) }
 
-// Events decodes a stream from its beginning. An event that the end of the stream cuts off is dropped, as the standard requires. An error
-// of the reader, or [ErrTooLong], is yielded last and without an event. io.EOF is not an error.
+// Events decodes a stream from its beginning. An event that the end of the stream cuts off is dropped, as the standard
+// requires. An error of the reader, or [ErrTooLong], is yielded last and without an event. io.EOF is not an error.
 func (d *Decoder) Events(r io.Reader) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		d.id, d.name, d.data = d.LastID, "", nil
@@ -62,7 +64,7 @@ func (d *Decoder) Events(r io.Reader) iter.Seq2[Event, error] {
 			} else if event, ok := d.dispatch(); ok && !yield(event, nil) {
 				return
 			}
-			if len(d.data) > d.maxLine() {
+			if len(d.data)-1 > d.maxLine() { // the last LF is not part of the data
 				yield(Event{}, d.tooLong())
 				return
 			}
@@ -88,8 +90,8 @@ func (d *Decoder) tooLong() error {
 	return fmt.Errorf("%w: more than %d bytes", ErrTooLong, d.maxLine())
 }
 
-// lines splits a stream at LF, CR and CRLF. A line ends at its CR. The scanner does not wait for an LF that may follow, because the next
-// byte may come much later.
+// lines splits a stream at LF, CR and CRLF. A line ends at its CR. The scanner does not wait for an LF that may follow,
+// because the next byte may come much later.
 func (d *Decoder) lines(r io.Reader) *bufio.Scanner {
 	lines := bufio.NewScanner(r)
 	// Besides the longest line, the buffer needs two bytes for a line break and one that the scanner keeps free.
@@ -143,8 +145,8 @@ func (d *Decoder) field(line []byte) {
 	}
 }
 
-// parseRetry parses a number of milliseconds, which must consist of decimal digits only. A number that is too large for a Duration gives
-// the longest Duration.
+// parseRetry parses a number of milliseconds, which must consist of decimal digits only. A number that is too large for
+// a Duration gives the longest Duration.
 func parseRetry(digits string) (time.Duration, bool) {
 	if digits == "" || strings.Trim(digits, "0123456789") != "" {
 		return 0, false

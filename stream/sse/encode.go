@@ -29,7 +29,7 @@ type Name struct{ text string }
 // message is the name of an event whose block has no name.
 const message = "message"
 
-// NewName returns the name with a text, which must not contain a line break. An empty text means "message".
+// NewName returns the name with the given text, which must not contain a line break. An empty text means "message".
 func NewName(text string) (Name, error) {
 	if strings.ContainsAny(text, "\r\n") {
 		return Name{}, errors.New("the name of an event must not contain a line break")
@@ -76,8 +76,8 @@ func (e Block) Append(b []byte) []byte {
 // BlockEnd ends a block whose data was written separately, see [Block.Split].
 const BlockEnd = "\n\n"
 
-// Split appends the beginning of the block to b and returns Data unchanged, so that large data need not be copied. The block is head,
-// data and [BlockEnd]. If Data has line breaks, or is nil, the whole block is in head and data is nil.
+// Split appends the beginning of the block to b and returns Data unchanged, so that large data need not be copied. The
+// block is head, data and [BlockEnd]. If Data has line breaks, or is nil, the whole block is in head and data is nil.
 func (e Block) Split(b []byte) (head, data []byte) {
 	if e.Data == nil || lineEnd(e.Data) >= 0 {
 		return e.Append(b), nil

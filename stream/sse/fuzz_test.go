@@ -81,8 +81,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// Events and retry fields are decoded as they were encoded, except that line breaks in data become LF. No text adds a further event or
-// field.
+// Events and retry fields are decoded as they were encoded, except that line breaks in data become LF. No text adds a
+// further event or field.
 func FuzzEncode(f *testing.F) {
 	f.Add("1-2-3", "notify", []byte("a\nb"), "comment", int64(1000))
 	f.Add("", "", []byte("\r\n\r\ndata: x\r"), "\ndata: x\n\n", int64(-1))
@@ -91,7 +91,7 @@ func FuzzEncode(f *testing.F) {
 		id, idErr := sse.NewID(idText)
 		name, nameErr := sse.NewName(nameText)
 		if (idErr != nil) != strings.ContainsAny(idText, "\r\n\x00") || (nameErr != nil) != strings.ContainsAny(nameText, "\r\n") {
-			t.Fatalf("NewID(%q): %v, NewName(%q): %v, want errors only for a line break, or a NUL in an id", idText, idErr, nameText, nameErr)
+			t.Fatalf("NewID(%q): %v, NewName(%q): %v, want errors exactly for a line break, and for a NUL in an id", idText, idErr, nameText, nameErr)
 		}
 		stream := sse.AppendComment(nil, comment)
 		stream = sse.AppendRetry(stream, time.Duration(retry))

@@ -66,11 +66,10 @@ func TestSplitDoesNotCopyOrChangeData(t *testing.T) {
 		t.Errorf("got head %q and data %q (uncopied: %t), want the event's name and the uncopied data", head, rest, &rest[0] == &data[0])
 	}
 	if string(buffer) != `"hi" and the next row` {
-		t.Errorf("the bytes after the data have become %q", buffer)
+		t.Errorf("the buffer has become %q, want it unchanged", buffer)
 	}
 }
 
-// BenchmarkDecode decodes a stream of a thousand events.
 func BenchmarkDecode(b *testing.B) {
 	const events = 1000
 	stream := strings.Repeat("id: 77-1042-1042--5be3b1f2-0c9a8e11\nevent: notify\ndata: {\"msg\": \"Bob liked your post\"}\n\n", events)
@@ -127,7 +126,7 @@ func TestDecode(t *testing.T) {
 		{"mixed line ends", "data: x\rdata: y\r\ndata: z\n\r", []sse.Event{{"", "message", "x\ny\nz"}}},
 		{"LF CR are two line ends", "data: x\n\rdata: y\n\n", []sse.Event{{"", "message", "x"}, {"", "message", "y"}}},
 		{"event", "event: a\ndata: x\n\ndata: y\n\n", []sse.Event{{"", "a", "x"}, {"", "message", "y"}}},
-		{"the last of several event fields", "event: a\nevent: b\ndata: x\n\nevent: a\nevent\ndata: y\n\n", []sse.Event{{"", "b", "x"}, {"", "message", "y"}}},
+		{"the last of several event fields applies", "event: a\nevent: b\ndata: x\n\nevent: a\nevent\ndata: y\n\n", []sse.Event{{"", "b", "x"}, {"", "message", "y"}}},
 		{"id is kept", "id: 1\ndata: x\n\ndata: y\n\n", []sse.Event{{"1", "message", "x"}, {"1", "message", "y"}}},
 		{"id of a block without data", "id: 1\n\ndata: y\n\n", []sse.Event{{"1", "message", "y"}}},
 		{"event of a block without data", "event: a\n\ndata: y\n\n", []sse.Event{{"", "message", "y"}}},
@@ -210,6 +209,8 @@ func TestLongLines(t *testing.T) {
 		{"above the limit", line(limit+1) + "\n\n", true},
 		{"far above the limit", line(10 * limit), true},
 		{"without a line break", line(limit + 1), true},
+		{"data at the limit", line(limit/2+5) + "\n" + line(limit/2+4) + "\n\n", false},
+		{"data above the limit", line(limit/2+5) + "\n" + line(limit/2+5) + "\n\n", true},
 		{"data of many lines", strings.Repeat(line(limit/10)+"\n", 11) + "\n", true},
 		{"comments of many lines", strings.Repeat(":"+line(limit/10)+"\n", 11) + "data:\n\n", false},
 	}
@@ -218,7 +219,7 @@ func TestLongLines(t *testing.T) {
 			d := sse.Decoder{MaxLine: limit}
 			got, err := collect(d.Events(r))
 			if tt.fails {
-				if want := "line is too long: more than 10000 bytes"; len(got) != 0 || !errors.Is(err, sse.ErrTooLong) || err.Error() != want {
+				if want := "line or data is too long: more than 10000 bytes"; len(got) != 0 || !errors.Is(err, sse.ErrTooLong) || err.Error() != want {
 					t.Errorf("%s: got %d events, %v, want none and %q", tt.name, len(got), err, want)
 				}
 			} else if len(got) != 1 || err != nil {

@@ -14,7 +14,7 @@
  * called: load the page's state again, because rows may be missing.
  */
 
-const HEARTBEAT = 15_000; // milliseconds; the default until rowcast.hello has the hub's own value
+const HEARTBEAT = 15_000; // milliseconds; used until the hub's own value arrives in rowcast.hello
 const SILENCE = 2.5; // heartbeat intervals without an event after which the connection is considered lost
 const RETRYING = 10; // the same limit while the EventSource waits before it reconnects, because the hub may have asked for a long wait
 const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds before a stream is opened again after an error status
@@ -35,7 +35,7 @@ const [FIRST_WAIT, LONGEST_WAIT] = [1_000, 60_000]; // milliseconds before a str
  *   events with other names.
  * @property {(name: string, data: any, event: MessageEvent) => void} [onEvent] called for each event with one of these names
  * @property {(reason: string, expiresIn: number) => any} [onBye] called when the credentials expire in expiresIn seconds ("expired"),
- *   and when the stream has ended: the app did not renew it ("revoked"), the user or a group was disconnected ("disconnected"), or the
+ *   and when the stream ends: the app did not renew it ("revoked"), the user or a group was disconnected ("disconnected"), or the
  *   hub or a proxy answered with an error status ("closed"). Renew the credentials here, for example with a fetch that sets a new
  *   cookie, and return the promise. When it is fulfilled, a new stream is opened.
  * @property {(reason: string) => void} [onReset] called when the stream could not resume and continues from now: load the page's state

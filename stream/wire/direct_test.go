@@ -24,7 +24,7 @@ func TestAClosedFileIsNotWrittenTo(t *testing.T) {
 	}
 	next := create(t)
 	if got := numberOf(t, next); got != number {
-		t.Fatalf("the next file has the number %d, want %d: the test shows nothing", got, number)
+		t.Fatalf("the next file has the descriptor %d, want %d: the test shows nothing", got, number)
 	}
 	if n, err := direct.Try([]byte("closed")); n != 0 || err == nil {
 		t.Errorf("wrote %d bytes, %v, to a closed file, want none and an error", n, err)

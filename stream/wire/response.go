@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A response is a stream that is written through net/http, because it is over TLS or HTTP/2, or because its connection
-// cannot be taken over.
+// A response is the Conn of a stream that is written through net/http, because the stream is over TLS or HTTP/2, or
+// because its connection cannot be taken over.
 type response struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -30,8 +30,8 @@ func newResponse(ctx context.Context, w http.ResponseWriter, control *http.Respo
 // Direct returns the zero Direct, because net/http cannot write without waiting.
 func (r *response) Direct() Direct { return Direct{} }
 
-// minProgress is the number of bytes that the client must accept within the timeout. Smaller progress cannot be
-// observed through net/http.
+// minProgress is the largest size of a piece that is written at a time. Each piece must be written within the timeout,
+// because progress within a piece cannot be observed through net/http.
 const minProgress = 16 << 10
 
 func (r *response) Write(b []byte) error {
@@ -73,7 +73,7 @@ func (r *response) setDeadline(t time.Time) error {
 	return nil
 }
 
-// Stalled returns false. A write that makes no progress fails by its deadline.
+// Stalled returns false. A write that makes no progress fails at its deadline.
 func (r *response) Stalled() bool { return false }
 
 // wait returns when the client has disconnected or the stream has ended.
@@ -101,8 +101,8 @@ func (r *response) Shutdown() {
 	}
 }
 
-// Abort does the same as Shutdown. net/http has no function that drops what the client has not accepted.
+// Abort does the same as Shutdown.
 func (r *response) Abort() { r.Shutdown() }
 
-// Close does nothing. net/http closes the connection.
+// Close does nothing, because net/http owns the connection.
 func (r *response) Close() {}

@@ -23,7 +23,7 @@ func newSocket(conn net.Conn, timeout time.Duration) *socket {
 	s := &socket{conn: conn, timeout: timeout}
 	_ = conn.SetDeadline(time.Time{})
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		// Heartbeats find dead clients. Go's default keep-alive closes idle connections when the machine is busy.
+		// Heartbeats find dead clients. Go's default keep-alive can close idle connections when the machine is busy.
 		_ = tcp.SetKeepAlive(false)
 		s.raw = rawOf(tcp)
 		s.control(limitUnsent)
@@ -69,8 +69,8 @@ func (s *socket) Write(b []byte) error {
 	}
 }
 
-// Stalled finds clients that have vanished or do not read. Write does not notice such a client while the kernel's
-// buffer has space.
+// Stalled finds out that the client has vanished or does not read. Write does not notice this while the kernel's buffer
+// has space. On systems other than Linux, Stalled always returns false.
 func (s *socket) Stalled() bool {
 	acknowledged, all := s.progress()
 	if all || acknowledged != s.acknowledged {
@@ -108,7 +108,8 @@ func (s *socket) wait() {
 	}
 }
 
-// Shutdown ends the stream. On Linux, it also makes the kernel drop what the client does not accept within the timeout.
+// Shutdown ends the stream. On Linux, it also makes the kernel drop the rest when the client accepts nothing for the
+// timeout.
 func (s *socket) Shutdown() {
 	s.control(func(fd int) { dropAfter(fd, s.timeout) })
 	s.end()
@@ -133,9 +134,8 @@ func (s *socket) end() {
 
 func (s *socket) Close() { _ = s.conn.Close() }
 
-// A Direct writes to a connection without waiting. The zero Direct writes nothing. A caller with thousands of streams
-// can keep the Direct of a stream beside its own data of the stream. Otherwise each write would read one more cache
-// line, from the Conn.
+// A Direct writes to a connection without waiting. The zero Direct writes nothing. A caller can keep the Direct of a
+// stream beside its own data of the stream. A write then reads one cache line less than through the Conn.
 type Direct struct {
 	raw syscall.RawConn
 }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// rawOf returns nil, because on this system a goroutine writes each event.
+// rawOf returns nil. On this system, a Direct writes nothing, and a goroutine writes each event.
 func rawOf(*net.TCPConn) syscall.RawConn { return nil }
 
 func writeNow(int, []byte) (int, error) { return 0, nil }

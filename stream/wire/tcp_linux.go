@@ -9,9 +9,9 @@ import (
 // acknowledged returns the number of bytes that the client has acknowledged, and whether it has acknowledged all that
 // was written.
 //
-// TCP_USER_TIMEOUT would end the connection of a stalled client by itself. TCP_USER_TIMEOUT is not used for that,
-// because its time begins when the client's window first closes and lasts until the window has space for the next whole
-// segment of up to 64 KB. It would disconnect clients that slowly accept bytes all the time.
+// TCP_USER_TIMEOUT would end the connection of a stalled client by itself. It is not used for that, because its time
+// begins when the client's window first closes, and ends only when the window has space for the next whole segment of
+// up to 64 KB. So it would disconnect clients that slowly accept bytes all the time.
 func acknowledged(fd int) (bytes uint64, all bool) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A poller waits for all sockets with one goroutine, by epoll. A goroutine for each socket would need as much memory as
-// the rest of a stream. The goroutine runs while the poller has sockets.
+// A poller waits for all sockets with one goroutine, by epoll. The goroutine runs while the poller has sockets. A
+// goroutine for each socket would need as much memory as the rest of a stream.
 type poller[T any] struct {
 	mu      sync.Mutex
 	epoll   *os.File
@@ -108,8 +108,8 @@ func (p *poller[T]) run(epoll *os.File) {
 }
 
 // ready reads from a socket. If the client has disconnected or sent too much, or if the stream has ended, ready stops
-// watching the socket and calls gone. The key is always of a watched socket, because only ready removes sockets that
-// were added, and epoll returns each socket once in a batch of events.
+// watching the socket and calls gone. The key always belongs to a watched socket, because only ready removes sockets
+// that were added, and epoll returns each socket once in a batch of events.
 func (p *poller[T]) ready(key int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,11 +1,11 @@
 // Package wire writes streams to the connections of their clients.
 //
 // [Open] begins the response. It takes a plain HTTP/1.1 connection over from net/http, because writing to the socket
-// directly costs a sixth of the memory and two thirds of the CPU. Other streams are written through net/http:
-// streams over TLS or HTTP/2, and streams whose connection cannot be taken over. A [Watcher] notices when clients disconnect.
+// directly costs a sixth of the memory and two thirds of the CPU. Other streams are written through net/http: streams
+// over TLS or HTTP/2, and streams whose connection cannot be taken over. A [Watcher] notices when clients disconnect.
 //
-// The package uses sockets only through [syscall.RawConn]. The Go runtime keeps the descriptor open during each use, so
-// a write cannot reach a socket that was opened later under the same number.
+// The package uses the descriptor of a socket only inside calls of [syscall.RawConn]. The Go runtime keeps the
+// descriptor open during each call, so a write cannot reach a socket that was opened later under the same number.
 package wire
 
 import (
@@ -21,9 +21,11 @@ type Conn interface {
 	// Write writes all of b. It fails when the client makes no progress for the timeout.
 	Write(b []byte) error
 	// Stalled is called once each heartbeat interval. It reports whether there was something to accept and the client
-	// has accepted nothing during the last two intervals.
+	// has accepted nothing during the last two intervals. Through net/http, and on systems other than Linux, it
+	// always returns false, and a Write fails instead.
 	Stalled() bool
-	// Shutdown ends the stream. The client still receives what was written if it accepts the bytes within the timeout.
+	// Shutdown ends the stream. The client still receives what was written before, unless it accepts nothing for the
+	// timeout of Open. Through net/http, a Write that is in progress fails.
 	Shutdown()
 	// Abort ends the stream. If the connection was taken over, Close then drops what the client has not accepted.
 	Abort()
@@ -34,9 +36,9 @@ type Conn interface {
 // CanTakeOver reports whether Open tries to take over the connection of a request from net/http.
 func CanTakeOver(r *http.Request) bool { return r.ProtoMajor == 1 && r.TLS == nil }
 
-// Open writes the head of the response, which net/http formats, and the first bytes of the body. timeout is the
-// time after which a Write fails if the client accepts nothing. The body of a connection that is taken over is not
-// chunked and ends with the connection, because proxies forward such a body without delay. Open fails with an error that is
+// Open writes the head of the response, which net/http formats, and the first bytes of the body. timeout is the time
+// after which a Write fails if the client accepts nothing. The body of a connection that is taken over is not chunked
+// and ends with the connection, because proxies forward such a body without delay. Open fails with an error that is
 // [http.ErrNotSupported] if w cannot flush.
 func Open(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Duration) (Conn, error) {
 	control := http.NewResponseController(w)

@@ -1,4 +1,4 @@
-// Package database defines the flag --database-url. It also rewrites connection errors for people.
+// Package database defines the flag --database-url. It also rewrites connection errors so that people understand them.
 package database
 
 import (
@@ -26,8 +26,9 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 	return connstring.Parse(f.DatabaseURL)
 }
 
-// Explain rewrites a connection error. For a failed connection, the new error contains the address of the database and the reason. It
-// never contains the password. Explain returns other errors unchanged.
+// Explain rewrites an error for people. The error of a failed connection becomes an error with the addresses that were
+// tried, and the reason. It does not contain the password. Explain returns other errors unchanged. Those of Config
+// contain no password either.
 func (f Flags) Explain(err error) error {
 	if err == nil {
 		return nil

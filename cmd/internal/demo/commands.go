@@ -46,7 +46,8 @@ func printCommands(w io.Writer, page string, p *postgres) {
 	fmt.Fprintf(w, "  %sCtrl-C stops the demo.%s\n\n", faint, plain)
 }
 
-// psqlCommand returns a command line that opens the private database through its Unix socket. No password is needed there.
+// psqlCommand returns a command line that opens the private database through its Unix socket. No password is needed
+// there.
 func psqlCommand(programs cluster.Programs, dsn string) string {
 	program := "psql"
 	if _, err := exec.LookPath(program); err != nil {
@@ -61,13 +62,13 @@ func psqlCommand(programs cluster.Programs, dsn string) string {
 	return shellQuote(program) + " " + shellQuote(dsn)
 }
 
-// withoutPassword returns a connection string without its passwords. From a string of key=value pairs with a password,
-// and from a URL that net/url cannot read, it keeps only the host, the port, the user and the database. The page and the
-// terminal show the result. If the server requires a password, psql asks the user for it.
+// withoutPassword returns a connection string without its passwords, for the page and the terminal. If it cannot tell
+// where the passwords are, it keeps only the host, the port, the user and the database. If the server requires a
+// password, psql asks the user for it.
 func withoutPassword(dsn string, config *pgx.ConnConfig) string {
 	u, err := url.Parse(dsn)
 	isURL := strings.HasPrefix(dsn, "postgres") && strings.Contains(dsn, "://")
-	// net/url reads some URLs in another way than libpq: with several ports, or with a "?" in the password.
+	// If the password contains a "?", net/url finds no user before the "@".
 	if isURL && err == nil && (u.User != nil || !strings.Contains(dsn, "@")) {
 		if u.User != nil {
 			u.User = url.User(u.User.Username())
@@ -84,7 +85,8 @@ func withoutPassword(dsn string, config *pgx.ConnConfig) string {
 	return conninfo(config.Host, strconv.Itoa(int(config.Port)), config.User, config.Database)
 }
 
-// conninfo returns a connection string in libpq's key=value format: https://www.postgresql.org/docs/current/libpq-connect.html
+// conninfo returns a connection string in libpq's key=value format:
+// https://www.postgresql.org/docs/current/libpq-connect.html
 func conninfo(host, port, user, database string) string {
 	var pairs []string
 	for _, pair := range [][2]string{{"host", host}, {"port", port}, {"user", user}, {"dbname", database}} {

@@ -25,7 +25,7 @@ var indexHTML string
 //go:embed page/*.js page/*.css page/*.svg
 var files embed.FS
 
-// A page serves the page of the demo, the existing rows and the form that inserts a row.
+// A page serves the page of the demo and its existing rows, and inserts the rows of its form.
 type page struct {
 	pool *pgxpool.Pool
 	html []byte
@@ -69,8 +69,8 @@ func (p *page) routes(r chi.Router) {
 	r.Get("/demo/{file}", serveFile)
 }
 
-// index serves the page. Its Content-Security-Policy allows scripts, styles and connections of this origin only. If a bug inserted data
-// as HTML, the data could not run a script.
+// index serves the page. Its Content-Security-Policy allows scripts, styles and connections of this origin only. If a
+// bug inserted data as HTML, a script in the data would not run.
 func (p *page) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'")
@@ -84,8 +84,9 @@ func serveFile(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, files, "page/"+chi.URLParam(r, "file"))
 }
 
-// selectExisting reads the cursor, and the newest 50 rows that are for a user or for everyone, the oldest of them first. It replaces
-// large data by a text. The page opens its stream from this cursor, so it misses no row and receives none twice.
+// selectExisting reads the cursor, and the newest 50 rows that are for a user or for everyone, the oldest of them
+// first. It replaces large data by a text. The page opens its stream from this cursor, so it misses no row and receives
+// none twice.
 const selectExisting = `
 SELECT json_build_object('cursor', rowcast.cursor(), 'rows', coalesce(json_agg(
 	json_build_object('id', id, 'name', event, 'at', created_at,
@@ -112,15 +113,15 @@ func (p *page) existing(w http.ResponseWriter, r *http.Request) {
 	server.WriteJSON(w, http.StatusOK, rows)
 }
 
-// A formRow is a row from the page's form. Data is text that PostgreSQL converts to jsonb, so that PostgreSQL reports what is wrong
-// with it.
+// A formRow is a row from the page's form. Data is text that PostgreSQL converts to jsonb, so that PostgreSQL reports
+// what is wrong with it.
 type formRow struct {
 	Recipient string `json:"recipient"`
 	Event     string `json:"event"`
 	Data      string `json:"data"`
 }
 
-const maxFormRow = 16 << 20 // bytes
+const maxFormRow = 16 << 20 // bytes of the request's body
 
 const insertRow = `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ($1, $2, $3::text::jsonb) RETURNING id`
 

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*post
 	if err != nil {
 		return nil, err
 	}
-	where := fmt.Sprintf("the database %q at %s", config.Database, database.Addresses(&config.Config))
+	where := fmt.Sprintf("the database %q at %s", cmp.Or(config.Database, config.User), database.Addresses(&config.Config))
 	progress.Step("using " + where + ", which the database URL names")
 	from, to, err := sql.Migrate(ctx, dsn)
 	if err != nil {
@@ -55,7 +56,7 @@ func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*post
 		dsn:  dsn,
 		psql: "psql " + shellQuote(withoutPassword(dsn, config)),
 		about: "The demo uses " + where + ", which the database URL names. This is not a private database: inserted rows stay in it, " +
-			"and every user of this machine can read its notifications here.",
+			"and every user of this machine can read its notifications on the page.",
 	}, nil
 }
 

@@ -42,7 +42,8 @@ type checkKind int
 const (
 	// An ordinary check runs in a transaction.
 	ordinary checkKind = iota
-	// A vital check ends the examination if it fails, because later checks would fail for the same reason.
+	// A vital check runs in a transaction too. If it fails, it ends the examination, because later checks need it to
+	// pass.
 	vital
 	// A check without a transaction uses the connection itself, or opens another one.
 	withoutTransaction
@@ -172,7 +173,8 @@ func (e *Examination) examine(ctx context.Context, c check) finding {
 	return f
 }
 
-// runCheck connects before the first check. It runs each check in a transaction of its own, except for checks without a transaction.
+// runCheck connects before the first check. It runs each check in a transaction of its own, except for checks without a
+// transaction.
 func (e *Examination) runCheck(ctx context.Context, c check) (f finding, err error) {
 	if e.conn == nil || e.conn.IsClosed() {
 		if e.conn, err = pgx.ConnectConfig(ctx, e.Config); err != nil {
@@ -193,9 +195,9 @@ func (e *Examination) runCheck(ctx context.Context, c check) (f finding, err err
 	return f, err
 }
 
-// securePath keeps a transaction from using functions, operators and tables that another role created. It is the first
-// statement of the transaction and does not depend on the search_path itself. The setting is local to the transaction,
-// because a transaction pooler may use another session for the next transaction.
+// securePath makes the unqualified names in a transaction mean objects of pg_catalog, and not objects that another role
+// created. It is the first statement of the transaction and does not depend on the search_path itself. The setting is
+// local to the transaction, because a transaction pooler may use another session for the next transaction.
 const securePath = "SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
 
 func (e *Examination) close() {

@@ -10,8 +10,8 @@ import (
 
 // consequences says what the difference of an object means for a hub.
 var consequences = map[string]string{
-	"trigger rowcast.notifications.ring":             "a hub finds new rows only by its safety poll every second",
-	"property enabled of rowcast.notifications.ring": "a hub finds new rows only by its safety poll every second",
+	"trigger rowcast.notifications.ring":             "a sleeping hub finds new rows only by its safety poll, within about a second",
+	"property enabled of rowcast.notifications.ring": "a sleeping hub finds new rows only by its safety poll, within about a second",
 	"table rowcast.epoch":                            "hubs do not detect a crash",
 	"table rowcast.notifications":                    "a crash empties it",
 }

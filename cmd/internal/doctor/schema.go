@@ -22,7 +22,7 @@ func (e *Examination) schema(ctx context.Context) (finding, error) {
 func (e *Examination) rights(ctx context.Context) (finding, error) {
 	role, grants, err := e.missing(ctx, sql.HubRights())
 	if err != nil || grants == "" {
-		return ok("the role has the rights to read"), err
+		return ok("the role has the rights that a hub needs to read rows"), err
 	}
 	var sends bool
 	if err := e.ask(ctx, insertsQuery, &sends); err != nil {
@@ -73,7 +73,7 @@ func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 	if filtered {
 		return finding{
 			failure, "row security policies hide rows from this role, so the hub would refuse to start",
-			"give the role BYPASSRLS, or make it the owner of the tables without FORCE ROW LEVEL SECURITY",
+			"give the role BYPASSRLS, or make it the owner of the tables, which must not have FORCE ROW LEVEL SECURITY",
 		}, nil
 	}
 	return ok("no row security policy hides rows from this role"), nil

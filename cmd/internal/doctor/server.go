@@ -161,10 +161,11 @@ func (e *Examination) listen(ctx context.Context) (finding, error) {
 	return ok("a NOTIFY arrives after %v", took.Round(100*time.Microsecond)), nil
 }
 
-// connections compares the free connections with the needs of a hub. The server, the database and the role each have a limit.
+// connections compares the free connections with the needs of a hub. The server has a limit, and the database and the
+// role may have one.
 func (e *Examination) connections(ctx context.Context) (finding, error) {
-	// A hub uses two connections, by default up to four for replays, and at times one for retention and one for /disconnect. The rest is a
-	// reserve.
+	// A hub uses two connections, by default up to four for replays, and at times one for retention and one for
+	// /disconnect. The rest is a reserve.
 	const enough = 12
 	const query = `SELECT
 		current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -217,7 +218,7 @@ func (e *Examination) standbys(ctx context.Context) (finding, error) {
 	case names == "" || commit == "local" || commit == "off":
 		return ok("commits do not wait for a standby"), nil
 	case !e.seesAllSessions:
-		return ok("commits wait for %s; only a member of pg_monitor can see whether it is connected", names), nil
+		return ok("commits wait for %s; only a member of pg_read_all_stats can see whether it is connected", names), nil
 	case synchronous == 0:
 		return finding{
 			warning, fmt.Sprintf("commits wait for %s, which is not connected; rows are sent after it reconnects", names),
@@ -227,7 +228,8 @@ func (e *Examination) standbys(ctx context.Context) (finding, error) {
 	return ok("commits wait for %s, and rows are sent after that", names), nil
 }
 
-// queue checks the queue of notifications. When it is full, every NOTIFY fails, and with it every INSERT that notifies a hub.
+// queue checks the queue of notifications. When it is full, every NOTIFY fails, and with it every INSERT that notifies
+// a hub.
 func (e *Examination) queue(ctx context.Context) (finding, error) {
 	var usage float64
 	if err := e.ask(ctx, "SELECT pg_notification_queue_usage()", &usage); err != nil {
@@ -241,7 +243,7 @@ func (e *Examination) queue(ctx context.Context) (finding, error) {
 		"ALTER DATABASE … SET rowcast.ring = off keeps INSERTs from using the queue"
 	if usage > 0.5 {
 		f.verdict = failure
-		f.text += "; when it is full, INSERTs fail"
+		f.text += "; when it is full, transactions that notify fail"
 	}
 	return f, nil
 }
@@ -268,7 +270,7 @@ func (e *Examination) transactions(ctx context.Context) (finding, error) {
 		}, nil
 	}
 	if !e.seesAllSessions {
-		return ok("no transaction of this role that writes has been open for more than a minute; only a member of pg_monitor can see other roles' transactions"), nil
+		return ok("no transaction of this role that writes has been open for more than a minute; only a member of pg_read_all_stats can see other roles' transactions"), nil
 	}
 	return ok("no transaction that writes has been open for more than a minute"), nil
 }

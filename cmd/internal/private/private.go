@@ -1,4 +1,5 @@
-// Package private runs a private PostgreSQL for the demo and the benchmark, so that the user does not need to install or configure one.
+// Package private runs a private PostgreSQL for the demo and the benchmark, so that the user does not need to install
+// or configure one.
 package private
 
 import (
@@ -11,8 +12,8 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// Start starts a private server with the installed PostgreSQL programs. If there are none, Start downloads them. The server's files are
-// in the directory that cluster.DefaultDir returns for name.
+// Start starts a private server with the installed PostgreSQL programs. If there are none, Start downloads them. The
+// server's files are in the directory that cluster.DefaultDir returns for name.
 func Start(ctx context.Context, name string, progress *Progress, configure func(*cluster.Cluster)) (*cluster.Cluster, cluster.Programs, error) {
 	dir, err := cluster.DefaultDir(name)
 	if errors.Is(err, cluster.ErrUnsupported) {
@@ -32,7 +33,8 @@ func Start(ctx context.Context, name string, progress *Progress, configure func(
 	return server, programs, server.Start(ctx)
 }
 
-// ignoreLibpq removes the environment variables of libpq, such as PGSERVICE and PGOPTIONS, because they are meant for other servers.
+// ignoreLibpq removes the environment variables of libpq, such as PGSERVICE and PGOPTIONS, because they are meant for
+// other servers.
 func ignoreLibpq() {
 	for _, variable := range os.Environ() {
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "PG") {

@@ -29,11 +29,12 @@ func IsTerminal(w io.Writer) bool {
 // Step prints the next step.
 func (p *Progress) Step(text string) { fmt.Fprintln(p.w, text, "…") }
 
-// Download prints how many of total bytes have been downloaded. If the total is unknown, it is -1.
+// Download prints how many bytes of total have been downloaded. total is -1 if it is unknown.
 func (p *Progress) Download(done, total int64) {
 	// If the output is not a terminal, a line is printed every 10 percent, or every 10 MB if the total is unknown.
 	const step = 10
-	percent := done >> 20 // megabytes, if the total is unknown
+	const megabyte = 1_000_000
+	percent := done / megabyte // the megabytes, if the total is unknown
 	if total > 0 {
 		percent = 100 * done / total
 	}
@@ -41,9 +42,9 @@ func (p *Progress) Download(done, total int64) {
 		return
 	}
 	p.percent = percent
-	text := fmt.Sprintf("downloading PostgreSQL … %d MB", done>>20)
+	text := fmt.Sprintf("downloading PostgreSQL … %d MB", done/megabyte)
 	if total > 0 {
-		text += fmt.Sprintf(" of %d (%d %%)", total>>20, percent)
+		text += fmt.Sprintf(" of %d (%d %%)", total/megabyte, percent)
 	}
 	switch {
 	case !p.terminal:

@@ -27,7 +27,7 @@ func TestDownloadProgress(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	p := private.NewProgress(&out)
-	const total = 30 << 20
+	const total = 30_000_000
 	for i := range int64(301) {
 		p.Download(total*i/300, total)
 	}

@@ -21,14 +21,16 @@ import (
 	"rowcast/sql"
 )
 
-// The pause between two attempts to reach the database grows from minWait to maxWait. A random factor of 0.5 to 1.5 is applied to it.
+// The pause between two attempts to reach the database grows from minWait to maxWait. A random factor of 0.5 to 1.5 is
+// applied to it.
 const (
 	minWait = 100 * time.Millisecond
 	maxWait = 5 * time.Second
 )
 
-// awaitDatabase waits until the database can be reached and is suitable for a hub. It returns nil when it has succeeded, and also when
-// ctx ends. If waiting will not help, it returns the error at once. addr is the address of the HTTP server, for the log.
+// awaitDatabase waits until the database can be reached and is suitable for a hub. It returns nil when it has
+// succeeded, and also when ctx ends. If waiting will not help, it returns the error at once. addr is the address of the
+// HTTP server, for the log.
 func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 	lines := loglimit.Limit{Every: 30 * time.Second, Burst: 3}
 	for pause := minWait; ; pause = min(2*pause, maxWait) {
@@ -52,8 +54,9 @@ func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 	}
 }
 
-// isTemporary reports whether an error of the first connection may disappear without the operator, because the database is still
-// starting, for example. A wrong password, a missing database or schema, an invalid certificate, a standby and a pooler are not temporary.
+// isTemporary reports whether an error of the first connection may disappear without the operator, because the database
+// is still starting, for example. A wrong password, a missing database or schema, an invalid certificate, a standby and
+// a pooler are not temporary.
 func isTemporary(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStandby),
@@ -63,7 +66,7 @@ func isTemporary(err error) bool {
 	if answered, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return isTemporaryCode(answered.Code)
 	}
-	if _, ok := errors.AsType[tls.AlertError](err); ok { // a TLS alert is wrapped in a net.OpError, so NetworkError accepts it
+	if _, ok := errors.AsType[tls.AlertError](err); ok { // a net.OpError contains it, so NetworkError would return it
 		return false
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {

@@ -15,7 +15,8 @@ import (
 	"rowcast/listener/strictjson"
 )
 
-// disconnect ends the streams of a recipient at this hub, and through PostgreSQL at all other hubs.
+// disconnect ends the streams of a recipient at this hub, and notifies the other hubs through PostgreSQL to do the
+// same.
 func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	recipient, status, text := recipientOf(w, r)
 	if text != "" {
@@ -42,8 +43,9 @@ func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	WriteJSON(w, status, answer)
 }
 
-// refuseBrowsers is a middleware that refuses requests from web pages. Anyone who can reach the administrators' address may end streams,
-// but a page in the browser of such a person must not. Browsers send Origin or Sec-Fetch-Site with every POST.
+// refuseBrowsers is a middleware that refuses requests from web pages. Anyone who can reach the administrators' address
+// may end streams, but a page in the browser of such a person must not. Browsers send Origin or Sec-Fetch-Site with
+// every POST.
 func refuseBrowsers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.Header["Origin"])+len(r.Header["Sec-Fetch-Site"]) > 0 {
@@ -54,8 +56,8 @@ func refuseBrowsers(next http.Handler) http.Handler {
 	})
 }
 
-// recipientOf returns the recipient of a request to disconnect, or the status and text of an error. It refuses every request that it does
-// not understand completely, because the caller relies on the user being logged out.
+// recipientOf returns the recipient of a request to disconnect, or the status and text of an error. It refuses every
+// request that it does not understand completely, because the caller relies on the user being logged out.
 func recipientOf(w http.ResponseWriter, r *http.Request) (recipient string, status int, text string) {
 	const maxBody = 4 << 10
 	parameters, err := url.ParseQuery(r.URL.RawQuery)
@@ -98,7 +100,7 @@ func addBody(parameters url.Values, contentType string, body []byte) (status int
 		}
 		parameters.Add("recipient", *recipient)
 	default:
-		return http.StatusUnsupportedMediaType, `unknown Content-Type: send a form, recipient=alice, or application/json, {"recipient": "alice"}`
+		return http.StatusUnsupportedMediaType, `unknown Content-Type: send the form recipient=alice, or {"recipient": "alice"} as application/json`
 	}
 	return 0, ""
 }

@@ -13,8 +13,8 @@ import (
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }
 
-// readyz reports whether a load balancer should send clients to this hub. A lost connection to PostgreSQL alone does not make it unready.
-// Otherwise all hubs would become unready at once, although their open streams are of use as soon as PostgreSQL is back.
+// readyz reports whether a load balancer should send clients to this hub. A hub that loses its connection to PostgreSQL
+// stays ready: otherwise all hubs would become unready at once, and clients could not connect when PostgreSQL is back.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	lag := s.Listener.Stats.Lag()
 	state := struct {
@@ -57,8 +57,8 @@ type failing struct {
 	Error    string  `json:"error"`
 }
 
-// failing returns the operations that are failing now. It omits the texts of errors, because /readyz may be public, and
-// these texts may contain the names of hosts and roles.
+// failing returns the operations that are failing now. It omits the texts of errors, which may contain the names of
+// hosts and roles, because /readyz may be public.
 func (s *Server) failing() map[failures.Operation]failing {
 	all := map[failures.Operation]failing{}
 	for _, of := range failures.All {
@@ -69,7 +69,7 @@ func (s *Server) failing() map[failures.Operation]failing {
 	return all
 }
 
-// publicError returns a text about an error that anybody may read.
+// publicError describes an error without its text, so that anybody may read the description.
 func publicError(err error) string {
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return "PostgreSQL answered with SQLSTATE " + refused.Code + "; see the log"

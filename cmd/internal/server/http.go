@@ -52,10 +52,10 @@ func (s *Server) newServer(ctx context.Context, address string, handler http.Han
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       15 * time.Second, // for the header and the body; the hub removes this limit from streams
 		IdleTimeout:       2 * time.Minute,
-		// WriteTimeout is not set, because it would end every stream.
+		// WriteTimeout is not set: limitTime limits the time of an answer.
 
 		// net/http adds 4 KiB to this limit, so the header of a request may have 16 KiB. A cursor with 1,000 transactions
-		// in flight has up to 7,500 bytes, and cookies need space too.
+		// in flight has almost 7,500 bytes, and cookies need space too.
 		MaxHeaderBytes: 12 << 10,
 		ConnState:      idle.track,
 		ConnContext:    idle.withConn,
@@ -88,8 +88,8 @@ func shutdown(servers []*httpServer) error {
 	return errs
 }
 
-// An acceptor is a listening socket that records failures to accept connections. After a temporary failure, net/http tries again after
-// a pause.
+// An acceptor is a listening socket that records failures to accept connections. After a temporary failure, net/http
+// tries again after a pause.
 type acceptor struct {
 	net.Listener
 	logger   *slog.Logger

@@ -24,7 +24,8 @@ import (
 	"rowcast/stream/auth"
 )
 
-// A failingSocket is a listening socket whose first calls of Accept fail. The remaining calls report that the socket is closed.
+// A failingSocket is a listening socket whose first calls of Accept fail. The remaining calls report that the socket is
+// closed.
 type failingSocket struct {
 	net.Listener
 	failures int
@@ -126,7 +127,8 @@ func timeToClose(do func() error) time.Duration {
 	return time.Since(began)
 }
 
-// The time for the header and the body of a request is limited, even if the client sends a byte every second.
+// The time for the header and the body of a request is limited, even if the client sends a byte every second, or
+// nothing.
 func TestAttackSlowRequest(t *testing.T) {
 	t.Parallel()
 	for name, begin := range map[string]string{
@@ -177,7 +179,6 @@ func TestAttackUnreadAnswers(t *testing.T) {
 }
 
 // The time limit of an answer begins after the authentication, so a slow authentication does not prevent the answer.
-// Without an answer, the client would repeat the request for ever.
 func TestAnswerAfterSlowAuthentication(t *testing.T) {
 	t.Parallel()
 	inBubble(t, 10, func(t *testing.T, p pipes, s *Server) {
@@ -197,8 +198,8 @@ func TestAnswerAfterSlowAuthentication(t *testing.T) {
 	})
 }
 
-// Clients can cause only a limited number of log lines. Denials have a limit of their own, so that failures of the authentication are
-// still logged.
+// Clients can cause only a limited number of log lines. Denials have a limit of their own, so that failures of the
+// authentication are still logged.
 func TestAttackLogLines(t *testing.T) {
 	t.Parallel()
 	const times = 2000

@@ -59,8 +59,8 @@ func newIdleConns(limit int) *idleConns {
 	return c
 }
 
-// track is the ConnState function of an HTTP server. In net/http, a connection is active from the end of a request's header to the end
-// of the answer.
+// track is the ConnState function of an HTTP server. In net/http, a connection is active from the end of a request's
+// header to the end of the answer.
 func (c *idleConns) track(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,7 +83,8 @@ func (c *idleConns) track(conn net.Conn, state http.ConnState) {
 
 func addressOf(conn net.Conn) netip.Addr { return stream.AddressOf(conn.RemoteAddr().String()) }
 
-// enforceMax closes a connection if there are too many. The caller holds the lock, so the connection cannot become a stream meanwhile.
+// enforceMax closes a connection if there are too many. The caller holds the lock, so the connection cannot become a
+// stream meanwhile.
 func (c *idleConns) enforceMax() {
 	if len(c.conns) <= c.max {
 		return
@@ -192,8 +193,8 @@ func (*idleConns) withConn(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, conn)
 }
 
-// attribute is a middleware that counts a request's connection for r.RemoteAddr until the request has been answered. Behind a trusted
-// proxy, r.RemoteAddr is the address of the proxy's client.
+// attribute is a middleware that counts a request's connection for r.RemoteAddr until the request has been answered.
+// Behind a trusted proxy, r.RemoteAddr is the address of the proxy's client.
 func (c *idleConns) attribute(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok {

@@ -79,7 +79,8 @@ func (c *fakeConn) Close() error {
 	return nil
 }
 
-// A connection cannot become a stream while idleConns closes it. Otherwise the stream would write to a closed connection.
+// A connection cannot become a stream while idleConns closes it. Otherwise a stream that has just begun could be
+// closed.
 func TestIdleConnsCloseUnderTheLock(t *testing.T) {
 	t.Parallel()
 	c := newIdleConns(1)
@@ -215,10 +216,10 @@ func checkIdleConns(t *testing.T, idle *idleConns, open []*fakeConn) {
 	switch most, mostWaiting := largest(all), largest(waiting); {
 	case most > idle.max/4 || mostWaiting == 0:
 		if all[from] != most || got.waiting != (waiting[from] > 0) {
-			t.Fatalf("chose a connection of %s (waiting: %v), want one of an address with the most connections of %v, and a waiting one if the address has any of %v", from, got.waiting, all, waiting)
+			t.Fatalf("chose a connection of %s (waiting: %v), want one of an address with the most connections (%v), and a waiting one if the address has one (%v)", from, got.waiting, all, waiting)
 		}
 	case !got.waiting || waiting[from] != mostWaiting:
-		t.Fatalf("chose a connection of %s (waiting: %v), want a waiting one of an address with the most waiting connections of %v", from, got.waiting, waiting)
+		t.Fatalf("chose a connection of %s (waiting: %v), want a waiting one of an address with the most waiting connections (%v)", from, got.waiting, waiting)
 	}
 }
 

@@ -14,12 +14,12 @@ import (
 // maxDescriptors is the maximum number of file descriptors that a hub uses, even if the system allows more.
 const maxDescriptors = 1 << 20
 
-// ownConnections is the number of connections to PostgreSQL besides the connections for replays: two for the listener, one for retention
-// and one for /disconnect.
+// ownConnections is the number of connections to PostgreSQL besides the connections for replays: two for the listener,
+// one for retention and one for /disconnect.
 const ownConnections = 4
 
-// LimitStreams sets the maximum number of streams. If streams is 0, the maximum is what the limit of open files allows. The field
-// Replays must be set before the call.
+// LimitStreams sets the maximum number of streams. If streams is 0, the maximum is what the limit of open files allows.
+// The field Replays must be set before the call.
 func (s *Server) LimitStreams(streams int) error {
 	d, err := divideDescriptors(descriptors(), streams, s.Replays)
 	if err != nil {
@@ -29,8 +29,8 @@ func (s *Server) LimitStreams(streams int) error {
 	return nil
 }
 
-// A division says how many file descriptors of the process are for streams and how many for idle connections. The remaining ones are for
-// the database, listening sockets and connections that are being closed.
+// A division says how many file descriptors of the process are for streams and how many for idle connections. The
+// remaining ones are for other purposes, such as connections to the database and to the app.
 type division struct {
 	streams int
 	idle    int
@@ -57,16 +57,17 @@ func divideDescriptors(available uint64, streams, replays int) (division, error)
 	return d, nil
 }
 
-// memoryShare is the part of the cgroup's memory limit that the Go runtime may use. The rest is for memory that the runtime does not
-// count.
+// memoryShare is the part of the cgroup's memory limit that the Go runtime may use. The rest is for memory that the
+// runtime does not count.
 const memoryShare = 0.9
 
-// LimitMemory sets the memory limit of the Go runtime. Near the limit, the runtime collects garbage more often, so that the kernel does
-// not kill the process. The limit is GOMEMLIMIT or, if that is not set, a share of the cgroup's limit. LimitMemory also sets the
-// percentage GOGC to 50, unless the environment sets it. LimitMemory returns the limit in bytes, or math.MaxInt64 if there is none.
+// LimitMemory sets the memory limit of the Go runtime. Near the limit, the runtime collects garbage more often, so that
+// the kernel does not kill the process. The limit is GOMEMLIMIT or, if that is not set, a share of the cgroup's limit.
+// LimitMemory also sets the percentage GOGC to 50, unless the environment sets it. LimitMemory returns the limit in
+// bytes, or math.MaxInt64 if there is none.
 func LimitMemory(logger *slog.Logger) int64 {
-	// Collecting more often than by default saves memory at little cost, because much of a hub's heap is the bytes of recent events, which
-	// the collector does not scan.
+	// Collecting more often than by default saves memory at little cost, because much of a hub's heap is the bytes of
+	// recent events, which the collector does not scan.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}

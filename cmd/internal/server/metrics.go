@@ -12,7 +12,8 @@ import (
 	"rowcast/stream"
 )
 
-// A registry holds the metrics of a hub. It is not Prometheus' default registry, to which imported packages may add metrics.
+// A registry holds the metrics of a hub. It is not Prometheus' default registry, to which imported packages may add
+// metrics.
 type registry struct{ *prometheus.Registry }
 
 func (r registry) counter(name, help string, value *atomic.Int64) {
@@ -39,7 +40,7 @@ func (s *Server) metrics() http.Handler {
 
 // registerRequests registers the metrics of requests for streams and of idle connections.
 func (s *Server) registerRequests(r registry) {
-	r.counter("idle_connections_closed_total", "HTTP connections without a stream that were closed because too many of them were open.",
+	r.counter("idle_connections_closed_total", "HTTP connections without a stream at --listen that were closed because too many of them were open.",
 		&s.idle.Closed)
 	r.counter("auth_denied_total", "Requests for a stream that were answered with status 400, 401 or 403.", &s.Events.Stats.Denied)
 	r.counter("auth_unavailable_total", "Requests for a stream that could not be authenticated for a temporary reason, such as an "+
@@ -54,7 +55,7 @@ func (s *Server) registerStreams(r registry) {
 	r.counter("streams_opened_total", "Streams that were opened.", &hub.Opened)
 	r.counter("streams_disconnected_total", "Streams of this hub that were ended by POST /disconnect at any hub, or by a NOTIFY on rowcast.disconnect.",
 		&hub.Disconnected)
-	r.counter("resets_total", "Events rowcast.reset for clients that asked to resume from a cursor from which their stream could not continue.",
+	r.counter("resets_total", "Events rowcast.reset that were sent because a stream could not continue from its client's cursor.",
 		&hub.Resets)
 	registerOverflows(r, hub)
 }
@@ -62,19 +63,20 @@ func (s *Server) registerStreams(r registry) {
 // registerEvents registers the metrics of events.
 func (s *Server) registerEvents(r registry) {
 	hub := &s.Hub.Stats
-	r.counter("sent_events_total", "Events written to live streams, counted once for each stream.", &hub.Sent)
-	r.counter("sent_bytes_total", "Bytes of events written to live streams, counted once for each stream.", &hub.SentBytes)
+	r.counter("sent_events_total", "Events sent to live streams, counted once for each stream. Regular heartbeats and rowcast.bye are not counted.", &hub.Sent)
+	r.counter("sent_bytes_total", "Bytes of the events that rowcast_sent_events_total counts.", &hub.SentBytes)
 	r.counter("replayed_events_total", "Events sent to streams that resumed from a cursor, because their clients had missed them.", &hub.Replayed)
 	r.counter("replay_pages_total", "Attempts to read a page of rows from the table for streams that resumed from a cursor.", &hub.Pages)
 	r.gauge("pending_bytes", "Bytes of events held in memory because clients have not received them yet, for all streams together.",
 		func() float64 { return float64(s.Hub.Held()) })
 }
 
-// registerSessions registers the metrics of the sessions with PostgreSQL and of the ways in which the hub finds new rows.
+// registerSessions registers the metrics of the sessions with PostgreSQL and of the ways in which the hub finds new
+// rows.
 func (s *Server) registerSessions(r registry) {
 	feed := &s.Listener.Stats
 	r.gauge("behind_seconds", "Seconds since the hub last read from PostgreSQL successfully. 0 while the hub starts.", func() float64 { return s.Hub.Behind().Seconds() })
-	r.gauge("lag_seconds", "Upper bound, in seconds, of the age of committed rows that the hub has not read yet. Up to 1 s while no rows are inserted.",
+	r.gauge("lag_seconds", "Upper bound, in seconds, of the age of committed rows that the hub has not read yet. Values up to about 1 are normal, even if no rows are inserted.",
 		func() float64 { return s.Listener.Stats.Lag().Seconds() })
 	r.gauge("database_connected", "1 while the listener is connected to PostgreSQL, else 0.", func() float64 {
 		if s.Listener.Connected() {
@@ -98,8 +100,8 @@ func (s *Server) registerRows(r registry) {
 	r.counter("rows_total", "Rows that the listener has read. Rows that are read again for streams that resume are not counted.", &feed.Rows)
 	r.counter("unreadable_rows_total", "Rows that could not be read, counted at each attempt. Streams get rowcast.unreadable instead, "+
 		"or nothing if the row's recipient cannot be read either.", &feed.Unreadable)
-	r.counter("unnotified_rows_total", "Rows that were found without a notification: logical replication, rowcast.ring = off, or a disabled trigger.", &feed.Unnotified)
-	r.gauge("foreign_rows", "Rows in the table with a transaction number that this server has not assigned, which are never sent. "+
+	r.counter("unnotified_rows_total", "Rows that a safety poll found because they came without a notification: logical replication, rowcast.ring = off, or a disabled trigger.", &feed.Unnotified)
+	r.gauge("foreign_rows", "Rows in the table with a transaction number that the PostgreSQL server has not assigned, which are never sent. "+
 		"Counted at most once a minute, and only up to 1000.",
 		func() float64 { return float64(feed.ForeignXid.Load()) })
 	r.counter("deleted_rows_total", "Rows that this hub has deleted because they were older than --retain.", &s.Retention.Deleted)

@@ -11,8 +11,8 @@ import (
 // A Network is a network of trusted proxies, such as 10.0.0.0/8, or a single address.
 type Network netip.Prefix
 
-// UnmarshalText reads the value of a flag. It refuses a network that contains all addresses, and an IPv4 network in IPv6
-// notation.
+// UnmarshalText reads the value of a flag. It refuses a network that contains all addresses, and an IPv4 network in
+// IPv6 notation.
 func (n *Network) UnmarshalText(text []byte) error {
 	prefix, err := netip.ParsePrefix(string(text))
 	if err != nil {

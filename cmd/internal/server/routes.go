@@ -21,7 +21,7 @@ import (
 // routers returns the handlers for Listen and for AdminListen. If AdminListen is empty, public also serves health and
 // metrics, and admin is nil.
 func (s *Server) routers() (public, admin http.Handler) {
-	p := s.newRouter()
+	p := s.newRouter("not found: the stream is at /events")
 	if len(s.Trusted) > 0 {
 		p.Use(s.Trusted.setClientAddress, s.idle.attribute)
 	}
@@ -47,7 +47,7 @@ func (s *Server) routers() (public, admin http.Handler) {
 		s.adminRoutes(p)
 		return p, nil
 	}
-	a := s.newRouter()
+	a := s.newRouter("not found: this address is for /healthz, /readyz, /metrics and /disconnect")
 	if IsLoopback(s.AdminListen) {
 		a.Use(s.AsLocalhost(""))
 	}
@@ -56,7 +56,7 @@ func (s *Server) routers() (public, admin http.Handler) {
 	return p, a
 }
 
-// allowsOrigin reports whether pages of an origin may read the hub's answers.
+// allowsOrigin reports whether pages of an origin that is not the hub's own may open streams and read the answers.
 func (s *Server) allowsOrigin(_ *http.Request, origin string) bool {
 	return slices.Contains(s.Origins, strings.ToLower(origin)) || s.LoopbackOrigins && auth.IsLoopbackOrigin(origin)
 }
@@ -67,11 +67,11 @@ func (s *Server) adminRoutes(r chi.Router) {
 	getOrHead(r, "/metrics", s.metrics().ServeHTTP)
 }
 
-func (s *Server) newRouter() *chi.Mux {
+func (s *Server) newRouter(notFound string) *chi.Mux {
 	r := chi.NewRouter()
 	r.Use(s.recoverPanic, limitTime)
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "not found: the stream is at /events", http.StatusNotFound)
+		http.Error(w, notFound, http.StatusNotFound)
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, request *http.Request) {
 		var allowed []string
@@ -98,9 +98,9 @@ func getOrHead(r chi.Router, path string, handler http.HandlerFunc) {
 // answerTime is the time in which a client must receive an answer that is not a stream.
 const answerTime = 15 * time.Second
 
-// limitTime is a middleware that limits the time of an answer. The hub removes the limit from streams. After a request with a body, the
-// connection is closed. A proxy and this server could disagree about where the body ends, and this server would then take the rest of the
-// body for the request of another client (request smuggling).
+// limitTime is a middleware that limits the time of an answer. The hub removes the limit from streams. After a request
+// with a body, the connection is closed. A proxy and this server could disagree about where the body ends, and this
+// server would then take the rest of the body for the request of another client (request smuggling).
 func limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))

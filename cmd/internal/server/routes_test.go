@@ -50,3 +50,26 @@ func TestPanicEndsOneRequest(t *testing.T) {
 		t.Errorf("got the log\n%s\nwant the panic with its stack, and at most 10 lines", got)
 	}
 }
+
+// A path that does not exist is answered with the paths that its address has.
+func TestNotFound(t *testing.T) {
+	t.Parallel()
+	s := New(&pgx.ConnConfig{}, slog.New(slog.DiscardHandler))
+	s.AdminListen = "127.0.0.1:9090"
+	public, admin := s.routers()
+	for _, tt := range []struct {
+		router     http.Handler
+		path, want string
+	}{
+		{public, "/metrics", "not found: the stream is at /events\n"},
+		{admin, "/events", "not found: this address is for /healthz, /readyz, /metrics and /disconnect\n"},
+	} {
+		answer := httptest.NewRecorder()
+		request := httptest.NewRequest(http.MethodGet, tt.path, nil)
+		request.Host = "localhost"
+		tt.router.ServeHTTP(answer, request)
+		if answer.Code != http.StatusNotFound || answer.Body.String() != tt.want {
+			t.Errorf("%s: got %d, %q, want 404, %q", tt.path, answer.Code, answer.Body, tt.want)
+		}
+	}
+}

@@ -1,5 +1,5 @@
-// Package server runs a complete hub: a listener that reads new rows, a [stream.Hub] that sends them to clients, connections for replays,
-// retention, and the HTTP servers.
+// Package server runs a complete hub: a listener that reads new rows, a [stream.Hub] that sends them to clients,
+// connections for replays, retention, and the HTTP servers.
 package server
 
 import (
@@ -21,7 +21,8 @@ import (
 	"rowcast/stream/auth"
 )
 
-// A Server is a hub with everything that it needs. [New] sets the defaults. The fields must not be changed after Run is called.
+// A Server is a hub with everything that it needs. [New] sets the defaults. The fields must not be changed after Run is
+// called.
 type Server struct {
 	Listener  listener.Listener  // Run connects the listener to the hub
 	Hub       stream.Hub         // Run connects the hub to the listener
@@ -54,11 +55,11 @@ type Server struct {
 	panics           loglimit.Limit // limits the log lines about handlers that panicked
 }
 
-// PageBytes bounds the bytes of the rows that are read at once. A single larger row is read nevertheless. The value is
-// the listener's default.
+// PageBytes is the default of Listener.PageBytes. It approximately bounds the size of the rows that are read at once. A
+// single larger row is read nevertheless.
 const PageBytes = 1 << 20
 
-// New returns a server for a database. The server accepts as many streams as the process's limit of open files allows.
+// New returns a server for a database, with as many streams as LimitStreams(0) allows.
 func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 	s := &Server{Logger: logger, Replays: DefaultReplays(), Explain: func(err error) error { return err }}
 	s.Events.Hub, s.Events.Authenticate, s.Events.Logger = &s.Hub, new(auth.InsecureUID).Authenticate, logger
@@ -67,13 +68,13 @@ func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 	return s
 }
 
-// DefaultReplays returns the number of processors, but at least 2 and at most 4. More connections would hardly make a mass reconnect
-// faster, and would leave less CPU to live streams. Several hubs may also share one PostgreSQL server.
+// DefaultReplays returns GOMAXPROCS, but at least 2 and at most 4. More connections would hardly make a
+// mass reconnect faster, and would leave less CPU to live streams. Several hubs may also share one PostgreSQL server.
 func DefaultReplays() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
-// Run serves until ctx ends or an operation fails that is not retried. It serves HTTP from the beginning. Until the listener has read
-// from the database, the hub asks clients to retry later. When ctx ends, the hub first ends its streams, and asks new clients to retry
-// later. After that the HTTP servers stop, and the listener stops last.
+// Run serves until ctx ends or an operation fails that is not retried. It serves HTTP from the beginning. Until the hub
+// has begun ([stream.Hub.Begun]), it asks clients to retry later. When ctx ends, the hub first ends its streams, and
+// asks new clients to retry later. After that the HTTP servers stop, and the listener stops last.
 func (s *Server) Run(ctx context.Context) error {
 	replayer, err := s.Listener.NewReplayer(ctx, s.Replays)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// The server announces its address only when clients can open streams. Until then, the hub asks them to retry later.
+// The server announces its address as soon as clients can open streams, and not before.
 func TestAnnounce(t *testing.T) {
 	t.Parallel()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
@@ -38,12 +38,12 @@ func TestAnnounce(t *testing.T) {
 		s.Hub.Publish(feed.Batch{})
 		synctest.Wait()
 		if want := "msg=listening addr=" + socket.Addr().String() + "\n"; announced != socket.Addr() || !strings.HasSuffix(log.String(), want) {
-			t.Errorf("got %s, want %s", log.String(), want)
+			t.Errorf("announced %v and logged %q, want %v and a line that ends with %q", announced, log.String(), socket.Addr(), want)
 		}
 		cancel()
 		synctest.Wait()
 		if want := "msg=stopping streams=0\n"; !strings.HasSuffix(log.String(), want) {
-			t.Errorf("got %s, want %s", log.String(), want)
+			t.Errorf("logged %q, want a last line that ends with %q", log.String(), want)
 		}
 	})
 }

@@ -19,7 +19,8 @@ func (t *Client) print(event sse.Event, stored bool) error {
 		if err != nil {
 			return err
 		}
-		// In a line of JSON, control characters occur in strings only, where the escapes of Printable have the same meaning.
+		// In a line of JSON, control characters occur in strings only, where the escapes of Printable have the same
+		// meaning.
 		_, err = io.WriteString(t.Out, terminal.Printable(string(line))+"\n")
 		return err
 	}
@@ -52,7 +53,8 @@ func jsonEvent(event sse.Event, stored bool, now time.Time) jsonLine {
 	return line
 }
 
-// rowID returns the part of an event's id before the first hyphen. In the ids of rowcast, this is the number of the row.
+// rowID returns the part of an event's id before the first hyphen. In the ids of rowcast, this is the number of the
+// row.
 func rowID(id string) string {
 	digits, _, _ := strings.Cut(id, "-")
 	return terminal.Printable(digits)

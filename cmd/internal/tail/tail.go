@@ -39,7 +39,8 @@ type Client struct {
 	printed   int    // printed rows and messages
 }
 
-// Run prints events until ctx ends, Count is reached or the hub refuses the stream. In the last case the error is a Refusal.
+// Run prints events until ctx ends, Count is reached or the hub refuses the stream. In the last case the error is a
+// Refusal.
 func (t *Client) Run(ctx context.Context) error {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
@@ -146,7 +147,7 @@ func (t *Client) reportConnected() {
 	t.connected = true
 }
 
-// receive interprets the hub's own events and prints all others.
+// receive interprets the hub's own events. It prints all other events, and with Verbose these too.
 func (t *Client) receive(event sse.Event, watch *watch) error {
 	stored := event.LastID != t.id // a message that is not stored does not change the last event id
 	t.id = event.LastID
@@ -156,7 +157,7 @@ func (t *Client) receive(event sse.Event, watch *watch) error {
 	case "rowcast.bye":
 		t.report("the stream is about to end: %s", terminal.Printable(event.Data))
 	case "rowcast.reset":
-		t.report("the hub cannot resume the stream, so events may be missing: %s", terminal.Printable(event.Data))
+		t.report("the hub cannot continue the stream, so events may be missing: %s", terminal.Printable(event.Data))
 	}
 	own := isHubs(event.Name)
 	if own && !t.Verbose {

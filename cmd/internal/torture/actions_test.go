@@ -124,13 +124,14 @@ func (w *writer) readAndInsert(ctx context.Context, tx pgx.Tx, t *transaction) e
 }
 
 // A pacing determines how fast all writers write. It changes every 0.2 to 3.2 s, because hubs wait for notifications
-// only at low rates, and poll only at high rates.
+// at low rates and poll at high rates.
 type pacing struct {
 	mu    sync.Mutex
 	until time.Time
 	pace  time.Duration
 
-	// asyncOnly makes all further transactions commit asynchronously, so that the server may lose some of them in a crash.
+	// asyncOnly makes all further transactions commit asynchronously, so that the server may lose some of them in a
+	// crash.
 	asyncOnly atomic.Bool
 }
 
@@ -147,8 +148,8 @@ func (m *pacing) pause(random *rand.Rand) time.Duration {
 	return time.Duration(random.Int64N(int64(2 * m.pace)))
 }
 
-// holdTransactions runs one transaction after another until quiet is closed. Each transaction creates a table, stays
-// open for the time that hold returns, and commits.
+// holdTransactions runs one transaction after another until quiet is closed. Each transaction creates a table, and so
+// gets a transaction number. It stays open for the time that hold returns, or until quiet is closed, and commits.
 func holdTransactions(ctx context.Context, dsn string, quiet <-chan struct{}, hold func() time.Duration) {
 	for {
 		conn, err := connect(ctx, dsn)

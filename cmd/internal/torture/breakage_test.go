@@ -146,8 +146,8 @@ func (w *breaker) admin(ctx context.Context, do func(*pgx.Conn) error) error {
 	return do(conn)
 }
 
-// crashBackend kills the server process of its own session. The postmaster then ends all other sessions and recovers from the write-ahead
-// log. crashBackend returns when it can connect again.
+// crashBackend kills the server process of its own session. The postmaster then ends all other sessions and recovers
+// from the write-ahead log. crashBackend returns when it can connect again.
 func (w *breaker) crashBackend(ctx context.Context) error {
 	defer w.crash(ctx)()
 	return w.admin(ctx, func(conn *pgx.Conn) error {

@@ -45,7 +45,7 @@ type discontinuity struct {
 	after  int // the number of deliveries before the reset
 	hub    int
 	reason string
-	cursor string // the last cursor that the client had sent or received
+	cursor string // client.sent before the reset
 }
 
 // A record has the rows, the resets and the first rowcast.hello that a client has received.
@@ -120,14 +120,14 @@ func (c *checker) delivery(i int, d delivery) {
 	}
 }
 
-// isExpected reports whether the client must receive a row, because the cursor of its first hello does not contain it. That cursor contains
-// only rows of transactions that began before the hello.
+// isExpected reports whether the client must receive a row, because the cursor of its first hello does not contain it.
+// That cursor contains only rows of transactions that began before the hello.
 func (c *checker) isExpected(row stored, tx *transaction) bool {
 	return tx.began > c.helloAt || !c.hello.Seen(row.Xid, row.ID)
 }
 
-// resetAfter reports whether the last reset of the client came after a time. After a reset the page loads older rows again, so the
-// checker ignores their order and repetitions of them.
+// resetAfter reports whether the last reset of the client came after a time. After a reset the page loads older rows
+// again, so the checker ignores their order and repetitions of them.
 func (c *checker) resetAfter(at time.Duration) bool {
 	return len(c.resets) > 0 && c.resets[len(c.resets)-1].at > at
 }
@@ -140,7 +140,8 @@ func (c *checker) losses() {
 		if c.got[k] || row.recipient != feed.Everyone && row.recipient != c.uid || !c.isExpected(row, tx) {
 			continue
 		}
-		// After a reset, the page loads the rows of transactions that began before it. The client may or may not receive them.
+		// After a reset, the page loads rows, and the stream sends others. If a transaction began before the reset, its
+		// rows can be among either.
 		if len(c.resets) > 0 && c.resets[len(c.resets)-1].at > tx.began {
 			continue
 		}
@@ -150,8 +151,8 @@ func (c *checker) losses() {
 	}
 }
 
-// unjustifiedBecause returns why a reset was not justified, or "" if it was. A reset is justified if the server has lost the row that
-// anchors the cursor.
+// unjustifiedBecause returns why a reset was not justified, or "" if it was. A reset is justified if the server has
+// lost the row that anchors the cursor.
 func (t *truth) unjustifiedBecause(reset discontinuity) string {
 	if len(t.lost) == 0 {
 		return "the server has lost no row"
@@ -166,8 +167,9 @@ func (t *truth) unjustifiedBecause(reset discontinuity) string {
 	return ""
 }
 
-// isValid reports whether the table has the row that anchors a cursor. It also returns true if the cursor has no anchor or the server has
-// lost nothing. The tag is compared too, because after a crash another row may get the numbers of a lost row.
+// isValid reports whether the table has the row that anchors a cursor. It also returns true if the cursor has no anchor
+// or the server has lost nothing. The tag is compared too, because after a crash another row may get the numbers of a
+// lost row.
 func (t *truth) isValid(c cursor.Cursor) bool {
 	if len(t.lost) == 0 || c.Anchor.ID == 0 {
 		return true

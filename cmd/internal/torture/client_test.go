@@ -29,7 +29,7 @@ type client struct {
 	random  *rand.Rand
 	decoder sse.Decoder
 	visits  []visit
-	sent    string // the last cursor that the client sent or received
+	sent    string // the last cursor that the client sent or received, see receive
 	quiet   bool   // the writers have stopped
 	marker  bool   // the last row has been received, or a reset may have skipped it
 	wrong   []string
@@ -81,8 +81,8 @@ func (c *client) choose() behaviour {
 
 func (c *client) upTo(d time.Duration) time.Duration { return time.Duration(c.random.Int64N(int64(d))) }
 
-// roam connects to one hub after another until quiet ends. Some pauses last up to 6 s, so that a hub may have to read the missed rows
-// from the table.
+// roam connects to one hub after another until quiet ends. Some pauses last up to 6 s, so that a hub may have to read
+// the missed rows from the table.
 func (c *client) roam(quiet context.Context) {
 	for quiet.Err() == nil {
 		c.visit(quiet, c.random.IntN(len(c.hubs)), c.choose(), false)
@@ -102,7 +102,7 @@ func (c *client) finish(ctx context.Context) {
 	for i := range c.hubs {
 		for !c.visit(ctx, (first+i)%len(c.hubs), behaviour{bytes: math.MaxInt, stay: forever}, true) {
 			if ctx.Err() != nil {
-				c.wrong = append(c.wrong, fmt.Sprintf("did not catch up at %s; received the last row: %t", c.hubs[(first+i)%len(c.hubs)].name, c.marker))
+				c.wrong = append(c.wrong, fmt.Sprintf("did not catch up at %s; received the last row, or a reset that may have skipped it: %t", c.hubs[(first+i)%len(c.hubs)].name, c.marker))
 				return
 			}
 			wait(ctx, 50*time.Millisecond)
@@ -118,7 +118,7 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // visit opens a stream and reads it. With toTheEnd, it returns true when c.marker is set and then a heartbeat has
-// arrived. A hub sends heartbeats only to clients for which no events are pending.
+// arrived. Events that are pending come before a heartbeat.
 func (c *client) visit(ctx context.Context, hub int, m behaviour, toTheEnd bool) (caughtUp bool) {
 	c.visits = append(c.visits, visit{hub: hub, from: c.decoder.LastID, began: c.journal.now()})
 	v := &c.visits[len(c.visits)-1]
@@ -159,7 +159,8 @@ func (c *client) visit(ctx context.Context, hub int, m behaviour, toTheEnd bool)
 	return false
 }
 
-// open connects and requests the stream. It sets SO_LINGER of some connections to 0, so that closing them sends a TCP reset.
+// open connects and requests the stream. It sets SO_LINGER of some connections to 0, so that closing them sends a TCP
+// reset.
 func (c *client) open(ctx context.Context, hub int, m behaviour) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: time.Second}
 	if m.slow > 0 || m.stall > 0 {
@@ -233,7 +234,8 @@ func (c *client) receive(e sse.Event) {
 	default:
 		c.row(e)
 	}
-	// The id of a rowcast.hello before a reset is a cursor of the hub, not the cursor that the client sent.
+	// rowcast.hello has the cursor at which the hub begins the stream. If a reset follows, the checker needs the cursor
+	// that the client sent.
 	if e.Name != "rowcast.hello" || c.sent == "" {
 		c.sent = e.LastID
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -27,15 +28,17 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// limit bounds the time of each start, connection attempt, transaction and breakage, and the time in which the clients catch up.
+// limit bounds the time of each start, connection attempt, transaction and breakage, and the time in which the clients
+// catch up.
 const limit = 60 * time.Second
 
 // build builds the command, with the race detector if the test runs with it.
 func build(t *testing.T) string {
 	t.Helper()
-	// go test caches results. To run the test again after a change of the command, it must see the change. Therefore this file imports
-	// libraries of the command, and reads cmd/internal.
-	if _, err := os.ReadDir(".."); err != nil {
+	// go test does not use a cached result after a change in a package that the test imports, or in a directory that it
+	// lists. Therefore this file imports libraries of the command, and build lists the directories below cmd.
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(_ string, _ fs.DirEntry, err error) error { return err })
+	if err != nil {
 		t.Fatal(err)
 	}
 	program := filepath.Join(t.TempDir(), "rowcast")
@@ -160,7 +163,8 @@ func (h *hub) stop() error {
 func (h *hub) freeze() error { return dbtest.Suspend(h.process.Process.Pid) }
 func (h *hub) thaw() error   { return dbtest.Resume(h.process.Process.Pid) }
 
-// A log copies the log of a hub to the output of the test. It closes listening when the hub listens, and counts data races and panics.
+// A log copies the log of a hub to the output of the test. It closes listening when the hub listens, and counts data
+// races and panics.
 type log struct {
 	hub       *hub
 	line      []byte
@@ -187,7 +191,7 @@ func (l *log) Write(p []byte) (int, error) {
 	}
 }
 
-// freeAddresses returns addresses with free ports. The ports are below the range that the system uses for outgoing
+// freeAddresses returns addresses with free ports. On Linux and macOS, the ports are below the range for outgoing
 // connections. Otherwise an outgoing connection could take the port of a stopped hub.
 func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
@@ -206,8 +210,8 @@ func freeAddresses(t *testing.T, n int) (addresses []string) {
 
 const heartbeat = 500 * time.Millisecond
 
-// newHubs returns three hubs with different weaknesses: the first connects to the database through the proxy, the second keeps few recent
-// events in memory, and the third has a small backlog for each client.
+// newHubs returns three hubs with different weaknesses: the first connects to the database through the proxy, the
+// second keeps few recent events in memory, and the third has a small backlog for each client.
 func newHubs(t *testing.T, dsn, proxied string) []*hub {
 	t.Helper()
 	program, addresses := build(t), freeAddresses(t, 3)

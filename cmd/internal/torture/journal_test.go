@@ -11,8 +11,8 @@ import (
 	"rowcast/listener/cursor"
 )
 
-// A key identifies a row by the number of its transaction in the journal and its number in the transaction. It is part of the row's data,
-// because the server may assign an id again after it has lost an asynchronous commit in a crash.
+// A key identifies a row by the number of its transaction in the journal and its number in the transaction. It is part
+// of the row's data, because the server may assign an id again after it has lost an asynchronous commit in a crash.
 type key struct{ tx, row int }
 
 func (k key) String() string { return fmt.Sprintf("%d.%d", k.tx, k.row) }
@@ -42,7 +42,7 @@ type transaction struct {
 	undone  map[int]bool // rows that were rolled back to a savepoint
 }
 
-// A journal has the transactions of all writers. It does not depend on the database.
+// A journal keeps the transactions of all writers in memory, outside of the database that it is compared with.
 type journal struct {
 	zero time.Time
 
@@ -109,10 +109,10 @@ func readTruth(ctx context.Context, conn *pgx.Conn, j *journal) (*truth, []strin
 	return t, t.compare(j.crashes), result.Err()
 }
 
-// compare compares the table with the journal. It finds the commits that the server has lost, and returns other differences, which are
-// faults of the writers or of the server.
+// compare compares the table with the journal. It records in lost the transactions that crashes have lost, and returns
+// all other differences.
 func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
-	want := 0
+	known := 0
 	for _, tx := range t.transactions {
 		// A crash can lose a commit before its writer gets an answer. A hub may already have sent the rows.
 		if tx.outcome != rolledBack && tx.async && len(tx.rows) > len(tx.undone) && !t.holds(tx) && crashedAfter(crashes, tx.began) {
@@ -127,12 +127,12 @@ func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
 				disagreements = append(disagreements, fmt.Sprintf("row %d.%d: the recipient in the table is %q, want %q", tx.number, i, row.recipient, recipient))
 			}
 			if found {
-				want++
+				known++
 			}
 		}
 	}
-	if want != len(t.rows) {
-		disagreements = append(disagreements, fmt.Sprintf("%d rows in the table, but %d in the journal", len(t.rows), want))
+	if known != len(t.rows) {
+		disagreements = append(disagreements, fmt.Sprintf("%d rows in the table, but only %d of them in the journal", len(t.rows), known))
 	}
 	return disagreements
 }

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// narrow makes the buffers of a slow client's connection small. Otherwise the buffers of the kernels would hold the events, and the
-// backlog of the hub would not grow.
+// narrow makes the receive buffer and the segments of a slow client's connection small. Otherwise the kernel would hold
+// the events, and the backlog of the hub would not grow.
 func narrow(_, _ string, raw syscall.RawConn) (err error) {
 	controlErr := raw.Control(func(fd uintptr) {
 		err = errors.Join(

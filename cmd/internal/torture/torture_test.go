@@ -108,8 +108,8 @@ func (t *torture) startServer() {
 	defer conn.Close(t.Context())
 	for _, statement := range []string{
 		"CREATE DATABASE torture", "CREATE DATABASE elsewhere",
-		// The server writes an asynchronous commit to disk within three times this delay. A crash before that loses the
-		// commit.
+		// The server writes an asynchronous commit to disk within three times this delay. The longer it is, the more
+		// commits a crash loses.
 		"ALTER SYSTEM SET wal_writer_delay = '2s'", "SELECT pg_reload_conf()",
 	} {
 		if _, err := conn.Exec(dbtest.Context(t), statement); err != nil {
@@ -127,8 +127,9 @@ func (t *torture) random(participant uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(t.seed, participant))
 }
 
-// write starts the writers. It also keeps a transaction open in their database, begins a new one after each crash or restart of the
-// server, and runs shorter transactions in another database. stop stops the writers and the shorter transactions.
+// write starts the writers. It also keeps a transaction open in their database, begins a new one after each crash or
+// restart of the server, and runs shorter transactions in another database. stop stops the writers and the shorter
+// transactions.
 func (t *torture) write() (stop func()) {
 	quiet, allQuiet := make(chan struct{}), make(chan struct{})
 	var writing, idling sync.WaitGroup
@@ -194,7 +195,8 @@ func (t *torture) roam() (stop func()) {
 	}
 }
 
-// finish removes the clients that received no rowcast.hello before the last row was written, and lets the other clients catch up.
+// finish removes the clients that received no rowcast.hello before the last row was written, and lets the other clients
+// catch up.
 func (t *torture) finish(last *transaction) {
 	t.clients = slices.DeleteFunc(t.clients, func(c *client) bool { return c.record.helloAt == 0 || c.record.helloAt > last.began })
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -246,8 +248,8 @@ func (t *torture) check() {
 	t.Logf("faults: %s", counted(figures))
 }
 
-// checkCoverage checks that the run has tested these features: hubs waited for notifications and received some, clients
-// resumed from memory and from the table, and slow clients were disconnected.
+// checkCoverage checks that the run has tested these features: hubs took the park lock and received notifications,
+// clients resumed, some of them from the table, and slow clients were disconnected.
 func (t *torture) checkCoverage() {
 	counts := map[string]int{}
 	for _, h := range t.hubs {
@@ -258,7 +260,7 @@ func (t *torture) checkCoverage() {
 	t.Logf("hubs: %s", counted(counts))
 	for _, kind := range coverage {
 		if counts[kind] == 0 {
-			t.Errorf("the metric %s is 0 after the run, want more", kind)
+			t.Errorf("the metric rowcast_%s_total is 0 after the run, want more", kind)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func (b *Bench) againstWrites(ctx context.Context, streams, rounds int) error {
 	return nil
 }
 
-// A comparison compares a hub with a loop of write(2).
+// A comparison has the child processes with which a hub is compared with a loop of write(2).
 type comparison struct {
 	fanout, clients *process
 	size            int   // the size of an event in bytes
@@ -137,5 +137,5 @@ func (b *Bench) reportFanout(hub, loop []cpuTime, deliveries float64, streams, s
 		figure{what: "CPU per delivery in user mode", unit: "µs", ours: user, with: "loop of write(2)", theirs: loopUser, limit: atMostItself(1)},
 		figure{what: "CPU per delivery in the kernel", unit: "µs", ours: system, with: "loop of write(2)", theirs: loopSystem},
 	)
-	b.report.note("The hub and the loop write the same %d bytes to the same sockets, alternately and in the same process.", size)
+	b.report.note("The hub and the loop write events of %d bytes to the same sockets, alternately and in the same process.", size)
 }

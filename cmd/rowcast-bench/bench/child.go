@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 )
 
 // A command is sent to a child process as a line of JSON.
@@ -59,7 +57,7 @@ func Child(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 	}
 	begin, ok := roles[role]
 	if !ok {
-		return fmt.Errorf("no such role: %q, only %q", role, slices.Sorted(maps.Keys(roles)))
+		return fmt.Errorf("no such role: %q", role)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -16,8 +16,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// clients is the process of the clients. It has one stream for each user. A goroutine for each stream reads it and does little else, so
-// that the clients use little CPU. When the server ends a stream, the client reconnects and resumes from its last event id.
+// clients is the child process with the role clients. It has one stream for each user. A goroutine for each stream
+// reads it and does little else, so that the clients use little CPU. When the server ends a stream, the client
+// reconnects and resumes from its last event id.
 type clients struct {
 	streams []*stream
 	tally   atomic.Pointer[tally]
@@ -71,7 +72,8 @@ func (c *clients) connect(ctx context.Context, to connectTo) (seconds float64, e
 	return seconds, nil
 }
 
-// checkDescriptors returns an error if the process may not open enough connections. The Go runtime has already raised the soft limit.
+// checkDescriptors returns an error if the limit of open files is too low for the streams. The Go runtime has already
+// raised the soft limit.
 func checkDescriptors(streams int) error {
 	const others = 50
 	limit, err := maxDescriptors()

@@ -2,10 +2,12 @@
 // kernel and PostgreSQL alone. Both sides of a comparison are measured in the same run, most of them alternately, and the report has their
 // ratios, because absolute times depend on the machine.
 //
-// [Bench.Run] returns a [Report]. It creates its own databases and removes them, also after a failure or an interruption. The hub, the
-// naive design's hub, the clients and the writers are child processes, so that their CPU time and memory can be measured. Each runs this
-// program with the name of a role as argument, and ends when its stdin ends, so no child process outlives its parent. All roles except the
-// hub receive commands on stdin, as JSON values.
+// [Bench.Run] returns a [Report]. It creates its own databases and removes them, also after a failure or an
+// interruption. The hub, the naive design's hub, the clients and the writers are child processes, so that their CPU
+// time and memory can be measured. Each runs this program with the arguments "child" and a role, and ends when its
+// stdin ends, so no child process outlives its parent. All roles except the hub receive commands on stdin, as JSON
+// values.
 //
-// If a client misses an expected row, or receives it twice, or receives another client's row, the scenario fails.
+// A scenario fails if an expected row does not arrive. It also fails if, before the last row arrives, a client receives
+// a row twice or another client's row.
 package bench

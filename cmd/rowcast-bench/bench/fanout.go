@@ -17,8 +17,9 @@ import (
 	hub "rowcast/stream"
 )
 
-// fanout is the process of a hub that has no database. It publishes rows through the hub, or writes the same bytes to the same sockets by a
-// loop of non-blocking write(2), which is the least that a broadcast can cost.
+// fanout is the child process with the role fanout: a hub without a database. It publishes rows through the hub, or
+// writes events of the same size to the same sockets in a loop of non-blocking write(2), which is the least that a
+// broadcast can cost.
 type fanout struct {
 	hub   *hub.Hub
 	now   cursor.Cursor
@@ -171,7 +172,7 @@ func usage(context.Context, nothing) (cpuTime, error) {
 	return cpuTime{user.Microseconds(), system.Microseconds()}, err
 }
 
-// noSource is a Source without rows. The clients send no cursor, so the hub needs no rows from it.
+// noSource is a stream.Source without rows. The clients send no cursor, so the hub needs no rows from it.
 type noSource struct{}
 
 func (noSource) CatchUp(context.Context) error { return nil }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// insertion compares the rates of INSERTs into a table with a trigger and into the same table without a trigger. A hub without clients
-// is connected meanwhile.
+// insertion compares the rates of INSERTs into a table with a trigger and into an equal table without a trigger. A hub
+// without clients is connected meanwhile.
 func (b *Bench) insertion(ctx context.Context) error {
 	many, few := pick(b, 64, 6), pick(b, 8, 2)
 	mixes := []struct {
@@ -43,7 +43,7 @@ func (b *Bench) insertion(ctx context.Context) error {
 	return nil
 }
 
-// watchedInsertion compares the rates of INSERTs into a watched table and into the same table without a trigger. Each INSERT into the
+// watchedInsertion compares the rates of INSERTs into a watched table and into an equal table without a trigger. Each INSERT into the
 // watched table inserts a notification too. The rows of the naive design have a trigger with pg_notify instead.
 func (b *Bench) watchedInsertion(ctx context.Context) error {
 	const schema = `CREATE SCHEMA watched; CREATE TABLE watched.notifications (LIKE rowcast.notifications INCLUDING ALL);
@@ -68,8 +68,8 @@ func (b *Bench) watchedInsertion(ctx context.Context) error {
 	return nil
 }
 
-// insertRates measures the rates of INSERTs into the design's table and into the same table without a trigger, alternately. The hub runs
-// all the time.
+// insertRates measures the rates of INSERTs into the design's table and into an equal table without a trigger,
+// alternately. The design's hub runs all the time.
 func (b *Bench) insertRates(ctx context.Context, d design, o openWriters, pairs int) (with, without []float64, err error) {
 	s, err := b.newStage(ctx, setup{design: d})
 	if err != nil {

@@ -49,8 +49,8 @@ func (b *Bench) idle(ctx context.Context, streams int) (ours, naive *idleRun, er
 	}
 	b.steps.step()
 	b.report.add(figure{
-		what: "resident memory of each of " + amount(float64(streams)) + " idle streams", unit: "KB",
-		ours: ours.kilobytes(), with: "naive", theirs: naive.kilobytes(), limit: atMostItself(5),
+		what: "resident memory of each of " + amount(float64(streams)) + " idle streams", unit: "KiB",
+		ours: ours.kibibytes(), with: "naive", theirs: naive.kibibytes(), limit: atMostItself(5),
 	})
 	b.report.note("Memory is the growth of the hub process since before the streams were opened, watched for %.0f s. The memory of rowcast %s. The memory of the naive design %s.",
 		settling(b).Seconds(), ours.settled(), naive.settled())
@@ -89,9 +89,9 @@ func (b *Bench) watchMemory(ctx context.Context, all []*idleRun) error {
 	return nil
 }
 
-// kilobytes returns the growth of memory per stream, from before the streams were opened to the last measurement, in
+// kibibytes returns the growth of memory per stream, from before the streams were opened to the last measurement, in
 // KiB. It returns NaN if the memory before was not measured.
-func (i *idleRun) kilobytes() float64 {
+func (i *idleRun) kibibytes() float64 {
 	if i.before < 0 {
 		return math.NaN()
 	}
@@ -114,6 +114,6 @@ func (i *idleRun) settled() string {
 	if from == len(i.bytes) {
 		return "was not measured"
 	}
-	return fmt.Sprintf("settled %.0f s after the last stream was opened (%.0f MB in all at first, and %.0f MB at last)",
+	return fmt.Sprintf("settled %.0f s after the last stream was opened (%.0f MiB in all at first, and %.0f MiB at last)",
 		i.at[from].Seconds(), float64(i.bytes[0])/(1<<20), float64(i.last())/(1<<20))
 }

@@ -13,7 +13,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// naiveSchema is the schema of the naive design: the same table as rowcast's, and a trigger that sends each row with NOTIFY.
+// naiveSchema is the schema of the naive design: a table like rowcast's, and a trigger that sends each row with NOTIFY.
 const naiveSchema = `
 CREATE SCHEMA naive;
 CREATE TABLE naive.notifications (LIKE rowcast.notifications INCLUDING ALL);

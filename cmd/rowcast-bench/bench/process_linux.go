@@ -21,7 +21,8 @@ func processCPU(pid int) (time.Duration, error) {
 	return time.Duration(spent.Nano()), nil
 }
 
-// processMemory returns the resident memory of a process in bytes, and its peak since resetPeak was last called.
+// processMemory returns the resident memory of a process in bytes, and the peak since the process started or resetPeak
+// was called.
 func processMemory(pid int) (now, peak int64, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -153,12 +153,12 @@ func (s *stage) stop() {
 // A result is the result of a load. Times are in milliseconds, and CPU times in microseconds per row. A value that was not measured is NaN.
 type result struct {
 	arrivals
-	Rate    float64 // rows per second, until the last row had arrived
+	Rate    float64 // rows per second, from the beginning of the writing until the last row had arrived
 	Hub     float64 // the CPU of the process of the first hub
 	Server  float64 // the CPU of all PostgreSQL sessions of the database
 	Reading float64 // the CPU of the sessions of the hubs
 	Spread  float64 // the time from the first arrival to the last
-	Commit  float64 // the 99th percentile of the time to commit a row
+	Commit  float64 // the 99th percentile of the time until a row is committed (see awaitDue)
 }
 
 // run writes a load and waits until it has arrived at the clients.

@@ -13,7 +13,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// writers is the process of the writers, each with a connection of its own.
+// writers is the child process with the role writers. Each writer has a connection of its own.
 type writers struct {
 	conns []*pgconn.PgConn
 	app   bool // each row is written in a transaction with three other statements
@@ -83,11 +83,11 @@ type written struct {
 	Began   int64 // the time at which the writing began, in nanoseconds since 1970
 	Rows    int64
 	Seconds float64 // the time until the last commit had returned
-	P99     float64 // the 99th percentile of the time to commit a row, in milliseconds; 0 if the load has no Rows
+	P99     float64 // the 99th percentile of the time until a row is committed (see awaitDue), in milliseconds; 0 if the load has no Rows
 }
 
-// write writes a load. With a Rate, each row has a time at which it is due. If a row is late because its writer was waiting for the server,
-// its latency is measured from the due time. A stall therefore increases the latency of all rows that it delays.
+// write writes a load. With a Rate, each row has a time at which it is due, and the latency of a late row is measured
+// from that time. So a stall of the server increases the latency of all rows that it delays.
 func (w *writers) write(_ context.Context, l load) (written, error) {
 	var next atomic.Int64
 	began := time.Now()

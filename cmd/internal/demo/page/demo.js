@@ -36,7 +36,7 @@ stream.on("rowcast.toolarge", ({ id, size }, event) => {
   receive({ name: "rowcast.toolarge", data: { msg: `The data of row ${id} is too large to be sent`, size }, id });
 });
 
-// A browser passes on only the events whose names a page has registered. The user can add names, and all open pages of this browser share them.
+// A browser passes on only the events whose names a page has registered. The user can add names, and the demo pages in this browser share them.
 
 const STORAGE_KEY = "rowcast-demo-events";
 const names = new Set();

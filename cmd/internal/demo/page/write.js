@@ -9,7 +9,7 @@ export function onInsert(callback) {
   beforeInsert = callback;
 }
 
-/** Returns the columns of the row in the form. Text that begins as a JSON object or array is the data; other text becomes its msg. */
+/** Returns the columns of the row in the form. Text that begins with { or [ is the data. Other text becomes {"msg": text}. */
 function columns() {
   const text = data.value.trim();
   return {

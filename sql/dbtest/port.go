@@ -1,0 +1,53 @@
+package dbtest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+)
+
+// Port returns a TCP port on 127.0.0.1 at which no server listens. Until this
+// process ends, no other call of Port in any process returns the same port. Linux
+// and macOS give higher ports to outgoing connections, so the port also stays
+// free while a server restarts.
+func Port(t testing.TB) int {
+	t.Helper()
+	port, err := reservePort(firstPort, endPort)
+	if err != nil {
+		t.Fatalf("dbtest: %v", err)
+	}
+	return port
+}
+
+const firstPort, endPort = 20000, 32000
+
+// reservations has a UDP socket for each reserved TCP port, at the UDP port with
+// the same number. Only one socket can have a UDP port, and the system closes the
+// socket when the process ends.
+var reservations struct {
+	sync.Mutex
+	sockets []net.PacketConn
+}
+
+// reservePort reserves one of the ports from first to end-1.
+func reservePort(first, end int) (int, error) {
+	for _, i := range rand.Perm(end - first) {
+		address := net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: first + i}
+		socket, err := net.ListenUDP("udp4", &address)
+		if err != nil {
+			continue
+		}
+		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: address.IP, Port: address.Port})
+		if err != nil {
+			_ = socket.Close()
+			continue
+		}
+		reservations.Lock()
+		reservations.sockets = append(reservations.sockets, socket)
+		reservations.Unlock()
+		return address.Port, l.Close()
+	}
+	return 0, fmt.Errorf("find a free TCP port on 127.0.0.1: all from %d to %d are taken", first, end-1)
+}
