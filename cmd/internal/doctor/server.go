@@ -153,8 +153,8 @@ func (e *Examination) standbys(ctx context.Context) (finding, error) {
 	return ok("commits wait for %s, and rows are sent after that", names), nil
 }
 
-// queue checks the queue of notifications. When it is full, every NOTIFY fails, and with it every INSERT that notifies
-// a hub.
+// queue checks the queue of notifications. When it is full, transactions that notify fail, also if only their INSERT
+// notifies a hub.
 func (e *Examination) queue(ctx context.Context) (finding, error) {
 	var usage float64
 	if err := e.ask(ctx, "SELECT pg_notification_queue_usage()", &usage); err != nil {
