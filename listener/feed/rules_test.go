@@ -21,7 +21,7 @@ func TestCheckRecipient(t *testing.T) {
 		"a\x00":                  "contains a control character",
 		"a\u0085":                "contains a control character",
 		"a\xff":                  "is not valid UTF-8",
-		"a\ufffd":                "is not valid UTF-8", // a JSON decoder puts U+FFFD in place of half a surrogate pair
+		"not a pair: \ufffd":     "is not valid UTF-8", // a JSON decoder puts U+FFFD in place of half a surrogate pair
 	} {
 		if got := errorText(feed.CheckRecipient(text)); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
