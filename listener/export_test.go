@@ -51,8 +51,8 @@ func (r *Retention) Round(ctx context.Context) (int64, error) {
 	return r.round(ctx)
 }
 
-// Page reads a page of the rows that a cursor has not seen, and returns the rows. The parameter rows is the level (see
-// page.go).
+// Page reads a page of the rows that a cursor has not seen, and returns the rows. The parameter rows is the level: how
+// many rows the page may have (see page.go).
 func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor, rows int) ([]feed.Row, error) {
 	r := l.reader(func(statement func(context.Context, querier) error) error { return statement(ctx, conn) })
 	p, err := r.fetch(fetchQuery, from, 0, nil, level(rows))

@@ -144,7 +144,7 @@ func TestLargeRows(t *testing.T) {
 	}
 	for i, row := range most.read {
 		if (row.Data == nil) != (want[i] > 100) {
-			t.Errorf("row %d of %d bytes: got %d bytes of data, want the data only up to MaxData, 100 bytes", row.ID, want[i], len(row.Data))
+			t.Errorf("row %d of %d bytes: got %d bytes of data, want all data of rows up to MaxData (100 bytes), and none of larger rows", row.ID, want[i], len(row.Data))
 		}
 	}
 }
@@ -153,7 +153,7 @@ func TestRowsThatChange(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
-	gate := newGate(t, "whole (recipient, event, huge, text)")
+	gate := newGate(t, rowStatement)
 	r := listen(t, dsn, gate.into)
 	exec(t, conn, "BEGIN")
 	insert(t, conn, "withdrawn at once")

@@ -25,6 +25,9 @@ type gate struct {
 	open    func()
 }
 
+// rowStatement is a part of the statement that reads a single row (measuredQuery).
+const rowStatement = "whole (recipient, event, huge, text)"
+
 // newGate returns a gate. The gate stops a listener before the first statement that contains text, until open is
 // called.
 func newGate(t *testing.T, text string) *gate {

@@ -24,16 +24,6 @@ func (l *Listener) observeHistory(p *page) {
 	l.historyLost = p.historyLost
 }
 
-// isOutrun reports whether the horizon has moved, and retention may have deleted rows that the listener has not read: for
-// example, while it was disconnected for longer than the retention of another hub.
-func (l *Listener) isOutrun(p *page) bool {
-	moved := p.horizon > l.horizon && !p.historyLost
-	if moved {
-		l.horizon = p.horizon
-	}
-	return moved && !l.cursor.SeenBelow(p.horizon)
-}
-
 // checkHistory returns errNoHistory if rowcast.history has no row with a horizon. It returns nil if another session has
 // merely locked the row.
 func checkHistory(ctx context.Context, db querier) error {

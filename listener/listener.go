@@ -114,7 +114,6 @@ type Listener struct {
 	delivered   deliveredRows   // the last delivered rows, which a crash may lose
 	level       level           // bounds the rows of the next page
 	historyLost bool            // rowcast.history had no row when the last page was read
-	horizon     uint64          // the highest horizon of a page
 	isLagging   bool            // the warning about LagLimit was logged, and the listener has not read to the end since
 	warmUntil   time.Time       // when the listener stops reading the recent rows (Warm); zero if it is not reading them
 	foreign     int64           // the last value of Stats.ForeignXid

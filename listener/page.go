@@ -195,8 +195,8 @@ func (r *row) isSound() bool {
 func (r *row) isTrouble() bool { return r.Unreadable != "" || r.Data == nil && r.Size == 0 }
 
 // A level is the number of rows that the next page may have. It rises while pages are full, and falls when rows are
-// large or cannot be read. So the work stays linear in the number of rows, because PostgreSQL converts only few rows to
-// text that the page then leaves out.
+// large or cannot be read. A page whose rows are large ends early, and PostgreSQL has then converted the rows after its
+// end for nothing. The level keeps these rows few, so the work stays linear in the number of rows.
 //
 // The text of a jsonb number can be 8,000 times as long as its stored form, and only the conversion shows its length.
 // So the stored bytes that a page asks to convert are bounded too, by inlineTotal.

@@ -66,15 +66,11 @@ func (l *Listener) isWarming() bool { return !l.warmUntil.IsZero() }
 // visible now.
 func (s *session) endWarming(ctx context.Context) error {
 	s.Logger.Warn("reading recent rows takes too long: beginning without the rest of them")
-	return s.restart(ctx, ResetHistory)
+	return s.link.bounded(ctx, s.restart)
 }
 
-// restart goes on after the rows that are visible now. The reset tells the clients why rows may be missing.
-func (s *session) restart(ctx context.Context, reset string) error {
-	return s.link.bounded(ctx, func(ctx context.Context, db querier) error { return s.restartWith(ctx, db, reset) })
-}
-
-func (s *session) restartWith(ctx context.Context, db querier, reset string) error {
+// restart goes on after the rows that are visible now. Earlier cursors are no longer valid, so the batch has a Reset.
+func (s *session) restart(ctx context.Context, db querier) error {
 	now, err := s.now(ctx, db)
 	if err != nil {
 		return err
@@ -82,7 +78,7 @@ func (s *session) restartWith(ctx context.Context, db querier, reset string) err
 	s.warmUntil = time.Time{}
 	s.delivered.begin(now)
 	s.cursor = now
-	s.Deliver(feed.Batch{Cursor: now, Reset: reset})
+	s.Deliver(feed.Batch{Cursor: now, Reset: ResetHistory})
 	return nil
 }
 
@@ -133,7 +129,7 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	}
 	if !found {
 		s.Logger.Warn("database history changed (crash, failover or restore): resetting all streams")
-		return s.restartWith(ctx, db, ResetHistory)
+		return s.restart(ctx, db)
 	}
 	s.delivered.removeAbove(left.Xid)
 	s.cursor = s.cursor.Clamp(left, s.epoch) // rule 20
@@ -142,14 +138,9 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	return nil
 }
 
-// These are the values of Reset in a [feed.Batch] that does not continue the batch before it.
-const (
-	// ResetHistory says that the server may have lost delivered rows, or that the listener has begun without some of the
-	// recent rows that it was reading (Warm).
-	ResetHistory = "history"
-	// ResetExpired says that retention may have deleted rows before the listener read them.
-	ResetExpired = "expired"
-)
+// ResetHistory is the Reset of a [feed.Batch] that does not continue the batch before it. Either the server may have
+// lost delivered rows, or the listener has begun without some of the recent rows that it was reading (Warm).
+const ResetHistory = "history"
 
 // deliveredRows keeps rows of the transactions that were delivered last. For most of these transactions, it keeps only
 // the last row.

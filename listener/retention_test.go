@@ -13,7 +13,6 @@ import (
 
 	"rowcast/listener"
 	"rowcast/listener/cursor"
-	"rowcast/listener/feed"
 	"rowcast/sql"
 	"rowcast/sql/dbtest"
 )
@@ -321,55 +320,4 @@ func TestRetentionDoesNotWaitForReplays(t *testing.T) {
 	}
 	gate.open()
 	await(t, "the replays", &replays)
-}
-
-// If retention deletes rows before a listener reads them, the next batch has the Reset "expired". The listener goes on
-// after the rows that are visible then.
-func TestUnreadRowsAreDeleted(t *testing.T) {
-	t.Parallel()
-	conn, r := aging(t, 10)
-	blocked, release := make(chan struct{}), make(chan struct{})
-	l := listen(t, conn.Config().ConnString(), func(l *listener.Listener) {
-		deliver := l.Deliver
-		l.Deliver = func(b feed.Batch) {
-			deliver(b)
-			if len(b.Rows) > 0 && string(b.Rows[0].Data) == `"read"` {
-				close(blocked)
-				<-release
-			}
-		}
-	})
-	insert(t, conn, "read")
-	receive(t, "the first row", blocked)
-	const old = `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('alice', '"deleted"', now() - interval '1 hour')`
-	exec(t, conn, "UPDATE rowcast.notifications SET created_at = now() - interval '1 hour'")
-	exec(t, conn, old)
-	insert(t, conn, "missed")
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-	for deadline := time.After(patience); r.Deleted.Load() < 2; {
-		select {
-		case <-deadline:
-			t.Fatalf("waited for the deletion of 2 rows, got %d", r.Deleted.Load())
-		case <-time.After(time.Millisecond):
-		}
-	}
-	cancel()
-	_ = receive(t, "the end of Run", done)
-	close(release)
-	for {
-		b := l.next(t)
-		if b.Reset != "" {
-			if b.Reset != listener.ResetExpired || len(b.Rows) > 0 {
-				t.Errorf("got reset %q with %d rows, want reset %q without rows", b.Reset, len(b.Rows), listener.ResetExpired)
-			}
-			break
-		}
-		if len(b.Rows) > 0 && string(b.Rows[0].Data) != `"read"` {
-			t.Fatalf("got row %s before a reset, although a row before it was deleted", b.Rows[0].Data)
-		}
-	}
-	insert(t, conn, "next")
-	wantData(t, l.rows(t, 1), `"next"`)
 }

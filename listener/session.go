@@ -160,14 +160,6 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 			snapshot = nil
 			continue
 		}
-		if s.isOutrun(&p) {
-			s.Logger.Warn("rows were deleted before this hub had read them: resetting all streams", "horizon", p.horizon)
-			if err := s.restart(ctx, ResetExpired); err != nil {
-				return err
-			}
-			snapshot = nil
-			continue
-		}
 		if p.state.known {
 			done.state = p.state
 		}

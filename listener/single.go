@@ -12,7 +12,8 @@ import (
 
 // No row may prevent later rows from being read, whatever the row contains. A row that is large, or whose page cannot
 // be read, is read by a statement of its own. These statements are in this file. A row that cannot be read is replaced
-// by the event rowcast.unreadable, or skipped if its recipient is unknown.
+// by the event rowcast.unreadable, or skipped if its recipient is unknown. A row whose text is too large for
+// PostgreSQL is delivered as a row above MaxData.
 
 // The reasons why a row cannot be read, as they are sent with the event rowcast.unreadable. They do not reveal the
 // contents of the row.

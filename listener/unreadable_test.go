@@ -171,7 +171,7 @@ func TestLockWhileARowIsRead(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn, locker := connect(t, dsn), connect(t, dsn)
-	gate := newGate(t, "whole (recipient, event, huge, text)")
+	gate := newGate(t, rowStatement)
 	r := listen(t, dsn, gate.into, func(l *listener.Listener) { l.Timeout = 2 * time.Second })
 	const random = `(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 1000) i)`
 	exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', "+random+")")

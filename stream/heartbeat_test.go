@@ -111,7 +111,8 @@ func TestContentsOfAHeartbeat(t *testing.T) {
 	})
 }
 
-// Heartbeats of different streams are sent at different times, because a hub may have ten thousand streams.
+// The heartbeats of the streams are spread over the heartbeat interval, so that a hub with ten thousand streams does not
+// send them all at once.
 func TestHeartbeatsAreSpread(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, f *fakeFeed) {

@@ -14,9 +14,10 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The stream of a client that vanishes without closing its connection is closed soon after two heartbeat intervals.
+// The stream of a client that vanishes without closing its connection is closed after about two heartbeat intervals.
 // This holds for an idle stream and in the middle of an event, and whether or not the hub's machine can see that the
-// link is down. The two heartbeat intervals begin with the first bytes that the client does not acknowledge.
+// link is down. The two heartbeat intervals begin with the first bytes that the client does not acknowledge. The test
+// allows up to 15, for a busy machine.
 func TestAClientThatVanishes(t *testing.T) {
 	t.Parallel()
 	const heartbeat = time.Second

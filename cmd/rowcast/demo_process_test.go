@@ -56,7 +56,8 @@ func init() {
 	}
 }
 
-// command returns a command that runs the program, with the home directory home and without the variables of flags.
+// command returns a command that runs the program with the home directory home. No environment variable, such as
+// DATABASE_URL, sets a flag of the program.
 func command(t testing.TB, home string, args ...string) *exec.Cmd {
 	t.Helper()
 	program, err := os.Executable()

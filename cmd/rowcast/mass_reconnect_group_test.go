@@ -124,7 +124,8 @@ func await(closed <-chan struct{}, what string) error {
 	}
 }
 
-// read records events until the connection ends.
+// read records events until the connection ends, and closes m.back once all wanted rows have come. If fresh is true,
+// the member had no cursor, so its first event tells which row it received first.
 func (m *member) read(fresh bool) {
 	response, err := http.ReadResponse(bufio.NewReaderSize(m.conn, 512), nil)
 	if err != nil {

@@ -162,7 +162,8 @@ func TestReusedProcessID(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(string(text), "\n")
-	// PostgreSQL mistakes this program for the old server, because the program runs as the server's user.
+	// Because this program runs as the server's user, PostgreSQL would take it for the old server and not start. So Start
+	// must remove the pid file.
 	stranger := exec.CommandContext(dbtest.Context(t), "sleep", "600")
 	info, err := os.Stat(filepath.Join(c.Dir, "data"))
 	if err != nil {

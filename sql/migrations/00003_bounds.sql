@@ -132,7 +132,7 @@ BEGIN
         rowcast.epoch_tag(), anchor);
 END $$;
 
--- The comments replace those of version 1, which an older rowcast may have installed.
+-- An older rowcast installed version 1 with other comments. They are replaced here.
 COMMENT ON TABLE rowcast.notifications IS 'Notifications. At COMMIT, an inserted row is sent to the browsers of its recipient.';
 COMMENT ON COLUMN rowcast.notifications.recipient IS 'A user or a group, such as team:7. NULL: everyone.';
 COMMENT ON COLUMN rowcast.notifications.event IS 'The name of the event in the browser.';

@@ -99,6 +99,14 @@ func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 	}
 }
 
+// If the connections belonged to http.DefaultTransport, another user of it could close them during a read.
+func TestKeysHaveTheirOwnConnections(t *testing.T) {
+	t.Parallel()
+	if newSet(t, "http://keys.example", slog.New(slog.DiscardHandler)).transport == http.DefaultTransport {
+		t.Error("the transport is http.DefaultTransport, want another one")
+	}
+}
+
 // A set that cannot be read is read again within two minutes. While one of several sets cannot be read, the operation is failing.
 func TestFailedReadIsRepeated(t *testing.T) {
 	t.Parallel()

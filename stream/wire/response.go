@@ -30,8 +30,8 @@ func newResponse(ctx context.Context, w http.ResponseWriter, control *http.Respo
 // Direct returns the zero Direct, because net/http cannot write without waiting.
 func (r *response) Direct() Direct { return Direct{} }
 
-// minProgress is the largest size of a piece that is written at a time. Each piece must be written within the timeout,
-// because progress within a piece cannot be observed through net/http.
+// minProgress is how many bytes a client must accept within the timeout. Data is written in pieces of at most this
+// size, because net/http does not show the progress within a piece.
 const minProgress = 16 << 10
 
 func (r *response) Write(b []byte) error {

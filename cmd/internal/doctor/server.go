@@ -228,8 +228,8 @@ func (e *Examination) standbys(ctx context.Context) (finding, error) {
 	return ok("commits wait for %s, and rows are sent after that", names), nil
 }
 
-// queue checks the queue of notifications. When it is full, every NOTIFY fails, and with it every INSERT that notifies
-// a hub.
+// queue checks the queue of notifications. When it is full, the COMMIT of a transaction with a NOTIFY fails, even if
+// the NOTIFY comes only from the trigger of an INSERT.
 func (e *Examination) queue(ctx context.Context) (finding, error) {
 	var usage float64
 	if err := e.ask(ctx, "SELECT pg_notification_queue_usage()", &usage); err != nil {

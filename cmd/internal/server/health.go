@@ -14,7 +14,7 @@ import (
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }
 
 // readyz reports whether a load balancer should send clients to this hub. A hub that loses its connection to PostgreSQL
-// stays ready: otherwise all hubs would become unready at once, and clients could not connect when PostgreSQL is back.
+// stays ready, because otherwise all hubs would become unready at once.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	lag := s.Listener.Stats.Lag()
 	state := struct {

@@ -99,8 +99,8 @@ func getOrHead(r chi.Router, path string, handler http.HandlerFunc) {
 const answerTime = 15 * time.Second
 
 // limitTime is a middleware that limits the time of an answer. The hub removes the limit from streams. After a request
-// with a body, the connection is closed. A proxy and this server could disagree about where the body ends, and this
-// server would then take the rest of the body for the request of another client (request smuggling).
+// with a body, the connection is closed. Otherwise, if a proxy and this server disagreed about where the body ends, this
+// server could take the rest of the body for the request of another client (request smuggling).
 func limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))

@@ -51,7 +51,7 @@ func TestPanicEndsOneRequest(t *testing.T) {
 	}
 }
 
-// A path that does not exist is answered with the paths that its address has.
+// A request for a path that an address does not serve is answered with the status 404 and a hint at what it serves.
 func TestNotFound(t *testing.T) {
 	t.Parallel()
 	s := New(&pgx.ConnConfig{}, slog.New(slog.DiscardHandler))

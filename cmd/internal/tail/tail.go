@@ -147,7 +147,8 @@ func (t *Client) reportConnected() {
 	t.connected = true
 }
 
-// receive interprets the hub's own events. It prints all other events, and with Verbose these too.
+// receive interprets the hub's own events. It prints all other events. With Verbose it prints the
+// hub's own events too.
 func (t *Client) receive(event sse.Event, watch *watch) error {
 	stored := event.LastID != t.id // a message that is not stored does not change the last event id
 	t.id = event.LastID
