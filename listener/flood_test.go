@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -98,10 +96,7 @@ func TestAttackFloodsOfNotify(t *testing.T) {
 // bytes the live heap had grown at most.
 func peakHeap(t *testing.T) func() int64 {
 	t.Helper()
-	usual := debug.SetGCPercent(20) // more collections, so more measurements
-	t.Cleanup(func() { debug.SetGCPercent(usual) })
-	runtime.GC()
-	before := liveHeap()
+	before := watchHeap(t)
 	highest := before
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {

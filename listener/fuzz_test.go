@@ -87,10 +87,7 @@ func newTarget(t testing.TB, dsn string) *target {
 	target := &target{Listener: newListener(t, dsn), conn: connectRaw(t, dsn), rows: make(chan feed.Row, 1<<10)}
 	target.Logger = slog.New(slog.DiscardHandler) // inside a fuzz target, testing.F must not be used for output
 	target.MaxData, target.PageBytes = targetData, targetPage
-	debug.SetGCPercent(20) // more collections, so more measurements
-	t.Cleanup(func() { debug.SetGCPercent(100) })
-	runtime.GC()
-	target.base = liveHeap()
+	target.base = watchHeap(t)
 	begun := make(chan struct{})
 	target.Deliver = func(b feed.Batch) {
 		select {
@@ -146,6 +143,16 @@ const (
 // maxHeap is the number of bytes by which the live heap may grow: 12 MiB for the process, a page and three copies of
 // the largest data for the listener, and 12 MiB for a worker of the fuzzing engine.
 const maxHeap = 12<<20 + 3*targetData + targetPage + 12<<20
+
+// watchHeap makes garbage collections frequent until the test ends, so that liveHeap is never old. It returns the size of
+// the live heap.
+func watchHeap(t testing.TB) uint64 {
+	t.Helper()
+	usual := debug.SetGCPercent(20)
+	t.Cleanup(func() { debug.SetGCPercent(usual) })
+	runtime.GC()
+	return liveHeap()
+}
 
 // liveHeap returns how many bytes of the heap the last garbage collection found in use. The present size of the heap
 // would be a worse measure: it includes the garbage since then, and on a busy machine a collection takes long.

@@ -1,17 +1,15 @@
 package dbtest_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -255,46 +253,33 @@ func (r *recordingTB) end(outcome string, args []any) {
 	runtime.Goexit()
 }
 
-// Two processes reserve different ports. A port at which a server listens is not reserved.
+// No port is reserved twice, in no process, and none at which a server listens.
 func TestPortsAreReservedOnce(t *testing.T) {
-	const first, end = 19000, 19004
-	if os.Getenv("DBTEST_RESERVES") != "" {
-		port, err := dbtest.ReservePort(first, end)
-		fmt.Println(port, err)
-		_, _ = io.Copy(io.Discard, os.Stdin) // until the test closes the pipe
+	const variable = "DBTEST_RESERVES" // the port that the other process tries to reserve
+	if port, err := strconv.Atoi(os.Getenv(variable)); err == nil {
+		_, err := dbtest.ReservePort(port, port+1)
+		fmt.Print(err)
 		os.Exit(0)
 	}
-	listening, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", end-1))
+	taken := func(port int) string {
+		return fmt.Sprintf("find a free TCP port on 127.0.0.1: all from %d to %d are taken", port, port)
+	}
+	port := dbtest.Port(t)
+	if _, err := dbtest.ReservePort(port, port+1); err == nil || err.Error() != taken(port) {
+		t.Errorf("got %v for a port that this process has reserved, want %q", err, taken(port))
+	}
+	other := exec.CommandContext(dbtest.Context(t), os.Args[0], "-test.run=^TestPortsAreReservedOnce$")
+	other.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, port))
+	if got, err := other.Output(); err != nil || string(got) != taken(port) {
+		t.Errorf("another process got %q (%v) for this port, want %q", got, err, taken(port))
+	}
+	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listening.Close()
-	other := exec.Command(os.Args[0], "-test.run=^TestPortsAreReservedOnce$")
-	other.Env = append(os.Environ(), "DBTEST_RESERVES=1")
-	out, err := other.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, err := other.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _, _ = in.Close(), other.Wait() }()
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := []string{line}
-	for range 3 {
-		port, err := dbtest.ReservePort(first, end)
-		got = append(got, fmt.Sprintln(port, err))
-	}
-	slices.Sort(got)
-	want := []string{"0 find a free TCP port on 127.0.0.1: all from 19000 to 19003 are taken\n", "19000 <nil>\n", "19001 <nil>\n", "19002 <nil>\n"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	defer server.Close()
+	port = server.Addr().(*net.TCPAddr).Port
+	if _, err := dbtest.ReservePort(port, port+1); err == nil || err.Error() != taken(port) {
+		t.Errorf("got %v for a port at which a server listens, want %q", err, taken(port))
 	}
 }

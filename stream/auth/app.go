@@ -84,10 +84,21 @@ func (a *App) init() {
 		a.Timeout = 5 * time.Second
 	}
 	if a.Transport == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.MaxIdleConnsPerHost = maxRequests
-		a.Transport = transport
+		a.Transport = ownTransport(maxRequests)
 	}
+}
+
+// ownTransport returns a copy of http.DefaultTransport, so that no other user of http.DefaultTransport can close its
+// connections. idle is the largest number of idle connections to a host; 0 means the default. If the program has
+// replaced http.DefaultTransport by another type, ownTransport returns it unchanged.
+func ownTransport(idle int) http.RoundTripper {
+	shared, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport
+	}
+	own := shared.Clone()
+	own.MaxIdleConnsPerHost = idle
+	return own
 }
 
 // Authenticate is an [Authenticator].

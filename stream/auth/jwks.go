@@ -86,7 +86,7 @@ type jwks struct {
 func newJWKS(s *KeySets, at *url.URL) *jwks {
 	return &jwks{
 		MemoryJWKSet: jwkset.NewMemoryStorage(), sets: s, url: at.String(), logger: s.Logger.With("host", at.Host),
-		transport: http.DefaultTransport.(*http.Transport).Clone(), unknown: rate.NewLimiter(rate.Every(jwksUnknown), 1),
+		transport: ownTransport(0), unknown: rate.NewLimiter(rate.Every(jwksUnknown), 1),
 	}
 }
 

@@ -99,11 +99,19 @@ func TestRedirectsToKeysAreNotFollowed(t *testing.T) {
 	}
 }
 
-// If the connections belonged to http.DefaultTransport, another user of it could close them during a read.
-func TestKeysHaveTheirOwnConnections(t *testing.T) {
-	t.Parallel()
-	if newSet(t, "http://keys.example", slog.New(slog.DiscardHandler)).transport == http.DefaultTransport {
-		t.Error("the transport is http.DefaultTransport, want another one")
+// Another user of http.DefaultTransport cannot close the connections to the app and to key sets. A program may have
+// replaced http.DefaultTransport by a type of its own. The test is not parallel, because it does so.
+func TestTransportIsItsOwn(t *testing.T) {
+	app := &App{}
+	app.init()
+	if got := newJWKS(&KeySets{Logger: slog.New(slog.DiscardHandler)}, &url.URL{}).transport; got == http.DefaultTransport || app.Transport == http.DefaultTransport {
+		t.Error("got http.DefaultTransport, want a copy for key sets and for the app")
+	}
+	usual := http.DefaultTransport
+	t.Cleanup(func() { http.DefaultTransport = usual })
+	http.DefaultTransport = roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("mine") })
+	if _, err := ownTransport(0).RoundTrip(nil); err == nil || err.Error() != "mine" {
+		t.Errorf("got the error %v from a program's own transport, want mine", err)
 	}
 }
 
