@@ -110,22 +110,31 @@ func (h *hub) run() error {
 // coverage lists metrics that a run must increase. A metric that stays 0 shows that the run has not tested a feature.
 var coverage = []string{"park_lock_acquired", "wakeups", "replayed_events", "replay_pages", "overflows"}
 
-// count adds the metrics in coverage to counts.
-func (h *hub) count() {
+// metrics returns the metrics in coverage. It returns none if the process has ended or does not answer.
+func (h *hub) metrics() map[string]int {
 	once := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := once.Get("http://" + h.address + "/metrics")
 	if err != nil {
-		return // the process has ended or does not answer
+		return nil
 	}
 	defer response.Body.Close()
+	values := map[string]int{}
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), " ")
 		name, _, _ = strings.Cut(name, "{") // removes the labels, so that the values of all labels are added up
 		name = strings.TrimSuffix(strings.TrimPrefix(name, "rowcast_"), "_total")
 		if slices.Contains(coverage, name) {
 			n, _ := strconv.ParseFloat(value, 64)
-			h.counts[name] += int(n)
+			values[name] += int(n)
 		}
+	}
+	return values
+}
+
+// count adds the metrics of the process to counts.
+func (h *hub) count() {
+	for name, n := range h.metrics() {
+		h.counts[name] += n
 	}
 }
 

@@ -48,6 +48,7 @@ func TestTorture(t *testing.T) {
 	stopWriting := tt.write()
 	stopRoaming := tt.roam()
 	tt.breaker.run(t.Context(), tt.length)
+	tt.stall()
 	stopWriting()
 	last := tt.writeLast()
 	stopRoaming()
@@ -192,6 +193,27 @@ func (t *torture) roam() (stop func()) {
 	return func() {
 		cancel()
 		dbtest.Wait(t, roaming.Wait, "the end of the clients' connections")
+	}
+}
+
+// stall opens a stream at the hub with the small backlog and does not read it, until that hub has disconnected a slow
+// client. Without it, a short run on a slow machine could end before a client was too slow.
+func (t *torture) stall() {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	c := &client{hubs: t.hubs, random: t.random(400)}
+	c.record.uid = user(0)
+	small := len(t.hubs) - 1
+	conn, err := c.open(ctx, small, behaviour{stall: forever})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for t.hubs[small].metrics()["overflows"] == 0 {
+		if ctx.Err() != nil {
+			t.Fatalf("%s has not disconnected a client that did not read for %v", t.hubs[small].name, limit)
+		}
+		wait(ctx, 50*time.Millisecond)
 	}
 }
 
