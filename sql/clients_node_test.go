@@ -121,6 +121,7 @@ func runNodeClient(t *testing.T, conn *pgx.Conn, role, rights, node, program str
 	server := conn.Config()
 	inNode(t, filepath.Dir(program), []string{
 		"PGHOST=" + server.Host, "PGPORT=" + strconv.Itoa(int(server.Port)), "PGDATABASE=" + server.Database, "PGUSER=" + role, "ROLE=" + rights,
+		"SERVER_VERSION=" + conn.PgConn().ParameterStatus("server_version"),
 	}, node, program)
 }
 
