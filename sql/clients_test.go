@@ -203,6 +203,7 @@ func runClient(t *testing.T, conn *pgx.Conn, role, rights string, arguments ...s
 	command.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LC_ALL=C.UTF-8", "ROLE=" + rights,
 		"PGHOST=" + server.Host, "PGPORT=" + strconv.Itoa(int(server.Port)), "PGDATABASE=" + server.Database, "PGUSER=" + role,
+		"SERVER_VERSION=" + conn.PgConn().ParameterStatus("server_version"),
 	}
 	var failure strings.Builder
 	command.Stderr = &failure
