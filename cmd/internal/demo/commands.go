@@ -26,6 +26,7 @@ func (p *postgres) commands() []command {
   (recipient, event, data)
 VALUES ('alice', 'notify',
   '{"msg": "Bob liked your post"}');`},
+		{"Insert an order into a table that rowcast watches", insertOrder},
 		{"Send a message to all open pages without storing a row", `NOTIFY rowcast, 'hello from psql';`},
 	}
 }

@@ -55,8 +55,8 @@ func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*post
 	return &postgres{
 		dsn:  dsn,
 		psql: "psql " + shellQuote(withoutPassword(dsn, config)),
-		about: "The demo uses " + where + ", which the database URL names. This is not a private database: inserted rows stay in it, " +
-			"and every user of this machine can read its notifications on the page.",
+		about: "The demo uses " + where + ", which the database URL names. This is not a private database: inserted rows and the schemas rowcast and rowcast_demo " +
+			"stay in it, and every user of this machine can read its notifications on the page.",
 	}, nil
 }
 
