@@ -84,7 +84,7 @@ func TestDebianClients(t *testing.T) {
 	} {
 		t.Run(client.name, func(t *testing.T) {
 			t.Parallel()
-			interpreter := interpreterWith(t, client.interpreter, client.modules, client.packages)
+			interpreter := dbtest.Interpreter(t, client.interpreter, client.modules, client.packages)
 			dir := t.TempDir()
 			writeFile(t, filepath.Join(dir, "check.py"), readFile(t, filepath.Join(debianDir, "check.py")))
 			file := filepath.Join(dir, "program_"+client.file)
@@ -97,7 +97,7 @@ func TestDebianClients(t *testing.T) {
 // With the include_object of README.md, Alembic leaves the schema alone. Without it, it would drop the tables.
 func TestAlembicLeavesTheSchemaAlone(t *testing.T) {
 	t.Parallel()
-	python := interpreterWith(t, "/usr/bin/python3", "import alembic, psycopg2", "alembic python3-psycopg2")
+	python := dbtest.Interpreter(t, "/usr/bin/python3", "import alembic, psycopg2", "alembic python3-psycopg2")
 	file := filepath.Join(t.TempDir(), "program_alembic.py")
 	writeFile(t, file, withReadme(t, filepath.Join(debianDir, "alembic.py"), "python", "# Alembic"))
 	conn, app, _, _ := granted(t)
@@ -110,7 +110,7 @@ func TestAlembicLeavesTheSchemaAlone(t *testing.T) {
 func TestDoctrineLeavesTheSchemaAlone(t *testing.T) {
 	t.Parallel()
 	load := `require "/usr/share/php/Doctrine/DBAL/autoload.php"; exit(in_array("pgsql", PDO::getAvailableDrivers()) ? 0 : 1);`
-	php := interpreterWith(t, "php", load, "php-cli php-pgsql php-doctrine-dbal")
+	php := dbtest.Interpreter(t, "php", load, "php-cli php-pgsql php-doctrine-dbal")
 	filter := regexp.MustCompile("`schema_filter: ([^`]+)`").FindStringSubmatch(readFile(t, "README.md"))
 	if filter == nil {
 		t.Fatal("README.md has no schema_filter of Doctrine")
@@ -140,21 +140,6 @@ func TestDumpAsAnApp(t *testing.T) {
 	if out, err := command.CombinedOutput(); err == nil || !strings.Contains(string(out), "permission denied") {
 		t.Errorf("pg_dump without -N: got %v, %s, want a table that the app cannot read", err, out)
 	}
-}
-
-// interpreterWith returns the path of an interpreter that can run the code, which loads modules. If there is none, the
-// test ends with [dbtest.Missing].
-func interpreterWith(t *testing.T, name, code, packages string) string {
-	t.Helper()
-	interpreter := dbtest.Program(t, packages, name)
-	option := map[string]string{"php": "-r", "ruby": "-e"}[name]
-	if option == "" {
-		option = "-c"
-	}
-	if out, err := exec.CommandContext(dbtest.Context(t), interpreter, option, code).CombinedOutput(); err != nil {
-		dbtest.Missing(t, fmt.Sprintf("%s cannot run %q: apt install %s (Debian)\n%s", interpreter, code, packages, out))
-	}
-	return interpreter
 }
 
 // withReadme returns a program in which the code of README.md replaces the comment "README". The code is the block in a

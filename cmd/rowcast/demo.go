@@ -20,7 +20,7 @@ type demoCmd struct {
 func (demoCmd) Help() string {
 	return `Without a database URL, the demo starts a private PostgreSQL: the first one on PATH, else the newest that is installed, or a downloaded one. ` +
 		`This server listens on a Unix socket only and stops when the demo stops. Its rows are kept for the next demo. ` +
-		`With a database URL, the demo installs the schema rowcast in that database. The schema and the rows stay there.`
+		`With a database URL, the demo installs the schema rowcast in that database, and a watched table in the schema rowcast_demo. The schemas and their rows stay there.`
 }
 
 // Validate refuses an address that other machines can reach, because the demo does not authenticate requests. It also

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,7 @@ func testDemoPage(t *testing.T, chromium browser) {
 		"toasts, bell and title show new rows":             testDemoBell,
 		"toasts leave the form usable":                     testDemoToasts,
 		"the form inserts rows and shows errors":           testDemoForm,
+		"orders in the watched table are shown":            testDemoOrders,
 		"existing rows are shown after a reload":           testDemoReload,
 		"rows inserted while the page loads are shown":     testDemoGap,
 		"the page resumes after a restart of the demo":     testDemoRestart,
@@ -169,6 +171,18 @@ func testDemoForm(_ *testing.T, u *demoUser) {
 	alice.fill(`[name=event]`, "x")
 	alice.fill(`[name=data]`, `{"msg": `+enter)
 	alice.await(result + `.includes("invalid input syntax for type json")`)
+}
+
+// testDemoOrders executes the statement that the page shows.
+func testDemoOrders(t *testing.T, u *demoUser) {
+	alice, bob := u.open("alice"), u.open("bob")
+	statement := value[string](alice, `[...document.querySelectorAll("pre")].map((pre) => pre.textContent).find((text) => text.includes("orders"))`)
+	if printed := strings.Fields(u.demo.printedOrder()); !slices.Equal(strings.Fields(statement), printed) {
+		t.Errorf("the page shows %q, want the words of the terminal, %q", statement, printed)
+	}
+	u.execute(statement, `INSERT INTO rowcast_demo.orders (customer, product) VALUES ('bob', 'a book'), ('bob', 'a lamp')`)
+	awaitTitles(alice, "You ordered a bicycle")
+	awaitTitles(bob, "You ordered a lamp", "You ordered a book")
 }
 
 func testDemoReload(_ *testing.T, u *demoUser) {

@@ -151,6 +151,16 @@ func (d demo) rows(user string) []string {
 	return data
 }
 
+// printedOrder returns the statement that inserts an order, as the demo printed it.
+func (d demo) printedOrder() string {
+	d.t.Helper()
+	statement := regexp.MustCompile(`INSERT INTO rowcast_demo[^;]*;`).FindString(d.out.String())
+	if statement == "" {
+		d.t.Fatal("the demo prints no statement that inserts an order")
+	}
+	return statement
+}
+
 // runPsql runs the psql command line that the demo printed, with a statement as its input.
 func (d demo) runPsql(statement string) {
 	d.t.Helper()

@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"rowcast/sql/dbtest"
 )
 
@@ -48,7 +50,7 @@ func TestDemo(t *testing.T) {
 
 	d.kill()
 	d = begin()
-	if got, want := d.rows("alice"), []string{`{"n":1}`, `{"n":2}`}; !slices.Equal(got, want) {
+	if got, want := d.rows("alice"), []string{`{"n":1}`, `{"n":2}`, `{"msg":"You ordered a bicycle","order":1}`}; !slices.Equal(got, want) {
 		t.Errorf("after a kill, the rows are %v, want %v", got, want)
 	}
 	postmaster := postmasterOf(t, home)
@@ -74,8 +76,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// notifyAlice inserts a row as the page does, inserts a row with psql, and sends a message with NOTIFY. The stream of
-// Alice must have an event for each of them.
+// notifyAlice inserts a row as the page does, inserts a row and an order with psql, and sends a message with NOTIFY. The
+// stream of Alice must have an event for each of them.
 func notifyAlice(t *testing.T, d demo) {
 	t.Helper()
 	expect := demoStream(t, d, "alice")
@@ -85,6 +87,8 @@ func notifyAlice(t *testing.T, d demo) {
 	expect(`{"n": 1}`)
 	d.runPsql(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '{"n": 2}')`)
 	expect(`{"n": 2}`)
+	d.runPsql(d.printedOrder())
+	expect(`{"msg": "You ordered a bicycle", "order": 1}`)
 	d.runPsql(`NOTIFY rowcast, 'a message'`)
 	expect(`"a message"`)
 }
@@ -140,6 +144,28 @@ func TestDemoOnNamedDatabase(t *testing.T) {
 			t.Errorf("%s: the page gets the rows %v, want %v", user, got, want)
 		}
 	}
+}
+
+// TestDemoOrdersOfAnotherRole shows that the demo does not use a table whose triggers another role may have written.
+func TestDemoOrdersOfAnotherRole(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	name, _ := login(t, dsn, "Intruder")
+	role := pgx.Identifier{name}.Sanitize()
+	refused := func() {
+		t.Helper()
+		code, _, errs := run(t, nil, "demo", "--listen", "127.0.0.1:0", "--database-url", dsn)
+		if code != 1 || !strings.Contains(errs, "another role owns the table or its schema") || strings.Count(errs, "DROP SCHEMA rowcast_demo CASCADE") != 1 {
+			t.Errorf("got exit code %d, %s, want 1 and the statement that helps", code, errs)
+		}
+	}
+	runSQL(t, dsn, "CREATE SCHEMA rowcast_demo AUTHORIZATION "+role)
+	refused()
+	runSQL(t, dsn, "ALTER SCHEMA rowcast_demo OWNER TO current_user", "CREATE TABLE rowcast_demo.orders (customer text, product text)",
+		"ALTER TABLE rowcast_demo.orders OWNER TO "+role)
+	refused()
+	runSQL(t, dsn, "DROP SCHEMA rowcast_demo CASCADE")
+	startDemo(t, dsn)
 }
 
 // TestDemoHidesPassword shows that no password of a connection string is printed or served.

@@ -2,13 +2,11 @@ package main_test
 
 import (
 	"context"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"rowcast/sql/dbtest"
 )
@@ -49,19 +47,12 @@ func startExpress(t *testing.T, milliseconds string) string {
 	return url
 }
 
-// The sessions of the app in README.md end after a time without a visit. An open stream, which the hub renews, does not
-// extend its session, and ends with it. A visit extends the session, and the stream continues.
-func TestRenewalsLeaveExpressSessionAlone(t *testing.T) {
+// The app in README.md grants topics, and renewals leave its sessions alone.
+func TestExpress(t *testing.T) {
 	t.Parallel()
-	const idle = 3 * time.Second
 	app := startExpress(t, "3000")
 	h := secure(t, "--auth-url", app+"/rowcast/auth")
-	login := ask(t, http.MethodPost, app+"/login")
-	cookie, _, _ := strings.Cut(login.header.Get("Set-Cookie"), ";")
-	if login.status != http.StatusNoContent || cookie == "" {
-		t.Fatalf("login: got %+v, want 204 and a cookie", login)
-	}
-	visit := func() string { return ask(t, http.MethodGet, app+"/", "Cookie", cookie).body }
+	cookie := signIn(t, app)
 	status, says := listenTo(t, h, "?topic=ticket:1", "Cookie", cookie)
 	if want := `{"recipients":["42","team:7","ticket:1"],"heartbeat":15}`; status != 200 || says != want {
 		t.Errorf("with a topic: got %d, %s, want 200, %s", status, says, want)
@@ -69,24 +60,5 @@ func TestRenewalsLeaveExpressSessionAlone(t *testing.T) {
 	if status, says := listenTo(t, h, "?topic=ticket:2", "Cookie", cookie); status != 403 {
 		t.Errorf("with a topic that the user may not read: got %d, %s, want 403", status, says)
 	}
-
-	s := openStream(t, h, "", "", "Cookie", cookie)
-	opened := time.Now()
-	last := opened
-	for last.Sub(opened) < 2*idle { // visits, without which the session would end twice in this time
-		if got := visit(); got != "signed in" {
-			t.Fatalf("%v after the stream was opened, the user is %q", time.Since(opened), got)
-		}
-		last = time.Now()
-		time.Sleep(idle / 10)
-	}
-	if bye := s.next("rowcast.bye"); !strings.Contains(bye.Data, `"revoked"`) {
-		t.Errorf("got %s, want the reason revoked", bye.Data)
-	}
-	if lasted := time.Since(last); lasted < idle-idle/10 {
-		t.Errorf("the stream ended %v after the last visit, want %v or more", lasted, idle)
-	}
-	if got := visit(); got != "signed out" {
-		t.Errorf("after the stream has ended, the user is %q, want signed out", got)
-	}
+	checkRenewals(t, h, app, cookie)
 }

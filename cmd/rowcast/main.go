@@ -62,7 +62,7 @@ type commandLine struct {
 	Demo    demoCmd    `cmd:"" help:"Try rowcast on this machine: start a private PostgreSQL, a hub and a page. Nothing needs to be prepared."`
 	Migrate migrateCmd `cmd:"" help:"Install or upgrade the schema rowcast in a database."`
 	Serve   serveCmd   `cmd:"" help:"Run a hub: read inserted rows and stream them to browsers."`
-	Tail    tailCmd    `cmd:"" help:"Print the events of a user, one per line."`
+	Tail    tailCmd    `cmd:"" help:"Print the events of a stream, one per line."`
 	Token   tokenCmd   `cmd:"" help:"Issue a token for testing."`
 	Watch   watchCmd   `cmd:"" help:"Send notifications for the rows of a table that an app already has."`
 	Unwatch unwatchCmd `cmd:"" help:"End what rowcast watch began."`

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -292,6 +293,37 @@ func TestAHubWithPublicStreamsOnly(t *testing.T) {
 	code, _, stderr := run(t, nil, "serve", "--public", "--jwt-audience", "a", "--database-url", nobodyThere)
 	if code != 2 || !strings.Contains(stderr, "--jwt-audience has no effect with --public") {
 		t.Errorf("with --jwt-audience: got %d, %s, want 2 and the flag", code, stderr)
+	}
+}
+
+// rowcast tail asks for topics, also when it reconnects. The topics in its URL remain.
+func TestTailWithTopics(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, dbtest.Database(t), "--public", "--jwt-secret", secret)
+	token := signed(t, jwt.MapClaims{"topics": []string{"ticket:*"}})
+	for want, args := range map[string][]string{
+		`"data":{"recipients":["alice","public:a,b","ticket:42"],`: {"--token", token, "--topic", "ticket:42", "--topic", "public:a,b"},
+		`"data":{"recipients":["public:news"],`:                    {"--topic", "public:news"},
+	} {
+		tail := start(t, nil, append([]string{"tail", "--json", "--verbose", "--url", h.url + "/events"}, args...)...)
+		tail.out.await(t, regexp.QuoteMeta(want))
+	}
+	code, _, stderr := run(t, nil, "tail", "--url", h.url+"/events", "--token", token, "--topic", "room:7")
+	if want := "answered 403 Forbidden: the topic \"room:7\" was not granted\n"; code != 1 || !strings.HasSuffix(stderr, want) {
+		t.Errorf("another topic: got %d, %s, want 1, %s", code, stderr, want)
+	}
+
+	queries := make(chan string, 2)
+	visit := func(w http.ResponseWriter, r *http.Request) {
+		queries <- r.URL.RawQuery
+		streamOf("retry: 1\n\n")(w, r)
+	}
+	run(t, nil, "tail", "--url", script(t, visit, visit)+"/?topic=a%3A1", "--uid", "alice", "--topic", "b:2")
+	for range 2 {
+		const want = "topic=a%3A1&topic=b%3A2&uid=alice"
+		if got, _ := receive(t, queries, "a request"); got != want {
+			t.Errorf("got the query %s, want %s", got, want)
+		}
 	}
 }
 

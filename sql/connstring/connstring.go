@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -164,9 +165,7 @@ func override(s, keyword, value string) string {
 		return endPairs(s) + keyword + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
 	}
 	_, rest, _ := strings.Cut(s, "://")
-	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
-		rest = rest[i+1:] // the user and the password may contain a "?"
-	}
+	_, rest = cutCredentials(rest)
 	separator := "?"
 	if _, query, found := strings.Cut(rest, "?"); found {
 		separator = "&"
@@ -177,12 +176,49 @@ func override(s, keyword, value string) string {
 	return s + separator + keyword + "=" + strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
 }
 
+// WithoutPassword returns a connection string without its passwords, so that it can be shown. The rest stays as it is. [Parse] must
+// accept the connection string.
+func WithoutPassword(s string) string {
+	if !isURL(s) {
+		return strings.Join(slices.DeleteFunc(pair.FindAllString(s, -1), func(p string) bool {
+			keyword, _, _ := strings.Cut(p, "=")
+			return isPassword(strings.TrimSpace(keyword))
+		}), " ")
+	}
+	scheme, rest, _ := strings.Cut(s, "://")
+	credentials, rest := cutCredentials(rest)
+	user, _, _ := strings.Cut(strings.TrimSuffix(credentials, "@"), ":")
+	if credentials != "" {
+		user += "@"
+	}
+	rest, query, _ := strings.Cut(rest, "?")
+	parameters := slices.DeleteFunc(strings.Split(query, "&"), func(p string) bool {
+		name, _, _ := strings.Cut(p, "=")
+		name, err := url.PathUnescape(strings.Trim(name, " "))
+		return p == "" || err != nil || isPassword(name)
+	})
+	if len(parameters) > 0 {
+		rest += "?" + strings.Join(parameters, "&")
+	}
+	return scheme + "://" + user + rest
+}
+
+func isPassword(keyword string) bool { return keyword == "password" || keyword == "sslpassword" }
+
 func isURL(s string) bool {
 	return strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://")
 }
 
+// cutCredentials splits the part of a URL after "://" behind the user and the password, which may contain a "?".
+func cutCredentials(s string) (credentials, rest string) {
+	if i := strings.IndexAny(s, "@/"); i >= 0 && s[i] == '@' {
+		return s[:i+1], s[i+1:]
+	}
+	return "", s
+}
+
 // pair matches a keyword and its value, which is the group.
-var pair = regexp.MustCompile(`(?s)[^\s=]+\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)`)
+var pair = regexp.MustCompile(`(?s)[^\s\v=]+[\s\v]*=[\s\v]*('(?:[^'\\]|\\.)*'|(?:[^\s\v\\]|\\.)*)`)
 
 // endPairs returns a string of keywords and values to which another pair can be appended. The last value may be empty, or end with a
 // backslash, which has no effect there.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"slices"
@@ -290,6 +291,65 @@ func TestPasswordsAreNotForms(t *testing.T) {
 			t.Errorf("%s: %v", s, err)
 		}
 	}
+}
+
+// A connection string without its passwords describes the same connection.
+func TestWithoutPassword(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]string{
+		"":                        "",
+		"host=h port=5433 user=u": "host=h port=5433 user=u",
+		`host='/a b/it\'s' user=u dbname=d password='se cret'`:              `host='/a b/it\'s' user=u dbname=d`,
+		`host=h user='a\\b' dbname=d password=x sslmode=disable`:            `host=h user='a\\b' dbname=d sslmode=disable`,
+		"user = 'password=x' password = secret sslpassword=secret host=h\\": "user = 'password=x' host=h",
+		"host=h\vpassword=secret":                                           "host=h",
+		`password=se\ cret user=u`:                                          "user=u",
+		"postgres://h:5432/app?sslmode=disable":                             "postgres://h:5432/app?sslmode=disable",
+		"postgres://u:secret@db.example:5433/app?sslmode=disable":           "postgres://u@db.example:5433/app?sslmode=disable",
+		"postgresql://u@h/app?password=secret&sslmode=disable&":             "postgresql://u@h/app?sslmode=disable",
+		"postgres://h/app?p%61ssword=secret&sslpassword=secret":             "postgres://h/app",
+		"postgres://u:secret@h1:5433,h2:5434/app?application_name=a%20b":    "postgres://u@h1:5433,h2:5434/app?application_name=a%20b",
+		"postgres://u:secret@h1:5433,h2/app":                                "postgres://u@h1:5433,h2/app",
+		"postgres://u:12?34@h:5433/app":                                     "postgres://u@h:5433/app",
+		"postgres://:secret@u@h/app?user=u":                                 "postgres://@u@h/app?user=u",
+	} {
+		if got := connstring.WithoutPassword(s); got != want {
+			t.Errorf("%s: got %s, want %s", s, got, want)
+		}
+		compareWithoutPassword(t, s)
+	}
+	pieces := []string{"u", "h", ":", "@", "/", "?", "&", "=", "password", "password=", "sslpassword=", "user=", "secret", " ", "\v", "'", `\`, "%70"}
+	random := rand.New(rand.NewPCG(1, 2))
+	valid := 0
+	for i := range 5_000 {
+		s := []string{"", "postgres://"}[i%2]
+		for range 2 + random.IntN(8) {
+			s += pieces[random.IntN(len(pieces))]
+		}
+		if compareWithoutPassword(t, s) {
+			valid++
+		}
+	}
+	if valid < 100 {
+		t.Errorf("%d random connection strings are valid and have a password, want at least 100", valid)
+	}
+}
+
+// compareWithoutPassword compares what pgx reads in a connection string with and without its password. It reports whether the string is
+// valid and has a password.
+func compareWithoutPassword(t *testing.T, s string) bool {
+	t.Helper()
+	want, err := pgx.ParseConfig(s)
+	if err != nil {
+		return false
+	}
+	short := connstring.WithoutPassword(s)
+	got, err := pgx.ParseConfig(short)
+	if err != nil || got.Password != "" || got.Host != want.Host || got.Port != want.Port || got.User != want.User || got.Database != want.Database ||
+		!maps.Equal(got.RuntimeParams, want.RuntimeParams) {
+		t.Errorf("%q without its password is %q, which is another connection or has a password (%v)", s, short, err)
+	}
+	return want.Password != ""
 }
 
 // No name of a foreign parameter is a parameter that PostgreSQL lets a session set.

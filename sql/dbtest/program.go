@@ -80,6 +80,21 @@ func node(t testing.TB, caches []string) string {
 	return path
 }
 
+// Interpreter returns the path of an interpreter that can run the code, which loads modules. If it cannot, the test ends
+// with [Missing], which names the Debian packages.
+func Interpreter(t testing.TB, name, code, packages string) string {
+	t.Helper()
+	interpreter := Program(t, packages, name)
+	option := map[string]string{"php": "-r", "ruby": "-e"}[name]
+	if option == "" {
+		option = "-c"
+	}
+	if out, err := exec.CommandContext(Context(t), interpreter, option, code).CombinedOutput(); err != nil {
+		Missing(t, fmt.Sprintf("%s cannot run %q: apt install %s (Debian)\n%s", interpreter, code, packages, out))
+	}
+	return interpreter
+}
+
 // NodeModules returns the directory of Node modules that .ci/run installs. Source is the directory in the repository
 // that has the package.json, name is the directory of the installation in the cache of rowcast, and module is one of the
 // modules. If it is not installed, the test ends with [Missing].

@@ -7,10 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 
 	"rowcast/cmd/internal/private"
 	"rowcast/sql/cluster"
@@ -26,6 +23,7 @@ func (p *postgres) commands() []command {
   (recipient, event, data)
 VALUES ('alice', 'notify',
   '{"msg": "Bob liked your post"}');`},
+		{"Insert an order into a table that rowcast watches", insertOrder},
 		{"Send a message to all open pages without storing a row", `NOTIFY rowcast, 'hello from psql';`},
 	}
 }
@@ -60,29 +58,6 @@ func psqlCommand(programs cluster.Programs, dsn string) string {
 		dsn = conninfo(u.Query().Get("host"), u.Query().Get("port"), u.User.Username(), strings.TrimPrefix(u.Path, "/"))
 	}
 	return shellQuote(program) + " " + shellQuote(dsn)
-}
-
-// withoutPassword returns a connection string without its passwords, for the page and the terminal. If it cannot tell
-// where the passwords are, it keeps only the host, the port, the user and the database. If the server requires a
-// password, psql asks the user for it.
-func withoutPassword(dsn string, config *pgx.ConnConfig) string {
-	u, err := url.Parse(dsn)
-	isURL := strings.HasPrefix(dsn, "postgres") && strings.Contains(dsn, "://")
-	// If the password contains a "?", net/url finds no user before the "@".
-	if isURL && err == nil && (u.User != nil || !strings.Contains(dsn, "@")) {
-		if u.User != nil {
-			u.User = url.User(u.User.Username())
-		}
-		query := u.Query()
-		query.Del("password")
-		query.Del("sslpassword")
-		u.RawQuery = query.Encode()
-		return u.String()
-	}
-	if !isURL && !strings.Contains(dsn, "password") {
-		return dsn
-	}
-	return conninfo(config.Host, strconv.Itoa(int(config.Port)), config.User, config.Database)
 }
 
 // conninfo returns a connection string in libpq's key=value format:

@@ -1,4 +1,4 @@
-// Package demo runs a hub with a page on which a visitor can insert rows and watch them arrive.
+// Package demo runs a hub with a page on which a visitor can insert rows and see them arrive.
 package demo
 
 import (
@@ -53,6 +53,9 @@ func (d *Demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, postgres.close()) }()
+	if err := watchOrders(ctx, postgres.dsn); err != nil {
+		return err
+	}
 
 	config, err := connstring.Parse(postgres.dsn)
 	if err != nil {

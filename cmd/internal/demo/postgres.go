@@ -11,6 +11,7 @@ import (
 	"rowcast/cmd/internal/private"
 	"rowcast/sql"
 	"rowcast/sql/cluster"
+	"rowcast/sql/connstring"
 )
 
 // postgres is the database of the demo: a private server, or the database that the user names.
@@ -54,9 +55,9 @@ func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*post
 	}
 	return &postgres{
 		dsn:  dsn,
-		psql: "psql " + shellQuote(withoutPassword(dsn, config)),
-		about: "The demo uses " + where + ", which the database URL names. This is not a private database: inserted rows stay in it, " +
-			"and every user of this machine can read its notifications on the page.",
+		psql: "psql " + shellQuote(connstring.WithoutPassword(dsn)),
+		about: "The demo uses " + where + ", which the database URL names. This is not a private database: inserted rows and the schemas rowcast and rowcast_demo " +
+			"stay in it, and every user of this machine can read its notifications on the page.",
 	}, nil
 }
 

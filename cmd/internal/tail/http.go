@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -20,10 +21,8 @@ func (t *Client) open(ctx context.Context) (*http.Response, error) {
 	if err != nil {
 		return nil, Refusal{text: err.Error()}
 	}
-	if t.UID != "" {
-		query := request.URL.Query()
-		query.Set("uid", t.UID)
-		request.URL.RawQuery = query.Encode()
+	if t.UID != "" || t.Topics != nil {
+		request.URL.RawQuery = t.query(request.URL.Query()).Encode()
 	}
 	if t.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+t.Token)
@@ -45,6 +44,17 @@ func (t *Client) open(ctx context.Context) (*http.Response, error) {
 		return nil, err
 	}
 	return response, nil
+}
+
+// query adds the user and the topics to the query of the URL.
+func (t *Client) query(query url.Values) url.Values {
+	if t.UID != "" {
+		query.Set("uid", t.UID)
+	}
+	for _, topic := range t.Topics {
+		query.Add("topic", topic)
+	}
+	return query
 }
 
 // followNoRedirect keeps the client from sending a token to another address.

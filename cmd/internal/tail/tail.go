@@ -23,6 +23,7 @@ type Client struct {
 	URL         *url.URL // the address of the stream
 	UID         string   // the user, for a hub with --insecure-uid
 	Token       string   // sent in the Authorization header
+	Topics      []string // added to the topics in URL
 	LastEventID string   // where to resume; if empty, only new events are printed
 	Count       int      // the number of rows and messages after which Run returns; 0 is no limit
 	JSON        bool     // print each event as a JSON object

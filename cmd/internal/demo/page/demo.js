@@ -64,7 +64,7 @@ function loadNames() {
   for (const name of JSON.parse(localStorage.getItem(STORAGE_KEY) ?? "[]")) listenFor(name);
 }
 
-["message", "notify", ...rows.map((row) => row.name)].forEach(listenFor);
+["message", "notify", "order", ...rows.map((row) => row.name)].forEach(listenFor);
 loadNames();
 addEventListener("storage", loadNames);
 onInsert(addName);
