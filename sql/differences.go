@@ -17,7 +17,8 @@ type Difference struct {
 	Object string // the kind of the object and its name
 	What   string // what is wrong, such as "is missing"
 	// Mend is SQL that makes the object as Migrate installs it: one statement, or a few that belong together. It never
-	// deletes rows. If it is empty, no statement can mend the object.
+	// deletes rows. It is empty if no statement can mend the object, because a table or column is missing. It is also empty
+	// for a trigger or rule that rowcast did not install, because somebody may need it.
 	Mend string
 	// Minor reports that delivery works in spite of the difference.
 	Minor bool

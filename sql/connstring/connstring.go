@@ -184,8 +184,8 @@ func isURL(s string) bool {
 // pair matches a keyword and its value, which is the group.
 var pair = regexp.MustCompile(`(?s)[^\s=]+\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)`)
 
-// endPairs returns a string of keywords and values to which another pair can be appended. The last value may be empty, or end with a
-// backslash, which has no effect there.
+// endPairs returns s, a string of keywords and values, with an end to which another pair can be appended. It
+// writes an empty last value as two quotes, and removes a single backslash at the end, which has no effect.
 func endPairs(s string) string {
 	if backslashes := len(s) - len(strings.TrimRight(s, `\`)); backslashes%2 == 1 {
 		s = s[:len(s)-1]

@@ -306,10 +306,10 @@ func TestForeignParametersAreUnknownToPostgreSQL(t *testing.T) {
 	}
 	for name := range connstring.ProgramOf() {
 		if slices.Contains(known, strings.ToLower(name)) {
-			t.Errorf("PostgreSQL has a parameter %s", name)
+			t.Errorf("the foreign parameter %s is also a parameter of PostgreSQL", name)
 		}
 		if _, ok := keywords[name]; ok {
-			t.Errorf("libpq has a keyword %s", name)
+			t.Errorf("the foreign parameter %s is also a keyword of libpq", name)
 		}
 	}
 }

@@ -170,7 +170,7 @@ func TestTLSOfHostaddr(t *testing.T) {
 			t.Errorf("%s: got error %v, want %q", params, err, want)
 		}
 		if err == nil && conn.PgConn().Conn().(*tls.Conn).ConnectionState().Version != tls.VersionTLS12 {
-			t.Errorf("%s: the connection has another version of TLS", params)
+			t.Errorf("%s: the connection does not use TLS 1.2, the only version that the server supports", params)
 		}
 	}
 }

@@ -66,7 +66,7 @@ type body struct {
 	expiresIn float64 // seconds
 }
 
-// example is a body as it must be.
+// example is a valid body. Error messages quote it.
 const example = `{"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`
 
 // readBody reads the body of an answer. Each wrong body has its own error, which does not quote the body.
