@@ -101,6 +101,7 @@ func TestDoctorFinds(t *testing.T) {
 			"fail table rowcast.migrations is UNLOGGED instead of LOGGED; table rowcast.notifications is UNLOGGED instead of LOGGED, so a crash empties it" +
 				" → ALTER TABLE rowcast.migrations SET LOGGED; → ALTER TABLE rowcast.notifications SET LOGGED;",
 		},
+		{"a missing table", "tables", []string{"DROP TABLE rowcast.notifications CASCADE"}, "fail table rowcast.notifications is missing; restore it from a backup"},
 		{"a restored dump", "rows", looksRestored, "fail the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here → rowcast migrate"},
 		{
 			"forged rows", "rows",

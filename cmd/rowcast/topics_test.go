@@ -17,7 +17,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A topicStream is an open stream. Its data arrives in events.
+// A topicStream is an open stream, whose events arrive in the channel events.
 type topicStream struct {
 	t          *testing.T
 	recipients string

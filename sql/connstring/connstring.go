@@ -158,7 +158,8 @@ func (s settings) setNames(config *pgx.ConnConfig) {
 	}
 }
 
-// override returns the connection string with another value for a keyword. Of several values, the last one counts.
+// override returns the connection string with another value for a keyword. It appends the value, because the last of several values
+// counts.
 func override(s, keyword, value string) string {
 	if !isURL(s) {
 		return endPairs(s) + keyword + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
@@ -184,8 +185,8 @@ func isURL(s string) bool {
 // pair matches a keyword and its value, which is the group.
 var pair = regexp.MustCompile(`(?s)[^\s=]+\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)`)
 
-// endPairs returns s, a string of keywords and values, with an end to which another pair can be appended. It
-// writes an empty last value as two quotes, and removes a single backslash at the end, which has no effect.
+// endPairs returns s, a string of keywords and values, with an end to which another pair can be appended. It writes an empty last
+// value as two quotes, and removes a single backslash at the end, which has no effect.
 func endPairs(s string) string {
 	if backslashes := len(s) - len(strings.TrimRight(s, `\`)); backslashes%2 == 1 {
 		s = s[:len(s)-1]

@@ -85,7 +85,7 @@ func readBody(from io.Reader) (b body, err error) {
 	return b, err
 }
 
-// readObject returns the values of the three keys. A key that is missing has no value.
+// readObject returns the values of the keys recipient, groups and expires_in. A key that is missing has no value.
 func readObject(from io.Reader) (map[string]json.RawMessage, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(nil, io.NopCloser(from), maxAnswer))
 	if _, long := errors.AsType[*http.MaxBytesError](err); long {

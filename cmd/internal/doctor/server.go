@@ -82,7 +82,7 @@ func (e *Examination) collation(ctx context.Context) (finding, error) {
 	}
 	if changed {
 		return finding{
-			warning, fmt.Sprintf("the collation of the database had version %s and has version %s now, so indexes of the app on text may be wrong; those of rowcast do not depend on it", recorded, actual),
+			warning, fmt.Sprintf("the collation of the database had version %s and has version %s now, so indexes of the app on text may be wrong; the indexes of rowcast do not depend on it", recorded, actual),
 			fmt.Sprintf("REINDEX DATABASE %s;\nALTER DATABASE %s REFRESH COLLATION VERSION;", database, database),
 		}, nil
 	}
