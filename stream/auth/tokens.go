@@ -220,8 +220,8 @@ func isTime(value any) bool {
 	return ok && math.Abs(seconds) <= lastTime
 }
 
-// grant returns the grant that the claims of a valid token describe. Of the topics that the request asks for, it contains
-// those that the claims allow.
+// grant returns the grant that the claims of a valid token describe. It contains each topic that the request asks for and
+// the claims allow.
 func (t *Tokens) grant(r *http.Request, claims jwt.MapClaims) (stream.Grant, error) {
 	user, err := claims.GetSubject()
 	if err != nil {
