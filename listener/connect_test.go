@@ -175,7 +175,7 @@ func TestPreflightLogsDifferences(t *testing.T) {
 		l := newListener(t, dsn)
 		l.PollOnly, l.Logger = pollOnly, slog.New(slog.NewTextHandler(&log, nil))
 		if err := l.Preflight(limited(t)); err != nil || log.Len() != 0 {
-			t.Errorf("migrated schema, PollOnly %t: got %v and the log %s, want neither", pollOnly, err, &log)
+			t.Errorf("migrated schema, PollOnly %t: got %v and the log %s, want no error and an empty log", pollOnly, err, &log)
 		}
 		exec(t, conn, "DROP INDEX rowcast.notifications_recipient_idx")
 		const want = `difference="index rowcast.notifications.notifications_recipient_idx is missing"`
@@ -185,7 +185,7 @@ func TestPreflightLogsDifferences(t *testing.T) {
 		exec(t, conn, "INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (99, true)")
 		log.Reset()
 		if err := l.Preflight(limited(t)); err != nil || log.Len() != 0 {
-			t.Errorf("newer schema, PollOnly %t: got %v and the log %s, want neither", pollOnly, err, &log)
+			t.Errorf("newer schema, PollOnly %t: got %v and the log %s, want no error and an empty log", pollOnly, err, &log)
 		}
 	}
 }

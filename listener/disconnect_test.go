@@ -37,7 +37,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	first.waitForLock(t, 1)
 	first.caughtUp(t)
 	second := listen(t, dsn, count)
-	// The listener sleeps after its second fetch, because it has seen that the first listener holds the park lock.
+	// The second listener sleeps after two fetches, because it has then seen that the first listener holds the park lock.
 	second.until(t, func() bool { return second.Stats.Fetches.Load() >= 2 })
 	polling := listen(t, dsn, count, func(l *listener.Listener) { l.PollOnly = true })
 	listen(t, dbtest.Database(t), count)

@@ -141,8 +141,8 @@ func (l *lines) text() string {
 
 func (l *lines) count() int { return strings.Count(l.text(), "\n") }
 
-// Notifications that announce no row do not delay the safety poll. Otherwise any role could delay the safety poll
-// forever by sending such notifications.
+// Notifications that the listener does not answer with a fetch do not delay the safety poll. Examples are messages to a
+// listener without Message. Otherwise any role could hide rows forever by sending such notifications.
 func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 	t.Parallel()
 	for _, channel := range []string{"rowcast", "rowcast.disconnect", "rowcast.unparked"} {

@@ -27,7 +27,7 @@ func (r *reader) wantLeft(t *testing.T, want int64) {
 	case b.Reset != "":
 		t.Errorf("got reset %q, want none", b.Reset)
 	case b.Clamp.ID != want:
-		t.Errorf("got row %d as the last row that is left, want %d", b.Clamp.ID, want)
+		t.Errorf("got row %d as the last row that still exists, want %d", b.Clamp.ID, want)
 	}
 }
 

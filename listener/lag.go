@@ -13,7 +13,7 @@ func (s *Stats) Lag() time.Duration {
 	return time.Since(*current)
 }
 
-// setCurrent makes Lag the time since at.
+// setCurrent makes Lag count from the time at.
 func (s *Stats) setCurrent(at time.Time) { s.current.Store(&at) }
 
 // observeLag is called after each page. If the fetch has no more pages, it records that the listener is up to date. If

@@ -116,7 +116,7 @@ type Listener struct {
 	historyLost bool            // rowcast.history had no row when the last page was read
 	isLagging   bool            // the warning about LagLimit was logged, and the listener has not read to the end since
 	warmUntil   time.Time       // when the listener stops reading the recent rows (Warm); zero if it is not reading them
-	foreign     int64           // the last value of Stats.ForeignXid
+	foreign     int64           // the result of the last count of inspect, which warns if the next result is higher
 	serving     []chan struct{} // closed at the end of the present fetch, or of the next one that succeeds
 
 	unreadableLog loglimit.Limit

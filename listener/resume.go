@@ -124,7 +124,7 @@ func warmCursor(ctx context.Context, db querier, now cursor.Cursor, limit int64)
 }
 
 // recover goes on after the server has lost delivered rows, or may have lost them. It goes on after the last delivered
-// row that is left. If no such row is known, it restarts.
+// row that still exists. If no such row is known, it restarts.
 func (s *session) recover(ctx context.Context, db querier) error {
 	left, found, err := s.delivered.left(ctx, db)
 	if err != nil {
@@ -218,7 +218,7 @@ func (d *deliveredRows) left(ctx context.Context, db querier) (row cursor.Row, f
 		row.Tag, err = cursor.ParseTag(tag)
 	}
 	if err != nil {
-		return row, false, fmt.Errorf("find the delivered rows that are left: %w", err)
+		return row, false, fmt.Errorf("find the last delivered row that still exists: %w", err)
 	}
 	return row, true, nil
 }

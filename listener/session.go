@@ -53,8 +53,8 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 }
 
-// begin begins to listen, and then finds the cursor from which to go on. The first fetch comes after both, so it also
-// reads the rows after the cursor whose notification was sent before the session listened.
+// begin begins to listen, and then finds the cursor from which to go on. The first fetch comes after both. So it also
+// reads rows that are after the cursor and were announced before the session listened.
 func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()

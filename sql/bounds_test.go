@@ -197,8 +197,8 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	}
 }
 
-// If the search_path names a schema before pg_catalog, functions and operators of that schema can hide those of
-// pg_catalog. Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() do not call them.
+// If the search_path names a schema before pg_catalog, functions and operators of that schema can hide the
+// ones of pg_catalog. Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() do not call them.
 func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)

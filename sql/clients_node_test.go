@@ -78,9 +78,9 @@ func compileNodeClients(t *testing.T, node string) string {
 	return dir
 }
 
-// withSnippet returns two programs: with the code that inserts a row with the rights of an app, and of a sender. The
-// paragraphs of a snippet are the model, if the program has a place for it, the code for an app, and the code for a
-// sender if it is another.
+// withSnippet puts the code of README.md into a program. It returns the program for the rights of an app, and the program
+// for the rights of a sender. The paragraphs of a snippet are: the model, if the program has a place for it; the code for
+// an app; and the code for a sender, if it differs.
 func withSnippet(t *testing.T, program, snippet string) (app, sender string) {
 	t.Helper()
 	const model, insert, forSender = "// README: model\n", "// README: insert\n", "// With the rights of a sender"

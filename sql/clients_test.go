@@ -73,7 +73,7 @@ func buildGoClients(t *testing.T) string {
 	return filepath.Join(dir, "bin")
 }
 
-// With the code of README.md, the clients that Debian has do the same as those of Go.
+// With the code of README.md, the clients in Debian's packages do the same as the Go clients.
 func TestDebianClients(t *testing.T) {
 	t.Parallel()
 	for _, client := range []struct{ name, language, comment, file, interpreter, modules, packages string }{

@@ -17,7 +17,8 @@ type Difference struct {
 	Object string // the kind of the object and its name
 	What   string // what is wrong, such as "is missing"
 	// Mend is SQL that makes the object as Migrate installs it: one statement, or a few that belong together. It never
-	// deletes rows. If it is empty, no statement can mend the object.
+	// deletes rows. It is empty if no statement can mend the object, because a table or column is missing. It is also empty
+	// for a trigger or rule that rowcast did not install, because somebody may need it.
 	Mend string
 	// Minor reports that delivery works in spite of the difference.
 	Minor bool
@@ -79,8 +80,8 @@ func compare(expected, actual []object) (all []Difference) {
 	return all
 }
 
-// impliedBy reports whether an object is missing because its table, column, index or trigger is, which is a difference
-// of its own.
+// impliedBy reports whether an object is missing only because its table, column, index or trigger is missing, which is
+// reported as a difference of its own.
 func impliedBy(missing object, found map[string]string) bool {
 	has := func(kind, name string) bool {
 		_, exists := found[object{kind: kind, name: name}.String()]
@@ -198,8 +199,8 @@ func mendTrigger(want object, exists bool, table string) string {
 	return create
 }
 
-// strangeOwners is a query for objects that do not belong to the owner of the schema, or to a superuser. The trigger
-// function of a watched table belongs to the owner of the table.
+// strangeOwners is a query for objects whose owner is not the owner of the schema and not a superuser. It leaves out the
+// trigger functions of watched tables, because each belongs to the owner of its table.
 const strangeOwners = `SELECT 'owner', object, format('belongs to the role %I, and the schema to %I', pg_get_userbyid(owner), pg_get_userbyid(nspowner)),
 		format('ALTER %s OWNER TO %I;', object, pg_get_userbyid(nspowner)), false
 	FROM pg_namespace home, LATERAL (

@@ -129,7 +129,7 @@ func TestMigrateAdvancesTheSequenceOfACopy(t *testing.T) {
 	}
 }
 
-// Rows that violate a constraint that is NOT VALID survive migration 4, also those that it changes.
+// Rows that violate a constraint that is NOT VALID survive migration 4, even if the migration changes them.
 func TestMigrateKeepsInvalidRowsForEveryone(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)

@@ -45,7 +45,7 @@ func (o object) String() string {
 }
 
 // listing is a query for the objects of the schema. The order of its rows is the order in which differences are mended. It
-// needs no rights on the schema, and a search_path of pg_catalog, on which the form of the definitions depends.
+// needs no rights on the schema. The search_path must be pg_catalog, because the form of the definitions depends on it.
 const listing = `
 WITH tables AS (
 	SELECT oid, relname, relpersistence FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r'

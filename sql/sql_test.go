@@ -202,8 +202,8 @@ func TestMigrateCorrectsARestoredTable(t *testing.T) {
 	}
 }
 
-// Migrate and Grant work through a pooler in transaction mode, which gives each transaction any of its sessions, also
-// four at once. They leave no lock behind.
+// Migrate and Grant work through a pooler in transaction mode, where each transaction can run in another session, even
+// if four calls run at once. They leave no lock behind.
 func TestMigrateThroughPgBouncer(t *testing.T) {
 	t.Parallel()
 	for _, sessions := range []int{1, 3} {

@@ -15,7 +15,7 @@ import (
 )
 
 // A Watch says which notifications the statements on a table of an app insert. Fields except Table and Recipient may be
-// empty. The defaults are those of the SQL function rowcast.watch(), which the README documents.
+// empty. The SQL function rowcast.watch() has the same defaults. The README documents them.
 type Watch struct {
 	Table     string   `json:"-"` // in the syntax of SQL, such as public.orders or "Orders"
 	Recipient string   `json:"recipient"`

@@ -54,8 +54,9 @@ const (
 	trapRuns  = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END::text FROM shop.runs"
 )
 
-// The owner of the schema, who is not a superuser, can watch a table of a role of which it is a member. The code of the
-// owner of the table never runs with the rights of the owner of the schema, and does not change its session.
+// The owner of the schema can watch a table of another role if it is a member of that role. It need not be a superuser.
+// The code of the owner of the table never runs with the rights of the owner of the schema, and does not change the
+// session in which rowcast.watch() runs.
 func TestCodeOfAWatchedTableRunsAsItsOwner(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

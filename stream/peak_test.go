@@ -63,9 +63,9 @@ func TestPeakMemory(t *testing.T) {
 			t.Parallel()
 			empty, peak, evicted := runPeak(t, tt.pending, live*3/2)
 			most := empty + live*3/2
-			t.Logf("the peak is %d MiB, %d MiB of it for the empty process; the README says at most %d MiB; %d streams were closed", peak>>20, empty>>20, most>>20, evicted)
+			t.Logf("the peak is %d MiB, %d MiB of it for the empty process; the formula in cmd/rowcast/README.md allows %d MiB; %d streams were closed", peak>>20, empty>>20, most>>20, evicted)
 			if exceeds := peak > most; exceeds != tt.exceeds {
-				t.Errorf("the peak is %d MiB, the README says at most %d MiB; exceeded: %t, want %t", peak>>20, most>>20, exceeds, tt.exceeds)
+				t.Errorf("the peak is %d MiB, and the formula in cmd/rowcast/README.md allows %d MiB; exceeded: %t, want %t", peak>>20, most>>20, exceeds, tt.exceeds)
 			}
 			if !tt.exceeds && evicted < peakEvicted {
 				t.Errorf("%d streams were closed, want at least %d: this was not the worst case", evicted, peakEvicted)

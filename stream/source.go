@@ -36,7 +36,7 @@ type fairQueue struct {
 	free    int                     // calls that may begin now
 	each    int                     // calls of one reader that may run at one time
 	readers map[reader]*readerQueue // the readers with a running or waiting call
-	waiting list.List               // the readers with a waiting call, in the order of their turns; of *readerQueue
+	waiting list.List               // the readers with a waiting call, in the order of their turns, each as a *readerQueue
 }
 
 // A reader is a user, or an address if the user is unknown.

@@ -17,7 +17,7 @@ import (
 	"rowcast/stream"
 )
 
-// When a hub stops, each live stream receives a new retry time and a cursor, and ends regularly, over every protocol.
+// When a hub stops, each live stream receives a new retry time and a cursor, and then ends without an error, over every protocol.
 // New clients are answered with "retry later" and the status 200, because an EventSource does not reconnect after any
 // other status.
 func TestStopping(t *testing.T) {

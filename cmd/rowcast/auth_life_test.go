@@ -102,7 +102,7 @@ func TestAStreamIsRenewedByTheApp(t *testing.T) {
 		purposes = append(purposes, question.Header.Get("Rowcast-Check"))
 	}
 	if want := []string{"open", "renew", "renew", "renew"}; !slices.Equal(purposes, want) {
-		t.Errorf("the app was asked to %q, want %q", purposes, want)
+		t.Errorf("the requests had the Rowcast-Check %q, want %q", purposes, want)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -100,6 +101,7 @@ func TestDoctorFinds(t *testing.T) {
 			"fail table rowcast.migrations is UNLOGGED instead of LOGGED; table rowcast.notifications is UNLOGGED instead of LOGGED, so a crash empties it" +
 				" → ALTER TABLE rowcast.migrations SET LOGGED; → ALTER TABLE rowcast.notifications SET LOGGED;",
 		},
+		{"a missing table", "tables", []string{"DROP TABLE rowcast.notifications CASCADE"}, "fail table rowcast.notifications is missing; restore it from a backup"},
 		{"a restored dump", "rows", looksRestored, "fail the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here → rowcast migrate"},
 		{
 			"forged rows", "rows",
@@ -374,4 +376,37 @@ func TestDoctorRefusesSQLASCII(t *testing.T) {
 	if code != 1 || found["encoding"] != want {
 		t.Errorf("got %d, %s, want 1, %s", code, found["encoding"], want)
 	}
+}
+
+// A commit waits until as many standbys as the setting requires have the commit. This server has one standby.
+func TestDoctorCountsTheSynchronousStandbys(t *testing.T) {
+	t.Parallel()
+	primary := dbtest.Cluster(t)
+	standby := dbtest.Standby(t, primary)
+	dsn := primary.DSN("postgres")
+	const missing = "warn commits do not end, and their rows are not sent: " +
+		"the number of standbys that are connected and up to date is %d, and synchronous_standby_names = %s requires %d" +
+		" → start the missing standbys, and wait until they have caught up; .*"
+	want := func(names, want string) {
+		t.Helper()
+		runSQL(t, dsn, "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'", "SELECT pg_reload_conf()")
+		pattern := regexp.MustCompile("^" + want + "$")
+		for deadline := time.Now().Add(waitLimit); ; { // the processes of the server read the setting one after another
+			_, found, _ := examine(t, dsn)
+			if pattern.MatchString(found["standbys"]) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("waited %v; got %s, want a match of %s", waitLimit, found["standbys"], pattern)
+			}
+		}
+	}
+	want("FIRST 1 (*)", `ok commits wait for standbys \(synchronous_standby_names = FIRST 1 \(\*\)\), and rows are sent after that`)
+	want("FIRST 2 (*)", fmt.Sprintf(missing, 1, `FIRST 2 \(\*\)`, 2))
+	want("ANY 2 (*)", fmt.Sprintf(missing, 1, `ANY 2 \(\*\)`, 2))
+	want("nobody", fmt.Sprintf(missing, 0, "nobody", 1))
+	if err := standby.Stop(dbtest.Context(t)); err != nil {
+		t.Fatal(err)
+	}
+	want("*", fmt.Sprintf(missing, 0, `\*`, 1))
 }

@@ -65,7 +65,7 @@ type commandLine struct {
 	Tail    tailCmd    `cmd:"" help:"Print the events of a stream, one per line."`
 	Token   tokenCmd   `cmd:"" help:"Issue a token for testing."`
 	Watch   watchCmd   `cmd:"" help:"Send notifications for the rows of a table that an app already has."`
-	Unwatch unwatchCmd `cmd:"" help:"End what rowcast watch began."`
+	Unwatch unwatchCmd `cmd:"" help:"Stop sending notifications for the rows of a table (see rowcast watch)."`
 	Doctor  doctorCmd  `cmd:"" help:"Check whether a hub can work with a database, and print how to fix what is wrong."`
 
 	Version kong.VersionFlag `help:"Print the version."`

@@ -18,7 +18,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// A topicStream is an open stream. Its data arrives in events.
+// A topicStream is an open stream, whose events arrive in the channel events.
 type topicStream struct {
 	t          *testing.T
 	recipients string
@@ -245,7 +245,7 @@ func TestPublicStreams(t *testing.T) {
 			insert := inserter(t, dsn)
 			alice := openStream(t, h, "?topic=public:news&topic=ticket:42", "", grant("ticket:42")...)
 			if alice.recipients != "alice public:news ticket:42" {
-				t.Errorf("the stream of alice is for %s", alice.recipients)
+				t.Errorf("the stream of alice is for %s, want alice public:news ticket:42", alice.recipients)
 			}
 			stranger := openStream(t, h, "?topic=public:news", "")
 			if stranger.recipients != "public:news" {

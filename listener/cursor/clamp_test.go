@@ -15,10 +15,10 @@ func TestClamp(t *testing.T) {
 		name          string
 		before, after cursor.Cursor
 	}{
-		{"the cursor is above the row that is left", cursor.Cursor{Xmax: 110, Xip: []uint64{90, 105}, Anchor: cursor.Anchor{ID: 20, Tag: 1}}, cursor.Cursor{Xmax: 101, Xip: []uint64{90}, Anchor: cursor.Anchor{ID: 7, Tag: 9}}},
+		{"the cursor is above the row that still exists", cursor.Cursor{Xmax: 110, Xip: []uint64{90, 105}, Anchor: cursor.Anchor{ID: 20, Tag: 1}}, cursor.Cursor{Xmax: 101, Xip: []uint64{90}, Anchor: cursor.Anchor{ID: 7, Tag: 9}}},
 		{"a transaction above the row is half-delivered", cursor.Cursor{Xmax: 110, Xid: 110, ID: 20}, cursor.Cursor{Xmax: 101, Anchor: cursor.Anchor{ID: 7, Tag: 9}}},
 		{"a transaction below the row is half-delivered", cursor.Cursor{Xmax: 110, Xid: 95, ID: 5}, cursor.Cursor{Xmax: 101, Xid: 95, ID: 5, Anchor: cursor.Anchor{ID: 7, Tag: 9}}},
-		{"the cursor is below the row that is left", cursor.Cursor{Xmax: 90, Xip: []uint64{80}}, cursor.Cursor{Xmax: 90, Xip: []uint64{80}}},
+		{"the cursor is below the row that still exists", cursor.Cursor{Xmax: 90, Xip: []uint64{80}}, cursor.Cursor{Xmax: 90, Xip: []uint64{80}}},
 		{"the transaction of the row is half-delivered", cursor.Cursor{Xmax: 100, Xid: 100, ID: 7}, cursor.Cursor{Xmax: 100, Xid: 100, ID: 7}},
 	} {
 		test.after.Epoch = 3

@@ -219,9 +219,10 @@ func (c Cursor) Before(xid uint64) Cursor {
 	return c
 }
 
-// Clamp returns the cursor without the transactions above the transaction of row, in the new epoch. The server has lost
-// these transactions in a crash or failover, and row is left. The server can assign their numbers again, so the cursor
-// must no longer claim them (rule 20). The server does not assign the numbers up to the transaction of row again.
+// Clamp returns the cursor in the new epoch, without the transactions above the transaction of row. The argument row is
+// the highest delivered row that the server still has after a crash or failover. The server has lost the transactions
+// above it, and can assign their numbers again, so the cursor must no longer claim them (rule 20). The server does not
+// assign the numbers up to the transaction of row again.
 func (c Cursor) Clamp(row Row, epoch Tag) Cursor {
 	c.Epoch = epoch
 	if c.Xmax <= row.Xid {

@@ -45,7 +45,7 @@ func TestCrashesThatLoseCommits(t *testing.T) {
 
 // If there is one hub, which is never restarted, and no web page, no client is reset, even if crashes lose delivered
 // rows. The hub has sent every cursor itself, and keeps a record of what it delivered. So it can clamp each cursor to
-// the rows that are left.
+// the rows that still exist.
 func TestLongRunningHubResetsNoClient(t *testing.T) {
 	t.Parallel()
 	clamps := 0

@@ -3,7 +3,7 @@ package cursor_test
 import "rowcast/listener/cursor"
 
 // reopen does what a hub does in a new epoch, before it fetches again. The hub goes on from its cursor if the cursor is
-// still valid, or else from the highest delivered row that is left. If the hub knows no such row, it restarts. Its
+// still valid, or else from the highest delivered row that still exists. If the hub knows no such row, it restarts. Its
 // streams stay open.
 func (h *hub) reopen() {
 	if !h.half {

@@ -37,7 +37,7 @@ type hub struct {
 // A recovery records which delivered rows survived a crash recovery.
 type recovery struct {
 	by   cursor.Cursor // the hub's cursor before the recovery
-	left *cursor.Row   // the highest delivered row that is left; nil if the hub's cursor is still valid
+	left *cursor.Row   // the highest delivered row that still exists; nil if the hub's cursor is still valid
 	next cursor.Tag    // the epoch that began
 }
 

@@ -19,8 +19,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// base is the parent of the directories of all tests. If root runs the tests,
-// the server's user cannot enter the directories that t.TempDir returns.
+// base is the parent of the directories in which tests start servers. They are
+// not in t.TempDir, because the server's user could not enter it if root runs
+// the tests.
 var base string
 
 func TestMain(m *testing.M) {
@@ -60,8 +61,8 @@ func directory(t *testing.T) string {
 	return filepath.Join(parent, "pg")
 }
 
-// quick returns a cluster that starts fast: it copies its files and runs with
-// fsync off.
+// quick returns a cluster that starts fast. Its files are copied from a template
+// that all tests share, so initdb runs only once, and fsync is off.
 func quick(dir string) *cluster.Cluster {
 	return &cluster.Cluster{
 		Dir: dir, Template: filepath.Join(base, "template"), InitArgs: []string{"--wal-segsize=1"},

@@ -159,7 +159,8 @@ func (s settings) setNames(config *pgx.ConnConfig) {
 	}
 }
 
-// override returns the connection string with another value for a keyword. Of several values, the last one counts.
+// override returns the connection string with another value for a keyword. It appends the value, because the last of several values
+// counts.
 func override(s, keyword, value string) string {
 	if !isURL(s) {
 		return endPairs(s) + keyword + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
@@ -220,8 +221,8 @@ func cutCredentials(s string) (credentials, rest string) {
 // pair matches a keyword and its value, which is the group.
 var pair = regexp.MustCompile(`(?s)[^\s\v=]+[\s\v]*=[\s\v]*('(?:[^'\\]|\\.)*'|(?:[^\s\v\\]|\\.)*)`)
 
-// endPairs returns a string of keywords and values to which another pair can be appended. The last value may be empty, or end with a
-// backslash, which has no effect there.
+// endPairs returns s, a string of keywords and values, with an end to which another pair can be appended. It writes an empty last
+// value as two quotes, and removes a single backslash at the end, which has no effect.
 func endPairs(s string) string {
 	if backslashes := len(s) - len(strings.TrimRight(s, `\`)); backslashes%2 == 1 {
 		s = s[:len(s)-1]

@@ -145,7 +145,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	config, err = connstring.Parse("postgres://u:a?b@db.example/app")
 	if err != nil || config.Host != "192.0.2.1" || config.Database != "app" || config.Password != "a?b" {
-		t.Errorf("PGHOSTADDR=192.0.2.1 and a password with a question mark: got %v and error %v", config, err)
+		t.Errorf("PGHOSTADDR=192.0.2.1 and a password with a question mark: got %v and error %v, want this host, the database app and the password a?b", config, err)
 	}
 	config, err = connstring.Parse("hostaddr=192.0.2.2")
 	if err != nil || config.Host != "192.0.2.2" {
@@ -227,12 +227,12 @@ func TestLastValue(t *testing.T) {
 			continue
 		}
 		if config.Password != password || config.User != "u" || config.Host != "192.0.2.1" {
-			t.Errorf("%s: got the user %q, the password %q and the host %q", s, config.User, config.Password, config.Host)
+			t.Errorf("%s: got the user %q, the password %q and the host %q, want u, %q and 192.0.2.1", s, config.User, config.Password, config.Host, password)
 		}
 	}
 }
 
-// What belongs to another program is refused with an error that says what to write instead.
+// A form or parameter of another program is refused with an error that says what to write instead.
 func TestOtherPrograms(t *testing.T) {
 	t.Parallel()
 	const asURL = "write postgres://user:password@host:5432/name"
@@ -280,7 +280,7 @@ func TestOtherPrograms(t *testing.T) {
 	}
 }
 
-// A password that looks like another form is a password.
+// A password that looks like the form of another program is accepted.
 func TestPasswordsAreNotForms(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{
@@ -366,10 +366,10 @@ func TestForeignParametersAreUnknownToPostgreSQL(t *testing.T) {
 	}
 	for name := range connstring.ProgramOf() {
 		if slices.Contains(known, strings.ToLower(name)) {
-			t.Errorf("PostgreSQL has a parameter %s", name)
+			t.Errorf("the foreign parameter %s is also a parameter of PostgreSQL", name)
 		}
 		if _, ok := keywords[name]; ok {
-			t.Errorf("libpq has a keyword %s", name)
+			t.Errorf("the foreign parameter %s is also a keyword of libpq", name)
 		}
 	}
 }

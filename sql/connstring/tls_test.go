@@ -122,14 +122,15 @@ func tlsServer(t *testing.T) (s string, by authority) {
 	return s + "&sslrootcert=" + write(t, filepath.Join(t.TempDir(), "ca.crt"), "CERTIFICATE", by.certificate.Raw), by
 }
 
-// A server is refused if its certificate is revoked, or if this is unknown. That holds for every sslmode that verifies the certificate.
+// A server is refused if its certificate is revoked, or if no current list says whether it is revoked. That holds for every sslmode that
+// verifies the certificate.
 func TestRevokedCertificate(t *testing.T) {
 	t.Parallel()
 	s, by := tlsServer(t)
 	future := time.Now().Add(time.Hour)
 	good, revoked := by.revoke(t, future, 8), by.revoke(t, future, 8, serialOfServer)
 	expired := by.revoke(t, time.Now().Add(-time.Hour))
-	stranger := newAuthority(t).revoke(t, future) // of the same name
+	stranger := newAuthority(t).revoke(t, future) // the list of another authority with the same name
 	const isRevoked = `the certificate of "CN=server" was revoked on 2026-05-04 (sslcrl)`
 	const isUnknown = `sslcrl has no current list of revoked certificates of "CN=authority"`
 	for _, mode := range []string{"verify-full", "verify-ca", "require"} {
@@ -170,7 +171,7 @@ func TestTLSOfHostaddr(t *testing.T) {
 			t.Errorf("%s: got error %v, want %q", params, err, want)
 		}
 		if err == nil && conn.PgConn().Conn().(*tls.Conn).ConnectionState().Version != tls.VersionTLS12 {
-			t.Errorf("%s: the connection has another version of TLS", params)
+			t.Errorf("%s: the connection does not use TLS 1.2, the only version that the server supports", params)
 		}
 	}
 }

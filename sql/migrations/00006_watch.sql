@@ -1,4 +1,4 @@
--- recipients() returns the recipients that a value of the recipient expression stands for: the different elements of an
+-- recipients() returns the recipients that a value of the recipient expression stands for: the distinct elements of an
 -- array, or a single value. NULL is nobody. The planner inlines the three variants.
 CREATE FUNCTION rowcast.recipients(text) RETURNS SETOF text LANGUAGE sql IMMUTABLE AS
     'SELECT $1 WHERE $1 IS NOT NULL';
@@ -132,8 +132,9 @@ $$;
 -- Watching a table again replaces the options. The body of the trigger function begins with a comment that has the options
 -- as JSON, which pg_dump keeps.
 --
--- The expressions run with the rights of the owner of the table. With those of the owner of the schema, the owner of the
--- table could use them in a function that an expression calls, also indirectly: in a cast, or in the CHECK of a domain.
+-- The expressions run with the rights of the owner of the table. If they ran with the rights of the owner of the schema,
+-- the owner of the table could use these rights in a function that an expression calls, directly, in a cast, or in the
+-- CHECK of a domain.
 CREATE FUNCTION rowcast.watch(target regclass, recipient text, event text DEFAULT '''message''',
     data text DEFAULT 'to_jsonb(n.*)', "on" text[] DEFAULT '{insert}', "when" text DEFAULT 'true', on_error text DEFAULT 'fail')
     RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $watch$

@@ -66,7 +66,7 @@ type body struct {
 	expiresIn float64 // seconds
 }
 
-// example is a body as it must be.
+// example is a valid body. Error messages quote it.
 const example = `{"recipient": "alice", "groups": ["team:7"], "expires_in": 300}`
 
 // readBody reads the body of an answer. Each wrong body has its own error, which does not quote the body.
@@ -85,7 +85,7 @@ func readBody(from io.Reader) (b body, err error) {
 	return b, err
 }
 
-// readObject returns the values of the three keys. A key that is missing has no value.
+// readObject returns the values of the keys recipient, groups and expires_in. A key that is missing has no value.
 func readObject(from io.Reader) (map[string]json.RawMessage, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(nil, io.NopCloser(from), maxAnswer))
 	if _, long := errors.AsType[*http.MaxBytesError](err); long {

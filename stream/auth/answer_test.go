@@ -68,7 +68,7 @@ func TestEachWrongAnswerHasItsOwnMessage(t *testing.T) {
 	}
 	cutOff := &http.Response{StatusCode: 200, Body: io.NopCloser(io.MultiReader(strings.NewReader("{"), brokenReader{}))}
 	if _, err := readResponse(cutOff, time.Now(), ""); err == nil || err.Error() != errEndpoint.Error()+": the body was cut off" {
-		t.Errorf("a body that was cut off: got the error %v", err)
+		t.Errorf("a body that was cut off: got the error %v, want an error that says so", err)
 	}
 }
 

@@ -136,8 +136,8 @@ func TestAnswersAreCached(t *testing.T) {
 	})
 }
 
-// The app is told who asks and why, and how the client has reached the hub. A renewal is never answered from the cache,
-// and its answer opens no other stream, so an app can extend its session for each visit and only then.
+// The app receives the purpose of a request, and how the client has reached the hub. A renewal is never answered from the
+// cache, and its answer opens no other stream, so an app can extend its session for each visit and only then.
 func TestTheAppIsToldWhy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -39,7 +39,7 @@ type Tokens struct {
 	Mark GroupMark
 
 	// Cookie is the name of a cookie that may contain the token if the Authorization header has none. If a request has
-	// several cookies with this name, each is tried.
+	// several cookies with this name, each is tried. A request with more than 10 of them is denied.
 	Cookie string
 	// Origins are further origins whose pages may open streams with the Cookie. Pages of the hub's own origin always
 	// may.
@@ -48,7 +48,7 @@ type Tokens struct {
 
 const (
 	maxToken   = 8 << 10 // the maximum length of a token in bytes
-	maxCookies = 10      // the maximum number of cookies that are tried, because each check of a signature costs CPU
+	maxCookies = 10      // a request with more cookies is denied, because each check of a signature costs CPU
 )
 
 // Authenticate is an [Authenticator].
@@ -220,8 +220,8 @@ func isTime(value any) bool {
 	return ok && math.Abs(seconds) <= lastTime
 }
 
-// grant returns the grant that the claims of a valid token describe. Of the topics that the request asks for, it contains
-// those that the claims allow.
+// grant returns the grant that the claims of a valid token describe. It contains each topic that the request asks for and
+// the claims allow.
 func (t *Tokens) grant(r *http.Request, claims jwt.MapClaims) (stream.Grant, error) {
 	user, err := claims.GetSubject()
 	if err != nil {

@@ -47,7 +47,7 @@ def rollback
   end
 end
 
-# An error in a savepoint undoes the work since then, and the transaction can continue.
+# An error in a savepoint undoes the work since the savepoint, and the transaction can continue.
 def savepoint
   Notification.transaction do
     insert("kept", { n: 1 })

@@ -37,7 +37,7 @@ def rollback(client):
 
 
 def savepoint(client):
-    """An error in a savepoint undoes the work since then, and the transaction can continue."""
+    """An error in a savepoint undoes the work since the savepoint, and the transaction can continue."""
     with client.transaction():
         client.insert("kept", {"n": 1})
         with refused():

@@ -10,7 +10,7 @@ $connection = [
     "dbname" => getenv("PGDATABASE"), "user" => getenv("PGUSER"),
 ];
 
-// Symfony makes this function of its setting schema_filter.
+// Symfony makes this function from its setting schema_filter.
 $filtered = new Configuration();
 $filtered->setSchemaAssetsFilter(fn ($asset) => (bool) preg_match($argv[1], is_string($asset) ? $asset : $asset->getName()));
 

@@ -113,7 +113,7 @@ insert("*", ["to" => "everyone"]);
 insertMany("many", [["n" => 1], ["n" => 2], ["n" => 3]]);
 echo "key ", insertWithKey("key", [1, "two", null]), "\n";
 rollback();
-// An error in a savepoint undoes the work since then, and the transaction can continue.
+// An error in a savepoint undoes the work since the savepoint, and the transaction can continue.
 transaction(function () {
     insert("kept", ["n" => 1]);
     refused(fn () => savepoint(function () {

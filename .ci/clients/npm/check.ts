@@ -13,8 +13,8 @@ export interface Client<Tx> {
   close(): Promise<unknown>;
 }
 
-// check does with a client what apps do. The caller has inserted the row of README.md before, and does nothing else with
-// the rights of a sender. The Go test examines the rows afterwards.
+// check does with a client what apps do. The caller has inserted the row of README.md before. If the program has only the
+// rights of a sender, check does nothing more. The Go test examines the rows afterwards.
 export async function check<Tx>(client: Client<Tx>): Promise<void> {
   if (process.env.ROLE === "app") {
     await inserts(client);

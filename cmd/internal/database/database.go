@@ -27,7 +27,7 @@ func (f Flags) Config() (*pgx.ConnConfig, error) {
 }
 
 // Explain rewrites an error for people. The error of a failed connection becomes an error with the addresses that were
-// tried, and the reason. It does not contain the password. Explain returns other errors unchanged. Those of Config
+// tried, and the reason. It does not contain the password. Explain returns other errors unchanged. The errors of Config
 // contain no password either.
 func (f Flags) Explain(err error) error {
 	if err == nil {

@@ -5,3 +5,6 @@ func Release(version string, major, minor int) (verdict, fix string) {
 	f := release(version, major, minor)
 	return string(f.verdict), f.fix
 }
+
+// RequiredStandbys is requiredStandbys.
+var RequiredStandbys = requiredStandbys

@@ -8,7 +8,7 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-// consequences says what the difference of an object means for a hub.
+// consequences says what the difference of an object means for a hub. It does not apply to a missing table.
 var consequences = map[string]string{
 	"trigger rowcast.notifications.ring":             "a sleeping hub finds new rows only by its safety poll, within about a second",
 	"property enabled of rowcast.notifications.ring": "a sleeping hub finds new rows only by its safety poll, within about a second",
@@ -31,7 +31,8 @@ func compared(healthyText string, kinds ...string) func(*Examination, context.Co
 			text := d.String()
 			if !d.Minor {
 				f.verdict = failure
-				if consequence := consequences[d.Object]; consequence != "" {
+				isMissing := d.Kind == "table" && d.Mend == ""
+				if consequence := consequences[d.Object]; consequence != "" && !isMissing {
 					text += ", so " + consequence
 				}
 			}

@@ -12,7 +12,7 @@ import (
 	"rowcast/sql"
 )
 
-// role checks that the role of an app exists, and that its rights are not those of everyone.
+// role checks that the role of an app exists and is not a superuser.
 func (e *Examination) role(ctx context.Context) (finding, error) {
 	var exists, super bool
 	const query = `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text), EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text AND rolsuper)`
@@ -29,7 +29,7 @@ func (e *Examination) role(ctx context.Context) (finding, error) {
 	return ok("the role %s exists", terminal.Printable(role)), nil
 }
 
-// appRights checks that the role has the rights of an app, or those of a sender.
+// appRights checks that the role has the rights of an app, or the rights of a sender.
 func (e *Examination) appRights(ctx context.Context) (finding, error) {
 	app, err := sql.Missing(ctx, e.tx, e.Role, sql.AppRights()...)
 	if err != nil {

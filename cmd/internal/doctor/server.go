@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -80,7 +82,7 @@ func (e *Examination) collation(ctx context.Context) (finding, error) {
 	}
 	if changed {
 		return finding{
-			warning, fmt.Sprintf("the collation of the database had version %s and has version %s now, so indexes of the app on text may be wrong; those of rowcast do not depend on it", recorded, actual),
+			warning, fmt.Sprintf("the collation of the database had version %s and has version %s now, so indexes of the app on text may be wrong; the indexes of rowcast do not depend on it", recorded, actual),
 			fmt.Sprintf("REINDEX DATABASE %s;\nALTER DATABASE %s REFRESH COLLATION VERSION;", database, database),
 		}, nil
 	}
@@ -206,27 +208,44 @@ func (e *Examination) timeouts(ctx context.Context) (finding, error) {
 	return ok("%s; the sessions of a hub override them", set), nil
 }
 
+// standbys checks that enough standbys are connected and up to date, if commits wait for standbys. Only a standby that
+// has caught up has the sync_state sync or quorum.
 func (e *Examination) standbys(ctx context.Context) (finding, error) {
 	var names, commit string
-	var synchronous int
+	var current int
 	const query = `SELECT current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
 		(SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))`
-	if err := e.ask(ctx, query, &names, &commit, &synchronous); err != nil {
+	if err := e.ask(ctx, query, &names, &commit, &current); err != nil {
 		return finding{}, err
 	}
+	setting, required := terminal.Printable("synchronous_standby_names = "+names), requiredStandbys(names)
 	switch {
 	case names == "" || commit == "local" || commit == "off":
 		return ok("commits do not wait for a standby"), nil
 	case !e.seesAllSessions:
-		return ok("commits wait for %s; only a member of pg_read_all_stats can see whether it is connected", names), nil
-	case synchronous == 0:
+		return ok("commits wait for standbys (%s); only a member of pg_read_all_stats can see whether they are connected", setting), nil
+	case current < required:
 		return finding{
-			warning, fmt.Sprintf("commits wait for %s, which is not connected; rows are sent after it reconnects", names),
-			"start the standby, or remove it from synchronous_standby_names",
+			warning, fmt.Sprintf("commits do not end, and their rows are not sent: the number of standbys that are connected and up to date is %d, and %s requires %d", current, setting, required),
+			"start the missing standbys, and wait until they have caught up; SELECT application_name, state, sync_state FROM pg_stat_replication; shows those that are connected\n" +
+				"if these standbys no longer exist, remove them from synchronous_standby_names and lower its number",
 		}, nil
 	}
-	return ok("commits wait for %s, and rows are sent after that", names), nil
+	return ok("commits wait for standbys (%s), and rows are sent after that", setting), nil
 }
+
+// requiredStandbys returns the number of standbys that each commit waits for, from the value of
+// synchronous_standby_names. It is n in "FIRST n (a, b)", "ANY n (a, b)" and "n (a, b)". It is 1 in "a, b".
+func requiredStandbys(names string) int {
+	number := standbyNumber.FindStringSubmatch(names)
+	if number == nil {
+		return 1
+	}
+	n, _ := strconv.Atoi(number[1]) // if n is too large for an int, Atoi returns the largest int
+	return n
+}
+
+var standbyNumber = regexp.MustCompile(`(?i)^\s*(?:(?:FIRST|ANY)\s+)?(\d+)\s*\(`)
 
 // queue checks the queue of notifications. When it is full, the COMMIT of a transaction with a NOTIFY fails, even if
 // the NOTIFY comes only from the trigger of an INSERT.

@@ -68,7 +68,8 @@ func childEnvironment(environment []string, dsn string) []string {
 	return child
 }
 
-// child starts a child process in a role.
+// child starts a child process with one of the roles in the map roles, such as "clients". dsn is the database that the
+// process uses.
 func (b *Bench) child(ctx context.Context, role, dsn string) (*process, error) {
 	return b.spawn(ctx, role, dsn, ChildArgument, role)
 }

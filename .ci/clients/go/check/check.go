@@ -68,7 +68,8 @@ func key[Q any](c Client[Q]) error {
 	return err
 }
 
-// rollback checks that a transaction that fails inserts nothing, and that the app sees the error that made it fail.
+// rollback lets two transactions fail: the first by an error of the app, and the second by an INSERT that PostgreSQL
+// refuses. It checks that the app sees the error. The Go test notices if a row was inserted.
 func rollback[Q any](c Client[Q]) error {
 	own := errors.New("an error of the app")
 	err := c.Transaction(func(tx Q) error {
@@ -85,7 +86,8 @@ func rollback[Q any](c Client[Q]) error {
 	}))
 }
 
-// savepoint checks that an error in a savepoint undoes the work since then, and that the transaction can continue.
+// savepoint lets an INSERT in a savepoint fail, and checks that the transaction can continue. The Go test notices if a
+// row of that savepoint was inserted.
 func savepoint[Q any](c Client[Q]) error {
 	return c.Transaction(func(tx Q) error {
 		if err := c.Insert(tx, "kept", `{"n": 1}`); err != nil {
