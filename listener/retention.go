@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/failures"
+	"rowcast/sql"
 )
 
 // A Retention deletes rows that are older than Keep, beginning with the oldest transaction. Together with the deletion,
@@ -120,6 +122,9 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("lock the horizon: %w", err)
 	}
+	if deleted, err := r.deleteMarked(ctx, tx); err != nil || deleted > 0 {
+		return deleted, err
+	}
 	end, err := r.findEnd(ctx, tx, horizon)
 	if err != nil || end == nil {
 		return 0, err
@@ -140,6 +145,20 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	return deleted, err
 }
 
+// deleteMarked deletes old rows whose number in xid is below [sql.FirstXid], r.Rows rows at most. They were restored from
+// a dump, are never sent, and no cursor refers to them. So the horizon does not move, and each row is deleted for itself.
+func (r *Retention) deleteMarked(ctx context.Context, tx querier) (deleted int64, err error) {
+	const remove = `WITH oldest AS MATERIALIZED (
+			SELECT id, created_at FROM rowcast.notifications WHERE xid < $1::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),
+		gone AS (DELETE FROM rowcast.notifications
+			WHERE id = ANY (ARRAY(SELECT id FROM oldest WHERE created_at < now() - $3::text::interval)) RETURNING id)
+		SELECT count(*) FROM gone`
+	if err := tx.QueryRow(ctx, remove, strconv.Itoa(sql.FirstXid), r.Rows, r.keep()).Scan(&deleted); err != nil {
+		return 0, fmt.Errorf("delete restored rows: %w", err)
+	}
+	return deleted, nil
+}
+
 // endQuery finds the last transaction to delete, from the horizon ($1) on. A row with a created_at in the future is
 // deleted with the next old row: if it were kept, one wrong clock would keep all later rows. The query looks at the
 // first $2 rows that are not in the future. It also looks for young rows in the transaction of the last of them,
@@ -156,8 +175,7 @@ const endQuery = `WITH oldest AS MATERIALIZED (
 
 // findEnd returns the last transaction to delete, or nil if there is none.
 func (r *Retention) findEnd(ctx context.Context, tx querier, horizon string) (end *string, err error) {
-	keep := fmt.Sprintf("%d microseconds", r.Keep.Microseconds())
-	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, keep).Scan(&end)
+	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, r.keep()).Scan(&end)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -166,3 +184,6 @@ func (r *Retention) findEnd(ctx context.Context, tx querier, horizon string) (en
 	}
 	return end, nil
 }
+
+// keep returns r.Keep as an interval of PostgreSQL.
+func (r *Retention) keep() string { return fmt.Sprintf("%d microseconds", r.Keep.Microseconds()) }
