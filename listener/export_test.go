@@ -2,6 +2,8 @@ package listener
 
 import (
 	"context"
+	"strconv"
+	"testing"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -49,6 +51,15 @@ func (r *Retention) Round(ctx context.Context) (int64, error) {
 	defaults(r.Listener)
 	defer r.disconnect()
 	return r.round(ctx)
+}
+
+// Settled observes the xmin of a round, and returns the transaction below which rows may be deleted.
+func (r *Retention) Settled(t *testing.T, xmin uint64) uint64 {
+	t.Helper()
+	if err := r.observe(strconv.FormatUint(xmin, 10)); err != nil {
+		t.Fatal(err)
+	}
+	return r.settled
 }
 
 // Page reads a page of the rows that a cursor has not seen, and returns the rows. The parameter rows is the level: how

@@ -24,6 +24,17 @@ func (l *Listener) observeHistory(p *page) {
 	l.historyLost = p.historyLost
 }
 
+// checkHorizon reports whether retention may have deleted rows that the listener has not read. That happens if it was
+// disconnected for longer than the retention of another hub. The listener then goes on after the rows that are visible
+// now, without the page. If the page ends below the horizon, so does the next cursor, and the next page is checked.
+func (s *session) checkHorizon(ctx context.Context, p *page) (outrun bool, err error) {
+	if p.historyLost || s.cursor.SeenBelow(p.horizon) || !p.end.SeenBelow(p.horizon) {
+		return false, nil
+	}
+	s.Logger.Warn("retention may have deleted rows that this hub has not read: resetting all streams", "horizon", p.horizon)
+	return true, s.link.bounded(ctx, s.restart(ResetExpired))
+}
+
 // checkHistory returns errNoHistory if rowcast.history has no row with a horizon. It returns nil if another session has
 // merely locked the row.
 func checkHistory(ctx context.Context, db querier) error {

@@ -134,7 +134,8 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 }
 
 // fill reads the missing rows one by one, and ends the page early if these rows are too many or too large, or if one
-// cannot be read. It removes rows that were deleted meanwhile.
+// cannot be read. It removes rows that were deleted meanwhile, and reads the horizon again in case retention has
+// deleted them.
 func (r *reader) fill(p *page, missing []int) error {
 	var bytes int64
 	var gone int
@@ -156,8 +157,21 @@ func (r *reader) fill(p *page, missing []int) error {
 		bytes += row.Size
 		p.trouble = p.trouble || row.isTrouble() || row.Size > int64(r.pageBytes)
 	}
-	if gone > 0 {
-		p.rows = slices.DeleteFunc(p.rows, func(r row) bool { return r.gone })
+	if gone == 0 {
+		return nil
+	}
+	p.rows = slices.DeleteFunc(p.rows, func(r row) bool { return r.gone })
+	return r.readHorizon(p)
+}
+
+// readHorizon reads the present horizon. Without a row in rowcast.history, the horizon of the page stays.
+func (r *reader) readHorizon(p *page) error {
+	var present *int64
+	if err := r.readOne(horizon, nil, &present); err != nil {
+		return fmt.Errorf("read the horizon in rowcast.history: %w", err)
+	}
+	if present != nil {
+		p.horizon = max(p.horizon, uint64(*present))
 	}
 	return nil
 }

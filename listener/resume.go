@@ -66,20 +66,23 @@ func (l *Listener) isWarming() bool { return !l.warmUntil.IsZero() }
 // visible now.
 func (s *session) endWarming(ctx context.Context) error {
 	s.Logger.Warn("reading recent rows takes too long: beginning without the rest of them")
-	return s.link.bounded(ctx, s.restart)
+	return s.link.bounded(ctx, s.restart(ResetHistory))
 }
 
-// restart goes on after the rows that are visible now. Earlier cursors are no longer valid, so the batch has a Reset.
-func (s *session) restart(ctx context.Context, db querier) error {
-	now, err := s.now(ctx, db)
-	if err != nil {
-		return err
+// restart returns a function that goes on after the rows that are visible now. Earlier cursors are no longer valid. The
+// parameter reset says why, and is the Reset of the batch.
+func (s *session) restart(reset string) func(context.Context, querier) error {
+	return func(ctx context.Context, db querier) error {
+		now, err := s.now(ctx, db)
+		if err != nil {
+			return err
+		}
+		s.warmUntil = time.Time{}
+		s.delivered.begin(now)
+		s.cursor = now
+		s.Deliver(feed.Batch{Cursor: now, Reset: reset})
+		return nil
 	}
-	s.warmUntil = time.Time{}
-	s.delivered.begin(now)
-	s.cursor = now
-	s.Deliver(feed.Batch{Cursor: now, Reset: ResetHistory})
-	return nil
 }
 
 // now returns the cursor of a reader that has seen all rows that are visible.
@@ -129,7 +132,7 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	}
 	if !found {
 		s.Logger.Warn("database history changed (crash, failover or restore): resetting all streams")
-		return s.restart(ctx, db)
+		return s.restart(ResetHistory)(ctx, db)
 	}
 	s.delivered.removeAbove(left.Xid)
 	s.cursor = s.cursor.Clamp(left, s.epoch) // rule 20
@@ -138,9 +141,14 @@ func (s *session) recover(ctx context.Context, db querier) error {
 	return nil
 }
 
-// ResetHistory is the Reset of a [feed.Batch] that does not continue the batch before it. Either the server may have
-// lost delivered rows, or the listener has begun without some of the recent rows that it was reading (Warm).
-const ResetHistory = "history"
+// These are the values of Reset in a [feed.Batch] that does not continue the batch before it.
+const (
+	// ResetHistory says that the server may have lost delivered rows, or that the listener has begun without some of the
+	// recent rows that it was reading (Warm).
+	ResetHistory = "history"
+	// ResetExpired says that retention may have deleted rows before the listener read them.
+	ResetExpired = "expired"
+)
 
 // deliveredRows keeps rows of the transactions that were delivered last. For most of these transactions, it keeps only
 // the last row.

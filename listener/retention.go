@@ -27,6 +27,10 @@ type Retention struct {
 
 	// Keep is how long a row is kept after its created_at.
 	Keep time.Duration
+	// MinAge is the least time between a commit and the deletion of its rows, also of rows whose created_at is older than
+	// Keep when they are committed. In this time, every connected hub reads them. The default is 1 min. A negative MinAge
+	// means no such time, which only a test should use.
+	MinAge time.Duration
 	// Every is the pause after a round that has deleted nothing or has failed. After a round that has deleted rows, the
 	// pause is three times the length of the round. The default is 1 min.
 	Every time.Duration
@@ -41,6 +45,10 @@ type Retention struct {
 	Failures failures.Record
 
 	conn *pgx.Conn // nil while it is closed
+
+	settled  uint64 // all transactions below it ended MinAge ago or earlier
+	xmin     uint64 // all transactions below it had ended at the time in observed
+	observed time.Time
 }
 
 // keepOpen is the longest pause over which the connection stays open.
@@ -50,6 +58,7 @@ const keepOpen = 10 * time.Second
 func (r *Retention) Run(ctx context.Context) error {
 	setDefault(&r.Every, time.Minute)
 	setDefault(&r.Rows, 1000)
+	setDefault(&r.MinAge, time.Minute)
 	defaults(r.Listener)
 	defer r.disconnect()
 	for {
@@ -109,18 +118,22 @@ func (r *Retention) disconnect() {
 }
 
 // delete deletes all rows of the oldest transactions, about r.Rows rows at most. It stops before the first transaction
-// that has a row younger than Keep. It never deletes the rows of the newest transaction: they are the anchors by which
+// that has a row younger than Keep or has not ended MinAge ago. It never deletes the rows of the newest transaction: they are the anchors by which
 // cursors of an earlier epoch are validated.
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// Two hubs that delete at the same time would only wait for each other.
-	var horizon string
-	const lock = "SELECT horizon::text FROM rowcast.history WHERE singleton AND horizon IS NOT NULL FOR UPDATE SKIP LOCKED"
-	err := tx.QueryRow(ctx, lock).Scan(&horizon)
+	var horizon, xmin string
+	const lock = `SELECT horizon::text, pg_snapshot_xmin(pg_current_snapshot())::text FROM rowcast.history
+		WHERE singleton AND horizon IS NOT NULL FOR UPDATE SKIP LOCKED`
+	err := tx.QueryRow(ctx, lock).Scan(&horizon, &xmin)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, checkHistory(ctx, tx)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("lock the horizon: %w", err)
+	}
+	if err := r.observe(xmin); err != nil {
+		return 0, err
 	}
 	if deleted, err := r.deleteMarked(ctx, tx); err != nil || deleted > 0 {
 		return deleted, err
@@ -159,13 +172,36 @@ func (r *Retention) deleteMarked(ctx context.Context, tx querier) (deleted int64
 	return deleted, nil
 }
 
+// observe takes note of the xmin of a snapshot, and moves settled to an xmin of MinAge ago. If the server has gone back to
+// an earlier transaction, after a crash or a failover, the time begins anew.
+func (r *Retention) observe(text string) error {
+	xmin, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return fmt.Errorf("read the xmin of the snapshot: %w", err)
+	}
+	if xmin < r.xmin {
+		r.settled, r.xmin = 0, 0
+	}
+	now := time.Now()
+	if r.xmin > 0 && now.Sub(r.observed) >= r.MinAge {
+		r.settled, r.xmin = r.xmin, 0
+	}
+	if r.xmin == 0 {
+		r.xmin, r.observed = xmin, now
+	}
+	if r.MinAge < 0 {
+		r.settled = xmin
+	}
+	return nil
+}
+
 // endQuery finds the last transaction to delete, from the horizon ($1) on. A row with a created_at in the future is
 // deleted with the next old row: if it were kept, one wrong clock would keep all later rows. The query looks at the
 // first $2 rows that are not in the future. It also looks for young rows in the transaction of the last of them,
 // because this transaction may have more rows.
 const endQuery = `WITH oldest AS MATERIALIZED (
 		SELECT xid, created_at < now() - $3::text::interval AS old FROM rowcast.notifications
-		WHERE xid >= $1::text::xid8 AND xid < pg_snapshot_xmin(pg_current_snapshot()) AND created_at <= now() ORDER BY xid, id LIMIT $2),
+		WHERE xid >= $1::text::xid8 AND xid < $4::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),
 	young AS ((SELECT xid FROM oldest WHERE NOT old ORDER BY xid LIMIT 1)
 		UNION ALL (SELECT xid FROM rowcast.notifications WHERE xid = (SELECT xid FROM oldest ORDER BY xid DESC LIMIT 1)
 		AND created_at BETWEEN now() - $3::text::interval AND now() LIMIT 1)),
@@ -175,7 +211,7 @@ const endQuery = `WITH oldest AS MATERIALIZED (
 
 // findEnd returns the last transaction to delete, or nil if there is none.
 func (r *Retention) findEnd(ctx context.Context, tx querier, horizon string) (end *string, err error) {
-	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, r.keep()).Scan(&end)
+	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, r.keep(), strconv.FormatUint(r.settled, 10)).Scan(&end)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}

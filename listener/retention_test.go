@@ -13,6 +13,7 @@ import (
 
 	"rowcast/listener"
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/sql"
 	"rowcast/sql/dbtest"
 )
@@ -96,7 +97,7 @@ func newRetention(t *testing.T, dsn string, rows int) *listener.Retention {
 	t.Helper()
 	return &listener.Retention{
 		Listener: newListener(t, dsn), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Keep: 30 * time.Minute, Every: time.Millisecond, Rows: rows,
+		Keep: 30 * time.Minute, MinAge: -1, Every: time.Millisecond, Rows: rows,
 	}
 }
 
@@ -338,4 +339,156 @@ func TestRetentionDoesNotWaitForReplays(t *testing.T) {
 	}
 	gate.open()
 	await(t, "the replays", &replays)
+}
+
+// A row is deleted at the earliest MinAge after its commit, also if its created_at is older than Keep.
+func TestRetentionKeepsNewCommits(t *testing.T) {
+	t.Parallel()
+	conn, r := aging(t, 10)
+	const age = 200 * time.Millisecond
+	r.MinAge = age
+	aged(t, conn, 60)
+	wantDeleted(t, r, "before the first time has begun", 0)
+	aged(t, conn, 60)
+	aged(t, conn, 60)
+	committed := time.Now()
+	for deleted := int64(0); deleted < 2; {
+		if time.Since(committed) > patience {
+			t.Fatalf("after %v, %d rows are deleted, want 2", patience, deleted)
+		}
+		n, err := r.Round(limited(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if deleted += n; deleted > 1 && time.Since(committed) < age {
+			t.Errorf("a row is deleted %v after its commit, want at least %v", time.Since(committed), age)
+		}
+	}
+}
+
+// The transactions that have ended are those of an earlier round. After the server has gone back to an earlier
+// transaction, they are not known any more.
+func TestRetentionBeginsAnewAfterAFailover(t *testing.T) {
+	t.Parallel()
+	var r listener.Retention
+	for _, round := range []struct{ xmin, want uint64 }{{100, 0}, {110, 100}, {110, 110}, {50, 0}, {60, 50}} {
+		if got := r.Settled(t, round.xmin); got != round.want {
+			t.Errorf("xmin %d: got %d, want %d", round.xmin, got, round.want)
+		}
+	}
+}
+
+// If retention deletes rows before a listener reads them, the next batch has the Reset "expired". The listener goes on
+// after the rows that are visible then.
+func TestUnreadRowsAreDeleted(t *testing.T) {
+	t.Parallel()
+	t.Run("the next page", func(t *testing.T) { testUnreadRows(t, 0) })
+	t.Run("the next page of the same snapshot", func(t *testing.T) { testUnreadRows(t, 1) }) // a page of one row may have a successor
+}
+
+func testUnreadRows(t *testing.T, pageRows int) {
+	t.Parallel()
+	conn, r := aging(t, 10)
+	blocked, release := make(chan struct{}), make(chan struct{})
+	l := listen(t, conn.Config().ConnString(), func(l *listener.Listener) {
+		l.PageRows = pageRows
+		deliver := l.Deliver
+		l.Deliver = func(b feed.Batch) {
+			deliver(b)
+			if len(b.Rows) > 0 && string(b.Rows[0].Data) == `"read"` {
+				close(blocked)
+				<-release
+			}
+		}
+	})
+	insert(t, conn, "read")
+	receive(t, "the first row", blocked)
+	const old = `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('alice', '"deleted"', now() - interval '1 hour')`
+	exec(t, conn, "UPDATE rowcast.notifications SET created_at = now() - interval '1 hour'")
+	exec(t, conn, old)
+	insert(t, conn, "missed")
+	wantDeleted(t, r, "the row that was read, and the next one", 2)
+	close(release)
+	wantExpired(t, l, `"read"`)
+	insert(t, conn, "next")
+	wantData(t, l.rows(t, 1), `"next"`)
+}
+
+// wantExpired receives batches up to one with the Reset "expired". Before it, only rows with the data may come.
+func wantExpired(t *testing.T, l *reader, data string) {
+	t.Helper()
+	for {
+		b := l.next(t)
+		if b.Reset != "" {
+			if b.Reset != listener.ResetExpired || len(b.Rows) > 0 {
+				t.Errorf("got reset %q with %d rows, want reset %q without rows", b.Reset, len(b.Rows), listener.ResetExpired)
+			}
+			return
+		}
+		for _, row := range b.Rows {
+			if string(row.Data) != data {
+				t.Fatalf("got row %.40s before a reset, although a row before it was deleted", row.Data)
+			}
+		}
+	}
+}
+
+// large inserts a row that is old and too large to be read with its page.
+func large(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, created_at)
+		SELECT 'alice', to_jsonb(string_agg(md5(i::text), '')), now() - interval '1 hour' FROM generate_series(1, 1000) i`)
+}
+
+// The same holds for rows that retention deletes while their page is being read. A replay reports the horizon of the
+// deletion, so that its client is reset.
+func TestListedRowsAreDeleted(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"fetch", "replay"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, r := aging(t, 10)
+			gate := newGate(t, rowStatement)
+			dsn := conn.Config().ConnString()
+			if name == "fetch" {
+				l := listen(t, dsn, gate.into)
+				large(t, conn)
+				gate.wait(t)
+				insert(t, conn, "missed")
+				wantDeleted(t, r, "the row that is being read", 1)
+				gate.open()
+				wantExpired(t, l, "")
+				insert(t, conn, "next")
+				wantData(t, l.rows(t, 1), `"next"`)
+				return
+			}
+			gate.into(r.Listener)
+			if err := r.Listener.Preflight(limited(t)); err != nil { // Preflight begins the epoch
+				t.Fatal(err)
+			}
+			from := present(t, conn)
+			large(t, conn)
+			insert(t, conn, "young")
+			end := present(t, conn)
+			replayer, err := r.Listener.NewReplayer(limited(t), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(replayer.Close)
+			horizon := make(chan uint64, 1)
+			go func() {
+				_, _, h, err := replayer.Page(limited(t), from, end, []string{"alice"})
+				if err != nil {
+					t.Errorf("replay: %v", err)
+				}
+				horizon <- h
+			}()
+			gate.wait(t)
+			wantDeleted(t, r, "the row that is being read", 1)
+			gate.open()
+			if h := receive(t, "the end of the replay", horizon); from.SeenBelow(h) {
+				t.Errorf("the page has horizon %d, below which cursor %s has seen everything, want a higher one", h, from)
+			}
+		})
+	}
 }

@@ -160,6 +160,12 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 			snapshot = nil
 			continue
 		}
+		if outrun, err := s.checkHorizon(ctx, &p); err != nil {
+			return err
+		} else if outrun {
+			snapshot = nil
+			continue
+		}
 		if p.state.known {
 			done.state = p.state
 		}

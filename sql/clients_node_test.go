@@ -1,7 +1,6 @@
 package sql_test
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +28,7 @@ var nodeClients = map[string]string{
 // it inserts the row of README.md.
 func TestNodeClients(t *testing.T) {
 	t.Parallel()
-	node := findNode(t)
+	node := dbtest.Node(t)
 	dir := compileNodeClients(t, node)
 	for name, program := range nodeClients {
 		t.Run(name, func(t *testing.T) {
@@ -44,24 +43,6 @@ func TestNodeClients(t *testing.T) {
 			wantNotifications(t, conn, `alice notify {"msg": "hi"}`)
 		})
 	}
-}
-
-// findNode returns the path of Node, in a version that all clients support.
-func findNode(t *testing.T) string {
-	t.Helper()
-	node := dbtest.Program(t, "nodejs", "node", "nodejs")
-	version, err := exec.CommandContext(dbtest.Context(t), node, "-p", "process.versions.node").Output()
-	if err != nil {
-		t.Fatalf("%s: %v", node, err)
-	}
-	var major, minor int
-	if _, err := fmt.Sscanf(string(version), "%d.%d", &major, &minor); err != nil {
-		t.Fatalf("the version of %s: %v", node, err)
-	}
-	if major < 20 || major == 20 && minor < 19 {
-		dbtest.Missing(t, fmt.Sprintf("%s has version %s: the clients need 20.19 or later", node, strings.TrimSpace(string(version))))
-	}
-	return node
 }
 
 // compileNodeClients puts the code of README.md into the programs, and translates them to JavaScript. It returns the
@@ -140,6 +121,7 @@ func runNodeClient(t *testing.T, conn *pgx.Conn, role, rights, node, program str
 	server := conn.Config()
 	inNode(t, filepath.Dir(program), []string{
 		"PGHOST=" + server.Host, "PGPORT=" + strconv.Itoa(int(server.Port)), "PGDATABASE=" + server.Database, "PGUSER=" + role, "ROLE=" + rights,
+		"SERVER_VERSION=" + conn.PgConn().ParameterStatus("server_version"),
 	}, node, program)
 }
 

@@ -209,6 +209,7 @@ func runClientIn(t *testing.T, dir string, conn *pgx.Conn, role, rights string, 
 	command.Dir, command.Env = dir, []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "LC_ALL=C.UTF-8", "ROLE=" + rights,
 		"PGHOST=" + server.Host, "PGPORT=" + strconv.Itoa(int(server.Port)), "PGDATABASE=" + server.Database, "PGUSER=" + role,
+		"SERVER_VERSION=" + conn.PgConn().ParameterStatus("server_version"),
 	}
 	var failure strings.Builder
 	command.Stderr = &failure

@@ -79,7 +79,7 @@ func TestLaravelTestDatabase(t *testing.T) {
 // databases. It does not want to change the schema.
 func TestPrismaTestDatabase(t *testing.T) {
 	t.Parallel()
-	node := findNode(t)
+	node := dbtest.Node(t)
 	modules := dbtest.NodeModules(t, ".ci/frameworks/prisma", "frameworks-prisma", "prisma")
 	app := newApp(t, "prisma", "migrations/1_rowcast/migration.sql")
 	if err := os.Symlink(modules, filepath.Join(app.dir, "node_modules")); err != nil {

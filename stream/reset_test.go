@@ -105,6 +105,13 @@ func TestResetOfCursorsBelowTheHorizon(t *testing.T) {
 
 	// The cursor of the last row has seen all transactions below this horizon, so it is still valid.
 	last := parse(t, whole)
+	// As with retention, both hubs must have seen the end of all transactions below a horizon.
+	for _, s := range []*site{s, late} {
+		eventually(t, "the hub has seen all transactions up to the last row", func() bool {
+			s.caughtUp(t)
+			return parse(t, listen(t, s, "alice").hello()).SeenBelow(last.Xid + 1)
+		})
+	}
 	exec(t, db, `UPDATE rowcast.history SET horizon = $1::text::xid8`, fmt.Sprint(slices.Min(append(last.Xip, last.Xid))))
 	s.caughtUp(t)
 	c = resume(t, s, whole, "alice")
@@ -270,7 +277,7 @@ func TestRetentionWhileAClientResumes(t *testing.T) {
 
 // retain deletes the rows that are older than half an hour, and checks their number.
 func retain(t *testing.T, s *site, rows int64) {
-	r := listener.Retention{Listener: s.listener, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Keep: 30 * time.Minute}
+	r := listener.Retention{Listener: s.listener, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Keep: 30 * time.Minute, MinAge: -1}
 	stop := run(t, r.Run)
 	eventually(t, "the old rows are deleted", func() bool { return r.Deleted.Load() == rows })
 	stop()

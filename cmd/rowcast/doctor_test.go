@@ -334,6 +334,16 @@ func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	if _, out := doctor(); !strings.Contains(out, `→ REVOKE DELETE ON rowcast.notifications FROM "`+role+`";`) {
 		t.Errorf("with DELETE: got %s, want that DELETE is revoked", out)
 	}
+	runSQL(t, dsn, `GRANT UPDATE (data) ON rowcast.notifications TO PUBLIC`)
+	if _, out := doctor(); !strings.Contains(out, `→ REVOKE UPDATE (data) ON rowcast.notifications FROM "`+role+`";`) || !strings.Contains(out, "FROM PUBLIC") {
+		t.Errorf("with UPDATE of a column for everyone: got %s, want that it is revoked, and a hint about PUBLIC", out)
+	}
+	runSQL(t, dsn, `REVOKE UPDATE (data) ON rowcast.notifications FROM PUBLIC`)
+	runSQL(t, dsn, `GRANT UPDATE ON rowcast.notifications TO "`+role+`"`)
+	if _, out := doctor(); !strings.Contains(out, "→ REVOKE UPDATE ON rowcast.notifications FROM") || strings.Contains(out, "UPDATE (data)") {
+		t.Errorf("with UPDATE: got %s, want that UPDATE is revoked, without a line for each column", out)
+	}
+	runSQL(t, dsn, `REVOKE UPDATE ON rowcast.notifications FROM "`+role+`"`)
 	runSQL(t, dsn, `REVOKE DELETE, SELECT ON rowcast.notifications FROM "`+role+`"`, `GRANT SELECT (id) ON rowcast.notifications TO "`+role+`"`)
 	if code, out := doctor(); code != 0 || !strings.Contains(out, "the rights of a sender (--sender-role)") {
 		t.Errorf("as a sender: got %d, %s, want 0 and the rights of a sender", code, out)

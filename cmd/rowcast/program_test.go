@@ -200,14 +200,20 @@ func send(t testing.TB, method, url, body string, headers ...string) answer {
 // askUntil repeats a GET request until the body of the answer matches the pattern.
 func askUntil(t testing.TB, url, pattern string) answer {
 	t.Helper()
+	return askFor(t, waitLimit, url, pattern)
+}
+
+// askFor is askUntil with another limit.
+func askFor(t testing.TB, limit time.Duration, url, pattern string) answer {
+	t.Helper()
 	expression := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		got := ask(t, http.MethodGet, url)
 		if expression.MatchString(got.body) {
 			return got
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v; got %d, %s, want a match of %q", waitLimit, got.status, got.body, pattern)
+			t.Fatalf("waited %v; got %d, %s, want a match of %q", limit, got.status, got.body, pattern)
 		}
 	}
 }

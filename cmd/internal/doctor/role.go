@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -56,10 +57,17 @@ func grantTo(right fmt.Stringer, role string) string {
 	return terminal.Printable(fmt.Sprintf("GRANT %s TO %s;", right, pgx.Identifier{role}.Sanitize()))
 }
 
-// excessive are the rights that an app does not need: with them it can change or delete notifications, or disturb the hubs.
+// excessive are the rights that an app does not need: with them it can change or delete notifications, or disturb the
+// hubs. A right for a whole table comes before the same right for its columns.
 var excessive = []sql.Right{
 	{Privilege: "INSERT", Columns: []string{"xid"}, Kind: "TABLE", Name: "notifications"},
 	{Privilege: "UPDATE", Kind: "TABLE", Name: "notifications"},
+	{Privilege: "UPDATE", Columns: []string{"id"}, Kind: "TABLE", Name: "notifications"},
+	{Privilege: "UPDATE", Columns: []string{"recipient"}, Kind: "TABLE", Name: "notifications"},
+	{Privilege: "UPDATE", Columns: []string{"event"}, Kind: "TABLE", Name: "notifications"},
+	{Privilege: "UPDATE", Columns: []string{"data"}, Kind: "TABLE", Name: "notifications"},
+	{Privilege: "UPDATE", Columns: []string{"created_at"}, Kind: "TABLE", Name: "notifications"},
+	{Privilege: "UPDATE", Columns: []string{"xid"}, Kind: "TABLE", Name: "notifications"},
 	{Privilege: "DELETE", Kind: "TABLE", Name: "notifications"},
 	{Privilege: "TRUNCATE", Kind: "TABLE", Name: "notifications"},
 	{Privilege: "TRIGGER", Kind: "TABLE", Name: "notifications"},
@@ -67,6 +75,7 @@ var excessive = []sql.Right{
 	{Privilege: "INSERT", Kind: "TABLE", Name: "epoch"},
 	{Privilege: "DELETE", Kind: "TABLE", Name: "epoch"},
 	{Privilege: "UPDATE", Kind: "TABLE", Name: "history"},
+	{Privilege: "UPDATE", Columns: []string{"horizon"}, Kind: "TABLE", Name: "history"},
 	{Privilege: "DELETE", Kind: "TABLE", Name: "history"},
 	{Privilege: "INSERT", Kind: "TABLE", Name: "migrations"},
 	{Privilege: "CREATE", Kind: "SCHEMA"},
@@ -78,22 +87,23 @@ func (e *Examination) excess(ctx context.Context) (finding, error) {
 	if err != nil {
 		return finding{}, err
 	}
-	lacks := make(map[string]bool)
-	for _, right := range missing {
-		lacks[right.String()] = true
-	}
 	var rights []string
 	fix := ""
+	has := make(map[string]bool)
 	for _, right := range excessive {
-		if !lacks[right.String()] {
-			rights = append(rights, right.String())
-			fix += terminal.Printable(fmt.Sprintf("REVOKE %s FROM %s;", right, pgx.Identifier{e.Role}.Sanitize())) + "\n"
+		whole := right
+		whole.Columns = nil
+		if has[whole.String()] || slices.ContainsFunc(missing, func(m sql.Right) bool { return m.String() == right.String() }) {
+			continue
 		}
+		has[right.String()] = true
+		rights = append(rights, right.String())
+		fix += terminal.Printable(fmt.Sprintf("REVOKE %s FROM %s;", right, pgx.Identifier{e.Role}.Sanitize())) + "\n"
 	}
 	if len(rights) == 0 {
 		return ok("the role cannot change or delete notifications"), nil
 	}
-	fix += "if the role has the right as a member of another role, or as the owner: let the app connect as another role"
+	fix += "if every role has the right: revoke it FROM PUBLIC; if the role has it as a member of another role, or as the owner: let the app connect as another role"
 	return finding{warning, "the role has rights that an app does not need: " + strings.Join(rights, ", "), fix}, nil
 }
 

@@ -45,6 +45,11 @@ func main() {
 			rows := rows(recipient, data...)
 			return insert(q, &rows)
 		},
+		InsertManyWithoutID: func(q bun.IDB, recipient string, data []string) error {
+			rows := rows(recipient, data...)
+			_, err := q.NewInsert().Model(&rows).ExcludeColumn("id").Exec(ctx)
+			return err
+		},
 		InsertWithKey: func(q bun.IDB, recipient, data string) (int64, error) {
 			n := rows(recipient, data)[0]
 			err := insert(q, &n)
