@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener/failures"
+	"rowcast/sql"
 )
 
 // A Retention deletes rows that are older than Keep, beginning with the oldest transaction. Together with the deletion,
@@ -134,6 +135,9 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if err := r.observe(xmin); err != nil {
 		return 0, err
 	}
+	if deleted, err := r.deleteMarked(ctx, tx); err != nil || deleted > 0 {
+		return deleted, err
+	}
 	end, err := r.findEnd(ctx, tx, horizon)
 	if err != nil || end == nil {
 		return 0, err
@@ -152,6 +156,20 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// lose.
 	_, err = tx.Exec(ctx, "SET LOCAL synchronous_commit = on")
 	return deleted, err
+}
+
+// deleteMarked deletes old rows whose number in xid is below [sql.FirstXid], r.Rows rows at most. They were restored from
+// a dump, are never sent, and no cursor refers to them. So the horizon does not move, and each row is deleted for itself.
+func (r *Retention) deleteMarked(ctx context.Context, tx querier) (deleted int64, err error) {
+	const remove = `WITH oldest AS MATERIALIZED (
+			SELECT id, created_at FROM rowcast.notifications WHERE xid < $1::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),
+		gone AS (DELETE FROM rowcast.notifications
+			WHERE id = ANY (ARRAY(SELECT id FROM oldest WHERE created_at < now() - $3::text::interval)) RETURNING id)
+		SELECT count(*) FROM gone`
+	if err := tx.QueryRow(ctx, remove, strconv.Itoa(sql.FirstXid), r.Rows, r.keep()).Scan(&deleted); err != nil {
+		return 0, fmt.Errorf("delete restored rows: %w", err)
+	}
+	return deleted, nil
 }
 
 // observe takes note of the xmin of a snapshot, and moves settled to an xmin of MinAge ago. If the server has gone back to
@@ -193,8 +211,7 @@ const endQuery = `WITH oldest AS MATERIALIZED (
 
 // findEnd returns the last transaction to delete, or nil if there is none.
 func (r *Retention) findEnd(ctx context.Context, tx querier, horizon string) (end *string, err error) {
-	keep := fmt.Sprintf("%d microseconds", r.Keep.Microseconds())
-	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, keep, strconv.FormatUint(r.settled, 10)).Scan(&end)
+	err = tx.QueryRow(ctx, endQuery, horizon, r.Rows, r.keep(), strconv.FormatUint(r.settled, 10)).Scan(&end)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -203,3 +220,6 @@ func (r *Retention) findEnd(ctx context.Context, tx querier, horizon string) (en
 	}
 	return end, nil
 }
+
+// keep returns r.Keep as an interval of PostgreSQL.
+func (r *Retention) keep() string { return fmt.Sprintf("%d microseconds", r.Keep.Microseconds()) }

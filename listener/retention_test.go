@@ -173,6 +173,24 @@ func TestRetentionPassesRowsFromTheFuture(t *testing.T) {
 	wantDeleted(t, r, "a row from the future before a young row", 0)
 }
 
+// Rows that were restored from a dump have the number 1. They are deleted by their age like other rows, but do not move
+// the horizon. Young rows and rows from the future stay.
+func TestRetentionDeletesRestoredRows(t *testing.T) {
+	t.Parallel()
+	conn, r := aging(t, 4)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, created_at, xid)
+		SELECT '*', to_jsonb(m), now() - m * interval '1 minute', '1' FROM unnest('{60, -60, 1, 61, 62, 63, 64, 2}'::int[]) m`)
+	for _, want := range []int64{3, 2, 0} {
+		wantDeleted(t, r, "restored rows", want)
+	}
+	aged(t, conn, 60)
+	aged(t, conn, 60)
+	wantDeleted(t, r, "a row of this server", 1)
+	if got := one[string](t, conn, "SELECT string_agg(data::text, ' ' ORDER BY id) FROM rowcast.notifications"); got != "-60 1 2 60" {
+		t.Errorf("got the rows %s, want -60 1 2 60", got)
+	}
+}
+
 // The horizon is moved in the transaction of the deletion, so that a failure undoes both.
 func TestRetentionMovesTheHorizonWithTheRows(t *testing.T) {
 	t.Parallel()

@@ -167,8 +167,8 @@ func TestEncodingsWithoutConversionAreRefused(t *testing.T) {
 	}
 }
 
-// Migrate fails if another role owns the schema, or a table or function in it. Otherwise that role could make a
-// superuser who runs Migrate execute its code.
+// Migrate and the printed script fail if another role owns the schema, or a table or function in it. Otherwise that role
+// could make a superuser who runs them execute its code.
 func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	t.Parallel()
 	for name, trap := range map[string]func(role string) string{
@@ -191,9 +191,15 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 		conn := connect(t, dsn)
 		role := createRole(t, conn, "trapper")
 		run(t, conn, trap(pgx.Identifier{role}.Sanitize()))
-		if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("belongs to the role %q", role)) {
-			t.Errorf("%s of another role: got %v, want an error that names the role", name, err)
+		_, _, migrate := sql.Migrate(dbtest.Context(t), dsn)
+		_, script := conn.Exec(dbtest.Context(t), printed(t, sql.Script{}))
+		if migrate == nil || !strings.Contains(migrate.Error(), fmt.Sprintf("belongs to the role %q", role)) {
+			t.Errorf("%s of another role: got %v, want an error that names the role", name, migrate)
 		}
+		if script == nil || !strings.Contains(script.Error(), "belongs to the role "+pgx.Identifier{role}.Sanitize()) {
+			t.Errorf("the script with %s of another role: got %v, want an error that names the role", name, script)
+		}
+		run(t, conn, "ROLLBACK") // the script has begun a transaction
 	}
 }
 
@@ -282,8 +288,8 @@ func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	}
 }
 
-// Test suites truncate tables, some of them all tables. Check then fails, and Migrate fills the tables that must not be
-// empty. An empty rowcast.epoch is not an error, because PostgreSQL empties the table after a crash.
+// Test suites truncate tables, some of them all tables. Check then fails, and Migrate and the printed script fill the
+// tables that must not be empty. An empty rowcast.epoch is not an error, because PostgreSQL empties the table after a crash.
 func TestMigrateFillsTruncatedTables(t *testing.T) {
 	t.Parallel()
 	for truncate, want := range map[string]error{
@@ -298,17 +304,24 @@ func TestMigrateFillsTruncatedTables(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Database(t)
 			conn := connect(t, dsn)
-			run(t, conn, truncate)
-			if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, want) {
-				t.Errorf("Check: got %v, want %v", err, want)
+			for _, mend := range []func(){
+				func() {
+					if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != sql.Version() {
+						t.Errorf("Migrate: found version %d, %v, want %d", from, err, sql.Version())
+					}
+				},
+				func() { run(t, conn, printed(t, sql.Script{})) },
+			} {
+				run(t, conn, truncate)
+				if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, want) {
+					t.Errorf("Check: got %v, want %v", err, want)
+				}
+				mend()
+				if err := sql.Check(dbtest.Context(t), conn); err != nil {
+					t.Errorf("Check afterwards: %v", err)
+				}
+				run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')")
 			}
-			if from, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil || from != sql.Version() {
-				t.Errorf("Migrate: found version %d, %v, want %d", from, err, sql.Version())
-			}
-			if err := sql.Check(dbtest.Context(t), conn); err != nil {
-				t.Errorf("Check after Migrate: %v", err)
-			}
-			run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')")
 		})
 	}
 }

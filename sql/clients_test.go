@@ -178,15 +178,21 @@ func testClient(t *testing.T, rights []string, arguments ...string) {
 	}
 }
 
-// runClient runs a program that connects with a role, and returns its output. The environment of the test could have
-// settings of PostgreSQL and of languages, so the program gets only the path and the variables of the connection.
+// runClient runs a program that connects with a role, and returns its output.
 func runClient(t *testing.T, conn *pgx.Conn, role, rights string, arguments ...string) string {
+	t.Helper()
+	return runClientIn(t, t.TempDir(), conn, role, rights, arguments...)
+}
+
+// runClientIn does the same in a directory. The environment of the test could have settings of PostgreSQL and of
+// languages, so the program gets only the path and the variables of the connection.
+func runClientIn(t *testing.T, dir string, conn *pgx.Conn, role, rights string, arguments ...string) string {
 	t.Helper()
 	run(t, conn, "ALTER ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN")
 	server := conn.Config()
 	command := exec.CommandContext(dbtest.Context(t), arguments[0], arguments[1:]...)
-	command.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LC_ALL=C.UTF-8", "ROLE=" + rights,
+	command.Dir, command.Env = dir, []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "LC_ALL=C.UTF-8", "ROLE=" + rights,
 		"PGHOST=" + server.Host, "PGPORT=" + strconv.Itoa(int(server.Port)), "PGDATABASE=" + server.Database, "PGUSER=" + role,
 		"SERVER_VERSION=" + conn.PgConn().ParameterStatus("server_version"),
 	}

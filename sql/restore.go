@@ -80,10 +80,10 @@ func Assigned(name string) string {
 	return name + ".xmin = " + name + ".xid::xid OR " + name + ".xid::text::bigint <= " + fmt.Sprintf(written, name)
 }
 
-// begin inserts the row of rowcast.history if there is none: in a copy of the schema without rows, or after TRUNCATE.
+// beginHistory inserts the row of rowcast.history if there is none: in a copy of the schema without rows, or after TRUNCATE.
 // It is then unknown up to which number retention has deleted rows. The horizon becomes the lowest number in the table
 // that is at least 3. If there is no such number, the horizon becomes the xmin of the present snapshot.
-const begin = `INSERT INTO rowcast.history (system_identifier, database, horizon)
+const beginHistory = `INSERT INTO rowcast.history (system_identifier, database, horizon)
 	SELECT system_identifier, database, coalesce(
 		(SELECT xid FROM rowcast.notifications WHERE xid >= '3' ORDER BY xid LIMIT 1), pg_snapshot_xmin(pg_current_snapshot()))
 	FROM rowcast.server() WHERE NOT EXISTS (SELECT FROM rowcast.history)`
@@ -110,7 +110,7 @@ func checkRestored(ctx context.Context, db querier) error {
 // before the restore is then reset, because the row that its cursor names has a different number now.
 func adopt(ctx context.Context, tx pgx.Tx) error {
 	var isMoved, isRestored bool
-	if _, err := tx.Exec(ctx, begin); err != nil {
+	if _, err := tx.Exec(ctx, beginHistory); err != nil {
 		return err
 	}
 	if err := tx.QueryRow(ctx, "SELECT "+moved+", ("+restored+")").Scan(&isMoved, &isRestored); err != nil || !isMoved {

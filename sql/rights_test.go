@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -273,27 +272,5 @@ func TestGrantWithoutTheRightToGrant(t *testing.T) {
 	err := sql.Grant(dbtest.Context(t), dsn+"&role="+strings.NewReplacer(" ", "%20", `"`, "%22").Replace(other), sql.Roles{Senders: []string{app}})
 	if err == nil || !strings.Contains(err.Error(), "GRANT INSERT (recipient, event, data, created_at) ON rowcast.notifications TO ") {
 		t.Errorf("got %v, want an error that names the GRANT INSERT", err)
-	}
-}
-
-func TestPrintedScriptGrantsRights(t *testing.T) {
-	t.Parallel()
-	psql := dbtest.Client(t, "psql")
-	dsn := dbtest.Empty(t)
-	conn := connect(t, dsn)
-	app, hub := createRole(t, conn, "app"), createRole(t, conn, "hub")
-	var text strings.Builder
-	if err := (sql.Script{Roles: sql.Roles{Apps: []string{app}, Hubs: []string{hub}}}).Print(&text); err != nil {
-		t.Fatal(err)
-	}
-	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", dsn)
-	apply.Stdin = strings.NewReader(text.String())
-	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Fatalf("psql: got %v and the output %q, want no error and no output", err, out)
-	}
-	for role, rights := range map[string][]sql.Right{app: sql.AppRights(), hub: append(sql.HubRights(), sql.RetentionRights()...)} {
-		if missing, err := sql.Missing(dbtest.Context(t), conn, role, rights...); err != nil || len(missing) > 0 {
-			t.Errorf("role %s: got the missing rights %v, %v, want none", role, missing, err)
-		}
 	}
 }

@@ -76,30 +76,6 @@ func TestTwoConcurrentMigrationsSucceed(t *testing.T) {
 	}
 }
 
-func TestPrintedScriptDoesWhatMigrateDoes(t *testing.T) {
-	t.Parallel()
-	psql, pgDump := dbtest.Client(t, "psql"), dbtest.Client(t, "pg_dump")
-	printed, migrated := dbtest.Empty(t), dbtest.Empty(t)
-	var text strings.Builder
-	if err := (sql.Script{}).Print(&text); err != nil {
-		t.Fatal(err)
-	}
-	apply := exec.CommandContext(dbtest.Context(t), psql, "-qX", "-v", "ON_ERROR_STOP=1", printed)
-	apply.Stdin = strings.NewReader(text.String())
-	if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Fatalf("psql: got %v and the output %q, want no error and no output", err, out)
-	}
-	if from, _, err := sql.Migrate(dbtest.Context(t), printed); err != nil || from != sql.Version() {
-		t.Errorf("after Print, Migrate found version %d, %v; want %d", from, err, sql.Version())
-	}
-	if _, _, err := sql.Migrate(dbtest.Context(t), migrated); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := dump(t, pgDump, printed), dump(t, pgDump, migrated); got != want {
-		t.Errorf("the schemas differ; from the script:\n%s\nfrom Migrate:\n%s", got, want)
-	}
-}
-
 func dump(t *testing.T, pgDump, dsn string) string {
 	t.Helper()
 	out, err := exec.CommandContext(dbtest.Context(t), pgDump, "--schema-only", dsn).CombinedOutput()

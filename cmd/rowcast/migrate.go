@@ -18,7 +18,7 @@ type migrateCmd struct {
 	AppRole    []roleName `name:"app-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send and read notifications. Repeat the flag for more roles."`
 	SenderRole []roleName `name:"sender-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send notifications. It cannot read them. Repeat the flag for more roles."`
 	HubRole    []roleName `name:"hub-role" placeholder:"ROLE" help:"Grant this role the rights that rowcast serve needs. Repeat the flag for more roles."`
-	Print      bool       `help:"Print the SQL that installs the schema and grants the rights, for use with psql. Nothing is changed."`
+	Print      bool       `help:"Print the SQL that installs or upgrades the schema and grants the rights, for use with psql or in a migration of a framework. Nothing is changed."`
 
 	NoTransaction bool `help:"Print the SQL without BEGIN and COMMIT, for a framework that runs its migrations in a transaction."`
 }
@@ -29,8 +29,7 @@ func (migrateCmd) Help() string {
 		"Granting rights again has no effect, and rights are never revoked."
 }
 
-// Run installs or upgrades the schema and grants the rights. With --print, it only prints the SQL that does this in an
-// empty database.
+// Run installs or upgrades the schema and grants the rights. With --print, it only prints the SQL that does this.
 func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	c.warn(console)
 	if c.Print {

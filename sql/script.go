@@ -1,0 +1,81 @@
+package sql
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// A Script is SQL for psql, or for a migration of a framework. It installs or upgrades the schema, and grants the rights
+// to the roles. In a database that has the version of this program, or a newer one, it only grants the rights. So it can
+// run again, for example because a framework has dropped the tables of the app, but not those of another schema.
+//
+// In a copy of the schema without rows, and after a test suite has truncated all tables, it inserts the rows that the
+// schema needs. Only [Migrate] corrects the numbers of restored rows.
+type Script struct {
+	Roles Roles
+	// NoTransaction leaves out BEGIN and COMMIT, because a framework runs its migrations in a transaction of its own.
+	NoTransaction bool
+}
+
+// Print writes the script. It leaves the search_path as it was, because a framework continues with it. Statements that
+// return rows are in DO blocks, because psql would print the rows.
+func (s Script) Print(w io.Writer) error {
+	begin, end := "BEGIN;\n", "COMMIT;\n"
+	if s.NoTransaction {
+		begin, end = "", ""
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s;\n%s%s%s%s;\n%s%s;\n", checkEncoding, begin, setPath, takeLock, ensureSchema, refuseStranger, ensureVersionTable)
+	for i, m := range migrations() {
+		fmt.Fprintf(&out, once, m.name, m.version, signs[i], m.statements)
+	}
+	fmt.Fprintf(&out, "\n%s;\n", beginHistory)
+	for _, g := range s.Roles.grants() {
+		fmt.Fprintf(&out, "%s;\n", g)
+	}
+	out.WriteString(resetPath + end)
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// setPath sets the search_path of a transaction as [secured] does, and resetPath sets it back.
+const (
+	setPath = `DO $$ BEGIN
+    PERFORM pg_catalog.set_config('rowcast.search_path', pg_catalog.current_setting('search_path'), true);
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+END $$;
+`
+	resetPath = `DO $$ BEGIN PERFORM set_config('search_path', current_setting('rowcast.search_path'), true); END $$;
+`
+)
+
+// takeLock waits for the lock of migrations.
+var takeLock = fmt.Sprintf("DO $$ BEGIN PERFORM pg_advisory_xact_lock(%d); END $$;\n", lockKey)
+
+// refuseStranger fails if findStranger finds an object.
+const refuseStranger = `DO $$
+DECLARE
+    stranger record;
+BEGIN
+    FOR stranger IN ` + findStranger + ` LOOP
+        RAISE EXCEPTION '% belongs to the role %, which could run its own code with the rights of the current role',
+            stranger.name, quote_ident(stranger.owner) USING HINT = 'Run this as that role, or drop the schema first.';
+    END LOOP;
+END $$;
+`
+
+// once is the form of a migration that runs only if the schema has neither its version nor its sign. The last argument
+// is the SQL of the migration.
+const once = `
+DO $once$ BEGIN -- %[1]s
+    IF (SELECT coalesce(max(version_id), 0) >= %[2]d FROM ` + versionTable + `) THEN
+        RETURN;
+    END IF;
+    IF NOT (%[3]s) THEN
+        EXECUTE $migration$
+%[4]s$migration$;
+    END IF;
+    INSERT INTO ` + versionTable + ` (version_id, is_applied) VALUES (%[2]d, true);
+END $once$;
+`
