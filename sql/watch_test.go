@@ -51,6 +51,9 @@ func TestWatchedInsertsAreNotified(t *testing.T) {
 		"all operations": {`CREATE TABLE t (a int); SELECT rowcast.watch('t', '''u''', 'tg_op', 'jsonb_build_array(o.a, n.a)', '{delete,insert,update}');
 			INSERT INTO t VALUES (1), (2); UPDATE t SET a = a + 2; DELETE FROM t WHERE a = 3`,
 			"u INSERT [null, 1]\nu INSERT [null, 2]\nu UPDATE [1, 3]\nu UPDATE [2, 4]\nu DELETE [3, 3]"},
+		"the row as data": {`CREATE TABLE t (a int, b int); SELECT rowcast.watch('t', 'a', data => 'n'); INSERT INTO t VALUES (1, 2);
+			SELECT rowcast.watch('t', 'a', data => '(n.a, 3)'); INSERT INTO t VALUES (2); SELECT rowcast.watch('t', 'a', data => 'SELECT o FROM (SELECT n.a) AS o'); INSERT INTO t VALUES (3)`,
+			`1 message {"a": 1, "b": 2}` + "\n" + `2 message {"f1": 2, "f2": 3}` + "\n" + `3 message {"a": 3}`},
 		"TRUNCATE": {`CREATE TABLE t (a int); INSERT INTO t VALUES (1); SELECT rowcast.watch('t', 'a', "on" => '{delete}'); TRUNCATE t`, ""},
 		"update of nothing": {`CREATE TABLE t (a int); SELECT rowcast.watch('t', 'a', "on" => '{update,delete}');
 			UPDATE t SET a = 1; DELETE FROM t`, ""},

@@ -73,12 +73,13 @@ END
 $$;
 
 -- watch_query() returns a query that evaluates expressions for the rows of source, which are pairs of composite values: n
--- and o. The inner SELECT finds a column of n before one of o, so that a name without n or o is a column of n.
+-- and o. The inner SELECT finds a column of n before one of o, so that a name without n or o is a column of n. With OFFSET 0,
+-- no expression is evaluated for a row for which the condition is false.
 CREATE FUNCTION rowcast.watch_query(tg_op text, source text, expressions text, condition text, result text) RETURNS text
     LANGUAGE sql IMMUTABLE AS $$
     SELECT pg_catalog.format('SELECT %s FROM (SELECT %L::pg_catalog.text AS tg_op, p.* FROM (%s) AS p) AS p'
         ' CROSS JOIN LATERAL (SELECT (p.rowcast_o).*) AS o'
-        ' CROSS JOIN LATERAL (SELECT %s FROM (SELECT (p.rowcast_n).*) AS n WHERE %s) AS s', result, tg_op, source, expressions, condition)
+        ' CROSS JOIN LATERAL (SELECT %s FROM (SELECT (p.rowcast_n).*) AS n WHERE %s OFFSET 0) AS s', result, tg_op, source, expressions, condition)
 $$;
 
 -- watch_type() returns which type an expression of watch() must have. It returns NULL if kind is such a type, or a domain
@@ -96,7 +97,6 @@ BEGIN
     END LOOP;
     RETURN CASE
         WHEN part = 'when' AND base.oid <> 'boolean'::regtype THEN 'boolean'
-        WHEN part = 'data' AND base.oid = 'record'::regtype THEN 'one value'
         WHEN part NOT IN ('recipient', 'event') OR base.typcategory = 'S' OR base.typtype = 'e'
             OR base.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'uuid'::regtype) THEN NULL
         WHEN part = 'event' THEN 'text, an integer, a UUID or an enum'
@@ -231,8 +231,10 @@ BEGIN
     -- A scalar subquery has a type even without rows, and an error if it has several columns.
     SELECT jsonb_object_agg(p, format('SELECT pg_typeof((%s))', rowcast.watch_query('INSERT', none, (parts ->> p) || ' AS v', 'true', 's.*')))
         INTO checks FROM jsonb_object_keys(parts) AS p;
-    checks := checks || jsonb_build_object('all', format('SELECT NULL FROM (%s) AS a',
-        rowcast.watch_query('INSERT', none, expressions, parts ->> 'when', notifications) || each_recipient));
+    checks := checks || jsonb_build_object(
+        'one', rowcast.watch_query('INSERT', none, format(E'to_jsonb(%s\n)', data), 'true', '1'), -- fails for several values
+        'all', format('SELECT NULL FROM (%s) AS a',
+            rowcast.watch_query('INSERT', none, expressions, parts ->> 'when', notifications) || each_recipient));
     body := format($body$
 DECLARE
     part text;
@@ -257,6 +259,13 @@ BEGIN
                 coalesce(part || ' expression ' || (%2$L::jsonb ->> part), 'the combination of the expressions'), SQLERRM);
         END;
         wanted := rowcast.watch_type(part, kind);
+        IF part = 'data' AND kind = 'record'::regtype THEN -- n, or several values
+            BEGIN
+                EXECUTE %3$L::jsonb ->> 'one';
+            EXCEPTION WHEN undefined_function THEN wanted := 'one value';
+                WHEN syntax_error THEN NULL; -- a SELECT needs the parentheses that it has in the other queries
+            END;
+        END IF;
         IF wanted IS NOT NULL THEN
             RAISE EXCEPTION USING ERRCODE = 'datatype_mismatch', HINT = CASE
                     WHEN kind = 'record'::regtype THEN 'Write one expression. For several values in the data, use jsonb_build_object.'
