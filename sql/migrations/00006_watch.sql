@@ -191,13 +191,18 @@ DECLARE
     parts jsonb := jsonb_build_object('when', format(E'(%s\n)', "when"), 'recipient', format(E'(%s\n)', recipient),
         'event', format(E'(%s\n)', event), 'data', format(E'(%s\n)', data));
     -- The rows of a statement, in their order. PostgreSQL appends an updated row to both transition tables at once, so both
-    -- have the same order.
+    -- have the same order. The subqueries leave out dropped columns, with which PostgreSQL would find a wrong column in a
+    -- composite value. A FULL JOIN is never a nested loop, which a plan that was made for a few rows would use. OFFSET keeps
+    -- the planner from making it another join.
     sources constant jsonb := jsonb_build_object(
-        'insert', 'SELECT rowcast_a AS rowcast_n, rowcast_b AS rowcast_o FROM rowcast_new AS rowcast_a LEFT JOIN rowcast_new AS rowcast_b ON false',
-        'update', 'SELECT rowcast_n, rowcast_o FROM (SELECT row_number() OVER () AS i, rowcast_a AS rowcast_n FROM rowcast_new AS rowcast_a) AS a'
-            ' JOIN (SELECT row_number() OVER () AS i, rowcast_b AS rowcast_o FROM rowcast_old AS rowcast_b) AS b USING (i) ORDER BY i',
-        'delete', 'SELECT rowcast_a AS rowcast_n, rowcast_a AS rowcast_o FROM rowcast_old AS rowcast_a');
-    none constant text := format('SELECT rowcast_a AS rowcast_n, rowcast_a AS rowcast_o FROM %s AS rowcast_a WHERE false', target);
+        'insert', 'SELECT rowcast_a AS rowcast_n, rowcast_b AS rowcast_o FROM (SELECT t.* FROM rowcast_new AS t) AS rowcast_a'
+            ' LEFT JOIN (SELECT t.* FROM rowcast_new AS t) AS rowcast_b ON false',
+        'update', 'SELECT rowcast_n, rowcast_o FROM'
+            ' (SELECT row_number() OVER () AS i, rowcast_a AS rowcast_n FROM (SELECT t.* FROM rowcast_new AS t) AS rowcast_a) AS a FULL JOIN'
+            ' (SELECT row_number() OVER () AS i, rowcast_b AS rowcast_o FROM (SELECT t.* FROM rowcast_old AS t) AS rowcast_b) AS b'
+            ' USING (i) ORDER BY i OFFSET 0',
+        'delete', 'SELECT rowcast_a AS rowcast_n, rowcast_a AS rowcast_o FROM (SELECT t.* FROM rowcast_old AS t) AS rowcast_a');
+    none constant text := format('SELECT rowcast_a AS rowcast_n, rowcast_a AS rowcast_o FROM (SELECT t.* FROM %s AS t) AS rowcast_a WHERE false', target);
     expressions constant text := format('%s AS r, %s AS e, %s AS d', parts ->> 'recipient', parts ->> 'event', parts ->> 'data');
     notifications constant text := 't.r, s.e::pg_catalog.text, to_jsonb(s.d)';
     each_recipient constant text := ' CROSS JOIN LATERAL rowcast.recipients(s.r) AS t(r)';
