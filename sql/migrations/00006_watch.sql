@@ -347,8 +347,7 @@ EXCEPTION WHEN OTHERS THEN
     ELSE
         FOREACH rowcast_part IN ARRAY ARRAY['when', 'recipient', 'event', 'data'] LOOP
             BEGIN
-                EXECUTE rowcast.watch_query(TG_OP, %1$L::jsonb ->> lower(TG_OP),
-                    CASE rowcast_part WHEN 'when' THEN 'true' ELSE %2$L::jsonb ->> rowcast_part END || ' AS v', %3$L, 's.v');
+                EXECUTE rowcast.watch_query(TG_OP, %1$L::jsonb ->> lower(TG_OP), (%2$L::jsonb ->> rowcast_part) || ' AS v', %3$L, 's.v');
             EXCEPTION WHEN OTHERS THEN
                 rowcast_place := rowcast_part || ' expression ' || (%4$L::jsonb ->> rowcast_part);
                 EXIT;
