@@ -98,20 +98,22 @@ func TestCodeOfAWatchedTableRunsAsItsOwner(t *testing.T) {
 }
 
 // The error for a role without the rights says who has them. It never tells anyone to make the owner of the schema a
-// superuser.
+// superuser. A superuser must not watch a table of a superuser if another role owns the schema: the functions of the
+// schema would run with the rights of the owner of the table.
 func TestWatchSaysWhichRightsAreMissing(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
 	owner, admin, app := createRole(t, conn, "owner"), createRole(t, conn, "admin"), createRole(t, conn, "app")
 	quoted := func(role string) string { return pgx.Identifier{role}.Sanitize() }
 	giveSchema(t, conn, owner)
-	run(t, conn, "GRANT postgres TO "+quoted(admin)+"; GRANT USAGE ON SCHEMA rowcast TO "+quoted(app)+"; GRANT EXECUTE ON FUNCTION rowcast.watch(regclass, text, text, text, text[], text, text), rowcast.watch_check(regclass) TO "+quoted(app))
-	run(t, conn, `CREATE TABLE a (id int); CREATE TABLE "B" (id int); CREATE TABLE c (id int); CREATE TABLE d (id int); ALTER TABLE "B" OWNER TO `+quoted(admin)+`; ALTER TABLE c OWNER TO `+quoted(app))
-	const change = " is a superuser or a member of one. Connect as a superuser, or run this first as a superuser: "
+	run(t, conn, "GRANT postgres TO "+quoted(admin)+"; GRANT USAGE ON SCHEMA rowcast TO "+quoted(app)+"; GRANT EXECUTE ON FUNCTION rowcast.watch(regclass, text, text, text, text[], text, text), rowcast.watch_check(regclass, name) TO "+quoted(app))
+	run(t, conn, `CREATE TABLE a (id int); CREATE TABLE "B" (id int); CREATE TABLE c (id int); CREATE TABLE d (id int); CREATE TABLE e (id int); ALTER TABLE "B" OWNER TO `+quoted(admin)+`; ALTER TABLE c OWNER TO `+quoted(app))
+	const change = " is a superuser or a member of one. Run this first as a superuser: "
 	for _, test := range []struct{ role, statement, hint string }{
 		{owner, "SELECT rowcast.watch('a', 'id')", "The owner of the table, postgres," + change + "ALTER TABLE public.a OWNER TO "},
 		{owner, `SELECT rowcast.watch('"B"', 'id')`, "The owner of the table, " + quoted(admin) + "," + change + `ALTER TABLE public."B" OWNER TO `},
 		{owner, "SELECT rowcast.unwatch('d')", "The owner of the table, postgres," + change + "ALTER TABLE public.d OWNER TO "},
+		{"postgres", "SELECT rowcast.watch('e', 'id')", "The owner of the table, postgres," + change + "ALTER TABLE public.e OWNER TO " + quoted(owner)},
 		{owner, `SELECT rowcast.watch('c', 'id')`, "Run this first: GRANT " + quoted(app) + " TO " + quoted(owner)},
 		{app, `SELECT rowcast.watch('c', 'id')`, "Only " + quoted(owner) + ", the owner of the schema rowcast, may watch tables."},
 	} {

@@ -17,8 +17,10 @@ const notified = "SELECT coalesce(string_agg(concat_ws(' ', recipient, event, da
 func TestWatchedInsertsAreNotified(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ setup, want string }{
-		"integer": {`CREATE TABLE public.t (id int); SELECT rowcast.watch('t', 'id'); INSERT INTO t VALUES (1), (2)`,
-			"1 message {\"id\": 1}\n2 message {\"id\": 2}"},
+		"integer": {
+			`CREATE TABLE public.t (id int); SELECT rowcast.watch('t', 'id'); INSERT INTO t VALUES (1), (2)`,
+			"1 message {\"id\": 1}\n2 message {\"id\": 2}",
+		},
 		"uuid": {`CREATE TABLE t (id uuid); SELECT rowcast.watch('t', 'id', data => '1');
 			INSERT INTO t VALUES ('00000000-0000-0000-0000-000000000001')`, "00000000-0000-0000-0000-000000000001 message 1"},
 		"varchar and literals": {`CREATE TABLE t (id varchar(9)); SELECT rowcast.watch('t', 'id', '''e''', '''{}'''); INSERT INTO t VALUES ('a')`, `a e "{}"`},
@@ -42,18 +44,24 @@ func TestWatchedInsertsAreNotified(t *testing.T) {
 			SET ROLE pg_monitor; INSERT INTO t VALUES (1); RESET ROLE`, "1 message 1"},
 		"bulk": {`CREATE TABLE t (a int); SELECT rowcast.watch('t', '''u''', data => 'a', "when" => 'a % 50000 = 0');
 			INSERT INTO t SELECT generate_series(1, 100000)`, "u message 50000\nu message 100000"},
-		"update": {`CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'x'), (2, 'y'), (3, 'z');
+		"update": {
+			`CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'x'), (2, 'y'), (3, 'z');
 			SELECT rowcast.watch('t', 'a', 'tg_op', 'jsonb_build_array(o.b, b, o.a)', '{update}', 'o.b <> b');
 			UPDATE t SET b = CASE a WHEN 2 THEN b ELSE b || a END, a = a + 10; INSERT INTO t VALUES (4, 'v'); DELETE FROM t`,
-			`11 UPDATE ["x", "x1", 1]` + "\n" + `13 UPDATE ["z", "z3", 3]`},
+			`11 UPDATE ["x", "x1", 1]` + "\n" + `13 UPDATE ["z", "z3", 3]`,
+		},
 		"delete": {`CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2); SELECT rowcast.watch('t', 'a', 'lower(tg_op)', 'o.a + n.a', '{delete}');
 			DELETE FROM t WHERE a = 2; DELETE FROM t WHERE a = 7; UPDATE t SET a = 3`, "2 delete 4"},
-		"all operations": {`CREATE TABLE t (a int); SELECT rowcast.watch('t', '''u''', 'tg_op', 'jsonb_build_array(o.a, n.a)', '{delete,insert,update}');
+		"all operations": {
+			`CREATE TABLE t (a int); SELECT rowcast.watch('t', '''u''', 'tg_op', 'jsonb_build_array(o.a, n.a)', '{delete,insert,update}');
 			INSERT INTO t VALUES (1), (2); UPDATE t SET a = a + 2; DELETE FROM t WHERE a = 3`,
-			"u INSERT [null, 1]\nu INSERT [null, 2]\nu UPDATE [1, 3]\nu UPDATE [2, 4]\nu DELETE [3, 3]"},
-		"the row as data": {`CREATE TABLE t (a int, b int); SELECT rowcast.watch('t', 'a', data => 'n'); INSERT INTO t VALUES (1, 2);
+			"u INSERT [null, 1]\nu INSERT [null, 2]\nu UPDATE [1, 3]\nu UPDATE [2, 4]\nu DELETE [3, 3]",
+		},
+		"the row as data": {
+			`CREATE TABLE t (a int, b int); SELECT rowcast.watch('t', 'a', data => 'n'); INSERT INTO t VALUES (1, 2);
 			SELECT rowcast.watch('t', 'a', data => '(n.a, 3)'); INSERT INTO t VALUES (2); SELECT rowcast.watch('t', 'a', data => 'SELECT o FROM (SELECT n.a) AS o'); INSERT INTO t VALUES (3)`,
-			`1 message {"a": 1, "b": 2}` + "\n" + `2 message {"f1": 2, "f2": 3}` + "\n" + `3 message {"a": 3}`},
+			`1 message {"a": 1, "b": 2}` + "\n" + `2 message {"f1": 2, "f2": 3}` + "\n" + `3 message {"a": 3}`,
+		},
 		"a dropped column": {`CREATE TABLE t (x text, a int, y int, who text, z date); ALTER TABLE t DROP x;
 			SELECT rowcast.watch('t', 'who', 'tg_op', 'jsonb_build_array(o.who, n.who, o.a, a, to_jsonb(n))', '{insert,update,delete}');
 			INSERT INTO t VALUES (1, 2, 'alice', NULL); ALTER TABLE t DROP y; ALTER TABLE t ADD b int DEFAULT 5;
@@ -69,10 +77,12 @@ func TestWatchedInsertsAreNotified(t *testing.T) {
 		"TRUNCATE": {`CREATE TABLE t (a int); INSERT INTO t VALUES (1); SELECT rowcast.watch('t', 'a', "on" => '{delete}'); TRUNCATE t`, ""},
 		"update of nothing": {`CREATE TABLE t (a int); SELECT rowcast.watch('t', 'a', "on" => '{update,delete}');
 			UPDATE t SET a = 1; DELETE FROM t`, ""},
-		"upsert": {`CREATE TABLE t (a int PRIMARY KEY, b int); INSERT INTO t VALUES (1, 1), (3, 3);
+		"upsert": {
+			`CREATE TABLE t (a int PRIMARY KEY, b int); INSERT INTO t VALUES (1, 1), (3, 3);
 			SELECT rowcast.watch('t', 'a', 'tg_op', 'jsonb_build_array(o.b, b)', '{insert,update}');
 			INSERT INTO t SELECT i, 10 * i FROM generate_series(1, 4) i ON CONFLICT (a) DO UPDATE SET b = EXCLUDED.b + 1`,
-			"1 UPDATE [1, 11]\n2 INSERT [null, 20]\n3 UPDATE [3, 31]\n4 INSERT [null, 40]"},
+			"1 UPDATE [1, 11]\n2 INSERT [null, 20]\n3 UPDATE [3, 31]\n4 INSERT [null, 40]",
+		},
 		"moved to other partitions": {`CREATE TABLE t (a int, b int) PARTITION BY LIST (a); CREATE TABLE p PARTITION OF t FOR VALUES IN (1, 3);
 			CREATE TABLE q (x text, b int, a int); ALTER TABLE q DROP x; ALTER TABLE t ATTACH PARTITION q FOR VALUES IN (2, 4);
 			INSERT INTO t VALUES (1, 1), (2, 2), (3, 3), (4, 4); SELECT rowcast.watch('t', 'b', data => 'jsonb_build_array(o.a, n.a)', "on" => '{update}');
@@ -82,12 +92,16 @@ func TestWatchedInsertsAreNotified(t *testing.T) {
 				data => 'jsonb_build_array(length(o.b), length(n.b), o.c, n.c, o.a = n.a)', "on" => '{update}');
 			UPDATE t SET c = a; UPDATE t SET b = b || b WHERE a = 3`, "1 message [9000, 9000, 0, 1, true]\n2 message [9000, 9000, 0, 2, true]\n" +
 			"3 message [9000, 9000, 0, 3, true]\n3 message [9000, 18000, 3, 3, true]"},
-		"bulk update": {`CREATE TABLE t (a int, b int); INSERT INTO t SELECT i, i FROM generate_series(1, 100000) i;
+		"bulk update": {
+			`CREATE TABLE t (a int, b int); INSERT INTO t SELECT i, i FROM generate_series(1, 100000) i;
 			SELECT rowcast.watch('t', '''u''', data => 'a', "on" => '{update}', "when" => 'o.a <> n.a OR o.b + 1 <> n.b OR a % 50000 = 0'); UPDATE t SET b = b + 1`,
-			"u message 50000\nu message 100000"},
-		"own names, update": {`CREATE TABLE t (a int, i int, o int, n int, rowcast_n int, tg_op int, part text, source int); INSERT INTO t VALUES (1, 2, 3, 4, 5, 6, 7, 8);
+			"u message 50000\nu message 100000",
+		},
+		"own names, update": {
+			`CREATE TABLE t (a int, i int, o int, n int, rowcast_n int, tg_op int, part text, source int); INSERT INTO t VALUES (1, 2, 3, 4, 5, 6, 7, 8);
 			SELECT rowcast.watch('t', 'a', data => 'jsonb_build_array(n.i, o.i, n.o, rowcast_n, tg_op, part, source, o.n)', "on" => '{update}'); UPDATE t SET i = 9`,
-			`1 message [9, 2, 3, 5, 6, "7", 8, 4]`},
+			`1 message [9, 2, 3, 5, 6, "7", 8, 4]`,
+		},
 		"a table of another owner": {`GRANT CREATE, USAGE ON SCHEMA public TO pg_monitor; SET ROLE pg_monitor; CREATE TABLE t (a int); RESET ROLE;
 			SELECT rowcast.watch('t', 'a', data => 'to_jsonb(current_user)', "on" => '{insert,update,delete}'); INSERT INTO t VALUES (1)`, `1 message "pg_monitor"`},
 		"unwatched":      {`CREATE TABLE t (a int); SELECT rowcast.watch('t', 'a'); SELECT rowcast.unwatch('t'); INSERT INTO t VALUES (1)`, ""},
@@ -137,8 +151,10 @@ func TestWatchErrors(t *testing.T) {
 			INSERT INTO t VALUES (1); SELECT rowcast.watch('t', 'a', "on" => '{update}')`, `UPDATE t SET a = 2`, "P0001", "a BEFORE trigger of a partition skipped a row"},
 		"view":      {`CREATE VIEW v AS TABLE t`, `SELECT rowcast.watch('v', 'a')`, "42809", "public.v is not a table"},
 		"own table": {``, `SELECT rowcast.watch('rowcast.notifications', 'recipient')`, "42809", "cannot be watched"},
-		"another role": {`GRANT USAGE ON SCHEMA rowcast TO pg_monitor; SET ROLE pg_monitor`,
-			`SELECT rowcast.watch('public.t', 'a')`, "42501", "role pg_monitor may not watch tables"},
+		"another role": {
+			`GRANT USAGE ON SCHEMA rowcast TO pg_monitor; SET ROLE pg_monitor`,
+			`SELECT rowcast.watch('public.t', 'a')`, "42501", "role pg_monitor may not watch tables",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -36,8 +36,8 @@ CREATE FUNCTION rowcast.watched()
     ORDER BY c.oid::regclass::text COLLATE "C", proname
 $$;
 
--- watch_check() raises an error if the relation is not a table that can be watched, or if the role may not watch it.
-CREATE FUNCTION rowcast.watch_check(target regclass) RETURNS void LANGUAGE plpgsql STABLE
+-- watch_check() raises an error if the relation is not a table that can be watched, or if a role may not watch it.
+CREATE FUNCTION rowcast.watch_check(target regclass, role name) RETURNS void LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     relation pg_class;
@@ -52,20 +52,20 @@ BEGIN
     ELSIF relation.relnamespace IN ('rowcast'::regnamespace, 'pg_catalog'::regnamespace) OR relation.relpersistence = 't' THEN
         RAISE EXCEPTION 'rowcast: % cannot be watched', target USING ERRCODE = 'wrong_object_type',
             HINT = 'Watch a permanent table of an app.';
-    ELSIF NOT (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'rowcast') THEN
-        RAISE EXCEPTION 'rowcast: role % may not watch tables', current_user USING ERRCODE = 'insufficient_privilege',
+    ELSIF NOT (SELECT pg_has_role(role, nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'rowcast') THEN
+        RAISE EXCEPTION 'rowcast: role % may not watch tables', role USING ERRCODE = 'insufficient_privilege',
             HINT = (SELECT format('Only %I, the owner of the schema rowcast, may watch tables.', pg_get_userbyid(nspowner))
                 FROM pg_namespace WHERE nspname = 'rowcast');
     -- The role needs the rights of the owner of the table for its triggers, and gives the trigger function to the owner.
     -- From PostgreSQL 16 on, a membership can have one without the other.
-    ELSIF NOT (pg_has_role(relation.relowner, 'USAGE') AND pg_has_role(relation.relowner, CASE WHEN grants_options THEN 'SET' ELSE 'MEMBER' END)) THEN
-        RAISE EXCEPTION 'rowcast: role % may not watch %', current_user, target USING ERRCODE = 'insufficient_privilege',
+    ELSIF NOT (pg_has_role(role, relation.relowner, 'USAGE') AND pg_has_role(role, relation.relowner, CASE WHEN grants_options THEN 'SET' ELSE 'MEMBER' END)) THEN
+        RAISE EXCEPTION 'rowcast: role % may not watch %', role, target USING ERRCODE = 'insufficient_privilege',
             HINT = CASE
                 -- The role that gets this role could become a superuser.
                 WHEN EXISTS (SELECT FROM pg_roles WHERE rolsuper AND pg_has_role(relation.relowner, oid, 'MEMBER')) THEN
-                    format('The owner of the table, %I, is a superuser or a member of one. Connect as a superuser, or run this first as a superuser:'
-                        ' ALTER TABLE %s OWNER TO %I', pg_get_userbyid(relation.relowner), target, current_user)
-                ELSE format('Run this first: GRANT %I TO %I', pg_get_userbyid(relation.relowner), current_user)
+                    format('The owner of the table, %I, is a superuser or a member of one. Run this first as a superuser:'
+                        ' ALTER TABLE %s OWNER TO %I', pg_get_userbyid(relation.relowner), target, role)
+                ELSE format('Run this first: GRANT %I TO %I', pg_get_userbyid(relation.relowner), role)
                     || CASE WHEN grants_options THEN ' WITH INHERIT TRUE, SET TRUE' ELSE '' END
             END;
     END IF;
@@ -129,7 +129,7 @@ DECLARE
     watcher regprocedure;
     watchers regprocedure[] := '{}';
 BEGIN
-    PERFORM rowcast.watch_check(target);
+    PERFORM rowcast.watch_check(target, current_user);
     FOR trigger, watcher IN SELECT tgname, p.oid FROM pg_trigger JOIN pg_proc AS p ON p.oid = tgfoid
         WHERE tgrelid = target AND pronamespace = 'rowcast'::regnamespace AND proname ~ '^watch_[0-9a-f]{32}$' LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', trigger, target);
@@ -214,7 +214,9 @@ DECLARE
     operation text;
     body text;
 BEGIN
-    PERFORM rowcast.watch_check(target);
+    PERFORM rowcast.watch_check(target, current_user);
+    -- The trigger function calls functions of the owner of the schema with the rights of the owner of the table.
+    PERFORM rowcast.watch_check(target, (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'rowcast'));
     IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = target AND attgenerated = 'v' AND NOT attisdropped) THEN
         RAISE EXCEPTION 'rowcast: % has a virtual generated column, and PostgreSQL does not compute it for triggers', target
             USING ERRCODE = 'feature_not_supported', HINT = 'Declare the column as STORED.';
@@ -352,8 +354,7 @@ EXCEPTION WHEN OTHERS THEN
     ELSE
         FOREACH rowcast_part IN ARRAY ARRAY['when', 'recipient', 'event', 'data'] LOOP
             BEGIN
-                EXECUTE rowcast.watch_query(TG_OP, %1$L::jsonb ->> lower(TG_OP),
-                    CASE rowcast_part WHEN 'when' THEN 'true' ELSE %2$L::jsonb ->> rowcast_part END || ' AS v', %3$L, 's.v');
+                EXECUTE rowcast.watch_query(TG_OP, %1$L::jsonb ->> lower(TG_OP), (%2$L::jsonb ->> rowcast_part) || ' AS v', %3$L, 's.v');
             EXCEPTION WHEN OTHERS THEN
                 rowcast_place := rowcast_part || ' expression ' || (%4$L::jsonb ->> rowcast_part);
                 EXIT;
