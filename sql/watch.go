@@ -106,40 +106,67 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 	if target == nil {
 		return fmt.Errorf("the table %s does not exist in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes", name)
 	}
-	return withHint(secured(ctx, conn, func(tx pgx.Tx) error {
-		if err := checkInstalled(ctx, tx); err != nil {
-			return err
-		}
+	return securedByOwner(ctx, conn, func(tx pgx.Tx) error {
 		var table string
 		if err := tx.QueryRow(ctx, "SELECT $1::oid::regclass::text", *target).Scan(&table); err != nil {
 			return err
 		}
 		return change(tx, table)
-	}))
+	})
 }
 
-// checkInstalled returns [ErrNoSchema] if the schema does not have the functions that watch tables. Unlike
-// [CheckVersion], it needs no rights on the schema.
-func checkInstalled(ctx context.Context, db querier) error {
-	var there bool
-	const find = "SELECT EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('rowcast') AND proname = 'watched')"
-	if err := db.QueryRow(ctx, find).Scan(&there); err != nil {
-		return fmt.Errorf("find the schema: %w", err)
+// securedByOwner calls f like [secured], if the schema has the functions that watch tables. The error for a role without
+// rights names the owner of the schema.
+func securedByOwner(ctx context.Context, conn *pgx.Conn, f func(tx pgx.Tx) error) error {
+	var owner string
+	err := secured(ctx, conn, func(tx pgx.Tx) (err error) {
+		if owner, err = checkInstalled(ctx, tx); err != nil {
+			return err
+		}
+		return f(tx)
+	})
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "42501" && failed.Hint == "" {
+		return fmt.Errorf("%w; connect as %s, the owner of the schema rowcast", err, owner)
 	}
-	if !there {
-		return fmt.Errorf("%w: run rowcast migrate", ErrNoSchema)
-	}
-	return nil
+	return withHint(err)
 }
 
-// withHint adds the hint of PostgreSQL to an error.
+// checkInstalled returns [ErrNoSchema] if the schema does not have the functions that watch tables, and otherwise the owner
+// of the schema. Unlike [CheckVersion], it needs no rights on the schema.
+func checkInstalled(ctx context.Context, db querier) (owner string, err error) {
+	const find = `SELECT coalesce(max(quote_ident(pg_get_userbyid(nspowner))), '') FROM pg_namespace AS s
+		WHERE nspname = 'rowcast' AND EXISTS (SELECT FROM pg_proc WHERE pronamespace = s.oid AND proname = 'watched')`
+	if err := db.QueryRow(ctx, find).Scan(&owner); err != nil {
+		return "", fmt.Errorf("find the schema: %w", err)
+	}
+	if owner == "" {
+		return "", fmt.Errorf("%w: run rowcast migrate", ErrNoSchema)
+	}
+	return owner, nil
+}
+
+// withHint adds the hint of PostgreSQL to an error. It removes the prefix of an error that a function of the schema raises,
+// because the program prints its own name.
 func withHint(err error) error {
 	failed, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || failed.Hint == "" {
+	if !ok {
 		return err
 	}
-	return fmt.Errorf("%w; %s", err, failed.Hint)
+	text := strings.Replace(err.Error(), failed.Severity+": rowcast: ", "", 1)
+	if failed.Hint != "" {
+		text += "; " + failed.Hint
+	}
+	return hinted{text, err}
 }
+
+// A hinted error is an error of PostgreSQL with its hint.
+type hinted struct {
+	text  string
+	cause error
+}
+
+func (e hinted) Error() string { return e.text }
+func (e hinted) Unwrap() error { return e.cause }
 
 // A Watched table has its options and what is wrong with it. Table is empty if the table or its triggers were dropped.
 type Watched struct {
@@ -158,14 +185,11 @@ func ListWatched(ctx context.Context, dsn string) (all []Watched, err error) {
 		return nil, err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	err = secured(ctx, conn, func(tx pgx.Tx) error {
-		if err := checkInstalled(ctx, tx); err != nil {
-			return err
-		}
+	err = securedByOwner(ctx, conn, func(tx pgx.Tx) (err error) {
 		all, err = ReadWatched(ctx, tx)
 		return err
 	})
-	return all, withHint(err)
+	return all, err
 }
 
 // ReadWatched returns the watched tables. The search_path must be pg_catalog.

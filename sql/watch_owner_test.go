@@ -50,7 +50,7 @@ const trap = `CREATE SCHEMA shop;
 	CREATE TABLE shop.orders (code shop.code, tags shop.tag[], b text[])`
 
 const (
-	watchTrap = `SELECT rowcast.watch('shop.orders', 'code', data => 'to_jsonb(current_user)', "when" => $$b && '{urgent}' OR tags && '{urgent}'$$)`
+	watchTrap = `SELECT rowcast.watch('shop.orders', 'code::text', data => 'to_jsonb(current_user)', "when" => $$b && '{urgent}' OR tags && '{urgent}'$$)`
 	trapRuns  = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END::text FROM shop.runs"
 )
 
@@ -96,6 +96,43 @@ func TestCodeOfAWatchedTableRunsAsItsOwner(t *testing.T) {
 	setRole(t, conn, owner)
 	run(t, conn, "SELECT rowcast.unwatch('shop.orders')")
 	run(t, conn, "RESET ROLE; DROP SCHEMA shop CASCADE") // DROP OWNED does not drop the cast
+}
+
+// The error for a role without the rights says who has them. It never tells anyone to make the owner of the schema a
+// superuser. A superuser must not watch a table of a superuser if another role owns the schema: the functions of the
+// schema would run with the rights of the owner of the table.
+func TestWatchSaysWhichRightsAreMissing(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	owner, admin, app := createRole(t, conn, "owner"), createRole(t, conn, "admin"), createRole(t, conn, "app")
+	quoted := func(role string) string { return pgx.Identifier{role}.Sanitize() }
+	giveSchema(t, conn, owner)
+	run(t, conn, "GRANT postgres TO "+quoted(admin)+"; GRANT USAGE ON SCHEMA rowcast TO "+quoted(app)+"; GRANT EXECUTE ON FUNCTION rowcast.watch(regclass, text, text, text, text[], text, text), rowcast.watch_check(regclass, name) TO "+quoted(app))
+	run(t, conn, `CREATE TABLE a (id int); CREATE TABLE "B" (id int); CREATE TABLE c (id int); CREATE TABLE d (id int); CREATE TABLE e (id int); ALTER TABLE "B" OWNER TO `+quoted(admin)+`; ALTER TABLE c OWNER TO `+quoted(app))
+	const change = " is a superuser or a member of one. Run this first as a superuser: "
+	for _, test := range []struct{ role, statement, hint string }{
+		{owner, "SELECT rowcast.watch('a', 'id')", "The owner of the table, postgres," + change + "ALTER TABLE public.a OWNER TO "},
+		{owner, `SELECT rowcast.watch('"B"', 'id')`, "The owner of the table, " + quoted(admin) + "," + change + `ALTER TABLE public."B" OWNER TO `},
+		{owner, "SELECT rowcast.unwatch('d')", "The owner of the table, postgres," + change + "ALTER TABLE public.d OWNER TO "},
+		{"postgres", "SELECT rowcast.watch('e', 'id')", "The owner of the table, postgres," + change + "ALTER TABLE public.e OWNER TO " + quoted(owner)},
+		{owner, `SELECT rowcast.watch('c', 'id')`, "Run this first: GRANT " + quoted(app) + " TO " + quoted(owner)},
+		{app, `SELECT rowcast.watch('c', 'id')`, "Only " + quoted(owner) + ", the owner of the schema rowcast, may watch tables."},
+	} {
+		setRole(t, conn, test.role)
+		_, err := conn.Exec(dbtest.Context(t), test.statement)
+		run(t, conn, "RESET ROLE")
+		failed, ok := errors.AsType[*pgconn.PgError](err)
+		if !ok || failed.Code != "42501" || !strings.HasPrefix(failed.Hint, test.hint) {
+			t.Errorf("%s as %s: got %+v, want insufficient_privilege and the hint %q", test.statement, test.role, failed, test.hint)
+			continue
+		}
+		if _, change, found := strings.Cut(failed.Hint, ": "); found {
+			run(t, conn, change)
+			setRole(t, conn, test.role)
+			run(t, conn, test.statement)
+			run(t, conn, "RESET ROLE")
+		}
+	}
 }
 
 // Reading the watched tables runs no code of their owners. Preparing a statement with an expression does, although it
@@ -175,8 +212,8 @@ func TestProblemsOfWatchedTables(t *testing.T) {
 		"disabled":           {`ALTER TABLE t DISABLE TRIGGER rowcast_watch_update`, "disabled triggers: rowcast_watch_update", false},
 		"replica":            {`ALTER TABLE t ENABLE REPLICA TRIGGER rowcast_watch_insert`, "disabled triggers: rowcast_watch_insert", false},
 		"one trigger":        {`DROP TRIGGER rowcast_watch_update ON t`, "missing triggers: update", false},
-		"no trigger":         {`DROP TRIGGER rowcast_watch_update ON t; DROP TRIGGER rowcast_watch_insert ON t`, "the table or its triggers were dropped", false},
-		"dropped table":      {`DROP TABLE t`, "the table or its triggers were dropped", false},
+		"no trigger":         {`DROP TRIGGER rowcast_watch_update ON t; DROP TRIGGER rowcast_watch_insert ON t`, "the table public.t or its triggers were dropped", false},
+		"dropped table":      {`DROP TABLE t`, "the table public.t or its triggers were dropped", false},
 		"another owner":      {`ALTER TABLE t OWNER TO pg_monitor`, "the table belongs to pg_monitor, and its trigger function to postgres", false},
 		"no right to insert": {`ALTER TABLE t OWNER TO pg_monitor; DO $$ BEGIN EXECUTE format('ALTER FUNCTION %s OWNER TO pg_monitor', (SELECT watcher FROM rowcast.watched())); END $$`, "the owner pg_monitor of the trigger function may not insert notifications", false},
 		"renamed column":     {`ALTER TABLE t RENAME d TO x`, `the when expression o.d IS NULL -- e names the column "d", which was dropped or renamed`, true},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"rowcast/cmd/internal/database"
@@ -14,13 +15,13 @@ import (
 type watchCmd struct {
 	database.Flags
 	Table     string     `arg:"" optional:"" help:"The table, as in public.orders. A name with capital letters needs double quotes."`
-	Recipient expression `placeholder:"EXPR" help:"The recipient of a notification. For an array, each element gets one. NULL sends nothing."`
-	Event     expression `placeholder:"EXPR" help:"The event (default 'message')."`
+	Recipient expression `placeholder:"EXPR" help:"The recipient of a notification: text, an integer, a UUID or an enum. For an array, each element gets one. NULL sends nothing. Required, except with --list."`
+	Event     expression `placeholder:"EXPR" help:"The event: text, an integer, a UUID or an enum (default 'message')."`
 	Data      expression `placeholder:"EXPR" help:"The data (default to_jsonb(n.*), which is the whole row)."`
 	On        []string   `placeholder:"OPERATION" enum:"insert,update,delete" default:"insert" help:"Which statements send notifications: insert, update, delete. Separate several with commas (default insert)."`
 	When      expression `placeholder:"EXPR" help:"Send notifications only for rows for which this is true (default true)."`
 	OnError   string     `name:"on-error" placeholder:"ACTION" enum:"fail,skip" default:"fail" help:"What happens when an expression fails: fail lets the statement of the app fail, skip sends nothing and warns (default fail)."`
-	Print     bool       `help:"Print the SQL statement, for a migration of the app. Nothing is changed."`
+	Print     bool       `help:"Print the SQL statement, for a migration of the app. Nothing is changed. The table needs its schema."`
 	List      bool       `help:"Print a statement for each watched table, and what is wrong with it. Nothing is changed."`
 }
 
@@ -28,8 +29,10 @@ type watchCmd struct {
 func (watchCmd) Help() string {
 	return "Statements on the table then insert notifications, in the same transaction. Watching a table again replaces the options. " +
 		"Connect as the owner of the schema rowcast, which needs the rights of the owner of the table.\n\n" +
-		"EXPR is an SQL expression over the row n, such as user_id, or over the row o before an UPDATE. A constant text needs single quotes: --event \"'order'\". " +
-		"Example: rowcast watch public.orders --recipient customer_id --event \"'order'\" --data \"to_jsonb(n) - 'secret'\""
+		"EXPR is one SQL expression over the row n, such as user_id, or over the row o before an UPDATE or DELETE. tg_op is INSERT, UPDATE or DELETE. " +
+		"A constant text needs single quotes: --event \"'order'\". Tables, functions and types of the app need their schema. " +
+		"By default, the data is the whole row, with columns that are added later. List the columns that the recipient may see.\n\n" +
+		"Example: rowcast watch public.orders --recipient customer_id --data \"jsonb_build_object('id', id, 'status', status)\" --on insert,update"
 }
 
 // Run watches a table. With --print it only prints the statement, and with --list the statements for all watched tables.
@@ -56,6 +59,9 @@ func (c *watchCmd) Run(ctx context.Context, console console) error {
 	return nil
 }
 
+// qualified matches the name of a table with its schema, in the syntax of SQL.
+var qualified = regexp.MustCompile(`^(?:[\pL_][\pL\pM\pN_$]*|"(?:[^"]|"")+")\.(?:[\pL_][\pL\pM\pN_$]*|"(?:[^"]|"")+")$`)
+
 // check checks which flags are given together.
 func (c *watchCmd) check() error {
 	switch {
@@ -67,6 +73,8 @@ func (c *watchCmd) check() error {
 		return errors.New("name the table, as in rowcast watch public.orders --recipient customer_id, or give --list")
 	case c.Recipient == "":
 		return errors.New("--recipient: name the column or expression of the recipient, as in --recipient customer_id; '*' in single quotes is everyone")
+	case c.Print && !qualified.MatchString(c.Table):
+		return fmt.Errorf("--print: %s is not a table with its schema, as in public.orders or public.\"Orders\"; without the schema, the statement would depend on the search_path", c.Table)
 	}
 	return nil
 }
@@ -83,9 +91,9 @@ func (c *watchCmd) list(ctx context.Context, console console) error {
 	for _, w := range all {
 		if w.Table == "" {
 			fmt.Fprintf(console.out, "-- A trigger function without a table: %s\n", terminal.Printable(w.Mend))
-			continue
+		} else {
+			fmt.Fprintf(console.out, "%s;\n", terminal.Printable(w.Statement()))
 		}
-		fmt.Fprintf(console.out, "%s;\n", terminal.Printable(w.Statement()))
 		for _, problem := range w.Problems {
 			fmt.Fprintf(console.out, "-- %s\n", terminal.Printable(problem))
 		}

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bytes"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -24,12 +25,12 @@ func TestWatch(t *testing.T) {
 	dsn := dbtest.Database(t)
 	runSQL(t, dsn, `CREATE TABLE "Orders" (id int, customer text, status text)`)
 	args := []string{
-		"watch", `"Orders"`, "--database-url", dsn, "--recipient", "customer", "--event", "'order'", "--data", "jsonb_build_array(tg_op, id)",
+		"watch", `public."Orders"`, "--database-url", dsn, "--recipient", "customer", "--event", "'order'", "--data", "jsonb_build_array(tg_op, id)",
 		"--on=insert,update", "--when", "status = 'open'", "--on-error=skip",
 	}
 	const statement = `, recipient => 'customer', event => '''order''', data => 'jsonb_build_array(tg_op, id)', "on" => '{insert,update}', "when" => 'status = ''open''', on_error => 'skip');` + "\n"
 	printed := succeed(t, append(args, "--print")...)
-	if want := `SELECT rowcast.watch('"Orders"'` + statement; printed != want {
+	if want := `SELECT rowcast.watch('public."Orders"'` + statement; printed != want {
 		t.Errorf("--print: got %s, want %s", printed, want)
 	}
 	if got, want := succeed(t, "watch", "--list", "--database-url", dsn), "-- No table is watched.\n"; got != want {
@@ -68,6 +69,7 @@ func TestWatchFails(t *testing.T) {
 	dsn := dbtest.Database(t)
 	runSQL(t, dsn, "CREATE TABLE orders (id int, customer text)", "CREATE VIEW v AS TABLE orders")
 	const missing = " does not exist in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes"
+	const unqualified = ` a table with its schema, as in public.orders or public."Orders"; without the schema, the statement would depend on the search_path`
 	for _, tt := range []struct {
 		want string
 		code int
@@ -79,13 +81,17 @@ func TestWatchFails(t *testing.T) {
 		{`--on must be one of "insert","update","delete" but got "truncate"`, 2, []string{"watch", "orders", "--recipient=id", "--on=insert,truncate"}},
 		{`--on-error must be one of "fail","skip" but got "ignore"`, 2, []string{"watch", "orders", "--recipient=id", "--on-error=ignore"}},
 		{"--list: leave out the table and the other flags, because it prints all watched tables", 2, []string{"watch", "orders", "--list"}},
+		{`--print: orders is not` + unqualified, 2, []string{"watch", "orders", "--recipient=id", "--print"}},
+		{`--print: "public.orders" is not` + unqualified, 2, []string{"watch", `"public.orders"`, "--recipient=id", "--print"}},
+		{`--print: public."orders is not` + unqualified, 2, []string{"watch", `public."orders`, "--recipient=id", "--print"}},
+		{`--print: public. is not` + unqualified, 2, []string{"watch", `public.`, "--recipient=id", "--print"}},
 		{`expected "<table>"`, 2, []string{"unwatch"}},
 		{"the table Orders_" + missing, 1, []string{"watch", "Orders_", "--recipient=id"}},
 		{"the table nowhere.orders" + missing, 1, []string{"unwatch", "nowhere.orders"}},
-		{"ERROR: rowcast: public.v is not a table (SQLSTATE 42809); Watch the table under a view. A foreign table cannot be watched.", 1, []string{"watch", "v", "--recipient=id"}},
-		{`ERROR: rowcast: watching public.orders: event expression order failed: syntax error at or near "order" (SQLSTATE 42601); Each expression is SQL over the row n. A constant text needs single quotes.`, 1, []string{"watch", "orders", "--recipient=id", "--event=order"}},
-		{`ERROR: rowcast: watching public.orders: recipient expression custmer failed: column "custmer" does not exist (SQLSTATE 42703); Perhaps you meant to reference the column "n.customer" or the column "o.customer".`, 1, []string{"watch", "orders", "--recipient=custmer"}},
-		{`ERROR: rowcast: "on" is '{insert,insert}', want an array of one or more of insert, update and delete (SQLSTATE 22023)`, 1, []string{"watch", "orders", "--recipient=id", "--on=insert,insert"}},
+		{"public.v is not a table (SQLSTATE 42809); Watch the table under a view. A foreign table cannot be watched.", 1, []string{"watch", "v", "--recipient=id"}},
+		{`watching public.orders: event expression order failed: syntax error at or near "order" (SQLSTATE 42601); Each expression is one SQL expression over the new row n and the old row o. A constant text needs single quotes.`, 1, []string{"watch", "orders", "--recipient=id", "--event=order"}},
+		{`watching public.orders: recipient expression custmer failed: column "custmer" does not exist (SQLSTATE 42703); Perhaps you meant to reference the column "n.customer" or the column "o.customer".`, 1, []string{"watch", "orders", "--recipient=custmer"}},
+		{`"on" is '{insert,insert}', want an array of one or more of insert, update and delete (SQLSTATE 22023)`, 1, []string{"watch", "orders", "--recipient=id", "--on=insert,insert"}},
 	} {
 		args := tt.args
 		if tt.code == 1 {
@@ -95,6 +101,11 @@ func TestWatchFails(t *testing.T) {
 		if want := "rowcast: " + tt.want + "\n"; code != tt.code || stdout != "" || stderr != want {
 			t.Errorf("rowcast %q: got %d, %q, %q, want %d, no output, %q", args, code, stdout, stderr, tt.code, want)
 		}
+	}
+	_, other := login(t, dsn, "other")
+	code, _, stderr := run(t, nil, "watch", "orders", "--recipient=id", "--database-url", other)
+	if want := "rowcast: ERROR: permission denied for schema rowcast (SQLSTATE 42501); connect as postgres, the owner of the schema rowcast\n"; code != 1 || stderr != want {
+		t.Errorf("rowcast watch as another role: got %d, %q, want 1, %q", code, stderr, want)
 	}
 	if got := valueOf(t, dsn, "SELECT count(*)::text FROM rowcast.watched()"); got != "0" {
 		t.Errorf("after the errors, %s tables are watched, want 0", got)
@@ -106,6 +117,51 @@ func TestWatchFails(t *testing.T) {
 		if want := "rowcast: schema rowcast is missing, incomplete or too old: run rowcast migrate\n"; code != 1 || stderr != want {
 			t.Errorf("rowcast %q without the schema: got %d, %q, want 1, %q", args, code, stderr, want)
 		}
+	}
+}
+
+// The examples of the documentation work. They send no column that they do not name, also when a column gets another name.
+func TestExamplesOfWatch(t *testing.T) {
+	t.Parallel()
+	_, help, _ := run(t, nil, "watch", "--help")
+	help = strings.Join(strings.Fields(help), " ")
+	for _, want := range []string{"tg_op is INSERT, UPDATE or DELETE", "Required, except with --list"} {
+		if !strings.Contains(help, want) {
+			t.Errorf("the help does not say %q:\n%s", want, help)
+		}
+	}
+	_, example, _ := strings.Cut(help, "Example: ")
+	example, _, _ = strings.Cut(example, " Arguments:")
+	examples := []string{example}
+	pattern := regexp.MustCompile(`(?m)^    ((?:rowcast watch .* --data|SELECT rowcast\.watch\((?:.|\n     )*data =>).*)$`)
+	for document, want := range map[string]int{"sql/README.md": 2, "cmd/rowcast/README.md": 1} {
+		found := pattern.FindAllStringSubmatch(readmeOf(t, document), -1)
+		if len(found) != want {
+			t.Errorf("%s has %d examples %q, want %d", document, len(found), found, want)
+		}
+		for _, one := range found {
+			examples = append(examples, one[1])
+		}
+	}
+	for _, example := range examples {
+		t.Run(example, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			runSQL(t, dsn, "CREATE TABLE orders (id int, customer_id int, status text, secret text)")
+			if arguments, found := strings.CutPrefix(example, "rowcast "); found {
+				split, err := exec.CommandContext(t.Context(), "sh", "-c", `printf '%s\0' `+arguments).Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				succeed(t, append(strings.Split(strings.TrimSuffix(string(split), "\x00"), "\x00"), "--database-url", dsn)...)
+			} else {
+				runSQL(t, dsn, example)
+			}
+			runSQL(t, dsn, "ALTER TABLE orders RENAME secret TO token", "INSERT INTO orders VALUES (1, 7, 'new', 'x')")
+			if got, want := valueOf(t, dsn, "SELECT recipient || data FROM rowcast.notifications"), `7{"id": 1, "status": "new"}`; got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		})
 	}
 }
 
@@ -173,10 +229,14 @@ func TestDoctorExaminesWatchedTables(t *testing.T) {
 	}
 	runSQL(t, dsn, "ALTER TABLE tickets DISABLE TRIGGER rowcast_watch_insert", "DROP TABLE users")
 	code, found, _ = examine(t, dsn)
-	want := `^warn public.tickets: disabled triggers: rowcast_watch_insert; the table or its triggers were dropped` +
+	want := `^warn public.tickets: disabled triggers: rowcast_watch_insert; the table public.users or its triggers were dropped` +
 		` → SELECT rowcast.watch\('public.tickets', recipient => 'id'\); → DROP FUNCTION rowcast.watch_[0-9a-f]{32}\(\);$`
 	if code != 0 || !regexp.MustCompile(want).MatchString(found["watched"]) {
 		t.Errorf("got %d, %q, want 0 and a match of %q", code, found["watched"], want)
+	}
+	listed := `(?m)^-- A trigger function without a table: DROP FUNCTION rowcast.watch_[0-9a-f]{32}\(\);\n-- the table public.users or its triggers were dropped$`
+	if got := succeed(t, "watch", "--list", "--database-url", dsn); !regexp.MustCompile(listed).MatchString(got) {
+		t.Errorf("--list: got %s, want a match of %q", got, listed)
 	}
 	_, mend, _ := strings.Cut(found["watched"], " → ")
 	runSQL(t, dsn, strings.Split(mend, " → ")...)
