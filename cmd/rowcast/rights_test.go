@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -69,7 +70,7 @@ func TestLeastPrivilege(t *testing.T) {
 	send(`"live"`, "0")
 	fresh.out.await(t, `"data":"live"`)
 	missed.out.await(t, `(?s)"data":"missed".*"data":"live"`)
-	askUntil(t, h.url+"/metrics", `(?m)^rowcast_deleted_rows_total 1$`)
+	askFor(t, time.Minute+waitLimit, h.url+"/metrics", `(?m)^rowcast_deleted_rows_total 1$`)
 	code, found, out := examine(t, hub)
 	if code != 0 || !strings.HasPrefix(found["rights"], "ok ") || !strings.HasPrefix(found["retention"], "ok ") {
 		t.Errorf("the doctor: got exit code %d, %s, want 0 and ok for rights and retention", code, out)
