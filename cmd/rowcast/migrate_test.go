@@ -125,7 +125,11 @@ func TestMigrateFails(t *testing.T) {
 		{newer, "schema is at version 9999, newer than version " + schemaVersion + " of this program: upgrade rowcast", 1},
 		{nobodyThere, noConnection, 1},
 		{"postgres://me:secret%zz@db/app", unreadable, 2},
-		{"host=db password=secret port=whatever", unreadable, 2},
+		{"host=db password=secret port=whatever", "port is invalid: write a number from 1 to 65535", 2},
+		{
+			"postgres://me:p@secret#w@db/app",
+			`the database URL has another "@" in its host or database, so its user or password is probably not percent-encoded: write %40 for @, %2F for /, %3F for ? and %23 for #`, 2,
+		},
 	}
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, nil, "migrate", "--database-url", tt.dsn)
@@ -140,8 +144,8 @@ func TestMigrateFails(t *testing.T) {
 const (
 	nobodyThere  = "postgres://me:secret@127.0.0.1:1/app"
 	noConnection = `cannot connect to PostgreSQL at 127.0.0.1:1, database "app", user "me": connect: connection refused`
-	unreadable   = "the database URL, a variable of libpq such as PGPORT, or a file that they name is invalid: " +
-		"write the URL as postgres://user:password@host:5432/name, and percent-encode special characters in its password"
+	unreadable   = "the database URL cannot be parsed: write it as postgresql://user:password@host:5432/name, " +
+		"and percent-encode special characters in the user and the password"
 )
 
 // While migrate waits for another session, it names that session. It continues when the session has ended.
