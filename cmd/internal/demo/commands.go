@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/cmd/internal/private"
+	"rowcast/cmd/internal/terminal"
 	"rowcast/sql/cluster"
 )
 
@@ -59,7 +60,7 @@ func psqlCommand(programs cluster.Programs, dsn string) string {
 	if u, err := url.Parse(dsn); err == nil && u.Query().Has("host") {
 		dsn = conninfo(u.Query().Get("host"), u.Query().Get("port"), u.User.Username(), strings.TrimPrefix(u.Path, "/"))
 	}
-	return shellQuote(program) + " " + shellQuote(dsn)
+	return terminal.ShellQuote(program) + " " + terminal.ShellQuote(dsn)
 }
 
 // withoutPassword returns a connection string without its passwords, for the page and the terminal. If it cannot tell
@@ -97,13 +98,4 @@ func conninfo(host, port, user, database string) string {
 		pairs = append(pairs, key+"="+value)
 	}
 	return strings.Join(pairs, " ")
-}
-
-// shellQuote quotes text for a POSIX shell, if it needs quotes.
-func shellQuote(text string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./_-"
-	if text != "" && strings.Trim(text, plain) == "" {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }

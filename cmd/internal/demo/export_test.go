@@ -1,6 +1,3 @@
 package demo
 
-var (
-	ShellQuote      = shellQuote
-	WithoutPassword = withoutPassword
-)
+var WithoutPassword = withoutPassword

@@ -9,6 +9,7 @@ import (
 
 	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/private"
+	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
 	"rowcast/sql/cluster"
 )
@@ -54,7 +55,7 @@ func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*post
 	}
 	return &postgres{
 		dsn:  dsn,
-		psql: "psql " + shellQuote(withoutPassword(dsn, config)),
+		psql: "psql " + terminal.ShellQuote(withoutPassword(dsn, config)),
 		about: "The demo uses " + where + ", which the database URL names. This is not a private database: inserted rows stay in it, " +
 			"and every user of this machine can read its notifications on the page.",
 	}, nil
