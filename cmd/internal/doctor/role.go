@@ -89,8 +89,7 @@ func (e *Examination) excess(ctx context.Context) (finding, error) {
 	if err != nil {
 		return finding{}, err
 	}
-	var rights []string
-	fix := ""
+	var rights, fixes []string
 	has := make(map[string]bool)
 	for _, right := range excessive {
 		whole := right
@@ -100,13 +99,13 @@ func (e *Examination) excess(ctx context.Context) (finding, error) {
 		}
 		has[right.String()] = true
 		rights = append(rights, right.String())
-		fix += fmt.Sprintf("REVOKE %s FROM %s;\n", right, e.quoted)
+		fixes = append(fixes, fmt.Sprintf("REVOKE %s FROM %s;", right, e.quoted))
 	}
 	if len(rights) == 0 {
 		return ok("the role cannot change or delete notifications"), nil
 	}
-	fix += "if every role has the right: revoke it FROM PUBLIC; if the role has it as a member of another role, or as the owner: let the app connect as another role"
-	return finding{warning, "the role has rights that an app does not need: " + strings.Join(rights, ", "), fix}, nil
+	fixes = append(fixes, "if every role has the right: revoke it FROM PUBLIC; if the role has it as a member of another role, or as the owner: let the app connect as another role")
+	return finding{warning, "the role has rights that an app does not need: " + strings.Join(rights, ", "), strings.Join(fixes, "\n")}, nil
 }
 
 // senders looks for roles that may insert notifications, but may not call the functions of PostgreSQL that an INSERT
