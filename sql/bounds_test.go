@@ -195,9 +195,13 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 		_, script := conn.Exec(dbtest.Context(t), printed(t, sql.Script{}))
 		if migrate == nil || !strings.Contains(migrate.Error(), fmt.Sprintf("belongs to the role %q", role)) {
 			t.Errorf("%s of another role: got %v, want an error that names the role", name, migrate)
+		} else if strings.Contains(migrate.Error(), "drop") {
+			t.Errorf("%s of another role: got %v, want no advice that loses rows", name, migrate)
 		}
 		if script == nil || !strings.Contains(script.Error(), "belongs to the role "+pgx.Identifier{role}.Sanitize()) {
 			t.Errorf("the script with %s of another role: got %v, want an error that names the role", name, script)
+		} else if refused, ok := errors.AsType[*pgconn.PgError](script); !ok || refused.Hint == "" || strings.Contains(refused.Hint, "drop") {
+			t.Errorf("the script with %s of another role: got the hint %q, want a hint without advice that loses rows", name, refused.Hint)
 		}
 		run(t, conn, "ROLLBACK") // the script has begun a transaction
 	}

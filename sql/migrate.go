@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rowcast/sql/connstring"
 )
@@ -190,7 +191,7 @@ func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	if err := checkControl(ctx, tx); err != nil {
 		return 0, err
 	}
-	if _, err := tx.Exec(ctx, ensureSchema); err != nil {
+	if err := createSchema(ctx, tx); err != nil {
 		return 0, fmt.Errorf("create schema %s: %w", schema, err)
 	}
 	if err := checkOwners(ctx, tx); err != nil {
@@ -211,6 +212,21 @@ func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	const record = "INSERT INTO " + versionTable + " (version_id, is_applied) SELECT v, true FROM generate_series(1, $1::bigint) v"
 	_, err = tx.Exec(ctx, record, version)
 	return version, err
+}
+
+// createSchema creates the schema if it does not exist. If the current role may not, the error says who may.
+func createSchema(ctx context.Context, tx pgx.Tx) error {
+	var owner, grant string
+	const query = `SELECT pg_get_userbyid(datdba), format('GRANT CREATE ON DATABASE %I TO %I', datname, current_user)
+		FROM pg_database WHERE datname = current_database()`
+	if err := tx.QueryRow(ctx, query).Scan(&owner, &grant); err != nil {
+		return fmt.Errorf("find the owner of the database: %w", err)
+	}
+	_, err := tx.Exec(ctx, ensureSchema)
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "42501" { // insufficient_privilege
+		return fmt.Errorf("%w: run rowcast migrate as the owner of the database (%q), or let that role run %s", err, owner, grant)
+	}
+	return err
 }
 
 // signs has a condition for each version, which is true if the schema has that version or a later one.
@@ -298,21 +314,26 @@ END $$`
 // checkOwners returns an error if findStranger finds an object.
 func checkOwners(ctx context.Context, tx pgx.Tx) error {
 	var owner, name string
-	err := tx.QueryRow(ctx, findStranger).Scan(&owner, &name)
+	var kind int
+	err := tx.QueryRow(ctx, findStranger).Scan(&owner, &name, &kind)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read the owners of the schema: %w", err)
 	}
-	return fmt.Errorf("%s belongs to the role %q, which could run its own code with the rights of the current role: "+
-		"run rowcast migrate as %q, or drop the schema first", name, owner, owner)
+	advice := fmt.Sprintf("run rowcast migrate as %q", owner)
+	if kind > 0 { // the schema belongs to the current role or a superuser
+		advice = "rowcast doctor prints what to do"
+	}
+	return fmt.Errorf("%s belongs to the role %q, which could run its own code with the rights of the current role: %s", name, owner, advice)
 }
 
 // findStranger is a query. It returns the owner and the name of the schema, or of a table or function in it, if another
-// role than the current one owns the object. Superusers may own it. The owner of a watched table may own its trigger function: nothing can call such a function,
-// except a trigger of a table, and no migration creates a trigger with it.
-const findStranger = `SELECT rolname AS owner, name FROM (
+// role than the current one owns the object. The kind of the schema is 0. Superusers may own the object. The owner of a
+// watched table may own its trigger function: nothing can call such a function, except a trigger of a table, and no
+// migration creates a trigger with it.
+const findStranger = `SELECT rolname AS owner, name, kind FROM (
         SELECT nspowner, 0, 'the schema ' || nspname FROM pg_namespace WHERE nspname = 'rowcast'
         UNION ALL SELECT relowner, 1, 'rowcast.' || relname FROM pg_class WHERE relnamespace = to_regnamespace('rowcast')
         UNION ALL SELECT proowner, 2, 'the function rowcast.' || proname FROM pg_proc

@@ -60,7 +60,8 @@ DECLARE
 BEGIN
     FOR stranger IN ` + findStranger + ` LOOP
         RAISE EXCEPTION '% belongs to the role %, which could run its own code with the rights of the current role',
-            stranger.name, quote_ident(stranger.owner) USING HINT = 'Run this as that role, or drop the schema first.';
+            stranger.name, quote_ident(stranger.owner)
+            USING HINT = CASE stranger.kind WHEN 0 THEN 'Run this as that role.' ELSE 'rowcast doctor prints what to do.' END;
     END LOOP;
 END $$;
 `

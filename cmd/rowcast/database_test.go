@@ -56,7 +56,7 @@ func TestDatabaseRefuses(t *testing.T) {
 	}
 	_, where := pgconn.NetworkAddress(config.Host, config.Port)
 	for _, tt := range []struct{ dsn, want string }{
-		{missing.String(), `, database "nowhere", user "postgres": FATAL: database "nowhere" does not exist (SQLSTATE 3D000)`},
+		{missing.String(), `, database "nowhere", user "postgres": FATAL: database "nowhere" does not exist (SQLSTATE 3D000)` + hints["3D000"]},
 		{
 			unknown.String(), `, database "` + config.Database + `", user "postgres": FATAL: unrecognized configuration parameter "statement_timeuot" (SQLSTATE 42704)` +
 				" (remove the parameters that are meant for another program from the database URL)",

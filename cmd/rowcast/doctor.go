@@ -14,7 +14,7 @@ type doctorCmd struct {
 
 // Help is shown by rowcast doctor --help.
 func (doctorCmd) Help() string {
-	return "Connect as the role of the hub, because the result depends on its rights. With --role, connect as any role. The command changes nothing, except that it begins an epoch if no hub has done so. " +
+	return "Connect as the role of the hub, because the result depends on its rights. With --role, connect as any role. The command changes nothing, except that it adds the row to rowcast.epoch that the first hub would add after a crash of the server. " +
 		"If a check fails, the exit code is 1. A warning is not a failure."
 }
 

@@ -3,7 +3,6 @@ package main_test
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -119,7 +118,7 @@ func TestDoctorFinds(t *testing.T) {
 		{"a weak primary key", "constraints", []string{"ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey"}, "fail constraint rowcast.notifications.notifications_pkey is missing → ALTER TABLE rowcast.notifications ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);"},
 		{"another owner", "owners", []string{"ALTER TABLE rowcast.epoch OWNER TO pg_monitor"}, "fail TABLE rowcast.epoch belongs to the role pg_monitor, and the schema to postgres → ALTER TABLE rowcast.epoch OWNER TO postgres;"},
 		{"rights of everyone", "grants", []string{"GRANT DELETE ON rowcast.notifications TO PUBLIC"}, "warn TABLE rowcast.notifications grants DELETE to PUBLIC, that is to every role → REVOKE ALL ON rowcast.notifications FROM PUBLIC;"},
-		{"no right to notify", "senders", []string{"REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC", "GRANT INSERT ON rowcast.notifications TO pg_monitor"}, "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls → GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO pg_monitor;"},
+		{"no right to notify", "senders", []string{"REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC", "GRANT INSERT ON rowcast.notifications TO pg_monitor"}, "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this → GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO pg_monitor;"},
 		{"a newer schema", "migrations", []string{"INSERT INTO rowcast.migrations (version_id, is_applied) VALUES (99, true)"}, "warn the schema has version 99, newer than version " + schemaVersion + " of this rowcast, which therefore does not compare its objects → use the rowcast that has migrated the schema"},
 		{"a history without rows", "rows", []string{"DELETE FROM rowcast.history"}, "fail schema rowcast is missing, incomplete or too old: the table rowcast.history is empty → rowcast migrate"},
 		{"no schema", "schema", []string{"DROP SCHEMA rowcast CASCADE"}, "fail there is no schema rowcast in this database → rowcast migrate"},
@@ -163,52 +162,47 @@ func TestDoctorFindsAPooler(t *testing.T) {
 	}
 }
 
-// The doctor prints the statements that grant a role the rights that it lacks. With these rights and no others, a hub
-// works. The doctor also reports a low CONNECTION LIMIT of the role, and row security policies.
+// The doctor prints the command that grants a role all rights that it lacks, and who must run it. With these rights and no
+// others, a hub works. The doctor also reports a low CONNECTION LIMIT of the role, and row security policies.
 func TestDoctorGrantsTheRights(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	role := "Hub of " + strings.TrimPrefix(u.Path, "/")
-	runSQL(t, dsn, `CREATE ROLE "`+role+`" LOGIN PASSWORD 'x' CONNECTION LIMIT 5`)
-	t.Cleanup(func() { dropRole(t, dsn, role) })
-	u.User = url.UserPassword(role, "x")
+	role, hub := login(t, dsn, "Hub")
+	runSQL(t, dsn, `ALTER ROLE "`+role+`" CONNECTION LIMIT 5`)
+	advice := ` → as the owner of the schema ("postgres"): rowcast migrate --hub-role '` + role + `'`
 
-	code, found, _ := examine(t, u.String())
-	verdict, mend, _ := strings.Cut(found["rights"], " → ")
-	if code != 1 || verdict != `fail the role "`+role+`" lacks rights that a hub needs` {
-		t.Fatalf("got %d, %s, want 1 and a failure because rights are missing", code, found["rights"])
+	code, found, _ := examine(t, hub)
+	if begin := `fail the role "` + role + `" lacks rights that a hub needs: USAGE ON SCHEMA rowcast, SELECT ON rowcast.notifications, `; code != 1 ||
+		!strings.HasPrefix(found["rights"], begin) || !strings.HasSuffix(found["rights"], advice) || strings.Count(found["rights"], "→") != 1 {
+		t.Fatalf("got %d, %s, want 1, and a failure that begins with %s and ends with %s", code, found["rights"], begin, advice)
 	}
-	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", u.String())
+	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", hub)
 	if want := "rowcast: find the schema: ERROR: permission denied for schema rowcast (SQLSTATE 42501): run rowcast doctor, which prints the missing rights\n"; code != 1 || stderr != want {
 		t.Errorf("serve: got %d, %q, want 1, %q", code, stderr, want)
 	}
 
-	runSQL(t, dsn, strings.Split(mend, " → ")...)
-	code, found, out := examine(t, u.String())
-	if code != 0 || found["rights"] != "ok the role has the rights that a hub needs to read rows" {
+	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
+		t.Fatalf("migrate: got %d, %s, want 0", code, stderr)
+	}
+	code, found, out := examine(t, hub)
+	if code != 0 || found["rights"] != "ok the role has the rights that a hub needs to read rows" || found["retention"] != "ok the role can delete old rows" {
 		t.Errorf("got %d, %s, want 0 and no missing rights", code, out)
 	}
-	verdict, mend, _ = strings.Cut(found["retention"], " → ")
-	if want := `warn the role "` + role + `" cannot delete old rows: start the hub with --retain=0, or grant the rights`; verdict != want {
-		t.Errorf("got %s, want %s", verdict, want)
-	}
-	runSQL(t, dsn, strings.Split(mend, " → ")...)
-	if _, found, _ := examine(t, u.String()); found["retention"] != "ok the role can delete old rows" {
-		t.Errorf("got %s, want that the role can delete old rows", found["retention"])
+	runSQL(t, dsn, `REVOKE DELETE ON rowcast.notifications FROM "`+role+`"`)
+	_, found, _ = examine(t, hub)
+	if want := `warn the role "` + role + `" cannot delete old rows: start the hub with --retain=0, or grant the rights` + advice; found["retention"] != want {
+		t.Errorf("got  %s\nwant %s", found["retention"], want)
 	}
 	if want := "free connections; a hub needs up to 8, and a reserve of 4 → raise the role's CONNECTION LIMIT, or connect the apps through a pooler"; !strings.HasSuffix(found["connections"], want) {
 		t.Errorf("got  %s\nwant %s at the end", found["connections"], want)
 	}
-	tail := serve(t, u.String()).tail(t, "alice")
+	runSQL(t, dsn, `GRANT DELETE ON rowcast.notifications TO "`+role+`"`)
+	tail := serve(t, hub).tail(t, "alice")
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', '1')`)
 	tail.out.await(t, `"data":1}`)
 
 	runSQL(t, dsn, `ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY`)
-	_, found, _ = examine(t, u.String())
+	_, found, _ = examine(t, hub)
 	if want := "fail row security policies hide rows from this role, so the hub would refuse to start → give the role BYPASSRLS, or make it the owner of the tables, which must not have FORCE ROW LEVEL SECURITY"; found["row security"] != want {
 		t.Errorf("got  %s\nwant %s", found["row security"], want)
 	}
@@ -300,35 +294,27 @@ func TestDoctorNamesTheSessionThatBlocksIt(t *testing.T) {
 func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	role := "App of " + strings.TrimPrefix(u.Path, "/")
+	role, app := login(t, dsn, "App")
 	doctor := func() (int, string) {
 		code, out, _ := run(t, nil, "doctor", "--database-url", dsn, "--role", role)
 		return code, out
 	}
-	if code, out := doctor(); code != 1 || !strings.Contains(out, `the role "`+role+`" does not exist`) {
+	if code, out, _ := run(t, nil, "doctor", "--database-url", dsn, "--role", "no such"); code != 1 ||
+		!strings.Contains(out, `the role "no such" does not exist`) || !strings.Contains(out, `→ CREATE ROLE "no such" LOGIN;`) {
 		t.Errorf("got %d, %s, want 1 and that there is no such role", code, out)
 	}
-	runSQL(t, dsn, `CREATE ROLE "`+role+`" LOGIN PASSWORD 'x'`)
-	t.Cleanup(func() { dropRole(t, dsn, role) })
-
 	code, out := doctor()
-	grants := regexp.MustCompile(`(?m)→ (GRANT .*)$`).FindAllStringSubmatch(out, -1)
-	if code != 1 || len(grants) != 4 || strings.Contains(out, "epoch") {
-		t.Fatalf("got %d, %s, want 1 and four grants of an app", code, out)
+	if want := "→ rowcast migrate --app-role '" + role + "'\n"; code != 1 || !strings.Contains(out, want) || strings.Contains(out, "epoch") {
+		t.Fatalf("got %d, %s, want 1 and %s", code, out, want)
 	}
-	for _, grant := range grants {
-		runSQL(t, dsn, grant[1])
+	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn, "--app-role", role); code != 0 {
+		t.Fatalf("migrate: got %d, %s, want 0", code, stderr)
 	}
 	if code, out := doctor(); code != 0 || !strings.Contains(out, "the rights of an app (--app-role)") || !strings.Contains(out, "the role cannot change or delete") {
 		t.Errorf("got %d, %s, want 0 and the rights of an app", code, out)
 	}
 
-	u.User = url.UserPassword(role, "x")
-	_, found, _ := examine(t, u.String())
+	_, found, _ := examine(t, app)
 	if want := `fail the role "` + role + `" lacks rights that a hub needs; it can insert notifications, so it is probably the role of an app → connect as the role of the hub, or check the role of an app with rowcast doctor --role`; found["rights"] != want {
 		t.Errorf("as the role of an app: got  %s\nwant %s", found["rights"], want)
 	}
@@ -349,6 +335,55 @@ func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	runSQL(t, dsn, `REVOKE DELETE, SELECT ON rowcast.notifications FROM "`+role+`"`, `GRANT SELECT (id) ON rowcast.notifications TO "`+role+`"`)
 	if code, out := doctor(); code != 0 || !strings.Contains(out, "the rights of a sender (--sender-role)") {
 		t.Errorf("as a sender: got %d, %s, want 0 and the rights of a sender", code, out)
+	}
+}
+
+// doctor --role does not examine the role of a hub, because without the rights that it would revoke the hub fails.
+func TestDoctorRecognisesTheRoleOfAHub(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	hub, _ := login(t, dsn, "Hub")
+	owner, ownerDSN := login(t, dsn, "Owner")
+	runSQL(t, dsn, `GRANT CREATE ON DATABASE `+valueOf(t, dsn, "SELECT current_database()")+` TO "`+owner+`"`)
+	if code, _, stderr := run(t, nil, "migrate", "--database-url", ownerDSN, "--hub-role", hub); code != 0 {
+		t.Fatalf("migrate: got %d, %s, want 0", code, stderr)
+	}
+	code, out, _ := run(t, nil, "doctor", "--database-url", dsn, "--role", hub)
+	if want := "this looks like the role of a hub, which needs more rights than an app\n                    → run rowcast doctor as that role, without --role\n"; code != 1 || !strings.Contains(out, want) || strings.Contains(out, "REVOKE") {
+		t.Errorf("got %d, %s, want 1, %q and no REVOKE", code, out, want)
+	}
+	if code, out, _ := run(t, nil, "doctor", "--database-url", dsn, "--role", owner); code != 0 || !strings.Contains(out, "let the app connect as another role") {
+		t.Errorf("the owner of the schema: got %d, %s, want 0 and the advice not to let an app use it", code, out)
+	}
+}
+
+// Without a schema, or with an old one, the doctor says who must install it.
+func TestDoctorSaysWhoMustMigrate(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	hub, hubDSN := login(t, dsn, "hub")
+	owner, ownerDSN := login(t, dsn, "owner")
+	database := valueOf(t, dsn, "SELECT current_database()")
+	runSQL(t, dsn, `ALTER DATABASE `+database+` OWNER TO "`+owner+`"`)
+	defer runSQL(t, dsn, `ALTER DATABASE `+database+` OWNER TO postgres`) // so that the role can be dropped
+	const none = "fail there is no schema rowcast in this database → "
+	byOwner := func(of string) string {
+		return fmt.Sprintf(`as the owner of the %s ("%s"): rowcast migrate --hub-role '%s'`, of, owner, hub)
+	}
+	for dsn, want := range map[string]string{hubDSN: none + byOwner("database"), ownerDSN: none + "rowcast migrate", dsn: none + "rowcast migrate"} {
+		if _, found, out := examine(t, dsn); found["schema"] != want {
+			t.Errorf("got %s, want %s", out, want)
+		}
+	}
+	if code, _, stderr := run(t, nil, "migrate", "--hub-role", hub, "--database-url", ownerDSN); code != 0 {
+		t.Fatalf("migrate: got %d, %s, want 0", code, stderr)
+	}
+	runSQL(t, dsn, "UPDATE rowcast.migrations SET version_id = 0")
+	for as, end := range map[string]string{hubDSN: byOwner("schema"), ownerDSN: "rowcast migrate", dsn: strings.Replace(byOwner("schema"), hub, "postgres", 1)} {
+		end = " is needed → " + strings.ReplaceAll(end, "'postgres'", "postgres")
+		if _, found, out := examine(t, as); !strings.HasSuffix(found["migrations"], end) {
+			t.Errorf("with an old schema: got %s, want %s", out, end)
+		}
 	}
 }
 

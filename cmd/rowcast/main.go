@@ -31,6 +31,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -143,7 +144,29 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	if done {
 		return nil, nil
 	}
-	return parsed, withCommands(parser, err)
+	return parsed, withCommands(parser, withValue(err))
+}
+
+// noValue matches kong's error for a flag at the end of the command line, or before another flag, that needs a value.
+var noValue = regexp.MustCompile(`^(--[a-z-]+)(?:=\S+)?: (?:expected .* value but got |missing value, expecting )`)
+
+// withValue says what a flag without a value needs.
+func withValue(err error) error {
+	failed, ok := errors.AsType[*kong.ParseError](err)
+	if !ok {
+		return err
+	}
+	found := noValue.FindStringSubmatch(err.Error())
+	if found == nil {
+		return err
+	}
+	name, example := found[1], "VALUE"
+	for _, flag := range failed.Context.Flags() {
+		if "--"+flag.Name == name {
+			example = strings.TrimSuffix(flag.FormatPlaceHolder(), ",...")
+		}
+	}
+	return fmt.Errorf("%s needs a value, as in %s %s", name, name, example)
 }
 
 // withCommands adds the names of the commands to the error of a command line that names none of them, unless kong has

@@ -25,7 +25,8 @@ type migrateCmd struct {
 
 // Help is shown by rowcast migrate --help.
 func (migrateCmd) Help() string {
-	return "All objects are created in the schema rowcast. To install it, the connecting role needs the right CREATE on the database. " +
+	return "For example: rowcast migrate --database-url postgresql://owner@localhost/app --app-role app --hub-role hub. " +
+		"All objects are created in the schema rowcast. To install it, the connecting role needs the right CREATE on the database. " +
 		"Granting rights again has no effect, and rights are never revoked."
 }
 

@@ -125,7 +125,11 @@ func TestMigrateFails(t *testing.T) {
 		{newer, "schema is at version 9999, newer than version " + schemaVersion + " of this program: upgrade rowcast", 1},
 		{nobodyThere, noConnection, 1},
 		{"postgres://me:secret%zz@db/app", unreadable, 2},
-		{"host=db password=secret port=whatever", unreadable, 2},
+		{"host=db password=secret port=whatever", "port is invalid: write a number from 1 to 65535", 2},
+		{
+			"postgres://me:p@secret#w@db/app",
+			`the database URL has another "@" in its host or database, so its user or password is probably not percent-encoded: write %40 for @, %2F for /, %3F for ? and %23 for #`, 2,
+		},
 	}
 	for _, tt := range tests {
 		code, stdout, stderr := run(t, nil, "migrate", "--database-url", tt.dsn)
@@ -140,9 +144,35 @@ func TestMigrateFails(t *testing.T) {
 const (
 	nobodyThere  = "postgres://me:secret@127.0.0.1:1/app"
 	noConnection = `cannot connect to PostgreSQL at 127.0.0.1:1, database "app", user "me": connect: connection refused`
-	unreadable   = "the database URL, a variable of libpq such as PGPORT, or a file that they name is invalid: " +
-		"write the URL as postgres://user:password@host:5432/name, and percent-encode special characters in its password"
+	unreadable   = "the database URL cannot be parsed: write it as postgresql://user:password@host:5432/name, " +
+		"and percent-encode special characters in the user and the password"
 )
+
+// A role that may not create or upgrade the schema is told which role may. Nothing that it is told to do loses rows.
+func TestMigrateByAnotherRole(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	role, other := login(t, dsn, "other")
+	database := valueOf(t, dsn, "SELECT current_database()")
+	code, _, stderr := run(t, nil, "migrate", "--database-url", other)
+	want := fmt.Sprintf("rowcast: create schema rowcast: ERROR: permission denied for database %s (SQLSTATE 42501): run rowcast migrate as the owner of the database (\"postgres\"), "+
+		"or let that role run GRANT CREATE ON DATABASE %[1]s TO \"%s\"\n", database, role)
+	if code != 1 || stderr != want {
+		t.Errorf("without the schema: got %d, %q, want 1, %q", code, stderr, want)
+	}
+	owner, ownerDSN := login(t, dsn, "owner")
+	runSQL(t, dsn, `GRANT CREATE ON DATABASE `+database+` TO "`+owner+`"`)
+	if code, _, stderr := run(t, nil, "migrate", "--database-url", ownerDSN); code != 0 {
+		t.Fatalf("the owner: got %d, %s, want 0", code, stderr)
+	}
+	want = fmt.Sprintf("rowcast: the schema rowcast belongs to the role %q, which could run its own code with the rights of the current role: run rowcast migrate as %[1]q\n", owner)
+	for _, command := range []string{"migrate", "demo --listen=127.0.0.1:0"} {
+		code, _, stderr = run(t, nil, append(strings.Fields(command), "--database-url", other)...)
+		if code != 1 || !strings.HasSuffix(stderr, want) {
+			t.Errorf("%s: got %d, %q, want 1, %q at the end", command, code, stderr, want)
+		}
+	}
+}
 
 // While migrate waits for another session, it names that session. It continues when the session has ended.
 func TestMigrateNamesTheBlockingSession(t *testing.T) {

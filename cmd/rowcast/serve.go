@@ -52,7 +52,8 @@ type serveCmd struct {
 
 // Help is shown by rowcast serve --help.
 func (serveCmd) Help() string {
-	return `/events is the stream, and /rowcast.js is the browser client. /healthz, /readyz and /metrics are for monitoring. ` +
+	return `For example: rowcast serve --database-url postgresql://hub@localhost/app --auth-url http://127.0.0.1:3000/rowcast/auth. ` +
+		`/events is the stream, and /rowcast.js is the browser client. /healthz, /readyz and /metrics are for monitoring. ` +
 		`If PostgreSQL cannot be reached at the start, the hub keeps trying. Meanwhile, /readyz answers 503, and clients are told to retry later. ` +
 		`SIGTERM and SIGINT stop the hub: it ends its streams, and the clients reconnect to another hub or to the next hub at this address. ` +
 		`SIGHUP has no effect, because password files and certificates are read again for each connection to PostgreSQL.`

@@ -52,12 +52,12 @@ func TestServeDoesNotStart(t *testing.T) {
 		{
 			"on a taken port",
 			[]string{"--database-url", dsn, "--insecure-uid", "--listen", taken.Addr().String()},
-			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use",
+			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use: choose another address with --listen",
 		},
 		{
 			"with a taken port for --admin-listen",
 			[]string{"--database-url", dsn, "--insecure-uid", "--listen", "127.0.0.1:0", "--admin-listen", taken.Addr().String()},
-			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use",
+			"cannot listen: listen tcp " + taken.Addr().String() + ": bind: address already in use: choose another address with --admin-listen",
 		},
 	}
 	for _, tt := range tests {

@@ -69,7 +69,16 @@ func (r *refuser) dsn() string {
 
 // error returns the error that rowcast reports.
 func (r *refuser) error() string {
-	return `cannot connect to PostgreSQL at ` + r.socket.Addr().String() + `, database "app", user "me": FATAL: go away (SQLSTATE ` + r.code.Load().(string) + ")"
+	code := r.code.Load().(string)
+	return `cannot connect to PostgreSQL at ` + r.socket.Addr().String() + `, database "app", user "me": FATAL: go away (SQLSTATE ` + code + ")" + hints[code]
+}
+
+// hints are what follows the errors of a connection, by their SQLSTATE.
+var hints = map[string]string{
+	"28P01": " (check the user and the password in the database URL, PGPASSWORD or ~/.pgpass; in a URL, special characters are percent-encoded, such as %40 for @)",
+	"28000": " (check the user in the database URL or PGUSER, and whether pg_hba.conf of the server allows the connection)",
+	"3D000": " (create the database with CREATE DATABASE, or name another one in the database URL or PGDATABASE)",
+	"42704": " (remove the parameters that are meant for another program from the database URL)",
 }
 
 // noDatabase returns the URL of a database that does not exist, and the error with which serve then ends.
@@ -83,7 +92,7 @@ func noDatabase(t *testing.T) (dsn, says string) {
 func waiting(t *testing.T, dsn string) *hub {
 	t.Helper()
 	h := &hub{process: start(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn)}
-	h.url = "http://" + h.err.await(t, `msg="waiting for PostgreSQL" addr=([0-9.:]+) error=`)[1]
+	h.url = "http://" + h.err.await(t, `msg="waiting for PostgreSQL" listen=([0-9.:]+) error=`)[1]
 	return h
 }
 
@@ -204,8 +213,12 @@ func TestServeDoesNotWait(t *testing.T) {
 	for _, code := range []string{"28P01", "28000", "3D000", "42501", "42704"} {
 		r := newRefuser(t, code)
 		got, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", r.dsn())
-		if got != 1 || !strings.HasPrefix(stderr, "rowcast: "+r.error()) || strings.Count(stderr, "\n") != 1 || r.asked.Load() != 1 {
-			t.Errorf("SQLSTATE %s: got exit code %d, %q after %d attempts, want 1, one line with the error, and one attempt", code, got, stderr, r.asked.Load())
+		want := "rowcast: " + r.error() + "\n"
+		if code == "42501" {
+			want = strings.Replace(want, "\n", ": run rowcast doctor, which prints the missing rights\n", 1)
+		}
+		if got != 1 || stderr != want || r.asked.Load() != 1 {
+			t.Errorf("SQLSTATE %s: got exit code %d, %q after %d attempts, want 1, %q, and one attempt", code, got, stderr, r.asked.Load(), want)
 		}
 	}
 	c := dbtest.Cluster(t)
@@ -215,8 +228,13 @@ func TestServeDoesNotWait(t *testing.T) {
 	}
 	wrong.User = url.UserPassword("postgres", "wrong")
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", wrong.String())
-	if code != 1 || !strings.HasSuffix(stderr, `FATAL: password authentication failed for user "postgres" (SQLSTATE 28P01)`+"\n") {
-		t.Errorf("a wrong password: got exit code %d, %q, want 1 and the error 28P01", code, stderr)
+	if code != 1 || !strings.HasSuffix(stderr, `FATAL: password authentication failed for user "postgres" (SQLSTATE 28P01)`+hints["28P01"]+"\n") {
+		t.Errorf("a wrong password: got exit code %d, %q, want 1 and the error 28P01 with a hint", code, stderr)
+	}
+	wrong.User = url.User("postgres")
+	code, _, stderr = run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", wrong.String())
+	if code != 1 || !strings.HasSuffix(stderr, " (no password is given: put it into the database URL, PGPASSWORD or ~/.pgpass)\n") {
+		t.Errorf("without a password: got exit code %d, %q, want 1 and a hint", code, stderr)
 	}
 	wrong.RawQuery = "sslmode=require"
 	code, _, stderr = run(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", wrong.String())

@@ -17,6 +17,8 @@ func TestTailIsRefused(t *testing.T) {
 		switch r.URL.Path {
 		case "/403":
 			http.Error(w, "not\nyou", http.StatusForbidden)
+		case "/404":
+			http.NotFound(w, r)
 		case "/204":
 			w.WriteHeader(http.StatusNoContent)
 		case "/302":
@@ -28,11 +30,13 @@ func TestTailIsRefused(t *testing.T) {
 		}
 	}))
 	t.Cleanup(other.Close)
+	const notHere = "; there is no rowcast at this URL, or its path is wrong: the stream of rowcast serve is at /events"
 	tests := []struct {
 		url, want string
 	}{
 		{h.url + "/events", h.url + "/events answered 401 Unauthorized: uid is missing: open /events?uid=alice"},
-		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: not found: the stream is at /events"},
+		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: not found: the stream is at /events" + notHere},
+		{other.URL + "/404", other.URL + "/404 answered 404 Not Found: 404 page not found" + notHere},
 		{h.url + "/healthz", h.url + `/healthz is not an event stream: its content type is "text/plain; charset=utf-8"`},
 		{other.URL + "/403", other.URL + `/403 answered 403 Forbidden: not\u000ayou`},
 		{other.URL + "/204", other.URL + "/204 answered 204 No Content"},
@@ -45,6 +49,14 @@ func TestTailIsRefused(t *testing.T) {
 			t.Errorf("%s: got %d, %q, %q, want 1, \"\", %q", tt.url, code, stdout, stderr, want)
 		}
 	}
+}
+
+// If no program listens at the address, tail says what is probably missing, and goes on trying.
+func TestTailWithoutAHub(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil, "tail", "--uid", "alice", "--url", "http://127.0.0.1:1/events")
+	p.err.await(t, `connection refused: is rowcast serve running at this address\?; reconnecting in `)
+	p.stop()
 }
 
 // If tail was started without --uid and --token, and the hub answers 401, the error names these flags.

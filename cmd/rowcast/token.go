@@ -54,9 +54,12 @@ func (c *tokenCmd) Run(console console) error {
 	return err
 }
 
-// claims returns the claims of the token. It refuses users and groups that a hub with the same --group-mark refuses.
+// claims returns the claims of the token. It refuses users, groups and topics that a hub with the same --group-mark refuses.
 func (c *tokenCmd) claims() (jwt.MapClaims, error) {
 	if _, err := c.GroupMark.Grant(c.Sub, c.Group); err != nil {
+		return nil, err
+	}
+	if err := c.GroupMark.CheckTopics(c.Topic); err != nil {
 		return nil, err
 	}
 	now := time.Now()

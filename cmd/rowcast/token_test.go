@@ -36,6 +36,8 @@ func TestTokenThatIsRefused(t *testing.T) {
 		"the secret is too short: it has 31 bytes and needs at least 32":                                                   {"--jwt-secret", secret[:31]},
 		`the user's id contains ":", which only the name of a group may`:                                                   {"--sub", "team:7", "--jwt-secret", secret},
 		`the name of a group does not contain ":", so it could be a user's id`:                                             {"--group", "bob", "--jwt-secret", secret},
+		`the topic "ticket" does not contain ":", so it could be a user's id`:                                              {"--topic", "ticket:1", "--topic", "ticket", "--jwt-secret", secret},
+		"a topic contains a control character":                                                                             {"--topic", "ticket:\n", "--jwt-secret", secret},
 		"--expires: 0s is not from 1s to 3650d":                                                                            {"--expires", "0s", "--jwt-secret", secret},
 		`--jwt-groups-claim: "sub" is not a claim that can contain groups`:                                                 {"--jwt-groups-claim", "sub", "--jwt-secret", secret},
 		"this is a public key, which only the hub uses: give the matching private key":                                     {"--jwt-private-key", fileOf(t, pemOf(t, k.rsa.Public()))},

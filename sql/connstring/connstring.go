@@ -3,7 +3,6 @@
 package connstring
 
 import (
-	"errors"
 	"net/url"
 	"os"
 	"regexp"
@@ -19,24 +18,21 @@ type Error string
 
 func (e Error) Error() string { return string(e) }
 
-// ErrInvalid reports that no configuration can be made of a connection string and libpq's variables.
-const ErrInvalid = Error("the database URL, a variable of libpq such as PGPORT, or a file that they name is invalid: " +
-	"write the URL as postgres://user:password@host:5432/name, and percent-encode special characters in its password")
-
-const errSSLMode = Error("sslmode is invalid: write disable, allow, prefer, require, verify-ca or verify-full")
-
-// Parse returns the configuration that a connection string describes: a URL such as postgres://user:password@host:5432/name, or
+// Parse returns the configuration that a connection string describes: a URL such as postgresql://user:password@host:5432/name, or
 // keywords and values such as host=… dbname=…. Environment variables and files of libpq, such as PGHOST and ~/.pgpass, supply what the
 // connection string leaves out. The returned errors are of type [Error], and contain no password.
 func Parse(s string) (*pgx.ConnConfig, error) {
 	if err := checkFormat(s); err != nil {
 		return nil, err
 	}
+	if err := checkEncoding(s); err != nil {
+		return nil, err
+	}
 	// With one port and without TLS, the result has one address for each host. It also has the parameters that pgx does not know, even
 	// if their values are the reason why the real configuration cannot be parsed.
 	hosts, err := pgx.ParseConfig(override(override(s, "port", "5432"), "sslmode", "disable"))
 	if err != nil {
-		return nil, ErrInvalid
+		return nil, invalid(s, err)
 	}
 	if err := checkForeign(hosts.RuntimeParams); err != nil {
 		return nil, err
@@ -58,14 +54,10 @@ func Parse(s string) (*pgx.ConnConfig, error) {
 
 func parse(s string) (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(s)
-	if err == nil {
-		return config, nil
+	if err != nil {
+		return nil, invalid(s, err)
 	}
-	// The error of pgx quotes the connection string.
-	if reason := errors.Unwrap(err); reason != nil && reason.Error() == "sslmode is invalid" {
-		return nil, errSSLMode
-	}
-	return nil, ErrInvalid
+	return config, nil
 }
 
 // variables are the keywords of libpq that pgx does not know, with the environment variable of each. A variable is omitted if its
@@ -165,10 +157,8 @@ func override(s, keyword, value string) string {
 	if !isURL(s) {
 		return endPairs(s) + keyword + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
 	}
-	_, rest, _ := strings.Cut(s, "://")
-	_, rest = cutCredentials(rest)
 	separator := "?"
-	if _, query, found := strings.Cut(rest, "?"); found {
+	if _, query, found := strings.Cut(afterUser(s), "?"); found {
 		separator = "&"
 		if query == "" || strings.HasSuffix(query, "&") {
 			separator = ""

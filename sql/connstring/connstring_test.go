@@ -169,7 +169,7 @@ func TestHostaddr(t *testing.T) {
 		"postgres://u:a?b@a,b/x?hostaddr=192.0.2.1,192.0.2.2&sslmode=disable&": "192.0.2.1:5432, 192.0.2.2:5432",
 		"host=a hostaddr=192.0.2.1,192.0.2.2":                                  "there are 1 hosts, and 2 addresses in hostaddr: write an address for each host",
 		"host=a hostaddr=a.example":                                            "hostaddr is invalid: write an IP address such as 192.0.2.1, and name the host in host",
-		"host=a port=x hostaddr=192.0.2.1":                                     connstring.ErrInvalid.Error(),
+		"host=a port=x hostaddr=192.0.2.1":                                     "port is invalid: write a number from 1 to 65535",
 	} {
 		config, err := connstring.Parse(s)
 		got := fmt.Sprint(err)
@@ -235,7 +235,7 @@ func TestLastValue(t *testing.T) {
 // A form or parameter of another program is refused with an error that says what to write instead.
 func TestOtherPrograms(t *testing.T) {
 	t.Parallel()
-	const asURL = "write postgres://user:password@host:5432/name"
+	const asURL = "write it as postgresql://user:password@host:5432/name"
 	const params, remove = "the database URL has parameters that belong to other programs: ", "; remove them from the URL for rowcast"
 	for s, want := range map[string]string{
 		"jdbc:postgresql://h/app?user=me&password=secret": `the database URL begins with jdbc: (JDBC): leave out "jdbc:", and write postgresql://user:password@host:5432/name`,
@@ -251,9 +251,9 @@ func TestOtherPrograms(t *testing.T) {
 		"Driver={PostgreSQL};Server=h;Pwd=secret":         "the database URL begins with driver= (ODBC): " + asURL,
 		`"postgres://me:secret@h/app"`:                    `the database URL begins with " (a quote): leave out the quotes, which docker --env-file keeps`,
 		"psql 'postgres://me:secret@h/app'":               `the database URL begins with psql (a command of a shell): leave out "psql", and the quotes around the URL`,
-		"mysql://me:secret@h/app":                         "the database URL does not begin with postgres:// or postgresql://: " + asURL,
-		"POSTGRES://me:secret@h/app":                      "the database URL does not begin with postgres:// or postgresql://: " + asURL,
-		"secret://me@h/app":                               "the database URL does not begin with postgres:// or postgresql://: " + asURL,
+		"mysql://me:secret@h/app":                         "the database URL does not begin with postgresql:// or postgres://: " + asURL,
+		"POSTGRES://me:secret@h/app":                      "the database URL does not begin with postgresql:// or postgres://: " + asURL,
+		"secret://me@h/app":                               "the database URL does not begin with postgresql:// or postgres://: " + asURL,
 
 		"postgres://me:secret@h/app?schema=public&connection_limit=5&pgbouncer=true&pool_timeout=0": params +
 			"connection_limit (Prisma), pgbouncer (Prisma), pool_timeout (Prisma), schema (Prisma)" + remove,
@@ -268,14 +268,86 @@ func TestOtherPrograms(t *testing.T) {
 		"postgres://h/app?ssl_min_protocol_version=3":        "ssl_min_protocol_version is invalid: write TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3",
 		"postgres://h/app?ssl_max_protocol_version=TLSv1.1":  "ssl_max_protocol_version is lower than ssl_min_protocol_version, which is TLSv1.2 by default",
 		"host=h sslcrl=/nowhere":                             "a file of sslcrl or sslcrldir cannot be read",
-		"postgres://me:secret%zz@h/app":                      connstring.ErrInvalid.Error(),
-		"host=h password='secret":                            connstring.ErrInvalid.Error(),
-		"host=h password=secret port=secret":                 connstring.ErrInvalid.Error(),
+		"127.0.0.1:15413/app":                                "the database URL does not begin with postgresql:// or postgres://: " + asURL,
+		"me:secret@h/app":                                    "the database URL does not begin with postgresql:// or postgres://: " + asURL,
 		"host=h password=secret sslmode=secret":              "sslmode is invalid: write disable, allow, prefer, require, verify-ca or verify-full",
 	} {
 		_, err := connstring.Parse(s)
 		if problem, ok := errors.AsType[connstring.Error](err); !ok || problem.Error() != want {
 			t.Errorf("%s:\n got %v\nwant %s", s, err, want)
+		}
+	}
+}
+
+// The error says which part of a connection string or which variable is invalid, and contains no password.
+func TestInvalidParts(t *testing.T) {
+	const port, modes = " is invalid: write a number from 1 to 65535", " is invalid: write disable, allow, prefer, require, verify-ca or verify-full"
+	const asURL = "the database URL cannot be parsed: write it as postgresql://user:password@host:5432/name"
+	for _, tt := range []struct{ variable, value, s, want string }{
+		{"", "", "postgres://me:secret%zz@h/app", asURL + ", and percent-encode special characters in the user and the password"},
+		{"", "", "postgres://me:se cret@h/app", asURL + ", and percent-encode special characters in the user and the password"},
+		{"", "", "host=h password='secret", asURL + ", or as keywords and values such as host=… dbname=…, and put a value with spaces between single quotes"},
+		{"", "", "host=h password=secret port=secret", "port" + port},
+		{"", "", "postgres://me:secret@h:x/app", "port" + port},
+		{"", "", "postgres://me:secret@a,b:1,c:2,d:3/app?port=1,2", "port is invalid: write one port, or a port for each host"},
+		{"PGPORT", "secret", "", "PGPORT" + port},
+		{"PGPORT", "secret", "postgres://me:se:cret@[::1]:1/app", ""},
+		{"PGPORT", "secret", "postgres://me:secret@h/app?sslmode=disable", "PGPORT" + port},
+		{"PGPORT", "1", "postgres://me:secret@h:x/app", "port or PGPORT" + port},
+		{"PGPORT", "secret", "host=h service = x", "service is invalid: write the name of a section of the service file, which is ~/.pg_service.conf unless PGSERVICEFILE names another"},
+		{"PGSSLMODE", "secret", "host=h", "PGSSLMODE" + modes},
+		{"PGSSLMODE", "require", "host=h sslmode=secret", "sslmode or PGSSLMODE" + modes},
+		{"PGCONNECT_TIMEOUT", "secret", "host=h", "PGCONNECT_TIMEOUT is invalid: write a whole number of seconds"},
+		{"PGSSLCERTMODE", "secret", "host=h", "PGSSLCERTMODE is invalid: write disable, allow or require"},
+		{"PGTARGETSESSIONATTRS", "secret", "host=h", "PGTARGETSESSIONATTRS is invalid: write any, read-write, read-only, primary, standby or prefer-standby"},
+		{"PGCHANNELBINDING", "secret", "host=h", "PGCHANNELBINDING is invalid: write disable, prefer or require"},
+		{"PGREQUIREAUTH", "secret", "host=h", "PGREQUIREAUTH is invalid: write methods of libpq, such as scram-sha-256"},
+		{"PGMINPROTOCOLVERSION", "secret", "host=h", "PGMINPROTOCOLVERSION is invalid: write 3.0, 3.2 or latest, and no minimum above the maximum"},
+		{"PGMAXPROTOCOLVERSION", "secret", "host=h", "PGMAXPROTOCOLVERSION is invalid: write 3.0, 3.2 or latest, and no minimum above the maximum"},
+		{"", "", "host=h max_protocol_version=3.0 min_protocol_version=3.2", "min_protocol_version is invalid: write 3.0, 3.2 or latest, and no minimum above the maximum"},
+		{"PGSERVICE", "secret", "", "PGSERVICE is invalid: write the name of a section of the service file, which is ~/.pg_service.conf unless PGSERVICEFILE names another"},
+		{"PGSSLROOTCERT", "/nowhere/secret", "host=h sslmode=verify-full", connstring.ErrInvalid.Error()},
+	} {
+		t.Run(tt.variable+tt.s, func(t *testing.T) {
+			if tt.variable != "" {
+				t.Setenv(tt.variable, tt.value)
+			}
+			got := ""
+			if _, err := connstring.Parse(tt.s); err != nil {
+				got = err.Error()
+			}
+			if got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// A URL whose password has special characters is refused if a part of the password would be taken for a host or a database, and printed.
+// Otherwise the password is used as it is, as libpq does. Encoded characters are always a part of the password.
+func TestSpecialCharactersOfAPassword(t *testing.T) {
+	t.Parallel()
+	for _, password := range []string{"p@ss#w", "p@ss", "1/2", "p@s/w", "p/w@s", "p@s?w", "p@s?w=x", "1/2?w=x", "12/3?a=b&c=d", "@", "a@b@c"} {
+		for _, user := range []string{"", "me", "me@corp"} {
+			s := "postgresql://" + user + ":" + password + "@127.0.0.1:1/app?sslmode=disable"
+			_, err := connstring.Parse(s)
+			if problem, ok := errors.AsType[connstring.Error](err); !ok || !strings.Contains(problem.Error(), "percent-encode") {
+				t.Errorf("%s: got %v, want an error that advises to percent-encode", s, err)
+			}
+		}
+		s := "postgresql://" + url.QueryEscape("me@corp") + ":" + url.QueryEscape(password) + "@127.0.0.1:1/app"
+		if config, err := connstring.Parse(s); err != nil || config.Password != password || config.User != "me@corp" || config.Host != "127.0.0.1" {
+			t.Errorf("%s: got the error %v, want the password %s", s, err, password)
+		}
+	}
+	for s, want := range map[string]string{
+		"postgres://me:12#3?4@h/app":                           "12#3?4",
+		"postgres://h/app?user=me@project.iam&password=p@w":    "p@w",
+		"postgres://me:x@h/app?passfile=/home/me@corp/.pgpass": "x",
+	} {
+		config, err := connstring.Parse(s)
+		if err != nil || config.Password != want {
+			t.Errorf("%s: got %v, want the password %s", s, err, want)
 		}
 	}
 }

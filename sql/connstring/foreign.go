@@ -12,7 +12,7 @@ import (
 // A form is the beginning of a connection string of another program.
 type form struct{ prefix, program, advice string }
 
-const asURL = "write postgres://user:password@host:5432/name"
+const asURL = "write it as postgresql://user:password@host:5432/name"
 
 // forms are compared without regard to case.
 var forms = []form{
@@ -59,8 +59,8 @@ func checkFormat(s string) error {
 	if adoNET.MatchString(s) {
 		return Error("the database URL has the form of Npgsql (ADO.NET): " + asURL)
 	}
-	if scheme.MatchString(s) && !isURL(s) {
-		return Error("the database URL does not begin with postgres:// or postgresql://: " + asURL)
+	if !isURL(s) && (scheme.MatchString(s) || strings.TrimSpace(s) != "" && !strings.Contains(s, "=")) {
+		return Error("the database URL does not begin with postgresql:// or postgres://: " + asURL)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"rowcast/listener/failures"
+	"rowcast/listener/loglimit"
 	"rowcast/stream"
 )
 
@@ -57,8 +58,9 @@ type App struct {
 	once     sync.Once
 	slots    *slots
 	cache    cache
-	opening  requests // the requests for new streams
-	renewing requests // the requests that renew open streams
+	opening  requests       // the requests for new streams
+	renewing requests       // the requests that renew open streams
+	endings  loglimit.Limit // limits the log lines about streams that end
 }
 
 // requests are the requests to the app for one purpose: for new streams, or for the renewal of open streams. Calls with
@@ -127,7 +129,7 @@ func (a *App) Authenticate(r *http.Request) (stream.Grant, error) {
 			return stream.Grant{}, err
 		}
 	}
-	found.grant.Expires, found.grant.Renew = found.renewal(), a.renew(c, found)
+	found.grant.Expires, found.grant.Renew = found.renewal(), a.renew(c, topics, found)
 	return found.grant, nil
 }
 
@@ -192,26 +194,46 @@ func (v answer) renewal() time.Time { return v.until.Add(-rand.N(v.lifetime/10 +
 
 // renew returns a function that renews the grant of an open stream by asking the app again. While the endpoint fails,
 // the stream continues for up to Grace after its grant has expired. The function ends the stream if the app denies the
-// client or answers with other recipients, or if the grace has passed.
-func (a *App) renew(c credentials, v answer) func(context.Context) (time.Time, bool) {
+// client or answers with other recipients, or if the grace has passed, and logs the reason.
+func (a *App) renew(c credentials, topics []string, v answer) func(context.Context) (time.Time, bool) {
 	return func(ctx context.Context) (time.Time, bool) {
 		again, err := a.ask(ctx, c, &a.renewing)
-		_, denied := errors.AsType[Denial](err)
+		denial, denied := errors.AsType[Denial](err)
 		switch now, last := time.Now(), v.until.Add(a.Grace); {
 		case denied:
-			return time.Time{}, false
+			return a.end(c, denial.Reason)
 		case err != nil && now.Before(last):
 			next := now.Add(renewRetry/2 + rand.N(renewRetry))
 			if next.After(last) {
 				next = last
 			}
 			return next, true
-		case err != nil || !slices.Equal(again.grant.Recipients(), v.grant.Recipients()):
-			return time.Time{}, false
+		case err != nil:
+			return a.end(c, "the app has given no valid answer until the end of the grace")
+		case !slices.Equal(again.grant.Recipients(), v.grant.Recipients()):
+			return a.end(c, changed(topics, again.grant))
 		}
 		v = again
 		return v.renewal(), true
 	}
+}
+
+// end logs why a stream ends, and returns what a function that renews a grant returns then.
+func (a *App) end(c credentials, reason string) (time.Time, bool) {
+	if logger, ok := a.endings.Allow(a.Logger); ok {
+		logger.Info("a stream was ended at its renewal", "reason", reason, "from", c.address.String())
+	}
+	return time.Time{}, false
+}
+
+// changed says what has changed in a grant. It names a topic that the client asked for, but nothing of the app's answer.
+func changed(topics []string, again stream.Grant) string {
+	for _, topic := range topics {
+		if !slices.Contains(again.Groups, topic) {
+			return fmt.Sprintf("the app does not name the topic %q among the groups any more", topic)
+		}
+	}
+	return "the app has answered with another recipient or other groups"
 }
 
 // ask asks the app. It caches an answer that opens a stream, but no denial, error or renewal: an app that is asked to

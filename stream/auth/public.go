@@ -35,8 +35,13 @@ func (p *Public) Authenticate(r *http.Request) (stream.Grant, error) {
 		next = p.withoutCredential
 	}
 	grant, err := next(r)
-	if denial, denied := errors.AsType[Denial](err); denied && denial.noCredential && len(rest) == 0 {
-		grant, err = stream.Grant{}, nil
+	denial, denied := errors.AsType[Denial](err)
+	if denied && denial.noCredential && len(rest) == 0 {
+		denied, grant, err = false, stream.Grant{}, nil
+	}
+	if denied && denial.noCredential && p.Next != nil {
+		denial.Reason = fmt.Sprintf("the topic %q needs a credential, because without one only topics that begin with %s are granted: %s", rest[0], PublicPrefix, denial.Reason)
+		err = denial
 	}
 	if err != nil {
 		return stream.Grant{}, err

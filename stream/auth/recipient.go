@@ -56,6 +56,24 @@ func (m GroupMark) Grant(user string, groups []string) (stream.Grant, error) {
 	return stream.Grant{User: user, Groups: groups}, nil
 }
 
+// CheckTopics returns a [Denial] if a string cannot be in the claim for topics of a token: if it is neither a topic, nor the
+// beginning of topics followed by "*".
+func (m GroupMark) CheckTopics(patterns []string) error {
+	for _, pattern := range patterns {
+		name, isPrefix := strings.CutSuffix(pattern, "*")
+		if isPrefix && name == "" { // all topics
+			continue
+		}
+		if err := feed.CheckIdentity(name); err != nil {
+			return forbidden("a topic " + err.Error())
+		}
+		if mark := m.text(); !isPrefix && !strings.Contains(name, mark) {
+			return forbidden(fmt.Sprintf("the topic %q does not contain %q, so it could be a user's id", name, mark))
+		}
+	}
+	return nil
+}
+
 // checkGroup returns a [Denial] if a name cannot be the name of a group.
 func (m GroupMark) checkGroup(name string) error {
 	if err := feed.CheckIdentity(name); err != nil {

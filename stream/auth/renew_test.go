@@ -56,6 +56,38 @@ func TestGrantIsRenewed(t *testing.T) {
 	}
 }
 
+// The log says why a stream was ended at a renewal, and names the topic that the app does not grant any more. It contains
+// nothing else of the app's answer. Many streams that end at once cause few lines.
+func TestEndsAtRenewalsAreLogged(t *testing.T) {
+	t.Parallel()
+	for second, want := range map[string]string{
+		"401":                              `reason="not signed in: the app answered 401"`,
+		acceptance("alice", 100, "room:1"): `reason="the app does not name the topic \"ticket:42\" among the groups any more"`,
+		acceptance("alice", 100, "ticket:42", "secret:1"): `reason="the app has answered with another recipient or other groups"`,
+		"": `reason="the app has given no valid answer until the end of the grace"`,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newFakeApp(func(string) string { return acceptance("alice", 100, "room:1", "ticket:42") })
+			request := requestTo(t, "topic=ticket:42", "Cookie", "session")
+			grant, err := a.Authenticate(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.answer = func(string) string { return second }
+			time.Sleep(time.Until(grant.Expires) + 2*a.Grace + time.Minute)
+			for range 20 {
+				if _, ok := grant.Renew(t.Context()); ok {
+					t.Fatal("the stream was not ended")
+				}
+			}
+			got := a.log.String()
+			if n := strings.Count(got, `level=INFO msg="a stream was ended at its renewal" `+want+" from=192.0.2.1"); n != 5 || strings.Contains(got, "secret") || strings.Contains(got, "session") {
+				t.Errorf("got %d lines of %s, want five with %s, and neither a group nor a cookie", n, got, want)
+			}
+		})
+	}
+}
+
 // All failures of the app's endpoint during renewals are counted. A few of them are logged, without the client's credentials.
 func TestFailedRenewalsAreLogged(t *testing.T) {
 	t.Parallel()

@@ -110,7 +110,7 @@ func TestRenewalsAreBounded(t *testing.T) {
 		a.mayAnswer = make(chan struct{})
 		a.once.Do(a.init)
 		c := func(cookie string) credentials { return credentials{cookie: cookie} }
-		many := flood(100, func(_ int, cookie string) { a.renew(c(cookie), answer{})(t.Context()) })
+		many := flood(100, func(_ int, cookie string) { a.renew(c(cookie), nil, answer{})(t.Context()) })
 		if got := a.requests.Load(); got != 32 {
 			t.Errorf("%d renewals are running, want 32", got)
 		}

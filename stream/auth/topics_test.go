@@ -251,5 +251,9 @@ func TestPublic(t *testing.T) {
 		if got := grant.Recipients(); !slices.Equal(got, tt.want) || denial.Status != tt.status || (err == nil) != (tt.status == 0) {
 			t.Errorf("%s: got %q, %v, want %q, %d", tt.name, got, err, tt.want, tt.status)
 		}
+		const begin = `the topic "team:7" needs a credential, because without one only topics that begin with public: are granted: `
+		if tt.name == "another topic" && !strings.HasPrefix(denial.Reason, begin) {
+			t.Errorf("%s: got %q, want %q at the beginning", tt.name, denial.Reason, begin)
+		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 // Flags name a database. For settings that they leave out, libpq's environment variables and files are used.
 type Flags struct {
-	DatabaseURL string `name:"database-url" env:"ROWCAST_DATABASE_URL,DATABASE_URL" placeholder:"URL" group:"database" help:"Connect to this database: postgres://user:password@host:5432/name, or host=… dbname=…. Settings that are left out come from libpq's variables, such as PGHOST."`
+	DatabaseURL string `name:"database-url" env:"ROWCAST_DATABASE_URL,DATABASE_URL" placeholder:"URL" group:"database" help:"Connect to this database: postgresql://user:password@host:5432/name, or host=… dbname=…. Settings that are left out come from libpq's variables, such as PGHOST."`
 }
 
 // Config returns the configuration of a connection.
@@ -34,17 +34,37 @@ func (f Flags) Explain(err error) error {
 		return nil
 	}
 	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		hint := ""
-		if f.DatabaseURL == "" && os.Getenv("PGHOST") == "" && os.Getenv("PGSERVICE") == "" {
-			hint = " (no database is given: use --database-url or DATABASE_URL)"
-		}
-		if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42704" { // undefined_object: an unknown parameter
-			hint = " (remove the parameters that are meant for another program from the database URL)"
+		hint := f.hint(failed)
+		if hint != "" {
+			hint = " (" + hint + ")"
 		}
 		return fmt.Errorf("cannot connect to PostgreSQL at %s, database %q, user %q: %w%s",
 			Addresses(failed.Config), cmp.Or(failed.Config.Database, failed.Config.User), failed.Config.User, reason(failed), hint)
 	}
 	return err
+}
+
+// hint says what to do about a failed connection, or is empty.
+func (f Flags) hint(failed *pgconn.ConnectError) string {
+	code := ""
+	if refused, ok := errors.AsType[*pgconn.PgError](failed); ok {
+		code = refused.Code
+	}
+	switch {
+	case f.DatabaseURL == "" && os.Getenv("PGHOST") == "" && os.Getenv("PGSERVICE") == "":
+		return "no database is given: use --database-url or DATABASE_URL"
+	case code == "42704": // undefined_object: an unknown parameter
+		return "remove the parameters that are meant for another program from the database URL"
+	case code == "28P01" && failed.Config.Password == "": // invalid_password
+		return "no password is given: put it into the database URL, PGPASSWORD or ~/.pgpass"
+	case code == "28P01":
+		return "check the user and the password in the database URL, PGPASSWORD or ~/.pgpass; in a URL, special characters are percent-encoded, such as %40 for @"
+	case code == "28000": // invalid_authorization_specification: no such role, or no rule in pg_hba.conf
+		return "check the user in the database URL or PGUSER, and whether pg_hba.conf of the server allows the connection"
+	case code == "3D000": // invalid_catalog_name
+		return "create the database with CREATE DATABASE, or name another one in the database URL or PGDATABASE"
+	}
+	return ""
 }
 
 // Addresses returns the addresses that a connection attempt tries, joined by "or".

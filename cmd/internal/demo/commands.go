@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"rowcast/cmd/internal/private"
+	"rowcast/cmd/internal/terminal"
 	"rowcast/sql/cluster"
 )
 
@@ -57,7 +58,7 @@ func psqlCommand(programs cluster.Programs, dsn string) string {
 	if u, err := url.Parse(dsn); err == nil && u.Query().Has("host") {
 		dsn = conninfo(u.Query().Get("host"), u.Query().Get("port"), u.User.Username(), strings.TrimPrefix(u.Path, "/"))
 	}
-	return shellQuote(program) + " " + shellQuote(dsn)
+	return terminal.ShellQuote(program) + " " + terminal.ShellQuote(dsn)
 }
 
 // conninfo returns a connection string in libpq's key=value format:
@@ -72,13 +73,4 @@ func conninfo(host, port, user, database string) string {
 		pairs = append(pairs, key+"="+value)
 	}
 	return strings.Join(pairs, " ")
-}
-
-// shellQuote quotes text for a POSIX shell, if it needs quotes.
-func shellQuote(text string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./_-"
-	if text != "" && strings.Trim(text, plain) == "" {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }

@@ -87,7 +87,7 @@ func freeAddress(ctx context.Context, listen string, progress *private.Progress)
 		return listen, socket.Close()
 	}
 	if !errors.Is(err, syscall.EADDRINUSE) {
-		return "", fmt.Errorf("cannot listen: %w", err)
+		return "", fmt.Errorf("cannot listen: %w: choose another address with --listen", err)
 	}
 	progress.Step(fmt.Sprintf("%s is in use, so the page gets another port", listen))
 	host, _, err := net.SplitHostPort(listen)

@@ -9,6 +9,7 @@ import (
 
 	"rowcast/cmd/internal/database"
 	"rowcast/cmd/internal/private"
+	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
 	"rowcast/sql/cluster"
 	"rowcast/sql/connstring"
@@ -55,7 +56,7 @@ func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*post
 	}
 	return &postgres{
 		dsn:  dsn,
-		psql: "psql " + shellQuote(connstring.WithoutPassword(dsn)),
+		psql: "psql " + terminal.ShellQuote(connstring.WithoutPassword(dsn)),
 		about: "The demo uses " + where + ", which the database URL names. This is not a private database: inserted rows and the schemas rowcast and rowcast_demo " +
 			"stay in it, and every user of this machine can read its notifications on the page.",
 	}, nil

@@ -26,6 +26,7 @@ type Examination struct {
 	conn            *pgx.Conn
 	tx              pgx.Tx // the transaction of the current check, with a safe search_path
 	seesAllSessions bool   // the role may see what the sessions of other roles do
+	quoted          string // Role, quoted for SQL; set by the check "role"
 
 	differences []sql.Difference // between the schema and what rowcast migrate installs; set by the check "migrations"
 }

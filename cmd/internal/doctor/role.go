@@ -12,21 +12,31 @@ import (
 	"rowcast/sql"
 )
 
-// role checks that the role of an app exists and is not a superuser.
+// role checks that the role of an app exists, and that it is not the role of a hub or a superuser.
 func (e *Examination) role(ctx context.Context) (finding, error) {
-	var exists, super bool
-	const query = `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text), EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text AND rolsuper)`
-	if err := e.tx.QueryRow(ctx, query, e.Role).Scan(&exists, &super); err != nil {
+	var role string
+	var exists, super, owns bool
+	// The owner of the schema has the rights of a hub, too. Without the table, no right on it is missing.
+	const query = `SELECT quote_ident($1::text), EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text),
+		EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text AND rolsuper),
+		NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'epoch'
+			AND NOT pg_has_role((SELECT oid FROM pg_roles WHERE rolname = $1::text), relowner, 'USAGE'))`
+	if err := e.tx.QueryRow(ctx, query, e.Role).Scan(&role, &exists, &super, &owns); err != nil {
 		return finding{}, err
 	}
-	role := pgx.Identifier{e.Role}.Sanitize()
+	e.quoted = terminal.Printable(role)
 	switch {
 	case !exists:
-		return finding{failure, fmt.Sprintf("the role %s does not exist", terminal.Printable(role)), terminal.Printable("CREATE ROLE " + role + " LOGIN;")}, nil
+		return finding{failure, fmt.Sprintf("the role %s does not exist", e.quoted), fmt.Sprintf("CREATE ROLE %s LOGIN;", e.quoted)}, nil
 	case super:
-		return finding{warning, fmt.Sprintf("the role %s is a superuser, and an app should not be", terminal.Printable(role)), "let the app connect as another role"}, nil
+		return finding{warning, fmt.Sprintf("the role %s is a superuser, and an app should not be", e.quoted), "let the app connect as another role"}, nil
+	case !owns:
+		missing, err := sql.Missing(ctx, e.tx, e.Role, sql.HubRights()...)
+		if err != nil || len(missing) == 0 {
+			return finding{failure, "this looks like the role of a hub, which needs more rights than an app", "run rowcast doctor as that role, without --role"}, err
+		}
 	}
-	return ok("the role %s exists", terminal.Printable(role)), nil
+	return ok("the role %s exists", e.quoted), nil
 }
 
 // appRights checks that the role has the rights of an app, or the rights of a sender.
@@ -45,16 +55,8 @@ func (e *Examination) appRights(ctx context.Context) (finding, error) {
 	if len(sender) == 0 {
 		return ok("the role has the rights of a sender (--sender-role): it can insert notifications and cannot read them"), nil
 	}
-	var fix []string
-	for _, right := range app {
-		fix = append(fix, grantTo(right, e.Role))
-	}
-	return finding{failure, "the role lacks rights that an app needs; for an app that only sends, rowcast migrate --sender-role grants fewer rights", strings.Join(fix, "\n")}, nil
-}
-
-// grantTo returns a GRANT.
-func grantTo(right fmt.Stringer, role string) string {
-	return terminal.Printable(fmt.Sprintf("GRANT %s TO %s;", right, pgx.Identifier{role}.Sanitize()))
+	fix, err := e.migrate(ctx, true)
+	return finding{failure, fmt.Sprintf("the role lacks rights that an app needs: %s; for an app that only sends, --sender-role grants fewer rights", list(app)), fix}, err
 }
 
 // excessive are the rights that an app does not need: with them it can change or delete notifications, or disturb the
@@ -87,8 +89,7 @@ func (e *Examination) excess(ctx context.Context) (finding, error) {
 	if err != nil {
 		return finding{}, err
 	}
-	var rights []string
-	fix := ""
+	var rights, fixes []string
 	has := make(map[string]bool)
 	for _, right := range excessive {
 		whole := right
@@ -98,17 +99,17 @@ func (e *Examination) excess(ctx context.Context) (finding, error) {
 		}
 		has[right.String()] = true
 		rights = append(rights, right.String())
-		fix += terminal.Printable(fmt.Sprintf("REVOKE %s FROM %s;", right, pgx.Identifier{e.Role}.Sanitize())) + "\n"
+		fixes = append(fixes, fmt.Sprintf("REVOKE %s FROM %s;", right, e.quoted))
 	}
 	if len(rights) == 0 {
 		return ok("the role cannot change or delete notifications"), nil
 	}
-	fix += "if every role has the right: revoke it FROM PUBLIC; if the role has it as a member of another role, or as the owner: let the app connect as another role"
-	return finding{warning, "the role has rights that an app does not need: " + strings.Join(rights, ", "), fix}, nil
+	fixes = append(fixes, "if every role has the right: revoke it FROM PUBLIC; if the role has it as a member of another role, or as the owner: let the app connect as another role")
+	return finding{warning, "the role has rights that an app does not need: " + strings.Join(rights, ", "), strings.Join(fixes, "\n")}, nil
 }
 
 // senders looks for roles that may insert notifications, but may not call the functions of PostgreSQL that an INSERT
-// calls with the rights of its role. By default, every role may call them.
+// calls with the rights of its role. By default, every role may call them, and a superuser can change this.
 func (e *Examination) senders(ctx context.Context) (finding, error) {
 	rows, err := e.tx.Query(ctx, uncallable, e.Role)
 	if err != nil {
@@ -124,7 +125,7 @@ func (e *Examination) senders(ctx context.Context) (finding, error) {
 	for i := range grants {
 		grants[i] = terminal.Printable(grants[i])
 	}
-	return finding{failure, "INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls", strings.Join(grants, "\n")}, nil
+	return finding{failure, "INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this", strings.Join(grants, "\n")}, nil
 }
 
 // uncallable is a query for the missing grants of one role, or of all roles with a grant to insert notifications.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	"rowcast/cmd/internal/terminal"
 	"rowcast/sql"
 )
 
@@ -14,14 +16,48 @@ func (e *Examination) schema(ctx context.Context) (finding, error) {
 		return finding{}, err
 	}
 	if !there {
-		return finding{failure, "there is no schema rowcast in this database", "rowcast migrate"}, nil
+		return e.unmigrated(ctx, "there is no schema rowcast in this database")
 	}
 	return ok("the schema rowcast exists"), nil
 }
 
+// unmigrated returns a failure that rowcast migrate mends.
+func (e *Examination) unmigrated(ctx context.Context, text string) (finding, error) {
+	fix, err := e.migrate(ctx, false)
+	return finding{failure, text, fix}, err
+}
+
+// migrate returns the command that mends the schema, and says who must run it if the role of the session cannot. The
+// command also grants the rights of a hub or an app to the examined role, if grant is set or another role must run it.
+func (e *Examination) migrate(ctx context.Context, grant bool) (string, error) {
+	const query = `SELECT pg_get_userbyid(owner.oid), of, current_user, CASE WHEN of = 'schema'
+			THEN owner.rolname = current_user OR owner.rolsuper AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+			ELSE has_database_privilege(database.oid, 'CREATE') END
+		FROM pg_database database LEFT JOIN pg_namespace ON nspname = 'rowcast',
+			LATERAL (SELECT CASE WHEN nspname IS NULL THEN 'database' ELSE 'schema' END) kind (of),
+			pg_roles owner
+		WHERE datname = current_database() AND owner.oid = coalesce(nspowner, datdba)`
+	var owner, of, role string
+	var may bool
+	if err := e.ask(ctx, query, &owner, &of, &role, &may); err != nil {
+		return "", fmt.Errorf("find who can run rowcast migrate: %w", err)
+	}
+	command := "rowcast migrate"
+	switch {
+	case e.Role != "":
+		command += " --app-role " + terminal.ShellQuote(e.Role)
+	case grant || !may:
+		command += " --hub-role " + terminal.ShellQuote(role)
+	}
+	if !may {
+		command = fmt.Sprintf("as the owner of the %s (%q): %s", of, owner, command)
+	}
+	return terminal.Printable(command), nil
+}
+
 func (e *Examination) rights(ctx context.Context) (finding, error) {
-	role, grants, err := e.missing(ctx, sql.HubRights())
-	if err != nil || grants == "" {
+	role, missing, err := e.missing(ctx, sql.HubRights())
+	if err != nil || len(missing) == 0 {
 		return ok("the role has the rights that a hub needs to read rows"), err
 	}
 	var sends bool
@@ -34,7 +70,8 @@ func (e *Examination) rights(ctx context.Context) (finding, error) {
 			"connect as the role of the hub, or check the role of an app with rowcast doctor --role",
 		}, nil
 	}
-	return finding{failure, fmt.Sprintf("the role %s lacks rights that a hub needs", role), grants}, nil
+	fix, err := e.migrate(ctx, true)
+	return finding{failure, fmt.Sprintf("the role %s lacks rights that a hub needs: %s", role, list(missing)), fix}, err
 }
 
 // insertsQuery finds the table without USAGE on the schema.
@@ -43,24 +80,31 @@ const insertsQuery = `SELECT coalesce(bool_or(has_any_column_privilege(oid, 'INS
 
 // retention checks the rights to delete old rows. A hub with --retain=0 does not need them.
 func (e *Examination) retention(ctx context.Context) (finding, error) {
-	role, grants, err := e.missing(ctx, sql.RetentionRights())
-	if err != nil || grants == "" {
+	role, missing, err := e.missing(ctx, sql.RetentionRights())
+	if err != nil || len(missing) == 0 {
 		return ok("the role can delete old rows"), err
 	}
-	return finding{warning, fmt.Sprintf("the role %s cannot delete old rows: start the hub with --retain=0, or grant the rights", role), grants}, nil
+	fix, err := e.migrate(ctx, true)
+	return finding{warning, fmt.Sprintf("the role %s cannot delete old rows: start the hub with --retain=0, or grant the rights", role), fix}, err
 }
 
-// missing returns the name of the session's role, quoted for SQL, and the statements that grant it the missing rights.
-func (e *Examination) missing(ctx context.Context, rights []sql.Right) (role, grants string, err error) {
+// missing returns the name of the session's role, quoted for SQL, and the rights that it lacks.
+func (e *Examination) missing(ctx context.Context, rights []sql.Right) (role string, missing []sql.Right, err error) {
 	var name string
 	if err := e.ask(ctx, "SELECT current_user, quote_ident(current_user)", &name, &role); err != nil {
-		return "", "", err
+		return "", nil, err
 	}
-	missing, err := sql.Missing(ctx, e.tx, name, rights...)
-	for _, right := range missing {
-		grants += fmt.Sprintf("GRANT %s TO %s;\n", right, role)
+	missing, err = sql.Missing(ctx, e.tx, name, rights...)
+	return terminal.Printable(role), missing, err
+}
+
+// list returns the rights in the syntax of GRANT.
+func list(rights []sql.Right) string {
+	var texts []string
+	for _, right := range rights {
+		texts = append(texts, right.String())
 	}
-	return role, grants, err
+	return strings.Join(texts, ", ")
 }
 
 func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
@@ -83,7 +127,7 @@ func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 func (e *Examination) migrations(ctx context.Context) (finding, error) {
 	version, err := sql.CheckVersion(ctx, e.tx)
 	if errors.Is(err, sql.ErrNoSchema) {
-		return finding{failure, err.Error(), "rowcast migrate"}, nil
+		return e.unmigrated(ctx, err.Error())
 	}
 	if err != nil {
 		return finding{}, err
@@ -103,10 +147,10 @@ func (e *Examination) migrations(ctx context.Context) (finding, error) {
 func (e *Examination) rows(ctx context.Context) (finding, error) {
 	err := sql.Check(ctx, e.tx)
 	if errors.Is(err, sql.ErrRestored) {
-		return finding{failure, "the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here", "rowcast migrate"}, nil
+		return e.unmigrated(ctx, "the table was restored from a dump of another server, and the transaction numbers of its rows mean other transactions here")
 	}
 	if errors.Is(err, sql.ErrNoSchema) {
-		return finding{failure, err.Error(), "rowcast migrate"}, nil
+		return e.unmigrated(ctx, err.Error())
 	}
 	if err != nil {
 		return finding{}, err

@@ -12,12 +12,12 @@ import (
 // watched checks the watched tables: their triggers, their owners, and the columns that their expressions name. It
 // executes no expression, because the owner of the table could run own code with the rights of the doctor's role.
 func (e *Examination) watched(ctx context.Context) (finding, error) {
-	role, grants, err := e.missing(ctx, []sql.Right{{Privilege: "EXECUTE", Kind: "FUNCTION", Name: "watched"}})
+	role, missing, err := e.missing(ctx, []sql.Right{{Privilege: "EXECUTE", Kind: "FUNCTION", Name: "watched"}})
 	if err != nil {
 		return finding{}, err
 	}
-	if grants != "" {
-		return finding{warning, fmt.Sprintf("the role %s cannot list the watched tables", role), grants}, nil
+	if len(missing) > 0 {
+		return finding{warning, fmt.Sprintf("the role %s cannot list the watched tables", role), fmt.Sprintf("GRANT %s TO %s;", missing[0], role)}, nil
 	}
 	all, err := sql.ReadWatched(ctx, e.tx)
 	if err != nil {

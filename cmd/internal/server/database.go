@@ -44,7 +44,7 @@ func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 		s.Listener.Failures.Failed(failures.Connect, err)
 		wait := pause/2 + rand.N(pause)
 		if logger, ok := lines.Allow(s.Logger); ok {
-			logger.Warn("waiting for PostgreSQL", "addr", addr.String(), "error", terminal.OneLine(s.Explain(err)), "retry_in", wait.Round(time.Millisecond))
+			logger.Warn("waiting for PostgreSQL", "listen", addr.String(), "error", terminal.OneLine(s.Explain(err)), "retry_in", wait.Round(time.Millisecond))
 		}
 		select {
 		case <-ctx.Done():

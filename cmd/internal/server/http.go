@@ -25,7 +25,7 @@ func (s *Server) open(ctx context.Context) ([]*httpServer, error) {
 	public, admin := s.routers()
 	first, err := s.newServer(ctx, s.Listen, public, s.idle)
 	if err != nil {
-		return nil, err
+		return nil, cannotListen(err, "--listen")
 	}
 	if s.AdminListen == "" {
 		return []*httpServer{first}, nil
@@ -33,9 +33,13 @@ func (s *Server) open(ctx context.Context) ([]*httpServer, error) {
 	second, err := s.newServer(ctx, s.AdminListen, admin, newIdleConns(adminIdleConns))
 	if err != nil {
 		_ = first.socket.Close()
-		return nil, err
+		return nil, cannotListen(err, "--admin-listen")
 	}
 	return []*httpServer{first, second}, nil
+}
+
+func cannotListen(err error, flag string) error {
+	return fmt.Errorf("cannot listen: %w: choose another address with %s", err, flag)
 }
 
 // adminIdleConns is the maximum number of connections at AdminListen.
@@ -45,7 +49,7 @@ func (s *Server) newServer(ctx context.Context, address string, handler http.Han
 	var config net.ListenConfig
 	socket, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen: %w", err)
+		return nil, err
 	}
 	return &httpServer{socket: acceptor{socket, s.Logger, &s.Failures}, http: http.Server{
 		Handler:           handler,

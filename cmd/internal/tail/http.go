@@ -79,6 +79,9 @@ func check(response *http.Response) error {
 	if reason := terminal.Printable(string(body)); strings.TrimSpace(reason) != "" {
 		text += ": " + reason
 	}
+	if status == http.StatusNotFound {
+		text += "; there is no rowcast at this URL, or its path is wrong: the stream of rowcast serve is at /events"
+	}
 	if status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests {
 		return errors.New(text)
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"rowcast/cmd/internal/terminal"
@@ -114,6 +115,9 @@ func (t *Client) follow(ctx context.Context) error {
 	t.attempts++
 	response, err := t.open(ctx)
 	if failed, ok := errors.AsType[*url.Error](err); ok {
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("%w: is rowcast serve running at this address?", failed.Err)
+		}
 		return failed.Err // the error without the URL, which may contain a password
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package terminal_test
 
 import (
 	"errors"
+	"os/exec"
 	"testing"
 
 	"rowcast/cmd/internal/terminal"
@@ -27,5 +28,15 @@ func TestPrintable(t *testing.T) {
 	}
 	if got, want := terminal.OneLine(errors.New("a\n\tb \x1b")), `a b \u001b`; got != want {
 		t.Errorf("OneLine: got %q, want %q", got, want)
+	}
+}
+
+func TestShellQuote(t *testing.T) {
+	t.Parallel()
+	for _, want := range []string{"plain", "", "two words", "it's", `$HOME "x" \ !`, "a\nb", "*", "~"} {
+		got, err := exec.Command("sh", "-c", "printf %s "+terminal.ShellQuote(want)).Output()
+		if err != nil || string(got) != want {
+			t.Errorf("%s is %q to a shell (%v), want %q", terminal.ShellQuote(want), got, err, want)
+		}
 	}
 }

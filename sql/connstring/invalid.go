@@ -1,0 +1,122 @@
+package connstring
+
+import (
+	"errors"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrInvalid reports that no configuration can be made of a connection string and libpq's variables, and that it is not known which of
+// them is the reason.
+const ErrInvalid = Error("the database URL, a variable of libpq such as PGSERVICE, or a file that they name is invalid: " + asURL)
+
+const errURL = Error("the database URL cannot be parsed: " + asURL + ", and percent-encode special characters in the user and the password")
+
+const errPairs = Error("the database URL cannot be parsed: " + asURL + ", or as keywords and values such as host=… dbname=…, " +
+	"and put a value with spaces between single quotes")
+
+// A fault is a reason why pgx makes no configuration.
+type fault struct {
+	begin    string // the beginning of pgx's reason
+	keyword  string
+	variable string // the variable of libpq for the keyword
+	advice   string
+}
+
+const (
+	portAdvice     = "write a number from 1 to 65535"
+	protocolAdvice = "write 3.0, 3.2 or latest, and no minimum above the maximum"
+)
+
+var faults = []fault{
+	{"failed to configure TLS (sslmode is invalid)", "sslmode", "PGSSLMODE", "write disable, allow, prefer, require, verify-ca or verify-full"},
+	{"invalid port", "port", "PGPORT", portAdvice},
+	{"could not match", "port", "PGPORT", "write one port, or a port for each host"},
+	{"invalid connect_timeout", "connect_timeout", "PGCONNECT_TIMEOUT", "write a whole number of seconds"},
+	{"invalid sslcertmode", "sslcertmode", "PGSSLCERTMODE", "write disable, allow or require"},
+	{"unknown target_session_attrs", "target_session_attrs", "PGTARGETSESSIONATTRS", "write any, read-write, read-only, primary, standby or prefer-standby"},
+	{"unknown channel_binding", "channel_binding", "PGCHANNELBINDING", "write disable, prefer or require"},
+	{"invalid require_auth", "require_auth", "PGREQUIREAUTH", "write methods of libpq, such as scram-sha-256"},
+	{"invalid min_protocol_version", "min_protocol_version", "PGMINPROTOCOLVERSION", protocolAdvice},
+	{"invalid max_protocol_version", "max_protocol_version", "PGMAXPROTOCOLVERSION", protocolAdvice},
+	{"min_protocol_version cannot", "min_protocol_version", "PGMINPROTOCOLVERSION", protocolAdvice},
+	{"failed to read service", "service", "PGSERVICE", "write the name of a section of the service file, which is ~/.pg_service.conf unless PGSERVICEFILE names another"},
+}
+
+// invalid returns what is wrong, if pgx makes no configuration of a connection string and the variables of libpq. The error of pgx
+// quotes the connection string, and its reason may quote a value.
+func invalid(s string, err error) error {
+	failed, ok := errors.AsType[*pgconn.ParseConfigError](err)
+	if !ok {
+		return ErrInvalid
+	}
+	// The reason follows the connection string, whose passwords pgx has replaced. The password of a malformed connection string may
+	// contain this separator, so the reason is only compared.
+	_, reason, _ := strings.Cut(failed.Error(), "`: ")
+	switch {
+	case strings.HasPrefix(reason, "failed to parse as URL"):
+		return errURL
+	case strings.HasPrefix(reason, "failed to parse as keyword/value"):
+		return errPairs
+	}
+	for _, f := range faults {
+		if strings.HasPrefix(reason, f.begin) {
+			return Error(f.source(s) + " is invalid: " + f.advice)
+		}
+	}
+	return ErrInvalid
+}
+
+// source returns the keyword, the variable of libpq, or both if the value may come from both.
+func (f fault) source(s string) string {
+	switch {
+	case os.Getenv(f.variable) == "":
+		return f.keyword
+	case !mentions(s, f.keyword):
+		return f.variable
+	}
+	return f.keyword + " or " + f.variable
+}
+
+// mentions reports whether a connection string may contain a value for a keyword, or name a service that has one.
+func mentions(s, keyword string) bool {
+	given := regexp.MustCompile(`(^|[\s?&])(service|` + keyword + `)\s*=`)
+	return given.MatchString(s) || keyword == "port" && isURL(s) && strings.Contains(hostsOf(s), ":")
+}
+
+// hostsOf returns the hosts and ports of a URL.
+func hostsOf(s string) string {
+	hosts := afterUser(s)
+	if end := strings.IndexAny(hosts, "/?"); end >= 0 {
+		hosts = hosts[:end]
+	}
+	return hosts
+}
+
+// afterUser returns what follows the user and the password in a URL. As in libpq, a password may contain a "?" and a "#".
+func afterUser(s string) string {
+	_, rest, _ := strings.Cut(s, "://")
+	_, rest = cutCredentials(rest)
+	return rest
+}
+
+// errEncoding reports that a URL has an "@" after its user and password. The text before it is probably a part of the password, which
+// would otherwise be taken for the name of a host, and printed.
+const errEncoding = Error(`the database URL has another "@" in its host or database, so its user or password is probably not percent-encoded: ` +
+	"write %40 for @, %2F for /, %3F for ? and %23 for #")
+
+// strayAt matches a query in which a name contains an "@", or a value an "@" and then a "/", as in the rest of a URL whose password
+// contains "?". The value of a file name has the "/" first.
+var strayAt = regexp.MustCompile(`(^|&)([^=&]*@|[^=&]*=[^/&]*@[^&]*/)`)
+
+// checkEncoding returns an error if special characters in the user or password of a URL are probably not percent-encoded.
+func checkEncoding(s string) error {
+	path, query, _ := strings.Cut(afterUser(s), "?")
+	if isURL(s) && (strings.Contains(path, "@") || strayAt.MatchString(query)) {
+		return errEncoding
+	}
+	return nil
+}
