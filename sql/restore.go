@@ -140,22 +140,13 @@ func adopt(ctx context.Context, tx pgx.Tx) error {
 // updateRows runs an UPDATE of rowcast.notifications. Rows may be older than a constraint that is NOT VALID and violate
 // it, and an UPDATE would check them. So updateRows drops these constraints and adds them again afterwards.
 func updateRows(ctx context.Context, tx pgx.Tx, statement string) error {
-	const find = `SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
-		WHERE conrelid = 'rowcast.notifications'::regclass AND contype = 'c' AND NOT convalidated`
-	rows, err := tx.Query(ctx, find)
-	if err != nil {
+	const find = `SELECT coalesce(string_agg(format('ALTER TABLE rowcast.notifications DROP CONSTRAINT %I;', conname), ''), ''),
+		coalesce(string_agg(format('ALTER TABLE rowcast.notifications ADD CONSTRAINT %I %s;', conname, pg_get_constraintdef(oid)), ''), '')
+		FROM pg_constraint WHERE conrelid = 'rowcast.notifications'::regclass AND contype = 'c' AND NOT convalidated`
+	var before, after string
+	if err := tx.QueryRow(ctx, find).Scan(&before, &after); err != nil {
 		return err
 	}
-	var name, definition, before, after string
-	_, err = pgx.ForEachRow(rows, []any{&name, &definition}, func() error {
-		constraint := pgx.Identifier{name}.Sanitize()
-		before += "ALTER TABLE rowcast.notifications DROP CONSTRAINT " + constraint + ";"
-		after += "ALTER TABLE rowcast.notifications ADD CONSTRAINT " + constraint + " " + definition + ";"
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, before+statement+";"+after, pgx.QueryExecModeSimpleProtocol)
+	_, err := tx.Exec(ctx, before+statement+";"+after, pgx.QueryExecModeSimpleProtocol)
 	return err
 }

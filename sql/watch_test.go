@@ -62,7 +62,8 @@ func TestWatchedInsertsAreNotified(t *testing.T) {
 			SELECT rowcast.watch('t', 'a', data => '(n.a, 3)'); INSERT INTO t VALUES (2); SELECT rowcast.watch('t', 'a', data => 'SELECT o FROM (SELECT n.a) AS o'); INSERT INTO t VALUES (3)`,
 			`1 message {"a": 1, "b": 2}` + "\n" + `2 message {"f1": 2, "f2": 3}` + "\n" + `3 message {"a": 3}`,
 		},
-		"a dropped column": {`CREATE TABLE t (x text, a int, y int, who text, z date); ALTER TABLE t DROP x;
+		"a dropped column": {
+			`CREATE TABLE t (x text, a int, y int, who text, z date); ALTER TABLE t DROP x;
 			SELECT rowcast.watch('t', 'who', 'tg_op', 'jsonb_build_array(o.who, n.who, o.a, a, to_jsonb(n))', '{insert,update,delete}');
 			INSERT INTO t VALUES (1, 2, 'alice', NULL); ALTER TABLE t DROP y; ALTER TABLE t ADD b int DEFAULT 5;
 			INSERT INTO t VALUES (2, 'bob', NULL); UPDATE t SET a = a + 10; ALTER TABLE t DROP z; DELETE FROM t WHERE a = 12`,
@@ -70,10 +71,13 @@ func TestWatchedInsertsAreNotified(t *testing.T) {
 				`alice UPDATE ["alice", "alice", 1, 11, {"a": 11, "b": 5, "z": null, "who": "alice"}]` + "\n" +
 				`bob INSERT [null, "bob", null, 2, {"a": 2, "b": 5, "z": null, "who": "bob"}]` + "\n" +
 				`bob UPDATE ["bob", "bob", 2, 12, {"a": 12, "b": 5, "z": null, "who": "bob"}]` + "\n" +
-				`bob DELETE ["bob", "bob", 12, 12, {"a": 12, "b": 5, "who": "bob"}]`},
-		"a bulk update after a small one": {`CREATE TABLE t (a int, b int); SELECT rowcast.watch('t', 'a', data => 'a', "on" => '{update}', "when" => 'o.b < n.b AND a = 15000');
+				`bob DELETE ["bob", "bob", 12, 12, {"a": 12, "b": 5, "who": "bob"}]`,
+		},
+		"a bulk update after a small one": {
+			`CREATE TABLE t (a int, b int); SELECT rowcast.watch('t', 'a', data => 'a', "on" => '{update}', "when" => 'o.b < n.b AND a = 15000');
 			INSERT INTO t VALUES (0, 0); UPDATE t SET b = 1; INSERT INTO t SELECT i, 0 FROM generate_series(1, 20000) AS i; SET statement_timeout = '1min'; UPDATE t SET b = b + 1`,
-			"15000 message 15000"},
+			"15000 message 15000",
+		},
 		"TRUNCATE": {`CREATE TABLE t (a int); INSERT INTO t VALUES (1); SELECT rowcast.watch('t', 'a', "on" => '{delete}'); TRUNCATE t`, ""},
 		"update of nothing": {`CREATE TABLE t (a int); SELECT rowcast.watch('t', 'a', "on" => '{update,delete}');
 			UPDATE t SET a = 1; DELETE FROM t`, ""},

@@ -100,11 +100,12 @@ func (e *Examination) durability(ctx context.Context) (finding, error) {
 	if off == "" {
 		return ok("fsync and full_page_writes are on"), nil
 	}
-	var fix string
+	var fixes []string
 	for name := range strings.SplitSeq(off, ", ") {
-		fix += fmt.Sprintf("ALTER SYSTEM SET %s = on;\n", name)
+		fixes = append(fixes, fmt.Sprintf("ALTER SYSTEM SET %s = on;", name))
 	}
-	return finding{warning, off + ": off, so a crash of the machine can damage the database", fix + "SELECT pg_reload_conf();"}, nil
+	fixes = append(fixes, "SELECT pg_reload_conf();")
+	return finding{warning, off + ": off, so a crash of the machine can damage the database", strings.Join(fixes, "\n")}, nil
 }
 
 func (e *Examination) primary(ctx context.Context) (finding, error) {
