@@ -300,7 +300,6 @@ const publicGrants = `SELECT 'grant', format('TABLE rowcast.%I', relname),
 	FROM pg_class, aclexplode(relacl) WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND grantee = 0
 	GROUP BY relname ORDER BY relname`
 
-
 // rowSecurity is a query for tables with row level security. Without a policy for INSERT, only roles that bypass the
 // policies can insert rows.
 const rowSecurity = `SELECT 'table', format('TABLE rowcast.%I', relname),
