@@ -3,7 +3,7 @@ package sql
 import (
 	"context"
 	"fmt"
-	"slices"
+	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -29,7 +29,7 @@ func (d Difference) String() string { return d.Object + " " + d.What }
 
 // Differences compares each object of the schema with what [Migrate] installs. The schema must have [Version], and the
 // search_path must be pg_catalog. The role of db needs no rights on the schema. Objects that rowcast did not install are
-// ignored, except triggers and rules on its tables.
+// ignored, unless they can change or refuse rows of its tables.
 func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 	var encoding string
 	if err := db.QueryRow(ctx, "SELECT current_setting('server_encoding')").Scan(&encoding); err != nil {
@@ -40,7 +40,14 @@ func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 		return nil, err
 	}
 	all := compare(expected(encoding), actual)
-	for _, query := range []string{strangeOwners, publicGrants} {
+	for i, d := range all {
+		if d.Mend == createEpoch {
+			if all[i].Mend, err = completed(ctx, db, d.Mend); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, query := range []string{strangeOwners, publicGrants, rowSecurity} {
 		rows, err := db.Query(ctx, query)
 		if err != nil {
 			return nil, fmt.Errorf("read owners and grants: %w", err)
@@ -53,6 +60,21 @@ func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 	}
 	return all, nil
 }
+
+// completed returns the statement that creates a table of the hubs, with the grants of the roles that may read another
+// table of the hubs.
+func completed(ctx context.Context, db querier, create string) (string, error) {
+	var grants string
+	if err := db.QueryRow(ctx, hubGrants).Scan(&grants); err != nil {
+		return "", fmt.Errorf("read the grants of the hubs: %w", err)
+	}
+	return create + grants, nil
+}
+
+// hubGrants is a query for the rights of hubs on the table epoch.
+const hubGrants = `SELECT coalesce(string_agg(format(E'\nGRANT SELECT, INSERT ON rowcast.epoch TO %I;', rolname), '' ORDER BY rolname), '')
+	FROM pg_class, aclexplode(relacl) JOIN pg_roles ON pg_roles.oid = grantee
+	WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'history' AND privilege_type = 'SELECT' AND grantee <> relowner`
 
 // compare returns the differences between the expected and the actual objects.
 func compare(expected, actual []object) (all []Difference) {
@@ -70,15 +92,42 @@ func compare(expected, actual []object) (all []Difference) {
 		all = append(all, difference(want, got, exists))
 	}
 	for _, o := range actual {
-		if !known[o.String()] && slices.Contains([]string{"trigger", "rule"}, o.kind) && known[(object{kind: "table", name: o.table()}).String()] {
-			all = append(all, Difference{
-				Kind: o.kind, Object: o.String(), Minor: true,
-				What: "was not installed by rowcast; it can change or drop rows before they are sent",
-			})
+		if known[o.String()] || !known[object{kind: "table", name: o.table()}.String()] {
+			continue
+		}
+		if d, harmful := stranger(o, found); harmful {
+			all = append(all, d)
 		}
 	}
 	return all
 }
+
+// stranger describes an object of a table that rowcast did not install. It reports whether the object can change or refuse
+// rows.
+func stranger(o object, found map[string]string) (d Difference, harmful bool) {
+	d = Difference{Kind: o.kind, Object: o.String(), Minor: true, What: "was not installed by rowcast; it can refuse notifications"}
+	switch o.kind {
+	case "trigger", "rule":
+		d.What = "was not installed by rowcast; it can change or drop rows before they are sent"
+		return d, true
+	case "constraint":
+		return d, true
+	case "index":
+		return d, refusing.MatchString(o.value)
+	case "not null":
+		_, has := found[object{kind: "default", name: o.name}.String()]
+		_, generated := found[object{kind: "identity", name: o.name}.String()]
+		d.Minor = false
+		d.What = "was not installed by rowcast; the column has no default, so every INSERT without it fails"
+		d.Mend = "ALTER TABLE " + schema + "." + o.table() + " ALTER COLUMN " + o.member() + " DROP NOT NULL;"
+		return d, !has && !generated
+	}
+	return d, false
+}
+
+// refusing matches the definition of an index that can refuse rows: a unique index, or a B-tree with an expression, which
+// can fail, or with the column data, which can be too long for the index.
+var refusing = regexp.MustCompile(`^CREATE UNIQUE |USING btree (?:\([^)]*\(|.*\bdata\b)`)
 
 // impliedBy reports whether an object is missing only because its table, column, index or trigger is missing, which is
 // reported as a difference of its own.
@@ -104,6 +153,7 @@ func impliedBy(missing object, found map[string]string) bool {
 func difference(want object, got string, exists bool) Difference {
 	d := Difference{Kind: want.kind, Object: want.String(), What: "is missing", Mend: mend(want, exists)}
 	switch {
+	case d.Mend == createEpoch:
 	case (want.kind == "table" || want.kind == "column") && !exists:
 		d.What = "is missing; restore it from a backup"
 	case want.kind == "function" && exists:
@@ -131,12 +181,15 @@ func mend(want object, exists bool) string {
 		if exists {
 			return table + "SET " + want.value + ";"
 		}
+		if want.name == "epoch" {
+			return createEpoch
+		}
 	case "column":
 		if exists {
 			return column + "TYPE " + want.value + ";"
 		}
 	case "not null":
-		return column + "SET NOT NULL;"
+		return fillNull(want) + column + "SET NOT NULL;"
 	case "default":
 		return column + "SET DEFAULT " + want.value + ";"
 	case "identity":
@@ -162,16 +215,45 @@ func mend(want object, exists bool) string {
 	return ""
 }
 
-// addIdentity returns a statement that begins the ids after the highest existing one.
-func addIdentity(want object, column string) string {
-	return fmt.Sprintf(`DO $$ BEGIN EXECUTE format('%sADD GENERATED %s AS IDENTITY (START WITH %%s)', (SELECT coalesce(max(%s), 0) + 1 FROM %s.%s)); END $$;`,
-		column, want.value, want.member(), schema, want.table())
+// createEpoch creates the table epoch. Nothing is lost with the table, because a hub inserts a new token.
+const createEpoch = "CREATE UNLOGGED TABLE rowcast.epoch (one boolean PRIMARY KEY DEFAULT true CHECK (one), token uuid NOT NULL DEFAULT gen_random_uuid());"
+
+// fills has values for existing rows of notifications without a value. No user should get a notification that was
+// addressed to nobody.
+var fills = map[string]string{
+	"notifications.recipient": "'* (nobody)'", "notifications.event": "'message'", "notifications.data": "'null'",
+	"notifications.created_at": "now()", "notifications.xid": "'1'",
 }
 
-// mendConstraint returns one statement. A new CHECK is NOT VALID, because existing rows that violate it must not prevent
-// it.
+// fillNull returns a statement that fills a column in the rows that have no value, and prints their ids.
+func fillNull(column object) string {
+	value, has := fills[column.name]
+	if !has {
+		return ""
+	}
+	name := column.member()
+	return fmt.Sprintf("UPDATE %s.%s SET %s = %s WHERE %s IS NULL RETURNING id;\n", schema, column.table(), name, value, name)
+}
+
+// addIdentity returns a statement that begins the ids after the highest existing one, up to [MaxID].
+func addIdentity(want object, column string) string {
+	return fmt.Sprintf(`DO $$ BEGIN EXECUTE format('%sADD GENERATED %s AS IDENTITY (START WITH %%s)', (SELECT coalesce(max(%s), 0) + 1 FROM %s.%s WHERE %s < %d)); END $$;`,
+		column, want.value, want.member(), schema, want.table(), want.member(), int64(MaxID))
+}
+
+// renumber gives a new id to a row if a row of a newer transaction has the same id, as migration 4 does. The sequence
+// must not return an id that a row has.
+const renumber = advance + `;
+UPDATE rowcast.notifications older SET id = DEFAULT WHERE EXISTS (SELECT FROM rowcast.notifications newer WHERE newer.id = older.id AND (newer.xid, newer.ctid) > (older.xid, older.ctid));
+`
+
+// mendConstraint returns one statement, and before the primary key of notifications, those that make the ids unique. A
+// new CHECK is NOT VALID, because existing rows that violate it must not prevent it.
 func mendConstraint(want object, exists bool, table string) string {
 	drop, valid := "", ""
+	if want.name == "notifications.notifications_pkey" {
+		table = renumber + table
+	}
 	if exists {
 		drop = "DROP CONSTRAINT " + want.member() + ", "
 	}
@@ -218,3 +300,10 @@ const publicGrants = `SELECT 'grant', format('TABLE rowcast.%I', relname),
 		format('REVOKE ALL ON rowcast.%I FROM PUBLIC;', relname), true
 	FROM pg_class, aclexplode(relacl) WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND grantee = 0
 	GROUP BY relname ORDER BY relname`
+
+// rowSecurity is a query for tables with row level security. Without a policy for INSERT, only roles that bypass the
+// policies can insert rows.
+const rowSecurity = `SELECT 'table', format('TABLE rowcast.%I', relname),
+		'has row level security' || CASE WHEN relforcerowsecurity THEN ', also for its owner' ELSE '' END || ', which can hide rows from hubs and refuse notifications',
+		format('ALTER TABLE rowcast.%I %sDISABLE ROW LEVEL SECURITY;', relname, CASE WHEN relforcerowsecurity THEN 'NO FORCE ROW LEVEL SECURITY, ' ELSE '' END), false
+	FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND relrowsecurity ORDER BY relname`

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"rowcast/sql"
 	"rowcast/sql/dbtest"
 )
@@ -47,6 +49,23 @@ func TestDifferences(t *testing.T) {
 		{"rights of everyone", "GRANT SELECT, DELETE ON rowcast.notifications TO PUBLIC", "TABLE rowcast.notifications grants DELETE, SELECT to PUBLIC, that is to every role"},
 		{"no column created_at", table + "DROP COLUMN created_at", "column rowcast.notifications.created_at is missing; restore it from a backup"},
 		{"a rule", "CREATE RULE lost AS ON INSERT TO rowcast.notifications DO INSTEAD NOTHING", "rule rowcast.notifications.lost was not installed by rowcast; it can change or drop rows before they are sent"},
+		{"a column that must be set", table + "ADD tenant int; UPDATE rowcast.notifications SET tenant = 1; " + table + "ALTER tenant SET NOT NULL", "property not null of rowcast.notifications.tenant was not installed by rowcast; the column has no default, so every INSERT without it fails"},
+		{"a check of another program", table + `ADD CONSTRAINT "Theirs" CHECK (event = 'message')`, `constraint rowcast.notifications."Theirs" was not installed by rowcast; it can refuse notifications`},
+		{"a unique constraint of another program", table + "ADD CONSTRAINT theirs UNIQUE (recipient, event)", "constraint rowcast.notifications.theirs was not installed by rowcast; it can refuse notifications"},
+		{"an exclusion constraint of another program", table + "ADD CONSTRAINT theirs EXCLUDE USING btree (recipient WITH =)", "constraint rowcast.notifications.theirs was not installed by rowcast; it can refuse notifications"},
+		{"a unique index of another program", "CREATE UNIQUE INDEX theirs ON rowcast.notifications (recipient)", "index rowcast.notifications.theirs was not installed by rowcast; it can refuse notifications"},
+		{"an index on an expression", "CREATE INDEX theirs ON rowcast.notifications ((data::int))", "index rowcast.notifications.theirs was not installed by rowcast; it can refuse notifications"},
+		{"an index on data", "CREATE INDEX theirs ON rowcast.notifications (recipient, data)", "index rowcast.notifications.theirs was not installed by rowcast; it can refuse notifications"},
+		{"row level security", table + "ENABLE ROW LEVEL SECURITY", "TABLE rowcast.notifications has row level security, which can hide rows from hubs and refuse notifications"},
+		{"row level security for the owner", "ALTER TABLE rowcast.epoch ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY", "TABLE rowcast.epoch has row level security, also for its owner, which can hide rows from hubs and refuse notifications"},
+		{"no recipient", table + "ALTER recipient DROP NOT NULL; UPDATE rowcast.notifications SET recipient = NULL WHERE id = 1", "property not null of rowcast.notifications.recipient is missing"},
+		{"no data", table + "ALTER data DROP NOT NULL; UPDATE rowcast.notifications SET data = NULL", "property not null of rowcast.notifications.data is missing"},
+		{"no event", table + "ALTER event DROP NOT NULL; UPDATE rowcast.notifications SET event = NULL", "property not null of rowcast.notifications.event is missing"},
+		{"no time", table + "ALTER created_at DROP NOT NULL; UPDATE rowcast.notifications SET created_at = NULL", "property not null of rowcast.notifications.created_at is missing"},
+		{"no transaction number", table + "ALTER xid DROP NOT NULL; UPDATE rowcast.notifications SET xid = NULL", "property not null of rowcast.notifications.xid is missing"},
+		{"ids twice", table + "DROP CONSTRAINT notifications_pkey; ALTER SEQUENCE rowcast.notifications_id_seq RESTART; INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '3')", "constraint rowcast.notifications.notifications_pkey is missing"},
+		{"no identity, and the highest id", "INSERT INTO rowcast.notifications (id, recipient, data) OVERRIDING SYSTEM VALUE VALUES (9223372036854775807, 'x', '1'); " + table + "ALTER id DROP IDENTITY", "property identity of rowcast.notifications.id is missing"},
+		{"no epoch", "DROP TABLE rowcast.epoch", "table rowcast.epoch is missing"},
 		{"a trigger of another program", "CREATE TRIGGER theirs BEFORE UPDATE ON rowcast.notifications FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()", "trigger rowcast.notifications.theirs was not installed by rowcast; it can change or drop rows before they are sent"},
 	}
 	for _, tt := range tests {
@@ -105,6 +124,63 @@ func testDifference(t *testing.T, harm, want string) {
 	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '3')")
 	if rows := count(); rows != before+1 {
 		t.Errorf("got %d rows, want %d", rows, before+1)
+	}
+}
+
+// Indexes and columns that cannot refuse a row are no difference.
+func TestHarmlessObjectsOfOthers(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	run(t, conn, "CREATE INDEX theirs ON rowcast.notifications (created_at) INCLUDE (id); CREATE INDEX ON rowcast.notifications USING gin (data)")
+	run(t, conn, "ALTER TABLE rowcast.notifications ADD tenant int, ADD seen bool NOT NULL DEFAULT false; CREATE TABLE rowcast.other (id int NOT NULL UNIQUE)")
+	run(t, conn, "SET search_path = pg_catalog, pg_temp")
+	if all, err := sql.Differences(dbtest.Context(t), conn); err != nil || len(all) != 0 {
+		t.Errorf("got %v, %v, want no differences", all, err)
+	}
+}
+
+// After the row with the NULL recipient is mended, the row is there and addressed to nobody. Of two rows with one id, the
+// newer row keeps it.
+func TestMendsKeepTheRows(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	run(t, conn, `ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey, ALTER recipient DROP NOT NULL;
+		INSERT INTO rowcast.notifications (data) VALUES ('"older"'); ALTER SEQUENCE rowcast.notifications_id_seq RESTART`)
+	run(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"newer"')`)
+	mendAll(t, conn)
+	var got string
+	const rows = `SELECT string_agg(concat_ws(' ', id, recipient, data), ', ' ORDER BY id) FROM rowcast.notifications`
+	if err := conn.QueryRow(dbtest.Context(t), rows).Scan(&got); err != nil || got != `1 alice "newer", 2 * (nobody) "older"` {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+// The roles of hubs get their rights on a new table epoch.
+func TestMendOfTheEpochGrantsTheRightsOfHubs(t *testing.T) {
+	t.Parallel()
+	conn, app, _, hub := granted(t)
+	run(t, conn, "DROP TABLE rowcast.epoch")
+	mendAll(t, conn)
+	if missing, err := sql.Missing(dbtest.Context(t), conn, hub, sql.HubRights()...); err != nil || len(missing) > 0 {
+		t.Errorf("the role of the hub lacks %v, %v", missing, err)
+	}
+	setRole(t, conn, app)
+	wantForbidden(t, conn, "SELECT FROM rowcast.epoch")
+}
+
+// mendAll runs the statements of all differences.
+func mendAll(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	run(t, conn, "SET search_path = pg_catalog, pg_temp")
+	all, err := sql.Differences(dbtest.Context(t), conn)
+	if err != nil || len(all) == 0 {
+		t.Fatalf("got %v, %v, want differences", all, err)
+	}
+	for _, d := range all {
+		run(t, conn, d.Mend)
+	}
+	if all, err := sql.Differences(dbtest.Context(t), conn); err != nil || len(all) > 0 {
+		t.Errorf("after the statements: got %v, %v, want no differences", all, err)
 	}
 }
 

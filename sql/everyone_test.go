@@ -80,12 +80,13 @@ CREATE UNIQUE INDEX notifications_xid_id_idx ON rowcast.notifications USING btre
 }
 
 // Restored rows can have the ids of other rows. Migration 4 gives such rows new ids, above all others. The row of the
-// newest transaction keeps its id. Later INSERTs get ids that no row has.
+// newest transaction keeps its id. Later INSERTs get ids that no row has. The sequence ignores ids in the upper half.
 func TestMigrateNumbersRepeatedIDs(t *testing.T) {
 	t.Parallel()
 	dsn, conn := beforeEveryone(t)
 	run(t, conn, `INSERT INTO rowcast.notifications (id, recipient, data, xid) OVERRIDING SYSTEM VALUE VALUES
-		(1, 'alice', '"restored"', '1'), (2, 'alice', '"restored, too"', '1'), (40, NULL, '"the highest id"', '1')`)
+		(1, 'alice', '"restored"', '1'), (2, 'alice', '"restored, too"', '1'), (40, NULL, '"the highest id"', '1'),
+		(9223372036854775807, 'alice', '"the highest bigint"', '1')`)
 	run(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"new"')`)
 	run(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '"newer"')`)
 	migrateEveryone(t, dsn)
@@ -113,19 +114,19 @@ func TestMigrateKeepsTheSequence(t *testing.T) {
 }
 
 // In a copy of the schema, such as by logical replication, the sequence has not reached the ids of the rows. Migrate
-// advances it, so INSERTs get ids that no row has.
+// advances it, so INSERTs get ids that no row has. The sequence does not advance to an id from which on it could return no other.
 func TestMigrateAdvancesTheSequenceOfACopy(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
 	conn := connect(t, dsn)
-	run(t, conn, `INSERT INTO rowcast.notifications (id, recipient, data) OVERRIDING SYSTEM VALUE VALUES (1, 'alice', '1'), (7, 'alice', '2')`)
+	run(t, conn, `INSERT INTO rowcast.notifications (id, recipient, data) OVERRIDING SYSTEM VALUE VALUES (1, 'alice', '1'), (7, 'alice', '2'), (9223372036854775807, 'alice', '2')`)
 	run(t, conn, "UPDATE rowcast.history SET system_identifier = 7")
 	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
 		t.Fatal(err)
 	}
 	run(t, conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '3')`)
-	if got := text(t, conn, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM rowcast.notifications"); got != "1 7 8" {
-		t.Errorf("got the ids %s, want 1 7 8", got)
+	if got := text(t, conn, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM rowcast.notifications"); got != "1 7 8 9223372036854775807" {
+		t.Errorf("got the ids %s, want 1 7 8 and the highest bigint", got)
 	}
 }
 

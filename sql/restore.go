@@ -130,12 +130,14 @@ func adopt(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, own); err != nil {
 		return err
 	}
-	// Logical replication does not copy sequences. An INSERT fails if it gets an id that a row has.
-	const advance = `SELECT setval(pg_get_serial_sequence('rowcast.notifications', 'id'), max(id)) FROM rowcast.notifications
-		HAVING max(id) > coalesce(pg_sequence_last_value(pg_get_serial_sequence('rowcast.notifications', 'id')::regclass), 0)`
 	_, err := tx.Exec(ctx, advance)
 	return err
 }
+
+// advance is a statement that sets the sequence of the ids to the highest id below [MaxID], unless the sequence is higher.
+// Logical replication does not copy sequences, and an INSERT fails if it gets an id that a row has.
+const advance = `SELECT setval(pg_get_serial_sequence('rowcast.notifications', 'id'), max(id)) FROM rowcast.notifications WHERE id < 4611686018427387904` +
+	` HAVING max(id) > coalesce(pg_sequence_last_value(pg_get_serial_sequence('rowcast.notifications', 'id')::regclass), 0)`
 
 // updateRows runs an UPDATE of rowcast.notifications. Rows may be older than a constraint that is NOT VALID and violate
 // it, and an UPDATE would check them. So updateRows drops these constraints and adds them again afterwards.

@@ -188,3 +188,60 @@ func Missing(ctx context.Context, db querier, role string, rights ...Right) (mis
 	}
 	return missing, nil
 }
+
+// Excess returns the rights of a role with which it can change or delete notifications, or disturb the hubs. An app needs
+// none of them. Rights for a whole table come without the same rights for its columns.
+func Excess(ctx context.Context, db rowsQuerier, role string) ([]Right, error) {
+	rows, err := db.Query(ctx, excess, role)
+	if err != nil {
+		return nil, fmt.Errorf("read the rights of the role: %w", err)
+	}
+	rights, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Right])
+	if err != nil {
+		return nil, fmt.Errorf("read the rights of the role: %w", err)
+	}
+	return rights, nil
+}
+
+// excess is a query for the rights of a role, except rights to read, and the right to set the other columns than xid in an
+// INSERT of a notification. It finds the objects without USAGE on the schema.
+const excess = `WITH home AS (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast'),
+	ours AS (SELECT c.oid, relname, relkind FROM pg_class c JOIN home ON relnamespace = home.oid WHERE relkind IN ('r', 'S'))
+	SELECT privilege, columns, kind, name FROM (
+		SELECT p, NULL::text[], 'TABLE', relname::text FROM ours, unnest('{INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]
+			|| CASE WHEN current_setting('server_version_num')::int >= 170000 THEN '{MAINTAIN}'::text[] ELSE '{}' END) p
+			WHERE relkind = 'r' AND has_table_privilege($1::name, oid, p)
+		UNION ALL SELECT p, array_agg(quote_ident(attname) ORDER BY attnum), 'TABLE', relname::text
+			FROM ours JOIN pg_attribute ON attrelid = oid, unnest('{INSERT,UPDATE,REFERENCES}'::text[]) p
+			WHERE relkind = 'r' AND attnum > 0 AND NOT attisdropped AND NOT has_table_privilege($1::name, oid, p)
+				AND has_column_privilege($1::name, oid, attnum, p) AND NOT (relname = 'notifications' AND p = 'INSERT' AND attname <> 'xid')
+			GROUP BY relname, p
+		UNION ALL SELECT 'UPDATE', NULL, 'SEQUENCE', relname::text FROM ours WHERE CASE relkind WHEN 'S' THEN has_sequence_privilege($1::name, oid, 'UPDATE') END
+		UNION ALL SELECT 'CREATE', NULL, 'SCHEMA', '' FROM home WHERE has_schema_privilege($1::name, oid, 'CREATE')
+	) rights (privilege, columns, kind, name) ORDER BY kind DESC, name, privilege, columns`
+
+// WatcherGrants returns the GRANT statements for rights that the owners of watched tables lack. Without these rights,
+// the statements on the watched tables fail.
+func WatcherGrants(ctx context.Context, db rowsQuerier) ([]string, error) {
+	rows, err := db.Query(ctx, watcherGrants)
+	if err != nil {
+		return nil, fmt.Errorf("read the rights of the owners of watched tables: %w", err)
+	}
+	grants, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read the rights of the owners of watched tables: %w", err)
+	}
+	return grants, nil
+}
+
+// watcherGrants is a query for the rights that the SQL function rowcast.watch_function() grants.
+const watcherGrants = `WITH owners AS (SELECT DISTINCT pronamespace AS home, proowner AS owner FROM pg_proc
+		WHERE pronamespace = to_regnamespace('rowcast') AND ` + ofWatchedTable + `)
+	SELECT format('GRANT %s TO %I;', what, pg_get_userbyid(owner)) FROM owners, LATERAL (
+		SELECT 'USAGE ON SCHEMA rowcast' WHERE NOT has_schema_privilege(owner, home, 'USAGE')
+		UNION ALL SELECT format('INSERT (%s) ON rowcast.notifications', string_agg(column_name, ', '))
+			FROM pg_class c, unnest('{recipient,event,data}'::text[]) column_name
+			WHERE relnamespace = home AND relname = 'notifications' AND NOT has_column_privilege(owner, c.oid, column_name, 'INSERT') HAVING count(*) > 0
+		UNION ALL SELECT format('EXECUTE ON FUNCTION rowcast.%I(%s)', proname, oidvectortypes(proargtypes)) FROM pg_proc
+			WHERE pronamespace = home AND proname IN ('recipients', 'watch_query') AND NOT has_function_privilege(owner, oid, 'EXECUTE')
+	) missing (what) ORDER BY 1`

@@ -27,6 +27,11 @@ const (
 	// the trigger disown and [Migrate] set xid to 1.
 	FirstXid = 3
 
+	// MaxID limits the ids that the sequence of the ids follows. An app can insert a row with an id near the highest
+	// bigint. The sequence ignores ids from MaxID on: after the highest bigint, it could return no other id, and every
+	// INSERT would fail. It reaches MaxID never in practice.
+	MaxID = 1 << 62
+
 	schema       = "rowcast"
 	versionTable = "rowcast.migrations"
 )

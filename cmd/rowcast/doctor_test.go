@@ -66,6 +66,8 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"owners":       `ok every object belongs to the owner of the schema`,
 		"grants":       `ok no table grants rights to PUBLIC`,
 		"senders":      `ok the roles that may insert notifications may call what an INSERT calls`,
+		"read-only":    `ok no setting makes the transactions of an app read-only`,
+		"ids":          `ok the sequence of the ids is not behind the ids of the rows`,
 		"rows":         `ok all rows have transaction numbers of this server`,
 		"watched":      `ok tables that are watched: 0`,
 		"hubs":         `ok hubs connected: 1`,
@@ -76,13 +78,16 @@ func TestDoctorFindsNothing(t *testing.T) {
 			t.Errorf("%s: got %q, want a match of %q", check, found[check], want)
 		}
 	}
-	if code != 0 || len(found) != 31 || !regexp.MustCompile(`\n\nNo check failed. Warnings: [12].\n$`).MatchString(out) {
-		t.Errorf("got %d, %d checks, %s, want 0, 31 checks and no other problem", code, len(found), out)
+	if code != 0 || len(found) != 33 || !regexp.MustCompile(`\n\nNo check failed. Warnings: [12].\n$`).MatchString(out) {
+		t.Errorf("got %d, %d checks, %s, want 0, 33 checks and no other problem", code, len(found), out)
 	}
 }
 
 func TestDoctorFinds(t *testing.T) {
 	t.Parallel()
+	const renumber = " → SELECT setval(pg_get_serial_sequence('rowcast.notifications', 'id'), max(id)) FROM rowcast.notifications WHERE id < 4611686018427387904" +
+		" HAVING max(id) > coalesce(pg_sequence_last_value(pg_get_serial_sequence('rowcast.notifications', 'id')::regclass), 0);" +
+		" → UPDATE rowcast.notifications older SET id = DEFAULT WHERE EXISTS (SELECT FROM rowcast.notifications newer WHERE newer.id = older.id AND (newer.xid, newer.ctid) > (older.xid, older.ctid));"
 	const ring = " → ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER ring;"
 	tests := []struct {
 		name, check string
@@ -114,8 +119,8 @@ func TestDoctorFinds(t *testing.T) {
 			"fail a hub cannot read new rows: read epoch: ERROR: function rowcast.epoch_tag() does not exist (SQLSTATE 42883)",
 		},
 		{"an index is missing", "indexes", []string{"DROP INDEX rowcast.notifications_recipient_idx"}, "fail index rowcast.notifications.notifications_recipient_idx is missing → CREATE INDEX CONCURRENTLY notifications_recipient_idx ON rowcast.notifications USING btree (recipient, xid, id);"},
-		{"recipient may be NULL", "columns", []string{"ALTER TABLE rowcast.notifications ALTER recipient DROP NOT NULL"}, "fail property not null of rowcast.notifications.recipient is missing → ALTER TABLE rowcast.notifications ALTER COLUMN recipient SET NOT NULL;"},
-		{"a weak primary key", "constraints", []string{"ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey"}, "fail constraint rowcast.notifications.notifications_pkey is missing → ALTER TABLE rowcast.notifications ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);"},
+		{"recipient may be NULL", "columns", []string{"ALTER TABLE rowcast.notifications ALTER recipient DROP NOT NULL"}, "fail property not null of rowcast.notifications.recipient is missing → UPDATE rowcast.notifications SET recipient = '* (nobody)' WHERE recipient IS NULL RETURNING id; → ALTER TABLE rowcast.notifications ALTER COLUMN recipient SET NOT NULL;"},
+		{"a weak primary key", "constraints", []string{"ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey"}, "fail constraint rowcast.notifications.notifications_pkey is missing" + renumber + " → ALTER TABLE rowcast.notifications ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);"},
 		{"another owner", "owners", []string{"ALTER TABLE rowcast.epoch OWNER TO pg_monitor"}, "fail TABLE rowcast.epoch belongs to the role pg_monitor, and the schema to postgres → ALTER TABLE rowcast.epoch OWNER TO postgres;"},
 		{"rights of everyone", "grants", []string{"GRANT DELETE ON rowcast.notifications TO PUBLIC"}, "warn TABLE rowcast.notifications grants DELETE to PUBLIC, that is to every role → REVOKE ALL ON rowcast.notifications FROM PUBLIC;"},
 		{"no right to notify", "senders", []string{"REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC", "GRANT INSERT ON rowcast.notifications TO pg_monitor"}, "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this → GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO pg_monitor;"},
@@ -142,6 +147,78 @@ func TestDoctorFinds(t *testing.T) {
 				t.Errorf("got exit code %d, want %d\n%s", code, wantCode, out)
 			}
 		})
+	}
+}
+
+// INSERTs of an app fail. The doctor says so, and after the statements that it prints, the INSERTs succeed.
+func TestDoctorMendsINSERTs(t *testing.T) {
+	t.Parallel()
+	const database = `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`
+	tests := []struct{ name, check, harm, want string }{
+		{"a column that must be set", "columns", "ALTER TABLE rowcast.notifications ADD tenant int NOT NULL", "fail property not null of rowcast.notifications.tenant was not installed by rowcast; the column has no default, so every INSERT without it fails"},
+		{"the sequence is behind", "ids", "INSERT INTO rowcast.notifications (id, recipient, data) OVERRIDING SYSTEM VALUE VALUES (1, 'alice', '1'), (2, 'alice', '2')", "fail the sequence of the ids is at 1, and the highest id is 2, so INSERTs get ids that rows have, and fail"},
+		{"the sequence is at its end", "ids", "SELECT setval('rowcast.notifications_id_seq', 9223372036854775807)", "fail the sequence of the ids is at 9223372036854775807, so INSERTs fail after 0 more"},
+		{"a read-only database", "read-only", database, "fail default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail"},
+		{"a read-only role", "read-only", `ALTER ROLE "THIS_ROLE" SET default_transaction_read_only = yes`, "fail default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail"},
+		{"row level security", "tables", "ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY", "fail TABLE rowcast.notifications has row level security, which can hide rows from hubs and refuse notifications"},
+		{"no right to call a function of a check", "senders", "REVOKE EXECUTE ON FUNCTION pg_column_size FROM PUBLIC", "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this"},
+		{"no right to call an operator's function", "senders", "REVOKE EXECUTE ON FUNCTION textregexne FROM PUBLIC", "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this"},
+		{"no right to call a function of a trigger", "senders", "REVOKE EXECUTE ON FUNCTION pg_try_advisory_xact_lock_shared(int, int) FROM PUBLIC", "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Database(t)
+			role, app := login(t, dsn, "App")
+			migrateFor(t, dsn, role)
+			insert := func() error {
+				conn, err := pgx.Connect(t.Context(), app)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close(context.Background())
+				_, err = conn.Exec(t.Context(), `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', to_jsonb(repeat('x', 9000)))`)
+				return err
+			}
+			runSQL(t, dsn, strings.ReplaceAll(tt.harm, "THIS_ROLE", role))
+			if err := insert(); err == nil {
+				t.Fatal("the INSERT succeeded, want an error")
+			}
+			code, found, _ := examine(t, dsn)
+			verdict, fix, _ := strings.Cut(found[tt.check], " → ")
+			if code != 1 || verdict != tt.want || fix == "" {
+				t.Fatalf("got %d, %s\nwant 1, %s → statements", code, found[tt.check], tt.want)
+			}
+			runSQL(t, dsn, strings.Split(fix, " → ")...)
+			if err := insert(); err != nil {
+				t.Errorf("after the statements %s: got %v, want no error", fix, err)
+			}
+			if _, found, _ := examine(t, dsn); !strings.HasPrefix(found[tt.check], "ok ") {
+				t.Errorf("after the statements: got %s, want ok", found[tt.check])
+			}
+		})
+	}
+}
+
+// migrateFor grants a role the rights of an app.
+func migrateFor(t *testing.T, dsn, role string) {
+	t.Helper()
+	if code, _, stderr := run(t, nil, "migrate", "--app-role", role, "--database-url", dsn); code != 0 {
+		t.Fatalf("migrate: got %d, %s, want 0", code, stderr)
+	}
+}
+
+// The role of a hub may not read the sequence. The doctor then does not compare it, and does not fail.
+func TestDoctorMayNotReadTheSequence(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	role, hub := login(t, dsn, "Hub")
+	if code, _, stderr := run(t, nil, "migrate", "--hub-role", role, "--database-url", dsn); code != 0 {
+		t.Fatalf("migrate: got %d, %s, want 0", code, stderr)
+	}
+	code, found, out := examine(t, hub)
+	if want := "ok only a role with SELECT on the sequence of the ids can see whether it is behind the ids of the rows"; code != 0 || found["ids"] != want {
+		t.Errorf("got %d, %s, want 0, %s", code, out, want)
 	}
 }
 
@@ -203,7 +280,7 @@ func TestDoctorGrantsTheRights(t *testing.T) {
 
 	runSQL(t, dsn, `ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY`)
 	_, found, _ = examine(t, hub)
-	if want := "fail row security policies hide rows from this role, so the hub would refuse to start → give the role BYPASSRLS, or make it the owner of the tables, which must not have FORCE ROW LEVEL SECURITY"; found["row security"] != want {
+	if want := "fail row security policies hide rows from this role, so the hub would refuse to start → ALTER TABLE rowcast.notifications DISABLE ROW LEVEL SECURITY;"; found["row security"] != want {
 		t.Errorf("got  %s\nwant %s", found["row security"], want)
 	}
 }
@@ -383,6 +460,71 @@ func TestDoctorSaysWhoMustMigrate(t *testing.T) {
 		end = " is needed → " + strings.ReplaceAll(end, "'postgres'", "postgres")
 		if _, found, out := examine(t, as); !strings.HasSuffix(found["migrations"], end) {
 			t.Errorf("with an old schema: got %s, want %s", out, end)
+		}
+	}
+}
+
+// doctor --role finds each right with which an app can disturb the hubs, and what makes the INSERTs of this role fail.
+func TestDoctorFindsRightsThatAnAppDoesNotNeed(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	role, _ := login(t, dsn, "App")
+	migrateFor(t, dsn, role)
+	doctor := func(want ...string) (fixes []string) {
+		t.Helper()
+		_, out, _ := run(t, nil, "doctor", "--database-url", dsn, "--role", role)
+		for _, text := range want {
+			if !strings.Contains(out, text) {
+				t.Errorf("got %s, want %s", out, text)
+			}
+		}
+		for _, fix := range regexp.MustCompile(`(?m)→ ([A-Z].*;)`).FindAllStringSubmatch(out, -1) {
+			fixes = append(fixes, fix[1])
+		}
+		return fixes
+	}
+	if fixes := doctor("No problem found"); len(fixes) != 0 {
+		t.Errorf("the rights of an app: got %s, want nothing to revoke", fixes)
+	}
+	to := ` TO "` + role + `"`
+	runSQL(
+		t, dsn,
+		"GRANT UPDATE (token) ON rowcast.epoch"+to, "GRANT TRUNCATE, INSERT ON rowcast.history"+to, "GRANT ALL ON rowcast.migrations"+to,
+		"GRANT REFERENCES, INSERT ON rowcast.notifications"+to, "GRANT UPDATE ON SEQUENCE rowcast.notifications_id_seq"+to,
+		"ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY", "REVOKE EXECUTE ON FUNCTION octet_length(text) FROM PUBLIC",
+		`ALTER ROLE "`+role+`" SET default_transaction_read_only = on`,
+	)
+	fixes := doctor(
+		"UPDATE (token) ON rowcast.epoch", "TRUNCATE ON rowcast.history", "INSERT ON rowcast.history", "DELETE ON rowcast.migrations",
+		"REFERENCES ON rowcast.notifications", "INSERT ON rowcast.notifications", "UPDATE ON SEQUENCE rowcast.notifications_id_seq",
+		"has row level security", "pg_catalog.octet_length(text)", "default_transaction_read_only is on",
+	)
+	runSQL(t, dsn, fixes...)
+	if fixes := doctor("No problem found", "the rights of an app (--app-role)"); len(fixes) != 0 {
+		t.Errorf("after the statements: got %s, want nothing to revoke", fixes)
+	}
+}
+
+// The owner of a watched table lost the right to insert notifications, or to call a function that its trigger calls.
+func TestDoctorGrantsTheRightsOfAWatcher(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	role, _ := login(t, dsn, "Owner")
+	runSQL(
+		t, dsn, `CREATE SCHEMA AUTHORIZATION "`+role+`"`, `CREATE TABLE "`+role+`".orders (customer text)`, `ALTER TABLE "`+role+`".orders OWNER TO "`+role+`"`,
+		`SELECT rowcast.watch('"`+role+`".orders', recipient => 'customer')`,
+	)
+	for _, right := range []string{"INSERT (data) ON rowcast.notifications", "EXECUTE ON FUNCTION rowcast.recipients(text)"} {
+		runSQL(t, dsn, "REVOKE "+right+" FROM PUBLIC", "REVOKE "+right+` FROM "`+role+`"`)
+		code, found, _ := examine(t, dsn)
+		want := "fail the owner of a watched table lacks rights, so statements on the table fail → GRANT " + right + ` TO "` + role + `";`
+		if code != 1 || found["watched"] != want {
+			t.Fatalf("got %d, %s, want 1, %s", code, found["watched"], want)
+		}
+		_, grant, _ := strings.Cut(want, " → ")
+		runSQL(t, dsn, grant, `INSERT INTO "`+role+`".orders VALUES ('alice')`)
+		if _, found, _ := examine(t, dsn); found["watched"] != "ok tables that are watched: 1" {
+			t.Errorf("after the statement: got %s, want ok", found["watched"])
 		}
 	}
 }

@@ -47,8 +47,10 @@ BEGIN
     UPDATE rowcast.notifications SET recipient = '*' WHERE recipient IS NULL;
 
     -- Restored rows can have ids that other rows have, too, or ids that the sequence has not reached. Of the rows with the same id, the row
-    -- of the newest transaction keeps it.
+    -- of the newest transaction keeps it. The sequence does not follow ids in the upper half of the bigints: an app has chosen them, and
+    -- after the highest one, the sequence could return no id.
     PERFORM setval(pg_get_serial_sequence('rowcast.notifications', 'id'), max(n.id)) FROM rowcast.notifications n
+        WHERE n.id < 4611686018427387904
         HAVING max(n.id) > coalesce(pg_sequence_last_value(pg_get_serial_sequence('rowcast.notifications', 'id')::regclass), 0);
     UPDATE rowcast.notifications old SET id = DEFAULT
         WHERE EXISTS (SELECT FROM rowcast.notifications new WHERE new.id = old.id AND (new.xid, new.ctid) > (old.xid, old.ctid));

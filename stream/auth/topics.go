@@ -17,16 +17,17 @@ const maxTopicsHeader = 4 << 10
 
 // Topics returns the topics that a request for a stream asks for, sorted and without duplicates. Each value of the query
 // parameter topic is a topic. An [Authenticator] grants a topic by naming it among the groups of the grant. A [Handler]
-// denies the request if a topic is not granted. If the query cannot be read, or a topic cannot be a recipient, the error is
-// a [Denial].
+// denies the request if a topic is not granted. The error is a [Denial] if the query cannot be read, if a topic cannot be a
+// recipient, or if the name of another parameter begins with topic.
 func Topics(r *http.Request) ([]string, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil { // a part of the query would be ignored, and the client would not notice
 		return nil, badRequest("the query cannot be read: " + err.Error())
 	}
 	for name := range query {
-		if name != "topic" && (strings.EqualFold(name, "topic") || strings.EqualFold(name, "topics")) {
-			return nil, badRequest("unknown parameter " + name + ": write topic=NAME for each topic")
+		// Some libraries encode lists as topic[] or topic[0]. Without an error, such a stream would lack its topics.
+		if name != "topic" && strings.HasPrefix(strings.ToLower(name), "topic") {
+			return nil, badRequest(fmt.Sprintf("unknown parameter %.40q: write topic=NAME for each topic", name))
 		}
 	}
 	topics := slices.Sorted(slices.Values(query["topic"]))

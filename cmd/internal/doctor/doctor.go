@@ -96,7 +96,9 @@ var checks = []check{
 	{"owners", compared("every object belongs to the owner of the schema", "owner"), ordinary},
 	{"grants", compared("no table grants rights to PUBLIC", "grant"), ordinary},
 	{"senders", (*Examination).senders, ordinary},
+	{"read-only", (*Examination).readOnly, ordinary},
 	{"rows", (*Examination).rows, ordinary},
+	{"ids", (*Examination).ids, ordinary},
 	{"watched", (*Examination).watched, ordinary},
 	{"hubs", (*Examination).hubs, ordinary},
 	{"park lock", (*Examination).parkLock, ordinary},
@@ -112,6 +114,8 @@ var roleChecks = []check{
 	{"rights", (*Examination).appRights, ordinary},
 	{"more rights", (*Examination).excess, ordinary},
 	{"senders", (*Examination).senders, ordinary},
+	{"read-only", (*Examination).readOnly, ordinary},
+	{"row security", (*Examination).policies, ordinary},
 }
 
 // Run runs the checks, prints their results, and reports whether no check failed.

@@ -59,53 +59,30 @@ func (e *Examination) appRights(ctx context.Context) (finding, error) {
 	return finding{failure, fmt.Sprintf("the role lacks rights that an app needs: %s; for an app that only sends, --sender-role grants fewer rights", list(app)), fix}, err
 }
 
-// excessive are the rights that an app does not need: with them it can change or delete notifications, or disturb the
-// hubs. A right for a whole table comes before the same right for its columns.
-var excessive = []sql.Right{
-	{Privilege: "INSERT", Columns: []string{"xid"}, Kind: "TABLE", Name: "notifications"},
-	{Privilege: "UPDATE", Kind: "TABLE", Name: "notifications"},
-	{Privilege: "UPDATE", Columns: []string{"id"}, Kind: "TABLE", Name: "notifications"},
-	{Privilege: "UPDATE", Columns: []string{"recipient"}, Kind: "TABLE", Name: "notifications"},
-	{Privilege: "UPDATE", Columns: []string{"event"}, Kind: "TABLE", Name: "notifications"},
-	{Privilege: "UPDATE", Columns: []string{"data"}, Kind: "TABLE", Name: "notifications"},
-	{Privilege: "UPDATE", Columns: []string{"created_at"}, Kind: "TABLE", Name: "notifications"},
-	{Privilege: "UPDATE", Columns: []string{"xid"}, Kind: "TABLE", Name: "notifications"},
-	{Privilege: "DELETE", Kind: "TABLE", Name: "notifications"},
-	{Privilege: "TRUNCATE", Kind: "TABLE", Name: "notifications"},
-	{Privilege: "TRIGGER", Kind: "TABLE", Name: "notifications"},
-	{Privilege: "UPDATE", Kind: "SEQUENCE", Name: "notifications_id_seq"},
-	{Privilege: "INSERT", Kind: "TABLE", Name: "epoch"},
-	{Privilege: "DELETE", Kind: "TABLE", Name: "epoch"},
-	{Privilege: "UPDATE", Kind: "TABLE", Name: "history"},
-	{Privilege: "UPDATE", Columns: []string{"horizon"}, Kind: "TABLE", Name: "history"},
-	{Privilege: "DELETE", Kind: "TABLE", Name: "history"},
-	{Privilege: "INSERT", Kind: "TABLE", Name: "migrations"},
-	{Privilege: "CREATE", Kind: "SCHEMA"},
-}
-
 // excess looks for rights that an app does not need. REVOKE takes away only rights that were granted to the role itself.
 func (e *Examination) excess(ctx context.Context) (finding, error) {
-	missing, err := sql.Missing(ctx, e.tx, e.Role, excessive...)
+	rights, err := sql.Excess(ctx, e.tx, e.Role)
 	if err != nil {
 		return finding{}, err
-	}
-	var rights, fixes []string
-	has := make(map[string]bool)
-	for _, right := range excessive {
-		whole := right
-		whole.Columns = nil
-		if has[whole.String()] || slices.ContainsFunc(missing, func(m sql.Right) bool { return m.String() == right.String() }) {
-			continue
-		}
-		has[right.String()] = true
-		rights = append(rights, right.String())
-		fixes = append(fixes, fmt.Sprintf("REVOKE %s FROM %s;", right, e.quoted))
 	}
 	if len(rights) == 0 {
 		return ok("the role cannot change or delete notifications"), nil
 	}
+	var fixes []string
+	for _, right := range rights {
+		fixes = append(fixes, terminal.Printable(fmt.Sprintf("REVOKE %s FROM %s;", right, e.quoted)))
+		if right.Privilege == "INSERT" && right.Name == "notifications" && right.Columns == nil { // REVOKE takes away the right for columns, too
+			fixes = append(fixes, fmt.Sprintf("GRANT %s TO %s;", insertRight(), e.quoted))
+		}
+	}
 	fixes = append(fixes, "if every role has the right: revoke it FROM PUBLIC; if the role has it as a member of another role, or as the owner: let the app connect as another role")
-	return finding{warning, "the role has rights that an app does not need: " + strings.Join(rights, ", "), strings.Join(fixes, "\n")}, nil
+	return finding{warning, "the role has rights that an app does not need: " + terminal.Printable(list(rights)), strings.Join(fixes, "\n")}, nil
+}
+
+// insertRight returns the right of an app to insert notifications.
+func insertRight() sql.Right {
+	rights := sql.AppRights()
+	return rights[slices.IndexFunc(rights, func(r sql.Right) bool { return r.Privilege == "INSERT" })]
 }
 
 // senders looks for roles that may insert notifications, but may not call the functions of PostgreSQL that an INSERT
@@ -128,13 +105,76 @@ func (e *Examination) senders(ctx context.Context) (finding, error) {
 	return finding{failure, "INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this", strings.Join(grants, "\n")}, nil
 }
 
-// uncallable is a query for the missing grants of one role, or of all roles with a grant to insert notifications.
-// It finds the table without USAGE on the schema.
-const uncallable = `WITH home AS (SELECT oid, relacl FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications')
-	SELECT format('GRANT EXECUTE ON FUNCTION pg_catalog.%s TO %I;', call, rolname) FROM pg_roles,
-		unnest('{"pg_notify(text, text)","pg_try_advisory_xact_lock_shared(integer, integer)","pg_current_xact_id()"}'::text[]) call
-	WHERE NOT has_function_privilege(pg_roles.oid, 'pg_catalog.' || call, 'EXECUTE') AND CASE WHEN $1::text <> '' THEN rolname = $1
-		ELSE pg_roles.oid IN (
-			SELECT grantee FROM home, aclexplode(relacl) WHERE privilege_type = 'INSERT'
-			UNION SELECT grantee FROM home JOIN pg_attribute ON attrelid = home.oid, aclexplode(attacl) WHERE privilege_type = 'INSERT') END
-	ORDER BY rolname, call`
+// uncallable is a query for the missing grants of one role, or of all roles with a grant to insert notifications. It finds
+// the table without USAGE on the schema.
+//
+// PostgreSQL checks the right to call a function that a constraint, a default, an index or the condition of a trigger
+// calls, and the right to call the function of an operator. Their stored expressions contain the OIDs of these
+// functions. The functions that ring() calls are not in the catalog.
+const uncallable = `WITH home AS (SELECT oid, relacl FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'),
+	expressions (expression) AS (
+		SELECT conbin::text FROM pg_constraint JOIN home ON conrelid = home.oid
+		UNION ALL SELECT adbin::text FROM pg_attrdef JOIN home ON adrelid = home.oid
+		UNION ALL SELECT tgqual::text FROM pg_trigger JOIN home ON tgrelid = home.oid
+		UNION ALL SELECT concat_ws(' ', indexprs::text, indpred::text) FROM pg_index JOIN home ON indrelid = home.oid),
+	calls AS (
+		SELECT found[1]::oid AS call FROM expressions, regexp_matches(expression, ':(?:op)?funcid (\d+)', 'g') found
+		UNION SELECT unnest('{pg_catalog.pg_notify(text\, text),pg_catalog.current_setting(text\, boolean)}'::regprocedure[])),
+	roles AS (SELECT oid, rolname FROM pg_roles WHERE CASE WHEN $1::text <> '' THEN rolname = $1 ELSE oid IN (
+		SELECT grantee FROM home, aclexplode(relacl) WHERE privilege_type = 'INSERT'
+		UNION SELECT grantee FROM home JOIN pg_attribute ON attrelid = home.oid, aclexplode(attacl) WHERE privilege_type = 'INSERT') END)
+	SELECT format('GRANT EXECUTE ON FUNCTION %I.%I(%s) TO %I;', nspname, proname, oidvectortypes(proargtypes), rolname)
+	FROM roles, calls JOIN pg_proc p ON p.oid = call JOIN pg_namespace n ON n.oid = pronamespace
+	WHERE NOT has_function_privilege(roles.oid, p.oid, 'EXECUTE') ORDER BY rolname, nspname, proname, p.oid`
+
+// policies checks whether row level security restricts the role.
+func (e *Examination) policies(ctx context.Context) (finding, error) {
+	var restricted bool
+	const query = `SELECT EXISTS (SELECT FROM pg_class, pg_roles r WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications' AND relrowsecurity
+		AND rolname = $1::text AND NOT rolsuper AND NOT rolbypassrls AND (relforcerowsecurity OR NOT pg_has_role(r.oid, relowner, 'USAGE')))`
+	if err := e.tx.QueryRow(ctx, query, e.Role).Scan(&restricted); err != nil {
+		return finding{}, err
+	}
+	if restricted {
+		return finding{failure, "the table rowcast.notifications has row level security, which can refuse the notifications of this role", "ALTER TABLE rowcast.notifications DISABLE ROW LEVEL SECURITY;"}, nil
+	}
+	return ok("no row security policy restricts the role"), nil
+}
+
+// readOnly looks for settings that make the transactions of roles that may insert notifications read-only.
+func (e *Examination) readOnly(ctx context.Context) (finding, error) {
+	rows, err := e.tx.Query(ctx, readOnlySettings, e.Role)
+	if err != nil {
+		return finding{}, err
+	}
+	resets, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return finding{}, err
+	}
+	if len(resets) == 0 {
+		return ok("no setting makes the transactions of an app read-only"), nil
+	}
+	for i := range resets {
+		resets[i] = terminal.Printable(resets[i])
+	}
+	return finding{failure, "default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail", "SET default_transaction_read_only = off; -- in the session that runs the next statements\n" + strings.Join(resets, "\n")}, nil
+}
+
+// readOnlySettings is a query for the statements that reset default_transaction_read_only. Of the settings for a role, for
+// a database and for both, the one for both has effect, else the one for the role. If none of them exists, the setting of the
+// server has effect. Superusers may insert, but a superuser's own setting is left alone.
+const readOnlySettings = `WITH home AS (SELECT oid, relnamespace FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'),
+	here AS (SELECT oid, datname FROM pg_database WHERE datname = current_database()),
+	roles AS (SELECT r.oid, rolname, rolsuper FROM pg_roles r, home
+		WHERE CASE WHEN $1::text <> '' THEN rolname = $1 ELSE rolcanlogin AND has_any_column_privilege(r.oid, home.oid, 'INSERT') END),
+	settings AS (SELECT setdatabase, setrole, split_part(setting, '=', 2)::boolean AS is_on FROM pg_db_role_setting, unnest(setconfig) setting
+		WHERE setting LIKE 'default\_transaction\_read\_only=%' AND setdatabase IN (0, (SELECT oid FROM here))),
+	effective AS (SELECT DISTINCT ON (roles.oid) rolname, rolsuper, setdatabase, setrole, is_on FROM roles LEFT JOIN settings ON setrole IN (0, roles.oid)
+		ORDER BY roles.oid, setrole <> 0 DESC NULLS LAST, setdatabase <> 0 DESC)
+	SELECT DISTINCT CASE WHEN setrole IS NULL THEN E'ALTER SYSTEM RESET default_transaction_read_only;\nSELECT pg_reload_conf();'
+			WHEN setrole = 0 AND setdatabase = 0 THEN 'ALTER ROLE ALL RESET default_transaction_read_only;'
+			WHEN setrole = 0 THEN format('ALTER DATABASE %I RESET default_transaction_read_only;', datname)
+			ELSE format('ALTER ROLE %I %sRESET default_transaction_read_only;', rolname, CASE WHEN setdatabase <> 0 THEN format('IN DATABASE %I ', datname) ELSE '' END)
+		END FROM effective, here
+	WHERE CASE WHEN setrole IS NULL THEN EXISTS (SELECT FROM pg_settings WHERE name = 'default_transaction_read_only' AND setting = 'on' AND source IN ('configuration file', 'command line'))
+		ELSE is_on AND NOT (rolsuper AND setrole <> 0 AND $1 = '') END ORDER BY 1`

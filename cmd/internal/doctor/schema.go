@@ -109,15 +109,17 @@ func list(rights []sql.Right) string {
 
 func (e *Examination) rowSecurity(ctx context.Context) (finding, error) {
 	var filtered bool
-	const query = `SELECT coalesce(bool_or(row_security_active(oid)), false) FROM pg_class
-		WHERE relnamespace = 'rowcast'::regnamespace AND relkind = 'r'`
-	if err := e.ask(ctx, query, &filtered); err != nil {
+	var statement string
+	const query = `SELECT coalesce(bool_or(row_security_active(oid)), false),
+		coalesce(string_agg(format('ALTER TABLE rowcast.%I DISABLE ROW LEVEL SECURITY;', relname), E'\n' ORDER BY relname) FILTER (WHERE relrowsecurity), '')
+		FROM pg_class WHERE relnamespace = 'rowcast'::regnamespace AND relkind = 'r'`
+	if err := e.ask(ctx, query, &filtered, &statement); err != nil {
 		return finding{}, err
 	}
 	if filtered {
 		return finding{
 			failure, "row security policies hide rows from this role, so the hub would refuse to start",
-			"give the role BYPASSRLS, or make it the owner of the tables, which must not have FORCE ROW LEVEL SECURITY",
+			statement,
 		}, nil
 	}
 	return ok("no row security policy hides rows from this role"), nil
@@ -167,6 +169,35 @@ func (e *Examination) rows(ctx context.Context) (finding, error) {
 		}, nil
 	}
 	return ok("all rows have transaction numbers of this server"), nil
+}
+
+// ids compares the sequence of the ids with the existing ids. An INSERT fails if it gets an id that a row has. Every INSERT
+// fails after the last number of the sequence.
+func (e *Examination) ids(ctx context.Context) (finding, error) {
+	const scarce = 1_000_000_000 // the number of ids from which on the doctor complains
+	var sequence string
+	var last, end, highest int64
+	const find = `SELECT coalesce(max(oid::regclass::text) FILTER (WHERE has_sequence_privilege(oid, 'SELECT')), '') FROM pg_class
+		WHERE oid = to_regclass(pg_get_serial_sequence('rowcast.notifications', 'id'))`
+	if err := e.ask(ctx, find, &sequence); err != nil {
+		return finding{}, err
+	}
+	if sequence == "" {
+		return ok("only a role with SELECT on the sequence of the ids can see whether it is behind the ids of the rows"), nil
+	}
+	query := fmt.Sprintf(`SELECT last_value - (NOT is_called)::int, (SELECT seqmax FROM pg_sequence WHERE seqrelid = ids.tableoid),
+		(SELECT coalesce(max(id), 0) FROM rowcast.notifications WHERE id < %d) FROM %s AS ids`, int64(sql.MaxID), sequence)
+	if err := e.ask(ctx, query, &last, &end, &highest); err != nil {
+		return finding{}, err
+	}
+	fix := fmt.Sprintf("SELECT setval(pg_get_serial_sequence('rowcast.notifications', 'id'), (SELECT coalesce(max(id), 1) FROM rowcast.notifications WHERE id < %d));", int64(sql.MaxID))
+	switch {
+	case last < highest:
+		return finding{failure, fmt.Sprintf("the sequence of the ids is at %d, and the highest id is %d, so INSERTs get ids that rows have, and fail", last, highest), fix}, nil
+	case end-last < scarce:
+		return finding{failure, fmt.Sprintf("the sequence of the ids is at %d, so INSERTs fail after %d more", last, end-last), fix}, nil
+	}
+	return ok("the sequence of the ids is not behind the ids of the rows"), nil
 }
 
 func (e *Examination) hubs(ctx context.Context) (finding, error) {

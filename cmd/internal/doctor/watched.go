@@ -25,6 +25,17 @@ func (e *Examination) watched(ctx context.Context) (finding, error) {
 	}
 	f := ok("tables that are watched: %d", len(all))
 	var texts, fixes []string
+	lacking, err := sql.WatcherGrants(ctx, e.tx)
+	if err != nil {
+		return finding{}, err
+	}
+	if len(lacking) > 0 {
+		f.verdict = failure
+		texts = append(texts, "the owner of a watched table lacks rights, so statements on the table fail")
+		for _, grant := range lacking {
+			fixes = append(fixes, terminal.Printable(grant))
+		}
+	}
 	for _, w := range all {
 		if len(w.Problems) == 0 {
 			continue
