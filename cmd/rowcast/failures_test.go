@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"rowcast/sql/dbtest"
 )
@@ -75,6 +76,7 @@ func TestRetentionIsReportedAsFailing(t *testing.T) {
 		runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data, created_at) VALUES ('alice', '1', now() - interval '1 hour')`)
 	}
 	h := serve(t, limited, "--retain", "1m")
+	askFor(t, time.Minute+waitLimit, h.url+"/readyz", `"failing":{"retention":{`) // a hub deletes nothing in its first minute
 	wantFailing(t, h.url, "retention", "42501")
 	h.err.await(t, `level=WARN msg="cannot delete old rows" error=.*SQLSTATE 42501`)
 }
