@@ -268,7 +268,7 @@ func TestTailCommentsShowLife(t *testing.T) {
 func TestTailWaitsForAHub(t *testing.T) {
 	t.Parallel()
 	tail := start(t, nil, "tail", "--url", "http://127.0.0.1:1/events", "--uid", "alice")
-	tail.err.await(t, `^rowcast: dial tcp 127.0.0.1:1: connect: connection refused; reconnecting in \d(\.\d)?s\n`)
+	tail.err.await(t, `^rowcast: dial tcp 127.0.0.1:1: connect: connection refused: is rowcast serve running at this address\?; reconnecting in \d(\.\d)?s\n`)
 	if code := tail.stop(); code != 0 {
 		t.Errorf("after the stop: got exit code %d, want 0", code)
 	}
