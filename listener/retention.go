@@ -118,8 +118,8 @@ func (r *Retention) disconnect() {
 }
 
 // delete deletes all rows of the oldest transactions, about r.Rows rows at most. It stops before the first transaction
-// that has a row younger than Keep or has not ended MinAge ago. It never deletes the rows of the newest transaction: they are the anchors by which
-// cursors of an earlier epoch are validated.
+// that has a row younger than Keep, or that may have ended less than MinAge ago. It never deletes the rows of the newest
+// transaction: they are the anchors by which cursors of an earlier epoch are validated.
 func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	// Two hubs that delete at the same time would only wait for each other.
 	var horizon, xmin string
@@ -195,7 +195,7 @@ func (r *Retention) observe(text string) error {
 	return nil
 }
 
-// endQuery finds the last transaction to delete, from the horizon ($1) on. A row with a created_at in the future is
+// endQuery finds the last transaction to delete, from the horizon ($1) on and below settled ($4). A row with a created_at in the future is
 // deleted with the next old row: if it were kept, one wrong clock would keep all later rows. The query looks at the
 // first $2 rows that are not in the future. It also looks for young rows in the transaction of the last of them,
 // because this transaction may have more rows.
