@@ -224,7 +224,7 @@ const (
 	// inlineTotal bounds the stored bytes of all rows of a page that come with their data, if PageRows is at most 512.
 	// Their text is then at most 1.2 GB.
 	inlineTotal = 128 << 10
-	// minInline and maxInline bound the stored bytes of one row that comes with its data.
+	// minInline and maxInline are the lowest and the highest value of level.inline.
 	minInline, maxInline = 256, 8 << 10
 	// maxSingle is the largest number of rows of a page that are read by statements of their own.
 	maxSingle = 16

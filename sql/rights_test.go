@@ -73,7 +73,7 @@ func keepFunctions(t *testing.T, conn *pgx.Conn) {
 	run(t, conn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast FROM PUBLIC")
 }
 
-// forbidden are statements that must fail for all roles.
+// forbidden are statements that must fail for an app, a sender and a hub.
 var forbidden = []string{
 	"UPDATE rowcast.notifications SET data = '{}'",
 	"INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '{}', '3')",

@@ -85,8 +85,8 @@ func TestMigratePrint(t *testing.T) {
 	}
 }
 
-// The SQL of --print --no-transaction belongs to the transaction of a framework: a rollback removes the schema, and the statements
-// after it find their tables by the search_path that the framework uses.
+// A framework runs the SQL of --print --no-transaction in its own transaction: a rollback removes the schema, and statements that
+// follow the SQL in the transaction find their tables by the framework's search_path.
 func TestMigratePrintNoTransaction(t *testing.T) {
 	t.Parallel()
 	psql := dbtest.Client(t, "psql")

@@ -29,10 +29,10 @@ func (f finding) String() string {
 func (f finding) breaksPromise() bool { return f.row != nil }
 
 // checkClient compares the rows that a client received with the rows that it should have received: each row that was
-// committed for its recipients since its first id, once. A foreign row must not be received. A row that a crash has
-// lost may be received. The rows of a transaction must be in the order of their ids. If a transaction began after
-// another one had committed, its rows must come later. checkClient uses the times of the model and the serials of the
-// rows, and no cursors.
+// committed for its recipients since the first event id that it received, once. A foreign row must not be received. A
+// row that a crash has lost may be received. The rows of a transaction must be in the order of their row ids. If a
+// transaction began after another one had committed, its rows must come later. To be independent of the code under
+// test, checkClient uses the model's times and row.serial, and no cursors.
 func checkClient(c *client, table []*row) (findings []finding) {
 	find := func(what string, r *row) { findings = append(findings, finding{what, c, r}) }
 	due := map[int]bool{}

@@ -100,8 +100,8 @@ func private() (*cluster.Cluster, error) {
 // binary has the programs and directories that all servers of this test binary use.
 type binary struct {
 	programs cluster.Programs
-	base     string // directory of the files to copy
-	dir      string // directory of the servers
+	base     string // the directory with the data files that each new server copies (see Cluster.Template)
+	dir      string // the directory of the servers
 }
 
 // obtain is a variable because a test replaces it.

@@ -49,7 +49,7 @@ func TestGrantIsRenewed(t *testing.T) {
 				time.Sleep(time.Until(grant.Expires))
 				a.answer = func(string) string { return tt.second }
 				if next, ok := grant.Renew(t.Context()); ok != tt.want || ok && !next.After(time.Now()) {
-					t.Errorf("Renew: got the time %v and %v, want %v, and a time after now if it is true", next, ok, tt.want)
+					t.Errorf("Renew: got %v and the time %v, want %v (and, if true, a time after now)", ok, next, tt.want)
 				}
 			})
 		})

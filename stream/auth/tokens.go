@@ -113,13 +113,13 @@ func (t *Tokens) choose(r *http.Request, tokens []string) (chosen stream.Grant, 
 			cause = err
 		case err != nil:
 		case chosen.User != "" && chosen.User != grant.User:
-			return stream.Grant{}, unauthorized("the cookies " + t.Cookie + " have valid tokens of different users")
+			return stream.Grant{}, unauthorized("the cookies named " + t.Cookie + " have valid tokens of different users")
 		case chosen.User == "" || lastsLonger(grant, chosen):
 			chosen = grant
 		}
 	}
 	if denial, denied := errors.AsType[Denial](cause); denied {
-		cause = Denial{Status: denial.Status, Reason: fmt.Sprintf("none of the %d cookies %s has a valid token; the first: %s", len(tokens), t.Cookie, denial.Reason)}
+		cause = Denial{Status: denial.Status, Reason: fmt.Sprintf("none of the %d cookies named %s has a valid token; the error of the first one: %s", len(tokens), t.Cookie, denial.Reason)}
 	}
 	if chosen.User == "" {
 		return stream.Grant{}, cause
