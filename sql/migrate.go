@@ -122,7 +122,7 @@ func secured(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx) error) err
 const (
 	// lockKey is the key of the advisory lock that makes migrations run one at a time. The session locker of goose
 	// (github.com/pressly/goose), which earlier versions of rowcast used, has the same key.
-	lockKey = 4097083626
+	lockKey int64 = 4097083626
 
 	lockInterval = 200 * time.Millisecond // the time between two attempts to get the lock
 	lockReport   = 5 * time.Second        // the time after which the holder is reported
@@ -138,7 +138,7 @@ func (m Migrator) locked(ctx context.Context, conn *pgx.Conn, change func(pgx.Tx
 		var locked bool
 		holder := ""
 		err := secured(ctx, conn, func(tx pgx.Tx) error {
-			if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock($1)", int64(lockKey)).Scan(&locked); err != nil {
+			if err := tx.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock($1)", lockKey).Scan(&locked); err != nil {
 				return err
 			}
 			if locked {
@@ -175,7 +175,7 @@ func holderOf(ctx context.Context, db querier) string {
 			AND classid::bigint << 32 | objid::bigint = $1
 			AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 	var holder string
-	if err := db.QueryRow(ctx, find, int64(lockKey)).Scan(&holder); err != nil {
+	if err := db.QueryRow(ctx, find, lockKey).Scan(&holder); err != nil {
 		return "another session holds the lock of migrations"
 	}
 	return holder
