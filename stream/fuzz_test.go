@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"rowcast/listener/cursor"
+	"rowcast/listener/feed"
 	"rowcast/stream"
 	"rowcast/stream/sse"
 )
@@ -49,6 +50,7 @@ func FuzzServe(f *testing.F) {
 	f.Add("", "last_event_id="+start.String(), "\u2028", "\ufeff")
 	f.Add("", "last_event_id=%0d%0a;%zz&last_event_id=1-2", "<", "</script>")
 	f.Add("9-0-9223372036854775807-.v_________v-5be3b1f2-00000000", "", "a", "b")
+	f.Add("", "", "alice", "*")
 	hub := newFeed(f).hub
 	f.Fuzz(func(t *testing.T, header, query, user, group string) {
 		if len(user) > 256 || len(group) > 256 { // a recipient has at most 256 bytes
@@ -92,7 +94,7 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// checkRecipients checks that the data of rowcast.hello names the recipients.
+// checkRecipients checks that the data of rowcast.hello names the recipients that were given, except feed.Everyone.
 func checkRecipients(t *testing.T, data string, given ...string) {
 	t.Helper()
 	var got struct{ Recipients []string }
@@ -102,7 +104,7 @@ func checkRecipients(t *testing.T, data string, given ...string) {
 	if slices.ContainsFunc(given, func(r string) bool { return !utf8.ValidString(r) }) {
 		return // JSON and the table cannot contain invalid UTF-8
 	}
-	given = slices.DeleteFunc(given, func(r string) bool { return r == "" })
+	given = slices.DeleteFunc(given, func(r string) bool { return r == "" || r == feed.Everyone })
 	slices.Sort(given)
 	if given = slices.Compact(given); !slices.Equal(got.Recipients, given) {
 		t.Errorf("the stream is for %q, want %q", got.Recipients, given)
