@@ -154,7 +154,7 @@ func TestAttackNotificationsDoNotPutOffTheSafetyPoll(t *testing.T) {
 			r.waitForLock(t, 1)
 			defer notifyAgainAndAgain(t, stranger, channel)()
 			exec(t, conn, "SET rowcast.ring = off")
-			for range 3 { // three rows, because the fetch after an earlier notification may find the first row
+			for range 3 { // three rows, because the fetch after the lock was taken may find the first row
 				insert(t, conn, "not notified for")
 				wantData(t, r.rows(t, 1), `"not notified for"`)
 			}

@@ -153,8 +153,9 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	check("replay", replay(t, replayer, before, one[string](t, conn, "SELECT rowcast.cursor()"), []string{"alice"}))
 }
 
-// All large rows of a transaction together take longer to read than Timeout, but each row takes less. A running hub
-// reads all these rows in one session. A hub that begins later, with Warm, reads rows in one session too.
+// Timeout is long enough for each large row of a transaction, but not for all of them together. A running hub
+// nevertheless reads all of them without losing its session. So does a hub that begins later and reads recent rows
+// first (Warm).
 func TestManyLargeRowsTakeLongerThanTimeout(t *testing.T) {
 	t.Parallel()
 	const rows = 80

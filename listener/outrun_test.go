@@ -71,8 +71,8 @@ func large(t *testing.T, conn *pgx.Conn) {
 		SELECT 'alice', to_jsonb(string_agg(md5(i::text), '')), now() - interval '1 hour' FROM generate_series(1, 1000) i`)
 }
 
-// The same holds for rows that retention deletes after their page was listed, and before their data is read. A replay reports the horizon of the
-// deletion, so that its client is reset.
+// If retention deletes rows after their page was listed and before their data is read, the next batch of a listener has
+// the Reset "expired". A replay reports the horizon of the deletion, so that its client is reset.
 func TestListedRowsAreDeleted(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"fetch", "replay"} {

@@ -189,8 +189,8 @@ func (p *tracker) rolledBack(recipients []string) {
 	}
 }
 
-// wait waits until all hubs have delivered committed rows, given their recipients. It returns the number of rows that
-// not all hubs have delivered within 5 s.
+// wait waits, for at most 5 s, until all hubs have delivered the committed rows with these recipients. It returns the
+// number of rows that a hub has not delivered by then.
 func (p *tracker) wait(recipients []string) (missed int) {
 	deadline, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

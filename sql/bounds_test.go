@@ -16,8 +16,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// INSERT refuses data whose text is too long or far longer than what is stored, even if the data comes compressed from
-// another table. JSON that apps write is accepted, even if it is large or compresses well.
+// INSERT refuses data whose text is too long, or far longer than the data before compression. It measures this also if
+// the data comes compressed from another table. JSON that apps write is accepted, even if it is large or compresses
+// well.
 func TestTextOfDataIsBounded(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

@@ -172,7 +172,8 @@ func TestWatchErrors(t *testing.T) {
 	}
 }
 
-// The types of recipients, events and conditions, and the recipients that a value stands for.
+// The recipient, the event and the condition of a watched table accept only some types. The error for another type names
+// them. An array as the recipient stands for its different elements that are not NULL.
 func TestTypesOfWatchedExpressions(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

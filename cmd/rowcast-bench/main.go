@@ -74,7 +74,7 @@ const description = "Compares rowcast with a naive design on this machine. In th
 type command struct {
 	Only  []string `placeholder:"NAME,…" help:"Run only these scenarios: ${scenarios}."`
 	Quick bool     `help:"Use small loads, to see that everything works. The figures mean nothing."`
-	Table string   `placeholder:"FILE.md" help:"Also write the table to a file."`
+	Table string   `placeholder:"FILE.md" help:"Also write the results, which are printed as Markdown, to this file."`
 	Plot  string   `placeholder:"FILE.svg" help:"Plot latency and CPU by rate, as .svg or .png. This needs the scenario curve."`
 	database.Flags
 }

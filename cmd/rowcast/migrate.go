@@ -66,11 +66,11 @@ func texts(names []roleName) (all []string) {
 	return all
 }
 
-// warn warns of a role that is given as the role of an app and of a hub.
+// warn warns of a role that is given both as the role of a hub and as the role of an app or a sender.
 func (c *migrateCmd) warn(console console) {
 	for _, name := range slices.Concat(c.AppRole, c.SenderRole) {
 		if slices.Contains(c.HubRole, name) {
-			fmt.Fprintf(console.err, "rowcast: the role %q gets the rights of an app and of a hub, so the app can read and delete the notifications of all users\n", string(name))
+			fmt.Fprintf(console.err, "rowcast: the role %q gets the rights of a hub besides those of an app or a sender, so the app can read and delete the notifications of all users\n", string(name))
 		}
 	}
 }

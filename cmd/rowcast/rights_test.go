@@ -91,7 +91,7 @@ func TestMigrateGrants(t *testing.T) {
 		t.Errorf("got %d, %q, %q, want 1 and %q on stderr", code, stdout, stderr, want)
 	}
 	role, _ := login(t, dsn, "Both")
-	const both = ` gets the rights of an app and of a hub, so the app can read and delete the notifications of all users` + "\n"
+	const both = ` gets the rights of a hub besides those of an app or a sender, so the app can read and delete the notifications of all users` + "\n"
 	code, stdout, stderr = run(t, nil, "migrate", "--app-role", role, "--hub-role", role, "--database-url", dsn)
 	if want := `rowcast: the role "` + role + `"` + both; code != 0 || stderr != want {
 		t.Errorf("got %d, %q, %q, want 0 and %q on stderr", code, stdout, stderr, want)

@@ -94,7 +94,7 @@ func parseDuration(text string) (int64, error) {
 	case text == "0":
 		return 0, nil
 	case plainNumber.MatchString(text):
-		return 0, fmt.Errorf("%[1]s has no unit: write %[1]ss, %[1]sm, %[1]sh or %[1]sd", text)
+		return 0, fmt.Errorf("%s has no unit: add ms, s, m, h or d, as in 500ms or 15s", text)
 	case !wholeDuration.MatchString(text):
 		return 0, fmt.Errorf("%q is not a duration such as 500ms, 15s, 12h or 7d", text)
 	}
@@ -149,7 +149,7 @@ var sizeUnits = []struct {
 // parseSize parses a size with a unit.
 func parseSize(text string) (int64, error) {
 	if plainNumber.MatchString(text) {
-		return 0, fmt.Errorf("%[1]s has no unit: write %[1]sKiB, %[1]sMiB or %[1]sGiB", text)
+		return 0, fmt.Errorf("%s has no unit: add KiB, MiB or GiB, as in 64MiB", text)
 	}
 	for _, unit := range sizeUnits {
 		digits, ok := strings.CutSuffix(text, unit.name)

@@ -47,8 +47,9 @@ func Program(t testing.TB, debianPackage string, names ...string) string {
 	return ""
 }
 
-// Node returns the path of Node, in a version that all npm packages in the tests support. It is the one that .ci/run
-// installs, because Debian 12 has Node 18, or else the installed one. If there is none, the test ends with [Missing].
+// Node returns the path of a Node that all npm packages in the tests support: the one that .ci/run installs or, without
+// it, the one on the PATH. (.ci/run installs one because the Node 18 of Debian 12 is too old.) If there is none, or it is
+// too old, the test ends with [Missing].
 func Node(t testing.TB) string {
 	t.Helper()
 	return node(t, caches())
