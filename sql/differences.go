@@ -47,14 +47,14 @@ func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 			}
 		}
 	}
-	for _, query := range []string{strangeOwners, publicGrants, rowSecurity} {
+	for _, query := range []string{strangeOwners, publicGrants, rowSecurity, references} {
 		rows, err := db.Query(ctx, query)
 		if err != nil {
-			return nil, fmt.Errorf("read owners and grants: %w", err)
+			return nil, fmt.Errorf("read owners, grants and foreign keys: %w", err)
 		}
 		more, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Difference])
 		if err != nil {
-			return nil, fmt.Errorf("read owners and grants: %w", err)
+			return nil, fmt.Errorf("read owners, grants and foreign keys: %w", err)
 		}
 		all = append(all, more...)
 	}
@@ -307,3 +307,11 @@ const rowSecurity = `SELECT 'table', format('TABLE rowcast.%I', relname),
 		'has row level security' || CASE WHEN relforcerowsecurity THEN ', also for its owner' ELSE '' END || ', which can hide rows from hubs and refuse notifications',
 		format('ALTER TABLE rowcast.%I %sDISABLE ROW LEVEL SECURITY;', relname, CASE WHEN relforcerowsecurity THEN 'NO FORCE ROW LEVEL SECURITY, ' ELSE '' END), false
 	FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND relrowsecurity ORDER BY relname`
+
+// references is a query for foreign keys of other tables that keep retention from deleting rows.
+const references = `SELECT 'constraint', format('constraint %I of %s', conname, home),
+		'is a foreign key to rowcast.notifications without ON DELETE CASCADE or SET NULL, so retention cannot delete the rows that it refers to, nor any row after them',
+		format('ALTER TABLE %s DROP CONSTRAINT %I;', home, conname), true
+	FROM pg_constraint JOIN pg_class c ON c.oid = conrelid JOIN pg_namespace n ON n.oid = relnamespace, LATERAL format('%I.%I', nspname, relname) home
+	WHERE contype = 'f' AND confdeltype IN ('a', 'r') AND conparentid = 0 AND confrelid = (SELECT oid FROM pg_class
+		WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications') ORDER BY home, conname`

@@ -121,6 +121,11 @@ func TestDoctorFinds(t *testing.T) {
 		{"an index is missing", "indexes", []string{"DROP INDEX rowcast.notifications_recipient_idx"}, "fail index rowcast.notifications.notifications_recipient_idx is missing → CREATE INDEX CONCURRENTLY notifications_recipient_idx ON rowcast.notifications USING btree (recipient, xid, id);"},
 		{"recipient may be NULL", "columns", []string{"ALTER TABLE rowcast.notifications ALTER recipient DROP NOT NULL"}, "fail property not null of rowcast.notifications.recipient is missing → UPDATE rowcast.notifications SET recipient = '* (nobody)' WHERE recipient IS NULL RETURNING id; → ALTER TABLE rowcast.notifications ALTER COLUMN recipient SET NOT NULL;"},
 		{"a weak primary key", "constraints", []string{"ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey"}, "fail constraint rowcast.notifications.notifications_pkey is missing" + renumber + " → ALTER TABLE rowcast.notifications ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);"},
+		{
+			"a foreign key", "constraints",
+			[]string{"CREATE TABLE seen (cascading bigint REFERENCES rowcast.notifications ON DELETE CASCADE, id bigint CONSTRAINT fk REFERENCES rowcast.notifications)"},
+			"warn constraint fk of public.seen is a foreign key to rowcast.notifications without ON DELETE CASCADE or SET NULL, so retention cannot delete the rows that it refers to, nor any row after them → ALTER TABLE public.seen DROP CONSTRAINT fk;",
+		},
 		{"another owner", "owners", []string{"ALTER TABLE rowcast.epoch OWNER TO pg_monitor"}, "fail TABLE rowcast.epoch belongs to the role pg_monitor, and the schema to postgres → ALTER TABLE rowcast.epoch OWNER TO postgres;"},
 		{"rights of everyone", "grants", []string{"GRANT DELETE ON rowcast.notifications TO PUBLIC"}, "warn TABLE rowcast.notifications grants DELETE to PUBLIC, that is to every role → REVOKE ALL ON rowcast.notifications FROM PUBLIC;"},
 		{"no right to notify", "senders", []string{"REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC", "GRANT INSERT ON rowcast.notifications TO pg_monitor"}, "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this → GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO pg_monitor;"},
