@@ -22,7 +22,7 @@ type session struct {
 	connected bool      // all connections that were needed so far are open
 	whole     time.Time // when the session became complete; zero before that
 
-	inspected time.Time // when inspect last counted
+	inspected time.Time // when inspect last counted the foreign rows
 	inquired  time.Time // when a page last came with the state of the server
 }
 

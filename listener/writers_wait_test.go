@@ -43,7 +43,7 @@ func TestWritersDoNotWaitForEachOther(t *testing.T) {
 		hubs[i] = listen(t, dsn)
 	}
 	polled := commitsBy(t, dsn, writers, length)
-	t.Logf("%.0f commits a second with hubs that have an infinite Busy, %.0f with hubs that may poll; %d and %d wake-ups", notified, polled,
+	t.Logf("%.0f commits a second with hubs that have an infinite Busy, %.0f with two hubs that may poll, which had %d and %d wake-ups", notified, polled,
 		hubs[0].Stats.Wakeups.Load(), hubs[1].Stats.Wakeups.Load())
 	// The test compares two rates of the same run, because a loaded machine reduces both.
 	if polled < 2*notified {

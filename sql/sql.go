@@ -62,7 +62,7 @@ func CheckVersion(ctx context.Context, db querier) (version int64, err error) {
 		return 0, fmt.Errorf("find the schema: %w", err)
 	}
 	if installed == nil {
-		return 0, fmt.Errorf("%w: it does not exist", ErrNoSchema)
+		return 0, fmt.Errorf("%w: there is no table %s", ErrNoSchema, versionTable)
 	}
 	if err := db.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versionTable).Scan(&version); err != nil {
 		return 0, fmt.Errorf("read schema version: %w", err)

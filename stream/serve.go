@@ -34,7 +34,8 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	}
 	resume := clientCursorOf(r)
 	var first []byte
-	if wire.CanTakeOver(r) { // through net/http, a write may have to wait, so the goroutine of join writes
+	// Without a takeover, the stream begins in the goroutine of join, because a write through net/http may have to wait.
+	if wire.CanTakeOver(r) {
 		first = h.beginAtPresent(s, resume)
 	}
 	setHeaders(w.Header())

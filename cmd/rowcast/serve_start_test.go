@@ -32,7 +32,7 @@ func TestServeDoesNotStart(t *testing.T) {
 		{
 			"without the schema",
 			[]string{"--database-url", empty, "--insecure-uid"},
-			"schema rowcast is missing, incomplete or too old: it does not exist: run rowcast migrate",
+			"schema rowcast is missing, incomplete or too old: there is no table rowcast.migrations: run rowcast migrate",
 		},
 		{
 			"with an old schema",

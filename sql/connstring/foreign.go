@@ -95,7 +95,8 @@ var foreign = map[string]string{
 		"targetServerType tcpKeepAlive tcpNoDelay unknownLength",
 }
 
-// libpqNames are what libpq calls some of the foreign parameters.
+// libpqNames says what to write for libpq in place of some foreign parameters: another name, or a parameter with its
+// value.
 var libpqNames = map[string]string{
 	"ApplicationName": "application_name",
 	"connectTimeout":  "connect_timeout",

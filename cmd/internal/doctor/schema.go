@@ -136,7 +136,7 @@ func (e *Examination) migrations(ctx context.Context) (finding, error) {
 	}
 	if version > sql.Version() {
 		return finding{
-			warning, fmt.Sprintf("the schema has version %d, newer than version %d of this rowcast, which therefore does not compare its objects", version, sql.Version()),
+			warning, fmt.Sprintf("the schema has version %d, and this rowcast knows versions up to %d, so the objects of the schema were not checked", version, sql.Version()),
 			"use the rowcast that has migrated the schema",
 		}, nil
 	}

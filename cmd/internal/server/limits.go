@@ -47,7 +47,11 @@ func divideDescriptors(available uint64, streams, replays int) (division, error)
 		return division{}, fmt.Errorf("--replays: %d connections for replays leave no open files for streams, because this process may have only %d: "+
 			"lower --replays, or %s", replays, all, howToRaise)
 	}
-	if streams > d.streams {
+	switch {
+	case streams > d.streams && all == maxDescriptors:
+		return division{}, fmt.Errorf("--max-connections: a hub uses at most %d open files, which is enough for %d streams, not for %d: "+
+			"lower --max-connections, and start more hubs", all, d.streams, streams)
+	case streams > d.streams:
 		return division{}, fmt.Errorf("--max-connections: this process may have %d open files, which is enough for %d streams, not for %d: "+
 			"lower --max-connections, or %s", all, d.streams, streams, howToRaise)
 	}

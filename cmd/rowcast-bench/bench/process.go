@@ -33,7 +33,9 @@ func (b *Bench) spawn(ctx context.Context, name, dsn string, args ...string) (*p
 	cmd.SysProcAttr = ownGroup()
 	p := &process{name: name, cmd: cmd, stderr: newStderrLines(), ended: make(chan struct{})}
 	cmd.Stderr = p.stderr
-	stdout, out, err := os.Pipe() // StdoutPipe is not used, because Wait would close it too early
+	// Wait would close the pipe of StdoutPipe, perhaps before the last answer has been read. The garbage collector closes
+	// this pipe.
+	stdout, out, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +52,6 @@ func (b *Bench) spawn(ctx context.Context, name, dsn string, args ...string) (*p
 	go func() {
 		_ = cmd.Wait()
 		p.stderr.end()
-		stdout.Close()
 		close(p.ended)
 	}()
 	return p, nil
@@ -74,7 +75,7 @@ func (b *Bench) child(ctx context.Context, role, dsn string) (*process, error) {
 	return b.spawn(ctx, role, dsn, ChildArgument, role)
 }
 
-// call sends the command do with an argument to a child process, and returns the result.
+// call sends a command to a child process and returns the result. do is the name of the command, and with is its argument.
 func call[Result any](p *process, do string, with any) (result Result, err error) {
 	raw, err := json.Marshal(with)
 	if err != nil {

@@ -26,7 +26,7 @@ func newWriters(context.Context) (actions, error) {
 
 type openWriters struct {
 	Connections int
-	Schema      string // the schema of the table
+	Schema      string // the schema with the table notifications
 	App         bool   // each row is written in a transaction with three other statements
 }
 

@@ -112,7 +112,7 @@ func savepoint[Q any](c Client[Q]) error {
 // refused returns an error unless PostgreSQL has refused an empty recipient.
 func refused(err error) error {
 	if err == nil || !strings.Contains(err.Error(), "recipient_is_1_to_256_bytes") {
-		return fmt.Errorf("an empty recipient: got %w, want the constraint recipient_is_1_to_256_bytes", err)
+		return fmt.Errorf("an empty recipient: got %v, want the constraint recipient_is_1_to_256_bytes", err)
 	}
 	return nil
 }
@@ -129,8 +129,11 @@ func readBack[Q any](c Client[Q]) error {
 		var got []string
 		for _, row := range rows {
 			var data any
-			if err := json.Unmarshal([]byte(row.Data), &data); err != nil || row.ID <= 0 {
-				return fmt.Errorf("read back %+v: %w", row, err)
+			if err := json.Unmarshal([]byte(row.Data), &data); err != nil {
+				return fmt.Errorf("read back %+v: decode data: %w", row, err)
+			}
+			if row.ID <= 0 {
+				return fmt.Errorf("read back %+v: got the id %d, want a positive one", row, row.ID)
 			}
 			compact, _ := json.Marshal(data)
 			got = append(got, row.Event+" "+string(compact))
