@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/jackc/pgx/v5"
@@ -91,6 +92,10 @@ func Unwatch(ctx context.Context, dsn, name string) (table string, was bool, err
 	return table, was, err
 }
 
+// watchLockTimeout bounds the wait for the locks of a table. While a session waits for them, statements of an app that
+// come later wait behind it.
+const watchLockTimeout = 5 * time.Second
+
 // onTable finds a table with the search_path of the connection. It calls change in a transaction with a safe
 // search_path, with the name of the table and its schema.
 func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table string) error) error {
@@ -106,13 +111,18 @@ func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table
 	if target == nil {
 		return fmt.Errorf("the table %s does not exist in this database: write it with its schema, as in public.orders, and a name with capital letters in double quotes", name)
 	}
-	return securedByOwner(ctx, conn, func(tx pgx.Tx) error {
+	err = securedByOwner(ctx, conn, func(tx pgx.Tx) error {
 		var table string
-		if err := tx.QueryRow(ctx, "SELECT $1::oid::regclass::text", *target).Scan(&table); err != nil {
+		const begin = "SELECT $1::oid::regclass::text FROM set_config('lock_timeout', $2, true)"
+		if err := tx.QueryRow(ctx, begin, *target, fmt.Sprint(watchLockTimeout.Milliseconds())).Scan(&table); err != nil {
 			return err
 		}
 		return change(tx, table)
 	})
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "55P03" {
+		return fmt.Errorf("%w: after %v, another transaction still uses the table: try again after its end", err, watchLockTimeout)
+	}
+	return err
 }
 
 // securedByOwner calls f like [secured], if the schema has the functions that watch tables. The error for a role without
@@ -172,7 +182,7 @@ func (e hinted) Unwrap() error { return e.cause }
 type Watched struct {
 	Watch
 	Problems []string // sentences without a full stop
-	// Failing reports that an expression names a column that the table no longer has, so that statements fail.
+	// Failing reports that statements on the table fail, or send nothing if OnError is skip.
 	Failing bool
 	// Mend is SQL that mends the problems, if a statement can.
 	Mend string
@@ -197,14 +207,14 @@ func ListWatched(ctx context.Context, dsn string) (all []Watched, err error) {
 // It does not let PostgreSQL parse an expression. Even the analysis of a statement converts constants, which can run code
 // of the owner of the table (the CHECK of a domain, for example), with the rights of the role that asks.
 func ReadWatched(ctx context.Context, db rowsQuerier) ([]Watched, error) {
-	rows, err := db.Query(ctx, "SELECT coalesce(target::text, ''), watcher::text, coalesce(options, '{}'), problems, dropped FROM rowcast.watched()")
+	rows, err := db.Query(ctx, "SELECT coalesce(target::text, ''), watcher::text, coalesce(options, '{}'), problems, failing, dropped FROM rowcast.watched()")
 	if err != nil {
 		return nil, fmt.Errorf("list the watched tables: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w Watched, err error) {
 		var table, watcher string
 		var dropped []string
-		if err = row.Scan(&table, &watcher, &w.Watch, &w.Problems, &dropped); err != nil {
+		if err = row.Scan(&table, &watcher, &w.Watch, &w.Problems, &w.Failing, &dropped); err != nil {
 			return w, err
 		}
 		w.Table = table
@@ -219,13 +229,14 @@ func ReadWatched(ctx context.Context, db rowsQuerier) ([]Watched, error) {
 
 // examine finds the expressions that name a dropped column, and sets Mend.
 func (w *Watched) examine(watcher string, dropped []string) {
+	renamed := false
 	for _, e := range []struct{ name, text string }{
 		{"when", w.When}, {"recipient", w.Recipient}, {"event", w.Event}, {"data", w.Data},
 	} {
 		names := identifiers(e.text)
 		for _, column := range dropped {
 			if slices.Contains(names, column) {
-				w.Failing = true
+				renamed, w.Failing = true, true
 				w.Problems = append(w.Problems, fmt.Sprintf("the %s expression %s names the column %q, which was dropped or renamed", e.name, e.text, column))
 			}
 		}
@@ -233,10 +244,15 @@ func (w *Watched) examine(watcher string, dropped []string) {
 	switch {
 	case w.Table == "":
 		w.Mend = "DROP FUNCTION " + watcher + ";"
-	case len(w.Problems) > 0 && !w.Failing:
+	case slices.Contains(w.Problems, foreignChild):
+		w.Mend = "SELECT rowcast.unwatch(" + literal(w.Table) + ");"
+	case len(w.Problems) > 0 && !renamed:
 		w.Mend = w.Statement() + ";"
 	}
 }
+
+// foreignChild is a problem of a table that cannot be watched.
+const foreignChild = "it has a partition or child that is a foreign table"
 
 // token matches a string constant, a comment, a quoted identifier (group 1), or another word (group 2). It does not know
 // dollar quotes with a tag, whose words count as identifiers.

@@ -168,17 +168,7 @@ func TestWatchTwoTablesAtOnce(t *testing.T) {
 		_, err := second.Exec(dbtest.Context(t), "SELECT rowcast.watch('b', 'id')")
 		done <- err
 	}()
-	const waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
-	for waiting := false; !waiting; {
-		if err := monitor.QueryRow(dbtest.Context(t), waits, int32(second.PgConn().PID())).Scan(&waiting); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case err := <-done:
-			t.Fatalf("the second session did not wait for the first: got %v", err)
-		default:
-		}
-	}
+	waitForLock(t, monitor, second, done)
 	run(t, first, "COMMIT")
 	if err := dbtest.Receive(t, done, "the end of the second watch"); err != nil {
 		t.Errorf("two sessions watch tables at once: %v", err)
@@ -186,6 +176,22 @@ func TestWatchTwoTablesAtOnce(t *testing.T) {
 	run(t, first, "INSERT INTO a VALUES (1); INSERT INTO b VALUES (2)")
 	if got := text(t, first, notified); !strings.Contains(got, "1 message") || !strings.Contains(got, "2 message") {
 		t.Errorf("got the notifications %q, want one of each table", got)
+	}
+}
+
+// waitForLock waits until a session waits for a lock. done receives the end of its statement, which comes later.
+func waitForLock(t *testing.T, monitor, conn *pgx.Conn, done <-chan error) {
+	t.Helper()
+	const waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
+	for waiting := false; !waiting; {
+		if err := monitor.QueryRow(dbtest.Context(t), waits, int32(conn.PgConn().PID())).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("the statement did not wait for a lock: got %v", err)
+		default:
+		}
 	}
 }
 
@@ -208,13 +214,18 @@ func TestProblemsOfWatchedTables(t *testing.T) {
 		harm, want string
 		failing    bool
 	}{
-		"none":               {`ALTER TABLE t DROP c, DROP e; ALTER TABLE t ENABLE ALWAYS TRIGGER rowcast_watch_insert; ALTER TABLE t RENAME TO s; ALTER TABLE s RENAME TO t`, "", false},
-		"disabled":           {`ALTER TABLE t DISABLE TRIGGER rowcast_watch_update`, "disabled triggers: rowcast_watch_update", false},
-		"replica":            {`ALTER TABLE t ENABLE REPLICA TRIGGER rowcast_watch_insert`, "disabled triggers: rowcast_watch_insert", false},
-		"one trigger":        {`DROP TRIGGER rowcast_watch_update ON t`, "missing triggers: update", false},
-		"no trigger":         {`DROP TRIGGER rowcast_watch_update ON t; DROP TRIGGER rowcast_watch_insert ON t`, "the table public.t or its triggers were dropped", false},
-		"dropped table":      {`DROP TABLE t`, "the table public.t or its triggers were dropped", false},
-		"another owner":      {`ALTER TABLE t OWNER TO pg_monitor`, "the table belongs to pg_monitor, and its trigger function to postgres", false},
+		"none":          {`ALTER TABLE t DROP c, DROP e; ALTER TABLE t ENABLE ALWAYS TRIGGER rowcast_watch_insert; ALTER TABLE t RENAME TO s; ALTER TABLE s RENAME TO t`, "", false},
+		"disabled":      {`ALTER TABLE t DISABLE TRIGGER rowcast_watch_update`, "disabled triggers: rowcast_watch_update", false},
+		"replica":       {`ALTER TABLE t ENABLE REPLICA TRIGGER rowcast_watch_insert`, "disabled triggers: rowcast_watch_insert", false},
+		"one trigger":   {`DROP TRIGGER rowcast_watch_update ON t`, "missing triggers: update", false},
+		"no trigger":    {`DROP TRIGGER rowcast_watch_update ON t; DROP TRIGGER rowcast_watch_insert ON t`, "the table public.t or its triggers were dropped", false},
+		"dropped table": {`DROP TABLE t`, "the table public.t or its triggers were dropped", false},
+		"another owner": {`ALTER TABLE t OWNER TO pg_monitor`, "the table belongs to pg_monitor, and its trigger function to postgres", true},
+		"another type":  {`ALTER TABLE t ALTER a TYPE text, ALTER c TYPE bigint`, "columns with another type: a was integer and is text, c was integer and is bigint", false},
+		"foreign child": {
+			`CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE TABLE child () INHERITS (t); CREATE FOREIGN TABLE far () INHERITS (child) SERVER s`,
+			"it has a partition or child that is a foreign table", true,
+		},
 		"no right to insert": {`ALTER TABLE t OWNER TO pg_monitor; DO $$ BEGIN EXECUTE format('ALTER FUNCTION %s OWNER TO pg_monitor', (SELECT watcher FROM rowcast.watched())); END $$`, "the owner pg_monitor of the trigger function may not insert notifications", false},
 		"renamed column":     {`ALTER TABLE t RENAME d TO x`, `the when expression o.d IS NULL -- e names the column "d", which was dropped or renamed`, true},
 		"dropped column":     {`ALTER TABLE t DROP "B c"`, `the data expression jsonb_build_object('c', "B c") names the column "B c", which was dropped or renamed`, true},
@@ -237,7 +248,7 @@ func TestProblemsOfWatchedTables(t *testing.T) {
 				return problems, mend, failing
 			}
 			problems, mend, failing := read()
-			if problems != test.want || failing != test.failing || (mend == "") != (failing || problems == "") {
+			if problems != test.want || failing != test.failing || (mend == "") != (problems == "" || strings.Contains(problems, "dropped or renamed")) {
 				t.Fatalf("got %q, %t, mend %s, want %q, %t", problems, failing, mend, test.want, test.failing)
 			}
 			if mend == "" {
@@ -323,5 +334,99 @@ func TestVirtualColumnsAreRefused(t *testing.T) {
 	}
 	if got := text(t, conn, "SELECT rowcast.unwatch('t')::text"); got != "true" {
 		t.Errorf("unwatch: got %s, want true", got)
+	}
+}
+
+// The settings of the session that writes do not change what the expressions mean. Every role can change them.
+func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	run(t, conn, `CREATE TABLE t (who text, at date, took interval, bytes bytea, share float8);
+		SELECT rowcast.watch('t', 'who', 'at::text', 'jsonb_build_array(took::text, bytes::text, share::text)', "when" => $$who !~ '\W' AND NOT coalesce(who = NULL, false)$$)`)
+	const insert = `INSERT INTO t VALUES ('alice', '2026-02-01', '1 day 2 hours', 'x', 0.1::float8 + 0.2), ('*', '2026-02-01', '1', '', 1), (NULL, '2026-02-01', '1', '', 1)`
+	run(t, conn, insert)
+	run(t, conn, `SET standard_conforming_strings = off; SET escape_string_warning = off; SET transform_null_equals = on; SET DateStyle = 'SQL, DMY';
+		SET IntervalStyle = iso_8601; SET bytea_output = escape; SET extra_float_digits = -10; DISCARD PLANS`)
+	run(t, conn, insert)
+	const want = `["1 day 02:00:00", "\\x78", "0.30000000000000004"]`
+	if got := text(t, conn, "SELECT string_agg(concat_ws(' ', recipient, event, data), E'\n') FROM rowcast.notifications"); got != "alice 2026-02-01 "+want+"\nalice 2026-02-01 "+want {
+		t.Errorf("got %s, want the same notification twice, for alice alone", got)
+	}
+}
+
+// If a table gets another owner, the owner's code must not run with the rights of the earlier one. The statements fail, or
+// send nothing, until the table is watched again. An owner with all rights of the earlier one may go on.
+func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Database(t))
+	seller := createRole(t, conn, "seller")
+	quoted := pgx.Identifier{seller}.Sanitize()
+	run(t, conn, `CREATE SCHEMA shop; GRANT ALL ON SCHEMA shop TO `+quoted+`; CREATE TABLE shop.fails (id int); CREATE TABLE shop.skips (id int);
+		SELECT rowcast.watch('shop.fails', 'id'), rowcast.watch('shop.skips', 'id', on_error => 'skip');
+		ALTER TABLE shop.fails OWNER TO `+quoted+`; ALTER TABLE shop.skips OWNER TO `+quoted)
+	setRole(t, conn, seller)
+	run(t, conn, `CREATE TYPE shop.code AS ENUM ('a');
+		CREATE FUNCTION shop.spy(shop.code) RETURNS json LANGUAGE plpgsql AS $$ BEGIN RETURN to_json(current_user); END $$;
+		CREATE CAST (shop.code AS json) WITH FUNCTION shop.spy(shop.code);
+		ALTER TABLE shop.fails ADD code shop.code; ALTER TABLE shop.skips ADD code shop.code`)
+	_, err := conn.Exec(dbtest.Context(t), "INSERT INTO shop.fails VALUES (1, 'a')")
+	failed, ok := errors.AsType[*pgconn.PgError](err)
+	if want := "rowcast: watching shop.fails: the table belongs to " + quoted + ", and its trigger function to postgres"; !ok || failed.Code != "42501" || failed.Message != want {
+		t.Errorf("got %v, want insufficient_privilege and %q", err, want)
+	}
+	run(t, conn, "INSERT INTO shop.skips VALUES (2, 'a'); RESET ROLE")
+	if got := text(t, conn, "SELECT count(*)::text FROM rowcast.notifications"); got != "0" {
+		t.Errorf("got %s notifications, want none", got)
+	}
+	run(t, conn, "SELECT rowcast.watch('shop.fails', 'id')")
+	run(t, conn, "ALTER TABLE shop.skips OWNER TO CURRENT_USER")
+	setRole(t, conn, seller)
+	run(t, conn, "INSERT INTO shop.fails VALUES (3, 'a'); RESET ROLE; INSERT INTO shop.skips VALUES (4, 'a')")
+	if got, want := text(t, conn, "SELECT string_agg(recipient || data, ' ') FROM rowcast.notifications"), seller; !strings.Contains(got, `"code": "`+strings.ReplaceAll(want, `"`, `\"`)) || !strings.Contains(got, `4{"id": 4, "code": "postgres"}`) {
+		t.Errorf("got %s, want a notification that %s evaluated and one that postgres evaluated", got, want)
+	}
+	run(t, conn, "DROP SCHEMA shop CASCADE") // DROP OWNED does not drop the cast
+}
+
+// watch fails if the name of the table belongs to another table when it gets the lock. The triggers of the function of
+// one owner must not be on the table of another.
+func TestWatchWhileATableGetsTheName(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	seller := pgx.Identifier{createRole(t, conn, "seller")}.Sanitize()
+	other, monitor := connect(t, dsn), connect(t, dsn)
+	run(t, conn, "CREATE SCHEMA a; CREATE SCHEMA b; GRANT USAGE ON SCHEMA a TO "+seller+"; CREATE TABLE a.t (id int); CREATE TABLE b.t (id int, secret text); ALTER TABLE a.t OWNER TO "+seller)
+	run(t, other, "BEGIN; LOCK TABLE a.t IN SHARE MODE")
+	done := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(dbtest.Context(t), "SELECT rowcast.watch('a.t', 'id')")
+		done <- err
+	}()
+	waitForLock(t, monitor, conn, done)
+	run(t, other, "ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; COMMIT")
+	err := dbtest.Receive(t, done, "the end of watch")
+	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Message != "rowcast: another table got the name of the table" {
+		t.Errorf("got %v, want that another table got the name", err)
+	}
+	if got := text(t, monitor, "SELECT count(*)::text FROM rowcast.watched()"); got != "0" {
+		t.Errorf("%s tables are watched, want none", got)
+	}
+}
+
+// Install gives up if another transaction uses the table, because the statements of an app wait behind it.
+func TestWatchWaitsForTheTableForALimitedTime(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	conn := connect(t, dsn)
+	run(t, conn, "CREATE TABLE t (id int); SELECT rowcast.watch('t', 'id')")
+	run(t, conn, "BEGIN; TABLE t")
+	_, err := sql.Watch{Table: "public.t", Recipient: "id"}.Install(dbtest.Context(t), dsn)
+	if want := "after 5s, another transaction still uses the table: try again after its end"; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v, want an error that ends with %q", err, want)
+	}
+	run(t, conn, "COMMIT")
+	if _, err := (sql.Watch{Table: "public.t", Recipient: "id"}).Install(dbtest.Context(t), dsn); err != nil {
+		t.Errorf("after the end of the transaction: %v", err)
 	}
 }

@@ -7,11 +7,12 @@ CREATE FUNCTION rowcast.recipients(anynonarray) RETURNS SETOF text LANGUAGE sql 
 CREATE FUNCTION rowcast.recipients(anyarray) RETURNS SETOF text LANGUAGE sql STABLE AS
     'SELECT DISTINCT r::pg_catalog.text FROM pg_catalog.unnest($1) AS u(r) WHERE r IS NOT NULL';
 
--- watched() returns the watched tables, with the options of watch() and what is wrong. target is NULL for a trigger
--- function that has no trigger. dropped has the columns that the table had when it was watched, and no longer has: they
--- were dropped or renamed. An expression that names one of them fails.
+-- watched() returns the watched tables, with the options of watch() and what is wrong. failing reports that statements on
+-- the table fail, or that on_error skips them. target is NULL for a trigger function that has no trigger. dropped has the
+-- columns that the table had when it was watched, and no longer has: they were dropped or renamed. An expression that
+-- names one of them fails.
 CREATE FUNCTION rowcast.watched()
-    RETURNS TABLE (target regclass, watcher regprocedure, options jsonb, problems text[], dropped text[])
+    RETURNS TABLE (target regclass, watcher regprocedure, options jsonb, problems text[], failing boolean, dropped text[])
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid::regclass, p.oid::regprocedure, o, array_remove(ARRAY[
         CASE WHEN c.oid IS NULL THEN concat('the table ', o ->> 'table', ' or its triggers were dropped') END,
@@ -22,17 +23,25 @@ CREATE FUNCTION rowcast.watched()
             WHERE tgrelid = c.oid AND tgfoid = p.oid AND tgenabled NOT IN ('O', 'A')),
         (SELECT 'virtual generated columns, which PostgreSQL does not compute for triggers: ' || string_agg(quote_ident(attname), ', ')
             FROM pg_attribute WHERE attrelid = c.oid AND attgenerated = 'v' AND NOT attisdropped),
+        (SELECT 'columns with another type: ' || string_agg(format('%I was %s and is %s', attname, o -> 'columns' ->> attname, atttypid::regtype), ', ')
+            FROM pg_attribute WHERE attrelid = c.oid AND NOT attisdropped AND atttypid::regtype::text <> o -> 'columns' ->> attname),
+        CASE WHEN has_foreign THEN 'it has a partition or child that is a foreign table' END,
         CASE WHEN relowner <> proowner THEN
             format('the table belongs to %I, and its trigger function to %I', pg_get_userbyid(relowner), pg_get_userbyid(proowner)) END,
         CASE WHEN NOT (has_schema_privilege(proowner, home, 'USAGE') AND has_column_privilege(proowner, notifications, 'recipient', 'INSERT')) THEN
             format('the owner %I of the trigger function may not insert notifications', pg_get_userbyid(proowner)) END], NULL),
-        ARRAY(SELECT d FROM jsonb_array_elements_text(o -> 'columns') AS d WHERE c.oid IS NOT NULL AND NOT EXISTS (
+        coalesce(has_foreign OR NOT pg_has_role(relowner, proowner, 'USAGE'), false),
+        ARRAY(SELECT d FROM jsonb_object_keys(o -> 'columns') AS d WHERE c.oid IS NOT NULL AND NOT EXISTS (
             SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = d AND NOT attisdropped))
     FROM (SELECT relnamespace AS home, oid AS notifications FROM pg_class
             WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications') AS ours
         JOIN pg_proc AS p ON pronamespace = home AND proname ~ '^watch_[0-9a-f]{32}$' AND prorettype = 'trigger'::regtype
         CROSS JOIN LATERAL CAST(substring(split_part(prosrc, E'\n', 1) FROM '^-- rowcast\.watch (.*)$') AS jsonb) AS o
         LEFT JOIN pg_class AS c ON c.oid IN (SELECT tgrelid FROM pg_trigger WHERE tgfoid = p.oid)
+        -- PostgreSQL has no transition tables for foreign tables, so a statement on a table with such a child fails.
+        CROSS JOIN LATERAL (
+            WITH RECURSIVE family AS (SELECT c.oid AS id UNION SELECT inhrelid FROM pg_inherits JOIN family ON inhparent = id)
+            SELECT EXISTS (SELECT FROM family JOIN pg_class AS f ON f.oid = id WHERE f.relkind = 'f')) AS children (has_foreign)
     ORDER BY c.oid::regclass::text COLLATE "C", proname
 $$;
 
@@ -114,7 +123,7 @@ CREATE FUNCTION rowcast.watch_refusal(part text, expression text, violated text,
         WHEN violated = '' AND part = 'data' THEN format('is NULL; for example coalesce(to_jsonb(%s), ''null'')', expression)
         WHEN violated = '' THEN 'is NULL'
         WHEN value = '' AND part = 'event' THEN format('is empty; for example coalesce(nullif(%s, ''''), ''message'')', expression)
-        WHEN value = '' THEN format('is empty; nullif(%s, '''') sends nothing', expression)
+        WHEN value = '' THEN format('is empty; nullif(%1$s, '''') sends nothing, or array_remove(%1$s, '''') for an array', expression)
         WHEN violated = 'event_is_not_reserved' THEN format('is reserved; for example ''order.'' || %s', expression)
         ELSE 'violates the constraint ' || violated
     END
@@ -143,14 +152,16 @@ END
 $$;
 
 -- watch_function() creates a function that runs with the rights of the owner of a table. The owner gets the rights of a
--- sender, without which the function could not insert notifications.
+-- sender, without which the function could not insert notifications. Settings of the session that writes must not change
+-- what the expressions mean, because any role can change them.
 CREATE FUNCTION rowcast.watch_function(watcher name, result text, body text, owner name) RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     lends boolean := NOT has_schema_privilege(owner, 'rowcast', 'CREATE');
 BEGIN
-    EXECUTE format('CREATE FUNCTION rowcast.%I() RETURNS %s LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L',
-        watcher, result, body);
+    EXECUTE format('CREATE FUNCTION rowcast.%I() RETURNS %s LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp'
+        ' SET standard_conforming_strings = on SET transform_null_equals = off SET "DateStyle" FROM CURRENT SET "IntervalStyle" FROM CURRENT'
+        ' SET bytea_output FROM CURRENT SET extra_float_digits FROM CURRENT AS %L', watcher, result, body);
     EXECUTE format('REVOKE ALL ON FUNCTION rowcast.%I() FROM PUBLIC', watcher);
     IF NOT (SELECT pg_has_role(owner, nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'rowcast') THEN
         EXECUTE format('GRANT USAGE ON SCHEMA rowcast TO %I', owner);
@@ -187,7 +198,8 @@ CREATE FUNCTION rowcast.watch(target regclass, recipient text, event text DEFAUL
     RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $watch$
 DECLARE
     options jsonb := jsonb_build_object('when', "when", 'recipient', recipient, 'event', event, 'data', data, 'on', "on", 'on_error', on_error,
-        'table', target::text, 'columns', ARRAY(SELECT attname FROM pg_attribute WHERE attrelid = target AND attnum > 0 AND NOT attisdropped));
+        'table', target::text, 'columns', (SELECT coalesce(jsonb_object_agg(attname, atttypid::regtype), '{}')
+            FROM pg_attribute WHERE attrelid = target AND attnum > 0 AND NOT attisdropped));
     -- A line break before the closing parenthesis ends a comment in an expression.
     parts jsonb := jsonb_build_object('when', format(E'(%s\n)', "when"), 'recipient', format(E'(%s\n)', recipient),
         'event', format(E'(%s\n)', event), 'data', format(E'(%s\n)', data));
@@ -214,6 +226,8 @@ DECLARE
     part text;
     operation text;
     body text;
+    created record;
+    level constant text := CASE on_error WHEN 'skip' THEN 'WARNING' ELSE 'EXCEPTION' END;
 BEGIN
     PERFORM rowcast.watch_check(target, current_user);
     -- The trigger function calls functions of the owner of the schema with the rights of the owner of the table.
@@ -262,7 +276,8 @@ BEGIN
                     'Each expression is one SQL expression over the new row n and the old row o. A constant text needs single quotes.'
                 WHEN SQLSTATE = '42P01' THEN 'The new row is n, the old one o. If a table is meant, write it with its schema, as in public.orders.'
                 WHEN SQLSTATE IN ('42883', '42704') THEN 'Write names outside pg_catalog with their schema, as in public.f(id).'
-                WHEN SQLSTATE = '42501' THEN format('The expressions run with the rights of %%I, the owner of the table.', current_user) END);
+                WHEN SQLSTATE = '42501' THEN format('The expressions run with the rights of %%I, the owner of the table.', current_user)
+                WHEN hint = '' THEN 'Try the expression in a SELECT from the table.' END);
             RAISE EXCEPTION USING ERRCODE = SQLSTATE, HINT = hint, MESSAGE = format('rowcast: watching %%s: %%s failed: %%s', %1$L,
                 coalesce(part || ' expression ' || (%2$L::jsonb ->> part), 'the combination of the expressions'), SQLERRM);
         END;
@@ -320,6 +335,14 @@ DECLARE
     rowcast_violated text;
     rowcast_value text;
 BEGIN
+    -- The code of another owner, in a cast for example, must not run with the rights of the owner of this function.
+    IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), current_user, 'USAGE') THEN
+        RAISE $body$ || level || $body$ USING ERRCODE = 'insufficient_privilege', HINT = 'Watch the table again.',
+            MESSAGE = format('rowcast: watching %s: the table belongs to %I, and its trigger function to %I', TG_RELID::regclass,
+                (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = TG_RELID), current_user);
+        RETURN NULL;
+    END IF;
+    BEGIN
 $body$;
     FOREACH operation IN ARRAY "on" LOOP
         body := body || format($body$
@@ -365,8 +388,9 @@ EXCEPTION WHEN OTHERS THEN
     END IF;
     RAISE %5$s USING ERRCODE = rowcast_code, MESSAGE = format('rowcast: watching %%s: %%s', TG_RELID::regclass, rowcast_text);
     RETURN NULL;
+    END;
 END
-$body$, sources, parts, parts ->> 'when', options, CASE on_error WHEN 'skip' THEN 'WARNING' ELSE 'EXCEPTION' END);
+$body$, sources, parts, parts ->> 'when', options, level);
 
     PERFORM rowcast.unwatch(target);
     PERFORM rowcast.watch_function(watcher, 'trigger', body, owner);
@@ -375,5 +399,11 @@ $body$, sources, parts, parts ->> 'when', options, CASE on_error WHEN 'skip' THE
             operation, operation, target, CASE operation WHEN 'insert' THEN 'NEW TABLE AS rowcast_new' WHEN 'delete' THEN 'OLD TABLE AS rowcast_old'
                 ELSE 'NEW TABLE AS rowcast_new OLD TABLE AS rowcast_old' END, watcher);
     END LOOP;
+    SELECT * INTO created FROM rowcast.watched() AS w(relation, function) WHERE function = format('rowcast.%I()', watcher)::regprocedure;
+    IF created.relation IS DISTINCT FROM target THEN -- while watch() waited for a lock, the table got another name
+        RAISE EXCEPTION 'rowcast: another table got the name of the table' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Try again.';
+    ELSIF created.problems <> '{}' THEN
+        RAISE EXCEPTION 'rowcast: % cannot be watched: %', target, array_to_string(created.problems, '; ') USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
 END
 $watch$;

@@ -44,13 +44,13 @@ func (e *Examination) watched(ctx context.Context) (finding, error) {
 		switch {
 		case w.Failing:
 			f.verdict = failure
-			fixes = append(fixes, terminal.Printable(fmt.Sprintf("watch the table %s again with the new name of the column: rowcast watch --list prints its options", w.Table)))
 		case f.verdict == healthy:
 			f.verdict = warning
 		}
-		if w.Mend != "" {
-			fixes = append(fixes, terminal.Printable(w.Mend))
+		if w.Mend == "" {
+			w.Mend = fmt.Sprintf("watch the table %s again with the new name of the column: rowcast watch --list prints its options", w.Table)
 		}
+		fixes = append(fixes, terminal.Printable(w.Mend))
 	}
 	if len(texts) > 0 {
 		f.text, f.fix = strings.Join(texts, "; "), strings.Join(fixes, "\n")
