@@ -155,7 +155,7 @@ func TestWatchErrors(t *testing.T) {
 			INSERT INTO t VALUES (1); SELECT rowcast.watch('t', 'a', "on" => '{update}')`, `UPDATE t SET a = 2`, "P0001", "a BEFORE trigger of a partition skipped a row"},
 		"foreign partition": {
 			`DROP TABLE t; CREATE TABLE t (a int) PARTITION BY LIST (a); CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE far PARTITION OF t FOR VALUES IN (1) SERVER s`,
-			`SELECT rowcast.watch('t', 'a')`, "55000", "public.t cannot be watched: it has a partition or child that is a foreign table",
+			`SELECT rowcast.watch('t', 'a')`, "0A000", "public.t cannot be watched: it has a partition or child that is a foreign table",
 		},
 		"view":      {`CREATE VIEW v AS TABLE t`, `SELECT rowcast.watch('v', 'a')`, "42809", "public.v is not a table"},
 		"own table": {``, `SELECT rowcast.watch('rowcast.notifications', 'recipient')`, "42809", "cannot be watched"},

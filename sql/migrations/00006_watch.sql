@@ -235,6 +235,10 @@ BEGIN
     IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = target AND attgenerated = 'v' AND NOT attisdropped) THEN
         RAISE EXCEPTION 'rowcast: % has a virtual generated column, and PostgreSQL does not compute it for triggers', target
             USING ERRCODE = 'feature_not_supported', HINT = 'Declare the column as STORED.';
+    ELSIF EXISTS (WITH RECURSIVE family AS (SELECT target AS id UNION SELECT inhrelid FROM pg_inherits JOIN family ON inhparent = id)
+            SELECT FROM family JOIN pg_class AS f ON f.oid = id WHERE f.relkind = 'f') THEN
+        RAISE EXCEPTION 'rowcast: % cannot be watched: it has a partition or child that is a foreign table', target
+            USING ERRCODE = 'feature_not_supported', HINT = 'Watch the other partitions or children.';
     ELSIF on_error IS NULL OR on_error NOT IN ('fail', 'skip') THEN
         RAISE EXCEPTION 'rowcast: on_error is %, want fail or skip', quote_nullable(on_error) USING ERRCODE = 'invalid_parameter_value';
     ELSIF coalesce(cardinality("on"), 0) = 0 OR NOT "on" <@ ARRAY['insert', 'update', 'delete'] OR
