@@ -67,6 +67,25 @@ func TestServePolls(t *testing.T) {
 	}
 }
 
+// Through a pooler in session mode, migrate, doctor and a hub work as without one, with notifications or with --poll.
+func TestPoolerInSessionMode(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	pooled := dbtest.PgBouncer(t, dsn, "session", 20)
+	if got, want := succeed(t, "migrate", "--database-url", pooled), "The schema rowcast is up to date: version "+schemaVersion+".\n"; got != want {
+		t.Errorf("migrate: got %q, want %q", got, want)
+	}
+	first := serve(t, pooled).tail(t, "alice")
+	second := serve(t, pooled, "--poll").tail(t, "alice")
+	if _, found, out := examine(t, pooled); !strings.HasPrefix(found["LISTEN"], "ok ") || !strings.HasPrefix(found["hubs"], "ok ") {
+		t.Errorf("doctor: got %s, want that LISTEN works and hubs are connected", out)
+	}
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1')`, `NOTIFY rowcast, '{"recipient": "alice", "data": 2}'`)
+	first.out.await(t, `"data":1}`)
+	first.out.await(t, `"data":2}`)
+	second.out.await(t, `"data":1}`)
+}
+
 func TestNotifyMessages(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
