@@ -65,6 +65,7 @@ func FuzzServe(f *testing.F) {
 		w := &helloOnly{header: http.Header{}, leave: leave}
 		hub.Serve(w, request, stream.Grant{User: user, Groups: []string{group}})
 
+		wantWholeBlocks(t, w.body.String())
 		var names []string
 		var hello sse.Event
 		for e, err := range sse.Events(&w.body) {
@@ -75,7 +76,7 @@ func FuzzServe(f *testing.F) {
 				hello = e
 			}
 		}
-		want := []string{"rowcast.hello"}
+		want := []string{"rowcast.void", "rowcast.hello"}
 		text := cmp.Or(header, request.URL.Query().Get("last_event_id"))
 		c, err := cursor.Parse(text)
 		valid := err == nil && start.Covers(c)

@@ -141,13 +141,13 @@ func (r *recorder) text() string {
 	return all.String()
 }
 
-// events returns all events except rowcast.hello.
+// events returns all events except rowcast.void and rowcast.hello.
 func (r *recorder) events() (events []sse.Event) {
 	for e, err := range sse.Events(strings.NewReader(r.text())) {
 		if err != nil {
 			panic(err) // reading from a string does not fail
 		}
-		if e.Name != "rowcast.hello" {
+		if e.Name != "rowcast.void" && e.Name != "rowcast.hello" {
 			events = append(events, e)
 		}
 	}

@@ -114,7 +114,7 @@ func TestStreamsEndSpreadOverDrain(t *testing.T) {
 		for _, r := range all {
 			r.awaitEnd(t)
 			beats := r.times("rowcast.beat")
-			if len(beats) != 1 || !strings.HasSuffix(r.text(), "}\n\n") {
+			if len(beats) != 1 || !strings.HasSuffix(r.text(), "}\nid: "+start.String()+"\n\n") {
 				t.Fatalf("got %q, want one heartbeat at the end", r.text())
 			}
 			ended[beats[0]]++

@@ -135,8 +135,10 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 		_ = response.Body.Close()
 		receive(t, done, "the end of a stream")
 	})
-	if first, _ := receive(t, names, "the hello of a stream"); first != "rowcast.hello" {
-		t.Fatalf("%v: got %q first, want a hello", who, first)
+	for _, want := range []string{"rowcast.void", "rowcast.hello"} {
+		if got, _ := receive(t, names, "the beginning of a stream"); got != want {
+			t.Fatalf("%v: got %q at the beginning, want %q", who, got, want)
+		}
 	}
 	return names
 }

@@ -64,6 +64,7 @@ func openStream(t *testing.T, h *hub, query, lastID string, headers ...string) *
 			}
 		}
 	}()
+	s.next("rowcast.void")
 	hello := s.next("rowcast.hello")
 	var data struct{ Recipients []string }
 	if err := json.Unmarshal([]byte(hello.Data), &data); err != nil {

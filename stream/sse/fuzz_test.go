@@ -98,17 +98,20 @@ func FuzzEncode(f *testing.F) {
 		stream = sse.Block{ID: id, Name: name, Data: data}.Append(stream)
 		stream = sse.Block{ID: id, Name: name}.Append(stream)
 		stream = sse.AppendComment(stream, comment)
-		stream = id.Append(stream)
-		stream = sse.Block{Name: name, Data: data}.Append(stream)
+		stream = sse.Block{ID: id, Name: name, Data: data}.AppendFields(stream)
+		stream = append(id.Append(stream), '\n')
 
 		block := sse.Block{ID: id, Name: name, Data: slices.Clone(data)}
 		head, rest := block.Split([]byte("x"))
 		whole := string(head)
 		if rest != nil {
-			whole += string(rest) + sse.BlockEnd
+			whole += string(rest) + "\n"
 		}
-		if whole != "x"+string(block.Append(nil)) {
-			t.Errorf("Split: got head %q and data %q, want together x%q", head, rest, block.Append(nil))
+		if whole != "x"+string(block.AppendFields(nil)) {
+			t.Errorf("Split: got head %q and data %q, want together x%q", head, rest, block.AppendFields(nil))
+		}
+		if got, want := string(block.Append(nil)), string(append(id.Append(block.AppendFields(nil)), '\n')); got != want {
+			t.Errorf("Append: got %q, want the fields, the id and an empty line: %q", got, want)
 		}
 
 		var want []sse.Event

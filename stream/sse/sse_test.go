@@ -31,9 +31,10 @@ func TestAppend(t *testing.T) {
 		{
 			"all fields",
 			string(sse.Block{ID: id(t, "7-1"), Name: sse.MustName("notify"), Data: []byte(`{"a": 1}`)}.Append(nil)),
-			"id: 7-1\nevent: notify\ndata: {\"a\": 1}\n\n",
+			"event: notify\ndata: {\"a\": 1}\nid: 7-1\n\n",
 		},
-		{"no data", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x")}.Append(nil)), "id: 7\nevent: x\n\n"},
+		{"no data", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x")}.Append(nil)), "event: x\nid: 7\n\n"},
+		{"only the fields", string(sse.Block{ID: id(t, "7"), Name: sse.MustName("x"), Data: []byte("y")}.AppendFields(nil)), "event: x\ndata: y\n"},
 		{"clearing the id", string(id(t, "").Append(nil)), "id: \n"},
 		{"no id", string(sse.ID{}.Append(nil)), ""},
 		{"empty data", string(sse.Block{Data: []byte{}}.Append(nil)), "data: \n\n"},
