@@ -99,6 +99,7 @@ func (r *recorder) awaitEnd(t *testing.T) {
 	t.Helper()
 	select {
 	case <-r.done:
+		wantWholeBlocks(t, r.text())
 	case <-time.After(time.Hour):
 		t.Errorf("the stream is still open after an hour, want its end; it was sent %q", r.text())
 	}

@@ -112,7 +112,8 @@ func (h *Hub) RetryLater(w http.ResponseWriter) {
 func retryLater(w http.ResponseWriter, wait time.Duration) {
 	setHeaders(w.Header())
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(append(sse.AppendRetry(nil, jitter(wait)), '\n'))
+	// No empty line follows, because some clients report an event with empty data for each empty line.
+	_, _ = w.Write(sse.AppendRetry(nil, jitter(wait)))
 }
 
 // setHeaders sets the content type, and headers that keep proxies from buffering, compressing or storing the stream.

@@ -20,7 +20,7 @@ import (
 // the addresses of the clients.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
-	later := regexp.MustCompile(`^retry: (1[5-9]|[23][0-9]|4[0-4])[0-9]\n\n$`) // ten times --retry, multiplied by 0.5 to 1.5
+	later := regexp.MustCompile(`^retry: (1[5-9]|[23][0-9]|4[0-4])[0-9]\n$`) // ten times --retry, multiplied by 0.5 to 1.5
 	for _, tt := range []struct {
 		name, reason string
 		args         []string

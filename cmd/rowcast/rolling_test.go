@@ -80,7 +80,7 @@ func (c *cast) roll() (rows int) {
 	for _, hub := range c.hubs {
 		hub.stop(syscall.SIGKILL)
 	}
-	if got := ask(c.t, "GET", c.nginx.url+"/events?uid=nobody"); got.status != 200 || got.body != "retry: 3000\n\n" {
+	if got := ask(c.t, "GET", c.nginx.url+"/events?uid=nobody"); got.status != 200 || got.body != "retry: 3000\n" {
 		c.t.Errorf("while both hubs are down: got %+v, want 200 and only \"retry: 3000\" from nginx", got)
 	}
 	for _, hub := range c.hubs {
