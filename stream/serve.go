@@ -17,9 +17,10 @@ import (
 // [Limits] by address use the request's RemoteAddr, with a port or without. Behind a proxy, the caller must put the
 // client's address there.
 //
-// The stream continues from the client's cursor, which is the Last-Event-ID header or else the last_event_id query
-// parameter. If the stream cannot continue from it, a rowcast.reset event says why. The status is always 200, because
-// an EventSource that receives any other status does not reconnect.
+// The stream continues from the client's cursor, which is the Last-Event-ID header, or else the query parameter
+// last_event_id, lastEventId or lastEventID. Of several values, the last one that is not empty applies. If the stream
+// cannot continue from the cursor, a rowcast.reset event says why. The status is always 200, because an EventSource that
+// receives any other status does not reconnect.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	if r.Method == http.MethodHead { // the response to HEAD has no body
