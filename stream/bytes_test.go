@@ -46,6 +46,12 @@ func TestTheBytesOfAStream(t *testing.T) {
 	e = f.publishChanged("alice", func(e *feed.Row) { e.Data, e.Unreadable = nil, "encoding" })
 	c.expect(fmt.Sprintf("event: rowcast.unreadable\ndata: {\"id\": %d, \"reason\": \"encoding\"}\nid: %s\n\n", e.ID, e.Cursor))
 
+	for _, at := range []time.Time{time.Unix(1764383642, 999_999_999), time.Unix(0, -1), time.Date(294276, 12, 31, 23, 59, 59, 0, time.UTC)} {
+		for _, data := range []string{"1", text(100 << 10)} {
+			e = f.publishChanged("alice", func(e *feed.Row) { e.Data, e.CreatedAt = []byte(data), at })
+			c.expect(fmt.Sprintf("event: notify\ntime: %d\ndata: %s\nid: %s\n\n", at.UnixMilli(), data, e.Cursor))
+		}
+	}
 	f.hub.Publish(feed.Batch{Cursor: f.now, Reset: "history"})
 	c.expect("event: rowcast.reset\ndata: {\"reason\": \"history\"}\nid: " + f.now.String() + "\n\n")
 	disconnected := listen(t, f.site, "bob")
@@ -79,9 +85,9 @@ func TestTheBytesOfMissedEvents(t *testing.T) {
 			var all []feed.Row
 			want := ""
 			for _, data := range []string{"1", text(32 << 10), text(100 << 10), "2", text(1 << 20)} {
-				e := f.publish("alice", "message", data)
+				e := f.publishChanged("alice", func(e *feed.Row) { e.Data, e.CreatedAt = []byte(data), time.UnixMilli(42) })
 				all = append(all, e)
-				want += "data: " + data + "\nid: " + e.Cursor.String() + "\n\n"
+				want += "event: notify\ntime: 42\ndata: " + data + "\nid: " + e.Cursor.String() + "\n\n"
 			}
 			rows.page = func(_ context.Context, _, end cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
 				return all, end, 0, nil

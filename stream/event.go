@@ -59,14 +59,14 @@ func (c chunk) parts() [][]byte { return [][]byte{c.bytes, c.large, c.end} }
 func encode(r *feed.Row) *frame {
 	f := &frame{row: r.Row, recipient: r.Recipient, cursor: r.Cursor}
 	name, data := nameAndData(r)
-	block := sse.Block{Name: name, Data: data}
+	block := sse.Block{Name: name, Time: r.CreatedAt, Data: data}
 	if len(data) > writeSize {
 		if f.live, f.large = block.Split(nil); f.large != nil {
 			f.head = len(f.live)
 			f.live = append(f.live, '\n')
 		}
 	} else {
-		f.live = block.AppendFields(make([]byte, 0, 96+len(name.String())+len(data)))
+		f.live = block.AppendFields(make([]byte, 0, 120+len(name.String())+len(data)))
 	}
 	f.common = len(f.live)
 	f.live = endBlock(f.live, &r.Cursor)

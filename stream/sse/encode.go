@@ -60,7 +60,8 @@ func (n Name) String() string {
 // A Block is an event, unless Data is nil. If Data is nil, the client stores the ID and dispatches no event.
 type Block struct {
 	Name Name
-	Data []byte // may contain line breaks; the client receives CR and CRLF as LF
+	Time time.Time // see [Event.Time]; the zero Time means no field
+	Data []byte    // may contain line breaks; the client receives CR and CRLF as LF
 	ID   ID
 }
 
@@ -94,6 +95,11 @@ func (e Block) appendHead(b []byte) []byte {
 	if e.Name.text != "" {
 		b = append(b, "event: "...)
 		b = append(b, e.Name.text...)
+		b = append(b, '\n')
+	}
+	if !e.Time.IsZero() {
+		b = append(b, "time: "...)
+		b = strconv.AppendInt(b, e.Time.UnixMilli(), 10)
 		b = append(b, '\n')
 	}
 	return b
