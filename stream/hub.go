@@ -304,8 +304,8 @@ func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 		panic(err) // strings and a number can be encoded
 	}
 	// WebKit keeps the beginning of an event that was cut off, and adds it to the first block of the next stream.
-	// rowcast.void serves as this block. It has no data, so clients ignore it.
-	b := note(eventVoid, c, nil).live
+	// rowcast.void serves as this block. Its data is JSON, because some clients parse the data of every event.
+	b := note(eventVoid, c, []byte("{}")).live
 	b = sse.AppendRetry(b, jitter(h.Retry))
 	return append(b, note(eventHello, c, data).live...)
 }

@@ -17,9 +17,10 @@ import (
 // [Limits] by address use the request's RemoteAddr, with a port or without. Behind a proxy, the caller must put the
 // client's address there.
 //
-// The stream continues from the client's cursor, which is the Last-Event-ID header or else the last_event_id query
-// parameter. If the stream cannot continue from it, a rowcast.reset event says why. The status is always 200, because
-// an EventSource that receives any other status does not reconnect.
+// The stream continues from the client's cursor, which is the Last-Event-ID header, or else the query parameter
+// last_event_id, lastEventId or lastEventID. Of several values, the last one that is not empty applies. If the stream
+// cannot continue from the cursor, a rowcast.reset event says why. The status is always 200, because an EventSource that
+// receives any other status does not reconnect.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	if r.Method == http.MethodHead { // the response to HEAD has no body
@@ -112,7 +113,8 @@ func (h *Hub) RetryLater(w http.ResponseWriter) {
 func retryLater(w http.ResponseWriter, wait time.Duration) {
 	setHeaders(w.Header())
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(append(sse.AppendRetry(nil, jitter(wait)), '\n'))
+	// No empty line follows, because some clients report an event with empty data for each empty line.
+	_, _ = w.Write(sse.AppendRetry(nil, jitter(wait)))
 }
 
 // setHeaders sets the content type, and headers that keep proxies from buffering, compressing or storing the stream.

@@ -63,7 +63,7 @@ func wantRetryLater(t *testing.T, c *client) {
 		t.Errorf("got %s, %v, want 200 and an event stream", c.response.Status, c.response.Header)
 	}
 	all, err := io.ReadAll(c.body)
-	if err != nil || !regexp.MustCompile(`^retry: [0-9]{4}\n\n$`).Match(all) {
+	if err != nil || !regexp.MustCompile(`^retry: [0-9]{4}\n$`).Match(all) {
 		t.Errorf("got %q, %v, want only a retry field", all, err)
 	}
 }
@@ -114,7 +114,7 @@ func TestStreamsEndSpreadOverDrain(t *testing.T) {
 		for _, r := range all {
 			r.awaitEnd(t)
 			beats := r.times("rowcast.beat")
-			if len(beats) != 1 || !strings.HasSuffix(r.text(), "}\n\n") {
+			if len(beats) != 1 || !strings.HasSuffix(r.text(), "}\nid: "+start.String()+"\n\n") {
 				t.Fatalf("got %q, want one heartbeat at the end", r.text())
 			}
 			ended[beats[0]]++

@@ -107,7 +107,7 @@ func (h *hub) checkWaits(t *testing.T) {
 	}
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="connect"} [1-9]`)
 	got := ask(t, "GET", h.url+"/events?uid=alice")
-	if got.status != 200 || !regexp.MustCompile(`^retry: \d+\n\n$`).MatchString(got.body) {
+	if got.status != 200 || !regexp.MustCompile(`^retry: \d+\n$`).MatchString(got.body) {
 		t.Errorf("/events: got %d, %q, want 200 and only a retry time", got.status, got.body)
 	}
 }
