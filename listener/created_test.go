@@ -22,7 +22,10 @@ func TestRowsHaveTheirCreatedAt(t *testing.T) {
 	want := []time.Time{
 		time.Date(2026, 11, 29, 1, 34, 2, 123_456_000, time.UTC), time.Date(1969, 12, 31, 23, 59, 59, 999_999_000, time.UTC),
 		time.Date(1999, 12, 31, 23, 59, 59, 999_999_000, time.UTC), time.Date(-4713, 11, 24, 0, 0, 0, 0, time.UTC),
-		time.Date(294276, 12, 31, 23, 59, 59, 999_999_000, time.UTC), {}, {}, {},
+		time.Date(294276, 12, 31, 23, 59, 59, 999_999_000, time.UTC),
+		{},
+		{},
+		{},
 	}
 	const large = `(SELECT to_jsonb(string_agg(md5(i::text), '')) FROM generate_series(1, 1000) i)` // is not read with its page
 	before := one[string](t, conn, "SELECT rowcast.cursor()")

@@ -46,12 +46,6 @@ func TestTheBytesOfAStream(t *testing.T) {
 	e = f.publishChanged("alice", func(e *feed.Row) { e.Data, e.Unreadable = nil, "encoding" })
 	c.expect(fmt.Sprintf("event: rowcast.unreadable\ndata: {\"id\": %d, \"reason\": \"encoding\"}\nid: %s\n\n", e.ID, e.Cursor))
 
-	for _, at := range []time.Time{time.Unix(1764383642, 999_999_999), time.Unix(0, -1), time.Date(294276, 12, 31, 23, 59, 59, 0, time.UTC)} {
-		for _, data := range []string{"1", text(100 << 10)} {
-			e = f.publishChanged("alice", func(e *feed.Row) { e.Data, e.CreatedAt = []byte(data), at })
-			c.expect(fmt.Sprintf("event: notify\ntime: %d\ndata: %s\nid: %s\n\n", at.UnixMilli(), data, e.Cursor))
-		}
-	}
 	f.hub.Publish(feed.Batch{Cursor: f.now, Reset: "history"})
 	c.expect("event: rowcast.reset\ndata: {\"reason\": \"history\"}\nid: " + f.now.String() + "\n\n")
 	disconnected := listen(t, f.site, "bob")
@@ -62,6 +56,22 @@ func TestTheBytesOfAStream(t *testing.T) {
 	f.stop()
 	wantRetry(t, c.line(), 3*time.Second)
 	c.expect("event: rowcast.beat\ndata: {\"behind\": 0}\nid: " + f.now.String() + "\n\n")
+}
+
+// The block of a row has its created_at in whole milliseconds, whatever the size of its data is.
+func TestTheBytesOfATime(t *testing.T) {
+	t.Parallel()
+	f := serveFeed(t)
+	c := listen(t, f.site, "alice")
+	c.expect(":\n" + void(start.String()))
+	c.line()
+	c.expect(hello(start.String(), "alice"))
+	for _, at := range []time.Time{time.Unix(1764383642, 999_999_999), time.Unix(0, -1), time.Date(294276, 12, 31, 23, 59, 59, 0, time.UTC)} {
+		for _, data := range []string{"1", text(100 << 10)} {
+			e := f.publishChanged("alice", func(e *feed.Row) { e.Data, e.CreatedAt = []byte(data), at })
+			c.expect(fmt.Sprintf("event: notify\ntime: %d\ndata: %s\nid: %s\n\n", at.UnixMilli(), data, e.Cursor))
+		}
+	}
 }
 
 // publishChanged publishes a transaction with one event that was changed by change.

@@ -60,13 +60,17 @@ func encode(r *feed.Row) *frame {
 	f := &frame{row: r.Row, recipient: r.Recipient, cursor: r.Cursor}
 	name, data := nameAndData(r)
 	block := sse.Block{Name: name, Time: r.CreatedAt, Data: data}
+	size := 96 + len(name.String()) + len(data) // enough for most cursors
+	if !r.CreatedAt.IsZero() {
+		size += len("time: 1764383642123\n")
+	}
 	if len(data) > writeSize {
 		if f.live, f.large = block.Split(nil); f.large != nil {
 			f.head = len(f.live)
 			f.live = append(f.live, '\n')
 		}
 	} else {
-		f.live = block.AppendFields(make([]byte, 0, 120+len(name.String())+len(data)))
+		f.live = block.AppendFields(make([]byte, 0, size))
 	}
 	f.common = len(f.live)
 	f.live = endBlock(f.live, &r.Cursor)

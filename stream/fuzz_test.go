@@ -101,7 +101,7 @@ func FuzzServe(f *testing.F) {
 // lastInQuery returns the last value of a parameter for the cursor. It returns "unreadable", which is no cursor, for a
 // value that cannot be decoded.
 func lastInQuery(query string) (last string) {
-	for _, parameter := range strings.Split(query, "&") {
+	for parameter := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(parameter, "=")
 		name, nameErr := url.QueryUnescape(name)
 		if nameErr != nil || name != "last_event_id" && name != "lastEventId" && name != "lastEventID" {

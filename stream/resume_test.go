@@ -232,26 +232,36 @@ func TestTheLastCursorCounts(t *testing.T) {
 		{nil, "last_event_id=x&lastEventId=" + first, first},
 		{nil, "x=%zz&%zz=1&y;z=1&last_event_id=" + first, first},
 	} {
-		ctx, leave := context.WithCancel(t.Context())
-		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-		r.ProtoMajor = 2 // over HTTP/2, Serve writes through w
-		r.Header["Last-Event-Id"], r.URL.RawQuery = tt.headers, tt.query
-		w := &helloOnly{header: http.Header{}, leave: leave}
-		f.hub.Serve(w, r, stream.Grant{})
-		leave()
-		got, reason := "", ""
-		for e := range sse.Events(&w.body) {
-			switch e.Name {
-			case "rowcast.hello":
-				got = e.LastID
-			case "rowcast.reset":
-				reason = e.Data
-			}
-		}
+		got, reason := beginning(t, f.hub, tt.headers, tt.query)
 		if got != tt.want || (tt.want == reset) != (reason == `{"reason": "malformed"}`) {
 			t.Errorf("headers %q and query %q: the stream begins at %q, and rowcast.reset has the data %q, want %q", tt.headers, tt.query, got, reason, tt.want)
 		}
 	}
+}
+
+// beginning opens a stream with the headers Last-Event-ID and the query. It returns the id of rowcast.hello, and the data
+// of rowcast.reset if the client is reset.
+func beginning(t *testing.T, hub *stream.Hub, headers []string, query string) (id, reset string) {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+	r.ProtoMajor = 2 // over HTTP/2, Serve writes through w
+	r.Header["Last-Event-Id"], r.URL.RawQuery = headers, query
+	w := &helloOnly{header: http.Header{}, leave: leave}
+	hub.Serve(w, r, stream.Grant{})
+	for e, err := range sse.Events(&w.body) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e.Name {
+		case "rowcast.hello":
+			id = e.LastID
+		case "rowcast.reset":
+			reset = e.Data
+		}
+	}
+	return id, reset
 }
 
 // A stream that resumes from the result of rowcast.cursor() continues exactly where the snapshot of the calling

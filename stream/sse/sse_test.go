@@ -141,7 +141,8 @@ func TestDecode(t *testing.T) {
 		{"unknown fields", "foo: 1\nData: 2\n data: 3\ndata : 4\nfoo\ndata: x\n\n", []sse.Event{{Name: "message", Data: "x"}}},
 		{"colon in the value", "data: a: b:c\n\n", []sse.Event{{Name: "message", Data: "a: b:c"}}},
 		{"time", "time: 1700000000123\ndata: x\n\ndata: y\n\ntime:-1\ndata: z\n\n", []sse.Event{
-			{Name: "message", Data: "x", Time: time.UnixMilli(1700000000123).UTC()}, {Name: "message", Data: "y"},
+			{Name: "message", Data: "x", Time: time.UnixMilli(1700000000123).UTC()},
+			{Name: "message", Data: "y"},
 			{Name: "message", Data: "z", Time: time.UnixMilli(-1).UTC()},
 		}},
 		{"time of a block without data", "time: 1\n\ndata: y\n\n", []sse.Event{{Name: "message", Data: "y"}}},
