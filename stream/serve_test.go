@@ -185,23 +185,6 @@ func TestHTTP10(t *testing.T) {
 	c.wantData("1")
 }
 
-// The response to a HEAD request is only the headers, and is sent at once. The client would mistake a body for the next
-// response.
-func TestHEAD(t *testing.T) {
-	t.Parallel()
-	f := serveFeed(t)
-	for _, proto := range []string{"1.0", "1.1"} {
-		c := sendRaw(t, f.site, "HEAD / HTTP/"+proto+"\r\nHost: x\r\nConnection: close\r\n\r\n")
-		if got := c.response.Header.Get("Content-Type"); got != "text/event-stream" {
-			t.Errorf("Content-Type: got %q, want text/event-stream", got)
-		}
-		if rest, err := io.ReadAll(c.body); len(rest) > 0 || err != nil {
-			t.Errorf("got %q, %v, want no body", rest, err)
-		}
-	}
-	eventually(t, "no stream is left", func() bool { return f.hub.Stats.Streams.Load() == 0 })
-}
-
 // sendRaw sends the bytes of a request unchanged, and reads the head of the response.
 func sendRaw(t *testing.T, s *site, request string) *client {
 	t.Helper()

@@ -89,9 +89,10 @@ func noDatabase(t *testing.T) (dsn, says string) {
 }
 
 // waiting starts a hub that cannot use its database yet, and returns when the hub waits for the database.
-func waiting(t *testing.T, dsn string) *hub {
+func waiting(t *testing.T, dsn string, args ...string) *hub {
 	t.Helper()
-	h := &hub{process: start(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn)}
+	args = append([]string{"serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn}, args...)
+	h := &hub{process: start(t, nil, args...)}
 	h.url = "http://" + h.err.await(t, `msg="waiting for PostgreSQL" listen=([0-9.:]+) error=`)[1]
 	return h
 }
