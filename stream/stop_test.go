@@ -145,8 +145,8 @@ func TestStoppingSendsPendingEvents(t *testing.T) {
 		slow.awaitEnd(t)
 		free() // on a real connection, the write would have failed by now
 		dead.awaitEnd(t)
-		if got := fmt.Sprint(slow.events()); !strings.Contains(got, "message 1") || !strings.Contains(got, "message 2") ||
-			!strings.Contains(got, "message 2} {"+f.now.String()+" rowcast.beat") {
+		got := slow.events()
+		if len(got) != 3 || got[0].Data != "1" || got[1].Data != "2" || got[2].Name != "rowcast.beat" || got[2].LastID != f.now.String() {
 			t.Errorf("got %v, want the two pending events and then a heartbeat", got)
 		}
 		if got := waiting.text(); strings.Trim(got, ":\n") != "" {
