@@ -95,13 +95,12 @@ func wantStream(t *testing.T, proxy *nginx) {
 	defer cancel()
 	var first sse.Event
 	visitor := eventSource{url: proxy.url + "/events?uid=alice", onEvent: func(e sse.Event) {
-		if first.Name == "" {
-			first = e
+		if first = e; e.Name != "rowcast.void" {
+			cancel()
 		}
-		cancel()
 	}}
 	if err := visitor.stream(ctx); first.Name != "rowcast.hello" {
-		t.Errorf("got the event %v first (error: %v), want rowcast.hello", first, err)
+		t.Errorf("got the event %v (error: %v), want rowcast.hello after rowcast.void", first, err)
 	}
 }
 
