@@ -235,7 +235,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// For no text does Parse panic, and each text passes checkText.
+// Parse does not panic, and each text passes checkText.
 func FuzzParse(f *testing.F) {
 	for _, test := range texts {
 		f.Add(test.text)
