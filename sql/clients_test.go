@@ -24,8 +24,8 @@ const (
 )
 
 // With the code of README.md, each client of Go inserts one row, a row for everyone and many rows, gets the generated
-// id, reads rows back, and uses transactions and savepoints. A sender can do all but read. Only bun needs the rights of
-// an app for its INSERT.
+// id, reads rows back, and uses transactions and savepoints. With the rights of a sender, it does the same except
+// reading rows. bun is tested only with the rights of an app, because its INSERT needs them.
 func TestGoClients(t *testing.T) {
 	t.Parallel()
 	bin := buildGoClients(t)
@@ -94,7 +94,7 @@ func TestDebianClients(t *testing.T) {
 	}
 }
 
-// With the include_object of README.md, Alembic leaves the schema alone. Without it, it would drop the tables.
+// With the include_object of README.md, Alembic leaves the schema alone. Without include_object, Alembic would drop the tables.
 func TestAlembicLeavesTheSchemaAlone(t *testing.T) {
 	t.Parallel()
 	python := dbtest.Interpreter(t, "/usr/bin/python3", "import alembic, psycopg2", "alembic python3-psycopg2")

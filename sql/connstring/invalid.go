@@ -108,8 +108,8 @@ func afterUser(s string) string {
 const errEncoding = Error(`the database URL has another "@" in its host or database, so its user or password is probably not percent-encoded: ` +
 	"write %40 for @, %2F for /, %3F for ? and %23 for #")
 
-// strayAt matches a query in which a name contains an "@", or a value an "@" and then a "/", as in the rest of a URL whose password
-// contains "?". The value of a file name has the "/" first.
+// strayAt matches a query that is probably the rest of a password with a "?": the name of a parameter contains an "@", or its value
+// contains an "@" before the first "/". In the path of a file, a "/" comes first.
 var strayAt = regexp.MustCompile(`(^|&)([^=&]*@|[^=&]*=[^/&]*@[^&]*/)`)
 
 // checkEncoding returns an error if special characters in the user or password of a URL are probably not percent-encoded.
