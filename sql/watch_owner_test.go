@@ -195,7 +195,7 @@ func waitForLock(t *testing.T, monitor, conn *pgx.Conn, done <-chan error) {
 	}
 }
 
-// unwatch drops no function that watch has not created, although a trigger has the name that watch gives.
+// If an app has given a trigger a name that watch uses, unwatch does not drop the function of that trigger.
 func TestUnwatchDropsOnlyItsFunction(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
