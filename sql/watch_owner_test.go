@@ -337,8 +337,8 @@ func TestVirtualColumnsAreRefused(t *testing.T) {
 	}
 }
 
-// Every role can change the settings of its session. The settings of the session that writes do not change what the expressions
-// of a watched table mean.
+// Every role can change the settings of its session. Except for the time zone, the settings of the session that writes, such as
+// DateStyle, do not change what the expressions of a watched table mean.
 func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
