@@ -103,11 +103,10 @@ END $$;
 -- inbox_union() returns a snapshot that shows what a or b shows.
 CREATE FUNCTION rowcast.inbox_union(a pg_snapshot, b pg_snapshot) RETURNS pg_snapshot LANGUAGE sql IMMUTABLE
     SET search_path = pg_catalog, pg_temp AS $$
-    SELECT concat_ws(':', coalesce(min(x), highest), highest, coalesce(string_agg(x::text, ',' ORDER BY x), ''))::pg_snapshot
-    FROM greatest(pg_snapshot_xmax(a), pg_snapshot_xmax(b)) AS highest
-        LEFT JOIN LATERAL (SELECT x FROM pg_snapshot_xip(a) AS x UNION SELECT x FROM pg_snapshot_xip(b) AS x) AS running
-        ON NOT pg_visible_in_snapshot(x, a) AND NOT pg_visible_in_snapshot(x, b)
-    GROUP BY highest
+    SELECT concat_ws(':', coalesce(running[1], highest), highest, array_to_string(running, ','))::pg_snapshot
+    FROM greatest(pg_snapshot_xmax(a), pg_snapshot_xmax(b)) AS highest CROSS JOIN LATERAL (SELECT ARRAY(
+        SELECT x FROM (SELECT pg_snapshot_xip(a) UNION SELECT pg_snapshot_xip(b)) AS xips (x)
+            WHERE NOT pg_visible_in_snapshot(x, a) AND NOT pg_visible_in_snapshot(x, b) ORDER BY x)) AS arrays (running)
 $$;
 
 -- inbox_twin() returns the recipient of the events about the inbox of a user, or about deleted rows of a group or '*'. A long name is
