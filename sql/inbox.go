@@ -1,0 +1,104 @@
+package sql
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// inboxFiles are the numbered migrations of the inbox. They run after those of the schema.
+//
+//go:embed inbox/*.sql
+var inboxFiles embed.FS
+
+// inboxMigrations returns the migrations of the inbox, the oldest first.
+func inboxMigrations() []migration { return numbered(inboxFiles, "inbox/*.sql") }
+
+// InboxVersion returns the number of the newest migration of the inbox.
+func InboxVersion() int64 {
+	all := inboxMigrations()
+	return all[len(all)-1].version
+}
+
+// inboxFunctions are the SQL functions of the inbox that apps and hubs call.
+var inboxFunctions = []string{"inbox", "inbox_mark", "inbox_undo", "inbox_twin", "inbox_version"}
+
+// InboxRights returns the rights that an app or a hub needs for the inbox.
+func InboxRights() (rights []Right) {
+	for _, function := range inboxFunctions {
+		rights = append(rights, Right{"EXECUTE", nil, "FUNCTION", function})
+	}
+	return rights
+}
+
+// installedInbox is an expression in SQL for the version of the inbox, or 0 if the inbox is not installed. The function
+// inbox_version may not exist, so the expression does not call it, but reads its source.
+const installedInbox = `(SELECT coalesce(max(substring(prosrc FROM '[0-9]+')::bigint), 0) FROM pg_proc
+	WHERE pronamespace = to_regnamespace('rowcast') AND proname = 'inbox_version')`
+
+// InstalledInbox returns the version of the inbox in a database, or 0 if the inbox is not installed. The search_path
+// must be pg_catalog.
+func InstalledInbox(ctx context.Context, db querier) (version int64, err error) {
+	if err := db.QueryRow(ctx, "SELECT "+installedInbox).Scan(&version); err != nil {
+		return 0, fmt.Errorf("read the version of the inbox: %w", err)
+	}
+	return version, nil
+}
+
+// stepInbox runs the next migration of the inbox if the inbox is installed or wanted. It reports complete if there is
+// none.
+func (m Migrator) stepInbox(ctx context.Context, tx pgx.Tx) (complete bool, err error) {
+	version, err := InstalledInbox(ctx, tx)
+	if err != nil || version == 0 && !m.Inbox {
+		return true, err
+	}
+	if version > InboxVersion() {
+		return false, fmt.Errorf("the inbox is at version %d, newer than version %d of this program: upgrade rowcast", version, InboxVersion())
+	}
+	all := inboxMigrations()
+	next := slices.IndexFunc(all, func(next migration) bool { return next.version > version })
+	if next < 0 {
+		return true, nil
+	}
+	return false, all[next].run(ctx, tx)
+}
+
+// adoptInbox corrects the snapshots of the inbox if they have transaction numbers of another server: those of all users
+// if the numbers of restored rows will become 1, or otherwise those that are ahead of this server. A snapshot of the other
+// server could contain rows that this server inserts later. Rows for a user that were unread stay unread. All other
+// restored rows count as seen and, if the user has ever marked all as read, as read. "All" is no longer archived.
+func adoptInbox(ctx context.Context, tx pgx.Tx, isRestored bool) error {
+	version, err := InstalledInbox(ctx, tx)
+	if err != nil || version == 0 {
+		return err
+	}
+	for _, statement := range []string{keepUnread, forgetSnapshots, "DELETE FROM rowcast.inbox_changes"} {
+		if !isRestored {
+			statement = strings.ReplaceAll(statement, "/* users */", "AND greatest(pg_snapshot_xmax(u.visited), pg_snapshot_xmax(u.seen),"+
+				" pg_snapshot_xmax(u.read), pg_snapshot_xmax(u.archived)) > pg_snapshot_xmax(pg_current_snapshot())")
+		}
+		if _, err := tx.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("correct the inbox: %w", err)
+		}
+	}
+	return nil
+}
+
+const (
+	// keepUnread marks rows as unread one by one.
+	keepUnread = `INSERT INTO rowcast.inbox_states AS old (recipient, id, read, read_version)
+		SELECT u.recipient, n.id, false, u.version + 1 FROM rowcast.inbox_users u JOIN rowcast.notifications n ON n.recipient = u.recipient
+			LEFT JOIN rowcast.inbox_states s ON s.recipient = u.recipient AND s.id = n.id
+			WHERE NOT rowcast.inbox_is_read(s.read, s.read_version, false, n.xid, u.read, u.read_version, u.visited) /* users */
+		ON CONFLICT (recipient, id) DO UPDATE SET read = false, read_version = excluded.read_version`
+
+	// forgetSnapshots replaces snapshots by one that contains the restored rows, whose number is 1, and no row of this
+	// server. 1:1: contains nothing.
+	forgetSnapshots = `UPDATE rowcast.inbox_users u SET version = version + 1, visited = '3:3:', archived = '1:1:',
+		seen = CASE seen::text WHEN '1:1:' THEN seen ELSE '3:3:' END, read = CASE read::text WHEN '1:1:' THEN read ELSE '3:3:' END
+		WHERE true /* users */`
+)
