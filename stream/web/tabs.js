@@ -108,7 +108,8 @@ export class Tabs {
 
   /** Looks after the stream, for example after the network came back. */
   check() {
-    if (!this.#running && this.unlisten) this.#resume();
+    if (!this.unlisten) return;
+    if (!this.#running) this.#resume();
     else if (this.#conn) this.#conn.check();
     else {
       this.#post({ t: "check" });
@@ -207,6 +208,7 @@ export class Tabs {
     if (this.#conn || !this.#running) return;
     this.#at = this.#seen[0];
     this.#state = "connecting";
+    this.since = this.env.now();
     const conn = this.#conn = this.connect(this.#at, {
       frame: (frame) => conn === this.#conn && this.#receive(frame),
       status: (state, ...more) => {
@@ -362,7 +364,7 @@ export class Tabs {
       if (!this.#conn) this.#show(m.state);
     }
     if (!this.#seen[0]) this.#seen = [m.prev ?? m.at]; // a tab without a cursor begins here
-    for (const frame of answer ? m.frames : m.t === "frame" ? [m] : []) this.#follow(frame, !answer && !late && !this.#conn);
+    for (const frame of answer ? m.frames : m.t === "frame" ? [m] : []) this.#follow(frame, !answer && !late && !this.#conn && !(this.env.now() < this.deaf));
     if (!this.#running) return; // the page has closed it
     if (this.#meets()) {
       this.#clear("ask");
@@ -385,6 +387,8 @@ export class Tabs {
     if (this.#leads || !this.#conn || !this.#meets() || !/open|delayed/.test(this.#heard.state)) return;
     this.alone = false;
     this.#disconnect();
+    // A leader that was stuck may still relay messages that the own stream has brought.
+    if (this.env.now() > this.since + 1_000) this.deaf = this.env.now() + 1_000;
     this.#show(this.#heard.state);
   }
 

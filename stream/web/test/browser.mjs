@@ -306,6 +306,7 @@ export class Connection {
 
   watch() {
     if (this.timer) this.page.clear(this.timer);
+    this.heard = this.browser.clock.now;
     this.timer = this.page.timer(() => this.open(), 2.5 * this.browser.heartbeat);
   }
 
@@ -323,7 +324,7 @@ export class Connection {
   }
 
   check() {
-    if (this.retrying && !this.closed) this.open();
+    if (this.browser.clock.now > this.heard + 2.5 * this.browser.heartbeat || this.retrying) this.open();
   }
 
   close() {

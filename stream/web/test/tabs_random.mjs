@@ -182,7 +182,7 @@ class World {
     page.base = parse(lastEventId);
     page.got.clear();
     page.complete = 0; // the rows before it have been received
-    if (JSON.parse(data).reason === "user") page.identity = page.identity === "alice" ? "bob" : "alice";
+    if (JSON.parse(data).reason === "user") page.identity = [...page.streams].at(-1)?.user;
   }
 
   judgeNote(page, data) {
