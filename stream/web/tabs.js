@@ -63,6 +63,7 @@ export const browser = () => ({
 export class Tabs {
   #seen; // cursors, none of which covers another; [""] before the first
   #recent = []; // the last frames, rows only
+  #kept = 0; // their characters
   #timers = {};
   #notes = []; // the last messages without an id
   #epoch = 0; // the number of the leader
@@ -162,10 +163,10 @@ export class Tabs {
       await this.env.locks.request(this.group, steal ? { steal } : { signal: abort.signal }, (lock) => {
         if (lock && this.abort === abort) return new Promise((release) => this.#lead(release));
       });
-    } catch {
+    } catch (error) {
       if (this.abort !== abort) return;
-      if (!this.#leads) return this.#beAlone(); // refused
-      this.#leads = false; // another tab has stolen the lock
+      if (error?.name !== "AbortError") return this.#beAlone(); // refused
+      this.#leads = false; // another tab has stolen the lock, possibly before this one heard that it had it
       this.#clearAll();
       this.#disconnect();
       this.#queue();
@@ -263,7 +264,7 @@ export class Tabs {
     this.#leave();
     this.who = who;
     if (change) {
-      this.#recent = [];
+      this.#forget();
       this.#seen = [prev];
       this.#reset("user", prev);
     }
@@ -314,12 +315,15 @@ export class Tabs {
   #remember({ prev, cursor, events }) {
     const rows = events.filter(({ type, note }) => !note && !CONTROL.test(type));
     const last = this.#recent.at(-1);
-    if (rows.some(({ type }) => type === "rowcast.reset")) this.#recent = [];
+    if (rows.some(({ type }) => type === "rowcast.reset")) this.#forget();
     else if (!rows.length && last?.cursor === prev) last.cursor = cursor;
-    else this.#recent.push({ prev, cursor, events: rows, size: size(rows) });
-    let sum = 0;
-    const first = this.#recent.findLastIndex((frame) => (sum += frame.size + 200) > RECENT);
-    this.#recent.splice(0, first + 1);
+    else this.#kept += size(this.#recent[this.#recent.push({ prev, cursor, events: rows }) - 1].events);
+    while (this.#kept > RECENT) this.#kept -= size(this.#recent.shift().events);
+  }
+
+  #forget() {
+    this.#recent = [];
+    this.#kept = 0;
   }
 
   // Sends a frame to the other tabs, in parts that are true statements too.
@@ -449,7 +453,7 @@ export class Tabs {
   }
 }
 
-const size = (events) => events.reduce((sum, { data }) => sum + (typeof data === "string" ? data : JSON.stringify(data) ?? "").length + 100, 0);
+const size = (events) => events.reduce((sum, { data }) => sum + (typeof data === "string" ? data : JSON.stringify(data) ?? "").length + 200, 200);
 
 const isFrame = (f) => typeof f?.prev === "string" && typeof f.cursor === "string" && Array.isArray(f.events) &&
   f.events.every((e) => typeof e?.type === "string" && typeof e.lastEventId === "string");

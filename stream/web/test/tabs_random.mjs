@@ -50,7 +50,7 @@ class World {
   async play() {
     const { clock, random } = this;
     for (let i = 1 + random() * 4; i > 0; i--) this.newTab();
-    const steps = 30 + random() * 60;
+    const steps = 20 + random() * 40;
     for (let i = 0; i < steps; i++) {
       await this.run(random() < 0.1 ? 6_000 * random() : 150 * random());
       this.act();
@@ -87,7 +87,7 @@ class World {
   }
 
   burst() {
-    for (let i = 5 + this.random() * 40; i > 0; i--) this.clock.at(this.clock.now + 300 * this.random(), () => this.write());
+    for (let i = 2 + this.random() * 16; i > 0; i--) this.clock.at(this.clock.now + 300 * this.random(), () => this.write());
   }
 
   note() {
@@ -226,9 +226,9 @@ class World {
       if (page.dead) continue;
       if (page.frozen) page.thaw();
       page.throttled = false;
-      if (!page.gone) page.hide(false);
     }
     await this.run(13_000);
+    for (const page of this.live()) page.hide(false);
     while (this.open.length > 0) this.commit(this.open[0], true);
     await this.run(6 * HEARTBEAT);
     for (const page of this.live()) this.complete(page);
