@@ -168,7 +168,6 @@ export class Tabs {
       if (error?.name !== "AbortError") return this.#beAlone(); // refused
       this.#leads = false; // another tab has stolen the lock, possibly before this one heard that it had it
       this.#clearAll();
-      this.#disconnect();
       this.#queue();
       this.#watch(PATIENCE);
       this.#ask();
@@ -264,7 +263,8 @@ export class Tabs {
     this.#leave();
     this.who = who;
     if (change) {
-      this.#forget();
+      this.#recent = [];
+      this.#kept = 0;
       this.#seen = [prev];
       this.#reset("user", prev);
     }
@@ -315,15 +315,9 @@ export class Tabs {
   #remember({ prev, cursor, events }) {
     const rows = events.filter(({ type, note }) => !note && !CONTROL.test(type));
     const last = this.#recent.at(-1);
-    if (rows.some(({ type }) => type === "rowcast.reset")) this.#forget();
-    else if (!rows.length && last?.cursor === prev) last.cursor = cursor;
+    if (!rows.length && last?.cursor === prev) last.cursor = cursor;
     else this.#kept += size(this.#recent[this.#recent.push({ prev, cursor, events: rows }) - 1].events);
     while (this.#kept > RECENT) this.#kept -= size(this.#recent.shift().events);
-  }
-
-  #forget() {
-    this.#recent = [];
-    this.#kept = 0;
   }
 
   // Sends a frame to the other tabs, in parts that are true statements too.

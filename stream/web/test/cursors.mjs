@@ -70,7 +70,7 @@ export class Database {
   }
 
   insert(transaction, user) {
-    transaction.rows.push({ xid: transaction.xid, id: this.next.id++, user, needs: transaction.needs });
+    transaction.rows.push({ xid: transaction.xid, id: this.next.id++, user, needs: transaction.needs, epoch: this.epoch });
   }
 
   end(transaction, commit) {
@@ -111,6 +111,14 @@ export class Hub {
     this.cursor = reached(c, end);
   }
 
+  /** Begins anew after a loss of the database. */
+  reset(reason) {
+    this.cursor = this.database.cursor();
+    this.read = this.database.rows.length;
+    this.valid = this.cursor.epoch; // no cursor of an earlier epoch is
+    for (const s of this.streams) s.send([{ type: "rowcast.reset", data: JSON.stringify({ reason }), id: text(this.cursor) }]);
+  }
+
   beat() {
     for (const s of this.streams) s.send([{ type: "rowcast.beat", data: '{"behind":0}', id: text(this.cursor) }]);
   }
@@ -124,9 +132,10 @@ export class Hub {
     const hello = { type: "rowcast.hello", data: JSON.stringify({ recipients: [stream.user], heartbeat }) };
     let c = from ? parse(from) : this.cursor;
     if (c.epoch !== this.database.epoch || this.cursor.epoch !== c.epoch || !covers(this.cursor, c)) this.fetch();
+    const lost = c.epoch < this.valid;
     c = { ...c, epoch: this.cursor.epoch };
     const first = Math.min(c.xmax, ...c.xip, c.xid || Infinity);
-    if (first < this.database.horizon || !covers(this.cursor, c)) {
+    if (lost || first < this.database.horizon || !covers(this.cursor, c)) {
       c = this.cursor;
       stream.send([hello, { type: "rowcast.reset", data: '{"reason":"expired"}', id: text(c) }]);
     } else {

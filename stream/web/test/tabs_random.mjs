@@ -23,7 +23,7 @@ class World {
     const random = seeded(seed);
     Object.assign(this, { Tabs, log, random, clock: new Clock(), database: new Database() });
     this.kinds = { named: random() < 0.5, faults: random() < 0.4, users: random() < 0.2, epochs: random() < 0.15, horizon: random() < 0.15,
-      lockless: random() < 0.1, ...kinds };
+      lockless: random() < 0.1, notes: random() < 0.3, ...kinds };
     this.hubs = Array.from({ length: random() < 0.5 ? 1 : 2 }, () => new Hub(this.database));
     this.browser = new Browser(this.clock, random, this.hubs, HEARTBEAT);
     if (this.kinds.faults) this.browser.faults = { lost: 0.05, doubled: 0.1, swapped: 0.1 };
@@ -86,7 +86,20 @@ class World {
     }
   }
 
+  // The database loses its last transactions, and assigns their numbers again.
+  failOver() {
+    const { database, random } = this;
+    for (const transaction of this.open.splice(0)) database.end(transaction, false);
+    const lost = database.next.xid - Math.floor(random() * 8);
+    database.rows = database.rows.filter((row) => row.xid < lost);
+    database.next.xid = Math.max(100, lost);
+    this.lost = ++database.epoch; // cursors of earlier epochs are not valid
+    for (const page of this.browser.tabs) page.complete = 0;
+    for (const hub of this.hubs) hub.reset("history");
+  }
+
   burst() {
+    for (let i = this.random() * (this.kinds.notes ? 20 : 3); i > 1; i--) this.clock.at(this.clock.now + 300 * this.random(), () => this.note());
     for (let i = 2 + this.random() * 16; i > 0; i--) this.clock.at(this.clock.now + 300 * this.random(), () => this.write());
   }
 
@@ -139,9 +152,10 @@ class World {
       this.causes++;
       does(`signs in as ${browser.user}`);
     } else if (chance < 0.96 && this.kinds.epochs) {
-      this.database.epoch++;
+      does("restart");
       this.causes++;
-      does("epoch");
+      if (random() < 0.5) this.database.epoch++;
+      else this.failOver();
     } else if (chance < 0.98 && this.kinds.horizon) {
       this.database.horizon = this.database.snapshot().xip[0] ?? this.database.next.xid;
       this.causes += 3;
@@ -154,7 +168,19 @@ class World {
 
   close(page) {
     page.gone = true;
-    page.task(() => page.client.close(), "frozen too");
+    page.task(() => {
+      page.client.close();
+      this.clock.at(this.clock.now + 50, () => page.dead || this.nothingLeft(page));
+    }, "frozen too");
+  }
+
+  nothingLeft(page) {
+    const { held, queues, channels } = this.browser;
+    const left = { timers: page.timers.size, streams: page.streams.size, listeners: page.life ? 1 : 0,
+      channels: [...channels].filter((channel) => channel.tab === page).length,
+      locks: [...held.values()].filter((request) => request.tab === page && request.granted).length,
+      requests: [...queues.values()].flat().filter((request) => request.tab === page).length };
+    for (const [what, n] of Object.entries(left)) if (n > 0) this.error(`${page.name} has ${n} ${what} after close()`);
   }
 
   cut(page) {
@@ -201,7 +227,7 @@ class World {
     if (page.got.has(row.id)) this.error(`${page.name} received row ${row.id} twice`);
     if (page.base && page.base.epoch === this.database.epoch && seen(page.base, row)) this.error(`${page.name} received row ${row.id}, which its cursor had seen`);
     page.got.add(row.id);
-    if (!page.base) return;
+    if (!page.base || page.base.epoch < this.lost || row.epoch < this.lost) return;
     // Rows that were committed before the transaction of this one began come first.
     const { rows } = this.database;
     while (page.complete < rows.length && (!this.expects(page, rows[page.complete]) || page.got.has(rows[page.complete].id))) page.complete++;
@@ -211,6 +237,7 @@ class World {
   expects(page, row) { return page.base && !seen(page.base, row) && (row.user === "*" || row.user === page.identity); }
 
   complete(page) {
+    if (page.base?.epoch < this.lost) this.error(`${page.name} was not reset after rows were lost`);
     if (page.state === "signed-out" && this.kinds.users && this.kinds.named) return;
     for (const row of this.database.rows) {
       if (this.expects(page, row) && !page.got.has(row.id)) this.error(`${page.name} missed row ${row.id} of ${row.user} (${page.client.cursor})`);
@@ -273,11 +300,6 @@ class World {
   async end() {
     for (const page of this.live()) this.close(page);
     await this.run(1_000);
-    for (const page of this.browser.tabs) {
-      if (page.timers.size > 0) this.error(`${page.name} has ${page.timers.size} timers after close()`);
-      if (page.streams.size > 0) this.error(`${page.name} has a stream after close()`);
-      if (page.life && !page.dead) this.error(`${page.name} listens after close()`);
-    }
     if (this.browser.channels.size > 0) this.error("a channel is open in the end");
     if (this.browser.held.size > 0) this.error(`a lock is held in the end by ${[...this.browser.held.values()].map(({ tab, granted, aborted }) => `${tab.name} ${tab.dead} ${granted} ${aborted}`)}`);
     if ([...this.browser.queues.values()].some((queue) => queue.length > 0)) this.error("a lock is requested in the end");
