@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 )
 
-// Script is the browser client, an ES module. It must be served as text/javascript. See stream/web/README.md.
+//go:generate go tool -modfile=../.ci/tools.mod esbuild web/src/index.js --bundle --format=esm --minify --legal-comments=none --log-level=warning --outfile=web/rowcast.js
+
+// Script is the browser client, an ES module that go generate builds of the modules in web/src. It must be served as text/javascript. See stream/web/README.md.
 //
 //go:embed web/rowcast.js
 var Script []byte

@@ -12,6 +12,13 @@ export interface Options {
   lastEventId?: string | null;
   /** The key of sessionStorage under which the cursor is kept, so that a reload of the page resumes. */
   persist?: string | false;
+  /**
+   * The user, as the hub names the recipient. It allows a tab to use the stream of another tab at once. Without it, each tab first
+   * opens a short stream of its own.
+   */
+  user?: string;
+  /** Whether the tabs of a browser share one stream; default true. */
+  shared?: boolean;
 }
 
 export type Why = "open" | "expired" | "refused";
@@ -31,6 +38,8 @@ export interface Status extends Cause {
   state: State;
   /** For "retrying": the time of the next attempt, in milliseconds since 1970. */
   retryAt?: number;
+  /** Whether the tab cannot share a stream, and has its own. */
+  alone?: boolean;
 }
 
 export type RowcastStateEvent = Event & Status;
@@ -55,7 +64,7 @@ export interface HubEvents {
   "rowcast.event": RowcastEvent;
   "rowcast.hello": RowcastEvent<{ recipients: string[]; heartbeat: number }>;
   "rowcast.beat": RowcastEvent<{ behind: number }>;
-  "rowcast.reset": RowcastEvent<{ reason: "expired" | "history" | "ahead" | "malformed" }>;
+  "rowcast.reset": RowcastEvent<{ reason: "expired" | "history" | "ahead" | "malformed" | "user" }>;
   "rowcast.bye": RowcastEvent<{ reason: "expired" | "revoked" | "disconnected"; expires_in: number }>;
   "rowcast.toolarge": RowcastEvent<{ id: number; size: number | null }>;
   "rowcast.unreadable": RowcastEvent<{ id: number; reason: string }>;

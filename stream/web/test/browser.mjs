@@ -160,22 +160,30 @@ export class Browser {
     });
   }
 
-  environment(tab) {
+  /** Returns the window of a page. */
+  window(page) {
+    const browser = this;
+    const listen = (type, listener, { signal }) => {
+      const entry = { type, listener };
+      page.listeners.add(entry);
+      signal.addEventListener("abort", () => page.listeners.delete(entry));
+    };
     return {
-      locks: tab.lockless ? undefined : {
-        request: (name, options, callback) => this.request(tab, name, options, callback),
-        query: async () => ({ held: [], pending: [] }),
+      navigator: page.lockless ? undefined : {
+        locks: {
+          request: (name, options, callback) => this.request(page, name, options, callback),
+          query: async () => ({ held: [], pending: [] }),
+        },
       },
-      channel: (name) => this.channel(tab, name),
-      setTimeout: (f, ms) => tab.timer(f, ms),
-      clearTimeout: (timer) => timer && tab.clear(timer),
-      now: () => this.clock.now,
-      random: this.random,
-      hidden: () => tab.hidden,
-      life: (f) => {
-        tab.life = f;
-        return () => { tab.life = undefined; };
+      BroadcastChannel: class {
+        constructor(name) { return browser.channel(page, name); }
       },
+      setTimeout: (f, ms) => page.timer(f, ms),
+      clearTimeout: (timer) => timer && page.clear(timer),
+      Date: { now: () => this.clock.now },
+      Math: { ...Math, max: Math.max, random: this.random },
+      document: { get hidden() { return page.hidden; }, addEventListener: listen },
+      addEventListener: listen,
     };
   }
 }
@@ -185,6 +193,7 @@ export class Page {
   timers = new Set();
   waiting = [];
   streams = new Set();
+  listeners = new Set();
   hidden = false;
 
   constructor(browser) {
@@ -197,6 +206,8 @@ export class Page {
     if (this.looping || this.frozen && !whileFrozen) this.waiting.push(() => this.task(run, whileFrozen));
     else run();
   }
+
+  hear(type) { for (const entry of this.listeners) if (entry.type === type) entry.listener(); }
 
   runWaiting() { for (const run of this.waiting.splice(0)) run(); }
 
@@ -219,22 +230,19 @@ export class Page {
 
   hide(hidden) {
     this.hidden = hidden;
-    this.task(() => {
-      this.life?.("visibilitychange");
-      if (!hidden) this.client.check();
-    });
+    this.task(() => this.hear("visibilitychange"));
   }
 
   freeze() {
     if (this.looping) return;
-    this.life?.("freeze");
+    this.hear("freeze");
     this.frozen = true;
     for (const stream of this.streams) stream.deaf = true;
   }
 
   thaw() {
     this.frozen = false;
-    this.life?.("resume");
+    this.hear("resume");
     this.runWaiting();
   }
 
@@ -289,7 +297,7 @@ export class Connection {
       if (stream.ended) return;
       if (browser.refuses) return page.task(() => this.cut());
       stream.hub.join(stream, this.cursor, browser.heartbeat / 1000);
-      page.task(() => stream.ended || this.status("open"));
+      page.task(() => stream.ended || this.status({ state: "open" }));
     });
     this.watch();
   }
@@ -315,7 +323,7 @@ export class Connection {
     this.stop();
     this.retrying = true;
     this.timer = this.page.timer(() => this.open(), 1_000 * this.browser.random());
-    this.status("retrying");
+    this.status({ state: "retrying" });
   }
 
   stop() {

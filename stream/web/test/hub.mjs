@@ -1,5 +1,5 @@
 // A fake hub for the tests: it takes the place of fetch and of the clock.
-import { RowcastSource } from "../rowcast.js";
+import { RowcastSource } from "../src/index.js";
 
 /** Runs everything that is ready to run. */
 export async function settle() {

@@ -126,7 +126,7 @@ class World {
     page.log?.(`opens at ${cursor}`);
     const connect = (from, callbacks) => new Connection(page, from, callbacks);
     page.client = new this.Tabs(connect, { name: "/events", user: this.kinds.named ? browser.user : undefined, cursor },
-      { frame: (frame) => this.judge(page, frame), status: (state) => { page.state = state; } }, browser.environment(page));
+      { frame: (frame) => this.judge(page, frame), status: ({ state }) => { page.state = state; } }, browser.window(page));
     page.task(() => page.client.open());
   }
 
@@ -176,7 +176,7 @@ class World {
 
   nothingLeft(page) {
     const { held, queues, channels } = this.browser;
-    const left = { timers: page.timers.size, streams: page.streams.size, listeners: page.life ? 1 : 0,
+    const left = { timers: page.timers.size, streams: page.streams.size, listeners: page.listeners.size,
       channels: [...channels].filter((channel) => channel.tab === page).length,
       locks: [...held.values()].filter((request) => request.tab === page && request.granted).length,
       requests: [...queues.values()].flat().filter((request) => request.tab === page).length };

@@ -1,5 +1,5 @@
 // The compiler checks this file, and nothing runs it.
-import * as script from "./script.js"; // a copy of rowcast.js
+import * as script from "./src/index.js";
 import * as types from "./rowcast.js"; // rowcast.d.ts
 
 export const declared: typeof types = script; // the script has everything that the types declare

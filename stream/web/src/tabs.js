@@ -4,12 +4,22 @@
 // sends it, so no tab needs to know the order of messages, or who leads. A tab keeps the cursors of what it has seen, usually one. It
 // takes a frame if one of them covers `prev`, leaves out the rows that the others have seen, and adds `cursor`. All else is a gap.
 
-const [PART, RECENT, PATIENCE] = [1e6, 5e5, 2.5]; // characters of a message and of the recent frames; heartbeats until a leader is dead
+import { SECOND, SILENCE } from "./connection.js";
+import { parse } from "./parser.js";
+
+/** @import { Frame, FrameEvent, Status } from "../rowcast.d.ts" */
+/** @typedef {FrameEvent & { note?: boolean }} Item an event; a note is a message without an id of its own */
+/** @typedef {{ open(): void, close(): void, check(): void }} Stream */
+/** @typedef {{ frame: (frame: Frame) => void, status: (status: Status) => void }} Callbacks */
+
+const PART = 1e6; // characters of a message to the other tabs
+const RECENT = 5e5; // characters of the recent frames
+const OFFERS = 5 * SECOND; // the limit until the lock or the leader answers
 const CONTROL = /^rowcast\.(void|hello|beat|bye)$/; // for the tab that holds the stream only
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._";
 
 /** Reads a cursor, see listener/cursor/text.go. An unknown form is undefined: then only equal texts cover each other. */
-function parse(text) {
+function read(text) {
   const [id, xid, xmax, list, epoch, anchor] = text.split("-");
   if (!anchor || !/^\d+ \d+ \d+$/.test(`${id} ${xid} ${xmax}`)) return;
   const flying = new Set();
@@ -26,14 +36,14 @@ function parse(text) {
 }
 
 const seenAll = (c, xid) => xid < c.xmax && xid !== c.xid && !c.flying.has(xid);
-const seen = (c, { xid, id }) => c.xid && xid === c.xid ? id <= c.id : seenAll(c, xid);
+const seen = (c, row) => c && row && (c.xid && row.xid === c.xid ? row.id <= c.id : seenAll(c, row.xid));
 
 /** Reports whether a reader at cursor a has seen all that a reader at cursor b has seen. */
 export function covers(a, b) {
   if (a === b) return true;
-  [a, b] = [parse(a), parse(b)];
-  return !!a && !!b && a.epoch === b.epoch && a.xmax >= b.xmax && ![...a.flying].some((xid) => seenAll(b, xid)) &&
-    !(a.xid && seenAll(b, a.xid)) && (!b.xid || seen(a, b));
+  const [x, y] = [read(a), read(b)];
+  return !!x && !!y && x.epoch === y.epoch && x.xmax >= y.xmax && ![...x.flying].some((xid) => seenAll(y, xid)) &&
+    !(x.xid && seenAll(y, x.xid)) && (!y.xid || seen(x, y));
 }
 
 const hash = (text, h = 0n) => {
@@ -41,25 +51,7 @@ const hash = (text, h = 0n) => {
   return h.toString(36);
 };
 
-/** What Tabs needs of a browser. */
-export const browser = () => ({
-  locks: globalThis.navigator?.locks,
-  channel: globalThis.BroadcastChannel && ((name) => new BroadcastChannel(name)),
-  setTimeout: (f, ms) => setTimeout(f, ms),
-  clearTimeout: (id) => clearTimeout(id),
-  now: () => Date.now(),
-  random: Math.random,
-  hidden: () => globalThis.document?.visibilityState === "hidden",
-  /** Calls f with the type of each event of the page's life; returns a function that ends it. */
-  life(f) {
-    const types = { freeze: "document", resume: "document", visibilitychange: "document", pagehide: "window", pageshow: "window" };
-    const each = (what) => Object.entries(types).forEach(([type, at]) => globalThis[at]?.[what](type, on));
-    const on = (event) => f(event.type);
-    each("addEventListener");
-    return () => each("removeEventListener");
-  },
-});
-
+/** Shares one stream among the tabs of a browser. Each tab gets the frames that a stream of its own would bring. */
 export class Tabs {
   #seen; // cursors, none of which covers another; [""] before the first
   #recent = []; // the last frames, rows only
@@ -69,19 +61,36 @@ export class Tabs {
   #epoch = 0; // the number of the leader
   #heard; // the leader's last message
   #count = 0; // messages of this leader that were sent or received
-  #heartbeat = 15_000;
+  #heartbeat = 15 * SECOND;
   #leads = false;
   #running = false;
-  #conn; // the tab's own stream: it leads, has not met the leader's stream yet, or is alone
+  #conn = /** @type {Stream} */ (undefined); // the tab's own stream: it leads, has not met the leader's stream yet, or is alone
   #at; // the cursor of the own stream
-  #state; // of the own stream
-  #shown;
+  #status = /** @type {Status} */ ({ state: "connecting" }); // of the own stream
+  #shown = "";
+  #page; // ends the listeners of the page
+  #group = ""; // the name of the lock and the channel
+  #channel;
+  #abort; // ends the request for the lock
+  #release; // gives the lock back
+  #asked = 0; // when this tab asked the leader
+  #id = 0; // of the question
+  #since = 0; // when the own stream began
+  #deaf = 0; // until when messages without an id are ignored
 
-  /** @param connect (cursor, { frame, status }) => a Connection
-   * @param name the address of the stream
-   * @param user the user as rowcast.hello names it. Without it, the tab learns its user from a stream of its own first. */
-  constructor(connect, { name, user, cursor = "" }, { frame, status }, env = browser()) {
-    Object.assign(this, { connect, name, user, frame, status, env });
+  /** @param {(cursor: string, callbacks: Callbacks) => Stream} connect makes a stream
+   * @param {{ name: string, user?: string, shared?: boolean, cursor?: string }} options The name is the address of the stream. The user
+   *   is one of the recipients in rowcast.hello. Without a user, the tab first learns its recipients from a stream of its own.
+   * @param {Callbacks} callbacks
+   * @param {any} window */
+  constructor(connect, { name, user, shared = true, cursor = "" }, { frame, status }, window = globalThis) {
+    this.connect = connect;
+    this.name = name;
+    this.user = user;
+    this.shared = shared;
+    this.frame = frame;
+    this.status = status;
+    this.window = window;
     this.who = user === undefined ? undefined : hash(user);
     this.#seen = cursor.split(" ");
   }
@@ -92,35 +101,56 @@ export class Tabs {
   alone = false;
 
   open() {
-    this.unlisten ??= this.env.life((type) => {
-      if (type === "freeze" || type === "pagehide") this.#pause();
-      else if (type === "visibilitychange") this.#seeVisible();
-      else if (!this.#running) this.#resume();
-    });
-    this.#resume();
+    if (!this.#page) this.#listen();
+    if (!this.#running) this.#resume();
+    else if (this.#conn) this.#conn.open();
+    else this.#post({ t: "open" });
   }
 
   close() {
-    this.unlisten?.();
-    this.unlisten = undefined;
+    this.#page?.abort();
+    this.#page = undefined;
     this.#pause();
-    this.#show("closed");
   }
 
-  /** Looks after the stream, for example after the network came back. */
+  /** Must be called when the page or the network wakes up. */
   check() {
-    if (!this.unlisten) return;
-    if (!this.#running) this.#resume();
-    else if (this.#conn) this.#conn.check();
-    else {
-      this.#post({ t: "check" });
-      this.#ask();
-    }
+    if (!this.#running) return;
+    if (this.#conn) return this.#conn.check();
+    this.#post({ t: "check" });
+    this.#ask();
+  }
+
+  #listen() {
+    const { window } = this;
+    const { document } = window;
+    const { signal } = (this.#page = new AbortController());
+    const on = (target, types, listener) => types.forEach((type) => target?.addEventListener?.(type, listener, { signal }));
+    let asleep = false;
+    const sleep = () => {
+      asleep ||= this.#running && !/^(closed|signed-out|forbidden)$/.test(this.#shown);
+      this.#pause();
+    };
+    // After a thaw, the reader of the old stream may be dead without an error.
+    const wake = () => {
+      if (asleep) this.#resume();
+      else if (!document?.hidden) this.check();
+      asleep = false;
+    };
+    on(window, ["online"], () => this.check());
+    on(window, ["pagehide"], sleep);
+    on(document, ["freeze"], sleep);
+    on(window, ["pageshow"], wake);
+    on(document, ["resume"], wake);
+    on(document, ["visibilitychange"], () => {
+      this.#seeVisible();
+      if (!document.hidden) this.check();
+    });
   }
 
   #resume() {
     this.#running = true;
-    if (this.who === undefined) this.#connect();
+    if (this.who === undefined || !this.shared) this.#connect();
     else this.#join();
   }
 
@@ -134,8 +164,8 @@ export class Tabs {
   #leave() {
     this.#leads = this.alone = false;
     this.#heard = undefined;
-    const { abort, release, channel } = this;
-    this.abort = this.release = this.channel = undefined;
+    const [abort, release, channel] = [this.#abort, this.#release, this.#channel];
+    this.#abort = this.#release = this.#channel = undefined;
     abort?.abort();
     release?.();
     channel?.close();
@@ -144,48 +174,47 @@ export class Tabs {
   }
 
   #join() {
-    const { locks, channel } = this.env;
-    if (!locks || !channel) return this.#beAlone();
-    const name = `rowcast/1 ${hash(this.name)} ${this.who}`; // 1: the version of the messages
-    this.group = name;
-    this.channel = channel(name);
-    this.channel.onmessage = ({ data }) => this.#hear(data);
+    const { window } = this;
+    if (!window.navigator?.locks || !window.BroadcastChannel) return this.#beAlone();
+    this.#group = `rowcast/1 ${hash(this.name)} ${this.who}`; // 1: the version of the messages
+    this.#channel = new window.BroadcastChannel(this.#group);
+    this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#queue();
-    this.#after("alone", 5_000, () => this.#heard || this.#leads || this.#beAlone());
-    this.#watch(PATIENCE);
+    this.#after("alone", OFFERS, () => this.#heard || this.#leads || this.#beAlone());
+    this.#watch(SILENCE);
     this.#ask();
   }
 
   // Waits for the lock, or steals it.
   async #queue(steal = false) {
-    const abort = this.abort = new AbortController();
+    const abort = (this.#abort = new AbortController());
     try {
-      await this.env.locks.request(this.group, steal ? { steal } : { signal: abort.signal }, (lock) => {
-        if (lock && this.abort === abort) return new Promise((release) => this.#lead(release));
+      await this.window.navigator.locks.request(this.#group, steal ? { steal } : { signal: abort.signal }, (lock) => {
+        if (lock && this.#abort === abort) return new Promise((release) => this.#lead(release));
       });
     } catch (error) {
-      if (this.abort !== abort) return;
+      if (this.#abort !== abort) return;
       if (error?.name !== "AbortError") return this.#beAlone(); // refused
       this.#leads = false; // another tab has stolen the lock, possibly before this one heard that it had it
       this.#clearAll();
       this.#queue();
-      this.#watch(PATIENCE);
+      this.#watch(SILENCE);
       this.#ask();
     }
   }
 
   #lead(release) {
-    this.release = release;
+    this.#release = release;
     this.#leads = true;
     this.alone = false;
-    this.#epoch = Math.max(this.#epoch + 1, this.env.now());
+    this.#epoch = Math.max(this.#epoch + 1, this.#now());
     this.#count = 0;
     this.#heard = undefined;
     this.#clearAll();
     if (this.#conn) this.#say();
     else this.#connect();
     const tick = () => {
-      if (!/open|delayed/.test(this.#state)) this.#say(); // otherwise the server's heartbeats are relayed
+      if (!isOpen(this.#status)) this.#say(); // otherwise the server's heartbeats are relayed
       this.#after("tick", this.#heartbeat, tick);
     };
     tick();
@@ -200,24 +229,24 @@ export class Tabs {
   #seeVisible() {
     this.#clear("hidden");
     if (!this.alone) return;
-    if (!this.env.hidden()) this.#connect();
-    else this.#after("hidden", 5_000, () => this.alone && this.#disconnect());
+    if (!this.window.document?.hidden) this.#connect();
+    else this.#after("hidden", OFFERS, () => this.alone && this.#disconnect());
   }
 
   #connect() {
     if (this.#conn || !this.#running) return;
     this.#at = this.#seen[0];
-    this.#state = "connecting";
-    this.since = this.env.now();
-    const conn = this.#conn = this.connect(this.#at, {
+    this.#since = this.#now();
+    const conn = (this.#conn = this.connect(this.#at, {
       frame: (frame) => conn === this.#conn && this.#receive(frame),
-      status: (state, ...more) => {
+      status: (status) => {
         if (conn !== this.#conn) return;
-        this.#state = state;
+        const { error, ...rest } = status; // an error may not be sent to other tabs
+        this.#status = rest;
         this.#say();
-        this.#show(state, ...more);
+        if (status.state !== "connecting" || !isOpen({ state: this.#shown })) this.#show(status);
       },
-    });
+    }));
     this.#say();
     conn.open();
   }
@@ -243,18 +272,19 @@ export class Tabs {
     if (this.#leads) this.#relay(frame);
     this.#take(frame, true);
     if (!this.#conn) return; // the page has closed it
-    if (!this.abort && !this.alone) this.#join();
+    if (this.shared && !this.#abort && !this.alone) this.#join();
     this.#settle();
   }
 
   // Learns the user from rowcast.hello. Events of another user are neither relayed nor delivered.
   #identify(data, prev) {
-    const { recipients, heartbeat } = typeof data === "string" ? JSON.parse(data) : data;
-    if (heartbeat > 0) this.#heartbeat = heartbeat * 1000;
+    const { recipients, heartbeat } = Object(parse(data));
+    if (heartbeat > 0) this.#heartbeat = heartbeat * SECOND;
+    if (!this.shared || !Array.isArray(recipients)) return true;
     if (this.user !== undefined) {
       if (recipients.includes(this.user)) return true;
       this.#pause();
-      this.#show("signed-out");
+      this.#show({ state: "signed-out" });
       return false;
     }
     const who = hash(JSON.stringify(recipients));
@@ -294,18 +324,18 @@ export class Tabs {
     if (own && !fits) return this.#disconnect(), this.#connect();
     if (!fits) events = events.filter(({ note }) => note);
     else if (!known) this.#seen = [cursor, ...others.filter((c) => !covers(cursor, c))];
-    const views = others.map(parse);
+    const views = others.map(read);
     events = events.filter((event) => event.note ? notes && (CONTROL.test(event.type) || this.#isNew(event, own))
-      : CONTROL.test(event.type) || !known && !views.some((c) => c && seen(c, parse(event.lastEventId) ?? {})));
+      : CONTROL.test(event.type) || !known && !views.some((c) => seen(c, read(event.lastEventId))));
     if (events.length || fits) this.frame({ prev, cursor: this.cursor, events, beat });
     return fits;
   }
 
   // Reports whether a message without an id is new. Around a change of the leader, two streams may bring it.
   #isNew({ type, data }, own) {
-    const [now, source] = [this.env.now(), own ? 0 : this.#epoch];
+    const [now, source] = [this.#now(), own ? 0 : this.#epoch];
     const key = JSON.stringify([type, data]);
-    this.#notes = this.#notes.filter(({ at }) => now - at < 3_000).slice(-99);
+    this.#notes = this.#notes.filter(({ at }) => now - at < 3 * SECOND).slice(-99);
     const twin = this.#notes.find((n) => n.key === key && !n.from.includes(source));
     if (twin) twin.from.push(source);
     else this.#notes.push({ key, at: now, from: [source] });
@@ -340,17 +370,17 @@ export class Tabs {
   #say(message = { t: "state" }) {
     if (!this.#leads) return;
     if (message.t !== "answer") this.#count++;
-    this.#post({ ...message, epoch: this.#epoch, n: this.#count, at: message.cursor ?? this.#at, state: this.#state, heartbeat: this.#heartbeat });
+    this.#post({ ...message, epoch: this.#epoch, n: this.#count, at: message.cursor ?? this.#at, status: this.#status, heartbeat: this.#heartbeat });
   }
 
-  #post(message) { this.channel?.postMessage(message); }
+  #post(message) { this.#channel?.postMessage(message); }
 
   #hear(m) {
     if (m?.t === "ask" && this.#leads && Array.isArray(m.seen)) return this.#answer(m);
-    if (m?.t === "check" && this.#leads) return this.#conn?.check();
+    if (this.#leads && /^(open|check)$/.test(m?.t)) return this.#conn?.[m.t]();
     if (this.#leads || !isValid(m) || m.epoch < this.#epoch) return;
     const answer = m.t === "answer";
-    if (answer && m.to !== this.id) return;
+    if (answer && m.to !== this.#id) return;
     if (m.epoch > this.#epoch) this.#count = 0;
     const late = m.n <= this.#count && !answer; // doubled or overtaken
     this.#epoch = m.epoch;
@@ -358,11 +388,11 @@ export class Tabs {
     if (!late) {
       this.#heard = m;
       if (m.heartbeat > 0) this.#heartbeat = m.heartbeat;
-      if (!answer) this.#watch(PATIENCE);
-      if (!this.#conn) this.#show(m.state);
+      if (!answer) this.#watch(SILENCE);
+      if (!this.#conn) this.#show(m.status);
     }
     if (!this.#seen[0]) this.#seen = [m.prev ?? m.at]; // a tab without a cursor begins here
-    for (const frame of answer ? m.frames : m.t === "frame" ? [m] : []) this.#follow(frame, !answer && !late && !this.#conn && !(this.env.now() < this.deaf));
+    for (const frame of answer ? m.frames : m.t === "frame" ? [m] : []) this.#follow(frame, !answer && !late && !this.#conn && this.#now() >= this.#deaf);
     if (!this.#running) return; // the page has closed it
     if (this.#meets()) {
       this.#clear("ask");
@@ -382,23 +412,23 @@ export class Tabs {
 
   // Ends the own stream once the leader's serves.
   #settle() {
-    if (this.#leads || !this.#conn || !this.#meets() || !/open|delayed/.test(this.#heard.state)) return;
+    if (this.#leads || !this.#conn || !this.#meets() || !isOpen(this.#heard.status)) return;
     this.alone = false;
     this.#disconnect();
     // A leader that was stuck may still relay messages that the own stream has brought.
-    if (this.env.now() > this.since + 1_000) this.deaf = this.env.now() + 1_000;
-    this.#show(this.#heard.state);
+    if (this.#now() > this.#since + SECOND) this.#deaf = this.#now() + SECOND;
+    this.#show(this.#heard.status);
   }
 
   // Asks the leader for what this tab has missed.
   #ask() {
-    const [now, help] = [this.env.now(), () => this.#heard && !this.#leads && !this.#meets() && this.#connect()];
-    if (this.#timers.ask) return now > this.asked + 1_000 && help(); // the timers of a hidden tab are late
+    const [now, help] = [this.#now(), () => this.#heard && !this.#leads && !this.#meets() && this.#connect()];
+    if (this.#timers.ask) return now > this.#asked + SECOND && help(); // the timers of a hidden tab are late
     if (this.#conn) return;
-    this.id = this.env.random();
-    this.asked = now;
-    this.#after("ask", 1_000, help);
-    this.#post({ t: "ask", id: this.id, seen: this.#seen });
+    this.#id = this.window.Math.random();
+    this.#asked = now;
+    this.#after("ask", SECOND, help);
+    this.#post({ t: "ask", id: this.#id, seen: this.#seen });
   }
 
   #answer({ id, seen: theirs }) {
@@ -409,25 +439,25 @@ export class Tabs {
 
   // Waits for the next sign of life of the leader's stream. Answers are none: a frozen page gives them too.
   #watch(heartbeats) {
-    const due = this.env.now() + heartbeats * this.#heartbeat;
+    const due = this.#now() + heartbeats * this.#heartbeat;
     this.#after("watch", heartbeats * this.#heartbeat, async () => {
-      if (this.env.now() > due + 2_000) return this.#watch(1); // the computer slept, or the tab is throttled
-      const { abort } = this;
-      await this.env.locks.query().catch(() => {}); // evicts a leader from the back/forward cache
-      if (this.abort === abort && abort && !this.#leads) this.#after("watch", 1_000 + 1_000 * this.env.random(), () => this.#steal());
+      if (this.#now() > due + 2 * SECOND) return this.#watch(1); // the computer slept, or the tab is throttled
+      const abort = this.#abort;
+      await this.window.navigator.locks.query().catch(() => {}); // evicts a leader from the back/forward cache
+      if (this.#abort === abort && abort && !this.#leads) this.#after("watch", SECOND + SECOND * this.window.Math.random(), () => this.#steal());
     });
   }
 
   #steal() {
-    const waiting = this.abort;
-    this.abort = undefined;
+    const waiting = this.#abort;
+    this.#abort = undefined;
     waiting?.abort();
     this.#queue(true);
   }
 
   #after(name, ms, f) {
     this.#clear(name);
-    this.#timers[name] = this.env.setTimeout(() => {
+    this.#timers[name] = this.window.setTimeout(() => {
       delete this.#timers[name];
       f();
     }, ms);
@@ -436,21 +466,26 @@ export class Tabs {
   #clearAll() { for (const name in this.#timers) this.#clear(name); }
 
   #clear(name) {
-    this.env.clearTimeout(this.#timers[name]);
+    this.window.clearTimeout(this.#timers[name]);
     delete this.#timers[name];
   }
 
-  #show(state, ...more) {
-    if (state === this.#shown && !more.length) return;
-    this.#shown = state;
-    this.status(state, ...more);
+  #now() { return this.window.Date.now(); }
+
+  /** @param {Status} status */
+  #show(status) {
+    if (status.state === this.#shown && status.state !== "retrying") return;
+    this.#shown = status.state;
+    this.status(this.alone ? { ...status, alone: true } : status);
   }
 }
 
-const size = (events) => events.reduce((sum, { data }) => sum + (typeof data === "string" ? data : JSON.stringify(data) ?? "").length + 200, 200);
+const isOpen = ({ state }) => /^(open|delayed)$/.test(state);
+
+const size = (events) => events.reduce((sum, { data }) => sum + data.length + 200, 200);
 
 const isFrame = (f) => typeof f?.prev === "string" && typeof f.cursor === "string" && Array.isArray(f.events) &&
-  f.events.every((e) => typeof e?.type === "string" && typeof e.lastEventId === "string");
+  f.events.every((e) => [e?.type, e?.data, e?.lastEventId].every((text) => typeof text === "string"));
 
-const isValid = (m) => Number.isFinite(m?.epoch) && Number.isFinite(m.n) && typeof m.at === "string" && typeof m.state === "string" &&
+const isValid = (m) => Number.isFinite(m?.epoch) && Number.isFinite(m.n) && typeof m.at === "string" && typeof m.status?.state === "string" &&
   (m.t === "state" || m.t === "frame" && isFrame(m) || m.t === "answer" && Array.isArray(m.frames) && m.frames.every(isFrame));
