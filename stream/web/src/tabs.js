@@ -5,6 +5,9 @@
 // takes a frame if one of them covers `prev`, leaves out the rows that the others have seen, and adds `cursor`. All else is a gap.
 
 import { SECOND, SILENCE } from "./connection.js";
+import { covers, read, seen } from "./cursor.js";
+import { CONTROL, Recent, hash, isValid, size } from "./messages.js";
+import { listen } from "./page.js";
 import { parse } from "./parser.js";
 
 /** @import { Frame, FrameEvent, Status } from "../rowcast.d.ts" */
@@ -13,49 +16,11 @@ import { parse } from "./parser.js";
 /** @typedef {{ frame: (frame: Frame) => void, status: (status: Status) => void }} Callbacks */
 
 const PART = 1e6; // characters of a message to the other tabs
-const RECENT = 5e5; // characters of the recent frames
 const OFFERS = 5 * SECOND; // the limit until the lock or the leader answers
-const CONTROL = /^rowcast\.(void|hello|beat|bye)$/; // for the tab that holds the stream only
-const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._";
-
-/** Reads a cursor, see listener/cursor/text.go. An unknown form is undefined: then only equal texts cover each other. */
-function read(text) {
-  const [id, xid, xmax, list, epoch, anchor] = text.split("-");
-  if (!anchor || !/^\d+ \d+ \d+$/.test(`${id} ${xid} ${xmax}`)) return;
-  const flying = new Set();
-  let [above, gap] = [BigInt(xmax), 0n];
-  for (const c of list.slice(1)) {
-    const digit = DIGITS.indexOf(c);
-    if (digit < 0) return;
-    gap = gap * 32n + BigInt(digit & 31);
-    if (digit & 32) continue;
-    flying.add(above -= gap + 1n);
-    gap = 0n;
-  }
-  return { id: BigInt(id), xid: BigInt(xid), xmax: BigInt(xmax), flying, epoch };
-}
-
-const seenAll = (c, xid) => xid < c.xmax && xid !== c.xid && !c.flying.has(xid);
-const seen = (c, row) => c && row && (c.xid && row.xid === c.xid ? row.id <= c.id : seenAll(c, row.xid));
-
-/** Reports whether a reader at cursor a has seen all that a reader at cursor b has seen. */
-export function covers(a, b) {
-  if (a === b) return true;
-  const [x, y] = [read(a), read(b)];
-  return !!x && !!y && x.epoch === y.epoch && x.xmax >= y.xmax && ![...x.flying].some((xid) => seenAll(y, xid)) &&
-    !(x.xid && seenAll(y, x.xid)) && (!y.xid || seen(x, y));
-}
-
-const hash = (text, h = 0n) => {
-  for (const c of text) h = ((h ^ BigInt(c.codePointAt(0))) * 0x100000001b3n + 1n) % (1n << 89n);
-  return h.toString(36);
-};
-
 /** Shares one stream among the tabs of a browser. Each tab gets the frames that a stream of its own would bring. */
 export class Tabs {
   #seen; // cursors, none of which covers another; [""] before the first
-  #recent = []; // the last frames, rows only
-  #kept = 0; // their characters
+  #recent = new Recent();
   #timers = {};
   #notes = []; // the last messages without an id
   #epoch = 0; // the number of the leader
@@ -64,6 +29,7 @@ export class Tabs {
   #heartbeat = 15 * SECOND;
   #leads = false;
   #running = false;
+  #asleep = false; // the page is frozen or in the back/forward cache
   #conn = /** @type {Stream} */ (undefined); // the tab's own stream: it leads, has not met the leader's stream yet, or is alone
   #at; // the cursor of the own stream
   #status = /** @type {Status} */ ({ state: "connecting" }); // of the own stream
@@ -101,7 +67,12 @@ export class Tabs {
   alone = false;
 
   open() {
-    if (!this.#page) this.#listen();
+    this.#page ??= listen(this.window, {
+      sleep: () => this.#sleep(),
+      wake: () => this.#wake(),
+      check: () => this.check(),
+      visible: () => this.#seeVisible(),
+    });
     if (!this.#running) this.#resume();
     else if (this.#conn) this.#conn.open();
     else this.#post({ t: "open" });
@@ -121,31 +92,15 @@ export class Tabs {
     this.#ask();
   }
 
-  #listen() {
-    const { window } = this;
-    const { document } = window;
-    const { signal } = (this.#page = new AbortController());
-    const on = (target, types, listener) => types.forEach((type) => target?.addEventListener?.(type, listener, { signal }));
-    let asleep = false;
-    const sleep = () => {
-      asleep ||= this.#running && !/^(closed|signed-out|forbidden)$/.test(this.#shown);
-      this.#pause();
-    };
-    // After a thaw, the reader of the old stream may be dead without an error.
-    const wake = () => {
-      if (asleep) this.#resume();
-      else if (!document?.hidden) this.check();
-      asleep = false;
-    };
-    on(window, ["online"], () => this.check());
-    on(window, ["pagehide"], sleep);
-    on(document, ["freeze"], sleep);
-    on(window, ["pageshow"], wake);
-    on(document, ["resume"], wake);
-    on(document, ["visibilitychange"], () => {
-      this.#seeVisible();
-      if (!document.hidden) this.check();
-    });
+  #sleep() {
+    this.#asleep ||= this.#running && !/^(closed|signed-out|forbidden)$/.test(this.#shown);
+    this.#pause();
+  }
+
+  // After a thaw, the reader of the old stream may be dead without an error.
+  #wake() {
+    if (this.#asleep) this.#resume();
+    this.#asleep = false;
   }
 
   #resume() {
@@ -268,7 +223,7 @@ export class Tabs {
     if (hello && !this.#identify(hello.data, frame.prev)) return;
     frame = { ...frame, events };
     this.#at = frame.cursor;
-    this.#remember(frame);
+    this.#recent.add(frame);
     if (this.#leads) this.#relay(frame);
     this.#take(frame, true);
     if (!this.#conn) return; // the page has closed it
@@ -293,8 +248,7 @@ export class Tabs {
     this.#leave();
     this.who = who;
     if (change) {
-      this.#recent = [];
-      this.#kept = 0;
+      this.#recent = new Recent();
       this.#seen = [prev];
       this.#reset("user", prev);
     }
@@ -340,14 +294,6 @@ export class Tabs {
     if (twin) twin.from.push(source);
     else this.#notes.push({ key, at: now, from: [source] });
     return !twin;
-  }
-
-  #remember({ prev, cursor, events }) {
-    const rows = events.filter(({ type, note }) => !note && !CONTROL.test(type));
-    const last = this.#recent.at(-1);
-    if (!rows.length && last?.cursor === prev) last.cursor = cursor;
-    else this.#kept += size(this.#recent[this.#recent.push({ prev, cursor, events: rows }) - 1].events);
-    while (this.#kept > RECENT) this.#kept -= size(this.#recent.shift().events);
   }
 
   // Sends a frame to the other tabs, in parts that are true statements too.
@@ -404,7 +350,7 @@ export class Tabs {
   }
 
   #follow(frame, notes) {
-    if (this.#running && this.#take(frame, false, notes)) this.#remember(frame);
+    if (this.#running && this.#take(frame, false, notes)) this.#recent.add(frame);
   }
 
   // Reports whether the leader's next frame will fit.
@@ -433,8 +379,7 @@ export class Tabs {
 
   #answer({ id, seen: theirs }) {
     const known = (cursor) => theirs.some((c) => typeof c === "string" && covers(c, cursor));
-    const first = known(this.#at) || !theirs[0] ? -1 : this.#recent.findLastIndex(({ prev }) => known(prev));
-    this.#say({ t: "answer", to: id, frames: first < 0 ? [] : this.#recent.slice(first) });
+    this.#say({ t: "answer", to: id, frames: known(this.#at) || !theirs[0] ? [] : this.#recent.after(known) });
   }
 
   // Waits for the next sign of life of the leader's stream. Answers are none: a frozen page gives them too.
@@ -481,11 +426,3 @@ export class Tabs {
 }
 
 const isOpen = ({ state }) => /^(open|delayed)$/.test(state);
-
-const size = (events) => events.reduce((sum, { data }) => sum + data.length + 200, 200);
-
-const isFrame = (f) => typeof f?.prev === "string" && typeof f.cursor === "string" && Array.isArray(f.events) &&
-  f.events.every((e) => [e?.type, e?.data, e?.lastEventId].every((text) => typeof text === "string"));
-
-const isValid = (m) => Number.isFinite(m?.epoch) && Number.isFinite(m.n) && typeof m.at === "string" && typeof m.status?.state === "string" &&
-  (m.t === "state" || m.t === "frame" && isFrame(m) || m.t === "answer" && Array.isArray(m.frames) && m.frames.every(isFrame));
