@@ -42,7 +42,7 @@ export class Tabs {
   #asked = 0; // when this tab asked the leader
   #id = 0; // of the question
   #since = 0; // when the own stream began
-  #deaf = 0; // until when messages without an id are ignored
+  #deaf = 0; // until when the leader's messages without an id are ignored
 
   /** @param {(cursor: string, callbacks: Callbacks) => Stream} connect makes a stream
    * @param {{ name: string, user?: string, shared?: boolean, cursor?: string }} options The name is the address of the stream. The user
@@ -207,6 +207,8 @@ export class Tabs {
   }
 
   #disconnect() {
+    // A leader that was stuck may still relay messages that the own stream has brought.
+    if (this.#conn && this.#now() > this.#since + SECOND) this.#deaf = Infinity;
     this.#conn?.close();
     this.#conn = undefined;
   }
@@ -333,6 +335,7 @@ export class Tabs {
     this.#count = Math.max(this.#count, m.n);
     if (!late) {
       this.#heard = m;
+      this.#deaf = Math.min(this.#deaf, this.#now() + SECOND);
       if (m.heartbeat > 0) this.#heartbeat = m.heartbeat;
       if (!answer) this.#watch(SILENCE);
       if (!this.#conn) this.#show(m.status);
@@ -361,8 +364,6 @@ export class Tabs {
     if (this.#leads || !this.#conn || !this.#meets() || !isOpen(this.#heard.status)) return;
     this.alone = false;
     this.#disconnect();
-    // A leader that was stuck may still relay messages that the own stream has brought.
-    if (this.#now() > this.#since + SECOND) this.#deaf = this.#now() + SECOND;
     this.#show(this.#heard.status);
   }
 

@@ -9,7 +9,7 @@ export const mutations = [
   ["cursors of two epochs are not compared", {}, "x.epoch === y.epoch &&", "", "c.split(\"-\")[4] !== epoch) && fits", "c.split(\"-\")[4] !== epoch) && false"],
   ["after a gap the leader is asked", {}, "      else this.#ask();\n    }\n  }\n\n  #follow", "    }\n  }\n\n  #follow"],
   ["what the leader does not keep is requested from the hub", {}, "&& !this.#meets() && this.#connect()];", "];", "if (answer) this.#connect();", "if (answer) ;"],
-  ["the own stream ends once the leader's serves", {}, "    this.#disconnect();\n    // A leader that was stuck", "    // A leader that was stuck"],
+  ["the own stream ends once the leader's serves", {}, "    this.alone = false;\n    this.#disconnect();\n", "    this.alone = false;\n"],
   ["a page that is frozen gives up its stream and lock", {}, `on(document, "freeze", sleep);`, ""],
   ["a page that is thawed joins again", {}, "if (this.#asleep) this.#resume();", ""],
   ["a dead leader is replaced", {}, "() => this.#steal())", "() => {})"],
