@@ -56,7 +56,7 @@ func TestScriptTypes(t *testing.T) {
 }
 
 // maxScript is the limit of rowcast.js in bytes, compressed with gzip.
-const maxScript = 5500
+const maxScript = 5200
 
 func TestScriptIsSmall(t *testing.T) {
 	t.Parallel()
