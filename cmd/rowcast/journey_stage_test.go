@@ -37,7 +37,7 @@ type journey struct {
 // of the journey.
 var journeyScripts = map[string]string{
 	"/page.js": `import { RowcastSource } from "/rowcast.js";
-		Object.assign(window, { heard: JSON.parse(sessionStorage.heard ?? "[]"), states: [], resets: [], whys: [], shown: [] });
+		Object.assign(window, { heard: JSON.parse(sessionStorage.heard ?? "[]"), states: [], resets: [], whys: [], shown: [], untimed: 0 });
 		addEventListener("pagehide", () => sessionStorage.heard = JSON.stringify(heard));
 		addEventListener("pageshow", ({ persisted }) => shown.push(persisted));
 		const token = async (why) => {
@@ -60,12 +60,15 @@ var journeyScripts = map[string]string{
 			return source;
 		}
 		window.source = SOURCE;
-		source.onmessage = ({ data }) => heard.push(data);
+		source.onmessage = ({ data, time }) => {
+			heard.push(data);
+			if (!(Math.abs(Date.now() - time) < 60_000)) untimed++;
+		};
 		source.onstate = ({ state, reason, status }) => states.push([state, status ?? reason].filter(Boolean).join(" "));
 		source.onreset = ({ data }) => resets.push(data.reason);`,
 	"/worker.js": `import { RowcastSource } from "/rowcast.js";
 		const source = new RowcastSource("events?uid=alice");
-		source.onmessage = ({ data }) => postMessage(["onmessage", { data }]);
+		source.onmessage = ({ data, time }) => postMessage(["onmessage", { data, time }]);
 		source.onstate = ({ state, reason, status }) => postMessage(["onstate", { state, reason, status }]);
 		source.onreset = ({ data }) => postMessage(["onreset", { data }]);`,
 	"/service-worker.js": `addEventListener("install", () => skipWaiting());
@@ -133,6 +136,9 @@ func (j *journey) travel(happens func(*journey)) {
 	writing.Wait()
 	j.page.await("heard.at(-1) === 0")
 	j.check("the page", value[[]int](j.page, "heard"), rows)
+	if n := value[int](j.page, "untimed"); n > 0 {
+		j.t.Errorf("%d rows have no time or a wrong one", n)
+	}
 	if resets := value[[]string](j.page, "resets"); len(resets) > 0 {
 		j.t.Errorf("the page was reset: %q", resets)
 	}

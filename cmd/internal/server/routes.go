@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -19,7 +20,7 @@ import (
 // routers returns the handlers for Listen and for AdminListen. If AdminListen is empty, public also serves health and
 // metrics, and admin is nil.
 func (s *Server) routers() (public, admin http.Handler) {
-	p := s.newRouter("not found: the stream is at /events")
+	p := s.newRouter("not found: the stream is at " + s.EventsPath)
 	if len(s.Trusted) > 0 {
 		p.Use(s.Trusted.setClientAddress, s.idle.attribute)
 	}
@@ -29,19 +30,15 @@ func (s *Server) routers() (public, admin http.Handler) {
 	if len(s.Origins) > 0 || s.LoopbackOrigins {
 		p.Use(cors.Handler(cors.Options{
 			AllowOriginFunc:  s.allowsOrigin,
-			AllowedMethods:   []string{http.MethodGet},
-			AllowedHeaders:   []string{"Authorization", "Cache-Control", "Last-Event-ID"},
+			AllowedMethods:   []string{http.MethodGet, http.MethodHead},
+			AllowedHeaders:   append([]string{"Authorization", "Cache-Control", "Last-Event-ID"}, s.CORSHeaders...),
 			AllowCredentials: true,
 			MaxAge:           600,
 		}))
 	}
 	// No middleware of this router may wrap the ResponseWriter, because the hub takes the connection over.
-	p.Get("/events", s.Events.ServeHTTP)
-	getOrHead(p, "/rowcast.js", serveScript)
-	getOrHead(p, "/rowcast-{hash:[0-9a-f]+}.js", serveScript)
-	if s.Routes != nil {
-		s.Routes(p)
-	}
+	getOrHead(p, s.EventsPath, s.Events.ServeHTTP)
+	s.otherRoutes(p)
 	if s.AdminListen == "" {
 		s.adminRoutes(p)
 		return p, nil
@@ -51,8 +48,33 @@ func (s *Server) routers() (public, admin http.Handler) {
 		a.Use(s.AsLocalhost(""))
 	}
 	s.adminRoutes(a)
-	a.With(refuseBrowsers).Post("/disconnect", s.disconnect)
+	s.disconnectRoute(a)
 	return p, a
+}
+
+// SetEventsPath sets EventsPath. It returns an error if another handler of the server has this path, at Listen or at
+// AdminListen. The field Routes must be set before the call.
+func (s *Server) SetEventsPath(path string) error {
+	r := chi.NewRouter()
+	s.otherRoutes(r)
+	s.adminRoutes(r)
+	s.disconnectRoute(r)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		if r.Match(chi.NewRouteContext(), method, path) {
+			return fmt.Errorf("the hub uses %s for another purpose: choose another path, such as /stream", path)
+		}
+	}
+	s.EventsPath = path
+	return nil
+}
+
+// otherRoutes adds the routes at Listen besides EventsPath.
+func (s *Server) otherRoutes(r chi.Router) {
+	getOrHead(r, "/rowcast.js", serveScript)
+	getOrHead(r, "/rowcast-{hash:[0-9a-f]+}.js", serveScript)
+	if s.Routes != nil {
+		s.Routes(r)
+	}
 }
 
 // allowsOrigin reports whether pages of an origin that is not the hub's own may open streams and read the answers.
@@ -64,6 +86,10 @@ func (s *Server) adminRoutes(r chi.Router) {
 	getOrHead(r, "/healthz", s.healthz)
 	getOrHead(r, "/readyz", s.readyz)
 	getOrHead(r, "/metrics", s.metrics().ServeHTTP)
+}
+
+func (s *Server) disconnectRoute(r chi.Router) {
+	r.With(refuseBrowsers).Post("/disconnect", s.disconnect)
 }
 
 func (s *Server) newRouter(notFound string) *chi.Mux {
