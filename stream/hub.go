@@ -62,6 +62,11 @@ type Hub struct {
 	// Limits limit the number of streams. Default none.
 	Limits Limits
 
+	// Inbox sends rowcast.inbox events to the streams that have a user. They say what has changed in the inbox of the user,
+	// and which rows of the user's groups and for everyone were deleted. These events are rows for the recipients of
+	// [feed.InboxOf], so streams resume them like all rows. rowcast.hello does not name these recipients.
+	Inbox bool
+
 	// Stats count what the Hub has done. They are for reading only.
 	Stats Stats
 	// Failures records which calls of the Source failed.
@@ -293,9 +298,9 @@ func (st *state) behind() time.Duration {
 // hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. c is the cursor
 // at which the stream begins. It is nil if rowcast.reset follows. A client that loses its connection before rowcast.reset
 // must not resume from the new cursor, because it would never receive the reset. rowcast.hello does not
-// name [feed.Everyone].
+// name [feed.Everyone] and the recipients of [feed.InboxOf].
 func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
-	own := slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == feed.Everyone })
+	own := slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == feed.Everyone || feed.IsInbox(r) })
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
 		Heartbeat  float64  `json:"heartbeat"`
