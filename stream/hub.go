@@ -16,6 +16,7 @@ import (
 	"rowcast/listener/feed"
 	"rowcast/listener/guard"
 	"rowcast/listener/loglimit"
+	"rowcast/stream/fair"
 	"rowcast/stream/sse"
 	"rowcast/stream/wire"
 )
@@ -77,7 +78,7 @@ type Hub struct {
 
 	state    guard.Value[state]
 	pending  pending
-	calls    fairQueue
+	calls    fair.Queue[reader] // the calls of Source.Page and Source.IsValid
 	watcher  wire.Watcher[*subscriber]
 	renewals sync.WaitGroup
 
@@ -131,7 +132,7 @@ func (h *Hub) init() {
 		setDefault(&h.Page, 17<<20)
 		setDefault(&h.Reads, 2)
 		h.pending.limit = int64(h.Pending)
-		h.calls.init(h.Reads)
+		h.calls.Calls = h.Reads
 		h.watcher.Gone = h.gone
 		h.begun = make(chan struct{})
 		st := h.state.Lock()
