@@ -46,9 +46,7 @@ func newSubscriber(h *Hub, grant Grant, owner *owner) *subscriber {
 	recipients := append(grant.Recipients(), feed.Everyone)
 	if h.Inbox && grant.User != "" {
 		for _, r := range slices.Clip(recipients) {
-			if inbox := feed.InboxOf(r); inbox != "" {
-				recipients = append(recipients, inbox)
-			}
+			recipients = append(recipients, feed.InboxOf(r))
 		}
 	}
 	slices.Sort(recipients)

@@ -20,22 +20,7 @@ const (
 	MaxEvent = 128
 	// Reserved is the beginning of recipients that only rowcast uses, such as the recipients of [InboxOf].
 	Reserved = "rowcast."
-
-	inbox = Reserved + "inbox:"
 )
-
-// InboxOf returns the recipient of the rows that say what has changed in the inbox of a recipient: in the inbox of a user,
-// or because rows for a group or [Everyone] were deleted. It returns "" if that recipient would be longer than
-// MaxRecipient. The database then inserts no such rows.
-func InboxOf(recipient string) string {
-	if len(inbox)+len(recipient) > MaxRecipient {
-		return ""
-	}
-	return inbox + recipient
-}
-
-// IsInbox reports whether a recipient is a result of [InboxOf].
-func IsInbox(recipient string) bool { return strings.HasPrefix(recipient, inbox) }
 
 // CheckRecipient returns an error if text cannot be a recipient that a client or an app names. Spaces and invisible
 // characters such as U+202E are allowed: "alice " and "alice" are two recipients. Text that begins with [Reserved] is

@@ -50,21 +50,6 @@ func TestCheckIdentity(t *testing.T) {
 	}
 }
 
-func TestInboxOf(t *testing.T) {
-	t.Parallel()
-	for recipient, want := range map[string]string{
-		"alice":                       "rowcast.inbox:alice",
-		feed.Everyone:                 "rowcast.inbox:*",
-		strings.Repeat("x", 256-14):   "rowcast.inbox:" + strings.Repeat("x", 256-14),
-		strings.Repeat("x", 256-14+1): "",
-		strings.Repeat("é", 128):      "",
-	} {
-		if got := feed.InboxOf(recipient); got != want || feed.IsInbox(got) != (want != "") {
-			t.Errorf("%q: got %q, want %q", recipient, got, want)
-		}
-	}
-}
-
 func TestCheckEvent(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
