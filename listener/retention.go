@@ -135,6 +135,10 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if err := r.observe(xmin); err != nil {
 		return 0, err
 	}
+	// The trigger of the inbox tells no stream of the rows that retention deletes.
+	if _, err := tx.Exec(ctx, "SET LOCAL rowcast.retention = on"); err != nil {
+		return 0, fmt.Errorf("announce the deletion: %w", err)
+	}
 	if deleted, err := r.deleteMarked(ctx, tx); err != nil || deleted > 0 {
 		return deleted, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -39,7 +40,7 @@ func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := compare(expected(encoding), actual)
+	all := compare(expected(encoding, slices.ContainsFunc(actual, isOfInbox)), actual)
 	for i, d := range all {
 		if d.Mend == createEpoch {
 			if all[i].Mend, err = completed(ctx, db, d.Mend); err != nil {
@@ -47,7 +48,7 @@ func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 			}
 		}
 	}
-	for _, query := range []string{strangeOwners, publicGrants, rowSecurity, references} {
+	for _, query := range []string{strangeOwners, publicGrants, publicFunctions, rowSecurity, references} {
 		rows, err := db.Query(ctx, query)
 		if err != nil {
 			return nil, fmt.Errorf("read owners, grants and foreign keys: %w", err)
@@ -206,7 +207,7 @@ func mend(want object, exists bool) string {
 	case "valid":
 		return "REINDEX INDEX CONCURRENTLY " + schema + "." + want.member() + ";"
 	case "function":
-		return want.value + ";"
+		return mendFunction(want, exists)
 	case "trigger":
 		return mendTrigger(want, exists, table)
 	case "enabled":
@@ -263,6 +264,20 @@ func mendConstraint(want object, exists bool, table string) string {
 	return table + drop + "ADD CONSTRAINT " + want.member() + " " + want.value + valid + ";"
 }
 
+// isOfInbox reports whether an object shows that the inbox is installed.
+func isOfInbox(o object) bool {
+	return o.kind == "table" && o.name == "inbox_users" || o.kind == "function" && o.name == "inbox_version()"
+}
+
+// mendFunction returns the statement that creates or replaces a function. A new function can be called by every role, and
+// those of the inbox must not.
+func mendFunction(want object, exists bool) string {
+	if exists || !strings.HasPrefix(want.name, "inbox") {
+		return want.value + ";"
+	}
+	return want.value + ";\nREVOKE ALL ON FUNCTION " + schema + "." + want.name + " FROM PUBLIC;"
+}
+
 // mendIndex returns statements that do not block INSERTs while the index is built.
 func mendIndex(want object, exists bool) string {
 	create := strings.Replace(want.value, " INDEX ", " INDEX CONCURRENTLY ", 1) + ";"
@@ -300,6 +315,15 @@ const publicGrants = `SELECT 'grant', format('TABLE rowcast.%I', relname),
 		format('REVOKE ALL ON rowcast.%I FROM PUBLIC;', relname), true
 	FROM pg_class, aclexplode(relacl) WHERE relnamespace = to_regnamespace('rowcast') AND relkind = 'r' AND grantee = 0
 	GROUP BY relname ORDER BY relname`
+
+// publicFunctions is a query for functions of the inbox that every role may call. With them, a role could read the rows of
+// all users.
+const publicFunctions = `SELECT 'grant', format('FUNCTION rowcast.%I(%s)', proname, pg_get_function_identity_arguments(oid)),
+		'can be called by PUBLIC, that is by every role',
+		format('REVOKE ALL ON FUNCTION rowcast.%I(%s) FROM PUBLIC;', proname, pg_get_function_identity_arguments(oid)), true
+	FROM pg_proc WHERE pronamespace = to_regnamespace('rowcast') AND proname ~ '^inbox'
+		AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0)
+	ORDER BY 2`
 
 // rowSecurity is a query for tables with row level security. Without a policy for INSERT, only roles that bypass the
 // policies can insert rows.

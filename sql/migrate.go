@@ -2,6 +2,7 @@ package sql
 
 import (
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,14 +24,17 @@ type migration struct {
 	statements string
 }
 
-// migrations returns the migrations, the oldest first.
-func migrations() (all []migration) {
-	names, err := fs.Glob(Migrations, "migrations/*.sql")
+// migrations returns the migrations of the schema without the inbox, the oldest first.
+func migrations() (all []migration) { return numbered(Migrations, "migrations/*.sql") }
+
+// numbered returns the migrations in the files that match a pattern, the oldest first.
+func numbered(files embed.FS, pattern string) (all []migration) {
+	names, err := fs.Glob(files, pattern)
 	if err != nil {
 		panic(err)
 	}
 	for _, name := range names {
-		text, err := Migrations.ReadFile(name)
+		text, err := files.ReadFile(name)
 		if err != nil {
 			panic(err)
 		}
@@ -58,6 +62,9 @@ type Migrator struct {
 	// Waiting, if not nil, is called when Migrate has waited 5 s for the lock of migrations. holder is a sentence about
 	// the session that holds the lock.
 	Waiting func(holder string)
+
+	// Inbox makes Migrate install the inbox. Without it, Migrate upgrades the inbox if it is installed.
+	Inbox bool
 }
 
 // Migrate calls [Migrator.Migrate] for the database with the connection string dsn.
@@ -88,7 +95,7 @@ func (m Migrator) Migrate(ctx context.Context) (from, to int64, err error) {
 			if to = version; !begun {
 				from, begun = version, true
 			}
-			complete, err = step(ctx, tx, version)
+			complete, err = m.step(ctx, tx, version)
 			return err
 		})
 		if err != nil {
@@ -251,25 +258,34 @@ func recognize(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	return version, nil
 }
 
-// step runs the migration that follows a version. If there is none, it corrects restored rows and reports complete.
-func step(ctx context.Context, tx pgx.Tx, version int64) (complete bool, err error) {
+// step runs the migration that follows a version. If there is none, it corrects restored rows, and runs the next
+// migration of the inbox. If there is none either, it reports complete.
+func (m Migrator) step(ctx context.Context, tx pgx.Tx, version int64) (complete bool, err error) {
 	if version > Version() {
 		return false, fmt.Errorf("schema is at version %d, newer than version %d of this program: upgrade rowcast", version, Version())
 	}
-	for _, m := range migrations() {
-		if m.version <= version {
+	for _, next := range migrations() {
+		if next.version <= version {
 			continue
 		}
-		if _, err := tx.Exec(ctx, m.statements, pgx.QueryExecModeSimpleProtocol); err != nil {
-			return false, fmt.Errorf("migrate: %s: %w", m.name, err)
+		if err := next.run(ctx, tx); err != nil {
+			return false, err
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO "+versionTable+" (version_id, is_applied) VALUES ($1, true)", m.version)
+		_, err := tx.Exec(ctx, "INSERT INTO "+versionTable+" (version_id, is_applied) VALUES ($1, true)", next.version)
 		return false, err
 	}
 	if err := adopt(ctx, tx); err != nil {
 		return false, fmt.Errorf("adopt restored rows: %w", err)
 	}
-	return true, nil
+	return m.stepInbox(ctx, tx)
+}
+
+// run runs the statements of the migration.
+func (m migration) run(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, m.statements, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("migrate: %s: %w", m.name, err)
+	}
+	return nil
 }
 
 // checkEncoding is SQL that fails in a database with an encoding that PostgreSQL cannot convert to UTF-8.

@@ -15,6 +15,11 @@ import (
 //go:embed objects.txt
 var objects string
 
+// inboxObjects lists the objects that [Migrate] installs for the inbox.
+//
+//go:embed inbox/objects.txt
+var inboxObjects string
+
 // An object is a property of the schema: a table, a default of a column, or the definition of a function, for example.
 type object struct {
 	kind  string // a kind of listing
@@ -148,9 +153,13 @@ constraint: notifications.recipient_has_no_control_characters
 	CHECK ((recipient !~ ('[\u0001-\u001f\u007f]'::text COLLATE "C")))
 `
 
-// expected returns the objects that [Migrate] installs in a database with an encoding, in the format of [Listing].
-func expected(encoding string) (all []object) {
+// expected returns the objects that [Migrate] installs in a database with an encoding, in the format of [Listing]. The
+// objects of the inbox are among them if inbox is true.
+func expected(encoding string, inbox bool) (all []object) {
 	all = parse(objects)
+	if inbox {
+		all = append(all, parse(inboxObjects)...)
+	}
 	if encoding == "UTF8" {
 		return all
 	}

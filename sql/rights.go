@@ -10,7 +10,8 @@ import (
 )
 
 // Roles are the names of the roles to which [Grant] grants rights. Apps get [AppRights], and Senders get
-// [SenderRights]. Hubs get [HubRights] and [RetentionRights].
+// [SenderRights]. Hubs get [HubRights] and [RetentionRights]. If the inbox is installed, apps and hubs also get
+// [InboxRights].
 type Roles struct{ Apps, Senders, Hubs []string }
 
 // A Right is a privilege on an object in the schema.
@@ -99,13 +100,19 @@ func (g grant) String() string {
 	return "GRANT " + g.Right.String() + " TO " + pgx.Identifier{g.role}.Sanitize()
 }
 
-// grants returns the grants for all roles.
-func (r Roles) grants() (all []grant) {
+// grants returns the grants for all roles. inbox reports that the inbox is installed.
+func (r Roles) grants(inbox bool) (all []grant) {
+	var more []Right
+	if inbox {
+		more = InboxRights()
+	}
 	for _, group := range []struct {
 		roles  []string
 		rights []Right
 	}{
-		{r.Apps, AppRights()}, {r.Senders, SenderRights()}, {r.Hubs, slices.Concat(HubRights(), RetentionRights())},
+		{r.Apps, slices.Concat(AppRights(), more)},
+		{r.Senders, SenderRights()},
+		{r.Hubs, slices.Concat(HubRights(), RetentionRights(), more)},
 	} {
 		for _, role := range group.roles {
 			for _, right := range group.rights {
@@ -139,13 +146,18 @@ func (r Roles) grant(ctx context.Context, tx pgx.Tx) error {
 			return fmt.Errorf("the role %q does not exist: create it with CREATE ROLE %s LOGIN", role, pgx.Identifier{role}.Sanitize())
 		}
 	}
-	for _, g := range r.grants() {
+	inbox, err := InstalledInbox(ctx, tx)
+	if err != nil {
+		return err
+	}
+	grants := r.grants(inbox > 0)
+	for _, g := range grants {
 		if _, err := tx.Exec(ctx, g.String()); err != nil {
 			return fmt.Errorf("%s: %w", g, err)
 		}
 	}
 	// If the current role may grant only some of the rights, GRANT succeeds with warnings.
-	for _, g := range r.grants() {
+	for _, g := range grants {
 		if missing, err := Missing(ctx, tx, g.role, g.Right); err != nil {
 			return err
 		} else if len(missing) > 0 {

@@ -16,6 +16,8 @@ type Script struct {
 	Roles Roles
 	// NoTransaction leaves out BEGIN and COMMIT, because a framework runs its migrations in a transaction of its own.
 	NoTransaction bool
+	// Inbox makes the script install the inbox. Without it, the script upgrades the inbox if it is installed.
+	Inbox bool
 }
 
 // Print writes the script. It leaves the search_path as it was, because a framework continues with it. Statements that
@@ -31,7 +33,12 @@ func (s Script) Print(w io.Writer) error {
 		fmt.Fprintf(&out, once, m.name, m.version, signs[i], m.statements)
 	}
 	fmt.Fprintf(&out, "\n%s;\n", beginHistory)
-	for _, g := range s.Roles.grants() {
+	for _, m := range inboxMigrations() {
+		if m.version > 1 || s.Inbox {
+			fmt.Fprintf(&out, onceInbox, m.name, m.version, m.statements)
+		}
+	}
+	for _, g := range s.Roles.grants(s.Inbox) {
 		fmt.Fprintf(&out, "%s;\n", g)
 	}
 	out.WriteString(resetPath + end)
@@ -78,5 +85,16 @@ DO $once$ BEGIN -- %[1]s
 %[4]s$migration$;
     END IF;
     INSERT INTO ` + versionTable + ` (version_id, is_applied) VALUES (%[2]d, true);
+END $once$;
+`
+
+// onceInbox is the form of a migration of the inbox. The first migration installs the inbox, and the others run only if
+// it is installed.
+const onceInbox = `
+DO $once$ BEGIN -- inbox/%[1]s
+    IF ` + installedInbox + ` = %[2]d - 1 THEN
+        EXECUTE $migration$
+%[3]s$migration$;
+    END IF;
 END $once$;
 `

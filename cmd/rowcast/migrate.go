@@ -18,6 +18,7 @@ type migrateCmd struct {
 	AppRole    []roleName `name:"app-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send and read notifications. Repeat the flag for more roles."`
 	SenderRole []roleName `name:"sender-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send notifications. It cannot read them. Repeat the flag for more roles."`
 	HubRole    []roleName `name:"hub-role" placeholder:"ROLE" help:"Grant this role the rights that rowcast serve needs. Repeat the flag for more roles."`
+	Inbox      bool       `help:"Install the inbox: the list of notifications with what each user has seen, read and archived. Once it is installed, rowcast migrate upgrades it without this flag."`
 	Print      bool       `help:"Print the SQL that installs or upgrades the schema and grants the rights, for use with psql or in a migration of a framework. Nothing is changed."`
 
 	NoTransaction bool `help:"Print the SQL without BEGIN and COMMIT, for a framework that runs its migrations in a transaction."`
@@ -34,12 +35,14 @@ func (migrateCmd) Help() string {
 func (c *migrateCmd) Run(ctx context.Context, console console) error {
 	c.warn(console)
 	if c.Print {
-		return sql.Script{Roles: c.roles(), NoTransaction: c.NoTransaction}.Print(console.out)
+		return sql.Script{Roles: c.roles(), NoTransaction: c.NoTransaction, Inbox: c.Inbox}.Print(console.out)
 	}
 	if c.NoTransaction {
 		return usage(errors.New("--no-transaction: add --print, because without it nothing is printed"))
 	}
-	m := sql.Migrator{DSN: c.DatabaseURL, Waiting: func(holder string) { fmt.Fprintf(console.err, "rowcast: %s\n", terminal.Printable(holder)) }}
+	m := sql.Migrator{DSN: c.DatabaseURL, Inbox: c.Inbox, Waiting: func(holder string) {
+		fmt.Fprintf(console.err, "rowcast: %s\n", terminal.Printable(holder))
+	}}
 	from, to, err := m.Migrate(ctx)
 	if err != nil {
 		return c.Explain(err)
@@ -51,6 +54,9 @@ func (c *migrateCmd) Run(ctx context.Context, console console) error {
 		fmt.Fprintf(console.out, "The schema rowcast is installed: version %d.\n", to)
 	default:
 		fmt.Fprintf(console.out, "The schema rowcast is upgraded from version %d to %d.\n", from, to)
+	}
+	if c.Inbox {
+		fmt.Fprintf(console.out, "The inbox is installed: version %d.\n", sql.InboxVersion())
 	}
 	return c.grant(ctx, console)
 }

@@ -74,6 +74,17 @@ func Empty(t testing.TB) string {
 	return create(t, server, err, "template0")
 }
 
+// Inbox does the same as Database, and the database also has the inbox.
+func Inbox(t testing.TB) string {
+	t.Helper()
+	dsn := Database(t)
+	m := sql.Migrator{DSN: dsn, Inbox: true}
+	if _, _, err := m.Migrate(Context(t)); err != nil {
+		t.Fatalf("dbtest: install the inbox: %v", err)
+	}
+	return dsn
+}
+
 // sharedServer returns the server of this test binary. The first call starts it.
 var sharedServer = sync.OnceValues(func() (*cluster.Cluster, error) {
 	server, err := private()

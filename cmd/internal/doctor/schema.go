@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"rowcast/cmd/internal/terminal"
@@ -56,7 +57,7 @@ func (e *Examination) migrate(ctx context.Context, grant bool) (string, error) {
 }
 
 func (e *Examination) rights(ctx context.Context) (finding, error) {
-	role, missing, err := e.missing(ctx, sql.HubRights())
+	role, missing, err := e.missing(ctx, slices.Concat(sql.HubRights(), sql.InboxRights())) // functions that do not exist are not missing
 	if err != nil || len(missing) == 0 {
 		return ok("the role has the rights that a hub needs to read rows"), err
 	}
