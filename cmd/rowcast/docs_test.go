@@ -205,7 +205,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 
 func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
-	h := serve(t, dbtest.Database(t))
+	h := serve(t, dbtest.Inbox(t), "--inbox")
 	metrics := ask(t, "GET", h.url+"/metrics").body
 	names := func(pattern, text string) map[string]bool {
 		all := map[string]bool{}

@@ -31,8 +31,8 @@ func (s *Server) routers() (public, admin http.Handler) {
 	if len(s.Origins) > 0 || s.LoopbackOrigins {
 		p.Use(cors.Handler(cors.Options{
 			AllowOriginFunc:  s.allowsOrigin,
-			AllowedMethods:   []string{http.MethodGet},
-			AllowedHeaders:   []string{"Authorization", "Cache-Control", "Last-Event-ID"},
+			AllowedMethods:   s.crossOriginMethods(),
+			AllowedHeaders:   s.crossOriginHeaders(),
 			AllowCredentials: true,
 			MaxAge:           600,
 		}))
@@ -40,6 +40,7 @@ func (s *Server) routers() (public, admin http.Handler) {
 	// No middleware of this router may wrap the ResponseWriter, because the hub takes the connection over.
 	p.Get("/events", s.Events.ServeHTTP)
 	getOrHead(p, "/rowcast.js", serveScript)
+	s.inboxRoutes(p)
 	if s.Routes != nil {
 		s.Routes(p)
 	}
@@ -59,6 +60,23 @@ func (s *Server) routers() (public, admin http.Handler) {
 // allowsOrigin reports whether pages of an origin that is not the hub's own may open streams and read the answers.
 func (s *Server) allowsOrigin(_ *http.Request, origin string) bool {
 	return slices.Contains(s.Origins, strings.ToLower(origin)) || s.LoopbackOrigins && auth.IsLoopbackOrigin(origin)
+}
+
+// crossOriginMethods returns the methods that pages of another origin may use.
+func (s *Server) crossOriginMethods() []string {
+	if s.Inbox {
+		return []string{http.MethodGet, http.MethodPost}
+	}
+	return []string{http.MethodGet}
+}
+
+// crossOriginHeaders returns the request headers that pages of another origin may send.
+func (s *Server) crossOriginHeaders() []string {
+	headers := []string{"Authorization", "Cache-Control", "Last-Event-ID"}
+	if s.Inbox {
+		headers = append(headers, "Content-Type")
+	}
+	return headers
 }
 
 func (s *Server) adminRoutes(r chi.Router) {
