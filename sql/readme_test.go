@@ -57,7 +57,7 @@ func TestReadmeSQLRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dsn := dbtest.Database(t)
+	dsn := dbtest.Inbox(t)
 	conn := connect(t, dsn)
 	app := createRole(t, conn, "app")
 	if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}}); err != nil {
@@ -66,8 +66,8 @@ func TestReadmeSQLRuns(t *testing.T) {
 	run(t, conn, "CREATE TABLE orders AS SELECT 'open' AS status; GRANT SELECT ON orders TO PUBLIC")
 	setRole(t, conn, app)
 	blocks := regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllStringSubmatch(string(text), -1)
-	if len(blocks) != 3 {
-		t.Errorf("README.md has %d blocks of SQL, want 3", len(blocks))
+	if len(blocks) != 4 {
+		t.Errorf("README.md has %d blocks of SQL, want 4", len(blocks))
 	}
 	for _, block := range blocks {
 		if _, err := conn.PgConn().Exec(dbtest.Context(t), block[1]).ReadAll(); err != nil {

@@ -39,7 +39,7 @@ CREATE TABLE rowcast.inbox_states (
     archived_version bigint  NOT NULL DEFAULT 0,
     PRIMARY KEY (recipient, id)
 );
-CREATE INDEX inbox_states_id_idx ON rowcast.inbox_states (id);
+CREATE INDEX inbox_states_id_recipient_idx ON rowcast.inbox_states (id, recipient);
 CREATE INDEX inbox_states_unread_idx ON rowcast.inbox_states (recipient, read_version) WHERE NOT read;
 CREATE INDEX inbox_states_unarchived_idx ON rowcast.inbox_states (recipient, archived_version) WHERE NOT archived;
 
@@ -160,67 +160,77 @@ CREATE FUNCTION rowcast.inbox_is_archived(own_archived boolean, own_version bigi
         ELSE pg_catalog.pg_visible_in_snapshot(xid, archived) END
 $$;
 
--- inbox_counts() counts the rows that are not archived and not seen, or not read, up to 100. It scans up to 2,000 of the newest rows of
--- each recipient that "all" does not contain. more reports that a count may be too low, because there are more rows than that and the
--- user has seen or read many of them one by one. Rows below floor count only if the user has marked them as unread or unarchived them.
+CREATE FUNCTION rowcast.inbox_is_pending(u rowcast.inbox_users, what text, shared boolean, xid xid8, own_seen boolean,
+    own_read boolean, read_version bigint, own_archived boolean, archived_version bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT NOT CASE what WHEN 'seen' THEN rowcast.inbox_is_seen(own_seen, shared, xid, (u).seen, (u).visited)
+            ELSE rowcast.inbox_is_read(own_read, read_version, shared, xid, (u).read, (u).read_version, (u).visited) END
+        AND NOT rowcast.inbox_is_archived(own_archived, archived_version, xid, (u).archived, (u).archived_version)
+$$;
+
+-- inbox_count() counts the rows that are not archived and not seen (what = 'seen') or not read ('read'), up to 100. floor is the lowest
+-- transaction of which "all" does not contain all rows. From there on, inbox_count() reads the newest rows: 6,000 in total,
+-- and at least 200 of each recipient. If that is not enough, because the user has seen or read very many rows one by one, it also
+-- reads as many of the oldest rows. more reports that the number may still be too low. Below floor, only rows count that the user has marked as unread or has
+-- unarchived one by one.
 --
--- The settings of the functions make the plan independent of statistics: ordered index scans for each recipient.
-CREATE FUNCTION rowcast.inbox_counts(u rowcast.inbox_users, recipients text[], OUT unseen integer, OUT unread integer, OUT more boolean)
+-- The settings of the functions, ORDER BY and OFFSET 0 make the plans independent of statistics: ordered index scans.
+CREATE FUNCTION rowcast.inbox_count(u rowcast.inbox_users, recipients text[], what text, OUT number integer, OUT more boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
 DECLARE
-    kept    CONSTANT xid8 := pg_snapshot_xmin(u.archived);
-    visited CONSTANT xid8 := pg_snapshot_xmin(u.visited);
-    unseen_floor CONSTANT xid8 := greatest(pg_snapshot_xmin(u.seen), kept);
-    unread_floor CONSTANT xid8 := greatest(pg_snapshot_xmin(u.read), kept);
+    floor        CONSTANT xid8 := greatest(pg_snapshot_xmin(CASE what WHEN 'seen' THEN u.seen ELSE u.read END), pg_snapshot_xmin(u.archived));
+    shared_floor CONSTANT xid8 := greatest(floor, pg_snapshot_xmin(u.visited));
+    scan         CONSTANT integer := greatest(200, 6000 / cardinality(recipients));
+    oldest       integer;
 BEGIN
-    SELECT count(*) INTO unseen FROM (
+    SELECT count(*) INTO number FROM (
         (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
             SELECT FROM (SELECT n.id, n.xid FROM rowcast.notifications AS n
-                    WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN unseen_floor ELSE greatest(unseen_floor, visited) END
-                    ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT 2000) AS n
-                LEFT JOIN rowcast.inbox_states AS s ON s.recipient = u.recipient AND s.id = n.id
-            WHERE NOT rowcast.inbox_is_seen(s.seen, r <> u.recipient, n.xid, u.seen, u.visited)
-                AND NOT rowcast.inbox_is_archived(s.archived, s.archived_version, n.xid, u.archived, u.archived_version)
+                    WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END
+                    ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT scan) AS n
+                LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
+            WHERE rowcast.inbox_is_pending(u, what, r <> u.recipient, n.xid, s.seen, s.read, s.read_version, s.archived, s.archived_version)
             LIMIT 100) AS found)
         UNION ALL
-        (SELECT FROM rowcast.inbox_states AS s JOIN rowcast.notifications AS n ON n.id = s.id
-            WHERE s.recipient = u.recipient AND NOT s.archived AND s.archived_version > u.archived_version AND n.recipient = ANY (recipients)
-                AND n.xid < CASE WHEN n.recipient = u.recipient THEN unseen_floor ELSE greatest(unseen_floor, visited) END
-                AND NOT rowcast.inbox_is_seen(s.seen, n.recipient <> u.recipient, n.xid, u.seen, u.visited))
+        (SELECT FROM (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.read
+                    AND s.read_version > u.read_version ORDER BY s.recipient DESC, s.read_version DESC OFFSET 0) AS s
+                CROSS JOIN LATERAL (SELECT n.id, n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
+            WHERE what = 'read' AND n.recipient = ANY (recipients) AND n.xid < CASE WHEN n.recipient = u.recipient THEN floor ELSE shared_floor END
+                AND rowcast.inbox_is_pending(u, what, n.recipient <> u.recipient, n.xid, s.seen, s.read, s.read_version, s.archived, s.archived_version))
+        UNION ALL
+        (SELECT FROM (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.archived
+                    AND s.archived_version > u.archived_version ORDER BY s.recipient DESC, s.archived_version DESC OFFSET 0) AS s
+                CROSS JOIN LATERAL (SELECT n.id, n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
+            WHERE (what = 'read' AND NOT s.read AND s.read_version > u.read_version) IS NOT TRUE -- counted above
+                AND n.recipient = ANY (recipients) AND n.xid < CASE WHEN n.recipient = u.recipient THEN floor ELSE shared_floor END
+                AND rowcast.inbox_is_pending(u, what, n.recipient <> u.recipient, n.xid, s.seen, s.read, s.read_version, s.archived, s.archived_version))
         LIMIT 100) AS found;
-    SELECT count(*) INTO unread FROM (
-        (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
+    more := number < 100 AND EXISTS (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
+        SELECT FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END
+            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC OFFSET scan LIMIT 1) AS beyond);
+    IF more THEN
+        SELECT count(*) INTO oldest FROM (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
             SELECT FROM (SELECT n.id, n.xid FROM rowcast.notifications AS n
-                    WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN unread_floor ELSE greatest(unread_floor, visited) END
-                    ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT 2000) AS n
-                LEFT JOIN rowcast.inbox_states AS s ON s.recipient = u.recipient AND s.id = n.id
-            WHERE NOT rowcast.inbox_is_read(s.read, s.read_version, r <> u.recipient, n.xid, u.read, u.read_version, u.visited)
-                AND NOT rowcast.inbox_is_archived(s.archived, s.archived_version, n.xid, u.archived, u.archived_version)
-            LIMIT 100) AS found)
-        UNION ALL
-        (SELECT FROM rowcast.inbox_states AS s JOIN rowcast.notifications AS n ON n.id = s.id
-            WHERE s.recipient = u.recipient AND NOT s.read AND s.read_version > u.read_version AND n.recipient = ANY (recipients)
-                AND n.xid < CASE WHEN n.recipient = u.recipient THEN unread_floor ELSE greatest(unread_floor, visited) END
-                AND NOT rowcast.inbox_is_archived(s.archived, s.archived_version, n.xid, u.archived, u.archived_version))
-        UNION ALL
-        (SELECT FROM rowcast.inbox_states AS s JOIN rowcast.notifications AS n ON n.id = s.id
-            WHERE s.recipient = u.recipient AND NOT s.archived AND s.archived_version > u.archived_version AND n.recipient = ANY (recipients)
-                AND n.xid < CASE WHEN n.recipient = u.recipient THEN unread_floor ELSE greatest(unread_floor, visited) END
-                AND (NOT s.read AND s.read_version > u.read_version) IS NOT TRUE -- those are counted above
-                AND NOT rowcast.inbox_is_read(s.read, s.read_version, n.recipient <> u.recipient, n.xid, u.read, u.read_version, u.visited))
-        LIMIT 100) AS found;
-    more := least(unseen, unread) < 100 AND EXISTS (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
-        SELECT FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid >=
-                CASE WHEN unseen < 100 AND unread < 100 THEN least(unseen_floor, unread_floor) WHEN unseen < 100 THEN unseen_floor ELSE unread_floor END
-                AND (r = u.recipient OR n.xid >= visited)
-            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC OFFSET 2000 LIMIT 1) AS beyond);
+                    WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END
+                    ORDER BY n.recipient, n.xid, n.id LIMIT scan) AS n
+                LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
+            WHERE rowcast.inbox_is_pending(u, what, r <> u.recipient, n.xid, s.seen, s.read, s.read_version, s.archived, s.archived_version)
+            LIMIT 100) AS found LIMIT 100) AS found;
+        number := greatest(number, oldest);
+        more := number < 100;
+    END IF;
 END $$;
+
+-- inbox_counts() returns both counts.
+CREATE FUNCTION rowcast.inbox_counts(u rowcast.inbox_users, recipients text[], OUT unseen integer, OUT unread integer, OUT more boolean)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT s.number, r.number, s.more OR r.more FROM rowcast.inbox_count(u, recipients, 'seen') AS s, rowcast.inbox_count(u, recipients, 'read') AS r
+$$;
 
 -- inbox_page() returns the result of inbox(). It is STABLE, so all of its statements read with one snapshot: that of its caller.
 CREATE FUNCTION rowcast.inbox_page(me text, recipients text[], page integer, before_xid xid8, before_id bigint) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
 DECLARE
     -- A page reads at most this many rows of each recipient, 2,000 in total. If most of them are archived, it has fewer items.
     scan   CONSTANT integer := page + 1 + 2000 / cardinality(recipients);
@@ -243,13 +253,14 @@ BEGIN
             SELECT n.xid, n.id FROM (SELECT n.id, n.xid FROM rowcast.notifications AS n
                     WHERE n.recipient = r AND n.xid >= kept AND (n.xid, n.id) < (before_xid, before_id)
                     ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT scan) AS n
-                LEFT JOIN rowcast.inbox_states AS s ON s.recipient = u.recipient AND s.id = n.id
+                LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
             WHERE NOT rowcast.inbox_is_archived(s.archived, s.archived_version, n.xid, u.archived, u.archived_version)
             LIMIT page + 1) AS n
         UNION ALL
-        SELECT NULL, n.xid, n.id FROM rowcast.inbox_states AS s JOIN rowcast.notifications AS n ON n.id = s.id
-            WHERE s.recipient = u.recipient AND NOT s.archived AND s.archived_version > u.archived_version
-                AND n.recipient = ANY (recipients) AND n.xid < kept AND (n.xid, n.id) < (before_xid, before_id)
+        SELECT NULL, n.xid, n.id FROM (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.archived
+                    AND s.archived_version > u.archived_version ORDER BY s.recipient DESC, s.archived_version DESC OFFSET 0) AS s
+                CROSS JOIN LATERAL (SELECT n.id, n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
+            WHERE n.recipient = ANY (recipients) AND n.xid < kept AND (n.xid, n.id) < (before_xid, before_id)
         ) AS f;
     -- Rows below the last one that was read of any recipient belong to the next page.
     SELECT n.xid, n.id INTO last_xid, last_id FROM unnest(sparse) AS r CROSS JOIN LATERAL (
@@ -267,7 +278,7 @@ BEGIN
             'read', rowcast.inbox_is_read(s.read, s.read_version, n.recipient <> u.recipient, n.xid, u.read, u.read_version, u.visited))
             || CASE WHEN small THEN '{}' ELSE '{"too_large": true}'::jsonb END ORDER BY n.xid DESC, n.id DESC), '[]') INTO items
         FROM unnest(xids[:page], ids[:page]) AS f (xid, id) JOIN rowcast.notifications AS n ON n.id = f.id
-        LEFT JOIN rowcast.inbox_states AS s ON s.recipient = u.recipient AND s.id = n.id
+        LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
         CROSS JOIN LATERAL (SELECT CASE WHEN pg_column_size(n.data) > 65536 THEN false ELSE octet_length(n.data::text) <= 262144 END AS small) AS size
         WHERE last_xid IS NULL OR (f.xid, f.id) >= (last_xid, last_id);
     counts := rowcast.inbox_counts(u, recipients);
@@ -302,7 +313,7 @@ CREATE FUNCTION rowcast.inbox_set(u rowcast.inbox_users, recipients text[], acti
 BEGIN
     WITH target AS MATERIALIZED (
         SELECT n.id, n.xid, n.recipient <> u.recipient AS shared FROM rowcast.notifications AS n
-            WHERE n.id = ANY (wanted) AND n.recipient = ANY (recipients) ORDER BY n.id FOR KEY SHARE
+            WHERE n.id = ANY (wanted) AND n.recipient || '' = ANY (recipients) ORDER BY n.id FOR KEY SHARE -- || '': use the index on id
     ), state AS MATERIALIZED (
         SELECT t.id, s.seen, s.seen_at, s.read, s.read_at, coalesce(s.read_version, 0) AS read_version,
                 s.archived, s.archived_at, coalesce(s.archived_version, 0) AS archived_version,
@@ -311,7 +322,8 @@ BEGIN
                 rowcast.inbox_is_archived(s.archived, s.archived_version, t.xid, u.archived, u.archived_version) AS is_archived,
                 pg_visible_in_snapshot(t.xid, u.read) OR shared AND pg_visible_in_snapshot(t.xid, u.visited) AS all_read,
                 pg_visible_in_snapshot(t.xid, u.archived) AS all_archived
-            FROM target AS t LEFT JOIN rowcast.inbox_states AS s ON s.recipient = u.recipient AND s.id = t.id
+            FROM target AS t LEFT JOIN LATERAL (
+                SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = t.id OFFSET 0) AS s ON true
     ), changed AS (
         INSERT INTO rowcast.inbox_states AS old (recipient, id, seen, seen_at, read, read_at, read_version, archived, archived_at, archived_version)
         SELECT u.recipient, s.id,
@@ -417,6 +429,42 @@ BEGIN
     RETURN rowcast.inbox_finish(u, recipients, changed.written, event, jsonb_build_object('undo', undo));
 END $$;
 
+-- inbox_would_change() reports whether a row that a snapshot shows does not have the state of an action yet. It also returns true if it
+-- had to read too many rows. A change without an effect must not be told: the event is a row itself, so the cursor of the next list
+-- differs, and two devices would tell each other for ever.
+CREATE FUNCTION rowcast.inbox_would_change(u rowcast.inbox_users, recipients text[], action text, shown pg_snapshot) RETURNS boolean
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
+DECLARE
+    scan         CONSTANT integer := greatest(200, 6000 / cardinality(recipients));
+    floor        CONSTANT xid8 := pg_snapshot_xmin(CASE action WHEN 'seen' THEN u.seen WHEN 'read' THEN u.read ELSE u.archived END);
+    shared_floor CONSTANT xid8 := CASE action WHEN 'archive' THEN floor ELSE greatest(floor, pg_snapshot_xmin(u.visited)) END;
+    highest      CONSTANT xid8 := pg_snapshot_xmax(shown);
+BEGIN
+    RETURN EXISTS (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
+        SELECT FROM (SELECT n.id, n.xid FROM rowcast.notifications AS n
+                WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END AND n.xid < highest
+                ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT scan) AS n
+            LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
+        WHERE pg_visible_in_snapshot(n.xid, shown) AND NOT CASE action
+            WHEN 'seen' THEN rowcast.inbox_is_seen(s.seen, r <> u.recipient, n.xid, u.seen, u.visited)
+            WHEN 'read' THEN rowcast.inbox_is_read(s.read, s.read_version, r <> u.recipient, n.xid, u.read, u.read_version, u.visited)
+            ELSE rowcast.inbox_is_archived(s.archived, s.archived_version, n.xid, u.archived, u.archived_version) END
+        LIMIT 1) AS found)
+    OR action = 'read' AND EXISTS (SELECT FROM (SELECT s.id FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.read
+            AND s.read_version > u.read_version ORDER BY s.recipient DESC, s.read_version DESC OFFSET 0) AS s
+        CROSS JOIN LATERAL (SELECT n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
+        WHERE n.recipient = ANY (recipients) AND pg_visible_in_snapshot(n.xid, shown))
+    OR action = 'archive' AND EXISTS (SELECT FROM (SELECT s.id FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.archived
+            AND s.archived_version > u.archived_version ORDER BY s.recipient DESC, s.archived_version DESC OFFSET 0) AS s
+        CROSS JOIN LATERAL (SELECT n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
+        WHERE n.recipient = ANY (recipients) AND pg_visible_in_snapshot(n.xid, shown))
+    OR EXISTS (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
+        SELECT FROM rowcast.notifications AS n
+            WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END AND n.xid < highest
+            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC OFFSET scan LIMIT 1) AS beyond);
+END $$;
+
 -- inbox_mark_all() marks all rows that a cursor has seen. It writes one row, and the own state of
 -- - rows of the transaction in whose middle the cursor is, 1,000 at most, and
 -- - if the list was older than an earlier "all": rows that were marked as unread one by one.
@@ -436,20 +484,20 @@ BEGIN
     shown := rowcast.cursor_snapshot(up_to);
     u := rowcast.inbox_lock(me);
     old := u;
-    own := rowcast.inbox_set(u, recipients, action, ARRAY(SELECT n.id FROM rowcast.notifications AS n
-        WHERE n.recipient = ANY (recipients) AND n.xid = shown.xid AND n.id <= shown.id ORDER BY n.id DESC LIMIT 1000));
+    own := rowcast.inbox_set(u, recipients, action, ARRAY(SELECT n.id FROM unnest(recipients) AS r CROSS JOIN LATERAL (
+            SELECT n.id FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid = shown.xid AND n.id <= shown.id
+            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT 1000) AS n ORDER BY n.id DESC LIMIT 1000));
+    changed := rowcast.inbox_would_change(u, recipients, action, shown.seen) OR own.ids <> '{}';
     IF action IN ('seen', 'read') THEN
         u.seen := rowcast.inbox_union(u.seen, shown.seen);
     END IF;
     IF action = 'read' THEN
         u.read := rowcast.inbox_union(u.read, shown.seen);
         newest := rowcast.inbox_union(u.read, u.visited)::text = shown.seen::text;
-        IF newest AND (u.read::text <> old.read::text OR EXISTS (SELECT FROM rowcast.inbox_states AS s
-            WHERE s.recipient = me AND NOT s.read AND s.read_version > u.read_version)) THEN
+        IF changed AND newest THEN
             u.read_version := u.version + 1;
-        ELSIF NOT newest THEN
-            WITH swept AS (UPDATE rowcast.inbox_states AS s SET read = true, read_version = u.version + 1, read_at = now(),
-                    seen = true, seen_at = coalesce(s.seen_at, now()) FROM rowcast.notifications AS n
+        ELSIF changed THEN
+            WITH swept AS (UPDATE rowcast.inbox_states AS s SET read = NULL, read_version = u.version + 1 FROM rowcast.notifications AS n
                 WHERE s.recipient = me AND NOT s.read AND n.id = s.id AND pg_visible_in_snapshot(n.xid, shown.seen)
                     AND NOT (s.read_version < old.read_version AND pg_visible_in_snapshot(n.xid, old.read)) RETURNING s.id)
             SELECT coalesce(array_agg(s.id), '{}') INTO swept FROM swept AS s;
@@ -457,19 +505,18 @@ BEGIN
     ELSIF action = 'archive' THEN
         u.archived := rowcast.inbox_union(u.archived, shown.seen);
         newest := u.archived::text = shown.seen::text;
-        IF newest AND (u.archived::text <> old.archived::text OR EXISTS (SELECT FROM rowcast.inbox_states AS s
-            WHERE s.recipient = me AND NOT s.archived AND s.archived_version > u.archived_version)) THEN
+        IF changed AND newest THEN
             u.archived_version := u.version + 1;
-        ELSIF NOT newest THEN
-            WITH swept AS (UPDATE rowcast.inbox_states AS s SET archived = true, archived_version = u.version + 1, archived_at = now()
-                FROM rowcast.notifications AS n
+        ELSIF changed THEN
+            WITH swept AS (UPDATE rowcast.inbox_states AS s SET archived = NULL, archived_version = u.version + 1 FROM rowcast.notifications AS n
                 WHERE s.recipient = me AND NOT s.archived AND n.id = s.id AND pg_visible_in_snapshot(n.xid, shown.seen)
                     AND NOT (s.archived_version < old.archived_version AND pg_visible_in_snapshot(n.xid, old.archived)) RETURNING s.id)
             SELECT coalesce(array_agg(s.id), '{}') INTO swept FROM swept AS s;
         END IF;
     END IF;
-    changed := own.ids <> '{}' OR swept <> '{}' OR u::text <> old::text;
-    IF changed AND action IN ('read', 'archive') THEN
+    IF NOT changed AND u::text <> old::text THEN -- later calls read fewer rows
+        UPDATE rowcast.inbox_users AS users SET seen = u.seen, read = u.read, archived = u.archived WHERE users.recipient = me;
+    ELSIF changed AND action IN ('read', 'archive') THEN
         PERFORM rowcast.inbox_remember(old, action, own.ids || swept, true);
         undo := u.version + 1;
         IF action = 'read' THEN
@@ -501,31 +548,33 @@ BEGIN
     END IF;
     u := rowcast.inbox_lock(me);
     DELETE FROM rowcast.inbox_changes AS c WHERE c.recipient = me AND c.version = undo::bigint RETURNING * INTO change;
-    IF change.action = 'archive' THEN
-        IF change.before IS NOT NULL AND u.archived_marked = change.version THEN
-            u.archived := change.before;
-            u.archived_version := change.before_version;
-            u.archived_marked := change.before_marked;
-            all_undone := true;
-        END IF;
-        WITH restored AS (UPDATE rowcast.inbox_states AS s SET archived = CASE WHEN pg_visible_in_snapshot(n.xid, u.archived) THEN false END,
-                archived_at = NULL, archived_version = u.version + 1 FROM rowcast.notifications AS n
-            WHERE s.recipient = me AND s.id = ANY (change.ids) AND s.archived AND s.archived_version = change.version AND n.id = s.id
-                AND NOT (u.archived_marked > change.version AND pg_visible_in_snapshot(n.xid, u.archived)) RETURNING s.id)
-        SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO undone FROM restored AS r;
-    ELSIF change.action = 'read' THEN
-        IF change.before IS NOT NULL AND u.read_marked = change.version THEN
+    -- "All" is undone only if it is the newest one. The own states that it has changed belong to it.
+    IF change.action = 'read' AND (change.before IS NULL OR u.read_marked = change.version) THEN
+        IF change.before IS NOT NULL THEN
             u.read := change.before;
             u.read_version := change.before_version;
             u.read_marked := change.before_marked;
             all_undone := true;
         END IF;
         WITH restored AS (UPDATE rowcast.inbox_states AS s SET read_at = NULL, read_version = u.version + 1,
-                read = CASE WHEN pg_visible_in_snapshot(n.xid, u.read)
+                read = CASE WHEN all_undone OR pg_visible_in_snapshot(n.xid, u.read)
                     OR n.recipient <> me AND pg_visible_in_snapshot(n.xid, u.visited) THEN false END
             FROM rowcast.notifications AS n
-            WHERE s.recipient = me AND s.id = ANY (change.ids) AND s.read AND s.read_version = change.version AND n.id = s.id
+            WHERE s.recipient = me AND s.id = ANY (change.ids) AND s.read IS NOT FALSE AND s.read_version = change.version AND n.id = s.id
                 AND NOT (u.read_marked > change.version AND pg_visible_in_snapshot(n.xid, u.read)) RETURNING s.id)
+        SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO undone FROM restored AS r;
+    ELSIF change.action = 'archive' AND (change.before IS NULL OR u.archived_marked = change.version) THEN
+        IF change.before IS NOT NULL THEN
+            u.archived := change.before;
+            u.archived_version := change.before_version;
+            u.archived_marked := change.before_marked;
+            all_undone := true;
+        END IF;
+        WITH restored AS (UPDATE rowcast.inbox_states AS s SET archived_at = NULL, archived_version = u.version + 1,
+                archived = CASE WHEN all_undone OR pg_visible_in_snapshot(n.xid, u.archived) THEN false END
+            FROM rowcast.notifications AS n
+            WHERE s.recipient = me AND s.id = ANY (change.ids) AND s.archived IS NOT FALSE AND s.archived_version = change.version AND n.id = s.id
+                AND NOT (u.archived_marked > change.version AND pg_visible_in_snapshot(n.xid, u.archived)) RETURNING s.id)
         SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO undone FROM restored AS r;
     END IF;
     IF all_undone THEN
@@ -539,7 +588,7 @@ END $$;
 -- inbox_deleted() removes the state of deleted rows, and tells the streams of their recipients, unless retention has deleted the rows.
 -- Nobody is told if no user with an inbox can have received a row.
 CREATE FUNCTION rowcast.inbox_deleted() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
 BEGIN
     DELETE FROM rowcast.inbox_states AS s WHERE s.id = ANY (ARRAY(SELECT g.id FROM gone AS g));
     IF current_setting('rowcast.retention', true) = 'on' OR NOT EXISTS (SELECT FROM rowcast.inbox_users) THEN
