@@ -278,7 +278,7 @@ func TestEventsAreDocumented(t *testing.T) {
 			t.Errorf("stream/README.md does not document the event rowcast.%s", event[1])
 		}
 	}
-	for _, pattern := range []string{"sql/migrations/*.sql", "sql/*.go", "listener/*.go"} {
+	for _, pattern := range []string{"sql/migrations/*.sql", "sql/inbox/*.sql", "sql/*.go", "listener/*.go"} {
 		for _, object := range qualified.FindAllStringSubmatch(sourceOf(t, pattern), -1) {
 			known[object[1]] = true
 		}
