@@ -123,6 +123,9 @@ func TestInboxRefusesOtherOrigins(t *testing.T) {
 			t.Errorf("%s: got %q for a preflight request, want that the origin %q is allowed", origin, got, want)
 		}
 	}
+	if got := ask(t, "GET", h.url+"/inbox", "Cookie", "session=1", "Origin", ours).header.Get("Access-Control-Expose-Headers"); got != "Retry-After" {
+		t.Errorf("pages of an allowed origin may read the headers %q, want Retry-After", got)
+	}
 	for _, vary := range []string{"Origin", "Cookie"} {
 		got := ask(t, "GET", h.url+"/inbox", "Cookie", "session=1", "Origin", ours).header.Values("Vary")
 		if !strings.Contains(strings.Join(got, ", "), vary) {

@@ -33,6 +33,7 @@ func (s *Server) routers() (public, admin http.Handler) {
 			AllowOriginFunc:  s.allowsOrigin,
 			AllowedMethods:   s.crossOriginMethods(),
 			AllowedHeaders:   s.crossOriginHeaders(),
+			ExposedHeaders:   []string{"Retry-After"},
 			AllowCredentials: true,
 			MaxAge:           600,
 		}))
