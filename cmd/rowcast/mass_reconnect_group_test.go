@@ -156,7 +156,7 @@ func (m *member) note(e sse.Event) int {
 	switch e.Name {
 	case "rowcast.hello":
 		close(m.greeted)
-	case "rowcast.beat":
+	case "rowcast.void", "rowcast.beat":
 	default:
 		n, err := strconv.Atoi(e.Data)
 		if err != nil {

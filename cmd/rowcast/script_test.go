@@ -41,7 +41,7 @@ func testRefused(t *testing.T, s *stage) {
 	v := s.next()
 	v.wantCursor("")
 	v.greet("c-1", long)
-	v.send("event: notify\nid: c-2\ndata: {\"n\": 1}\n\n")
+	v.send("event: notify\ndata: {\"n\": 1}\nid: c-2\n\n")
 	s.await("heard.length === 1")
 	v.leave()
 	v = s.next() // the EventSource reconnects by itself
@@ -60,7 +60,7 @@ func testRefused(t *testing.T, s *stage) {
 		}
 	}
 	v.greet("c-2", long)
-	v.send("id: c-3\ndata: {\"n\": 2}\n\n")
+	v.send("data: {\"n\": 2}\nid: c-3\n\n")
 	s.await("heard.length === 2")
 	s.want("heard", []any{[]any{"notify", map[string]any{"n": 1.}}, []any{"message", map[string]any{"n": 2.}}})
 	s.want("states", []any{"connecting", "open", "connecting", "open"})
@@ -71,7 +71,7 @@ func testSilence(t *testing.T, s *stage) {
 	const heartbeat = 400 * time.Millisecond
 	s.listen("{}")
 	v := s.next()
-	v.greet("c-1", heartbeat, "event: notify\nid: c-2\ndata: 1\n\n")
+	v.greet("c-1", heartbeat, "event: notify\ndata: 1\nid: c-2\n\n")
 	first := s.next()
 	first.wantCursor("c-2")
 	v.gone()
@@ -93,10 +93,10 @@ func testBeats(_ *testing.T, s *stage) {
 	v := s.next()
 	v.greet("c-1", heartbeat)
 	for i := range 6 {
-		v.send(fmt.Sprintf("event: rowcast.beat\nid: c-%d\ndata: {\"behind\": 0}\n\n", i+2))
+		v.send(fmt.Sprintf("event: rowcast.beat\ndata: {\"behind\": 0}\nid: c-%d\n\n", i+2))
 		s.quiet(heartbeat / 2)
 	}
-	v.send("event: rowcast.toolarge\nid: c-8\ndata: {}\n\n" + "event: rowcast.unreadable\nid: c-11\ndata: {}\n\n")
+	v.send("event: rowcast.toolarge\ndata: {}\nid: c-8\n\n" + "event: rowcast.unreadable\ndata: {}\nid: c-11\n\n")
 	s.await("stream.lastEventId === 'c-11'")
 	s.want("states", []any{"connecting", "open"})
 	s.want("heard", []any{})
@@ -106,7 +106,7 @@ func testMessage(_ *testing.T, s *stage) {
 	s.listen("{}")
 	v := s.next()
 	v.greet("c-1", long)
-	v.send("id: c-2\ndata: 1\n\n" + "data: \"a message\"\n\n")
+	v.send("data: 1\nid: c-2\n\n" + "data: \"a message\"\n\n")
 	s.await("heard.length === 2")
 	s.want("stream.lastEventId", "c-2")
 	v.leave()
@@ -119,7 +119,7 @@ func testReset(_ *testing.T, s *stage) {
 	s.listen("{}")
 	v := s.next()
 	v.greet("c-1", long)
-	v.send("event: rowcast.reset\nid: c-1\ndata: {\"reason\": \"expired\"}\n\n")
+	v.send("event: rowcast.reset\ndata: {\"reason\": \"expired\"}\nid: c-1\n\n")
 	s.await("resets.length === 1")
 	s.want("resets", []any{"expired"})
 	s.want("states", []any{"connecting", "open"})
@@ -139,7 +139,7 @@ func testListeners(_ *testing.T, s *stage) {
 		off(), true`)
 	v := s.next()
 	v.greet("c-1", long)
-	v.send("event: extra\nid: c-2\ndata: {\"a\": [1]}\n\n")
+	v.send("event: extra\ndata: {\"a\": [1]}\nid: c-2\n\n")
 	s.await("heard.length >= 2")
 	s.want("heard", []any{"first", []any{map[string]any{"a": []any{1.}}, "extra", "c-2"}})
 }
@@ -192,7 +192,7 @@ const byeText = "event: rowcast.bye\ndata: {\"reason\": \"expired\", \"expires_i
 func testBye(_ *testing.T, s *stage) {
 	s.listen("{ onBye: (...args) => { heard.push(args); return new Promise(done => window.renewed = done); } }")
 	v := s.next()
-	v.greet("c-1", long, "id: c-2\ndata: 1\n\n"+byeText)
+	v.greet("c-1", long, "data: 1\nid: c-2\n\n"+byeText)
 	s.await("heard.length === 2")
 	s.want("heard", []any{[]any{"message", 1.}, []any{"expired", 30.}})
 	s.quiet(100 * time.Millisecond) // the old stream continues until the page has renewed its credentials

@@ -153,8 +153,11 @@ func (t *Client) reportConnected() {
 }
 
 // receive interprets the hub's own events. It prints all other events. With Verbose it prints the
-// hub's own events too.
+// hub's own events too, except rowcast.void, which tells nothing.
 func (t *Client) receive(event sse.Event, watch *watch) error {
+	if event.Name == "rowcast.void" {
+		return nil
+	}
 	stored := event.LastID != t.id // a message that is not stored does not change the last event id
 	t.id = event.LastID
 	switch event.Name {
