@@ -175,11 +175,11 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, action string) 
 // checkMethod checks the path and the method before the client is authenticated.
 func (h *Handler) checkMethod(w http.ResponseWriter, r *http.Request, action string) error {
 	allow, text := "POST", "method not allowed: use POST"
-	switch {
-	case action == other:
+	switch action {
+	case other:
 		return problem{status: http.StatusNotFound, text: "not found: the list is at " + h.Path +
 			", and POST requests go to " + h.Path + "/seen, read, unread, archive, unarchive or undo"}
-	case action == list:
+	case list:
 		allow, text = "GET, HEAD", "method not allowed: use GET"
 	}
 	if slices.Contains(strings.Split(allow, ", "), r.Method) {
