@@ -245,3 +245,17 @@ func TestTailPrintsInboxChanges(t *testing.T) {
 		t.Errorf("got %d, %s, want the change", code, tail.out)
 	}
 }
+
+// rowcast demo installs the inbox and serves it.
+func TestDemoHasAnInbox(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	d := startDemo(t, dsn)
+	inserter(t, dsn)("alice=1")
+	alice := inboxClient{T: t, url: d.url}
+	list := alice.list("?uid=alice")
+	alice.change("read?uid=alice", `{"ids": ["`+list.idOf(t, "1")+`"]}`)
+	if got := alice.list("?uid=alice"); got.state() != "1 read" || got.Unread != 0 {
+		t.Errorf("got %s, %d unread, want the row as read", got.state(), got.Unread)
+	}
+}
