@@ -319,3 +319,38 @@ func TestInboxRights(t *testing.T) {
 	setRole(t, conn, sender)
 	wantForbidden(t, conn, "SELECT rowcast.inbox('bob')", "SELECT rowcast.inbox_mark('bob', 'read', ids => '{1}')", "SELECT rowcast.inbox_undo('bob', '1')")
 }
+
+// List, counts and version are of one snapshot, although the functions run several statements and others change the inbox
+// meanwhile.
+func TestInboxIsOneSnapshot(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	other := v
+	other.conn = connect(t, v.conn.Config().ConnString())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 60 {
+			id := send(t, other.conn, "alice")
+			other.mark("read", id)
+			other.mark("archive", send(t, other.conn, "alice"))
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		list := v.list()
+		unread := 0
+		for _, item := range list.Items {
+			if !item.Read {
+				unread++
+			}
+		}
+		if unread != list.Unread {
+			t.Errorf("got %d unread rows and the count %d", unread, list.Unread)
+		}
+	}
+}

@@ -249,3 +249,27 @@ func TestInboxLeavesOutLongData(t *testing.T) {
 		t.Errorf("got %d items, want that only the second one has no data", len(items))
 	}
 }
+
+// After a restore on another server, the numbers in the snapshots mean nothing. Unread rows stay unread, and rows that this
+// server inserts are unread, whatever their numbers are.
+func TestInboxAfterARestore(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	v := visitor{t, connect(t, dsn), "alice", nil}
+	v.list()
+	read := send(t, v.conn, "alice")
+	v.markAll("read", v.list().Cursor)
+	unread := send(t, v.conn, "alice")
+	run(t, v.conn, `UPDATE rowcast.history SET system_identifier = 7;
+		UPDATE rowcast.notifications SET xid = (xid::text::bigint + 1000000)::text::xid8;
+		UPDATE rowcast.inbox_users SET read = (SELECT format('%s:%1$s:', pg_snapshot_xmax(read)::text::bigint + 1000000)::pg_snapshot)`)
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	later := send(t, v.conn, "alice")
+	for id, want := range map[int64]bool{read: true, unread: false, later: false} {
+		if got := v.stateOf(id); got.read != want {
+			t.Errorf("row %d: got %+v, want read %v", id, got, want)
+		}
+	}
+}
