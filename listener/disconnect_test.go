@@ -69,7 +69,7 @@ func TestDisconnectReachesEveryListener(t *testing.T) {
 	if len(calls) > 0 {
 		t.Errorf("got a request that was not expected: %v", <-calls)
 	}
-	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters, and not *"`
+	const warning = `msg="ignored malformed NOTIFY payload" channel=rowcast.disconnect error="the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters, and neither * nor a name that begins with rowcast."`
 	if got := strings.Count(log.String(), warning); got != 3 || len(first.messages) > 0 {
 		t.Errorf("got %d warnings and %d messages, want 3 warnings and no message; the log is %s", got, len(first.messages), log.String())
 	}

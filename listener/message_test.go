@@ -71,6 +71,10 @@ func TestParseMessage(t *testing.T) {
 			err: `the envelope's "recipient" is longer than 256 bytes`,
 		},
 		{name: "a recipient with a line break", payload: `{"data": 1, "recipient": "alice\n"}`, err: `the envelope's "recipient" contains a control character`},
+		{
+			name: "a reserved recipient", payload: `{"data": 1, "recipient": "rowcast.inbox:alice"}`,
+			err: `the envelope's "recipient" begins with "rowcast.", which is reserved`,
+		},
 		{name: "an event that is an object", payload: `{"data": 1, "event": {}}`, err: `the envelope's "event" is not a string`},
 		{name: "an empty event", payload: `{"data": 1, "event": ""}`, err: `the envelope's "event" is empty`},
 		{name: "an event of two lines", payload: `{"data": 1, "event": "a\nid: 7"}`, err: `the envelope's "event" contains a line break or NUL`},

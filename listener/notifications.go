@@ -88,7 +88,7 @@ func (k *link) receiveDisconnect(recipient string) {
 		k.Stats.Malformed.Add(1)
 		if logger, ok := k.logs.malformed.Allow(k.Logger); ok {
 			logger.Warn("ignored malformed NOTIFY payload", "channel", disconnectChannel,
-				"error", "the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters, and not *")
+				"error", "the payload is not a user or a group: 1 to 256 bytes of UTF-8 without control characters, and neither * nor a name that begins with rowcast.")
 		}
 	case !k.calls.add(call{recipient, true}):
 		k.Disconnect(recipient)

@@ -94,14 +94,17 @@ func (l *Listener) newPool(
 // each epoch from the listener's batches.
 const epochKey = "rowcast.epoch"
 
-// Close closes the connections. It waits for at most a second, because the pool would wait for a server that does not
-// answer.
-func (r *Replayer) Close() {
+// Close closes the connections. It waits for at most a second.
+func (r *Replayer) Close() { closePools(r.notifying, r.pool) }
+
+// closePools closes pools. It waits for at most a second, because a pool would wait for a server that does not answer.
+func closePools(pools ...*pgxpool.Pool) {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		r.notifying.Close()
-		r.pool.Close()
+		for _, pool := range pools {
+			pool.Close()
+		}
 	}()
 	select {
 	case <-closed:

@@ -3,6 +3,7 @@ package sql
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -65,6 +66,27 @@ func (m Migrator) stepInbox(ctx context.Context, tx pgx.Tx) (complete bool, err 
 		return true, nil
 	}
 	return false, all[next].run(ctx, tx)
+}
+
+// ErrNoInbox reports that the inbox is not installed, or has an older version than this program needs.
+var ErrNoInbox = errors.New("the inbox is missing or too old")
+
+// CheckInbox returns [ErrNoInbox] if the inbox is not installed or below [InboxVersion]. It returns an error of PostgreSQL
+// if the current role may not use the inbox. The search_path must be pg_catalog.
+func CheckInbox(ctx context.Context, db querier) error {
+	switch version, err := InstalledInbox(ctx, db); {
+	case err != nil:
+		return err
+	case version == 0:
+		return fmt.Errorf("%w: it is not installed", ErrNoInbox)
+	case version < InboxVersion():
+		return fmt.Errorf("%w: it has version %d, and version %d is needed", ErrNoInbox, version, InboxVersion())
+	}
+	var version int64
+	if err := db.QueryRow(ctx, "SELECT rowcast.inbox_version()").Scan(&version); err != nil {
+		return fmt.Errorf("use the inbox: %w", err)
+	}
+	return nil
 }
 
 // adoptInbox corrects the snapshots of the inbox if they have transaction numbers of another server: those of all users

@@ -20,6 +20,7 @@ var (
 	eventBye        = sse.MustName("rowcast.bye")
 	eventTooLarge   = sse.MustName("rowcast.toolarge")
 	eventUnreadable = sse.MustName("rowcast.unreadable")
+	eventInbox      = sse.MustName("rowcast.inbox")
 )
 
 // The reasons why a stream cannot continue from the client's cursor, as the data of rowcast.reset names them.
@@ -86,6 +87,8 @@ func nameAndData(r *feed.Row) (sse.Name, []byte) {
 		return eventTooLarge, fmt.Appendf(nil, `{"id": %d, "size": null}`, r.ID)
 	case r.Data == nil:
 		return eventTooLarge, fmt.Appendf(nil, `{"id": %d, "size": %d}`, r.ID, r.Size)
+	case feed.IsInbox(r.Recipient):
+		return eventInbox, r.Data
 	}
 	// The table and the listener refuse names that cannot be sent. If one arrives here, the event's name becomes
 	// "message".

@@ -104,18 +104,7 @@ func (r *Reservations) Reserve(user string, bytes int) (granted <-chan struct{},
 }
 
 // WaitingCalls returns the number of calls of the Source that wait in the fair queue.
-func (h *Hub) WaitingCalls() (n int) {
-	h.calls.mu.Lock()
-	defer h.calls.mu.Unlock()
-	for _, q := range h.calls.readers {
-		n += q.calls.Len()
-	}
-	return n
-}
+func (h *Hub) WaitingCalls() int { return h.calls.Waiting() }
 
 // Readers returns the number of users and addresses with a running or waiting call of the Source.
-func (h *Hub) Readers() int {
-	h.calls.mu.Lock()
-	defer h.calls.mu.Unlock()
-	return len(h.calls.readers)
-}
+func (h *Hub) Readers() int { return h.calls.Keys() }

@@ -17,6 +17,7 @@ import (
 	"rowcast/listener/feed"
 	"rowcast/listener/guard"
 	"rowcast/listener/loglimit"
+	"rowcast/stream/fair"
 	"rowcast/stream/sse"
 	"rowcast/stream/wire"
 )
@@ -67,6 +68,11 @@ type Hub struct {
 	// Limits limit the number of streams. Default none.
 	Limits Limits
 
+	// Inbox sends rowcast.inbox events to the streams that have a user. They say what has changed in the inbox of the user,
+	// and which rows of the user's groups and for everyone were deleted. These events are rows for the recipients of
+	// [feed.InboxOf], so streams resume them like all rows. rowcast.hello does not name these recipients.
+	Inbox bool
+
 	// Stats count what the Hub has done. They are for reading only.
 	Stats Stats
 	// Failures records which calls of the Source failed.
@@ -77,7 +83,7 @@ type Hub struct {
 
 	state    guard.Value[state]
 	pending  pending
-	calls    fairQueue
+	calls    fair.Queue[reader] // the calls of Source.Page and Source.IsValid
 	watcher  wire.Watcher[*subscriber]
 	renewals sync.WaitGroup
 
@@ -132,7 +138,7 @@ func (h *Hub) init() {
 		setDefault(&h.Page, 17<<20)
 		setDefault(&h.Reads, 2)
 		h.pending.limit = int64(h.Pending)
-		h.calls.init(h.Reads)
+		h.calls.Calls = h.Reads
 		h.watcher.Gone = h.gone
 		h.begun = make(chan struct{})
 		st := h.state.Lock()
@@ -299,9 +305,9 @@ func (st *state) behind() time.Duration {
 // hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. c is the cursor
 // at which the stream begins. It is nil if rowcast.reset follows. A client that loses its connection before rowcast.reset
 // must not resume from the new cursor, because it would never receive the reset. rowcast.hello does not
-// name [feed.Everyone].
+// name [feed.Everyone] and the recipients of [feed.InboxOf].
 func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
-	own := slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == feed.Everyone })
+	own := slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == feed.Everyone || feed.IsInbox(r) })
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
 		Heartbeat  float64  `json:"heartbeat"`

@@ -293,10 +293,10 @@ func (j *joining) write(parts ...[]byte) error {
 // attemptInTurn is like attempt, but call runs only when the fair queue lets the reader call the Source.
 func (j *joining) attemptInTurn(of failures.Operation, call func(ctx context.Context) error) bool {
 	return j.attempt(of, func(ctx context.Context) error {
-		if err := j.calls.acquire(ctx, j.by); err != nil {
+		if err := j.calls.Acquire(ctx, j.by); err != nil {
 			return err
 		}
-		defer j.calls.release(j.by)
+		defer j.calls.Release(j.by)
 		return call(ctx)
 	})
 }

@@ -21,7 +21,7 @@ type subscriber struct {
 	// These fields never change.
 	hub        *Hub
 	user       string
-	recipients []string // the user, the groups and feed.Everyone, sorted
+	recipients []string // the user, the groups and feed.Everyone, and feed.InboxOf each of them with Hub.Inbox; sorted
 	owner      *owner   // nil if the Hub has no limits by user or address
 }
 
@@ -44,6 +44,11 @@ type output struct {
 
 func newSubscriber(h *Hub, grant Grant, owner *owner) *subscriber {
 	recipients := append(grant.Recipients(), feed.Everyone)
+	if h.Inbox && grant.User != "" {
+		for _, r := range slices.Clip(recipients) {
+			recipients = append(recipients, feed.InboxOf(r))
+		}
+	}
 	slices.Sort(recipients)
 	s := &subscriber{hub: h, user: grant.User, recipients: slices.Compact(recipients), owner: owner}
 	o := s.output.Lock()

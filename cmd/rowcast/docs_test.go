@@ -205,7 +205,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 
 func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
-	h := serve(t, dbtest.Database(t))
+	h := serve(t, dbtest.Inbox(t), "--inbox")
 	metrics := ask(t, "GET", h.url+"/metrics").body
 	names := func(pattern, text string) map[string]bool {
 		all := map[string]bool{}
@@ -281,7 +281,7 @@ func TestEventsAreDocumented(t *testing.T) {
 	for _, event := range regexp.MustCompile(`"rowcast\.([a-z]+)"`).FindAllStringSubmatch(sourceOf(t, "stream/web/rowcast.js"), -1) {
 		known[event[1]] = true
 	}
-	for _, pattern := range []string{"sql/migrations/*.sql", "sql/*.go", "listener/*.go"} {
+	for _, pattern := range []string{"sql/migrations/*.sql", "sql/inbox/*.sql", "sql/*.go", "listener/*.go"} {
 		for _, object := range qualified.FindAllStringSubmatch(sourceOf(t, pattern), -1) {
 			known[object[1]] = true
 		}

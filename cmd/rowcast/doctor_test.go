@@ -56,7 +56,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		"rights":       `ok the role has the rights that a hub needs to read rows`,
 		"retention":    `ok the role can delete old rows`,
 		"row security": `ok no row security policy hides rows from this role`,
-		"migrations":   `ok the schema has the version that this rowcast needs: ` + schemaVersion,
+		"migrations":   `ok the schema has the version that this rowcast needs: ` + schemaVersion + `; the inbox is not installed, and rowcast serve --inbox needs it`,
 		"tables":       `ok every table is as rowcast migrate creates it`,
 		"columns":      `ok every column is as rowcast migrate creates it`,
 		"constraints":  `ok every constraint is there`,

@@ -30,10 +30,10 @@ func TestEventsPath(t *testing.T) {
 }
 
 // A hub does not start if the path of the stream is the path of another answer, at --listen or at --admin-listen. That
-// includes /disconnect without --admin-listen, so that the operator can add this flag later.
+// includes /disconnect without --admin-listen and /inbox without --inbox, so that the operator can add these flags later.
 func TestEventsPathOfAnotherAnswer(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"/rowcast.js", "/healthz", "/readyz", "/metrics", "/disconnect"} {
+	for _, path := range []string{"/rowcast.js", "/healthz", "/readyz", "/metrics", "/disconnect", "/inbox", "/inbox/read"} {
 		for _, admin := range [][]string{nil, {"--admin-listen", "127.0.0.1:0"}} {
 			args := append([]string{"serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--database-url", nobodyThere, "--events-path", path}, admin...)
 			code, _, stderr := run(t, nil, args...)

@@ -40,6 +40,8 @@ type serveCmd struct {
 	MaxConnectionsPerUser    int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each user up to N streams at a time (0, the default: no limit)."`
 	MaxConnectionsPerAddress int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each IPv4 address and each IPv6 network of 64 bits up to N streams at a time (0, the default: no limit). Behind a proxy this needs --trusted-proxy."`
 
+	Inbox bool `group:"http" help:"Serve the inbox at /inbox: the newest notifications of a user with what the user has seen, read and archived. Install it first with rowcast migrate --inbox."`
+
 	authFlags
 
 	Heartbeat time.Duration `group:"streams" default:"15s" min:"1ms" max:"1d" placeholder:"DURATION" help:"Send heartbeats to an idle stream at this interval (default ${default})."`
@@ -56,7 +58,7 @@ type serveCmd struct {
 // Help is shown by rowcast serve --help.
 func (serveCmd) Help() string {
 	return `For example: rowcast serve --database-url postgresql://hub@localhost/app --auth-url http://127.0.0.1:3000/rowcast/auth. ` +
-		`/events (see --events-path) is the stream, and /rowcast.js is the browser client. /healthz, /readyz and /metrics are for monitoring. ` +
+		`/events (see --events-path) is the stream, and /rowcast.js is the browser client. With --inbox, /inbox is the inbox. /healthz, /readyz and /metrics are for monitoring. ` +
 		`If PostgreSQL cannot be reached at the start, the hub keeps trying. Meanwhile, /readyz answers 503, and clients are told to retry later. ` +
 		`SIGTERM and SIGINT stop the hub: it ends its streams, and the clients reconnect to another hub or to the next hub at this address. ` +
 		`SIGHUP has no effect, because password files and certificates are read again for each connection to PostgreSQL.`
@@ -126,7 +128,7 @@ func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.
 
 // configure passes the flags to the server, and logs a warning if other machines can reach the admin address.
 func (c *serveCmd) configure(s *server.Server) error {
-	s.Listen, s.AdminListen, s.Replays = c.Listen, c.AdminListen, c.Replays
+	s.Listen, s.AdminListen, s.Replays, s.Inbox = c.Listen, c.AdminListen, c.Replays, c.Inbox
 	if err := s.LimitStreams(c.MaxConnections); err != nil {
 		return err
 	}
@@ -164,6 +166,9 @@ func (c *serveCmd) configure(s *server.Server) error {
 func (c *serveCmd) advise(err error) error {
 	if errors.Is(err, sql.ErrNoSchema) || errors.Is(err, sql.ErrRestored) {
 		return fmt.Errorf("%w: run rowcast migrate", err)
+	}
+	if errors.Is(err, sql.ErrNoInbox) {
+		return fmt.Errorf("%w; run: rowcast migrate --inbox", err)
 	}
 	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "42501" { // insufficient_privilege
 		return fmt.Errorf("%w: run rowcast doctor, which prints the missing rights", err)

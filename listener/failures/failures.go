@@ -31,12 +31,13 @@ const (
 	JWKS        Operation = "jwks"         // reading the keys of --jwks-url
 	AuthURL     Operation = "auth_url"     // asking the app to authenticate a client
 	Accept      Operation = "accept"       // accepting connections of clients
+	Inbox       Operation = "inbox"        // reading or changing the inbox of a user
 )
 
 // All lists the operations, for a metric that shows each of them from the beginning.
 var All = []Operation{
 	Connect, ParkLock, ParkQueue, Unpark, Fetch, Replay, CheckCursor, CatchUp, History, Retention, Disconnect,
-	JWKS, AuthURL, Accept,
+	JWKS, AuthURL, Accept, Inbox,
 }
 
 // steady lists the operations that one loop of the hub attempts again and again. So the last attempt says whether such

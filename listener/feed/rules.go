@@ -18,10 +18,13 @@ const (
 	MaxRecipient = 256
 	// MaxEvent is the largest length of an event's name, in bytes.
 	MaxEvent = 128
+	// Reserved is the beginning of recipients that only rowcast uses, such as the recipients of [InboxOf].
+	Reserved = "rowcast."
 )
 
-// CheckRecipient returns an error if text cannot be a recipient. Spaces and invisible characters such as U+202E are
-// allowed: "alice " and "alice" are two recipients.
+// CheckRecipient returns an error if text cannot be a recipient that a client or an app names. Spaces and invisible
+// characters such as U+202E are allowed: "alice " and "alice" are two recipients. Text that begins with [Reserved] is
+// refused: a user with such a name could read what changes in the inbox of another user.
 func CheckRecipient(text string) error {
 	switch {
 	case text == "":
@@ -32,6 +35,8 @@ func CheckRecipient(text string) error {
 		return errors.New("is not valid UTF-8")
 	case strings.ContainsFunc(text, unicode.IsControl):
 		return errors.New("contains a control character")
+	case strings.HasPrefix(text, Reserved):
+		return fmt.Errorf("begins with %q, which is reserved", Reserved)
 	}
 	return nil
 }

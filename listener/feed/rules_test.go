@@ -21,6 +21,10 @@ func TestCheckRecipient(t *testing.T) {
 		"alice\n":                "contains a control character",
 		"a\x00":                  "contains a control character",
 		"a\u0085":                "contains a control character",
+		"rowcast.inbox:alice":    `begins with "rowcast.", which is reserved`,
+		"rowcast.":               `begins with "rowcast.", which is reserved`,
+		"rowcast":                "",
+		"Rowcast.x":              "",
 		"a\xff":                  "is not valid UTF-8",
 		"not a pair: \ufffd":     "is not valid UTF-8", // a JSON decoder puts U+FFFD in place of half a surrogate pair
 	} {

@@ -67,7 +67,7 @@ func (d *Demo) run(ctx context.Context) (err error) {
 	}
 	defer page.close()
 	hub := server.New(config, slog.New(slog.NewTextHandler(d.Err, &slog.HandlerOptions{Level: slog.LevelWarn})))
-	hub.Listen, hub.Routes = address, page.routes
+	hub.Listen, hub.Routes, hub.Inbox = address, page.routes, true
 	hub.Guard = func(next http.Handler) http.Handler { return guard(hub.AsLocalhost("")(next)) }
 	hub.Hub.Drain, hub.Hub.Retry = 300*time.Millisecond, time.Second
 	hub.Listening = func(addr net.Addr) { printCommands(d.Out, "http://"+addr.String(), postgres) }

@@ -32,7 +32,7 @@ func (d *Demo) open(ctx context.Context, progress *private.Progress) (*postgres,
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := sql.Migrate(ctx, p.dsn); err != nil {
+	if _, _, err := (sql.Migrator{DSN: p.dsn, Inbox: true}).Migrate(ctx); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
@@ -47,7 +47,7 @@ func (d *Demo) openNamed(ctx context.Context, progress *private.Progress) (*post
 	}
 	where := fmt.Sprintf("the database %q at %s", cmp.Or(config.Database, config.User), database.Addresses(&config.Config))
 	progress.Step("using " + where + ", which the database URL names")
-	from, to, err := sql.Migrate(ctx, dsn)
+	from, to, err := (sql.Migrator{DSN: dsn, Inbox: true}).Migrate(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ const (
 func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 	lines := loglimit.Limit{Every: 30 * time.Second, Burst: 3}
 	for pause := minWait; ; pause = min(2*pause, maxWait) {
-		err := s.Listener.Preflight(ctx)
+		err := s.preflight(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the caller has ended ctx
 		}
@@ -55,12 +55,12 @@ func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 }
 
 // isTemporary reports whether an error of the first connection may disappear without the operator, because the database
-// is still starting, for example. A wrong password, a missing database or schema, an invalid certificate, a standby and
+// is still starting, for example. A wrong password, a missing database, schema or inbox, an invalid certificate, a standby and
 // a pooler are not temporary.
 func isTemporary(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStandby),
-		errors.Is(err, sql.ErrNoSchema), errors.Is(err, sql.ErrRestored), errors.Is(err, pgconn.ErrReadOnlyConnection):
+		errors.Is(err, sql.ErrNoSchema), errors.Is(err, sql.ErrRestored), errors.Is(err, sql.ErrNoInbox), errors.Is(err, pgconn.ErrReadOnlyConnection):
 		return false
 	}
 	if answered, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -14,14 +14,18 @@ import (
 // maxDescriptors is the maximum number of file descriptors that a hub uses, even if the system allows more.
 const maxDescriptors = 1 << 20
 
-// ownConnections is the number of connections to PostgreSQL besides the connections for replays: two for the listener,
+// ownConnections is the number of connections to PostgreSQL besides the connections for replays and for the inbox: two for the listener,
 // one for retention and one for /disconnect.
 const ownConnections = 4
 
 // LimitStreams sets the maximum number of streams. If streams is 0, the maximum is what the limit of open files allows.
-// The field Replays must be set before the call.
+// The fields Replays and Inbox must be set before the call.
 func (s *Server) LimitStreams(streams int) error {
-	d, err := divideDescriptors(descriptors(), streams, s.Replays)
+	own := ownConnections
+	if s.Inbox {
+		own += inboxConns
+	}
+	d, err := divideDescriptors(descriptors(), streams, s.Replays, own)
 	if err != nil {
 		return err
 	}
@@ -37,10 +41,11 @@ type division struct {
 }
 
 // divideDescriptors divides the file descriptors of the process. If streams is 0, streams get as many as possible.
-func divideDescriptors(available uint64, streams, replays int) (division, error) {
+// own is the number of connections to PostgreSQL besides replays.
+func divideDescriptors(available uint64, streams, replays, own int) (division, error) {
 	const howToRaise = "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)"
 	all := int(min(available, maxDescriptors))
-	rest := min(64, all/4) + replays + ownConnections
+	rest := min(64, all/4) + replays + own
 	d := division{idle: min(max(all/8, 16), 4096)}
 	d.streams = all - rest - d.idle
 	if d.streams < 1 {

@@ -23,7 +23,7 @@ func TestDivideDescriptors(t *testing.T) {
 		{24, 0, division{}, "--replays: 4 connections for replays leave no open files for streams, because this process may have only 24: " +
 			"lower --replays, or " + howToRaise},
 	} {
-		got, err := divideDescriptors(tt.available, tt.streams, 4)
+		got, err := divideDescriptors(tt.available, tt.streams, 4, ownConnections)
 		text := ""
 		if err != nil {
 			text = err.Error()

@@ -35,6 +35,9 @@ func (s *Server) metrics() http.Handler {
 	s.registerSessions(r)
 	s.registerRows(r)
 	s.registerFailures(r)
+	if s.inboxes != nil {
+		r.MustRegister(s.inboxes.requests, s.inboxes.duration)
+	}
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 

@@ -30,8 +30,9 @@ func (s *Server) routers() (public, admin http.Handler) {
 	if len(s.Origins) > 0 || s.LoopbackOrigins {
 		p.Use(cors.Handler(cors.Options{
 			AllowOriginFunc:  s.allowsOrigin,
-			AllowedMethods:   []string{http.MethodGet, http.MethodHead},
-			AllowedHeaders:   append([]string{"Authorization", "Cache-Control", "Last-Event-ID"}, s.CORSHeaders...),
+			AllowedMethods:   s.crossOriginMethods(),
+			AllowedHeaders:   s.crossOriginHeaders(),
+			ExposedHeaders:   []string{"Retry-After"},
 			AllowCredentials: true,
 			MaxAge:           600,
 		}))
@@ -53,10 +54,11 @@ func (s *Server) routers() (public, admin http.Handler) {
 }
 
 // SetEventsPath sets EventsPath. It returns an error if another handler of the server has this path, at Listen or at
-// AdminListen. The field Routes must be set before the call.
+// AdminListen, or would have it with another configuration. The field Routes must be set before the call.
 func (s *Server) SetEventsPath(path string) error {
 	r := chi.NewRouter()
 	s.otherRoutes(r)
+	s.inboxRoutes(r)
 	s.adminRoutes(r)
 	s.disconnectRoute(r)
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
@@ -72,6 +74,9 @@ func (s *Server) SetEventsPath(path string) error {
 func (s *Server) otherRoutes(r chi.Router) {
 	getOrHead(r, "/rowcast.js", serveScript)
 	getOrHead(r, "/rowcast-{hash:[0-9a-f]+}.js", serveScript)
+	if s.Inbox {
+		s.inboxRoutes(r)
+	}
 	if s.Routes != nil {
 		s.Routes(r)
 	}
@@ -80,6 +85,24 @@ func (s *Server) otherRoutes(r chi.Router) {
 // allowsOrigin reports whether pages of an origin that is not the hub's own may open streams and read the answers.
 func (s *Server) allowsOrigin(_ *http.Request, origin string) bool {
 	return slices.Contains(s.Origins, strings.ToLower(origin)) || s.LoopbackOrigins && auth.IsLoopbackOrigin(origin)
+}
+
+// crossOriginMethods returns the methods that pages of another origin may use.
+func (s *Server) crossOriginMethods() []string {
+	methods := []string{http.MethodGet, http.MethodHead}
+	if s.Inbox {
+		methods = append(methods, http.MethodPost)
+	}
+	return methods
+}
+
+// crossOriginHeaders returns the request headers that pages of another origin may send.
+func (s *Server) crossOriginHeaders() []string {
+	headers := append([]string{"Authorization", "Cache-Control", "Last-Event-ID"}, s.CORSHeaders...)
+	if s.Inbox {
+		headers = append(headers, "Content-Type")
+	}
+	return headers
 }
 
 func (s *Server) adminRoutes(r chi.Router) {

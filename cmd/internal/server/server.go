@@ -45,11 +45,13 @@ type Server struct {
 	Explain   func(error) error               // rewrites an error of the database for the log
 
 	NoMessages bool // ignore messages that are sent with NOTIFY
+	Inbox      bool // serve /inbox, and send rowcast.inbox events; the inbox must be installed in the database
 
-	// Failures records the failures of /disconnect, of accepting connections and of authentication.
+	// Failures records the failures of /disconnect, of accepting connections, of authentication and of the inbox.
 	Failures failures.Record
 
 	idle             *idleConns                                        // connections without a stream at Listen
+	inboxes          *inboxes                                          // nil without Inbox; set by Run
 	disconnectOthers func(ctx context.Context, recipient string) error // notifies all other hubs; set by Run
 
 	httpErrors       loglimit.Limit // limits the log lines of net/http, which clients can cause
@@ -84,6 +86,11 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	defer replayer.Close()
 	s.connect(replayer)
+	closeInbox, err := s.openInbox(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeInbox()
 	servers, err := s.open(ctx)
 	if err != nil {
 		return err

@@ -182,10 +182,10 @@ func (t *Client) receive(event sse.Event, watch *watch) error {
 	return nil
 }
 
-// isHubs reports whether an event is about the stream itself. The events rowcast.toolarge and rowcast.unreadable are
-// not, because they replace rows.
+// isHubs reports whether an event is about the stream itself. The event rowcast.inbox is not, because it is a row. The
+// events rowcast.toolarge and rowcast.unreadable are not, because they replace rows.
 func isHubs(name string) bool {
-	return strings.HasPrefix(name, "rowcast.") && name != "rowcast.toolarge" && name != "rowcast.unreadable"
+	return strings.HasPrefix(name, "rowcast.") && name != "rowcast.inbox" && name != "rowcast.toolarge" && name != "rowcast.unreadable"
 }
 
 // withoutSecrets returns a URL without its user and its query, which may contain a password or an API key.

@@ -1,0 +1,111 @@
+package main_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// A user whose requests wait for a lock has at most 16 of them, and at most half of the connections. Other users are
+// answered meanwhile. The requests end after the time limit of a statement. The failure is in the log, in /readyz and in
+// the metrics.
+func TestInboxRequestsAreLimited(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	h := startHub(t, dsn, "--inbox", "--insecure-uid")
+	inserter(t, dsn)("alice=1")
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `SELECT rowcast.inbox_mark('alice', 'read', ids => ARRAY(SELECT id FROM rowcast.notifications))`); err != nil {
+		t.Fatal(err)
+	}
+	answers := make(chan answer, 20)
+	post := func(user string) answer {
+		return send(t, http.MethodPost, h.url+"/inbox/read?uid="+user, `{"ids": ["1"]}`, "Content-Type", "application/json")
+	}
+	for range cap(answers) {
+		go func() { answers <- post("alice") }()
+	}
+	for range 4 {
+		got, _ := receive(t, answers, "an answer")
+		if got.status != 429 || got.header.Get("Retry-After") != "1" || got.body != "too many requests of this user are running: try again later\n" {
+			t.Errorf("got %d, %q, %s, want 429 and Retry-After", got.status, got.header, got.body)
+		}
+	}
+	waitForLocks(t, dsn, "2")
+	for range 10 {
+		if got := post("bob"); got.status != 200 {
+			t.Errorf("another user: got %d, %s, want 200", got.status, got.body)
+		}
+	}
+	got, _ := receive(t, answers, "an answer after the time limit")
+	if got.status != 503 || got.header.Get("Retry-After") == "" || got.body != "the database did not answer: try again later\n" {
+		t.Errorf("got %d, %q, %s, want 503 and Retry-After", got.status, got.header, got.body)
+	}
+	wantFailing(t, h.url, "inbox", "57014")
+	h.err.await(t, `level=WARN msg="cannot read or change an inbox" error=`)
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 15 {
+		if got, _ := receive(t, answers, "the last answers"); got.status != 200 && got.status != 503 {
+			t.Errorf("got %d, %s, want 200 or 503", got.status, got.body)
+		}
+	}
+	if got := post("alice"); got.status != 200 {
+		t.Errorf("after the lock was released: got %d, %s, want 200", got.status, got.body)
+	}
+	if got := ask(t, http.MethodGet, h.url+"/metrics").body; !strings.Contains(got, `rowcast_inbox_requests_total{action="read",code="4xx"} 4`+"\n") {
+		t.Error("the metrics do not count four refused requests")
+	}
+}
+
+// Slow and large inboxes do not take connections or time of the streams.
+func TestStreamsContinueWhileInboxesWait(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	h := startHub(t, dsn, "--inbox", "--insecure-uid")
+	stream := openStream(t, h, "?uid=alice", "")
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE rowcast.inbox_users IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan answer, 8)
+	for i := range cap(ended) {
+		go func() { ended <- ask(t, http.MethodGet, h.url+"/inbox?uid="+uid(i)) }()
+	}
+	waitForLocks(t, dsn, "4")
+	inserter(t, dsn)("alice=1")
+	stream.wants("1")
+	resumed := openStream(t, h, "?uid=alice", stream.lastID)
+	inserter(t, dsn)("alice=2")
+	resumed.wants("2")
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(ended) {
+		if got, _ := receive(t, ended, "the answers"); got.status != 200 {
+			t.Errorf("got %d, %s, want 200", got.status, got.body)
+		}
+	}
+}

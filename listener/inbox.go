@@ -1,0 +1,132 @@
+package listener
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"rowcast/listener/feed"
+	"rowcast/sql"
+)
+
+// An Inbox reads and changes the inboxes of users with the functions of the schema, and has connections of its own for
+// this. The caller must know that the user has sent the request, and which groups the user is in.
+type Inbox struct {
+	pool    *pgxpool.Pool
+	timeout time.Duration
+	pooled  bool // as in Replayer
+}
+
+// inboxTimeout limits the time of a statement. The listener's Timeout applies instead if it is shorter.
+const inboxTimeout = 5 * time.Second
+
+// NewInbox returns an Inbox with the listener's configuration. It uses at most conns connections at a time. A connection is
+// opened when it is needed, and closed after a minute without use.
+func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
+	defaults(l)
+	i := &Inbox{timeout: min(l.Timeout, inboxTimeout), pooled: l.PollOnly}
+	var err error
+	i.pool, err = l.newPool(ctx, "inbox", conns, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := checkPrimary(ctx, conn); err != nil {
+			return err
+		}
+		milliseconds := settingsFor(majorVersion(conn), i.timeout)["statement_timeout"]
+		_, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('statement_timeout', $1, false)", milliseconds)
+		return err
+	})
+	return i, err
+}
+
+// Close closes the connections. It waits for at most a second for statements that are running.
+func (i *Inbox) Close() { closePools(i.pool) }
+
+// Check returns [sql.ErrNoInbox] if the inbox is not installed or too old. It returns an error of PostgreSQL if the role may
+// not use the inbox.
+func (i *Inbox) Check(ctx context.Context) error {
+	return i.withConn(ctx, func(ctx context.Context, db querier) error { return sql.CheckInbox(ctx, db) })
+}
+
+// List returns a page of the inbox of a user as JSON: up to limit rows, the newest rows first, with their state, the number
+// of unseen and unread rows, and the cursor from which a stream continues. before is empty, or the value of before in the
+// previous page. A user that no row was sent to has an empty inbox.
+func (i *Inbox) List(ctx context.Context, user string, groups []string, limit int, before string) (json.RawMessage, error) {
+	return i.call(ctx, "SELECT rowcast.inbox($1::text, $2::text[], $3::integer, $4::text)", user, notNil(groups), limit, orNull(before))
+}
+
+// Mark changes the state of the rows with the ids or, if ids is nil, of all rows that the cursor upTo has seen. Rows for
+// other recipients than the user, the groups and everyone do not change. The result is JSON with the new counts.
+func (i *Inbox) Mark(ctx context.Context, user string, groups []string, action string, ids []int64, upTo string) (json.RawMessage, error) {
+	return i.call(ctx, "SELECT rowcast.inbox_mark($1::text, $2::text, $3::text[], $4::bigint[], $5::text)", user, action, notNil(groups), ids, orNull(upTo))
+}
+
+// Undo undoes a change, except for rows that were changed since. undo is the value of undo in a result of Mark.
+func (i *Inbox) Undo(ctx context.Context, user string, groups []string, undo string) (json.RawMessage, error) {
+	return i.call(ctx, "SELECT rowcast.inbox_undo($1::text, $2::text, $3::text[])", user, undo, notNil(groups))
+}
+
+// notNil returns the groups as an array that is not NULL.
+func notNil(groups []string) []string { return append([]string{}, groups...) }
+
+// orNull returns text, or NULL if it is empty.
+func orNull(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+// call returns the result of a query, which has one row with a jsonb value.
+func (i *Inbox) call(ctx context.Context, query string, arguments ...any) (result json.RawMessage, err error) {
+	err = i.withConn(ctx, func(ctx context.Context, db querier) error {
+		var text []byte
+		err := db.QueryRow(ctx, query, arguments...).Scan(&text)
+		result = text
+		return err
+	})
+	if err != nil {
+		return nil, refusedValue(err)
+	}
+	return result, nil
+}
+
+// withConn calls use with a free connection, and waits for one if all are busy.
+func (i *Inbox) withConn(ctx context.Context, use func(context.Context, querier) error) error {
+	conn, err := i.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connect for an inbox: %w", err)
+	}
+	defer conn.Release()
+	ctx, cancel := context.WithTimeout(ctx, i.timeout)
+	defer cancel()
+	if !i.pooled {
+		return use(ctx, conn)
+	}
+	return inTransaction(ctx, conn.Conn(), i.timeout, func(tx querier) error { return use(ctx, tx) })
+}
+
+// refusedValue returns a [feed.Refused] for an error with which a function of the inbox refuses an argument, and any other
+// error unchanged.
+func refusedValue(err error) error {
+	failed, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return err
+	}
+	refused := feed.Refused{Reason: strings.TrimPrefix(failed.Message, "rowcast: ")}
+	switch failed.Code {
+	case "22023": // invalid_parameter_value
+		return refused
+	case "55000": // object_not_in_prerequisite_state: a cursor of another history or ahead of the database
+		refused.Stale = true
+		return refused
+	case "22021", "22P05": // the text has no form in the encoding of the database
+		return feed.Refused{Reason: "a value contains characters that the database cannot store"}
+	}
+	return err
+}

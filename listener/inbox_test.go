@@ -1,0 +1,170 @@
+package listener_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/listener"
+	"rowcast/listener/feed"
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+)
+
+// newInbox returns an Inbox with two connections.
+func newInbox(t *testing.T, dsn string, configure ...func(*listener.Listener)) *listener.Inbox {
+	t.Helper()
+	l := newListener(t, dsn)
+	for _, c := range configure {
+		c(l)
+	}
+	inbox, err := l.NewInbox(limited(t), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(inbox.Close)
+	return inbox
+}
+
+// A page has the part of a result of List and Mark that the tests check.
+type inboxPage struct {
+	Items []struct {
+		ID   string
+		Read bool
+	}
+	Before, Cursor, Undo string
+	Unseen, Unread       int
+	Undone               bool
+}
+
+// inboxOf returns the result of a call, which must succeed.
+func inboxOf(t *testing.T) func(json.RawMessage, error) inboxPage {
+	return func(result json.RawMessage, err error) (p inboxPage) {
+		t.Helper()
+		if err == nil {
+			err = json.Unmarshal(result, &p)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+}
+
+// An Inbox lists the rows of a user and changes their state, with a session of its own and through a transaction pooler.
+func TestInboxListsAndMarks(t *testing.T) {
+	t.Parallel()
+	for name, pooled := range map[string]bool{"with a session": false, "through a transaction pooler": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Inbox(t)
+			inbox := newInbox(t, dsn, func(l *listener.Listener) { l.PollOnly = pooled })
+			ctx, page := limited(t), inboxOf(t)
+			if err := inbox.Check(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if p := page(inbox.List(ctx, "alice", nil, 20, "")); len(p.Items) != 0 {
+				t.Errorf("got %+v before a row, want no items", p)
+			}
+			db := connect(t, dsn)
+			exec(t, db, `INSERT INTO rowcast.notifications (recipient, data)
+				VALUES ('alice', '1'), ('team:7', '2'), ('bob', '3'), ('team:8', '4'), ('*', '5')`)
+			p := page(inbox.List(ctx, "alice", []string{"team:7"}, 2, ""))
+			if len(p.Items) != 2 || p.Unread != 3 || p.Before == "" {
+				t.Fatalf("got %+v, want two of three unread rows", p)
+			}
+			rest := page(inbox.List(ctx, "alice", []string{"team:7"}, 2, p.Before))
+			if len(rest.Items) != 1 || rest.Items[0].ID != "1" || rest.Before != "" {
+				t.Errorf("got %+v, want the oldest row as the last page", rest)
+			}
+			marked := page(inbox.Mark(ctx, "alice", []string{"team:7"}, "read", []int64{1, 3, 4, 999}, ""))
+			if marked.Unread != 2 {
+				t.Errorf("%d rows are unread after one of three was read, want 2", marked.Unread)
+			}
+			all := page(inbox.Mark(ctx, "alice", []string{"team:7"}, "read", nil, p.Cursor))
+			if all.Unread != 0 {
+				t.Errorf("%d rows are unread after all were read, want none", all.Unread)
+			}
+			if undone := page(inbox.Undo(ctx, "alice", []string{"team:7"}, all.Undo)); !undone.Undone || undone.Unread != 2 {
+				t.Errorf("got %+v, want that the last change was undone", undone)
+			}
+			if bob := page(inbox.List(ctx, "bob", nil, 20, "")); len(bob.Items) != 2 || bob.Items[1].Read {
+				t.Errorf("got %+v for bob, want two rows, of which the own one is unread", bob)
+			}
+		})
+	}
+}
+
+// A value that the database refuses is a [feed.Refused]. Other errors are returned as they are.
+func TestInboxRefusesValues(t *testing.T) {
+	t.Parallel()
+	ctx, inbox := limited(t), newInbox(t, dbtest.Inbox(t))
+	other := inboxOf(t)(newInbox(t, dbtest.Inbox(t)).List(ctx, "alice", nil, 1, ""))
+	for what, test := range map[string]struct {
+		call func() (json.RawMessage, error)
+		want feed.Refused
+	}{
+		"a malformed key of a page": {func() (json.RawMessage, error) { return inbox.List(ctx, "alice", nil, 20, "x") }, feed.Refused{Reason: "malformed key of a page"}},
+		"a malformed cursor": {
+			func() (json.RawMessage, error) { return inbox.Mark(ctx, "alice", nil, "read", nil, "x") }, feed.Refused{Reason: `malformed cursor "x"`},
+		},
+		"a cursor of another database": {
+			func() (json.RawMessage, error) { return inbox.Mark(ctx, "alice", nil, "read", nil, other.Cursor) },
+			feed.Refused{Reason: "the cursor is of another history of the database", Stale: true},
+		},
+		"a malformed undo": {func() (json.RawMessage, error) { return inbox.Undo(ctx, "alice", nil, "x") }, feed.Refused{Reason: "malformed undo"}},
+		"a NUL":            {func() (json.RawMessage, error) { return inbox.Undo(ctx, "alice", nil, "\x00") }, feed.Refused{Reason: "a value contains characters that the database cannot store"}},
+	} {
+		_, err := test.call()
+		if got, ok := errors.AsType[feed.Refused](err); !ok || got != test.want {
+			t.Errorf("%s: got %#v (%v), want %#v", what, got, err, test.want)
+		}
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err := inbox.List(ended, "alice", nil, 20, "")
+	if _, refused := errors.AsType[feed.Refused](err); err == nil || refused {
+		t.Errorf("got %v after the end of the context, want its error", err)
+	}
+}
+
+// Check reports that the inbox is missing, and that the role may not use it.
+func TestInboxCheck(t *testing.T) {
+	t.Parallel()
+	ctx, dsn := limited(t), dbtest.Database(t)
+	if err := newInbox(t, dsn).Check(ctx); !errors.Is(err, sql.ErrNoInbox) {
+		t.Errorf("without the inbox: got %v, want %v", err, sql.ErrNoInbox)
+	}
+	dsn = dbtest.Inbox(t)
+	role := createRole(t, dsn, "stranger", "USAGE ON SCHEMA rowcast")
+	err := newInbox(t, dsn, func(l *listener.Listener) { l.Config.RuntimeParams["role"] = role }).Check(ctx)
+	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Code != "42501" {
+		t.Errorf("without rights: got %v, want insufficient_privilege", err)
+	}
+}
+
+// A statement of an Inbox ends after its time limit, even if a lock keeps it waiting.
+func TestInboxStatementsAreLimited(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	inbox := newInbox(t, dsn, func(l *listener.Listener) { l.Timeout = 500 * time.Millisecond })
+	db := connect(t, dsn)
+	exec(t, db, "BEGIN")
+	exec(t, db, "SELECT rowcast.inbox_mark('alice', 'read', up_to => rowcast.cursor()), 1")
+	began := time.Now()
+	_, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, "")
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the statement took %v, want about half a second", took)
+	}
+	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Code != "57014" {
+		t.Errorf("got %v while the user is locked, want query_canceled", err)
+	}
+	exec(t, db, "ROLLBACK")
+	if _, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, ""); err != nil {
+		t.Errorf("got %v after the lock was released", err)
+	}
+}

@@ -1,0 +1,248 @@
+package inbox_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rowcast/listener/failures"
+	"rowcast/stream"
+	"rowcast/stream/inbox"
+)
+
+// patience limits each wait of the tests.
+const patience = 30 * time.Second
+
+// A store answers each call with the function of the same name. A function that is nil answers {}.
+type store struct {
+	list func(ctx context.Context, user string) (json.RawMessage, error)
+	mark func(ctx context.Context, user, action string, ids []int64, upTo string) (json.RawMessage, error)
+}
+
+func (s store) List(ctx context.Context, user string, _ []string, _ int, _ string) (json.RawMessage, error) {
+	if s.list == nil {
+		return json.RawMessage("{}"), nil
+	}
+	return s.list(ctx, user)
+}
+
+func (s store) Mark(ctx context.Context, user string, _ []string, action string, ids []int64, upTo string) (json.RawMessage, error) {
+	if s.mark == nil {
+		return json.RawMessage("{}"), nil
+	}
+	return s.mark(ctx, user, action, ids, upTo)
+}
+
+func (store) Undo(context.Context, string, []string, string) (json.RawMessage, error) {
+	return json.RawMessage("{}"), nil
+}
+
+// byHeader authenticates by the header User.
+func byHeader(r *http.Request) (stream.Grant, error) {
+	return stream.Grant{User: r.Header.Get("User")}, nil
+}
+
+// handler returns a handler of a store. configure may change it.
+func handler(t *testing.T, s store, configure ...func(*inbox.Handler)) *inbox.Handler {
+	h := &inbox.Handler{Store: s, Authenticate: byHeader, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Failures: new(failures.Record)}
+	for _, c := range configure {
+		c(h)
+	}
+	return h
+}
+
+// get requests the list of a user.
+func get(t *testing.T, h http.Handler, user string) *httptest.ResponseRecorder {
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/inbox", nil)
+	r.Header.Set("User", user)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// receive returns the next value of a channel.
+func receive[T any](t *testing.T, from <-chan T, what string) (value T) {
+	t.Helper()
+	select {
+	case value = <-from:
+	case <-time.After(patience):
+		t.Fatalf("waited %v for %s", patience, what)
+	}
+	return value
+}
+
+// Answers that slow clients have not accepted are bounded, in total and for each user. A user who is above the bound does
+// not keep other users from their answers. When a client has disconnected, its answer no longer counts.
+func TestAnswersOfSlowClientsAreBounded(t *testing.T) {
+	t.Parallel()
+	const size = 16 << 20 // more than the buffers of the sockets
+	answer := json.RawMessage(`"` + strings.Repeat("x", size-2) + `"`)
+	h := handler(t, store{list: func(_ context.Context, user string) (json.RawMessage, error) {
+		if user == "small" {
+			return json.RawMessage("{}"), nil
+		}
+		return answer, nil
+	}}, func(h *inbox.Handler) { h.Answers = 4 * size })
+	server := httptest.NewServer(h)
+	defer server.Close()
+	var open []net.Conn
+	slow := func(user string) {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, conn)
+		fmt.Fprintf(conn, "GET /inbox HTTP/1.1\r\nHost: a\r\nUser: %s\r\n\r\n", user)
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		if line, err := bufio.NewReaderSize(conn, 16).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
+			t.Fatalf("got %q, %v, want the beginning of an answer", line, err)
+		}
+	}
+	slow("alice")
+	if got := get(t, h, "alice"); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") != "1" {
+		t.Errorf("got %d, %q for a user above a quarter of the bound, want 503", got.Code, got.Header())
+	}
+	for _, user := range []string{"bob", "carol", "dave"} {
+		slow(user)
+	}
+	if got := get(t, h, "erin"); got.Code != http.StatusServiceUnavailable {
+		t.Errorf("got %d for a user when the bound is reached, want 503", got.Code)
+	}
+	for _, conn := range open {
+		_ = conn.Close()
+	}
+	for deadline := time.Now().Add(patience); get(t, h, "erin").Code != http.StatusOK; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for an answer after the slow clients have disconnected", patience)
+		}
+	}
+	if got := get(t, h, "small"); got.Code != http.StatusOK {
+		t.Errorf("got %d for a small answer, want 200", got.Code)
+	}
+}
+
+// A request that does not get its turn in time is answered with 503, and so is one whose call takes too long.
+func TestRequestsEndAfterTheTimeout(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	observed := map[int]int{}
+	h := handler(t, store{list: func(ctx context.Context, _ string) (json.RawMessage, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}, func(h *inbox.Handler) {
+		h.Calls, h.Timeout = 1, 50*time.Millisecond
+		h.Observe = func(action string, status int, took time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			if action == "list" && took > 0 {
+				observed[status]++
+			}
+		}
+	})
+	codes := make(chan int, 3)
+	for i := range cap(codes) {
+		go func() { codes <- get(t, h, fmt.Sprint(i)).Code }()
+	}
+	for range cap(codes) {
+		if code := receive(t, codes, "an answer"); code != http.StatusServiceUnavailable {
+			t.Errorf("got %d, want 503", code)
+		}
+	}
+	if mu.Lock(); observed[http.StatusServiceUnavailable] != 3 {
+		t.Errorf("observed %v, want three times 503", observed)
+	}
+	mu.Unlock()
+	if state := h.Failures.Of(failures.Inbox); state.Total != 3 || !state.Failing() {
+		t.Errorf("got %+v, want three failures", state)
+	}
+}
+
+// A list is not read to its end for a client that has disconnected, and that is no failure of the database. A change is
+// made nevertheless.
+func TestClientsThatDisconnect(t *testing.T) {
+	t.Parallel()
+	begun, ended, status := make(chan struct{}), make(chan error, 1), make(chan int, 2)
+	h := handler(t, store{
+		list: func(ctx context.Context, _ string) (json.RawMessage, error) {
+			close(begun)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		},
+		mark: func(ctx context.Context, _, _ string, _ []int64, _ string) (json.RawMessage, error) {
+			ended <- ctx.Err()
+			return json.RawMessage("{}"), nil
+		},
+	}, func(h *inbox.Handler) { h.Observe = func(_ string, s int, _ time.Duration) { status <- s } })
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-begun
+		cancel()
+	}()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/inbox", nil)
+	r.Header.Set("User", "alice")
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	if got := receive(t, status, "the status"); got != 499 {
+		t.Errorf("observed the status %d, want 499", got)
+	}
+	if total := h.Failures.Of(failures.Inbox).Total; total != 0 {
+		t.Errorf("%d failures are counted, want none", total)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel() // the client has disconnected before the call
+	r = httptest.NewRequestWithContext(gone, http.MethodPost, "/inbox/read", strings.NewReader(`{"ids": ["1"]}`))
+	r.Header.Set("User", "alice")
+	r.Header.Set("Content-Type", "application/json")
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	if err := receive(t, ended, "the change"); err != nil {
+		t.Errorf("the context of a change has ended: %v", err)
+	}
+}
+
+// An error of the Authenticator that is no denial is temporary, and is not shown to the client.
+func TestAuthenticationThatFails(t *testing.T) {
+	t.Parallel()
+	h := handler(t, store{}, func(h *inbox.Handler) {
+		h.Authenticate = func(*http.Request) (stream.Grant, error) { return stream.Grant{}, errors.New("secret") }
+	})
+	got := get(t, h, "alice")
+	if got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || strings.Contains(got.Body.String(), "secret") {
+		t.Errorf("got %d, %q, %s, want 503", got.Code, got.Header(), got.Body)
+	}
+}
+
+// The handler can be mounted at another path. HEAD is answered as GET, without a body.
+func TestAnotherPath(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(handler(t, store{}, func(h *inbox.Handler) { h.Path = "/api/bell" }))
+	defer server.Close()
+	for request, want := range map[string]int{
+		"GET /api/bell": 200, "HEAD /api/bell": 200, "POST /api/bell/read": 415, "GET /inbox": 404, "GET /api/bell/": 404, "GET /api/belly": 404, "GET /api/bell/list": 404,
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		r, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("User", "alice")
+		response, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if response.StatusCode != want || method == http.MethodHead && (len(body) > 0 || response.ContentLength != 2) {
+			t.Errorf("%s: got %d, %q, want %d", request, response.StatusCode, body, want)
+		}
+	}
+}
