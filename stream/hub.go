@@ -87,8 +87,9 @@ type Hub struct {
 
 // Stats are counters and one gauge. The Hub does not read them.
 type Stats struct {
-	Streams      atomic.Int64 // streams that are open now
-	Opened       atomic.Int64 // streams that were opened
+	Streams      atomic.Int64 // streams that are open now, and polls that wait for their answer
+	Opened       atomic.Int64 // streams that were opened, without polls
+	Polls        atomic.Int64 // polls that were not refused
 	Refused      Refusals     // requests that Serve answered with "retry later"
 	Sent         atomic.Int64 // events given to live streams, once for each stream, except regular heartbeats and byes
 	SentBytes    atomic.Int64 // bytes of the events that Sent counts
@@ -296,12 +297,13 @@ func (st *state) behind() time.Duration {
 	return time.Since(st.received)
 }
 
-// hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. c is the cursor
+// hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. The answer to a
+// poll has no retry field. c is the cursor
 // at which the stream begins. It is nil if rowcast.reset follows. A client that loses its connection before rowcast.reset
 // must not resume from the new cursor, because it would never receive the reset. rowcast.hello does not
 // name [feed.Everyone].
-func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
-	own := slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == feed.Everyone })
+func (h *Hub) hello(c *cursor.Cursor, s *subscriber) []byte {
+	own := slices.DeleteFunc(slices.Clone(s.recipients), func(r string) bool { return r == feed.Everyone })
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
 		Heartbeat  float64  `json:"heartbeat"`
@@ -311,8 +313,10 @@ func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	}
 	// WebKit keeps the beginning of an event that was cut off, and adds it to the first block of the next stream.
 	// rowcast.void serves as this block. Its data is JSON, because some clients parse the data of every event.
-	b := note(eventVoid, c, []byte("{}")).live
-	b = sse.AppendRetry(b, jitter(h.Retry))
+	b := void(c)
+	if s.arrived() == nil { // a client that polls continues at once
+		b = sse.AppendRetry(b, jitter(h.Retry))
+	}
 	return append(b, note(eventHello, c, data).live...)
 }
 
