@@ -67,6 +67,11 @@ type Hub struct {
 	// Limits limit the number of streams. Default none.
 	Limits Limits
 
+	// Polling, if not nil, is called when a poll has been counted as a stream. Polling returns a function that is called
+	// when the poll is not counted any more, before its answer is sent. A server that limits the number of connections
+	// without a stream can use it: the connection of a poll stays with net/http, but belongs to a stream meanwhile.
+	Polling func(r *http.Request) (answering func())
+
 	// Stats count what the Hub has done. They are for reading only.
 	Stats Stats
 	// Failures records which calls of the Source failed.

@@ -29,6 +29,10 @@ func isPoll(r *http.Request) (poll, ok bool) {
 // missed. If the client has missed nothing, poll waits for an event, and at most for pollTime. The client then polls
 // again from the last id of the answer. Until the answer is sent, the poll counts as an open stream.
 func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant Grant) {
+	answering := func() {}
+	if h.Polling != nil {
+		answering = h.Polling(r)
+	}
 	answer := wire.NewAnswer(w, r, 2*h.Heartbeat)
 	s.beginPoll(answer)
 	ctx, leave := context.WithTimeout(r.Context(), h.pollTime(grant))
@@ -42,6 +46,7 @@ func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant 
 	s.abandonJoin()
 	// The client may poll again as soon as it has the end of the answer. Its limit must have a place by then.
 	h.remove(s)
+	answering()
 	switch {
 	case answered && !answer.IsEmpty():
 		answer.Finish(http.StatusOK)

@@ -71,7 +71,8 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 	}
 }
 
-// configuration returns a complete nginx.conf: the documented configuration with other addresses, and a location for pages.
+// configuration returns a complete nginx.conf: the documented configuration with other addresses, a location for pages, and the
+// location /buffered, which is like /events, but buffers responses.
 func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) string {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
@@ -89,6 +90,9 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		}
 		site = strings.Replace(site, old, now, 1)
 	}
+	events := regexp.MustCompile(`(?s)location = /events \{.*?\n    \}`).FindString(site)
+	buffered := strings.NewReplacer("/events {", "/buffered {\n proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;",
+		"http://rowcast;", "http://rowcast/events;").Replace(events)
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "user root;" // the workers of nginx must read directories that belong to root
@@ -105,9 +109,10 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 			access_log %s events;
 			%s
 			%s
+			%s
 			location / { root %s; }
 			}
-		}`, dir, user, n.log, temporary, site, n.pages)
+		}`, dir, user, n.log, temporary, site, buffered, n.pages)
 }
 
 // freeAddress returns an address at farLoopback with a reserved port (see dbtest.Port). If the machine does not have this
