@@ -349,9 +349,30 @@ func TestConnectionAfterAnAnswer(t *testing.T) {
 	client := newPoller(t)
 	poll(t, client, f.url, f.now.String(), "alice")
 	<-time.After(4 * heartbeat) // longer than the deadline
-	f.publish("alice", "message", "1")
-	if a := poll(t, client, f.url, start.String(), "alice"); !a.reused || !strings.Contains(a.text, "data: 1\n") {
-		t.Errorf("got %q, reused %v, want the row over the same connection", a.text, a.reused)
+	reused := false
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/?poll=0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(request)
+	if err != nil || !reused {
+		t.Fatalf("got the error %v, reused %v, want an answer over the same connection", err, reused)
+	}
+	_ = response.Body.Close()
+}
+
+// A poll may wait for longer than the server's time limit for a request.
+func TestPollOutlastsReadTimeout(t *testing.T) {
+	t.Parallel()
+	f := newFeed(t, func(s *site) { s.hub.Heartbeat = 300 * time.Millisecond })
+	run(t, f.hub.Run)
+	server := httptest.NewUnstartedServer(f)
+	server.Config.ReadTimeout = 100 * time.Millisecond
+	server.Start()
+	t.Cleanup(server.Close)
+	if a := poll(t, server.Client(), server.URL, f.now.String(), "alice"); !strings.Contains(a.text, "event: rowcast.beat\n") {
+		t.Errorf("got %q, want a heartbeat", a.text)
 	}
 }
 

@@ -325,7 +325,7 @@ func TestMetrics(t *testing.T) {
 		"rowcast_replayed_events_total 0", "rowcast_park_lock_acquired_total 1", `rowcast_wakeups_total \d+`, `rowcast_behind_seconds 0\..*`,
 		`rowcast_lag_seconds \d.*`,
 		`rowcast_fetches_total [1-9]\d*`, `rowcast_sent_bytes_total [1-9]\d+`, `go_goroutines \d+`,
-		"# HELP rowcast_streams Streams that are open now.",
+		"# HELP rowcast_streams Streams that are open now, and polls that wait for their answer.",
 	} {
 		askUntil(t, h.url+"/metrics", "(?m)^"+want+"$")
 	}
