@@ -303,13 +303,16 @@ func TestPollDuringAnOutage(t *testing.T) {
 	})
 }
 
+// protocols start a server.
+var protocols = map[string]func(*httptest.Server){
+	"HTTP/1.1": (*httptest.Server).Start,
+	"HTTP/2":   func(s *httptest.Server) { s.EnableHTTP2 = true; s.StartTLS() },
+}
+
 // A long answer has no Content-Length. It ends after a page of the Source or a backlog, at the end of a block.
 func TestLongAnswers(t *testing.T) {
 	t.Parallel()
-	for name, protocol := range map[string]func(*httptest.Server){
-		"HTTP/1.1": (*httptest.Server).Start,
-		"HTTP/2":   func(s *httptest.Server) { s.EnableHTTP2 = true; s.StartTLS() },
-	} {
+	for name, protocol := range protocols {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFeed(t, func(s *site) { s.hub.Backlog = 100 << 10 })
@@ -362,14 +365,28 @@ func TestConnectionAfterAnAnswer(t *testing.T) {
 	_ = response.Body.Close()
 }
 
-// A poll may wait for longer than the server's time limit for a request.
-func TestPollOutlastsReadTimeout(t *testing.T) {
+// A poll may wait for longer than the server's time limits for a request and for a short answer.
+func TestPollOutlastsDeadlines(t *testing.T) {
 	t.Parallel()
-	f := newFeed(t, func(s *site) { s.hub.Heartbeat = 300 * time.Millisecond })
+	for name, protocol := range protocols {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testDeadlines(t, protocol)
+		})
+	}
+}
+
+func testDeadlines(t *testing.T, protocol func(*httptest.Server)) {
+	t.Helper()
+	const limit = 100 * time.Millisecond
+	f := newFeed(t, func(s *site) { s.hub.Heartbeat = 3 * limit })
 	run(t, f.hub.Run)
-	server := httptest.NewUnstartedServer(f)
-	server.Config.ReadTimeout = 100 * time.Millisecond
-	server.Start()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit))
+		f.ServeHTTP(w, r)
+	}))
+	server.Config.ReadTimeout = limit
+	protocol(server)
 	t.Cleanup(server.Close)
 	if a := poll(t, server.Client(), server.URL, f.now.String(), "alice"); !strings.Contains(a.text, "event: rowcast.beat\n") {
 		t.Errorf("got %q, want a heartbeat", a.text)
@@ -379,7 +396,7 @@ func TestPollOutlastsReadTimeout(t *testing.T) {
 // A client that disconnects frees the place of its poll.
 func TestPollOfAClientThatLeaves(t *testing.T) {
 	t.Parallel()
-	f := serveFeed(t)
+	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })
 	c, err := dial(f.url, request{recipients: []string{"alice"}, header: start.String(), poll: true})
 	if err != nil {
 		t.Fatal(err)

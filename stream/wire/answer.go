@@ -10,7 +10,6 @@ import (
 // with a Content-Length, and its connection can be used again. A longer response is sent while it is written.
 type Answer struct {
 	*response
-	http1 bool
 	begun bool   // the head of the response has been sent; guarded by mu
 	held  []byte // what has been written before the response begins
 }
@@ -18,13 +17,12 @@ type Answer struct {
 // maxHeld is the largest number of bytes that an Answer holds. The socket's buffer usually has space for them.
 const maxHeld = 16 << 10
 
-// NewAnswer returns an Answer. Nothing is sent before Finish, unless the response is long. NewAnswer removes the deadlines
-// of the request, because the first byte may be written much later.
+// NewAnswer returns an Answer. Nothing is sent before Finish, unless the response is long. NewAnswer removes the
+// deadline for writing, because the first byte may be written much later, and HTTP/2 would reset the stream.
 func NewAnswer(w http.ResponseWriter, r *http.Request, timeout time.Duration) *Answer {
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{}) // when it passes, net/http cancels the context of the request
 	_ = control.SetWriteDeadline(time.Time{})
-	return &Answer{response: newResponse(r.Context(), w, control, timeout), http1: r.ProtoMajor == 1}
+	return &Answer{response: newResponse(r.Context(), w, control, timeout)}
 }
 
 // Write holds b, or sends it if the response is long.
@@ -35,11 +33,6 @@ func (a *Answer) Write(b []byte) error {
 	}
 	if !a.begin() {
 		return a.response.Write(b)
-	}
-	if a.http1 {
-		// The end of the response is sent after the last call of a method, so its deadline would apply to the next
-		// request of the connection.
-		a.w.Header().Set("Connection", "close")
 	}
 	held := a.held
 	a.held = nil
@@ -83,7 +76,6 @@ func (a *Answer) Replace(b []byte) { a.held = b }
 // Finish sends the response if it is short, with a status. If the response has begun, Finish does nothing, and net/http
 // sends the end of the response when the handler returns. No Write may follow.
 func (a *Answer) Finish(status int) {
-	_ = a.control.SetReadDeadline(time.Now().Add(a.timeout)) // net/http may still read a body, and sets its own deadline afterwards
 	if !a.begin() {
 		return
 	}
@@ -92,5 +84,4 @@ func (a *Answer) Finish(status int) {
 	a.w.WriteHeader(status)
 	_, _ = a.w.Write(a.held)
 	_ = a.control.Flush() // an error means that the client has disconnected, or that w cannot flush, and net/http does it
-	_ = a.setDeadline(time.Time{})
 }
