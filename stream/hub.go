@@ -318,7 +318,7 @@ func (h *Hub) hello(c *cursor.Cursor, s *subscriber) []byte {
 	}
 	// WebKit keeps the beginning of an event that was cut off, and adds it to the first block of the next stream.
 	// rowcast.void serves as this block. Its data is JSON, because some clients parse the data of every event.
-	b := void(c)
+	b := note(eventVoid, c, []byte("{}")).live
 	if s.arrived() == nil { // a client that polls continues at once
 		b = sse.AppendRetry(b, jitter(h.Retry))
 	}

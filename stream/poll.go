@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"rowcast/listener/cursor"
 	"rowcast/stream/sse"
 	"rowcast/stream/wire"
 )
@@ -81,7 +80,7 @@ func (j *joining) poll(resume clientCursor) (answered bool) {
 	case !resume.given:
 		return j.write(j.hello(&c, j.s)) == nil
 	}
-	j.greeting = void(&c)
+	j.greeting = j.hello(&c, j.s)
 	for !j.live && j.events == 0 {
 		var err error
 		if c, err = j.advance(c); err != nil {
@@ -158,6 +157,3 @@ func (s *subscriber) endPoll(last *frame) {
 		o.backlog.count()
 	}
 }
-
-// void returns the event that begins each stream and each answer to a poll.
-func void(c *cursor.Cursor) []byte { return note(eventVoid, c, []byte("{}")).live }

@@ -87,8 +87,8 @@ func TestPoll(t *testing.T) {
 	first := poll(t, client, f.url, "", "alice")
 	want := void(start.String()) + hello(start.String(), "alice")
 	one, other, two := f.publish("alice", "notify", "1"), f.publish("bob", "notify", "x"), f.publish(everyone, "message", "2")
-	rows := void(start.String()) + "event: notify\ndata: 1\nid: " + one.Cursor.String() + "\n\ndata: 2\nid: " + two.Cursor.String() + "\n\n"
-	later := void(other.Cursor.String()) + "data: 2\nid: " + two.Cursor.String() + "\n\n"
+	rows := want + "event: notify\ndata: 1\nid: " + one.Cursor.String() + "\n\ndata: 2\nid: " + two.Cursor.String() + "\n\n"
+	later := void(other.Cursor.String()) + hello(other.Cursor.String(), "alice") + "data: 2\nid: " + two.Cursor.String() + "\n\n"
 	reset := "event: rowcast.void\ndata: {}\n\nevent: rowcast.hello\ndata: {\"recipients\":[\"alice\"],\"heartbeat\":15}\n\n" +
 		"event: rowcast.reset\ndata: {\"reason\": \"malformed\"}\nid: " + f.now.String() + "\n\n"
 	for _, tt := range []struct {
@@ -254,7 +254,7 @@ func TestPollEndsWithItsGrant(t *testing.T) {
 				defer run(t, f.hub.Run)()
 				r := recordPoll(t, f.site, f.now.String(), stream.Grant{User: "alice", Expires: time.Now().Add(4 * time.Second), Renew: renew})
 				r.awaitEnd(t)
-				if want := void(start.String()) + "event: rowcast.beat\ndata: {\"behind\": 4}\nid: " + start.String() + "\n\n"; r.text() != want || r.took() != 4*time.Second {
+				if want := void(start.String()) + hello(start.String(), "alice") + "event: rowcast.beat\ndata: {\"behind\": 4}\nid: " + start.String() + "\n\n"; r.text() != want || r.took() != 4*time.Second {
 					t.Errorf("got %q after %v, want %q after 4s", r.text(), r.took(), want)
 				}
 			})
@@ -272,7 +272,7 @@ func TestPollsEndWhenTheHubStops(t *testing.T) {
 		synctest.Wait()
 		stop()
 		r.awaitEnd(t)
-		if want := `^` + regexp.QuoteMeta(void(start.String())) + `retry: \d+\nevent: rowcast.beat\n`; !regexp.MustCompile(want).MatchString(r.text()) {
+		if want := `^` + regexp.QuoteMeta(void(start.String())+hello(start.String(), "alice")) + `retry: \d+\nevent: rowcast.beat\n`; !regexp.MustCompile(want).MatchString(r.text()) {
 			t.Errorf("got %q, want a match of %q", r.text(), want)
 		}
 		late := recordPoll(t, f.site, f.now.String(), stream.Grant{User: "alice"})
