@@ -174,7 +174,7 @@ func TestPollsNeedNoQuery(t *testing.T) {
 	t.Parallel()
 	used := func() error { t.Error("the Source was called, want no call"); return errors.New("unexpected") }
 	f := serveFeed(t, func(s *site) {
-		s.hub.Heartbeat, s.hub.Memory = 2*time.Millisecond, 4<<10 // the memory holds the last few events
+		s.hub.Heartbeat, s.hub.Memory = 20*time.Millisecond, 4<<10 // the memory holds the last few events
 		s.hub.Source = &source{
 			catchUp: func(context.Context) error { return used() },
 			valid:   func(context.Context) (bool, error) { return false, used() },
@@ -186,7 +186,7 @@ func TestPollsNeedNoQuery(t *testing.T) {
 	client := newPoller(t)
 	_, id := poll(t, client, f.url, "", "alice").events(t)
 	received := 0
-	for i := range 300 {
+	for i := range 100 {
 		for range 5 {
 			f.publish("bob", "message", "1") // they leave the memory, and alice's cursor must move on
 		}
@@ -198,8 +198,8 @@ func TestPollsNeedNoQuery(t *testing.T) {
 			received++
 		}
 	}
-	if received != 30 {
-		t.Errorf("received %d rows in 300 answers, want 30", received)
+	if received != 10 {
+		t.Errorf("received %d rows in 100 answers, want 10", received)
 	}
 	if n := f.hub.Stats.Resets.Load() + f.hub.Stats.Pages.Load(); n > 0 {
 		t.Errorf("%d resets and pages, want none", n)
@@ -210,9 +210,9 @@ func TestPollsNeedNoQuery(t *testing.T) {
 func TestPollsAndLimits(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) {
-		s.hub.Limits, s.hub.Heartbeat = stream.Limits{User: 1, Address: 1, Streams: 1}, time.Millisecond
+		s.hub.Limits, s.hub.Heartbeat = stream.Limits{User: 1, Address: 1, Streams: 1}, 20 * time.Millisecond
 	})
-	for range 200 { // each over a new connection
+	for range 50 { // each over a new connection
 		client := newPoller(t)
 		if a := poll(t, client, f.url, f.now.String(), "alice"); !strings.Contains(a.text, "rowcast.beat") {
 			t.Fatalf("got %q, want a heartbeat", a.text)
@@ -347,7 +347,7 @@ func TestLongAnswers(t *testing.T) {
 // After an answer, the deadline of its write does not apply to the next request of the connection.
 func TestConnectionAfterAnAnswer(t *testing.T) {
 	t.Parallel()
-	const heartbeat = 10 * time.Millisecond
+	const heartbeat = 50 * time.Millisecond
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = heartbeat })
 	client := newPoller(t)
 	poll(t, client, f.url, f.now.String(), "alice")
@@ -378,7 +378,7 @@ func TestPollOutlastsDeadlines(t *testing.T) {
 
 func testDeadlines(t *testing.T, protocol func(*httptest.Server)) {
 	t.Helper()
-	const limit = 100 * time.Millisecond
+	const limit = time.Second
 	f := newFeed(t, func(s *site) { s.hub.Heartbeat = 3 * limit })
 	run(t, f.hub.Run)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
