@@ -210,7 +210,7 @@ func TestPollsNeedNoQuery(t *testing.T) {
 func TestPollsAndLimits(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) {
-		s.hub.Limits, s.hub.Heartbeat = stream.Limits{User: 1, Address: 1, Streams: 1}, 20 * time.Millisecond
+		s.hub.Limits, s.hub.Heartbeat = stream.Limits{User: 1, Address: 1, Streams: 1}, 20*time.Millisecond
 	})
 	for range 50 { // each over a new connection
 		client := newPoller(t)

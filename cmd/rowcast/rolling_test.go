@@ -31,13 +31,15 @@ type rollingHub struct {
 	t       *testing.T
 	dsn     string
 	address string
+	args    []string
 	process *spawned
 }
 
 func (h *rollingHub) start() {
 	h.t.Helper()
 	var url string
-	h.process, url = spawnServe(h.t, h.dsn, "--insecure-uid=anywhere", "--listen", h.address, "--drain", "300ms", "--retry", "200ms")
+	args := append([]string{"--insecure-uid=anywhere", "--listen", h.address, "--drain", "300ms", "--retry", "200ms"}, h.args...)
+	h.process, url = spawnServe(h.t, h.dsn, args...)
 	h.address = strings.TrimPrefix(url, "http://")
 }
 

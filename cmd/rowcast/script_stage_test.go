@@ -30,18 +30,13 @@ type visit struct {
 }
 
 const stageHTML = `<!doctype html><script type="module">
-	import { subscribe } from "/rowcast.js";
-	window.subscribe = subscribe;
-	window.heard = [];
-	window.states = [];
-	window.resets = [];
-	window.listen = (url, options = {}) => window.stream = subscribe(url, {
-		events: ["message", "notify"],
-		onEvent: (name, data) => heard.push([name, data]),
-		onState: (state) => states.push(state),
-		onReset: (reason) => resets.push(reason),
-		...options,
-	});
+	import { RowcastSource } from "/rowcast.js";
+	Object.assign(window, { heard: [], states: [], RowcastSource });
+	window.listen = (url, options) => {
+		window.stream = new RowcastSource(url, options);
+		stream.onevent = ({ name, data }) => heard.push([name, data]);
+		stream.onstate = ({ state, reason, status }) => states.push([state, reason ?? status].filter(Boolean).join(" "));
+	};
 </script>`
 
 func newStage(t *testing.T) *stage {
@@ -71,7 +66,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// listen makes the page call subscribe. options is JavaScript.
+// listen makes the page open a stream. options is JavaScript.
 func (s *stage) listen(options string) {
 	s.t.Helper()
 	s.await("window.listen")
@@ -102,9 +97,12 @@ func (s *stage) quiet(d time.Duration) {
 	}
 }
 
-// refuse answers with an error status, after which an EventSource stops.
-func (v *visit) refuse() {
-	v.answer.WriteHeader(http.StatusBadGateway)
+// refuse answers with a status. headers are pairs of a name and a value.
+func (v *visit) refuse(status int, headers ...string) {
+	for i := 0; i < len(headers); i += 2 {
+		v.answer.Header().Set(headers[i], headers[i+1])
+	}
+	v.answer.WriteHeader(status)
 	v.leave()
 }
 
@@ -147,7 +145,6 @@ func (v *visit) gone() {
 
 func (v *visit) wantCursor(want string) {
 	v.t.Helper()
-	// A browser that reconnects by itself repeats the URL and sends a newer cursor in the header. The hub prefers the header.
 	got := v.request.Header.Get("Last-Event-ID")
 	if got == "" {
 		got = v.request.URL.Query().Get("last_event_id")

@@ -28,11 +28,25 @@ func TestEndpoints(t *testing.T) {
 	})
 	t.Run("script", func(t *testing.T) {
 		got := ask(t, "GET", h.url+"/rowcast.js")
-		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "EventSource") {
-			t.Errorf("got %+v, want 200, the type text/javascript; charset=utf-8, and a script that contains EventSource", got)
+		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "class RowcastSource") {
+			t.Errorf("got %+v, want 200, the type text/javascript; charset=utf-8, and a script that contains class RowcastSource", got)
 		}
 		if again := ask(t, "GET", h.url+"/rowcast.js", "If-None-Match", got.header.Get("ETag")); again.status != 304 {
 			t.Errorf("with the ETag of the first answer: got %d, want 304", again.status)
+		}
+	})
+	t.Run("script with a version", func(t *testing.T) {
+		_, script, _ := run(t, nil, "client")
+		_, name, _ := run(t, nil, "client", "--name")
+		for path, want := range map[string]string{
+			"/rowcast.js":                  "no-cache",
+			"/" + strings.TrimSpace(name):  "public, max-age=31536000, immutable",
+			"/rowcast-0123456789abcdef.js": "no-cache", // of another hub; a page must not fail during an upgrade
+		} {
+			got := ask(t, "GET", h.url+path)
+			if got.status != 200 || got.header.Get("Cache-Control") != want || got.body != script {
+				t.Errorf("%s: got %d, Cache-Control %q, want 200, %q and the text that rowcast client prints", path, got.status, got.header.Get("Cache-Control"), want)
+			}
 		}
 	})
 	t.Run("not found", func(t *testing.T) {

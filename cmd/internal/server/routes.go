@@ -2,8 +2,6 @@ package server
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -73,6 +71,7 @@ func (s *Server) SetEventsPath(path string) error {
 // otherRoutes adds the routes at Listen besides EventsPath.
 func (s *Server) otherRoutes(r chi.Router) {
 	getOrHead(r, "/rowcast.js", serveScript)
+	getOrHead(r, "/rowcast-{hash:[0-9a-f]+}.js", serveScript)
 	if s.Routes != nil {
 		s.Routes(r)
 	}
@@ -157,9 +156,13 @@ func (s *Server) recoverPanic(next http.Handler) http.Handler {
 	})
 }
 
-// serveScript serves the browser client. Browsers may cache it, but must ask each time whether it has changed. Pages of
-// all origins may load it, because it is public. If the CORS middleware has allowed the origin, its header stays,
-// because "*" does not allow a request with cookies.
+// scriptName is the name of the browser client in URLs that browsers may cache for ever.
+var scriptName = stream.ScriptName()
+
+// serveScript serves the browser client. With a URL that has a version, browsers may cache it for ever. Otherwise, and
+// with the version of another hub, they must ask each time whether it has changed. Pages of all origins may load it,
+// because it is public. If the CORS middleware has allowed the origin, its header stays, because "*" does not allow a
+// request with cookies.
 func serveScript(w http.ResponseWriter, r *http.Request) {
 	if w.Header().Get("Access-Control-Allow-Origin") == "" {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
@@ -168,15 +171,12 @@ func serveScript(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-cache")
-	w.Header().Set("ETag", scriptTag)
+	if r.URL.Path == "/"+scriptName {
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+	w.Header().Set("ETag", `"`+scriptName+`"`)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(stream.Script))
 }
-
-// scriptTag is the ETag of the browser client: a hash of its text.
-var scriptTag = func() string {
-	sum := sha256.Sum256(stream.Script)
-	return `"` + hex.EncodeToString(sum[:8]) + `"`
-}()
 
 // WriteJSON answers with a value that must not be cached.
 func WriteJSON(w http.ResponseWriter, status int, value any) {

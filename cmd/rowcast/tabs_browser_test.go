@@ -1,0 +1,187 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+
+	"rowcast/sql/dbtest"
+)
+
+// testTabs shows that the tabs of a browser share one stream, and that each tab receives each row once, whatever happens
+// to the tab that holds the stream. The random schedules in stream/web/test play what a browser does seldom.
+func testTabs(t *testing.T, chromium browser) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		tabs    int
+		happens func(*tabs)
+	}{
+		"the first tab is closed":                         {3, closeFirst},
+		"the first tab crashes":                           {3, crashFirst},
+		"the first tab is frozen":                         {3, freezeFirst},
+		"the first tab is in an endless loop":             {3, loopFirst},
+		"the first tab is in the back/forward cache":      {3, goBackFirst},
+		"a tab is opened in a burst":                      {2, openTab},
+		"the tab that holds the stream changes ten times": {3, handOver},
+		"twelve tabs are open over HTTP/1.1":              {12, loadPage},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newTabs(t, chromium, `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR" })`, test.tabs)
+			s.travel(test.happens)
+		})
+	}
+	t.Run("a page names its user", func(t *testing.T) {
+		t.Parallel()
+		s := newTabs(t, chromium, `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR", user: "alice" })`, 2)
+		s.travel(openTab)
+		if got := metric(t, "http://"+s.hub.address, "rowcast_streams_opened_total"); got != 1 {
+			t.Errorf("%g streams were opened, want 1", got)
+		}
+	})
+	t.Run("each tab has its own stream without sharing", func(t *testing.T) {
+		t.Parallel()
+		s := newTabs(t, chromium, `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR", shared: false })`, 3)
+		s.wantStreams(3)
+	})
+}
+
+// tabs are several tabs of one profile, in which a journey's page is open. The first tab holds the stream.
+type tabs struct {
+	*journey
+	profile browser
+	open    []page
+}
+
+func newTabs(t *testing.T, chromium browser, source string, n int) *tabs {
+	t.Helper()
+	s := &tabs{journey: newJourney(t, dbtest.Database(t), source), profile: chromium.profile(t)}
+	for range n {
+		s.add()
+	}
+	return s
+}
+
+func (s *tabs) add() {
+	s.t.Helper()
+	p := s.profile.open(s.t, s.site.URL)
+	p.await("window.source?.state === 'open'")
+	s.open = append(s.open, p)
+}
+
+// wantStreams waits until the hub has a number of streams.
+func (s *tabs) wantStreams(n float64) {
+	s.t.Helper()
+	waitFor(s.t, fmt.Sprintf("%g streams", n), func() bool { return metric(s.t, "http://"+s.hub.address, "rowcast_streams") == n })
+}
+
+// travel inserts rows while something happens, and checks that each tab receives each row once and in order.
+func (s *tabs) travel(happens func(*tabs)) {
+	s.t.Helper()
+	s.wantStreams(1)
+	ctx, stop := context.WithCancel(s.t.Context())
+	rows := 0
+	var writing sync.WaitGroup
+	writing.Go(func() { rows = s.write(ctx) })
+	defer writing.Wait()
+	defer stop()
+	s.hear(s.open...)
+	happens(s)
+	s.hear(s.open...)
+	s.wantStreams(1)
+	stop()
+	writing.Wait()
+	for i, p := range s.open {
+		p.await("heard.at(-1) === 0")
+		s.check(fmt.Sprintf("tab %d", i+1), value[[]int](p, "heard"), rows)
+		if resets := value[[]string](p, "resets"); len(resets) > 0 {
+			s.t.Errorf("tab %d was reset: %q", i+1, resets)
+		}
+	}
+}
+
+// hear waits until the tabs have received some more rows.
+func (s *tabs) hear(pages ...page) {
+	s.t.Helper()
+	for _, p := range pages {
+		p.await(fmt.Sprintf("heard.length >= %d", value[int](p, "heard.length")+10))
+	}
+}
+
+// replaced checks that another tab opens a stream within a time after what ends the first tab's stream.
+func (s *tabs) replaced(limit time.Duration, end func(page)) {
+	s.t.Helper()
+	hub := "http://" + s.hub.address
+	opened := metric(s.t, hub, "rowcast_streams_opened_total")
+	end(s.open[0])
+	began := time.Now()
+	waitFor(s.t, "a new stream", func() bool { return metric(s.t, hub, "rowcast_streams_opened_total") > opened })
+	if took := time.Since(began); took > limit {
+		s.t.Errorf("another tab opened a stream after %v, want at most %v", took, limit)
+	}
+	s.hear(s.open[1:]...)
+}
+
+// soon is the limit of a hand-over that the browser announces: 0.5 s, and more on a busy machine.
+const soon = 3 * time.Second
+
+func closeFirst(s *tabs) {
+	s.replaced(soon, func(p page) { call(p, cdppage.Close) })
+	s.open = s.open[1:]
+}
+
+func crashFirst(s *tabs) {
+	s.replaced(soon, func(p page) { go func() { _ = p.try(chromedp.Navigate("chrome://crash")) }() })
+	s.open = s.open[1:]
+}
+
+func freezeFirst(s *tabs) {
+	s.replaced(soon, func(p page) { setLifecycle(p, cdppage.SetWebLifecycleStateStateFrozen) })
+	s.misses()
+	setLifecycle(s.open[0], cdppage.SetWebLifecycleStateStateActive)
+}
+
+func loopFirst(s *tabs) {
+	// The heartbeat interval is 1 s, so the limit is 4.5 s, and more on a busy machine.
+	s.replaced(4500*time.Millisecond+soon, func(p page) {
+		value[bool](p, `setTimeout(() => { for (const end = Date.now() + 9000; Date.now() < end;); }), true`)
+	})
+}
+
+func goBackFirst(s *tabs) {
+	s.replaced(soon, func(p page) { p.do(chromedp.Navigate(s.site.URL + "/other")) })
+	s.misses()
+	value[bool](s.open[0], "history.back(), true")
+	s.open[0].await("window.shown?.at(-1) === true")
+}
+
+func openTab(s *tabs) { s.add() }
+
+func handOver(s *tabs) {
+	for range 10 {
+		s.replaced(soon, func(p page) { call(p, cdppage.Close) })
+		s.open = s.open[1:]
+		s.add()
+	}
+}
+
+// loadPage follows a link in the last tab. Without sharing, six streams are the limit of HTTP/1.1, and nothing else loads.
+func loadPage(s *tabs) {
+	last := s.open[len(s.open)-1]
+	last.do(chromedp.Navigate(s.site.URL + "/other"))
+	value[bool](last, "history.back(), true")
+	last.await("window.shown?.at(-1) === true")
+}
+
+func call(p page, command cdp.Command[cdp.Empty, cdp.Empty]) {
+	p.t.Helper()
+	if _, err := chromedp.Call(p.ctx, command, cdp.Empty{}); err != nil {
+		p.t.Fatal(err)
+	}
+}

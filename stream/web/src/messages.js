@@ -1,0 +1,48 @@
+// What the tabs of a browser send each other.
+
+/** @import { Frame, FrameEvent } from "../rowcast.d.ts" */
+/** @typedef {FrameEvent & { note?: boolean }} Item an event; a note is a message without an id of its own */
+
+const RECENT = 5e5; // characters
+
+/** Events for the tab that holds the stream only. */
+export const CONTROL = /^rowcast\.(void|hello|beat|bye)$/;
+
+/** Returns a name for a text, for the names of locks and channels.
+ * @param {string} text */
+export function hash(text) {
+  let h = 0n;
+  for (const c of text) h = ((h ^ BigInt(c.codePointAt(0))) * 0x100000001b3n + 1n) % (1n << 89n);
+  return h.toString(36);
+}
+
+/** Returns about the length of events in characters.
+ * @param {Item[]} events */
+export const size = (events) => events.reduce((sum, { data }) => sum + data.length + 200, 200);
+
+const isFrame = (f) => typeof f?.prev === "string" && typeof f.cursor === "string" && Array.isArray(f.events) &&
+  f.events.every((e) => [e?.type, e?.data, e?.lastEventId].every((text) => typeof text === "string"));
+
+export const isValid = (m) => Number.isFinite(m?.epoch) && Number.isFinite(m.n) && typeof m.at === "string" && typeof m.status?.state === "string" &&
+  (m.t === "state" || m.t === "frame" && isFrame(m) || m.t === "answer" && Array.isArray(m.frames) && m.frames.every(isFrame));
+
+/** The last frames, with their rows only. Tabs that have missed them need no request. */
+export class Recent {
+  #frames = [];
+  #size = 0;
+
+  /** @param {{ prev: string, cursor: string, events: Item[] }} frame */
+  add({ prev, cursor, events }) {
+    const rows = events.filter(({ type, note }) => !note && !CONTROL.test(type));
+    const last = this.#frames.at(-1);
+    if (!rows.length && last?.cursor === prev) last.cursor = cursor;
+    else this.#size += size(this.#frames[this.#frames.push({ prev, cursor, events: rows }) - 1].events);
+    while (this.#size > RECENT) this.#size -= size(this.#frames.shift().events);
+  }
+
+  /** Returns the frames from the last one whose prev is known. */
+  after(known) {
+    const first = this.#frames.findLastIndex(({ prev }) => known(prev));
+    return first < 0 ? [] : this.#frames.slice(first);
+  }
+}

@@ -1,0 +1,429 @@
+// One stream for all tabs. A Web Lock chooses the leader. It holds the stream, and relays its frames by BroadcastChannel.
+//
+// A frame says: whoever has seen what `prev` has seen, and then receives `events`, has seen what `cursor` has seen. That is true whoever
+// sends it, so no tab needs to know the order of messages, or who leads. A tab keeps the cursors of what it has seen, usually one. It
+// takes a frame if one of them covers `prev`, leaves out the rows that the others have seen, and adds `cursor`. All else is a gap.
+
+import { SECOND, SILENCE } from "./connection.js";
+import { covers, read, seen } from "./cursor.js";
+import { CONTROL, Recent, hash, isValid, size } from "./messages.js";
+import { listen } from "./page.js";
+import { parse } from "./parser.js";
+
+/** @import { Frame, FrameEvent, Status } from "../rowcast.d.ts" */
+/** @typedef {FrameEvent & { note?: boolean }} Item an event; a note is a message without an id of its own */
+/** @typedef {{ open(): void, close(): void, check(): void }} Stream */
+/** @typedef {{ frame: (frame: Frame) => void, status: (status: Status) => void }} Callbacks */
+
+const PART = 1e6; // characters of a message to the other tabs
+const OFFERS = 5 * SECOND; // the limit until the lock or the leader answers
+/** Shares one stream among the tabs of a browser. Each tab gets the frames that a stream of its own would bring. */
+export class Tabs {
+  #seen; // cursors, none of which covers another; [""] before the first
+  #recent = new Recent();
+  #timers = {};
+  #notes = []; // the last messages without an id
+  #epoch = 0; // the number of the leader
+  #heard; // the leader's last message
+  #count = 0; // messages of this leader that were sent or received
+  #heartbeat = 15 * SECOND;
+  #leads = false;
+  #running = false;
+  #asleep = false; // the page is frozen or in the back/forward cache
+  #conn = /** @type {Stream} */ (undefined); // the tab's own stream: it leads, has not met the leader's stream yet, or is alone
+  #at; // the cursor of the own stream
+  #status = /** @type {Status} */ ({ state: "connecting" }); // of the own stream
+  #shown = "";
+  #page; // ends the listeners of the page
+  #group = ""; // the name of the lock and the channel
+  #channel;
+  #abort; // ends the request for the lock
+  #release; // gives the lock back
+  #asked = 0; // when this tab asked the leader
+  #id = 0; // of the question
+  #since = 0; // when the own stream began
+  #deaf = 0; // until when the leader's messages without an id are ignored
+
+  /** @param {(cursor: string, callbacks: Callbacks) => Stream} connect makes a stream
+   * @param {{ name: string, user?: string, shared?: boolean, cursor?: string }} options The name is the address of the stream. The user
+   *   is one of the recipients in rowcast.hello. Without a user, the tab first learns its recipients from a stream of its own.
+   * @param {Callbacks} callbacks
+   * @param {any} window */
+  constructor(connect, { name, user, shared = true, cursor = "" }, { frame, status }, window = globalThis) {
+    this.connect = connect;
+    this.name = name;
+    this.user = user;
+    this.shared = shared;
+    this.frame = frame;
+    this.status = status;
+    this.window = window;
+    this.who = user === undefined ? undefined : hash(user);
+    this.#seen = cursor.split(" ");
+  }
+
+  /** The cursor to resume from. Several cursors are separated by spaces. */
+  get cursor() { return this.#seen.join(" "); }
+  /** Whether the tab cannot share a stream and has its own. */
+  alone = false;
+
+  open() {
+    this.#page ??= listen(this.window, {
+      sleep: () => this.#sleep(),
+      wake: () => this.#wake(),
+      check: () => this.check(),
+      visible: () => this.#seeVisible(),
+    });
+    if (!this.#running) this.#resume();
+    else if (this.#conn) this.#conn.open();
+    else this.#post({ t: "open" });
+  }
+
+  close() {
+    this.#page?.abort();
+    this.#page = undefined;
+    this.#pause();
+  }
+
+  /** Must be called when the page or the network wakes up. */
+  check() {
+    if (!this.#running) return;
+    if (this.#conn) return this.#conn.check();
+    this.#post({ t: "check" });
+    this.#ask();
+  }
+
+  #sleep() {
+    this.#asleep ||= this.#running && !/^(closed|signed-out|forbidden)$/.test(this.#shown);
+    this.#pause();
+  }
+
+  // After a thaw, the reader of the old stream may be dead without an error.
+  #wake() {
+    if (this.#asleep) this.#resume();
+    this.#asleep = false;
+  }
+
+  #resume() {
+    this.#running = true;
+    if (this.who === undefined || !this.shared) this.#connect();
+    else this.#join();
+  }
+
+  // Leaves no stream, lock, channel or timer. A page in the back/forward cache must not receive a message.
+  #pause() {
+    this.#running = false;
+    this.#disconnect();
+    this.#leave();
+  }
+
+  #leave() {
+    this.#leads = this.alone = false;
+    this.#heard = undefined;
+    const [abort, release, channel] = [this.#abort, this.#release, this.#channel];
+    this.#abort = this.#release = this.#channel = undefined;
+    abort?.abort();
+    release?.();
+    channel?.close();
+    this.#epoch = this.#count = 0;
+    this.#clearAll();
+  }
+
+  #join() {
+    const { window } = this;
+    if (!window.navigator?.locks || !window.BroadcastChannel) return this.#beAlone();
+    this.#group = `rowcast/1 ${hash(this.name)} ${this.who}`; // 1: the version of the messages
+    this.#channel = new window.BroadcastChannel(this.#group);
+    this.#channel.onmessage = ({ data }) => this.#hear(data);
+    this.#queue();
+    this.#after("alone", OFFERS, () => this.#heard || this.#leads || this.#beAlone());
+    this.#watch(SILENCE);
+    this.#ask();
+  }
+
+  // Waits for the lock, or steals it.
+  async #queue(steal = false) {
+    const abort = (this.#abort = new AbortController());
+    try {
+      await this.window.navigator.locks.request(this.#group, steal ? { steal } : { signal: abort.signal }, (lock) => {
+        if (lock && this.#abort === abort) return new Promise((release) => this.#lead(release));
+      });
+    } catch (error) {
+      if (this.#abort !== abort) return;
+      if (error?.name !== "AbortError") return this.#beAlone(); // refused
+      this.#leads = false; // another tab has stolen the lock, possibly before this one heard that it had it
+      this.#clearAll();
+      this.#queue();
+      this.#watch(SILENCE);
+      this.#ask();
+    }
+  }
+
+  #lead(release) {
+    this.#release = release;
+    this.#leads = true;
+    this.alone = false;
+    this.#epoch = Math.max(this.#epoch + 1, this.#now());
+    this.#count = 0;
+    this.#heard = undefined;
+    this.#clearAll();
+    if (this.#conn) this.#say();
+    else this.#connect();
+    const tick = () => {
+      if (!isOpen(this.#status)) this.#say(); // otherwise the server's heartbeats are relayed
+      this.#after("tick", this.#heartbeat, tick);
+    };
+    tick();
+  }
+
+  #beAlone() {
+    this.alone = true;
+    this.#connect();
+    this.#seeVisible();
+  }
+
+  #seeVisible() {
+    this.#clear("hidden");
+    if (!this.alone) return;
+    if (!this.window.document?.hidden) this.#connect();
+    else this.#after("hidden", OFFERS, () => this.alone && this.#disconnect());
+  }
+
+  #connect() {
+    if (this.#conn || !this.#running) return;
+    this.#at = this.#seen[0];
+    this.#since = this.#now();
+    const conn = (this.#conn = this.connect(this.#at, {
+      frame: (frame) => conn === this.#conn && this.#receive(frame),
+      status: (status) => {
+        if (conn !== this.#conn) return;
+        const { error, ...rest } = status; // an error may not be sent to other tabs
+        this.#status = rest;
+        this.#say();
+        if (status.state !== "connecting" || !isOpen({ state: this.#shown })) this.#show(status);
+      },
+    }));
+    this.#say();
+    conn.open();
+  }
+
+  #disconnect() {
+    // A leader that was stuck may still relay messages that the own stream has brought.
+    if (this.#conn && this.#now() > this.#since + SECOND) this.#deaf = Infinity;
+    this.#conn?.close();
+    this.#conn = undefined;
+  }
+
+  // Receives a frame of the own stream.
+  #receive(frame) {
+    let last = frame.prev;
+    const events = frame.events.map((event) => {
+      const note = event.lastEventId === last; // a message has no id of its own
+      last = event.lastEventId;
+      return { ...event, note };
+    });
+    const hello = events.find(({ type }) => type === "rowcast.hello");
+    if (hello && !this.#identify(hello.data, frame.prev)) return;
+    frame = { ...frame, events };
+    this.#at = frame.cursor;
+    this.#recent.add(frame);
+    if (this.#leads) this.#relay(frame);
+    this.#take(frame, true);
+    if (!this.#conn) return; // the page has closed it
+    if (this.shared && !this.#abort && !this.alone) this.#join();
+    this.#settle();
+  }
+
+  // Learns the user from rowcast.hello. Events of another user are neither relayed nor delivered.
+  #identify(data, prev) {
+    const { recipients, heartbeat } = Object(parse(data));
+    if (heartbeat > 0) this.#heartbeat = heartbeat * SECOND;
+    if (!this.shared || !Array.isArray(recipients)) return true;
+    if (this.user !== undefined) {
+      if (recipients.includes(this.user)) return true;
+      this.#pause();
+      this.#show({ state: "signed-out" });
+      return false;
+    }
+    const who = hash(JSON.stringify(recipients));
+    if (this.who === who) return true;
+    const change = this.who !== undefined;
+    this.#leave();
+    this.who = who;
+    if (change) {
+      this.#recent = new Recent();
+      this.#seen = [prev];
+      this.#reset("user", prev);
+    }
+    return !!this.#conn; // the page may have closed it
+  }
+
+  #reset(reason, cursor) {
+    const type = "rowcast.reset";
+    this.frame({ prev: cursor, cursor, events: [{ type, data: JSON.stringify({ reason }), lastEventId: cursor }], beat: false });
+  }
+
+  // Delivers what is new of a frame. Returns false if there is a gap before it.
+  #take({ prev, cursor, events, beat }, own, notes = own) {
+    const others = this.#seen.filter((c) => c !== prev);
+    const next = others.length < this.#seen.length;
+    const reset = events.some(({ type }) => type === "rowcast.reset");
+    const known = others.length > 0 && !reset && others.some((c) => covers(c, cursor));
+    let fits = known || next || others.some((c) => covers(c, prev));
+    // Rows of two epochs of the database cannot be compared. After a reset, other tabs ask the hub themselves.
+    const epoch = cursor.split("-")[4];
+    const broken = !known && others.some((c) => c.split("-")[4] !== epoch) && fits;
+    if (others.length && (reset || broken)) {
+      if (own && !reset) this.#reset("history", cursor);
+      others.length = 0;
+      fits = own;
+    }
+    if (own && !fits) return this.#disconnect(), this.#connect();
+    if (!fits) events = events.filter(({ note }) => note);
+    else if (!known) this.#seen = [cursor, ...others.filter((c) => !covers(cursor, c))];
+    const views = others.map(read);
+    events = events.filter((event) => event.note ? notes && (CONTROL.test(event.type) || this.#isNew(event, own))
+      : CONTROL.test(event.type) || !known && !views.some((c) => seen(c, read(event.lastEventId))));
+    if (events.length || fits) this.frame({ prev, cursor: this.cursor, events, beat });
+    return fits;
+  }
+
+  // Reports whether a message without an id is new. Around a change of the leader, two streams may bring it.
+  #isNew({ type, data }, own) {
+    const [now, source] = [this.#now(), own ? 0 : this.#epoch];
+    const key = JSON.stringify([type, data]);
+    this.#notes = this.#notes.filter(({ at }) => now - at < 3 * SECOND).slice(-99);
+    const twin = this.#notes.find((n) => n.key === key && !n.from.includes(source));
+    if (twin) twin.from.push(source);
+    else this.#notes.push({ key, at: now, from: [source] });
+    return !twin;
+  }
+
+  // Sends a frame to the other tabs, in parts that are true statements too.
+  #relay({ prev, cursor, events }) {
+    let [part, sum] = [[], 0];
+    for (const event of events) {
+      if (CONTROL.test(event.type)) continue;
+      const length = size([event]);
+      if (part.length && sum + length > PART) {
+        const end = part.at(-1).lastEventId;
+        this.#say({ t: "frame", prev, cursor: end, events: part });
+        [part, sum, prev] = [[], 0, end];
+      }
+      part.push(event);
+      sum += length;
+    }
+    this.#say({ t: "frame", prev, cursor, events: part });
+  }
+
+  #say(message = { t: "state" }) {
+    if (!this.#leads) return;
+    if (message.t !== "answer") this.#count++;
+    this.#post({ ...message, epoch: this.#epoch, n: this.#count, at: message.cursor ?? this.#at, status: this.#status, heartbeat: this.#heartbeat });
+  }
+
+  #post(message) { this.#channel?.postMessage(message); }
+
+  #hear(m) {
+    if (m?.t === "ask" && this.#leads && Array.isArray(m.seen)) return this.#answer(m);
+    if (this.#leads && /^(open|check)$/.test(m?.t)) return this.#conn?.[m.t]();
+    if (this.#leads || !isValid(m) || m.epoch < this.#epoch) return;
+    const answer = m.t === "answer";
+    if (answer && m.to !== this.#id) return;
+    if (m.epoch > this.#epoch) this.#count = 0;
+    const late = m.n <= this.#count && !answer; // doubled or overtaken
+    this.#epoch = m.epoch;
+    this.#count = Math.max(this.#count, m.n);
+    if (!late) {
+      this.#heard = m;
+      this.#deaf = Math.min(this.#deaf, this.#now() + SECOND);
+      if (m.heartbeat > 0) this.#heartbeat = m.heartbeat;
+      if (!answer) this.#watch(SILENCE);
+      if (!this.#conn) this.#show(m.status);
+    }
+    if (!this.#seen[0]) this.#seen = [m.prev ?? m.at]; // a tab without a cursor begins here
+    for (const frame of answer ? m.frames : m.t === "frame" ? [m] : []) this.#follow(frame, !answer && !late && !this.#conn && this.#now() >= this.#deaf);
+    if (!this.#running) return; // the page has closed it
+    if (this.#meets()) {
+      this.#clear("ask");
+      this.#settle();
+    } else if (m.at) {
+      if (answer) this.#connect();
+      else this.#ask();
+    }
+  }
+
+  #follow(frame, notes) {
+    if (this.#running && this.#take(frame, false, notes)) this.#recent.add(frame);
+  }
+
+  // Reports whether the leader's next frame will fit.
+  #meets() { return !!this.#heard?.at && this.#seen.some((c) => covers(c, this.#heard.at)); }
+
+  // Ends the own stream once the leader's serves.
+  #settle() {
+    if (this.#leads || !this.#conn || !this.#meets() || !isOpen(this.#heard.status)) return;
+    this.alone = false;
+    this.#disconnect();
+    this.#show(this.#heard.status);
+  }
+
+  // Asks the leader for what this tab has missed.
+  #ask() {
+    const [now, help] = [this.#now(), () => this.#heard && !this.#leads && !this.#meets() && this.#connect()];
+    if (this.#timers.ask) return now > this.#asked + SECOND && help(); // the timers of a hidden tab are late
+    if (this.#conn) return;
+    this.#id = this.window.Math.random();
+    this.#asked = now;
+    this.#after("ask", SECOND, help);
+    this.#post({ t: "ask", id: this.#id, seen: this.#seen });
+  }
+
+  #answer({ id, seen: theirs }) {
+    const known = (cursor) => theirs.some((c) => typeof c === "string" && covers(c, cursor));
+    this.#say({ t: "answer", to: id, frames: known(this.#at) || !theirs[0] ? [] : this.#recent.after(known) });
+  }
+
+  // Waits for the next sign of life of the leader's stream. Answers are none: a frozen page gives them too.
+  #watch(heartbeats) {
+    const due = this.#now() + heartbeats * this.#heartbeat;
+    this.#after("watch", heartbeats * this.#heartbeat, async () => {
+      if (this.#now() > due + 2 * SECOND) return this.#watch(1); // the computer slept, or the tab is throttled
+      const abort = this.#abort;
+      await this.window.navigator.locks.query().catch(() => {}); // evicts a leader from the back/forward cache
+      if (this.#abort === abort && abort && !this.#leads) this.#after("watch", SECOND + SECOND * this.window.Math.random(), () => this.#steal());
+    });
+  }
+
+  #steal() {
+    const waiting = this.#abort;
+    this.#abort = undefined;
+    waiting?.abort();
+    this.#queue(true);
+  }
+
+  #after(name, ms, f) {
+    this.#clear(name);
+    this.#timers[name] = this.window.setTimeout(() => {
+      delete this.#timers[name];
+      f();
+    }, ms);
+  }
+
+  #clearAll() { for (const name in this.#timers) this.#clear(name); }
+
+  #clear(name) {
+    this.window.clearTimeout(this.#timers[name]);
+    delete this.#timers[name];
+  }
+
+  #now() { return this.window.Date.now(); }
+
+  /** @param {Status} status */
+  #show(status) {
+    if (status.state === this.#shown && status.state !== "retrying") return;
+    this.#shown = status.state;
+    this.status(this.alone ? { ...status, alone: true } : status);
+  }
+}
+
+const isOpen = ({ state }) => /^(open|delayed)$/.test(state);

@@ -1,0 +1,48 @@
+// The rules of src/tabs.js, by random schedules of simulated tabs. The environment variable SCHEDULES sets their number.
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { Tabs } from "../src/tabs.js";
+import { mutations } from "./mutations.mjs";
+import { play } from "./tabs_random.mjs";
+
+const SCHEDULES = Number(process.env.SCHEDULES ?? 1000);
+process.on("unhandledRejection", (error) => { throw error; });
+
+test("each tab receives each event once and in causal order, or a reset", async () => {
+  for (let seed = 0; seed < SCHEDULES; seed++) {
+    const errors = await play(seed, { Tabs });
+    assert.deepEqual(errors.slice(0, 3), [], `schedule ${seed}`);
+  }
+});
+
+test("a schedule finds each rule that is left out", { skip: process.env.MUTATIONS ? false : "takes minutes; set MUTATIONS=1" }, async (t) => {
+  const sources = new URL("../src/", import.meta.url);
+  const names = readdirSync(sources);
+  for (const [rule, kinds, ...edits] of mutations) {
+    await t.test(rule, async (t) => {
+      const dir = mkdtempSync(join(tmpdir(), "tabs-"));
+      t.after(() => rmSync(dir, { recursive: true }));
+      writeFileSync(join(dir, "package.json"), '{"type": "module"}');
+      let left = edits.length / 2;
+      for (const name of names) {
+        let text = readFileSync(new URL(name, sources), "utf8");
+        for (let i = 0; i < edits.length; i += 2) {
+          if (text.includes(edits[i])) left--;
+          text = text.replace(edits[i], () => edits[i + 1]);
+        }
+        writeFileSync(join(dir, name), text);
+      }
+      assert.equal(left, 0, "each text is in one of the modules");
+      const { Tabs: Mutant } = await import(pathToFileURL(join(dir, "tabs.js")).href);
+      for (let seed = 0; seed < 3000; seed++) {
+        const found = await play(seed, { Tabs: Mutant, kinds }).then(([error]) => error, String);
+        if (found) return t.diagnostic(`schedule ${seed}: ${found}`);
+      }
+      assert.fail("no schedule found it");
+    });
+  }
+});
