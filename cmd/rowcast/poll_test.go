@@ -102,7 +102,13 @@ func TestStreamBehindAProxyThatBuffers(t *testing.T) {
 // holdResponses starts a proxy that sends a response when it has all of it. It returns the URL of the proxy.
 func holdResponses(t *testing.T, target string) string {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(holding(t, target))
+	t.Cleanup(server.Close)
+	return server.URL + "/"
+}
+
+func holding(t *testing.T, target string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		request, err := http.NewRequestWithContext(r.Context(), r.Method, target+"?"+r.URL.RawQuery, nil)
 		if err != nil {
 			t.Error(err)
@@ -123,9 +129,27 @@ func holdResponses(t *testing.T, target string) string {
 		}
 		w.WriteHeader(response.StatusCode)
 		_, _ = w.Write(body)
-	}))
-	t.Cleanup(server.Close)
-	return strings.TrimSuffix(server.URL, "/") + "/"
+	})
+}
+
+// Behind a proxy that holds each response until its end, rowcast.js polls, and the page receives each row once.
+func testBuffered(t *testing.T, chromium browser) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn)
+	s := newStageWith(t, holding(t, h.url+"/events"))
+	s.page = chromium.profile(t).open(t, s.URL)
+	s.await("window.listen")
+	value[bool](s.page, "listen('/events?uid=alice', {}), true")
+	s.await("states.at(-1) === 'open buffered'")
+	for n := 1; n <= 5; n++ {
+		runSQL(t, dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '%d'), ('bob', '0')`, n))
+		if n != 2 { // the rows 2 and 3 may come in one answer
+			s.await(fmt.Sprintf("heard.length === %d", n))
+		}
+	}
+	s.want("heard.map(([, data]) => data)", []any{1., 2., 3., 4., 5.})
+	s.want("states", []any{"retrying timeout", "open buffered"})
 }
 
 // Polls do not count as idle connections, so more polls can wait than there may be idle connections.
