@@ -9,7 +9,8 @@ const LATE = 1.5; // heartbeat intervals without a byte after which a stream is 
 export const SILENCE = 2.5; // the same after which it is given up
 const ANSWER = 10 * SECOND; // the limit until the headers of a response
 const CALLBACK = 30 * SECOND; // the limit of the token callback
-const POLLING = 300 * SECOND; // how long the client polls before it tries a stream again
+const POLLING = 60 * SECOND; // how long the client polls before it tries a stream again
+const POLLING_ON = 300 * SECOND; // the same after such an attempt has failed
 const MISTAKE = 10 * SECOND; // the shortest wait after an answer that a retry hardly changes
 const BACKOFF = 30 * SECOND;
 const LONGEST_WAIT = 600 * SECOND; // also if the server asks for more
@@ -161,7 +162,6 @@ export class Connection {
       next.catch(() => {}); // if the stream is dropped, nothing awaits it
       this.#listen();
       this.#failures = 0;
-      if (!this.#polls) this.#pollUntil = 0;
       const events = parser.push(value);
       greeted ||= events.length > 0;
       this.#retry = parser.retry ?? this.#retry;
@@ -198,7 +198,7 @@ export class Connection {
   /** Polls from now on, because a stream has sent nothing. A proxy may withhold it, or there is no hub.
    * @param {Cause["reason"]} reason */
   #withheld(reason) {
-    this.#pollUntil = Date.now() + POLLING;
+    this.#pollUntil = Date.now() + (this.#reason ? POLLING_ON : POLLING);
     if (this.#reason) this.#attempt("open"); // an attempt to return to a stream has failed
     else this.#fail({ reason });
   }
