@@ -123,6 +123,7 @@ func TestPollWaits(t *testing.T) {
 		after   time.Duration
 		events  []string
 	}{
+		"a burst with a long row":  {tooLong, 3005 * time.Millisecond, []string{"1"}},
 		"nothing":                  {func(*fakeFeed) {}, 15 * time.Second, []string{`{"behind": 12}`}},
 		"a row for others":         {func(f *fakeFeed) { f.publish("bob", "message", "1") }, 15 * time.Second, []string{`{"behind": 12}`}},
 		"a row":                    {func(f *fakeFeed) { f.publish("alice", "message", "1") }, 3005 * time.Millisecond, []string{"1"}},
@@ -152,6 +153,13 @@ func TestPollWaits(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// tooLong publishes a row that fits into a backlog of 100 bytes only as the first one.
+func tooLong(f *fakeFeed) {
+	for _, data := range []string{"1", strings.Repeat("x", 200), "3"} {
+		f.publish("alice", "message", data)
 	}
 }
 

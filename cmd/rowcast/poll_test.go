@@ -27,7 +27,7 @@ func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 	defer cancel()
 	var all []*roller
 	var greeted, running sync.WaitGroup
-	for i := range 20 {
+	for i := range 60 {
 		greeted.Add(1)
 		r := &roller{t: t, greeted: sync.OnceFunc(greeted.Done)}
 		polling, done := context.WithCancel(ctx)
@@ -48,7 +48,7 @@ func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 		answers += r.streams
 	}
 	t.Logf("%d rows, to each of %d clients, in %d answers", rows, len(all), answers)
-	if answers < 1000 {
+	if answers < 300 {
 		t.Error("the test shows nothing: it had too few answers")
 	}
 }
