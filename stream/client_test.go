@@ -33,6 +33,7 @@ type request struct {
 	recipients []string
 	header     string // Last-Event-ID
 	query      string // last_event_id
+	poll       bool
 	head       http.Header
 	buffer     int // the size of the client's receive buffer; 0 for the system's default
 }
@@ -86,6 +87,9 @@ func dial(address string, r request) (net.Conn, error) {
 	query := url.Values{"recipient": r.recipients}
 	if r.query != "" {
 		query.Set("last_event_id", r.query)
+	}
+	if r.poll {
+		query.Set("poll", "1")
 	}
 	request, err := http.NewRequest(http.MethodGet, address+"?"+query.Encode(), nil)
 	if err != nil {

@@ -72,6 +72,10 @@ type Hub struct {
 	// and which rows of the user's groups and for everyone were deleted. These events are rows for the recipients of
 	// [feed.InboxOf], so streams resume them like all rows. rowcast.hello does not name these recipients.
 	Inbox bool
+	// Polling, if not nil, is called when a poll has been counted as a stream. Polling returns a function that is called
+	// when the poll is not counted any more, before its answer is sent. A server that limits the number of connections
+	// without a stream can use it: the connection of a poll stays with net/http, but belongs to a stream meanwhile.
+	Polling func(r *http.Request) (answering func())
 
 	// Stats count what the Hub has done. They are for reading only.
 	Stats Stats
@@ -93,8 +97,9 @@ type Hub struct {
 
 // Stats are counters and one gauge. The Hub does not read them.
 type Stats struct {
-	Streams      atomic.Int64 // streams that are open now
-	Opened       atomic.Int64 // streams that were opened
+	Streams      atomic.Int64 // streams that are open now, and polls that wait for their answer
+	Opened       atomic.Int64 // streams that were opened, without polls
+	Polls        atomic.Int64 // polls that were not refused
 	Refused      Refusals     // requests that Serve answered with "retry later"
 	Sent         atomic.Int64 // events given to live streams, once for each stream, except regular heartbeats and byes
 	SentBytes    atomic.Int64 // bytes of the events that Sent counts
@@ -302,12 +307,13 @@ func (st *state) behind() time.Duration {
 	return time.Since(st.received)
 }
 
-// hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. c is the cursor
+// hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. The answer to a
+// poll has no retry field. c is the cursor
 // at which the stream begins. It is nil if rowcast.reset follows. A client that loses its connection before rowcast.reset
 // must not resume from the new cursor, because it would never receive the reset. rowcast.hello does not
 // name [feed.Everyone] and the recipients of [feed.InboxOf].
-func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
-	own := slices.DeleteFunc(slices.Clone(recipients), func(r string) bool { return r == feed.Everyone || feed.IsInbox(r) })
+func (h *Hub) hello(c *cursor.Cursor, s *subscriber) []byte {
+	own := slices.DeleteFunc(slices.Clone(s.recipients), func(r string) bool { return r == feed.Everyone || feed.IsInbox(r) })
 	data, err := json.Marshal(struct {
 		Recipients []string `json:"recipients"`
 		Heartbeat  float64  `json:"heartbeat"`
@@ -318,7 +324,9 @@ func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 	// WebKit keeps the beginning of an event that was cut off, and adds it to the first block of the next stream.
 	// rowcast.void serves as this block. Its data is JSON, because some clients parse the data of every event.
 	b := note(eventVoid, c, []byte("{}")).live
-	b = sse.AppendRetry(b, jitter(h.Retry))
+	if s.arrived() == nil { // a client that polls continues at once
+		b = sse.AppendRetry(b, jitter(h.Retry))
+	}
 	return append(b, note(eventHello, c, data).live...)
 }
 

@@ -37,7 +37,7 @@ func (h *Hub) beginAtPresent(s *subscriber, resume clientCursor) []byte {
 	if !now.Whole() {
 		return nil
 	}
-	return append([]byte(opening), h.hello(&now, s.recipients)...)
+	return append([]byte(opening), h.hello(&now, s)...)
 }
 
 // join sends a stream the events that its client has missed since the client's cursor, and makes the stream live. Until
@@ -60,7 +60,7 @@ func (h *Hub) join(s *subscriber, resume clientCursor, by reader) {
 	if reason != "" {
 		begin = nil
 	}
-	j.greeting = h.hello(begin, s.recipients)
+	j.greeting = h.hello(begin, s)
 	if reason != "" {
 		j.Stats.Resets.Add(1)
 		j.greeting = append(j.greeting, resetFrame(reason, c).live...)
@@ -79,11 +79,12 @@ func (h *Hub) join(s *subscriber, resume clientCursor, by reader) {
 // A joining is the state of join.
 type joining struct {
 	*Hub
-	s     *subscriber
-	by    reader
-	ctx   context.Context
-	live  bool
-	pause time.Duration // the mean wait after the last failure of the Source; 0 after a success
+	s      *subscriber
+	by     reader
+	ctx    context.Context
+	live   bool
+	events int           // the number of missed events that the stream was given
+	pause  time.Duration // the mean wait after the last failure of the Source; 0 after a success
 
 	// greeting is the result of hello, followed by rowcast.reset if the client must be reset. It is nil once greet has
 	// written it. If the stream can become live at once, it does so before rowcast.hello is written. Then the client
@@ -157,6 +158,7 @@ func (j *joining) advance(c cursor.Cursor) (cursor.Cursor, error) {
 		return j.replayFrames(unseen(c, frames), steps)
 	}
 	j.Stats.Replayed.Add(int64(len(frames)))
+	j.events += len(frames)
 	return c, nil
 }
 
@@ -263,6 +265,7 @@ func (j *joining) flush(events int) error {
 		j.state.Unlock()
 	}
 	j.s.flush(nil, nil)
+	j.events += events
 	if j.ctx.Err() == nil {
 		j.Stats.Replayed.Add(int64(events))
 	}
@@ -277,6 +280,7 @@ func (j *joining) greet() error {
 
 func (j *joining) reset(reason string, now cursor.Cursor) error {
 	j.Stats.Resets.Add(1)
+	j.events++ // this ends a poll
 	return j.write(resetFrame(reason, now).live)
 }
 

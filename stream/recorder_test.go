@@ -20,6 +20,7 @@ type recorder struct {
 
 	mu     sync.Mutex
 	header http.Header
+	code   int
 	writes []written
 	gate   chan struct{} // if not nil, writes and flushes wait until gate is closed
 }
@@ -49,14 +50,25 @@ func recordStalled(t *testing.T, s *site, id string, recipients ...string) (r *r
 	return r, resumeWrites
 }
 
+// recordPoll is like recordGrant, but polls.
+func recordPoll(t *testing.T, s *site, id string, grant stream.Grant) *recorder {
+	r := newRecorder()
+	r.request(t, s, "/?poll=1", id, grant)
+	return r
+}
+
 func newRecorder() *recorder {
 	return &recorder{done: make(chan struct{}), header: make(http.Header)}
 }
 
 func (r *recorder) begin(t *testing.T, s *site, id string, grant stream.Grant) {
+	r.request(t, s, "/", id, grant)
+}
+
+func (r *recorder) request(t *testing.T, s *site, url, id string, grant stream.Grant) {
 	ctx, leave := context.WithCancel(t.Context())
 	r.leave = leave
-	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+	request := httptest.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	request.ProtoMajor = 2 // over HTTP/2, Serve writes through the recording
 	if id != "" {
 		request.Header.Set("Last-Event-ID", id)
@@ -74,8 +86,8 @@ type recording struct {
 	began time.Time
 }
 
-func (r *recording) Header() http.Header { return r.header }
-func (r *recording) WriteHeader(int)     {}
+func (r *recording) Header() http.Header    { return r.header }
+func (r *recording) WriteHeader(status int) { r.setStatus(status) }
 
 func (r *recording) Flush() {
 	r.mu.Lock()
@@ -153,4 +165,17 @@ func (r *recorder) events() (events []sse.Event) {
 		}
 	}
 	return events
+}
+
+func (r *recorder) setStatus(status int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.code = status
+}
+
+// status returns the status of the response.
+func (r *recorder) status() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.code
 }

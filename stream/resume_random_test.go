@@ -24,13 +24,27 @@ import (
 // everyone exactly once, in causal order.
 func TestResumingIsExact(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Database(t)
+	checkExact(t, false)
+}
+
+// The same holds for clients that poll.
+func TestPollingIsExact(t *testing.T) {
+	t.Parallel()
+	checkExact(t, true)
+}
+
+func checkExact(t *testing.T, poll bool) {
+	t.Helper()
+	dsn, heartbeat := dbtest.Database(t), 60*time.Millisecond
+	if poll {
+		heartbeat = time.Second // a poll waits no longer for a hub that is behind
+	}
 	sites := []*site{
-		serve(t, dsn, func(s *site) { s.hub.Heartbeat = 60 * time.Millisecond }),
+		serve(t, dsn, func(s *site) { s.hub.Heartbeat = heartbeat }),
 		// This hub polls every 100 ms, reads large transactions in pages, and keeps no event in memory.
 		serve(t, dsn, func(s *site) {
 			s.listener.PollOnly, s.listener.PollInterval, s.listener.PageRows = true, 100*time.Millisecond, 2
-			s.hub.Memory, s.hub.Heartbeat = 1, 60*time.Millisecond
+			s.hub.Memory, s.hub.Heartbeat = 1, heartbeat
 		}),
 		// This hub has a small memory, and a backlog of a few events.
 		serve(t, dsn, func(s *site) {
@@ -41,7 +55,7 @@ func TestResumingIsExact(t *testing.T) {
 	h, connections := &ledger{}, &atomic.Int64{}
 	var readers []*reader
 	for i, recipients := range [][]string{{"alice"}, {"bob", "team:7"}, {"team:7", "alice", "bob"}, {}, {"alice"}, {"alice", "team:7"}} {
-		r := &reader{TB: t, sites: sites, recipients: recipients, connections: connections, rng: rand.New(rand.NewPCG(uint64(i), rand.Uint64()))}
+		r := &reader{TB: t, sites: sites, poll: poll, recipients: recipients, connections: connections, rng: rand.New(rand.NewPCG(uint64(i), rand.Uint64()))}
 		readers = append(readers, r)
 		first := listen(t, sites[i%len(sites)], recipients...)
 		r.decoder.LastID = first.hello()
@@ -80,6 +94,7 @@ func TestResumingIsExact(t *testing.T) {
 type reader struct {
 	testing.TB
 	sites      []*site
+	poll       bool
 	recipients []string
 	rng        *rand.Rand
 
@@ -99,7 +114,7 @@ func (r *reader) read() {
 			return
 		}
 		site := r.sites[r.rng.IntN(len(r.sites))]
-		ask := request{recipients: r.recipients}
+		ask := request{recipients: r.recipients, poll: r.poll}
 		switch r.rng.IntN(3) {
 		case 0:
 			ask.header = r.decoder.LastID

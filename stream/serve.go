@@ -23,17 +23,31 @@ import (
 // receives any other status does not reconnect. Only the status of "retry later" can be changed, see
 // [Hub.UnavailableStatus].
 //
+// With the query parameter poll=1, the response is the answer to a poll instead: a short stream that ends when it has
+// delivered the events that the client has missed, or the next events, or a heartbeat.
+//
 // The response to a HEAD request has the status and the headers of the response to GET, and no body. It opens no stream.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
+	poll, ok := isPoll(r)
+	if !ok {
+		w.Header().Set("Cache-Control", "no-store")
+		http.Error(w, "poll must be 1: leave the parameter out to get a stream", http.StatusBadRequest)
+		return
+	}
 	s := newSubscriber(h, grant, h.Limits.ownerOf(grant.User, r))
-	if refused, wait := h.admit(s, grant, r.Method != http.MethodHead); refused != nil {
+	if refused, wait := h.admit(s, grant, r.Method != http.MethodHead, poll); refused != nil {
 		refused.Add(1)
 		h.retryLater(w, wait)
 		return
 	}
 	if r.Method == http.MethodHead {
 		setHeaders(w.Header())
+		return
+	}
+	if poll {
+		setHeaders(w.Header())
+		h.poll(w, r, s, grant)
 		return
 	}
 	resume := clientCursorOf(r)
@@ -60,8 +74,9 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 }
 
 // admit adds a stream, or only checks whether the stream can be opened if add is false. If the stream cannot be opened
-// now, admit returns the counter of the reason and the mean time after which the client retries.
-func (h *Hub) admit(s *subscriber, grant Grant, add bool) (refused *atomic.Int64, wait time.Duration) {
+// now, admit returns the counter of the reason and the mean time after which the client retries. A poll has no lease,
+// because it ends before its grant does.
+func (h *Hub) admit(s *subscriber, grant Grant, add, poll bool) (refused *atomic.Int64, wait time.Duration) {
 	st := h.state.Lock()
 	defer h.state.Unlock()
 	if !st.begun || st.stopping || st.disconnects.since(grant) {
@@ -75,8 +90,12 @@ func (h *Hub) admit(s *subscriber, grant Grant, add bool) (refused *atomic.Int64
 	}
 	st.roster.add(s)
 	st.counts.add(s.owner, 1)
-	st.addLease(s, grant)
 	h.Stats.Streams.Add(1)
+	if poll {
+		h.Stats.Polls.Add(1)
+		return nil, 0
+	}
+	st.addLease(s, grant)
 	h.Stats.Opened.Add(1)
 	return nil, 0
 }

@@ -39,6 +39,7 @@ type output struct {
 	of    *subscriber
 	conn  wire.Conn          // nil until attach
 	leave context.CancelFunc // ends join; nil before beginJoin, and once the stream is live or abandoned
+	poll  chan struct{}      // receives a value when a poll must end soon; nil if the stream is not a poll
 	idle  chan struct{}      // closed when the stream is no longer busy; nil unless finish waits
 }
 
@@ -92,9 +93,14 @@ func (o *output) queue(frames []*frame) {
 	if o.closeIfFull() {
 		return
 	}
+	o.arrive()
 	b := o.pending()
 	for _, f := range frames {
 		if !b.empty() && b.lengthAfterFirst()+f.length() > o.of.hub.Backlog {
+			if o.poll != nil { // the answer is long enough, and the client resumes after it
+				o.ending = true
+				return
+			}
 			o.abort()
 			o.of.hub.Stats.Overflows.Add(1)
 			return
@@ -321,6 +327,7 @@ func (s *subscriber) end(last *frame) bool {
 		return false
 	}
 	o.ending = true
+	o.arrive()
 	if o.joining {
 		o.close(wire.Conn.Shutdown)
 		return true
@@ -353,6 +360,7 @@ func (o *output) close(endConn func(wire.Conn)) {
 		return
 	}
 	o.closed = true
+	o.arrive()
 	o.dropBacklog()
 	if o.leave != nil {
 		o.leave()

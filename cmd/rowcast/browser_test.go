@@ -17,6 +17,7 @@ func TestBrowser(t *testing.T) {
 	chromium := startBrowser(t)
 	t.Run("rowcast.js", func(t *testing.T) { testScript(t, chromium) })
 	t.Run("tabs", func(t *testing.T) { testTabs(t, chromium) })
+	t.Run("a proxy that buffers", func(t *testing.T) { testBuffered(t, chromium) })
 	t.Run("journeys", func(t *testing.T) { testJourneys(t, chromium) })
 	t.Run("cookies", func(t *testing.T) { testCookies(t, chromium) })
 	t.Run("other origins", func(t *testing.T) { testOtherOrigins(t, chromium) })

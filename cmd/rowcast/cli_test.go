@@ -184,7 +184,7 @@ func TestWrongCommandLines(t *testing.T) {
 }
 
 const (
-	commands = "; the commands are demo, migrate, serve, tail, token, watch, unwatch, doctor, and rowcast --help explains them"
+	commands = "; the commands are demo, migrate, serve, tail, client, token, watch, unwatch, doctor, and rowcast --help explains them"
 	noID     = `tail: --last-event-id: the id contains control characters, so it is not the id of an event`
 	noOrigin = "--cors-origin: an origin is a scheme and a host, such as https://app.example.com, and the port if it is not the default"
 	noURL    = "this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded"

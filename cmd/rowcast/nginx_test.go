@@ -79,7 +79,8 @@ func (n *nginx) run(t *testing.T, dir, address, configuration string) {
 	}
 }
 
-// configuration returns a complete nginx.conf: the documented configuration with other addresses, and a location for pages.
+// configuration returns a complete nginx.conf: the documented configuration with other addresses, a location for pages, and the
+// location /buffered, which is like /events, but buffers responses.
 func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) string {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
@@ -97,11 +98,15 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		}
 		site = strings.Replace(site, old, now, 1)
 	}
+	events := regexp.MustCompile(`(?s)location = /events \{.*?\n    \}`).FindString(site)
+	buffered := strings.NewReplacer("/events {", "/buffered {\n proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;",
+		"http://rowcast;", "http://rowcast/events;").Replace(events)
 	return nginxConf(dir, fmt.Sprintf(`log_format events '$status $request_uri $upstream_addr';
 			access_log %s events;
 			%s
+			%s
 			location / { root %s; }
-			}`, n.log, site, n.pages))
+			}`, n.log, site, buffered, n.pages))
 }
 
 // nginxConf returns a complete nginx.conf with the given content of the block http.

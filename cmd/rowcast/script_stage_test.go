@@ -41,6 +41,25 @@ const stageHTML = `<!doctype html><script type="module">
 
 func newStage(t *testing.T) *stage {
 	s := &stage{visits: make(chan *visit)}
+	s.serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := &visit{t: t, request: r, answer: w, arrived: time.Now(), end: make(chan struct{})}
+		select {
+		case s.visits <- v:
+			<-v.end
+		case <-r.Context().Done():
+		}
+	}))
+	return s
+}
+
+// newStageWith returns a stage whose requests for a stream are answered by a handler.
+func newStageWith(t *testing.T, events http.Handler) *stage {
+	s := &stage{}
+	s.serve(t, events)
+	return s
+}
+
+func (s *stage) serve(t *testing.T, events http.Handler) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -50,20 +69,12 @@ func newStage(t *testing.T) *stage {
 		w.Header().Set("Content-Type", "text/javascript")
 		_, _ = w.Write(stream.Script)
 	})
-	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
-		v := &visit{t: t, request: r, answer: w, arrived: time.Now(), end: make(chan struct{})}
-		select {
-		case s.visits <- v:
-			<-v.end
-		case <-r.Context().Done():
-		}
-	})
+	mux.Handle("/events", events)
 	s.Server = httptest.NewServer(mux)
 	t.Cleanup(func() {
 		s.CloseClientConnections()
 		s.Close()
 	})
-	return s
 }
 
 // listen makes the page open a stream. options is JavaScript.

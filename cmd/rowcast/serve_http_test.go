@@ -28,8 +28,8 @@ func TestEndpoints(t *testing.T) {
 	})
 	t.Run("script", func(t *testing.T) {
 		got := ask(t, "GET", h.url+"/rowcast.js")
-		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "class RowcastSource") {
-			t.Errorf("got %+v, want 200, the type text/javascript; charset=utf-8, and a script that contains class RowcastSource", got)
+		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "as RowcastSource") {
+			t.Errorf("got %+v, want 200, the type text/javascript; charset=utf-8, and a script that exports RowcastSource", got)
 		}
 		if again := ask(t, "GET", h.url+"/rowcast.js", "If-None-Match", got.header.Get("ETag")); again.status != 304 {
 			t.Errorf("with the ETag of the first answer: got %d, want 304", again.status)
@@ -339,7 +339,7 @@ func TestMetrics(t *testing.T) {
 		"rowcast_replayed_events_total 0", "rowcast_park_lock_acquired_total 1", `rowcast_wakeups_total \d+`, `rowcast_behind_seconds 0\..*`,
 		`rowcast_lag_seconds \d.*`,
 		`rowcast_fetches_total [1-9]\d*`, `rowcast_sent_bytes_total [1-9]\d+`, `go_goroutines \d+`,
-		"# HELP rowcast_streams Streams that are open now.",
+		"# HELP rowcast_streams Streams that are open now, and polls that wait for their answer.",
 	} {
 		askUntil(t, h.url+"/metrics", "(?m)^"+want+"$")
 	}

@@ -25,9 +25,9 @@ export type Why = "open" | "expired" | "refused";
 
 export type State = "connecting" | "open" | "delayed" | "retrying" | "signed-out" | "forbidden" | "closed";
 
-/** Why a stream is delayed or retrying. */
+/** Why a stream is delayed or retrying. An open stream has the reason "buffered" while the client polls. */
 export interface Cause {
-  reason?: "database" | "silence" | "end" | "network" | "timeout" | "status" | "type" | "token" | "length";
+  reason?: "buffered" | "database" | "silence" | "end" | "network" | "timeout" | "status" | "type" | "token" | "length";
   /** The status of the response. */
   status?: number;
   /** What fetch or the token callback has thrown. */

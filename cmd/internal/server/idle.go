@@ -157,6 +157,27 @@ func (p *peer) list(waiting bool) *list.List {
 	return &p.serving
 }
 
+// beginPoll stops counting the connection of a request, which waits for the answer to a poll and counts as a stream. The
+// connection is counted again when answering is called. Many polls may be answered at once, by a row for everyone, and none must
+// lose its connection before its answer has been sent. So answering closes no connection, but the next new connection does.
+func (c *idleConns) beginPoll(r *http.Request) (answering func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conn, _ := r.Context().Value(connKey{}).(net.Conn)
+	i := c.conns[conn]
+	if i == nil { // closed by enforceMax
+		return func() {}
+	}
+	c.remove(i)
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		i := &idleConn{conn: conn}
+		c.conns[conn] = i
+		c.move(i, stream.AddressOf(r.RemoteAddr), false)
+	}
+}
+
 // A peerHeap is a heap of peers whose first element has the largest size.
 type peerHeap struct {
 	all   []*peer

@@ -30,6 +30,7 @@ func (s *Server) LimitStreams(streams int) error {
 		return err
 	}
 	s.Hub.Limits.Streams, s.idle = d.streams, newIdleConns(d.idle)
+	s.Hub.Polling = s.idle.beginPoll
 	return nil
 }
 

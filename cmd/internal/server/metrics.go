@@ -54,8 +54,9 @@ func (s *Server) registerRequests(r registry) {
 // registerStreams registers the metrics of streams.
 func (s *Server) registerStreams(r registry) {
 	hub := &s.Hub.Stats
-	r.gauge("streams", "Streams that are open now.", func() float64 { return float64(hub.Streams.Load()) })
-	r.counter("streams_opened_total", "Streams that were opened.", &hub.Opened)
+	r.gauge("streams", "Streams that are open now, and polls that wait for their answer.", func() float64 { return float64(hub.Streams.Load()) })
+	r.counter("streams_opened_total", "Streams that were opened. Polls are not counted.", &hub.Opened)
+	r.counter("polls_total", "Polls (GET with poll=1) that were accepted.", &hub.Polls)
 	r.counter("streams_disconnected_total", "Streams of this hub that were ended by POST /disconnect at any hub, or by a NOTIFY on rowcast.disconnect.",
 		&hub.Disconnected)
 	r.counter("resets_total", "Events rowcast.reset that were sent because a stream could not continue from its client's cursor.",

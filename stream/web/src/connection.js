@@ -9,6 +9,8 @@ const LATE = 1.5; // heartbeat intervals without a byte after which a stream is 
 export const SILENCE = 2.5; // the same after which it is given up
 const ANSWER = 10 * SECOND; // the limit until the headers of a response
 const CALLBACK = 30 * SECOND; // the limit of the token callback
+const POLLING = 60 * SECOND; // how long the client polls before it tries a stream again
+const POLLING_ON = 300 * SECOND; // the same after such an attempt has failed
 const MISTAKE = 10 * SECOND; // the shortest wait after an answer that a retry hardly changes
 const BACKOFF = 30 * SECOND;
 const LONGEST_WAIT = 600 * SECOND; // also if the server asks for more
@@ -27,8 +29,11 @@ export class Connection {
   #heartbeat = 15 * SECOND; // until the hub says it
   #heard = 0; // when the last byte was received
   #patience = 1; // a factor of SILENCE, for large events on slow connections
+  #polls = false; // the current attempt is a poll
+  #pollUntil = 0; // until then, attempts are polls, because a proxy withholds streams
   #behind = false; // the hub cannot read from PostgreSQL
   #state;
+  #reason; // why an open stream is not a usual one
   #token;
   #asked = []; // when the token callback was called
 
@@ -68,6 +73,7 @@ export class Connection {
     const control = (this.#control = new AbortController());
     const current = () => this.#control === control;
     this.#began = Date.now();
+    this.#polls = this.#began < this.#pollUntil;
     let reason = /** @type {Cause["reason"]} */ ("token");
     let least = 0;
     try {
@@ -75,7 +81,8 @@ export class Connection {
       await this.#ask(why);
       if (!current()) return;
       reason = "network";
-      this.#schedule(ANSWER, () => this.#fail({ reason: "timeout" }));
+      if (this.#polls) this.#listen(); // the answer may take as long as a heartbeat
+      else this.#schedule(ANSWER, () => this.#withheld("timeout"));
       const response = await fetch(...this.#request(control.signal));
       if (current() && this.#accepts(response, why)) await this.#read(response.body.getReader(), current);
     } catch (error) {
@@ -111,6 +118,7 @@ export class Connection {
   /** @returns {[URL, RequestInit]} */
   #request(signal) {
     const url = new URL(this.url);
+    if (this.#polls) url.searchParams.set("poll", "1");
     const headers = /** @type {Record<string, string>} */ ({ Accept: "text/event-stream" });
     if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
     // The header costs a request to another origin a preflight, which the token costs anyway.
@@ -138,17 +146,24 @@ export class Connection {
   /** @param {ReadableStreamDefaultReader<Uint8Array>} reader @param {() => boolean} current */
   async #read(reader, current) {
     const parser = new Parser(this.cursor);
-    this.#heard = Date.now();
-    this.#watch();
+    const begin = this.cursor;
+    let greeted = false;
+    if (!this.#polls) this.#schedule(ANSWER, () => this.#withheld("buffered")); // a stream begins with a comment
     for (let next = reader.read(); ; ) {
       const { done, value } = await next;
       if (!current()) return;
+      if (done && this.#polls && greeted && parser.retry === undefined) {
+        if (this.cursor !== begin) return this.#attempt("open");
+        // A proxy that repeats an old answer must not be asked in a loop.
+        return this.#schedule(this.#began + SECOND - Date.now(), () => this.#attempt("open"));
+      }
       if (done) return this.#fail({ reason: "end" });
       next = reader.read(); // before the events are dispatched, because WebKit withholds a chunk until the next read
       next.catch(() => {}); // if the stream is dropped, nothing awaits it
-      this.#heard = Date.now();
+      this.#listen();
       this.#failures = 0;
       const events = parser.push(value);
+      greeted ||= events.length > 0;
       this.#retry = parser.retry ?? this.#retry;
       this.#notice(events);
       if (!current()) return;
@@ -177,7 +192,21 @@ export class Connection {
       }
     }
     if (this.#behind) this.#change({ state: "delayed", reason: "database" });
-    else if (alive) this.#change({ state: "open" });
+    else if (alive) this.#change(this.#polls ? { state: "open", reason: "buffered" } : { state: "open" });
+  }
+
+  /** Polls from now on, because a stream has sent nothing. A proxy may withhold it, or there is no hub.
+   * @param {Cause["reason"]} reason */
+  #withheld(reason) {
+    this.#pollUntil = Date.now() + (this.#reason ? POLLING_ON : POLLING);
+    if (this.#reason) this.#attempt("open"); // an attempt to return to a stream has failed
+    else this.#fail({ reason });
+  }
+
+  /** Begins to wait for the next byte. */
+  #listen() {
+    this.#heard = Date.now();
+    this.#watch();
   }
 
   /** Returns the time since the last byte. The clock may have been set back. */
@@ -191,6 +220,7 @@ export class Connection {
     const [silence, late, limit] = [this.#silence(), LATE * this.#heartbeat, SILENCE * this.#patience * this.#heartbeat];
     if (silence >= limit) {
       this.#patience = Math.min(this.#patience * 2, 16);
+      this.#pollUntil = 0;
       return this.#fail({ reason: "silence" });
     }
     this.#schedule((silence < late ? late : limit) - silence, () => this.#watch());
@@ -237,8 +267,10 @@ export class Connection {
 
   /** @param {Status} status */
   #change(status) {
-    if (status.state === this.#state && status.state !== "retrying") return;
+    const reason = status.state === "open" ? status.reason : undefined;
+    if (status.state === this.#state && status.state !== "retrying" && reason === this.#reason) return;
     this.#state = status.state;
+    this.#reason = reason;
     this.status(status);
   }
 }

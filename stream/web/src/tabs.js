@@ -33,6 +33,7 @@ export class Tabs {
   #conn = /** @type {Stream} */ (undefined); // the tab's own stream: it leads, has not met the leader's stream yet, or is alone
   #at; // the cursor of the own stream
   #status = /** @type {Status} */ ({ state: "connecting" }); // of the own stream
+  #why; // the reason of an open stream
   #shown = "";
   #page; // ends the listeners of the page
   #group = ""; // the name of the lock and the channel
@@ -420,8 +421,10 @@ export class Tabs {
 
   /** @param {Status} status */
   #show(status) {
-    if (status.state === this.#shown && status.state !== "retrying") return;
+    const why = status.state === "open" ? status.reason : undefined;
+    if (status.state === this.#shown && why === this.#why && status.state !== "retrying") return;
     this.#shown = status.state;
+    this.#why = why;
     this.status(this.alone ? { ...status, alone: true } : status);
   }
 }
