@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
@@ -60,9 +61,9 @@ func (c chunk) parts() [][]byte { return [][]byte{c.bytes, c.large, c.end} }
 func encode(r *feed.Row) *frame {
 	f := &frame{row: r.Row, recipient: r.Recipient, cursor: r.Cursor}
 	name, data := nameAndData(r)
-	block := sse.Block{Name: name, Time: r.CreatedAt, Data: data}
+	block := sse.Block{Name: name, Time: timeOf(r), Data: data}
 	size := 96 + len(name.String()) + len(data) // enough for most cursors
-	if !r.CreatedAt.IsZero() {
+	if !block.Time.IsZero() {
 		size += len("time: 1764383642123\n")
 	}
 	if len(data) > writeSize {
@@ -76,6 +77,18 @@ func encode(r *feed.Row) *frame {
 	f.common = len(f.live)
 	f.live = endBlock(f.live, &r.Cursor)
 	return f
+}
+
+// latest is the latest time that a Date in JavaScript can have, in milliseconds since 1970.
+const latest = 8_640_000_000_000_000
+
+// timeOf returns when the row was created. It returns the zero Time, so that the event has no time, if JavaScript has no
+// Date for that time. A page that formats an invalid Date fails.
+func timeOf(r *feed.Row) time.Time {
+	if r.CreatedAt.UnixMilli() > latest {
+		return time.Time{}
+	}
+	return r.CreatedAt
 }
 
 // nameAndData returns the event's name and data. A row that cannot be sent is replaced by an event that says so.

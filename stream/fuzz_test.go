@@ -104,7 +104,7 @@ func lastInQuery(query string) (last string) {
 	for parameter := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(parameter, "=")
 		name, nameErr := url.QueryUnescape(name)
-		if nameErr != nil || name != "last_event_id" && name != "lastEventId" && name != "lastEventID" {
+		if nameErr != nil || !strings.EqualFold(name, "last_event_id") && !strings.EqualFold(name, "lastEventId") {
 			continue
 		}
 		text, err := url.QueryUnescape(value)

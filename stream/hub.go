@@ -308,10 +308,9 @@ func (st *state) behind() time.Duration {
 }
 
 // hello returns what follows the opening line of a stream: rowcast.void, a retry field and rowcast.hello. The answer to a
-// poll has no retry field. c is the cursor
-// at which the stream begins. It is nil if rowcast.reset follows. A client that loses its connection before rowcast.reset
-// must not resume from the new cursor, because it would never receive the reset. rowcast.hello does not
-// name [feed.Everyone] and the recipients of [feed.InboxOf].
+// poll has no retry field. c is the cursor at which the stream begins. It is nil if rowcast.reset follows. A client that
+// loses its connection before rowcast.reset must not resume from the new cursor, because it would never receive the
+// reset. rowcast.hello does not name [feed.Everyone] and the recipients of [feed.InboxOf].
 func (h *Hub) hello(c *cursor.Cursor, s *subscriber) []byte {
 	own := slices.DeleteFunc(slices.Clone(s.recipients), func(r string) bool { return r == feed.Everyone || feed.IsInbox(r) })
 	data, err := json.Marshal(struct {

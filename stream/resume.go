@@ -33,17 +33,19 @@ func clientCursorOf(r *http.Request) clientCursor {
 	return cursorInQuery(r.URL.RawQuery)
 }
 
-// cursorParameters are the names of the query parameter for the cursor. The last two are the defaults of widely used
-// libraries that replace EventSource.
-var cursorParameters = []string{"last_event_id", "lastEventId", "lastEventID"}
+// isCursor reports whether name is a name of the query parameter for the cursor. The second name is the default of widely
+// used libraries that replace EventSource. Other libraries write its letters in another case.
+func isCursor(name string) bool {
+	return strings.EqualFold(name, "last_event_id") || strings.EqualFold(name, "lastEventId")
+}
 
-// cursorInQuery returns the cursor of the last parameter that is one of cursorParameters and has a value. It is
+// cursorInQuery returns the cursor of the last parameter for a cursor that has a value. It is
 // malformed if the value cannot be decoded. url.ParseQuery would drop such a value, and the client would miss events
 // without notice.
 func cursorInQuery(query string) (c clientCursor) {
 	for parameter := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(parameter, "=")
-		if name, err := url.QueryUnescape(name); err != nil || !slices.Contains(cursorParameters, name) {
+		if name, err := url.QueryUnescape(name); err != nil || !isCursor(name) {
 			continue
 		}
 		if text, err := url.QueryUnescape(value); err != nil {

@@ -18,7 +18,7 @@ import (
 // client's address there.
 //
 // The stream continues from the client's cursor, which is the Last-Event-ID header, or else the query parameter
-// last_event_id, lastEventId or lastEventID. Of several values, the last one that is not empty applies. If the stream
+// last_event_id or lastEventId, in upper or lower case. Of several values, the last one that is not empty applies. If the stream
 // cannot continue from the cursor, a rowcast.reset event says why. The status is 200, because an EventSource that
 // receives any other status does not reconnect. Only the status of "retry later" can be changed, see
 // [Hub.UnavailableStatus].
@@ -26,7 +26,8 @@ import (
 // With the query parameter poll=1, the response is the answer to a poll instead: a short stream that ends when it has
 // delivered the events that the client has missed, or the next events, or a heartbeat.
 //
-// The response to a HEAD request has the status and the headers of the response to GET, and no body. It opens no stream.
+// The response to a HEAD request has the status and the headers of the response to GET, except Connection, and no body. It
+// opens no stream.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
 	poll, ok := isPoll(r)
