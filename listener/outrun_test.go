@@ -1,11 +1,13 @@
 package listener_test
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/listener"
+	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
 )
 
@@ -120,6 +122,35 @@ func TestListedRowsAreDeleted(t *testing.T) {
 			if h := receive(t, "the end of the replay", horizon); from.SeenBelow(h) {
 				t.Errorf("the page has horizon %d, below which cursor %s has seen everything, want a higher one", h, from)
 			}
+		})
+	}
+}
+
+// If somebody empties the table after retention has moved the horizon, rowcast.cursor() still returns a cursor that has
+// seen everything below the horizon. A listener that begins with it delivers the next row, and no Reset.
+func TestTableIsEmptiedAfterRetention(t *testing.T) {
+	t.Parallel()
+	for _, statement := range []string{"DELETE FROM rowcast.notifications", "TRUNCATE rowcast.notifications"} {
+		t.Run(statement, func(t *testing.T) {
+			t.Parallel()
+			conn, r := aging(t, 10)
+			aged(t, conn, 60)
+			insert(t, conn, "young")
+			wantDeleted(t, r, "the old row", 1)
+			exec(t, conn, statement)
+			horizon, err := strconv.ParseUint(one[string](t, conn, "SELECT horizon::text FROM rowcast.history"), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c := present(t, conn); horizon <= cursor.First || !c.SeenBelow(horizon) {
+				t.Errorf("got the cursor %s, want one that has seen everything below the horizon %d, which retention has moved", c, horizon)
+			}
+			l := listen(t, conn.Config().ConnString())
+			if b := l.next(t); b.Reset != "" {
+				t.Errorf("the first batch has the reset %q, want none", b.Reset)
+			}
+			insert(t, conn, "next")
+			wantData(t, l.rows(t, 1), `"next"`)
 		})
 	}
 }

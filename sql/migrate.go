@@ -244,6 +244,7 @@ var signs = []string{
 	"EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('rowcast.history') AND attname = 'singleton' AND NOT attisdropped)",
 	"to_regproc('rowcast.server') IS NOT NULL",
 	"to_regproc('rowcast.unwatch') IS NOT NULL",
+	"EXISTS (SELECT FROM pg_proc WHERE oid = to_regproc('rowcast.cursor') AND prosrc LIKE '%horizon%')",
 }
 
 // recognize returns the version of the schema by its objects.

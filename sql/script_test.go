@@ -70,8 +70,8 @@ func TestPrintedScriptRunsAgain(t *testing.T) {
 			}
 			wantNotifications(t, conn, "alice message 1")
 			const versions = "SELECT string_agg(version_id::text, ' ' ORDER BY id) FROM rowcast.migrations"
-			if got := text(t, conn, versions); got != "0 1 2 3 4 5 6"[:2*sql.Version()+1] {
-				t.Errorf("got the recorded versions %s, want each one once", got)
+			if got, want := text(t, conn, versions), text(t, conn, fmt.Sprintf("SELECT string_agg(i::text, ' ' ORDER BY i) FROM generate_series(0, %d) i", sql.Version())); got != want {
+				t.Errorf("got the recorded versions %s, want %s", got, want)
 			}
 		})
 	}

@@ -20,17 +20,17 @@ import (
 func testDemoPage(t *testing.T, chromium browser) {
 	t.Parallel()
 	for name, test := range map[string]func(*testing.T, *demoUser){
-		"every tab shows the rows of its user":             testDemoTabs,
-		"toasts, bell and title show new rows":             testDemoBell,
-		"toasts leave the form usable":                     testDemoToasts,
-		"the form inserts rows and shows errors":           testDemoForm,
-		"orders in the watched table are shown":            testDemoOrders,
-		"existing rows are shown after a reload":           testDemoReload,
-		"rows inserted while the page loads are shown":     testDemoGap,
-		"the page resumes after a restart of the demo":     testDemoRestart,
-		"data is never HTML":                               testDemoHTML,
-		"an event name added in one tab works in all tabs": testDemoNames,
-		"the page fits a small screen":                     testDemoSmall,
+		"every tab shows the rows of its user":         testDemoTabs,
+		"toasts, bell and title show new rows":         testDemoBell,
+		"toasts leave the form usable":                 testDemoToasts,
+		"the form inserts rows and shows errors":       testDemoForm,
+		"orders in the watched table are shown":        testDemoOrders,
+		"existing rows are shown after a reload":       testDemoReload,
+		"rows inserted while the page loads are shown": testDemoGap,
+		"the page resumes after a restart of the demo": testDemoRestart,
+		"data is never HTML":                           testDemoHTML,
+		"rows with any event name are shown":           testDemoNames,
+		"the page fits a small screen":                 testDemoSmall,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -203,6 +203,7 @@ func testDemoGap(t *testing.T, u *demoUser) {
 	p := u.profile.open(t, "about:blank")
 	const hold = `const real = fetch;
 		window.fetch = async (...request) => {
+			window.fetch = real; // for the stream
 			const answer = await real(...request);
 			await new Promise((release) => (window.release = release));
 			return answer;
@@ -256,7 +257,6 @@ func testDemoHTML(t *testing.T, u *demoUser) {
 			t.Fatal(err)
 		}
 	}
-	p.fill("#name", attack+enter)
 	insert("notify", map[string]any{"msg": attack})
 	insert("notify", map[string]any{"msg": []string{attack}, attack: attack})
 	insert(attack, map[string]any{"msg": attack, "__proto__": map[string]any{"msg": attack}})
@@ -265,7 +265,7 @@ func testDemoHTML(t *testing.T, u *demoUser) {
 		if got := value[[]string](p, titles); len(got) != 3 || got[0] != attack || got[2] != attack {
 			t.Errorf("%s: the list shows %q, want 3 titles, of which the first and the last are %q", when, got, attack)
 		}
-		if value[bool](p, `"pwned" in window || document.querySelector("#list img, #list b, #list script, #toasts img, #names img, #toasts b, #names b") !== null`) {
+		if value[bool](p, `"pwned" in window || document.querySelector("#list img, #list b, #list script, #toasts img, #toasts b") !== null`) {
 			t.Errorf("%s: the page interprets data as HTML", when)
 		}
 		p.do(chromedp.Reload())
@@ -280,8 +280,6 @@ func testDemoHTML(t *testing.T, u *demoUser) {
 
 func testDemoNames(_ *testing.T, u *demoUser) {
 	alice, bob := u.open("alice"), u.open("bob")
-	bob.fill("#name", "order.shipped"+enter)
-	alice.await(`document.querySelector("#names").textContent.includes("order.shipped")`)
 	u.execute(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', 'order.shipped', '{"msg": "on its way"}')`)
 	awaitTitles(alice, "on its way")
 	awaitTitles(bob, "on its way")

@@ -20,9 +20,9 @@ const snippetsHTML = `<!doctype html><script type="module">
 	window.opened = false;
 	source.onopen = () => window.opened = true;
 
-	import("HUB/rowcast.js").then(({ subscribe }) => {
-		window.stream = subscribe("HUB/events?uid=alice", { onReset: () => location.reload() });
-		stream.on("notify", data => received.push("rowcast.js: " + data.msg));
+	import("HUB/rowcast.js").then(({ RowcastSource }) => {
+		window.stream = new RowcastSource("HUB/events?uid=alice");
+		stream.addEventListener("notify", event => received.push("rowcast.js: " + event.data.msg));
 	});
 </script>`
 

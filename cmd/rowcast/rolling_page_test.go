@@ -12,20 +12,14 @@ import (
 // the times that an EventSource closed for good. With the query ?plain it uses a plain EventSource, otherwise
 // rowcast.js.
 const rollingHTML = `<!doctype html><script type="module">
-	import { subscribe } from "/rowcast.js";
+	import { RowcastSource } from "/rowcast.js";
 	Object.assign(window, { heard: [], opened: 0, finals: 0, resets: [] });
-	const Native = EventSource;
-	window.EventSource = class extends Native {
-		constructor(...args) {
-			super(...args);
-			this.addEventListener("rowcast.hello", () => opened++);
-			this.addEventListener("rowcast.reset", (e) => resets.push(e.data));
-			this.addEventListener("error", () => { if (this.readyState === Native.CLOSED) finals++; });
-		}
-	};
-	const url = "/events?uid=alice";
-	if (location.search === "?plain") new EventSource(url).onmessage = (e) => heard.push(JSON.parse(e.data));
-	else subscribe(url, { onEvent: (name, data) => heard.push(data) });
+	const plain = location.search === "?plain";
+	const source = new (plain ? EventSource : RowcastSource)("/events?uid=alice");
+	source.addEventListener("rowcast.hello", () => opened++);
+	source.addEventListener("rowcast.reset", (e) => resets.push(JSON.stringify(e.data)));
+	source.addEventListener("error", () => { if (source.readyState === EventSource.CLOSED) finals++; });
+	source.onmessage = (e) => heard.push(plain ? JSON.parse(e.data) : e.data);
 </script>`
 
 // testRollingRestart is TestRollingRestart with the clients in several tabs of a browser.

@@ -30,18 +30,13 @@ type visit struct {
 }
 
 const stageHTML = `<!doctype html><script type="module">
-	import { subscribe } from "/rowcast.js";
-	window.subscribe = subscribe;
-	window.heard = [];
-	window.states = [];
-	window.resets = [];
-	window.listen = (url, options = {}) => window.stream = subscribe(url, {
-		events: ["message", "notify"],
-		onEvent: (name, data) => heard.push([name, data]),
-		onState: (state) => states.push(state),
-		onReset: (reason) => resets.push(reason),
-		...options,
-	});
+	import { RowcastSource } from "/rowcast.js";
+	Object.assign(window, { heard: [], states: [], RowcastSource });
+	window.listen = (url, options) => {
+		window.stream = new RowcastSource(url, options);
+		stream.onevent = ({ name, data }) => heard.push([name, data]);
+		stream.onstate = ({ state, reason, status }) => states.push([state, reason ?? status].filter(Boolean).join(" "));
+	};
 </script>`
 
 func newStage(t *testing.T) *stage {
@@ -71,7 +66,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// listen makes the page call subscribe. options is JavaScript.
+// listen makes the page open a stream. options is JavaScript.
 func (s *stage) listen(options string) {
 	s.t.Helper()
 	s.await("window.listen")
@@ -102,16 +97,19 @@ func (s *stage) quiet(d time.Duration) {
 	}
 }
 
-// refuse answers with an error status, after which an EventSource stops.
-func (v *visit) refuse() {
-	v.answer.WriteHeader(http.StatusBadGateway)
+// refuse answers with a status. headers are pairs of a name and a value.
+func (v *visit) refuse(status int, headers ...string) {
+	for i := 0; i < len(headers); i += 2 {
+		v.answer.Header().Set(headers[i], headers[i+1])
+	}
+	v.answer.WriteHeader(status)
 	v.leave()
 }
 
 // greet begins a stream with rowcast.hello, followed by more.
 func (v *visit) greet(cursor string, heartbeat time.Duration, more ...string) {
 	v.answer.Header().Set("Content-Type", "text/event-stream")
-	v.send(fmt.Sprintf("retry: 10\nevent: rowcast.hello\nid: %s\ndata: {\"recipients\": [], \"heartbeat\": %g}\n\n", cursor, heartbeat.Seconds()) + strings.Join(more, ""))
+	v.send(fmt.Sprintf("retry: 10\nevent: rowcast.hello\ndata: {\"recipients\": [], \"heartbeat\": %g}\nid: %s\n\n", heartbeat.Seconds(), cursor) + strings.Join(more, ""))
 }
 
 func (v *visit) send(text string) {
@@ -146,7 +144,6 @@ func (v *visit) gone() {
 
 func (v *visit) wantCursor(want string) {
 	v.t.Helper()
-	// A browser that reconnects by itself repeats the URL and sends a newer cursor in the header. The hub prefers the header.
 	got := v.request.Header.Get("Last-Event-ID")
 	if got == "" {
 		got = v.request.URL.Query().Get("last_event_id")

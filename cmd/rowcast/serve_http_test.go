@@ -28,8 +28,8 @@ func TestEndpoints(t *testing.T) {
 	})
 	t.Run("script", func(t *testing.T) {
 		got := ask(t, "GET", h.url+"/rowcast.js")
-		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "EventSource") {
-			t.Errorf("got %+v, want 200, the type text/javascript; charset=utf-8, and a script that contains EventSource", got)
+		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "class RowcastSource") {
+			t.Errorf("got %+v, want 200, the type text/javascript; charset=utf-8, and a script that contains class RowcastSource", got)
 		}
 		if again := ask(t, "GET", h.url+"/rowcast.js", "If-None-Match", got.header.Get("ETag")); again.status != 304 {
 			t.Errorf("with the ETag of the first answer: got %d, want 304", again.status)

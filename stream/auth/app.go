@@ -218,8 +218,10 @@ func (a *App) renew(c credentials, topics []string, v answer) func(context.Conte
 	}
 }
 
-// end logs why a stream ends, and returns what a function that renews a grant returns then.
+// end logs why a stream ends, and returns what a function that renews a grant returns then. The client's next request must
+// not get the answer with which the stream was opened.
 func (a *App) end(c credentials, reason string) (time.Time, bool) {
+	a.cache.remove(c.hash())
 	if logger, ok := a.endings.Allow(a.Logger); ok {
 		logger.Info("a stream was ended at its renewal", "reason", reason, "from", c.address.String())
 	}

@@ -31,6 +31,13 @@ func (c *cache) get(of [sha256.Size]byte) (answer, bool) {
 	return found.answer, ok && time.Now().Before(found.until)
 }
 
+// remove removes an answer that a newer answer has replaced.
+func (c *cache) remove(of [sha256.Size]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.answers, of)
+}
+
 // put adds an answer. If the cache is full, expired answers are removed, or all answers if none has expired.
 func (c *cache) put(of [sha256.Size]byte, v answer) {
 	c.mu.Lock()

@@ -56,6 +56,32 @@ func TestGrantIsRenewed(t *testing.T) {
 	}
 }
 
+// A stream that a renewal has ended may be opened again within a second. Its client then does not get the old answer from
+// the cache.
+func TestEndedGrantIsNotCached(t *testing.T) {
+	t.Parallel()
+	for second, want := range map[string][]string{
+		acceptance("alice", 100, "team:8"): {"alice", "team:8"},
+		"401":                              nil,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newFakeApp(func(string) string { return acceptance("alice", 1, "team:7") })
+			grant, err := a.withCookie(t, "session")
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Until(grant.Expires))
+			a.answer = func(string) string { return second }
+			if _, ok := grant.Renew(t.Context()); ok {
+				t.Fatal("the stream was not ended")
+			}
+			if again, err := a.withCookie(t, "session"); err == nil && !slices.Equal(again.Recipients(), want) || err != nil && want != nil {
+				t.Errorf("the next stream: got %+v, %v, want the recipients %q, or an error if there are none", again, err, want)
+			}
+		})
+	}
+}
+
 // The log says why a stream was ended at a renewal, and names the topic that the app does not grant any more. It contains
 // nothing else of the app's answer. Many streams that end at once cause few lines.
 func TestEndsAtRenewalsAreLogged(t *testing.T) {

@@ -2,12 +2,6 @@
 
 const form = document.querySelector("#write");
 const { recipient, event, data } = form.elements;
-let beforeInsert = () => {};
-
-/** Sets the function that is called with the event name of a row before the row is inserted. @param {(name: string) => void} callback */
-export function onInsert(callback) {
-  beforeInsert = callback;
-}
 
 /** Returns the columns of the row in the form. Text that begins with { or [ is the data. Other text becomes {"msg": text}. */
 function columns() {
@@ -47,10 +41,8 @@ async function insert(row) {
 form.oninput = showSQL;
 form.onsubmit = async (submit) => {
   submit.preventDefault();
-  const row = columns();
-  beforeInsert(row.event);
   try {
-    await insert(row);
+    await insert(columns());
   } catch {
     showResult("The demo does not answer. Is it still running?", true);
   }

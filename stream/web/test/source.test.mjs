@@ -1,0 +1,273 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Hub, settle } from "./hub.mjs";
+
+test("events have their data, id, time and cursor", async (t) => {
+  const hub = new Hub(t);
+  const source = hub.open();
+  const order = [];
+  source.onmessage = (event) => order.push(["onmessage", event.data, event.id, event.lastEventId, event.time.toISOString()]);
+  source.addEventListener("notify", ({ type, name, data }) => order.push([type, name, data === data, data.a]));
+  source.addEventListener("rowcast.event", ({ type, name }) => order.push([type, name]));
+  const request = await hub.request(1);
+  request.greet().send('data: {"a": 1}\ntime: 0\nid: 12-c\n\nevent: notify\ndata: {"a": 2}\n\n');
+  await settle();
+  assert.deepEqual(order, [
+    ["rowcast.event", "message"],
+    ["onmessage", { a: 1 }, 12, "12-c", "1970-01-01T00:00:00.000Z"],
+    ["rowcast.event", "notify"],
+    ["notify", "notify", true, 2],
+  ]);
+  assert.equal(source.url, "http://hub.example/events");
+});
+
+test("the hub's own events are not rows", async (t) => {
+  const hub = new Hub(t);
+  const source = hub.open();
+  const got = [];
+  for (const name of ["hello", "beat", "reset", "bye"]) source.addEventListener(`rowcast.${name}`, ({ name, data, id }) => got.push([name, data, id]));
+  source.onreset = ({ data }) => got.push(data.reason);
+  (await hub.request(1)).greet().send(
+    'event: rowcast.beat\ndata: {"behind":0}\nid: 2-c\n\nevent: rowcast.reset\ndata: {"reason":"history"}\nid: 3-c\n\nevent: rowcast.bye\ndata: {"reason":"revoked","expires_in":0}\n\n',
+  );
+  await settle();
+  assert.deepEqual(got, [
+    ["rowcast.hello", { recipients: ["alice"], heartbeat: 15 }, undefined],
+    ["rowcast.beat", { behind: 0 }, undefined],
+    "history",
+    ["rowcast.reset", { reason: "history" }, undefined],
+    ["rowcast.bye", { reason: "revoked", expires_in: 0 }, undefined],
+  ]);
+  assert.deepEqual(source.heard, []);
+  assert.equal(source.lastEventId, "3-c");
+});
+
+test("nothing that a server sends can end the stream without a report", async (t) => {
+  const hub = new Hub(t);
+  const source = hub.open();
+  (await hub.request(1)).greet().send("event: rowcast.beat\ndata: null\n\nevent: rowcast.bye\ndata: {\n\nevent: rowcast.hello\ndata: 5\n\n").row(9);
+  await settle();
+  assert.deepEqual(source.heard, [["message", 9]]);
+  assert.deepEqual(source.states, ["open"]);
+});
+
+test("a stream resumes after each kind of end", async (t) => {
+  const hub = new Hub(t);
+  const source = hub.open();
+  const ends = [(r) => r.end(), (r) => r.break(), (r) => r.send("data: cut off\nid: 99-c\n").end()];
+  for (const [i, end] of ends.entries()) {
+    const request = (await hub.request(i + 1)).greet(`${i}-c`);
+    await hub.pass(2);
+    request.row(i + 10);
+    await settle();
+    end(request);
+    assert.equal(await hub.wait(), 0);
+    assert.equal((await hub.request(i + 2)).cursor, `${i + 10}-c`);
+  }
+  assert.deepEqual(source.states, ["open", "retrying end", "open", "retrying network", "open", "retrying end"]);
+  assert.deepEqual(source.heard, [["message", 10], ["message", 11], ["message", 12]]);
+});
+
+test("the waits grow from 0 s to between 1 s and 30 s, and a byte resets them", async (t) => {
+  for (const [random, want] of [[0, [0, 1, 1, 1, 1, 1, 1]], [0.999, [0, 2, 4, 8, 16, 30, 30]]]) {
+    await t.test(`with the random number ${random}`, async (t) => {
+      const hub = new Hub(t);
+      hub.open();
+      hub.random = random;
+      const waits = [];
+      for (let n = 1; n <= 7; n++) {
+        const request = await hub.request(n);
+        await hub.pass(1);
+        request.fail();
+        waits.push(await hub.wait());
+      }
+      assert.deepEqual(waits.map(Math.round), want);
+      const request = (await hub.request(8)).answer(200, { "Content-Type": "text/event-stream" }).send(":");
+      await hub.pass(1);
+      request.end();
+      assert.equal(await hub.wait(), 0);
+    });
+  }
+});
+
+test("a server that ends each stream at once is asked once a second", async (t) => {
+  const hub = new Hub(t);
+  hub.open();
+  for (let n = 1; n <= 10; n++) (await hub.request(n)).greet().end(), assert.ok((await hub.wait()) >= 0.75);
+});
+
+test("retry and Retry-After are obeyed, but not for ever", async (t) => {
+  const answers = {
+    "retry": [(r) => r.answer(200, { "Content-Type": "text/event-stream" }).send("retry: 6000\n\n").end(), 6],
+    "a very long retry": [(r) => r.answer(200, { "Content-Type": "text/event-stream" }).send("retry: 99999999999\n\n").end(), 600],
+    "Retry-After in seconds": [(r) => r.answer(503, { "Retry-After": "20" }), 25],
+    "Retry-After as a date": [(r) => r.answer(429, { "Retry-After": new Date(Date.now() + 20_000).toUTCString() }), 25],
+    "a Retry-After without meaning": [(r) => r.answer(503, { "Retry-After": "soon" }), 1],
+    "a very long Retry-After": [(r) => r.answer(503, { "Retry-After": "99999999999" }), 600],
+  };
+  for (const [name, [answer, want]] of Object.entries(answers)) {
+    await t.test(name, async (t) => {
+      const hub = new Hub(t);
+      hub.open();
+      answer(await hub.request(1));
+      assert.ok(Math.abs((await hub.wait()) - want) < 0.5);
+    });
+  }
+});
+
+test("after an answer that a retry hardly changes, the wait is at least 10 s", async (t) => {
+  for (const [status, headers, state] of [[400, {}, "status"], [404, {}, "status"], [200, { "Content-Type": "text/html" }, "type"], [200, {}, "type"]]) {
+    await t.test(`${status} ${headers["Content-Type"]}`, async (t) => {
+      const hub = new Hub(t);
+      const source = hub.open();
+      (await hub.request(1)).answer(status, headers);
+      assert.ok((await hub.wait()) >= 10);
+      assert.deepEqual(source.states, [`retrying ${state}`]);
+      (await hub.request(2)).greet();
+      await settle();
+      assert.equal(source.state, "open");
+    });
+  }
+});
+
+test("401, 403 and 204 stop until open is called", async (t) => {
+  for (const [status, state] of [[401, "signed-out"], [403, "forbidden"], [204, "closed"]]) {
+    await t.test(`${status}`, async (t) => {
+      const hub = new Hub(t);
+      const source = hub.open({ lastEventId: "5-c" });
+      (await hub.request(1)).answer(status);
+      await hub.pass(700);
+      await hub.request(1);
+      assert.deepEqual(source.states, [`${state} ${status}`]);
+      source.open();
+      source.open();
+      const request = (await hub.request(2)).greet();
+      await settle();
+      assert.equal(request.cursor, "5-c");
+      assert.equal(source.state, "open");
+    });
+  }
+});
+
+test("a state has its details", async (t) => {
+  const hub = new Hub(t);
+  const source = hub.open();
+  const details = [];
+  source.addEventListener("rowcast.state", ({ state, reason, status, error, retryAt }) => details.push({ state, reason, status, error: error?.message, in: retryAt - Date.now() }));
+  assert.equal(source.state, "connecting");
+  (await hub.request(1)).answer(502);
+  await hub.wait();
+  (await hub.request(2)).fail();
+  await settle();
+  assert.deepEqual(details, [
+    { state: "retrying", reason: "status", status: 502, error: undefined, in: 1000 },
+    { state: "retrying", reason: "network", status: undefined, error: "failed to fetch", in: 1500 },
+  ]);
+});
+
+test("close ends the stream, also in a listener", async (t) => {
+  const hub = new Hub(t);
+  const source = hub.open();
+  source.addEventListener("last", () => source.close());
+  const request = (await hub.request(1)).greet().row(1).send("event: last\ndata: 2\nid: 2-c\n\ndata: 3\nid: 3-c\n\n");
+  await hub.pass(700);
+  assert.ok(request.aborted);
+  assert.deepEqual(source.heard, [["message", 1], ["last", 2]]);
+  assert.deepEqual(source.states, ["open", "closed"]);
+  await hub.request(1);
+  source.open();
+  assert.equal((await hub.request(2)).cursor, "2-c");
+});
+
+test("close works in each state", async (t) => {
+  for (const [name, answer] of Object.entries({ connecting: () => {}, retrying: (r) => r.fail(), open: (r) => r.greet() })) {
+    await t.test(name, async (t) => {
+      const hub = new Hub(t);
+      const source = hub.open();
+      source.addEventListener("rowcast.state", ({ state }) => state !== "closed" && source.close());
+      answer(await hub.request(1));
+      await settle();
+      source.close();
+      await hub.pass(700);
+      await hub.request(1);
+      assert.equal(source.state, "closed");
+      assert.equal(source.states.filter((state) => state === "closed").length, 1);
+    });
+  }
+});
+
+test("a slow listener delays nothing, and a read is always outstanding", async (t) => {
+  const hub = new Hub(t);
+  const source = hub.open();
+  const request = await hub.request(1);
+  let reading = 0;
+  const original = ReadableStreamDefaultReader.prototype.read;
+  t.mock.method(ReadableStreamDefaultReader.prototype, "read", function () {
+    reading++;
+    return original.call(this).finally(() => reading--);
+  });
+  const during = [];
+  source.addEventListener("message", () => (during.push(reading), new Promise(() => {})));
+  request.greet().row(1);
+  await settle();
+  request.row(2).row(3);
+  await settle();
+  assert.deepEqual(source.heard.map(([, data]) => data), [1, 2, 3]);
+  assert.deepEqual(during, [1, 1, 1]);
+});
+
+test("the cursor is sent without a preflight where possible", async (t) => {
+  for (const [name, page, options, header] of [
+    ["in Node", undefined, {}, true],
+    ["to the page's origin", "http://hub.example/page", {}, true],
+    ["to another origin", "http://app.example/page", {}, false],
+    ["to another origin with a token", "http://app.example/page", { token: () => "secret" }, true],
+  ]) {
+    await t.test(name, async (t) => {
+      const hub = new Hub(t);
+      if (page) globalThis.location = new URL(page);
+      t.after(() => delete globalThis.location);
+      hub.open({ lastEventId: "5-c", ...options }, "http://hub.example/events?topic=a");
+      const { headers, url, init } = await hub.request(1);
+      assert.deepEqual([headers["Last-Event-ID"], url.search], header ? ["5-c", "?topic=a"] : [undefined, "?topic=a&last_event_id=5-c"]);
+      assert.equal(headers.Authorization, options.token && "Bearer secret");
+      assert.equal(init.credentials, "same-origin");
+    });
+  }
+});
+
+test("a URL is relative to the page or the worker", async (t) => {
+  const hub = new Hub(t);
+  assert.throws(() => hub.open({}, "/events"), TypeError);
+  globalThis.location = new URL("http://app.example/a/worker.js");
+  t.after(() => delete globalThis.location);
+  assert.equal(hub.open({}, "events").url, "http://app.example/a/events");
+  globalThis.document = { baseURI: "http://app.example/base/" };
+  t.after(() => delete globalThis.document);
+  assert.equal(hub.open({ withCredentials: true }, "events").url, "http://app.example/base/events");
+  assert.equal((await hub.request(2)).init.credentials, "include");
+});
+
+test("the cursor is kept over a reload", async (t) => {
+  const stored = {};
+  const define = (value) => Object.defineProperty(globalThis, "sessionStorage", { configurable: true, ...value });
+  t.after(() => delete globalThis.sessionStorage);
+  define({ value: { getItem: (key) => stored[key] ?? null, setItem: (key, value) => (stored[key] = value) } });
+  const hub = new Hub(t);
+  const source = hub.open({ persist: "alice" });
+  (await hub.request(1)).greet().row(2);
+  await settle();
+  assert.deepEqual(stored, { alice: "2-c" });
+  source.close();
+  hub.open({ persist: "alice" });
+  assert.equal((await hub.request(2)).cursor, "2-c");
+  hub.open({ persist: "bob" });
+  assert.equal((await hub.request(3)).cursor, "");
+  hub.open({ persist: "alice", lastEventId: "9-c" });
+  assert.equal((await hub.request(4)).cursor, "9-c");
+  define({ get: () => { throw new Error("denied"); } });
+  const denied = hub.open({ persist: "alice" });
+  (await hub.request(5)).greet().row(2);
+  await settle();
+  assert.deepEqual(denied.heard, [["message", 2]]);
+});
