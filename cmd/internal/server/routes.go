@@ -39,7 +39,9 @@ func (s *Server) routers() (public, admin http.Handler) {
 	}
 	// No middleware of this router may wrap the ResponseWriter, because the hub takes the connection over.
 	p.Get("/events", s.Events.ServeHTTP)
-	getOrHead(p, "/rowcast.js", serveScript)
+	getOrHead(p, "/rowcast.js", serveScript(stream.Script))
+	getOrHead(p, "/rowcast-inbox.js", serveScript(stream.InboxScript))
+	getOrHead(p, "/rowcast-inbox-store.js", serveScript(stream.InboxStoreScript))
 	s.inboxRoutes(p)
 	if s.Routes != nil {
 		s.Routes(p)
@@ -149,26 +151,24 @@ func (s *Server) recoverPanic(next http.Handler) http.Handler {
 	})
 }
 
-// serveScript serves the browser client. Browsers may cache it, but must ask each time whether it has changed. Pages of
+// serveScript serves a script for browsers. Browsers may cache it, but must ask each time whether it has changed. Pages of
 // all origins may load it, because it is public. If the CORS middleware has allowed the origin, its header stays,
 // because "*" does not allow a request with cookies.
-func serveScript(w http.ResponseWriter, r *http.Request) {
-	if w.Header().Get("Access-Control-Allow-Origin") == "" {
-		w.Header().Set("Access-Control-Allow-Origin", "*")
+func serveScript(script []byte) http.HandlerFunc {
+	sum := sha256.Sum256(script)
+	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
+	return func(w http.ResponseWriter, r *http.Request) {
+		if w.Header().Get("Access-Control-Allow-Origin") == "" {
+			w.Header().Set("Access-Control-Allow-Origin", "*")
+		}
+		w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
+		w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-cache")
+		w.Header().Set("ETag", tag)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(script))
 	}
-	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
-	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Cache-Control", "no-cache")
-	w.Header().Set("ETag", scriptTag)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(stream.Script))
 }
-
-// scriptTag is the ETag of the browser client: a hash of its text.
-var scriptTag = func() string {
-	sum := sha256.Sum256(stream.Script)
-	return `"` + hex.EncodeToString(sum[:8]) + `"`
-}()
 
 // WriteJSON answers with a value that must not be cached.
 func WriteJSON(w http.ResponseWriter, status int, value any) {

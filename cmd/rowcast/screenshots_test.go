@@ -1,0 +1,70 @@
+package main_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+// screenshotsVariable is the environment variable with the directory of the screenshots.
+const screenshotsVariable = "TEST_ROWCAST_SCREENSHOTS"
+
+// testScreenshots writes screenshots of the demo, for people to look at. Without the variable, it only checks that the
+// pages can be shown.
+func testScreenshots(t *testing.T, u *demoUser) {
+	u.execute(
+		insertFor("'alice'", "Welcome to the team, Alice"),
+		insertFor("'*'", "Maintenance tonight at 22:00"),
+		`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('bob', 'notify', '{"title": "Alice mentioned you", "body": "Can you look at the new invoices before Friday?", "url": "/#invoices"}')`,
+		`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '{"title": "Bob commented on your proposal", "body": "Looks good to me. I would only change the title of the second section, because it repeats the first.", "url": "/#proposal"}')`,
+		insertFor("'alice'", "Carol liked your post"),
+		`INSERT INTO rowcast_demo.orders (customer, product) VALUES ('alice', 'a bicycle'), ('bob', 'a lamp')`,
+	)
+	p := u.open()
+	awaitTitles(p, "alice", "You ordered a bicycle", "Carol liked your post", "Bob commented on your proposal", "Maintenance tonight at 22:00", "Welcome to the team, Alice")
+	value[bool](p, `store("alice").read([...store("alice").items.slice(2)].map(({ id }) => id)), true`)
+	p.await(`store("alice").unreadCount === 2`)
+	u.execute(insertFor("'bob'", "Dave shared a folder with you"))
+	p.await(`store("bob").items.length === 4`)
+	desktop, phone := chromedp.EmulateViewport(1200, 900, chromedp.EmulateScale(2)), chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile)
+	dark := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}}
+	p.do(desktop)
+	u.shoot(p, "desktop")
+	value[bool](p, `bell("alice").open = true`)
+	u.shoot(p, "desktop-open")
+	p.do(phone)
+	u.shoot(p, "phone-open")
+	value[bool](p, `bell("alice").open = false, true`)
+	u.shoot(p, "phone")
+	if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, dark); err != nil {
+		t.Fatal(err)
+	}
+	p.do(desktop)
+	u.shoot(p, "dark")
+	value[bool](p, `document.querySelectorAll("rowcast-inbox").forEach((element) => { element.lang = "zh"; }), bell("bob").open = true`)
+	u.shoot(p, "dark-chinese-open")
+	value[bool](p, `document.documentElement.dir = "rtl", true`)
+	u.shoot(p, "dark-right-to-left")
+}
+
+// shoot writes a screenshot.
+func (u *demoUser) shoot(p page, name string) {
+	u.t.Helper()
+	value[bool](p, `new Promise((done) => setTimeout(() => requestAnimationFrame(() => done(true)), 300)), true`)
+	dir := os.Getenv(screenshotsVariable)
+	if dir == "" {
+		return
+	}
+	p.await(fmt.Sprintf("document.getAnimations().every((animation) => animation.playState !== 'running' || %q)", name))
+	image, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, name+".png"), image, 0o600)
+	}
+	if err != nil {
+		u.t.Fatal(err)
+	}
+}
