@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -47,19 +46,18 @@ func testScreenshots(t *testing.T, u *demoUser) {
 	u.shoot(p, "dark")
 	value[bool](p, `document.querySelectorAll("rowcast-inbox").forEach((element) => { element.lang = "zh"; }), bell("bob").open = true`)
 	u.shoot(p, "dark-chinese-open")
-	value[bool](p, `document.documentElement.dir = "rtl", true`)
+	value[bool](p, `bell("bob").open = false, document.documentElement.dir = "rtl", bell("bob").open = true`)
 	u.shoot(p, "dark-right-to-left")
 }
 
 // shoot writes a screenshot.
 func (u *demoUser) shoot(p page, name string) {
 	u.t.Helper()
-	value[bool](p, `new Promise((done) => setTimeout(() => requestAnimationFrame(() => done(true)), 300)), true`)
 	dir := os.Getenv(screenshotsVariable)
 	if dir == "" {
 		return
 	}
-	p.await(fmt.Sprintf("document.getAnimations().every((animation) => animation.playState !== 'running' || %q)", name))
+	p.await(`document.getAnimations().every((animation) => animation.playState !== "running")`)
 	image, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, name+".png"), image, 0o600)

@@ -112,10 +112,10 @@ li { position: relative; padding: 12px 18px; padding-inline-start: 30px; }
 li + li { border-top: 1px solid var(--border); }
 li:hover { background: var(--hover); }
 li.unread::before { content: ""; position: absolute; inset-block-start: 19px; inset-inline-start: 13px; width: 8px; height: 8px; border-radius: 50%; background: var(--accent); forced-color-adjust: none; }
-.link { display: block; color: inherit; text-decoration: none; cursor: pointer; outline: none; }
+.link { display: block; width: 100%; color: inherit; text-align: start; text-decoration: none; cursor: pointer; outline: none; }
 .link::after { content: ""; position: absolute; inset: 0; }
 .link:focus-visible::after { outline: 2px solid var(--accent); outline-offset: -3px; border-radius: 8px; }
-.head, .body { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; overflow-wrap: anywhere; }
+.head, .body { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; overflow-wrap: anywhere; text-align: -webkit-match-parent; text-align: match-parent; }
 .head { color: var(--muted); }
 .unread .head { color: var(--text); font-weight: 550; }
 .body { margin-top: 1px; color: var(--muted); font-size: 13px; }
@@ -135,7 +135,7 @@ li:hover .actions, li:focus-within .actions { opacity: 1; }
 .toast .icon { z-index: 1; width: 26px; height: 26px; margin-block: -3px; }
 .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @keyframes rise { from { opacity: 0; translate: 0 6px; } }
-@media (hover: none) { .actions { position: static; float: inline-end; opacity: 1; margin-inline-start: 8px; } .actions .icon { position: relative; z-index: 1; } }
+@media (hover: none) { li { padding-inline-end: 84px; } .actions { opacity: 1; background: none; box-shadow: none; } }
 @media (max-width: 479px) {
   .panel:not(.inline) { inset: auto 0 0; width: 100%; max-height: 86dvh; min-height: 40dvh; border-width: 1px 0 0; border-radius: var(--radius) var(--radius) 0 0; }
   .panel::backdrop { background: rgb(0 0 0 / .35); }
