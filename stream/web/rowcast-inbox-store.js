@@ -20,10 +20,12 @@ const EFFECTS = {
   unarchive: { archived: false },
 };
 
+/** Reports whether an action of a version has no effect on a row, because newer changes are known. */
+const isOld = (row, action, version) => Object.keys(EFFECTS[action]).every((field) => row.versions[field] >= version);
 const changes = (row, action) => Object.entries(EFFECTS[action]).some(([field, value]) => row[field] !== value);
 
-/** The newest rows of a user, with their state. Each row has a version: an event or answer that is not newer does not change the row.
- * Operations that the hub has not answered lie over the rows, so an operation that fails leaves no trace. */
+/** The newest rows of a user, with their state. Each field of a state has a version: an event or answer that is not newer does not change
+ * the field. Operations that the hub has not answered lie over the rows, so an operation that fails leaves no trace. */
 export class RowcastInbox extends EventTarget {
   #options;
   #events;
@@ -32,6 +34,7 @@ export class RowcastInbox extends EventTarget {
   #state = "closed";
   #error;
   #run = 0; // the number of loads, for answers that arrive late
+  #list = /** @type {any} */ ({}); // the last answer with the first page
   #failures = 0;
   #timers = /** @type {Record<string, any>} */ ({});
   #rows = /** @type {any[]} */ ([]); // the newest first
@@ -149,6 +152,8 @@ export class RowcastInbox extends EventTarget {
   }
 
   #replace(list) {
+    this.#list = list;
+    for (const op of this.#ops) op.extended = true;
     this.#rows = list.items.map((item) => this.#row(item, list.version));
     this.#waiting = [];
     this.#deleted.clear();
@@ -162,7 +167,7 @@ export class RowcastInbox extends EventTarget {
   }
 
   #row({ id, recipient, event, data, created_at, seen, read, too_large = false }, version) {
-    return { id, recipient, event, data, time: new Date(created_at), seen, read, archived: false, too_large, version };
+    return { id, recipient, event, data, time: new Date(created_at), seen, read, archived: false, too_large, versions: { seen: version, read: version, archived: version } };
   }
 
   #failed(error) {
@@ -197,6 +202,7 @@ export class RowcastInbox extends EventTarget {
   /** Closes the stream. The list receives no more changes. */
   close() {
     this.#run++;
+    this.#list = {};
     this.#source?.close();
     this.#source = undefined;
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
@@ -220,14 +226,14 @@ export class RowcastInbox extends EventTarget {
     if (this.#arrived - this.#counted < SETTLE) this.#recount();
     this.#follow();
     this.#changed();
-    this.dispatchEvent(new CustomEvent("row", { detail: { ...row } }));
+    this.dispatchEvent(new CustomEvent("row", { detail: this.#shown([row])[0] }));
     if (this.#rows.length > LONGEST) this.load();
   }
 
   /** Applies a rowcast.inbox event. */
   #apply(event) {
-    const { action, ids, up_to, version } = event;
-    if (action === "reload") return version <= this.#counts.version || this.load();
+    const { action, ids, version } = event;
+    if (action === "reload") return version <= this.#list.version || this.load();
     if (action === "delete") this.#remove(ids);
     else if (action in EFFECTS) {
       const covered = ids ?? this.#covered(event);
@@ -243,8 +249,8 @@ export class RowcastInbox extends EventTarget {
    * cursor is one that the list has had. */
   #covered({ action, up_to, version }) {
     const all = [...this.#rows, ...this.#waiting];
-    if (all.every((row) => row.version >= version)) return [];
-    const op = [...this.#ops, ...this.#done].find((op) => op.action === action && op.all === up_to);
+    if (all.every((row) => isOld(row, action, version))) return [];
+    const op = [...this.#ops, ...this.#done].find((op) => op.action === action && op.all === up_to && !op.extended);
     return op?.ids ?? (up_to === this.#cursor ? this.#rows.map(({ id }) => id) : undefined);
   }
 
@@ -261,7 +267,12 @@ export class RowcastInbox extends EventTarget {
   }
 
   #set(ids, action, version) {
-    for (const row of [...this.#rows, ...this.#waiting]) if (ids.has(row.id) && version > row.version) Object.assign(row, EFFECTS[action], { version });
+    for (const row of [...this.#rows, ...this.#waiting]) {
+      if (!ids.has(row.id)) continue;
+      for (const [field, value] of Object.entries(EFFECTS[action])) {
+        if (version > row.versions[field]) [row[field], row.versions[field]] = [value, version];
+      }
+    }
   }
 
   /** Takes the counts of an event or an answer. It may count rows that have not arrived yet, or miss some that have. */
@@ -288,7 +299,7 @@ export class RowcastInbox extends EventTarget {
   /** Returns rows as they are after the operations that have no answer. */
   #shown(rows) {
     return rows.map((row) => {
-      const shown = { ...row };
+      const { versions, ...shown } = row;
       for (const { ids, action } of this.#ops) if (ids.has(row.id)) Object.assign(shown, EFFECTS[action]);
       return shown;
     });
@@ -392,6 +403,7 @@ export class RowcastInbox extends EventTarget {
     if (answer) {
       this.#set(op.ids, op.action, answer.version);
       this.#setCounts(answer);
+      if (op.all !== undefined && op.extended && answer.version > this.#list.version) this.load();
       this.#done = [...this.#done, Object.assign(op, { undo: answer.undo, version: answer.version })].slice(-DONE);
     }
     this.#changed();
@@ -407,8 +419,10 @@ export class RowcastInbox extends EventTarget {
     this.#changed();
     try {
       const answer = await this.#request("POST", "/undo", { undo: op.undo });
-      if (answer.undone && op.all === undefined) for (const id of op.ids) if (this.#find(id)?.version === op.version) this.#set(new Set([id]), overlay.action, answer.version);
-      if (answer.undone && op.all !== undefined && answer.version > this.#counts.version) this.load();
+      const field = op.action === "read" ? "read" : "archived";
+      const same = [...op.ids].filter((id) => this.#find(id)?.versions[field] === op.version); // the hub skips rows that have changed since
+      if (answer.undone && op.all === undefined) this.#set(new Set(same), overlay.action, answer.version);
+      if (answer.undone && op.all !== undefined && answer.version > this.#list.version) this.load();
       this.#setCounts(answer);
       return answer.undone;
     } catch (error) {
@@ -424,23 +438,24 @@ export class RowcastInbox extends EventTarget {
   /** Loads the next page. */
   loadMore() {
     if (!this.hasMore) return Promise.resolve(true);
-    return (this.#paging ??= this.#nextPage(this.#run));
+    return (this.#paging ??= this.#nextPage(this.#list));
   }
 
-  async #nextPage(run) {
+  async #nextPage(list) {
     try {
       let page;
       do page = await this.#request("GET", "", { limit: this.#options.limit ?? 20, before: this.#before });
-      while (run === this.#run && page.version < this.#counts.version); // changes have overtaken the page
-      if (run !== this.#run) return false;
+      while (list === this.#list && page.version < this.#counts.version); // changes have overtaken the page
+      if (list !== this.#list) return false;
       this.#rows.push(...page.items.filter(({ id }) => !this.#find(id) && !this.#deleted.has(id)).map((item) => this.#row(item, page.version)));
       this.#before = page.before;
+      for (const op of this.#ops) op.extended = true; // "all" may contain rows of the page
       return true;
     } catch (error) {
-      if (run === this.#run) this.dispatchEvent(Object.assign(new Event("error"), { error, action: "list" }));
+      if (list === this.#list) this.dispatchEvent(Object.assign(new Event("error"), { error, action: "list" }));
       return false;
     } finally {
-      if (run === this.#run) {
+      if (list === this.#list) {
         this.#paging = undefined;
         this.#changed();
       }
