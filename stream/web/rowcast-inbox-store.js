@@ -250,7 +250,7 @@ export class RowcastInbox extends EventTarget {
   #covered({ action, up_to, version }) {
     const all = [...this.#rows, ...this.#waiting];
     if (all.every((row) => isOld(row, action, version))) return [];
-    const op = [...this.#ops, ...this.#done].find((op) => op.action === action && op.all === up_to && !op.extended);
+    const op = [...this.#ops, ...this.#done].find((op) => op.action === action && op.all === up_to && !op.extended && (op.version ?? version) === version);
     return op?.ids ?? (up_to === this.#cursor ? this.#rows.map(({ id }) => id) : undefined);
   }
 
