@@ -219,6 +219,7 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
   #key;
   #page; // ends the listeners
   #parts = /** @type {Record<string, any>} */ ({});
+  #isOpen = false; // the panel is open, or is about to open
   #items = new Map(); // the nodes of the rows, by id
   #visible = new Map(); // the timers of the rows that may become seen
   #observer;
@@ -237,7 +238,7 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
 
   /** Whether the list is shown. */
   get open() {
-    return !!this.#store && (this.#inline || this.#parts.panel.matches(":popover-open"));
+    return !!this.#store && (this.#inline || this.#isOpen);
   }
 
   set open(open) {
@@ -336,7 +337,13 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
     p.bell = h("button", { part: "bell", type: "button", hidden: this.#inline, popoverTargetElement: p.panel, "aria-haspopup": "dialog", "aria-expanded": "false" }, h("slot", { name: "bell" }, icon("bell")), p.badge);
     p.scroll = h("div", { part: "scroll", onscroll: () => this.#hold() }, p.fresh, p.list, p.state, p.more);
     p.panel.append(h("header", { part: "header" }, h("h2", { part: "title", textContent: this.#text("title") }), p.all, this.#button("close", "icon close", () => p.panel.hidePopover(), "close")), p.note, p.scroll, h("slot", { name: "footer" }));
-    p.panel.addEventListener("beforetoggle", ({ newState }) => newState === "open" && this.#place());
+    this.#isOpen = false;
+    p.panel.addEventListener("beforetoggle", ({ newState }) => {
+      this.#isOpen = newState === "open";
+      if (!this.#isOpen) return;
+      this.#place();
+      this.#update();
+    });
     p.panel.addEventListener("toggle", ({ newState }) => this.#toggled(newState === "open"));
     p.panel.onkeydown = (event) => this.#press(event);
     p.list.addEventListener("focusin", () => this.#hold());
