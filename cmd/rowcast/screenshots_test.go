@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,20 +16,23 @@ const screenshotsVariable = "TEST_ROWCAST_SCREENSHOTS"
 // testScreenshots writes screenshots of the demo, for people to look at. Without the variable, it only checks that the
 // pages can be shown.
 func testScreenshots(t *testing.T, u *demoUser) {
-	u.execute(
-		insertFor("'alice'", "Welcome to the team, Alice"),
-		insertFor("'*'", "Maintenance tonight at 22:00"),
-		`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('bob', 'notify', '{"title": "Alice mentioned you", "body": "Can you look at the new invoices before Friday?", "url": "/#invoices"}')`,
-		`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '{"title": "Bob commented on your proposal", "body": "Looks good to me. I would only change the title of the second section, because it repeats the first.", "url": "/#proposal"}')`,
-		insertFor("'alice'", "Carol liked your post"),
-		`INSERT INTO rowcast_demo.orders (customer, product) VALUES ('alice', 'a bicycle'), ('bob', 'a lamp')`,
-	)
+	insert := func(recipient, age, data string) {
+		u.execute(fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('%s', 'notify', '%s', now() - interval '%s')`, recipient, data, age))
+	}
+	insert("alice", "9 days", `{"msg": "Welcome to the team, Alice"}`)
+	insert("*", "1 day", `{"msg": "Maintenance tonight at 22:00"}`)
+	insert("bob", "5 hours", `{"title": "Alice mentioned you", "body": "Can you look at the new invoices before Friday?", "url": "/#invoices"}`)
+	insert("alice", "40 minutes", `{"title": "Bob commented on your proposal", "body": "Looks good to me. I would only change the title of the second section, because it repeats the first.", "url": "/#proposal"}`)
+	insert("alice", "3 minutes", `{"msg": "Carol liked your post"}`)
+	u.execute(`INSERT INTO rowcast_demo.orders (customer, product) VALUES ('alice', 'a bicycle'), ('bob', 'a lamp')`)
 	p := u.open()
 	awaitTitles(p, "alice", "You ordered a bicycle", "Carol liked your post", "Bob commented on your proposal", "Maintenance tonight at 22:00", "Welcome to the team, Alice")
 	value[bool](p, `store("alice").read([...store("alice").items.slice(2)].map(({ id }) => id)), true`)
 	p.await(`store("alice").unreadCount === 2`)
 	u.execute(insertFor("'bob'", "Dave shared a folder with you"))
 	p.await(`store("bob").items.length === 4`)
+	p.do(chromedp.EmulateViewport(1200, 760))
+	u.shoot(p, "readme")
 	desktop, phone := chromedp.EmulateViewport(1200, 900, chromedp.EmulateScale(2)), chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile)
 	dark := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}}
 	p.do(desktop)
@@ -57,7 +61,8 @@ func (u *demoUser) shoot(p page, name string) {
 	if dir == "" {
 		return
 	}
-	p.await(`document.getAnimations().every((animation) => animation.playState !== "running")`)
+	value[bool](p, `window.framed = false, requestAnimationFrame(() => requestAnimationFrame(() => { framed = true; })), true`)
+	p.await(`framed && document.getAnimations().every((animation) => animation.playState !== "running")`)
 	image, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, name+".png"), image, 0o600)
