@@ -3,6 +3,7 @@ package listener_test
 import (
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -114,4 +115,40 @@ func TestCursorsAgree(t *testing.T) {
 	exec(t, conn, "DELETE FROM rowcast.notifications")
 	insert(t, conn, "3")
 	same("a row after the deletion of all rows")
+}
+
+// rowcast.cursor_snapshot() of the inbox reads the text of a cursor as Parse does.
+func TestCursorSnapshotAgrees(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, dbtest.Inbox(t))
+	epoch, err := cursor.ParseTag(one[string](t, conn, "SELECT rowcast.epoch_tag()"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		c := cursor.Cursor{Xmax: 3 + rand.Uint64N(500), Epoch: epoch, Anchor: cursor.Anchor{ID: rand.Int64N(100)}}
+		running := map[uint64]bool{}
+		for range rand.N(1 << rand.N(6)) {
+			running[3+rand.Uint64N(c.Xmax)] = true
+		}
+		for xid := range running {
+			if xid < c.Xmax {
+				c.Xip = append(c.Xip, xid)
+			}
+		}
+		slices.Sort(c.Xip)
+		if xid := 3 + rand.Uint64N(c.Xmax-2); rand.N(2) == 0 && !slices.Contains(c.Xip, xid) {
+			c.Xid, c.ID = xid, 1+rand.Int64N(1<<62)
+		}
+		for xid := uint64(3); xid < c.Xmax+2; xid++ {
+			for _, id := range []int64{1, c.ID, c.ID + 1} {
+				const seen = `SELECT pg_visible_in_snapshot($2::text::xid8, seen) OR coalesce(xid = $2::text::xid8 AND id >= $3, false) FROM rowcast.cursor_snapshot($1)`
+				if xid%7 == 0 || xid == c.Xid || slices.Contains(c.Xip, xid) || xid+3 > c.Xmax {
+					if got := one[bool](t, conn, seen, c.String(), strconv.FormatUint(xid, 10), id); got != c.Seen(xid, id) {
+						t.Fatalf("%v: row %d of transaction %d: got seen %v, want %v", c, id, xid, got, !got)
+					}
+				}
+			}
+		}
+	}
 }

@@ -155,7 +155,11 @@ func TestInboxStatementsAreLimited(t *testing.T) {
 	db := connect(t, dsn)
 	exec(t, db, "BEGIN")
 	exec(t, db, "SELECT rowcast.inbox_mark('alice', 'read', up_to => rowcast.cursor()), 1")
+	began := time.Now()
 	_, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, "")
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the statement took %v, want about half a second", took)
+	}
 	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Code != "57014" {
 		t.Errorf("got %v while the user is locked, want query_canceled", err)
 	}

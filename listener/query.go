@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -237,11 +238,9 @@ func (r *reader) readRow(values [][]byte) (row row, whole bool, err error) {
 	if err := row.setID(values[colID]); err != nil {
 		return row, false, err
 	}
-	createdAt, err := parseTime(values[colCreatedAt])
-	if err != nil {
-		return row, false, fmt.Errorf("read the column created_at of rowcast.notifications: %w", err)
+	if err := row.setCreatedAt(values[colCreatedAt]); err != nil {
+		return row, false, err
 	}
-	row.Tag = cursor.AnchorTag(row.ID, createdAt)
 	if row.misplaced {
 		r.unreadable(row.ID, "", unreadableInvalid)
 		return row, true, nil
@@ -270,18 +269,31 @@ func (r *row) setID(digits []byte) (err error) {
 	return nil
 }
 
-// parseTime reads a timestamptz in the form of the queries. NULL and infinity are read as 2000-01-01, as
-// rowcast.anchor_tag does. The table refuses both, unless it was altered.
-func parseTime(digits []byte) (int64, error) {
-	if digits == nil {
-		return 0, nil
+// setCreatedAt sets CreatedAt and the anchor tag from a timestamptz in the form of the queries. NULL and infinity leave
+// CreatedAt zero, and count as 2000-01-01 for the tag, as in rowcast.anchor_tag. The table refuses both, unless it was
+// altered.
+func (r *row) setCreatedAt(digits []byte) error {
+	var micros int64 // since 2000
+	if digits != nil {
+		bits, err := strconv.ParseUint(string(digits), 16, 64)
+		if err != nil {
+			return fmt.Errorf("read the column created_at of rowcast.notifications: %w", err)
+		}
+		if micros = int64(bits); micros == math.MaxInt64 || micros == math.MinInt64 {
+			micros = 0
+		} else {
+			r.CreatedAt = timeOf(micros)
+		}
 	}
-	bits, err := strconv.ParseUint(string(digits), 16, 64)
-	micros := int64(bits)
-	if micros == math.MaxInt64 || micros == math.MinInt64 {
-		micros = 0
-	}
-	return micros, err
+	r.Tag = cursor.AnchorTag(r.ID, micros)
+	return nil
+}
+
+// timeOf returns the time that is a number of microseconds after the beginning of 2000. time.UnixMicro would overflow for
+// the last times that PostgreSQL can store.
+func timeOf(micros int64) time.Time {
+	const from1970To2000, second = 946_684_800, 1_000_000
+	return time.Unix(from1970To2000+micros/second, micros%second*1000).UTC()
 }
 
 func (r *row) setData(data []byte, size, limit int64) {

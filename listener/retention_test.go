@@ -376,3 +376,32 @@ func TestRetentionBeginsAnewAfterAFailover(t *testing.T) {
 		}
 	}
 }
+
+// Retention removes the state of the inbox with the rows, and tells no stream.
+func TestRetentionOfTheInbox(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	conn := connect(t, dsn)
+	exec(t, conn, `INSERT INTO rowcast.notifications (recipient, data, created_at) SELECT 'alice', '1', now() - interval '1 hour' FROM generate_series(1, 5)`)
+	exec(t, conn, "SELECT rowcast.inbox_mark('alice', 'seen', ids => ARRAY(SELECT id FROM rowcast.notifications))")
+	r := newRetention(t, dsn, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	deadline := time.After(patience)
+	for r.Deleted.Load() < 5 {
+		select {
+		case <-deadline:
+			t.Fatalf("waited for the deletion of 5 rows, got %d", r.Deleted.Load())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	cancel()
+	if err := receive(t, "the end of Run", done); err != nil {
+		t.Error(err)
+	}
+	const left = "SELECT concat((SELECT count(*) FROM rowcast.inbox_states), ' ', string_agg(data ->> 'action', ' ')) FROM rowcast.notifications"
+	if got := one[string](t, conn, left); got != "0 seen" {
+		t.Errorf("got %s, want no states and only the event of the action", got)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -87,3 +88,39 @@ func CheckInbox(ctx context.Context, db querier) error {
 	}
 	return nil
 }
+
+// adoptInbox corrects the snapshots of the inbox if they have transaction numbers of another server: those of all users
+// if the numbers of restored rows will become 1, or otherwise those that are ahead of this server. A snapshot of the other
+// server could contain rows that this server inserts later. Rows for a user that were unread stay unread. All other
+// restored rows count as seen and, if the user has ever marked all as read, as read. "All" is no longer archived.
+func adoptInbox(ctx context.Context, tx pgx.Tx, isRestored bool) error {
+	version, err := InstalledInbox(ctx, tx)
+	if err != nil || version == 0 {
+		return err
+	}
+	for _, statement := range []string{keepUnread, forgetSnapshots, "DELETE FROM rowcast.inbox_changes"} {
+		if !isRestored {
+			statement = strings.ReplaceAll(statement, "/* users */", "AND greatest(pg_snapshot_xmax(u.visited), pg_snapshot_xmax(u.seen),"+
+				" pg_snapshot_xmax(u.read), pg_snapshot_xmax(u.archived)) > pg_snapshot_xmax(pg_current_snapshot())")
+		}
+		if _, err := tx.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("correct the inbox: %w", err)
+		}
+	}
+	return nil
+}
+
+const (
+	// keepUnread marks rows as unread one by one.
+	keepUnread = `INSERT INTO rowcast.inbox_states AS old (recipient, id, read, read_version)
+		SELECT u.recipient, n.id, false, u.version + 1 FROM rowcast.inbox_users u JOIN rowcast.notifications n ON n.recipient = u.recipient
+			LEFT JOIN rowcast.inbox_states s ON s.recipient = u.recipient AND s.id = n.id
+			WHERE NOT rowcast.inbox_is_read(s.read, s.read_version, false, n.xid, u.read, u.read_version, u.visited) /* users */
+		ON CONFLICT (recipient, id) DO UPDATE SET read = false, read_version = excluded.read_version`
+
+	// forgetSnapshots replaces snapshots by one that contains the restored rows, whose number is 1, and no row of this
+	// server. 1:1: contains nothing.
+	forgetSnapshots = `UPDATE rowcast.inbox_users u SET version = version + 1, visited = '3:3:', archived = '1:1:',
+		seen = CASE seen::text WHEN '1:1:' THEN seen ELSE '3:3:' END, read = CASE read::text WHEN '1:1:' THEN read ELSE '3:3:' END
+		WHERE true /* users */`
+)

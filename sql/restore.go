@@ -116,6 +116,9 @@ func adopt(ctx context.Context, tx pgx.Tx) error {
 	if err := tx.QueryRow(ctx, "SELECT "+moved+", ("+restored+")").Scan(&isMoved, &isRestored); err != nil || !isMoved {
 		return err
 	}
+	if err := adoptInbox(ctx, tx, isRestored); err != nil {
+		return err
+	}
 	if isRestored {
 		markExisting := "UPDATE rowcast.notifications SET xid = '1' WHERE xid >= '3' AND (xid < " + since + "::text::xid8 OR " + early + ")"
 		if err := updateRows(ctx, tx, markExisting); err != nil {

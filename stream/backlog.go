@@ -41,7 +41,7 @@ const writeSize = 32 << 10
 func (b *backlog) length(i int) int {
 	f := b.frames[i]
 	if i < b.replayed {
-		return f.length() - f.idLength + b.maxIDLength
+		return f.lengthWithID(b.maxIDLength)
 	}
 	return f.length()
 }
@@ -89,7 +89,7 @@ func (b *backlog) take(buffer []byte) chunk {
 		if i < b.replayed {
 			next = f.appendWithID(next.bytes, b.replay.After(f.row))
 		} else {
-			next = chunk{append(next.bytes, f.live...), f.large}
+			next = f.appendLive(next.bytes)
 		}
 		taken++
 		if next.large != nil {

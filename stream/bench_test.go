@@ -19,6 +19,7 @@ import (
 func BenchmarkEncode(b *testing.B) {
 	f := newFeed(b)
 	e := f.event(start.Xmax, "alice", "notify", `{"msg": "Bob liked your post", "post": 1234567}`)
+	e.CreatedAt = time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
 		f.hub.Publish(feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor})

@@ -133,6 +133,19 @@ func (c *client) line() string {
 	return line
 }
 
+// skipBeats reads the heartbeats that come before an event without a name, whose first line has not been read.
+func (c *client) skipBeats() {
+	c.Helper()
+	const beat = "event: rowcast.beat\n"
+	for {
+		if next, err := c.body.Peek(len(beat)); err != nil || string(next) != beat {
+			return
+		}
+		for c.line() != "\n" {
+		}
+	}
+}
+
 // expect reads the next bytes, which must be equal to want.
 func (c *client) expect(want string) {
 	c.Helper()
@@ -159,10 +172,13 @@ func (c *client) expectRun(b byte, n int) {
 	}
 }
 
-// event returns the next event.
+// event returns the next event other than rowcast.void, with which every stream begins.
 func (c *client) event() sse.Event {
 	c.Helper()
 	e, err, ok := c.next()
+	if ok && e.Name == "rowcast.void" {
+		e, err, ok = c.next()
+	}
 	if err != nil || !ok {
 		c.Fatalf("got no event after the id %s (error: %v), want one", c.decoder.LastID, err)
 	}

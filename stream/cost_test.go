@@ -71,7 +71,7 @@ func BenchmarkDelivery(b *testing.B) {
 	startClients(b, f, clients)
 	e := f.event(start.Xmax, everyone, "notify", `{"msg": "maintenance at 22:00"}`)
 	batch := feed.Batch{Rows: []feed.Row{e}, Cursor: e.Cursor}
-	frame := []byte("id: " + e.Cursor.String() + "\nevent: notify\ndata: {\"msg\": \"maintenance at 22:00\"}\n\n")
+	frame := []byte("event: notify\ndata: {\"msg\": \"maintenance at 22:00\"}\nid: " + e.Cursor.String() + "\n\n")
 	var descriptors []int
 	for _, raw := range k.conns {
 		_ = raw.Control(func(fd uintptr) { descriptors = append(descriptors, int(fd)) })

@@ -36,51 +36,45 @@ type frame struct {
 	row       cursor.Row
 	recipient string
 	cursor    cursor.Cursor
-	live      []byte       // the block as live streams receive it, or its beginning if large is set
-	large     []byte       // the data of a large event, which is not copied; sse.BlockEnd follows it
-	idLength  int          // the length of the id field in live; the bytes after it are the same for all streams
+	live      []byte       // the block as live streams receive it, without the bytes of large
+	large     []byte       // the data of a large event, which is not copied; nil for other events
+	head      int          // the length of what comes before large in live
+	common    int          // the length of what comes before the id field in live; these bytes are the same for all streams
 	listed    int          // the bytes of the cursor's list of transactions that are counted for this frame (see memory.share)
 	holders   atomic.Int32 // the number of backlogs and writes that hold the frame
 }
 
-// A chunk is what is written to a stream in one step.
+// A chunk is what is written to a stream in one step: its three parts in order.
 type chunk struct {
 	bytes []byte
-	large []byte // the data of a large event, or nil; it and sse.BlockEnd come after bytes
+	large []byte // the data of a large event, or nil
+	end   []byte // the end of the block of large, or nil
 }
 
-func (c chunk) length() int {
-	if c.large == nil {
-		return len(c.bytes)
-	}
-	return len(c.bytes) + len(c.large) + len(sse.BlockEnd)
-}
-
-// blockEnd is shared by all writes.
-var blockEnd = []byte(sse.BlockEnd)
+func (c chunk) length() int { return len(c.bytes) + len(c.large) + len(c.end) }
 
 // parts returns the slices to write, in order.
-func (c chunk) parts() [][]byte {
-	if c.large == nil {
-		return [][]byte{c.bytes}
-	}
-	return [][]byte{c.bytes, c.large, blockEnd}
-}
+func (c chunk) parts() [][]byte { return [][]byte{c.bytes, c.large, c.end} }
 
 // encode returns the frame of a row.
 func encode(r *feed.Row) *frame {
 	f := &frame{row: r.Row, recipient: r.Recipient, cursor: r.Cursor}
 	name, data := nameAndData(r)
-	block := sse.Block{Name: name, Data: data}
-	if len(data) > writeSize {
-		f.live = appendID(nil, r.Cursor)
-		f.idLength = len(f.live)
-		f.live, f.large = block.Split(f.live)
-		return f
+	block := sse.Block{Name: name, Time: r.CreatedAt, Data: data}
+	size := 96 + len(name.String()) + len(data) // enough for most cursors
+	if !r.CreatedAt.IsZero() {
+		size += len("time: 1764383642123\n")
 	}
-	f.live = appendID(make([]byte, 0, 96+len(name.String())+len(data)), r.Cursor)
-	f.idLength = len(f.live)
-	f.live = block.Append(f.live)
+	if len(data) > writeSize {
+		if f.live, f.large = block.Split(nil); f.large != nil {
+			f.head = len(f.live)
+			f.live = append(f.live, '\n')
+		}
+	} else {
+		f.live = block.AppendFields(make([]byte, 0, size))
+	}
+	f.common = len(f.live)
+	f.live = endBlock(f.live, &r.Cursor)
 	return f
 }
 
@@ -104,12 +98,18 @@ func nameAndData(r *feed.Row) (sse.Name, []byte) {
 
 // note returns the frame of an event that belongs to no row: an event of the hub or a NOTIFY message.
 func note(name sse.Name, id *cursor.Cursor, data []byte) *frame {
-	f := &frame{}
-	if id != nil {
-		f.live = appendID(f.live, *id)
-	}
-	f.live = sse.Block{Name: name, Data: data}.Append(f.live)
+	f := &frame{live: sse.Block{Name: name, Data: data}.AppendFields(nil)}
+	f.common = len(f.live)
+	f.live = endBlock(f.live, id)
 	return f
+}
+
+// endBlock appends the end of a block: the id field, unless id is nil, and an empty line.
+func endBlock(b []byte, id *cursor.Cursor) []byte {
+	if id != nil {
+		b = appendID(b, *id)
+	}
+	return append(b, '\n')
 }
 
 // appendID appends a cursor as an id field. The text of a cursor contains no line break.
@@ -138,17 +138,35 @@ func (f *frame) trim() *frame {
 }
 
 // length returns the number of bytes that a live stream receives.
-func (f *frame) length() int { return chunk{f.live, f.large}.length() }
+func (f *frame) length() int { return len(f.live) + len(f.large) }
+
+// lengthWithID returns the number of bytes of the frame if its id field is idLength bytes long.
+func (f *frame) lengthWithID(idLength int) int {
+	return f.common + len(f.large) + idLength + len("\n")
+}
+
+// appendLive appends the frame to b as live streams receive it.
+func (f *frame) appendLive(b []byte) chunk { return f.cut(append(b, f.live...), len(b)) }
 
 // appendWithID appends the frame to b with the id that it has for one client that resumes.
 func (f *frame) appendWithID(b []byte, c cursor.Cursor) chunk {
-	return chunk{append(appendID(b, c), f.live[f.idLength:]...), f.large}
+	return f.cut(endBlock(append(b, f.live[:f.common]...), &c), len(b))
 }
 
-// lengthWithIDs returns the number of bytes of frames whose id fields are idLength bytes long.
+// cut returns the chunk whose bytes are in b, and in large. The block of the frame begins at index begin of b. A chunk
+// of a large event shares the memory of b between bytes and end.
+func (f *frame) cut(b []byte, begin int) chunk {
+	if f.large == nil {
+		return chunk{bytes: b}
+	}
+	at := begin + f.head
+	return chunk{b[:at], f.large, b[at:]}
+}
+
+// lengthWithIDs returns the number of bytes that the frames would have if each id field had idLength bytes.
 func lengthWithIDs(frames []*frame, idLength int) (n int) {
 	for _, f := range frames {
-		n += f.length() - f.idLength + idLength
+		n += f.lengthWithID(idLength)
 	}
 	return n
 }
@@ -174,7 +192,7 @@ type run struct {
 
 // newRun joins frames. A frame of a large event must be the only one.
 func newRun(frames ...*frame) *run {
-	r := &run{frames: frames, chunk: chunk{frames[0].live, frames[0].large}}
+	r := &run{frames: frames, chunk: frames[0].cut(frames[0].live, 0)}
 	if len(frames) == 1 {
 		return r
 	}

@@ -57,7 +57,7 @@ func (h *Hub) Leases() int {
 func (h *Hub) Connect(live bool, recipients ...string) (leave func()) {
 	grant := Grant{Groups: recipients}
 	s := newSubscriber(h, grant, nil)
-	if refused, _ := h.admit(s, grant); refused != nil {
+	if refused, _ := h.admit(s, grant, true); refused != nil {
 		panic("refused")
 	}
 	if live {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -49,6 +50,8 @@ func FuzzServe(f *testing.F) {
 	f.Add("\r\nid: 1\n\ndata: x", "last_event_id=1&last_event_id=2", "\xff", "\x00")
 	f.Add("", "last_event_id="+start.String(), "\u2028", "\ufeff")
 	f.Add("", "last_event_id=%0d%0a;%zz&last_event_id=1-2", "<", "</script>")
+	f.Add("", "lastEventId=x&lastEventID="+start.String()+"&last_event_id=", "a", "b")
+	f.Add("", "last_event_id="+start.String()+"&x=%zz&lastEventId=%zz", "a", "b")
 	f.Add("9-0-9223372036854775807-.v_________v-5be3b1f2-00000000", "", "a", "b")
 	f.Add("", "", "alice", "*")
 	hub := newFeed(f).hub
@@ -65,6 +68,7 @@ func FuzzServe(f *testing.F) {
 		w := &helloOnly{header: http.Header{}, leave: leave}
 		hub.Serve(w, request, stream.Grant{User: user, Groups: []string{group}})
 
+		wantWholeBlocks(t, w.body.String())
 		var names []string
 		var hello sse.Event
 		for e, err := range sse.Events(&w.body) {
@@ -75,8 +79,8 @@ func FuzzServe(f *testing.F) {
 				hello = e
 			}
 		}
-		want := []string{"rowcast.hello"}
-		text := cmp.Or(header, request.URL.Query().Get("last_event_id"))
+		want := []string{"rowcast.void", "rowcast.hello"}
+		text := cmp.Or(header, lastInQuery(query))
 		c, err := cursor.Parse(text)
 		valid := err == nil && start.Covers(c)
 		c.Epoch = start.Epoch // the hub converts a cursor of another epoch, because the Source says that it is valid
@@ -92,6 +96,24 @@ func FuzzServe(f *testing.F) {
 		}
 		checkRecipients(t, hello.Data, user, group)
 	})
+}
+
+// lastInQuery returns the last value of a parameter for the cursor. It returns "unreadable", which is no cursor, for a
+// value that cannot be decoded.
+func lastInQuery(query string) (last string) {
+	for parameter := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(parameter, "=")
+		name, nameErr := url.QueryUnescape(name)
+		if nameErr != nil || name != "last_event_id" && name != "lastEventId" && name != "lastEventID" {
+			continue
+		}
+		text, err := url.QueryUnescape(value)
+		if err != nil {
+			text = "unreadable"
+		}
+		last = cmp.Or(text, last)
+	}
+	return last
 }
 
 // checkRecipients checks that the data of rowcast.hello names the recipients that were given, except feed.Everyone.

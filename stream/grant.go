@@ -12,7 +12,8 @@ import (
 // A Grant describes which events a stream receives, and until when. A stream with the zero Grant receives only the
 // events for everyone, and does not expire. If a stream is still joining when it must end, it receives no rowcast.bye.
 type Grant struct {
-	// User is the recipient that identifies the stream's user. Empty means no particular user.
+	// User is the recipient that identifies the stream's user. Empty means no particular user. No recipient of a grant may
+	// begin with "rowcast." ([feed.CheckIdentity]): its stream would receive what changes in the inbox of another user.
 	User string
 	// Groups are further recipients whose events the stream receives.
 	Groups []string

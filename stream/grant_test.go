@@ -55,9 +55,10 @@ func wantEnd(t *testing.T, f *fakeFeed, r *recorder, at time.Duration) {
 		t.Fatalf("the stream is still open two ticks after %v, want its end", at)
 	}
 	last := r.writes[len(r.writes)-1].text
-	want := "id: " + f.now.String() + "\nevent: rowcast.beat\ndata: {\"behind\": "
-	if !strings.HasPrefix(last, "retry: ") || !strings.Contains(last, want) {
-		t.Errorf("the last write is %q, want one that begins with a retry field and contains %q", last, want)
+	const want = "event: rowcast.beat\ndata: {\"behind\": "
+	end := "}\nid: " + f.now.String() + "\n\n"
+	if !strings.HasPrefix(last, "retry: ") || !strings.Contains(last, want) || !strings.HasSuffix(last, end) {
+		t.Errorf("the last write is %q, want one that begins with a retry field, contains %q and ends with %q", last, want, end)
 	}
 	if got := f.hub.Stats.Streams.Load(); got != 0 {
 		t.Errorf("%d streams are left, want none", got)

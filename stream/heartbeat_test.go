@@ -97,9 +97,10 @@ func TestContentsOfAHeartbeat(t *testing.T) {
 				t.Errorf("got %v, want %v", got, want)
 			}
 		}
-		want := "id: " + f.now.String() + "\nevent: rowcast.beat\ndata: {\"behind\": "
-		if got := r.writes[len(r.writes)-1].text; !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "}\n\n") {
-			t.Errorf("the last write is %q, want one that begins with %q and ends with %q", got, want, "}\n\n")
+		const want = "event: rowcast.beat\ndata: {\"behind\": "
+		end := "}\nid: " + f.now.String() + "\n\n"
+		if got := r.writes[len(r.writes)-1].text; !strings.HasPrefix(got, want) || !strings.HasSuffix(got, end) {
+			t.Errorf("the last write is %q, want one that begins with %q and ends with %q", got, want, end)
 		}
 		if got := f.hub.Behind(); got != time.Since(published) {
 			t.Errorf("Behind is %v, want %v", got, time.Since(published))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"runtime"
 	"slices"
 	"sync"
@@ -34,6 +35,10 @@ type Hub struct {
 	// Retry is the mean time that clients wait before they reconnect. Each client is sent a random time from half of
 	// Retry to one and a half times Retry. Default 3 s.
 	Retry time.Duration
+
+	// UnavailableStatus is the HTTP status of "retry later". An EventSource reconnects only after 200. Any other status
+	// is for a proxy that then tries another Hub, and that answers 200 itself if no Hub is left. Default 200.
+	UnavailableStatus int
 
 	// Drain is the time over which the streams are ended when the Hub stops. Default 3 s.
 	Drain time.Duration
@@ -125,6 +130,7 @@ func (h *Hub) init() {
 	h.once.Do(func() {
 		setDefault(&h.Heartbeat, 15*time.Second)
 		setDefault(&h.Retry, 3*time.Second)
+		setDefault(&h.UnavailableStatus, http.StatusOK)
 		setDefault(&h.Drain, 3*time.Second)
 		setDefault(&h.Backlog, 1<<20)
 		setDefault(&h.Memory, 64<<20)
@@ -310,8 +316,8 @@ func (h *Hub) hello(c *cursor.Cursor, recipients []string) []byte {
 		panic(err) // strings and a number can be encoded
 	}
 	// WebKit keeps the beginning of an event that was cut off, and adds it to the first block of the next stream.
-	// rowcast.void serves as this block. It has no data, so clients ignore it.
-	b := note(eventVoid, c, nil).live
+	// rowcast.void serves as this block. Its data is JSON, because some clients parse the data of every event.
+	b := note(eventVoid, c, []byte("{}")).live
 	b = sse.AppendRetry(b, jitter(h.Retry))
 	return append(b, note(eventHello, c, data).live...)
 }

@@ -188,7 +188,7 @@ func (j *joining) replayFrames(frames []*frame, steps *cursor.Steps) (cursor.Cur
 	}
 	n, bytes, idLength := 0, 0, maxIDLength(steps)
 	for n < len(frames) {
-		if bytes += lengthWithIDs(frames[n:n+1], idLength); n > 0 && bytes > j.Backlog {
+		if bytes += frames[n].lengthWithID(idLength); n > 0 && bytes > j.Backlog {
 			break
 		}
 		n++

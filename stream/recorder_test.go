@@ -99,6 +99,7 @@ func (r *recorder) awaitEnd(t *testing.T) {
 	t.Helper()
 	select {
 	case <-r.done:
+		wantWholeBlocks(t, r.text())
 	case <-time.After(time.Hour):
 		t.Errorf("the stream is still open after an hour, want its end; it was sent %q", r.text())
 	}
@@ -141,13 +142,13 @@ func (r *recorder) text() string {
 	return all.String()
 }
 
-// events returns all events except rowcast.hello.
+// events returns all events except rowcast.void and rowcast.hello.
 func (r *recorder) events() (events []sse.Event) {
 	for e, err := range sse.Events(strings.NewReader(r.text())) {
 		if err != nil {
 			panic(err) // reading from a string does not fail
 		}
-		if e.Name != "rowcast.hello" {
+		if e.Name != "rowcast.void" && e.Name != "rowcast.hello" {
 			events = append(events, e)
 		}
 	}

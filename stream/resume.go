@@ -1,10 +1,11 @@
 package stream
 
 import (
-	"cmp"
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/failures"
@@ -21,11 +22,40 @@ type clientCursor struct {
 // with 1,000 transactions in flight has fewer than 7,500 bytes (TestLongest in package cursor).
 const maxCursor = 16 << 10
 
+// clientCursorOf returns the cursor of a request. The last header Last-Event-ID that is not empty has priority, because an
+// EventSource that reconnects sends it together with the query of its first request.
 func clientCursorOf(r *http.Request) clientCursor {
-	text := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("last_event_id"))
-	if text == "" {
-		return clientCursor{}
+	for _, text := range slices.Backward(r.Header.Values("Last-Event-ID")) {
+		if text != "" {
+			return parseClientCursor(text)
+		}
 	}
+	return cursorInQuery(r.URL.RawQuery)
+}
+
+// cursorParameters are the names of the query parameter for the cursor. The last two are the defaults of widely used
+// libraries that replace EventSource.
+var cursorParameters = []string{"last_event_id", "lastEventId", "lastEventID"}
+
+// cursorInQuery returns the cursor of the last parameter that is one of cursorParameters and has a value. It is
+// malformed if the value cannot be decoded. url.ParseQuery would drop such a value, and the client would miss events
+// without notice.
+func cursorInQuery(query string) (c clientCursor) {
+	for parameter := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(parameter, "=")
+		if name, err := url.QueryUnescape(name); err != nil || !slices.Contains(cursorParameters, name) {
+			continue
+		}
+		if text, err := url.QueryUnescape(value); err != nil {
+			c = clientCursor{given: true, malformed: true}
+		} else if text != "" {
+			c = parseClientCursor(text)
+		}
+	}
+	return c
+}
+
+func parseClientCursor(text string) clientCursor {
 	if len(text) > maxCursor {
 		return clientCursor{given: true, malformed: true}
 	}

@@ -136,7 +136,7 @@ func (r *reader) once(site *site, ask request) (ended bool, err error) {
 		switch {
 		case err != nil:
 			return false, onlyTimeout(err)
-		case e.Name == "rowcast.hello" || e.Name == "rowcast.beat":
+		case e.Name == "rowcast.void" || e.Name == "rowcast.hello" || e.Name == "rowcast.beat":
 		case strings.HasPrefix(e.Name, "rowcast."):
 			return false, fmt.Errorf("got the event %s with the data %s, want only rows", e.Name, e.Data)
 		default:

@@ -1,12 +1,16 @@
 package stream_test
 
 import (
+	"context"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 	"time"
 
 	"rowcast/sql/dbtest"
+	"rowcast/stream"
 	"rowcast/stream/sse"
 )
 
@@ -186,22 +190,78 @@ func TestResumingFromAHeartbeat(t *testing.T) {
 	c.wantData(`"held open"`, `"while disconnected"`)
 }
 
-// Last-Event-ID has priority over last_event_id.
-func TestTheHeaderHasPriority(t *testing.T) {
+// Of several cursors in a request, the last header that is not empty applies. Without such a header, the last parameter
+// of the query applies, whatever its name is.
+func TestTheLastCursorCounts(t *testing.T) {
 	t.Parallel()
-	f := serveFeed(t)
-	first := f.publish(everyone, "message", "1")
-	second := f.publish(everyone, "message", "2")
+	f := newFeed(t)
+	first := f.publish(everyone, "message", "1").Cursor.String()
+	second := f.publish(everyone, "message", "2").Cursor.String()
 	f.publish(everyone, "message", "3")
-	c := open(t, f.site, request{header: second.Cursor.String(), query: first.Cursor.String()})
-	c.hello()
-	c.wantData("3")
-	c = open(t, f.site, request{query: first.Cursor.String()})
-	c.hello()
-	c.wantData("2", "3")
-	c = open(t, f.site, request{header: start.String(), query: "nonsense"})
-	c.hello()
-	c.wantData("1", "2", "3")
+	now := f.now.String()
+	const reset = "" // the id of rowcast.hello before rowcast.reset
+	for _, tt := range []struct {
+		headers []string
+		query   string
+		want    string
+	}{
+		{nil, "", now},
+		{nil, "last_event_id=" + first, first},
+		{nil, "lastEventId=" + first, first},
+		{nil, "lastEventID=" + first, first},
+		{nil, "last%5Fevent%5Fid=%37" + first[1:], first},
+		{nil, "last_event_id=" + first + "&last_event_id=" + second, second},
+		{nil, "lastEventId=" + second + "&x=1&last_event_id=" + first, first},
+		{nil, "last_event_id=" + first + "&lastEventID=" + second, second},
+		{nil, "last_event_id=" + first + "&lastEventId=&last_event_id", first},
+		{nil, "lasteventid=" + first, now}, // not one of the names
+		{[]string{second}, "last_event_id=" + first, second},
+		{[]string{first, second}, "", second},
+		{[]string{second, first, ""}, "last_event_id=x", first},
+		{[]string{""}, "last_event_id=" + first, first},
+		{[]string{first}, "last_event_id=x&lastEventId=%zz", first},
+		// A text that is not a cursor is never ignored.
+		{nil, "last_event_id=x", reset},
+		{nil, "last_event_id=" + first + "&lastEventId=x", reset},
+		{nil, "last_event_id=%zz", reset},
+		{nil, "last_event_id=" + first + "&lastEventId=%zz", reset},
+		{nil, "last_event_id=" + first + ";x=1", reset},
+		{nil, "last_event_id=%20", reset},
+		{[]string{first, "x"}, "", reset},
+		{[]string{"x"}, "last_event_id=" + first, reset},
+		{nil, "last_event_id=x&lastEventId=" + first, first},
+		{nil, "x=%zz&%zz=1&y;z=1&last_event_id=" + first, first},
+	} {
+		got, reason := beginning(t, f.hub, tt.headers, tt.query)
+		if got != tt.want || (tt.want == reset) != (reason == `{"reason": "malformed"}`) {
+			t.Errorf("headers %q and query %q: the stream begins at %q, and rowcast.reset has the data %q, want %q", tt.headers, tt.query, got, reason, tt.want)
+		}
+	}
+}
+
+// beginning opens a stream with the headers Last-Event-ID and the query. It returns the id of rowcast.hello, and the data
+// of rowcast.reset if the client is reset.
+func beginning(t *testing.T, hub *stream.Hub, headers []string, query string) (id, reset string) {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
+	r.ProtoMajor = 2 // over HTTP/2, Serve writes through w
+	r.Header["Last-Event-Id"], r.URL.RawQuery = headers, query
+	w := &helloOnly{header: http.Header{}, leave: leave}
+	hub.Serve(w, r, stream.Grant{})
+	for e, err := range sse.Events(&w.body) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e.Name {
+		case "rowcast.hello":
+			id = e.LastID
+		case "rowcast.reset":
+			reset = e.Data
+		}
+	}
+	return id, reset
 }
 
 // A stream that resumes from the result of rowcast.cursor() continues exactly where the snapshot of the calling

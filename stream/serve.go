@@ -17,19 +17,23 @@ import (
 // [Limits] by address use the request's RemoteAddr, with a port or without. Behind a proxy, the caller must put the
 // client's address there.
 //
-// The stream continues from the client's cursor, which is the Last-Event-ID header or else the last_event_id query
-// parameter. If the stream cannot continue from it, a rowcast.reset event says why. The status is always 200, because
-// an EventSource that receives any other status does not reconnect.
+// The stream continues from the client's cursor, which is the Last-Event-ID header, or else the query parameter
+// last_event_id, lastEventId or lastEventID. Of several values, the last one that is not empty applies. If the stream
+// cannot continue from the cursor, a rowcast.reset event says why. The status is 200, because an EventSource that
+// receives any other status does not reconnect. Only the status of "retry later" can be changed, see
+// [Hub.UnavailableStatus].
+//
+// The response to a HEAD request has the status and the headers of the response to GET, and no body. It opens no stream.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.init()
-	if r.Method == http.MethodHead { // the response to HEAD has no body
-		setHeaders(w.Header())
+	s := newSubscriber(h, grant, h.Limits.ownerOf(grant.User, r))
+	if refused, wait := h.admit(s, grant, r.Method != http.MethodHead); refused != nil {
+		refused.Add(1)
+		h.retryLater(w, wait)
 		return
 	}
-	s := newSubscriber(h, grant, h.Limits.ownerOf(grant.User, r))
-	if refused, wait := h.admit(s, grant); refused != nil {
-		refused.Add(1)
-		retryLater(w, wait)
+	if r.Method == http.MethodHead {
+		setHeaders(w.Header())
 		return
 	}
 	resume := clientCursorOf(r)
@@ -55,9 +59,9 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, grant Grant) {
 	h.watcher.Watch(conn, s)
 }
 
-// admit adds a stream. If the stream cannot be opened now, admit returns the counter of the reason and the mean time
-// after which the client retries.
-func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait time.Duration) {
+// admit adds a stream, or only checks whether the stream can be opened if add is false. If the stream cannot be opened
+// now, admit returns the counter of the reason and the mean time after which the client retries.
+func (h *Hub) admit(s *subscriber, grant Grant, add bool) (refused *atomic.Int64, wait time.Duration) {
 	st := h.state.Lock()
 	defer h.state.Unlock()
 	if !st.begun || st.stopping || st.disconnects.since(grant) {
@@ -65,6 +69,9 @@ func (h *Hub) admit(s *subscriber, grant Grant) (refused *atomic.Int64, wait tim
 	}
 	if refused := st.exceeded(s.owner); refused != nil {
 		return refused, 10 * h.Retry // the other streams may stay open for a while
+	}
+	if !add {
+		return nil, 0
 	}
 	st.roster.add(s)
 	st.counts.add(s.owner, 1)
@@ -102,17 +109,17 @@ func (h *Hub) logUnstreamed(err error) {
 }
 
 // RetryLater answers with an empty stream that says after which time the client must retry. It is for temporary
-// conditions, such as an authentication service that does not answer. The status is 200, because an EventSource does
-// not reconnect after any other status.
+// conditions, such as an authentication service that does not answer. The status is [Hub.UnavailableStatus].
 func (h *Hub) RetryLater(w http.ResponseWriter) {
 	h.init()
-	retryLater(w, 2*h.Retry)
+	h.retryLater(w, 2*h.Retry)
 }
 
-func retryLater(w http.ResponseWriter, wait time.Duration) {
+func (h *Hub) retryLater(w http.ResponseWriter, wait time.Duration) {
 	setHeaders(w.Header())
-	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(append(sse.AppendRetry(nil, jitter(wait)), '\n'))
+	w.WriteHeader(h.UnavailableStatus)
+	// No empty line follows, because some clients report an event with empty data for each empty line.
+	_, _ = w.Write(sse.AppendRetry(nil, jitter(wait)))
 }
 
 // setHeaders sets the content type, and headers that keep proxies from buffering, compressing or storing the stream.

@@ -63,7 +63,7 @@ func wantRetryLater(t *testing.T, c *client) {
 		t.Errorf("got %s, %v, want 200 and an event stream", c.response.Status, c.response.Header)
 	}
 	all, err := io.ReadAll(c.body)
-	if err != nil || !regexp.MustCompile(`^retry: [0-9]{4}\n\n$`).Match(all) {
+	if err != nil || !regexp.MustCompile(`^retry: [0-9]{4}\n$`).Match(all) {
 		t.Errorf("got %q, %v, want only a retry field", all, err)
 	}
 }
@@ -114,7 +114,7 @@ func TestStreamsEndSpreadOverDrain(t *testing.T) {
 		for _, r := range all {
 			r.awaitEnd(t)
 			beats := r.times("rowcast.beat")
-			if len(beats) != 1 || !strings.HasSuffix(r.text(), "}\n\n") {
+			if len(beats) != 1 || !strings.HasSuffix(r.text(), "}\nid: "+start.String()+"\n\n") {
 				t.Fatalf("got %q, want one heartbeat at the end", r.text())
 			}
 			ended[beats[0]]++
@@ -145,8 +145,8 @@ func TestStoppingSendsPendingEvents(t *testing.T) {
 		slow.awaitEnd(t)
 		free() // on a real connection, the write would have failed by now
 		dead.awaitEnd(t)
-		if got := fmt.Sprint(slow.events()); !strings.Contains(got, "message 1") || !strings.Contains(got, "message 2") ||
-			!strings.Contains(got, "message 2} {"+f.now.String()+" rowcast.beat") {
+		got := slow.events()
+		if len(got) != 3 || got[0].Data != "1" || got[1].Data != "2" || got[2].Name != "rowcast.beat" || got[2].LastID != f.now.String() {
 			t.Errorf("got %v, want the two pending events and then a heartbeat", got)
 		}
 		if got := waiting.text(); strings.Trim(got, ":\n") != "" {

@@ -81,7 +81,7 @@ func (s *subscriber) send(r *run) {
 	b := o.pending()
 	b.beginWrite(r.shared())
 	b.count()
-	rest := chunk{r.bytes[n:], r.large}
+	rest := chunk{r.bytes[n:], r.large, r.end}
 	s.left.Store(int64(rest.length()))
 	go s.drain(rest)
 }

@@ -132,6 +132,20 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--cors-origin="}, nil, `--cors-origin: the value is empty`},
 		{[]string{"serve", "--cors-origin=a.example"}, nil, noOrigin},
 		{[]string{"serve", "--cors-origin=https://bücher.example"}, nil, `--cors-origin: "bücher.example": browsers send this name in ASCII; write it as they do (xn--…)`},
+		{[]string{"serve", "--cors-header=*"}, nil, `--cors-header: "*" is refused: name each header that the pages send`},
+		{[]string{"serve", "--cors-header=traceparent,x:y"}, nil, `--cors-header: "x:y" is not the name of a header, such as traceparent or X-Requested-With`},
+		{[]string{"serve", "--cors-header=traceparent, baggage"}, nil, `--cors-header: " baggage" is not the name of a header, such as traceparent or X-Requested-With`},
+		{[]string{"serve", "--cors-header="}, nil, `--cors-header: the value is empty`},
+		{[]string{"serve", "--public", "--cors-header=traceparent"}, nil, `serve: --cors-header has no effect without --cors-origin, which allows pages of another origin`},
+		{[]string{"serve", "--events-path", ""}, nil, `--events-path: "" does not begin with /, as /events does`},
+		{[]string{"serve", "--events-path=stream"}, nil, `--events-path: "stream" does not begin with /, as /events does`},
+		{[]string{"serve", "--events-path=/stream?x=1"}, nil, `--events-path: "/stream?x=1" ` + noPath},
+		{[]string{"serve", "--events-path=/{user}/*"}, nil, `--events-path: "/{user}/*" ` + noPath},
+		{[]string{"serve", "--events-path=/a%20b"}, nil, `--events-path: "/a%20b" ` + noPath},
+		{[]string{"serve", "--events-path=/stream/"}, nil, `--events-path: "/stream/" is not in its shortest form: write /stream`},
+		{[]string{"serve", "--events-path=//a/../stream"}, nil, `--events-path: "//a/../stream" is not in its shortest form: write /stream`},
+		{[]string{"serve", "--unavailable-status=404"}, nil, `--unavailable-status: "404" ` + noRetryStatus},
+		{[]string{"serve", "--unavailable-status=5xx"}, nil, `--unavailable-status: "5xx" ` + noRetryStatus},
 		{[]string{"tail", "--uid=a", "--token=b"}, nil, `--uid and --token can't be used together`},
 		{[]string{"tail", "--url=ws://a"}, nil, "--url: " + noScheme},
 		{[]string{"tail", "--token", ""}, nil, `--token: the value is empty`},
@@ -174,9 +188,13 @@ const (
 	noID     = `tail: --last-event-id: the id contains control characters, so it is not the id of an event`
 	noOrigin = "--cors-origin: an origin is a scheme and a host, such as https://app.example.com, and the port if it is not the default"
 	noURL    = "this is not a URL such as https://app.example.com/path; special characters in it must be percent-encoded"
+	noPath   = "must be a path without a query, and contain only letters, digits and - . _ ~ /"
 	noScheme = "the URL must begin with http:// or https://, as in http://127.0.0.1:3000/path or https://app.example.com/path"
 	fragment = "remove the fragment (# and what follows it), which is never sent; if # is part of a name, write %23"
-	noRole   = "is a keyword of SQL and not the name of a role"
+
+	noRetryStatus = "is not 200, 500, 502, 503 or 504, which are the statuses after which a proxy such as nginx can try another hub"
+
+	noRole = "is a keyword of SQL and not the name of a role"
 )
 
 func sentAs(origin string) string {

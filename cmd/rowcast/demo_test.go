@@ -312,6 +312,7 @@ func demoStream(t *testing.T, d demo, uid string) func(want string) {
 		}
 		return fmt.Sprintf("the end of the stream (%v)", text.Err())
 	}
+	next() // rowcast.void
 	next() // rowcast.hello
 	return func(want string) {
 		t.Helper()

@@ -1,9 +1,11 @@
 package main_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
+	"rowcast/sql"
 	"rowcast/sql/dbtest"
 )
 
@@ -91,5 +93,15 @@ func TestInboxOfALongName(t *testing.T) {
 	}
 	if got := valueOf(t, dsn, "SELECT rowcast.inbox_twin('"+long+"')"); !strings.HasPrefix(got, "rowcast.inbox#") {
 		t.Errorf("the events have the recipient %s, want a hash", got)
+	}
+}
+
+// rowcast doctor says whether the inbox is installed, and finds no fault with it.
+func TestDoctorKnowsTheInbox(t *testing.T) {
+	t.Parallel()
+	code, found, out := examine(t, dbtest.Inbox(t))
+	want := "ok the schema has the version that this rowcast needs: " + schemaVersion + "; the inbox has version " + fmt.Sprint(sql.InboxVersion())
+	if found["migrations"] != want || code != 0 {
+		t.Errorf("got %d, %s, want 0, %s", code, out, want)
 	}
 }

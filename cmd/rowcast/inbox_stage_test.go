@@ -132,3 +132,11 @@ func (a inboxAnswer) idOf(t *testing.T, data string) string {
 	}
 	return a.Items[at].ID
 }
+
+// waitForLocks waits until n statements of the hub for inboxes wait for a lock.
+func waitForLocks(t *testing.T, dsn, n string) {
+	t.Helper()
+	const count = `SELECT count(*)::text FROM pg_stat_activity
+		WHERE application_name = 'rowcast inbox' AND datname = current_database() AND wait_event_type = 'Lock'`
+	waitFor(t, n+" statements that wait for a lock", func() bool { return valueOf(t, dsn, count) == n })
+}

@@ -318,9 +318,7 @@ func TestAChangeContinuesWithoutTheClient(t *testing.T) {
 		_, err := client.Do(request)
 		left <- err
 	}()
-	waitFor(t, "the statement", func() bool {
-		return valueOf(t, dsn, "SELECT count(*)::text FROM pg_stat_activity WHERE application_name = 'rowcast inbox' AND datname = current_database() AND wait_event_type = 'Lock'") == "1"
-	})
+	waitForLocks(t, dsn, "1")
 	leave()
 	if err, _ := receive(t, left, "the end of the request"); err == nil {
 		t.Error("the request has succeeded, want that the client has left")

@@ -230,3 +230,32 @@ func TestReservedNamesHaveNoInbox(t *testing.T) {
 		}
 	}
 }
+
+// rowcast tail prints the changes of an inbox and counts them, because they are rows.
+func TestTailPrintsInboxChanges(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	h := startHub(t, dsn, "--inbox", "--insecure-uid")
+	inserter(t, dsn)("alice=1")
+	alice := inboxClient{T: t, url: h.url}
+	list := alice.list("?uid=alice")
+	tail := start(t, nil, "tail", "--url", h.url+"/events", "--uid", "alice", "--count", "1", "--last-event-id", list.Cursor)
+	alice.change("read?uid=alice", `{"ids": ["`+list.idOf(t, "1")+`"]}`)
+	if code := tail.wait(); code != 0 || !strings.Contains(tail.out.String(), `"action":"read"`) && !strings.Contains(tail.out.String(), `"action": "read"`) {
+		t.Errorf("got %d, %s, want the change", code, tail.out)
+	}
+}
+
+// rowcast demo installs the inbox and serves it.
+func TestDemoHasAnInbox(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	d := startDemo(t, dsn)
+	inserter(t, dsn)("alice=1")
+	alice := inboxClient{T: t, url: d.url}
+	list := alice.list("?uid=alice")
+	alice.change("read?uid=alice", `{"ids": ["`+list.idOf(t, "1")+`"]}`)
+	if got := alice.list("?uid=alice"); got.state() != "1 read" || got.Unread != 0 {
+		t.Errorf("got %s, %d unread, want the row as read", got.state(), got.Unread)
+	}
+}

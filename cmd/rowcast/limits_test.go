@@ -1,7 +1,10 @@
 package main_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -20,7 +23,7 @@ import (
 // the addresses of the clients.
 func TestConnectionLimits(t *testing.T) {
 	t.Parallel()
-	later := regexp.MustCompile(`^retry: (1[5-9]|[23][0-9]|4[0-4])[0-9]\n\n$`) // ten times --retry, multiplied by 0.5 to 1.5
+	later := regexp.MustCompile(`^retry: (1[5-9]|[23][0-9]|4[0-4])[0-9]\n$`) // ten times --retry, multiplied by 0.5 to 1.5
 	for _, tt := range []struct {
 		name, reason string
 		args         []string
@@ -68,6 +71,40 @@ func TestConnectionLimits(t *testing.T) {
 				t.Errorf("the refused client got no stream within %v", waitLimit)
 			}
 		})
+	}
+}
+
+// With the documented --max-event, a client that reads each event into a bufio.Scanner of the default size can read every event.
+func TestEventsFitIntoAScanner(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Database(t)
+	h := serve(t, dsn, "--max-event", "60KiB")
+	request, err := http.NewRequestWithContext(dbtest.Context(t), http.MethodGet, h.url+"/events?uid=alice", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	events := bufio.NewScanner(response.Body)
+	events.Split(func(data []byte, _ bool) (advance int, token []byte, err error) {
+		if event, _, ended := bytes.Cut(data, []byte("\n\n")); ended {
+			return len(event) + 2, event, nil
+		}
+		return 0, nil, nil
+	})
+	const largest = 60 << 10
+	for _, size := range []int{largest, largest + 1} { // the size includes the quotes
+		runSQL(t, dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', to_jsonb(repeat('x', %d)))`, size-2))
+	}
+	for _, want := range []string{`data: "x`, fmt.Sprintf(`"size": %d}`, largest+1)} {
+		for events.Scan() && !strings.Contains(events.Text(), want) {
+		}
+		if err := events.Err(); err != nil {
+			t.Fatalf("waiting for an event with %s: %v", want, err)
+		}
 	}
 }
 
@@ -135,8 +172,10 @@ func (h *hub) streamOf(t *testing.T, who [2]string) <-chan string {
 		_ = response.Body.Close()
 		receive(t, done, "the end of a stream")
 	})
-	if first, _ := receive(t, names, "the hello of a stream"); first != "rowcast.hello" {
-		t.Fatalf("%v: got %q first, want a hello", who, first)
+	for _, want := range []string{"rowcast.void", "rowcast.hello"} {
+		if got, _ := receive(t, names, "the beginning of a stream"); got != want {
+			t.Fatalf("%v: got %q at the beginning, want %q", who, got, want)
+		}
 	}
 	return names
 }

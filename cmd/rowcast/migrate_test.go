@@ -114,6 +114,28 @@ func TestMigratePrintNoTransaction(t *testing.T) {
 	}
 }
 
+// --inbox installs the inbox, also together with --print, and gives the roles its rights.
+func TestMigrateInbox(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Empty(t)
+	role, _ := login(t, dsn, "app")
+	code, stdout, stderr := run(t, nil, "migrate", "--database-url", dsn, "--inbox", "--app-role", role)
+	want := "The schema rowcast is installed: version " + schemaVersion + ".\nThe inbox is installed: version 2.\nThe role \"" + role + "\" has the rights of an app.\n"
+	if code != 0 || stdout != want {
+		t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
+	}
+	const may = "SELECT has_function_privilege($$%s$$, 'rowcast.inbox(text, text[], integer, text)', 'EXECUTE')::text"
+	if got := valueOf(t, dsn, fmt.Sprintf(may, role)); got != "true" {
+		t.Errorf("the role may call rowcast.inbox(): got %s, want true", got)
+	}
+	_, plain, _ := run(t, nil, "migrate", "--print")
+	_, inbox, _ := run(t, nil, "migrate", "--print", "--inbox")
+	const create = "CREATE FUNCTION rowcast.inbox("
+	if strings.Contains(plain, create) || !strings.Contains(inbox, create) {
+		t.Error("want the functions of the inbox in the printed SQL with --inbox, and not without it")
+	}
+}
+
 func TestMigrateFails(t *testing.T) {
 	t.Parallel()
 	newer := dbtest.Database(t)

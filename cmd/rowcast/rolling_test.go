@@ -31,13 +31,15 @@ type rollingHub struct {
 	t       *testing.T
 	dsn     string
 	address string
+	args    []string // more arguments
 	process *spawned
 }
 
 func (h *rollingHub) start() {
 	h.t.Helper()
 	var url string
-	h.process, url = spawnServe(h.t, h.dsn, "--insecure-uid=anywhere", "--listen", h.address, "--drain", "300ms", "--retry", "200ms")
+	args := append([]string{"--insecure-uid=anywhere", "--listen", h.address, "--drain", "300ms", "--retry", "200ms"}, h.args...)
+	h.process, url = spawnServe(h.t, h.dsn, args...)
 	h.address = strings.TrimPrefix(url, "http://")
 }
 
@@ -80,13 +82,13 @@ func (c *cast) roll() (rows int) {
 	for _, hub := range c.hubs {
 		hub.stop(syscall.SIGKILL)
 	}
-	if got := ask(c.t, "GET", c.nginx.url+"/events?uid=nobody"); got.status != 200 || got.body != "retry: 3000\n\n" {
+	if got := ask(c.t, "GET", c.nginx.url+"/events?uid=nobody"); got.status != 200 || got.body != "retry: 3000\n" {
 		c.t.Errorf("while both hubs are down: got %+v, want 200 and only \"retry: 3000\" from nginx", got)
 	}
 	for _, hub := range c.hubs {
 		hub.start()
 	}
-	c.wantHello()
+	c.wantStream()
 	c.wantClients() // so that the last row is also sent to an open stream
 	stop()
 	writing.Wait()
@@ -97,15 +99,15 @@ func (c *cast) roll() (rows int) {
 func (c *cast) wantClients() {
 	c.t.Helper()
 	connections := func(hub *rollingHub) float64 { return metric(c.t, "http://"+hub.address, "rowcast_streams") }
-	for deadline := time.Now().Add(waitLimit); connections(c.hubs[0])+connections(c.hubs[1]) < 2; time.Sleep(10 * time.Millisecond) { // one may be that of wantHello
+	for deadline := time.Now().Add(waitLimit); connections(c.hubs[0])+connections(c.hubs[1]) < 2; time.Sleep(10 * time.Millisecond) { // one may be that of wantStream
 		if time.Now().After(deadline) {
 			c.t.Fatalf("after %v, the hubs have fewer than 2 streams", waitLimit)
 		}
 	}
 }
 
-// wantHello checks that nginx passes a request to a hub as soon as the hubs have restarted.
-func (c *cast) wantHello() {
+// wantStream checks that nginx passes a request to a hub as soon as the hubs have restarted.
+func (c *cast) wantStream() {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(c.t.Context())
 	defer cancel()
@@ -114,8 +116,8 @@ func (c *cast) wantHello() {
 		got = append(got, e)
 		cancel()
 	}}
-	if err := visitor.stream(ctx); len(got) == 0 || got[0].Name != "rowcast.hello" {
-		c.t.Errorf("when the hubs are back: got the events %v (error: %v) from nginx, want rowcast.hello as the first event", got, err)
+	if err := visitor.stream(ctx); len(got) == 0 || got[0].Name != "rowcast.void" {
+		c.t.Errorf("when the hubs are back: got the events %v (error: %v) from nginx, want rowcast.void as the first event", got, err)
 	}
 }
 

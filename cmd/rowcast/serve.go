@@ -32,6 +32,9 @@ type serveCmd struct {
 	Listen                   string           `group:"http" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Listen at this address (default ${default}). With port 0 the hub uses a free port and logs it."`
 	AdminListen              string           `group:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics at this address instead of --listen, and POST /disconnect, which ends the streams of a user or a group."`
 	CORSOrigin               []origin         `group:"http" name:"cors-origin" placeholder:"ORIGIN" help:"Allow pages of this origin, such as https://app.example.com, to open streams with the user's cookies. Repeat the flag for more origins."`
+	CORSHeader               []headerName     `group:"http" name:"cors-header" placeholder:"NAME" help:"Allow pages of these origins to send this request header, such as traceparent. Authorization, Cache-Control and Last-Event-ID are always allowed. Repeat the flag for more headers."`
+	EventsPath               urlPath          `group:"http" default:"/events" placeholder:"PATH" help:"Serve the stream at this path (default ${default}). Some ad blockers block /events."`
+	UnavailableStatus        retryStatus      `group:"http" default:"200" placeholder:"STATUS" help:"Tell clients to retry later with this HTTP status: 200, 500, 502, 503 or 504 (default ${default}). After a status other than 200, a proxy can try another hub. Set it only behind a proxy that replaces this answer if no hub is left, because an EventSource would never reconnect."`
 	TrustedProxy             []server.Network `group:"http" name:"trusted-proxy" placeholder:"CIDR" help:"Trust the X-Forwarded-For header of proxies in this network, such as 10.0.0.0/8. Repeat the flag for more networks."`
 	MaxConnections           int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow up to N streams at a time, and tell further clients to retry later (0, the default: as many as the limit of open files allows)."`
 	MaxConnectionsPerUser    int              `group:"http" min:"0" max:"10000000" placeholder:"N" help:"Allow each user up to N streams at a time (0, the default: no limit)."`
@@ -55,7 +58,7 @@ type serveCmd struct {
 // Help is shown by rowcast serve --help.
 func (serveCmd) Help() string {
 	return `For example: rowcast serve --database-url postgresql://hub@localhost/app --auth-url http://127.0.0.1:3000/rowcast/auth. ` +
-		`/events is the stream, and /rowcast.js is the browser client. With --inbox, /inbox is the inbox. /healthz, /readyz and /metrics are for monitoring. ` +
+		`/events (see --events-path) is the stream, and /rowcast.js is the browser client. With --inbox, /inbox is the inbox. /healthz, /readyz and /metrics are for monitoring. ` +
 		`If PostgreSQL cannot be reached at the start, the hub keeps trying. Meanwhile, /readyz answers 503, and clients are told to retry later. ` +
 		`SIGTERM and SIGINT stop the hub: it ends its streams, and the clients reconnect to another hub or to the next hub at this address. ` +
 		`SIGHUP has no effect, because password files and certificates are read again for each connection to PostgreSQL.`
@@ -67,6 +70,9 @@ func (c *serveCmd) Validate(ctx *kong.Context) error {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return fmt.Errorf("%s: %q is not HOST:PORT, such as 127.0.0.1:8080 or :8080", flag, address)
 		}
+	}
+	if len(c.CORSHeader) > 0 && len(c.CORSOrigin) == 0 && c.InsecureUID == insecureOff {
+		return errors.New("--cors-header has no effect without --cors-origin, which allows pages of another origin")
 	}
 	return c.validate(ctx)
 }
@@ -140,6 +146,13 @@ func (c *serveCmd) configure(s *server.Server) error {
 	for _, o := range c.CORSOrigin {
 		s.Origins = append(s.Origins, string(o))
 	}
+	for _, name := range c.CORSHeader {
+		s.CORSHeaders = append(s.CORSHeaders, string(name))
+	}
+	if err := s.SetEventsPath(string(c.EventsPath)); err != nil {
+		return fmt.Errorf("--events-path: %w", err)
+	}
+	s.Hub.UnavailableStatus = int(c.UnavailableStatus)
 	s.Hub.Heartbeat, s.Hub.Retry, s.Hub.Drain = c.Heartbeat, c.Retry, c.Drain
 	s.Hub.Backlog, s.Hub.Memory, s.Hub.Pending = int(c.Backlog), int(c.Memory), int(c.Pending)
 	s.Hub.Page = int(c.MaxEvent) + server.PageBytes

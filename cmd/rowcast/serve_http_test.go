@@ -49,17 +49,17 @@ func TestEndpoints(t *testing.T) {
 		}
 	})
 	t.Run("methods", func(t *testing.T) {
-		for path, allow := range map[string]string{"/events": "GET", "/rowcast.js": "GET, HEAD", "/readyz": "GET, HEAD", "/metrics": "GET, HEAD"} {
+		for path, allow := range map[string]string{"/events": "GET, HEAD", "/rowcast.js": "GET, HEAD", "/readyz": "GET, HEAD", "/metrics": "GET, HEAD"} {
 			got := ask(t, "POST", h.url+path)
 			want := "method not allowed: use " + allow + "\n"
 			if got.status != 405 || got.header.Get("Allow") != allow || got.body != want {
 				t.Errorf("POST %s: got %d, Allow %q, body %q, want 405, Allow %q, body %q", path, got.status, got.header.Get("Allow"), got.body, allow, want)
 			}
 		}
+		if got := ask(t, "BREW", h.url+"/events?uid=a"); got.status != 405 || got.header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("BREW /events: got %d, Allow %q, want 405, GET, HEAD", got.status, got.header.Get("Allow"))
+		}
 		for _, method := range []string{"HEAD", "BREW"} {
-			if got := ask(t, method, h.url+"/events?uid=a"); got.status != 405 || got.header.Get("Allow") != "GET" {
-				t.Errorf("%s /events: got %d, Allow %q, want 405, GET", method, got.status, got.header.Get("Allow"))
-			}
 			if got := ask(t, method, h.url+"/nothing"); got.status != 404 || got.header.Values("Allow") != nil {
 				t.Errorf("%s /nothing: got %d, Allow %q, want 404 and none", method, got.status, got.header.Values("Allow"))
 			}
@@ -73,6 +73,30 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("with a cookie of 32 KiB: got %d, want 431", got.status)
 		}
 	})
+}
+
+// HEAD /events is answered as GET is, but opens no stream. The client is authenticated in the same way.
+func TestHEADOfTheStream(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, dbtest.Database(t), "--jwt-secret", secret, "--cors-origin", "https://app.example.com")
+	for credential, want := range map[string]int{"": 401, "Bearer wrong": 401, "Bearer " + signed(t, nil): 200} {
+		got := ask(t, "HEAD", h.url+"/events", "Authorization", credential, "Origin", "https://app.example.com")
+		if got.status != want || got.body != "" || got.header.Get("Access-Control-Allow-Origin") != "https://app.example.com" {
+			t.Errorf("with the credential %q: got %+v, want %d without a body, and Access-Control-Allow-Origin", credential, got, want)
+		}
+		if stream := got.header.Get("Content-Type") == "text/event-stream"; stream != (want == 200) {
+			t.Errorf("with the credential %q: got the type %q", credential, got.header.Get("Content-Type"))
+		}
+	}
+	if got := ask(t, "HEAD", h.url+"/events?token=x"); got.status != 400 {
+		t.Errorf("with a token in the URL: got %d, want 400", got.status)
+	}
+	metrics := ask(t, "GET", h.url+"/metrics").body
+	for _, want := range []string{"rowcast_streams 0", "rowcast_streams_opened_total 0", "rowcast_auth_denied_total 3"} {
+		if !strings.Contains(metrics, "\n"+want+"\n") {
+			t.Errorf("the metrics do not contain %q:\n%s", want, metrics)
+		}
+	}
 }
 
 func TestStreamIsForOneUser(t *testing.T) {
@@ -145,7 +169,8 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	const ours, foreign = "https://app.example.com", "https://evil.example.com"
-	h := startHub(t, dbtest.Database(t), "--jwt-secret", secret, "--cors-origin", ours, "--cors-origin", "http://localhost:3000")
+	h := startHub(t, dbtest.Database(t), "--jwt-secret", secret, "--cors-origin", ours, "--cors-origin", "http://localhost:3000",
+		"--cors-header", "traceparent,X-Requested-With", "--cors-header", "baggage")
 	for path, others := range map[string]string{"/rowcast.js": "*", "/events": "", "/nothing": ""} {
 		for _, origin := range []string{ours, "http://localhost:3000"} {
 			got := ask(t, "GET", h.url+path, "Origin", origin).header
@@ -163,9 +188,14 @@ func TestCORS(t *testing.T) {
 	preflight := func(origin, headers string) http.Header {
 		return ask(t, "OPTIONS", h.url+"/events?uid=a", "Origin", origin, "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", headers).header
 	}
-	if got := preflight(ours, "authorization,last-event-id"); got.Get("Access-Control-Allow-Headers") != "Authorization, Last-Event-Id" ||
-		got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Methods") != "GET" {
-		t.Errorf("preflight: got %v, want that this origin may send GET with Authorization and Last-Event-Id", got)
+	for asked, want := range map[string]string{
+		"authorization,last-event-id":                        "Authorization, Last-Event-Id",
+		"authorization,baggage,traceparent,x-requested-with": "Authorization, Baggage, Traceparent, X-Requested-With", // of --cors-header
+	} {
+		if got := preflight(ours, asked); got.Get("Access-Control-Allow-Headers") != want ||
+			got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Methods") != "GET" {
+			t.Errorf("preflight: got %v, want that this origin may send GET with %s", got, want)
+		}
 	}
 	if got := preflight(ours, "x-other"); got.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("preflight with another header: got %v, want no Access-Control-Allow-Origin", got)

@@ -121,8 +121,8 @@ func TestLargeEventsAreOnlyAnnounced(t *testing.T) {
 	dsn := dbtest.Database(t)
 	tail := serve(t, dsn, "--max-event", "1kB").tail(t, "alice")
 	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', to_jsonb(repeat('x', 998))), ('*', to_jsonb(repeat('x', 999)))`)
-	tail.out.await(t, `"event":"message","data":"x{998}"`)
-	tail.out.await(t, `"event":"rowcast.toolarge","data":{"id":2,"size":1001}}`)
+	tail.out.await(t, `"event":"message",.*"data":"x{998}"`)
+	tail.out.await(t, `"event":"rowcast.toolarge",.*"data":{"id":2,"size":1001}}`)
 }
 
 // A client that resets its connection before, during or after its request does not affect other streams or the hub.

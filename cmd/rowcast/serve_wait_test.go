@@ -89,9 +89,10 @@ func noDatabase(t *testing.T) (dsn, says string) {
 }
 
 // waiting starts a hub that cannot use its database yet, and returns when the hub waits for the database.
-func waiting(t *testing.T, dsn string) *hub {
+func waiting(t *testing.T, dsn string, args ...string) *hub {
 	t.Helper()
-	h := &hub{process: start(t, nil, "serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn)}
+	args = append([]string{"serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn}, args...)
+	h := &hub{process: start(t, nil, args...)}
 	h.url = "http://" + h.err.await(t, `msg="waiting for PostgreSQL" listen=([0-9.:]+) error=`)[1]
 	return h
 }
@@ -107,7 +108,7 @@ func (h *hub) checkWaits(t *testing.T) {
 	}
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_failures_total{operation="connect"} [1-9]`)
 	got := ask(t, "GET", h.url+"/events?uid=alice")
-	if got.status != 200 || !regexp.MustCompile(`^retry: \d+\n\n$`).MatchString(got.body) {
+	if got.status != 200 || !regexp.MustCompile(`^retry: \d+\n$`).MatchString(got.body) {
 		t.Errorf("/events: got %d, %q, want 200 and only a retry time", got.status, got.body)
 	}
 }

@@ -2,11 +2,13 @@ package main_test
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 )
 
@@ -67,6 +69,28 @@ func TestTailEscapesTheStatusLine(t *testing.T) {
 	checkPrintable(t, "the error", stderr)
 }
 
+// A created_at that JSON cannot express is left out. The line has the rest of the event.
+func TestTailPrintsNoTimeThatJSONLacks(t *testing.T) {
+	t.Parallel()
+	var sent strings.Builder
+	want := []string{"0001-01-01T00:00:00.001Z", "9999-12-31T23:59:59.999Z", "0000-01-01T00:00:00Z", "", ""}
+	for _, at := range []time.Time{
+		time.Date(1, 1, 1, 0, 0, 0, 1e6, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC), time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC),
+		time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(-1, 12, 31, 23, 59, 59, 999e6, time.UTC),
+	} {
+		fmt.Fprintf(&sent, "time: %d\ndata: 1\n\n", at.UnixMilli())
+	}
+	code, stdout, stderr := run(t, nil, "tail", "--json", "--count", "5", "--url", script(t, streamOf(sent.String())))
+	if code != 0 || len(lines(stdout)) != len(want) {
+		t.Fatalf("got %d, %q, %q, want 0 and %d lines", code, stdout, stderr, len(want))
+	}
+	for i, line := range lines(stdout) {
+		if found := strings.Contains(line, `"created_at":"`+want[i]+`"`); found != (want[i] != "") || !found && strings.Contains(line, "created_at") {
+			t.Errorf("got %s, want created_at %q (left out if empty)", line, want[i])
+		}
+	}
+}
+
 // An id with control characters cannot be sent back to the hub. tail ends with an error instead of trying for ever.
 func TestTailRefusesAnIDWithControlCharacters(t *testing.T) {
 	t.Parallel()
@@ -82,11 +106,11 @@ func TestTailRefusesAnIDWithControlCharacters(t *testing.T) {
 }
 
 // --count counts rows, messages and the hub's events that take the place of a row. It does not count the other events
-// of the hub, which --verbose shows.
+// of the hub, which --verbose shows, except rowcast.void.
 func TestTailCountsRows(t *testing.T) {
 	t.Parallel()
-	const sent = "event: rowcast.hello\ndata: {}\n\nevent: rowcast.beat\ndata: {}\n\nid: 1\ndata: 1\n\n" +
-		"id: 2\nevent: rowcast.toolarge\ndata: {}\n\nid: 3\nevent: rowcast.unreadable\ndata: {}\n\nid: 4\ndata: 4\n\n"
+	const sent = "event: rowcast.void\ndata: {}\n\nevent: rowcast.hello\ndata: {}\n\nevent: rowcast.beat\ndata: {}\n\ndata: 1\nid: 1\n\n" +
+		"event: rowcast.toolarge\ndata: {}\nid: 2\n\nevent: rowcast.unreadable\ndata: {}\nid: 3\n\ndata: 4\nid: 4\n\n"
 	for _, tt := range []struct {
 		args []string
 		want int // lines

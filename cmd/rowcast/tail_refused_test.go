@@ -30,7 +30,7 @@ func TestTailIsRefused(t *testing.T) {
 		}
 	}))
 	t.Cleanup(other.Close)
-	const notHere = "; there is no rowcast at this URL, or its path is wrong: the stream of rowcast serve is at /events"
+	const notHere = "; there is no rowcast at this URL, or its path is wrong: the stream of rowcast serve is at /events, unless --events-path sets another path"
 	tests := []struct {
 		url, want string
 	}{

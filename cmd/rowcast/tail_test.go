@@ -21,6 +21,8 @@ type event struct {
 	ID    string
 	Event string
 	Data  json.RawMessage
+
+	CreatedAt string `json:"created_at"`
 }
 
 // eventsOf returns the printed events, without the hub's own events.
@@ -85,18 +87,19 @@ func TestTailPrintsJSON(t *testing.T) {
 	tail := serve(t, dsn).tail(t, "alice")
 	runSQL(t, dsn, `NOTIFY rowcast, 'a message'`)
 	tail.out.await(t, "a message")
-	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('*', 'notify', '{"msg": "<hi>"}')`)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data, created_at)
+		VALUES ('*', 'notify', '{"msg": "<hi>"}', '2026-11-29 02:34:02.123999+01')`)
 	tail.out.await(t, `"event":"notify"`)
 	events := eventsOf(t, tail.out)
 	if len(events) != 2 {
 		t.Fatalf("got %v, want two events", events)
 	}
-	if e := events[0]; e.ID != "" || e.Event != "message" || string(e.Data) != `"a message"` || time.Since(e.Time) > time.Minute {
-		t.Errorf("got %+v, want an event with the name message, no id, the data \"a message\", and a time within the last minute", e)
+	if e := events[0]; e.ID != "" || e.CreatedAt != "" || e.Event != "message" || string(e.Data) != `"a message"` || time.Since(e.Time) > time.Minute {
+		t.Errorf("got %+v, want an event with the name message, no id, no created_at, the data \"a message\", and a time within the last minute", e)
 	}
 	var data struct{ Msg string }
-	if e := events[1]; !strings.HasPrefix(e.ID, "1-") || json.Unmarshal(e.Data, &data) != nil || data.Msg != "<hi>" {
-		t.Errorf("got %+v, want row 1 with the msg <hi>", e)
+	if e := events[1]; !strings.HasPrefix(e.ID, "1-") || json.Unmarshal(e.Data, &data) != nil || data.Msg != "<hi>" || e.CreatedAt != "2026-11-29T01:34:02.123Z" {
+		t.Errorf("got %+v, want row 1 with the msg <hi> and its created_at in whole milliseconds", e)
 	}
 }
 

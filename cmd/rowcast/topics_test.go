@@ -64,6 +64,7 @@ func openStream(t *testing.T, h *hub, query, lastID string, headers ...string) *
 			}
 		}
 	}()
+	s.next("rowcast.void")
 	hello := s.next("rowcast.hello")
 	var data struct{ Recipients []string }
 	if err := json.Unmarshal([]byte(hello.Data), &data); err != nil {
@@ -100,7 +101,7 @@ func (s *topicStream) wants(rows ...string) {
 	}
 }
 
-// A granter grants topics to alice. It returns the headers of a request for which the grant counts.
+// A granter grants topics to alice. It returns the headers of a request that gets the grant.
 type granter func(topics ...string) []string
 
 // byApp returns a hub whose app grants the topics of the last call, for a minute.
@@ -316,7 +317,7 @@ func TestTailWithTopics(t *testing.T) {
 	queries := make(chan string, 2)
 	visit := func(w http.ResponseWriter, r *http.Request) {
 		queries <- r.URL.RawQuery
-		streamOf("retry: 1\n\n")(w, r)
+		streamOf("retry: 1\n")(w, r)
 	}
 	run(t, nil, "tail", "--url", script(t, visit, visit)+"/?topic=a%3A1", "--uid", "alice", "--topic", "b:2")
 	for range 2 {

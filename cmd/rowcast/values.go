@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"path"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -219,4 +221,55 @@ func asSent(u *url.URL) string {
 		host += ":" + port
 	}
 	return u.Scheme + "://" + host
+}
+
+// A headerName is the name of a request header.
+type headerName string
+
+// UnmarshalText refuses "*", which stands for all headers only in requests without the user's cookies. It also refuses
+// names with unusual characters, which the CORS middleware cannot read.
+func (h *headerName) UnmarshalText(text []byte) error {
+	*h = headerName(text)
+	switch {
+	case *h == "*":
+		return errors.New(`"*" is refused: name each header that the pages send`)
+	case !plainHeader.MatchString(string(text)):
+		return fmt.Errorf("%q is not the name of a header, such as traceparent or X-Requested-With", text)
+	}
+	return nil
+}
+
+var plainHeader = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+// A urlPath is a path that has only one spelling in the URL of a request.
+type urlPath string
+
+// UnmarshalText refuses paths that a client or a proxy may spell in another way.
+func (p *urlPath) UnmarshalText(text []byte) error {
+	name := string(text)
+	switch {
+	case !strings.HasPrefix(name, "/"):
+		return fmt.Errorf("%q does not begin with /, as /events does", name)
+	case !plainPath.MatchString(name):
+		return fmt.Errorf("%q must be a path without a query, and contain only letters, digits and - . _ ~ /", name)
+	case path.Clean(name) != name:
+		return fmt.Errorf("%q is not in its shortest form: write %s", name, path.Clean(name))
+	}
+	*p = urlPath(name)
+	return nil
+}
+
+var plainPath = regexp.MustCompile(`^[A-Za-z0-9._~/-]*$`)
+
+// A retryStatus is the status of an answer that tells a client to retry later.
+type retryStatus int
+
+// UnmarshalText refuses a status other than 200 after which nginx cannot try another server.
+func (s *retryStatus) UnmarshalText(text []byte) error {
+	status, err := strconv.Atoi(string(text))
+	if err != nil || !slices.Contains([]int{200, 500, 502, 503, 504}, status) {
+		return fmt.Errorf("%q is not 200, 500, 502, 503 or 504, which are the statuses after which a proxy such as nginx can try another hub", text)
+	}
+	*s = retryStatus(status)
+	return nil
 }

@@ -1,6 +1,10 @@
 package feed
 
-import "rowcast/listener/cursor"
+import (
+	"time"
+
+	"rowcast/listener/cursor"
+)
 
 // A Row is one committed row of rowcast.notifications.
 type Row struct {
@@ -16,6 +20,9 @@ type Row struct {
 	// Unreadable is the reason why the row could not be read: encoding, invalid, damaged, memory or timeout. Event and
 	// Data are then empty. Unreadable is empty for all other rows.
 	Unreadable string
+
+	// CreatedAt is the row's created_at, in UTC. It is zero if the row has no finite created_at, which the table refuses.
+	CreatedAt time.Time
 
 	// Cursor is the cursor of a reader that has received all rows up to this one.
 	Cursor cursor.Cursor

@@ -23,8 +23,8 @@ import (
 )
 
 // An Authenticator returns the grant of the client that sent r. If the client must not get a stream, the error is a
-// [Denial]. Any other error is temporary. After a temporary error, the client is answered with the status 200 and
-// "retry later", because an EventSource never reconnects after an error status.
+// [Denial]. Any other error is temporary. After a temporary error, the client is answered with "retry later"
+// ([stream.Hub.RetryLater]).
 type Authenticator func(r *http.Request) (stream.Grant, error)
 
 // A Denial is the reason why a request gets no stream. The reason is sent to the client and logged, so it must not
@@ -144,7 +144,7 @@ func (i *InsecureUID) Authenticate(r *http.Request) (stream.Grant, error) {
 		return stream.Grant{}, err
 	}
 	uids := r.URL.Query()["uid"]
-	const missing = "uid is missing: open /events?uid=alice"
+	missing := fmt.Sprintf("uid is missing: open %s?uid=alice", r.URL.EscapedPath())
 	switch {
 	case len(uids) > 1:
 		return stream.Grant{}, badRequest("a stream is for one user: give uid once")

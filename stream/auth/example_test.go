@@ -35,7 +35,7 @@ func ExampleHandler() {
 		check(err)
 		fmt.Println(response.Status)
 		if response.StatusCode == http.StatusOK {
-			fmt.Println(firstEvent(response))
+			fmt.Println(hello(response))
 		}
 		check(response.Body.Close())
 	}
@@ -45,10 +45,13 @@ func ExampleHandler() {
 	// rowcast.hello {"recipients":["alice","team:7"],"heartbeat":15}
 }
 
-func firstEvent(response *http.Response) string {
+// hello returns the event that names the recipients of a stream.
+func hello(response *http.Response) string {
 	for event, err := range sse.Events(response.Body) {
 		check(err)
-		return event.Name + " " + event.Data
+		if event.Name == "rowcast.hello" {
+			return event.Name + " " + event.Data
+		}
 	}
 	return "no event"
 }

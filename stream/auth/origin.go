@@ -14,7 +14,7 @@ import (
 // that could read the answer.
 func checkOrigin(r *http.Request, origins []string) error {
 	if !isAllowedOrigin(r, origins) {
-		return forbidden("pages of this origin may not open streams (the hub's option --cors-origin allows an origin)")
+		return forbidden("pages of this origin may not use this hub (the hub's option --cors-origin allows an origin)")
 	}
 	return nil
 }

@@ -23,16 +23,15 @@ func Example() {
 		log.Fatal(err)
 	}
 	l := &listener.Listener{Config: config, Logger: logger}
-	store, err := l.NewInbox(ctx, 4)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer store.Close()
-	hub := &stream.Hub{Logger: logger, Inbox: true}
 	key, err := auth.Secret([]byte("a secret of at least thirty-two bytes"))
 	if err != nil {
 		log.Fatal(err)
 	}
+	store, err := l.NewInbox(ctx, 4) // the program closes it at its end
+	if err != nil {
+		log.Fatal(err)
+	}
+	hub := &stream.Hub{Logger: logger, Inbox: true}
 	tokens := &auth.Tokens{Keys: []auth.Key{key}}
 	bell := &inbox.Handler{Store: store, Authenticate: tokens.Authenticate, Logger: logger, Failures: &hub.Failures}
 	http.Handle("/events", &auth.Handler{Hub: hub, Authenticate: tokens.Authenticate, Logger: logger})

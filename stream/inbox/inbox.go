@@ -57,7 +57,7 @@ type Handler struct {
 	// Timeout limits the time of a request in which it waits for its turn and for Store. Default 10 s.
 	Timeout time.Duration
 	// Answers limits the bytes of answers that clients have not accepted yet. One user may have a quarter of them. One
-	// answer of any size is always allowed. Default 128 MiB.
+	// answer of any size is always allowed. Default 64 MiB.
 	Answers int
 	// Observe, if not nil, is called after each request. The action is list, seen, read, unread, archive, unarchive, undo,
 	// or other for an unknown path. If the client has disconnected before the answer, the status is 499.
@@ -83,7 +83,7 @@ func (h *Handler) init() {
 	h.Path = cmp.Or(h.Path, "/inbox")
 	h.Timeout = cmp.Or(h.Timeout, 10*time.Second)
 	h.calls.Calls, h.calls.PerKey = cmp.Or(h.Calls, 4), cmp.Or(h.PerUser, 16)
-	h.answers.limit = cmp.Or(h.Answers, 128<<20)
+	h.answers.limit = cmp.Or(h.Answers, 64<<20)
 	h.denials.Every, h.denials.Burst = 200*time.Millisecond, 50
 	h.failures.Every, h.failures.Burst = 200*time.Millisecond, 50
 }
@@ -175,11 +175,11 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, action string) 
 // checkMethod checks the path and the method before the client is authenticated.
 func (h *Handler) checkMethod(w http.ResponseWriter, r *http.Request, action string) error {
 	allow, text := "POST", "method not allowed: use POST"
-	switch {
-	case action == other:
+	switch action {
+	case other:
 		return problem{status: http.StatusNotFound, text: "not found: the list is at " + h.Path +
 			", and POST requests go to " + h.Path + "/seen, read, unread, archive, unarchive or undo"}
-	case action == list:
+	case list:
 		allow, text = "GET, HEAD", "method not allowed: use GET"
 	}
 	if slices.Contains(strings.Split(allow, ", "), r.Method) {

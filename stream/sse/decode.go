@@ -12,11 +12,16 @@ import (
 	"time"
 )
 
-// An Event is an event as a browser would dispatch it, in a MessageEvent.
+// An Event is an event as a browser would dispatch it, in a MessageEvent, and its time.
 type Event struct {
 	LastID string // the last event id, from the block of this event or an earlier block
 	Name   string // "message" if the block has no name
 	Data   string
+
+	// Time is when the event was created, in UTC and in whole milliseconds. It is zero if the block has no time field.
+	// This field is not part of the standard, so other clients ignore it. Its value is the number of milliseconds since
+	// 1970, which may be negative.
+	Time time.Time
 }
 
 // DefaultMaxLine is the default of [Decoder.MaxLine]: 64 MiB.
@@ -42,6 +47,7 @@ type Decoder struct {
 
 	// The fields of the block that is being read.
 	id, name string
+	time     time.Time
 	data     []byte
 }
 
@@ -52,7 +58,7 @@ func Events(r io.Reader) iter.Seq2[Event, error] { return new(Decoder).Events(r)
 // requires. An error of the reader, or [ErrTooLong], is yielded last and without an event. io.EOF is not an error.
 func (d *Decoder) Events(r io.Reader) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		d.id, d.name, d.data = d.LastID, "", nil
+		d.id, d.name, d.time, d.data = d.LastID, "", time.Time{}, nil
 		lines := d.lines(r)
 		for first := true; lines.Scan(); first = false {
 			line := lines.Bytes()
@@ -138,6 +144,10 @@ func (d *Decoder) field(line []byte) {
 		if bytes.IndexByte(value, 0) < 0 {
 			d.id = string(value)
 		}
+	case "time":
+		if ms, err := strconv.ParseInt(string(value), 10, 64); err == nil {
+			d.time = time.UnixMilli(ms).UTC()
+		}
 	case "retry":
 		if wait, ok := parseRetry(string(value)); ok {
 			d.Retry = wait
@@ -161,13 +171,13 @@ func parseRetry(digits string) (time.Duration, bool) {
 
 // dispatch ends a block. It returns an event if the block had a data field.
 func (d *Decoder) dispatch() (Event, bool) {
-	name, data := d.name, d.data
-	d.LastID, d.name, d.data = d.id, "", d.data[:0]
+	name, created, data := d.name, d.time, d.data
+	d.LastID, d.name, d.time, d.data = d.id, "", time.Time{}, d.data[:0]
 	if len(data) == 0 {
 		return Event{}, false
 	}
 	if name == "" {
 		name = message
 	}
-	return Event{LastID: d.LastID, Name: name, Data: string(data[:len(data)-1])}, true
+	return Event{LastID: d.LastID, Name: name, Data: string(data[:len(data)-1]), Time: created}, true
 }

@@ -20,7 +20,7 @@ func NewID(text string) (ID, error) {
 	return ID{field: "id: " + text + "\n"}, nil
 }
 
-// Append appends the field to b. If a [Block] without an ID is appended next, the field becomes part of that block.
+// Append appends the field to b.
 func (id ID) Append(b []byte) []byte { return append(b, id.field...) }
 
 // A Name is the name of an event. The zero Name means "message", which needs no field.
@@ -59,38 +59,47 @@ func (n Name) String() string {
 
 // A Block is an event, unless Data is nil. If Data is nil, the client stores the ID and dispatches no event.
 type Block struct {
-	ID   ID
 	Name Name
-	Data []byte // may contain line breaks; the client receives CR and CRLF as LF
+	Time time.Time // see [Event.Time]; the zero Time means no field
+	Data []byte    // may contain line breaks; the client receives CR and CRLF as LF
+	ID   ID
 }
 
-// Append appends the block to b.
-func (e Block) Append(b []byte) []byte {
+// Append appends the block to b. The id is the last field, because some clients use an id before its block has ended.
+// If the connection breaks in the middle of the block, such a client would resume after an event that it has not
+// received.
+func (e Block) Append(b []byte) []byte { return append(e.ID.Append(e.AppendFields(b)), '\n') }
+
+// AppendFields appends the fields of the block except the ID. The block ends with its id field, if it has one, and an
+// empty line.
+func (e Block) AppendFields(b []byte) []byte {
 	b = e.appendHead(b)
 	if e.Data != nil {
 		b = appendLines(b, "data: ", e.Data)
 	}
-	return append(b, '\n')
+	return b
 }
 
-// BlockEnd ends a block whose data was written separately, see [Block.Split].
-const BlockEnd = "\n\n"
-
-// Split appends the beginning of the block to b and returns Data unchanged, so that large data need not be copied. The
-// block is head, data and [BlockEnd]. If Data has line breaks, or is nil, the whole block is in head and data is nil.
+// Split is like [Block.AppendFields], but appends only what comes before Data, and returns Data unchanged, so that large
+// data need not be copied. A line break follows the data. If Data has line breaks, or is nil, all fields are in head and
+// data is nil.
 func (e Block) Split(b []byte) (head, data []byte) {
 	if e.Data == nil || lineEnd(e.Data) >= 0 {
-		return e.Append(b), nil
+		return e.AppendFields(b), nil
 	}
 	head = e.appendHead(b)
 	return append(head, "data: "...), e.Data
 }
 
 func (e Block) appendHead(b []byte) []byte {
-	b = e.ID.Append(b)
 	if e.Name.text != "" {
 		b = append(b, "event: "...)
 		b = append(b, e.Name.text...)
+		b = append(b, '\n')
+	}
+	if !e.Time.IsZero() {
+		b = append(b, "time: "...)
+		b = strconv.AppendInt(b, e.Time.UnixMilli(), 10)
 		b = append(b, '\n')
 	}
 	return b

@@ -29,15 +29,16 @@ func reference(stream string) (events []sse.Event, reconnection *big.Int) {
 	lines := lineBreak.Split(stream, -1)
 	lines = lines[:len(lines)-1] // the text after the last line break is not a line
 	var data, eventType, lastEventID string
+	var created time.Time
 	for _, line := range lines {
 		if line == "" {
 			if data != "" {
 				if eventType == "" {
 					eventType = "message"
 				}
-				events = append(events, sse.Event{LastID: lastEventID, Name: eventType, Data: strings.TrimSuffix(data, "\n")})
+				events = append(events, sse.Event{LastID: lastEventID, Name: eventType, Data: strings.TrimSuffix(data, "\n"), Time: created})
 			}
-			data, eventType = "", ""
+			data, eventType, created = "", "", time.Time{}
 			continue
 		}
 		field, value, _ := strings.Cut(line, ":")
@@ -51,6 +52,9 @@ func reference(stream string) (events []sse.Event, reconnection *big.Int) {
 		if field == "id" && !strings.Contains(value, "\x00") {
 			lastEventID = value
 		}
+		if ms, ok := new(big.Int).SetString(value, 10); field == "time" && ok && ms.IsInt64() { // not in the standard
+			created = time.UnixMilli(ms.Int64()).UTC()
+		}
 		if field == "retry" && onlyDigits.MatchString(value) {
 			reconnection, _ = new(big.Int).SetString(value, 10)
 		}
@@ -61,6 +65,7 @@ func reference(stream string) (events []sse.Event, reconnection *big.Int) {
 // A stream is decoded as the standard requires, even if each read returns only one byte.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\ufeffid: 1\r\nevent: a\rdata: b\ndata\n\r\n"))
+	f.Add([]byte("time: -1\ndata: a\n\ntime: 1_0\ntime: +12\ndata\n\ntime:\ndata: a\n\n"))
 	f.Add([]byte("data: a\r\n\r\n\r\r\n\n:x\nid: \x00\nretry: 5\nid\n\ndata:  b\n\n"))
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		want, reconnection := reference(string(stream))
@@ -84,36 +89,40 @@ func FuzzDecode(f *testing.F) {
 // Events and retry fields are decoded as they were encoded, except that line breaks in data become LF. No text adds a
 // further event or field.
 func FuzzEncode(f *testing.F) {
-	f.Add("1-2-3", "notify", []byte("a\nb"), "comment", int64(1000))
-	f.Add("", "", []byte("\r\n\r\ndata: x\r"), "\ndata: x\n\n", int64(-1))
-	f.Add("\ufeff", "message", []byte{}, "\r", int64(1)<<62)
-	f.Fuzz(func(t *testing.T, idText, nameText string, data []byte, comment string, retry int64) {
+	f.Add("1-2-3", "notify", []byte("a\nb"), "comment", int64(1000), int64(1700000000123))
+	f.Add("", "", []byte("\r\n\r\ndata: x\r"), "\ndata: x\n\n", int64(-1), int64(-1))
+	f.Add("\ufeff", "message", []byte{}, "\r", int64(1)<<62, int64(math.MinInt64))
+	f.Fuzz(func(t *testing.T, idText, nameText string, data []byte, comment string, retry, created int64) {
 		id, idErr := sse.NewID(idText)
 		name, nameErr := sse.NewName(nameText)
 		if (idErr != nil) != strings.ContainsAny(idText, "\r\n\x00") || (nameErr != nil) != strings.ContainsAny(nameText, "\r\n") {
 			t.Fatalf("NewID(%q): %v, NewName(%q): %v, want errors exactly for a line break, and for a NUL in an id", idText, idErr, nameText, nameErr)
 		}
+		at := time.UnixMilli(created).UTC()
 		stream := sse.AppendComment(nil, comment)
 		stream = sse.AppendRetry(stream, time.Duration(retry))
-		stream = sse.Block{ID: id, Name: name, Data: data}.Append(stream)
-		stream = sse.Block{ID: id, Name: name}.Append(stream)
+		stream = sse.Block{ID: id, Name: name, Time: at, Data: data}.Append(stream)
+		stream = sse.Block{ID: id, Name: name, Time: at}.Append(stream)
 		stream = sse.AppendComment(stream, comment)
-		stream = id.Append(stream)
-		stream = sse.Block{Name: name, Data: data}.Append(stream)
+		stream = sse.Block{ID: id, Name: name, Time: at, Data: data}.AppendFields(stream)
+		stream = append(id.Append(stream), '\n')
 
-		block := sse.Block{ID: id, Name: name, Data: slices.Clone(data)}
+		block := sse.Block{ID: id, Name: name, Time: at, Data: slices.Clone(data)}
 		head, rest := block.Split([]byte("x"))
 		whole := string(head)
 		if rest != nil {
-			whole += string(rest) + sse.BlockEnd
+			whole += string(rest) + "\n"
 		}
-		if whole != "x"+string(block.Append(nil)) {
-			t.Errorf("Split: got head %q and data %q, want together x%q", head, rest, block.Append(nil))
+		if whole != "x"+string(block.AppendFields(nil)) {
+			t.Errorf("Split: got head %q and data %q, want together x%q", head, rest, block.AppendFields(nil))
+		}
+		if got, want := string(block.Append(nil)), string(append(id.Append(block.AppendFields(nil)), '\n')); got != want {
+			t.Errorf("Append: got %q, want the fields, the id and an empty line: %q", got, want)
 		}
 
 		var want []sse.Event
 		if data != nil {
-			event := sse.Event{Name: name.String(), Data: lineBreak.ReplaceAllString(string(data), "\n")}
+			event := sse.Event{Name: name.String(), Data: lineBreak.ReplaceAllString(string(data), "\n"), Time: at}
 			if idErr == nil {
 				event.LastID = idText
 			}

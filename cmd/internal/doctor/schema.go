@@ -141,8 +141,19 @@ func (e *Examination) migrations(ctx context.Context) (finding, error) {
 			"use the rowcast that has migrated the schema",
 		}, nil
 	}
-	e.differences, err = sql.Differences(ctx, e.tx)
-	return ok("the schema has the version that this rowcast needs: %d", version), err
+	if e.differences, err = sql.Differences(ctx, e.tx); err != nil {
+		return finding{}, err
+	}
+	inbox, err := sql.InstalledInbox(ctx, e.tx)
+	switch {
+	case err != nil:
+		return finding{}, err
+	case inbox == 0:
+		return ok("the schema has the version that this rowcast needs: %d; the inbox is not installed, and rowcast serve --inbox needs it", version), nil
+	case inbox < sql.InboxVersion():
+		return e.unmigrated(ctx, fmt.Sprintf("the inbox has version %d, and version %d is needed", inbox, sql.InboxVersion()))
+	}
+	return ok("the schema has the version that this rowcast needs: %d; the inbox has version %d", version, inbox), nil
 }
 
 // rows checks whether the table was restored from another server, and looks for rows with a transaction number that

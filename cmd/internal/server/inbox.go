@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -67,12 +68,11 @@ func (i *inboxes) observe(action string, status int, took time.Duration) {
 	i.duration.WithLabelValues(action).Observe(took.Seconds())
 }
 
-// inboxRoutes adds the routes of the inbox, if it is on.
+// inboxRoutes adds the routes of the inbox.
 func (s *Server) inboxRoutes(r chi.Router) {
-	if s.inboxes != nil {
-		r.Handle(inboxPath, &s.inboxes.handler)
-		r.Handle(inboxPath+"/{action}", &s.inboxes.handler)
-	}
+	serve := func(w http.ResponseWriter, r *http.Request) { s.inboxes.handler.ServeHTTP(w, r) } // set by Run
+	r.HandleFunc(inboxPath, serve)
+	r.HandleFunc(inboxPath+"/{action}", serve)
 }
 
 // preflight checks that the database is suitable for a hub and, if the inbox is on, that it is installed.

@@ -34,7 +34,7 @@ func (s *Server) AsLocalhost(advice string) func(http.Handler) http.Handler {
 			switch {
 			case r.Host == "" || IsLoopback(r.Host):
 				next.ServeHTTP(w, r)
-			case r.URL.Path == "/events":
+			case r.URL.Path == s.EventsPath:
 				s.Events.Deny(w, r, refusal)
 			default:
 				http.Error(w, refusal.Reason, refusal.Status)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -21,7 +22,7 @@ import (
 // routers returns the handlers for Listen and for AdminListen. If AdminListen is empty, public also serves health and
 // metrics, and admin is nil.
 func (s *Server) routers() (public, admin http.Handler) {
-	p := s.newRouter("not found: the stream is at /events")
+	p := s.newRouter("not found: the stream is at " + s.EventsPath)
 	if len(s.Trusted) > 0 {
 		p.Use(s.Trusted.setClientAddress, s.idle.attribute)
 	}
@@ -33,19 +34,14 @@ func (s *Server) routers() (public, admin http.Handler) {
 			AllowOriginFunc:  s.allowsOrigin,
 			AllowedMethods:   s.crossOriginMethods(),
 			AllowedHeaders:   s.crossOriginHeaders(),
+			ExposedHeaders:   []string{"Retry-After"},
 			AllowCredentials: true,
 			MaxAge:           600,
 		}))
 	}
 	// No middleware of this router may wrap the ResponseWriter, because the hub takes the connection over.
-	p.Get("/events", s.Events.ServeHTTP)
-	getOrHead(p, "/rowcast.js", serveScript(stream.Script))
-	getOrHead(p, "/rowcast-inbox.js", serveScript(stream.InboxScript))
-	getOrHead(p, "/rowcast-inbox-store.js", serveScript(stream.InboxStoreScript))
-	s.inboxRoutes(p)
-	if s.Routes != nil {
-		s.Routes(p)
-	}
+	getOrHead(p, s.EventsPath, s.Events.ServeHTTP)
+	s.otherRoutes(p)
 	if s.AdminListen == "" {
 		s.adminRoutes(p)
 		return p, nil
@@ -55,8 +51,38 @@ func (s *Server) routers() (public, admin http.Handler) {
 		a.Use(s.AsLocalhost(""))
 	}
 	s.adminRoutes(a)
-	a.With(refuseBrowsers).Post("/disconnect", s.disconnect)
+	s.disconnectRoute(a)
 	return p, a
+}
+
+// SetEventsPath sets EventsPath. It returns an error if another handler of the server has this path, at Listen or at
+// AdminListen, or would have it with another configuration. The field Routes must be set before the call.
+func (s *Server) SetEventsPath(path string) error {
+	r := chi.NewRouter()
+	s.otherRoutes(r)
+	s.inboxRoutes(r)
+	s.adminRoutes(r)
+	s.disconnectRoute(r)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		if r.Match(chi.NewRouteContext(), method, path) {
+			return fmt.Errorf("the hub uses %s for another purpose: choose another path, such as /stream", path)
+		}
+	}
+	s.EventsPath = path
+	return nil
+}
+
+// otherRoutes adds the routes at Listen besides EventsPath.
+func (s *Server) otherRoutes(r chi.Router) {
+	getOrHead(r, "/rowcast.js", serveScript(stream.Script))
+	getOrHead(r, "/rowcast-inbox.js", serveScript(stream.InboxScript))
+	getOrHead(r, "/rowcast-inbox-store.js", serveScript(stream.InboxStoreScript))
+	if s.Inbox {
+		s.inboxRoutes(r)
+	}
+	if s.Routes != nil {
+		s.Routes(r)
+	}
 }
 
 // allowsOrigin reports whether pages of an origin that is not the hub's own may open streams and read the answers.
@@ -66,15 +92,16 @@ func (s *Server) allowsOrigin(_ *http.Request, origin string) bool {
 
 // crossOriginMethods returns the methods that pages of another origin may use.
 func (s *Server) crossOriginMethods() []string {
+	methods := []string{http.MethodGet, http.MethodHead}
 	if s.Inbox {
-		return []string{http.MethodGet, http.MethodPost}
+		methods = append(methods, http.MethodPost)
 	}
-	return []string{http.MethodGet}
+	return methods
 }
 
 // crossOriginHeaders returns the request headers that pages of another origin may send.
 func (s *Server) crossOriginHeaders() []string {
-	headers := []string{"Authorization", "Cache-Control", "Last-Event-ID"}
+	headers := append([]string{"Authorization", "Cache-Control", "Last-Event-ID"}, s.CORSHeaders...)
 	if s.Inbox {
 		headers = append(headers, "Content-Type")
 	}
@@ -85,6 +112,10 @@ func (s *Server) adminRoutes(r chi.Router) {
 	getOrHead(r, "/healthz", s.healthz)
 	getOrHead(r, "/readyz", s.readyz)
 	getOrHead(r, "/metrics", s.metrics().ServeHTTP)
+}
+
+func (s *Server) disconnectRoute(r chi.Router) {
+	r.With(refuseBrowsers).Post("/disconnect", s.disconnect)
 }
 
 func (s *Server) newRouter(notFound string) *chi.Mux {

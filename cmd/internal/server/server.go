@@ -32,11 +32,13 @@ type Server struct {
 
 	Listen          string   // the host:port for streams
 	AdminListen     string   // the host:port for health, metrics and /disconnect; if empty, health and metrics are served at Listen
+	EventsPath      string   // the path of the stream at Listen; the default is /events. SetEventsPath sets it
 	Origins         []string // origins whose pages may open streams, besides the hub's own origin
 	LoopbackOrigins bool     // pages of loopback origins may open streams, too
+	CORSHeaders     []string // further request headers that pages of these origins may send
 	Trusted         Proxies  // proxies whose X-Forwarded-For header is trusted
 
-	Events    auth.Handler                    // the handler of /events; the default authenticator is InsecureUID
+	Events    auth.Handler                    // the handler of EventsPath; the default authenticator is InsecureUID
 	Guard     func(http.Handler) http.Handler // wraps all handlers at Listen; may be nil
 	Routes    func(chi.Router)                // adds routes at Listen; may be nil
 	Listening func(net.Addr)                  // called once, as soon as clients can open streams; may be nil
@@ -63,7 +65,7 @@ const PageBytes = 1 << 20
 
 // New returns a server for a database, with as many streams as LimitStreams(0) allows.
 func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
-	s := &Server{Logger: logger, Replays: DefaultReplays(), Explain: func(err error) error { return err }}
+	s := &Server{Logger: logger, Replays: DefaultReplays(), EventsPath: "/events", Explain: func(err error) error { return err }}
 	s.Events.Hub, s.Events.Authenticate, s.Events.Logger = &s.Hub, new(auth.InsecureUID).Authenticate, logger
 	_ = s.LimitStreams(0)
 	s.Listener.Config, s.Listener.Logger, s.Hub.Logger, s.Retention.Logger = database, logger, logger, logger

@@ -80,7 +80,7 @@ func check(response *http.Response) error {
 		text += ": " + reason
 	}
 	if status == http.StatusNotFound {
-		text += "; there is no rowcast at this URL, or its path is wrong: the stream of rowcast serve is at /events"
+		text += "; there is no rowcast at this URL, or its path is wrong: the stream of rowcast serve is at /events, unless --events-path sets another path"
 	}
 	if status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests {
 		return errors.New(text)

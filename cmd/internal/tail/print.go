@@ -34,10 +34,11 @@ func (t *Client) print(event sse.Event, stored bool) error {
 
 // A jsonLine is a line of --json.
 type jsonLine struct {
-	Time  time.Time       `json:"time"`
-	ID    string          `json:"id,omitempty"`
-	Event string          `json:"event"`
-	Data  json.RawMessage `json:"data"`
+	Time      time.Time       `json:"time"`
+	ID        string          `json:"id,omitempty"`
+	Event     string          `json:"event"`
+	CreatedAt time.Time       `json:"created_at,omitzero"` // only of a row
+	Data      json.RawMessage `json:"data"`
 }
 
 // jsonEvent returns the line of --json for an event. It copies data that is valid JSON, and converts other data to a
@@ -46,6 +47,9 @@ func jsonEvent(event sse.Event, stored bool, now time.Time) jsonLine {
 	line := jsonLine{Time: now, Event: event.Name, Data: json.RawMessage(event.Data)}
 	if stored {
 		line.ID = event.LastID
+	}
+	if year := event.Time.Year(); year >= 0 && year <= 9999 { // package json returns an error for other years
+		line.CreatedAt = event.Time
 	}
 	if !json.Valid(line.Data) {
 		line.Data, _ = json.Marshal(event.Data)

@@ -152,9 +152,12 @@ func (t *Client) reportConnected() {
 	t.connected = true
 }
 
-// receive interprets the hub's own events. It prints all other events. With Verbose it prints the
-// hub's own events too.
+// receive interprets the hub's own events, and prints all other events. With Verbose, it also prints the hub's own events,
+// except rowcast.void, which carries no information.
 func (t *Client) receive(event sse.Event, watch *watch) error {
+	if event.Name == "rowcast.void" {
+		return nil
+	}
 	stored := event.LastID != t.id // a message that is not stored does not change the last event id
 	t.id = event.LastID
 	switch event.Name {
@@ -179,10 +182,10 @@ func (t *Client) receive(event sse.Event, watch *watch) error {
 	return nil
 }
 
-// isHubs reports whether an event is about the stream itself. The events rowcast.toolarge and rowcast.unreadable are
-// not, because they replace rows.
+// isHubs reports whether an event is about the stream itself. The event rowcast.inbox is not, because it is a row. The
+// events rowcast.toolarge and rowcast.unreadable are not, because they replace rows.
 func isHubs(name string) bool {
-	return strings.HasPrefix(name, "rowcast.") && name != "rowcast.toolarge" && name != "rowcast.unreadable"
+	return strings.HasPrefix(name, "rowcast.") && name != "rowcast.inbox" && name != "rowcast.toolarge" && name != "rowcast.unreadable"
 }
 
 // withoutSecrets returns a URL without its user and its query, which may contain a password or an API key.

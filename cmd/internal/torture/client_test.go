@@ -220,6 +220,8 @@ func (r *reader) Read(p []byte) (int, error) {
 // receive records a row, a reset or the first rowcast.hello, and updates the cursor in sent.
 func (c *client) receive(e sse.Event) {
 	switch e.Name {
+	case "rowcast.void":
+		return // its id is the id of rowcast.hello, which follows
 	case "rowcast.hello":
 		c.hello(e)
 	case "rowcast.beat":

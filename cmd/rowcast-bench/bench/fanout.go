@@ -86,22 +86,23 @@ func (f *fanout) learn(ctx context.Context, _ nothing) (size int, err error) {
 	if _, err := conn.Write([]byte("GET /events?uid=nobody HTTP/1.1\r\nHost: here\r\n\r\n")); err != nil {
 		return 0, err
 	}
-	if _, err := readUntil(conn, []byte("}\n\n")); err != nil { // "}" and an empty line end the hello
+	if _, err := readBlock(conn, "rowcast.hello"); err != nil {
 		return 0, err
 	}
 	if _, err := f.publish(ctx, expectation{First: firstNumber, Rows: 1}); err != nil {
 		return 0, err
 	}
-	f.frame, err = readUntil(conn, []byte("}\n\n"))
+	f.frame, err = readBlock(conn, "notify")
 	f.mu.Lock()
 	f.conns = nil
 	f.mu.Unlock()
 	return len(f.frame), err
 }
 
-func readUntil(conn net.Conn, end []byte) (read []byte, err error) {
+// readBlock reads to the end of the block of an event, which must be the last block that the hub has sent.
+func readBlock(conn net.Conn, event string) (read []byte, err error) {
 	part := make([]byte, 4096)
-	for !bytes.HasSuffix(read, end) {
+	for !bytes.Contains(read, []byte("event: "+event+"\n")) || !bytes.HasSuffix(read, []byte("\n\n")) {
 		n, err := conn.Read(part)
 		if err != nil {
 			return nil, err
@@ -115,7 +116,8 @@ func readUntil(conn net.Conn, end []byte) (read []byte, err error) {
 func (f *fanout) publish(_ context.Context, e expectation) (nothing, error) {
 	for number := e.First; number < e.First+e.Rows; number++ {
 		f.last = cursor.Row{Xid: f.now.Xmax, ID: number}
-		event := feed.Row{Row: f.last, Recipient: feed.Everyone, Event: "notify", Data: fmt.Appendf(nil, dataFormat, number, time.Now().UnixNano())}
+		now := time.Now()
+		event := feed.Row{Row: f.last, Recipient: feed.Everyone, Event: "notify", Data: fmt.Appendf(nil, dataFormat, number, now.UnixNano()), CreatedAt: now}
 		event.Cursor = f.now.After(f.last, cursor.Cursor{Xmax: f.last.Xid + 1})
 		f.now = event.Cursor.Reached(cursor.Cursor{Xmax: f.last.Xid + 1})
 		f.hub.Publish(feed.Batch{Rows: []feed.Row{event}, Cursor: f.now})

@@ -1,0 +1,329 @@
+-- Changes of the inbox: marks, undo and deleted rows.
+
+CREATE OR REPLACE FUNCTION rowcast.inbox_version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 2';
+
+-- inbox_set() changes the own state of rows. It ignores rows that are not for one of the recipients. It returns the ids of the rows
+-- whose effective state has changed, and whether anything was written. A row that is already read because of "all" gets its own
+-- state, too, so it stays read when "all" is undone. The lock on the rows is that of a foreign key: a row cannot be deleted meanwhile.
+CREATE FUNCTION rowcast.inbox_set(u rowcast.inbox_users, recipients text[], action text, wanted bigint[], OUT ids bigint[], OUT written boolean)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET jit = off AS $$
+BEGIN
+    WITH target AS MATERIALIZED (
+        SELECT n.id, n.xid, n.recipient <> u.recipient AS shared FROM rowcast.notifications AS n
+            WHERE n.id = ANY (wanted) AND n.recipient || '' = ANY (recipients) ORDER BY n.id FOR KEY SHARE -- || '': use the index on id
+    ), state AS MATERIALIZED (
+        SELECT t.id, s.seen, s.seen_at, s.read, s.read_at, coalesce(s.read_version, 0) AS read_version,
+                s.archived, s.archived_at, coalesce(s.archived_version, 0) AS archived_version,
+                rowcast.inbox_is_seen(s.seen, shared, t.xid, u.seen, u.visited) AS is_seen,
+                rowcast.inbox_is_read(s.read, s.read_version, shared, t.xid, u.read, u.read_version, u.visited) AS is_read,
+                rowcast.inbox_is_archived(s.archived, s.archived_version, t.xid, u.archived, u.archived_version) AS is_archived,
+                pg_visible_in_snapshot(t.xid, u.read) OR shared AND pg_visible_in_snapshot(t.xid, u.visited) AS all_read,
+                pg_visible_in_snapshot(t.xid, u.archived) AS all_archived
+            FROM target AS t LEFT JOIN LATERAL (
+                SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = t.id OFFSET 0) AS s ON true
+    ), changed AS (
+        INSERT INTO rowcast.inbox_states AS old (recipient, id, seen, seen_at, read, read_at, read_version, archived, archived_at, archived_version)
+        SELECT u.recipient, s.id,
+            action IN ('seen', 'read') OR coalesce(s.seen, false),
+            CASE WHEN action IN ('seen', 'read') THEN coalesce(s.seen_at, now()) ELSE s.seen_at END,
+            CASE action WHEN 'read' THEN true WHEN 'unread' THEN CASE WHEN all_read THEN false END ELSE s.read END,
+            CASE action WHEN 'read' THEN coalesce(s.read_at, now()) WHEN 'unread' THEN NULL ELSE s.read_at END,
+            CASE WHEN action IN ('read', 'unread') THEN u.version + 1 ELSE s.read_version END,
+            CASE action WHEN 'archive' THEN true WHEN 'unarchive' THEN CASE WHEN all_archived THEN false END ELSE s.archived END,
+            CASE action WHEN 'archive' THEN coalesce(s.archived_at, now()) WHEN 'unarchive' THEN NULL ELSE s.archived_at END,
+            CASE WHEN action IN ('archive', 'unarchive') THEN u.version + 1 ELSE s.archived_version END
+        FROM state AS s WHERE CASE action WHEN 'seen' THEN NOT is_seen WHEN 'read' THEN s.read IS NOT TRUE WHEN 'unread' THEN is_read
+            WHEN 'archive' THEN s.archived IS NOT TRUE WHEN 'unarchive' THEN is_archived END
+        ON CONFLICT (recipient, id) DO UPDATE SET seen = excluded.seen, seen_at = excluded.seen_at,
+            read = excluded.read, read_at = excluded.read_at, read_version = excluded.read_version,
+            archived = excluded.archived, archived_at = excluded.archived_at, archived_version = excluded.archived_version
+        RETURNING old.id
+    )
+    SELECT coalesce(array_agg(s.id ORDER BY s.id) FILTER (WHERE CASE action WHEN 'seen' THEN NOT is_seen WHEN 'read' THEN NOT is_read OR NOT is_seen
+                WHEN 'unread' THEN is_read WHEN 'archive' THEN NOT is_archived WHEN 'unarchive' THEN is_archived END), '{}'),
+            EXISTS (SELECT FROM changed)
+        INTO ids, written FROM state AS s;
+END $$;
+
+-- inbox_finish() stores the row of a user with the next version, tells the streams of the user, and returns the result of the function
+-- that made the change. If event is NULL, no stream needs to know.
+CREATE FUNCTION rowcast.inbox_finish(u rowcast.inbox_users, recipients text[], written boolean, event jsonb, extra jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    counts record;
+    result jsonb;
+BEGIN
+    IF written OR event IS NOT NULL THEN
+        u.version := u.version + 1;
+        UPDATE rowcast.inbox_users AS old SET version = u.version, seen = u.seen, read = u.read, read_version = u.read_version,
+            read_marked = u.read_marked, archived = u.archived, archived_version = u.archived_version, archived_marked = u.archived_marked
+            WHERE old.recipient = u.recipient;
+    END IF;
+    counts := rowcast.inbox_counts(u, recipients);
+    result := jsonb_build_object('version', u.version, 'unseen', counts.unseen, 'unread', counts.unread, 'more', counts.more);
+    IF event IS NOT NULL THEN
+        INSERT INTO rowcast.notifications (recipient, data) VALUES (rowcast.inbox_twin(u.recipient), event || result);
+    END IF;
+    RETURN result || extra;
+END $$;
+
+-- inbox_lock() returns the row of a user and locks it, so that the changes of a user come one after the other.
+CREATE FUNCTION rowcast.inbox_lock(me text) RETURNS rowcast.inbox_users LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    u rowcast.inbox_users;
+BEGIN
+    PERFORM rowcast.inbox_visit(me);
+    SELECT * INTO STRICT u FROM rowcast.inbox_users AS users WHERE users.recipient = me FOR UPDATE;
+    RETURN u;
+END $$;
+
+-- inbox_remember() stores a change that can be undone, and forgets all but the last ten changes of the user.
+CREATE FUNCTION rowcast.inbox_remember(u rowcast.inbox_users, action text, ids bigint[], by_all boolean) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- A change with this version is left if a test suite has truncated only inbox_users.
+    DELETE FROM rowcast.inbox_changes AS old WHERE old.recipient = u.recipient AND old.version > u.version;
+    INSERT INTO rowcast.inbox_changes VALUES (u.recipient, u.version + 1, action, ids,
+        CASE WHEN by_all THEN CASE action WHEN 'read' THEN u.read ELSE u.archived END END,
+        CASE WHEN by_all THEN CASE action WHEN 'read' THEN u.read_version ELSE u.archived_version END END,
+        CASE WHEN by_all THEN CASE action WHEN 'read' THEN u.read_marked ELSE u.archived_marked END END);
+    DELETE FROM rowcast.inbox_changes AS old WHERE old.recipient = u.recipient AND old.version <= (
+        SELECT c.version FROM rowcast.inbox_changes AS c WHERE c.recipient = u.recipient ORDER BY c.version DESC OFFSET 10 LIMIT 1);
+END $$;
+
+-- inbox_mark() changes the state of rows of a user: of some rows, or of all rows that a cursor has seen.
+CREATE FUNCTION rowcast.inbox_mark(recipient text, action text, groups text[] DEFAULT '{}', ids bigint[] DEFAULT NULL, up_to text DEFAULT NULL)
+    RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    recipients CONSTANT text[] := rowcast.inbox_recipients(recipient, groups);
+    u       rowcast.inbox_users;
+    changed record;
+    event   jsonb;
+    undo    text;
+BEGIN
+    IF action IS NULL OR action NOT IN ('seen', 'read', 'unread', 'archive', 'unarchive') THEN
+        RAISE EXCEPTION 'rowcast: unknown action %', coalesce(quote_literal(left(action, 100)), 'NULL') USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'The actions are seen, read, unread, archive and unarchive.';
+    ELSIF (ids IS NULL) = (up_to IS NULL) THEN
+        RAISE EXCEPTION 'rowcast: either ids or up_to is needed' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'ids are the rows to mark. up_to is the cursor of the list whose rows are marked.';
+    ELSIF cardinality(ids) > 1000 THEN
+        RAISE EXCEPTION 'rowcast: more than 1,000 ids' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF up_to IS NOT NULL AND action IN ('unread', 'unarchive') THEN
+        RAISE EXCEPTION 'rowcast: % needs ids', action USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'rowcast.inbox_undo() undoes "read" and "archive" up to a cursor.';
+    END IF;
+    IF up_to IS NOT NULL THEN
+        RETURN rowcast.inbox_mark_all(recipient, recipients, action, up_to);
+    END IF;
+    u := rowcast.inbox_lock(recipient);
+    changed := rowcast.inbox_set(u, recipients, action, ids);
+    IF changed.ids <> '{}' THEN
+        event := jsonb_build_object('action', action, 'ids', to_jsonb(changed.ids::text[]));
+        IF action IN ('read', 'archive') THEN
+            PERFORM rowcast.inbox_remember(u, action, changed.ids, false);
+            undo := u.version + 1;
+        END IF;
+    END IF;
+    RETURN rowcast.inbox_finish(u, recipients, changed.written, event, jsonb_build_object('undo', undo));
+END $$;
+
+-- inbox_would_change() reports whether a row that a snapshot shows does not have the state of an action yet. It also returns true if it
+-- had to read too many rows. A change without an effect must not be told: the event is a row itself, so the cursor of the next list
+-- differs, and two devices would tell each other for ever.
+CREATE FUNCTION rowcast.inbox_would_change(u rowcast.inbox_users, recipients text[], action text, shown pg_snapshot) RETURNS boolean
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
+DECLARE
+    scan         CONSTANT integer := greatest(200, 6000 / cardinality(recipients));
+    floor        CONSTANT xid8 := pg_snapshot_xmin(CASE action WHEN 'seen' THEN u.seen WHEN 'read' THEN u.read ELSE u.archived END);
+    shared_floor CONSTANT xid8 := CASE action WHEN 'archive' THEN floor ELSE greatest(floor, pg_snapshot_xmin(u.visited)) END;
+    highest      CONSTANT xid8 := pg_snapshot_xmax(shown);
+BEGIN
+    RETURN EXISTS (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
+        SELECT FROM (SELECT n.id, n.xid FROM rowcast.notifications AS n
+                WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END AND n.xid < highest
+                ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT scan) AS n
+            LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
+        WHERE pg_visible_in_snapshot(n.xid, shown) AND NOT CASE action
+            WHEN 'seen' THEN rowcast.inbox_is_seen(s.seen, r <> u.recipient, n.xid, u.seen, u.visited)
+            WHEN 'read' THEN rowcast.inbox_is_read(s.read, s.read_version, r <> u.recipient, n.xid, u.read, u.read_version, u.visited)
+            ELSE rowcast.inbox_is_archived(s.archived, s.archived_version, n.xid, u.archived, u.archived_version) END
+        LIMIT 1) AS found)
+    OR action = 'read' AND EXISTS (SELECT FROM (SELECT s.id FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.read
+            AND s.read_version > u.read_version ORDER BY s.recipient DESC, s.read_version DESC OFFSET 0) AS s
+        CROSS JOIN LATERAL (SELECT n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
+        WHERE n.recipient = ANY (recipients) AND pg_visible_in_snapshot(n.xid, shown))
+    OR action = 'archive' AND EXISTS (SELECT FROM (SELECT s.id FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.archived
+            AND s.archived_version > u.archived_version ORDER BY s.recipient DESC, s.archived_version DESC OFFSET 0) AS s
+        CROSS JOIN LATERAL (SELECT n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
+        WHERE n.recipient = ANY (recipients) AND pg_visible_in_snapshot(n.xid, shown))
+    OR EXISTS (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
+        SELECT FROM rowcast.notifications AS n
+            WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END AND n.xid < highest
+            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC OFFSET scan LIMIT 1) AS beyond);
+END $$;
+
+-- inbox_mark_all() marks all rows that a cursor has seen. It writes one row, and the own state of
+-- - rows of the transaction in whose middle the cursor is, 1,000 at most, and
+-- - if the list was older than an earlier "all": rows that were marked as unread one by one.
+CREATE FUNCTION rowcast.inbox_mark_all(me text, recipients text[], action text, up_to text) RETURNS jsonb
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET jit = off AS $$
+DECLARE
+    shown   record;
+    u       rowcast.inbox_users;
+    old     rowcast.inbox_users;
+    own     record;
+    changed boolean;
+    newest  boolean;
+    swept   bigint[] := '{}';
+    undo    text;
+BEGIN
+    shown := rowcast.cursor_snapshot(up_to);
+    u := rowcast.inbox_lock(me);
+    old := u;
+    own := rowcast.inbox_set(u, recipients, action, ARRAY(SELECT n.id FROM unnest(recipients) AS r CROSS JOIN LATERAL (
+            SELECT n.id FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid = shown.xid AND n.id <= shown.id
+            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT 1000) AS n ORDER BY n.id DESC LIMIT 1000));
+    changed := rowcast.inbox_would_change(u, recipients, action, shown.seen) OR own.ids <> '{}';
+    IF action IN ('seen', 'read') THEN
+        u.seen := rowcast.inbox_union(u.seen, shown.seen);
+    END IF;
+    IF action = 'read' THEN
+        u.read := rowcast.inbox_union(u.read, shown.seen);
+        newest := rowcast.inbox_union(u.read, u.visited)::text = shown.seen::text;
+        IF changed AND newest THEN
+            u.read_version := u.version + 1;
+        ELSIF changed THEN
+            WITH swept AS (UPDATE rowcast.inbox_states AS s SET read = NULL, read_version = u.version + 1 FROM rowcast.notifications AS n
+                WHERE s.recipient = me AND NOT s.read AND n.id = s.id AND pg_visible_in_snapshot(n.xid, shown.seen)
+                    AND NOT (s.read_version < old.read_version AND pg_visible_in_snapshot(n.xid, old.read)) RETURNING s.id)
+            SELECT coalesce(array_agg(s.id), '{}') INTO swept FROM swept AS s;
+        END IF;
+    ELSIF action = 'archive' THEN
+        u.archived := rowcast.inbox_union(u.archived, shown.seen);
+        newest := u.archived::text = shown.seen::text;
+        IF changed AND newest THEN
+            u.archived_version := u.version + 1;
+        ELSIF changed THEN
+            WITH swept AS (UPDATE rowcast.inbox_states AS s SET archived = NULL, archived_version = u.version + 1 FROM rowcast.notifications AS n
+                WHERE s.recipient = me AND NOT s.archived AND n.id = s.id AND pg_visible_in_snapshot(n.xid, shown.seen)
+                    AND NOT (s.archived_version < old.archived_version AND pg_visible_in_snapshot(n.xid, old.archived)) RETURNING s.id)
+            SELECT coalesce(array_agg(s.id), '{}') INTO swept FROM swept AS s;
+        END IF;
+    END IF;
+    IF NOT changed AND u::text <> old::text THEN -- later calls read fewer rows
+        UPDATE rowcast.inbox_users AS users SET seen = u.seen, read = u.read, archived = u.archived WHERE users.recipient = me;
+    ELSIF changed AND action IN ('read', 'archive') THEN
+        PERFORM rowcast.inbox_remember(old, action, own.ids || swept, true);
+        undo := u.version + 1;
+        IF action = 'read' THEN
+            u.read_marked := u.version + 1;
+        ELSE
+            u.archived_marked := u.version + 1;
+        END IF;
+    END IF;
+    RETURN rowcast.inbox_finish(u, recipients, own.written, CASE WHEN changed THEN jsonb_build_object('action', action, 'up_to', up_to) END,
+        jsonb_build_object('undo', undo));
+END $$;
+
+-- inbox_undo() undoes a change of inbox_mark(), except for rows that were changed since.
+CREATE FUNCTION rowcast.inbox_undo(recipient text, undo text, groups text[] DEFAULT '{}') RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+    SET enable_mergejoin = off SET jit = off AS $$
+DECLARE
+    recipients CONSTANT text[] := rowcast.inbox_recipients(recipient, groups);
+    me      CONSTANT text := recipient;
+    u       rowcast.inbox_users;
+    change  rowcast.inbox_changes;
+    undone  bigint[] := '{}';
+    all_undone boolean := false;
+    event   jsonb;
+BEGIN
+    IF undo IS NULL OR undo !~ '^[1-9][0-9]{0,17}$' THEN
+        RAISE EXCEPTION 'rowcast: malformed undo' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Use the value of "undo" in the result of rowcast.inbox_mark().';
+    END IF;
+    u := rowcast.inbox_lock(me);
+    DELETE FROM rowcast.inbox_changes AS c WHERE c.recipient = me AND c.version = undo::bigint RETURNING * INTO change;
+    -- "All" is undone only if it is the newest one. The own states that it has changed belong to it.
+    IF change.action = 'read' AND (change.before IS NULL OR u.read_marked = change.version) THEN
+        IF change.before IS NOT NULL THEN
+            u.read := change.before;
+            u.read_version := change.before_version;
+            u.read_marked := change.before_marked;
+            all_undone := true;
+        END IF;
+        WITH restored AS (UPDATE rowcast.inbox_states AS s SET read_at = NULL, read_version = u.version + 1,
+                read = CASE WHEN all_undone OR pg_visible_in_snapshot(n.xid, u.read)
+                    OR n.recipient <> me AND pg_visible_in_snapshot(n.xid, u.visited) THEN false END
+            FROM rowcast.notifications AS n
+            WHERE s.recipient = me AND s.id = ANY (change.ids) AND s.read IS NOT FALSE AND s.read_version = change.version AND n.id = s.id
+                AND NOT (u.read_marked > change.version AND pg_visible_in_snapshot(n.xid, u.read)) RETURNING s.id)
+        SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO undone FROM restored AS r;
+    ELSIF change.action = 'archive' AND (change.before IS NULL OR u.archived_marked = change.version) THEN
+        IF change.before IS NOT NULL THEN
+            u.archived := change.before;
+            u.archived_version := change.before_version;
+            u.archived_marked := change.before_marked;
+            all_undone := true;
+        END IF;
+        WITH restored AS (UPDATE rowcast.inbox_states AS s SET archived_at = NULL, archived_version = u.version + 1,
+                archived = CASE WHEN all_undone OR pg_visible_in_snapshot(n.xid, u.archived) THEN false END
+            FROM rowcast.notifications AS n
+            WHERE s.recipient = me AND s.id = ANY (change.ids) AND s.archived IS NOT FALSE AND s.archived_version = change.version AND n.id = s.id
+                AND NOT (u.archived_marked > change.version AND pg_visible_in_snapshot(n.xid, u.archived)) RETURNING s.id)
+        SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO undone FROM restored AS r;
+    END IF;
+    IF all_undone THEN
+        event := '{"action": "reload"}';
+    ELSIF undone <> '{}' THEN
+        event := jsonb_build_object('action', 'un' || change.action, 'ids', to_jsonb(undone::text[]));
+    END IF;
+    RETURN rowcast.inbox_finish(u, recipients, false, event, jsonb_build_object('undone', event IS NOT NULL));
+END $$;
+
+-- inbox_deleted() removes the state of deleted rows, and tells the streams of their recipients, unless retention has deleted the rows.
+-- Nobody is told if no user with an inbox can have received a row.
+CREATE FUNCTION rowcast.inbox_deleted() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
+BEGIN
+    DELETE FROM rowcast.inbox_states AS s WHERE s.id = ANY (ARRAY(SELECT g.id FROM gone AS g));
+    IF current_setting('rowcast.retention', true) = 'on' OR NOT EXISTS (SELECT FROM rowcast.inbox_users) THEN
+        RETURN NULL;
+    END IF;
+    IF (SELECT count(*) FROM (SELECT FROM gone AS g WHERE NOT starts_with(g.recipient, 'rowcast.') GROUP BY g.recipient LIMIT 1001) AS r) > 1000 THEN
+        INSERT INTO rowcast.notifications (recipient, data) VALUES (rowcast.inbox_twin('*'), '{"action": "reload"}');
+        RETURN NULL;
+    END IF;
+    INSERT INTO rowcast.notifications (recipient, data)
+        SELECT rowcast.inbox_twin(g.recipient), CASE WHEN count(*) > 1000 THEN '{"action": "reload"}'
+                ELSE jsonb_build_object('action', 'delete', 'ids', jsonb_agg(g.id::text ORDER BY g.id)) END
+            FROM gone AS g WHERE NOT starts_with(g.recipient, 'rowcast.') GROUP BY g.recipient;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER inbox_deleted AFTER DELETE ON rowcast.notifications REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION rowcast.inbox_deleted();
+ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER inbox_deleted;
+
+-- inbox_truncated() removes the state of all rows. TRUNCATE would fail here if the statement truncates inbox_states, too.
+CREATE FUNCTION rowcast.inbox_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM rowcast.inbox_states;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER inbox_truncated AFTER TRUNCATE ON rowcast.notifications
+    FOR EACH STATEMENT EXECUTE FUNCTION rowcast.inbox_truncated();
+ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER inbox_truncated;
+
+-- Only the roles that rowcast migrate grants the right may call the functions.
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'rowcast'::regnamespace AND (proname ~ '^inbox' OR proname = 'cursor_snapshot') LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+    END LOOP;
+END $$;

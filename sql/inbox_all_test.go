@@ -1,0 +1,356 @@
+package sql_test
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+)
+
+// "All" contains the rows of the list and no others. A row that commits later stays unread, even if its transaction has
+// a lower number than the rows of the list.
+func TestInboxAllIsWhatTheListShowed(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	open := connect(t, v.conn.Config().ConnString())
+	run(t, open, "BEGIN")
+	slow := send(t, open, "*")
+	shown := send(t, v.conn, "alice")
+	list := v.list()
+	run(t, open, "COMMIT")
+	later := send(t, v.conn, "alice")
+	v.markAll("read", list.Cursor)
+	for id, want := range map[int64]rowState{slow: {}, shown: {true, true, false}, later: {}} {
+		if got := v.stateOf(id); got != want {
+			t.Errorf("row %d: got %+v, want %+v", id, got, want)
+		}
+	}
+}
+
+// A row that is marked as unread after "all" stays unread until a newer "all" that contains it. "All" of an older list
+// changes the rows of that list only, and takes nothing back.
+func TestInboxUnreadAfterAll(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	first := send(t, v.conn, "alice")
+	old := v.list()
+	second := send(t, v.conn, "alice")
+	v.markAll("read", v.list().Cursor)
+	v.mark("unread", first, second)
+	for _, step := range []struct {
+		cursor      string
+		wantFirst   bool
+		wantSecond  bool
+		wantVersion int64
+	}{{old.Cursor, true, false, 3}, {old.Cursor, true, false, 3}, {v.list().Cursor, true, true, 4}} {
+		got := v.markAll("read", step.cursor)
+		if got.Version != step.wantVersion {
+			t.Errorf("got version %d, want %d", got.Version, step.wantVersion)
+		}
+		if f, s := v.stateOf(first).read, v.stateOf(second).read; f != step.wantFirst || s != step.wantSecond {
+			t.Errorf("read: got %v, %v, want %v, %v", f, s, step.wantFirst, step.wantSecond)
+		}
+	}
+}
+
+// Two devices that open their list do not tell each other about "seen" for ever: "all" without an effect tells nothing.
+func TestInboxAllWithoutEffectIsNotTold(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	send(t, v.conn, "alice")
+	const events = "SELECT count(*)::text FROM rowcast.notifications WHERE recipient = 'rowcast.inbox:alice'"
+	for _, action := range []string{"seen", "read", "archive"} {
+		v.markAll(action, v.list().Cursor)
+		before := text(t, v.conn, events)
+		for range 3 {
+			v.markAll(action, v.list().Cursor)
+		}
+		if after := text(t, v.conn, events); after != before {
+			t.Errorf("%s: got %s events, want %s", action, after, before)
+		}
+	}
+}
+
+// "All" writes one row, whatever the number of notifications is.
+func TestInboxAllWritesOneRow(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	run(t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 5000)")
+	if got := v.list(); got.Unread != 100 || got.Unseen != 100 {
+		t.Errorf("got %d unread and %d unseen, want 100, which means more than 99", got.Unread, got.Unseen)
+	}
+	got := v.markAll("read", v.list().Cursor)
+	if got.Unread != 0 || got.Unseen != 0 {
+		t.Errorf("got %+v, want nothing unread", got)
+	}
+	if states := text(t, v.conn, "SELECT count(*)::text FROM rowcast.inbox_states"); states != "0" {
+		t.Errorf("got %s states, want none", states)
+	}
+}
+
+// The cursor of an event is in the middle of a transaction: it contains the rows of that transaction up to the event.
+func TestInboxAllUpToAnEvent(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	run(t, v.conn, "BEGIN")
+	before := send(t, v.conn, "alice")
+	cursor := text(t, v.conn, "SELECT rowcast.cursor()") // contains the rows so far of its own transaction
+	after := send(t, v.conn, "alice")
+	run(t, v.conn, "COMMIT")
+	undo := v.markAll("read", cursor).Undo
+	if b, a := v.stateOf(before), v.stateOf(after); !b.read || a.read {
+		t.Errorf("got %+v before the event and %+v after it, want only the first one read", b, a)
+	}
+	v.undo(undo)
+	if b := v.stateOf(before); b.read || !b.seen {
+		t.Errorf("after undo: got %+v, want unread", b)
+	}
+}
+
+// Undo brings back what a change did, on another device too, except for rows that were changed since.
+func TestInboxUndo(t *testing.T) {
+	t.Parallel()
+	for _, action := range []string{"read", "archive"} {
+		for _, byAll := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, all %v", action, byAll), func(t *testing.T) {
+				t.Parallel()
+				v := alice(t)
+				changed, again, kept := send(t, v.conn, "alice"), send(t, v.conn, "*"), send(t, v.conn, "team:7")
+				var change inboxChange
+				if byAll {
+					change = v.markAll(action, v.list().Cursor)
+				} else {
+					change = v.mark(action, changed, again, kept)
+				}
+				v.mark("un"+action, again)
+				v.mark(action, again)
+				if byAll {
+					v.mark(action, kept) // has no effect now, but the user has said it of this row
+				}
+				other := v
+				other.conn = connect(t, v.conn.Config().ConnString())
+				if got := other.undo(change.Undo); !got.Undone {
+					t.Errorf("undo: got %+v, want that something is undone", got)
+				}
+				is := func(id int64) bool {
+					s := v.stateOf(id)
+					return action == "read" && s.read || action == "archive" && s.archived
+				}
+				if got, want := fmt.Sprint(is(changed), is(again), is(kept)), fmt.Sprint(false, true, byAll); got != want {
+					t.Errorf("got %s, want %s", got, want)
+				}
+				if got := v.undo(change.Undo); got.Undone {
+					t.Errorf("a second undo: got %+v, want that nothing is undone", got)
+				}
+			})
+		}
+	}
+}
+
+// "All" cannot be undone after another "all" of the same kind, and after ten further changes the oldest is forgotten.
+func TestInboxUndoIsBounded(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	send(t, v.conn, "alice")
+	older := v.markAll("read", v.list().Cursor)
+	send(t, v.conn, "alice")
+	newer := v.markAll("read", v.list().Cursor)
+	if got := v.undo(older.Undo); got.Undone || got.Unread != 0 {
+		t.Errorf("undo of the older one: got %+v, want that nothing is undone", got)
+	}
+	if got := v.undo(newer.Undo); !got.Undone || got.Unread != 1 {
+		t.Errorf("undo of the newer one: got %+v, want 1 unread", got)
+	}
+	var changes []inboxChange
+	for range 11 {
+		changes = append(changes, v.mark("archive", send(t, v.conn, "alice")))
+	}
+	if first, second := v.undo(changes[0].Undo), v.undo(changes[1].Undo); first.Undone || !second.Undone {
+		t.Errorf("got %+v and %+v, want that only the last ten can be undone", first, second)
+	}
+	if got := text(t, v.conn, "SELECT count(*)::text FROM rowcast.inbox_changes"); got != "9" {
+		t.Errorf("got %s stored changes, want 9", got)
+	}
+}
+
+// A page never repeats or leaves out a row, although rows arrive and are deleted, and have the same time and transaction.
+func TestInboxPages(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	run(t, v.conn, `INSERT INTO rowcast.notifications (recipient, data) SELECT ('{alice,team:7,*,bob}'::text[])[1 + i % 4], '1' FROM generate_series(1, 80) i`)
+	for range 40 {
+		send(t, v.conn, "alice")
+	}
+	var want, got []string
+	for _, item := range v.list().Items {
+		want = append(want, item.ID)
+	}
+	for before := (*string)(nil); ; {
+		page := v.page(7, before)
+		for _, item := range page.Items {
+			got = append(got, item.ID)
+		}
+		if before = page.Before; before == nil {
+			break
+		}
+		send(t, v.conn, "alice")
+		run(t, v.conn, "DELETE FROM rowcast.notifications WHERE id = $1", got[len(got)-1])
+	}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("got the rows %v, want %v", got, want)
+	}
+}
+
+// A list that is mostly archived still ends, in pages that each cost a bounded number of rows.
+func TestInboxPagesOfArchivedRows(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	oldest := send(t, v.conn, "alice")
+	run(t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 4000)")
+	run(t, v.conn, `INSERT INTO rowcast.inbox_states (recipient, id, archived, archived_version)
+		SELECT 'alice', id, true, 1 FROM rowcast.notifications WHERE id > $1`, oldest)
+	var items, pages int
+	for before := (*string)(nil); ; pages++ {
+		page := v.page(20, before)
+		items += len(page.Items)
+		if before = page.Before; before == nil {
+			break
+		}
+	}
+	if items != 1 || pages == 0 || pages > 10 {
+		t.Errorf("got %d items on %d pages, want 1 on a few", items, pages)
+	}
+}
+
+// Invalid arguments have clear errors. A cursor of another history or from the future changes nothing.
+func TestInboxRefuses(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	id := send(t, v.conn, "alice")
+	cursor := v.list().Cursor
+	fields := strings.Split(cursor, "-")
+	xmax, err := strconv.Atoi(fields[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := func(field int, value string) string {
+		other := append([]string{}, fields...)
+		other[field] = value
+		return fmt.Sprintf("SELECT rowcast.inbox_mark('alice', 'read', up_to => '%s')", strings.Join(other, "-"))
+	}
+	otherEpoch := strings.NewReplacer(fields[4], "00000000", fields[5], "00000000").Replace(cursor)
+	for _, tt := range []struct{ query, code, want string }{
+		{"SELECT rowcast.inbox(NULL)", "22023", "NULL cannot be a user"},
+		{"SELECT rowcast.inbox('*')", "22023", "'*' cannot be a user"},
+		{"SELECT rowcast.inbox('rowcast.inbox:bob')", "22023", "cannot be a user"},
+		{"SELECT rowcast.inbox(repeat('x', 257))", "22023", "cannot be a user"},
+		{"SELECT rowcast.inbox('alice', '{rowcast.inbox:bob}')", "22023", "invalid groups"},
+		{"SELECT rowcast.inbox('alice', '{NULL}')", "22023", "invalid groups"},
+		{"SELECT rowcast.inbox('alice', array_fill('x'::text, '{257}'))", "22023", "invalid groups"},
+		{"SELECT rowcast.inbox('alice', page => 0)", "22023", "page must be from 1 to 100"},
+		{"SELECT rowcast.inbox('alice', page => 101)", "22023", "page must be from 1 to 100"},
+		{"SELECT rowcast.inbox('alice', before => '7')", "22023", "malformed key of a page"},
+		{"SELECT rowcast.inbox('alice', before => '7.9999999999999999999')", "22023", "malformed key of a page"},
+		{"SELECT rowcast.inbox_mark('alice', 'delete', ids => '{1}')", "22023", "unknown action 'delete'"},
+		{"SELECT rowcast.inbox_mark('alice', 'read')", "22023", "either ids or up_to is needed"},
+		{"SELECT rowcast.inbox_mark('alice', 'read', ids => '{1}', up_to => '" + cursor + "')", "22023", "either ids or up_to is needed"},
+		{"SELECT rowcast.inbox_mark('alice', 'read', ids => array_fill(1::bigint, '{1001}'))", "22023", "more than 1,000 ids"},
+		{"SELECT rowcast.inbox_mark('alice', 'unread', up_to => '" + cursor + "')", "22023", "unread needs ids"},
+		{"SELECT rowcast.inbox_mark('alice', 'unarchive', up_to => '" + cursor + "')", "22023", "unarchive needs ids"},
+		{"SELECT rowcast.inbox_undo('alice', 'x')", "22023", "malformed undo"},
+		{"SELECT rowcast.inbox_mark('alice', 'read', up_to => 'x')", "22023", `malformed cursor "x"`},
+		{changed(2, "02"), "22023", "malformed cursor"},
+		{changed(3, "~"), "22023", "malformed cursor"},
+		{changed(3, "~gA"), "22023", "malformed cursor"},
+		{changed(1, "2"), "22023", "malformed cursor"},
+		{changed(0, strconv.FormatInt(id+1, 10)), "", ""}, // in the same epoch, the anchor does not matter
+		{changed(2, strconv.Itoa(xmax+1000)), "55000", "the cursor is ahead of the database"},
+		{"SELECT rowcast.inbox_mark('alice', 'read', up_to => '" + otherEpoch + "')", "55000", "the cursor is of another history of the database"},
+	} {
+		run(t, v.conn, "BEGIN")
+		_, err := v.conn.Exec(dbtest.Context(t), tt.query)
+		failure, _ := errors.AsType[*pgconn.PgError](err)
+		if tt.code == "" && err != nil || tt.code != "" && (failure == nil || failure.Code != tt.code || !strings.Contains(failure.Message, tt.want)) {
+			t.Errorf("%s: got %v, want %s %s", tt.query, err, tt.code, tt.want)
+		}
+		run(t, v.conn, "ROLLBACK")
+	}
+	if got := v.stateOf(id); got != (rowState{}) {
+		t.Errorf("got %+v, want unseen", got)
+	}
+}
+
+// After a restart of the server, the cursor of a list is still accepted, if its last row exists.
+func TestInboxCursorOfAnEarlierEpoch(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	id := send(t, v.conn, "alice")
+	cursor := v.list().Cursor
+	run(t, v.conn, "UPDATE rowcast.epoch SET token = gen_random_uuid(); INSERT INTO rowcast.epoch DEFAULT VALUES ON CONFLICT DO NOTHING")
+	v.markAll("read", cursor)
+	if got := v.stateOf(id); !got.read {
+		t.Errorf("got %+v, want read", got)
+	}
+}
+
+// A role needs the rights of an app or a hub to call the functions. Without them, not even PUBLIC may call them.
+func TestInboxRights(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	conn := connect(t, dsn)
+	app, sender, hub := createRole(t, conn, "app"), createRole(t, conn, "sender"), createRole(t, conn, "hub")
+	if err := sql.Grant(dbtest.Context(t), dsn, sql.Roles{Apps: []string{app}, Senders: []string{sender}, Hubs: []string{hub}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []string{app, hub} {
+		setRole(t, conn, role)
+		v := visitor{t, conn, "alice", nil}
+		v.mark("seen", 1)
+		v.markAll("archive", v.list().Cursor)
+		wantForbidden(t, conn, "SELECT FROM rowcast.inbox_states", "UPDATE rowcast.inbox_users SET version = 1", "SELECT rowcast.inbox_visit('bob')",
+			"SELECT rowcast.inbox_page('bob', '{bob}', 1, '9', 9)", "SELECT rowcast.cursor_snapshot('x')")
+	}
+	setRole(t, conn, sender)
+	wantForbidden(t, conn, "SELECT rowcast.inbox('bob')", "SELECT rowcast.inbox_mark('bob', 'read', ids => '{1}')", "SELECT rowcast.inbox_undo('bob', '1')")
+}
+
+// List, counts and version are of one snapshot, although the functions run several statements and others change the inbox
+// meanwhile.
+func TestInboxIsOneSnapshot(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	other := v
+	other.conn = connect(t, v.conn.Config().ConnString())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 60 {
+			id := send(t, other.conn, "alice")
+			other.mark("read", id)
+			other.mark("archive", send(t, other.conn, "alice"))
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		list := v.list()
+		unread := 0
+		for _, item := range list.Items {
+			if !item.Read {
+				unread++
+			}
+		}
+		if unread != list.Unread {
+			t.Errorf("got %d unread rows and the count %d", unread, list.Unread)
+		}
+	}
+}

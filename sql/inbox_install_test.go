@@ -1,0 +1,275 @@
+package sql_test
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/sql"
+	"rowcast/sql/dbtest"
+)
+
+// inboxVersion returns the version of the inbox in a database.
+func inboxVersion(t *testing.T, conn *pgx.Conn) int64 {
+	t.Helper()
+	version, err := sql.InstalledInbox(dbtest.Context(t), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return version
+}
+
+// Migrate and the printed script install the inbox only if they are asked to. They leave an installed inbox alone, also if
+// a test suite has truncated all tables. Both make the same schema.
+func TestInboxIsInstalledOnDemand(t *testing.T) {
+	t.Parallel()
+	psql, pgDump := dbtest.Client(t, "psql"), dbtest.Client(t, "pg_dump")
+	migrated, scripted := dbtest.Empty(t), dbtest.Empty(t)
+	migrate := func(inbox bool) {
+		t.Helper()
+		m := sql.Migrator{DSN: migrated, Inbox: inbox}
+		if _, _, err := m.Migrate(dbtest.Context(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := func(inbox bool) { applyScript(t, psql, scripted, sql.Script{Inbox: inbox}) }
+	for _, tt := range []struct {
+		dsn     string
+		install func(inbox bool)
+	}{{migrated, migrate}, {scripted, script}} {
+		conn := connect(t, tt.dsn)
+		tt.install(false)
+		const objects = `SELECT concat((SELECT count(*) FROM pg_class WHERE relname ~ 'inbox'), (SELECT count(*) FROM pg_proc WHERE proname ~ 'inbox'),
+			(SELECT count(*) FROM pg_trigger WHERE tgname ~ 'inbox'))`
+		if got := text(t, conn, objects); got != "000" || inboxVersion(t, conn) != 0 {
+			t.Errorf("without --inbox: got the objects %s, want none", got)
+		}
+		for _, inbox := range []bool{true, true, false} {
+			tt.install(inbox)
+			if got := inboxVersion(t, conn); got != sql.InboxVersion() {
+				t.Errorf("got version %d, want %d", got, sql.InboxVersion())
+			}
+			run(t, conn, `TRUNCATE rowcast.notifications, rowcast.history, rowcast.epoch, rowcast.migrations, rowcast.inbox_users,
+				rowcast.inbox_states, rowcast.inbox_changes`)
+		}
+		tt.install(false)
+	}
+	if got, want := dump(t, pgDump, scripted), dump(t, pgDump, migrated); got != want {
+		t.Errorf("the schemas differ; from the script:\n%s\nfrom Migrate:\n%s", got, want)
+	}
+}
+
+// An INSERT costs what it costs without the inbox: the table has no further index, no further trigger for INSERT or
+// UPDATE, and no foreign key.
+func TestInboxCostsInsertsNothing(t *testing.T) {
+	t.Parallel()
+	const costs = `SELECT concat_ws(' ',
+		(SELECT count(*) FROM pg_index WHERE indrelid = 'rowcast.notifications'::regclass),
+		(SELECT count(*) FROM pg_trigger WHERE tgrelid = 'rowcast.notifications'::regclass AND tgtype & (4 | 16) <> 0),
+		(SELECT count(*) FROM pg_constraint WHERE 'rowcast.notifications'::regclass IN (conrelid, confrelid)),
+		(SELECT count(*) FROM pg_attribute WHERE attrelid = 'rowcast.notifications'::regclass AND attnum > 0))`
+	with, without := text(t, connect(t, dbtest.Inbox(t)), costs), text(t, connect(t, dbtest.Database(t)), costs)
+	if with != without {
+		t.Errorf("with the inbox: got %s indexes, triggers, constraints and columns, want %s", with, without)
+	}
+}
+
+// Doctor finds objects of the inbox that are missing or altered, and its statements mend them.
+func TestInboxDifferences(t *testing.T) {
+	t.Parallel()
+	for harm, want := range map[string]string{
+		"DROP TRIGGER inbox_deleted ON rowcast.notifications":                                         "trigger rowcast.notifications.inbox_deleted is missing",
+		"ALTER TABLE rowcast.notifications DISABLE TRIGGER inbox_truncated":                           "property enabled of rowcast.notifications.inbox_truncated is DISABLED instead of ALWAYS",
+		"DROP INDEX rowcast.inbox_states_unread_idx":                                                  "index rowcast.inbox_states.inbox_states_unread_idx is missing",
+		"DROP FUNCTION rowcast.inbox_twin(text)":                                                      "function rowcast.inbox_twin(recipient text) is missing",
+		"DROP FUNCTION rowcast.inbox_version()":                                                       "function rowcast.inbox_version() is missing",
+		"GRANT EXECUTE ON FUNCTION rowcast.inbox(text, text[], integer, text) TO PUBLIC":              "FUNCTION rowcast.inbox(recipient text, groups text[], page integer, before text) can be called by PUBLIC, that is by every role",
+		"CREATE OR REPLACE FUNCTION rowcast.inbox_version() RETURNS int LANGUAGE sql AS 'SELECT 1+0'": "function rowcast.inbox_version() does not have the source that rowcast migrate installs",
+	} {
+		t.Run(harm, func(t *testing.T) {
+			t.Parallel()
+			conn := connect(t, dbtest.Inbox(t))
+			run(t, conn, "SET search_path = pg_catalog, pg_temp")
+			if all, err := sql.Differences(dbtest.Context(t), conn); err != nil || len(all) > 0 {
+				t.Fatalf("before: got %v, %v, want no differences", all, err)
+			}
+			run(t, conn, harm)
+			all, err := sql.Differences(dbtest.Context(t), conn)
+			if err != nil || len(all) != 1 || all[0].String() != want {
+				t.Fatalf("got %v, %v\nwant %s", all, err, want)
+			}
+			mendAll(t, conn)
+		})
+	}
+}
+
+// eventsOf returns the events about inboxes, as the recipient and the data without the counts.
+func eventsOf(t *testing.T, conn *pgx.Conn) (events []string) {
+	t.Helper()
+	const find = `SELECT recipient, data - '{version,unseen,unread,more}'::text[] FROM rowcast.notifications WHERE starts_with(recipient, 'rowcast.') ORDER BY id`
+	rows, err := conn.Query(dbtest.Context(t), find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
+		var recipient string
+		var data json.RawMessage
+		err := row.Scan(&recipient, &data)
+		return recipient + " " + string(data), err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+// Each change that has an effect is told once, to the streams of the user. A long name is replaced by its hash.
+func TestInboxTellsChanges(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	id := send(t, v.conn, "alice")
+	v.mark("seen", id, 1<<40)
+	v.mark("seen", id)
+	cursor := v.list().Cursor
+	undo := v.markAll("archive", cursor).Undo
+	v.undo(undo)
+	v.undo(undo)
+	long := visitor{t, v.conn, strings.Repeat("ü", 128), nil}
+	last := send(t, v.conn, long.name)
+	long.mark("read", last)
+	want := []string{
+		fmt.Sprintf(`rowcast.inbox:alice {"ids": ["%d"], "action": "seen"}`, id),
+		fmt.Sprintf(`rowcast.inbox:alice {"up_to": "%s", "action": "archive"}`, cursor),
+		`rowcast.inbox:alice {"action": "reload"}`,
+		fmt.Sprintf(`rowcast.inbox#%x {"ids": ["%d"], "action": "read"}`, sha256.Sum256([]byte(long.name)), last),
+	}
+	if got := eventsOf(t, v.conn); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Deleted rows leave list, counts and state. Their recipients are told, unless retention deletes the rows.
+func TestInboxDeletedRows(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	kept, gone, everyone := send(t, v.conn, "alice"), send(t, v.conn, "alice"), send(t, v.conn, "*")
+	v.mark("seen", kept, gone, everyone)
+	run(t, v.conn, "DELETE FROM rowcast.notifications WHERE starts_with(recipient, 'rowcast.')")
+	run(t, v.conn, "DELETE FROM rowcast.notifications WHERE id IN ($1, $2)", gone, everyone)
+	want := []string{
+		fmt.Sprintf(`rowcast.inbox:* {"ids": ["%d"], "action": "delete"}`, everyone),
+		fmt.Sprintf(`rowcast.inbox:alice {"ids": ["%d"], "action": "delete"}`, gone),
+	}
+	if got := eventsOf(t, v.conn); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got the events\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if got := v.list().summary(); got != "alice 1 seen, 0 unseen, 1 unread" {
+		t.Errorf("got the list %s, want the other row", got)
+	}
+	const states = "SELECT count(*)::text FROM rowcast.inbox_states"
+	if got := text(t, v.conn, states); got != "1" {
+		t.Errorf("got %s states, want 1", got)
+	}
+	run(t, v.conn, "BEGIN; SET LOCAL rowcast.retention = on; DELETE FROM rowcast.notifications WHERE recipient = 'alice'; COMMIT")
+	if got := eventsOf(t, v.conn); len(got) != len(want) {
+		t.Errorf("after retention: got the events %q, want no more", got)
+	}
+	if got := text(t, v.conn, states); got != "0" {
+		t.Errorf("after retention: got %s states, want none", got)
+	}
+}
+
+// Many deleted rows are told with few rows.
+func TestInboxManyDeletedRows(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	run(t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 1001)")
+	run(t, v.conn, "DELETE FROM rowcast.notifications")
+	run(t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'user' || i, '1' FROM generate_series(1, 1001) i")
+	run(t, v.conn, "DELETE FROM rowcast.notifications WHERE starts_with(recipient, 'user')")
+	if got, want := fmt.Sprint(eventsOf(t, v.conn)), `[rowcast.inbox:alice {"action": "reload"} rowcast.inbox:* {"action": "reload"}]`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// Test suites truncate the table, alone or with all others. The state of the rows goes with it, also if their ids are
+// assigned again.
+func TestInboxTruncate(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	for _, truncate := range []string{
+		"TRUNCATE rowcast.notifications RESTART IDENTITY", "TRUNCATE rowcast.inbox_states, rowcast.notifications, rowcast.inbox_users RESTART IDENTITY",
+		"DELETE FROM rowcast.notifications; ALTER SEQUENCE rowcast.notifications_id_seq RESTART",
+	} {
+		id := send(t, v.conn, "alice")
+		v.mark("read", id)
+		run(t, v.conn, truncate)
+		if got := send(t, v.conn, "alice"); got != id && !strings.HasPrefix(truncate, "DELETE") {
+			t.Fatalf("got id %d, want %d again", got, id)
+		}
+		for _, item := range v.list().Items {
+			if item.Read {
+				t.Errorf("%s: got a row that is read, want a new one", truncate)
+			}
+		}
+		run(t, v.conn, "TRUNCATE rowcast.notifications RESTART IDENTITY")
+	}
+}
+
+// A row cannot be deleted while a mark of it is not committed, so no state is left of a row that does not exist.
+func TestInboxMarkAndDeleteAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	id := send(t, v.conn, "alice")
+	run(t, v.conn, "BEGIN")
+	v.mark("read", id)
+	other := connect(t, v.conn.Config().ConnString())
+	run(t, other, "SET lock_timeout = '100ms'")
+	if _, err := other.Exec(dbtest.Context(t), "DELETE FROM rowcast.notifications WHERE id = $1", id); err == nil || !strings.Contains(err.Error(), "lock timeout") {
+		t.Errorf("got %v, want that the deletion waits", err)
+	}
+	run(t, v.conn, "COMMIT")
+	run(t, other, "DELETE FROM rowcast.notifications WHERE id = $1", id)
+	if got := text(t, v.conn, "SELECT count(*)::text FROM rowcast.inbox_states"); got != "0" {
+		t.Errorf("got %s states, want none", got)
+	}
+}
+
+// Rows with very long data have no data in the list, so they cannot make the list fail or be slow for everybody.
+func TestInboxLeavesOutLongData(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	run(t, v.conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', to_jsonb(repeat('x', 262140))), ('*', to_jsonb(repeat('x', 262143))), ('*', '"short"')`)
+	items := v.list().Items
+	if len(items) != 3 || string(items[0].Data) != `"short"` || !items[1].TooLarge || string(items[1].Data) != "null" || items[2].TooLarge || len(items[2].Data) != 262142 {
+		t.Errorf("got %d items, want that only the second one has no data", len(items))
+	}
+}
+
+// After a restore on another server, the numbers in the snapshots mean nothing. Unread rows stay unread, and rows that this
+// server inserts are unread, whatever their numbers are.
+func TestInboxAfterARestore(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	v := visitor{t, connect(t, dsn), "alice", nil}
+	v.list()
+	read := send(t, v.conn, "alice")
+	v.markAll("read", v.list().Cursor)
+	unread := send(t, v.conn, "alice")
+	run(t, v.conn, `UPDATE rowcast.history SET system_identifier = 7;
+		UPDATE rowcast.notifications SET xid = (xid::text::bigint + 1000000)::text::xid8;
+		UPDATE rowcast.inbox_users SET read = (SELECT format('%s:%1$s:', pg_snapshot_xmax(read)::text::bigint + 1000000)::pg_snapshot)`)
+	if _, _, err := sql.Migrate(dbtest.Context(t), dsn); err != nil {
+		t.Fatal(err)
+	}
+	later := send(t, v.conn, "alice")
+	for id, want := range map[int64]bool{read: true, unread: false, later: false} {
+		if got := v.stateOf(id); got.read != want {
+			t.Errorf("row %d: got %+v, want read %v", id, got, want)
+		}
+	}
+}
