@@ -24,9 +24,10 @@ func (l *Listener) observeHistory(p *page) {
 	l.historyLost = p.historyLost
 }
 
-// checkHorizon reports whether retention may have deleted rows that the listener has not read. That happens if it was
-// disconnected for longer than the retention of another hub. The listener then goes on after the rows that are visible
-// now, without the page. If the page ends below the horizon, so does the next cursor, and the next page is checked.
+// checkHorizon reports whether retention may have deleted rows that the listener has not read. This happens if the
+// listener was disconnected for longer than another hub keeps rows. The listener then goes on after the rows that are
+// visible now, and drops the page. If the page ends below the horizon, checkHorizon returns false: the cursor after the
+// page is below the horizon too, so the next page is checked.
 func (s *session) checkHorizon(ctx context.Context, p *page) (outrun bool, err error) {
 	if p.historyLost || s.cursor.SeenBelow(p.horizon) || !p.end.SeenBelow(p.horizon) {
 		return false, nil

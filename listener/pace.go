@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// A pace decides whether polling is cheaper than being notified. Being notified is cheaper, unless there are many
-// commits. There are many if their rate is high, or if writers wait for each other with their NOTIFYs. The second sign
-// is needed because the rate is never high where a commit takes long. The share of fetches that find rows would be a
-// wrong sign: at rates where most of them do, being notified can still be cheaper than polling.
+// A pace decides whether polling is cheaper than being notified. Polling is cheaper in two cases: the rate of commits is
+// high, or commits wait for each other because they send a NOTIFY. The second case must be checked too, because the
+// rate is never high if each commit takes long. The share of fetches that find rows does not help to decide: even if
+// most fetches find rows, being notified can still be cheaper.
 type pace struct {
 	rate float64 // commits a second, as of the time at
 	at   time.Time

@@ -143,8 +143,8 @@ func (s *session) recover(ctx context.Context, db querier) error {
 
 // These are the values of Reset in a [feed.Batch] that does not continue the batch before it.
 const (
-	// ResetHistory says that the server may have lost delivered rows, or that the listener has begun without some of the
-	// recent rows that it was reading (Warm).
+	// ResetHistory says that the server may have lost delivered rows, or that reading the recent rows (Warm) took too
+	// long and the listener has left out the rest of them.
 	ResetHistory = "history"
 	// ResetExpired says that retention may have deleted rows before the listener read them.
 	ResetExpired = "expired"

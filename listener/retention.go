@@ -159,7 +159,8 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 }
 
 // deleteMarked deletes old rows whose number in xid is below [sql.FirstXid], r.Rows rows at most. They were restored from
-// a dump, are never sent, and no cursor refers to them. So the horizon does not move, and each row is deleted for itself.
+// a dump, are never sent, and no cursor refers to them. So the horizon does not move, and the rows of a
+// transaction need not be deleted together.
 func (r *Retention) deleteMarked(ctx context.Context, tx querier) (deleted int64, err error) {
 	const remove = `WITH oldest AS MATERIALIZED (
 			SELECT id, created_at FROM rowcast.notifications WHERE xid < $1::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),

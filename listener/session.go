@@ -88,7 +88,7 @@ func (s *session) complete(ctx context.Context) (lock *parkLock, err error) {
 	return lock, nil
 }
 
-// steady is how long a session must have been complete for the pause after it to be the shortest one.
+// steady is a time. If a session was complete for this time or longer, the pause after the session is the shortest one.
 const steady = time.Second
 
 func (s *session) wasSteady() bool { return !s.whole.IsZero() && time.Since(s.whole) >= steady }

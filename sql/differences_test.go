@@ -139,8 +139,8 @@ func TestHarmlessObjectsOfOthers(t *testing.T) {
 	}
 }
 
-// After the row with the NULL recipient is mended, the row is there and addressed to nobody. Of two rows with one id, the
-// newer row keeps it.
+// After the row with the NULL recipient is mended, the row is there and addressed to nobody. Of two rows with the same
+// id, the newer row keeps the id.
 func TestMendsKeepTheRows(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

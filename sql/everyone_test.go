@@ -80,7 +80,7 @@ CREATE UNIQUE INDEX notifications_xid_id_idx ON rowcast.notifications USING btre
 }
 
 // Restored rows can have the ids of other rows. Migration 4 gives such rows new ids, above all others. The row of the
-// newest transaction keeps its id. Later INSERTs get ids that no row has. The sequence ignores ids in the upper half.
+// newest transaction keeps its id. Later INSERTs get ids that no row has. The sequence ignores ids from MaxID on.
 func TestMigrateNumbersRepeatedIDs(t *testing.T) {
 	t.Parallel()
 	dsn, conn := beforeEveryone(t)
@@ -114,7 +114,8 @@ func TestMigrateKeepsTheSequence(t *testing.T) {
 }
 
 // In a copy of the schema, such as by logical replication, the sequence has not reached the ids of the rows. Migrate
-// advances it, so INSERTs get ids that no row has. The sequence does not advance to an id from which on it could return no other.
+// sets the sequence to the highest id, so INSERTs get ids that no row has. It ignores ids from MaxID on: after the highest bigint, the
+// sequence could return no other id.
 func TestMigrateAdvancesTheSequenceOfACopy(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -203,8 +203,8 @@ func Excess(ctx context.Context, db rowsQuerier, role string) ([]Right, error) {
 	return rights, nil
 }
 
-// excess is a query for the rights of a role, except rights to read, and the right to set the other columns than xid in an
-// INSERT of a notification. It finds the objects without USAGE on the schema.
+// excess is a query for the rights of a role. It leaves out rights to read, and the right to set columns other than xid in
+// an INSERT of a notification. It finds the objects without USAGE on the schema.
 const excess = `WITH home AS (SELECT oid FROM pg_namespace WHERE nspname = 'rowcast'),
 	ours AS (SELECT c.oid, relname, relkind FROM pg_class c JOIN home ON relnamespace = home.oid WHERE relkind IN ('r', 'S'))
 	SELECT privilege, columns, kind, name FROM (

@@ -27,9 +27,10 @@ const (
 	// the trigger disown and [Migrate] set xid to 1.
 	FirstXid = 3
 
-	// MaxID limits the ids that the sequence of the ids follows. An app can insert a row with an id near the highest
-	// bigint. The sequence ignores ids from MaxID on: after the highest bigint, it could return no other id, and every
-	// INSERT would fail. It reaches MaxID never in practice.
+	// MaxID bounds the ids after which the sequence of the ids continues. The sequence is set to the highest id in the
+	// table, but ids from MaxID on are ignored: an app can insert a row with an id near the highest bigint. After such
+	// an id, the sequence could return no other id, and every INSERT would fail. In practice, the sequence never reaches
+	// MaxID.
 	MaxID = 1 << 62
 
 	schema       = "rowcast"

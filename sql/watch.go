@@ -96,8 +96,8 @@ func Unwatch(ctx context.Context, dsn, name string) (table string, was bool, err
 // come later wait behind it.
 const watchLockTimeout = 5 * time.Second
 
-// onTable finds a table with the search_path of the connection. It calls change in a transaction with a safe
-// search_path, with the name of the table and its schema.
+// onTable finds a table with the search_path of the connection. It then begins a transaction with a safe search_path, and
+// calls change with the name of the table, including its schema.
 func onTable(ctx context.Context, dsn, name string, change func(tx pgx.Tx, table string) error) error {
 	conn, err := connect(ctx, dsn)
 	if err != nil {

@@ -195,7 +195,7 @@ func waitForLock(t *testing.T, monitor, conn *pgx.Conn, done <-chan error) {
 	}
 }
 
-// unwatch drops no function that watch has not created, although a trigger has the name that watch gives.
+// If an app has given a trigger a name that watch uses, unwatch does not drop the function of that trigger.
 func TestUnwatchDropsOnlyItsFunction(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -337,7 +337,8 @@ func TestVirtualColumnsAreRefused(t *testing.T) {
 	}
 }
 
-// The settings of the session that writes do not change what the expressions mean. Every role can change them.
+// Every role can change the settings of its session. Except for the time zone, the settings of the session that writes, such as
+// DateStyle, do not change what the expressions of a watched table mean.
 func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -354,8 +355,8 @@ func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	}
 }
 
-// If a table gets another owner, the owner's code must not run with the rights of the earlier one. The statements fail, or
-// send nothing, until the table is watched again. An owner with all rights of the earlier one may go on.
+// If a watched table gets another owner, code of the new owner must not run with the rights of the earlier owner. The statements
+// fail, or send nothing, until the table is watched again. They go on if the new owner has all rights of the earlier owner.
 func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -388,8 +389,8 @@ func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	run(t, conn, "DROP SCHEMA shop CASCADE") // DROP OWNED does not drop the cast
 }
 
-// watch fails if the name of the table belongs to another table when it gets the lock. The triggers of the function of
-// one owner must not be on the table of another.
+// watch fails if the name of the table belongs to another table by the time watch gets the lock. A table must not get triggers
+// that call the function of another owner.
 func TestWatchWhileATableGetsTheName(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

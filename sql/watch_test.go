@@ -177,7 +177,7 @@ func TestWatchErrors(t *testing.T) {
 }
 
 // The recipient, the event and the condition of a watched table accept only some types. The error for another type names
-// them. An array as the recipient stands for its different elements that are not NULL.
+// the accepted types. If the recipient is an array, each distinct element that is not NULL gets a notification.
 func TestTypesOfWatchedExpressions(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -237,7 +237,8 @@ func TestTypesOfWatchedExpressions(t *testing.T) {
 	}
 }
 
-// A value that rowcast.notifications refuses is named, with what to write instead. A constant is refused at once.
+// If rowcast.notifications refuses the value of an expression, the error names the expression. If the value is NULL, empty or reserved,
+// the error also says what to write instead. A constant is refused by rowcast.watch(), and other values by the INSERT.
 func TestRefusedValuesOfWatchedExpressions(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

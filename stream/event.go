@@ -160,7 +160,7 @@ func (f *frame) cut(b []byte, begin int) chunk {
 	return chunk{b[:at], f.large, b[at:]}
 }
 
-// lengthWithIDs returns the number of bytes of frames whose id fields are idLength bytes long.
+// lengthWithIDs returns the number of bytes that the frames would have if each id field had idLength bytes.
 func lengthWithIDs(frames []*frame, idLength int) (n int) {
 	for _, f := range frames {
 		n += f.lengthWithID(idLength)

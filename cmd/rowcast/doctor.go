@@ -9,7 +9,7 @@ import (
 
 type doctorCmd struct {
 	database.Flags
-	Role roleName `placeholder:"ROLE" help:"Examine only the rights of this role of an app: those that rowcast migrate grants with --app-role or --sender-role."`
+	Role roleName `placeholder:"ROLE" help:"Examine only the rights of this role of an app: the rights that rowcast migrate grants with --app-role or --sender-role."`
 }
 
 // Help is shown by rowcast doctor --help.

@@ -120,7 +120,7 @@ func TestDoctorFinds(t *testing.T) {
 		},
 		{"an index is missing", "indexes", []string{"DROP INDEX rowcast.notifications_recipient_idx"}, "fail index rowcast.notifications.notifications_recipient_idx is missing → CREATE INDEX CONCURRENTLY notifications_recipient_idx ON rowcast.notifications USING btree (recipient, xid, id);"},
 		{"recipient may be NULL", "columns", []string{"ALTER TABLE rowcast.notifications ALTER recipient DROP NOT NULL"}, "fail property not null of rowcast.notifications.recipient is missing → UPDATE rowcast.notifications SET recipient = '* (nobody)' WHERE recipient IS NULL RETURNING id; → ALTER TABLE rowcast.notifications ALTER COLUMN recipient SET NOT NULL;"},
-		{"a weak primary key", "constraints", []string{"ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey"}, "fail constraint rowcast.notifications.notifications_pkey is missing" + renumber + " → ALTER TABLE rowcast.notifications ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);"},
+		{"no primary key", "constraints", []string{"ALTER TABLE rowcast.notifications DROP CONSTRAINT notifications_pkey"}, "fail constraint rowcast.notifications.notifications_pkey is missing" + renumber + " → ALTER TABLE rowcast.notifications ADD CONSTRAINT notifications_pkey PRIMARY KEY (id);"},
 		{
 			"a foreign key", "constraints",
 			[]string{"CREATE TABLE seen (cascading bigint REFERENCES rowcast.notifications ON DELETE CASCADE, id bigint CONSTRAINT fk REFERENCES rowcast.notifications)"},

@@ -14,7 +14,7 @@ import (
 var flagGroups = []kong.Group{
 	{Key: "database", Title: "Database:"},
 	{Key: "http", Title: "HTTP:"},
-	{Key: "auth", Title: "Authentication (give one of: tokens, --auth-url, --insecure-uid; --public may be added, or alone):"},
+	{Key: "auth", Title: "Authentication (give one of: tokens, --auth-url, --insecure-uid; --public may be given in addition, or alone):"},
 	{Key: "streams", Title: "Streams:"},
 	{Key: "log", Title: "Log:"},
 }

@@ -231,8 +231,8 @@ func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error 
 	return err
 }
 
-// write inserts at most rate rows per second until stop is called. The first of them, and then one in everyone, are for
-// all users. Each other row is for a random user.
+// write inserts at most rate rows per second until stop is called. The first row, and then
+// every row whose index is a multiple of the parameter everyone, is for all users. Each other row is for a random user.
 func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -259,7 +259,7 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 	return func() { cancel(); receive(t, done, "the end of the inserts") }
 }
 
-// of returns the indexes of the rows for a user, including those for everyone, from first on.
+// of returns the indexes of the rows for a user and for everyone, from first on.
 func (l *rowLog) of(uid string, first int) []int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -31,7 +31,7 @@ type rollingHub struct {
 	t       *testing.T
 	dsn     string
 	address string
-	args    []string
+	args    []string // more arguments
 	process *spawned
 }
 

@@ -122,7 +122,7 @@ func parsePrivateKey(path string) (private any, err error) {
 	}
 	switch {
 	case block == nil:
-		err = errors.New("the file is not in PEM format, which openssl genpkey writes")
+		err = errors.New("the file is not in PEM format: give a file that openssl genpkey has written")
 	case strings.HasSuffix(block.Type, "PUBLIC KEY"):
 		err = errors.New("this is a public key, which only the hub uses: give the matching private key")
 	case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
@@ -134,7 +134,7 @@ func parsePrivateKey(path string) (private any, err error) {
 	case block.Type == "EC PRIVATE KEY":
 		private, err = x509.ParseECPrivateKey(block.Bytes)
 	default:
-		err = fmt.Errorf("%q is not the type of a private key, which openssl genpkey writes", block.Type)
+		err = fmt.Errorf("the file contains %q and no private key: give a file that openssl genpkey has written", block.Type)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -42,8 +42,8 @@ func TestTokenThatIsRefused(t *testing.T) {
 		`--jwt-groups-claim: "sub" is not a claim that can contain groups`:                                                 {"--jwt-groups-claim", "sub", "--jwt-secret", secret},
 		"this is a public key, which only the hub uses: give the matching private key":                                     {"--jwt-private-key", fileOf(t, pemOf(t, k.rsa.Public()))},
 		"the key is not supported: use RSA with at least 2048 bits, ":                                                      {"--jwt-private-key", fileOf(t, pemOf(t, k.smallRSA))},
-		"the file is not in PEM format, which openssl genpkey writes":                                                      {"--jwt-private-key", fileOf(t, []byte(secret))},
-		`"CERTIFICATE" is not the type of a private key`:                                                                   {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}))},
+		"the file is not in PEM format: give a file that openssl genpkey has written":                                      {"--jwt-private-key", fileOf(t, []byte(secret))},
+		`the file contains "CERTIFICATE" and no private key: give a file that openssl genpkey has written`:                 {"--jwt-private-key", fileOf(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}))},
 		"the key is encrypted: remove the passphrase":                                                                      {"--jwt-private-key", fileOf(t, encrypted)},
 	} {
 		code, stdout, stderr := run(t, nil, append([]string{"token", "--sub", "alice"}, args...)...)

@@ -101,7 +101,7 @@ func (s *topicStream) wants(rows ...string) {
 	}
 }
 
-// A granter grants topics to alice. It returns the headers of a request for which the grant counts.
+// A granter grants topics to alice. It returns the headers of a request that gets the grant.
 type granter func(topics ...string) []string
 
 // byApp returns a hub whose app grants the topics of the last call, for a minute.

@@ -120,7 +120,8 @@ func TestWatchFails(t *testing.T) {
 	}
 }
 
-// The examples of the documentation work. They send no column that they do not name, also when a column gets another name.
+// The examples of the documentation work. They send only the columns that they name, also after a column has got another
+// name.
 func TestExamplesOfWatch(t *testing.T) {
 	t.Parallel()
 	_, help, _ := run(t, nil, "watch", "--help")

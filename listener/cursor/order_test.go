@@ -80,8 +80,8 @@ func TestSeenBelow(t *testing.T) {
 	})
 }
 
-// allRows returns every row that a universe can have. It also returns rows with an id or a transaction number above
-// those of every universe.
+// allRows returns every row that a universe can have. It also returns rows whose id or transaction number is too high for
+// any universe.
 func allRows() (rows []cursor.Row) {
 	for xid := uint64(cursor.First); xid < cursor.First+xids+5; xid++ {
 		for id := range int64(ids + 1) {

@@ -194,8 +194,8 @@ func TestAnyText(t *testing.T) {
 	}
 }
 
-// randomCursor returns a random cursor with at most inFlight transactions in flight, among the spread transactions
-// below its xmax.
+// randomCursor returns a random cursor with at most inFlight transactions in flight. The distance of each from the xmax is
+// at most spread.
 func randomCursor(rng *rand.Rand, inFlight int, spread uint64) cursor.Cursor {
 	c := cursor.Cursor{
 		Xmax: cursor.First + spread + uint64(inFlight) + rng.Uint64N(1<<rng.IntN(62)), Epoch: cursor.Tag(rng.Uint32()),
@@ -235,7 +235,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// For no text does Parse panic, and each text passes checkText.
+// Parse does not panic, and each text passes checkText.
 func FuzzParse(f *testing.F) {
 	for _, test := range texts {
 		f.Add(test.text)

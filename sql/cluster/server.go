@@ -126,8 +126,8 @@ func (c *Cluster) stopLeftover(ctx context.Context) error {
 		return err
 	}
 	if !isServer(pid, c.data()) {
-		// If that program runs as the server's user, PostgreSQL does not start
-		// while this file exists.
+		// The pid belongs to another program. If that program runs as the same
+		// user, PostgreSQL does not start while this file exists.
 		return ignoreMissing(os.Remove(pidFile(c.data())))
 	}
 	c.report("stopping the server that an earlier run left behind")

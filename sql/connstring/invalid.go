@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrInvalid reports that no configuration can be made of a connection string and libpq's variables, and that it is not known which of
-// them is the reason.
+// ErrInvalid reports that the connection string and libpq's variables do not describe a connection. It is not known which of them is
+// invalid.
 const ErrInvalid = Error("the database URL, a variable of libpq such as PGSERVICE, or a file that they name is invalid: " + asURL)
 
 const errURL = Error("the database URL cannot be parsed: " + asURL + ", and percent-encode special characters in the user and the password")
@@ -18,7 +18,7 @@ const errURL = Error("the database URL cannot be parsed: " + asURL + ", and perc
 const errPairs = Error("the database URL cannot be parsed: " + asURL + ", or as keywords and values such as host=… dbname=…, " +
 	"and put a value with spaces between single quotes")
 
-// A fault is a reason why pgx makes no configuration.
+// A fault is a reason why pgx cannot parse a connection string or a variable.
 type fault struct {
 	begin    string // the beginning of pgx's reason
 	keyword  string
@@ -46,7 +46,7 @@ var faults = []fault{
 	{"failed to read service", "service", "PGSERVICE", "write the name of a section of the service file, which is ~/.pg_service.conf unless PGSERVICEFILE names another"},
 }
 
-// invalid returns what is wrong, if pgx makes no configuration of a connection string and the variables of libpq. The error of pgx
+// invalid returns what is wrong if pgx cannot parse a connection string and the variables of libpq. The error of pgx
 // quotes the connection string, and its reason may quote a value.
 func invalid(s string, err error) error {
 	failed, ok := errors.AsType[*pgconn.ParseConfigError](err)
@@ -108,8 +108,8 @@ func afterUser(s string) string {
 const errEncoding = Error(`the database URL has another "@" in its host or database, so its user or password is probably not percent-encoded: ` +
 	"write %40 for @, %2F for /, %3F for ? and %23 for #")
 
-// strayAt matches a query in which a name contains an "@", or a value an "@" and then a "/", as in the rest of a URL whose password
-// contains "?". The value of a file name has the "/" first.
+// strayAt matches a query that is probably the rest of a password with a "?": the name of a parameter contains an "@", or its value
+// contains an "@" before the first "/". In the path of a file, a "/" comes first.
 var strayAt = regexp.MustCompile(`(^|&)([^=&]*@|[^=&]*=[^/&]*@[^&]*/)`)
 
 // checkEncoding returns an error if special characters in the user or password of a URL are probably not percent-encoded.

@@ -50,7 +50,7 @@ func (s settings) revocations() (lists revocations, err error) {
 	return lists, nil
 }
 
-// add returns the lists and those in the text of a file. Blocks of the file that are not lists are ignored.
+// add returns the lists and the lists in the text of a file. Blocks of the file that are not lists are ignored.
 func (r revocations) add(text []byte) (revocations, error) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "X509 CRL" {

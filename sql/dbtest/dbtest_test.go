@@ -302,7 +302,7 @@ func (r *recordingTB) end(outcome string, args []any) {
 	runtime.Goexit()
 }
 
-// No port is reserved twice, in no process, and none at which a server listens.
+// A port is not reserved if this or another process has reserved it, or if a server listens at it.
 func TestPortsAreReservedOnce(t *testing.T) {
 	const variable = "DBTEST_RESERVES" // the port that the other process tries to reserve
 	if port, err := strconv.Atoi(os.Getenv(variable)); err == nil {

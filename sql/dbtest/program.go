@@ -1,6 +1,7 @@
 package dbtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"rowcast/sql/cluster"
 )
@@ -106,6 +108,28 @@ func NodeModules(t testing.TB, source, name, module string) string {
 		Missing(t, "the Node module "+module+" is not installed: "+howToInstall(source, name, caches()))
 	}
 	return modules
+}
+
+// GoBuild builds the programs of a Go module that has its own go.mod, without a download. Source is the directory of the
+// module in the repository, dir is the directory with its files, and bin is the directory of the executables. If the
+// required modules are not downloaded, the test ends with [Missing].
+func GoBuild(t testing.TB, source, dir, bin string) {
+	t.Helper()
+	program := Program(t, "golang", "go")
+	// The first build compiles all modules, which takes minutes on a loaded machine.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	goTool := func(arguments ...string) ([]byte, error) {
+		command := exec.CommandContext(ctx, program, arguments...)
+		command.Dir, command.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false", "GOPROXY=off", "CGO_ENABLED=0")
+		return command.CombinedOutput()
+	}
+	if out, err := goTool("mod", "download"); err != nil {
+		Missing(t, fmt.Sprintf("the Go modules of the clients are not downloaded: run go mod download in %s\n%s", source, out))
+	}
+	if out, err := goTool("build", "-o", bin+string(filepath.Separator), "./..."); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
 }
 
 // caches returns the directories in which .ci/run installs Node modules: as root, and as another user.

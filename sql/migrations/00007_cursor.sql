@@ -53,8 +53,8 @@ BEGIN
             USING ERRCODE = 'snapshot_too_old',
                   HINT = 'Call it in a READ COMMITTED transaction, or before more than 4,000 other transactions have begun.';
     END IF;
-    -- The snapshot does not see the transactions that were running, and none from its xmax on. The number of this transaction can be
-    -- higher than xmax, with others in between.
+    -- The snapshot shows neither the transactions that were running, nor any transaction from its xmax on. The number of this
+    -- transaction can be higher than xmax. There may be other transactions in between.
     xip := ARRAY(SELECT x FROM (
             SELECT x::text::bigint AS x FROM pg_snapshot_xip(seen) x
             UNION SELECT generate_series(present, xmax - 1)

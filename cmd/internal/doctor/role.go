@@ -160,9 +160,9 @@ func (e *Examination) readOnly(ctx context.Context) (finding, error) {
 	return finding{failure, "default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail", "SET default_transaction_read_only = off; -- in the session that runs the next statements\n" + strings.Join(resets, "\n")}, nil
 }
 
-// readOnlySettings is a query for the statements that reset default_transaction_read_only. Of the settings for a role, for
-// a database and for both, the one for both has effect, else the one for the role. If none of them exists, the setting of the
-// server has effect. Superusers may insert, but a superuser's own setting is left alone.
+// readOnlySettings is a query for the statements that reset default_transaction_read_only. Of the
+// settings that exist, the first of these has effect: for the role in this database, for the role, for this database, for all
+// roles, and of the server. Superusers may insert, but a superuser's own setting is left alone.
 const readOnlySettings = `WITH home AS (SELECT oid, relnamespace FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'),
 	here AS (SELECT oid, datname FROM pg_database WHERE datname = current_database()),
 	roles AS (SELECT r.oid, rolname, rolsuper FROM pg_roles r, home

@@ -268,9 +268,8 @@ func (e *Examination) queue(ctx context.Context) (finding, error) {
 	return f, nil
 }
 
-// transactions looks for transactions that have written, also prepared ones, and have been open for more than a minute.
-// While a transaction that inserted
-// rows without a notification is open, the hubs must poll.
+// transactions looks for transactions, also prepared ones, that have written and have been open for more than a minute.
+// While a transaction that inserted rows without a notification is open, the hubs must poll.
 func (e *Examination) transactions(ctx context.Context) (finding, error) {
 	const query = `SELECT count(*), coalesce(extract(epoch FROM max(age)), 0)::float8, coalesce(string_agg(what, ', ' ORDER BY age DESC), '') FROM (
 		SELECT now() - xact_start AS age, 'pid ' || pid AS what FROM pg_stat_activity

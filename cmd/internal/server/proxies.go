@@ -41,9 +41,9 @@ func (p Proxies) trust(address netip.Addr) bool {
 
 // client returns the address of the client that sent a request, from the address of the connection and the
 // X-Forwarded-For headers. Each trusted proxy appends the address of the host that connected to it. So the client's
-// address is the rightmost one that is not a trusted proxy's. The client may have forged all addresses to the left of
-// it. If all addresses are trusted proxies', the result is the leftmost one. An entry that is not an address ends the
-// search, and the result is the address to the right of it.
+// address is the rightmost address that does not belong to a trusted proxy. The client may have forged all addresses to
+// the left of its own. If all addresses belong to trusted proxies, the result is the leftmost address. An entry that is
+// not an address ends the search, and the result is the address to the right of that entry.
 func (p Proxies) client(peer netip.Addr, forwarded []string) netip.Addr {
 	nearest := peer.Unmap().WithZone("")
 	for _, line := range slices.Backward(forwarded) {

@@ -44,7 +44,7 @@ func (b *Bench) insertion(ctx context.Context) error {
 }
 
 // watchedInsertion compares the rates of INSERTs into a watched table and into an equal table without a trigger. Each INSERT into the
-// watched table inserts a notification too. The rows of the naive design have a trigger with pg_notify instead.
+// watched table inserts a notification too. The table of the naive design has a trigger with pg_notify instead.
 func (b *Bench) watchedInsertion(ctx context.Context) error {
 	const schema = `CREATE SCHEMA watched; CREATE TABLE watched.notifications (LIKE rowcast.notifications INCLUDING ALL);
 		SELECT rowcast.watch('watched.notifications', 'recipient', 'event', 'data')`
