@@ -1,11 +1,22 @@
 package stream
 
-import _ "embed" // for the scripts
+import (
+	"crypto/sha256"
+	_ "embed" // for the scripts
+	"encoding/hex"
+)
 
 // Script is the browser client, an ES module. It must be served as text/javascript. See stream/web/README.md.
 //
 //go:embed web/rowcast.js
 var Script []byte
+
+// ScriptName returns a name for the file of [Script] that contains a hash of its text, such as "rowcast-1f0c2d3e4b5a6978.js".
+// A URL with this name can be cached without a limit.
+func ScriptName() string {
+	sum := sha256.Sum256(Script)
+	return "rowcast-" + hex.EncodeToString(sum[:8]) + ".js"
+}
 
 // InboxScript is the element <rowcast-inbox>, an ES module. It imports InboxStoreScript as "./rowcast-inbox-store.js".
 //

@@ -16,6 +16,7 @@ func TestBrowser(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t)
 	t.Run("rowcast.js", func(t *testing.T) { testScript(t, chromium) })
+	t.Run("journeys", func(t *testing.T) { testJourneys(t, chromium) })
 	t.Run("cookies", func(t *testing.T) { testCookies(t, chromium) })
 	t.Run("other origins", func(t *testing.T) { testOtherOrigins(t, chromium) })
 	t.Run("inbox element", func(t *testing.T) { testInboxElement(t, chromium) })

@@ -14,7 +14,7 @@ func TestHelp(t *testing.T) {
 	if code != 0 || stderr != "" {
 		t.Errorf("rowcast without arguments: got exit code %d, stderr %q, want 0 and no error", code, stderr)
 	}
-	for _, command := range []string{"demo", "migrate", "serve", "tail", "token", "watch", "unwatch", "doctor"} {
+	for _, command := range []string{"demo", "migrate", "serve", "tail", "client", "token", "watch", "unwatch", "doctor"} {
 		if !strings.Contains(help, "\n  "+command+" ") {
 			t.Errorf("the help does not name %s:\n%s", command, help)
 		}

@@ -33,13 +33,21 @@ func findNginx(t *testing.T) string {
 // startNginx starts nginx in front of two hubs and waits until it listens. At the end of the test, nginx is stopped.
 func startNginx(t *testing.T, hubs ...string) *nginx {
 	t.Helper()
-	program, dir, address := findNginx(t), t.TempDir(), freeAddress(t)
+	dir, address := t.TempDir(), freeAddress(t)
 	n := &nginx{url: "http://" + address, pages: filepath.Join(dir, "pages"), log: filepath.Join(dir, "access.log")}
+	n.run(t, dir, address, n.configuration(t, dir, address, hubs))
+	return n
+}
+
+// run starts nginx with a complete nginx.conf, and waits until it listens.
+func (n *nginx) run(t *testing.T, dir, address, configuration string) {
+	t.Helper()
+	program := findNginx(t)
 	if err := os.Mkdir(n.pages, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(file, []byte(n.configuration(t, dir, address, hubs)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	stderr := newOutput()
@@ -63,7 +71,7 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			conn.Close()
-			return n
+			return
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("nginx does not listen after %v: %s", waitLimit, stderr)
@@ -89,6 +97,15 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		}
 		site = strings.Replace(site, old, now, 1)
 	}
+	return nginxConf(dir, fmt.Sprintf(`log_format events '$status $request_uri $upstream_addr';
+			access_log %s events;
+			%s
+			location / { root %s; }
+			}`, n.log, site, n.pages))
+}
+
+// nginxConf returns a complete nginx.conf with the given content of the block http.
+func nginxConf(dir, http string) string {
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "user root;" // the workers of nginx must read directories that belong to root
@@ -101,13 +118,9 @@ func (n *nginx) configuration(t *testing.T, dir, address string, hubs []string) 
 		events { worker_connections 1024; }
 		http {
 			types { text/html html; text/javascript js; }
-			log_format events '$status $request_uri $upstream_addr';
-			access_log %s events;
 			%s
 			%s
-			location / { root %s; }
-			}
-		}`, dir, user, n.log, temporary, site, n.pages)
+		}`, dir, user, temporary, http)
 }
 
 // freeAddress returns an address at farLoopback with a reserved port (see dbtest.Port). If the machine does not have this

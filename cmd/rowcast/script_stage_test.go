@@ -106,10 +106,11 @@ func (v *visit) refuse(status int, headers ...string) {
 	v.leave()
 }
 
-// greet begins a stream with rowcast.hello, followed by more.
+// greet begins a stream with rowcast.void and rowcast.hello, followed by more.
 func (v *visit) greet(cursor string, heartbeat time.Duration, more ...string) {
 	v.answer.Header().Set("Content-Type", "text/event-stream")
-	v.send(fmt.Sprintf("retry: 10\nevent: rowcast.hello\ndata: {\"recipients\": [], \"heartbeat\": %g}\nid: %s\n\n", heartbeat.Seconds(), cursor) + strings.Join(more, ""))
+	v.send(fmt.Sprintf(":\nevent: rowcast.void\ndata: {}\nid: %[1]s\n\nretry: 10\nevent: rowcast.hello\ndata: {\"recipients\": [], \"heartbeat\": %[2]g}\nid: %[1]s\n\n",
+		cursor, heartbeat.Seconds()) + strings.Join(more, ""))
 }
 
 func (v *visit) send(text string) {

@@ -40,6 +40,20 @@ func TestEndpoints(t *testing.T) {
 			}
 		}
 	})
+	t.Run("script with a version", func(t *testing.T) {
+		_, script, _ := run(t, nil, "client")
+		_, name, _ := run(t, nil, "client", "--name")
+		for path, want := range map[string]string{
+			"/rowcast.js":                  "no-cache",
+			"/" + strings.TrimSpace(name):  "public, max-age=31536000, immutable",
+			"/rowcast-0123456789abcdef.js": "no-cache", // of another hub; a page must not fail during an upgrade
+		} {
+			got := ask(t, "GET", h.url+path)
+			if got.status != 200 || got.header.Get("Cache-Control") != want || got.body != script {
+				t.Errorf("%s: got %d, Cache-Control %q, want 200, %q and the text that rowcast client prints", path, got.status, got.header.Get("Cache-Control"), want)
+			}
+		}
+	})
 	t.Run("not found", func(t *testing.T) {
 		for _, path := range []string{"/", "/event", "/events/", "/debug/pprof/", "/../events/x"} {
 			got := ask(t, "GET", h.url+path)

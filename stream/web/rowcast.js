@@ -1,15 +1,15 @@
-// The browser client of rowcast, documented in README.md and rowcast.d.ts. A RowcastSource dispatches the events of a Connection, which is
-// one stream that resumes after every failure. Times are in milliseconds.
+// The browser client of rowcast, see README.md and rowcast.d.ts. A RowcastSource dispatches the events of a Connection, which is one stream
+// that resumes after every failure. Times are in milliseconds.
 
-/** @import { Cause, Frame, FrameEvent, Options, State, Status, Why } from "./rowcast.d.ts" */
+/** @import { Cause, FrameEvent, Options, State, Status } from "./rowcast.d.ts" */
 
 const SECOND = 1_000;
 const BEHIND = 5; // seconds since the hub last read from PostgreSQL after which a stream is delayed
 const LATE = 1.5; // heartbeat intervals without a byte after which a stream is delayed
-const SILENCE = 2.5; // the same after which it is given up
+const SILENCE = 2.5; // and after which it is given up
 const ANSWER = 10 * SECOND; // the limit until the headers of a response
 const CALLBACK = 30 * SECOND; // the limit of the token callback
-const MISTAKE = 10 * SECOND; // the shortest wait after an answer that a retry hardly changes
+const MISTAKE = 10 * SECOND; // the shortest wait after an answer that will hardly change
 const BACKOFF = 30 * SECOND;
 const LONGEST_WAIT = 600 * SECOND; // also if the server asks for more
 const TOKENS = 20; // calls of the token callback in LONGEST_WAIT
@@ -17,8 +17,7 @@ const LONGEST_EVENT = 2 ** 27; // characters
 const ENDED = ["closed", "signed-out", "forbidden"];
 const CONTROL = /^rowcast\.(?!toolarge$|unreadable$)/; // events of the hub that do not take the place of a row
 
-/** Returns the value of a JSON text, or another text itself.
- * @param {string} text @returns {any} */
+// Returns the value of a JSON text, or another text itself.
 function parse(text) {
   try {
     return JSON.parse(text);
@@ -27,7 +26,7 @@ function parse(text) {
   }
 }
 
-/** A Parser decodes one stream. It drops an event that the end of the stream cuts off. */
+// A Parser decodes one stream.
 class Parser {
   retry;
   #decoder = new TextDecoder(); // removes a byte order mark
@@ -39,15 +38,14 @@ class Parser {
     this.cursor = cursor;
   }
 
-  /** Returns the events that end in a chunk.
-   * @param {Uint8Array} bytes */
+  // Returns the events that end in a chunk.
   push(bytes) {
     const events = /** @type {FrameEvent[]} */ ([]);
     let text = this.#decoder.decode(bytes, { stream: true });
     if (!text) return events;
     if (this.#afterCR && text[0] === "\n") text = text.slice(1);
     this.#afterCR = text.endsWith("\r");
-    // Only the new text is searched. Appending to a long string takes constant time.
+    // Only the new text is searched. Adding it to a long line takes constant time.
     const lines = text.split(/\r\n?|\n/);
     lines[0] = this.#line + lines[0];
     this.#line = lines.pop();
@@ -77,17 +75,16 @@ class Parser {
   }
 }
 
-/** A Connection calls frame for each chunk that it reads, and status for each change of its state. */
+// A Connection calls frame for each chunk that it reads, and status for each change of its state.
 class Connection {
-  #opened = false;
   #control; // of the current attempt
   #timer;
   #waiting = false; // for the next attempt
   #began = 0; // when the attempt began
   #notBefore = 0; // the earliest time of the next attempt
   #failures = 0; // attempts in a row that received no byte
-  #retry = 0; // the server's field
-  #heartbeat = 15 * SECOND; // until the hub says it
+  #retry = 0;
+  #heartbeat = 15 * SECOND; // until the hub names it
   #heard = 0; // when the last byte was received
   #patience = 1; // a factor of SILENCE, for large events on slow connections
   #behind = false; // the hub cannot read from PostgreSQL
@@ -95,8 +92,7 @@ class Connection {
   #token;
   #asked = []; // when the token callback was called
 
-  /** @param {URL} url @param {Options} options @param {string} cursor
-   * @param {{ frame: (frame: Frame) => void, status: (status: Status) => void }} callbacks */
+  /** @param {URL} url @param {Options} options @param {string} cursor */
   constructor(url, options, cursor, { frame, status }) {
     this.url = url;
     this.options = options;
@@ -106,28 +102,20 @@ class Connection {
   }
 
   open() {
-    if (this.#opened) return;
-    this.#opened = true;
+    if (this.#control || this.#waiting) return;
     this.#failures = 0;
     this.#change({ state: "connecting" });
     this.#attempt("open");
   }
 
-  /** Ends the stream at once. After that, open continues from the cursor. */
-  close() {
-    this.#opened = false;
-    this.#drop();
-  }
-
-  /** Must be called when the page or the network wakes up. */
+  // Must be called when the page or the network wakes up.
   check() {
     if (this.#waiting) this.#schedule(this.#notBefore - Date.now(), () => this.#attempt("open"));
     else if (this.#heard && this.#silence() >= LATE * this.#heartbeat) this.#fail({ reason: "silence" });
   }
 
-  /** @param {Why} why */
   async #attempt(why) {
-    this.#drop();
+    this.close();
     const control = (this.#control = new AbortController());
     const current = () => this.#control === control;
     this.#began = Date.now();
@@ -149,11 +137,10 @@ class Connection {
     }
   }
 
-  /** Calls the token callback, unless there is a token that the hub has not refused.
-   * @param {Why} why */
+  // Calls the token callback, unless there is a token that the hub has not refused.
   async #ask(why) {
     const { token } = this.options;
-    await null; // the callback may use the source, so the constructor must have returned
+    await null; // until the constructor has returned, because the callback may use the source
     if (!token || (why === "open" && this.#token !== undefined)) return;
     const now = Date.now();
     this.#asked = this.#asked.filter((time) => time > now - LONGEST_WAIT);
@@ -162,7 +149,7 @@ class Connection {
     this.#token = (await token(why)) || "";
   }
 
-  /** Opens a stream with a new token before the old stream ends. */
+  // Opens a stream with a new token before the old stream ends.
   async #renew() {
     const control = this.#control;
     try {
@@ -176,15 +163,14 @@ class Connection {
     const url = new URL(this.url);
     const headers = /** @type {Record<string, string>} */ ({ Accept: "text/event-stream" });
     if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
-    // The header costs a request to another origin a preflight, which the token costs anyway.
+    // For another origin, a header costs a preflight, which the token costs anyway.
     const simple = !this.#token && globalThis.location && location.origin !== url.origin;
     if (this.cursor && simple) url.searchParams.set("last_event_id", this.cursor);
     else if (this.cursor) headers["Last-Event-ID"] = this.cursor;
     return [url, { headers, signal, cache: "no-store", credentials: this.options.withCredentials ? "include" : "same-origin" }];
   }
 
-  /** Reports whether a response is a stream. If it is not, decides how to go on.
-   * @param {Response} response @param {Why} why */
+  // Reports whether a response is a stream. If it is not, decides how to go on.
   #accepts({ status, headers }, why) {
     if (status === 401 && this.options.token && why !== "refused") this.#attempt("refused");
     else if (status === 401) this.#stop({ state: "signed-out", status });
@@ -198,7 +184,6 @@ class Connection {
     else return true;
   }
 
-  /** @param {ReadableStreamDefaultReader<Uint8Array>} reader @param {() => boolean} current */
   async #read(reader, current) {
     const parser = new Parser(this.cursor);
     this.#heard = Date.now();
@@ -222,7 +207,6 @@ class Connection {
     }
   }
 
-  /** @param {FrameEvent[]} events */
   #notice(events) {
     if (events.length) this.#patience = 1;
     let alive = this.#state === "delayed";
@@ -243,7 +227,7 @@ class Connection {
     else if (alive) this.#change({ state: "open" });
   }
 
-  /** Returns the time since the last byte. The clock may have been set back. */
+  // Returns the time since the last byte. The clock may have been set back.
   #silence() {
     const now = Date.now();
     return now - (this.#heard = Math.min(this.#heard, now));
@@ -260,11 +244,10 @@ class Connection {
     if (silence >= late && this.#state === "open") this.#change({ state: "delayed", reason: "silence" });
   }
 
-  /** Ends the attempt, and begins another after a time.
-   * @param {Cause} cause
-   * @param {number} [least] the shortest time */
+  /** Ends the attempt, and begins another one after at least a time.
+   * @param {Cause} cause */
   #fail(cause, least = 0) {
-    this.#drop();
+    this.close();
     const now = Date.now();
     const failures = this.#failures++;
     const backoff = failures && SECOND + Math.random() * (Math.min(SECOND * 2 ** failures, BACKOFF) - SECOND);
@@ -277,15 +260,14 @@ class Connection {
     this.#change({ state: "retrying", ...cause, retryAt });
   }
 
-  /** Ends the stream until open is called.
-   * @param {Status} status */
+  // Ends the stream until open is called.
   #stop(status) {
     this.close();
-    this.#token = undefined;
     this.#change(status);
   }
 
-  #drop() {
+  // Ends the stream at once. After that, open continues from the cursor.
+  close() {
     clearTimeout(this.#timer);
     this.#waiting = false;
     this.#heard = 0;
@@ -306,7 +288,6 @@ class Connection {
   }
 }
 
-/** @param {string} type @param {FrameEvent} event */
 function newEvent(type, { type: name, data: text, lastEventId, id, time }) {
   let parsed;
   return Object.defineProperty(Object.assign(new Event(type), { name, lastEventId, id, time: time >= 0 ? new Date(time) : undefined }), "data", {
@@ -315,7 +296,6 @@ function newEvent(type, { type: name, data: text, lastEventId, id, time }) {
   });
 }
 
-/** A source of events in the manner of an EventSource. */
 export class RowcastSource extends EventTarget {
   onmessage = null;
   onevent = null;
@@ -370,7 +350,6 @@ export class RowcastSource extends EventTarget {
     if (this.#state !== "closed") this.#change({ state: "closed" });
   }
 
-  /** @param {Frame} frame */
   #receive({ events, cursor }) {
     const source = this.#source;
     for (const event of events) {
@@ -418,6 +397,6 @@ export class RowcastSource extends EventTarget {
     const { persist } = this.#options;
     try {
       return persist && sessionStorage[method](persist, cursor);
-    } catch {} // there is no storage, or the page may not use it
+    } catch {} // the page has no storage
   }
 }

@@ -75,6 +75,7 @@ func (s *Server) SetEventsPath(path string) error {
 // otherRoutes adds the routes at Listen besides EventsPath.
 func (s *Server) otherRoutes(r chi.Router) {
 	getOrHead(r, "/rowcast.js", serveScript(stream.Script))
+	getOrHead(r, "/rowcast-{hash:[0-9a-f]+}.js", serveScript(stream.Script))
 	getOrHead(r, "/rowcast-inbox.js", serveScript(stream.InboxScript))
 	getOrHead(r, "/rowcast-inbox-store.js", serveScript(stream.InboxStoreScript))
 	if s.Inbox {
@@ -182,9 +183,13 @@ func (s *Server) recoverPanic(next http.Handler) http.Handler {
 	})
 }
 
-// serveScript serves a script for browsers. Browsers may cache it, but must ask each time whether it has changed. Pages of
-// all origins may load it, because it is public. If the CORS middleware has allowed the origin, its header stays,
-// because "*" does not allow a request with cookies.
+// scriptName is the name of the browser client in URLs that browsers may cache for ever.
+var scriptName = stream.ScriptName()
+
+// serveScript serves a script for browsers. With a URL that has a version, browsers may cache it for ever. Otherwise, and
+// with the version of another hub, they must ask each time whether it has changed. Pages of all origins may load it,
+// because it is public. If the CORS middleware has allowed the origin, its header stays, because "*" does not allow a
+// request with cookies.
 func serveScript(script []byte) http.HandlerFunc {
 	sum := sha256.Sum256(script)
 	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
@@ -196,6 +201,9 @@ func serveScript(script []byte) http.HandlerFunc {
 		w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-cache")
+		if r.URL.Path == "/"+scriptName {
+			w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		}
 		w.Header().Set("ETag", tag)
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(script))
 	}

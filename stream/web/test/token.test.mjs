@@ -141,3 +141,17 @@ test("a callback that does not return fails after 30 s", async (t) => {
   await hub.request(1);
   assert.deepEqual(whys, ["open", "open"]);
 });
+
+test("a hub that announces an end again and again gets at most 20 tokens in ten minutes", async (t) => {
+  const hub = new Hub(t);
+  const { whys, token } = tokens();
+  const source = hub.open({ token });
+  for (let n = 1; n <= 25; n++) {
+    const request = await hub.request(Math.min(n, 20));
+    if (n <= 20) request.greet();
+    request.send(bye("expired", 1));
+    await settle();
+  }
+  assert.equal(whys.length, 20);
+  assert.deepEqual(source.states, ["open"]);
+});

@@ -141,6 +141,7 @@ test("a page that wakes up finds a silent stream", async (t) => {
       document.hidden = event === "visibilitychange";
       dispatch(event);
       if (document.hidden) {
+        await hub.pass(1);
         await hub.request(1);
         document.hidden = false;
         dispatch(event);

@@ -1,0 +1,173 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/jackc/pgx/v5"
+
+	"rowcast/stream"
+)
+
+// A journey is a page with rowcast.js that receives the numbered rows of a cast from a hub, while something happens to
+// the page, the hub or the network between them.
+type journey struct {
+	*cast  // without its hubs and nginx
+	page   page
+	source string
+	hub    *rollingHub // a hub that requires tokens has only its address here
+
+	site *httptest.Server // serves the page, and passes /events on to the hub
+	// The site's answer to requests for a token is a token that expires soon, or 401.
+	signedOut atomic.Bool
+}
+
+// journeyScripts are the scripts of the page. They obey a strict Content-Security-Policy. SOURCE stands for the source
+// of the journey.
+var journeyScripts = map[string]string{
+	"/page.js": `import { RowcastSource } from "/rowcast.js";
+		Object.assign(window, { heard: JSON.parse(sessionStorage.heard ?? "[]"), states: [], resets: [], whys: [], shown: [], untimed: 0 });
+		addEventListener("pagehide", () => sessionStorage.heard = JSON.stringify(heard));
+		addEventListener("pageshow", ({ persisted }) => shown.push(persisted));
+		const token = async (why) => {
+			whys.push(why);
+			const answer = await fetch("/token");
+			return answer.ok ? answer.text() : "";
+		};
+		async function underServiceWorker() {
+			const controlled = new Promise((done) => navigator.serviceWorker.oncontrollerchange = done);
+			await navigator.serviceWorker.register("/service-worker.js");
+			await controlled;
+			return new RowcastSource("/events?uid=alice");
+		}
+		function inWorker() {
+			const source = {};
+			new Worker("/worker.js", { type: "module" }).onmessage = ({ data: [handler, event] }) => {
+				source.state = event.state ?? source.state;
+				source[handler](event);
+			};
+			return source;
+		}
+		window.source = SOURCE;
+		source.onmessage = ({ data, time }) => {
+			heard.push(data);
+			if (!(Math.abs(Date.now() - time) < 60_000)) untimed++;
+		};
+		source.onstate = ({ state, reason, status }) => states.push([state, status ?? reason].filter(Boolean).join(" "));
+		source.onreset = ({ data }) => resets.push(data.reason);`,
+	"/worker.js": `import { RowcastSource } from "/rowcast.js";
+		const source = new RowcastSource("events?uid=alice");
+		source.onmessage = ({ data, time }) => postMessage(["onmessage", { data, time }]);
+		source.onstate = ({ state, reason, status }) => postMessage(["onstate", { state, reason, status }]);
+		source.onreset = ({ data }) => postMessage(["onreset", { data }]);`,
+	"/service-worker.js": `addEventListener("install", () => skipWaiting());
+		addEventListener("activate", (event) => event.waitUntil(clients.claim()));
+		addEventListener("fetch", (event) => event.respondWith(fetch(event.request)));`,
+}
+
+// newJourney starts a hub and a site. source is JavaScript, in which HUB stands for the URL of the hub, and CURSOR for
+// the cursor of the database before the first row.
+func newJourney(t *testing.T, dsn, source string) *journey {
+	t.Helper()
+	j := &journey{cast: &cast{t: t, dsn: dsn}}
+	j.site = httptest.NewServer(http.HandlerFunc(j.serve))
+	t.Cleanup(func() {
+		j.site.CloseClientConnections()
+		j.site.Close()
+	})
+	if strings.Contains(source, "token") {
+		h := startHub(t, j.dsn, "--jwt-secret", secret, "--jwt-leeway", "0s", "--cors-origin", j.site.URL, "--retry", "200ms")
+		j.hub = &rollingHub{address: strings.TrimPrefix(h.url, "http://")}
+	} else {
+		j.hub = &rollingHub{t: t, dsn: j.dsn, address: freeAddress(t), args: []string{"--heartbeat", "1s"}}
+		j.hub.start()
+	}
+	j.source = strings.NewReplacer("HUB", "http://"+j.hub.address, "CURSOR", queried[string](t, dsn, "SELECT rowcast.cursor()")).Replace(source)
+	return j
+}
+
+func (j *journey) serve(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self' http://"+j.hub.address)
+	w.Header().Set("Content-Type", "text/javascript")
+	switch path := r.URL.Path; path {
+	case "/", "/other":
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, "<!doctype html>"+map[string]string{"/": `<script type="module" src="/page.js"></script>`}[path])
+	case "/rowcast.js":
+		_, _ = w.Write(stream.Script)
+	case "/events":
+		w.Header().Del("Content-Type")
+		proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: j.hub.address})
+		proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
+		proxy.ServeHTTP(w, r)
+	case "/token":
+		if j.signedOut.Load() {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, signed(j.t, jwt.MapClaims{"exp": time.Now().Add(3 * time.Second).Unix()}))
+	default:
+		_, _ = io.WriteString(w, strings.ReplaceAll(journeyScripts[path], "SOURCE", j.source))
+	}
+}
+
+// travel inserts rows while something happens, and checks that the page receives each row once and in order.
+func (j *journey) travel(happens func(*journey)) {
+	j.t.Helper()
+	ctx, stop := context.WithCancel(j.t.Context())
+	rows := 0
+	var writing sync.WaitGroup
+	writing.Go(func() { rows = j.write(ctx) })
+	defer writing.Wait()
+	defer stop()
+	happens(j)
+	stop()
+	writing.Wait()
+	j.page.await("heard.at(-1) === 0")
+	j.check("the page", value[[]int](j.page, "heard"), rows)
+	if n := value[int](j.page, "untimed"); n > 0 {
+		j.t.Errorf("%d rows have no time or a wrong one", n)
+	}
+	if resets := value[[]string](j.page, "resets"); len(resets) > 0 {
+		j.t.Errorf("the page was reset: %q", resets)
+	}
+}
+
+// hears waits until the page has received some more rows.
+func (j *journey) hears() {
+	j.t.Helper()
+	j.page.await(fmt.Sprintf("source.state === 'open' && heard.length >= %d", value[int](j.page, "window.heard?.length ?? 0")+10))
+}
+
+// misses waits until some more rows have been inserted.
+func (j *journey) misses() {
+	j.t.Helper()
+	count := func() int { return queried[int](j.t, j.dsn, "SELECT count(*) FROM rowcast.notifications") }
+	before := count()
+	waitFor(j.t, "20 more rows", func() bool { return count() >= before+20 })
+}
+
+// queried returns the value of a query.
+func queried[T any](t *testing.T, dsn, query string) (value T) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(t.Context(), query).Scan(&value); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}

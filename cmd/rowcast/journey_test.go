@@ -1,0 +1,200 @@
+package main_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/chromedp/cdproto/network"
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+
+	"rowcast/sql/dbtest"
+)
+
+// testJourneys shows, in a real browser and with a real hub, that rowcast.js loses and repeats no row, whatever happens.
+func testJourneys(t *testing.T, chromium browser) {
+	t.Parallel()
+	const (
+		sameOrigin  = `new RowcastSource("/events?uid=alice")`
+		otherOrigin = `new RowcastSource("HUB/events?uid=alice")`
+		withToken   = `new RowcastSource("HUB/events", { token })`
+	)
+	for name, test := range map[string]struct {
+		source  string
+		happens func(*journey)
+	}{
+		"the hub is killed":                     {sameOrigin, killHub},
+		"a hub of another origin is killed":     {otherOrigin, killHub},
+		"the network is away for a while":       {sameOrigin, loseNetwork},
+		"the tab is frozen":                     {sameOrigin, freeze},
+		"the page is in the back/forward cache": {sameOrigin, goBack},
+		"the page is loaded again":              {`new RowcastSource("/events?uid=alice", { persist: "cursor" })`, reload},
+		"loading is stopped":                    {sameOrigin, stopLoading},
+		"a service worker passes the stream on": {"await underServiceWorker()", killHub},
+		"the stream is in a module worker":      {"inWorker()", killHub},
+		"tokens expire":                         {withToken, renewTokens},
+		"the user signs out and in again":       {withToken, signOut},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			j := newJourney(t, dbtest.Database(t), test.source)
+			j.page = chromium.profile(t).open(t, j.site.URL)
+			j.page.await("window.source?.state === 'open'")
+			j.travel(test.happens)
+		})
+	}
+	t.Run("nginx answers 502 and 504", func(t *testing.T) {
+		t.Parallel()
+		testGateway(t, chromium)
+	})
+	t.Run("PostgreSQL is killed", func(t *testing.T) {
+		t.Parallel()
+		testPostgresKilled(t, chromium)
+	})
+}
+
+func killHub(j *journey) {
+	j.hears()
+	j.hub.stop(syscall.SIGKILL)
+	j.misses()
+	j.hub.start()
+	j.hears()
+}
+
+func loseNetwork(j *journey) {
+	j.hears()
+	setOffline(j.page, true)
+	j.site.CloseClientConnections() // Chromium lets open streams continue
+	j.page.await("!navigator.onLine && states.at(-1) === 'retrying network'")
+	j.misses()
+	setOffline(j.page, false)
+	j.hears()
+}
+
+func setOffline(p page, offline bool) {
+	p.t.Helper()
+	conditions := []*network.Conditions{{DownloadThroughput: -1, UploadThroughput: -1, Offline: offline}}
+	if _, err := chromedp.Call(p.ctx, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{MatchedNetworkConditions: conditions}); err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := chromedp.Call(p.ctx, network.OverrideNetworkState, network.OverrideNetworkStateParams{Offline: offline, DownloadThroughput: -1, UploadThroughput: -1}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func freeze(j *journey) {
+	j.hears()
+	setLifecycle(j.page, cdppage.SetWebLifecycleStateStateFrozen)
+	waitFor(j.t, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
+	j.misses()
+	setLifecycle(j.page, cdppage.SetWebLifecycleStateStateActive)
+	j.hears()
+}
+
+func setLifecycle(p page, state cdppage.SetWebLifecycleStateState) {
+	p.t.Helper()
+	if _, err := chromedp.Call(p.ctx, cdppage.SetWebLifecycleState, cdppage.SetWebLifecycleStateParams{State: state}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func goBack(j *journey) {
+	j.hears()
+	j.page.do(chromedp.Navigate(j.site.URL + "/other"))
+	waitFor(j.t, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
+	j.misses()
+	value[bool](j.page, "history.back(), true") // chromedp.NavigateBack waits for a load event, which a cached page does not have
+	j.page.await("window.shown?.at(-1) === true")
+	j.hears()
+}
+
+func reload(j *journey) {
+	j.hears()
+	j.page.do(chromedp.Navigate(j.site.URL + "/other"))
+	j.misses()
+	j.page.do(chromedp.Navigate(j.site.URL))
+	j.hears()
+}
+
+func stopLoading(j *journey) {
+	j.hears()
+	value[bool](j.page, "window.stop(), true")
+	j.page.await("states.length >= 2")
+	j.hears()
+}
+
+func renewTokens(j *journey) {
+	j.page.await("whys?.filter((why) => why === 'expired').length >= 3")
+	if got := value[[]string](j.page, "states"); fmt.Sprint(got) != "[open]" {
+		j.t.Errorf("the states were %q, want only open", got)
+	}
+}
+
+func signOut(j *journey) {
+	j.hears()
+	j.signedOut.Store(true)
+	runSQL(j.t, j.dsn, `SELECT pg_notify('rowcast.disconnect', 'alice')`)
+	j.page.await("source.state === 'signed-out'")
+	j.misses()
+	j.signedOut.Store(false)
+	value[bool](j.page, "source.open(), true")
+	j.hears()
+}
+
+// testGateway has an nginx that does not retry, and answers 502 and 504. The page is loaded while no hub runs.
+func testGateway(t *testing.T, chromium browser) {
+	findNginx(t)
+	j := newJourney(t, dbtest.Database(t), `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR" })`)
+	j.hub.stop(syscall.SIGKILL)
+	dir, address := t.TempDir(), freeAddress(t)
+	n := &nginx{url: "http://" + address, pages: filepath.Join(dir, "pages")}
+	n.run(t, dir, address, nginxConf(dir, fmt.Sprintf(`access_log off;
+		server {
+			listen %s;
+			location /events { proxy_pass http://%s; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 3s; }
+			location / { proxy_pass %s; }
+		}`, address, j.hub.address, j.site.URL)))
+	j.page = chromium.profile(t).open(t, n.url)
+	j.travel(func(j *journey) {
+		j.page.await("window.states?.includes('retrying 502')")
+		j.hub.start()
+		j.hears()
+		if err := dbtest.Suspend(j.hub.process.cmd.Process.Pid); err != nil {
+			t.Skip(err)
+		}
+		j.page.await("states.includes('retrying 504')")
+		if err := dbtest.Resume(j.hub.process.cmd.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+		j.hears()
+	})
+}
+
+// testPostgresKilled kills the server of the database. The stream stays open, and the page is told.
+func testPostgresKilled(t *testing.T, chromium browser) {
+	server := dbtest.Cluster(t)
+	dsn := server.DSN("postgres")
+	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn); code != 0 {
+		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
+	}
+	j := newJourney(t, dsn, `new RowcastSource("/events?uid=alice")`)
+	j.page = chromium.profile(t).open(t, j.site.URL)
+	j.page.await("window.source?.state === 'open'")
+	const row = `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '%d')`
+	runSQL(t, dsn, fmt.Sprintf(row, 1))
+	j.page.await("heard.length === 1")
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	j.page.await("source.state === 'delayed'")
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	runSQL(t, dsn, fmt.Sprintf(row, 2))
+	j.page.await("source.state === 'open' && heard.length === 2")
+	if got, want := fmt.Sprint(value[[]int](j.page, "heard"), value[[]string](j.page, "states")), "[1 2] [open delayed database open]"; got != want {
+		t.Errorf("the page received rows and had the states %s, want %s", got, want)
+	}
+}
