@@ -62,7 +62,8 @@ func (u *demoUser) shoot(p page, name string) {
 		return
 	}
 	value[bool](p, `window.framed = false, requestAnimationFrame(() => requestAnimationFrame(() => { framed = true; })), true`)
-	p.await(`framed && document.getAnimations().every((animation) => animation.playState !== "running")`)
+	p.await(`framed && [document, ...[...document.querySelectorAll("rowcast-inbox")].map((element) => element.shadowRoot)].every((root) =>
+		root.getAnimations().every((animation) => animation.playState !== "running"))`)
 	image, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, name+".png"), image, 0o600)

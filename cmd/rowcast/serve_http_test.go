@@ -35,6 +35,9 @@ func TestEndpoints(t *testing.T) {
 				got.header.Get("Access-Control-Allow-Origin") != "*" {
 				t.Errorf("%s: got %+v, want 200, the type text/javascript; charset=utf-8, any origin, and a script that contains %s", path, got, want)
 			}
+			if _, printed, _ := run(t, nil, "client", path[1:]); printed != got.body {
+				t.Errorf("rowcast client %s does not print what the hub serves", path[1:])
+			}
 			if again := ask(t, "GET", h.url+path, "If-None-Match", got.header.Get("ETag")); again.status != 304 {
 				t.Errorf("%s with the ETag of the first answer: got %d, want 304", path, again.status)
 			}
