@@ -1,7 +1,9 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"net/http"
 	"os"
 	"os/exec"
@@ -138,7 +140,11 @@ func (d demo) rows(user string) []string {
 	d.t.Helper()
 	var data []string
 	for _, item := range (inboxClient{T: d.t, url: d.url}).list("?uid=" + user).Items {
-		data = append(data, string(item.Data))
+		var text bytes.Buffer
+		if err := json.Compact(&text, item.Data); err != nil {
+			d.t.Fatal(err)
+		}
+		data = append(data, text.String())
 	}
 	slices.Reverse(data)
 	return data
