@@ -2,13 +2,14 @@ package stream
 
 import (
 	"crypto/sha256"
-	_ "embed" // for Script
+	_ "embed" // for the scripts
 	"encoding/hex"
 )
 
 //go:generate go tool -modfile=../.ci/tools.mod esbuild web/src/index.js --bundle --format=esm --minify --legal-comments=none --log-level=warning --outfile=web/rowcast.js
 
-// Script is the browser client, an ES module that go generate builds of the modules in web/src. It must be served as text/javascript. See stream/web/README.md.
+// Script is the browser client, an ES module that go generate builds from the modules in web/src. It must be served as
+// text/javascript. See stream/web/README.md.
 //
 //go:embed web/rowcast.js
 var Script []byte
@@ -19,3 +20,13 @@ func ScriptName() string {
 	sum := sha256.Sum256(Script)
 	return "rowcast-" + hex.EncodeToString(sum[:8]) + ".js"
 }
+
+// InboxScript is the element <rowcast-inbox>, an ES module. It imports InboxStoreScript as "./rowcast-inbox-store.js".
+//
+//go:embed web/rowcast-inbox.js
+var InboxScript []byte
+
+// InboxStoreScript is the list of an inbox without the element, an ES module. It imports Script as "./rowcast.js".
+//
+//go:embed web/rowcast-inbox-store.js
+var InboxStoreScript []byte

@@ -21,6 +21,7 @@ func TestBrowser(t *testing.T) {
 	t.Run("journeys", func(t *testing.T) { testJourneys(t, chromium) })
 	t.Run("cookies", func(t *testing.T) { testCookies(t, chromium) })
 	t.Run("other origins", func(t *testing.T) { testOtherOrigins(t, chromium) })
+	t.Run("inbox element", func(t *testing.T) { testInboxElement(t, chromium) })
 	t.Run("service worker", func(t *testing.T) { testServiceWorker(t, chromium) })
 	t.Run("demo", func(t *testing.T) { testDemoPage(t, chromium) })
 	t.Run("README", func(t *testing.T) { testFlask(t, chromium) })

@@ -7,12 +7,14 @@ import (
 )
 
 type clientCmd struct {
-	Name bool `help:"Print a file name that contains the version of the browser client, instead of its text."`
+	Script string `arg:"" optional:"" enum:"rowcast.js,rowcast-inbox.js,rowcast-inbox-store.js" default:"rowcast.js" help:"The script: ${enum}. The second one imports the third one, which imports the first one."`
+	Name   bool   `help:"Print a file name that contains the version of rowcast.js, instead of the text of a script."`
 }
 
 // Help is shown by rowcast client --help.
 func (clientCmd) Help() string {
 	return "rowcast client > rowcast.js writes the browser client to a file, so that a page can load it from the page's own server. " +
+		"The element <rowcast-inbox> also needs rowcast client rowcast-inbox.js > rowcast-inbox.js and rowcast client rowcast-inbox-store.js > rowcast-inbox-store.js. " +
 		"A hub serves it at /rowcast.js, and at a path with the name that --name prints. Browsers cache the second one for ever."
 }
 
@@ -22,6 +24,7 @@ func (c *clientCmd) Run(console console) error {
 		_, err := fmt.Fprintln(console.out, stream.ScriptName())
 		return err
 	}
-	_, err := console.out.Write(stream.Script)
+	script := map[string][]byte{"rowcast.js": stream.Script, "rowcast-inbox.js": stream.InboxScript, "rowcast-inbox-store.js": stream.InboxStoreScript}[c.Script]
+	_, err := console.out.Write(script)
 	return err
 }

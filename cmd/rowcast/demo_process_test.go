@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,7 +35,7 @@ func awaitDemo(t *testing.T, out, err *output) demo {
 			t.Logf("the demo printed:\n%s%s", out, err)
 		}
 	})
-	page := out.await(t, `(?s)(http://\S+)/\?uid=alice.*Ctrl-C`)[1]
+	page := out.await(t, `(?s)(http://\S+)/.*Ctrl-C`)[1]
 	psql := regexp.MustCompile(`(?m)^ *(\S*psql .*)$`).FindString(out.String())
 	return demo{t, out, err, page, strings.TrimSpace(psql)}
 }
@@ -133,21 +135,18 @@ func (d demo) post(body string, headers ...string) answer {
 	return send(d.t, http.MethodPost, d.url+"/demo/notifications", body, headers...)
 }
 
-// rows returns the data of the existing rows that the page of a user shows.
+// rows returns the data of the rows in a user's inbox, the oldest row first.
 func (d demo) rows(user string) []string {
 	d.t.Helper()
-	got := ask(d.t, http.MethodGet, d.url+"/demo/notifications?uid="+user)
-	var existing struct {
-		Cursor string
-		Rows   []struct{ Data json.RawMessage }
-	}
-	if err := json.Unmarshal([]byte(got.body), &existing); got.status != http.StatusOK || err != nil || existing.Cursor == "" {
-		d.t.Fatalf("the page's existing rows: got %d, %s (%v), want 200 and JSON with a cursor", got.status, got.body, err)
-	}
 	var data []string
-	for _, row := range existing.Rows {
-		data = append(data, string(row.Data))
+	for _, item := range (inboxClient{T: d.t, url: d.url}).list("?uid=" + user).Items {
+		var text bytes.Buffer
+		if err := json.Compact(&text, item.Data); err != nil {
+			d.t.Fatal(err)
+		}
+		data = append(data, text.String())
 	}
+	slices.Reverse(data)
 	return data
 }
 

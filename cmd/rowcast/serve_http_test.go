@@ -26,13 +26,21 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("got %+v, want 200 and application/json", got)
 		}
 	})
-	t.Run("script", func(t *testing.T) {
-		got := ask(t, "GET", h.url+"/rowcast.js")
-		if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, "as RowcastSource") {
-			t.Errorf("got %+v, want 200, the type text/javascript; charset=utf-8, and a script that exports RowcastSource", got)
-		}
-		if again := ask(t, "GET", h.url+"/rowcast.js", "If-None-Match", got.header.Get("ETag")); again.status != 304 {
-			t.Errorf("with the ETag of the first answer: got %d, want 304", again.status)
+	t.Run("scripts", func(t *testing.T) {
+		for path, want := range map[string]string{
+			"/rowcast.js": "as RowcastSource", "/rowcast-inbox.js": `from "./rowcast-inbox-store.js"`, "/rowcast-inbox-store.js": `from "./rowcast.js"`,
+		} {
+			got := ask(t, "GET", h.url+path, "Origin", "https://elsewhere.example")
+			if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, want) ||
+				got.header.Get("Access-Control-Allow-Origin") != "*" {
+				t.Errorf("%s: got %+v, want 200, the type text/javascript; charset=utf-8, any origin, and a script that contains %s", path, got, want)
+			}
+			if _, printed, _ := run(t, nil, "client", path[1:]); printed != got.body {
+				t.Errorf("rowcast client %s does not print what the hub serves", path[1:])
+			}
+			if again := ask(t, "GET", h.url+path, "If-None-Match", got.header.Get("ETag")); again.status != 304 {
+				t.Errorf("%s with the ETag of the first answer: got %d, want 304", path, again.status)
+			}
 		}
 	})
 	t.Run("script with a version", func(t *testing.T) {

@@ -80,7 +80,7 @@ func TestFunctionsOfOtherUsersInANewDatabase(t *testing.T) {
 	trapped(t, dsn)
 	demo := start(t, nil, "demo", "--listen", "127.0.0.1:0", "--database-url", dsn)
 	url := demo.out.await(t, `(http://127\.0\.0\.1:\d+)`)[1]
-	for _, path := range []string{"/", "/demo/notifications?uid=alice"} {
+	for _, path := range []string{"/", "/demo/orders", "/inbox?uid=alice"} {
 		if got := ask(t, "GET", url+path); got.status != 200 || strings.Contains(got.body, "trap") {
 			t.Errorf("GET %s of the demo: got %d, %.300s, want 200 and no error of a trap", path, got.status, got.body)
 		}

@@ -57,25 +57,38 @@ func TestScriptTypes(t *testing.T) {
 	runNode(t, dir, filepath.Join(modules, "typescript", "bin", "tsc"), "-p", ".")
 }
 
-// maxScript is the limit of rowcast.js in bytes, compressed with gzip.
-const maxScript = 8 << 10
-
-func TestScriptIsSmall(t *testing.T) {
+// The scripts have a limit in bytes, compressed with gzip.
+func TestScriptsAreSmall(t *testing.T) {
 	t.Parallel()
-	var compressed bytes.Buffer
-	w, err := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
-	if err != nil {
-		t.Fatal(err)
+	for name, script := range map[string]struct {
+		text []byte
+		max  int
+	}{
+		"rowcast.js":             {stream.Script, 8 << 10},
+		"rowcast-inbox-store.js": {stream.InboxStoreScript, 6500},
+		"rowcast-inbox.js":       {stream.InboxScript, 10500},
+	} {
+		var compressed bytes.Buffer
+		w, err := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(script.text); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := compressed.Len(); got > script.max {
+			t.Errorf("%s has %d bytes when compressed, want at most %d", name, got, script.max)
+		}
 	}
-	if _, err := w.Write(stream.Script); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if got := compressed.Len(); got > maxScript {
-		t.Errorf("rowcast.js has %d bytes when compressed, want at most %d", got, maxScript)
-	}
+}
+
+// Importing the element in Node, which has no elements, does nothing.
+func TestElementInNode(t *testing.T) {
+	t.Parallel()
+	runNode(t, ".", "--input-type=module", "--eval", `import { RowcastInbox } from "./rowcast-inbox.js"; if (typeof RowcastInbox !== "function") throw new Error("no RowcastInbox")`)
 }
 
 // The npm package has the script, its types and its documentation, and nothing else.
@@ -98,7 +111,7 @@ func TestScriptPackage(t *testing.T) {
 		got = append(got, file.Path)
 	}
 	slices.Sort(got)
-	if want := []string{"README.md", "package.json", "rowcast.d.ts", "rowcast.js"}; !slices.Equal(got, want) {
+	if want := []string{"README.md", "package.json", "rowcast-inbox-store.js", "rowcast-inbox.d.ts", "rowcast-inbox.js", "rowcast.d.ts", "rowcast.js"}; !slices.Equal(got, want) {
 		t.Errorf("the package has the files %q, want %q", got, want)
 	}
 }

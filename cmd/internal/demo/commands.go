@@ -36,8 +36,7 @@ func printCommands(w io.Writer, page string, p *postgres) {
 		bold, faint, plain = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 	}
 	fmt.Fprintf(w, "\n%srowcast demo%s\n\n", bold, plain)
-	fmt.Fprintf(w, "  Alice   %s%s/?uid=alice%s\n", bold, page, plain)
-	fmt.Fprintf(w, "  Bob     %s%s/?uid=bob%s\n\n", bold, page, plain)
+	fmt.Fprintf(w, "  Open %s%s/%s in a browser.\n\n", bold, page, plain)
 	for _, c := range p.commands() {
 		fmt.Fprintf(w, "  %s%s:%s\n\n    %s\n\n", faint, c.Title, plain, strings.ReplaceAll(c.Text, "\n", "\n    "))
 	}

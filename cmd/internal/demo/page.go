@@ -25,7 +25,7 @@ var indexHTML string
 //go:embed page/*.js page/*.css page/*.svg
 var files embed.FS
 
-// A page serves the page of the demo and its existing rows, and inserts the rows of its form.
+// A page serves the page of the demo, and runs the statements of its forms.
 type page struct {
 	pool *pgxpool.Pool
 	html []byte
@@ -64,8 +64,10 @@ func (p *page) close() { p.pool.Close() }
 
 func (p *page) routes(r chi.Router) {
 	r.Get("/", p.index)
-	r.Get("/demo/notifications", p.existing)
 	r.Post("/demo/notifications", p.insert)
+	r.Post("/demo/messages", p.notify)
+	r.Get("/demo/orders", p.orders)
+	r.Post("/demo/orders", p.order)
 	r.Get("/demo/{file}", serveFile)
 }
 
@@ -84,34 +86,8 @@ func serveFile(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, files, "page/"+chi.URLParam(r, "file"))
 }
 
-// selectExisting reads the cursor, and the newest 50 rows that are for a user or for everyone, the oldest of them
-// first. It replaces large data by a text. The page opens its stream from this cursor, so it misses no row and receives
-// none twice.
-const selectExisting = `
-SELECT json_build_object('cursor', rowcast.cursor(), 'rows', coalesce(json_agg(
-	json_build_object('id', id, 'name', event, 'at', created_at,
-		'data', CASE WHEN pg_column_size(data) < 32768 THEN data ELSE to_jsonb('too large to be shown here'::text) END)
-	ORDER BY xid, id), '[]'))
-FROM (
-	(SELECT * FROM rowcast.notifications WHERE recipient = $1 ORDER BY xid DESC, id DESC LIMIT 50)
-	UNION ALL
-	(SELECT * FROM rowcast.notifications WHERE recipient = '*' ORDER BY xid DESC, id DESC LIMIT 50)
-	ORDER BY xid DESC, id DESC LIMIT 50
-) newest`
-
 // statementTimeout limits each statement of the page.
 const statementTimeout = 5 * time.Second
-
-func (p *page) existing(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), statementTimeout)
-	defer cancel()
-	var rows json.RawMessage
-	if err := p.pool.QueryRow(ctx, selectExisting, r.URL.Query().Get("uid")).Scan(&rows); err != nil {
-		writeError(w, err)
-		return
-	}
-	server.WriteJSON(w, http.StatusOK, rows)
-}
 
 // A formRow is a row from the page's form. Data is text that PostgreSQL converts to jsonb, so that PostgreSQL reports
 // what is wrong with it.
@@ -127,17 +103,68 @@ const insertRow = `INSERT INTO rowcast.notifications (recipient, event, data) VA
 
 // insert inserts a row. This is enough for the hub to send it.
 func (p *page) insert(w http.ResponseWriter, r *http.Request) {
-	var row formRow
-	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxFormRow))
-	body.DisallowUnknownFields()
-	if err := body.Decode(&row); err != nil {
-		server.WriteJSON(w, http.StatusBadRequest, map[string]string{"error": "read the request: " + err.Error()})
+	if row, ok := readForm[formRow](w, r); ok {
+		p.answer(w, r, insertRow, row.Recipient, row.Event, row.Data)
+	}
+}
+
+// A formMessage is a message from the page's form.
+type formMessage struct {
+	Text string `json:"text"`
+}
+
+// notify sends a message that is not stored.
+func (p *page) notify(w http.ResponseWriter, r *http.Request) {
+	if message, ok := readForm[formMessage](w, r); ok {
+		p.answer(w, r, `SELECT 0 FROM pg_notify('rowcast', $1)`, message.Text)
+	}
+}
+
+// A formOrder is an order from the page's form.
+type formOrder struct {
+	Customer string `json:"customer"`
+	Product  string `json:"product"`
+}
+
+// order inserts into the watched table.
+func (p *page) order(w http.ResponseWriter, r *http.Request) {
+	if order, ok := readForm[formOrder](w, r); ok {
+		p.answer(w, r, `INSERT INTO rowcast_demo.orders (customer, product) VALUES ($1, $2) RETURNING id`, order.Customer, order.Product)
+	}
+}
+
+const selectOrders = `SELECT coalesce(json_agg(json_build_object('id', id, 'customer', left(customer, 100), 'product', left(product, 100)) ORDER BY id DESC), '[]')
+FROM (SELECT * FROM rowcast_demo.orders ORDER BY id DESC LIMIT 5) newest`
+
+// orders answers with the newest rows of the watched table.
+func (p *page) orders(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), statementTimeout)
+	defer cancel()
+	var rows json.RawMessage
+	if err := p.pool.QueryRow(ctx, selectOrders).Scan(&rows); err != nil {
+		writeError(w, err)
 		return
 	}
+	server.WriteJSON(w, http.StatusOK, rows)
+}
+
+// readForm reads the values of a form. If it cannot, it answers the request and reports false.
+func readForm[T any](w http.ResponseWriter, r *http.Request) (values T, ok bool) {
+	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxFormRow))
+	body.DisallowUnknownFields()
+	if err := body.Decode(&values); err != nil {
+		server.WriteJSON(w, http.StatusBadRequest, map[string]string{"error": "read the request: " + err.Error()})
+		return values, false
+	}
+	return values, true
+}
+
+// answer runs a statement that returns an id, and answers with the id.
+func (p *page) answer(w http.ResponseWriter, r *http.Request, statement string, args ...any) {
 	ctx, cancel := context.WithTimeout(r.Context(), statementTimeout)
 	defer cancel()
 	var id int64
-	if err := p.pool.QueryRow(ctx, insertRow, row.Recipient, row.Event, row.Data).Scan(&id); err != nil {
+	if err := p.pool.QueryRow(ctx, statement, args...).Scan(&id); err != nil {
 		writeError(w, err)
 		return
 	}

@@ -2,6 +2,8 @@ package server
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -72,8 +74,10 @@ func (s *Server) SetEventsPath(path string) error {
 
 // otherRoutes adds the routes at Listen besides EventsPath.
 func (s *Server) otherRoutes(r chi.Router) {
-	getOrHead(r, "/rowcast.js", serveScript)
-	getOrHead(r, "/rowcast-{hash:[0-9a-f]+}.js", serveScript)
+	getOrHead(r, "/rowcast.js", serveScript(stream.Script))
+	getOrHead(r, "/rowcast-{hash:[0-9a-f]+}.js", serveScript(stream.Script))
+	getOrHead(r, "/rowcast-inbox.js", serveScript(stream.InboxScript))
+	getOrHead(r, "/rowcast-inbox-store.js", serveScript(stream.InboxStoreScript))
 	if s.Inbox {
 		s.inboxRoutes(r)
 	}
@@ -182,23 +186,27 @@ func (s *Server) recoverPanic(next http.Handler) http.Handler {
 // scriptName is the name of the browser client in URLs that browsers may cache for ever.
 var scriptName = stream.ScriptName()
 
-// serveScript serves the browser client. With a URL that has a version, browsers may cache it for ever. Otherwise, and
+// serveScript serves a script for browsers. With a URL that has a version, browsers may cache it for ever. Otherwise, and
 // with the version of another hub, they must ask each time whether it has changed. Pages of all origins may load it,
 // because it is public. If the CORS middleware has allowed the origin, its header stays, because "*" does not allow a
 // request with cookies.
-func serveScript(w http.ResponseWriter, r *http.Request) {
-	if w.Header().Get("Access-Control-Allow-Origin") == "" {
-		w.Header().Set("Access-Control-Allow-Origin", "*")
+func serveScript(script []byte) http.HandlerFunc {
+	sum := sha256.Sum256(script)
+	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
+	return func(w http.ResponseWriter, r *http.Request) {
+		if w.Header().Get("Access-Control-Allow-Origin") == "" {
+			w.Header().Set("Access-Control-Allow-Origin", "*")
+		}
+		w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
+		w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-cache")
+		if r.URL.Path == "/"+scriptName {
+			w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		}
+		w.Header().Set("ETag", tag)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(script))
 	}
-	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
-	w.Header().Set("Content-Type", "text/javascript; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Cache-Control", "no-cache")
-	if r.URL.Path == "/"+scriptName {
-		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	}
-	w.Header().Set("ETag", `"`+scriptName+`"`)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(stream.Script))
 }
 
 // WriteJSON answers with a value that must not be cached.

@@ -1,53 +1,70 @@
-// The form that inserts a row, and the buttons that copy a command.
-
-const form = document.querySelector("#write");
-const { recipient, event, data } = form.elements;
-
-/** Returns the columns of the row in the form. Text that begins with { or [ is the data. Other text becomes {"msg": text}. */
-function columns() {
-  const text = data.value.trim();
-  return {
-    recipient: recipient.value,
-    event: event.value,
-    data: /^[[{]/.test(text) ? text : `{"msg": ${JSON.stringify(text)}}`,
-  };
-}
+// The forms that run SQL, the watched table, and the buttons that copy a command.
 
 const literal = (text) => `'${text.replaceAll("'", "''")}'`;
+const fields = (form) => Object.fromEntries(new FormData(form));
 
-function showSQL() {
-  const row = columns();
-  document.querySelector("#sql").textContent = "INSERT INTO rowcast.notifications\n  (recipient, event, data)\n"
-    + `VALUES (${literal(row.recipient)}, ${literal(row.event)},\n  ${literal(row.data)});`;
+/** Returns the columns of the row in the form. Text that begins with { or [ is the data. Other text becomes {"msg": text}. */
+function row(form) {
+  const values = fields(form);
+  const text = values.data.trim();
+  return { ...values, data: /^[[{]/.test(text) ? text : `{"msg": ${JSON.stringify(text)}}` };
 }
 
-function showResult(text, failed) {
-  const line = document.querySelector("#result");
-  line.textContent = text;
-  line.classList.toggle("failed", failed);
-}
-
-async function insert(row) {
-  const response = await fetch("/demo/notifications", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(row),
-  });
-  const answer = await response.json();
-  if (response.ok) showResult(`INSERT 0 1, row ${answer.id}`, false);
-  else showResult(answer.error, true);
-}
-
-form.oninput = showSQL;
-form.onsubmit = async (submit) => {
-  submit.preventDefault();
-  try {
-    await insert(columns());
-  } catch {
-    showResult("The demo does not answer. Is it still running?", true);
-  }
+// What each form sends, the statement that it shows, and the text for an answer.
+const forms = {
+  write: {
+    values: row,
+    sql: ({ recipient, event, data }) => `INSERT INTO rowcast.notifications\n  (recipient, event, data)\nVALUES (${literal(recipient)}, ${literal(event)},\n  ${literal(data)});`,
+    done: ({ id }) => `INSERT 0 1, row ${id}`,
+  },
+  order: {
+    values: fields,
+    sql: ({ customer, product }) => `INSERT INTO rowcast_demo.orders\n  (customer, product)\nVALUES (${literal(customer)}, ${literal(product)});`,
+    done: ({ id }) => `INSERT 0 1, order ${id}`,
+  },
+  message: {
+    values: fields,
+    sql: ({ text }) => `NOTIFY rowcast, ${literal(text)};`,
+    done: () => "NOTIFY",
+  },
 };
-showSQL();
+
+for (const [name, { values, sql, done }] of Object.entries(forms)) {
+  const form = document.getElementById(name);
+  const result = form.querySelector(".result");
+  const show = () => (form.querySelector(".sql").textContent = sql(values(form)));
+  const showResult = (text, failed) => {
+    result.textContent = text;
+    result.classList.toggle("failed", failed);
+  };
+  form.oninput = show;
+  form.onsubmit = async (submit) => {
+    submit.preventDefault();
+    try {
+      const response = await fetch(form.dataset.url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values(form)) });
+      const answer = await response.json();
+      showResult(response.ok ? done(answer) : answer.error, !response.ok);
+    } catch {
+      showResult("The demo does not answer. Is it still running?", true);
+    }
+    if (name === "order") showOrders();
+  };
+  show();
+}
+
+/** Shows the newest rows of the watched table. */
+async function showOrders() {
+  const response = await fetch("/demo/orders").catch(() => undefined);
+  if (!response?.ok) return;
+  const orders = await response.json();
+  document.querySelector("#orders").hidden = orders.length === 0;
+  document.querySelector("#orders tbody").replaceChildren(...orders.map(({ id, customer, product }) => {
+    const line = document.createElement("tr");
+    for (const value of [id, customer, product]) line.append(Object.assign(document.createElement("td"), { textContent: value }));
+    return line;
+  }));
+}
+showOrders();
 
 for (const button of document.querySelectorAll(".copy")) {
   button.onclick = async () => {

@@ -1,0 +1,47 @@
+// The state of the streams, and their events as the hub has sent them.
+
+const LENGTH = 50; // events of a stream that are shown
+const DATA_LENGTH = 2_000; // characters
+
+/** Shows the state of the first stream that is not open. */
+export function showState() {
+  const states = [...document.querySelectorAll("rowcast-inbox.bell")].map(({ store }) => store.state);
+  const state = states.find((state) => state !== "open") ?? "open";
+  const label = { open: "Live", delayed: "Waiting for PostgreSQL", loading: "Connecting", connecting: "Connecting" }[state] ?? "Reconnecting";
+  const line = document.querySelector("#state");
+  if (line.dataset.state === state) return;
+  line.dataset.state = state;
+  line.lastElementChild.textContent = label;
+}
+
+/** Shows the events of a stream. The list of an inbox may open its stream again, so the source can change. */
+export function showStream(user, store) {
+  const list = document.querySelector(`.stream[data-user=${user}]`);
+  let source;
+  const follow = () => {
+    if (store.source === source || !store.source) return;
+    source = store.source;
+    for (const name of ["rowcast.hello", "rowcast.event", "rowcast.inbox", "rowcast.reset", "rowcast.beat"]) source.addEventListener(name, (event) => addEvent(list, event));
+  };
+  store.addEventListener("change", follow);
+  follow();
+}
+
+function addEvent(list, { name, data, lastEventId, time }) {
+  const item = document.createElement("li");
+  const text = JSON.stringify(data);
+  item.append(field("event", name), field("data", text.length > DATA_LENGTH ? `${text.slice(0, DATA_LENGTH)}…` : text));
+  if (time) item.append(field("time", time.getTime()));
+  if (lastEventId) item.append(field("id", lastEventId));
+  list.prepend(item);
+  if (list.children.length > LENGTH) list.lastElementChild.remove();
+}
+
+function field(name, value) {
+  const line = document.createElement("div");
+  const key = document.createElement("b");
+  key.textContent = `${name}: `;
+  line.className = name;
+  line.append(key, String(value));
+  return line;
+}

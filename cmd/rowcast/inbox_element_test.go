@@ -1,0 +1,330 @@
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"rowcast/sql/dbtest"
+)
+
+// testInboxElement tests <rowcast-inbox> in a browser, with a hub and in a page that makes it hard for the element: with a
+// strict Content-Security-Policy, Trusted Types, and styles that try to change everything.
+func testInboxElement(t *testing.T, chromium browser) {
+	t.Parallel()
+	for name, test := range map[string]func(*testing.T, *inboxStage){
+		"a change is shown in every tab":        testElementTabs,
+		"archive and undo":                      testElementArchive,
+		"new rows do not move the list":         testElementHold,
+		"toasts are shown once":                 testElementToasts,
+		"data cannot run a script":              testElementAttacks,
+		"the page renders the content":          testElementTemplate,
+		"the keyboard is enough":                testElementKeyboard,
+		"the styles of the page change nothing": testElementStyles,
+		"it mirrors in right-to-left pages":     testElementDirection,
+		"it fits small screens":                 testElementSmall,
+		"axe finds nothing":                     testElementAxe,
+		"nothing is left after removal":         testElementRemoval,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newInboxStage(t, chromium))
+		})
+	}
+}
+
+// An inboxStage is a hub behind a server with a page.
+type inboxStage struct {
+	t       *testing.T
+	dsn     string
+	url     string
+	profile browser
+}
+
+const elementHTML = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Stage</title><link rel="stylesheet" href="/page.css">
+<script type="module" src="/rowcast-inbox.js"></script></head>
+<body><main><h1>Stage</h1><div class="trap"><rowcast-inbox id="bell" title-badge toasts events="/events?uid=alice"></rowcast-inbox></div></main></body></html>`
+
+// elementCSS tries to hide and to distort the element.
+const elementCSS = `.trap { overflow: hidden; transform: translateX(0); height: 60px; z-index: 0; position: relative; }
+.hostile * { font: 40px/3 serif !important; color: red; letter-spacing: 9px !important; text-transform: uppercase !important; box-sizing: content-box !important; padding: 9px !important; list-style: square !important; }
+.hostile button, .hostile li, .hostile svg, .hostile header { display: none !important; position: absolute !important; }`
+
+func newInboxStage(t *testing.T, chromium browser) *inboxStage {
+	dsn := dbtest.Inbox(t)
+	h := startHub(t, dsn, "--inbox", "--insecure-uid")
+	target, err := url.Parse(h.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Header.Del("Origin") }, FlushInterval: -1}
+	mux := http.NewServeMux()
+	mux.Handle("/", proxy)
+	for path, file := range map[string][2]string{"/page": {"text/html", elementHTML}, "/page.css": {"text/css", elementCSS}} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", file[0])
+			w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'")
+			_, _ = w.Write([]byte(file[1]))
+		})
+	}
+	server := httptest.NewServer(mux)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return &inboxStage{t: t, dsn: dsn, url: server.URL, profile: chromium.profile(t)}
+}
+
+// elementHelpers are functions for the expressions of the tests.
+const elementHelpers = `
+	window.violations = [];
+	document.addEventListener("securitypolicyviolation", ({ violatedDirective, sourceFile }) => violations.push(violatedDirective + " " + sourceFile));
+	window.root = () => bell.shadowRoot;
+	window.find = (selector) => [...root().querySelectorAll(selector)];
+	window.titles = () => find("li .head").map((head) => head.textContent);
+	window.unread = () => find("li.unread .head").map((head) => head.textContent);
+	window.badge = () => find(".badge:not([hidden])").map((found) => found.textContent).join();
+	window.row = (title) => find("li").find((li) => li.querySelector(".head").textContent === title);
+	window.within = (element) => { const { left, right, top, bottom } = element.getBoundingClientRect(); return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight; };`
+
+// open opens the page and waits until its stream is open.
+func (s *inboxStage) open() page {
+	s.t.Helper()
+	p := s.profile.open(s.t, "about:blank")
+	p.onNewDocument(elementHelpers)
+	p.do(chromedp.Navigate(s.url + "/page"))
+	p.await(`window.bell?.store?.state === "open"`)
+	s.t.Cleanup(func() {
+		if got := value[[]string](p, "violations"); len(got) > 0 {
+			s.t.Errorf("the element violates the Content-Security-Policy: %q", got)
+		}
+	})
+	return p
+}
+
+func (s *inboxStage) insert(data ...any) {
+	s.t.Helper()
+	for _, d := range data {
+		text, err := json.Marshal(d)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		runSQL(s.t, s.dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', convert_from('\x%x', 'UTF8')::jsonb)`, text))
+	}
+}
+
+func (p page) want(expression string, want any) {
+	p.t.Helper()
+	if got := value[any](p, expression); !reflect.DeepEqual(got, want) {
+		p.t.Errorf("%s: got %v, want %v", expression, got, want)
+	}
+}
+
+func testElementTabs(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two")
+	first, second := s.open(), s.open()
+	for _, p := range []page{first, second} {
+		p.want(`bell.open = true, titles().join()`, "two,one")
+		p.want(`badge() + root().querySelector(".bell").ariaLabel + document.title`, "2Notifications, 2 new(2) Stage")
+	}
+	s.insert("three")
+	for _, p := range []page{first, second} {
+		p.await(`unread().join() === "three,two,one"`)
+	}
+	value[bool](first, `row("two").querySelector(".link").click(), true`)
+	first.want(`unread().join()`, "three,one") // at once
+	second.await(`unread().join() === "three,one"`)
+	value[bool](second, `find("header .text")[0].click(), true`)
+	for _, p := range []page{first, second} {
+		p.await(`unread().length === 0 && badge() === "" && document.title === "Stage"`)
+	}
+}
+
+func testElementArchive(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two")
+	p, other := s.open(), s.open()
+	value[bool](other, `bell.open = true`)
+	value[bool](p, `bell.open = true, find("[title=Archive]")[0].click(), true`)
+	p.want(`titles().join()`, "one")
+	other.await(`titles().join() === "one"`)
+	value[bool](p, `find(".note button")[0].click(), true`)
+	p.want(`titles().join()`, "two,one")
+	other.await(`titles().join() === "two,one"`)
+}
+
+func testElementHold(_ *testing.T, s *inboxStage) {
+	for i := range 30 {
+		s.insert(fmt.Sprint("row ", i))
+	}
+	p := s.open()
+	value[bool](p, `bell.open = true, find(".scroll")[0].scrollTop = 300, true`)
+	p.await(`bell.store.hold`)
+	s.insert("new", "newer")
+	p.await(`find(".new:not([hidden])")[0]?.textContent === "2 new notifications"`)
+	p.want(`titles()[0] + find(".scroll")[0].scrollTop`, "row 29300")
+	value[bool](p, `find(".new")[0].click(), true`)
+	p.await(`titles()[0] === "newer" && find(".scroll")[0].scrollTop === 0`)
+	value[bool](p, `find(".more")[0].click(), true`)
+	p.await(`titles().length === 32`)
+	p.await(`find(".more")[0].hidden`)
+}
+
+func testElementToasts(_ *testing.T, s *inboxStage) {
+	s.insert("existing")
+	first, second := s.open(), s.open()
+	s.insert("toast", map[string]string{"msg": "the last"})
+	var shown []string
+	for _, p := range []page{first, second} {
+		p.await(`bell.store.items.length === 3 && root().querySelector("[role=status].sr").textContent === "2 new notifications"`)
+		shown = append(shown, value[[]string](p, `find(".toast .head").map((head) => head.textContent)`)...)
+	}
+	if len(shown) != 2 || shown[0] == shown[1] {
+		s.t.Errorf("two tabs show the toasts %q, want each new row once", shown)
+	}
+	value[bool](first, `bell.open = true`)
+	value[bool](second, `bell.open = true`)
+	s.insert("while open")
+	for _, p := range []page{first, second} {
+		p.await(`titles().length === 4`)
+		p.want(`find(".toast").length`, 0.0)
+	}
+}
+
+func testElementAttacks(_ *testing.T, s *inboxStage) {
+	attacks := []string{
+		`<img src=x onerror=pwned=1>`, `<script>pwned=1</script>`, `"><svg onload=pwned=1>`, `{{constructor.constructor('pwned=1')()}}`, "\u202e</b>", `<template shadowrootmode=open><script>pwned=1</script>`,
+	}
+	links := []string{"javascript:pwned=1", " java\nscript:pwned=1", "data:text/html,<script>pwned=1</script>", "vbscript:pwned=1", "file:///etc/passwd", "blob:https://x/y"}
+	for _, text := range attacks {
+		s.insert(text, map[string]string{"title": text, "body": text, "url": text})
+	}
+	for _, link := range links {
+		s.insert(map[string]string{"msg": "link", "url": link})
+	}
+	s.insert(map[string]string{"msg": "good", "url": "/page?next"}, nil, 5, []string{"a"}, map[string]any{"title": map[string]any{}, "url": 1})
+	p := s.open()
+	p.want(`bell.open = true, titles().length`, 20.0)
+	value[bool](p, `bell.store.loadMore(), true`)
+	p.await(fmt.Sprintf(`titles().length === %d`, 2*len(attacks)+len(links)+5))
+	value[bool](p, `for (const link of find(".link")) if (!link.href) link.click(); true`)
+	p.await(`bell.store.unreadCount <= 7`)
+	p.want(`"pwned" in window || find("li img, li script, li svg:not([aria-hidden])").length > 0`, false)
+	p.want(`find("a").filter((a) => !/^http:/.test(a.href)).length`, 0.0)
+	p.want(`row("good").querySelector("a").pathname`, "/page")
+	// The navigation can be cancelled.
+	p.want(`new Promise((done) => {
+		bell.addEventListener("rowcast-click", (event) => { event.preventDefault(); done(event.detail.item.data.msg); });
+		row("good").querySelector("a").click();
+	}), location.search`, "")
+}
+
+func testElementTemplate(_ *testing.T, s *inboxStage) {
+	p := s.open()
+	p.want(`(() => {
+		const template = document.createElement("template");
+		const [strong, a, img] = ["strong", "a", "img"].map((name) => document.createElement(name));
+		template.slot = "item"; strong.dataset.field = "user.name"; a.dataset.field = "link"; img.dataset.field = "image"; img.alt = "";
+		template.content.append(strong, a, img);
+		bell.append(template); bell.open = true;
+		return bell.open; })()`, true)
+	s.insert(map[string]any{"user": map[string]string{"name": "<b>Bob</b>"}, "link": "javascript:1", "image": "data:image/png,"})
+	p.await(`document.querySelector("[slot^=item-] strong")?.textContent === "<b>Bob</b>"`)
+	p.want(`document.querySelector("[slot^=item-]").querySelector("a").getAttribute("href") + document.querySelector("[slot^=item-] img").getAttribute("src")`, "")
+	value[bool](p, `bell.render = (item) => "row " + item.data, true`)
+	s.insert(7)
+	p.await(`[...document.querySelectorAll("[slot^=item-]")].some((found) => found.textContent === "row 7")`)
+	p.want(`bell.store.archive(bell.store.items.map(({ id }) => id)), bell.store.items.length`, 0.0)
+	p.await(`!document.querySelector("[slot^=item-]")`)
+}
+
+func testElementKeyboard(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two", "three")
+	p := s.open()
+	const focus = `(root().activeElement?.closest("li")?.querySelector(".head").textContent ?? root().activeElement?.className)`
+	p.do(chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter))
+	p.await(`bell.open && root().querySelector(".bell").ariaExpanded === "true" && ` + focus + ` === "panel"`)
+	p.do(chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.ArrowDown))
+	p.want(focus, "two")
+	p.do(chromedp.KeyEvent(kb.End), chromedp.KeyEvent(kb.ArrowUp), chromedp.KeyEvent(kb.Delete))
+	p.await(`titles().join() === "three,one"`)
+	p.want(focus, "one") // the next row
+	p.do(chromedp.KeyEvent(kb.Enter))
+	p.await(`unread().join() === "three"`)
+	p.do(chromedp.KeyEvent(kb.Escape))
+	p.await(`!bell.open && ` + focus + ` === "bell" && root().querySelector(".bell").ariaExpanded === "false"`)
+}
+
+func testElementStyles(_ *testing.T, s *inboxStage) {
+	s.insert("one", map[string]string{"title": "two", "body": "text", "url": "/page"})
+	p := s.open()
+	const measured = `JSON.stringify(find(".root *").map((element) => [element.className, element.offsetWidth, element.offsetHeight, getComputedStyle(element).color, getComputedStyle(element).fontSize]))`
+	value[bool](p, `bell.open = true`)
+	p.await(`document.getAnimations().every((animation) => animation.playState !== "running")`)
+	before := value[string](p, measured)
+	value[bool](p, `document.body.className = "hostile", true`)
+	p.want(measured+` === `+fmt.Sprintf("%q", before)+` || `+measured, true)
+	// The panel is above everything and is not clipped.
+	p.want(`(() => { const { left, top } = find("h2")[0].getBoundingClientRect(); return document.elementFromPoint(left + 2, top + 2) === bell })()`, true)
+}
+
+func testElementDirection(_ *testing.T, s *inboxStage) {
+	s.insert("שלום, world", "hello")
+	p := s.open()
+	p.want(`document.querySelector("main").dir = "rtl", bell.open = true, within(find(".panel")[0])`, true)
+	p.want(`(() => { const [dot, time] = [find("li")[0].getBoundingClientRect(), find("time")[0].getBoundingClientRect()]; return dot.right - time.right > 20 })()`, true)
+	p.want(`find(".head").every((head) => head.dir === "auto")`, true)
+	p.want(`Math.abs(find(".bell")[0].getBoundingClientRect().left - find(".panel")[0].getBoundingClientRect().left) < 40 || within(find(".panel")[0])`, true)
+}
+
+func testElementSmall(_ *testing.T, s *inboxStage) {
+	s.insert("one")
+	p := s.open()
+	for _, size := range [][2]int64{{320, 568}, {479, 300}, {480, 640}, {1280, 256}} {
+		p.do(chromedp.EmulateViewport(size[0], size[1]))
+		value[bool](p, `bell.open = false, bell.open = true`)
+		p.await(`find(".panel")[0].getAnimations().length === 0`)
+		p.want(`within(find(".panel")[0]) || JSON.stringify(find(".panel")[0].getBoundingClientRect())`, true)
+		p.want(`(innerWidth < 480) === (find(".panel")[0].offsetWidth === innerWidth)`, true)
+	}
+}
+
+func testElementAxe(t *testing.T, s *inboxStage) {
+	script, err := os.ReadFile(filepath.Join(dbtest.NodeModules(t, ".ci/axe", "axe", "axe-core"), "axe-core", "axe.min.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.insert("one", map[string]string{"title": "two", "body": "text", "url": "/page"})
+	p := s.open()
+	value[bool](p, string(script)+"; true")
+	for _, state := range []string{`bell.open = true`, `bell.store.read([bell.store.items[0].id]), true`, `bell.store.archiveAll(), true`, `bell.open = false, true`} {
+		value[bool](p, state)
+		p.await(`document.getAnimations().every((animation) => animation.playState !== "running")`)
+		value[bool](p, `window.found = undefined, axe.run({ resultTypes: ["violations"] }).then(({ violations }) => { window.found = violations.map(({ id, nodes }) => id + " " + nodes.map((node) => node.html).join()) }), true`)
+		p.await(`window.found`)
+		if found := value[[]string](p, `found`); len(found) > 0 {
+			t.Errorf("after %s, axe finds %q", state, found)
+		}
+	}
+}
+
+func testElementRemoval(_ *testing.T, s *inboxStage) {
+	s.insert("one")
+	p := s.open()
+	p.want(`(() => { window.kept = bell.store; const copies = [1, 2, 3, 4].map(() => bell.cloneNode()); document.body.append(...copies);
+		const shared = copies.every((copy) => copy.store === kept); for (const copy of copies) copy.remove(); return shared })()`, true)
+	// An element that is moved keeps its store.
+	p.want(`document.body.append(bell), bell.store === kept && kept.state`, "open")
+	value[bool](p, `bell.remove(), true`)
+	p.await(`kept.state === "closed"`)
+	p.want(`document.title`, "Stage")
+}

@@ -1,0 +1,195 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { settle } from "./hub.mjs";
+import { InboxServer, shown } from "./inbox.mjs";
+
+test("the rows of the stream follow those of the list", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  server.insert();
+  const store = server.open();
+  assert.equal(store.state, "loading");
+  await settle();
+  server.process();
+  server.insert();
+  await server.answer();
+  assert.deepEqual(shown(store), ["2", "1"]);
+  await server.drain();
+  assert.deepEqual(shown(store), ["3", "2", "1"]);
+  assert.deepEqual([store.unseenCount, store.unreadCount, store.hasMore, store.state], [3, 3, false, "open"]);
+  assert.deepEqual(store.arrived, ["3"]);
+});
+
+test("a change is shown at once, and only its fields go back if it fails", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 3; i++) server.insert();
+  const store = server.open();
+  await server.drain();
+  const read = store.read(["1", "2"]);
+  const archived = store.archive(["2", "3"]);
+  assert.deepEqual([shown(store), store.unreadCount], [["1r"], 0]);
+  server.insert();
+  server.deliver(server.streams[0]);
+  await settle();
+  assert.deepEqual(shown(store), ["4", "1r"]);
+  await server.answer(0, 503);
+  assert.deepEqual(shown(store), ["4", "1"]);
+  assert.equal(await read, false);
+  await server.answer(0, 0);
+  assert.equal(await archived, false);
+  assert.deepEqual([shown(store), store.unreadCount], [["4", "3", "2", "1"], 4]);
+  assert.deepEqual(store.errors, [["read", 503], ["archive", undefined]]);
+});
+
+test("a change of another device that is newer stays", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  store.read(["1"]);
+  await settle();
+  server.process();
+  server.mark("unread", ["1"]);
+  for (let i = 0; i < 2; i++) server.deliver(server.streams[0]);
+  await settle();
+  assert.deepEqual(shown(store), ["1r"]);
+  await server.answer();
+  assert.deepEqual([shown(store), store.unreadCount], [["1s"], 1]);
+});
+
+test("all means what the list shows", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  store.hold = true;
+  server.insert(); // waits
+  server.deliver(server.streams[0]);
+  await settle();
+  server.insert(); // has not arrived
+  assert.equal(store.waiting, 1);
+  store.readAll();
+  assert.deepEqual([shown(store), store.unreadCount], [["1r"], 1]);
+  await server.drain();
+  store.hold = false;
+  assert.deepEqual([shown(store), store.unreadCount], [["3", "2", "1r"], 2]);
+  assert.equal(server.counts().unread, 2);
+  store.archiveAll();
+  await server.drain();
+  assert.deepEqual([shown(store), server.visible().length], [[], 0]);
+});
+
+test("undo takes back the last change, also of all rows", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 3; i++) server.insert();
+  const store = server.open();
+  await server.drain();
+  store.archive(["2"]);
+  const undone = store.undo();
+  await server.drain();
+  assert.equal(await undone, true);
+  assert.deepEqual(shown(store), ["3", "2", "1"]);
+  store.archiveAll();
+  await server.drain();
+  assert.deepEqual(shown(store), []);
+  store.undo();
+  await server.drain();
+  assert.deepEqual(shown(store), ["3", "2", "1"]);
+  assert.equal(await store.undo(), false);
+});
+
+test("pages follow each other without gap or repetition", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 7; i++) server.insert();
+  const store = server.open({ limit: 3 });
+  await server.drain();
+  store.loadMore();
+  assert.equal(store.loadMore(), store.loadMore());
+  await settle();
+  server.process();
+  server.insert();
+  server.delete("5");
+  server.delete("3");
+  server.mark("read", ["2"]);
+  for (let i = 0; i < 4; i++) server.deliver(server.streams[0]);
+  await settle();
+  await server.answer(); // is older than the change, so the page is requested again
+  await server.drain();
+  assert.deepEqual(shown(store), ["8", "7", "6", "4", "2r", "1"]);
+  assert.equal(store.hasMore, false);
+});
+
+test("a late answer of an old request is dropped", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 4; i++) server.insert();
+  const store = server.open({ limit: 2 });
+  await server.drain();
+  store.loadMore();
+  store.load();
+  await settle();
+  await server.answer(1);
+  await server.answer(0);
+  assert.deepEqual(shown(store), ["4", "3"]);
+});
+
+test("seen rows are sent at most once a second", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 3; i++) server.insert();
+  const store = server.open();
+  await server.drain();
+  const sent = () => server.requests.filter(({ method }) => method === "POST").map(({ values }) => values.ids);
+  store.seen(["3"]);
+  store.seen(["2", "3"]);
+  assert.equal(store.unseenCount, 1);
+  t.mock.timers.tick(1);
+  await settle();
+  assert.deepEqual(sent(), [["3", "2"]]);
+  await server.answer();
+  store.seen(["1"]);
+  t.mock.timers.tick(900);
+  await settle();
+  assert.deepEqual(sent(), []);
+  t.mock.timers.tick(200);
+  await settle();
+  assert.deepEqual(sent(), [["1"]]);
+});
+
+test("a failed list is requested again, but not after a refusal", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await settle();
+  await server.answer(0, 503);
+  assert.deepEqual([store.state, store.error.status], ["retrying", 503]);
+  t.mock.timers.tick(2_100);
+  await settle();
+  await server.answer(0, 401);
+  assert.equal(store.state, "signed-out");
+  t.mock.timers.tick(60_000);
+  await settle();
+  assert.equal(server.requests.length, 0);
+  store.load();
+  await server.drain();
+  assert.deepEqual([shown(store), store.state, store.error], [["1"], "open", undefined]);
+});
+
+test("a refused token is renewed once", async (t) => {
+  const server = new InboxServer(t);
+  const asked = [];
+  const store = server.open({ token: async (why) => (asked.push(why), `token ${asked.length}`) });
+  await settle();
+  await server.answer(0, 401);
+  assert.deepEqual([asked, server.requests[0].headers.Authorization], [["open", "refused"], "Bearer token 2"]);
+  await server.answer(0, 401);
+  assert.equal(store.state, "signed-out");
+});
+
+test("nothing is left after close", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  assert.equal(server.streams.length, 1);
+  store.close();
+  assert.deepEqual([server.streams.length, store.state], [0, "closed"]);
+});
