@@ -271,12 +271,14 @@ BEGIN
         last_xid := xids[page];
         last_id := ids[page];
     END IF;
+    -- OFFSET 0: from version 16 on, the planner would read the whole index on (xid, id) to avoid the sort of the aggregate.
     SELECT coalesce(jsonb_agg(jsonb_build_object('id', n.id::text, 'recipient', n.recipient, 'event', n.event,
             'data', CASE WHEN small THEN n.data END, 'created_at', to_char(n.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
             'seen', rowcast.inbox_is_seen(s.seen, n.recipient <> u.recipient, n.xid, u.seen, u.visited),
             'read', rowcast.inbox_is_read(s.read, s.read_version, n.recipient <> u.recipient, n.xid, u.read, u.read_version, u.visited))
             || CASE WHEN small THEN '{}' ELSE '{"too_large": true}'::jsonb END ORDER BY n.xid DESC, n.id DESC), '[]') INTO items
-        FROM unnest(xids[:page], ids[:page]) AS f (xid, id) JOIN rowcast.notifications AS n ON n.id = f.id
+        FROM unnest(xids[:page], ids[:page]) AS f (xid, id)
+        CROSS JOIN LATERAL (SELECT * FROM rowcast.notifications AS n WHERE n.id = f.id OFFSET 0) AS n
         LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
         CROSS JOIN LATERAL (SELECT CASE WHEN pg_column_size(n.data) > 65536 THEN false ELSE octet_length(n.data::text) <= 262144 END AS small) AS size
         WHERE last_xid IS NULL OR (f.xid, f.id) >= (last_xid, last_id);
