@@ -35,7 +35,7 @@ type wakeup struct {
 
 	phase   phase
 	pace    pace
-	crowded bool    // the NOTIFY queue is too full to sleep
+	crowded bool    // the NOTIFY queue is so full that the hub must not sleep
 	attempt attempt // the present attempt to take the park lock
 	holder  uint32  // the process that holds the park lock while this hub relies on it
 }
@@ -150,8 +150,8 @@ func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w
 
 // interval returns the time until the next poll. It is PollInterval, or up to twice as long after a slow fetch, to
 // leave the CPU of a busy machine to the writers. Without PollOnly, it is half as long below Busy commits a second,
-// because the writers then wait for each other or for the disk, and leave CPU. If the NOTIFY queue is too full to
-// sleep, it is then at least gapPoll.
+// because the writers then wait for each other or for the disk, and leave CPU. The halved interval is at least gapPoll
+// if the hub polls because the NOTIFY queue is too full.
 func (w *wakeup) interval(took time.Duration) time.Duration {
 	least := w.PollInterval
 	if !w.PollOnly && w.pace.rate < w.Busy {
@@ -195,8 +195,8 @@ func (w *wakeup) waitInQueue(ctx context.Context) (reason, phase, error) {
 }
 
 // queue is the phase in which the hub waits in the queue for the park lock, behind a transaction that did not notify
-// and stays open. While a hub waits, the trigger cannot take the lock for another transaction. So no transaction is
-// added to those that hold the lock, and all other transactions notify.
+// and stays open. While a hub waits, the trigger cannot take the lock for another transaction. So no further
+// transaction gets the lock, and all further transactions notify.
 func (w *wakeup) queue(ctx context.Context, _ fetched) (reason, phase, error) {
 	taken, done, err := w.lock.dequeued()
 	switch {

@@ -248,8 +248,8 @@ const renumber = advance + `;
 UPDATE rowcast.notifications older SET id = DEFAULT WHERE EXISTS (SELECT FROM rowcast.notifications newer WHERE newer.id = older.id AND (newer.xid, newer.ctid) > (older.xid, older.ctid));
 `
 
-// mendConstraint returns one statement, and before the primary key of notifications, those that make the ids unique. A
-// new CHECK is NOT VALID, because existing rows that violate it must not prevent it.
+// mendConstraint returns the statement that adds or replaces a constraint. For the primary key of notifications, it first
+// returns the statements that make the ids unique. A new CHECK is NOT VALID, so existing rows may violate it.
 func mendConstraint(want object, exists bool, table string) string {
 	drop, valid := "", ""
 	if want.name == "notifications.notifications_pkey" {
@@ -269,8 +269,8 @@ func isOfInbox(o object) bool {
 	return o.kind == "table" && o.name == "inbox_users" || o.kind == "function" && o.name == "inbox_version()"
 }
 
-// mendFunction returns the statement that creates or replaces a function. A new function can be called by every role, and
-// those of the inbox must not.
+// mendFunction returns the statements that create or replace a function. PostgreSQL lets every role call a new function.
+// For a new function of the inbox, a second statement revokes this right.
 func mendFunction(want object, exists bool) string {
 	if exists || !strings.HasPrefix(want.name, "inbox") {
 		return want.value + ";"

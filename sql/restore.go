@@ -58,9 +58,9 @@ var (
 	early = "xid >= " + since + "::text::xid8 AND NOT (" + Assigned("notifications") + ")"
 
 	// restored is a query. It returns true if moved is true and either the table has a row of case B or C, or the
-	// horizon is higher than since. The table can be large, so the query reads at most 20,000 rows from since on: those
-	// with the lowest numbers and those with the highest. It misses restored rows only if this server has written
-	// 10,000 rows with lower numbers and 10,000 with higher ones.
+	// horizon is higher than since. The table can be large, so the query reads only some of the rows from since on: the
+	// 10,000 rows with the lowest numbers and the 10,000 rows with the highest. It misses restored rows only if this
+	// server has written 10,000 rows with lower numbers and 10,000 with higher ones.
 	restored = "SELECT " + moved + ` AND ((SELECT horizon::text::bigint FROM rowcast.history) > ` + since + `
 		OR EXISTS (SELECT FROM (SELECT NOT (` + Assigned("notifications") + `) AS is_early FROM rowcast.notifications
 			WHERE xid >= ` + since + `::text::xid8 ORDER BY xid LIMIT 10000) lowest WHERE is_early)

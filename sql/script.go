@@ -8,7 +8,8 @@ import (
 
 // A Script is SQL for psql, or for a migration of a framework. It installs or upgrades the schema, and grants the rights
 // to the roles. In a database that has the version of this program, or a newer one, it only grants the rights. So it can
-// run again, for example because a framework has dropped the tables of the app, but not those of another schema.
+// run again. For example, a framework may drop the tables of the app, keep the schema rowcast, and run all migrations
+// again.
 //
 // In a copy of the schema without rows, and after a test suite has truncated all tables, it inserts the rows that the
 // schema needs. Only [Migrate] corrects the numbers of restored rows.

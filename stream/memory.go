@@ -113,8 +113,8 @@ func beginsWith(list, part []uint64) bool {
 }
 
 // since returns all events for the recipients that a client at a cursor may have missed, and some events that the client
-// has seen, which unseen removes. It must be quick, because the Hub is locked. The result is
-// complete only if the cursor covers m.from.
+// has seen, which unseen removes. It must be quick, because the Hub is locked. The result is complete only if the cursor
+// covers m.from.
 func (m *memory) since(c cursor.Cursor, recipients []string) (frames []*frame) {
 	for _, r := range recipients {
 		frames = m.of[r].since(frames, c)

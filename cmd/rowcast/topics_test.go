@@ -201,7 +201,8 @@ func TestNobodyHearsATopicThatWasNotGranted(t *testing.T) {
 	}
 }
 
-// When the app does not name a topic again, the open stream ends, and no later stream receives its rows.
+// If the app does not grant a topic again at a renewal, the open stream ends. No later stream receives the rows of that
+// topic.
 func TestATopicIsWithdrawnAtTheRenewal(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -15,8 +15,8 @@ type client struct {
 	stream     *stream
 
 	asleep   int          // how many of its next actions the client skips
-	baseline map[int]bool // the serials of the rows that the first id has seen; nil until it is received
-	received []*row       // the rows received after the first id
+	baseline map[int]bool // the serials of the rows already seen at the first id or the last reset; nil before the first id
+	received []*row       // the rows received after that
 }
 
 // A frame is an event that is queued for a client: a row, a beat or a hello. The hello of a new or reset stream has a

@@ -21,7 +21,8 @@ type Row struct {
 	// Data are then empty. Unreadable is empty for all other rows.
 	Unreadable string
 
-	// CreatedAt is the row's created_at, in UTC. It is zero if the row has no finite created_at, which the table refuses.
+	// CreatedAt is the row's created_at, in UTC. It is zero if created_at is NULL or infinite. The table refuses such a
+	// row, unless the table was altered.
 	CreatedAt time.Time
 
 	// Cursor is the cursor of a reader that has received all rows up to this one.

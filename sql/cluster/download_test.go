@@ -163,8 +163,8 @@ func TestDownloadEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// jar returns an archive like those of the repository. Its programs run the
-// programs in dir.
+// jar returns an archive in the form of the archives of the repository. Its
+// programs run the programs in dir.
 func jar(t *testing.T, dir string) []byte {
 	t.Helper()
 	var files bytes.Buffer

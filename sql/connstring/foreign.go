@@ -65,7 +65,8 @@ func checkFormat(s string) error {
 	return nil
 }
 
-// foreign are the parameters of other programs, by the program. PostgreSQL does not know them, except ssl, which cannot be set.
+// foreign has the parameters of other programs, by the program. PostgreSQL refuses all of them. It knows only ssl and Port, in which
+// it ignores case, and no session can set these two.
 var foreign = map[string]string{
 	"Prisma": "connection_limit max_connection_lifetime max_idle_connection_lifetime pgbouncer pool_timeout schema single_use_connections " +
 		"socket_timeout sslaccept sslidentity statement_cache_size",
@@ -122,7 +123,8 @@ var programOf = sync.OnceValue(func() map[string]string {
 	return programs
 })
 
-// checkForeign returns an error if parameters belong to another program. PostgreSQL would refuse them, or use them for something else.
+// checkForeign returns an error if parameters belong to another program. PostgreSQL would refuse them too, but its error would not say
+// what to write instead.
 func checkForeign(params map[string]string) error {
 	var found []string
 	for _, name := range slices.Sorted(maps.Keys(params)) {

@@ -17,8 +17,8 @@ import (
 
 // Cluster starts a server for this test alone. The test may restart, crash or
 // promote it. The server is stopped and removed when the test ends. All servers
-// of a version of PostgreSQL have the same system identifier, except those of
-// Stranger.
+// of a version of PostgreSQL have the same system identifier, except servers
+// that Stranger starts.
 func Cluster(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	return startFor(t, func(*cluster.Cluster) {})
