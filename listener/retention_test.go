@@ -377,7 +377,7 @@ func TestRetentionBeginsAnewAfterAFailover(t *testing.T) {
 	}
 }
 
-// Retention removes the state of the inbox with the rows, and tells no stream.
+// When retention deletes rows, their state in the inbox is deleted too, and no event about this is sent to streams.
 func TestRetentionOfTheInbox(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)

@@ -95,7 +95,7 @@ func TestCodeOfAWatchedTableRunsAsItsOwner(t *testing.T) {
 	}
 	setRole(t, conn, owner)
 	run(t, conn, "SELECT rowcast.unwatch('shop.orders')")
-	run(t, conn, "RESET ROLE; DROP SCHEMA shop CASCADE") // DROP OWNED does not drop the cast
+	run(t, conn, "RESET ROLE; DROP SCHEMA shop CASCADE") // the DROP OWNED of createRole would fail, because it does not drop the cast
 }
 
 // The error for a role without the rights says who has them. It never tells anyone to make the owner of the schema a
@@ -386,7 +386,7 @@ func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	if got, want := text(t, conn, "SELECT string_agg(recipient || data, ' ') FROM rowcast.notifications"), seller; !strings.Contains(got, `"code": "`+strings.ReplaceAll(want, `"`, `\"`)) || !strings.Contains(got, `4{"id": 4, "code": "postgres"}`) {
 		t.Errorf("got %s, want a notification that %s evaluated and one that postgres evaluated", got, want)
 	}
-	run(t, conn, "DROP SCHEMA shop CASCADE") // DROP OWNED does not drop the cast
+	run(t, conn, "DROP SCHEMA shop CASCADE") // the DROP OWNED of createRole would fail, because it does not drop the cast
 }
 
 // watch fails if the name of the table belongs to another table by the time watch gets the lock. A table must not get triggers

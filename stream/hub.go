@@ -32,8 +32,9 @@ type Hub struct {
 	// nothing for two intervals. Default 15 s.
 	Heartbeat time.Duration
 
-	// Retry is the mean time that clients wait before they reconnect. Each client is sent a random time from half of
-	// Retry to one and a half times Retry. Default 3 s.
+	// Retry is the mean time that a client waits before it reconnects after its stream has ended. Each client is sent a
+	// random time from half of the mean to one and a half times the mean. If a stream cannot be opened, the mean is twice
+	// Retry, or ten times Retry if a limit is reached. Default 3 s.
 	Retry time.Duration
 
 	// UnavailableStatus is the HTTP status of "retry later". An EventSource reconnects only after 200. Any other status

@@ -49,7 +49,7 @@ type Tokens struct {
 
 const (
 	maxToken   = 8 << 10 // the maximum length of a token in bytes
-	maxCookies = 10      // a request with more cookies is denied, because each check of a signature costs CPU
+	maxCookies = 10      // a request with more cookies of the name Tokens.Cookie is denied, because each check of a signature costs CPU
 )
 
 // Authenticate is an [Authenticator].

@@ -490,7 +490,7 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
     return link;
   }
 
-  /** Returns the content of a row. Content of the page is put into the document, where the styles of the page apply. */
+  /** Returns the content of a row. Content from render or from a template is put into the document, where the styles of the page apply. */
   #content(li, item) {
     const template = this.querySelector(":scope > template[slot=item]");
     const custom = this.render?.(item) ?? (template && fill(template.content.cloneNode(true), item));
