@@ -41,8 +41,8 @@ func inParts(parts int, outcome outcome) (kinds []kind) {
 	return kinds
 }
 
-// inPages returns the kinds of an EventSource in a browser. The outcome is that of a page with a service worker that answers all
-// requests. The other pages are exact.
+// inPages returns the kinds of an EventSource in a browser. The parameter answered is the outcome of a page whose service
+// worker answers all requests. The other pages are exact.
 func inPages(parts int, answered outcome) []kind {
 	plain, left := inParts(parts, exact), inParts(parts, exact)
 	for i := range parts {

@@ -118,7 +118,7 @@ type course struct {
 	participants []*participant
 	rows         int // the number of inserted rows
 	before       int // the last row before the cursors became useless
-	after        int // the first row after the clients were told so
+	after        int // the first row after rowcast.reset
 }
 
 // newCourse starts the hub.
