@@ -156,8 +156,14 @@ func watchHeap(t testing.TB) uint64 {
 
 // liveHeap returns how many bytes of the heap the last garbage collection found in use. The present size of the heap
 // would be a worse measure: it includes the garbage since then, and on a busy machine a collection takes long.
-func liveHeap() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+func liveHeap() uint64 { return metric("/gc/heap/live:bytes") }
+
+// collections returns how many garbage collections have ended.
+func collections() uint64 { return metric("/gc/cycles/total:gc-cycles") }
+
+// metric returns a value that package runtime/metrics describes.
+func metric(name string) uint64 {
+	sample := []metrics.Sample{{Name: name}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
 }
