@@ -108,7 +108,7 @@ func TestInboxRefusesValues(t *testing.T) {
 		call func() (json.RawMessage, error)
 		want feed.Refused
 	}{
-		"a malformed key of a page": {func() (json.RawMessage, error) { return inbox.List(ctx, "alice", nil, 20, "x") }, feed.Refused{Reason: "malformed key of a page"}},
+		"a malformed key of a page": {func() (json.RawMessage, error) { return inbox.List(ctx, "alice", nil, 20, "x") }, feed.Refused{Reason: `before must be the value of "before" in an earlier result`}},
 		"a malformed cursor": {
 			func() (json.RawMessage, error) { return inbox.Mark(ctx, "alice", nil, "read", nil, "x") }, feed.Refused{Reason: `malformed cursor "x"`},
 		},

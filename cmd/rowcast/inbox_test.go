@@ -155,7 +155,7 @@ func TestWrongRequestsForAnInbox(t *testing.T) {
 		{"GET /inbox?limit=1&limit=2", "", "", 400, "send limit only once"},
 		{"GET /inbox?before=", "", "", 400, "before must be the value of before in the answer with the previous page"},
 		{"GET /inbox?before=%00", "", "", 400, "before must be the value of before in the answer with the previous page"},
-		{"GET /inbox?before=x", "", "", 400, "malformed key of a page"},
+		{"GET /inbox?before=x", "", "", 400, `before must be the value of "before" in an earlier result`},
 		{"GET /inbox?topic=a:1", "", "", 400, "remove topic from the URL: the inbox has the rows of the user, of the user's groups and for everyone"},
 		{"GET /inbox?token=x", "", "", 400, "remove token from the URL: send a token in the Authorization header or a cookie instead"},
 		{"GET /inbox?a;b", "", "", 400, "the query cannot be read: invalid semicolon separator in query"},

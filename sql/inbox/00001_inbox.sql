@@ -283,7 +283,7 @@ BEGIN
         CROSS JOIN LATERAL (SELECT CASE WHEN pg_column_size(n.data) > 65536 THEN false ELSE octet_length(n.data::text) <= 262144 END AS small) AS size
         WHERE last_xid IS NULL OR (f.xid, f.id) >= (last_xid, last_id);
     counts := rowcast.inbox_counts(u, recipients);
-    RETURN jsonb_build_object('items', items, 'before', last_xid || '.' || last_id, 'unseen', counts.unseen, 'unread', counts.unread,
+    RETURN jsonb_build_object('user', u.recipient, 'items', items, 'before', last_xid || '.' || last_id, 'unseen', counts.unseen, 'unread', counts.unread,
         'more', counts.more, 'version', u.version, 'cursor', rowcast.cursor());
 END $$;
 
@@ -297,8 +297,8 @@ BEGIN
     IF page IS NULL OR page NOT BETWEEN 1 AND 100 THEN
         RAISE EXCEPTION 'rowcast: page must be from 1 to 100' USING ERRCODE = 'invalid_parameter_value';
     ELSIF before IS NOT NULL AND (key IS NULL OR key[2]::numeric > 9223372036854775807) THEN
-        RAISE EXCEPTION 'rowcast: malformed key of a page' USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'Use the value of "before" in the result of rowcast.inbox().';
+        RAISE EXCEPTION 'rowcast: before must be the value of "before" in an earlier result' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Leave it out for the first page.';
     END IF;
     PERFORM rowcast.inbox_visit(recipient);
     RETURN rowcast.inbox_page(recipient, recipients, page,

@@ -37,7 +37,8 @@ type Store interface {
 	Undo(ctx context.Context, user string, groups []string, undo string) (json.RawMessage, error)
 }
 
-// A Handler serves GET Path and POST Path/ACTION. Store, Authenticate, Logger and Failures must be set. The zero value of
+// A Handler serves GET Path and POST Path/ACTION. If the query of a request has the parameter user, its value must be the
+// user of the credential. Store, Authenticate, Logger and Failures must be set. The zero value of
 // every other field means the default. The fields must not be changed after the first request.
 type Handler struct {
 	Store Store
@@ -162,6 +163,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, action string) 
 	}
 	grant, err := h.authenticate(w, r)
 	if err != nil {
+		return "", nil, err
+	}
+	if err := checkUser(r.URL.Query(), grant); err != nil {
 		return "", nil, err
 	}
 	call, err := parse(w, r, action)

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -218,6 +219,38 @@ func TestAuthenticationThatFails(t *testing.T) {
 	got := get(t, h, "alice")
 	if got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || strings.Contains(got.Body.String(), "secret") {
 		t.Errorf("got %d, %q, %s, want 503", got.Code, got.Header(), got.Body)
+	}
+}
+
+// A request of a page that was loaded for another user is refused before it reads or changes anything.
+func TestRequestsForAnotherUserAreRefused(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	h := handler(t, store{
+		list: func(context.Context, string) (json.RawMessage, error) {
+			calls.Add(1)
+			return json.RawMessage("{}"), nil
+		},
+		mark: func(context.Context, string, string, []int64, string) (json.RawMessage, error) {
+			calls.Add(1)
+			return json.RawMessage("{}"), nil
+		},
+	})
+	for query, want := range map[string]int{
+		"?user=alice": 200, "?user=bob": 412, "?user=": 412, "?user=ALICE": 412, "?user=alice&user=bob": 412, "?user=bob&user=alice": 412,
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			path := map[string]string{http.MethodGet: "/inbox", http.MethodPost: "/inbox/read"}[method]
+			r := httptest.NewRequestWithContext(t.Context(), method, path+query, strings.NewReader(`{"ids": ["1"]}`))
+			r.Header.Set("User", "alice")
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			before := calls.Load()
+			h.ServeHTTP(w, r)
+			if called := calls.Load() > before; w.Code != want || called != (want == 200) {
+				t.Errorf("%s %s%s: got %d, %s, called: %v, want %d", method, path, query, w.Code, w.Body, called, want)
+			}
+		}
 	}
 }
 

@@ -42,6 +42,17 @@ func parse(w http.ResponseWriter, r *http.Request, action string) (call, error) 
 	return parseMark(action, body)
 }
 
+// checkUser refuses a request of a page that was loaded for another user. A page stays open when another user signs in in
+// another tab of the same browser, and its requests have the cookie of the new user then.
+func checkUser(query url.Values, grant stream.Grant) error {
+	for _, user := range query["user"] {
+		if user != grant.User {
+			return problem{status: http.StatusPreconditionFailed, text: "the credential belongs to another user now: load the page again"}
+		}
+	}
+	return nil
+}
+
 // parseList reads the query of a request for the list.
 func parseList(query url.Values) (call, error) {
 	for _, name := range []string{"limit", "before"} {
