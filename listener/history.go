@@ -11,7 +11,7 @@ import (
 // the row.
 var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
-// observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the listener
+// observeHistory records whether rowcast.history had its row when a page was read. Without the row, the listener
 // continues. Meanwhile a cursor counts as expired unless it has seen everything below the oldest transaction in the
 // table.
 func (l *Listener) observeHistory(p *page) {

@@ -264,7 +264,8 @@ type place struct {
 	id  int64
 }
 
-// maxLevels is the largest number of places that are kept. A replay whose place was removed continues at firstLevel.
+// maxLevels bounds the number of places for which a level is kept. A replay whose place was removed continues at
+// firstLevel.
 const maxLevels = 4096
 
 // get returns the level at which a replay continues from a cursor.

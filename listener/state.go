@@ -56,7 +56,7 @@ func (s *session) queryNow() pageQuery {
 	return fetchQuery
 }
 
-// observe takes note of a page's state. It reports void if another epoch has begun. Then the page must not be
+// observe uses the state that a page has brought. It reports void if another epoch has begun. Then the page must not be
 // delivered, and the session continues from the cursor that resume has found.
 func (s *session) observe(ctx context.Context, now state) (void bool, err error) {
 	if !now.known {

@@ -31,7 +31,7 @@ func TestOtherClients(t *testing.T) {
 	for _, client := range clients {
 		running.Go(func() {
 			ready := sync.OnceFunc(c.ready.Done)
-			defer ready() // if the client has failed or the test runs without it
+			defer ready() // the client may have failed, or -run may leave it out
 			t.Run(client.name, func(t *testing.T) { client.run(t, c, ready) })
 		})
 	}
