@@ -94,7 +94,7 @@ func TestRowsWithInvalidIDs(t *testing.T) {
 	}, want, some)
 }
 
-// While a hub runs, another session empties a table of rowcast, or damages rowcast.history. The hub goes on in the same
+// While a hub runs, another session empties a table of rowcast, or damages rowcast.history. The hub continues in the same
 // session. If the row of rowcast.history or its horizon is lost, the hub logs that, and uses the oldest transaction
 // with rows as the horizon. Another hub can begin afterwards.
 func TestEmptiedTables(t *testing.T) {

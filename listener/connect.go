@@ -87,8 +87,8 @@ func (l *Listener) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// noticingDeath returns dial with options on its TCP connections. With these, the kernel closes a connection whose
-// peer has died without closing it. Other connections are returned as dial has opened them.
+// noticingDeath returns a function that calls dial and sets options on a TCP connection. With these options, the kernel
+// closes the connection if the peer has died without closing it. A connection of another kind gets no options.
 func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)

@@ -9,7 +9,7 @@
 // client has not seen (replay.go). A [Retention] deletes old rows. Rows, batches and messages are types of the package
 // feed.
 //
-// When PostgreSQL is unreachable, Run connects again, with growing pauses, and goes on from its cursor, so no row is
+// When PostgreSQL is unreachable, Run connects again, with growing pauses, and continues from its cursor, so no row is
 // lost or delivered twice. If the server has lost delivered rows (in a crash without synchronous commit, a failover to
 // a standby that lagged, or a restore), that may be impossible. The next Batch then has a Clamp or a Reset.
 //

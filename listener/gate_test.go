@@ -119,7 +119,7 @@ func TestNotifiesTheOtherHubsAfterTheRelease(t *testing.T) {
 	insert(t, conn, "makes the holder poll")
 	gate.wait(t)
 	// A hub must notify the other hubs after it has released the lock. A hub that is notified before that finds the
-	// lock still held, and goes on relying on the holder.
+	// lock still held, and continues to rely on the holder.
 	relying.caughtUp(t)
 	relying.caughtUp(t)
 	gate.open()

@@ -11,8 +11,8 @@ import (
 // the row.
 var errNoHistory = errors.New("rowcast.history has no row: run rowcast migrate")
 
-// observeHistory takes note of whether rowcast.history had its row when a page was read. Without the row, the listener
-// goes on. Meanwhile a cursor counts as expired unless it has seen everything below the oldest transaction in the
+// observeHistory records whether rowcast.history had its row when a page was read. Without the row, the listener
+// continues. Meanwhile a cursor counts as expired unless it has seen everything below the oldest transaction in the
 // table.
 func (l *Listener) observeHistory(p *page) {
 	if p.historyLost {
@@ -25,7 +25,7 @@ func (l *Listener) observeHistory(p *page) {
 }
 
 // checkHorizon reports whether retention may have deleted rows that the listener has not read. This happens if the
-// listener was disconnected for longer than another hub keeps rows. The listener then goes on after the rows that are
+// listener was disconnected for longer than another hub keeps rows. The listener then continues after the rows that are
 // visible now, and drops the page. If the page ends below the horizon, checkHorizon returns false: the cursor after the
 // page is below the horizon too, so the next page is checked.
 func (s *session) checkHorizon(ctx context.Context, p *page) (outrun bool, err error) {

@@ -16,15 +16,15 @@ import (
 	"rowcast/sql"
 )
 
-// An Inbox reads and changes the inboxes of users with the functions of the schema, and has connections of its own for
-// this. The caller must know that the user has sent the request, and which groups the user is in.
+// An Inbox reads and changes the inboxes of users. It calls the SQL functions of the schema on connections of its own. It
+// checks no credentials, so the caller must authenticate the user and know the user's groups.
 type Inbox struct {
 	pool    *pgxpool.Pool
 	timeout time.Duration
-	pooled  bool // as in Replayer
+	pooled  bool // the connections go through a transaction pooler; see Replayer
 }
 
-// inboxTimeout limits the time of a statement. The listener's Timeout applies instead if it is shorter.
+// inboxTimeout limits the time of a statement. If the listener's Timeout is shorter, that limit applies instead.
 const inboxTimeout = 5 * time.Second
 
 // NewInbox returns an Inbox with the listener's configuration. It uses at most conns connections at a time. A connection is
@@ -44,7 +44,7 @@ func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
 	return i, err
 }
 
-// Close closes the connections. It waits for at most a second for statements that are running.
+// Close closes the connections. It waits at most a second for running statements.
 func (i *Inbox) Close() { closePools(i.pool) }
 
 // Check returns [sql.ErrNoInbox] if the inbox is not installed or too old. It returns an error of PostgreSQL if the role may
@@ -55,7 +55,7 @@ func (i *Inbox) Check(ctx context.Context) error {
 
 // List returns a page of the inbox of a user as JSON: up to limit rows, the newest rows first, with their state, the number
 // of unseen and unread rows, and the cursor from which a stream continues. before is empty, or the value of before in the
-// previous page. A user that no row was sent to has an empty inbox.
+// previous page. The inbox of a user to whom no row was sent is empty.
 func (i *Inbox) List(ctx context.Context, user string, groups []string, limit int, before string) (json.RawMessage, error) {
 	return i.call(ctx, "SELECT rowcast.inbox($1::text, $2::text[], $3::integer, $4::text)", user, notNil(groups), limit, orNull(before))
 }
@@ -74,7 +74,7 @@ func (i *Inbox) Undo(ctx context.Context, user string, groups []string, undo str
 // notNil returns the groups as an array that is not NULL.
 func notNil(groups []string) []string { return append([]string{}, groups...) }
 
-// orNull returns text, or NULL if it is empty.
+// orNull returns a pointer to text, or nil, which means NULL, if text is empty.
 func orNull(text string) *string {
 	if text == "" {
 		return nil
@@ -122,7 +122,7 @@ func refusedValue(err error) error {
 	switch failed.Code {
 	case "22023": // invalid_parameter_value
 		return refused
-	case "55000": // object_not_in_prerequisite_state: a cursor of another history or ahead of the database
+	case "55000": // object_not_in_prerequisite_state: the cursor is from another history, or ahead of the database
 		refused.Stale = true
 		return refused
 	case "22021", "22P05": // the text has no form in the encoding of the database

@@ -30,7 +30,7 @@ func newInbox(t *testing.T, dsn string, configure ...func(*listener.Listener)) *
 	return inbox
 }
 
-// A page has the part of a result of List and Mark that the tests check.
+// An inboxPage has the fields that the tests check in the results of List, Mark and Undo.
 type inboxPage struct {
 	Items []struct {
 		ID   string
@@ -41,7 +41,7 @@ type inboxPage struct {
 	Undone               bool
 }
 
-// inboxOf returns the result of a call, which must succeed.
+// inboxOf returns a function that decodes the result of a call. The test fails if the call has failed.
 func inboxOf(t *testing.T) func(json.RawMessage, error) inboxPage {
 	return func(result json.RawMessage, err error) (p inboxPage) {
 		t.Helper()
@@ -55,10 +55,10 @@ func inboxOf(t *testing.T) func(json.RawMessage, error) inboxPage {
 	}
 }
 
-// An Inbox lists the rows of a user and changes their state, with a session of its own and through a transaction pooler.
+// An Inbox lists the rows of a user and changes their state, with and without the option for a transaction pooler.
 func TestInboxListsAndMarks(t *testing.T) {
 	t.Parallel()
-	for name, pooled := range map[string]bool{"with a session": false, "through a transaction pooler": true} {
+	for name, pooled := range map[string]bool{"without PollOnly": false, "with PollOnly": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dsn := dbtest.Inbox(t)
@@ -161,7 +161,7 @@ func TestInboxStatementsAreLimited(t *testing.T) {
 		t.Errorf("the statement took %v, want about half a second", took)
 	}
 	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Code != "57014" {
-		t.Errorf("got %v while the user is locked, want query_canceled", err)
+		t.Errorf("got %v while the row of the user is locked, want query_canceled", err)
 	}
 	exec(t, db, "ROLLBACK")
 	if _, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, ""); err != nil {

@@ -104,7 +104,7 @@ type Listener struct {
 	logs     logs
 
 	once sync.Once
-	name string // a random name, by which the listener ignores the disconnect requests of its own Replayers
+	name string // a random name that the disconnect requests of its own Replayers have, so that the listener ignores them
 
 	isConnected atomic.Bool
 

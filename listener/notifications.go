@@ -79,7 +79,7 @@ func (k *link) receiveMessage(payload string) {
 	}
 }
 
-// receiveDisconnect does not drop a request because too many calls wait. It then closes the streams at once, perhaps
+// receiveDisconnect drops no request. If too many calls wait already, it closes the streams at once, perhaps
 // before rows that were committed earlier have been delivered. A client receives these rows if it resumes.
 func (k *link) receiveDisconnect(recipient string) {
 	switch {

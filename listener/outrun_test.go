@@ -11,7 +11,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// If retention deletes rows before a listener reads them, the next batch has the Reset "expired". The listener goes on
+// If retention deletes rows before a listener reads them, the next batch has the Reset "expired". The listener continues
 // after the rows that are visible then.
 func TestUnreadRowsAreDeleted(t *testing.T) {
 	t.Parallel()

@@ -73,8 +73,7 @@ func (p *pace) isCheckDue(now time.Time) bool {
 	return p.rate >= checkFrom && now.Sub(p.checked) >= every
 }
 
-// observe takes note of whether a check has found writers that wait. After enough such checks in a row, it begins a
-// hold.
+// observe records whether a check has found writers that wait. After enough such checks in a row, it begins a hold.
 func (p *pace) observe(now time.Time, waiting bool) {
 	p.checked = now
 	if !waiting {

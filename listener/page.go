@@ -264,10 +264,11 @@ type place struct {
 	id  int64
 }
 
-// maxLevels is the largest number of places that are kept. A replay whose place was removed goes on at firstLevel.
+// maxLevels bounds the number of places for which a level is kept. A replay whose place was removed continues at
+// firstLevel.
 const maxLevels = 4096
 
-// get returns the level at which a replay goes on from a cursor.
+// get returns the level at which a replay continues from a cursor.
 func (l *levels) get(from cursor.Cursor) level {
 	now := firstLevel
 	l.at.Do(func(at *map[place]level) {
@@ -278,7 +279,7 @@ func (l *levels) get(from cursor.Cursor) level {
 	return now
 }
 
-// set keeps the level at which a replay goes on from a cursor. It keeps nothing for a cursor at the end of a
+// set keeps the level at which a replay continues from a cursor. It keeps nothing for a cursor at the end of a
 // transaction.
 func (l *levels) set(from cursor.Cursor, now level) {
 	if from.Whole() {

@@ -238,7 +238,7 @@ func TestRelyingHubNoticesThatTheLockIsFree(t *testing.T) {
 	relying.waitForLock(t, 1)
 }
 
-// If the server refuses a statement for the park lock, the hub logs and counts the failure, and goes on. In this test,
+// If the server refuses a statement for the park lock, the hub logs and counts the failure, and continues. In this test,
 // the role of the hub may not use plpgsql, which queueing for the lock needs, and may not notify the other hubs.
 func TestRefusedParkLockIsShown(t *testing.T) {
 	t.Parallel()

@@ -14,7 +14,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// resume finds the cursor from which to go on. This is the listener's own cursor, if it is valid on this server.
+// resume finds the cursor from which to continue. This is the listener's own cursor, if it is valid on this server.
 func (s *session) resume(ctx context.Context, db querier) (err error) {
 	if s.epoch, err = beginEpoch(ctx, db); err != nil {
 		return err
@@ -62,14 +62,14 @@ func (s *session) start(ctx context.Context, db querier) error {
 // isWarming reports whether rows are being read that were committed before the listener began.
 func (l *Listener) isWarming() bool { return !l.warmUntil.IsZero() }
 
-// endWarming gives up warming, because reading the recent rows takes too long. It goes on after the rows that are
+// endWarming gives up warming, because reading the recent rows takes too long. It continues after the rows that are
 // visible now.
 func (s *session) endWarming(ctx context.Context) error {
 	s.Logger.Warn("reading recent rows takes too long: beginning without the rest of them")
 	return s.link.bounded(ctx, s.restart(ResetHistory))
 }
 
-// restart returns a function that goes on after the rows that are visible now. Earlier cursors are no longer valid. The
+// restart returns a function that continues after the rows that are visible now. Earlier cursors are no longer valid. The
 // parameter reset says why, and is the Reset of the batch.
 func (s *session) restart(reset string) func(context.Context, querier) error {
 	return func(ctx context.Context, db querier) error {
@@ -123,7 +123,7 @@ func warmCursor(ctx context.Context, db querier, now cursor.Cursor, limit int64)
 	return now.Before(xid), err
 }
 
-// recover goes on after the server has lost delivered rows, or may have lost them. It goes on after the last delivered
+// recover continues after the server has lost delivered rows, or may have lost them. It continues after the last delivered
 // row that still exists. If no such row is known, it restarts.
 func (s *session) recover(ctx context.Context, db querier) error {
 	left, found, err := s.delivered.left(ctx, db)

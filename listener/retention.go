@@ -135,7 +135,7 @@ func (r *Retention) delete(ctx context.Context, tx querier) (int64, error) {
 	if err := r.observe(xmin); err != nil {
 		return 0, err
 	}
-	// The trigger of the inbox tells no stream of the rows that retention deletes.
+	// With this setting, the trigger of the inbox sends no events about the rows that retention deletes.
 	if _, err := tx.Exec(ctx, "SET LOCAL rowcast.retention = on"); err != nil {
 		return 0, fmt.Errorf("announce the deletion: %w", err)
 	}
@@ -177,7 +177,7 @@ func (r *Retention) deleteMarked(ctx context.Context, tx querier) (deleted int64
 	return deleted, nil
 }
 
-// observe takes note of the xmin of a snapshot, and moves settled to an xmin of MinAge ago. If the server has gone back to
+// observe records the xmin of a snapshot, and moves settled to an xmin of MinAge ago. If the server has gone back to
 // an earlier transaction, after a crash or a failover, the time begins anew.
 func (r *Retention) observe(text string) error {
 	xmin, err := strconv.ParseUint(text, 10, 64)

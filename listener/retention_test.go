@@ -299,7 +299,7 @@ func commitsWait(t *testing.T, conn *pgx.Conn, dsn string) {
 	eventually(t, conn, "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'probe' AND wait_event = 'SyncRep'")
 }
 
-// Retention goes on while the connection for replays is busy and further replays wait for it.
+// Retention continues while the connection for replays is busy and further replays wait for it.
 func TestRetentionDoesNotWaitForReplays(t *testing.T) {
 	t.Parallel()
 	conn, r := aging(t, 10)

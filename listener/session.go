@@ -53,7 +53,7 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 }
 
-// begin begins to listen, and then finds the cursor from which to go on. The first fetch comes after both. So it also
+// begin begins to listen, and then finds the cursor from which to continue. The first fetch comes after both. So it also
 // reads rows that are after the cursor and were announced before the session listened.
 func (s *session) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)

@@ -48,7 +48,7 @@ func readState(values [][]byte) (s state, err error) {
 }
 
 // queryNow returns the query for the next page. With PollOnly, each page asks for the state: the listener does not
-// notice when the server behind a pooler restarts, and must not go on in another epoch.
+// notice when the server behind a pooler restarts, and must not continue in another epoch.
 func (s *session) queryNow() pageQuery {
 	if s.PollOnly || time.Since(s.inquired) >= s.Look {
 		return stateQuery
@@ -56,8 +56,8 @@ func (s *session) queryNow() pageQuery {
 	return fetchQuery
 }
 
-// observe takes note of a page's state. It reports void if another epoch has begun. Then the page must not be
-// delivered, and the session goes on from the cursor that resume has found.
+// observe uses the state that a page has brought. It reports void if another epoch has begun. Then the page must not be
+// delivered, and the session continues from the cursor that resume has found.
 func (s *session) observe(ctx context.Context, now state) (void bool, err error) {
 	if !now.known {
 		return false, nil

@@ -74,7 +74,7 @@ func fill(t *testing.T, conn *pgx.Conn, notify string) {
 	}
 }
 
-// If a role empties rowcast.epoch, the listener notices that another epoch has begun, and goes on in the same
+// If a role empties rowcast.epoch, the listener notices that another epoch has begun, and continues in the same
 // session. No row is lost, and a new replayer can replay rows in the new epoch.
 func TestGoesOnInAnotherEpoch(t *testing.T) {
 	t.Parallel()

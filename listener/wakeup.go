@@ -111,7 +111,7 @@ func (w *wakeup) begin(context.Context, fetched) (reason, phase, error) {
 	return sessionBegan, w.complete, nil
 }
 
-// complete opens the second connection, unless PollOnly is set, and goes on with the phase awake.
+// complete opens the second connection, unless PollOnly is set, and continues with the phase awake.
 func (w *wakeup) complete(ctx context.Context, last fetched) (why reason, next phase, err error) {
 	if w.lock, err = w.open(ctx); err != nil {
 		return 0, nil, err

@@ -66,7 +66,7 @@ func TestWarmStartReadsNoLargerTransaction(t *testing.T) {
 	}
 }
 
-// If the session breaks while a listener reads recent rows, the listener goes on reading them in the next session.
+// If the session breaks while a listener reads recent rows, the listener continues to read them in the next session.
 // Until all recent rows have been read, each batch has Warming set.
 func TestWarmingOutlivesTheSession(t *testing.T) {
 	t.Parallel()

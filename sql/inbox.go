@@ -50,8 +50,8 @@ func InstalledInbox(ctx context.Context, db querier) (version int64, err error) 
 	return version, nil
 }
 
-// stepInbox runs the next migration of the inbox if the inbox is installed or wanted. It reports complete if there is
-// none.
+// stepInbox runs the next migration of the inbox, if the inbox is installed or m.Inbox asks for it. complete is true if
+// there was nothing to run.
 func (m Migrator) stepInbox(ctx context.Context, tx pgx.Tx) (complete bool, err error) {
 	version, err := InstalledInbox(ctx, tx)
 	if err != nil || version == 0 && !m.Inbox {
@@ -89,10 +89,13 @@ func CheckInbox(ctx context.Context, db querier) error {
 	return nil
 }
 
-// adoptInbox corrects the snapshots of the inbox if they have transaction numbers of another server: those of all users
-// if the numbers of restored rows will become 1, or otherwise those that are ahead of this server. A snapshot of the other
-// server could contain rows that this server inserts later. Rows for a user that were unread stay unread. All other
-// restored rows count as seen and, if the user has ever marked all as read, as read. "All" is no longer archived.
+// adoptInbox corrects the snapshots of users after a restore. A snapshot from another server could contain rows that this
+// server inserts later. If isRestored is true, the restored rows will get the number 1, and adoptInbox corrects the
+// snapshots of all users. Otherwise, it corrects only snapshots that are ahead of this server.
+//
+// Afterwards, rows for a user that were unread are still unread. Restored rows for groups and everyone are seen and read.
+// Restored rows for a user are seen if the user has ever marked all as seen. Rows that were archived with "all" are no
+// longer archived.
 func adoptInbox(ctx context.Context, tx pgx.Tx, isRestored bool) error {
 	version, err := InstalledInbox(ctx, tx)
 	if err != nil || version == 0 {
@@ -111,15 +114,15 @@ func adoptInbox(ctx context.Context, tx pgx.Tx, isRestored bool) error {
 }
 
 const (
-	// keepUnread marks rows as unread one by one.
+	// keepUnread stores for each unread row of a user that it is unread. Groups and everyone are left out.
 	keepUnread = `INSERT INTO rowcast.inbox_states AS old (recipient, id, read, read_version)
 		SELECT u.recipient, n.id, false, u.version + 1 FROM rowcast.inbox_users u JOIN rowcast.notifications n ON n.recipient = u.recipient
 			LEFT JOIN rowcast.inbox_states s ON s.recipient = u.recipient AND s.id = n.id
 			WHERE NOT rowcast.inbox_is_read(s.read, s.read_version, false, n.xid, u.read, u.read_version, u.visited) /* users */
 		ON CONFLICT (recipient, id) DO UPDATE SET read = false, read_version = excluded.read_version`
 
-	// forgetSnapshots replaces snapshots by one that contains the restored rows, whose number is 1, and no row of this
-	// server. 1:1: contains nothing.
+	// forgetSnapshots replaces snapshots. The snapshot '3:3:' contains the restored rows, whose number is 1, and no row of
+	// this server, because its numbers begin at 3. The snapshot '1:1:' contains nothing.
 	forgetSnapshots = `UPDATE rowcast.inbox_users u SET version = version + 1, visited = '3:3:', archived = '1:1:',
 		seen = CASE seen::text WHEN '1:1:' THEN seen ELSE '3:3:' END, read = CASE read::text WHEN '1:1:' THEN read ELSE '3:3:' END
 		WHERE true /* users */`

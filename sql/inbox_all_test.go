@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// "All" contains the rows of the list and no others. A row that commits later stays unread, even if its transaction has
-// a lower number than the rows of the list.
+// Marking all as read marks the rows that were visible to the list, and no others. A row that is committed later stays
+// unread, even if its transaction has a lower number than the rows of the list.
 func TestInboxAllIsWhatTheListShowed(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -33,8 +33,8 @@ func TestInboxAllIsWhatTheListShowed(t *testing.T) {
 	}
 }
 
-// A row that is marked as unread after "all" stays unread until a newer "all" that contains it. "All" of an older list
-// changes the rows of that list only, and takes nothing back.
+// A row that was marked as unread becomes read again if "all" is marked with a list that contains the row. An older list
+// changes only its own rows, and a newer row stays unread.
 func TestInboxUnreadAfterAll(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -59,8 +59,9 @@ func TestInboxUnreadAfterAll(t *testing.T) {
 	}
 }
 
-// Two devices that open their list do not tell each other about "seen" for ever: "all" without an effect tells nothing.
-func TestInboxAllWithoutEffectIsNotTold(t *testing.T) {
+// Marking all rows sends no event if no row changes. Otherwise, two devices that mark their lists as seen would send each
+// other events for ever.
+func TestInboxAllWithoutEffectSendsNoEvent(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
 	send(t, v.conn, "alice")
@@ -77,8 +78,8 @@ func TestInboxAllWithoutEffectIsNotTold(t *testing.T) {
 	}
 }
 
-// "All" writes one row, whatever the number of notifications is.
-func TestInboxAllWritesOneRow(t *testing.T) {
+// Marking all rows stores no state for single rows, even if there are thousands.
+func TestInboxAllStoresNoStates(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
 	run(t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 5000)")
@@ -94,7 +95,8 @@ func TestInboxAllWritesOneRow(t *testing.T) {
 	}
 }
 
-// The cursor of an event is in the middle of a transaction: it contains the rows of that transaction up to the event.
+// The cursor of an event can be in the middle of a transaction. "All" up to this cursor marks the rows of the transaction
+// up to the event, and no later ones.
 func TestInboxAllUpToAnEvent(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -113,7 +115,8 @@ func TestInboxAllUpToAnEvent(t *testing.T) {
 	}
 }
 
-// Undo brings back what a change did, on another device too, except for rows that were changed since.
+// Undo restores the state before a change, except for rows that were changed since. Another device can undo the change,
+// too.
 func TestInboxUndo(t *testing.T) {
 	t.Parallel()
 	for _, action := range []string{"read", "archive"} {
@@ -131,7 +134,7 @@ func TestInboxUndo(t *testing.T) {
 				v.mark("un"+action, again)
 				v.mark(action, again)
 				if byAll {
-					v.mark(action, kept) // has no effect now, but the user has said it of this row
+					v.mark(action, kept) // the row has this state already, but now has it on its own
 				}
 				other := v
 				other.conn = connect(t, v.conn.Config().ConnString())
@@ -153,7 +156,8 @@ func TestInboxUndo(t *testing.T) {
 	}
 }
 
-// "All" cannot be undone after another "all" of the same kind, and after ten further changes the oldest is forgotten.
+// "All" cannot be undone after another "all" with the same action. The last ten changes of a user can be undone, and older
+// ones cannot.
 func TestInboxUndoIsBounded(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -179,7 +183,8 @@ func TestInboxUndoIsBounded(t *testing.T) {
 	}
 }
 
-// A page never repeats or leaves out a row, although rows arrive and are deleted, and have the same time and transaction.
+// The pages of a list contain each row once, although rows arrive and are deleted between the pages, and some rows have the
+// same time and transaction.
 func TestInboxPages(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -207,7 +212,8 @@ func TestInboxPages(t *testing.T) {
 	}
 }
 
-// A list that is mostly archived still ends, in pages that each cost a bounded number of rows.
+// A page reads a limited number of rows. If most of them are archived, the page has few items or none, but the following
+// pages still reach the oldest row.
 func TestInboxPagesOfArchivedRows(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -228,7 +234,8 @@ func TestInboxPagesOfArchivedRows(t *testing.T) {
 	}
 }
 
-// Invalid arguments have clear errors. A cursor of another history or from the future changes nothing.
+// Invalid arguments have clear errors. Cursors of another history, and cursors that are ahead of the database, are refused
+// and change nothing.
 func TestInboxRefuses(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -286,7 +293,7 @@ func TestInboxRefuses(t *testing.T) {
 	}
 }
 
-// After a restart of the server, the cursor of a list is still accepted, if its last row exists.
+// A cursor of an earlier epoch of the database is accepted if its last row still exists.
 func TestInboxCursorOfAnEarlierEpoch(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -299,7 +306,8 @@ func TestInboxCursorOfAnEarlierEpoch(t *testing.T) {
 	}
 }
 
-// A role needs the rights of an app or a hub to call the functions. Without them, not even PUBLIC may call them.
+// The roles of apps and hubs may call the functions of the inbox, but may not use its tables or internal functions. The role
+// of a sender may not call the functions.
 func TestInboxRights(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
@@ -320,8 +328,8 @@ func TestInboxRights(t *testing.T) {
 	wantForbidden(t, conn, "SELECT rowcast.inbox('bob')", "SELECT rowcast.inbox_mark('bob', 'read', ids => '{1}')", "SELECT rowcast.inbox_undo('bob', '1')")
 }
 
-// List, counts and version are of one snapshot, although the functions run several statements and others change the inbox
-// meanwhile.
+// The list and the counts are of one snapshot, although the function runs several statements while another connection
+// changes the inbox.
 func TestInboxIsOneSnapshot(t *testing.T) {
 	t.Parallel()
 	v := alice(t)

@@ -23,8 +23,8 @@ func inboxVersion(t *testing.T, conn *pgx.Conn) int64 {
 	return version
 }
 
-// Migrate and the printed script install the inbox only if they are asked to. They leave an installed inbox alone, also if
-// a test suite has truncated all tables. Both make the same schema.
+// Migrate and the printed script install the inbox only if they are asked to. They do not change an installed inbox, even
+// after a test suite has truncated all tables. Both create the same schema.
 func TestInboxIsInstalledOnDemand(t *testing.T) {
 	t.Parallel()
 	psql, pgDump := dbtest.Client(t, "psql"), dbtest.Client(t, "pg_dump")
@@ -63,8 +63,8 @@ func TestInboxIsInstalledOnDemand(t *testing.T) {
 	}
 }
 
-// An INSERT costs what it costs without the inbox: the table has no further index, no further trigger for INSERT or
-// UPDATE, and no foreign key.
+// The inbox does not make an INSERT slower: it adds no index, constraint or column to the table, and no trigger for INSERT
+// or UPDATE.
 func TestInboxCostsInsertsNothing(t *testing.T) {
 	t.Parallel()
 	const costs = `SELECT concat_ws(' ',
@@ -78,7 +78,7 @@ func TestInboxCostsInsertsNothing(t *testing.T) {
 	}
 }
 
-// Doctor finds objects of the inbox that are missing or altered, and its statements mend them.
+// Differences finds objects of the inbox that are missing or altered, and returns statements that repair them.
 func TestInboxDifferences(t *testing.T) {
 	t.Parallel()
 	for harm, want := range map[string]string{
@@ -107,7 +107,7 @@ func TestInboxDifferences(t *testing.T) {
 	}
 }
 
-// eventsOf returns the events about inboxes, as the recipient and the data without the counts.
+// eventsOf returns the events about inboxes. Each has the recipient, and the data without the counts.
 func eventsOf(t *testing.T, conn *pgx.Conn) (events []string) {
 	t.Helper()
 	const find = `SELECT recipient, data - '{version,unseen,unread,more}'::text[] FROM rowcast.notifications WHERE starts_with(recipient, 'rowcast.') ORDER BY id`
@@ -127,8 +127,9 @@ func eventsOf(t *testing.T, conn *pgx.Conn) (events []string) {
 	return events
 }
 
-// Each change that has an effect is told once, to the streams of the user. A long name is replaced by its hash.
-func TestInboxTellsChanges(t *testing.T) {
+// Each change that has an effect sends one event to the streams of the user. In the recipient of the event, a long name is
+// replaced by its hash.
+func TestInboxChangesSendEvents(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
 	id := send(t, v.conn, "alice")
@@ -152,7 +153,8 @@ func TestInboxTellsChanges(t *testing.T) {
 	}
 }
 
-// Deleted rows leave list, counts and state. Their recipients are told, unless retention deletes the rows.
+// A deleted row is no longer in the list and the counts, and its states are removed. Its recipient gets an event, unless
+// retention has deleted the row.
 func TestInboxDeletedRows(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -183,7 +185,8 @@ func TestInboxDeletedRows(t *testing.T) {
 	}
 }
 
-// Many deleted rows are told with few rows.
+// If a statement deletes more than 1,000 rows of one recipient, or rows of more than 1,000 recipients, one event asks the
+// pages to load the list again.
 func TestInboxManyDeletedRows(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -196,8 +199,8 @@ func TestInboxManyDeletedRows(t *testing.T) {
 	}
 }
 
-// Test suites truncate the table, alone or with all others. The state of the rows goes with it, also if their ids are
-// assigned again.
+// Test suites empty the table, alone or together with the tables of the inbox. This removes the states of the rows, so a new
+// row is unread, even if it gets the id of a row that was read.
 func TestInboxTruncate(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -220,7 +223,8 @@ func TestInboxTruncate(t *testing.T) {
 	}
 }
 
-// A row cannot be deleted while a mark of it is not committed, so no state is left of a row that does not exist.
+// A row cannot be deleted while a transaction that has marked it is open. So no state is left for a row that no longer
+// exists.
 func TestInboxMarkAndDeleteAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -239,7 +243,7 @@ func TestInboxMarkAndDeleteAtTheSameTime(t *testing.T) {
 	}
 }
 
-// Rows with very long data have no data in the list, so they cannot make the list fail or be slow for everybody.
+// A row with very long data is in the list without its data, so it cannot make the list slow or fail.
 func TestInboxLeavesOutLongData(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -250,8 +254,8 @@ func TestInboxLeavesOutLongData(t *testing.T) {
 	}
 }
 
-// After a restore on another server, the numbers in the snapshots mean nothing. Unread rows stay unread, and rows that this
-// server inserts are unread, whatever their numbers are.
+// After a restore on another server, the transaction numbers in the snapshots are not those of this server. Unread rows of
+// the user stay unread, and so do the rows that this server inserts later.
 func TestInboxAfterARestore(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)

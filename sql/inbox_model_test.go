@@ -17,7 +17,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An inboxModel is what a user's inbox must be, without cursors and snapshots: sets of rows instead.
+// An inboxModel is the expected inbox of a user. It has sets of rows where the database has cursors and snapshots.
 type inboxModel struct {
 	version       int64
 	seen          map[int64]bool
@@ -25,12 +25,12 @@ type inboxModel struct {
 	kept          []modelChange // the changes that can be undone, the oldest first
 }
 
-// A modelField is "read" or "archived" of all rows.
+// A modelField has the state "read", or the state "archived", of all rows.
 type modelField struct {
-	on     map[int64]bool
-	own    map[int64]bool  // set for this row alone, and not by "all"
-	stamp  map[int64]int64 // the version of the last change for this row alone
-	all    map[int64]bool  // the rows of "all"
+	on     map[int64]bool  // the rows with the state
+	own    map[int64]bool  // the rows for which it was set one by one, and not by "all"
+	stamp  map[int64]int64 // the version of the last change of a row that was not made by "all"
+	all    map[int64]bool  // the rows for which "all" has set it
 	marked int64           // the version of the newest "all" that can be undone
 }
 
@@ -39,7 +39,7 @@ type modelChange struct {
 	action  string
 	ids     []int64 // the rows that have changed
 	byAll   bool
-	all     map[int64]bool // all and marked before the change
+	all     map[int64]bool // all and marked have the values of the modelField before the change
 	marked  int64
 }
 
@@ -106,7 +106,7 @@ func (m *inboxModel) apply(op modelOp) bool {
 	return written
 }
 
-// set does the actions read and archive.
+// set applies the actions read and archive, and reports whether the version changes.
 func (m *inboxModel) set(op modelOp, next int64) (written bool) {
 	f := m.field(op.action)
 	change := modelChange{next, op.action, nil, op.byAll, maps.Clone(f.all), f.marked}
@@ -159,7 +159,7 @@ func (m *inboxModel) undo(version, next int64) (written bool) {
 	return written
 }
 
-// A modelList is a list that a device has got, with all rows that existed in its snapshot.
+// A modelList is a list that a device has loaded, with the ids of all rows in its snapshot.
 type modelList struct {
 	page    inboxPage
 	visible []int64
@@ -220,8 +220,7 @@ func (d *modelDevice) act() {
 	d.ops = append(d.ops, op)
 }
 
-// write inserts rows in transactions that stay open for a while, so that they commit in another order than that of their
-// numbers.
+// write inserts rows in transactions that stay open for a while. They do not commit in the order of their numbers.
 func write(t *testing.T, conns []*pgx.Conn, random *rand.Rand, rows int) {
 	for i := range rows {
 		conn := conns[random.IntN(len(conns))]
@@ -240,8 +239,8 @@ func write(t *testing.T, conns []*pgx.Conn, random *rand.Rand, rows int) {
 	}
 }
 
-// Devices do random operations at the same time, while transactions insert rows. The versions in the results order the
-// operations. Each list is then what the model has at the version of the list, and so are the counts.
+// Several devices do random operations at the same time, while transactions insert rows. The versions in the results give
+// the order of the operations. Each list and its counts must equal those of the model at the version of the list.
 func TestInboxModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(8) {
@@ -276,7 +275,7 @@ func TestInboxModel(t *testing.T) {
 	}
 }
 
-// checkModel does the operations of the devices in the model and compares each list.
+// checkModel applies the operations of the devices to the model, and compares each list with it.
 func checkModel(t *testing.T, m *inboxModel, devices []*modelDevice) {
 	t.Helper()
 	var ops []modelOp
@@ -306,14 +305,14 @@ func checkModel(t *testing.T, m *inboxModel, devices []*modelDevice) {
 		}
 	}
 	if len(lists) > 0 {
-		t.Errorf("%d lists have a version that no operation has made", len(lists))
+		t.Errorf("%d lists have a version that no operation has returned", len(lists))
 	}
 }
 
-// advance returns the model after operations whose results have the same version. One of them has made the version, and
-// the others have changed nothing. It returns nil if this is impossible.
+// advance returns the model after operations whose results have the same version. One of the operations has set this
+// version, and the others have changed nothing. advance returns nil if this is impossible.
 func (m *inboxModel) advance(now []modelOp, version int64) *inboxModel {
-	// An "all" that changes nothing still moves the snapshot of "all", and can make an undo ineffective.
+	// Undo comes last: an "all" that changes nothing still extends the snapshot of "all", and an undo may then change nothing.
 	slices.SortStableFunc(now, func(a, b modelOp) int { return cmp.Compare(btoi(a.action == "undo"), btoi(b.action == "undo")) })
 	for first := range now {
 		next := m.clone()

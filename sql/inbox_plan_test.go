@@ -13,8 +13,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// fillInbox inserts rows in transactions of 50 rows: one in 50 is for alice, one in 100 for everyone and one in 100 for a
-// group.
+// fillInbox inserts rows in transactions of 50 rows. One row in 50 is for alice, one in 100 for everyone, one in 100 for a
+// group, and the others are for other users.
 func fillInbox(tb testing.TB, conn *pgx.Conn, rows int) {
 	tb.Helper()
 	const load = `DO $$ BEGIN FOR i IN 1 .. %d LOOP
@@ -47,8 +47,9 @@ func cost(t *testing.T, conn *pgx.Conn, query string, args ...any) (blocks int) 
 	return plan[0].Plan.Hit + plan[0].Plan.Read
 }
 
-// The functions read few blocks, whatever the size of the table is, whether the plans are those of the first or of later
-// calls, and without statistics.
+// The functions read a limited number of blocks at each size of the table, with the plans of the first and of later calls,
+// and without statistics. The limit is higher after a user has read very many rows one by one, until the user marks all as
+// read.
 func TestInboxReadsFewBlocks(t *testing.T) {
 	t.Parallel()
 	// The test has a server of its own, because an open transaction, also in another database, makes the functions read up to
@@ -87,8 +88,8 @@ func TestInboxReadsFewBlocks(t *testing.T) {
 	check("after all", 1000, page, nil)
 }
 
-// BenchmarkInbox measures the functions with ROWCAST_INBOX_ROWS rows (default 100,000). With 10,000,000 rows, alice has
-// 200,000 of them, and 100,000 are for everyone. 150,000 rows of alice are read.
+// BenchmarkInbox measures the functions with ROWCAST_INBOX_ROWS rows (default 100,000). Of 10,000,000 rows, 200,000 are for
+// alice, of which 150,000 are read, and 100,000 are for everyone.
 func BenchmarkInbox(b *testing.B) {
 	rows := 100_000
 	if text, ok := os.LookupEnv("ROWCAST_INBOX_ROWS"); ok {

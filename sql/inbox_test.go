@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A visitor is a user with groups who calls the functions of the inbox on a connection.
+// A visitor calls the functions of the inbox for a user with groups.
 type visitor struct {
 	t      *testing.T
 	conn   *pgx.Conn
@@ -48,7 +48,7 @@ type inboxChange struct {
 	Undone         bool
 }
 
-// alice returns a user of a new database, whose first visit is over.
+// alice returns a visitor of a new database, after the first visit.
 func alice(t *testing.T) visitor {
 	t.Helper()
 	v := visitor{t, connect(t, dbtest.Inbox(t)), "alice", []string{"team:7"}}
@@ -107,7 +107,7 @@ func send(t *testing.T, conn *pgx.Conn, recipient string) (id int64) {
 // A rowState is the state of a row for a user.
 type rowState struct{ seen, read, archived bool }
 
-// stateOf returns the state of a row, which afterwards is not archived.
+// stateOf returns the state of a row. The list has no archived rows, so stateOf unarchives a row that is archived.
 func (v visitor) stateOf(id int64) (s rowState) {
 	v.t.Helper()
 	for s.archived = false; ; s.archived = true {
@@ -124,7 +124,7 @@ func (v visitor) stateOf(id int64) (s rowState) {
 	}
 }
 
-// summary returns the items of the inbox, the newest first, as "id recipient seen read", and the counts.
+// summary returns the items of the inbox, the newest first, as "recipient data seen read", and the counts.
 func (p inboxPage) summary() string {
 	var out strings.Builder
 	for _, item := range p.Items {
@@ -141,9 +141,9 @@ func (p inboxPage) summary() string {
 	return out.String()
 }
 
-// Each operation does in each state what the table in README.md says, for rows of the user, of a group and of everyone. It
-// makes no difference whether the row got its state one by one or with "all". An operation that is repeated changes
-// nothing, not even the version.
+// In each state, each operation does what the table in README.md says. This holds for rows of the user, of a group and of
+// everyone, and for states that were set for a single row or for all rows. A repeated operation changes nothing, not even
+// the version.
 func TestInboxStates(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("README.md")
@@ -212,7 +212,7 @@ func (v visitor) testOperation(operation string, byAll bool, begin rowState, beg
 	v.mark("archive", id)
 }
 
-// The time of the first operation stays.
+// A repeated operation keeps the time of the first one.
 func TestInboxKeepsTheFirstTime(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -231,8 +231,8 @@ func TestInboxKeepsTheFirstTime(t *testing.T) {
 	}
 }
 
-// A first visit finds rows of the user unread, and earlier rows of groups and everyone read. Until then, and until an
-// operation, nothing is stored for the user.
+// At the first visit, earlier rows of the user are unread, and earlier rows of groups and everyone are read. The visit
+// stores one row for the user. The state of a single row is stored only when the user changes it.
 func TestInboxFirstVisit(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Inbox(t))
@@ -261,7 +261,8 @@ func TestInboxFirstVisit(t *testing.T) {
 	}
 }
 
-// Ids of rows of other users and groups get the same answer as ids that do not exist, and change nothing.
+// An operation on ids of rows that are for other users or groups has the same result as one on ids that do not exist. It
+// changes nothing.
 func TestInboxIgnoresRowsOfOthers(t *testing.T) {
 	t.Parallel()
 	v := alice(t)

@@ -15,8 +15,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A Watch says which notifications the statements on a table of an app insert. Fields except Table and Recipient may be
-// empty. The SQL function rowcast.watch() has the same defaults. The README documents them.
+// A Watch has the options of a watched table: the statements that insert notifications, and SQL expressions for the columns
+// of these notifications. Table and Recipient must be set. The other fields may be empty, and then have the defaults of the
+// SQL function rowcast.watch(), which the README documents.
 type Watch struct {
 	Table     string   `json:"-"` // in the syntax of SQL, such as public.orders or "Orders"
 	Recipient string   `json:"recipient"`

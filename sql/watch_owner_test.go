@@ -206,7 +206,8 @@ func TestUnwatchDropsOnlyItsFunction(t *testing.T) {
 	}
 }
 
-// ReadWatched returns what is wrong with a watched table. Mend mends it, unless a column is missing.
+// ReadWatched returns what is wrong with a watched table. The statement in Mend repairs it, unless a column was dropped or
+// renamed.
 func TestProblemsOfWatchedTables(t *testing.T) {
 	t.Parallel()
 	const watch = `SELECT rowcast.watch('t', 'a', data => $$jsonb_build_object('c', "B c")$$, "on" => '{insert,update}', "when" => 'o.d IS NULL -- e')`
@@ -355,8 +356,9 @@ func TestSettingsOfTheWriterChangeNoExpression(t *testing.T) {
 	}
 }
 
-// If a watched table gets another owner, code of the new owner must not run with the rights of the earlier owner. The statements
-// fail, or send nothing, until the table is watched again. They go on if the new owner has all rights of the earlier owner.
+// If a watched table gets another owner, code of the new owner must not run with the rights of the earlier owner. Statements on the
+// table fail, or send nothing, until it is watched again. If the new owner has all rights of the earlier owner, the statements continue
+// to send notifications.
 func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -415,7 +417,8 @@ func TestWatchWhileATableGetsTheName(t *testing.T) {
 	}
 }
 
-// Install gives up if another transaction uses the table, because the statements of an app wait behind it.
+// Install fails if another transaction uses the table for more than 5 s. It does not wait longer, because statements of the app that
+// come later wait for Install.
 func TestWatchWaitsForTheTableForALimitedTime(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

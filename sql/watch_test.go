@@ -13,8 +13,8 @@ import (
 // notified is a query for the notifications in order, one a line.
 const notified = "SELECT coalesce(string_agg(concat_ws(' ', recipient, event, data), E'\n' ORDER BY recipient, id), '') FROM rowcast.notifications"
 
-// An INSERT into a watched table of any shape inserts its notifications.
-func TestWatchedInsertsAreNotified(t *testing.T) {
+// Statements on watched tables of many kinds insert the notifications that the options describe.
+func TestWatchedStatementsInsertNotifications(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ setup, want string }{
 		"integer": {
@@ -123,7 +123,7 @@ func TestWatchedInsertsAreNotified(t *testing.T) {
 	}
 }
 
-// An error of watch or of a watched INSERT names the expression and the table and keeps the SQLSTATE.
+// Errors of watch, and errors of statements on a watched table, say what is wrong. They have the SQLSTATE of the cause.
 func TestWatchErrors(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ setup, statement, code, message string }{
@@ -317,7 +317,7 @@ func TestHintsOfWatchedExpressions(t *testing.T) {
 	}
 }
 
-// Only the owner can call the function of a watched table, and unwatch removes it.
+// Other roles may not call the trigger function of a watched table. unwatch removes the function.
 func TestWatchFunctionIsPrivateAndRemoved(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

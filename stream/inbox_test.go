@@ -9,8 +9,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// With Hub.Inbox, the changes of an inbox are events rowcast.inbox. A stream receives those of its user, of its groups and
-// of everyone, live and when it resumes, from the memory and from the table. rowcast.hello does not name their recipients.
+// With Hub.Inbox, streams receive the changes of inboxes as events named rowcast.inbox. A stream receives the changes for
+// its user, its groups and everyone, both live and when it resumes from the memory of the hub or from the table. The
+// recipients of these events are not in rowcast.hello.
 func TestInboxChangesAreEvents(t *testing.T) {
 	t.Parallel()
 	for name, memory := range map[string]int{"from the memory": 0, "from the table": 1} {
@@ -49,7 +50,7 @@ func wantInbox(c *client) {
 	}
 }
 
-// Without Hub.Inbox, and on a stream without a user, no stream receives the changes of an inbox.
+// A hub without Hub.Inbox sends no changes of inboxes. A stream without a user receives none either.
 func TestStreamsWithoutAnInbox(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -68,7 +69,7 @@ func TestStreamsWithoutAnInbox(t *testing.T) {
 	}
 }
 
-// A stream may have as many groups with an inbox as without, with names of any length.
+// With Hub.Inbox, a stream may still have 100 groups, and names of the greatest length.
 func TestInboxWithManyGroups(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -43,7 +43,7 @@ func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant 
 		j.comments.Stop()
 	}
 	s.abandonJoin()
-	// The client may poll again as soon as it has the end of the answer. Its limit must have a place by then.
+	// The client may poll again as soon as it has the end of the answer. This poll must not count for the limits any more then.
 	h.remove(s)
 	answering()
 	switch {
@@ -55,8 +55,8 @@ func (h *Hub) poll(w http.ResponseWriter, r *http.Request, s *subscriber, grant 
 	}
 }
 
-// pollTime returns the longest time that a poll waits: a heartbeat interval, or less if the grant ends before. A grant
-// that has almost ended suffices for expiryTick.
+// pollTime returns the longest time that a poll waits: a heartbeat interval, or less if the grant ends before that, but at
+// least expiryTick.
 func (h *Hub) pollTime(grant Grant) time.Duration {
 	if grant.Expires.IsZero() {
 		return h.Heartbeat
@@ -144,7 +144,7 @@ func (o *output) arrive() {
 	}
 }
 
-// endPoll lets no more events into the backlog, after the last one, which may be nil.
+// endPoll adds a last frame to the backlog, unless it is nil. After that, the poll gets no more events.
 func (s *subscriber) endPoll(last *frame) {
 	o := s.output.Lock()
 	defer s.output.Unlock()

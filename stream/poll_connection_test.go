@@ -12,7 +12,7 @@ import (
 	"rowcast/stream/sse"
 )
 
-// protocols start a server.
+// protocols has a function for each protocol. The function starts a server.
 var protocols = map[string]func(*httptest.Server){
 	"HTTP/1.1": (*httptest.Server).Start,
 	"HTTP/2":   func(s *httptest.Server) { s.EnableHTTP2 = true; s.StartTLS() },
@@ -102,7 +102,7 @@ func testDeadlines(t *testing.T, protocol func(*httptest.Server)) {
 	}
 }
 
-// A client that disconnects frees the place of its poll.
+// When a client disconnects, its poll no longer counts for the limits.
 func TestPollOfAClientThatLeaves(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) { s.hub.Heartbeat = time.Hour })

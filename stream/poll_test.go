@@ -77,8 +77,8 @@ func newPoller(t testing.TB) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// The first answer has the cursor, the next answers have what the client has missed. Each answer has a length, so the
-// client's connection can be used again, and no time after which to retry, so the client polls again at once.
+// The first answer has the cursor, and each further answer has the events that the client has missed. The answers have a
+// length, so the client can use its connection again. They have no retry field, so the client polls again at once.
 func TestPoll(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t)
@@ -176,7 +176,8 @@ func (r *recorder) took() time.Duration {
 	return r.writes[len(r.writes)-1].at
 }
 
-// Idle polls and polls with recent events need no call of the Source, and their cursors move, so they never will.
+// Polls without events and polls with recent events do not call the Source. Each answer moves the client's cursor, so the
+// memory of the hub is always enough.
 func TestPollsNeedNoQuery(t *testing.T) {
 	t.Parallel()
 	used := func() error { t.Error("the Source was called, want no call"); return errors.New("unexpected") }
@@ -195,7 +196,7 @@ func TestPollsNeedNoQuery(t *testing.T) {
 	received := 0
 	for i := range 100 {
 		for range 5 {
-			f.publish("bob", "message", "1") // they leave the memory, and alice's cursor must move on
+			f.publish("bob", "message", "1") // the memory drops these events soon, so alice's cursor must move past them
 		}
 		if i%10 == 0 {
 			f.publish("alice", "message", "1")
@@ -213,7 +214,7 @@ func TestPollsNeedNoQuery(t *testing.T) {
 	}
 }
 
-// A client that polls in a loop has one place of its limit. Its next poll is never refused because of the last one.
+// A client that polls in a loop works with a limit of one stream. Its next poll is never refused because of the last one.
 func TestPollsAndLimits(t *testing.T) {
 	t.Parallel()
 	f := serveFeed(t, func(s *site) {
@@ -247,7 +248,7 @@ func TestWaitingPollCounts(t *testing.T) {
 	}
 }
 
-// A poll ends when its grant does, without rowcast.bye, and has no renewal.
+// A poll ends when its grant ends, without rowcast.bye. The grant is not renewed.
 func TestPollEndsWithItsGrant(t *testing.T) {
 	t.Parallel()
 	for name, renew := range map[string]func(context.Context) (time.Time, bool){
@@ -269,7 +270,7 @@ func TestPollEndsWithItsGrant(t *testing.T) {
 	}
 }
 
-// When the hub stops, polls are answered, with a time after which to retry and the cursor. Later polls are refused.
+// When the hub stops, waiting polls are answered with a retry field and the cursor. Later polls are refused.
 func TestPollsEndWhenTheHubStops(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -37,7 +37,7 @@ func checkExact(t *testing.T, poll bool) {
 	t.Helper()
 	dsn, heartbeat := dbtest.Database(t), 60*time.Millisecond
 	if poll {
-		heartbeat = time.Second // a poll waits no longer for a hub that is behind
+		heartbeat = time.Second // a poll waits at most this long for a hub that is behind
 	}
 	sites := []*site{
 		serve(t, dsn, func(s *site) { s.hub.Heartbeat = heartbeat }),

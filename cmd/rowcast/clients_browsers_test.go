@@ -34,7 +34,7 @@ func (c *course) servePages() *httptest.Server {
 		}
 	})
 	server := httptest.NewUnstartedServer(mux)
-	// Behind the proxy, a connection belongs to this server or to the hub.
+	// The cutter passes a whole connection on to this server or to the hub, so a connection must have one request only.
 	server.Config.SetKeepAlivesEnabled(false)
 	server.Start()
 	c.t.Cleanup(server.Close)
@@ -55,7 +55,7 @@ func startFirefox(t *testing.T, _ string, participants []*participant) {
 	t.Helper()
 	program := dbtest.Program(t, "firefox-esr", "firefox-esr", "firefox")
 	home := dbtest.Home(t)
-	// Firefox does not open pages of its own, does not update itself, and does not look for networks.
+	// With these preferences, Firefox does not open pages of its own, does not update itself, and does not check the network.
 	const preferences = `
 		user_pref("app.update.enabled", false);
 		user_pref("browser.aboutwelcome.enabled", false);
@@ -90,7 +90,7 @@ func startWebKit(t *testing.T, _ string, participants []*participant) {
 	}
 	server := exec.Command(xvfb, "-displayfd", "3", "-nolisten", "tcp", "-screen", "0", "800x600x24")
 	server.ExtraFiles = []*os.File{number}
-	startUntilEnd(t, server, syscall.SIGTERM) // so that it removes its socket
+	startUntilEnd(t, server, syscall.SIGTERM) // after SIGTERM, Xvfb removes its socket
 	number.Close()
 	defer display.Close()
 	var name [16]byte
@@ -104,7 +104,7 @@ func startWebKit(t *testing.T, _ string, participants []*participant) {
 	}
 }
 
-// findMiniBrowser returns the path of the program.
+// findMiniBrowser returns the path of MiniBrowser, the browser of WebKitGTK.
 func findMiniBrowser(t *testing.T) string {
 	t.Helper()
 	pattern := "/usr/lib/*/webkit2gtk-4.*/MiniBrowser"

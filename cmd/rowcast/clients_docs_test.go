@@ -35,7 +35,7 @@ func TestOtherClientsAreDocumented(t *testing.T) {
 	}
 }
 
-// driverOf returns the name of the client in the test.
+// driverOf returns the name that the tests use for the client in a package.
 func driverOf(pkg string) string {
 	switch pkg {
 	case "Firefox ESR":
@@ -46,7 +46,7 @@ func driverOf(pkg string) string {
 	return pkg[strings.LastIndex(pkg, "/")+1:]
 }
 
-// versionsOfClients returns the versions that package-lock.json and go.mod have.
+// versionsOfClients returns the versions of the clients in package-lock.json and go.mod.
 func versionsOfClients(t *testing.T) map[string]string {
 	t.Helper()
 	var lock struct {

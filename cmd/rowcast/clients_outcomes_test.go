@@ -8,8 +8,8 @@ import (
 
 // An outcome is what a client is expected to receive. stream/README.md describes the outcomes in a table and below it.
 type outcome struct {
-	result string // in the table
-	resets bool   // the client receives rowcast.reset when its cursor is useless
+	result string // as in the table
+	resets bool   // the client receives rowcast.reset if it cannot resume
 	check  func(p *participant) error
 }
 
@@ -59,8 +59,8 @@ var mayClose = outcome{"may stop", true, func(p *participant) error {
 	return sameEvents(p.heard, dataOfRows(1, len(p.heard)))
 }}
 
-// takesParts is the outcome of a client that takes a block that was cut for a whole block. It delivers the part of the row, and takes
-// the part of the id for a cursor.
+// takesParts is the outcome of a client that does not notice that a block was cut. It delivers the part of the data that it has
+// received, and uses the part of the id as its cursor.
 var takesParts = outcome{"delivers parts of rows, and is reset", true, func(p *participant) error {
 	got, next := p.heard, 1
 	for _, c := range p.proxy.cuts {
@@ -74,7 +74,8 @@ var takesParts = outcome{"delivers parts of rows, and is reset", true, func(p *p
 	return sameEvents(got, want)
 }}
 
-// takePart removes what the client received up to a cut, and after it up to the next whole row. It returns the next row.
+// takePart checks what the client received until a cut and, if the client was then reset, the reset. It returns the events after that,
+// and the row that is the first of them.
 func takePart(got []string, next int, c cut) (following int, rest []string, err error) {
 	want := dataOfRows(next, c.row-1)
 	data := fmt.Sprintf("[%d]", c.row)
@@ -98,7 +99,7 @@ func takePart(got []string, next int, c cut) (following int, rest []string, err 
 	case len(rest) == 0:
 		return 0, nil, fmt.Errorf("received nothing after %v", want[len(want)-2:])
 	}
-	// After a reset, the rows that were inserted before are missing.
+	// The client does not receive the rows that were inserted before the reset.
 	following, ok := rowOf(rest[0])
 	if !ok || following <= c.row {
 		return 0, nil, fmt.Errorf("received %s after the reset", rest[0])

@@ -33,7 +33,7 @@ func otherClients() []*otherClient {
 	}
 }
 
-// inParts returns kinds of a client that share the cuts.
+// inParts returns kinds of a client. Each kind has a part of the cuts, and all have the same outcome.
 func inParts(parts int, outcome outcome) (kinds []kind) {
 	for part := range parts {
 		kinds = append(kinds, kind{name: fmt.Sprintf("part %d of %d", part+1, parts), outcome: outcome, part: part, parts: parts})
@@ -85,7 +85,7 @@ func startPrinter(t *testing.T, p *participant, program string, args ...string) 
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Stderr = t.Output()
-	if _, err := cmd.StdinPipe(); err != nil { // the program ends with the test
+	if _, err := cmd.StdinPipe(); err != nil { // when the test program ends, the pipe is closed, and the client ends, too
 		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()

@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A cutter is a proxy between a client and the hub. It can cut streams within a row. It passes requests for other paths than
-// /events on to a server of pages.
+// A cutter is a proxy between a client and the hub. It can cut a stream in the middle of a row. It passes requests for other paths
+// than /events on to a server of pages.
 type cutter struct {
 	t       *testing.T
 	address string
@@ -82,7 +82,7 @@ func (c *cutter) accept() {
 	})
 }
 
-// refuse closes all connections and refuses new ones, as the address of a hub does that does not run.
+// refuse closes all connections and refuses new ones, as if no hub ran.
 func (c *cutter) refuse() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,7 +112,7 @@ func (c *cutter) abort() {
 	}
 }
 
-// keep remembers a connection that refuse and abort close. It reports whether the cutter accepts connections now.
+// keep adds a connection to those that refuse and abort close. It reports whether the cutter accepts connections now.
 func (c *cutter) keep(conn net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -167,8 +167,8 @@ func (c *cutter) target(hub bool) (address string) {
 	return c.pages
 }
 
-// passBlocks passes a stream on until it ends or is cut. While streams are cut, it waits for the end of each block. Otherwise it passes
-// each line on at once. A cut spares the first row of every second stream.
+// passBlocks passes a stream on until it ends or is cut. While streams are being cut, it waits for the end of each block, and does not
+// cut the first row of every second stream. Otherwise, it passes each line on at once.
 func (c *cutter) passBlocks(client io.Writer, stream *bufio.Reader) {
 	rows := 0
 	for {
@@ -201,7 +201,7 @@ func (c *cutter) readBlock(client io.Writer, stream *bufio.Reader) (block []byte
 // dataOfRow matches the data of a row in its block.
 var dataOfRow = regexp.MustCompile(`(?m)^data: \[(\d+)\]$`)
 
-// cutRow decides whether the stream is cut in this block, and returns the number of bytes to send before that.
+// cutRow decides whether to cut the stream in a block. It returns the number of bytes of the block to send.
 func (c *cutter) cutRow(block []byte, rows *int) (length int, isCut bool) {
 	found := dataOfRow.FindSubmatch(block)
 	if found == nil {
@@ -226,8 +226,8 @@ func (c *cutter) cutRow(block []byte, rows *int) (length int, isCut bool) {
 	return length, true
 }
 
-// cutAll cuts streams in rows, each stream once. It cuts after first bytes of the row's block, then step bytes later, and so on, up to
-// the end of the block. It waits until all of these cuts have happened.
+// cutAll cuts one stream after the other, each in the block of a row. It cuts the first stream after first bytes of the block, and each
+// further stream step bytes later, up to the end of the block. It waits until all of these cuts have happened.
 func (c *cutter) cutAll(limit time.Duration, first, step int) error {
 	c.mu.Lock()
 	c.cutting, c.next, c.step = true, first, step

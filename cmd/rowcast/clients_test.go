@@ -31,7 +31,7 @@ func TestOtherClients(t *testing.T) {
 	for _, client := range clients {
 		running.Go(func() {
 			ready := sync.OnceFunc(c.ready.Done)
-			defer ready() // if the client has failed or the test runs without it
+			defer ready() // the client may have failed, or -run may leave it out
 			t.Run(client.name, func(t *testing.T) { client.run(t, c, ready) })
 		})
 	}
@@ -48,7 +48,7 @@ type otherClient struct {
 // A kind is a use of a client. To save time, several kinds of a client that reconnects slowly can share the cuts.
 type kind struct {
 	name        string
-	worker      string // of a page in a browser: the query of the service worker. If it is empty, there is none.
+	worker      string // the query of the service worker of a page; empty if there is none
 	outcome     outcome
 	part, parts int // which of how many parts of the cuts
 }
@@ -86,7 +86,7 @@ type participant struct {
 	url     string // of the stream
 	page    string // the URL of a page that opens the stream in a browser
 	course  *course
-	failure error // the client did not continue
+	failure error // why the client did not continue
 }
 
 // check checks what the client has received.
@@ -162,7 +162,8 @@ func (c *course) join(participants []*participant) {
 	c.participants = append(c.participants, participants...)
 }
 
-// each calls f for each client that continues, at the same time. If f returns an error, the client has failed.
+// each calls f for all clients at the same time, except those that have failed or closed. If f returns an error, the client has
+// failed.
 func (c *course) each(f func(p *participant) error) {
 	var running sync.WaitGroup
 	for _, p := range c.participants {
@@ -173,7 +174,7 @@ func (c *course) each(f func(p *participant) error) {
 	running.Wait()
 }
 
-// run runs the course.
+// run ends the streams of the clients in each of the ways, and makes the cursors useless at the end.
 func (c *course) run() {
 	c.t.Helper()
 	dbtest.Wait(c.t, c.ready.Wait, "the clients to start")
@@ -201,7 +202,7 @@ func (c *course) run() {
 	})
 }
 
-// continued waits until each client has received a row that was inserted after now.
+// continued waits until each client has received a row that was inserted after the call.
 func (c *course) continued(when string) {
 	c.t.Helper()
 	c.mu.Lock()
@@ -289,8 +290,8 @@ func (c *course) disconnect() {
 	})
 }
 
-// reset makes the cursors of all clients useless while the hub does not run: it inserts rows, deletes them, and has retention's horizon
-// behind them. It waits until the clients were reset.
+// reset makes the cursors of all clients useless while the hub does not run: it inserts rows, and deletes all rows but the last, as
+// retention does. It waits until the clients were reset.
 func (c *course) reset() {
 	c.t.Helper()
 	c.before = c.rows

@@ -138,7 +138,7 @@ func testFlask(t *testing.T, chromium browser) {
 	p.await("document.querySelector('#notifications li')?.textContent === 'Bob liked your post'")
 }
 
-// findFlask returns a Python that has the modules of the example.
+// findFlask returns the name of a Python interpreter that has the modules of the example.
 func findFlask(t *testing.T) string {
 	t.Helper()
 	for _, python := range []string{"python3", "/usr/bin/python3"} {

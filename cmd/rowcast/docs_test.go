@@ -66,7 +66,7 @@ func documents(t *testing.T) (paths []string) {
 	return paths
 }
 
-// wantSame reports an error for each key that only documented or only actual has, and if actual is empty.
+// wantSame fails for each key that is only in documented or only in actual. It also fails if actual is empty.
 func wantSame[V any, W any](t *testing.T, what string, documented map[string]V, actual map[string]W) {
 	t.Helper()
 	if len(actual) == 0 {

@@ -8,8 +8,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// With --auth-url, the app says which user a cookie belongs to, and the user's groups. Its answer is used for a second, for
-// the inbox and for streams. A client that the app denies has no inbox, and a failing app is answered with 503.
+// With --auth-url, the app names the user of a cookie and the user's groups, for inboxes as for streams. A client that the
+// app denies has no inbox. While the app fails, the hub answers with 503.
 func TestInboxOfTheAppsUsers(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))
@@ -54,7 +54,7 @@ type answerOf struct {
 	answer
 }
 
-// A client without a credential has no inbox, also if it may open a public stream. With --insecure-uid, the parameter uid
+// A client without a credential has no inbox, even if it may open a public stream. With --insecure-uid, the parameter uid
 // names the user.
 func TestInboxNeedsAUser(t *testing.T) {
 	t.Parallel()
@@ -79,8 +79,8 @@ func TestInboxNeedsAUser(t *testing.T) {
 	}
 }
 
-// Pages of other origins can neither read an inbox nor change it, unless --cors-origin allows their origin. Requests are
-// refused by the headers that browsers send, with a preflight request or without.
+// A page of another origin cannot read or change an inbox, unless --cors-origin allows the origin. The hub decides by the
+// headers Origin and Sec-Fetch-Site, which browsers send with every request, and not only with a preflight request.
 func TestInboxRefusesOtherOrigins(t *testing.T) {
 	t.Parallel()
 	const ours, foreign = "https://app.example.com", "https://evil.example.com"
@@ -111,7 +111,7 @@ func TestInboxRefusesOtherOrigins(t *testing.T) {
 			}
 		}
 	}
-	// A form of another page sends cookies, but no JSON.
+	// A form can send cookies, but not the type application/json.
 	form := send(t, "POST", h.url+"/inbox/read", `{"ids": ["1"]}`, "Cookie", "session=1", "Content-Type", "text/plain")
 	if form.status != 415 {
 		t.Errorf("got %d for a form, want 415", form.status)

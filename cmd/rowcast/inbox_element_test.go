@@ -18,8 +18,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// testInboxElement tests <rowcast-inbox> in a browser, with a hub and in a page that makes it hard for the element: with a
-// strict Content-Security-Policy, Trusted Types, and styles that try to change everything.
+// testInboxElement tests <rowcast-inbox> in a browser with a hub. The page has a strict Content-Security-Policy with Trusted
+// Types, and styles that could hide or distort the element.
 func testInboxElement(t *testing.T, chromium browser) {
 	t.Parallel()
 	for name, test := range map[string]func(*testing.T, *inboxStage){
@@ -43,7 +43,7 @@ func testInboxElement(t *testing.T, chromium browser) {
 	}
 }
 
-// An inboxStage is a hub behind a server with a page.
+// An inboxStage has a server with a page that contains the element. The server forwards all other requests to a hub.
 type inboxStage struct {
 	t       *testing.T
 	dsn     string
@@ -55,7 +55,7 @@ const elementHTML = `<!doctype html><html lang="en"><head><meta charset="utf-8">
 <script type="module" src="/rowcast-inbox.js"></script></head>
 <body><main><h1>Stage</h1><div class="trap"><rowcast-inbox id="bell" title-badge toasts events="/events?uid=alice"></rowcast-inbox></div></main></body></html>`
 
-// elementCSS tries to hide and to distort the element.
+// elementCSS would hide and distort the element if the styles of the page affected it.
 const elementCSS = `.trap { overflow: hidden; transform: translateX(0); height: 60px; z-index: 0; position: relative; }
 .hostile * { font: 40px/3 serif !important; color: red; letter-spacing: 9px !important; text-transform: uppercase !important; box-sizing: content-box !important; padding: 9px !important; list-style: square !important; }
 .hostile button, .hostile li, .hostile svg, .hostile header { display: none !important; position: absolute !important; }`

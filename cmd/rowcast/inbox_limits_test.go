@@ -11,9 +11,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A user whose requests wait for a lock has at most 16 of them, and at most half of the connections. Other users are
-// answered meanwhile. The requests end after the time limit of a statement. The failure is in the log, in /readyz and in
-// the metrics.
+// At most 16 requests of a user run or wait at one time, and they use at most half of the connections. If they wait for a
+// lock, requests of other users are still answered. A request ends after the time limit of a statement, and the failure is
+// in the log, in /readyz and in the metrics.
 func TestInboxRequestsAreLimited(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
@@ -72,7 +72,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	}
 }
 
-// Slow and large inboxes do not take connections or time of the streams.
+// Requests for inboxes that wait for a lock do not delay streams.
 func TestStreamsContinueWhileInboxesWait(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)

@@ -9,8 +9,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// With the rights that migrate grants, a hub serves inboxes, and an app calls the functions for any user. Neither they nor a
-// sender can read or change the stored state directly. Without the rights, the hub does not start.
+// With the rights that migrate grants, a hub serves inboxes, and an app calls the functions for any user. No role of a hub,
+// an app or a sender can read or change the tables of the inbox directly. Without the rights, the hub does not start.
 func TestRolesOfTheInbox(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -54,7 +54,7 @@ func TestRolesOfTheInbox(t *testing.T) {
 	}
 }
 
-// Rows of a watched table are in the inbox like all others.
+// Rows that a watched table sends are in the inbox.
 func TestWatchedRowsAreInTheInbox(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -77,7 +77,8 @@ func TestWatchedRowsAreInTheInbox(t *testing.T) {
 	}
 }
 
-// Rows with a name that is too long for the recipient of an inbox's events have their events all the same.
+// A user with a long name receives the events about the inbox. Their recipient has a hash instead of the name, because the
+// length of a recipient is limited.
 func TestInboxOfALongName(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)

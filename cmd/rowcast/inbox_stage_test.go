@@ -108,7 +108,7 @@ func decodeEvent(t *testing.T, event sse.Event) (a inboxAnswer) {
 	return a
 }
 
-// state describes the rows of a list as "data seen read", the newest row first.
+// state describes the rows of a list, the newest row first. A row is its data, followed by "seen" or "read" if it is.
 func (a inboxAnswer) state() string {
 	var all []string
 	for _, item := range a.Items {
@@ -133,7 +133,7 @@ func (a inboxAnswer) idOf(t *testing.T, data string) string {
 	return a.Items[at].ID
 }
 
-// waitForLocks waits until n statements of the hub for inboxes wait for a lock.
+// waitForLocks waits until n statements of the hub that read or change inboxes wait for a lock.
 func waitForLocks(t *testing.T, dsn, n string) {
 	t.Helper()
 	const count = `SELECT count(*)::text FROM pg_stat_activity

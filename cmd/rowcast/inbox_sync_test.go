@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The pages of a list and the stream from the cursor of its first page have each row exactly once, while transactions of
-// several writers commit in another order than they began.
+// The pages of a list, and the stream from the cursor of the first page, together have each row exactly once. Several
+// writers insert meanwhile, and their transactions do not commit in the order in which they began.
 func TestListAndStreamHaveEachRowOnce(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -77,8 +77,8 @@ func insertSlowly(t *testing.T, conn *pgx.Conn, data string) {
 	}
 }
 
-// "All" means the rows that the list could show. A row that is committed after the list, by a transaction that began before
-// it, stays unread and is in the stream from the cursor of the list. So does a row that comes after the list.
+// "All" marks the rows that were visible to the list. Two rows stay unread and are in the stream from the cursor of the
+// list: one whose transaction began before the list and committed after it, and one that was inserted after the list.
 func TestAllLeavesOtherRowsUnread(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -119,7 +119,7 @@ func TestAllLeavesOtherRowsUnread(t *testing.T) {
 	stream.next("rowcast.inbox")
 }
 
-// A row that is deleted leaves the list and the counts, and the streams of its recipients are told.
+// A deleted row is no longer in the list and the counts. The streams of its recipients receive an event.
 func TestDeletedRowsLeaveTheInbox(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -146,7 +146,7 @@ func TestDeletedRowsLeaveTheInbox(t *testing.T) {
 			}
 		}
 		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("the stream was told that the rows %q were deleted, want %q", got, want)
+			t.Errorf("the stream had events about the deletion of the rows %q, want %q", got, want)
 		}
 	}
 	if got := alice.list(""); got.state() != "4" || got.Unread != 1 || got.Unseen != 1 {
@@ -157,7 +157,7 @@ func TestDeletedRowsLeaveTheInbox(t *testing.T) {
 	}
 }
 
-// A device has a list, and follows the events of its stream, as a page does.
+// A device keeps a list up to date with the events of its stream, as a page does.
 type device struct {
 	inboxClient
 	hub    *hub
@@ -177,17 +177,17 @@ func (d *device) load() {
 	d.take(list)
 }
 
-// take keeps the counts of an answer or an event, unless they are older than those that the device has.
+// take keeps the counts of an answer or an event, unless the device has newer ones.
 func (d *device) take(a inboxAnswer) {
 	if a.Version >= d.newest.Version {
 		d.newest = a
 	}
 }
 
-// connect opens the stream from the newest event.
+// connect opens a stream from the newest list or event.
 func (d *device) connect() { d.stream = openStream(d.T, d.hub, "", d.last, d.headers...) }
 
-// follow applies the events of the stream until the newest one in the database.
+// follow applies the events of the stream until the device has the newest version in the database.
 func (d *device) follow(dsn string) {
 	d.Helper()
 	version, err := strconv.Atoi(valueOf(d.T, dsn, `SELECT coalesce(max((data->>'version')::integer), 0)::text
@@ -200,7 +200,7 @@ func (d *device) follow(dsn string) {
 		d.last = event.LastID
 		change := decodeEvent(d.T, event)
 		if change.Version <= d.newest.Version {
-			continue // a later list has this change already
+			continue // the list that the device has loaded contains this change
 		}
 		if change.UpTo != "" || change.Action == "reload" {
 			d.load()
@@ -237,8 +237,8 @@ func (d *device) random(ids []string, cursor string) {
 	}
 }
 
-// Two devices of a user that make random changes, and a third one that is offline meanwhile, end with the same list and the
-// same counts as the database, by the events of their streams alone.
+// Two devices of a user make random changes, and a third one is offline meanwhile. After all have read the events of their
+// streams, they have the list and the counts of the database.
 func TestDevicesEndInTheSameState(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -287,7 +287,8 @@ func TestDevicesEndInTheSameState(t *testing.T) {
 	}
 }
 
-// A change is made although the client closes the connection before the answer, as a page does that follows a link.
+// A change is made even if the client closes the connection before the answer. A page that changes a row and then follows a
+// link does this.
 func TestAChangeContinuesWithoutTheClient(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)

@@ -26,8 +26,8 @@ func TestInboxIsOffByDefault(t *testing.T) {
 	}
 }
 
-// serve --inbox ends at the start if the inbox is not installed, and says how to install it. If the database cannot be
-// reached, it waits.
+// serve --inbox fails at the start if the inbox is not installed, and says how to install it. If the database is not
+// available, serve waits for it.
 func TestInboxMustBeInstalled(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--inbox", "--listen", "127.0.0.1:0", "--database-url", dbtest.Database(t))
@@ -43,8 +43,8 @@ func TestInboxMustBeInstalled(t *testing.T) {
 	}
 }
 
-// The list, the changes and the counts. A change of one client is an event in the streams of all clients of the user, and of
-// no other user.
+// A client can list rows, change their state and undo a change, and gets the counts. The streams of the user receive an event
+// about each change. The streams of other users do not.
 func TestInbox(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -115,7 +115,8 @@ func TestForeignIDsInAnInbox(t *testing.T) {
 	}
 }
 
-// A user whose groups change sees the rows of the present groups, with the state that the user has given them before.
+// The list has the rows of the groups that the user is in now. If the user leaves a group and joins it again, its rows have
+// the state from before.
 func TestGroupsOfAnInboxChange(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -136,7 +137,7 @@ func TestGroupsOfAnInboxChange(t *testing.T) {
 	}
 }
 
-// Each wrong request has its own status and text.
+// Each kind of wrong request has its own text.
 func TestWrongRequestsForAnInbox(t *testing.T) {
 	t.Parallel()
 	h, _ := inboxHub(t)
@@ -217,7 +218,7 @@ func TestWrongRequestsForAnInbox(t *testing.T) {
 	}
 }
 
-// A reserved name is refused as a user and as a group, so nobody reads the inbox events of another user.
+// A reserved name is refused as a user and as a group, so no client can read the inbox events of another user.
 func TestReservedNamesHaveNoInbox(t *testing.T) {
 	t.Parallel()
 	h, _ := inboxHub(t)

@@ -20,21 +20,21 @@ import (
 	"rowcast/stream"
 )
 
-// A journey is a page with rowcast.js that receives the numbered rows of a cast from a hub, while something happens to
-// the page, the hub or the network between them.
+// A journey is a page with rowcast.js that receives numbered rows from a hub, while something happens to the page, to the
+// hub or to the network between them.
 type journey struct {
-	*cast  // without its hubs and nginx
+	*cast  // inserts the rows; its hubs and its nginx are not set
 	page   page
 	source string
-	hub    *rollingHub // a hub that requires tokens has only its address here
+	hub    *rollingHub // if the hub requires tokens, only the field address is set
 
 	site *httptest.Server // serves the page, and passes /events on to the hub
-	// The site's answer to requests for a token is a token that expires soon, or 401.
+	// If signedOut is true, the site answers requests for a token with 401. Otherwise, it sends a token that expires after 3 s.
 	signedOut atomic.Bool
 }
 
-// journeyScripts are the scripts of the page. They obey a strict Content-Security-Policy. SOURCE stands for the source
-// of the journey.
+// journeyScripts are the scripts of the page. They work with a strict Content-Security-Policy. SOURCE is replaced by the
+// field source of the journey.
 var journeyScripts = map[string]string{
 	"/page.js": `import { RowcastSource } from "/rowcast.js";
 		Object.assign(window, { heard: JSON.parse(sessionStorage.heard ?? "[]"), states: [], resets: [], whys: [], shown: [], untimed: 0 });
@@ -76,8 +76,8 @@ var journeyScripts = map[string]string{
 		addEventListener("fetch", (event) => event.respondWith(fetch(event.request)));`,
 }
 
-// newJourney starts a hub and a site. source is JavaScript, in which HUB stands for the URL of the hub, and CURSOR for
-// the cursor of the database before the first row.
+// newJourney starts a hub and a site. source is a JavaScript expression for the RowcastSource of the page. In it, HUB stands
+// for the URL of the hub, and CURSOR for the cursor of the database before the first row.
 func newJourney(t *testing.T, dsn, source string) *journey {
 	t.Helper()
 	j := &journey{cast: &cast{t: t, dsn: dsn}}
@@ -144,13 +144,13 @@ func (j *journey) travel(happens func(*journey)) {
 	}
 }
 
-// hears waits until the page has received some more rows.
+// hears waits until the page has received 10 more rows.
 func (j *journey) hears() {
 	j.t.Helper()
 	j.page.await(fmt.Sprintf("source.state === 'open' && heard.length >= %d", value[int](j.page, "window.heard?.length ?? 0")+10))
 }
 
-// misses waits until some more rows have been inserted.
+// misses waits until 20 more rows were inserted.
 func (j *journey) misses() {
 	j.t.Helper()
 	count := func() int { return queried[int](j.t, j.dsn, "SELECT count(*) FROM rowcast.notifications") }

@@ -14,7 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// testJourneys shows, in a real browser and with a real hub, that rowcast.js loses and repeats no row, whatever happens.
+// testJourneys shows, in a real browser and with a real hub, that rowcast.js does not lose or repeat a row, whatever happens to
+// the page, the hub or the network.
 func testJourneys(t *testing.T, chromium browser) {
 	t.Parallel()
 	const (
@@ -28,7 +29,7 @@ func testJourneys(t *testing.T, chromium browser) {
 	}{
 		"the hub is killed":                     {sameOrigin, killHub},
 		"a hub of another origin is killed":     {otherOrigin, killHub},
-		"the network is away for a while":       {sameOrigin, loseNetwork},
+		"the network fails for a while":         {sameOrigin, loseNetwork},
 		"the tab is frozen":                     {sameOrigin, freeze},
 		"the page is in the back/forward cache": {sameOrigin, goBack},
 		"the page is loaded again":              {`new RowcastSource("/events?uid=alice", { persist: "cursor" })`, reload},
@@ -67,7 +68,7 @@ func killHub(j *journey) {
 func loseNetwork(j *journey) {
 	j.hears()
 	setOffline(j.page, true)
-	j.site.CloseClientConnections() // Chromium lets open streams continue
+	j.site.CloseClientConnections() // because open streams continue when Chromium is set offline
 	j.page.await("!navigator.onLine && states.at(-1) === 'retrying network'")
 	j.misses()
 	setOffline(j.page, false)
@@ -144,7 +145,8 @@ func signOut(j *journey) {
 	j.hears()
 }
 
-// testGateway has an nginx that does not retry, and answers 502 and 504. The page is loaded while no hub runs.
+// testGateway has an nginx that does not retry. It answers with 502 while no hub runs, and with 504 while the hub is
+// suspended. The page is loaded while no hub runs.
 func testGateway(t *testing.T, chromium browser) {
 	findNginx(t)
 	j := newJourney(t, dbtest.Database(t), `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR" })`)
@@ -175,7 +177,8 @@ func testGateway(t *testing.T, chromium browser) {
 	})
 }
 
-// testPostgresKilled kills the server of the database. The stream stays open, and the page is told.
+// testPostgresKilled kills the server of the database. The stream stays open, and its state is delayed until the server runs
+// again.
 func testPostgresKilled(t *testing.T, chromium browser) {
 	server := dbtest.Cluster(t)
 	dsn := server.DSN("postgres")

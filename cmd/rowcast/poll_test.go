@@ -17,8 +17,8 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Behind nginx that buffers, and behind a proxy that holds each response until its end, clients that poll receive every row once and
-// in order, while hubs are restarted and killed.
+// Clients that poll receive every row once and in order while hubs are restarted and killed. Half of them are behind an nginx that
+// buffers. The others are behind a proxy that holds each response until its end, too.
 func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 	t.Parallel()
 	c := newCast(t)
@@ -53,7 +53,7 @@ func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 	}
 }
 
-// poll polls until ctx ends. It waits only if an answer has a time after which to retry, or if there is no answer.
+// poll polls until ctx ends. It waits only after an answer with the field retry, and after an error.
 func poll(ctx context.Context, r *roller) {
 	for ctx.Err() == nil {
 		r.decoder.Retry = 0
@@ -70,7 +70,7 @@ func poll(ctx context.Context, r *roller) {
 	}
 }
 
-// A stream does not come through the proxies of this test. It shows that polls are needed.
+// A proxy that holds each response until its end sends nothing of a stream, so clients behind it need polls.
 func TestStreamBehindAProxyThatBuffers(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -83,7 +83,7 @@ func TestStreamBehindAProxyThatBuffers(t *testing.T) {
 	go func() { received <- stream.stream(ctx) }()
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_streams 1$`)
 	polls := eventSource{url: proxy + "?uid=alice&poll=1", onEvent: func(sse.Event) {}}
-	for range 2 { // the first answer has a cursor
+	for range 2 { // the first answer has the cursor from which the second poll continues
 		if err := polls.stream(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func TestStreamBehindAProxyThatBuffers(t *testing.T) {
 	askUntil(t, h.url+"/metrics", `(?m)^rowcast_polls_total 2$`)
 }
 
-// holdResponses starts a proxy that sends a response when it has all of it. It returns the URL of the proxy.
+// holdResponses starts a proxy that sends a response only when it has received all of it. It returns the URL of the proxy.
 func holdResponses(t *testing.T, target string) string {
 	t.Helper()
 	server := httptest.NewServer(holding(t, target))
@@ -154,7 +154,7 @@ func testBuffered(t *testing.T, chromium browser) {
 // Polls do not count as idle connections, so more polls can wait than there may be idle connections.
 func TestManyPollsWait(t *testing.T) {
 	t.Parallel()
-	const files, polls = 256, 40 // 32 idle connections, and 8 of one address
+	const files, polls = 256, 40 // with 256 files, a hub allows 32 idle connections, and 8 from one address
 	dsn := dbtest.Database(t)
 	_, url := spawnServeWith(t, files, dsn, "--heartbeat=20s")
 	client := http.Client{Transport: &http.Transport{}, Timeout: waitLimit}

@@ -13,14 +13,14 @@ import (
 	"rowcast/stream"
 )
 
-// A stage is a page with rowcast.js, and its server. The test answers each request for a stream.
+// A stage is a page with rowcast.js, and the server of the page. The test or a handler answers each request for a stream.
 type stage struct {
 	*httptest.Server
 	page
 	visits chan *visit
 }
 
-// A visit is a request for a stream. The test ends it with leave or refuse; otherwise it ends with the test.
+// A visit is a request for a stream. It ends with a call of leave or refuse, or at the end of the test.
 type visit struct {
 	t       *testing.T
 	request *http.Request

@@ -15,7 +15,7 @@ import (
 )
 
 // testTabs shows that the tabs of a browser share one stream, and that each tab receives each row once, whatever happens
-// to the tab that holds the stream. The random schedules in stream/web/test play what a browser does seldom.
+// to the tab that holds the stream. The random schedules in stream/web/test cover what rarely happens in a browser.
 func testTabs(t *testing.T, chromium browser) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -25,7 +25,7 @@ func testTabs(t *testing.T, chromium browser) {
 		"the first tab is closed":                         {3, closeFirst},
 		"the first tab crashes":                           {3, crashFirst},
 		"the first tab is frozen":                         {3, freezeFirst},
-		"the first tab is in an endless loop":             {3, loopFirst},
+		"the first tab is in a long loop":                 {3, loopFirst},
 		"the first tab is in the back/forward cache":      {3, goBackFirst},
 		"a tab is opened in a burst":                      {2, openTab},
 		"the tab that holds the stream changes ten times": {3, handOver},
@@ -52,7 +52,8 @@ func testTabs(t *testing.T, chromium browser) {
 	})
 }
 
-// tabs are several tabs of one profile, in which a journey's page is open. The first tab holds the stream.
+// tabs are several tabs of one profile, in which a journey's page is open. In the beginning, the first tab holds the stream,
+// unless the tabs do not share one.
 type tabs struct {
 	*journey
 	profile browser
@@ -106,7 +107,7 @@ func (s *tabs) travel(happens func(*tabs)) {
 	}
 }
 
-// hear waits until the tabs have received some more rows.
+// hear waits until each of the tabs has received 10 more rows.
 func (s *tabs) hear(pages ...page) {
 	s.t.Helper()
 	for _, p := range pages {
@@ -114,7 +115,7 @@ func (s *tabs) hear(pages ...page) {
 	}
 }
 
-// replaced checks that another tab opens a stream within a time after what ends the first tab's stream.
+// replaced calls end, which ends the first tab's stream, and checks that another tab opens a stream within the limit.
 func (s *tabs) replaced(limit time.Duration, end func(page)) {
 	s.t.Helper()
 	hub := "http://" + s.hub.address
@@ -128,7 +129,7 @@ func (s *tabs) replaced(limit time.Duration, end func(page)) {
 	s.hear(s.open[1:]...)
 }
 
-// soon is the limit of a hand-over that the browser announces: 0.5 s, and more on a busy machine.
+// soon is the limit of a hand-over that the browser announces. It takes less than 0.5 s on an idle machine.
 const soon = 3 * time.Second
 
 func closeFirst(s *tabs) {
@@ -148,7 +149,7 @@ func freezeFirst(s *tabs) {
 }
 
 func loopFirst(s *tabs) {
-	// The heartbeat interval is 1 s, so the limit is 4.5 s, and more on a busy machine.
+	// The heartbeat interval is 1 s, so the tab is replaced within 4.5 s: after 2.5 intervals and a wait of up to 2 s.
 	s.replaced(4500*time.Millisecond+soon, func(p page) {
 		value[bool](p, `setTimeout(() => { for (const end = Date.now() + 9000; Date.now() < end;); }), true`)
 	})
@@ -171,7 +172,8 @@ func handOver(s *tabs) {
 	}
 }
 
-// loadPage follows a link in the last tab. Without sharing, six streams are the limit of HTTP/1.1, and nothing else loads.
+// loadPage loads another page in the last tab and goes back. Browsers open at most six connections to a host over HTTP/1.1, so
+// the page could not load if each tab had a stream of its own.
 func loadPage(s *tabs) {
 	last := s.open[len(s.open)-1]
 	last.do(chromedp.Navigate(s.site.URL + "/other"))

@@ -51,7 +51,7 @@ func TestTailIsRefused(t *testing.T) {
 	}
 }
 
-// If no program listens at the address, tail says what is probably missing, and goes on trying.
+// If no program listens at the address, tail says what is probably missing, and continues to try.
 func TestTailWithoutAHub(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil, "tail", "--uid", "alice", "--url", "http://127.0.0.1:1/events")

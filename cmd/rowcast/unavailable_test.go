@@ -48,7 +48,7 @@ func TestUnavailableStatus(t *testing.T) {
 // drain opens streams at a hub with a long --drain, and stops the hub. It returns when the hub is stopping.
 func drain(t *testing.T, h *hub) *hub {
 	t.Helper()
-	for range 4 { // the first one ends after about a quarter of the time
+	for range 4 { // the hub ends the first one after about a quarter of the time
 		h.streamOf(t, [2]string{"carol", ""})
 	}
 	h.cancel()
@@ -70,9 +70,9 @@ func TestNginxTriesAnotherHub(t *testing.T) {
 	stopping, other := unavailableHub(t, dsn, "--drain=6s"), unavailableHub(t, dsn)
 	proxy := startNginx(t, strings.TrimPrefix(stopping.url, "http://"), strings.TrimPrefix(other.url, "http://"))
 	drain(t, stopping)
-	const newcomers = 10
+	const clients = 10
 	var waits []time.Duration
-	for range newcomers {
+	for range clients {
 		began := time.Now()
 		wantStream(t, proxy)
 		waits = append(waits, time.Since(began))
@@ -82,7 +82,7 @@ func TestNginxTriesAnotherHub(t *testing.T) {
 	}
 	slices.Sort(waits)
 	t.Logf("time until rowcast.hello: %v", waits)
-	if half := waits[newcomers/2]; half > time.Second { // all of them may be slow on a machine with other work
+	if half := waits[clients/2]; half > time.Second { // on a busy machine, some clients may wait longer
 		t.Errorf("half of the clients waited at least %v for a stream, want less than 1s", half)
 	}
 	wantPassedOn(t, proxy)
@@ -127,8 +127,8 @@ func wantPassedOn(t *testing.T, proxy *nginx) {
 	}
 }
 
-// If no hub can open a stream, nginx replaces the last answer by one after which an EventSource retries. The EventSource gets
-// a stream when a hub can open one again.
+// If no hub can open a stream, nginx answers with an empty stream, after which an EventSource retries. The EventSource gets a
+// stream as soon as a hub can open one again.
 func TestNginxAnswersIfNoHubIsLeft(t *testing.T) {
 	t.Parallel()
 	findNginx(t)

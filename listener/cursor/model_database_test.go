@@ -284,8 +284,8 @@ func (d *database) missed(s cursor.Cursor, xid uint64) []uint64 {
 	return xip
 }
 
-// crash loses the transactions in flight and the last commits, as many as lost says. The server may assign the numbers
-// and ids above the remaining commits again.
+// crash loses the transactions in flight and some of the last commits, whose number is lost. The server may assign the
+// numbers and ids above the remaining commits again.
 func (d *database) crash(lost int) {
 	kept, next, nextID := len(d.log)-lost, uint64(cursor.First), int64(1)
 	for _, t := range d.log[kept:] {

@@ -2,7 +2,7 @@ package cursor_test
 
 import "rowcast/listener/cursor"
 
-// reopen does what a hub does in a new epoch, before it fetches again. The hub goes on from its cursor if the cursor is
+// reopen does what a hub does in a new epoch, before it fetches again. The hub continues from its cursor if the cursor is
 // still valid, or else from the highest delivered row that still exists. If the hub knows no such row, it restarts. Its
 // streams stay open.
 func (h *hub) reopen() {
@@ -91,7 +91,7 @@ func (h *hub) forward(c cursor.Cursor) (left cursor.Cursor, known bool) {
 	return c, known
 }
 
-// validate decides from where a stream goes on: from the client's cursor if it is valid, or from the cursor that
+// validate decides from which cursor a stream continues: from the client's cursor if it is valid, or from the cursor that
 // forward returns. If forward cannot convert the cursor, validate resets the client.
 func (s *stream) validate(at cursor.Cursor) (accepted bool) {
 	s.to = nil

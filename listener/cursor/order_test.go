@@ -17,7 +17,7 @@ func (u universe) stops() []cursor.Cursor {
 	return append(stops, stops[len(stops)-1].Reached(u.to))
 }
 
-// A reader that stopped in a batch and goes on receives the rest of the batch, in the same order and with the same
+// A reader that stopped in a batch and continues receives the rest of the batch, in the same order and with the same
 // cursors. Only the anchors may be other rows of the same transaction.
 func TestStops(t *testing.T) {
 	everywhere(t, func(t *testing.T, u universe) {

@@ -152,8 +152,8 @@ END
 $$;
 
 -- watch_function() creates a function that runs with the rights of the owner of a table. The owner gets the rights of a
--- sender, without which the function could not insert notifications. Settings of the session that writes must not change
--- what the expressions mean, because any role can change them.
+-- sender, without which the function could not insert notifications. The function has its own settings, such as DateStyle.
+-- Otherwise a role that writes to the table could change the meaning of the expressions by the settings of its session.
 CREATE FUNCTION rowcast.watch_function(watcher name, result text, body text, owner name) RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,4 +1,4 @@
-// Package fair lets the calls of many users share a few places, so that no user takes all places from the others.
+// Package fair limits how many calls run at one time, and lets users take turns.
 package fair
 
 import (
@@ -11,13 +11,13 @@ import (
 // ErrTooMany reports that a key has as many calls as Queue.PerKey allows.
 var ErrTooMany = errors.New("too many calls run or wait")
 
-// A Queue limits the calls that run at one time. Each call has a key, such as a user. One key may have half of the calls,
-// but at least one, and waiting keys take turns. A user with many costly calls therefore does not take all calls from the
-// other users. The fields must not be changed after the first use.
+// A Queue limits how many calls run at one time. Each call has a key, such as a user. Half of the running calls, but at
+// least one, may have the same key, and waiting keys take turns. A user with many slow calls therefore does not block the
+// calls of other users. The fields must not be changed after the first use.
 type Queue[K comparable] struct {
-	// Calls is the number of calls that may run at one time. It must be set.
+	// Calls limits how many calls run at one time. It must be set.
 	Calls int
-	// PerKey is the number of calls of one key that may run or wait at one time. 0 means no limit.
+	// PerKey limits how many calls with the same key run or wait at one time. 0 means no limit.
 	PerKey int
 
 	mu      sync.Mutex
@@ -31,7 +31,7 @@ type calls[K comparable] struct {
 	of      K
 	running int           // the number of running calls
 	waiting list.List     // the waiting calls, each as a chan struct{} that is closed when the call may begin
-	at      *list.Element // the place in Queue.waiting; nil if no call waits
+	at      *list.Element // the element of Queue.waiting; nil if no call waits
 }
 
 // Acquire waits until a call of a key may begin. After the call, the caller must call Release, unless Acquire returned an
@@ -51,7 +51,7 @@ func (q *Queue[K]) Acquire(ctx context.Context, of K) error {
 	}
 }
 
-// enter adds a waiting call, which begins at once if a place is free.
+// enter adds a waiting call. The call begins at once if the limits allow it.
 func (q *Queue[K]) enter(of K, begin chan struct{}) (own *calls[K], call *list.Element, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -111,8 +111,7 @@ func (q *Queue[K]) tidy(own *calls[K]) {
 	}
 }
 
-// advance lets waiting calls begin as long as the limit of running calls allows. After its turn, a key goes behind the
-// other waiting keys.
+// advance lets waiting calls begin as long as the limits allow it. After its turn, a key goes behind the other waiting keys.
 func (q *Queue[K]) advance() {
 	for q.running < q.Calls {
 		own := q.first()
@@ -127,7 +126,7 @@ func (q *Queue[K]) advance() {
 	}
 }
 
-// first returns the first waiting key that may begin another call, or nil. Each key before it has running calls, and few
+// first returns the first waiting key that may begin another call, or nil. Each key that it skips has running calls. Few
 // calls run at one time, so the search is short.
 func (q *Queue[K]) first() *calls[K] {
 	for at := q.waiting.Front(); at != nil; at = at.Next() {

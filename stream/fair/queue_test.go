@@ -10,7 +10,8 @@ import (
 	"rowcast/stream/fair"
 )
 
-// A key may have PerKey calls that run or wait. A further call is refused at once, and calls of other keys are not.
+// At most PerKey calls with the same key run or wait. A further call with this key is refused at once. Calls with other
+// keys are not refused.
 func TestOneKeyHasALimitedNumberOfCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -44,7 +45,7 @@ func TestOneKeyHasALimitedNumberOfCalls(t *testing.T) {
 	})
 }
 
-// A call whose context ends while it waits leaves no trace.
+// A call whose context ends while it waits is removed from the queue.
 func TestAnAbandonedCallLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -2,8 +2,8 @@ package inbox
 
 import "sync"
 
-// answers counts the bytes of the answers that clients have not accepted yet. Otherwise, many clients that read slowly
-// could make the hub keep any number of large answers.
+// answers counts the bytes of the answers that are being sent. Without a limit, many clients that read slowly could make
+// the hub keep any number of large answers in memory.
 type answers struct {
 	limit int
 

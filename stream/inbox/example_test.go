@@ -14,8 +14,8 @@ import (
 	"rowcast/stream/inbox"
 )
 
-// A program that embeds a hub serves the inbox beside the stream. Both use one authenticator. Hub.Inbox sends the changes to
-// the streams of the user.
+// A program that embeds a hub can serve inboxes, too. Both handlers use the same authenticator. With Hub.Inbox, the streams
+// of a user receive the changes of the user's inbox.
 func Example() {
 	ctx, logger := context.Background(), slog.Default()
 	config, err := pgx.ParseConfig("postgresql://hub@localhost/app")
@@ -27,7 +27,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	store, err := l.NewInbox(ctx, 4) // the program closes it at its end
+	store, err := l.NewInbox(ctx, 4) // call store.Close when the program ends
 	if err != nil {
 		log.Fatal(err)
 	}

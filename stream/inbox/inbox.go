@@ -1,6 +1,6 @@
 // Package inbox serves the inbox of each user over HTTP: the list of the newest rows with their state, and requests that
-// change the state. A [Handler] authenticates requests as the streams do, and calls a [Store], which
-// rowcast/listener implements with PostgreSQL.
+// change the state. A [Handler] authenticates a request in the same way as a stream, and calls a [Store], which
+// package listener implements with PostgreSQL.
 package inbox
 
 import (
@@ -28,7 +28,8 @@ import (
 // A Store reads and changes the inboxes. Each result is a JSON object that is sent to the client. If the database refuses a
 // value of the client, the error is a [feed.Refused]. Any other error is temporary.
 type Store interface {
-	// List returns up to limit rows of a user. before is empty for the newest rows, or the key of a page.
+	// List returns up to limit rows of a user. before is empty for the newest rows. For older rows, it is the value of
+	// "before" in the result with the page before them.
 	List(ctx context.Context, user string, groups []string, limit int, before string) (json.RawMessage, error)
 	// Mark changes the state of the rows ids or, if ids is nil, of all rows that the cursor upTo has seen. The action is
 	// seen, read, unread, archive or unarchive.
@@ -50,18 +51,18 @@ type Handler struct {
 
 	// Path is the path of the list. Default "/inbox".
 	Path string
-	// Calls is the number of calls of Store that may run at one time. One user may have half of them, and waiting users
-	// take turns. Default 4.
+	// Calls limits how many calls of Store run at one time. Half of them may be for the same user, and waiting users take
+	// turns. Default 4.
 	Calls int
-	// PerUser is the number of requests of one user that may run or wait at one time. Default 16.
+	// PerUser limits how many requests of one user run or wait at one time. Default 16.
 	PerUser int
-	// Timeout limits the time of a request in which it waits for its turn and for Store. Default 10 s.
+	// Timeout limits how long a request waits for its turn and for Store. Default 10 s.
 	Timeout time.Duration
-	// Answers limits the bytes of answers that clients have not accepted yet. One user may have a quarter of them. One
-	// answer of any size is always allowed. Default 64 MiB.
+	// Answers limits the bytes of answers that are being sent to clients. The answers to one user may use a quarter of it.
+	// An answer that is larger than a limit is sent if no other answer counts against that limit. Default 64 MiB.
 	Answers int
 	// Observe, if not nil, is called after each request. The action is list, seen, read, unread, archive, unarchive, undo,
-	// or other for an unknown path. If the client has disconnected before the answer, the status is 499.
+	// or other for an unknown path. The status is 499 if the request was given up because the client had disconnected.
 	Observe func(action string, status int, took time.Duration)
 
 	once     sync.Once
@@ -100,7 +101,8 @@ func (p problem) Error() string { return p.text }
 
 func badRequest(text string) error { return problem{status: http.StatusBadRequest, text: text} }
 
-// disconnected is the status of a request whose client has disconnected before the answer, as in nginx.
+// disconnected is the status of a request that was given up because its client had disconnected. nginx uses this number,
+// too.
 const disconnected = 499
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -130,7 +132,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, action string) i
 	w.Header().Add("Vary", "Authorization, Cookie")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	user, answer, err := h.answer(w, r, action)
-	// Authenticate and Store may have taken long, so the time of the answer begins now.
+	// Authenticate and Store may have taken long, so the time limit for sending the answer begins now.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 	if err == nil && !h.answers.add(user, len(answer)) {
 		err = problem{http.StatusServiceUnavailable, "clients are slow to accept earlier answers: try again later", time.Second}
@@ -156,7 +158,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, action string) i
 // answerTime is how long a client may take to receive an answer.
 const answerTime = 15 * time.Second
 
-// answer returns the user and the answer of a request. The error is a problem, unless the client has disconnected.
+// answer returns the user and the answer to a request. The error is a problem, unless the client has disconnected.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, action string) (user string, _ json.RawMessage, err error) {
 	if err := h.checkMethod(w, r, action); err != nil {
 		return "", nil, err
@@ -217,7 +219,7 @@ func (h *Handler) authenticate(w http.ResponseWriter, r *http.Request) (stream.G
 	return grant, nil
 }
 
-// grant denies a request that asks for topics, and a client without a user.
+// grant calls Authenticate. It denies requests that ask for topics, and clients without a user.
 func (h *Handler) grant(r *http.Request) (stream.Grant, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -266,7 +268,8 @@ func (h *Handler) call(r *http.Request, grant stream.Grant, call call) (json.Raw
 	return answer, nil
 }
 
-// failed records that a call has failed, unless the client has disconnected.
+// failed records that a call has failed, and returns the answer. It does not record a list that failed because the client
+// has disconnected.
 func (h *Handler) failed(r *http.Request, err error) error {
 	if r.Method != http.MethodPost && r.Context().Err() != nil {
 		return r.Context().Err()

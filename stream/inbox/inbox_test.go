@@ -25,7 +25,7 @@ import (
 // patience limits each wait of the tests.
 const patience = 30 * time.Second
 
-// A store answers each call with the function of the same name. A function that is nil answers {}.
+// A store calls its functions for List and Mark. Undo, and a call whose function is nil, return {}.
 type store struct {
 	list func(ctx context.Context, user string) (json.RawMessage, error)
 	mark func(ctx context.Context, user, action string, ids []int64, upTo string) (json.RawMessage, error)
@@ -49,7 +49,7 @@ func (store) Undo(context.Context, string, []string, string) (json.RawMessage, e
 	return json.RawMessage("{}"), nil
 }
 
-// byHeader authenticates by the header User.
+// byHeader takes the user from the header User.
 func byHeader(r *http.Request) (stream.Grant, error) {
 	return stream.Grant{User: r.Header.Get("User")}, nil
 }
@@ -83,8 +83,8 @@ func receive[T any](t *testing.T, from <-chan T, what string) (value T) {
 	return value
 }
 
-// Answers that slow clients have not accepted are bounded, in total and for each user. A user who is above the bound does
-// not keep other users from their answers. When a client has disconnected, its answer no longer counts.
+// The bytes of answers to slow clients are limited, in total and for each user. A user who has reached the limit does not
+// block the answers to other users. When a client has disconnected, its answer no longer counts.
 func TestAnswersOfSlowClientsAreBounded(t *testing.T) {
 	t.Parallel()
 	const size = 16 << 20 // more than the buffers of the sockets
@@ -169,8 +169,8 @@ func TestRequestsEndAfterTheTimeout(t *testing.T) {
 	}
 }
 
-// A list is not read to its end for a client that has disconnected, and that is no failure of the database. A change is
-// made nevertheless.
+// When a client disconnects, the call of List is cancelled and does not count as a failure of the database. A call of Mark
+// continues.
 func TestClientsThatDisconnect(t *testing.T) {
 	t.Parallel()
 	begun, ended, status := make(chan struct{}), make(chan error, 1), make(chan int, 2)
@@ -210,7 +210,7 @@ func TestClientsThatDisconnect(t *testing.T) {
 	}
 }
 
-// An error of the Authenticator that is no denial is temporary, and is not shown to the client.
+// An error of the Authenticator that is not a Denial is answered with 503. The client does not see the text of the error.
 func TestAuthenticationThatFails(t *testing.T) {
 	t.Parallel()
 	h := handler(t, store{}, func(h *inbox.Handler) {

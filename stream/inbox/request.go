@@ -75,13 +75,14 @@ func parseList(query url.Values) (call, error) {
 	}, nil
 }
 
-// isValue reports whether text may be a value of an earlier answer: a text that a database can store.
+// isValue reports whether text may be a value from an earlier answer. Such a value is not empty, and is UTF-8 without
+// NUL.
 func isValue(text string) bool {
 	return text != "" && strings.ToValidUTF8(text, "") == text && !strings.Contains(text, "\x00")
 }
 
-// readBody returns the body, which must be JSON. A page of another origin can send application/json only after the
-// browser has asked for permission.
+// readBody returns the body, which must have the type application/json. A page of another origin can send this type only if
+// the hub has allowed it in the answer to a preflight request.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, problem{status: http.StatusUnsupportedMediaType, text: "send JSON with the header Content-Type: application/json"}
@@ -160,7 +161,7 @@ func onlyMember(body []byte, want string, keys ...string) (key string, value jso
 	return "", nil, badRequest(fmt.Sprintf("the body has the unknown key %.40q: %s", members[0].Key, want))
 }
 
-// textOf returns a JSON string that may be a value of an earlier answer.
+// textOf decodes a JSON string that may be a value from an earlier answer.
 func textOf(value json.RawMessage) (text string, ok bool) {
 	if value[0] != '"' || json.Unmarshal(value, &text) != nil {
 		return "", false
@@ -168,7 +169,7 @@ func textOf(value json.RawMessage) (text string, ok bool) {
 	return text, isValue(text)
 }
 
-// idsOf returns the ids of an array of strings.
+// idsOf returns the ids in a JSON array of strings.
 func idsOf(value json.RawMessage) ([]int64, error) {
 	var elements []json.RawMessage
 	if value[0] != '[' || json.Unmarshal(value, &elements) != nil {

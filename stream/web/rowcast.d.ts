@@ -13,8 +13,8 @@ export interface Options {
   /** The key of sessionStorage under which the cursor is kept, so that a reload of the page resumes. */
   persist?: string | false;
   /**
-   * The user, as the hub names the recipient. It allows a tab to use the stream of another tab at once. Without it, each tab first
-   * opens a short stream of its own.
+   * The user, as in the column recipient. If it is set, a new tab uses the stream of another tab at once. Otherwise, each tab first opens
+   * a short stream of its own.
    */
   user?: string;
   /** Whether the tabs of a browser share one stream; default true. */
@@ -54,11 +54,11 @@ export interface RowcastEvent<Data = any> extends Event {
   readonly lastEventId: string;
   /** The id of the row; undefined if the event is not a row. */
   readonly id: number | undefined;
-  /** The column created_at; undefined if the event is not a row. */
+  /** The column created_at; undefined before 1970, and if the event is not a row. */
   readonly time: Date | undefined;
 }
 
-/** The events of the hub, and those of the client. */
+/** The events of the hub and of the client. */
 export interface HubEvents {
   "rowcast.state": RowcastStateEvent;
   "rowcast.event": RowcastEvent;
@@ -95,7 +95,7 @@ export class RowcastSource extends EventTarget {
   removeEventListener(type: string, listener: Listener<any> | null, options?: boolean | EventListenerOptions): void;
 }
 
-/** The events of one chunk of a stream: what a client that has seen `prev` must receive to have seen `cursor`. */
+/** The events of one chunk of a stream. A client that has seen everything up to `prev`, and receives them, has seen everything up to `cursor`. */
 export interface Frame {
   prev: string;
   cursor: string;

@@ -32,7 +32,7 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// The types in rowcast.d.ts are those of the modules in src.
+// The modules in src have everything that rowcast.d.ts declares, with these types.
 func TestScriptTypes(t *testing.T) {
 	t.Parallel()
 	modules := dbtest.NodeModules(t, ".ci/clients/npm", "clients-npm", "typescript")
@@ -57,7 +57,7 @@ func TestScriptTypes(t *testing.T) {
 	runNode(t, dir, filepath.Join(modules, "typescript", "bin", "tsc"), "-p", ".")
 }
 
-// The scripts have a limit in bytes, compressed with gzip.
+// Each script is smaller than a limit when it is compressed with gzip.
 func TestScriptsAreSmall(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]struct {
@@ -85,7 +85,7 @@ func TestScriptsAreSmall(t *testing.T) {
 	}
 }
 
-// Importing the element in Node, which has no elements, does nothing.
+// The module with the element can be imported in Node, which has no elements.
 func TestElementInNode(t *testing.T) {
 	t.Parallel()
 	runNode(t, ".", "--input-type=module", "--eval", `import { RowcastInbox } from "./rowcast-inbox.js"; if (typeof RowcastInbox !== "function") throw new Error("no RowcastInbox")`)

@@ -10,11 +10,12 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-// blockedAfter is the time after which a check that has not ended is examined. It is half of the time that a check has.
+// blockedAfter is the time after which watch looks for a session that blocks a check. It is half of the time that a check
+// may take.
 const blockedAfter = 5 * time.Second
 
 // watch looks for the session that blocks a check, on another connection, when the check has taken blockedAfter. The
-// channel receives a finding when ctx ends. The finding has no text if no session blocks the check.
+// channel receives one finding, at the latest when ctx ends. The finding has no text if no session blocks the check.
 func (e *Examination) watch(ctx context.Context) <-chan finding {
 	result := make(chan finding, 1)
 	if e.conn == nil || e.conn.IsClosed() {

@@ -29,7 +29,7 @@ func (e *Examination) version(ctx context.Context) (finding, error) {
 	return release(version, number/10000, number%10000), nil
 }
 
-// release judges a release of PostgreSQL by its major and minor number.
+// release checks a release of PostgreSQL, which is given by its text and by its major and minor number.
 func release(version string, major, minor int) finding {
 	const oldest = 13
 	const faults = "PostgreSQL %s has a fault in LISTEN and NOTIFY: VACUUM can remove the state of transactions whose notifications were not read yet, and then LISTEN fails"

@@ -157,9 +157,10 @@ func (p *peer) list(waiting bool) *list.List {
 	return &p.serving
 }
 
-// beginPoll stops counting the connection of a request, which waits for the answer to a poll and counts as a stream. The
-// connection is counted again when answering is called. Many polls may be answered at once, by a row for everyone, and none must
-// lose its connection before its answer has been sent. So answering closes no connection, but the next new connection does.
+// beginPoll stops counting the connection of a poll, because a poll that waits counts as a stream. The caller must call answering
+// before the answer, which counts the connection again. A row for everyone may answer many polls at once, and no poll may lose its
+// connection before its answer was sent. So answering closes no connection, even if there are too many. The next new connection
+// causes one to be closed.
 func (c *idleConns) beginPoll(r *http.Request) (answering func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

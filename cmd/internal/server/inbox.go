@@ -27,8 +27,8 @@ type inboxes struct {
 	duration *prometheus.HistogramVec
 }
 
-// openInbox opens the store of the inboxes, and lets the hub send rowcast.inbox events. Without the field Inbox, it does
-// nothing. close must be called at the end.
+// openInbox opens the store of the inboxes, and lets the hub send rowcast.inbox events. If s.Inbox is false, it does
+// nothing. The caller must call closeStore at the end.
 func (s *Server) openInbox(ctx context.Context) (closeStore func(), err error) {
 	if !s.Inbox {
 		return func() {}, nil

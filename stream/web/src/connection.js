@@ -1,41 +1,41 @@
-// One stream that resumes after every failure. Times are in milliseconds.
+// A stream that is opened again after a failure, and resumes. Times are in milliseconds.
 import { CONTROL, Parser, parse } from "./parser.js";
 
 /** @import { Cause, Frame, FrameEvent, Options, Status, Why } from "../rowcast.d.ts" */
 
 export const SECOND = 1_000;
-const BEHIND = 5; // seconds since the hub last read from PostgreSQL after which a stream is delayed
-const LATE = 1.5; // heartbeat intervals without a byte after which a stream is delayed
-export const SILENCE = 2.5; // the same after which it is given up
-const ANSWER = 10 * SECOND; // the limit until the headers of a response
-const CALLBACK = 30 * SECOND; // the limit of the token callback
+const BEHIND = 5; // a stream is delayed if the hub has not read from PostgreSQL for more than this number of seconds
+const LATE = 1.5; // a stream is delayed after this number of heartbeat intervals without a byte
+export const SILENCE = 2.5; // a stream is given up after this number of heartbeat intervals without a byte
+const ANSWER = 10 * SECOND; // the time limit for the headers of a response, and then for the first byte of a stream
+const CALLBACK = 30 * SECOND; // the time limit of the token callback
 const POLLING = 60 * SECOND; // how long the client polls before it tries a stream again
-const POLLING_ON = 300 * SECOND; // the same after such an attempt has failed
-const MISTAKE = 10 * SECOND; // the shortest wait after an answer that a retry hardly changes
-const BACKOFF = 30 * SECOND;
-const LONGEST_WAIT = 600 * SECOND; // also if the server asks for more
-const TOKENS = 20; // calls of the token callback in LONGEST_WAIT
+const POLLING_ON = 300 * SECOND; // how long it polls after this stream was withheld, too
+const MISTAKE = 10 * SECOND; // the shortest wait after an answer that will probably be the same the next time
+const BACKOFF = 30 * SECOND; // the longest random wait
+const LONGEST_WAIT = 600 * SECOND; // the longest wait, even if the server asks for more
+const TOKENS = 20; // the limit of calls of the token callback within LONGEST_WAIT
 
 /** A Connection calls frame for each chunk that it reads, and status for each change of its state. */
 export class Connection {
   #opened = false;
-  #control; // of the current attempt
+  #control; // the AbortController of the current attempt
   #timer;
-  #waiting = false; // for the next attempt
+  #waiting = false; // no attempt runs, and the timer will begin the next one
   #began = 0; // when the attempt began
   #notBefore = 0; // the earliest time of the next attempt
-  #failures = 0; // attempts in a row that received no byte
-  #retry = 0; // the server's field
-  #heartbeat = 15 * SECOND; // until the hub says it
+  #failures = 0; // failures since a byte was last received
+  #retry = 0; // the value of the field retry
+  #heartbeat = 15 * SECOND; // the default, until rowcast.hello has the hub's interval
   #heard = 0; // when the last byte was received
   #patience = 1; // a factor of SILENCE, for large events on slow connections
   #polls = false; // the current attempt is a poll
-  #pollUntil = 0; // until then, attempts are polls, because a proxy withholds streams
+  #pollUntil = 0; // until this time, attempts are polls, because a proxy withholds streams
   #behind = false; // the hub cannot read from PostgreSQL
   #state;
-  #reason; // why an open stream is not a usual one
+  #reason; // the reason of the state "open": "buffered" while the client polls
   #token;
-  #asked = []; // when the token callback was called
+  #asked = []; // the times of the last calls of the token callback
 
   /** @param {URL} url @param {Options} options @param {string} cursor
    * @param {{ frame: (frame: Frame) => void, status: (status: Status) => void }} callbacks */
@@ -81,7 +81,7 @@ export class Connection {
       await this.#ask(why);
       if (!current()) return;
       reason = "network";
-      if (this.#polls) this.#listen(); // the answer may take as long as a heartbeat
+      if (this.#polls) this.#listen(); // the hub may answer a poll only after a heartbeat interval
       else this.#schedule(ANSWER, () => this.#withheld("timeout"));
       const response = await fetch(...this.#request(control.signal));
       if (current() && this.#accepts(response, why)) await this.#read(response.body.getReader(), current);
@@ -93,7 +93,7 @@ export class Connection {
     }
   }
 
-  /** Calls the token callback, unless there is a token that the hub has not refused.
+  /** Calls the token callback. If why is "open", a token from an earlier call is used again.
    * @param {Why} why */
   async #ask(why) {
     const { token } = this.options;
@@ -121,14 +121,14 @@ export class Connection {
     if (this.#polls) url.searchParams.set("poll", "1");
     const headers = /** @type {Record<string, string>} */ ({ Accept: "text/event-stream" });
     if (this.#token) headers.Authorization = `Bearer ${this.#token}`;
-    // The header costs a request to another origin a preflight, which the token costs anyway.
+    // The header Last-Event-ID causes a preflight request to another origin. A token causes one anyway.
     const simple = !this.#token && globalThis.location && location.origin !== url.origin;
     if (this.cursor && simple) url.searchParams.set("last_event_id", this.cursor);
     else if (this.cursor) headers["Last-Event-ID"] = this.cursor;
     return [url, { headers, signal, cache: "no-store", credentials: this.options.withCredentials ? "include" : "same-origin" }];
   }
 
-  /** Reports whether a response is a stream. If it is not, decides how to go on.
+  /** Reports whether a response is a stream. Otherwise, begins a new attempt, or waits for it, or stops.
    * @param {Response} response @param {Why} why */
   #accepts({ status, headers }, why) {
     if (status === 401 && this.options.token && why !== "refused") this.#attempt("refused");
@@ -148,7 +148,7 @@ export class Connection {
     const parser = new Parser(this.cursor);
     const begin = this.cursor;
     let greeted = false;
-    if (!this.#polls) this.#schedule(ANSWER, () => this.#withheld("buffered")); // a stream begins with a comment
+    if (!this.#polls) this.#schedule(ANSWER, () => this.#withheld("buffered")); // the hub begins each stream with a comment
     for (let next = reader.read(); ; ) {
       const { done, value } = await next;
       if (!current()) return;
@@ -195,7 +195,7 @@ export class Connection {
     else if (alive) this.#change(this.#polls ? { state: "open", reason: "buffered" } : { state: "open" });
   }
 
-  /** Polls from now on, because a stream has sent nothing. A proxy may withhold it, or there is no hub.
+  /** Polls for a time, because nothing of a stream was received. A proxy may withhold the stream, or there is no hub.
    * @param {Cause["reason"]} reason */
   #withheld(reason) {
     this.#pollUntil = Date.now() + (this.#reason ? POLLING_ON : POLLING);
@@ -209,13 +209,13 @@ export class Connection {
     this.#watch();
   }
 
-  /** Returns the time since the last byte. The clock may have been set back. */
+  /** Returns the time since the last byte was received. If the clock was set back, this time begins now. */
   #silence() {
     const now = Date.now();
     return now - (this.#heard = Math.min(this.#heard, now));
   }
 
-  // The time of the last byte counts, because timers are late in a hidden page.
+  // Watches for silence. It reads the clock each time, because the timers of a hidden page run late.
   #watch() {
     const [silence, late, limit] = [this.#silence(), LATE * this.#heartbeat, SILENCE * this.#patience * this.#heartbeat];
     if (silence >= limit) {
@@ -227,9 +227,9 @@ export class Connection {
     if (silence >= late && this.#state === "open") this.#change({ state: "delayed", reason: "silence" });
   }
 
-  /** Ends the attempt, and begins another after a time.
+  /** Ends the attempt, and begins another one after a wait.
    * @param {Cause} cause
-   * @param {number} [least] the shortest time */
+   * @param {number} [least] the shortest wait */
   #fail(cause, least = 0) {
     this.#drop();
     const now = Date.now();
@@ -244,7 +244,7 @@ export class Connection {
     this.#change({ state: "retrying", ...cause, retryAt });
   }
 
-  /** Ends the stream until open is called.
+  /** Ends the stream. Only open begins a new one.
    * @param {Status} status */
   #stop(status) {
     this.close();

@@ -1,4 +1,4 @@
-// What a cursor has seen: the part of the Go package listener/cursor that tabs need to compare cursors.
+// The part of the Go package listener/cursor that tabs need to compare cursors.
 
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._";
 
@@ -21,11 +21,12 @@ export function read(text) {
 
 const seenAll = (c, xid) => xid < c.xmax && xid !== c.xid && !c.flying.has(xid);
 
-/** Reports whether a reader at a cursor has seen a row. The cursor of a row names the row. Both are results of read. */
+/** Reports whether cursor c has seen a row. The row is given by the cursor of its event, which has the number of its transaction and
+ * its id. Both arguments are results of read. */
 export const seen = (c, row) => c && row && (c.xid && row.xid === c.xid ? row.id <= c.id : seenAll(c, row.xid));
 
-/** Reports whether a reader at cursor a has seen all that a reader at cursor b has seen. Both are texts. If one has an unknown form, only
- * equal texts cover each other. */
+/** Reports whether cursor a has seen everything that cursor b has seen. Both are texts. The result is false if they are of two epochs
+ * of the database, or if one has an unknown form, unless the texts are equal. */
 export function covers(a, b) {
   if (a === b) return true;
   const [x, y] = [read(a), read(b)];

@@ -1,14 +1,14 @@
-// What the tabs of a browser send each other.
+// The messages between the tabs of a browser.
 
 /** @import { Frame, FrameEvent } from "../rowcast.d.ts" */
-/** @typedef {FrameEvent & { note?: boolean }} Item an event; a note is a message without an id of its own */
+/** @typedef {FrameEvent & { note?: boolean }} Item an event; note is true for a NOTIFY message, which has no id of its own */
 
 const RECENT = 5e5; // characters
 
-/** Events for the tab that holds the stream only. */
+/** Matches the names of events that only the tab with the stream receives. */
 export const CONTROL = /^rowcast\.(void|hello|beat|bye)$/;
 
-/** Returns a name for a text, for the names of locks and channels.
+/** Returns a hash of a text, for the names of locks and channels.
  * @param {string} text */
 export function hash(text) {
   let h = 0n;
@@ -16,7 +16,7 @@ export function hash(text) {
   return h.toString(36);
 }
 
-/** Returns about the length of events in characters.
+/** Returns the approximate length of events in characters.
  * @param {Item[]} events */
 export const size = (events) => events.reduce((sum, { data }) => sum + data.length + 200, 200);
 
@@ -26,7 +26,7 @@ const isFrame = (f) => typeof f?.prev === "string" && typeof f.cursor === "strin
 export const isValid = (m) => Number.isFinite(m?.epoch) && Number.isFinite(m.n) && typeof m.at === "string" && typeof m.status?.state === "string" &&
   (m.t === "state" || m.t === "frame" && isFrame(m) || m.t === "answer" && Array.isArray(m.frames) && m.frames.every(isFrame));
 
-/** The last frames, with their rows only. Tabs that have missed them need no request. */
+/** The last frames of a stream, reduced to their rows. A tab that has missed frames gets them from here, and needs no stream. */
 export class Recent {
   #frames = [];
   #size = 0;
@@ -40,7 +40,7 @@ export class Recent {
     while (this.#size > RECENT) this.#size -= size(this.#frames.shift().events);
   }
 
-  /** Returns the frames from the last one whose prev is known. */
+  /** Returns the newest frames, beginning with the last one whose prev is known. */
   after(known) {
     const first = this.#frames.findLastIndex(({ prev }) => known(prev));
     return first < 0 ? [] : this.#frames.slice(first);

@@ -1,7 +1,8 @@
-/** Listens to the life of a page, and returns an AbortController that ends this. Each change of the page is followed by a check.
+/** Calls functions when the state of a page changes. Returns an AbortController that removes the listeners.
  * @param {any} window
- * @param {{ sleep(): void, wake(): void, check(): void, visible(): void }} callbacks Sleep: the page is frozen, or goes into the
- *   back/forward cache. Visible: it becomes visible or hidden. */
+ * @param {{ sleep(): void, wake(): void, check(): void, visible(): void }} callbacks sleep: the page is frozen, or goes into the
+ *   back/forward cache. wake: it continues. visible: it becomes visible or hidden. check: the network is back, or the page is visible
+ *   after wake or visible was called. */
 export function listen(window, { sleep, wake, check, visible }) {
   const { document } = window;
   const page = new AbortController();

@@ -1,12 +1,12 @@
-// The wire format: Server-Sent Events.
+// A parser for the wire format, Server-Sent Events.
 
 /** @import { FrameEvent } from "../rowcast.d.ts" */
 
 const LONGEST_EVENT = 2 ** 27; // characters
-/** The names of events of the hub that do not take the place of a row. */
+/** Matches the names of the hub's own events, except those that take the place of a row. */
 export const CONTROL = /^rowcast\.(?!toolarge$|unreadable$)/;
 
-/** Returns the value of a JSON text, or another text itself.
+/** Parses a text as JSON. Returns the text itself if it is not JSON.
  * @param {string} text @returns {any} */
 export function parse(text) {
   try {
@@ -36,7 +36,7 @@ export class Parser {
     if (!text) return events;
     if (this.#afterCR && text[0] === "\n") text = text.slice(1);
     this.#afterCR = text.endsWith("\r");
-    // Only the new text is searched. Appending to a long string takes constant time.
+    // Only the new text is searched for line ends, and appending to a long string takes constant time. So the time is linear.
     const lines = text.split(/\r\n?|\n/);
     lines[0] = this.#line + lines[0];
     this.#line = lines.pop();

@@ -15,7 +15,7 @@ function newEvent(type, { type: name, data: text, lastEventId, id, time }) {
   });
 }
 
-/** A source of events in the manner of an EventSource. */
+/** A source of events, similar to an EventSource. */
 export class RowcastSource extends EventTarget {
   onmessage = null;
   onevent = null;
@@ -80,7 +80,7 @@ export class RowcastSource extends EventTarget {
       this.#cursor = event.lastEventId;
       for (const type of CONTROL.test(event.type) ? [event.type] : ["rowcast.event", event.type]) {
         this.dispatchEvent(newEvent(type, event));
-        if (this.#source !== source) return; // a listener has closed it
+        if (this.#source !== source) return; // a listener has closed this source
       }
     }
     this.#cursor = cursor;

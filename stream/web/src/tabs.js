@@ -1,8 +1,10 @@
-// One stream for all tabs. A Web Lock chooses the leader. It holds the stream, and relays its frames by BroadcastChannel.
+// One stream for all tabs. A Web Lock chooses one tab as the leader. The leader holds the stream, and sends its frames to the other
+// tabs through a BroadcastChannel.
 //
-// A frame says: whoever has seen what `prev` has seen, and then receives `events`, has seen what `cursor` has seen. That is true whoever
-// sends it, so no tab needs to know the order of messages, or who leads. A tab keeps the cursors of what it has seen, usually one. It
-// takes a frame if one of them covers `prev`, leaves out the rows that the others have seen, and adds `cursor`. All else is a gap.
+// A frame states a fact: a tab that has seen everything up to `prev`, and then receives `events`, has seen everything up to `cursor`.
+// This fact does not depend on the order of messages, or on the tab that sends the frame. A tab keeps the cursors of what it has seen,
+// usually one. It takes a frame if one of its cursors covers `prev`. It leaves out the rows that its other cursors have seen, and adds
+// `cursor`. If none of its cursors covers `prev`, the tab has missed something.
 
 import { SECOND, SILENCE } from "./connection.js";
 import { covers, read, seen } from "./cursor.js";
@@ -11,37 +13,37 @@ import { listen } from "./page.js";
 import { parse } from "./parser.js";
 
 /** @import { Frame, FrameEvent, Status } from "../rowcast.d.ts" */
-/** @typedef {FrameEvent & { note?: boolean }} Item an event; a note is a message without an id of its own */
+/** @typedef {FrameEvent & { note?: boolean }} Item an event; note is true for a NOTIFY message, which has no id of its own */
 /** @typedef {{ open(): void, close(): void, check(): void }} Stream */
 /** @typedef {{ frame: (frame: Frame) => void, status: (status: Status) => void }} Callbacks */
 
-const PART = 1e6; // characters of a message to the other tabs
-const OFFERS = 5 * SECOND; // the limit until the lock or the leader answers
-/** Shares one stream among the tabs of a browser. Each tab gets the frames that a stream of its own would bring. */
+const PART = 1e6; // the greatest length of a message with several events, in characters
+const OFFERS = 5 * SECOND; // how long a tab waits for the lock or the leader, and how long a tab without them keeps its stream when hidden
+/** Shares one stream among the tabs of a browser. Each tab receives the rows that a stream of its own would bring. */
 export class Tabs {
   #seen; // cursors, none of which covers another; [""] before the first
   #recent = new Recent();
   #timers = {};
   #notes = []; // the last messages without an id
-  #epoch = 0; // the number of the leader
+  #epoch = 0; // the number of the current leader; each leader has a higher one than the leaders before it
   #heard; // the leader's last message
   #count = 0; // messages of this leader that were sent or received
   #heartbeat = 15 * SECOND;
   #leads = false;
   #running = false;
   #asleep = false; // the page is frozen or in the back/forward cache
-  #conn = /** @type {Stream} */ (undefined); // the tab's own stream: it leads, has not met the leader's stream yet, or is alone
+  #conn = /** @type {Stream} */ (undefined); // the tab's own stream, while the tab leads, is alone, or cannot follow the leader yet
   #at; // the cursor of the own stream
-  #status = /** @type {Status} */ ({ state: "connecting" }); // of the own stream
-  #why; // the reason of an open stream
-  #shown = "";
+  #status = /** @type {Status} */ ({ state: "connecting" }); // the status of the own stream
+  #why; // the reason of the state that was last reported, if that state is "open"
+  #shown = ""; // the state that was last reported
   #page; // ends the listeners of the page
   #group = ""; // the name of the lock and the channel
   #channel;
   #abort; // ends the request for the lock
   #release; // gives the lock back
   #asked = 0; // when this tab asked the leader
-  #id = 0; // of the question
+  #id = 0; // the number of that request, which the answer repeats
   #since = 0; // when the own stream began
   #deaf = 0; // until when the leader's messages without an id are ignored
 
@@ -98,7 +100,7 @@ export class Tabs {
     this.#pause();
   }
 
-  // After a thaw, the reader of the old stream may be dead without an error.
+  // Begins anew: after a freeze, the old stream may be dead without an error.
   #wake() {
     if (this.#asleep) this.#resume();
     this.#asleep = false;
@@ -110,7 +112,7 @@ export class Tabs {
     else this.#join();
   }
 
-  // Leaves no stream, lock, channel or timer. A page in the back/forward cache must not receive a message.
+  // Ends the stream, and gives up the lock, the channel and the timers. A page in the back/forward cache must not receive messages.
   #pause() {
     this.#running = false;
     this.#disconnect();
@@ -150,8 +152,8 @@ export class Tabs {
       });
     } catch (error) {
       if (this.#abort !== abort) return;
-      if (error?.name !== "AbortError") return this.#beAlone(); // refused
-      this.#leads = false; // another tab has stolen the lock, possibly before this one heard that it had it
+      if (error?.name !== "AbortError") return this.#beAlone(); // the page may not use locks
+      this.#leads = false; // another tab has stolen the lock, perhaps before this tab learned that it held the lock
       this.#clearAll();
       this.#queue();
       this.#watch(SILENCE);
@@ -170,7 +172,7 @@ export class Tabs {
     if (this.#conn) this.#say();
     else this.#connect();
     const tick = () => {
-      if (!isOpen(this.#status)) this.#say(); // otherwise the server's heartbeats are relayed
+      if (!isOpen(this.#status)) this.#say(); // an open stream has heartbeats, which are relayed
       this.#after("tick", this.#heartbeat, tick);
     };
     tick();
@@ -197,7 +199,7 @@ export class Tabs {
       frame: (frame) => conn === this.#conn && this.#receive(frame),
       status: (status) => {
         if (conn !== this.#conn) return;
-        const { error, ...rest } = status; // an error may not be sent to other tabs
+        const { error, ...rest } = status; // some errors cannot be sent to other tabs
         this.#status = rest;
         this.#say();
         if (status.state !== "connecting" || !isOpen({ state: this.#shown })) this.#show(status);
@@ -208,13 +210,13 @@ export class Tabs {
   }
 
   #disconnect() {
-    // A leader that was stuck may still relay messages that the own stream has brought.
+    // A leader that was blocked may relay messages late that this tab has already received from its own stream.
     if (this.#conn && this.#now() > this.#since + SECOND) this.#deaf = Infinity;
     this.#conn?.close();
     this.#conn = undefined;
   }
 
-  // Receives a frame of the own stream.
+  // Handles a frame of the own stream.
   #receive(frame) {
     let last = frame.prev;
     const events = frame.events.map((event) => {
@@ -229,12 +231,13 @@ export class Tabs {
     this.#recent.add(frame);
     if (this.#leads) this.#relay(frame);
     this.#take(frame, true);
-    if (!this.#conn) return; // the page has closed it
+    if (!this.#conn) return; // a listener of the page has closed the stream
     if (this.shared && !this.#abort && !this.alone) this.#join();
     this.#settle();
   }
 
-  // Learns the user from rowcast.hello. Events of another user are neither relayed nor delivered.
+  // Learns the recipients from rowcast.hello. Returns false if the frame must not be delivered: the hub names another user than the
+  // page, or the page has closed the stream. If the page names no user and the recipients have changed, the page is reset.
   #identify(data, prev) {
     const { recipients, heartbeat } = Object(parse(data));
     if (heartbeat > 0) this.#heartbeat = heartbeat * SECOND;
@@ -255,7 +258,7 @@ export class Tabs {
       this.#seen = [prev];
       this.#reset("user", prev);
     }
-    return !!this.#conn; // the page may have closed it
+    return !!this.#conn; // a listener of the page may have closed the stream
   }
 
   #reset(reason, cursor) {
@@ -263,14 +266,15 @@ export class Tabs {
     this.frame({ prev: cursor, cursor, events: [{ type, data: JSON.stringify({ reason }), lastEventId: cursor }], beat: false });
   }
 
-  // Delivers what is new of a frame. Returns false if there is a gap before it.
+  // Delivers the new events of a frame. Returns a false value if the tab has missed events before the frame.
   #take({ prev, cursor, events, beat }, own, notes = own) {
     const others = this.#seen.filter((c) => c !== prev);
     const next = others.length < this.#seen.length;
     const reset = events.some(({ type }) => type === "rowcast.reset");
     const known = others.length > 0 && !reset && others.some((c) => covers(c, cursor));
     let fits = known || next || others.some((c) => covers(c, prev));
-    // Rows of two epochs of the database cannot be compared. After a reset, other tabs ask the hub themselves.
+    // Cursors of two epochs of the database cannot be compared. A reset holds only for the cursor of the stream that brought it, so the
+    // other tabs open streams of their own.
     const epoch = cursor.split("-")[4];
     const broken = !known && others.some((c) => c.split("-")[4] !== epoch) && fits;
     if (others.length && (reset || broken)) {
@@ -288,7 +292,7 @@ export class Tabs {
     return fits;
   }
 
-  // Reports whether a message without an id is new. Around a change of the leader, two streams may bring it.
+  // Reports whether a message without an id is new. When the leader changes, two streams may bring the same message.
   #isNew({ type, data }, own) {
     const [now, source] = [this.#now(), own ? 0 : this.#epoch];
     const key = JSON.stringify([type, data]);
@@ -299,7 +303,7 @@ export class Tabs {
     return !twin;
   }
 
-  // Sends a frame to the other tabs, in parts that are true statements too.
+  // Sends a frame to the other tabs. A long frame is divided into several frames.
   #relay({ prev, cursor, events }) {
     let [part, sum] = [[], 0];
     for (const event of events) {
@@ -331,7 +335,7 @@ export class Tabs {
     const answer = m.t === "answer";
     if (answer && m.to !== this.#id) return;
     if (m.epoch > this.#epoch) this.#count = 0;
-    const late = m.n <= this.#count && !answer; // doubled or overtaken
+    const late = m.n <= this.#count && !answer; // received twice, or after a later message
     this.#epoch = m.epoch;
     this.#count = Math.max(this.#count, m.n);
     if (!late) {
@@ -343,7 +347,7 @@ export class Tabs {
     }
     if (!this.#seen[0]) this.#seen = [m.prev ?? m.at]; // a tab without a cursor begins here
     for (const frame of answer ? m.frames : m.t === "frame" ? [m] : []) this.#follow(frame, !answer && !late && !this.#conn && this.#now() >= this.#deaf);
-    if (!this.#running) return; // the page has closed it
+    if (!this.#running) return; // a listener of the page has closed the stream
     if (this.#meets()) {
       this.#clear("ask");
       this.#settle();
@@ -360,7 +364,7 @@ export class Tabs {
   // Reports whether the leader's next frame will fit.
   #meets() { return !!this.#heard?.at && this.#seen.some((c) => covers(c, this.#heard.at)); }
 
-  // Ends the own stream once the leader's serves.
+  // Ends the own stream if the leader's stream can replace it.
   #settle() {
     if (this.#leads || !this.#conn || !this.#meets() || !isOpen(this.#heard.status)) return;
     this.alone = false;
@@ -384,7 +388,7 @@ export class Tabs {
     this.#say({ t: "answer", to: id, frames: known(this.#at) || !theirs[0] ? [] : this.#recent.after(known) });
   }
 
-  // Waits for the next sign of life of the leader's stream. Answers are none: a frozen page gives them too.
+  // Waits for the leader's next message, and steals the lock if none comes. Answers do not count, because a frozen page answers, too.
   #watch(heartbeats) {
     const due = this.#now() + heartbeats * this.#heartbeat;
     this.#after("watch", heartbeats * this.#heartbeat, async () => {

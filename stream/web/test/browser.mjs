@@ -11,7 +11,7 @@ export function seeded(seed) {
   };
 }
 
-/** Runs what happens in the order of time. */
+/** A Clock runs tasks in the order of their times. */
 export class Clock {
   now = 1_000_000;
   tasks = []; // a heap
@@ -55,11 +55,11 @@ export class Clock {
   }
 }
 
-async function settled() { for (let i = 0; i < 8; i++) await null; } // promises
+async function settled() { for (let i = 0; i < 8; i++) await null; } // lets the callbacks of promises run
 
 const before = (a, b) => a.time < b.time || a.time === b.time && a.n < b.n;
 
-/** A browser with its tabs. faults has the probabilities of lost and doubled messages. */
+/** A browser with its tabs. faults has the probabilities that a message is lost, doubled or overtaken. */
 export class Browser {
   tabs = [];
   held = new Map(); // name -> request
@@ -67,7 +67,7 @@ export class Browser {
   channels = new Set();
   user = "alice"; // the user that is signed in
   faults = { lost: 0, doubled: 0, swapped: 0 };
-  opened = 0; // streams
+  opened = 0; // the number of streams that were opened
 
   constructor(clock, random, hubs, heartbeat) { Object.assign(this, { clock, random, hubs, heartbeat }); }
 
@@ -188,7 +188,7 @@ export class Browser {
   }
 }
 
-/** A page. Its tasks run at once, or later if it is frozen or in an endless loop. */
+/** A page. Its tasks run at once, or later if the page is frozen or in a long loop. */
 export class Page {
   timers = new Set();
   waiting = [];
@@ -214,7 +214,7 @@ export class Page {
   timer(f, ms) {
     const timer = {};
     this.timers.add(timer);
-    // The timers of a page that is hidden for long run once a minute.
+    // The timers of a hidden page run at full seconds, or at full minutes if the page has been hidden for long.
     let time = this.browser.clock.now + ms;
     if (this.hidden) time = Math.ceil(time / (this.throttled ? 60_000 : 1_000)) * (this.throttled ? 60_000 : 1_000);
     timer.task = this.browser.clock.at(time, () => this.task(() => {
@@ -265,7 +265,7 @@ export class Page {
   }
 }
 
-/** A stream of a page with a hub, and its reconnects: what rowcast.js's Connection does. */
+/** Simulates the class Connection of src/connection.js: a stream that is opened again after a failure. */
 export class Connection {
   constructor(page, cursor, { frame, status }) {
     Object.assign(this, { page, cursor, frame, status, browser: page.browser });

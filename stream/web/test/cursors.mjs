@@ -1,8 +1,8 @@
-// The arithmetic of package listener/cursor and a hub, for the simulation of tabs.
+// The arithmetic of the Go package listener/cursor, a database and a hub, for the simulation of tabs.
 
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._";
 
-/** A cursor has xmax, xip (ascending), xid (0: none), id and epoch. */
+/** Returns the text of a cursor. A cursor has the fields xmax, xip (ascending), xid (0 means none), id and epoch. */
 export function text(c) {
   let [list, above] = ["", c.xmax];
   for (const xid of [...c.xip].reverse()) {
@@ -42,14 +42,14 @@ function finished(c) {
   return { ...c, xmax: c.xid && c.xid === c.xmax ? c.xmax + 1 : c.xmax, xid: 0, id: 0 };
 }
 
-/** Returns the cursor after a row of the batch from start to end. */
+/** Returns the cursor after a row of the batch between the cursors start and end. */
 export function after(start, end, row) {
   if (start.xid && row.xid === start.xid) return { ...start, id: row.id, epoch: end.epoch };
   const c = finished(start);
   return { xmax: Math.max(c.xmax, row.xid), xip: [...end.xip.filter((x) => x < row.xid), ...c.xip.filter((x) => x > row.xid)], xid: row.xid, id: row.id, epoch: end.epoch };
 }
 
-/** Returns the cursor of a reader that stopped at c, at the end of the batch. */
+/** Returns the cursor at the end of a batch, for a reader whose last row in it has the cursor c. */
 export function reached(c, end) {
   c = finished(c);
   return { ...c, xip: end.xip.filter((x) => x < c.xmax), epoch: end.epoch };
@@ -59,7 +59,7 @@ export function reached(c, end) {
 export class Database {
   next = { xid: 100, id: 1 };
   epoch = 1;
-  horizon = 0; // rows of transactions below it may have been deleted
+  horizon = 0; // rows of transactions with a lower number may have been deleted
   active = new Set();
   rows = []; // committed, with the fields xid, id, user
 
@@ -111,11 +111,11 @@ export class Hub {
     this.cursor = reached(c, end);
   }
 
-  /** Begins anew after a loss of the database. */
+  /** Begins again after the database has lost transactions, and resets all streams. */
   reset(reason) {
     this.cursor = this.database.cursor();
     this.read = this.database.rows.length;
-    this.valid = this.cursor.epoch; // no cursor of an earlier epoch is
+    this.valid = this.cursor.epoch; // cursors of earlier epochs are not valid
     for (const s of this.streams) s.send([{ type: "rowcast.reset", data: JSON.stringify({ reason }), id: text(this.cursor) }]);
   }
 

@@ -6,7 +6,7 @@ export async function settle() {
   for (let i = 0; i < 5; i++) await new Promise(setImmediate);
 }
 
-/** A Hub records the requests of one test, in which time stands still. */
+/** A Hub records the requests of one test. Time passes only in the methods pass and wait. */
 export class Hub {
   requests = [];
   random = 0.5;
@@ -29,7 +29,7 @@ export class Hub {
     return source;
   }
 
-  /** Returns the newest request, and fails unless it is the nth. */
+  /** Returns the newest request. It fails if there are not exactly n requests. */
   async request(n) {
     await settle();
     if (this.requests.length !== n) throw new Error(`there are ${this.requests.length} requests, want ${n}`);
@@ -45,7 +45,7 @@ export class Hub {
     await settle();
   }
 
-  /** Returns the seconds until the next request, to a quarter of a second. */
+  /** Lets time pass until the next request, and returns the number of seconds, rounded down to a quarter. */
   async wait(limit = 700) {
     const before = this.requests.length;
     await settle();

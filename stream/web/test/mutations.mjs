@@ -1,4 +1,5 @@
-// Rules of the tabs, each left out once: [what is left out, what the schedules have, text, replacement, …]. A random schedule must find each.
+// Rules of the tabs. A test leaves out one rule at a time by replacing text in the sources, and a random schedule must find the fault.
+// Each entry is [rule, options of the schedules, text, replacement, …].
 export const mutations = [
   ["a row that another stream has brought is left out", {}, "!views.some((c) => seen(c, read(event.lastEventId)))", "true"],
   ["a frame fits only if its prev was seen", {}, "let fits = known || next ||", "let fits = true ||"],
@@ -7,9 +8,9 @@ export const mutations = [
   ["a cursor does not have the transaction that it is in the middle of", {}, "!(x.xid && seenAll(y, x.xid)) &&", ""],
   ["the cursors that a frame does not cover are kept", {}, "[cursor, ...others.filter((c) => !covers(cursor, c))]", "[cursor]"],
   ["cursors of two epochs are not compared", {}, "x.epoch === y.epoch &&", "", "c.split(\"-\")[4] !== epoch) && fits", "c.split(\"-\")[4] !== epoch) && false"],
-  ["after a gap the leader is asked", {}, "      else this.#ask();\n    }\n  }\n\n  #follow", "    }\n  }\n\n  #follow"],
+  ["after missed frames the leader is asked", {}, "      else this.#ask();\n    }\n  }\n\n  #follow", "    }\n  }\n\n  #follow"],
   ["what the leader does not keep is requested from the hub", {}, "&& !this.#meets() && this.#connect()];", "];", "if (answer) this.#connect();", "if (answer) ;"],
-  ["the own stream ends once the leader's serves", {}, "    this.alone = false;\n    this.#disconnect();\n", "    this.alone = false;\n"],
+  ["the own stream ends if the leader's can replace it", {}, "    this.alone = false;\n    this.#disconnect();\n", "    this.alone = false;\n"],
   ["a page that is frozen gives up its stream and lock", {}, `on(document, "freeze", sleep);`, ""],
   ["a page that is thawed joins again", {}, "if (this.#asleep) this.#resume();", ""],
   ["a dead leader is replaced", {}, "() => this.#steal())", "() => {})"],
@@ -21,7 +22,7 @@ export const mutations = [
   ["a message of two streams is delivered once", { notes: true, users: false }, "if (twin) twin.from.push(source);", "if (false) ;"],
   ["another user's stream is not relayed to a named group", {}, "if (recipients.includes(this.user)) return true;", "return true;"],
   ["another user's stream leaves the group", {}, "    this.#leave();\n    this.who = who;", "    this.who = who;"],
-  ["a change of user is told by a reset", {}, `this.#reset("user", prev);`, ""],
+  ["a change of user causes a reset", {}, `this.#reset("user", prev);`, ""],
   ["a tab learns its user before it follows", {}, "if (this.who === undefined || !this.shared) this.#connect();", "this.who ??= '';\n    if (false) ;"],
   ["a reset is taken only by the tab whose cursor it was", {}, "if (others.length && (reset || broken)) {", "if (others.length && broken) {"],
   ["a tab without locks has its own stream", {}, "if (!window.navigator?.locks || !window.BroadcastChannel) return this.#beAlone();", "if (!window.navigator?.locks) return;"],

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Hub, settle } from "./hub.mjs";
 
-/** Returns what a source hears of a stream that arrives in chunks. */
+/** Returns the events and the last cursor of a source whose stream arrives in chunks. */
 async function hear(t, chunks, last = (r) => r.end()) {
   const hub = new Hub(t);
   const source = hub.open();

@@ -64,7 +64,7 @@ test("after a minute, and then after five, the client tries a stream again, and 
   assert.ok(!polls(await hub.request(n + 1)));
 });
 
-test("an answer that asks for it is followed by a wait", async (t) => {
+test("after an answer with retry, the client waits", async (t) => {
   const hub = new Hub(t);
   const { source, poll } = await fallBack(hub, (r) => r.answer(200, stream));
   poll.answer(200, stream).send("retry: 6000\n").end();
@@ -77,7 +77,7 @@ test("an answer that asks for it is followed by a wait", async (t) => {
   assert.deepEqual(source.states, ["retrying buffered", "retrying end", "open buffered", "retrying end"]);
 });
 
-test("an answer that does not move the cursor is not asked for in a loop", async (t) => {
+test("if answers do not move the cursor, the client polls at most once a second", async (t) => {
   const hub = new Hub(t);
   let { poll } = await fallBack(hub, (r) => r.answer(200, stream));
   for (let n = 3; n < 6; n++) {

@@ -42,7 +42,7 @@ test("the hub's own events are not rows", async (t) => {
   assert.equal(source.lastEventId, "3-c");
 });
 
-test("nothing that a server sends can end the stream without a report", async (t) => {
+test("malformed data of the hub's own events does not end the stream", async (t) => {
   const hub = new Hub(t);
   const source = hub.open();
   (await hub.request(1)).greet().send("event: rowcast.beat\ndata: null\n\nevent: rowcast.bye\ndata: {\n\nevent: rowcast.hello\ndata: 5\n\n").row(9);
@@ -68,7 +68,7 @@ test("a stream resumes after each kind of end", async (t) => {
   assert.deepEqual(source.heard, [["message", 10], ["message", 11], ["message", 12]]);
 });
 
-test("the waits grow from 0 s to between 1 s and 30 s, and a byte resets them", async (t) => {
+test("after no wait, the waits are random from 1 s to a limit that grows to 30 s, and a byte resets them", async (t) => {
   for (const [random, want] of [[0, [0, 1, 1, 1, 1, 1, 1]], [0.999, [0, 2, 4, 8, 16, 30, 30]]]) {
     await t.test(`with the random number ${random}`, async (t) => {
       const hub = new Hub(t);
@@ -90,13 +90,13 @@ test("the waits grow from 0 s to between 1 s and 30 s, and a byte resets them", 
   }
 });
 
-test("a server that ends each stream at once is asked once a second", async (t) => {
+test("if a server ends each stream at once, the client asks at most once a second", async (t) => {
   const hub = new Hub(t);
   hub.open();
   for (let n = 1; n <= 10; n++) (await hub.request(n)).greet().end(), assert.ok((await hub.wait()) >= 0.75);
 });
 
-test("retry and Retry-After are obeyed, but not for ever", async (t) => {
+test("retry and Retry-After are obeyed, but for 10 minutes at most", async (t) => {
   const answers = {
     "retry": [(r) => r.answer(200, { "Content-Type": "text/event-stream" }).send("retry: 6000\n\n").end(), 6],
     "a very long retry": [(r) => r.answer(200, { "Content-Type": "text/event-stream" }).send("retry: 99999999999\n\n").end(), 600],
@@ -115,7 +115,7 @@ test("retry and Retry-After are obeyed, but not for ever", async (t) => {
   }
 });
 
-test("after an answer that a retry hardly changes, the wait is at least 10 s", async (t) => {
+test("after an answer that will probably be the same the next time, the wait is at least 10 s", async (t) => {
   for (const [status, headers, state] of [[400, {}, "status"], [404, {}, "status"], [200, { "Content-Type": "text/html" }, "type"], [200, {}, "type"]]) {
     await t.test(`${status} ${headers["Content-Type"]}`, async (t) => {
       const hub = new Hub(t);

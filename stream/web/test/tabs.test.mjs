@@ -1,4 +1,4 @@
-// The rules of src/tabs.js, by random schedules of simulated tabs. The environment variable SCHEDULES sets their number.
+// Tests src/tabs.js with random schedules of simulated tabs. The environment variable SCHEDULES sets the number of schedules.
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,7 +19,7 @@ test("each tab receives each event once and in causal order, or a reset", async 
   }
 });
 
-test("a schedule finds each rule that is left out", { skip: process.env.MUTATIONS ? false : "takes minutes; set MUTATIONS=1" }, async (t) => {
+test("a schedule fails if a rule is left out", { skip: process.env.MUTATIONS ? false : "takes minutes; set MUTATIONS=1" }, async (t) => {
   const sources = new URL("../src/", import.meta.url);
   const names = readdirSync(sources);
   for (const [rule, kinds, ...edits] of mutations) {
@@ -36,7 +36,7 @@ test("a schedule finds each rule that is left out", { skip: process.env.MUTATION
         }
         writeFileSync(join(dir, name), text);
       }
-      assert.equal(left, 0, "each text is in one of the modules");
+      assert.equal(left, 0, "each text must be in exactly one module");
       const { Tabs: Mutant } = await import(pathToFileURL(join(dir, "tabs.js")).href);
       for (let seed = 0; seed < 3000; seed++) {
         const found = await play(seed, { Tabs: Mutant, kinds }).then(([error]) => error, String);

@@ -1,4 +1,4 @@
-// Plays random schedules of tabs, and judges what each tab receives.
+// Plays random schedules of tabs, and checks what each tab receives.
 import { Browser, Clock, Connection, Page, seeded } from "./browser.mjs";
 import { Database, Hub, parse, seen, text } from "./cursors.mjs";
 
@@ -16,7 +16,7 @@ export async function play(seed, { Tabs, kinds = {}, log, onError } = {}) {
 class World {
   errors = [];
   open = []; // transactions
-  causes = 0; // of resets
+  causes = 0; // the number of resets that a tab may receive
   sent = new Map(); // messages -> users
 
   constructor(seed, Tabs, kinds, log) {
@@ -126,7 +126,7 @@ class World {
     page.log?.(`opens at ${cursor}`);
     const connect = (from, callbacks) => new Connection(page, from, callbacks);
     page.client = new this.Tabs(connect, { name: "/events", user: this.kinds.named ? browser.user : undefined, cursor },
-      { frame: (frame) => this.judge(page, frame), status: ({ state }) => { page.state = state; } }, browser.window(page));
+      { frame: (frame) => this.check(page, frame), status: ({ state }) => { page.state = state; } }, browser.window(page));
     page.task(() => page.client.open());
   }
 
@@ -190,15 +190,15 @@ class World {
     }
   }
 
-  // The judgement.
+  // The checks.
 
-  judge(page, { events }) {
+  check(page, { events }) {
     if (page.closed) this.error(`${page.name} received a frame after close()`);
     page.gotten = true;
     for (const event of events) {
       if (event.type === "rowcast.reset") this.reset(page, event);
-      else if (event.type === "message" && event.data.startsWith('"')) this.judgeNote(page, event.data);
-      else if (event.type === "message") this.judgeRow(page, JSON.parse(event.data));
+      else if (event.type === "message" && event.data.startsWith('"')) this.checkNote(page, event.data);
+      else if (event.type === "message") this.checkRow(page, JSON.parse(event.data));
     }
     page.base ??= page.client.cursor ? parse(page.client.cursor.split(" ")[0]) : undefined;
   }
@@ -207,11 +207,11 @@ class World {
     if (++page.resets > this.causes) this.error(`${page.name} was reset without a cause: ${data}`);
     page.base = parse(lastEventId);
     page.got.clear();
-    page.complete = 0; // the rows before it have been received
+    page.complete = 0; // all rows before this index of database.rows were received, or are not expected
     if (JSON.parse(data).reason === "user") page.identity = [...page.streams].at(-1)?.user;
   }
 
-  judgeNote(page, data) {
+  checkNote(page, data) {
     if (page.notes.has(data)) this.error(`${page.name} received ${data} twice`);
     page.notes.add(data);
     this.own(page, this.sent.get(data));
@@ -222,13 +222,13 @@ class World {
     if (user !== "*" && user !== page.identity) this.error(`${page.name} of ${page.identity} received an event of ${user}`);
   }
 
-  judgeRow(page, row) {
+  checkRow(page, row) {
     this.own(page, row.user);
     if (page.got.has(row.id)) this.error(`${page.name} received row ${row.id} twice`);
     if (page.base && page.base.epoch === this.database.epoch && seen(page.base, row)) this.error(`${page.name} received row ${row.id}, which its cursor had seen`);
     page.got.add(row.id);
     if (!page.base || page.base.epoch < this.lost || row.epoch < this.lost) return;
-    // Rows that were committed before the transaction of this one began come first.
+    // Rows that were committed before the transaction of this row began must come first.
     const { rows } = this.database;
     while (page.complete < rows.length && (!this.expects(page, rows[page.complete]) || page.got.has(rows[page.complete].id))) page.complete++;
     if (page.complete < row.needs) this.error(`${page.name} received row ${row.id} before row ${rows[page.complete].id}`);
@@ -244,7 +244,7 @@ class World {
     }
   }
 
-  // Ends all trouble.
+  // Ends all faults, and checks that each tab has received all rows.
   async calm() {
     const { browser } = this;
     browser.refuses = false;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Hub, settle } from "./hub.mjs";
 
-/** Returns a callback that records why it is called. */
+/** Returns a token callback, and the list of the reasons with which it was called. */
 function tokens(result = (n) => `token-${n}`) {
   const whys = [];
   const token = async (why) => result(whys.push(why));
@@ -74,7 +74,7 @@ test("if the token is not renewed, the stream continues until the hub ends it", 
   assert.deepEqual(whys, ["open", "expired", "refused"]);
 });
 
-test("a goodbye for another reason, or without a callback, changes nothing", async (t) => {
+test("rowcast.bye with another reason, or without a callback, changes nothing", async (t) => {
   const hub = new Hub(t);
   const { whys, token } = tokens();
   hub.open({ token });
@@ -142,7 +142,7 @@ test("a callback that does not return fails after 30 s", async (t) => {
   assert.deepEqual(whys, ["open", "open"]);
 });
 
-test("a hub that announces an end again and again gets at most 20 tokens in ten minutes", async (t) => {
+test("if a hub announces an end again and again, the callback is called at most 20 times in ten minutes", async (t) => {
   const hub = new Hub(t);
   const { whys, token } = tokens();
   const source = hub.open({ token });

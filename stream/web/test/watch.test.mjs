@@ -15,7 +15,7 @@ function page(t) {
   return (type, properties) => (targets[type] ?? window).dispatchEvent(Object.assign(new Event(type), properties));
 }
 
-test("no answer within 10 s", async (t) => {
+test("a stream without an answer is given up after 10 s", async (t) => {
   const hub = new Hub(t);
   const source = hub.open();
   await hub.request(1);
@@ -61,7 +61,7 @@ test("a hub that cannot read from PostgreSQL delays the stream", async (t) => {
   assert.deepEqual(source.states.slice(3), ["delayed database", "open"]);
 });
 
-test("after a silence, the patience doubles until an event arrives", async (t) => {
+test("after a silence, the limit of silence doubles until an event arrives", async (t) => {
   const hub = new Hub(t);
   hub.open();
   const silence = async (n, begin) => {
@@ -76,7 +76,7 @@ test("after a silence, the patience doubles until an event arrives", async (t) =
   assert.deepEqual(patience, [1, 2, 4, 8, 16, 16, 1]);
 });
 
-test("each byte of a slow event counts as life", async (t) => {
+test("each byte of a slow event shows that the stream is alive", async (t) => {
   const hub = new Hub(t);
   const source = hub.open();
   const request = (await hub.request(1)).greet().send('data: "');
@@ -129,7 +129,7 @@ test("100 changes of visibility do not disturb a healthy stream", async (t) => {
   assert.deepEqual(source.states, ["open"]);
 });
 
-test("a page that wakes up finds a silent stream", async (t) => {
+test("a page that wakes up replaces a silent stream", async (t) => {
   for (const event of ["visibilitychange", "online", "pageshow"]) {
     await t.test(event, async (t) => {
       const dispatch = page(t);
