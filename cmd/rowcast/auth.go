@@ -131,7 +131,9 @@ func (f *authFlags) validate(ctx *kong.Context) error {
 	switch methods := f.methods(); {
 	case f.AuthURL != nil && f.AuthURL.User != nil:
 		return errors.New("--auth-url: the URL must not contain a user and a password, because the app would mistake them for the client's credentials")
-	case len(methods) == 1: // check refuses any other number of methods
+	case len(methods) > 1:
+		return fmt.Errorf("several authentication methods are configured, and a client could choose the weakest: give only one of %s", strings.Join(givenMethods(ctx), ", "))
+	case len(methods) == 1: // check refuses to serve without a method
 		return refuseUnused(ctx, methods[0])
 	}
 	return nil
@@ -145,24 +147,37 @@ func refuseUnused(ctx *kong.Context, method string) error {
 			continue
 		}
 		if users := methodsOf(path.Flag.Name); len(users) > 0 && !slices.Contains(users, method) {
-			name := "--" + path.Flag.Name
-			if path.Resolved {
-				name += " (from its variable)"
-			}
-			return fmt.Errorf("%s has no effect with %s: it belongs to %s", name, method, strings.Join(users, " or "))
+			return fmt.Errorf("%s has no effect with %s: it belongs to %s", sourceOf(path), method, strings.Join(users, " or "))
 		}
 	}
 	return nil
 }
 
-// check refuses to serve without authentication, and with several methods, because a client could choose the weakest one.
-// If other machines can reach the address, check also refuses --insecure-uid without "anywhere".
+// givenMethods returns the flags that select an authentication method.
+func givenMethods(ctx *kong.Context) (names []string) {
+	for _, path := range ctx.Path {
+		if path.Flag != nil && slices.Contains([]string{"jwt-secret", "jwt-secret-file", "jwt-key", "jwks-url", "auth-url", "insecure-uid"}, path.Flag.Name) {
+			names = append(names, sourceOf(path))
+		}
+	}
+	return names
+}
+
+// sourceOf returns the name of a flag. If its value comes from an environment variable, it also returns the name of the variable.
+func sourceOf(path *kong.Path) string {
+	name := "--" + path.Flag.Name
+	if path.Resolved {
+		name += " (from $ROWCAST_" + strings.ToUpper(strings.ReplaceAll(path.Flag.Name, "-", "_")) + ")"
+	}
+	return name
+}
+
+// check refuses to serve without authentication. If other machines can reach the address, check also refuses --insecure-uid
+// without "anywhere".
 func (f *authFlags) check(listen string) error {
-	switch methods := len(f.methods()); {
-	case methods == 0:
+	switch {
+	case len(f.methods()) == 0:
 		return errors.New("no authentication is configured, so anybody could read everything: give --jwt-secret, --jwt-key or --jwks-url for tokens, or --auth-url; for testing on this machine, give --insecure-uid; for public streams only, give --public")
-	case methods > 1:
-		return errors.New("several authentication methods are configured, and a client could choose the weakest: give only one of tokens (--jwt-secret, --jwt-key, --jwks-url), --auth-url and --insecure-uid")
 	case f.InsecureUID == insecureLoopback && !server.IsLoopback(listen):
 		return fmt.Errorf("--insecure-uid: anybody who can reach %s could read everything; if this is intended, give --insecure-uid=anywhere", listen)
 	}

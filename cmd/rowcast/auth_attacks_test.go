@@ -247,7 +247,7 @@ func TestWeakKeysAreRefused(t *testing.T) {
 		"this is a private key, which only the app that signs tokens may have": {"--jwt-key", fileOf(t, pemOf(t, k.rsa))},
 		"the key is not supported: use RSA with at least 2048 bits":            {"--jwt-key", fileOf(t, pemOf(t, k.smallRSA.Public()))},
 		"is not the name of a cookie":                                          {"--jwt-secret", secret, "--jwt-cookie", "a=b"},
-		"several authentication methods are configured, ":                      {"--jwt-secret", secret, "--insecure-uid"},
+		"give only one of --jwt-secret, --insecure-uid\n":                      {"--jwt-secret", secret, "--insecure-uid"},
 	} {
 		code, _, stderr := run(t, nil, append([]string{"serve", "--database-url", nobodyThere}, args...)...)
 		if code != 2 || !strings.Contains(stderr, want) || strings.Contains(stderr, secret[:31]) {

@@ -40,7 +40,7 @@ func testCookies(t *testing.T, chromium browser) {
 	if got, want := ask(t, "GET", other.url+"/metrics").body, "rowcast_auth_denied_total 3\n"; !strings.Contains(got, want) || !strings.Contains(got, "rowcast_streams_opened_total 0\n") {
 		t.Errorf("got %s, want three denied requests and no opened stream", got)
 	}
-	if got, want := other.err.String(), "reason=\"pages of this origin may not use this hub"; !strings.Contains(got, want) {
+	if got, want := other.err.String(), "may not use this hub (the hub's option --cors-origin"; !strings.Contains(got, want) {
 		t.Errorf("got the log %s, want %s in it", got, want)
 	}
 	value[bool](s.page, "stream.close(), true")

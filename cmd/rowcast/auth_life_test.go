@@ -133,7 +133,7 @@ func TestStreamContinuesDuringTheGrace(t *testing.T) {
 // configured origins can also read an answer that denies the stream or asks to retry later.
 func TestCookiesAcrossOrigins(t *testing.T) {
 	t.Parallel()
-	const ours, denied = "https://app.example", "pages of this origin may not use this hub (the hub's option --cors-origin allows an origin)\n"
+	const ours, denied = "https://app.example", " may not use this hub (the hub's option --cors-origin allows an origin)\n"
 	app := newAuthApp(t, isAlice(300))
 	hubs := map[string]*hub{
 		"token": secure(t, "--jwt-secret", secret, "--jwt-cookie", "session", "--cors-origin", ours),

@@ -137,6 +137,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"serve", "--cors-header=traceparent, baggage"}, nil, `--cors-header: " baggage" is not the name of a header, such as traceparent or X-Requested-With`},
 		{[]string{"serve", "--cors-header="}, nil, `--cors-header: the value is empty`},
 		{[]string{"serve", "--public", "--cors-header=traceparent"}, nil, `serve: --cors-header has no effect without --cors-origin, which allows pages of another origin`},
+		{[]string{"serve", "--public", "--inbox"}, nil, `serve: --inbox has no effect with --public alone, because an inbox belongs to a user: also give an authentication method, such as --auth-url`},
 		{[]string{"serve", "--events-path", ""}, nil, `--events-path: "" does not begin with /, as /events does`},
 		{[]string{"serve", "--events-path=stream"}, nil, `--events-path: "stream" does not begin with /, as /events does`},
 		{[]string{"serve", "--events-path=/stream?x=1"}, nil, `--events-path: "/stream?x=1" ` + noPath},
@@ -275,8 +276,8 @@ func TestIgnoredFlagsAreRefused(t *testing.T) {
 		for way, chosen := range ways {
 			args := append([]string{"serve", "--listen", "127.0.0.1:0", "--database-url", dsn}, chosen...)
 			given := map[string]func() (int, string, string){
-				"--" + tt.flag:                          func() (int, string, string) { return run(t, nil, append(args, "--"+tt.flag+"="+tt.value)...) },
-				"--" + tt.flag + " (from its variable)": func() (int, string, string) { return run(t, environment{variable: tt.value}, args...) },
+				"--" + tt.flag: func() (int, string, string) { return run(t, nil, append(args, "--"+tt.flag+"="+tt.value)...) },
+				"--" + tt.flag + " (from $" + variable + ")": func() (int, string, string) { return run(t, environment{variable: tt.value}, args...) },
 			}
 			for name, run := range given {
 				want, exit := "rowcast: serve: "+name+" has no effect with "+way+": it belongs to "+tt.with+"\n", 2

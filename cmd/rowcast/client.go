@@ -20,6 +20,9 @@ func (clientCmd) Help() string {
 
 // Run prints the browser client.
 func (c *clientCmd) Run(console console) error {
+	if c.Name && c.Script != "rowcast.js" {
+		return fmt.Errorf("--name: only rowcast.js has a name with a version, and %s imports the scripts by their plain names", c.Script)
+	}
 	if c.Name {
 		_, err := fmt.Fprintln(console.out, stream.ScriptName())
 		return err

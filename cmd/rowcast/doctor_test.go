@@ -395,6 +395,17 @@ func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	if code, out := doctor(); code != 0 || !strings.Contains(out, "the rights of an app (--app-role)") || !strings.Contains(out, "the role cannot change or delete") {
 		t.Errorf("got %d, %s, want 0 and the rights of an app", code, out)
 	}
+	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn, "--inbox"); code != 0 {
+		t.Fatalf("migrate --inbox: got %d, %s, want 0", code, stderr)
+	}
+	code, out = doctor()
+	if want := "but may not call the functions of the inbox\n                    → rowcast migrate --app-role '" + role + "'\n"; code != 0 || !strings.Contains(out, want) {
+		t.Errorf("got %d, %s, want 0 and %s", code, out, want)
+	}
+	migrateFor(t, dsn, role)
+	if code, out := doctor(); code != 0 || !strings.Contains(out, "the rights of an app (--app-role)") {
+		t.Errorf("got %d, %s, want 0 and the rights of an app", code, out)
+	}
 
 	_, found, _ := examine(t, app)
 	if want := `fail the role "` + role + `" lacks rights that a hub needs; it can insert notifications, so it is probably the role of an app → connect as the role of the hub, or check the role of an app with rowcast doctor --role`; found["rights"] != want {

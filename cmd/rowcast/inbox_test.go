@@ -17,7 +17,7 @@ func TestInboxIsOffByDefault(t *testing.T) {
 	h := serve(t, dbtest.Database(t))
 	for _, request := range []string{"GET /inbox?uid=alice", "POST /inbox/read?uid=alice"} {
 		method, path, _ := strings.Cut(request, " ")
-		if got := ask(t, method, h.url+path); got.status != 404 || got.body != "not found: the stream is at /events\n" {
+		if got := ask(t, method, h.url+path); got.status != 404 || got.body != "not found: start the hub with --inbox to serve the inbox\n" {
 			t.Errorf("%s: got %d, %s, want 404", request, got.status, got.body)
 		}
 	}
@@ -31,7 +31,7 @@ func TestInboxIsOffByDefault(t *testing.T) {
 func TestInboxMustBeInstalled(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--inbox", "--listen", "127.0.0.1:0", "--database-url", dbtest.Database(t))
-	const want = "rowcast: the inbox is missing or too old: it is not installed; run: rowcast migrate --inbox\n"
+	const want = "rowcast: the inbox is missing or too old: it is not installed; run: rowcast migrate --inbox --hub-role ROLE, where ROLE is the role of this hub\n"
 	if code != 1 || stderr != want {
 		t.Errorf("got %d, %q, want 1, %q", code, stderr, want)
 	}

@@ -64,7 +64,7 @@ type commandLine struct {
 	Migrate migrateCmd `cmd:"" help:"Install or upgrade the schema rowcast in a database."`
 	Serve   serveCmd   `cmd:"" help:"Run a hub: read inserted rows and stream them to browsers."`
 	Tail    tailCmd    `cmd:"" help:"Print the events of a stream, one per line."`
-	Client  clientCmd  `cmd:"" help:"Print the browser client, rowcast.js."`
+	Client  clientCmd  `cmd:"" help:"Print the browser client: rowcast.js, or a script of the inbox."`
 	Token   tokenCmd   `cmd:"" help:"Issue a token for testing."`
 	Watch   watchCmd   `cmd:"" help:"Send notifications for the rows of a table that an app already has."`
 	Unwatch unwatchCmd `cmd:"" help:"Stop sending notifications for the rows of a table (see rowcast watch)."`

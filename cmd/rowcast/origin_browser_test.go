@@ -53,7 +53,7 @@ func testOtherOrigins(t *testing.T, chromium browser) {
 	if value[bool](p, "window.opened || stream.state === 'open'") {
 		t.Error("a page of another host has a stream")
 	}
-	if got, want := h.err.String(), `reason="pages of this origin may not use this hub`; !strings.Contains(got, want) {
+	if got, want := h.err.String(), `may not use this hub (the hub's option --cors-origin`; !strings.Contains(got, want) {
 		t.Errorf("the hub logged\n%s\nwant %s in it", got, want)
 	}
 	value[bool](p, "stream.close(), true")

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -73,6 +74,9 @@ func (c *serveCmd) Validate(ctx *kong.Context) error {
 	}
 	if len(c.CORSHeader) > 0 && len(c.CORSOrigin) == 0 && c.InsecureUID == insecureOff {
 		return errors.New("--cors-header has no effect without --cors-origin, which allows pages of another origin")
+	}
+	if c.Inbox && slices.Equal(c.methods(), []string{byNothing}) {
+		return errors.New("--inbox has no effect with --public alone, because an inbox belongs to a user: also give an authentication method, such as --auth-url")
 	}
 	return c.validate(ctx)
 }
@@ -168,7 +172,7 @@ func (c *serveCmd) advise(err error) error {
 		return fmt.Errorf("%w: run rowcast migrate", err)
 	}
 	if errors.Is(err, sql.ErrNoInbox) {
-		return fmt.Errorf("%w; run: rowcast migrate --inbox", err)
+		return fmt.Errorf("%w; run: rowcast migrate --inbox --hub-role ROLE, where ROLE is the role of this hub", err)
 	}
 	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "42501" { // insufficient_privilege
 		return fmt.Errorf("%w: run rowcast doctor, which prints the missing rights", err)

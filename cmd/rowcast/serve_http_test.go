@@ -217,8 +217,20 @@ func TestCORS(t *testing.T) {
 	if got := preflight(ours, "x-other"); got.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("preflight with another header: got %v, want no Access-Control-Allow-Origin", got)
 	}
-	if got := preflight(foreign, ""); got.Get("Access-Control-Allow-Origin") != "" {
-		t.Errorf("preflight from another origin: got %v, want no Access-Control-Allow-Origin", got)
+}
+
+// The preflight request of a page whose origin may not use the hub is refused with 403. The hub's log names the origin, because
+// the page itself learns nothing.
+func TestForeignPreflightsAreRefused(t *testing.T) {
+	t.Parallel()
+	const foreign = "https://evil.example"
+	for what, args := range map[string][]string{"without --cors-origin": nil, "with --cors-origin": {"--cors-origin", "https://app.example.com"}} {
+		h := startHub(t, dbtest.Database(t), append([]string{"--jwt-secret", secret}, args...)...)
+		got := ask(t, "OPTIONS", h.url+"/events", "Origin", foreign, "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "authorization")
+		if got.status != 403 || !strings.Contains(got.body, foreign) || got.header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s: got %d, %s, %v, want 403 and the origin", what, got.status, got.body, got.header)
+		}
+		h.err.await(t, `level=INFO msg="a stream was denied" status=403 reason="pages of the origin .*https://evil.example.* may not use this hub`)
 	}
 }
 

@@ -35,7 +35,7 @@ func TestTailIsRefused(t *testing.T) {
 		url, want string
 	}{
 		{h.url + "/events", h.url + "/events answered 401 Unauthorized: uid is missing: open /events?uid=alice"},
-		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: not found: the stream is at /events" + notHere},
+		{h.url + "/stream?token=secret", h.url + "/stream answered 404 Not Found: not found: the stream is at /events"},
 		{other.URL + "/404", other.URL + "/404 answered 404 Not Found: 404 page not found" + notHere},
 		{h.url + "/healthz", h.url + `/healthz is not an event stream: its content type is "text/plain; charset=utf-8"`},
 		{other.URL + "/403", other.URL + `/403 answered 403 Forbidden: not\u000ayou`},

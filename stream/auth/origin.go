@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -14,9 +15,18 @@ import (
 // that could read the answer.
 func checkOrigin(r *http.Request, origins []string) error {
 	if !isAllowedOrigin(r, origins) {
-		return forbidden("pages of this origin may not use this hub (the hub's option --cors-origin allows an origin)")
+		return ForeignPage(r)
 	}
 	return nil
+}
+
+// ForeignPage returns the denial of a request from a page whose origin may not use the hub.
+func ForeignPage(r *http.Request) Denial {
+	origin := "another origin"
+	if header := r.Header.Get("Origin"); header != "" {
+		origin = fmt.Sprintf("the origin %.200q", header)
+	}
+	return Denial{Status: http.StatusForbidden, Reason: "pages of " + origin + " may not use this hub (the hub's option --cors-origin allows an origin)"}
 }
 
 func isAllowedOrigin(r *http.Request, origins []string) bool {

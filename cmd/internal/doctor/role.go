@@ -46,7 +46,7 @@ func (e *Examination) appRights(ctx context.Context) (finding, error) {
 		return finding{}, err
 	}
 	if len(app) == 0 {
-		return ok("the role has the rights of an app (--app-role)"), nil
+		return e.inboxRights(ctx)
 	}
 	sender, err := sql.Missing(ctx, e.tx, e.Role, sql.SenderRights()...)
 	if err != nil {
@@ -57,6 +57,17 @@ func (e *Examination) appRights(ctx context.Context) (finding, error) {
 	}
 	fix, err := e.migrate(ctx, true)
 	return finding{failure, fmt.Sprintf("the role lacks rights that an app needs: %s; for an app that only sends, --sender-role grants fewer rights", list(app)), fix}, err
+}
+
+// inboxRights checks that a role with the other rights of an app may call the functions of the inbox, if the inbox is installed.
+// A role lacks these rights if it was granted the others before the inbox was installed.
+func (e *Examination) inboxRights(ctx context.Context) (finding, error) {
+	missing, err := sql.Missing(ctx, e.tx, e.Role, sql.InboxRights()...) // functions that do not exist are not missing
+	if err != nil || len(missing) == 0 {
+		return ok("the role has the rights of an app (--app-role)"), err
+	}
+	fix, err := e.migrate(ctx, true)
+	return finding{warning, "the role has the rights of an app, but may not call the functions of the inbox", fix}, err
 }
 
 // excess looks for rights that an app does not need. REVOKE takes away only rights that were granted to the role itself.

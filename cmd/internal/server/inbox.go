@@ -71,6 +71,11 @@ func (i *inboxes) observe(action string, status int, took time.Duration) {
 // inboxRoutes adds the routes of the inbox.
 func (s *Server) inboxRoutes(r chi.Router) {
 	serve := func(w http.ResponseWriter, r *http.Request) { s.inboxes.handler.ServeHTTP(w, r) } // set by Run
+	if !s.Inbox {
+		serve = func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "not found: start the hub with --inbox to serve the inbox", http.StatusNotFound)
+		}
+	}
 	r.HandleFunc(inboxPath, serve)
 	r.HandleFunc(inboxPath+"/{action}", serve)
 }

@@ -29,6 +29,7 @@ func (s *Server) routers() (public, admin http.Handler) {
 	if s.Guard != nil {
 		p.Use(s.Guard)
 	}
+	p.Use(s.refusePreflights)
 	if len(s.Origins) > 0 || s.LoopbackOrigins {
 		p.Use(cors.Handler(cors.Options{
 			AllowOriginFunc:  s.allowsOrigin,
@@ -60,7 +61,6 @@ func (s *Server) routers() (public, admin http.Handler) {
 func (s *Server) SetEventsPath(path string) error {
 	r := chi.NewRouter()
 	s.otherRoutes(r)
-	s.inboxRoutes(r)
 	s.adminRoutes(r)
 	s.disconnectRoute(r)
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
@@ -78,9 +78,7 @@ func (s *Server) otherRoutes(r chi.Router) {
 	getOrHead(r, "/rowcast-{hash:[0-9a-f]+}.js", serveScript(stream.Script))
 	getOrHead(r, "/rowcast-inbox.js", serveScript(stream.InboxScript))
 	getOrHead(r, "/rowcast-inbox-store.js", serveScript(stream.InboxStoreScript))
-	if s.Inbox {
-		s.inboxRoutes(r)
-	}
+	s.inboxRoutes(r)
 	if s.Routes != nil {
 		s.Routes(r)
 	}
@@ -89,6 +87,19 @@ func (s *Server) otherRoutes(r chi.Router) {
 // allowsOrigin reports whether pages of an origin that is not the hub's own may open streams and read the answers.
 func (s *Server) allowsOrigin(_ *http.Request, origin string) bool {
 	return slices.Contains(s.Origins, strings.ToLower(origin)) || s.LoopbackOrigins && auth.IsLoopbackOrigin(origin)
+}
+
+// refusePreflights denies the preflight requests of pages whose origin may not use the hub. A browser sends such a request
+// before a request with a token, and shows the page only that its request has failed. The reason is in the hub's log.
+func (s *Server) refusePreflights(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		isPreflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
+		if isPreflight && !s.allowsOrigin(r, r.Header.Get("Origin")) {
+			s.Events.Deny(w, r, auth.ForeignPage(r))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // crossOriginMethods returns the methods that pages of another origin may use.

@@ -79,7 +79,7 @@ func check(response *http.Response) error {
 	if reason := terminal.Printable(string(body)); strings.TrimSpace(reason) != "" {
 		text += ": " + reason
 	}
-	if status == http.StatusNotFound {
+	if status == http.StatusNotFound && !strings.Contains(string(body), "the stream is at") { // a hub names its path
 		text += "; there is no rowcast at this URL, or its path is wrong: the stream of rowcast serve is at /events, unless --events-path sets another path"
 	}
 	if status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests {

@@ -27,12 +27,13 @@ export function showStream(user, store) {
   follow();
 }
 
-function addEvent(list, { name, data, lastEventId, time }) {
+function addEvent(list, { name, data, id, lastEventId, time }) {
   const item = document.createElement("li");
   const text = JSON.stringify(data);
   item.append(field("event", name), field("data", text.length > DATA_LENGTH ? `${text.slice(0, DATA_LENGTH)}…` : text));
   if (time) item.append(field("time", time.getTime()));
-  if (lastEventId) item.append(field("id", lastEventId));
+  // A NOTIFY message and a beat have no id. The property lastEventId is the cursor of the event before them.
+  if (id || ["rowcast.hello", "rowcast.reset"].includes(name)) item.append(field("id", lastEventId));
   list.prepend(item);
   if (list.children.length > LENGTH) list.lastElementChild.remove();
 }
