@@ -9,6 +9,7 @@ const BACKOFF = 30 * SECOND;
 export const MANY = 100; // the largest count of the hub, which means "more than 99"
 const PAGE = 100; // the largest page of the hub
 const LONGEST = 500; // rows of a list that grows while the page is open
+const TRIES = 4; // requests until the list is loaded again, because the answers are older than what is known
 const DONE = 20; // requests whose events may still arrive
 
 /** What each action changes. */
@@ -24,6 +25,14 @@ const EFFECTS = {
 const isOld = (row, action, version) => Object.keys(EFFECTS[action]).every((field) => row.versions[field] >= version);
 const changes = (row, action) => Object.entries(EFFECTS[action]).some(([field, value]) => row[field] !== value);
 
+function urlOf(option, value, base) {
+  try {
+    return new URL(value, base);
+  } catch {
+    throw new TypeError(`the option ${option} is not a URL, or is relative outside of a page: ${value}`);
+  }
+}
+
 /** The newest rows of a user, with their state. Each field of a state has a version: an event or answer that is not newer does not change
  * the field. Operations that the hub has not answered lie over the rows, so an operation that fails leaves no trace. */
 export class RowcastInbox extends EventTarget {
@@ -35,6 +44,7 @@ export class RowcastInbox extends EventTarget {
   #error;
   #run = 0; // the number of loads, for answers that arrive late
   #list = /** @type {any} */ ({}); // the last answer with the first page
+  #user; // the user of the list. The hub refuses a request if the credential belongs to another user
   #failures = 0;
   #timers = /** @type {Record<string, any>} */ ({});
   #rows = /** @type {any[]} */ ([]); // the newest first
@@ -62,8 +72,9 @@ export class RowcastInbox extends EventTarget {
     super();
     this.#options = options;
     const base = globalThis.document?.baseURI ?? globalThis.location?.href;
-    this.#events = new URL(options.events ?? "/events", base);
-    this.#inbox = options.inbox ? new URL(options.inbox, base) : new URL(this.#events);
+    this.#events = urlOf("events", options.events ?? "/events", base);
+    this.#inbox = options.inbox ? urlOf("inbox", options.inbox, base) : new URL(this.#events);
+    if (options.token && typeof options.token !== "function") throw new TypeError("the option token must be a function that returns a token");
     if (!options.inbox) this.#inbox.pathname = this.#inbox.pathname.replace(/[^/]*$/, "inbox");
     for (const url of [this.#events, this.#inbox]) for (const name of [...url.searchParams.keys()]) if (/^topic/i.test(name)) url.searchParams.delete(name);
     globalThis.addEventListener?.("online", this.#online);
@@ -153,6 +164,7 @@ export class RowcastInbox extends EventTarget {
 
   #replace(list) {
     this.#list = list;
+    this.#user = list.user;
     for (const op of this.#ops) op.extended = true;
     this.#rows = list.items.map((item) => this.#row(item, list.version));
     this.#waiting = [];
@@ -173,8 +185,7 @@ export class RowcastInbox extends EventTarget {
   #failed(error) {
     this.#error = error;
     const { status } = error;
-    if (status === 401) this.#become("signed-out");
-    else if (status === 403) this.#become("forbidden");
+    if (status === 403) this.#become("forbidden");
     else if (status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status)) this.#become("failed");
     else {
       const wait = Math.min(SECOND * 2 ** this.#failures++, BACKOFF) * (1 + Math.random());
@@ -183,16 +194,33 @@ export class RowcastInbox extends EventTarget {
     }
   }
 
+  /** Empties the list, because the user has signed out, or another user has signed in. load() shows the inbox of the present user. */
+  #signOut(error) {
+    if (this.#state === "closed") return;
+    this.#run++;
+    clearTimeout(this.#timers.retry);
+    this.#source?.close();
+    this.#source = this.#user = this.#token = this.#cursor = this.#paging = undefined;
+    this.#list = {};
+    [this.#rows, this.#waiting, this.#ops, this.#done, this.#before] = [[], [], [], [], null];
+    this.#counts = { version: 0, unseen: 0, unread: 0 };
+    this.#error = error;
+    this.#become("signed-out");
+  }
+
   #online = () => {
     if (this.#state === "retrying" && this.#error) this.load();
   };
 
   #open() {
     const { withCredentials, token } = this.#options;
-    const source = new RowcastSource(this.#events, { lastEventId: this.#cursor, withCredentials, token: token && ((why) => this.#ask(why)) });
+    const source = new RowcastSource(this.#events, { lastEventId: this.#cursor, user: this.#user, withCredentials, token: token && ((why) => this.#ask(why)) });
     this.#source = source;
     const on = (name, listener) => source.addEventListener(name, (event) => this.#source === source && listener(event));
-    on("rowcast.state", ({ state }) => state !== "connecting" && this.#become(state));
+    on("rowcast.state", ({ state, error }) => {
+      if (state === "signed-out") this.#signOut(error);
+      else if (state !== "connecting") this.#become(state);
+    });
     on("rowcast.reset", () => this.load());
     on("rowcast.event", (event) => event.id !== undefined && this.#arrive(event));
     on("rowcast.inbox", ({ data }) => this.#apply(data));
@@ -283,17 +311,19 @@ export class RowcastInbox extends EventTarget {
     if (this.#counted - this.#arrived < SETTLE) this.#recount();
   }
 
-  /** Asks for the counts when everything has arrived. */
-  #recount() {
+  /** Asks for the counts when everything has arrived. If the answers stay old, the list is loaded again. */
+  #recount(tries = 0) {
     clearTimeout(this.#timers.recount);
     this.#timers.recount = setTimeout(async () => {
       const [run, moves] = [this.#run, this.#moves];
       const list = await this.#request("GET", "", { limit: 1 }).catch(() => undefined);
       if (run !== this.#run) return;
-      if (!list || moves !== this.#moves || this.#ops.length || list.version < this.#counts.version) return this.#recount();
+      if (!list) return this.#recount(tries + 1);
+      if (moves !== this.#moves || this.#ops.length) return this.#recount();
+      if (list.version < this.#counts.version) return tries < TRIES ? this.#recount(tries + 1) : this.load();
       this.#counts = { version: list.version, unseen: list.unseen, unread: list.unread };
       this.#changed();
-    }, SETTLE);
+    }, Math.min(SETTLE * 2 ** tries, BACKOFF));
   }
 
   /** Returns rows as they are after the operations that have no answer. */
@@ -320,7 +350,7 @@ export class RowcastInbox extends EventTarget {
     const fresh = this.#changing("seen", ids);
     if (!fresh.length) return Promise.resolve(true);
     if (!this.#seeing) {
-      const op = (this.#seeing = { action: "seen", ids: new Set() });
+      const op = (this.#seeing = { action: "seen", ids: new Set(), user: this.#user });
       this.#ops.push(op);
       op.saved = new Promise((resolve) => {
         this.#timers.seen = setTimeout(() => {
@@ -375,6 +405,7 @@ export class RowcastInbox extends EventTarget {
   }
 
   #begin(op) {
+    op.user = this.#user;
     this.#ops.push(op);
     this.#changed();
     return (op.saved = this.#send(op));
@@ -384,7 +415,7 @@ export class RowcastInbox extends EventTarget {
   #send(op) {
     const sent = this.#sending.then(async () => {
       try {
-        const answer = await this.#request("POST", "/" + op.action, op.all === undefined ? { ids: [...op.ids] } : { all: op.all });
+        const answer = await this.#request("POST", "/" + op.action, op.all === undefined ? { ids: [...op.ids] } : { all: op.all }, op.user);
         this.#finish(op, answer);
         return true;
       } catch (error) {
@@ -400,7 +431,7 @@ export class RowcastInbox extends EventTarget {
 
   #finish(op, answer) {
     this.#ops = this.#ops.filter((other) => other !== op);
-    if (answer) {
+    if (answer && op.user === this.#user) {
       this.#set(op.ids, op.action, answer.version);
       this.#setCounts(answer);
       if (op.all !== undefined && op.extended && answer.version > this.#list.version) this.load();
@@ -418,7 +449,8 @@ export class RowcastInbox extends EventTarget {
     if (op.all === undefined) this.#ops.push(overlay);
     this.#changed();
     try {
-      const answer = await this.#request("POST", "/undo", { undo: op.undo });
+      const answer = await this.#request("POST", "/undo", { undo: op.undo }, op.user);
+      if (op.user !== this.#user) return answer.undone;
       const field = op.action === "read" ? "read" : "archived";
       const same = [...op.ids].filter((id) => this.#find(id)?.versions[field] === op.version); // the hub skips rows that have changed since
       if (answer.undone && op.all === undefined) this.#set(new Set(same), overlay.action, answer.version);
@@ -444,8 +476,16 @@ export class RowcastInbox extends EventTarget {
   async #nextPage(list) {
     try {
       let page;
-      do page = await this.#request("GET", "", { limit: this.#options.limit ?? 20, before: this.#before });
-      while (list === this.#list && page.version < this.#counts.version); // changes have overtaken the page
+      for (let tries = 0; ; tries++) {
+        page = await this.#request("GET", "", { limit: this.#options.limit ?? 20, before: this.#before });
+        if (list !== this.#list) return false;
+        if (!(page.version < this.#counts.version)) break; // otherwise changes have overtaken the page
+        if (tries === TRIES) {
+          this.load();
+          return false;
+        }
+        await new Promise((resolve) => setTimeout(resolve, (SECOND / 8) * 2 ** tries));
+      }
       if (list !== this.#list) return false;
       this.#rows.push(...page.items.filter(({ id }) => !this.#find(id) && !this.#deleted.has(id)).map((item) => this.#row(item, page.version)));
       this.#before = page.before;
@@ -467,13 +507,14 @@ export class RowcastInbox extends EventTarget {
     return this.#token;
   }
 
-  async #request(method, path, values, why = "open") {
+  async #request(method, path, values, user = this.#user, why = "open") {
     const { token, withCredentials } = this.#options;
     const url = new URL(this.#inbox);
     const headers = /** @type {Record<string, string>} */ ({ Accept: "application/json" });
     const init = /** @type {RequestInit} */ ({ method, headers, cache: "no-store", credentials: withCredentials ? "include" : "same-origin", signal: AbortSignal.timeout(ANSWER) });
     if (token && (await this.#ask(why))) headers.Authorization = `Bearer ${this.#token}`;
     url.pathname += path;
+    if (user !== undefined) url.searchParams.set("user", user);
     if (method === "POST") {
       headers["Content-Type"] = "application/json";
       Object.assign(init, { body: JSON.stringify(values), keepalive: true }); // a click on a link leaves the page
@@ -481,10 +522,12 @@ export class RowcastInbox extends EventTarget {
     const response = await fetch(url, init);
     const date = Date.parse(response.headers.get("Date"));
     if (date) this.#skew = Math.abs(date - Date.now()) > 2 * SECOND ? date - Date.now() : 0; // the header has whole seconds
-    if (response.status === 401 && token && why === "open") return this.#request(method, path, values, "refused");
+    if (response.status === 401 && token && why === "open") return this.#request(method, path, values, user, "refused");
     if (response.ok) return response.json();
     const retryAfter = +response.headers.get("Retry-After") || 0;
-    throw Object.assign(new Error((await response.text()).trim() || `status ${response.status}`), { status: response.status, retryAfter });
+    const error = Object.assign(new Error((await response.text()).trim() || `status ${response.status}`), { status: response.status, retryAfter });
+    if ([401, 412].includes(error.status) && user === this.#user) this.#signOut(error);
+    throw error;
   }
 
   #become(state) {
