@@ -132,7 +132,7 @@ END $$;
 -- differs, and two devices would tell each other for ever.
 CREATE FUNCTION rowcast.inbox_would_change(u rowcast.inbox_users, recipients text[], action text, shown pg_snapshot) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     own_all    CONSTANT pg_snapshot := CASE action WHEN 'seen' THEN u.seen WHEN 'read' THEN u.read ELSE u.archived END;
     own_hidden CONSTANT xid8[] := rowcast.inbox_hidden(own_all);
@@ -161,7 +161,7 @@ END $$;
 -- - if the list was older than an earlier "all": rows that were marked as unread one by one.
 CREATE FUNCTION rowcast.inbox_mark_all(me text, recipients text[], action text, up_to text) RETURNS jsonb
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-    SET enable_sort = off SET jit = off AS $$
+    SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     shown   record;
     u       rowcast.inbox_users;
