@@ -2,10 +2,13 @@ package main_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
 	"rowcast/sql/dbtest"
@@ -34,8 +37,11 @@ const browserLimit = 20 * time.Second
 // foreignHost is a host name that the browser resolves to this machine.
 const foreignHost = "foreign.example"
 
-// A browser is a running Chromium, or one of its profiles.
-type browser struct{ ctx context.Context }
+// A browser is a running Chromium or one of its profiles, or another browser that a driver controls.
+type browser struct {
+	ctx    context.Context
+	driver *driver
+}
 
 // startBrowser starts a headless Chromium that ends with the test.
 func startBrowser(t *testing.T) browser {
@@ -61,30 +67,51 @@ func startBrowser(t *testing.T) browser {
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("start %s: %v", program, err)
 	}
-	return browser{ctx}
+	return browser{ctx: ctx}
 }
 
-// profile returns a new profile of the browser, with its own cookies and storage.
+// profile returns a new profile of Chromium, with its own cookies and storage. Another browser has only one profile. In it, only pages of
+// different origins are kept apart.
 func (b browser) profile(t *testing.T) browser {
 	t.Helper()
+	if b.driver != nil {
+		return b
+	}
 	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return browser{ctx}
+	return browser{ctx: ctx}
 }
 
 // open opens a page in a new tab.
 func (b browser) open(t *testing.T, url string) page {
 	t.Helper()
+	if b.driver != nil {
+		return b.openDriven(t, url)
+	}
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	t.Cleanup(cancel)
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
 	}
 	p := page{t: t, ctx: ctx}
-	p.do(chromedp.Navigate(url))
+	p.navigate(url)
+	return p
+}
+
+func (b browser) openDriven(t *testing.T, url string) page {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), browserLimit)
+	defer cancel()
+	tab, err := b.driver.open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := page{t: t, ctx: context.Background(), tab: tab}
+	t.Cleanup(func() { _ = p.close() })
+	p.navigate(url)
 	return p
 }
 
@@ -92,6 +119,32 @@ func (b browser) open(t *testing.T, url string) page {
 type page struct {
 	t   *testing.T
 	ctx context.Context
+	tab *driverTab // nil in Chromium
+}
+
+// navigate loads a page in the tab.
+func (p page) navigate(url string) {
+	p.t.Helper()
+	if p.tab == nil {
+		p.do(chromedp.Navigate(url))
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+	defer cancel()
+	if err := p.tab.navigate(ctx, url); err != nil {
+		p.t.Fatalf("navigate to %s: %v", url, err)
+	}
+}
+
+// close closes the tab.
+func (p page) close() error {
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+	defer cancel()
+	if p.tab != nil {
+		return p.tab.close(ctx)
+	}
+	_, err := chromedp.Call(ctx, cdppage.Close, cdp.Empty{})
+	return err
 }
 
 func (p page) do(steps ...chromedp.Action[chromedp.Void]) {
@@ -111,6 +164,10 @@ func (p page) try(steps ...chromedp.Action[chromedp.Void]) error {
 // await waits until a JavaScript expression is true.
 func (p page) await(expression string) {
 	p.t.Helper()
+	if p.tab != nil {
+		p.awaitDriven(expression)
+		return
+	}
 	err := p.try(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
 		`new Promise((resolve, reject) => {
 			const check = () => { try { (%s) ? resolve() : setTimeout(check, 10) } catch (error) { reject(error) } };
@@ -118,6 +175,24 @@ func (p page) await(expression string) {
 		})`, expression), chromedp.EvalAwaitPromise))
 	if err != nil {
 		p.t.Fatalf("wait until %s: %v", expression, err)
+	}
+}
+
+func (p page) awaitDriven(expression string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+	defer cancel()
+	for {
+		so, err := evaluated[bool](ctx, p, "!!("+expression+")")
+		if so {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			states, _ := evaluated[[]string](p.ctx, p, "window.states")
+			p.t.Fatalf("wait until %s: %v; the states are %q", expression, err, states) // there is an error while another page is loaded
+		}
 	}
 }
 
@@ -135,9 +210,25 @@ func value[T any](p page, expression string) T {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
 	defer cancel()
-	got, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	got, err := evaluated[T](ctx, p, expression)
 	if err != nil {
 		p.t.Fatalf("%s: %v", expression, err)
 	}
 	return got
+}
+
+func evaluated[T any](ctx context.Context, p page, expression string) (got T, err error) {
+	if p.tab == nil {
+		return chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	}
+	answer, err := p.tab.evaluate(ctx, expression)
+	if err != nil {
+		return got, err
+	}
+	var text *string
+	if err := json.Unmarshal(answer, &text); err != nil || text == nil {
+		return got, err
+	}
+	err = json.Unmarshal([]byte(*text), &got)
+	return got, err
 }

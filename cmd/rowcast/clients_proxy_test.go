@@ -199,7 +199,7 @@ func (c *cutter) readBlock(client io.Writer, stream *bufio.Reader) (block []byte
 }
 
 // dataOfRow matches the data of a row in its block.
-var dataOfRow = regexp.MustCompile(`(?m)^data: \[(\d+)\]$`)
+var dataOfRow = regexp.MustCompile(`(?m)^data: \[?(\d+)\]?$`)
 
 // cutRow decides whether the stream is cut in this block, and returns the number of bytes to send before that.
 func (c *cutter) cutRow(block []byte, rows *int) (length int, isCut bool) {

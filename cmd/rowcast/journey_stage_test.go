@@ -27,6 +27,7 @@ type journey struct {
 	page   page
 	source string
 	hub    *rollingHub // a hub that requires tokens has only its address here
+	cutter *cutter     // between the page and the hub, if the source uses it
 
 	site *httptest.Server // serves the page, and passes /events on to the hub
 	// The site's answer to requests for a token is a token that expires soon, or 401.
@@ -86,23 +87,27 @@ func newJourney(t *testing.T, dsn, source string) *journey {
 		j.site.CloseClientConnections()
 		j.site.Close()
 	})
-	if strings.Contains(source, "token") {
-		h := startHub(t, j.dsn, "--jwt-secret", secret, "--jwt-leeway", "0s", "--cors-origin", j.site.URL, "--retry", "200ms")
+	if source == withToken || source == withCookie {
+		h := startHub(t, j.dsn, "--jwt-secret", secret, "--jwt-leeway", "0s", "--jwt-cookie", "journey", "--cors-origin", j.site.URL, "--retry", "200ms")
 		j.hub = &rollingHub{address: strings.TrimPrefix(h.url, "http://")}
 	} else {
 		j.hub = &rollingHub{t: t, dsn: j.dsn, address: freeAddress(t), args: []string{"--heartbeat", "1s"}}
 		j.hub.start()
 	}
-	j.source = strings.NewReplacer("HUB", "http://"+j.hub.address, "CURSOR", queried[string](t, dsn, "SELECT rowcast.cursor()")).Replace(source)
+	j.cutter = startCutter(t, j.hub.address, "")
+	j.source = strings.NewReplacer("HUB", "http://"+j.hub.address, "CUTTER", "http://"+j.cutter.address, "CURSOR", queried[string](t, dsn, "SELECT rowcast.cursor()")).Replace(source)
 	return j
 }
 
 func (j *journey) serve(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self' http://"+j.hub.address)
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self' http://"+j.hub.address+" http://"+j.cutter.address)
 	w.Header().Set("Content-Type", "text/javascript")
 	switch path := r.URL.Path; path {
 	case "/", "/other":
 		w.Header().Set("Content-Type", "text/html")
+		if strings.Contains(j.source, "withCredentials") {
+			w.Header().Set("Set-Cookie", "journey="+signed(j.t, jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()}))
+		}
 		_, _ = io.WriteString(w, "<!doctype html>"+map[string]string{"/": `<script type="module" src="/page.js"></script>`}[path])
 	case "/rowcast.js":
 		_, _ = w.Write(stream.Script)
