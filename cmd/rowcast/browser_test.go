@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -43,12 +44,12 @@ type browser struct {
 	driver *driver
 }
 
-// startBrowser starts a headless Chromium that ends with the test.
-func startBrowser(t *testing.T) browser {
+// startBrowser starts a headless Chromium that ends with the test. more are more options.
+func startBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) browser {
 	t.Helper()
 	program := dbtest.Program(t, "chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
 		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium")
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), slices.Concat(chromedp.DefaultExecAllocatorOptions[:], []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(program),
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.NoSandbox, // Chromium's sandbox does not work as root and in most containers, and only the pages of the tests are loaded
@@ -56,7 +57,7 @@ func startBrowser(t *testing.T) browser {
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("host-resolver-rules", "MAP "+foreignHost+" 127.0.0.1"),
-	)...)
+	}, more)...)
 	ctx, _ := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
 		limited, cancel := context.WithTimeout(ctx, browserLimit)
@@ -117,9 +118,10 @@ func (b browser) openDriven(t *testing.T, url string) page {
 
 // A page is a tab of the browser.
 type page struct {
-	t   *testing.T
-	ctx context.Context
-	tab *driverTab // nil in Chromium
+	t         *testing.T
+	ctx       context.Context
+	tab       *driverTab // nil in Chromium
+	throttled bool       // the timers of the page are late
 }
 
 // navigate loads a page in the tab.
@@ -164,8 +166,8 @@ func (p page) try(steps ...chromedp.Action[chromedp.Void]) error {
 // await waits until a JavaScript expression is true.
 func (p page) await(expression string) {
 	p.t.Helper()
-	if p.tab != nil {
-		p.awaitDriven(expression)
+	if p.tab != nil || p.throttled {
+		p.poll(expression)
 		return
 	}
 	err := p.try(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
@@ -178,7 +180,8 @@ func (p page) await(expression string) {
 	}
 }
 
-func (p page) awaitDriven(expression string) {
+// poll evaluates an expression until it is true.
+func (p page) poll(expression string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
 	defer cancel()

@@ -1,10 +1,8 @@
 package main_test
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -38,6 +36,7 @@ func testJourneys(t *testing.T, b browser) {
 		"a hub of another origin is killed":     {otherOrigin, killHub},
 		"streams are cut within rows":           {`new RowcastSource("CUTTER/events?uid=alice")`, cutStreams},
 		"the page is loaded again":              {withPersist, reload},
+		"the page has two sources":              {withTwoSources, hearTwice},
 		"loading is stopped":                    {sameOrigin, stopLoading},
 		"a service worker passes the stream on": {"await underServiceWorker()", killHub},
 		"the stream is in a module worker":      {"inWorker()", killHub},
@@ -49,14 +48,13 @@ func testJourneys(t *testing.T, b browser) {
 		passages["the user goes back to the page"] = passage{withPersist, goBackOrReload}
 	} else {
 		maps.Copy(passages, map[string]passage{
+			"the clock is wrong":                    {withClock, setClock},
 			"the network is away for a while":       {sameOrigin, loseNetwork},
 			"the tab is frozen":                     {sameOrigin, freeze},
 			"the page is in the back/forward cache": {sameOrigin, goBack},
 		})
-		t.Run("nginx answers 502 and 504", func(t *testing.T) {
-			t.Parallel()
-			testGateway(t, b)
-		})
+		t.Run("nginx", func(t *testing.T) { testJourneysBehindNginx(t, b) })
+		t.Run("the page is in the background", testBackground)
 	}
 	for name, test := range passages {
 		t.Run(name, func(t *testing.T) {
@@ -67,6 +65,10 @@ func testJourneys(t *testing.T, b browser) {
 			j.travel(test.happens)
 		})
 	}
+	t.Run("another user signs in in another tab", func(t *testing.T) {
+		t.Parallel()
+		testUsers(t, b)
+	})
 	t.Run("PostgreSQL is killed", func(t *testing.T) {
 		t.Parallel()
 		testPostgresKilled(t, b)
@@ -91,7 +93,7 @@ func stopHub(j *journey) {
 
 func cutStreams(j *journey) {
 	j.hears()
-	if err := j.cutter.cutAll(3*waitLimit, 0, 13); err != nil {
+	if err := j.cutter.cutAll(3*waitLimit, 0, 23); err != nil {
 		j.t.Error(err)
 	}
 	j.hears()
@@ -194,37 +196,6 @@ func signOut(j *journey) {
 	j.signedOut.Store(false)
 	value[bool](j.page, "source.open(), true")
 	j.hears()
-}
-
-// testGateway has an nginx that does not retry, and answers 502 and 504. The page is loaded while no hub runs.
-func testGateway(t *testing.T, b browser) {
-	findNginx(t)
-	j := newJourney(t, dbtest.Database(t), `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR" })`)
-	j.hub.stop(syscall.SIGKILL)
-	dir, address := t.TempDir(), freeAddress(t)
-	n := &nginx{url: "http://" + address, pages: filepath.Join(dir, "pages")}
-	n.run(t, dir, address, nginxConf(dir, fmt.Sprintf(`access_log off;
-		server {
-			listen %s;
-			location /events { proxy_pass http://%s; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 3s; }
-			location / { proxy_pass %s; }
-		}`, address, j.hub.address, j.site.URL)))
-	j.page = b.profile(t).open(t, n.url)
-	j.travel(func(j *journey) {
-		j.page.await("window.states?.includes('retrying 502')")
-		j.hub.start()
-		j.hears()
-		if err := dbtest.Suspend(j.hub.process.cmd.Process.Pid); errors.Is(err, errors.ErrUnsupported) {
-			t.Skip("this system cannot suspend a process")
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		j.page.await("states.includes('retrying 504')")
-		if err := dbtest.Resume(j.hub.process.cmd.Process.Pid); err != nil {
-			t.Fatal(err)
-		}
-		j.hears()
-	})
 }
 
 // testPostgresKilled kills the server of the database. The stream stays open, and the page is told.

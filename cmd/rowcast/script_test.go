@@ -14,13 +14,13 @@ func testScript(t *testing.T, b browser) {
 	tests := map[string]func(*testing.T, *stage){
 		"after silence, a stream is opened again and resumes":          testSilence,
 		"before a token expires, a stream is opened with a new one":    testBye,
-		"no stream is opened after close":                              testClose,
 		"a listener can close the stream":                              testCloseAtOnce,
 		"cookies are sent to another origin only with withCredentials": testCredentials,
 	}
 	if b.driver == nil { // what does not depend on the browser
 		maps.Copy(tests, map[string]func(*testing.T, *stage){
 			"after an error status, a stream is opened again with growing waits, and resumes": testRefused,
+			"no stream is opened after close":                                                 testClose,
 			"a stream with heartbeats stays open":                                             testBeats,
 			"a NOTIFY message does not change the cursor":                                     testMessage,
 			"a reset is an event":                                                             testReset,
