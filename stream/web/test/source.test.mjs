@@ -271,3 +271,14 @@ test("the cursor is kept over a reload", async (t) => {
   await settle();
   assert.deepEqual(denied.heard, [["message", 2]]);
 });
+
+test("a Retry-After date is compared with the clock of the server", async (t) => {
+  const YEAR = 365 * 24 * 3600 * 1000;
+  const hub = new Hub(t);
+  hub.ahead = -YEAR;
+  hub.open();
+  const date = (after) => new Date(Date.now() + YEAR + after).toUTCString();
+  (await hub.request(1)).answer(503, { "Retry-After": date(20_000), Date: date(0) });
+  const waited = await hub.wait();
+  assert.ok(waited > 15 && waited < 31, `waited ${waited} s`);
+});
