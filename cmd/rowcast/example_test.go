@@ -155,8 +155,8 @@ func testExampleBurst(t *testing.T, x *example, chromium browser) {
 	defer giving.Wait()
 	defer stop()
 	grows := func() {
-		first := value[string](alice, "titles()[0]")
-		alice.await(fmt.Sprintf("window.live?.() && titles()[0] !== %q", first))
+		first := value[string](alice, "titles()[0] ?? ''")
+		alice.await(fmt.Sprintf("window.live?.() && (titles()[0] ?? '') !== %q", first))
 	}
 	grows()
 	for range 3 {
