@@ -176,14 +176,15 @@ func (x *example) client(user string) *exampleClient {
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	c := &exampleClient{example: x, http: http.Client{Jar: jar, Timeout: waitLimit}}
-	if got := c.post("/sign-in", x.url, "user", user); got != http.StatusOK {
-		x.t.Fatalf("sign in: got %d, want 200", got)
+	c := &exampleClient{example: x, http: http.Client{Jar: jar, Timeout: waitLimit,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	if got := c.post("/sign-in", x.url, "user", user); got != http.StatusSeeOther {
+		x.t.Fatalf("sign in: got %d, want 303", got)
 	}
 	return c
 }
 
-// post sends a form from a page of an origin, and returns the status of the page that follows. Fields are given as name,
+// post sends a form from a page of an origin, and returns the status. Fields are given as name,
 // value, name, value.
 func (c *exampleClient) post(path, origin string, fields ...string) int {
 	c.t.Helper()
@@ -223,8 +224,8 @@ func (c *exampleClient) stream() *http.Response {
 // give gives a task to a user.
 func (c *exampleClient) give(assignee, title string) {
 	c.t.Helper()
-	if got := c.post("/tasks", c.url, "title", title, "assignee", assignee); got != http.StatusOK {
-		c.t.Errorf("give a task: got %d, want 200", got)
+	if got := c.post("/tasks", c.url, "title", title, "assignee", assignee); got != http.StatusSeeOther {
+		c.t.Errorf("give a task: got %d, want 303", got)
 	}
 }
 

@@ -149,7 +149,7 @@ func testExampleBurst(t *testing.T, x *example, chromium browser) {
 	giving.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			bob.give("alice", fmt.Sprint("burst ", i))
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond)
 		}
 	})
 	defer giving.Wait()
@@ -163,6 +163,9 @@ func testExampleBurst(t *testing.T, x *example, chromium browser) {
 		alice.do(chromedp.Reload())
 		alice.await("window.live?.()")
 		grows()
+		if got := value[[]int](alice, `titles().filter((title) => title.startsWith("burst")).map((title) => +title.slice(6))`); !consecutive(got) {
+			t.Errorf("after a reload, the page has the tasks %v", got)
+		}
 	}
 	x.killHub()
 	alice.await(`document.querySelector("#state").textContent === "retrying"`)
@@ -174,6 +177,16 @@ func testExampleBurst(t *testing.T, x *example, chromium browser) {
 	bob.give("alice", "end of the burst")
 	x.wantAll(alice, "end of the burst")
 	alice.await(`badge() === "99+"|| badge() === String(inbox().store.unseenCount)`)
+}
+
+// consecutive reports whether each number is the one before it minus 1.
+func consecutive(numbers []int) bool {
+	for i := 1; i < len(numbers); i++ {
+		if numbers[i] != numbers[i-1]-1 {
+			return false
+		}
+	}
+	return len(numbers) > 0
 }
 
 // Signing out ends the streams of the session. Streams of other sessions of the user continue.
