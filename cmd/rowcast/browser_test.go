@@ -28,6 +28,7 @@ func TestBrowser(t *testing.T) {
 	t.Run("inbox element", func(t *testing.T) { testInboxElement(t, chromium) })
 	t.Run("service worker", func(t *testing.T) { testServiceWorker(t, chromium) })
 	t.Run("demo", func(t *testing.T) { testDemoPage(t, chromium) })
+	t.Run("example", func(t *testing.T) { testExample(t, chromium) })
 	t.Run("README", func(t *testing.T) { testFlask(t, chromium) })
 	t.Run("rolling restart", func(t *testing.T) { testRollingRestart(t, chromium) })
 }

@@ -214,7 +214,7 @@ export class RowcastInbox extends EventTarget {
 
   #open() {
     const { withCredentials, token } = this.#options;
-    const source = new RowcastSource(this.#events, { lastEventId: this.#cursor, user: this.#user, withCredentials, token: token && ((why) => this.#ask(why)) });
+    const source = new RowcastSource(this.#events, { lastEventId: this.#cursor, withCredentials, token: token && ((why) => this.#ask(why)) });
     this.#source = source;
     const on = (name, listener) => source.addEventListener(name, (event) => this.#source === source && listener(event));
     on("rowcast.state", ({ state, error }) => {
