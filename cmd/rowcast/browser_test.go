@@ -45,7 +45,7 @@ type browser struct {
 	driver *driver
 }
 
-// startBrowser starts a headless Chromium that ends with the test. more are more options.
+// startBrowser starts a headless Chromium that ends with the test. more has further options.
 func startBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) browser {
 	t.Helper()
 	program := dbtest.Program(t, "chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
@@ -72,8 +72,8 @@ func startBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) browser {
 	return browser{ctx: ctx}
 }
 
-// profile returns a new profile of Chromium, with its own cookies and storage. Another browser has only one profile. In it, only pages of
-// different origins are kept apart.
+// profile returns a new profile of Chromium, with its own cookies and storage. Browsers that a driver controls have only one profile, in
+// which pages of one origin share cookies and storage.
 func (b browser) profile(t *testing.T) browser {
 	t.Helper()
 	if b.driver != nil {

@@ -62,7 +62,7 @@ func startFirefox(t *testing.T, _ string, participants []*participant) {
 	startInBrowser(t, home, nil, program, args...)
 }
 
-// newFirefox returns the path of Firefox, and a new profile for it. more are more preferences.
+// newFirefox returns the path of Firefox, and a new profile for it. more has further preferences.
 func newFirefox(t *testing.T, more string) (program, home string) {
 	t.Helper()
 	program, home = dbtest.Program(t, "firefox-esr", "firefox-esr", "firefox"), dbtest.Home(t)

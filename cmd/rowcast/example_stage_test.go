@@ -24,7 +24,7 @@ import (
 // exampleDir is the directory of the example app, in the repository.
 const exampleDir = "stream/web/example"
 
-// An example is the app in stream/web/example, which runs with a hub and a PostgreSQL of its own.
+// An example is the running app in stream/web/example, with its own hub and its own PostgreSQL server.
 type example struct {
 	t                *testing.T
 	dsn              string // of the superuser, in the database of the app
@@ -35,11 +35,11 @@ type example struct {
 	hub              *exampleHub
 }
 
-// An exampleHub is the hub of an example that runs now.
+// An exampleHub is the process of the hub that an example has started last.
 type exampleHub struct{ *exec.Cmd }
 
-// startExample runs the commands in the README of the example. Only addresses are replaced, and two programs: sudo runs
-// psql at the server of the test, and npm ci takes the modules that .ci/run has installed.
+// startExample runs the commands in the README of the example. It replaces only addresses and two programs: sudo connects
+// psql to the server of the test, and npm ci uses the modules that .ci/run has installed.
 func startExample(t *testing.T) *example {
 	t.Helper()
 	server, appPort, hubAddress := dbtest.Cluster(t), dbtest.Port(t), freeAddress(t)
@@ -86,7 +86,7 @@ func startExample(t *testing.T) *example {
 	return x
 }
 
-// in returns the same example for a subtest.
+// in returns the example for use in a subtest.
 func (x *example) in(t *testing.T) *example {
 	inTest := *x
 	inTest.t = t
@@ -113,7 +113,7 @@ func (x *example) write(path, script string) {
 	}
 }
 
-// copyTo copies the example without modules that somebody has installed there.
+// copyTo copies the example, without Node modules that are installed in its directory.
 func (x *example) copyTo(dir string) {
 	x.t.Helper()
 	for _, pattern := range []string{"*.*", "public/*"} {
@@ -184,8 +184,7 @@ func (x *example) client(user string) *exampleClient {
 	return c
 }
 
-// post sends a form from a page of an origin, and returns the status. Fields are given as name,
-// value, name, value.
+// post sends a form as a page of an origin does, and returns the status. fields are names, each followed by its value.
 func (c *exampleClient) post(path, origin string, fields ...string) int {
 	c.t.Helper()
 	form := url.Values{}
@@ -255,7 +254,7 @@ func (p page) press(selector string) {
 	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.querySelector(%q).click()", selector)))
 }
 
-// awaitNext waits until a JavaScript expression is true, on this page or on the next one to which a form leads.
+// awaitNext waits until a JavaScript expression is true in the tab. Another page may be loaded there meanwhile.
 func (p page) awaitNext(expression string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(waitLimit); ; time.Sleep(20 * time.Millisecond) {
@@ -271,7 +270,8 @@ func (p page) awaitNext(expression string) {
 	}
 }
 
-// watchConsole reports errors in the console of a page, except for streams and lists that end or are refused.
+// watchConsole fails the test at an error or a warning in the console of a page, except for requests of streams and inboxes,
+// which may fail.
 func (x *example) watchConsole(p page) {
 	x.t.Helper()
 	ctx, stop := context.WithCancel(p.ctx)

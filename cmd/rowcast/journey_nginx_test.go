@@ -20,7 +20,7 @@ import (
 	"rowcast/stream"
 )
 
-// testJourneysBehindNginx has pages with rowcast.js behind nginx.
+// testJourneysBehindNginx tests pages whose streams come through nginx.
 func testJourneysBehindNginx(t *testing.T, chromium browser) {
 	t.Parallel()
 	for name, test := range map[string]func(*testing.T, browser){
@@ -65,7 +65,7 @@ func (j *journey) bothHubs(do func(*rollingHub)) {
 	}
 }
 
-// testGateway has an nginx that does not retry, and answers 502 and 504. The page is loaded while no hub runs.
+// testGateway uses an nginx without retries, which answers 502 and 504. The page is loaded while no hub runs.
 func testGateway(t *testing.T, b browser) {
 	j := newJourney(t, dbtest.Database(t), `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR" })`)
 	j.hub.stop(syscall.SIGKILL)
@@ -95,7 +95,7 @@ func testGateway(t *testing.T, b browser) {
 	})
 }
 
-// testHubsAway loads the page while no hub runs. nginx answers as documented.
+// testHubsAway loads the page while no hub runs. nginx has the documented configuration, so it asks the page to retry later.
 func testHubsAway(t *testing.T, chromium browser) {
 	j := newJourneyBehindNginx(t, `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR" })`)
 	j.bothHubs(func(hub *rollingHub) { hub.stop(syscall.SIGKILL) })
@@ -108,11 +108,11 @@ func testHubsAway(t *testing.T, chromium browser) {
 	})
 }
 
-// testBufferedByNginx polls through an nginx that buffers. One hub after another accepts no clients, and nginx tries the other one.
+// testBufferedByNginx has a page that polls, because nginx buffers. The hubs stop one after the other, and nginx uses the other hub.
 func testBufferedByNginx(t *testing.T, chromium browser) {
 	j := newJourneyBehindNginx(t, `new RowcastSource("/buffered?uid=alice", { lastEventId: "CURSOR" })`, "--unavailable-status", "503", "--heartbeat", "1s")
 	j.page = chromium.profile(t).open(t, j.nginx.url)
-	j.page.await("window.states?.at(-1) === 'open buffered'") // many rows fill the buffers of nginx, so that a stream passes
+	j.page.await("window.states?.at(-1) === 'open buffered'") // before many rows fill the buffers of nginx, which would let a stream pass
 	j.travel(func(j *journey) {
 		for _, hub := range j.hubs {
 			hub.stop(syscall.SIGTERM)
@@ -126,7 +126,7 @@ func testBufferedByNginx(t *testing.T, chromium browser) {
 	})
 }
 
-// testHTTP2 has nginx with TLS and HTTP/2 in front of the hub. Each tab has a stream of its own, which HTTP/1.1 does not allow.
+// testHTTP2 uses an nginx with HTTP/2. Each of seven tabs has its own stream. Over HTTP/1.1, a browser has at most six connections to a host.
 func testHTTP2(t *testing.T, chromium browser) {
 	s := &tabs{journey: newJourney(t, dbtest.Database(t), `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR", shared: false })`)}
 	dir, address := t.TempDir(), freeAddress(t)
@@ -159,7 +159,7 @@ func testHTTP2(t *testing.T, chromium browser) {
 	})
 }
 
-// certificate writes a certificate and its key for nginx. It returns their directives.
+// certificate writes a certificate and its key into a directory. It returns the directives of nginx for them.
 func certificate(t *testing.T, dir string) (directives string) {
 	t.Helper()
 	server := httptest.NewTLSServer(http.NotFoundHandler())

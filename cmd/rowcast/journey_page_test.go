@@ -12,7 +12,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// withTwoSources is the source of a page that has a second source of the same stream.
+// withTwoSources is the JavaScript for a page with two sources that have the same URL. Its value is the first source.
 const withTwoSources = `(() => {
 	const [first, second] = [1, 2].map(() => new RowcastSource("/events?uid=alice"));
 	window.twice = [];
@@ -28,7 +28,7 @@ func hearTwice(j *journey) {
 	}
 }
 
-// withClock is the source of a page whose clock the test sets, at first a year ahead.
+// withClock is the JavaScript for a page whose clock is "ahead" milliseconds fast, at first one year. Its value is the source.
 const withClock = `(() => {
 	const { now } = Date;
 	window.ahead = 365 * 24 * 3600 * 1000;
@@ -55,7 +55,7 @@ func setClock(j *journey) {
 	j.hears()
 }
 
-// testUsers has two tabs of one profile. Another user signs in in the second tab, so the first tab has the cookie of that user.
+// In testUsers, Alice signs in in one tab of a profile, and then Bob in another tab. The first tab then has the cookie of Bob.
 func testUsers(t *testing.T, b browser) {
 	j := newJourney(t, dbtest.Database(t), `new RowcastSource("HUB/events", { withCredentials: true, user: new URLSearchParams(location.search).get("user") })`)
 	profile := b.profile(t)
@@ -103,8 +103,8 @@ func testUsers(t *testing.T, b browser) {
 	third.await("heard.length === 1")
 }
 
-// testBackground has a page in the background of a Chromium that runs its timers once a minute, from the first second on. (By default,
-// Chromium does so after five minutes.)
+// testBackground has a page in the background. Chromium then runs its timers once a minute: by default after five minutes, and in this
+// test after one second.
 func testBackground(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t,

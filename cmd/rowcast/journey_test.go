@@ -13,7 +13,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A passage is the source of a journey, and what happens on it.
+// A passage is a case of testJourneys: the JavaScript that makes the source, and what happens while rows are inserted.
 type passage struct {
 	source  string
 	happens func(*journey)
@@ -154,7 +154,7 @@ func goBack(j *journey) {
 	j.hears()
 }
 
-// goBackOrReload goes back to the page, whether the browser has kept the page or loads it again.
+// goBackOrReload goes to another page and back. The browser may have kept the page, or may load it again.
 func goBackOrReload(j *journey) {
 	j.hears()
 	j.page.navigate(j.site.URL + "/other")
@@ -199,7 +199,7 @@ func signOut(j *journey) {
 	j.hears()
 }
 
-// testPostgresKilled kills the server of the database. The stream stays open, and the page is told.
+// testPostgresKilled kills the server of the database. The stream stays open, and the state of the source becomes "delayed".
 func testPostgresKilled(t *testing.T, b browser) {
 	server := dbtest.Cluster(t)
 	dsn := server.DSN("postgres")

@@ -99,7 +99,7 @@ func (c *cast) roll() (rows int) {
 func (c *cast) wantClients() {
 	c.t.Helper()
 	connections := func(hub *rollingHub) float64 { return metric(c.t, "http://"+hub.address, "rowcast_streams") }
-	for deadline := time.Now().Add(waitLimit); connections(c.hubs[0])+connections(c.hubs[1]) < 2; time.Sleep(10 * time.Millisecond) { // one may be that of wantStream
+	for deadline := time.Now().Add(waitLimit); connections(c.hubs[0])+connections(c.hubs[1]) < 2; time.Sleep(10 * time.Millisecond) { // one stream may belong to wantStream
 		if time.Now().After(deadline) {
 			c.t.Fatalf("after %v, the hubs have fewer than 2 streams", waitLimit)
 		}

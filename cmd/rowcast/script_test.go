@@ -17,7 +17,7 @@ func testScript(t *testing.T, b browser) {
 		"a listener can close the stream":                              testCloseAtOnce,
 		"cookies are sent to another origin only with withCredentials": testCredentials,
 	}
-	if b.driver == nil { // what does not depend on the browser
+	if b.driver == nil { // these tests do not depend on the browser, so one browser is enough
 		maps.Copy(tests, map[string]func(*testing.T, *stage){
 			"after an error status, a stream is opened again with growing waits, and resumes": testRefused,
 			"no stream is opened after close":                                                 testClose,
@@ -188,7 +188,7 @@ func testCredentials(t *testing.T, s *stage) {
 		if v.request.Method != "GET" {
 			t.Errorf("%s: the page sent a preflight request, want none", options)
 		}
-		got := "" // another cookie may be of a test that uses the same profile
+		got := "" // other cookies may come from tests that use the same profile
 		if cookie, err := v.request.Cookie("session"); err == nil {
 			got = cookie.String()
 		}

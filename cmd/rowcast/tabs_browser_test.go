@@ -71,7 +71,7 @@ type tabs struct {
 	*journey
 	profile browser
 	open    []page
-	streams float64 // the number of their streams
+	streams float64 // the number of streams that all tabs together have
 }
 
 func newTabs(t *testing.T, b browser, source string, n int) *tabs {
@@ -186,7 +186,7 @@ func openTab(s *tabs) { s.add() }
 func handOver(s *tabs) {
 	times := 10
 	if s.profile.driver != nil {
-		times = 3 // because it is slower
+		times = 3 // because the commands of a driver are slower
 	}
 	for range times {
 		s.replaced(soon, closeTab)

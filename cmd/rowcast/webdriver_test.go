@@ -19,13 +19,13 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A driver controls a browser by WebDriver commands, one at a time: Firefox by Marionette, which needs no other program, and WebKitGTK
-// by the HTTP server of its package.
+// A driver controls a browser by WebDriver commands, one at a time. It sends them to Firefox by Marionette, which needs no other program,
+// and to WebKitGTK by HTTP.
 type driver struct {
 	mu      sync.Mutex
 	send    func(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error)
 	first   string // the handle of the tab that the browser has opened, and which stays open
-	current string // the handle of the tab that the commands concern
+	current string // the handle of the tab for which the browser executes commands, or "" if no tab was selected
 }
 
 // A driverCommand is a command of WebDriver: its name in Marionette, and its method and path over HTTP.
@@ -75,7 +75,7 @@ func (d *driver) open(ctx context.Context) (*driverTab, error) {
 	return &driverTab{d, tab.Handle}, err
 }
 
-// choose makes the next commands concern a tab.
+// choose selects the tab for the next commands.
 func (d *driver) choose(ctx context.Context, handle string) error {
 	if d.current == handle {
 		return nil
@@ -92,7 +92,7 @@ func (d *driver) execute(ctx context.Context, command driverCommand, parameters 
 	answer, err := d.send(ctx, command, parameters)
 	var wrapped struct{ Value json.RawMessage }
 	if json.Unmarshal(answer, &wrapped) == nil && wrapped.Value != nil {
-		answer = wrapped.Value // of Marionette
+		answer = wrapped.Value // Marionette returns some values in an object
 	}
 	return answer, err
 }

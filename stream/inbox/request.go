@@ -43,7 +43,7 @@ func parse(w http.ResponseWriter, r *http.Request, action string) (call, error) 
 }
 
 // checkUser refuses a request of a page that was loaded for another user. A page stays open when another user signs in in
-// another tab of the same browser, and its requests have the cookie of the new user then.
+// another tab of the same browser. The requests of the page then have the cookie of the new user.
 func checkUser(query url.Values, grant stream.Grant) error {
 	for _, user := range query["user"] {
 		if user != grant.User {

@@ -1,5 +1,4 @@
-// In production a reverse proxy passes these paths on to the hub. On your machine the app does it, so that the stream has the
-// origin of the page.
+// The app passes these paths on to the hub, so that the stream has the origin of the page. In production, a reverse proxy does this.
 import http from "node:http";
 import { pipeline } from "node:stream";
 
@@ -9,7 +8,7 @@ export const passToHub = (hub) => (req, res, next) => {
   if (!paths.test(req.path)) return next();
   const request = http.request(hub + req.url, { method: req.method, headers: req.headers }, (answer) => {
     res.writeHead(answer.statusCode, answer.headers);
-    pipeline(answer, res, () => {}); // if one side ends, so does the other
+    pipeline(answer, res, () => {}); // ends both if one of them ends
   });
   request.on("error", () => (res.headersSent ? res.destroy() : res.sendStatus(502)));
   res.on("close", () => request.destroy());

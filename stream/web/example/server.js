@@ -46,7 +46,7 @@ app.use((req, res, next) => {
 app.use(express.static("public"));
 app.use(passToHub(HUB));
 
-// Other sites cannot send forms: browsers say in Origin which site a POST comes from.
+// Refuses forms of other sites. Browsers send the site of the page as Origin.
 app.use((req, res, next) => {
   if (["GET", "HEAD"].includes(req.method) || req.get("Origin") === `${req.protocol}://${req.host}`) return next();
   res.status(403).send("This form belongs to another site.");
@@ -66,7 +66,7 @@ app.use(
   }),
 );
 
-// The hub asks here whose stream it is. It sends the cookie of the browser.
+// The hub asks here which user opens a stream. Its request has the cookie of the browser.
 app.get("/rowcast/auth", (req, res) => {
   const { user } = req.session;
   if (req.get("Rowcast-Check") === "renew") req.session = null; // answer, but do not extend the session

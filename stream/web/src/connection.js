@@ -16,7 +16,7 @@ const BACKOFF = 30 * SECOND; // the longest random wait
 const LONGEST_WAIT = 600 * SECOND; // the longest wait, even if the server asks for more
 const TOKENS = 20; // the limit of calls of the token callback within LONGEST_WAIT
 
-/** Returns the time by a clock that nobody sets. */
+/** Returns a time in milliseconds. Unlike Date.now(), it does not change if the clock of the computer is set. */
 const now = () => performance.now();
 
 /** A Connection calls frame for each chunk that it reads, and status for each change of its state. */
@@ -211,8 +211,8 @@ export class Connection {
     this.#watch();
   }
 
-  /** Returns the time since the last byte was received. It includes the time in which the computer slept, so it comes from the computer's
-   * clock. If that clock was set back, the time begins now. */
+  /** Returns the time since the last byte was received. This includes the time in which the computer slept, so it uses Date.now(). If the
+   * clock of the computer was set back, the time counts from now. */
   #silence() {
     const time = Date.now();
     return time - (this.#heard = Math.min(this.#heard, time));

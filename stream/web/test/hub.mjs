@@ -10,7 +10,7 @@ export async function settle() {
 export class Hub {
   requests = [];
   random = 0.5;
-  ahead = 0; // milliseconds by which the clock of the computer is wrong
+  ahead = 0; // milliseconds by which the clock of the computer is fast
 
   constructor(t) {
     this.t = t;

@@ -184,7 +184,7 @@ test("a refused token is renewed once", async (t) => {
   assert.equal(store.state, "signed-out");
 });
 
-test("the rows of a user are gone when another user has signed in, and nothing changes the other user's inbox", async (t) => {
+test("after another user has signed in, the list is empty, and its changes do not reach the other user's inbox", async (t) => {
   const server = new InboxServer(t);
   for (let i = 0; i < 3; i++) server.insert();
   const store = server.open({ limit: 2 });
@@ -203,7 +203,7 @@ test("the rows of a user are gone when another user has signed in, and nothing c
   assert.equal(server.version, 1);
 });
 
-test("the rows of a user are gone after sign-out", async (t) => {
+test("after a request is refused with 401, the list is empty", async (t) => {
   for (const [what, happen] of [
     ["a change", async (server, store) => (store.read(["1"]), await settle(), server.answer(0, 401))],
     ["the next page", async (server, store) => (store.loadMore(), await settle(), server.answer(0, 401))],
@@ -221,7 +221,7 @@ test("the rows of a user are gone after sign-out", async (t) => {
   }
 });
 
-test("answers that stay old are not requested again for ever", async (t) => {
+test("if all answers are older than an event, the client does not repeat requests without end", async (t) => {
   const server = new InboxServer(t);
   for (let i = 0; i < 5; i++) server.insert();
   const store = server.open({ limit: 2 });

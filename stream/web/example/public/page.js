@@ -2,7 +2,7 @@ import { RowcastSource } from "/rowcast.js";
 
 const source = new RowcastSource("/events", { lastEventId: document.body.dataset.cursor });
 
-// Every task arrives once, and none that the page already has.
+// Each new task arrives once. Tasks that the page already shows do not arrive.
 source.addEventListener("task", ({ data: { id, title, author } }) => {
   const item = document.querySelector("#received-task").content.cloneNode(true).firstElementChild;
   item.id = `task-${id}`;
