@@ -2,28 +2,26 @@ package sql
 
 import (
 	"context"
-	"embed"
+	_ "embed"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// inboxFiles are the numbered migrations of the inbox. They run after those of the schema.
-//
-//go:embed inbox/*.sql
-var inboxFiles embed.FS
+// The migration that installs the inbox. It runs after those of the schema.
+var (
+	//go:embed inbox/00001_inbox.sql
+	inboxList string
+	//go:embed inbox/00001_changes.sql
+	inboxChanges string
 
-// inboxMigrations returns the migrations of the inbox, the oldest first.
-func inboxMigrations() []migration { return numbered(inboxFiles, "inbox/*.sql") }
+	inboxMigration = migration{1, "inbox", inboxList + inboxChanges}
+)
 
-// InboxVersion returns the number of the newest migration of the inbox.
-func InboxVersion() int64 {
-	all := inboxMigrations()
-	return all[len(all)-1].version
-}
+// InboxVersion returns the version of the inbox that this program needs.
+func InboxVersion() int64 { return inboxMigration.version }
 
 // inboxFunctions are the SQL functions of the inbox that apps and hubs call.
 var inboxFunctions = []string{"inbox", "inbox_mark", "inbox_undo", "inbox_twin", "inbox_version"}
@@ -50,22 +48,18 @@ func InstalledInbox(ctx context.Context, db querier) (version int64, err error) 
 	return version, nil
 }
 
-// stepInbox runs the next migration of the inbox, if the inbox is installed or m.Inbox asks for it. complete is true if
-// there was nothing to run.
-func (m Migrator) stepInbox(ctx context.Context, tx pgx.Tx) (complete bool, err error) {
+// installInbox installs the inbox if it is wanted and not installed.
+func (m Migrator) installInbox(ctx context.Context, tx pgx.Tx) error {
 	version, err := InstalledInbox(ctx, tx)
-	if err != nil || version == 0 && !m.Inbox {
-		return true, err
+	switch {
+	case err != nil:
+		return err
+	case version > InboxVersion():
+		return fmt.Errorf("the inbox is at version %d, newer than version %d of this program: upgrade rowcast", version, InboxVersion())
+	case version == 0 && m.Inbox:
+		return inboxMigration.run(ctx, tx)
 	}
-	if version > InboxVersion() {
-		return false, fmt.Errorf("the inbox is at version %d, newer than version %d of this program: upgrade rowcast", version, InboxVersion())
-	}
-	all := inboxMigrations()
-	next := slices.IndexFunc(all, func(next migration) bool { return next.version > version })
-	if next < 0 {
-		return true, nil
-	}
-	return false, all[next].run(ctx, tx)
+	return nil
 }
 
 // ErrNoInbox reports that the inbox is not installed, or has an older version than this program needs.

@@ -47,45 +47,124 @@ func cost(t *testing.T, conn *pgx.Conn, query string, args ...any) (blocks int) 
 	return plan[0].Plan.Hit + plan[0].Plan.Read
 }
 
-// The functions read a limited number of blocks at each size of the table, with the plans of the first and of later calls,
-// and without statistics. The limit is higher after a user has read very many rows one by one, until the user marks all as
-// read.
+// openTransactions opens transactions that have a number, and stay open.
+func openTransactions(t *testing.T, dsn string, count int) (open []*pgx.Conn) {
+	t.Helper()
+	for range count {
+		conn := connect(t, dsn)
+		run(t, conn, "BEGIN; SELECT pg_current_xact_id()")
+		open = append(open, conn)
+	}
+	return open
+}
+
+// The functions read few blocks, whatever the size of the table is, and however many transactions have been open since
+// before the rows. It does not matter whether the plans are those of the first or of later calls. There are no
+// statistics.
 func TestInboxReadsFewBlocks(t *testing.T) {
 	t.Parallel()
-	// The test has a server of its own, because an open transaction, also in another database, makes the functions read up to
-	// 2,000 newer rows of each recipient.
-	dsn := dbtest.Cluster(t).DSN("postgres")
-	m := sql.Migrator{DSN: dsn, Inbox: true}
-	if _, _, err := m.Migrate(dbtest.Context(t)); err != nil {
-		t.Fatal(err)
-	}
-	v := visitor{t, connect(t, dsn), "alice", []string{"team:7"}}
-	v.list()
-	run(t, v.conn, "ALTER TABLE rowcast.notifications SET (autovacuum_enabled = off); ALTER TABLE rowcast.inbox_states SET (autovacuum_enabled = off)")
-	check := func(when string, limit int, query string, args ...any) {
-		t.Helper()
-		for i := range 8 { // PostgreSQL considers a generic plan from the sixth call on
-			if got := cost(t, v.conn, query, args...); got > limit && i > 0 { // the first call also reads the catalogs
-				t.Errorf("%s, call %d: %s has read %d blocks, want %d at most", when, i, query, got, limit)
+	for _, count := range []int{0, 1, 50} {
+		t.Run(fmt.Sprint(count, " open transactions"), func(t *testing.T) {
+			t.Parallel()
+			// The test has a server of its own, because the transactions of other tests would count, too.
+			dsn := dbtest.Cluster(t).DSN("postgres")
+			m := sql.Migrator{DSN: dsn, Inbox: true}
+			if _, _, err := m.Migrate(dbtest.Context(t)); err != nil {
+				t.Fatal(err)
 			}
+			v := visitor{t, connect(t, dsn), "alice", []string{"team:7"}}
+			run(t, v.conn, "ALTER TABLE rowcast.notifications SET (autovacuum_enabled = off); ALTER TABLE rowcast.inbox_states SET (autovacuum_enabled = off)")
+			fillInbox(t, v.conn, 1_000)
+			open := openTransactions(t, dsn, count)
+			fillInbox(t, v.conn, 1_000)
+			v.list()
+			const limit = 1500
+			for _, size := range []int{20_000, 200_000} {
+				fillInbox(t, v.conn, size)
+				v.checkReads(fmt.Sprint("with ", size, " more rows"), limit)
+			}
+			v.markAll("read", v.list().Cursor)
+			v.checkReads("after all was read", limit)
+			v.markAll("archive", v.list().Cursor)
+			fillInbox(t, v.conn, 2_000)
+			v.checkReads("after all was archived", limit)
+			for i, conn := range open {
+				send(t, conn, []string{"bob", "alice"}[i%2])
+				run(t, conn, []string{"COMMIT", "ROLLBACK"}[i/2%2])
+			}
+			v.checkReads("after the transactions have ended", limit+40*count) // some blocks for each transaction that has rows now
+			v.checkUpdates()
+			v.checkManyStates()
+		})
+	}
+}
+
+// check calls a function several times, because PostgreSQL considers a generic plan from the sixth call on. It fails if a
+// call has read more blocks than the limit. The first call also reads the catalogs.
+func (v visitor) check(when string, limit int, query string, args ...any) {
+	v.t.Helper()
+	for i := range 8 {
+		if got := cost(v.t, v.conn, query, args...); got > limit && i > 0 {
+			v.t.Errorf("%s, call %d: %s %.40s has read %d blocks, want %d at most", when, i, query, fmt.Sprint(args...), got, limit)
 		}
 	}
-	const page, mark = "SELECT rowcast.inbox('alice', '{team:7}', 20, $1)", "SELECT rowcast.inbox_mark('alice', $1, '{team:7}', up_to => $2)"
-	for _, size := range []int{20_000, 200_000} {
-		fillInbox(t, v.conn, size)
-		when := fmt.Sprint("with ", size, " more rows")
-		check(when, 1500, page, nil)
-		check(when, 1500, page, text(t, v.conn, `SELECT xid || '.' || id FROM rowcast.notifications WHERE recipient = 'alice' ORDER BY recipient, xid, id LIMIT 1 OFFSET 200`))
-		for _, action := range []string{"seen", "read", "archive"} {
-			check(when, 1500, mark, action, v.list().Cursor)
-		}
+}
+
+const (
+	inboxPageQuery = "SELECT rowcast.inbox('alice', '{team:7}', 20, $1)"
+	inboxAllQuery  = "SELECT rowcast.inbox_mark('alice', $1, '{team:7}', up_to => $2)"
+	inboxMarkQuery = "SELECT rowcast.inbox_mark('alice', $1, '{team:7}', ids => $2)"
+	inboxUndoQuery = "SELECT rowcast.inbox_undo('alice', $1, '{team:7}')"
+)
+
+func (v visitor) checkReads(when string, limit int) {
+	v.t.Helper()
+	v.check(when, limit, inboxPageQuery, nil)
+	v.check(when, limit, inboxPageQuery, text(v.t, v.conn, `SELECT xid || '.' || id FROM rowcast.notifications WHERE recipient = 'alice' ORDER BY recipient, xid, id LIMIT 1 OFFSET 200`))
+	for _, action := range []string{"seen", "read", "archive"} {
+		v.check(when, limit, inboxAllQuery, action, v.list().Cursor)
 	}
-	run(t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 60000)")
-	run(t, v.conn, `INSERT INTO rowcast.inbox_states (recipient, id, seen, read, read_version) SELECT 'alice', id, true, true, 1
-		FROM rowcast.notifications WHERE recipient IN ('alice', 'team:7', '*')`)
-	check("after every row was read one by one", 120_000, page, nil)
+	for _, action := range []string{"seen", "read", "unread", "archive"} {
+		v.check(when, limit, inboxMarkQuery, action, v.newest(20))
+	}
+}
+
+// newest returns the ids of the newest rows of the user.
+func (v visitor) newest(count int) (ids []int64) {
+	v.t.Helper()
+	const find = "SELECT array_agg(id) FROM (SELECT id FROM rowcast.notifications WHERE recipient = $1 ORDER BY recipient DESC, xid DESC, id DESC LIMIT $2) n"
+	if err := v.conn.QueryRow(dbtest.Context(v.t), find, v.name, count).Scan(&ids); err != nil {
+		v.t.Fatal(err)
+	}
+	return ids
+}
+
+// checkUpdates checks "all" of a list that is older than an earlier "all", which changes the rows that were marked as
+// unread since, and undo.
+func (v visitor) checkUpdates() {
+	v.t.Helper()
+	old, ids := v.list().Cursor, v.newest(20)
+	send(v.t, v.conn, "alice")
+	for action, reverse := range map[string]string{"read": "unread", "archive": "unarchive"} {
+		v.markAll(action, v.list().Cursor)
+		v.mark(reverse, ids...)
+		v.check("after rows were marked as "+reverse, 3000, inboxAllQuery, action, old)
+		v.check(action+" all is undone", 3000, inboxUndoQuery, v.markAll(action, old).Undo)
+		v.mark(reverse, ids...)
+		v.check(action+" is undone", 3000, inboxUndoQuery, v.mark(action, ids...).Undo)
+	}
+}
+
+// checkManyStates checks what a user costs who has read more rows one by one than the functions read.
+func (v visitor) checkManyStates() {
+	v.t.Helper()
+	run(v.t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 60000)")
+	run(v.t, v.conn, `INSERT INTO rowcast.inbox_states (recipient, id, seen, read, read_version) SELECT 'alice', id, true, true, 1
+		FROM rowcast.notifications WHERE recipient IN ('alice', 'team:7', '*') ON CONFLICT DO NOTHING`)
+	v.check("after every row was read one by one", 120_000, inboxPageQuery, nil)
+	v.checkUpdates()
 	v.markAll("read", v.list().Cursor)
-	check("after all", 1000, page, nil)
+	v.check("after all", 1000, inboxPageQuery, nil)
 }
 
 // BenchmarkInbox measures the functions with ROWCAST_INBOX_ROWS rows (default 100,000). Of 10,000,000 rows, 200,000 are for

@@ -2,7 +2,6 @@ package sql
 
 import (
 	"context"
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,16 +24,13 @@ type migration struct {
 }
 
 // migrations returns the migrations of the schema without the inbox, the oldest first.
-func migrations() (all []migration) { return numbered(Migrations, "migrations/*.sql") }
-
-// numbered returns the migrations in the files that match a pattern, the oldest first.
-func numbered(files embed.FS, pattern string) (all []migration) {
-	names, err := fs.Glob(files, pattern)
+func migrations() (all []migration) {
+	names, err := fs.Glob(Migrations, "migrations/*.sql")
 	if err != nil {
 		panic(err)
 	}
 	for _, name := range names {
-		text, err := files.ReadFile(name)
+		text, err := Migrations.ReadFile(name)
 		if err != nil {
 			panic(err)
 		}
@@ -63,7 +59,7 @@ type Migrator struct {
 	// the session that holds the lock.
 	Waiting func(holder string)
 
-	// Inbox makes Migrate install the inbox. Without it, Migrate upgrades the inbox if it is installed.
+	// Inbox makes Migrate install the inbox.
 	Inbox bool
 }
 
@@ -259,8 +255,8 @@ func recognize(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	return version, nil
 }
 
-// step runs the migration that follows a version. If there is none, it corrects restored rows, and runs the next
-// migration of the inbox. If there is none either, it reports complete.
+// step runs the migration that follows a version. If there is none, it corrects restored rows, installs the
+// inbox if that is wanted, and reports complete.
 func (m Migrator) step(ctx context.Context, tx pgx.Tx, version int64) (complete bool, err error) {
 	if version > Version() {
 		return false, fmt.Errorf("schema is at version %d, newer than version %d of this program: upgrade rowcast", version, Version())
@@ -278,7 +274,7 @@ func (m Migrator) step(ctx context.Context, tx pgx.Tx, version int64) (complete 
 	if err := adopt(ctx, tx); err != nil {
 		return false, fmt.Errorf("adopt restored rows: %w", err)
 	}
-	return m.stepInbox(ctx, tx)
+	return true, m.installInbox(ctx, tx)
 }
 
 // run runs the statements of the migration.

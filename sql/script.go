@@ -17,7 +17,7 @@ type Script struct {
 	Roles Roles
 	// NoTransaction leaves out BEGIN and COMMIT, because a framework runs its migrations in a transaction of its own.
 	NoTransaction bool
-	// Inbox makes the script install the inbox. Without it, the script upgrades the inbox if it is installed.
+	// Inbox makes the script install the inbox.
 	Inbox bool
 }
 
@@ -34,10 +34,8 @@ func (s Script) Print(w io.Writer) error {
 		fmt.Fprintf(&out, once, m.name, m.version, signs[i], m.statements)
 	}
 	fmt.Fprintf(&out, "\n%s;\n", beginHistory)
-	for _, m := range inboxMigrations() {
-		if m.version > 1 || s.Inbox {
-			fmt.Fprintf(&out, onceInbox, m.name, m.version, m.statements)
-		}
+	if s.Inbox {
+		fmt.Fprintf(&out, onceInbox, inboxMigration.statements)
 	}
 	for _, g := range s.Roles.grants(s.Inbox) {
 		fmt.Fprintf(&out, "%s;\n", g)
@@ -89,13 +87,12 @@ DO $once$ BEGIN -- %[1]s
 END $once$;
 `
 
-// onceInbox is the form of a migration of the inbox. The first migration installs the inbox, and the others run only if
-// it is installed.
+// onceInbox is the form of the migration of the inbox. It runs only if the inbox is not installed.
 const onceInbox = `
-DO $once$ BEGIN -- inbox/%[1]s
-    IF ` + installedInbox + ` = %[2]d - 1 THEN
+DO $once$ BEGIN -- inbox
+    IF ` + installedInbox + ` = 0 THEN
         EXECUTE $migration$
-%[3]s$migration$;
+%s$migration$;
     END IF;
 END $once$;
 `

@@ -97,12 +97,21 @@ func TestInboxOfALongName(t *testing.T) {
 	}
 }
 
-// rowcast doctor says whether the inbox is installed, and finds no fault with it.
+// rowcast doctor says whether the inbox is installed, and finds no fault with it. It counts the connections for inboxes.
 func TestDoctorKnowsTheInbox(t *testing.T) {
 	t.Parallel()
-	code, found, out := examine(t, dbtest.Inbox(t))
+	dsn := dbtest.Inbox(t)
+	code, found, out := examine(t, dsn)
 	want := "ok the schema has the version that this rowcast needs: " + schemaVersion + "; the inbox has version " + fmt.Sprint(sql.InboxVersion())
 	if found["migrations"] != want || code != 0 {
 		t.Errorf("got %d, %s, want 0, %s", code, out, want)
+	}
+	if want := "free connections; a hub with --inbox needs up to 12"; !strings.HasSuffix(found["connections"], want) {
+		t.Errorf("got  %s\nwant %s at the end", found["connections"], want)
+	}
+	runSQL(t, dsn, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 15', current_database()); END $$")
+	_, found, _ = examine(t, dsn)
+	if want := "free connections; a hub with --inbox needs up to 12, and a reserve of 4 → raise the database's CONNECTION LIMIT"; !strings.Contains(found["connections"], want) {
+		t.Errorf("got  %s\nwant %s", found["connections"], want)
 	}
 }

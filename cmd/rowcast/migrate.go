@@ -18,7 +18,7 @@ type migrateCmd struct {
 	AppRole    []roleName `name:"app-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send and read notifications. Repeat the flag for more roles."`
 	SenderRole []roleName `name:"sender-role" placeholder:"ROLE" help:"Grant this role the rights that an app needs to send notifications. It cannot read them. Repeat the flag for more roles."`
 	HubRole    []roleName `name:"hub-role" placeholder:"ROLE" help:"Grant this role the rights that rowcast serve needs. Repeat the flag for more roles."`
-	Inbox      bool       `help:"Install the inbox: the list of notifications with what each user has seen, read and archived. Once it is installed, rowcast migrate upgrades it without this flag."`
+	Inbox      bool       `help:"Install the inbox: the list of notifications with what each user has seen, read and archived."`
 	Print      bool       `help:"Print the SQL that installs or upgrades the schema and grants the rights, for use with psql or in a migration of a framework. Nothing is changed."`
 
 	NoTransaction bool `help:"Print the SQL without BEGIN and COMMIT, for a framework that runs its migrations in a transaction."`

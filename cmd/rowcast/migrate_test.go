@@ -120,7 +120,7 @@ func TestMigrateInbox(t *testing.T) {
 	dsn := dbtest.Empty(t)
 	role, _ := login(t, dsn, "app")
 	code, stdout, stderr := run(t, nil, "migrate", "--database-url", dsn, "--inbox", "--app-role", role)
-	want := "The schema rowcast is installed: version " + schemaVersion + ".\nThe inbox is installed: version 2.\nThe role \"" + role + "\" has the rights of an app.\n"
+	want := "The schema rowcast is installed: version " + schemaVersion + ".\nThe inbox is installed: version 1.\nThe role \"" + role + "\" has the rights of an app.\n"
 	if code != 0 || stdout != want {
 		t.Errorf("got %d, %q, %q, want 0, %q", code, stdout, stderr, want)
 	}

@@ -101,13 +101,15 @@ BEGIN
 END $$;
 
 -- inbox_union() returns a snapshot that shows what a or b shows.
-CREATE FUNCTION rowcast.inbox_union(a pg_snapshot, b pg_snapshot) RETURNS pg_snapshot LANGUAGE sql IMMUTABLE
+CREATE FUNCTION rowcast.inbox_union(a pg_snapshot, b pg_snapshot) RETURNS pg_snapshot LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp AS $$
-    SELECT concat_ws(':', coalesce(running[1], highest), highest, array_to_string(running, ','))::pg_snapshot
-    FROM greatest(pg_snapshot_xmax(a), pg_snapshot_xmax(b)) AS highest CROSS JOIN LATERAL (SELECT ARRAY(
-        SELECT x FROM (SELECT pg_snapshot_xip(a) UNION SELECT pg_snapshot_xip(b)) AS xips (x)
-            WHERE NOT pg_visible_in_snapshot(x, a) AND NOT pg_visible_in_snapshot(x, b) ORDER BY x)) AS arrays (running)
-$$;
+DECLARE
+    highest CONSTANT xid8 := greatest(pg_snapshot_xmax(a), pg_snapshot_xmax(b));
+    running CONSTANT xid8[] := ARRAY(SELECT x FROM (SELECT pg_snapshot_xip(a) UNION SELECT pg_snapshot_xip(b)) AS xips (x)
+        WHERE NOT pg_visible_in_snapshot(x, a) AND NOT pg_visible_in_snapshot(x, b) ORDER BY x);
+BEGIN
+    RETURN concat_ws(':', coalesce(running[1], highest), highest, array_to_string(running, ','))::pg_snapshot;
+END $$;
 
 -- inbox_twin() returns the recipient of the events about the inbox of a user, or about deleted rows of a group or '*'. A long name is
 -- replaced by the SHA-256 of its UTF-8 form, because the length of a recipient is limited.
@@ -166,52 +168,90 @@ CREATE FUNCTION rowcast.inbox_is_pending(u rowcast.inbox_users, what text, share
         AND NOT rowcast.inbox_is_archived(own_archived, archived_version, xid, (u).archived, (u).archived_version)
 $$;
 
--- inbox_count() counts the rows that are not archived and not seen (what = 'seen') or not read ('read'), up to 100. floor is the lowest
--- transaction of which "all" does not contain all rows. From there on, inbox_count() reads the newest rows: 6,000 in total,
--- and at least 200 of each recipient. If that is not enough, because the user has seen or read very many rows one by one, it also
--- reads as many of the oldest rows. more reports that the number may still be too low. Below floor, only rows count that the user has marked as unread or has
--- unarchived one by one.
+-- inbox_hidden() returns the transactions whose rows a snapshot does not show, the newest first: the xmax of the snapshot, which stands for
+-- all transactions from xmax on, and then those transactions in progress that have visible rows now. A transaction that has no rows, or
+-- has not ended, is left out. So it does not matter how long the oldest transaction has been open.
+CREATE FUNCTION rowcast.inbox_hidden(shown pg_snapshot) RETURNS xid8[] LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN pg_snapshot_xmax(shown) || ARRAY(SELECT x FROM pg_snapshot_xip(shown) AS x
+        CROSS JOIN LATERAL (SELECT FROM rowcast.notifications AS n WHERE n.xid = x ORDER BY n.xid, n.id LIMIT 1) AS n
+        WHERE pg_visible_in_snapshot(x, pg_current_snapshot()) ORDER BY x DESC);
+END $$;
+
+-- The next two functions return rows. The planner inlines them into the functions of the inbox, whose settings make the plans independent of
+-- statistics: ordered index scans in nested loops. OFFSET 0 and ORDER BY are for this, too. Without force_generic_plan, PostgreSQL would plan
+-- at each call, because it knows the lengths of the arrays then. A page would take twice as long.
 --
--- The settings of the functions, ORDER BY and OFFSET 0 make the plans independent of statistics: ordered index scans.
+-- inbox_rows() returns the newest rows of a recipient that belong to the transactions of inbox_hidden() and come before a row: the newest
+-- first, and at most scan rows. A nested loop keeps the order of the array.
+CREATE FUNCTION rowcast.inbox_rows(r text, hidden xid8[], before_xid xid8, before_id bigint, scan integer) RETURNS TABLE (xid xid8, id bigint)
+    LANGUAGE sql STABLE AS $$
+    SELECT n.xid, n.id FROM (
+            SELECT x AS low, CASE WHEN x = hidden[1] THEN before_xid ELSE x END AS high FROM unnest(hidden) AS x WHERE x <= before_xid OFFSET 0) AS h
+        CROSS JOIN LATERAL (SELECT n.xid, n.id FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid >= h.low
+                AND (n.xid, n.id) <= (h.high, CASE WHEN h.high = before_xid THEN before_id - 1 ELSE 9223372036854775807 END)
+            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT scan) AS n
+        LIMIT scan
+$$;
+
+-- inbox_unmarked() returns the rows that a user has marked as unread (action = 'read') or has unarchived ('archive') one by one after a
+-- version. If action is 'seen', there are none.
+CREATE FUNCTION rowcast.inbox_unmarked(me text, action text, version bigint) RETURNS TABLE (id bigint, xid xid8, recipient text, seen boolean,
+    read boolean, read_version bigint, archived boolean, archived_version bigint) LANGUAGE sql STABLE AS $$
+    SELECT s.id, n.xid, n.recipient, s.seen, s.read, s.read_version, s.archived, s.archived_version FROM (
+            (SELECT * FROM rowcast.inbox_states AS s WHERE action = 'read' AND s.recipient = me AND NOT s.read
+                AND s.read_version > version ORDER BY s.recipient DESC, s.read_version DESC OFFSET 0)
+            UNION ALL
+            (SELECT * FROM rowcast.inbox_states AS s WHERE action = 'archive' AND s.recipient = me AND NOT s.archived
+                AND s.archived_version > version ORDER BY s.recipient DESC, s.archived_version DESC OFFSET 0)) AS s
+        CROSS JOIN LATERAL (SELECT n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
+$$;
+
+-- inbox_count() counts the rows that are not archived and not seen (what = 'seen') or not read ('read'), up to 100. It reads the newest rows
+-- that "all" does not contain: 6,000 in total, and at least 200 of each recipient. If that is not enough, because the user has seen or read
+-- very many rows one by one, it also reads as many of the oldest rows. more reports that the number may still be too low. Of the rows that
+-- "all" contains, only those count that the user has marked as unread or has unarchived one by one.
 CREATE FUNCTION rowcast.inbox_count(u rowcast.inbox_users, recipients text[], what text, OUT number integer, OUT more boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    floor        CONSTANT xid8 := greatest(pg_snapshot_xmin(CASE what WHEN 'seen' THEN u.seen ELSE u.read END), pg_snapshot_xmin(u.archived));
-    shared_floor CONSTANT xid8 := greatest(floor, pg_snapshot_xmin(u.visited));
-    scan         CONSTANT integer := greatest(200, 6000 / cardinality(recipients));
-    oldest       integer;
+    -- What "all" contains, and the rest: of the rows of the user, and of the rows of groups and '*'.
+    own_all       CONSTANT pg_snapshot := rowcast.inbox_union(CASE what WHEN 'seen' THEN u.seen ELSE u.read END, u.archived);
+    shared_all    CONSTANT pg_snapshot := rowcast.inbox_union(own_all, u.visited);
+    own_hidden    CONSTANT xid8[] := rowcast.inbox_hidden(own_all);
+    shared_hidden CONSTANT xid8[] := rowcast.inbox_hidden(shared_all);
+    latest        CONSTANT bigint := 9223372036854775807;
+    scan          CONSTANT integer := greatest(200, 6000 / cardinality(recipients));
+    oldest        integer;
 BEGIN
     SELECT count(*) INTO number FROM (
         (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
-            SELECT FROM (SELECT n.id, n.xid FROM rowcast.notifications AS n
-                    WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END
-                    ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT scan) AS n
+            SELECT FROM rowcast.inbox_rows(r, CASE WHEN r = u.recipient THEN own_hidden ELSE shared_hidden END, latest::text::xid8, latest, scan) AS n
                 LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
             WHERE rowcast.inbox_is_pending(u, what, r <> u.recipient, n.xid, s.seen, s.read, s.read_version, s.archived, s.archived_version)
             LIMIT 100) AS found)
         UNION ALL
-        (SELECT FROM (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.read
-                    AND s.read_version > u.read_version ORDER BY s.recipient DESC, s.read_version DESC OFFSET 0) AS s
-                CROSS JOIN LATERAL (SELECT n.id, n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
-            WHERE what = 'read' AND n.recipient = ANY (recipients) AND n.xid < CASE WHEN n.recipient = u.recipient THEN floor ELSE shared_floor END
-                AND rowcast.inbox_is_pending(u, what, n.recipient <> u.recipient, n.xid, s.seen, s.read, s.read_version, s.archived, s.archived_version))
+        (SELECT FROM rowcast.inbox_unmarked(u.recipient, 'read', u.read_version) AS n
+            WHERE what = 'read' AND n.recipient = ANY (recipients)
+                AND pg_visible_in_snapshot(n.xid, CASE WHEN n.recipient = u.recipient THEN own_all ELSE shared_all END)
+                AND rowcast.inbox_is_pending(u, what, n.recipient <> u.recipient, n.xid, n.seen, n.read, n.read_version, n.archived, n.archived_version))
         UNION ALL
-        (SELECT FROM (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.archived
-                    AND s.archived_version > u.archived_version ORDER BY s.recipient DESC, s.archived_version DESC OFFSET 0) AS s
-                CROSS JOIN LATERAL (SELECT n.id, n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
-            WHERE (what = 'read' AND NOT s.read AND s.read_version > u.read_version) IS NOT TRUE -- counted above
-                AND n.recipient = ANY (recipients) AND n.xid < CASE WHEN n.recipient = u.recipient THEN floor ELSE shared_floor END
-                AND rowcast.inbox_is_pending(u, what, n.recipient <> u.recipient, n.xid, s.seen, s.read, s.read_version, s.archived, s.archived_version))
+        (SELECT FROM rowcast.inbox_unmarked(u.recipient, 'archive', u.archived_version) AS n
+            WHERE (what = 'read' AND NOT n.read AND n.read_version > u.read_version) IS NOT TRUE -- counted above
+                AND n.recipient = ANY (recipients)
+                AND pg_visible_in_snapshot(n.xid, CASE WHEN n.recipient = u.recipient THEN own_all ELSE shared_all END)
+                AND rowcast.inbox_is_pending(u, what, n.recipient <> u.recipient, n.xid, n.seen, n.read, n.read_version, n.archived, n.archived_version))
         LIMIT 100) AS found;
     more := number < 100 AND EXISTS (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
-        SELECT FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END
-            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC OFFSET scan LIMIT 1) AS beyond);
+        SELECT FROM rowcast.inbox_rows(r, CASE WHEN r = u.recipient THEN own_hidden ELSE shared_hidden END, latest::text::xid8, latest, scan + 1)
+            OFFSET scan) AS beyond);
     IF more THEN
         SELECT count(*) INTO oldest FROM (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
-            SELECT FROM (SELECT n.id, n.xid FROM rowcast.notifications AS n
-                    WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END
-                    ORDER BY n.recipient, n.xid, n.id LIMIT scan) AS n
+            SELECT FROM (SELECT n.id, n.xid FROM (
+                    SELECT x AS low, CASE WHEN x = h.list[1] THEN latest::text::xid8 ELSE x END AS high
+                        FROM (SELECT CASE WHEN r = u.recipient THEN own_hidden ELSE shared_hidden END) AS h (list), unnest(h.list) AS x ORDER BY x) AS h
+                CROSS JOIN LATERAL (SELECT n.id, n.xid FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid >= h.low AND n.xid <= h.high
+                    ORDER BY n.recipient, n.xid, n.id LIMIT scan) AS n LIMIT scan) AS n
                 LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
             WHERE rowcast.inbox_is_pending(u, what, r <> u.recipient, n.xid, s.seen, s.read, s.read_version, s.archived, s.archived_version)
             LIMIT 100) AS found LIMIT 100) AS found;
@@ -229,12 +269,12 @@ $$;
 -- inbox_page() returns the result of inbox(). It is STABLE, so all of its statements read with one snapshot: that of its caller.
 CREATE FUNCTION rowcast.inbox_page(me text, recipients text[], page integer, before_xid xid8, before_id bigint) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     -- A page reads at most this many rows of each recipient, 2,000 in total. If most of them are archived, it has fewer items.
     scan   CONSTANT integer := page + 1 + 2000 / cardinality(recipients);
     u      rowcast.inbox_users;
-    kept   xid8;
+    hidden xid8[];
     xids   xid8[];
     ids    bigint[];
     sparse text[];
@@ -244,28 +284,22 @@ DECLARE
     counts record;
 BEGIN
     SELECT * INTO u FROM rowcast.inbox_users AS users WHERE users.recipient = me;
-    kept := pg_snapshot_xmin(u.archived);
+    hidden := rowcast.inbox_hidden(u.archived);
     SELECT array_agg(f.xid ORDER BY f.xid DESC, f.id DESC), array_agg(f.id ORDER BY f.xid DESC, f.id DESC),
             ARRAY(SELECT r FROM unnest(recipients) AS r EXCEPT SELECT f2.r FROM unnest(array_agg(f.r)) AS f2 (r) GROUP BY f2.r HAVING count(*) > page)
         INTO xids, ids, sparse FROM (
         SELECT r, n.xid, n.id FROM unnest(recipients) AS r CROSS JOIN LATERAL (
-            SELECT n.xid, n.id FROM (SELECT n.id, n.xid FROM rowcast.notifications AS n
-                    WHERE n.recipient = r AND n.xid >= kept AND (n.xid, n.id) < (before_xid, before_id)
-                    ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT scan) AS n
+            SELECT n.xid, n.id FROM rowcast.inbox_rows(r, hidden, before_xid, before_id, scan) AS n
                 LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
             WHERE NOT rowcast.inbox_is_archived(s.archived, s.archived_version, n.xid, u.archived, u.archived_version)
             LIMIT page + 1) AS n
         UNION ALL
-        SELECT NULL, n.xid, n.id FROM (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.archived
-                    AND s.archived_version > u.archived_version ORDER BY s.recipient DESC, s.archived_version DESC OFFSET 0) AS s
-                CROSS JOIN LATERAL (SELECT n.id, n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
-            WHERE n.recipient = ANY (recipients) AND n.xid < kept AND (n.xid, n.id) < (before_xid, before_id)
+        SELECT NULL, n.xid, n.id FROM rowcast.inbox_unmarked(u.recipient, 'archive', u.archived_version) AS n
+            WHERE n.recipient = ANY (recipients) AND pg_visible_in_snapshot(n.xid, u.archived) AND (n.xid, n.id) < (before_xid, before_id)
         ) AS f;
     -- Rows below the last one that was read of any recipient belong to the next page.
     SELECT n.xid, n.id INTO last_xid, last_id FROM unnest(sparse) AS r CROSS JOIN LATERAL (
-        SELECT n.xid, n.id FROM rowcast.notifications AS n
-            WHERE n.recipient = r AND n.xid >= kept AND (n.xid, n.id) < (before_xid, before_id)
-            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC OFFSET scan - 1 LIMIT 1) AS n
+        SELECT n.xid, n.id FROM rowcast.inbox_rows(r, hidden, before_xid, before_id, scan) AS n OFFSET scan - 1) AS n
         ORDER BY n.xid DESC, n.id DESC LIMIT 1;
     IF cardinality(ids) > page AND (last_xid IS NULL OR (xids[page], ids[page]) >= (last_xid, last_id)) THEN
         last_xid := xids[page];
@@ -303,14 +337,4 @@ BEGIN
     PERFORM rowcast.inbox_visit(recipient);
     RETURN rowcast.inbox_page(recipient, recipients, page,
         coalesce(key[1], '9223372036854775807')::xid8, coalesce(key[2], '9223372036854775807')::bigint);
-END $$;
-
--- Only the roles that rowcast migrate grants the right may call the functions.
-DO $$
-DECLARE
-    f regprocedure;
-BEGIN
-    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'rowcast'::regnamespace AND (proname ~ '^inbox' OR proname = 'cursor_snapshot') LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
-    END LOOP;
 END $$;

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rowcast/cmd/internal/terminal"
+	"rowcast/sql"
 )
 
 func (e *Examination) connection(ctx context.Context) (finding, error) {
@@ -168,8 +169,16 @@ func (e *Examination) listen(ctx context.Context) (finding, error) {
 // role may have one.
 func (e *Examination) connections(ctx context.Context) (finding, error) {
 	// A hub uses two connections, by default up to four for replays, and at times one for retention and one for
-	// /disconnect. The rest is a reserve.
-	const enough = 12
+	// /disconnect. serve --inbox uses up to four more.
+	const reserve = 4
+	needs, hub := 8, "a hub"
+	inbox, err := sql.InstalledInbox(ctx, e.tx)
+	if err != nil {
+		return finding{}, err
+	}
+	if inbox > 0 {
+		needs, hub = needs+4, "a hub with --inbox"
+	}
 	const query = `SELECT
 		current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
 			- coalesce(current_setting('reserved_connections', true), '0')::int - (SELECT sum(numbackends) FROM pg_stat_database)::int,
@@ -189,10 +198,13 @@ func (e *Examination) connections(ctx context.Context) (finding, error) {
 	if role != nil && *role < free {
 		free, owner, setting = *role, "this role", "raise the role's CONNECTION LIMIT"
 	}
-	if free < enough {
-		return finding{warning, fmt.Sprintf("%s has %d free connections; a hub needs up to 8, and a reserve of 4", owner, free), setting + ", or connect the apps through a pooler"}, nil
+	if free < needs+reserve {
+		return finding{
+			warning, fmt.Sprintf("%s has %d free connections; %s needs up to %d, and a reserve of %d", owner, free, hub, needs, reserve),
+			setting + ", or connect the apps through a pooler",
+		}, nil
 	}
-	return ok("%s has %d free connections; a hub needs up to 8", owner, free), nil
+	return ok("%s has %d free connections; %s needs up to %d", owner, free, hub, needs), nil
 }
 
 func (e *Examination) timeouts(ctx context.Context) (finding, error) {

@@ -9,6 +9,7 @@ export class InboxServer {
   log = [];
   rows = []; // the oldest first
   version = 0;
+  user = "alice"; // the user of the credential
   undos = new Map();
   requests = []; // without an answer
   streams = [];
@@ -52,7 +53,7 @@ export class InboxServer {
   list(limit, before = Infinity) {
     const rows = this.visible().filter(({ id }) => +id < +before);
     const items = rows.slice(0, limit).map((row) => ({ ...row }));
-    return { items, before: rows.length > limit ? items.at(-1).id : null, cursor: this.cursor, ...this.counts() };
+    return { user: this.user, items, before: rows.length > limit ? items.at(-1).id : null, cursor: this.cursor, ...this.counts() };
   }
 
   mark(action, ids, all) {
@@ -96,7 +97,7 @@ export class InboxServer {
     stream.body = new ReadableStream({ start: (controller) => (stream.controller = controller) });
     signal.addEventListener("abort", () => (this.streams = this.streams.filter((other) => other !== stream)));
     stream.send = (text) => stream.controller.enqueue(new TextEncoder().encode(text));
-    stream.send(`event: rowcast.hello\ndata: {"recipients":["alice"],"heartbeat":15}\nid: ${cursor}\n\n`);
+    stream.send(`event: rowcast.hello\ndata: {"recipients":["${this.user}"],"heartbeat":15}\nid: ${cursor}\n\n`);
     this.streams.push(stream);
     return new Response(stream.body, { headers: { "Content-Type": "text/event-stream" } });
   }
@@ -116,7 +117,8 @@ export class InboxServer {
     const request = this.requests[i];
     const { url, method, values } = request;
     const action = url.pathname.split("/")[2];
-    if (method === "GET") request.result = this.list(+url.searchParams.get("limit"), url.searchParams.get("before") ?? undefined);
+    if ((url.searchParams.get("user") ?? this.user) !== this.user) request.refused = 412;
+    else if (method === "GET") request.result = this.list(+url.searchParams.get("limit"), url.searchParams.get("before") ?? undefined);
     else if (action === "undo") request.result = this.undo(values.undo);
     else request.result = this.mark(action, values.ids, values.all);
     return request;
@@ -124,7 +126,7 @@ export class InboxServer {
 
   async answer(i = 0, status = 200) {
     const request = this.requests[i];
-    if (status === 200 && !request.result) this.process(i);
+    if (status === 200 && !request.result) status = this.process(i).refused ?? status;
     this.requests.splice(i, 1);
     if (status === 0) request.reject(new TypeError("network error"));
     else request.resolve(new Response(status === 200 ? JSON.stringify(request.result) : "failed", { status, headers: { "Content-Type": "application/json" } }));

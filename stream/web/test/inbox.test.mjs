@@ -184,6 +184,70 @@ test("a refused token is renewed once", async (t) => {
   assert.equal(store.state, "signed-out");
 });
 
+test("the rows of a user are gone when another user has signed in, and nothing changes the other user's inbox", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 3; i++) server.insert();
+  const store = server.open({ limit: 2 });
+  await server.drain();
+  server.user = "bob";
+  const changes = [store.read(["3"]), store.archive(["2"]), store.readAll()];
+  await server.drain();
+  assert.deepEqual([await Promise.all(changes), server.version], [[false, false, false], 0]);
+  assert.deepEqual([shown(store), store.unreadCount, store.unseenCount, store.hasMore, store.state, store.error.status], [[], 0, 0, false, "signed-out", 412]);
+  assert.equal(server.streams.length, 0);
+  store.load();
+  await server.drain();
+  assert.deepEqual([shown(store), store.state], [["3", "2"], "open"]);
+  store.read(["3"]);
+  await server.drain();
+  assert.equal(server.version, 1);
+});
+
+test("the rows of a user are gone after sign-out", async (t) => {
+  for (const [what, happen] of [
+    ["a change", async (server, store) => (store.read(["1"]), await settle(), server.answer(0, 401))],
+    ["the next page", async (server, store) => (store.loadMore(), await settle(), server.answer(0, 401))],
+    ["the list", async (server, store) => (store.load(), await settle(), server.answer(0, 401))],
+  ]) {
+    const server = new InboxServer(t);
+    for (let i = 0; i < 3; i++) server.insert();
+    const store = server.open({ limit: 2 });
+    await server.drain();
+    await happen(server, store);
+    assert.deepEqual([shown(store), store.unreadCount, store.state], [[], 0, "signed-out"], what);
+    store.close();
+    t.mock.reset();
+    t.mock.timers.reset();
+  }
+});
+
+test("answers that stay old are not requested again for ever", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 5; i++) server.insert();
+  const store = server.open({ limit: 2 });
+  await server.drain();
+  server.mark("read", ["5"]);
+  server.deliver(server.streams[0]);
+  await settle();
+  const list = server.list.bind(server);
+  let pages = 0;
+  server.list = (limit, before) => ({ ...list(limit, before), ...(before !== undefined && { version: 0 * ++pages }) });
+  const more = store.loadMore();
+  await server.drain();
+  assert.equal(await more, false);
+  assert.ok(pages > 1 && pages < 10, `${pages} requests for the page`);
+  server.list = (limit, before) => ({ ...list(limit, before), version: 0 });
+  let requests = 0;
+  for (let i = 0; i < 100; i++) {
+    if (i === 0) server.mark("unread", ["5"]);
+    for (const stream of server.streams) while (server.deliver(stream));
+    await settle();
+    while (server.requests.length) requests++, await server.answer();
+    t.mock.timers.tick(1_000);
+  }
+  assert.ok(requests < 20, `${requests} requests in 100 seconds`);
+});
+
 test("nothing is left after close", async (t) => {
   const server = new InboxServer(t);
   server.insert();

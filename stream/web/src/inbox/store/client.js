@@ -9,10 +9,14 @@ export class Client {
   #token;
   #skew = 0; // the time of the hub minus the time of this machine
 
-  /** @param {URL} url @param {import("../../../rowcast-inbox.js").InboxOptions} options */
-  constructor(url, options) {
+  #refused;
+
+  /** @param {URL} url @param {import("../../../rowcast-inbox.js").InboxOptions} options
+   * @param {(error: any, user: string) => void} refused is called if the credential is not valid, or belongs to another user */
+  constructor(url, options, refused) {
     this.url = url;
     this.#options = options;
+    this.#refused = refused;
   }
 
   /** Returns the time of the hub. */
@@ -26,23 +30,29 @@ export class Client {
     return this.#token;
   }
 
-  /** Returns the page of the list that begins after the row before. */
-  list(limit, before = undefined) {
-    return this.#request("GET", "", { limit, ...(before && { before }) });
+  /** Forgets the token, which belongs to a user who has signed out. */
+  forget() {
+    this.#token = undefined;
+  }
+
+  /** Returns the page of the list that begins after the row before. The hub refuses a request if the credential does not belong to the user. */
+  list(user, limit, before = undefined) {
+    return this.#request("GET", "", { limit, ...(before && { before }) }, user);
   }
 
   /** Sends a change. */
-  change(action, body) {
-    return this.#request("POST", "/" + action, body);
+  change(action, body, user) {
+    return this.#request("POST", "/" + action, body, user);
   }
 
-  async #request(method, path, values, why = "open") {
+  async #request(method, path, values, user, why = "open") {
     const { token, withCredentials } = this.#options;
     const url = new URL(this.url);
     const headers = /** @type {Record<string, string>} */ ({ Accept: "application/json" });
     const init = /** @type {RequestInit} */ ({ method, headers, cache: "no-store", credentials: withCredentials ? "include" : "same-origin", signal: AbortSignal.timeout(ANSWER) });
     if (token && (await this.token(why))) headers.Authorization = `Bearer ${this.#token}`;
     url.pathname += path;
+    if (user !== undefined) url.searchParams.set("user", user);
     if (method === "POST") {
       headers["Content-Type"] = "application/json";
       Object.assign(init, { body: JSON.stringify(values), keepalive: true }); // a click on a link leaves the page
@@ -50,9 +60,11 @@ export class Client {
     const response = await fetch(url, init);
     const date = Date.parse(response.headers.get("Date"));
     if (date) this.#skew = Math.abs(date - Date.now()) > 2 * SECOND ? date - Date.now() : 0; // the header has whole seconds
-    if (response.status === 401 && token && why === "open") return this.#request(method, path, values, "refused");
+    if (response.status === 401 && token && why === "open") return this.#request(method, path, values, user, "refused");
     if (response.ok) return response.json();
     const retryAfter = +response.headers.get("Retry-After") || 0;
-    throw Object.assign(new Error((await response.text()).trim() || `status ${response.status}`), { status: response.status, retryAfter });
+    const error = Object.assign(new Error((await response.text()).trim() || `status ${response.status}`), { status: response.status, retryAfter });
+    if (error.status === 401 || error.status === 412) this.#refused(error, user);
+    throw error;
   }
 }

@@ -10,6 +10,15 @@ const SETTLE = 1.5 * SECOND; // the time after which no row is on its way that a
 const BACKOFF = 30 * SECOND;
 const PAGE = 100; // the largest page of the hub
 const LONGEST = 500; // rows of a list that grows while the page is open
+const TRIES = 4; // requests until the list is loaded again, because the answers are older than what is known
+
+function urlOf(option, value, base) {
+  try {
+    return new URL(value, base);
+  } catch {
+    throw new TypeError(`the option ${option} is not a URL, or is relative outside of a page: ${value}`);
+  }
+}
 
 /** The newest rows of a user, with their state. */
 export class RowcastInbox extends EventTarget {
@@ -36,11 +45,12 @@ export class RowcastInbox extends EventTarget {
     super();
     this.#options = options;
     const base = globalThis.document?.baseURI ?? globalThis.location?.href;
-    this.#events = new URL(options.events ?? "/events", base);
-    const inbox = options.inbox ? new URL(options.inbox, base) : new URL(this.#events);
+    this.#events = urlOf("events", options.events ?? "/events", base);
+    const inbox = options.inbox ? urlOf("inbox", options.inbox, base) : new URL(this.#events);
+    if (options.token && typeof options.token !== "function") throw new TypeError("the option token must be a function that returns a token");
     if (!options.inbox) inbox.pathname = inbox.pathname.replace(/[^/]*$/, "inbox");
     for (const url of [this.#events, inbox]) for (const name of [...url.searchParams.keys()]) if (/^topic/i.test(name)) url.searchParams.delete(name);
-    this.#client = new Client(inbox, options);
+    this.#client = new Client(inbox, options, (error, user) => user === this.#rows.user && this.#signOut(error));
     this.#operations = new Operations(this.#rows, this.#client, {
       changed: () => this.#changed(),
       load: () => this.load(),
@@ -124,7 +134,7 @@ export class RowcastInbox extends EventTarget {
     this.#source?.close();
     if (this.#state !== "open" && this.#state !== "delayed") this.#become("loading");
     try {
-      const list = await this.#client.list(Math.min(PAGE, Math.max(this.#options.limit ?? 20, this.#rows.all.length)));
+      const list = await this.#client.list(this.#rows.user, Math.min(PAGE, Math.max(this.#options.limit ?? 20, this.#rows.all.length)));
       if (run !== this.#run) return;
       this.#replace(list);
     } catch (error) {
@@ -143,14 +153,28 @@ export class RowcastInbox extends EventTarget {
   #failed(error) {
     this.#error = error;
     const { status } = error;
-    if (status === 401) this.#become("signed-out");
-    else if (status === 403) this.#become("forbidden");
+    if (status === 403) this.#become("forbidden");
     else if (status >= 400 && status < 500 && ![408, 409, 425, 429].includes(status)) this.#become("failed");
     else {
       const wait = Math.min(SECOND * 2 ** this.#failures++, BACKOFF) * (1 + Math.random());
       this.#timers.retry = setTimeout(() => this.load(), Math.max(wait, (error.retryAfter ?? 0) * SECOND));
       this.#become("retrying");
     }
+  }
+
+  /** Empties the list, because the user has signed out, or another user has signed in. load() shows the inbox of the present user. */
+  #signOut(error) {
+    if (this.#state === "closed") return;
+    this.#run++;
+    clearTimeout(this.#timers.retry);
+    clearTimeout(this.#timers.recount);
+    this.#source?.close();
+    this.#source = this.#paging = undefined;
+    this.#client.forget();
+    this.#rows.clear();
+    this.#operations.close();
+    this.#error = error;
+    this.#become("signed-out");
   }
 
   #unsaved(error, action) {
@@ -164,10 +188,13 @@ export class RowcastInbox extends EventTarget {
 
   #open() {
     const { withCredentials, token } = this.#options;
-    const source = new RowcastSource(this.#events, { lastEventId: this.#rows.cursor, withCredentials, token: token && ((why) => this.#client.token(why)) });
+    const source = new RowcastSource(this.#events, { lastEventId: this.#rows.cursor, user: this.#rows.user, withCredentials, token: token && ((why) => this.#client.token(why)) });
     this.#source = source;
     const on = (name, listener) => source.addEventListener(name, (event) => this.#source === source && listener(event));
-    on("rowcast.state", ({ state }) => state !== "connecting" && this.#become(state));
+    on("rowcast.state", ({ state, error }) => {
+      if (state === "signed-out") this.#signOut(error);
+      else if (state !== "connecting") this.#become(state);
+    });
     on("rowcast.reset", () => this.load());
     on("rowcast.event", (event) => event.id !== undefined && this.#arrive(event));
     on("rowcast.inbox", ({ data }) => this.#apply(data));
@@ -230,17 +257,19 @@ export class RowcastInbox extends EventTarget {
     if (this.#counted - this.#arrived < SETTLE) this.#recount();
   }
 
-  /** Asks for the counts when everything has arrived. */
-  #recount() {
+  /** Asks for the counts when everything has arrived. If the answers stay old, the list is loaded again. */
+  #recount(tries = 0) {
     clearTimeout(this.#timers.recount);
     this.#timers.recount = setTimeout(async () => {
       const [run, moves] = [this.#run, this.#moves];
-      const list = await this.#client.list(1).catch(() => undefined);
+      const list = await this.#client.list(this.#rows.user, 1).catch(() => undefined);
       if (run !== this.#run) return;
-      if (!list || moves !== this.#moves || this.#rows.ops.length || list.version < this.#rows.counts.version) return this.#recount();
+      if (!list) return this.#recount(tries + 1);
+      if (moves !== this.#moves || this.#rows.ops.length) return this.#recount();
+      if (list.version < this.#rows.counts.version) return tries < TRIES ? this.#recount(tries + 1) : this.load();
       this.#rows.counts = { version: list.version, unseen: list.unseen, unread: list.unread };
       this.#changed();
-    }, SETTLE);
+    }, Math.min(SETTLE * 2 ** tries, BACKOFF));
   }
 
   seen(ids) {
@@ -285,12 +314,18 @@ export class RowcastInbox extends EventTarget {
   async #nextPage(list) {
     const rows = this.#rows;
     try {
-      let page;
-      do page = await this.#client.list(this.#options.limit ?? 20, rows.before);
-      while (list === rows.list && page.version < rows.counts.version); // changes have overtaken the page
-      if (list !== rows.list) return false;
-      rows.append(page);
-      return true;
+      for (let tries = 0; tries <= TRIES; tries++) {
+        const page = await this.#client.list(rows.user, this.#options.limit ?? 20, rows.before);
+        if (list !== rows.list) return false;
+        if (!(page.version < rows.counts.version)) {
+          rows.append(page);
+          return true;
+        }
+        await new Promise((resolve) => setTimeout(resolve, (SECOND / 8) * 2 ** tries)); // changes have overtaken the page
+        if (list !== rows.list) return false;
+      }
+      this.load();
+      return false;
     } catch (error) {
       if (list === rows.list) this.dispatchEvent(Object.assign(new Event("error"), { error, action: "list" }));
       return false;

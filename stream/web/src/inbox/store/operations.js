@@ -20,8 +20,11 @@ export class Operations {
     this.#store = store;
   }
 
+  /** Drops the seen rows that have not been sent. */
   close() {
     clearTimeout(this.#timer);
+    this.#seeing?.drop();
+    this.#seeing = undefined;
   }
 
   /** Marks rows as seen. All rows of a second are sent together. */
@@ -29,9 +32,10 @@ export class Operations {
     const fresh = this.#rows.changing("seen", ids);
     if (!fresh.length) return Promise.resolve(true);
     if (!this.#seeing) {
-      const op = (this.#seeing = { action: "seen", ids: new Set() });
+      const op = (this.#seeing = { action: "seen", ids: new Set(), user: this.#rows.user });
       this.#rows.ops.push(op);
       op.saved = new Promise((resolve) => {
+        op.drop = () => resolve(false);
         this.#timer = setTimeout(() => {
           this.#seeing = undefined;
           this.#sawAt = Date.now();
@@ -54,6 +58,7 @@ export class Operations {
   }
 
   #begin(op) {
+    op.user = this.#rows.user;
     this.#rows.ops.push(op);
     this.#store.changed();
     return (op.saved = this.#send(op));
@@ -63,7 +68,7 @@ export class Operations {
   #send(op) {
     const sent = this.#sending.then(async () => {
       try {
-        const answer = await this.#client.change(op.action, op.all === undefined ? { ids: [...op.ids] } : { all: op.all });
+        const answer = await this.#client.change(op.action, op.all === undefined ? { ids: [...op.ids] } : { all: op.all }, op.user);
         this.#finish(op, answer);
         return true;
       } catch (error) {
@@ -78,7 +83,7 @@ export class Operations {
 
   #finish(op, answer = undefined) {
     this.#rows.finish(op, answer);
-    if (answer) {
+    if (answer && op.user === this.#rows.user) {
       this.#store.counts(answer);
       if (op.all !== undefined && op.extended && answer.version > this.#rows.list.version) this.#store.load();
     }
@@ -95,7 +100,8 @@ export class Operations {
     if (op.all === undefined) rows.ops.push(overlay);
     this.#store.changed();
     try {
-      const answer = await this.#client.change("undo", { undo: op.undo });
+      const answer = await this.#client.change("undo", { undo: op.undo }, op.user);
+      if (op.user !== rows.user) return answer.undone;
       const field = op.action === "read" ? "read" : "archived";
       const same = [...op.ids].filter((id) => rows.find(id)?.versions[field] === op.version); // the hub skips rows that have changed since
       if (answer.undone && op.all === undefined) rows.set(new Set(same), overlay.action, answer.version);

@@ -21,6 +21,7 @@ const changes = (row, action) => Object.entries(EFFECTS[action]).some(([field, v
  * the field. Operations that the hub has not answered lie over the rows, so an operation that fails leaves no trace. */
 export class Rows {
   list = /** @type {any} */ ({}); // the last answer with the first page
+  user; // the user of the list
   rows = /** @type {any[]} */ ([]); // the newest first
   waiting = /** @type {any[]} */ ([]); // rows that wait until they may move the list
   before = null; // the row after which the next page begins
@@ -37,6 +38,7 @@ export class Rows {
   /** Takes the first page. */
   replace(list) {
     this.list = list;
+    this.user = list.user;
     this.#extend();
     this.rows = list.items.map((item) => this.row(item, list.version));
     this.waiting = [];
@@ -44,6 +46,15 @@ export class Rows {
     this.counts = { version: list.version, unseen: list.unseen, unread: list.unread };
     this.before = list.before;
     this.cursor = list.cursor;
+  }
+
+  /** Forgets everything, because the list belongs to nobody any more. */
+  clear() {
+    this.list = {};
+    this.user = this.cursor = undefined;
+    [this.rows, this.waiting, this.ops, this.done, this.before] = [[], [], [], [], null];
+    this.counts = { version: 0, unseen: 0, unread: 0 };
+    this.#deleted.clear();
   }
 
   /** Takes a further page. */
@@ -132,7 +143,7 @@ export class Rows {
   /** Ends an operation. Without an answer it has failed. */
   finish(op, answer) {
     this.ops = this.ops.filter((other) => other !== op);
-    if (!answer) return;
+    if (!answer || op.user !== this.user) return;
     this.set(op.ids, op.action, answer.version);
     this.done = [...this.done, Object.assign(op, { undo: answer.undo, version: answer.version })].slice(-DONE);
   }

@@ -1,6 +1,4 @@
--- Changes of the inbox: marks, undo and deleted rows.
-
-CREATE OR REPLACE FUNCTION rowcast.inbox_version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 2';
+-- Changes of the inbox: marks, undo and deleted rows. This file belongs to the same version as 00001_inbox.sql.
 
 -- inbox_set() changes the own state of rows. It ignores rows that are not for one of the recipients. It returns the ids of the rows
 -- whose effective state has changed, and whether anything was written. A row that is already read because of "all" gets its own
@@ -106,7 +104,7 @@ BEGIN
         RAISE EXCEPTION 'rowcast: unknown action %', coalesce(quote_literal(left(action, 100)), 'NULL') USING ERRCODE = 'invalid_parameter_value',
             HINT = 'The actions are seen, read, unread, archive and unarchive.';
     ELSIF (ids IS NULL) = (up_to IS NULL) THEN
-        RAISE EXCEPTION 'rowcast: either ids or up_to is needed' USING ERRCODE = 'invalid_parameter_value',
+        RAISE EXCEPTION 'rowcast: give either ids or up_to' USING ERRCODE = 'invalid_parameter_value',
             HINT = 'ids are the rows to mark. up_to is the cursor of the list whose rows are marked.';
     ELSIF cardinality(ids) > 1000 THEN
         RAISE EXCEPTION 'rowcast: more than 1,000 ids' USING ERRCODE = 'invalid_parameter_value';
@@ -134,35 +132,28 @@ END $$;
 -- differs, and two devices would tell each other for ever.
 CREATE FUNCTION rowcast.inbox_would_change(u rowcast.inbox_users, recipients text[], action text, shown pg_snapshot) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    scan         CONSTANT integer := greatest(200, 6000 / cardinality(recipients));
-    floor        CONSTANT xid8 := pg_snapshot_xmin(CASE action WHEN 'seen' THEN u.seen WHEN 'read' THEN u.read ELSE u.archived END);
-    shared_floor CONSTANT xid8 := CASE action WHEN 'archive' THEN floor ELSE greatest(floor, pg_snapshot_xmin(u.visited)) END;
-    highest      CONSTANT xid8 := pg_snapshot_xmax(shown);
+    own_all    CONSTANT pg_snapshot := CASE action WHEN 'seen' THEN u.seen WHEN 'read' THEN u.read ELSE u.archived END;
+    own_hidden CONSTANT xid8[] := rowcast.inbox_hidden(own_all);
+    shared_hidden CONSTANT xid8[] := CASE action WHEN 'archive' THEN own_hidden
+        ELSE rowcast.inbox_hidden(rowcast.inbox_union(own_all, u.visited)) END;
+    highest    CONSTANT xid8 := pg_snapshot_xmax(shown);
+    scan       CONSTANT integer := greatest(200, 6000 / cardinality(recipients));
 BEGIN
     RETURN EXISTS (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
-        SELECT FROM (SELECT n.id, n.xid FROM rowcast.notifications AS n
-                WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END AND n.xid < highest
-                ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT scan) AS n
+        SELECT FROM rowcast.inbox_rows(r, CASE WHEN r = u.recipient THEN own_hidden ELSE shared_hidden END, highest, 0, scan) AS n
             LEFT JOIN LATERAL (SELECT * FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND s.id = n.id OFFSET 0) AS s ON true
         WHERE pg_visible_in_snapshot(n.xid, shown) AND NOT CASE action
             WHEN 'seen' THEN rowcast.inbox_is_seen(s.seen, r <> u.recipient, n.xid, u.seen, u.visited)
             WHEN 'read' THEN rowcast.inbox_is_read(s.read, s.read_version, r <> u.recipient, n.xid, u.read, u.read_version, u.visited)
             ELSE rowcast.inbox_is_archived(s.archived, s.archived_version, n.xid, u.archived, u.archived_version) END
         LIMIT 1) AS found)
-    OR action = 'read' AND EXISTS (SELECT FROM (SELECT s.id FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.read
-            AND s.read_version > u.read_version ORDER BY s.recipient DESC, s.read_version DESC OFFSET 0) AS s
-        CROSS JOIN LATERAL (SELECT n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
-        WHERE n.recipient = ANY (recipients) AND pg_visible_in_snapshot(n.xid, shown))
-    OR action = 'archive' AND EXISTS (SELECT FROM (SELECT s.id FROM rowcast.inbox_states AS s WHERE s.recipient = u.recipient AND NOT s.archived
-            AND s.archived_version > u.archived_version ORDER BY s.recipient DESC, s.archived_version DESC OFFSET 0) AS s
-        CROSS JOIN LATERAL (SELECT n.xid, n.recipient FROM rowcast.notifications AS n WHERE n.id = s.id OFFSET 0) AS n
+    OR EXISTS (SELECT FROM rowcast.inbox_unmarked(u.recipient, action, CASE action WHEN 'read' THEN u.read_version ELSE u.archived_version END) AS n
         WHERE n.recipient = ANY (recipients) AND pg_visible_in_snapshot(n.xid, shown))
     OR EXISTS (SELECT FROM unnest(recipients) AS r CROSS JOIN LATERAL (
-        SELECT FROM rowcast.notifications AS n
-            WHERE n.recipient = r AND n.xid >= CASE WHEN r = u.recipient THEN floor ELSE shared_floor END AND n.xid < highest
-            ORDER BY n.recipient DESC, n.xid DESC, n.id DESC OFFSET scan LIMIT 1) AS beyond);
+        SELECT FROM rowcast.inbox_rows(r, CASE WHEN r = u.recipient THEN own_hidden ELSE shared_hidden END, highest, 0, scan + 1)
+            OFFSET scan) AS beyond);
 END $$;
 
 -- inbox_mark_all() marks all rows that a cursor has seen. It writes one row, and the own state of
@@ -170,7 +161,7 @@ END $$;
 -- - if the list was older than an earlier "all": rows that were marked as unread one by one.
 CREATE FUNCTION rowcast.inbox_mark_all(me text, recipients text[], action text, up_to text) RETURNS jsonb
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-    SET jit = off AS $$
+    SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     shown   record;
     u       rowcast.inbox_users;
@@ -188,35 +179,34 @@ BEGIN
             SELECT n.id FROM rowcast.notifications AS n WHERE n.recipient = r AND n.xid = shown.xid AND n.id <= shown.id
             ORDER BY n.recipient DESC, n.xid DESC, n.id DESC LIMIT 1000) AS n ORDER BY n.id DESC LIMIT 1000));
     changed := rowcast.inbox_would_change(u, recipients, action, shown.seen) OR own.ids <> '{}';
-    IF action IN ('seen', 'read') THEN
+    IF action <> 'archive' THEN
         u.seen := rowcast.inbox_union(u.seen, shown.seen);
     END IF;
     IF action = 'read' THEN
         u.read := rowcast.inbox_union(u.read, shown.seen);
         newest := rowcast.inbox_union(u.read, u.visited)::text = shown.seen::text;
-        IF changed AND newest THEN
-            u.read_version := u.version + 1;
-        ELSIF changed THEN
-            WITH swept AS (UPDATE rowcast.inbox_states AS s SET read = NULL, read_version = u.version + 1 FROM rowcast.notifications AS n
-                WHERE s.recipient = me AND NOT s.read AND n.id = s.id AND pg_visible_in_snapshot(n.xid, shown.seen)
-                    AND NOT (s.read_version < old.read_version AND pg_visible_in_snapshot(n.xid, old.read)) RETURNING s.id)
-            SELECT coalesce(array_agg(s.id), '{}') INTO swept FROM swept AS s;
-        END IF;
     ELSIF action = 'archive' THEN
         u.archived := rowcast.inbox_union(u.archived, shown.seen);
         newest := u.archived::text = shown.seen::text;
-        IF changed AND newest THEN
-            u.archived_version := u.version + 1;
-        ELSIF changed THEN
-            WITH swept AS (UPDATE rowcast.inbox_states AS s SET archived = NULL, archived_version = u.version + 1 FROM rowcast.notifications AS n
-                WHERE s.recipient = me AND NOT s.archived AND n.id = s.id AND pg_visible_in_snapshot(n.xid, shown.seen)
-                    AND NOT (s.archived_version < old.archived_version AND pg_visible_in_snapshot(n.xid, old.archived)) RETURNING s.id)
-            SELECT coalesce(array_agg(s.id), '{}') INTO swept FROM swept AS s;
-        END IF;
     END IF;
     IF NOT changed AND u::text <> old::text THEN -- later calls read fewer rows
         UPDATE rowcast.inbox_users AS users SET seen = u.seen, read = u.read, archived = u.archived WHERE users.recipient = me;
-    ELSIF changed AND action IN ('read', 'archive') THEN
+    ELSIF changed AND action <> 'seen' THEN
+        IF newest AND action = 'read' THEN
+            u.read_version := u.version + 1;
+        ELSIF newest THEN
+            u.archived_version := u.version + 1;
+        ELSE
+            swept := ARRAY(SELECT n.id FROM rowcast.inbox_unmarked(me, action, -1) AS n WHERE pg_visible_in_snapshot(n.xid, shown.seen)
+                AND NOT CASE action WHEN 'read' THEN n.read_version < old.read_version AND pg_visible_in_snapshot(n.xid, old.read)
+                    ELSE n.archived_version < old.archived_version AND pg_visible_in_snapshot(n.xid, old.archived) END);
+            UPDATE rowcast.inbox_states AS s SET
+                read = CASE action WHEN 'read' THEN NULL ELSE s.read END,
+                read_version = CASE action WHEN 'read' THEN u.version + 1 ELSE s.read_version END,
+                archived = CASE action WHEN 'archive' THEN NULL ELSE s.archived END,
+                archived_version = CASE action WHEN 'archive' THEN u.version + 1 ELSE s.archived_version END
+                WHERE s.recipient = me AND s.id = ANY (swept);
+        END IF;
         PERFORM rowcast.inbox_remember(old, action, own.ids || swept, true);
         undo := u.version + 1;
         IF action = 'read' THEN
