@@ -18,14 +18,20 @@ export function textsOf({ data, event }) {
   return { title: title ?? event, body: rest[0] ?? "", url: safeURL(member(data, "url")) };
 }
 
-/** Fills the elements of a template that have data-field, the path of a member of data. */
+/** Fills the elements of a template that have data-field, the path of a member of data. The result is undefined if the row has none of
+ * the members. */
 export function fill(content, item) {
-  for (const element of content.querySelectorAll("[data-field]")) {
+  const elements = content.querySelectorAll("[data-field]");
+  let missing = 0;
+  for (const element of elements) {
     const field = element.dataset.field;
     const value = field === "event" ? item.event : member(item.data, field);
-    if (element instanceof HTMLAnchorElement) element.href = safeURL(value) ?? "";
-    else if (element instanceof HTMLImageElement) element.src = safeURL(value) ?? "";
-    else element.textContent = typeof value === "object" ? "" : String(value ?? "");
+    const attribute = element instanceof HTMLAnchorElement ? "href" : element instanceof HTMLImageElement && "src";
+    const shown = attribute ? safeURL(value) : typeof value === "object" ? undefined : value;
+    if (shown === undefined || shown === "") missing++;
+    if (!attribute) element.textContent = String(shown ?? "");
+    else if (shown) element[attribute] = shown;
+    else element.removeAttribute(attribute);
   }
-  return content;
+  return missing && missing === elements.length ? undefined : content;
 }

@@ -4,11 +4,11 @@ import { RowcastInbox } from "../../../rowcast-inbox-store.js";
 import { MANY } from "../many.js";
 import { h, icon } from "./dom.js";
 import { List } from "./list.js";
-import { Note } from "./note.js";
+import { Notes } from "./note.js";
 import { place } from "./place.js";
 import { take } from "./stores.js";
 import { sharedSheet } from "./style.js";
-import { languageOf, STRINGS, translate } from "./texts.js";
+import { isText, languageOf, STRINGS, translate } from "./texts.js";
 import { once, Toasts } from "./toasts.js";
 
 export { RowcastInbox };
@@ -19,24 +19,25 @@ const SECOND = 1_000;
  * @typedef {object} Host
  * @property {any} element @property {any} store @property {any} lang @property {any} panel @property {any} focused @property {boolean} visible
  * @property {(key: string, n?: number) => string} text @property {(key: string, part: string, action: () => void, image?: string) => any} button
- * @property {() => void} focusPanel @property {(item: any) => void} archive */
+ * @property {(item: any) => void} archive @property {(saved: Promise<boolean> | undefined) => void} save */
+
+const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object); // Node has no elements
 
 /** The bell with its list. */
-export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
+export class RowcastInboxElement extends Base {
   /** The texts by language. A page may add languages. */
   static strings = STRINGS;
-  static observedAttributes = ["events", "inbox", "inline", "lang", "title-badge"];
-  /** Returns the content of a row, or undefined for the usual content. @type {((item: any) => Node | string | undefined) | undefined} */
-  render;
-  token;
-  withCredentials = false;
-  #strings = {};
+  static observedAttributes = ["events", "inbox", "with-credentials", "inline", "lang", "title-badge"];
+  #isConnected = false;
+  #render;
+  #token = /** @type {import("../../../rowcast-inbox-store.js").InboxOptions["token"]} */ (undefined);
+  #strings = /** @type {Record<string, import("../../../rowcast-inbox.js").InboxText>} */ ({});
   #sheet; // the style sheet with the position
   #store;
   #giveBack;
   #page; // ends the listeners
   #parts = /** @type {Record<string, any>} */ ({});
-  #isOpen = false; // the panel is open, or is about to open
+  #isOpen = false; // the panel is open, or is about to open, also as soon as the element is in a document
   #timers = /** @type {Record<string, any>} */ ({});
   #arrived = 0; // rows that are not announced yet
 
@@ -55,7 +56,36 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
   }
 
   set open(open) {
-    if (this.#store && !this.#inline) this.#parts.panel.togglePopover(!!open);
+    if (!this.#store) this.#isOpen = !!open;
+    else if (!this.#inline) this.#parts.panel.togglePopover(!!open);
+  }
+
+  /** Returns the content of a row, or undefined for the usual content. @type {((item: any) => Node | string | undefined) | undefined} */
+  get render() {
+    return this.#render;
+  }
+
+  set render(render) {
+    this.#render = render;
+    this.#rebuild();
+  }
+
+  get token() {
+    return this.#token;
+  }
+
+  set token(token) {
+    if (token === this.#token) return;
+    this.#token = token;
+    this.#restart();
+  }
+
+  get withCredentials() {
+    return this.hasAttribute("with-credentials");
+  }
+
+  set withCredentials(value) {
+    this.toggleAttribute("with-credentials", !!value);
   }
 
   /** Texts that replace those of the dictionary. */
@@ -65,40 +95,70 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
 
   set strings(strings) {
     this.#strings = strings ?? {};
+    for (const [key, value] of Object.entries(this.#strings)) {
+      if (!isText(value)) reportError(new TypeError(`the text ${key} of strings must be a text, or an object with texts for plural categories and "other"`));
+    }
     this.#rebuild();
   }
 
   connectedCallback() {
+    this.#takeOver();
+    this.#isConnected = true;
+    const [events, inbox] = [this.getAttribute("events") ?? "/events", this.getAttribute("inbox") ?? undefined];
+    [this.#store, this.#giveBack] = take({ events, inbox, token: this.#token ?? undefined, withCredentials: this.withCredentials });
     this.#page = new AbortController();
-    const events = this.getAttribute("events") ?? "/events";
-    [this.#store, this.#giveBack] = take({ events, inbox: this.getAttribute("inbox") ?? undefined, token: this.token, withCredentials: this.withCredentials });
     const { signal } = this.#page;
     this.#store.addEventListener("change", () => this.#update(), { signal });
     this.#store.addEventListener("row", ({ detail }) => this.#receive(detail), { signal });
-    this.#store.addEventListener("error", () => this.#parts.note.say("unsaved"), { signal });
+    this.#store.addEventListener("error", ({ action }) => this.#fail(action), { signal });
     document.addEventListener("visibilitychange", () => this.#parts.list.watch(), { signal });
     globalThis.addEventListener("resize", () => this.open && this.#place(), { signal });
     this.#rebuild();
   }
 
+  /** Takes over the properties that a page has set before this script was loaded. They hide those of the class. */
+  #takeOver() {
+    for (const name of ["token", "withCredentials", "render", "strings", "open"]) {
+      if (!Object.hasOwn(this, name)) continue;
+      const value = this[name];
+      delete this[name];
+      this[name] = value;
+    }
+  }
+
   disconnectedCallback() {
+    this.#isConnected = false;
+    if (!this.#store) return; // the options were refused
     this.#giveBack();
     this.#page.abort();
     this.#closeParts();
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
     if (this.hasAttribute("title-badge")) setTitle(0);
     this.#store = undefined;
+    this.#isOpen = false;
   }
 
-  attributeChangedCallback(name) {
-    if (!this.#store) return;
-    if (name !== "events" && name !== "inbox") return this.#rebuild();
+  attributeChangedCallback(name, before, value) {
+    if (before === value) return;
+    if (["events", "inbox", "with-credentials"].includes(name)) this.#restart();
+    else this.#rebuild();
+  }
+
+  /** Uses the store for the present options. */
+  #restart() {
+    if (!this.#isConnected) return;
+    const { open } = this;
     this.disconnectedCallback();
+    if (!this.#inline) this.#isOpen = open;
     this.connectedCallback();
   }
 
+  get #lang() {
+    return languageOf(this, RowcastInboxElement.strings);
+  }
+
   #text(key, n = undefined) {
-    return translate(this.#strings, RowcastInboxElement.strings, languageOf(this), key, n);
+    return translate(this.#strings, RowcastInboxElement.strings, this.#lang, key, n);
   }
 
   #button(key, part, action, image = undefined) {
@@ -115,7 +175,7 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
         return self.#store;
       },
       get lang() {
-        return languageOf(self);
+        return self.#lang;
       },
       get panel() {
         return self.#parts.panel;
@@ -128,8 +188,8 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
       },
       text: (key, n) => this.#text(key, n),
       button: (...args) => this.#button(...args),
-      focusPanel: () => this.#parts.panel.focus(),
       archive: (item) => this.#archive(item),
+      save: (saved) => this.#save(saved),
     };
   }
 
@@ -141,7 +201,7 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
   /** Builds everything except the rows. */
   #rebuild() {
     if (!this.#store) return;
-    const open = this.#parts.panel && this.open;
+    const { open } = this;
     const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
     if (!this.#sheet) (this.#sheet = new CSSStyleSheet()).replaceSync(".root {}");
     root.adoptedStyleSheets = [sharedSheet(), this.#sheet];
@@ -149,7 +209,7 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
     const p = (this.#parts = this.#build());
     this.#isOpen = false;
     this.#listen(p);
-    root.replaceChildren(h("div", { className: "root", lang: languageOf(this) }, p.bell, p.panel, p.toasts.node, p.live));
+    root.replaceChildren(h("div", { className: "root", lang: this.#lang }, p.bell, p.panel, p.toasts.node, p.live));
     clearInterval(this.#timers.tick);
     if (this.#inline) this.#timers.tick = setInterval(() => this.#tick(), 10 * SECOND);
     else if (open) this.open = true;
@@ -164,10 +224,10 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
       all: this.#button("readAll", "text", () => this.#markAll()),
       fresh: h("button", { part: "new", type: "button", onclick: () => this.#showWaiting() }),
       state: h("div", { part: "state" }),
-      more: this.#button("more", "text more", () => this.#store.loadMore()),
+      more: this.#button("more", "text more", () => this.#store?.loadMore()),
       live: h("div", { className: "sr", role: "status" }),
       scroll: h("div", { part: "scroll", onscroll: () => this.#hold() }),
-      note: new Note(host),
+      note: new Notes(host),
       toasts: new Toasts(host),
     });
     p.list = new List(host, p.scroll);
@@ -235,6 +295,7 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
     badge.textContent = unseen >= MANY ? "99+" : unseen;
     bell.setAttribute("aria-label", unseen ? this.#text("bell", unseen) : this.#text("title"));
     if (this.hasAttribute("title-badge")) setTitle(unseen);
+    if (this.#store.state === "signed-out") this.#forget();
     if (!this.open) return;
     all.setAttribute("aria-disabled", !unread);
     fresh.hidden = !waiting;
@@ -244,6 +305,23 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
     this.#showState(state, items);
     this.#tick();
     note.connection();
+  }
+
+  /** Removes what would still show rows of a user who has signed out. */
+  #forget() {
+    this.#parts.toasts.clear();
+    this.#parts.note.clear();
+    clearTimeout(this.#timers.announce);
+    this.#arrived = 0;
+  }
+
+  #save(saved) {
+    saved?.then((isSaved) => isSaved && this.#parts.note.saved());
+  }
+
+  #fail(action) {
+    if (this.#store.state === "signed-out" || action === "seen") return; // the list says so, or the user has done nothing
+    this.#parts.note.fail(action === "list" ? "failed" : "unsaved");
   }
 
   #tick() {
@@ -264,14 +342,15 @@ export class RowcastInboxElement extends (globalThis.HTMLElement ?? Object) {
   }
 
   #archive(item) {
-    this.#store.archive([item.id]);
+    if (!this.#store) return;
     this.#parts.note.offerUndo("archived");
+    this.#save(this.#store.archive([item.id]));
   }
 
   #markAll() {
     if (!this.#store.unreadCount) return;
-    this.#store.readAll();
     this.#parts.note.offerUndo("allRead");
+    this.#save(this.#store.readAll());
   }
 
   #receive(item) {

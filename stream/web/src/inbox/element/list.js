@@ -20,8 +20,11 @@ export class List {
     this.#observer = new IntersectionObserver((entries) => this.#intersect(entries), { root: scroll, threshold: 0.5 });
   }
 
+  /** Removes the content of the rows from the document, and ends the timers. */
   close() {
     this.#unwatch();
+    for (const li of this.#items.values()) li.content?.remove();
+    this.#items.clear();
   }
 
   /** Shows rows. Nodes of rows that stay are not touched. */
@@ -51,12 +54,13 @@ export class List {
   }
 
   #row(item) {
-    const { button, lang, store } = this.#host;
+    const { button, lang } = this.#host;
     const li = h("li", { part: "item" });
-    const toggle = button("read", "icon", () => store[li.item.read ? "unread" : "read"]([item.id]), "check");
+    const toggle = button("read", "icon", () => this.#host.save(this.#host.store[li.item.read ? "unread" : "read"]([item.id])), "check");
     const archive = button("archive", "icon", () => this.#host.archive(li.item), "archive");
     li.append(this.link(item, () => this.#content(li, item)), h("div", { part: "actions" }, toggle, archive));
-    Object.assign(li, { toggle, time: h("time", { part: "time", dateTime: item.time.toISOString(), title: item.time.toLocaleString(lang) }) });
+    const known = !isNaN(item.time);
+    Object.assign(li, { toggle, time: h("time", { part: "time", ...(known && { dateTime: item.time.toISOString(), title: item.time.toLocaleString(lang) }) }) });
     li.querySelector(".link").append(li.time);
     this.#items.set(item.id, li);
     this.#observer.observe(li);
@@ -80,7 +84,7 @@ export class List {
     const { url } = textsOf(item);
     const activate = (event) => {
       if (event.button > 1) return;
-      this.#host.store?.read([item.id]);
+      this.#host.save(this.#host.store?.read([item.id]));
       const go = this.#host.element.dispatchEvent(new CustomEvent("rowcast-click", { detail: { item, url, event }, bubbles: true, composed: true, cancelable: true }));
       if (!go) event.preventDefault();
     };
@@ -92,13 +96,25 @@ export class List {
   /** Returns the content of a row. Content from render or from a template is put into the document, where the styles of the page apply. */
   #content(li, item) {
     const { element } = this.#host;
+    try {
+      const custom = this.#custom(item);
+      if (custom === undefined || custom === null) return this.#usual(item);
+      if (!(custom instanceof Node) && typeof custom === "object") throw new TypeError("render must return a node or a text");
+      li.content = h("div", { slot: "item-" + item.id });
+      li.content.append(custom);
+      element.append(li.content);
+      return [h("slot", { name: "item-" + item.id })];
+    } catch (error) {
+      reportError(error); // the other rows are shown
+      li.content = undefined;
+      return this.#usual(item);
+    }
+  }
+
+  #custom(item) {
+    const { element } = this.#host;
     const template = element.querySelector(":scope > template[slot=item]");
-    const custom = element.render?.(item) ?? (template && fill(template.content.cloneNode(true), item));
-    if (custom === undefined || custom === null) return this.#usual(item);
-    li.content = h("div", { slot: "item-" + item.id });
-    li.content.append(custom);
-    element.append(li.content);
-    return [h("slot", { name: "item-" + item.id })];
+    return element.render?.(item) ?? (template && fill(template.content.cloneNode(true), item));
   }
 
   #usual(item) {
@@ -116,7 +132,7 @@ export class List {
 
   /** Moves the focus or archives the row with the focus. */
   press(event) {
-    const links = [...this.node.querySelectorAll(".link")];
+    const links = /** @type {HTMLElement[]} */ ([...this.node.querySelectorAll(".link")]);
     const li = this.#host.focused?.closest("li");
     const at = links.findIndex((link) => li?.contains(link));
     const to = { ArrowDown: at + 1, ArrowUp: Math.max(at - 1, 0), Home: 0, End: links.length - 1 }[event.key];
@@ -132,7 +148,7 @@ export class List {
       const { id, seen } = /** @type {any} */ (target).item;
       clearTimeout(this.#visible.get(id));
       this.#visible.delete(id);
-      if (isIntersecting && !seen && this.#host.visible) this.#visible.set(id, setTimeout(() => this.#host.store?.seen([id]), SECOND));
+      if (isIntersecting && !seen && this.#host.visible) this.#visible.set(id, setTimeout(() => this.#host.save(this.#host.store?.seen([id])), SECOND));
     }
   }
 

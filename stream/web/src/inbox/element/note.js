@@ -1,63 +1,86 @@
-// The line between the header and the list: the state of the connection, and what just happened.
+// The lines between the header and the list: the state of the connection, and what just happened.
 
 import { h } from "./dom.js";
 
 const SECOND = 1_000;
 
-/** A Note shows one text. What happened is shown for a time, and the state of the connection while it lasts. */
-export class Note {
-  node = h("div", { part: "note", role: "status", hidden: true });
+/** Notes shows the state of the connection while it lasts, and what happened for some seconds. */
+export class Notes {
+  node = h("div", { role: "status" });
   #host;
-  #busy = false; // shows what happened
+  #connection = h("div", { part: "note", hidden: true });
+  #event = h("div", { part: "note", hidden: true });
   #key; // the state of the connection
-  #timer;
+  #failed = false; // #event says that a change failed
+  #timers = /** @type {Record<string, any>} */ ({});
 
   /** @param {import("./index.js").Host} host */
   constructor(host) {
     this.#host = host;
+    this.node.append(this.#connection, this.#event);
   }
 
   close() {
-    clearTimeout(this.#timer);
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
   }
 
-  /** Shows a state of the connection that lasts for two seconds. */
+  /** Shows a state of the connection that lasts for two seconds. An empty list shows the other states itself. */
   connection() {
-    const key = { retrying: "offline", delayed: "delayed", "signed-out": "signedOut" }[this.#host.store?.state];
-    if (this.#busy || this.#key === key) return;
+    const { store } = this.#host;
+    const failed = store.items.length ? "failed" : undefined;
+    const key = { retrying: "offline", delayed: "delayed", failed, forbidden: failed }[store.state];
+    if (this.#key === key) return;
     this.#key = key;
-    clearTimeout(this.#timer);
-    this.node.hidden = true;
-    if (key) this.#timer = setTimeout(() => this.#show(key), 2 * SECOND);
+    clearTimeout(this.#timers.connection);
+    this.#hide(this.#connection);
+    const more = key === "failed" ? [this.#host.button("retry", "text", () => this.#host.store?.load())] : [];
+    if (key) this.#timers.connection = setTimeout(() => this.#show(this.#connection, key, ...more), 2 * SECOND);
   }
 
-  /** Shows a text for a time, or until another one. */
-  say(key, time = 10 * SECOND, ...more) {
-    clearTimeout(this.#timer);
-    this.#show(key, ...more);
-    this.#busy = true;
-    this.#timer = setTimeout(() => this.#quiet(), time);
+  /** Says that a change, or what else was requested, has failed. */
+  fail(key) {
+    this.#say(key, 8 * SECOND);
+    this.#failed = true;
   }
 
-  #show(key, ...more) {
-    this.node.replaceChildren(h("span", { textContent: this.#host.text(key) }), ...more);
-    this.node.hidden = false;
-  }
-
-  #quiet() {
-    clearTimeout(this.#timer);
-    if (this.node.contains(this.#host.focused)) this.#host.focusPanel();
-    this.node.hidden = true;
-    this.#busy = false;
-    this.#key = undefined;
-    this.connection();
+  /** Hides the failure of a change, because a later one was saved. */
+  saved() {
+    if (this.#failed) this.#end();
   }
 
   offerUndo(key) {
     const undo = () => {
-      this.#host.store?.undo();
-      this.#quiet();
+      this.#end();
+      this.#host.save(this.#host.store?.undo());
     };
-    this.say(key, 12 * SECOND, this.#host.button("undo", "text", undo));
+    this.#say(key, 12 * SECOND, this.#host.button("undo", "text", undo));
+  }
+
+  /** Hides what happened, because the list belongs to nobody any more. */
+  clear() {
+    this.#end();
+  }
+
+  #say(key, time, ...more) {
+    clearTimeout(this.#timers.event);
+    this.#failed = false;
+    this.#show(this.#event, key, ...more);
+    this.#timers.event = setTimeout(() => this.#end(), time);
+  }
+
+  #end() {
+    clearTimeout(this.#timers.event);
+    this.#failed = false;
+    this.#hide(this.#event);
+  }
+
+  #show(line, key, ...more) {
+    line.replaceChildren(h("span", { textContent: this.#host.text(key) }), ...more);
+    line.hidden = false;
+  }
+
+  #hide(line) {
+    if (line.contains(this.#host.focused)) this.#host.panel.focus();
+    line.hidden = true;
   }
 }

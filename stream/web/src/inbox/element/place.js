@@ -1,4 +1,4 @@
-/** Places the panel below or above the bell, within the viewport. */
+/** Places the panel below or above the bell, within the viewport. @param {HTMLElement} element @param {any} parts @param {CSSStyleDeclaration} style */
 export function place(element, { bell, panel }, style) {
   const { left, right, bottom, top } = bell.getBoundingClientRect();
   const { clientWidth: width, clientHeight: height } = document.documentElement;

@@ -2,18 +2,31 @@
 
 import { RowcastInbox } from "../../../rowcast-inbox-store.js";
 
-const stores = new Map(); // by the URLs
+const stores = new Set();
 
-/** Returns the store for some options, and a function that gives it back. Elements with the same URLs share one store. */
+/** Returns a store, and a function that gives it back. Elements with the same options share one store. */
 export function take(options) {
-  const key = [options.events, options.inbox].join(" ");
-  const shared = stores.get(key) ?? { store: new RowcastInbox(options), users: 0 };
-  stores.set(key, shared);
+  const names = ["events", "inbox", "token", "withCredentials"];
+  const shared = [...stores].find((other) => names.every((name) => other.options[name] === options[name])) ?? create(options);
   shared.users++;
   clearTimeout(shared.timer);
   const giveBack = () => {
     if (--shared.users) return;
-    shared.timer = setTimeout(() => stores.delete(key) && shared.store.close()); // unless an element returns at once
+    shared.timer = setTimeout(() => stores.delete(shared) && shared.store.close()); // unless an element returns at once
   };
   return [shared.store, giveBack];
+}
+
+function create(options) {
+  const store = new RowcastInbox(options);
+  const shared = { options, store, users: 0, timer: undefined };
+  stores.add(shared);
+  let warned;
+  store.addEventListener("change", () => {
+    const { state, error, url } = store;
+    if (error === warned || (state !== "failed" && state !== "forbidden")) return;
+    warned = error;
+    console.warn(`rowcast-inbox: ${url} cannot be loaded: ${error?.status ?? state} ${error?.message ?? ""}`);
+  });
+  return shared;
 }

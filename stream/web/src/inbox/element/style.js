@@ -66,6 +66,7 @@ li:hover .actions, li:focus-within .actions { opacity: 1; }
 .state svg { width: 36px; height: 36px; margin-bottom: 4px; opacity: .55; stroke-width: 1.3; }
 .state b { color: var(--text); font-weight: 600; }
 .more { display: block; margin: 8px auto; }
+::slotted([slot=footer]) { display: block; padding: 10px 18px; border-top: 1px solid var(--border); }
 .toasts { inset-block-end: 16px; inset-inline-end: 16px; width: min(360px, 100vw - 32px); }
 .toasts:popover-open { display: grid; gap: 10px; }
 .toast { position: relative; display: flex; align-items: start; gap: 10px; padding: 13px 8px 13px 15px; border: 1px solid var(--border); border-radius: var(--radius); background: var(--surface); box-shadow: var(--shadow); animation: rise .2s ease-out; }

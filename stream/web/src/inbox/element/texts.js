@@ -56,19 +56,25 @@ export const STRINGS = {
   },
 };
 
-/** Returns the language of an element, or of the browser. */
-export function languageOf(element) {
-  const lang = element.closest("[lang]")?.getAttribute("lang") || navigator.language;
+/** Returns the language of the texts and times of an element: its own, or that of the browser, if there is a dictionary. */
+export function languageOf(element, dictionaries) {
+  const wanted = element.closest("[lang]")?.getAttribute("lang") || navigator.language;
   try {
-    return Intl.getCanonicalLocales(lang)[0];
+    const [lang] = Intl.getCanonicalLocales(wanted);
+    return dictionaryOf(dictionaries, lang) ? lang : "en";
   } catch {
     return "en";
   }
 }
 
-/** Returns a text. The page's own texts replace those of the dictionaries. */
+const dictionaryOf = (dictionaries, lang) => dictionaries[lang] ?? dictionaries[lang.split("-")[0]];
+
+/** Reports whether a value is a text, or an object with the forms of a text. */
+export const isText = (value) => typeof value === "string" || (typeof value?.other === "string" && Object.values(value).every((form) => typeof form === "string"));
+
+/** Returns a text. The page's own texts replace those of the dictionaries. What is not a text is left out. */
 export function translate(own, dictionaries, lang, key, n) {
-  const value = own[key] ?? (dictionaries[lang] ?? dictionaries[lang.split("-")[0]])?.[key] ?? STRINGS.en[key];
+  const value = [own[key], dictionaryOf(dictionaries, lang)?.[key]].find(isText) ?? STRINGS.en[key];
   const form = typeof value === "string" ? value : (value[new Intl.PluralRules(lang).select(n)] ?? value.other);
   return n === undefined ? form : form.replace("{n}", n >= MANY ? translate(own, dictionaries, lang, "many") : new Intl.NumberFormat(lang).format(n));
 }

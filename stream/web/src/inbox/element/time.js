@@ -2,8 +2,9 @@
 
 const SECOND = 1_000;
 
-/** Returns how long ago a time was, or its date. */
+/** Returns how long ago a time was, or its date. A time in the future is now. */
 export function age(time, now, lang) {
+  if (isNaN(time)) return "";
   const seconds = Math.max(0, (now - time) / SECOND);
   const format = new Intl.RelativeTimeFormat(lang, { numeric: "auto" });
   if (seconds < 45) return format.format(0, "second");

@@ -23,6 +23,7 @@ export class Toasts {
   }
 
   clear() {
+    if (!this.node.childElementCount) return;
     this.node.replaceChildren();
     this.node.hidePopover();
   }

@@ -11,7 +11,7 @@ export class Client {
 
   #refused;
 
-  /** @param {URL} url @param {import("../../../rowcast-inbox.js").InboxOptions} options
+  /** @param {URL} url @param {import("../../../rowcast-inbox-store.js").InboxOptions} options
    * @param {(error: any, user: string) => void} refused is called if the credential is not valid, or belongs to another user */
   constructor(url, options, refused) {
     this.url = url;

@@ -12,12 +12,18 @@ const PAGE = 100; // the largest page of the hub
 const LONGEST = 500; // rows of a list that grows while the page is open
 const TRIES = 4; // requests until the list is loaded again, because the answers are older than what is known
 
+/** Returns the URL of an option. */
 function urlOf(option, value, base) {
   try {
-    return new URL(value, base);
-  } catch {
-    throw new TypeError(`the option ${option} is not a URL, or is relative outside of a page: ${value}`);
-  }
+    if (typeof value === "string" || value instanceof URL) return new URL(value, base);
+  } catch {}
+  throw new TypeError(`the option ${option} must be a URL, and an absolute one outside of a page, such as "https://app.example/events": ${value}`);
+}
+
+function check({ token, withCredentials, limit } = /** @type {any} */ ({})) {
+  if (token != null && typeof token !== "function") throw new TypeError("the option token must be a function that returns a token");
+  if (withCredentials != null && typeof withCredentials !== "boolean") throw new TypeError("the option withCredentials must be true or false");
+  if (limit != null && !(Number.isInteger(limit) && limit >= 1 && limit <= PAGE)) throw new TypeError(`the option limit must be a number from 1 to ${PAGE}`);
 }
 
 /** The newest rows of a user, with their state. */
@@ -28,7 +34,7 @@ export class RowcastInbox extends EventTarget {
   #rows = new Rows();
   #operations;
   #source;
-  #state = "closed";
+  #state = /** @type {import("../../../rowcast-inbox-store.js").InboxState} */ ("closed");
   #error;
   #run = 0; // the number of loads, for answers that arrive late
   #failures = 0;
@@ -41,13 +47,14 @@ export class RowcastInbox extends EventTarget {
   #view; // the items that are shown
   #notified = true;
 
-  constructor(options = /** @type {import("../../../rowcast-inbox.js").InboxOptions} */ ({})) {
+  constructor(options = /** @type {import("../../../rowcast-inbox-store.js").InboxOptions} */ ({})) {
     super();
+    if (options === null || typeof options !== "object") throw new TypeError('RowcastInbox needs an object with options, such as { events: "/events" }');
+    check(options);
     this.#options = options;
     const base = globalThis.document?.baseURI ?? globalThis.location?.href;
     this.#events = urlOf("events", options.events ?? "/events", base);
     const inbox = options.inbox ? urlOf("inbox", options.inbox, base) : new URL(this.#events);
-    if (options.token && typeof options.token !== "function") throw new TypeError("the option token must be a function that returns a token");
     if (!options.inbox) inbox.pathname = inbox.pathname.replace(/[^/]*$/, "inbox");
     for (const url of [this.#events, inbox]) for (const name of [...url.searchParams.keys()]) if (/^topic/i.test(name)) url.searchParams.delete(name);
     this.#client = new Client(inbox, options, (error, user) => user === this.#rows.user && this.#signOut(error));
@@ -222,7 +229,7 @@ export class RowcastInbox extends EventTarget {
     const rows = this.#rows;
     if (rows.find(id)) return;
     const tooLarge = name === "rowcast.toolarge";
-    const row = rows.row({ id, event: name, data: tooLarge ? null : data, created_at: time ?? this.now(), seen: false, read: false, too_large: tooLarge }, 0);
+    const row = rows.row({ id, recipient: undefined, event: name, data: tooLarge ? null : data, created_at: time ?? this.now(), seen: false, read: false, too_large: tooLarge }, 0);
     rows.add(row, this.#hold);
     this.#arrived = Date.now();
     if (this.#arrived - this.#counted < SETTLE) this.#recount();
