@@ -239,7 +239,7 @@ func testElementTemplate(_ *testing.T, s *inboxStage) {
 		return bell.open; })()`, true)
 	s.insert(map[string]any{"user": map[string]string{"name": "<b>Bob</b>"}, "link": "javascript:1", "image": "data:image/png,"})
 	p.await(`document.querySelector("[slot^=item-] strong")?.textContent === "<b>Bob</b>"`)
-	p.want(`document.querySelector("[slot^=item-]").querySelector("a").getAttribute("href") + document.querySelector("[slot^=item-] img").getAttribute("src")`, "")
+	p.want(`document.querySelector("[slot^=item-] a").hasAttribute("href") || document.querySelector("[slot^=item-] img").hasAttribute("src")`, false)
 	value[bool](p, `bell.render = (item) => "row " + item.data, true`)
 	s.insert(7)
 	p.await(`[...document.querySelectorAll("[slot^=item-]")].some((found) => found.textContent === "row 7")`)
