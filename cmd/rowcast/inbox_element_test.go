@@ -102,7 +102,7 @@ func (s *inboxStage) open() page {
 	s.t.Helper()
 	p := s.profile.open(s.t, "about:blank")
 	p.onNewDocument(elementHelpers)
-	p.do(chromedp.Navigate(s.url + "/page"))
+	p.navigate(s.url + "/page")
 	p.await(`window.bell?.store?.state === "open"`)
 	s.t.Cleanup(func() {
 		if got := value[[]string](p, "violations"); len(got) > 0 {

@@ -195,7 +195,7 @@ export class RowcastInbox extends EventTarget {
 
   #open() {
     const { withCredentials, token } = this.#options;
-    const source = new RowcastSource(this.#events, { lastEventId: this.#rows.cursor, user: this.#rows.user, withCredentials, token: token && ((why) => this.#client.token(why)) });
+    const source = new RowcastSource(this.#events, { lastEventId: this.#rows.cursor, withCredentials, token: token && ((why) => this.#client.token(why)) });
     this.#source = source;
     const on = (name, listener) => source.addEventListener(name, (event) => this.#source === source && listener(event));
     on("rowcast.state", ({ state, error }) => {
