@@ -6,7 +6,10 @@ import (
 	"encoding/hex"
 )
 
-//go:generate go tool -modfile=../.ci/tools.mod esbuild web/src/index.js --bundle --format=esm --minify --legal-comments=none --log-level=warning --outfile=web/rowcast.js
+//go:generate -command build go tool -modfile=../.ci/tools.mod esbuild --bundle --format=esm --minify --legal-comments=none --log-level=warning
+//go:generate build web/src/index.js --outfile=web/rowcast.js
+//go:generate build web/src/inbox/store/index.js --external:./web/rowcast.js --outfile=web/rowcast-inbox-store.js
+//go:generate build web/src/inbox/element/index.js --external:./web/rowcast-inbox-store.js --outfile=web/rowcast-inbox.js
 
 // Script is the browser client, an ES module that go generate builds from the modules in web/src. It must be served as
 // text/javascript. See stream/web/README.md.
@@ -21,7 +24,8 @@ func ScriptName() string {
 	return "rowcast-" + hex.EncodeToString(sum[:8]) + ".js"
 }
 
-// InboxScript is the element <rowcast-inbox>, an ES module. It imports InboxStoreScript as "./rowcast-inbox-store.js".
+// InboxScript is the element <rowcast-inbox>, an ES module that go generate builds from the modules in web/src/inbox. It imports
+// InboxStoreScript as "./rowcast-inbox-store.js".
 //
 //go:embed web/rowcast-inbox.js
 var InboxScript []byte

@@ -139,6 +139,22 @@ func (p page) navigate(url string) {
 	}
 }
 
+// press presses keys.
+func (p page) press(keys ...string) {
+	p.t.Helper()
+	if p.tab == nil {
+		for _, key := range keys {
+			p.do(chromedp.KeyEvent(key))
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+	defer cancel()
+	if err := p.tab.press(ctx, keys...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 // close closes the tab.
 func (p page) close() error {
 	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)

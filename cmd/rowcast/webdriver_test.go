@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp/kb"
+
 	"rowcast/sql/dbtest"
 )
 
@@ -32,14 +34,15 @@ type driver struct {
 type driverCommand struct{ name, method, path string }
 
 var (
-	newSession    = driverCommand{"NewSession", http.MethodPost, ""}
-	deleteSession = driverCommand{"DeleteSession", http.MethodDelete, ""}
-	newWindow     = driverCommand{"NewWindow", http.MethodPost, "/window/new"}
-	switchWindow  = driverCommand{"SwitchToWindow", http.MethodPost, "/window"}
-	windowHandle  = driverCommand{"GetWindowHandle", http.MethodGet, "/window"}
-	closeWindow   = driverCommand{"CloseWindow", http.MethodDelete, "/window"}
-	navigateTo    = driverCommand{"Navigate", http.MethodPost, "/url"}
-	executeScript = driverCommand{"ExecuteScript", http.MethodPost, "/execute/sync"}
+	newSession     = driverCommand{"NewSession", http.MethodPost, ""}
+	deleteSession  = driverCommand{"DeleteSession", http.MethodDelete, ""}
+	newWindow      = driverCommand{"NewWindow", http.MethodPost, "/window/new"}
+	switchWindow   = driverCommand{"SwitchToWindow", http.MethodPost, "/window"}
+	windowHandle   = driverCommand{"GetWindowHandle", http.MethodGet, "/window"}
+	closeWindow    = driverCommand{"CloseWindow", http.MethodDelete, "/window"}
+	navigateTo     = driverCommand{"Navigate", http.MethodPost, "/url"}
+	performActions = driverCommand{"PerformActions", http.MethodPost, "/actions"}
+	executeScript  = driverCommand{"ExecuteScript", http.MethodPost, "/execute/sync"}
 )
 
 type object map[string]any
@@ -113,11 +116,32 @@ func (t *driverTab) run(ctx context.Context, command driverCommand, parameters a
 
 // evaluate returns the JSON of the value of an expression.
 func (t *driverTab) evaluate(ctx context.Context, expression string) (json.RawMessage, error) {
-	return t.run(ctx, executeScript, object{"script": "return JSON.stringify(" + expression + ") ?? null", "args": []any{}})
+	return t.run(ctx, executeScript, object{"script": "return JSON.stringify((" + expression + ")) ?? null", "args": []any{}})
 }
 
 func (t *driverTab) navigate(ctx context.Context, url string) error {
 	_, err := t.run(ctx, navigateTo, object{"url": url})
+	return err
+}
+
+// driverKeys are the codes of WebDriver for keys.
+var driverKeys = map[string]string{
+	kb.Tab: "\uE004", kb.Enter: "\uE007", kb.Escape: "\uE00C", kb.End: "\uE010", kb.ArrowUp: "\uE013", kb.ArrowDown: "\uE015", kb.Delete: "\uE017",
+}
+
+// press presses keys in the tab, which is shown first.
+func (t *driverTab) press(ctx context.Context, keys ...string) error {
+	var actions []object
+	for _, key := range keys {
+		actions = append(actions, object{"type": "keyDown", "value": driverKeys[key]}, object{"type": "keyUp", "value": driverKeys[key]})
+	}
+	t.driver.mu.Lock()
+	defer t.driver.mu.Unlock()
+	if _, err := t.driver.execute(ctx, switchWindow, object{"handle": t.handle, "focus": true}); err != nil {
+		return err
+	}
+	t.driver.current = t.handle
+	_, err := t.driver.execute(ctx, performActions, object{"actions": []object{{"type": "key", "id": "keyboard", "actions": actions}}})
 	return err
 }
 

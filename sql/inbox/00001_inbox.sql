@@ -75,7 +75,7 @@ DECLARE
 BEGIN
     -- Each gap between two transactions in flight is a number in base 32. encode_xip() describes the text.
     xip := ARRAY(SELECT x FROM (
-        SELECT highest - sum(gap + 1) OVER (ORDER BY place) AS x FROM (
+        SELECT greatest(highest - sum(gap + 1) OVER (ORDER BY place), 0) AS x FROM (
             SELECT place, (SELECT sum((strpos('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._', substr(digits[1], i, 1)) - 1 & 31)::bigint
                     << 5 * (length(digits[1]) - i)) FROM generate_series(1, length(digits[1])) AS i) AS gap
             FROM regexp_matches(part[4], '[g-z0-9._]*[A-Za-f]', 'g') WITH ORDINALITY AS list (digits, place)) AS gaps) AS decoded ORDER BY x);

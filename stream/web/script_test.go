@@ -32,7 +32,7 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// The modules in src have everything that rowcast.d.ts declares, with these types.
+// The modules in src have everything that the .d.ts files declare, with these types.
 func TestScriptTypes(t *testing.T) {
 	t.Parallel()
 	modules := dbtest.NodeModules(t, ".ci/clients/npm", "clients-npm", "typescript")
@@ -40,7 +40,10 @@ func TestScriptTypes(t *testing.T) {
 	if err := os.CopyFS(filepath.Join(dir, "src"), os.DirFS("src")); err != nil {
 		t.Fatal(err)
 	}
-	for from, to := range map[string]string{"rowcast.d.ts": "rowcast.d.ts", "package.json": "package.json", "test/types.ts": "types.ts"} {
+	for from, to := range map[string]string{
+		"rowcast.d.ts": "rowcast.d.ts", "rowcast-inbox.d.ts": "rowcast-inbox.d.ts", "rowcast-inbox-store.d.ts": "rowcast-inbox-store.d.ts",
+		"package.json": "package.json", "test/types.ts": "types.ts", "test/types_inbox.ts": "types_inbox.ts",
+	} {
 		text, err := os.ReadFile(filepath.FromSlash(from))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, to), text, 0o600)
@@ -50,7 +53,7 @@ func TestScriptTypes(t *testing.T) {
 		}
 	}
 	const options = `{"compilerOptions": {"noEmit": true, "allowJs": true, "checkJs": true, "strictNullChecks": false, "noImplicitAny": false,
-		"target": "es2022", "module": "nodenext", "lib": ["es2023", "dom", "dom.iterable"], "types": []}, "files": ["types.ts"]}`
+		"target": "es2022", "module": "nodenext", "lib": ["es2023", "dom", "dom.iterable"], "types": []}, "files": ["types.ts", "types_inbox.ts"]}`
 	if err := os.WriteFile(filepath.Join(dir, "tsconfig.json"), []byte(options), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +114,7 @@ func TestScriptPackage(t *testing.T) {
 		got = append(got, file.Path)
 	}
 	slices.Sort(got)
-	if want := []string{"README.md", "package.json", "rowcast-inbox-store.js", "rowcast-inbox.d.ts", "rowcast-inbox.js", "rowcast.d.ts", "rowcast.js"}; !slices.Equal(got, want) {
+	if want := []string{"README.md", "package.json", "rowcast-inbox-store.d.ts", "rowcast-inbox-store.js", "rowcast-inbox.d.ts", "rowcast-inbox.js", "rowcast.d.ts", "rowcast.js"}; !slices.Equal(got, want) {
 		t.Errorf("the package has the files %q, want %q", got, want)
 	}
 }

@@ -1,0 +1,37 @@
+// What a row shows. Data of rows enters the document as text only.
+
+/** Returns the URL of a link or an image, unless it could run a script. */
+function safeURL(text) {
+  try {
+    const url = new URL(text, document.baseURI);
+    return typeof text === "string" && /^https?:$/.test(url.protocol) ? url.href : undefined;
+  } catch {}
+}
+
+const text = (...values) => values.find((value) => typeof value === "string" && value !== "") ?? "";
+const member = (object, path) => path.split(".").reduce((value, name) => (value !== null && typeof value === "object" && Object.hasOwn(value, name) ? value[name] : undefined), object);
+
+/** Returns the texts of a row: members of data that usually have them. */
+export function textsOf({ data, event }) {
+  if (typeof data === "string") return { title: data, body: "" };
+  const [title, ...rest] = ["title", "msg", "message", "text", "body"].map((name) => member(data, name)).filter((value) => text(value));
+  return { title: title ?? event, body: rest[0] ?? "", url: safeURL(member(data, "url")) };
+}
+
+/** Fills the elements of a template that have data-field, the path of a member of data. The result is undefined if the row has none of
+ * the members. */
+export function fill(content, item) {
+  const elements = content.querySelectorAll("[data-field]");
+  let missing = 0;
+  for (const element of elements) {
+    const field = element.dataset.field;
+    const value = field === "event" ? item.event : member(item.data, field);
+    const attribute = element instanceof HTMLAnchorElement ? "href" : element instanceof HTMLImageElement && "src";
+    const shown = attribute ? safeURL(value) : typeof value === "object" ? undefined : value;
+    if (shown === undefined || shown === "") missing++;
+    if (!attribute) element.textContent = String(shown ?? "");
+    else if (shown) element[attribute] = shown;
+    else element.removeAttribute(attribute);
+  }
+  return missing && missing === elements.length ? undefined : content;
+}

@@ -1,0 +1,374 @@
+// The element <rowcast-inbox>: a bell with the list of the user's inbox, documented in README.md and rowcast-inbox.d.ts.
+
+import { RowcastInbox } from "../../../rowcast-inbox-store.js";
+import { MANY } from "../many.js";
+import { h, icon } from "./dom.js";
+import { List } from "./list.js";
+import { Notes } from "./note.js";
+import { place } from "./place.js";
+import { take } from "./stores.js";
+import { sharedSheet } from "./style.js";
+import { isText, languageOf, STRINGS, translate } from "./texts.js";
+import { once, Toasts } from "./toasts.js";
+
+export { RowcastInbox };
+
+const SECOND = 1_000;
+
+/** What the parts of the element need of it.
+ * @typedef {object} Host
+ * @property {any} element @property {any} store @property {any} lang @property {any} panel @property {any} focused @property {boolean} visible
+ * @property {(key: string, n?: number) => string} text @property {(key: string, part: string, action: () => void, image?: string) => any} button
+ * @property {(item: any) => void} archive @property {(saved: Promise<boolean> | undefined) => void} save */
+
+const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object); // Node has no elements
+
+/** The bell with its list. */
+export class RowcastInboxElement extends Base {
+  /** The texts by language. A page may add languages. */
+  static strings = STRINGS;
+  static observedAttributes = ["events", "inbox", "with-credentials", "inline", "lang", "title-badge"];
+  #isConnected = false;
+  #render;
+  #token = /** @type {import("../../../rowcast-inbox-store.js").InboxOptions["token"]} */ (undefined);
+  #strings = /** @type {Record<string, import("../../../rowcast-inbox.js").InboxText>} */ ({});
+  #sheet; // the style sheet with the position
+  #store;
+  #giveBack;
+  #page; // ends the listeners
+  #parts = /** @type {Record<string, any>} */ ({});
+  #isOpen = false; // the panel is open, or is about to open, also as soon as the element is in a document
+  #timers = /** @type {Record<string, any>} */ ({});
+  #arrived = 0; // rows that are not announced yet
+
+  /** The store, while the element is in a document. */
+  get store() {
+    return this.#store;
+  }
+
+  get #inline() {
+    return this.hasAttribute("inline");
+  }
+
+  /** Whether the list is shown. */
+  get open() {
+    return !!this.#store && (this.#inline || this.#isOpen);
+  }
+
+  set open(open) {
+    if (!this.#store) this.#isOpen = !!open;
+    else if (!this.#inline) this.#parts.panel.togglePopover(!!open);
+  }
+
+  /** Returns the content of a row, or undefined for the usual content. @type {((item: any) => Node | string | undefined) | undefined} */
+  get render() {
+    return this.#render;
+  }
+
+  set render(render) {
+    this.#render = render;
+    this.#rebuild();
+  }
+
+  get token() {
+    return this.#token;
+  }
+
+  set token(token) {
+    if (token === this.#token) return;
+    this.#token = token;
+    this.#restart();
+  }
+
+  get withCredentials() {
+    return this.hasAttribute("with-credentials");
+  }
+
+  set withCredentials(value) {
+    this.toggleAttribute("with-credentials", !!value);
+  }
+
+  /** Texts that replace those of the dictionary. */
+  get strings() {
+    return this.#strings;
+  }
+
+  set strings(strings) {
+    this.#strings = strings ?? {};
+    for (const [key, value] of Object.entries(this.#strings)) {
+      if (!isText(value)) reportError(new TypeError(`the text ${key} of strings must be a text, or an object with texts for plural categories and "other"`));
+    }
+    this.#rebuild();
+  }
+
+  connectedCallback() {
+    this.#takeOver();
+    this.#isConnected = true;
+    const [events, inbox] = [this.getAttribute("events") ?? "/events", this.getAttribute("inbox") ?? undefined];
+    [this.#store, this.#giveBack] = take({ events, inbox, token: this.#token ?? undefined, withCredentials: this.withCredentials });
+    this.#page = new AbortController();
+    const { signal } = this.#page;
+    this.#store.addEventListener("change", () => this.#update(), { signal });
+    this.#store.addEventListener("row", ({ detail }) => this.#receive(detail), { signal });
+    this.#store.addEventListener("error", ({ action }) => this.#fail(action), { signal });
+    document.addEventListener("visibilitychange", () => this.#parts.list.watch(), { signal });
+    globalThis.addEventListener("resize", () => this.open && this.#place(), { signal });
+    this.#rebuild();
+  }
+
+  /** Takes over the properties that a page has set before this script was loaded. They hide those of the class. */
+  #takeOver() {
+    for (const name of ["token", "withCredentials", "render", "strings", "open"]) {
+      if (!Object.hasOwn(this, name)) continue;
+      const value = this[name];
+      delete this[name];
+      this[name] = value;
+    }
+  }
+
+  disconnectedCallback() {
+    this.#isConnected = false;
+    if (!this.#store) return; // the options were refused
+    this.#giveBack();
+    this.#page.abort();
+    this.#closeParts();
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
+    if (this.hasAttribute("title-badge")) setTitle(0);
+    this.#store = undefined;
+    this.#isOpen = false;
+  }
+
+  attributeChangedCallback(name, before, value) {
+    if (before === value) return;
+    if (["events", "inbox", "with-credentials"].includes(name)) this.#restart();
+    else this.#rebuild();
+  }
+
+  /** Uses the store for the present options. */
+  #restart() {
+    if (!this.#isConnected) return;
+    const { open } = this;
+    this.disconnectedCallback();
+    if (!this.#inline) this.#isOpen = open;
+    this.connectedCallback();
+  }
+
+  get #lang() {
+    return languageOf(this, RowcastInboxElement.strings);
+  }
+
+  #text(key, n = undefined) {
+    return translate(this.#strings, RowcastInboxElement.strings, this.#lang, key, n);
+  }
+
+  #button(key, part, action, image = undefined) {
+    const label = this.#text(key);
+    return h("button", { part, type: "button", onclick: action, ...(image && { title: label, "aria-label": label }) }, image ? icon(image) : label);
+  }
+
+  /** @returns {Host} */
+  #host() {
+    const self = this;
+    return {
+      element: this,
+      get store() {
+        return self.#store;
+      },
+      get lang() {
+        return self.#lang;
+      },
+      get panel() {
+        return self.#parts.panel;
+      },
+      get focused() {
+        return self.shadowRoot.activeElement;
+      },
+      get visible() {
+        return self.open && !document.hidden;
+      },
+      text: (key, n) => this.#text(key, n),
+      button: (...args) => this.#button(...args),
+      archive: (item) => this.#archive(item),
+      save: (saved) => this.#save(saved),
+    };
+  }
+
+  #closeParts() {
+    this.#parts.list?.close();
+    this.#parts.note?.close();
+  }
+
+  /** Builds everything except the rows. */
+  #rebuild() {
+    if (!this.#store) return;
+    const { open } = this;
+    const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
+    if (!this.#sheet) (this.#sheet = new CSSStyleSheet()).replaceSync(".root {}");
+    root.adoptedStyleSheets = [sharedSheet(), this.#sheet];
+    this.#closeParts();
+    const p = (this.#parts = this.#build());
+    this.#isOpen = false;
+    this.#listen(p);
+    root.replaceChildren(h("div", { className: "root", lang: this.#lang }, p.bell, p.panel, p.toasts.node, p.live));
+    clearInterval(this.#timers.tick);
+    if (this.#inline) this.#timers.tick = setInterval(() => this.#tick(), 10 * SECOND);
+    else if (open) this.open = true;
+    this.#update();
+  }
+
+  #build() {
+    const host = this.#host();
+    const p = /** @type {Record<string, any>} */ ({
+      badge: h("span", { part: "badge", "aria-hidden": "true" }),
+      panel: h("div", { part: "panel", role: this.#inline ? "region" : "dialog", tabIndex: -1, "aria-label": this.#text("title") }),
+      all: this.#button("readAll", "text", () => this.#markAll()),
+      fresh: h("button", { part: "new", type: "button", onclick: () => this.#showWaiting() }),
+      state: h("div", { part: "state" }),
+      more: this.#button("more", "text more", () => this.#store?.loadMore()),
+      live: h("div", { className: "sr", role: "status" }),
+      scroll: h("div", { part: "scroll", onscroll: () => this.#hold() }),
+      note: new Notes(host),
+      toasts: new Toasts(host),
+    });
+    p.list = new List(host, p.scroll);
+    p.scroll.append(p.fresh, p.list.node, p.state, p.more);
+    if (this.#inline) p.panel.classList.add("inline");
+    else p.panel.popover = "auto";
+    const bell = { part: "bell", type: "button", hidden: this.#inline, popoverTargetElement: p.panel, "aria-haspopup": "dialog", "aria-expanded": "false" };
+    p.bell = h("button", bell, h("slot", { name: "bell" }, icon("bell")), p.badge);
+    const close = this.#button("close", "icon close", () => p.panel.hidePopover(), "close");
+    const header = h("header", { part: "header" }, h("h2", { part: "title", textContent: this.#text("title") }), p.all, close);
+    p.panel.append(header, p.note.node, p.scroll, h("slot", { name: "footer" }));
+    return p;
+  }
+
+  #listen(p) {
+    p.panel.addEventListener("beforetoggle", ({ newState }) => {
+      this.#isOpen = newState === "open";
+      if (!this.#isOpen) return;
+      this.#place();
+      this.#update();
+    });
+    p.panel.addEventListener("toggle", ({ newState }) => this.#toggled(newState === "open"));
+    p.panel.onkeydown = (event) => p.list.press(event);
+    p.list.node.addEventListener("focusin", () => this.#hold());
+    p.list.node.addEventListener("focusout", () => setTimeout(() => this.#hold()));
+  }
+
+  #place() {
+    place(this, this.#parts, /** @type {CSSStyleRule} */ (this.#sheet.cssRules[0]).style);
+  }
+
+  #toggled(open) {
+    const { bell, panel, toasts, list } = this.#parts;
+    bell.setAttribute("aria-expanded", open);
+    this.#hold();
+    if (open) {
+      panel.focus({ preventScroll: true });
+      toasts.clear();
+      this.#timers.tick = setInterval(() => this.#tick(), 10 * SECOND);
+    } else {
+      clearInterval(this.#timers.tick);
+      if (this.shadowRoot.activeElement && panel.contains(this.shadowRoot.activeElement)) bell.focus();
+    }
+    this.#update();
+    list.watch();
+    this.dispatchEvent(new Event("toggle"));
+  }
+
+  /** Lets new rows wait while the user reads further down or uses a row. */
+  #hold() {
+    const { scroll, list } = this.#parts;
+    if (this.#store) this.#store.hold = this.open && (scroll.scrollTop > 8 || list.node.contains(this.shadowRoot.activeElement));
+  }
+
+  #showWaiting() {
+    this.#parts.panel.focus({ preventScroll: true });
+    this.#parts.scroll.scrollTop = 0;
+    this.#store.hold = false;
+  }
+
+  #update() {
+    const { badge, bell, all, note, fresh, list, state, more } = this.#parts;
+    const { unseenCount: unseen, unreadCount: unread, items, waiting } = this.#store;
+    badge.hidden = !unseen;
+    badge.textContent = unseen >= MANY ? "99+" : unseen;
+    bell.setAttribute("aria-label", unseen ? this.#text("bell", unseen) : this.#text("title"));
+    if (this.hasAttribute("title-badge")) setTitle(unseen);
+    if (this.#store.state === "signed-out") this.#forget();
+    if (!this.open) return;
+    all.setAttribute("aria-disabled", !unread);
+    fresh.hidden = !waiting;
+    fresh.textContent = this.#text("new", waiting);
+    more.hidden = !this.#store.hasMore || !items.length;
+    list.show(items);
+    this.#showState(state, items);
+    this.#tick();
+    note.connection();
+  }
+
+  /** Removes what would still show rows of a user who has signed out. */
+  #forget() {
+    this.#parts.toasts.clear();
+    this.#parts.note.clear();
+    clearTimeout(this.#timers.announce);
+    this.#arrived = 0;
+  }
+
+  #save(saved) {
+    saved?.then((isSaved) => isSaved && this.#parts.note.saved());
+  }
+
+  #fail(action) {
+    if (this.#store.state === "signed-out" || action === "seen") return; // the list says so, or the user has done nothing
+    this.#parts.note.fail(action === "list" ? "failed" : "unsaved");
+  }
+
+  #tick() {
+    this.#parts.list.tick();
+  }
+
+  #showState(state, items) {
+    state.hidden = items.length > 0;
+    if (items.length) return;
+    const kind = this.#store.state;
+    const failed = { failed: "failed", retrying: this.#store.error && "failed", "signed-out": "signedOut", forbidden: "failed" }[kind];
+    const key = failed || (kind === "loading" ? "loading" : "empty");
+    if (state.key === key) return;
+    state.key = key;
+    state.replaceChildren(icon("bell"), h("b", { textContent: this.#text(key) }));
+    if (key === "empty") state.append(h("span", { textContent: this.#text("emptyHint") }));
+    if (failed) state.append(this.#button("retry", "text", () => this.#store.load()));
+  }
+
+  #archive(item) {
+    if (!this.#store) return;
+    this.#parts.note.offerUndo("archived");
+    this.#save(this.#store.archive([item.id]));
+  }
+
+  #markAll() {
+    if (!this.#store.unreadCount) return;
+    this.#parts.note.offerUndo("allRead");
+    this.#save(this.#store.readAll());
+  }
+
+  #receive(item) {
+    this.#arrived++;
+    clearTimeout(this.#timers.announce);
+    this.#timers.announce = setTimeout(() => {
+      this.#parts.live.textContent = this.#text("new", this.#arrived);
+      this.#arrived = 0;
+    }, SECOND);
+    if (!this.hasAttribute("toasts") || document.hidden || this.open || this.#store.now() - item.time > 30 * SECOND) return;
+    once(`${this.#store.url} ${item.id}`, () => this.#parts.toasts.show(this.#parts.list.link(item)));
+  }
+}
+
+function setTitle(n) {
+  const title = document.title.replace(/^\(\d+\+?\) /, "");
+  const wanted = n ? `(${n >= MANY ? "99+" : n}) ${title}` : title;
+  if (document.title !== wanted) document.title = wanted;
+}
+
+if (globalThis.customElements && !customElements.get("rowcast-inbox")) customElements.define("rowcast-inbox", RowcastInboxElement);

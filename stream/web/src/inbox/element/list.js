@@ -1,0 +1,166 @@
+// The nodes of the rows.
+
+import { fill, textsOf } from "./content.js";
+import { h, icon } from "./dom.js";
+import { age } from "./time.js";
+
+const SECOND = 1_000;
+
+/** A List shows rows, and marks those as seen that are visible for a second. */
+export class List {
+  node = h("ul", { part: "list", role: "list" });
+  #host;
+  #items = new Map(); // the nodes, by id
+  #visible = new Map(); // the timers of the rows that may become seen
+  #observer;
+
+  /** @param {import("./index.js").Host} host @param {HTMLElement} scroll what contains the list and scrolls */
+  constructor(host, scroll) {
+    this.#host = host;
+    this.#observer = new IntersectionObserver((entries) => this.#intersect(entries), { root: scroll, threshold: 0.5 });
+  }
+
+  /** Removes the content of the rows from the document, and ends the timers. */
+  close() {
+    this.#unwatch();
+    for (const li of this.#items.values()) li.content?.remove();
+    this.#items.clear();
+  }
+
+  /** Shows rows. Nodes of rows that stay are not touched. */
+  show(items) {
+    const focused = this.#host.focused?.closest("li");
+    const ids = new Set(items.map(({ id }) => id));
+    for (const [id, li] of this.#items) {
+      if (ids.has(id)) continue;
+      if (li === focused) ((li.nextElementSibling ?? li.previousElementSibling)?.querySelector(".link") ?? this.#host.panel).focus();
+      this.#remove(id, li);
+    }
+    let next = this.node.firstElementChild;
+    for (const item of items) {
+      const li = this.#items.get(item.id) ?? this.#row(item);
+      if (li === next) next = next.nextElementSibling;
+      else this.node.insertBefore(li, next);
+      this.#change(li, item);
+    }
+  }
+
+  #remove(id, li) {
+    this.#observer.unobserve(li);
+    clearTimeout(this.#visible.get(id));
+    this.#items.delete(id);
+    li.content?.remove();
+    li.remove();
+  }
+
+  #row(item) {
+    const { button, lang } = this.#host;
+    const li = h("li", { part: "item" });
+    const toggle = button("read", "icon", () => this.#host.save(this.#host.store[li.item.read ? "unread" : "read"]([item.id])), "check");
+    const archive = button("archive", "icon", () => this.#host.archive(li.item), "archive");
+    li.append(this.link(item, () => this.#content(li, item)), h("div", { part: "actions" }, toggle, archive));
+    const known = !isNaN(item.time);
+    Object.assign(li, { toggle, time: h("time", { part: "time", ...(known && { dateTime: item.time.toISOString(), title: item.time.toLocaleString(lang) }) }) });
+    li.querySelector(".link").append(li.time);
+    this.#items.set(item.id, li);
+    this.#observer.observe(li);
+    return li;
+  }
+
+  #change(li, item) {
+    if (li.item && li.item.read === item.read && li.item.seen === item.seen) return;
+    li.item = item;
+    li.className = item.read ? "" : "unread";
+    li.part = item.read ? "item" : "item unread";
+    li.content?.toggleAttribute("data-unread", !item.read);
+    const label = this.#host.text(item.read ? "unread" : "read");
+    li.toggle.title = label;
+    li.toggle.setAttribute("aria-label", label);
+    li.toggle.replaceChildren(icon(item.read ? "dot" : "check"));
+  }
+
+  /** Returns the link or button of a row. A click marks the row as read. */
+  link(item, content = () => this.#usual(item)) {
+    const { url } = textsOf(item);
+    const activate = (event) => {
+      if (event.button > 1) return;
+      this.#host.save(this.#host.store?.read([item.id]));
+      const go = this.#host.element.dispatchEvent(new CustomEvent("rowcast-click", { detail: { item, url, event }, bubbles: true, composed: true, cancelable: true }));
+      if (!go) event.preventDefault();
+    };
+    const link = h(url ? "a" : "button", { part: "link", onclick: activate, onauxclick: activate, ...(url ? { href: url } : { type: "button" }) });
+    link.append(...content());
+    return link;
+  }
+
+  /** Returns the content of a row. Content from render or from a template is put into the document, where the styles of the page apply. */
+  #content(li, item) {
+    const { element } = this.#host;
+    try {
+      const custom = this.#custom(item);
+      if (custom === undefined || custom === null) return this.#usual(item);
+      if (!(custom instanceof Node) && typeof custom === "object") throw new TypeError("render must return a node or a text");
+      li.content = h("div", { slot: "item-" + item.id });
+      li.content.append(custom);
+      element.append(li.content);
+      return [h("slot", { name: "item-" + item.id })];
+    } catch (error) {
+      reportError(error); // the other rows are shown
+      li.content = undefined;
+      return this.#usual(item);
+    }
+  }
+
+  #custom(item) {
+    const { element } = this.#host;
+    const template = element.querySelector(":scope > template[slot=item]");
+    return element.render?.(item) ?? (template && fill(template.content.cloneNode(true), item));
+  }
+
+  #usual(item) {
+    const { title, body } = textsOf(item);
+    const parts = [h("span", { part: "head", dir: "auto", textContent: item.too_large ? this.#host.text("tooLarge") : title })];
+    if (body) parts.push(h("span", { part: "body", dir: "auto", textContent: body }));
+    return parts;
+  }
+
+  /** Shows the times as they are now. */
+  tick() {
+    const { lang, store } = this.#host;
+    for (const { item, time } of this.#items.values()) time.textContent = age(item.time, store.now(), lang);
+  }
+
+  /** Moves the focus or archives the row with the focus. */
+  press(event) {
+    const links = /** @type {HTMLElement[]} */ ([...this.node.querySelectorAll(".link")]);
+    const li = this.#host.focused?.closest("li");
+    const at = links.findIndex((link) => li?.contains(link));
+    const to = { ArrowDown: at + 1, ArrowUp: Math.max(at - 1, 0), Home: 0, End: links.length - 1 }[event.key];
+    if (event.key === "Delete" && li) this.#host.archive(li.item);
+    else if (to === undefined || !links[to] || event.ctrlKey || event.metaKey || event.altKey) return;
+    else links[to].focus();
+    event.preventDefault();
+  }
+
+  /** A row is seen when half of it was visible for a second. @param {IntersectionObserverEntry[]} entries */
+  #intersect(entries) {
+    for (const { target, isIntersecting } of entries) {
+      const { id, seen } = /** @type {any} */ (target).item;
+      clearTimeout(this.#visible.get(id));
+      this.#visible.delete(id);
+      if (isIntersecting && !seen && this.#host.visible) this.#visible.set(id, setTimeout(() => this.#host.save(this.#host.store?.seen([id])), SECOND));
+    }
+  }
+
+  #unwatch() {
+    this.#observer.disconnect();
+    for (const timer of this.#visible.values()) clearTimeout(timer);
+    this.#visible.clear();
+  }
+
+  /** Begins to observe again after the page or the panel became visible or hidden. */
+  watch() {
+    this.#unwatch();
+    if (this.#host.visible) for (const li of this.#items.values()) this.#observer.observe(li);
+  }
+}

@@ -1,0 +1,32 @@
+// The stores that the elements of a page share.
+
+import { RowcastInbox } from "../../../rowcast-inbox-store.js";
+
+const stores = new Set();
+
+/** Returns a store, and a function that gives it back. Elements with the same options share one store. */
+export function take(options) {
+  const names = ["events", "inbox", "token", "withCredentials"];
+  const shared = [...stores].find((other) => names.every((name) => other.options[name] === options[name])) ?? create(options);
+  shared.users++;
+  clearTimeout(shared.timer);
+  const giveBack = () => {
+    if (--shared.users) return;
+    shared.timer = setTimeout(() => stores.delete(shared) && shared.store.close()); // unless an element returns at once
+  };
+  return [shared.store, giveBack];
+}
+
+function create(options) {
+  const store = new RowcastInbox(options);
+  const shared = { options, store, users: 0, timer: undefined };
+  stores.add(shared);
+  let warned;
+  store.addEventListener("change", () => {
+    const { state, error, url } = store;
+    if (error === warned || (state !== "failed" && state !== "forbidden")) return;
+    warned = error;
+    console.warn(`rowcast-inbox: ${url} cannot be loaded: ${error?.status ?? state} ${error?.message ?? ""}`);
+  });
+  return shared;
+}

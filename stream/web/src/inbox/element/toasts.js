@@ -1,0 +1,49 @@
+// New rows in a corner of the page, for some seconds.
+
+import { h, icon } from "./dom.js";
+
+const SECOND = 1_000;
+
+const shown = new Set(); // without locks
+
+/** Calls show once for all tabs and all elements. A lock of the browser is held while a tab may still receive the row. */
+export function once(key, show) {
+  if (!navigator.locks) return shown.has(key) || (shown.add(key), show());
+  navigator.locks.request("rowcast-toast " + key, { ifAvailable: true }, (lock) => lock && (show(), new Promise((resolve) => setTimeout(resolve, 30 * SECOND)))).catch(() => {});
+}
+
+/** Toasts shows up to three rows. */
+export class Toasts {
+  node = h("div", { part: "toasts", popover: "manual" });
+  #host;
+
+  /** @param {import("./index.js").Host} host */
+  constructor(host) {
+    this.#host = host;
+  }
+
+  clear() {
+    if (!this.node.childElementCount) return;
+    this.node.replaceChildren();
+    this.node.hidePopover();
+  }
+
+  /** Shows a row for six seconds. The time does not run while the pointer is over it. */
+  show(link) {
+    const { node } = this;
+    const remove = () => {
+      toast.remove();
+      if (!node.childElementCount) node.hidePopover();
+    };
+    let timer;
+    const start = () => (timer = setTimeout(remove, 6 * SECOND));
+    link.addEventListener("click", remove);
+    const close = this.#host.button("close", "icon", remove, "close");
+    const toast = h("div", { part: "toast", onpointerenter: () => clearTimeout(timer), onpointerleave: start }, icon("bell"), link, close);
+    start();
+    node.append(toast);
+    while (node.childElementCount > 3) node.firstElementChild.remove();
+    node.hidePopover();
+    node.showPopover(); // above what has opened meanwhile
+  }
+}

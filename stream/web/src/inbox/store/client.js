@@ -1,0 +1,70 @@
+// The requests for the list and for changes of it.
+
+const SECOND = 1_000;
+const ANSWER = 15 * SECOND; // the limit of a request
+
+/** A Client sends the requests of an inbox. */
+export class Client {
+  #options;
+  #token;
+  #skew = 0; // the time of the hub minus the time of this machine
+
+  #refused;
+
+  /** @param {URL} url @param {import("../../../rowcast-inbox-store.js").InboxOptions} options
+   * @param {(error: any, user: string) => void} refused is called if the credential is not valid, or belongs to another user */
+  constructor(url, options, refused) {
+    this.url = url;
+    this.#options = options;
+    this.#refused = refused;
+  }
+
+  /** Returns the time of the hub. */
+  now() {
+    return Date.now() + this.#skew;
+  }
+
+  /** Returns the token. A new one is requested when the hub has refused the last one. */
+  async token(why) {
+    if (why !== "open" || this.#token === undefined) this.#token = (await this.#options.token(why)) || "";
+    return this.#token;
+  }
+
+  /** Forgets the token, which belongs to a user who has signed out. */
+  forget() {
+    this.#token = undefined;
+  }
+
+  /** Returns the page of the list that begins after the row before. The hub refuses a request if the credential does not belong to the user. */
+  list(user, limit, before = undefined) {
+    return this.#request("GET", "", { limit, ...(before && { before }) }, user);
+  }
+
+  /** Sends a change. */
+  change(action, body, user) {
+    return this.#request("POST", "/" + action, body, user);
+  }
+
+  async #request(method, path, values, user, why = "open") {
+    const { token, withCredentials } = this.#options;
+    const url = new URL(this.url);
+    const headers = /** @type {Record<string, string>} */ ({ Accept: "application/json" });
+    const init = /** @type {RequestInit} */ ({ method, headers, cache: "no-store", credentials: withCredentials ? "include" : "same-origin", signal: AbortSignal.timeout(ANSWER) });
+    if (token && (await this.token(why))) headers.Authorization = `Bearer ${this.#token}`;
+    url.pathname += path;
+    if (user !== undefined) url.searchParams.set("user", user);
+    if (method === "POST") {
+      headers["Content-Type"] = "application/json";
+      Object.assign(init, { body: JSON.stringify(values), keepalive: true }); // a click on a link leaves the page
+    } else for (const [name, value] of Object.entries(values)) url.searchParams.set(name, value);
+    const response = await fetch(url, init);
+    const date = Date.parse(response.headers.get("Date"));
+    if (date) this.#skew = Math.abs(date - Date.now()) > 2 * SECOND ? date - Date.now() : 0; // the header has whole seconds
+    if (response.status === 401 && token && why === "open") return this.#request(method, path, values, user, "refused");
+    if (response.ok) return response.json();
+    const retryAfter = +response.headers.get("Retry-After") || 0;
+    const error = Object.assign(new Error((await response.text()).trim() || `status ${response.status}`), { status: response.status, retryAfter });
+    if (error.status === 401 || error.status === 412) this.#refused(error, user);
+    throw error;
+  }
+}
