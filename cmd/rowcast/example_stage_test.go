@@ -243,13 +243,13 @@ func (x *example) signIn(profile browser, user string) page {
 	x.watchConsole(p)
 	p.onNewDocument(exampleHelpers)
 	p.do(chromedp.Navigate(x.url))
-	p.press("button[value=" + user + "]")
+	p.click("button[value=" + user + "]")
 	p.awaitNext("window.live?.()")
 	return p
 }
 
-// press clicks an element by a script, because a browser ignores the mouse until it has painted the page.
-func (p page) press(selector string) {
+// click clicks an element by a script, because a browser ignores the mouse until it has painted the page.
+func (p page) click(selector string) {
 	p.t.Helper()
 	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.querySelector(%q).click()", selector)))
 }

@@ -39,7 +39,7 @@ func addTask(p page, assignee, title string) {
 	p.t.Helper()
 	p.fill("[name=title]", title)
 	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.querySelector('[name=assignee]').value = %q", assignee)))
-	p.press(".new button")
+	p.click(".new button")
 	p.awaitNext("window.live?.() && document.querySelector('[name=title]').value === ''")
 }
 
@@ -63,7 +63,7 @@ func testExampleTask(t *testing.T, x *example, chromium browser) {
 	carol.want(`inbox().store.items.length`, 1.0)
 	bob.want(`titles("given")`, []any{"for Carol", "the last", `<img src=x onerror=alert(1)> & "milk"`})
 
-	alice.press("#received li:first-child button")
+	alice.click("#received li:first-child button")
 	bob.await(`document.querySelector("#given li:nth-child(2) em").textContent === "done" && badge() === "1"`)
 	alice.awaitNext(`window.live?.() && titles().length === 1`)
 	value[bool](second, `inbox().open = true, inbox().shadowRoot.querySelector("li .link").click(), true`)
@@ -204,7 +204,7 @@ func testExampleSignOut(t *testing.T, x *example, chromium browser) {
 		t.Errorf("after the client has signed out: got %d, want 401", again.StatusCode)
 	}
 	askUntil(t, x.hubURL+"/metrics", `(?m)^rowcast_streams 2$`) // all tabs and elements of a browser share one
-	first.press("header form button")
+	first.click("header form button")
 	for _, p := range []page{first, second} {
 		p.awaitNext(`location.pathname === "/sign-in" && document.querySelector("button[value=alice]")`)
 	}
