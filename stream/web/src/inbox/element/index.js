@@ -15,7 +15,7 @@ export { RowcastInbox };
 
 const SECOND = 1_000;
 
-/** What the parts of the element need of it.
+/** The members of the element that its parts use.
  * @typedef {object} Host
  * @property {any} element @property {any} store @property {any} lang @property {any} panel @property {any} focused @property {boolean} visible
  * @property {(key: string, n?: number) => string} text @property {(key: string, part: string, action: () => void, image?: string) => any} button

@@ -56,7 +56,7 @@ export class Notes {
     this.#say(key, 12 * SECOND, this.#host.button("undo", "text", undo));
   }
 
-  /** Hides what happened, because the list belongs to nobody any more. */
+  /** Hides what happened, because the user of the list has signed out. */
   clear() {
     this.#end();
   }

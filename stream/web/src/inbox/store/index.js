@@ -10,7 +10,7 @@ const SETTLE = 1.5 * SECOND; // the time after which no row is on its way that a
 const BACKOFF = 30 * SECOND;
 const PAGE = 100; // the largest page of the hub
 const LONGEST = 500; // rows of a list that grows while the page is open
-const TRIES = 4; // requests until the list is loaded again, because the answers are older than what is known
+const TRIES = 4; // the list is loaded again after this number of answers that are older than the known version
 
 /** Returns the URL of an option. */
 function urlOf(option, value, base) {

@@ -58,7 +58,7 @@ export class Rows {
     this.cursor = list.cursor;
   }
 
-  /** Forgets everything, because the list belongs to nobody any more. */
+  /** Removes the rows and the counts, because their user has signed out. */
   clear() {
     this.list = {};
     this.user = this.cursor = undefined;
