@@ -27,6 +27,10 @@ type Inbox struct {
 // inboxTimeout limits the time of a statement. If the listener's Timeout is shorter, that limit applies instead.
 const inboxTimeout = 5 * time.Second
 
+// inboxLockTimeout is the lock_timeout of a statement, in milliseconds. A transaction of the app may lock the inboxes of
+// some users for long. Their requests must not keep the connections from the other users.
+const inboxLockTimeout = "1000"
+
 // NewInbox returns an Inbox with the listener's configuration. It uses at most conns connections at a time. A connection is
 // opened when it is needed, and closed after a minute without use.
 func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
@@ -38,7 +42,8 @@ func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
 			return err
 		}
 		milliseconds := settingsFor(majorVersion(conn), i.timeout)["statement_timeout"]
-		_, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('statement_timeout', $1, false)", milliseconds)
+		_, err := conn.Exec(ctx, `SELECT pg_catalog.set_config('statement_timeout', $1, false),
+			pg_catalog.set_config('lock_timeout', $2, false)`, milliseconds, inboxLockTimeout)
 		return err
 	})
 	return i, err
@@ -108,7 +113,13 @@ func (i *Inbox) withConn(ctx context.Context, use func(context.Context, querier)
 	if !i.pooled {
 		return use(ctx, conn)
 	}
-	return inTransaction(ctx, conn.Conn(), i.timeout, func(tx querier) error { return use(ctx, tx) })
+	return inTransaction(ctx, conn.Conn(), i.timeout, func(tx querier) error {
+		var set string
+		if err := tx.QueryRow(ctx, "SELECT pg_catalog.set_config('lock_timeout', $1, true)", inboxLockTimeout).Scan(&set); err != nil {
+			return err
+		}
+		return use(ctx, tx)
+	})
 }
 
 // refusedValue returns a [feed.Refused] for an error with which a function of the inbox refuses an argument, and any other

@@ -168,3 +168,41 @@ func TestInboxStatementsAreLimited(t *testing.T) {
 		t.Errorf("got %v after the lock was released", err)
 	}
 }
+
+// A transaction of the app that locks the inboxes of some users does not delay the other users for long, although the
+// requests of those users take all connections.
+func TestLockedInboxesDoNotDelayOtherUsers(t *testing.T) {
+	t.Parallel()
+	for name, pooled := range map[string]bool{"with a session": false, "through a transaction pooler": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := dbtest.Inbox(t)
+			inbox := newInbox(t, dsn, func(l *listener.Listener) { l.PollOnly, l.Timeout = pooled, time.Minute })
+			db := connect(t, dsn)
+			exec(t, db, "BEGIN")
+			users := []string{"alice", "bob"} // as many as the connections
+			for _, user := range users {
+				exec(t, db, "SELECT rowcast.inbox_mark('"+user+"', 'read', up_to => rowcast.cursor())")
+			}
+			failed := make(chan error, len(users))
+			for _, user := range users {
+				go func() {
+					_, err := inbox.Mark(limited(t), user, nil, "read", []int64{1}, "")
+					failed <- err
+				}()
+			}
+			for range users {
+				if err, ok := errors.AsType[*pgconn.PgError](<-failed); !ok || err.Code != "55P03" {
+					t.Errorf("got %v while the row of the user is locked, want lock_not_available", err)
+				}
+			}
+			if _, err := inbox.List(limited(t), "carol", nil, 20, ""); err != nil {
+				t.Errorf("got %v for another user", err)
+			}
+			exec(t, db, "ROLLBACK")
+			if _, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1}, ""); err != nil {
+				t.Errorf("got %v after the lock was released", err)
+			}
+		})
+	}
+}

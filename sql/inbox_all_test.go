@@ -275,6 +275,8 @@ func TestInboxRefuses(t *testing.T) {
 		{changed(2, "02"), "22023", "malformed cursor"},
 		{changed(3, "~"), "22023", "malformed cursor"},
 		{changed(3, "~gA"), "22023", "malformed cursor"},
+		{changed(3, "~zzzzzzzzzzzA"), "22023", "malformed cursor"}, // the number of the transaction would be below the lowest bigint
+		{changed(3, "~"+strings.Repeat("zzzzzzzzzzzA", 4096)), "22023", "malformed cursor"},
 		{changed(1, "2"), "22023", "malformed cursor"},
 		{changed(0, strconv.FormatInt(id+1, 10)), "", ""}, // in the same epoch, the anchor does not matter
 		{changed(2, strconv.Itoa(xmax+1000)), "55000", "the cursor is ahead of the database"},

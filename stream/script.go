@@ -24,7 +24,8 @@ func ScriptName() string {
 	return "rowcast-" + hex.EncodeToString(sum[:8]) + ".js"
 }
 
-// InboxScript is the element <rowcast-inbox>, an ES module that go generate builds from the modules in web/src/inbox. It imports InboxStoreScript as "./rowcast-inbox-store.js".
+// InboxScript is the element <rowcast-inbox>, an ES module that go generate builds from the modules in web/src/inbox. It imports
+// InboxStoreScript as "./rowcast-inbox-store.js".
 //
 //go:embed web/rowcast-inbox.js
 var InboxScript []byte

@@ -2,10 +2,14 @@ package main_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
 	"rowcast/sql/dbtest"
@@ -24,6 +28,7 @@ func TestBrowser(t *testing.T) {
 	t.Run("inbox element", func(t *testing.T) { testInboxElement(t, chromium) })
 	t.Run("service worker", func(t *testing.T) { testServiceWorker(t, chromium) })
 	t.Run("demo", func(t *testing.T) { testDemoPage(t, chromium) })
+	t.Run("example", func(t *testing.T) { testExample(t, chromium) })
 	t.Run("README", func(t *testing.T) { testFlask(t, chromium) })
 	t.Run("rolling restart", func(t *testing.T) { testRollingRestart(t, chromium) })
 }
@@ -34,15 +39,18 @@ const browserLimit = 20 * time.Second
 // foreignHost is a host name that the browser resolves to this machine.
 const foreignHost = "foreign.example"
 
-// A browser is a running Chromium, or one of its profiles.
-type browser struct{ ctx context.Context }
+// A browser is a running Chromium or one of its profiles, or another browser that a driver controls.
+type browser struct {
+	ctx    context.Context
+	driver *driver
+}
 
-// startBrowser starts a headless Chromium that ends with the test.
-func startBrowser(t *testing.T) browser {
+// startBrowser starts a headless Chromium that ends with the test. more are more options.
+func startBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) browser {
 	t.Helper()
 	program := dbtest.Program(t, "chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
 		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium")
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), slices.Concat(chromedp.DefaultExecAllocatorOptions[:], []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(program),
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.NoSandbox, // Chromium's sandbox does not work as root and in most containers, and only the pages of the tests are loaded
@@ -50,7 +58,7 @@ func startBrowser(t *testing.T) browser {
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("host-resolver-rules", "MAP "+foreignHost+" 127.0.0.1"),
-	)...)
+	}, more)...)
 	ctx, _ := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
 		limited, cancel := context.WithTimeout(ctx, browserLimit)
@@ -61,37 +69,101 @@ func startBrowser(t *testing.T) browser {
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("start %s: %v", program, err)
 	}
-	return browser{ctx}
+	return browser{ctx: ctx}
 }
 
-// profile returns a new profile of the browser, with its own cookies and storage.
+// profile returns a new profile of Chromium, with its own cookies and storage. Another browser has only one profile. In it, only pages of
+// different origins are kept apart.
 func (b browser) profile(t *testing.T) browser {
 	t.Helper()
+	if b.driver != nil {
+		return b
+	}
 	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return browser{ctx}
+	return browser{ctx: ctx}
 }
 
 // open opens a page in a new tab.
 func (b browser) open(t *testing.T, url string) page {
 	t.Helper()
+	if b.driver != nil {
+		return b.openDriven(t, url)
+	}
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	t.Cleanup(cancel)
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
 	}
 	p := page{t: t, ctx: ctx}
-	p.do(chromedp.Navigate(url))
+	p.navigate(url)
+	return p
+}
+
+func (b browser) openDriven(t *testing.T, url string) page {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), browserLimit)
+	defer cancel()
+	tab, err := b.driver.open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := page{t: t, ctx: context.Background(), tab: tab}
+	t.Cleanup(func() { _ = p.close() })
+	p.navigate(url)
 	return p
 }
 
 // A page is a tab of the browser.
 type page struct {
-	t   *testing.T
-	ctx context.Context
+	t         *testing.T
+	ctx       context.Context
+	tab       *driverTab // nil in Chromium
+	throttled bool       // the timers of the page are late
+}
+
+// navigate loads a page in the tab.
+func (p page) navigate(url string) {
+	p.t.Helper()
+	if p.tab == nil {
+		p.do(chromedp.Navigate(url))
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+	defer cancel()
+	if err := p.tab.navigate(ctx, url); err != nil {
+		p.t.Fatalf("navigate to %s: %v", url, err)
+	}
+}
+
+// press presses keys.
+func (p page) press(keys ...string) {
+	p.t.Helper()
+	if p.tab == nil {
+		for _, key := range keys {
+			p.do(chromedp.KeyEvent(key))
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+	defer cancel()
+	if err := p.tab.press(ctx, keys...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// close closes the tab.
+func (p page) close() error {
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+	defer cancel()
+	if p.tab != nil {
+		return p.tab.close(ctx)
+	}
+	_, err := chromedp.Call(ctx, cdppage.Close, cdp.Empty{})
+	return err
 }
 
 func (p page) do(steps ...chromedp.Action[chromedp.Void]) {
@@ -111,6 +183,10 @@ func (p page) try(steps ...chromedp.Action[chromedp.Void]) error {
 // await waits until a JavaScript expression is true.
 func (p page) await(expression string) {
 	p.t.Helper()
+	if p.tab != nil || p.throttled {
+		p.poll(expression)
+		return
+	}
 	err := p.try(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
 		`new Promise((resolve, reject) => {
 			const check = () => { try { (%s) ? resolve() : setTimeout(check, 10) } catch (error) { reject(error) } };
@@ -118,6 +194,25 @@ func (p page) await(expression string) {
 		})`, expression), chromedp.EvalAwaitPromise))
 	if err != nil {
 		p.t.Fatalf("wait until %s: %v", expression, err)
+	}
+}
+
+// poll evaluates an expression until it is true.
+func (p page) poll(expression string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+	defer cancel()
+	for {
+		so, err := evaluated[bool](ctx, p, "!!("+expression+")")
+		if so {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			states, _ := evaluated[[]string](p.ctx, p, "window.states")
+			p.t.Fatalf("wait until %s: %v; the states are %q", expression, err, states) // there is an error while another page is loaded
+		}
 	}
 }
 
@@ -135,9 +230,25 @@ func value[T any](p page, expression string) T {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
 	defer cancel()
-	got, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	got, err := evaluated[T](ctx, p, expression)
 	if err != nil {
 		p.t.Fatalf("%s: %v", expression, err)
 	}
 	return got
+}
+
+func evaluated[T any](ctx context.Context, p page, expression string) (got T, err error) {
+	if p.tab == nil {
+		return chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	}
+	answer, err := p.tab.evaluate(ctx, expression)
+	if err != nil {
+		return got, err
+	}
+	var text *string
+	if err := json.Unmarshal(answer, &text); err != nil || text == nil {
+		return got, err
+	}
+	err = json.Unmarshal([]byte(*text), &got)
+	return got, err
 }

@@ -1,7 +1,7 @@
 package main_test
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -53,8 +54,18 @@ func startChromium(t *testing.T, _ string, participants []*participant) {
 // startFirefox opens the pages in Firefox.
 func startFirefox(t *testing.T, _ string, participants []*participant) {
 	t.Helper()
-	program := dbtest.Program(t, "firefox-esr", "firefox-esr", "firefox")
-	home := dbtest.Home(t)
+	program, home := newFirefox(t, "")
+	args := []string{"--headless", "--no-remote", "--profile", home}
+	for _, p := range participants {
+		args = append(args, p.page)
+	}
+	startInBrowser(t, home, nil, program, args...)
+}
+
+// newFirefox returns the path of Firefox, and a new profile for it. more are more preferences.
+func newFirefox(t *testing.T, more string) (program, home string) {
+	t.Helper()
+	program, home = dbtest.Program(t, "firefox-esr", "firefox-esr", "firefox"), dbtest.Home(t)
 	// With these preferences, Firefox does not open pages of its own, does not update itself, and does not check the network.
 	const preferences = `
 		user_pref("app.update.enabled", false);
@@ -68,22 +79,25 @@ func startFirefox(t *testing.T, _ string, participants []*participant) {
 		user_pref("services.settings.server", "http://127.0.0.1:1");
 		user_pref("toolkit.telemetry.reportingpolicy.firstRun", false);
 	`
-	if err := os.WriteFile(filepath.Join(home, "user.js"), []byte(preferences), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(home, "user.js"), []byte(preferences+more), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"--headless", "--no-remote", "--profile", home}
-	for _, p := range participants {
-		args = append(args, p.page)
-	}
-	startInBrowser(t, home, nil, program, args...)
+	return program, home
 }
 
 // startWebKit opens the pages in the browser that WebKitGTK has for tests. It needs a display.
 func startWebKit(t *testing.T, _ string, participants []*participant) {
 	t.Helper()
-	program := findMiniBrowser(t)
+	program, home, environment := findMiniBrowser(t), dbtest.Home(t), startDisplay(t)
+	for _, p := range participants {
+		startInBrowser(t, home, environment, program, p.page)
+	}
+}
+
+// startDisplay starts a display in memory. It returns the environment of a browser that uses it.
+func startDisplay(t *testing.T) (environment []string) {
+	t.Helper()
 	xvfb := dbtest.Program(t, "xvfb", "Xvfb")
-	home := dbtest.Home(t)
 	display, number, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -93,15 +107,11 @@ func startWebKit(t *testing.T, _ string, participants []*participant) {
 	startUntilEnd(t, server, syscall.SIGTERM) // after SIGTERM, Xvfb removes its socket
 	number.Close()
 	defer display.Close()
-	var name [16]byte
-	n, err := display.Read(name[:])
+	name, err := bufio.NewReader(display).ReadString('\n') // Xvfb ends if it cannot write the end of the line
 	if err != nil {
 		t.Fatalf("Xvfb has written no number of a display: %v", err)
 	}
-	environment := []string{"DISPLAY=:" + string(bytes.TrimSpace(name[:n])), "GDK_BACKEND=x11", "LIBGL_ALWAYS_SOFTWARE=1"}
-	for _, p := range participants {
-		startInBrowser(t, home, environment, program, p.page)
-	}
+	return []string{"DISPLAY=:" + strings.TrimSpace(name), "GDK_BACKEND=x11", "LIBGL_ALWAYS_SOFTWARE=1"}
 }
 
 // findMiniBrowser returns the path of MiniBrowser, the browser of WebKitGTK.

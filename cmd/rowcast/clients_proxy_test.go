@@ -199,7 +199,7 @@ func (c *cutter) readBlock(client io.Writer, stream *bufio.Reader) (block []byte
 }
 
 // dataOfRow matches the data of a row in its block.
-var dataOfRow = regexp.MustCompile(`(?m)^data: \[(\d+)\]$`)
+var dataOfRow = regexp.MustCompile(`(?m)^data: \[?(\d+)\]?$`)
 
 // cutRow decides whether to cut the stream in a block. It returns the number of bytes of the block to send.
 func (c *cutter) cutRow(block []byte, rows *int) (length int, isCut bool) {

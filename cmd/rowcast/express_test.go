@@ -15,7 +15,7 @@ import (
 // grants for a second. It returns the URL of the app.
 func startExpress(t *testing.T, milliseconds string) string {
 	t.Helper()
-	node, modules := dbtest.Node(t), dbtest.NodeModules(t, ".ci/express", "express", "express-session")
+	node, modules := dbtest.Node(t), dbtest.NodeModules(t, exampleDir, "example", "express-session")
 	address := freeAddress(t)
 	host, port, _ := strings.Cut(address, ":")
 	app := printed(t, "cmd/rowcast/README.md", "js", "express-session")

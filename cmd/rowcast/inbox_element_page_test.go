@@ -133,7 +133,7 @@ func testElementLanguages(_ *testing.T, s *inboxStage) {
 		value[bool](p, fmt.Sprintf(`bell.lang = %q, true`, lang))
 		p.want(`find("h2")[0].textContent + row("two").querySelector("time").textContent + find(".root")[0].lang`, want)
 	}
-	p.want(`(() => { customElements.get("rowcast-inbox").strings.fr = { title: "Avis" }; bell.lang = "fr"; return find("h2")[0].textContent + row("two").querySelector("time").textContent })()`, "Avisavant-hier")
+	p.want(`(() => { customElements.get("rowcast-inbox").strings.fr = { title: "Avis" }; bell.lang = "en"; bell.lang = "fr"; return find("h2")[0].textContent + row("two").querySelector("time").textContent })()`, "Avisavant-hier")
 }
 
 // The element works inside of a modal dialog. Beside one, its toasts are shown above the dialog.

@@ -26,7 +26,7 @@ type inboxStage struct {
 	broken  *atomic.Bool // changes are answered with 503
 }
 
-const elementHTML = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Stage</title><link rel="stylesheet" href="/page.css">
+const elementHTML = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Stage</title><link rel="stylesheet" href="/page.css"><script src="/helpers.js"></script>
 <script type="module" src="/rowcast-inbox.js"></script></head>
 <body><main><h1>Stage</h1><div class="trap"><rowcast-inbox id="bell" title-badge toasts events="/events?uid=alice"></rowcast-inbox></div></main></body></html>`
 
@@ -35,7 +35,7 @@ const elementCSS = `.trap { overflow: hidden; transform: translateX(0); height: 
 .hostile * { font: 40px/3 serif !important; color: red; letter-spacing: 9px !important; text-transform: uppercase !important; box-sizing: content-box !important; padding: 9px !important; list-style: square !important; }
 .hostile button, .hostile li, .hostile svg, .hostile header { display: none !important; position: absolute !important; }`
 
-func newInboxStage(t *testing.T, chromium browser) *inboxStage {
+func newInboxStage(t *testing.T, b browser) *inboxStage {
 	dsn := dbtest.Inbox(t)
 	h := startHub(t, dsn, "--inbox", "--insecure-uid")
 	target, err := url.Parse(h.url)
@@ -61,7 +61,7 @@ func newInboxStage(t *testing.T, chromium browser) *inboxStage {
 		proxy.ServeHTTP(w, r)
 	})
 	for path, file := range map[string][2]string{
-		"/page": {"text/html", elementHTML}, "/page.css": {"text/css", elementCSS}, "/late": {"text/html", strings.Replace(elementHTML, `src="/rowcast-inbox.js"`, "", 1)},
+		"/page": {"text/html", elementHTML}, "/page.css": {"text/css", elementCSS}, "/helpers.js": {"text/javascript", elementHelpers}, "/late": {"text/html", strings.Replace(elementHTML, `src="/rowcast-inbox.js"`, "", 1)},
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", file[0])
@@ -74,13 +74,16 @@ func newInboxStage(t *testing.T, chromium browser) *inboxStage {
 		server.CloseClientConnections()
 		server.Close()
 	})
-	return &inboxStage{t: t, dsn: dsn, url: server.URL, profile: chromium.profile(t), broken: &broken}
+	return &inboxStage{t: t, dsn: dsn, url: server.URL, profile: b.profile(t), broken: &broken}
 }
 
-// elementHelpers are functions for the expressions of the tests.
+// elementHelpers are functions for the expressions of the tests, and a list of what a page reports as an error.
 const elementHelpers = `
-	window.violations = [];
-	document.addEventListener("securitypolicyviolation", ({ violatedDirective, sourceFile }) => violations.push(violatedDirective + " " + sourceFile));
+	window.failures = [];
+	document.addEventListener("securitypolicyviolation", ({ violatedDirective, sourceFile }) => failures.push("violates " + violatedDirective + " " + sourceFile));
+	addEventListener("error", ({ message }) => failures.push(message));
+	addEventListener("unhandledrejection", ({ reason }) => failures.push(String(reason)));
+	for (const level of ["error", "warn"]) console[level] = (...texts) => failures.push(texts.join(" "));
 	window.root = () => bell.shadowRoot;
 	window.find = (selector) => [...root().querySelectorAll(selector)];
 	window.titles = () => find("li .head").map((head) => head.textContent);
@@ -89,10 +92,17 @@ const elementHelpers = `
 	window.row = (title) => find("li").find((li) => li.querySelector(".head").textContent === title);
 	window.within = (element) => { const { left, right, top, bottom } = element.getBoundingClientRect(); return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight; };`
 
-// open opens the page and waits until its stream is open.
+// open opens the page and waits until its stream is open. At the end, the page must have reported no error.
 func (s *inboxStage) open() page {
 	s.t.Helper()
-	return s.openWith("")
+	p := s.profile.open(s.t, s.url+"/page")
+	p.await(`window.bell?.store?.state === "open"`)
+	s.t.Cleanup(func() {
+		if got := value[[]string](p, "failures"); len(got) > 0 {
+			s.t.Errorf("the page has the errors %q", got)
+		}
+	})
+	return p
 }
 
 // openWith opens the page after a script has run.
@@ -107,13 +117,8 @@ func (s *inboxStage) openWith(script string) page {
 func (s *inboxStage) visit(path, script string) page {
 	s.t.Helper()
 	p := s.profile.open(s.t, "about:blank")
-	p.onNewDocument(elementHelpers + script)
+	p.onNewDocument(script)
 	p.do(chromedp.Navigate(s.url + path))
-	s.t.Cleanup(func() {
-		if got := value[[]string](p, "violations"); len(got) > 0 {
-			s.t.Errorf("the element violates the Content-Security-Policy: %q", got)
-		}
-	})
 	return p
 }
 

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -27,11 +28,14 @@ type journey struct {
 	page   page
 	source string
 	hub    *rollingHub // if the hub requires tokens, only the field address is set
+	cutter *cutter     // between the page and the hub, if the source uses it
 
 	site *httptest.Server // serves the page, and passes /events on to the hub
 	// If signedOut is true, the site answers requests for a token with 401. Otherwise, it sends a token that expires after 3 s.
 	signedOut atomic.Bool
 }
+
+const journeyHTML = `<!doctype html><script type="module" src="/page.js"></script>`
 
 // journeyScripts are the scripts of the page. They work with a strict Content-Security-Policy. SOURCE is replaced by the
 // field source of the journey.
@@ -62,7 +66,7 @@ var journeyScripts = map[string]string{
 		window.source = SOURCE;
 		source.onmessage = ({ data, time }) => {
 			heard.push(data);
-			if (!(Math.abs(Date.now() - time) < 60_000)) untimed++;
+			if (!(Math.abs(performance.timeOrigin + performance.now() - time) < 60_000)) untimed++;
 		};
 		source.onstate = ({ state, reason, status }) => states.push([state, status ?? reason].filter(Boolean).join(" "));
 		source.onreset = ({ data }) => resets.push(data.reason);`,
@@ -86,24 +90,28 @@ func newJourney(t *testing.T, dsn, source string) *journey {
 		j.site.CloseClientConnections()
 		j.site.Close()
 	})
-	if strings.Contains(source, "token") {
-		h := startHub(t, j.dsn, "--jwt-secret", secret, "--jwt-leeway", "0s", "--cors-origin", j.site.URL, "--retry", "200ms")
+	if strings.Contains(source, "token") || strings.Contains(source, "withCredentials") {
+		h := startHub(t, j.dsn, "--jwt-secret", secret, "--jwt-leeway", "0s", "--jwt-cookie", "journey", "--cors-origin", j.site.URL, "--retry", "200ms")
 		j.hub = &rollingHub{address: strings.TrimPrefix(h.url, "http://")}
 	} else {
 		j.hub = &rollingHub{t: t, dsn: j.dsn, address: freeAddress(t), args: []string{"--heartbeat", "1s"}}
 		j.hub.start()
 	}
-	j.source = strings.NewReplacer("HUB", "http://"+j.hub.address, "CURSOR", queried[string](t, dsn, "SELECT rowcast.cursor()")).Replace(source)
+	j.cutter = startCutter(t, j.hub.address, "")
+	j.source = strings.NewReplacer("HUB", "http://"+j.hub.address, "CUTTER", "http://"+j.cutter.address, "CURSOR", queried[string](t, dsn, "SELECT rowcast.cursor()")).Replace(source)
 	return j
 }
 
 func (j *journey) serve(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self' http://"+j.hub.address)
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self' http://"+j.hub.address+" http://"+j.cutter.address)
 	w.Header().Set("Content-Type", "text/javascript")
 	switch path := r.URL.Path; path {
 	case "/", "/other":
 		w.Header().Set("Content-Type", "text/html")
-		_, _ = io.WriteString(w, "<!doctype html>"+map[string]string{"/": `<script type="module" src="/page.js"></script>`}[path])
+		if strings.Contains(j.source, "withCredentials") {
+			w.Header().Set("Set-Cookie", "journey="+signed(j.t, jwt.MapClaims{"sub": cmp.Or(r.FormValue("user"), "alice"), "exp": time.Now().Add(time.Hour).Unix()}))
+		}
+		_, _ = io.WriteString(w, map[string]string{"/": journeyHTML, "/other": "<!doctype html>"}[path])
 	case "/rowcast.js":
 		_, _ = w.Write(stream.Script)
 	case "/events":

@@ -1,9 +1,8 @@
 package main_test
 
 import (
-	"errors"
 	"fmt"
-	"path/filepath"
+	"maps"
 	"syscall"
 	"testing"
 
@@ -14,46 +13,66 @@ import (
 	"rowcast/sql/dbtest"
 )
 
+// A passage is the source of a journey, and what happens on it.
+type passage struct {
+	source  string
+	happens func(*journey)
+}
+
+const (
+	sameOrigin  = `new RowcastSource("/events?uid=alice")`
+	otherOrigin = `new RowcastSource("HUB/events?uid=alice")`
+	withToken   = `new RowcastSource("HUB/events", { token })`
+	withCookie  = `new RowcastSource("HUB/events", { withCredentials: true })`
+	withPersist = `new RowcastSource("/events?uid=alice", { persist: "cursor" })`
+)
+
 // testJourneys shows, in a real browser and with a real hub, that rowcast.js does not lose or repeat a row, whatever happens to
 // the page, the hub or the network.
-func testJourneys(t *testing.T, chromium browser) {
+func testJourneys(t *testing.T, b browser) {
 	t.Parallel()
-	const (
-		sameOrigin  = `new RowcastSource("/events?uid=alice")`
-		otherOrigin = `new RowcastSource("HUB/events?uid=alice")`
-		withToken   = `new RowcastSource("HUB/events", { token })`
-	)
-	for name, test := range map[string]struct {
-		source  string
-		happens func(*journey)
-	}{
+	passages := map[string]passage{
 		"the hub is killed":                     {sameOrigin, killHub},
+		"the hub is stopped":                    {sameOrigin, stopHub},
 		"a hub of another origin is killed":     {otherOrigin, killHub},
-		"the network fails for a while":         {sameOrigin, loseNetwork},
-		"the tab is frozen":                     {sameOrigin, freeze},
-		"the page is in the back/forward cache": {sameOrigin, goBack},
-		"the page is loaded again":              {`new RowcastSource("/events?uid=alice", { persist: "cursor" })`, reload},
+		"streams are cut within rows":           {`new RowcastSource("CUTTER/events?uid=alice")`, cutStreams},
+		"the page is loaded again":              {withPersist, reload},
+		"the page has two sources":              {withTwoSources, hearTwice},
 		"loading is stopped":                    {sameOrigin, stopLoading},
 		"a service worker passes the stream on": {"await underServiceWorker()", killHub},
 		"the stream is in a module worker":      {"inWorker()", killHub},
 		"tokens expire":                         {withToken, renewTokens},
 		"the user signs out and in again":       {withToken, signOut},
-	} {
+		"a user with a cookie is disconnected":  {withCookie, disconnectUser},
+	}
+	if b.driver != nil {
+		passages["the user goes back to the page"] = passage{withPersist, goBackOrReload}
+	} else {
+		maps.Copy(passages, map[string]passage{
+			"the clock is wrong":                    {withClock, setClock},
+			"the network is away for a while":       {sameOrigin, loseNetwork},
+			"the tab is frozen":                     {sameOrigin, freeze},
+			"the page is in the back/forward cache": {sameOrigin, goBack},
+		})
+		t.Run("nginx", func(t *testing.T) { testJourneysBehindNginx(t, b) })
+		t.Run("the page is in the background", testBackground)
+	}
+	for name, test := range passages {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			j := newJourney(t, dbtest.Database(t), test.source)
-			j.page = chromium.profile(t).open(t, j.site.URL)
+			j.page = b.profile(t).open(t, j.site.URL)
 			j.page.await("window.source?.state === 'open'")
 			j.travel(test.happens)
 		})
 	}
-	t.Run("nginx answers 502 and 504", func(t *testing.T) {
+	t.Run("another user signs in in another tab", func(t *testing.T) {
 		t.Parallel()
-		testGateway(t, chromium)
+		testUsers(t, b)
 	})
 	t.Run("PostgreSQL is killed", func(t *testing.T) {
 		t.Parallel()
-		testPostgresKilled(t, chromium)
+		testPostgresKilled(t, b)
 	})
 }
 
@@ -62,6 +81,29 @@ func killHub(j *journey) {
 	j.hub.stop(syscall.SIGKILL)
 	j.misses()
 	j.hub.start()
+	j.hears()
+}
+
+func stopHub(j *journey) {
+	j.hears()
+	j.hub.stop(syscall.SIGTERM)
+	j.misses()
+	j.hub.start()
+	j.hears()
+}
+
+func cutStreams(j *journey) {
+	j.hears()
+	if err := j.cutter.cutAll(3*waitLimit, 0, 23); err != nil {
+		j.t.Error(err)
+	}
+	j.hears()
+}
+
+func disconnectUser(j *journey) {
+	j.hears()
+	runSQL(j.t, j.dsn, `SELECT pg_notify('rowcast.disconnect', 'alice')`)
+	j.page.await("states.includes('retrying end')")
 	j.hears()
 }
 
@@ -104,7 +146,7 @@ func setLifecycle(p page, state cdppage.SetWebLifecycleStateState) {
 
 func goBack(j *journey) {
 	j.hears()
-	j.page.do(chromedp.Navigate(j.site.URL + "/other"))
+	j.page.navigate(j.site.URL + "/other")
 	waitFor(j.t, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
 	j.misses()
 	value[bool](j.page, "history.back(), true") // chromedp.NavigateBack waits for a load event, which a cached page does not have
@@ -112,11 +154,23 @@ func goBack(j *journey) {
 	j.hears()
 }
 
+// goBackOrReload goes back to the page, whether the browser has kept the page or loads it again.
+func goBackOrReload(j *journey) {
+	j.hears()
+	j.page.navigate(j.site.URL + "/other")
+	waitFor(j.t, "the end of the stream", func() bool { return metric(j.t, "http://"+j.hub.address, "rowcast_streams") == 0 })
+	j.misses()
+	value[bool](j.page, "history.back(), true")
+	j.page.await("window.shown?.length > 0 && source.state === 'open'")
+	j.t.Logf("the page was kept: %v", value[bool](j.page, "shown.at(-1)"))
+	j.hears()
+}
+
 func reload(j *journey) {
 	j.hears()
-	j.page.do(chromedp.Navigate(j.site.URL + "/other"))
+	j.page.navigate(j.site.URL + "/other")
 	j.misses()
-	j.page.do(chromedp.Navigate(j.site.URL))
+	j.page.navigate(j.site.URL)
 	j.hears()
 }
 
@@ -145,48 +199,15 @@ func signOut(j *journey) {
 	j.hears()
 }
 
-// testGateway has an nginx that does not retry. It answers with 502 while no hub runs, and with 504 while the hub is
-// suspended. The page is loaded while no hub runs.
-func testGateway(t *testing.T, chromium browser) {
-	findNginx(t)
-	j := newJourney(t, dbtest.Database(t), `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR" })`)
-	j.hub.stop(syscall.SIGKILL)
-	dir, address := t.TempDir(), freeAddress(t)
-	n := &nginx{url: "http://" + address, pages: filepath.Join(dir, "pages")}
-	n.run(t, dir, address, nginxConf(dir, fmt.Sprintf(`access_log off;
-		server {
-			listen %s;
-			location /events { proxy_pass http://%s; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 3s; }
-			location / { proxy_pass %s; }
-		}`, address, j.hub.address, j.site.URL)))
-	j.page = chromium.profile(t).open(t, n.url)
-	j.travel(func(j *journey) {
-		j.page.await("window.states?.includes('retrying 502')")
-		j.hub.start()
-		j.hears()
-		if err := dbtest.Suspend(j.hub.process.cmd.Process.Pid); errors.Is(err, errors.ErrUnsupported) {
-			t.Skip("this system cannot suspend a process")
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		j.page.await("states.includes('retrying 504')")
-		if err := dbtest.Resume(j.hub.process.cmd.Process.Pid); err != nil {
-			t.Fatal(err)
-		}
-		j.hears()
-	})
-}
-
-// testPostgresKilled kills the server of the database. The stream stays open, and its state is delayed until the server runs
-// again.
-func testPostgresKilled(t *testing.T, chromium browser) {
+// testPostgresKilled kills the server of the database. The stream stays open, and the page is told.
+func testPostgresKilled(t *testing.T, b browser) {
 	server := dbtest.Cluster(t)
 	dsn := server.DSN("postgres")
 	if code, _, stderr := run(t, nil, "migrate", "--database-url", dsn); code != 0 {
 		t.Fatalf("migrate: got exit code %d, %s, want 0", code, stderr)
 	}
 	j := newJourney(t, dsn, `new RowcastSource("/events?uid=alice")`)
-	j.page = chromium.profile(t).open(t, j.site.URL)
+	j.page = b.profile(t).open(t, j.site.URL)
 	j.page.await("window.source?.state === 'open'")
 	const row = `INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '%d')`
 	runSQL(t, dsn, fmt.Sprintf(row, 1))

@@ -1,8 +1,8 @@
 -- Changes of the inbox: marks, undo and deleted rows. This file belongs to the same version as 00001_inbox.sql.
 
 -- inbox_set() changes the own state of rows. It ignores rows that are not for one of the recipients. It returns the ids of the rows
--- whose effective state has changed, and whether anything was written. A row that is already read because of "all" gets its own
--- state, too, so it stays read when "all" is undone. The lock on the rows is that of a foreign key: a row cannot be deleted meanwhile.
+-- whose effective state has changed, and whether anything was written. A row that is already read or archived because of "all" gets its own
+-- state, too, so that the row keeps the state when "all" is undone. FOR KEY SHARE prevents the deletion of the rows meanwhile.
 CREATE FUNCTION rowcast.inbox_set(u rowcast.inbox_users, recipients text[], action text, wanted bigint[], OUT ids bigint[], OUT written boolean)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
@@ -44,8 +44,8 @@ BEGIN
         INTO ids, written FROM state AS s;
 END $$;
 
--- inbox_finish() stores the row of a user with the next version, tells the streams of the user, and returns the result of the function
--- that made the change. If event is NULL, no stream needs to know.
+-- inbox_finish() ends a change. It stores the row of the user with the next version, inserts an event for the streams of the user, and
+-- returns the result of the calling function. If event is NULL, it inserts no event. If nothing was written either, it stores nothing.
 CREATE FUNCTION rowcast.inbox_finish(u rowcast.inbox_users, recipients text[], written boolean, event jsonb, extra jsonb) RETURNS jsonb
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -76,11 +76,11 @@ BEGIN
     RETURN u;
 END $$;
 
--- inbox_remember() stores a change that can be undone, and forgets all but the last ten changes of the user.
+-- inbox_remember() stores a change that can be undone, and deletes all but the last ten of these changes of the user.
 CREATE FUNCTION rowcast.inbox_remember(u rowcast.inbox_users, action text, ids bigint[], by_all boolean) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    -- A change with this version is left if a test suite has truncated only inbox_users.
+    -- Such changes exist if a test suite has truncated only inbox_users, so that the versions begin again.
     DELETE FROM rowcast.inbox_changes AS old WHERE old.recipient = u.recipient AND old.version > u.version;
     INSERT INTO rowcast.inbox_changes VALUES (u.recipient, u.version + 1, action, ids,
         CASE WHEN by_all THEN CASE action WHEN 'read' THEN u.read ELSE u.archived END END,
@@ -127,9 +127,9 @@ BEGIN
     RETURN rowcast.inbox_finish(u, recipients, changed.written, event, jsonb_build_object('undo', undo));
 END $$;
 
--- inbox_would_change() reports whether a row that a snapshot shows does not have the state of an action yet. It also returns true if it
--- had to read too many rows. A change without an effect must not be told: the event is a row itself, so the cursor of the next list
--- differs, and two devices would tell each other for ever.
+-- inbox_would_change() reports whether an action changes any row that a snapshot shows. If it cannot know, because there are too many rows
+-- to read, it returns true. "All" without an effect must not send an event. A device that calls "all" whenever it receives one would
+-- otherwise cause such a call of another device, which would cause the next call of the first device, without end.
 CREATE FUNCTION rowcast.inbox_would_change(u rowcast.inbox_users, recipients text[], action text, shown pg_snapshot) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
@@ -156,9 +156,9 @@ BEGIN
             OFFSET scan) AS beyond);
 END $$;
 
--- inbox_mark_all() marks all rows that a cursor has seen. It writes one row, and the own state of
--- - rows of the transaction in whose middle the cursor is, 1,000 at most, and
--- - if the list was older than an earlier "all": rows that were marked as unread one by one.
+-- inbox_mark_all() marks all rows that a cursor has seen. It changes the row of the user, and the own state of these rows:
+-- - If the cursor has seen only a part of a transaction: the rows of this part, 1,000 at most.
+-- - If the cursor belongs to an older list than an earlier "all": the rows that were marked as unread, or unarchived, one by one.
 CREATE FUNCTION rowcast.inbox_mark_all(me text, recipients text[], action text, up_to text) RETURNS jsonb
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
@@ -189,7 +189,7 @@ BEGIN
         u.archived := rowcast.inbox_union(u.archived, shown.seen);
         newest := u.archived::text = shown.seen::text;
     END IF;
-    IF NOT changed AND u::text <> old::text THEN -- later calls read fewer rows
+    IF NOT changed AND u::text <> old::text THEN -- no state changes, but later calls read fewer rows
         UPDATE rowcast.inbox_users AS users SET seen = u.seen, read = u.read, archived = u.archived WHERE users.recipient = me;
     ELSIF changed AND action <> 'seen' THEN
         IF newest AND action = 'read' THEN
@@ -219,7 +219,7 @@ BEGIN
         jsonb_build_object('undo', undo));
 END $$;
 
--- inbox_undo() undoes a change of inbox_mark(), except for rows that were changed since.
+-- inbox_undo() undoes a change of inbox_mark(). It skips rows that were changed again meanwhile.
 CREATE FUNCTION rowcast.inbox_undo(recipient text, undo text, groups text[] DEFAULT '{}') RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
     SET enable_mergejoin = off SET jit = off AS $$
@@ -238,7 +238,7 @@ BEGIN
     END IF;
     u := rowcast.inbox_lock(me);
     DELETE FROM rowcast.inbox_changes AS c WHERE c.recipient = me AND c.version = undo::bigint RETURNING * INTO change;
-    -- "All" is undone only if it is the newest one. The own states that it has changed belong to it.
+    -- "All" is undone only if it is the newest "all" of this action. The own states that it has changed are undone with it.
     IF change.action = 'read' AND (change.before IS NULL OR u.read_marked = change.version) THEN
         IF change.before IS NOT NULL THEN
             u.read := change.before;
@@ -275,8 +275,8 @@ BEGIN
     RETURN rowcast.inbox_finish(u, recipients, false, event, jsonb_build_object('undone', event IS NOT NULL));
 END $$;
 
--- inbox_deleted() removes the state of deleted rows, and tells the streams of their recipients, unless retention has deleted the rows.
--- Nobody is told if no user with an inbox can have received a row.
+-- inbox_deleted() removes the state of deleted rows, and inserts an event for the streams of their recipients. It inserts no event if
+-- retention has deleted the rows, or if no user has an inbox.
 CREATE FUNCTION rowcast.inbox_deleted() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
 BEGIN
@@ -298,7 +298,7 @@ CREATE TRIGGER inbox_deleted AFTER DELETE ON rowcast.notifications REFERENCING O
     FOR EACH STATEMENT EXECUTE FUNCTION rowcast.inbox_deleted();
 ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER inbox_deleted;
 
--- inbox_truncated() removes the state of all rows. TRUNCATE would fail here if the statement truncates inbox_states, too.
+-- inbox_truncated() removes the state of all rows. It uses DELETE, because TRUNCATE would fail if the statement also truncates inbox_states.
 CREATE FUNCTION rowcast.inbox_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM rowcast.inbox_states;
@@ -308,7 +308,7 @@ CREATE TRIGGER inbox_truncated AFTER TRUNCATE ON rowcast.notifications
     FOR EACH STATEMENT EXECUTE FUNCTION rowcast.inbox_truncated();
 ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER inbox_truncated;
 
--- Only the roles that rowcast migrate grants the right may call the functions.
+-- Only the owner, and roles to which rowcast migrate grants the right, may call the functions.
 DO $$
 DECLARE
     f regprocedure;

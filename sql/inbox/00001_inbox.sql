@@ -1,15 +1,17 @@
 -- The inbox: what each user has seen, read and archived. sql/README.md describes it. No table refers to rowcast.notifications with a
--- foreign key, because test suites truncate that table. Two triggers of it remove the state of deleted rows.
+-- foreign key, because test suites truncate that table. Two triggers of rowcast.notifications remove the state of deleted rows.
 
 -- inbox_version() returns the number of the newest migration of the inbox. TRUNCATE and a dump without rows do not change it.
 CREATE FUNCTION rowcast.inbox_version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';
 
--- A user has a row from the first visit on. Every change of the inbox of a user locks this row and increments version.
+-- A user has a row from the first visit on. Every change of the inbox of a user locks this row. If it writes a state, it increments version.
 --
--- seen, read and archived are snapshots: "all" of the rows that they show have the state. A new value also shows what the old one has
--- shown. read_version is the version at which read was set: a row that was marked unread later stays unread. read_marked is the
--- version of the newest "mark all", which can be undone. archived_version and archived_marked are the same for archived.
--- The rows of groups and '*' that visited shows were sent before the first visit. They count as seen and read.
+-- seen, read and archived are snapshots. "All", which is inbox_mark() with a cursor, extends them: the rows that such a snapshot shows
+-- have the state. read_version is the version of the newest "all" whose list showed all rows that read shows. A row that was marked as
+-- unread after that version stays unread. read_marked is the version of the newest "all", which can be undone. archived_version and
+-- archived_marked are the same for archived.
+--
+-- visited is the snapshot of the first visit. The rows of groups and '*' that it shows count as seen and read.
 CREATE TABLE rowcast.inbox_users (
     recipient        text COLLATE "C" PRIMARY KEY,
     version          bigint      NOT NULL DEFAULT 0,
@@ -23,9 +25,10 @@ CREATE TABLE rowcast.inbox_users (
     archived_marked  bigint      NOT NULL DEFAULT 0
 );
 
--- The state of one row of notifications for one user, if the user has changed it. read is true; or false if the user has marked a row
--- as unread that "all" or the first visit would make read; or NULL. archived is the same. A version is the version of the user at
--- the last change.
+-- The own state of one row of notifications for one user, if the user has changed it. If read is NULL, "all" and the first visit decide
+-- whether the row is read. If read is false, the row is unread until a later "all" contains it. The same is true of archived, on which
+-- the first visit has no effect. read_version and archived_version are the versions of the user's row at the last change of read and
+-- archived.
 CREATE TABLE rowcast.inbox_states (
     recipient        text COLLATE "C" NOT NULL,
     id               bigint  NOT NULL,
@@ -43,8 +46,8 @@ CREATE INDEX inbox_states_id_recipient_idx ON rowcast.inbox_states (id, recipien
 CREATE INDEX inbox_states_unread_idx ON rowcast.inbox_states (recipient, read_version) WHERE NOT read;
 CREATE INDEX inbox_states_unarchived_idx ON rowcast.inbox_states (recipient, archived_version) WHERE NOT archived;
 
--- The last ten changes of each user that can be undone. ids are the rows whose own state was changed. For "all", the other columns are
--- the values of inbox_users before the change.
+-- The last ten changes of each user that can be undone. ids are the rows whose own state was changed. For "all", the columns before,
+-- before_version and before_marked are the values of inbox_users before the change. Otherwise they are NULL.
 CREATE TABLE rowcast.inbox_changes (
     recipient text COLLATE "C" NOT NULL,
     version   bigint   NOT NULL,
@@ -57,8 +60,8 @@ CREATE TABLE rowcast.inbox_changes (
 );
 
 -- cursor_snapshot() decodes a cursor. seen is the snapshot of the transactions that the cursor has seen completely. If xid is not NULL,
--- the cursor has also seen the rows of this transaction up to id. It raises an error if the text is not a cursor, or if the cursor is
--- not of the history of this database.
+-- the cursor has also seen the rows of this transaction up to id. The function raises an error if the text is not a cursor, or if the
+-- cursor is of another history of the database, or ahead of it.
 CREATE FUNCTION rowcast.cursor_snapshot(shown text, OUT seen pg_snapshot, OUT xid xid8, OUT id bigint) LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -72,7 +75,7 @@ DECLARE
 BEGIN
     -- Each gap between two transactions in flight is a number in base 32. encode_xip() describes the text.
     xip := ARRAY(SELECT x FROM (
-        SELECT highest - sum(gap + 1) OVER (ORDER BY place) AS x FROM (
+        SELECT greatest(highest - sum(gap + 1) OVER (ORDER BY place), 0) AS x FROM (
             SELECT place, (SELECT sum((strpos('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._', substr(digits[1], i, 1)) - 1 & 31)::bigint
                     << 5 * (length(digits[1]) - i)) FROM generate_series(1, length(digits[1])) AS i) AS gap
             FROM regexp_matches(part[4], '[g-z0-9._]*[A-Za-f]', 'g') WITH ORDINALITY AS list (digits, place)) AS gaps) AS decoded ORDER BY x);
@@ -143,7 +146,8 @@ BEGIN
     END IF;
 END $$;
 
--- The state of a row n for the user u. own is the row of inbox_states, with NULLs if there is none. The planner inlines these functions.
+-- These functions return the state of a row of notifications for a user. shared is true for a row of a group or '*'. Parameters whose names
+-- begin with own are of the row of inbox_states, or NULL if there is none. The planner inlines these functions.
 CREATE FUNCTION rowcast.inbox_is_seen(own_seen boolean, shared boolean, xid xid8, seen pg_snapshot, visited pg_snapshot)
     RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT pg_catalog.pg_visible_in_snapshot(xid, seen) OR coalesce(own_seen, false) OR shared AND pg_catalog.pg_visible_in_snapshot(xid, visited)
@@ -161,6 +165,7 @@ CREATE FUNCTION rowcast.inbox_is_archived(own_archived boolean, own_version bigi
         ELSE pg_catalog.pg_visible_in_snapshot(xid, archived) END
 $$;
 
+-- inbox_is_pending() reports whether a row counts as unseen (what = 'seen') or as unread (what = 'read'). An archived row does not count.
 CREATE FUNCTION rowcast.inbox_is_pending(u rowcast.inbox_users, what text, shared boolean, xid xid8, own_seen boolean,
     own_read boolean, read_version bigint, own_archived boolean, archived_version bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT NOT CASE what WHEN 'seen' THEN rowcast.inbox_is_seen(own_seen, shared, xid, (u).seen, (u).visited)
@@ -179,11 +184,11 @@ BEGIN
 END $$;
 
 -- The next two functions return rows. The planner inlines them into the functions of the inbox, whose settings make the plans independent of
--- statistics: ordered index scans in nested loops. OFFSET 0 and ORDER BY are for this, too. Without force_generic_plan, PostgreSQL would plan
--- at each call, because it knows the lengths of the arrays then. A page would take twice as long.
+-- statistics: ordered index scans in nested loops. OFFSET 0 and ORDER BY have the same purpose. Without force_generic_plan, PostgreSQL would
+-- plan each call again, because a plan for the actual lengths of the arrays seems cheaper. A page would take twice as long.
 --
--- inbox_rows() returns the newest rows of a recipient that belong to the transactions of inbox_hidden() and come before a row: the newest
--- first, and at most scan rows. A nested loop keeps the order of the array.
+-- inbox_rows() returns the newest rows of a recipient that belong to the transactions of inbox_hidden() and come before a given row: the
+-- newest first, and at most scan rows. The result has the order of the array hidden, because a nested loop keeps it.
 CREATE FUNCTION rowcast.inbox_rows(r text, hidden xid8[], before_xid xid8, before_id bigint, scan integer) RETURNS TABLE (xid xid8, id bigint)
     LANGUAGE sql STABLE AS $$
     SELECT n.xid, n.id FROM (
@@ -208,14 +213,14 @@ CREATE FUNCTION rowcast.inbox_unmarked(me text, action text, version bigint) RET
 $$;
 
 -- inbox_count() counts the rows that are not archived and not seen (what = 'seen') or not read ('read'), up to 100. It reads the newest rows
--- that "all" does not contain: 6,000 in total, and at least 200 of each recipient. If that is not enough, because the user has seen or read
--- very many rows one by one, it also reads as many of the oldest rows. more reports that the number may still be too low. Of the rows that
--- "all" contains, only those count that the user has marked as unread or has unarchived one by one.
+-- that "all" does not contain: up to 6,000 in total, or up to 200 of each recipient if that is more. If there are more rows, and fewer than
+-- 100 were counted, it also reads as many of the oldest rows. more reports that the number may still be too low. Of the rows that "all"
+-- contains, it counts only rows that the user has marked as unread or has unarchived one by one.
 CREATE FUNCTION rowcast.inbox_count(u rowcast.inbox_users, recipients text[], what text, OUT number integer, OUT more boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    -- What "all" contains, and the rest: of the rows of the user, and of the rows of groups and '*'.
+    -- own_ is for the rows of the user, shared_ for the rows of groups and '*'. _all is what "all" contains, _hidden is the rest.
     own_all       CONSTANT pg_snapshot := rowcast.inbox_union(CASE what WHEN 'seen' THEN u.seen ELSE u.read END, u.archived);
     shared_all    CONSTANT pg_snapshot := rowcast.inbox_union(own_all, u.visited);
     own_hidden    CONSTANT xid8[] := rowcast.inbox_hidden(own_all);
@@ -297,7 +302,8 @@ BEGIN
         SELECT NULL, n.xid, n.id FROM rowcast.inbox_unmarked(u.recipient, 'archive', u.archived_version) AS n
             WHERE n.recipient = ANY (recipients) AND pg_visible_in_snapshot(n.xid, u.archived) AND (n.xid, n.id) < (before_xid, before_id)
         ) AS f;
-    -- Rows below the last one that was read of any recipient belong to the next page.
+    -- sparse are the recipients of which the search has not found more rows than a page has. If the limit scan has ended the search in the
+    -- rows of such a recipient, the page ends there, because older rows of the recipient may be missing. The next page has the other rows.
     SELECT n.xid, n.id INTO last_xid, last_id FROM unnest(sparse) AS r CROSS JOIN LATERAL (
         SELECT n.xid, n.id FROM rowcast.inbox_rows(r, hidden, before_xid, before_id, scan) AS n OFFSET scan - 1) AS n
         ORDER BY n.xid DESC, n.id DESC LIMIT 1;

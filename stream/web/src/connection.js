@@ -16,6 +16,9 @@ const BACKOFF = 30 * SECOND; // the longest random wait
 const LONGEST_WAIT = 600 * SECOND; // the longest wait, even if the server asks for more
 const TOKENS = 20; // the limit of calls of the token callback within LONGEST_WAIT
 
+/** Returns the time by a clock that nobody sets. */
+const now = () => performance.now();
+
 /** A Connection calls frame for each chunk that it reads, and status for each change of its state. */
 export class Connection {
   #opened = false;
@@ -63,7 +66,7 @@ export class Connection {
 
   /** Must be called when the page or the network wakes up. */
   check() {
-    if (this.#waiting) this.#schedule(this.#notBefore - Date.now(), () => this.#attempt("open"));
+    if (this.#waiting) this.#schedule(this.#notBefore - now(), () => this.#attempt("open"));
     else if (this.#heard && this.#silence() >= LATE * this.#heartbeat) this.#fail({ reason: "silence" });
   }
 
@@ -72,7 +75,7 @@ export class Connection {
     this.#drop();
     const control = (this.#control = new AbortController());
     const current = () => this.#control === control;
-    this.#began = Date.now();
+    this.#began = now();
     this.#polls = this.#began < this.#pollUntil;
     let reason = /** @type {Cause["reason"]} */ ("token");
     let least = 0;
@@ -88,7 +91,7 @@ export class Connection {
     } catch (error) {
       if (!current()) return;
       if (error instanceof RangeError) [reason, least] = ["length", MISTAKE];
-      else if (reason === "token" && this.#asked.length >= TOKENS) least = this.#asked[0] + LONGEST_WAIT - Date.now();
+      else if (reason === "token" && this.#asked.length >= TOKENS) least = this.#asked[0] + LONGEST_WAIT - now();
       this.#fail({ reason, error }, least);
     }
   }
@@ -99,10 +102,9 @@ export class Connection {
     const { token } = this.options;
     await null; // the callback may use the source, so the constructor must have returned
     if (!token || (why === "open" && this.#token !== undefined)) return;
-    const now = Date.now();
-    this.#asked = this.#asked.filter((time) => time > now - LONGEST_WAIT);
+    this.#asked = this.#asked.filter((time) => time > now() - LONGEST_WAIT);
     if (this.#asked.length >= TOKENS) throw new Error("too many calls of the token callback");
-    this.#asked.push(now);
+    this.#asked.push(now());
     this.#token = (await token(why)) || "";
   }
 
@@ -137,7 +139,7 @@ export class Connection {
     else if (status === 204) this.#stop({ state: "closed", status });
     else if (status !== 200) {
       const after = headers.get("Retry-After");
-      const wait = +after * SECOND || Date.parse(after) - Date.now() || 0;
+      const wait = +after * SECOND || Date.parse(after) - (Date.parse(headers.get("Date")) || Date.now()) || 0;
       this.#fail({ reason: "status", status }, Math.max(wait, status >= 500 || [408, 425, 429].includes(status) ? 0 : MISTAKE));
     } else if (!/^text\/event-stream *(;|$)/i.test(headers.get("Content-Type"))) this.#fail({ reason: "type", status }, MISTAKE);
     else return true;
@@ -155,7 +157,7 @@ export class Connection {
       if (done && this.#polls && greeted && parser.retry === undefined) {
         if (this.cursor !== begin) return this.#attempt("open");
         // A proxy that repeats an old answer must not be asked in a loop.
-        return this.#schedule(this.#began + SECOND - Date.now(), () => this.#attempt("open"));
+        return this.#schedule(this.#began + SECOND - now(), () => this.#attempt("open"));
       }
       if (done) return this.#fail({ reason: "end" });
       next = reader.read(); // before the events are dispatched, because WebKit withholds a chunk until the next read
@@ -198,7 +200,7 @@ export class Connection {
   /** Polls for a time, because nothing of a stream was received. A proxy may withhold the stream, or there is no hub.
    * @param {Cause["reason"]} reason */
   #withheld(reason) {
-    this.#pollUntil = Date.now() + (this.#reason ? POLLING_ON : POLLING);
+    this.#pollUntil = now() + (this.#reason ? POLLING_ON : POLLING);
     if (this.#reason) this.#attempt("open"); // an attempt to return to a stream has failed
     else this.#fail({ reason });
   }
@@ -209,10 +211,11 @@ export class Connection {
     this.#watch();
   }
 
-  /** Returns the time since the last byte was received. If the clock was set back, this time begins now. */
+  /** Returns the time since the last byte was received. It includes the time in which the computer slept, so it comes from the computer's
+   * clock. If that clock was set back, the time begins now. */
   #silence() {
-    const now = Date.now();
-    return now - (this.#heard = Math.min(this.#heard, now));
+    const time = Date.now();
+    return time - (this.#heard = Math.min(this.#heard, time));
   }
 
   // Watches for silence. It reads the clock each time, because the timers of a hidden page run late.
@@ -232,16 +235,16 @@ export class Connection {
    * @param {number} [least] the shortest wait */
   #fail(cause, least = 0) {
     this.#drop();
-    const now = Date.now();
     const failures = this.#failures++;
     const backoff = failures && SECOND + Math.random() * (Math.min(SECOND * 2 ** failures, BACKOFF) - SECOND);
     const asked = cause.reason === "silence" ? 0 : this.#retry;
-    least = Math.max(least * (1 + Math.random() / 2), asked, Math.min(this.#began + SECOND - now, SECOND));
-    this.#notBefore = now + Math.min(least, LONGEST_WAIT);
-    const retryAt = Math.max(now + backoff, this.#notBefore);
+    least = Math.max(least * (1 + Math.random() / 2), asked, this.#began + SECOND - now());
+    least = Math.min(least, LONGEST_WAIT);
+    this.#notBefore = now() + least;
+    const wait = Math.max(backoff, least);
     this.#waiting = true;
-    this.#schedule(retryAt - now, () => this.#attempt("open"));
-    this.#change({ state: "retrying", ...cause, retryAt });
+    this.#schedule(wait, () => this.#attempt("open"));
+    this.#change({ state: "retrying", ...cause, retryAt: Date.now() + wait });
   }
 
   /** Ends the stream. Only open begins a new one.

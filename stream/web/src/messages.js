@@ -23,7 +23,11 @@ export const size = (events) => events.reduce((sum, { data }) => sum + data.leng
 const isFrame = (f) => typeof f?.prev === "string" && typeof f.cursor === "string" && Array.isArray(f.events) &&
   f.events.every((e) => [e?.type, e?.data, e?.lastEventId].every((text) => typeof text === "string"));
 
-export const isValid = (m) => Number.isFinite(m?.epoch) && Number.isFinite(m.n) && typeof m.at === "string" && typeof m.status?.state === "string" &&
+// A leader adds 1 to the numbers, and uses the heartbeat for timers. Another script of the page's origin may send anything.
+const isNumber = (n) => Number.isFinite(n) && n >= 0 && n < 2 ** 52;
+const isHeartbeat = (ms) => ms === undefined || (isNumber(ms) && ms > 0 && ms < 2 ** 29);
+
+export const isValid = (m) => isNumber(m?.epoch) && isNumber(m.n) && isHeartbeat(m.heartbeat) && typeof m.at === "string" && typeof m.status?.state === "string" &&
   (m.t === "state" || m.t === "frame" && isFrame(m) || m.t === "answer" && Array.isArray(m.frames) && m.frames.every(isFrame));
 
 /** The last frames of a stream, reduced to their rows. A tab that has missed frames gets them from here, and needs no stream. */

@@ -15,6 +15,15 @@ function newEvent(type, { type: name, data: text, lastEventId, id, time }) {
   });
 }
 
+/** @param {string | URL} url */
+function absolute(url) {
+  try {
+    return new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
+  } catch {
+    throw new TypeError(`the URL of the stream is malformed, or is relative outside of a page: ${url}`);
+  }
+}
+
 /** A source of events, similar to an EventSource. */
 export class RowcastSource extends EventTarget {
   onmessage = null;
@@ -31,7 +40,10 @@ export class RowcastSource extends EventTarget {
   /** @param {string | URL} url @param {Options} [options] */
   constructor(url, options = {}) {
     super();
-    this.#url = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
+    this.#url = absolute(url);
+    for (const [name, type] of Object.entries({ token: "function", lastEventId: "string", persist: "string", user: "string" })) {
+      if (options[name] && typeof options[name] !== type) throw new TypeError(`the option ${name} must be a ${type}`);
+    }
     this.#options = options;
     this.#cursor = options.lastEventId || this.#storage("getItem") || "";
     this.addEventListener("message", (event) => this.onmessage?.(event));

@@ -10,10 +10,14 @@ export async function settle() {
 export class Hub {
   requests = [];
   random = 0.5;
+  ahead = 0; // milliseconds by which the clock of the computer is wrong
 
   constructor(t) {
     this.t = t;
     t.mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_800_000_000_000 });
+    const { now } = Date;
+    t.mock.method(performance, "now", () => now() - 1_799_999_999_000);
+    t.mock.method(Date, "now", () => now() + this.ahead);
     t.mock.method(Math, "random", () => this.random);
     t.mock.method(globalThis, "fetch", (url, init) => new Promise((resolve, reject) => this.requests.push(new Request(url, init, resolve, reject))));
   }

@@ -377,3 +377,43 @@ test("counts that stay old are requested a few times, and then the list", async 
   }
   assert.deepEqual([limits.filter((limit) => limit === "1").length, limits.at(-1) !== "1"], [5, true]);
 });
+
+test("an event with the form of no change has no effect", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  const uncaught = t.mock.fn();
+  process.on("uncaughtException", uncaught);
+  t.after(() => process.off("uncaughtException", uncaught));
+  const counts = { version: 9, unseen: 7, unread: 7 };
+  for (const change of [null, 1, "x", [], {}, { action: "constructor", ids: ["1"], ...counts }, { action: "__proto__", ids: ["1"], ...counts }, { action: "toString" },
+    { action: ["read"], ids: ["1"], ...counts }, { action: "delete" }, { action: "delete", ids: "1" }, { action: "delete", ids: [1] }, { action: "read", ids: ["1"] },
+    { action: "read", ...counts }, { action: "read", ids: { length: 1 }, ...counts }, { action: "unarchive", up_to: server.cursor, ...counts },
+    { action: "read", ids: ["1"], ...counts, version: 1e300 }, { action: "read", ids: ["1"], ...counts, unread: "<b>" }, { action: "reload", version: 1e300 }]) {
+    server.log.push({ change });
+    await server.drain();
+    assert.deepEqual([shown(store), store.unseenCount, store.unreadCount, store.state], [["1"], 1, 1, "open"], JSON.stringify(change));
+  }
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(uncaught.mock.calls.map(({ arguments: [error] }) => error), []);
+  store.read(["1"]);
+  await server.drain();
+  assert.deepEqual(shown(store), ["1r"]);
+});
+
+test("rows that wait are bounded", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  store.hold = true;
+  for (let i = 0; i < 600; i++) server.insert();
+  for (let i = 0; i < 3; i++) {
+    for (const stream of server.streams) while (server.deliver(stream));
+    await settle();
+  }
+  assert.ok(store.waiting <= 501, `${store.waiting} rows wait`);
+  await server.drain();
+  assert.equal(store.unseenCount, 100);
+});

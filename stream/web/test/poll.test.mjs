@@ -97,3 +97,16 @@ test("if polls get no answer either, streams are tried again", async (t) => {
   assert.ok(!polls(await hub.request(3)));
   assert.equal(source.states.at(-1), "retrying silence");
 });
+
+test("a clock that is set back does not prolong the polls", async (t) => {
+  const hub = new Hub(t);
+  let { poll } = await fallBack(hub, () => {});
+  hub.ahead = -24 * 3600 * 1000;
+  let n = 2;
+  for (let seconds = 0; polls(poll); seconds += 5) {
+    assert.ok(seconds < 70, "the client polls for more than a minute");
+    await hub.pass(5);
+    poll.greet(`${n}-c`).row(++n).end();
+    poll = await hub.request(n);
+  }
+});

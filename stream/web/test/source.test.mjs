@@ -1,6 +1,22 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { RowcastSource } from "../src/index.js";
 import { Hub, settle } from "./hub.mjs";
+
+test("wrong options are refused with the name of the option", async (t) => {
+  new Hub(t);
+  const url = "http://hub.example/events";
+  for (const [options, error] of [
+    [{ token: "abc" }, "the option token must be a function"],
+    [{ lastEventId: 5 }, "the option lastEventId must be a string"],
+    [{ persist: true }, "the option persist must be a string"],
+    [{ user: 7 }, "the option user must be a string"],
+  ]) {
+    assert.throws(() => new RowcastSource(url, options), { name: "TypeError", message: error });
+  }
+  assert.throws(() => new RowcastSource("/events"), { name: "TypeError", message: "the URL of the stream is malformed, or is relative outside of a page: /events" });
+  new RowcastSource(url, { token: undefined, lastEventId: null, persist: false, user: undefined }).close();
+});
 
 test("events have their data, id, time and cursor", async (t) => {
   const hub = new Hub(t);
@@ -270,4 +286,15 @@ test("the cursor is kept over a reload", async (t) => {
   (await hub.request(5)).greet().row(2);
   await settle();
   assert.deepEqual(denied.heard, [["message", 2]]);
+});
+
+test("a Retry-After date is compared with the clock of the server", async (t) => {
+  const YEAR = 365 * 24 * 3600 * 1000;
+  const hub = new Hub(t);
+  hub.ahead = -YEAR;
+  hub.open();
+  const date = (after) => new Date(Date.now() + YEAR + after).toUTCString();
+  (await hub.request(1)).answer(503, { "Retry-After": date(20_000), Date: date(0) });
+  const waited = await hub.wait();
+  assert.ok(waited > 15 && waited < 31, `waited ${waited} s`);
 });

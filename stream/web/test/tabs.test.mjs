@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { isValid } from "../src/messages.js";
 import { Tabs } from "../src/tabs.js";
 import { mutations } from "./mutations.mjs";
 import { play } from "./tabs_random.mjs";
@@ -17,6 +18,16 @@ test("each tab receives each event once and in causal order, or a reset", async 
     const errors = await play(seed, { Tabs });
     assert.deepEqual(errors.slice(0, 3), [], `schedule ${seed}`);
   }
+});
+
+test("messages with numbers that would keep a leader from being heard are ignored", () => {
+  const message = { t: "state", epoch: 1_800_000_000_000, n: 1, at: "1-0-5--e-a", status: { state: "open" }, heartbeat: 15_000 };
+  assert.ok(isValid(message));
+  assert.ok(isValid({ ...message, heartbeat: undefined }));
+  for (const number of [1e308, Infinity, NaN, 2 ** 53, -1, "1", [1], {}, null, true, 1n]) {
+    for (const field of ["epoch", "n", "heartbeat"]) assert.ok(!isValid({ ...message, [field]: number }), `${field}: ${String(number)}`);
+  }
+  for (const heartbeat of [0, 2 ** 31]) assert.ok(!isValid({ ...message, heartbeat }));
 });
 
 test("a schedule fails if a rule is left out", { skip: process.env.MUTATIONS ? false : "takes minutes; set MUTATIONS=1" }, async (t) => {

@@ -155,3 +155,15 @@ test("if a hub announces an end again and again, the callback is called at most 
   assert.equal(whys.length, 20);
   assert.deepEqual(source.states, ["open"]);
 });
+
+test("a clock that is set back takes no token", async (t) => {
+  const hub = new Hub(t);
+  let calls = 0;
+  hub.open({ token: () => (calls++, Promise.reject(new Error("failure"))) });
+  hub.random = 0;
+  await hub.pass(590);
+  assert.equal(calls, 20);
+  hub.ahead = -24 * 3600 * 1000;
+  await hub.pass(590);
+  assert.equal(calls, 40);
+});

@@ -3,7 +3,7 @@
 import { RowcastSource } from "../../../rowcast.js";
 import { Client } from "./client.js";
 import { Operations } from "./operations.js";
-import { EFFECTS, Rows } from "./rows.js";
+import { Rows, isChange } from "./rows.js";
 
 const SECOND = 1_000;
 const SETTLE = 1.5 * SECOND; // the time after which no row is on its way that a count contains
@@ -195,7 +195,7 @@ export class RowcastInbox extends EventTarget {
 
   #open() {
     const { withCredentials, token } = this.#options;
-    const source = new RowcastSource(this.#events, { lastEventId: this.#rows.cursor, user: this.#rows.user, withCredentials, token: token && ((why) => this.#client.token(why)) });
+    const source = new RowcastSource(this.#events, { lastEventId: this.#rows.cursor, withCredentials, token: token && ((why) => this.#client.token(why)) });
     this.#source = source;
     const on = (name, listener) => source.addEventListener(name, (event) => this.#source === source && listener(event));
     on("rowcast.state", ({ state, error }) => {
@@ -236,18 +236,19 @@ export class RowcastInbox extends EventTarget {
     this.#follow();
     this.#changed();
     this.dispatchEvent(new CustomEvent("row", { detail: rows.shown([row])[0] }));
-    if (rows.rows.length > LONGEST) this.load();
+    if (rows.all.length > LONGEST) this.load();
   }
 
-  /** Applies a rowcast.inbox event. */
+  /** Applies a rowcast.inbox event. An event with another form is not from the inbox: an app can insert rows with any recipient. */
   #apply(event) {
+    if (!isChange(event)) return;
     const { action, ids, version } = event;
     const rows = this.#rows;
     if (action === "reload") return version <= rows.list.version || this.load();
     if (action === "delete") {
       rows.remove(ids);
       this.#recount();
-    } else if (action in EFFECTS) {
+    } else {
       const covered = ids ?? rows.covered(event);
       if (!covered || (action === "unarchive" && !ids.every((id) => rows.find(id)))) return this.load();
       rows.set(new Set(covered), action, version);

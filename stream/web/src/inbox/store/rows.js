@@ -5,13 +5,23 @@ import { MANY } from "../many.js";
 const DONE = 20; // requests whose events may still arrive
 
 /** What each action changes. */
-export const EFFECTS = {
+const EFFECTS = {
   seen: { seen: true },
   read: { seen: true, read: true },
   unread: { read: false },
   archive: { archived: true },
   unarchive: { archived: false },
 };
+
+/** Reports whether the data of an event describes a change of the inbox. */
+export function isChange(data) {
+  const { action, ids, up_to, version, unseen, unread } = Object(data);
+  const hasIds = Array.isArray(ids) && ids.every((id) => typeof id === "string");
+  if (action === "delete") return hasIds;
+  if (action === "reload") return version === undefined || Number.isSafeInteger(version);
+  const isKnown = typeof action === "string" && Object.hasOwn(EFFECTS, action) && [version, unseen, unread].every(Number.isSafeInteger);
+  return isKnown && (hasIds || (typeof up_to === "string" && !action.startsWith("un")));
+}
 
 /** Reports whether an action of a version has no effect on a row, because newer changes are known. */
 const isOld = (row, action, version) => Object.keys(EFFECTS[action]).every((field) => row.versions[field] >= version);

@@ -1,0 +1,291 @@
+package main_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp/kb"
+
+	"rowcast/sql/dbtest"
+)
+
+// A driver controls a browser by WebDriver commands, one at a time: Firefox by Marionette, which needs no other program, and WebKitGTK
+// by the HTTP server of its package.
+type driver struct {
+	mu      sync.Mutex
+	send    func(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error)
+	first   string // the handle of the tab that the browser has opened, and which stays open
+	current string // the handle of the tab that the commands concern
+}
+
+// A driverCommand is a command of WebDriver: its name in Marionette, and its method and path over HTTP.
+type driverCommand struct{ name, method, path string }
+
+var (
+	newSession     = driverCommand{"NewSession", http.MethodPost, ""}
+	deleteSession  = driverCommand{"DeleteSession", http.MethodDelete, ""}
+	newWindow      = driverCommand{"NewWindow", http.MethodPost, "/window/new"}
+	switchWindow   = driverCommand{"SwitchToWindow", http.MethodPost, "/window"}
+	windowHandle   = driverCommand{"GetWindowHandle", http.MethodGet, "/window"}
+	closeWindow    = driverCommand{"CloseWindow", http.MethodDelete, "/window"}
+	navigateTo     = driverCommand{"Navigate", http.MethodPost, "/url"}
+	performActions = driverCommand{"PerformActions", http.MethodPost, "/actions"}
+	executeScript  = driverCommand{"ExecuteScript", http.MethodPost, "/execute/sync"}
+)
+
+type object map[string]any
+
+// A driverTab is a tab of a browser that a driver controls.
+type driverTab struct {
+	driver *driver
+	handle string
+}
+
+// open opens a tab.
+func (d *driver) open(ctx context.Context) (*driverTab, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.first == "" {
+		answer, err := d.execute(ctx, windowHandle, object{})
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(answer, &d.first); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.choose(ctx, d.first); err != nil { // a new tab is opened beside a tab that exists
+		return nil, err
+	}
+	answer, err := d.execute(ctx, newWindow, object{"type": "tab"})
+	if err != nil {
+		return nil, err
+	}
+	var tab struct{ Handle string }
+	err = json.Unmarshal(answer, &tab)
+	return &driverTab{d, tab.Handle}, err
+}
+
+// choose makes the next commands concern a tab.
+func (d *driver) choose(ctx context.Context, handle string) error {
+	if d.current == handle {
+		return nil
+	}
+	_, err := d.execute(ctx, switchWindow, object{"handle": handle, "focus": false})
+	if err == nil {
+		d.current = handle
+	}
+	return err
+}
+
+// execute returns the value of the answer to a command.
+func (d *driver) execute(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error) {
+	answer, err := d.send(ctx, command, parameters)
+	var wrapped struct{ Value json.RawMessage }
+	if json.Unmarshal(answer, &wrapped) == nil && wrapped.Value != nil {
+		answer = wrapped.Value // of Marionette
+	}
+	return answer, err
+}
+
+// run executes a command in the tab. It returns the value of the answer.
+func (t *driverTab) run(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error) {
+	t.driver.mu.Lock()
+	defer t.driver.mu.Unlock()
+	if err := t.driver.choose(ctx, t.handle); err != nil {
+		return nil, err
+	}
+	answer, err := t.driver.execute(ctx, command, parameters)
+	if command == closeWindow {
+		t.driver.current = ""
+	}
+	return answer, err
+}
+
+// evaluate returns the JSON of the value of an expression.
+func (t *driverTab) evaluate(ctx context.Context, expression string) (json.RawMessage, error) {
+	return t.run(ctx, executeScript, object{"script": "return JSON.stringify((" + expression + ")) ?? null", "args": []any{}})
+}
+
+func (t *driverTab) navigate(ctx context.Context, url string) error {
+	_, err := t.run(ctx, navigateTo, object{"url": url})
+	return err
+}
+
+// driverKeys are the codes of WebDriver for keys.
+var driverKeys = map[string]string{
+	kb.Tab: "\uE004", kb.Enter: "\uE007", kb.Escape: "\uE00C", kb.End: "\uE010", kb.ArrowUp: "\uE013", kb.ArrowDown: "\uE015", kb.Delete: "\uE017",
+}
+
+// press presses keys in the tab, which is shown first.
+func (t *driverTab) press(ctx context.Context, keys ...string) error {
+	var actions []object
+	for _, key := range keys {
+		actions = append(actions, object{"type": "keyDown", "value": driverKeys[key]}, object{"type": "keyUp", "value": driverKeys[key]})
+	}
+	t.driver.mu.Lock()
+	defer t.driver.mu.Unlock()
+	if _, err := t.driver.execute(ctx, switchWindow, object{"handle": t.handle, "focus": true}); err != nil {
+		return err
+	}
+	t.driver.current = t.handle
+	_, err := t.driver.execute(ctx, performActions, object{"actions": []object{{"type": "key", "id": "keyboard", "actions": actions}}})
+	return err
+}
+
+func (t *driverTab) close(ctx context.Context) error {
+	_, err := t.run(ctx, closeWindow, object{})
+	return err
+}
+
+// driveFirefox starts a Firefox that ends with the test.
+func driveFirefox(t *testing.T) browser {
+	t.Helper()
+	program, home := newFirefox(t, `user_pref("marionette.port", 0);`)
+	startInBrowser(t, home, nil, program, "--headless", "--no-remote", "--marionette", "--profile", home, "about:blank")
+	var port []byte
+	waitFor(t, "the port of Firefox's Marionette", func() (found bool) {
+		port, _ = os.ReadFile(filepath.Join(home, "MarionetteActivePort"))
+		return len(port) > 0
+	})
+	conn, err := net.Dial("tcp", "127.0.0.1:"+strings.TrimSpace(string(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	m := &marionette{conn: conn, from: bufio.NewReader(conn)}
+	if _, err := m.read(); err != nil { // the greeting
+		t.Fatal(err)
+	}
+	d := &driver{send: m.send}
+	if _, err := d.send(t.Context(), newSession, object{"capabilities": object{}}); err != nil {
+		t.Fatal(err)
+	}
+	return browser{driver: d}
+}
+
+// A marionette is a connection to Firefox. A message is the length of a JSON text, a colon, and the text.
+type marionette struct {
+	conn net.Conn
+	from *bufio.Reader
+	last int // the number of the last command
+}
+
+func (m *marionette) read() (message []byte, err error) {
+	var length int
+	if _, err := fmt.Fscanf(m.from, "%d:", &length); err != nil {
+		return nil, err
+	}
+	message = make([]byte, length)
+	_, err = io.ReadFull(m.from, message)
+	return message, err
+}
+
+func (m *marionette) send(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = m.conn.SetDeadline(deadline)
+	}
+	defer func() { _ = m.conn.SetDeadline(time.Time{}) }()
+	m.last++
+	text, err := json.Marshal([]any{0, m.last, "WebDriver:" + command.name, parameters})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintf(m.conn, "%d:%s", len(text), text); err != nil {
+		return nil, fmt.Errorf("%s: %w", command.name, err)
+	}
+	answer, err := m.read()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", command.name, err)
+	}
+	var fields [4]json.RawMessage // 1, the number of the command, the error and the result
+	if err := json.Unmarshal(answer, &fields); err != nil {
+		return nil, err
+	}
+	var failure *struct{ Error, Message string }
+	if err := json.Unmarshal(fields[2], &failure); err != nil || failure != nil {
+		return nil, fmt.Errorf("%s: %v", command.name, failure)
+	}
+	return fields[3], nil
+}
+
+// driveWebKit starts the browser that WebKitGTK has for tests. It ends with the test.
+func driveWebKit(t *testing.T) browser {
+	t.Helper()
+	minibrowser := findMiniBrowser(t)
+	program := dbtest.Program(t, "webkit2gtk-driver", "WebKitWebDriver")
+	home := dbtest.Home(t)
+	address := fmt.Sprintf("127.0.0.1:%d", dbtest.Port(t))
+	_, port, _ := net.SplitHostPort(address)
+	startInBrowser(t, home, startDisplay(t), program, "--host=127.0.0.1", "--port="+port)
+	waitFor(t, "WebKitWebDriver to listen", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	session := "http://" + address + "/session"
+	send := func(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error) {
+		return sendToDriver(ctx, command, session, parameters)
+	}
+	options := object{"binary": minibrowser, "args": []string{"--automation"}}
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	answer, err := send(ctx, newSession, object{"capabilities": object{"alwaysMatch": object{"webkitgtk:browserOptions": options}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var started struct{ SessionID string }
+	if err := json.Unmarshal(answer, &started); err != nil {
+		t.Fatal(err)
+	}
+	session += "/" + started.SessionID
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), browserLimit)
+		defer cancel()
+		_, _ = send(ctx, deleteSession, nil) // ends the browser
+	})
+	return browser{driver: &driver{send: send}}
+}
+
+// sendToDriver sends a command to a WebDriver server, and returns the value of its answer.
+func sendToDriver(ctx context.Context, command driverCommand, session string, parameters any) (json.RawMessage, error) {
+	var body io.Reader = http.NoBody
+	if command.method == http.MethodPost {
+		text, err := json.Marshal(parameters)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, command.method, session+command.path, body)
+	if err != nil {
+		return nil, err
+	}
+	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	var answer struct{ Value json.RawMessage }
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return nil, fmt.Errorf("%s: %w", command.name, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s: %s", command.name, response.Status, answer.Value)
+	}
+	return answer.Value, nil
+}
