@@ -133,3 +133,21 @@ func TestInboxRefusesOtherOrigins(t *testing.T) {
 		}
 	}
 }
+
+// With tokens too, a request names the user of the page. A request for another user changes nothing.
+func TestInboxRequestNamesItsUser(t *testing.T) {
+	t.Parallel()
+	h, dsn := inboxHub(t)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '"one"')`)
+	alice := h.inboxOf(t, "alice")
+	id := alice.list("?user=alice").idOf(t, "one")
+	if got := alice.post("read?user=bob", `{"ids": ["`+id+`"]}`); got.status != http.StatusPreconditionFailed {
+		t.Errorf("for another user: got %d, %s, want 412", got.status, got.body)
+	}
+	if got := alice.list("").Unread; got != 1 {
+		t.Errorf("after a request for another user: got %d unread rows, want 1", got)
+	}
+	if got := alice.change("read?user=alice", `{"ids": ["`+id+`"]}`).Unread; got != 0 {
+		t.Errorf("after a request for the user: got %d unread rows, want 0", got)
+	}
+}

@@ -1,16 +1,10 @@
 package main_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
-	"reflect"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -39,101 +33,24 @@ func testInboxElement(t *testing.T, b browser) {
 			"it fits small screens":         testElementSmall,
 			"axe finds nothing":             testElementAxe,
 			"nothing is left after removal": testElementRemoval,
+
+			"another user signs in":              testElementUsers,
+			"properties are set before or later": testElementProperties,
+			"a row that fails stays alone":       testElementFaults,
+			"failures are shown for a while":     testElementNotes,
+			"texts and times have one language":  testElementLanguages,
+			"it works in and beside dialogs":     testElementDialog,
+			"it follows the user's preferences":  testElementPreferences,
+			"the clock of the client is wrong":   testElementClock,
+			"two elements share a page":          testElementTwo,
 		})
+		t.Run("a hub of another origin", func(t *testing.T) { testElementOrigin(t, b) })
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, newInboxStage(t, b))
 		})
-	}
-}
-
-// An inboxStage has a server with a page that contains the element. The server forwards all other requests to a hub.
-type inboxStage struct {
-	t       *testing.T
-	dsn     string
-	url     string
-	profile browser
-}
-
-const elementHTML = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Stage</title><link rel="stylesheet" href="/page.css"><script src="/helpers.js"></script>
-<script type="module" src="/rowcast-inbox.js"></script></head>
-<body><main><h1>Stage</h1><div class="trap"><rowcast-inbox id="bell" title-badge toasts events="/events?uid=alice"></rowcast-inbox></div></main></body></html>`
-
-// elementCSS would hide and distort the element if the styles of the page affected it.
-const elementCSS = `.trap { overflow: hidden; transform: translateX(0); height: 60px; z-index: 0; position: relative; }
-.hostile * { font: 40px/3 serif !important; color: red; letter-spacing: 9px !important; text-transform: uppercase !important; box-sizing: content-box !important; padding: 9px !important; list-style: square !important; }
-.hostile button, .hostile li, .hostile svg, .hostile header { display: none !important; position: absolute !important; }`
-
-func newInboxStage(t *testing.T, b browser) *inboxStage {
-	dsn := dbtest.Inbox(t)
-	h := startHub(t, dsn, "--inbox", "--insecure-uid")
-	target, err := url.Parse(h.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Header.Del("Origin") }, FlushInterval: -1}
-	mux := http.NewServeMux()
-	mux.Handle("/", proxy)
-	for path, file := range map[string][2]string{"/page": {"text/html", elementHTML}, "/page.css": {"text/css", elementCSS}, "/helpers.js": {"text/javascript", elementHelpers}} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", file[0])
-			w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'")
-			_, _ = w.Write([]byte(file[1]))
-		})
-	}
-	server := httptest.NewServer(mux)
-	t.Cleanup(func() {
-		server.CloseClientConnections()
-		server.Close()
-	})
-	return &inboxStage{t: t, dsn: dsn, url: server.URL, profile: b.profile(t)}
-}
-
-// elementHelpers are functions for the expressions of the tests, and a list of what a page reports as an error.
-const elementHelpers = `
-	window.failures = [];
-	document.addEventListener("securitypolicyviolation", ({ violatedDirective, sourceFile }) => failures.push("violates " + violatedDirective + " " + sourceFile));
-	addEventListener("error", ({ message }) => failures.push(message));
-	addEventListener("unhandledrejection", ({ reason }) => failures.push(String(reason)));
-	for (const level of ["error", "warn"]) console[level] = (...texts) => failures.push(texts.join(" "));
-	window.root = () => bell.shadowRoot;
-	window.find = (selector) => [...root().querySelectorAll(selector)];
-	window.titles = () => find("li .head").map((head) => head.textContent);
-	window.unread = () => find("li.unread .head").map((head) => head.textContent);
-	window.badge = () => find(".badge:not([hidden])").map((found) => found.textContent).join();
-	window.row = (title) => find("li").find((li) => li.querySelector(".head").textContent === title);
-	window.within = (element) => { const { left, right, top, bottom } = element.getBoundingClientRect(); return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight; };`
-
-// open opens the page and waits until its stream is open.
-func (s *inboxStage) open() page {
-	s.t.Helper()
-	p := s.profile.open(s.t, s.url+"/page")
-	p.await(`window.bell?.store?.state === "open"`)
-	s.t.Cleanup(func() {
-		if got := value[[]string](p, "failures"); len(got) > 0 {
-			s.t.Errorf("the page has the errors %q", got)
-		}
-	})
-	return p
-}
-
-func (s *inboxStage) insert(data ...any) {
-	s.t.Helper()
-	for _, d := range data {
-		text, err := json.Marshal(d)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		runSQL(s.t, s.dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', convert_from('\x%x', 'UTF8')::jsonb)`, text))
-	}
-}
-
-func (p page) want(expression string, want any) {
-	p.t.Helper()
-	if got := value[any](p, expression); !reflect.DeepEqual(got, want) {
-		p.t.Errorf("%s: got %v, want %v", expression, got, want)
 	}
 }
 

@@ -230,11 +230,25 @@ func (h *Handler) grant(r *http.Request) (stream.Grant, error) {
 			return stream.Grant{}, auth.Denial{Status: http.StatusBadRequest, Reason: "remove topic from the URL: the inbox has the rows of the user, of the user's groups and for everyone"}
 		}
 	}
-	grant, err := h.Authenticate(r)
+	grant, err := h.Authenticate(withoutUser(r, query))
 	if err == nil && grant.User == "" {
 		err = auth.Denial{Status: http.StatusUnauthorized, Reason: "an inbox belongs to a user: send a credential"}
 	}
 	return grant, err
+}
+
+// withoutUser returns a request for Authenticate, which denies a URL with a user. Here the parameter user chooses nothing:
+// checkUser compares it with the user of the credential.
+func withoutUser(r *http.Request, query url.Values) *http.Request {
+	if !query.Has("user") {
+		return r
+	}
+	query.Del("user")
+	address := *r.URL
+	address.RawQuery = query.Encode()
+	r = r.WithContext(r.Context())
+	r.URL = &address
+	return r
 }
 
 // call makes a call of Store when it is the user's turn. A change continues if the client disconnects: a page that changes

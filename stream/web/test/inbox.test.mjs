@@ -258,6 +258,126 @@ test("nothing is left after close", async (t) => {
   assert.deepEqual([server.streams.length, store.state], [0, "closed"]);
 });
 
+test("an older count never replaces a newer one", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 5; i++) server.insert();
+  const store = server.open({ limit: 2 });
+  await server.drain();
+  store.read(["5"]);
+  await settle();
+  server.process();
+  server.mark("read", ["3", "2"]);
+  for (let i = 0; i < 2; i++) server.deliver(server.streams[0]);
+  await settle();
+  assert.equal(store.unreadCount, 2);
+  await server.answer();
+  assert.equal(store.unreadCount, 2);
+});
+
+test("the answer of an older load is dropped", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  store.load();
+  await settle();
+  server.process(0);
+  server.insert();
+  await server.answer(1);
+  await server.answer(0);
+  assert.deepEqual(shown(store), ["2", "1"]);
+});
+
+test("a row that was deleted does not return with a page", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 4; i++) server.insert();
+  const store = server.open({ limit: 2 });
+  await server.drain();
+  store.loadMore();
+  await settle();
+  server.process();
+  server.delete("1");
+  server.deliver(server.streams[0]);
+  await settle();
+  await server.answer();
+  assert.deepEqual(shown(store), ["4", "3", "2"]);
+});
+
+test("undo can be repeated after a failure, and skips what has changed since", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 2; i++) server.insert();
+  const store = server.open();
+  await server.drain();
+  store.read(["1", "2"]);
+  await server.drain();
+  server.mark("unread", ["2"]);
+  server.mark("read", ["2"]);
+  await server.drain();
+  const failed = store.undo();
+  await settle();
+  await server.answer(0, 503);
+  assert.deepEqual([await failed, shown(store), store.errors], [false, ["2r", "1r"], [["undo", 503]]]);
+  const undone = store.undo();
+  await settle();
+  await server.answer();
+  assert.deepEqual([await undone, shown(store)], [true, ["2r", "1s"]]);
+});
+
+test("rows that became seen are not sent after close", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 2; i++) server.insert();
+  const store = server.open();
+  await server.drain();
+  const saved = store.seen(["1"]);
+  store.close();
+  t.mock.timers.tick(5_000);
+  await settle();
+  assert.deepEqual([server.requests.length, await saved], [0, false]);
+});
+
+test("the token of a user who has signed out is forgotten", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  let user = "alice";
+  const store = server.open({ token: async () => user });
+  await server.drain();
+  store.read(["1"]);
+  await settle();
+  await server.answer(0, 412);
+  user = "bob";
+  store.load();
+  await settle();
+  assert.equal(server.requests[0].headers.Authorization, "Bearer bob");
+});
+
+test("a row that the stream repeats is shown once", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  store.source.dispatchEvent(Object.assign(new Event("rowcast.event"), { id: "1", name: "notify", data: {}, lastEventId: "1-0-1" }));
+  assert.deepEqual([shown(store), store.arrived], [["1"], []]);
+});
+
+test("counts that stay old are requested a few times, and then the list", async (t) => {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 3; i++) server.insert();
+  const store = server.open({ limit: 2 });
+  await server.drain();
+  server.mark("read", ["3"]);
+  server.insert();
+  for (let i = 0; i < 2; i++) server.deliver(server.streams[0]);
+  await settle();
+  const list = server.list.bind(server);
+  server.list = (limit, before) => ({ ...list(limit, before), ...(limit === 1 && { version: 0 }) });
+  const limits = [];
+  for (let i = 0; i < 120; i++) {
+    t.mock.timers.tick(1_000);
+    await settle();
+    while (server.requests.length) limits.push((await server.answer()).url.searchParams.get("limit"));
+  }
+  assert.deepEqual([limits.filter((limit) => limit === "1").length, limits.at(-1) !== "1"], [5, true]);
+});
+
 test("an event with the form of no change has no effect", async (t) => {
   const server = new InboxServer(t);
   server.insert();

@@ -148,7 +148,7 @@ export class List {
       const { id, seen } = /** @type {any} */ (target).item;
       clearTimeout(this.#visible.get(id));
       this.#visible.delete(id);
-      if (isIntersecting && !seen && this.#host.visible) this.#visible.set(id, setTimeout(() => this.#host.save(this.#host.store?.seen([id])), SECOND));
+      if (isIntersecting && !seen && this.#host.visible) this.#visible.set(id, setTimeout(() => this.#host.store?.seen([id]), SECOND));
     }
   }
 

@@ -1,0 +1,243 @@
+package main_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/golang-jwt/jwt/v5"
+
+	"rowcast/sql/dbtest"
+)
+
+// insertFor inserts a row for a user.
+func (s *inboxStage) insertFor(user, text string) {
+	s.t.Helper()
+	runSQL(s.t, s.dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('%s', 'notify', '"%s"')`, user, text))
+}
+
+// emulate sets preferences of the user.
+func (p page) emulate(features ...*emulation.MediaFeature) {
+	p.t.Helper()
+	params := emulation.SetEmulatedMediaParams{Features: features}
+	if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, params); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// When another user signs in in another tab, the rows of the first user disappear, and nothing happens to the other inbox.
+func testElementUsers(_ *testing.T, s *inboxStage) {
+	s.insertFor("alice", "for alice")
+	s.insertFor("bob", "for bob")
+	p := s.visit("/page", "")
+	const signedOut = `bell.store.state === "signed-out" && titles().length === 0 && badge() === "" && document.title === "Stage" &&
+		find(".state b")[0].textContent === "You are signed out" && find("header .text")[0].ariaDisabled === "true" && !find(".toast").length && !document.querySelector("[slot^=item-]")`
+	value[bool](p, `document.cookie = "uid=alice", bell.render = (item) => item.data, bell.setAttribute("events", "/events"), bell.open = true`)
+	p.await(`document.querySelector("[slot^=item-]")?.textContent === "for alice" && bell.store.state === "open"`)
+	value[bool](p, `document.cookie = "uid=bob", find("header .text")[0].click(), true`)
+	p.await(signedOut)
+	value[bool](p, `find(".state button")[0].click(), true`)
+	p.await(`document.querySelector("[slot^=item-]")?.textContent === "for bob" && bell.store.unreadCount === 1 && bell.store.state === "open"`)
+	// The cookie is gone after sign-out.
+	value[bool](p, `document.cookie = "uid=; max-age=0", bell.store.read(bell.store.items.map(({ id }) => id)), true`)
+	p.await(signedOut)
+	value[bool](p, `document.cookie = "uid=alice", find(".state button")[0].click(), true`)
+	p.await(`document.querySelector("[slot^=item-]")?.textContent === "for alice" && bell.store.unreadCount === 1`)
+}
+
+// A page may set properties before the script has loaded, and change them later.
+func testElementProperties(_ *testing.T, s *inboxStage) {
+	s.insert("one")
+	s.insertFor("bob", "for bob")
+	p := s.visit("/late", `window.asked = [];`)
+	value[bool](p, `bell.render = (item) => "<" + item.data + ">", bell.strings = { title: "Inbox" }, bell.withCredentials = true,
+		bell.token = async () => { asked.push("early"); return "x"; }, bell.open = true, import("/rowcast-inbox.js"), true`)
+	p.await(`bell.store?.state === "open" && document.querySelector("[slot^=item-]")?.textContent === "<one>"`)
+	p.want(`[bell.open, bell.hasAttribute("with-credentials"), asked[0], find("h2")[0].textContent].join()`, "true,true,early,Inbox")
+	p.want(`window.kept = bell.store, bell.token = async () => { asked.push("late"); return "x"; }, bell.store !== kept && bell.open`, true)
+	p.await(`asked.includes("late") && bell.store.state === "open" && kept.state === "closed"`)
+	p.want(`window.kept = bell.store, bell.withCredentials = false, bell.store !== kept && !bell.hasAttribute("with-credentials")`, true)
+	value[bool](p, `bell.setAttribute("events", "/events?uid=bob"), true`)
+	p.await(`[...document.querySelectorAll("[slot^=item-]")].map((found) => found.textContent).join() === "<for bob>"`)
+	// A wrong URL is reported, and the element works after it was mended.
+	value[bool](p, `window.addEventListener("error", ({ message }) => { window.reported = message; }), bell.setAttribute("events", "http://["), true`)
+	p.await(`window.reported?.includes("the option events must be a URL")`)
+	value[bool](p, `bell.setAttribute("events", "/events?uid=alice"), true`)
+	p.await(`bell.store?.state === "open"`)
+	// A path without an inbox is an error that a developer sees.
+	value[bool](p, `window.warned = [], console.warn = (...args) => warned.push(args.join(" ")), bell.setAttribute("inbox", "/nothing"), bell.open = true`)
+	p.await(`bell.store.state === "failed" && find(".state b")[0].textContent === "Notifications cannot be loaded"`)
+	p.want(`warned.length === 1 && /\/nothing cannot be loaded: 404 ./.test(warned[0]) || warned`, true)
+}
+
+// A row that cannot be rendered has the usual content, and the error is reported.
+func testElementFaults(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two", map[string]string{"msg": "three"}, map[string]string{"msg": "four"})
+	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'notify', '"five"', '290000-01-01')`)
+	p := s.openWith(`window.reported = []; addEventListener("error", (event) => { reported.push(event.message); });`)
+	value[bool](p, `bell.render = ({ data }) => { if (data === "two") throw new Error("fault"); if (data.msg === "three") return Promise.resolve(""); if (data === "one") return "rendered"; }, bell.open = true`)
+	p.want(`find("li .head").map((head) => head.textContent).join() + [...document.querySelectorAll("[slot^=item-]")].map((found) => found.textContent)`, "five,four,three,tworendered")
+	p.await(`reported.length >= 2`)
+	p.want(`reported.length === 2 && /fault/.test(reported) && /render must return/.test(reported) || reported`, true)
+	// What is missing in the data is not in the document, and a row without any of it has the usual content.
+	value[bool](p, `(() => {
+		const template = document.createElement("template"); template.slot = "item";
+		for (const [name, field] of [["a", "url"], ["img", "image"], ["b", "msg"]]) {
+			const element = document.createElement(name); element.dataset.field = field; template.content.append(element);
+		}
+		bell.append(template); bell.render = undefined; return true; })()`)
+	p.want(`titles().join()`, "five,two,one")
+	p.want(`[...document.querySelectorAll("[slot^=item-] a, [slot^=item-] img")].filter((element) => element.hasAttribute("href") || element.hasAttribute("src")).length`, 0.0)
+	// A text that is a function is reported, and the dictionary has its text.
+	value[bool](p, `bell.strings = { bell: (n) => n + "!", title: "Inbox" }, true`)
+	p.want(`find("h2")[0].textContent + find(".bell")[0].ariaLabel`, "InboxNotifications, 5 new")
+	p.await(`/the text bell of strings/.test(reported)`)
+	// The footer has the padding of the list.
+	p.want(`(() => { const footer = document.createElement("p"); footer.slot = "footer"; footer.textContent = "Settings"; bell.append(footer); return getComputedStyle(footer).paddingInlineStart })()`, "18px")
+}
+
+// The text that a change failed disappears after some seconds, or when a later change is saved. The state of the connection
+// is shown beside it.
+func testElementNotes(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two", "three")
+	p := s.openWith(`{ const start = setTimeout; window.setTimeout = (call, time, ...args) => start(call, time === 8000 && window.hurry ? 100 : time, ...args); }`)
+	const notes = `find(".note:not([hidden])").map((note) => note.textContent).join()`
+	value[bool](p, `bell.open = true`)
+	s.broken.Store(true)
+	value[bool](p, `row("one").querySelector("[title='Mark as read']").click(), true`)
+	p.await(notes + ` === "The change could not be saved" && unread().length === 3`)
+	s.broken.Store(false)
+	value[bool](p, `row("two").querySelector("[title='Mark as read']").click(), true`)
+	p.await(notes + ` === "" && unread().length === 2`)
+	s.broken.Store(true)
+	value[bool](p, `window.hurry = true, row("one").querySelector("[title='Mark as read']").click(), true`)
+	p.await(notes + ` === "The change could not be saved"`)
+	p.await(notes + ` === ""`)
+	value[bool](p, `window.hurry = false, Object.defineProperty(bell.store, "state", { value: "delayed" }), bell.store.dispatchEvent(new Event("change")), row("one").querySelector("[title='Mark as read']").click(), true`)
+	p.await(notes + `.includes("late")`)
+	p.want(notes, "Notifications may arrive late,The change could not be saved")
+}
+
+// Times have the language of the texts.
+func testElementLanguages(_ *testing.T, s *inboxStage) {
+	s.insert("one")
+	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'notify', '"two"', now() - interval '2 days')`)
+	p := s.open()
+	value[bool](p, `bell.open = true`)
+	for lang, want := range map[string]string{"fr": "Notifications2 days agoen", "zh-CN": "通知前天zh-CN", "en-GB": "Notifications2 days agoen-GB"} {
+		value[bool](p, fmt.Sprintf(`bell.lang = %q, true`, lang))
+		p.want(`find("h2")[0].textContent + row("two").querySelector("time").textContent + find(".root")[0].lang`, want)
+	}
+	p.want(`(() => { customElements.get("rowcast-inbox").strings.fr = { title: "Avis" }; bell.lang = "en"; bell.lang = "fr"; return find("h2")[0].textContent + row("two").querySelector("time").textContent })()`, "Avisavant-hier")
+}
+
+// The element works inside of a modal dialog. Beside one, its toasts are shown above the dialog.
+func testElementDialog(_ *testing.T, s *inboxStage) {
+	s.insert("one")
+	p := s.open()
+	value[bool](p, `window.dialog = document.createElement("dialog"), document.body.append(dialog), dialog.append("text"), dialog.showModal(), true`)
+	s.insert("beside")
+	p.await(`find(".toast").length === 1`)
+	p.want(`find(".toasts")[0].matches(":popover-open") && within(find(".toast")[0])`, true)
+	value[bool](p, `dialog.close(), dialog.append(bell), dialog.showModal(), true`)
+	p.await(`bell.store.state === "open"`)
+	value[bool](p, `find(".bell")[0].click(), true`)
+	const onTop = `(() => { const { left, top } = find("h2")[0].getBoundingClientRect(); return document.elementFromPoint(left + 2, top + 2) === bell })()`
+	p.await(`bell.open && titles().join() === "beside,one" && ` + onTop)
+	p.want(`within(find(".panel")[0])`, true)
+	value[bool](p, `row("one").querySelector(".link").click(), true`)
+	p.await(`bell.store.unreadCount === 1`)
+	value[bool](p, `bell.open = false, true`)
+	s.insert("inside")
+	p.await(`find(".toast").length === 1 && within(find(".toast")[0])`)
+	p.want(`(() => { const { left, top } = find(".toast .head")[0].getBoundingClientRect(); return document.elementFromPoint(left + 2, top + 2) === bell })()`, true)
+}
+
+// Forced colors, reduced motion and a zoom of 400 % leave everything visible.
+func testElementPreferences(_ *testing.T, s *inboxStage) {
+	s.insert("one", map[string]string{"title": strings.Repeat("a long title ", 9), "body": strings.Repeat("word", 60), "url": "/page"})
+	p := s.open()
+	value[bool](p, `document.querySelector(".trap").className = "", true`)
+	const animations = `find(".panel")[0].getAnimations().length`
+	p.want(`bell.open = true, `+animations, 1.0)
+	still := &emulation.MediaFeature{Name: "prefers-reduced-motion", Value: "reduce"}
+	p.emulate(still)
+	p.want(`bell.open = false, bell.open = true, `+animations, 0.0)
+	p.emulate(still, &emulation.MediaFeature{Name: "forced-colors", Value: "active"})
+	p.want(`["badge", "panel"].map((name) => getComputedStyle(find("." + name)[0]).borderTopStyle).join()`, "solid,solid")
+	p.want(`(() => { const { forcedColorAdjust, backgroundColor } = getComputedStyle(find("li.unread")[0], "::before"); return forcedColorAdjust + " " + (backgroundColor === getComputedStyle(find(".panel")[0]).backgroundColor) })()`, "none false")
+	p.want(`getComputedStyle(find(".link")[0]).outlineStyle`, "none")
+	p.want(`find(".link")[0].focus({ focusVisible: true }), getComputedStyle(find(".link")[0], "::after").outlineStyle`, "solid")
+	// A window of 1280 by 1024 pixels has this size at a zoom of 400 %.
+	p.do(chromedp.EmulateViewport(320, 256))
+	value[bool](p, `bell.open = false, bell.open = true`)
+	p.want(`within(find(".panel")[0]) || JSON.stringify(find(".panel")[0].getBoundingClientRect())`, true)
+	p.want(`document.documentElement.scrollWidth`, 320.0)
+	p.want(`find(".panel, .scroll, header, ul, li, .link, .head, .body").filter((element) => element.scrollWidth > element.clientWidth).map((element) => element.className)`, []any{})
+	p.want(`find("header button, h2").every(within) && find(".scroll")[0].clientHeight >= 100 || find(".scroll")[0].clientHeight`, true)
+	p.want(`find("li").at(-1).scrollIntoView(), find("li").at(-1).getBoundingClientRect().bottom < 257`, true) // scroll positions are rounded
+}
+
+// The ages of rows follow the clock of the hub.
+func testElementClock(_ *testing.T, s *inboxStage) {
+	s.insert("one")
+	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'notify', '"old"', now() - interval '5 minutes'),
+		('alice', 'notify', '"future"', now() + interval '2 hours')`)
+	for _, hours := range []int{-1, 1, 48} {
+		p := s.openWith(fmt.Sprintf(`{ const now = Date.now; Date.now = () => now() + %d * 3_600_000; }`, hours))
+		p.want(`bell.open = true, ["one", "old", "future"].map((title) => row(title).querySelector("time").textContent).join()`, "now,5 minutes ago,now")
+		value[bool](p, `bell.remove(), true`)
+	}
+}
+
+// Two elements of a page show the same, and one of them shows a toast. Elements of two users are apart.
+func testElementTwo(_ *testing.T, s *inboxStage) {
+	s.insert("one")
+	p := s.open()
+	p.want(`[window.copy, window.other] = ["copy", "other"].map((id) => Object.assign(bell.cloneNode(), { id })), copy.toggleAttribute("inline"), other.removeAttribute("title-badge"),
+		other.setAttribute("events", "/events?uid=bob"), document.body.append(copy, other), copy.store === bell.store && other.store !== bell.store`, true)
+	p.await(`other.store.state === "open"`)
+	const shown = `[bell, copy, other].map((element) => [...element.shadowRoot.querySelectorAll(".toast .head")].map((head) => head.textContent).join()).join("|")`
+	s.insertFor("bob", "for bob")
+	p.await(shown + ` === "||for bob"`)
+	s.insert("two")
+	p.await(`bell.store.items.length === 2 && bell.store.unseenCount > 0`)
+	p.want(shown, "two||for bob") // the list of the second one is open
+	value[bool](p, `copy.shadowRoot.querySelector("li .link").click(), bell.open = true`)
+	p.want(`unread().join()`, "one")
+	value[bool](p, `copy.remove(), other.remove(), true`)
+	p.want(`bell.store.state`, "open")
+}
+
+// The attribute with-credentials sends the cookies of the page to a hub of another origin.
+func testElementOrigin(t *testing.T, chromium browser) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	var h *hub
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "session", Value: signed(t, jwt.MapClaims{"sub": "alice"}), Path: "/"})
+		w.Header().Set("Content-Type", "text/html")
+		attribute := strings.TrimPrefix(r.URL.Path, "/")
+		_, _ = io.WriteString(w, `<!doctype html><script type="module" src="`+h.url+`/rowcast-inbox.js"></script><rowcast-inbox id="bell" `+attribute+` events="`+h.url+`/events"></rowcast-inbox>`)
+	}))
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	h = startHub(t, dsn, "--inbox", "--jwt-secret", secret, "--jwt-cookie", "session", "--cors-origin", server.URL)
+	runSQL(t, dsn, `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', '"one"')`)
+	profile := chromium.profile(t)
+	with := profile.open(t, server.URL+"/with-credentials")
+	with.await(`window.bell?.store?.state === "open" && bell.store.items.length === 1`)
+	value[bool](with, `bell.store.addEventListener("error", ({ error }) => { window.saved = error.message; }), bell.store.readAll().then((saved) => { window.saved ??= saved; }), true`)
+	with.await(`"saved" in window`)
+	with.want(`window.saved`, true)
+	with.await(`window.saved === true`)
+	without := profile.open(t, server.URL+"/")
+	without.await(`window.bell?.store?.state === "signed-out"`)
+}

@@ -1,0 +1,141 @@
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"rowcast/sql/dbtest"
+)
+
+// An inboxStage has a server with a page that contains the element. The server forwards all other requests to a hub.
+type inboxStage struct {
+	t       *testing.T
+	dsn     string
+	url     string
+	profile browser
+	broken  *atomic.Bool // changes are answered with 503
+}
+
+const elementHTML = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Stage</title><link rel="stylesheet" href="/page.css"><script src="/helpers.js"></script>
+<script type="module" src="/rowcast-inbox.js"></script></head>
+<body><main><h1>Stage</h1><div class="trap"><rowcast-inbox id="bell" title-badge toasts events="/events?uid=alice"></rowcast-inbox></div></main></body></html>`
+
+// elementCSS would hide and distort the element if the styles of the page affected it.
+const elementCSS = `.trap { overflow: hidden; transform: translateX(0); height: 60px; z-index: 0; position: relative; }
+.hostile * { font: 40px/3 serif !important; color: red; letter-spacing: 9px !important; text-transform: uppercase !important; box-sizing: content-box !important; padding: 9px !important; list-style: square !important; }
+.hostile button, .hostile li, .hostile svg, .hostile header { display: none !important; position: absolute !important; }`
+
+func newInboxStage(t *testing.T, b browser) *inboxStage {
+	dsn := dbtest.Inbox(t)
+	h := startHub(t, dsn, "--inbox", "--insecure-uid")
+	target, err := url.Parse(h.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Header.Del("Origin")
+		if cookie, err := r.In.Cookie("uid"); err == nil { // the credential of a page whose URL has no uid
+			query := r.Out.URL.Query()
+			query.Set("uid", cookie.Value)
+			r.Out.URL.RawQuery = query.Encode()
+		}
+	}}
+	var broken atomic.Bool
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if broken.Load() && r.Method == http.MethodPost {
+			http.Error(w, "broken", http.StatusServiceUnavailable)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	})
+	for path, file := range map[string][2]string{
+		"/page": {"text/html", elementHTML}, "/page.css": {"text/css", elementCSS}, "/helpers.js": {"text/javascript", elementHelpers}, "/late": {"text/html", strings.Replace(elementHTML, `src="/rowcast-inbox.js"`, "", 1)},
+	} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", file[0])
+			w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'")
+			_, _ = w.Write([]byte(file[1]))
+		})
+	}
+	server := httptest.NewServer(mux)
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return &inboxStage{t: t, dsn: dsn, url: server.URL, profile: b.profile(t), broken: &broken}
+}
+
+// elementHelpers are functions for the expressions of the tests, and a list of what a page reports as an error.
+const elementHelpers = `
+	window.failures = [];
+	document.addEventListener("securitypolicyviolation", ({ violatedDirective, sourceFile }) => failures.push("violates " + violatedDirective + " " + sourceFile));
+	addEventListener("error", ({ message }) => failures.push(message));
+	addEventListener("unhandledrejection", ({ reason }) => failures.push(String(reason)));
+	for (const level of ["error", "warn"]) console[level] = (...texts) => failures.push(texts.join(" "));
+	window.root = () => bell.shadowRoot;
+	window.find = (selector) => [...root().querySelectorAll(selector)];
+	window.titles = () => find("li .head").map((head) => head.textContent);
+	window.unread = () => find("li.unread .head").map((head) => head.textContent);
+	window.badge = () => find(".badge:not([hidden])").map((found) => found.textContent).join();
+	window.row = (title) => find("li").find((li) => li.querySelector(".head").textContent === title);
+	window.within = (element) => { const { left, right, top, bottom } = element.getBoundingClientRect(); return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight; };`
+
+// open opens the page and waits until its stream is open. At the end, the page must have reported no error.
+func (s *inboxStage) open() page {
+	s.t.Helper()
+	p := s.profile.open(s.t, s.url+"/page")
+	p.await(`window.bell?.store?.state === "open"`)
+	s.t.Cleanup(func() {
+		if got := value[[]string](p, "failures"); len(got) > 0 {
+			s.t.Errorf("the page has the errors %q", got)
+		}
+	})
+	return p
+}
+
+// openWith opens the page after a script has run.
+func (s *inboxStage) openWith(script string) page {
+	s.t.Helper()
+	p := s.visit("/page", script)
+	p.await(`window.bell?.store?.state === "open"`)
+	return p
+}
+
+// visit opens a page in which a script has run before the page's own.
+func (s *inboxStage) visit(path, script string) page {
+	s.t.Helper()
+	p := s.profile.open(s.t, "about:blank")
+	p.onNewDocument(script)
+	p.do(chromedp.Navigate(s.url + path))
+	return p
+}
+
+func (s *inboxStage) insert(data ...any) {
+	s.t.Helper()
+	for _, d := range data {
+		text, err := json.Marshal(d)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		runSQL(s.t, s.dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('alice', 'notify', convert_from('\x%x', 'UTF8')::jsonb)`, text))
+	}
+}
+
+func (p page) want(expression string, want any) {
+	p.t.Helper()
+	if got := value[any](p, expression); !reflect.DeepEqual(got, want) {
+		p.t.Errorf("%s: got %v, want %v", expression, got, want)
+	}
+}
