@@ -28,8 +28,9 @@ type Inbox struct {
 const inboxTimeout = 5 * time.Second
 
 // inboxLockTimeout is the lock_timeout of a statement, in milliseconds. A transaction of the app may lock the inboxes of
-// some users for long. Their requests must not keep the connections from the other users.
-const inboxLockTimeout = "1000"
+// some users for long. Their requests must not keep the connections from the other users. It is longer than the default of
+// deadlock_timeout, so that PostgreSQL reports a deadlock as such.
+const inboxLockTimeout = "1500"
 
 // NewInbox returns an Inbox with the listener's configuration. It uses at most conns connections at a time. A connection is
 // opened when it is needed, and closed after a minute without use.
@@ -87,14 +88,20 @@ func orNull(text string) *string {
 	return &text
 }
 
-// call returns the result of a query, which has one row with a jsonb value.
+// call returns the result of a query, which has one row with a jsonb value. If PostgreSQL has ended the statement because of a
+// deadlock, which has undone it, call runs it a second time. An app that deletes many rows may lock them in another order than
+// the functions of the inbox.
 func (i *Inbox) call(ctx context.Context, query string, arguments ...any) (result json.RawMessage, err error) {
-	err = i.withConn(ctx, func(ctx context.Context, db querier) error {
+	run := func(ctx context.Context, db querier) error {
 		var text []byte
 		err := db.QueryRow(ctx, query, arguments...).Scan(&text)
 		result = text
 		return err
-	})
+	}
+	err = i.withConn(ctx, run)
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "40P01" { // deadlock_detected
+		err = i.withConn(ctx, run)
+	}
 	if err != nil {
 		return nil, refusedValue(err)
 	}

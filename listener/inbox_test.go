@@ -206,3 +206,25 @@ func TestLockedInboxesDoNotDelayOtherUsers(t *testing.T) {
 		})
 	}
 }
+
+// A change that PostgreSQL ends because of a deadlock is made again. An app that deletes many rows may lock them in another
+// order than the change.
+func TestDeadlockedChangeIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.Inbox(t)
+	inbox, db := newInbox(t, dsn), connect(t, dsn)
+	exec(t, db, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('alice', '1'), ('alice', '2')")
+	exec(t, db, "SET deadlock_timeout = '1h'") // so that PostgreSQL ends the change, and not this transaction
+	exec(t, db, "BEGIN; DELETE FROM rowcast.notifications WHERE id = 2")
+	marked := make(chan error, 1)
+	go func() {
+		_, err := inbox.Mark(limited(t), "alice", nil, "read", []int64{1, 2}, "")
+		marked <- err
+	}()
+	eventually(t, connect(t, dsn), `SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database()
+		AND application_name = 'rowcast inbox' AND wait_event_type = 'Lock'`)
+	exec(t, db, "DELETE FROM rowcast.notifications WHERE id = 1; COMMIT")
+	if err := receive(t, "the change", marked); err != nil {
+		t.Errorf("got %v, want that the change was made again", err)
+	}
+}

@@ -138,7 +138,7 @@ var (
 func wantWholeBlocks(t *testing.T, stream string) {
 	t.Helper()
 	if !wholeStream.MatchString(stream) {
-		t.Errorf("got a stream with a block whose last field is not its id, or that has no data: %q", stream)
+		t.Errorf("got %q, want comments and whole blocks: each has data, its id is the last field if it has one, and an empty line ends it", stream)
 	}
 }
 

@@ -350,7 +350,7 @@ func TestDoctorPrintsAFunction(t *testing.T) {
 	}
 	runSQL(t, dsn, strings.Replace(statement, "→", "", 1)+"$function$;")
 	if code, fixed, out := examine(t, dsn); code != 0 || !strings.HasPrefix(fixed["functions"], "ok") {
-		t.Errorf("after the statement: got %d, %s, want 0", code, out)
+		t.Errorf("after the statement: got %d, %s, want 0 and that the functions are ok", code, out)
 	}
 }
 

@@ -54,7 +54,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	if got.status != 503 || got.header.Get("Retry-After") == "" || got.body != "the database did not answer: try again later\n" {
 		t.Errorf("got %d, %q, %s, want 503 and Retry-After", got.status, got.header, got.body)
 	}
-	wantFailing(t, h.url, "inbox", "57014")
+	wantFailing(t, h.url, "inbox", "55P03") // lock_not_available
 	h.err.await(t, `level=WARN msg="cannot read or change an inbox" error=`)
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
@@ -104,8 +104,8 @@ func TestStreamsContinueWhileInboxesWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range cap(ended) {
-		if got, _ := receive(t, ended, "the answers"); got.status != 200 {
-			t.Errorf("got %d, %s, want 200", got.status, got.body)
+		if got, _ := receive(t, ended, "the answers"); got.status != 200 && got.status != 503 { // 503 if the lock was held for too long
+			t.Errorf("got %d, %s, want 200 or 503", got.status, got.body)
 		}
 	}
 }

@@ -1,7 +1,7 @@
-// Package strictjson reads JSON objects with keys that decide which clients receive something. Keys are
-// case-sensitive, and no key may occur twice. Objects inside the values are not checked. [encoding/json] alone would
-// accept RECIPIENT as recipient, and use the last of two values. Somebody who can add a key to the text could then
-// change the recipient.
+// Package strictjson reads JSON objects whose keys must be unambiguous. Most of them decide which clients receive
+// something. Keys are case-sensitive, and no key may occur twice. Objects inside the values are not checked.
+// [encoding/json] alone would accept RECIPIENT as recipient, and use the last of two values. Somebody who can add a key
+// to such a text could then, for example, change the recipient.
 package strictjson
 
 import (

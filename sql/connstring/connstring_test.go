@@ -19,8 +19,8 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// keywords are the keywords of libpq in PostgreSQL 18 (PQconndefaults), with a value that must be accepted. The value of a keyword that
-// must be refused begins with "!".
+// keywords has the keywords of libpq in PostgreSQL 18 (PQconndefaults). Each has a value that must be accepted or, after "!", one that must
+// be refused. A keyword with an empty value is only looked up in the README.
 var keywords = map[string]string{
 	"application_name":          "app",
 	"channel_binding":           "disable",
@@ -352,7 +352,8 @@ func TestSpecialCharactersOfAPassword(t *testing.T) {
 	}
 }
 
-// A password that looks like the form of another program is accepted.
+// A value that resembles the connection string of another program is accepted, above all a password. So is ssl=true in a URL,
+// which libpq accepts too.
 func TestPasswordsAreNotForms(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{

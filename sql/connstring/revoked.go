@@ -112,7 +112,7 @@ func (r revocations) check(certificate, issuer *x509.Certificate, now time.Time)
 		}
 		for _, entry := range list.RevokedCertificateEntries {
 			if entry.SerialNumber.Cmp(certificate.SerialNumber) == 0 {
-				return fmt.Errorf("the certificate of %q was revoked on %s (sslcrl)", certificate.Subject, entry.RevocationTime.Format(time.DateOnly))
+				return fmt.Errorf("the certificate of %q was revoked on %s (sslcrl, sslcrldir)", certificate.Subject, entry.RevocationTime.Format(time.DateOnly))
 			}
 		}
 		if !now.Before(list.ThisUpdate) && (list.NextUpdate.IsZero() || now.Before(list.NextUpdate)) {
@@ -120,7 +120,7 @@ func (r revocations) check(certificate, issuer *x509.Certificate, now time.Time)
 		}
 	}
 	if !found {
-		return fmt.Errorf("sslcrl has no current list of revoked certificates of %q", issuer.Subject)
+		return fmt.Errorf("sslcrl and sslcrldir have no current list of the certificates that %q has revoked", issuer.Subject)
 	}
 	return nil
 }

@@ -131,8 +131,8 @@ func TestRevokedCertificate(t *testing.T) {
 	good, revoked := by.revoke(t, future, 8), by.revoke(t, future, 8, serialOfServer)
 	expired := by.revoke(t, time.Now().Add(-time.Hour))
 	stranger := newAuthority(t).revoke(t, future) // the list of another authority with the same name
-	const isRevoked = `the certificate of "CN=server" was revoked on 2026-05-04 (sslcrl)`
-	const isUnknown = `sslcrl has no current list of revoked certificates of "CN=authority"`
+	const isRevoked = `the certificate of "CN=server" was revoked on 2026-05-04 (sslcrl, sslcrldir)`
+	const isUnknown = `sslcrl and sslcrldir have no current list of the certificates that "CN=authority" has revoked`
 	for _, mode := range []string{"verify-full", "verify-ca", "require"} {
 		s := strings.Replace(s, "verify-full", mode, 1)
 		for params, want := range map[string]string{

@@ -107,7 +107,7 @@ type binary struct {
 // obtain is a variable because a test replaces it.
 var obtain = cluster.Obtain
 
-// prepare finds the programs and creates a directory for the servers.
+// prepare finds or downloads the programs, and creates a directory for the servers.
 var prepare = sync.OnceValues(func() (b binary, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -137,7 +137,7 @@ func TestAnswersAreCached(t *testing.T) {
 }
 
 // The app receives the purpose of a request, and how the client has reached the hub. A renewal is never answered from the
-// cache, and its answer opens no other stream, so an app can extend its session for each visit and only then.
+// cache, and its answer opens no other stream. So an app can extend its session when a client opens a stream, and not at a renewal.
 func TestTheAppIsToldWhy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -31,14 +31,14 @@ func TestReservedRecipientsAreRefused(t *testing.T) {
 		status int
 		want   string
 	}{
-		"the sub of a token":              {token("", jwt.MapClaims{"sub": name}), 403, "the user's id" + reserved},
-		"a group of a token":              {token("", jwt.MapClaims{"sub": "alice", "groups": []string{name}}), 403, "the name of a group" + reserved},
-		"a topic that a pattern covers":   {token("topic="+name, jwt.MapClaims{"sub": "alice", "topics": []string{"*"}}), 400, "a topic" + reserved},
-		"a pattern in a token to be made": {GroupMark("").CheckTopics([]string{"rowcast.*"}), 403, "a topic" + reserved},
-		"the recipient of an answer":      {answered(`{"recipient": "` + name + `", "expires_in": 60}`), 403, "the user's id" + reserved},
-		"a group of an answer":            {answered(`{"recipient": "alice", "groups": ["` + name + `"], "expires_in": 60}`), 403, "the name of a group" + reserved},
-		"the parameter uid":               {uid("uid=" + name), 400, "the uid" + reserved},
-		"a topic beside uid":              {uid("uid=alice&topic=" + name), 400, "a topic" + reserved},
+		"the sub of a token":             {token("", jwt.MapClaims{"sub": name}), 403, "the user's id" + reserved},
+		"a group of a token":             {token("", jwt.MapClaims{"sub": "alice", "groups": []string{name}}), 403, "the name of a group" + reserved},
+		"a topic that a pattern covers":  {token("topic="+name, jwt.MapClaims{"sub": "alice", "topics": []string{"*"}}), 400, "a topic" + reserved},
+		"a topic pattern of a new token": {GroupMark("").CheckTopics([]string{"rowcast.*"}), 403, "a topic" + reserved},
+		"the recipient of an answer":     {answered(`{"recipient": "` + name + `", "expires_in": 60}`), 403, "the user's id" + reserved},
+		"a group of an answer":           {answered(`{"recipient": "alice", "groups": ["` + name + `"], "expires_in": 60}`), 403, "the name of a group" + reserved},
+		"the parameter uid":              {uid("uid=" + name), 400, "the uid" + reserved},
+		"a topic beside uid":             {uid("uid=alice&topic=" + name), 400, "a topic" + reserved},
 	} {
 		denial, denied := errors.AsType[Denial](test.err)
 		if !denied || denial.Status != test.status || denial.Reason != test.want {

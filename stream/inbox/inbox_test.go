@@ -165,7 +165,7 @@ func TestRequestsEndAfterTheTimeout(t *testing.T) {
 	}
 	mu.Unlock()
 	if state := h.Failures.Of(failures.Inbox); state.Total != 3 || !state.Failing() {
-		t.Errorf("got %+v, want three failures", state)
+		t.Errorf("got %+v, want three failures and that the operation is failing", state)
 	}
 }
 
@@ -251,6 +251,29 @@ func TestRequestsForAnotherUserAreRefused(t *testing.T) {
 				t.Errorf("%s %s%s: got %d, %s, called: %v, want %d", method, path, query, w.Code, w.Body, called, want)
 			}
 		}
+	}
+}
+
+// A request whose body does not arrive before the server's deadline is answered with 408, and changes nothing.
+func TestSlowBodiesAreRefused(t *testing.T) {
+	t.Parallel()
+	h := handler(t, store{mark: func(context.Context, string, string, []int64, string) (json.RawMessage, error) {
+		t.Error("a change was made")
+		return json.RawMessage("{}"), nil
+	}})
+	server := httptest.NewUnstartedServer(h)
+	server.Config.ReadTimeout = 200 * time.Millisecond
+	server.Start()
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "POST /inbox/read HTTP/1.1\r\nHost: a\r\nUser: alice\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"ids\":")
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != "HTTP/1.1 408 Request Timeout\r\n" {
+		t.Errorf("got %q, %v, want 408", line, err)
 	}
 }
 
