@@ -176,8 +176,10 @@ func (x *example) client(user string) *exampleClient {
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	c := &exampleClient{example: x, http: http.Client{Jar: jar, Timeout: waitLimit,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	c := &exampleClient{example: x, http: http.Client{
+		Jar: jar, Timeout: waitLimit,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 	if got := c.post("/sign-in", x.url, "user", user); got != http.StatusSeeOther {
 		x.t.Fatalf("sign in: got %d, want 303", got)
 	}

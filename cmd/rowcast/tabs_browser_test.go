@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
@@ -214,13 +213,6 @@ func leaveLast(s *tabs) {
 func closeTab(p page) {
 	p.t.Helper()
 	if err := p.close(); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-func call(p page, command cdp.Command[cdp.Empty, cdp.Empty]) {
-	p.t.Helper()
-	if _, err := chromedp.Call(p.ctx, command, cdp.Empty{}); err != nil {
 		p.t.Fatal(err)
 	}
 }
