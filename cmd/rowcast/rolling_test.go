@@ -40,7 +40,9 @@ func (h *rollingHub) start() {
 	var url string
 	args := append([]string{"--insecure-uid=anywhere", "--listen", h.address, "--drain", "300ms", "--retry", "200ms"}, h.args...)
 	h.process, url = spawnServe(h.t, h.dsn, args...)
-	h.address = strings.TrimPrefix(url, "http://")
+	if address := strings.TrimPrefix(url, "http://"); address != h.address { // a page may read a given address at the same time
+		h.address = address
+	}
 }
 
 // stop ends the process by a signal. After SIGTERM, the process must exit with code 0.

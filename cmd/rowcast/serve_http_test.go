@@ -28,7 +28,7 @@ func TestEndpoints(t *testing.T) {
 	})
 	t.Run("scripts", func(t *testing.T) {
 		for path, want := range map[string]string{
-			"/rowcast.js": "as RowcastSource", "/rowcast-inbox.js": `from "./rowcast-inbox-store.js"`, "/rowcast-inbox-store.js": `from "./rowcast.js"`,
+			"/rowcast.js": "as RowcastSource", "/rowcast-inbox.js": `from"./rowcast-inbox-store.js"`, "/rowcast-inbox-store.js": `from"./rowcast.js"`,
 		} {
 			got := ask(t, "GET", h.url+path, "Origin", "https://elsewhere.example")
 			if got.status != 200 || got.header.Get("Content-Type") != "text/javascript; charset=utf-8" || !strings.Contains(got.body, want) ||
