@@ -53,8 +53,8 @@ func (l *Listener) NewInbox(ctx context.Context, conns int) (*Inbox, error) {
 // Close closes the connections. It waits at most a second for running statements.
 func (i *Inbox) Close() { closePools(i.pool) }
 
-// Check returns [sql.ErrNoInbox] if the inbox is not installed or too old. It returns an error of PostgreSQL if the role may
-// not use the inbox.
+// Check returns [sql.ErrNoInbox] if the inbox is not installed. It returns an error of PostgreSQL if the role may not use
+// the inbox.
 func (i *Inbox) Check(ctx context.Context) error {
 	return i.withConn(ctx, func(ctx context.Context, db querier) error { return sql.CheckInbox(ctx, db) })
 }

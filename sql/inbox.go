@@ -12,9 +12,9 @@ import (
 
 // The migration that installs the inbox. It runs after those of the schema.
 var (
-	//go:embed inbox/00001_inbox.sql
+	//go:embed inbox/inbox.sql
 	inboxList string
-	//go:embed inbox/00001_changes.sql
+	//go:embed inbox/changes.sql
 	inboxChanges string
 
 	inboxMigration = migration{1, "inbox", inboxList + inboxChanges}
@@ -62,19 +62,17 @@ func (m Migrator) installInbox(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// ErrNoInbox reports that the inbox is not installed, or has an older version than this program needs.
-var ErrNoInbox = errors.New("the inbox is missing or too old")
+// ErrNoInbox reports that the inbox is not installed.
+var ErrNoInbox = errors.New("the inbox is not installed")
 
-// CheckInbox returns [ErrNoInbox] if the inbox is not installed or below [InboxVersion]. It returns an error of PostgreSQL
-// if the current role may not use the inbox. The search_path must be pg_catalog.
+// CheckInbox returns [ErrNoInbox] if the inbox is not installed. It returns an error of PostgreSQL if the current role may
+// not use the inbox. The search_path must be pg_catalog.
 func CheckInbox(ctx context.Context, db querier) error {
 	switch version, err := InstalledInbox(ctx, db); {
 	case err != nil:
 		return err
 	case version == 0:
-		return fmt.Errorf("%w: it is not installed", ErrNoInbox)
-	case version < InboxVersion():
-		return fmt.Errorf("%w: it has version %d, and version %d is needed", ErrNoInbox, version, InboxVersion())
+		return ErrNoInbox
 	}
 	var version int64
 	if err := db.QueryRow(ctx, "SELECT rowcast.inbox_version()").Scan(&version); err != nil {

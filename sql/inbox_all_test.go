@@ -234,6 +234,38 @@ func TestInboxPagesOfArchivedRows(t *testing.T) {
 	}
 }
 
+// A cursor is ahead of a transaction that cannot see the row at which the cursor is. "All" would leave this row out without an
+// error.
+func TestInboxRefusesCursorsOfUnseenRows(t *testing.T) {
+	t.Parallel()
+	v := alice(t)
+	dsn := v.conn.Config().ConnString()
+	writer, reader := connect(t, dsn), connect(t, dsn)
+	run(t, writer, "BEGIN")
+	id := send(t, writer, "alice")
+	xid, err := strconv.Atoi(text(t, writer, "SELECT pg_current_xact_id()::text"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(t, v.conn, "bob") // so that the writer's transaction is below the xmax of the reader's snapshot
+	run(t, reader, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+	run(t, writer, "COMMIT")
+	fields := strings.Split(v.list().Cursor, "-")
+	cursor := fmt.Sprintf("%d-%d-%d--%s-%s", id, xid, xid+1, fields[len(fields)-2], fields[len(fields)-1])
+	const all = "SELECT rowcast.inbox_mark('alice', 'read', up_to => $1)"
+	_, err = reader.Exec(dbtest.Context(t), all, cursor)
+	if failure, ok := errors.AsType[*pgconn.PgError](err); !ok || failure.Code != "55000" {
+		t.Errorf("in an older snapshot: got %v, want 55000", err)
+	}
+	run(t, reader, "ROLLBACK")
+	if _, err := reader.Exec(dbtest.Context(t), all, cursor); err != nil {
+		t.Errorf("in a new snapshot: got %v", err)
+	}
+	if got := v.stateOf(id); !got.read {
+		t.Errorf("got %+v, want that the row is read", got)
+	}
+}
+
 // Invalid arguments have clear errors. Cursors of another history, and cursors that are ahead of the database, are refused
 // and change nothing.
 func TestInboxRefuses(t *testing.T) {

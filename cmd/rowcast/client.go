@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"rowcast/stream"
@@ -18,11 +19,16 @@ func (clientCmd) Help() string {
 		"A hub serves it at /rowcast.js, and at a path with the name that --name prints. Browsers cache the second one for ever."
 }
 
+// Validate refuses --name for a script that has no name with a version.
+func (c *clientCmd) Validate() error {
+	if c.Name && c.Script != "rowcast.js" {
+		return errors.New("--name: only rowcast.js has a name with a version, because the scripts import each other by their plain names")
+	}
+	return nil
+}
+
 // Run prints the browser client.
 func (c *clientCmd) Run(console console) error {
-	if c.Name && c.Script != "rowcast.js" {
-		return fmt.Errorf("--name: only rowcast.js has a name with a version, and %s imports the scripts by their plain names", c.Script)
-	}
 	if c.Name {
 		_, err := fmt.Fprintln(console.out, stream.ScriptName())
 		return err

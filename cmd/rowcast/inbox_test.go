@@ -31,7 +31,7 @@ func TestInboxIsOffByDefault(t *testing.T) {
 func TestInboxMustBeInstalled(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--inbox", "--listen", "127.0.0.1:0", "--database-url", dbtest.Database(t))
-	const want = "rowcast: the inbox is missing or too old: it is not installed; run: rowcast migrate --inbox --hub-role ROLE, where ROLE is the role of this hub\n"
+	const want = "rowcast: the inbox is not installed; run: rowcast migrate --inbox --hub-role ROLE, where ROLE is the role of this hub\n"
 	if code != 1 || stderr != want {
 		t.Errorf("got %d, %q, want 1, %q", code, stderr, want)
 	}

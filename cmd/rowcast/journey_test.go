@@ -76,17 +76,13 @@ func testJourneys(t *testing.T, b browser) {
 	})
 }
 
-func killHub(j *journey) {
-	j.hears()
-	j.hub.stop(syscall.SIGKILL)
-	j.misses()
-	j.hub.start()
-	j.hears()
-}
+func killHub(j *journey) { restartHub(j, syscall.SIGKILL) }
 
-func stopHub(j *journey) {
+func stopHub(j *journey) { restartHub(j, syscall.SIGTERM) }
+
+func restartHub(j *journey, signal syscall.Signal) {
 	j.hears()
-	j.hub.stop(syscall.SIGTERM)
+	j.hub.stop(signal)
 	j.misses()
 	j.hub.start()
 	j.hears()

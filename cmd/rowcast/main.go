@@ -17,7 +17,8 @@
 //	jwks       reading a JSON Web Key Set from its     after 30 to 90 s; when a token names    cannot read the JSON Web Key Set: the keys …
 //	           URL                                     an unknown key, at most every 10 s
 //	accept     accepting connections of clients        after 5 ms, doubled up to 1 s           cannot accept connections
-//	inbox      nothing; the client gets 503            never                                   cannot read or change an inbox
+//	inbox      a statement that PostgreSQL has ended   at once, one time; the client gets      cannot read or change an inbox
+//	           because of a deadlock                   503 after any other failure
 //
 // The metric rowcast_failures_total counts the failures of each operation, and the body of /readyz lists the operations that are failing.
 // The operation jwks is failing until the keys of every URL have been read. The operations auth_url, accept and inbox are failing for

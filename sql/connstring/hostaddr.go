@@ -21,7 +21,7 @@ func withAddresses(s string, hosts *pgx.ConnConfig, hostaddr string) (*pgx.ConnC
 	for i, address := range addresses {
 		addresses[i] = strings.TrimSpace(address)
 		if _, err := netip.ParseAddr(addresses[i]); addresses[i] != "" && err != nil {
-			return nil, Error("hostaddr is invalid: write an IP address such as 192.0.2.1, and name the host in host")
+			return nil, Error("hostaddr is invalid: write an IP address such as 192.0.2.1, and the name as host=…")
 		}
 	}
 	names, err := names(hosts, addresses)

@@ -92,7 +92,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	switch _, long := errors.AsType[*http.MaxBytesError](err); {
 	case long:
 		return nil, problem{status: http.StatusRequestEntityTooLarge, text: fmt.Sprintf("the body is longer than %d KiB: send at most %d ids at once", maxBody>>10, maxIDs)}
-	case errors.Is(err, os.ErrDeadlineExceeded): // which also ends the context of the request
+	case errors.Is(err, os.ErrDeadlineExceeded): // before the next case, because an expired deadline also ends the context of the request
 		return nil, problem{status: http.StatusRequestTimeout, text: "the body did not arrive in time"}
 	case err != nil && r.Context().Err() != nil:
 		return nil, r.Context().Err()

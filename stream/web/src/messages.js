@@ -4,6 +4,8 @@
 /** @typedef {FrameEvent & { note?: boolean }} Item an event; note is true for a NOTIFY message, which has no id of its own */
 
 const RECENT = 5e5; // characters
+const PART = 1e6; // the greatest length of a frame with several events, in characters
+const TWIN = 15_000; // the time in milliseconds within which two streams may bring the same NOTIFY message, because a blocked leader is late
 
 /** Matches the names of events that only the tab with the stream receives. */
 export const CONTROL = /^rowcast\.(void|hello|beat|bye)$/;
@@ -48,5 +50,40 @@ export class Recent {
   after(known) {
     const first = this.#frames.findLastIndex(({ prev }) => known(prev));
     return first < 0 ? [] : this.#frames.slice(first);
+  }
+}
+
+/** Divides a long frame into several ones, without the events that only the tab with the stream receives.
+ * @param {{ prev: string, cursor: string, events: Item[] }} frame */
+export function parts({ prev, cursor, events }) {
+  const all = [];
+  let [part, sum] = [[], 0];
+  for (const event of events) {
+    if (CONTROL.test(event.type)) continue;
+    const length = size([event]);
+    if (part.length && sum + length > PART) {
+      const end = part.at(-1).lastEventId;
+      all.push({ prev, cursor: end, events: part });
+      [part, sum, prev] = [[], 0, end];
+    }
+    part.push(event);
+    sum += length;
+  }
+  return [...all, { prev, cursor, events: part }];
+}
+
+/** The last NOTIFY messages, which have no id. When the leader changes, two streams may bring the same message. */
+export class Notes {
+  #last = /** @type {{ key: string, at: number, from: number[] }[]} */ ([]);
+
+  /** Adds a message of a stream. Returns false if another stream has brought it.
+   * @param {Item} message @param {number} stream the number of the leader, or 0 for the tab's own stream @param {number} now */
+  add({ type, data }, stream, now) {
+    const key = JSON.stringify([type, data]);
+    this.#last = this.#last.filter(({ at }) => now - at < TWIN).slice(-99);
+    const twin = this.#last.find((note) => note.key === key && !note.from.includes(stream));
+    if (twin) twin.from.push(stream);
+    else this.#last.push({ key, at: now, from: [stream] });
+    return !twin;
   }
 }

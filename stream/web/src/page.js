@@ -23,3 +23,35 @@ export function listen(window, { sleep, wake, check, visible }) {
   });
   return page;
 }
+
+/** Timers with names. A new timer replaces the one with the same name. */
+export class Timers {
+  #window;
+  #timers = {};
+
+  /** @param {any} window */
+  constructor(window) {
+    this.#window = window;
+  }
+
+  after(name, ms, f) {
+    this.clear(name);
+    this.#timers[name] = this.#window.setTimeout(() => {
+      delete this.#timers[name];
+      f();
+    }, ms);
+  }
+
+  has(name) {
+    return name in this.#timers;
+  }
+
+  clear(name) {
+    this.#window.clearTimeout(this.#timers[name]);
+    delete this.#timers[name];
+  }
+
+  clearAll() {
+    for (const name in this.#timers) this.clear(name);
+  }
+}

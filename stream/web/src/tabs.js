@@ -8,8 +8,8 @@
 
 import { SECOND, SILENCE } from "./connection.js";
 import { covers, read, seen } from "./cursor.js";
-import { CONTROL, Recent, hash, isValid, size } from "./messages.js";
-import { listen } from "./page.js";
+import { CONTROL, Notes, Recent, hash, isValid, parts } from "./messages.js";
+import { Timers, listen } from "./page.js";
 import { parse } from "./parser.js";
 
 /** @import { Frame, FrameEvent, Status } from "../rowcast.d.ts" */
@@ -17,14 +17,13 @@ import { parse } from "./parser.js";
 /** @typedef {{ open(): void, close(): void, check(): void }} Stream */
 /** @typedef {{ frame: (frame: Frame) => void, status: (status: Status) => void }} Callbacks */
 
-const PART = 1e6; // the greatest length of a message with several events, in characters
 const OFFERS = 5 * SECOND; // how long a tab waits for the lock or the leader, and how long a tab without them keeps its stream when hidden
 /** Shares one stream among the tabs of a browser. Each tab receives the rows that a stream of its own would bring. */
 export class Tabs {
   #seen; // cursors, none of which covers another; [""] before the first
   #recent = new Recent();
-  #timers = {};
-  #notes = []; // the last messages without an id
+  #timers;
+  #notes = new Notes();
   #epoch = 0; // the number of the current leader; each leader has a higher one than the leaders before it
   #heard; // the leader's last message
   #count = 0; // messages of this leader that were sent or received
@@ -60,6 +59,7 @@ export class Tabs {
     this.frame = frame;
     this.status = status;
     this.window = window;
+    this.#timers = new Timers(window);
     this.who = user === undefined ? undefined : hash(user);
     this.#seen = cursor.split(" ");
   }
@@ -128,7 +128,7 @@ export class Tabs {
     release?.();
     channel?.close();
     this.#epoch = this.#count = 0;
-    this.#clearAll();
+    this.#timers.clearAll();
   }
 
   #join() {
@@ -138,7 +138,7 @@ export class Tabs {
     this.#channel = new window.BroadcastChannel(this.#group);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#queue();
-    this.#after("alone", OFFERS, () => this.#heard || this.#leads || this.#beAlone());
+    this.#timers.after("alone", OFFERS, () => this.#heard || this.#leads || this.#beAlone());
     this.#watch(SILENCE);
     this.#ask();
   }
@@ -154,7 +154,7 @@ export class Tabs {
       if (this.#abort !== abort) return;
       if (error?.name !== "AbortError") return this.#beAlone(); // the page may not use locks
       this.#leads = false; // another tab has stolen the lock, perhaps before this tab learned that it held the lock
-      this.#clearAll();
+      this.#timers.clearAll();
       this.#queue();
       this.#watch(SILENCE);
       this.#ask();
@@ -168,12 +168,12 @@ export class Tabs {
     this.#epoch = Math.max(this.#epoch + 1, this.#now());
     this.#count = 0;
     this.#heard = undefined;
-    this.#clearAll();
+    this.#timers.clearAll();
     if (this.#conn) this.#say();
     else this.#connect();
     const tick = () => {
       if (!isOpen(this.#status)) this.#say(); // an open stream has heartbeats, which are relayed
-      this.#after("tick", this.#heartbeat, tick);
+      this.#timers.after("tick", this.#heartbeat, tick);
     };
     tick();
   }
@@ -185,10 +185,10 @@ export class Tabs {
   }
 
   #seeVisible() {
-    this.#clear("hidden");
+    this.#timers.clear("hidden");
     if (!this.alone) return;
     if (!this.window.document?.hidden) this.#connect();
-    else this.#after("hidden", OFFERS, () => this.alone && this.#disconnect());
+    else this.#timers.after("hidden", OFFERS, () => this.alone && this.#disconnect());
   }
 
   #connect() {
@@ -286,38 +286,15 @@ export class Tabs {
     if (!fits) events = events.filter(({ note }) => note);
     else if (!known) this.#seen = [cursor, ...others.filter((c) => !covers(cursor, c))];
     const views = others.map(read);
-    events = events.filter((event) => event.note ? notes && (CONTROL.test(event.type) || this.#isNew(event, own))
+    events = events.filter((event) => event.note ? notes && (CONTROL.test(event.type) || this.#notes.add(event, own ? 0 : this.#epoch, this.#now()))
       : CONTROL.test(event.type) || !known && !views.some((c) => seen(c, read(event.lastEventId))));
     if (events.length || fits) this.frame({ prev, cursor: this.cursor, events, beat });
     return fits;
   }
 
-  // Reports whether a message without an id is new. When the leader changes, two streams may bring the same message.
-  #isNew({ type, data }, own) {
-    const [now, source] = [this.#now(), own ? 0 : this.#epoch];
-    const key = JSON.stringify([type, data]);
-    this.#notes = this.#notes.filter(({ at }) => now - at < 3 * SECOND).slice(-99);
-    const twin = this.#notes.find((n) => n.key === key && !n.from.includes(source));
-    if (twin) twin.from.push(source);
-    else this.#notes.push({ key, at: now, from: [source] });
-    return !twin;
-  }
-
   // Sends a frame to the other tabs. A long frame is divided into several frames.
-  #relay({ prev, cursor, events }) {
-    let [part, sum] = [[], 0];
-    for (const event of events) {
-      if (CONTROL.test(event.type)) continue;
-      const length = size([event]);
-      if (part.length && sum + length > PART) {
-        const end = part.at(-1).lastEventId;
-        this.#say({ t: "frame", prev, cursor: end, events: part });
-        [part, sum, prev] = [[], 0, end];
-      }
-      part.push(event);
-      sum += length;
-    }
-    this.#say({ t: "frame", prev, cursor, events: part });
+  #relay(frame) {
+    for (const part of parts(frame)) this.#say({ t: "frame", ...part });
   }
 
   #say(message = { t: "state" }) {
@@ -349,7 +326,7 @@ export class Tabs {
     for (const frame of answer ? m.frames : m.t === "frame" ? [m] : []) this.#follow(frame, !answer && !late && !this.#conn && this.#now() >= this.#deaf);
     if (!this.#running) return; // a listener of the page has closed the stream
     if (this.#meets()) {
-      this.#clear("ask");
+      this.#timers.clear("ask");
       this.#settle();
     } else if (m.at) {
       if (answer) this.#connect();
@@ -375,11 +352,11 @@ export class Tabs {
   // Asks the leader for what this tab has missed.
   #ask() {
     const [now, help] = [this.#now(), () => this.#heard && !this.#leads && !this.#meets() && this.#connect()];
-    if (this.#timers.ask) return now > this.#asked + SECOND && help(); // the timers of a hidden tab are late
+    if (this.#timers.has("ask")) return now > this.#asked + SECOND && help(); // the timers of a hidden tab are late
     if (this.#conn) return;
     this.#id = this.window.Math.random();
     this.#asked = now;
-    this.#after("ask", SECOND, help);
+    this.#timers.after("ask", SECOND, help);
     this.#post({ t: "ask", id: this.#id, seen: this.#seen });
   }
 
@@ -391,11 +368,11 @@ export class Tabs {
   // Waits for the leader's next message, and steals the lock if none comes. Answers do not count, because a frozen page answers, too.
   #watch(heartbeats) {
     const due = this.#now() + heartbeats * this.#heartbeat;
-    this.#after("watch", heartbeats * this.#heartbeat, async () => {
+    this.#timers.after("watch", heartbeats * this.#heartbeat, async () => {
       if (this.#now() > due + 2 * SECOND) return this.#watch(1); // the computer slept, or the tab is throttled
       const abort = this.#abort;
       await this.window.navigator.locks.query().catch(() => {}); // evicts a leader from the back/forward cache
-      if (this.#abort === abort && abort && !this.#leads) this.#after("watch", SECOND + SECOND * this.window.Math.random(), () => this.#steal());
+      if (this.#abort === abort && abort && !this.#leads) this.#timers.after("watch", SECOND + SECOND * this.window.Math.random(), () => this.#steal());
     });
   }
 
@@ -404,21 +381,6 @@ export class Tabs {
     this.#abort = undefined;
     waiting?.abort();
     this.#queue(true);
-  }
-
-  #after(name, ms, f) {
-    this.#clear(name);
-    this.#timers[name] = this.window.setTimeout(() => {
-      delete this.#timers[name];
-      f();
-    }, ms);
-  }
-
-  #clearAll() { for (const name in this.#timers) this.#clear(name); }
-
-  #clear(name) {
-    this.window.clearTimeout(this.#timers[name]);
-    delete this.#timers[name];
   }
 
   #now() { return this.window.Date.now(); }

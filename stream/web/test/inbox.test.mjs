@@ -248,6 +248,26 @@ test("if all answers are older than an event, the client does not repeat request
   assert.ok(requests < 20, `${requests} requests in 100 seconds`);
 });
 
+test("a token callback that never answers does not hold up later changes", { timeout: 20_000 }, async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  server.insert();
+  let answers = true;
+  const store = server.open({ token: () => (answers ? "token" : new Promise(() => {})) });
+  await server.drain();
+  answers = false;
+  const lost = store.read(["1"]);
+  await settle();
+  await server.answer(0, 401); // the callback is asked for a new token
+  answers = true;
+  const kept = store.read(["2"]);
+  t.mock.timers.tick(30_000);
+  assert.equal(await lost, false);
+  await server.drain();
+  assert.equal(await kept, true);
+  assert.deepEqual(shown(store), ["2r", "1"]);
+});
+
 test("nothing is left after close", async (t) => {
   const server = new InboxServer(t);
   server.insert();

@@ -19,7 +19,7 @@ export const mutations = [
   ["a lock that was stolen before it was used is queued for again", {}, `if (error?.name !== "AbortError") return`, `if (error?.name !== "AbortError" || !this.#leads) return`],
   ["messages of an earlier leader are ignored", {}, "|| m.epoch < this.#epoch) return;", ") return;"],
   ["a message that was doubled is delivered once", {}, "const late = m.n <= this.#count && !answer;", "const late = false;"],
-  ["a message of two streams is delivered once", { notes: true, users: false }, "if (twin) twin.from.push(source);", "if (false) ;"],
+  ["a message of two streams is delivered once", { notes: true, users: false }, "return !twin;", "return true;"],
   ["another user's stream is not relayed to a named group", {}, "if (recipients.includes(this.user)) return true;", "return true;"],
   ["another user's stream leaves the group", {}, "    this.#leave();\n    this.who = who;", "    this.who = who;"],
   ["a change of user causes a reset", {}, `this.#reset("user", prev);`, ""],
@@ -29,5 +29,5 @@ export const mutations = [
   ["close() ends the requests for the lock", {}, "    abort?.abort();\n    release", "    release"],
   ["close() releases the lock", {}, "    release?.();\n", ""],
   ["close() ends the channel", {}, "    channel?.close();\n", ""],
-  ["close() ends the timers", {}, "    this.#epoch = this.#count = 0;\n    this.#clearAll();", "    this.#epoch = this.#count = 0;"],
+  ["close() ends the timers", {}, "    this.#epoch = this.#count = 0;\n    this.#timers.clearAll();", "    this.#epoch = this.#count = 0;"],
 ];

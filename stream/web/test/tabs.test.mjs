@@ -14,7 +14,8 @@ const SCHEDULES = Number(process.env.SCHEDULES ?? 1000);
 process.on("unhandledRejection", (error) => { throw error; });
 
 test("each tab receives each event once and in causal order, or a reset", async () => {
-  for (let seed = 0; seed < SCHEDULES; seed++) {
+  const rare = [4871, 7830, 14333, 17188, 27937]; // in these schedules, a leader that was blocked for seconds relays messages late
+  for (const seed of [...Array(SCHEDULES).keys(), ...rare]) {
     const errors = await play(seed, { Tabs });
     assert.deepEqual(errors.slice(0, 3), [], `schedule ${seed}`);
   }
@@ -32,7 +33,7 @@ test("messages with numbers that would keep a leader from being heard are ignore
 
 test("a schedule fails if a rule is left out", { skip: process.env.MUTATIONS ? false : "takes minutes; set MUTATIONS=1" }, async (t) => {
   const sources = new URL("../src/", import.meta.url);
-  const names = readdirSync(sources);
+  const names = readdirSync(sources).filter((name) => name.endsWith(".js"));
   for (const [rule, kinds, ...edits] of mutations) {
     await t.test(rule, async (t) => {
       const dir = mkdtempSync(join(tmpdir(), "tabs-"));

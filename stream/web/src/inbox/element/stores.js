@@ -4,7 +4,8 @@ import { RowcastInbox } from "../../../rowcast-inbox-store.js";
 
 const stores = new Set();
 
-/** Returns a store, and a function that gives it back. Elements with the same options share one store. */
+/** Returns a store, and a function that an element must call when it no longer uses the store. Elements with the same options share one
+ * store. */
 export function take(options) {
   const names = ["events", "inbox", "token", "withCredentials"];
   const shared = [...stores].find((other) => names.every((name) => other.options[name] === options[name])) ?? create(options);

@@ -1,14 +1,22 @@
 // The requests for the list and for changes of it.
 
 const SECOND = 1_000;
-const ANSWER = 15 * SECOND; // the limit of a request
+const ANSWER = 15 * SECOND; // the time limit of a request
+const CALLBACK = 30 * SECOND; // the time limit of the token callback
+
+/** Returns the value of a promise, or fails after the time limit of the token callback. Otherwise a callback that never answers would hold
+ * up all later changes. */
+function inTime(promise) {
+  let timer;
+  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error("the token callback has not answered in time")), CALLBACK)));
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
 
 /** A Client sends the requests of an inbox. */
 export class Client {
   #options;
   #token;
   #skew = 0; // the time of the hub minus the time of this machine
-
   #refused;
 
   /** @param {URL} url @param {import("../../../rowcast-inbox-store.js").InboxOptions} options
@@ -26,7 +34,7 @@ export class Client {
 
   /** Returns the token. A new one is requested when the hub has refused the last one. */
   async token(why) {
-    if (why !== "open" || this.#token === undefined) this.#token = (await this.#options.token(why)) || "";
+    if (why !== "open" || this.#token === undefined) this.#token = (await inTime(this.#options.token(why))) || "";
     return this.#token;
   }
 
@@ -49,8 +57,8 @@ export class Client {
     const { token, withCredentials } = this.#options;
     const url = new URL(this.url);
     const headers = /** @type {Record<string, string>} */ ({ Accept: "application/json" });
-    const init = /** @type {RequestInit} */ ({ method, headers, cache: "no-store", credentials: withCredentials ? "include" : "same-origin", signal: AbortSignal.timeout(ANSWER) });
     if (token && (await this.token(why))) headers.Authorization = `Bearer ${this.#token}`;
+    const init = /** @type {RequestInit} */ ({ method, headers, cache: "no-store", credentials: withCredentials ? "include" : "same-origin", signal: AbortSignal.timeout(ANSWER) });
     url.pathname += path;
     if (user !== undefined) url.searchParams.set("user", user);
     if (method === "POST") {

@@ -6,7 +6,7 @@ import { Operations } from "./operations.js";
 import { Rows, isChange } from "./rows.js";
 
 const SECOND = 1_000;
-const SETTLE = 1.5 * SECOND; // the time after which no row is on its way that a count contains
+const SETTLE = 1.5 * SECOND; // how long a row may take to arrive after an event or answer has counted it
 const BACKOFF = 30 * SECOND;
 const PAGE = 100; // the largest page of the hub
 const LONGEST = 500; // rows of a list that grows while the page is open
@@ -41,9 +41,9 @@ export class RowcastInbox extends EventTarget {
   #timers = /** @type {Record<string, any>} */ ({});
   #hold = false;
   #paging; // the request for the next page
-  #counted = 0; // when the counts came from somewhere else than the list
+  #counted = 0; // when the last counts came from an event or from the answer to a change
   #arrived = 0; // when the last row arrived
-  #moves = 0; // the number of changes of the counts
+  #moves = 0; // the number of changes since the page was loaded. Counts that were requested before a change are not used
   #view; // the items that are shown
   #notified = true;
 

@@ -20,7 +20,7 @@ export class Operations {
     this.#store = store;
   }
 
-  /** Drops the seen rows that have not been sent. */
+  /** Drops the marks as seen that have not been sent. */
   close() {
     clearTimeout(this.#timer);
     this.#seeing?.drop();

@@ -28,7 +28,8 @@ const isOld = (row, action, version) => Object.keys(EFFECTS[action]).every((fiel
 const changes = (row, action) => Object.entries(EFFECTS[action]).some(([field, value]) => row[field] !== value);
 
 /** The newest rows of a user, with their state. Each field of a state has a version: an event or answer that is not newer does not change
- * the field. Operations that the hub has not answered lie over the rows, so an operation that fails leaves no trace. */
+ * the field. Operations that the hub has not answered do not change the rows. They are applied to a copy when the rows are shown, so an
+ * operation that fails leaves no trace. */
 export class Rows {
   list = /** @type {any} */ ({}); // the last answer with the first page
   user; // the user of the list
@@ -45,7 +46,7 @@ export class Rows {
     return [...this.rows, ...this.waiting];
   }
 
-  /** Takes the first page. */
+  /** Replaces the rows by the first page of a list. */
   replace(list) {
     this.list = list;
     this.user = list.user;
@@ -67,14 +68,14 @@ export class Rows {
     this.#deleted.clear();
   }
 
-  /** Takes a further page. */
+  /** Adds the next page. */
   append(page) {
     this.rows.push(...page.items.filter(({ id }) => !this.find(id) && !this.#deleted.has(id)).map((item) => this.row(item, page.version)));
     this.before = page.before;
     this.#extend();
   }
 
-  /** Notes that operations on all rows may contain rows that were not in the list when they began. */
+  /** Records that operations on all rows may contain rows that were not in the list when they began. */
   #extend() {
     for (const op of this.ops) op.extended = true;
   }
@@ -110,7 +111,7 @@ export class Rows {
     }
   }
 
-  /** Takes counts that are newer than the known ones. */
+  /** Replaces the counts by newer ones. Returns whether they are newer. */
   setCounts({ version, unseen, unread }) {
     const isNewer = version > this.counts.version;
     if (isNewer) this.counts = { version, unseen, unread };

@@ -69,7 +69,8 @@ DECLARE
                 '(~(?:[g-z0-9._]{0,11}[A-Za-f])+)?-([0-9a-f]{8})-([0-9a-f]{8})(?:\.(0|[1-9][0-9]{0,18}))?$');
     highest CONSTANT bigint := part[3]::bigint;
     half    CONSTANT bigint := nullif(part[2], '0')::bigint;
-    present CONSTANT bigint := greatest(pg_snapshot_xmax(pg_current_snapshot())::text::bigint, pg_current_xact_id_if_assigned()::text::bigint);
+    own     CONSTANT bigint := coalesce(pg_current_xact_id_if_assigned()::text::bigint, 0);
+    present CONSTANT bigint := greatest(pg_snapshot_xmax(pg_current_snapshot())::text::bigint, own);
     anchor  CONSTANT numeric := coalesce(part[7], part[1])::numeric;
     xip     bigint[];
 BEGIN
@@ -92,7 +93,7 @@ BEGIN
         RAISE EXCEPTION 'rowcast: the cursor is of another history of the database' USING ERRCODE = 'object_not_in_prerequisite_state',
             DETAIL = 'The server was restarted, restored or replaced, and the last row of the cursor no longer exists.',
             HINT = 'Load the list again and use its cursor.';
-    ELSIF greatest(highest, half + 1) > present + 1 THEN
+    ELSIF greatest(highest, half + 1) > present + 1 OR half <> own AND NOT pg_visible_in_snapshot(half::text::xid8, pg_current_snapshot()) THEN
         RAISE EXCEPTION 'rowcast: the cursor is ahead of the database' USING ERRCODE = 'object_not_in_prerequisite_state',
             DETAIL = 'It names a transaction that this transaction cannot see or that the server has lost.',
             HINT = 'Load the list again and use its cursor. Call the function in a READ COMMITTED transaction.';

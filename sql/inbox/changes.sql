@@ -1,4 +1,4 @@
--- Changes of the inbox: marks, undo and deleted rows. This file belongs to the same version as 00001_inbox.sql.
+-- Changes of the inbox: marks, undo and deleted rows. inbox.sql comes before this file.
 
 -- inbox_set() changes the own state of rows. It ignores rows that are not for one of the recipients. It returns the ids of the rows
 -- whose effective state has changed, and whether anything was written. A row that is already read or archived because of "all" gets its own
@@ -228,6 +228,8 @@ DECLARE
     me      CONSTANT text := recipient;
     u       rowcast.inbox_users;
     change  rowcast.inbox_changes;
+    marked  bigint;
+    shown   pg_snapshot;
     undone  bigint[] := '{}';
     all_undone boolean := false;
     event   jsonb;
@@ -239,32 +241,35 @@ BEGIN
     u := rowcast.inbox_lock(me);
     DELETE FROM rowcast.inbox_changes AS c WHERE c.recipient = me AND c.version = undo::bigint RETURNING * INTO change;
     -- "All" is undone only if it is the newest "all" of this action. The own states that it has changed are undone with it.
-    IF change.action = 'read' AND (change.before IS NULL OR u.read_marked = change.version) THEN
-        IF change.before IS NOT NULL THEN
-            u.read := change.before;
-            u.read_version := change.before_version;
-            u.read_marked := change.before_marked;
-            all_undone := true;
+    marked := CASE change.action WHEN 'read' THEN u.read_marked ELSE u.archived_marked END;
+    IF change.before IS NULL OR marked = change.version THEN
+        all_undone := change.before IS NOT NULL;
+        IF all_undone THEN
+            marked := change.before_marked;
+            IF change.action = 'read' THEN
+                u.read := change.before;
+                u.read_version := change.before_version;
+                u.read_marked := marked;
+            ELSE
+                u.archived := change.before;
+                u.archived_version := change.before_version;
+                u.archived_marked := marked;
+            END IF;
         END IF;
-        WITH restored AS (UPDATE rowcast.inbox_states AS s SET read_at = NULL, read_version = u.version + 1,
-                read = CASE WHEN all_undone OR pg_visible_in_snapshot(n.xid, u.read)
-                    OR n.recipient <> me AND pg_visible_in_snapshot(n.xid, u.visited) THEN false END
+        shown := CASE change.action WHEN 'read' THEN u.read ELSE u.archived END;
+        WITH restored AS (UPDATE rowcast.inbox_states AS s SET
+                read = CASE change.action WHEN 'read' THEN CASE WHEN all_undone OR pg_visible_in_snapshot(n.xid, shown)
+                    OR n.recipient <> me AND pg_visible_in_snapshot(n.xid, u.visited) THEN false END ELSE s.read END,
+                read_at = CASE change.action WHEN 'read' THEN NULL ELSE s.read_at END,
+                read_version = CASE change.action WHEN 'read' THEN u.version + 1 ELSE s.read_version END,
+                archived = CASE change.action WHEN 'archive' THEN CASE WHEN all_undone OR pg_visible_in_snapshot(n.xid, shown) THEN false END ELSE s.archived END,
+                archived_at = CASE change.action WHEN 'archive' THEN NULL ELSE s.archived_at END,
+                archived_version = CASE change.action WHEN 'archive' THEN u.version + 1 ELSE s.archived_version END
             FROM rowcast.notifications AS n
-            WHERE s.recipient = me AND s.id = ANY (change.ids) AND s.read IS NOT FALSE AND s.read_version = change.version AND n.id = s.id
-                AND NOT (u.read_marked > change.version AND pg_visible_in_snapshot(n.xid, u.read)) RETURNING s.id)
-        SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO undone FROM restored AS r;
-    ELSIF change.action = 'archive' AND (change.before IS NULL OR u.archived_marked = change.version) THEN
-        IF change.before IS NOT NULL THEN
-            u.archived := change.before;
-            u.archived_version := change.before_version;
-            u.archived_marked := change.before_marked;
-            all_undone := true;
-        END IF;
-        WITH restored AS (UPDATE rowcast.inbox_states AS s SET archived_at = NULL, archived_version = u.version + 1,
-                archived = CASE WHEN all_undone OR pg_visible_in_snapshot(n.xid, u.archived) THEN false END
-            FROM rowcast.notifications AS n
-            WHERE s.recipient = me AND s.id = ANY (change.ids) AND s.archived IS NOT FALSE AND s.archived_version = change.version AND n.id = s.id
-                AND NOT (u.archived_marked > change.version AND pg_visible_in_snapshot(n.xid, u.archived)) RETURNING s.id)
+            WHERE s.recipient = me AND s.id = ANY (change.ids) AND n.id = s.id AND NOT (marked > change.version AND pg_visible_in_snapshot(n.xid, shown))
+                AND CASE change.action WHEN 'read' THEN s.read IS NOT FALSE AND s.read_version = change.version
+                    ELSE s.archived IS NOT FALSE AND s.archived_version = change.version END
+            RETURNING s.id)
         SELECT coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO undone FROM restored AS r;
     END IF;
     IF all_undone THEN
