@@ -34,7 +34,7 @@ func TestBrowser(t *testing.T) {
 }
 
 // browserLimit is the time limit of an action or a wait in the browser.
-const browserLimit = 20 * time.Second
+const browserLimit = time.Minute
 
 // foreignHost is a host name that the browser resolves to this machine.
 const foreignHost = "foreign.example"
@@ -105,9 +105,7 @@ func (b browser) open(t *testing.T, url string) page {
 
 func (b browser) openDriven(t *testing.T, url string) page {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), browserLimit)
-	defer cancel()
-	tab, err := b.driver.open(ctx)
+	tab, err := b.driver.open(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,9 +130,7 @@ func (p page) navigate(url string) {
 		p.do(chromedp.Navigate(url))
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
-	defer cancel()
-	if err := p.tab.navigate(ctx, url); err != nil {
+	if err := p.tab.navigate(p.ctx, url); err != nil {
 		p.t.Fatalf("navigate to %s: %v", url, err)
 	}
 }
@@ -148,20 +144,18 @@ func (p page) press(keys ...string) {
 		}
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
-	defer cancel()
-	if err := p.tab.press(ctx, keys...); err != nil {
+	if err := p.tab.press(p.ctx, keys...); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
 // close closes the tab.
 func (p page) close() error {
+	if p.tab != nil {
+		return p.tab.close(p.ctx)
+	}
 	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
 	defer cancel()
-	if p.tab != nil {
-		return p.tab.close(ctx)
-	}
 	_, err := chromedp.Call(ctx, cdppage.Close, cdp.Empty{})
 	return err
 }
@@ -197,21 +191,19 @@ func (p page) await(expression string) {
 	}
 }
 
-// poll evaluates an expression until it is true.
+// poll evaluates an expression until it is true. Another page may be loaded in the tab meanwhile. It fails only if
+// the value was still false, or an error, after the time limit.
 func (p page) poll(expression string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
-	defer cancel()
-	for {
-		so, err := evaluated[bool](ctx, p, "!!("+expression+")")
+	for deadline := time.Now().Add(browserLimit); ; time.Sleep(20 * time.Millisecond) {
+		last := time.Now().After(deadline)
+		so, err := evaluated[bool](p, "!!("+expression+")") // an error while another page is loaded
 		if so {
 			return
 		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			states, _ := evaluated[[]string](p.ctx, p, "window.states")
-			p.t.Fatalf("wait until %s: %v; the states are %q", expression, err, states) // there is an error while another page is loaded
+		if last {
+			states, _ := evaluated[[]string](p, "window.states")
+			p.t.Fatalf("wait until %s: %v; the states are %q", expression, err, states)
 		}
 	}
 }
@@ -228,20 +220,20 @@ func (p page) fill(selector, text string) {
 // value returns the value of a JavaScript expression.
 func value[T any](p page, expression string) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
-	defer cancel()
-	got, err := evaluated[T](ctx, p, expression)
+	got, err := evaluated[T](p, expression)
 	if err != nil {
 		p.t.Fatalf("%s: %v", expression, err)
 	}
 	return got
 }
 
-func evaluated[T any](ctx context.Context, p page, expression string) (got T, err error) {
+func evaluated[T any](p page, expression string) (got T, err error) {
 	if p.tab == nil {
+		ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
+		defer cancel()
 		return chromedp.Run(ctx, chromedp.Evaluate[T](expression))
 	}
-	answer, err := p.tab.evaluate(ctx, expression)
+	answer, err := p.tab.evaluate(p.ctx, expression)
 	if err != nil {
 		return got, err
 	}

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/jackc/pgx/v5"
@@ -246,7 +245,7 @@ func (x *example) signIn(profile browser, user string) page {
 	p.onNewDocument(exampleHelpers)
 	p.do(chromedp.Navigate(x.url))
 	p.click("button[value=" + user + "]")
-	p.awaitNext("window.live?.()")
+	p.poll("window.live?.()")
 	return p
 }
 
@@ -254,22 +253,6 @@ func (x *example) signIn(profile browser, user string) page {
 func (p page) click(selector string) {
 	p.t.Helper()
 	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.querySelector(%q).click()", selector)))
-}
-
-// awaitNext waits until a JavaScript expression is true in the tab. Another page may be loaded there meanwhile.
-func (p page) awaitNext(expression string) {
-	p.t.Helper()
-	for deadline := time.Now().Add(waitLimit); ; time.Sleep(20 * time.Millisecond) {
-		ctx, cancel := context.WithTimeout(p.ctx, browserLimit)
-		is, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
-		cancel()
-		if err == nil && is {
-			return
-		}
-		if time.Now().After(deadline) {
-			p.t.Fatalf("waited %v for %s (%v): %s", waitLimit, expression, err, value[string](p, "location.href + ' ' + document.body.innerText"))
-		}
-	}
 }
 
 // watchConsole fails the test at an error or a warning in the console of a page, except for requests of streams and inboxes,

@@ -90,8 +90,11 @@ func (d *driver) choose(ctx context.Context, handle string) error {
 	return err
 }
 
-// execute returns the value of the answer to a command.
+// execute returns the value of the answer to a command. The caller holds the lock, so the time limit does not include the commands of
+// other tests.
 func (d *driver) execute(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, browserLimit)
+	defer cancel()
 	answer, err := d.send(ctx, command, parameters)
 	var wrapped struct{ Value json.RawMessage }
 	if json.Unmarshal(answer, &wrapped) == nil && wrapped.Value != nil {
@@ -165,12 +168,13 @@ func driveFirefox(t *testing.T) browser {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(waitLimit)) // until the first command, which has its own limit
 	m := &marionette{conn: conn, from: bufio.NewReader(conn)}
 	if _, err := m.read(); err != nil { // the greeting
 		t.Fatal(err)
 	}
 	d := &driver{send: m.send}
-	if _, err := d.send(t.Context(), newSession, object{"capabilities": object{}}); err != nil {
+	if _, err := d.execute(t.Context(), newSession, object{"capabilities": object{}}); err != nil {
 		t.Fatal(err)
 	}
 	return browser{driver: d}
@@ -180,7 +184,8 @@ func driveFirefox(t *testing.T) browser {
 type marionette struct {
 	conn net.Conn
 	from *bufio.Reader
-	last int // the number of the last command
+	last int   // the number of the last command
+	lost error // the first error of the connection, after which answers would be taken for those of other commands
 }
 
 func (m *marionette) read() (message []byte, err error) {
@@ -194,19 +199,7 @@ func (m *marionette) read() (message []byte, err error) {
 }
 
 func (m *marionette) send(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = m.conn.SetDeadline(deadline)
-	}
-	defer func() { _ = m.conn.SetDeadline(time.Time{}) }()
-	m.last++
-	text, err := json.Marshal([]any{0, m.last, "WebDriver:" + command.name, parameters})
-	if err != nil {
-		return nil, err
-	}
-	if _, err := fmt.Fprintf(m.conn, "%d:%s", len(text), text); err != nil {
-		return nil, fmt.Errorf("%s: %w", command.name, err)
-	}
-	answer, err := m.read()
+	answer, err := m.exchange(ctx, command, parameters)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", command.name, err)
 	}
@@ -219,6 +212,25 @@ func (m *marionette) send(ctx context.Context, command driverCommand, parameters
 		return nil, fmt.Errorf("%s: %v", command.name, failure)
 	}
 	return fields[3], nil
+}
+
+// exchange sends a command, and returns the answer.
+func (m *marionette) exchange(ctx context.Context, command driverCommand, parameters any) (answer []byte, err error) {
+	if m.lost != nil {
+		return nil, fmt.Errorf("the connection was lost: %w", m.lost)
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = m.conn.SetDeadline(deadline)
+	}
+	m.last++
+	text, err := json.Marshal([]any{0, m.last, "WebDriver:" + command.name, parameters})
+	if err != nil {
+		return nil, err
+	}
+	if _, m.lost = fmt.Fprintf(m.conn, "%d:%s", len(text), text); m.lost == nil {
+		answer, m.lost = m.read()
+	}
+	return answer, m.lost
 }
 
 // driveWebKit starts the browser that WebKitGTK has for tests. It ends with the test.
