@@ -116,7 +116,7 @@ func TestWorkIsLinearWhereRowsExpand(t *testing.T) {
 	// PageBytes is less than the size of a large row, so a page has at most one large row.
 	small := func(l *listener.Listener) { l.PageBytes = 1 << 16 }
 	r := listen(t, dsn, small)
-	// The small rows come first, so that pages have many rows when the large rows come.
+	// The small rows come first. By the time the listener reaches the large rows, it asks for many rows in each page.
 	exec(t, conn, `INSERT INTO rowcast.stored (recipient, data) SELECT 'alice', to_jsonb(CASE WHEN i <= $1 THEN 1 ELSE 1e131071 END)
 		FROM generate_series(1, 2 * $1::int) i`, rows)
 	check := func(way string, got []feed.Row) {

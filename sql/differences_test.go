@@ -34,7 +34,7 @@ func TestDifferences(t *testing.T) {
 		{"no identity", table + "ALTER id DROP IDENTITY", "property identity of rowcast.notifications.id is missing"},
 		{"ids that begin again", "ALTER SEQUENCE rowcast.notifications_id_seq MAXVALUE 1000 CYCLE", "sequence rowcast.notifications_id_seq is AS bigint INCREMENT BY 1 MINVALUE 1 MAXVALUE 1000 CYCLE instead of AS bigint INCREMENT BY 1 MINVALUE 1 MAXVALUE 9223372036854775807 NO CYCLE"},
 		{"no function cursor", "DROP FUNCTION rowcast.cursor()", "function rowcast.cursor() is missing"},
-		{"a function of another source", "CREATE OR REPLACE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'", "function rowcast.ring() does not have the source that rowcast migrate installs"},
+		{"a function with another source", "CREATE OR REPLACE FUNCTION rowcast.ring() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'", "function rowcast.ring() does not have the source that rowcast migrate installs"},
 		{"a function without its search_path", "ALTER FUNCTION rowcast.tag(text) RESET ALL", "function rowcast.tag(content text) does not have the source that rowcast migrate installs"},
 		{"a function with the caller's rights", "ALTER FUNCTION rowcast.disown() SECURITY INVOKER", "function rowcast.disown() does not have the source that rowcast migrate installs"},
 		{"no trigger", "DROP TRIGGER ring ON rowcast.notifications", "trigger rowcast.notifications.ring is missing"},

@@ -170,7 +170,7 @@ func TestInboxDeletedRows(t *testing.T) {
 		t.Errorf("got the events\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	if got := v.list().summary(); got != "alice 1 seen, 0 unseen, 1 unread" {
-		t.Errorf("got the list %s, want the other row", got)
+		t.Errorf("got the list %s, want only the row that was not deleted", got)
 	}
 	const states = "SELECT count(*)::text FROM rowcast.inbox_states"
 	if got := text(t, v.conn, states); got != "1" {

@@ -386,7 +386,7 @@ func TestCodeOfAnotherOwnerDoesNotRun(t *testing.T) {
 	setRole(t, conn, seller)
 	run(t, conn, "INSERT INTO shop.fails VALUES (3, 'a'); RESET ROLE; INSERT INTO shop.skips VALUES (4, 'a')")
 	if got, want := text(t, conn, "SELECT string_agg(recipient || data, ' ') FROM rowcast.notifications"), seller; !strings.Contains(got, `"code": "`+strings.ReplaceAll(want, `"`, `\"`)) || !strings.Contains(got, `4{"id": 4, "code": "postgres"}`) {
-		t.Errorf("got %s, want a notification that %s evaluated and one that postgres evaluated", got, want)
+		t.Errorf("got %s, want a notification whose expressions ran as %s, and one whose expressions ran as postgres", got, want)
 	}
 	run(t, conn, "DROP SCHEMA shop CASCADE") // the DROP OWNED of createRole would fail, because it does not drop the cast
 }
@@ -409,7 +409,7 @@ func TestWatchWhileATableGetsTheName(t *testing.T) {
 	waitForLock(t, monitor, conn, done)
 	run(t, other, "ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; COMMIT")
 	err := dbtest.Receive(t, done, "the end of watch")
-	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Message != "rowcast: another table got the name of the table" {
+	if failed, ok := errors.AsType[*pgconn.PgError](err); !ok || failed.Message != "rowcast: while rowcast.watch() waited for a lock, the table was renamed to c.t, and another table got its name" {
 		t.Errorf("got %v, want that another table got the name", err)
 	}
 	if got := text(t, monitor, "SELECT count(*)::text FROM rowcast.watched()"); got != "0" {

@@ -11,6 +11,7 @@ import (
 
 	"rowcast/listener/cursor"
 	"rowcast/listener/feed"
+	"rowcast/listener/guard"
 )
 
 // Every byte of a stream is as stream/README.md describes it, for each kind of event.
@@ -93,24 +94,35 @@ func TestTheBytesOfMissedEvents(t *testing.T) {
 	for name, memory := range map[string]int{"from the memory": 64 << 20, "from the Source": 1} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rows := &source{}
+			var published guard.Value[[]feed.Row]
+			rows := &source{page: func(_ context.Context, c, end cursor.Cursor) (page []feed.Row, _ cursor.Cursor, _ uint64, _ error) {
+				published.Do(func(rows *[]feed.Row) {
+					for _, e := range *rows {
+						if !c.Seen(e.Xid, e.ID) && end.Seen(e.Xid, e.ID) {
+							page = append(page, e)
+						}
+					}
+				})
+				return page, end, 0, nil
+			}}
 			f := serveFeed(t, func(s *site) { s.hub.Memory, s.hub.Source = memory, rows })
-			var all []feed.Row
+			publish := func(data string) (block string) {
+				published.Do(func(rows *[]feed.Row) {
+					e := f.publishChanged("alice", func(e *feed.Row) { e.Data, e.CreatedAt = []byte(data), time.UnixMilli(42) })
+					*rows = append(*rows, e)
+					block = "event: notify\ntime: 42\ndata: " + data + "\nid: " + e.Cursor.String() + "\n\n"
+				})
+				return block
+			}
 			want := ""
 			for _, data := range []string{"1", text(32 << 10), text(100 << 10), "2", text(1 << 20)} {
-				e := f.publishChanged("alice", func(e *feed.Row) { e.Data, e.CreatedAt = []byte(data), time.UnixMilli(42) })
-				all = append(all, e)
-				want += "event: notify\ntime: 42\ndata: " + data + "\nid: " + e.Cursor.String() + "\n\n"
-			}
-			rows.page = func(_ context.Context, _, end cursor.Cursor) ([]feed.Row, cursor.Cursor, uint64, error) {
-				return all, end, 0, nil
+				want += publish(data)
 			}
 			c := resume(t, f.site, start.String(), "alice")
 			c.expect(":\n" + void(start.String()))
 			c.line()
 			c.expect(hello(start.String(), "alice") + want)
-			e := f.publish("alice", "message", "3")
-			c.expect("data: 3\nid: " + e.Cursor.String() + "\n\n")
+			c.expect(publish("3"))
 		})
 	}
 }

@@ -15,9 +15,9 @@ type Source interface {
 	// CatchUp returns once everything that was committed before the call has been published.
 	CatchUp(ctx context.Context) error
 
-	// Page reads a page of the rows that a client at the cursor c has not received and that end has seen, of the
-	// recipients, in the order in which the client receives them. The rows for everyone are read if [feed.Everyone] is
-	// among the recipients. next is the client's cursor after these rows. If there are no more rows, next is equal to
+	// Page reads a page of the rows for the recipients, in the order of delivery. These are the rows that end has seen
+	// and that a client at the cursor c has not received. The rows for everyone are read if [feed.Everyone] is among the
+	// recipients. next is the client's cursor after these rows. If there are no more rows, next is equal to
 	// end. horizon is the transaction number below which retention has deleted rows.
 	Page(ctx context.Context, c, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
 

@@ -170,7 +170,7 @@ func TestGoodTokens(t *testing.T) {
 		{"ten bad cookies and a good one", []string{"Cookie", strings.Repeat("session=x; ", 10) + "session=" + bob}, 401, "more than 10 cookies session\n"},
 		{"nine bad cookies and a good one", []string{"Cookie", strings.Repeat("session=x; ", 9) + "session=" + bob}, 200, `{"recipients":["bob"],"heartbeat":15}`},
 		{"two headers", append(bearer(bob), bearer(carol)...), 401, "more than one Authorization header\n"},
-		{"nothing", nil, 401, "send a token: in the Authorization header, as Bearer, or in the cookie session\n"},
+		{"nothing", nil, 401, "send a token in the header Authorization: Bearer TOKEN, or in the cookie session\n"},
 	}
 	for _, tt := range tests {
 		if status, says := listenTo(t, h, "", tt.headers...); status != tt.status || !strings.HasSuffix(says, tt.want) {

@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// A cutter is a proxy between a client and the hub. It can cut a stream in the middle of a row. It passes requests for other paths
+// A cutter is a proxy between a client and the hub. It can cut a stream in the middle of a row. It passes requests for paths other
 // than /events on to a server of pages.
 type cutter struct {
 	t       *testing.T

@@ -60,7 +60,7 @@ func TestInboxNeedsAUser(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
 	for want, h := range map[string]*hub{
-		"send a token: in the Authorization header, as Bearer\n": startHub(t, dsn, "--inbox", "--jwt-secret", secret),
+		"send a token in the header Authorization: Bearer TOKEN\n": startHub(t, dsn, "--inbox", "--jwt-secret", secret),
 		"an inbox belongs to a user: send a credential\n":        startHub(t, dsn, "--inbox", "--jwt-secret", secret, "--public"),
 		"uid is missing: open /inbox":                            startHub(t, dsn, "--inbox", "--insecure-uid"),
 	} {

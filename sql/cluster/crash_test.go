@@ -59,7 +59,7 @@ func TestKill(t *testing.T) {
 	until(t, "the session of the killed server ends", func() bool { return !running(backend) })
 	start(t, c)
 	if got := query(t, c.DSN("postgres"), "SELECT (SELECT count(*) FROM l) - (SELECT count(*) FROM u)"); got != "1" {
-		t.Errorf("after the crash: %s logged minus unlogged rows, want 1", got)
+		t.Errorf("after the crash: the logged table has %s more rows than the unlogged table, want 1", got)
 	}
 }
 

@@ -339,7 +339,8 @@ DECLARE
     rowcast_violated text;
     rowcast_value text;
 BEGIN
-    -- The code of another owner, in a cast for example, must not run with the rights of the owner of this function.
+    -- If the table now belongs to another role, code of that role, such as a cast, must not run with the rights of the owner of
+    -- this function.
     IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), current_user, 'USAGE') THEN
         RAISE $body$ || level || $body$ USING ERRCODE = 'insufficient_privilege', HINT = 'Watch the table again.',
             MESSAGE = format('rowcast: watching %s: the table belongs to %I, and its trigger function to %I', TG_RELID::regclass,
@@ -404,8 +405,9 @@ $body$, sources, parts, parts ->> 'when', options, level);
                 ELSE 'NEW TABLE AS rowcast_new OLD TABLE AS rowcast_old' END, watcher);
     END LOOP;
     SELECT * INTO created FROM rowcast.watched() AS w(relation, function) WHERE function = format('rowcast.%I()', watcher)::regprocedure;
-    IF created.relation IS DISTINCT FROM target THEN -- while watch() waited for a lock, the table got another name
-        RAISE EXCEPTION 'rowcast: another table got the name of the table' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Try again.';
+    IF created.relation IS DISTINCT FROM target THEN -- CREATE TRIGGER found another table by the name
+        RAISE EXCEPTION 'rowcast: while rowcast.watch() waited for a lock, the table was renamed to %, and another table got its name', target
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Try again.';
     ELSIF created.problems <> '{}' THEN
         RAISE EXCEPTION 'rowcast: % cannot be watched: %', target, array_to_string(created.problems, '; ') USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;

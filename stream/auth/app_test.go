@@ -266,7 +266,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		began := time.Now()
 		all.Wait()
 		if took := time.Since(began); took != 5*time.Second || accepted.Load() != 1 {
-			t.Errorf("the others waited for %v, and %d were accepted, want 5s and 1", took, accepted.Load())
+			t.Errorf("the clients without an answer waited for %v, and %d of all clients were accepted, want 5s and 1", took, accepted.Load())
 		}
 		close(reasons)
 		for reason := range reasons {

@@ -84,7 +84,7 @@ func (t *Tokens) find(r *http.Request) (tokens []string, err error) {
 			return []string{strings.TrimSpace(token)}, nil
 		}
 	}
-	const missing = "send a token: in the Authorization header, as Bearer"
+	const missing = "send a token in the header Authorization: Bearer TOKEN"
 	if t.Cookie == "" {
 		return nil, noCredential(missing)
 	}

@@ -60,7 +60,10 @@ export class RowcastInboxElement extends Base {
     else if (!this.#inline) this.#parts.panel.togglePopover(!!open);
   }
 
-  /** Returns the content of a row, or undefined for the usual content. @type {((item: any) => Node | string | undefined) | undefined} */
+  /**
+   * A function that returns the content of a row. If it returns undefined or null, the template is used, if there is one.
+   * Otherwise the row has the usual content. @type {((item: any) => Node | string | null | undefined) | undefined}
+   */
   get render() {
     return this.#render;
   }

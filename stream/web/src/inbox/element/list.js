@@ -14,7 +14,7 @@ export class List {
   #visible = new Map(); // the timers of the rows that may become seen
   #observer;
 
-  /** @param {import("./index.js").Host} host @param {HTMLElement} scroll what contains the list and scrolls */
+  /** @param {import("./index.js").Host} host @param {HTMLElement} scroll the element that contains the list and scrolls */
   constructor(host, scroll) {
     this.#host = host;
     this.#observer = new IntersectionObserver((entries) => this.#intersect(entries), { root: scroll, threshold: 0.5 });
