@@ -61,8 +61,8 @@ func TestInboxNeedsAUser(t *testing.T) {
 	dsn := dbtest.Inbox(t)
 	for want, h := range map[string]*hub{
 		"send a token in the header Authorization: Bearer TOKEN\n": startHub(t, dsn, "--inbox", "--jwt-secret", secret),
-		"an inbox belongs to a user: send a credential\n":        startHub(t, dsn, "--inbox", "--jwt-secret", secret, "--public"),
-		"uid is missing: open /inbox":                            startHub(t, dsn, "--inbox", "--insecure-uid"),
+		"an inbox belongs to a user: send a credential\n":          startHub(t, dsn, "--inbox", "--jwt-secret", secret, "--public"),
+		"uid is missing: open /inbox":                              startHub(t, dsn, "--inbox", "--insecure-uid"),
 	} {
 		client := inboxClient{T: t, url: h.url}
 		for what, got := range map[string]answer{"the list": ask(t, "GET", h.url+"/inbox"), "a change": client.post("read", `{"ids": ["1"]}`)} {
