@@ -214,6 +214,45 @@ func testElementTwo(_ *testing.T, s *inboxStage) {
 	p.want(`bell.store.state`, "open")
 }
 
+// The title of the page has the sum of all elements with title-badge. Elements with the same rows count once.
+func testElementTitle(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two")
+	s.insertFor("bob", "for bob")
+	p := s.open()
+	value[bool](p, `[window.copy, window.other] = ["copy", "other"].map((id) => Object.assign(bell.cloneNode(), { id })), other.setAttribute("events", "/events?uid=bob"), document.body.append(copy, other), true`)
+	p.await(`other.store.state === "open" && document.title === "(3) Stage"`)
+	value[bool](p, `other.store.readAll(), true`)
+	p.await(`document.title === "(2) Stage"`)
+	s.insertFor("bob", "later")
+	p.await(`document.title === "(3) Stage"`)
+	// The page may set another title, or none.
+	const changed = `, bell.store.dispatchEvent(new Event("change")), document.title`
+	p.want(`document.title = ""`+changed, "(3)")
+	p.want(`true`+changed, "(3)")
+	p.want(`document.title = "(2026) Orders"`+changed, "(3) (2026) Orders")
+	p.want(`true`+changed, "(3) (2026) Orders")
+	p.want(`other.removeAttribute("title-badge"), document.title`, "(2) (2026) Orders")
+	p.want(`other.toggleAttribute("title-badge"), bell.remove(), document.title`, "(3) (2026) Orders")
+	p.want(`copy.remove(), document.title`, "(1) (2026) Orders")
+	p.want(`other.remove(), document.title`, "(2026) Orders")
+}
+
+// From 100 new rows on, the bell says so in the language of the page.
+func testElementMany(_ *testing.T, s *inboxStage) {
+	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', 'notify', to_jsonb(n) FROM generate_series(1, 150) AS n`)
+	p := s.open()
+	const shown = `[badge(), find(".bell")[0].ariaLabel, document.title].join("|")`
+	p.want(shown, "99+|Notifications, more than 99 new|(99+) Stage")
+	p.want(`bell.lang = "zh", `+shown, "99+|通知，超过 99 条新消息|(99+) Stage")
+	p.want(`bell.open = true, bell.store.items.length < 100`, true) // the hub has counted, not the page
+	value[bool](p, `bell.lang = "en", bell.store.readAll(), true`)
+	p.await(shown + ` === "|Notifications|Stage"`)
+	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', 'notify', to_jsonb(n) FROM generate_series(1, 99) AS n`)
+	p.await(shown + ` === "99|Notifications, 99 new|(99) Stage"`)
+	s.insert("the hundredth")
+	p.await(shown + ` === "99+|Notifications, more than 99 new|(99+) Stage"`)
+}
+
 // The attribute with-credentials sends the cookies of the page to a hub of another origin.
 func testElementOrigin(t *testing.T, chromium browser) {
 	t.Parallel()
