@@ -60,3 +60,45 @@ func testElementEscape(_ *testing.T, s *inboxStage) {
 	p.press(kb.Escape)
 	p.await(`!dialog.open`)
 }
+
+// Rows with a URL are links: the middle button of the mouse, and a click with Ctrl, open a new tab. The page stays as it is, also if it
+// follows the links itself in the way that the README shows.
+func testElementLinks(_ *testing.T, s *inboxStage) {
+	titles := []string{"cancelled", "plain", "middle", "ctrl"}
+	for _, title := range titles {
+		s.insert(map[string]string{"msg": title, "url": "/page?" + title})
+	}
+	other, p := s.open(), s.open()
+	value[bool](p, `window.routed = [], window.clicks = [], bell.addEventListener("rowcast-click", (event) => {
+		const { url, event: click } = event.detail;
+		clicks.push([new URL(url).search, click.type, click.button, click.ctrlKey, event.cancelable].join());
+		if (window.cancel) event.preventDefault();
+		if (!url || click.button || click.ctrlKey || click.metaKey || click.shiftKey) return;
+		event.preventDefault();
+		routed.push(new URL(url).search);
+	}), bell.open = true`)
+	value[bool](other, `bell.open = true`)
+	p.await(`find(".panel")[0].getAnimations().length === 0`)
+	const kept = `location.search + bell.open + routed.join()`
+	p.clickOn(`row("ctrl")`, chromedp.ButtonModifiers(chromedp.ModifierCtrl))
+	p.await(`localStorage["?ctrl"]`)
+	p.want(kept, "true")
+	other.await(`unread().join() === "middle,plain,cancelled"`)
+	p.clickOn(`row("middle")`, chromedp.ButtonMiddle)
+	p.await(`localStorage["?middle"]`)
+	p.want(kept, "true")
+	other.await(`unread().join() === "plain,cancelled"`)
+	p.clickOn(`row("plain")`)
+	p.await(`routed.join() === "?plain"`)
+	other.await(`unread().join() === "cancelled"`)
+	// preventDefault() prevents the new tab. The last click opens one, so the one before would have opened it by then.
+	value[bool](p, `window.cancel = true`)
+	p.clickOn(`row("cancelled")`, chromedp.ButtonModifiers(chromedp.ModifierCtrl))
+	p.await(`clicks.length === 4`)
+	value[bool](p, `window.cancel = false, localStorage.removeItem("?ctrl"), true`)
+	p.clickOn(`row("ctrl")`, chromedp.ButtonModifiers(chromedp.ModifierCtrl))
+	p.await(`localStorage["?ctrl"]`)
+	p.want(`localStorage["?cancelled"] ?? `+kept, "true?plain")
+	p.want(`clicks.join(" ")`, "?ctrl,click,0,true,true ?middle,auxclick,1,false,true ?plain,click,0,false,true ?cancelled,click,0,true,true ?ctrl,click,0,true,true")
+	other.want(`unread().length`, 0.0)
+}

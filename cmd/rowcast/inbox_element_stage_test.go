@@ -22,7 +22,8 @@ type inboxStage struct {
 	t       *testing.T
 	dsn     string
 	url     string
-	profile browser
+	browser browser
+	profile browser      // a new one of the browser
 	broken  *atomic.Bool // changes are answered with 503
 }
 
@@ -74,12 +75,14 @@ func newInboxStage(t *testing.T, b browser) *inboxStage {
 		server.CloseClientConnections()
 		server.Close()
 	})
-	return &inboxStage{t: t, dsn: dsn, url: server.URL, profile: b.profile(t), broken: &broken}
+	return &inboxStage{t: t, dsn: dsn, url: server.URL, browser: b, profile: b.profile(t), broken: &broken}
 }
 
-// elementHelpers are functions for the expressions of the tests, and a list of what a page reports as an error.
+// elementHelpers are functions for the expressions of the tests, a list of what a page reports as an error, and a mark in the storage for a
+// page that a link has opened.
 const elementHelpers = `
 	window.failures = [];
+	if (location.search) localStorage.setItem(location.search, "opened");
 	document.addEventListener("securitypolicyviolation", ({ violatedDirective, sourceFile }) => failures.push("violates " + violatedDirective + " " + sourceFile));
 	addEventListener("error", ({ message }) => failures.push(message));
 	addEventListener("unhandledrejection", ({ reason }) => failures.push(String(reason)));

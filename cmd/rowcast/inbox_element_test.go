@@ -45,6 +45,7 @@ func testInboxElement(t *testing.T, b browser) {
 			"the clock of the client is wrong":   testElementClock,
 			"two elements share a page":          testElementTwo,
 			"the title has one number":           testElementTitle,
+			"links open new tabs":                testElementLinks,
 			"more than 99 rows are new":          testElementMany,
 		})
 		t.Run("a hub of another origin", func(t *testing.T) { testElementOrigin(t, b) })
