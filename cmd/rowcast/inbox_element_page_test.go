@@ -214,6 +214,43 @@ func testElementTwo(_ *testing.T, s *inboxStage) {
 	p.want(`bell.store.state`, "open")
 }
 
+// A change can be undone on another device. Rows that were changed since are skipped.
+func testElementDevices(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two", "three")
+	phone := *s
+	phone.profile = s.browser.profile(s.t)
+	p, other := s.open(), phone.open()
+	for _, device := range []page{p, other} {
+		value[bool](device, `window.changes = [], bell.store.addEventListener("inbox", ({ detail }) => detail.action === "seen" || changes.push(detail)), bell.open = true`)
+	}
+	both := func(state string) {
+		s.t.Helper()
+		for _, device := range []page{p, other} {
+			device.await(state)
+		}
+	}
+	// Two rows are archived on one device, and one of them is archived once more on the other one.
+	value[bool](p, `window.id = (title) => bell.store.items.find(({ data }) => data === title).id, bell.store.archive([id("one"), id("two")]), true`)
+	both(`titles().join() === "three" && changes.length === 1`)
+	value[bool](other, `bell.store.unarchive([changes[0].ids[0]]), true`)
+	both(`titles().join() === "three,one" && changes.length === 2`)
+	value[bool](other, `bell.store.archive([changes[0].ids[0]]), true`)
+	both(`titles().join() === "three" && changes.length === 3`)
+	value[bool](other, `bell.store.undo(changes[0].version).then((undone) => { window.undone = undone; }), true`)
+	both(`titles().join() === "three,two" && bell.store.unreadCount === 2`)
+	other.await(`window.undone === true`)
+	// It cannot be undone twice, on any device.
+	value[bool](p, `bell.store.undo().then((undone) => { window.undone = undone; }), true`)
+	p.await(`window.undone === false && titles().join() === "three,two"`)
+	for _, change := range []string{"readAll", "archiveAll"} {
+		value[bool](p, `changes.length = 0, bell.store.`+change+`(), true`)
+		both(`changes.some(({ up_to }) => up_to) && bell.store.unreadCount === 0`)
+		value[bool](other, `bell.store.undo(changes.find(({ up_to }) => up_to).version), true`)
+		both(`unread().join() === "three,two" && bell.store.unreadCount === 2`)
+		value[bool](other, `changes.length = 0, true`)
+	}
+}
+
 // The title of the page has the sum of all elements with title-badge. Elements with the same rows count once.
 func testElementTitle(_ *testing.T, s *inboxStage) {
 	s.insert("one", "two")

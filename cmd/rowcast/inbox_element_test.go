@@ -46,6 +46,7 @@ func testInboxElement(t *testing.T, b browser) {
 			"two elements share a page":          testElementTwo,
 			"the title has one number":           testElementTitle,
 			"links open new tabs":                testElementLinks,
+			"undo on another device":             testElementDevices,
 			"more than 99 rows are new":          testElementMany,
 		})
 		t.Run("a hub of another origin", func(t *testing.T) { testElementOrigin(t, b) })
