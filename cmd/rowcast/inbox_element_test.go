@@ -47,6 +47,7 @@ func testInboxElement(t *testing.T, b browser) {
 			"the title has one number":           testElementTitle,
 			"links open new tabs":                testElementLinks,
 			"undo on another device":             testElementDevices,
+			"the strict mode of React":           testElementReact,
 			"more than 99 rows are new":          testElementMany,
 		})
 		t.Run("a hub of another origin", func(t *testing.T) { testElementOrigin(t, b) })
