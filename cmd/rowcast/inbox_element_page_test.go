@@ -214,6 +214,82 @@ func testElementTwo(_ *testing.T, s *inboxStage) {
 	p.want(`bell.store.state`, "open")
 }
 
+// A change can be undone on another device. Rows that were changed since are skipped.
+func testElementDevices(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two", "three")
+	phone := *s
+	phone.profile = s.browser.profile(s.t)
+	p, other := s.open(), phone.open()
+	for _, device := range []page{p, other} {
+		value[bool](device, `window.changes = [], bell.store.addEventListener("inbox", ({ detail }) => detail.action === "seen" || changes.push(detail)), bell.open = true`)
+	}
+	both := func(state string) {
+		s.t.Helper()
+		for _, device := range []page{p, other} {
+			device.await(state)
+		}
+	}
+	// Two rows are archived on one device, and one of them is archived once more on the other one.
+	value[bool](p, `window.id = (title) => bell.store.items.find(({ data }) => data === title).id, bell.store.archive([id("one"), id("two")]), true`)
+	both(`titles().join() === "three" && changes.length === 1`)
+	value[bool](other, `bell.store.unarchive([changes[0].ids[0]]), true`)
+	both(`titles().join() === "three,one" && changes.length === 2`)
+	value[bool](other, `bell.store.archive([changes[0].ids[0]]), true`)
+	both(`titles().join() === "three" && changes.length === 3`)
+	value[bool](other, `bell.store.undo(changes[0].version).then((undone) => { window.undone = undone; }), true`)
+	both(`titles().join() === "three,two" && bell.store.unreadCount === 2`)
+	other.await(`window.undone === true`)
+	// It cannot be undone twice, on any device.
+	value[bool](p, `bell.store.undo().then((undone) => { window.undone = undone; }), true`)
+	p.await(`window.undone === false && titles().join() === "three,two"`)
+	for _, change := range []string{"readAll", "archiveAll"} {
+		value[bool](p, `changes.length = 0, bell.store.`+change+`(), true`)
+		both(`changes.some(({ up_to }) => up_to) && bell.store.unreadCount === 0`)
+		value[bool](other, `bell.store.undo(changes.find(({ up_to }) => up_to).version), true`)
+		both(`unread().join() === "three,two" && bell.store.unreadCount === 2`)
+		value[bool](other, `changes.length = 0, true`)
+	}
+}
+
+// The title of the page has the sum of all elements with title-badge. Elements with the same rows count once.
+func testElementTitle(_ *testing.T, s *inboxStage) {
+	s.insert("one", "two")
+	s.insertFor("bob", "for bob")
+	p := s.open()
+	value[bool](p, `[window.copy, window.other] = ["copy", "other"].map((id) => Object.assign(bell.cloneNode(), { id })), other.setAttribute("events", "/events?uid=bob"), document.body.append(copy, other), true`)
+	p.await(`other.store.state === "open" && document.title === "(3) Stage"`)
+	value[bool](p, `other.store.readAll(), true`)
+	p.await(`document.title === "(2) Stage"`)
+	s.insertFor("bob", "later")
+	p.await(`document.title === "(3) Stage"`)
+	// The page may set another title, or none.
+	const changed = `, bell.store.dispatchEvent(new Event("change")), document.title`
+	p.want(`document.title = ""`+changed, "(3)")
+	p.want(`true`+changed, "(3)")
+	p.want(`document.title = "(2026) Orders"`+changed, "(3) (2026) Orders")
+	p.want(`true`+changed, "(3) (2026) Orders")
+	p.want(`other.removeAttribute("title-badge"), document.title`, "(2) (2026) Orders")
+	p.want(`other.toggleAttribute("title-badge"), bell.remove(), document.title`, "(3) (2026) Orders")
+	p.want(`copy.remove(), document.title`, "(1) (2026) Orders")
+	p.want(`other.remove(), document.title`, "(2026) Orders")
+}
+
+// From 100 new rows on, the bell says so in the language of the page.
+func testElementMany(_ *testing.T, s *inboxStage) {
+	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', 'notify', to_jsonb(n) FROM generate_series(1, 150) AS n`)
+	p := s.open()
+	const shown = `[badge(), find(".bell")[0].ariaLabel, document.title].join("|")`
+	p.want(shown, "99+|Notifications, more than 99 new|(99+) Stage")
+	p.want(`bell.lang = "zh", `+shown, "99+|通知，超过 99 条新消息|(99+) Stage")
+	p.want(`bell.open = true, bell.store.items.length < 100`, true) // the hub has counted, not the page
+	value[bool](p, `bell.lang = "en", bell.store.readAll(), true`)
+	p.await(shown + ` === "|Notifications|Stage"`)
+	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', 'notify', to_jsonb(n) FROM generate_series(1, 99) AS n`)
+	p.await(shown + ` === "99|Notifications, 99 new|(99) Stage"`)
+	s.insert("the hundredth")
+	p.await(shown + ` === "99+|Notifications, more than 99 new|(99+) Stage"`)
+}
+
 // The attribute with-credentials sends the cookies of the page to a hub of another origin.
 func testElementOrigin(t *testing.T, chromium browser) {
 	t.Parallel()

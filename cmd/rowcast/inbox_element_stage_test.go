@@ -22,8 +22,11 @@ type inboxStage struct {
 	t       *testing.T
 	dsn     string
 	url     string
-	profile browser
-	broken  *atomic.Bool // changes are answered with 503
+	browser browser
+	profile browser // a new one of the browser
+	mux     *http.ServeMux
+	broken  *atomic.Bool  // changes are answered with 503
+	streams *atomic.Int64 // the number of open streams
 }
 
 const elementHTML = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Stage</title><link rel="stylesheet" href="/page.css"><script src="/helpers.js"></script>
@@ -52,34 +55,47 @@ func newInboxStage(t *testing.T, b browser) *inboxStage {
 		}
 	}}
 	var broken atomic.Bool
+	var streams atomic.Int64
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/events" {
+			streams.Add(1)
+			defer streams.Add(-1)
+		}
 		if broken.Load() && r.Method == http.MethodPost {
 			http.Error(w, "broken", http.StatusServiceUnavailable)
 			return
 		}
 		proxy.ServeHTTP(w, r)
 	})
-	for path, file := range map[string][2]string{
-		"/page": {"text/html", elementHTML}, "/page.css": {"text/css", elementCSS}, "/helpers.js": {"text/javascript", elementHelpers}, "/late": {"text/html", strings.Replace(elementHTML, `src="/rowcast-inbox.js"`, "", 1)},
-	} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", file[0])
-			w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'")
-			_, _ = w.Write([]byte(file[1]))
-		})
-	}
 	server := httptest.NewServer(mux)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
 		server.Close()
 	})
-	return &inboxStage{t: t, dsn: dsn, url: server.URL, profile: b.profile(t), broken: &broken}
+	s := &inboxStage{t: t, dsn: dsn, url: server.URL, browser: b, profile: b.profile(t), mux: mux, broken: &broken, streams: &streams}
+	for path, file := range map[string][2]string{
+		"/page": {"text/html", elementHTML}, "/page.css": {"text/css", elementCSS}, "/helpers.js": {"text/javascript", elementHelpers}, "/late": {"text/html", strings.Replace(elementHTML, `src="/rowcast-inbox.js"`, "", 1)},
+	} {
+		s.serve(path, file[0], file[1])
+	}
+	return s
 }
 
-// elementHelpers are functions for the expressions of the tests, and a list of what a page reports as an error.
+// serve adds a file to the server.
+func (s *inboxStage) serve(path, contentType, text string) {
+	s.mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'")
+		_, _ = w.Write([]byte(text))
+	})
+}
+
+// elementHelpers are functions for the expressions of the tests, a list of what a page reports as an error, and a mark in the storage for a
+// page that a link has opened.
 const elementHelpers = `
 	window.failures = [];
+	if (location.search) localStorage.setItem(location.search, "opened");
 	document.addEventListener("securitypolicyviolation", ({ violatedDirective, sourceFile }) => failures.push("violates " + violatedDirective + " " + sourceFile));
 	addEventListener("error", ({ message }) => failures.push(message));
 	addEventListener("unhandledrejection", ({ reason }) => failures.push(String(reason)));

@@ -25,6 +25,7 @@ func testInboxElement(t *testing.T, b browser) {
 		"the keyboard is enough":                testElementKeyboard,
 		"the styles of the page change nothing": testElementStyles,
 		"it mirrors in right-to-left pages":     testElementDirection,
+		"Escape closes only the list":           testElementEscape,
 	}
 	if b.driver == nil {
 		maps.Copy(tests, map[string]func(*testing.T, *inboxStage){
@@ -43,6 +44,11 @@ func testInboxElement(t *testing.T, b browser) {
 			"it follows the user's preferences":  testElementPreferences,
 			"the clock of the client is wrong":   testElementClock,
 			"two elements share a page":          testElementTwo,
+			"the title has one number":           testElementTitle,
+			"links open new tabs":                testElementLinks,
+			"undo on another device":             testElementDevices,
+			"the strict mode of React":           testElementReact,
+			"more than 99 rows are new":          testElementMany,
 		})
 		t.Run("a hub of another origin", func(t *testing.T) { testElementOrigin(t, b) })
 	}

@@ -29,6 +29,15 @@ export interface InboxOptions {
   withCredentials?: boolean;
 }
 
+/** A change on this or another device. */
+export interface InboxChange {
+  action: "seen" | "read" | "unread" | "archive" | "unarchive" | "delete" | "reload";
+  ids?: string[];
+  /** All rows up to this cursor have changed. */
+  up_to?: string;
+  version?: number;
+}
+
 export type InboxState = State | "loading" | "failed";
 
 export class RowcastInbox extends EventTarget {
@@ -58,10 +67,11 @@ export class RowcastInbox extends EventTarget {
   unarchive(ids: Iterable<string>): Promise<boolean>;
   readAll(): Promise<boolean>;
   archiveAll(): Promise<boolean>;
-  undo(): Promise<boolean>;
+  undo(version?: number): Promise<boolean>;
   close(): void;
 
   addEventListener(type: "change", listener: (event: Event) => any, options?: boolean | AddEventListenerOptions): void;
   addEventListener(type: "row", listener: (event: CustomEvent<InboxItem>) => any, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(type: "inbox", listener: (event: CustomEvent<InboxChange>) => any, options?: boolean | AddEventListenerOptions): void;
   addEventListener(type: "error", listener: (event: Event & { error: Error & { status?: number }; action: string }) => any, options?: boolean | AddEventListenerOptions): void;
 }

@@ -3,7 +3,7 @@
 import type { InboxItem, InboxOptions, RowcastInbox } from "./rowcast-inbox-store.js";
 
 export { RowcastInbox } from "./rowcast-inbox-store.js";
-export type { InboxItem, InboxOptions, InboxState } from "./rowcast-inbox-store.js";
+export type { InboxChange, InboxItem, InboxOptions, InboxState } from "./rowcast-inbox-store.js";
 
 /** A text, or its forms by plural category. {n} stands for the number. */
 export type InboxText = string | ({ other: string } & Partial<Record<Intl.LDMLPluralRule, string>>);

@@ -64,13 +64,13 @@ export class InboxServer {
     if (!changed.length) return { ...this.counts(), undo: null };
     this.version++;
     for (const row of changed) row.changed = this.version;
-    this.undos.set(String(this.version), { before, all: !!seen, action, version: this.version });
+    if (action === "read" || action === "archive") this.undos.set(String(this.version), { before, all: !!seen, action, version: this.version });
     this.log.push({ change: { action, ...(seen ? { up_to: all } : { ids }), ...this.counts() } });
     return { ...this.counts(), undo: action === "read" || action === "archive" ? String(this.version) : null };
   }
 
   undo(value) {
-    const { before, all, action, version } = this.undos.get(value);
+    const { before, all, action, version } = this.undos.get(value) ?? { before: [] };
     const rows = before.filter(([row]) => row.changed === version);
     this.undos.set(value, { before: [] });
     if (!rows.length) return { ...this.counts(), undone: false };

@@ -79,25 +79,6 @@ test("all means what the list shows", async (t) => {
   assert.deepEqual([shown(store), server.visible().length], [[], 0]);
 });
 
-test("undo takes back the last change, also of all rows", async (t) => {
-  const server = new InboxServer(t);
-  for (let i = 0; i < 3; i++) server.insert();
-  const store = server.open();
-  await server.drain();
-  store.archive(["2"]);
-  const undone = store.undo();
-  await server.drain();
-  assert.equal(await undone, true);
-  assert.deepEqual(shown(store), ["3", "2", "1"]);
-  store.archiveAll();
-  await server.drain();
-  assert.deepEqual(shown(store), []);
-  store.undo();
-  await server.drain();
-  assert.deepEqual(shown(store), ["3", "2", "1"]);
-  assert.equal(await store.undo(), false);
-});
-
 test("pages follow each other without gap or repetition", async (t) => {
   const server = new InboxServer(t);
   for (let i = 0; i < 7; i++) server.insert();
@@ -320,26 +301,6 @@ test("a row that was deleted does not return with a page", async (t) => {
   await settle();
   await server.answer();
   assert.deepEqual(shown(store), ["4", "3", "2"]);
-});
-
-test("undo can be repeated after a failure, and skips what has changed since", async (t) => {
-  const server = new InboxServer(t);
-  for (let i = 0; i < 2; i++) server.insert();
-  const store = server.open();
-  await server.drain();
-  store.read(["1", "2"]);
-  await server.drain();
-  server.mark("unread", ["2"]);
-  server.mark("read", ["2"]);
-  await server.drain();
-  const failed = store.undo();
-  await settle();
-  await server.answer(0, 503);
-  assert.deepEqual([await failed, shown(store), store.errors], [false, ["2r", "1r"], [["undo", 503]]]);
-  const undone = store.undo();
-  await settle();
-  await server.answer();
-  assert.deepEqual([await undone, shown(store)], [true, ["2r", "1s"]]);
 });
 
 test("rows that became seen are not sent after close", async (t) => {

@@ -62,6 +62,7 @@ async function act(server, store, random, t) {
     () => store.readAll(),
     () => random(3) || store.archiveAll(),
     () => store.undo(),
+    () => store.undo(1 + random(server.version + 1)),
     () => store.loadMore(),
     () => (store.hold = !store.hold),
     () => random(4) || store.load(),

@@ -15,6 +15,7 @@ const inbox = new stores.RowcastInbox({ events: new URL("https://app.example/eve
 inbox.addEventListener("change", () => console.log(inbox.unseenCount + inbox.waiting, inbox.items[0].time.getTime(), inbox.state === "failed"));
 inbox.addEventListener("error", ({ action, error }) => console.log(action.length, error.status));
 inbox.addEventListener("row", ({ detail }) => detail.id.length);
+inbox.addEventListener("inbox", ({ detail }) => detail.action === "archive" && inbox.undo(detail.version).then((undone) => undone === true));
 inbox.read(new Set(["1"])).then((saved) => saved === true);
 
 const bell = document.querySelector("rowcast-inbox");

@@ -9,6 +9,7 @@ import { place } from "./place.js";
 import { take } from "./stores.js";
 import { sharedSheet } from "./style.js";
 import { isText, languageOf, STRINGS, translate } from "./texts.js";
+import { showInTitle } from "./title.js";
 import { once, Toasts } from "./toasts.js";
 
 export { RowcastInbox };
@@ -116,6 +117,7 @@ export class RowcastInboxElement extends Base {
     this.#store.addEventListener("error", ({ action }) => this.#fail(action), { signal });
     document.addEventListener("visibilitychange", () => this.#parts.list.watch(), { signal });
     globalThis.addEventListener("resize", () => this.open && this.#place(), { signal });
+    for (const target of [this, document]) target.addEventListener("keydown", (event) => this.#escape(event), { signal });
     this.#rebuild();
   }
 
@@ -136,7 +138,7 @@ export class RowcastInboxElement extends Base {
     this.#page.abort();
     this.#closeParts();
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
-    if (this.hasAttribute("title-badge")) setTitle(0);
+    showInTitle(this, undefined);
     this.#store = undefined;
     this.#isOpen = false;
   }
@@ -279,6 +281,15 @@ export class RowcastInboxElement extends Base {
     this.dispatchEvent(new Event("toggle"));
   }
 
+  /** Closes only the list. The browser may close a dialog around the list with the same key, if the user did not click between the opening
+   * of both. What was opened from the list is left to the browser, which closes it before the list. */
+  #escape(event) {
+    if (event.key !== "Escape" || event.defaultPrevented || event.isComposing || !this.#isOpen || this.#inline) return;
+    if ([...document.querySelectorAll(":popover-open:not([popover=manual]), :modal")].some((other) => !other.contains(this))) return;
+    event.preventDefault();
+    this.open = false;
+  }
+
   /** Lets new rows wait while the user reads further down or uses a row. */
   #hold() {
     const { scroll, list } = this.#parts;
@@ -297,7 +308,7 @@ export class RowcastInboxElement extends Base {
     badge.hidden = !unseen;
     badge.textContent = unseen >= MANY ? "99+" : unseen;
     bell.setAttribute("aria-label", unseen ? this.#text("bell", unseen) : this.#text("title"));
-    if (this.hasAttribute("title-badge")) setTitle(unseen);
+    showInTitle(this, this.hasAttribute("title-badge") ? this.#store : undefined);
     if (this.#store.state === "signed-out") this.#forget();
     if (!this.open) return;
     all.setAttribute("aria-disabled", !unread);
@@ -366,12 +377,6 @@ export class RowcastInboxElement extends Base {
     if (!this.hasAttribute("toasts") || document.hidden || this.open || this.#store.now() - item.time > 30 * SECOND) return;
     once(`${this.#store.url} ${item.id}`, () => this.#parts.toasts.show(this.#parts.list.link(item)));
   }
-}
-
-function setTitle(n) {
-  const title = document.title.replace(/^\(\d+\+?\) /, "");
-  const wanted = n ? `(${n >= MANY ? "99+" : n}) ${title}` : title;
-  if (document.title !== wanted) document.title = wanted;
 }
 
 if (globalThis.customElements && !customElements.get("rowcast-inbox")) customElements.define("rowcast-inbox", RowcastInboxElement);

@@ -204,7 +204,11 @@ export class RowcastInbox extends EventTarget {
     });
     on("rowcast.reset", () => this.load());
     on("rowcast.event", (event) => event.id !== undefined && this.#arrive(event));
-    on("rowcast.inbox", ({ data }) => this.#apply(data));
+    on("rowcast.inbox", ({ data }) => {
+      if (!isChange(data)) return; // not from the inbox: an app can insert rows with any recipient
+      this.#apply(data);
+      this.dispatchEvent(new CustomEvent("inbox", { detail: data }));
+    });
     on("rowcast.beat", () => this.#follow());
   }
 
@@ -239,9 +243,8 @@ export class RowcastInbox extends EventTarget {
     if (rows.all.length > LONGEST) this.load();
   }
 
-  /** Applies a rowcast.inbox event. An event with another form is not from the inbox: an app can insert rows with any recipient. */
+  /** Applies a rowcast.inbox event. */
   #apply(event) {
-    if (!isChange(event)) return;
     const { action, ids, version } = event;
     const rows = this.#rows;
     if (action === "reload") return version <= rows.list.version || this.load();
@@ -309,8 +312,8 @@ export class RowcastInbox extends EventTarget {
     return this.#operations.all("archive");
   }
 
-  undo() {
-    return this.#operations.undo();
+  undo(version = undefined) {
+    return this.#operations.undo(version);
   }
 
   /** Loads the next page. */

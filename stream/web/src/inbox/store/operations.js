@@ -90,11 +90,21 @@ export class Operations {
     this.#store.changed();
   }
 
-  /** Undoes the last read, archive, readAll or archiveAll of this page. The result is false if nothing was undone. */
-  async undo() {
+  #last() {
+    return [...this.#rows.done, ...this.#rows.ops].findLast(({ action, undone }) => !undone && (action === "read" || action === "archive"));
+  }
+
+  /** Returns the operation of a version. If another device has made the change, the rows change when the stream brings what was undone. */
+  #find(undo) {
+    return this.#rows.done.find((op) => op.undo === undo) ?? { action: "archive", ids: new Set(), undo, user: this.#rows.user, saved: true };
+  }
+
+  /** Undoes the last read, archive, readAll or archiveAll of this page, or the change of a version, which may be of another device. The
+   * result is false if nothing was undone. */
+  async undo(version = undefined) {
     const rows = this.#rows;
-    const op = [...rows.done, ...rows.ops].findLast(({ action, undone }) => !undone && (action === "read" || action === "archive"));
-    if (!op || !(await op.saved) || !op.undo) return false;
+    const op = version === undefined ? this.#last() : this.#find(String(version));
+    if (!op || op.undone || !(await op.saved) || !op.undo) return false;
     op.undone = true;
     const overlay = { action: op.action === "read" ? "unread" : "unarchive", ids: op.ids };
     if (op.all === undefined) rows.ops.push(overlay);

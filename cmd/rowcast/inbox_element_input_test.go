@@ -1,0 +1,104 @@
+package main_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// clickOn clicks with the mouse on the middle of what an expression returns.
+func (p page) clickOn(element string, options ...chromedp.MouseOption) {
+	p.t.Helper()
+	at := value[[]float64](p, fmt.Sprintf(`(() => { const { left, top, width, height } = (%s).getBoundingClientRect(); return [left + width / 2, top + height / 2] })()`, element))
+	p.do(chromedp.MouseClickXY(at[0], at[1], options...))
+}
+
+// Escape closes the list, and not the dialog around it. Browsers may close both at once if the user has not clicked before, which
+// is the case here, unless there is a mouse.
+func testElementEscape(_ *testing.T, s *inboxStage) {
+	s.insert("one")
+	p := s.open()
+	value[bool](p, `window.dialog = document.createElement("dialog"), document.body.append(dialog), dialog.append(Object.assign(document.createElement("input"), { id: "field" }), bell), dialog.showModal(), true`)
+	const state = `[dialog.open, bell.open, root().activeElement?.className ?? document.activeElement.id].join()`
+	escape := func() {
+		p.press(kb.Escape)
+		p.await(`!bell.open`)
+		p.want(`dialog.open`, true)
+	}
+	value[bool](p, `bell.open = true`)
+	p.await(state + ` === "true,true,panel"`)
+	escape()
+	p.await(state + ` === "true,false,bell"`)
+	value[bool](p, `bell.open = true`)
+	p.await(state + ` === "true,true,panel"`)
+	p.want(`field.focus(), `+state, "true,true,field")
+	escape()
+	if p.tab == nil { // with the mouse
+		p.clickOn(`find(".bell")[0]`)
+		p.await(state + ` === "true,true,panel"`)
+		escape()
+		p.await(state + ` === "true,false,bell"`)
+		// What was opened from the list is closed before the list.
+		value[bool](p, `(() => {
+			const [menu, footer] = ["div", "button"].map((name) => document.createElement(name));
+			Object.assign(menu, { id: "menu", popover: "auto" }).append("menu");
+			Object.assign(footer, { id: "footer", slot: "footer", popoverTargetElement: menu }).append("open");
+			bell.append(footer);
+			dialog.append(menu);
+			return true; })()`)
+		p.clickOn(`find(".bell")[0]`)
+		p.await(`bell.open && find(".panel")[0].getAnimations().length === 0`)
+		p.clickOn(`footer`)
+		p.await(`menu.matches(":popover-open")`)
+		p.press(kb.Escape)
+		p.await(`!menu.matches(":popover-open")`)
+		p.want(`[dialog.open, bell.open].join()`, "true,true")
+		escape()
+	}
+	p.press(kb.Escape)
+	p.await(`!dialog.open`)
+}
+
+// Rows with a URL are links: the middle button of the mouse, and a click with Ctrl, open a new tab. The page stays as it is, also if it
+// follows the links itself in the way that the README shows.
+func testElementLinks(_ *testing.T, s *inboxStage) {
+	titles := []string{"cancelled", "plain", "middle", "ctrl"}
+	for _, title := range titles {
+		s.insert(map[string]string{"msg": title, "url": "/page?" + title})
+	}
+	other, p := s.open(), s.open()
+	value[bool](p, `window.routed = [], window.clicks = [], bell.addEventListener("rowcast-click", (event) => {
+		const { url, event: click } = event.detail;
+		clicks.push([new URL(url).search, click.type, click.button, click.ctrlKey, event.cancelable].join());
+		if (window.cancel) event.preventDefault();
+		if (!url || click.button || click.ctrlKey || click.metaKey || click.shiftKey) return;
+		event.preventDefault();
+		routed.push(new URL(url).search);
+	}), bell.open = true`)
+	value[bool](other, `bell.open = true`)
+	p.await(`find(".panel")[0].getAnimations().length === 0`)
+	const kept = `location.search + bell.open + routed.join()`
+	p.clickOn(`row("ctrl")`, chromedp.ButtonModifiers(chromedp.ModifierCtrl))
+	p.await(`localStorage["?ctrl"]`)
+	p.want(kept, "true")
+	other.await(`unread().join() === "middle,plain,cancelled"`)
+	p.clickOn(`row("middle")`, chromedp.ButtonMiddle)
+	p.await(`localStorage["?middle"]`)
+	p.want(kept, "true")
+	other.await(`unread().join() === "plain,cancelled"`)
+	p.clickOn(`row("plain")`)
+	p.await(`routed.join() === "?plain"`)
+	other.await(`unread().join() === "cancelled"`)
+	// preventDefault() prevents the new tab. The last click opens one, so the one before would have opened it by then.
+	value[bool](p, `window.cancel = true`)
+	p.clickOn(`row("cancelled")`, chromedp.ButtonModifiers(chromedp.ModifierCtrl))
+	p.await(`clicks.length === 4`)
+	value[bool](p, `window.cancel = false, localStorage.removeItem("?ctrl"), true`)
+	p.clickOn(`row("ctrl")`, chromedp.ButtonModifiers(chromedp.ModifierCtrl))
+	p.await(`localStorage["?ctrl"]`)
+	p.want(`localStorage["?cancelled"] ?? `+kept, "true?plain")
+	p.want(`clicks.join(" ")`, "?ctrl,click,0,true,true ?middle,auxclick,1,false,true ?plain,click,0,false,true ?cancelled,click,0,true,true ?ctrl,click,0,true,true")
+	other.want(`unread().length`, 0.0)
+}

@@ -1,0 +1,17 @@
+// The number in the title of the page.
+
+import { MANY } from "../many.js";
+
+const stores = new Map(); // by element
+let shown = ""; // what is before the title of the page
+
+/** Shows the number of a store in the title, or without a store no longer. Elements that share a store count once, and others are added. */
+export function showInTitle(element, store) {
+  if (store) stores.set(element, store);
+  else if (!stores.delete(element)) return;
+  const sum = [...new Set(stores.values())].reduce((n, { unseenCount }) => n + unseenCount, 0);
+  const title = (document.title.startsWith(shown) ? document.title.slice(shown.length) : document.title).trim(); // the page may have set another one
+  shown = sum ? `(${sum >= MANY ? "99+" : sum})` : "";
+  const wanted = `${shown} ${title}`.trim();
+  if (document.title !== wanted) document.title = wanted;
+}
