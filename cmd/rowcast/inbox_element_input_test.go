@@ -30,7 +30,8 @@ func testElementEscape(_ *testing.T, s *inboxStage) {
 	value[bool](p, `bell.open = true`)
 	p.await(state + ` === "true,true,panel"`)
 	escape()
-	p.await(state + ` === "true,false,bell"`)
+	// Some browsers give the focus back to what had it before the list was opened.
+	p.await(`["true,false,bell", "true,false,field"].includes(` + state + `)`)
 	value[bool](p, `bell.open = true`)
 	p.await(state + ` === "true,true,panel"`)
 	p.want(`field.focus(), `+state, "true,true,field")

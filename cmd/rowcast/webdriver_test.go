@@ -144,8 +144,25 @@ func (t *driverTab) press(ctx context.Context, keys ...string) error {
 		return err
 	}
 	t.driver.current = t.handle
+	if err := t.awaitFocus(ctx); err != nil {
+		return err
+	}
 	_, err := t.driver.execute(ctx, performActions, object{"actions": []object{{"type": "key", "id": "keyboard", "actions": actions}}})
 	return err
+}
+
+// awaitFocus waits until the page gets the keys that are pressed. Firefox shows a tab only some time after it has answered the command.
+func (t *driverTab) awaitFocus(ctx context.Context) error {
+	for deadline := time.Now().Add(browserLimit); ; time.Sleep(20 * time.Millisecond) {
+		late := time.Now().After(deadline)
+		answer, err := t.driver.execute(ctx, executeScript, object{"script": "return document.hasFocus()", "args": []any{}})
+		if err != nil || string(answer) == "true" {
+			return err
+		}
+		if late {
+			return fmt.Errorf("the page has not got the focus within %v", browserLimit)
+		}
+	}
 }
 
 func (t *driverTab) close(ctx context.Context) error {
