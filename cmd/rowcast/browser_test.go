@@ -117,10 +117,9 @@ func (b browser) openDriven(t *testing.T, url string) page {
 
 // A page is a tab of the browser.
 type page struct {
-	t         *testing.T
-	ctx       context.Context
-	tab       *driverTab // nil in Chromium
-	throttled bool       // the timers of the page are late
+	t   *testing.T
+	ctx context.Context
+	tab *driverTab // nil in Chromium
 }
 
 // navigate loads a page in the tab.
@@ -174,26 +173,9 @@ func (p page) try(steps ...chromedp.Action[chromedp.Void]) error {
 	return chromedp.Do(ctx, steps...)
 }
 
-// await waits until a JavaScript expression is true.
-func (p page) await(expression string) {
-	p.t.Helper()
-	if p.tab != nil || p.throttled {
-		p.poll(expression)
-		return
-	}
-	err := p.try(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(
-		`new Promise((resolve, reject) => {
-			const check = () => { try { (%s) ? resolve() : setTimeout(check, 10) } catch (error) { reject(error) } };
-			check();
-		})`, expression), chromedp.EvalAwaitPromise))
-	if err != nil {
-		p.t.Fatalf("wait until %s: %v", expression, err)
-	}
-}
-
-// poll evaluates an expression until it is true. Another page may be loaded in the tab meanwhile. It fails only if
+// await evaluates a JavaScript expression until it is true. Another page may be loaded in the tab meanwhile. It fails only if
 // the value was still false, or an error, after the time limit.
-func (p page) poll(expression string) {
+func (p page) await(expression string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(browserLimit); ; time.Sleep(20 * time.Millisecond) {
 		last := time.Now().After(deadline)

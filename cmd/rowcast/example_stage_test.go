@@ -245,7 +245,7 @@ func (x *example) signIn(profile browser, user string) page {
 	p.onNewDocument(exampleHelpers)
 	p.do(chromedp.Navigate(x.url))
 	p.click("button[value=" + user + "]")
-	p.poll("window.live?.()")
+	p.await("window.live?.()")
 	return p
 }
 

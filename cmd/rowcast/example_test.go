@@ -40,7 +40,7 @@ func addTask(p page, assignee, title string) {
 	p.fill("[name=title]", title)
 	p.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("document.querySelector('[name=assignee]').value = %q", assignee)))
 	p.click(".new button")
-	p.poll("window.live?.() && document.querySelector('[name=title]').value === ''")
+	p.await("window.live?.() && document.querySelector('[name=title]').value === ''")
 }
 
 func testExampleTask(t *testing.T, x *example, chromium browser) {
@@ -65,10 +65,10 @@ func testExampleTask(t *testing.T, x *example, chromium browser) {
 
 	alice.click("#received li:first-child button")
 	bob.await(`document.querySelector("#given li:nth-child(2) em").textContent === "done" && badge() === "1"`)
-	alice.poll(`window.live?.() && titles().length === 1`)
+	alice.await(`window.live?.() && titles().length === 1`)
 	value[bool](second, `inbox().open = true, inbox().shadowRoot.querySelector("li .link").click(), true`)
 	for _, p := range []page{alice, second} {
-		p.poll(`window.live?.() && inbox().store.unreadCount === 1`)
+		p.await(`window.live?.() && inbox().store.unreadCount === 1`)
 	}
 	second.do(chromedp.Reload())
 	second.await(`window.live?.() && inbox().store.unreadCount === 1 && titles().length === 1`)
@@ -206,7 +206,7 @@ func testExampleSignOut(t *testing.T, x *example, chromium browser) {
 	askUntil(t, x.hubURL+"/metrics", `(?m)^rowcast_streams 2$`) // all tabs and elements of a browser share one
 	first.click("header form button")
 	for _, p := range []page{first, second} {
-		p.poll(`location.pathname === "/sign-in" && document.querySelector("button[value=alice]")`)
+		p.await(`location.pathname === "/sign-in" && document.querySelector("button[value=alice]")`)
 	}
 	askUntil(t, x.hubURL+"/metrics", `(?m)^rowcast_streams 1$`)
 	bob.want("live()", true)

@@ -116,7 +116,6 @@ func testBackground(t *testing.T) {
 	j := newJourney(t, dbtest.Database(t), sameOrigin)
 	j.page = chromium.open(t, j.site.URL)
 	j.page.await("window.source?.state === 'open'")
-	j.page.throttled = true
 	j.travel(func(j *journey) {
 		setWindow(j.page, cdpbrowser.WindowStateMinimized)
 		j.page.await("document.hidden")
