@@ -43,6 +43,7 @@ const foreignHost = "foreign.example"
 type browser struct {
 	ctx    context.Context
 	driver *driver
+	noKeys bool // keys do not always reach the page
 }
 
 // startBrowser starts a headless Chromium that ends with the test. more has further options.

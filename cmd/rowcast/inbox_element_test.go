@@ -22,10 +22,12 @@ func testInboxElement(t *testing.T, b browser) {
 		"archive and undo":                      testElementArchive,
 		"new rows do not move the list":         testElementHold,
 		"the page renders the content":          testElementTemplate,
-		"the keyboard is enough":                testElementKeyboard,
 		"the styles of the page change nothing": testElementStyles,
 		"it mirrors in right-to-left pages":     testElementDirection,
-		"Escape closes only the list":           testElementEscape,
+	}
+	if !b.noKeys {
+		tests["the keyboard is enough"] = testElementKeyboard
+		tests["Escape closes only the list"] = testElementEscape
 	}
 	if b.driver == nil {
 		maps.Copy(tests, map[string]func(*testing.T, *inboxStage){

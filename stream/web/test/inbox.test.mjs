@@ -288,21 +288,6 @@ test("the answer of an older load is dropped", async (t) => {
   assert.deepEqual(shown(store), ["2", "1"]);
 });
 
-test("a row that was deleted does not return with a page", async (t) => {
-  const server = new InboxServer(t);
-  for (let i = 0; i < 4; i++) server.insert();
-  const store = server.open({ limit: 2 });
-  await server.drain();
-  store.loadMore();
-  await settle();
-  server.process();
-  server.delete("1");
-  server.deliver(server.streams[0]);
-  await settle();
-  await server.answer();
-  assert.deepEqual(shown(store), ["4", "3", "2"]);
-});
-
 test("rows that became seen are not sent after close", async (t) => {
   const server = new InboxServer(t);
   for (let i = 0; i < 2; i++) server.insert();

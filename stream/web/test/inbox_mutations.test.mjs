@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+// Rules of the list. The test leaves out one rule at a time by replacing text in a module of src/inbox/store, and the other tests must fail.
+// Each entry is [rule, module, text, replacement].
+const mutations = [
+  ["an older change does not change a field", "rows.js", "if (version > row.versions[field])", "if (true)"],
+  ["older counts do not replace newer ones", "rows.js", "version > this.counts.version", "true"],
+  ["a deleted row does not come back with a page", "rows.js", " && !this.#deleted.has(id)", ""],
+  ["a page brings no row twice", "rows.js", "!this.find(id) && ", ""],
+  ["read implies seen", "rows.js", "read: { seen: true, read: true }", "read: { read: true }"],
+  ["a request that fails leaves no trace", "rows.js", "this.ops = this.ops.filter((other) => other !== op);", "if (answer) this.ops = this.ops.filter((other) => other !== op);"],
+  ["the answer to a request of another user changes nothing", "rows.js", "!answer || op.user !== this.user", "!answer"],
+  ["the ids of an event for all rows are known only for its cursor", "rows.js", "up_to === this.cursor ? ", "true ? "],
+  ["a row that arrives is counted", "rows.js", "Math.min(unseen + 1, MANY)", "unseen"],
+  ["the list of another user is emptied", "rows.js", "[this.rows, this.waiting, this.ops, this.done, this.before] = [[], [], [], [], null];", ""],
+  ["requests are sent one after the other", "operations.js", "this.#sending = sent.then(() => {});", ""],
+  ["all seen rows of a second are sent together", "operations.js", "Math.max(this.#sawAt + SECOND - Date.now(), 0)", "0"],
+  ["undo skips what has changed since", "operations.js", "rows.find(id)?.versions[field] === op.version", "true"],
+  ["undo can be repeated after a failure", "operations.js", "op.undone = false;", ""],
+  ["undo of an unsaved request waits for it", "operations.js", "|| !(await op.saved) ", ""],
+  ["all rows are those up to the newest shown row", "operations.js", "all: this.#rows.cursor", "all: this.#rows.list.cursor"],
+  ["rows wait while the list is held", "index.js", "rows.add(row, this.#hold)", "rows.add(row, false)"],
+  ["an answer to an earlier load is dropped", "index.js", "if (run !== this.#run) return;\n      this.#replace(list);", "this.#replace(list);"],
+  ["a page that changes have overtaken is asked for again", "index.js", "!(page.version < rows.counts.version)", "true"],
+  ["a page of an earlier list is dropped", "index.js", "if (list !== rows.list) return false;\n        if (!(", "if (!("],
+  ["a reset loads the list again", "index.js", `on("rowcast.reset", () => this.load());`, ""],
+  ["a row that returns is loaded", "index.js", `|| (action === "unarchive" && !ids.every((id) => rows.find(id)))`, ""],
+  ["data of another form is ignored", "index.js", "if (!isChange(data)) return;", ""],
+  ["counts that may be old are asked for again", "index.js", "if (this.#counted - this.#arrived < SETTLE) this.#recount();", ""],
+  ["sign-out empties the list", "index.js", "    this.#rows.clear();\n", ""],
+  ["a list that is too old is loaded again", "index.js", "if (error.status === 409) this.load();", ""],
+];
+
+test("a test fails if a rule of the list is left out", { skip: process.env.MUTATIONS ? false : "takes minutes; set MUTATIONS=1" }, async (t) => {
+  const here = fileURLToPath(new URL("../", import.meta.url));
+  for (const [rule, module, text, replacement] of mutations) {
+    await t.test(rule, async (t) => {
+      const dir = mkdtempSync(join(tmpdir(), "inbox-"));
+      t.after(() => rmSync(dir, { recursive: true }));
+      for (const name of ["src", "test", "rowcast.js", "package.json"]) cpSync(join(here, name), join(dir, name), { recursive: true });
+      writeFileSync(join(dir, "rowcast-inbox-store.js"), `export * from "./src/inbox/store/index.js";`);
+      const file = join(dir, "src/inbox/store", module);
+      const source = readFileSync(file, "utf8");
+      assert.equal(source.split(text).length, 2, `the text must be in ${module} once`);
+      writeFileSync(file, source.replace(text, () => replacement));
+      for (const name of ["inbox.test.mjs", "inbox_pages.test.mjs", "inbox_undo.test.mjs", "inbox_random.test.mjs"]) {
+        const failed = await new Promise((resolve, reject) => {
+          const env = { PATH: process.env.PATH }; // without the variables of the test runner
+          execFile(process.execPath, ["--test", join(dir, "test", name)], { timeout: 300_000, env }, (error, stdout) => (error?.killed ? reject(error) : resolve(error && stdout)));
+        });
+        if (failed !== null) return t.diagnostic(`${name}: ${/^✖ .*/m.exec(failed)?.[0] ?? "failed"}`);
+      }
+      assert.fail("no test noticed it");
+    });
+  }
+});
