@@ -31,3 +31,15 @@ test("a row that has arrived late is not added again with its page", async (t) =
   await server.drain();
   assert.deepEqual(shown(store), ["2", "4", "3", "1"]);
 });
+
+test("after a reset the list is loaded again", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  server.insert();
+  server.streams[0].at++; // the stream does not bring the row
+  server.streams[0].send(`event: rowcast.reset\ndata: {"reason": "expired"}\nid: ${server.cursor}\n\n`);
+  await server.drain();
+  assert.deepEqual(shown(store), ["2", "1"]);
+});
