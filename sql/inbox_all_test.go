@@ -131,6 +131,10 @@ func TestInboxUndo(t *testing.T) {
 				} else {
 					change = v.mark(action, changed, again, kept)
 				}
+				// A device learns the version from the event of the change, and undoes the change by it.
+				if version := strconv.FormatInt(change.Version, 10); change.Undo == nil || *change.Undo != version {
+					t.Errorf("got the change %+v, want %s as its undo", change, version)
+				}
 				v.mark("un"+action, again)
 				v.mark(action, again)
 				if byAll {

@@ -15,8 +15,8 @@ func (p page) clickOn(element string, options ...chromedp.MouseOption) {
 	p.do(chromedp.MouseClickXY(at[0], at[1], options...))
 }
 
-// Escape closes the list, and not the dialog around it. Browsers may close both at once if the user has not clicked before, which
-// is the case here, unless there is a mouse.
+// Escape closes the list, and not the dialog around it. If the user does not click between the opening of the dialog and of the list, a
+// browser may close both at once.
 func testElementEscape(_ *testing.T, s *inboxStage) {
 	s.insert("one")
 	p := s.open()
