@@ -22,6 +22,8 @@ var (
 var (
 	FetchQuery  = fetchQuery.full
 	FetchList   = fetchQuery.list
+	NearQuery   = nearQuery.full
+	NearList    = nearQuery.list
 	ReplayQuery = replayQuery.full
 	ReplayList  = replayQuery.list
 )
@@ -29,8 +31,9 @@ var (
 // QueryArgs returns the arguments of one of the queries above that read a page. The recipients of a replay are passed
 // as extra.
 func QueryArgs(query string, c cursor.Cursor, snapshot *cursor.Cursor, rows int, extra ...any) []any {
-	args := append(request{from: c, snapshot: snapshot}.args(rows), extra...)
-	if query == FetchQuery || query == ReplayQuery {
+	near := pageQuery{near: query == NearQuery || query == NearList}
+	args := append(request{query: near, from: c, snapshot: snapshot}.args(rows), extra...)
+	if query == FetchQuery || query == NearQuery || query == ReplayQuery {
 		args = append(args, level(rows).inline(), 1<<20)
 	}
 	return args

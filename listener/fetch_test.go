@@ -204,7 +204,9 @@ func TestForeignTransactions(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = session.Close(context.Background()) })
-	checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, now, nil, 512), 0)
+	for _, query := range []string{listener.FetchQuery, listener.NearQuery} {
+		checkPlan(t, session, query, listener.QueryArgs(query, now, nil, 512), 0)
+	}
 	explained := strings.Join(query[string](t, conn, "EXPLAIN (ANALYZE, BUFFERS, COSTS off, TIMING off, SUMMARY off) SELECT rowcast.cursor()"), "\n")
 	var hit int
 	_, buffers, _ := strings.Cut(explained, "Buffers: shared")

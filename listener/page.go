@@ -68,7 +68,7 @@ type request struct {
 }
 
 // fetch reads a page of the rows that the listener's cursor has not seen. With the snapshot of an earlier page, it
-// continues that page's batch (rule 13). The query is fetchQuery or stateQuery.
+// continues that page's batch (rule 13). The query is not replayQuery.
 func (r *reader) fetch(query pageQuery, from cursor.Cursor, epoch cursor.Tag, snapshot *cursor.Cursor, now level) (page, error) {
 	p, err := r.page(request{query: query, from: from, epoch: epoch, snapshot: snapshot, level: now})
 	if err != nil {

@@ -22,6 +22,8 @@ type session struct {
 	connected bool      // all connections that were needed so far are open
 	whole     time.Time // when the session became complete; zero before that
 
+	span span // decides whether nearQuery is used
+
 	inspected time.Time // when inspect last counted the foreign rows
 	inquired  time.Time // when a page last came with the state of the server
 }
@@ -143,6 +145,7 @@ func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
 	s.serving = nil
 	s.link.answerCalls()
 	done.took = time.Since(began)
+	s.span.add(done)
 	return done, nil
 }
 
@@ -169,7 +172,7 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 		if p.state.known {
 			done.state = p.state
 		}
-		done.rows += len(p.rows)
+		done.rows, done.end = done.rows+len(p.rows), p.end.Xmax
 		s.deliver(p)
 		s.link.answerCalls()
 		snapshot, more = &p.end, p.more
@@ -186,7 +189,11 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 
 func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
 	r := s.reader(func(statement func(context.Context, querier) error) error { return s.link.bounded(ctx, statement) })
-	if p, err = r.fetch(s.queryNow(), s.cursor, s.epoch, snapshot, s.level); err == nil {
+	query := s.queryNow(snapshot)
+	if p, err = r.fetch(query, s.cursor, s.epoch, snapshot, s.level); query.near && errors.Is(err, errNoHistory) {
+		p, err = r.fetch(fetchQuery, s.cursor, s.epoch, snapshot, s.level)
+	}
+	if err == nil {
 		s.observeHistory(&p)
 		s.level = s.level.after(&p, s.PageRows)
 	}

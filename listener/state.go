@@ -21,7 +21,7 @@ type state struct {
 }
 
 // stateQuery is like fetchQuery, and also asks for the state.
-var stateQuery = newPageQuery(`concat_ws(' ', rowcast.epoch_tag(), pg_notification_queue_usage(), (`+lockHolder+`))`, fetchArms, "$7", "$8")
+var stateQuery = newPageQuery(snapshotRow(`concat_ws(' ', rowcast.epoch_tag(), pg_notification_queue_usage(), (`+lockHolder+`))`), fetchArms, "$7", "$8")
 
 // readState reads the state from the first row of a result. The state is unknown if the query did not ask for it.
 func readState(values [][]byte) (s state, err error) {
@@ -49,9 +49,12 @@ func readState(values [][]byte) (s state, err error) {
 
 // queryNow returns the query for the next page. With PollOnly, each page asks for the state: the listener does not
 // notice when the server behind a pooler restarts, and must not continue in another epoch.
-func (s *session) queryNow() pageQuery {
-	if s.PollOnly || time.Since(s.inquired) >= s.Look {
+func (s *session) queryNow(snapshot *cursor.Cursor) pageQuery {
+	switch {
+	case s.PollOnly || time.Since(s.inquired) >= s.Look:
 		return stateQuery
+	case snapshot == nil && !s.historyLost && s.cursor.Whole() && s.span.isShort(s.cursor.Lowest()):
+		return nearQuery
 	}
 	return fetchQuery
 }

@@ -64,7 +64,8 @@ type fetched struct {
 	reason reason
 	took   time.Duration
 	rows   int
-	state  state // unknown unless the fetch has asked for it
+	end    uint64 // the xmax of the snapshot that was read last
+	state  state  // unknown unless the fetch has asked for it
 }
 
 // An attempt records how the hub has tried to take the park lock since it was last busy or asleep.

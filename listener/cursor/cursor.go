@@ -39,6 +39,14 @@ type Anchor struct {
 // Whole reports whether the cursor is between two transactions, and not in the middle of one.
 func (c Cursor) Whole() bool { return c.Xid == 0 }
 
+// Lowest returns the lowest transaction that a whole cursor has not seen.
+func (c Cursor) Lowest() uint64 {
+	if len(c.Xip) > 0 {
+		return c.Xip[0]
+	}
+	return c.Xmax
+}
+
 // Seen reports whether the cursor has seen the row id of transaction xid.
 func (c Cursor) Seen(xid uint64, id int64) bool {
 	if c.Xid != 0 && xid == c.Xid {
