@@ -123,7 +123,7 @@ func fillHistory(t *testing.T, conn *pgx.Conn, rows int) {
 }
 
 // present returns the cursor of a reader that has seen all committed rows.
-func present(t *testing.T, conn *pgx.Conn) cursor.Cursor {
+func present(t testing.TB, conn *pgx.Conn) cursor.Cursor {
 	t.Helper()
 	c, err := cursor.Parse(one[string](t, conn, "SELECT rowcast.cursor()"))
 	if err != nil {
