@@ -1,7 +1,10 @@
 package listener
 
 import (
+	"context"
 	"math"
+	"runtime"
+	"slices"
 	"testing"
 	"time"
 )
@@ -136,21 +139,62 @@ func TestPollInterval(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond
 	for name, test := range map[string]struct {
-		rate       float64
-		pollOnly   bool
-		took, want time.Duration
+		rate              float64
+		pollOnly, crowded bool
+		took, want        time.Duration
 	}{
-		"many commits":                            {2000, false, ms / 2, 2 * ms},
-		"many commits, a slow fetch":              {2000, false, 3 * ms / 2, 3 * ms},
-		"many commits, a very slow fetch":         {2000, false, time.Second, 4 * ms},
-		"few commits":                             {1000, false, ms / 4, ms},
-		"few commits, a very slow fetch":          {1000, false, time.Second, 2 * ms},
-		"few commits, PollOnly":                   {1000, true, ms / 4, 2 * ms},
-		"no commits, a very slow fetch, PollOnly": {0, true, time.Second, 4 * ms},
+		"many commits, a quick fetch":             {2000, false, false, ms / 8, ms / 4},
+		"many commits":                            {2000, false, false, ms, ms / 2},
+		"many commits, a slow fetch":              {2000, false, false, 6 * ms, 3 * ms},
+		"many commits, a very slow fetch":         {2000, false, false, time.Second, 4 * ms},
+		"many commits, a full NOTIFY queue":       {2000, false, true, ms, ms / 2},
+		"few commits, a quick fetch":              {1000, false, false, ms / 8, ms / 4},
+		"few commits":                             {1000, false, false, ms, ms / 2},
+		"few commits, a very slow fetch":          {1000, false, false, time.Second, 2 * ms},
+		"few commits, a full NOTIFY queue":        {1000, false, true, ms, gapPoll},
+		"few commits, PollOnly":                   {1000, true, false, ms / 4, 2 * ms},
+		"few commits, a slow fetch, PollOnly":     {1000, true, false, 3 * ms / 2, 3 * ms},
+		"no commits, a very slow fetch, PollOnly": {0, true, false, time.Second, 4 * ms},
 	} {
-		w := wakeup{Listener: &Listener{PollInterval: 2 * ms, Busy: 2000, PollOnly: test.pollOnly}, pace: pace{rate: test.rate}}
+		w := wakeup{Listener: &Listener{PollInterval: 2 * ms, Busy: 2000, PollOnly: test.pollOnly}, pace: pace{rate: test.rate}, crowded: test.crowded}
 		if got := w.interval(test.took); got != test.want {
 			t.Errorf("%s: got %v, want %v", name, got, test.want)
 		}
+	}
+}
+
+// One slow fetch does not delay the next poll. Two do.
+func TestOneSlowFetchDelaysNothing(t *testing.T) {
+	t.Parallel()
+	w := newWakeup(&Listener{}, nil, nil)
+	for i, test := range []struct{ took, want time.Duration }{{3, 0}, {3, 3}, {900, 3}, {4, 4}, {800, 4}, {700, 700}} {
+		var got time.Duration
+		w.phase = func(_ context.Context, last fetched) (reason, phase, error) {
+			got = last.took
+			return pollDue, nil, nil
+		}
+		if _, err := w.next(t.Context(), fetched{took: test.took}); err != nil || got != test.want {
+			t.Errorf("fetch %d took %d ns: got %d ns and the error %v, want %d ns", i, test.took, got, err, test.want)
+		}
+	}
+}
+
+// A nap of 100 µs ends within a millisecond, although the program is idle meanwhile. The test is not parallel, because a
+// busy program would also wake up in time from time.Sleep.
+func TestNap(t *testing.T) {
+	const d, late = 100 * time.Microsecond, 900 * time.Microsecond
+	took := make([]time.Duration, 300)
+	for i := range took {
+		began := time.Now()
+		nap(d)
+		took[i] = time.Since(began)
+	}
+	slices.Sort(took)
+	if took[0] < d {
+		t.Errorf("the shortest nap took %v, want at least %v", took[0], d)
+	}
+	// On a busy machine many naps end late, but not nine of ten.
+	if got := took[len(took)/10]; runtime.GOOS == "linux" && got > late {
+		t.Errorf("the shortest tenth of the naps took up to %v, want at most %v", got, late)
 	}
 }

@@ -34,6 +34,7 @@ type wakeup struct {
 	lock *parkLock                                // nil before open is called, and with PollOnly
 
 	phase   phase
+	took    time.Duration // how long the last fetch took
 	pace    pace
 	crowded bool    // the NOTIFY queue is so full that the hub must not sleep
 	attempt attempt // the present attempt to take the park lock
@@ -102,7 +103,11 @@ func (w *wakeup) close() {
 }
 
 // next waits until the next fetch is due, and returns the reason for it. last describes the fetch before.
+//
+// Of the last two fetches, the quicker one counts as the usual time of a fetch. A fetch is sometimes slow only because a
+// process has waited for a CPU.
 func (w *wakeup) next(ctx context.Context, last fetched) (why reason, err error) {
+	last.took, w.took = min(last.took, w.took), last.took
 	why, w.phase, err = w.phase(ctx, last)
 	return why, err
 }
@@ -149,32 +154,38 @@ func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error)
 // isBusy reports whether the hub should poll rather than sleep.
 func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w.Busy, w.Quiet) }
 
-// interval returns the time until the next poll. It is PollInterval, or up to twice as long after a slow fetch, to
-// leave the CPU of a busy machine to the writers. Without PollOnly, it is half as long below Busy commits a second,
-// because the writers then wait for each other or for the disk, and leave CPU. The halved interval is at least gapPoll
-// if the hub polls because the NOTIFY queue is too full.
+// interval returns the time until the next poll. It is half the time of a fetch, so that rows arrive soon on a machine
+// with CPU to spare, and a busy machine leaves CPU to the writers. The bounds are an eighth of PollInterval and twice
+// PollInterval. Below Busy commits a second, the upper bound is PollInterval, because the writers then wait for each
+// other or for the disk, and leave CPU. The interval is gapPoll if the hub polls only because the NOTIFY queue is too
+// full. With PollOnly, the interval is PollInterval, or up to twice as long if fetches are slow.
 func (w *wakeup) interval(took time.Duration) time.Duration {
-	least := w.PollInterval
-	if !w.PollOnly && w.pace.rate < w.Busy {
-		least /= 2
-		if w.crowded { // this can last for as long as another session keeps a transaction open
-			least = max(least, gapPoll)
-		}
+	least, most := w.PollInterval/8, 2*w.PollInterval
+	switch {
+	case w.PollOnly:
+		return max(w.PollInterval, min(2*took, most))
+	case w.pace.rate < w.Busy && w.crowded: // this can last for as long as another session keeps a transaction open
+		return gapPoll
+	case w.pace.rate < w.Busy:
+		most = w.PollInterval
 	}
-	return max(least, min(2*took, 2*least))
+	return max(least, min(took/2, most))
 }
 
-// poll waits for an interval, or until CatchUp is called. No notification ends the wait. Messages and requests to
-// disconnect, which have a payload, are passed on at once.
+// poll waits for an interval, or until CatchUp is called. Notifications without a payload do not end the wait. Messages
+// and requests to disconnect, which have a payload, are passed on at once. If the interval is short, the hub naps
+// instead. Nothing ends a nap, but it costs far less than a wait.
 func (w *wakeup) poll(ctx context.Context, interval time.Duration) (reason, phase, error) {
 	for until := time.Now().Add(interval); time.Now().Before(until) && !w.isFetchRequested(); {
 		w.link.notified, w.link.released = false, false
 		w.link.answerCalls()
-		if err := w.link.wait(ctx, until); err != nil {
+		if interval < gapPoll {
+			nap(interval)
+		} else if err := w.link.wait(ctx, until); err != nil {
 			return 0, nil, err
 		}
 	}
-	return pollDue, w.awake, nil
+	return pollDue, w.awake, ctx.Err()
 }
 
 // taken begins to hold the park lock, unless err says that it could not be taken.

@@ -1,0 +1,16 @@
+package listener
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// nap sleeps for a time that can be well below a millisecond. time.Sleep and deadlines do not suffice: while a program
+// is idle, Go waits for them with epoll_wait, which counts in whole milliseconds.
+func nap(d time.Duration) {
+	for until := time.Now().Add(d); d > 0; d = time.Until(until) { // a signal ends the system call early
+		t := unix.NsecToTimespec(int64(d))
+		_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &t, nil)
+	}
+}
