@@ -83,7 +83,7 @@ func TestManyNumbersAreRead(t *testing.T) {
 	conn := connect(t, dsn)
 	r := listen(t, dsn)
 	r.caughtUp(t)
-	for _, numbers := range []int{60_000, 3_000_000} { // the first data is measured, the second is too large for that
+	for _, numbers := range []int{60_000, 3_000_000} { // the listener measures the first data before it asks for the text; the second is too large to be measured
 		exec(t, conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', jsonb_agg(i % 10) FROM generate_series(1, $1::int) i", numbers)
 		insert(t, conn, "next")
 		rows := r.rows(t, 2)

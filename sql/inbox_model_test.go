@@ -309,8 +309,9 @@ func checkModel(t *testing.T, m *inboxModel, devices []*modelDevice) {
 	}
 }
 
-// advance returns the model after operations whose results have the same version. One of the operations has set this
-// version, and the others have changed nothing. advance returns nil if this is impossible.
+// advance applies the operations whose results have a version, and returns the new model. One of the operations has set
+// this version, and the others have changed nothing. No operation has set version 0. advance returns nil if the results
+// cannot be explained in this way.
 func (m *inboxModel) advance(now []modelOp, version int64) *inboxModel {
 	// Undo comes last: an "all" that changes nothing still extends the snapshot of "all", and an undo may then change nothing.
 	slices.SortStableFunc(now, func(a, b modelOp) int { return cmp.Compare(btoi(a.action == "undo"), btoi(b.action == "undo")) })

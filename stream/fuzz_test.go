@@ -98,8 +98,8 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// lastInQuery returns the last value of a parameter for the cursor. It returns "unreadable", which is no cursor, for a
-// value that cannot be decoded.
+// lastInQuery returns the last value of the parameters for the cursor that is not empty. For a value that cannot be
+// decoded, it returns "unreadable", which is no cursor.
 func lastInQuery(query string) (last string) {
 	for parameter := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(parameter, "=")

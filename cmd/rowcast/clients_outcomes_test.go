@@ -74,8 +74,8 @@ var takesParts = outcome{"delivers parts of rows, and is reset", true, func(p *p
 	return sameEvents(got, want)
 }}
 
-// takePart checks what the client received until a cut and, if the client was then reset, the reset. It returns the events after that,
-// and the row that is the first of them.
+// takePart checks the events that the client received up to a cut, and the reset that must follow if the client got only a part of an
+// id. It returns the remaining events, and the number of the row with which they must begin.
 func takePart(got []string, next int, c cut) (following int, rest []string, err error) {
 	want := dataOfRows(next, c.row-1)
 	data := fmt.Sprintf("[%d]", c.row)

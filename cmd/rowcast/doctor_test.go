@@ -98,7 +98,8 @@ func TestDoctorFinds(t *testing.T) {
 		{"disabled trigger", "trigger", []string{"ALTER TABLE rowcast.notifications DISABLE TRIGGER ring"}, "fail property enabled of rowcast.notifications.ring is DISABLED instead of ALWAYS, so a sleeping hub finds new rows only by its safety poll, within about a second" + ring},
 		{"replica trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE REPLICA TRIGGER ring"}, "fail property enabled of rowcast.notifications.ring is REPLICA instead of ALWAYS, so a sleeping hub finds new rows only by its safety poll, within about a second" + ring},
 		{"ordinary trigger", "trigger", []string{"ALTER TABLE rowcast.notifications ENABLE TRIGGER ring"}, "warn property enabled of rowcast.notifications.ring is ORIGIN instead of ALWAYS" + ring},
-		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail table rowcast.epoch is LOGGED instead of UNLOGGED, so hubs do not detect a crash → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
+		{"no epoch", "tables", []string{"ALTER TABLE rowcast.epoch RENAME TO other"}, "fail table rowcast.epoch is missing → CREATE UNLOGGED TABLE rowcast.epoch (one boolean PRIMARY KEY DEFAULT true CHECK (one), token uuid NOT NULL DEFAULT gen_random_uuid());"},
+		{"logged epoch", "tables", []string{"ALTER TABLE rowcast.epoch SET LOGGED"}, "fail table rowcast.epoch is LOGGED instead of UNLOGGED, so hubs do not detect a crash after which the server restarts its processes, but not itself → ALTER TABLE rowcast.epoch SET UNLOGGED;"},
 		{
 			"unlogged tables", "tables",
 			[]string{"ALTER TABLE rowcast.notifications SET UNLOGGED", "ALTER TABLE rowcast.migrations SET UNLOGGED"},

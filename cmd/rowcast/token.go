@@ -110,15 +110,16 @@ func readPrivateKey(path string) (jwt.SigningMethod, any, error) {
 	return jwt.GetSigningMethod(auth.Algorithms(signer.Public())[0]), private, nil
 }
 
-// parsePrivateKey parses the first key of a PEM file. It skips the parameters of an elliptic curve, which openssl ecparam writes first.
+// parsePrivateKey parses the first key of a PEM file. It skips what comes before, such as a certificate, or the parameters of an
+// elliptic curve, which openssl ecparam writes first.
 func parsePrivateKey(path string) (private any, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	block, text := pem.Decode(text)
-	if block != nil && block.Type == "EC PARAMETERS" {
-		block, _ = pem.Decode(text)
+	block, rest := pem.Decode(text)
+	for next := block; next != nil && !strings.HasSuffix(block.Type, "KEY"); next, rest = pem.Decode(rest) {
+		block = next
 	}
 	switch {
 	case block == nil:

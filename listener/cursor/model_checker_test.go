@@ -49,7 +49,7 @@ func checkClient(c *client, table []*row) (findings []finding) {
 		case r.ID < last[r.of]:
 			find("delivered after a row of its transaction with a higher id", r)
 		case r.of.ended < youngest:
-			find("delivered after a transaction that began when this one had ended", r)
+			find("delivered after a row of a transaction that began only after this row's transaction had ended", r)
 		}
 		received[r.serial], last[r.of], youngest = true, r.ID, max(youngest, r.of.began)
 	}

@@ -45,7 +45,7 @@ func (s settings) revocations() (lists revocations, err error) {
 		}
 	}
 	if lists == nil && (s["sslcrl"] != "" || s["sslcrldir"] != "") {
-		return nil, Error("sslcrl and sslcrldir contain no list of revoked certificates in PEM format")
+		return nil, Error("sslcrl and sslcrldir contain no usable list of revoked certificates: it must be in PEM format, and apply to all certificates of its authority")
 	}
 	return lists, nil
 }

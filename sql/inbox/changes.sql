@@ -240,7 +240,7 @@ BEGIN
     END IF;
     u := rowcast.inbox_lock(me);
     DELETE FROM rowcast.inbox_changes AS c WHERE c.recipient = me AND c.version = undo::bigint RETURNING * INTO change;
-    -- "All" is undone only if it is the newest "all" of this action. The own states that it has changed are undone with it.
+    -- An "all" is undone only if it is the newest "all" of this action. The rows' own states that it has changed are undone with it.
     marked := CASE change.action WHEN 'read' THEN u.read_marked ELSE u.archived_marked END;
     IF change.before IS NULL OR marked = change.version THEN
         all_undone := change.before IS NOT NULL;

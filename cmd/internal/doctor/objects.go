@@ -12,7 +12,7 @@ import (
 var consequences = map[string]string{
 	"trigger rowcast.notifications.ring":             "a sleeping hub finds new rows only by its safety poll, within about a second",
 	"property enabled of rowcast.notifications.ring": "a sleeping hub finds new rows only by its safety poll, within about a second",
-	"table rowcast.epoch":                            "hubs do not detect a crash",
+	"table rowcast.epoch":                            "hubs do not detect a crash after which the server restarts its processes, but not itself",
 	"table rowcast.notifications":                    "a crash empties it",
 }
 
@@ -31,7 +31,7 @@ func compared(healthyText string, kinds ...string) func(*Examination, context.Co
 			text := d.String()
 			if !d.Minor {
 				f.verdict = failure
-				isMissing := d.Kind == "table" && d.Mend == ""
+				isMissing := d.Kind == "table" && strings.HasPrefix(d.What, "is missing")
 				if consequence := consequences[d.Object]; consequence != "" && !isMissing {
 					text += ", so " + consequence
 				}

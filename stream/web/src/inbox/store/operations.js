@@ -1,4 +1,4 @@
-// The changes that a page makes: they are shown at once, sent one after the other, and can be undone.
+// The changes that a page makes. They are shown at once, and sent one after the other. read and archive can be undone.
 
 const SECOND = 1_000;
 
