@@ -69,6 +69,15 @@ export class InboxServer {
     return { ...this.counts(), undo: action === "read" || action === "archive" ? String(this.version) : null };
   }
 
+  /** Inserts a row that commits during a change: the row precedes the change in the log, but the counts of the change do not contain it. */
+  insertDuring(action, ids) {
+    const { length } = this.log;
+    this.mark(action, ids);
+    this.insert();
+    this.log.push(...this.log.splice(length).reverse());
+    this.log[length].together = this.log.length > length + 1;
+  }
+
   undo(value) {
     const { before, all, action, version } = this.undos.get(value) ?? { before: [] };
     const rows = before.filter(([row]) => row.changed === version);
@@ -106,10 +115,10 @@ export class InboxServer {
   deliver(stream) {
     const entry = this.log[stream.at++];
     if (!entry) return stream.at--, false;
-    const { row, change } = entry;
+    const { row, change, together } = entry;
     const [event, data, id, time] = row ? [row.event, row.data, row.id, Date.parse(row.created_at)] : ["rowcast.inbox", change, 0];
     stream.send(`event: ${event}\ndata: ${JSON.stringify(data)}\n${row ? `time: ${time}\n` : ""}id: ${id}-0-${stream.at}\n\n`);
-    return true;
+    return together ? this.deliver(stream) : true;
   }
 
   /** Does what the oldest request, or the request i, asks for. The result is sent by answer. */

@@ -235,8 +235,8 @@ export class RowcastInbox extends EventTarget {
     const tooLarge = name === "rowcast.toolarge";
     const row = rows.row({ id, recipient: undefined, event: name, data: tooLarge ? null : data, created_at: time ?? this.now(), seen: false, read: false, too_large: tooLarge }, 0);
     rows.add(row, this.#hold);
-    this.#arrived = Date.now();
-    if (this.#arrived - this.#counted < SETTLE) this.#recount();
+    this.#arrived = this.now();
+    if (Math.min(this.#arrived, +row.time) - this.#counted < SETTLE) this.#recount(); // a stream that was interrupted brings rows late
     this.#follow();
     this.#changed();
     this.dispatchEvent(new CustomEvent("row", { detail: rows.shown([row])[0] }));
@@ -264,7 +264,7 @@ export class RowcastInbox extends EventTarget {
   /** Takes the counts of an event or an answer. It may count rows that have not arrived yet, or miss some that have. */
   #setCounts(counts) {
     if (!this.#rows.setCounts(counts)) return;
-    this.#counted = Date.now();
+    this.#counted = this.now();
     if (this.#counted - this.#arrived < SETTLE) this.#recount();
   }
 
@@ -277,7 +277,7 @@ export class RowcastInbox extends EventTarget {
       if (run !== this.#run) return;
       if (!list) return this.#recount(tries + 1);
       if (moves !== this.#moves || this.#rows.ops.length) return this.#recount();
-      if (list.version < this.#rows.counts.version) return tries < TRIES ? this.#recount(tries + 1) : this.load();
+      if (list.version < this.#rows.counts.version || this.#rows.misses(list)) return tries < TRIES ? this.#recount(tries + 1) : this.load();
       this.#rows.counts = { version: list.version, unseen: list.unseen, unread: list.unread };
       this.#changed();
     }, Math.min(SETTLE * 2 ** tries, BACKOFF));

@@ -88,6 +88,11 @@ export class Rows {
     return this.rows.find((row) => row.id === id) ?? this.waiting.find((row) => row.id === id);
   }
 
+  /** Reports whether a list, and thus its counts, has a row that has not arrived here. */
+  misses({ items: [newest] }) {
+    return newest !== undefined && this.all.every(({ id }) => BigInt(id) < BigInt(newest.id));
+  }
+
   /** Adds a row that has just arrived. */
   add(row, waits) {
     (waits ? this.waiting : this.rows).unshift(row);
