@@ -1,0 +1,97 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { settle } from "./hub.mjs";
+import { InboxServer, shown } from "./inbox.mjs";
+
+test("changes are sent one after the other", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  store.read(["1"]);
+  store.unread(["1"]);
+  await settle();
+  while (server.requests.length) await server.answer(server.requests.length - 1); // the newest request first
+  await server.drain();
+  assert.deepEqual([shown(store), server.rows[0].read], [["1s"], false]);
+});
+
+test("if the hub no longer knows the cursor of the list, the list is loaded again", async (t) => {
+  const server = new InboxServer(t);
+  server.insert();
+  const store = server.open();
+  await server.drain();
+  server.insert();
+  server.streams[0].at++; // the stream does not bring the row
+  const saved = store.readAll();
+  await settle();
+  await server.answer(0, 409);
+  assert.deepEqual([await saved, store.errors], [false, [["read", 409]]]);
+  await server.drain();
+  assert.deepEqual([shown(store), store.state], [["2", "1"], "open"]);
+});
+
+/** Opens the list of alice, calls act, and lets bob sign in before its request is answered. */
+async function signIn(t, act) {
+  const server = new InboxServer(t);
+  for (let i = 0; i < 3; i++) server.insert();
+  const store = server.open({ limit: 2 });
+  await server.drain();
+  const result = await act(server, store);
+  store.load();
+  await settle();
+  server.user = "bob"; // has the same rows, which he has neither seen nor read
+  server.version = 1;
+  for (const row of server.rows) Object.assign(row, { seen: false, read: false });
+  await server.answer(1);
+  assert.deepEqual([store.state, shown(store)], ["signed-out", []]);
+  store.load();
+  await settle();
+  await server.answer(1);
+  return { server, store, result };
+}
+
+async function readOne(server, store) {
+  const saved = store.read(["3"]);
+  await settle();
+  return { saved };
+}
+
+test("an answer for the earlier user does not change the list of the next user", async (t) => {
+  const { server, store, result } = await signIn(t, async (server, store) => {
+    server.mark("read", ["1"]);
+    const result = await readOne(server, store);
+    server.process();
+    return result;
+  });
+  await server.answer();
+  assert.equal(await result.saved, true);
+  assert.deepEqual([shown(store), store.unseenCount, store.unreadCount], [["3", "2"], 3, 3]);
+  assert.equal(await store.undo(), false); // it would be the change of the earlier user
+});
+
+test("an undo of the earlier user does not change the list of the next user", async (t) => {
+  const { server, store, result } = await signIn(t, async (server, store) => {
+    await readOne(server, store);
+    await server.answer();
+    const undone = store.undo();
+    await settle();
+    server.process();
+    return { undone };
+  });
+  server.mark("read", ["3"]);
+  store.load();
+  await settle();
+  await server.answer(1);
+  server.requests[0].result = { version: 9, unseen: 0, unread: 0, undone: true };
+  await server.answer();
+  assert.equal(await result.undone, true);
+  assert.deepEqual([shown(store), store.unseenCount, store.unreadCount], [["3r", "2"], 2, 2]);
+});
+
+test("a refusal of a request of the earlier user does not sign the next user out", async (t) => {
+  const { server, store, result } = await signIn(t, readOne);
+  await server.answer();
+  assert.equal(await result.saved, false);
+  assert.deepEqual([shown(store), store.state], [["3", "2"], "open"]);
+});
