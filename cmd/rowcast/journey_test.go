@@ -54,9 +54,9 @@ func testJourneys(t *testing.T, b browser) {
 			"the tab is frozen":                     {sameOrigin, freeze},
 			"the page is in the back/forward cache": {sameOrigin, goBack},
 		})
-		t.Run("nginx", func(t *testing.T) { testJourneysBehindNginx(t, b) })
 		t.Run("the page is in the background", testBackground)
 	}
+	t.Run("nginx", func(t *testing.T) { testJourneysBehindNginx(t, b) })
 	for name, test := range passages {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

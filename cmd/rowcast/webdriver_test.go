@@ -155,7 +155,7 @@ func (t *driverTab) press(ctx context.Context, keys ...string) error {
 func (t *driverTab) awaitFocus(ctx context.Context) error {
 	for deadline := time.Now().Add(browserLimit); ; time.Sleep(20 * time.Millisecond) {
 		late := time.Now().After(deadline)
-		answer, err := t.driver.execute(ctx, executeScript, object{"script": "return document.hasFocus()", "args": []any{}})
+		answer, err := t.driver.execute(ctx, executeScript, object{"script": "window.focus(); return document.hasFocus()", "args": []any{}})
 		if err != nil || string(answer) == "true" {
 			return err
 		}
@@ -191,7 +191,7 @@ func driveFirefox(t *testing.T) browser {
 		t.Fatal(err)
 	}
 	d := &driver{send: m.send}
-	if _, err := d.execute(t.Context(), newSession, object{"capabilities": object{}}); err != nil {
+	if _, err := d.execute(t.Context(), newSession, object{"acceptInsecureCerts": true}); err != nil {
 		t.Fatal(err)
 	}
 	return browser{driver: d, noKeys: true} // while other tabs are opened, Firefox may leave the focus outside of the page
@@ -273,7 +273,7 @@ func driveWebKit(t *testing.T) browser {
 	options := object{"binary": minibrowser, "args": []string{"--automation"}}
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	answer, err := send(ctx, newSession, object{"capabilities": object{"alwaysMatch": object{"webkitgtk:browserOptions": options}}})
+	answer, err := send(ctx, newSession, object{"capabilities": object{"alwaysMatch": object{"acceptInsecureCerts": true, "webkitgtk:browserOptions": options}}})
 	if err != nil {
 		t.Fatal(err)
 	}
