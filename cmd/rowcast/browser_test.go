@@ -26,6 +26,10 @@ func TestBrowser(t *testing.T) {
 	t.Run("cookies", func(t *testing.T) { testCookies(t, chromium) })
 	t.Run("other origins", func(t *testing.T) { testOtherOrigins(t, chromium) })
 	t.Run("inbox element", func(t *testing.T) { testInboxElement(t, chromium) })
+	t.Run("inbox keys", func(t *testing.T) {
+		t.Parallel()
+		testInboxKeys(t, chromium)
+	})
 	t.Run("service worker", func(t *testing.T) { testServiceWorker(t, chromium) })
 	t.Run("demo", func(t *testing.T) { testDemoPage(t, chromium) })
 	t.Run("example", func(t *testing.T) { testExample(t, chromium) })
@@ -43,7 +47,6 @@ const foreignHost = "foreign.example"
 type browser struct {
 	ctx    context.Context
 	driver *driver
-	noKeys bool // keys do not always reach the page
 }
 
 // startBrowser starts a headless Chromium that ends with the test. more has further options.

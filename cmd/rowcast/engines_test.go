@@ -3,6 +3,7 @@ package main_test
 import "testing"
 
 // TestOtherBrowsers runs rowcast.js and <rowcast-inbox> in Firefox and WebKitGTK. Each of them is one browser process.
+// The tests that press keys have a Firefox of their own: while other tests open tabs, Firefox may leave the focus outside of the page.
 func TestOtherBrowsers(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) browser{"Firefox": driveFirefox, "WebKitGTK": driveWebKit} {
@@ -14,6 +15,14 @@ func TestOtherBrowsers(t *testing.T) {
 			t.Run("a proxy that buffers", func(t *testing.T) { testBuffered(t, b) })
 			t.Run("journeys", func(t *testing.T) { testJourneys(t, b) })
 			t.Run("inbox element", func(t *testing.T) { testInboxElement(t, b) })
+			t.Run("inbox keys", func(t *testing.T) {
+				t.Parallel()
+				keys := b
+				if name == "Firefox" {
+					keys = start(t)
+				}
+				testInboxKeys(t, keys)
+			})
 		})
 	}
 }

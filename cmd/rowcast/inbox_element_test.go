@@ -30,10 +30,6 @@ func testInboxElement(t *testing.T, b browser) {
 		"the title has one number":              testElementTitle,
 		"more than 99 rows are new":             testElementMany,
 	}
-	if !b.noKeys {
-		tests["the keyboard is enough"] = testElementKeyboard
-		tests["Escape closes only the list"] = testElementEscape
-	}
 	if b.driver == nil {
 		maps.Copy(tests, map[string]func(*testing.T, *inboxStage){
 			"it fits small screens":              testElementSmall,
@@ -59,6 +55,12 @@ func testInboxElement(t *testing.T, b browser) {
 			test(t, newInboxStage(t, b))
 		})
 	}
+}
+
+// testInboxKeys tests <rowcast-inbox> with the keyboard. A browser has one page with the focus, so the tests run one after the other.
+func testInboxKeys(t *testing.T, b browser) {
+	t.Run("the keyboard is enough", func(t *testing.T) { testElementKeyboard(t, newInboxStage(t, b)) })
+	t.Run("Escape closes only the list", func(t *testing.T) { testElementEscape(t, newInboxStage(t, b)) })
 }
 
 func testElementTabs(_ *testing.T, s *inboxStage) {

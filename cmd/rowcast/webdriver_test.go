@@ -194,7 +194,7 @@ func driveFirefox(t *testing.T) browser {
 	if _, err := d.execute(t.Context(), newSession, object{"acceptInsecureCerts": true}); err != nil {
 		t.Fatal(err)
 	}
-	return browser{driver: d, noKeys: true} // while other tabs are opened, Firefox may leave the focus outside of the page
+	return browser{driver: d}
 }
 
 // A marionette is a connection to Firefox. A message is the length of a JSON text, a colon, and the text.
