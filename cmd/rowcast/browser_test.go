@@ -37,8 +37,12 @@ func TestBrowser(t *testing.T) {
 	t.Run("rolling restart", func(t *testing.T) { testRollingRestart(t, chromium) })
 }
 
-// browserLimit is the time limit of an action or a wait in the browser.
-const browserLimit = time.Minute
+const (
+	// browserLimit is the time limit of an action or a wait in the browser.
+	browserLimit = time.Minute
+	// startLimit is the time limit of the start of a driven browser.
+	startLimit = 3 * time.Minute
+)
 
 // foreignHost is a host name that the browser resolves to this machine.
 const foreignHost = "foreign.example"

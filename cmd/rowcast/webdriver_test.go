@@ -185,16 +185,17 @@ func driveFirefox(t *testing.T) browser {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(waitLimit)) // until the first command, which has its own limit
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	defer cancel()
+	_ = conn.SetDeadline(time.Now().Add(startLimit)) // until the first command, which has its own limit
 	m := &marionette{conn: conn, from: bufio.NewReader(conn)}
 	if _, err := m.read(); err != nil { // the greeting
 		t.Fatal(err)
 	}
-	d := &driver{send: m.send}
-	if _, err := d.execute(t.Context(), newSession, object{"acceptInsecureCerts": true}); err != nil {
+	if _, err := m.send(ctx, newSession, object{"acceptInsecureCerts": true}); err != nil {
 		t.Fatal(err)
 	}
-	return browser{driver: d}
+	return browser{driver: &driver{send: m.send}}
 }
 
 // A marionette is a connection to Firefox. A message is the length of a JSON text, a colon, and the text.
@@ -271,7 +272,7 @@ func driveWebKit(t *testing.T) browser {
 		return sendToDriver(ctx, command, session, parameters)
 	}
 	options := object{"binary": minibrowser, "args": []string{"--automation"}}
-	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
 	answer, err := send(ctx, newSession, object{"capabilities": object{"alwaysMatch": object{"acceptInsecureCerts": true, "webkitgtk:browserOptions": options}}})
 	if err != nil {
