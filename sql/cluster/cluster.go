@@ -42,7 +42,7 @@ var (
 type Cluster struct {
 	// Dir is the directory of the data, the log and the socket. If its path is
 	// too long for a socket, the socket is in /tmp. Start creates Dir if it
-	// does not exist. DefaultDir and Temporary return suitable directories.
+	// does not exist. DefaultDir returns a suitable directory.
 	// Required.
 	Dir string
 

@@ -41,55 +41,6 @@ func DefaultDir(name string) (string, error) {
 	return "", fmt.Errorf("choose a directory: %w", failures)
 }
 
-// Temporary creates a directory for the clusters of this process. base is the
-// result of DefaultDir, and dir is below it. remove deletes dir. If the process
-// is killed, the next call of Temporary with the same name, in any process,
-// deletes dir. A process that creates or deletes such a directory holds the lock
-// of base.
-func Temporary(ctx context.Context, name string) (base, dir string, remove func(context.Context) error, err error) {
-	if base, err = DefaultDir(name); err != nil {
-		return "", "", nil, err
-	}
-	gate, err := awaitLock(ctx, base)
-	if err != nil {
-		return "", "", nil, err
-	}
-	defer unlock(gate)
-	removeAbandoned(base)
-	if dir, err = os.MkdirTemp(base, "run-"); err != nil {
-		return "", "", nil, err
-	}
-	server, err := serverAccount("")
-	if err == nil {
-		err = os.Chmod(dir, dirMode(server))
-	}
-	if err != nil {
-		return "", "", nil, err
-	}
-	owner, err := tryLock(dir)
-	return base, dir, func(ctx context.Context) error {
-		gate, err := awaitLock(ctx, base)
-		if err != nil {
-			return err
-		}
-		defer unlock(gate)
-		defer unlock(owner)
-		return os.RemoveAll(dir)
-	}, err
-}
-
-// removeAbandoned deletes the directories of killed processes. A server that
-// still runs there stops when its files are gone, within a minute.
-func removeAbandoned(base string) {
-	dirs, _ := filepath.Glob(filepath.Join(base, "run-*"))
-	for _, dir := range dirs {
-		if owner, err := tryLock(dir); err == nil {
-			_ = os.RemoveAll(dir) // the next call of removeAbandoned deletes files that a server still writes while it ends
-			unlock(owner)
-		}
-	}
-}
-
 // makeDir creates a directory, unless it exists, and returns its path without
 // symbolic links. It refuses a symbolic link, a directory that another user owns
 // or can write to, and a directory that the server's user cannot enter.

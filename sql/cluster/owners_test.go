@@ -23,32 +23,20 @@ import (
 )
 
 // ownerVariable makes this test binary start a cluster and stop it when its
-// standard input ends. The variable contains the directory of the cluster. A
-// relative path is below the directory that cluster.Temporary creates for the
-// process.
+// standard input ends. The variable contains the directory of the cluster.
 const ownerVariable = "ROWCAST_TEST_OWNER"
 
 func own(dir string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	remove := func(context.Context) error { return nil }
 	c := &cluster.Cluster{Dir: dir, Settings: map[string]string{"fsync": "off"}}
-	var err error
-	if !filepath.IsAbs(dir) {
-		if _, c.Dir, remove, err = cluster.Temporary(ctx, "test"); err == nil {
-			c.Dir = filepath.Join(c.Dir, dir)
-		}
-	}
-	if err == nil {
-		err = c.Start(ctx)
-	}
-	if err != nil {
+	if err := c.Start(ctx); err != nil {
 		fmt.Println("failed", err)
 		return 1
 	}
 	fmt.Println(c.PID(), c.Dir)
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	if err := errors.Join(c.Stop(ctx), remove(ctx)); err != nil {
+	if err := c.Stop(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -182,27 +170,6 @@ func TestReusedProcessID(t *testing.T) {
 	start(t, c)
 	if !running(stranger.Process.Pid) {
 		t.Error("the other program was stopped, want it running")
-	}
-}
-
-func TestFilesOfAKilledProcessAreRemoved(t *testing.T) {
-	t.Parallel()
-	cache := func(cmd *exec.Cmd) {
-		cmd.Env = append(cmd.Env, "HOME="+base, "XDG_CACHE_HOME="+filepath.Join(base, "cache"))
-	}
-	killed, living := begin(t, "pg", cache), begin(t, "pg", cache)
-	killed.kill()
-	until(t, "the server of the killed process ends", func() bool { return !running(killed.pid) })
-	begin(t, "pg", cache).end(t)
-	if _, err := os.Stat(filepath.Dir(killed.dir)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the files of a killed process are still there (%v)", err)
-	}
-	if _, err := os.Stat(filepath.Join(living.dir, "data", "PG_VERSION")); err != nil {
-		t.Errorf("the files of a living process are not there: %v", err)
-	}
-	living.end(t)
-	if _, err := os.Stat(filepath.Dir(living.dir)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the files of an ended process are still there (%v)", err)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // supported is false: a Cluster needs Unix sockets, owners of files, and
-// signals. Start, DefaultDir, Temporary and Obtain fail before they call one of
+// signals. Start, DefaultDir and Obtain fail before they call one of
 // the functions below.
 const supported = false
 

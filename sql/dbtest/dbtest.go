@@ -29,10 +29,9 @@ import (
 )
 
 // Main runs the tests of a package, fails if they leave goroutines behind,
-// removes the servers and exits. If the binary is killed, the next binary that
-// starts a server removes the files of the killed one. On Linux and FreeBSD the
-// kernel stops the servers when the binary is killed. Elsewhere they end when
-// their files are gone.
+// removes the servers and exits. If the binary is killed, their files remain in
+// the directory for temporary files. On Linux and FreeBSD the kernel stops the
+// servers of a killed binary. Elsewhere they run until their files are gone.
 func Main(m *testing.M) {
 	code := m.Run()
 	err := end()
@@ -195,10 +194,7 @@ func execute(ctx context.Context, server *cluster.Cluster, statement string) err
 // directory of t.TempDir.
 func Home(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "rowcast-home-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
+	dir, err := temporary("rowcast-home-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -26,8 +24,7 @@ func PgBouncer(t testing.TB, dsn, mode string, sessions int) (pooled string) {
 		t.Fatal(err)
 	}
 	port := Port(t)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "pgbouncer.ini")
+	file := filepath.Join(Home(t), "pgbouncer.ini")
 	ini := fmt.Sprintf(`[databases]
 * = host=%s port=%d user=%s
 [pgbouncer]
@@ -43,7 +40,16 @@ default_pool_size = %d
 	}
 	cmd := exec.Command(program, file)
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	unprivileged(t, cmd, dir)
+	// PgBouncer does not run as root. It runs as the user of the server, because only this user can enter the directory of
+	// the socket.
+	if os.Geteuid() == 0 {
+		socketDir, err := os.Stat(config.Host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, gid := Owner(socketDir)
+		RunAs(cmd, uid, gid)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -63,30 +69,4 @@ default_pool_size = %d
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-}
-
-// unprivileged makes a program run as the user postgres, _postgres or nobody if
-// the test runs as root, because PgBouncer does not run as root. It lets the
-// user read dir. If there is no such user, it skips the test.
-func unprivileged(t testing.TB, cmd *exec.Cmd, dir string) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		return
-	}
-	for _, name := range []string{"postgres", "_postgres", "nobody"} {
-		account, err := user.Lookup(name)
-		if err != nil {
-			continue
-		}
-		uid, _ := strconv.Atoi(account.Uid)
-		gid, _ := strconv.Atoi(account.Gid)
-		RunAs(cmd, uid, gid)
-		for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return
-	}
-	t.Skip("PgBouncer refuses to run as root, and this machine has no user postgres, _postgres or nobody")
 }

@@ -114,10 +114,21 @@ var prepare = sync.OnceValues(func() (b binary, err error) {
 	if b.programs, err = obtain(ctx, nil); err != nil {
 		return b, err
 	}
-	base, dir, remove, err := cluster.Temporary(ctx, "test")
-	if err == nil {
-		b.base, b.dir = base, dir
-		atEnd = append(atEnd, remove)
+	if b.base, err = cluster.DefaultDir("test"); err != nil {
+		return b, err
+	}
+	if b.dir, err = temporary("rowcast-test-"); err == nil {
+		atEnd = append(atEnd, func(context.Context) error { return os.RemoveAll(b.dir) })
 	}
 	return b, err
 })
+
+// temporary creates a directory that the server's user can enter even if root
+// runs the tests. That user could not enter a directory of t.TempDir.
+func temporary(pattern string) (string, error) {
+	dir, err := os.MkdirTemp("", pattern)
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	return dir, err
+}
