@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,11 +45,11 @@ func serverAccount(dir string) (account, error) {
 	return account{}, errors.New("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
 }
 
-// command prepares a program that runs as the account. The environment is
+// command prepares a program that runs as the account until ctx ends. The environment is
 // almost empty, because variables such as PGOPTIONS would change the result and
 // the account must not read secrets of root.
-func (a account) command(program string, args ...string) *exec.Cmd {
-	cmd := exec.Command(program, args...)
+func (a account) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"LC_ALL=C"} // without LC_ALL, PostgreSQL does not start on macOS
 	for _, name := range []string{"PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} {
@@ -88,7 +89,7 @@ func (a account) mayEnter(dir string) error {
 	if !a.other {
 		return nil
 	}
-	if err := a.command("test", "-x", dir).Run(); err != nil {
+	if err := a.command(context.Background(), "test", "-x", dir).Run(); err != nil {
 		return fmt.Errorf("user %d, which runs the server, cannot enter %s: choose another directory", a.uid, dir)
 	}
 	return nil

@@ -36,8 +36,6 @@ func TestClientFitsTheServer(t *testing.T) {
 		{name: "pg_dump", versions: []string{"13.23", "14.1"}, want: -1, err: cluster.ErrClientVersion},
 		{name: "pg_dump", versions: []string{"nonsense"}, want: -1, err: cluster.ErrNoClient},
 		{name: "pg_dump", want: -1, err: cluster.ErrNoClient},
-		{name: "pg_upgrade", versions: []string{"14.1", "16.1", "15.1"}, want: 2},
-		{name: "pg_upgrade", versions: []string{"16.1"}, want: -1, err: cluster.ErrClientVersion},
 		{name: "psql", versions: []string{"13.23"}},
 		{name: "psql", want: -1, err: cluster.ErrNoClient},
 	} {

@@ -161,7 +161,7 @@ func (c *Cluster) prepare(ctx context.Context) error {
 // run starts the server on the files and waits until it accepts connections.
 func (c *Cluster) run(ctx context.Context) error {
 	for deadline := time.Now().Add(patience); ; {
-		server, err := spawn(c.account.command(c.program("postgres"), c.arguments()...), c.logFile())
+		server, err := spawn(c.account.command(context.Background(), c.program("postgres"), c.arguments()...), c.logFile())
 		if err != nil {
 			return err
 		}

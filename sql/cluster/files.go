@@ -1,11 +1,10 @@
 package cluster
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -74,7 +73,8 @@ func (c *Cluster) initdb(ctx context.Context, dir string) error {
 		"--pgdata=" + dir, "--username=" + superuser, "--auth-local=trust", "--auth-host=scram-sha-256",
 		"--encoding=UTF8", "--locale=C", "--no-sync",
 	}
-	return run(ctx, c.account.command(c.program("initdb"), append(args, c.InitArgs...)...))
+	_, err := run(ctx, c.account.command(ctx, c.program("initdb"), append(args, c.InitArgs...)...))
+	return err
 }
 
 // copyTemplate copies the files of the template. If there are none, it creates
@@ -167,17 +167,11 @@ func copyFiles(source, target string, leaveOut func(name string) bool) error {
 }
 
 func copyFile(source *os.Root, name, target string) error {
-	in, err := source.Open(name)
+	content, err := source.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	defer in.Close()
-	out, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return os.WriteFile(target, content, 0o600)
 }
 
 func ignoreMissing(err error) error {
@@ -187,19 +181,12 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// run runs a program to its end, or until ctx ends.
-func run(ctx context.Context, cmd *exec.Cmd) error {
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	if err := cmd.Start(); err != nil {
-		return err
+// run runs a program, which was created with ctx, to its end and returns its
+// output.
+func run(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("run %s: %w%s", cmd.Path, cmp.Or(ctx.Err(), err), quote(output))
 	}
-	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })()
-	if err := cmd.Wait(); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return fmt.Errorf("run %s: %w%s", filepath.Base(cmd.Path), err, quote(output.String()))
-	}
-	return nil
+	return output, nil
 }

@@ -169,16 +169,16 @@ func lastLines(path string) string {
 	if err != nil {
 		return ""
 	}
-	return quote(string(text))
+	return quote(text)
 }
 
 // quote returns the last lines of a program's output, to be appended to an error.
-func quote(output string) string {
+func quote(output []byte) string {
 	const most = 12
-	output = strings.TrimSpace(output)
-	if output == "" {
+	text := strings.TrimSpace(string(output))
+	if text == "" {
 		return " (without a message)"
 	}
-	lines := strings.Split(output, "\n")
+	lines := strings.Split(text, "\n")
 	return ":\n\t" + strings.Join(lines[max(0, len(lines)-most):], "\n\t")
 }
