@@ -62,15 +62,13 @@ func end() (err error) {
 // closed and the database is dropped.
 func Database(t testing.TB) string {
 	t.Helper()
-	server, err := migratedServer()
-	return create(t, server, err, template)
+	return create(t, migratedServer, template)
 }
 
 // Empty does the same as Database, but the database has no schema rowcast.
 func Empty(t testing.TB) string {
 	t.Helper()
-	server, err := sharedServer()
-	return create(t, server, err, "template0")
+	return create(t, sharedServer, "template0")
 }
 
 // Inbox does the same as Database, and the database also has the inbox.
@@ -114,45 +112,43 @@ var migratedServer = sync.OnceValues(func() (*cluster.Cluster, error) {
 	return server, err
 })
 
-func create(t testing.TB, server *cluster.Cluster, err error, template string) string {
+func create(t testing.TB, server func() (*cluster.Cluster, error), template string) (dsn string) {
 	t.Helper()
-	name := ""
-	if err == nil {
-		name, err = copyOf(t.Context(), server, template)
-	}
+	dsn, drop, err := copyOf(t.Context(), server, template)
 	if err != nil {
 		t.Fatalf("dbtest: no database for the test: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := dropDatabase(server, name); err != nil {
+		if err := drop(); err != nil {
 			t.Errorf("dbtest: drop the database of the test: %v", err)
 		}
 	})
-	return server.DSN(name)
+	return dsn
 }
 
 // Example does the same as Database for an Example function, which has no testing.TB. It panics if there is no
 // database. The caller must call drop, which drops the database.
 func Example() (dsn string, drop func()) {
-	server, err := migratedServer()
-	name := ""
-	if err == nil {
-		name, err = copyOf(context.Background(), server, template)
-	}
+	dsn, remove, err := copyOf(context.Background(), migratedServer, template)
 	if err != nil {
 		panic(fmt.Sprintf("dbtest: no database for the example: %v", err))
 	}
-	return server.DSN(name), func() {
-		if err := dropDatabase(server, name); err != nil {
+	return dsn, func() {
+		if err := remove(); err != nil {
 			panic(fmt.Sprintf("dbtest: drop the database of the example: %v", err))
 		}
 	}
 }
 
 // copyOf creates a database with a new name from a template.
-func copyOf(ctx context.Context, server *cluster.Cluster, template string) (name string, err error) {
-	name = "test_" + strings.ToLower(rand.Text()[:8])
-	return name, execute(ctx, server, "CREATE DATABASE "+name+" TEMPLATE "+template)
+func copyOf(ctx context.Context, server func() (*cluster.Cluster, error), template string) (dsn string, drop func() error, err error) {
+	c, err := server()
+	if err != nil {
+		return "", nil, err
+	}
+	name := "test_" + strings.ToLower(rand.Text()[:8])
+	err = execute(ctx, c, "CREATE DATABASE "+name+" TEMPLATE "+template)
+	return c.DSN(name), func() error { return dropDatabase(c, name) }, err
 }
 
 // dropDatabase removes a database. DROP DATABASE fails if there are prepared
