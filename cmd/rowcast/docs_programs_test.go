@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -98,6 +99,9 @@ func buildElsewhere(t *testing.T, program string) string {
 func runUntilEnd(t *testing.T, command *exec.Cmd) {
 	t.Helper()
 	command.Stdout, command.Stderr = t.Output(), t.Output()
+	if signal.Ignored(os.Interrupt) { // as in the background of a shell script; the program would ignore it too
+		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	}
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
