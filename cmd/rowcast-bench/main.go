@@ -76,6 +76,8 @@ type command struct {
 	Quick bool     `help:"Use small loads, to see that everything works. The figures mean nothing."`
 	Table string   `placeholder:"FILE.md" help:"Also write the results, which are printed as Markdown, to this file."`
 	Plot  string   `placeholder:"FILE.svg" help:"Plot latency and CPU by rate, as .svg or .png. This needs the scenario curve."`
+	// The default is for a run in the directory of the repository.
+	Designs string `placeholder:"DIR" default:"cmd/rowcast-bench/designs" help:"The directory of the programs of the scenario designs, with their modules (see its README). Designs whose programs are missing are left out."`
 	database.Flags
 }
 
@@ -97,7 +99,7 @@ func (c *command) run(ctx context.Context, stdout, stderr io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	b := &bench.Bench{DSN: c.DatabaseURL, Program: program, Only: c.Only, Quick: c.Quick, Progress: stderr}
+	b := &bench.Bench{DSN: c.DatabaseURL, Program: program, Only: c.Only, Quick: c.Quick, Progress: stderr, Designs: c.Designs}
 	if c.DatabaseURL == "" {
 		dsn, remove, err := startServer(ctx, private.NewProgress(stderr))
 		if ctx.Err() != nil {

@@ -17,6 +17,7 @@ type Bench struct {
 	Only     []string // the names of the scenarios to run; if empty, all
 	Quick    bool     // use small loads, which only show that the benchmark works
 	Progress io.Writer
+	Designs  string // the directory of the programs of the scenario designs
 
 	admin  *pgx.Conn // a connection to the database of DSN
 	report *Report
@@ -41,6 +42,7 @@ var scenarios = []scenario{
 	{"broadcast", "CPU of a broadcast", (*Bench).broadcast},
 	{"latency", "Latency and CPU at a steady rate", (*Bench).latency},
 	{"curve", "Latency and CPU by rate", (*Bench).curve},
+	{"designs", "Latency and CPU of other designs", (*Bench).designs},
 	{"flood", "Maximum rate", (*Bench).flood},
 	{"writers", "Overhead for writers", (*Bench).insertion},
 	{"watch", "Overhead for writers of a watched table", (*Bench).watchedInsertion},

@@ -44,7 +44,8 @@ type connectTo struct {
 	Streams int
 }
 
-// connect opens streams, at most 64 at the same time, and returns the duration in seconds. A stream is open when its hello has arrived.
+// connect opens streams, at most 64 at the same time, and returns the duration in seconds. A stream is open when its hello, or any comment,
+// has arrived.
 func (c *clients) connect(ctx context.Context, to connectTo) (seconds float64, err error) {
 	if err := checkDescriptors(to.Streams); err != nil {
 		return 0, err
@@ -191,7 +192,7 @@ func (s *stream) open() error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errNoHello, err)
 		}
-		if bytes.Contains(line, []byte("hello")) {
+		if bytes.Contains(line, []byte("hello")) || bytes.HasPrefix(line, []byte(":")) {
 			return tcp.SetDeadline(time.Time{})
 		}
 	}
@@ -253,23 +254,27 @@ func (s *stream) line(line []byte) {
 	}
 }
 
-// dataFormat is the format of the data of a row. PostgreSQL prints the keys of a jsonb value in this order.
+// dataFormat is the format of the data of a row. PostgreSQL prints the keys of a jsonb value in this order. A hub in JavaScript prints no
+// spaces, and rounds the time by up to 128 ns.
 const dataFormat = `{"n": %d, "at": %d, "msg": "Bob liked your post"}`
 
 // parseRow returns the two numbers of data in dataFormat. It returns the zero row for other data, such as a hello.
 func parseRow(data []byte) (r row) {
-	rest, ok := bytes.CutPrefix(data, []byte(`{"n": `))
+	rest, ok := bytes.CutPrefix(data, []byte(`{"n":`))
 	if !ok {
 		return r
 	}
 	r.number, rest = leadingInt(rest)
-	if rest, ok = bytes.CutPrefix(rest, []byte(`, "at": `)); ok {
+	rest = bytes.TrimPrefix(bytes.TrimPrefix(rest, []byte(",")), []byte(" "))
+	if rest, ok = bytes.CutPrefix(rest, []byte(`"at":`)); ok {
 		r.sent, _ = leadingInt(rest)
 	}
 	return r
 }
 
+// leadingInt returns the number at the beginning of a text, after a space if there is one.
 func leadingInt(text []byte) (n int64, rest []byte) {
+	text = bytes.TrimPrefix(text, []byte(" "))
 	for len(text) > 0 && '0' <= text[0] && text[0] <= '9' {
 		n, text = 10*n+int64(text[0]-'0'), text[1:]
 	}

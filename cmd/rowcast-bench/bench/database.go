@@ -74,7 +74,7 @@ func (b *Bench) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	const plain = `CREATE SCHEMA plain; CREATE TABLE plain.notifications (LIKE rowcast.notifications INCLUDING ALL);`
-	_, err = b.watch.Exec(ctx, naiveSchema+plain+appSchema)
+	_, err = b.watch.Exec(ctx, naiveSchema+outboxSchema+plain+appSchema)
 	return err
 }
 

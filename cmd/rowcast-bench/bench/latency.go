@@ -90,8 +90,12 @@ func (p Point) held() bool { return p.Reached > 0.9*p.Rate }
 // curve measures latency and CPU at rates up to 20,000 rows per second. A slow design does not reach the highest rates. The designs run
 // in one order, and then in the reverse order. A quick run has fewer rates and only the first order.
 func (b *Bench) curve(ctx context.Context) error {
-	rates := pick(b, []float64{10, 30, 100, 300, 1000, 3000, 10_000, 20_000}, []float64{30, 300})
-	order := []design{rowcastDesign, notified, polling, naiveDesign}
+	return b.measureCurves(ctx, []design{rowcastDesign, notified, polling, naiveDesign},
+		pick(b, []float64{10, 30, 100, 300, 1000, 3000, 10_000, 20_000}, []float64{30, 300}))
+}
+
+// measureCurves measures designs at several rates.
+func (b *Bench) measureCurves(ctx context.Context, order []design, rates []float64) error {
 	passes := pick(b, 2, 1)
 	b.steps.plan(passes * len(rates) * len(order))
 	results := make(map[string][][]result) // the keys are the name of the design and the index of the rate

@@ -25,9 +25,9 @@ type process struct {
 	ended  chan struct{}
 }
 
-// spawn starts this program as a child process that uses a database.
-func (b *Bench) spawn(ctx context.Context, name, dsn string, args ...string) (*process, error) {
-	cmd := exec.CommandContext(ctx, b.Program, args...)
+// spawn starts a program as a child process that uses a database.
+func (b *Bench) spawn(ctx context.Context, program, name, dsn string, args ...string) (*process, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = childEnvironment(os.Environ(), dsn)
 	// Ctrl-C must not reach the child processes. The parent ends them.
 	cmd.SysProcAttr = ownGroup()
@@ -72,7 +72,7 @@ func childEnvironment(environment []string, dsn string) []string {
 // child starts a child process with one of the roles in the map roles, such as "clients". dsn is the database that the
 // process uses.
 func (b *Bench) child(ctx context.Context, role, dsn string) (*process, error) {
-	return b.spawn(ctx, role, dsn, ChildArgument, role)
+	return b.spawn(ctx, b.Program, role, dsn, ChildArgument, role)
 }
 
 // call sends a command to a child process and returns the result. do is the name of the command, and with is its argument.

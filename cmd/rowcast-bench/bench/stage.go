@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,17 +12,19 @@ import (
 
 // A design is an implementation that sends rows to clients.
 type design struct {
-	name   string
-	schema string   // the schema of its table
-	args   []string // the command line of its hub
+	name    string
+	schema  string   // the schema of its table
+	args    []string // the command line of its hub
+	program string   // the program of its hub; if empty, this program
+	asked   bool     // the hub is asked for its address; otherwise it logs its address
 }
 
 var (
-	rowcastDesign = design{"rowcast", "rowcast", hubCommand()}
-	notified      = design{"always notified", "rowcast", hubCommand("--busy=Inf", "--quiet=Inf")}
-	polling       = design{"always polling", "rowcast", hubCommand("--busy=-1", "--quiet=-1")}
-	naiveDesign   = design{"naive", "naive", []string{ChildArgument, "naive"}}
-	watched       = design{"watched table", "watched", hubCommand()}
+	rowcastDesign = design{name: "rowcast", schema: "rowcast", args: hubCommand()}
+	notified      = design{name: "always notified", schema: "rowcast", args: hubCommand("--busy=Inf", "--quiet=Inf")}
+	polling       = design{name: "always polling", schema: "rowcast", args: hubCommand("--busy=-1", "--quiet=-1")}
+	naiveDesign   = design{name: "naive", schema: "naive", args: []string{ChildArgument, "naive"}, asked: true}
+	watched       = design{name: "watched table", schema: "watched", args: hubCommand()}
 )
 
 // hubCommand returns the arguments of a child process that is a hub.
@@ -77,13 +80,13 @@ func (b *Bench) newStage(ctx context.Context, want setup) (_ *stage, err error) 
 }
 
 func (s *stage) addHub(ctx context.Context) error {
-	hub, err := s.spawn(ctx, s.name, s.dsn, s.args...)
+	hub, err := s.spawn(ctx, cmp.Or(s.program, s.Program), s.name, s.dsn, s.args...)
 	if err != nil {
 		return err
 	}
 	s.hubs = append(s.hubs, hub)
 	address := ""
-	if s.schema == naiveDesign.schema {
+	if s.asked {
 		address, err = call[string](hub, "address", nothing{})
 	} else {
 		address, err = listening(hub)
@@ -154,7 +157,7 @@ func (s *stage) stop() {
 type result struct {
 	arrivals
 	Rate    float64 // rows per second, from the beginning of the writing until the last row had arrived
-	Hub     float64 // the CPU of the process of the first hub
+	Hub     float64 // the CPU of the processes of the first hub
 	Server  float64 // the CPU of all PostgreSQL sessions of the database
 	Reading float64 // the CPU of the sessions of the hubs
 	Spread  float64 // the time from the first arrival to the last
@@ -206,9 +209,16 @@ func (r reading) until(later reading, each func(time.Duration) float64) float64 
 	return each(later.spent - r.spent)
 }
 
-func (s *stage) cpu() reading {
-	spent, err := processCPU(s.hubs[0].pid())
-	return reading{spent, err}
+func (s *stage) cpu() (r reading) {
+	pids := []int{s.hubs[0].pid()}
+	if s.program != "" {
+		pids, r.err = call[[]int](s.hubs[0], "processes", nothing{})
+	}
+	for _, pid := range pids {
+		spent, err := processCPU(pid)
+		r.spent, r.err = r.spent+spent, errors.Join(r.err, err)
+	}
+	return r
 }
 
 func (s *stage) sessions(ctx context.Context, application string) reading {

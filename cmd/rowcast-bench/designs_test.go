@@ -1,0 +1,63 @@
+package main_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"rowcast/sql/dbtest"
+)
+
+// Each row arrives exactly once with each of the other designs. Without their programs, the designs are left out, with the reason.
+func TestOtherDesigns(t *testing.T) {
+	t.Parallel()
+	dir, dsn := installDesigns(t), dbtest.Cluster(t).DSN("postgres")
+	const result = `\| ([\d.,]+ / [\d.,]+|only [\d,.]+ per second); [\d,.]+ \+ [\d,.]+ +`
+	if out, _ := runBench(t, "--only", "designs", "--designs", dir, "--database-url", dsn); !regexp.MustCompile(
+		`\| rowcast +\| naive +\| Node, pg +\| Go, lib/pq +\| outbox, Redis +\| nchan +\|\n.*\n\| 300 +` + strings.Repeat(result, 6)).MatchString(out) {
+		t.Errorf("no results of six designs at 300 rows per second:\n%s", out)
+	}
+	if err := os.Remove(filepath.Join(dir, "node", "node_modules")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "go", "design")); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := runBench(t, "--only", "designs", "--designs", dir, "--database-url", dsn)
+	for _, want := range []string{
+		`\| rowcast +\| naive +\|\n`, "Node, pg was left out: .*Cannot find package 'pg'", "outbox, Redis was left out: ", "nchan was left out: ",
+		"Go, lib/pq was left out: .*no such file",
+	} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("got\n%s\nwant a match of %q", out, want)
+		}
+	}
+}
+
+// installDesigns returns a copy of the directory designs with all modules, and lets the benchmark find the Node of the tests.
+func installDesigns(t *testing.T) (dir string) {
+	t.Helper()
+	dbtest.Program(t, "redis-server", "redis-server")
+	dbtest.Program(t, "nginx", "nginx")
+	if found, _ := filepath.Glob("/usr/*/nginx/modules/ngx_nchan_module.so"); len(found) == 0 {
+		dbtest.Missing(t, "nginx has no module nchan: apt install libnginx-mod-nchan (Debian)")
+	}
+	modules := dbtest.NodeModules(t, "cmd/rowcast-bench/designs/node", "designs", "redis")
+	dir = dbtest.Home(t)
+	if err := os.CopyFS(dir, os.DirFS("designs")); err != nil {
+		t.Fatal(err)
+	}
+	_ = os.Remove(filepath.Join(dir, "node", "node_modules")) // a developer may have installed them
+	for from, to := range map[string]string{modules: filepath.Join(dir, "node", "node_modules"), dbtest.Node(t): filepath.Join(dir, "bin", "node")} {
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dbtest.GoBuild(t, "cmd/rowcast-bench/designs/go", filepath.Join(dir, "go"), filepath.Join(dir, "go"))
+	return dir
+}
