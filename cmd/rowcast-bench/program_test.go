@@ -90,7 +90,7 @@ func runSQL(t *testing.T, dsn string, statements ...string) {
 func TestWrongCommandLines(t *testing.T) {
 	t.Parallel()
 	for arg, want := range map[string]string{
-		"--only=memory,speed": `rowcast-bench: --only: there is no scenario "speed"; the scenarios are memory, broadcast, latency, curve, flood, writers, watch, size, transaction, hubs, bulk, large, connections` + "\n",
+		"--only=memory,speed": `rowcast-bench: --only: there is no scenario "speed"; the scenarios are memory, broadcast, latency, curve, designs, flood, writers, watch, size, transaction, hubs, bulk, large, connections` + "\n",
 		"--plot=curve.gif":    `rowcast-bench: --plot: "curve.gif" does not end in .svg or .png` + "\n",
 		"child":               "rowcast-bench: the role is missing\n",
 	} {

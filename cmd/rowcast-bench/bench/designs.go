@@ -31,30 +31,36 @@ func (b *Bench) designs(ctx context.Context) error {
 		node("outbox, Redis", "outbox", "redis.mjs"),
 		node("nchan", "naive", "nchan.mjs"),
 	} {
-		if err := b.tryDesign(ctx, d); err != nil {
-			b.report.note("%s was left out: %v", d.name, err)
+		if missing := b.missing(d); missing != "" {
+			b.report.note("%s was left out: %s", d.name, missing)
 			continue
 		}
 		order = append(order, d)
 	}
-	return b.measureCurves(ctx, order, pick(b, []float64{100, 300, 1000, 3000}, []float64{300}))
+	curves, err := b.measureCurves(ctx, order, pick(b, []float64{100, 300, 1000, 3000}, []float64{300}))
+	b.report.last().curves = curves
+	return err
 }
 
-// tryDesign returns an error if a design cannot be measured, for example because its program is not installed.
-func (b *Bench) tryDesign(ctx context.Context, d design) error {
-	if _, err := exec.LookPath(d.program); err != nil {
-		return err
-	}
+// missing says how to install what a design needs, if something is missing.
+func (b *Bench) missing(d design) string {
+	type part struct{ path, install string }
+	modules := filepath.Join(b.Designs, "node")
+	needs := []part{{d.program, "go build -o design in " + filepath.Dir(d.program)}}
 	if d.program == "node" {
-		if _, err := os.Stat(d.args[0]); err != nil {
-			return err
+		needs = []part{{"node", "install Node 20 or later"}, {filepath.Join(modules, "node_modules"), "npm ci in " + modules}}
+	}
+	switch d.name {
+	case "outbox, Redis":
+		needs = append(needs, part{"redis-server", "apt install redis-server (Debian)"})
+	case "nchan":
+		needs = append(needs, part{"nginx", "apt install nginx libnginx-mod-nchan (Debian)"})
+	}
+	for _, need := range needs {
+		_, err := exec.LookPath(need.path)
+		if _, notFile := os.Stat(need.path); err != nil && notFile != nil {
+			return need.install
 		}
 	}
-	s, err := b.newStage(ctx, setup{design: d, streams: 1, writers: 1})
-	if err != nil {
-		return err
-	}
-	defer s.stop()
-	_, err = s.run(ctx, load{Rows: 1, Users: 1})
-	return err
+	return ""
 }

@@ -90,12 +90,15 @@ func (p Point) held() bool { return p.Reached > 0.9*p.Rate }
 // curve measures latency and CPU at rates up to 20,000 rows per second. A slow design does not reach the highest rates. The designs run
 // in one order, and then in the reverse order. A quick run has fewer rates and only the first order.
 func (b *Bench) curve(ctx context.Context) error {
-	return b.measureCurves(ctx, []design{rowcastDesign, notified, polling, naiveDesign},
+	curves, err := b.measureCurves(ctx, []design{rowcastDesign, notified, polling, naiveDesign},
 		pick(b, []float64{10, 30, 100, 300, 1000, 3000, 10_000, 20_000}, []float64{30, 300}))
+	b.report.Curve, b.report.last().curves = curves, curves
+	return err
 }
 
-// measureCurves measures designs at several rates.
-func (b *Bench) measureCurves(ctx context.Context, order []design, rates []float64) error {
+// measureCurves measures designs at several rates. If another program's design fails, for example because it has lost a row, the other
+// designs are still measured.
+func (b *Bench) measureCurves(ctx context.Context, order []design, rates []float64) (curves []Curve, err error) {
 	passes := pick(b, 2, 1)
 	b.steps.plan(passes * len(rates) * len(order))
 	results := make(map[string][][]result) // the keys are the name of the design and the index of the rate
@@ -105,20 +108,28 @@ func (b *Bench) measureCurves(ctx context.Context, order []design, rates []float
 	there := slices.Clone(order)
 	for range passes {
 		for _, d := range there {
-			if err := b.steady(ctx, d, rates, 1.5, func(i int, t result) {
+			if results[d.name] == nil {
+				continue
+			}
+			err := b.steady(ctx, d, rates, 1.5, func(i int, t result) {
 				results[d.name][i] = append(results[d.name][i], t)
 				b.steps.step()
-			}); err != nil {
-				return fmt.Errorf("%s: %w", d.name, err)
+			})
+			if err != nil && d.program == "" {
+				return nil, fmt.Errorf("%s: %w", d.name, err)
+			}
+			if err != nil {
+				b.report.note("%s failed: %v", d.name, err)
+				delete(results, d.name)
 			}
 		}
 		slices.Reverse(there)
 	}
+	order = slices.DeleteFunc(order, func(d design) bool { return results[d.name] == nil })
 	for _, d := range order {
-		b.report.Curve = append(b.report.Curve, newCurve(d.name, rates, results[d.name]))
+		curves = append(curves, newCurve(d.name, rates, results[d.name]))
 	}
-	b.report.last().curves = b.report.Curve
-	return nil
+	return curves, nil
 }
 
 func newCurve(name string, rates []float64, results [][]result) Curve {

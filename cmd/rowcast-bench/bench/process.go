@@ -42,6 +42,8 @@ func (b *Bench) spawn(ctx context.Context, program, name, dsn string, args ...st
 	cmd.Stdout = out
 	p.out = json.NewDecoder(bufio.NewReader(stdout))
 	if p.stdin, err = cmd.StdinPipe(); err == nil {
+		// A process that does not end with its stdin is killed.
+		cmd.Cancel, cmd.WaitDelay = p.stdin.Close, 5*time.Second
 		err = cmd.Start()
 	}
 	out.Close()
