@@ -92,7 +92,7 @@ func TestCheckClient(t *testing.T) {
 		"no rows":                                {nil, []string{"lost 2", "lost 4", "lost 3", "lost 5"}},
 		"a repeated row":                         {[]*row{a, b, c, d, c}, []string{"repeated 3"}},
 		"a swap in a transaction":                {[]*row{b, a, c, d}, []string{"delivered after a row of its transaction with a higher id 2"}},
-		"a swap of transactions":                 {[]*row{a, b, d, c}, []string{"delivered after a transaction that began when this one had ended 3"}},
+		"a swap of transactions":                 {[]*row{a, b, d, c}, []string{"delivered after a row of a transaction that began only after this row's transaction had ended 3"}},
 		"a row of another recipient":             {[]*row{a, b, c, d, bobs}, []string{"not due 6"}},
 		"a row that was there before":            {[]*row{old, a, b, c, d}, []string{"not due 1"}},
 		"a row that was rolled back":             {[]*row{a, b, c, d, aborts}, []string{"not due 7"}},
