@@ -125,7 +125,7 @@ type Listener struct {
 	requests guard.Value[requests] // from other goroutines
 }
 
-// Stats counts what a Listener has done.
+// Stats has counters of what a Listener has done, and some present values.
 type Stats struct {
 	Sessions   atomic.Int64 // sessions that became complete: both connections were open, or the only one with PollOnly
 	Fetches    atomic.Int64 // pages that were delivered

@@ -139,7 +139,7 @@ func (p *parkLock) dequeued() (taken, done bool, err error) {
 	}
 	if p.isRefused(last.err) { // for example, if the role may not use plpgsql; the hub then polls
 		p.failures.Warn(p.logger, failures.ParkQueue, last.err,
-			"cannot queue for the park lock: polling while a transaction that has inserted stays open")
+			"cannot queue for the park lock; the hub polls while a transaction that has inserted notifications is open")
 		return false, true, nil
 	}
 	if last.err != nil {

@@ -258,7 +258,7 @@ func TestRefusedParkLockIsShown(t *testing.T) {
 		refused := regexp.MustCompile(line + ".*SQLSTATE 42501")
 		holdsSoon(t, "a failure with the log line: "+line, func() bool { return hub.Failures.Of(of).Failing() && refused.MatchString(log.text()) })
 	}
-	shown(failures.ParkQueue, "cannot queue for the park lock: polling while a transaction that has inserted stays open")
+	shown(failures.ParkQueue, "cannot queue for the park lock; the hub polls while a transaction that has inserted notifications is open")
 	exec(t, open, "COMMIT") // the hub reads the row, and polls for a while without the lock
 	wantData(t, hub.rows(t, 1), `"late"`)
 	hub.waitForLock(t, 1)

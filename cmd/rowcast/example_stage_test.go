@@ -37,8 +37,8 @@ type example struct {
 // An exampleHub is the process of the hub that an example has started last.
 type exampleHub struct{ *exec.Cmd }
 
-// startExample runs the commands in the README of the example. It replaces only addresses and two programs: sudo connects
-// psql to the server of the test, and npm ci uses the modules that .ci/run has installed.
+// startExample runs the commands in the README of the example. It replaces only addresses and two programs (sudo connects
+// psql to the server of the test, and npm ci uses the modules that .ci/run has installed), and sets a short heartbeat.
 func startExample(t *testing.T) *example {
 	t.Helper()
 	server, appPort, hubAddress := dbtest.Cluster(t), dbtest.Port(t), freeAddress(t)

@@ -80,8 +80,9 @@ var journeyScripts = map[string]string{
 		addEventListener("fetch", (event) => event.respondWith(fetch(event.request)));`,
 }
 
-// newJourney starts a hub and a site. source is a JavaScript expression for the RowcastSource of the page. In it, HUB stands
-// for the URL of the hub, and CURSOR for the cursor of the database before the first row.
+// newJourney starts a hub and a site. source is a JavaScript expression for the RowcastSource of the page. In it, HUB and
+// CUTTER stand for the URLs of the hub and of a proxy that cuts streams, and CURSOR for the cursor of the database before the
+// first row.
 func newJourney(t *testing.T, dsn, source string) *journey {
 	t.Helper()
 	j := &journey{cast: &cast{t: t, dsn: dsn}}

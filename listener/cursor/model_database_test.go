@@ -312,7 +312,7 @@ func anchor(c cursor.Cursor) cursor.Row {
 }
 
 // anchored reports whether the cursor's anchor is, or once was, a row of the transaction AnchorXid. It also returns
-// true for the anchor of the cursor beginning, which is not a row.
+// true for the anchor of beginning, the cursor of a reader that has seen no row. That anchor is not a row.
 func (d *database) anchored(c cursor.Cursor) bool {
 	return d.ever[anchor(c)] != nil || c.Xmax == cursor.First && c.Anchor == beginning.Anchor
 }
