@@ -61,7 +61,7 @@ func (b *Bench) openings(ctx context.Context, streams, pairs int) error {
 		return err
 	}
 	b.report.add(
-		compared(amount(float64(streams))+" streams opened", "per second", us, them, "naive", func(o opening) float64 { return o.rate }, atLeast(1)),
+		compared(amount(float64(streams))+" streams opened", "per second", us, them, "naive", func(o opening) float64 { return o.rate }, atLeast(1.2)),
 		compared("CPU of the hub per opened stream", "µs", us, them, "naive", func(o opening) float64 { return o.cpu }, limit{}),
 	)
 	return nil

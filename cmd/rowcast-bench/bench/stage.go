@@ -24,6 +24,7 @@ var (
 	notified      = design{name: "always notified", schema: "rowcast", args: hubCommand("--busy=Inf", "--quiet=Inf")}
 	polling       = design{name: "always polling", schema: "rowcast", args: hubCommand("--busy=-1", "--quiet=-1")}
 	naiveDesign   = design{name: "naive", schema: "naive", args: []string{ChildArgument, "naive"}, asked: true}
+	untriggered   = design{name: "no trigger", schema: "plain", args: hubCommand()}
 	watched       = design{name: "watched table", schema: "watched", args: hubCommand()}
 )
 
