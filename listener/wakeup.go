@@ -155,12 +155,13 @@ func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error)
 func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w.Busy, w.Quiet) }
 
 // interval returns the time until the next poll. It is half the time of a fetch, so that rows arrive soon on a machine
-// with CPU to spare, and a busy machine leaves CPU to the writers. The bounds are an eighth of PollInterval and twice
-// PollInterval. Below Busy commits a second, the upper bound is PollInterval, because the writers then wait for each
-// other or for the disk, and leave CPU. The interval is gapPoll if the hub polls only because the NOTIFY queue is too
-// full. With PollOnly, the interval is PollInterval, or up to twice as long if fetches are slow.
+// with CPU to spare, and a busy machine leaves CPU to the writers. The lower bound is an eighth of PollInterval at Busy
+// commits a second or below, and grows with the rate above that, because the writers then need the CPU. The upper bound
+// is twice PollInterval. Below Busy it is PollInterval, because the writers then wait for each other or for the disk, and
+// leave CPU. The interval is gapPoll if the hub polls only because the NOTIFY queue is too full. With PollOnly, the
+// interval is PollInterval, or up to twice as long if fetches are slow.
 func (w *wakeup) interval(took time.Duration) time.Duration {
-	least, most := w.PollInterval/8, 2*w.PollInterval
+	least, most := float64(w.PollInterval/8)*max(1, w.pace.rate/w.Busy), 2*w.PollInterval
 	switch {
 	case w.PollOnly:
 		return max(w.PollInterval, min(2*took, most))
@@ -169,7 +170,7 @@ func (w *wakeup) interval(took time.Duration) time.Duration {
 	case w.pace.rate < w.Busy:
 		most = w.PollInterval
 	}
-	return max(least, min(took/2, most))
+	return min(max(time.Duration(min(least, float64(most))), took/2), most)
 }
 
 // poll waits for an interval, or until CatchUp is called. Notifications without a payload do not end the wait. Messages
