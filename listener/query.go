@@ -61,7 +61,7 @@ UNION ALL (SELECT ` + c.of(3) + ` FROM rowcast.notifications n
 	ORDER BY n.xid, n.id LIMIT $6)`
 }
 
-// nearQuery reads the same rows as fetchQuery at about half the cost, because it has a single arm. This arm begins at $1,
+// nearQuery reads the same rows as fetchQuery with less CPU, because it has a single arm. This arm begins at $1,
 // the oldest transaction that the cursor has not seen. So it also reads the rows of later transactions that the cursor
 // has seen, and leaves them out: the query is for cursors with few such rows, and without a half-delivered transaction.
 // $2 are the transactions in flight, $3 is the transaction from which on nothing was seen, and $4 the number of rows.

@@ -161,7 +161,8 @@ func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w
 // leave CPU. The interval is gapPoll if the hub polls only because the NOTIFY queue is too full. With PollOnly, the
 // interval is PollInterval, or up to twice as long if fetches are slow.
 func (w *wakeup) interval(took time.Duration) time.Duration {
-	least, most := float64(w.PollInterval/8)*max(1, w.pace.rate/w.Busy), 2*w.PollInterval
+	eighths := min(max(1, w.pace.rate/w.Busy), 16)
+	least, most := time.Duration(eighths*float64(w.PollInterval/8)), 2*w.PollInterval
 	switch {
 	case w.PollOnly:
 		return max(w.PollInterval, min(2*took, most))
@@ -170,7 +171,7 @@ func (w *wakeup) interval(took time.Duration) time.Duration {
 	case w.pace.rate < w.Busy:
 		most = w.PollInterval
 	}
-	return min(max(time.Duration(min(least, float64(most))), took/2), most)
+	return min(max(least, took/2), most)
 }
 
 // poll waits for an interval, or until CatchUp is called. Notifications without a payload do not end the wait. Messages

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"rowcast/sql/dbtest"
 )
@@ -29,7 +30,7 @@ func TestOtherDesigns(t *testing.T) {
 	}
 	out, _ := runBench(t, "--only", "curve,designs", "--designs", dir, "--database-url", dsn)
 	for _, want := range []string{
-		`\| always polling +\| naive +\|\n`, `\| rowcast +\| naive +\|\n`, "Node, pg failed: .*no memory", "outbox, Redis failed: ", "nchan failed: ", "Go, lib/pq was left out: go build -o design in .*/go",
+		`\| always polling +\| naive +\|\n`, `\| rowcast +\| naive +\|\n`, "Node, pg failed: .*no memory", "outbox, Redis failed: ", "nchan failed: ", `Go, lib/pq was left out: .*/go/design is missing; .*/README\.md says how to install it`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("got\n%s\nwant a match of %q", out, want)
@@ -59,4 +60,40 @@ func installDesigns(t *testing.T) (dir string) {
 	}
 	dbtest.GoBuild(t, "cmd/rowcast-bench/designs/go", filepath.Join(dir, "go"), filepath.Join(dir, "go"))
 	return dir
+}
+
+// When the benchmark is interrupted, the program of a design can still end the programs that it has started.
+func TestInterruptedDesign(t *testing.T) {
+	t.Parallel()
+	dbtest.Program(t, "nodejs", "node")
+	dir := dbtest.Home(t)
+	if err := os.MkdirAll(filepath.Join(dir, "node", "node_modules"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	began, ended := filepath.Join(dir, "began"), filepath.Join(dir, "ended")
+	program := `import { writeFileSync } from "node:fs";
+		writeFileSync("` + began + `", "");
+		process.stdin.resume().on("end", () => writeFileSync("` + ended + `", ""));`
+	if err := os.WriteFile(filepath.Join(dir, "node", "listen.mjs"), []byte(program), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t, dbtest.Home(t), "--quick", "--only", "designs", "--designs", dir, "--database-url", dbtest.Cluster(t).DSN("postgres"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(waitLimit); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(began); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the design has not begun within %v", waitLimit)
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if _, err := os.Stat(ended); err != nil {
+		t.Errorf("the program of the design was killed (%v), want the end of its input", err)
+	}
 }

@@ -118,8 +118,12 @@ func parsePrivateKey(path string) (private any, err error) {
 		return nil, err
 	}
 	block, rest := pem.Decode(text)
-	for next := block; next != nil && !strings.HasSuffix(block.Type, "KEY"); next, rest = pem.Decode(rest) {
-		block = next
+	for block != nil && !strings.HasSuffix(block.Type, "KEY") {
+		next, after := pem.Decode(rest)
+		if next == nil { // the error names the block that is there
+			break
+		}
+		block, rest = next, after
 	}
 	switch {
 	case block == nil:

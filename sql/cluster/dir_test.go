@@ -131,3 +131,22 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 		})
 	}
 }
+
+// The server's user could create a symbolic link where root copies a file to.
+func TestCopiesFollowNoLinkInTheTarget(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	source, target, other := filepath.Join(dir, "source"), filepath.Join(dir, "target"), filepath.Join(dir, "other")
+	for _, err := range []error{
+		os.Mkdir(source, 0o700), os.WriteFile(filepath.Join(source, "file"), []byte("new"), 0o600),
+		os.Mkdir(target, 0o700), os.WriteFile(other, []byte("old"), 0o600), os.Symlink(other, filepath.Join(target, "file")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := cluster.CopyFiles(source, target, nil)
+	if text, _ := os.ReadFile(other); err == nil || string(text) != "old" {
+		t.Errorf("got the error %v, and the file behind the link contains %q, want an error and \"old\"", err, text)
+	}
+}

@@ -7,6 +7,7 @@ var (
 	OnPath       = onPath
 	Inspect      = inspect
 	DownloadFrom = download
+	CopyFiles    = copyFiles
 )
 
 const DownloadVersion = downloadVersion

@@ -171,7 +171,12 @@ func copyFile(source *os.Root, name, target string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(target, content, 0o600)
+	file, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // follows no symbolic link
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	return errors.Join(err, file.Close())
 }
 
 func ignoreMissing(err error) error {

@@ -40,16 +40,7 @@ default_pool_size = %d
 	}
 	cmd := exec.Command(program, file)
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	// PgBouncer does not run as root. It runs as the user of the server, because only this user can enter the directory of
-	// the socket.
-	if os.Geteuid() == 0 {
-		socketDir, err := os.Stat(config.Host)
-		if err != nil {
-			t.Fatal(err)
-		}
-		uid, gid := Owner(socketDir)
-		RunAs(cmd, uid, gid)
-	}
+	runAsOwner(t, cmd, config.Host)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -69,4 +60,19 @@ default_pool_size = %d
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// runAsOwner makes a program run as the owner of the socket's directory if the test runs as root. PgBouncer does not run as
+// root, and only the owner can enter the directory.
+func runAsOwner(t testing.TB, cmd *exec.Cmd, socketDir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	info, err := os.Stat(socketDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, gid := Owner(info)
+	RunAs(cmd, uid, gid)
 }

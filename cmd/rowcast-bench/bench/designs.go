@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 )
 
 // outboxSchema is the schema of the designs with a relay: a table whose rows the relay deletes, and a trigger that notifies it.
@@ -24,43 +25,35 @@ func (b *Bench) designs(ctx context.Context) error {
 	node := func(name, schema, file string) design {
 		return design{name: name, schema: schema, program: "node", args: []string{filepath.Join(b.Designs, "node", file)}, asked: true}
 	}
+	program, modules := filepath.Join(b.Designs, "go", "design"), filepath.Join(b.Designs, "node", "node_modules")
 	order := []design{rowcastDesign, naiveDesign}
-	for _, d := range []design{
-		node("Node, pg", "naive", "listen.mjs"),
-		{name: "Go, lib/pq", schema: "naive", program: filepath.Join(b.Designs, "go", "design"), asked: true},
-		node("outbox, Redis", "outbox", "redis.mjs"),
-		node("nchan", "naive", "nchan.mjs"),
+	for _, d := range []struct {
+		design
+		needs []string
+	}{
+		{node("Node, pg", "naive", "listen.mjs"), []string{"node", modules}},
+		{design{name: "Go, lib/pq", schema: "naive", program: program, asked: true}, []string{program}},
+		{node("outbox, Redis", "outbox", "redis.mjs"), []string{"node", modules, "redis-server"}},
+		{node("nchan", "naive", "nchan.mjs"), []string{"node", modules, "nginx"}},
 	} {
-		if missing := b.missing(d); missing != "" {
-			b.report.note("%s was left out: %s", d.name, missing)
+		if at := slices.IndexFunc(d.needs, isMissing); at >= 0 {
+			b.report.note("%s was left out: %s is missing; %s says how to install it", d.name, d.needs[at], filepath.Join(b.Designs, "README.md"))
 			continue
 		}
-		order = append(order, d)
+		order = append(order, d.design)
 	}
 	curves, err := b.measureCurves(ctx, order, pick(b, []float64{100, 300, 1000, 3000}, []float64{300}))
 	b.report.last().curves = curves
 	return err
 }
 
-// missing says how to install what a design needs, if something is missing.
-func (b *Bench) missing(d design) string {
-	type part struct{ path, install string }
-	modules := filepath.Join(b.Designs, "node")
-	needs := []part{{d.program, "go build -o design in " + filepath.Dir(d.program)}}
-	if d.program == "node" {
-		needs = []part{{"node", "install Node 20 or later"}, {filepath.Join(modules, "node_modules"), "npm ci in " + modules}}
+// isMissing reports whether there is no program with a name, or no file at a path.
+func isMissing(needed string) bool {
+	var err error
+	if filepath.Base(needed) == needed {
+		_, err = exec.LookPath(needed)
+	} else {
+		_, err = os.Stat(needed)
 	}
-	switch d.name {
-	case "outbox, Redis":
-		needs = append(needs, part{"redis-server", "apt install redis-server (Debian)"})
-	case "nchan":
-		needs = append(needs, part{"nginx", "apt install nginx libnginx-mod-nchan (Debian)"})
-	}
-	for _, need := range needs {
-		_, err := exec.LookPath(need.path)
-		if _, notFile := os.Stat(need.path); err != nil && notFile != nil {
-			return need.install
-		}
-	}
-	return ""
+	return err != nil
 }
