@@ -204,9 +204,9 @@ func TestForeignTransactions(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = session.Close(context.Background()) })
-	for _, query := range []string{listener.FetchQuery, listener.NearQuery} {
-		checkPlan(t, session, query, listener.QueryArgs(query, now, nil, 512), 0)
-	}
+	checkPlan(t, session, listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, now, nil, 512), 0)
+	now.Xip = nil // nearQuery would read the real row again if a transaction before it, of another test, was in flight
+	checkPlan(t, session, listener.NearQuery, listener.QueryArgs(listener.NearQuery, now, nil, 512), 0)
 	explained := strings.Join(query[string](t, conn, "EXPLAIN (ANALYZE, BUFFERS, COSTS off, TIMING off, SUMMARY off) SELECT rowcast.cursor()"), "\n")
 	var hit int
 	_, buffers, _ := strings.Cut(explained, "Buffers: shared")
