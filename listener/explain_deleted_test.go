@@ -51,7 +51,7 @@ func TestPlansAfterRetention(t *testing.T) {
 		"fetch":  {listener.FetchQuery, listener.QueryArgs(listener.FetchQuery, now, nil, 512)},
 		"near":   {listener.NearQuery, listener.QueryArgs(listener.NearQuery, now, nil, 512)},
 		"replay": {listener.ReplayQuery, listener.QueryArgs(listener.ReplayQuery, fresh, &now, 512, []string{"*", "user1", "user2"})},
-		"end":    {listener.EndQuery, []any{horizon, "5000", "1 microsecond", "9000000000"}},
+		"end":    {listener.EndQuery, []any{horizon, "5000", "1", "9000000000"}},
 		"warm":   {listener.WarmQuery, []any{"999999999", "67108864"}},
 		"cursor": {"SELECT rowcast.cursor()", nil},
 	} {

@@ -142,6 +142,27 @@ func TestRetentionWaitsForRunningTransactions(t *testing.T) {
 	wantDeleted(t, r, "after the end of the open transaction", 1)
 }
 
+// Each version of PostgreSQL deletes the rows that are older than a long Keep, and only those.
+func TestRetentionKeepsRowsForLong(t *testing.T) {
+	t.Parallel()
+	for _, keep := range []time.Duration{36 * time.Minute, 7 * 24 * time.Hour, 100 * 365 * 24 * time.Hour} {
+		t.Run(keep.String(), func(t *testing.T) {
+			t.Parallel()
+			conn, r := aging(t, 10)
+			r.Keep = keep
+			minutes := int(keep.Minutes())
+			for _, age := range []int{minutes + 1, minutes - 1, minutes - 2} {
+				aged(t, conn, age)
+			}
+			exec(t, conn, `INSERT INTO rowcast.notifications (xid, recipient, data, created_at)
+				VALUES ('2', '*', '1', now() - $1 * interval '1 minute')`, minutes+1) // as if it was restored
+			wantDeleted(t, r, "the first round", 1)
+			wantDeleted(t, r, "the second round", 1)
+			wantDeleted(t, r, "a round when all rows are younger than Keep", 0)
+		})
+	}
+}
+
 // A transaction is deleted as a whole, so it is kept while one of its rows is young. That holds even if a round has
 // read its maximum of rows before it comes to the young row.
 func TestRetentionDeletesWholeTransactions(t *testing.T) {
