@@ -169,7 +169,7 @@ func (r *Retention) deleteMarked(ctx context.Context, tx querier) (deleted int64
 	const remove = `WITH oldest AS MATERIALIZED (
 			SELECT id, created_at FROM rowcast.notifications WHERE xid < $1::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),
 		gone AS (DELETE FROM rowcast.notifications
-			WHERE id = ANY (ARRAY(SELECT id FROM oldest WHERE created_at < now() - $3::text::bigint * interval '1 microsecond')) RETURNING id)
+			WHERE id = ANY (ARRAY(SELECT id FROM oldest WHERE created_at < ` + keptSince + `)) RETURNING id)
 		SELECT count(*) FROM gone`
 	if err := tx.QueryRow(ctx, remove, strconv.Itoa(sql.FirstXid), r.Rows, r.keep()).Scan(&deleted); err != nil {
 		return 0, fmt.Errorf("delete restored rows: %w", err)
@@ -205,11 +205,11 @@ func (r *Retention) observe(text string) error {
 // first $2 rows that are not in the future. It also looks for young rows in the transaction of the last of them,
 // because this transaction may have more rows.
 const endQuery = `WITH oldest AS MATERIALIZED (
-		SELECT xid, created_at < now() - $3::text::bigint * interval '1 microsecond' AS old FROM rowcast.notifications
+		SELECT xid, created_at < ` + keptSince + ` AS old FROM rowcast.notifications
 		WHERE xid >= $1::text::xid8 AND xid < $4::text::xid8 AND created_at <= now() ORDER BY xid, id LIMIT $2),
 	young AS ((SELECT xid FROM oldest WHERE NOT old ORDER BY xid LIMIT 1)
 		UNION ALL (SELECT xid FROM rowcast.notifications WHERE xid = (SELECT xid FROM oldest ORDER BY xid DESC LIMIT 1)
-		AND created_at BETWEEN now() - $3::text::bigint * interval '1 microsecond' AND now() LIMIT 1)),
+		AND created_at BETWEEN ` + keptSince + ` AND now() LIMIT 1)),
 	newest AS (SELECT xid FROM rowcast.notifications WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC LIMIT 1)
 	SELECT xid::text FROM oldest WHERE xid < (SELECT xid FROM newest)
 	AND NOT EXISTS (SELECT FROM young WHERE young.xid <= oldest.xid) ORDER BY xid DESC LIMIT 1`
@@ -226,6 +226,9 @@ func (r *Retention) findEnd(ctx context.Context, tx querier, horizon string) (en
 	return end, nil
 }
 
-// keep returns r.Keep in microseconds. Before PostgreSQL 15, the text of an interval can have at most 2^31-1 of them, which
-// is 36 minutes.
+// keptSince is the time before which rows are old, with the parameter keep. The parameter is a number, because the text of
+// an interval can have at most 2^31-1 microseconds (36 minutes) before PostgreSQL 15.
+const keptSince = `now() - $3::text::bigint * interval '1 microsecond'`
+
+// keep returns r.Keep in microseconds.
 func (r *Retention) keep() string { return strconv.FormatInt(r.Keep.Microseconds(), 10) }

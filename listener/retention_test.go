@@ -151,11 +151,11 @@ func TestRetentionKeepsRowsForLong(t *testing.T) {
 			conn, r := aging(t, 10)
 			r.Keep = keep
 			minutes := int(keep.Minutes())
-			for _, age := range []int{minutes + 1, minutes - 1, minutes - 2} {
+			for _, age := range []int{minutes + 10, minutes - 10, minutes - 11} {
 				aged(t, conn, age)
 			}
 			exec(t, conn, `INSERT INTO rowcast.notifications (xid, recipient, data, created_at)
-				VALUES ('2', '*', '1', now() - $1 * interval '1 minute')`, minutes+1) // as if it was restored
+				VALUES ('2', '*', '1', now() - $1 * interval '1 minute')`, minutes+10) // as if it was restored
 			wantDeleted(t, r, "the first round", 1)
 			wantDeleted(t, r, "the second round", 1)
 			wantDeleted(t, r, "a round when all rows are younger than Keep", 0)
