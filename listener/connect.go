@@ -106,10 +106,21 @@ func noticingDeath(dial pgconn.DialFunc, timeout time.Duration) pgconn.DialFunc 
 	}
 }
 
+// waitingDirectly returns a function that calls dial and replaces the connection (see direct).
+func waitingDirectly(dial pgconn.DialFunc) pgconn.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return direct(conn)
+	}
+}
+
 // connect opens a session with the listener's settings, and checks that the server is a primary. With PollOnly, it
 // opens a connection without the settings, because each transaction applies them. If there are several hosts, each host
 // has its own time limit, because the first may be a primary that has died. receive, if non-nil, is called with each
-// notification.
+// notification; such a connection waits directly.
 func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.NotificationHandler) (*pgx.Conn, error) {
 	config, err := l.connConfig(purpose)
 	if err != nil {
@@ -117,6 +128,7 @@ func (l *Listener) connect(ctx context.Context, purpose string, receive pgconn.N
 	}
 	if receive != nil {
 		config.OnNotification = receive
+		config.DialFunc = waitingDirectly(config.DialFunc)
 	}
 	conn, err := pgx.ConnectConfig(ctx, config) // config.ConnectTimeout applies to each host
 	if err != nil {

@@ -45,6 +45,16 @@ func (l *Listener) Connect(ctx context.Context) (*pgx.Conn, error) {
 	return l.connect(ctx, "test", nil)
 }
 
+// OpenLink opens the connection on which Run reads rows and receives notifications.
+func (l *Listener) OpenLink(ctx context.Context) (*pgx.Conn, error) {
+	defaults(l)
+	k, err := l.openLink(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return k.conn, nil
+}
+
 // ParseMessage parses the payload of a NOTIFY message.
 var ParseMessage = parseMessage
 

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -9,7 +10,9 @@ import (
 // nap sleeps for a time that can be well below a millisecond. time.Sleep and deadlines do not suffice: while a program
 // is idle, Go waits for them with epoll_wait, which counts in whole milliseconds.
 func nap(d time.Duration) {
-	for until := time.Now().Add(d); d > 0; d = time.Until(until) { // a signal ends the system call early
+	until := time.Now().Add(d)
+	runtime.Gosched() // lets the goroutines run that this one has made ready
+	for d = time.Until(until); d > 0; d = time.Until(until) { // a signal ends the system call early
 		t := unix.NsecToTimespec(int64(d))
 		_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &t, nil)
 	}

@@ -1,0 +1,220 @@
+package listener
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A directConn is a connection that waits in a system call of its own (ppoll), which blocks the thread. A connection of
+// package net waits in Go's poller instead. Then, whenever bytes arrive, two or three threads of the program wake up and
+// pass the work on. For the short answer to a fetch, that costs more CPU than everything else that the hub does.
+type directConn struct {
+	net.Conn // closed, but its addresses can still be read
+	socket   *os.File
+	in, out  half
+}
+
+// A half is one direction of a directConn.
+type half struct {
+	mu     sync.Mutex // held by the Read or Write that uses the socket
+	ready  bool       // whether the socket is probably ready; mu guards it
+	socket syscall.RawConn
+	events int16
+
+	// These fields may be changed while a Read or Write waits. After a change, interrupt ends the wait.
+	deadline atomic.Int64 // in nanoseconds since 1970; 0 if there is none
+	closed   atomic.Bool
+
+	waiting atomic.Bool
+	file    *os.File        // an eventfd, which interrupt makes readable
+	event   syscall.RawConn // of file
+}
+
+// direct replaces a TCP connection or a Unix socket by a directConn. It returns other connections as they are, because
+// they may do more than read and write.
+func direct(conn net.Conn) (net.Conn, error) {
+	var source syscall.Conn
+	switch conn := conn.(type) {
+	case *net.TCPConn:
+		source = conn
+	case *net.UnixConn:
+		source = conn
+	default:
+		return conn, nil
+	}
+	socket, err := duplicate(source)
+	if err = errors.Join(err, conn.Close()); err != nil {
+		return nil, err
+	}
+	c := &directConn{Conn: conn, socket: socket}
+	err = errors.Join(c.in.open(socket, unix.POLLIN), c.out.open(socket, unix.POLLOUT))
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// duplicate returns a socket as a file. The file is in blocking mode, because Go's poller watches all other files.
+func duplicate(conn syscall.Conn) (*os.File, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var failure error
+	err = raw.Control(func(original uintptr) {
+		if fd, failure = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0); failure == nil {
+			failure = unix.SetNonblock(fd, false)
+		}
+	})
+	if err = errors.Join(err, failure); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
+}
+
+func (h *half) open(socket *os.File, events int16) (err error) {
+	h.events = events
+	if h.socket, err = socket.SyscallConn(); err != nil {
+		return err
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	h.file = os.NewFile(uintptr(fd), "eventfd")
+	h.event, err = h.file.SyscallConn()
+	return err
+}
+
+func (c *directConn) Read(p []byte) (int, error) {
+	n, err := c.in.use(func(fd int) (int, error) {
+		n, _, err := unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
+		c.in.ready = n == len(p) // there may be more
+		return n, os.NewSyscallError("recvfrom", err)
+	})
+	if err == nil && n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	return n, c.failure("read", err)
+}
+
+func (c *directConn) Write(p []byte) (done int, err error) {
+	for err == nil && done < len(p) {
+		var n int
+		n, err = c.out.use(func(fd int) (int, error) {
+			n, err := unix.SendmsgN(fd, p[done:], nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			c.out.ready = err == nil
+			return n, os.NewSyscallError("sendmsg", err)
+		})
+		done += n
+	}
+	return done, c.failure("write", err)
+}
+
+// use calls do, which reads or writes, until it does not fail because the socket is not ready.
+func (h *half) use(do func(fd int) (int, error)) (n int, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for {
+		if err := h.check(); err != nil {
+			return 0, err
+		}
+		if !h.ready {
+			h.wait()
+		}
+		closed := h.socket.Control(func(fd uintptr) { n, err = do(int(fd)) })
+		switch {
+		case closed != nil:
+			return 0, net.ErrClosed
+		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
+			return max(n, 0), err
+		}
+	}
+}
+
+// check returns the error of a connection that is closed or whose deadline has passed.
+func (h *half) check() error {
+	switch deadline := h.deadline.Load(); {
+	case h.closed.Load():
+		return net.ErrClosed
+	case deadline != 0 && time.Now().UnixNano() >= deadline:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// wait returns when the socket is ready, when the deadline passes, or when interrupt is called. It may also return
+// earlier.
+func (h *half) wait() {
+	runtime.Gosched() // lets the goroutines run that this one has made ready
+	h.waiting.Store(true)
+	defer h.waiting.Store(false)
+	if h.check() != nil { // the change may have come before waiting was set, so that it has not interrupted
+		return
+	}
+	var timeout *unix.Timespec
+	if deadline := h.deadline.Load(); deadline != 0 {
+		t := unix.NsecToTimespec(max(0, deadline-time.Now().UnixNano()))
+		timeout = &t
+	}
+	_ = h.socket.Control(func(socket uintptr) {
+		_ = h.event.Control(func(event uintptr) {
+			fds := []unix.PollFd{{Fd: int32(socket), Events: h.events}, {Fd: int32(event), Events: unix.POLLIN}}
+			if n, err := unix.Ppoll(fds, timeout, nil); err == nil && n > 0 && fds[1].Revents != 0 {
+				var count [8]byte
+				_, _ = unix.Read(int(event), count[:])
+			}
+		})
+	})
+}
+
+func (h *half) setDeadline(t time.Time) {
+	var deadline int64
+	if !t.IsZero() {
+		deadline = t.UnixNano()
+	}
+	h.deadline.Store(deadline)
+	h.interrupt()
+}
+
+// interrupt ends the present wait, if there is one.
+func (h *half) interrupt() {
+	if h.waiting.Load() {
+		_, _ = h.file.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}) // the kernel adds this number to the count of the eventfd
+	}
+}
+
+func (h *half) close() error {
+	h.closed.Store(true)
+	h.interrupt()
+	return h.file.Close()
+}
+
+// Close ends the Read and the Write that wait.
+func (c *directConn) Close() error {
+	return c.failure("close", errors.Join(c.in.close(), c.out.close(), c.socket.Close()))
+}
+
+func (c *directConn) SetReadDeadline(t time.Time) error  { c.in.setDeadline(t); return nil }
+func (c *directConn) SetWriteDeadline(t time.Time) error { c.out.setDeadline(t); return nil }
+
+func (c *directConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+func (c *directConn) failure(operation string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	return &net.OpError{Op: operation, Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}

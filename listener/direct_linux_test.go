@@ -1,0 +1,164 @@
+package listener_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/net/nettest"
+
+	"rowcast/listener"
+	"rowcast/sql/dbtest"
+)
+
+// pair returns the two ends of a connection over TCP or a Unix socket.
+func pair(t testing.TB, network string) (here, there net.Conn) {
+	t.Helper()
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(t.TempDir(), "s")
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if here, err = net.Dial(network, l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if there, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return here, there
+}
+
+func directly(t testing.TB, conn net.Conn) net.Conn {
+	t.Helper()
+	c, err := listener.Direct(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// The connection on which the listener waits in the kernel does everything that a connection of package net does.
+func TestDirectConn(t *testing.T) {
+	t.Parallel()
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+				here, there := pair(t, network)
+				c1, c2 = directly(t, here), directly(t, there)
+				return c1, c2, func() { _ = errors.Join(c1.Close(), c2.Close()) }, nil
+			})
+		})
+	}
+}
+
+// A connection of another type may encrypt, count or delay, so it is not replaced.
+func TestDirectConnKeepsOtherTypes(t *testing.T) {
+	t.Parallel()
+	here, there := pair(t, "tcp")
+	defer there.Close()
+	wrapped := struct{ *net.TCPConn }{here.(*net.TCPConn)}
+	if c := directly(t, wrapped); c != net.Conn(wrapped) {
+		t.Errorf("got a connection of type %T, want the same connection as before", c)
+	}
+}
+
+func TestDirectConnErrors(t *testing.T) {
+	t.Parallel()
+	here, there := pair(t, "tcp")
+	c := directly(t, here)
+	if err := there.(*net.TCPConn).SetLinger(0); err != nil { // Close then resets the connection
+		t.Fatal(err)
+	}
+	_ = there.Close()
+	_, err := c.Read(make([]byte, 1))
+	if !errors.Is(err, syscall.ECONNRESET) || !strings.Contains(err.Error(), c.RemoteAddr().String()) {
+		t.Errorf("read from a connection that the peer has reset: got error %v, want ECONNRESET with the peer's address", err)
+	}
+	_ = c.Close()
+	for what, err := range map[string]error{"Close": c.Close(), "Read": errorOf(c.Read), "Write": errorOf(c.Write)} {
+		if !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s of a closed connection: got error %v, want one that says that it is closed", what, err)
+		}
+	}
+}
+
+func errorOf(use func([]byte) (int, error)) error {
+	_, err := use(make([]byte, 1))
+	return err
+}
+
+func TestListenerWaitsDirectly(t *testing.T) {
+	t.Parallel()
+	conn, err := newListener(t, dbtest.Database(t)).OpenLink(limited(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	if got := fmt.Sprintf("%T", conn.PgConn().Conn()); got != "*listener.directConn" {
+		t.Errorf("the connection that reads rows and receives notifications has type %s, want *listener.directConn", got)
+	}
+}
+
+// BenchmarkWait compares what this process spends on a fetch of one row followed by a nap, as while the listener polls,
+// with the two kinds of connection: its CPU time, and how often one of its threads stops to wait.
+func BenchmarkWait(b *testing.B) {
+	dsn := dbtest.Database(b)
+	writer := connect(b, dsn)
+	before := present(b, writer)
+	insert(b, writer, "row")
+	for _, kind := range []string{"poller", "direct"} {
+		b.Run(kind, func(b *testing.B) {
+			conn := connectBy(b, dsn, kind == "direct")
+			var began, ended syscall.Rusage
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &began)
+			for b.Loop() {
+				tag, err := conn.Exec(b.Context(), listener.NearQuery, listener.QueryArgs(listener.NearQuery, before, nil, 512)...)
+				if err != nil || tag.RowsAffected() != 2 {
+					b.Fatalf("got %d rows and the error %v, want the snapshot and a row", tag.RowsAffected(), err)
+				}
+				listener.Nap(300 * time.Microsecond)
+			}
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &ended)
+			cpu := ended.Utime.Nano() + ended.Stime.Nano() - began.Utime.Nano() - began.Stime.Nano()
+			b.ReportMetric(float64(cpu)/1e3/float64(b.N), "cpu-µs/op")
+			b.ReportMetric(float64(ended.Nvcsw-began.Nvcsw)/float64(b.N), "waits/op")
+		})
+	}
+}
+
+func connectBy(b *testing.B, dsn string, isDirect bool) *pgx.Conn {
+	b.Helper()
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if dial := config.DialFunc; isDirect {
+		config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return listener.Direct(conn)
+		}
+	}
+	conn, err := pgx.ConnectConfig(b.Context(), config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
