@@ -102,10 +102,13 @@ func (c *directConn) Read(p []byte) (int, error) {
 		c.in.ready = n == len(p) // there may be more
 		return n, os.NewSyscallError("recvfrom", err)
 	})
-	if err == nil && n == 0 && len(p) > 0 {
+	switch {
+	case err != nil:
+		return n, c.failure("read", err)
+	case n == 0 && len(p) > 0:
 		return 0, io.EOF
 	}
-	return n, c.failure("read", err)
+	return n, nil
 }
 
 func (c *directConn) Write(p []byte) (done int, err error) {
@@ -213,8 +216,8 @@ func (c *directConn) SetDeadline(t time.Time) error {
 }
 
 func (c *directConn) failure(operation string, err error) error {
-	if err == nil || err == io.EOF {
-		return err
+	if err == nil {
+		return nil
 	}
 	return &net.OpError{Op: operation, Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
 }
