@@ -1,10 +1,9 @@
 package cluster
 
-import "context"
+import "path/filepath"
 
 var (
 	Choose       = choose
-	OnPath       = onPath
 	Inspect      = inspect
 	DownloadFrom = download
 	CopyFiles    = copyFiles
@@ -12,10 +11,8 @@ var (
 
 const DownloadVersion = downloadVersion
 
-// ClientIn does the same as Client, but searches only dirs.
-func (p Programs) ClientIn(ctx context.Context, name string, dirs ...string) (string, error) {
-	return p.client(ctx, name, dirs)
-}
+// OnPath lists the directories of the programs on a search path.
+func OnPath(path string) []string { return expand(filepath.SplitList(path)) }
 
 // Abandon unlocks the directory and leaves the server running, as a killed process
 // does on systems on which the server does not end with its parent.

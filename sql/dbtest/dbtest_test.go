@@ -262,6 +262,39 @@ func TestNode(t *testing.T) {
 	}
 }
 
+// The client beside the server is used first, and then the one on the PATH. Only psql may be older than the server.
+func TestClient(t *testing.T) {
+	beside, path := t.TempDir(), t.TempDir()
+	t.Setenv("PATH", path)
+	t.Setenv("CI", "true")
+	for _, test := range []struct{ name, beside, path, want, outcome, message string }{
+		{"pg_dump", "15.18 (Debian 15.18-0+deb12u1)", "16.1", beside, "", ""},
+		{"pg_dump", "", "15.1", path, "", ""},
+		{"pg_dump", "", "16.1", path, "", ""},
+		{"pg_dump", "", "14.1", "", "skipped", "dbtest: " + path + "/pg_dump has version 14, too old for PostgreSQL 15"},
+		{"pg_dump", "", "", "", "failed", beside + "/pg_dump is not installed: apt install postgresql-client (Debian)"},
+		{"pg_dump", "", "nonsense", "", "failed", "the version of " + path + `/pg_dump is "pg_dump (PostgreSQL) nonsense\n": expected integer`},
+		{"psql", "", "13.23", path, "", ""},
+		{"psql", "13.23", "16.1", beside, "", ""},
+		{"psql", "", "", "", "failed", beside + "/psql is not installed: apt install postgresql-client (Debian)"},
+	} {
+		for dir, version := range map[string]string{beside: test.beside, path: test.path} {
+			program := filepath.Join(dir, test.name)
+			if version == "" {
+				_ = os.Remove(program)
+			} else {
+				writeProgram(t, program, fmt.Sprintf("echo '%s (PostgreSQL) %s'", test.name, version))
+			}
+		}
+		var program string
+		r := record(t, func(t testing.TB) { program = dbtest.ClientOf(t, cluster.Programs{Dir: beside, Major: 15}, test.name) })
+		if want := filepath.Join(test.want, test.name); test.want != "" && program != want || r.outcome != test.outcome || r.message != test.message {
+			t.Errorf("%s %q beside the server and %q in PATH: got %q, %s %q, want it in %q, %s %q",
+				test.name, test.beside, test.path, program, r.outcome, r.message, test.want, test.outcome, test.message)
+		}
+	}
+}
+
 func writeProgram(t *testing.T, path, script string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

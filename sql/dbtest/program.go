@@ -15,29 +15,32 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// Client returns the path of a client program, such as pg_dump, that works with
-// the tests' server. If there is none, it skips the test. With CI=true, it fails
-// the test if no version of the program is installed, and skips the test if the
-// installed versions do not work with the server.
+// Client returns the path of a client program, such as pg_dump: the one beside the server programs or, without it, the one
+// on the PATH. If there is none, the test ends with [Missing]. If the program is too old for the server, the test is skipped.
 func Client(t testing.TB, name string) string {
 	t.Helper()
 	b, err := prepare()
 	if err != nil {
 		t.Fatalf("dbtest: no PostgreSQL for the test: %v", err)
 	}
-	program, err := b.programs.Client(t.Context(), name)
-	switch {
-	case errors.Is(err, cluster.ErrClientVersion):
-		t.Skipf("dbtest: %v", err)
-	case err != nil:
-		Missing(t, err.Error())
+	return client(t, b.programs, name)
+}
+
+func client(t testing.TB, server cluster.Programs, name string) string {
+	t.Helper()
+	program, major := Program(t, "postgresql-client", filepath.Join(server.Dir, name), name), 0
+	version, err := exec.CommandContext(Context(t), program, "--version").Output()
+	if _, scanErr := fmt.Sscanf(string(version), name+" (PostgreSQL) %d", &major); err != nil || scanErr != nil {
+		t.Fatal(fmt.Sprintf("the version of %s is %q: %v", program, version, errors.Join(err, scanErr)))
+	}
+	if name != "psql" && major < server.Major { // programs such as pg_dump refuse a server that is newer than they are
+		t.Skip(fmt.Sprintf("dbtest: %s has version %d, too old for PostgreSQL %d", program, major, server.Major))
 	}
 	return program
 }
 
-// Program returns the path of the first of the named programs that is installed.
-// If none is installed, it calls [Missing] and names the Debian package of the
-// first program.
+// Program returns the path of the first of the named programs that is installed. If none is installed, it calls [Missing]
+// and names the Debian package of the first program.
 func Program(t testing.TB, debianPackage string, names ...string) string {
 	t.Helper()
 	for _, name := range names {
@@ -156,9 +159,8 @@ func howToInstall(source, name string, caches []string) string {
 	return "copy " + source + " to " + filepath.Join(caches[len(caches)-1], "rowcast", name) + " and run npm ci --ignore-scripts in the copy"
 }
 
-// Missing skips a test that needs something that the machine does not have. With
-// CI=true, which .ci/run sets, it fails the test, because a skipped test would
-// not be noticed.
+// Missing skips a test that needs something that the machine does not have. With CI=true, which .ci/run sets, it fails the
+// test, because a skipped test would not be noticed.
 func Missing(t testing.TB, missing string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
