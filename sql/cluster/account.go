@@ -3,14 +3,12 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"syscall"
 )
 
 // account is the user that the server runs as.
@@ -19,9 +17,8 @@ type account struct {
 	other    bool // whether this process runs as another user
 }
 
-// serverAccount returns the user of this process, or an unprivileged user if
-// this process is root. If dir already has data, it prefers the owner of the
-// data, because a user postgres may have been created later than the data.
+// serverAccount returns the user of this process, or an unprivileged user if this process is root. If dir already has
+// data, it prefers the owner of the data, because a user postgres may have been created later than the data.
 func serverAccount(dir string) (account, error) {
 	if !supported {
 		return account{}, ErrUnsupported
@@ -45,52 +42,31 @@ func serverAccount(dir string) (account, error) {
 	return account{}, errors.New("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
 }
 
-// command prepares a program that runs as the account until ctx ends. The environment is
-// almost empty, because variables such as PGOPTIONS would change the result and
-// the account must not read secrets of root.
+// command prepares a program that runs as the account until ctx ends. The environment is almost empty, because variables
+// such as PGOPTIONS would change the result and the account must not read secrets of root.
 func (a account) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir = "/"
+	cmd.Dir, cmd.SysProcAttr = "/", attributes(a)
 	cmd.Env = []string{"LC_ALL=C"} // without LC_ALL, PostgreSQL does not start on macOS
 	for _, name := range []string{"PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"} {
 		if value, ok := os.LookupEnv(name); ok {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
-	if a.other {
-		runAs(cmd.SysProcAttr, a.uid, a.gid)
-	}
 	return cmd
 }
 
-// own makes the account the owner of a new file.
-func (a account) own(path string) error {
+// own makes the account the owner of a new directory and its content. The directory comes last, so that the account
+// cannot replace a file meanwhile.
+func (a account) own(dir string) error {
 	if !a.other {
 		return nil
 	}
-	return os.Lchown(path, a.uid, a.gid)
-}
-
-// ownAll makes the account the owner of a new directory and its content. The
-// directory comes last, so that the account cannot replace a file meanwhile.
-func (a account) ownAll(dir string) error {
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || path == dir {
 			return err
 		}
-		return a.own(path)
+		return os.Lchown(path, a.uid, a.gid)
 	})
-	return errors.Join(err, a.own(dir))
-}
-
-// mayEnter returns an error if the account cannot enter a directory.
-func (a account) mayEnter(dir string) error {
-	if !a.other {
-		return nil
-	}
-	if err := a.command(context.Background(), "test", "-x", dir).Run(); err != nil {
-		return fmt.Errorf("user %d, which runs the server, cannot enter %s: choose another directory", a.uid, dir)
-	}
-	return nil
+	return errors.Join(err, os.Lchown(dir, a.uid, a.gid))
 }

@@ -1,18 +1,17 @@
-// Package cluster runs a private PostgreSQL server with installed or downloaded
-// programs. The demo, the benchmark and the tests use it.
+// Package cluster runs a private PostgreSQL server with installed or downloaded programs. The demo, the benchmark and
+// the tests use it.
 //
-// The server listens on a Unix socket in a directory that other users cannot
-// enter, and on 127.0.0.1 if a port is set. PostgreSQL refuses to run as root.
-// When this process is root, the server runs as an unprivileged user (see
+// The server listens on a Unix socket in a directory that other users cannot enter, and on 127.0.0.1 if a port is set.
+// PostgreSQL refuses to run as root. When this process is root, the server runs as an unprivileged user (see
 // serverAccount).
 //
-// The server should end with the process that started it. [Cluster.Stop] stops
-// it in the normal case. If the process is killed, the kernel stops the server
-// on Linux and FreeBSD. On other systems the next Start with the same directory
+// The server should end with the process that started it. [Cluster.Stop] stops it in the normal case. If the process is
+// killed, the kernel stops the server on Linux and FreeBSD. On other systems the next Start with the same directory
 // stops it.
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,22 +35,18 @@ var (
 	ErrUnsupported = fmt.Errorf("private PostgreSQL servers are not supported on %s", runtime.GOOS)
 )
 
-// A Cluster is one PostgreSQL server with its files. Its fields are the
-// configuration. They must not be changed while a method runs; Settings take
-// effect at the next start. The methods may be called by several goroutines.
+// A Cluster is one PostgreSQL server with its files. Its fields are the configuration. They must not be changed while a
+// method runs; Settings take effect at the next start. The methods may be called by several goroutines.
 type Cluster struct {
-	// Dir is the directory of the data, the log and the socket. If its path is
-	// too long for a socket, the socket is in /tmp. Start creates Dir if it
-	// does not exist. DefaultDir returns a suitable directory.
-	// Required.
+	// Dir is the directory of the data, the log and the socket. If its path is too long for a socket, the socket is in
+	// /tmp. Start creates Dir if it does not exist. DefaultDir returns a suitable directory. Required.
 	Dir string
 
 	// Programs are the server programs. The default is the result of Find.
 	Programs Programs
 
-	// Port is a TCP port on 127.0.0.1. A connection over TCP needs a password.
-	// The superuser has no password at first. If Port is 0, the server does not
-	// listen on TCP.
+	// Port is a TCP port on 127.0.0.1. A connection over TCP needs a password. The superuser has no password at first.
+	// If Port is 0, the server does not listen on TCP.
 	Port int
 
 	// Settings are server settings such as "fsync": "off".
@@ -60,49 +55,42 @@ type Cluster struct {
 	// InitArgs are additional arguments for initdb.
 	InitArgs []string
 
-	// Template is a directory. New files are copied from the files in it, so
-	// all copies have the same system identifier. If the directory has no
-	// files, initdb creates them first. If Template is empty, initdb creates
-	// the new files.
+	// Template is a directory. New files are copied from the files in it, so all copies have the same system
+	// identifier. If the directory has no files, initdb creates them first. If Template is empty, initdb creates the
+	// new files.
 	Template string
 
-	// Primary is a running Cluster. If it is not nil, new files are a base
-	// backup of it instead of copies of Template, and the server is its hot
-	// standby.
+	// Primary is a running Cluster. If it is not nil, new files are a base backup of it instead of copies of Template,
+	// and the server is its hot standby.
 	Primary *Cluster
 
-	// Fresh makes the first Start delete the files of earlier runs.
+	// Fresh makes the next Start delete the files of earlier runs. Start sets it to false when they are deleted.
 	Fresh bool
 
-	// Progress, if not nil, is called before a step that can take long, such
-	// as initdb.
+	// Progress, if not nil, is called before a step that can take long, such as initdb.
 	Progress func(step string)
 
 	mu      sync.Mutex
 	dir     string // Dir without symbolic links
 	account account
-	lock    *os.File
+	unlock  func()  // unlocks dir; nil when stopped
 	server  *server // nil when stopped
-	started bool    // Start has succeeded before
 }
 
-// Start creates the files if there are none, starts the server and returns when
-// the server accepts connections. ctx limits the start only. If the server ends
-// or does not become ready, the error contains the last lines of its log.
+// Start creates the files if there are none, starts the server and returns when the server accepts connections. ctx
+// limits the start only. If the server ends or does not become ready, the error contains the last lines of its log.
 func (c *Cluster) Start(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.server != nil && !c.server.ended() {
-		return errors.New("start PostgreSQL: already started")
+	if c.server != nil {
+		select {
+		case <-c.server.exited: // by itself
+			c.release()
+		default:
+			return errors.New("start PostgreSQL: already started")
+		}
 	}
-	return c.start(ctx)
-}
-
-func (c *Cluster) start(ctx context.Context) error {
-	err := c.acquire(ctx)
-	if err == nil {
-		err = c.prepare(ctx)
-	}
+	err := c.prepare(ctx)
 	if err == nil {
 		err = c.run(ctx)
 	}
@@ -110,12 +98,18 @@ func (c *Cluster) start(ctx context.Context) error {
 		c.release()
 		return fmt.Errorf("start PostgreSQL in %s: %w", c.Dir, err)
 	}
-	c.started = true
 	return nil
 }
 
-// acquire finds the programs, and creates and locks the directory.
-func (c *Cluster) acquire(ctx context.Context) (err error) {
+func (c *Cluster) release() {
+	if c.unlock != nil {
+		c.unlock()
+	}
+	c.unlock, c.server = nil, nil
+}
+
+// prepare finds the programs, locks the directory, stops a server that still uses it, and creates what is missing.
+func (c *Cluster) prepare(ctx context.Context) (err error) {
 	if c.Dir == "" {
 		return errors.New("no directory is set")
 	}
@@ -127,30 +121,21 @@ func (c *Cluster) acquire(ctx context.Context) (err error) {
 	if c.account, err = serverAccount(c.Dir); err != nil {
 		return err
 	}
-	if c.dir, err = makeDir(c.Dir, c.account); err != nil || c.lock != nil {
+	if c.dir, err = makeDir(c.Dir, c.account); err != nil {
 		return err
 	}
-	c.lock, err = tryLock(c.dir)
-	return err
-}
-
-func (c *Cluster) release() {
-	unlock(c.lock)
-	c.lock, c.server = nil, nil
-}
-
-// prepare stops a server that still uses the files, deletes the files if Fresh
-// asks for it, and creates the data and the directory of the socket if they are
-// missing.
-func (c *Cluster) prepare(ctx context.Context) error {
+	if c.unlock, err = lock(ctx, c.dir, false); err != nil {
+		return err
+	}
 	if err := c.stopLeftover(ctx); err != nil {
 		return err
 	}
-	if c.Fresh && !c.started {
+	if c.Fresh {
 		c.report("removing the files of earlier runs in %s", c.dir)
 		if err := os.RemoveAll(c.data()); err != nil {
 			return err
 		}
+		c.Fresh = false
 	}
 	if err := c.initialize(ctx); err != nil {
 		return err
@@ -170,7 +155,7 @@ func (c *Cluster) run(ctx context.Context) error {
 			return nil
 		}
 		err = errors.Join(err, server.stop(context.WithoutCancel(ctx), Immediate))
-		err = fmt.Errorf("%w%s", err, lastLines(c.logFile()))
+		err = fmt.Errorf("%w%s", err, c.lastLines())
 		// The new server cannot start until all sessions of a killed server have ended.
 		if !strings.Contains(err.Error(), "pre-existing shared memory block") || time.Now().After(deadline) {
 			return err
@@ -178,12 +163,11 @@ func (c *Cluster) run(ctx context.Context) error {
 	}
 }
 
-// arguments returns the command line of the server. stopLeftover recognizes the
-// server by the first two arguments.
+// arguments returns the command line of the server. examine recognizes the server by the first two arguments.
 func (c *Cluster) arguments() []string {
 	settings := map[string]string{
 		"listen_addresses":        "",
-		"port":                    strconv.Itoa(c.port()),
+		"port":                    c.port(),
 		"unix_socket_directories": c.socketDir(),
 		"unix_socket_permissions": "0700",
 		"logging_collector":       "off",
@@ -200,53 +184,50 @@ func (c *Cluster) arguments() []string {
 	return args
 }
 
-// Stop disconnects the sessions, stops the server and unlocks the directory.
-// If ctx ends first, or after 20 s, the server is stopped as by a crash, which
-// makes the next start slower. If the cluster is not started, Stop does nothing.
-func (c *Cluster) Stop(ctx context.Context) error {
+// Mode is the signal that stops a server: https://www.postgresql.org/docs/current/server-shutdown.html
+type Mode = syscall.Signal
+
+const (
+	// Fast disconnects the sessions and writes everything to the disk.
+	Fast Mode = syscall.SIGINT
+	// Immediate writes nothing. The next start recovers the data from the WAL, as after a crash.
+	Immediate Mode = syscall.SIGQUIT
+)
+
+// Stop disconnects the sessions, stops the server and unlocks the directory. If ctx ends first, or after 20 s, the
+// server is stopped as by a crash, which makes the next start slower. If the cluster is not started, Stop does nothing.
+func (c *Cluster) Stop(ctx context.Context) error { return c.stop(ctx, Fast) }
+
+// Kill ends all processes of the server with SIGKILL, as in a crash. The next Start recovers the data from the WAL.
+func (c *Cluster) Kill() error { return c.stop(context.Background(), syscall.SIGKILL) }
+
+func (c *Cluster) stop(ctx context.Context, mode Mode) (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.stop(ctx, Fast)
-}
-
-func (c *Cluster) stop(ctx context.Context, mode Mode) error {
 	if c.server == nil {
 		return nil
 	}
 	defer c.release()
-	if err := c.server.stop(ctx, mode); err != nil {
+	if mode == syscall.SIGKILL {
+		err = c.server.killChildren(ctx)
+	}
+	if err = errors.Join(err, c.server.stop(ctx, mode)); err != nil {
 		return fmt.Errorf("stop PostgreSQL in %s: %w", c.Dir, err)
 	}
 	_ = os.Remove(c.socketDir()) // the directory may be in /tmp, where nobody else removes it
 	return nil
 }
 
-// Restart stops the server with the given mode and starts it again. The
-// connection string stays the same.
+// Restart stops the server with the given mode and starts it again. The connection string stays the same.
 func (c *Cluster) Restart(ctx context.Context, mode Mode) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if err := c.stop(ctx, mode); err != nil {
 		return err
 	}
-	return c.start(ctx)
+	return c.Start(ctx)
 }
 
-// Kill ends all processes of the server with SIGKILL, as in a crash. The next
-// Start recovers the data from the WAL.
-func (c *Cluster) Kill() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.server == nil {
-		return nil
-	}
-	defer c.release()
-	return c.server.kill()
-}
-
-// Wait waits until the server ends. It returns nil if Stop, Restart or Kill has
-// ended the server, or if the server is not started. It returns an error if the
-// server has ended by itself. When ctx ends, Wait returns the error of ctx.
+// Wait waits until the server ends. It returns nil if Stop, Restart or Kill has ended the server, or if the server is not
+// started. It returns an error if the server has ended by itself. When ctx ends, Wait returns the error of ctx.
 func (c *Cluster) Wait(ctx context.Context) error {
 	c.mu.Lock()
 	server := c.server
@@ -259,59 +240,42 @@ func (c *Cluster) Wait(ctx context.Context) error {
 		return ctx.Err()
 	case <-server.exited:
 	}
-	c.mu.Lock() // Stop, Restart and Kill hold this mutex until they return.
+	c.mu.Lock() // Stop, Restart and Kill hold this mutex until the server has ended.
 	defer c.mu.Unlock()
 	if c.server == server {
-		return fmt.Errorf("PostgreSQL in %s has ended%s", c.Dir, lastLines(c.logFile()))
+		return fmt.Errorf("PostgreSQL in %s has ended%s", c.Dir, c.lastLines())
 	}
 	return nil
 }
 
-// DSN returns the connection string of a database. It is valid after Start has
-// returned and does not change as long as Dir and Port do not.
+// DSN returns the connection string of a database. It is valid after Start has returned and does not change as long as
+// Dir and Port do not.
 func (c *Cluster) DSN(database string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	host := strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(c.socketDir()))
-	u := url.URL{
-		Scheme:   "postgres",
-		User:     url.User(superuser),
-		Path:     "/" + database,
-		RawQuery: "host=" + host + "&port=" + strconv.Itoa(c.port()),
-	}
-	return u.String()
+	query := url.Values{"host": {c.socketDir()}, "port": {c.port()}}.Encode()
+	query = strings.NewReplacer("%2F", "/", "+", "%20").Replace(query) // libpq does not accept + for a space
+	return (&url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/" + database, RawQuery: query}).String()
 }
 
 // superuser is the only role that can log in to a new cluster.
 const superuser = "postgres"
 
 // port returns the server's port, which is a part of the socket's file name.
-func (c *Cluster) port() int {
-	if c.Port == 0 {
-		return 5432
-	}
-	return c.Port
-}
+func (c *Cluster) port() string { return strconv.Itoa(cmp.Or(c.Port, 5432)) }
 
 func (c *Cluster) data() string    { return filepath.Join(c.dir, "data") }
 func (c *Cluster) logFile() string { return filepath.Join(c.dir, "log") }
 
 func (c *Cluster) program(name string) string { return filepath.Join(c.Programs.Dir, name) }
 
+func (c *Cluster) lastLines() string {
+	text, _ := os.ReadFile(c.logFile())
+	return quote(text)
+}
+
 func (c *Cluster) report(format string, args ...any) {
 	if c.Progress != nil {
 		c.Progress(fmt.Sprintf(format, args...))
 	}
 }
-
-// Mode is the signal that stops a server:
-// https://www.postgresql.org/docs/current/server-shutdown.html
-type Mode syscall.Signal
-
-const (
-	// Fast disconnects the sessions and writes everything to the disk.
-	Fast = Mode(syscall.SIGINT)
-	// Immediate writes nothing. The next start recovers the data from the WAL,
-	// as after a crash.
-	Immediate = Mode(syscall.SIGQUIT)
-)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,25 +14,20 @@ import (
 	"time"
 )
 
-// DefaultDir creates a directory with the name and returns its path. The path is
-// rowcast/name in the user's cache directory. If that directory cannot be used,
-// for example because the server's user cannot enter it, the path is below
-// /var/cache (for root) or /var/tmp. DefaultDir never returns a directory that
-// another user owns or can write to.
+// DefaultDir creates a directory with the name and returns its path. The path is rowcast/name in the user's cache
+// directory. If that directory cannot be used, for example because the server's user cannot enter it, the path is below
+// /var/cache or /var/tmp. DefaultDir never returns a directory that another user owns or can write to.
 func DefaultDir(name string) (string, error) {
 	server, err := serverAccount("")
 	if err != nil {
 		return "", err
 	}
-	var bases []string
+	bases := []string{"/var/cache/rowcast", "/var/tmp/rowcast-" + strconv.Itoa(os.Geteuid())}
 	if cache, err := os.UserCacheDir(); err == nil {
-		bases = append(bases, filepath.Join(cache, "rowcast"))
-	}
-	if server.other {
-		bases = append(bases, "/var/cache/rowcast")
+		bases = append([]string{filepath.Join(cache, "rowcast")}, bases...)
 	}
 	var failures error
-	for _, base := range append(bases, "/var/tmp/rowcast-"+strconv.Itoa(os.Geteuid())) {
+	for _, base := range bases {
 		dir, err := makeDir(filepath.Join(base, name), server)
 		if err == nil {
 			return dir, nil
@@ -41,44 +37,50 @@ func DefaultDir(name string) (string, error) {
 	return "", fmt.Errorf("choose a directory: %w", failures)
 }
 
-// makeDir creates a directory, unless it exists, and returns its path without
-// symbolic links. It refuses a symbolic link, a directory that another user owns
-// or can write to, and a directory that the server's user cannot enter.
+// makeDir creates a directory, unless it exists, and returns its path without symbolic links. It refuses a symbolic
+// link, a directory that another user owns or can write to, and a directory that the server's user cannot enter. For
+// root, it also checks each directory above, whose owner could replace the directory. A directory above may be writable
+// by others if its sticky bit is set, because others cannot rename the files of root there.
 func makeDir(path string, server account) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
-	if err := makeAll(path, dirMode(server)); err != nil {
+	mode := fs.FileMode(0o700)
+	if server.other {
+		mode = 0o755
+	}
+	if err := makeAll(path, mode); err != nil {
 		return "", err
 	}
-	info, err := os.Lstat(path)
+	parent, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
 		return "", err
 	}
-	if !info.IsDir() {
-		return "", fmt.Errorf("%s is not a directory", path)
+	path = filepath.Join(parent, filepath.Base(path))
+	for dir := path; ; dir = filepath.Dir(dir) {
+		info, err := os.Lstat(dir)
+		switch {
+		case err != nil:
+			return "", err
+		case !info.IsDir():
+			return "", fmt.Errorf("%s is not a directory", dir)
+		case ownerOf(info) != os.Geteuid():
+			return "", fmt.Errorf("%s belongs to another user (id %d)", dir, ownerOf(info))
+		case info.Mode().Perm()&0o022 != 0 && (dir == path || info.Mode()&fs.ModeSticky == 0):
+			return "", fmt.Errorf("%s can be written by others (mode %04o)", dir, info.Mode().Perm())
+		case os.Geteuid() != 0:
+			return path, nil
+		case dir == filepath.Dir(dir):
+			if err := server.command(context.Background(), "test", "-x", path).Run(); err != nil {
+				return "", fmt.Errorf("user %d, which runs the server, cannot enter %s: choose another directory", server.uid, path)
+			}
+			return path, nil
+		}
 	}
-	if path, err = filepath.EvalSymlinks(path); err != nil {
-		return "", err
-	}
-	if err := checkOwner(path); err != nil {
-		return "", err
-	}
-	return path, server.mayEnter(path)
 }
 
-// dirMode returns the mode of new directories. The server's user must be able to
-// enter the directories that root creates.
-func dirMode(server account) fs.FileMode {
-	if server.other {
-		return 0o755
-	}
-	return 0o700
-}
-
-// makeAll creates a directory and the directories above it, unless they exist.
-// It ignores the umask.
+// makeAll creates a directory and the directories above it, unless they exist. It ignores the umask.
 func makeAll(path string, mode fs.FileMode) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -92,30 +94,8 @@ func makeAll(path string, mode fs.FileMode) error {
 	return os.Chmod(path, mode)
 }
 
-// checkOwner returns an error if another user owns a directory or can write to
-// it. For root, it also checks each directory above, whose owner could replace
-// the directory. A directory above may be writable by others if its
-// sticky bit is set, because others cannot rename the files of root there.
-func checkOwner(path string) error {
-	for dir := path; ; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		if err != nil {
-			return err
-		}
-		if ownerOf(info) != os.Geteuid() {
-			return fmt.Errorf("%s belongs to another user (id %d)", dir, ownerOf(info))
-		}
-		if info.Mode().Perm()&0o022 != 0 && (dir == path || info.Mode()&fs.ModeSticky == 0) {
-			return fmt.Errorf("%s can be written by others (mode %04o)", dir, info.Mode().Perm())
-		}
-		if os.Geteuid() != 0 || dir == filepath.Dir(dir) {
-			return nil
-		}
-	}
-}
-
-// socketDir returns the directory of the socket. It is in Dir, or in /tmp if
-// the path of the socket would be longer than 103 bytes, the limit on macOS.
+// socketDir returns the directory of the socket. It is in Dir, or in /tmp if the path of the socket would be longer than
+// 103 bytes, the limit on macOS.
 func (c *Cluster) socketDir() string {
 	dir := filepath.Join(c.dir, "run")
 	if len(dir+"/.s.PGSQL.65535") <= 103 {
@@ -125,7 +105,7 @@ func (c *Cluster) socketDir() string {
 	return "/tmp/rowcast-" + hex.EncodeToString(sum[:6])
 }
 
-// makeSocketDir creates the directory of the socket. Only the server's user and
+// makeSocketDir creates the directory of the socket, unless an earlier run has created it. Only the server's user and
 // root can enter it.
 func (c *Cluster) makeSocketDir() error {
 	dir := c.socketDir()
@@ -133,50 +113,30 @@ func (c *Cluster) makeSocketDir() error {
 	if err == nil {
 		return c.account.own(dir)
 	}
-	info, statErr := os.Lstat(dir)
-	if statErr == nil && info.Mode() == fs.ModeDir|0o700 && ownerOf(info) == c.account.uid {
-		return nil // an earlier run has created it
+	if info, statErr := os.Lstat(dir); statErr == nil && info.Mode() == fs.ModeDir|0o700 && ownerOf(info) == c.account.uid {
+		return nil
 	}
 	return err
 }
 
-// tryLock locks a directory, or returns ErrInUse. The kernel unlocks it when the
-// process ends.
-func tryLock(dir string) (*os.File, error) {
+// lock locks a directory until unlock is called or the process ends. If the directory is locked already, lock waits
+// until ctx ends, or returns ErrInUse if wait is false.
+func lock(ctx context.Context, dir string, wait bool) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	err = lockFile(file)
-	if err == nil {
-		return file, nil
+	for wait && errors.Is(err, ErrInUse) && ctx.Err() == nil {
+		time.Sleep(20 * time.Millisecond)
+		err = lockFile(file)
 	}
-	file.Close()
-	if errors.Is(err, ErrInUse) {
-		return nil, err
+	if err != nil {
+		file.Close()
+		return nil, cmp.Or(ctx.Err(), err)
 	}
-	return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
-}
-
-// awaitLock waits until it can lock a directory, or until ctx ends.
-func awaitLock(ctx context.Context, dir string) (*os.File, error) {
-	for {
-		file, err := tryLock(dir)
-		if !errors.Is(err, ErrInUse) {
-			return file, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for the lock of %s: %w", dir, ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// unlock unlocks a directory. It does nothing if file is nil.
-func unlock(file *os.File) {
-	if file != nil {
+	return func() {
 		unlockFile(file)
 		file.Close()
-	}
+	}, nil
 }

@@ -145,7 +145,7 @@ func TestCopiesFollowNoLinkInTheTarget(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err := cluster.CopyFiles(source, target, nil)
+	err := cluster.CopyFiles(source, target)
 	if text, _ := os.ReadFile(other); err == nil || string(text) != "old" {
 		t.Errorf("got the error %v, and the file behind the link contains %q, want an error and \"old\"", err, text)
 	}

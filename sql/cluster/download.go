@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -22,23 +21,17 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// downloadSource is a Maven repository that has PostgreSQL's programs for most
-// systems (https://github.com/zonkyio/embedded-postgres-binaries), and
-// downloadVersion is the version that is downloaded.
+// downloadSource is a Maven repository that has PostgreSQL's programs for most systems
+// (https://github.com/zonkyio/embedded-postgres-binaries), and downloadVersion is the version that is downloaded.
 const (
 	downloadSource  = "https://repo1.maven.org/maven2"
 	downloadVersion = "18.3.0"
 )
 
-// Obtain returns the programs that Find returns. If there are none, it downloads
-// PostgreSQL into a default directory; later calls find it there. progress, if
-// not nil, is called with the number of bytes received and the total number, -1
-// if that is unknown. If the download fails, the error is an ErrNotFound with
-// the reason. On a system that is not a Unix, Obtain fails with ErrUnsupported.
+// Obtain returns the programs that Find returns. If there are none, it downloads PostgreSQL into a default directory;
+// later calls find it there. progress, if not nil, is called with the number of bytes received and the total number, -1
+// if that is unknown. If the download fails, the error is an ErrNotFound with the reason.
 func Obtain(ctx context.Context, progress func(done, total int64)) (Programs, error) {
-	if !supported {
-		return Programs{}, ErrUnsupported
-	}
 	programs, err := Find(ctx)
 	if !errors.Is(err, ErrNotFound) {
 		return programs, err
@@ -53,14 +46,13 @@ func Obtain(ctx context.Context, progress func(done, total int64)) (Programs, er
 	return programs, nil
 }
 
-// download returns the programs in a directory. If there are none, it downloads
-// them first.
+// download returns the programs in a directory. If there are none, it downloads them first.
 func download(ctx context.Context, source, dir string, progress func(done, total int64)) (Programs, error) {
-	gate, err := awaitLock(ctx, dir)
+	unlock, err := lock(ctx, dir, true)
 	if err != nil {
 		return Programs{}, err
 	}
-	defer unlock(gate)
+	defer unlock()
 	place := filepath.Join(dir, "postgresql-"+downloadVersion)
 	if programs, err := inspect(ctx, filepath.Join(place, "bin")); err == nil {
 		return programs, nil
@@ -77,13 +69,12 @@ func download(ctx context.Context, source, dir string, progress func(done, total
 	if err := unpack(archive, incomplete); err != nil {
 		return Programs{}, fmt.Errorf("unpack %s: %w", source+archivePath(), err)
 	}
-	if _, err := inspect(ctx, filepath.Join(incomplete, "bin")); err != nil {
+	programs, err := inspect(ctx, filepath.Join(incomplete, "bin"))
+	if err != nil {
 		return Programs{}, err // for example, the programs are for another system
 	}
-	if err := os.Rename(incomplete, place); err != nil {
-		return Programs{}, err
-	}
-	return inspect(ctx, filepath.Join(place, "bin"))
+	programs.Dir = filepath.Join(place, "bin")
+	return programs, os.Rename(incomplete, place)
 }
 
 // archivePath returns the path of the archive for this system in the repository.
@@ -99,10 +90,10 @@ func archivePath() string {
 	return "/io/zonky/test/postgres/" + name + "/" + downloadVersion + "/" + name + "-" + downloadVersion + ".jar"
 }
 
-// fetchVerified returns a file of the repository. It fails if the file does not
-// have the checksum that the repository publishes.
+// fetchVerified returns a file of the repository. It fails if the file does not have the checksum that the repository
+// publishes.
 func fetchVerified(ctx context.Context, address string, progress func(done, total int64)) ([]byte, error) {
-	want, err := fetch(ctx, address+".sha256", nil)
+	published, err := fetch(ctx, address+".sha256", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +101,9 @@ func fetchVerified(ctx context.Context, address string, progress func(done, tota
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(content)
-	if got := hex.EncodeToString(sum[:]); got != strings.ToLower(strings.TrimSpace(string(want))) {
-		return nil, fmt.Errorf("get %s: the checksum is %s, want %s", address, got, bytes.TrimSpace(want))
+	want := strings.ToLower(strings.TrimSpace(string(published)))
+	if got := fmt.Sprintf("%x", sha256.Sum256(content)); got != want {
+		return nil, fmt.Errorf("get %s: the checksum is %s, want %s", address, got, want)
 	}
 	return content, nil
 }
@@ -133,30 +124,21 @@ func fetch(ctx context.Context, address string, progress func(done, total int64)
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("get %s: %s", address, response.Status)
 	}
-	var content bytes.Buffer
-	body := http.MaxBytesReader(nil, response.Body, maxDownload)
-	if _, err := io.Copy(io.MultiWriter(&content, &counter{0, response.ContentLength, progress}), body); err != nil {
+	body, content := http.MaxBytesReader(nil, response.Body, maxDownload), bytes.Buffer{}
+	for err == nil {
+		_, err = io.CopyN(&content, body, 1<<16)
+		if progress != nil {
+			progress(int64(content.Len()), response.ContentLength)
+		}
+	}
+	if !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("get %s: %w", address, err)
 	}
 	return content.Bytes(), nil
 }
 
-// counter reports how many bytes were written to it.
-type counter struct {
-	done, total int64
-	progress    func(done, total int64)
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	c.done += int64(len(p))
-	if c.progress != nil {
-		c.progress(c.done, c.total)
-	}
-	return len(p), nil
-}
-
-// unpack extracts the programs from a jar, which holds one compressed tar file.
-// Every user may read and run them, because the server may run as another user.
+// unpack extracts the programs from a jar, which holds one compressed tar file. Every user may read and run them,
+// because the server may run as another user.
 func unpack(jar []byte, to string) error {
 	archive, err := zip.NewReader(bytes.NewReader(jar), int64(len(jar)))
 	if err != nil {
@@ -181,6 +163,9 @@ func unpack(jar []byte, to string) error {
 	return err
 }
 
+// extract writes the files of an archive. The lock keeps this process from starting programs meanwhile. A new process
+// shares an open file for a moment, and Linux does not run a program that is open for writing
+// (https://go.dev/issue/22315).
 func extract(archive *tar.Reader, to string) error {
 	if err := os.Mkdir(to, 0o700); err != nil {
 		return err
@@ -190,6 +175,8 @@ func extract(archive *tar.Reader, to string) error {
 		return err
 	}
 	defer root.Close()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	for {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -202,24 +189,13 @@ func extract(archive *tar.Reader, to string) error {
 			err = root.Symlink(header.Linkname, header.Name)
 		}
 		if err == nil && header.Typeflag == tar.TypeReg {
-			err = extractFile(archive, header, root)
+			var content []byte
+			if content, err = io.ReadAll(archive); err == nil {
+				err = root.WriteFile(header.Name, content, fs.FileMode(header.Mode).Perm())
+			}
 		}
 		if err != nil {
 			return err
 		}
 	}
-}
-
-// extractFile writes a file. The lock keeps this process from starting programs
-// meanwhile. A new process shares the open file for a moment, and Linux does not
-// run a program that is open for writing (https://go.dev/issue/22315).
-func extractFile(archive *tar.Reader, header *tar.Header, to *os.Root) error {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	file, err := to.OpenFile(header.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fs.FileMode(header.Mode).Perm())
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(file, archive)
-	return errors.Join(err, file.Close())
 }

@@ -17,8 +17,8 @@ func OnPath(path string) []string { return expand(filepath.SplitList(path)) }
 // Abandon unlocks the directory and leaves the server running, as a killed process
 // does on systems on which the server does not end with its parent.
 func (c *Cluster) Abandon() {
-	unlock(c.lock)
-	c.lock = nil
+	c.unlock()
+	c.unlock = nil
 }
 
 // PID returns the process id of the server.
