@@ -20,8 +20,7 @@ import (
 // A Go program runs a hub in its own process. The program chooses the path of the streams, and decides which rows each
 // client receives.
 func Example() {
-	dsn, drop := dbtest.Example() // a database that "rowcast migrate" has prepared
-	defer drop()
+	dsn := dbtest.Example() // a database that "rowcast migrate" has prepared
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 

@@ -1,5 +1,4 @@
-// Package dbtest gives tests a real PostgreSQL: a private server for each test
-// binary, and in it a database for each test.
+// Package dbtest gives tests a real PostgreSQL: a private server for each test binary, and in it a database for each test.
 //
 // A package whose tests need a database has this function:
 //
@@ -28,10 +27,9 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// Main runs the tests of a package, fails if they leave goroutines behind,
-// removes the servers and exits. If the binary is killed, their files remain in
-// the directory for temporary files. On Linux and FreeBSD the kernel stops the
-// servers of a killed binary. Elsewhere they run until their files are gone.
+// Main runs the tests of a package, fails if they leave goroutines behind, removes the servers and exits. If the binary
+// is killed, their files remain in the directory for temporary files. On Linux and FreeBSD the kernel stops the servers
+// of a killed binary. Elsewhere they run until their files are gone.
 func Main(m *testing.M) {
 	code := m.Run()
 	err := end()
@@ -57,18 +55,17 @@ func end() (err error) {
 	return err
 }
 
-// Database creates a database with the migrated schema for this test and returns
-// its connection string. When the test ends, the sessions of the database are
-// closed and the database is dropped.
+// Database creates a database with the migrated schema for this test and returns its connection string. When the test
+// ends, the sessions of the database are closed and the database is dropped.
 func Database(t testing.TB) string {
 	t.Helper()
-	return create(t, migratedServer, template)
+	return create(t, migrated)
 }
 
 // Empty does the same as Database, but the database has no schema rowcast.
 func Empty(t testing.TB) string {
 	t.Helper()
-	return create(t, sharedServer, "template0")
+	return create(t, "template0")
 }
 
 // Inbox does the same as Database, and the database also has the inbox.
@@ -82,8 +79,45 @@ func Inbox(t testing.TB) string {
 	return dsn
 }
 
-// sharedServer returns the server of this test binary. The first call starts it.
-var sharedServer = sync.OnceValues(func() (*cluster.Cluster, error) {
+// Example does the same as Database for an Example function, which has no testing.TB. The database remains until all
+// tests have ended. Example panics if there is no database.
+func Example() string {
+	server, name, err := copyOf(migrated)
+	if err != nil {
+		panic(fmt.Sprintf("dbtest: no database for the example: %v", err))
+	}
+	return server.DSN(name)
+}
+
+func create(t testing.TB, template string) string {
+	t.Helper()
+	server, name, err := copyOf(template)
+	if err != nil {
+		t.Fatalf("dbtest: no database for the test: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := dropDatabase(server, name); err != nil {
+			t.Errorf("dbtest: drop the database of the test: %v", err)
+		}
+	})
+	return server.DSN(name)
+}
+
+// copyOf creates a database with a new name from a template.
+func copyOf(template string) (server *cluster.Cluster, name string, err error) {
+	if server, err = shared(); err != nil {
+		return nil, "", err
+	}
+	name = "test_" + strings.ToLower(rand.Text()[:8])
+	_, err = execute(server, "postgres", "CREATE DATABASE "+name+" TEMPLATE "+template)
+	return server, name, err
+}
+
+// migrated is the database that Database copies.
+const migrated = "template_rowcast"
+
+// shared returns the server of this test binary. The first call starts it and creates the migrated database.
+var shared = sync.OnceValues(func() (*cluster.Cluster, error) {
 	server, err := private()
 	if err != nil {
 		return nil, err
@@ -91,109 +125,41 @@ var sharedServer = sync.OnceValues(func() (*cluster.Cluster, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	atEnd = append(atEnd, server.Stop)
-	return server, server.Start(ctx)
-})
-
-// template is the database that Database copies.
-const template = "template_rowcast"
-
-// migratedServer returns the shared server with the template.
-var migratedServer = sync.OnceValues(func() (*cluster.Cluster, error) {
-	server, err := sharedServer()
-	if err != nil {
+	if err := server.Start(ctx); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := execute(ctx, server, "CREATE DATABASE "+template+" TEMPLATE template0"); err != nil {
+	if _, err := execute(server, "postgres", "CREATE DATABASE "+migrated+" TEMPLATE template0"); err != nil {
 		return nil, err
 	}
-	_, _, err = sql.Migrate(ctx, server.DSN(template))
+	_, _, err = sql.Migrate(ctx, server.DSN(migrated))
 	return server, err
 })
 
-func create(t testing.TB, server func() (*cluster.Cluster, error), template string) (dsn string) {
-	t.Helper()
-	dsn, drop, err := copyOf(t.Context(), server, template)
-	if err != nil {
-		t.Fatalf("dbtest: no database for the test: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := drop(); err != nil {
-			t.Errorf("dbtest: drop the database of the test: %v", err)
-		}
-	})
-	return dsn
-}
-
-// Example does the same as Database for an Example function, which has no testing.TB. It panics if there is no
-// database. The caller must call drop, which drops the database.
-func Example() (dsn string, drop func()) {
-	dsn, remove, err := copyOf(context.Background(), migratedServer, template)
-	if err != nil {
-		panic(fmt.Sprintf("dbtest: no database for the example: %v", err))
-	}
-	return dsn, func() {
-		if err := remove(); err != nil {
-			panic(fmt.Sprintf("dbtest: drop the database of the example: %v", err))
-		}
-	}
-}
-
-// copyOf creates a database with a new name from a template.
-func copyOf(ctx context.Context, server func() (*cluster.Cluster, error), template string) (dsn string, drop func() error, err error) {
-	c, err := server()
-	if err != nil {
-		return "", nil, err
-	}
-	name := "test_" + strings.ToLower(rand.Text()[:8])
-	err = execute(ctx, c, "CREATE DATABASE "+name+" TEMPLATE "+template)
-	return c.DSN(name), func() error { return dropDatabase(c, name) }, err
-}
-
-// dropDatabase removes a database. DROP DATABASE fails if there are prepared
-// transactions, which only a session of that database can end.
+// dropDatabase removes a database. DROP DATABASE fails if there are prepared transactions, which only a session of that
+// database can end.
 func dropDatabase(server *cluster.Cluster, name string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	statement := "DROP DATABASE " + name + " WITH (FORCE)"
-	if execute(ctx, server, statement) == nil {
+	if _, err := execute(server, "postgres", statement); err == nil {
 		return nil
 	}
-	conn, err := pgx.Connect(ctx, server.DSN(name))
+	rollbacks, err := execute(server, name, "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()")
+	for _, rollback := range rollbacks {
+		_, failure := execute(server, name, rollback)
+		err = errors.Join(err, failure)
+	}
+	_, failure := execute(server, "postgres", statement)
+	return errors.Join(err, failure)
+}
+
+// execute runs a statement on a new connection and returns the first column of the result.
+func execute(server *cluster.Cluster, database, statement string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, server.DSN(database))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close(ctx)
-	rows, _ := conn.Query(ctx, "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()")
-	rollbacks, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	for _, rollback := range rollbacks {
-		_, rollbackErr := conn.Exec(ctx, rollback)
-		err = errors.Join(err, rollbackErr)
-	}
-	return errors.Join(err, execute(ctx, server, statement))
-}
-
-// execute runs a statement on a new connection.
-func execute(ctx context.Context, server *cluster.Cluster, statement string) error {
-	conn, err := pgx.Connect(ctx, server.DSN("postgres"))
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	_, err = conn.Exec(ctx, statement)
-	return err
-}
-
-// Home creates a home directory for a program that starts a server. The server's
-// user can enter it even if root runs the tests. That user could not enter a
-// directory of t.TempDir.
-func Home(t testing.TB) string {
-	t.Helper()
-	dir, err := temporary("rowcast-home-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
+	rows, _ := conn.Query(ctx, statement, pgx.QueryExecModeSimpleProtocol) // CollectRows returns the error
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }

@@ -1,7 +1,6 @@
 package dbtest
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,10 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PgBouncer runs PgBouncer in front of a database until the test ends. mode is
-// the pool mode, session or transaction, and sessions is the largest number of
-// sessions of the pool. It returns a connection string for PgBouncer. If
-// PgBouncer is not installed, the test ends with [Missing].
+// PgBouncer runs PgBouncer in front of a database until the test ends. mode is the pool mode, session or transaction, and
+// sessions is the largest number of sessions of the pool. It returns a connection string for PgBouncer. If PgBouncer is
+// not installed, the test ends with [Missing].
 func PgBouncer(t testing.TB, dsn, mode string, sessions int) (pooled string) {
 	t.Helper()
 	program := Program(t, "pgbouncer", "pgbouncer", "/usr/sbin/pgbouncer")
@@ -23,8 +21,7 @@ func PgBouncer(t testing.TB, dsn, mode string, sessions int) (pooled string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := Port(t)
-	file := filepath.Join(Home(t), "pgbouncer.ini")
+	port, file := Port(t), filepath.Join(Home(t), "pgbouncer.ini")
 	ini := fmt.Sprintf(`[databases]
 * = host=%s port=%d user=%s
 [pgbouncer]
@@ -40,7 +37,14 @@ default_pool_size = %d
 	}
 	cmd := exec.Command(program, file)
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	runAsOwner(t, cmd, config.Host)
+	if os.Geteuid() == 0 { // PgBouncer does not run as root, and only the owner of the socket's directory can enter it
+		info, err := os.Stat(config.Host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, gid := Owner(info)
+		RunAs(cmd, uid, gid)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -49,30 +53,16 @@ default_pool_size = %d
 		_ = cmd.Wait()
 	})
 	pooled = fmt.Sprintf("postgres://anybody@127.0.0.1:%d/%s?sslmode=disable", port, config.Database)
-	for deadline := time.Now().Add(patience); ; {
-		conn, err := pgx.Connect(Context(t), pooled)
+	ctx := Context(t)
+	for {
+		conn, err := pgx.Connect(ctx, pooled)
 		if err == nil {
-			_ = conn.Close(context.Background())
+			_ = conn.Close(ctx)
 			return pooled
 		}
-		if time.Now().After(deadline) {
+		if ctx.Err() != nil {
 			t.Fatalf("waited for PgBouncer to answer: %v", err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-}
-
-// runAsOwner makes a program run as the owner of the socket's directory if the test runs as root. PgBouncer does not run as
-// root, and only the owner can enter the directory.
-func runAsOwner(t testing.TB, cmd *exec.Cmd, socketDir string) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		return
-	}
-	info, err := os.Stat(socketDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	uid, gid := Owner(info)
-	RunAs(cmd, uid, gid)
 }

@@ -8,10 +8,9 @@ import (
 	"testing"
 )
 
-// Port returns a TCP port on 127.0.0.1 at which no server listens. Until this
-// process ends, no other call of Port in any process returns the same port. Linux
-// and macOS give higher ports to outgoing connections, so the port also stays
-// free while a server restarts.
+// Port returns a TCP port on 127.0.0.1 at which no server listens. Until this process ends, no other call of Port in any
+// process returns the same port. Linux and macOS give higher ports to outgoing connections, so the port also stays free
+// while a server restarts.
 func Port(t testing.TB) int {
 	t.Helper()
 	port, err := reservePort(firstPort, endPort)
@@ -23,31 +22,24 @@ func Port(t testing.TB) int {
 
 const firstPort, endPort = 20000, 32000
 
-// reservations has a UDP socket for each reserved TCP port, at the UDP port with
-// the same number. Only one socket can have a UDP port, and the system closes the
-// socket when the process ends.
-var reservations struct {
-	sync.Mutex
-	sockets []net.PacketConn
-}
+// reservations has a UDP socket for each reserved TCP port, at the UDP port with the same number. Only one socket can
+// have a UDP port, and the system closes the socket when the process ends.
+var reservations sync.Map
 
 // reservePort reserves one of the ports from first to end-1.
 func reservePort(first, end int) (int, error) {
 	for _, i := range rand.Perm(end - first) {
-		address := net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: first + i}
-		socket, err := net.ListenUDP("udp4", &address)
+		port := first + i
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		reservation, err := net.ListenPacket("udp4", address)
 		if err != nil {
 			continue
 		}
-		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: address.IP, Port: address.Port})
-		if err != nil {
-			_ = socket.Close()
-			continue
+		if server, err := net.Listen("tcp4", address); err == nil {
+			reservations.Store(port, reservation)
+			return port, server.Close()
 		}
-		reservations.Lock()
-		reservations.sockets = append(reservations.sockets, socket)
-		reservations.Unlock()
-		return address.Port, l.Close()
+		_ = reservation.Close()
 	}
 	return 0, fmt.Errorf("find a free TCP port on 127.0.0.1: all from %d to %d are taken", first, end-1)
 }

@@ -15,10 +15,9 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// Cluster starts a server for this test alone. The test may restart, crash or
-// promote it. The server is stopped and removed when the test ends. All servers
-// of a version of PostgreSQL have the same system identifier, except servers
-// that Stranger starts.
+// Cluster starts a server for this test alone. The test may restart, crash or promote it. The server is stopped and
+// removed when the test ends. All servers of a version of PostgreSQL have the same system identifier, except servers that
+// Stranger starts.
 func Cluster(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	return startFor(t, func(*cluster.Cluster) {})
@@ -30,8 +29,8 @@ func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
 	return startFor(t, func(c *cluster.Cluster) { c.Primary = primary })
 }
 
-// Stranger does the same as Cluster, but the server has a system identifier of
-// its own. It takes longer to start, because initdb creates its files.
+// Stranger does the same as Cluster, but the server has a system identifier of its own. It takes longer to start, because
+// initdb creates its files.
 func Stranger(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	return startFor(t, func(c *cluster.Cluster) { c.Template = "" })
@@ -57,12 +56,13 @@ func startFor(t testing.TB, configure func(*cluster.Cluster)) *cluster.Cluster {
 	return c
 }
 
-// TCP sets the password of the superuser and returns the superuser's connection
-// string over TCP. On a standby it sets none, because the standby has the
-// password of its primary.
+var password = rand.Text()
+
+// TCP sets the password of the superuser and returns the superuser's connection string over TCP. On a standby it sets
+// none, because the standby has the password of its primary.
 func TCP(t testing.TB, c *cluster.Cluster, database string) string {
 	t.Helper()
-	err := execute(Context(t), c, `DO $$ BEGIN
+	_, err := execute(c, "postgres", `DO $$ BEGIN
 		IF NOT pg_is_in_recovery() THEN ALTER ROLE postgres PASSWORD '`+password+`'; END IF;
 	END $$`)
 	if err != nil {
@@ -74,8 +74,6 @@ func TCP(t testing.TB, c *cluster.Cluster, database string) string {
 	}
 	return u.String()
 }
-
-var password = rand.Text()
 
 // private returns a server that is not started, with its own directory.
 func private() (*cluster.Cluster, error) {
@@ -123,8 +121,19 @@ var prepare = sync.OnceValues(func() (b binary, err error) {
 	return b, err
 })
 
-// temporary creates a directory that the server's user can enter even if root
-// runs the tests. That user could not enter a directory of t.TempDir.
+// Home creates a home directory for a program that starts a server. The directory is removed when the test ends.
+func Home(t testing.TB) string {
+	t.Helper()
+	dir, err := temporary("rowcast-home-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// temporary creates a directory that the server's user can enter even if root runs the tests. That user could not enter a
+// directory of t.TempDir.
 func temporary(pattern string) (string, error) {
 	dir, err := os.MkdirTemp("", pattern)
 	if err == nil {
