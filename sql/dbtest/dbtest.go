@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,7 +31,9 @@ import (
 // of a killed binary. Elsewhere they run until their files are gone.
 func Main(m *testing.M) {
 	code := m.Run()
-	err := end()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := errors.Join(binary.shared.Stop(ctx), os.RemoveAll(binary.dir))
 	if leak := goleak.Find(); leak != nil && code == 0 {
 		err = errors.Join(err, fmt.Errorf("the tests left goroutines behind: %w", leak))
 	}
@@ -41,18 +42,6 @@ func Main(m *testing.M) {
 		code = max(code, 1)
 	}
 	os.Exit(code)
-}
-
-// atEnd contains the functions that stop the shared server and remove the directory of this binary.
-var atEnd []func(context.Context) error
-
-func end() (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	for _, f := range slices.Backward(atEnd) {
-		err = errors.Join(err, f(ctx))
-	}
-	return err
 }
 
 // Database creates a database with the migrated schema for this test and returns its connection string. When the test
@@ -82,72 +71,72 @@ func Inbox(t testing.TB) string {
 // Example does the same as Database for an Example function, which has no testing.TB. The database remains until all
 // tests have ended. Example panics if there is no database.
 func Example() string {
-	server, name, err := copyOf(migrated)
+	dsn, _, err := copyOf(migrated)
 	if err != nil {
 		panic(fmt.Sprintf("dbtest: no database for the example: %v", err))
 	}
-	return server.DSN(name)
+	return dsn
 }
 
 func create(t testing.TB, template string) string {
 	t.Helper()
-	server, name, err := copyOf(template)
+	dsn, name, err := copyOf(template)
 	if err != nil {
 		t.Fatalf("dbtest: no database for the test: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := dropDatabase(server, name); err != nil {
+		if err := dropDatabase(name); err != nil {
 			t.Errorf("dbtest: drop the database of the test: %v", err)
 		}
 	})
-	return server.DSN(name)
+	return dsn
 }
 
 // copyOf creates a database with a new name from a template.
-func copyOf(template string) (server *cluster.Cluster, name string, err error) {
-	if server, err = shared(); err != nil {
-		return nil, "", err
+func copyOf(template string) (dsn, name string, err error) {
+	if err := startShared(); err != nil {
+		return "", "", err
 	}
 	name = "test_" + strings.ToLower(rand.Text()[:8])
-	_, err = execute(server, "postgres", "CREATE DATABASE "+name+" TEMPLATE "+template)
-	return server, name, err
+	_, err = execute(binary.shared, "postgres", "CREATE DATABASE "+name+" TEMPLATE "+template)
+	return binary.shared.DSN(name), name, err
 }
 
 // migrated is the database that Database copies.
 const migrated = "template_rowcast"
 
-// shared returns the server of this test binary. The first call starts it and creates the migrated database.
-var shared = sync.OnceValues(func() (*cluster.Cluster, error) {
+// startShared starts the server of this test binary and creates the migrated database.
+var startShared = sync.OnceValue(func() error {
 	server, err := private()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	atEnd = append(atEnd, server.Stop)
 	if err := server.Start(ctx); err != nil {
-		return nil, err
+		return err
 	}
+	binary.shared = server
 	if _, err := execute(server, "postgres", "CREATE DATABASE "+migrated+" TEMPLATE template0"); err != nil {
-		return nil, err
+		return err
 	}
 	_, _, err = sql.Migrate(ctx, server.DSN(migrated))
-	return server, err
+	return err
 })
 
 // dropDatabase removes a database. DROP DATABASE fails if there are prepared transactions, which only a session of that
 // database can end.
-func dropDatabase(server *cluster.Cluster, name string) error {
+func dropDatabase(name string) error {
 	statement := "DROP DATABASE " + name + " WITH (FORCE)"
-	if _, err := execute(server, "postgres", statement); err == nil {
+	if _, err := execute(binary.shared, "postgres", statement); err == nil {
 		return nil
 	}
-	rollbacks, err := execute(server, name, "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()")
+	rollbacks, err := execute(binary.shared, name, "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()")
 	for _, rollback := range rollbacks {
-		_, failure := execute(server, name, rollback)
+		_, failure := execute(binary.shared, name, rollback)
 		err = errors.Join(err, failure)
 	}
-	_, failure := execute(server, "postgres", statement)
+	_, failure := execute(binary.shared, "postgres", statement)
 	return errors.Join(err, failure)
 }
 

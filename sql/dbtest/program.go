@@ -1,6 +1,7 @@
 package dbtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,11 +20,10 @@ import (
 // on the PATH. If there is none, the test ends with [Missing]. If the program is too old for the server, the test is skipped.
 func Client(t testing.TB, name string) string {
 	t.Helper()
-	b, err := prepare()
-	if err != nil {
+	if err := prepare(); err != nil {
 		t.Fatalf("dbtest: no PostgreSQL for the test: %v", err)
 	}
-	return client(t, b.programs, name)
+	return client(t, binary.programs, name)
 }
 
 func client(t testing.TB, server cluster.Programs, name string) string {
@@ -72,13 +72,10 @@ func node(t testing.TB, caches []string) string {
 	if err != nil {
 		Missing(t, missing)
 	}
-	version, err := exec.CommandContext(Context(t), path, "-p", "process.versions.node").Output()
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
 	var hasMajor, hasMinor int
-	if _, err := fmt.Sscanf(string(version), "%d.%d", &hasMajor, &hasMinor); err != nil {
-		t.Fatalf("the version of %s is %q: %v", path, version, err)
+	version, err := exec.CommandContext(Context(t), path, "-p", "process.versions.node").Output()
+	if _, scanErr := fmt.Sscanf(string(version), "%d.%d", &hasMajor, &hasMinor); err != nil || scanErr != nil {
+		t.Fatalf("the version of %s is %q: %v", path, version, errors.Join(err, scanErr))
 	}
 	if hasMajor < major || hasMajor == major && hasMinor < minor {
 		Missing(t, fmt.Sprintf("%s has version %s: %s", path, strings.TrimSpace(string(version)), missing))
@@ -91,10 +88,7 @@ func node(t testing.TB, caches []string) string {
 func Interpreter(t testing.TB, name, code, packages string) string {
 	t.Helper()
 	interpreter := Program(t, packages, name)
-	option := map[string]string{"php": "-r", "ruby": "-e"}[name]
-	if option == "" {
-		option = "-c"
-	}
+	option := cmp.Or(map[string]string{"php": "-r", "ruby": "-e"}[name], "-c")
 	if out, err := exec.CommandContext(Context(t), interpreter, option, code).CombinedOutput(); err != nil {
 		Missing(t, fmt.Sprintf("%s cannot run %q: apt install %s (Debian)\n%s", interpreter, code, packages, out))
 	}

@@ -77,15 +77,14 @@ func TCP(t testing.TB, c *cluster.Cluster, database string) string {
 
 // private returns a server that is not started, with its own directory.
 func private() (*cluster.Cluster, error) {
-	b, err := prepare()
-	if err != nil {
+	if err := prepare(); err != nil {
 		return nil, err
 	}
 	port, err := reservePort(firstPort, endPort)
 	return &cluster.Cluster{
-		Dir:      filepath.Join(b.dir, strings.ToLower(rand.Text()[:8])),
-		Programs: b.programs,
-		Template: filepath.Join(b.base, "files-"+b.programs.Version),
+		Dir:      filepath.Join(binary.dir, strings.ToLower(rand.Text()[:8])),
+		Programs: binary.programs,
+		Template: filepath.Join(binary.base, "files-"+binary.programs.Version),
 		InitArgs: []string{"--wal-segsize=1"}, // fewer bytes to copy
 		Port:     port,
 		// A commit waits until the WAL is written to its file, but not until the file is on the disk.
@@ -95,30 +94,29 @@ func private() (*cluster.Cluster, error) {
 	}, err
 }
 
-// binary has the programs and directories that all servers of this test binary use.
-type binary struct {
+// binary has what the tests of this test binary share.
+var binary = struct {
 	programs cluster.Programs
-	base     string // the directory with the data files that each new server copies (see Cluster.Template)
-	dir      string // the directory of the servers
-}
+	base     string           // the directory with the data files that each new server copies (see Cluster.Template)
+	dir      string           // the directory of the servers
+	shared   *cluster.Cluster // the server of the tests that need no server of their own
+}{shared: &cluster.Cluster{}}
 
 // obtain is a variable because a test replaces it.
 var obtain = cluster.Obtain
 
 // prepare finds or downloads the programs, and creates a directory for the servers.
-var prepare = sync.OnceValues(func() (b binary, err error) {
+var prepare = sync.OnceValue(func() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if b.programs, err = obtain(ctx, nil); err != nil {
-		return b, err
+	if binary.programs, err = obtain(ctx, nil); err != nil {
+		return err
 	}
-	if b.base, err = cluster.DefaultDir("test"); err != nil {
-		return b, err
+	if binary.base, err = cluster.DefaultDir("test"); err != nil {
+		return err
 	}
-	if b.dir, err = temporary("rowcast-test-"); err == nil {
-		atEnd = append(atEnd, func(context.Context) error { return os.RemoveAll(b.dir) })
-	}
-	return b, err
+	binary.dir, err = temporary("rowcast-test-")
+	return err
 })
 
 // Home creates a home directory for a program that starts a server. The directory is removed when the test ends.
