@@ -146,7 +146,7 @@ func (c *Cluster) prepare(ctx context.Context) (err error) {
 // run starts the server on the files and waits until it accepts connections.
 func (c *Cluster) run(ctx context.Context) error {
 	for deadline := time.Now().Add(patience); ; {
-		server, err := spawn(c.account.command(context.Background(), c.program("postgres"), c.arguments()...), c.logFile())
+		server, err := spawn(c.account.command(context.Background(), filepath.Join(c.Programs.Dir, "postgres"), c.arguments()...), c.logFile())
 		if err != nil {
 			return err
 		}
@@ -154,8 +154,7 @@ func (c *Cluster) run(ctx context.Context) error {
 			c.server = server
 			return nil
 		}
-		err = errors.Join(err, server.stop(context.WithoutCancel(ctx), Immediate))
-		err = fmt.Errorf("%w%s", err, c.lastLines())
+		err = fmt.Errorf("%w%s", errors.Join(err, server.stop(context.WithoutCancel(ctx), Immediate)), c.lastLines())
 		// The new server cannot start until all sessions of a killed server have ended.
 		if !strings.Contains(err.Error(), "pre-existing shared memory block") || time.Now().After(deadline) {
 			return err
@@ -255,19 +254,14 @@ func (c *Cluster) DSN(database string) string {
 	defer c.mu.Unlock()
 	query := url.Values{"host": {c.socketDir()}, "port": {c.port()}}.Encode()
 	query = strings.NewReplacer("%2F", "/", "+", "%20").Replace(query) // libpq does not accept + for a space
-	return (&url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/" + database, RawQuery: query}).String()
+	return (&url.URL{Scheme: "postgres", User: url.User("postgres"), Path: "/" + database, RawQuery: query}).String()
 }
-
-// superuser is the only role that can log in to a new cluster.
-const superuser = "postgres"
 
 // port returns the server's port, which is a part of the socket's file name.
 func (c *Cluster) port() string { return strconv.Itoa(cmp.Or(c.Port, 5432)) }
 
 func (c *Cluster) data() string    { return filepath.Join(c.dir, "data") }
 func (c *Cluster) logFile() string { return filepath.Join(c.dir, "log") }
-
-func (c *Cluster) program(name string) string { return filepath.Join(c.Programs.Dir, name) }
 
 func (c *Cluster) lastLines() string {
 	text, _ := os.ReadFile(c.logFile())

@@ -122,7 +122,7 @@ func (c *Cluster) makeSocketDir() error {
 // lock locks a directory until unlock is called or the process ends. If the directory is locked already, lock waits
 // until ctx ends, or returns ErrInUse if wait is false.
 func lock(ctx context.Context, dir string, wait bool) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|noFollow, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

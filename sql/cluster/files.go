@@ -55,10 +55,10 @@ func (c *Cluster) fill(ctx context.Context, dir string) error {
 		return err
 	}
 	args := []string{
-		"--pgdata=" + dir, "--username=" + superuser, "--auth-local=trust", "--auth-host=scram-sha-256",
+		"--pgdata=" + dir, "--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256",
 		"--encoding=UTF8", "--locale=C", "--no-sync",
 	}
-	_, err := run(ctx, c.account.command(ctx, c.program("initdb"), append(args, c.InitArgs...)...))
+	_, err := run(ctx, c.account.command(ctx, filepath.Join(c.Programs.Dir, "initdb"), append(args, c.InitArgs...)...))
 	return err
 }
 

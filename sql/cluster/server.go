@@ -27,7 +27,7 @@ type server struct {
 // spawn starts a server. Where dieWithParent has an effect, the kernel stops the server when the thread that started it
 // ends, so the thread must exist as long as the server.
 func spawn(cmd *exec.Cmd, logFile string) (*server, error) {
-	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND|noFollow, 0o600)
+	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}

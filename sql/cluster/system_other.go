@@ -12,8 +12,6 @@ import (
 // call one of the functions below.
 const supported = false
 
-const noFollow = 0
-
 func ownerOf(fs.FileInfo) int                 { return 0 }
 func attributes(account) *syscall.SysProcAttr { return nil }
 func lockFile(*os.File) error                 { return ErrUnsupported }

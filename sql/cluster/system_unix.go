@@ -12,9 +12,6 @@ import (
 // supported reports whether a Cluster can run on this system.
 const supported = true
 
-// noFollow makes opening a file fail if its name is a symbolic link.
-const noFollow = syscall.O_NOFOLLOW
-
 // ownerOf returns the user id of the owner of a file.
 func ownerOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
