@@ -32,8 +32,8 @@ import (
 func Main(m *testing.M) {
 	code := m.Run()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	err := errors.Join(binary.shared.Stop(ctx), os.RemoveAll(binary.dir))
+	cancel()
 	if leak := goleak.Find(); leak != nil && code == 0 {
 		err = errors.Join(err, fmt.Errorf("the tests left goroutines behind: %w", leak))
 	}

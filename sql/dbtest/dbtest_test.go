@@ -326,12 +326,20 @@ type recordingTB struct {
 
 func (r *recordingTB) Helper() {}
 
-func (r *recordingTB) Fatal(args ...any) { r.end("failed", args) }
+func (r *recordingTB) Fatal(args ...any) { r.end("failed", fmt.Sprint(args...)) }
 
-func (r *recordingTB) Skip(args ...any) { r.end("skipped", args) }
+func (r *recordingTB) Fatalf(format string, args ...any) {
+	r.end("failed", fmt.Sprintf(format, args...))
+}
 
-func (r *recordingTB) end(outcome string, args []any) {
-	r.outcome, r.message = outcome, fmt.Sprint(args...)
+func (r *recordingTB) Skip(args ...any) { r.end("skipped", fmt.Sprint(args...)) }
+
+func (r *recordingTB) Skipf(format string, args ...any) {
+	r.end("skipped", fmt.Sprintf(format, args...))
+}
+
+func (r *recordingTB) end(outcome, message string) {
+	r.outcome, r.message = outcome, message
 	runtime.Goexit()
 }
 

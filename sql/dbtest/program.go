@@ -31,10 +31,10 @@ func client(t testing.TB, server cluster.Programs, name string) string {
 	program, major := Program(t, "postgresql-client", filepath.Join(server.Dir, name), name), 0
 	version, err := exec.CommandContext(Context(t), program, "--version").Output()
 	if _, scanErr := fmt.Sscanf(string(version), name+" (PostgreSQL) %d", &major); err != nil || scanErr != nil {
-		t.Fatal(fmt.Sprintf("the version of %s is %q: %v", program, version, errors.Join(err, scanErr)))
+		t.Fatalf("the version of %s is %q: %v", program, version, errors.Join(err, scanErr))
 	}
 	if name != "psql" && major < server.Major { // programs such as pg_dump refuse a server that is newer than they are
-		t.Skip(fmt.Sprintf("dbtest: %s has version %d, too old for PostgreSQL %d", program, major, server.Major))
+		t.Skipf("dbtest: %s has version %d, too old for PostgreSQL %d", program, major, server.Major)
 	}
 	return program
 }

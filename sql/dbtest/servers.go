@@ -4,10 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"net/url"
+	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -39,10 +38,13 @@ func Stranger(t testing.TB) *cluster.Cluster {
 func startFor(t testing.TB, configure func(*cluster.Cluster)) *cluster.Cluster {
 	t.Helper()
 	c, err := private()
+	if err == nil {
+		configure(c)
+		err = c.Start(Context(t))
+	}
 	if err != nil {
 		t.Fatalf("dbtest: no PostgreSQL for the test: %v", err)
 	}
-	configure(c)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -50,9 +52,6 @@ func startFor(t testing.TB, configure func(*cluster.Cluster)) *cluster.Cluster {
 			t.Errorf("dbtest: remove the PostgreSQL of the test: %v", err)
 		}
 	})
-	if err := c.Start(Context(t)); err != nil {
-		t.Fatalf("dbtest: no PostgreSQL for the test: %v", err)
-	}
 	return c
 }
 
@@ -68,11 +67,7 @@ func TCP(t testing.TB, c *cluster.Cluster, database string) string {
 	if err != nil {
 		t.Fatalf("dbtest: set the password: %v", err)
 	}
-	u := url.URL{
-		Scheme: "postgres", User: url.UserPassword("postgres", password),
-		Host: "127.0.0.1:" + strconv.Itoa(c.Port), Path: "/" + database, RawQuery: "sslmode=disable",
-	}
-	return u.String()
+	return fmt.Sprintf("postgres://postgres:%s@127.0.0.1:%d/%s?sslmode=disable", password, c.Port, database)
 }
 
 // private returns a server that is not started, with its own directory.
