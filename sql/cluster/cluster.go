@@ -42,18 +42,13 @@ type Cluster struct {
 	// /tmp. Start creates Dir if it does not exist. DefaultDir returns a suitable directory. Required.
 	Dir string
 
-	// Programs are the server programs. The default is the result of Find.
-	Programs Programs
+	Programs Programs          // the server programs; the default is the result of Find
+	Settings map[string]string // server settings such as "fsync": "off"
+	InitArgs []string          // additional arguments for initdb
 
 	// Port is a TCP port on 127.0.0.1. A connection over TCP needs a password. The superuser has no password at first.
 	// If Port is 0, the server does not listen on TCP.
 	Port int
-
-	// Settings are server settings such as "fsync": "off".
-	Settings map[string]string
-
-	// InitArgs are additional arguments for initdb.
-	InitArgs []string
 
 	// Template is a directory. New files are copied from the files in it, so all copies have the same system
 	// identifier. If the directory has no files, initdb creates them first. If Template is empty, initdb creates the
