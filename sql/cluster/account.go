@@ -42,8 +42,8 @@ func serverAccount(dir string) (account, error) {
 	return account{}, errors.New("PostgreSQL refuses to run as root, and there is no user postgres or nobody")
 }
 
-// command prepares a program that runs as the account until ctx ends. The environment is almost empty, because variables
-// such as PGOPTIONS would change the result and the account must not read secrets of root.
+// command prepares a program that runs as the account until ctx ends. The environment is almost empty, because
+// variables such as PGOPTIONS would change the result and the account must not read secrets of root.
 func (a account) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.SysProcAttr = "/", attributes(a)

@@ -220,8 +220,8 @@ func (c *Cluster) Restart(ctx context.Context, mode Mode) error {
 	return c.Start(ctx)
 }
 
-// Wait waits until the server ends. It returns nil if Stop, Restart or Kill has ended the server, or if the server is not
-// started. It returns an error if the server has ended by itself. When ctx ends, Wait returns the error of ctx.
+// Wait waits until the server ends. It returns nil if Stop, Restart or Kill has ended the server, or if the server is
+// not started. It returns an error if the server has ended by itself. When ctx ends, Wait returns the error of ctx.
 func (c *Cluster) Wait(ctx context.Context) error {
 	c.mu.Lock()
 	server := c.server

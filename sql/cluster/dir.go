@@ -94,8 +94,8 @@ func makeAll(path string, mode fs.FileMode) error {
 	return os.Chmod(path, mode)
 }
 
-// socketDir returns the directory of the socket. It is in Dir, or in /tmp if the path of the socket would be longer than
-// 103 bytes, the limit on macOS.
+// socketDir returns the directory of the socket. It is in Dir, or in /tmp if the path of the socket would be longer
+// than 103 bytes, the limit on macOS.
 func (c *Cluster) socketDir() string {
 	dir := filepath.Join(c.dir, "run")
 	if len(dir+"/.s.PGSQL.65535") <= 103 {

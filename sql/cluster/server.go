@@ -84,8 +84,8 @@ func (s *server) stop(ctx context.Context, mode Mode) error {
 	return fmt.Errorf("the server (pid %d) does not end", s.process.Pid)
 }
 
-// killChildren kills the sessions and the other children of the server. It suspends the server, which must not start
-// more of them. A child may end before it is killed, so the exit code of the second kill means nothing.
+// killChildren kills the sessions and the other children of the server. It suspends the server first, because the server
+// would replace them. A child may end before it is killed, so the exit code of the second kill is ignored.
 func (s *server) killChildren(ctx context.Context) error {
 	const script = `set -e
 kill -STOP $0
@@ -95,9 +95,9 @@ kill -KILL $children || :`
 	return err
 }
 
-// stopLeftover stops the server of a process that was killed, as a crash does. If another program has the process id of
-// that server now, it only removes the server's pid file, because PostgreSQL does not start while that program runs as
-// the same user.
+// stopLeftover stops the server of a process that was killed. The server stops as in a crash. If another program has the
+// process id of that server now, stopLeftover only removes the pid file of the server: PostgreSQL would not start if that
+// program runs as the same user.
 func (c *Cluster) stopLeftover(ctx context.Context) error {
 	pid, _ := readPIDFile(c.data())
 	exists, serves := examine(pid, c.data())

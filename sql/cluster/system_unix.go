@@ -15,7 +15,7 @@ const supported = true
 // ownerOf returns the user id of the owner of a file.
 func ownerOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
-// attributes makes a program run as the account, and in a new session, so that Ctrl-C in the terminal does not reach it.
+// attributes makes a program run as the account, and in a new session, which Ctrl-C in the terminal does not reach.
 func attributes(a account) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setsid: true}
 	if a.other {
@@ -33,6 +33,6 @@ func lockFile(file *os.File) error {
 	return os.NewSyscallError("flock", err)
 }
 
-// unlockFile unlocks a file at once. Closing the file alone is not enough, because a program that is being started shares
-// the file until it runs.
+// unlockFile unlocks a file at once. Closing the file alone is not enough, because a program that is being started
+// shares the file until it runs.
 func unlockFile(file *os.File) { _ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN) }

@@ -1,4 +1,4 @@
-// Package dbtest gives tests a real PostgreSQL: a private server for each test binary, and in it a database for each test.
+// Package dbtest gives tests a real PostgreSQL: a private server for a test binary, and in it a database for each test.
 //
 // A package whose tests need a database has this function:
 //

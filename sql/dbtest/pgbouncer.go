@@ -11,9 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PgBouncer runs PgBouncer in front of a database until the test ends. mode is the pool mode, session or transaction, and
-// sessions is the largest number of sessions of the pool. It returns a connection string for PgBouncer. If PgBouncer is
-// not installed, the test ends with [Missing].
+// PgBouncer runs PgBouncer in front of a database until the test ends. mode is the pool mode, session or transaction,
+// and sessions is the largest number of sessions of the pool. It returns a connection string for PgBouncer. If
+// PgBouncer is not installed, the test ends with [Missing].
 func PgBouncer(t testing.TB, dsn, mode string, sessions int) (pooled string) {
 	t.Helper()
 	program := Program(t, "pgbouncer", "pgbouncer", "/usr/sbin/pgbouncer")

@@ -16,8 +16,9 @@ import (
 	"rowcast/sql/cluster"
 )
 
-// Client returns the path of a client program, such as pg_dump: the one beside the server programs or, without it, the one
-// on the PATH. If there is none, the test ends with [Missing]. If the program is too old for the server, the test is skipped.
+// Client returns the path of a client program, such as pg_dump: the one beside the server programs or, without it, the
+// one on the PATH. If there is none, the test ends with [Missing]. If the program is too old for the server, the test
+// is skipped.
 func Client(t testing.TB, name string) string {
 	t.Helper()
 	if err := prepare(); err != nil {
@@ -39,8 +40,8 @@ func client(t testing.TB, server cluster.Programs, name string) string {
 	return program
 }
 
-// Program returns the path of the first of the named programs that is installed. If none is installed, it calls [Missing]
-// and names the Debian package of the first program.
+// Program returns the path of the first of the named programs that is installed. If none is installed, it calls
+// [Missing] and names the Debian package of the first program.
 func Program(t testing.TB, debianPackage string, names ...string) string {
 	t.Helper()
 	for _, name := range names {
@@ -53,8 +54,8 @@ func Program(t testing.TB, debianPackage string, names ...string) string {
 }
 
 // Node returns the path of a Node that all npm packages in the tests support: the one that .ci/run installs or, without
-// it, the one on the PATH. (.ci/run installs one because the Node 18 of Debian 12 is too old.) If there is none, or it is
-// too old, the test ends with [Missing].
+// it, the one on the PATH. (.ci/run installs one because the Node 18 of Debian 12 is too old.) If there is none, or it
+// is too old, the test ends with [Missing].
 func Node(t testing.TB) string {
 	t.Helper()
 	return node(t, caches())
@@ -83,8 +84,8 @@ func node(t testing.TB, caches []string) string {
 	return path
 }
 
-// Interpreter returns the path of an interpreter that can run the code, which loads modules. If it cannot, the test ends
-// with [Missing], which names the Debian packages.
+// Interpreter returns the path of an interpreter that can run the code, which loads modules. If it cannot, the test
+// ends with [Missing], which names the Debian packages.
 func Interpreter(t testing.TB, name, code, packages string) string {
 	t.Helper()
 	interpreter := Program(t, packages, name)
@@ -96,8 +97,8 @@ func Interpreter(t testing.TB, name, code, packages string) string {
 }
 
 // NodeModules returns the directory of Node modules that .ci/run installs. Source is the directory in the repository
-// that has the package.json, name is the directory of the installation in the cache of rowcast, and module is one of the
-// modules. If it is not installed, the test ends with [Missing].
+// that has the package.json, name is the directory of the installation in the cache of rowcast, and module is one of
+// the modules. If it is not installed, the test ends with [Missing].
 func NodeModules(t testing.TB, source, name, module string) string {
 	t.Helper()
 	modules := modulesWith(module, name, caches())
@@ -107,9 +108,9 @@ func NodeModules(t testing.TB, source, name, module string) string {
 	return modules
 }
 
-// GoBuild builds the programs of a Go module that has its own go.mod, without a download. Source is the directory of the
-// module in the repository, dir is the directory with its files, and bin is the directory of the executables. If the
-// required modules are not downloaded, the test ends with [Missing].
+// GoBuild builds the programs of a Go module that has its own go.mod, without a download. Source is the directory of
+// the module in the repository, dir is the directory with its files, and bin is the directory of the executables. If
+// the required modules are not downloaded, the test ends with [Missing].
 func GoBuild(t testing.TB, source, dir, bin string) {
 	t.Helper()
 	program := Program(t, "golang", "go")
@@ -153,8 +154,8 @@ func howToInstall(source, name string, caches []string) string {
 	return "copy " + source + " to " + filepath.Join(caches[len(caches)-1], "rowcast", name) + " and run npm ci --ignore-scripts in the copy"
 }
 
-// Missing skips a test that needs something that the machine does not have. With CI=true, which .ci/run sets, it fails the
-// test, because a skipped test would not be noticed.
+// Missing skips a test that needs something that the machine does not have. With CI=true, which .ci/run sets, it fails
+// the test, because a skipped test would not be noticed.
 func Missing(t testing.TB, missing string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {

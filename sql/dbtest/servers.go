@@ -15,8 +15,8 @@ import (
 )
 
 // Cluster starts a server for this test alone. The test may restart, crash or promote it. The server is stopped and
-// removed when the test ends. All servers of a version of PostgreSQL have the same system identifier, except servers that
-// Stranger starts.
+// removed when the test ends. All servers of a version of PostgreSQL have the same system identifier, except servers
+// that Stranger starts.
 func Cluster(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	return startFor(t, func(*cluster.Cluster) {})
@@ -28,8 +28,8 @@ func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
 	return startFor(t, func(c *cluster.Cluster) { c.Primary = primary })
 }
 
-// Stranger does the same as Cluster, but the server has a system identifier of its own. It takes longer to start, because
-// initdb creates its files.
+// Stranger does the same as Cluster, but the server has a system identifier of its own. It takes longer to start,
+// because initdb creates its files.
 func Stranger(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	return startFor(t, func(c *cluster.Cluster) { c.Template = "" })
@@ -125,8 +125,8 @@ func Home(t testing.TB) string {
 	return dir
 }
 
-// temporary creates a directory that the server's user can enter even if root runs the tests. That user could not enter a
-// directory of t.TempDir.
+// temporary creates a directory that the server's user can enter even if root runs the tests. That user could not enter
+// a directory of t.TempDir.
 func temporary(pattern string) (string, error) {
 	dir, err := os.MkdirTemp("", pattern)
 	if err == nil {

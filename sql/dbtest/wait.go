@@ -18,8 +18,8 @@ func Context(t testing.TB) context.Context {
 	return ctx
 }
 
-// Receive returns the next value from a channel, or the zero value when the channel is closed. After 2 minutes, it fails
-// the test with what the test waited for.
+// Receive returns the next value from a channel, or the zero value when the channel is closed. After 2 minutes, it
+// fails the test with what the test waited for.
 func Receive[T any](t testing.TB, channel <-chan T, what string) T {
 	t.Helper()
 	select {
@@ -31,8 +31,8 @@ func Receive[T any](t testing.TB, channel <-chan T, what string) T {
 	}
 }
 
-// Wait calls wait, such as the Wait of a sync.WaitGroup, and returns when wait returns. After 2 minutes, it fails the test
-// with what the test waited for.
+// Wait calls wait, such as the Wait of a sync.WaitGroup, and returns when wait returns. After 2 minutes, it fails the
+// test with what the test waited for.
 func Wait(t testing.TB, wait func(), what string) {
 	t.Helper()
 	done := make(chan struct{})
