@@ -53,8 +53,7 @@ default_pool_size = %d
 		_ = cmd.Wait()
 	})
 	pooled = fmt.Sprintf("postgres://anybody@127.0.0.1:%d/%s?sslmode=disable", port, config.Database)
-	ctx := Context(t)
-	for {
+	for ctx := Context(t); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := pgx.Connect(ctx, pooled)
 		if err == nil {
 			_ = conn.Close(ctx)
@@ -63,6 +62,5 @@ default_pool_size = %d
 		if ctx.Err() != nil {
 			t.Fatalf("waited for PgBouncer to answer: %v", err)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
