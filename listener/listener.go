@@ -24,7 +24,8 @@ import (
 type Listener struct {
 	// Config describes how to connect. connstring.Parse returns it, and accepts the parameters of libpq. On its
 	// connections, the listener sets the parameters on which its statements depend. It connects with Config's DialFunc,
-	// and sets options on the TCP connections that DialFunc returns.
+	// and sets options on the TCP connections that DialFunc returns. On Linux, it may close a *net.TCPConn or
+	// *net.UnixConn that DialFunc returns and continue to use its socket. It does not replace connections of other types.
 	Config *pgx.ConnConfig
 
 	// Configure, if non-nil, replaces Config. It is called whenever the listener connects, so it can return a password

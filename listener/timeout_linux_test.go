@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,10 +16,11 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// dialled has the DialFunc of a test, and the TCP connections that it has opened.
+// dialled has the DialFunc of a test, and a descriptor of its own for each socket that it has opened, because the
+// listener closes the connections and continues to use their sockets.
 type dialled struct {
-	mu    sync.Mutex
-	conns []*net.TCPConn
+	mu      sync.Mutex
+	sockets []*os.File
 }
 
 func (d *dialled) dial(ctx context.Context, _, address string) (net.Conn, error) {
@@ -26,9 +28,13 @@ func (d *dialled) dial(ctx context.Context, _, address string) (net.Conn, error)
 	if err != nil {
 		return nil, err
 	}
+	socket, err := conn.(*net.TCPConn).File()
+	if err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.conns = append(d.conns, conn.(*net.TCPConn))
+	d.sockets = append(d.sockets, socket)
 	return conn, nil
 }
 
@@ -58,20 +64,21 @@ func TestDialFuncIsKept(t *testing.T) {
 	wantData(t, replay(t, replayer, begin, r.last.Cursor.String(), nil), `"1"`)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.conns) != 3 {
-		t.Errorf("the DialFunc made %d connections, want 3", len(d.conns))
+	if len(d.sockets) != 3 {
+		t.Errorf("the DialFunc made %d connections, want 3", len(d.sockets))
 	}
-	for i, conn := range d.conns {
-		timeout, idle := option(t, conn, unix.TCP_USER_TIMEOUT), option(t, conn, unix.TCP_KEEPIDLE)
+	for i, socket := range d.sockets {
+		t.Cleanup(func() { _ = socket.Close() })
+		timeout, idle := option(t, socket, unix.TCP_USER_TIMEOUT), option(t, socket, unix.TCP_KEEPIDLE)
 		if timeout != 7000 || idle != 5 {
 			t.Errorf("connection %d: TCP_USER_TIMEOUT %d ms and TCP_KEEPIDLE %d s, want 7000 and 5", i, timeout, idle)
 		}
 	}
 }
 
-func option(t *testing.T, conn *net.TCPConn, name int) (value int) {
+func option(t *testing.T, socket *os.File, name int) (value int) {
 	t.Helper()
-	raw, err := conn.SyscallConn()
+	raw, err := socket.SyscallConn()
 	if err == nil {
 		err = errors.Join(raw.Control(func(fd uintptr) { value, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, name) }), err)
 	}
