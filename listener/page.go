@@ -50,12 +50,19 @@ type reader struct {
 	limits
 	run        runner
 	unreadable func(id int64, sqlstate, reason string)
+	spare      []row // an empty slice, whose array the next page uses
 }
 
 // A runner runs a statement with the listener's settings and a deadline of its own.
 type runner func(statement func(ctx context.Context, db querier) error) error
 
-func (l *Listener) reader(run runner) *reader { return &reader{l.limits(), run, l.unreadable} }
+func (l *Listener) reader(run runner) *reader { return &reader{limits: l.limits(), run: run, unreadable: l.unreadable} }
+
+// reuse lets the next page use the array of p's rows, which must no longer be needed.
+func (r *reader) reuse(p page) {
+	clear(p.rows) // releases the rows' data
+	r.spare = p.rows[:0]
+}
 
 // A request says which page to read.
 type request struct {
@@ -141,7 +148,7 @@ func (r *reader) fill(p *page, missing []int) error {
 	var gone int
 	for n, i := range missing {
 		if n == maxSingle || p.trouble && n > 0 || bytes > int64(r.pageBytes) {
-			p.rows, p.more, p.cut = p.rows[:i], true, true
+			p.rows, p.more, p.cut = slices.Delete(p.rows, i, len(p.rows)), true, true
 			break
 		}
 		row := &p.rows[i]
@@ -182,8 +189,8 @@ func (p *page) deliverable() []feed.Row {
 		return nil
 	}
 	rows := make([]feed.Row, 0, len(p.rows))
-	for _, r := range p.rows {
-		if !r.skipped {
+	for i := range p.rows {
+		if r := &p.rows[i]; !r.skipped {
 			rows = append(rows, r.Row)
 		}
 	}

@@ -211,6 +211,7 @@ func inlineData(stored, text string) string {
 // read reads the result of a query, each arm of which returns at most limit rows. All rows of an arm come before the
 // rows of the next arm. read uses the raw values, because scanning them with pgx costs more than everything else.
 func (r *reader) read(result pgx.Rows, limit int, epoch cursor.Tag) (p page, missing []int, err error) {
+	p.rows, r.spare = r.spare, nil
 	var bytes, arm, inArm int
 	for result.Next() {
 		values := result.RawValues()

@@ -169,7 +169,8 @@ func (d *deliveredRows) begin(c cursor.Cursor) {
 }
 
 func (d *deliveredRows) add(rows []row) {
-	for i, row := range rows {
+	for i := range rows {
+		row := &rows[i]
 		if row.misplaced || i+1 < len(rows) && rows[i+1].Xid == row.Xid && !rows[i+1].misplaced {
 			continue
 		}

@@ -16,6 +16,7 @@ import (
 type session struct {
 	*Listener
 	link   *link
+	reader *reader
 	wakeup *wakeup
 	epoch  cursor.Tag
 
@@ -37,6 +38,7 @@ func (s *session) live(ctx context.Context) (err error) {
 	}
 	defer s.link.close()
 	s.connected = true
+	s.reader = s.Listener.reader(func(statement func(context.Context, querier) error) error { return s.link.bounded(ctx, statement) })
 	s.Failures.Succeeded(failures.Connect)
 	s.wakeup = newWakeup(s.Listener, s.link, s.complete)
 	defer s.wakeup.close()
@@ -174,6 +176,7 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 		}
 		done.rows, done.end = done.rows+len(p.rows), p.end.Xmax
 		s.deliver(p)
+		s.reader.reuse(p)
 		s.link.answerCalls()
 		snapshot, more = &p.end, p.more
 		if more && s.isWarming() && time.Now().After(s.warmUntil) {
@@ -188,10 +191,9 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 }
 
 func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
-	r := s.reader(func(statement func(context.Context, querier) error) error { return s.link.bounded(ctx, statement) })
 	query := s.queryNow(snapshot)
-	if p, err = r.fetch(query, s.cursor, s.epoch, snapshot, s.level); query.near && errors.Is(err, errNoHistory) {
-		p, err = r.fetch(fetchQuery, s.cursor, s.epoch, snapshot, s.level)
+	if p, err = s.reader.fetch(query, s.cursor, s.epoch, snapshot, s.level); query.near && errors.Is(err, errNoHistory) {
+		p, err = s.reader.fetch(fetchQuery, s.cursor, s.epoch, snapshot, s.level)
 	}
 	if err == nil {
 		s.observeHistory(&p)
@@ -219,9 +221,9 @@ func (s *session) deliver(p page) {
 // commits returns the number of transactions of rows, which are in the order of delivery.
 func commits(rows []row) (n int) {
 	var last uint64
-	for _, row := range rows {
-		if row.Xid != last {
-			n, last = n+1, row.Xid
+	for i := range rows {
+		if xid := rows[i].Xid; xid != last {
+			n, last = n+1, xid
 		}
 	}
 	return n
