@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -159,7 +158,6 @@ func (h *half) check() error {
 // wait returns when the socket is ready, when the deadline passes, or when interrupt is called. It may also return
 // earlier.
 func (h *half) wait() {
-	runtime.Gosched() // lets the goroutines run that this one has made ready
 	h.waiting.Store(true)
 	defer h.waiting.Store(false)
 	if h.check() != nil { // the change may have come before waiting was set, so that it has not interrupted

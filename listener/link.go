@@ -3,6 +3,7 @@ package listener
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -79,6 +80,7 @@ func (k *link) wait(ctx context.Context, deadline time.Time) error {
 	}
 	_ = k.conn.PgConn().Conn().SetDeadline(deadline)
 	k.beginWait(k.interrupt)
+	runtime.Gosched() // lets the goroutines run that the delivery of rows has made ready
 	var err error
 	for err == nil && ctx.Err() == nil && !k.isCalled() {
 		err = k.conn.PgConn().WaitForNotification(context.Background())
