@@ -56,7 +56,9 @@ type reader struct {
 // A runner runs a statement with the listener's settings and a deadline of its own.
 type runner func(statement func(ctx context.Context, db querier) error) error
 
-func (l *Listener) reader(run runner) *reader { return &reader{limits: l.limits(), run: run, unreadable: l.unreadable} }
+func (l *Listener) reader(run runner) *reader {
+	return &reader{limits: l.limits(), run: run, unreadable: l.unreadable}
+}
 
 // reuse lets the next page use the array of p's rows, which must no longer be needed.
 func (r *reader) reuse(p page) {

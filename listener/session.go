@@ -155,7 +155,7 @@ func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
 func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) error {
 	var snapshot *cursor.Cursor
 	for more := true; more; {
-		p, err := s.page(ctx, snapshot)
+		p, err := s.page(snapshot)
 		if err != nil {
 			return err
 		}
@@ -190,7 +190,7 @@ func (s *session) readAll(ctx context.Context, done *fetched, began time.Time) e
 	return nil
 }
 
-func (s *session) page(ctx context.Context, snapshot *cursor.Cursor) (p page, err error) {
+func (s *session) page(snapshot *cursor.Cursor) (p page, err error) {
 	query := s.queryNow(snapshot)
 	if p, err = s.reader.fetch(query, s.cursor, s.epoch, snapshot, s.level); query.near && errors.Is(err, errNoHistory) {
 		p, err = s.reader.fetch(fetchQuery, s.cursor, s.epoch, snapshot, s.level)

@@ -35,6 +35,7 @@ type wakeup struct {
 
 	phase   phase
 	took    time.Duration // how long the last fetch took
+	idle    idleMeter
 	pace    pace
 	crowded bool    // the NOTIFY queue is so full that the hub must not sleep
 	attempt attempt // the present attempt to take the park lock
@@ -130,7 +131,7 @@ func (w *wakeup) complete(ctx context.Context, last fetched) (why reason, next p
 func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error) {
 	if w.PollOnly || w.isBusy() {
 		w.attempt = attempt{}
-		return w.poll(ctx, w.interval(last.took))
+		return w.poll(ctx, w.interval(last.took, w.idle.read(time.Now())))
 	}
 	if taken, err := w.lock.try(ctx); err != nil || taken {
 		return w.taken(err)
@@ -156,12 +157,13 @@ func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w
 
 // interval returns the time until the next poll. It is half the time of a fetch, so that rows arrive soon on a machine
 // with CPU to spare, and a busy machine leaves CPU to the writers. The lower bound is an eighth of PollInterval at Busy
-// commits a second or below, and grows with the rate above that, because the writers then need the CPU. The upper bound
-// is twice PollInterval. Below Busy it is PollInterval, because the writers then wait for each other or for the disk, and
-// leave CPU. The interval is gapPoll if the hub polls only because the NOTIFY queue is too full. With PollOnly, the
-// interval is PollInterval, or up to twice as long if fetches are slow.
-func (w *wakeup) interval(took time.Duration) time.Duration {
-	eighths := min(max(1, w.pace.rate/w.Busy), 16)
+// commits a second or below, and grows with the rate above that, because the writers then need the CPU. It also grows
+// if the CPUs of this machine are hardly idle. The upper bound is twice PollInterval. Below Busy it is PollInterval,
+// because the writers then wait for each other or for the disk, and leave CPU. The interval is gapPoll if the hub polls
+// only because the NOTIFY queue is too full. With PollOnly, the interval is PollInterval, or up to twice as long if
+// fetches are slow.
+func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
+	eighths := min(max(1, w.pace.rate/w.Busy)*stretch(idle), 16)
 	least, most := time.Duration(eighths*float64(w.PollInterval/8)), 2*w.PollInterval
 	switch {
 	case w.PollOnly:
@@ -173,6 +175,10 @@ func (w *wakeup) interval(took time.Duration) time.Duration {
 	}
 	return min(max(least, took/2), most)
 }
+
+// stretch returns the factor by which the lower bound of the interval grows if this share of the CPUs' time is idle. The
+// factor is 1 down to a share of 0.4, then grows as the share falls, and is 4 from 0.1 down.
+func stretch(idle float64) float64 { return min(max(1, 0.4/max(idle, 0.1)), 4) }
 
 // poll waits for an interval, or until CatchUp is called. Notifications without a payload do not end the wait. Messages
 // and requests to disconnect, which have a payload, are passed on at once. If the interval is short, the hub naps
@@ -237,7 +243,7 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 		if err := w.lock.release(ctx); err != nil {
 			return 0, nil, err
 		}
-		return w.poll(ctx, w.interval(last.took))
+		return w.poll(ctx, w.interval(last.took, w.idle.read(time.Now())))
 	}
 	why, err := w.sleep(ctx, func() (bool, error) { return false, w.lock.lost() })
 	if err == nil && why == safetyPoll {
@@ -260,7 +266,7 @@ func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) 
 		return 0, nil, err
 	}
 	if w.isBusy() {
-		return w.poll(ctx, w.interval(last.took))
+		return w.poll(ctx, w.interval(last.took, w.idle.read(time.Now())))
 	}
 	why, err := w.sleep(ctx, func() (bool, error) { return w.link.released, nil })
 	if err != nil || why == lockLost {

@@ -1,0 +1,58 @@
+package listener
+
+import (
+	"fmt"
+	"os"
+	"time"
+)
+
+// An idleMeter measures for which share of their time the CPUs of this machine are idle.
+type idleMeter struct {
+	at    time.Time // when the CPUs' times were read
+	times cpuTimes
+	share float64
+}
+
+const (
+	// measureEvery is the minimum time between two measurements.
+	measureEvery = 100 * time.Millisecond
+	// outdated is the age from which on a measurement says nothing about the present.
+	outdated = time.Second
+)
+
+// read returns the share, from 0 to 1, between the last two measurements. It returns 1 if the share is not known.
+func (m *idleMeter) read(now time.Time) float64 {
+	age := now.Sub(m.at)
+	if age < measureEvery {
+		return m.share
+	}
+	stat, _ := os.ReadFile("/proc/stat")
+	times := parseCPUTimes(string(stat))
+	m.share = 1
+	if age < outdated {
+		m.share = times.idleSince(m.times)
+	}
+	m.at, m.times = now, times
+	return m.share
+}
+
+// cpuTimes are the times of all CPUs since the machine started, in the kernel's unit.
+type cpuTimes struct{ idle, total uint64 }
+
+// parseCPUTimes reads the first line of /proc/stat. The times are 0 if it is not as expected.
+func parseCPUTimes(stat string) cpuTimes {
+	var user, nice, system, idle, iowait, irq, softirq, steal uint64
+	_, err := fmt.Sscanf(stat, "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal)
+	if err != nil {
+		return cpuTimes{}
+	}
+	return cpuTimes{idle + iowait, user + nice + system + idle + iowait + irq + softirq + steal}
+}
+
+// idleSince returns the idle share of the time since before, or 1 if it is not known. The kernel's iowait can decrease.
+func (t cpuTimes) idleSince(before cpuTimes) float64 {
+	if before.total == 0 || t.total <= before.total || t.idle < before.idle {
+		return 1
+	}
+	return min(float64(t.idle-before.idle)/float64(t.total-before.total), 1)
+}

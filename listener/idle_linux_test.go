@@ -1,0 +1,59 @@
+package listener
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+)
+
+func TestIdleShare(t *testing.T) {
+	t.Parallel()
+	const before = "cpu  100 10 50 1000 40 3 7 0 0 0\ncpu0 50 5 25 500 20 2 3 0 0 0\n"
+	for after, want := range map[string]float64{
+		"cpu  100 10 50 1010 40 3 7 0 0 0\n": 1,
+		"cpu  110 10 50 1000 40 3 7 0 0 0\n": 0,
+		"cpu  110 11 55 1005 45 4 8 2 0 0\n": 1. / 3, // idle and iowait, of everything
+		"cpu  110 10 50 1010 40 3 7 0\n":     0.5,    // Linux before version 2.6.24
+		before:                               1,      // no time has passed
+		"cpu  300 10 50 1000 30 3 7 0 0 0\n": 1,      // iowait has decreased
+		"cpu  100 10 50\n":                   1,
+		"intr 12345\n":                       1,
+		"":                                   1,
+	} {
+		if got := parseCPUTimes(after).idleSince(parseCPUTimes(before)); got != want {
+			t.Errorf("from %q to %q: got %v, want %v", before, after, got, want)
+		}
+	}
+	if got := parseCPUTimes(before).idleSince(cpuTimes{}); got != 1 {
+		t.Errorf("with no times before: got %v, want 1", got)
+	}
+}
+
+// The meter reads the times of this machine, at most every measureEvery, and knows nothing if it was not read for long.
+func TestIdleMeter(t *testing.T) {
+	t.Parallel()
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Skipf("cannot read the times of this machine's CPUs: %v", err)
+	}
+	if times := parseCPUTimes(string(stat)); times.total == 0 || times.idle > times.total {
+		t.Errorf("the times of this machine's CPUs are %+v, want more than 0 in total, and no more idle time than that", times)
+	}
+	now := time.Now()
+	known := cpuTimes{idle: 0, total: 1} // the machine has been idle for at least a tick since it started
+	for _, test := range []struct {
+		m    idleMeter
+		want string
+	}{
+		{idleMeter{}, "1"},
+		{idleMeter{now.Add(-outdated), known, 0.25}, "1"},
+		{idleMeter{now.Add(1 - measureEvery), known, 0.25}, "0.25"},
+		{idleMeter{now.Add(-measureEvery), known, 2}, "between 0 and 1"},
+	} {
+		got := test.m.read(now)
+		if text := fmt.Sprint(got); text != test.want && !(test.want == "between 0 and 1" && got > 0 && got < 1) {
+			t.Errorf("%+v: got %v, want %s", test.m, text, test.want)
+		}
+	}
+}
