@@ -80,7 +80,7 @@ func (r *Retention) Settled(t *testing.T, xmin uint64) uint64 {
 func (l *Listener) Page(ctx context.Context, conn *pgx.Conn, from cursor.Cursor, rows int) ([]feed.Row, error) {
 	r := l.reader(func(statement func(context.Context, querier) error) error { return statement(ctx, conn) })
 	p, err := r.fetch(fetchQuery, from, 0, nil, level(rows))
-	return p.deliverable(), err
+	return p.deliverable(nil), err
 }
 
 // DialFunc returns the function with which the listener opens its connections.

@@ -93,13 +93,19 @@ func listen(t *testing.T, dsn string, configure ...func(*listener.Listener)) *re
 		batches:  make(chan feed.Batch, 1<<16),
 		messages: make(chan feed.Message, 1<<10),
 	}
-	r.Deliver = func(b feed.Batch) { r.batches <- b }
+	r.Deliver = func(b feed.Batch) { r.batches <- kept(b) }
 	r.Message = func(m feed.Message) { r.messages <- m }
 	for _, c := range configure {
 		c(r.Listener)
 	}
 	r.stop = run(t, r.Listener)
 	return r
+}
+
+// kept returns a batch with a copy of the rows, which the listener overwrites after Deliver.
+func kept(b feed.Batch) feed.Batch {
+	b.Rows = slices.Clone(b.Rows)
+	return b
 }
 
 // run starts a listener and waits until it has begun, so that it delivers rows that are committed later. The listener

@@ -61,9 +61,12 @@ func (l *Listener) reader(run runner) *reader {
 }
 
 // reuse lets the next page use the array of p's rows, which must no longer be needed.
-func (r *reader) reuse(p page) {
-	clear(p.rows) // releases the rows' data
-	r.spare = p.rows[:0]
+func (r *reader) reuse(p page) { r.spare = emptied(p.rows) }
+
+// emptied returns an empty slice with the same array. It releases what the elements refer to.
+func emptied[E any](s []E) []E {
+	clear(s)
+	return s[:0]
 }
 
 // A request says which page to read.
@@ -185,12 +188,9 @@ func (r *reader) readHorizon(p *page) error {
 	return nil
 }
 
-// deliverable returns the rows that can be sent.
-func (p *page) deliverable() []feed.Row {
-	if len(p.rows) == 0 {
-		return nil
-	}
-	rows := make([]feed.Row, 0, len(p.rows))
+// deliverable appends the rows that can be sent to a slice.
+func (p *page) deliverable(rows []feed.Row) []feed.Row {
+	rows = slices.Grow(rows, len(p.rows))
 	for i := range p.rows {
 		if r := &p.rows[i]; !r.skipped {
 			rows = append(rows, r.Row)

@@ -138,7 +138,7 @@ func (r *Replayer) Page(ctx context.Context, from, end cursor.Cursor, recipients
 		}
 		r.levels.set(next, q.level.after(&p, r.limits.pageRows))
 	}
-	return p.deliverable(), next, p.horizon, nil
+	return p.deliverable(nil), next, p.horizon, nil
 }
 
 // distinct returns the recipients without duplicates. The query reads the rows of each recipient separately.

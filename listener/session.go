@@ -17,6 +17,7 @@ type session struct {
 	*Listener
 	link   *link
 	reader *reader
+	batch  []feed.Row // an empty slice, whose array the next batch uses
 	wakeup *wakeup
 	epoch  cursor.Tag
 
@@ -215,7 +216,9 @@ func (s *session) deliver(p page) {
 	s.Stats.Fetches.Add(1)
 	s.Stats.Rows.Add(int64(len(p.rows)))
 	s.wakeup.pace.add(time.Now(), commits(p.rows))
-	s.Deliver(feed.Batch{Rows: p.deliverable(), Cursor: s.cursor, Horizon: p.horizon, Warming: s.isWarming()})
+	rows := p.deliverable(s.batch)
+	s.Deliver(feed.Batch{Rows: rows, Cursor: s.cursor, Horizon: p.horizon, Warming: s.isWarming()})
+	s.batch = emptied(rows)
 }
 
 // commits returns the number of transactions of rows, which are in the order of delivery.

@@ -99,7 +99,7 @@ func bePeak() error {
 	if _, err := fmt.Sscan(os.Getenv(peakVariable), &pending, &most); err != nil {
 		return err
 	}
-	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(int64(most))
 	t := &testing.B{}
 	readers := make(chan struct{}, peakReplays)
 	var before string

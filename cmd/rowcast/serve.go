@@ -126,6 +126,7 @@ func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.
 	if err := c.configure(s); err != nil {
 		return nil, err
 	}
+	s.LowerMemoryLimit()
 	s.Events.Authenticate, err = c.authenticator(ctx, s)
 	return s, err
 }

@@ -33,7 +33,9 @@ type Row struct {
 // if very many rows have become visible at once, they come in several Batches. So a Batch can end in the middle of a
 // transaction.
 type Batch struct {
-	Rows []Row // in the order in which they must be sent; empty if there was nothing new
+	// Rows are in the order in which they must be sent. The slice is empty if there was nothing new. The receiver must
+	// copy the rows that it needs later, because the listener overwrites them.
+	Rows []Row
 
 	// Cursor is the cursor of a reader that has received this batch. If it is not whole, more rows of the same
 	// transaction follow.

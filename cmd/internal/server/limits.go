@@ -73,14 +73,8 @@ const memoryShare = 0.9
 
 // LimitMemory sets the memory limit of the Go runtime. Near the limit, the runtime collects garbage more often, so that
 // the kernel does not kill the process. The limit is GOMEMLIMIT or, if that is not set, a share of the cgroup's limit.
-// LimitMemory also sets the percentage GOGC to 50, unless the environment sets it. LimitMemory returns the limit in
-// bytes, or math.MaxInt64 if there is none.
+// LimitMemory returns the limit in bytes, or math.MaxInt64 if there is none.
 func LimitMemory(logger *slog.Logger) int64 {
-	// Collecting more often than by default saves memory at little cost, because much of a hub's heap is the bytes of
-	// recent events, which the collector does not scan.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
 	limit, err := memlimit.Set(memlimit.WithRatio(memoryShare))
 	switch {
 	case errors.Is(err, memlimit.ErrNoCgroup), errors.Is(err, memlimit.ErrCgroupsNotSupported):
@@ -90,6 +84,27 @@ func LimitMemory(logger *slog.Logger) int64 {
 		logger.Info("memory limit of the Go runtime", "bytes", limit)
 	}
 	return limit
+}
+
+// LowerMemoryLimit lowers the memory limit of the Go runtime to the most memory that the server should use, as
+// cmd/rowcast/README.md says, unless GOMEMLIMIT is set. A server that uses much less collects garbage as seldom as Go
+// programs usually do. The fields of the server must be set before the call.
+func (s *Server) LowerMemoryLimit() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), s.maxMemory()))
+	}
+}
+
+// maxMemory returns the memory of an empty process and of the events and streams that the server may hold, with half as
+// much for garbage.
+func (s *Server) maxMemory() int64 {
+	events := 1.2*float64(s.Hub.Memory) + 1.125*float64(s.Hub.Pending) + 3*float64(s.Listener.MaxData)*float64(1+s.Replays)
+	streams := 3000 * float64(s.Hub.Limits.Streams)
+	most := int64(12e6 + 1.5*(events+streams))
+	if s.Inbox {
+		most += 64<<20 + inboxConns*50e6
+	}
+	return most
 }
 
 // DefaultPending returns the default of Hub.Pending for a memory limit: a quarter of it, but at most 256 MiB.

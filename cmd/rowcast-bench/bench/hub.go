@@ -35,6 +35,7 @@ func runHub(ctx context.Context, args []string, stderr io.Writer) error {
 	s.Listener.MaxData, s.Hub.Page = int64(maxEvent), maxEvent+server.PageBytes
 	s.Hub.Memory, s.Listener.Warm = 64<<20, 64<<20
 	s.Hub.Pending = server.DefaultPending(server.LimitMemory(logger))
+	s.LowerMemoryLimit()
 	s.Hub.Drain = 100 * time.Millisecond
 	s.Retention.Keep = 7 * 24 * time.Hour
 	return s.Run(ctx)
