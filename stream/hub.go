@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,23 @@ import (
 	"rowcast/stream/sse"
 	"rowcast/stream/wire"
 )
+
+// A Source reads rows that a Hub no longer has in memory. Its errors are temporary: the Hub tries again while the
+// client waits.
+type Source interface {
+	// CatchUp returns once everything that was committed before the call has been published.
+	CatchUp(ctx context.Context) error
+
+	// Page reads a page of the rows for the recipients, in the order of delivery. These are the rows that end has seen
+	// and that a client at the cursor c has not received. The rows for everyone are read if [feed.Everyone] is among the
+	// recipients. next is the client's cursor after these rows. If there are no more rows, next is equal to
+	// end. horizon is the transaction number below which retention has deleted rows.
+	Page(ctx context.Context, c, end cursor.Cursor, recipients []string) (rows []feed.Row, next cursor.Cursor, horizon uint64, err error)
+
+	// IsValid reports whether c, a cursor of an earlier epoch, is valid in the epoch of now, the Hub's cursor. It is
+	// valid if its anchor still exists. IsValid checks no other row.
+	IsValid(ctx context.Context, c, now cursor.Cursor) (bool, error)
+}
 
 // A Hub sends committed rows and NOTIFY messages to the streams of its clients. Source and Logger are required. The
 // zero value of every other field means the default. The fields must not be changed once the Hub is in use.

@@ -59,6 +59,19 @@ func AddressOf(remote string) netip.Addr {
 	return address
 }
 
+// A reader is the key of a call of the Source: a user, or an address if the user is unknown.
+type reader struct {
+	user    string
+	address netip.Addr
+}
+
+func readerOf(user string, r *http.Request) reader {
+	if user != "" {
+		return reader{user: user}
+	}
+	return reader{address: AddressOf(r.RemoteAddr)}
+}
+
 // exceeded returns the counter of refused requests for the first limit that one more stream would exceed, or nil if
 // there is no such limit.
 func (st *state) exceeded(o *owner) *atomic.Int64 {

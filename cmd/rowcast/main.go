@@ -57,7 +57,7 @@ func main() {
 		signal.Stop(signals) // before cancel, so that a second signal ends the process at once
 		cancel()
 	}()
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, console{os.Stdout, os.Stderr, true}))
 }
 
 // A commandLine has the subcommands and the flag --version as its fields.
@@ -78,28 +78,31 @@ type commandLine struct {
 const description = "rowcast sends each row that is inserted into the table rowcast.notifications to the browsers of its recipient, as a server-sent event."
 
 // A console has the standard output and the standard error of a command.
-type console struct{ out, err io.Writer }
+type console struct {
+	out, err  io.Writer
+	isProcess bool // the command is the whole process, so it may set the limits of the process
+}
 
 // run is the whole program. It returns the exit code. When ctx ends, the command stops.
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, getenv func(string) string, c console) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	parsed, err := parse(args, getenv, stdout, stderr)
+	parsed, err := parse(args, getenv, c.out, c.err)
 	switch {
 	case err != nil:
-		fmt.Fprintf(stderr, "rowcast: %v\n", err)
+		fmt.Fprintf(c.err, "rowcast: %v\n", err)
 		return 2
 	case parsed == nil: // --help or --version
 		return 0
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	err = parsed.Run(console{stdout, stderr})
+	err = parsed.Run(c)
 	switch {
 	case err == nil:
 		return 0
 	case !errors.Is(err, errReported):
-		fmt.Fprintf(stderr, "rowcast: %s\n", terminal.OneLine(err))
+		fmt.Fprintf(c.err, "rowcast: %s\n", terminal.OneLine(err))
 	}
 	if _, ok := errors.AsType[usageError](err); ok {
 		return 2

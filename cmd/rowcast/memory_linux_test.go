@@ -3,6 +3,7 @@ package main_test
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,6 +43,37 @@ func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 			})
 			p.err.await(t, tt.want)
 		})
+	}
+}
+
+// A hub limits the memory of the Go runtime to what cmd/rowcast/README.md says, unless GOMEMLIMIT is set.
+func TestTheMemoryLimitFollowsTheFlags(t *testing.T) {
+	t.Parallel()
+	const flags = 12e6 + 1.5*(1.2*(10<<20)+1.125*(64<<20)+3*(1<<20)*(1+3)+3000*100)
+	dsn := dbtest.Inbox(t)
+	for _, tt := range []struct {
+		variable string
+		more     string
+		want     float64
+	}{
+		{"GOMEMLIMIT=", "--inbox=false", flags},
+		{"GOMEMLIMIT=", "--inbox", flags + 64<<20 + 4*50e6},
+		{"GOMEMLIMIT=3GiB", "--inbox", 3 << 30},
+	} {
+		p := &spawned{command(t, t.TempDir(), "serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dsn,
+			"--memory=10MiB", "--pending=64MiB", "--max-event=1MiB", "--replays=3", "--max-connections=100", tt.more), newOutput(), make(chan error, 1)}
+		p.cmd.Env, p.cmd.Stderr = append(p.cmd.Environ(), tt.variable), p.err
+		if err := p.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = p.cmd.Process.Kill()
+			_ = p.cmd.Wait()
+		})
+		url := "http://" + p.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
+		if got := metric(t, url, "go_gc_gomemlimit_bytes"); math.Abs(got-tt.want) > 1 {
+			t.Errorf("%s %s: the limit is %.0f bytes, want %.0f", tt.variable, tt.more, got, tt.want)
+		}
 	}
 }
 

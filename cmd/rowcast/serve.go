@@ -84,7 +84,7 @@ func (c *serveCmd) Validate(ctx *kong.Context) error {
 // Run runs the hub until ctx ends or the hub fails.
 func (c *serveCmd) Run(ctx context.Context, console console) error {
 	logger := newLogger(console.err, c.LogFormat)
-	err := c.run(ctx, logger)
+	err := c.run(ctx, logger, console.isProcess)
 	if err != nil && c.LogFormat == "json" { // programs that read the log expect JSON on every line
 		logger.Error("cannot serve", "error", terminal.OneLine(err))
 		return errors.Join(errReported, err)
@@ -92,10 +92,13 @@ func (c *serveCmd) Run(ctx context.Context, console console) error {
 	return err
 }
 
-func (c *serveCmd) run(ctx context.Context, logger *slog.Logger) error {
+func (c *serveCmd) run(ctx context.Context, logger *slog.Logger, isProcess bool) error {
 	s, err := c.newServer(ctx, logger)
 	if err != nil {
 		return usage(err)
+	}
+	if isProcess {
+		s.LowerMemoryLimit()
 	}
 	defer ignoreHangup(logger)()
 	err = s.Run(ctx)
@@ -126,7 +129,6 @@ func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.
 	if err := c.configure(s); err != nil {
 		return nil, err
 	}
-	s.LowerMemoryLimit()
 	s.Events.Authenticate, err = c.authenticator(ctx, s)
 	return s, err
 }
