@@ -58,7 +58,7 @@ type Listener struct {
 	// PollInterval bounds the time between two fetches while polling. This time is half as long as a fetch takes, but at
 	// least an eighth of PollInterval, and at most twice PollInterval, or PollInterval while there are fewer commits a
 	// second than Busy. At n times Busy commits a second, it is at least n eighths of PollInterval. On Linux, this lower
-	// bound is up to four times as long if the machine's CPUs are idle for less than 0.4 of the time. With PollOnly, the
+	// bound is up to four times as long if the machine's CPUs are idle for less than 0.3 of the time. With PollOnly, the
 	// time is PollInterval, or up to twice as long if fetches are slow. While the transaction of another session keeps
 	// the listener from sleeping, it can be from 10 to 25 ms. The default is 2 ms, or 100 ms with PollOnly.
 	PollInterval time.Duration

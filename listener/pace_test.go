@@ -152,14 +152,14 @@ func TestPollInterval(t *testing.T) {
 		"very many commits, a slow fetch":         {12_000, false, false, 6 * ms, 3 * ms, 0},
 		"too many commits":                        {1e9, false, false, ms / 4, 4 * ms, 0},
 		"many commits, a full NOTIFY queue":       {2000, false, true, ms, ms / 2, 0},
-		"idle enough":                             {2000, false, false, ms / 8, ms / 4, 0.6},
-		"busy":                                    {2000, false, false, ms / 8, ms / 2, 0.8},
-		"busier":                                  {2000, false, false, ms / 8, ms, 0.9},
+		"idle enough":                             {2000, false, false, ms / 8, ms / 4, 0.7},
+		"busy":                                    {2000, false, false, ms / 8, 9 * ms / 16, 0.8},
+		"busier":                                  {2000, false, false, ms / 8, ms, 0.85},
 		"no idle time":                            {2000, false, false, ms / 8, ms, 1},
-		"busy, very many commits":                 {12_000, false, false, ms / 8, 3 * ms, 0.8},
+		"busy, very many commits":                 {12_000, false, false, ms / 8, 27 * ms / 8, 0.8},
 		"busy, too many commits":                  {1e9, false, false, ms / 8, 4 * ms, 1},
 		"busy, a slow fetch":                      {2000, false, false, 3 * ms, 3 * ms / 2, 0.8},
-		"busy, few commits":                       {1000, false, false, ms / 8, ms / 2, 0.8},
+		"busy, few commits":                       {1000, false, false, ms / 8, 9 * ms / 16, 0.8},
 		"busy, PollOnly":                          {1000, true, false, ms / 4, 2 * ms, 1},
 		"few commits, a quick fetch":              {1000, false, false, ms / 8, ms / 4, 0},
 		"few commits":                             {1000, false, false, ms, ms / 2, 0},
@@ -170,7 +170,7 @@ func TestPollInterval(t *testing.T) {
 		"no commits, a very slow fetch, PollOnly": {0, true, false, time.Second, 4 * ms, 0},
 	} {
 		w := wakeup{Listener: &Listener{PollInterval: 2 * ms, Busy: 2000, PollOnly: test.pollOnly}, pace: pace{rate: test.rate}, crowded: test.crowded}
-		if got := w.interval(test.took, 1-test.busy); got != test.want {
+		if got := w.interval(test.took, 1-test.busy); (got - test.want).Abs() > time.Microsecond {
 			t.Errorf("%s: got %v, want %v", name, got, test.want)
 		}
 	}

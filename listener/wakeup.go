@@ -177,8 +177,12 @@ func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
 }
 
 // stretch returns the factor by which the lower bound of the interval grows if this share of the CPUs' time is idle. The
-// factor is 1 down to a share of 0.4, then grows as the share falls, and is 4 from 0.1 down.
-func stretch(idle float64) float64 { return min(max(1, 0.4/max(idle, 0.1)), 4) }
+// factor is 1 from 0.3 up, and 4 from 0.15 down. Between them it grows with the square, because the last idle time is
+// what the writers need.
+func stretch(idle float64) float64 {
+	missing := 0.3 / max(idle, 0.15)
+	return max(1, missing*missing)
+}
 
 // poll waits for an interval, or until CatchUp is called. Notifications without a payload do not end the wait. Messages
 // and requests to disconnect, which have a payload, are passed on at once. If the interval is short, the hub naps
