@@ -13,3 +13,8 @@ func dropAfter(int, time.Duration) {}
 
 // limitUnsent does nothing on this system. The kernel's buffers are the limit.
 func limitUnsent(int) {}
+
+// A poller watches no sockets on this system. Instead, a goroutine waits for each client.
+type poller[T any] struct{}
+
+func (*poller[T]) add(*socket, T, func(T)) bool { return false }
