@@ -20,9 +20,10 @@ type link struct {
 	*Listener
 	conn *pgx.Conn
 
-	notified bool  // a notification without a payload has come; reset when a fetch begins, and while polling
-	released bool  // a notification says that a hub has released the park lock
-	calls    calls // notifications with a payload that have not been answered
+	notified  bool  // a notification without a payload has come that no fetch covers; reset while polling
+	announced bool  // a notification without a payload has come since the last fetch began
+	released  bool  // a notification says that a hub has released the park lock
+	calls     calls // notifications with a payload that have not been answered
 }
 
 // releasedChannel is the channel on which a hub that releases the park lock notifies the hubs that relied on it.
@@ -147,7 +148,7 @@ func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 		k.released = true
 	case sql.Channel:
 		if n.Payload == "" {
-			k.notified = true
+			k.notified, k.announced = true, true
 			k.Stats.Wakeups.Add(1)
 		} else {
 			k.receiveMessage(n.Payload)
@@ -160,6 +161,11 @@ func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 		}
 	}
 }
+
+// covered is called when the answer to a fetch with a new snapshot begins. PostgreSQL sends notifications only between
+// transactions, so those that have come until now were sent before the snapshot was taken. Their transactions had ended
+// by then, so the fetch reads their rows. Notifications for later transactions come at the end of the answer.
+func (k *link) covered() { k.notified = false }
 
 func (k *link) receiveMessage(payload string) {
 	if k.Message == nil || k.calls.add(call{text: payload}) {

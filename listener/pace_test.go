@@ -176,6 +176,25 @@ func TestPollInterval(t *testing.T) {
 	}
 }
 
+func TestHubCollectsCommits(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	for name, test := range map[string]struct {
+		rate, busy float64
+		want       time.Duration
+	}{
+		"few commits":               {299, 1, 0},
+		"many commits, idle enough": {1000, 0.7, 0},
+		"many commits, busy":        {1000, 0.8, 9 * ms / 16},
+		"many commits, no idle CPU": {300, 1, ms},
+	} {
+		w := wakeup{Listener: &Listener{PollInterval: 2 * ms}, pace: pace{rate: test.rate}}
+		if got := w.collect(1 - test.busy); (got - test.want).Abs() > time.Microsecond {
+			t.Errorf("%s: waits for %v, want %v", name, got, test.want)
+		}
+	}
+}
+
 // One slow fetch does not delay the next poll. Two do.
 func TestOneSlowFetchDelaysNothing(t *testing.T) {
 	t.Parallel()

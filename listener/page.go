@@ -50,7 +50,8 @@ type reader struct {
 	limits
 	run        runner
 	unreadable func(id int64, sqlstate, reason string)
-	spare      []row // an empty slice, whose array the next page uses
+	spare      []row  // an empty slice, whose array the next page uses
+	observed   func() // if non-nil, it is called when a page with a new snapshot arrives, before anything that comes after it
 }
 
 // A runner runs a statement with the listener's settings and a deadline of its own.
@@ -139,6 +140,9 @@ func (r *reader) collect(query string, q request, now level, inline ...any) (p p
 			return err
 		}
 		defer result.Close()
+		if q.snapshot == nil && r.observed != nil {
+			r.observed()
+		}
 		p, missing, err = r.read(result, rows, q.epoch)
 		return err
 	})

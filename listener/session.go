@@ -40,6 +40,7 @@ func (s *session) live(ctx context.Context) (err error) {
 	defer s.link.close()
 	s.connected = true
 	s.reader = s.Listener.reader(func(statement func(context.Context, querier) error) error { return s.link.bounded(ctx, statement) })
+	s.reader.observed = s.link.covered
 	s.Failures.Succeeded(failures.Connect)
 	s.wakeup = newWakeup(s.Listener, s.link, s.complete)
 	defer s.wakeup.close()
@@ -134,7 +135,7 @@ func (s *session) failed(err error) failures.Operation {
 // answers the notifications that have a payload. In the end, it answers the callers of CatchUp.
 func (s *session) fetch(ctx context.Context, why reason) (fetched, error) {
 	s.serving = append(s.serving, s.takeRequests()...)
-	s.link.notified = false
+	s.link.announced = false
 	done, began := fetched{reason: why}, time.Now()
 	if err := s.readAll(ctx, &done, began); err != nil {
 		return done, err
