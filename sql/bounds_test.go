@@ -41,7 +41,7 @@ func TestTextOfDataIsBounded(t *testing.T) {
 		"many decimals":                   {fmt.Sprintf(array, "1e-16383", 500), expands},
 		"zeros with 400 decimals":         {fmt.Sprintf(array, "0e-400", 5000), expands},
 		"large numbers in objects":        {fmt.Sprintf(array, `{"n": 1e2000}`, 50), expands},
-		"large numbers among small text":  {"jsonb_build_array(repeat('x', 9000), 1e131071::numeric, 1e131071::numeric, 1e131071::numeric)", expands},
+		"large numbers after a long text": {"jsonb_build_array(repeat('x', 9000), 1e131071::numeric, 1e131071::numeric, 1e131071::numeric)", expands},
 		"compressed large numbers":        {compressed("numbers", fmt.Sprintf(array, "1e2000", 3000)), expands},
 		"8,200 large numbers, over 1 GB":  {fmt.Sprintf(array, "1e131071", 8200), "54000"},
 		"67,108,864 bytes of text":        {"to_jsonb(repeat('x', 67108862))", ""},

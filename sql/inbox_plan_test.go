@@ -139,8 +139,8 @@ func (v visitor) newest(count int) (ids []int64) {
 	return ids
 }
 
-// checkUpdates checks "all" of a list that is older than an earlier "all", which changes the rows that were marked as
-// unread since, and undo.
+// checkUpdates checks what it costs to mark all rows of an older list, after all rows were marked and some of them were
+// unmarked again. Only the unmarked rows change. It also checks what undo costs.
 func (v visitor) checkUpdates() {
 	v.t.Helper()
 	old, ids := v.list().Cursor, v.newest(20)

@@ -11,7 +11,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The tables of README.md contain the columns and constraints of rowcast.notifications.
+// The tables of README.md contain exactly the columns and the CHECK constraints of rowcast.notifications.
 func TestReadmeHasTheColumnsAndConstraints(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("README.md")

@@ -75,7 +75,7 @@ export class Rows {
     this.#extend();
   }
 
-  /** Records that operations on all rows may contain rows that were not in the list when they began. */
+  /** Records that rows were added after the pending operations began. An operation on all rows may also change these rows. */
   #extend() {
     for (const op of this.ops) op.extended = true;
   }
