@@ -12,8 +12,8 @@ import (
 // rate is never high if each commit takes long. The share of fetches that find rows does not help to decide: even if
 // most fetches find rows, being notified can still be cheaper.
 type pace struct {
-	rate float64 // commits a second, as of the time at
-	at   time.Time
+	rate float64   // commits a second, an average in which older commits count less
+	at   time.Time // when rate was updated
 	busy bool
 
 	queued  int           // how many checks in a row found writers that waited to commit with their NOTIFY

@@ -29,8 +29,8 @@ func layTraps(t *testing.T, conn *pgx.Conn, dsn string) {
 	}
 }
 
-// The hub uses no function, operator, type or table of another role, even if a new connection finds these objects
-// before the built-in ones.
+// The hub uses the built-in functions, operators, types and tables, even if a new connection finds objects of another role
+// with the same names first.
 func TestTrapsOfAnotherRoleAreNotUsed(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -213,8 +213,8 @@ func TestEarlierHubsCannotReadAfterwards(t *testing.T) {
 	}
 }
 
-// A hub locks the two tables that migration 4 changes in another order than the migration. After the deadlock, the
-// migration waits until the hub has finished, and succeeds.
+// Migration 4 changes two tables. A hub locks them in the opposite order, which can cause a deadlock. The migration then waits
+// until the hub has finished, and succeeds.
 func TestMigrateRetriesAfterADeadlock(t *testing.T) {
 	t.Parallel()
 	dsn, conn := beforeEveryone(t)

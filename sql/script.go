@@ -87,7 +87,7 @@ DO $once$ BEGIN -- %[1]s
 END $once$;
 `
 
-// onceInbox is the form of the migration of the inbox. It runs only if the inbox is not installed.
+// onceInbox is the text around the migration of the inbox, which then runs only if the inbox is not installed.
 const onceInbox = `
 DO $once$ BEGIN -- inbox
     IF ` + installedInbox + ` = 0 THEN

@@ -45,12 +45,13 @@ type otherClient struct {
 	start func(t *testing.T, name string, participants []*participant) // starts one client for each kind
 }
 
-// A kind is a use of a client. To save time, several kinds of a client that reconnects slowly can share the cuts.
+// A kind is one way in which a client is tested, for example with a service worker. The connection is cut after each byte of a
+// row in turn. To save time, a client that reconnects slowly can have several kinds, which each take a part of these cuts.
 type kind struct {
 	name        string
 	worker      string // the query of the service worker of a page; empty if there is none
 	outcome     outcome
-	part, parts int // which of how many parts of the cuts
+	part, parts int // the kind takes this part of the cuts, of so many parts
 }
 
 // run starts the client, calls ready, waits until the course is over, and checks what the client has received.

@@ -167,7 +167,7 @@ func TestDoctorMendsINSERTs(t *testing.T) {
 		{"a read-only database", "read-only", database, "fail default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail"},
 		{"a read-only role", "read-only", `ALTER ROLE "THIS_ROLE" SET default_transaction_read_only = yes`, "fail default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail"},
 		{"row level security", "tables", "ALTER TABLE rowcast.notifications ENABLE ROW LEVEL SECURITY", "fail TABLE rowcast.notifications has row level security, which can hide rows from hubs and refuse notifications"},
-		{"no right to call a function of a check", "senders", "REVOKE EXECUTE ON FUNCTION pg_column_size FROM PUBLIC", "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this"},
+		{"no right to call a function of a CHECK constraint", "senders", "REVOKE EXECUTE ON FUNCTION pg_column_size FROM PUBLIC", "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this"},
 		{"no right to call an operator's function", "senders", "REVOKE EXECUTE ON FUNCTION textregexne FROM PUBLIC", "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this"},
 		{"no right to call a function of a trigger", "senders", "REVOKE EXECUTE ON FUNCTION pg_try_advisory_xact_lock_shared(int, int) FROM PUBLIC", "fail INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this"},
 	}

@@ -61,7 +61,7 @@ func (c inboxClient) list(query string) inboxAnswer {
 	return c.decode(ask(c, http.MethodGet, c.url+"/inbox"+query, c.headers...))
 }
 
-// change sends a body to an action.
+// change posts a body to /inbox/ACTION, and returns the answer.
 func (c inboxClient) change(action, body string) inboxAnswer {
 	c.Helper()
 	return c.decode(c.post(action, body))

@@ -153,7 +153,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 	return parsed, withCommands(parser, withValue(err))
 }
 
-// noValue matches kong's error for a flag at the end of the command line, or before another flag, that needs a value.
+// noValue matches kong's error for a flag that needs a value, but is the last argument or is followed by another flag.
 var noValue = regexp.MustCompile(`^(--[a-z-]+)(?:=\S+)?: (?:expected .* value but got |missing value, expecting )`)
 
 // withValue says what a flag without a value needs.

@@ -90,7 +90,7 @@ func (t *Tokens) find(r *http.Request) (tokens []string, err error) {
 	}
 	cookies := r.CookiesNamed(t.Cookie)
 	if len(cookies) > maxCookies {
-		return nil, unauthorized(fmt.Sprintf("more than %d cookies %s", maxCookies, t.Cookie))
+		return nil, unauthorized(fmt.Sprintf("more than %d cookies named %s", maxCookies, t.Cookie))
 	}
 	for _, cookie := range cookies {
 		tokens = append(tokens, cookie.Value)

@@ -46,8 +46,8 @@ func Topics(r *http.Request) ([]string, error) {
 	return topics, nil
 }
 
-// topicsHeader returns the value of the header Rowcast-Topics. The topics are separated by commas. Commas and other
-// characters in a topic are percent-encoded.
+// topicsHeader returns the value of the header Rowcast-Topics. The topics are separated by commas. Commas in a
+// topic, and the other characters that url.PathEscape escapes, are percent-encoded.
 func topicsHeader(topics []string) string {
 	encoded := make([]string, len(topics))
 	for i, topic := range topics {

@@ -52,7 +52,7 @@ func (b *Bench) idle(ctx context.Context, streams int) (ours, naive *idleRun, er
 		what: "resident memory of each of " + amount(float64(streams)) + " idle streams", unit: "KiB",
 		ours: ours.kibibytes(), with: "naive", theirs: naive.kibibytes(), limit: atMostItself(5),
 	})
-	b.report.note("Memory is the growth of the hub process since before the streams were opened, watched for %.0f s. The memory of rowcast %s. The memory of the naive design %s.",
+	b.report.note("Memory is the growth of the hub's resident memory, from before the streams were opened until %.0f s later. The memory of rowcast %s. The memory of the naive design %s.",
 		settling(b).Seconds(), ours.settled(), naive.settled())
 	return ours, naive, nil
 }

@@ -156,7 +156,7 @@ export class Connection {
       if (!current()) return;
       if (done && this.#polls && greeted && parser.retry === undefined) {
         if (this.cursor !== begin) return this.#attempt("open");
-        // A proxy that repeats an old answer must not be asked in a loop.
+        // The answer has not moved the cursor. A proxy may repeat an old answer, so ask at most once a second.
         return this.#schedule(this.#began + SECOND - now(), () => this.#attempt("open"));
       }
       if (done) return this.#fail({ reason: "end" });

@@ -18,8 +18,8 @@ export function textsOf({ data, event }) {
   return { title: title ?? event, body: rest[0] ?? "", url: safeURL(member(data, "url")) };
 }
 
-/** Fills the elements of a template that have data-field, the path of a member of data. The result is undefined if the row has none of
- * the members. */
+/** Fills the elements of a template that have the attribute data-field. Its value is the path of a member of data, or "event" for the name
+ * of the event. The result is undefined if there is something to show for none of them. */
 export function fill(content, item) {
   const elements = content.querySelectorAll("[data-field]");
   let missing = 0;

@@ -91,7 +91,7 @@ export class RowcastInbox extends EventTarget {
     return this.#rows.before !== null;
   }
 
-  /** The state of the stream, or "loading" or "failed". */
+  /** "loading", "failed", or a state of the stream. "retrying", "forbidden" and "signed-out" can also mean the request for the list. */
   get state() {
     return this.#state;
   }
