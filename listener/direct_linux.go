@@ -28,9 +28,10 @@ type half struct {
 	ready  bool       // whether the socket is probably ready; mu guards it
 	socket syscall.RawConn
 	events int16
+	opened time.Time
 
 	// These fields may be changed while a Read or Write waits. After a change, interrupt ends the wait.
-	deadline atomic.Int64 // in nanoseconds since 1970; 0 if there is none
+	deadline atomic.Int64 // in nanoseconds since opened, so that it does not move if the clock is set; 0 if there is none
 	closed   atomic.Bool
 
 	waiting atomic.Bool
@@ -51,9 +52,10 @@ func direct(conn net.Conn) (net.Conn, error) {
 		return conn, nil
 	}
 	socket, err := duplicate(source)
-	if err = errors.Join(err, conn.Close()); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
+	_ = conn.Close() // the socket stays open
 	c := &directConn{Conn: conn, socket: socket}
 	err = errors.Join(c.in.open(socket, unix.POLLIN), c.out.open(socket, unix.POLLOUT))
 	if err != nil {
@@ -71,8 +73,8 @@ func duplicate(conn syscall.Conn) (*os.File, error) {
 	var fd int
 	var failure error
 	err = raw.Control(func(original uintptr) {
-		if fd, failure = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0); failure == nil {
-			failure = unix.SetNonblock(fd, false)
+		if failure = unix.SetNonblock(int(original), false); failure == nil {
+			fd, failure = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
 		}
 	})
 	if err = errors.Join(err, failure); err != nil {
@@ -82,7 +84,7 @@ func duplicate(conn syscall.Conn) (*os.File, error) {
 }
 
 func (h *half) open(socket *os.File, events int16) (err error) {
-	h.events = events
+	h.events, h.opened = events, time.Now()
 	if h.socket, err = socket.SyscallConn(); err != nil {
 		return err
 	}
@@ -96,6 +98,9 @@ func (h *half) open(socket *os.File, events int16) (err error) {
 }
 
 func (c *directConn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	n, err := c.in.use(func(fd int) (int, error) {
 		n, _, err := unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
 		c.in.ready = n == len(p) // there may be more
@@ -104,7 +109,7 @@ func (c *directConn) Read(p []byte) (int, error) {
 	switch {
 	case err != nil:
 		return n, c.failure("read", err)
-	case n == 0 && len(p) > 0:
+	case n == 0:
 		return 0, io.EOF
 	}
 	return n, nil
@@ -149,7 +154,7 @@ func (h *half) check() error {
 	switch deadline := h.deadline.Load(); {
 	case h.closed.Load():
 		return net.ErrClosed
-	case deadline != 0 && time.Now().UnixNano() >= deadline:
+	case deadline != 0 && int64(time.Since(h.opened)) >= deadline:
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -165,7 +170,7 @@ func (h *half) wait() {
 	}
 	var timeout *unix.Timespec
 	if deadline := h.deadline.Load(); deadline != 0 {
-		t := unix.NsecToTimespec(max(0, deadline-time.Now().UnixNano()))
+		t := unix.NsecToTimespec(max(0, deadline-int64(time.Since(h.opened))))
 		timeout = &t
 	}
 	_ = h.socket.Control(func(socket uintptr) {
@@ -182,7 +187,8 @@ func (h *half) wait() {
 func (h *half) setDeadline(t time.Time) {
 	var deadline int64
 	if !t.IsZero() {
-		deadline = t.UnixNano()
+		const most = 1 << 62 // about 146 years
+		deadline = max(1, int64(time.Since(h.opened)+min(time.Until(t), most)))
 	}
 	h.deadline.Store(deadline)
 	h.interrupt()

@@ -96,6 +96,32 @@ func TestDirectConnErrors(t *testing.T) {
 	}
 }
 
+// A deadline is kept as a time since the connection was opened. So setting the clock of the machine does not move it.
+func TestDirectConnDoesNotUseTheClock(t *testing.T) {
+	t.Parallel()
+	here, there := pair(t, "tcp")
+	defer there.Close()
+	c := directly(t, here)
+	for _, deadline := range []time.Time{time.Now().Add(time.Hour), time.Now().Add(time.Hour).Round(0)} {
+		if err := c.SetReadDeadline(deadline); err != nil {
+			t.Fatal(err)
+		}
+		if got := listener.ReadDeadline(c); got < 59*time.Minute || got > 61*time.Minute {
+			t.Errorf("a deadline in an hour is kept as %v, want about an hour", got)
+		}
+	}
+	for _, past := range []time.Time{time.Unix(0, 0), time.Unix(1, 0), time.Now().Add(-time.Hour)} {
+		_ = c.SetReadDeadline(past)
+		if err := errorOf(c.Read); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("read with the deadline %v: got error %v, want %v", past, err, os.ErrDeadlineExceeded)
+		}
+	}
+	_ = c.SetReadDeadline(time.Now().Add(1<<63 - 1))
+	if got := listener.ReadDeadline(c); got < 1<<60 {
+		t.Errorf("a deadline in 292 years is kept as %v", got)
+	}
+}
+
 func errorOf(use func([]byte) (int, error)) error {
 	_, err := use(make([]byte, 1))
 	return err

@@ -164,7 +164,8 @@ func (k *link) receive(_ *pgconn.PgConn, n *pgconn.Notification) {
 
 // covered is called when the answer to a fetch with a new snapshot begins. PostgreSQL sends notifications only between
 // transactions, so those that have come until now were sent before the snapshot was taken. Their transactions had ended
-// by then, so the fetch reads their rows. Notifications for later transactions come at the end of the answer.
+// by then, so the fetch reads their rows. If it fails, another one follows, or the session ends. Notifications for later
+// transactions come at the end of the answer.
 func (k *link) covered() { k.notified = false }
 
 func (k *link) receiveMessage(payload string) {

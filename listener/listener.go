@@ -25,7 +25,8 @@ type Listener struct {
 	// Config describes how to connect. connstring.Parse returns it, and accepts the parameters of libpq. On its
 	// connections, the listener sets the parameters on which its statements depend. It connects with Config's DialFunc,
 	// and sets options on the TCP connections that DialFunc returns. On Linux, it may close a *net.TCPConn or
-	// *net.UnixConn that DialFunc returns and continue to use its socket. It does not replace connections of other types.
+	// *net.UnixConn that DialFunc returns and continue to use its socket, in blocking mode. It does not replace connections
+	// of other types.
 	Config *pgx.ConnConfig
 
 	// Configure, if non-nil, replaces Config. It is called whenever the listener connects, so it can return a password
@@ -58,8 +59,9 @@ type Listener struct {
 	// PollInterval bounds the time between two fetches while polling. This time is half as long as a fetch takes, but at
 	// least an eighth of PollInterval, and at most twice PollInterval, or PollInterval while there are fewer commits a
 	// second than Busy. At n times Busy commits a second, it is at least n eighths of PollInterval. On Linux, this lower
-	// bound is up to four times as long if the machine's CPUs are idle for less than 0.3 of the time. With PollOnly, the
-	// time is PollInterval, or up to twice as long if fetches are slow. While the transaction of another session keeps
+	// bound is up to four times as long if the machine's CPUs are idle for less than 0.3 of the time. Then, a listener that
+	// was notified also waits for this bound, but at most 1 ms, if there are more than 300 commits a second. With PollOnly,
+	// the time is PollInterval, or up to twice as long if fetches are slow. While the transaction of another session keeps
 	// the listener from sleeping, it can be from 10 to 25 ms. The default is 2 ms, or 100 ms with PollOnly.
 	PollInterval time.Duration
 

@@ -179,19 +179,20 @@ func TestPollInterval(t *testing.T) {
 func TestHubCollectsCommits(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond
-	for name, test := range map[string]struct {
-		rate, busy float64
-		want       time.Duration
-	}{
-		"few commits":               {299, 1, 0},
-		"many commits, idle enough": {1000, 0.7, 0},
-		"many commits, busy":        {1000, 0.8, 9 * ms / 16},
-		"many commits, no idle CPU": {300, 1, ms},
-	} {
-		w := wakeup{Listener: &Listener{PollInterval: 2 * ms}, pace: pace{rate: test.rate}}
-		if got := w.collect(1 - test.busy); (got - test.want).Abs() > time.Microsecond {
-			t.Errorf("%s: waits for %v, want %v", name, got, test.want)
+	for busy, want := range map[float64]time.Duration{0: 0, 0.7: 0, 0.8: 9 * ms / 16, 0.85: ms, 1: ms} {
+		w := wakeup{Listener: &Listener{PollInterval: 2 * ms}}
+		if got := w.collectWhile(1 - busy); (got - want).Abs() > time.Microsecond {
+			t.Errorf("the CPUs are busy for %v of the time: waits for %v, want %v", busy, got, want)
 		}
+	}
+	w := wakeup{Listener: &Listener{PollInterval: time.Second}}
+	if got := w.collectWhile(0); got != ms {
+		t.Errorf("with a long PollInterval: waits for %v, want %v", got, ms)
+	}
+	now := time.Now()
+	w.pace = pace{rate: 15 * collectFrom, at: now.Add(-3 * memory)} // 15 is below e to the power of 3
+	if got := w.collect(now); got != 0 {
+		t.Errorf("after %v without commits: waits for %v, want 0", 3*memory, got)
 	}
 }
 

@@ -179,14 +179,22 @@ func (w *wakeup) interval(took time.Duration, idle float64) time.Duration {
 // collectFrom is the rate, in commits a second, from which on a hub that was notified may wait for further commits.
 const collectFrom = 300
 
-// collect returns how long a hub that was notified waits before it fetches. It waits only if there are many commits and the
-// CPUs of this machine are hardly idle. The fetch then reads the rows of several commits at once, which leaves CPU to the
-// writers and to other hubs.
-func (w *wakeup) collect(idle float64) time.Duration {
-	if factor := stretch(idle); factor > 1 && w.pace.rate >= collectFrom {
-		return time.Duration(factor * float64(w.PollInterval/8))
+// collect returns how long a hub that was notified waits before it fetches: up to a millisecond. It waits only if there are
+// many commits and the CPUs of this machine are hardly idle. The fetch then reads the rows of several commits at once, which
+// leaves CPU to the writers and to other hubs.
+func (w *wakeup) collect(now time.Time) time.Duration {
+	if w.pace.decay(now); w.pace.rate < collectFrom {
+		return 0
 	}
-	return 0
+	return w.collectWhile(w.idle.read(now))
+}
+
+func (w *wakeup) collectWhile(idle float64) time.Duration {
+	factor := stretch(idle)
+	if factor == 1 {
+		return 0
+	}
+	return min(time.Duration(factor*float64(w.PollInterval/8)), time.Millisecond)
 }
 
 // stretch returns the factor by which the lower bound of the interval grows if this share of the CPUs' time is idle. The
@@ -308,7 +316,7 @@ func (w *wakeup) sleep(ctx context.Context, lost func() (bool, error)) (reason, 
 		case w.isFetchRequested():
 			return woken, nil
 		case w.link.isCalled():
-			if d := w.collect(w.idle.read(time.Now())); d > 0 {
+			if d := w.collect(time.Now()); d > 0 {
 				nap(d)
 			}
 			return woken, nil
