@@ -57,3 +57,32 @@ func TestIdleMeter(t *testing.T) {
 		}
 	}
 }
+
+// While the CPUs are busy, a hub that polls waits longer, and a hub that was notified of one of many commits waits too.
+func TestHubWaitsWhileTheCPUsAreBusy(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	l := &Listener{PollInterval: 8 * ms, Busy: 2000, Quiet: 1000}
+	hub := func(rate float64) *wakeup {
+		now := time.Now()
+		w := &wakeup{Listener: l, link: &link{Listener: l}, pace: pace{rate: rate, at: now}}
+		w.idle = idleMeter{at: now.Add(time.Minute), share: 0} // measured in the future, so that it is not measured again
+		return w
+	}
+	began := time.Now()
+	if why, _, err := hub(l.Busy).pollAfter(t.Context(), fetched{}); err != nil || why != pollDue {
+		t.Errorf("poll: got the reason %v and the error %v, want %v", why, err, pollDue)
+	}
+	if waited := time.Since(began); waited < 4*ms {
+		t.Errorf("the hub polled after %v, want at least 4 ms: four eighths of PollInterval", waited)
+	}
+	began = time.Now()
+	w := hub(1000)
+	w.link.notified = true
+	if why, err := w.sleep(t.Context(), func() (bool, error) { return false, nil }); err != nil || why != woken {
+		t.Errorf("notification: got the reason %v and the error %v, want %v", why, err, woken)
+	}
+	if waited := time.Since(began); waited < ms {
+		t.Errorf("the hub fetched %v after the notification, want at least 1 ms", waited)
+	}
+}

@@ -131,7 +131,7 @@ func (w *wakeup) complete(ctx context.Context, last fetched) (why reason, next p
 func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error) {
 	if w.PollOnly || w.isBusy() {
 		w.attempt = attempt{}
-		return w.poll(ctx, w.interval(last.took, w.idle.read(time.Now())))
+		return w.pollAfter(ctx, last)
 	}
 	if taken, err := w.lock.try(ctx); err != nil || taken {
 		return w.taken(err)
@@ -154,6 +154,15 @@ func (w *wakeup) awake(ctx context.Context, last fetched) (reason, phase, error)
 
 // isBusy reports whether the hub should poll rather than sleep.
 func (w *wakeup) isBusy() bool { return w.crowded || w.pace.isBusy(time.Now(), w.Busy, w.Quiet) }
+
+// pollAfter polls when the interval after the last fetch has passed.
+func (w *wakeup) pollAfter(ctx context.Context, last fetched) (reason, phase, error) {
+	idle := 1.
+	if !w.PollOnly {
+		idle = w.idle.read(time.Now())
+	}
+	return w.poll(ctx, w.interval(last.took, idle))
+}
 
 // interval returns the time until the next poll. It is half the time of a fetch, so that rows arrive soon on a machine
 // with CPU to spare, and a busy machine leaves CPU to the writers. The lower bound is an eighth of PollInterval at Busy
@@ -268,7 +277,7 @@ func (w *wakeup) hold(ctx context.Context, last fetched) (reason, phase, error) 
 		if err := w.lock.release(ctx); err != nil {
 			return 0, nil, err
 		}
-		return w.poll(ctx, w.interval(last.took, w.idle.read(time.Now())))
+		return w.pollAfter(ctx, last)
 	}
 	why, err := w.sleep(ctx, func() (bool, error) { return false, w.lock.lost() })
 	if err == nil && why == safetyPoll {
@@ -291,7 +300,7 @@ func (w *wakeup) rely(ctx context.Context, last fetched) (reason, phase, error) 
 		return 0, nil, err
 	}
 	if w.isBusy() {
-		return w.poll(ctx, w.interval(last.took, w.idle.read(time.Now())))
+		return w.pollAfter(ctx, last)
 	}
 	why, err := w.sleep(ctx, func() (bool, error) { return w.link.released, nil })
 	if err != nil || why == lockLost {

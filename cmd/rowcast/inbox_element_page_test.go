@@ -207,7 +207,7 @@ func testElementTwo(_ *testing.T, s *inboxStage) {
 	p.await(shown + ` === "||for bob"`)
 	s.insert("two")
 	p.await(`bell.store.items.length === 2 && bell.store.unseenCount > 0`)
-	p.want(shown, "two||for bob") // bell shows a toast; copy is inline, so its list is always open, and it shows none
+	p.want(shown, "two||for bob") // the list of copy is always open, so copy shows no toast
 	value[bool](p, `copy.shadowRoot.querySelector("li .link").click(), bell.open = true`)
 	p.want(`unread().join()`, "one")
 	value[bool](p, `copy.remove(), other.remove(), true`)

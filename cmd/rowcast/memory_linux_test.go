@@ -60,17 +60,8 @@ func TestTheMemoryLimitFollowsTheFlags(t *testing.T) {
 		{"GOMEMLIMIT=", "--inbox", flags + 64<<20 + 4*50e6},
 		{"GOMEMLIMIT=3GiB", "--inbox", 3 << 30},
 	} {
-		p := &spawned{command(t, t.TempDir(), "serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dsn,
-			"--memory=10MiB", "--pending=64MiB", "--max-event=1MiB", "--replays=3", "--max-connections=100", tt.more), newOutput(), make(chan error, 1)}
-		p.cmd.Env, p.cmd.Stderr = append(p.cmd.Environ(), tt.variable), p.err
-		if err := p.cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = p.cmd.Process.Kill()
-			_ = p.cmd.Wait()
-		})
-		url := "http://" + p.err.await(t, `msg=listening addr=([0-9.:]+)`)[1]
+		_, url := spawnServeIn(t, []string{tt.variable}, 0, dsn,
+			"--memory=10MiB", "--pending=64MiB", "--max-event=1MiB", "--replays=3", "--max-connections=100", tt.more)
 		if got := metric(t, url, "go_gc_gomemlimit_bytes"); math.Abs(got-tt.want) > 1 {
 			t.Errorf("%s %s: the limit is %.0f bytes, want %.0f", tt.variable, tt.more, got, tt.want)
 		}

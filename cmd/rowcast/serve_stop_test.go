@@ -101,13 +101,19 @@ func spawnServe(t *testing.T, dsn string, args ...string) (p *spawned, url strin
 // spawnServeWith starts a hub with a limit of open files. 0 means the limit of this process.
 func spawnServeWith(t *testing.T, files int, dsn string, args ...string) (p *spawned, url string) {
 	t.Helper()
+	return spawnServeIn(t, nil, files, dsn, args...)
+}
+
+// spawnServeIn also adds variables to the environment of the hub.
+func spawnServeIn(t *testing.T, variables []string, files int, dsn string, args ...string) (p *spawned, url string) {
+	t.Helper()
 	args = append([]string{"serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dsn}, args...)
 	p = &spawned{command(t, t.TempDir(), args...), newOutput(), make(chan error, 1)}
 	if files > 0 {
 		p.cmd.Args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(files), p.cmd.Path}, args...)
 		p.cmd.Path = "/bin/sh"
 	}
-	p.cmd.Stderr = p.err
+	p.cmd.Env, p.cmd.Stderr = append(p.cmd.Environ(), variables...), p.err
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
