@@ -27,14 +27,14 @@ func TestInboxOfTheAppsUsers(t *testing.T) {
 	}
 	first := app.questions()[0].Header
 	if first.Get("Cookie") != "session=1" || first.Get("Rowcast-Check") != "open" || first.Get("Rowcast-Topics") != "" {
-		t.Errorf("the app was asked with %q, want the cookie and Rowcast-Check: open", first)
+		t.Errorf("the app was asked with %q, want the cookie, Rowcast-Check: open and no Rowcast-Topics", first)
 	}
 	for status, answer := range map[int]http.HandlerFunc{401: saying(401, ""), 403: saying(403, ""), 503: saying(500, "")} {
 		app.answers(answer)
 		other := inboxClient{t, h.url, []string{"Cookie", "session=" + http.StatusText(status)}}
 		for _, got := range []answerOf{{"the list", ask(t, "GET", h.url+"/inbox", other.headers...)}, {"a change", other.post("read", `{"ids": ["1"]}`)}} {
 			if got.status != status || (got.header.Get("Retry-After") != "") != (status == 503) || strings.Contains(got.body, "items") {
-				t.Errorf("%s: got %d, %q, %s, want %d", got.what, got.status, got.header, got.body, status)
+				t.Errorf("%s: got %d, %q, %s, want %d, no items, and Retry-After only with 503", got.what, got.status, got.header, got.body, status)
 			}
 		}
 	}
@@ -44,7 +44,7 @@ func TestInboxOfTheAppsUsers(t *testing.T) {
 	stream := openStream(t, h, "", "", again.headers...)
 	again.list("")
 	if asked := len(app.questions()) - before; asked > 2 || stream.recipients != "alice team:7" {
-		t.Errorf("the app was asked %d times for a stream and a list, want at most twice", asked)
+		t.Errorf("got the recipients %q and %d requests to the app for a stream and a list, want alice team:7 and at most 2", stream.recipients, asked)
 	}
 }
 
@@ -67,7 +67,7 @@ func TestInboxNeedsAUser(t *testing.T) {
 		client := inboxClient{T: t, url: h.url}
 		for what, got := range map[string]answer{"the list": ask(t, "GET", h.url+"/inbox"), "a change": client.post("read", `{"ids": ["1"]}`)} {
 			if got.status != 401 || !strings.HasPrefix(got.body, want) || got.header.Get("WWW-Authenticate") != "Bearer" || got.header.Get("Cache-Control") != "no-store" {
-				t.Errorf("%s: got %d, %q, %s, want 401, %s", what, got.status, got.header, got.body, want)
+				t.Errorf("%s: got %d, %q, %s, want 401, WWW-Authenticate: Bearer, Cache-Control: no-store and %s", what, got.status, got.header, got.body, want)
 			}
 		}
 		h.err.await(t, `msg="a request for an inbox was denied" status=401`)
@@ -79,8 +79,8 @@ func TestInboxNeedsAUser(t *testing.T) {
 	}
 }
 
-// A page of another origin cannot read or change an inbox, unless --cors-origin allows the origin. The hub decides by the
-// headers Origin and Sec-Fetch-Site, which browsers send with every request, and not only with a preflight request.
+// A page of another origin cannot read or change an inbox, unless --cors-origin allows the origin. The hub checks the
+// headers Origin and Sec-Fetch-Site of every request, because browsers send some requests without a preflight request.
 func TestInboxRefusesOtherOrigins(t *testing.T) {
 	t.Parallel()
 	const ours, foreign = "https://app.example.com", "https://evil.example.com"
@@ -111,7 +111,7 @@ func TestInboxRefusesOtherOrigins(t *testing.T) {
 			}
 		}
 	}
-	// A form can send cookies, but not the type application/json.
+	// An HTML form of another page can send cookies, but not the type application/json.
 	form := send(t, "POST", h.url+"/inbox/read", `{"ids": ["1"]}`, "Cookie", "session=1", "Content-Type", "text/plain")
 	if form.status != 415 {
 		t.Errorf("got %d for a form, want 415", form.status)
@@ -120,7 +120,7 @@ func TestInboxRefusesOtherOrigins(t *testing.T) {
 		got := ask(t, "OPTIONS", h.url+"/inbox/read", "Origin", origin,
 			"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type").header
 		if got.Get("Access-Control-Allow-Origin") != want || (got.Get("Access-Control-Allow-Methods") == "POST") != (want != "") {
-			t.Errorf("%s: got %q for a preflight request, want that the origin %q is allowed", origin, got, want)
+			t.Errorf("%s: got %q for a preflight request, want Access-Control-Allow-Origin: %q, and POST only for an allowed origin", origin, got, want)
 		}
 	}
 	if got := ask(t, "GET", h.url+"/inbox", "Cookie", "session=1", "Origin", ours).header.Get("Access-Control-Expose-Headers"); got != "Retry-After" {
@@ -134,7 +134,8 @@ func TestInboxRefusesOtherOrigins(t *testing.T) {
 	}
 }
 
-// With tokens too, a request names the user of the page. A request for another user changes nothing.
+// A request may name the user of its page in the parameter user. If the token belongs to another user, the hub answers
+// with 412 and changes nothing.
 func TestInboxRequestNamesItsUser(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)

@@ -8,15 +8,16 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// clickOn clicks with the mouse on the middle of what an expression returns.
+// clickOn clicks with the mouse on the middle of an element. The argument element is a JavaScript expression that
+// returns it.
 func (p page) clickOn(element string, options ...chromedp.MouseOption) {
 	p.t.Helper()
 	at := value[[]float64](p, fmt.Sprintf(`(() => { const { left, top, width, height } = (%s).getBoundingClientRect(); return [left + width / 2, top + height / 2] })()`, element))
 	p.do(chromedp.MouseClickXY(at[0], at[1], options...))
 }
 
-// Escape closes the list, and not the dialog around it. If the user does not click between the opening of the dialog and of the list, a
-// browser may close both at once.
+// Escape closes the list, and not the dialog around it. Without the element's own handling of Escape, a browser could
+// close both at once if the user has not clicked between the opening of the dialog and the opening of the list.
 func testElementEscape(_ *testing.T, s *inboxStage) {
 	s.insert("one")
 	p := s.open()
@@ -30,18 +31,18 @@ func testElementEscape(_ *testing.T, s *inboxStage) {
 	value[bool](p, `bell.open = true`)
 	p.await(state + ` === "true,true,panel"`)
 	escape()
-	// Some browsers give the focus back to what had it before the list was opened.
+	// Some browsers return the focus to the element that had it before the list was opened.
 	p.await(`["true,false,bell", "true,false,field"].includes(` + state + `)`)
 	value[bool](p, `bell.open = true`)
 	p.await(state + ` === "true,true,panel"`)
 	p.want(`field.focus(), `+state, "true,true,field")
 	escape()
-	if p.tab == nil { // with the mouse
+	if p.tab == nil { // clickOn works only in Chromium
 		p.clickOn(`find(".bell")[0]`)
 		p.await(state + ` === "true,true,panel"`)
 		escape()
 		p.await(state + ` === "true,false,bell"`)
-		// What was opened from the list is closed before the list.
+		// A popover that was opened from the list is closed before the list.
 		value[bool](p, `(() => {
 			const [menu, footer] = ["div", "button"].map((name) => document.createElement(name));
 			Object.assign(menu, { id: "menu", popover: "auto" }).append("menu");
@@ -62,8 +63,8 @@ func testElementEscape(_ *testing.T, s *inboxStage) {
 	p.await(`!dialog.open`)
 }
 
-// Rows with a URL are links: the middle button of the mouse, and a click with Ctrl, open a new tab. The page stays as it is, also if it
-// follows the links itself in the way that the README shows.
+// A row with a URL is a link. A click with Ctrl or with the middle button of the mouse opens a new tab, and the page
+// stays as it is. The page handles all other clicks itself, as stream/web/README.md shows.
 func testElementLinks(_ *testing.T, s *inboxStage) {
 	titles := []string{"cancelled", "plain", "middle", "ctrl"}
 	for _, title := range titles {
@@ -92,7 +93,8 @@ func testElementLinks(_ *testing.T, s *inboxStage) {
 	p.clickOn(`row("plain")`)
 	p.await(`routed.join() === "?plain"`)
 	other.await(`unread().join() === "cancelled"`)
-	// preventDefault() prevents the new tab. The last click opens one, so the one before would have opened it by then.
+	// preventDefault() prevents the new tab. By the time the next click has opened its tab, this click would have
+	// opened one too.
 	value[bool](p, `window.cancel = true`)
 	p.clickOn(`row("cancelled")`, chromedp.ButtonModifiers(chromedp.ModifierCtrl))
 	p.await(`clicks.length === 4`)

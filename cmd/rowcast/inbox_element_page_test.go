@@ -21,7 +21,7 @@ func (s *inboxStage) insertFor(user, text string) {
 	runSQL(s.t, s.dsn, fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data) VALUES ('%s', 'notify', '"%s"')`, user, text))
 }
 
-// emulate sets preferences of the user.
+// emulate makes Chromium report preferences of the user, such as reduced motion.
 func (p page) emulate(features ...*emulation.MediaFeature) {
 	p.t.Helper()
 	params := emulation.SetEmulatedMediaParams{Features: features}
@@ -30,7 +30,8 @@ func (p page) emulate(features ...*emulation.MediaFeature) {
 	}
 }
 
-// When another user signs in in another tab, the rows of the first user disappear, and nothing happens to the other inbox.
+// After another user has signed in in another tab, the page cannot change an inbox: its change is refused, the rows of
+// the first user disappear, and the rows of the other user stay unread.
 func testElementUsers(_ *testing.T, s *inboxStage) {
 	s.insertFor("alice", "for alice")
 	s.insertFor("bob", "for bob")
@@ -43,7 +44,7 @@ func testElementUsers(_ *testing.T, s *inboxStage) {
 	p.await(signedOut)
 	value[bool](p, `find(".state button")[0].click(), true`)
 	p.await(`document.querySelector("[slot^=item-]")?.textContent === "for bob" && bell.store.unreadCount === 1 && bell.store.state === "open"`)
-	// The cookie is gone after sign-out.
+	// After the user has signed out, no cookie is left.
 	value[bool](p, `document.cookie = "uid=; max-age=0", bell.store.read(bell.store.items.map(({ id }) => id)), true`)
 	p.await(signedOut)
 	value[bool](p, `document.cookie = "uid=alice", find(".state button")[0].click(), true`)
@@ -64,12 +65,12 @@ func testElementProperties(_ *testing.T, s *inboxStage) {
 	p.want(`window.kept = bell.store, bell.withCredentials = false, bell.store !== kept && !bell.hasAttribute("with-credentials")`, true)
 	value[bool](p, `bell.setAttribute("events", "/events?uid=bob"), true`)
 	p.await(`[...document.querySelectorAll("[slot^=item-]")].map((found) => found.textContent).join() === "<for bob>"`)
-	// A wrong URL is reported, and the element works after it was mended.
+	// A wrong URL is reported. The element works again after the URL was corrected.
 	value[bool](p, `window.addEventListener("error", ({ message }) => { window.reported = message; }), bell.setAttribute("events", "http://["), true`)
 	p.await(`window.reported?.includes("the option events must be a URL")`)
 	value[bool](p, `bell.setAttribute("events", "/events?uid=alice"), true`)
 	p.await(`bell.store?.state === "open"`)
-	// A path without an inbox is an error that a developer sees.
+	// If there is no inbox at the path, a warning in the console tells the developer.
 	value[bool](p, `window.warned = [], console.warn = (...args) => warned.push(args.join(" ")), bell.setAttribute("inbox", "/nothing"), bell.open = true`)
 	p.await(`bell.store.state === "failed" && find(".state b")[0].textContent === "Notifications cannot be loaded"`)
 	p.want(`warned.length === 1 && /\/nothing cannot be loaded: 404 ./.test(warned[0]) || warned`, true)
@@ -84,7 +85,8 @@ func testElementFaults(_ *testing.T, s *inboxStage) {
 	p.want(`find("li .head").map((head) => head.textContent).join() + [...document.querySelectorAll("[slot^=item-]")].map((found) => found.textContent)`, "five,four,three,tworendered")
 	p.await(`reported.length >= 2`)
 	p.want(`reported.length === 2 && /fault/.test(reported) && /render must return/.test(reported) || reported`, true)
-	// What is missing in the data is not in the document, and a row without any of it has the usual content.
+	// If the data has no URL for a link or an image, the element removes href or src. A row without any field of the
+	// template has the usual content.
 	value[bool](p, `(() => {
 		const template = document.createElement("template"); template.slot = "item";
 		for (const [name, field] of [["a", "url"], ["img", "image"], ["b", "msg"]]) {
@@ -93,7 +95,7 @@ func testElementFaults(_ *testing.T, s *inboxStage) {
 		bell.append(template); bell.render = undefined; return true; })()`)
 	p.want(`titles().join()`, "five,two,one")
 	p.want(`[...document.querySelectorAll("[slot^=item-] a, [slot^=item-] img")].filter((element) => element.hasAttribute("href") || element.hasAttribute("src")).length`, 0.0)
-	// A text that is a function is reported, and the dictionary has its text.
+	// A function is not a valid text. It is reported, and the text of the dictionary is shown instead.
 	value[bool](p, `bell.strings = { bell: (n) => n + "!", title: "Inbox" }, true`)
 	p.want(`find("h2")[0].textContent + find(".bell")[0].ariaLabel`, "InboxNotifications, 5 new")
 	p.await(`/the text bell of strings/.test(reported)`)
@@ -101,8 +103,8 @@ func testElementFaults(_ *testing.T, s *inboxStage) {
 	p.want(`(() => { const footer = document.createElement("p"); footer.slot = "footer"; footer.textContent = "Settings"; bell.append(footer); return getComputedStyle(footer).paddingInlineStart })()`, "18px")
 }
 
-// The text that a change failed disappears after some seconds, or when a later change is saved. The state of the connection
-// is shown beside it.
+// The note that a change could not be saved disappears after 8 seconds, or when a later change is saved. A note about
+// the connection may be shown at the same time.
 func testElementNotes(_ *testing.T, s *inboxStage) {
 	s.insert("one", "two", "three")
 	p := s.openWith(`{ const start = setTimeout; window.setTimeout = (call, time, ...args) => start(call, time === 8000 && window.hurry ? 100 : time, ...args); }`)
@@ -123,7 +125,7 @@ func testElementNotes(_ *testing.T, s *inboxStage) {
 	p.want(notes, "Notifications may arrive late,The change could not be saved")
 }
 
-// Times have the language of the texts.
+// The times of rows are in the language of the texts. For a language without texts, both are in English.
 func testElementLanguages(_ *testing.T, s *inboxStage) {
 	s.insert("one")
 	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'notify', '"two"', now() - interval '2 days')`)
@@ -136,7 +138,7 @@ func testElementLanguages(_ *testing.T, s *inboxStage) {
 	p.want(`(() => { customElements.get("rowcast-inbox").strings.fr = { title: "Avis" }; bell.lang = "en"; bell.lang = "fr"; return find("h2")[0].textContent + row("two").querySelector("time").textContent })()`, "Avisavant-hier")
 }
 
-// The element works inside of a modal dialog. Beside one, its toasts are shown above the dialog.
+// The element works inside a modal dialog. If the element is outside the dialog, its toasts are shown above the dialog.
 func testElementDialog(_ *testing.T, s *inboxStage) {
 	s.insert("one")
 	p := s.open()
@@ -183,7 +185,7 @@ func testElementPreferences(_ *testing.T, s *inboxStage) {
 	p.want(`find("li").at(-1).scrollIntoView(), find("li").at(-1).getBoundingClientRect().bottom < 257`, true) // scroll positions are rounded
 }
 
-// The ages of rows follow the clock of the hub.
+// The ages of rows are correct even if the clock of the browser is wrong, because they follow the clock of the hub.
 func testElementClock(_ *testing.T, s *inboxStage) {
 	s.insert("one")
 	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('alice', 'notify', '"old"', now() - interval '5 minutes'),
@@ -195,7 +197,8 @@ func testElementClock(_ *testing.T, s *inboxStage) {
 	}
 }
 
-// Two elements of a page show the same, and one of them shows a toast. Elements of two users are apart.
+// Two elements of a page for the same user show the same rows, and only one of them shows toasts. An element for
+// another user is independent of them.
 func testElementTwo(_ *testing.T, s *inboxStage) {
 	s.insert("one")
 	p := s.open()
@@ -214,7 +217,7 @@ func testElementTwo(_ *testing.T, s *inboxStage) {
 	p.want(`bell.store.state`, "open")
 }
 
-// A change can be undone on another device. Rows that were changed since are skipped.
+// A change can be undone on another device. The undo leaves out rows that were changed again after that change.
 func testElementDevices(_ *testing.T, s *inboxStage) {
 	s.insert("one", "two", "three")
 	phone := *s
@@ -229,7 +232,8 @@ func testElementDevices(_ *testing.T, s *inboxStage) {
 			device.await(state)
 		}
 	}
-	// Two rows are archived on one device, and one of them is archived once more on the other one.
+	// One device archives two rows. The other device restores one of them and archives it again, so that the undo must
+	// leave it out.
 	value[bool](p, `window.id = (title) => bell.store.items.find(({ data }) => data === title).id, bell.store.archive([id("one"), id("two")]), true`)
 	both(`titles().join() === "three" && changes.length === 1`)
 	value[bool](other, `bell.store.unarchive([changes[0].ids[0]]), true`)
@@ -239,7 +243,7 @@ func testElementDevices(_ *testing.T, s *inboxStage) {
 	value[bool](other, `bell.store.undo(changes[0].version).then((undone) => { window.undone = undone; }), true`)
 	both(`titles().join() === "three,two" && bell.store.unreadCount === 2`)
 	other.await(`window.undone === true`)
-	// It cannot be undone twice, on any device.
+	// A change cannot be undone twice, on any device.
 	value[bool](p, `bell.store.undo().then((undone) => { window.undone = undone; }), true`)
 	p.await(`window.undone === false && titles().join() === "three,two"`)
 	for _, change := range []string{"readAll", "archiveAll"} {
@@ -251,7 +255,8 @@ func testElementDevices(_ *testing.T, s *inboxStage) {
 	}
 }
 
-// The title of the page has the sum of all elements with title-badge. Elements with the same rows count once.
+// The title of the page shows the number of new rows of all elements with title-badge. Elements for the same user count
+// once.
 func testElementTitle(_ *testing.T, s *inboxStage) {
 	s.insert("one", "two")
 	s.insertFor("bob", "for bob")
@@ -274,14 +279,15 @@ func testElementTitle(_ *testing.T, s *inboxStage) {
 	p.want(`other.remove(), document.title`, "(2026) Orders")
 }
 
-// From 100 new rows on, the bell says so in the language of the page.
+// From 100 new rows on, the bell shows 99+, and its label says "more than 99" in the language of the element.
 func testElementMany(_ *testing.T, s *inboxStage) {
 	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', 'notify', to_jsonb(n) FROM generate_series(1, 150) AS n`)
 	p := s.open()
 	const shown = `[badge(), find(".bell")[0].ariaLabel, document.title].join("|")`
 	p.want(shown, "99+|Notifications, more than 99 new|(99+) Stage")
 	p.want(`bell.lang = "zh", `+shown, "99+|通知，超过 99 条新消息|(99+) Stage")
-	p.want(`bell.open = true, bell.store.items.length < 100`, true) // the hub has counted, not the page
+	// The page has loaded only some of the rows, so the hub has counted them.
+	p.want(`bell.open = true, bell.store.items.length < 100`, true)
 	value[bool](p, `bell.lang = "en", bell.store.readAll(), true`)
 	p.await(shown + ` === "|Notifications|Stage"`)
 	runSQL(s.t, s.dsn, `INSERT INTO rowcast.notifications (recipient, event, data) SELECT 'alice', 'notify', to_jsonb(n) FROM generate_series(1, 99) AS n`)
@@ -290,7 +296,8 @@ func testElementMany(_ *testing.T, s *inboxStage) {
 	p.await(shown + ` === "99+|Notifications, more than 99 new|(99+) Stage"`)
 }
 
-// The attribute with-credentials sends the cookies of the page to a hub of another origin.
+// With the attribute with-credentials, the browser sends its cookies to a hub of another origin. Without the attribute,
+// the user is not signed in.
 func testElementOrigin(t *testing.T, chromium browser) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)

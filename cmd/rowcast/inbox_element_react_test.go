@@ -12,7 +12,8 @@ import (
 const reactHTML = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Stage</title><script src="/helpers.js"></script><script src="/react.js"></script>
 <script type="module" src="/app.js"></script></head><body><main></main></body></html>`
 
-// reactApp has the element, and a component with a list without the element. Both are mounted in the strict mode.
+// reactApp renders <rowcast-inbox>, and a component that uses a RowcastInbox without the element. Both are mounted in
+// React's strict mode.
 const reactApp = `
 	import { RowcastInbox } from "/rowcast-inbox.js";
 	const { StrictMode, createElement, useEffect, useState } = React;
@@ -35,7 +36,8 @@ const reactApp = `
 	window.unmount = () => root.unmount();
 	mount(1);`
 
-// reactScript returns a script with React. Its modules are those of CommonJS.
+// reactScript returns a script that sets window.React and window.ReactDOM. It loads the CommonJS modules of React,
+// which a browser cannot import.
 func reactScript(t *testing.T) string {
 	t.Helper()
 	modules := dbtest.NodeModules(t, ".ci/react", "react", "react-dom")
@@ -52,8 +54,8 @@ func reactScript(t *testing.T) string {
 	return script + `window.React = require("react"); window.ReactDOM = require("react-dom/client"); }`
 }
 
-// In the strict mode of React, which runs each effect twice, there is one stream for each list, and none is left after the components
-// were removed.
+// React's strict mode runs each effect twice. Even so, each list has one stream, and no stream is left after the
+// components were removed.
 func testElementReact(t *testing.T, s *inboxStage) {
 	for path, file := range map[string][2]string{"/react": {"text/html", reactHTML}, "/react.js": {"text/javascript", reactScript(t)}, "/app.js": {"text/javascript", reactApp}} {
 		s.serve(path, file[0], file[1])
@@ -73,7 +75,7 @@ func testElementReact(t *testing.T, s *inboxStage) {
 	p.want(`[bell.open, find("h2")[0].textContent, document.title].join()`, "true,Inbox,(1) Stage")
 	value[bool](p, `find(".link")[0].click(), true`)
 	p.await(`clicked.join() === "one" && bell.store.unreadCount === 0`)
-	// Another key removes all components and mounts new ones. The new element uses the stream of the old one.
+	// Another key removes all components and mounts new ones. The new element uses the stream of the old element.
 	value[bool](p, `window.kept = [bell, bell.store], mount(2), true`)
 	p.await(`window.bell !== kept[0] && ` + open)
 	p.want(`bell.store === kept[1] && stores.map(({ state }) => state).join()`, "closed,closed,closed,open")

@@ -17,15 +17,16 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An inboxStage has a server with a page that contains the element. The server forwards all other requests to a hub.
+// An inboxStage has a server for a page that contains <rowcast-inbox>. The server serves the files of the page and
+// forwards all other requests to a hub.
 type inboxStage struct {
 	t       *testing.T
 	dsn     string
 	url     string
 	browser browser
-	profile browser // a new one of the browser
+	profile browser // a new profile of browser
 	mux     *http.ServeMux
-	broken  *atomic.Bool  // changes are answered with 503
+	broken  *atomic.Bool  // if true, the server answers changes with 503
 	streams *atomic.Int64 // the number of open streams
 }
 
@@ -48,7 +49,7 @@ func newInboxStage(t *testing.T, b browser) *inboxStage {
 	proxy := &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(target)
 		r.Out.Header.Del("Origin")
-		if cookie, err := r.In.Cookie("uid"); err == nil { // the credential of a page whose URL has no uid
+		if cookie, err := r.In.Cookie("uid"); err == nil { // names the user if the URL of the stream has no uid
 			query := r.Out.URL.Query()
 			query.Set("uid", cookie.Value)
 			r.Out.URL.RawQuery = query.Encode()
@@ -91,8 +92,9 @@ func (s *inboxStage) serve(path, contentType, text string) {
 	})
 }
 
-// elementHelpers are functions for the expressions of the tests, a list of what a page reports as an error, and a mark in the storage for a
-// page that a link has opened.
+// elementHelpers is a script of the page. It defines functions for the expressions of the tests, and collects the
+// errors and warnings of the page in failures. If the URL has a query, as in a link of a test, the script stores that
+// the page was opened.
 const elementHelpers = `
 	window.failures = [];
 	if (location.search) localStorage.setItem(location.search, "opened");
@@ -108,20 +110,21 @@ const elementHelpers = `
 	window.row = (title) => find("li").find((li) => li.querySelector(".head").textContent === title);
 	window.within = (element) => { const { left, right, top, bottom } = element.getBoundingClientRect(); return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight; };`
 
-// open opens the page and waits until its stream is open. At the end, the page must have reported no error.
+// open opens the page and waits until its stream is open. At the end of the test, the page must have reported no error
+// or warning.
 func (s *inboxStage) open() page {
 	s.t.Helper()
 	p := s.profile.open(s.t, s.url+"/page")
 	p.await(`window.bell?.store?.state === "open"`)
 	s.t.Cleanup(func() {
 		if got := value[[]string](p, "failures"); len(got) > 0 {
-			s.t.Errorf("the page has the errors %q", got)
+			s.t.Errorf("the page reported the errors or warnings %q, want none", got)
 		}
 	})
 	return p
 }
 
-// openWith opens the page after a script has run.
+// openWith opens the page, in which the script runs before the page's own scripts, and waits until its stream is open.
 func (s *inboxStage) openWith(script string) page {
 	s.t.Helper()
 	p := s.visit("/page", script)
@@ -129,7 +132,7 @@ func (s *inboxStage) openWith(script string) page {
 	return p
 }
 
-// visit opens a page in which a script has run before the page's own.
+// visit opens the page at a path. The script runs before the page's own scripts.
 func (s *inboxStage) visit(path, script string) page {
 	s.t.Helper()
 	p := s.profile.open(s.t, "about:blank")

@@ -11,9 +11,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// At most 16 requests of a user run or wait at one time, and they use at most half of the connections. If they wait for a
-// lock, requests of other users are still answered. A request ends after the time limit of a statement, and the failure is
-// in the log, in /readyz and in the metrics.
+// At most 16 requests of a user run or wait at one time, and they use at most half of the connections. If they wait for
+// a lock, requests of other users are still answered. A request that waits too long for a lock is answered with 503,
+// and the failure is in the log, in /readyz and in the metrics.
 func TestInboxRequestsAreLimited(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
@@ -41,7 +41,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 	for range 4 {
 		got, _ := receive(t, answers, "an answer")
 		if got.status != 429 || got.header.Get("Retry-After") != "1" || got.body != "too many requests of this user are running: try again later\n" {
-			t.Errorf("got %d, %q, %s, want 429 and Retry-After", got.status, got.header, got.body)
+			t.Errorf("got %d, %q, %s, want 429 and Retry-After: 1", got.status, got.header, got.body)
 		}
 	}
 	waitForLocks(t, dsn, "2")
@@ -50,7 +50,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 			t.Errorf("another user: got %d, %s, want 200", got.status, got.body)
 		}
 	}
-	got, _ := receive(t, answers, "an answer after the time limit")
+	got, _ := receive(t, answers, "an answer after the lock_timeout")
 	if got.status != 503 || got.header.Get("Retry-After") == "" || got.body != "the database did not answer: try again later\n" {
 		t.Errorf("got %d, %q, %s, want 503 and Retry-After", got.status, got.header, got.body)
 	}
@@ -68,7 +68,7 @@ func TestInboxRequestsAreLimited(t *testing.T) {
 		t.Errorf("after the lock was released: got %d, %s, want 200", got.status, got.body)
 	}
 	if got := ask(t, http.MethodGet, h.url+"/metrics").body; !strings.Contains(got, `rowcast_inbox_requests_total{action="read",code="4xx"} 4`+"\n") {
-		t.Error("the metrics do not count four refused requests")
+		t.Error("/metrics does not count exactly 4 refused requests with the action read")
 	}
 }
 

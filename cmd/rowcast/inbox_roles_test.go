@@ -40,7 +40,7 @@ func TestRolesOfTheInbox(t *testing.T) {
 		runSQL(t, app, "SELECT rowcast.inbox_mark('"+user+"', 'read', up_to => rowcast.inbox('"+user+"')->>'cursor')")
 	}
 	if got := alice.list("?uid=alice").state(); got != "3 read, 1 read" {
-		t.Errorf("got %s after the app has marked the rows, want that they are read", got)
+		t.Errorf("got %s after the app has marked the rows, want 3 read, 1 read", got)
 	}
 	for role, dsn := range map[string]string{"app": app, "hub": hub, "sender": sender} {
 		for _, table := range []string{"inbox_users", "inbox_states", "inbox_changes"} {
@@ -77,8 +77,8 @@ func TestWatchedRowsAreInTheInbox(t *testing.T) {
 	}
 }
 
-// A user with a long name receives the events about the inbox. Their recipient has a hash instead of the name, because the
-// length of a recipient is limited.
+// A user with a long name receives the events about the inbox. The recipient of these events has a hash instead of the
+// name, because the length of a recipient is limited.
 func TestInboxOfALongName(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)
@@ -97,7 +97,8 @@ func TestInboxOfALongName(t *testing.T) {
 	}
 }
 
-// rowcast doctor says whether the inbox is installed, and finds no fault with it. It counts the connections for inboxes.
+// rowcast doctor says which version of the inbox is installed. Its check of free connections includes the connections
+// for inboxes.
 func TestDoctorKnowsTheInbox(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)

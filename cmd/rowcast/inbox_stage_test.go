@@ -108,7 +108,8 @@ func decodeEvent(t *testing.T, event sse.Event) (a inboxAnswer) {
 	return a
 }
 
-// state describes the rows of a list, the newest row first. A row is its data, followed by "seen" or "read" if it is.
+// state describes the rows of a list, the newest row first. A row is its data, followed by "read" if the row is read,
+// or by "seen" if the row is only seen.
 func (a inboxAnswer) state() string {
 	var all []string
 	for _, item := range a.Items {
@@ -123,7 +124,7 @@ func (a inboxAnswer) state() string {
 	return strings.Join(all, ", ")
 }
 
-// idOf returns the id of the row with some data.
+// idOf returns the id of the row with the given data.
 func (a inboxAnswer) idOf(t *testing.T, data string) string {
 	t.Helper()
 	at := slices.IndexFunc(a.Items, func(item inboxItem) bool { return strings.Trim(string(item.Data), `"`) == data })

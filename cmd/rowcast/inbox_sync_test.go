@@ -108,7 +108,7 @@ func TestAllLeavesOtherRowsUnread(t *testing.T) {
 	}
 	for _, item := range alice.list("").Items {
 		if data := strings.Trim(string(item.Data), `"`); item.Read != (data == "shown") {
-			t.Errorf("the row %s is read: %t", data, item.Read)
+			t.Errorf("the row %s is read: %t, want %t", data, item.Read, data == "shown")
 		}
 	}
 	stream := openStream(t, h, "", list.Cursor, alice.headers...)
@@ -164,7 +164,7 @@ type device struct {
 	stream *topicStream
 	rows   map[string]inboxItem // the list
 	newest inboxAnswer          // the counts with the highest version
-	last   string               // the cursor of the newest event or list
+	last   string               // the cursor of the newest event, or of the first list if no event has come
 }
 
 func (d *device) load() {
@@ -184,7 +184,7 @@ func (d *device) take(a inboxAnswer) {
 	}
 }
 
-// connect opens a stream from the newest list or event.
+// connect opens a stream from the cursor in d.last.
 func (d *device) connect() { d.stream = openStream(d.T, d.hub, "", d.last, d.headers...) }
 
 // follow applies the events of the stream until the device has the newest version in the database.
@@ -322,7 +322,7 @@ func TestAChangeContinuesWithoutTheClient(t *testing.T) {
 	waitForLocks(t, dsn, "1")
 	leave()
 	if err, _ := receive(t, left, "the end of the request"); err == nil {
-		t.Error("the request has succeeded, want that the client has left")
+		t.Error("the request has succeeded, want an error, because the client has left")
 	}
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)

@@ -22,7 +22,7 @@ func TestInboxIsOffByDefault(t *testing.T) {
 		}
 	}
 	if metrics := ask(t, "GET", h.url+"/metrics").body; strings.Contains(metrics, "rowcast_inbox") {
-		t.Error("the metrics of the inbox exist, want none")
+		t.Error("/metrics has metrics of the inbox, want none")
 	}
 }
 
@@ -39,7 +39,7 @@ func TestInboxMustBeInstalled(t *testing.T) {
 	h := start(t, nil, "serve", "--insecure-uid", "--inbox", "--listen", "127.0.0.1:0", "--database-url", dsn)
 	url := "http://" + h.err.await(t, `msg="waiting for PostgreSQL" listen=([0-9.:]+)`)[1]
 	if got := ask(t, "GET", url+"/inbox?uid=alice"); got.status != 503 || got.header.Get("Retry-After") == "" {
-		t.Errorf("got %d, %q, while the database is away, want 503 and Retry-After", got.status, got.header)
+		t.Errorf("got %d, %q, while the database is starting, want 503 and Retry-After", got.status, got.header)
 	}
 }
 
@@ -85,7 +85,7 @@ func TestInbox(t *testing.T) {
 		t.Errorf("got %+v, want that the change was undone", undone)
 	}
 	if got := bob.list("").state(); got != "3, 2" && got != "3 read, 2 read" {
-		t.Errorf("got %s for another user, want no change", got)
+		t.Errorf("got %s for another user, want 3 and 2 as they were: unread, or read if they came before the user's first visit", got)
 	}
 	insert("bob=6")
 	others.wants("6") // and no event about the inbox of alice
@@ -127,17 +127,17 @@ func TestGroupsOfAnInboxChange(t *testing.T) {
 	list := member.list("")
 	member.mark("read", list.idOf(t, "1"))
 	if got := left.list(""); got.state() != "3" || got.Unread != 1 {
-		t.Errorf("got %s, %d unread, without the group, want only the own row", got.state(), got.Unread)
+		t.Errorf("got %s, %d unread, without the group, want only the row 3", got.state(), got.Unread)
 	}
 	if got := left.mark("read", list.idOf(t, "2")); got.Unread != 1 {
 		t.Errorf("%d rows are unread, want that a row of a group that the user has left does not change", got.Unread)
 	}
 	if got := member.list(""); got.state() != "3, 2, 1 read" || got.Unread != 2 {
-		t.Errorf("got %s, %d unread, with the group again, want the state from before", got.state(), got.Unread)
+		t.Errorf("got %s, %d unread, with the group again, want 3, 2, 1 read and 2 unread", got.state(), got.Unread)
 	}
 }
 
-// Each kind of wrong request has its own text.
+// The answer to a wrong request says what is wrong with it.
 func TestWrongRequestsForAnInbox(t *testing.T) {
 	t.Parallel()
 	h, _ := inboxHub(t)
@@ -202,7 +202,7 @@ func TestWrongRequestsForAnInbox(t *testing.T) {
 			t.Errorf("%s %.50s: got %d, %s, want %d, %s", test.request, test.body, got.status, got.body, test.status, test.want)
 		}
 		if got.status == 405 && (got.header.Get("Allow") == "GET, HEAD") != (path == "/inbox") {
-			t.Errorf("%s: got Allow %q", test.request, got.header.Get("Allow"))
+			t.Errorf("%s: got Allow: %q, want GET, HEAD for /inbox and POST for the other paths", test.request, got.header.Get("Allow"))
 		}
 	}
 	other, _ := inboxHub(t)
@@ -232,7 +232,7 @@ func TestReservedNamesHaveNoInbox(t *testing.T) {
 	}
 }
 
-// rowcast tail prints the changes of an inbox and counts them, because they are rows.
+// rowcast tail prints the changes of an inbox. They are rows, so --count counts them.
 func TestTailPrintsInboxChanges(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Inbox(t)
@@ -243,7 +243,7 @@ func TestTailPrintsInboxChanges(t *testing.T) {
 	tail := start(t, nil, "tail", "--url", h.url+"/events", "--uid", "alice", "--count", "1", "--last-event-id", list.Cursor)
 	alice.change("read?uid=alice", `{"ids": ["`+list.idOf(t, "1")+`"]}`)
 	if code := tail.wait(); code != 0 || !strings.Contains(tail.out.String(), `"action":"read"`) && !strings.Contains(tail.out.String(), `"action": "read"`) {
-		t.Errorf("got %d, %s, want the change", code, tail.out)
+		t.Errorf("got exit code %d, %s, want 0 and the change", code, tail.out)
 	}
 }
 
