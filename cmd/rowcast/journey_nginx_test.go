@@ -20,7 +20,7 @@ import (
 	"rowcast/stream"
 )
 
-// testJourneysBehindNginx tests pages whose streams come through nginx.
+// testJourneysBehindNginx tests pages that receive their streams through nginx.
 func testJourneysBehindNginx(t *testing.T, b browser) {
 	t.Parallel()
 	for name, test := range map[string]func(*testing.T, browser){
@@ -65,7 +65,8 @@ func (j *journey) bothHubs(do func(*rollingHub)) {
 	}
 }
 
-// testGateway uses an nginx without retries, which answers 502 and 504. The page is loaded while no hub runs.
+// testGateway uses an nginx with only one hub. nginx answers 502 while the hub does not run, and 504 while the hub is
+// suspended. The page is loaded while the hub does not run.
 func testGateway(t *testing.T, b browser) {
 	j := newJourney(t, dbtest.Database(t), `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR" })`)
 	j.hub.stop(syscall.SIGKILL)
@@ -108,11 +109,13 @@ func testHubsAway(t *testing.T, b browser) {
 	})
 }
 
-// testBufferedByNginx has a page that polls, because nginx buffers. The hubs stop one after the other, and nginx uses the other hub.
+// testBufferedByNginx has a page that polls, because nginx buffers responses. The hubs are stopped one after the other,
+// and nginx then uses the other hub. At the end, both hubs are killed.
 func testBufferedByNginx(t *testing.T, b browser) {
 	j := newJourneyBehindNginx(t, `new RowcastSource("/buffered?uid=alice", { lastEventId: "CURSOR" })`, "--unavailable-status", "503", "--heartbeat", "1s")
 	j.page = b.profile(t).open(t, j.nginx.url)
-	j.page.await("window.states?.at(-1) === 'open buffered'") // before many rows fill the buffers of nginx, which would let a stream pass
+	// Wait before rows are inserted. Many rows would fill the buffers of nginx, which then passes a stream on.
+	j.page.await("window.states?.at(-1) === 'open buffered'")
 	j.travel(func(j *journey) {
 		for _, hub := range j.hubs {
 			hub.stop(syscall.SIGTERM)
@@ -126,7 +129,8 @@ func testBufferedByNginx(t *testing.T, b browser) {
 	})
 }
 
-// testHTTP2 uses an nginx with HTTP/2. Each of seven tabs has its own stream. Over HTTP/1.1, a browser has at most six connections to a host.
+// testHTTP2 uses an nginx with HTTP/2. Each of seven tabs has its own stream. Over HTTP/1.1, the seventh
+// tab would get no stream, because a browser has at most six connections to a host.
 func testHTTP2(t *testing.T, b browser) {
 	s := &tabs{journey: newJourney(t, dbtest.Database(t), `new RowcastSource("/events?uid=alice", { lastEventId: "CURSOR", shared: false })`)}
 	dir, address := t.TempDir(), freeAddress(t)
@@ -142,7 +146,7 @@ func testHTTP2(t *testing.T, b browser) {
 	for s.streams = 0; s.streams < 7; s.streams++ {
 		p := s.profile.open(t, "about:blank")
 		if p.tab != nil {
-			// the driver accepts the certificate
+			// a browser with a driver accepts any certificate
 		} else if _, err := chromedp.Call(p.ctx, security.SetIgnoreCertificateErrors, security.SetIgnoreCertificateErrorsParams{Ignore: true}); err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,8 @@ func hearTwice(j *journey) {
 	}
 }
 
-// withClock is the JavaScript for a page whose clock is "ahead" milliseconds fast, at first one year. Its value is the source.
+// withClock is the JavaScript for a page whose clock is fast by "ahead" milliseconds, at first by one year. Its value
+// is the source.
 const withClock = `(() => {
 	const { now } = Date;
 	window.ahead = 365 * 24 * 3600 * 1000;
@@ -37,7 +38,7 @@ const withClock = `(() => {
 
 // setClock sets the clock back while the stream is open, then ahead again, and back while the page waits for its next attempt.
 func setClock(j *journey) {
-	const tenDays = "10 * 24 * 3600 * 1000" // setTimeout accepts this time
+	const tenDays = "10 * 24 * 3600 * 1000" // short enough for setTimeout, which does not wait if the time is longer than about 25 days
 	j.hears()
 	value[bool](j.page, "ahead -= "+tenDays+", true")
 	j.hears()
@@ -55,7 +56,8 @@ func setClock(j *journey) {
 	j.hears()
 }
 
-// In testUsers, Alice signs in in one tab of a profile, and then Bob in another tab. The first tab then has the cookie of Bob.
+// testUsers signs in as Alice in one tab of a profile, and then as Bob in another tab. The first tab then has the
+// cookie of Bob, but must not receive the rows of Bob.
 func testUsers(t *testing.T, b browser) {
 	j := newJourney(t, dbtest.Database(t), `new RowcastSource("HUB/events", { withCredentials: true, user: new URLSearchParams(location.search).get("user") })`)
 	profile := b.profile(t)
@@ -85,7 +87,7 @@ func testUsers(t *testing.T, b browser) {
 	insert()
 	want(first, "alice", 1)
 	second := signIn("bob")
-	value[bool](second, "heard.push('bob1'), true")
+	value[bool](second, "heard.push('bob1'), true") // this row was inserted before the tab was opened
 	insert()
 	want(first, "alice", 2)
 	want(second, "bob", 2)
@@ -133,7 +135,7 @@ func testBackground(t *testing.T) {
 	})
 }
 
-// setWindow minimizes the window of a page, which hides the page, or shows it again.
+// setWindow minimizes the window of a page, which hides the page, or shows the window again.
 func setWindow(p page, state cdpbrowser.WindowState) {
 	p.t.Helper()
 	window, err := chromedp.Call(p.ctx, cdpbrowser.GetWindowForTarget, cdpbrowser.GetWindowForTargetParams{})

@@ -24,14 +24,18 @@ import (
 // A journey is a page with rowcast.js that receives numbered rows from a hub, while something happens to the page, to the
 // hub or to the network between them.
 type journey struct {
-	*cast  // inserts the rows; its hubs and its nginx are not set
-	page   page
+	*cast // inserts the rows; only newJourneyBehindNginx sets its hubs and its nginx
+	page  page
+
+	// newJourneyBehindNginx sets none of the following fields.
+
 	source string
 	hub    *rollingHub // if the hub requires tokens, only the field address is set
 	cutter *cutter     // between the page and the hub, if the source uses it
 
 	site *httptest.Server // serves the page, and passes /events on to the hub
-	// If signedOut is true, the site answers requests for a token with 401. Otherwise, it sends a token that expires after 3 s.
+	// If signedOut is true, the site answers requests for a token with 401. Otherwise, it sends a token that expires
+	// after 3 s.
 	signedOut atomic.Bool
 }
 
@@ -80,9 +84,9 @@ var journeyScripts = map[string]string{
 		addEventListener("fetch", (event) => event.respondWith(fetch(event.request)));`,
 }
 
-// newJourney starts a hub and a site. source is a JavaScript expression for the RowcastSource of the page. In it, HUB and
-// CUTTER stand for the URLs of the hub and of a proxy that cuts streams, and CURSOR for the cursor of the database before the
-// first row.
+// newJourney starts a hub, a proxy that can cut streams, and a site. source is a JavaScript expression for the
+// RowcastSource of the page. In it, HUB and CUTTER stand for the URLs of the hub and of the proxy, and CURSOR for the
+// cursor of the database before the first row.
 func newJourney(t *testing.T, dsn, source string) *journey {
 	t.Helper()
 	j := &journey{cast: &cast{t: t, dsn: dsn}}
@@ -153,13 +157,13 @@ func (j *journey) travel(happens func(*journey)) {
 	}
 }
 
-// hears waits until the page has received 10 more rows.
+// hears waits until the stream of the page is open and the page has received 10 more rows.
 func (j *journey) hears() {
 	j.t.Helper()
 	j.page.await(fmt.Sprintf("source.state === 'open' && heard.length >= %d", value[int](j.page, "window.heard?.length ?? 0")+10))
 }
 
-// misses waits until 20 more rows were inserted.
+// misses waits until 20 more rows were inserted, whether or not the page has received them.
 func (j *journey) misses() {
 	j.t.Helper()
 	count := func() int { return queried[int](j.t, j.dsn, "SELECT count(*) FROM rowcast.notifications") }

@@ -27,8 +27,8 @@ const (
 	withPersist = `new RowcastSource("/events?uid=alice", { persist: "cursor" })`
 )
 
-// testJourneys shows, in a real browser and with a real hub, that rowcast.js does not lose or repeat a row, whatever happens to
-// the page, the hub or the network.
+// testJourneys shows, in a real browser and with a real hub, that rowcast.js does not lose or repeat a row when
+// something happens to the page, the hub or the network.
 func testJourneys(t *testing.T, b browser) {
 	t.Parallel()
 	passages := map[string]passage{
@@ -150,7 +150,7 @@ func goBack(j *journey) {
 	j.hears()
 }
 
-// goBackOrReload goes to another page and back. The browser may have kept the page, or may load it again.
+// goBackOrReload goes to another page and back. The browser may have kept the first page, or loads it again.
 func goBackOrReload(j *journey) {
 	j.hears()
 	j.page.navigate(j.site.URL + "/other")
@@ -195,7 +195,8 @@ func signOut(j *journey) {
 	j.hears()
 }
 
-// testPostgresKilled kills the server of the database. The stream stays open, and the state of the source becomes "delayed".
+// testPostgresKilled kills the server of the database. The stream of the page stays open, and the state of the source
+// becomes "delayed".
 func testPostgresKilled(t *testing.T, b browser) {
 	server := dbtest.Cluster(t)
 	dsn := server.DSN("postgres")

@@ -27,7 +27,7 @@ func TestConnectionLimits(t *testing.T) {
 	for _, tt := range []struct {
 		name, reason string
 		args         []string
-		one          [2]string // user and X-Forwarded-For of a stream that the test ends, so that a client gets its place
+		one          [2]string // user and X-Forwarded-For of a stream that the test ends, so that the refused client gets a stream
 		others       [][2]string
 		refused      [2]string
 	}{
@@ -217,7 +217,7 @@ func TestAttackThousandHalfOpenConnections(t *testing.T) {
 	}
 }
 
-// A hub does not start with a --max-connections that its limit of open files does not allow.
+// A hub does not start if its limit of open files is too low for --max-connections.
 func TestMoreConnectionsThanFiles(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := run(t, nil, "serve", "--insecure-uid", "--database-url", nobodyThere, "--max-connections", "10000000")

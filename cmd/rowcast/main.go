@@ -83,7 +83,7 @@ type console struct {
 	isProcess bool // the command is the whole process, so it may set the limits of the process
 }
 
-// run is the whole program. It returns the exit code. When ctx ends, the command stops.
+// run runs the program and returns the exit code. When ctx ends, the command stops.
 func run(ctx context.Context, args []string, getenv func(string) string, c console) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
@@ -156,7 +156,7 @@ func parse(args []string, getenv func(string) string, stdout, stderr io.Writer) 
 // noValue matches kong's error for a flag that needs a value, but is the last argument or is followed by another flag.
 var noValue = regexp.MustCompile(`^(--[a-z-]+)(?:=\S+)?: (?:expected .* value but got |missing value, expecting )`)
 
-// withValue says what a flag without a value needs.
+// withValue replaces kong's error for a flag without a value by an error that shows an example of a value.
 func withValue(err error) error {
 	failed, ok := errors.AsType[*kong.ParseError](err)
 	if !ok {

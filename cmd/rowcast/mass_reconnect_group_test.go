@@ -54,8 +54,8 @@ type member struct {
 	back     chan struct{} // closed when the client has caught up
 }
 
-// connect connects all members. It returns the time from the first connection until each member has received its hello
-// and the rows that it had missed before.
+// connect connects all members. It returns the time from the first connection until each member has received
+// rowcast.hello and the rows that it had missed.
 func (c *clientGroup) connect(log *rowLog) time.Duration {
 	c.Helper()
 	began := c.connectAll(log)
@@ -63,7 +63,8 @@ func (c *clientGroup) connect(log *rowLog) time.Duration {
 	return time.Since(began)
 }
 
-// connectAll connects all members and waits for their hellos. It returns the time at which it began to connect.
+// connectAll connects all members and waits until each has received rowcast.hello. It returns the time at which it
+// began to connect.
 func (c *clientGroup) connectAll(log *rowLog) (began time.Time) {
 	c.Helper()
 	for _, m := range c.members {
@@ -98,7 +99,7 @@ func (c *clientGroup) catchUp() {
 	}
 }
 
-// connect connects and waits for the hello.
+// connect connects the member, and waits for rowcast.hello.
 func (m *member) connect(c *clientGroup) error {
 	conn, err := net.Dial("tcp", c.address)
 	if err != nil {
@@ -111,7 +112,7 @@ func (m *member) connect(c *clientGroup) error {
 		return err
 	}
 	c.reading.Go(func() { m.read(fresh) })
-	return await(m.greeted, "a hello")
+	return await(m.greeted, "rowcast.hello")
 }
 
 // await waits until a channel is closed, for at most 4*waitLimit.
@@ -125,7 +126,8 @@ func await(closed <-chan struct{}, what string) error {
 }
 
 // read records events until the connection ends, and closes m.back once all wanted rows have come. If fresh is true,
-// the member had no cursor, so its first event tells which row it received first.
+// the member has connected without a cursor, and the id of its first event tells which row is the first that it must
+// receive.
 func (m *member) read(fresh bool) {
 	response, err := http.ReadResponse(bufio.NewReaderSize(m.conn, 512), nil)
 	if err != nil {
@@ -231,8 +233,8 @@ func (l *rowLog) add(ctx context.Context, db *pgx.Conn, recipient string) error 
 	return err
 }
 
-// write inserts at most rate rows per second until stop is called. The first row, and then
-// every row whose index is a multiple of the parameter everyone, is for all users. Each other row is for a random user.
+// write inserts at most rate rows per second until stop is called. Of each series of everyone rows, the
+// first row is for all users. Each other row is for a random user.
 func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

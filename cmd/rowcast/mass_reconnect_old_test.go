@@ -189,7 +189,7 @@ func init() {
 	}
 }
 
-// watch inserts a hundred rows per second for the recipient observer. It prints the latency of each row in
+// watch inserts at most a hundred rows per second for the recipient observer. It prints the latency of each row in
 // milliseconds, from before the INSERT until the stream at the URL has received the row.
 func watch(ctx context.Context, dsn, url string) error {
 	response, err := http.Get(url)
@@ -216,7 +216,8 @@ func watch(ctx context.Context, dsn, url string) error {
 	return <-failed
 }
 
-// writeTimes inserts rows. The data of a row is the time before its INSERT, in nanoseconds since 1970.
+// writeTimes inserts rows until an INSERT fails. The data of a row is the time before its INSERT, in nanoseconds since
+// 1970.
 func writeTimes(ctx context.Context, db *pgx.Conn) error {
 	for range time.Tick(10 * time.Millisecond) {
 		now := strconv.FormatInt(time.Now().UnixNano(), 10)

@@ -36,10 +36,10 @@ func TestMassReconnectFromMemory(t *testing.T) {
 	c.disconnect()
 	missed, pages := metric(t, h.url, "rowcast_replayed_events_total"), metric(t, h.url, "rowcast_replay_pages_total")
 	if missed < users || pages != 0 {
-		t.Errorf("%v missed rows were sent, and %v pages were read from the table, want at least %d and 0", missed, pages, users)
+		t.Errorf("%v missed rows were sent, and %v pages were read from the table, want at least %d rows and 0 pages", missed, pages, users)
 	}
 	if got := replaySessions(t, benchConnect(t, dsn)); got != 0 {
-		t.Errorf("%d sessions for replays, want 0", got)
+		t.Errorf("%d connections for replays are open, want 0", got)
 	}
 }
 
@@ -101,9 +101,9 @@ func BenchmarkMassReconnect(b *testing.B) {
 	}
 	b.ReportMetric(0, "ns/op")
 	pages, replayed, queries := metric(b, url, "rowcast_replay_pages_total"), metric(b, url, "rowcast_replayed_events_total"), replayQueries(b, db)
-	b.Logf("%v missed rows sent, %v pages read from the table, %d queries of replays, %d sessions for replays", replayed, pages, queries, replaySessions(b, db))
+	b.Logf("%v missed rows sent, %v pages read from the table, %d queries of replays, %d connections for replays", replayed, pages, queries, replaySessions(b, db))
 	if pages != 0 || queries != 0 || replayed < clients {
-		b.Errorf("%v missed rows were sent, and %v pages were read from the table with %d queries, want at least %d, 0 and 0", replayed, pages, queries, clients)
+		b.Errorf("%v missed rows were sent, and %v pages were read from the table with %d queries, want at least %d rows, 0 pages and 0 queries", replayed, pages, queries, clients)
 	}
 }
 

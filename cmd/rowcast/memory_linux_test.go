@@ -14,7 +14,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// In a cgroup with a memory limit, the memory limit of the Go runtime is nine tenths of the limit of the cgroup, unless GOMEMLIMIT is set.
+// In a cgroup with a memory limit, a hub limits the memory of the Go runtime to at most nine tenths of the cgroup's
+// limit, and logs this value. GOMEMLIMIT overrides it.
 func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 	t.Parallel()
 	const limit = 256 << 20
@@ -46,7 +47,8 @@ func TestTheMemoryLimitFollowsTheCgroup(t *testing.T) {
 	}
 }
 
-// A hub limits the memory of the Go runtime to what cmd/rowcast/README.md says, unless GOMEMLIMIT is set.
+// A hub computes the memory limit of the Go runtime from its flags, as cmd/rowcast/README.md says. GOMEMLIMIT overrides
+// this limit.
 func TestTheMemoryLimitFollowsTheFlags(t *testing.T) {
 	t.Parallel()
 	const flags = 12e6 + 1.5*(1.2*(10<<20)+1.125*(64<<20)+3*(1<<20)*(1+3)+3000*100)
