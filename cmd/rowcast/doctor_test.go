@@ -79,7 +79,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		}
 	}
 	if code != 0 || len(found) != 33 || !regexp.MustCompile(`\n\nNo check failed. Warnings: [12].\n$`).MatchString(out) {
-		t.Errorf("got %d, %d checks, %s, want 0, 33 checks and no other problem", code, len(found), out)
+		t.Errorf("got %d, %d checks, %s, want 0, 33 checks, and at the end that no check failed, with 1 or 2 warnings", code, len(found), out)
 	}
 }
 
@@ -332,7 +332,7 @@ func TestDoctorReportsTheParkLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, found, _ = examine(t, dsn)
-	want := regexp.MustCompile(`^warn another session than a hub holds it \(pid \d+, application "other"\), so every INSERT sends a NOTIFY → SELECT pg_terminate_backend\(\d+\);$`)
+	want := regexp.MustCompile(`^warn a session that is not a hub holds it \(pid \d+, application "other"\), so every INSERT sends a NOTIFY → SELECT pg_terminate_backend\(\d+\);$`)
 	if !want.MatchString(found["park lock"]) {
 		t.Errorf("got  %s\nwant a match of %s", found["park lock"], want)
 	}
@@ -373,7 +373,7 @@ func TestDoctorNamesTheSessionThatBlocksIt(t *testing.T) {
 	}
 }
 
-// doctor --role examines the rights of the role of an app. It never prints rights of a hub.
+// doctor --role examines the rights of the role of an app. If the role lacks rights, the output names none that only a hub needs.
 func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -432,7 +432,7 @@ func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	}
 }
 
-// doctor --role does not examine the role of a hub, because without the rights that it would revoke the hub fails.
+// doctor --role does not examine the role of a hub. It would print statements that revoke rights which the hub needs.
 func TestDoctorRecognisesTheRoleOfAHub(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -451,7 +451,7 @@ func TestDoctorRecognisesTheRoleOfAHub(t *testing.T) {
 	}
 }
 
-// Without a schema, or with an old one, the doctor says who must install it.
+// Without a schema, or with an old one, the doctor says who must run rowcast migrate.
 func TestDoctorSaysWhoMustMigrate(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -522,7 +522,8 @@ func TestDoctorFindsRightsThatAnAppDoesNotNeed(t *testing.T) {
 	}
 }
 
-// The owner of a watched table lost the right to insert notifications, or to call a function that its trigger calls.
+// If the owner of a watched table has lost the right to insert notifications, or to call a function that the table's
+// trigger calls, the doctor prints the GRANT that mends this.
 func TestDoctorGrantsTheRightsOfAWatcher(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -572,7 +573,8 @@ func TestDoctorRefusesSQLASCII(t *testing.T) {
 	}
 }
 
-// A commit waits until as many standbys as the setting requires have the commit. This server has one standby.
+// A commit waits until it has reached as many standbys as synchronous_standby_names requires. This server has one standby. If
+// the setting requires more, or another one, the doctor warns.
 func TestDoctorCountsTheSynchronousStandbys(t *testing.T) {
 	t.Parallel()
 	primary := dbtest.Cluster(t)

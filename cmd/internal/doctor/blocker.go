@@ -14,8 +14,9 @@ import (
 // may take.
 const blockedAfter = 5 * time.Second
 
-// watch looks for the session that blocks a check, on another connection, when the check has taken blockedAfter. The
-// channel receives one finding, at the latest when ctx ends. The finding has no text if no session blocks the check.
+// watch looks for a session that blocks a check. It begins when the check has taken blockedAfter, and uses another
+// connection. The channel receives one finding, at the latest when ctx ends. The finding has no text if no blocking
+// session was found.
 func (e *Examination) watch(ctx context.Context) <-chan finding {
 	result := make(chan finding, 1)
 	if e.conn == nil || e.conn.IsClosed() {

@@ -25,7 +25,7 @@ type Examination struct {
 
 	conn            *pgx.Conn
 	tx              pgx.Tx // the transaction of the current check, with a safe search_path
-	seesAllSessions bool   // the role may see what the sessions of other roles do
+	seesAllSessions bool   // the role of the connection may see what the sessions of other roles do
 	quoted          string // Role, quoted for SQL; set by the check "role"
 
 	differences []sql.Difference // between the schema and what rowcast migrate installs; set by the check "migrations"
@@ -178,8 +178,8 @@ func (e *Examination) examine(ctx context.Context, c check) finding {
 	return f
 }
 
-// runCheck connects before the first check. It runs each check in a transaction of its own, except for checks without a
-// transaction.
+// runCheck runs a check, in a transaction of its own unless its kind is withoutTransaction. If there is no open
+// connection, runCheck connects first.
 func (e *Examination) runCheck(ctx context.Context, c check) (f finding, err error) {
 	if e.conn == nil || e.conn.IsClosed() {
 		if e.conn, err = pgx.ConnectConfig(ctx, e.Config); err != nil {
@@ -216,8 +216,8 @@ func (e *Examination) ask(ctx context.Context, query string, into ...any) error 
 	return e.tx.QueryRow(ctx, query).Scan(into...)
 }
 
-// report prints a finding on one line, and each line of its fix on another. A line that begins with a space continues
-// the statement of the line before.
+// report prints a finding on one line, and below it each line of its fix. A line of the fix that begins with a space
+// continues the statement of the line before.
 func report(w io.Writer, name string, f finding) {
 	fmt.Fprintf(w, "%-4s  %-12s  %s\n", f.verdict, name, f.text)
 	if f.fix == "" {
@@ -225,7 +225,7 @@ func report(w io.Writer, name string, f finding) {
 	}
 	for line := range strings.Lines(f.fix) {
 		arrow := "→"
-		if strings.HasPrefix(line, " ") { // the statement of the line before continues
+		if strings.HasPrefix(line, " ") {
 			arrow = " "
 		}
 		fmt.Fprintf(w, "%20s%s %s\n", "", arrow, strings.TrimSpace(line))

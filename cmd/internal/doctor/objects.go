@@ -8,7 +8,8 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-// consequences says what the difference of an object means for a hub. It does not apply to a missing table.
+// consequences says what a difference of an object means for a hub. The entry of a table does not apply if the table is
+// missing.
 var consequences = map[string]string{
 	"trigger rowcast.notifications.ring":             "a sleeping hub finds new rows only by its safety poll, within about a second",
 	"property enabled of rowcast.notifications.ring": "a sleeping hub finds new rows only by its safety poll, within about a second",

@@ -10,7 +10,7 @@ import (
 	"rowcast/listener/feed"
 )
 
-// reading reads new rows once, as a hub does. It only polls, which leaves the park lock to the hubs.
+// reading checks that a hub can read new rows, by reading them once. It only polls, so it does not take the park lock.
 func (e *Examination) reading(ctx context.Context) (finding, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var began bool
@@ -53,5 +53,5 @@ func (f *firstError) Handle(_ context.Context, line slog.Record) error {
 	return nil
 }
 
-// WithAttrs ignores the attributes, because the listener passes its errors to Handle only.
+// WithAttrs ignores the attributes of a logger, because the listener gives its errors to single log lines.
 func (f *firstError) WithAttrs([]slog.Attr) slog.Handler { return f }

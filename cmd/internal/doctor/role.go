@@ -16,7 +16,8 @@ import (
 func (e *Examination) role(ctx context.Context) (finding, error) {
 	var role string
 	var exists, super, owns bool
-	// The owner of the schema has the rights of a hub, too. Without the table, no right on it is missing.
+	// owns is true for the owner of the schema, which has all rights of a hub without being the role of a hub. It is also
+	// true if the table epoch is missing, because Missing would then report no missing right.
 	const query = `SELECT quote_ident($1::text), EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text),
 		EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text AND rolsuper),
 		NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'epoch'
@@ -97,7 +98,7 @@ func insertRight() sql.Right {
 }
 
 // senders looks for roles that may insert notifications, but may not call the functions of PostgreSQL that an INSERT
-// calls with the rights of its role. By default, every role may call them, and a superuser can change this.
+// calls with the rights of its role. By default every role may call these functions. A superuser can revoke the right.
 func (e *Examination) senders(ctx context.Context) (finding, error) {
 	rows, err := e.tx.Query(ctx, uncallable, e.Role)
 	if err != nil {
@@ -117,11 +118,11 @@ func (e *Examination) senders(ctx context.Context) (finding, error) {
 }
 
 // uncallable is a query for the missing grants of one role, or of all roles with a grant to insert notifications. It finds
-// the table without USAGE on the schema.
+// the table even if the role of the session has no USAGE on the schema.
 //
 // PostgreSQL checks the right to call a function that a constraint, a default, an index or the condition of a trigger
 // calls, and the right to call the function of an operator. Their stored expressions contain the OIDs of these
-// functions. The functions that ring() calls are not in the catalog.
+// functions. The catalog does not record which functions the body of ring() calls, so the query names these itself.
 const uncallable = `WITH home AS (SELECT oid, relacl FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'),
 	expressions (expression) AS (
 		SELECT conbin::text FROM pg_constraint JOIN home ON conrelid = home.oid
@@ -171,9 +172,9 @@ func (e *Examination) readOnly(ctx context.Context) (finding, error) {
 	return finding{failure, "default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail", "SET default_transaction_read_only = off; -- in the session that runs the next statements\n" + strings.Join(resets, "\n")}, nil
 }
 
-// readOnlySettings is a query for the statements that reset default_transaction_read_only. Of the
-// settings that exist, the first of these has effect: for the role in this database, for the role, for this database, for all
-// roles, and of the server. Superusers may insert, but a superuser's own setting is left alone.
+// readOnlySettings is a query for the statements that reset default_transaction_read_only. If there are several settings,
+// the first in this order has effect: for the role in this database, for the role, for this database, for all roles, and
+// of the server. A superuser may insert, too, but the query ignores a superuser's own setting unless that role is examined.
 const readOnlySettings = `WITH home AS (SELECT oid, relnamespace FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'),
 	here AS (SELECT oid, datname FROM pg_database WHERE datname = current_database()),
 	roles AS (SELECT r.oid, rolname, rolsuper FROM pg_roles r, home

@@ -28,8 +28,9 @@ func (e *Examination) unmigrated(ctx context.Context, text string) (finding, err
 	return finding{failure, text, fix}, err
 }
 
-// migrate returns the command that mends the schema, and says who must run it if the role of the session cannot. The
-// command also grants the rights of a hub or an app to the examined role, if grant is set or another role must run it.
+// migrate returns the command that mends the schema, and says who must run it if the role of the session cannot. If
+// e.Role is set, the command also grants this role the rights of an app. Otherwise it grants the role of the session the
+// rights of a hub, if grant is set or another role must run the command.
 func (e *Examination) migrate(ctx context.Context, grant bool) (string, error) {
 	const query = `SELECT pg_get_userbyid(owner.oid), of, current_user, CASE WHEN of = 'schema'
 			THEN owner.rolname = current_user OR owner.rolsuper AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
@@ -75,7 +76,8 @@ func (e *Examination) rights(ctx context.Context) (finding, error) {
 	return finding{failure, fmt.Sprintf("the role %s lacks rights that a hub needs: %s", role, list(missing)), fix}, err
 }
 
-// insertsQuery finds the table without USAGE on the schema.
+// insertsQuery is a query for whether the role of the session may insert notifications. It finds the table even if the
+// role has no USAGE on the schema.
 const insertsQuery = `SELECT coalesce(bool_or(has_any_column_privilege(oid, 'INSERT')), false) FROM pg_class
 	WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'`
 
@@ -184,7 +186,7 @@ func (e *Examination) rows(ctx context.Context) (finding, error) {
 // ids compares the sequence of the ids with the existing ids. An INSERT fails if it gets an id that a row has. Every INSERT
 // fails after the last number of the sequence.
 func (e *Examination) ids(ctx context.Context) (finding, error) {
-	const scarce = 1_000_000_000 // the number of ids from which on the doctor complains
+	const scarce = 1_000_000_000 // the check fails if fewer ids than this are left
 	var sequence string
 	var last, end, highest int64
 	const find = `SELECT coalesce(max(oid::regclass::text) FILTER (WHERE has_sequence_privilege(oid, 'SELECT')), '') FROM pg_class
@@ -242,7 +244,7 @@ func (e *Examination) parkLock(ctx context.Context) (finding, error) {
 		return ok("a hub sleeps until a notification arrives (LISTEN), and INSERTs notify it"), nil
 	case holder != 0:
 		return finding{
-			warning, fmt.Sprintf("another session than a hub holds it (pid %d, application %q), so every INSERT sends a NOTIFY", holder, name),
+			warning, fmt.Sprintf("a session that is not a hub holds it (pid %d, application %q), so every INSERT sends a NOTIFY", holder, name),
 			fmt.Sprintf("SELECT pg_terminate_backend(%d);", holder),
 		}, nil
 	case shared > 0:

@@ -65,14 +65,15 @@ func (e *Examination) encoding(ctx context.Context) (finding, error) {
 	return ok("the encoding is %s", name), nil
 }
 
-// collation checks whether the operating system's rules for comparing text have changed since the database was created.
+// collation checks whether the rules for comparing text have changed since PostgreSQL recorded their version, for example
+// in an upgrade of the operating system.
 func (e *Examination) collation(ctx context.Context) (finding, error) {
 	var number int
 	if err := e.ask(ctx, "SELECT current_setting('server_version_num')::int", &number); err != nil {
 		return finding{}, err
 	}
 	if number < 150000 {
-		return ok("PostgreSQL records the version of a database's collation from 15 on"), nil
+		return ok("not checked: PostgreSQL records the version of a database's collation only from version 15 on"), nil
 	}
 	var changed bool
 	var database, recorded, actual string
@@ -90,7 +91,8 @@ func (e *Examination) collation(ctx context.Context) (finding, error) {
 	return ok("the collation of the database has not changed"), nil
 }
 
-// durability checks that a crash of the machine loses no committed transaction and does not damage the files.
+// durability checks that the settings fsync and full_page_writes are on, without which a crash of the machine can damage
+// the database. It does not check synchronous_commit, which each session can set.
 func (e *Examination) durability(ctx context.Context) (finding, error) {
 	var off string
 	const query = `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM pg_settings
@@ -280,7 +282,7 @@ func (e *Examination) queue(ctx context.Context) (finding, error) {
 	return f, nil
 }
 
-// transactions looks for transactions, also prepared ones, that have written and have been open for more than a minute.
+// transactions looks for transactions, prepared ones included, that have written and have been open for over a minute.
 // While a transaction that inserted rows without a notification is open, the hubs must poll.
 func (e *Examination) transactions(ctx context.Context) (finding, error) {
 	const query = `SELECT count(*), coalesce(extract(epoch FROM max(age)), 0)::float8, coalesce(string_agg(what, ', ' ORDER BY age DESC), '') FROM (
@@ -296,7 +298,7 @@ func (e *Examination) transactions(ctx context.Context) (finding, error) {
 	}
 	if count > 0 {
 		return finding{
-			warning, fmt.Sprintf("transactions that write are open for up to %v: %s; if they have inserted notifications, the hubs must poll",
+			warning, fmt.Sprintf("transactions that write have been open for up to %v: %s; if they have inserted notifications, the hubs must poll",
 				time.Duration(seconds*float64(time.Second)).Round(time.Second), which),
 			"end these transactions (pg_terminate_backend, ROLLBACK PREPARED), and consider idle_in_transaction_session_timeout",
 		}, nil

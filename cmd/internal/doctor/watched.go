@@ -10,7 +10,7 @@ import (
 )
 
 // watched checks the watched tables: their triggers, their owners, and the columns that their expressions name. It
-// executes no expression, because an expression can run code of the table's owner with the rights of the doctor's role.
+// executes no expression, because an expression can run code of the table's owner with the rights of e.Config's role.
 func (e *Examination) watched(ctx context.Context) (finding, error) {
 	role, missing, err := e.missing(ctx, []sql.Right{{Privilege: "EXECUTE", Kind: "FUNCTION", Name: "watched"}})
 	if err != nil {

@@ -13,19 +13,20 @@ import (
 	"rowcast/stream"
 )
 
-// idleConns bounds the number of connections without a stream: the server waits for their next request, or is answering one. When there
-// are too many, each new connection causes one to be closed. A client that opens thousands of connections, and sends nothing or only a
-// byte now and then, therefore does not block other clients. The connection to close is chosen by the first rule that applies:
+// idleConns bounds the number of connections without a stream. On such a connection, the server waits for a request, or
+// is answering one. When there are too many connections, each new connection causes one to be closed. So a client that
+// opens thousands of connections, and sends nothing or only a byte now and then, does not block other clients. The
+// connection to close is chosen by the first rule that applies:
 //
-//  1. If an address has more than a quarter of max, the address with the most connections loses one: the connection that has been
-//     waiting for a request the longest or, if none of them is waiting, the connection with the newest request. Older requests will be
-//     finished sooner.
-//  2. If connections are waiting for a request, the address with the most waiting connections loses the one that has been waiting the
-//     longest.
-//  3. Otherwise, the address with the most connections loses the one with the newest request.
+//  1. If an address has more than a quarter of max, the address with the most connections loses the connection that has
+//     been waiting for a request the longest. If none of its connections is waiting, the address loses the connection
+//     with the newest request, because older requests will be finished sooner.
+//  2. If connections are waiting for a request, the address with the most waiting connections loses the connection that
+//     has been waiting the longest.
+//  3. Otherwise, the address with the most connections loses the connection with the newest request.
 //
-// An address is an IPv4 address or an IPv6 network of 64 bits. While the request of a trusted proxy is being answered, its connection
-// counts for the address of the proxy's client.
+// An address is an IPv4 address or an IPv6 network of 64 bits. While a request that came through a trusted proxy is being
+// answered, its connection counts for the address of the proxy's client.
 type idleConns struct {
 	max    int
 	Closed atomic.Int64 // the number of connections that were closed because there were too many
@@ -83,8 +84,8 @@ func (c *idleConns) track(conn net.Conn, state http.ConnState) {
 
 func addressOf(conn net.Conn) netip.Addr { return stream.AddressOf(conn.RemoteAddr().String()) }
 
-// enforceMax closes a connection if there are too many. The caller holds the lock, so the connection cannot become a
-// stream meanwhile.
+// enforceMax closes a connection if there are too many connections. The caller holds the lock, so the connection cannot
+// become a stream meanwhile.
 func (c *idleConns) enforceMax() {
 	if len(c.conns) <= c.max {
 		return
@@ -157,10 +158,10 @@ func (p *peer) list(waiting bool) *list.List {
 	return &p.serving
 }
 
-// beginPoll stops counting the connection of a poll, because a poll that waits counts as a stream. The caller must call answering
-// before the answer, which counts the connection again. A row for everyone may answer many polls at once, and no poll may lose its
-// connection before its answer was sent. So answering closes no connection, even if there are too many. The next new connection
-// causes one to be closed.
+// beginPoll stops counting the connection of a poll, because a poll that waits counts as a stream. The caller must call
+// answering before it sends the answer. answering counts the connection again. A row for everyone may answer many polls
+// at once, and no poll may lose its connection before its answer was sent. So answering closes no connection, even if
+// there are too many. The next new connection causes one to be closed.
 func (c *idleConns) beginPoll(r *http.Request) (answering func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -44,7 +44,7 @@ func TestIdleConnsOfAServer(t *testing.T) {
 			t.Errorf("%d connections were closed, want 1", n)
 		}
 		if !isAnswered(partial, "Host: localhost\r\n\r\n") {
-			t.Error("the connection with a partial request was closed, want the one that had waited the longest")
+			t.Error("the connection with a partial request was closed, want it open, because another connection had waited longer")
 		}
 		if !isAnswered(active, request) {
 			t.Error("a connection was closed that had sent a request recently")
@@ -152,7 +152,7 @@ func TestIdleConnsBehindAProxy(t *testing.T) {
 	attacker := []*fakeConn{proxy("192.0.2.1"), proxy("192.0.2.1"), proxy("192.0.2.1")}
 	for i := range honest {
 		if honest[i].closed {
-			t.Error("a client's connection is closed because another client of its proxy has many connections")
+			t.Error("an honest client's connection was closed, want it open: only another client of the same proxy has many connections")
 		}
 	}
 	last := proxy("198.51.100.3")

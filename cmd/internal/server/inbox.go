@@ -16,7 +16,7 @@ import (
 // inboxConns is the number of connections to PostgreSQL for the inbox.
 const inboxConns = 4
 
-// inboxPath is the path of the list. The actions are below it.
+// inboxPath is the path of a user's list of notifications. The paths of the other actions are below it.
 const inboxPath = "/inbox"
 
 // An inboxes value serves the inboxes of the users.
@@ -62,7 +62,7 @@ func (s *Server) openInbox(ctx context.Context) (closeStore func(), err error) {
 	return store.Close, nil
 }
 
-// observe counts a request.
+// observe counts a request and records how long it took.
 func (i *inboxes) observe(action string, status int, took time.Duration) {
 	i.requests.WithLabelValues(action, fmt.Sprintf("%dxx", status/100)).Inc()
 	i.duration.WithLabelValues(action).Observe(took.Seconds())
@@ -70,7 +70,7 @@ func (i *inboxes) observe(action string, status int, took time.Duration) {
 
 // inboxRoutes adds the routes of the inbox.
 func (s *Server) inboxRoutes(r chi.Router) {
-	serve := func(w http.ResponseWriter, r *http.Request) { s.inboxes.handler.ServeHTTP(w, r) } // set by Run
+	serve := func(w http.ResponseWriter, r *http.Request) { s.inboxes.handler.ServeHTTP(w, r) } // Run sets s.inboxes
 	if !s.Inbox {
 		serve = func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "not found: start the hub with --inbox to serve the inbox", http.StatusNotFound)

@@ -42,7 +42,7 @@ type division struct {
 }
 
 // divideDescriptors divides the file descriptors of the process. If streams is 0, streams get as many as possible.
-// own is the number of connections to PostgreSQL besides replays.
+// own is the number of connections to PostgreSQL besides those for replays.
 func divideDescriptors(available uint64, streams, replays, own int) (division, error) {
 	const howToRaise = "raise the limit (ulimit -n, or LimitNOFILE= in a systemd unit)"
 	all := int(min(available, maxDescriptors))
@@ -95,8 +95,8 @@ func (s *Server) LowerMemoryLimit() {
 	}
 }
 
-// maxMemory returns the memory of an empty process and of the events and streams that the server may hold, with half as
-// much for garbage.
+// maxMemory returns the most memory that the server should use, in bytes. The sum has four parts: an empty process, the
+// events and streams that the server may hold, half as much as these for garbage, and the inbox.
 func (s *Server) maxMemory() int64 {
 	events := 1.2*float64(s.Hub.Memory) + 1.125*float64(s.Hub.Pending) + 3*float64(s.Listener.MaxData)*float64(1+s.Replays)
 	streams := 3000 * float64(s.Hub.Limits.Streams)

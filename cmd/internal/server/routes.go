@@ -84,13 +84,13 @@ func (s *Server) otherRoutes(r chi.Router) {
 	}
 }
 
-// allowsOrigin reports whether pages of an origin that is not the hub's own may open streams and read the answers.
+// allowsOrigin reports whether pages of an origin, other than the hub's own, may open streams and read the answers.
 func (s *Server) allowsOrigin(_ *http.Request, origin string) bool {
 	return slices.Contains(s.Origins, strings.ToLower(origin)) || s.LoopbackOrigins && auth.IsLoopbackOrigin(origin)
 }
 
-// refusePreflights denies the preflight requests of pages whose origin may not use the hub. A browser sends such a request
-// before a request with a token, and shows the page only that its request has failed. The reason is in the hub's log.
+// refusePreflights denies the preflight requests of pages whose origin may not use the hub. A browser sends a preflight
+// request before a request with a token. The page learns only that its request has failed. The hub logs the reason.
 func (s *Server) refusePreflights(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		isPreflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
@@ -197,10 +197,10 @@ func (s *Server) recoverPanic(next http.Handler) http.Handler {
 // scriptName is the name of the browser client in URLs that browsers may cache for ever.
 var scriptName = stream.ScriptName()
 
-// serveScript serves a script for browsers. With a URL that has a version, browsers may cache it for ever. Otherwise, and
-// with the version of another hub, they must ask each time whether it has changed. Pages of all origins may load it,
-// because it is public. If the CORS middleware has allowed the origin, its header stays, because "*" does not allow a
-// request with cookies.
+// serveScript serves a script for browsers. If the name in the URL is scriptName, which contains a hash of the script,
+// browsers may cache the script for ever. At any other URL, even with the hash of another version, browsers must ask each
+// time whether the script has changed. Pages of all origins may load it, because it is public. If the CORS middleware has
+// allowed the origin, the header of the middleware stays, because "*" does not allow a request with cookies.
 func serveScript(script []byte) http.HandlerFunc {
 	sum := sha256.Sum256(script)
 	tag := `"` + hex.EncodeToString(sum[:8]) + `"`
@@ -220,7 +220,7 @@ func serveScript(script []byte) http.HandlerFunc {
 	}
 }
 
-// WriteJSON answers with a value that must not be cached.
+// WriteJSON answers with a value as JSON, and forbids caches to store the answer.
 func WriteJSON(w http.ResponseWriter, status int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -42,7 +42,7 @@ type Server struct {
 	Guard     func(http.Handler) http.Handler // wraps all handlers at Listen; may be nil
 	Routes    func(chi.Router)                // adds routes at Listen; may be nil
 	Listening func(net.Addr)                  // called once, as soon as clients can open streams; may be nil
-	Explain   func(error) error               // rewrites an error of the database for the log
+	Explain   func(error) error               // rewrites a database error for the log
 
 	NoMessages bool // ignore messages that are sent with NOTIFY
 	Inbox      bool // serve /inbox, and send rowcast.inbox events; the inbox must be installed in the database
@@ -59,8 +59,8 @@ type Server struct {
 	panics           loglimit.Limit // limits the log lines about handlers that panicked
 }
 
-// PageBytes is the default of Listener.PageBytes. It approximately bounds the size of the rows that are read at once. A
-// single larger row is read nevertheless.
+// PageBytes is the default of Listener.PageBytes, in bytes. It approximately bounds the size of the rows that are read at
+// once. A single larger row is read nevertheless.
 const PageBytes = 1 << 20
 
 // New returns a server for a database, with as many streams as LimitStreams(0) allows.
@@ -72,8 +72,9 @@ func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 	return s
 }
 
-// DefaultReplays returns GOMAXPROCS, but at least 2 and at most 4. More connections would hardly make a
-// mass reconnect faster, and would leave less CPU to live streams. Several hubs may also share one PostgreSQL server.
+// DefaultReplays returns GOMAXPROCS, but at least 2 and at most 4. With more connections, many clients that reconnect at
+// once would hardly resume faster, and live streams would have less CPU. Also, several hubs may share the connections of
+// one PostgreSQL server.
 func DefaultReplays() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
 // Run serves until ctx ends or an operation fails that is not retried. It serves HTTP from the beginning. Until the hub
