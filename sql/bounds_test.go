@@ -16,8 +16,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// INSERT refuses data whose text is too long, or far longer than the data before compression. It measures this also if
-// the data comes compressed from another table. JSON that apps write is accepted, even if it is large or compresses
+// INSERT refuses data whose text is too long, or far longer than the data before compression. The limits also hold for
+// data that comes compressed from another table. JSON that apps write is accepted, even if it is large or compresses
 // well.
 func TestTextOfDataIsBounded(t *testing.T) {
 	t.Parallel()
@@ -208,8 +208,9 @@ func TestMigrateRefusesASchemaOfAnotherRole(t *testing.T) {
 	}
 }
 
-// If the search_path names a schema before pg_catalog, functions and operators of that schema can hide the
-// ones of pg_catalog. Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() do not call them.
+// If the search_path names a schema before pg_catalog, functions and operators of that schema can hide functions and
+// operators of pg_catalog. Migrate, Grant, an INSERT, rowcast.cursor() and rowcast.epoch_tag() call none of that
+// schema.
 func TestMigrateRunsNoCodeFromOtherSchemas(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -293,8 +294,8 @@ func TestMigrateKeepsRowsThatViolateNewConstraints(t *testing.T) {
 	}
 }
 
-// Test suites truncate tables, some of them all tables. Check then fails, and Migrate and the printed script fill the
-// tables that must not be empty. An empty rowcast.epoch is not an error, because PostgreSQL empties the table after a crash.
+// Some test suites truncate all tables. Check then fails, and Migrate and the printed script fill the tables that must
+// not be empty. An empty rowcast.epoch is not an error, because PostgreSQL empties the table after a crash.
 func TestMigrateFillsTruncatedTables(t *testing.T) {
 	t.Parallel()
 	for truncate, want := range map[string]error{

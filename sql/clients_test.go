@@ -124,7 +124,7 @@ func TestDumpAsAnApp(t *testing.T) {
 	server := conn.Config()
 	command := exec.CommandContext(dbtest.Context(t), pgDump, "-h", server.Host, "-p", strconv.Itoa(int(server.Port)), "-U", app, server.Database)
 	if out, err := command.CombinedOutput(); err == nil || !strings.Contains(string(out), "permission denied") {
-		t.Errorf("pg_dump without -N: got %v, %s, want a table that the app cannot read", err, out)
+		t.Errorf("pg_dump without -N: got %v, %s, want an error with permission denied", err, out)
 	}
 }
 
@@ -143,7 +143,8 @@ func withReadme(t *testing.T, program, language, comment string) string {
 	return strings.Replace(text, marker, block[1], 1)
 }
 
-// testClient runs a program with the rights of an app or a sender, and checks the rows that it has inserted.
+// testClient runs a program once with each of the given rights, app or sender. It checks the rows that the program has
+// inserted.
 func testClient(t *testing.T, rights []string, arguments ...string) {
 	t.Helper()
 	conn, app, sender, _ := granted(t)
@@ -170,8 +171,8 @@ func runClient(t *testing.T, conn *pgx.Conn, role, rights string, arguments ...s
 	return runClientIn(t, t.TempDir(), conn, role, rights, arguments...)
 }
 
-// runClientIn does the same in a directory. The environment of the test could have settings of PostgreSQL and of
-// languages, so the program gets only the path and the variables of the connection.
+// runClientIn does what runClient does, but in the directory dir. The environment of the test could have settings of
+// PostgreSQL and of languages, so the program gets only the variables below.
 func runClientIn(t *testing.T, dir string, conn *pgx.Conn, role, rights string, arguments ...string) string {
 	t.Helper()
 	run(t, conn, "ALTER ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN")

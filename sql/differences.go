@@ -19,7 +19,7 @@ type Difference struct {
 	What   string // what is wrong, such as "is missing"
 	// Mend is SQL that makes the object as Migrate installs it: one statement, or a few that belong together. It never
 	// deletes rows. It is empty if no statement can mend the object, because a table or column is missing. It is also empty
-	// for a trigger or rule that rowcast did not install, because somebody may need it.
+	// for a trigger, rule, constraint or index that rowcast did not install, because somebody may need it.
 	Mend string
 	// Minor reports that delivery works in spite of the difference.
 	Minor bool
@@ -62,8 +62,8 @@ func Differences(ctx context.Context, db rowsQuerier) ([]Difference, error) {
 	return all, nil
 }
 
-// completed returns the statement that creates a table of the hubs, with the grants of the roles that may read another
-// table of the hubs.
+// completed returns create, which creates the table epoch, followed by GRANT statements that let the hubs use the
+// table.
 func completed(ctx context.Context, db querier, create string) (string, error) {
 	var grants string
 	if err := db.QueryRow(ctx, hubGrants).Scan(&grants); err != nil {
@@ -72,7 +72,8 @@ func completed(ctx context.Context, db querier, create string) (string, error) {
 	return create + grants, nil
 }
 
-// hubGrants is a query for the rights of hubs on the table epoch.
+// hubGrants is a query that returns GRANT statements for the table epoch. The hubs are the roles that may read
+// rowcast.history.
 const hubGrants = `SELECT coalesce(string_agg(format(E'\nGRANT SELECT, INSERT ON rowcast.epoch TO %I;', rolname), '' ORDER BY rolname), '')
 	FROM pg_class, aclexplode(relacl) JOIN pg_roles ON pg_roles.oid = grantee
 	WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'history' AND privilege_type = 'SELECT' AND grantee <> relowner`
@@ -103,8 +104,8 @@ func compare(expected, actual []object) (all []Difference) {
 	return all
 }
 
-// stranger describes an object of a table that rowcast did not install. It reports whether the object can change or refuse
-// rows.
+// stranger describes an object on a table of rowcast that rowcast did not install. It reports whether the object can
+// change or refuse rows.
 func stranger(o object, found map[string]string) (d Difference, harmful bool) {
 	d = Difference{Kind: o.kind, Object: o.String(), Minor: true, What: "was not installed by rowcast; it can refuse notifications"}
 	switch o.kind {
@@ -219,14 +220,14 @@ func mend(want object, exists bool) string {
 // createEpoch creates the table epoch. Nothing is lost with the table, because a hub inserts a new token.
 const createEpoch = "CREATE UNLOGGED TABLE rowcast.epoch (one boolean PRIMARY KEY DEFAULT true CHECK (one), token uuid NOT NULL DEFAULT gen_random_uuid());"
 
-// fills has values for existing rows of notifications without a value. No user should get a notification that was
-// addressed to nobody.
+// fills has a value for each column of notifications, for existing rows in which the column is NULL. A row without a
+// recipient gets the recipient '* (nobody)', because no user should receive it.
 var fills = map[string]string{
 	"notifications.recipient": "'* (nobody)'", "notifications.event": "'message'", "notifications.data": "'null'",
 	"notifications.created_at": "now()", "notifications.xid": "'1'",
 }
 
-// fillNull returns a statement that fills a column in the rows that have no value, and prints their ids.
+// fillNull returns a statement that fills a column in the rows in which it is NULL, and returns the ids of these rows.
 func fillNull(column object) string {
 	value, has := fills[column.name]
 	if !has {
@@ -236,14 +237,15 @@ func fillNull(column object) string {
 	return fmt.Sprintf("UPDATE %s.%s SET %s = %s WHERE %s IS NULL RETURNING id;\n", schema, column.table(), name, value, name)
 }
 
-// addIdentity returns a statement that begins the ids after the highest existing one, up to [MaxID].
+// addIdentity returns a statement that makes a column an identity. Its ids begin after the highest existing id below
+// [MaxID].
 func addIdentity(want object, column string) string {
 	return fmt.Sprintf(`DO $$ BEGIN EXECUTE format('%sADD GENERATED %s AS IDENTITY (START WITH %%s)', (SELECT coalesce(max(%s), 0) + 1 FROM %s.%s WHERE %s < %d)); END $$;`,
 		column, want.value, want.member(), schema, want.table(), want.member(), int64(MaxID))
 }
 
-// renumber gives a new id to a row if a row of a newer transaction has the same id, as migration 4 does. The sequence
-// must not return an id that a row has.
+// renumber gives a new id to a row if a row of a newer transaction has the same id, as migration 4 does. It first
+// advances the sequence, which must not return an id that a row already has.
 const renumber = advance + `;
 UPDATE rowcast.notifications older SET id = DEFAULT WHERE EXISTS (SELECT FROM rowcast.notifications newer WHERE newer.id = older.id AND (newer.xid, newer.ctid) > (older.xid, older.ctid));
 `

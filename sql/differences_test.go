@@ -124,11 +124,11 @@ func testDifference(t *testing.T, harm, want string) {
 	}
 	run(t, conn, "INSERT INTO rowcast.notifications (recipient, data) VALUES ('bob', '3')")
 	if rows := count(); rows != before+1 {
-		t.Errorf("got %d rows, want %d", rows, before+1)
+		t.Errorf("after another INSERT: got %d rows, want %d", rows, before+1)
 	}
 }
 
-// Indexes and columns that cannot refuse a row are no difference.
+// Indexes and columns that cannot refuse a row are not reported as differences.
 func TestHarmlessObjectsOfOthers(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -140,8 +140,8 @@ func TestHarmlessObjectsOfOthers(t *testing.T) {
 	}
 }
 
-// After the row with the NULL recipient is mended, the row is there and addressed to nobody. Of two rows with the same
-// id, the newer row keeps the id.
+// A row whose recipient is NULL is kept, and addressed to nobody. Of two rows with the same id, the newer row keeps the
+// id.
 func TestMendsKeepTheRows(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -151,19 +151,20 @@ func TestMendsKeepTheRows(t *testing.T) {
 	mendAll(t, conn)
 	var got string
 	const rows = `SELECT string_agg(concat_ws(' ', id, recipient, data), ', ' ORDER BY id) FROM rowcast.notifications`
-	if err := conn.QueryRow(dbtest.Context(t), rows).Scan(&got); err != nil || got != `1 alice "newer", 2 * (nobody) "older"` {
-		t.Errorf("got %s, %v", got, err)
+	const want = `1 alice "newer", 2 * (nobody) "older"`
+	if err := conn.QueryRow(dbtest.Context(t), rows).Scan(&got); err != nil || got != want {
+		t.Errorf("got the rows %s, %v, want %s", got, err, want)
 	}
 }
 
-// The roles of hubs get their rights on a new table epoch.
+// The statements that create the table epoch again also grant the hubs their rights on the table.
 func TestMendOfTheEpochGrantsTheRightsOfHubs(t *testing.T) {
 	t.Parallel()
 	conn, app, _, hub := granted(t)
 	run(t, conn, "DROP TABLE rowcast.epoch")
 	mendAll(t, conn)
 	if missing, err := sql.Missing(dbtest.Context(t), conn, hub, sql.HubRights()...); err != nil || len(missing) > 0 {
-		t.Errorf("the role of the hub lacks %v, %v", missing, err)
+		t.Errorf("the role of the hub: got the missing rights %v, %v, want none", missing, err)
 	}
 	setRole(t, conn, app)
 	wantForbidden(t, conn, "SELECT FROM rowcast.epoch")
@@ -199,6 +200,6 @@ func TestDifferencesInAnotherEncoding(t *testing.T) {
 	}
 	run(t, conn, "ALTER TABLE rowcast.notifications DROP CONSTRAINT has_utf8_form")
 	if all, err := sql.Differences(dbtest.Context(t), conn); err != nil || len(all) != 1 {
-		t.Errorf("got %v, %v, want that the constraint is missing", all, err)
+		t.Errorf("got %v, %v, want one difference, the missing constraint", all, err)
 	}
 }

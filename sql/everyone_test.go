@@ -79,8 +79,8 @@ CREATE UNIQUE INDEX notifications_xid_id_idx ON rowcast.notifications USING btre
 	}
 }
 
-// Restored rows can have the ids of other rows. Migration 4 gives such rows new ids, above all others. The row of the
-// newest transaction keeps its id. Later INSERTs get ids that no row has. The sequence ignores ids from MaxID on.
+// Restored rows can have the ids of other rows. The row of the newest transaction keeps its id. Migration 4 gives the
+// other rows new ids above the highest id below MaxID. Later INSERTs get ids that no row has.
 func TestMigrateNumbersRepeatedIDs(t *testing.T) {
 	t.Parallel()
 	dsn, conn := beforeEveryone(t)
@@ -113,9 +113,8 @@ func TestMigrateKeepsTheSequence(t *testing.T) {
 	}
 }
 
-// In a copy of the schema, such as by logical replication, the sequence has not reached the ids of the rows. Migrate
-// sets the sequence to the highest id, so INSERTs get ids that no row has. It ignores ids from MaxID on: after the highest bigint, the
-// sequence could return no other id.
+// In a copy of the schema, for example by logical replication, the sequence has not reached the ids of the rows.
+// Migrate sets the sequence to the highest id below MaxID, so INSERTs get ids that no row has.
 func TestMigrateAdvancesTheSequenceOfACopy(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -34,8 +34,8 @@ func TestDjangoTestDatabase(t *testing.T) {
 	app.wantInstalled(app.conn)
 }
 
-// Rails loads structure.sql or schema.rb into the test database, and then the test helper runs the file. The tests of
-// the app check the tables before and after.
+// Rails loads structure.sql or schema.rb into the test database, and then the test helper runs rowcast.sql. The tests
+// of the app check the tables before and after.
 func TestRailsTestDatabase(t *testing.T) {
 	t.Parallel()
 	ruby := dbtest.Interpreter(t, "ruby", `require "rails"; require "active_record"; require "pg"; require "database_cleaner"`,
@@ -76,7 +76,7 @@ func TestLaravelTestDatabase(t *testing.T) {
 }
 
 // Prisma installs the schema by a migration: in the database, again in the same database after a reset, and in shadow
-// databases. It does not want to change the schema.
+// databases. The migrations that Prisma generates do not change the schema.
 func TestPrismaTestDatabase(t *testing.T) {
 	t.Parallel()
 	node := dbtest.Node(t)
@@ -118,7 +118,8 @@ type app struct {
 	conn      *pgx.Conn // to the database of the app
 }
 
-// newApp writes the SQL of rowcast migrate --print --no-transaction to a file of the app.
+// newApp creates an app for a framework. It writes the SQL of rowcast migrate --print --no-transaction to a file of the
+// app.
 func newApp(t *testing.T, framework, file string) app {
 	t.Helper()
 	conn := connect(t, dbtest.Empty(t))

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The migration that installs the inbox. It runs after those of the schema.
+// inboxMigration installs the inbox. It runs after the migrations of the schema.
 var (
 	//go:embed inbox/inbox.sql
 	inboxList string
@@ -85,9 +85,9 @@ func CheckInbox(ctx context.Context, db querier) error {
 // server inserts later. If isRestored is true, the restored rows will get the number 1, and adoptInbox corrects the
 // snapshots of all users. Otherwise, it corrects only snapshots that are ahead of this server.
 //
-// Afterwards, rows for a user that were unread are still unread. Restored rows for groups and everyone are seen and read.
-// Restored rows for a user are seen if the user has ever marked all as seen. Rows that were archived with "all" are no
-// longer archived.
+// Afterwards, rows for a user that were unread are still unread. Restored rows for groups and everyone are seen and
+// read, unless the user has marked them as unread since the last "all". Restored rows for a user are seen if the user
+// has ever marked all as seen. Rows that were archived with "all" are no longer archived.
 func adoptInbox(ctx context.Context, tx pgx.Tx, isRestored bool) error {
 	version, err := InstalledInbox(ctx, tx)
 	if err != nil || version == 0 {

@@ -84,7 +84,7 @@ func TestInboxAllStoresNoStates(t *testing.T) {
 	v := alice(t)
 	run(t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 5000)")
 	if got := v.list(); got.Unread != 100 || got.Unseen != 100 {
-		t.Errorf("got %d unread and %d unseen, want 100, which means more than 99", got.Unread, got.Unseen)
+		t.Errorf("got %d unread and %d unseen rows, want 100 and 100, which stands for more than 99", got.Unread, got.Unseen)
 	}
 	got := v.markAll("read", v.list().Cursor)
 	if got.Unread != 0 || got.Unseen != 0 {
@@ -138,7 +138,7 @@ func TestInboxUndo(t *testing.T) {
 				v.mark("un"+action, again)
 				v.mark(action, again)
 				if byAll {
-					v.mark(action, kept) // the row has this state already, but now has it on its own
+					v.mark(action, kept) // "all" has set this state; now it is also the row's own state
 				}
 				other := v
 				other.conn = connect(t, v.conn.Config().ConnString())
@@ -150,7 +150,7 @@ func TestInboxUndo(t *testing.T) {
 					return action == "read" && s.read || action == "archive" && s.archived
 				}
 				if got, want := fmt.Sprint(is(changed), is(again), is(kept)), fmt.Sprint(false, true, byAll); got != want {
-					t.Errorf("got %s, want %s", got, want)
+					t.Errorf("after undo, the rows changed, again and kept have the state: got %s, want %s", got, want)
 				}
 				if got := v.undo(change.Undo); got.Undone {
 					t.Errorf("a second undo: got %+v, want that nothing is undone", got)
@@ -234,12 +234,12 @@ func TestInboxPagesOfArchivedRows(t *testing.T) {
 		}
 	}
 	if items != 1 || pages == 0 || pages > 10 {
-		t.Errorf("got %d items on %d pages, want 1 on a few", items, pages)
+		t.Errorf("got %d items, and %d pages before the last one, want 1 item, and from 1 to 10 pages", items, pages)
 	}
 }
 
-// A cursor is ahead of a transaction that cannot see the row at which the cursor is. "All" would leave this row out without an
-// error.
+// A cursor is refused in a transaction that cannot see the last row of the cursor. Otherwise "all" would leave out this
+// row without an error.
 func TestInboxRefusesCursorsOfUnseenRows(t *testing.T) {
 	t.Parallel()
 	v := alice(t)
@@ -263,7 +263,7 @@ func TestInboxRefusesCursorsOfUnseenRows(t *testing.T) {
 	}
 	run(t, reader, "ROLLBACK")
 	if _, err := reader.Exec(dbtest.Context(t), all, cursor); err != nil {
-		t.Errorf("in a new snapshot: got %v", err)
+		t.Errorf("in a new snapshot: got %v, want no error", err)
 	}
 	if got := v.stateOf(id); !got.read {
 		t.Errorf("got %+v, want that the row is read", got)
@@ -396,7 +396,7 @@ func TestInboxIsOneSnapshot(t *testing.T) {
 			}
 		}
 		if unread != list.Unread {
-			t.Errorf("got %d unread rows and the count %d", unread, list.Unread)
+			t.Errorf("got %d unread rows in the list, and the count %d, want the same number", unread, list.Unread)
 		}
 	}
 }

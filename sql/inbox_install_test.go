@@ -46,7 +46,7 @@ func TestInboxIsInstalledOnDemand(t *testing.T) {
 		const objects = `SELECT concat((SELECT count(*) FROM pg_class WHERE relname ~ 'inbox'), (SELECT count(*) FROM pg_proc WHERE proname ~ 'inbox'),
 			(SELECT count(*) FROM pg_trigger WHERE tgname ~ 'inbox'))`
 		if got := text(t, conn, objects); got != "000" || inboxVersion(t, conn) != 0 {
-			t.Errorf("without --inbox: got the objects %s, want none", got)
+			t.Errorf("without --inbox: got the numbers of relations, functions and triggers %s, want 000 and no version", got)
 		}
 		for _, inbox := range []bool{true, true, false} {
 			tt.install(inbox)
@@ -107,7 +107,7 @@ func TestInboxDifferences(t *testing.T) {
 	}
 }
 
-// eventsOf returns the events about inboxes. Each has the recipient, and the data without the counts.
+// eventsOf returns the events about inboxes. Each has the recipient, and the data without the version and the counts.
 func eventsOf(t *testing.T, conn *pgx.Conn) (events []string) {
 	t.Helper()
 	const find = `SELECT recipient, data - '{version,unseen,unread,more}'::text[] FROM rowcast.notifications WHERE starts_with(recipient, 'rowcast.') ORDER BY id`
@@ -216,7 +216,7 @@ func TestInboxTruncate(t *testing.T) {
 		}
 		for _, item := range v.list().Items {
 			if item.Read {
-				t.Errorf("%s: got a row that is read, want a new one", truncate)
+				t.Errorf("%s: got a row that is read, want an unread row", truncate)
 			}
 		}
 		run(t, v.conn, "TRUNCATE rowcast.notifications RESTART IDENTITY")
@@ -234,7 +234,7 @@ func TestInboxMarkAndDeleteAtTheSameTime(t *testing.T) {
 	other := connect(t, v.conn.Config().ConnString())
 	run(t, other, "SET lock_timeout = '100ms'")
 	if _, err := other.Exec(dbtest.Context(t), "DELETE FROM rowcast.notifications WHERE id = $1", id); err == nil || !strings.Contains(err.Error(), "lock timeout") {
-		t.Errorf("got %v, want that the deletion waits", err)
+		t.Errorf("DELETE during the transaction: got %v, want a lock timeout", err)
 	}
 	run(t, v.conn, "COMMIT")
 	run(t, other, "DELETE FROM rowcast.notifications WHERE id = $1", id)
@@ -250,7 +250,7 @@ func TestInboxLeavesOutLongData(t *testing.T) {
 	run(t, v.conn, `INSERT INTO rowcast.notifications (recipient, data) VALUES ('*', to_jsonb(repeat('x', 262140))), ('*', to_jsonb(repeat('x', 262143))), ('*', '"short"')`)
 	items := v.list().Items
 	if len(items) != 3 || string(items[0].Data) != `"short"` || !items[1].TooLarge || string(items[1].Data) != "null" || items[2].TooLarge || len(items[2].Data) != 262142 {
-		t.Errorf("got %d items, want that only the second one has no data", len(items))
+		t.Errorf("got %d items, want 3, and only the second one without data", len(items))
 	}
 }
 

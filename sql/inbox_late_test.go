@@ -48,7 +48,7 @@ func TestInboxRowsThatCommitAfterAll(t *testing.T) {
 		want := text(t, v.conn, late)
 		count := len(strings.Fields(want))
 		if list := v.list(); list.Unread != count || list.Unseen != count || count == 0 {
-			t.Errorf("got %d unread and %d unseen, want %d", list.Unread, list.Unseen, count)
+			t.Errorf("got %d unread and %d unseen rows, want %d of each, and at least one", list.Unread, list.Unseen, count)
 		}
 		if got := strings.Join(v.allPages(2), " "); got != want {
 			t.Errorf("got the rows %s, want %s", got, want)
@@ -57,7 +57,7 @@ func TestInboxRowsThatCommitAfterAll(t *testing.T) {
 	}
 }
 
-// allPages returns the ids of all pages.
+// allPages returns the ids of the rows on all pages.
 func (v visitor) allPages(size int) (ids []string) {
 	v.t.Helper()
 	for before := (*string)(nil); len(ids) < 100; {

@@ -28,9 +28,9 @@ type inboxModel struct {
 // A modelField has the state "read", or the state "archived", of all rows.
 type modelField struct {
 	on     map[int64]bool  // the rows with the state
-	own    map[int64]bool  // the rows for which it was set one by one, and not by "all"
+	own    map[int64]bool  // the rows for which the state was set one by one, and not by "all"
 	stamp  map[int64]int64 // the version of the last change of a row that was not made by "all"
-	all    map[int64]bool  // the rows for which "all" has set it
+	all    map[int64]bool  // the rows for which "all" has set the state
 	marked int64           // the version of the newest "all" that can be undone
 }
 
@@ -275,7 +275,7 @@ func TestInboxModel(t *testing.T) {
 	}
 }
 
-// checkModel applies the operations of the devices to the model, and compares each list with it.
+// checkModel applies the operations of the devices to the model, and compares each list with the model.
 func checkModel(t *testing.T, m *inboxModel, devices []*modelDevice) {
 	t.Helper()
 	var ops []modelOp
@@ -305,13 +305,13 @@ func checkModel(t *testing.T, m *inboxModel, devices []*modelDevice) {
 		}
 	}
 	if len(lists) > 0 {
-		t.Errorf("%d lists have a version that no operation has returned", len(lists))
+		t.Errorf("%d lists have a version that no operation has returned, want none", len(lists))
 	}
 }
 
-// advance applies the operations whose results have a version, and returns the new model. One of the operations has set
-// this version, and the others have changed nothing. No operation has set version 0. advance returns nil if the results
-// cannot be explained in this way.
+// advance applies the operations in now, whose results all have the given version, and returns the new model. One of
+// the operations has set this version, and the others have changed nothing. No operation has set version 0. advance
+// returns nil if the results cannot be explained in this way.
 func (m *inboxModel) advance(now []modelOp, version int64) *inboxModel {
 	// Undo comes last: an "all" that changes nothing still extends the snapshot of "all", and an undo may then change nothing.
 	slices.SortStableFunc(now, func(a, b modelOp) int { return cmp.Compare(btoi(a.action == "undo"), btoi(b.action == "undo")) })

@@ -59,7 +59,7 @@ func openTransactions(t *testing.T, dsn string, count int) (open []*pgx.Conn) {
 }
 
 // The functions read few blocks, whatever the size of the table is, and however many transactions have been open since
-// before the rows. It does not matter whether the plans are those of the first or of later calls. There are no
+// before the rows were inserted. This holds for the plans of the first calls and of later calls, and without
 // statistics.
 func TestInboxReadsFewBlocks(t *testing.T) {
 	t.Parallel()
@@ -100,7 +100,7 @@ func TestInboxReadsFewBlocks(t *testing.T) {
 }
 
 // check calls a function several times, because PostgreSQL considers a generic plan from the sixth call on. It fails if a
-// call has read more blocks than the limit. The first call also reads the catalogs.
+// call has read more blocks than the limit. The first call may read more, because it also reads the catalogs.
 func (v visitor) check(when string, limit int, query string, args ...any) {
 	v.t.Helper()
 	for i := range 8 {
@@ -155,7 +155,8 @@ func (v visitor) checkUpdates() {
 	}
 }
 
-// checkManyStates checks what a user costs who has read more rows one by one than the functions read.
+// checkManyStates checks what the functions cost if a user has marked rows as read one by one, and more rows than a
+// function reads.
 func (v visitor) checkManyStates() {
 	v.t.Helper()
 	run(v.t, v.conn, "INSERT INTO rowcast.notifications (recipient, data) SELECT 'alice', '1' FROM generate_series(1, 60000)")
@@ -167,8 +168,8 @@ func (v visitor) checkManyStates() {
 	v.check("after all", 1000, inboxPageQuery, nil)
 }
 
-// BenchmarkInbox measures the functions with ROWCAST_INBOX_ROWS rows (default 100,000). Of 10,000,000 rows, 200,000 are for
-// alice, of which 150,000 are read, and 100,000 are for everyone.
+// BenchmarkInbox measures the functions with ROWCAST_INBOX_ROWS rows (default 100,000). For example, with 10,000,000
+// rows, 200,000 are for alice and 100,000 are for everyone. alice has read the oldest three quarters of the rows.
 func BenchmarkInbox(b *testing.B) {
 	rows := 100_000
 	if text, ok := os.LookupEnv("ROWCAST_INBOX_ROWS"); ok {

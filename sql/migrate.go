@@ -16,7 +16,7 @@ import (
 	"rowcast/sql/connstring"
 )
 
-// A migration is one of the numbered files of [Migrations].
+// A migration is one of the numbered files of [Migrations], or the migration of the inbox.
 type migration struct {
 	version    int64
 	name       string
@@ -69,10 +69,11 @@ func Migrate(ctx context.Context, dsn string) (from, to int64, err error) {
 	return m.Migrate(ctx)
 }
 
-// Migrate upgrades the schema to [Version]. It returns the version before and after the upgrade. Without a schema, the
-// version is 0. It fails if the schema is newer than this program, or if text in the encoding of the database cannot be
-// converted to UTF-8. It also fails if another role owns the schema, or a table or function in it, because that role
-// could run its own code with the rights of the current role. It accepts objects that a superuser owns.
+// Migrate installs the schema, or upgrades it to [Version]. It returns the versions before and after the upgrade. If
+// there was no schema, from is 0. Migrate fails if the schema is newer than this program, or if text in the encoding of
+// the database cannot be converted to UTF-8. It also fails if another role owns the schema, or a table or function in
+// it, because that role could run its own code with the rights of the current role. It accepts objects that a superuser
+// owns.
 //
 // Each migration runs in a transaction of its own, which holds the lock of migrations. Nothing else is bound to the
 // session, so Migrate works through a pooler in transaction mode.
@@ -185,8 +186,8 @@ func holderOf(ctx context.Context, db querier) string {
 }
 
 // prepare checks that the schema can be installed or upgraded, creates it if it does not exist, and returns its version.
-// It fills the table of installed versions if that is missing or empty, although the schema is there: in a copy of the
-// schema without rows, or after a test suite has truncated all tables.
+// The table of installed versions can be missing or empty although the schema is installed: in a copy of the schema
+// without rows, or after a test suite has truncated all tables. In that case, prepare fills the table.
 func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	if _, err := tx.Exec(ctx, checkEncoding); err != nil {
 		return 0, err
@@ -217,7 +218,8 @@ func prepare(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	return version, err
 }
 
-// createSchema creates the schema if it does not exist. If the current role may not, the error says who may.
+// createSchema creates the schema if it does not exist. If the current role may not create it, the error names the role
+// that may.
 func createSchema(ctx context.Context, tx pgx.Tx) error {
 	var owner, grant string
 	const query = `SELECT pg_get_userbyid(datdba), format('GRANT CREATE ON DATABASE %I TO %I', datname, current_user)
@@ -243,7 +245,7 @@ var signs = []string{
 	"EXISTS (SELECT FROM pg_proc WHERE oid = to_regproc('rowcast.cursor') AND prosrc LIKE '%horizon%')",
 }
 
-// recognize returns the version of the schema by its objects.
+// recognize finds out the version of the schema from the objects in it.
 func recognize(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	for _, sign := range signs {
 		var there bool
@@ -255,8 +257,8 @@ func recognize(ctx context.Context, tx pgx.Tx) (version int64, err error) {
 	return version, nil
 }
 
-// step runs the migration that follows a version. If there is none, it corrects restored rows, installs the
-// inbox if that is wanted, and reports complete.
+// step runs the migration that follows version. If there is none, it corrects restored rows, installs the inbox if that
+// is wanted, and returns true.
 func (m Migrator) step(ctx context.Context, tx pgx.Tx, version int64) (complete bool, err error) {
 	if version > Version() {
 		return false, fmt.Errorf("schema is at version %d, newer than version %d of this program: upgrade rowcast", version, Version())

@@ -22,7 +22,7 @@ var inboxObjects string
 
 // An object is a property of the schema: a table, a default of a column, or the definition of a function, for example.
 type object struct {
-	kind  string // a kind of listing
+	kind  string // one of the kinds in the query listing
 	name  string // without the schema, such as notifications.event for a column
 	value string
 }
@@ -108,7 +108,8 @@ type rowsQuerier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// trimLines removes the white space around each line, because an editor or a tool may have indented a definition.
+// trimLines removes empty lines and the white space around each line, because an editor or a tool may have indented a
+// definition.
 func trimLines(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -130,7 +131,7 @@ func Listing(ctx context.Context, db rowsQuerier) (string, error) {
 	return out.String(), err
 }
 
-// parse parses a listing.
+// parse parses a text in the format of [Listing].
 func parse(text string) (all []object) {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
@@ -145,16 +146,16 @@ func parse(text string) (all []object) {
 	return all
 }
 
-// otherEncodings are the objects that [Migrate] installs in a database whose encoding is not UTF8. They replace the
-// objects of the same kind and name.
+// otherEncodings are the objects that [Migrate] installs only in a database whose encoding is not UTF8. They are added
+// to the others, or replace the object of the same kind and name.
 const otherEncodings = `constraint: notifications.has_utf8_form
 	CHECK (((convert_to(COALESCE(recipient, ''::text), 'UTF8'::name) IS NOT NULL) AND (convert_to(event, 'UTF8'::name) IS NOT NULL) AND (convert_to((data)::text, 'UTF8'::name) IS NOT NULL)))
 constraint: notifications.recipient_has_no_control_characters
 	CHECK ((recipient !~ ('[\u0001-\u001f\u007f]'::text COLLATE "C")))
 `
 
-// expected returns the objects that [Migrate] installs in a database with an encoding, in the format of [Listing]. The
-// objects of the inbox are among them if inbox is true.
+// expected returns the objects that [Migrate] installs in a database with the encoding. They include the objects of the
+// inbox if inbox is true.
 func expected(encoding string, inbox bool) (all []object) {
 	all = parse(objects)
 	if inbox {

@@ -100,7 +100,7 @@ func (g grant) String() string {
 	return "GRANT " + g.Right.String() + " TO " + pgx.Identifier{g.role}.Sanitize()
 }
 
-// grants returns the grants for all roles. inbox reports that the inbox is installed.
+// grants returns the grants for all roles. They include the rights for the inbox if inbox is true.
 func (r Roles) grants(inbox bool) (all []grant) {
 	var more []Right
 	if inbox {
@@ -130,7 +130,8 @@ func Grant(ctx context.Context, dsn string, roles Roles) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	// Two sessions that grant rights on one object at the same time fail with "tuple concurrently updated".
+	// Without the lock, a session can fail with "tuple concurrently updated" if another one grants rights on the same
+	// object at the same time.
 	return Migrator{DSN: dsn}.locked(ctx, conn, func(tx pgx.Tx) error { return roles.grant(ctx, tx) })
 }
 
@@ -202,7 +203,7 @@ func Missing(ctx context.Context, db querier, role string, rights ...Right) (mis
 }
 
 // Excess returns the rights of a role with which it can change or delete notifications, or disturb the hubs. An app needs
-// none of them. Rights for a whole table come without the same rights for its columns.
+// none of them. If the role has a right for a whole table, Excess leaves out the same right for its columns.
 func Excess(ctx context.Context, db rowsQuerier, role string) ([]Right, error) {
 	rows, err := db.Query(ctx, excess, role)
 	if err != nil {
@@ -233,7 +234,7 @@ const excess = `WITH home AS (SELECT oid FROM pg_namespace WHERE nspname = 'rowc
 	) rights (privilege, columns, kind, name) ORDER BY kind DESC, name, privilege, columns`
 
 // WatcherGrants returns the GRANT statements for rights that the owners of watched tables lack. Without these rights,
-// the statements on the watched tables fail.
+// statements on a watched table fail, or send nothing if OnError is skip.
 func WatcherGrants(ctx context.Context, db rowsQuerier) ([]string, error) {
 	rows, err := db.Query(ctx, watcherGrants)
 	if err != nil {
@@ -246,7 +247,8 @@ func WatcherGrants(ctx context.Context, db rowsQuerier) ([]string, error) {
 	return grants, nil
 }
 
-// watcherGrants is a query for the rights that the SQL function rowcast.watch_function() grants.
+// watcherGrants is a query for GRANT statements. It checks the rights that the SQL function rowcast.watch_function()
+// grants, except for the functions that are called only when a table is watched, or when a statement fails.
 const watcherGrants = `WITH owners AS (SELECT DISTINCT pronamespace AS home, proowner AS owner FROM pg_proc
 		WHERE pronamespace = to_regnamespace('rowcast') AND ` + ofWatchedTable + `)
 	SELECT format('GRANT %s TO %I;', what, pg_get_userbyid(owner)) FROM owners, LATERAL (

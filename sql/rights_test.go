@@ -198,7 +198,7 @@ func TestRightsOfAHub(t *testing.T) {
 // it. The error of Migrate contains the GRANT.
 func TestWithoutTheRightToReadTheControlFile(t *testing.T) {
 	t.Parallel()
-	dsn := dbtest.Cluster(t).DSN("postgres") // the function belongs to the database
+	dsn := dbtest.Cluster(t).DSN("postgres") // a server of its own, because the test creates roles with common names
 	conn := connect(t, dsn)
 	for _, statement := range []string{
 		"REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC",
@@ -243,7 +243,8 @@ func TestOneRoleForAppAndHub(t *testing.T) {
 	wantForbidden(t, conn, forbidden...)
 }
 
-// If one of two roles does not exist, the error names it, and the other role gets no right. PUBLIC is not a role.
+// If one of two roles does not exist, the error names that role, and the other role gets no right. PUBLIC is not a
+// role.
 func TestGrantToAMissingRole(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -6,13 +6,12 @@ import (
 	"strings"
 )
 
-// A Script is SQL for psql, or for a migration of a framework. It installs or upgrades the schema, and grants the rights
-// to the roles. In a database that has the version of this program, or a newer one, it only grants the rights. So it can
-// run again. For example, a framework may drop the tables of the app, keep the schema rowcast, and run all migrations
-// again.
+// A Script is SQL for psql, or for a migration of a framework. It installs or upgrades the schema, and grants the
+// rights to the roles. It skips what is already installed, so it can run again. For example, a framework may drop the
+// tables of the app, keep the schema rowcast, and run all migrations again.
 //
-// In a copy of the schema without rows, and after a test suite has truncated all tables, it inserts the rows that the
-// schema needs. Only [Migrate] corrects the numbers of restored rows.
+// In a copy of the schema without rows, and after a test suite has truncated all tables, the script inserts the rows
+// that the schema needs. It does not correct the numbers of restored rows. Only [Migrate] does.
 type Script struct {
 	Roles Roles
 	// NoTransaction leaves out BEGIN and COMMIT, because a framework runs its migrations in a transaction of its own.
@@ -21,8 +20,8 @@ type Script struct {
 	Inbox bool
 }
 
-// Print writes the script. It leaves the search_path as it was, because a framework continues with it. Statements that
-// return rows are in DO blocks, because psql would print the rows.
+// Print writes the script. The script leaves the search_path as it was, because a framework runs its next statements
+// with it. Statements that return rows are in DO blocks, because psql would print the rows.
 func (s Script) Print(w io.Writer) error {
 	begin, end := "BEGIN;\n", "COMMIT;\n"
 	if s.NoTransaction {
@@ -72,8 +71,8 @@ BEGIN
 END $$;
 `
 
-// once is the form of a migration that runs only if the schema has neither its version nor its sign. The last argument
-// is the SQL of the migration.
+// once is the form of a migration that runs only if the schema has neither its version nor its sign. The arguments are
+// the name, the version, the sign and the SQL of the migration.
 const once = `
 DO $once$ BEGIN -- %[1]s
     IF (SELECT coalesce(max(version_id), 0) >= %[2]d FROM ` + versionTable + `) THEN

@@ -27,10 +27,10 @@ const (
 	// the trigger disown and [Migrate] set xid to 1.
 	FirstXid = 3
 
-	// MaxID bounds the ids after which the sequence of the ids continues. The sequence is set to the highest id in the
-	// table, but ids from MaxID on are ignored: an app can insert a row with an id near the highest bigint. After such
-	// an id, the sequence could return no other id, and every INSERT would fail. In practice, the sequence never reaches
-	// MaxID.
+	// MaxID is above all ids that the sequence of the ids takes into account. [Migrate] sets the sequence to the
+	// highest id in the table, but ignores ids from MaxID on, because an app can insert a row with an id near the
+	// highest bigint. After such an id, the sequence could return no other id, and every INSERT would fail. In
+	// practice, the sequence never reaches MaxID.
 	MaxID = 1 << 62
 
 	schema       = "rowcast"

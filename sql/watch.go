@@ -15,9 +15,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A Watch has the options of a watched table: the statements that insert notifications, and SQL expressions for the columns
-// of these notifications. Table and Recipient must be set. The other fields may be empty, and then have the defaults of the
-// SQL function rowcast.watch(), which the README documents.
+// A Watch has the options of a watched table: which statements insert notifications, and SQL expressions for the
+// columns of these notifications. Table and Recipient must be set. The other fields may be empty, and then have the
+// defaults of the SQL function rowcast.watch(), which the README documents.
 type Watch struct {
 	Table     string   `json:"-"` // in the syntax of SQL, such as public.orders or "Orders"
 	Recipient string   `json:"recipient"`
@@ -73,7 +73,7 @@ func literal(text string) string {
 }
 
 // Install watches the table, or replaces the options of a watched table. It returns the name of the table with its
-// schema. The role must be the owner of the schema rowcast, or have its rights.
+// schema. The role must have the rights of the owner of the schema rowcast, and of the owner of the table.
 func (w Watch) Install(ctx context.Context, dsn string) (table string, err error) {
 	err = onTable(ctx, dsn, w.Table, func(tx pgx.Tx, name string) error {
 		w.Table, table = name, name
@@ -93,8 +93,8 @@ func Unwatch(ctx context.Context, dsn, name string) (table string, was bool, err
 	return table, was, err
 }
 
-// watchLockTimeout bounds the wait for the locks of a table. While a session waits for them, statements of an app that
-// come later wait behind it.
+// watchLockTimeout bounds the wait for the locks of a table. While a session waits for such a lock, later statements of
+// the app wait behind that session.
 const watchLockTimeout = 5 * time.Second
 
 // onTable finds a table with the search_path of the connection. It then begins a transaction with a safe search_path, and
@@ -179,13 +179,14 @@ type hinted struct {
 func (e hinted) Error() string { return e.text }
 func (e hinted) Unwrap() error { return e.cause }
 
-// A Watched table has its options and what is wrong with it. Table is empty if the table or its triggers were dropped.
+// A Watched is a watched table, with its options and its problems. Table is empty if the table or its triggers were
+// dropped.
 type Watched struct {
 	Watch
 	Problems []string // sentences without a full stop
 	// Failing reports that statements on the table fail, or send nothing if OnError is skip.
 	Failing bool
-	// Mend is SQL that mends the problems, if a statement can.
+	// Mend is SQL that mends the problems. It is empty if no statement can.
 	Mend string
 }
 
@@ -205,8 +206,9 @@ func ListWatched(ctx context.Context, dsn string) (all []Watched, err error) {
 
 // ReadWatched returns the watched tables. The search_path must be pg_catalog.
 //
-// It does not let PostgreSQL parse an expression. Even the analysis of a statement converts constants, which can run code
-// of the owner of the table (the CHECK of a domain, for example), with the rights of the role that asks.
+// It does not let PostgreSQL parse an expression. Even the analysis of a statement converts constants. This can run
+// code of the owner of the table (the CHECK of a domain, for example), with the rights of the role that calls
+// ReadWatched.
 func ReadWatched(ctx context.Context, db rowsQuerier) ([]Watched, error) {
 	rows, err := db.Query(ctx, "SELECT coalesce(target::text, ''), watcher::text, coalesce(options, '{}'), problems, failing, dropped FROM rowcast.watched()")
 	if err != nil {
@@ -256,7 +258,7 @@ func (w *Watched) examine(watcher string, dropped []string) {
 const foreignChild = "it has a partition or child that is a foreign table"
 
 // token matches a string constant, a comment, a quoted identifier (group 1), or another word (group 2). It does not know
-// dollar quotes with a tag, whose words count as identifiers.
+// dollar quotes with a tag, so the words inside them count as identifiers.
 var token = regexp.MustCompile(`[eE]'(?:[^'\\]|\\(?s:.)|'')*'|'(?:[^']|'')*'|(?s:\$\$.*?\$\$)|--[^\n]*|(?s:/\*.*?\*/)|"((?:[^"]|"")*)"|([\pL_][\pL\pM\pN_$]*)`)
 
 // identifiers returns the names in an expression, spelled as the catalog spells them.

@@ -29,9 +29,9 @@ func giveSchema(t *testing.T, conn *pgx.Conn, role string) {
 	END $$`)
 }
 
-// trap is SQL that creates a table whose expressions run code of its owner: in the CHECK of a domain, when a constant is
-// converted, and in a cast. The code counts its runs, fails if another role than the owner runs it, and changes the
-// search_path of the session.
+// trap is SQL that creates a table. Expressions on its columns run code of the owner of the table: in the CHECK of a
+// domain, when a constant is converted, and in a cast. The code counts its runs, fails if another role than the owner
+// runs it, and changes the search_path of the session.
 const trap = `CREATE SCHEMA shop;
 	CREATE SEQUENCE shop.runs;
 	CREATE FUNCTION shop.spy(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE SECURITY INVOKER AS $$ BEGIN
@@ -135,8 +135,8 @@ func TestWatchSaysWhichRightsAreMissing(t *testing.T) {
 	}
 }
 
-// Reading the watched tables runs no code of their owners. Preparing a statement with an expression does, although it
-// executes nothing.
+// Reading the watched tables runs no code of their owners. To prepare a statement with such an expression would run
+// that code, although the statement is not executed.
 func TestReadWatchedRunsNoCode(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -179,7 +179,8 @@ func TestWatchTwoTablesAtOnce(t *testing.T) {
 	}
 }
 
-// waitForLock waits until a session waits for a lock. done receives the end of its statement, which comes later.
+// waitForLock waits until a session waits for a lock. It fails if done receives the end of the session's statement
+// before.
 func waitForLock(t *testing.T, monitor, conn *pgx.Conn, done <-chan error) {
 	t.Helper()
 	const waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
@@ -250,7 +251,7 @@ func TestProblemsOfWatchedTables(t *testing.T) {
 			}
 			problems, mend, failing := read()
 			if problems != test.want || failing != test.failing || (mend == "") != (problems == "" || strings.Contains(problems, "dropped or renamed")) {
-				t.Fatalf("got %q, %t, mend %s, want %q, %t", problems, failing, mend, test.want, test.failing)
+				t.Fatalf("got the problems %q, failing %t and the mend %q, want the problems %q and failing %t", problems, failing, mend, test.want, test.failing)
 			}
 			if mend == "" {
 				return
@@ -317,7 +318,8 @@ func TestWatchedTableOfAnotherOwnerIsNoDifference(t *testing.T) {
 	}
 }
 
-// PostgreSQL 18 does not compute virtual generated columns for triggers. watch refuses such a table, unwatch does not.
+// PostgreSQL 18 does not compute virtual generated columns for triggers. watch refuses such a table, but unwatch
+// accepts it.
 func TestVirtualColumnsAreRefused(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))

@@ -10,7 +10,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// notified is a query for the notifications in order, one a line.
+// notified is a query for the notifications, one a line, ordered by recipient and id.
 const notified = "SELECT coalesce(string_agg(concat_ws(' ', recipient, event, data), E'\n' ORDER BY recipient, id), '') FROM rowcast.notifications"
 
 // Statements on watched tables of many kinds insert the notifications that the options describe.
@@ -237,8 +237,9 @@ func TestTypesOfWatchedExpressions(t *testing.T) {
 	}
 }
 
-// If rowcast.notifications refuses the value of an expression, the error names the expression. If the value is NULL, empty or reserved,
-// the error also says what to write instead. A constant is refused by rowcast.watch(), and other values by the INSERT.
+// If rowcast.notifications refuses the value of an expression, the error names the expression. If the value is NULL,
+// empty or reserved, the error also says what to write instead. rowcast.watch() refuses such a constant, and the INSERT
+// refuses other values.
 func TestRefusedValuesOfWatchedExpressions(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Database(t))
@@ -280,7 +281,7 @@ func TestRefusedValuesOfWatchedExpressions(t *testing.T) {
 					t.Errorf("%+v: got %v, want that the INSERT succeeds", test, err)
 				}
 			} else if !ok || refused.Code != test.code || !strings.HasPrefix(refused.Message, "rowcast: watching public.t: "+test.want) {
-				t.Errorf("%+v: got %v", test, err)
+				t.Errorf("%+v: got %v, want SQLSTATE %s and the message", test, err, test.code)
 			}
 		}
 	}
@@ -324,7 +325,7 @@ func TestWatchFunctionIsPrivateAndRemoved(t *testing.T) {
 	const functions = "FROM pg_proc WHERE pronamespace = 'rowcast'::regnamespace AND proname LIKE 'watch\\_________________________________'"
 	run(t, conn, "CREATE TABLE t (a int); SELECT rowcast.watch('t', 'a'); SELECT rowcast.watch('t', 'a')")
 	if got := text(t, conn, "SELECT string_agg(has_function_privilege('pg_monitor', oid, 'EXECUTE')::text, ' ') "+functions); got != "false" {
-		t.Errorf("others may call the functions: got %q, want one function and false", got)
+		t.Errorf("another role may call each trigger function: got %q, want one function and false", got)
 	}
 	if got := text(t, conn, "SELECT concat(rowcast.unwatch('t'), rowcast.unwatch('t'))"); got != "tf" {
 		t.Errorf("unwatch twice: got %q, want tf", got)

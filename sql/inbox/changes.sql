@@ -128,8 +128,8 @@ BEGIN
 END $$;
 
 -- inbox_would_change() reports whether an action changes any row that a snapshot shows. If it cannot know, because there are too many rows
--- to read, it returns true. "All" without an effect must not send an event. A device that calls "all" whenever it receives one would
--- otherwise cause such a call of another device, which would cause the next call of the first device, without end.
+-- to read, it returns true. "All" without an effect must not send an event. Otherwise two devices of a user that call "all" whenever they
+-- receive an event would answer each other's events without end.
 CREATE FUNCTION rowcast.inbox_would_change(u rowcast.inbox_users, recipients text[], action text, shown pg_snapshot) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$

@@ -4,7 +4,8 @@
 -- inbox_version() returns the number of the newest migration of the inbox. TRUNCATE and a dump without rows do not change it.
 CREATE FUNCTION rowcast.inbox_version() RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1';
 
--- A user has a row from the first visit on. Every change of the inbox of a user locks this row. If it writes a state, it increments version.
+-- A user has a row from the first visit on. Every change of the user's inbox locks this row. A change that writes a state increments
+-- version.
 --
 -- seen, read and archived are snapshots. "All", which is inbox_mark() with a cursor, extends them: the rows that such a snapshot shows
 -- have the state. read_version is the version of the newest "all" whose list showed all rows that read shows. A row that was marked as
@@ -61,7 +62,7 @@ CREATE TABLE rowcast.inbox_changes (
 
 -- cursor_snapshot() decodes a cursor. seen is the snapshot of the transactions that the cursor has seen completely. If xid is not NULL,
 -- the cursor has also seen the rows of this transaction up to id. The function raises an error if the text is not a cursor, or if the
--- cursor is of another history of the database, or ahead of it.
+-- cursor is of another history of the database, or ahead of the database.
 CREATE FUNCTION rowcast.cursor_snapshot(shown text, OUT seen pg_snapshot, OUT xid xid8, OUT id bigint) LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -174,9 +175,9 @@ CREATE FUNCTION rowcast.inbox_is_pending(u rowcast.inbox_users, what text, share
         AND NOT rowcast.inbox_is_archived(own_archived, archived_version, xid, (u).archived, (u).archived_version)
 $$;
 
--- inbox_hidden() returns the transactions whose rows a snapshot does not show, the newest first: the xmax of the snapshot, which stands for
--- all transactions from xmax on, and then those transactions in progress that have visible rows now. A transaction that has no rows, or
--- has not ended, is left out. So it does not matter how long the oldest transaction has been open.
+-- inbox_hidden() returns the transactions whose rows a snapshot does not show, the newest first. The first element is the xmax of the
+-- snapshot, which stands for all transactions from xmax on. The others were in progress in the snapshot, and have visible rows now. A
+-- transaction that has no rows, or has not ended, is left out. So it does not matter how long the oldest transaction has been open.
 CREATE FUNCTION rowcast.inbox_hidden(shown pg_snapshot) RETURNS xid8[] LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN pg_snapshot_xmax(shown) || ARRAY(SELECT x FROM pg_snapshot_xip(shown) AS x
