@@ -8,8 +8,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// With --auth-url, the app names the user of a cookie and the user's groups, for inboxes as for streams. A client that the
-// app denies has no inbox. While the app fails, the hub answers with 503.
+// With --auth-url, the app names the user of a cookie and the user's groups, for an inbox in the same way as for a
+// stream. A client that the app denies has no inbox. While the app fails, the hub answers with 503.
 func TestInboxOfTheAppsUsers(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, isAlice(300))
@@ -20,7 +20,7 @@ func TestInboxOfTheAppsUsers(t *testing.T) {
 	inserter(t, dsn)("alice=1", "team:7=2", "bob=3")
 	list := alice.list("")
 	if got := list.state(); got != "2, 1" {
-		t.Errorf("got %s, want the rows of the user and of the group", got)
+		t.Errorf("got the rows %s, want 2, 1: those of the user and of the group", got)
 	}
 	if got := alice.mark("read", list.idOf(t, "2")); got.Unread != 1 {
 		t.Errorf("%d rows are unread, want 1", got.Unread)
@@ -75,7 +75,7 @@ func TestInboxNeedsAUser(t *testing.T) {
 	h := startHub(t, dsn, "--inbox", "--insecure-uid")
 	inserter(t, dsn)("alice=1")
 	if got := (inboxClient{T: t, url: h.url}).list("?uid=alice").state(); got != "1" {
-		t.Errorf("got %q with ?uid=alice, want the row", got)
+		t.Errorf("got the rows %q with ?uid=alice, want 1", got)
 	}
 }
 
@@ -124,7 +124,7 @@ func TestInboxRefusesOtherOrigins(t *testing.T) {
 		}
 	}
 	if got := ask(t, "GET", h.url+"/inbox", "Cookie", "session=1", "Origin", ours).header.Get("Access-Control-Expose-Headers"); got != "Retry-After" {
-		t.Errorf("pages of an allowed origin may read the headers %q, want Retry-After", got)
+		t.Errorf("got Access-Control-Expose-Headers: %q for an allowed origin, want Retry-After", got)
 	}
 	for _, vary := range []string{"Origin", "Cookie"} {
 		got := ask(t, "GET", h.url+"/inbox", "Cookie", "session=1", "Origin", ours).header.Values("Vary")

@@ -34,7 +34,7 @@ func TestRolesOfTheInbox(t *testing.T) {
 	alice := inboxClient{T: t, url: h.url}
 	list := alice.list("?uid=alice")
 	if got := list.state(); got != "3, 1" {
-		t.Errorf("got %s, want the rows of alice", got)
+		t.Errorf("got the rows %s, want 3, 1, which are for alice", got)
 	}
 	for _, user := range []string{"alice", "bob"} {
 		runSQL(t, app, "SELECT rowcast.inbox_mark('"+user+"', 'read', up_to => rowcast.inbox('"+user+"')->>'cursor')")
@@ -45,12 +45,12 @@ func TestRolesOfTheInbox(t *testing.T) {
 	for role, dsn := range map[string]string{"app": app, "hub": hub, "sender": sender} {
 		for _, table := range []string{"inbox_users", "inbox_states", "inbox_changes"} {
 			if got := valueOf(t, dsn, "SELECT has_table_privilege('rowcast."+table+"', 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')::text"); got != "false" {
-				t.Errorf("the role of the %s has a right on %s", role, table)
+				t.Errorf("the role of the %s has a right on the table %s, want none", role, table)
 			}
 		}
 	}
 	if got := valueOf(t, sender, "SELECT has_function_privilege('rowcast.inbox(text, text[], integer, text)', 'EXECUTE')::text"); got != "false" {
-		t.Error("the role of a sender may read inboxes")
+		t.Error("the role of a sender may read inboxes, want that it may not")
 	}
 }
 
@@ -67,13 +67,13 @@ func TestWatchedRowsAreInTheInbox(t *testing.T) {
 	stream.wants("sent")
 	list := alice.list("")
 	if list.state() != "sent" {
-		t.Fatalf("got %s, want the row of the watched table", list.state())
+		t.Fatalf("got the rows %s, want only sent, from the watched table", list.state())
 	}
 	if got := alice.mark("read", list.idOf(t, "sent")); got.Unread != 0 {
 		t.Errorf("%d rows are unread, want none", got.Unread)
 	}
 	if event := decodeEvent(t, stream.next("rowcast.inbox")); event.Action != "read" || event.IDs[0] != list.idOf(t, "sent") {
-		t.Errorf("got %+v, want that the row was read", event)
+		t.Errorf("got the event %+v, want the action read for the row sent", event)
 	}
 }
 
@@ -90,10 +90,10 @@ func TestInboxOfALongName(t *testing.T) {
 	stream := openStream(t, h, "", list.Cursor, user.headers...)
 	user.mark("read", list.idOf(t, "1"))
 	if event := decodeEvent(t, stream.next("rowcast.inbox")); event.Action != "read" {
-		t.Errorf("got %+v, want that the row was read", event)
+		t.Errorf("got the event %+v, want the action read", event)
 	}
 	if got := valueOf(t, dsn, "SELECT rowcast.inbox_twin('"+long+"')"); !strings.HasPrefix(got, "rowcast.inbox#") {
-		t.Errorf("the events have the recipient %s, want a hash", got)
+		t.Errorf("the events have the recipient %s, want rowcast.inbox# and a hash", got)
 	}
 }
 

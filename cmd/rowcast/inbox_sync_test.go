@@ -63,7 +63,7 @@ func TestListAndStreamHaveEachRowOnce(t *testing.T) {
 		}
 	}
 	if listed == 0 || listed == writers*each {
-		t.Errorf("%d rows were in the list, want some of %d", listed, writers*each)
+		t.Errorf("%d of %d rows were in the list, want some but not all", listed, writers*each)
 	}
 }
 
@@ -104,7 +104,7 @@ func TestAllLeavesOtherRowsUnread(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := alice.all("read", list.Cursor); got.Unread != 2 || got.Unseen != 2 {
-		t.Errorf("%d rows are unread and %d unseen, want the two that were not shown", got.Unread, got.Unseen)
+		t.Errorf("%d rows are unread and %d unseen, want 2 and 2: the rows that the list did not show", got.Unread, got.Unseen)
 	}
 	for _, item := range alice.list("").Items {
 		if data := strings.Trim(string(item.Data), `"`); item.Read != (data == "shown") {
@@ -114,7 +114,7 @@ func TestAllLeavesOtherRowsUnread(t *testing.T) {
 	stream := openStream(t, h, "", list.Cursor, alice.headers...)
 	got := []string{stream.next("message").Data, stream.next("message").Data}
 	if slices.Sort(got); !slices.Equal(got, []string{`"after"`, `"late"`}) {
-		t.Errorf("the stream from the list has %q, want the rows that were not shown", got)
+		t.Errorf("the stream from the list has the rows %q, want after and late, which the list did not show", got)
 	}
 	stream.next("rowcast.inbox")
 }
@@ -150,10 +150,10 @@ func TestDeletedRowsLeaveTheInbox(t *testing.T) {
 		}
 	}
 	if got := alice.list(""); got.state() != "4" || got.Unread != 1 || got.Unseen != 1 {
-		t.Errorf("got %s, %d unread, %d unseen, want only the row that is left", got.state(), got.Unread, got.Unseen)
+		t.Errorf("got %s, %d unread, %d unseen, want only the row 4, unread and unseen", got.state(), got.Unread, got.Unseen)
 	}
 	if got := bob.list(""); len(got.Items) != 0 || got.Unread != 0 {
-		t.Errorf("got %s, %d unread, for another user, want nothing", got.state(), got.Unread)
+		t.Errorf("got %s, %d unread, for another user, want no rows", got.state(), got.Unread)
 	}
 }
 
@@ -237,8 +237,8 @@ func (d *device) random(ids []string, cursor string) {
 	}
 }
 
-// Two devices of a user make random changes, and a third one is offline meanwhile. After all have read the events of their
-// streams, they have the list and the counts of the database.
+// Two devices of a user make random changes, while a third device is offline. After all three have read the events of
+// their streams, they have the same list and counts as the database.
 func TestDevicesEndInTheSameState(t *testing.T) {
 	t.Parallel()
 	h, dsn := inboxHub(t)

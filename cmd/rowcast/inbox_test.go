@@ -65,12 +65,12 @@ func TestInbox(t *testing.T) {
 		t.Fatalf("got %s, %d unseen, %d unread, want 3 unread rows", list.state(), list.Unseen, list.Unread)
 	}
 	if page := alice.list("?limit=2"); page.state() != "3, 2" || alice.list("?limit=2&before="+page.Before).state() != "1" {
-		t.Errorf("got %s and %s as pages, want 3, 2 and 1", page.state(), alice.list("?limit=2&before="+page.Before).state())
+		t.Errorf("got %s and %s as pages, want \"3, 2\" and \"1\"", page.state(), alice.list("?limit=2&before="+page.Before).state())
 	}
 	alice.all("seen", list.Cursor)
 	read := alice.mark("read", list.idOf(t, "2"))
 	if got := alice.list("").state(); read.Unread != 2 || got != "3 seen, 2 read, 1 seen" {
-		t.Errorf("got %d unread and %s, want that all are seen and one is read", read.Unread, got)
+		t.Errorf("got %d unread and %s, want 2 unread and 3 seen, 2 read, 1 seen", read.Unread, got)
 	}
 	for _, want := range []string{"seen", "read"} {
 		if got := decodeEvent(t, stream.next("rowcast.inbox")); got.Action != want {
@@ -79,10 +79,10 @@ func TestInbox(t *testing.T) {
 	}
 	archived := alice.all("archive", list.Cursor)
 	if got := alice.list(""); len(got.Items) != 0 || got.Unread != 0 {
-		t.Errorf("got %s after all were archived, want nothing", got.state())
+		t.Errorf("got %s after all were archived, want no rows", got.state())
 	}
 	if undone := alice.change("undo", fmt.Sprintf(`{"undo": %q}`, archived.Undo)); !undone.Undone || undone.Unread != 2 {
-		t.Errorf("got %+v, want that the change was undone", undone)
+		t.Errorf("got %+v, want undone and 2 unread rows", undone)
 	}
 	if got := bob.list("").state(); got != "3, 2" && got != "3 read, 2 read" {
 		t.Errorf("got %s for another user, want 3 and 2 as they were: unread, or read if they came before the user's first visit", got)
@@ -108,7 +108,7 @@ func TestForeignIDsInAnInbox(t *testing.T) {
 		}
 	}
 	if got := bob.list(""); got.state() != "1" || got.Unseen != 1 || got.Unread != 1 {
-		t.Errorf("got %s, want that nothing has changed for the other user", got.state())
+		t.Errorf("got %s, want 1, unread and unseen", got.state())
 	}
 	if got := valueOf(t, dsn, "SELECT count(*)::text FROM rowcast.inbox_states"); got != "0" {
 		t.Errorf("%s states are stored, want none", got)
@@ -130,7 +130,7 @@ func TestGroupsOfAnInboxChange(t *testing.T) {
 		t.Errorf("got %s, %d unread, without the group, want only the row 3", got.state(), got.Unread)
 	}
 	if got := left.mark("read", list.idOf(t, "2")); got.Unread != 1 {
-		t.Errorf("%d rows are unread, want that a row of a group that the user has left does not change", got.Unread)
+		t.Errorf("%d rows are unread, want 1, because a row of a group that the user has left does not change", got.Unread)
 	}
 	if got := member.list(""); got.state() != "3, 2, 1 read" || got.Unread != 2 {
 		t.Errorf("got %s, %d unread, with the group again, want 3, 2, 1 read and 2 unread", got.state(), got.Unread)
@@ -257,6 +257,6 @@ func TestDemoHasAnInbox(t *testing.T) {
 	list := alice.list("?uid=alice")
 	alice.change("read?uid=alice", `{"ids": ["`+list.idOf(t, "1")+`"]}`)
 	if got := alice.list("?uid=alice"); got.state() != "1 read" || got.Unread != 0 {
-		t.Errorf("got %s, %d unread, want the row as read", got.state(), got.Unread)
+		t.Errorf("got %s, %d unread, want 1 read and 0 unread", got.state(), got.Unread)
 	}
 }

@@ -114,7 +114,7 @@ func TestMigratePrintNoTransaction(t *testing.T) {
 	}
 }
 
-// --inbox installs the inbox, also together with --print, and gives the roles its rights.
+// --inbox installs the inbox, and the roles get the rights for it. With --print, the printed SQL installs the inbox.
 func TestMigrateInbox(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)
@@ -131,8 +131,8 @@ func TestMigrateInbox(t *testing.T) {
 	_, plain, _ := run(t, nil, "migrate", "--print")
 	_, inbox, _ := run(t, nil, "migrate", "--print", "--inbox")
 	const create = "CREATE FUNCTION rowcast.inbox("
-	if strings.Contains(plain, create) || !strings.Contains(inbox, create) {
-		t.Error("want the functions of the inbox in the printed SQL with --inbox, and not without it")
+	if without, with := strings.Contains(plain, create), strings.Contains(inbox, create); without || !with {
+		t.Errorf("the printed SQL creates the functions of the inbox: %t without --inbox and %t with it, want false and true", without, with)
 	}
 }
 
@@ -170,7 +170,7 @@ const (
 		"and percent-encode special characters in the user and the password"
 )
 
-// A role that may not create or upgrade the schema is told which role may. Nothing that it is told to do loses rows.
+// If the role may not create or upgrade the schema, the error names the role that may do this.
 func TestMigrateByAnotherRole(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Empty(t)

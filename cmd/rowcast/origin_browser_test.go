@@ -51,7 +51,7 @@ func testOtherOrigins(t *testing.T, chromium browser) {
 	p := profile.open(t, strings.Replace(server.URL, "127.0.0.1", foreignHost, 1))
 	p.await("source.readyState === EventSource.CLOSED && window.stream")
 	if value[bool](p, "window.opened || stream.state === 'open'") {
-		t.Error("a page of another host has a stream")
+		t.Error("a page of another host has opened a stream, want none")
 	}
 	if got, want := h.err.String(), `may not use this hub (the hub's option --cors-origin`; !strings.Contains(got, want) {
 		t.Errorf("the hub logged\n%s\nwant %s in it", got, want)

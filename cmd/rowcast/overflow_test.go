@@ -41,7 +41,7 @@ func TestResumeAfterAFullBacklog(t *testing.T) {
 	}
 	for metric(t, h.url, `rowcast_overflows_total\{reason="backlog"\}`) == 0 {
 		if more(); rows > 500 {
-			t.Fatalf("%d rows have not filled the backlog", rows)
+			t.Fatalf("after %d rows of 200 KB, the backlog has not overflowed", rows)
 		}
 	}
 	if err := dbtest.Resume(tail.Process.Pid); err != nil {

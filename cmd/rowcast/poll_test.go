@@ -17,8 +17,9 @@ import (
 	"rowcast/stream/sse"
 )
 
-// Clients that poll receive every row once and in order while hubs are restarted and killed. Half of them are behind an nginx that
-// buffers. The others are behind a proxy that holds each response until its end, too.
+// Clients that poll receive every row once and in order while hubs are restarted and killed. Half of the clients are
+// behind an nginx that buffers. The requests of the others go first to a proxy that holds each response until its end,
+// and from there to this nginx.
 func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 	t.Parallel()
 	c := newCast(t)
@@ -49,7 +50,7 @@ func TestPollingBehindProxiesThatBuffer(t *testing.T) {
 	}
 	t.Logf("%d rows, to each of %d clients, in %d answers", rows, len(all), answers)
 	if answers < 300 {
-		t.Error("the test shows nothing: it had too few answers")
+		t.Errorf("the clients received %d answers, want at least 300, because fewer answers show nothing", answers)
 	}
 }
 
@@ -154,7 +155,7 @@ func testBuffered(t *testing.T, chromium browser) {
 // Polls do not count as idle connections, so more polls can wait than there may be idle connections.
 func TestManyPollsWait(t *testing.T) {
 	t.Parallel()
-	const files, polls = 256, 40 // with 256 files, a hub allows 32 idle connections, and 8 from one address
+	const files, polls = 256, 40 // a hub that may open 256 files allows 32 idle connections
 	dsn := dbtest.Database(t)
 	_, url := spawnServeWith(t, files, dsn, "--heartbeat=20s")
 	client := http.Client{Transport: &http.Transport{}, Timeout: waitLimit}

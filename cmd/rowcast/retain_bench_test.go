@@ -116,12 +116,13 @@ func fillOld(b *testing.B, dsn string) {
 	exec1(b, conn, "CHECKPOINT")
 }
 
-// percentile returns the latency, in milliseconds, that a part of the transactions in pgbench's logs does not exceed.
+// percentile returns a latency in milliseconds. The argument part is the share of the transactions in pgbench's logs
+// that do not take longer, such as 0.99.
 func percentile(b *testing.B, prefix string, part float64) float64 {
 	b.Helper()
 	files, err := filepath.Glob(prefix + ".*")
 	if err != nil || len(files) == 0 {
-		b.Fatalf("pgbench has written no logs: %v", err)
+		b.Fatalf("found no logs of pgbench at %s.* (error: %v)", prefix, err)
 	}
 	var all []float64
 	for _, name := range files {

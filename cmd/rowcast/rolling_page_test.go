@@ -49,10 +49,11 @@ func testRollingRestart(t *testing.T, chromium browser) {
 		}
 		counts[kinds[i]] += value[int](p, "opened")
 	}
-	// Each hub is stopped, so the first stream has ended. The tabs with rowcast.js share a stream.
+	// Each hub was stopped, so each first stream has ended. At the beginning, each tab opens a stream. After that, each
+	// plain tab opens a stream again, but the tabs with rowcast.js share one.
 	for kind, least := range map[string]int{"?plain": 4, "?rowcast.js": 3} {
 		if opened := counts[kind]; opened < least {
-			t.Errorf("%s opened %d streams, want at least %d", kind, opened, least)
+			t.Errorf("the tabs with %s opened %d streams, want at least %d", kind, opened, least)
 		}
 	}
 	c.checkLog()

@@ -40,7 +40,8 @@ func (h *rollingHub) start() {
 	var url string
 	args := append([]string{"--insecure-uid=anywhere", "--listen", h.address, "--drain", "300ms", "--retry", "200ms"}, h.args...)
 	h.process, url = spawnServe(h.t, h.dsn, args...)
-	if address := strings.TrimPrefix(url, "http://"); address != h.address { // a page may read a given address at the same time
+	// Do not write the same address again, because a goroutine that serves a page may be reading it.
+	if address := strings.TrimPrefix(url, "http://"); address != h.address {
 		h.address = address
 	}
 }
@@ -91,7 +92,7 @@ func (c *cast) roll() (rows int) {
 		hub.start()
 	}
 	c.wantStream()
-	c.wantClients() // so that the last row is also sent to an open stream
+	c.wantClients() // so that an open stream receives the last row
 	stop()
 	writing.Wait()
 	return rows
