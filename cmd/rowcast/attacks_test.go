@@ -106,7 +106,8 @@ func TestAttackOddRequests(t *testing.T) {
 		"unknown": {"EVENTS /events?uid=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "405"},
 		"none":    {" /events?uid=a HTTP/1.1\r\nHost: localhost\r\n\r\n", "400"},
 
-		// Long requests. A cursor with 1,000 transactions in flight has fewer than 7,500 bytes, so it fits.
+		// Long requests. The first ones are longer than a cursor with 1,000 transactions in flight, which has fewer
+		// than 7,500 bytes.
 		"a long id that is not a cursor": {"GET /events?uid=a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: " + long[:12<<10] + "\r\n\r\n", "200"},
 		"a long query":                   {"GET /events?uid=a&x=" + long[:12<<10] + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
 		"a query with many keys":         {"GET /events?uid=a" + strings.Repeat("&x=1", 3000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
@@ -174,7 +175,7 @@ func TestAttackLineBreaks(t *testing.T) {
 	if got := ask(t, "GET", h.url+"/events?uid="+url.QueryEscape("alice"+forged)); got.status != 400 || strings.Contains(got.body, "forged") {
 		t.Errorf("a user with line breaks: got %d, %s, want 400 without the forged text", got.status, got.body)
 	}
-	// The line break makes X-Forged a header of the request. The answer must not repeat it.
+	// X-Forged is a header of the request. The answer must not repeat it.
 	conn := raw(t, h.url, "GET /events?uid=alice&last_event_id="+url.QueryEscape(forged)+
 		" HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example.com\r\nX-Forged: 1\r\n\r\n")
 	reader := bufio.NewReader(conn)
@@ -183,7 +184,7 @@ func TestAttackLineBreaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if response.Header.Get("X-Forged") != "" || response.StatusCode != 200 {
-		t.Errorf("got %s, %v, want 200 and no X-Forged", response.Status, response.Header)
+		t.Errorf("got %s, %v, want 200 and no header X-Forged", response.Status, response.Header)
 	}
 	names := make(chan string, 100)
 	go func() {

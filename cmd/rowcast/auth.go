@@ -20,9 +20,9 @@ import (
 	"rowcast/stream/auth"
 )
 
-// authFlags select how the hub authenticates clients. After POST /disconnect, a hub keeps a record of the user for a
-// minute, which is longer than the maximum of --auth-timeout. So an answer that the app gave before that request cannot
-// open a stream afterwards.
+// authFlags select how the hub authenticates clients. The maximum of --auth-timeout must be less than a minute. For a
+// minute after POST /disconnect, a hub remembers the recipient. It opens no stream for this recipient with the answer to
+// a request that it sent to the app before the disconnect.
 type authFlags struct {
 	JWTSecret      []string       `group:"auth" name:"jwt-secret" sep:"none" placeholder:"SECRET" help:"Accept tokens signed with this secret of at least 32 bytes (HS256). Repeat the flag for more secrets; the variable has only one. Other users of the machine can see a command line: prefer the variable or --jwt-secret-file."`
 	JWTSecretFile  []string       `group:"auth" name:"jwt-secret-file" placeholder:"FILE" help:"Accept tokens signed with the secret in this file."`
@@ -46,7 +46,7 @@ type authFlags struct {
 // Values of insecureUID.
 const (
 	insecureOff      insecureUID = ""         // the hub does not trust ?uid=
-	insecureLoopback insecureUID = "loopback" // the hub trusts ?uid=, and only this machine can reach it
+	insecureLoopback insecureUID = "loopback" // the hub trusts ?uid=, and must listen on a loopback address
 	insecureAnywhere insecureUID = "anywhere" // the hub trusts ?uid= of every client
 )
 

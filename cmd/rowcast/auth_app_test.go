@@ -32,12 +32,14 @@ func newAuthApp(t *testing.T, answer http.HandlerFunc) *authApp {
 	return a
 }
 
+// answers sets the handler that answers from now on.
 func (a *authApp) answers(answer http.HandlerFunc) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.answer = answer
 }
 
+// questions returns the requests that the app has received.
 func (a *authApp) questions() []*http.Request {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -106,7 +108,7 @@ func TestAppReceivesCredentials(t *testing.T) {
 	behindProxy := secure(t, "--auth-url", app.URL, "--trusted-proxy", "127.0.0.1")
 	listenTo(t, behindProxy, "", headers...)
 	if q := app.questions()[1].Header; q.Get("X-Forwarded-Proto") != "https" || q.Get("X-Forwarded-Host") != "app.example" {
-		t.Errorf("behind a trusted proxy: the app received %v, want the proxy's headers", q)
+		t.Errorf("behind a trusted proxy: the app received %v, want X-Forwarded-Proto https and X-Forwarded-Host app.example", q)
 	}
 }
 
@@ -201,7 +203,7 @@ func TestAnswersOfTheApp(t *testing.T) {
 		"no answer within 2s (requests running: 1)", fmt.Sprintf("rowcast_auth_unavailable_total %d\n", unknown+1),
 	} {
 		if !strings.Contains(said, want) {
-			t.Errorf("got %s, want %q in it", said, want)
+			t.Errorf("the answers, the log and the metrics: got %s, want %q in it", said, want)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func TestAttacksWithTokens(t *testing.T) {
 	said += h.err.String() + ask(t, "GET", h.url+"/metrics").body
 	for _, want := range []string{`level=INFO msg="a stream was denied" status=401 reason="the token has expired" from=127.0.0.1:`, fmt.Sprintf("rowcast_auth_denied_total %d\n", 2*len(tests))} {
 		if !strings.Contains(said, want) {
-			t.Errorf("got %s, want %q in it", said, want)
+			t.Errorf("the answers, the log and the metrics: got %s, want %q in it", said, want)
 		}
 	}
 	for _, tt := range tests {
@@ -125,8 +125,9 @@ func TestAttacksWithTokens(t *testing.T) {
 
 // The user and the groups of a valid token are the recipients of the stream. The token may be signed by any configured
 // key. A Bearer token in the Authorization header has priority over the cookies. Cookies without a valid token are
-// ignored if another cookie has one. A request without a valid token, with several Authorization headers, with more than
-// ten cookies or with valid cookies of different users, or with a user, a group or a token in the URL is denied.
+// ignored if another cookie has one. A request without a valid token, with several Authorization headers, with more
+// than ten cookies of the configured name, with valid cookies of different users, or with a user, a group or a token in
+// the URL is denied.
 func TestGoodTokens(t *testing.T) {
 	t.Parallel()
 	k := pairs()

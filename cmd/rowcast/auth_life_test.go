@@ -90,8 +90,8 @@ func inTurn(answers ...http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) { answers[min(int(asked.Add(1)), len(answers))-1](w, r) }
 }
 
-// The app is asked again while the stream is open. Rowcast-Check tells it why. When the app denies
-// the request, the stream ends.
+// The hub asks the app again while a stream is open. The header Rowcast-Check tells the app whether the request is for
+// a new or an open stream. When the app denies the request, the stream ends.
 func TestAStreamIsRenewedByTheApp(t *testing.T) {
 	t.Parallel()
 	app := newAuthApp(t, inTurn(isAlice(1), isAlice(1), isAlice(1), saying(401, "")))

@@ -15,7 +15,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// TestBrowser runs the tests that need a real browser. All of them use the same browser process.
+// TestBrowser runs tests in Chromium. All of them use the same browser process.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t)
@@ -181,8 +181,8 @@ func (p page) try(steps ...chromedp.Action[chromedp.Void]) error {
 	return chromedp.Do(ctx, steps...)
 }
 
-// await evaluates a JavaScript expression until it is true. Another page may be loaded in the tab meanwhile. It fails only if
-// the value was still false, or an error, after the time limit.
+// await evaluates a JavaScript expression until its value is true. Another page may be loaded in the tab meanwhile.
+// After browserLimit, await evaluates the expression a last time, and fails the test if the value is not true.
 func (p page) await(expression string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(browserLimit); ; time.Sleep(20 * time.Millisecond) {
@@ -193,7 +193,7 @@ func (p page) await(expression string) {
 		}
 		if last {
 			states, _ := evaluated[[]string](p, "window.states")
-			p.t.Fatalf("wait until %s: %v; the states are %q", expression, err, states)
+			p.t.Fatalf("waited in vain until %s is true; the error is %v, and window.states is %q", expression, err, states)
 		}
 	}
 }

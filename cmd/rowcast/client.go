@@ -8,7 +8,7 @@ import (
 )
 
 type clientCmd struct {
-	Script string `arg:"" optional:"" enum:"rowcast.js,rowcast-inbox.js,rowcast-inbox-store.js" default:"rowcast.js" help:"The script: ${enum}. The second one imports the third one, which imports the first one."`
+	Script string `arg:"" optional:"" enum:"rowcast.js,rowcast-inbox.js,rowcast-inbox-store.js" default:"rowcast.js" help:"The script: ${enum}. rowcast-inbox.js imports rowcast-inbox-store.js, which imports rowcast.js."`
 	Name   bool   `help:"Print a file name that contains the version of rowcast.js, instead of the text of a script."`
 }
 
@@ -16,7 +16,7 @@ type clientCmd struct {
 func (clientCmd) Help() string {
 	return "rowcast client > rowcast.js writes the browser client to a file, so that a page can load it from the page's own server. " +
 		"The element <rowcast-inbox> also needs rowcast client rowcast-inbox.js > rowcast-inbox.js and rowcast client rowcast-inbox-store.js > rowcast-inbox-store.js. " +
-		"A hub serves it at /rowcast.js, and at a path with the name that --name prints. Browsers cache the second one for ever."
+		"A hub serves the browser client at /rowcast.js, and at a path with the name that --name prints, which browsers cache for ever."
 }
 
 // Validate refuses --name for a script that has no name with a version.
@@ -27,7 +27,7 @@ func (c *clientCmd) Validate() error {
 	return nil
 }
 
-// Run prints the browser client.
+// Run prints the script or, with --name, the file name.
 func (c *clientCmd) Run(console console) error {
 	if c.Name {
 		_, err := fmt.Fprintln(console.out, stream.ScriptName())

@@ -85,7 +85,7 @@ func newFirefox(t *testing.T, more string) (program, home string) {
 	return program, home
 }
 
-// startWebKit opens the pages in the browser that WebKitGTK has for tests. It needs a display.
+// startWebKit opens the pages in MiniBrowser, the browser of WebKitGTK for tests. MiniBrowser needs a display.
 func startWebKit(t *testing.T, _ string, participants []*participant) {
 	t.Helper()
 	program, home, environment := findMiniBrowser(t), dbtest.Home(t), startDisplay(t)
@@ -107,9 +107,9 @@ func startDisplay(t *testing.T) (environment []string) {
 	startUntilEnd(t, server, syscall.SIGTERM) // after SIGTERM, Xvfb removes its socket
 	number.Close()
 	defer display.Close()
-	name, err := bufio.NewReader(display).ReadString('\n') // Xvfb ends if it cannot write the end of the line
+	name, err := bufio.NewReader(display).ReadString('\n') // the whole line, because Xvfb ends if the pipe is closed before
 	if err != nil {
-		t.Fatalf("Xvfb has written no number of a display: %v", err)
+		t.Fatalf("read the number of the display from Xvfb: %v", err)
 	}
 	return []string{"DISPLAY=:" + strings.TrimSpace(name), "GDK_BACKEND=x11", "LIBGL_ALWAYS_SOFTWARE=1"}
 }
@@ -128,7 +128,7 @@ func findMiniBrowser(t *testing.T) string {
 	return programs[len(programs)-1]
 }
 
-// startInBrowser starts a browser with a home directory.
+// startInBrowser starts a browser that keeps its files in the directory home. environment has further variables.
 func startInBrowser(t *testing.T, home string, environment []string, program string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program, args...)

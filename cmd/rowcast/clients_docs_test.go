@@ -22,16 +22,16 @@ func TestOtherClientsAreDocumented(t *testing.T) {
 		name := driverOf(pkg)
 		documented[name] = true
 		if want, ok := versions[pkg]; ok && version != want {
-			t.Errorf("%s has the version %s in README.md, want %s", pkg, version, want)
+			t.Errorf("%s has the version %s in stream/README.md, want %s", pkg, version, want)
 		}
 		delete(versions, pkg)
 		if result != results[name] {
-			t.Errorf("%s has the result %q in README.md, want %q", pkg, result, results[name])
+			t.Errorf("%s has the result %q in stream/README.md, want %q", pkg, result, results[name])
 		}
 	}
 	wantSame(t, "client", documented, results)
 	for pkg := range versions {
-		t.Errorf("%s is not in the table of README.md", pkg)
+		t.Errorf("%s is not in the table of stream/README.md", pkg)
 	}
 }
 
@@ -65,7 +65,7 @@ func versionsOfClients(t *testing.T) map[string]string {
 	for _, name := range []string{"github.com/tmaxmax/go-sse", "github.com/r3labs/sse/v2"} {
 		found := regexp.MustCompile(`(?m)^\s` + regexp.QuoteMeta(name) + ` (\S+)$`).FindStringSubmatch(readmeOf(t, ".ci/eventsources/go/go.mod"))
 		if found == nil {
-			t.Fatalf("go.mod does not require %s", name)
+			t.Fatalf(".ci/eventsources/go/go.mod does not require %s", name)
 		}
 		versions[name] = found[1]
 	}

@@ -21,8 +21,8 @@ func (p *participant) allEvents() []string {
 	return slices.Concat(dataOfRows(1, p.course.before), []string{"reset"}, dataOfRows(p.course.after, p.course.rows))
 }
 
-// losesAfterID is the outcome of a client that takes an id before its block has ended. It loses a row that is cut between the line
-// break of the id and the empty line.
+// losesAfterID is the outcome of a client that uses an id as its cursor as soon as the line of the id has ended. The
+// client loses a row whose block is cut between this line and the empty line that follows.
 var losesAfterID = outcome{"loses a row that is cut at its last byte", true, func(p *participant) error {
 	want := slices.DeleteFunc(p.allEvents(), func(data string) bool {
 		return slices.ContainsFunc(p.proxy.cuts, func(c cut) bool { return data == fmt.Sprintf("[%d]", c.row) && c.sent == len(c.block)-1 })
@@ -43,7 +43,7 @@ var forgets = outcome{"loses rows", false, func(p *participant) error {
 		highest = row
 	}
 	if lost == 0 || highest != p.course.rows && !p.closed {
-		return fmt.Errorf("the client lost %d rows up to row %d of %d, want that it loses rows but receives the last", lost, highest, p.course.rows)
+		return fmt.Errorf("the client lost %d rows up to row %d of %d, want at least 1 lost row, and the last row unless the EventSource has closed", lost, highest, p.course.rows)
 	}
 	return nil
 }}

@@ -31,7 +31,7 @@ type cutter struct {
 	next     int           // the number of bytes after which the next row is cut
 	step     int           // the difference between two such numbers
 	cuts     []cut         // in the order in which they happened
-	done     chan struct{} // closed when the last cut has happened
+	done     chan struct{} // closed at the first row after the last cut
 }
 
 // A cut is the end of a stream within the block of a row, or at its end.
@@ -102,7 +102,8 @@ func (c *cutter) passTo(hub string) {
 	c.hub = hub
 }
 
-// abort closes all connections with a TCP reset, which a client sees as an error. It accepts new connections.
+// abort closes all connections with a TCP reset, which a client sees as an error. The cutter still accepts new
+// connections.
 func (c *cutter) abort() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,7 +113,8 @@ func (c *cutter) abort() {
 	}
 }
 
-// keep adds a connection to those that refuse and abort close. It reports whether the cutter accepts connections now.
+// keep adds a connection to the connections that the methods refuse and abort close. It reports whether the cutter
+// accepts connections now.
 func (c *cutter) keep(conn net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -239,7 +241,7 @@ func (c *cutter) cutAll(limit time.Duration, first, step int) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.cutting = false
-		return fmt.Errorf("after %v, the client has opened only %d streams to be cut", limit, len(c.cuts))
+		return fmt.Errorf("after %v, only %d streams of the client were cut", limit, len(c.cuts))
 	}
 }
 

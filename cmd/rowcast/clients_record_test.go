@@ -76,7 +76,7 @@ func (r *record) await(limit time.Duration, what string, isSo func() bool) error
 		select {
 		case <-grown:
 		case <-timeout:
-			return fmt.Errorf("waited %v for %s; the client received %d rows, the last are %v", limit, what, len(heard), heard[max(0, len(heard)-5):])
+			return fmt.Errorf("waited %v for %s; the client received %d rows and resets, the last are %v", limit, what, len(heard), heard[max(0, len(heard)-5):])
 		}
 	}
 }

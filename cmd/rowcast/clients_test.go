@@ -45,13 +45,14 @@ type otherClient struct {
 	start func(t *testing.T, name string, participants []*participant) // starts one client for each kind
 }
 
-// A kind is one way in which a client is tested, for example with a service worker. The connection is cut after each byte of a
-// row in turn. To save time, a client that reconnects slowly can have several kinds, which each take a part of these cuts.
+// A kind is one way in which a client is tested, for example with a service worker. One stream after another is cut,
+// each after one byte more of a row. To save time, a client that reconnects slowly can have several kinds, which share
+// these cuts.
 type kind struct {
 	name        string
 	worker      string // the query of the service worker of a page; empty if there is none
 	outcome     outcome
-	part, parts int // the kind takes this part of the cuts, of so many parts
+	part, parts int // the streams are cut after part, part+parts, part+2*parts, … bytes of a row
 }
 
 // run starts the client, calls ready, waits until the course is over, and checks what the client has received.
@@ -115,7 +116,7 @@ type course struct {
 
 	mu           sync.Mutex
 	number       int                     // of participants so far
-	inBrowsers   map[string]*participant // by their users
+	inBrowsers   map[string]*participant // all participants by their users, for the reports of pages
 	participants []*participant
 	rows         int // the number of inserted rows
 	before       int // the last row before the cursors became useless
@@ -175,7 +176,7 @@ func (c *course) each(f func(p *participant) error) {
 	running.Wait()
 }
 
-// run ends the streams of the clients in each of the ways, and makes the cursors useless at the end.
+// run ends the streams of the clients in several ways, and makes the cursors useless at the end.
 func (c *course) run() {
 	c.t.Helper()
 	dbtest.Wait(c.t, c.ready.Wait, "the clients to start")
@@ -252,7 +253,8 @@ func (c *course) insert(conn *pgx.Conn) error {
 	return err
 }
 
-// restart ends the hub by a signal and starts it again. While no hub runs, connections are refused.
+// restart ends the hub by a signal, calls the functions whileDown, and starts the hub again. While no hub runs,
+// connections are refused.
 func (c *course) restart(signal syscall.Signal, whileDown ...func()) {
 	c.t.Helper()
 	c.hub.stop(signal)

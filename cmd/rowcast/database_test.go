@@ -69,8 +69,8 @@ func TestDatabaseRefuses(t *testing.T) {
 	}
 }
 
-// Each command refuses the URLs and parameters of other programs with an error that names them. The error has no password. The URL can be
-// given by a flag and by each variable.
+// The commands migrate, serve, doctor and demo refuse URLs and parameters of other programs, whether a flag or a
+// variable gives them. The error names the other program and contains no password.
 func TestURLsOfOtherPrograms(t *testing.T) {
 	t.Parallel()
 	const belong, remove = "the database URL has parameters that belong to other programs: ", "; remove them from the URL for rowcast"
@@ -99,7 +99,7 @@ func TestURLsOfOtherPrograms(t *testing.T) {
 	}
 }
 
-// migrate, doctor and serve use the parameters of libpq that pgx does not know.
+// migrate, doctor and serve accept the parameters of libpq that pgx does not know.
 func TestParametersOfLibpq(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

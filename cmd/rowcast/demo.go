@@ -18,7 +18,7 @@ type demoCmd struct {
 
 // Help is shown by rowcast demo --help.
 func (demoCmd) Help() string {
-	return `Without a database URL, the demo starts a private PostgreSQL: the first one on PATH, else the newest that is installed, or a downloaded one. ` +
+	return `Without a database URL, the demo starts a private PostgreSQL: the first one on PATH, else the newest that is installed, else one that it downloads. ` +
 		`This server listens on a Unix socket only and stops when the demo stops. Its rows are kept for the next demo. ` +
 		`With a database URL, the demo installs the schema rowcast in that database, and a watched table in the schema rowcast_demo. The schemas and their rows stay there.`
 }
@@ -30,7 +30,7 @@ func (c *demoCmd) Validate() error {
 		return fmt.Errorf("--listen: %q is not a loopback address such as 127.0.0.1:8080; the demo does not authenticate requests, so it must be reachable from this machine only", c.Listen)
 	}
 	if c.Fresh && c.DatabaseURL != "" {
-		return errors.New("--fresh: only for the private PostgreSQL, but a database URL is given")
+		return errors.New("--fresh: this deletes only the private PostgreSQL, and a database URL is given: leave out one of them")
 	}
 	return nil
 }

@@ -156,7 +156,7 @@ func TestDemoOrdersOfAnotherRole(t *testing.T) {
 		t.Helper()
 		code, _, errs := run(t, nil, "demo", "--listen", "127.0.0.1:0", "--database-url", dsn)
 		if code != 1 || !strings.Contains(errs, "another role owns the table or its schema") || strings.Count(errs, "DROP SCHEMA rowcast_demo CASCADE") != 1 {
-			t.Errorf("got exit code %d, %s, want 1 and the statement that helps", code, errs)
+			t.Errorf("got exit code %d, %s, want 1, the error that another role owns the table or its schema, and one DROP SCHEMA rowcast_demo CASCADE", code, errs)
 		}
 	}
 	runSQL(t, dsn, "CREATE SCHEMA rowcast_demo AUTHORIZATION "+role)
@@ -256,7 +256,7 @@ func TestDemoRefuses(t *testing.T) {
 		}
 	}
 	if got := d.rows("alice"); got != nil {
-		t.Errorf("the refused requests inserted %v", got)
+		t.Errorf("the refused requests inserted %v, want no row", got)
 	}
 	if got := d.post(row, "Sec-Fetch-Site", "same-origin", "Origin", d.url); got.status != http.StatusCreated {
 		t.Errorf("the page's own request: got %d %s, want 201", got.status, got.body)

@@ -7,7 +7,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// With --events-path, the stream is at this path, and every answer of the hub names this path.
+// With --events-path, the stream is at this path, and the answers 404 and 401 name this path.
 func TestEventsPath(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

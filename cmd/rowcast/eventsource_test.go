@@ -10,9 +10,9 @@ import (
 	"rowcast/stream/sse"
 )
 
-// An eventSource is a client that behaves like a browser's EventSource. When its stream ends or it cannot
-// connect, it waits for the retry time and resumes from its last event id. After any answer but an event stream with
-// status 200, it stops.
+// An eventSource is a client that behaves like a browser's EventSource. When its stream ends or it cannot connect, it
+// waits for the retry time and resumes from its last event id. After any answer but an event stream with status 200, it
+// stops.
 type eventSource struct {
 	url     string
 	from    string // the X-Forwarded-For header; not sent if empty

@@ -236,8 +236,8 @@ const exampleHelpers = `
 	window.badge = () => inbox().shadowRoot?.querySelector(".badge:not([hidden])")?.textContent ?? "";
 	window.live = () => document.querySelector("#state")?.textContent === "live" && inbox().store?.state === "open";`
 
-// signIn opens the app in a tab of a profile and signs in. At the end of the test, it checks that the console of the page has no
-// errors.
+// signIn opens the app in a new tab of a profile and signs in. The test fails at each error or warning in the console
+// of the page, as watchConsole says.
 func (x *example) signIn(profile browser, user string) page {
 	x.t.Helper()
 	p := profile.open(x.t, "about:blank")

@@ -164,7 +164,7 @@ func testExampleBurst(t *testing.T, x *example, chromium browser) {
 		alice.await("window.live?.()")
 		grows()
 		if got := value[[]int](alice, `titles().filter((title) => title.startsWith("burst")).map((title) => +title.slice(6))`); !consecutive(got) {
-			t.Errorf("after a reload, the page has the tasks %v", got)
+			t.Errorf("after a reload, the page has the tasks %v, want consecutive numbers", got)
 		}
 	}
 	x.killHub()
@@ -203,7 +203,7 @@ func testExampleSignOut(t *testing.T, x *example, chromium browser) {
 	if again := client.stream(); again.StatusCode != http.StatusUnauthorized {
 		t.Errorf("after the client has signed out: got %d, want 401", again.StatusCode)
 	}
-	askUntil(t, x.hubURL+"/metrics", `(?m)^rowcast_streams 2$`) // all tabs and elements of a browser share one
+	askUntil(t, x.hubURL+"/metrics", `(?m)^rowcast_streams 2$`) // one for each browser, because all tabs and elements of a browser share a stream
 	first.click("header form button")
 	for _, p := range []page{first, second} {
 		p.await(`location.pathname === "/sign-in" && document.querySelector("button[value=alice]")`)

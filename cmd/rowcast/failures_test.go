@@ -27,8 +27,8 @@ func failingHub(t *testing.T, args ...string) (h *hub, dsn, role string) {
 	return h, dsn, role
 }
 
-// The failure of a replay that gets no connection is reported in the log and in /metrics, and in /readyz until the
-// replay succeeds.
+// The failure of a replay that gets no connection is reported in the log and in /metrics, and in /readyz until
+// shortly after the replay has succeeded.
 func TestReplayIsReportedAsFailing(t *testing.T) {
 	t.Parallel()
 	h, dsn, role := failingHub(t, "--retain", "0")
