@@ -267,7 +267,7 @@ func testElementTitle(_ *testing.T, s *inboxStage) {
 	p.await(`document.title === "(2) Stage"`)
 	s.insertFor("bob", "later")
 	p.await(`document.title === "(3) Stage"`)
-	// The page may set another title, or none.
+	// The page may set another title or an empty one.
 	const changed = `, bell.store.dispatchEvent(new Event("change")), document.title`
 	p.want(`document.title = ""`+changed, "(3)")
 	p.want(`true`+changed, "(3)")

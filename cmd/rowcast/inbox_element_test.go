@@ -57,7 +57,8 @@ func testInboxElement(t *testing.T, b browser) {
 	}
 }
 
-// testInboxKeys tests <rowcast-inbox> with the keyboard. A browser has one page with the focus, so the tests run one after the other.
+// testInboxKeys tests <rowcast-inbox> with the keyboard. Only one page of a browser has the focus, so the tests run one
+// after the other.
 func testInboxKeys(t *testing.T, b browser) {
 	t.Run("the keyboard is enough", func(t *testing.T) { testElementKeyboard(t, newInboxStage(t, b)) })
 	t.Run("Escape closes only the list", func(t *testing.T) { testElementEscape(t, newInboxStage(t, b)) })
@@ -75,7 +76,7 @@ func testElementTabs(_ *testing.T, s *inboxStage) {
 		p.await(`unread().join() === "three,two,one"`)
 	}
 	value[bool](first, `row("two").querySelector(".link").click(), true`)
-	first.want(`unread().join()`, "three,one") // at once
+	first.want(`unread().join()`, "three,one") // at once, before the hub has answered
 	second.await(`unread().join() === "three,one"`)
 	value[bool](second, `find("header .text")[0].click(), true`)
 	for _, p := range []page{first, second} {
@@ -245,7 +246,7 @@ func testElementAxe(t *testing.T, s *inboxStage) {
 		value[bool](p, `window.found = undefined, axe.run({ resultTypes: ["violations"] }).then(({ violations }) => { window.found = violations.map(({ id, nodes }) => id + " " + nodes.map((node) => node.html).join()) }), true`)
 		p.await(`window.found`)
 		if found := value[[]string](p, `found`); len(found) > 0 {
-			t.Errorf("after %s, axe finds %q", state, found)
+			t.Errorf("after %s, axe finds %q, want nothing", state, found)
 		}
 	}
 }

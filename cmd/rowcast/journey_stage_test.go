@@ -150,10 +150,10 @@ func (j *journey) travel(happens func(*journey)) {
 	j.page.await("heard.at(-1) === 0")
 	j.check("the page", value[[]int](j.page, "heard"), rows)
 	if n := value[int](j.page, "untimed"); n > 0 {
-		j.t.Errorf("%d rows have no time or a wrong one", n)
+		j.t.Errorf("%d rows have no time, or a time that is wrong by a minute or more, want none", n)
 	}
 	if resets := value[[]string](j.page, "resets"); len(resets) > 0 {
-		j.t.Errorf("the page was reset: %q", resets)
+		j.t.Errorf("the page was reset with the reasons %q, want no reset", resets)
 	}
 }
 

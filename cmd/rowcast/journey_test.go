@@ -219,6 +219,6 @@ func testPostgresKilled(t *testing.T, b browser) {
 	runSQL(t, dsn, fmt.Sprintf(row, 2))
 	j.page.await("source.state === 'open' && heard.length === 2")
 	if got, want := fmt.Sprint(value[[]int](j.page, "heard"), value[[]string](j.page, "states")), "[1 2] [open delayed database open]"; got != want {
-		t.Errorf("the page received rows and had the states %s, want %s", got, want)
+		t.Errorf("got the rows and the states %s, want %s", got, want)
 	}
 }

@@ -64,7 +64,7 @@ func TestConnectionLimits(t *testing.T) {
 					t.Errorf("stream %d received the event %q, want notify", i, got)
 				}
 			}
-			h.disconnect(t, dsn, tt.one[0]) // frees a stream
+			h.disconnect(t, dsn, tt.one[0]) // ends a stream, so that the refused client can get one
 			select {
 			case <-greeted:
 			case <-time.After(waitLimit):
@@ -74,7 +74,8 @@ func TestConnectionLimits(t *testing.T) {
 	}
 }
 
-// With the documented --max-event, a client that reads each event into a bufio.Scanner of the default size can read every event.
+// With the documented --max-event, a client that reads events with a bufio.Scanner of the default size can read every
+// event.
 func TestEventsFitIntoAScanner(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -261,7 +261,7 @@ func (l *rowLog) write(t testing.TB, db *pgx.Conn, users, rate, everyone int) (s
 	return func() { cancel(); receive(t, done, "the end of the inserts") }
 }
 
-// of returns the indexes of the rows for a user and for everyone, from first on.
+// of returns the indexes of the rows for a user and for everyone, from the index first on.
 func (l *rowLog) of(uid string, first int) []int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

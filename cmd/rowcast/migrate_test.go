@@ -85,8 +85,8 @@ func TestMigratePrint(t *testing.T) {
 	}
 }
 
-// A framework runs the SQL of --print --no-transaction in its own transaction: a rollback removes the schema, and statements that
-// follow the SQL in the transaction find their tables by the framework's search_path.
+// A framework can run the SQL of --print --no-transaction in its own transaction. A rollback removes the schema. Later
+// statements of the transaction find their tables by the framework's search_path.
 func TestMigratePrintNoTransaction(t *testing.T) {
 	t.Parallel()
 	psql := dbtest.Client(t, "psql")
@@ -101,7 +101,7 @@ func TestMigratePrintNoTransaction(t *testing.T) {
 		apply := exec.CommandContext(dbtest.Context(t), psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", dsn)
 		apply.Stdin = strings.NewReader("BEGIN;\n" + printed + "INSERT INTO versions VALUES (1);\n" + end + ";\n")
 		if out, err := apply.CombinedOutput(); err != nil || len(out) > 0 {
-			t.Fatalf("psql: %v: %s", err, out)
+			t.Fatalf("psql: got %v, %s, want no error and no output", err, out)
 		}
 		got := valueOf(t, dsn, "SELECT string_agg(nspname, ' ' ORDER BY nspname DESC) FROM pg_namespace WHERE nspname IN ('rowcast', 'app')")
 		if got != want {

@@ -16,12 +16,15 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// An nginx is a running nginx with the documented configuration.
+// An nginx is a running nginx.
 type nginx struct {
 	url   string
 	pages string // a directory of pages that nginx serves
-	log   string // a file with a line for each request: the status, the path, and the hubs that were tried
 	stop  func() // may be called twice
+
+	// log is a file with a line for each request: the status, the path, and the hubs that were tried. Only startNginx
+	// sets it.
+	log string
 }
 
 // findNginx returns the path of nginx. If nginx is not installed, the test is skipped, or fails with CI=true.
@@ -30,7 +33,8 @@ func findNginx(t *testing.T) string {
 	return dbtest.Program(t, "nginx", "nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx")
 }
 
-// startNginx starts nginx in front of two hubs and waits until it listens. At the end of the test, nginx is stopped.
+// startNginx starts nginx in front of two hubs, with the documented configuration and some additions, and waits until
+// it listens. The arguments hubs are the addresses of the hubs.
 func startNginx(t *testing.T, hubs ...string) *nginx {
 	t.Helper()
 	dir, address := t.TempDir(), freeAddress(t)
@@ -39,7 +43,7 @@ func startNginx(t *testing.T, hubs ...string) *nginx {
 	return n
 }
 
-// run starts nginx with a complete nginx.conf, and waits until it listens.
+// run starts nginx with a complete nginx.conf, and waits until it listens. At the end of the test, nginx is stopped.
 func (n *nginx) run(t *testing.T, dir, address, configuration string) {
 	t.Helper()
 	program := findNginx(t)

@@ -79,7 +79,7 @@ func TestLeastPrivilege(t *testing.T) {
 		t.Errorf("the hub has logged a warning or an error: %s", got)
 	}
 	if id != "4" {
-		t.Errorf("the last id is %s, want 4", id)
+		t.Errorf("the app got the id %s for its last row, want 4", id)
 	}
 }
 
