@@ -29,7 +29,7 @@ func watchOrders(ctx context.Context, dsn string) error {
 	return nil
 }
 
-// insertOrder is the command to try.
+// insertOrder is one of the commands to try: an INSERT that notifies Alice through the watched table.
 const insertOrder = `INSERT INTO rowcast_demo.orders
   (customer, product)
 VALUES ('alice', 'a bicycle');`
@@ -47,8 +47,8 @@ CREATE TABLE IF NOT EXISTS rowcast_demo.orders (
 	ordered_at timestamptz NOT NULL DEFAULT now()
 )`
 
-// ordersOwners counts other roles that own the schema or the table. Their triggers would run with the rights of a user
-// who inserts an order. Superusers do not count.
+// ordersOwners counts the other roles that own the schema or the table, except superusers. A trigger of such a role would
+// run with the rights of each user who inserts an order.
 const ordersOwners = `
 SELECT count(*) FROM pg_roles WHERE NOT rolsuper AND rolname <> current_user AND oid IN (
 	SELECT nspowner FROM pg_namespace WHERE nspname = 'rowcast_demo'
@@ -73,7 +73,7 @@ func createOrders(ctx context.Context, dsn string) error {
 			return err
 		}
 		if others > 0 {
-			return errors.New("another role owns the table or its schema, and its triggers could run with your rights: DROP SCHEMA rowcast_demo CASCADE removes them")
+			return errors.New("another role owns the table or its schema, and its triggers could run with your rights: DROP SCHEMA rowcast_demo CASCADE removes the table and the schema")
 		}
 		return nil
 	})

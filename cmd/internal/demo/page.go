@@ -97,11 +97,11 @@ type formRow struct {
 	Data      string `json:"data"`
 }
 
-const maxFormRow = 16 << 20 // bytes of the request's body
+const maxFormRow = 16 << 20 // the maximum size of the body of a form's request, in bytes
 
 const insertRow = `INSERT INTO rowcast.notifications (recipient, event, data) VALUES ($1, $2, $3::text::jsonb) RETURNING id`
 
-// insert inserts a row. This is enough for the hub to send it.
+// insert inserts a row into the table of notifications. This is enough for the hub to send the row.
 func (p *page) insert(w http.ResponseWriter, r *http.Request) {
 	if row, ok := readForm[formRow](w, r); ok {
 		p.answer(w, r, insertRow, row.Recipient, row.Event, row.Data)
@@ -184,8 +184,8 @@ func writeError(w http.ResponseWriter, err error) {
 	server.WriteJSON(w, status, map[string]string{"error": text})
 }
 
-// guard refuses a request to insert a row if a browser sends it for a page of another origin. The demo needs this,
-// because it does not authenticate requests. guard also tells browsers not to guess the content type of an answer.
+// guard refuses a POST that a browser sends for a page of another origin. The demo needs this, because it does not
+// authenticate requests. guard also tells browsers not to guess the content type of an answer.
 func guard(next http.Handler) http.Handler {
 	checked := http.NewCrossOriginProtection().Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

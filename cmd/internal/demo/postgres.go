@@ -91,7 +91,7 @@ func (p *postgres) close() error {
 	return p.cluster.Stop(ctx)
 }
 
-// wait returns an error if the private server stops before ctx ends.
+// wait waits until the private server stops or ctx ends. It returns an error if the server stopped first, by itself.
 func (p *postgres) wait(ctx context.Context) error {
 	if p.cluster == nil {
 		return nil

@@ -1,5 +1,5 @@
-// Package private runs a private PostgreSQL for the demo and the benchmark, so that the user does not need to install
-// or configure one.
+// Package private runs a private PostgreSQL server for the demo and the benchmark, so that the user does not need to
+// install or configure PostgreSQL.
 package private
 
 import (

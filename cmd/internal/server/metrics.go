@@ -105,7 +105,7 @@ func (s *Server) registerRows(r registry) {
 	r.counter("unreadable_rows_total", "Rows that could not be read, counted at each attempt. Streams get rowcast.unreadable instead, "+
 		"or nothing if the row's recipient cannot be read either.", &feed.Unreadable)
 	r.counter("unnotified_rows_total", "Rows that a safety poll found because they came without a notification: logical replication, rowcast.ring = off, or a disabled trigger.", &feed.Unnotified)
-	r.gauge("foreign_rows", "Rows in the table with a transaction number that the PostgreSQL server has not assigned, which are never sent. "+
+	r.gauge("foreign_rows", "Rows in the table that are never sent, because the PostgreSQL server has not assigned their transaction numbers. "+
 		"Counted at most once a minute, and only up to 1000.",
 		func() float64 { return float64(feed.ForeignXid.Load()) })
 	r.counter("deleted_rows_total", "Rows that this hub has deleted because they were older than --retain.", &s.Retention.Deleted)

@@ -88,8 +88,8 @@ func check(response *http.Response) error {
 	return Refusal{status, text}
 }
 
-// A watch reads a stream and calls a function when no data has arrived for some time. Without it, the client would not
-// notice that a connection has broken if the network does not report it.
+// A watch reads a stream and calls a function when no data has arrived for some time. Without a watch, the client would
+// wait for ever on a broken connection that the network does not report.
 type watch struct {
 	io.Reader
 	timer   *time.Timer

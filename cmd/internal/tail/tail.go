@@ -37,7 +37,7 @@ type Client struct {
 	decoder   sse.Decoder
 	connected bool   // the client has been connected before
 	attempts  int    // attempts to connect since the last stream was opened
-	id        string // the id of the last event
+	id        string // the id of the last event that was received
 	printed   int    // printed rows and messages
 }
 
@@ -59,7 +59,7 @@ var (
 	errSilent = errors.New("no data from the hub for too long")
 )
 
-// A Refusal is an error that means that the stream cannot be opened, and that another attempt would fail, too.
+// A Refusal is the error of a stream that cannot be opened. Another attempt would fail, too.
 type Refusal struct {
 	Status int // the HTTP status; 0 if there was no answer
 	text   string

@@ -24,7 +24,7 @@ var actions = []action{
 	{weight: 1, do: (*writer).holdOpen, async: true},
 }
 
-// crashActions are the actions of the writers shortly before a crash of the server.
+// crashActions are the actions of the writers shortly before a crash of the server. All of them commit asynchronously.
 var crashActions = []action{{weight: 1, do: (*writer).few, async: true}, {weight: 1, do: (*writer).savepoints, async: true}, {weight: 1, do: (*writer).rollBack, async: true}}
 
 func (w *writer) few(ctx context.Context, tx pgx.Tx, t *transaction) error {

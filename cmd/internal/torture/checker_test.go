@@ -126,8 +126,8 @@ func (c *checker) isExpected(row stored, tx *transaction) bool {
 	return tx.began > c.helloAt || !c.hello.Seen(row.Xid, row.ID)
 }
 
-// resetAfter reports whether the last reset of the client came after a time. After a reset the page loads older rows
-// again, so the checker ignores their order and repetitions of them.
+// resetAfter reports whether the last reset of the client came after a time. After a reset, a web page loads the rows
+// that exist, so the checker ignores repetitions and the order of rows from before the reset.
 func (c *checker) resetAfter(at time.Duration) bool {
 	return len(c.resets) > 0 && c.resets[len(c.resets)-1].at > at
 }
@@ -140,8 +140,8 @@ func (c *checker) losses() {
 		if c.got[k] || row.recipient != feed.Everyone && row.recipient != c.uid || !c.isExpected(row, tx) {
 			continue
 		}
-		// After a reset, the page loads rows, and the stream sends others. If a transaction began before the reset, its
-		// rows can be among either.
+		// After a reset, the page loads some rows, and the stream sends the others. The rows of a transaction that began
+		// before the reset can be among the rows that the page loads.
 		if len(c.resets) > 0 && c.resets[len(c.resets)-1].at > tx.began {
 			continue
 		}
@@ -168,8 +168,8 @@ func (t *truth) unjustifiedBecause(reset discontinuity) string {
 }
 
 // isValid reports whether the table has the row that anchors a cursor. It also returns true if the cursor has no anchor
-// or the server has lost nothing. The tag is compared too, because after a crash another row may get the numbers of a
-// lost row.
+// or the server has lost nothing. isValid compares the tag too, because another row may get the xid and the id of a row
+// that was lost in a crash.
 func (t *truth) isValid(c cursor.Cursor) bool {
 	if len(t.lost) == 0 || c.Anchor.ID == 0 {
 		return true

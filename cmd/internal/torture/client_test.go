@@ -29,7 +29,7 @@ type client struct {
 	random  *rand.Rand
 	decoder sse.Decoder
 	visits  []visit
-	sent    string // the last cursor that the client sent or received, see receive
+	sent    string // the last cursor that the client sent or received; see receive for the exception
 	quiet   bool   // the writers have stopped
 	marker  bool   // the last row has been received, or a reset may have skipped it
 	wrong   []string
@@ -53,8 +53,8 @@ type behaviour struct {
 	bytes int           // the client closes the connection after this number of bytes
 	stay  time.Duration // the client closes the connection after this time
 	slow  time.Duration // the pause before each small read
-	stall time.Duration // one long pause
-	after int           // the number of bytes before the long pause
+	stall time.Duration // one long pause; 0 for none
+	after int           // the number of bytes that the client reads before the long pause
 	query bool          // the cursor is sent as a query parameter
 }
 
@@ -81,8 +81,8 @@ func (c *client) choose() behaviour {
 
 func (c *client) upTo(d time.Duration) time.Duration { return time.Duration(c.random.Int64N(int64(d))) }
 
-// roam connects to one hub after another until quiet ends. Some pauses last up to 6 s, so that a hub may have to read
-// the missed rows from the table.
+// roam connects to one hub after another until quiet ends. Some pauses last up to 6 s. After such a pause, a hub may have
+// to read the missed rows from the table.
 func (c *client) roam(quiet context.Context) {
 	for quiet.Err() == nil {
 		c.visit(quiet, c.random.IntN(len(c.hubs)), c.choose(), false)

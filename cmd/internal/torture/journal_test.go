@@ -37,7 +37,7 @@ type transaction struct {
 	began   time.Duration // the time before the first statement
 	ended   time.Duration // the time at which the writer knew the outcome; 0 for rolledBack
 	outcome outcome
-	async   bool         // synchronous_commit is off: the server may lose the transaction in a crash
+	async   bool         // synchronous_commit is off, so the server may lose the transaction in a crash
 	rows    []string     // the recipient of each row
 	undone  map[int]bool // rows that were rolled back to a savepoint
 }
@@ -109,8 +109,8 @@ func readTruth(ctx context.Context, conn *pgx.Conn, j *journal) (*truth, []strin
 	return t, t.compare(j.crashes), result.Err()
 }
 
-// compare compares the table with the journal. It records in lost the transactions that crashes have lost, and returns
-// all other differences.
+// compare compares the table with the journal. It records in lost the transactions that the server has lost in crashes,
+// and returns all other differences.
 func (t *truth) compare(crashes []time.Duration) (disagreements []string) {
 	known := 0
 	for _, tx := range t.transactions {

@@ -22,7 +22,7 @@ func (t *torture) report(truth *truth, c *client, faults []fault) {
 	}
 }
 
-// around describes the deliveries and connections of a client around a fault.
+// around describes the deliveries and the connections of a client before and after a fault.
 func (c *client) around(truth *truth, f fault) string {
 	var b strings.Builder
 	at := f.at

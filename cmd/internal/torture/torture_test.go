@@ -197,7 +197,7 @@ func (t *torture) roam() (stop func()) {
 }
 
 // stall opens a stream at the hub with the small backlog and does not read it, until that hub has disconnected a slow
-// client. Without it, a short run on a slow machine could end before a client was too slow.
+// client. Without stall, a short run on a slow machine could end before a client was too slow.
 func (t *torture) stall() {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -211,7 +211,7 @@ func (t *torture) stall() {
 	defer conn.Close()
 	for t.hubs[small].metrics()["overflows"] == 0 {
 		if ctx.Err() != nil {
-			t.Fatalf("%s has not disconnected a client that did not read for %v", t.hubs[small].name, limit)
+			t.Fatalf("%s has disconnected no slow client, although a client has not read for %v", t.hubs[small].name, limit)
 		}
 		wait(ctx, 50*time.Millisecond)
 	}
@@ -243,7 +243,7 @@ func (t *torture) check() {
 		t.Fatal(err)
 	}
 	for _, d := range disagreements {
-		t.Errorf("the journal differs from the table: %s", d)
+		t.Errorf("the table differs from the journal: %s", d)
 	}
 	figures := map[string]int{loss: 0, repetition: 0}
 	var deliveries, connections, justified int

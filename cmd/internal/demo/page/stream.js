@@ -3,7 +3,7 @@
 const LENGTH = 50; // events of a stream that are shown
 const DATA_LENGTH = 2_000; // characters
 
-/** Shows the state of the first stream that is not open. */
+/** Shows the state of the first stream that is not open, or that all streams are open. */
 export function showState() {
   const states = [...document.querySelectorAll("rowcast-inbox.bell")].map(({ store }) => store.state);
   const state = states.find((state) => state !== "open") ?? "open";
@@ -14,7 +14,7 @@ export function showState() {
   line.lastElementChild.textContent = label;
 }
 
-/** Shows the events of a stream. The list of an inbox may open its stream again, so the source can change. */
+/** Shows the events of a user's stream. The store may open its stream again, so its source can change. */
 export function showStream(user, store) {
   const list = document.querySelector(`.stream[data-user=${user}]`);
   let source;
@@ -32,7 +32,8 @@ function addEvent(list, { name, data, id, lastEventId, time }) {
   const text = JSON.stringify(data);
   item.append(field("event", name), field("data", text.length > DATA_LENGTH ? `${text.slice(0, DATA_LENGTH)}…` : text));
   if (time) item.append(field("time", time.getTime()));
-  // A NOTIFY message and a beat have no id. The property lastEventId is the cursor of the event before them.
+  // The property id is missing for NOTIFY messages and the hub's own events. The lastEventId of a NOTIFY message is the
+  // cursor of the event before it, so it is not shown.
   if (id || ["rowcast.hello", "rowcast.reset"].includes(name)) item.append(field("id", lastEventId));
   list.prepend(item);
   if (list.children.length > LENGTH) list.lastElementChild.remove();
