@@ -10,11 +10,11 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// screenshotsVariable is the environment variable with the directory of the screenshots.
+// screenshotsVariable is the environment variable that names the directory for the screenshots.
 const screenshotsVariable = "TEST_ROWCAST_SCREENSHOTS"
 
-// testScreenshots writes screenshots of the demo, for people to look at. Without the variable, it only checks that the
-// pages can be shown.
+// testScreenshots writes screenshots of the demo, for people to look at. If the variable is not set, it writes none,
+// and only checks that the page shows the notifications.
 func testScreenshots(t *testing.T, u *demoUser) {
 	insert := func(recipient, age, data string) {
 		u.execute(fmt.Sprintf(`INSERT INTO rowcast.notifications (recipient, event, data, created_at) VALUES ('%s', 'notify', '%s', now() - interval '%s')`, recipient, data, age))
@@ -54,7 +54,8 @@ func testScreenshots(t *testing.T, u *demoUser) {
 	u.shoot(p, "dark-right-to-left")
 }
 
-// shoot writes a screenshot.
+// shoot writes a screenshot of the page to a file with this name, if the variable is set. First it waits until the page
+// is drawn and no animation runs.
 func (u *demoUser) shoot(p page, name string) {
 	u.t.Helper()
 	dir := os.Getenv(screenshotsVariable)

@@ -52,7 +52,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// newStageWith returns a stage whose requests for a stream are answered by a handler.
+// newStageWith returns a stage in which the handler events answers each request for a stream.
 func newStageWith(t *testing.T, events http.Handler) *stage {
 	s := &stage{}
 	s.serve(t, events)
@@ -97,7 +97,7 @@ func (s *stage) next() *visit {
 	}
 }
 
-// quiet fails the test if the browser requests a stream within a time.
+// quiet fails the test if the browser requests a stream within d.
 func (s *stage) quiet(d time.Duration) {
 	s.t.Helper()
 	select {
@@ -108,7 +108,7 @@ func (s *stage) quiet(d time.Duration) {
 	}
 }
 
-// refuse answers with a status. headers are pairs of a name and a value.
+// refuse answers with a status. headers are given as name, value, name, value.
 func (v *visit) refuse(status int, headers ...string) {
 	for i := 0; i < len(headers); i += 2 {
 		v.answer.Header().Set(headers[i], headers[i+1])

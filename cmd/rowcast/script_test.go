@@ -13,13 +13,13 @@ func testScript(t *testing.T, b browser) {
 	t.Parallel()
 	tests := map[string]func(*testing.T, *stage){
 		"after silence, a stream is opened again and resumes":          testSilence,
-		"before a token expires, a stream is opened with a new one":    testBye,
+		"before a token expires, a stream opens with a new token":      testBye,
 		"a listener can close the stream":                              testCloseAtOnce,
 		"cookies are sent to another origin only with withCredentials": testCredentials,
 	}
 	if b.driver == nil { // these tests do not depend on the browser, so one browser is enough
 		maps.Copy(tests, map[string]func(*testing.T, *stage){
-			"after an error status, a stream is opened again with growing waits, and resumes": testRefused,
+			"after an error status, a stream is opened again after at least 1 s, and resumes": testRefused,
 			"no stream is opened after close":                                                 testClose,
 			"a stream with heartbeats stays open":                                             testBeats,
 			"a NOTIFY message does not change the cursor":                                     testMessage,
@@ -69,7 +69,7 @@ func testRefused(t *testing.T, s *stage) {
 }
 
 func testSilence(t *testing.T, s *stage) {
-	const heartbeat = time.Second // as often as the timers of a hidden tab may run
+	const heartbeat = time.Second // browsers run the timers of a hidden tab at most once a second
 	s.listen("{}")
 	v := s.next()
 	v.greet("1-c", heartbeat, "event: notify\ndata: 1\nid: 2-c\n\n")
@@ -177,8 +177,8 @@ func testCloseAtOnce(_ *testing.T, s *stage) {
 func testCredentials(t *testing.T, s *stage) {
 	other := newStage(t)
 	other.page = s.page
-	// The stage other is the hub, at another port of the same host. Cookies do not depend on the port, so the browser could send it the
-	// page's cookie. It must do so only with withCredentials.
+	// The stage other is the hub, at another port of the same host. Cookies do not depend on the port, so the browser
+	// could send the page's cookie to the hub. It must send the cookie only with withCredentials.
 	value[string](s.page, `document.cookie = "session=1"`)
 	for options, want := range map[string]string{"{ lastEventId: '1-c' }": "", "{ lastEventId: '1-c', withCredentials: true }": "session=1"} {
 		s.await("window.listen")

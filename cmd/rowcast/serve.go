@@ -65,7 +65,7 @@ func (serveCmd) Help() string {
 		`SIGHUP has no effect, because password files and certificates are read again for each connection to PostgreSQL.`
 }
 
-// Validate checks the addresses and the authentication flags.
+// Validate checks the addresses, and that the flags can be combined.
 func (c *serveCmd) Validate(ctx *kong.Context) error {
 	for flag, address := range map[string]string{"--listen": c.Listen, "--admin-listen": c.AdminListen} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
@@ -103,7 +103,7 @@ func (c *serveCmd) run(ctx context.Context, logger *slog.Logger, isProcess bool)
 	defer ignoreHangup(logger)()
 	err = s.Run(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil // interrupted during the start
+		return nil // the command was interrupted while it started
 	}
 	if err == nil {
 		logger.Info("stopped")
@@ -133,7 +133,8 @@ func (c *serveCmd) newServer(ctx context.Context, logger *slog.Logger) (*server.
 	return s, err
 }
 
-// configure passes the flags to the server, and logs a warning if other machines can reach the admin address.
+// configure passes the flags to the server, except those for authentication. It logs a warning if other machines can
+// reach the admin address.
 func (c *serveCmd) configure(s *server.Server) error {
 	s.Listen, s.AdminListen, s.Replays, s.Inbox = c.Listen, c.AdminListen, c.Replays, c.Inbox
 	if err := s.LimitStreams(c.MaxConnections); err != nil {

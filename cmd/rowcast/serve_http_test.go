@@ -49,7 +49,7 @@ func TestEndpoints(t *testing.T) {
 		for path, want := range map[string]string{
 			"/rowcast.js":                  "no-cache",
 			"/" + strings.TrimSpace(name):  "public, max-age=31536000, immutable",
-			"/rowcast-0123456789abcdef.js": "no-cache", // of another hub; a page must not fail during an upgrade
+			"/rowcast-0123456789abcdef.js": "no-cache", // the script of another version, which an old page may request during an upgrade
 		} {
 			got := ask(t, "GET", h.url+path)
 			if got.status != 200 || got.header.Get("Cache-Control") != want || got.body != script {
@@ -82,7 +82,7 @@ func TestEndpoints(t *testing.T) {
 			}
 		}
 	})
-	t.Run("large head", func(t *testing.T) {
+	t.Run("large request header", func(t *testing.T) {
 		if got := ask(t, "GET", h.url+"/healthz", "Cookie", strings.Repeat("x", 14<<10)); got.status != 200 {
 			t.Errorf("with a cookie of 14 KiB: got %d, want 200", got.status)
 		}
@@ -102,7 +102,7 @@ func TestHEADOfTheStream(t *testing.T) {
 			t.Errorf("with the credential %q: got %+v, want %d without a body, and Access-Control-Allow-Origin", credential, got, want)
 		}
 		if stream := got.header.Get("Content-Type") == "text/event-stream"; stream != (want == 200) {
-			t.Errorf("with the credential %q: got the type %q", credential, got.header.Get("Content-Type"))
+			t.Errorf("with the credential %q: got the type %q, want text/event-stream only with the status 200", credential, got.header.Get("Content-Type"))
 		}
 	}
 	if got := ask(t, "HEAD", h.url+"/events?token=x"); got.status != 400 {
@@ -177,7 +177,7 @@ func TestInsecureUIDAnswersAsLocalhostOnly(t *testing.T) {
 		}
 	}
 	local.err.await(t, `msg="a stream was denied" status=403 reason="the Host header must be localhost`)
-	// One for each of the five refused hosts, and one for /events in the last loop.
+	// Five hosts were refused in the first loop, and /events in the second.
 	askUntil(t, local.url+"/metrics", "(?m)^rowcast_auth_denied_total 6$")
 }
 
@@ -207,7 +207,7 @@ func TestCORS(t *testing.T) {
 	}
 	for asked, want := range map[string]string{
 		"authorization,last-event-id":                        "Authorization, Last-Event-Id",
-		"authorization,baggage,traceparent,x-requested-with": "Authorization, Baggage, Traceparent, X-Requested-With", // of --cors-header
+		"authorization,baggage,traceparent,x-requested-with": "Authorization, Baggage, Traceparent, X-Requested-With", // the last three are in --cors-header
 	} {
 		if got := preflight(ours, asked); got.Get("Access-Control-Allow-Headers") != want ||
 			got.Get("Access-Control-Allow-Origin") != ours || got.Get("Access-Control-Allow-Methods") != "GET" {
@@ -219,8 +219,8 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-// The preflight request of a page whose origin may not use the hub is refused with 403. The hub's log names the origin, because
-// the page itself learns nothing.
+// The preflight request of a page whose origin may not use the hub is refused with 403. The hub's log names the origin,
+// because browsers do not tell the page why a request was refused.
 func TestForeignPreflightsAreRefused(t *testing.T) {
 	t.Parallel()
 	const foreign = "https://evil.example"
@@ -309,8 +309,8 @@ func TestInsecureUIDAcceptsLoopbackPages(t *testing.T) {
 	if got := statuses(t, local.url, "GET /events?uid=alice HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example\r\nConnection: close\r\n\r\n"); got != "200" {
 		t.Errorf("from the origin of --cors-origin: got %s, want 200", got)
 	}
-	// Without =anywhere, a request whose Host header does not name this machine is refused, even if a page of this
-	// machine sends it.
+	// With --insecure-uid alone, a request whose Host header does not name this machine is refused, even if a page of
+	// this machine sends the request.
 	if got := ask(t, "GET", local.url+"/events?uid=alice", "Host", "evil.example", "Origin", "http://localhost:3000"); got.status != 403 {
 		t.Errorf("with the host evil.example: got %d, want 403", got.status)
 	}

@@ -10,7 +10,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// While PostgreSQL is stopped, streams stay open and the hub stays ready. Afterwards no row is missing.
+// While PostgreSQL is stopped or restarts, streams stay open and the hub stays ready. Afterwards, a stream receives
+// every row once.
 func TestServeOutlivesPostgres(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Cluster(t)
@@ -67,7 +68,8 @@ func TestServePolls(t *testing.T) {
 	}
 }
 
-// Through a pooler in session mode, migrate, doctor and a hub work as without one, with notifications or with --poll.
+// Through a pooler in session mode, migrate, doctor and hubs work as they do without a pooler. A hub can use
+// notifications or --poll.
 func TestPoolerInSessionMode(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -71,9 +71,9 @@ func TestServeDoesNotStart(t *testing.T) {
 	}
 }
 
-// looksRestored is SQL that makes a database of dbtest.Database look like one that was restored from a dump. Such a
-// database is a copy, so its rowcast.history names another database. Like a restore, the UPDATE writes the row of
-// rowcast.history again. The INSERT adds a row with a transaction number that this server has not assigned.
+// looksRestored is SQL that makes a database of dbtest.Database look as if it was restored from a dump. dbtest.Database
+// copies a database, so rowcast.history in the copy names another database. Like a restore, the UPDATE writes the row
+// of rowcast.history again. The INSERT adds a row with a transaction number that this server has not assigned.
 var looksRestored = []string{
 	"UPDATE rowcast.history SET horizon = horizon",
 	"INSERT INTO rowcast.notifications (recipient, data, xid) VALUES ('*', '1', '9999999999')",

@@ -98,13 +98,13 @@ func spawnServe(t *testing.T, dsn string, args ...string) (p *spawned, url strin
 	return spawnServeWith(t, 0, dsn, args...)
 }
 
-// spawnServeWith starts a hub with a limit of open files. 0 means the limit of this process.
+// spawnServeWith starts a hub. files limits the files that the hub may have open. 0 means the limit of this process.
 func spawnServeWith(t *testing.T, files int, dsn string, args ...string) (p *spawned, url string) {
 	t.Helper()
 	return spawnServeIn(t, nil, files, dsn, args...)
 }
 
-// spawnServeIn also adds variables to the environment of the hub.
+// spawnServeIn starts a hub as spawnServeWith does, and adds variables to the environment of the hub.
 func spawnServeIn(t *testing.T, variables []string, files int, dsn string, args ...string) (p *spawned, url string) {
 	t.Helper()
 	args = append([]string{"serve", "--insecure-uid", "--listen=127.0.0.1:0", "--database-url", dsn}, args...)
@@ -133,7 +133,7 @@ func (p *spawned) wait(t *testing.T) error {
 	t.Helper()
 	select {
 	case err := <-p.ended:
-		p.ended <- err // for the next call
+		p.ended <- err // for the next call of wait
 		return err
 	case <-time.After(waitLimit):
 		t.Fatalf("the program has not ended within %v: %s", waitLimit, p.err)
@@ -141,7 +141,7 @@ func (p *spawned) wait(t *testing.T) error {
 	}
 }
 
-// openStreams opens streams of alice and waits for the rowcast.hello of each.
+// openStreams opens n streams of alice and waits for the rowcast.hello of each stream.
 func openStreams(t *testing.T, url string, n int) (streams []*bufio.Scanner) {
 	t.Helper()
 	for range n {

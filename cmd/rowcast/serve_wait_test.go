@@ -73,7 +73,7 @@ func (r *refuser) error() string {
 	return `cannot connect to PostgreSQL at ` + r.socket.Addr().String() + `, database "app", user "me": FATAL: go away (SQLSTATE ` + code + ")" + hints[code]
 }
 
-// hints are what follows the errors of a connection, by their SQLSTATE.
+// hints are the texts that rowcast adds to the error of a failed connection. The keys are SQLSTATEs.
 var hints = map[string]string{
 	"28P01": " (check the user and the password in the database URL, PGPASSWORD or ~/.pgpass; in a URL, special characters are percent-encoded, such as %40 for @)",
 	"28000": " (check the user in the database URL or PGUSER, and whether pg_hba.conf of the server allows the connection)",
@@ -88,7 +88,7 @@ func noDatabase(t *testing.T) (dsn, says string) {
 	return r.dsn(), r.error()
 }
 
-// waiting starts a hub that cannot use its database yet, and returns when the hub waits for the database.
+// waiting starts a hub that cannot use its database yet. It returns when the hub has logged that it waits.
 func waiting(t *testing.T, dsn string, args ...string) *hub {
 	t.Helper()
 	args = append([]string{"serve", "--insecure-uid", "--listen", "127.0.0.1:0", "--drain", "10ms", "--retry", "10ms", "--database-url", dsn}, args...)
@@ -152,8 +152,8 @@ func TestServeStartsBeforeItsDatabase(t *testing.T) {
 	}
 }
 
-// A hub waits while its database answers with a temporary error or cannot be reached. It stops waiting when it is
-// stopped, or when the database answers with a permanent error.
+// A hub waits while its database answers with a temporary error or cannot be reached. The hub ends when it
+// is stopped, or when the database answers with a permanent error.
 func TestServeWaits(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"57P03", "57P01", "57P02", "53300", "08006", "08P01"} {

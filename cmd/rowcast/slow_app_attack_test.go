@@ -50,7 +50,8 @@ func tailOf(t *testing.T, url string) *process {
 	return start(t, environment{"ROWCAST_TOKEN": "alice"}, "tail", "--verbose", "--json", "--url", url+"/events")
 }
 
-// attack opens connections from another address at a rate, and sends a complete request on each, until the test ends.
+// attack opens rate connections per second from another address, until the test ends. It sends a complete request on
+// each.
 func attack(t *testing.T, url string, rate int) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: waitLimit}
