@@ -194,7 +194,7 @@ const (
 	noScheme = "the URL must begin with http:// or https://, as in http://127.0.0.1:3000/path or https://app.example.com/path"
 	fragment = "remove the fragment (# and what follows it), which is never sent; if # is part of a name, write %23"
 
-	noRetryStatus = "is not 200, 500, 502, 503 or 504, which are the statuses after which a proxy such as nginx can try another hub"
+	noRetryStatus = "is not 200, 500, 502, 503 or 504: give 200, or a status after which a proxy such as nginx can try another hub"
 
 	noRole = "is a keyword of SQL and not the name of a role"
 )

@@ -64,8 +64,8 @@ func testTabs(t *testing.T, b browser) {
 	})
 }
 
-// tabs are several tabs of one profile, in which a journey's page is open. In the beginning, the first tab holds the stream,
-// unless the tabs do not share one.
+// tabs are several tabs of one profile. Each shows the page of a journey. If the tabs share a stream, the first tab
+// holds it in the beginning.
 type tabs struct {
 	*journey
 	profile browser
@@ -89,13 +89,13 @@ func (s *tabs) add() {
 	s.open = append(s.open, p)
 }
 
-// wantStreams waits until the hub has a number of streams.
+// wantStreams waits until the hub has n streams.
 func (s *tabs) wantStreams(n float64) {
 	s.t.Helper()
 	waitFor(s.t, fmt.Sprintf("%g streams", n), func() bool { return metric(s.t, "http://"+s.hub.address, "rowcast_streams") == n })
 }
 
-// travel inserts rows while something happens, and checks that each tab receives each row once and in order.
+// travel inserts rows while happens runs, and checks that each tab receives each row once and in order.
 func (s *tabs) travel(happens func(*tabs)) {
 	s.t.Helper()
 	s.wantStreams(s.streams)
@@ -142,7 +142,8 @@ func (s *tabs) replaced(limit time.Duration, end func(page)) {
 	s.hear(s.open[1:]...)
 }
 
-// soon is the limit of a hand-over that the browser announces. It takes less than 0.5 s on an idle machine.
+// soon limits the time from the release of the first tab's Web Lock until another tab opens a stream. On an idle
+// machine, this takes less than 0.5 s.
 const soon = 3 * time.Second
 
 func closeFirst(s *tabs) {
@@ -185,7 +186,7 @@ func openTab(s *tabs) { s.add() }
 func handOver(s *tabs) {
 	times := 10
 	if s.profile.driver != nil {
-		times = 3 // because the commands of a driver are slower
+		times = 3 // the commands of a driver are slow
 	}
 	for range times {
 		s.replaced(soon, closeTab)
@@ -203,7 +204,7 @@ func loadPage(s *tabs) {
 	last.await("window.shown?.at(-1) === true")
 }
 
-// leaveLast follows a link in the last tab.
+// leaveLast loads another page in the last tab.
 func leaveLast(s *tabs) {
 	last := len(s.open) - 1
 	s.open[last].navigate(s.site.URL + "/other")

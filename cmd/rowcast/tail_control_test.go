@@ -18,7 +18,8 @@ const controls = "a\x1b[2Jb\x7fc\u009b1md\u0085e\u202ef"
 // escaped is controls as tail prints it.
 const escaped = `a\u001b[2Jb\u007fc\u009b1md\u0085e\u202ef`
 
-// checkPrintable fails the test if a text contains characters that a terminal interprets, except line feeds.
+// checkPrintable fails the test if text contains characters that a terminal interprets, except line feeds. what names
+// the text in the failure message.
 func checkPrintable(t *testing.T, what, text string) {
 	t.Helper()
 	for _, r := range text {
@@ -69,7 +70,7 @@ func TestTailEscapesTheStatusLine(t *testing.T) {
 	checkPrintable(t, "the error", stderr)
 }
 
-// A created_at that JSON cannot express is left out. The line has the rest of the event.
+// tail leaves out a created_at that JSON cannot express, such as the year 10000, and prints the rest of the event.
 func TestTailPrintsNoTimeThatJSONLacks(t *testing.T) {
 	t.Parallel()
 	var sent strings.Builder
@@ -105,8 +106,8 @@ func TestTailRefusesAnIDWithControlCharacters(t *testing.T) {
 	}
 }
 
-// --count counts rows, messages and the hub's events that take the place of a row. It does not count the other events
-// of the hub, which --verbose shows, except rowcast.void.
+// --count counts rows, messages and the hub's events that take the place of a row. It does not count the hub's other
+// events. --verbose prints those too, except rowcast.void.
 func TestTailCountsRows(t *testing.T) {
 	t.Parallel()
 	const sent = "event: rowcast.void\ndata: {}\n\nevent: rowcast.hello\ndata: {}\n\nevent: rowcast.beat\ndata: {}\n\ndata: 1\nid: 1\n\n" +

@@ -25,7 +25,7 @@ type event struct {
 	CreatedAt string `json:"created_at"`
 }
 
-// eventsOf returns the printed events, without the hub's own events.
+// eventsOf returns the events that tail --json has printed, without the hub's own events.
 func eventsOf(t *testing.T, out *output) (events []event) {
 	t.Helper()
 	for _, line := range lines(out.String()) {
@@ -167,7 +167,7 @@ func script(t *testing.T, parts ...func(w http.ResponseWriter, r *http.Request))
 	return server.URL
 }
 
-// streamOf returns a handler that answers with a stream.
+// streamOf returns a handler that answers with text as an event stream.
 func streamOf(text string) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -220,8 +220,7 @@ func TestTailReconnects(t *testing.T) {
 	}
 }
 
-// A silent connection is closed. If three heartbeat intervals are shorter than 1 s, it is closed after 1 s at the
-// earliest.
+// tail closes a connection on which no data arrives for three heartbeat intervals, but not before 1 s has passed.
 func TestTailNoticesSilence(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{})
@@ -252,7 +251,7 @@ func TestTailCommentsShowLife(t *testing.T) {
 	t.Parallel()
 	url := script(t, func(w http.ResponseWriter, r *http.Request) {
 		streamOf("event: rowcast.hello\ndata: {\"heartbeat\": 0.01}\n\n")(w, r)
-		ticker := time.NewTicker(300 * time.Millisecond) // the pauses together are longer than the limit, but each is shorter
+		ticker := time.NewTicker(300 * time.Millisecond) // all pauses together are longer than the limit of 1 s, and each pause is shorter
 		defer ticker.Stop()
 		for range 5 {
 			_, _ = io.WriteString(w, ":\n")

@@ -74,7 +74,7 @@ func openStream(t *testing.T, h *hub, query, lastID string, headers ...string) *
 	return s
 }
 
-// next returns the next event, which must have the name. Heartbeats are left out.
+// next returns the next event, and fails the test if the event has another name. It skips heartbeats.
 func (s *topicStream) next(name string) sse.Event {
 	s.t.Helper()
 	for {
@@ -91,7 +91,7 @@ func (s *topicStream) next(name string) sse.Event {
 	}
 }
 
-// wants fails unless the next rows are these.
+// wants fails the test unless the next rows of the stream have this data.
 func (s *topicStream) wants(rows ...string) {
 	s.t.Helper()
 	for _, want := range rows {
@@ -104,7 +104,7 @@ func (s *topicStream) wants(rows ...string) {
 // A granter grants topics to alice. It returns the headers of a request that gets the grant.
 type granter func(topics ...string) []string
 
-// byApp returns a hub whose app grants the topics of the last call, for a minute.
+// byApp returns a hub whose app grants topics for a minute: those of the granter's last call.
 func byApp(t *testing.T, dsn string, args ...string) (*hub, granter) {
 	t.Helper()
 	var groups atomic.Value
@@ -120,7 +120,7 @@ func byApp(t *testing.T, dsn string, args ...string) (*hub, granter) {
 	}
 }
 
-// byToken returns a hub that accepts tokens.
+// byToken returns a hub that accepts tokens, and a granter that grants topics with tokens.
 func byToken(t *testing.T, dsn string, args ...string) (*hub, granter) {
 	t.Helper()
 	h := startHub(t, dsn, append([]string{"--jwt-secret", secret}, args...)...)
@@ -150,8 +150,8 @@ func inserter(t *testing.T, dsn string) func(rows ...string) {
 	}
 }
 
-// A stream receives the rows of the topics that were granted, and no others: while it is open, when it resumes, from memory
-// and from the table, and after a topic was withdrawn.
+// A stream receives the rows of a granted topic, and of no other topic. This holds while the stream is open, when it
+// resumes from memory or from the table, and after the topic was withdrawn.
 func TestNobodyHearsATopicThatWasNotGranted(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -280,7 +280,7 @@ func TestPublicStreams(t *testing.T) {
 	}
 }
 
-// A hub may have public streams only. Flags of an authentication that it does not have are refused.
+// A hub may have public streams only. Then serve refuses flags of authentication methods.
 func TestAHubWithPublicStreamsOnly(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -39,7 +39,7 @@ func TestUnavailableStatus(t *testing.T) {
 		for _, method := range []string{"GET", "HEAD"} {
 			got := ask(t, method, tt.hub.url+"/events"+tt.query, "Cookie", "session=x")
 			if later := got.header.Get("Content-Type") == "text/event-stream"; got.status != tt.status || later != (tt.status >= 500) {
-				t.Errorf("%s, %s: got %+v, want the status %d", name, method, got, tt.status)
+				t.Errorf("%s, %s: got %+v, want the status %d, and the type text/event-stream only if the client must retry later", name, method, got, tt.status)
 			}
 		}
 	}
@@ -48,7 +48,7 @@ func TestUnavailableStatus(t *testing.T) {
 // drain opens streams at a hub with a long --drain, and stops the hub. It returns when the hub is stopping.
 func drain(t *testing.T, h *hub) *hub {
 	t.Helper()
-	for range 4 { // the hub ends the first one after about a quarter of the time
+	for range 4 { // the hub ends the first one after about a fifth of --drain
 		h.streamOf(t, [2]string{"carol", ""})
 	}
 	h.cancel()
@@ -88,7 +88,7 @@ func TestNginxTriesAnotherHub(t *testing.T) {
 	wantPassedOn(t, proxy)
 }
 
-// wantStream checks that the first answer to a new client is a stream.
+// wantStream checks that a new client receives a stream as the answer to its first request.
 func wantStream(t *testing.T, proxy *nginx) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
@@ -146,7 +146,7 @@ func TestNginxAnswersIfNoHubIsLeft(t *testing.T) {
 	}
 	h := &hub{url: proxy.url}
 	greeted := h.reconnect(t, [2]string{"alice", ""})
-	askUntil(t, "http://"+addresses[0]+"/metrics", `(?m)^rowcast_refused_total\{reason="streams"\} [2-9]`) // ask and the EventSource
+	askUntil(t, "http://"+addresses[0]+"/metrics", `(?m)^rowcast_refused_total\{reason="streams"\} [2-9]`) // the requests of ask and of the EventSource
 	h.disconnect(t, dsn, "carol")
 	receive(t, greeted, "a stream for the client that was asked to retry")
 	wantPassedOn(t, proxy)

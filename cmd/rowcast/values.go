@@ -125,7 +125,8 @@ func clamp(n float64) int64 {
 // A byteSize is a number of bytes. On the command line it has a unit, as in 64KiB, 16MiB or 1GiB.
 type byteSize int
 
-// sizeUnits are in the order in which parseSize tries them. B is last, because most other units end in B.
+// sizeUnits are the units of a size, in the order in which parseSize tries them. B is last, because most units end in
+// B.
 var sizeUnits = []struct {
 	name  string
 	bytes float64
@@ -264,11 +265,11 @@ var plainPath = regexp.MustCompile(`^[A-Za-z0-9._~/-]*$`)
 // A retryStatus is the status of an answer that tells a client to retry later.
 type retryStatus int
 
-// UnmarshalText refuses a status other than 200 after which nginx cannot try another server.
+// UnmarshalText accepts 200, and the 5xx statuses after which nginx can try another server.
 func (s *retryStatus) UnmarshalText(text []byte) error {
 	status, err := strconv.Atoi(string(text))
 	if err != nil || !slices.Contains([]int{200, 500, 502, 503, 504}, status) {
-		return fmt.Errorf("%q is not 200, 500, 502, 503 or 504, which are the statuses after which a proxy such as nginx can try another hub", text)
+		return fmt.Errorf("%q is not 200, 500, 502, 503 or 504: give 200, or a status after which a proxy such as nginx can try another hub", text)
 	}
 	*s = retryStatus(status)
 	return nil

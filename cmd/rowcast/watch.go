@@ -15,13 +15,13 @@ import (
 type watchCmd struct {
 	database.Flags
 	Table     string     `arg:"" optional:"" help:"The table, as in public.orders. A name with capital letters needs double quotes."`
-	Recipient expression `placeholder:"EXPR" help:"The recipient of a notification: text, an integer, a UUID or an enum. For an array, each element gets one. NULL sends nothing. Required, except with --list."`
+	Recipient expression `placeholder:"EXPR" help:"The recipient of a notification: text, an integer, a UUID or an enum. For an array, each element gets a notification. NULL sends nothing. Required, except with --list."`
 	Event     expression `placeholder:"EXPR" help:"The event: text, an integer, a UUID or an enum (default 'message')."`
 	Data      expression `placeholder:"EXPR" help:"The data (default to_jsonb(n.*), which is the whole row)."`
 	On        []string   `placeholder:"OPERATION" enum:"insert,update,delete" default:"insert" help:"Which statements send notifications: insert, update, delete. Separate several with commas (default insert)."`
 	When      expression `placeholder:"EXPR" help:"Send notifications only for rows for which this is true (default true)."`
 	OnError   string     `name:"on-error" placeholder:"ACTION" enum:"fail,skip" default:"fail" help:"What happens when an expression fails: fail lets the statement of the app fail, skip sends nothing and warns (default fail)."`
-	Print     bool       `help:"Print the SQL statement, for a migration of the app. Nothing is changed. The table needs its schema."`
+	Print     bool       `help:"Print the SQL statement, for a migration of the app. Nothing is changed. Name the table with its schema."`
 	List      bool       `help:"Print a statement for each watched table, and what is wrong with it. Nothing is changed."`
 }
 
@@ -29,9 +29,9 @@ type watchCmd struct {
 func (watchCmd) Help() string {
 	return "Statements on the table then insert notifications, in the same transaction. Watching a table again replaces the options. " +
 		"Connect as the owner of the schema rowcast, which needs the rights of the owner of the table.\n\n" +
-		"EXPR is one SQL expression over the row n, such as user_id, or over the row o before an UPDATE or DELETE. tg_op is INSERT, UPDATE or DELETE. " +
+		"EXPR is one SQL expression, such as user_id or n.user_id. n is the new row, or for DELETE the deleted row. o is the row before an UPDATE or DELETE. tg_op is INSERT, UPDATE or DELETE. " +
 		"A constant text needs single quotes: --event \"'order'\". Tables, functions and types of the app need their schema. " +
-		"By default, the data is the whole row, with columns that are added later. List the columns that the recipient may see.\n\n" +
+		"By default, the data is the whole row, including columns that are added later. List the columns that the recipient may see.\n\n" +
 		"Example: rowcast watch public.orders --recipient customer_id --data \"jsonb_build_object('id', id, 'status', status)\" --on insert,update"
 }
 
@@ -62,7 +62,7 @@ func (c *watchCmd) Run(ctx context.Context, console console) error {
 // qualified matches the name of a table with its schema, in the syntax of SQL.
 var qualified = regexp.MustCompile(`^(?:[\pL_][\pL\pM\pN_$]*|"(?:[^"]|"")+")\.(?:[\pL_][\pL\pM\pN_$]*|"(?:[^"]|"")+")$`)
 
-// check checks which flags are given together.
+// check returns an error if a required argument is missing, or if arguments cannot be combined.
 func (c *watchCmd) check() error {
 	switch {
 	case c.List && (c.Table != "" || c.Recipient != "" || c.Print):
@@ -79,7 +79,8 @@ func (c *watchCmd) check() error {
 	return nil
 }
 
-// list prints statements that psql can run. What is wrong is in comments.
+// list prints the statements that watch the watched tables, so that psql can run them. It prints problems as SQL
+// comments.
 func (c *watchCmd) list(ctx context.Context, console console) error {
 	all, err := sql.ListWatched(ctx, c.DatabaseURL)
 	if err != nil {
@@ -104,7 +105,7 @@ func (c *watchCmd) list(ctx context.Context, console console) error {
 // An expression is an SQL expression.
 type expression string
 
-// UnmarshalText refuses an empty expression. PostgreSQL checks the others.
+// UnmarshalText refuses an empty expression. PostgreSQL checks all other expressions.
 func (e *expression) UnmarshalText(text []byte) error {
 	if strings.TrimSpace(string(text)) == "" {
 		return errors.New("the value is empty")

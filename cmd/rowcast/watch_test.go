@@ -120,8 +120,8 @@ func TestWatchFails(t *testing.T) {
 	}
 }
 
-// The examples of the documentation work. They send only the columns that they name, also after a column has got another
-// name.
+// The examples of the documentation work. They send only the columns that they name, even after another column was
+// renamed.
 func TestExamplesOfWatch(t *testing.T) {
 	t.Parallel()
 	_, help, _ := run(t, nil, "watch", "--help")
@@ -166,8 +166,8 @@ func TestExamplesOfWatch(t *testing.T) {
 	}
 }
 
-// A dump contains the watching. In the restored database, rows are sent, doctor finds nothing, and unwatch works. The
-// rows in the dump do not send notifications again.
+// A dump contains the triggers of a watched table. In the restored database, they insert notifications, doctor finds no
+// problem, and unwatch works. Restoring the rows of the table inserts no notifications.
 func TestWatchedTableIsRestored(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]string{
@@ -212,7 +212,7 @@ func TestWatchedTableIsRestored(t *testing.T) {
 			}
 			succeed(t, "unwatch", "orders", "--database-url", target)
 			if got := valueOf(t, target, "SELECT concat((SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass), (SELECT count(*) FROM rowcast.watched()))"); got != "00" {
-				t.Errorf("after unwatch, got %s triggers and functions, want 00", got)
+				t.Errorf("after unwatch, the number of triggers and the number of watched tables are %s, want 00", got)
 			}
 		})
 	}

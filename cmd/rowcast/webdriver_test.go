@@ -26,7 +26,7 @@ import (
 type driver struct {
 	mu      sync.Mutex
 	send    func(ctx context.Context, command driverCommand, parameters any) (json.RawMessage, error)
-	first   string // the handle of the tab that the browser has opened, and which stays open
+	first   string // the handle of the tab that the browser opens when it starts; this tab stays open
 	current string // the handle of the tab for which the browser executes commands, or "" if no tab was selected
 }
 
@@ -127,12 +127,12 @@ func (t *driverTab) navigate(ctx context.Context, url string) error {
 	return err
 }
 
-// driverKeys are the codes of WebDriver for keys.
+// driverKeys has the character with which WebDriver names each key.
 var driverKeys = map[string]string{
 	kb.Tab: "\uE004", kb.Enter: "\uE007", kb.Escape: "\uE00C", kb.End: "\uE010", kb.ArrowUp: "\uE013", kb.ArrowDown: "\uE015", kb.Delete: "\uE017",
 }
 
-// press presses keys in the tab, which is shown first.
+// press shows the tab, and presses keys in it.
 func (t *driverTab) press(ctx context.Context, keys ...string) error {
 	var actions []object
 	for _, key := range keys {
@@ -151,7 +151,8 @@ func (t *driverTab) press(ctx context.Context, keys ...string) error {
 	return err
 }
 
-// awaitFocus waits until the page gets the keys that are pressed. A browser may show a tab only some time after it has answered the command.
+// awaitFocus waits until the page has the focus, so that it receives the keys. A browser may show a tab only some time
+// after it has answered the command.
 func (t *driverTab) awaitFocus(ctx context.Context) error {
 	for deadline := time.Now().Add(browserLimit); ; time.Sleep(20 * time.Millisecond) {
 		late := time.Now().After(deadline)
@@ -187,7 +188,7 @@ func driveFirefox(t *testing.T) browser {
 	t.Cleanup(func() { conn.Close() })
 	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
-	_ = conn.SetDeadline(time.Now().Add(startLimit)) // until the first command, which has its own limit
+	_ = conn.SetDeadline(time.Now().Add(startLimit)) // for the greeting; each command sets its own limit
 	m := &marionette{conn: conn, from: bufio.NewReader(conn)}
 	if _, err := m.read(); err != nil { // the greeting
 		t.Fatal(err)
@@ -221,7 +222,7 @@ func (m *marionette) send(ctx context.Context, command driverCommand, parameters
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", command.name, err)
 	}
-	var fields [4]json.RawMessage // 1, the number of the command, the error and the result
+	var fields [4]json.RawMessage // 1 for an answer, the number of the command, the error, and the result
 	if err := json.Unmarshal(answer, &fields); err != nil {
 		return nil, err
 	}
@@ -251,7 +252,7 @@ func (m *marionette) exchange(ctx context.Context, command driverCommand, parame
 	return answer, m.lost
 }
 
-// driveWebKit starts the browser that WebKitGTK has for tests. It ends with the test.
+// driveWebKit starts MiniBrowser, a test browser of WebKitGTK, which ends with the test.
 func driveWebKit(t *testing.T) browser {
 	t.Helper()
 	minibrowser := findMiniBrowser(t)
