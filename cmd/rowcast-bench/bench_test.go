@@ -15,8 +15,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// Each scenario reports figures. The scenario curve is in TestPrivateServer. The values of the figures are not checked, because they
-// depend on the load of the machine.
+// Each scenario reports figures. TestPrivateServer runs the scenario curve, and TestOtherDesigns the scenario designs.
+// The values of the figures are not checked, because they depend on the load of the machine.
 func TestScenariosReportTheirFigures(t *testing.T) {
 	t.Parallel()
 	const number = `(\d[\d,.]*|not measured)`
@@ -152,7 +152,7 @@ func TestRoleWithoutCREATEDB(t *testing.T) {
 	}
 }
 
-// runBench runs a quick benchmark to its end.
+// runBench runs a quick benchmark to its end. It fails the test if the exit code is not 0.
 func runBench(t *testing.T, args ...string) (out, stderr string) {
 	t.Helper()
 	return runBenchAt(t, dbtest.Home(t), args...)

@@ -38,7 +38,7 @@ func TestOtherDesigns(t *testing.T) {
 	}
 }
 
-// installDesigns returns a copy of the directory designs with all modules.
+// installDesigns returns a copy of the directory designs, with the Node modules and the compiled Go program.
 func installDesigns(t *testing.T) (dir string) {
 	t.Helper()
 	dbtest.Program(t, "redis-server", "redis-server")
@@ -94,6 +94,6 @@ func TestInterruptedDesign(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	if _, err := os.Stat(ended); err != nil {
-		t.Errorf("the program of the design was killed (%v), want the end of its input", err)
+		t.Errorf("the program of the design did not handle the end of its input: %v", err)
 	}
 }

@@ -1,6 +1,6 @@
-// Command rowcast-bench measures the cost of rowcast on this machine. It compares rowcast with a naive design: a trigger sends each row in
-// the payload of a NOTIFY, and the hub has a goroutine and a channel for each stream. One scenario compares rowcast with other designs, such
-// as a relay with Redis.
+// Command rowcast-bench measures the cost of rowcast on this machine. It compares rowcast with a naive design, in which
+// a trigger sends each row in the payload of a NOTIFY, and the hub has a goroutine and a channel for each stream. One
+// scenario compares rowcast with other designs, such as a relay with Redis.
 //
 // The exit code is 0 if the measurement is complete, 1 if it failed or was interrupted, and 2 if the command line is wrong.
 package main
@@ -74,10 +74,10 @@ const description = "Compares rowcast with a naive design on this machine. In th
 // A command is the command line.
 type command struct {
 	Only  []string `placeholder:"NAME,…" help:"Run only these scenarios: ${scenarios}."`
-	Quick bool     `help:"Use small loads, to see that everything works. The figures mean nothing."`
+	Quick bool     `help:"Use small loads, to check that everything works. The figures mean nothing."`
 	Table string   `placeholder:"FILE.md" help:"Also write the results, which are printed as Markdown, to this file."`
 	Plot  string   `placeholder:"FILE.svg" help:"Plot latency and CPU by rate, as .svg or .png. This needs the scenario curve."`
-	// The default is for a run in the directory of the repository.
+	// The default is right if the program runs in the root directory of the repository.
 	Designs string `placeholder:"DIR" default:"cmd/rowcast-bench/designs" help:"The directory of the programs of the scenario designs, with their modules (see its README). Designs whose programs are missing are left out."`
 	database.Flags
 }
@@ -139,7 +139,8 @@ func (c *command) write(report *bench.Report, out io.Writer) error {
 	return nil
 }
 
-// startServer starts a server for this run, with the settings of a small production server. remove stops it and deletes its files.
+// startServer starts a PostgreSQL server for this run, with the settings of a small production server. remove stops the
+// server and deletes its files.
 func startServer(ctx context.Context, progress *private.Progress) (dsn string, remove func() error, err error) {
 	server, _, err := private.Start(ctx, "bench", progress, func(c *cluster.Cluster) {
 		c.Fresh = true

@@ -21,7 +21,7 @@ type Bench struct {
 
 	admin  *pgx.Conn // a connection to the database of DSN
 	report *Report
-	next   int64 // the number of the last row that was reserved, counted over all scenarios
+	next   int64 // the number of the last row that was reserved; the numbers continue from one scenario to the next
 
 	// The fields below belong to the scenario that is running.
 	steps   *progress
@@ -65,8 +65,8 @@ func Names() (names []string) {
 // ErrInterrupted is the error of a run whose context has ended.
 var ErrInterrupted = errors.New("interrupted")
 
-// Run runs the chosen scenarios. If a scenario fails, its error is in the report and in the returned error, and the other scenarios are still run.
-// Run returns no report if it could not begin or was interrupted.
+// Run runs the chosen scenarios. If a scenario fails, its error is in the report and in the returned error, and the
+// other scenarios are still run. Run returns no report if it could not begin or was interrupted.
 func (b *Bench) Run(ctx context.Context) (*Report, error) {
 	err := b.connect(ctx)
 	if err == nil {

@@ -74,17 +74,17 @@ func TestTallyPercentiles(t *testing.T) {
 	})
 }
 
-// The latency of a late row is measured from the time at which it was due. Otherwise a stall would increase the latency of only one row per
-// writer.
+// The latency of a late row is measured from the time at which the row was due. Otherwise a stall would increase the
+// latency of only one row per writer.
 func TestLateRowsAreMeasuredFromTheDueTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
 		if got := bench.AwaitDue(now.Add(-time.Second)); !got.Equal(now.Add(-time.Second)) || !time.Now().Equal(now) {
-			t.Errorf("late: got %v, want %v at once", got, now.Add(-time.Second))
+			t.Errorf("late: got %v, want %v, and a return at once", got, now.Add(-time.Second))
 		}
 		if got := bench.AwaitDue(now.Add(time.Second)); !got.Equal(now.Add(time.Second)) || !time.Now().Equal(got) {
-			t.Errorf("early: got %v, want %v at that time", got, now.Add(time.Second))
+			t.Errorf("early: got %v, want %v, and a return at this time", got, now.Add(time.Second))
 		}
 	})
 }

@@ -5,8 +5,9 @@ import (
 	"fmt"
 )
 
-// broadcast measures the CPU of sending a row to everyone. First it compares the hub with a loop of write(2) in the same process. Then
-// it compares the process of a complete hub, which also receives the notification and reads the row, with the naive design.
+// broadcast measures the CPU of sending a row to everyone. First it compares the hub with a loop of write(2) in the
+// same process. Then it compares a complete hub with the naive design. A complete hub also receives the notification
+// and reads the row.
 func (b *Bench) broadcast(ctx context.Context) error {
 	streams, rounds := pick(b, 5000, 100), pick(b, 10, 2)
 	b.steps.plan(2*(rounds+1) + 2)
@@ -64,7 +65,7 @@ func (b *Bench) againstWrites(ctx context.Context, streams, rounds int) error {
 	return nil
 }
 
-// A comparison has the child processes with which a hub is compared with a loop of write(2).
+// A comparison has the child processes for the comparison of a hub with a loop of write(2).
 type comparison struct {
 	fanout, clients *process
 	size            int   // the size of an event in bytes
@@ -98,8 +99,8 @@ func (d *comparison) end() {
 	d.fanout.end()
 }
 
-// round returns the CPU time that the process of the hub uses while it sends roundRows rows to everyone, with the
-// command "publish" or "write".
+// round returns the CPU time that the process of the hub uses while it sends roundRows rows to everyone. send is the
+// command that sends them: "publish" (by the hub) or "write" (by the loop).
 func (d *comparison) round(send string) (cpuTime, error) {
 	e := expectation{First: d.next, Rows: roundRows, Everyone: true}
 	d.next += roundRows

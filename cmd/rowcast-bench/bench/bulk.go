@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// These are the limits of the hub's memory for events: the defaults of two flags, and the size of a page of rows.
+// These limit the hub's memory for events: the defaults of two flags of rowcast serve, and the size of a page of rows.
 const (
 	memoryLimit  = 64 << 20 // --memory
 	backlogLimit = 1 << 20  // --backlog, for each stream
@@ -29,7 +29,7 @@ func (b *Bench) bulk(ctx context.Context) error {
 	})
 }
 
-// large measures four rows of 50 MB (5 MB in a quick run), which one statement writes.
+// large measures four rows of 50 MB each (5 MB in a quick run). One statement writes the four rows.
 func (b *Bench) large(ctx context.Context) error {
 	const streams = 4
 	megabytes := pick(b, 50, 5)
@@ -54,7 +54,7 @@ type bulkLoad struct {
 	rows        int64
 	insert      string  // a statement that writes the rows from $1 to $2-1
 	interrupted bool    // half of the clients are disconnected after a quarter of the rows
-	limit       float64 // the bytes by which memory may grow
+	limit       float64 // the target for the growth of the hub's memory, in bytes
 }
 
 func (b *Bench) runBulk(ctx context.Context, h bulkLoad) error {

@@ -15,7 +15,7 @@ type command struct {
 	With json.RawMessage
 }
 
-// An answer is what a child process sends after each command.
+// An answer is what a child process sends after each command, as a line of JSON.
 type answer struct {
 	Error  string `json:",omitempty"`
 	Result json.RawMessage
@@ -46,7 +46,8 @@ var roles = map[string]func(ctx context.Context) (actions, error){
 	"fanout":  newFanout,
 }
 
-// Child runs a child process of the benchmark until stdin ends. The parent keeps stdin open. args has the role and its flags.
+// Child is the main function of a child process of the benchmark. It returns when stdin ends. The parent keeps stdin
+// open. args has the role and its flags.
 func Child(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
 		return errors.New("the role is missing")
@@ -95,7 +96,7 @@ func (d actions) do(ctx context.Context, c command) answer {
 	return answer{Result: raw}
 }
 
-// untilEnd returns a context that ends when stdin does.
+// untilEnd returns a context that ends when stdin ends.
 func untilEnd(ctx context.Context, stdin io.Reader) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// clients is the child process with the role clients. It has one stream for each user. A goroutine for each stream
+// clients is the child process with the role clients. It has one stream for each user. Each stream has a goroutine that
 // reads it and does little else, so that the clients use little CPU. When the server ends a stream, the client
 // reconnects and resumes from its last event id.
 type clients struct {
@@ -36,7 +36,7 @@ func newClients(context.Context) (actions, error) {
 	}, nil
 }
 
-// connecting is the number of connections that are opened at the same time.
+// connecting is the maximum number of connections that are being opened at the same time.
 const connecting = 64
 
 type connectTo struct {
@@ -44,8 +44,8 @@ type connectTo struct {
 	Streams int
 }
 
-// connect opens streams, at most 64 at the same time, and returns the duration in seconds. A stream is open when its hello, or any comment,
-// has arrived.
+// connect opens streams, up to 64 (the constant connecting) at the same time. It returns the seconds until all were
+// open. A stream is open when its hello, or any comment, has arrived.
 func (c *clients) connect(ctx context.Context, to connectTo) (seconds float64, err error) {
 	if err := checkDescriptors(to.Streams); err != nil {
 		return 0, err
@@ -92,8 +92,8 @@ func (c *clients) expect(_ context.Context, e expectation) (nothing, error) {
 	return nothing{}, nil
 }
 
-// await returns when all expected rows have arrived. It fails if a row was repeated or not expected, or if no row
-// arrives for 20 to 40 s.
+// await returns when all expected rows have arrived. It fails if a row was repeated or not expected, or if no expected
+// row arrives for 20 to 40 s.
 func (c *clients) await(context.Context, nothing) (arrivals, error) {
 	t := c.tally.Load()
 	const limit = 20 * time.Second
@@ -111,7 +111,7 @@ func (c *clients) await(context.Context, nothing) (arrivals, error) {
 	}
 }
 
-// reach returns when a number of rows have arrived.
+// reach returns when count rows have arrived.
 func (c *clients) reach(ctx context.Context, count int64) (nothing, error) {
 	for c.tally.Load().arrived.Load() < count {
 		select {
@@ -156,7 +156,8 @@ type row struct {
 
 var errNoHello = errors.New("the stream ended before its hello")
 
-// open connects, requests the stream and waits for its hello. The stream contains all rows that are inserted after that.
+// open connects, requests the stream and waits for its hello. The stream contains all rows that are
+// inserted after open has returned.
 func (s *stream) open() error {
 	dialer := net.Dialer{Timeout: time.Minute, KeepAlive: -1}
 	conn, err := dialer.Dial("tcp", s.address)

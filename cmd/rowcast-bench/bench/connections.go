@@ -6,7 +6,7 @@ import (
 )
 
 // connections measures how fast 15,000 streams (300 in a quick run) are opened, their memory, and a broadcast to them.
-// A limit of 20,000 open files is enough.
+// A limit of 20,000 open files for each process is enough.
 func (b *Bench) connections(ctx context.Context) error {
 	streams, pairs, rows := pick(b, 15_000, 300), pick(b, 5, 1), pick(b, 5, 2)
 	b.steps.plan(2*pairs + idleSteps + 2*rows)

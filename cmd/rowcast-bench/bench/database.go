@@ -56,7 +56,8 @@ func connect(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// open connects with the settings of the connection string alone.
+// open connects without the application_name of connect, so that a session of an app or of another design is not
+// counted as a session of rowcast (see backends).
 func open(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	config, err := connstring.Parse(dsn)
 	if err != nil {
@@ -65,7 +66,7 @@ func open(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// prepare creates the database of a scenario, with the tables of all designs and of an app.
+// prepare creates the database of a scenario, with the tables of the designs and of an app.
 func (b *Bench) prepare(ctx context.Context) (err error) {
 	if b.dsn, err = b.scratch(ctx); err != nil {
 		return err
@@ -81,7 +82,8 @@ func (b *Bench) prepare(ctx context.Context) (err error) {
 // scratch creates a database with the schema of rowcast.
 func (b *Bench) scratch(ctx context.Context) (dsn string, err error) {
 	name := "rowcast_bench_" + strings.ToLower(rand.Text()[:10])
-	// This statement is not cancelled with ctx. Otherwise the server could still create the database, and it would not be removed.
+	// This statement is not cancelled with ctx. Otherwise the server could still create the database, and clear would
+	// not remove it.
 	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	_, err = b.admin.Exec(creating, "CREATE DATABASE "+name+" TEMPLATE template0")
@@ -94,7 +96,7 @@ func (b *Bench) scratch(ctx context.Context) (dsn string, err error) {
 	return dsn, err
 }
 
-// withDatabase returns a connection string with another database.
+// withDatabase returns the connection string dsn with the database name instead of its own.
 func withDatabase(dsn, name string) string {
 	u, err := url.Parse(dsn)
 	if err != nil || u.Scheme == "" {
@@ -106,7 +108,7 @@ func withDatabase(dsn, name string) string {
 	return u.String()
 }
 
-// clear removes the databases of a scenario, also when the context has ended.
+// clear removes the databases of a scenario. It takes no context, because it must do so even after an interruption.
 func (b *Bench) clear() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -122,8 +124,9 @@ func (b *Bench) clear() (err error) {
 	return err
 }
 
-// backends returns the CPU time of the sessions of a database whose application_name begins with application. The session of b.watch
-// is not included. backends fails with errUnmeasured if the sessions cannot be measured, for example if the server is on another machine.
+// backends returns the CPU time of sessions of a database: those with an application_name that begins with application,
+// except the session of b.watch. It fails with errUnmeasured if the sessions cannot be measured, for example if the
+// server is on another machine.
 func (b *Bench) backends(ctx context.Context, dsn, application string) (time.Duration, error) {
 	config, err := connstring.Parse(dsn)
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 	"slices"
 )
 
-// outboxSchema is the schema of the designs with a relay: a table whose rows the relay deletes, and a trigger that notifies it.
+// outboxSchema is the schema of the design with Redis: a table, and a trigger that notifies the relay. The relay
+// deletes the rows of the table when it passes them on.
 const outboxSchema = `
 CREATE SCHEMA outbox;
 CREATE TABLE outbox.notifications (LIKE rowcast.notifications INCLUDING ALL);
@@ -19,8 +20,8 @@ BEGIN
 END $$;
 CREATE TRIGGER notify AFTER INSERT ON outbox.notifications FOR EACH STATEMENT EXECUTE FUNCTION outbox.notify();`
 
-// designs measures designs that people use instead of rowcast, whose programs are in the directory Designs. It leaves out those that are
-// not installed.
+// designs measures designs that people use instead of rowcast. Their programs are in the directory Designs. A design is
+// left out if a program or module that it needs is not installed.
 func (b *Bench) designs(ctx context.Context) error {
 	node := func(name, schema, file string) design {
 		return design{name: name, schema: schema, program: "node", args: []string{filepath.Join(b.Designs, "node", file)}, asked: true}
@@ -47,7 +48,7 @@ func (b *Bench) designs(ctx context.Context) error {
 	return err
 }
 
-// isMissing reports whether there is no program with a name, or no file at a path.
+// isMissing reports whether something that a design needs is missing: a program, or, if needed is a path, a file.
 func isMissing(needed string) bool {
 	var err error
 	if filepath.Base(needed) == needed {

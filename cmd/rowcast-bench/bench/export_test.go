@@ -1,6 +1,6 @@
 package bench
 
-// Names that the tests use.
+// These are the unexported names that the tests use.
 type (
 	Expectation = expectation
 	Tally       = tally

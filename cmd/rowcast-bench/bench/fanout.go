@@ -71,7 +71,8 @@ func (k recordingListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// firstNumber is large enough that the numbers of all rows have the same number of digits, so that a frame can be reused for another row.
+// firstNumber is the number of the first row. From it on, the numbers of all rows have the same number of digits, so
+// that the loop can write the frame of one row with the number of another row.
 const firstNumber = 1_000_000
 
 // learn connects to the hub as a client and publishes a row. It stores the bytes of the received event in f.frame,
@@ -112,7 +113,7 @@ func readBlock(conn net.Conn, event string) (read []byte, err error) {
 	return read, nil
 }
 
-// publish sends rows to all clients through the hub.
+// publish sends the rows of e to all clients through the hub.
 func (f *fanout) publish(_ context.Context, e expectation) (nothing, error) {
 	for number := e.First; number < e.First+e.Rows; number++ {
 		f.last = cursor.Row{Xid: f.now.Xmax, ID: number}
@@ -127,7 +128,7 @@ func (f *fanout) publish(_ context.Context, e expectation) (nothing, error) {
 
 var errFull = errors.New("the buffer of a socket is full")
 
-// write sends rows to all clients without the hub, with one system call for each client and row.
+// write sends the rows of e to all clients without the hub, with one system call for each client and row.
 func (f *fanout) write(_ context.Context, e expectation) (nothing, error) {
 	descriptors, err := f.descriptors()
 	if err != nil {

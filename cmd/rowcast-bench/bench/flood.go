@@ -30,7 +30,7 @@ func (b *Bench) flood(ctx context.Context) error {
 	return b.nearlyFlooded(ctx, 0.9*medianOf(them, rowRate), pairs)
 }
 
-// nearlyFlooded measures the latency at a rate.
+// nearlyFlooded measures the latency at a rate just below the maximum of the naive design.
 func (b *Bench) nearlyFlooded(ctx context.Context, rate float64, pairs int) error {
 	us, them, err := alternate(b, pairs, rowcastDesign, naiveDesign, func(d design) (t result, err error) {
 		err = b.steady(ctx, d, []float64{rate}, 3, func(_ int, at result) { t = at })
@@ -47,7 +47,8 @@ func (b *Bench) nearlyFlooded(ctx context.Context, rate float64, pairs int) erro
 	return nil
 }
 
-// floodOnce writes 20,000 rows at the maximum rate. Without a trigger, they are not delivered.
+// floodOnce writes 20,000 rows (300 in a quick run) at the maximum rate. The rows of the design without a trigger are
+// not delivered.
 func (b *Bench) floodOnce(ctx context.Context, d design) (result, error) {
 	s, err := b.newStage(ctx, setup{design: d, streams: b.userCount(), writers: 32})
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 // A growthResult has the results at a steady rate and at the maximum rate.
 type growthResult struct{ steady, flood result }
 
-// compareGrowth compares two setups, at a thousand rows per second and at the maximum rate of eight writers. readers is
-// the number of hubs in the setup other.
+// compareGrowth compares the setup other with the setup base, at a thousand rows per second and at the maximum rate of
+// eight writers. readers is the number of hubs in other.
 func (b *Bench) compareGrowth(ctx context.Context, what, with string, base, other setup, readers float64) error {
 	pairs := pick(b, 5, 1)
 	b.steps.plan(2 * pairs)
@@ -104,7 +104,7 @@ func (b *Bench) transaction(ctx context.Context) error {
 	return b.compareGrowth(ctx, "an open transaction", "without", setup{}, setup{open: true}, 1)
 }
 
-// openTransaction begins a transaction on a new connection. end closes the connection.
+// openTransaction begins a transaction on a new connection. end closes the connection, which ends the transaction.
 func (b *Bench) openTransaction(ctx context.Context) (end func(), err error) {
 	conn, err := open(ctx, b.dsn)
 	if err != nil {
@@ -121,6 +121,6 @@ func (b *Bench) hubs(ctx context.Context) error {
 			return err
 		}
 	}
-	b.report.note("Each hub reads all rows in its own session. If the hubs share the processors with the server and the writers, each further hub takes CPU time from them.")
+	b.report.note("Each hub reads all rows in its own session. If the hubs run on the machine of the server and the writers, each further hub leaves less CPU time to the server and the writers.")
 	return nil
 }

@@ -13,8 +13,8 @@ import (
 )
 
 // runHub runs a hub with the defaults of rowcast serve, except that it trusts the user in ?uid=, ends its streams
-// within 100 ms, and listens on a free port. args can set the flags --max-event, --busy and --quiet. It logs as JSON,
-// from which the parent reads the address. The environment variable DATABASE_URL contains the connection string.
+// within 100 ms, and listens on a free port. args can set the flags --max-event, --busy and --quiet. The parent
+// reads the address from its log, which is JSON. The environment variable DATABASE_URL contains the connection string.
 func runHub(ctx context.Context, args []string, stderr io.Writer) error {
 	logger := slog.New(slog.NewJSONHandler(stderr, nil))
 	config, err := connstring.Parse(os.Getenv("DATABASE_URL"))

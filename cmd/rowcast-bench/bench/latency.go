@@ -48,7 +48,7 @@ func rowRate(t result) float64   { return t.Rate }
 // steadyWriters is the number of writers at a steady rate.
 const steadyWriters = 16
 
-// steady writes at each rate for a number of seconds and calls done with the result.
+// steady writes at each of the rates for a number of seconds. It calls done with the index of the rate and the result.
 func (b *Bench) steady(ctx context.Context, d design, rates []float64, seconds float64, done func(i int, t result)) error {
 	s, err := b.newStage(ctx, setup{design: d, streams: b.userCount(), writers: steadyWriters})
 	if err != nil {
@@ -96,12 +96,12 @@ func (b *Bench) curve(ctx context.Context) error {
 	return err
 }
 
-// measureCurves measures designs at several rates. If another program's design fails, for example because it has lost a row, the other
-// designs are still measured.
+// measureCurves measures designs at several rates. A design with a program of its own may fail, for example because it
+// has lost a row. Then the other designs are still measured.
 func (b *Bench) measureCurves(ctx context.Context, order []design, rates []float64) (curves []Curve, err error) {
 	passes := pick(b, 2, 1)
 	b.steps.plan(passes * len(rates) * len(order))
-	results := make(map[string][][]result) // the keys are the name of the design and the index of the rate
+	results := make(map[string][][]result) // by the name of the design, and then by the index of the rate
 	for _, d := range order {
 		results[d.name] = make([][]result, len(rates))
 	}

@@ -27,7 +27,8 @@ type idleRun struct {
 
 const idleSteps = 4
 
-// idle opens streams at rowcast and at the naive design, watches the memory of both hubs until it should have settled, and reports it.
+// idle opens streams at a hub of rowcast and at a hub of the naive design. It watches the memory of both hubs until the
+// memory should have settled, and reports the growth per stream.
 func (b *Bench) idle(ctx context.Context, streams int) (ours, naive *idleRun, err error) {
 	ours, naive = new(idleRun), new(idleRun)
 	if ours.stage, err = b.newStage(ctx, setup{design: rowcastDesign}); err != nil {
@@ -52,7 +53,7 @@ func (b *Bench) idle(ctx context.Context, streams int) (ours, naive *idleRun, er
 		what: "resident memory of each of " + amount(float64(streams)) + " idle streams", unit: "KiB",
 		ours: ours.kibibytes(), with: "naive", theirs: naive.kibibytes(), limit: atMostItself(5),
 	})
-	b.report.note("Memory is the growth of the hub's resident memory, from before the streams were opened until %.0f s later. The memory of rowcast %s. The memory of the naive design %s.",
+	b.report.note("Memory is the growth of the hub's resident memory, from before the streams were opened until about %.0f s after all were open. The memory of rowcast %s. The memory of the naive design %s.",
 		settling(b).Seconds(), ours.settled(), naive.settled())
 	return ours, naive, nil
 }

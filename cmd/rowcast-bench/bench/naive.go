@@ -24,8 +24,9 @@ BEGIN
 END $$;
 CREATE TRIGGER notify AFTER INSERT ON naive.notifications FOR EACH ROW EXECUTE FUNCTION naive.notify();`
 
-// naive is a hub of the naive design: a connection that LISTENs, and for each stream a handler of net/http with a channel. It loses the
-// rows that are inserted while the hub or a client is disconnected, and an INSERT fails if the JSON of the row has 8,000 bytes or more.
+// naive is a hub of the naive design. It has a connection that LISTENs, and for each stream a handler of net/http with
+// a channel. A client misses the rows that are inserted while the client or the hub is disconnected. An INSERT fails if
+// the JSON of the row has 8,000 bytes or more.
 type naive struct {
 	mu      sync.RWMutex
 	streams map[string]map[chan []byte]struct{} // the key is the recipient; all streams are also under "*"

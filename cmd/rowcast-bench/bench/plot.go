@@ -62,7 +62,8 @@ var panels = []panel{
 
 var colours = []color.RGBA{{0x1f, 0x5f, 0xd0, 0xff}, {0x2c, 0xa0, 0x5a, 0xff}, {0xe0, 0x8a, 0x1e, 0xff}, {0xc0, 0x30, 0x40, 0xff}}
 
-// Plot draws the curves into a file. The end of its name, .svg or .png, determines the format. Without curves, Plot writes no file.
+// Plot draws the curves into a file. The extension of the file, .svg or .png, determines the format. Without curves,
+// Plot writes no file.
 func (r *Report) Plot(file string) error {
 	if len(r.Curve) == 0 {
 		return nil
@@ -100,7 +101,7 @@ func (p panel) draw(curves []Curve, legend bool) (*plot.Plot, error) {
 			return nil, err
 		}
 		line.Color, line.Width = colours[i%len(colours)], vg.Points(3)
-		if i > 0 { // thin and dashed, so that the first curve stays visible below
+		if i > 0 { // further curves are thin and dashed, so that the first curve stays visible below them
 			line.Width = vg.Points(1.5)
 			line.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
 		}

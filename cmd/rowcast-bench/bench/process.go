@@ -42,7 +42,7 @@ func (b *Bench) spawn(ctx context.Context, program, name, dsn string, args ...st
 	cmd.Stdout = out
 	p.out = json.NewDecoder(bufio.NewReader(stdout))
 	if p.stdin, err = cmd.StdinPipe(); err == nil {
-		// A process that does not end with its stdin is killed.
+		// When ctx ends, stdin is closed. A process that still runs 5 s later is killed.
 		cmd.Cancel, cmd.WaitDelay = p.stdin.Close, 5*time.Second
 		err = cmd.Start()
 	}
@@ -59,8 +59,8 @@ func (b *Bench) spawn(ctx context.Context, program, name, dsn string, args ...st
 	return p, nil
 }
 
-// childEnvironment returns the environment of a child process, without variables that set flags of rowcast. The database is passed in the
-// environment, because all users of the machine can see command lines.
+// childEnvironment returns the environment of a child process, without variables that set flags of rowcast. dsn is
+// passed in the environment, because all users of the machine can see command lines.
 func childEnvironment(environment []string, dsn string) []string {
 	child := []string{"DATABASE_URL=" + dsn}
 	for _, variable := range environment {
@@ -104,7 +104,8 @@ func (p *process) explain(do string, err error) error {
 	return fmt.Errorf("%s, %s: %w: %s", p.name, do, err, p.stderr)
 }
 
-// awaitLine returns a line on stderr of a child process that contains text. It waits for the line until the process has ended.
+// awaitLine waits until the child process has written a line with text to stderr, and returns the line. It fails if the
+// process ends before that.
 func (p *process) awaitLine(text string) (line string, err error) {
 	if line, ok := p.stderr.await(text); ok {
 		return line, nil
@@ -128,7 +129,8 @@ func (p *process) end() {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// stderrLines has the last lines that a child process has written to stderr. They are part of error messages.
+// stderrLines has the last 20 lines that a child process has written to stderr. Error messages about the process
+// contain these lines.
 type stderrLines struct {
 	mu    sync.Mutex
 	lines []string

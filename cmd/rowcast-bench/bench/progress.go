@@ -10,7 +10,7 @@ import (
 	"rowcast/cmd/internal/private"
 )
 
-// progress shows the progress of a scenario by a bar, if w is a terminal, and writes a line at the end.
+// progress shows the progress of a scenario. If w is a terminal, it shows a bar. At the end, it writes a line.
 type progress struct {
 	w     io.Writer
 	name  string
@@ -29,7 +29,7 @@ func newProgress(w io.Writer, name string) *progress {
 	return p
 }
 
-// plan adds to the number of steps that the bar expects.
+// plan adds steps to the number of steps that the bar expects.
 func (p *progress) plan(steps int) {
 	p.steps += steps
 	if p.bar != nil {

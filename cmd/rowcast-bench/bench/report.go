@@ -68,7 +68,7 @@ func (r *Report) Table(w io.Writer) error {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "`rowcast-bench`: PostgreSQL %s, %d CPUs, %s/%s, %s\n", r.Server, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	if r.Quick {
-		out.WriteString("\nThis was a quick run, to see that everything works. Its figures mean nothing.\n")
+		out.WriteString("\nThis was a quick run, to check that everything works. Its figures mean nothing.\n")
 	}
 	for _, s := range r.sections {
 		s.write(&out, !r.Quick)

@@ -16,7 +16,7 @@ type design struct {
 	schema  string   // the schema of its table
 	args    []string // the command line of its hub
 	program string   // the program of its hub; if empty, this program
-	asked   bool     // the hub is asked for its address; otherwise it logs its address
+	asked   bool     // the hub tells its address on a command; otherwise it logs its address
 }
 
 var (
@@ -109,7 +109,7 @@ func listening(hub *process) (string, error) {
 	return logged.Addr, err
 }
 
-// connect starts the clients and returns the seconds until all were connected.
+// connect starts the clients and returns the seconds until all streams were open.
 func (s *stage) connect(ctx context.Context, streams int) (seconds float64, err error) {
 	s.streams = streams
 	if s.clients, err = s.child(ctx, "clients", s.dsn); err != nil {
@@ -126,7 +126,8 @@ func (s *stage) addWriters(ctx context.Context, o openWriters) (err error) {
 	return err
 }
 
-// alternate measures both sides alternately, so that other load on the machine affects both.
+// alternate measures one and other alternately, so that other load on the machine affects both sides. pairs is the
+// number of measurements of each side.
 func alternate[S, T any](b *Bench, pairs int, one, other S, run func(S) (T, error)) (ofOne, ofOther []T, err error) {
 	var results [2][]T
 	for range pairs {
@@ -154,13 +155,14 @@ func (s *stage) stop() {
 	}
 }
 
-// A result is the result of a load. Times are in milliseconds, and CPU times in microseconds per row. A value that was not measured is NaN.
+// A result is the result of a load. Times are in milliseconds, and CPU times in microseconds per row. A CPU time that
+// was not measured is NaN.
 type result struct {
 	arrivals
 	Rate    float64 // rows per second, from the beginning of the writing until the last row had arrived
 	Hub     float64 // the CPU of the processes of the first hub
-	Server  float64 // the CPU of all PostgreSQL sessions of the database
-	Reading float64 // the CPU of the sessions of the hubs
+	Server  float64 // the CPU of all PostgreSQL sessions of the database, those of the writers included
+	Reading float64 // the CPU of the PostgreSQL sessions of all hubs
 	Spread  float64 // the time from the first arrival to the last
 	Commit  float64 // the 99th percentile of the time until a row is committed (see awaitDue)
 }
@@ -201,8 +203,7 @@ type reading struct {
 	err   error
 }
 
-// until calls each with the CPU time between r and later, and returns its result. It returns NaN if the time was not
-// measured.
+// until returns each(t), where t is the CPU time from r until later. It returns NaN if t was not measured.
 func (r reading) until(later reading, each func(time.Duration) float64) float64 {
 	if errors.Join(r.err, later.err) != nil {
 		return math.NaN()

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// An expectation is what the clients must receive: the rows First, First+1, …, First+Rows-1.
+// An expectation says which rows the clients must receive: those with the numbers from First to First+Rows-1.
 type expectation struct {
 	First, Rows int64
 	Everyone    bool // each row arrives at all streams; otherwise row n arrives at stream n%streams only
@@ -19,7 +19,7 @@ type tally struct {
 	streams    int64
 	wanted     int64
 	seen       []uint32 // a bit for each expected arrival
-	took       []int64  // the nanoseconds from INSERT to client, for each arrival
+	took       []int64  // for each arrival, the nanoseconds since row.sent
 	arrived    atomic.Int64
 	repeated   atomic.Int64
 	unexpected atomic.Int64 // rows that were not expected, or not at this stream

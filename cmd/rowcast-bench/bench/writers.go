@@ -40,7 +40,8 @@ CREATE TABLE app.users (id int PRIMARY KEY, likes int NOT NULL DEFAULT 0);
 INSERT INTO app.posts (author, body) SELECT i, 'It is raining.' FROM generate_series(1, 10000) i;
 INSERT INTO app.users (id) SELECT i FROM generate_series(1, 10000) i;`
 
-// appStatements are the other statements of an app, when Bob likes a post. The parameter is a number from 1 to 10,000.
+// appStatements are the other statements in an app's transaction when Bob likes a post. The parameter is a number from
+// 1 to 10,000.
 var appStatements = []string{
 	`UPDATE app.posts SET likes = likes + 1 WHERE id = $1`,
 	`INSERT INTO app.likes (post, by) VALUES ($1, 1)`,
@@ -82,7 +83,7 @@ type load struct {
 type written struct {
 	Began   int64 // the time at which the writing began, in nanoseconds since 1970
 	Rows    int64
-	Seconds float64 // the time until the last commit had returned
+	Seconds float64 // the time from Began until the last commit had returned
 	P99     float64 // the 99th percentile of the time until a row is committed (see awaitDue), in milliseconds; 0 if the load has no Rows
 }
 

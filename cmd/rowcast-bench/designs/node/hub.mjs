@@ -1,4 +1,5 @@
-// What all hubs here have: responses by user, and the answers to rowcast-bench.
+// The part that the hubs in this directory share: the streams of each user, and the answers to the commands of
+// rowcast-bench.
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";

@@ -1,4 +1,4 @@
-// A trigger sends each row in the payload of a NOTIFY, and this hub writes it to the streams of the recipient.
+// A trigger sends each row in the payload of a NOTIFY, and this hub writes the row to the streams of the recipient.
 import pg from "pg";
 import { answer, send, serve } from "./hub.mjs";
 

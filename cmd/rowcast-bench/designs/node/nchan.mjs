@@ -1,4 +1,5 @@
-// A trigger sends each row in the payload of a NOTIFY, and a relay publishes it in nginx, whose module nchan has the streams.
+// A trigger sends each row in the payload of a NOTIFY, and this relay publishes the row in nginx. The module nchan of
+// nginx serves the streams.
 import { existsSync, writeFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import { createServer } from "node:net";
@@ -33,7 +34,7 @@ start("nginx", (dir) => {
   return ["-c", join(dir, "nginx.conf")];
 });
 
-const agent = new Agent({ keepAlive: true, maxSockets: 1 }); // one request after the other, in the order of the rows
+const agent = new Agent({ keepAlive: true, maxSockets: 1 }); // one request at a time, so that the rows keep their order
 
 function publish({ recipient, data }) {
   return new Promise((resolve, reject) => {

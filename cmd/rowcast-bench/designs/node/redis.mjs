@@ -7,14 +7,14 @@ import { answer, fail, send, serve, start } from "./hub.mjs";
 
 const dir = start("redis-server", (dir) => ["--port", "0", "--unixsocket", join(dir, "socket"), "--save", "", "--dir", dir, "--loglevel", "warning"]);
 const options = { socket: { path: join(dir, "socket"), reconnectStrategy: 50 } };
-const publisher = createClient(options).on("error", () => {}); // until Redis listens
+const publisher = createClient(options).on("error", () => {}); // expected until Redis listens; the client tries again
 const subscriber = createClient(options).on("error", () => {});
 await Promise.all([publisher.connect(), subscriber.connect()]);
 await subscriber.pSubscribe("user:*", (text, channel) => send(channel.slice("user:".length), JSON.parse(text)));
 
 const client = new pg.Client(process.env.DATABASE_URL);
 await client.connect();
-let notified; // ends the present wait
+let notified; // ends the present wait of the relay
 client.on("notification", () => notified?.());
 await client.query("LISTEN outbox");
 
