@@ -11,5 +11,5 @@ fetchEventSource(process.argv[2], {
 	onclose() {
 		throw new Error("the stream has ended"); // an error makes the client reconnect
 	},
-	onerror() {}, // reconnect after the retry time
+	onerror() {}, // a handler that returns nothing makes the client reconnect after the retry time
 });

@@ -3,8 +3,8 @@
 //
 //	go run ./.ci/texts -n 100 -seed 1
 //
-// It picks from the comments in Go, SQL, JavaScript and .ci/run, the messages and help texts in Go, and the paragraphs
-// of the documentation.
+// It picks from the comments in Go, SQL and JavaScript (.js) and in .ci/run, the messages and help texts in Go, and the
+// paragraphs of the documentation.
 package main
 
 import (
@@ -143,8 +143,8 @@ func textsOfGo(path string) (all []text, err error) {
 
 var isCode = regexp.MustCompile(`(?i)\b(select|insert|update|delete|create|alter|grant|drop|truncate|vacuum)\b.*\b(from|into|set|table|on|to|database|role|schema)\b|[<>{}=\\]|;$`)
 
-// isMessage guesses whether a string is a text for people. It leaves out most SQL, HTML and JSON, and paths. It also leaves
-// out texts with one of the characters < > { } = and \.
+// isMessage guesses whether a string is a text for people. It leaves out paths and most SQL, HTML and JSON. Therefore
+// it also leaves out texts that contain one of the characters < > { } = and \, or end with a semicolon.
 func isMessage(s string) bool {
 	return !isCode.MatchString(s) && !strings.HasPrefix(s, "/") && !strings.Contains(s, "\n\t")
 }
@@ -157,7 +157,8 @@ func appendText(all []text, t text) []text {
 	return append(all, t)
 }
 
-// blocks returns a text for each run of lines that match and are not fenced code.
+// blocks returns a text for each run of lines that match line and are not fenced code. A text has the first submatches
+// of its lines.
 func blocks(path string, line *regexp.Regexp) (all []text, err error) {
 	source, err := os.ReadFile(path)
 	if err != nil {

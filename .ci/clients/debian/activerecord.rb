@@ -1,4 +1,5 @@
-# The program inserts notifications with ActiveRecord.
+# The program inserts notifications with ActiveRecord. The test puts code of sql/README.md in place of the comment
+# README.
 require "active_record"
 
 ActiveRecord::Base.establish_connection(adapter: "postgresql")
@@ -13,7 +14,7 @@ def want(got, expected)
   raise "got #{got.inspect}, want #{expected.inspect}" if got != expected
 end
 
-# Expects that PostgreSQL refuses an empty recipient.
+# refused runs a block, and raises an error unless PostgreSQL refuses the empty recipient in it.
 def refused
   error = begin
     yield
@@ -21,7 +22,7 @@ def refused
   rescue ActiveRecord::StatementInvalid => e
     e
   end
-  raise "an empty recipient: got #{error.inspect}" unless error&.message&.include?("recipient_is_1_to_256_bytes")
+  raise "an empty recipient: got #{error.inspect}, want the constraint recipient_is_1_to_256_bytes" unless error&.message&.include?("recipient_is_1_to_256_bytes")
 end
 
 def insert(recipient, data)

@@ -1,4 +1,7 @@
-"""The program prints what Alembic would change in a database whose app has no tables."""
+"""The program prints what Alembic would change in a database whose app has no tables.
+
+The test puts code of sql/README.md in place of the comment README.
+"""
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext

@@ -6,7 +6,7 @@ import os
 def check(client):
     """Ends the program with an error if something is not as an app expects it.
 
-    The caller has run the code of README.md before. The Go test examines the rows afterwards. A role with the rights of a
+    The caller has run the code of sql/README.md before. The Go test examines the rows afterwards. A role with the rights of a
     sender cannot read rows.
     """
     client.insert("*", {"to": "everyone"})

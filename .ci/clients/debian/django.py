@@ -1,4 +1,4 @@
-"""The program inserts notifications with Django."""
+"""The program inserts notifications with Django. The test puts code of sql/README.md in place of the comment README."""
 
 import os
 

@@ -1,5 +1,5 @@
 <?php
-// The program inserts notifications with PDO.
+// The program inserts notifications with PDO. The test puts code of sql/README.md in place of the comment README.
 
 $pdo = new PDO("pgsql:host=" . getenv("PGHOST") . ";port=" . getenv("PGPORT") . ";dbname=" . getenv("PGDATABASE"), getenv("PGUSER"));
 
@@ -12,7 +12,7 @@ function want($got, $expected): void
     }
 }
 
-// Expects that PostgreSQL refuses an empty recipient.
+// refused runs a function, and throws an error unless PostgreSQL refuses the empty recipient in it.
 function refused(callable $work): void
 {
     $message = "no error";
@@ -22,7 +22,7 @@ function refused(callable $work): void
         $message = $error->getMessage();
     }
     if (!str_contains($message, "recipient_is_1_to_256_bytes")) {
-        throw new LogicException("an empty recipient: got $message");
+        throw new LogicException("an empty recipient: got $message, want the constraint recipient_is_1_to_256_bytes");
     }
 }
 
@@ -44,7 +44,8 @@ function insertMany(string $recipient, array $data): void
     $pdo->prepare("INSERT INTO rowcast.notifications (recipient, data) VALUES $rows")->execute($values);
 }
 
-// lastInsertId uses the sequence, which a sender may not use.
+// insertWithKey returns the id of the new row. A sender needs RETURNING, because it may not use the sequence, as
+// lastInsertId does.
 function insertWithKey(string $recipient, array $data): string
 {
     global $pdo;

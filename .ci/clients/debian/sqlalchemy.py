@@ -1,4 +1,4 @@
-"""The program inserts notifications with SQLAlchemy."""
+"""The program inserts notifications with SQLAlchemy. The test puts code of sql/README.md in place of the comment README."""
 
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session, declarative_base
@@ -13,7 +13,7 @@ session = Session(engine, future=True)
 
 
 def write(*rows):
-    """Inserts rows, in the transaction of the caller or in one of its own."""
+    """Inserts rows, in the open transaction or, without one, in a new transaction."""
     if session.in_transaction():
         session.add_all(rows)
         session.flush()

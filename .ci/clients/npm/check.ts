@@ -1,3 +1,5 @@
+// What the programs of this directory have in common. The test puts code of sql/README.md in place of their comments
+// README.
 import assert from "node:assert/strict";
 
 // A Client does what an app does, with the calls of one library. Tx is what the library passes to the function that
@@ -13,8 +15,8 @@ export interface Client<Tx> {
   close(): Promise<unknown>;
 }
 
-// check does with a client what apps do. The caller has inserted the row of README.md before. If the program has only the
-// rights of a sender, check does nothing more. The Go test examines the rows afterwards.
+// check does with a client what apps do. The caller has inserted the row of sql/README.md before. If the program has
+// only the rights of a sender, check does nothing more. The Go test examines the rows afterwards.
 export async function check<Tx>(client: Client<Tx>): Promise<void> {
   if (process.env.ROLE === "app") {
     await inserts(client);
@@ -37,7 +39,7 @@ async function inserts<Tx>(client: Client<Tx>): Promise<void> {
   assert.deepEqual((await client.find("alice")).map(row => [row.event, row.data]), [["notify", { msg: "hi" }]], "the row of README.md");
 }
 
-// PostgreSQL 13 refuses several rows with DEFAULT for id.
+// insertMany inserts several rows. PostgreSQL 13 refuses this if the library writes DEFAULT for the id of each row.
 async function insertMany<Tx>(client: Client<Tx>, data: object[]): Promise<void> {
   if (client.insertManyWithoutId && parseInt(process.env.SERVER_VERSION!) < 14) {
     assert.match(everything(await failure(client.insertMany("many", data))), /cannot insert into column \\*"id/, "the error of PostgreSQL 13");

@@ -47,7 +47,7 @@ class TestCase
     }
 }
 
-// DatabaseTruncation of Laravel 10, without its names for several connections.
+// Truncates tables as DatabaseTruncation of Laravel 10 does, but for one connection only.
 function truncateTables(?array $tablesToTruncate = null): void
 {
     $tables = collect(DB::connection()->getDoctrineSchemaManager()->listTableNames());
@@ -73,7 +73,7 @@ function insert(): void
     DB::table("rowcast.notifications")->insert(["recipient" => "alice", "data" => "{}"]);
 }
 
-// The second run of the tests finds the schema, because migrate:fresh drops only the tables of the search_path.
+// The second run of the tests finds the schema rowcast, because migrate:fresh drops only the tables of the search_path.
 $versions = (int) $argv[1] + 1;
 foreach ([1, 2] as $run) {
     RefreshDatabaseState::$migrated = false;

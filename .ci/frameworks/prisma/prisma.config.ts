@@ -1,12 +1,14 @@
-// An app of Prisma, to test its migrations and shadow databases. Prisma downloads its program for migrations from its own host, so the
-// test uses the same engine in WebAssembly, which is in the npm package of Prisma 6.19 and runs with "engine: js".
+// An app of Prisma, to test its migrations and shadow databases. Prisma downloads its program for migrations from its
+// own server. The test downloads nothing, so it uses the same engine in WebAssembly, which is in the npm package of
+// Prisma 6.19 and runs with "engine: js".
 import { randomUUID } from "node:crypto";
 
 import { PrismaPg } from "@prisma/adapter-pg";
 import { defineConfig } from "prisma/config";
 
-// The adapter is not made for migrations. It does not know the types "char" and name, splits a script at each semicolon, and drops
-// the shadow database before it has closed its connections.
+// The adapter is not made for migrations. It does not know the types "char" and name, splits a script at each
+// semicolon, and drops the shadow database before it has closed its connections. The functions below replace these
+// parts of the adapter.
 async function connect(database: string) {
   const { PGHOST: host, PGPORT: port, PGUSER: user } = process.env;
   const adapter: any = await new PrismaPg({ host, port: Number(port), user, database, allowExitOnIdle: true }).connect();

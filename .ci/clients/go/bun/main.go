@@ -1,4 +1,4 @@
-// The program inserts notifications with bun.
+// The program inserts notifications with bun. The test puts code of sql/README.md in place of the comment README.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Package check does what apps do with one of the database clients.
+// Package check does what apps do with one of the database clients of Go.
 package check
 
 import (
@@ -29,15 +29,15 @@ type Row struct {
 	Event, Data string
 }
 
-// Run ends the program with an error if something is not as an app expects it. readme runs the code of README.md. The
-// Go test examines the rows afterwards. A role with the rights of a sender cannot read rows.
+// Run ends the program with an error if something is not as an app expects it. readme runs the code of sql/README.md.
+// The Go test examines the rows afterwards. A role with the rights of a sender cannot read rows.
 func Run[Q any](client Client[Q], readme func() error) {
 	steps := []func(Client[Q]) error{everyone[Q], many[Q], key[Q], rollback[Q], savepoint[Q]}
 	if os.Getenv("ROLE") == "app" {
 		steps = append(steps, readBack[Q])
 	}
 	if err := readme(); err != nil {
-		log.Fatal("the code of README.md: ", err)
+		log.Fatal("the code of sql/README.md: ", err)
 	}
 	for _, step := range steps {
 		if err := step(client); err != nil {
@@ -55,7 +55,7 @@ func many[Q any](c Client[Q]) error {
 		return err
 	}
 	if err == nil || !strings.Contains(err.Error(), `cannot insert into column "id"`) {
-		return fmt.Errorf("PostgreSQL 13 refuses several rows with DEFAULT for id: got %w", err)
+		return fmt.Errorf("several rows with DEFAULT for id in PostgreSQL 13: got %w, want that column id is refused", err)
 	}
 	return c.InsertManyWithoutID(c.DB, "many", rows)
 }

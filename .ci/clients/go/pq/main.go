@@ -1,4 +1,5 @@
-// The program inserts notifications with lib/pq and database/sql.
+// The program inserts notifications with lib/pq and database/sql. The test puts code of sql/README.md in place of the
+// comment README.
 package main
 
 import (

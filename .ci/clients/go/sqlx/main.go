@@ -1,4 +1,4 @@
-// The program inserts notifications with sqlx.
+// The program inserts notifications with sqlx. The test puts code of sql/README.md in place of the comment README.
 package main
 
 import (

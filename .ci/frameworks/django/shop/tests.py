@@ -11,7 +11,7 @@ class RollsBack(TestCase):
 
 
 class Commits(TransactionTestCase):
-    """Django runs this class after those that roll back, and empties tables after each of its tests."""
+    """Django runs this class after those that roll back. After each test of the class, Django empties the tables of managed models."""
 
     def test_1(self):
         self.assertEqual(Notification.objects.count(), 0)

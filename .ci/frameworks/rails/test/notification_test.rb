@@ -1,8 +1,8 @@
 require_relative "test_helper"
 
 class NotificationTest < ActiveSupport::TestCase
-  # A structure.sql has the schema without rows, a schema.rb does not have it.
-  test "the file fills the schema or installs it" do
+  # structure.sql contains the schema rowcast without rows, and schema.rb does not contain the schema.
+  test "rowcast.sql fills the schema or installs it" do
     assert_equal({ "sql" => [0, 0], "ruby" => nil }.fetch(ENV["FORMAT"]), BEFORE)
     assert_operator counts[0], :>, 1
     assert_equal 1, counts[1]
@@ -28,7 +28,8 @@ class CleanerTest < ActiveSupport::TestCase
     assert_equal [0, [0, 0]], [Notification.count, counts]
     connection.execute(Rails.root.join("db/rowcast.sql").read)
     assert_equal [connection.select_value("SELECT max(version_id) FROM rowcast.migrations"), 1], counts
-    # The cleaner has disabled and enabled all triggers, which makes a trigger that is enabled ALWAYS an ordinary one.
+    # The cleaner has disabled and enabled all triggers. This turns triggers that were enabled ALWAYS into ordinary
+    # ones.
     %w[ring disown].each { |trigger| connection.execute("ALTER TABLE rowcast.notifications ENABLE ALWAYS TRIGGER #{trigger}") }
   ensure
     Notification.delete_all

@@ -3,7 +3,7 @@ require_relative "../config/environment"
 require "rails/test_help"
 require "database_cleaner"
 
-# counts returns the number of rows of migrations and of history, or nil without the schema.
+# counts returns the numbers of rows of rowcast.migrations and rowcast.history, or nil if there is no schema rowcast.
 def counts
   connection = ActiveRecord::Base.connection
   return unless connection.schema_exists?("rowcast")
