@@ -140,7 +140,7 @@ func TestAttackOddRequests(t *testing.T) {
 	}
 }
 
-// Bytes after the request for a stream are not parsed as a request, whether they arrive with it or later.
+// Bytes after the request for a stream are not parsed as a request, whether they arrive with that request or later.
 func TestAttackRequestsBehindAStream(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)

@@ -92,7 +92,7 @@ const (
 	byToken    = "tokens (--jwt-secret, --jwt-secret-file, --jwt-key, --jwks-url)"
 	byApp      = "--auth-url"
 	byInsecure = "--insecure-uid"
-	byNothing  = "--public" // the only method if no client needs a credential
+	byNothing  = "--public" // the method if there is no other; no client needs a credential
 )
 
 // methods returns the authentication methods that the flags select. --public is one of them only if there is no other.
@@ -125,8 +125,9 @@ func methodsOf(flag string) []string {
 	return nil
 }
 
-// validate refuses an --auth-url with a user or a password. It also refuses a flag or a variable that belongs to
-// another authentication method: an operator who sets --jwt-audience believes that the audience is checked.
+// validate refuses an --auth-url with a user or a password, and more than one authentication method. It also refuses a
+// flag or a variable that belongs to another method: an operator who sets --jwt-audience believes that the audience is
+// checked.
 func (f *authFlags) validate(ctx *kong.Context) error {
 	switch methods := f.methods(); {
 	case f.AuthURL != nil && f.AuthURL.User != nil:
@@ -173,7 +174,7 @@ func sourceOf(path *kong.Path) string {
 }
 
 // check refuses to serve without authentication. If other machines can reach the address, check also refuses --insecure-uid
-// without "anywhere".
+// unless its value is anywhere.
 func (f *authFlags) check(listen string) error {
 	switch {
 	case len(f.methods()) == 0:

@@ -80,8 +80,8 @@ func startBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) browser {
 	return browser{ctx: ctx}
 }
 
-// profile returns a new profile of Chromium, with its own cookies and storage. Browsers that a driver controls have only one profile, in
-// which pages of one origin share cookies and storage.
+// profile returns a new profile of Chromium, with its own cookies and storage. A browser that a driver controls has
+// only one profile, so profile returns that browser.
 func (b browser) profile(t *testing.T) browser {
 	t.Helper()
 	if b.driver != nil {

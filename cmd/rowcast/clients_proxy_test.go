@@ -34,7 +34,7 @@ type cutter struct {
 	done     chan struct{} // closed at the first row after the last cut
 }
 
-// A cut is the end of a stream within the block of a row, or at its end.
+// A cut is the end of a stream within the block of a row, or at the end of the block.
 type cut struct {
 	row   int
 	block string // the whole block

@@ -26,8 +26,8 @@ func TestOtherClients(t *testing.T) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer close(c.over)
-	// The subtests run at the same time, because a restart of the hub concerns all of them. They are not parallel in the
-	// sense of package testing, because it would run only a few of them at a time.
+	// The subtests run at the same time, because a restart of the hub concerns all of them. They do not call
+	// t.Parallel, because package testing would then run only a few of them at a time.
 	for _, client := range clients {
 		running.Go(func() {
 			ready := sync.OnceFunc(c.ready.Done)

@@ -156,7 +156,7 @@ func TestDoctorFinds(t *testing.T) {
 	}
 }
 
-// INSERTs of an app fail. The doctor says so, and after the statements that it prints, the INSERTs succeed.
+// If INSERTs of an app fail, the doctor says so. After the statements that it prints, the INSERTs succeed.
 func TestDoctorMendsINSERTs(t *testing.T) {
 	t.Parallel()
 	const database = `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`
@@ -214,7 +214,8 @@ func migrateFor(t *testing.T, dsn, role string) {
 	}
 }
 
-// The role of a hub may not read the sequence. The doctor then does not compare it, and does not fail.
+// If the role of a hub may not read the sequence of the ids, the doctor does not compare the sequence with the ids. The
+// check does not fail.
 func TestDoctorMayNotReadTheSequence(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -338,7 +339,7 @@ func TestDoctorReportsTheParkLock(t *testing.T) {
 	}
 }
 
-// The statement for a function is printed whole, and mends the schema.
+// The doctor prints the whole statement that creates a missing function. The statement mends the schema.
 func TestDoctorPrintsAFunction(t *testing.T) {
 	t.Parallel()
 	dsn := dbtest.Database(t)
@@ -384,7 +385,7 @@ func TestDoctorExaminesTheRoleOfAnApp(t *testing.T) {
 	}
 	if code, out, _ := run(t, nil, "doctor", "--database-url", dsn, "--role", "no such"); code != 1 ||
 		!strings.Contains(out, `the role "no such" does not exist`) || !strings.Contains(out, `→ CREATE ROLE "no such" LOGIN;`) {
-		t.Errorf("got %d, %s, want 1 and that there is no such role", code, out)
+		t.Errorf("got %d, %s, want 1, and that the role does not exist", code, out)
 	}
 	code, out := doctor()
 	if want := "→ rowcast migrate --app-role '" + role + "'\n"; code != 1 || !strings.Contains(out, want) || strings.Contains(out, "epoch") {

@@ -34,7 +34,7 @@ func testExample(t *testing.T, chromium browser) {
 	}
 }
 
-// addTask uses the form of the page.
+// addTask gives a task to a user with the form of the page.
 func addTask(p page, assignee, title string) {
 	p.t.Helper()
 	p.fill("[name=title]", title)
@@ -136,7 +136,7 @@ func (x *example) wantAll(alice page, newest string) {
 	alice.await(fmt.Sprintf("titles()[0] === %q", newest))
 	got := value[[]string](alice, "titles()")
 	want := queried[[]string](x.t, x.dsn, `SELECT array_agg(title ORDER BY id DESC) FROM tasks WHERE assignee = 'alice' AND NOT done`)
-	want = want[:max(min(len(got), len(want)), min(200, len(want)))] // the app renders 200 tasks
+	want = want[:max(min(len(got), len(want)), min(200, len(want)))] // the app renders at most 200 tasks
 	if !slices.Equal(got, want) {
 		x.t.Errorf("the page has %d tasks %q, want %d tasks %q", len(got), got, len(want), want)
 	}
@@ -179,7 +179,7 @@ func testExampleBurst(t *testing.T, x *example, chromium browser) {
 	alice.await(`badge() === "99+"|| badge() === String(inbox().store.unseenCount)`)
 }
 
-// consecutive reports whether each number is the one before it minus 1.
+// consecutive reports whether there are numbers, and each is 1 less than the number before it.
 func consecutive(numbers []int) bool {
 	for i := 1; i < len(numbers); i++ {
 		if numbers[i] != numbers[i-1]-1 {
