@@ -14,11 +14,11 @@ import (
 // account is the user that the server runs as.
 type account struct {
 	uid, gid int
-	other    bool // whether this process runs as another user
+	other    bool // the server's user is not the user of this process
 }
 
-// serverAccount returns the user of this process, or an unprivileged user if this process is root. If dir already has
-// data, it prefers the owner of the data, because a user postgres may have been created later than the data.
+// serverAccount returns the user of this process, or an unprivileged user if this process is root. For root, if dir
+// already has data, serverAccount prefers the owner of the data, because a user postgres may have been created later.
 func serverAccount(dir string) (account, error) {
 	if !supported {
 		return account{}, ErrUnsupported

@@ -50,13 +50,13 @@ type Cluster struct {
 	// If Port is 0, the server does not listen on TCP.
 	Port int
 
-	// Template is a directory. New files are copied from the files in it, so all copies have the same system
-	// identifier. If the directory has no files, initdb creates them first. If Template is empty, initdb creates the
-	// new files.
+	// Template is the path of a directory with data files. If Dir has no data files, Start copies those of Template, so
+	// all copies have the same system identifier. If Template has none either, initdb creates them there first. If
+	// Template is "", initdb creates the data files in Dir.
 	Template string
 
-	// Primary is a running Cluster. If it is not nil, new files are a base backup of it instead of copies of Template,
-	// and the server is its hot standby.
+	// Primary, if not nil, is a running Cluster. The server is then its hot standby. If Dir has no data files, Start
+	// makes a base backup of Primary and ignores Template.
 	Primary *Cluster
 
 	// Fresh makes the next Start delete the files of earlier runs. Start sets it to false when they are deleted.
@@ -72,8 +72,8 @@ type Cluster struct {
 	server  *server // nil when stopped
 }
 
-// Start creates the files if there are none, starts the server and returns when the server accepts connections. ctx
-// limits the start only. If the server ends or does not become ready, the error contains the last lines of its log.
+// Start creates the data files if there are none, starts the server and returns when the server accepts connections.
+// ctx limits the start only. If the server ends or does not become ready, the error contains the last lines of its log.
 func (c *Cluster) Start(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,7 +178,7 @@ func (c *Cluster) arguments() []string {
 	return args
 }
 
-// Mode is the signal that stops a server: https://www.postgresql.org/docs/current/server-shutdown.html
+// A Mode is a signal that stops a server: https://www.postgresql.org/docs/current/server-shutdown.html
 type Mode = syscall.Signal
 
 const (

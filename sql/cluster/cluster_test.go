@@ -29,7 +29,7 @@ func TestStartFromNothing(t *testing.T) {
 	got := query(t, c.DSN("postgres"), `SELECT concat_ws(' ', current_user, pg_encoding_to_char(encoding), datcollate,
 		current_setting('fsync')) FROM pg_database WHERE datname = 'postgres'`)
 	if want := "postgres UTF8 C on"; got != want {
-		t.Errorf("server is %q, want %q", got, want)
+		t.Errorf("user, encoding, collation and fsync of the server are %q, want %q", got, want)
 	}
 	if len(steps) != 1 || !strings.Contains(steps[0], "creating a new database cluster in "+c.Dir) {
 		t.Errorf("Progress was called with %q, want one step: the creation of the files", steps)
@@ -183,10 +183,10 @@ func TestCancelledStartLeavesNothingRunning(t *testing.T) {
 	})
 	cancel()
 	if err := dbtest.Receive(t, ended, "the return of Start after its context was cancelled"); !errors.Is(err, context.Canceled) {
-		t.Errorf("start: %v, want context.Canceled", err)
+		t.Errorf("Start with a cancelled context: got %v, want context.Canceled", err)
 	}
 	if running(pid) {
-		t.Errorf("server %d still runs, want it ended", pid)
+		t.Errorf("the server %d still runs after a cancelled Start, want it ended", pid)
 	}
 	c.Settings["hot_standby"] = "on"
 	start(t, c) // succeeds only if the directory is not locked any more
@@ -241,8 +241,7 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// All copies of a template have the same system identifier. A new cluster has a
-// different one.
+// All copies of a template have the same system identifier. A new cluster has a different one.
 func TestTemplateIsCopied(t *testing.T) {
 	t.Parallel()
 	const identifier = "SELECT system_identifier FROM pg_control_system()"

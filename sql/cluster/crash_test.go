@@ -21,7 +21,7 @@ func TestRestart(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		mode cluster.Mode
-		want string // number of unlogged rows; recovery empties the table
+		want string // the number of unlogged rows after the restart; crash recovery removes them
 	}{{"fast", cluster.Fast, "1"}, {"immediate", cluster.Immediate, "0"}} {
 		before := c.PID()
 		if err := c.Restart(dbtest.Context(t), test.mode); err != nil {
@@ -43,7 +43,7 @@ func TestKill(t *testing.T) {
 	busy := connect(t, c.DSN("postgres"))
 	backend := int(busy.PgConn().PID())
 	ended := make(chan error, 1)
-	go func() { // a busy session does not notice that the postmaster has ended
+	go func() { // if Kill ended only the postmaster, this session would continue, because a busy session does not notice that
 		_, err := busy.Exec(context.Background(), "SELECT count(*) FROM generate_series(1, 1e12)")
 		ended <- err
 	}()

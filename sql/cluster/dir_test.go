@@ -24,7 +24,7 @@ func TestDefaultDirIsInTheCacheThatTheServerReaches(t *testing.T) {
 		t.Errorf("directory is %s, want …/rowcast/demo below %s", dir, home)
 	}
 	if again, err := cluster.DefaultDir("demo"); err != nil || again != dir {
-		t.Errorf("the second time: %s, %v, want %s", again, err, dir)
+		t.Errorf("the second call of DefaultDir: got %s, %v, want %s", again, err, dir)
 	}
 	start(t, quick(dir))
 }
@@ -34,7 +34,7 @@ func TestDefaultDirFallsBack(t *testing.T) {
 	if err := os.WriteFile(closed, nil, 0o600); err != nil { // no directory can be created below a file
 		t.Fatal(err)
 	}
-	// For root, use a directory that the server's user cannot enter instead.
+	// For root, the test shows more: root can use the cache directory here, but the server's user cannot enter it.
 	if os.Geteuid() == 0 {
 		if err := os.Remove(closed); err != nil {
 			t.Fatal(err)
@@ -68,7 +68,7 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		prepare  func(t *testing.T, dir string)
-		below    string // path of the cluster below the prepared directory
+		below    string // the path of the cluster's directory, relative to the prepared directory
 		rootOnly bool
 		want     string
 	}{
@@ -116,7 +116,7 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if test.rootOnly && os.Geteuid() != 0 {
-				t.Skip("this case can occur only for root")
+				t.Skip("only root can test this case")
 			}
 			dir := directory(t)
 			test.prepare(t, dir)
@@ -132,7 +132,7 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 	}
 }
 
-// The server's user could create a symbolic link where root copies a file to.
+// The server's user could put a symbolic link at a path to which root copies a file. The copy must not follow the link.
 func TestCopiesFollowNoLinkInTheTarget(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

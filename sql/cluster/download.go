@@ -29,8 +29,8 @@ const (
 )
 
 // Obtain returns the programs that Find returns. If there are none, it downloads PostgreSQL into a default directory;
-// later calls find it there. progress, if not nil, is called with the number of bytes received and the total number, -1
-// if that is unknown. If the download fails, the error is an ErrNotFound with the reason.
+// later calls find it there. progress, if not nil, is called with the number of bytes received and the total number.
+// total is -1 if it is unknown. If the download fails, the error is an ErrNotFound with the reason.
 func Obtain(ctx context.Context, progress func(done, total int64)) (Programs, error) {
 	programs, err := Find(ctx)
 	if !errors.Is(err, ErrNotFound) {
@@ -163,9 +163,9 @@ func unpack(jar []byte, to string) error {
 	return err
 }
 
-// extract writes the files of an archive. The lock keeps this process from starting programs meanwhile. A new process
-// shares an open file for a moment, and Linux does not run a program that is open for writing
-// (https://go.dev/issue/22315).
+// extract writes the files of an archive. ForkLock keeps this process from starting other processes meanwhile. A new
+// process has the open files of this process for a moment, and Linux does not run a program that a process has open for
+// writing (https://go.dev/issue/22315).
 func extract(archive *tar.Reader, to string) error {
 	if err := os.Mkdir(to, 0o700); err != nil {
 		return err

@@ -26,8 +26,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// repository starts a Maven repository and returns its URL and the number of
-// requests that it has received. The extension of the path selects the handler.
+// repository starts a Maven repository. It returns the URL of the repository and a counter of the requests. The
+// extension of a request's path selects the handler.
 func repository(t *testing.T, handlers map[string]http.HandlerFunc) (url string, requests *atomic.Int64) {
 	t.Helper()
 	requests = new(atomic.Int64)
@@ -93,10 +93,10 @@ func TestDownload(t *testing.T) {
 
 	before := requests.Load()
 	if again, err := cluster.DownloadFrom(dbtest.Context(t), url, dir, nil); err != nil || again != got {
-		t.Errorf("the second time: %+v, %v, want %+v", again, err, got)
+		t.Errorf("the second call: got %+v, %v, want %+v", again, err, got)
 	}
 	if n := requests.Load() - before; n != 0 {
-		t.Errorf("the second time made %d requests, want 0", n)
+		t.Errorf("the second call made %d requests, want 0", n)
 	}
 
 	c := quick(directory(t))
@@ -163,8 +163,8 @@ func TestDownloadEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// jar returns an archive in the form of the archives of the repository. Its
-// programs run the programs in dir.
+// jar returns an archive in the form of the archives of the repository. The programs in the archive are scripts that
+// run the programs in dir.
 func jar(t *testing.T, dir string) []byte {
 	t.Helper()
 	var files bytes.Buffer

@@ -42,7 +42,8 @@ func (c *Cluster) initialize(ctx context.Context) error {
 }
 
 // fill creates the files in an empty directory that only this process can enter, and makes the server's user their
-// owner. After initdb, every user who can enter the socket's directory may connect, and roles need a password on TCP.
+// owner. initdb is told to let every user connect who can enter the socket's directory, and to require a password on
+// TCP.
 func (c *Cluster) fill(ctx context.Context, dir string) error {
 	switch {
 	case c.Primary != nil:
@@ -116,9 +117,9 @@ func (c *Cluster) backup(ctx context.Context, dir string) error {
 		os.WriteFile(filepath.Join(dir, "standby.signal"), nil, 0o600))
 }
 
-// copyFiles copies a directory. It omits the files whose names begin with one of the prefixes, and files that the
-// server removes meanwhile. It follows no symbolic link out of the two directories, because the server's user could
-// create one that makes root read or overwrite another file.
+// copyFiles copies a directory. It omits the files whose paths in the directory begin with a prefix in leaveOut, and
+// files that the server removes meanwhile. It follows no symbolic link out of the two directories, because the server's
+// user could create one that makes root read or overwrite another file.
 func copyFiles(source, target string, leaveOut ...string) error {
 	from, err := os.OpenRoot(source)
 	if err != nil {
@@ -149,7 +150,7 @@ func copyFiles(source, target string, leaveOut ...string) error {
 	})
 }
 
-// run runs a program, which was created with ctx, to its end and returns its output.
+// run runs cmd, which must have been created with ctx, to its end and returns its output.
 func run(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
 	output, err := cmd.CombinedOutput()
 	if err != nil {

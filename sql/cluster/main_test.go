@@ -19,9 +19,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// base is the parent of the directories in which tests start servers. They are
-// not in t.TempDir, because the server's user could not enter it if root runs
-// the tests.
+// base is the parent of the directories in which tests start servers. These are not in t.TempDir, because the server's
+// user could not enter t.TempDir if root runs the tests.
 var base string
 
 func TestMain(m *testing.M) {
@@ -48,7 +47,7 @@ func TestMain(m *testing.M) {
 // patience is the time limit of a wait for a process or a server.
 const patience = 2 * time.Minute
 
-// directory returns a path for this test alone, where nothing exists yet.
+// directory returns a path at which nothing exists yet. No other test gets the same path.
 func directory(t *testing.T) string {
 	t.Helper()
 	parent, err := os.MkdirTemp(base, "test-")
@@ -131,12 +130,12 @@ func running(pid int) bool {
 	return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// until polls a condition that depends on another process, until it is true.
+// until polls a condition that depends on another process, until it is true. what describes the condition.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v until %s", patience, what)
+			t.Fatalf("after %v, this is still not true: %s", patience, what)
 		}
 	}
 }

@@ -22,8 +22,8 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// ownerVariable makes this test binary start a cluster and stop it when its
-// standard input ends. The variable contains the directory of the cluster.
+// ownerVariable makes this test binary start a cluster, and stop the cluster when the standard input of the binary
+// ends. The variable contains the directory of the cluster.
 const ownerVariable = "ROWCAST_TEST_OWNER"
 
 func own(dir string) int {
@@ -113,7 +113,7 @@ func TestServerEndsWithItsKilledOwner(t *testing.T) {
 	o := begin(t, directory(t))
 	o.kill()
 	next := quick(o.dir)
-	start(t, next) // Start waits for the server of the killed owner
+	start(t, next) // Start stops the server of the killed owner, if it still runs
 	if pid := next.PID(); running(o.pid) || pid == o.pid {
 		t.Errorf("the server %d of a killed owner still runs, or the new server has the same process id: %d", o.pid, pid)
 	}
@@ -132,7 +132,7 @@ func TestLeftoverServerIsStopped(t *testing.T) {
 	next := quick(leftover.Dir)
 	start(t, next)
 	if running(pid) || next.PID() == pid {
-		t.Errorf("the server %d that was left behind runs beside %d", pid, next.PID())
+		t.Errorf("the server %d that was left behind still runs, or the new server has the same process id: %d", pid, next.PID())
 	}
 }
 
@@ -150,8 +150,8 @@ func TestReusedProcessID(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(string(text), "\n")
-	// Because this program runs as the server's user, PostgreSQL would take it for the old server and not start. So Start
-	// must remove the pid file.
+	// Because this program runs as the server's user, PostgreSQL would take it for the old server and not start. So
+	// Start must remove the pid file.
 	stranger := exec.CommandContext(dbtest.Context(t), "sleep", "600")
 	info, err := os.Stat(filepath.Join(c.Dir, "data"))
 	if err != nil {

@@ -16,10 +16,9 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// writeProgram writes an executable script. The lock keeps this process from
-// starting programs meanwhile. A new process shares the open file for a moment,
-// and Linux does not run a program that is open for writing
-// (https://go.dev/issue/22315).
+// writeProgram writes an executable script. ForkLock keeps this process from starting other processes meanwhile. A new
+// process has the open files of this process for a moment, and Linux does not run a program that a process has open for
+// writing (https://go.dev/issue/22315).
 func writeProgram(t *testing.T, path, script string) {
 	t.Helper()
 	syscall.ForkLock.RLock()
@@ -68,7 +67,7 @@ func TestFirstOnPathIsChosenElseTheNewest(t *testing.T) {
 		}
 		got, err := cluster.Choose(dbtest.Context(t), install("path", test.path), install("usual", test.usual))
 		if names[got.Dir] != test.want || (err == nil) != (test.want != "") || err != nil && !errors.Is(err, cluster.ErrNotFound) {
-			t.Errorf("%q on PATH and %q elsewhere: got %q, %v, want %q", test.path, test.usual, names[got.Dir], err, test.want)
+			t.Errorf("%q on PATH and %q in the usual places: got %q, %v, want %q", test.path, test.usual, names[got.Dir], err, test.want)
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// patience is how long stop waits after each signal before it sends the next one. It is also how long run keeps trying
-// to start a server while sessions of a killed server remain.
+// patience is the longest time that stop waits after a signal before it sends the next one. It is also the time for
+// which run tries to start a server while sessions of a killed server remain.
 const patience = 20 * time.Second
 
 // server is a postmaster that this process has started.
@@ -84,8 +84,8 @@ func (s *server) stop(ctx context.Context, mode Mode) error {
 	return fmt.Errorf("the server (pid %d) does not end", s.process.Pid)
 }
 
-// killChildren kills the sessions and the other children of the server. It suspends the server first, because the server
-// would replace them. A child may end before it is killed, so the exit code of the second kill is ignored.
+// killChildren kills the sessions and the other children of the server. It suspends the server first, because the
+// server would replace them. A child may end before it is killed, so the exit code of the second kill is ignored.
 func (s *server) killChildren(ctx context.Context) error {
 	const script = `set -e
 kill -STOP $0
@@ -95,9 +95,9 @@ kill -KILL $children || :`
 	return err
 }
 
-// stopLeftover stops the server of a process that was killed. The server stops as in a crash. If another program has the
-// process id of that server now, stopLeftover only removes the pid file of the server: PostgreSQL would not start if that
-// program runs as the same user.
+// stopLeftover stops the server of a process that was killed. The server stops as in a crash. If another program has
+// the process id of that server now, stopLeftover only removes the pid file of the server: PostgreSQL would not start
+// if that program runs as the same user.
 func (c *Cluster) stopLeftover(ctx context.Context) error {
 	pid, _ := readPIDFile(c.data())
 	exists, serves := examine(pid, c.data())

@@ -4,9 +4,9 @@
 //
 //	func TestMain(m *testing.M) { dbtest.Main(m) }
 //
-// The server is started for the first test that needs one. Its files are copies of files that initdb creates once for
-// each version of PostgreSQL. It runs as package cluster describes, with fsync off. If no PostgreSQL can be found or
-// downloaded, the tests that need one fail.
+// The server is started for the first test that needs a database. Its files are copies of files that initdb creates
+// once for each version of PostgreSQL. It runs as package cluster describes, with fsync off. If PostgreSQL can be
+// neither found nor downloaded, the tests that need a database fail.
 package dbtest
 
 import (
@@ -27,8 +27,8 @@ import (
 )
 
 // Main runs the tests of a package, fails if they leave goroutines behind, removes the servers and exits. If the binary
-// is killed, their files remain in the directory for temporary files. On Linux and FreeBSD the kernel stops the servers
-// of a killed binary. Elsewhere they run until their files are gone.
+// is killed, the files of the servers remain in the directory for temporary files. On Linux and FreeBSD the kernel
+// stops the servers of a killed binary. On other systems the servers run until somebody removes their files.
 func Main(m *testing.M) {
 	code := m.Run()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -51,13 +51,13 @@ func Database(t testing.TB) string {
 	return create(t, migrated)
 }
 
-// Empty does the same as Database, but the database has no schema rowcast.
+// Empty is like Database, but the database has no schema rowcast.
 func Empty(t testing.TB) string {
 	t.Helper()
 	return create(t, "template0")
 }
 
-// Inbox does the same as Database, and the database also has the inbox.
+// Inbox is like Database, but the database also has the inbox.
 func Inbox(t testing.TB) string {
 	t.Helper()
 	dsn := Database(t)
@@ -68,8 +68,8 @@ func Inbox(t testing.TB) string {
 	return dsn
 }
 
-// Example does the same as Database for an Example function, which has no testing.TB. The database remains until all
-// tests have ended. Example panics if there is no database.
+// Example is like Database, but for an Example function, which has no testing.TB. The database remains until all tests
+// have ended. Example panics if it cannot create the database.
 func Example() string {
 	dsn, _, err := copyOf(migrated)
 	if err != nil {
@@ -124,8 +124,8 @@ var startShared = sync.OnceValue(func() error {
 	return err
 })
 
-// dropDatabase removes a database. DROP DATABASE fails if there are prepared transactions, which only a session of that
-// database can end.
+// dropDatabase removes a database. DROP DATABASE fails if the database has prepared transactions. Only a session of the
+// database can end them.
 func dropDatabase(name string) error {
 	statement := "DROP DATABASE " + name + " WITH (FORCE)"
 	if _, err := execute(binary.shared, "postgres", statement); err == nil {

@@ -66,7 +66,7 @@ func TestEmptyHasNoSchema(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Empty(t))
 	if err := sql.Check(dbtest.Context(t), conn); !errors.Is(err, sql.ErrNoSchema) {
-		t.Errorf("schema of an empty database: %v, want ErrNoSchema", err)
+		t.Errorf("check the schema of an empty database: got error %v, want ErrNoSchema", err)
 	}
 	if got := ask(t, conn, "SHOW application_name"); got != os.Getenv("PGAPPNAME") {
 		t.Errorf("application_name is %q, want %q, the value of PGAPPNAME", got, os.Getenv("PGAPPNAME"))
@@ -141,8 +141,8 @@ func TestClusterCrashesAlone(t *testing.T) {
 	}
 }
 
-// helperVariable tells TestHelper what to do in a process that another test has
-// started: "use" a database, "leak" a goroutine, or run "without" PostgreSQL.
+// helperVariable tells TestHelper what to do in a process that another test has started: "use" a database, "leak" a
+// goroutine, or run "without" PostgreSQL.
 const helperVariable = "ROWCAST_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -190,7 +190,7 @@ func TestPackagesHaveTheirOwnServers(t *testing.T) {
 func TestWithoutPostgreSQLTestsFail(t *testing.T) {
 	t.Parallel()
 	if code, output := runHelper(t, "without"); code != 1 || !strings.Contains(output, "apt install postgresql") {
-		t.Errorf("exit code %d, want 1 and a line that says what to install; output:\n%s", code, output)
+		t.Errorf("got exit code %d, want 1, and an output that says what to install; got the output:\n%s", code, output)
 	}
 }
 
@@ -198,7 +198,7 @@ func TestLeakedGoroutinesFailThePackage(t *testing.T) {
 	t.Parallel()
 	code, output := runHelper(t, "leak")
 	if code != 1 || !strings.Contains(output, "left goroutines behind") || !strings.Contains(output, "TestHelper") {
-		t.Errorf("exit code %d, want 1 and a report of the goroutine; output:\n%s", code, output)
+		t.Errorf("got exit code %d, want 1, and an output that reports the goroutine; got the output:\n%s", code, output)
 	}
 }
 
@@ -231,7 +231,7 @@ func TestMissingPrograms(t *testing.T) {
 	}
 }
 
-// The Node that .ci/run installs is used first, and then an installed one that is not too old.
+// The Node that .ci/run installs is used if it is there. Otherwise the Node on the PATH is used if it is not too old.
 func TestNode(t *testing.T) {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		t.Skip("the paths in the test are for Linux on amd64")
@@ -262,7 +262,8 @@ func TestNode(t *testing.T) {
 	}
 }
 
-// The client beside the server is used first, and then the one on the PATH. Only psql may be older than the server.
+// The client beside the server is used if it is there. Otherwise the client on the PATH is used. Only psql may be older
+// than the server.
 func TestClient(t *testing.T) {
 	beside, path := t.TempDir(), t.TempDir()
 	t.Setenv("PATH", path)
@@ -305,7 +306,7 @@ func writeProgram(t *testing.T, path, script string) {
 	}
 }
 
-// record runs a test and returns how it ended.
+// record runs a test and returns a record of how it ended.
 func record(t *testing.T, test func(testing.TB)) *recordingTB {
 	t.Helper()
 	r := &recordingTB{TB: t}

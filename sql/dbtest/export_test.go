@@ -16,8 +16,8 @@ func WithoutPostgreSQL() {
 // ReservePort lets a test reserve ports of a small range.
 var ReservePort = reservePort
 
-// ClientOf lets a test find the clients of other server programs.
+// ClientOf lets a test name the server programs whose clients are sought.
 var ClientOf = client
 
-// NodeIn lets a test find Node in other caches.
+// NodeIn lets a test name the caches in which Node is sought.
 var NodeIn = node

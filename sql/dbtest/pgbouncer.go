@@ -12,8 +12,8 @@ import (
 )
 
 // PgBouncer runs PgBouncer in front of a database until the test ends. mode is the pool mode, session or transaction,
-// and sessions is the largest number of sessions of the pool. It returns a connection string for PgBouncer. If
-// PgBouncer is not installed, the test ends with [Missing].
+// and sessions is the largest number of sessions of the pool. pooled is a connection string for PgBouncer. If PgBouncer
+// is not installed, the test ends with [Missing].
 func PgBouncer(t testing.TB, dsn, mode string, sessions int) (pooled string) {
 	t.Helper()
 	program := Program(t, "pgbouncer", "pgbouncer", "/usr/sbin/pgbouncer")
@@ -37,7 +37,7 @@ default_pool_size = %d
 	}
 	cmd := exec.Command(program, file)
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-	if os.Geteuid() == 0 { // PgBouncer does not run as root, and only the owner of the socket's directory can enter it
+	if os.Geteuid() == 0 { // PgBouncer refuses to run as root, and of the other users only the owner can enter the socket's directory
 		info, err := os.Stat(config.Host)
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +60,7 @@ default_pool_size = %d
 			return pooled
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("waited for PgBouncer to answer: %v", err)
+			t.Fatalf("PgBouncer did not answer in time: %v", err)
 		}
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"os/exec"
 )
 
-// The tests that call these functions need a PostgreSQL, which package cluster
-// cannot start on this system.
+// On this system, the functions below only satisfy the compiler. The tests that call them need a PostgreSQL server,
+// which package cluster cannot start here.
 
 func Suspend(int) error                { return errors.ErrUnsupported }
 func Resume(int) error                 { return errors.ErrUnsupported }

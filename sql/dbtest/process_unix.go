@@ -9,13 +9,14 @@ import (
 	"syscall"
 )
 
-// Suspend stops a process until Resume is called or the process is killed.
+// Suspend suspends a process until Resume is called or the process is killed.
 func Suspend(pid int) error { return syscall.Kill(pid, syscall.SIGSTOP) }
 
-// Resume continues a process after Suspend.
+// Resume lets a process continue that Suspend has suspended.
 func Resume(pid int) error { return syscall.Kill(pid, syscall.SIGCONT) }
 
-// Running reports whether there is a process with the id.
+// Running reports whether there is a process with the id. A process that has ended counts until its parent waits for
+// it.
 func Running(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
 // Owner returns the user and the group of a file.

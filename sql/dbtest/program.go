@@ -17,8 +17,8 @@ import (
 )
 
 // Client returns the path of a client program, such as pg_dump: the one beside the server programs or, without it, the
-// one on the PATH. If there is none, the test ends with [Missing]. If the program is too old for the server, the test
-// is skipped.
+// one on the PATH. If there is none, the test ends with [Missing]. If the program has an older major version than the
+// server, the test is skipped, unless the program is psql.
 func Client(t testing.TB, name string) string {
 	t.Helper()
 	if err := prepare(); err != nil {
@@ -84,8 +84,9 @@ func node(t testing.TB, caches []string) string {
 	return path
 }
 
-// Interpreter returns the path of an interpreter that can run the code, which loads modules. If it cannot, the test
-// ends with [Missing], which names the Debian packages.
+// Interpreter returns the path of the interpreter with the given name. It runs code, which loads the modules that the
+// test needs. If the interpreter is not installed, or cannot run code, the test ends with [Missing], which names the
+// Debian packages.
 func Interpreter(t testing.TB, name, code, packages string) string {
 	t.Helper()
 	interpreter := Program(t, packages, name)
@@ -96,9 +97,9 @@ func Interpreter(t testing.TB, name, code, packages string) string {
 	return interpreter
 }
 
-// NodeModules returns the directory of Node modules that .ci/run installs. Source is the directory in the repository
-// that has the package.json, name is the directory of the installation in the cache of rowcast, and module is one of
-// the modules. If it is not installed, the test ends with [Missing].
+// NodeModules returns a directory of Node modules that .ci/run installs. source is the directory in the repository that
+// has the package.json. name is the name of the installation's directory in the cache of rowcast. module is one of the
+// modules. If module is not installed, the test ends with [Missing].
 func NodeModules(t testing.TB, source, name, module string) string {
 	t.Helper()
 	modules := modulesWith(module, name, caches())
@@ -108,9 +109,9 @@ func NodeModules(t testing.TB, source, name, module string) string {
 	return modules
 }
 
-// GoBuild builds the programs of a Go module that has its own go.mod, without a download. Source is the directory of
-// the module in the repository, dir is the directory with its files, and bin is the directory of the executables. If
-// the required modules are not downloaded, the test ends with [Missing].
+// GoBuild builds the programs of a Go module that has its own go.mod, without a download. source is the directory of
+// the module in the repository, for the message of [Missing]. dir is the directory in which the module is built. bin is
+// the directory for the executables. If the required modules are not downloaded, the test ends with [Missing].
 func GoBuild(t testing.TB, source, dir, bin string) {
 	t.Helper()
 	program := Program(t, "golang", "go")
@@ -139,7 +140,7 @@ func caches() []string {
 	return caches
 }
 
-// modulesWith returns the first directory of Node modules that has a file. If none has it, it returns "".
+// modulesWith returns the first directory of Node modules that contains file, or "" if none does.
 func modulesWith(file, name string, caches []string) string {
 	for _, cache := range caches {
 		modules := filepath.Join(cache, "rowcast", name, "node_modules")

@@ -28,7 +28,7 @@ func Standby(t testing.TB, primary *cluster.Cluster) *cluster.Cluster {
 	return startFor(t, func(c *cluster.Cluster) { c.Primary = primary })
 }
 
-// Stranger does the same as Cluster, but the server has a system identifier of its own. It takes longer to start,
+// Stranger is like Cluster, but the server has a system identifier of its own. It takes longer to start,
 // because initdb creates its files.
 func Stranger(t testing.TB) *cluster.Cluster {
 	t.Helper()
@@ -57,8 +57,8 @@ func startFor(t testing.TB, configure func(*cluster.Cluster)) *cluster.Cluster {
 
 var password = rand.Text()
 
-// TCP sets the password of the superuser and returns the superuser's connection string over TCP. On a standby it sets
-// none, because the standby has the password of its primary.
+// TCP sets the password of the superuser and returns the superuser's connection string over TCP. On a standby it does
+// not set the password, because the standby has the password of its primary.
 func TCP(t testing.TB, c *cluster.Cluster, database string) string {
 	t.Helper()
 	_, err := execute(c, "postgres", `DO $$ BEGIN
@@ -89,7 +89,7 @@ func private() (*cluster.Cluster, error) {
 	}, err
 }
 
-// binary has what the tests of this test binary share.
+// binary contains what the tests of this test binary share.
 var binary = struct {
 	programs cluster.Programs
 	base     string           // the directory with the data files that each new server copies (see Cluster.Template)
@@ -100,7 +100,7 @@ var binary = struct {
 // obtain is a variable because a test replaces it.
 var obtain = cluster.Obtain
 
-// prepare finds or downloads the programs, and creates a directory for the servers.
+// prepare finds or downloads the server programs, and creates the directory of the servers.
 var prepare = sync.OnceValue(func() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -114,7 +114,8 @@ var prepare = sync.OnceValue(func() (err error) {
 	return err
 })
 
-// Home creates a home directory for a program that starts a server. The directory is removed when the test ends.
+// Home creates a home directory for a program that starts a PostgreSQL server. The directory is removed when the test
+// ends.
 func Home(t testing.TB) string {
 	t.Helper()
 	dir, err := temporary("rowcast-home-")
@@ -125,8 +126,8 @@ func Home(t testing.TB) string {
 	return dir
 }
 
-// temporary creates a directory that the server's user can enter even if root runs the tests. That user could not enter
-// a directory of t.TempDir.
+// temporary creates a directory that the server's user can enter even if root runs the tests. In that case the server's
+// user could not enter a directory of t.TempDir.
 func temporary(pattern string) (string, error) {
 	dir, err := os.MkdirTemp("", pattern)
 	if err == nil {

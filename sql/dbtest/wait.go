@@ -9,8 +9,8 @@ import (
 // patience is the time limit of a wait in a test. It is long enough for a loaded machine.
 const patience = 2 * time.Minute
 
-// Context returns the test's context with a time limit that begins now. A test that uses it does not hang if what it
-// waits for never happens.
+// Context returns the test's context with a time limit that begins now. A test that waits with this context does not
+// hang if the event that it waits for never happens.
 func Context(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
