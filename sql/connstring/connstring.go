@@ -1,5 +1,6 @@
-// Package connstring reads connection strings as libpq does. It uses pgx, and adds the parameters of libpq that pgx would send to the
-// server, which refuses them. It also says what to write instead of the URLs and parameters of other programs.
+// Package connstring reads connection strings as libpq does. It uses pgx, and adds the parameters of libpq that pgx
+// does not know. pgx would send them to the server, which refuses them. For the URLs and parameters of other programs,
+// the package returns errors that say what to write instead.
 package connstring
 
 import (
@@ -12,15 +13,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// An Error reports what is wrong with a connection string, and what to write instead. It contains no value of the connection string,
-// because any part of a malformed string may be the password.
+// An Error reports what is wrong with a connection string, and what to write instead. It contains no value of the
+// connection string, because any part of a malformed string may be the password.
 type Error string
 
 func (e Error) Error() string { return string(e) }
 
-// Parse returns the configuration that a connection string describes: a URL such as postgresql://user:password@host:5432/name, or
-// keywords and values such as host=… dbname=…. Environment variables and files of libpq, such as PGHOST and ~/.pgpass, supply what the
-// connection string leaves out. The returned errors are of type [Error], and contain no password.
+// Parse returns the configuration that a connection string describes. The string is a URL such as
+// postgresql://user:password@host:5432/name, or has keywords and values such as host=… dbname=…. Environment variables
+// and files of libpq, such as PGHOST and ~/.pgpass, supply what the string leaves out. The returned errors are of type
+// [Error], and contain no password.
 func Parse(s string) (*pgx.ConnConfig, error) {
 	if err := checkFormat(s); err != nil {
 		return nil, err
@@ -28,8 +30,8 @@ func Parse(s string) (*pgx.ConnConfig, error) {
 	if err := checkEncoding(s); err != nil {
 		return nil, err
 	}
-	// With one port and without TLS, the result has one address for each host. It also has the parameters that pgx does not know, even
-	// if their values are the reason why the real configuration cannot be parsed.
+	// s is first parsed with one port and without TLS. Then hosts has one address for each host. It also has the
+	// parameters that pgx does not know, even if s has an invalid port or sslmode.
 	hosts, err := pgx.ParseConfig(override(override(s, "port", "5432"), "sslmode", "disable"))
 	if err != nil {
 		return nil, invalid(s, err)
@@ -60,8 +62,8 @@ func parse(s string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// variables are the keywords of libpq that pgx does not know, with the environment variable of each. A variable is omitted if its
-// keyword has no effect here.
+// variables are the keywords of libpq that pgx does not know, each with its environment variable. The variable is "" if
+// libpq has none, or if the keyword has no effect here.
 var variables = map[string]string{
 	"client_encoding":           "",
 	"fallback_application_name": "",
@@ -108,8 +110,8 @@ func settingsOf(params map[string]string) settings {
 	return s
 }
 
-// checkRefused returns an error if a setting demands what rowcast cannot do. Connecting without it would be less secure, or would
-// fail later with a less clear error.
+// checkRefused returns an error if a setting demands what rowcast cannot do, or has an invalid value. If such a setting
+// were ignored, the connection could be less secure, or could fail later with a less clear error.
 func (s settings) checkRefused() error {
 	switch s["gssencmode"] {
 	case "", "disable", "prefer":
@@ -141,7 +143,8 @@ func (s settings) checkRefused() error {
 	return nil
 }
 
-// setNames removes the keywords in variables from the parameters that config sends to the server, and sets the fallback_application_name.
+// setNames removes the keywords in variables from the parameters that config sends to the server. It sets the
+// application_name to fallback_application_name if config has no application_name.
 func (s settings) setNames(config *pgx.ConnConfig) {
 	for keyword := range variables {
 		delete(config.RuntimeParams, keyword)
@@ -151,8 +154,8 @@ func (s settings) setNames(config *pgx.ConnConfig) {
 	}
 }
 
-// override returns the connection string with another value for a keyword. It appends the value, because the last of several values
-// counts.
+// override returns the connection string with another value for a keyword. It appends the keyword with this value,
+// because only the last of several values has effect.
 func override(s, keyword, value string) string {
 	if !isURL(s) {
 		return endPairs(s) + keyword + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
@@ -167,8 +170,8 @@ func override(s, keyword, value string) string {
 	return s + separator + keyword + "=" + strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
 }
 
-// WithoutPassword returns a connection string without its passwords, so that it can be shown. The rest stays as it is. [Parse] must
-// accept the connection string.
+// WithoutPassword returns a connection string without its passwords, so that it can be shown. The rest stays as it is.
+// The connection string must be one that [Parse] accepts.
 func WithoutPassword(s string) string {
 	if !isURL(s) {
 		return strings.Join(slices.DeleteFunc(pair.FindAllString(s, -1), func(p string) bool {
@@ -200,7 +203,8 @@ func isURL(s string) bool {
 	return strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://")
 }
 
-// cutCredentials splits the part of a URL after "://" behind the user and the password, which may contain a "?".
+// cutCredentials splits the part of a URL after "://" into the user and the password, with the "@" after them, and the
+// rest. The password may contain a "?".
 func cutCredentials(s string) (credentials, rest string) {
 	if i := strings.IndexAny(s, "@/"); i >= 0 && s[i] == '@' {
 		return s[:i+1], s[i+1:]
@@ -208,11 +212,12 @@ func cutCredentials(s string) (credentials, rest string) {
 	return "", s
 }
 
-// pair matches a keyword and its value, which is the group.
+// pair matches a keyword and its value. The group is the value.
 var pair = regexp.MustCompile(`(?s)[^\s\v=]+[\s\v]*=[\s\v]*('(?:[^'\\]|\\.)*'|(?:[^\s\v\\]|\\.)*)`)
 
-// endPairs returns s, a string of keywords and values, with an end to which another pair can be appended. It writes an empty last
-// value as two quotes, and removes a single backslash at the end, which has no effect.
+// endPairs returns s, a string of keywords and values, with an end to which another pair can be appended. It writes an
+// empty last value as two quotes. It removes a backslash at the end that escapes nothing, because it would escape the
+// first character of the next pair.
 func endPairs(s string) string {
 	if backslashes := len(s) - len(strings.TrimRight(s, `\`)); backslashes%2 == 1 {
 		s = s[:len(s)-1]

@@ -19,8 +19,8 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-// keywords has the keywords of libpq in PostgreSQL 18 (PQconndefaults). Each has a value that must be accepted or, after "!", one that must
-// be refused. A keyword with an empty value is only looked up in the README.
+// keywords has the keywords of libpq in PostgreSQL 18 (PQconndefaults). Each has a value that must be accepted or,
+// after "!", a value that must be refused. A keyword with an empty value is only looked up in the README.
 var keywords = map[string]string{
 	"application_name":          "app",
 	"channel_binding":           "disable",
@@ -75,8 +75,8 @@ var keywords = map[string]string{
 	"user":                      "me",
 }
 
-// Each keyword of libpq is accepted, or refused with an error that names it. No keyword is sent to the server, which would refuse it.
-// The README documents each keyword.
+// Each keyword of libpq is accepted, or refused with an error that names it. Of the keywords, only application_name and
+// options are sent to the server, because it would refuse the others. The README documents each keyword.
 func TestEachKeywordOfLibpq(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../cmd/rowcast/README.md")
@@ -134,14 +134,14 @@ func TestEnvironment(t *testing.T) {
 		t.Run(variable, func(t *testing.T) {
 			t.Setenv(variable, wrong)
 			if _, err := connstring.Parse("host=h"); err == nil {
-				t.Errorf("%s=%s has no effect", variable, wrong)
+				t.Errorf("%s=%s: got no error, want one", variable, wrong)
 			}
 		})
 	}
 	t.Setenv("PGHOSTADDR", "192.0.2.1")
 	config, err := connstring.Parse("")
 	if err != nil || config.Host != "192.0.2.1" {
-		t.Errorf("PGHOSTADDR=192.0.2.1: got %v, want a configuration for this address", err)
+		t.Errorf("PGHOSTADDR=192.0.2.1: got %v and error %v, want a configuration for this address", config, err)
 	}
 	config, err = connstring.Parse("postgres://u:a?b@db.example/app")
 	if err != nil || config.Host != "192.0.2.1" || config.Database != "app" || config.Password != "a?b" {
@@ -149,7 +149,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	config, err = connstring.Parse("hostaddr=192.0.2.2")
 	if err != nil || config.Host != "192.0.2.2" {
-		t.Errorf("got error %v, want hostaddr before PGHOSTADDR", err)
+		t.Errorf("hostaddr=192.0.2.2 with PGHOSTADDR=192.0.2.1: got %v and error %v, want a configuration for hostaddr", config, err)
 	}
 }
 
@@ -206,7 +206,8 @@ func attempts(config *pgx.ConnConfig) string {
 	return strings.Join(all, ", ")
 }
 
-// A connection string keeps its user, password and database, whatever its last value looks like.
+// Parse appends parameters to the connection string, so that the last value must end there. Whatever this value looks
+// like, the user, the password and hostaddr keep their values.
 func TestLastValue(t *testing.T) {
 	t.Parallel()
 	for s, password := range map[string]string{
@@ -323,8 +324,9 @@ func TestInvalidParts(t *testing.T) {
 	}
 }
 
-// A URL whose password has special characters is refused if a part of the password would be taken for a host or a database, and printed.
-// Otherwise the password is used as it is, as libpq does. Encoded characters are always a part of the password.
+// A URL whose password has special characters is refused if a part of the password would be taken for a host or a
+// database, and printed. Otherwise the password is used as it is, as libpq does. Percent-encoded characters are always
+// a part of the password.
 func TestSpecialCharactersOfAPassword(t *testing.T) {
 	t.Parallel()
 	for _, password := range []string{"p@ss#w", "p@ss", "1/2", "p@s/w", "p/w@s", "p@s?w", "p@s?w=x", "1/2?w=x", "12/3?a=b&c=d", "@", "a@b@c"} {
@@ -352,8 +354,8 @@ func TestSpecialCharactersOfAPassword(t *testing.T) {
 	}
 }
 
-// A value that resembles the connection string of another program is accepted, above all a password. So is ssl=true in a URL,
-// which libpq accepts too.
+// A value, such as a password, may resemble the connection string or the parameters of another program. Parse also
+// accepts ssl=true in a URL, as libpq does.
 func TestPasswordsAreNotForms(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{
@@ -408,8 +410,8 @@ func TestWithoutPassword(t *testing.T) {
 	}
 }
 
-// compareWithoutPassword compares what pgx reads in a connection string with and without its password. It reports whether the string is
-// valid and has a password.
+// compareWithoutPassword compares what pgx reads in a connection string with what it reads in the string without the
+// password. It reports whether the string is valid and has a password.
 func compareWithoutPassword(t *testing.T, s string) bool {
 	t.Helper()
 	want, err := pgx.ParseConfig(s)
@@ -425,7 +427,7 @@ func compareWithoutPassword(t *testing.T, s string) bool {
 	return want.Password != ""
 }
 
-// No name of a foreign parameter is a parameter that PostgreSQL lets a session set.
+// No foreign parameter is a parameter that PostgreSQL lets a session set, or a keyword of libpq.
 func TestForeignParametersAreUnknownToPostgreSQL(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, dbtest.Empty(t))
@@ -439,7 +441,7 @@ func TestForeignParametersAreUnknownToPostgreSQL(t *testing.T) {
 	}
 	for name := range connstring.ProgramOf() {
 		if slices.Contains(known, strings.ToLower(name)) {
-			t.Errorf("the foreign parameter %s is also a parameter of PostgreSQL", name)
+			t.Errorf("the foreign parameter %s is also a parameter that PostgreSQL lets a session set", name)
 		}
 		if _, ok := keywords[name]; ok {
 			t.Errorf("the foreign parameter %s is also a keyword of libpq", name)

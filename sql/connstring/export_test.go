@@ -1,4 +1,4 @@
 package connstring
 
-// ProgramOf returns the programs of the foreign parameters.
+// ProgramOf returns the foreign parameters, each with its program.
 func ProgramOf() map[string]string { return programOf() }

@@ -9,12 +9,12 @@ import (
 	"sync"
 )
 
-// A form is the beginning of a connection string of another program.
+// A form is the beginning of a connection string that belongs to another program.
 type form struct{ prefix, program, advice string }
 
 const asURL = "write it as postgresql://user:password@host:5432/name"
 
-// forms are compared without regard to case.
+// forms are the forms that checkFormat recognizes. It ignores case.
 var forms = []form{
 	{"jdbc:", "JDBC", `leave out "jdbc:", and write postgresql://user:password@host:5432/name`},
 	{"r2dbc:", "R2DBC", `leave out "r2dbc:", and write postgresql://user:password@host:5432/name`},
@@ -39,7 +39,7 @@ var (
 	scheme     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+._-]*://`)
 )
 
-// drivers are the drivers of SQLAlchemy. The error does not quote others, because it must not quote a password.
+// drivers are the drivers of SQLAlchemy. An error quotes no other text as a driver, because the text may be a password.
 var drivers = []string{"aiopg", "asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async", "pygresql", "pypostgresql"}
 
 // checkFormat returns an error if a connection string has the form of another program.
@@ -65,8 +65,8 @@ func checkFormat(s string) error {
 	return nil
 }
 
-// foreign has the parameters of other programs, by the program. PostgreSQL refuses all of them. It knows only ssl and Port, in which
-// it ignores case, and no session can set these two.
+// foreign has the parameters of other programs, by program. PostgreSQL refuses all of them from a client. It has
+// settings with the names ssl and port, but no session can set these.
 var foreign = map[string]string{
 	"Prisma": "connection_limit max_connection_lifetime max_idle_connection_lifetime pgbouncer pool_timeout schema single_use_connections " +
 		"socket_timeout sslaccept sslidentity statement_cache_size",
@@ -123,8 +123,8 @@ var programOf = sync.OnceValue(func() map[string]string {
 	return programs
 })
 
-// checkForeign returns an error if parameters belong to another program. PostgreSQL would refuse them too, but its error would not say
-// what to write instead.
+// checkForeign returns an error if parameters belong to another program. PostgreSQL would refuse them too, but its
+// error would not say what to write instead.
 func checkForeign(params map[string]string) error {
 	var found []string
 	for _, name := range slices.Sorted(maps.Keys(params)) {

@@ -10,9 +10,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// withAddresses parses a connection string, and makes the configuration connect to the addresses in hostaddr. As in libpq, hostaddr has
-// an address for each host, and an empty one means that the host's name is resolved. The names of the hosts remain for the
-// verification of certificates and for the password file. hosts is a configuration with one address for each host.
+// withAddresses parses a connection string, and makes the configuration connect to the addresses in hostaddr. As in
+// libpq, hostaddr has an address for each host, and the name of a host is resolved only if its address is empty. The
+// names of the hosts remain for the verification of certificates and for the password file. hosts is a configuration
+// with one address for each host.
 func withAddresses(s string, hosts *pgx.ConnConfig, hostaddr string) (*pgx.ConnConfig, error) {
 	if hostaddr == "" {
 		return parse(s)
@@ -36,8 +37,8 @@ func withAddresses(s string, hosts *pgx.ConnConfig, hostaddr string) (*pgx.ConnC
 	return config, nil
 }
 
-// names returns a name for each address: the host, or the address itself if there is no host. A directory of Unix sockets is not used if
-// there is an address for it.
+// names returns a name for each address: its host, or the address itself if the host is missing or is a directory of
+// Unix sockets. If an address is empty, its host is returned, even if that is a directory of Unix sockets.
 func names(hosts *pgx.ConnConfig, addresses []string) ([]string, error) {
 	all := []string{hosts.Host}
 	for _, fallback := range hosts.Fallbacks {
@@ -62,8 +63,9 @@ func isSocket(host string) bool {
 	return network == "unix"
 }
 
-// setAddresses replaces the host in each attempt of config by its address. For each host, config has one attempt over a Unix socket, or
-// the same number of attempts over TCP: two if it tries with and without TLS.
+// setAddresses replaces the host in each attempt of config by its address. A host that is a directory of Unix sockets
+// has one attempt. All other hosts have the same number of attempts: two if config tries with and without TLS,
+// otherwise one.
 func setAddresses(config *pgx.ConnConfig, names, addresses []string) {
 	attempts := []*string{&config.Host}
 	for _, fallback := range config.Fallbacks {
@@ -75,7 +77,7 @@ func setAddresses(config *pgx.ConnConfig, names, addresses []string) {
 			sockets++
 		}
 	}
-	overTCP := (len(attempts) - sockets) / max(1, len(names)-sockets) // attempts for each host
+	overTCP := (len(attempts) - sockets) / max(1, len(names)-sockets) // attempts for each host over TCP
 	for i, name := range names {
 		n := 1
 		if !isSocket(name) {

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrInvalid reports that the connection string and libpq's variables do not describe a connection. It is not known which of them is
-// invalid.
+// ErrInvalid reports that the connection string and libpq's variables do not describe a connection, and that Parse does
+// not know which of them is invalid.
 const ErrInvalid = Error("the database URL, a variable of libpq such as PGSERVICE, or a file that they name is invalid: " + asURL)
 
 const errURL = Error("the database URL cannot be parsed: " + asURL + ", and percent-encode special characters in the user and the password")
@@ -46,15 +46,16 @@ var faults = []fault{
 	{"failed to read service", "service", "PGSERVICE", "write the name of a section of the service file, which is ~/.pg_service.conf unless PGSERVICEFILE names another"},
 }
 
-// invalid returns what is wrong if pgx cannot parse a connection string and the variables of libpq. The error of pgx
-// quotes the connection string, and its reason may quote a value.
+// invalid returns an error that says what is wrong if pgx cannot parse a connection string and the variables of libpq.
+// It does not return the error of pgx, which quotes the connection string and may quote a value in its reason.
 func invalid(s string, err error) error {
 	failed, ok := errors.AsType[*pgconn.ParseConfigError](err)
 	if !ok {
 		return ErrInvalid
 	}
-	// The reason follows the connection string, whose passwords pgx has replaced. The password of a malformed connection string may
-	// contain this separator, so the reason is only compared.
+	// In the error of pgx, the reason follows the connection string and this separator. The password of a malformed
+	// connection string may contain the separator too. So the reason may contain a part of the password, and is only
+	// compared.
 	_, reason, _ := strings.Cut(failed.Error(), "`: ")
 	switch {
 	case strings.HasPrefix(reason, "failed to parse as URL"):
@@ -70,7 +71,7 @@ func invalid(s string, err error) error {
 	return ErrInvalid
 }
 
-// source returns the keyword, the variable of libpq, or both if the value may come from both.
+// source returns the keyword, the variable of libpq, or both if the value may come from either.
 func (f fault) source(s string) string {
 	switch {
 	case os.Getenv(f.variable) == "":
@@ -81,7 +82,7 @@ func (f fault) source(s string) string {
 	return f.keyword + " or " + f.variable
 }
 
-// mentions reports whether a connection string may contain a value for a keyword, or name a service that has one.
+// mentions reports whether a connection string may contain a value for a keyword, or name a service that may have a value.
 func mentions(s, keyword string) bool {
 	given := regexp.MustCompile(`(^|[\s?&])(service|` + keyword + `)\s*=`)
 	return given.MatchString(s) || keyword == "port" && isURL(s) && strings.Contains(hostsOf(s), ":")
@@ -96,20 +97,21 @@ func hostsOf(s string) string {
 	return hosts
 }
 
-// afterUser returns what follows the user and the password in a URL. As in libpq, a password may contain a "?" and a "#".
+// afterUser returns what follows the user and the password in a URL. As in libpq, a password may contain a "?" or a "#".
 func afterUser(s string) string {
 	_, rest, _ := strings.Cut(s, "://")
 	_, rest = cutCredentials(rest)
 	return rest
 }
 
-// errEncoding reports that a URL has an "@" after its user and password. The text before it is probably a part of the password, which
-// would otherwise be taken for the name of a host, and printed.
+// errEncoding reports that a URL has a second "@". The text before the second "@" is probably a part of the password.
+// Without this error, it would be taken for the name of a host, and printed.
 const errEncoding = Error(`the database URL has another "@" in its host or database, so its user or password is probably not percent-encoded: ` +
 	"write %40 for @, %2F for /, %3F for ? and %23 for #")
 
-// strayAt matches a query that is probably the rest of a password with a "?": the name of a parameter contains an "@", or its value
-// contains an "@" before the first "/". In the path of a file, a "/" comes first.
+// strayAt matches a query that is probably the rest of a password with a "?". In such a query, the name of a parameter
+// contains an "@", or the value of a parameter contains an "@" and later a "/", but no "/" before the "@". The path of a
+// file can contain an "@" too, but it has a "/" before it.
 var strayAt = regexp.MustCompile(`(^|&)([^=&]*@|[^=&]*=[^/&]*@[^&]*/)`)
 
 // checkEncoding returns an error if special characters in the user or password of a URL are probably not percent-encoded.

@@ -17,8 +17,8 @@ import (
 // revocations are lists of revoked certificates.
 type revocations []*x509.RevocationList
 
-// revocations reads the file sslcrl and the files in the directory sslcrldir. It returns nil if neither is set. A file that cannot be
-// read is an error, because the connection would be less secure without it.
+// revocations reads the file sslcrl and the files in the directory sslcrldir. It returns nil if neither setting is
+// there. A file that cannot be read is an error, because the connection would be less secure without the file.
 func (s settings) revocations() (lists revocations, err error) {
 	var files []string
 	if file := s["sslcrl"]; file != "" {
@@ -50,7 +50,8 @@ func (s settings) revocations() (lists revocations, err error) {
 	return lists, nil
 }
 
-// add returns the lists and the lists in the text of a file. Blocks of the file that are not lists are ignored.
+// add appends the lists in text, which is the content of a file, to r and returns the result. It ignores PEM blocks
+// that are not lists.
 func (r revocations) add(text []byte) (revocations, error) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "X509 CRL" {
@@ -60,7 +61,8 @@ func (r revocations) add(text []byte) (revocations, error) {
 		if err != nil {
 			return nil, Error("a list of revoked certificates in sslcrl or sslcrldir is malformed")
 		}
-		// A critical extension can limit the list to some certificates, so a list that has one proves nothing here.
+		// A critical extension can limit a list to some certificates. A certificate that is not on such a list may
+		// still be revoked, so the list is left out.
 		if !slices.ContainsFunc(list.Extensions, func(e pkix.Extension) bool { return e.Critical }) {
 			r = append(r, list)
 		}
@@ -68,11 +70,12 @@ func (r revocations) add(text []byte) (revocations, error) {
 	return r, nil
 }
 
-// verify returns an error unless a chain from the certificate of the server to a trusted authority has no revoked certificate. As in
-// libpq, each authority in the chain must have a list that has not expired.
+// verify checks that a chain from the certificate of the server to a trusted authority contains no revoked certificate.
+// As in libpq, each authority in the chain must have a list that has not expired. verify returns an error if no chain
+// passes the check.
 func (r revocations) verify(state tls.ConnectionState, roots *x509.CertPool) error {
 	chains := state.VerifiedChains
-	if chains == nil { // sslmode=verify-ca leaves out the check of the name
+	if chains == nil { // with sslmode=verify-ca, pgx does not let crypto/tls verify the chain, which would check the name
 		options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
 		for _, certificate := range state.PeerCertificates[1:] {
 			options.Intermediates.AddCert(certificate)
@@ -95,7 +98,7 @@ func (r revocations) verify(state tls.ConnectionState, roots *x509.CertPool) err
 
 func (r revocations) verifyChain(chain []*x509.Certificate) error {
 	last := len(chain) - 1
-	for i := range max(1, last) { // the authority at the end is trusted, unless it is the server itself
+	for i := range max(1, last) { // the authority at the end is trusted, so it is checked only if it is the server itself
 		if err := r.check(chain[i], chain[min(i+1, last)], time.Now()); err != nil {
 			return err
 		}
@@ -103,7 +106,8 @@ func (r revocations) verifyChain(chain []*x509.Certificate) error {
 	return nil
 }
 
-// check returns an error if the certificate was revoked by its issuer, or if there is no list of the issuer for this time.
+// check returns an error if the certificate was revoked by its issuer, or if no list of the issuer is valid at the time
+// now.
 func (r revocations) check(certificate, issuer *x509.Certificate, now time.Time) error {
 	found := false
 	for _, list := range r {

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// setSockets replaces the DialFunc of config if there are settings of sockets.
+// setSockets replaces the DialFunc of config if s has settings of sockets, or requirepeer.
 func (s settings) setSockets(config *pgx.ConnConfig) error {
 	var numbers [5]int // 0 means the default of the system
 	given := false
@@ -39,9 +39,11 @@ func (s settings) setSockets(config *pgx.ConnConfig) error {
 	return nil
 }
 
-// seconds returns a duration for net.KeepAliveConfig. The default is the system's and not Go's.
+// seconds returns n seconds, for net.KeepAliveConfig. If n is not positive, the duration is negative, which means the
+// default of the system. In net.KeepAliveConfig, 0 would mean the default of Go.
 func seconds(n int) time.Duration { return time.Duration(orSystem(n)) * time.Second }
 
+// orSystem returns n if it is positive. Otherwise it returns -1, which means the default of the system.
 func orSystem(n int) int {
 	if n <= 0 {
 		return -1
@@ -49,8 +51,8 @@ func orSystem(n int) int {
 	return n
 }
 
-// dial returns a DialFunc. It limits how long data may be unacknowledged, unless timeout is 0. It refuses the server of a Unix socket
-// unless it runs as the user peer, or peer is empty.
+// dial returns a DialFunc. If timeout is not 0, the DialFunc limits how long data that was sent over TCP may be
+// unacknowledged. If peer is not empty, it refuses the server of a Unix socket that does not run as the user peer.
 func dial(dialer net.Dialer, timeout time.Duration, peer string) pgconn.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, address)

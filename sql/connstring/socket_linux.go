@@ -18,7 +18,7 @@ func SetUserTimeout(conn syscall.Conn, timeout time.Duration) error {
 	})
 }
 
-// checkPeer returns an error unless the server of a Unix socket runs as a user.
+// checkPeer returns an error unless the server of a Unix socket runs as the user want.
 func checkPeer(conn syscall.Conn, want string) error {
 	var peer *unix.Ucred
 	err := control(conn, func(fd int) (err error) {

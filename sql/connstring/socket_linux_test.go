@@ -16,7 +16,7 @@ import (
 	"rowcast/sql/dbtest"
 )
 
-// The keywords of keep-alives set the options of the socket.
+// The keywords of keep-alives and tcp_user_timeout set options of the socket.
 func TestKeepalives(t *testing.T) {
 	t.Parallel()
 	s := dbtest.TCP(t, dbtest.Cluster(t), "postgres")
@@ -40,7 +40,7 @@ func TestKeepalives(t *testing.T) {
 	}
 }
 
-// system returns the defaults of the system, with a user timeout of 0.
+// system returns the system's defaults for keep-alives, and then 0 for the user timeout.
 func system(t *testing.T) string {
 	t.Helper()
 	var all []string

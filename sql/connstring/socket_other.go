@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// SetUserTimeout does nothing, because only Linux has this option. Here the keep-alive and the timeouts of statements
-// notice a dead peer.
+// SetUserTimeout does nothing, because only Linux has this option. On other systems, a dead peer is noticed by the
+// keep-alives and the timeouts of statements.
 func SetUserTimeout(syscall.Conn, time.Duration) error { return nil }
 
 // checkPeer returns an error, because only Linux is supported. A connection without the check would be less secure.

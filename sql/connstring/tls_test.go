@@ -57,7 +57,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 // serialOfServer is the serial number of the certificate of a server.
 const serialOfServer = 7
 
-// revoke returns a file with a list of revoked certificates that is valid until next.
+// revoke writes a list of revoked certificates that is valid until next, and returns the path of its file.
 func (a authority) revoke(t *testing.T, next time.Time, serials ...int64) string {
 	t.Helper()
 	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-2 * time.Hour), NextUpdate: next}
@@ -72,7 +72,7 @@ func (a authority) revoke(t *testing.T, next time.Time, serials ...int64) string
 	return write(t, filepath.Join(t.TempDir(), "list"), "X509 CRL", der)
 }
 
-// write writes a file in PEM format. The owner of the directory becomes the owner of the file.
+// write writes a file in PEM format, and returns its path. The owner of the directory becomes the owner of the file.
 func write(t *testing.T, file, kind string, der []byte) string {
 	t.Helper()
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
@@ -122,8 +122,9 @@ func tlsServer(t *testing.T) (s string, by authority) {
 	return s + "&sslrootcert=" + write(t, filepath.Join(t.TempDir(), "ca.crt"), "CERTIFICATE", by.certificate.Raw), by
 }
 
-// A server is refused if its certificate is revoked, or if no current list says whether it is revoked. That holds for every sslmode that
-// verifies the certificate.
+// A server is refused if its certificate is revoked, or if its authority has no current list. That holds for every
+// sslmode that verifies the certificate. With sslmode=prefer, the lists
+// are refused.
 func TestRevokedCertificate(t *testing.T) {
 	t.Parallel()
 	s, by := tlsServer(t)
@@ -154,7 +155,8 @@ func TestRevokedCertificate(t *testing.T) {
 	}
 }
 
-// The server at hostaddr must have a certificate of host. The server supports TLSv1.2 only.
+// The server at hostaddr must have a certificate for host. The settings of the TLS versions are obeyed, too: the server
+// supports nothing newer than TLSv1.2.
 func TestTLSOfHostaddr(t *testing.T) {
 	t.Parallel()
 	s, _ := tlsServer(t)
@@ -171,7 +173,7 @@ func TestTLSOfHostaddr(t *testing.T) {
 			t.Errorf("%s: got error %v, want %q", params, err, want)
 		}
 		if err == nil && conn.PgConn().Conn().(*tls.Conn).ConnectionState().Version != tls.VersionTLS12 {
-			t.Errorf("%s: the connection does not use TLS 1.2, the only version that the server supports", params)
+			t.Errorf("%s: the connection does not use TLS 1.2, the newest version that the server supports", params)
 		}
 	}
 }
