@@ -47,8 +47,8 @@ CREATE TABLE IF NOT EXISTS rowcast_demo.orders (
 	ordered_at timestamptz NOT NULL DEFAULT now()
 )`
 
-// ordersOwners counts the other roles that own the schema or the table, except superusers. A trigger of such a role would
-// run with the rights of each user who inserts an order.
+// ordersOwners counts the other roles that own the schema or the table, except superusers. A trigger of such a role
+// would run with the rights of each user who inserts an order.
 const ordersOwners = `
 SELECT count(*) FROM pg_roles WHERE NOT rolsuper AND rolname <> current_user AND oid IN (
 	SELECT nspowner FROM pg_namespace WHERE nspname = 'rowcast_demo'

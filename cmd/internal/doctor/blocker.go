@@ -10,8 +10,8 @@ import (
 	"rowcast/cmd/internal/terminal"
 )
 
-// blockedAfter is the time after which watch looks for a session that blocks a check. It is half of the time that a check
-// may take.
+// blockedAfter is the time after which watch looks for a session that blocks a check. It is half of the time that a
+// check may take.
 const blockedAfter = 5 * time.Second
 
 // watch looks for a session that blocks a check. It begins when the check has taken blockedAfter, and uses another

@@ -16,8 +16,8 @@ import (
 func (e *Examination) role(ctx context.Context) (finding, error) {
 	var role string
 	var exists, super, owns bool
-	// owns is true for the owner of the schema, which has all rights of a hub without being the role of a hub. It is also
-	// true if the table epoch is missing, because Missing would then report no missing right.
+	// owns is true for the owner of the schema, which has all rights of a hub without being the role of a hub. It is
+	// also true if the table epoch is missing, because Missing would then report no missing right.
 	const query = `SELECT quote_ident($1::text), EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text),
 		EXISTS (SELECT FROM pg_roles WHERE rolname = $1::text AND rolsuper),
 		NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'epoch'
@@ -60,8 +60,8 @@ func (e *Examination) appRights(ctx context.Context) (finding, error) {
 	return finding{failure, fmt.Sprintf("the role lacks rights that an app needs: %s; for an app that only sends, --sender-role grants fewer rights", list(app)), fix}, err
 }
 
-// inboxRights checks that a role with the other rights of an app may call the functions of the inbox, if the inbox is installed.
-// A role lacks these rights if it was granted the others before the inbox was installed.
+// inboxRights checks that a role with the other rights of an app may call the functions of the inbox, if the inbox is
+// installed. A role lacks these rights if it was granted the others before the inbox was installed.
 func (e *Examination) inboxRights(ctx context.Context) (finding, error) {
 	missing, err := sql.Missing(ctx, e.tx, e.Role, sql.InboxRights()...) // functions that do not exist are not missing
 	if err != nil || len(missing) == 0 {
@@ -71,7 +71,8 @@ func (e *Examination) inboxRights(ctx context.Context) (finding, error) {
 	return finding{warning, "the role has the rights of an app, but may not call the functions of the inbox", fix}, err
 }
 
-// excess looks for rights that an app does not need. REVOKE takes away only rights that were granted to the role itself.
+// excess looks for rights that an app does not need. REVOKE takes away only rights that were granted to the role
+// itself.
 func (e *Examination) excess(ctx context.Context) (finding, error) {
 	rights, err := sql.Excess(ctx, e.tx, e.Role)
 	if err != nil {
@@ -117,8 +118,8 @@ func (e *Examination) senders(ctx context.Context) (finding, error) {
 	return finding{failure, "INSERTs of some roles fail, because the roles may not call functions of PostgreSQL that an INSERT calls; a superuser can grant this", strings.Join(grants, "\n")}, nil
 }
 
-// uncallable is a query for the missing grants of one role, or of all roles with a grant to insert notifications. It finds
-// the table even if the role of the session has no USAGE on the schema.
+// uncallable is a query for the missing grants of one role, or of all roles with a grant to insert notifications. It
+// finds the table even if the role of the session has no USAGE on the schema.
 //
 // PostgreSQL checks the right to call a function that a constraint, a default, an index or the condition of a trigger
 // calls, and the right to call the function of an operator. Their stored expressions contain the OIDs of these
@@ -172,9 +173,10 @@ func (e *Examination) readOnly(ctx context.Context) (finding, error) {
 	return finding{failure, "default_transaction_read_only is on for roles that may insert notifications, so their INSERTs fail", "SET default_transaction_read_only = off; -- in the session that runs the next statements\n" + strings.Join(resets, "\n")}, nil
 }
 
-// readOnlySettings is a query for the statements that reset default_transaction_read_only. If there are several settings,
-// the first in this order has effect: for the role in this database, for the role, for this database, for all roles, and
-// of the server. A superuser may insert, too, but the query ignores a superuser's own setting unless that role is examined.
+// readOnlySettings is a query for the statements that reset default_transaction_read_only. If there are several
+// settings, the first in this order has effect: for the role in this database, for the role, for this database, for all
+// roles, and of the server. A superuser may insert, too, but the query ignores a superuser's own setting unless that
+// role is examined.
 const readOnlySettings = `WITH home AS (SELECT oid, relnamespace FROM pg_class WHERE relnamespace = to_regnamespace('rowcast') AND relname = 'notifications'),
 	here AS (SELECT oid, datname FROM pg_database WHERE datname = current_database()),
 	roles AS (SELECT r.oid, rolname, rolsuper FROM pg_roles r, home

@@ -29,8 +29,8 @@ func (e *Examination) unmigrated(ctx context.Context, text string) (finding, err
 }
 
 // migrate returns the command that mends the schema, and says who must run it if the role of the session cannot. If
-// e.Role is set, the command also grants this role the rights of an app. Otherwise it grants the role of the session the
-// rights of a hub, if grant is set or another role must run the command.
+// e.Role is set, the command also grants this role the rights of an app. Otherwise it grants the role of the session
+// the rights of a hub, if grant is set or another role must run the command.
 func (e *Examination) migrate(ctx context.Context, grant bool) (string, error) {
 	const query = `SELECT pg_get_userbyid(owner.oid), of, current_user, CASE WHEN of = 'schema'
 			THEN owner.rolname = current_user OR owner.rolsuper AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
@@ -183,8 +183,8 @@ func (e *Examination) rows(ctx context.Context) (finding, error) {
 	return ok("all rows have transaction numbers of this server"), nil
 }
 
-// ids compares the sequence of the ids with the existing ids. An INSERT fails if it gets an id that a row has. Every INSERT
-// fails after the last number of the sequence.
+// ids compares the sequence of the ids with the existing ids. An INSERT fails if it gets an id that a row has. Every
+// INSERT fails after the last number of the sequence.
 func (e *Examination) ids(ctx context.Context) (finding, error) {
 	const scarce = 1_000_000_000 // the check fails if fewer ids than this are left
 	var sequence string

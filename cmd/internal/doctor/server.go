@@ -65,8 +65,8 @@ func (e *Examination) encoding(ctx context.Context) (finding, error) {
 	return ok("the encoding is %s", name), nil
 }
 
-// collation checks whether the rules for comparing text have changed since PostgreSQL recorded their version, for example
-// in an upgrade of the operating system.
+// collation checks whether the rules for comparing text have changed since PostgreSQL recorded their version, for
+// example in an upgrade of the operating system.
 func (e *Examination) collation(ctx context.Context) (finding, error) {
 	var number int
 	if err := e.ask(ctx, "SELECT current_setting('server_version_num')::int", &number); err != nil {
@@ -91,8 +91,8 @@ func (e *Examination) collation(ctx context.Context) (finding, error) {
 	return ok("the collation of the database has not changed"), nil
 }
 
-// durability checks that the settings fsync and full_page_writes are on, without which a crash of the machine can damage
-// the database. It does not check synchronous_commit, which each session can set.
+// durability checks that the settings fsync and full_page_writes are on, without which a crash of the machine can
+// damage the database. It does not check synchronous_commit, which each session can set.
 func (e *Examination) durability(ctx context.Context) (finding, error) {
 	var off string
 	const query = `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM pg_settings

@@ -55,8 +55,8 @@ func (s *Server) awaitDatabase(ctx context.Context, addr net.Addr) error {
 }
 
 // isTemporary reports whether an error of the first connection may disappear without the operator, because the database
-// is still starting, for example. A wrong password, a missing database, schema or inbox, an invalid certificate, a standby and
-// a pooler are not temporary.
+// is still starting, for example. A wrong password, a missing database, schema or inbox, an invalid certificate, a
+// standby and a pooler are not temporary.
 func isTemporary(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, listener.ErrPooled), errors.Is(err, listener.ErrStandby),

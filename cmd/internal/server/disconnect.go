@@ -43,8 +43,9 @@ func (s *Server) disconnect(w http.ResponseWriter, r *http.Request) {
 	WriteJSON(w, status, answer)
 }
 
-// refuseBrowsers is a middleware that refuses requests from web pages. An administrator can reach AdminListen, so a page
-// that the administrator visits could otherwise end streams. Browsers send Origin or Sec-Fetch-Site with every POST.
+// refuseBrowsers is a middleware that refuses requests from web pages. An administrator can reach AdminListen, so a
+// page that the administrator visits could otherwise end streams. Browsers send Origin or Sec-Fetch-Site with every
+// POST.
 func refuseBrowsers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.Header["Origin"])+len(r.Header["Sec-Fetch-Site"]) > 0 {

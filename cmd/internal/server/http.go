@@ -58,8 +58,8 @@ func (s *Server) newServer(ctx context.Context, address string, handler http.Han
 		IdleTimeout:       2 * time.Minute,
 		// WriteTimeout is not set: limitTime limits the time of an answer.
 
-		// net/http adds 4 KiB to this limit, so the header of a request may have 16 KiB. A cursor with 1,000 transactions
-		// in flight can have more than 5,000 bytes, and cookies need space too.
+		// net/http adds 4 KiB to this limit, so the header of a request may have 16 KiB. A cursor with 1,000
+		// transactions in flight can have more than 5,000 bytes, and cookies need space too.
 		MaxHeaderBytes: 12 << 10,
 		ConnState:      idle.track,
 		ConnContext:    idle.withConn,

@@ -92,7 +92,8 @@ func (p pipes) dial(t *testing.T, text string) net.Conn {
 	return client
 }
 
-// inBubble runs test in a synctest bubble. s is a hub without a database, whose HTTP server accepts the connections of p.
+// inBubble runs test in a synctest bubble. s is a hub without a database, whose HTTP server accepts the connections of
+// p.
 func inBubble(t *testing.T, maxIdle int, test func(t *testing.T, p pipes, s *Server)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(&pgx.ConnConfig{}, slog.New(slog.DiscardHandler))

@@ -25,8 +25,8 @@ import (
 //     has been waiting the longest.
 //  3. Otherwise, the address with the most connections loses the connection with the newest request.
 //
-// An address is an IPv4 address or an IPv6 network of 64 bits. While a request that came through a trusted proxy is being
-// answered, its connection counts for the address of the proxy's client.
+// An address is an IPv4 address or an IPv6 network of 64 bits. While a request that came through a trusted proxy is
+// being answered, its connection counts for the address of the proxy's client.
 type idleConns struct {
 	max    int
 	Closed atomic.Int64 // the number of connections that were closed because there were too many

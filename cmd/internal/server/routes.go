@@ -162,8 +162,8 @@ func getOrHead(r chi.Router, path string, handler http.HandlerFunc) {
 const answerTime = 15 * time.Second
 
 // limitTime is a middleware that limits the time of an answer. The hub removes the limit from streams. After a request
-// with a body, the connection is closed. Otherwise, if a proxy and this server disagreed about where the body ends, this
-// server could take the rest of the body for the request of another client (request smuggling).
+// with a body, the connection is closed. Otherwise, if a proxy and this server disagreed about where the body ends,
+// this server could take the rest of the body for the request of another client (request smuggling).
 func limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
@@ -198,9 +198,10 @@ func (s *Server) recoverPanic(next http.Handler) http.Handler {
 var scriptName = stream.ScriptName()
 
 // serveScript serves a script for browsers. If the name in the URL is scriptName, which contains a hash of the script,
-// browsers may cache the script for ever. At any other URL, even with the hash of another version, browsers must ask each
-// time whether the script has changed. Pages of all origins may load it, because it is public. If the CORS middleware has
-// allowed the origin, the header of the middleware stays, because "*" does not allow a request with cookies.
+// browsers may cache the script for ever. At any other URL, even with the hash of another version, browsers must ask
+// each time whether the script has changed. Pages of all origins may load it, because it is public. If the CORS
+// middleware has allowed the origin, the header of the middleware stays, because "*" does not allow a request with
+// cookies.
 func serveScript(script []byte) http.HandlerFunc {
 	sum := sha256.Sum256(script)
 	tag := `"` + hex.EncodeToString(sum[:8]) + `"`

@@ -59,8 +59,8 @@ type Server struct {
 	panics           loglimit.Limit // limits the log lines about handlers that panicked
 }
 
-// PageBytes is the default of Listener.PageBytes, in bytes. It approximately bounds the size of the rows that are read at
-// once. A single larger row is read nevertheless.
+// PageBytes is the default of Listener.PageBytes, in bytes. It approximately bounds the size of the rows that are read
+// at once. A single larger row is read nevertheless.
 const PageBytes = 1 << 20
 
 // New returns a server for a database, with as many streams as LimitStreams(0) allows.
@@ -72,9 +72,9 @@ func New(database *pgx.ConnConfig, logger *slog.Logger) *Server {
 	return s
 }
 
-// DefaultReplays returns GOMAXPROCS, but at least 2 and at most 4. With more connections, many clients that reconnect at
-// once would hardly resume faster, and live streams would have less CPU. Also, several hubs may share the connections of
-// one PostgreSQL server.
+// DefaultReplays returns GOMAXPROCS, but at least 2 and at most 4. With more connections, many clients that reconnect
+// at once would hardly resume faster, and live streams would have less CPU. Also, several hubs may share the
+// connections of one PostgreSQL server.
 func DefaultReplays() int { return min(max(runtime.GOMAXPROCS(0), 2), 4) }
 
 // Run serves until ctx ends or an operation fails that is not retried. It serves HTTP from the beginning. Until the hub

@@ -152,8 +152,8 @@ func (t *Client) reportConnected() {
 	t.connected = true
 }
 
-// receive interprets the hub's own events, and prints all other events. With Verbose, it also prints the hub's own events,
-// except rowcast.void, which carries no information.
+// receive interprets the hub's own events, and prints all other events. With Verbose, it also prints the hub's own
+// events, except rowcast.void, which carries no information.
 func (t *Client) receive(event sse.Event, watch *watch) error {
 	if event.Name == "rowcast.void" {
 		return nil

@@ -140,8 +140,8 @@ func (c *checker) losses() {
 		if c.got[k] || row.recipient != feed.Everyone && row.recipient != c.uid || !c.isExpected(row, tx) {
 			continue
 		}
-		// After a reset, the page loads some rows, and the stream sends the others. The rows of a transaction that began
-		// before the reset can be among the rows that the page loads.
+		// After a reset, the page loads some rows, and the stream sends the others. The rows of a transaction that
+		// began before the reset can be among the rows that the page loads.
 		if len(c.resets) > 0 && c.resets[len(c.resets)-1].at > tx.began {
 			continue
 		}

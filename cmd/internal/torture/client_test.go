@@ -81,8 +81,8 @@ func (c *client) choose() behaviour {
 
 func (c *client) upTo(d time.Duration) time.Duration { return time.Duration(c.random.Int64N(int64(d))) }
 
-// roam connects to one hub after another until quiet ends. Some pauses last up to 6 s. After such a pause, a hub may have
-// to read the missed rows from the table.
+// roam connects to one hub after another until quiet ends. Some pauses last up to 6 s. After such a pause, a hub may
+// have to read the missed rows from the table.
 func (c *client) roam(quiet context.Context) {
 	for quiet.Err() == nil {
 		c.visit(quiet, c.random.IntN(len(c.hubs)), c.choose(), false)
